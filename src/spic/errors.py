@@ -1,0 +1,71 @@
+"""Every error that spic raises on purpose.
+
+    SpicError
+    ├── BitstreamError          the bytes are not a file that we can decode
+    │   ├── NotSpic             the magic is missing
+    │   ├── UnsupportedVersion  written by a newer format
+    │   ├── UnsupportedChunk    a chunk that is required and unknown
+    │   ├── TruncatedStream     the bytes end too early
+    │   ├── CorruptStream       the checksum or an invariant fails
+    │   └── LimitExceeded       a size beyond what we agree to allocate
+    ├── InputError              a picture or a label map that cannot be coded
+    │   ├── ImageError
+    │   └── LabelMapError
+    ├── ModelError              weights that are missing, foreign or unfit
+    └── OutputError             a result that cannot be written
+
+Each message is one line that a user can act on. Files are named by whoever opened them
+(the command line), since the codec itself sees only bytes and arrays.
+"""
+
+
+class SpicError(Exception):
+    """Base of all errors that spic raises on purpose."""
+
+
+class BitstreamError(SpicError):
+    """The bytes are not a stream that this version decodes."""
+
+
+class NotSpic(BitstreamError):
+    """The stream does not start with the magic."""
+
+
+class UnsupportedVersion(BitstreamError):
+    """The stream names a format version that is not known here."""
+
+
+class UnsupportedChunk(BitstreamError):
+    """The stream holds a required chunk that is not known here."""
+
+
+class TruncatedStream(BitstreamError):
+    """The stream ends before what it announces."""
+
+
+class CorruptStream(BitstreamError):
+    """A checksum or an invariant of the format does not hold."""
+
+
+class LimitExceeded(BitstreamError):
+    """The stream claims a size beyond the limits; nothing was allocated."""
+
+
+class InputError(SpicError):
+    """What was given to the encoder cannot be coded."""
+
+
+class ImageError(InputError):
+    """A picture that cannot be read or coded."""
+
+
+class LabelMapError(InputError):
+    """A label map of the wrong size, type or palette."""
+
+
+class ModelError(SpicError):
+    """Model weights are missing, foreign or unfit for the task."""
+
+
+class OutputError(SpicError):
+    """A result cannot be written where it was asked for."""
