@@ -5,12 +5,14 @@
     │   ├── NotSpic             the magic is missing
     │   ├── UnsupportedVersion  written by a newer format
     │   ├── UnsupportedChunk    a chunk that is required and unknown
+    │   ├── UnsupportedProfile  a palette or a model that is unknown
     │   ├── TruncatedStream     the bytes end too early
     │   ├── CorruptStream       the checksum or an invariant fails
     │   └── LimitExceeded       a size beyond what we agree to allocate
     ├── InputError              a picture or a label map that cannot be coded
-    │   ├── ImageError
-    │   └── LabelMapError
+    │   ├── ImageError          a picture that cannot be read or coded
+    │   ├── LabelMapError       a label map of the wrong size, type or palette
+    │   └── RateError           a target rate that cannot be met
     ├── ModelError              weights that are missing, foreign or unfit
     └── OutputError             a result that cannot be written
 
@@ -39,6 +41,10 @@ class UnsupportedChunk(BitstreamError):
     """The stream holds a required chunk that is not known here."""
 
 
+class UnsupportedProfile(BitstreamError):
+    """The stream names a palette or a model that is not known here."""
+
+
 class TruncatedStream(BitstreamError):
     """The stream ends before what it announces."""
 
@@ -61,6 +67,10 @@ class ImageError(InputError):
 
 class LabelMapError(InputError):
     """A label map of the wrong size, type or palette."""
+
+
+class RateError(InputError):
+    """A target rate that no quality level meets."""
 
 
 class ModelError(SpicError):

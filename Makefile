@@ -1,0 +1,46 @@
+# make demo [IMAGE=photo.jpg]   from nothing to pictures in demo/; no torch
+# make test                     from nothing through the whole gate; what .ci/run calls
+# make check                    the gate alone, in whatever environment is active
+
+PYTHON ?= python3
+IMAGE  ?=
+BIN    := .venv/bin
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --only-binary :all:
+
+# One thread each for BLAS and OpenMP: the tests are many small calls, not few large ones.
+export OMP_NUM_THREADS ?= 1
+export OPENBLAS_NUM_THREADS ?= 1
+
+.PHONY: demo test check format clean
+
+demo: .venv/.base
+	$(BIN)/python examples/demo.py $(IMAGE)
+
+test: .venv/.test
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(MAKE) --no-print-directory check
+
+check:
+	ruff format --check .
+	ruff check .
+	mypy
+	lint-imports
+	python -m pytest -q
+
+format:
+	ruff format .
+	ruff check --fix .
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/.base: pyproject.toml | .venv/bin/python
+	$(PIP) -e .
+	touch $@
+
+.venv/.test: pyproject.toml | .venv/bin/python
+	$(PIP) -e '.[test,check]'
+	touch $@ .venv/.base
+
+clean:
+	rm -rf .venv demo dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
