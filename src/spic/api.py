@@ -1,0 +1,275 @@
+"""The codec as people use it: pictures in, bytes out, and back.
+
+encode = analyze (segmenter, coarse encoder) + pack
+decode = unpack + synthesize (receiver)
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from spic import codec, container
+from spic.errors import BitstreamError, InputError, RateError
+from spic.palette import BY_NAME, CAMVID, PALETTES
+from spic.scene import Image, LabelMap, Scene
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    import PIL.Image
+
+Segmenter: TypeAlias = Callable[[Image], LabelMap]
+"""uint8 (H, W, 3) → uint8 (H, W) ids of the palette in its attribute `palette` (1 if none)."""
+Receiver: TypeAlias = Callable[..., Image]
+"""(scene, *, steps, seed) → uint8 (H, W, 3)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """How the coarse picture is made at one level of the dial."""
+
+    factor: int
+    """The picture is divided by this in width and height."""
+    qp: int
+    """HEVC quantizer, 0…51; 6 more halve the precision."""
+    chroma: str
+    """Sampling of the colour planes, "420" or "444"."""
+
+
+QUALITY = {
+    1: Quality(8, 38, "420"),
+    2: Quality(8, 32, "420"),
+    3: Quality(4, 41, "420"),
+    4: Quality(4, 38, "420"),
+    5: Quality(4, 35, "420"),
+    6: Quality(4, 32, "420"),
+    7: Quality(4, 29, "420"),
+    8: Quality(4, 26, "444"),
+    9: Quality(4, 22, "444"),
+}
+"""The levels of `quality`. What each costs is in README.md, measured by benchmarks/rate.py."""
+
+DEFAULT_QUALITY = 5
+
+
+class Codec:
+    """A segmenter and a receiver, loaded when first needed, around `pack` and `unpack`."""
+
+    def __init__(
+        self,
+        segmenter: Segmenter | str | Path | None = None,
+        receiver: Receiver | str | Path | None = None,
+    ) -> None:
+        """Each is None (the bundled one), a specification for `load` of `spic.segment` or
+        `spic.receive` (a path to an ONNX file, "hf:NAME"), or the function itself."""
+        self._segmenter = segmenter
+        self._receiver = receiver
+
+    @functools.cached_property
+    def segmenter(self) -> Segmenter:
+        """Raises ModelError if it cannot be loaded."""
+        if callable(self._segmenter):
+            return self._segmenter
+        from spic import segment
+
+        return segment.load(None if self._segmenter is None else str(self._segmenter))
+
+    @functools.cached_property
+    def receiver(self) -> Receiver:
+        """Raises ModelError if it cannot be loaded."""
+        if callable(self._receiver):
+            return self._receiver
+        from spic import receive
+
+        return receive.load(None if self._receiver is None else str(self._receiver))
+
+    def encode(
+        self,
+        image: PIL.Image.Image | npt.NDArray[np.uint8],
+        *,
+        labels: npt.NDArray[np.uint8] | None = None,
+        palette: int | str | None = None,
+        quality: int = DEFAULT_QUALITY,
+        coarse_codec: str = "bpg",
+        target_bpp: float | None = None,
+        max_side: int | None = None,
+    ) -> bytes:
+        """The .spic stream of a picture.
+
+        Args:
+            image: PIL image of any mode, or uint8 (H, W, 3) in sRGB; `spic.pictures.to_rgb` says
+                how modes, rotation, colour profiles and transparency are dealt with.
+            labels: uint8 (H, W) ids of the palette, of the size of the upright picture; sent bit
+                for bit. None: the segmenter finds them.
+            palette: of `labels`, id or name (`spic.palette`); CamVid if not given. Without
+                `labels` it is the segmenter's.
+            quality: 1…9, a level of QUALITY.
+            coarse_codec: "bpg", "avif", "webp" or "jxl".
+            target_bpp: bits per pixel of the whole stream; the best level that stays at or under
+                it is taken, and `quality` is ignored.
+            max_side: scale the picture down first so that its longer side is at most this.
+
+        Raises:
+            ImageError, LabelMapError: input that cannot be coded.
+            RateError: no level reaches `target_bpp`; the message names the least that is reached.
+            ModelError: the segmenter cannot be loaded.
+        """
+        from spic import coarse, pictures
+
+        if target_bpp is None and quality not in QUALITY:
+            raise InputError(f"quality is {min(QUALITY)}…{max(QUALITY)}, not {quality}")
+        pixels = pictures.to_rgb(image)
+        if labels is not None:
+            number = _palette_id(palette)
+            codec.check_labels(
+                labels, width=pixels.shape[1], height=pixels.shape[0], palette=number
+            )
+        if max_side is not None:
+            pixels, labels = pictures.shrink(pixels, labels, max_side)
+        if labels is None:
+            labels = self.segmenter(pixels)
+            number = getattr(self.segmenter, "palette", CAMVID.id)
+        height, width = labels.shape
+
+        def pack(level: int) -> bytes:
+            q = QUALITY[level]
+            small = coarse.downscale(pixels, q.factor)
+            payload = coarse.encode(small, codec=coarse_codec, quality=q.qp, chroma=q.chroma)
+            return codec.pack(
+                width=width,
+                height=height,
+                labels=labels,
+                coarse=payload,
+                coarse_codec=coarse_codec,
+                palette=number,
+            )
+
+        if target_bpp is None:
+            return pack(quality)
+        budget = target_bpp * width * height / 8
+        least = None
+        for level in sorted(QUALITY, reverse=True):
+            stream = pack(level)
+            if len(stream) <= budget:
+                return stream
+            least = min(len(stream), least or len(stream))
+        assert least is not None
+        raise RateError(
+            f"{target_bpp:g} bpp cannot be reached: the least for this picture is "
+            f"{8 * least / (width * height):.4f} bpp"
+        )
+
+    def decode(self, stream: bytes, *, steps: int = 4, seed: int = 0) -> PIL.Image.Image:
+        """The picture that the receiver makes of a stream; RGB, of the size in the stream.
+
+        Args:
+            stream: a whole .spic file.
+            steps: sampling steps of the receiver, 1 or more; more is slower and finer.
+            seed: of the receiver's noise; the same seed gives the same picture on one machine.
+
+        Raises:
+            BitstreamError: not a stream that this version decodes.
+            ModelError: the receiver cannot be loaded or cannot take this scene.
+        """
+        import PIL.Image
+
+        return PIL.Image.fromarray(self.synthesize(codec.unpack(stream), steps=steps, seed=seed))
+
+    def synthesize(self, scene: Scene, *, steps: int = 4, seed: int = 0) -> Image:
+        """The receiver's picture of a scene, uint8 (height, width, 3)."""
+        if steps < 1:
+            raise InputError(f"steps must be 1 or more, not {steps}")
+        return self.receiver(scene, steps=steps, seed=seed)
+
+
+def preview(scene: Scene) -> Image:
+    """The coarse picture of a scene enlarged to its full size (bicubic), uint8 (height, width, 3).
+
+    Raises BitstreamError if the scene has none.
+    """
+    import PIL.Image
+
+    from spic import coarse
+
+    if scene.coarse is None:
+        raise BitstreamError("the stream has no coarse picture")
+    small = PIL.Image.fromarray(coarse.to_rgb(scene.coarse))
+    size = (scene.width, scene.height)
+    return np.array(small.resize(size, PIL.Image.Resampling.BICUBIC))
+
+
+def info(stream: bytes) -> dict[str, Any]:
+    """What a stream holds and what each part costs, without decoding any payload.
+
+    Keys: version, width, height (pixels), palette (name), model (id, 0 for any), coarse_codec
+    (None if there is no coarse picture), bytes, bpp (of the whole stream), chunks ({"coarse": …,
+    "labels": …} in bytes, of those that there are), overhead (bytes of all else).
+
+    Raises BitstreamError as `unpack` does for a broken container.
+    """
+    c = container.read(stream)
+    chunks = {
+        name: len(payload)
+        for name, payload in (("coarse", c.coarse), ("labels", c.labels))
+        if payload is not None
+    }
+    return {
+        "version": container.VERSION,
+        "width": c.width,
+        "height": c.height,
+        "palette": PALETTES[c.palette].name,
+        "model": c.model,
+        "coarse_codec": None if c.coarse is None else c.coarse_type.name.lower(),
+        "bytes": len(stream),
+        "bpp": 8 * len(stream) / (c.width * c.height),
+        "chunks": chunks,
+        "overhead": len(stream) - sum(chunks.values()),
+    }
+
+
+@functools.cache
+def shared() -> Codec:
+    """The codec with the bundled models that `spic.encode` and `spic.decode` use."""
+    return Codec()
+
+
+def encode(
+    image: PIL.Image.Image | npt.NDArray[np.uint8],
+    *,
+    labels: npt.NDArray[np.uint8] | None = None,
+    palette: int | str | None = None,
+    quality: int = DEFAULT_QUALITY,
+    coarse_codec: str = "bpg",
+    target_bpp: float | None = None,
+    max_side: int | None = None,
+) -> bytes:
+    """`Codec.encode`, where everything is explained, with the bundled segmenter."""
+    return shared().encode(
+        image,
+        labels=labels,
+        palette=palette,
+        quality=quality,
+        coarse_codec=coarse_codec,
+        target_bpp=target_bpp,
+        max_side=max_side,
+    )
+
+
+def decode(stream: bytes, *, steps: int = 4, seed: int = 0) -> PIL.Image.Image:
+    """`Codec.decode`, where everything is explained, with the bundled receiver."""
+    return shared().decode(stream, steps=steps, seed=seed)
+
+
+def _palette_id(palette: int | str | None) -> int:
+    if palette is None:
+        return CAMVID.id
+    if isinstance(palette, str):
+        if palette not in BY_NAME:
+            raise InputError(f"palette {palette!r} is not one of {', '.join(BY_NAME)}")
+        return BY_NAME[palette].id
+    return palette

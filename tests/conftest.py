@@ -1,0 +1,75 @@
+"""What the tests share: pictures made here, stand-ins for the networks, and where the data is."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import settings
+
+from spic.scene import Image, LabelMap, Scene
+
+ROOT = Path(__file__).parent.parent
+SHARED = Path(os.environ.get("SPIC_SHARED", ROOT.parent / "shared"))
+MODELS = sorted((ROOT / "src/spic/models").glob("*.onnx"))
+
+settings.register_profile("gate", deadline=None, derandomize=True, max_examples=60)
+settings.load_profile("gate")
+
+needs_models = pytest.mark.skipif(
+    len(MODELS) < 2, reason="the bundled segmenter and receiver are not both trained yet"
+)
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder with CamVid and the reference vectors; the test is skipped where it is not."""
+    if not (SHARED / "data").is_dir():
+        pytest.skip(f"no data at {SHARED}; set SPIC_SHARED")
+    return SHARED
+
+
+def street(height: int = 48, width: int = 64, seed: int = 0) -> tuple[Image, LabelMap]:
+    """A drawing of a street in perspective and its CamVid label map."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[0:height, 0:width]
+    u, v = (x + 0.5) / width - 0.5, (y + 0.5) / height - 0.5
+    labels = np.zeros((height, width), np.uint8)  # sky
+    labels[np.abs(u) * 0.9 > 0.12 + v] = 1  # building
+    labels[(np.abs(u + 0.2) < 0.06) & (np.abs(v + 0.05) < 0.12)] = 5  # tree
+    labels[v > 0.1] = 4  # pavement
+    labels[v - 0.1 > np.abs(u) - 0.12] = np.where(v > 0.1, 3, labels)[v - 0.1 > np.abs(u) - 0.12]
+    labels[(np.abs(u - 0.1) < 0.08) & (np.abs(v - 0.12) < 0.06)] = 8  # car
+    labels[(np.abs(u - 0.33) < 0.015) & (np.abs(v) < 0.3)] = 2  # pole
+    colours = rng.integers(40, 216, (12, 3))
+    shade = 20 * np.sin(x / 3 + seed)[..., None] + 30 * v[..., None]
+    image = np.clip(colours[labels] + shade + rng.normal(0, 4, (height, width, 3)), 0, 255)
+    return image.astype(np.uint8), labels
+
+
+class FakeSegmenter:
+    """Sky above, road below."""
+
+    palette = 1
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, image: Image) -> LabelMap:
+        self.calls += 1
+        labels = np.zeros(image.shape[:2], np.uint8)
+        labels[labels.shape[0] // 2 :] = 3
+        return labels
+
+
+class FakeReceiver:
+    """The labels in the red channel, steps and seed in the others."""
+
+    def __call__(self, scene: Scene, *, steps: int, seed: int) -> Image:
+        picture = np.zeros((scene.height, scene.width, 3), np.uint8)
+        if scene.labels is not None:
+            picture[..., 0] = scene.labels
+        picture[..., 1], picture[..., 2] = steps, seed
+        return picture

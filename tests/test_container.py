@@ -1,0 +1,200 @@
+import zlib
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from spic.container import MAX_PIXELS, Chunk, Container, read, write
+from spic.errors import (
+    BitstreamError,
+    CorruptStream,
+    InputError,
+    LimitExceeded,
+    NotSpic,
+    TruncatedStream,
+    UnsupportedChunk,
+    UnsupportedProfile,
+    UnsupportedVersion,
+)
+
+HEADER = bytes.fromhex("e553 01 d502 8002 01")  # 341×256, CamVid, any model
+STREET = write(Container(width=341, height=256, palette=1, labels=b"l" * 700, coarse=b"c" * 500))
+
+
+def sealed(body: bytes) -> bytes:
+    """The body with its right checksum."""
+    return body + zlib.crc32(body).to_bytes(4, "little")
+
+
+def chunk(kind: int, payload: bytes = b"x") -> bytes:
+    assert len(payload) < 8
+    return bytes([len(payload) << 4 | kind]) + payload
+
+
+sides = st.integers(1, 8191)
+containers = st.builds(
+    Container,
+    width=sides,
+    height=sides,
+    palette=st.integers(0, 3),
+    model=st.integers(0, 14),
+    labels=st.binary(max_size=200),
+    coarse=st.none() | st.binary(max_size=2000),
+    coarse_type=st.just(Chunk.BPG),
+) | st.builds(
+    Container,
+    width=sides,
+    height=sides,
+    palette=st.integers(0, 3),
+    coarse=st.binary(max_size=200),
+    coarse_type=st.sampled_from([Chunk.BPG, Chunk.AVIF, Chunk.WEBP, Chunk.JXL]),
+)
+
+
+@given(containers)
+def test_read_inverts_write(container):
+    assert read(write(container)) == container
+
+
+def test_the_bytes_are_those_of_the_specification():
+    stream = write(
+        Container(width=341, height=256, palette=1, model=2, labels=b"ab", coarse=b"xyz")
+    )
+    assert stream == sealed(bytes.fromhex("e553 01 d502 8002 21") + b"\x32xyz" + b"\x21ab")
+
+
+def test_overhead_is_16_bytes():
+    assert len(STREET) == 1200 + 16
+
+
+@given(st.binary(max_size=60).filter(lambda b: b and not b.startswith(b"\xe5")))
+@example(b"\x89PNG\r\n\x1a\n" + bytes(32))
+@example(b"\xe5T\x01")
+def test_foreign_bytes_are_not_spic(data):
+    with pytest.raises(NotSpic):
+        read(data)
+
+
+def test_no_bytes_at_all():
+    with pytest.raises(TruncatedStream, match="no bytes"):
+        read(b"")
+
+
+@pytest.mark.parametrize("version", [0, 2, 255])
+def test_other_versions_are_refused_by_number(version):
+    with pytest.raises(UnsupportedVersion, match=f"version {version} "):
+        read(HEADER[:2] + bytes([version]) + b"whatever comes then")
+
+
+def test_every_prefix_is_refused():
+    for cut in range(len(STREET)):
+        with pytest.raises(BitstreamError):
+            read(STREET[:cut])
+
+
+def test_a_file_cut_short_is_called_truncated():
+    for cut in (0, 1, 2, 3, 5, 7, 300, len(STREET) - 5, len(STREET) - 1):
+        with pytest.raises(TruncatedStream):
+            read(STREET[:cut])
+
+
+def test_every_single_bit_flip_is_refused():
+    for bit in range(8 * len(STREET)):
+        flipped = bytearray(STREET)
+        flipped[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(BitstreamError):
+            read(bytes(flipped))
+
+
+@given(st.binary(min_size=1, max_size=20))
+def test_trailing_bytes_are_refused(tail):
+    with pytest.raises(BitstreamError):
+        read(STREET + tail)
+
+
+@given(st.binary(max_size=80))
+def test_any_bytes_are_read_or_refused(noise):
+    """With a right checksum, so that the noise reaches the checks behind it."""
+    stream = sealed(b"\xe5S\x01" + noise)
+    try:
+        container = read(stream)
+    except BitstreamError:
+        return
+    assert container.width * container.height <= MAX_PIXELS
+    assert container.labels is not None or container.coarse is not None
+
+
+@pytest.mark.parametrize("spelling", ["8100", "808000", "ffffffff7f", "808080808001", "8080808010"])
+def test_varints_are_minimal(spelling):
+    """And below 2^32."""
+    body = b"\xe5S\x01" + bytes.fromhex(spelling) + b"\x01\x01" + chunk(1)
+    with pytest.raises(CorruptStream, match="number"):
+        read(sealed(body))
+
+
+@pytest.mark.parametrize(("width", "height"), [(0, 5), (5, 0), (65536, 1), (1, 65536)])
+def test_sizes_outside_the_limits_are_refused(width, height):
+    with pytest.raises(InputError):
+        write(Container(width=width, height=height, palette=1, labels=b""))
+    size = {0: "00", 5: "05", 1: "01", 65536: "808004"}
+    body = b"\xe5S\x01" + bytes.fromhex(size[width] + size[height]) + b"\x01" + chunk(1)
+    with pytest.raises(LimitExceeded):
+        read(sealed(body))
+
+
+def test_a_tiny_file_cannot_claim_a_huge_picture():
+    stream = write(Container(width=65535, height=65535, palette=1, labels=bytes(20)))
+    assert len(stream) <= 40
+    with pytest.raises(LimitExceeded):
+        read(stream)
+    assert read(stream, max_pixels=65535 * 65535).width == 65535
+    with pytest.raises(LimitExceeded):
+        read(STREET, max_pixels=341 * 256 - 1)
+    assert read(STREET, max_pixels=341 * 256) == read(STREET)
+
+
+def test_a_chunk_cannot_claim_more_than_there_is():
+    body = HEADER + bytes.fromhex("f1ffffff0f") + b"12345678"  # type 1, 268 million bytes
+    with pytest.raises(TruncatedStream, match="claims 268435455 bytes at byte 13, 8 are left"):
+        read(sealed(body))
+
+
+@pytest.mark.parametrize("kind", [0, 6, 7])
+def test_unknown_required_chunks_are_refused_by_number(kind):
+    with pytest.raises(UnsupportedChunk, match=f"type {kind} "):
+        read(sealed(HEADER + chunk(1) + chunk(kind)))
+
+
+def test_unknown_optional_chunks_are_skipped():
+    optional = b"".join(chunk(kind, b"skip me"[:7]) for kind in range(8, 16))
+    known = read(sealed(HEADER + chunk(2, b"c") + chunk(1, b"l")))
+    mixed = HEADER + optional + chunk(2, b"c") + optional + chunk(1, b"l") + optional
+    assert read(sealed(mixed)) == known
+
+
+@pytest.mark.parametrize("kinds", [(1, 1), (2, 2), (2, 3), (4, 5)])
+def test_duplicate_chunks_are_refused(kinds):
+    with pytest.raises(CorruptStream, match="two"):
+        read(sealed(HEADER + b"".join(map(chunk, kinds))))
+
+
+def test_coarse_precedes_labels():
+    with pytest.raises(CorruptStream, match="precede"):
+        read(sealed(HEADER + chunk(1) + chunk(2)))
+
+
+def test_a_stream_says_something():
+    with pytest.raises(InputError):
+        write(Container(width=1, height=1, palette=1))
+    for body in (HEADER, HEADER + chunk(9)):
+        with pytest.raises(CorruptStream, match="neither"):
+            read(sealed(body))
+
+
+@pytest.mark.parametrize("profile", [*range(4, 16), 0xF1])
+def test_reserved_profiles_are_refused_by_number(profile):
+    name = f"palette {profile}" if profile < 16 else "model 15"
+    with pytest.raises(UnsupportedProfile, match=name):
+        read(sealed(HEADER[:-1] + bytes([profile]) + chunk(1)))
+    with pytest.raises(InputError, match="not defined"):
+        write(Container(width=1, height=1, palette=profile % 16, model=profile // 16, labels=b""))
