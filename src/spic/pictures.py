@@ -116,11 +116,11 @@ def encode(picture: Image, suffix: str) -> bytes:
 def encode_labels(labels: LabelMap, palette: Palette, suffix: str) -> bytes:
     """A label map in its palette's colours, as a file of the format that `suffix` names.
 
-    In PNG, GIF and BMP the stored index of a pixel is its id, so `read_labels` gives the map back.
+    In PNG and BMP the stored index of a pixel is its id, so `read_labels` gives the map back.
 
     Raises OutputError as `encode` does.
     """
-    if suffix.lower() not in (".png", ".gif", ".bmp"):
+    if suffix.lower() not in (".png", ".bmp"):
         return encode(palette.paint(labels), suffix)
     picture = PIL.Image.fromarray(labels)
     picture.putpalette(palette.table().tobytes())
@@ -176,6 +176,8 @@ def _open(data: bytes, error: type[ImageError] | type[LabelMapError]) -> PIL.Ima
             picture = PIL.Image.open(io.BytesIO(data))
     except UnidentifiedImageError as cause:
         raise error("not a picture that can be read") from cause
+    except PIL.Image.DecompressionBombError as cause:
+        raise error(f"more than the limit of {MAX_PIXELS} pixels") from cause
     except Exception as cause:  # Pillow's plugins raise many kinds on damaged files
         raise error(f"a damaged picture: {_line(cause)}") from cause
     _check_size(*picture.size, error)
