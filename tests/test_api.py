@@ -1,0 +1,144 @@
+import numpy as np
+import PIL.Image
+import pytest
+from conftest import FakeReceiver, FakeSegmenter, needs_models, street
+
+import spic
+from spic import api
+from spic.errors import ImageError, InputError, LabelMapError, ModelError, RateError
+
+IMAGE, LABELS = street(96, 128)
+
+
+@pytest.fixture
+def codec():
+    return spic.Codec(FakeSegmenter(), FakeReceiver())
+
+
+def test_encode_finds_labels(codec):
+    scene = spic.unpack(codec.encode(IMAGE))
+    assert np.array_equal(scene.labels, FakeSegmenter()(IMAGE))
+    assert scene.coarse.y.shape == (24, 32)
+    assert (scene.width, scene.height, scene.palette) == (128, 96, 1)
+
+
+def test_given_labels_are_sent_bit_for_bit(codec):
+    scene = spic.unpack(codec.encode(PIL.Image.fromarray(IMAGE), labels=LABELS))
+    assert np.array_equal(scene.labels, LABELS)
+    assert codec.segmenter.calls == 0
+
+
+def test_palettes(codec):
+    for palette in (3, "cityscapes-labelids"):
+        assert spic.unpack(codec.encode(IMAGE, labels=LABELS, palette=palette)).palette == 3
+    codec.segmenter.palette = 2
+    assert spic.unpack(codec.encode(IMAGE)).palette == 2
+    assert spic.unpack(codec.encode(IMAGE, labels=LABELS)).palette == 1
+    with pytest.raises(InputError, match="nowhere"):
+        codec.encode(IMAGE, labels=LABELS, palette="nowhere")
+
+
+def test_labels_that_do_not_fit(codec):
+    with pytest.raises(LabelMapError, match="100×96"):
+        codec.encode(IMAGE, labels=LABELS[:, :100])
+    with pytest.raises(LabelMapError, match="id 12"):
+        codec.encode(IMAGE, labels=LABELS + np.uint8(12))
+    with pytest.raises(ImageError):
+        codec.encode(IMAGE[..., 0])
+
+
+def test_the_dial_runs_from_small_to_large(codec):
+    sizes = [
+        spic.info(codec.encode(IMAGE, labels=LABELS, quality=q))["chunks"]["coarse"]
+        for q in spic.QUALITY
+    ]
+    assert list(spic.QUALITY) == list(range(1, 10))
+    assert sizes == sorted(sizes)
+    assert sizes[-1] > 2 * sizes[0]
+    for wrong in (0, 10):
+        with pytest.raises(InputError, match="1…9"):
+            codec.encode(IMAGE, quality=wrong)
+
+
+def test_target_bpp_takes_the_best_level_that_fits(codec):
+    streams = {q: codec.encode(IMAGE, quality=q) for q in spic.QUALITY}
+    codec.segmenter.calls = 0
+    for q in (1, 4, 9):
+        target = 8 * len(streams[q]) / (128 * 96)
+        best = max(level for level, s in streams.items() if len(s) <= len(streams[q]))
+        assert codec.encode(IMAGE, target_bpp=target) == streams[best]
+    assert codec.segmenter.calls == 3
+
+
+def test_target_bpp_out_of_reach_names_what_is_in_reach(codec):
+    least = min(spic.info(codec.encode(IMAGE, quality=q))["bpp"] for q in spic.QUALITY)
+    with pytest.raises(RateError, match=f"{least:.4f} bpp"):
+        codec.encode(IMAGE, target_bpp=0.001)
+
+
+def test_max_side(codec):
+    stream = codec.encode(IMAGE, labels=LABELS, max_side=64)
+    assert (spic.info(stream)["width"], spic.info(stream)["height"]) == (64, 48)
+    with pytest.raises(LabelMapError):  # judged at the size that was given
+        codec.encode(IMAGE, labels=LABELS[::2, ::2], max_side=64)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 5000), (5000, 3), (2, 1), (17, 9)])
+@pytest.mark.parametrize("quality", [1, 5, 9])
+def test_odd_sizes(codec, size, quality):
+    width, height = size
+    image = np.full((height, width, 3), 90, np.uint8)
+    stream = codec.encode(image, quality=quality)
+    assert codec.decode(stream).size == size
+
+
+def test_decode_passes_steps_and_seed(codec):
+    picture = codec.decode(codec.encode(IMAGE, labels=LABELS), steps=2, seed=7)
+    assert isinstance(picture, PIL.Image.Image)
+    pixels = np.array(picture)
+    assert np.array_equal(pixels[..., 0], LABELS)
+    assert pixels[0, 0, 1:].tolist() == [2, 7]
+    with pytest.raises(InputError, match="steps"):
+        codec.decode(codec.encode(IMAGE), steps=0)
+
+
+def test_preview(codec):
+    scene = spic.unpack(codec.encode(IMAGE))
+    preview = api.preview(scene)
+    assert preview.shape == IMAGE.shape
+    error = np.abs(preview.astype(float) - IMAGE).mean()
+    assert error < np.abs(IMAGE.mean((0, 1)) - IMAGE).mean() / 2
+    with pytest.raises(spic.BitstreamError, match="no coarse"):
+        api.preview(spic.unpack(codec.encode(IMAGE), only="labels"))
+
+
+def test_info(codec):
+    stream = codec.encode(IMAGE, labels=LABELS)
+    info = spic.info(stream)
+    assert info.pop("chunks").keys() == {"coarse", "labels"}
+    assert info == {
+        "version": 1,
+        "width": 128,
+        "height": 96,
+        "palette": "camvid",
+        "model": 0,
+        "coarse_codec": "bpg",
+        "bytes": len(stream),
+        "bpp": 8 * len(stream) / (128 * 96),
+        "overhead": 15,
+    }
+
+
+@pytest.mark.parametrize("spec", ["no/such.onnx", "hf:"])
+def test_missing_models(spec):
+    pytest.importorskip("spic.segment")
+    with pytest.raises(ModelError):
+        spic.Codec(segmenter=spec).encode(IMAGE)
+
+
+@needs_models
+def test_the_bundled_models_code_a_picture():
+    stream = spic.encode(IMAGE)
+    a, b = (spic.decode(stream, steps=2, seed=3) for _ in range(2))
+    assert a.size == (128, 96)
+    assert np.array_equal(np.array(a), np.array(b))

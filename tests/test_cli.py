@@ -1,0 +1,338 @@
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+from conftest import FakeReceiver, FakeSegmenter, street
+
+import spic
+from spic import api, cli, pictures
+
+IMAGE, LABELS = street(48, 64)
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path, monkeypatch):
+    """An empty folder to work in, and stand-ins for the networks."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(api.Codec, "segmenter", FakeSegmenter())
+    monkeypatch.setattr(api.Codec, "receiver", FakeReceiver())
+    return tmp_path
+
+
+@pytest.fixture
+def photo():
+    return picture("photo.png")
+
+
+def picture(name, image=IMAGE):
+    path = Path(name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(pictures.encode(image, path.suffix))
+    return path
+
+
+def files(folder="."):
+    return sorted(str(p.relative_to(folder)) for p in Path(folder).rglob("*") if p.is_file())
+
+
+def one_line(capsys, *parts):
+    """What was said on stderr: one line with all of the parts."""
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1, err
+    assert err.startswith("spic: ")
+    for part in parts:
+        assert part in err
+    return err
+
+
+def test_encode_info_decode(photo, capsys):
+    assert cli.main(["encode", "photo.png"]) == 0
+    out = capsys.readouterr().out
+    size = os.path.getsize("photo.spic")
+    assert f"{size} bytes, {8 * size / (64 * 48):.4f} bpp" in out
+    assert cli.main(["info", "photo.spic"]) == 0
+    out = capsys.readouterr().out
+    for part in ("version 1, 64×48, palette camvid", "labels", "coarse (bpg)", f"{size} bytes"):
+        assert part in out
+    assert cli.main(["decode", "photo.spic", "-o", "out.png", "--steps", "3", "--seed", "7"]) == 0
+    pixels = np.array(PIL.Image.open("out.png"))
+    assert np.array_equal(pixels[..., 0], FakeSegmenter()(IMAGE))
+    assert pixels[0, 0, 1:].tolist() == [3, 7]
+
+
+def test_decode_does_not_replace_the_original_unasked(photo, capsys):
+    cli.main(["encode", "photo.png"])
+    before = photo.read_bytes()
+    capsys.readouterr()
+    assert cli.main(["decode", "photo.spic"]) == 2
+    one_line(capsys, "photo.spic", "photo.png exists")
+    assert photo.read_bytes() == before
+    assert cli.main(["decode", "photo.spic", "-o", "photo.png"]) == 0
+    assert photo.read_bytes() != before
+
+
+def test_quality_and_coarse_codec(photo):
+    for i, options in enumerate((["-q", "1"], ["-q", "9"], ["--coarse-codec", "webp"])):
+        assert cli.main(["encode", "photo.png", "-o", f"{i}.spic", *options]) == 0
+    low, high, webp = (spic.info(Path(f"{i}.spic").read_bytes()) for i in range(3))
+    assert low["bytes"] < high["bytes"]
+    assert webp["coarse_codec"] == "webp"
+
+
+def test_given_labels(photo, capsys):
+    Path("map.png").write_bytes(pictures.encode(np.dstack([LABELS] * 3), ".png"))
+    assert cli.main(["encode", "photo.png", "--labels", "map.png"]) == 2
+    one_line(capsys, "photo.png", "map.png", "mode RGB")
+    PIL.Image.fromarray(LABELS).save("map.png")
+    assert cli.main(["encode", "photo.png", "--labels", "map.png"]) == 0
+    assert np.array_equal(spic.unpack(Path("photo.spic").read_bytes()).labels, LABELS)
+    assert cli.main(["encode", "photo.png", "--labels", "map.png", "--palette", "cityscapes"]) == 0
+    assert spic.unpack(Path("photo.spic").read_bytes()).palette == 2
+
+
+def test_a_folder_of_labels():
+    for i in range(2):
+        picture(f"shots/{i}.png")
+        Path("maps").mkdir(exist_ok=True)
+        PIL.Image.fromarray(np.roll(LABELS, i)).save(f"maps/{i}.png")
+    assert cli.main(["encode", "shots", "-o", "out", "--labels", "maps"]) == 0
+    for i in range(2):
+        scene = spic.unpack(Path(f"out/{i}.spic").read_bytes())
+        assert np.array_equal(scene.labels, np.roll(LABELS, i))
+
+
+@pytest.mark.parametrize("wrong", [LABELS[:-1], LABELS + np.uint8(12)])
+def test_labels_that_do_not_fit(photo, wrong, capsys):
+    PIL.Image.fromarray(wrong).save("map.png")
+    assert cli.main(["encode", "photo.png", "--labels", "map.png"]) == 2
+    one_line(capsys, "photo.png", "label map")
+    assert files() == ["map.png", "photo.png"]
+
+
+def test_target_bpp(photo, capsys):
+    assert cli.main(["encode", "photo.png", "--target-bpp", "1.2"]) == 0
+    assert spic.info(Path("photo.spic").read_bytes())["bpp"] <= 1.2
+    os.remove("photo.spic")
+    capsys.readouterr()
+    assert cli.main(["encode", "photo.png", "--target-bpp", "0.0001"]) == 2
+    one_line(capsys, "photo.png", "0.0001 bpp cannot be reached: the least")
+    assert files() == ["photo.png"]
+
+
+def test_max_side(photo):
+    assert cli.main(["encode", "photo.png", "--max-side", "32"]) == 0
+    assert spic.info(Path("photo.spic").read_bytes())["width"] == 32
+
+
+def test_only_labels_and_only_coarse(photo, monkeypatch):
+    monkeypatch.delattr(api.Codec, "receiver")  # none is needed
+    PIL.Image.fromarray(LABELS).save("map.png")
+    cli.main(["encode", "photo.png", "--labels", "map.png"])
+    assert cli.main(["decode", "photo.spic", "--only", "labels"]) == 0
+    assert cli.main(["decode", "photo.spic", "--only", "coarse"]) == 0
+    assert np.array_equal(pictures.read_labels(Path("photo.labels.png").read_bytes()), LABELS)
+    coloured = pictures.read(Path("photo.labels.png").read_bytes())
+    assert np.array_equal(coloured, spic.PALETTES[1].paint(LABELS))
+    assert pictures.read(Path("photo.coarse.png").read_bytes()).shape == IMAGE.shape
+
+
+def test_only_a_part_that_is_not_there(capsys):
+    Path("a.spic").write_bytes(spic.pack(width=64, height=48, labels=LABELS))
+    assert cli.main(["decode", "a.spic", "--only", "coarse"]) == 2
+    one_line(capsys, "a.spic", "no coarse")
+    assert files() == ["a.spic"]
+
+
+def test_folders_both_ways():
+    picture("shots/a.jpg")
+    picture("shots/deep/b.PNG")
+    Path("shots/notes.txt").write_text("not a picture")
+    assert cli.main(["encode", "shots/", "-o", "out/", "--quality", "3"]) == 0
+    assert files("out") == ["a.spic", "deep/b.spic"]
+    assert cli.main(["decode", "out/", "-o", "pictures/"]) == 0
+    assert files("pictures") == ["a.png", "deep/b.png"]
+    assert cli.main(["info", "out"]) == 0
+
+
+def test_equal_names_do_not_collide():
+    picture("shots/a.jpg")
+    picture("shots/a.png", IMAGE[:, ::-1])
+    assert cli.main(["encode", "shots", "-o", "out"]) == 0
+    assert files("out") == ["a.jpg.spic", "a.png.spic"]
+    assert cli.main(["decode", "out", "-o", "back"]) == 0
+    assert files("back") == ["a.jpg.png", "a.png.png"]
+
+
+def test_several_files():
+    picture("a.png")
+    picture("b.png")
+    assert cli.main(["encode", "a.png", "b.png", "-o", "out"]) == 0
+    assert files("out") == ["a.spic", "b.spic"]
+
+
+def test_one_bad_file_does_not_stop_the_rest(capsys):
+    for name in "ace":
+        picture(f"shots/{name}.png")
+    Path("shots/b.png").write_bytes(b"nonsense")
+    Path("shots/d.png").write_bytes(b"")
+    assert cli.main(["encode", "shots", "-o", "out", "--json"]) == 2
+    assert files("out") == ["a.spic", "c.spic", "e.spic"]
+    out, err = capsys.readouterr()
+    assert f"spic: {Path('shots/b.png')}: not a picture" in err
+    assert f"spic: {Path('shots/d.png')}: the file is empty" in err
+    assert "2 of 5 files failed" in err
+    records = [json.loads(line) for line in out.splitlines()]
+    assert ["error" in r for r in records] == [False, True, False, True, False]
+    Path("out/c.spic").write_bytes(Path("out/c.spic").read_bytes()[:-1])
+    assert cli.main(["decode", "out", "-o", "back"]) == 2
+    assert files("back") == ["a.png", "e.png"]
+
+
+def test_json(photo, capsys):
+    assert cli.main(["encode", "photo.png", "--json"]) == 0
+    assert cli.main(["decode", "photo.spic", "-o", "out.png", "--json"]) == 0
+    assert cli.main(["info", "photo.spic", "--json"]) == 0
+    records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    size = os.path.getsize("photo.spic")
+    assert len(records) == 3
+    for record in records:
+        assert (record["width"], record["height"], record["bytes"]) == (64, 48, size)
+        assert record["bpp"] == pytest.approx(8 * size / (64 * 48), abs=1e-5)
+        assert sum(record["chunks"].values()) + record["overhead"] == size
+        assert record["seconds"] >= 0
+    assert [r.get("output") for r in records] == ["photo.spic", "out.png", None]
+    assert [r["path"] for r in records] == ["photo.png", "photo.spic", "photo.spic"]
+
+
+class Pipe:
+    def __init__(self, data=b""):
+        self.buffer = io.BytesIO(data)
+
+
+def test_pipes(photo, monkeypatch, capsys):
+    out = Pipe()
+    monkeypatch.setattr(sys, "stdin", Pipe(photo.read_bytes()))
+    monkeypatch.setattr(sys, "stdout", out)
+    assert cli.main(["encode", "-", "-o", "-"]) == 0
+    stream = out.buffer.getvalue()
+    assert spic.info(stream)["width"] == 64  # and the report went elsewhere:
+    assert f"{len(stream)} bytes" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "stdin", Pipe(stream))
+    assert cli.main(["decode", "-", "-o", "out.png"]) == 0
+    monkeypatch.setattr(sys, "stdin", Pipe(stream))
+    monkeypatch.setattr(sys, "stdout", out := Pipe())
+    assert cli.main(["decode", "-"]) == 0
+    assert out.buffer.getvalue() == Path("out.png").read_bytes()
+
+
+@pytest.mark.parametrize("command", ["encode", "decode", "info"])
+@pytest.mark.parametrize(
+    ("content", "cause"),
+    [(b"", ""), (b"nonsense", "not a"), (None, "No such file"), (b"\x89PNG\r\n\x1a\n1234", "")],
+)
+def test_bad_inputs(command, content, cause, capsys):
+    if content is not None:
+        Path("bad.x").write_bytes(content)
+    before = files()
+    assert cli.main([command, "bad.x"]) == 2
+    one_line(capsys, "bad.x: ", cause)
+    assert files() == before
+
+
+def test_streams_cut_short_leave_no_file(photo, capsys):
+    cli.main(["encode", "photo.png"])
+    stream = Path("photo.spic").read_bytes()
+    capsys.readouterr()
+    for cut in range(0, len(stream), 7):
+        Path("cut.spic").write_bytes(stream[:cut])
+        assert cli.main(["decode", "cut.spic"]) == 2
+        one_line(capsys, "cut.spic: ")
+    assert files() == ["cut.spic", "photo.png", "photo.spic"]
+
+
+def test_outputs_that_cannot_be_written(photo, capsys):
+    assert cli.main(["encode", "photo.png", "-o", "none/photo.spic"]) == 2
+    one_line(capsys, "photo.png", "none", "No such file")
+    Path("file").write_text("in the way")
+    assert cli.main(["encode", "photo.png", "-o", "file/"]) == 2
+    one_line(capsys, "file")
+    assert cli.main(["encode", ".", "-o", "file"]) == 2
+    one_line(capsys, "file", "not a folder")
+    cli.main(["encode", "photo.png"])
+    capsys.readouterr()
+    assert cli.main(["decode", "photo.spic", "-o", "photo.txt"]) == 2
+    one_line(capsys, "photo.spic", ".txt")
+    assert files() == ["file", "photo.png", "photo.spic"]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
+def test_full_disk(photo, capsys):
+    assert cli.main(["encode", "photo.png", "-o", "/dev/full"]) == 2
+    one_line(capsys, "photo.png", "/dev/full", "No space left")
+
+
+def test_nothing_to_do(capsys):
+    Path("empty").mkdir()
+    assert cli.main(["encode", "empty"]) == 2
+    one_line(capsys, "empty", "no files")
+    picture("a.png")
+    assert cli.main(["encode", "a.png", "a.png", "-o", "-"]) == 2
+    one_line(capsys, "standard output")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        [],
+        ["enhance", "a.png"],
+        ["encode"],
+        ["encode", "a.png", "--quality", "10"],
+        ["encode", "a.png", "--target-bpp", "-1"],
+        ["encode", "a.png", "--target-bpp", "nan"],
+        ["encode", "a.png", "--max-side", "0"],
+        ["decode", "a.spic", "--steps", "0"],
+        ["decode", "a.spic", "--only", "sound"],
+    ],
+)
+def test_wrong_usage(wrong, capsys):
+    with pytest.raises(SystemExit) as exit:
+        cli.main(wrong)
+    assert exit.value.code == 2
+    assert "usage: spic" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [[], ["encode"], ["decode"], ["info"]])
+def test_help(command, capsys):
+    with pytest.raises(SystemExit) as exit:
+        cli.main([*command, "--help"])
+    assert exit.value.code == 0
+    assert "usage: spic" in capsys.readouterr().out
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as exit:
+        cli.main(["--version"])
+    assert exit.value.code == 0
+    assert capsys.readouterr().out == f"spic {spic.__version__}\n"
+
+
+def test_train_without_torch(monkeypatch, capsys):
+    for name in [n for n in sys.modules if n.startswith("spic.training")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert cli.main(["train", "compact"]) == 2
+    one_line(capsys, "torch", "pip install 'spic[train]'")
+
+
+def test_a_pipe_that_closes_early_is_quiet(photo):
+    Path("a.spic").write_bytes(spic.pack(width=64, height=48, labels=LABELS))
+    command = f"{sys.executable} -m spic.cli info " + "a.spic " * 2000 + "| head -c 1"
+    done = subprocess.run(command, shell=True, capture_output=True, timeout=60, check=False)
+    assert b"Traceback" not in done.stderr
+    assert b"Exception" not in done.stderr

@@ -1,0 +1,164 @@
+"""pack and unpack; the payloads' own properties are tested beside their coders."""
+
+import random
+import zlib
+
+import numpy as np
+import pytest
+from conftest import street
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
+
+from spic import coarse, container
+from spic.codec import CODECS, pack, unpack
+from spic.container import Container
+from spic.errors import (
+    BitstreamError,
+    CorruptStream,
+    InputError,
+    LabelMapError,
+    LimitExceeded,
+)
+from spic.palette import PALETTES
+
+IMAGE, LABELS = street(24, 32)
+COARSE = coarse.encode(coarse.downscale(IMAGE, 4), codec="bpg", quality=35, chroma="420")
+STREAM = pack(width=32, height=24, labels=LABELS, coarse=COARSE)
+
+
+def planes(picture):
+    return [picture.y, picture.cb, picture.cr]
+
+
+def test_unpack_gives_what_was_packed():
+    scene = unpack(STREAM)
+    assert (scene.width, scene.height, scene.palette, scene.model) == (32, 24, 1, 0)
+    assert scene.labels.dtype == np.uint8
+    assert np.array_equal(scene.labels, LABELS)
+    for a, b in zip(planes(scene.coarse), planes(coarse.decode(COARSE, codec="bpg")), strict=True):
+        assert np.array_equal(a, b)
+
+
+@given(
+    npst.arrays(np.uint8, npst.array_shapes(min_dims=2, max_dims=2, max_side=12)),
+    st.integers(0, 14),
+)
+def test_any_label_map_survives(labels, model):
+    height, width = labels.shape
+    scene = unpack(pack(width=width, height=height, labels=labels, palette=0, model=model))
+    assert np.array_equal(scene.labels, labels)
+    assert (scene.width, scene.height, scene.model, scene.coarse) == (width, height, model, None)
+
+
+def test_only_a_part():
+    assert unpack(STREAM, only="labels").coarse is None
+    assert np.array_equal(unpack(STREAM, only="labels").labels, LABELS)
+    assert unpack(STREAM, only="coarse").labels is None
+    assert unpack(STREAM, only="coarse").coarse.y.shape == (6, 8)
+
+
+def test_one_part_alone():
+    assert unpack(pack(width=32, height=24, coarse=COARSE)).labels is None
+    assert unpack(pack(width=32, height=24, labels=LABELS)).coarse is None
+    with pytest.raises(InputError):
+        pack(width=32, height=24)
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_every_coarse_codec(codec):
+    try:
+        payload = coarse.encode(coarse.downscale(IMAGE, 4), codec=codec, quality=35, chroma="420")
+    except InputError as error:
+        pytest.skip(str(error))
+    scene = unpack(pack(width=32, height=24, coarse=payload, coarse_codec=codec))
+    assert scene.coarse.y.shape == (6, 8)
+
+
+def test_unknown_coarse_codec():
+    with pytest.raises(InputError, match="jpeg"):
+        pack(width=32, height=24, coarse=COARSE, coarse_codec="jpeg")
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        LABELS.astype(np.int64),
+        LABELS[None],
+        LABELS[:-1],
+        LABELS.T,
+        np.full_like(LABELS, 12),
+        LABELS.tolist(),
+    ],
+)
+def test_labels_that_do_not_fit(labels):
+    with pytest.raises(LabelMapError):
+        pack(width=32, height=24, labels=labels)
+
+
+@pytest.mark.parametrize("palette", PALETTES.values(), ids=lambda p: p.name)
+def test_ids_outside_the_palette(palette):
+    """Refused on both ends."""
+    last = len(palette.classes) - 1
+    labels = np.full((2, 3), last, np.uint8)
+    assert np.array_equal(
+        unpack(pack(width=3, height=2, labels=labels, palette=palette.id)).labels, labels
+    )
+    if last == 255:
+        return
+    with pytest.raises(LabelMapError, match=f"id {last + 1}"):
+        pack(width=3, height=2, labels=labels + np.uint8(1), palette=palette.id)
+    stream = bytearray(pack(width=3, height=2, labels=labels + np.uint8(1), palette=0))
+    stream[5] = palette.id
+    stream[-4:] = zlib.crc32(stream[:-4]).to_bytes(4, "little")
+    with pytest.raises(CorruptStream, match=f"id {last + 1}"):
+        unpack(bytes(stream))
+
+
+def test_coarse_larger_than_the_picture():
+    for width, height in ((7, 6), (8, 5), (1, 1)):
+        with pytest.raises(CorruptStream, match="8×6"):
+            unpack(pack(width=width, height=height, coarse=COARSE))
+    unpack(pack(width=8, height=6, coarse=COARSE))
+
+
+def test_the_limit_can_be_set():
+    with pytest.raises(LimitExceeded):
+        unpack(STREAM, max_pixels=32 * 24 - 1)
+
+
+def test_every_prefix_and_every_single_bit_flip_is_refused():
+    for cut in range(len(STREAM)):
+        with pytest.raises(BitstreamError):
+            unpack(STREAM[:cut])
+    for bit in range(8 * len(STREAM)):
+        flipped = bytearray(STREAM)
+        flipped[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(BitstreamError):
+            unpack(bytes(flipped))
+
+
+@pytest.mark.parametrize("part", ["labels", "coarse"])
+def test_damage_under_a_right_checksum_decodes_or_is_refused(part):
+    """Somebody may seal nonsense on purpose: any answer but a crash or a foreign error."""
+    rng = random.Random(part)
+    good = getattr(container.read(STREAM), part)
+    payloads = [b"", good[:1], good[: len(good) // 2], good + b"\0", b"\xff" * 50, b"\0" * 50]
+    for _ in range(60):
+        payload = bytearray(good)
+        for _ in range(rng.choice((1, 1, 2, 8))):
+            payload[rng.randrange(len(payload))] = rng.randrange(256)
+        payloads.append(bytes(payload))
+    refused = 0
+    for payload in payloads:
+        stream = container.write(Container(width=32, height=24, palette=1, **{part: payload}))
+        try:
+            scene = unpack(stream)
+        except BitstreamError:
+            refused += 1
+            continue
+        if part == "labels":
+            assert scene.labels.shape == (24, 32)
+        else:
+            assert scene.coarse.y.shape[0] <= 24
+    assert refused >= 1
