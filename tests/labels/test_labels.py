@@ -1,0 +1,181 @@
+"""The label coder is lossless, never expands, and survives any payload."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from spic import labels
+from spic.errors import BitstreamError, CorruptStream, LabelMapError, TruncatedStream
+from spic.scene import LabelMap
+
+
+def stripes(height: int, width: int, *, across: bool) -> LabelMap:
+    y, x = np.mgrid[:height, :width]
+    return ((x if across else y) % 2).astype(np.uint8)
+
+
+def scene(height: int = 60, width: int = 90, classes: int = 7, seed: int = 0) -> LabelMap:
+    """Blobs: nearest of some random sites, the distances roughened."""
+    rng = np.random.default_rng(seed)
+    sites = rng.uniform(0, 1, (3 * classes, 2)) * (height, width)
+    y, x = np.mgrid[:height, :width]
+    far = (y[..., None] - sites[:, 0]) ** 2 + (x[..., None] - sites[:, 1]) ** 2
+    return (np.argmin(far + rng.uniform(0, 20, far.shape), -1) % classes).astype(np.uint8)
+
+
+def noise(height: int, width: int, classes: int) -> LabelMap:
+    return np.random.default_rng(1).integers(0, classes, (height, width)).astype(np.uint8)
+
+
+MAPS = {
+    "1x1": np.full((1, 1), 9, np.uint8),
+    "one class": np.full((50, 70), 255, np.uint8),
+    "1xN": scene(1, 300),
+    "Nx1": scene(300, 1),
+    "scene": scene(),
+    "binary": scene(classes=2),
+    "columns": stripes(40, 50, across=True),
+    "rows": stripes(40, 50, across=False),
+    "checkerboard": stripes(40, 50, across=True) ^ stripes(40, 50, across=False),
+    "noise 2": noise(40, 50, 2),
+    "noise 5": noise(40, 50, 5),
+    "noise 256": noise(70, 90, 256),
+    "all ids once": np.arange(256, dtype=np.uint8).reshape(16, 16),
+    "two far ids": (stripes(20, 30, across=True) * 255).astype(np.uint8),
+}
+
+
+@pytest.mark.parametrize("name", MAPS)
+def test_adversarial_maps_survive_and_do_not_grow(name: str) -> None:
+    original = MAPS[name]
+    payload = labels.encode(original)
+    decoded = labels.decode(payload, *original.shape)
+    assert decoded.dtype == np.uint8
+    assert np.array_equal(decoded, original)
+    n = len(np.unique(original))
+    head = 2 if original.max() < 12 else 33
+    assert len(payload) <= head + (original.size * (n - 1).bit_length() + 7) // 8
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    hnp.arrays(
+        np.uint8,
+        st.tuples(st.integers(1, 24), st.integers(1, 24)),
+        elements=st.sampled_from([0, 1, 5, 11, 19, 200, 255]),
+    )
+)
+def test_any_small_map_survives(original: LabelMap) -> None:
+    assert np.array_equal(labels.decode(labels.encode(original), *original.shape), original)
+
+
+def test_views_are_coded_like_copies() -> None:
+    original = scene()[::-1, ::2]
+    assert labels.encode(original) == labels.encode(original.copy())
+
+
+def test_one_class_costs_only_the_set() -> None:
+    assert len(labels.encode(np.full((256, 341), 3, np.uint8))) == 2
+
+
+@pytest.mark.parametrize(
+    ("top", "size"), [(0, 2), (11, 2), (12, 3), (19, 3), (35, 5), (36, 33), (255, 33)]
+)
+def test_the_set_takes_as_many_bytes_as_its_largest_id_needs(top: int, size: int) -> None:
+    assert len(labels.encode(np.full((4, 4), top, np.uint8))) == size
+
+
+def test_structure_is_found() -> None:
+    original = scene(120, 160)
+    raw = original.size * 3 / 8
+    assert len(labels.encode(original)) < raw / 4
+    assert len(labels.encode(MAPS["checkerboard"])) < 40
+
+
+@pytest.mark.parametrize(
+    "wrong", [np.zeros((2, 2), np.int64), np.zeros((0, 3), np.uint8), np.zeros(4, np.uint8)]
+)
+def test_other_arrays_are_refused(wrong: LabelMap) -> None:
+    with pytest.raises(LabelMapError):
+        labels.encode(wrong)
+
+
+@pytest.mark.parametrize("name", ["scene", "noise 256", "one class"])
+def test_a_prefix_is_refused_or_is_another_map(name: str) -> None:
+    """Whatever is missing reads as zeros, and some prefixes are complete payloads."""
+    payload = labels.encode(MAPS[name])
+    for cut in range(0, len(payload), max(1, len(payload) // 50)):
+        try:
+            decoded = labels.decode(payload[:cut], *MAPS[name].shape)
+        except TruncatedStream:
+            continue
+        assert cut >= 2
+        assert not np.array_equal(decoded, MAPS[name])
+
+
+def test_a_raw_prefix_is_refused() -> None:
+    payload = labels.encode(MAPS["noise 256"])
+    assert payload[0] >> 6 == labels.RAW
+    for cut in (0, 1, 20, 33, 100, len(payload) - 1):
+        with pytest.raises(TruncatedStream):
+            labels.decode(payload[:cut], *MAPS["noise 256"].shape)
+
+
+@pytest.mark.parametrize("name", ["scene", "noise 5", "one class"])
+def test_trailing_bytes_are_refused(name: str) -> None:
+    with pytest.raises(CorruptStream):
+        labels.decode(labels.encode(MAPS[name]) + b"\0", *MAPS[name].shape)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.binary(max_size=300), st.integers(1, 30), st.integers(1, 30))
+def test_garbage_raises_our_errors_or_decodes_to_some_map(
+    payload: bytes, height: int, width: int
+) -> None:
+    try:
+        decoded = labels.decode(payload, height, width)
+    except BitstreamError:
+        return
+    assert decoded.shape == (height, width)
+    assert decoded.dtype == np.uint8
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data())
+def test_damage_raises_our_errors_or_decodes_to_some_map(data: st.DataObject) -> None:
+    payload = bytearray(labels.encode(MAPS["scene"]))
+    for _ in range(data.draw(st.integers(1, 4))):
+        payload[data.draw(st.integers(0, len(payload) - 1))] ^= data.draw(st.integers(1, 255))
+    try:
+        decoded = labels.decode(bytes(payload), *MAPS["scene"].shape)
+    except BitstreamError:
+        return
+    assert decoded.shape == MAPS["scene"].shape
+
+
+def test_the_bytes_do_not_depend_on_the_compiler() -> None:
+    """Plain Python makes the bytes that machine code makes, and reads them."""
+    original = scene(24, 32, classes=13)
+    program = (
+        "import sys, numpy as np; from spic import labels\n"
+        "a = np.frombuffer(sys.stdin.buffer.read(), np.uint8).reshape(24, 32)\n"
+        "b = labels.encode(a)\n"
+        "assert np.array_equal(labels.decode(b, 24, 32), a)\n"
+        "sys.stdout.buffer.write(b)\n"
+    )
+    plain = subprocess.run(
+        [sys.executable, "-W", "error::RuntimeWarning", "-c", program],
+        input=original.tobytes(),
+        env={**os.environ, "NUMBA_DISABLE_JIT": "1"},
+        capture_output=True,
+        check=True,
+    )
+    assert plain.stdout == labels.encode(original)
