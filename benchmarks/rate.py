@@ -1,0 +1,103 @@
+"""What each quality level costs: mean bits per pixel, by chunk, of files that were really made.
+
+    python benchmarks/rate.py PICTURES [--size 341x256] [--labels MAPS] [--quality 3,5] [--json OUT]
+
+PICTURES is any folder. Label maps come from the segmenter unless --labels names a folder of index
+maps under the same names; every file is unpacked again and its labels compared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+from common import add_folder, load_labels, load_pictures
+from tqdm import tqdm
+
+import spic
+from spic import api
+from spic.palette import BY_NAME
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_folder(parser)
+    parser.add_argument("--labels", type=Path, help="folder of index maps; default: the segmenter")
+    parser.add_argument("--palette", choices=BY_NAME, default="camvid", help="of --labels")
+    parser.add_argument("--segmenter", help="as in spic encode")
+    parser.add_argument("--coarse-codec", default="bpg")
+    parser.add_argument(
+        "--quality", type=lambda text: [int(q) for q in text.split(",")], default=list(api.QUALITY)
+    )
+    args = parser.parse_args()
+
+    codec = api.Codec(segmenter=args.segmenter)
+    totals = {q: np.zeros(4) for q in args.quality}
+    count = 0
+    for path, picture in tqdm(load_pictures(args), unit="picture", disable=None):
+        if args.labels:
+            labels = load_labels(args.labels / f"{path.stem}.png", args.size)
+            palette: int | str = args.palette
+        else:
+            labels = codec.segmenter(picture)
+            palette = getattr(codec.segmenter, "palette", 1)
+        for quality in args.quality:
+            stream = codec.encode(
+                picture,
+                labels=labels,
+                palette=palette,
+                quality=quality,
+                coarse_codec=args.coarse_codec,
+            )
+            if not np.array_equal(spic.unpack(stream, only="labels").labels, labels):
+                raise SystemExit(f"{path}: the label map came back changed")
+            info = spic.info(stream)
+            pixels = info["width"] * info["height"]
+            parts = [info["chunks"]["labels"], info["chunks"]["coarse"], info["overhead"]]
+            totals[quality] += 8 * np.array([*parts, info["bytes"]]) / pixels
+        count += 1
+    if not count:
+        raise SystemExit(f"{args.folder}: no pictures")
+
+    source = str(args.labels) if args.labels else args.segmenter or "bundled segmenter"
+    print(f"{count} pictures of {args.folder}, labels: {source}, coarse: {args.coarse_codec}")
+    print("quality   coarse             labels   coarse  header    whole   (mean bpp)")
+    rows = []
+    for quality in args.quality:
+        level = api.QUALITY[quality]
+        labels_bpp, coarse_bpp, header_bpp, whole = (float(v) for v in totals[quality] / count)
+        name = f"1/{level.factor}, QP {level.qp}, {level.chroma}"
+        print(
+            f"{quality:>7}   {name:<18}{labels_bpp:>7.4f}  {coarse_bpp:>7.4f} {header_bpp:>7.4f}"
+            f"  {whole:>7.4f}"
+        )
+        rows.append(
+            {
+                "quality": quality,
+                "factor": level.factor,
+                "qp": level.qp,
+                "chroma": level.chroma,
+                "labels_bpp": labels_bpp,
+                "coarse_bpp": coarse_bpp,
+                "header_bpp": header_bpp,
+                "bpp": whole,
+            }
+        )
+    if args.json:
+        result = {
+            "folder": str(args.folder),
+            "pictures": count,
+            "size": args.size,
+            "labels": source,
+            "coarse_codec": args.coarse_codec,
+            "levels": rows,
+        }
+        args.json.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

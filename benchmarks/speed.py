@@ -1,0 +1,140 @@
+"""How long coding takes on this machine, and how much memory.
+
+    python benchmarks/speed.py PICTURES [--size 341x256] [--limit 20] [--json OUT]
+
+Warm: in one process, models loaded, median over the pictures. Cold: a command line from the start
+of the interpreter to its end, median of three. Memory: the peak of such a command line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from common import add_folder, load_pictures
+
+from spic import api, codec, pictures
+
+STEPS = (1, 4)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_folder(parser)
+    args = parser.parse_args()
+    found = load_pictures(args)
+    if not found:
+        raise SystemExit(f"{args.folder}: no pictures")
+    height, width = found[0][1].shape[:2]
+
+    warm = measure_warm([picture for _, picture in found])
+    with tempfile.TemporaryDirectory() as folder:
+        cold = measure_cold(pictures.encode(found[0][1], ".png"), Path(folder))
+    machine = f"{processor()}, {os.cpu_count()} cores, {platform.system()}"
+    print(f"{machine}, Python {platform.python_version()}")
+    print(f"{len(found)} pictures of {args.folder}, the first of {width}×{height}")
+    print("\nwarm, median                seconds")
+    for name, seconds in warm.items():
+        print(f"  {name:<24}{seconds:>9.3f}")
+    print("\ncold command line           seconds   peak MB")
+    for name, (seconds, peak) in cold.items():
+        print(f"  {name:<24}{seconds:>9.2f}{peak:>10.0f}")
+    if args.json:
+        result = {
+            "machine": machine,
+            "folder": str(args.folder),
+            "pictures": len(found),
+            "width": width,
+            "height": height,
+            "warm_seconds": warm,
+            "cold": {n: {"seconds": s, "peak_mb": p} for n, (s, p) in cold.items()},
+        }
+        args.json.write_text(json.dumps(result, indent=1) + "\n")
+
+
+def measure_warm(images: list[Any]) -> dict[str, float]:
+    coder = api.Codec()
+    streams = [coder.encode(images[0])]  # loads and compiles all that there is
+    coder.decode(streams[0], steps=1)
+    times = {"encode": timed(coder.encode, images)}
+    times["  segmenter alone"] = timed(coder.segmenter, images)
+    streams = [coder.encode(image) for image in images]
+    times["unpack"] = timed(codec.unpack, streams)
+    for steps in STEPS:
+        times[f"decode, {steps} step{'s' * (steps > 1)}"] = timed(
+            lambda stream, steps=steps: coder.decode(stream, steps=steps), streams
+        )
+    return times
+
+
+def timed(call: Callable[[Any], Any], items: list[Any]) -> float:
+    """Median seconds of a call."""
+    seconds = []
+    for item in items:
+        start = time.perf_counter()
+        call(item)
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds)
+
+
+def measure_cold(photo: bytes, folder: Path) -> dict[str, tuple[float, float]]:
+    """Median seconds and peak MB of whole command lines."""
+    (folder / "photo.png").write_bytes(photo)
+    commands = {"spic encode": ["encode", "photo.png"], "spic info": ["info", "photo.spic"]} | {
+        f"spic decode --steps {steps}": [
+            "decode",
+            "photo.spic",
+            "-o",
+            "out.png",
+            "--steps",
+            str(steps),
+        ]
+        for steps in STEPS
+    }
+    figures = {}
+    for name, arguments in commands.items():
+        runs = [command(arguments, folder) for _ in range(3)]
+        figures[name] = (statistics.median(r[0] for r in runs), max(r[1] for r in runs))
+    return figures
+
+
+def command(arguments: list[str], folder: Path) -> tuple[float, float]:
+    """Seconds and peak resident MB of one `spic …` in a process of its own."""
+    probe = (
+        "import resource, subprocess, sys\n"
+        "code = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL).returncode\n"
+        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss); sys.exit(code)"
+    )
+    spic = [sys.executable, "-m", "spic.cli", *arguments]
+    start = time.perf_counter()
+    subprocess.run(spic, cwd=folder, check=True, stdout=subprocess.DEVNULL)
+    seconds = time.perf_counter() - start
+    done = subprocess.run(
+        [sys.executable, "-c", probe, *spic], cwd=folder, check=True, capture_output=True, text=True
+    )
+    unit = 1024 if sys.platform != "darwin" else 1024 * 1024
+    return seconds, int(done.stdout) / unit
+
+
+def processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+if __name__ == "__main__":
+    main()
