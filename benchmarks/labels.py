@@ -1,0 +1,161 @@
+"""What the label coder makes of a folder of index-map PNGs, beside PNG, WebP, JPEG XL and FLIF.
+
+    python benchmarks/labels.py ../shared/data/camvid/valannot --size 341x256 \
+        --flif ../shared/reference/flif_camvid.json --json labels.json
+
+Every map is decoded again and compared. Ratios are totals over totals. JPEG XL needs
+pillow-jxl-plugin or imagecodecs; FLIF is read from a JSON of sizes, since no wheel has it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from spic import labels
+from spic.scene import LabelMap
+
+Sizes = dict[str, int]
+
+
+def png(a: LabelMap) -> int:
+    """The smaller of zlib's strongest with filters chosen by Pillow, at the least bit depth."""
+    n = int(a.max()) + 1
+    bits = next(b for b in (1, 2, 4, 8) if n <= 1 << b)
+    image = Image.fromarray(a, "P")
+    image.putpalette([v for i in range(n) for v in (i, i, i)])
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", optimize=True, bits=bits)
+    return buffer.tell()
+
+
+def webp(a: LabelMap) -> int:
+    buffer = io.BytesIO()
+    Image.fromarray(np.stack([a] * 3, -1)).save(
+        buffer, "WEBP", lossless=True, quality=100, method=6
+    )
+    return buffer.tell()
+
+
+def jpeg_xl() -> Callable[[LabelMap], int] | None:
+    """JPEG XL at effort 9, by whichever binding is installed."""
+    try:
+        import imagecodecs  # type: ignore[import-not-found]
+
+        return lambda a: len(imagecodecs.jpegxl_encode(a, effort=9, lossless=True))
+    except ImportError:
+        pass
+    try:
+        import pillow_jxl  # type: ignore[import-not-found]  # noqa: F401
+    except ImportError:
+        return None
+
+    def encode(a: LabelMap) -> int:
+        buffer = io.BytesIO()
+        Image.fromarray(a).save(buffer, "JXL", lossless=True, effort=9)
+        return buffer.tell()
+
+    return encode
+
+
+def flif_sizes(path: Path, setting: str) -> Sizes:
+    """name → bytes, wherever the JSON keeps its tables of sizes."""
+    found: Sizes = {}
+
+    def visit(node: Any) -> None:
+        if isinstance(node, dict):
+            for key, value in node.items():
+                if isinstance(value, dict) and isinstance(value.get(setting), int):
+                    found[key] = value[setting]
+                else:
+                    visit(value)
+
+    visit(json.loads(path.read_text()))
+    return found
+
+
+def read(path: Path, size: tuple[int, int] | None) -> LabelMap:
+    with Image.open(path) as image:
+        if image.mode not in ("L", "P"):
+            raise SystemExit(
+                f"{path}: an index map is an 8-bit grey or palette PNG, not {image.mode}"
+            )
+        return np.asarray(image.resize(size, Image.Resampling.NEAREST) if size else image)
+
+
+def run(argv: list[str] | None = None) -> dict[str, Any]:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", type=Path, help="index maps, *.png")
+    parser.add_argument("--size", help="WxH: resize (nearest) first")
+    parser.add_argument("--flif", type=Path, help="JSON with FLIF's bytes by file name")
+    parser.add_argument("--flif-setting", default="default")
+    parser.add_argument("--only-ours", action="store_true", help="skip the other codecs")
+    parser.add_argument("--json", type=Path, help="write the figures there")
+    args = parser.parse_args(argv)
+    size = tuple(int(v) for v in args.size.split("x")) if args.size else None
+    paths = sorted(args.folder.glob("*.png"))
+    if not paths:
+        raise SystemExit(f"{args.folder}: no *.png")
+    flif = flif_sizes(args.flif, args.flif_setting) if args.flif else {}
+    others: dict[str, Callable[[LabelMap], int]] = {}
+    if not args.only_ours:
+        others = {"PNG": png, "WebP": webp}
+        if jxl := jpeg_xl():
+            others["JPEG XL"] = jxl
+
+    start = time.perf_counter()
+    labels.decode(labels.encode(np.eye(8, dtype=np.uint8)), 8, 8)
+    first = time.perf_counter() - start
+
+    maps: list[dict[str, Any]] = []
+    for path in paths:
+        a = read(path, size)
+        start = time.perf_counter()
+        payload = labels.encode(a)
+        encoded = time.perf_counter()
+        decoded = labels.decode(payload, *a.shape)
+        end = time.perf_counter()
+        if not np.array_equal(decoded, a):
+            raise SystemExit(f"{path}: the round trip changed the map")
+        row: dict[str, Any] = {"name": path.stem, "pixels": a.size, "spic": len(payload)}
+        row |= {"encode": encoded - start, "decode": end - encoded}
+        row |= {name: other(a) for name, other in others.items()}
+        if path.stem in flif:
+            row["FLIF"] = flif[path.stem]
+        maps.append(row)
+
+    pixels = sum(m["pixels"] for m in maps)
+    table = {}
+    for name in ("spic", *others, "FLIF"):
+        if all(name in m for m in maps):
+            total = sum(m[name] for m in maps)
+            table[name] = {"bytes": total, "mean": total / len(maps), "bpp": 8 * total / pixels}
+    print(f"{len(maps)} maps, {pixels} pixels, all round trips exact")
+    print(f"{'':10}{'bytes/map':>11}{'bpp':>9}{'spic is':>10}")
+    for name, row in table.items():
+        ratio = table["spic"]["bytes"] / row["bytes"]
+        print(f"{name:10}{row['mean']:11.1f}{row['bpp']:9.4f}{ratio:9.3f}×")
+    seconds = {k: float(np.median([m[k] for m in maps])) for k in ("encode", "decode")}
+    print(
+        f"median seconds: encode {seconds['encode']:.3f}, decode {seconds['decode']:.3f}; "
+        f"first call {first:.2f}"
+    )
+    report = {"table": table, "seconds": seconds, "first_call": first, "maps": maps}
+    if args.json:
+        args.json.write_text(json.dumps(report, indent=1) + "\n")
+    return report
+
+
+if __name__ == "__main__":
+    run(sys.argv[1:])
