@@ -1,0 +1,117 @@
+"""Pictures ⇄ planes: colour, chroma resampling and downscaling, in integers.
+
+Every function gives the same samples on every machine.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from spic.errors import ImageError, InputError, LimitExceeded
+from spic.scene import Coarse, Image, Plane
+
+MAX_SIDE = 4096
+"""Of a coarse picture, in pixels."""
+_Ints: TypeAlias = npt.NDArray[np.signedinteger[Any]]
+
+# ITU-T T.871 (JFIF) §7: BT.601, full range; in units of 2^-16. Rows sum to 2^16, 0, 0.
+_YCC = np.array(
+    [[19595, 38470, 7471], [-11059, -21709, 32768], [32768, -27439, -5329]], dtype=np.int32
+)
+# Its inverse in units of 2^-22, as bpgdec rounds it.
+_R_CR, _G_CB, _G_CR, _B_CB = 5880414, 1443412, 2995305, 7432307
+# A windowed sinc a quarter of a sample off centre, in units of 2^-6: chroma at the even luma
+# positions comes from samples -3…3 with these weights, at the odd ones with them reversed.
+_QUARTER = (2, -6, 18, 57, -10, 4, -1)
+
+
+def from_rgb(rgb: Image, chroma: str = "444") -> Coarse:
+    """YCbCr planes of a picture, BT.601 full range; "420" averages 2×2 chroma samples.
+
+    rgb is uint8 (h, w, 3). With an odd side the last row or column counts twice.
+    """
+    height, width = _size(rgb)
+    ycc = rgb.astype(np.int32) @ _YCC.T  # units of 2^-16
+    y = (ycc[..., 0] + (1 << 15)) >> 16
+    if chroma not in ("420", "444"):
+        raise InputError(f"chroma {chroma!r} is not known, only '420' and '444' are")
+    if chroma == "444":
+        cb, cr = (np.moveaxis(ycc[..., 1:], 2, 0) + (257 << 15)) >> 16
+    else:
+        c = np.pad(ycc[..., 1:], ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+        c = (c[0::2] + c[1::2])[:, 0::2] + (c[0::2] + c[1::2])[:, 1::2]
+        cb, cr = (np.moveaxis(c, 2, 0) + (257 << 17)) >> 18
+    return Coarse(y=_to_uint8(y), cb=_to_uint8(cb), cr=_to_uint8(cr))
+
+
+def to_rgb(coarse: Coarse) -> Image:
+    """The picture that the planes show, uint8 (h, w, 3): sample for sample what bpgdec gives.
+
+    4:2:0 chroma lies between the luma samples, as in JPEG, and is interpolated with seven taps.
+    """
+    y = coarse.y.astype(np.int32)
+    cb, cr = (c.astype(np.int32) for c in (coarse.cb, coarse.cr))
+    if cb.shape != y.shape:
+        cb, cr = (_double(c)[: y.shape[0], : y.shape[1]] for c in (cb, cr))
+    cb, cr, y = cb - 128, cr - 128, (y << 22) + (1 << 21)
+    rgb = np.stack((y + _R_CR * cr, y - _G_CB * cb - _G_CR * cr, y + _B_CB * cb), axis=-1)
+    return _to_uint8(rgb >> 22)
+
+
+def downscale(rgb: Image, factor: int = 4) -> Image:
+    """A picture of ceil(H/factor) × ceil(W/factor): the mean of the area that each pixel covers.
+
+    rgb is uint8 (H, W, 3). Where factor does not divide a side, areas share source pixels in
+    proportion, so that both pictures show the same field of view.
+    """
+    height, width = _size(rgb)
+    sums = _box(rgb.astype(np.int64), -(-height // factor))
+    sums = _box(sums.swapaxes(0, 1), -(-width // factor)).swapaxes(0, 1)
+    area = height * width
+    return ((sums + area // 2) // area).astype(np.uint8)
+
+
+def check_size(width: int, height: int) -> None:
+    """Raise LimitExceeded if a decoder should not allocate such a picture."""
+    if max(width, height) > MAX_SIDE:
+        raise LimitExceeded(f"a coarse picture of {width}×{height} has a side beyond {MAX_SIDE}")
+
+
+def _box(samples: _Ints, n: int) -> _Ints:
+    """n sums over equal stretches of axis 0, each of total weight len(samples)."""
+    size = len(samples)
+    ends, parts = np.divmod(np.arange(n + 1) * size, n)
+    before = np.concatenate((np.zeros_like(samples[:1]), np.cumsum(samples, axis=0)))
+    parts = parts.reshape(-1, *(1,) * (samples.ndim - 1))
+    upto: _Ints = before[ends] * n + samples[np.minimum(ends, size - 1)] * parts
+    return np.subtract(upto[1:], upto[:-1])
+
+
+def _double(plane: _Ints) -> _Ints:
+    """Twice as many samples both ways, rounded once at the end."""
+    plane = _interleave(plane, axis=0)
+    plane = _interleave(plane, axis=1)
+    return np.clip((plane + (1 << 11)) >> 12, 0, 255)
+
+
+def _interleave(plane: _Ints, axis: int) -> _Ints:
+    size = plane.shape[axis]
+    at = np.clip(np.arange(-3, size + 3), 0, size - 1)
+    padded = np.take(plane, at, axis=axis).swapaxes(0, axis)
+    out = np.empty((2 * size, padded.shape[1]), dtype=np.int32)
+    out[0::2] = sum(w * padded[i : i + size] for i, w in enumerate(_QUARTER))
+    out[1::2] = sum(w * padded[i : i + size] for i, w in enumerate(reversed(_QUARTER)))
+    return out.swapaxes(0, axis)
+
+
+def _to_uint8(samples: _Ints) -> Plane:
+    return np.clip(samples, 0, 255).astype(np.uint8)
+
+
+def _size(rgb: Image) -> tuple[int, int]:
+    if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.size == 0:
+        raise ImageError(f"a picture must be uint8 (h, w, 3), not {rgb.dtype} {rgb.shape}")
+    return rgb.shape[0], rgb.shape[1]
