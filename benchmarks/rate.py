@@ -3,7 +3,7 @@
     python benchmarks/rate.py PICTURES [--size 341x256] [--labels MAPS] [--quality 3,5] [--json OUT]
 
 PICTURES is any folder. Label maps come from the segmenter unless --labels names a folder of index
-maps under the same names; every file is unpacked again and its labels compared.
+maps under the same names; one file of each picture is unpacked again and its labels compared.
 """
 
 from __future__ import annotations
@@ -39,40 +39,36 @@ def main() -> None:
     totals = {q: np.zeros(4) for q in args.quality}
     count = 0
     for path, picture in tqdm(load_pictures(args), unit="picture", disable=None):
-        if args.labels:
-            labels = load_labels(args.labels / f"{path.stem}.png", args.size)
-            palette: int | str = args.palette
-        else:
-            labels = codec.segmenter(picture)
-            palette = getattr(codec.segmenter, "palette", 1)
-        for quality in args.quality:
-            stream = codec.encode(
-                picture,
-                labels=labels,
-                palette=palette,
-                quality=quality,
-                coarse_codec=args.coarse_codec,
-            )
-            if not np.array_equal(spic.unpack(stream, only="labels").labels, labels):
-                raise SystemExit(f"{path}: the label map came back changed")
+        given = load_labels(args.labels / f"{path.stem}.png", args.size) if args.labels else None
+        ladder = codec.ladder(
+            picture,
+            levels=args.quality,
+            labels=given,
+            palette=args.palette,
+            coarse_codec=args.coarse_codec,
+        )
+        for quality, stream in ladder:
             info = spic.info(stream)
             pixels = info["width"] * info["height"]
             parts = [info["chunks"]["labels"], info["chunks"]["coarse"], info["overhead"]]
             totals[quality] += 8 * np.array([*parts, info["bytes"]]) / pixels
+        labels = spic.unpack(stream, only="labels").labels
+        if not np.array_equal(labels, codec.segmenter(picture) if given is None else given):
+            raise SystemExit(f"{path}: the label map came back changed")
         count += 1
     if not count:
         raise SystemExit(f"{args.folder}: no pictures")
 
     source = str(args.labels) if args.labels else args.segmenter or "bundled segmenter"
     print(f"{count} pictures of {args.folder}, labels: {source}, coarse: {args.coarse_codec}")
-    print("quality   coarse             labels   coarse  header    whole   (mean bpp)")
+    print("quality   coarse          labels   coarse  header    whole   (mean bpp)")
     rows = []
     for quality in args.quality:
         level = api.QUALITY[quality]
         labels_bpp, coarse_bpp, header_bpp, whole = (float(v) for v in totals[quality] / count)
-        name = f"1/{level.factor}, QP {level.qp}, {level.chroma}"
+        name = f"1/{level.factor}, QP {level.qp}"
         print(
-            f"{quality:>7}   {name:<18}{labels_bpp:>7.4f}  {coarse_bpp:>7.4f} {header_bpp:>7.4f}"
+            f"{quality:>7}   {name:<15}{labels_bpp:>7.4f}  {coarse_bpp:>7.4f} {header_bpp:>7.4f}"
             f"  {whole:>7.4f}"
         )
         rows.append(
@@ -80,7 +76,6 @@ def main() -> None:
                 "quality": quality,
                 "factor": level.factor,
                 "qp": level.qp,
-                "chroma": level.chroma,
                 "labels_bpp": labels_bpp,
                 "coarse_bpp": coarse_bpp,
                 "header_bpp": header_bpp,

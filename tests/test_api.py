@@ -42,7 +42,7 @@ def test_labels_that_do_not_fit(codec):
     with pytest.raises(LabelMapError, match="100×96"):
         codec.encode(IMAGE, labels=LABELS[:, :100])
     with pytest.raises(LabelMapError, match="id 12"):
-        codec.encode(IMAGE, labels=LABELS + np.uint8(12))
+        codec.encode(IMAGE, labels=np.full_like(LABELS, 12))
     with pytest.raises(ImageError):
         codec.encode(IMAGE[..., 0])
 

@@ -216,19 +216,21 @@ class Pipe:
 
 
 def test_pipes(photo, monkeypatch, capsys):
-    out = Pipe()
-    monkeypatch.setattr(sys, "stdin", Pipe(photo.read_bytes()))
-    monkeypatch.setattr(sys, "stdout", out)
-    assert cli.main(["encode", "-", "-o", "-"]) == 0
-    stream = out.buffer.getvalue()
+    def run(command, data):
+        out = Pipe()
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "stdin", Pipe(data))
+            patch.setattr(sys, "stdout", out)
+            assert cli.main(command) == 0
+        return out.buffer.getvalue()
+
+    stream = run(["encode", "-", "-o", "-"], photo.read_bytes())
     assert spic.info(stream)["width"] == 64  # and the report went elsewhere:
     assert f"{len(stream)} bytes" in capsys.readouterr().err
-    monkeypatch.setattr(sys, "stdin", Pipe(stream))
-    assert cli.main(["decode", "-", "-o", "out.png"]) == 0
-    monkeypatch.setattr(sys, "stdin", Pipe(stream))
-    monkeypatch.setattr(sys, "stdout", out := Pipe())
-    assert cli.main(["decode", "-"]) == 0
-    assert out.buffer.getvalue() == Path("out.png").read_bytes()
+    assert run(["decode", "-", "--json"], stream) == run(["decode", "-", "-o", "-"], stream)
+    assert '"bytes"' in capsys.readouterr().err
+    assert cli.main(["encode", "photo.png", "-o", "a.spic"]) == 0
+    assert Path("a.spic").read_bytes() == stream
 
 
 @pytest.mark.parametrize("command", ["encode", "decode", "info"])

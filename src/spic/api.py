@@ -7,7 +7,7 @@ decode = unpack + synthesize (receiver)
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -36,23 +36,21 @@ class Quality:
     factor: int
     """The picture is divided by this in width and height."""
     qp: int
-    """HEVC quantizer, 0…51; 6 more halve the precision."""
-    chroma: str
-    """Sampling of the colour planes, "420" or "444"."""
+    """Of `spic.coarse.encode`, on the scale of `bpgenc -q`: 0…51, 6 more halve the precision."""
 
 
 QUALITY = {
-    1: Quality(8, 38, "420"),
-    2: Quality(8, 32, "420"),
-    3: Quality(4, 41, "420"),
-    4: Quality(4, 38, "420"),
-    5: Quality(4, 35, "420"),
-    6: Quality(4, 32, "420"),
-    7: Quality(4, 29, "420"),
-    8: Quality(4, 26, "444"),
-    9: Quality(4, 22, "444"),
+    1: Quality(8, 40),
+    2: Quality(4, 44),
+    3: Quality(4, 41),
+    4: Quality(4, 38),
+    5: Quality(4, 35),
+    6: Quality(4, 32),
+    7: Quality(4, 29),
+    8: Quality(4, 26),
+    9: Quality(4, 22),
 }
-"""The levels of `quality`. What each costs is in README.md, measured by benchmarks/rate.py."""
+"""The levels of `quality`; chroma is 4:4:4. README.md says what each costs (benchmarks/rate.py)."""
 
 DEFAULT_QUALITY = 5
 
@@ -119,50 +117,72 @@ class Codec:
             RateError: no level reaches `target_bpp`; the message names the least that is reached.
             ModelError: the segmenter cannot be loaded.
         """
-        from spic import coarse, pictures
+        levels = [quality] if target_bpp is None else sorted(QUALITY, reverse=True)
+        ladder = self.ladder(
+            image,
+            levels=levels,
+            labels=labels,
+            palette=palette,
+            coarse_codec=coarse_codec,
+            max_side=max_side,
+        )
+        least = float("inf")
+        for _, stream in ladder:
+            bpp = info(stream)["bpp"]
+            if target_bpp is None or bpp <= target_bpp:
+                return stream
+            least = min(least, bpp)
+        raise RateError(
+            f"{target_bpp:g} bpp cannot be reached: the least for this picture is {least:.4f} bpp"
+        )
 
-        if target_bpp is None and quality not in QUALITY:
-            raise InputError(f"quality is {min(QUALITY)}…{max(QUALITY)}, not {quality}")
+    def ladder(
+        self,
+        image: PIL.Image.Image | npt.NDArray[np.uint8],
+        *,
+        levels: Iterable[int] = QUALITY,
+        labels: npt.NDArray[np.uint8] | None = None,
+        palette: int | str | None = None,
+        coarse_codec: str = "bpg",
+        max_side: int | None = None,
+    ) -> Iterator[tuple[int, bytes]]:
+        """One picture at several quality levels: (level, stream) for each, in the order given.
+
+        The label map is found and coded once. Arguments and errors are those of `encode`.
+        """
+        from spic import coarse, pictures
+        from spic import labels as label_coder
+
+        levels = list(levels)
+        if unknown := set(levels) - set(QUALITY):
+            raise InputError(f"quality is {min(QUALITY)}…{max(QUALITY)}, not {unknown.pop()}")
         pixels = pictures.to_rgb(image)
+        number = _palette_id(palette)
         if labels is not None:
-            number = _palette_id(palette)
-            codec.check_labels(
-                labels, width=pixels.shape[1], height=pixels.shape[0], palette=number
-            )
+            height, width = pixels.shape[:2]
+            codec.check_labels(labels, width=width, height=height, palette=number)
         if max_side is not None:
             pixels, labels = pictures.shrink(pixels, labels, max_side)
+        height, width = pixels.shape[:2]
         if labels is None:
             labels = self.segmenter(pixels)
             number = getattr(self.segmenter, "palette", CAMVID.id)
-        height, width = labels.shape
-
-        def pack(level: int) -> bytes:
-            q = QUALITY[level]
-            small = coarse.downscale(pixels, q.factor)
-            payload = coarse.encode(small, codec=coarse_codec, quality=q.qp, chroma=q.chroma)
-            return codec.pack(
-                width=width,
-                height=height,
-                labels=labels,
-                coarse=payload,
-                coarse_codec=coarse_codec,
-                palette=number,
+            codec.check_labels(labels, width=width, height=height, palette=number)
+        label_payload = label_coder.encode(labels)
+        for level in levels:
+            small = coarse.downscale(pixels, QUALITY[level].factor)
+            payload = coarse.encode(small, codec=coarse_codec, quality=QUALITY[level].qp)
+            yield (
+                level,
+                codec.pack(
+                    width=width,
+                    height=height,
+                    labels=label_payload,
+                    coarse=payload,
+                    coarse_codec=coarse_codec,
+                    palette=number,
+                ),
             )
-
-        if target_bpp is None:
-            return pack(quality)
-        budget = target_bpp * width * height / 8
-        least = None
-        for level in sorted(QUALITY, reverse=True):
-            stream = pack(level)
-            if len(stream) <= budget:
-                return stream
-            least = min(len(stream), least or len(stream))
-        assert least is not None
-        raise RateError(
-            f"{target_bpp:g} bpp cannot be reached: the least for this picture is "
-            f"{8 * least / (width * height):.4f} bpp"
-        )
 
     def decode(self, stream: bytes, *, steps: int = 4, seed: int = 0) -> PIL.Image.Image:
         """The picture that the receiver makes of a stream; RGB, of the size in the stream.

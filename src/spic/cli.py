@@ -79,11 +79,12 @@ def _decode(args: argparse.Namespace) -> int:
     coder = api.Codec(receiver=args.receiver)
 
     def run(job: Job) -> Record:
-        if args.output is None and job.target is not None and job.target.exists():
+        assert job.target is not None
+        if args.output is None and job.target.exists():
             raise OutputError(f"{job.target} exists, maybe the original; name the output with -o")
         stream = job.read()
         scene = codec.unpack(stream, only=args.only)
-        suffix = ".png" if job.target is None else job.target.suffix
+        suffix = ".png" if job.target == STDOUT else job.target.suffix
         if args.only == "labels":
             if scene.labels is None:
                 raise BitstreamError("the stream has no label map")
@@ -105,13 +106,13 @@ def _info(args: argparse.Namespace) -> int:
     def run(job: Job) -> Record:
         return _described(job.read())
 
-    jobs = _jobs(args.inputs, None, found={".spic"}, suffix="")
+    jobs = _jobs(args.inputs, None, found={".spic"}, suffix=None)
     return _each(jobs, run, _details, args.json)
 
 
 def _train(argv: list[str]) -> int:
     try:
-        from spic.training import cli as training
+        import spic.training.cli as training
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("spic"):
             raise
@@ -120,6 +121,9 @@ def _train(argv: list[str]) -> int:
 
 
 # ── files in, files out ──────────────────────────────────────────────────────────────────────
+
+
+STDOUT = Path("-")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -131,7 +135,7 @@ class Job:
     relative: Path
     """The source below the folder that was named."""
     target: Path | None
-    """None is standard output."""
+    """None: nothing is written; STDOUT is standard output."""
     mkdir: bool
     """Whether folders above the target are made."""
 
@@ -143,7 +147,8 @@ class Job:
         return sys.stdin.buffer.read() if self.source is None else _read(self.source)
 
     def write(self, data: bytes) -> None:
-        if self.target is None:
+        assert self.target is not None
+        if self.target == STDOUT:
             sys.stdout.buffer.write(data)
             sys.stdout.buffer.flush()
             return
@@ -158,12 +163,15 @@ class Job:
             write_file(self.target, data)
 
 
-def _jobs(inputs: list[str], output: str | None, *, found: Iterable[str], suffix: str) -> list[Job]:
+def _jobs(
+    inputs: list[str], output: str | None, *, found: Iterable[str], suffix: str | None
+) -> list[Job]:
     """What to do for the files and folders that were named.
 
     In folders, files whose suffix is in `found` count, at any depth. Names are kept and the
     suffix changes; where that would give two sources one name (a.jpg and a.png), they keep their
     suffix before the new one (a.jpg.spic and a.png.spic).
+    With `suffix` None nothing is to be written.
     """
     sources: list[tuple[Path | None, Path]] = []
     for name in inputs:
@@ -189,8 +197,10 @@ def _jobs(inputs: list[str], output: str | None, *, found: Iterable[str], suffix
 
     targets: list[Path | None] = []
     for source, relative in sources:
-        if output == "-" or (output is None and source is None):
+        if suffix is None:
             targets.append(None)
+        elif output == "-" or (output is None and source is None):
+            targets.append(STDOUT)
         elif into:
             targets.append(Path(str(output)) / relative.with_suffix(suffix))
         elif output is not None:
@@ -205,7 +215,7 @@ def _jobs(inputs: list[str], output: str | None, *, found: Iterable[str], suffix
             relative=relative,
             target=(
                 target.with_name(relative.name + suffix)
-                if target is not None and clashes[str(target).lower()] > 1
+                if target and suffix and clashes[str(target).lower()] > 1
                 else target
             ),
             mkdir=into,
@@ -218,7 +228,7 @@ def _each(
     jobs: list[Job], run: Callable[[Job], Record], describe: Callable[[Record], str], as_json: bool
 ) -> int:
     """Run all jobs and report each; a failure is reported and does not stop the rest."""
-    out = sys.stderr if any(job.target is None for job in jobs) else sys.stdout
+    out = sys.stderr if any(job.target == STDOUT for job in jobs) else sys.stdout
     bar: Any = contextlib.nullcontext(jobs)
     write: Callable[..., None] = print
     if len(jobs) > 1:

@@ -29,7 +29,7 @@ def pack(
     *,
     width: int,
     height: int,
-    labels: LabelMap | None = None,
+    labels: LabelMap | bytes | None = None,
     coarse: bytes | None = None,
     coarse_codec: str = "bpg",
     palette: int = CAMVID.id,
@@ -39,7 +39,8 @@ def pack(
 
     Args:
         width, height: of the picture, in pixels.
-        labels: uint8 (height, width), ids of the palette; sent lossless.
+        labels: uint8 (height, width), ids of the palette, sent lossless; or the payload of such a
+            map from `spic.labels.encode`, taken as it is.
         coarse: payload from `spic.coarse.encode`.
         coarse_codec: which codec that payload is of, one of CODECS.
         palette: id of the palette (`spic.palette`).
@@ -51,19 +52,18 @@ def pack(
     """
     if coarse_codec not in CODECS:
         raise InputError(f"coarse codec {coarse_codec!r} is not one of {', '.join(CODECS)}")
-    payload = None
-    if labels is not None:
+    if labels is not None and not isinstance(labels, bytes):
         check_labels(labels, width=width, height=height, palette=palette)
         from spic import labels as coder
 
-        payload = coder.encode(labels)
+        labels = coder.encode(labels)
     return container.write(
         Container(
             width=width,
             height=height,
             palette=palette,
             model=model,
-            labels=payload,
+            labels=labels,
             coarse=coarse,
             coarse_type=CODECS[coarse_codec],
         )

@@ -1,0 +1,57 @@
+"""Frozen files decode to frozen arrays (vectors/README.md)."""
+
+import importlib.util
+
+import numpy as np
+import pytest
+from conftest import ROOT
+
+import spic
+
+FILES = sorted((ROOT / "vectors").glob("*.spic"))
+SMALL = "subsampled"
+
+
+@pytest.fixture(params=FILES, ids=lambda p: p.stem)
+def vector(request):
+    with np.load(request.param.with_suffix(".npz")) as arrays:
+        return request.param.stem, request.param.read_bytes(), dict(arrays)
+
+
+def test_there_are_vectors():
+    assert len(FILES) >= 6
+
+
+def test_decodes_to_the_expected_scene(vector):
+    _, stream, expected = vector
+    scene = spic.unpack(stream)
+    size = [scene.width, scene.height, scene.palette, scene.model]
+    assert size == expected.pop("size").tolist()
+    got = {} if scene.labels is None else {"labels": scene.labels}
+    if scene.coarse is not None:
+        got |= {"y": scene.coarse.y, "cb": scene.coarse.cb, "cr": scene.coarse.cr}
+    assert got.keys() == expected.keys()
+    for name, array in got.items():
+        assert array.dtype == np.uint8
+        assert np.array_equal(array, expected[name]), name
+
+
+def test_label_maps_are_those_that_were_drawn():
+    spec = importlib.util.spec_from_file_location("make", ROOT / "vectors/make.py")
+    make = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(make)
+    for name, size in (("street", (48, 64)), ("subsampled", (45, 61)), ("optional", (48, 64))):
+        stream = (ROOT / f"vectors/{name}.spic").read_bytes()
+        assert np.array_equal(spic.unpack(stream, only="labels").labels, make.street(*size)[1])
+
+
+def test_every_prefix_and_every_single_bit_flip_is_refused():
+    stream = (ROOT / f"vectors/{SMALL}.spic").read_bytes()
+    for cut in range(len(stream)):
+        with pytest.raises(spic.BitstreamError):
+            spic.unpack(stream[:cut])
+    for bit in range(8 * len(stream)):
+        flipped = bytearray(stream)
+        flipped[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(spic.BitstreamError):
+            spic.unpack(bytes(flipped))

@@ -1,0 +1,86 @@
+"""Makes the vectors: python vectors/make.py NAME… (README.md beside this file).
+
+A file that exists is never written over: old bytes stay decodable.
+"""
+
+from __future__ import annotations
+
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+import spic
+from spic import coarse
+from spic.scene import Image, LabelMap
+
+HERE = Path(__file__).parent
+
+
+def street(height: int, width: int) -> tuple[Image, LabelMap]:
+    """A drawing of a street in integers, and its label map."""
+    y, x = np.mgrid[0:height, 0:width]
+    u, v = 200 * x // width - 100, 200 * y // height - 100
+    labels = np.zeros((height, width), np.uint8)  # sky
+    labels[abs(u) > 30 + v // 2] = 1  # building
+    labels[(u + 40) ** 2 + (v + 10) ** 2 < 700] = 5  # tree
+    labels[v > 20] = 4  # pavement
+    labels[(v > 20) & (v > abs(u) - 20)] = 3  # road
+    labels[(abs(u - 20) < 16) & (abs(v - 26) < 14)] = 8  # car
+    labels[(abs(u - 70) < 3) & (abs(v) < 60)] = 2  # pole
+    colours = np.array(spic.PALETTES[1].colours)
+    shade = (x * 7 + y * 13) % 29 + v[:, :] // 8
+    return np.clip(colours[labels] + shade[..., None], 0, 255).astype(np.uint8), labels
+
+
+def bpg(picture: Image, quality: int, chroma: str) -> bytes:
+    return coarse.encode(coarse.downscale(picture, 4), quality=quality, chroma=chroma)
+
+
+def make(name: str) -> bytes:
+    picture, labels = street(48, 64)
+    if name == "street":  # the usual file: CamVid, BPG 4:4:4
+        return spic.pack(width=64, height=48, labels=labels, coarse=bpg(picture, 35, "444"))
+    if name == "subsampled":  # odd sizes, BPG 4:2:0, a model id, Cityscapes
+        picture, labels = street(45, 61)
+        payload = bpg(picture, 28, "420")
+        return spic.pack(width=61, height=45, labels=labels, coarse=payload, palette=2, model=14)
+    if name == "noise":  # nothing to gain: 256 ids, no coarse picture
+        noise = (np.arange(17 * 9, dtype=np.uint64) * 2654435761 >> 11).astype(np.uint8)
+        return spic.pack(width=17, height=9, labels=noise.reshape(9, 17), palette=0)
+    if name == "dot":  # the smallest picture
+        one = np.full((1, 1), 34, np.uint8)
+        return spic.pack(width=1, height=1, labels=one, palette=3)
+    if name == "coarse-only":
+        return spic.pack(width=64, height=48, coarse=bpg(picture, 35, "444"))
+    if name == "optional":  # chunks of types 8 and 15 around the labels, to be skipped
+        plain = spic.pack(width=64, height=48, labels=labels)
+        body = plain[:6] + b"\x58hello" + plain[6:-4] + b"\x0f"
+        return body + zlib.crc32(body).to_bytes(4, "little")
+    raise SystemExit(f"no vector is called {name}")
+
+
+NAMES = ("street", "subsampled", "noise", "dot", "coarse-only", "optional")
+
+
+def main() -> None:
+    for name in sys.argv[1:] or NAMES:
+        path = HERE / f"{name}.spic"
+        if path.exists():
+            print(f"{path.name} exists, left as it is")
+            continue
+        stream = make(name)
+        scene = spic.unpack(stream)
+        arrays = {"size": np.array([scene.width, scene.height, scene.palette, scene.model])}
+        if scene.labels is not None:
+            arrays["labels"] = scene.labels
+        if scene.coarse is not None:
+            arrays |= {"y": scene.coarse.y, "cb": scene.coarse.cb, "cr": scene.coarse.cr}
+        path.write_bytes(stream)
+        np.savez_compressed(path.with_suffix(".npz"), **arrays)
+        print(f"{path.name}: {len(stream)} bytes")
+
+
+if __name__ == "__main__":
+    main()
