@@ -86,15 +86,16 @@ def _box(samples: _Ints, n: int) -> _Ints:
     ends, parts = np.divmod(np.arange(n + 1) * size, n)
     before = np.concatenate((np.zeros_like(samples[:1]), np.cumsum(samples, axis=0)))
     parts = parts.reshape(-1, *(1,) * (samples.ndim - 1))
-    upto: _Ints = before[ends] * n + samples[np.minimum(ends, size - 1)] * parts
-    return np.subtract(upto[1:], upto[:-1])
+    upto = before[ends] * n + samples[np.minimum(ends, size - 1)] * parts
+    return upto[1:] - upto[:-1]
 
 
 def _double(plane: _Ints) -> _Ints:
     """Twice as many samples both ways, rounded once at the end."""
     plane = _interleave(plane, axis=0)
     plane = _interleave(plane, axis=1)
-    return np.clip((plane + (1 << 11)) >> 12, 0, 255)
+    doubled: _Ints = np.clip((plane + (1 << 11)) >> 12, 0, 255)
+    return doubled
 
 
 def _interleave(plane: _Ints, axis: int) -> _Ints:

@@ -1,0 +1,104 @@
+"""What each coarse codec makes of a folder of pictures: bytes, bpp, PSNR, seconds.
+
+    python benchmarks/coarse.py ../shared/data/camvid/val --size 341x256 --json coarse.json
+
+Every picture is scaled down by --factor, coded and decoded. Bytes are those of the payload, as
+it stands in a .spic file; bpp counts the pixels of the large picture. PSNR is of luma, and of
+both chroma planes at full resolution, against the planes before coding; means over pictures.
+"loud" is the chroma PSNR on the 3 % most colourful pixels: signs, cars, lights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from typing import Any
+
+import numpy as np
+from common import add_folder, load_pictures
+
+from spic import coarse
+from spic.errors import InputError
+from spic.scene import Coarse, Image
+
+
+def full(planes: Coarse) -> np.ndarray:
+    """Y, Cb, Cr of the picture that the planes show, float (3, h, w)."""
+    if planes.cb.shape != planes.y.shape:
+        shown = coarse.from_rgb(coarse.to_rgb(planes), "444")
+        return np.stack((planes.y, shown.cb, shown.cr)).astype(float)
+    return np.stack((planes.y, planes.cb, planes.cr)).astype(float)
+
+
+def psnr(squares: np.ndarray) -> float:
+    return float(10 * np.log10(255**2 / max(squares.mean(), 1e-3)))
+
+
+def measure(picture: Image, small: Image, codec: str, chroma: str, quality: int) -> list[float]:
+    start = time.perf_counter()
+    payload = coarse.encode(small, codec=codec, quality=quality, chroma=chroma)
+    encoded = time.perf_counter()
+    planes = coarse.decode(payload, codec=codec)
+    end = time.perf_counter()
+    source = full(coarse.from_rgb(small, "444"))
+    squares = (full(planes) - source) ** 2
+    colour = np.hypot(source[1] - 128, source[2] - 128)
+    loud = colour >= np.quantile(colour, 0.97)
+    return [
+        len(payload),
+        8 * len(payload) / (picture.shape[0] * picture.shape[1]),
+        psnr(squares[0]),
+        psnr(squares[1:]),
+        psnr(squares[1:, loud]),
+        1000 * (encoded - start),
+        1000 * (end - encoded),
+    ]
+
+
+COLUMNS = ("bytes", "bpp", "PSNR Y", "PSNR C", "loud C", "enc ms", "dec ms")
+
+
+def run(argv: list[str] | None = None) -> list[dict[str, Any]]:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_folder(parser)
+    parser.add_argument("--factor", type=int, default=4, help="of the downscaling; default 4")
+    parser.add_argument("--qualities", default="29,32,35,38,41", help="0 (best) … 51")
+    parser.add_argument("--codecs", default=",".join(coarse.CODECS))
+    args = parser.parse_args(argv)
+    pictures = [picture for _, picture in load_pictures(args)]
+    if not pictures:
+        raise SystemExit(f"{args.folder}: no pictures")
+    pairs = [(picture, coarse.downscale(picture, args.factor)) for picture in pictures]
+
+    print(f"{len(pairs)} pictures")
+    print(f"{'codec':6}{'chroma':>7}{'quality':>8}" + "".join(f"{c:>9}" for c in COLUMNS))
+    report = []
+    for codec in args.codecs.split(","):
+        for chroma in ("420", "444") if codec in ("bpg", "avif") else ("444",):
+            for quality in (int(q) for q in args.qualities.split(",")):
+                try:
+                    rows = [measure(*pair, codec, chroma, quality) for pair in pairs]
+                except InputError as error:
+                    print(f"{codec:6} {error}")
+                    break
+                mean = np.mean(rows, axis=0).tolist()
+                shown = (
+                    f"{v:9.4f}" if c == "bpp" else f"{v:9.2f}"
+                    for c, v in zip(COLUMNS, mean, strict=True)
+                )
+                print(f"{codec:6}{chroma:>7}{quality:>8}" + "".join(shown), flush=True)
+                report.append(
+                    {"codec": codec, "chroma": chroma, "quality": quality}
+                    | dict(zip(COLUMNS, mean, strict=True))
+                )
+    if args.json:
+        args.json.write_text(json.dumps(report, indent=1) + "\n")
+    return report
+
+
+if __name__ == "__main__":
+    run(sys.argv[1:])

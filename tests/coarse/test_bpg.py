@@ -1,0 +1,243 @@
+"""BPG both ways: exact planes, the reference's files, and nothing that bad bytes can break."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import numpy as np
+import PIL.Image
+import pytest
+from conftest import ROOT, street
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spic import coarse
+from spic.coarse import bpg
+from spic.errors import (
+    BitstreamError,
+    CorruptStream,
+    LimitExceeded,
+    TruncatedStream,
+    UnsupportedProfile,
+)
+from spic.scene import Coarse
+
+VECTORS = sorted((ROOT / "vectors/coarse").glob("*.bpg"))
+SMALL = bpg.encode(coarse.from_rgb(street(19, 27)[0], "420"), qp=38)
+
+
+def planes_of(c: Coarse) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    return c.y, c.cb, c.cr
+
+
+def psnr(a: np.ndarray, b: np.ndarray) -> float:
+    return 10 * np.log10(255**2 / max(np.mean((a.astype(float) - b) ** 2), 1e-9))
+
+
+# ── exact ─────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("path", VECTORS, ids=lambda path: path.stem)
+def test_vectors_decode_bit_for_bit(path):
+    expected = np.load(path.with_suffix(".npz"))
+    file = path.read_bytes()
+    for payload in (file, bpg.shorten(file), file[4:]):
+        planes = coarse.decode(payload)
+        for name in ("y", "cb", "cr"):
+            assert np.array_equal(getattr(planes, name), expected[name])
+
+
+def test_there_are_vectors():
+    assert len(VECTORS) == 2
+
+
+@pytest.mark.parametrize("chroma", ["420", "444"])
+def test_planes_are_those_that_the_encoder_meant(chroma, monkeypatch):
+    """x265 sends the MD5 of its own reconstruction (H.265 D.2.19); two codecs must agree."""
+    monkeypatch.setitem(bpg.X265, "hash", 1)
+    file = bpg.encode(coarse.from_rgb(street(64, 88)[0], chroma), qp=30)
+    sei = file[file.rindex(b"\0\0\1\x50\1") + 5 :].replace(b"\0\0\3", b"\0\0")
+    assert sei[:3] == bytes((132, 49, 0))
+    sent = [sei[at : at + 16] for at in (3, 19, 35)]
+    assert sent == [hashlib.md5(p.tobytes()).digest() for p in planes_of(bpg.decode(file))]
+
+
+def test_the_reference_and_we_see_the_same(shared):
+    """Files of bpgenc 0.9.8, and the pictures that bpgdec made of them, sample for sample."""
+    folder = shared / "reference/bpg"
+    names = json.loads((folder / "bpg.json").read_text())
+    assert names
+    for name in names:
+        planes = bpg.decode((folder / name).read_bytes())
+        shown = np.array(PIL.Image.open(folder / name.replace(".bpg", ".decoded.png")))
+        assert np.array_equal(coarse.to_rgb(planes), shown), name
+
+
+def test_no_larger_than_the_reference(shared):
+    """At the reference's own quality our payload is smaller, and as good to within 0.5 dB."""
+    folder = shared / "reference/bpg"
+    for name, row in json.loads((folder / "bpg.json").read_text()).items():
+        if name.endswith(".q35_420.bpg"):
+            theirs = coarse.to_rgb(bpg.decode((folder / name).read_bytes()))
+            source = np.array(PIL.Image.open(folder / f"{name.split('.')[0]}.png").convert("RGB"))
+            payload = coarse.encode(source, quality=35, chroma="420")
+            assert len(payload) < 0.95 * row["bytes"]
+            ours = coarse.to_rgb(coarse.decode(payload))
+            assert psnr(ours, source) > psnr(theirs, source) - 0.5
+
+
+def test_the_same_bytes_every_time():
+    image, _ = street(64, 86)
+    assert len({coarse.encode(image) for _ in range(3)}) == 1
+
+
+# ── any size, any quality ─────────────────────────────────────────────────────────────────────
+
+SIZES = [(1, 1), (3, 5), (8, 8), (9, 8), (16, 17), (17, 33), (40, 33), (63, 57), (64, 86),
+         (85, 63), (1, 1250), (1250, 1)]  # fmt: skip
+
+
+@pytest.mark.parametrize("chroma", ["420", "444"])
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_any_size_comes_back(size, chroma):
+    image, _ = street(*size)
+    payload = coarse.encode(image, quality=12, chroma=chroma)
+    assert coarse.peek(payload) == size[::-1]
+    source, planes = coarse.from_rgb(image, chroma), coarse.decode(payload)
+    for a, b in zip(planes_of(planes), planes_of(source), strict=True):
+        assert a.dtype == np.uint8
+        assert a.shape == b.shape
+        assert psnr(a, b) > 38
+
+
+def test_quality_orders_size_and_fidelity():
+    image, _ = street(64, 86)
+    y = coarse.from_rgb(image).y
+    payloads = [coarse.encode(image, quality=q) for q in (0, 20, 30, 40, 51)]
+    sizes = [len(p) for p in payloads]
+    fidelity = [psnr(coarse.decode(p).y, y) for p in payloads]
+    assert sizes == sorted(sizes, reverse=True)
+    assert fidelity == sorted(fidelity, reverse=True)
+
+
+# ── the short form ────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("size", "chroma", "code"),
+    [((64, 86), "420", 0xC0), ((64, 86), "444", 0xC1), ((40, 33), "420", 0xC2),
+     ((40, 33), "444", 0xC3)],
+)  # fmt: skip
+def test_usual_openings_take_one_byte(size, chroma, code):
+    planes = coarse.from_rgb(street(*size)[0], chroma)
+    file = bpg.encode(planes)
+    short = bpg.shorten(file)
+    assert short[0] == code
+    assert len(short) <= len(file) - 21
+    assert bpg.lengthen(short) == file == bpg.lengthen(file)
+
+
+def test_other_openings_lose_only_the_magic():
+    tiny = bpg.encode(coarse.from_rgb(street(5, 5)[0]))
+    assert bpg.shorten(tiny) == tiny[4:]
+    assert bpg.lengthen(tiny[4:]) == tiny
+
+
+def test_unknown_openings_are_refused():
+    with pytest.raises(UnsupportedProfile, match="c9"):
+        coarse.decode(b"\xc9" + b"\1" * 40)
+
+
+# ── bad bytes ─────────────────────────────────────────────────────────────────────────────────
+
+
+def decodes_as_announced(file: bytes) -> bool:
+    """False if the bytes are refused, with an error of ours; true if the planes fit the header."""
+    try:
+        planes = coarse.decode(file)
+    except BitstreamError:
+        return False
+    width, height = coarse.peek(file)
+    halves = ((height + 1) // 2, (width + 1) // 2)
+    assert planes.y.shape == (height, width)
+    assert planes.cb.shape == planes.cr.shape
+    assert planes.cb.shape in ((height, width), halves)
+    return True
+
+
+def test_every_prefix_is_refused_or_fits(capfd):
+    fits = [decodes_as_announced(SMALL[:cut]) for cut in range(len(SMALL))]
+    assert not any(fits[:26])  # up to the slice header
+    for payload in (bpg.shorten(SMALL), SMALL[4:]):
+        for cut in range(len(payload)):
+            decodes_as_announced(payload[:cut])
+    assert capfd.readouterr() == ("", "")
+
+
+def test_every_changed_byte_is_refused_or_fits(capfd):
+    for at in range(len(SMALL)):
+        for flip in (1, 2, 4, 8, 16, 32, 64, 128, 255):
+            changed = bytearray(SMALL)
+            changed[at] ^= flip
+            decodes_as_announced(bytes(changed))
+    assert capfd.readouterr() == ("", "")
+
+
+@given(st.binary(max_size=64), st.sampled_from([0, 4, 9, 13, 19, 24]))
+def test_garbage_is_refused_or_fits(tail, keep):
+    decodes_as_announced(SMALL[:keep] + tail)
+
+
+def test_a_tiny_file_cannot_claim_a_huge_picture():
+    side = b"\x83\xff\x7f"  # 65535
+    file = SMALL[:6] + side + side + SMALL[8:40]
+    assert coarse.peek(file) == (65535, 65535)
+    with pytest.raises(LimitExceeded, match="65535"):
+        coarse.decode(file)
+
+
+@pytest.mark.parametrize(
+    ("at", "value", "what"),
+    [(4, 0x00, "pixel format 0"), (4, 0x40, "pixel format 2"), (4, 0x22, "10 bits"),
+     (5, 0x10, "color space 1"), (4, 0x30, "alpha"), (5, 0x01, "animation"),
+     (5, 0x02, "limited range"), (5, 0x04, "alpha")],
+)  # fmt: skip
+def test_what_bpg_allows_and_we_do_not_is_named(at, value, what):
+    file = bytearray(SMALL)
+    file[at] = value
+    with pytest.raises(UnsupportedProfile, match=what):
+        bpg.decode(bytes(file))
+
+
+def test_extensions_are_skipped():
+    file = bytearray(SMALL)
+    file[5] |= 0x08
+    file[9:9] = b"\x04\x01\x02ab"  # length; then EXIF, two bytes
+    assert np.array_equal(bpg.decode(bytes(file)).y, bpg.decode(SMALL).y)
+
+
+def test_an_announced_length_is_held():
+    assert SMALL[8] == 0  # up to the end of the file
+    size = len(SMALL) - 9
+    assert size < 128 * 128
+    length = bytes((size >> 7 | 0x80, size & 0x7F)) if size > 127 else bytes((size,))
+    file = SMALL[:8] + length + SMALL[9:]
+    assert np.array_equal(bpg.decode(file + b"tail").y, bpg.decode(SMALL).y)
+    for cut in range(len(file)):
+        with pytest.raises((TruncatedStream, CorruptStream)):
+            bpg.decode(file[:cut])
+
+
+@pytest.mark.parametrize("insert", [b"\x42\1", b"\x40\1", b"\x02\1"], ids=["SPS", "VPS", "inter"])
+def test_foreign_hevc_units_are_refused(insert):
+    """A second parameter set could otherwise change the size behind the header's back."""
+    at = SMALL.index(b"\0\0\1")
+    with pytest.raises(CorruptStream, match="does not belong"):
+        bpg.decode(SMALL[:at] + b"\0\0\1" + insert + b"\1\1\1\1" + SMALL[at:])
+
+
+def test_two_pictures_are_refused():
+    at = SMALL.index(b"\0\0\1")
+    with pytest.raises(CorruptStream, match="2 HEVC pictures"):
+        bpg.decode(SMALL + SMALL[at:])

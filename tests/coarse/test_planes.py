@@ -1,0 +1,110 @@
+"""Colour and scaling: exact where they must be, near the real-valued definition elsewhere."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from conftest import street
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from spic import coarse
+from spic.errors import ImageError, InputError
+from spic.scene import Coarse
+
+rgbs = hnp.arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9), st.just(3)))
+
+# BT.601 full range as JFIF prints it.
+MATRIX = np.array([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]])
+
+
+@given(rgbs)
+def test_from_rgb_is_bt601_full_range(rgb):
+    planes = coarse.from_rgb(rgb, "444")
+    expected = rgb @ MATRIX.T + (0, 128, 128)
+    got = np.stack((planes.y, planes.cb, planes.cr), -1)
+    assert np.abs(got - np.clip(expected, 0, 255)).max() < 0.51
+
+
+@given(rgbs)
+def test_full_chroma_comes_back(rgb):
+    back = coarse.to_rgb(coarse.from_rgb(rgb, "444"))
+    assert np.abs(back.astype(int) - rgb).max() <= 2
+
+
+@given(rgbs)
+def test_half_chroma_is_the_mean_of_four(rgb):
+    height, width = rgb.shape[:2]
+    half = coarse.from_rgb(rgb, "420")
+    assert half.cb.shape == half.cr.shape == ((height + 1) // 2, (width + 1) // 2)
+    assert np.array_equal(half.y, coarse.from_rgb(rgb, "444").y)
+    even = np.pad(rgb, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+    blocks = even.reshape(even.shape[0] // 2, 2, even.shape[1] // 2, 2, 3).mean((1, 3))
+    expected = np.clip(blocks @ MATRIX.T[:, 1:] + 128, 0, 255)
+    assert np.abs(np.stack((half.cb, half.cr), -1) - expected).max() < 0.51
+
+
+@given(st.integers(0, 255), st.integers(1, 9), st.integers(1, 9), st.sampled_from(["420", "444"]))
+def test_grey_stays_exactly_as_it_is(value, height, width, chroma):
+    grey = np.full((height, width, 3), value, np.uint8)
+    assert np.array_equal(coarse.to_rgb(coarse.from_rgb(grey, chroma)), grey)
+
+
+@given(st.tuples(*[st.integers(0, 255)] * 3), st.integers(1, 9), st.integers(1, 9))
+def test_constant_chroma_is_the_same_at_either_size(ycc, height, width):
+    y, cb, cr = (np.full((height, width), v, np.uint8) for v in ycc)
+    half = (slice((height + 1) // 2), slice((width + 1) // 2))
+    small = Coarse(y=y, cb=cb[half], cr=cr[half])
+    assert np.array_equal(coarse.to_rgb(small), coarse.to_rgb(Coarse(y=y, cb=cb, cr=cr)))
+
+
+def test_half_chroma_keeps_a_gradient_in_place():
+    ramp = np.linspace(40, 210, 32)
+    cb = np.tile(np.rint(ramp.reshape(16, 2).mean(1)).astype(np.uint8), (8, 1))
+    grey = np.full((16, 32), 128, np.uint8)
+    rgb = coarse.to_rgb(Coarse(y=grey, cb=cb, cr=np.full_like(cb, 128)))
+    blue = 128 + (ramp - 128) * 1.772
+    inside = (blue > 4) & (blue < 251) & (np.arange(32) > 4) & (np.arange(32) < 27)
+    assert np.abs(rgb[8, inside, 2] - blue[inside]).max() < 2.5
+
+
+def area_weights(size: int, n: int) -> np.ndarray:
+    """(n, size): how much of each source pixel an output pixel covers, in its mean."""
+    low, high = np.arange(n)[:, None] * size / n, np.arange(1, n + 1)[:, None] * size / n
+    at = np.arange(size)
+    return np.clip(np.minimum(high, at + 1) - np.maximum(low, at), 0, None) * n / size
+
+
+@given(
+    hnp.arrays(np.uint8, st.tuples(st.integers(1, 21), st.integers(1, 21), st.just(3))),
+    st.integers(1, 8),
+)
+def test_downscale_averages_areas(rgb, factor):
+    small = coarse.downscale(rgb, factor)
+    rows = area_weights(rgb.shape[0], -(-rgb.shape[0] // factor))
+    columns = area_weights(rgb.shape[1], -(-rgb.shape[1] // factor))
+    expected = np.einsum("yj,xi,jic->yxc", rows, columns, rgb)
+    assert small.shape == expected.shape
+    assert np.abs(small - expected).max() <= 0.5 + 1e-6
+
+
+def test_downscale_of_the_working_size():
+    image, _ = street(256, 341)
+    assert coarse.downscale(image).shape == (64, 86, 3)
+
+
+@pytest.mark.parametrize(
+    "picture",
+    [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 4), np.uint8), np.zeros((0, 4, 3), np.uint8),
+     np.zeros((4, 4, 3))],
+)  # fmt: skip
+def test_other_arrays_are_refused(picture):
+    for function in (coarse.from_rgb, coarse.downscale, coarse.encode):
+        with pytest.raises(ImageError, match="uint8"):
+            function(picture)
+
+
+def test_other_chroma_is_refused():
+    with pytest.raises(InputError, match="422"):
+        coarse.from_rgb(np.zeros((4, 4, 3), np.uint8), "422")

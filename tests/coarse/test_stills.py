@@ -1,0 +1,116 @@
+"""The codecs by name: AVIF, WebP, JPEG XL, and those that do not exist."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+from conftest import street
+
+from spic import coarse
+from spic.errors import (
+    BitstreamError,
+    CorruptStream,
+    ImageError,
+    InputError,
+    LimitExceeded,
+    UnsupportedChunk,
+)
+
+IMAGE, _ = street(40, 53)
+
+
+@pytest.fixture(params=["avif", "webp", "jxl"])
+def codec(request):
+    if request.param == "jxl":
+        pytest.importorskip("pillow_jxl", reason="pillow-jxl-plugin is not installed")
+    return request.param
+
+
+def test_round_trip(codec):
+    payloads = [coarse.encode(IMAGE, codec=codec, quality=q) for q in (5, 30, 45)]
+    sizes = [len(p) for p in payloads]
+    assert sizes == sorted(sizes, reverse=True)
+    source = coarse.from_rgb(IMAGE).y.astype(float)
+    for payload, bound in zip(payloads, (4, 12, 40), strict=True):
+        assert coarse.peek(payload, codec) == (53, 40)
+        planes = coarse.decode(payload, codec=codec)
+        assert planes.y.shape == planes.cb.shape == planes.cr.shape == (40, 53)
+        assert np.sqrt(np.mean((planes.y - source) ** 2)) < bound
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 5), (64, 64), (1, 300), (256, 192)])
+def test_sizes(codec, size):
+    payload = coarse.encode(street(*size)[0], codec=codec)
+    assert coarse.peek(payload, codec) == size[::-1]
+    assert coarse.decode(payload, codec=codec).y.shape == size
+
+
+def test_bad_bytes_are_refused_or_fit(codec, capfd):
+    payload = coarse.encode(IMAGE, codec=codec, quality=45)
+    step = max(1, len(payload) // 60)
+    bad = [payload[:cut] for cut in range(0, len(payload), step)]
+    for at in range(0, len(payload), step):
+        changed = bytearray(payload)
+        changed[at] ^= 0x55
+        bad.append(bytes(changed))
+    for bytes_ in bad:
+        try:
+            planes = coarse.decode(bytes_, codec=codec)
+        except BitstreamError:
+            continue
+        assert planes.y.shape == coarse.peek(bytes_, codec)[::-1]
+    with pytest.raises(BitstreamError):
+        coarse.decode(b"", codec=codec)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_large_claim_is_refused_before_decoding():
+    payload = bytearray(coarse.encode(IMAGE, codec="webp"))
+    assert payload[12:16] == b"VP8 "
+    payload[26:28] = (5000).to_bytes(2, "little")
+    with pytest.raises(LimitExceeded, match="5000"):
+        coarse.decode(bytes(payload), codec="webp")
+
+
+def test_a_large_jxl_claim_is_refused_before_decoding():
+    pytest.importorskip("pillow_jxl", reason="pillow-jxl-plugin is not installed")
+    # SizeHeader from the least significant bit: not small; height 18 bits, 99999; ratio 1:1.
+    claim = (0 | 2 << 1 | 99999 << 3 | 1 << 21).to_bytes(10, "little")
+    assert coarse.peek(b"\xff\x0a" + claim, "jxl") == (100000, 100000)
+    with pytest.raises(LimitExceeded, match="100000"):
+        coarse.decode(b"\xff\x0a" + claim, codec="jxl")
+
+
+def test_one_codec_does_not_read_another():
+    with pytest.raises(CorruptStream, match="webp"):
+        coarse.decode(coarse.encode(IMAGE, codec="avif"), codec="webp")
+
+
+def test_jxl_without_its_package(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pillow_jxl", None)
+    with pytest.raises(InputError, match="pillow-jxl-plugin"):
+        coarse.encode(IMAGE, codec="jxl")
+    with pytest.raises(UnsupportedChunk, match="pillow-jxl-plugin"):
+        coarse.decode(b"\xff\x0a", codec="jxl")
+
+
+def test_unknown_codecs():
+    with pytest.raises(InputError, match="flif"):
+        coarse.encode(IMAGE, codec="flif")
+    with pytest.raises(UnsupportedChunk, match="flif"):
+        coarse.decode(b"", codec="flif")
+    with pytest.raises(UnsupportedChunk, match="flif"):
+        coarse.peek(b"", "flif")
+
+
+@pytest.mark.parametrize("quality", [-1, 52])
+def test_quality_has_a_range(quality):
+    with pytest.raises(InputError, match="0…51"):
+        coarse.encode(IMAGE, quality=quality)
+
+
+def test_too_large_to_code():
+    with pytest.raises(ImageError, match="4097"):
+        coarse.encode(np.zeros((1, 4097, 3), np.uint8))
