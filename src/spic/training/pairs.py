@@ -41,7 +41,7 @@ def load_pairs(images: Path, labels: Path, size: tuple[int, int] | None = None) 
         twin = labels / f"{path.stem}.png"
         if not twin.exists():
             raise InputError(f"{path}: its label map {twin} is missing")
-        image, map_ = Image.open(path).convert("RGB"), Image.open(twin)
+        image, map_ = Image.open(path).convert("RGB"), Image.open(twin).copy()
         if image.size != map_.size:
             raise InputError(f"{path}: {image.size}, but {twin} is {map_.size}")
         if size is not None:
@@ -105,7 +105,7 @@ def random_crop(
 
 
 def degrade(image: Picture, rng: np.random.Generator) -> Picture:
-    """Change colour, sharpness and compression as other cameras would (photometric augmentation)."""
+    """Change colour, sharpness and compression, as another camera would."""
     picture = Image.fromarray(image)
     for enhance, spread in (
         (ImageEnhance.Brightness, 0.4),

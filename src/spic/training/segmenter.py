@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from spic.training.efficientnet import EfficientNetLite, imagenet
@@ -110,7 +111,7 @@ def soft_jaccard(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def confusion(truth: np.ndarray, guess: np.ndarray, classes: int = CLASSES) -> np.ndarray:
-    """Confusion matrix, int64 (classes, classes), rows = truth; ids beyond `classes` are ignored."""
+    """Confusion matrix, int64 (classes, classes), rows = truth; other truths are ignored."""
     known = truth < classes
     index = truth[known].astype(np.int64) * classes + np.minimum(guess[known], classes - 1)
     return np.bincount(index, minlength=classes * classes).reshape(classes, classes)
@@ -175,7 +176,7 @@ def main(argv: list[str]) -> None:
 
     network = SegmentationNet(config)
     network.backbone.load_state_dict(imagenet(args.backbone).state_dict())
-    network = network.to(memory_format=torch.channels_last)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     head = [p for n, p in network.named_parameters() if not n.startswith("backbone.")]
     optimizer = torch.optim.AdamW(
         [
@@ -186,7 +187,6 @@ def main(argv: list[str]) -> None:
     )
     ema = Ema(network, 0.998)
     run = Run(args.out, args.steps)
-    (args.out / "config.json").write_text(json.dumps(asdict(config)))
     if state := run.resume():
         network.load_state_dict(state["network"])
         optimizer.load_state_dict(state["optimizer"])
@@ -240,9 +240,14 @@ def main(argv: list[str]) -> None:
         if run.step % 400 == 0 or run.step == args.steps:
             judge.load_state_dict(ema.state)
             scores = evaluate(judge, val if run.step == args.steps else val[::5])
-            run.log(miou=float(scores.mean()), **{f"iou{c}": float(s) for c, s in enumerate(scores)})
+            run.log(
+                miou=float(scores.mean()), **{f"iou{c}": float(s) for c, s in enumerate(scores)}
+            )
         if run.step % 100 == 0 or run.step == args.steps:
             run.save(network=network.state_dict(), optimizer=optimizer.state_dict(), ema=ema.state)
+            averaged = {key: value.contiguous() for key, value in ema.state.items()}
+            metadata = {"spic.segmenter": json.dumps(asdict(config))}
+            save_file(averaged, args.out / "segmenter.safetensors", metadata)
 
 
 if __name__ == "__main__":

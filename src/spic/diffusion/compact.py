@@ -1,0 +1,195 @@
+"""The compact receiver: a residual diffusion U-Net that works at a quarter of the resolution.
+
+What is diffused is the residual between the picture and the upsampled coarse picture. The network
+has no normalisation over space and no attention, so that what it makes of a pixel depends on its
+surroundings only and large pictures can be tiled. Magnitudes are kept by normalised weights instead
+(Karras et al., "Analyzing and Improving the Training Dynamics of Diffusion Models", 2024, §2.3).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+PATCH = 4
+"""Picture pixels per coarse pixel, and the side of the patches that the network works on."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CompactConfig:
+    """A value; it rides in the weights' metadata."""
+
+    classes: int = 11
+    """Ids from here on are void: no class at all."""
+    widths: tuple[int, ...] = (64, 128, 224)
+    """Channels at strides 4, 8, 16."""
+    encoder_blocks: int = 2
+    decoder_blocks: int = 3
+    label_width: int = 64
+    """Channels into which each patch of the label map is embedded."""
+    emb_width: int = 128
+    """Channels of the noise embedding."""
+    sigma_data: float = 0.1
+    """Standard deviation of the residual, pictures in [-1, 1]."""
+    sigma_max: float = 0.8
+    """Where sampling starts; the residual is lost in the noise there."""
+
+
+class _Conv(nn.Module):
+    """Convolution without bias whose filters have unit norm (Karras et al. 2024, eq. 47)."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(outputs, inputs, kernel, kernel))
+        self.stride, self.padding = stride, 0 if stride > 1 else kernel // 2
+
+    def forward(self, x: Tensor, gain: Tensor | float = 1.0) -> Tensor:
+        weight = self.weight.float()
+        norm = weight.flatten(1).norm(dim=1).clamp_min(1e-4)
+        weight = weight * (gain / norm)[:, None, None, None]
+        return F.conv2d(x, weight.to(x.dtype), stride=self.stride, padding=self.padding)
+
+    @torch.no_grad()
+    def normalise(self) -> None:
+        """Bring the filters back to norm 1 per element after an optimizer step (§2.3)."""
+        fan_in = self.weight[0].numel()
+        norm = self.weight.flatten(1).norm(dim=1)[:, None, None, None]
+        self.weight.mul_(math.sqrt(fan_in) / norm.clamp_min(1e-4))
+
+
+def _silu(x: Tensor) -> Tensor:
+    return F.silu(x) / 0.596  # keeps the magnitude of unit normal input
+
+
+def _mix(a: Tensor, b: Tensor, t: float = 0.3) -> Tensor:
+    """Sum that keeps the magnitude of uncorrelated inputs (eq. 88)."""
+    return (a * (1 - t) + b * t) / math.hypot(1 - t, t)
+
+
+class _Block(nn.Module):
+    """Residual block modulated by the noise level."""
+
+    def __init__(self, inputs: int, outputs: int, emb: int) -> None:
+        super().__init__()
+        self.project = _Conv(inputs, outputs, 1) if inputs != outputs else None
+        self.first = _Conv(outputs, outputs, 3)
+        self.second = _Conv(outputs, outputs, 3)
+        self.emb = nn.Linear(emb, outputs)
+        nn.init.zeros_(self.emb.weight)
+        nn.init.zeros_(self.emb.bias)
+
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        if self.project is not None:
+            x = self.project(x)
+        y = self.first(_silu(x))
+        y = y * (1 + self.emb(emb))[:, :, None, None].to(y.dtype)
+        return _mix(x, self.second(_silu(y)))
+
+
+class CompactNet(nn.Module):
+    """The raw network F of EDM's preconditioning (Karras et al. 2022, eq. 7); see `denoise`."""
+
+    def __init__(self, config: CompactConfig) -> None:
+        super().__init__()
+        self.config = config
+        widths, emb = config.widths, config.emb_width
+        self.embed_noise = nn.Sequential(
+            nn.Linear(1 + 2 * 8, emb), nn.SiLU(), nn.Linear(emb, emb), nn.SiLU()
+        )
+        self.embed_labels = _Conv(config.classes + 1, config.label_width, PATCH, PATCH)
+        self.stem = _Conv(3 * PATCH**2 + 3 + config.label_width + 1, widths[0], 3)
+        encoder: list[nn.Module] = []
+        self.down = nn.ModuleList()
+        skips = [widths[0]]
+        channels = widths[0]
+        for level, width in enumerate(widths):
+            if level:
+                self.down.append(_Conv(channels, width, 2, 2))
+                channels = width
+                skips.append(width)
+            for _ in range(config.encoder_blocks):
+                encoder.append(_Block(channels, width, emb))
+                channels = width
+            skips.append(width)
+        self.encoder = nn.ModuleList(encoder)
+        decoder: list[nn.Module] = []
+        self.up = nn.ModuleList()
+        for level in range(len(widths) - 1, -1, -1):
+            width = widths[level]
+            if level < len(widths) - 1:
+                self.up.append(_Conv(channels, 4 * width, 1))
+                channels = width
+            for index in range(config.decoder_blocks):
+                decoder.append(_Block(channels + (width if index < 2 else 0), width, emb))
+                channels = width
+        self.decoder = nn.ModuleList(decoder)
+        self.head = _Conv(channels + config.label_width, 3 * PATCH**2, 3)
+        self.head_gain = nn.Parameter(torch.zeros(1))
+
+    def forward(self, noisy: Tensor, coarse: Tensor, labels: Tensor, noise: Tensor) -> Tensor:
+        """As `denoise`, but everything is scaled already and `noise` (B,) is ln(sigma) / 4."""
+        frequencies = torch.arange(8, device=noise.device, dtype=torch.float32)
+        angles = noise[:, None] * 2.0**frequencies / 2
+        emb = self.embed_noise(torch.cat([noise[:, None], angles.sin(), angles.cos()], 1))
+        semantic = self.embed_labels(labels)
+        one = torch.ones_like(semantic[:, :1])
+        x = self.stem(torch.cat([F.pixel_unshuffle(noisy, PATCH), coarse, semantic, one], 1))
+        skips = [x]
+        blocks = iter(self.encoder)
+        for level in range(len(self.config.widths)):
+            if level:
+                x = self.down[level - 1](x)
+                skips.append(x)
+            for _ in range(self.config.encoder_blocks):
+                x = next(blocks)(x, emb)
+            skips.append(x)
+        blocks = iter(self.decoder)
+        for level in range(len(self.config.widths)):
+            if level:
+                x = F.pixel_shuffle(self.up[level - 1](x), 2)
+            for index in range(self.config.decoder_blocks):
+                if index < 2:
+                    x = torch.cat([x, skips.pop()], 1)
+                x = next(blocks)(x, emb)
+        x = self.head(torch.cat([x, semantic], 1), self.head_gain)
+        return F.pixel_shuffle(x, PATCH)
+
+    def normalise(self) -> None:
+        """Call after each optimizer step, so that learning rates act on directions alone."""
+        for module in self.modules():
+            if isinstance(module, _Conv):
+                module.normalise()
+
+
+def one_hot(labels: Tensor, classes: int) -> Tensor:
+    """Ids (B, H, W) → float (B, classes + 1, H, W): void all zero, the last plane one."""
+    ids = torch.arange(classes, device=labels.device).reshape(1, classes, 1, 1)
+    planes = (labels[:, None] == ids).float()
+    return torch.cat([planes, torch.ones_like(planes[:, :1])], 1)
+
+
+def upsample(coarse: Tensor) -> Tensor:
+    """What the residual is taken from: the coarse picture, (B, 3, h, w), four times as large."""
+    return F.interpolate(coarse, scale_factor=PATCH, mode="bilinear", align_corners=False)
+
+
+def denoise(
+    network: CompactNet, noisy: Tensor, coarse: Tensor, labels: Tensor, sigma: Tensor
+) -> Tensor:
+    """The residual that the network expects behind a noisy one (Karras et al. 2022, eq. 7).
+
+    Args:
+        noisy: (B, 3, H, W), residual plus noise of deviation `sigma`; H, W multiples of 16.
+        coarse: (B, 3, H / 4, W / 4) in [-1, 1].
+        labels: (B, classes + 1, H, W), see `one_hot`.
+        sigma: (B,).
+    """
+    data = network.config.sigma_data
+    s = sigma[:, None, None, None]
+    total = (s**2 + data**2).sqrt()
+    raw = network(noisy / total, coarse, labels, sigma.log() / 4)
+    return noisy * (data**2 / total**2) + raw.float() * (s * data / total)

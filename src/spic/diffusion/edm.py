@@ -1,0 +1,56 @@
+"""Noise levels, loss and sampler of the compact receiver (Karras et al. 2022; Song et al. 2023)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from spic.diffusion.compact import CompactNet, denoise
+
+
+def sigmas(steps: int, sigma_max: float, sigma_min: float = 0.02, rho: float = 3.0) -> Tensor:
+    """Falling noise levels, float32 (steps,), from `sigma_max` on (Karras et al. 2022, eq. 5)."""
+    ramp = torch.arange(steps) / max(1, steps)
+    return (
+        sigma_max ** (1 / rho) + ramp * (sigma_min ** (1 / rho) - sigma_max ** (1 / rho))
+    ) ** rho
+
+
+def draw_sigma(
+    count: int, generator: torch.Generator, mean: float = -1.6, std: float = 1.0
+) -> Tensor:
+    """Log-normal training noise levels (Karras et al. 2022, table 1)."""
+    return (torch.randn(count, generator=generator) * std + mean).exp()
+
+
+def loss(
+    network: CompactNet,
+    residual: Tensor,
+    coarse: Tensor,
+    labels: Tensor,
+    sigma: Tensor,
+    noise: Tensor,
+) -> Tensor:
+    """Weighted squared error per picture, (B,) (Karras et al. 2022, eq. 8)."""
+    data = network.config.sigma_data
+    noisy = residual + noise * sigma[:, None, None, None]
+    error = (denoise(network, noisy, coarse, labels, sigma) - residual).square().mean((1, 2, 3))
+    return error * (sigma**2 + data**2) / (sigma * data) ** 2
+
+
+@torch.no_grad()
+def sample(
+    network: CompactNet, coarse: Tensor, labels: Tensor, levels: Tensor, generator: torch.Generator
+) -> Iterator[Tensor]:
+    """Denoise, renoise, denoise … (multistep sampling of Song et al. 2023, alg. 1).
+
+    Yields the residual estimate, (B, 3, H, W), after each of the falling noise `levels`.
+    """
+    batch, _, height, width = labels.shape
+    residual = torch.zeros(batch, 3, height, width)
+    for level in levels:
+        noisy = residual + level * torch.randn(residual.shape, generator=generator)
+        residual = denoise(network, noisy, coarse, labels, level.expand(batch))
+        yield residual

@@ -1,0 +1,22 @@
+"""The bundled weights; a model card stands beside each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from spic.errors import ModelError
+
+SEGMENTER = "segmenter"
+RECEIVER = "receiver"
+
+
+def find(name: str) -> Path:
+    """Path of a bundled ONNX model.
+
+    Raises:
+        ModelError: this installation lacks it.
+    """
+    path = Path(__file__).with_name(f"{name}.onnx")
+    if not path.is_file():
+        raise ModelError(f"{path}: the bundled {name} is missing, reinstall spic")
+    return path

@@ -1,0 +1,224 @@
+"""Scene → image: few-step residual diffusion with the bundled network under ONNX Runtime.
+
+The network is `spic.diffusion.compact.denoise` exported; the sampler around it is plain NumPy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import PIL.Image
+
+from spic import coarse, models
+from spic.errors import InputError, ModelError
+from spic.models import runtime
+from spic.palette import CAMVID, CITYSCAPES, CITYSCAPES_FULL
+from spic.scene import Image, LabelMap, Scene
+
+_Floats = npt.NDArray[np.float32]
+
+TILE = 1024
+"""Pictures with a longer side are rebuilt in tiles of at most this, in pixels."""
+OVERLAP = 128
+"""By which tiles overlap; they are cross-faded there."""
+_PATCH = 4
+_MULTIPLE = 16
+
+
+def load(spec: str | None = None) -> Callable[..., Image]:
+    """A receiver: None is the bundled one, else a path to an ONNX file of `spic export`.
+
+    Raises:
+        ModelError: it cannot be loaded.
+    """
+    return Receiver(spec)
+
+
+class Receiver:
+    """The compact receiver. Deterministic for a given scene, seed and machine."""
+
+    def __init__(self, path: str | Path | None = None) -> None:
+        """Raises ModelError if `path` is no receiver of ours; None is the bundled one."""
+        path = Path(path) if path is not None else models.find(models.RECEIVER)
+        self._session, metadata = runtime.load(path)
+        try:
+            self.model_id = int(metadata["model_id"])
+            """The number that names these weights in a stream."""
+            self._sigma_max, self._sigma_min = metadata["sigma_max"], metadata["sigma_min"]
+            self._rho = metadata["rho"]
+        except KeyError as error:
+            raise ModelError(f"{path}: not a receiver, its metadata lacks {error}") from error
+
+    def __call__(self, scene: Scene, *, steps: int = 4, seed: int = 0) -> Image:
+        """The picture of a scene, uint8 (height, width, 3).
+
+        Args:
+            steps: evaluations of the network, 1 or more.
+            seed: of the noise, 0 or more.
+
+        Raises:
+            InputError: steps or seed out of range.
+            ModelError: the scene has no coarse picture to begin with.
+        """
+        if steps < 1 or seed < 0:
+            raise InputError(f"steps must be 1 or more and seed 0 or more, not {steps} and {seed}")
+        if scene.coarse is None:
+            raise ModelError("this receiver needs a coarse picture, and the stream has none")
+        rows, columns = (-(-side // _MULTIPLE) * _MULTIPLE for side in (scene.height, scene.width))
+        small = _grid(scene, rows // _PATCH, columns // _PATCH)
+        labels = np.full((rows, columns), CAMVID.void, np.uint8)
+        if scene.labels is not None:
+            known = _to_camvid(scene.labels, scene.palette)
+            labels = np.pad(
+                known, ((0, rows - scene.height), (0, columns - scene.width)), mode="edge"
+            )
+        noise = np.random.default_rng(seed)
+        base = _upsample(small)
+        residual = np.zeros((3, rows, columns), np.float32)
+        for sigma in self._levels(steps):
+            noisy = residual + sigma * noise.standard_normal(residual.shape, np.float32)
+            residual = self._denoise(noisy, small, labels, sigma)
+        picture = (base + residual)[:, : scene.height, : scene.width]
+        levels: Image = np.clip(np.rint((picture + 1) * 127.5), 0, 255).astype(np.uint8)
+        return np.ascontiguousarray(levels.transpose(1, 2, 0))
+
+    def _levels(self, steps: int) -> _Floats:
+        """Falling noise levels (Karras et al. 2022, eq. 5), as `spic.diffusion.edm.sigmas`."""
+        top, bottom = self._sigma_max ** (1 / self._rho), self._sigma_min ** (1 / self._rho)
+        ramp = np.arange(steps) / steps
+        levels: _Floats = ((top + ramp * (bottom - top)) ** self._rho).astype(np.float32)
+        return levels
+
+    def _denoise(self, noisy: _Floats, small: _Floats, labels: LabelMap, sigma: float) -> _Floats:
+        _, rows, columns = noisy.shape
+        if max(rows, columns) <= TILE:
+            return self._run(noisy, small, labels, sigma)
+        total = np.zeros_like(noisy)
+        weights = np.zeros((rows, columns), np.float32)
+        for top, bottom in _tiles(rows):
+            for left, right in _tiles(columns):
+                part = self._run(
+                    noisy[:, top:bottom, left:right],
+                    small[:, top // _PATCH : bottom // _PATCH, left // _PATCH : right // _PATCH],
+                    labels[top:bottom, left:right],
+                    sigma,
+                )
+                fade = np.outer(_fade(top, bottom, rows), _fade(left, right, columns))
+                total[:, top:bottom, left:right] += part * fade
+                weights[top:bottom, left:right] += fade
+        total /= weights
+        return total
+
+    def _run(self, noisy: _Floats, small: _Floats, labels: LabelMap, sigma: float) -> _Floats:
+        feed: dict[str, Any] = {
+            "noisy": noisy[None],
+            "coarse": small[None],
+            "labels": np.ascontiguousarray(labels)[None],
+            "sigma": np.array([sigma], np.float32),
+        }
+        (out,) = self._session.run(["residual"], feed)
+        residual: _Floats = out[0]
+        return residual
+
+
+def _grid(scene: Scene, rows: int, columns: int) -> _Floats:
+    """The coarse picture in [-1, 1], (3, rows, columns), one sample per patch of the network."""
+    assert scene.coarse is not None
+    rgb = coarse.to_rgb(scene.coarse)
+    factor = coarse.factor(scene.width, scene.height, rgb.shape[1], rgb.shape[0])
+    if factor != _PATCH:
+        size = -(-scene.width // _PATCH), -(-scene.height // _PATCH)
+        box = (
+            0.0,
+            0.0,
+            *(min(n * _PATCH / factor, m) for n, m in zip(size, rgb.shape[1::-1], strict=True)),
+        )
+        rgb = np.asarray(
+            PIL.Image.fromarray(rgb).resize(size, PIL.Image.Resampling.BICUBIC, box=box)
+        )
+    pad = (0, rows - rgb.shape[0]), (0, columns - rgb.shape[1]), (0, 0)
+    padded = np.pad(rgb, pad, mode="edge").astype(np.float32)
+    return np.ascontiguousarray(padded.transpose(2, 0, 1)) / np.float32(127.5) - 1
+
+
+def _upsample(small: _Floats) -> _Floats:
+    """Bilinear, four times as large, as the network was trained (align_corners off)."""
+    size = small.shape[2] * _PATCH, small.shape[1] * _PATCH
+    return np.stack(
+        [
+            np.asarray(PIL.Image.fromarray(c).resize(size, PIL.Image.Resampling.BILINEAR))
+            for c in small
+        ]
+    )
+
+
+def _tiles(size: int) -> Iterator[tuple[int, int]]:
+    """Evenly spread stretches of at most TILE that overlap by at least OVERLAP and cover `size`."""
+    count = max(1, -(-(size - OVERLAP) // (TILE - OVERLAP)))
+    length = min(size, TILE)
+    for index in range(count):
+        start = (size - length) * index // max(1, count - 1) // _MULTIPLE * _MULTIPLE
+        yield start, start + length
+
+
+def _fade(start: int, end: int, size: int) -> _Floats:
+    """Weights of a tile: a ramp at each end that meets another tile."""
+    ramp = (np.arange(end - start, dtype=np.float32) + 0.5) / OVERLAP
+    weight = np.ones(end - start, np.float32)
+    if start > 0:
+        weight = np.minimum(weight, ramp)
+    if end < size:
+        weight = np.minimum(weight, ramp[::-1])
+    return weight
+
+
+def _table(classes: tuple[str, ...]) -> npt.NDArray[np.uint8]:
+    table = np.full(256, CAMVID.void, np.uint8)
+    for number, name in enumerate(classes):
+        if name in _AS_CAMVID:
+            table[number] = CAMVID.classes.index(_AS_CAMVID[name])
+    return table
+
+
+_AS_CAMVID = {
+    "road": "road",
+    "parking": "road",
+    "sidewalk": "pavement",
+    "building": "building",
+    "bridge": "building",
+    "tunnel": "building",
+    "wall": "fence",
+    "fence": "fence",
+    "guard rail": "fence",
+    "pole": "pole",
+    "polegroup": "pole",
+    "traffic light": "sign",
+    "traffic sign": "sign",
+    "vegetation": "tree",
+    "terrain": "tree",
+    "sky": "sky",
+    "person": "pedestrian",
+    "rider": "bicyclist",
+    "bicycle": "bicyclist",
+    "motorcycle": "bicyclist",
+    "car": "car",
+    "truck": "car",
+    "bus": "car",
+    "train": "car",
+    "caravan": "car",
+    "trailer": "car",
+}
+"""What the network, which knows CamVid's classes, takes for each of Cityscapes'."""
+
+
+def _to_camvid(labels: LabelMap, palette: int) -> LabelMap:
+    """The ids that the network knows; what it does not know is void."""
+    if palette == CAMVID.id:
+        return labels
+    classes = {p.id: p.classes for p in (CITYSCAPES, CITYSCAPES_FULL)}.get(palette, ())
+    known: LabelMap = _table(classes)[labels]
+    return known

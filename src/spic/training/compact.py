@@ -1,0 +1,239 @@
+"""`spic train compact`: teach the compact receiver to denoise residuals (its first stage)."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from spic.diffusion import edm
+from spic.diffusion.compact import CompactConfig, CompactNet, one_hot, upsample
+from spic.errors import ModelError
+from spic.palette import CAMVID
+from spic.training.corpus import Sample, build, crop, transmit
+from spic.training.pairs import load_pairs
+from spic.training.run import Ema, Run
+from spic.training.segmenter import RARE
+
+Batch = tuple[Tensor, Tensor, Tensor]
+"""image (B, 3, H, W) and coarse (B, 3, H/4, W/4) in [-1, 1]; labels uint8 (B, H, W)."""
+
+
+def to_tensor(pictures: list[np.ndarray]) -> Tensor:
+    """uint8 (H, W, 3) each → float (B, 3, H, W) in [-1, 1]."""
+    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def to_picture(tensor: Tensor) -> np.ndarray:
+    """float (3, H, W) in [-1, 1] → uint8 (H, W, 3)."""
+    return ((tensor.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0).numpy()
+
+
+def read_corpus(data: Path, cache: Path, variants: int = 5) -> tuple[list[Sample], list[Sample]]:
+    """CamVid train in several renditions, and LabelMeFacade in one where it is there."""
+    camvid = load_pairs(data / "camvid/train", data / "camvid/trainannot")
+    roads = build(camvid, cache, variants=variants, seed=0)
+    if not (data / "labelmefacade").exists():
+        return roads, []
+    facades = load_pairs(data / "labelmefacade/images", data / "labelmefacade/labels")
+    facades = [p for p in facades if min(p.labels.shape) >= 176]
+    return roads, build(facades, cache, variants=1, seed=1)
+
+
+def batches(
+    corpus: tuple[list[Sample], list[Sample]],
+    *,
+    seed: int,
+    start: int,
+    batch: int,
+    size: tuple[int, int],
+    label_drop: float = 0.1,
+) -> Iterator[Batch]:
+    """Endless batches from step `start` on; a quarter of each is facades, if there are any."""
+    step = start
+    while True:
+        rng = np.random.default_rng((seed, step))
+        images, smalls, maps = [], [], []
+        for slot in range(batch):
+            source = corpus[1] if corpus[1] and slot % 4 == 3 else corpus[0]
+            sample = source[rng.integers(len(source))]
+            image, small, labels = crop(sample, rng, size=size, rare=RARE)
+            if rng.random() < label_drop:
+                labels = np.full_like(labels, 255)
+            images.append(image)
+            smalls.append(small)
+            maps.append(labels)
+        yield to_tensor(images), to_tensor(smalls), torch.from_numpy(np.stack(maps))
+        step += 1
+
+
+def save_network(network_state: dict[str, Tensor], config: CompactConfig, path: Path) -> None:
+    """Write safetensors with the configuration in the metadata, atomically."""
+    part = path.with_suffix(".part")
+    state = {key: value.contiguous() for key, value in network_state.items()}
+    save_file(state, part, {"spic.compact": json.dumps(asdict(config))})
+    part.replace(path)
+
+
+def load_network(path: Path) -> CompactNet:
+    """A compact network from safetensors written by `save_network`.
+
+    Raises:
+        ModelError: the file has no configuration of ours.
+    """
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata() or {}
+    if "spic.compact" not in metadata:
+        raise ModelError(f"{path}: not the weights of a compact receiver")
+    values = json.loads(metadata["spic.compact"])
+    network = CompactNet(CompactConfig(**{**values, "widths": tuple(values["widths"])}))
+    network.load_state_dict(load_file(path))
+    return network
+
+
+class Sheet:
+    """A picture of a few validation scenes: coarse | labels | 1 step | 4 steps | original."""
+
+    def __init__(self, data: Path, count: int = 4) -> None:
+        pairs = load_pairs(data / "camvid/val", data / "camvid/valannot", (341, 256))
+        self.pairs = pairs[:: len(pairs) // count][:count]
+        self.colours = np.zeros((256, 3), np.uint8)
+        self.colours[: len(CAMVID.colours)] = CAMVID.colours
+
+    def write(self, network: CompactNet, path: Path) -> float:
+        """Draw the sheet; returns the PSNR in dB of the pictures of 4 steps."""
+        network.eval()
+        rows, errors = [], []
+        for pair in self.pairs:
+            image, labels = pair.image[:256, :336], pair.labels[:256, :336]
+            small = to_tensor([transmit(image, 4, 35)])
+            planes = one_hot(torch.from_numpy(labels.copy())[None], network.config.classes)
+            row = [to_picture(upsample(small)[0]), self.colours[labels]]
+            for steps in (1, 4):
+                levels = edm.sigmas(steps, network.config.sigma_max)
+                generator = torch.Generator().manual_seed(0)
+                *_, residual = edm.sample(network, small, planes, levels, generator)
+                row.append(to_picture((upsample(small) + residual)[0]))
+            errors.append(np.square(row[-1].astype(float) - image).mean())
+            rows.append(np.concatenate([*row, image], 1))
+        Image.fromarray(np.concatenate(rows)).save(path)
+        network.train()
+        return float(10 * np.log10(255**2 / np.mean(errors)))
+
+
+def main(argv: list[str]) -> None:
+    parser = argparse.ArgumentParser(
+        prog="spic train compact",
+        description="Train the compact residual diffusion receiver. Run it again to go on.",
+    )
+    parser.add_argument(
+        "--data",
+        type=Path,
+        required=True,
+        help="folder with camvid/ and, for variety, labelmefacade/",
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder of the run; resumed if it has begun"
+    )
+    parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument(
+        "--crop", type=int, nargs=2, default=(128, 176), metavar=("H", "W"), help="multiples of 16"
+    )
+    parser.add_argument("--lr", type=float, default=4e-3)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=2)
+    args = parser.parse_args(argv)
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(args.seed)
+
+    config = CompactConfig()
+    network = CompactNet(config)
+    network.normalise()
+    filters = [p for p in network.parameters() if p.ndim == 4]
+    others = [p for p in network.parameters() if p.ndim < 4]
+    groups = [{"params": filters, "lr": args.lr}, {"params": others, "lr": args.lr / 10}]
+    optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99))
+    ema = Ema(network, 0.999)
+    run = Run(args.out, args.steps)
+    if state := run.resume():
+        network.load_state_dict(state["network"])
+        optimizer.load_state_dict(state["optimizer"])
+        ema.load(state["ema"], run.step)
+
+    corpus = read_corpus(args.data, args.out.parent / "cache")
+    residuals = [
+        s.image.astype(np.float32)
+        - np.asarray(
+            Image.fromarray(s.coarse).resize(s.image.shape[1::-1], Image.Resampling.BILINEAR)
+        )
+        for s in corpus[0][:50]
+    ]
+    print(
+        f"{len(corpus[0])} + {len(corpus[1])} samples; residual deviation "
+        f"{np.sqrt(np.mean([np.square(r).mean() for r in residuals])) / 127.5:.3f}",
+        flush=True,
+    )
+    sheet = Sheet(args.data)
+    averaged = CompactNet(config)
+    losses: list[float] = []
+    source = batches(
+        corpus, seed=args.seed, start=run.step, batch=args.batch, size=tuple(args.crop)
+    )
+    for image, coarse, labels in source:
+        if run.step >= args.steps:
+            break
+        generator = torch.Generator().manual_seed(args.seed * 1_000_003 + run.step)
+        sigma = edm.draw_sigma(len(image), generator)
+        noise = torch.randn(image.shape, generator=generator)
+        rate = min(1.0, (run.step + 1) / 200) * (
+            0.51 + 0.49 * math.cos(math.pi * run.step / args.steps)
+        )
+        for group, base in zip(optimizer.param_groups, (args.lr, args.lr / 10), strict=True):
+            group["lr"] = base * rate
+        with torch.autocast("cpu", torch.bfloat16):
+            errors = edm.loss(
+                network,
+                image - upsample(coarse),
+                coarse,
+                one_hot(labels, config.classes),
+                sigma,
+                noise,
+            )
+        loss = errors.mean()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(network.parameters(), 10.0)
+        if not math.isfinite(norm):
+            raise ModelError(f"step {run.step}: the gradient is {norm:g}")
+        optimizer.step()
+        network.normalise()
+        ema.update(network)
+        run.step += 1
+        losses.append(loss.item())
+        if run.step % 100 == 0:
+            run.log(loss=float(np.mean(losses)), norm=float(norm))
+            losses.clear()
+        if run.step % 250 == 0 or run.step == args.steps:
+            run.save(network=network.state_dict(), optimizer=optimizer.state_dict(), ema=ema.state)
+        if run.step % 1000 == 0 or run.step == args.steps:
+            averaged.load_state_dict(ema.state)
+            run.log(psnr=sheet.write(averaged, args.out / f"sheet-{run.step:06}.png"))
+            save_network(ema.state, config, args.out / "compact.safetensors")
+
+
+if __name__ == "__main__":
+    import sys
+
+    main(sys.argv[1:])

@@ -1,0 +1,282 @@
+"""`spic train distill`: make the compact receiver sharp in one to four steps (its second stage).
+
+Each update takes one noise level of the sampler, denoises once, and judges the picture that comes
+out: L1 and frozen ImageNet features against the original, a discriminator on the same features
+(Sauer et al., "Projected GANs Converge Faster", 2021; "Adversarial Diffusion Distillation", 2023),
+and a frozen segmenter against the map that was sent. Below the first level, half of the noisy
+residuals are the network's own, as they will be when it samples.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
+
+from spic.diffusion import edm
+from spic.diffusion.compact import CompactNet, denoise, one_hot, upsample
+from spic.errors import ModelError
+from spic.training.compact import Sheet, batches, load_network, read_corpus, save_network
+from spic.training.efficientnet import EfficientNetLite, imagenet
+from spic.training.export import load_segmenter
+from spic.training.run import Ema, Run
+
+_TAPS = (-1, 2, 4, 10)
+"""The stem and the blocks of EfficientNet-Lite0 whose outputs are compared: strides 2, 4, 8, 16."""
+_CHANNELS = (32, 24, 40, 112)
+_GRID = (1, 2, 4)
+"""Numbers of sampling steps that are trained for."""
+
+
+class Features(nn.Module):
+    """Frozen ImageNet features, scaled to a mean magnitude of about one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network: EfficientNetLite = imagenet(0).eval().requires_grad_(False)
+        self.scale = torch.ones(len(_TAPS))
+
+    def forward(self, picture: Tensor) -> list[Tensor]:
+        """Features of pictures, (B, 3, H, W) in [-1, 1]."""
+        net = self.network
+        x = net.stem((picture + 1) / 2)
+        found = [x * self.scale[0]]
+        for index, block in enumerate(net._blocks[: _TAPS[-1] + 1]):
+            x = block(x)
+            if index in _TAPS:
+                found.append(x * self.scale[len(found)])
+        return found
+
+    def calibrate(self, pictures: Tensor) -> None:
+        """Measure the scales on real pictures."""
+        self.scale.fill_(1)
+        self.scale.copy_(torch.stack([1 / f.abs().mean() for f in self(pictures)]))
+
+
+class Discriminator(nn.Module):
+    """A small head on each feature map, which also sees the label map."""
+
+    def __init__(self, classes: int, width: int = 64) -> None:
+        super().__init__()
+
+        def conv(inputs: int, outputs: int, kernel: int) -> nn.Module:
+            return spectral_norm(nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2))
+
+        self.heads = nn.ModuleList(
+            nn.Sequential(
+                conv(channels + classes, width, 1),
+                nn.LeakyReLU(0.2),
+                conv(width, width, 3),
+                nn.LeakyReLU(0.2),
+                conv(width, 1, 3),
+            )
+            for channels in _CHANNELS
+        )
+
+    def forward(self, features: list[Tensor], planes: Tensor) -> list[Tensor]:
+        """Scores, (B, 1, h, w) for each feature map."""
+        return [
+            head(torch.cat([f, F.adaptive_avg_pool2d(planes, (f.shape[-2], f.shape[-1]))], 1))
+            for head, f in zip(self.heads, features, strict=True)
+        ]
+
+
+def _guess(
+    network: CompactNet,
+    residual: Tensor,
+    level: Tensor,
+    coarse: Tensor,
+    planes: Tensor,
+    generator: torch.Generator,
+) -> Tensor:
+    """Add noise of one level to a residual and denoise it."""
+    noise = torch.randn(residual.shape, generator=generator)
+    with torch.autocast("cpu", torch.bfloat16):
+        sigma = level.expand(len(residual))
+        return denoise(network, residual + level * noise, coarse, planes, sigma)
+
+
+def main(argv: list[str]) -> None:
+    parser = argparse.ArgumentParser(
+        prog="spic train distill",
+        description="Fine-tune a trained compact receiver for 1 to 4 steps. Run it again to go on.",
+    )
+    parser.add_argument(
+        "--data",
+        type=Path,
+        required=True,
+        help="folder with camvid/ and, for variety, labelmefacade/",
+    )
+    parser.add_argument(
+        "--teacher", type=Path, required=True, help="compact.safetensors of `spic train compact`"
+    )
+    parser.add_argument(
+        "--segmenter",
+        type=Path,
+        help="segmenter.safetensors for semantic consistency and predicted maps",
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder of the run; resumed if it has begun"
+    )
+    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument(
+        "--crop",
+        type=int,
+        nargs=2,
+        default=(128, 176),
+        metavar=("H", "W"),
+        help="multiples of 32 are fastest, of 16 allowed",
+    )
+    parser.add_argument("--lr", type=float, default=8e-4)
+    parser.add_argument("--pixel", type=float, default=2.0, help="weight of L1")
+    parser.add_argument("--feature", type=float, default=1.0, help="weight of the feature distance")
+    parser.add_argument("--adversarial", type=float, default=0.15)
+    parser.add_argument("--semantic", type=float, default=0.1)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=2)
+    args = parser.parse_args(argv)
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(args.seed)
+
+    network = load_network(args.teacher)
+    config = network.config
+    discriminator = Discriminator(config.classes)
+    features = Features()
+    segmenter = load_segmenter(args.segmenter).requires_grad_(False) if args.segmenter else None
+    filters = [p for p in network.parameters() if p.ndim == 4]
+    others = [p for p in network.parameters() if p.ndim < 4]
+    groups = [{"params": filters, "lr": args.lr}, {"params": others, "lr": args.lr / 10}]
+    optimizer = torch.optim.Adam(groups, betas=(0.5, 0.99))
+    critic = torch.optim.Adam(discriminator.parameters(), lr=4e-4, betas=(0.5, 0.99))
+    ema = Ema(network, 0.998)
+    run = Run(args.out, args.steps)
+    if state := run.resume():
+        network.load_state_dict(state["network"])
+        discriminator.load_state_dict(state["discriminator"])
+        optimizer.load_state_dict(state["optimizer"])
+        critic.load_state_dict(state["critic"])
+        ema.load(state["ema"], run.step)
+
+    corpus = read_corpus(args.data, args.out.parent / "cache")
+    sheet = Sheet(args.data)
+    averaged = copy.deepcopy(network)
+    levels = [edm.sigmas(steps, config.sigma_max) for steps in _GRID]
+    sums: dict[str, float] = {}
+    source = batches(
+        corpus,
+        seed=args.seed + 1,
+        start=run.step,
+        batch=args.batch,
+        size=tuple(args.crop),
+        label_drop=0.03,
+    )
+    for image, coarse, labels in source:
+        if run.step >= args.steps:
+            break
+        rng = np.random.default_rng((args.seed + 2, run.step))
+        generator = torch.Generator().manual_seed(args.seed * 1_000_003 + run.step)
+        if run.step == 0 or features.scale[0] == 1:
+            features.calibrate(image)
+        planes = one_hot(labels, config.classes)
+        classes = planes[:, : config.classes]
+        base = upsample(coarse)
+
+        schedule = levels[rng.integers(len(levels))]
+        index = int(rng.integers(len(schedule))) if rng.random() < 0.6 else 0
+        residual = image - base
+        if index > 0 and rng.random() < 0.5:
+            with torch.no_grad():
+                residual = _guess(network, residual * 0, schedule[0], coarse, planes, generator)
+        if index == 0:
+            residual = residual * 0  # sampling starts from noise alone
+        made = base + _guess(network, residual, schedule[index], coarse, planes, generator)
+
+        # The discriminator, on features that the generator needs anyway.
+        with torch.autocast("cpu", torch.bfloat16):
+            with torch.no_grad():
+                real = features(image)
+            fake = features(made)
+            critic_loss = sum(
+                F.relu(1 - r.float()).mean() + F.relu(1 + f.float()).mean()
+                for r, f in zip(
+                    discriminator(real, classes),
+                    discriminator([f.detach() for f in fake], classes),
+                    strict=True,
+                )
+            ) / len(_TAPS)
+        assert isinstance(critic_loss, Tensor)
+        critic.zero_grad(set_to_none=True)
+        critic_loss.backward()
+        critic.step()
+
+        discriminator.requires_grad_(False)
+        with torch.autocast("cpu", torch.bfloat16):
+            scores = discriminator(fake, classes)
+        discriminator.requires_grad_(True)
+        parts = {
+            "pixel": args.pixel * (made - image).abs().mean(),
+            "feature": args.feature
+            * torch.stack(
+                [(f.float() - r.float()).abs().mean() for f, r in zip(fake, real, strict=True)]
+            ).mean(),
+            "adversarial": -args.adversarial
+            * torch.stack([s.float().mean() for s in scores]).mean(),
+        }
+        if segmenter is not None and run.step % 2 == 0:
+            with torch.autocast("cpu", torch.bfloat16):
+                picture = F.pad(
+                    (made + 1) / 2, (0, -made.shape[3] % 32, 0, -made.shape[2] % 32), mode="reflect"
+                )
+                logits = segmenter(picture).float()
+            logits = F.interpolate(logits, scale_factor=2, mode="bilinear", align_corners=False)
+            logits = logits[..., : made.shape[2], : made.shape[3]]
+            target = labels.long().where(labels < config.classes, torch.tensor(255))
+            weight = 2 * args.semantic  # every other step
+            if (target != 255).any():
+                parts["semantic"] = weight * F.cross_entropy(logits, target, ignore_index=255)
+        loss = torch.stack(list(parts.values())).sum()
+        rate = min(1.0, (run.step + 1) / 100) * (
+            0.55 + 0.45 * math.cos(math.pi * run.step / args.steps)
+        )
+        for group, top in zip(optimizer.param_groups, (args.lr, args.lr / 10), strict=True):
+            group["lr"] = top * rate
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        if not math.isfinite(norm):
+            raise ModelError(f"step {run.step}: the gradient is {norm:g}")
+        optimizer.step()
+        network.normalise()
+        ema.update(network)
+        run.step += 1
+        for name, value in {**parts, "critic": critic_loss, "norm": norm}.items():
+            sums[name] = sums.get(name, 0.0) + float(value) / (25 if name == "semantic" else 50)
+        if run.step % 50 == 0:
+            run.log(**sums)
+            sums = {}
+        if run.step % 100 == 0 or run.step == args.steps:
+            run.save(
+                network=network.state_dict(),
+                discriminator=discriminator.state_dict(),
+                optimizer=optimizer.state_dict(),
+                critic=critic.state_dict(),
+                ema=ema.state,
+            )
+        if run.step % 200 == 0 or run.step == args.steps:
+            averaged.load_state_dict(ema.state)
+            run.log(psnr=sheet.write(averaged, args.out / f"sheet-{run.step:06}.png"))
+            save_network(ema.state, config, args.out / "compact.safetensors")
+
+
+if __name__ == "__main__":
+    import sys
+
+    main(sys.argv[1:])

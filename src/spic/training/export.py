@@ -1,0 +1,188 @@
+"""`spic export`: trained networks → the ONNX files that the product runs."""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnx.helper as oh
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from spic.diffusion import compact
+from spic.diffusion.compact import CompactNet
+from spic.errors import ModelError
+from spic.training.compact import load_network
+from spic.training.segmenter import SegmentationNet, SegmenterConfig
+
+OPSET = 18
+
+
+class _Denoiser(nn.Module):
+    """`compact.denoise` with ids instead of planes, as one graph."""
+
+    def __init__(self, network: CompactNet) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, noisy: Tensor, coarse: Tensor, labels: Tensor, sigma: Tensor) -> Tensor:
+        planes = compact.one_hot(labels, self.network.config.classes)
+        return compact.denoise(self.network, noisy, coarse, planes, sigma)
+
+
+class _Plain(nn.Module):
+    """A convolution whose normalisation has been carried out."""
+
+    def __init__(self, conv: compact._Conv, gain: float) -> None:
+        super().__init__()
+        norm = conv.weight.flatten(1).norm(dim=1).clamp_min(1e-4)[:, None, None, None]
+        self.weight = nn.Parameter(conv.weight / norm * gain)
+        self.stride, self.padding = conv.stride, conv.padding
+
+    def forward(self, x: Tensor, gain: Any = None) -> Tensor:
+        return nn.functional.conv2d(x, self.weight, stride=self.stride, padding=self.padding)
+
+
+def bake(network: CompactNet) -> CompactNet:
+    """A copy for inference, with plain filters instead of normalised ones."""
+    network = copy.deepcopy(network).eval()
+    for parent in list(network.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, compact._Conv):
+                gain = network.head_gain.item() if child is network.head else 1.0
+                setattr(parent, name, _Plain(child, gain))
+    return network
+
+
+class _Segmenter(nn.Module):
+    """Bytes in, ids out."""
+
+    def __init__(self, network: SegmentationNet) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: Tensor) -> Tensor:
+        logits = self.network(image.permute(0, 3, 1, 2).float() / 255)
+        logits = nn.functional.interpolate(
+            logits, scale_factor=2.0, mode="bilinear", align_corners=False
+        )
+        return logits.argmax(1).to(torch.uint8)
+
+
+def halve(model: onnx.ModelProto) -> None:
+    """Store large float32 weights as float16 with a cast, which the runtime folds when it loads."""
+    graph = model.graph
+    kept, casts = [], []
+    for tensor in graph.initializer:
+        values = onnx.numpy_helper.to_array(tensor)
+        if values.dtype != "float32" or values.size < 1024:
+            kept.append(tensor)
+            continue
+        half = onnx.numpy_helper.from_array(values.astype("float16"), f"{tensor.name}.half")
+        kept.append(half)
+        casts.append(oh.make_node("Cast", [half.name], [tensor.name], to=onnx.TensorProto.FLOAT))
+    nodes = [*casts, *graph.node]
+    del graph.initializer[:], graph.node[:]
+    graph.initializer.extend(kept)
+    graph.node.extend(nodes)
+
+
+def _write(
+    module: nn.Module,
+    example: tuple[Tensor, ...],
+    names: list[str],
+    output: str,
+    axes: dict[str, dict[int, str]],
+    metadata: dict[str, Any],
+    path: Path,
+) -> None:
+    part = path.with_suffix(".part.onnx")
+    torch.onnx.export(
+        module.eval(),
+        example,
+        part,
+        input_names=names,
+        output_names=[output],
+        dynamic_axes=axes,
+        opset_version=OPSET,
+        dynamo=False,
+    )
+    model = onnx.load(part)
+    halve(model)
+    onnx.helper.set_model_props(model, {"spic": json.dumps(metadata)})
+    onnx.checker.check_model(model)
+    onnx.save(model, part)
+    part.replace(path)
+
+
+def export_receiver(network: CompactNet, path: Path, *, model_id: int = 1) -> None:
+    """Write the denoiser with what `spic.receive.Receiver` must know about sampling."""
+    classes, sizes = network.config.classes, (48, 64)
+    example = (
+        torch.randn(1, 3, *sizes),
+        torch.randn(1, 3, sizes[0] // 4, sizes[1] // 4),
+        torch.zeros(1, *sizes, dtype=torch.uint8).random_(classes + 1),
+        torch.tensor([0.5]),
+    )
+    axes = {
+        "noisy": {2: "height", 3: "width"},
+        "coarse": {2: "rows", 3: "columns"},
+        "labels": {1: "height", 2: "width"},
+        "residual": {2: "height", 3: "width"},
+    }
+    config = network.config
+    metadata = {
+        "model_id": model_id,
+        "sigma_max": config.sigma_max,
+        "sigma_min": 0.02,
+        "rho": 3.0,
+    }
+    names = ["noisy", "coarse", "labels", "sigma"]
+    _write(_Denoiser(bake(network)), example, names, "residual", axes, metadata, path)
+
+
+def export_segmenter(network: SegmentationNet, path: Path, *, palette: str = "camvid") -> None:
+    """Write the segmenter: uint8 (1, H, W, 3) → uint8 (1, H, W), sides multiples of 32."""
+    example = (torch.zeros(1, 64, 96, 3, dtype=torch.uint8).random_(256),)
+    axes = {"image": {1: "height", 2: "width"}, "labels": {1: "height", 2: "width"}}
+    _write(_Segmenter(network), example, ["image"], "labels", axes, {"palette": palette}, path)
+
+
+def load_segmenter(path: Path) -> SegmentationNet:
+    """The averaged weights of a segmenter's run, from its safetensors.
+
+    Raises:
+        ModelError: the file has no configuration of ours.
+    """
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata() or {}
+    if "spic.segmenter" not in metadata:
+        raise ModelError(f"{path}: not the weights of a segmenter")
+    network = SegmentationNet(SegmenterConfig(**json.loads(metadata["spic.segmenter"])))
+    network.load_state_dict(load_file(path))
+    return network.eval()
+
+
+def main(argv: list[str]) -> None:
+    parser = argparse.ArgumentParser(
+        prog="spic export", description="Write trained weights (safetensors) as ONNX."
+    )
+    parser.add_argument("weights", type=Path, help="compact.safetensors or segmenter.safetensors")
+    parser.add_argument("output", type=Path, help="the .onnx file")
+    parser.add_argument(
+        "--model-id", type=int, default=1, help="number that names the receiver in a stream"
+    )
+    args = parser.parse_args(argv)
+    with safe_open(args.weights, "pt") as file:
+        kind = file.metadata() or {}
+    if "spic.segmenter" in kind:
+        export_segmenter(load_segmenter(args.weights), args.output)
+    else:
+        export_receiver(load_network(args.weights), args.output, model_id=args.model_id)
+    print(f"{args.output}: {args.output.stat().st_size / 1e6:.1f} MB")
