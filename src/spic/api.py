@@ -220,7 +220,9 @@ def preview(scene: Scene) -> Image:
         raise BitstreamError("the stream has no coarse picture")
     small = PIL.Image.fromarray(coarse.to_rgb(scene.coarse))
     size = (scene.width, scene.height)
-    return np.array(small.resize(size, PIL.Image.Resampling.BICUBIC))
+    factor = coarse.factor(*size, *small.size)
+    box = (0, 0, size[0] / factor, size[1] / factor) if factor else None
+    return np.array(small.resize(size, PIL.Image.Resampling.BICUBIC, box))
 
 
 def info(stream: bytes) -> dict[str, Any]:

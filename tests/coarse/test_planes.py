@@ -69,24 +69,44 @@ def test_half_chroma_keeps_a_gradient_in_place():
     assert np.abs(rgb[8, inside, 2] - blue[inside]).max() < 2.5
 
 
-def area_weights(size: int, n: int) -> np.ndarray:
-    """(n, size): how much of each source pixel an output pixel covers, in its mean."""
-    low, high = np.arange(n)[:, None] * size / n, np.arange(1, n + 1)[:, None] * size / n
-    at = np.arange(size)
-    return np.clip(np.minimum(high, at + 1) - np.maximum(low, at), 0, None) * n / size
-
-
 @given(
     hnp.arrays(np.uint8, st.tuples(st.integers(1, 21), st.integers(1, 21), st.just(3))),
     st.integers(1, 8),
 )
-def test_downscale_averages_areas(rgb, factor):
+def test_downscale_averages_blocks(rgb, factor):
     small = coarse.downscale(rgb, factor)
-    rows = area_weights(rgb.shape[0], -(-rgb.shape[0] // factor))
-    columns = area_weights(rgb.shape[1], -(-rgb.shape[1] // factor))
-    expected = np.einsum("yj,xi,jic->yxc", rows, columns, rgb)
-    assert small.shape == expected.shape
-    assert np.abs(small - expected).max() <= 0.5 + 1e-6
+    height, width = rgb.shape[:2]
+    assert small.shape == (-(-height // factor), -(-width // factor), 3)
+    for y, x in np.ndindex(small.shape[:2]):
+        rows = np.minimum(np.arange(y * factor, (y + 1) * factor), height - 1)
+        columns = np.minimum(np.arange(x * factor, (x + 1) * factor), width - 1)
+        mean = rgb[np.ix_(rows, columns)].reshape(-1, 3).mean(0)
+        assert np.abs(small[y, x] - mean).max() <= 0.5 + 1e-6
+
+
+@given(st.integers(1, 600), st.integers(1, 600), st.integers(1, 16))
+def test_factor_is_found_from_the_sizes(width, height, factor):
+    found = coarse.factor(width, height, -(-width // factor), -(-height // factor))
+    assert found is not None
+    assert found <= factor
+    assert -(-width // found) == -(-width // factor)
+    assert -(-height // found) == -(-height // factor)
+
+
+def test_factor_of_unrelated_sizes():
+    assert coarse.factor(341, 256, 86, 63) is None
+    assert coarse.factor(341, 256, 86, 64) == 4
+
+
+@pytest.mark.parametrize("chroma", ["420", "444"])
+@pytest.mark.parametrize(
+    "size", [(144, 108), (86, 64), (85, 63), (43, 33), (22, 16), (67, 45), (131, 97), (9, 40)]
+)  # fmt: skip
+def test_what_is_decoded_resembles_what_was_encoded(size, chroma):
+    image, _ = street(4 * size[1], 4 * size[0])
+    small = coarse.downscale(image)
+    decoded = coarse.to_rgb(coarse.decode(coarse.encode(small, quality=20, chroma=chroma)))
+    assert np.abs(decoded.astype(int) - small)[..., 1].mean() < 6
 
 
 def test_downscale_of_the_working_size():

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from spic.coarse import bpg, stills
-from spic.coarse.planes import MAX_SIDE, downscale, from_rgb, to_rgb
+from spic.coarse.planes import MAX_SIDE, downscale, factor, from_rgb, to_rgb
 from spic.errors import ImageError, InputError, UnsupportedChunk
 from spic.scene import Coarse, Image
 
@@ -17,6 +17,7 @@ __all__ = [
     "decode",
     "downscale",
     "encode",
+    "factor",
     "from_rgb",
     "peek",
     "to_rgb",

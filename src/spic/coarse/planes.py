@@ -62,32 +62,34 @@ def to_rgb(coarse: Coarse) -> Image:
 
 
 def downscale(rgb: Image, factor: int = 4) -> Image:
-    """A picture of ceil(H/factor) × ceil(W/factor): the mean of the area that each pixel covers.
+    """A picture of ceil(H/factor) × ceil(W/factor): the mean of each factor × factor block.
 
-    rgb is uint8 (H, W, 3). Where factor does not divide a side, areas share source pixels in
-    proportion, so that both pictures show the same field of view.
+    rgb is uint8 (H, W, 3). Where factor does not divide a side, the last row or column is repeated,
+    so that every coarse pixel stays exactly `factor` pixels from the next.
     """
     height, width = _size(rgb)
-    sums = _box(rgb.astype(np.int64), -(-height // factor))
-    sums = _box(sums.swapaxes(0, 1), -(-width // factor)).swapaxes(0, 1)
-    area = height * width
-    return ((sums + area // 2) // area).astype(np.uint8)
+    pad = (0, -height % factor), (0, -width % factor), (0, 0)
+    blocks = np.pad(rgb, pad, mode="edge").astype(np.int64)
+    blocks = blocks.reshape(-(-height // factor), factor, -1, factor, 3)
+    area = factor * factor
+    return ((blocks.sum((1, 3)) + area // 2) // area).astype(np.uint8)
+
+
+def factor(width: int, height: int, coarse_width: int, coarse_height: int) -> int | None:
+    """By how much a picture was divided: the smallest whole number that gives the coarse size,
+    rounded up on both sides, or None if there is none."""
+    for number in range(1, max(width, height) + 1):
+        if (-(-width // number), -(-height // number)) == (coarse_width, coarse_height):
+            return number
+        if -(-width // number) < coarse_width:
+            break
+    return None
 
 
 def check_size(width: int, height: int) -> None:
     """Raise LimitExceeded if a decoder should not allocate such a picture."""
     if max(width, height) > MAX_SIDE:
         raise LimitExceeded(f"a coarse picture of {width}×{height} has a side beyond {MAX_SIDE}")
-
-
-def _box(samples: _Ints, n: int) -> _Ints:
-    """n sums over equal stretches of axis 0, each of total weight len(samples)."""
-    size = len(samples)
-    ends, parts = np.divmod(np.arange(n + 1) * size, n)
-    before = np.concatenate((np.zeros_like(samples[:1]), np.cumsum(samples, axis=0)))
-    parts = parts.reshape(-1, *(1,) * (samples.ndim - 1))
-    upto = before[ends] * n + samples[np.minimum(ends, size - 1)] * parts
-    return upto[1:] - upto[:-1]
 
 
 def _double(plane: _Ints) -> _Ints:

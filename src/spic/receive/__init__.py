@@ -132,14 +132,11 @@ def _grid(scene: Scene, rows: int, columns: int) -> _Floats:
     factor = coarse.factor(scene.width, scene.height, rgb.shape[1], rgb.shape[0])
     if factor != _PATCH:
         size = -(-scene.width // _PATCH), -(-scene.height // _PATCH)
-        box = (
-            0.0,
-            0.0,
-            *(min(n * _PATCH / factor, m) for n, m in zip(size, rgb.shape[1::-1], strict=True)),
-        )
-        rgb = np.asarray(
-            PIL.Image.fromarray(rgb).resize(size, PIL.Image.Resampling.BICUBIC, box=box)
-        )
+        box = None
+        if factor is not None:
+            width, height = (n * _PATCH / factor for n in size)
+            box = (0.0, 0.0, min(width, rgb.shape[1]), min(height, rgb.shape[0]))
+        rgb = np.asarray(PIL.Image.fromarray(rgb).resize(size, PIL.Image.Resampling.BICUBIC, box))
     pad = (0, rows - rgb.shape[0]), (0, columns - rgb.shape[1]), (0, 0)
     padded = np.pad(rgb, pad, mode="edge").astype(np.float32)
     return np.ascontiguousarray(padded.transpose(2, 0, 1)) / np.float32(127.5) - 1
