@@ -9,7 +9,7 @@ from conftest import ROOT
 import spic
 
 FILES = sorted((ROOT / "vectors").glob("*.spic"))
-SMALL = "subsampled"
+SMALL = "small"
 
 
 @pytest.fixture(params=FILES, ids=lambda p: p.stem)
@@ -19,7 +19,7 @@ def vector(request):
 
 
 def test_there_are_vectors():
-    assert len(FILES) >= 6
+    assert len(FILES) >= 7
 
 
 def test_decodes_to_the_expected_scene(vector):
@@ -40,7 +40,12 @@ def test_label_maps_are_those_that_were_drawn():
     spec = importlib.util.spec_from_file_location("make", ROOT / "vectors/make.py")
     make = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(make)
-    for name, size in (("street", (48, 64)), ("subsampled", (45, 61)), ("optional", (48, 64))):
+    for name, size in (
+        ("street", (256, 341)),
+        ("small", (48, 64)),
+        ("subsampled", (45, 61)),
+        ("optional", (48, 64)),
+    ):
         stream = (ROOT / f"vectors/{name}.spic").read_bytes()
         assert np.array_equal(spic.unpack(stream, only="labels").labels, make.street(*size)[1])
 
