@@ -30,7 +30,7 @@ _MULTIPLE = 16
 
 
 def load(spec: str | None = None) -> Callable[..., Image]:
-    """A receiver: None is the bundled one, else a path to an ONNX file of `spic export`.
+    """A receiver: None is the bundled one, else a path to an ONNX file of `spic train export`.
 
     Raises:
         ModelError: it cannot be loaded.
@@ -163,8 +163,12 @@ def _tiles(size: int) -> Iterator[tuple[int, int]]:
 
 
 def _fade(start: int, end: int, size: int) -> _Floats:
-    """Weights of a tile: a ramp at each end that meets another tile."""
-    ramp = (np.arange(end - start, dtype=np.float32) + 0.5) / OVERLAP
+    """Weights of a tile: at each end that meets another one, nothing and then a ramp.
+
+    The outermost quarter of the overlap counts for nothing, since the network sees its padding.
+    """
+    ramp = (np.arange(end - start, dtype=np.float32) + 0.5 - OVERLAP / 4) / (OVERLAP / 2)
+    ramp = np.clip(ramp, 0, 1)
     weight = np.ones(end - start, np.float32)
     if start > 0:
         weight = np.minimum(weight, ramp)

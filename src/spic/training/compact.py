@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -102,6 +103,13 @@ def load_network(path: Path) -> CompactNet:
     return network
 
 
+def rates(network: CompactNet, lr: float) -> list[dict[str, Any]]:
+    """Optimizer groups: `lr` for the filters, which have unit size, a tenth for the small rest."""
+    filters = [p for n, p in network.named_parameters() if p.ndim == 4 or n == "head_gain"]
+    others = [p for n, p in network.named_parameters() if p.ndim < 4 and n != "head_gain"]
+    return [{"params": filters, "lr": lr}, {"params": others, "lr": lr / 10}]
+
+
 class Sheet:
     """A picture of a few validation scenes: coarse | labels | 1 step | 4 steps | original."""
 
@@ -161,9 +169,7 @@ def main(argv: list[str]) -> None:
     config = CompactConfig()
     network = CompactNet(config)
     network.normalise()
-    filters = [p for p in network.parameters() if p.ndim == 4]
-    others = [p for p in network.parameters() if p.ndim < 4]
-    groups = [{"params": filters, "lr": args.lr}, {"params": others, "lr": args.lr / 10}]
+    groups = rates(network, args.lr)
     optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99))
     ema = Ema(network, 0.999)
     run = Run(args.out, args.steps)

@@ -23,7 +23,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 from spic.diffusion import edm
 from spic.diffusion.compact import CompactNet, denoise, one_hot, upsample
 from spic.errors import ModelError
-from spic.training.compact import Sheet, batches, load_network, read_corpus, save_network
+from spic.training.compact import Sheet, batches, load_network, rates, read_corpus, save_network
 from spic.training.efficientnet import EfficientNetLite, imagenet
 from spic.training.export import load_segmenter
 from spic.training.run import Ema, Run
@@ -151,9 +151,7 @@ def main(argv: list[str]) -> None:
     discriminator = Discriminator(config.classes)
     features = Features()
     segmenter = load_segmenter(args.segmenter).requires_grad_(False) if args.segmenter else None
-    filters = [p for p in network.parameters() if p.ndim == 4]
-    others = [p for p in network.parameters() if p.ndim < 4]
-    groups = [{"params": filters, "lr": args.lr}, {"params": others, "lr": args.lr / 10}]
+    groups = rates(network, args.lr)
     optimizer = torch.optim.Adam(groups, betas=(0.5, 0.99))
     critic = torch.optim.Adam(discriminator.parameters(), lr=4e-4, betas=(0.5, 0.99))
     ema = Ema(network, 0.998)

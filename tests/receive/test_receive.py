@@ -1,0 +1,167 @@
+import itertools
+import json
+import zlib
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from conftest import street
+
+from spic import coarse, receive
+from spic.errors import InputError, ModelError
+from spic.palette import CAMVID, CITYSCAPES, INDICES
+from spic.receive import Receiver
+from spic.scene import Scene
+
+torch = pytest.importorskip("torch")
+
+from spic.diffusion import edm  # noqa: E402
+from spic.diffusion.compact import CompactConfig, CompactNet, denoise, one_hot, upsample  # noqa: E402
+from spic.training.export import export_receiver  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def network() -> CompactNet:
+    torch.manual_seed(0)
+    net = CompactNet(CompactConfig(widths=(8, 12), encoder_blocks=1, decoder_blocks=2))
+    net.head_gain.data.fill_(0.5)
+    for module in net.modules():
+        if isinstance(module, torch.nn.Linear):
+            torch.nn.init.normal_(module.weight, std=0.3)
+    return net.eval()
+
+
+@pytest.fixture(scope="module")
+def path(network, tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("receiver") / "tiny.onnx"
+    export_receiver(network, path, model_id=7)
+    return path
+
+
+def scene(height=48, width=64, factor=4, palette=CAMVID.id, labels=True) -> Scene:
+    image, map_ = street(height, width)
+    small = coarse.from_rgb(coarse.downscale(image, factor), "444")
+    return Scene(
+        width=width,
+        height=height,
+        palette=palette,
+        model=0,
+        labels=map_ if labels else None,
+        coarse=small,
+    )
+
+
+def test_one_step_is_what_torch_computes(network, path):
+    s = scene()
+    picture = Receiver(path)(s, steps=1, seed=3)
+    noise = np.random.default_rng(3).standard_normal((3, 48, 64), np.float32)
+    small = torch.from_numpy(coarse.to_rgb(s.coarse)).permute(2, 0, 1)[None].float() / 127.5 - 1
+    level = edm.sigmas(1, network.config.sigma_max)
+    with torch.no_grad():
+        residual = denoise(
+            network,
+            level * torch.from_numpy(noise)[None],
+            small,
+            one_hot(torch.from_numpy(s.labels)[None], 11),
+            level,
+        )
+        expected = (upsample(small) + residual)[0].clamp(-1, 1).permute(1, 2, 0)
+    assert np.abs(picture - (expected.numpy() + 1) * 127.5).max() < 1
+
+
+def test_levels_are_those_of_training(network, path):
+    receiver = Receiver(path)
+    for steps in (1, 2, 4, 9):
+        expected = edm.sigmas(steps, network.config.sigma_max).numpy()
+        np.testing.assert_allclose(receiver._levels(steps), expected, rtol=1e-5)
+
+
+def test_deterministic_in_the_seed(path):
+    receiver = Receiver(path)
+    first, again, other = (receiver(scene(), steps=2, seed=s) for s in (1, 1, 2))
+    assert (first == again).all()
+    assert (first != other).any()
+
+
+@pytest.mark.parametrize("factor", [4, 8])
+@pytest.mark.parametrize("size", [(1, 1), (3, 50), (33, 17), (48, 64)])
+def test_any_size(path, size, factor):
+    assert Receiver(path)(scene(*size, factor=factor), steps=1).shape == (*size, 3)
+
+
+def test_coarse_of_an_unrelated_size_is_stretched(path):
+    image, _ = street(10, 11)
+    s = scene()
+    other = Scene(
+        width=64, height=48, palette=1, model=0, labels=s.labels, coarse=coarse.from_rgb(image)
+    )
+    assert Receiver(path)(other, steps=1).shape == (48, 64, 3)
+
+
+def test_labels_matter_and_may_be_missing(path):
+    receiver = Receiver(path)
+    with_labels, without = receiver(scene(), steps=1), receiver(scene(labels=False), steps=1)
+    assert (with_labels != without).any()
+    unknown = receiver(scene(palette=INDICES.id), steps=1)
+    assert (unknown == without).all()
+
+
+def test_palettes_become_camvid():
+    names = ("road", "sidewalk", "traffic sign", "person", "rider", "truck", "void")
+    ids = np.array([CITYSCAPES.classes.index(name) for name in names], np.uint8)
+    known = receive._to_camvid(ids, CITYSCAPES.id)
+    found = [CAMVID.classes[i] for i in known]
+    assert found == ["road", "pavement", "sign", "pedestrian", "bicyclist", "car", "void"]
+
+
+def test_tiles_leave_no_seam(path, monkeypatch):
+    receiver = Receiver(path)
+    s = scene(160, 336)
+    whole = receiver(s, steps=2)
+    monkeypatch.setattr(receive, "TILE", 192)
+    tiled = receiver(s, steps=2)
+    error = np.abs(whole.astype(int) - tiled)
+    assert error.mean() < 1  # a network of random weights looks far; what it sees changes little
+    assert np.abs(whole.astype(int) - receiver(s, steps=2, seed=1)).mean() > 10
+
+
+def test_tiles_of_a_local_function_are_exact(path, monkeypatch):
+    receiver = Receiver(path)
+    monkeypatch.setattr(receive, "TILE", 160)
+    monkeypatch.setattr(receiver, "_run", lambda noisy, small, labels, sigma: noisy * labels)
+    noisy = np.random.default_rng(0).random((3, 320, 400), np.float32)
+    labels = np.random.default_rng(1).integers(0, 12, (320, 400), np.uint8)
+    small = np.zeros((3, 80, 100), np.float32)
+    out = receiver._denoise(noisy, small, labels, 1.0)
+    np.testing.assert_allclose(out, noisy * labels, rtol=1e-5)
+
+
+@pytest.mark.parametrize("size", [16, 1024, 1040, 2048, 5008])
+def test_tiles_cover(size):
+    tiles = list(receive._tiles(size))
+    assert tiles[0][0] == 0
+    assert tiles[-1][1] == size
+    for (_, end), (start, _) in itertools.pairwise(tiles):
+        assert end - start >= receive.OVERLAP
+    assert all(start % 16 == 0 and end - start <= receive.TILE for start, end in tiles)
+
+
+def test_refusals(path, tmp_path):
+    receiver = Receiver(path)
+    bare = Scene(width=8, height=8, palette=1, model=0, labels=None, coarse=None)
+    with pytest.raises(ModelError, match="coarse"):
+        receiver(bare)
+    for bad in ({"steps": 0}, {"seed": -1}):
+        with pytest.raises(InputError):
+            receiver(scene(), **bad)
+    with pytest.raises(ModelError, match="no such model"):
+        Receiver(tmp_path / "none.onnx")
+    (tmp_path / "junk.onnx").write_bytes(zlib.compress(b"junk" * 99))
+    with pytest.raises(ModelError, match=r"junk\.onnx"):
+        Receiver(tmp_path / "junk.onnx")
+    foreign = onnx.load(path)
+    onnx.helper.set_model_props(foreign, {"spic": json.dumps({"model_id": 1})})
+    onnx.save(foreign, tmp_path / "foreign.onnx")
+    with pytest.raises(ModelError, match="sigma_max"):
+        Receiver(tmp_path / "foreign.onnx")

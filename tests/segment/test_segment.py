@@ -1,0 +1,111 @@
+import json
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from spic import segment
+from spic.errors import ModelError
+from spic.palette import CAMVID, CITYSCAPES, INDICES
+
+
+def save(path, nodes, inputs, outputs, initializers=(), spic=None):
+    graph = helper.make_graph(list(nodes), "g", inputs, outputs, list(initializers))
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    if spic is not None:
+        helper.set_model_props(model, {"spic": json.dumps(spic)})
+    onnx.save(model, path)
+    return path
+
+
+def logits_model(path, classes, stride=1):
+    """Logits of class c are c-th of the mean of the three planes, rotated: class 0 where dark."""
+    weight = np.zeros((classes, 3, stride, stride), np.float32)
+    weight[0], weight[1] = -1, 1
+    return save(
+        path,
+        [helper.make_node("Conv", ["image", "w"], ["out"], strides=[stride, stride])],
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, 3, "h", "w"])],
+        [helper.make_tensor_value_info("out", TensorProto.FLOAT, [1, classes, "a", "b"])],
+        [onnx.numpy_helper.from_array(weight, "w")],
+    )
+
+
+def ids_model(path, spic=None):
+    """The red byte of every pixel as its id."""
+    index = onnx.numpy_helper.from_array(np.array(0, np.int64), "zero")
+    return save(
+        path,
+        [helper.make_node("Gather", ["image", "zero"], ["out"], axis=3)],
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, [1, "h", "w", 3])],
+        [helper.make_tensor_value_info("out", TensorProto.UINT8, [1, "h", "w"])],
+        [index],
+        spic,
+    )
+
+
+@pytest.fixture
+def picture():
+    picture = np.zeros((40, 50, 3), np.uint8)
+    picture[:, 25:] = 250
+    return picture
+
+
+def test_ids_of_bytes(tmp_path):
+    image = np.random.default_rng(0).integers(0, 11, (37, 45, 3), np.uint8)
+    model = segment.load(str(ids_model(tmp_path / "a.onnx", {"palette": "camvid"})))
+    assert model.palette == CAMVID.id
+    assert (model(image) == image[..., 0]).all()
+
+
+def test_large_pictures_are_segmented_small(tmp_path):
+    image = np.zeros((1024, 1500, 3), np.uint8)
+    image[:512] = 3
+    labels = segment.load(str(ids_model(tmp_path / "a.onnx")))(image)
+    assert labels.shape == (1024, 1500)
+    assert (labels == image[..., 0]).mean() > 0.99
+
+
+@pytest.mark.parametrize("stride", [1, 4])
+def test_logits_of_floats(tmp_path, picture, stride):
+    model = segment.load(str(logits_model(tmp_path / "b.onnx", 19, stride)))
+    assert model.palette == CITYSCAPES.id
+    labels = model(picture)
+    assert labels.shape == (40, 50)
+    assert (labels == picture[..., 0] // 250).mean() > 0.95
+
+
+@pytest.mark.parametrize(("classes", "palette"), [(11, CAMVID), (12, CAMVID), (5, INDICES)])
+def test_palette_by_number_of_classes(tmp_path, classes, palette):
+    assert segment.load(str(logits_model(tmp_path / "c.onnx", classes))).palette == palette.id
+
+
+def test_refusals(tmp_path, picture, monkeypatch):
+    with pytest.raises(ModelError, match="no such model"):
+        segment.load(str(tmp_path / "none.onnx"))
+    with pytest.raises(ModelError, match="palette"):
+        segment.load(str(ids_model(tmp_path / "a.onnx", {"palette": "mars"})))
+    wide = logits_model(tmp_path / "d.onnx", 300)
+    model = onnx.load(wide)
+    weight = np.zeros((300, 3, 1, 1), np.float32)
+    weight[0], weight[299] = -1, 1
+    model.graph.initializer[0].CopyFrom(onnx.numpy_helper.from_array(weight, "w"))
+    onnx.save(model, wide)
+    with pytest.raises(ModelError, match="no label map"):
+        segment.load(str(wide))(picture)
+    monkeypatch.setitem(__import__("sys").modules, "transformers", None)
+    with pytest.raises(ModelError, match=r"spic\[hf\]"):
+        segment.load("hf:somebody/something")
+
+
+def test_network_that_fails_is_named(tmp_path, picture):
+    path = save(
+        tmp_path / "e.onnx",
+        [helper.make_node("Reshape", ["image", "s"], ["out"])],
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, 3, "h", "w"])],
+        [helper.make_tensor_value_info("out", TensorProto.FLOAT, [1, 11, 7, 7])],
+        [onnx.numpy_helper.from_array(np.array([1, 11, 7, 7], np.int64), "s")],
+    )
+    with pytest.raises(ModelError, match=r"e\.onnx: the segmenter failed"):
+        segment.load(str(path))(picture)
