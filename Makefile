@@ -5,11 +5,7 @@
 PYTHON ?= python3
 IMAGE  ?=
 BIN    := .venv/bin
-PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --only-binary :all:
-
-# One thread each for BLAS and OpenMP: the tests are many small calls, not few large ones.
-export OMP_NUM_THREADS ?= 1
-export OPENBLAS_NUM_THREADS ?= 1
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --only-binary :all: --no-compile
 
 .PHONY: demo test check format clean
 
@@ -19,6 +15,9 @@ demo: .venv/.base
 test: .venv/.test
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(MAKE) --no-print-directory check
 
+# One thread for BLAS and OpenMP: the tests make many small calls, not few large ones.
+check: export OMP_NUM_THREADS = 1
+check: export OPENBLAS_NUM_THREADS = 1
 check:
 	ruff format --check .
 	ruff check .

@@ -101,6 +101,6 @@ def test_every_proof_that_the_format_names_exists():
         path = ROOT / "tests" / file
         assert path.exists(), file
         assert not name or f"def {name}(" in path.read_text(), (file, name)
-    for names in re.findall(r"vectors ([^\]]+)\]", FORMAT):
-        for name in names.split(", "):
+    for names in re.findall(r"vectors ([^\[\]]+)\]", FORMAT):
+        for name in re.split(r",\s+", names):
             assert (ROOT / "vectors" / f"{name}.spic").exists(), name
