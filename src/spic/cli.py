@@ -113,11 +113,14 @@ def _info(args: argparse.Namespace) -> int:
 def _train(argv: list[str]) -> int:
     try:
         import spic.training.cli as training
+
+        return int(training.main(argv) or 0)
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("spic"):
             raise
         return _fail(f"train: {error.name} is missing; pip install 'spic[train]'")
-    return int(training.main(argv) or 0)
+    except SpicError as error:
+        return _fail(f"train: {error}")
 
 
 # ── files in, files out ──────────────────────────────────────────────────────────────────────
