@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from tiny import TINY, inputs, tiny_unet
+
+from spic.diffusion.checkpoints import (
+    convert_original,
+    convert_to_original,
+    load_model,
+    read_original,
+    save_model,
+)
+from spic.diffusion.flags import configs_from_flags, flags_from_configs
+from spic.diffusion.gaussian import DiffusionConfig
+from spic.diffusion.unet import UNetConfig
+from spic.errors import ModelError, OutputError
+
+PROCESS = DiffusionConfig(schedule="cosine", prediction="x0", loss="rescaled_mse")
+
+
+def test_round_trip_keeps_weights_config_and_output(tmp_path: Path) -> None:
+    model = tiny_unet()
+    path = tmp_path / "model.safetensors"
+    save_model(path, model.state_dict(), model.config, PROCESS)
+    again, process = load_model(path)
+    assert again.config == model.config
+    assert process == PROCESS
+    with torch.no_grad():
+        assert torch.equal(model(*inputs()), again(*inputs()))
+    assert [p.name for p in tmp_path.iterdir()] == ["model.safetensors"]
+    again.train()(*inputs()).sum().backward()  # loaded weights can be trained on
+
+
+def test_original_checkpoints_convert_both_ways(tmp_path: Path) -> None:
+    model = tiny_unet()
+    flags = flags_from_configs(model.config, PROCESS)
+    torch.save(model.state_dict(), tmp_path / "ema_0.9999_000010.pt")
+    convert_original(tmp_path / "ema_0.9999_000010.pt", tmp_path / "ours.safetensors", flags)
+    ours, process = load_model(tmp_path / "ours.safetensors")
+    assert (ours.config, process) == (model.config, PROCESS)
+    convert_to_original(tmp_path / "ours.safetensors", tmp_path / "back.pt")
+    back = read_original(tmp_path / "back.pt")
+    assert back.keys() == model.state_dict().keys()
+    assert all(torch.equal(v, back[k]) for k, v in model.state_dict().items())
+
+
+def test_half_precision_files_load_as_float32(tmp_path: Path) -> None:
+    model = tiny_unet()
+    half = {k: v.half() for k, v in model.state_dict().items()}
+    save_model(tmp_path / "half.safetensors", half, model.config, PROCESS)
+    again, _ = load_model(tmp_path / "half.safetensors")
+    assert all(p.dtype == torch.float32 for p in again.parameters())
+
+
+def test_files_that_do_not_fit(tmp_path: Path) -> None:
+    weights = tiny_unet().state_dict()
+    path = tmp_path / "m.safetensors"
+    wide = dataclasses.replace(TINY, num_classes=7)
+    save_model(path, weights, wide, PROCESS)
+    with pytest.raises(ModelError, match=r"mlp_shared.0.weight is .*expected"):
+        load_model(path)
+    save_model(path, {k: v for k, v in weights.items() if k != "out.0.bias"}, TINY, PROCESS)
+    with pytest.raises(ModelError, match=r"out.0.bias is missing"):
+        load_model(path)
+    save_model(path, {**weights, "extra": torch.zeros(1)}, TINY, PROCESS)
+    with pytest.raises(ModelError, match="extra is unknown"):
+        load_model(path)
+    save_file({"a": torch.zeros(1)}, path)
+    with pytest.raises(ModelError, match="not a network of ours"):
+        load_model(path)
+    meta = {"format": "spic.unet/1", "unet": json.dumps({"width": 3}), "diffusion": "{}"}
+    save_file({"a": torch.zeros(1)}, path, metadata=meta)
+    with pytest.raises(ModelError, match="UNetConfig cannot be read"):
+        load_model(path)
+    path.write_bytes(b"junk")
+    with pytest.raises(ModelError, match="not a safetensors file"):
+        load_model(path)
+    with pytest.raises(ModelError, match="absent"):
+        load_model(tmp_path / "absent")
+    with pytest.raises(OutputError):
+        save_model(tmp_path / "no" / "m.safetensors", weights, TINY, PROCESS)
+
+
+class Evil:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return print, ("unpickled code ran",)
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+def test_foreign_pickles_run_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "evil.pt").write_bytes(pickle.dumps(Evil()))
+    torch.save({"a": torch.zeros(1), "b": Evil()}, tmp_path / "evil2.pt")
+    (tmp_path / "empty.pt").write_bytes(b"")
+    torch.save({"a": 3}, tmp_path / "number.pt")
+    for name in ("evil.pt", "evil2.pt", "empty.pt", "number.pt", "absent.pt"):
+        with pytest.raises(ModelError, match=name):
+            read_original(tmp_path / name)
+    assert "unpickled" not in capsys.readouterr().out
+
+
+PAPER = """
+    --data_dir D --dataset_mode cityscapes --lr 1e-4 --batch_size 8
+    --attention_resolutions 32,16,8 --diffusion_steps 1000 --image_size 256 --learn_sigma True
+    --noise_schedule linear --num_channels 256 --num_head_channels 64 --num_res_blocks 2
+    --resblock_updown True --use_fp16 True --use_scale_shift_norm True --use_checkpoint True
+    --num_classes 19 --class_cond True --large_size 128 --small_size 64 --no_instance True
+"""
+
+
+def test_the_papers_flags_are_the_defaults_of_our_configs() -> None:
+    words = PAPER.split()
+    flags = {k[2:]: v for k, v in zip(words[::2], words[1::2], strict=True)}
+    unet, process = configs_from_flags(flags)
+    assert unet == UNetConfig(use_checkpoint=True, precision="float16")
+    assert process == DiffusionConfig()
+    assert configs_from_flags(flags_from_configs(unet, process)) == (unet, process)
+
+
+def test_flags_of_every_kind() -> None:
+    unet, process = configs_from_flags(
+        {
+            "image_size": 64,
+            "channel_mult": "1,2",
+            "num_channels": 64,
+            "predict_xstart": "y",
+            "use_kl": True,
+            "rescale_timesteps": "1",
+            "attention_resolutions": [16, 8],
+            "learn_sigma": False,
+            "sigma_small": True,
+        }
+    )
+    assert unet.channel_mult == (1, 2)
+    assert unet.attention_resolutions == (16, 8)
+    assert unet.instance_edges
+    assert unet.num_classes == 151
+    assert process == DiffusionConfig(
+        prediction="x0", loss="rescaled_kl", rescale_timesteps=True, variance="fixed_small"
+    )
+    for name, value in (
+        ("class_cond", "False"),
+        ("num_channels", "many"),
+        ("learn_sigma", "perhaps"),
+        ("noise_schedule", "sigmoid"),
+        ("attention_resolutions", "a,b"),
+    ):
+        with pytest.raises(ModelError, match=name.removeprefix("noise_")):
+            configs_from_flags({name: value})
