@@ -17,6 +17,7 @@ from spic.coarse import bpg
 from spic.errors import (
     BitstreamError,
     CorruptStream,
+    InputError,
     LimitExceeded,
     TruncatedStream,
     UnsupportedProfile,
@@ -119,6 +120,12 @@ def test_quality_orders_size_and_fidelity():
     fidelity = [psnr(coarse.decode(p).y, y) for p in payloads]
     assert sizes == sorted(sizes, reverse=True)
     assert fidelity == sorted(fidelity, reverse=True)
+
+
+def test_a_pyav_without_x265_is_named(monkeypatch):
+    monkeypatch.setattr("av.codecs_available", {"hevc"})
+    with pytest.raises(InputError, match="x265"):
+        coarse.encode(street(16, 16)[0])
 
 
 # ── the short form ────────────────────────────────────────────────────────────────────────────

@@ -52,7 +52,6 @@ X265 = {
     "tu-inter-depth": 1,
 }
 
-
 # Bytes of a BPG file before its width and after its height, up to the first slice's NAL header:
 # 4:2:0 and 4:4:4, coding trees of 64 and 32, all else as x265 4.2 has it under the settings above.
 # Frozen with the format: append, never change.
@@ -92,7 +91,12 @@ class _Sps:
 
 
 def encode(coarse: Coarse, *, qp: int = 33) -> bytes:
-    """The BPG file of a picture; qp is HEVC's, 0 (best) … 51."""
+    """The BPG file of a picture; qp is HEVC's, 0 (best) … 51.
+
+    Raises InputError where PyAV was built without x265, as its wheels never are.
+    """
+    if "libx265" not in av.codecs_available:
+        raise InputError("this PyAV has no x265, which BPG needs: install PyAV's own wheel")
     height, width = coarse.y.shape
     pixel_format = 3 if coarse.cb.shape == coarse.y.shape else 1
     units = _x265(coarse, qp)
@@ -151,7 +155,7 @@ def shorten(file: bytes) -> bytes:
     """A BPG file as the payload of a chunk: what the format knows by heart is left out.
 
     Without the magic; and where everything but the size that precedes the slice data is one of
-    a few usual openings, that opening becomes one byte (FORMAT.md §6). 16 bytes of some 550.
+    a few usual openings, that opening becomes one byte (FORMAT.md §6). 22 bytes of some 550.
     """
     header = _read_header(file)
     for code, (flags, rest) in _OPENINGS.items():

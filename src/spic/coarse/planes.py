@@ -72,7 +72,7 @@ def downscale(rgb: Image, factor: int = 4) -> Image:
     blocks = np.pad(rgb, pad, mode="edge").astype(np.int64)
     blocks = blocks.reshape(-(-height // factor), factor, -1, factor, 3)
     area = factor * factor
-    return ((blocks.sum((1, 3)) + area // 2) // area).astype(np.uint8)
+    return _to_uint8((blocks.sum((1, 3)) + area // 2) // area)
 
 
 def factor(width: int, height: int, coarse_width: int, coarse_height: int) -> int | None:

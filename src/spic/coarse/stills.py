@@ -33,7 +33,7 @@ def encode(rgb: Image, codec: str, quality: int, chroma: str) -> bytes:
     if codec == "jxl" and not _has_jxl():
         raise InputError("JPEG XL needs the package pillow-jxl-plugin")
     options: dict[str, dict[str, Any]] = {
-        "avif": {"speed": 0, "max_threads": 1, "subsampling": ":".join(chroma)},
+        "avif": {"speed": 2, "max_threads": 1, "subsampling": ":".join(chroma)},
         "webp": {"method": 6},
         "jxl": {"effort": 9, "num_threads": 1, "use_container": False},
     }
