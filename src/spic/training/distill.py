@@ -256,7 +256,7 @@ def main(argv: list[str]) -> None:
         ema.update(network)
         run.step += 1
         for name, value in {**parts, "critic": critic_loss, "norm": norm}.items():
-            sums[name] = sums.get(name, 0.0) + float(value) / (25 if name == "semantic" else 50)
+            sums[name] = sums.get(name, 0.0) + value.item() / (25 if name == "semantic" else 50)
         if run.step % 50 == 0:
             run.log(**sums)
             sums = {}
