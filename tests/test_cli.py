@@ -14,6 +14,7 @@ import spic
 from spic import api, cli, pictures
 
 IMAGE, LABELS = street(48, 64)
+REAL = {name: vars(api.Codec)[name] for name in ("segmenter", "receiver")}
 
 
 @pytest.fixture(autouse=True)
@@ -277,6 +278,22 @@ def test_outputs_that_cannot_be_written(photo, capsys):
 def test_full_disk(photo, capsys):
     assert cli.main(["encode", "photo.png", "-o", "/dev/full"]) == 2
     one_line(capsys, "photo.png", "/dev/full", "No space left")
+
+
+@pytest.mark.parametrize("content", [None, b"", b"not a network"])
+def test_missing_and_broken_models(photo, content, monkeypatch, capsys):
+    if content is not None:
+        Path("net.onnx").write_bytes(content)
+    cli.main(["encode", "photo.png"])
+    capsys.readouterr()
+    before = files()
+    for name, member in REAL.items():
+        monkeypatch.setattr(api.Codec, name, member)
+    assert cli.main(["encode", "photo.png", "-o", "new.spic", "--segmenter", "net.onnx"]) == 2
+    one_line(capsys, "photo.png", "net.onnx")
+    assert cli.main(["decode", "photo.spic", "-o", "new.png", "--receiver", "net.onnx"]) == 2
+    one_line(capsys, "photo.spic", "net.onnx")
+    assert files() == before
 
 
 def test_nothing_to_do(capsys):

@@ -80,7 +80,7 @@ def _decode(args: argparse.Namespace) -> int:
 
     def run(job: Job) -> Record:
         assert job.target is not None
-        if args.output is None and job.target.exists():
+        if args.output is None and job.target != STDOUT and job.target.exists():
             raise OutputError(f"{job.target} exists, maybe the original; name the output with -o")
         stream = job.read()
         scene = codec.unpack(stream, only=args.only)
