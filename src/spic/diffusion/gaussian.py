@@ -99,7 +99,7 @@ class Diffusion:
     @cached_property
     def alphas_cumprod(self) -> Array:
         """ᾱ of each step: the share of the picture's variance that is left (DDPM eq. 4)."""
-        return np.cumprod(1.0 - self.betas)
+        return np.cumprod(1.0 - self.betas, dtype=np.float64)
 
     @cached_property
     def alphas_cumprod_prev(self) -> Array:

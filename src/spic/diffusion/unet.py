@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -419,7 +420,8 @@ class SemanticUNet(nn.Module):
         coarse = F.interpolate(coarse, x.shape[2:], mode="bilinear", align_corners=False)
         embedding = self.time_embed(timestep_embedding(t, self.config.num_channels))
         dtype = getattr(torch, self.config.precision)
-        with torch.autocast(x.device.type, dtype, enabled=dtype != torch.float32):
+        half = dtype != torch.float32
+        with torch.autocast(x.device.type, dtype) if half else nullcontext():
             h = torch.cat([x, coarse], dim=1).type(dtype)
             condition = condition.type(dtype)
             skips = []

@@ -1,0 +1,96 @@
+"""What the paper's full configuration costs here. `python -m benchmarks.paper_size`
+
+Builds the network of the published flags (256 channels, 19 classes, pictures of 256×512), saves
+and loads it, runs it forward, and makes one training step (AdamW, gradient checkpointing) of one
+picture. Prints seconds and the largest resident memory so far after each stage.
+`--num_channels 64` and `--size 128x64` try it in small. Wants some 16 GiB and minutes on a CPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from spic.diffusion.checkpoints import load_model, save_model
+from spic.diffusion.gaussian import DiffusionConfig, make_diffusion
+from spic.diffusion.unet import SemanticUNet, UNetConfig, make_condition, parameter_count
+
+PAPER = UNetConfig(use_checkpoint=True)
+
+
+def peak_gib() -> float:
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
+
+
+@contextmanager
+def stage(name: str, report: dict[str, dict[str, float]]) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    report[name] = {"seconds": time.perf_counter() - start, "peak_gib": peak_gib()}
+    print(f"{name:14s} {report[name]['seconds']:8.1f} s   peak {peak_gib():5.1f} GiB", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="benchmarks.paper_size")
+    parser.add_argument("--num_channels", type=int, default=PAPER.num_channels)
+    parser.add_argument("--size", default="512x256", help="WxH (512x256)")
+    parser.add_argument("--precision", default="float32", choices=["float32", "bfloat16"])
+    parser.add_argument("--json", type=Path, metavar="OUT", help="write the figures here, too")
+    args = parser.parse_args()
+    width, height = map(int, args.size.split("x"))
+    config = dataclasses.replace(PAPER, num_channels=args.num_channels, precision=args.precision)
+    process = DiffusionConfig()
+    report: dict[str, dict[str, float]] = {}
+    torch.manual_seed(0)
+
+    with stage("build", report):
+        model = SemanticUNet(config)
+    parameters = parameter_count(model)
+    print(f"{parameters:,} parameters; {width}×{height}, {torch.get_num_threads()} threads")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.safetensors"
+        with stage("save", report):
+            save_model(path, model.state_dict(), config, process)
+        del model
+        with stage("load", report):
+            model, process = load_model(path)
+
+    x0 = torch.rand(1, 3, height, width) * 2 - 1
+    coarse = torch.nn.functional.avg_pool2d(x0, 4)
+    labels = torch.randint(0, 20, (1, height // 16, width // 16))
+    labels = labels.repeat_interleave(16, 1).repeat_interleave(16, 2)
+    condition = make_condition(labels, config.num_classes)
+    diffusion, i, noise = make_diffusion(process), torch.tensor([500]), torch.randn_like(x0)
+    x = diffusion.q_sample(x0, i, noise)
+    with stage("forward", report), torch.no_grad():
+        out = model(x, diffusion.network_time(i), coarse, condition)
+    if not torch.isfinite(out).all():
+        raise SystemExit("the forward pass is not finite")
+
+    model.train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+    with stage("training step", report):
+        out = model(x, diffusion.network_time(i), coarse, condition)
+        loss = diffusion.losses(out, x0, x, i, noise).loss.mean()
+        loss.backward()
+        optimizer.step()
+    if not torch.isfinite(loss):
+        raise SystemExit("the loss is not finite")
+    print(f"loss {loss.item():.4f}")
+    if args.json:
+        args.json.write_text(json.dumps({"parameters": parameters, **report}, indent=1))
+
+
+if __name__ == "__main__":
+    main()

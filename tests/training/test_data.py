@@ -1,0 +1,306 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from spic import coarse
+from spic.errors import InputError
+from spic.palette import CAMVID, CITYSCAPES
+from spic.training.data import SceneFolder, Source, open_source
+from spic.training.data.scenes import instance_edges, resize_picture
+
+RNG = np.random.default_rng(0)
+
+
+def save(path: Path, array: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.asarray(array)).save(path)
+    return path
+
+
+def picture(height: int = 48, width: int = 64) -> np.ndarray[Any, Any]:
+    return RNG.integers(0, 256, (height, width, 3), np.uint8)
+
+
+def ids(*values: int, height: int = 48, width: int = 64) -> np.ndarray[Any, Any]:
+    """A map whose columns go through `values`."""
+    columns = np.asarray(values)[np.arange(width) * len(values) // width]
+    return np.broadcast_to(columns, (height, width)).astype(np.uint8)
+
+
+def make_cityscapes(root: Path, *, train_ids: bool = False) -> None:
+    for city, name in (("ulm", "ulm_000000_000019"), ("jena", "jena_000001_000019")):
+        truth = root / "gtFine/train" / city
+        save(root / "leftImg8bit/train" / city / f"{name}_leftImg8bit.png", picture())
+        save(truth / f"{name}_gtFine_labelIds.png", ids(0, 7, 33, 255))
+        save(truth / f"{name}_gtFine_color.png", picture())
+        save(truth / f"{name}_gtFine_instanceIds.png", ids(7, 26).astype(np.uint16) * 1000)
+        if train_ids:
+            save(truth / f"{name}_gtFine_labelTrainIds.png", ids(255, 0, 18, 255))
+
+
+def make_camvid(root: Path) -> None:
+    for name in ("a", "b"):
+        save(root / "train" / f"{name}.png", picture())
+        save(root / "trainannot" / f"{name}.png", ids(0, 10, 11, 3))
+
+
+def make_ade20k(root: Path) -> None:
+    save(root / "images/training/a.jpg", picture())
+    save(root / "annotations/training/a.png", ids(0, 1, 150, 2))
+
+
+def make_celeba(root: Path) -> None:
+    save(root / "train/images/0.jpg", picture())
+    save(root / "train/labels/0.png", ids(0, 18))
+
+
+def make_coco(root: Path) -> None:
+    save(root / "train_img/0.jpg", picture())
+    save(root / "train_label/0.png", ids(0, 181, 255, 182))
+    save(root / "train_inst/0.png", ids(1, 2))
+
+
+def make_plain(root: Path) -> None:
+    save(root / "images/deep/a.png", picture())
+    save(root / "labels/deep/a.png", ids(0, 1, 2, 200))
+
+
+def scenes(source: Source, size: int = 48, **options: Any) -> SceneFolder:
+    return SceneFolder(source=source, image_size=size, **options)
+
+
+@pytest.mark.parametrize(
+    ("mode", "make", "classes", "columns", "has_edges"),
+    [
+        ("cityscapes", make_cityscapes, None, [19, 0, 18, 19], True),
+        ("cityscapes", make_cityscapes, 35, [0, 7, 33, 34], True),
+        ("camvid", make_camvid, None, [0, 10, 11, 3], False),
+        ("ade20k", make_ade20k, None, [150, 0, 149, 1], False),
+        ("celeba", make_celeba, None, [0, 0, 18, 18], False),
+        ("coco", make_coco, None, [0, 181, 182, 182], True),
+        ("folder", make_plain, 3, [0, 1, 2, 3], False),
+    ],
+)
+def test_every_dataset_reads(
+    tmp_path: Path,
+    mode: str,
+    make: Callable[[Path], None],
+    classes: int | None,
+    columns: list[int],
+    has_edges: bool,
+) -> None:
+    make(tmp_path)
+    source = open_source(mode, tmp_path, "train", num_classes=classes)
+    if classes:
+        assert source.num_classes == classes
+    scene = scenes(source)[0]
+    assert scene.image.shape == (48, 64, 3)
+    assert scene.labels[7, 8::16].tolist() == columns
+    assert scene.coarse.shape == (12, 16, 3)
+    assert (scene.edges is not None) == has_edges
+    if scene.edges is not None:
+        assert scene.edges[5].nonzero()[0].tolist() == [31, 32]
+
+
+def test_train_ids_files_are_used_where_all_are_there(tmp_path: Path) -> None:
+    make_cityscapes(tmp_path, train_ids=True)
+    source = open_source("cityscapes", tmp_path, "train")
+    assert source.entries[0].labels.stem.endswith("labelTrainIds")
+    assert scenes(source)[0].labels[7, 8::16].tolist() == [19, 0, 18, 19]
+    assert [e.name for e in source.entries] == ["jena_000001_000019", "ulm_000000_000019"]
+
+
+def remove(path: str) -> Callable[[Path], None]:
+    return lambda root: (root / path).unlink()
+
+
+@pytest.mark.parametrize(
+    ("mode", "make", "damage", "named"),
+    [
+        (
+            "cityscapes",
+            make_cityscapes,
+            remove("gtFine/train/ulm/ulm_000000_000019_gtFine_labelIds.png"),
+            "ulm_000000_000019_leftImg8bit.png.*ulm_000000_000019_gtFine_labelIds.png is missing",
+        ),
+        (
+            "cityscapes",
+            make_cityscapes,
+            remove("leftImg8bit/train/ulm/ulm_000000_000019_leftImg8bit.png"),
+            "ulm_000000_000019_gtFine_labelIds.png: no picture",
+        ),
+        ("camvid", make_camvid, remove("trainannot/b.png"), "b.png: its label map b.png"),
+        ("camvid", make_camvid, remove("train/b.png"), "trainannot.b.png: no picture"),
+        ("ade20k", make_ade20k, remove("images/training/a.jpg"), "training: no pictures"),
+    ],
+)
+def test_what_is_missing_is_named(
+    tmp_path: Path,
+    mode: str,
+    make: Callable[[Path], None],
+    damage: Callable[[Path], None],
+    named: str,
+) -> None:
+    make(tmp_path)
+    damage(tmp_path)
+    with pytest.raises(InputError, match=named):
+        open_source(mode, tmp_path, "train")
+
+
+def test_folders_and_modes_that_are_not_there(tmp_path: Path) -> None:
+    make_camvid(tmp_path)
+    with pytest.raises(InputError, match="val: no such folder"):
+        open_source("camvid", tmp_path, "val")
+    with pytest.raises(InputError, match="none of ade20k, camvid"):
+        open_source("imagenet", tmp_path, "train")
+    with pytest.raises(InputError, match=r"leftImg8bit.train: no such folder"):
+        open_source("cityscapes", tmp_path, "train")
+    with pytest.raises(InputError, match="CamVid has 11"):
+        open_source("camvid", tmp_path, "train", num_classes=12)
+    with pytest.raises(InputError, match=r"19 .*35"):
+        open_source("cityscapes", tmp_path, "train", num_classes=20)
+
+
+def test_files_that_do_not_fit(tmp_path: Path) -> None:
+    make_camvid(tmp_path)
+    folder = scenes(open_source("camvid", tmp_path, "train"))
+    save(tmp_path / "trainannot/a.png", ids(0, 1, width=60))
+    with pytest.raises(InputError, match=r"trainannot.a.png is 60×48"):
+        folder[0]
+    save(tmp_path / "trainannot/a.png", picture())
+    with pytest.raises(InputError, match=r"a.png: a label map holds 8-bit ids"):
+        folder[0]
+    (tmp_path / "train/a.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    with pytest.raises(InputError, match=r"train.a.png: cannot be read"):
+        folder[0]
+    assert folder[1].name == "b"
+
+
+def test_predicted_maps_replace_human_ones(tmp_path: Path) -> None:
+    root, predicted = tmp_path / "data", tmp_path / "predicted"
+    make_camvid(root)
+    save(predicted / "a.png", CAMVID.table()[ids(3, 3, 11, 7, height=24, width=32)])
+    save(predicted / "deep/b.png", ids(2, 200))
+    source = open_source("camvid", root, "train", generated_semantic=predicted)
+    folder = scenes(source)
+    assert folder[0].labels[7, 8::16].tolist() == [3, 3, 11, 7]
+    assert folder[0].labels.shape == (48, 64)
+    assert folder[1].labels[7, 8::32].tolist() == [2, 11]
+    save(predicted / "a.png", np.full((4, 4, 3), 77, np.uint8))
+    with pytest.raises(InputError, match=r"a.png: \(77, 77, 77\) is not a colour of camvid"):
+        folder[0]
+    (predicted / "a.png").unlink()
+    with pytest.raises(InputError, match=r"a.png: its predicted label map .*a.png is missing"):
+        open_source("camvid", root, "train", generated_semantic=predicted)
+
+
+def test_predicted_cityscapes_maps_by_either_name(tmp_path: Path) -> None:
+    root, predicted = tmp_path / "data", tmp_path / "predicted"
+    make_cityscapes(root)
+    colours = CITYSCAPES.table()
+    save(predicted / "ulm_000000_000019_leftImg8bit.png", colours[ids(5, 5)])
+    save(predicted / "jena_000001_000019.png", colours[ids(6, 6)])
+    source = open_source("cityscapes", root, "train", generated_semantic=predicted)
+    assert [scenes(source)[i].labels[0, 0] for i in (0, 1)] == [6, 5]
+
+
+def test_ready_made_coarse_pictures(tmp_path: Path) -> None:
+    root, ready = tmp_path / "data", tmp_path / "coarse"
+    make_camvid(root)
+    mine = picture(10, 14)
+    save(ready / "a.png", mine)
+    planes = coarse.from_rgb(picture(12, 16))
+    (ready / "b.bpg").write_bytes(coarse.bpg.encode(planes, qp=30))
+    folder = scenes(open_source("camvid", root, "train", coarse_path=ready))
+    np.testing.assert_array_equal(folder[0].coarse, mine)
+    assert folder[1].coarse.shape == (12, 16, 3)
+    (ready / "b.bpg").write_bytes(b"BPG\xfb")
+    with pytest.raises(InputError, match=r"b.bpg"):
+        folder[1]
+    (ready / "b.bpg").unlink()
+    with pytest.raises(InputError, match=r"b.png: its coarse picture"):
+        open_source("camvid", root, "train", coarse_path=ready)
+
+
+def test_coarse_pictures_are_those_of_the_codec_and_are_cached(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_camvid(tmp_path / "data")
+    cache = tmp_path / "cache"
+    folder = scenes(open_source("camvid", tmp_path / "data", "train"), cache=cache)
+    scene = folder[0]
+    sent = coarse.encode(coarse.downscale(scene.image, 4), quality=35)
+    np.testing.assert_array_equal(scene.coarse, coarse.to_rgb(coarse.decode(sent)))
+    (stored,) = (p for p in cache.rglob("*") if p.is_file())
+    assert stored.read_bytes() == sent
+
+    encode = coarse.encode
+
+    def refuse(*_: Any, **__: Any) -> bytes:
+        raise AssertionError("coded again")
+
+    monkeypatch.setattr(coarse, "encode", refuse)
+    np.testing.assert_array_equal(folder[0].coarse, scene.coarse)
+    monkeypatch.setattr(coarse, "encode", encode)
+    stored.write_bytes(sent[:5])  # a damaged file is made anew
+    np.testing.assert_array_equal(folder[0].coarse, scene.coarse)
+    assert stored.read_bytes() == sent
+
+
+def test_halving_then_bicubic() -> None:
+    image = Image.fromarray(picture(240, 400))
+    step = image.resize((200, 120), Image.Resampling.BOX).resize((100, 60), Image.Resampling.BOX)
+    expected = step.resize((50, 30), Image.Resampling.BOX)
+    np.testing.assert_array_equal(resize_picture(image, 30), expected)
+    expected = step.resize((83, 50), Image.Resampling.BICUBIC)
+    np.testing.assert_array_equal(resize_picture(image, 50), expected)
+    assert resize_picture(image, 480).size == (800, 480)
+
+
+def test_instances_are_sampled_where_labels_are(tmp_path: Path) -> None:
+    make_coco(tmp_path)
+    striped = ids(*range(29), height=48)
+    save(tmp_path / "train_label/0.png", striped)
+    save(tmp_path / "train_inst/0.png", striped.astype(np.uint16) * 1000)
+    scene = scenes(open_source("coco", tmp_path, "train"), 17)[0]
+    assert scene.edges is not None
+    np.testing.assert_array_equal(scene.edges, instance_edges(scene.labels))
+
+
+def test_edges_lie_on_both_sides_of_a_border() -> None:
+    square = np.zeros((5, 5), np.uint16)
+    square[1:4, 1:4] = 26_001
+    edges = instance_edges(square)
+    assert edges.sum() == 8 + 12  # the inner ring of the square, and its 4-neighbours
+    assert edges[2, 2] == 0
+    assert edges[0, 0] == 0
+
+
+def test_cityscapes_sample(shared: Path) -> None:
+    source = open_source("cityscapes", shared / "data/cityscapes", "train")
+    assert len(source.entries) == 8
+    scene = scenes(source, 256)[3]
+    assert scene.image.shape == (256, 512, 3)
+    assert scene.coarse.shape == (64, 128, 3)
+    assert scene.labels.max() <= 19
+    assert (scene.labels[-30] == 19).any()  # the ego vehicle is void
+    assert scene.edges is not None
+    assert 0.005 < scene.edges.mean() < 0.3
+    full = open_source("cityscapes", shared / "data/cityscapes", "train", num_classes=35)
+    assert {0, 1, 7} < set(np.unique(scenes(full, 256)[3].labels).tolist())
+
+
+def test_camvid(shared: Path) -> None:
+    source = open_source("camvid", shared / "data/camvid", "val")
+    assert len(source.entries) == 101
+    scene = scenes(source, 256)[0]
+    assert scene.image.shape == (256, 341, 3)
+    assert scene.coarse.shape == (64, 86, 3)
+    assert scene.labels.max() <= 11
+    assert len(open_source("camvid", shared / "data/camvid", "train").entries) == 367
