@@ -3,7 +3,7 @@
     python benchmarks/rate.py PICTURES [--size 341x256] [--labels MAPS] [--quality 3,5] [--json OUT]
 
 PICTURES is any folder. Label maps come from the segmenter unless --labels names a folder of index
-maps under the same names; one file of each picture is unpacked again and its labels compared.
+maps under the same names; every file is unpacked again and its labels compared.
 """
 
 from __future__ import annotations
@@ -39,22 +39,26 @@ def main() -> None:
     totals = {q: np.zeros(4) for q in args.quality}
     count = 0
     for path, picture in tqdm(load_pictures(args), unit="picture", disable=None):
-        given = load_labels(args.labels / f"{path.stem}.png", args.size) if args.labels else None
-        ladder = codec.ladder(
-            picture,
-            levels=args.quality,
-            labels=given,
-            palette=args.palette,
-            coarse_codec=args.coarse_codec,
-        )
-        for quality, stream in ladder:
+        if args.labels:
+            labels = load_labels(args.labels / f"{path.stem}.png", args.size)
+            palette: int | str = args.palette
+        else:
+            labels = codec.segmenter(picture)
+            palette = getattr(codec.segmenter, "palette", 1)
+        for quality in args.quality:
+            stream = codec.encode(
+                picture,
+                labels=labels,
+                palette=palette,
+                quality=quality,
+                coarse_codec=args.coarse_codec,
+            )
+            if not np.array_equal(spic.unpack(stream, only="labels").labels, labels):
+                raise SystemExit(f"{path}: the label map came back changed")
             info = spic.info(stream)
             pixels = info["width"] * info["height"]
             parts = [info["chunks"]["labels"], info["chunks"]["coarse"], info["overhead"]]
             totals[quality] += 8 * np.array([*parts, info["bytes"]]) / pixels
-        labels = spic.unpack(stream, only="labels").labels
-        if not np.array_equal(labels, codec.segmenter(picture) if given is None else given):
-            raise SystemExit(f"{path}: the label map came back changed")
         count += 1
     if not count:
         raise SystemExit(f"{args.folder}: no pictures")

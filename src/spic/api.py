@@ -7,7 +7,7 @@ decode = unpack + synthesize (receiver)
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -117,45 +117,10 @@ class Codec:
             RateError: no level reaches `target_bpp`; the message names the least that is reached.
             ModelError: the segmenter cannot be loaded.
         """
-        levels = [quality] if target_bpp is None else sorted(QUALITY, reverse=True)
-        ladder = self.ladder(
-            image,
-            levels=levels,
-            labels=labels,
-            palette=palette,
-            coarse_codec=coarse_codec,
-            max_side=max_side,
-        )
-        least = float("inf")
-        for _, stream in ladder:
-            bpp = info(stream)["bpp"]
-            if target_bpp is None or bpp <= target_bpp:
-                return stream
-            least = min(least, bpp)
-        raise RateError(
-            f"{target_bpp:g} bpp cannot be reached: the least for this picture is {least:.4f} bpp"
-        )
-
-    def ladder(
-        self,
-        image: PIL.Image.Image | npt.NDArray[np.uint8],
-        *,
-        levels: Iterable[int] = QUALITY,
-        labels: npt.NDArray[np.uint8] | None = None,
-        palette: int | str | None = None,
-        coarse_codec: str = "bpg",
-        max_side: int | None = None,
-    ) -> Iterator[tuple[int, bytes]]:
-        """One picture at several quality levels: (level, stream) for each, in the order given.
-
-        The label map is found and coded once. Arguments and errors are those of `encode`.
-        """
         from spic import coarse, pictures
-        from spic import labels as label_coder
 
-        levels = list(levels)
-        if unknown := set(levels) - set(QUALITY):
-            raise InputError(f"quality is {min(QUALITY)}…{max(QUALITY)}, not {unknown.pop()}")
+        if quality not in QUALITY:
+            raise InputError(f"quality is {min(QUALITY)}…{max(QUALITY)}, not {quality}")
         pixels = pictures.to_rgb(image)
         number = _palette_id(palette)
         if labels is not None:
@@ -163,26 +128,22 @@ class Codec:
             codec.check_labels(labels, width=width, height=height, palette=number)
         if max_side is not None:
             pixels, labels = pictures.shrink(pixels, labels, max_side)
-        height, width = pixels.shape[:2]
         if labels is None:
             labels = self.segmenter(pixels)
             number = getattr(self.segmenter, "palette", CAMVID.id)
-            codec.check_labels(labels, width=width, height=height, palette=number)
-        label_payload = label_coder.encode(labels)
-        for level in levels:
+
+        def pack(level: int) -> bytes:
             small = coarse.downscale(pixels, QUALITY[level].factor)
-            payload = coarse.encode(small, codec=coarse_codec, quality=QUALITY[level].qp)
-            yield (
-                level,
-                codec.pack(
-                    width=width,
-                    height=height,
-                    labels=label_payload,
-                    coarse=payload,
-                    coarse_codec=coarse_codec,
-                    palette=number,
-                ),
+            return codec.pack(
+                width=pixels.shape[1],
+                height=pixels.shape[0],
+                labels=labels,
+                coarse=coarse.encode(small, codec=coarse_codec, quality=QUALITY[level].qp),
+                coarse_codec=coarse_codec,
+                palette=number,
             )
+
+        return pack(quality) if target_bpp is None else _best_within(target_bpp, pack)
 
     def decode(self, stream: bytes, *, steps: int = 4, seed: int = 0) -> PIL.Image.Image:
         """The picture that the receiver makes of a stream; RGB, of the size in the stream.
@@ -285,6 +246,26 @@ def encode(
 def decode(stream: bytes, *, steps: int = 4, seed: int = 0) -> PIL.Image.Image:
     """`Codec.decode`, where everything is explained, with the bundled receiver."""
     return shared().decode(stream, steps=steps, seed=seed)
+
+
+def _best_within(target_bpp: float, pack: Callable[[int], bytes]) -> bytes:
+    """The stream of the highest level at or under the target, by bisection; raises RateError."""
+    levels = sorted(QUALITY)
+    streams = {levels[0]: pack(levels[0])}
+    least = info(streams[levels[0]])["bpp"]
+    if least > target_bpp:
+        raise RateError(
+            f"{target_bpp:g} bpp cannot be reached: the least for this picture is {least:.4f} bpp"
+        )
+    low, high = 0, len(levels)  # low fits, high does not
+    while high - low > 1:
+        middle = (low + high) // 2
+        stream = pack(levels[middle])
+        if info(stream)["bpp"] <= target_bpp:
+            low, streams[levels[middle]] = middle, stream
+        else:
+            high = middle
+    return streams[levels[low]]
 
 
 def _palette_id(palette: int | str | None) -> int:

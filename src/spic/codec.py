@@ -29,7 +29,7 @@ def pack(
     *,
     width: int,
     height: int,
-    labels: LabelMap | bytes | None = None,
+    labels: LabelMap | None = None,
     coarse: bytes | None = None,
     coarse_codec: str = "bpg",
     palette: int = CAMVID.id,
@@ -39,8 +39,7 @@ def pack(
 
     Args:
         width, height: of the picture, in pixels.
-        labels: uint8 (height, width), ids of the palette, sent lossless; or the payload of such a
-            map from `spic.labels.encode`, taken as it is.
+        labels: uint8 (height, width), ids of the palette; sent lossless.
         coarse: payload from `spic.coarse.encode`.
         coarse_codec: which codec that payload is of, one of CODECS.
         palette: id of the palette (`spic.palette`).
@@ -52,18 +51,19 @@ def pack(
     """
     if coarse_codec not in CODECS:
         raise InputError(f"coarse codec {coarse_codec!r} is not one of {', '.join(CODECS)}")
-    if labels is not None and not isinstance(labels, bytes):
+    payload = None
+    if labels is not None:
         check_labels(labels, width=width, height=height, palette=palette)
         from spic import labels as coder
 
-        labels = coder.encode(labels)
+        payload = coder.encode(labels)
     return container.write(
         Container(
             width=width,
             height=height,
             palette=palette,
             model=model,
-            labels=labels,
+            labels=payload,
             coarse=coarse,
             coarse_type=CODECS[coarse_codec],
         )
