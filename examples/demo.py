@@ -67,7 +67,8 @@ def show(
     info = spic.info(stream)
     print(
         f"{title}: {info['width']}×{info['height']}, {info['bytes']} bytes, "
-        f"{info['bpp']:.4f} bpp {info['chunks']}"
+        f"{info['bpp']:.4f} bpp: "
+        + ", ".join(f"{name} {size}" for name, size in info["chunks"].items())
     )
     scene = spic.unpack(stream)
     start = time.perf_counter()

@@ -1,0 +1,90 @@
+"""The demo and the benchmarks of the whole codec run, with stand-ins for the networks."""
+
+import importlib
+import json
+import shutil
+
+import PIL.Image
+import pytest
+from conftest import HAVE_MODELS, ROOT, FakeReceiver, FakeSegmenter, street
+
+from spic import api
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(api.Codec, "segmenter", FakeSegmenter())
+    monkeypatch.setattr(api.Codec, "receiver", FakeReceiver())
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    monkeypatch.chdir(tmp_path)
+    for kind in ("pictures", "maps"):
+        (tmp_path / kind).mkdir()
+    for i in range(2):
+        picture, labels = street(48, 64, seed=i)
+        PIL.Image.fromarray(picture).save(f"pictures/{i}.png")
+        PIL.Image.fromarray(labels).save(f"maps/{i}.png")
+    return tmp_path
+
+
+def run(monkeypatch, name, *arguments):
+    monkeypatch.setattr("sys.argv", [name, *arguments])
+    return importlib.import_module(name).main()
+
+
+@pytest.mark.parametrize("labels", [[], ["--labels", "maps"]])
+def test_rate(folder, monkeypatch, capsys, labels):
+    run(
+        monkeypatch, "rate", "pictures", *labels, "--size", "32x24", "--quality", "1,9",
+        "--json", "out.json",
+    )  # fmt: skip
+    result = json.loads((folder / "out.json").read_text())
+    low, high = result["levels"]
+    printed = capsys.readouterr().out
+    assert result["pictures"] == 2
+    assert (low["quality"], high["quality"]) == (1, 9)
+    assert low["coarse_bpp"] < high["coarse_bpp"]
+    for level in (low, high):
+        parts = level["labels_bpp"] + level["coarse_bpp"] + level["header_bpp"]
+        assert level["bpp"] == pytest.approx(parts)
+        assert f"{level['bpp']:.4f}" in printed
+
+
+def test_rate_of_nothing(folder, monkeypatch):
+    (folder / "empty").mkdir()
+    with pytest.raises(SystemExit, match="no pictures"):
+        run(monkeypatch, "rate", "empty")
+
+
+def test_speed_warm(folder):
+    speed = importlib.import_module("speed")
+    times = speed.measure_warm([street(48, 64)[0]] * 2)
+    assert {"encode", "unpack", "decode, 1 step", "decode, 4 steps"} <= times.keys()
+    assert all(seconds >= 0 for seconds in times.values())
+
+
+@pytest.mark.skipif(not HAVE_MODELS, reason="command lines need the models")
+def test_speed_cold(folder):
+    speed = importlib.import_module("speed")
+    seconds, peak = speed.command(["info", str(ROOT / "vectors/street.spic")], folder)
+    assert 0 < seconds < 60
+    assert 10 < peak < 4000
+
+
+def test_demo_of_a_picture(folder, monkeypatch, capsys):
+    assert run(monkeypatch, "demo", "pictures/0.png") == 0
+    assert {p.name for p in (folder / "demo").iterdir()} == {"0.spic", "0.png", "side-by-side.png"}
+    assert "bpp" in capsys.readouterr().out
+    assert run(monkeypatch, "demo", "maps") == 2
+    assert "demo: " in capsys.readouterr().err
+
+
+def test_demo_of_the_street(folder, monkeypatch, capsys):
+    demo = importlib.import_module("demo")
+    monkeypatch.setattr(demo, "STREET", folder / "street.spic")
+    assert run(monkeypatch, "demo") == 2
+    assert "street.spic" in capsys.readouterr().err
+    shutil.copy(ROOT / "vectors/street.spic", folder)
+    assert run(monkeypatch, "demo") == 0
+    with PIL.Image.open("demo/side-by-side.png") as sheet:
+        assert sheet.size == (3 * (341 + 8) + 8, 2 * (256 + 22 + 8) + 8)
