@@ -81,6 +81,10 @@ class TimestepSampler(Protocol):
         """Learns from the unweighted losses (all processes' together) at steps t."""
         ...
 
+    def state_dict(self) -> dict[str, Tensor]: ...
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None: ...
+
 
 def _draw(
     probability: npt.NDArray[np.float64], batch: int, generator: np.random.Generator

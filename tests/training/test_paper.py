@@ -1,0 +1,223 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from spic.diffusion.checkpoints import load_model
+from spic.errors import InputError, ModelError
+from spic.training import paper
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five small CamVid-like scenes: colour follows the label, so there is something to learn."""
+    root = tmp_path_factory.mktemp("camvid")
+    rng = np.random.default_rng(0)
+    for split in ("train", "val"):
+        for name in range(5):
+            labels = np.repeat(np.repeat(rng.integers(0, 12, (4, 6), np.uint8), 16, 0), 16, 1)
+            image = (labels[..., None] * [20, 10, 5]).astype(np.uint8)
+            for folder, array in ((split, image), (f"{split}annot", labels)):
+                (root / folder).mkdir(exist_ok=True)
+                Image.fromarray(array).save(root / folder / f"{name}.png")
+    return root
+
+
+def flags(data: Path, out: Path, **changes: Any) -> list[str]:
+    chosen = {
+        "data_dir": data, "dataset_mode": "camvid", "out": out, "image_size": 16,
+        "channel_mult": "1,1", "num_channels": 32, "num_res_blocks": 1, "num_classes": 11,
+        "attention_resolutions": "8", "num_head_channels": 16, "no_instance": True,
+        "learn_sigma": True, "resblock_updown": True, "batch_size": 2, "lr": 1e-3,
+        "drop_rate": 0.2, "steps": 6, "log_interval": 2, "save_interval": 3, "workers": 0,
+        "sheet_size": 0, "ema_rate": "0.9,0.5", "schedule_sampler": "loss-second-moment",
+        "lr_anneal_steps": 20,
+    }  # fmt: skip
+    chosen.update(changes)
+    return [word for k, v in chosen.items() for word in (f"--{k}", str(v))]
+
+
+def weights(out: Path, rate: str = "0.9") -> dict[str, torch.Tensor]:
+    return dict(load_model(out / f"ema_{rate}.safetensors")[0].state_dict())
+
+
+def largest_gap(a: Path, b: Path) -> float:
+    one, two = weights(a), weights(b)
+    return max(float((one[k] - two[k]).abs().max()) for k in one)
+
+
+@pytest.fixture(scope="module")
+def straight(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("straight") / "run"
+    paper.main(flags(data, out, steps=20, save_interval=5, sheet_size=2))
+    return out
+
+
+def test_a_run_leaves_everything_behind(straight: Path) -> None:
+    assert sorted(p.name for p in straight.glob("*.safetensors")) == [
+        "ema_0.5.safetensors",
+        "ema_0.9.safetensors",
+    ]
+    kept = sorted(p.name for p in (straight / "checkpoints").iterdir())
+    assert kept == [f"state-{step:09d}.pt" for step in (10, 15, 20)]
+    log = [json.loads(line) for line in (straight / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in log] == list(range(2, 21, 2))
+    assert {"loss", "mse", "vb", "images_per_s"} < log[-1].keys()
+    assert any(key.startswith("loss_q") for key in log[-1])
+    with Image.open(straight / "sheets/000000020.png") as sheet:
+        assert sheet.size == (4 * 20, 2 * 16)
+    config = json.loads((straight / "config.json").read_text())
+    assert config["train"]["drop_rate"] == 0.2
+    assert config["unet"]["num_classes"] == 11
+
+
+def test_it_learns(straight: Path) -> None:
+    log = [json.loads(line) for line in (straight / "log.jsonl").read_text().splitlines()]
+    assert np.mean([line["mse"] for line in log[-3:]]) < 0.95 * log[0]["mse"]
+
+
+class Killed(Exception):
+    pass
+
+
+def test_a_killed_run_goes_on_as_if_it_had_not_been(
+    straight: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    argv = flags(data, tmp_path / "run", steps=20, save_interval=5)
+    step = paper.Trainer.make_step
+
+    def dies(self: paper.Trainer, batch: Any) -> Any:
+        if self.step == 12:
+            raise Killed
+        return step(self, batch)
+
+    monkeypatch.setattr(paper.Trainer, "make_step", dies)
+    with pytest.raises(Killed):
+        paper.main(argv)
+    monkeypatch.undo()
+    torch.rand(100)  # whatever happens to global generators in between
+    paper.main(argv)
+    assert largest_gap(straight, tmp_path / "run") <= 1e-5
+
+
+def test_microbatches_change_nothing(data: Path, tmp_path: Path) -> None:
+    for name, micro in (("whole", -1), ("micro", 1)):
+        paper.main(flags(data, tmp_path / name, steps=3, batch_size=3, microbatch=micro))
+    # AdamW's first steps have the size of lr whatever the gradient: signs of tiny ones may differ.
+    assert largest_gap(tmp_path / "whole", tmp_path / "micro") < 1e-4
+
+
+def test_two_processes_do_what_one_does_with_twice_the_batch(data: Path, tmp_path: Path) -> None:
+    paper.main(flags(data, tmp_path / "one", steps=3, batch_size=4))
+    two = tmp_path / "two"
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    done = subprocess.run(
+        [*command, "-m", "spic.training.paper", *flags(data, two, steps=3, batch_size=2)],
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert largest_gap(tmp_path / "one", two) < 1e-4
+
+
+def test_fine_tuning_begins_with_the_given_weights(
+    straight: Path, data: Path, tmp_path: Path
+) -> None:
+    torch.save(weights(straight), tmp_path / "model000020.pt")
+    for number, given in enumerate((straight / "ema_0.9.safetensors", tmp_path / "model000020.pt")):
+        config, unet, process = paper.parse(
+            flags(data, tmp_path / f"tuned{number}", resume_checkpoint=given)
+        )
+        trainer = paper.Trainer(config, unet, process)
+        assert trainer.step == 0
+        assert all(
+            torch.equal(v, weights(straight)[k]) for k, v in trainer.network.state_dict().items()
+        )
+        average = trainer.ema[0.9]
+        assert all(torch.equal(v, average[k]) for k, v in weights(straight).items())
+
+
+def test_a_loss_that_is_not_finite_stops_and_names_the_files(data: Path, tmp_path: Path) -> None:
+    config, unet, process = paper.parse(flags(data, tmp_path / "run"))
+    trainer = paper.Trainer(config, unet, process)
+    with torch.no_grad():
+        next(trainer.network.parameters()).fill_(float("nan"))
+    with pytest.raises(ModelError, match=r"step 0: the loss is nan; in the batch: \d, \d"):
+        trainer.train()
+
+
+def test_a_run_is_not_continued_as_another(straight: Path, data: Path) -> None:
+    with pytest.raises(ModelError, match=r"num_channels is 64, but .* began with 32"):
+        paper.main(flags(data, straight, num_channels=64))
+    with pytest.raises(ModelError, match="batch_size × processes is 3"):
+        paper.main(flags(data, straight, batch_size=3))
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"num_classes": 19}, "11 classes"),
+        ({"batch_size": 0}, "batch_size"),
+        ({"microbatch": 3}, "microbatch"),
+        ({"ema_rate": "0.9,x"}, "ema_rate"),
+        ({"lr": "fast"}, "lr takes float"),
+        ({"small_size": 7}, "small_size"),
+        ({"no_instance": False}, "no_instance"),
+        ({"num_channels": 20}, "num_channels"),
+        ({"schedule_sampler": "best"}, "schedule_sampler"),
+        ({"resume_checkpoint": "absent.pt"}, "absent.pt"),
+    ],
+)
+def test_impossible_runs_are_refused_by_name(
+    data: Path, tmp_path: Path, changes: dict[str, Any], named: str
+) -> None:
+    with pytest.raises((ModelError, InputError), match=named):
+        paper.main(flags(data, tmp_path / "run", **changes))
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_the_published_flags_and_presets() -> None:
+    published = "--data_dir D " + paper.CITYSCAPES
+    config, unet, process = paper.parse(published.split())
+    again = paper.parse(["--data_dir", "D", "--preset", "paper-cityscapes"])
+    assert again == (config, unet, process)
+    assert config.batch_size == 8
+    assert unet.num_channels == 256
+    assert paper.geometry(config, unet) == (4, (256, 512))
+    config, _, _ = paper.parse(["--data_dir", "D", "--preset", "paper-cityscapes", "--lr", "2e-5"])
+    assert config.lr == 2e-5
+    config, unet, _ = paper.parse(["--data_dir", "D", "--preset", "camvid-small"])
+    assert paper.geometry(config, unet) == (4, (256, 320))
+
+
+def test_crops_keep_coarse_and_fine_together() -> None:
+    from spic.training.data import TrainingScene
+
+    y, x = np.mgrid[0:64, 0:96].astype(np.uint8)
+    image = np.stack([y, x, 0 * x], -1)
+    scene = TrainingScene(name="s", image=image, labels=x, edges=y, coarse=image[::4, ::4])
+    seen = set()
+    for seed in range(20):
+        part = paper.crop(scene, (32, 64), 4, np.random.default_rng(seed), flip=True)
+        mirrored = part.labels[0, 0] > part.labels[0, 1]
+        fine = part.image[::4, 3::4] if mirrored else part.image[::4, ::4]
+        np.testing.assert_array_equal(fine, part.coarse)
+        np.testing.assert_array_equal(part.labels, part.image[..., 1])
+        np.testing.assert_array_equal(part.edges, part.image[..., 0])
+        seen.add((bool(mirrored), int(part.image[0, 0, 0])))
+    assert {m for m, _ in seen} == {True, False}
+    assert len(seen) > 6
