@@ -137,7 +137,9 @@ class CompactNet(nn.Module):
         emb = self.embed_noise(torch.cat([noise[:, None], angles.sin(), angles.cos()], 1))
         semantic = self.embed_labels(labels)
         one = torch.ones_like(semantic[:, :1])
-        x = self.stem(torch.cat([F.pixel_unshuffle(noisy, PATCH), coarse, semantic, one], 1))
+        # Three coarse channels against forty-eight noisy ones: the gains let them be heard.
+        inputs = [F.pixel_unshuffle(noisy, PATCH), 4 * coarse, 2.5 * semantic, one]
+        x = self.stem(torch.cat(inputs, 1))
         skips = [x]
         blocks = iter(self.encoder)
         for level in range(len(self.config.widths)):
@@ -191,5 +193,6 @@ def denoise(
     data = network.config.sigma_data
     s = sigma[:, None, None, None]
     total = (s**2 + data**2).sqrt()
-    raw = network(noisy / total, coarse, labels, sigma.log() / 4)
+    # Not of unit variance: where the input is mostly noise, what was sent must count.
+    raw = network(noisy * (data / total**2), coarse, labels, sigma.log() / 4)
     return noisy * (data**2 / total**2) + raw.float() * (s * data / total)

@@ -19,7 +19,7 @@ def sigmas(steps: int, sigma_max: float, sigma_min: float = 0.02, rho: float = 3
 
 
 def draw_sigma(
-    count: int, generator: torch.Generator, mean: float = -1.6, std: float = 1.0
+    count: int, generator: torch.Generator, mean: float = -1.1, std: float = 1.0
 ) -> Tensor:
     """Log-normal training noise levels (Karras et al. 2022, table 1)."""
     return (torch.randn(count, generator=generator) * std + mean).exp()

@@ -127,7 +127,7 @@ def iou(matrix: np.ndarray) -> np.ndarray:
 def predict(network: nn.Module, image: np.ndarray) -> np.ndarray:
     """Label map, uint8 (H, W), of a picture, uint8 (H, W, 3), of any size."""
     height, width = image.shape[:2]
-    x = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float() / 255
+    x = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 255
     x = F.pad(x, (0, -width % 32, 0, -height % 32), mode="replicate")
     logits = F.interpolate(network(x), scale_factor=2, mode="bilinear", align_corners=False)
     return logits[0, :, :height, :width].argmax(0).to(torch.uint8).numpy()
@@ -172,7 +172,7 @@ def main(argv: list[str]) -> None:
         facades = load_pairs(args.data / "labelmefacade/images", args.data / "labelmefacade/labels")
     val = load_pairs(args.data / "camvid/val", args.data / "camvid/valannot", (341, 256))
     counts = sum(np.bincount(p.labels.ravel(), minlength=256)[:CLASSES] for p in camvid)
-    weight = torch.tensor((np.median(counts) / counts) ** 0.5, dtype=torch.float32)
+    weight = torch.tensor((np.median(counts) / counts) ** 0.25, dtype=torch.float32)
 
     network = SegmentationNet(config)
     network.backbone.load_state_dict(imagenet(args.backbone).state_dict())
