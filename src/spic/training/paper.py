@@ -620,13 +620,14 @@ def parse(argv: Sequence[str]) -> tuple[TrainConfig, UNetConfig, DiffusionConfig
         if name not in given:
             raise ModelError(f"--{name} is missing")
     unet, process = configs_from_flags(given)
-    values = {k: _value(k, v, str(fields[k].type)) for k, v in given.items() if k in fields}
+    values = {k: typed(k, v, str(fields[k].type)) for k, v in given.items() if k in fields}
     config = TrainConfig(**values)
     geometry(config, unet)
     return config, unet, process
 
 
-def _value(name: str, text: str, kind: str) -> Any:
+def typed(name: str, text: str, kind: str) -> Any:
+    """A flag's text as what its field holds. Raises ModelError."""
     try:
         if kind == "bool":
             return {"true": True, "false": False, "1": True, "0": False}[text.lower()]

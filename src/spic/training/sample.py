@@ -1,0 +1,194 @@
+"""Pictures of the paper's network, under the original's flags. `python -m spic.training.sample`
+
+Every picture is coded into a `.spic` file, and it is from that file that it is rebuilt: so the
+file's size is the rate of the sample beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from spic import coarse as coarse_codec
+from spic import codec, pictures
+from spic.diffusion.checkpoints import build, load_model, read_original
+from spic.diffusion.flags import DEFAULTS, configs_from_flags
+from spic.diffusion.gaussian import DiffusionConfig
+from spic.diffusion.receiver import SamplingConfig, reconstruct
+from spic.diffusion.unet import SemanticUNet
+from spic.errors import ModelError, OutputError
+from spic.palette import INDICES, PALETTES
+from spic.training.data import TrainingScene
+from spic.training.paper import PRESETS, TrainConfig, geometry, open_scenes, typed
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SampleConfig:
+    """What is sampled and where to; names are the original's flags."""
+
+    model_path: str
+    """Weights: ours, or a `.pt` of the original (with the flags that it was trained with)."""
+    results_path: str
+    """Gets images, labels, samples, compressed and spic, a file of each per picture."""
+    num_samples: int = 60
+    """Pictures, from the first; 0 for all."""
+    split: str = "val"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.num_samples < 0:
+            raise ModelError("num_samples cannot be negative")
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """One rebuilt picture; bpp is 0 where a ready-made coarse picture has no file of ours."""
+
+    name: str
+    bpp: float
+    seconds: float
+
+
+def sample_scene(
+    model: SemanticUNet,
+    process: DiffusionConfig,
+    scene: TrainingScene,
+    folder: Path,
+    *,
+    palette: int,
+    factor: int,
+    quality: int,
+    ready: bool,
+    sampling: SamplingConfig,
+    seed: int,
+) -> Sampled:
+    """Codes, rebuilds and writes one scene. `ready`: its coarse picture was not made by us."""
+    height, width = scene.labels.shape
+    stream, labels, coarse = b"", scene.labels, scene.coarse
+    if not ready:
+        small = coarse_codec.downscale(scene.image, factor)
+        stream = codec.pack(
+            width=width,
+            height=height,
+            labels=scene.labels,
+            coarse=coarse_codec.encode(small, quality=quality),
+            palette=palette,
+        )
+        received = codec.unpack(stream)
+        assert received.labels is not None
+        assert received.coarse is not None
+        labels, coarse = received.labels, coarse_codec.to_rgb(received.coarse)
+    began = time.perf_counter()
+    picture = reconstruct(
+        model, process, labels, coarse, edges=scene.edges, sampling=sampling, seed=seed
+    )
+    seconds = time.perf_counter() - began
+    colours = PALETTES[palette]
+    files = {
+        f"images/{scene.name}.png": pictures.encode(scene.image, ".png"),
+        f"labels/{scene.name}.png": pictures.encode_labels(labels, colours, ".png"),
+        f"samples/{scene.name}.png": pictures.encode(picture, ".png"),
+        f"compressed/{scene.name}.png": pictures.encode(coarse, ".png"),
+    }
+    if stream:
+        files[f"spic/{scene.name}.spic"] = stream
+    for name, data in files.items():
+        path = folder / name
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"{path.parent}: cannot be made ({error.strerror})") from error
+        pictures.write_file(path, data)
+    return Sampled(scene.name, 8 * len(stream) / (width * height), seconds)
+
+
+def parse(
+    argv: Sequence[str],
+) -> tuple[SampleConfig, SamplingConfig, TrainConfig, dict[str, Any]]:
+    """Flags → what is sampled, how, from which data; the last are the network's, for a `.pt`."""
+    parser = argparse.ArgumentParser(
+        prog="spic sample",
+        description="Rebuild a dataset's pictures with the paper's network.",
+        allow_abbrev=False,
+    )
+    kinds = (SampleConfig, SamplingConfig, TrainConfig)
+    names = {f.name: f for kind in kinds for f in dataclasses.fields(kind)}
+    parser.add_argument("--preset", choices=sorted(PRESETS), help="flags in one word")
+    for name in [*names, *DEFAULTS, "large_size", "is_train", "use_ddim"]:
+        parser.add_argument(f"--{name}", default=argparse.SUPPRESS)
+    given = vars(parser.parse_args(list(argv)))
+    preset = given.pop("preset", None)
+    if preset:
+        given = {**vars(parser.parse_args(PRESETS[preset].split())), **given}
+    if given.get("use_ddim", "False").lower() in ("true", "1"):
+        given.setdefault("solver", "ddim")
+    for name in ("model_path", "results_path", "data_dir", "dataset_mode"):
+        if name not in given:
+            raise ModelError(f"--{name} is missing")
+    given.setdefault("out", given["results_path"])
+
+    def pick(kind: Any) -> Any:
+        fields = {f.name: f for f in dataclasses.fields(kind)}
+        return kind(
+            **{k: typed(k, v, str(fields[k].type)) for k, v in given.items() if k in fields}
+        )
+
+    return pick(SampleConfig), pick(SamplingConfig), pick(TrainConfig), given
+
+
+def main(argv: Sequence[str]) -> None:
+    """`spic sample` with the original's flags."""
+    config, sampling, data, flags = parse(argv)
+    path = Path(config.model_path)
+    if path.suffix == ".safetensors":
+        model, process = load_model(path)
+    else:
+        unet, process = configs_from_flags(flags)
+        model = build(unet, read_original(path), str(path))
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if model.config.precision == "float16" and device == "cpu":
+        model.config = dataclasses.replace(model.config, precision="float32")
+    model.to(device)
+    factor, _ = geometry(data, model.config)
+    scenes = open_scenes(data, model.config, factor, config.split)
+    if model.config.instance_edges:
+        print(
+            "this network sees instance edges, which a .spic file does not carry: rates lack them"
+        )
+    source = scenes.source
+    palette = (source.palette or INDICES).id
+    count = min(config.num_samples or len(scenes), len(scenes))
+    done = []
+    for index in range(count):
+        sampled = sample_scene(
+            model,
+            process,
+            scenes[index],
+            Path(config.results_path),
+            palette=palette,
+            factor=factor,
+            quality=data.quality,
+            ready=source.entries[index].coarse is not None,
+            sampling=sampling,
+            seed=config.seed + index,
+        )
+        done.append(sampled)
+        print(
+            f"{index + 1}/{count}  {sampled.name}  {sampled.bpp:.4f} bpp  {sampled.seconds:.1f} s",
+            flush=True,
+        )
+    bpp = np.mean([s.bpp for s in done])
+    print(f"{count} pictures, {bpp:.4f} bpp, {np.mean([s.seconds for s in done]):.2f} s each")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from spic import coarse, pack, unpack
+from spic.api import Codec
+from spic.diffusion.checkpoints import load_model, save_model
+from spic.diffusion.flags import flags_from_configs
+from spic.diffusion.gaussian import DiffusionConfig
+from spic.diffusion.receiver import PaperReceiver, SamplingConfig, reconstruct
+from spic.diffusion.unet import SemanticUNet, UNetConfig
+from spic.errors import InputError, ModelError
+from spic.training import sample
+
+CONFIG = UNetConfig(
+    image_size=32,
+    channel_mult=(1, 1),
+    num_channels=32,
+    num_res_blocks=1,
+    attention_resolutions=(16,),
+    num_head_channels=16,
+    num_classes=11,
+)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    model = SemanticUNet(CONFIG)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(0.05 * torch.randn_like(p))
+    path = tmp_path_factory.mktemp("weights") / "ema.safetensors"
+    save_model(path, model.state_dict(), CONFIG, DiffusionConfig())
+    return path
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("camvid")
+    rng = np.random.default_rng(0)
+    for name in ("a", "b", "c"):
+        labels = np.repeat(np.repeat(rng.integers(0, 12, (4, 6), np.uint8), 8, 0), 8, 1)[:, :45]
+        image = (labels[..., None] * [20, 10, 5]).astype(np.uint8)
+        for folder, array in (("val", image), ("valannot", labels)):
+            (root / folder).mkdir(exist_ok=True)
+            Image.fromarray(array).save(root / folder / f"{name}.png")
+    return root
+
+
+def flags(weights: Path, data: Path, out: Path, **changes: Any) -> list[str]:
+    chosen = {
+        "model_path": weights, "results_path": out, "data_dir": data, "dataset_mode": "camvid",
+        "num_samples": 2, "s": 1.5, "max_iter_time": 200, "timestep_respacing": 20,
+    }  # fmt: skip
+    chosen.update(changes)
+    return [word for k, v in chosen.items() for word in (f"--{k}", str(v))]
+
+
+def test_every_folder_is_written_and_the_sample_comes_from_the_file(
+    weights: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sample.main(flags(weights, data, tmp_path))
+    for folder, suffix in (
+        ("images", "png"), ("labels", "png"), ("samples", "png"), ("compressed", "png"),
+        ("spic", "spic"),
+    ):  # fmt: skip
+        assert sorted(p.name for p in (tmp_path / folder).iterdir()) == [
+            f"a.{suffix}",
+            f"b.{suffix}",
+        ]
+    stream = (tmp_path / "spic/b.spic").read_bytes()
+    scene = unpack(stream)
+    assert (scene.width, scene.height) == (45, 32)
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "labels/b.png")), scene.labels)
+    receiver = PaperReceiver(weights, SamplingConfig(timestep_respacing="20", s=1.5))
+    written = np.asarray(Image.open(tmp_path / "samples/b.png"))
+    np.testing.assert_array_equal(receiver(scene, seed=1), written)
+    assert f"{8 * len(stream) / (45 * 32):.4f} bpp" in capsys.readouterr().out
+
+
+def test_an_original_checkpoint_samples_the_same(weights: Path, data: Path, tmp_path: Path) -> None:
+    model, process = load_model(weights)
+    torch.save(model.state_dict(), tmp_path / "ema_0.9999_000001.pt")
+    shape = flags_from_configs(model.config, process)
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    sample.main(flags(weights, data, ours, num_samples=1))
+    sample.main(flags(tmp_path / "ema_0.9999_000001.pt", data, theirs, num_samples=1, **shape))
+    assert (ours / "samples/a.png").read_bytes() == (theirs / "samples/a.png").read_bytes()
+
+
+def test_solvers_and_seeds(weights: Path) -> None:
+    model, process = load_model(weights)
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 12, (30, 45), np.uint8)
+    small = rng.integers(0, 256, (8, 12, 3), np.uint8)
+    seen = {}
+    for solver in ("ddpm", "ddim"):
+        sampling = SamplingConfig(timestep_respacing="20", solver=solver)  # type: ignore[arg-type]
+        pair = [
+            reconstruct(model, process, labels, small, sampling=sampling, seed=s) for s in (1, 1, 2)
+        ]
+        assert pair[0].shape == (30, 45, 3)
+        np.testing.assert_array_equal(pair[0], pair[1])
+        assert (pair[0] == pair[2]).all() == (solver == "ddim")
+        seen[solver] = pair[0]
+    assert (seen["ddpm"] != seen["ddim"]).any()
+
+
+def test_a_picture_off_the_grid_is_padded_and_cropped(weights: Path) -> None:
+    model, process = load_model(weights)
+    small = np.full((9, 13, 3), 90, np.uint8)
+    labels = np.zeros((33, 49), np.uint8)
+    picture = reconstruct(model, process, labels, small, seed=3)
+    assert picture.shape == (33, 49, 3)
+    with pytest.raises(InputError, match="13×9 does not fit"):
+        reconstruct(model, process, labels[:, :20], small)
+
+
+def test_as_a_receiver_of_ordinary_files(weights: Path) -> None:
+    rng = np.random.default_rng(1)
+    labels = np.zeros((30, 44), np.uint8)
+    payload = coarse.encode(rng.integers(0, 256, (8, 11, 3), np.uint8))
+    stream = pack(width=44, height=30, labels=labels, coarse=payload)
+    picture = Codec(receiver=PaperReceiver(weights)).decode(stream, steps=2, seed=5)
+    assert np.asarray(picture).shape == (30, 44, 3)
+    receiver = PaperReceiver(weights)
+    with pytest.raises(ModelError, match=r"11 classes, .* cityscapes"):
+        receiver(unpack(pack(width=44, height=30, labels=labels, coarse=payload, palette=2)))
+    with pytest.raises(InputError, match="coarse"):
+        receiver(unpack(pack(width=44, height=30, labels=labels)))
+    assert receiver(unpack(pack(width=44, height=30, coarse=payload)), steps=1).any()
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"solver": "euler"}, "solver"),
+        ({"eta": 2}, "eta"),
+        ({"timestep_respacing": "x"}, "timestep_respacing"),
+        ({"dataset_mode": "cityscapes"}, "19 classes"),
+        ({"model_path": "absent.safetensors"}, "absent"),
+        ({"num_samples": -1}, "num_samples"),
+    ],
+)
+def test_impossible_requests_are_refused_by_name(
+    weights: Path, data: Path, tmp_path: Path, changes: dict[str, Any], named: str
+) -> None:
+    with pytest.raises((ModelError, InputError), match=named):
+        sample.main(flags(weights, data, tmp_path, **changes))
+
+
+def test_sampling_config_is_the_papers() -> None:
+    assert dataclasses.asdict(SamplingConfig()) == {
+        "timestep_respacing": "100",
+        "max_iter_time": 200,
+        "s": 1.0,
+        "solver": "ddpm",
+        "eta": 0.0,
+    }
