@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from spic.training.efficientnet import EfficientNetLite, imagenet
@@ -158,6 +158,15 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--steps", type=int, default=2500)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--crop", type=int, nargs=2, default=(256, 288), metavar=("H", "W"))
+    parser.add_argument(
+        "--heights",
+        type=int,
+        nargs=2,
+        default=(190, 560),
+        metavar=("MIN", "MAX"),
+        help="of the whole picture in pixels, between which crops are scaled",
+    )
+    parser.add_argument("--init", type=Path, help="segmenter.safetensors to start from")
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
@@ -175,7 +184,10 @@ def main(argv: list[str]) -> None:
     weight = torch.tensor((np.median(counts) / counts) ** 0.25, dtype=torch.float32)
 
     network = SegmentationNet(config)
-    network.backbone.load_state_dict(imagenet(args.backbone).state_dict())
+    if args.init:
+        network.load_state_dict(load_file(args.init))
+    else:
+        network.backbone.load_state_dict(imagenet(args.backbone).state_dict())
     # The gradient of depthwise kernels is half of all the time on a CPU, and ImageNet's serve well.
     for block in network.backbone.modules():
         if isinstance(block, nn.Conv2d) and block.groups > 1:
@@ -211,7 +223,7 @@ def main(argv: list[str]) -> None:
                 source[rng.integers(len(source))],
                 rng,
                 size=tuple(args.crop),
-                heights=(190, 560),
+                heights=tuple(args.heights),
                 rare=() if facade else RARE,
             )
             crops.append(degrade(image, rng))
