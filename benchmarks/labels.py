@@ -1,10 +1,13 @@
 """What the label coder makes of a folder of index-map PNGs, beside PNG, WebP, JPEG XL and FLIF.
 
     python benchmarks/labels.py ../shared/data/camvid/valannot --size 341x256 \
-        --flif ../shared/reference/flif_camvid.json --json labels.json
+        --flif ../shared/reference/flif_camvid.json --json labels.json \
+        --model camvid --images ../shared/data/camvid/val
 
-Every map is decoded again and compared. Ratios are totals over totals. JPEG XL needs
-pillow-jxl-plugin or imagecodecs; FLIF is read from a JSON of sizes, since no wheel has it.
+With --model the trained prior is measured too, and with --images (pictures of the same names) the
+prior that sees their coarse picture at QP 35. Every map is decoded again and compared. Ratios are
+totals over totals. JPEG XL needs pillow-jxl-plugin or imagecodecs; FLIF is read from a JSON of
+sizes, since no wheel has it.
 """
 
 from __future__ import annotations
@@ -14,14 +17,14 @@ import io
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from spic import labels
+from spic import coarse, labels
 from spic.scene import LabelMap
 
 Sizes = dict[str, int]
@@ -92,6 +95,25 @@ def read(path: Path, size: tuple[int, int] | None) -> LabelMap:
         return np.asarray(image.resize(size, Image.Resampling.NEAREST) if size else image)
 
 
+def stages(
+    name: str, a: LabelMap, model: str | None, images: Path | None
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Our settings, each with the options of `labels.encode`."""
+    yield "spic", {}
+    if model is None:
+        return
+    yield "+ prior", {"model": model}
+    if images is None:
+        return
+    path = next(images.glob(f"{name}.*"), None)
+    if path is None:
+        raise SystemExit(f"{images} has no picture called {name}")
+    with Image.open(path) as file:
+        rgb = file.convert("RGB").resize((a.shape[1], a.shape[0]), Image.Resampling.BICUBIC)
+    payload = coarse.encode(coarse.downscale(np.asarray(rgb), 4), quality=35, chroma="420")
+    yield "+ coarse", {"model": model, "coarse": coarse.decode(payload)}
+
+
 def run(argv: list[str] | None = None) -> dict[str, Any]:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -101,6 +123,8 @@ def run(argv: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--flif", type=Path, help="JSON with FLIF's bytes by file name")
     parser.add_argument("--flif-setting", default="default")
     parser.add_argument("--only-ours", action="store_true", help="skip the other codecs")
+    parser.add_argument("--model", help="also with this trained prior: camvid")
+    parser.add_argument("--images", type=Path, help="also with the coarse picture of these")
     parser.add_argument("--json", type=Path, help="write the figures there")
     args = parser.parse_args(argv)
     size = tuple(int(v) for v in args.size.split("x")) if args.size else None
@@ -121,15 +145,16 @@ def run(argv: list[str] | None = None) -> dict[str, Any]:
     maps: list[dict[str, Any]] = []
     for path in paths:
         a = read(path, size)
-        start = time.perf_counter()
-        payload = labels.encode(a)
-        encoded = time.perf_counter()
-        decoded = labels.decode(payload, *a.shape)
-        end = time.perf_counter()
-        if not np.array_equal(decoded, a):
-            raise SystemExit(f"{path}: the round trip changed the map")
-        row: dict[str, Any] = {"name": path.stem, "pixels": a.size, "spic": len(payload)}
-        row |= {"encode": encoded - start, "decode": end - encoded}
+        row: dict[str, Any] = {"name": path.stem, "pixels": a.size}
+        for stage, options in stages(path.stem, a, args.model, args.images):
+            start = time.perf_counter()
+            payload = labels.encode(a, **options)
+            encoded = time.perf_counter()
+            decoded = labels.decode(payload, *a.shape, coarse=options.get("coarse"))
+            end = time.perf_counter()
+            if not np.array_equal(decoded, a):
+                raise SystemExit(f"{path}: the round trip of {stage} changed the map")
+            row |= {stage: len(payload), f"{stage} s": (encoded - start, end - encoded)}
         row |= {name: other(a) for name, other in others.items()}
         if path.stem in flif:
             row["FLIF"] = flif[path.stem]
@@ -137,20 +162,23 @@ def run(argv: list[str] | None = None) -> dict[str, Any]:
 
     pixels = sum(m["pixels"] for m in maps)
     table = {}
-    for name in ("spic", *others, "FLIF"):
+    for name in ("spic", "+ prior", "+ coarse", *others, "FLIF"):
         if all(name in m for m in maps):
             total = sum(m[name] for m in maps)
             table[name] = {"bytes": total, "mean": total / len(maps), "bpp": 8 * total / pixels}
-    print(f"{len(maps)} maps, {pixels} pixels, all round trips exact")
-    print(f"{'':10}{'bytes/map':>11}{'bpp':>9}{'spic is':>10}")
+    print(f"{len(maps)} maps, {pixels} pixels, all round trips exact; first call {first:.2f} s")
+    seconds = {}
+    reference = "FLIF" if "FLIF" in table else "PNG"
+    against = f"/ {reference}" if reference in table else ""
+    print(f"{'':10}{'bytes/map':>11}{'bpp':>9}{against:>9}{'encode':>9}{'decode':>9}")
     for name, row in table.items():
-        ratio = table["spic"]["bytes"] / row["bytes"]
-        print(f"{name:10}{row['mean']:11.1f}{row['bpp']:9.4f}{ratio:9.3f}×")
-    seconds = {k: float(np.median([m[k] for m in maps])) for k in ("encode", "decode")}
-    print(
-        f"median seconds: encode {seconds['encode']:.3f}, decode {seconds['decode']:.3f}; "
-        f"first call {first:.2f}"
-    )
+        ratio = f"{row['bytes'] / table[reference]['bytes']:9.3f}" if against else ""
+        times = ""
+        if all(f"{name} s" in m for m in maps):
+            pair = np.median([m[f"{name} s"] for m in maps], 0)
+            seconds[name] = {"encode": float(pair[0]), "decode": float(pair[1])}
+            times = f"{pair[0]:7.3f} s{pair[1]:7.3f} s"
+        print(f"{name:10}{row['mean']:11.1f}{row['bpp']:9.4f}{ratio:9}{times}")
     report = {"table": table, "seconds": seconds, "first_call": first, "maps": maps}
     if args.json:
         args.json.write_text(json.dumps(report, indent=1) + "\n")

@@ -1,32 +1,41 @@
 """Label map ⇄ payload, lossless. docs/LABELS.md is the normative text.
 
-    payload := head:u8 set:bytes body
+    payload := head:u8 set:bytes [model:u8] body
     head    := coder:2 bits, kind:2 bits, the first 4 bits of the set
 
 The set names the ids in use as a bit mask of 12, 20, 36 or 260 bits (by kind). Coder 0 stores
-indices into the set with ceil(log2 n) bits; coder 1 is adaptive context mixing (`_model`).
+indices into the set with ceil(log2 n) bits; coder 1 is adaptive context mixing (`_model`); coders
+2 and 3 add the trained prior that the model byte names (`prior`), 3 with the coarse picture.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import NamedTuple
+
 import numpy as np
 
 from spic.errors import CorruptStream, LabelMapError, TruncatedStream, UnsupportedChunk
-from spic.labels import _model
-from spic.labels._tables import SQUASH, STRETCH
-from spic.scene import LabelMap
+from spic.labels import _model, prior
+from spic.scene import Coarse, LabelMap
 
 __all__ = ["decode", "encode"]
 
-RAW, ADAPTIVE = 0, 1
+RAW, ADAPTIVE, CAUSAL, INFORMED = 0, 1, 2, 3
 SET_BYTES = (1, 2, 4, 32)
 
+MODELS = {"camvid": 1}
+"""Trained priors by the palette they know; the number is in the stream."""
+_FILES = {1: Path(__file__).parent / "camvid1.npz"}
 
-def encode(labels: LabelMap) -> bytes:
+
+def encode(labels: LabelMap, *, coarse: Coarse | None = None, model: str | None = None) -> bytes:
     """Codes a map without loss.
 
     labels: uint8 (H, W), any ids, at least one pixel. Never longer than 33 bytes plus
     ceil(log2 n) bits per pixel, n being the number of ids in use.
+    coarse: what the decoder will hold already; it narrows the labels down if `model` is given.
+    model: a trained prior for the palette of `labels` (a key of MODELS); None for any palette.
     Raises LabelMapError if the array is of another kind.
     """
     if labels.dtype != np.uint8 or labels.ndim != 2 or labels.size == 0:
@@ -35,28 +44,44 @@ def encode(labels: LabelMap) -> bytes:
         )
     ids, flat = np.unique(labels, return_inverse=True)
     indices = flat.reshape(labels.shape).astype(np.int64)
-    raw = _encode_raw(indices, len(ids))
-    if not raw:
-        return _head(RAW, ids)
-    mixed = _encode_adaptive(indices, len(ids), len(raw))
-    return _head(RAW, ids) + raw if mixed is None else _head(ADAPTIVE, ids) + mixed
+    best = _head(RAW, ids) + _encode_raw(indices, len(ids))
+    if len(ids) == 1:
+        return best
+    number = None if model is None else MODELS.get(model)
+    if number is not None and int(ids[-1]) < prior.load(_FILES[number]).classes:
+        head = _head(CAUSAL if coarse is None else INFORMED, ids) + bytes([number])
+        setting = _trained(number, ids, coarse, *labels.shape)
+        body = _encode_mixed(labels.astype(np.int64), len(best), setting)
+    else:
+        head = _head(ADAPTIVE, ids)
+        body = _encode_mixed(indices, len(best), _adaptive(len(ids)))
+    return min(best, head + body, key=len)
 
 
-def decode(payload: bytes, height: int, width: int) -> LabelMap:
+def decode(payload: bytes, height: int, width: int, *, coarse: Coarse | None = None) -> LabelMap:
     """Rebuilds the map: uint8 (height, width).
 
-    The caller bounds height and width. Raises TruncatedStream or CorruptStream when the payload
-    cannot be that of such a map; a damaged payload may also decode to a wrong map, which the
-    container's checksum tells.
+    The caller bounds height and width. coarse: the planes that `encode` was given, exactly; needed
+    only if it was given some.
+    Raises TruncatedStream or CorruptStream when the payload cannot be that of such a map; a damaged
+    payload may also decode to a wrong map, which the container's checksum tells.
     """
     coder, ids, body = _parse_head(payload)
     if coder == RAW:
-        indices = _decode_raw(body, height, width, len(ids))
-    elif coder == ADAPTIVE:
-        indices = _decode_adaptive(body, height, width, len(ids))
-    else:
-        raise UnsupportedChunk(f"label coder {coder} is not known to this version")
-    return ids[indices]
+        return ids[_decode_raw(body, height, width, len(ids))]
+    if coder == ADAPTIVE:
+        return ids[_decode_mixed(body, height, width, _adaptive(len(ids)))]
+    if not body:
+        raise TruncatedStream("the label payload ends before its model number")
+    number = body[0]
+    if number not in _FILES:
+        raise UnsupportedChunk(f"label model {number} is not known to this version")
+    if int(ids[-1]) >= prior.load(_FILES[number]).classes:
+        raise CorruptStream(f"label {ids[-1]} is not known to label model {number}")
+    if coder == INFORMED and coarse is None:
+        raise CorruptStream("this label map needs the coarse picture it was coded with")
+    setting = _trained(number, ids, coarse if coder == INFORMED else None, height, width)
+    return _decode_mixed(body[1:], height, width, setting).astype(np.uint8)
 
 
 def _head(coder: int, ids: LabelMap) -> bytes:
@@ -80,27 +105,6 @@ def _parse_head(payload: bytes) -> tuple[int, LabelMap, bytes]:
     return coder, ids, payload[1 + size :]
 
 
-def _raw_bits(n: int) -> int:
-    return (n - 1).bit_length()
-
-
-def _encode_raw(indices: _model.Ints, n: int) -> bytes:
-    shifts = np.arange(_raw_bits(n))
-    return np.packbits((indices.ravel()[:, None] >> shifts & 1).astype(np.uint8)).tobytes()
-
-
-def _decode_raw(body: bytes, height: int, width: int, n: int) -> _model.Ints:
-    bits = _raw_bits(n)
-    expected = (height * width * bits + 7) // 8
-    _check_length(len(body), expected)
-    packed = np.unpackbits(np.frombuffer(body, np.uint8), count=height * width * bits)
-    shifts = np.arange(bits)
-    indices: _model.Ints = (packed.reshape(height, width, bits).astype(np.int64) << shifts).sum(-1)
-    if int(indices.max(initial=0)) >= n:
-        raise CorruptStream("a stored label is not in the set")
-    return indices
-
-
 def _check_length(size: int, expected: int) -> None:
     if size < expected:
         raise TruncatedStream(f"the label map takes {expected} bytes, {size} are left")
@@ -108,36 +112,64 @@ def _check_length(size: int, expected: int) -> None:
         raise CorruptStream(f"{size - expected} bytes follow the label map")
 
 
-def _framed(height: int, width: int, n: int) -> _model.Ints:
-    return np.full((height + _model.PAD, width + 2 * _model.PAD), n, np.int64)
+def _encode_raw(indices: _model.Ints, n: int) -> bytes:
+    shifts = np.arange((n - 1).bit_length())
+    return np.packbits((indices.ravel()[:, None] >> shifts & 1).astype(np.uint8)).tobytes()
 
 
-def _encode_adaptive(indices: _model.Ints, n: int, limit: int) -> bytes | None:
-    """The mixed code, or None if it does not get below `limit` bytes."""
-    height, width = indices.shape
-    image = _framed(height, width, n)
-    image[_model.PAD :, _model.PAD : -_model.PAD] = indices
-    coder = _model.new_coder()
-    data = np.zeros(limit, np.uint8)
-    _model.code_map(
-        image.ravel(), height, width, n, coder, data, False,
-        _model.fresh_state(n), SQUASH, STRETCH,
-    )  # fmt: skip
-    size, tail = int(coder[3]), _model.flush_length(coder)
-    if size + tail >= limit:
-        return None
-    return data[:size].tobytes() + int(coder[1]).to_bytes(6, "big")[:tail]
+def _decode_raw(body: bytes, height: int, width: int, n: int) -> _model.Ints:
+    bits = (n - 1).bit_length()
+    _check_length(len(body), (height * width * bits + 7) // 8)
+    packed = np.unpackbits(np.frombuffer(body, np.uint8), count=height * width * bits)
+    digits = packed.reshape(height, width, bits).astype(np.int64)
+    indices: _model.Ints = (digits << np.arange(bits)).sum(-1)
+    if int(indices.max(initial=0)) >= n:
+        raise CorruptStream("a stored label is not in the set")
+    return indices
 
 
-def _decode_adaptive(body: bytes, height: int, width: int, n: int) -> _model.Ints:
-    image = _framed(height, width, n)
-    image[_model.PAD :, _model.PAD : -_model.PAD] = 0
+class _Setting(NamedTuple):
+    """What both sides know before the first pixel."""
+
+    allowed: _model.Ints
+    """1 for each label in use."""
+    state: _model.State
+    network: prior.Causal | None = None
+    features: LabelMap | None = None
+
+
+def _adaptive(n: int) -> _Setting:
+    return _Setting(np.ones(n, np.int64), _model.fresh_state(n))
+
+
+def _trained(
+    number: int, ids: LabelMap, coarse: Coarse | None, height: int, width: int
+) -> _Setting:
+    known = prior.load(_FILES[number])
+    allowed = np.zeros(known.classes, np.int64)
+    allowed[ids] = 1
+    tables = known.causal_tables if coarse is None else known.informed_tables
+    state = _model.fresh_state(known.classes, tables or _model.untrained_tables())
+    if coarse is None:
+        return _Setting(allowed, state, known.causal)
+    features = prior.features(known, prior.grid(coarse, height, width))
+    return _Setting(allowed, state, known.informed, features)
+
+
+def _encode_mixed(indices: _model.Ints, limit: int, setting: _Setting) -> bytes:
+    """The body; cut off at `limit`, where storing is shorter anyway."""
+    coder, data = _model.new_coder(), np.zeros(limit, np.uint8)
+    _model.run(indices, coder, data, decode=False, **setting._asdict())
+    tail = _model.flush_length(coder)
+    return data[: int(coder[3])].tobytes() + int(coder[1]).to_bytes(6, "big")[:tail]
+
+
+def _decode_mixed(body: bytes, height: int, width: int, setting: _Setting) -> _model.Ints:
+    indices = np.zeros((height, width), np.int64)
     coder = _model.new_coder()
     coder[2] = int.from_bytes(body[:6].ljust(6, b"\0"), "big")
     coder[3] = 6
-    _model.code_map(
-        image.ravel(), height, width, n, coder, np.frombuffer(bytearray(body), np.uint8), True,
-        _model.fresh_state(n), SQUASH, STRETCH,
-    )  # fmt: skip
+    data = np.frombuffer(bytearray(body), np.uint8)
+    _model.run(indices, coder, data, decode=True, **setting._asdict())
     _check_length(len(body), int(coder[3]) - 6 + _model.flush_length(coder))
-    return image[_model.PAD :, _model.PAD : -_model.PAD]
+    return indices

@@ -17,34 +17,31 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from spic.labels._tables import LIMIT, SQUASH
+from spic.labels._tables import EXP, LIMIT, SQUASH, STRETCH
+from spic.labels.prior import BANDS, FEATURES, PAD, TEMPLATE, Causal, Tables
 
 Ints = npt.NDArray[np.int64]
 
-PAD = 6
-"""Width of the border, left, right and above, that holds the label "outside"."""
 CANDIDATES = 4
-CONTEXTS = 13
+CONTEXTS = 11
 SLOTS = 1 << 16
-INPUTS = 2 * CONTEXTS + 1
-MIXERS = 3
+INPUTS = CONTEXTS + 2
+MIXERS = 4
 MIXER_SETS = 1024
-KNOTS = 33
-KNOT_STEP = 192
 
 # Tuned on CamVid train.
 SLOT_COUNT_LIMIT = 254
 SLOT_RATE = 20
-HISTORY_COUNT_LIMIT = 254
-HISTORY_RATE = 91
-HISTORY_PRIOR = 4
-MIXER_RATE = 269
-MIXER_RATE_LAST = 23
-MIXER_COOLING = 35
-WEIGHT_SLOT = 3047
-WEIGHT_HISTORY = 1434
-APM_RATE = 19
-APM_SHARE = 5
+MIXER_RATE = 500
+MIXER_RATE_LAST = 30
+MIXER_COOLING = 100
+WEIGHT_SLOT = 5500
+WEIGHT_PRIOR = 40000
+WEIGHT_WITH_PRIOR = 600
+SURE = 65500
+"""A prior this sure (of 65536) of the first candidate is taken at its word."""
+
+PRIMED_SEEN = 600
 
 MASK48 = (1 << 48) - 1
 
@@ -53,45 +50,40 @@ class State(NamedTuple):
     """What both sides learn while they code."""
 
     slots: Ints
-    """(CONTEXTS, SLOTS): probability (22 bits) << 16 | count (8) << 8 | history (8)."""
-    histories: Ints
-    """(CONTEXTS, CANDIDATES * 256): probability (22 bits) << 8 | count (8)."""
+    """(CONTEXTS, SLOTS): probability (22 bits) << 8 | count (8)."""
     weights: Ints
     """(MIXERS, MIXER_SETS, INPUTS): 16 fractional bits."""
     seen: Ints
     """(MIXERS, MIXER_SETS): how often a weight set was used."""
-    apm: Ints
-    """(MIXER_SETS, KNOTS): probability (22 bits)."""
     frequency: Ints
     """(n + 1, n): counts of escaped labels, by the label of the first candidate; row n: any."""
 
 
-def fresh_state(n: int) -> State:
-    """The untrained state for `n` labels."""
-    history = np.arange(1, 256)
-    length = np.zeros(255, np.int64)
-    ones = np.zeros(255, np.int64)
-    for bit in range(7):  # bits below the leading one
-        inside = history >> (bit + 1) > 0
-        length += inside
-        ones += inside & (history >> bit & 1)
-    prior = ((16 * ones + HISTORY_PRIOR) << 22) // (16 * length + 2 * HISTORY_PRIOR)
-    histories = np.full((CANDIDATES, 256), 1 << 21, np.int64)
-    histories[:, 1:] = prior
+def fresh_state(n: int, tables: Tables | None = None) -> State:
+    """What is known of `n` labels before the first pixel: nothing, or the mixing of a prior."""
     weights = np.full((MIXERS, MIXER_SETS, INPUTS), WEIGHT_SLOT, np.int64)
-    weights[:, :, 1::2] = WEIGHT_HISTORY
     weights[:, :, -1] = 0
-    knots = ((np.arange(KNOTS) - KNOTS // 2) * KNOT_STEP).clip(-LIMIT, LIMIT)
-    frequency = np.full((n + 1, n), 0, np.int64)
+    seen = np.zeros((MIXERS, MIXER_SETS), np.int64)
+    if tables is not None:
+        weights[:] = tables.weights.astype(np.int64) << 4
+        seen[:] = np.minimum(tables.seen, PRIMED_SEEN)
+    frequency = np.zeros((n + 1, n), np.int64)
     frequency[n] = 1
-    return State(
-        slots=np.full((CONTEXTS, SLOTS), (1 << 21) << 16 | 1, np.int64),
-        histories=np.tile(histories.reshape(1, -1) << 8, (CONTEXTS, 1)),
-        weights=weights,
-        seen=np.zeros((MIXERS, MIXER_SETS), np.int64),
-        apm=np.tile(SQUASH[knots + LIMIT].astype(np.int64) << 6, (MIXER_SETS, 1)),
-        frequency=frequency,
-    )
+    slots = np.full((CONTEXTS, SLOTS), 1 << 29, np.int64)
+    return State(slots, weights, seen, frequency)
+
+
+def untrained_tables() -> Tables:
+    """A mixing that leans on the prior."""
+    weights = np.full((MIXERS, MIXER_SETS, INPUTS), WEIGHT_WITH_PRIOR >> 4, np.int16)
+    weights[:, :, -2:] = WEIGHT_PRIOR >> 4, 0
+    return Tables(weights, np.zeros((MIXERS, MIXER_SETS), np.uint16))
+
+
+def tables_of(state: State) -> Tables:
+    """What a prior keeps of the mixing on its training maps."""
+    weights = (state.weights >> 4).clip(-32768, 32767).astype(np.int16)
+    return Tables(weights, state.seen.clip(0, 65535).astype(np.uint16))
 
 
 @njit(cache=True)
@@ -154,20 +146,17 @@ def _log2(v: Any) -> Any:
 
 
 @njit(cache=True)
-def _escape(
-    coder: Any, data: Any, label: Any, n: Any, rank: Any, first: Any, f: Any, decode: Any
-) -> Any:
-    """Codes a label that is no candidate, by bisecting the adaptive frequencies `f`."""
-    low, high = 0, n
+def _escape(coder: Any, data: Any, label: Any, chance: Any, decode: Any) -> Any:
+    """Codes a label by bisecting the weights `chance` (int64, one for each label, below 2^40)."""
+    low, high = 0, chance.size
     while high - low > 1:
         middle = (low + high) >> 1
-        below = above = 0
+        below = np.int64(0)
+        above = np.int64(0)
         for v in range(low, middle):
-            if rank[v] == CANDIDATES:
-                below += f[n, v] + 4 * f[first, v]
+            below += chance[v]
         for v in range(middle, high):
-            if rank[v] == CANDIDATES:
-                above += f[n, v] + 4 * f[first, v]
+            above += chance[v]
         if above == 0:
             high = middle
         elif below == 0:
@@ -178,22 +167,95 @@ def _escape(
                 high = middle
             else:
                 low = middle
-    f[n, low] += 1
-    f[first, low] += 1
     return low
 
 
 @njit(cache=True)
+def _predict(net: Any, calm: Any, image: Any, o: Any, steps: Any, row: Any, column: Any,
+             seen: Any, at: Any, informed: Any, hidden: Any, extra: Any, second: Any,
+             chance: Any, exp: Any) -> None:  # fmt: skip
+    """The network of `prior.Causal` at one pixel: chance[v] = 2^24 exp(score - best score).
+
+    calm[v] is the template's sum where all neighbours are v.
+    """
+    size, size2 = hidden.size, second.size
+    first = image[o - 1]
+    flat = True
+    for t in range(steps.size):
+        if image[o + steps[t]] != first:
+            flat = False
+            break
+    for j in range(size):
+        hidden[j] = net.rows[row, j] + net.columns[column, j]
+    if flat:
+        for j in range(size):
+            hidden[j] += calm[first, j]
+    else:
+        for t in range(steps.size):
+            v = image[o + steps[t]]
+            for j in range(size):
+                hidden[j] += net.template[t, v, j]
+    if informed:
+        extra[:] = 0
+        for f in range(FEATURES):
+            a = np.int32(seen[at + f])
+            if a:
+                for j in range(size):
+                    extra[j] += a * net.mix[f, j]
+        for j in range(size):
+            hidden[j] += extra[j] >> 5
+    second[:] = 0
+    for i in range(size):
+        a = np.int32(_clamp(hidden[i], 0, 31 * 256))
+        if a:
+            for j in range(size2):
+                second[j] += a * net.second[i, j]
+    chance[:] = 0
+    for i in range(size2):
+        b = np.int64(_clamp((second[i] >> 8) + net.second_bias[i], 0, 31 * 256))
+        if b:
+            for v in range(chance.size):
+                chance[v] += b * net.last[i, v]
+    best = np.int64(-(1 << 40))
+    for v in range(chance.size):
+        chance[v] = (chance[v] >> 8) + net.last_bias[v]
+        best = max(best, chance[v])
+    for v in range(chance.size):
+        chance[v] = exp[min(best - chance[v], exp.size - 1)]
+
+
+@njit(cache=True)
 def code_map(
-    image: Any, height: Any, width: Any, n: Any, coder: Any, data: Any, decode: Any,
-    state: Any, squash: Any, stretch: Any,
+    image: Any, height: Any, width: Any, allowed: Any, coder: Any, data: Any, decode: Any,
+    state: Any, net: Any, features: Any, steps: Any, squash: Any, stretch: Any, exp: Any,
 ) -> None:  # fmt: skip
     """Encodes (or decodes in place) a map.
 
     image: int64, flat, (height + PAD) rows of (width + 2 * PAD), labels 0 … n - 1; the border
-    is n. coder: int64 (4,). data: uint8, what is written or read; never accessed beyond its end.
+    is n. allowed: int64 (n,), 1 for the labels in use. coder: int64 (4,). data: uint8, what is
+    written or read; never accessed beyond its end. steps: int64, the prior's template as
+    distances in `image`; empty without a prior. features: uint8, flat; empty without a coarse
+    picture.
     """
     s = width + 2 * PAD
+    n = allowed.size
+    with_prior = steps.size > 0
+    informed = features.size > 0
+    cells = (width + 3) // 4
+    mixers = MIXERS if with_prior else MIXERS - 1
+    used = np.int64(0)
+    for v in range(n):
+        used += allowed[v]
+    hidden = np.zeros(net.second.shape[0], np.int32)
+    extra = np.zeros(net.second.shape[0], np.int32)
+    second = np.zeros(net.second.shape[1], np.int32)
+    chance = np.zeros(n, np.int64)
+    calm = np.zeros((n + 1, hidden.size), np.int32)
+    if with_prior:
+        for t in range(steps.size):
+            for v in range(n + 1):
+                for j in range(hidden.size):
+                    calm[v, j] += net.template[t, v, j]
     neighbours = np.array(
         [-1, -s, 1 - s, -1 - s, -2, -2 * s, 1 - 2 * s, 2 - s, -1 - 2 * s, -2 - s, -3, -3 * s]
     )
@@ -201,7 +263,6 @@ def code_map(
     candidates = np.zeros(CANDIDATES, np.int64)
     base = np.zeros(CONTEXTS, np.int64)
     slot = np.zeros(CONTEXTS, np.int64)
-    event = np.zeros(CONTEXTS, np.int64)
     x_in = np.zeros(INPUTS, np.int64)
     x_in[INPUTS - 1] = 256
     chosen = np.zeros(MIXERS, np.int64)
@@ -247,7 +308,7 @@ def code_map(
             )
             run_w = _run(image, o - 1, -1, min(32, x + 1))
             run_n = _run(image, o - s, 1, min(32, width - x + 1))
-            run_up = _run(image, o - s, -s, PAD - 1)
+            run_up = _run(image, o - s, -s, 5)
             e1 = _run(image, o - s - 1, 1, 6) if nw == w else 0
             e2 = 0
             while e2 < 7 and image[o - 2 * s + e2 - 2] == w:
@@ -259,16 +320,37 @@ def code_map(
             while e4 < 10 and image[o - 4 * s + e4 - 4] == w:
                 e4 += 1
             flat = 1 if shape6 == 0 else 0
-            band = y * 16 // height
-            area = x * 8 // width * 16 + band
+            left = used
+            mass = np.int64(0)
+            if with_prior:
+                cell = (y >> 2) * cells + (x >> 2)
+                at = ((cell * 4 + (y & 3)) * 4 + (x & 3)) * FEATURES
+                _predict(net, calm, image, o, steps, y * BANDS // height, x * BANDS // width,
+                         features, at, informed, hidden, extra, second, chance, exp)  # fmt: skip
+                for v in range(n):
+                    chance[v] *= allowed[v]
+                    mass += chance[v]
 
             label = image[o]
             found = False
             for k in range(count):
                 c = candidates[k]
-                if k == n - 1:  # no other label is left
+                if left == 1:  # no other label
                     label, found = c, True
                     break
+                left -= 1
+                expected = np.int64(0)
+                if with_prior:
+                    q = _clamp((chance[c] << 16) // mass, 1, 65535)
+                    mass -= chance[c]
+                    if k == 0 and q >= SURE:
+                        if _code_bit(coder, data, 1 if label == c else 0, q, decode):
+                            label, found = c, True
+                            break
+                        continue
+                    expected = np.int64(stretch[q])
+                    x_in[INPUTS - 2] = expected
+                    chosen[3] = k * 64 + 32 + expected // 97
                 after = candidates[k + 1] if k + 1 < count else n
                 base[0] = _fold(shape6, c)
                 base[1] = _fold(_fold(e1 + 16 * e2, e3), c * 257 + after)
@@ -277,27 +359,21 @@ def code_map(
                 base[4] = _fold(_fold(w * 257 + nn_, ne * 257 + up2), ww * 257 + image[o + 2 - s])
                 base[5] = _fold(_log2(run_w) * 8 + _log2(run_n), near)
                 base[6] = _fold(e1 + 16 * e2 + 256 * e3, e4)
-                base[7] = _fold(c * 16 + band, near)
-                base[8] = _fold(c * 257 + after, near)
-                base[9] = _fold(run_up * 64 + run_w, near)
-                base[10] = _fold(c * 8 + rank[nn_], area)
-                base[11] = _fold(shape12, c * 257 + after)
-                base[12] = _fold(run_n * 8 + run_up, near)
+                base[7] = _fold(c * 257 + after, near)
+                base[8] = _fold(run_up * 64 + run_w, near)
+                base[9] = _fold(shape12, c * 257 + after)
+                base[10] = _fold(run_n * 8 + run_up, near)
                 for i in range(CONTEXTS):
                     slot[i] = _fold(base[i] + 7, k + 1) & (SLOTS - 1)
                     v = state.slots[i, slot[i]]
-                    x_in[2 * i] = 0
-                    if (v >> 8) & 255:
-                        x_in[2 * i] = stretch[v >> 22]
-                    event[i] = k * 256 + (v & 255)
-                    x_in[2 * i + 1] = stretch[state.histories[i, event[i]] >> 14]
+                    x_in[i] = stretch[v >> 14] if v & 255 else 0
 
                 known = 0
-                if (state.slots[11, slot[11]] >> 8) & 255:
+                if state.slots[9, slot[9]] & 255:
                     known = 3
-                elif (state.slots[2, slot[2]] >> 8) & 255:
+                elif state.slots[2, slot[2]] & 255:
                     known = 2
-                elif (state.slots[0, slot[0]] >> 8) & 255:
+                elif state.slots[0, slot[0]] & 255:
                     known = 1
                 chosen[0] = (
                     k * 64
@@ -311,33 +387,20 @@ def code_map(
                 chosen[1] = (k * 4 + known) * 2 + flat
                 chosen[2] = k * 256 + (c & 15) * 16 + (after & 15)
                 total = 0
-                for m in range(MIXERS):
+                for m in range(mixers):
                     dot = 0
                     for i in range(INPUTS):
                         dot += state.weights[m, chosen[m], i] * x_in[i]
                     dot = _clamp(dot >> 16, -LIMIT, LIMIT)
                     guess[m] = squash[dot + LIMIT]
                     total += dot
-                mixed = total // MIXERS
+                mixed = total // mixers
                 p = np.int64(squash[mixed + LIMIT])
-
-                # Adaptive probability map: what such a probability has meant so far.
-                place = _clamp(mixed + KNOTS // 2 * KNOT_STEP, 0, (KNOTS - 1) * KNOT_STEP - 1)
-                knot = place // KNOT_STEP
-                part = place - knot * KNOT_STEP
-                row = (k * 2 + flat) * 32 + (c & 31)
-                refined = (
-                    state.apm[row, knot] * (KNOT_STEP - part) + state.apm[row, knot + 1] * part
-                ) // (KNOT_STEP << 6)
-                p = _clamp(p + ((refined - p) * APM_SHARE >> 4), 1, 65535)
-
                 bit = _code_bit(coder, data, 1 if label == c else 0, p, decode)
 
                 target = 65535 if bit else 0
                 goal = (1 << 22) - 1 if bit else 0
-                knot += 1 if 2 * part > KNOT_STEP else 0
-                state.apm[row, knot] += (goal - state.apm[row, knot]) * APM_RATE >> 10
-                for m in range(MIXERS):
+                for m in range(mixers):
                     seen = state.seen[m, chosen[m]]
                     rate = max(
                         MIXER_RATE_LAST, MIXER_RATE * MIXER_COOLING // (MIXER_COOLING + seen)
@@ -348,24 +411,47 @@ def code_map(
                         state.weights[m, chosen[m], i] += (x_in[i] * error + (1 << 21)) >> 22
                 for i in range(CONTEXTS):
                     v = state.slots[i, slot[i]]
-                    q, seen, past = v >> 16, (v >> 8) & 255, v & 255
-                    q += (goal - q) * 16 // (16 * seen + SLOT_RATE)
-                    seen = min(seen + 1, SLOT_COUNT_LIMIT)
-                    past = past * 2 + bit
-                    if past > 255:
-                        past = (past & 127) | 128
-                    state.slots[i, slot[i]] = q << 16 | seen << 8 | past
-                    v = state.histories[i, event[i]]
                     q, seen = v >> 8, v & 255
-                    q += (goal - q) // (seen + HISTORY_RATE)
-                    state.histories[i, event[i]] = q << 8 | min(seen + 1, HISTORY_COUNT_LIMIT)
+                    q += (goal - q) * 16 // (16 * seen + SLOT_RATE)
+                    state.slots[i, slot[i]] = q << 8 | min(seen + 1, SLOT_COUNT_LIMIT)
                 if bit:
                     label, found = c, True
                     break
             if not found:
                 first = candidates[0] if count else n
-                label = _escape(coder, data, label, n, rank, first, state.frequency, decode)
+                if not with_prior:
+                    for v in range(n):
+                        chance[v] = state.frequency[n, v] + 4 * state.frequency[first, v]
+                for k in range(count):
+                    chance[candidates[k]] = 0
+                label = _escape(coder, data, label, chance, decode)
+                state.frequency[n, label] += 1
+                state.frequency[first, label] += 1
             image[o] = label
+
+
+NO_NETWORK = Causal(*(np.zeros((1,) * d, np.int32) for d in (3, 2, 2, 2, 2, 1, 2, 1)))
+NO_FEATURES = np.zeros(0, np.uint8)
+
+
+def run(
+    indices: Ints, coder: Ints, data: npt.NDArray[np.uint8], allowed: Ints, state: State, *,
+    decode: bool, network: Causal | None, features: npt.NDArray[np.uint8] | None,
+) -> None:  # fmt: skip
+    """`code_map` on a plain map, int64 (H, W), which is overwritten if `decode`."""
+    height, width = indices.shape
+    s = width + 2 * PAD
+    image = np.full((height + PAD, s), allowed.size, np.int64)
+    inside = image[PAD:, PAD:-PAD]
+    inside[:] = indices
+    steps = np.array([dy * s + dx for dy, dx in TEMPLATE if network is not None], np.int64)
+    code_map(
+        image.ravel(), height, width, allowed, coder, data, decode, state,
+        NO_NETWORK if network is None else network,
+        NO_FEATURES if features is None else features.ravel(),
+        steps, SQUASH, STRETCH, EXP,
+    )  # fmt: skip
+    indices[:] = inside
 
 
 def new_coder() -> Ints:

@@ -13,20 +13,33 @@ ONE_NAT = 256
 LIMIT = 12 * ONE_NAT - 1
 
 
-def _squash_table() -> npt.NDArray[np.int32]:
-    """squash[x + LIMIT] = round(65536 / (1 + exp(-x / 256))), kept in 1 … 65535."""
-    unit = 1 << 96
-    step = term = unit
-    for k in range(1, 40):  # exp(1/256) by its Taylor series, in 96-bit fixed point
+_UNIT = 1 << 96
+
+
+def _powers(count: int) -> list[int]:
+    """exp(x / 256) for x in 0 … count - 1, in 96-bit fixed point; the first step by Taylor."""
+    step = term = _UNIT
+    for k in range(1, 40):
         term = term // (ONE_NAT * k)
         step += term
+    powers = [_UNIT]
+    for _ in range(count - 1):
+        powers.append(powers[-1] * step >> 96)
+    return powers
+
+
+def _exp_table() -> npt.NDArray[np.int64]:
+    """exp[d] = max(1, floor(2^24 exp(-d / 256))) for d in 0 … 4095."""
+    return np.array([max(1, (_UNIT << 24) // power) for power in _powers(4096)], np.int64)
+
+
+def _squash_table() -> npt.NDArray[np.int32]:
+    """squash[x + LIMIT] = round(65536 / (1 + exp(-x / 256))), kept in 1 … 65535."""
     table = np.empty(2 * LIMIT + 1, np.int32)
-    power = unit
-    for x in range(LIMIT + 1):  # power = exp(x / 256)
-        p = min(65535, ((power << 17) // (power + unit) + 1) >> 1)
+    for x, power in enumerate(_powers(LIMIT + 1)):
+        p = min(65535, ((power << 17) // (power + _UNIT) + 1) >> 1)
         table[LIMIT + x] = p
         table[LIMIT - x] = max(1, 65536 - p)
-        power = power * step >> 96
     return table
 
 
@@ -37,3 +50,4 @@ def _stretch_table(squash: npt.NDArray[np.int32]) -> npt.NDArray[np.int16]:
 
 SQUASH = _squash_table()
 STRETCH = _stretch_table(SQUASH)
+EXP = _exp_table()

@@ -1,0 +1,364 @@
+"""Trains the integer prior of the label coder (`spic.labels.prior`) on human label maps.
+
+    python -m spic.training.prior --data ../shared/data/camvid --out runs/prior [--coarse]
+
+The loss is the code length itself: bits per pixel of each label given the labels before it in
+raster order and, with --coarse, the decoded coarse planes. Trunk weights and activations are
+quantised in the forward pass with straight-through gradients (Jacob et al., CVPR 2018), so the
+exported integers behave as the trained network did.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from spic import coarse
+from spic.labels import _model, prior
+from spic.training.run import Ema, Run
+
+SIZE = (341, 256)
+QUALITIES = (35, 29, 41)
+
+
+def corpus(data: Path, split: str, cache: Path) -> dict[str, npt.NDArray[np.uint8]]:
+    """labels (N, H, W) and, for each quality, planes (N, 3, ⌈H/4⌉, ⌈W/4⌉); built once."""
+    if cache.exists():
+        with np.load(cache, allow_pickle=False) as file:
+            return dict(file)
+    maps, planes = [], []
+    for path in sorted((data / split).glob("*.png")):
+        with Image.open(data / f"{split}annot" / path.name) as file:
+            maps.append(np.asarray(file.resize(SIZE, Image.Resampling.NEAREST)))
+        with Image.open(path) as file:
+            rgb = np.asarray(file.convert("RGB").resize(SIZE, Image.Resampling.BICUBIC))
+        small = coarse.downscale(rgb, 4)
+        decoded = [coarse.decode(coarse.encode(small, quality=q, chroma="420")) for q in QUALITIES]
+        planes.append(np.stack([prior.grid(c, SIZE[1], SIZE[0]) for c in decoded]))
+    result = {"labels": np.stack(maps), "planes": np.stack(planes)}
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(cache, **result)  # type: ignore[arg-type]
+    return result
+
+
+def _ste(x: Tensor, rounded: Tensor) -> Tensor:
+    return x + (rounded - x).detach()
+
+
+def _activation(x: Tensor) -> Tensor:
+    """uint8 in steps of 1/32."""
+    x = x.clamp(0, 255 / 32)
+    return _ste(x, (x * 32).round() / 32)
+
+
+class QuantConv(nn.Conv2d):
+    """int8 weights, one scale for each output channel."""
+
+    def scale(self) -> Tensor:
+        return self.weight.detach().abs().amax((1, 2, 3), keepdim=True).clamp_min(1e-6) / 127
+
+    def forward(self, x: Tensor) -> Tensor:
+        s = self.scale()
+        w = _ste(self.weight, (self.weight / s).round() * s)
+        return _activation(F.conv2d(x, w, self.bias, self.stride, self.padding))
+
+
+def _join(a: Tensor, b: Tensor) -> Tensor:
+    double = F.interpolate(a, scale_factor=2, mode="nearest")
+    return torch.cat([double[:, :, : b.shape[2], : b.shape[3]], b], 1)
+
+
+class Network(nn.Module):
+    """What `spic.labels.prior` computes, in floats: logits of each label given those before it."""
+
+    def __init__(self, classes: int, with_coarse: bool) -> None:
+        super().__init__()
+        h, h2 = prior.HIDDEN
+        self.classes = classes
+        t = len(prior.TEMPLATE)
+        self.template = nn.Parameter(torch.randn(t * (classes + 1), h) * 0.1)
+        self.rows = nn.Parameter(torch.zeros(prior.BANDS, h))
+        self.columns = nn.Parameter(torch.zeros(prior.BANDS, h))
+        self.second = nn.Linear(h, h2)
+        self.last = nn.Linear(h2, classes)
+        self.trunk = nn.ModuleList()
+        if with_coarse:
+            for inputs, outputs, kernel, stride in prior.LAYERS:
+                layer = QuantConv(inputs, outputs, kernel, stride, kernel // 2)
+                nn.init.kaiming_normal_(layer.weight)
+                self.trunk.append(layer)
+            self.mix = nn.Linear(prior.FEATURES, h, bias=False)
+            self.aux = nn.Linear(prior.FEATURES, classes)
+
+    def features(self, planes: Tensor) -> Tensor:
+        """uint8 (B, 3, h, w) → (B, 4h, 4w, FEATURES)."""
+        b, _, h, w = planes.shape
+        signed = np.stack([prior.signed(p) for p in planes.numpy()])
+        x = torch.from_numpy(signed).float() / 32
+        x = prior.trunk(x, lambda i, x: self.trunk[i](x), _join)
+        x = x.view(b, 4, 4, prior.FEATURES, h, w).permute(0, 4, 1, 5, 2, 3)
+        return x.reshape(b, 4 * h, 4 * w, prior.FEATURES)
+
+    def forward(self, neighbours: Tensor, row: Tensor, column: Tensor, f: Tensor | None) -> Tensor:
+        """neighbours int64 (P, T) labels; row, column int64 (P,); f (P, FEATURES) → logits."""
+        t = torch.arange(neighbours.shape[1]) * (self.classes + 1)
+        x = F.embedding_bag(neighbours + t, self.template, mode="sum")
+        x = x + self.rows[row] + self.columns[column]
+        if f is not None:
+            x = x + self.mix(f)
+        x = x.clamp(0, 31)
+        x = self.second(x).clamp(0, 31)
+        return self.last(x)
+
+
+class Pixels:
+    """Chooses pixels of a map and gathers what the network sees of them."""
+
+    def __init__(self, maps: npt.NDArray[np.uint8], classes: int) -> None:
+        self.n, self.h, self.w = maps.shape
+        pad = prior.PAD
+        framed = np.full((self.n, self.h + pad, self.w + 2 * pad), classes, np.uint8)
+        framed[:, pad:, pad:-pad] = maps
+        self.s = self.w + 2 * pad
+        self.maps = torch.from_numpy(framed.reshape(self.n, -1))
+        self.offsets = torch.tensor([dy * self.s + dx for dy, dx in prior.TEMPLATE])
+        y, x = np.mgrid[: self.h, : self.w]
+        self.centres = torch.from_numpy(((y + pad) * self.s + x + pad).ravel())
+
+        flat = np.ones(maps.shape, bool)
+        west = framed[:, pad:, pad - 1 : pad - 1 + self.w]
+        for dy, dx in prior.TEMPLATE:
+            flat &= west == framed[:, pad + dy : pad + dy + self.h, pad + dx : pad + dx + self.w]
+        self.flat = torch.from_numpy(flat.reshape(self.n, -1))
+
+    def first(self, i: int) -> Tensor:
+        return self.maps[i][self.centres - 1][:, None]
+
+    def around(self, i: int, chosen: Tensor | None = None) -> Tensor:
+        """The neighbourhoods of (chosen) pixels of map i: uint8 (P, T)."""
+        centres = self.centres if chosen is None else self.centres[chosen]
+        return self.maps[i][centres[:, None] + self.offsets]
+
+    def draw(self, i: int, g: torch.Generator, busy: int, calm: int) -> tuple[Tensor, ...]:
+        """Random pixels: index, neighbours, target, weight; the weights sum to H·W.
+
+        Pixels with one label all around that end there are drawn like the busy ones.
+        """
+        target = self.maps[i][self.centres]
+        calm_ones = self.flat[i] & (target == self.first(i)[:, 0])
+        must, rest = torch.nonzero(~calm_ones)[:, 0], torch.nonzero(calm_ones)[:, 0]
+        a = must[torch.randint(len(must), (busy,), generator=g)]
+        b = rest[torch.randint(len(rest), (calm,), generator=g)]
+        weight = torch.cat(
+            [torch.full((busy,), len(must) / busy), torch.full((calm,), len(rest) / calm)]
+        )
+        chosen = torch.cat([a, b])
+        return chosen, self.around(i, chosen).long(), target[chosen].long(), weight
+
+
+def evaluate(net: Network, pixels: Pixels, planes: Tensor | None, step: int) -> float:
+    """Bytes for each map, over every pixel (flat ones too)."""
+    total, count = 0.0, 0
+    net.eval()
+    with torch.no_grad():
+        for i in range(0, pixels.n, step):
+            f_all = None if planes is None else net.features(planes[i : i + 1, 0])[0]
+            around = pixels.around(i)
+            target = pixels.maps[i][pixels.centres].long()
+            for part in torch.arange(len(target)).split(16384):
+                y, x = part // pixels.w, part % pixels.w
+                f = None if f_all is None else f_all[y, x]
+                row, column = y * prior.BANDS // pixels.h, x * prior.BANDS // pixels.w
+                logits = net(around[part].long(), row, column, f)
+                total += F.cross_entropy(logits, target[part], reduction="sum").item()
+            count += 1
+    net.train()
+    return total / math.log(2) / 8 / count
+
+
+def export(causal: dict[str, Tensor], informed: dict[str, Tensor] | None, path: Path) -> None:
+    """Writes the integers that `spic.labels.prior.load` reads. Both are states of `Network`."""
+    arrays: dict[str, npt.NDArray[Any]] = {}
+
+    def fixed(x: Tensor, scale: float = 256) -> npt.NDArray[np.int16]:
+        return (x * scale).round().clamp(-2048, 2047).numpy().astype(np.int16)
+
+    for name, state in (("causal", causal), ("informed", informed)):
+        if state is None:
+            continue
+        classes = state["last.bias"].numel()
+        t = len(prior.TEMPLATE)
+        network = prior.Causal(
+            template=fixed(state["template"]).reshape(t, classes + 1, -1),
+            rows=fixed(state["rows"]),
+            columns=fixed(state["columns"]),
+            mix=fixed(state["mix.weight"].T)
+            if name == "informed"
+            else np.zeros((prior.FEATURES, prior.HIDDEN[0]), np.int16),
+            second=fixed(state["second.weight"].T),
+            second_bias=fixed(state["second.bias"]),
+            last=fixed(state["last.weight"].T),
+            last_bias=fixed(state["last.bias"]),
+        )
+        arrays |= {f"{name}.{k}": v for k, v in network._asdict().items()}
+        arrays["classes"] = np.array(classes)
+    if informed is not None:
+        for i in range(len(prior.LAYERS)):
+            weight, bias = informed[f"trunk.{i}.weight"], informed[f"trunk.{i}.bias"]
+            scale = weight.abs().amax((1, 2, 3)).clamp_min(1e-6) / 127
+            q = (weight / scale[:, None, None, None]).round()
+            assert q.abs().sum((1, 2, 3)).max() * 255 < 1 << 24  # exact in float32
+            arrays[f"layer{i}.weight"] = q.permute(0, 2, 3, 1).flatten(1).numpy().astype(np.int8)
+            arrays[f"layer{i}.multiplier"] = (
+                (scale.double() * (1 << 24)).round().numpy().astype(np.int32)
+            )
+            arrays[f"layer{i}.bias"] = (
+                ((bias.double() * 32 + 0.5) * (1 << 24)).round().numpy().astype(np.int64)
+            )
+    np.savez_compressed(path, **arrays)  # type: ignore[arg-type]
+
+
+def prime(path: Path, data: dict[str, npt.NDArray[np.uint8]], every: int = 1) -> None:
+    """Adds the tables of the mixer to an export: what it learns over the training maps, each
+    begun with empty slots, as in use."""
+    known = prior.load(path)
+    with np.load(path, allow_pickle=False) as file:
+        arrays = {k: v for k, v in file.items() if k.split(".")[-1] not in prior.Tables._fields}
+    order = np.random.default_rng(0).permutation(len(data["labels"]))[::every]
+    for name, network in (("causal", known.causal), ("informed", known.informed)):
+        if network is None:
+            continue
+        state = _model.fresh_state(known.classes, _model.untrained_tables())
+        empty = state.slots.copy()
+        for i in tqdm(order, desc=name):
+            labels = data["labels"][i]
+            allowed = np.bincount(labels.ravel(), minlength=known.classes).clip(0, 1)
+            state.slots[:] = empty
+            planes = data["planes"][i, 0]
+            seen = prior.features(known, planes) if name == "informed" else None
+            scratch = np.zeros(labels.size, np.uint8)
+            _model.run(
+                labels.astype(np.int64), _model.new_coder(), scratch, allowed, state,
+                decode=False, network=network, features=seen,
+            )  # fmt: skip
+        arrays |= {f"{name}.{k}": v for k, v in _model.tables_of(state)._asdict().items()}
+    np.savez_compressed(path, **arrays)
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--coarse", action="store_true")
+    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--maps", type=int, default=4, help="maps in a batch")
+    parser.add_argument("--busy", type=int, default=3000)
+    parser.add_argument("--calm", type=int, default=700)
+    parser.add_argument("--lr", type=float, default=3e-3)
+    parser.add_argument("--start", type=Path, help="state.pt to take what fits from")
+    args = parser.parse_args(argv)
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    data = corpus(args.data, "train", args.out.parent / "prior-train.npz")
+    val = corpus(args.data, "val", args.out.parent / "prior-val.npz")
+    classes = 12
+    net = Network(classes, args.coarse)
+    if args.start:
+        net.load_state_dict(torch.load(args.start, weights_only=True)["ema"], strict=False)
+    ema = Ema(net, 0.998)
+    optimizer = torch.optim.AdamW(net.parameters(), lr=args.lr, weight_decay=1e-4)
+    run = Run(args.out, args.steps)
+    if state := run.resume():
+        net.load_state_dict(state["network"])
+        optimizer.load_state_dict(state["optimizer"])
+        ema.load(state["ema"], run.step)
+    labels = data["labels"]
+    pools = [Pixels(labels, classes), Pixels(labels[:, :, ::-1].copy(), classes)]
+    judged = Pixels(val["labels"], classes)
+    planes = torch.from_numpy(data["planes"]) if args.coarse else None
+    val_planes = torch.from_numpy(val["planes"]) if args.coarse else None
+    g = torch.Generator().manual_seed(run.step)
+    rng = np.random.default_rng(run.step)
+    order: list[int] = []
+    losses = []
+    while run.step < args.steps:
+        for group in optimizer.param_groups:
+            warm = min(1.0, (run.step + 1) / 100)
+            group["lr"] = (
+                args.lr
+                * warm
+                * (0.01 + 0.99 * (0.5 + 0.5 * math.cos(math.pi * run.step / args.steps)))
+            )
+        if len(order) < args.maps:
+            order = list(rng.permutation(len(labels)))
+        batch = [order.pop() for _ in range(args.maps)]
+        flips = rng.integers(0, 2, args.maps)
+        drawn = [
+            pools[m].draw(i, g, args.busy, args.calm) for i, m in zip(batch, flips, strict=True)
+        ]
+        chosen = torch.cat([d[0] for d in drawn])
+        around, target, weight = (torch.cat([d[k] for d in drawn]) for k in (1, 2, 3))
+        h, w = judged.h, judged.w
+        y, x = chosen // w, chosen % w
+        f, aux = None, torch.zeros(())
+        if planes is not None:
+            quality = rng.choice(len(QUALITIES), args.maps, p=(0.5, 0.25, 0.25))
+            view = torch.stack(
+                [
+                    planes[i, q].flip(-1) if m else planes[i, q]
+                    for i, q, m in zip(batch, quality, flips, strict=True)
+                ]
+            )
+            with torch.autocast("cpu", torch.bfloat16):
+                dense = net.features(view).float()
+            index = torch.repeat_interleave(
+                torch.arange(args.maps), torch.tensor([len(d[0]) for d in drawn])
+            )
+            # The grid of a flipped picture starts 4⌈W/4⌉ - W pixels off.
+            shift = torch.from_numpy(flips)[index] * (dense.shape[2] - w)
+            f = dense[index, y, x + shift]
+            yy = torch.randint(0, h, (4096,), generator=g)
+            xx = torch.randint(0, w, (4096,), generator=g)
+            which = torch.randint(0, args.maps, (4096,), generator=g)
+            fa = dense[which, yy, xx + torch.from_numpy(flips)[which] * (dense.shape[2] - w)]
+            ta = torch.stack([pools[m].maps[i] for i, m in zip(batch, flips, strict=True)])
+            aux = F.cross_entropy(
+                net.aux(fa), ta[which, (yy + prior.PAD) * judged.s + xx + prior.PAD].long()
+            )
+        logits = net(around, y * prior.BANDS // h, x * prior.BANDS // w, f)
+        bits = (F.cross_entropy(logits, target, reduction="none") * weight).sum() / math.log(2)
+        bytes_per_map = bits / 8 / args.maps
+        loss = bytes_per_map / 500 + 0.3 * aux
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(net.parameters(), 2.0)
+        optimizer.step()
+        ema.update(net)
+        run.step += 1
+        losses.append((bytes_per_map.item(), aux.item()))
+        if run.step % 50 == 0:
+            a, b = np.mean(losses, 0)
+            run.log(bytes=float(a), aux=float(b))
+            losses.clear()
+        if run.step % 500 == 0 or run.step == args.steps:
+            judge = Network(classes, args.coarse)
+            judge.load_state_dict(ema.state)
+            step = 1 if run.step == args.steps else 10
+            run.log(val_bytes=evaluate(judge, judged, val_planes, step))
+        if run.step % 100 == 0 or run.step == args.steps:
+            run.save(network=net.state_dict(), optimizer=optimizer.state_dict(), ema=ema.state)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
