@@ -1,5 +1,6 @@
 """pack and unpack; the payloads' own properties are tested beside their coders."""
 
+import dataclasses
 import random
 import zlib
 
@@ -12,7 +13,6 @@ from hypothesis.extra import numpy as npst
 
 from spic import coarse, container
 from spic.codec import CODECS, pack, unpack
-from spic.container import Container
 from spic.errors import (
     BitstreamError,
     CorruptStream,
@@ -115,6 +115,34 @@ def test_ids_outside_the_palette(palette):
         unpack(bytes(stream))
 
 
+def test_the_coarse_picture_helps_the_labels():
+    """Their bytes depend on it where it is exact, and do not where it is not."""
+    picture, labels = street(256, 341)
+    small = coarse.downscale(picture, 4)
+
+    def size(codec):
+        payload = None if codec is None else coarse.encode(small, codec=codec)
+        stream = pack(
+            width=341, height=256, labels=labels, coarse=payload, coarse_codec=codec or "bpg"
+        )
+        assert np.array_equal(unpack(stream).labels, labels)
+        assert np.array_equal(unpack(stream, only="labels").labels, labels)
+        return len(container.read(stream).labels)
+
+    assert size("webp") == size(None) != size("bpg")
+
+
+def test_labels_that_need_the_coarse_picture():
+    c = container.read(STREAM)
+    other = coarse.encode(coarse.downscale(IMAGE, 4), codec="webp")
+    for without in (
+        dataclasses.replace(c, coarse=None),
+        dataclasses.replace(c, coarse=other, coarse_type=container.Chunk.WEBP),
+    ):
+        with pytest.raises(CorruptStream, match="coarse"):
+            unpack(container.write(without))
+
+
 def test_coarse_larger_than_the_picture():
     for width, height in ((7, 6), (8, 5), (1, 1)):
         with pytest.raises(CorruptStream, match="8×6"):
@@ -142,7 +170,8 @@ def test_every_prefix_and_every_single_bit_flip_is_refused():
 def test_damage_under_a_right_checksum_decodes_or_is_refused(part):
     """Somebody may seal nonsense on purpose: any answer but a crash or a foreign error."""
     rng = random.Random(part)
-    good = getattr(container.read(STREAM), part)
+    whole = container.read(STREAM)
+    good = getattr(whole, part)
     payloads = [b"", good[:1], good[: len(good) // 2], good + b"\0", b"\xff" * 50, b"\0" * 50]
     for _ in range(60):
         payload = bytearray(good)
@@ -151,7 +180,7 @@ def test_damage_under_a_right_checksum_decodes_or_is_refused(part):
         payloads.append(bytes(payload))
     refused = 0
     for payload in payloads:
-        stream = container.write(Container(width=32, height=24, palette=1, **{part: payload}))
+        stream = container.write(dataclasses.replace(whole, **{part: payload}))
         try:
             scene = unpack(stream)
         except BitstreamError:

@@ -16,13 +16,17 @@ from spic import container
 from spic.container import MAX_PIXELS, Chunk, Container
 from spic.errors import CorruptStream, InputError, LabelMapError
 from spic.palette import CAMVID, PALETTES
-from spic.scene import LabelMap, Scene
+from spic.scene import Coarse, LabelMap, Scene
 
 # spic.labels and spic.coarse are imported where they are used: numba and PyAV behind them take
 # 0.8 s to load, which `import spic` and `spic info` need not pay.
 
 CODECS = {"bpg": Chunk.BPG, "avif": Chunk.AVIF, "webp": Chunk.WEBP, "jxl": Chunk.JXL}
 """Type of chunk of each coarse codec."""
+
+
+EXACT = (Chunk.BPG,)
+"""Types of chunk whose planes are the same on every machine: labels are coded in their context."""
 
 
 def pack(
@@ -56,7 +60,8 @@ def pack(
         check_labels(labels, width=width, height=height, palette=palette)
         from spic import labels as coder
 
-        payload = coder.encode(labels)
+        context = _context(coarse, CODECS[coarse_codec])
+        payload = coder.encode(labels, coarse=context, model=PALETTES[palette].name)
     return container.write(
         Container(
             width=width,
@@ -88,7 +93,7 @@ def unpack(
     """
     c = container.read(stream, max_pixels=max_pixels)
     scene_labels = scene_coarse = None
-    if c.coarse is not None and only != "labels":
+    if c.coarse is not None and (only != "labels" or c.coarse_type in EXACT):
         from spic import coarse
 
         codec = c.coarse_type.name.lower()
@@ -101,7 +106,8 @@ def unpack(
     if c.labels is not None and only != "coarse":
         from spic import labels
 
-        scene_labels = labels.decode(c.labels, c.height, c.width)
+        context = scene_coarse if c.coarse_type in EXACT else None
+        scene_labels = labels.decode(c.labels, c.height, c.width, coarse=context)
         if (highest := int(scene_labels.max())) >= len(PALETTES[c.palette].classes):
             raise CorruptStream(f"id {highest} is not in palette {PALETTES[c.palette].name}")
     return Scene(
@@ -110,8 +116,17 @@ def unpack(
         palette=c.palette,
         model=c.model,
         labels=scene_labels,
-        coarse=scene_coarse,
+        coarse=None if only == "labels" else scene_coarse,
     )
+
+
+def _context(payload: bytes | None, kind: Chunk) -> Coarse | None:
+    """The coarse planes that labels are coded in the context of, as the decoder will have them."""
+    if payload is None or kind not in EXACT:
+        return None
+    from spic import coarse
+
+    return coarse.decode(payload, codec=kind.name.lower())
 
 
 def check_labels(labels: LabelMap, *, width: int, height: int, palette: int) -> None:
