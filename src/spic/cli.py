@@ -26,8 +26,8 @@ Record = dict[str, Any]
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code, 0 or 2."""
     argv = sys.argv[1:] if argv is None else argv
-    if argv[:1] == ["train"]:
-        return _train(argv[1:])
+    if argv[:1] == ["train"] or argv[:1] == ["sample"]:
+        return _train(argv[0], argv[1:])
     args = _parser().parse_args(argv)
     try:
         return int(args.run(args))
@@ -110,17 +110,15 @@ def _info(args: argparse.Namespace) -> int:
     return _each(jobs, run, _details, args.json)
 
 
-def _train(argv: list[str]) -> int:
+def _train(command: str, argv: list[str]) -> int:
     try:
         import spic.training.cli as training
 
-        return int(training.main(argv) or 0)
+        return training.sample(argv) if command == "sample" else training.main(argv)
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("spic"):
             raise
-        return _fail(f"train: {error.name} is missing; pip install 'spic[train]'")
-    except SpicError as error:
-        return _fail(f"train: {error}")
+        return _fail(f"{command}: {error.name} is missing; pip install 'spic[train]'")
 
 
 # ── files in, files out ──────────────────────────────────────────────────────────────────────
@@ -406,6 +404,9 @@ def _parser() -> argparse.ArgumentParser:
     info.set_defaults(run=_info)
 
     commands.add_parser("train", help="train the networks (needs spic[train])", add_help=False)
+    commands.add_parser(
+        "sample", help="sample the paper's network (needs spic[train])", add_help=False
+    )
     return parser
 
 

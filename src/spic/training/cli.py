@@ -1,9 +1,13 @@
-"""`spic train …`: one command for each network, all of them resumable."""
+"""`spic train …`: one command for each network, all of them resumable.
+
+Without a command's name, the flags are those of the paper's own training.
+"""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 
 from spic.errors import SpicError
 
@@ -17,10 +21,15 @@ _COMMANDS = {
 
 def main(argv: list[str]) -> int:
     """Run one of the training commands; returns the exit code, 0 or 2."""
+    if argv and argv[0].startswith("--") and argv[0] != "--help":
+        from spic.training import paper
+
+        return _guard("train", paper.main, argv)
     listed = "\n".join(f"  {name:<11}{what}" for name, what in _COMMANDS.items())
     parser = argparse.ArgumentParser(
         prog="spic train",
-        description="Train the networks of spic. `spic train COMMAND --help` says more.",
+        description="Train the networks of spic. `spic train COMMAND --help` says more. With the "
+        "original's flags (or --preset NAME) and no command, the paper's network is trained.",
         epilog=f"commands:\n{listed}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -34,10 +43,21 @@ def main(argv: list[str]) -> int:
         "distill": distill.main,
         "export": export.main,
     }[command]
+    return _guard(f"train {command}", run, argv[1:])
+
+
+def sample(argv: list[str]) -> int:
+    """`spic sample`: pictures of the paper's network; returns the exit code, 0 or 2."""
+    from spic.training import sample as command
+
+    return _guard("sample", command.main, argv)
+
+
+def _guard(name: str, run: Callable[[list[str]], object], argv: list[str]) -> int:
     try:
-        run(argv[1:])
+        run(argv)
     except SpicError as error:
-        print(f"spic: train {command}: {error}", file=sys.stderr)
+        print(f"spic: {name}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(
