@@ -171,31 +171,34 @@ def _escape(coder: Any, data: Any, label: Any, chance: Any, decode: Any) -> Any:
 
 
 @njit(cache=True)
+def _is_calm(image: Any, o: Any, steps: Any) -> Any:
+    for t in range(steps.size):  # noqa: SIM110, numba knows no all()
+        if image[o + steps[t]] != image[o - 1]:
+            return False
+    return True
+
+
+@njit(cache=True)
 def _predict(net: Any, calm: Any, image: Any, o: Any, steps: Any, row: Any, column: Any,
-             seen: Any, at: Any, informed: Any, hidden: Any, extra: Any, second: Any,
+             seen: Any, at: Any, still: Any, hidden: Any, extra: Any, second: Any,
              chance: Any, exp: Any) -> None:  # fmt: skip
     """The network of `prior.Causal` at one pixel: chance[v] = 2^24 exp(score - best score).
 
-    calm[v] is the template's sum where all neighbours are v.
+    still: all neighbours have one label v, whose sum over the template is calm[v].
+    seen: the features, those of this pixel beginning at `at`; empty without a coarse picture.
     """
     size, size2 = hidden.size, second.size
-    first = image[o - 1]
-    flat = True
-    for t in range(steps.size):
-        if image[o + steps[t]] != first:
-            flat = False
-            break
     for j in range(size):
         hidden[j] = net.rows[row, j] + net.columns[column, j]
-    if flat:
+    if still:
         for j in range(size):
-            hidden[j] += calm[first, j]
+            hidden[j] += calm[image[o - 1], j]
     else:
         for t in range(steps.size):
             v = image[o + steps[t]]
             for j in range(size):
                 hidden[j] += net.template[t, v, j]
-    if informed:
+    if seen.size:
         extra[:] = 0
         for f in range(FEATURES):
             a = np.int32(seen[at + f])
@@ -251,6 +254,8 @@ def code_map(
     second = np.zeros(net.second.shape[1], np.int32)
     chance = np.zeros(n, np.int64)
     calm = np.zeros((n + 1, hidden.size), np.int32)
+    memory = np.zeros((n + 1, BANDS, n), np.int64)
+    remembered = np.zeros((n + 1, BANDS), np.bool_)
     if with_prior:
         for t in range(steps.size):
             for v in range(n + 1):
@@ -268,6 +273,8 @@ def code_map(
     chosen = np.zeros(MIXERS, np.int64)
     guess = np.zeros(MIXERS, np.int64)
     for y in range(height):
+        if y * BANDS // height != (y - 1) * BANDS // height:
+            remembered[:] = False
         for x in range(width):
             o = (y + PAD) * s + x + PAD
             w, nn_, nw, ne = image[o - 1], image[o - s], image[o - 1 - s], image[o + 1 - s]
@@ -323,10 +330,19 @@ def code_map(
             left = used
             mass = np.int64(0)
             if with_prior:
-                cell = (y >> 2) * cells + (x >> 2)
-                at = ((cell * 4 + (y & 3)) * 4 + (x & 3)) * FEATURES
-                _predict(net, calm, image, o, steps, y * BANDS // height, x * BANDS // width,
-                         features, at, informed, hidden, extra, second, chance, exp)  # fmt: skip
+                row, column = y * BANDS // height, x * BANDS // width
+                still = _is_calm(image, o, steps)
+                # Without features such a pixel's outcome depends on nothing else.
+                if still and not informed and remembered[w, column]:
+                    chance[:] = memory[w, column]
+                else:
+                    cell = (y >> 2) * cells + (x >> 2)
+                    at = ((cell * 4 + (y & 3)) * 4 + (x & 3)) * FEATURES
+                    _predict(net, calm, image, o, steps, row, column, features, at, still,
+                             hidden, extra, second, chance, exp)  # fmt: skip
+                    if still:
+                        memory[w, column] = chance
+                        remembered[w, column] = True
                 for v in range(n):
                     chance[v] *= allowed[v]
                     mass += chance[v]

@@ -167,7 +167,9 @@ def load(path: Path) -> Prior:
         def network(name: str) -> Causal | None:
             if f"{name}.template" not in arrays:
                 return None
-            return Causal(*(arrays[f"{name}.{f}"].astype(np.int32) for f in Causal._fields))
+            fields = (arrays[f"{name}.{field}"] for field in Causal._fields)
+            # One memory layout, so that numba compiles once.
+            return Causal(*(np.ascontiguousarray(field, np.int32) for field in fields))
 
         def tables(name: str) -> Tables | None:
             if f"{name}.{Tables._fields[0]}" not in arrays:
