@@ -22,7 +22,7 @@ from spic.errors import ModelError
 from spic.palette import CAMVID
 from spic.training.corpus import Sample, build, crop, transmit
 from spic.training.pairs import load_pairs
-from spic.training.run import Ema, Run
+from spic.training.run import Ema, Run, add_options
 from spic.training.segmenter import RARE
 
 SAVE_EVERY = 250
@@ -147,23 +147,12 @@ def main(argv: list[str]) -> None:
         prog="spic train compact",
         description="Train the compact residual diffusion receiver. Run it again to go on.",
     )
-    parser.add_argument(
-        "--data",
-        type=Path,
-        required=True,
-        help="folder with camvid/ and, for variety, labelmefacade/",
-    )
-    parser.add_argument(
-        "--out", type=Path, required=True, help="folder of the run; resumed if it has begun"
-    )
+    add_options(parser)
     parser.add_argument("--steps", type=int, default=6000)
-    parser.add_argument("--batch", type=int, default=8)
     parser.add_argument(
         "--crop", type=int, nargs=2, default=(128, 176), metavar=("H", "W"), help="multiples of 16"
     )
     parser.add_argument("--lr", type=float, default=4e-3)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)

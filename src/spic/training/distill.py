@@ -26,7 +26,7 @@ from spic.errors import ModelError
 from spic.training.compact import Sheet, batches, load_network, rates, read_corpus, save_network
 from spic.training.efficientnet import EfficientNetLite, imagenet
 from spic.training.export import load_segmenter
-from spic.training.run import Ema, Run
+from spic.training.run import Ema, Run, add_options
 
 _TAPS = (-1, 2, 4, 10)
 """The stem and the blocks of EfficientNet-Lite0 whose outputs are compared: strides 2, 4, 8, 16."""
@@ -108,25 +108,16 @@ def main(argv: list[str]) -> None:
         prog="spic train distill",
         description="Fine-tune a trained compact receiver for 1 to 4 steps. Run it again to go on.",
     )
-    parser.add_argument(
-        "--data",
-        type=Path,
-        required=True,
-        help="folder with camvid/ and, for variety, labelmefacade/",
-    )
+    add_options(parser)
     parser.add_argument(
         "--teacher", type=Path, required=True, help="compact.safetensors of `spic train compact`"
     )
     parser.add_argument(
         "--segmenter",
         type=Path,
-        help="segmenter.safetensors for semantic consistency and predicted maps",
-    )
-    parser.add_argument(
-        "--out", type=Path, required=True, help="folder of the run; resumed if it has begun"
+        help="segmenter.safetensors for semantic consistency",
     )
     parser.add_argument("--steps", type=int, default=3000)
-    parser.add_argument("--batch", type=int, default=8)
     parser.add_argument(
         "--crop",
         type=int,
@@ -140,8 +131,6 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--feature", type=float, default=1.0, help="weight of the feature distance")
     parser.add_argument("--adversarial", type=float, default=0.15)
     parser.add_argument("--semantic", type=float, default=0.1)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)

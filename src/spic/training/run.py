@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import time
@@ -10,6 +11,22 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options that every training of a bundled model has."""
+    parser.add_argument(
+        "--data",
+        type=Path,
+        required=True,
+        help="folder with camvid/ and, for variety, labelmefacade/",
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder of the run; resumed if it has begun"
+    )
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=2)
 
 
 class Run:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from spic.training.efficientnet import EfficientNetLite, imagenet
 from spic.training.pairs import Pair, degrade, load_pairs, random_crop
-from spic.training.run import Ema, Run
+from spic.training.run import Ema, Run, add_options
 
 CLASSES = 11
 VOID = 11
@@ -145,18 +145,9 @@ def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(
         prog="spic train segmenter", description="Fine-tune an ImageNet backbone on CamVid."
     )
-    parser.add_argument(
-        "--data",
-        type=Path,
-        required=True,
-        help="folder with camvid/ and, for variety, labelmefacade/",
-    )
-    parser.add_argument(
-        "--out", type=Path, required=True, help="folder of the run; resumed if it has begun"
-    )
+    add_options(parser)
     parser.add_argument("--backbone", type=int, default=0, choices=(0, 1, 2))
     parser.add_argument("--steps", type=int, default=2500)
-    parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--crop", type=int, nargs=2, default=(256, 288), metavar=("H", "W"))
     parser.add_argument(
         "--heights",
@@ -168,8 +159,6 @@ def main(argv: list[str]) -> None:
     )
     parser.add_argument("--init", type=Path, help="segmenter.safetensors to start from")
     parser.add_argument("--lr", type=float, default=1e-3)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
@@ -207,9 +196,7 @@ def main(argv: list[str]) -> None:
         network.load_state_dict(state["network"])
         optimizer.load_state_dict(state["optimizer"])
         ema.load(state["ema"], run.step)
-    base = (
-        [group["lr"] for group in optimizer.param_groups] if not state else [args.lr / 3, args.lr]
-    )
+    base = (args.lr / 3, args.lr)
 
     judge = SegmentationNet(config)
     losses: list[float] = []
