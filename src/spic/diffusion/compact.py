@@ -33,6 +33,8 @@ class CompactConfig:
     """Channels into which each patch of the label map is embedded."""
     emb_width: int = 128
     """Channels of the noise embedding."""
+    tail_width: int = 32
+    """Channels at stride 2, where the last two layers work."""
     sigma_data: float = 0.1
     """Standard deviation of the residual, pictures in [-1, 1]."""
     sigma_max: float = 0.8
@@ -59,6 +61,10 @@ class _Conv(nn.Module):
         fan_in = self.weight[0].numel()
         norm = self.weight.flatten(1).norm(dim=1)[:, None, None, None]
         self.weight.mul_(math.sqrt(fan_in) / norm.clamp_min(1e-4))
+
+
+def _double(x: Tensor) -> Tensor:
+    return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
 
 
 def _silu(x: Tensor) -> Tensor:
@@ -127,7 +133,13 @@ class CompactNet(nn.Module):
                 decoder.append(_Block(channels + (width if index < 2 else 0), width, emb))
                 channels = width
         self.decoder = nn.ModuleList(decoder)
-        self.head = _Conv(channels + config.label_width, 3 * PATCH**2, 3)
+        # The last layers at twice the resolution know the contours of the map to two pixels, and
+        # their filters straddle the patches, which would else show as a grid.
+        tail = config.tail_width
+        self.widen = _Conv(channels + config.label_width, 4 * tail, 3)
+        self.embed_fine = _Conv(config.classes + 1, tail // 2, PATCH // 2, PATCH // 2)
+        self.tail = _Conv(tail + tail // 2 + 3 * (PATCH // 2) ** 2 + 3, tail, 3)
+        self.head = _Conv(tail, 3 * (PATCH // 2) ** 2, 3)
         self.head_gain = nn.Parameter(torch.zeros(1))
 
     def forward(self, noisy: Tensor, coarse: Tensor, labels: Tensor, noise: Tensor) -> Tensor:
@@ -157,8 +169,10 @@ class CompactNet(nn.Module):
                 if index < 2:
                     x = torch.cat([x, skips.pop()], 1)
                 x = next(blocks)(x, emb)
-        x = self.head(torch.cat([x, semantic], 1), self.head_gain)
-        return F.pixel_shuffle(x, PATCH)
+        x = F.pixel_shuffle(self.widen(torch.cat([x, semantic], 1)), 2)
+        fine = [F.pixel_unshuffle(noisy, PATCH // 2), 2 * _double(coarse), self.embed_fine(labels)]
+        x = self.tail(_silu(torch.cat([x, *fine], 1)))
+        return F.pixel_shuffle(self.head(_silu(x), self.head_gain), PATCH // 2)
 
     def normalise(self) -> None:
         """Call after each optimizer step, so that learning rates act on directions alone."""

@@ -17,7 +17,9 @@ from spic.palette import BY_NAME, CAMVID, CITYSCAPES, INDICES
 from spic.scene import Image, LabelMap
 
 WORKING_SIDE = 512
-"""Pictures whose shorter side is longer are segmented at this size and their maps enlarged."""
+"""Pictures whose shorter side is longer are segmented at this size and their maps enlarged.
+
+Smaller ones are enlarged, by as much as the model asks for, up to this size."""
 _MULTIPLE = 32
 _MEAN = np.array((0.485, 0.456, 0.406), np.float32)  # ImageNet's, for foreign networks
 _STD = np.array((0.229, 0.224, 0.225), np.float32)
@@ -50,6 +52,7 @@ class Segmenter:
             raise ModelError(f"{self._path}: a segmenter takes one picture and nothing else")
         self._input, self._output = inputs[0].name, outputs[0].name
         self._bytes = inputs[0].type == "tensor(uint8)"
+        self._enlarge = float(metadata.get("enlarge", 1))
         name = metadata.get("palette")
         if name is not None and name not in BY_NAME:
             raise ModelError(f"{self._path}: palette {name!r} is not one of {', '.join(BY_NAME)}")
@@ -65,11 +68,11 @@ class Segmenter:
         Raises:
             ModelError: the network fails on this picture or gives what is no label map.
         """
-        height, width = image.shape[:2]
-        small = _shrink(image)
-        rows, columns = small.shape[:2]
+        size = image.shape[:2]
+        working = _resize(image, self._enlarge)
+        rows, columns = working.shape[:2]
         pad = (0, -rows % _MULTIPLE), (0, -columns % _MULTIPLE), (0, 0)
-        padded = np.pad(small, pad, mode="edge")
+        padded = np.pad(working, pad, mode="edge")
         x: npt.NDArray[Any] = padded[None]
         if not self._bytes:
             x = ((padded.astype(np.float32) / 255 - _MEAN) / _STD).transpose(2, 0, 1)[None]
@@ -78,11 +81,13 @@ class Segmenter:
         except Exception as error:
             cause = str(error).strip().splitlines()[0]
             raise ModelError(f"{self._path}: the segmenter failed ({cause})") from error
-        ids = out[0] if out.ndim == 3 else _argmax(out[0], padded.shape[:2])
-        if ids.shape != padded.shape[:2] or ids.max() > 255:
+        share = rows / padded.shape[0], columns / padded.shape[1]  # the rest is padding
+        if out.ndim == 4 and 1 <= out.shape[1] <= 256:
+            return _argmax(out[0], share, size)
+        if out.ndim != 3 or out.shape[1:] != padded.shape[:2] or out.max() > 255:
             raise ModelError(f"{self._path}: output of shape {out.shape} is no label map")
-        map_ = PIL.Image.fromarray(np.ascontiguousarray(ids[:rows, :columns], dtype=np.uint8))
-        return np.asarray(map_.resize((width, height), PIL.Image.Resampling.NEAREST))
+        map_ = PIL.Image.fromarray(np.ascontiguousarray(out[0, :rows, :columns], dtype=np.uint8))
+        return np.asarray(map_.resize(size[::-1], PIL.Image.Resampling.NEAREST))
 
 
 class HubSegmenter:
@@ -117,25 +122,26 @@ class HubSegmenter:
         return labels
 
 
-def _shrink(image: Image) -> Image:
-    scale = WORKING_SIDE / min(image.shape[:2])
-    if scale >= 1:
+def _resize(image: Image, enlarge: float) -> Image:
+    """As it is segmented: enlarged, but not beyond the working side, or shrunk to it."""
+    scale = min(enlarge, WORKING_SIDE / min(image.shape[:2]))
+    if scale == 1:
         return image
     size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
-    return np.asarray(PIL.Image.fromarray(image).resize(size, PIL.Image.Resampling.BOX))
+    how = PIL.Image.Resampling.BICUBIC if scale > 1 else PIL.Image.Resampling.BOX
+    return np.asarray(PIL.Image.fromarray(image).resize(size, how))
 
 
-def _argmax(logits: npt.NDArray[np.float32], size: tuple[int, int]) -> npt.NDArray[np.int64]:
-    """Class of each pixel from logits (C, h, w), enlarged to `size` where they are smaller."""
-    if logits.shape[1:] != size:
-        width_height = size[1], size[0]
-        logits = np.stack(
-            [
-                np.asarray(
-                    PIL.Image.fromarray(c).resize(width_height, PIL.Image.Resampling.BILINEAR)
-                )
-                for c in logits.astype(np.float32)
-            ]
-        )
-    ids: npt.NDArray[np.int64] = logits.argmax(0)
+def _argmax(
+    logits: npt.NDArray[np.float32], share: tuple[float, float], size: tuple[int, int]
+) -> LabelMap:
+    """Best class of each pixel, uint8 `size`, from that share of logits (C, h, w) at any scale."""
+    box = (0, 0, logits.shape[2] * share[1], logits.shape[1] * share[0])
+    ids = np.zeros(size, np.uint8)
+    best = np.full(size, -np.inf, np.float32)
+    for number, plane in enumerate(logits.astype(np.float32)):  # one at a time: little memory
+        picture = PIL.Image.fromarray(plane)
+        value = np.asarray(picture.resize(size[::-1], PIL.Image.Resampling.BILINEAR, box=box))
+        ids[value > best] = number
+        np.maximum(best, value, out=best)
     return ids

@@ -20,6 +20,7 @@ from spic.diffusion import edm
 from spic.diffusion.compact import CompactConfig, CompactNet, one_hot, upsample
 from spic.errors import ModelError
 from spic.palette import CAMVID
+from spic.segment import Segmenter
 from spic.training.corpus import Sample, build, crop, transmit
 from spic.training.pairs import load_pairs
 from spic.training.run import Ema, Run, add_options
@@ -41,10 +42,16 @@ def to_picture(tensor: Tensor) -> np.ndarray:
     return ((tensor.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0).numpy()
 
 
-def read_corpus(data: Path, cache: Path, variants: int = 5) -> tuple[list[Sample], list[Sample]]:
-    """CamVid train in several renditions, and LabelMeFacade in one where it is there."""
+def read_corpus(
+    data: Path, cache: Path, predictor: Path | None = None, variants: int = 5
+) -> tuple[list[Sample], list[Sample]]:
+    """CamVid train in several renditions, and LabelMeFacade in one where it is there.
+
+    Where a segmenter is given, CamVid's pictures have its maps beside the human ones.
+    """
     camvid = load_pairs(data / "camvid/train", data / "camvid/trainannot")
-    roads = build(camvid, cache, variants=variants, seed=0)
+    predict = Segmenter(predictor) if predictor else None
+    roads = build(camvid, cache, variants=variants, seed=0, predict=predict)
     if not (data / "labelmefacade").exists():
         return roads, []
     facades = load_pairs(data / "labelmefacade/images", data / "labelmefacade/labels")

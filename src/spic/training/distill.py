@@ -38,10 +38,12 @@ _GRID = (1, 2, 4)
 class Features(nn.Module):
     """Frozen ImageNet features, scaled to a mean magnitude of about one."""
 
+    scale: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.network: EfficientNetLite = imagenet(0).eval().requires_grad_(False)
-        self.scale = torch.ones(len(_TAPS))
+        self.register_buffer("scale", torch.ones(len(_TAPS)))
 
     def forward(self, picture: Tensor) -> list[Tensor]:
         """Features of pictures, (B, 3, H, W) in [-1, 1]."""
@@ -117,6 +119,11 @@ def main(argv: list[str]) -> None:
         type=Path,
         help="segmenter.safetensors for semantic consistency",
     )
+    parser.add_argument(
+        "--predictor",
+        type=Path,
+        help="segmenter.onnx whose maps are learned from beside the human ones",
+    )
     parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument(
         "--crop",
@@ -143,7 +150,7 @@ def main(argv: list[str]) -> None:
     groups = rates(network, args.lr)
     optimizer = torch.optim.Adam(groups, betas=(0.5, 0.99))
     critic = torch.optim.Adam(discriminator.parameters(), lr=4e-4, betas=(0.5, 0.99))
-    ema = Ema(network, 0.998)
+    ema = Ema(network, 0.999)
     run = Run(args.out, args.steps)
     if state := run.resume():
         network.load_state_dict(state["network"])
@@ -151,8 +158,9 @@ def main(argv: list[str]) -> None:
         optimizer.load_state_dict(state["optimizer"])
         critic.load_state_dict(state["critic"])
         ema.load(state["ema"], run.step)
+        features.scale.copy_(state["scale"])
 
-    corpus = read_corpus(args.data, args.out.parent / "cache")
+    corpus = read_corpus(args.data, args.out.parent / "cache", args.predictor)
     sheet = Sheet(args.data)
     averaged = copy.deepcopy(network)
     levels = [edm.sigmas(steps, config.sigma_max) for steps in _GRID]
@@ -170,7 +178,7 @@ def main(argv: list[str]) -> None:
             break
         rng = np.random.default_rng((args.seed + 2, run.step))
         generator = torch.Generator().manual_seed(args.seed * 1_000_003 + run.step)
-        if run.step == 0 or features.scale[0] == 1:
+        if run.step == 0:
             features.calibrate(image)
         planes = one_hot(labels, config.classes)
         classes = planes[:, : config.classes]
@@ -185,12 +193,14 @@ def main(argv: list[str]) -> None:
         if index == 0:
             residual = residual * 0  # sampling starts from noise alone
         made = base + _guess(network, residual, schedule[index], coarse, planes, generator)
+        # Shifted alike, lest the patches of the network always lie the same way on the features'.
+        shift = tuple(int(s) for s in rng.integers(4, size=2))
 
         # The discriminator, on features that the generator needs anyway.
         with torch.autocast("cpu", torch.bfloat16):
             with torch.no_grad():
-                real = features(image)
-            fake = features(made)
+                real = features(image.roll(shift, (2, 3)))
+            fake = features(made.roll(shift, (2, 3)))
             critic_loss = sum(
                 F.relu(1 - r.float()).mean() + F.relu(1 + f.float()).mean()
                 for r, f in zip(
@@ -256,6 +266,7 @@ def main(argv: list[str]) -> None:
                 optimizer=optimizer.state_dict(),
                 critic=critic.state_dict(),
                 ema=ema.state,
+                scale=features.scale,
             )
         if run.step % 200 == 0 or run.step == args.steps:
             averaged.load_state_dict(ema.state)

@@ -6,6 +6,7 @@ import argparse
 import copy
 import json
 import warnings
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -62,18 +63,15 @@ def bake(network: CompactNet) -> CompactNet:
 
 
 class _Segmenter(nn.Module):
-    """Bytes in, ids out."""
+    """Bytes in, logits out."""
 
     def __init__(self, network: SegmentationNet) -> None:
         super().__init__()
         self.network = network
 
     def forward(self, image: Tensor) -> Tensor:
-        logits = self.network(image.permute(0, 3, 1, 2).float() / 255)
-        logits = nn.functional.interpolate(
-            logits, scale_factor=2.0, mode="bilinear", align_corners=False
-        )
-        return logits.argmax(1).to(torch.uint8)
+        logits: Tensor = self.network(image.permute(0, 3, 1, 2).float() / 255)
+        return logits
 
 
 def halve(model: onnx.ModelProto) -> None:
@@ -147,16 +145,21 @@ def export_receiver(network: CompactNet, path: Path, *, model_id: int = 1) -> No
         "sigma_max": config.sigma_max,
         "sigma_min": 0.02,
         "rho": 3.0,
+        "config": asdict(config),
     }
     names = ["noisy", "coarse", "labels", "sigma"]
     _write(_Denoiser(bake(network)), example, names, "residual", axes, metadata, path)
 
 
-def export_segmenter(network: SegmentationNet, path: Path, *, palette: str = "camvid") -> None:
-    """Write the segmenter: uint8 (1, H, W, 3) → uint8 (1, H, W), sides multiples of 32."""
+def export_segmenter(
+    network: SegmentationNet, path: Path, *, palette: str = "camvid", enlarge: float = 1.5
+) -> None:
+    """Write the segmenter: uint8 (1, H, W, 3) → logits (1, C, H / 2, W / 2), for sides that are
+    multiples of 32, with how much small pictures are to be enlarged."""
     example = (torch.zeros(1, 64, 96, 3, dtype=torch.uint8).random_(256),)
-    axes = {"image": {1: "height", 2: "width"}, "labels": {1: "height", 2: "width"}}
-    _write(_Segmenter(network), example, ["image"], "labels", axes, {"palette": palette}, path)
+    axes = {"image": {1: "height", 2: "width"}, "logits": {2: "rows", 3: "columns"}}
+    metadata = {"palette": palette, "enlarge": enlarge, "config": asdict(network.config)}
+    _write(_Segmenter(network), example, ["image"], "logits", axes, metadata, path)
 
 
 def load_segmenter(path: Path) -> SegmentationNet:

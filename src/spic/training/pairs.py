@@ -121,6 +121,11 @@ def degrade(image: Picture, rng: np.random.Generator) -> Picture:
         )
     if rng.random() < 0.2:
         picture = picture.filter(ImageFilter.GaussianBlur(float(rng.uniform(0.3, 1.5))))
+    if rng.random() < 0.4:  # a smaller picture, enlarged
+        factor = rng.uniform(0.5, 0.9)
+        small = max(1, round(picture.width * factor)), max(1, round(picture.height * factor))
+        picture = picture.resize(small, Image.Resampling.BICUBIC)
+        picture = picture.resize((image.shape[1], image.shape[0]), Image.Resampling.BICUBIC)
     if rng.random() < 0.2:
         buffer = io.BytesIO()
         picture.save(buffer, "JPEG", quality=int(rng.integers(25, 90)))

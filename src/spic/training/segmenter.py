@@ -124,19 +124,25 @@ def iou(matrix: np.ndarray) -> np.ndarray:
 
 
 @torch.no_grad()
-def predict(network: nn.Module, image: np.ndarray) -> np.ndarray:
+def predict(network: nn.Module, image: np.ndarray, enlarge: float = 1.0) -> np.ndarray:
     """Label map, uint8 (H, W), of a picture, uint8 (H, W, 3), of any size."""
-    height, width = image.shape[:2]
+    size = image.shape[:2]
+    height, width = (round(side * enlarge) for side in size)
     x = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 255
+    if enlarge != 1:
+        x = F.interpolate(x, (height, width), mode="bicubic", align_corners=False).clamp(0, 1)
     x = F.pad(x, (0, -width % 32, 0, -height % 32), mode="replicate")
     logits = F.interpolate(network(x), scale_factor=2, mode="bilinear", align_corners=False)
-    return logits[0, :, :height, :width].argmax(0).to(torch.uint8).numpy()
+    logits = logits[..., :height, :width]
+    if enlarge != 1:
+        logits = F.interpolate(logits, size, mode="bilinear", align_corners=False)
+    return logits[0].argmax(0).to(torch.uint8).numpy()
 
 
-def evaluate(network: nn.Module, pairs: list[Pair]) -> np.ndarray:
+def evaluate(network: nn.Module, pairs: list[Pair], enlarge: float = 1.0) -> np.ndarray:
     """IoU of each class over all pairs together."""
     network.eval()
-    matrix = sum(confusion(p.labels, predict(network, p.image)) for p in pairs)
+    matrix = sum(confusion(p.labels, predict(network, p.image, enlarge)) for p in pairs)
     assert isinstance(matrix, np.ndarray)
     return iou(matrix)
 
@@ -148,17 +154,23 @@ def main(argv: list[str]) -> None:
     add_options(parser)
     parser.add_argument("--backbone", type=int, default=0, choices=(0, 1, 2))
     parser.add_argument("--steps", type=int, default=2500)
-    parser.add_argument("--crop", type=int, nargs=2, default=(256, 288), metavar=("H", "W"))
+    parser.add_argument("--crop", type=int, nargs=2, default=(256, 320), metavar=("H", "W"))
     parser.add_argument(
         "--heights",
         type=int,
         nargs=2,
-        default=(190, 560),
+        default=(256, 620),
         metavar=("MIN", "MAX"),
         help="of the whole picture in pixels, between which crops are scaled",
     )
     parser.add_argument("--init", type=Path, help="segmenter.safetensors to start from")
     parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument(
+        "--enlarge",
+        type=float,
+        default=1.5,
+        help="how much small pictures are enlarged before they are segmented",
+    )
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
@@ -229,7 +241,7 @@ def main(argv: list[str]) -> None:
         flags = torch.tensor(partial)
         loss = partial_cross_entropy(logits, y, flags, weight)
         if not flags.all():
-            loss = loss + 0.5 * soft_jaccard(logits[~flags], y[~flags])
+            loss = loss + soft_jaccard(logits[~flags], y[~flags])
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(network.parameters(), 5.0)
@@ -242,7 +254,7 @@ def main(argv: list[str]) -> None:
             losses.clear()
         if run.step % 400 == 0 or run.step == args.steps:
             judge.load_state_dict(ema.state)
-            scores = evaluate(judge, val if run.step == args.steps else val[::5])
+            scores = evaluate(judge, val if run.step == args.steps else val[::5], args.enlarge)
             run.log(
                 miou=float(scores.mean()), **{f"iou{c}": float(s) for c, s in enumerate(scores)}
             )
