@@ -123,7 +123,7 @@ def test_tiles_leave_no_seam(path, monkeypatch):
     tiled = receiver(s, steps=2)
     error = np.abs(whole.astype(int) - tiled)
     assert error.mean() < 1  # a network of random weights looks far; what it sees changes little
-    assert np.abs(whole.astype(int) - receiver(s, steps=2, seed=1)).mean() > 10
+    assert np.abs(whole.astype(int) - receiver(s, steps=2, seed=1)).mean() > 5 * error.mean()
 
 
 def test_tiles_of_a_local_function_are_exact(path, monkeypatch):

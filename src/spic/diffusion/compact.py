@@ -104,7 +104,7 @@ class CompactNet(nn.Module):
         self.config = config
         widths, emb = config.widths, config.emb_width
         self.embed_noise = nn.Sequential(
-            nn.Linear(1 + 2 * 8, emb), nn.SiLU(), nn.Linear(emb, emb), nn.SiLU()
+            nn.Linear(1 + 2 * 8 + 1, emb), nn.SiLU(), nn.Linear(emb, emb), nn.SiLU()
         )
         self.embed_labels = _Conv(config.classes + 1, config.label_width, PATCH, PATCH)
         self.stem = _Conv(3 * PATCH**2 + 3 + config.label_width + 1, widths[0], 3)
@@ -142,11 +142,14 @@ class CompactNet(nn.Module):
         self.head = _Conv(tail, 3 * (PATCH // 2) ** 2, 3)
         self.head_gain = nn.Parameter(torch.zeros(1))
 
-    def forward(self, noisy: Tensor, coarse: Tensor, labels: Tensor, noise: Tensor) -> Tensor:
+    def forward(
+        self, noisy: Tensor, coarse: Tensor, labels: Tensor, noise: Tensor, fidelity: Tensor
+    ) -> Tensor:
         """As `denoise`, but everything is scaled already and `noise` (B,) is ln(sigma) / 4."""
         frequencies = torch.arange(8, device=noise.device, dtype=torch.float32)
         angles = noise[:, None] * 2.0**frequencies / 2
-        emb = self.embed_noise(torch.cat([noise[:, None], angles.sin(), angles.cos()], 1))
+        known = [noise[:, None], angles.sin(), angles.cos(), fidelity[:, None]]
+        emb = self.embed_noise(torch.cat(known, 1))
         semantic = self.embed_labels(labels)
         one = torch.ones_like(semantic[:, :1])
         # Three coarse channels against forty-eight noisy ones: the gains let them be heard.
@@ -194,7 +197,12 @@ def upsample(coarse: Tensor) -> Tensor:
 
 
 def denoise(
-    network: CompactNet, noisy: Tensor, coarse: Tensor, labels: Tensor, sigma: Tensor
+    network: CompactNet,
+    noisy: Tensor,
+    coarse: Tensor,
+    labels: Tensor,
+    sigma: Tensor,
+    fidelity: Tensor | None = None,
 ) -> Tensor:
     """The residual that the network expects behind a noisy one (Karras et al. 2022, eq. 7).
 
@@ -203,10 +211,13 @@ def denoise(
         coarse: (B, 3, H / 4, W / 4) in [-1, 1].
         labels: (B, classes + 1, H, W), see `one_hot`.
         sigma: (B,).
+        fidelity: (B,), 0 (a likely picture; also None) … 1 (the mean of all likely pictures).
     """
+    if fidelity is None:
+        fidelity = torch.zeros_like(sigma)
     data = network.config.sigma_data
     s = sigma[:, None, None, None]
     total = (s**2 + data**2).sqrt()
     # Not of unit variance: where the input is mostly noise, what was sent must count.
-    raw = network(noisy * (data / total**2), coarse, labels, sigma.log() / 4)
+    raw = network(noisy * (data / total**2), coarse, labels, sigma.log() / 4, fidelity)
     return noisy * (data**2 / total**2) + raw.float() * (s * data / total)

@@ -15,6 +15,7 @@ _COMMANDS = {
     "segmenter": "fine-tune an ImageNet backbone to find the classes of CamVid",
     "compact": "teach the compact receiver to denoise residuals",
     "distill": "make a trained compact receiver sharp in 1 to 4 steps",
+    "restore": "turn a bundled ONNX file into weights to train on from",
     "export": "write trained weights as the ONNX files that the product runs",
 }
 
@@ -35,12 +36,13 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("command", choices=_COMMANDS, metavar="COMMAND")
     command = parser.parse_args(argv[:1]).command
-    from spic.training import compact, distill, export, segmenter
+    from spic.training import compact, distill, export, restore, segmenter
 
     run = {
         "segmenter": segmenter.main,
         "compact": compact.main,
         "distill": distill.main,
+        "restore": restore.main,
         "export": export.main,
     }[command]
     return _guard(f"train {command}", run, argv[1:])

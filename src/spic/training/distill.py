@@ -3,7 +3,8 @@
 Each update takes one noise level of the sampler, denoises once, and judges the picture that comes
 out: L1 and frozen ImageNet features against the original, a discriminator on the same features
 (Sauer et al., "Projected GANs Converge Faster", 2021; "Adversarial Diffusion Distillation", 2023),
-and a frozen segmenter against the map that was sent. Below the first level, half of the noisy
+and a frozen segmenter against the map that was sent; the wanted fidelity, an input of the network,
+says how much each of them counts. Below the first level, half of the noisy
 residuals are the network's own, as they will be when it samples.
 """
 
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from spic.diffusion import edm
-from spic.diffusion.compact import CompactNet, denoise, one_hot, upsample
+from spic.diffusion.compact import PATCH, CompactNet, denoise, one_hot, upsample
 from spic.errors import ModelError
 from spic.training.compact import Sheet, batches, load_network, rates, read_corpus, save_network
 from spic.training.efficientnet import EfficientNetLite, imagenet
@@ -96,13 +97,15 @@ def _guess(
     level: Tensor,
     coarse: Tensor,
     planes: Tensor,
+    fidelity: float,
     generator: torch.Generator,
 ) -> Tensor:
     """Add noise of one level to a residual and denoise it."""
     noise = torch.randn(residual.shape, generator=generator)
     with torch.autocast("cpu", torch.bfloat16):
         sigma = level.expand(len(residual))
-        return denoise(network, residual + level * noise, coarse, planes, sigma)
+        wanted = torch.full_like(sigma, fidelity)
+        return denoise(network, residual + level * noise, coarse, planes, sigma, wanted)
 
 
 def main(argv: list[str]) -> None:
@@ -134,7 +137,10 @@ def main(argv: list[str]) -> None:
         help="multiples of 32 are fastest, of 16 allowed",
     )
     parser.add_argument("--lr", type=float, default=8e-4)
-    parser.add_argument("--pixel", type=float, default=2.0, help="weight of L1")
+    parser.add_argument("--pixel", type=float, default=1.0, help="weight of L1")
+    parser.add_argument(
+        "--coarse", type=float, default=2.0, help="weight of L1 between the coarse pictures"
+    )
     parser.add_argument("--feature", type=float, default=1.0, help="weight of the feature distance")
     parser.add_argument("--adversarial", type=float, default=0.15)
     parser.add_argument("--semantic", type=float, default=0.1)
@@ -184,15 +190,20 @@ def main(argv: list[str]) -> None:
         classes = planes[:, : config.classes]
         base = upsample(coarse)
 
+        fidelity = float(rng.choice((0.0, rng.random(), 1.0), p=(0.7, 0.15, 0.15)))
         schedule = levels[rng.integers(len(levels))]
         index = int(rng.integers(len(schedule))) if rng.random() < 0.6 else 0
         residual = image - base
         if index > 0 and rng.random() < 0.5:
             with torch.no_grad():
-                residual = _guess(network, residual * 0, schedule[0], coarse, planes, generator)
+                residual = _guess(
+                    network, residual * 0, schedule[0], coarse, planes, fidelity, generator
+                )
         if index == 0:
             residual = residual * 0  # sampling starts from noise alone
-        made = base + _guess(network, residual, schedule[index], coarse, planes, generator)
+        made = base + _guess(
+            network, residual, schedule[index], coarse, planes, fidelity, generator
+        )
         # Shifted alike, lest the patches of the network always lie the same way on the features'.
         shift = tuple(int(s) for s in rng.integers(4, size=2))
 
@@ -211,20 +222,24 @@ def main(argv: list[str]) -> None:
             ) / len(_TAPS)
         assert isinstance(critic_loss, Tensor)
         critic.zero_grad(set_to_none=True)
-        critic_loss.backward()
-        critic.step()
+        if fidelity < 0.5:  # what is meant to be a mean is no forgery
+            critic_loss.backward()
+            critic.step()
 
         discriminator.requires_grad_(False)
         with torch.autocast("cpu", torch.bfloat16):
             scores = discriminator(fake, classes)
         discriminator.requires_grad_(True)
         parts = {
-            "pixel": args.pixel * (made - image).abs().mean(),
-            "feature": args.feature
+            "pixel": (1 + fidelity) * args.pixel * (made - image).abs().mean(),
+            "coarse": args.coarse * F.avg_pool2d(made - image, PATCH).abs().mean(),
+            "feature": (1 - 0.7 * fidelity)
+            * args.feature
             * torch.stack(
                 [(f.float() - r.float()).abs().mean() for f, r in zip(fake, real, strict=True)]
             ).mean(),
-            "adversarial": -args.adversarial
+            "adversarial": (fidelity - 1)
+            * args.adversarial
             * torch.stack([s.float().mean() for s in scores]).mean(),
         }
         if segmenter is not None and run.step % 2 == 0:
@@ -236,7 +251,7 @@ def main(argv: list[str]) -> None:
             logits = F.interpolate(logits, scale_factor=2, mode="bilinear", align_corners=False)
             logits = logits[..., : made.shape[2], : made.shape[3]]
             target = labels.long().where(labels < config.classes, torch.tensor(255))
-            weight = 2 * args.semantic  # every other step
+            weight = 2 * (1 - fidelity) * args.semantic  # every other step
             if (target != 255).any():
                 parts["semantic"] = weight * F.cross_entropy(logits, target, ignore_index=255)
         loss = torch.stack(list(parts.values())).sum()

@@ -33,9 +33,11 @@ class _Denoiser(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, noisy: Tensor, coarse: Tensor, labels: Tensor, sigma: Tensor) -> Tensor:
+    def forward(
+        self, noisy: Tensor, coarse: Tensor, labels: Tensor, sigma: Tensor, fidelity: Tensor
+    ) -> Tensor:
         planes = compact.one_hot(labels, self.network.config.classes)
-        return compact.denoise(self.network, noisy, coarse, planes, sigma)
+        return compact.denoise(self.network, noisy, coarse, planes, sigma, fidelity)
 
 
 class _Plain(nn.Module):
@@ -132,6 +134,7 @@ def export_receiver(network: CompactNet, path: Path, *, model_id: int = 1) -> No
         torch.randn(1, 3, sizes[0] // 4, sizes[1] // 4),
         torch.zeros(1, *sizes, dtype=torch.uint8).random_(classes + 1),
         torch.tensor([0.5]),
+        torch.tensor([0.0]),
     )
     axes = {
         "noisy": {2: "height", 3: "width"},
@@ -147,7 +150,7 @@ def export_receiver(network: CompactNet, path: Path, *, model_id: int = 1) -> No
         "rho": 3.0,
         "config": asdict(config),
     }
-    names = ["noisy", "coarse", "labels", "sigma"]
+    names = ["noisy", "coarse", "labels", "sigma", "fidelity"]
     _write(_Denoiser(bake(network)), example, names, "residual", axes, metadata, path)
 
 

@@ -15,7 +15,7 @@ from spic.errors import InputError
 from spic.scene import Image as Picture
 from spic.scene import LabelMap
 
-_SUFFIXES = (".png", ".webp", ".jpg", ".jpeg")
+SUFFIXES = (".png", ".webp", ".jpg", ".jpeg")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,7 +37,7 @@ def load_pairs(images: Path, labels: Path, size: tuple[int, int] | None = None) 
         InputError: a folder is empty, a map is missing, or the sizes differ.
     """
     pairs = []
-    for path in sorted(p for p in images.glob("*") if p.suffix.lower() in _SUFFIXES):
+    for path in sorted(p for p in images.glob("*") if p.suffix.lower() in SUFFIXES):
         twin = labels / f"{path.stem}.png"
         if not twin.exists():
             raise InputError(f"{path}: its label map {twin} is missing")

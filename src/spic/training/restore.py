@@ -9,20 +9,20 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import onnx
 import onnx.numpy_helper
 import torch
-from safetensors.torch import save_file
+from PIL import Image
 from torch import Tensor, nn
 
 from spic.diffusion.compact import CompactConfig, CompactNet
 from spic.errors import ModelError
 from spic.training.compact import save_network
-from spic.training.segmenter import SegmentationNet, SegmenterConfig
+from spic.training.pairs import SUFFIXES
+from spic.training.segmenter import SegmentationNet, SegmenterConfig, save_segmenter
 
 
 def _constants(model: onnx.ModelProto) -> dict[str, Tensor]:
@@ -134,6 +134,19 @@ def restore_segmenter(
         norm.bias.add_(mean)
 
 
+def _batches(folder: Path, count: int = 32) -> list[Tensor]:
+    """Some pictures of a folder, one by one, with sides that are multiples of 32."""
+    files = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES)
+    if not files:
+        raise ModelError(f"{folder}: no pictures here")
+    pictures = []
+    for path in files[:: max(1, len(files) // count)]:
+        pixels = np.array(Image.open(path).convert("RGB"))
+        x = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
+        pictures.append(x[..., : x.shape[2] // 32 * 32, : x.shape[3] // 32 * 32])
+    return pictures
+
+
 def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(
         prog="spic train restore",
@@ -149,7 +162,7 @@ def main(argv: list[str]) -> None:
     metadata = {p.key: p.value for p in model.metadata_props}
     config = json.loads(metadata.get("spic", "{}")).get("config")
     names = {i.name for i in model.graph.input}
-    if config is None or names not in ({"image"}, {"noisy", "coarse", "labels", "sigma"}):
+    if config is None or not names & {"image", "noisy"}:
         raise ModelError(f"{args.model}: no network that `spic train export` wrote")
     if "image" not in names:
         config["widths"] = tuple(config["widths"])
@@ -160,5 +173,5 @@ def main(argv: list[str]) -> None:
     if args.images is None:
         raise ModelError("a segmenter's norms are measured on pictures: say which with --images")
     segmenter = SegmentationNet(SegmenterConfig(**config))
-    restore_segmenter(model, segmenter, read_pictures(args.images))
+    restore_segmenter(model, segmenter, _batches(args.images))
     save_segmenter(segmenter.state_dict(), segmenter.config, args.output)

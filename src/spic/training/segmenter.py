@@ -147,6 +147,14 @@ def evaluate(network: nn.Module, pairs: list[Pair], enlarge: float = 1.0) -> np.
     return iou(matrix)
 
 
+def save_segmenter(state: dict[str, Tensor], config: SegmenterConfig, path: Path) -> None:
+    """Write safetensors with the configuration in the metadata, atomically."""
+    part = path.with_suffix(".part")
+    metadata = {"spic.segmenter": json.dumps(asdict(config))}
+    save_file({key: value.contiguous() for key, value in state.items()}, part, metadata)
+    part.replace(path)
+
+
 def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(
         prog="spic train segmenter", description="Fine-tune an ImageNet backbone on CamVid."
@@ -260,9 +268,7 @@ def main(argv: list[str]) -> None:
             )
         if run.step % 100 == 0 or run.step == args.steps:
             run.save(network=network.state_dict(), optimizer=optimizer.state_dict(), ema=ema.state)
-            averaged = {key: value.contiguous() for key, value in ema.state.items()}
-            metadata = {"spic.segmenter": json.dumps(asdict(config))}
-            save_file(averaged, args.out / "segmenter.safetensors", metadata)
+            save_segmenter(ema.state, config, args.out / "segmenter.safetensors")
 
 
 if __name__ == "__main__":
