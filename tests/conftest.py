@@ -65,9 +65,12 @@ class FakeSegmenter:
 
 
 class FakeReceiver:
-    """The labels in the red channel, steps and seed in the others."""
+    """The labels in the red channel, steps and seed in the others; remembers further wishes."""
 
-    def __call__(self, scene: Scene, *, steps: int, seed: int) -> Image:
+    wishes: dict[str, float]
+
+    def __call__(self, scene: Scene, *, seed: int, steps: int = 4, **wishes: float) -> Image:
+        self.wishes = wishes
         picture = np.zeros((scene.height, scene.width, 3), np.uint8)
         if scene.labels is not None:
             picture[..., 0] = scene.labels

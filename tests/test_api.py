@@ -102,6 +102,23 @@ def test_decode_passes_steps_and_seed(codec):
         codec.decode(codec.encode(IMAGE), steps=0)
 
 
+def test_only_given_wishes_reach_the_receiver(codec):
+    stream = codec.encode(IMAGE, labels=LABELS)
+    codec.decode(stream)
+    assert codec.receiver.wishes == {}
+    codec.decode(stream, guidance=1.5, fidelity=0.25)
+    assert codec.receiver.wishes == {"guidance": 1.5, "fidelity": 0.25}
+
+
+def test_uncertainty_is_the_spread_over_seeds(codec):
+    scene = spic.unpack(codec.encode(IMAGE, labels=LABELS))
+    spread = codec.uncertainty(scene, samples=3, seed=10)  # blue is the seed: 10, 11, 12
+    assert spread.shape == (96, 128)
+    np.testing.assert_allclose(spread, np.sqrt(1 / 3), rtol=1e-6)
+    with pytest.raises(InputError, match="2 samples"):
+        codec.uncertainty(scene, samples=1)
+
+
 def test_preview(codec):
     scene = spic.unpack(codec.encode(IMAGE))
     preview = api.preview(scene)

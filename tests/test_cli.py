@@ -67,6 +67,19 @@ def test_encode_info_decode(photo, capsys):
     assert pixels[0, 0, 1:].tolist() == [3, 7]
 
 
+def test_uncertainty(photo, capsys):
+    cli.main(["encode", "photo.png"])
+    command = ["decode", "photo.spic", "-o", "out.png", "--samples", "3"]
+    assert cli.main([*command, "--uncertainty", "map.png"]) == 0
+    grey = np.array(PIL.Image.open("map.png"))
+    assert grey.shape == (48, 64)
+    assert (grey == round(4 / 3**0.5)).all()  # only blue, the seed, varies: 0, 1, 2
+    capsys.readouterr()
+    for wrong in (["photo.spic", "photo.spic"], ["photo.spic", "--only", "labels"]):
+        assert cli.main(["decode", *wrong, "-o", "out", "--uncertainty", "map.png"]) == 2
+        one_line(capsys, "--uncertainty is for one file")
+
+
 def test_decode_does_not_replace_the_original_unasked(photo, capsys):
     cli.main(["encode", "photo.png"])
     before = photo.read_bytes()

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 Segmenter: TypeAlias = Callable[[Image], LabelMap]
 """uint8 (H, W, 3) → uint8 (H, W) ids of the palette in its attribute `palette` (1 if none)."""
 Receiver: TypeAlias = Callable[..., Image]
-"""(scene, *, steps, seed) → uint8 (H, W, 3)."""
+"""(scene, **controls) → uint8 (H, W, 3); controls: those of steps, seed, guidance and fidelity that
+the caller of `decode` gave. What is not given is as the receiver likes it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,27 +146,84 @@ class Codec:
 
         return pack(quality) if target_bpp is None else _best_within(target_bpp, pack)
 
-    def decode(self, stream: bytes, *, steps: int = 4, seed: int = 0) -> PIL.Image.Image:
+    def decode(
+        self,
+        stream: bytes,
+        *,
+        steps: int | None = None,
+        seed: int = 0,
+        guidance: float | None = None,
+        fidelity: float | None = None,
+    ) -> PIL.Image.Image:
         """The picture that the receiver makes of a stream; RGB, of the size in the stream.
 
         Args:
             stream: a whole .spic file.
-            steps: sampling steps of the receiver, 1 or more; more is slower and finer.
+            steps: sampling steps of the receiver, 1 or more; more is slower and finer. The bundled
+                one takes 4 if nothing is said.
             seed: of the receiver's noise; the same seed gives the same picture on one machine.
+            guidance: how much the label map counts: 1 as trained, 0 not at all, above 1 stressed.
+            fidelity: 0, a likely picture, sharp … 1, the mean of all likely ones, soft.
 
         Raises:
             BitstreamError: not a stream that this version decodes.
+            InputError: an argument out of range.
             ModelError: the receiver cannot be loaded or cannot take this scene.
         """
         import PIL.Image
 
-        return PIL.Image.fromarray(self.synthesize(codec.unpack(stream), steps=steps, seed=seed))
+        return PIL.Image.fromarray(
+            self.synthesize(
+                codec.unpack(stream), steps=steps, seed=seed, guidance=guidance, fidelity=fidelity
+            )
+        )
 
-    def synthesize(self, scene: Scene, *, steps: int = 4, seed: int = 0) -> Image:
-        """The receiver's picture of a scene, uint8 (height, width, 3)."""
-        if steps < 1:
+    def synthesize(
+        self,
+        scene: Scene,
+        *,
+        steps: int | None = None,
+        seed: int = 0,
+        guidance: float | None = None,
+        fidelity: float | None = None,
+    ) -> Image:
+        """The receiver's picture of a scene, uint8 (height, width, 3); arguments as `decode`."""
+        if steps is not None and steps < 1:
             raise InputError(f"steps must be 1 or more, not {steps}")
-        return self.receiver(scene, steps=steps, seed=seed)
+        wishes = {"steps": steps, "guidance": guidance, "fidelity": fidelity}
+        controls = {name: value for name, value in wishes.items() if value is not None}
+        return self.receiver(scene, seed=seed, **controls)
+
+    def uncertainty(
+        self,
+        scene: Scene,
+        *,
+        samples: int = 8,
+        steps: int | None = None,
+        seed: int = 0,
+        guidance: float | None = None,
+        fidelity: float | None = None,
+    ) -> npt.NDArray[np.float32]:
+        """What of a scene's picture is imagined: float32 (height, width), in grey levels.
+
+        The standard deviation over pictures of the seeds from `seed` on, root mean square over the
+        three channels. What was transmitted is the same in all of them.
+
+        Raises InputError if `samples` is less than 2, else as `decode`.
+        """
+        if samples < 2:
+            raise InputError(f"a spread needs 2 samples or more, not {samples}")
+        mean = np.zeros((scene.height, scene.width, 3), np.float32)
+        spread = np.zeros_like(mean)
+        for index in range(samples):  # Welford's update, so that one picture is held at a time
+            picture = self.synthesize(
+                scene, steps=steps, seed=seed + index, guidance=guidance, fidelity=fidelity
+            ).astype(np.float32)
+            change = picture - mean
+            mean += change / (index + 1)
+            spread += change * (picture - mean)
+        deviation: npt.NDArray[np.float32] = np.sqrt(spread.mean(2) / (samples - 1))
+        return deviation
 
 
 def preview(scene: Scene) -> Image:
@@ -243,9 +301,16 @@ def encode(
     )
 
 
-def decode(stream: bytes, *, steps: int = 4, seed: int = 0) -> PIL.Image.Image:
+def decode(
+    stream: bytes,
+    *,
+    steps: int | None = None,
+    seed: int = 0,
+    guidance: float | None = None,
+    fidelity: float | None = None,
+) -> PIL.Image.Image:
     """`Codec.decode`, where everything is explained, with the bundled receiver."""
-    return shared().decode(stream, steps=steps, seed=seed)
+    return shared().decode(stream, steps=steps, seed=seed, guidance=guidance, fidelity=fidelity)
 
 
 def _best_within(target_bpp: float, pack: Callable[[int], bytes]) -> bytes:

@@ -84,6 +84,29 @@ def test_deterministic_in_the_seed(path):
     assert (first != other).any()
 
 
+def test_guidance_interpolates_between_no_map_and_the_map(path):
+    receiver = Receiver(path)
+    given, free = (receiver(scene(labels=has), steps=1).astype(int) for has in (True, False))
+    assert (receiver(scene(), steps=1, guidance=0) == free).all()
+    half = receiver(scene(), steps=1, guidance=0.5)
+    inside = (np.minimum(given, free) > 0) & (np.maximum(given, free) < 255)
+    assert np.abs(half - (given + free) / 2)[inside].max() <= 1
+    assert inside.mean() > 0.5
+
+
+def test_fidelity_reaches_the_network(network, path):
+    receiver = Receiver(path)
+    likely, mean = (receiver(scene(), steps=1, fidelity=f) for f in (0, 1))
+    assert (likely == receiver(scene(), steps=1)).all()
+    assert (likely != mean).any()
+
+
+@pytest.mark.parametrize("wish", [{"fidelity": 1.5}, {"guidance": -1}, {"guidance": float("nan")}])
+def test_controls_out_of_range(path, wish):
+    with pytest.raises(InputError, match="fidelity is 0…1 and guidance 0…10"):
+        Receiver(path)(scene(), **wish)
+
+
 @pytest.mark.parametrize("factor", [4, 8])
 @pytest.mark.parametrize("size", [(1, 1), (3, 50), (33, 17), (48, 64)])
 def test_any_size(path, size, factor):
@@ -129,11 +152,11 @@ def test_tiles_leave_no_seam(path, monkeypatch):
 def test_tiles_of_a_local_function_are_exact(path, monkeypatch):
     receiver = Receiver(path)
     monkeypatch.setattr(receive, "TILE", 160)
-    monkeypatch.setattr(receiver, "_run", lambda noisy, small, labels, sigma: noisy * labels)
+    monkeypatch.setattr(receiver, "_run", lambda noisy, small, labels, *_: noisy * labels)
     noisy = np.random.default_rng(0).random((3, 320, 400), np.float32)
     labels = np.random.default_rng(1).integers(0, 12, (320, 400), np.uint8)
     small = np.zeros((3, 80, 100), np.float32)
-    out = receiver._denoise(noisy, small, labels, 1.0)
+    out = receiver._denoise(noisy, small, labels, 1.0, 0.0)
     np.testing.assert_allclose(out, noisy * labels, rtol=1e-5)
 
 

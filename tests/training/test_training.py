@@ -14,7 +14,7 @@ from spic import coarse  # noqa: E402
 from spic.diffusion import compact as networks  # noqa: E402
 from spic.diffusion import edm  # noqa: E402
 from spic.errors import InputError, ModelError  # noqa: E402
-from spic.training import cli, compact, corpus, pairs, segmenter  # noqa: E402
+from spic.training import cli, compact, corpus, distill, export, pairs, segmenter  # noqa: E402
 from spic.training.efficientnet import EfficientNetLite, imagenet  # noqa: E402
 from spic.training.export import bake  # noqa: E402
 from spic.training.run import Ema, Run  # noqa: E402
@@ -303,6 +303,79 @@ def test_training_resumes_on_the_same_path(tmp_path, data, monkeypatch):
         torch.testing.assert_close(value, resumed[key], rtol=1e-5, atol=1e-5)
     lines = [json.loads(line) for line in (tmp_path / "a/log.jsonl").read_text().splitlines()]
     assert lines[-1]["step"] == 4
+
+
+@needs_imagenet
+def test_distillation_resumes_on_the_same_path(tmp_path, data, monkeypatch):
+    torch.manual_seed(0)
+    teacher = networks.CompactNet(TINY)
+    teacher.normalise()
+    compact.save_network(teacher.state_dict(), TINY, tmp_path / "teacher.safetensors")
+    found = pairs.load_pairs(data / "camvid/train", data / "camvid/trainannot")
+    made = corpus.build(found, tmp_path, variants=1, seed=0, native=144)
+    monkeypatch.setattr(distill, "read_corpus", lambda *_: (made, []))
+    monkeypatch.setattr(distill, "Sheet", lambda data: type("S", (), {"write": lambda *_: 0.0})())
+    options = ["--data", str(data), "--teacher", str(tmp_path / "teacher.safetensors")]
+    options += ["--batch", "2", "--crop", "64", "64", "--threads", "1", "--steps", "4"]
+
+    def train(name):
+        distill.main([*options, "--out", str(tmp_path / name)])
+        return compact.load_network(tmp_path / name / "compact.safetensors").state_dict()
+
+    straight = train("a")
+    monkeypatch.setattr(distill, "SAVE_EVERY", 2)
+    saved = Run.save
+
+    def save_and_die(self, **state):
+        saved(self, **state)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Run, "save", save_and_die)
+    with pytest.raises(KeyboardInterrupt):
+        train("b")
+    monkeypatch.setattr(Run, "save", saved)
+    for key, value in train("b").items():
+        torch.testing.assert_close(value, straight[key], rtol=1e-4, atol=1e-5)
+    assert any((straight[k] != v).any() for k, v in teacher.state_dict().items())
+
+
+def test_restored_receiver_is_the_same_function(tmp_path):
+    torch.manual_seed(2)
+    network = networks.CompactNet(TINY)
+    network.head_gain.data.fill_(0.7)
+    for name, parameter in network.named_parameters():
+        if ".emb." in name:  # zero in a new network; the exporter would merge equal ones
+            torch.nn.init.normal_(parameter, std=0.1)
+    export.export_receiver(network, tmp_path / "r.onnx")
+    assert cli.main(["restore", str(tmp_path / "r.onnx"), str(tmp_path / "r.safetensors")]) == 0
+    again = compact.load_network(tmp_path / "r.safetensors")
+    planes = networks.one_hot(torch.randint(0, 12, (1, 32, 32)), 11)
+    args = torch.randn(1, 3, 32, 32), torch.randn(1, 3, 8, 8), planes, torch.tensor([0.2])
+    torch.testing.assert_close(  # filters are stored as float16
+        networks.denoise(again, *args), networks.denoise(network, *args), rtol=0.01, atol=0.005
+    )
+
+
+def test_restored_segmenter_is_the_same_function_and_can_train(tmp_path, data):
+    torch.manual_seed(3)
+    network = segmenter.SegmentationNet(segmenter.SegmenterConfig(width=16))
+    for norm in network.modules():
+        if isinstance(norm, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(norm.weight, 0.7, 1.3)
+            torch.nn.init.normal_(norm.bias, std=0.1)
+    x = torch.rand(4, 3, 64, 64)
+    network.train()
+    for _ in range(200):  # norms that have seen something
+        network(x)
+    export.export_segmenter(network.eval(), tmp_path / "s.onnx")
+    argv = ["restore", str(tmp_path / "s.onnx"), str(tmp_path / "s.safetensors")]
+    assert cli.main(argv) == 2  # without pictures
+    assert cli.main([*argv, "--images", str(data / "camvid/train")]) == 0
+    again = export.load_segmenter(tmp_path / "s.safetensors")
+    with torch.no_grad():
+        torch.testing.assert_close(again(x), network(x), rtol=0.02, atol=0.02)
+    norms = [m for m in again.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert any((n.running_mean != 0).any() for n in norms)
 
 
 def test_command_line(capsys, tmp_path):

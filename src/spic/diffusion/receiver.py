@@ -114,12 +114,23 @@ class PaperReceiver:
         self.model.to(device)
         self.sampling = sampling
 
-    def __call__(self, scene: Scene, *, steps: int | None = None, seed: int = 0) -> Image:
+    def __call__(
+        self,
+        scene: Scene,
+        *,
+        steps: int | None = None,
+        seed: int = 0,
+        guidance: float | None = None,
+        fidelity: float = 0.0,
+    ) -> Image:
         """The picture of a scene.
 
-        `steps`, if given, replaces the respacing: so many, spread over 0…max_iter_time. Raises
-        ModelError if the scene's palette is not the network's, InputError without coarse picture.
+        `steps`, if given, replaces the respacing: so many, spread over 0…max_iter_time; `guidance`
+        the scale s. Raises ModelError if the scene's palette is not the network's or any fidelity
+        but 0 is wanted, InputError without coarse picture.
         """
+        if fidelity:
+            raise ModelError("the paper's network was not trained for any fidelity but 0")
         if scene.coarse is None:
             raise InputError("this receiver starts at the coarse picture, which the file lacks")
         classes = self.model.config.num_classes
@@ -136,6 +147,8 @@ class PaperReceiver:
             span = min(sampling.max_iter_time, self.process.steps - 1) + 1
             respacing = str(max(1, min(self.process.steps, steps * self.process.steps // span)))
             sampling = replace(sampling, timestep_respacing=respacing)
+        if guidance is not None:
+            sampling = replace(sampling, s=guidance)
         return reconstruct(
             self.model,
             self.process,

@@ -52,20 +52,42 @@ class Receiver:
             self._rho = metadata["rho"]
         except KeyError as error:
             raise ModelError(f"{path}: not a receiver, its metadata lacks {error}") from error
+        # Files of version 0.1 know only the likely picture.
+        self._heeds_fidelity = "fidelity" in {i.name for i in self._session.get_inputs()}
 
-    def __call__(self, scene: Scene, *, steps: int = 4, seed: int = 0) -> Image:
+    def __call__(
+        self,
+        scene: Scene,
+        *,
+        steps: int = 4,
+        seed: int = 0,
+        guidance: float = 1.0,
+        fidelity: float = 0.0,
+    ) -> Image:
         """The picture of a scene, uint8 (height, width, 3).
 
         Args:
             steps: evaluations of the network, 1 or more.
             seed: of the noise, 0 or more.
+            guidance: scale of classifier-free guidance on the label map (Ho and Salimans 2021): 1
+                is what the network says, 0 ignores the map, more than 1 stresses it at twice the
+                time.
+            fidelity: 0, a likely picture, sharp with invented detail … 1, near the mean of all
+                likely ones, soft and closest in error.
 
         Raises:
-            InputError: steps or seed out of range.
-            ModelError: the scene has no coarse picture to begin with.
+            InputError: an argument out of range.
+            ModelError: the scene has no coarse picture to begin with, or the network is of an old
+                kind that has no such fidelity.
         """
         if steps < 1 or seed < 0:
             raise InputError(f"steps must be 1 or more and seed 0 or more, not {steps} and {seed}")
+        if not (0 <= fidelity <= 1 and 0 <= guidance <= 10):
+            raise InputError(
+                f"fidelity is 0…1 and guidance 0…10, not {fidelity:g} and {guidance:g}"
+            )
+        if fidelity and not self._heeds_fidelity:
+            raise ModelError("this receiver was not trained for any fidelity but 0")
         if scene.coarse is None:
             raise ModelError("this receiver needs a coarse picture, and the stream has none")
         rows, columns = (-(-side // _MULTIPLE) * _MULTIPLE for side in (scene.height, scene.width))
@@ -81,7 +103,12 @@ class Receiver:
         residual = np.zeros((3, rows, columns), np.float32)
         for sigma in self._levels(steps):
             noisy = residual + sigma * noise.standard_normal(residual.shape, np.float32)
-            residual = self._denoise(noisy, small, labels, sigma)
+            given = self._denoise(noisy, small, labels, sigma, fidelity)
+            if guidance != 1:
+                void = np.full_like(labels, CAMVID.void)
+                free = self._denoise(noisy, small, void, sigma, fidelity)
+                given = free + np.float32(guidance) * (given - free)
+            residual = given
         picture = (base + residual)[:, : scene.height, : scene.width]
         levels: Image = np.clip(np.rint((picture + 1) * 127.5), 0, 255).astype(np.uint8)
         return np.ascontiguousarray(levels.transpose(1, 2, 0))
@@ -93,10 +120,12 @@ class Receiver:
         levels: _Floats = ((top + ramp * (bottom - top)) ** self._rho).astype(np.float32)
         return levels
 
-    def _denoise(self, noisy: _Floats, small: _Floats, labels: LabelMap, sigma: float) -> _Floats:
+    def _denoise(
+        self, noisy: _Floats, small: _Floats, labels: LabelMap, sigma: float, fidelity: float
+    ) -> _Floats:
         _, rows, columns = noisy.shape
         if max(rows, columns) <= TILE:
-            return self._run(noisy, small, labels, sigma)
+            return self._run(noisy, small, labels, sigma, fidelity)
         total = np.zeros_like(noisy)
         weights = np.zeros((rows, columns), np.float32)
         for top, bottom in _tiles(rows):
@@ -106,6 +135,7 @@ class Receiver:
                     small[:, top // _PATCH : bottom // _PATCH, left // _PATCH : right // _PATCH],
                     labels[top:bottom, left:right],
                     sigma,
+                    fidelity,
                 )
                 fade = np.outer(_fade(top, bottom, rows), _fade(left, right, columns))
                 total[:, top:bottom, left:right] += part * fade
@@ -113,13 +143,17 @@ class Receiver:
         total /= weights
         return total
 
-    def _run(self, noisy: _Floats, small: _Floats, labels: LabelMap, sigma: float) -> _Floats:
+    def _run(
+        self, noisy: _Floats, small: _Floats, labels: LabelMap, sigma: float, fidelity: float
+    ) -> _Floats:
         feed: dict[str, Any] = {
             "noisy": noisy[None],
             "coarse": small[None],
             "labels": np.ascontiguousarray(labels)[None],
             "sigma": np.array([sigma], np.float32),
         }
+        if self._heeds_fidelity:
+            feed["fidelity"] = np.array([fidelity], np.float32)
         (out,) = self._session.run(["residual"], feed)
         residual: _Floats = out[0]
         return residual

@@ -34,6 +34,7 @@ _TAPS = (-1, 2, 4, 10)
 _CHANNELS = (32, 24, 40, 112)
 _GRID = (1, 2, 4)
 """Numbers of sampling steps that are trained for."""
+SAVE_EVERY = 100
 
 
 class Features(nn.Module):
@@ -274,7 +275,7 @@ def main(argv: list[str]) -> None:
         if run.step % 50 == 0:
             run.log(**sums)
             sums = {}
-        if run.step % 100 == 0 or run.step == args.steps:
+        if run.step % SAVE_EVERY == 0 or run.step == args.steps:
             run.save(
                 network=network.state_dict(),
                 discriminator=discriminator.state_dict(),

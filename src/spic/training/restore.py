@@ -7,6 +7,7 @@ their convolutions. Restored networks compute the same, and have what training n
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -65,7 +66,7 @@ def restore_receiver(model: onnx.ModelProto, network: CompactNet) -> None:
 def _pairs(network: nn.Module) -> Iterator[tuple[nn.Conv2d, nn.BatchNorm2d]]:
     """Convolutions and the norms that follow them, in the order of their definition."""
     modules = [m for m in network.modules() if isinstance(m, (nn.Conv2d, nn.BatchNorm2d))]
-    for module, after in zip(modules, modules[1:], strict=False):
+    for module, after in itertools.pairwise(modules):
         if isinstance(module, nn.Conv2d) and isinstance(after, nn.BatchNorm2d):
             yield module, after
 
