@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from spic import codec, container
-from spic.errors import BitstreamError, InputError, RateError
+from spic.errors import BitstreamError, InputError, ModelError, RateError
 from spic.palette import BY_NAME, CAMVID, PALETTES
 from spic.scene import Image, LabelMap, Scene
 
 if TYPE_CHECKING:
     import numpy.typing as npt
     import PIL.Image
+    from typing_extensions import Self
 
 Segmenter: TypeAlias = Callable[[Image], LabelMap]
 """uint8 (H, W, 3) → uint8 (H, W) ids of the palette in its attribute `palette` (1 if none)."""
@@ -86,6 +87,68 @@ class Codec:
         from spic import receive
 
         return receive.load(None if self._receiver is None else str(self._receiver))
+
+    @classmethod
+    def from_pretrained(
+        cls, name_or_path: str | Path, *, revision: str | None = None, sha256: str | None = None
+    ) -> Self:
+        """The codec with the models of a folder, or of a repository of the Hugging Face hub.
+
+        Args:
+            name_or_path: a folder that `save_pretrained` made, or "hf:OWNER/NAME"; the network is
+                used for the latter only (extra `hub`).
+            revision: branch, tag or commit of the repository; None is its main branch.
+            sha256: of the manifest spic.json, as `save_pretrained` returns it; pins all files.
+
+        Raises:
+            ModelError: it cannot be found, or a file is not the one that the manifest describes.
+        """
+        from spic import hub
+
+        name = str(name_or_path)
+        if name.startswith(hub.PREFIX):
+            folder = hub.download(name.removeprefix(hub.PREFIX), revision=revision)
+        elif revision is not None:
+            raise InputError(f"{name}: a folder has no revision {revision!r}")
+        else:
+            folder = Path(name)
+        return cls(**hub.read(folder, sha256=sha256))
+
+    def save_pretrained(self, folder: str | Path) -> str:
+        """Write the models, a model card and a manifest with the hash of each file to a folder.
+
+        Returns the SHA-256 of the manifest, which `from_pretrained` can be given.
+
+        Raises:
+            ModelError: a model is no ONNX file but a function or one of transformers.
+            OutputError: the folder cannot be written.
+        """
+        from spic import hub, models
+
+        networks = {}
+        for role in (models.SEGMENTER, models.RECEIVER):
+            given = self._segmenter if role == models.SEGMENTER else self._receiver
+            if callable(given) or str(given).startswith("hf:"):
+                raise ModelError(f"only ONNX files can be saved, and the {role} is none")
+            networks[role] = models.find(role) if given is None else Path(given)
+        return hub.write(Path(folder), networks)
+
+    def push_to_hub(self, name: str, *, private: bool = True) -> str:
+        """Upload what `save_pretrained` writes to OWNER/NAME on the Hugging Face hub.
+
+        It is made if it is not there, and private unless told otherwise; `hf auth login` comes
+        first. Returns the URL of the commit.
+
+        Raises:
+            ModelError: as `save_pretrained`, or the hub refuses.
+        """
+        import tempfile
+
+        from spic import hub
+
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            return hub.upload(Path(folder), name, private=private)
 
     def encode(
         self,

@@ -1,0 +1,168 @@
+import json
+from pathlib import Path
+from unittest.mock import create_autospec
+
+import numpy as np
+import pytest
+from conftest import FakeReceiver, FakeSegmenter, needs_models, street
+
+import spic
+from spic import hub
+
+IMAGE, _ = street(48, 64)
+
+
+@pytest.fixture
+def networks(tmp_path):
+    """A codec around two files that stand for networks; only their bytes count here."""
+    for name in ("mine", "yours"):
+        (tmp_path / f"{name}.onnx").write_bytes(name.encode() * 100)
+    (tmp_path / "mine.md").write_text("# Card of mine\n")
+    return spic.Codec(tmp_path / "mine.onnx", str(tmp_path / "yours.onnx"))
+
+
+@pytest.fixture
+def saved(networks, tmp_path):
+    networks.save_pretrained(tmp_path / "saved")
+    return tmp_path / "saved"
+
+
+def test_what_is_saved_is_found_again(networks, saved, tmp_path):
+    found = hub.read(saved)
+    assert found["segmenter"].read_bytes() == b"mine" * 100
+    assert found["receiver"].read_bytes() == b"yours" * 100
+    again = spic.Codec.from_pretrained(saved).save_pretrained(tmp_path / "again")
+    assert again == spic.Codec.from_pretrained(str(saved)).save_pretrained(tmp_path / "third")
+    card = (saved / "README.md").read_text()
+    assert card.startswith("---\n")
+    assert "Card of mine" in card
+    assert json.loads((saved / "spic.json").read_text())["files"]["segmenter.onnx"]["bytes"] == 400
+
+
+@pytest.mark.parametrize("name", ["segmenter.onnx", "receiver.onnx", "README.md"])
+def test_a_file_that_was_tampered_with_is_refused(saved, name):
+    data = (saved / name).read_bytes()
+    (saved / name).write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    with pytest.raises(spic.ModelError, match=f"{name}: not the file"):
+        spic.Codec.from_pretrained(saved)
+    (saved / name).unlink()
+    with pytest.raises(spic.ModelError, match=f"{name}: cannot read"):
+        spic.Codec.from_pretrained(saved)
+
+
+def test_a_rewritten_manifest_needs_the_pinned_hash(networks, tmp_path):
+    digest = networks.save_pretrained(tmp_path / "a")
+    spic.Codec.from_pretrained(tmp_path / "a", sha256=digest.upper())
+    (tmp_path / "mine.onnx").write_bytes(b"other")
+    networks.save_pretrained(tmp_path / "a")
+    spic.Codec.from_pretrained(tmp_path / "a")
+    with pytest.raises(spic.ModelError, match="SHA-256"):
+        spic.Codec.from_pretrained(tmp_path / "a", sha256=digest)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda m: m.update(version=2),
+        lambda m: m.pop("receiver"),
+        lambda m: m.update(segmenter="elsewhere.onnx"),
+        lambda m: m["files"].update({"../mine.onnx": {}}),
+        lambda m: m["files"].update({"/etc/passwd": {}}),
+        lambda m: m.update(files=3),
+        lambda m: m.update(segmenter=[]),
+    ],
+)
+def test_manifests_that_are_refused(saved, change):
+    manifest = json.loads((saved / "spic.json").read_text())
+    change(manifest)
+    (saved / "spic.json").write_text(json.dumps(manifest))
+    with pytest.raises(spic.ModelError, match="manifest"):
+        spic.Codec.from_pretrained(saved)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", "[" * 60000, " " * 70000])
+def test_what_is_no_manifest(saved, text):
+    (saved / "spic.json").write_text(text)
+    with pytest.raises(spic.ModelError, match="manifest"):
+        spic.Codec.from_pretrained(saved)
+
+
+def test_what_is_not_there(tmp_path):
+    with pytest.raises(spic.ModelError, match="hf:OWNER/NAME"):  # and no network is asked
+        spic.Codec.from_pretrained("some/name")
+    with pytest.raises(spic.ModelError, match="manifest"):
+        spic.Codec.from_pretrained(tmp_path)
+    with pytest.raises(spic.InputError, match="revision"):
+        spic.Codec.from_pretrained(tmp_path, revision="v1")
+
+
+@pytest.mark.parametrize("segmenter", [FakeSegmenter(), "hf:some/model"])
+def test_only_files_are_saved(segmenter, tmp_path):
+    with pytest.raises(spic.ModelError, match="segmenter"):
+        spic.Codec(segmenter, FakeReceiver()).save_pretrained(tmp_path / "a")
+    assert not (tmp_path / "a").exists()
+
+
+@pytest.fixture
+def cloud(monkeypatch, tmp_path):
+    """huggingface_hub's own signatures around a folder; nothing leaves the machine."""
+    huggingface_hub = pytest.importorskip("huggingface_hub", reason="extra `hub` is missing")
+    folder = tmp_path / "cloud"
+    folder.mkdir()
+    asked = []
+
+    def fetch(repo, file, **_):
+        asked.append((repo, file))
+        if not (folder / file).exists():
+            raise OSError("404 not found\nand more")
+        return str(folder / file)
+
+    def take(*, repo_id, folder_path, **_):
+        for path in Path(folder_path).iterdir():
+            (folder / path.name).write_bytes(path.read_bytes())
+        return type("Commit", (), {"commit_url": f"https://hub/{repo_id}"})
+
+    api = create_autospec(huggingface_hub.HfApi)
+    api.return_value.upload_folder.side_effect = take
+    download = create_autospec(huggingface_hub.hf_hub_download, side_effect=fetch)
+    monkeypatch.setattr(huggingface_hub, "HfApi", api)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    return type("Cloud", (), {"folder": folder, "asked": asked, "api": api.return_value})
+
+
+def test_to_the_hub_and_back(networks, cloud):
+    assert networks.push_to_hub("me/mine") == "https://hub/me/mine"
+    cloud.api.create_repo.assert_called_once_with("me/mine", private=True, exist_ok=True)
+    (cloud.folder / "unlisted.bin").write_bytes(b"?")
+    codec = spic.Codec.from_pretrained("hf:me/mine", revision="v1")
+    assert isinstance(codec, spic.Codec)
+    files = ["spic.json", "segmenter.onnx", "receiver.onnx", "README.md"]
+    assert cloud.asked == [("me/mine", file) for file in files]
+    (cloud.folder / "receiver.onnx").write_bytes(b"worse")
+    with pytest.raises(spic.ModelError, match=r"receiver\.onnx: not the file"):
+        spic.Codec.from_pretrained("hf:me/mine")
+
+
+def test_what_the_hub_refuses(networks, cloud):
+    with pytest.raises(
+        spic.ModelError, match=r"hf:me/mine: cannot fetch spic\.json: 404 not found$"
+    ):
+        spic.Codec.from_pretrained("hf:me/mine")
+    cloud.api.create_repo.side_effect = OSError("401")
+    with pytest.raises(spic.ModelError, match="cannot upload: 401"):
+        networks.push_to_hub("me/mine")
+
+
+def test_without_the_library(networks, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "huggingface_hub", None)
+    with pytest.raises(spic.ModelError, match=r"spic\[hub\]"):
+        spic.Codec.from_pretrained("hf:me/mine")
+
+
+@needs_models
+def test_the_bundled_models_saved_and_read(tmp_path):
+    spic.Codec().save_pretrained(tmp_path)
+    codec = spic.Codec.from_pretrained(tmp_path)
+    stream = codec.encode(IMAGE)
+    assert stream == spic.encode(IMAGE)
+    assert np.array_equal(codec.decode(stream, steps=1), spic.decode(stream, steps=1))
