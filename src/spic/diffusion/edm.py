@@ -49,8 +49,10 @@ def sample(
     Yields the residual estimate, (B, 3, H, W), after each of the falling noise `levels`.
     """
     batch, _, height, width = labels.shape
-    residual = torch.zeros(batch, 3, height, width)
-    for level in levels:
-        noisy = residual + level * torch.randn(residual.shape, generator=generator)
+    device = coarse.device
+    residual = torch.zeros(batch, 3, height, width, device=device)
+    for level in levels.to(device):
+        noise = torch.randn(residual.shape, generator=generator)  # the same on every device
+        noisy = residual + level * noise.to(device)
         residual = denoise(network, noisy, coarse, labels, level.expand(batch))
         yield residual

@@ -23,7 +23,7 @@ from spic.palette import CAMVID
 from spic.segment import Segmenter
 from spic.training.corpus import Sample, build, crop, transmit
 from spic.training.pairs import load_pairs
-from spic.training.run import Ema, Run, add_options
+from spic.training.run import Ema, Run, add_options, compiled, fast
 from spic.training.segmenter import RARE
 
 SAVE_EVERY = 250
@@ -39,7 +39,9 @@ def to_tensor(pictures: list[np.ndarray]) -> Tensor:
 
 def to_picture(tensor: Tensor) -> np.ndarray:
     """float (3, H, W) in [-1, 1] → uint8 (H, W, 3)."""
-    return ((tensor.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0).numpy()
+    return (
+        ((tensor.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+    )
 
 
 def read_corpus(
@@ -134,8 +136,11 @@ class Sheet:
         rows, errors = [], []
         for pair in self.pairs:
             image, labels = pair.image[:256, :336], pair.labels[:256, :336]
-            small = to_tensor([transmit(image, 4, 35)])
-            planes = one_hot(torch.from_numpy(labels.copy())[None], network.config.classes)
+            device = network.head_gain.device
+            small = to_tensor([transmit(image, 4, 35)]).to(device)
+            planes = one_hot(
+                torch.from_numpy(labels.copy())[None].to(device), network.config.classes
+            )
             row = [to_picture(upsample(small)[0]), self.colours[labels]]
             for steps in (1, 4):
                 levels = edm.sigmas(steps, network.config.sigma_max)
@@ -165,12 +170,13 @@ def main(argv: list[str]) -> None:
     torch.manual_seed(args.seed)
 
     config = CompactConfig()
-    network = CompactNet(config)
+    network = CompactNet(config).to(args.device)
     network.normalise()
+    working = compiled(network, args.device)
     groups = rates(network, args.lr)
     optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99))
     ema = Ema(network, 0.999)
-    run = Run(args.out, args.steps)
+    run = Run(args.out, args.steps, args.device)
     if state := run.resume():
         network.load_state_dict(state["network"])
         optimizer.load_state_dict(state["optimizer"])
@@ -190,7 +196,7 @@ def main(argv: list[str]) -> None:
         flush=True,
     )
     sheet = Sheet(args.data)
-    averaged = CompactNet(config)
+    averaged = CompactNet(config).to(args.device)
     losses: list[float] = []
     source = batches(
         corpus, seed=args.seed, start=run.step, batch=args.batch, size=tuple(args.crop)
@@ -201,14 +207,18 @@ def main(argv: list[str]) -> None:
         generator = torch.Generator().manual_seed(args.seed * 1_000_003 + run.step)
         sigma = edm.draw_sigma(len(image), generator)
         noise = torch.randn(image.shape, generator=generator)
+        # Drawn on the CPU, so that a run is the same wherever it goes on.
+        image, coarse, labels, sigma, noise = (
+            t.to(args.device) for t in (image, coarse, labels, sigma, noise)
+        )
         rate = min(1.0, (run.step + 1) / 200) * (
             0.51 + 0.49 * math.cos(math.pi * run.step / args.steps)
         )
         for group, base in zip(optimizer.param_groups, (args.lr, args.lr / 10), strict=True):
             group["lr"] = base * rate
-        with torch.autocast("cpu", torch.bfloat16):
+        with fast(args.device):
             errors = edm.loss(
-                network,
+                working,
                 image - upsample(coarse),
                 coarse,
                 one_hot(labels, config.classes),

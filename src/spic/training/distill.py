@@ -27,7 +27,7 @@ from spic.errors import ModelError
 from spic.training.compact import Sheet, batches, load_network, rates, read_corpus, save_network
 from spic.training.efficientnet import EfficientNetLite, imagenet
 from spic.training.export import load_segmenter
-from spic.training.run import Ema, Run, add_options
+from spic.training.run import Ema, Run, add_options, compiled, fast
 
 _TAPS = (-1, 2, 4, 10)
 """The stem and the blocks of EfficientNet-Lite0 whose outputs are compared: strides 2, 4, 8, 16."""
@@ -102,8 +102,8 @@ def _guess(
     generator: torch.Generator,
 ) -> Tensor:
     """Add noise of one level to a residual and denoise it."""
-    noise = torch.randn(residual.shape, generator=generator)
-    with torch.autocast("cpu", torch.bfloat16):
+    noise = torch.randn(residual.shape, generator=generator).to(residual.device)
+    with fast(residual.device.type):
         sigma = level.expand(len(residual))
         wanted = torch.full_like(sigma, fidelity)
         return denoise(network, residual + level * noise, coarse, planes, sigma, wanted)
@@ -149,16 +149,19 @@ def main(argv: list[str]) -> None:
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
 
-    network = load_network(args.teacher)
+    network = load_network(args.teacher).to(args.device)
     config = network.config
-    discriminator = Discriminator(config.classes)
-    features = Features()
-    segmenter = load_segmenter(args.segmenter).requires_grad_(False) if args.segmenter else None
+    discriminator = Discriminator(config.classes).to(args.device)
+    features = Features().to(args.device)
+    segmenter = None
+    if args.segmenter:
+        segmenter = load_segmenter(args.segmenter).requires_grad_(False).to(args.device)
+    working = compiled(network, args.device)
     groups = rates(network, args.lr)
     optimizer = torch.optim.Adam(groups, betas=(0.5, 0.99))
     critic = torch.optim.Adam(discriminator.parameters(), lr=4e-4, betas=(0.5, 0.99))
     ema = Ema(network, 0.999)
-    run = Run(args.out, args.steps)
+    run = Run(args.out, args.steps, args.device)
     if state := run.resume():
         network.load_state_dict(state["network"])
         discriminator.load_state_dict(state["discriminator"])
@@ -170,7 +173,7 @@ def main(argv: list[str]) -> None:
     corpus = read_corpus(args.data, args.out.parent / "cache", args.predictor)
     sheet = Sheet(args.data)
     averaged = copy.deepcopy(network)
-    levels = [edm.sigmas(steps, config.sigma_max) for steps in _GRID]
+    levels = [edm.sigmas(steps, config.sigma_max).to(args.device) for steps in _GRID]
     sums: dict[str, float] = {}
     source = batches(
         corpus,
@@ -183,6 +186,7 @@ def main(argv: list[str]) -> None:
     for image, coarse, labels in source:
         if run.step >= args.steps:
             break
+        image, coarse, labels = (t.to(args.device) for t in (image, coarse, labels))
         rng = np.random.default_rng((args.seed + 2, run.step))
         generator = torch.Generator().manual_seed(args.seed * 1_000_003 + run.step)
         if run.step == 0:
@@ -198,18 +202,18 @@ def main(argv: list[str]) -> None:
         if index > 0 and rng.random() < 0.5:
             with torch.no_grad():
                 residual = _guess(
-                    network, residual * 0, schedule[0], coarse, planes, fidelity, generator
+                    working, residual * 0, schedule[0], coarse, planes, fidelity, generator
                 )
         if index == 0:
             residual = residual * 0  # sampling starts from noise alone
         made = base + _guess(
-            network, residual, schedule[index], coarse, planes, fidelity, generator
+            working, residual, schedule[index], coarse, planes, fidelity, generator
         )
         # Shifted alike, lest the patches of the network always lie the same way on the features'.
         shift = tuple(int(s) for s in rng.integers(4, size=2))
 
         # The discriminator, on features that the generator needs anyway.
-        with torch.autocast("cpu", torch.bfloat16):
+        with fast(args.device):
             with torch.no_grad():
                 real = features(image.roll(shift, (2, 3)))
             fake = features(made.roll(shift, (2, 3)))
@@ -228,7 +232,7 @@ def main(argv: list[str]) -> None:
             critic.step()
 
         discriminator.requires_grad_(False)
-        with torch.autocast("cpu", torch.bfloat16):
+        with fast(args.device):
             scores = discriminator(fake, classes)
         discriminator.requires_grad_(True)
         parts = {
@@ -244,14 +248,14 @@ def main(argv: list[str]) -> None:
             * torch.stack([s.float().mean() for s in scores]).mean(),
         }
         if segmenter is not None and run.step % 2 == 0:
-            with torch.autocast("cpu", torch.bfloat16):
+            with fast(args.device):
                 picture = F.pad(
                     (made + 1) / 2, (0, -made.shape[3] % 32, 0, -made.shape[2] % 32), mode="reflect"
                 )
                 logits = segmenter(picture).float()
             logits = F.interpolate(logits, scale_factor=2, mode="bilinear", align_corners=False)
             logits = logits[..., : made.shape[2], : made.shape[3]]
-            target = labels.long().where(labels < config.classes, torch.tensor(255))
+            target = labels.long().masked_fill(labels >= config.classes, 255)
             weight = 2 * (1 - fidelity) * args.semantic  # every other step
             if (target != 255).any():
                 parts["semantic"] = weight * F.cross_entropy(logits, target, ignore_index=255)

@@ -7,10 +7,12 @@ import json
 import os
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
+
+_Module = TypeVar("_Module", bound=nn.Module)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -26,7 +28,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=2, help="of a CPU")
+    parser.add_argument(
+        "--device",
+        default="cuda" if torch.cuda.is_available() else "cpu",
+        help="where to train; default: the GPU if there is one",
+    )
 
 
 class Run:
@@ -36,9 +43,9 @@ class Run:
     newest whole one. It is read with `weights_only=True`: tensors and plain values only.
     """
 
-    def __init__(self, folder: Path, total: int) -> None:
+    def __init__(self, folder: Path, total: int, device: str = "cpu") -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.folder, self.total, self.step = folder, total, 0
+        self.folder, self.total, self.step, self.device = folder, total, 0, device
         self._started, self._first = time.monotonic(), 0
 
     @property
@@ -49,7 +56,7 @@ class Run:
         """The newest checkpoint, or None; sets `step`."""
         if not self.state.exists():
             return None
-        state: dict[str, Any] = torch.load(self.state, weights_only=True)
+        state: dict[str, Any] = torch.load(self.state, map_location=self.device, weights_only=True)
         self.step = self._first = int(state["step"])
         return state
 
@@ -71,6 +78,16 @@ class Run:
             f"ETA {left // 3600}:{left // 60 % 60:02}:{left % 60:02}",
             flush=True,
         )
+
+
+def fast(device: str) -> torch.autocast:
+    """Mixed precision: convolutions in bfloat16 on the CPU and on GPUs alike."""
+    return torch.autocast(torch.device(device).type, torch.bfloat16)
+
+
+def compiled(module: _Module, device: str) -> _Module:
+    """The module through torch.compile on a GPU; on a CPU as it is, where that does not pay."""
+    return module if device == "cpu" else cast("_Module", torch.compile(module))
 
 
 class Ema:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from spic.training.efficientnet import EfficientNetLite, imagenet
 from spic.training.pairs import Pair, degrade, load_pairs, random_crop
-from spic.training.run import Ema, Run, add_options
+from spic.training.run import Ema, Run, add_options, compiled, fast
 
 CLASSES = 11
 VOID = 11
@@ -128,7 +128,8 @@ def predict(network: nn.Module, image: np.ndarray, enlarge: float = 1.0) -> np.n
     """Label map, uint8 (H, W), of a picture, uint8 (H, W, 3), of any size."""
     size = image.shape[:2]
     height, width = (round(side * enlarge) for side in size)
-    x = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 255
+    device = next(network.parameters()).device
+    x = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].to(device).float() / 255
     if enlarge != 1:
         x = F.interpolate(x, (height, width), mode="bicubic", align_corners=False).clamp(0, 1)
     x = F.pad(x, (0, -width % 32, 0, -height % 32), mode="replicate")
@@ -136,7 +137,7 @@ def predict(network: nn.Module, image: np.ndarray, enlarge: float = 1.0) -> np.n
     logits = logits[..., :height, :width]
     if enlarge != 1:
         logits = F.interpolate(logits, size, mode="bilinear", align_corners=False)
-    return logits[0].argmax(0).to(torch.uint8).numpy()
+    return logits[0].argmax(0).to(torch.uint8).cpu().numpy()
 
 
 def evaluate(network: nn.Module, pairs: list[Pair], enlarge: float = 1.0) -> np.ndarray:
@@ -190,7 +191,8 @@ def main(argv: list[str]) -> None:
         facades = load_pairs(args.data / "labelmefacade/images", args.data / "labelmefacade/labels")
     val = load_pairs(args.data / "camvid/val", args.data / "camvid/valannot", (341, 256))
     counts = sum(np.bincount(p.labels.ravel(), minlength=256)[:CLASSES] for p in camvid)
-    weight = torch.tensor((np.median(counts) / counts) ** 0.25, dtype=torch.float32)
+    rarity = torch.tensor((np.median(counts) / counts) ** 0.25, dtype=torch.float32)
+    weight = rarity.to(args.device)
 
     network = SegmentationNet(config)
     if args.init:
@@ -201,7 +203,8 @@ def main(argv: list[str]) -> None:
     for block in network.backbone.modules():
         if isinstance(block, nn.Conv2d) and block.groups > 1:
             block.weight.requires_grad_(False)
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network.to(args.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    working = compiled(network, args.device)
     head = [p for n, p in network.named_parameters() if not n.startswith("backbone.")]
     optimizer = torch.optim.AdamW(
         [
@@ -211,14 +214,14 @@ def main(argv: list[str]) -> None:
         weight_decay=1e-2,
     )
     ema = Ema(network, 0.998)
-    run = Run(args.out, args.steps)
+    run = Run(args.out, args.steps, args.device)
     if state := run.resume():
         network.load_state_dict(state["network"])
         optimizer.load_state_dict(state["optimizer"])
         ema.load(state["ema"], run.step)
     base = (args.lr / 3, args.lr)
 
-    judge = SegmentationNet(config)
+    judge = SegmentationNet(config).to(args.device)
     losses: list[float] = []
     while run.step < args.steps:
         rng = np.random.default_rng((args.seed, run.step))
@@ -236,17 +239,17 @@ def main(argv: list[str]) -> None:
             crops.append(degrade(image, rng))
             maps.append(np.where(labels >= CLASSES, 255, labels).astype(np.int64))
             partial.append(facade)
-        x = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float() / 255
-        y = torch.from_numpy(np.stack(maps))
+        x = torch.from_numpy(np.stack(crops)).to(args.device).permute(0, 3, 1, 2).float() / 255
+        y = torch.from_numpy(np.stack(maps)).to(args.device)
         progress = run.step / args.steps
         for group, lr in zip(optimizer.param_groups, base, strict=True):
             warm = min(1.0, (run.step + 1) / 100)
             group["lr"] = lr * warm * (0.5 + 0.5 * math.cos(math.pi * progress))
         network.train()
-        with torch.autocast("cpu", torch.bfloat16):
-            logits = network(x.to(memory_format=torch.channels_last))
+        with fast(args.device):
+            logits = working(x.to(memory_format=torch.channels_last))
         logits = _double(logits.float())
-        flags = torch.tensor(partial)
+        flags = torch.tensor(partial, device=args.device)
         loss = partial_cross_entropy(logits, y, flags, weight)
         if not flags.all():
             loss = loss + soft_jaccard(logits[~flags], y[~flags])
