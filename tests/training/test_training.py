@@ -306,6 +306,20 @@ def test_training_resumes_on_the_same_path(tmp_path, data, monkeypatch):
 
 
 @needs_imagenet
+def test_segmenter_trains_and_goes_on(tmp_path, data):
+    argv = ["--data", str(data), "--out", str(tmp_path / "run"), "--batch", "2"]
+    argv += ["--crop", "64", "64", "--threads", "1", "--enlarge", "1", "--steps"]
+    segmenter.main([*argv, "1"])
+    before = export.load_segmenter(tmp_path / "run/segmenter.safetensors").state_dict()
+    segmenter.main([*argv, "2"])
+    after = export.load_segmenter(tmp_path / "run/segmenter.safetensors").state_dict()
+    assert any((before[k] != after[k]).any() for k in after if k.startswith("head"))
+    lines = [json.loads(x) for x in (tmp_path / "run/log.jsonl").read_text().splitlines()]
+    assert [x["step"] for x in lines] == [1, 2]
+    assert 0 <= lines[-1]["miou"] <= 1
+
+
+@needs_imagenet
 def test_distillation_resumes_on_the_same_path(tmp_path, data, monkeypatch):
     torch.manual_seed(0)
     teacher = networks.CompactNet(TINY)

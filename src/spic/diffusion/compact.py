@@ -127,25 +127,36 @@ class CompactNet(nn.Module):
         for level in range(len(widths) - 1, -1, -1):
             width = widths[level]
             if level < len(widths) - 1:
-                self.up.append(_Conv(channels, 4 * width, 1))
+                self.up.append(_Conv(channels, width, 1))
                 channels = width
             for index in range(config.decoder_blocks):
                 decoder.append(_Block(channels + (width if index < 2 else 0), width, emb))
                 channels = width
         self.decoder = nn.ModuleList(decoder)
-        # The last layers at twice the resolution know the contours of the map to two pixels, and
-        # their filters straddle the patches, which would else show as a grid.
+        # The last layers, at twice the resolution, know the contours of the map to two pixels and
+        # see the noise at full strength. Nothing above is made by shuffling pixels: a network that
+        # can lay out patches adversarially repeats one pattern in all of them.
         tail = config.tail_width
-        self.widen = _Conv(channels + config.label_width, 4 * tail, 3)
+        self.narrow = _Conv(channels + config.label_width, tail, 3)
         self.embed_fine = _Conv(config.classes + 1, tail // 2, PATCH // 2, PATCH // 2)
         self.tail = _Conv(tail + tail // 2 + 3 * (PATCH // 2) ** 2 + 3, tail, 3)
         self.head = _Conv(tail, 3 * (PATCH // 2) ** 2, 3)
         self.head_gain = nn.Parameter(torch.zeros(1))
 
     def forward(
-        self, noisy: Tensor, coarse: Tensor, labels: Tensor, noise: Tensor, fidelity: Tensor
+        self,
+        noisy: Tensor,
+        unit: Tensor,
+        coarse: Tensor,
+        labels: Tensor,
+        noise: Tensor,
+        fidelity: Tensor,
     ) -> Tensor:
-        """As `denoise`, but everything is scaled already and `noise` (B,) is ln(sigma) / 4."""
+        """As `denoise`, but everything is scaled already and `noise` (B,) is ln(sigma) / 4.
+
+        `noisy` fades where it is mostly noise, so that what was sent counts; `unit` is the same of
+        unit variance, which texture is made from.
+        """
         frequencies = torch.arange(8, device=noise.device, dtype=torch.float32)
         angles = noise[:, None] * 2.0**frequencies / 2
         known = [noise[:, None], angles.sin(), angles.cos(), fidelity[:, None]]
@@ -167,13 +178,13 @@ class CompactNet(nn.Module):
         blocks = iter(self.decoder)
         for level in range(len(self.config.widths)):
             if level:
-                x = F.pixel_shuffle(self.up[level - 1](x), 2)
+                x = _double(self.up[level - 1](x))
             for index in range(self.config.decoder_blocks):
                 if index < 2:
                     x = torch.cat([x, skips.pop()], 1)
                 x = next(blocks)(x, emb)
-        x = F.pixel_shuffle(self.widen(torch.cat([x, semantic], 1)), 2)
-        fine = [F.pixel_unshuffle(noisy, PATCH // 2), 2 * _double(coarse), self.embed_fine(labels)]
+        x = _double(self.narrow(torch.cat([x, semantic], 1)))
+        fine = [F.pixel_unshuffle(unit, PATCH // 2), 2 * _double(coarse), self.embed_fine(labels)]
         x = self.tail(_silu(torch.cat([x, *fine], 1)))
         return F.pixel_shuffle(self.head(_silu(x), self.head_gain), PATCH // 2)
 
@@ -218,6 +229,7 @@ def denoise(
     data = network.config.sigma_data
     s = sigma[:, None, None, None]
     total = (s**2 + data**2).sqrt()
-    # Not of unit variance: where the input is mostly noise, what was sent must count.
-    raw = network(noisy * (data / total**2), coarse, labels, sigma.log() / 4, fidelity)
+    raw = network(
+        noisy * (data / total**2), noisy / total, coarse, labels, sigma.log() / 4, fidelity
+    )
     return noisy * (data**2 / total**2) + raw.float() * (s * data / total)

@@ -138,12 +138,12 @@ def main(argv: list[str]) -> None:
         help="multiples of 32 are fastest, of 16 allowed",
     )
     parser.add_argument("--lr", type=float, default=8e-4)
-    parser.add_argument("--pixel", type=float, default=1.0, help="weight of L1")
+    parser.add_argument("--pixel", type=float, default=2.0, help="weight of L1")
     parser.add_argument(
         "--coarse", type=float, default=2.0, help="weight of L1 between the coarse pictures"
     )
     parser.add_argument("--feature", type=float, default=1.0, help="weight of the feature distance")
-    parser.add_argument("--adversarial", type=float, default=0.15)
+    parser.add_argument("--adversarial", type=float, default=0.2)
     parser.add_argument("--semantic", type=float, default=0.1)
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)

@@ -191,7 +191,7 @@ def main(argv: list[str]) -> None:
         facades = load_pairs(args.data / "labelmefacade/images", args.data / "labelmefacade/labels")
     val = load_pairs(args.data / "camvid/val", args.data / "camvid/valannot", (341, 256))
     counts = sum(np.bincount(p.labels.ravel(), minlength=256)[:CLASSES] for p in camvid)
-    rarity = torch.tensor((np.median(counts) / counts) ** 0.25, dtype=torch.float32)
+    rarity = torch.tensor((np.median(counts) / np.maximum(counts, 1)) ** 0.25, dtype=torch.float32)
     weight = rarity.to(args.device)
 
     network = SegmentationNet(config)
