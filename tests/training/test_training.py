@@ -310,9 +310,9 @@ def test_segmenter_trains_and_goes_on(tmp_path, data):
     argv = ["--data", str(data), "--out", str(tmp_path / "run"), "--batch", "2"]
     argv += ["--crop", "64", "64", "--threads", "1", "--enlarge", "1", "--steps"]
     segmenter.main([*argv, "1"])
-    before = export.load_segmenter(tmp_path / "run/segmenter.safetensors").state_dict()
+    before = segmenter.load_segmenter(tmp_path / "run/segmenter.safetensors").state_dict()
     segmenter.main([*argv, "2"])
-    after = export.load_segmenter(tmp_path / "run/segmenter.safetensors").state_dict()
+    after = segmenter.load_segmenter(tmp_path / "run/segmenter.safetensors").state_dict()
     assert any((before[k] != after[k]).any() for k in after if k.startswith("head"))
     lines = [json.loads(x) for x in (tmp_path / "run/log.jsonl").read_text().splitlines()]
     assert [x["step"] for x in lines] == [1, 2]
@@ -385,7 +385,7 @@ def test_restored_segmenter_is_the_same_function_and_can_train(tmp_path, data):
     argv = ["restore", str(tmp_path / "s.onnx"), str(tmp_path / "s.safetensors")]
     assert cli.main(argv) == 2  # without pictures
     assert cli.main([*argv, "--images", str(data / "camvid/train")]) == 0
-    again = export.load_segmenter(tmp_path / "s.safetensors")
+    again = segmenter.load_segmenter(tmp_path / "s.safetensors")
     with torch.no_grad():
         torch.testing.assert_close(again(x), network(x), rtol=0.02, atol=0.02)
     norms = [m for m in again.modules() if isinstance(m, torch.nn.BatchNorm2d)]

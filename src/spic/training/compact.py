@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from spic.diffusion import edm
@@ -23,7 +20,7 @@ from spic.palette import CAMVID
 from spic.segment import Segmenter
 from spic.training.corpus import Sample, build, crop, transmit
 from spic.training.pairs import load_pairs
-from spic.training.run import Ema, Run, add_options, compiled, fast
+from spic.training.run import Ema, Run, add_options, compiled, fast, load_weights, save_weights
 from spic.training.segmenter import RARE
 
 SAVE_EVERY = 250
@@ -88,29 +85,16 @@ def batches(
         step += 1
 
 
-def save_network(network_state: dict[str, Tensor], config: CompactConfig, path: Path) -> None:
-    """Write safetensors with the configuration in the metadata, atomically."""
-    part = path.with_suffix(".part")
-    state = {key: value.contiguous() for key, value in network_state.items()}
-    save_file(state, part, {"spic.compact": json.dumps(asdict(config))})
-    part.replace(path)
+def save_network(state: dict[str, Tensor], config: CompactConfig, path: Path) -> None:
+    """Write the weights of a compact receiver (`save_weights`)."""
+    save_weights(state, "compact", config, path)
 
 
 def load_network(path: Path) -> CompactNet:
-    """A compact network from safetensors written by `save_network`.
-
-    Raises:
-        ModelError: the file has no configuration of ours.
-    """
-    from safetensors import safe_open
-
-    with safe_open(path, "pt") as file:
-        metadata = file.metadata() or {}
-    if "spic.compact" not in metadata:
-        raise ModelError(f"{path}: not the weights of a compact receiver")
-    values = json.loads(metadata["spic.compact"])
-    network = CompactNet(CompactConfig(**{**values, "widths": tuple(values["widths"])}))
-    network.load_state_dict(load_file(path))
+    """A compact receiver that `save_network` wrote; raises ModelError if `path` holds none."""
+    state, fields = load_weights(path, "compact")
+    network = CompactNet(CompactConfig(**{**fields, "widths": tuple(fields["widths"])}))
+    network.load_state_dict(state)
     return network
 
 

@@ -26,8 +26,8 @@ from spic.diffusion.compact import PATCH, CompactNet, denoise, one_hot, upsample
 from spic.errors import ModelError
 from spic.training.compact import Sheet, batches, load_network, rates, read_corpus, save_network
 from spic.training.efficientnet import EfficientNetLite, imagenet
-from spic.training.export import load_segmenter
 from spic.training.run import Ema, Run, add_options, compiled, fast
+from spic.training.segmenter import load_segmenter
 
 _TAPS = (-1, 2, 4, 10)
 """The stem and the blocks of EfficientNet-Lite0 whose outputs are compared: strides 2, 4, 8, 16."""

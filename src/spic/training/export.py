@@ -13,15 +13,13 @@ from typing import Any
 import onnx
 import onnx.helper as oh
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from spic.diffusion import compact
 from spic.diffusion.compact import CompactNet
 from spic.errors import ModelError
 from spic.training.compact import load_network
-from spic.training.segmenter import SegmentationNet, SegmenterConfig
+from spic.training.segmenter import SegmentationNet, load_segmenter
 
 OPSET = 18
 
@@ -165,21 +163,6 @@ def export_segmenter(
     _write(_Segmenter(network), example, ["image"], "logits", axes, metadata, path)
 
 
-def load_segmenter(path: Path) -> SegmentationNet:
-    """The averaged weights of a segmenter's run, from its safetensors.
-
-    Raises:
-        ModelError: the file has no configuration of ours.
-    """
-    with safe_open(path, "pt") as file:
-        metadata = file.metadata() or {}
-    if "spic.segmenter" not in metadata:
-        raise ModelError(f"{path}: not the weights of a segmenter")
-    network = SegmentationNet(SegmenterConfig(**json.loads(metadata["spic.segmenter"])))
-    network.load_state_dict(load_file(path))
-    return network.eval()
-
-
 def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(
         prog="spic train export", description="Write trained weights (safetensors) as ONNX."
@@ -190,10 +173,10 @@ def main(argv: list[str]) -> None:
         "--model-id", type=int, default=1, help="number that names the receiver in a stream"
     )
     args = parser.parse_args(argv)
-    with safe_open(args.weights, "pt") as file:
-        kind = file.metadata() or {}
-    if "spic.segmenter" in kind:
-        export_segmenter(load_segmenter(args.weights), args.output)
-    else:
+    try:
+        network = load_segmenter(args.weights)
+    except ModelError:
         export_receiver(load_network(args.weights), args.output, model_id=args.model_id)
+    else:
+        export_segmenter(network, args.output)
     print(f"{args.output}: {args.output.stat().st_size / 1e6:.1f} MB")

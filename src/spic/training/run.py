@@ -6,11 +6,16 @@ import argparse
 import json
 import os
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+
+from spic.errors import ModelError
 
 _Module = TypeVar("_Module", bound=nn.Module)
 
@@ -88,6 +93,30 @@ def fast(device: str) -> torch.autocast:
 def compiled(module: _Module, device: str) -> _Module:
     """The module through torch.compile on a GPU; on a CPU as it is, where that does not pay."""
     return module if device == "cpu" else cast("_Module", torch.compile(module))
+
+
+def save_weights(state: dict[str, Tensor], kind: str, config: Any, path: Path) -> None:
+    """Write safetensors, atomically, with the configuration (a dataclass) in the metadata."""
+    part = path.with_suffix(".part")
+    contiguous = {key: value.contiguous() for key, value in state.items()}
+    save_file(contiguous, part, {f"spic.{kind}": json.dumps(asdict(config))})
+    os.replace(part, path)
+
+
+def load_weights(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Weights that `save_weights` wrote, and the fields of their configuration.
+
+    Raises:
+        ModelError: not safetensors, or of another kind of network.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            config = (file.metadata() or {}).get(f"spic.{kind}")
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{path}: not safetensors ({error})") from error
+    if config is None:
+        raise ModelError(f"{path}: not the weights of a {kind}")
+    return load_file(path), json.loads(config)
 
 
 class Ema:

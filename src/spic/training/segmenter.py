@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from spic.training.efficientnet import EfficientNetLite, imagenet
 from spic.training.pairs import Pair, degrade, load_pairs, random_crop
-from spic.training.run import Ema, Run, add_options, compiled, fast
+from spic.training.run import Ema, Run, add_options, compiled, fast, load_weights, save_weights
 
 CLASSES = 11
 VOID = 11
@@ -149,11 +147,16 @@ def evaluate(network: nn.Module, pairs: list[Pair], enlarge: float = 1.0) -> np.
 
 
 def save_segmenter(state: dict[str, Tensor], config: SegmenterConfig, path: Path) -> None:
-    """Write safetensors with the configuration in the metadata, atomically."""
-    part = path.with_suffix(".part")
-    metadata = {"spic.segmenter": json.dumps(asdict(config))}
-    save_file({key: value.contiguous() for key, value in state.items()}, part, metadata)
-    part.replace(path)
+    """Write the weights of a segmenter (`save_weights`)."""
+    save_weights(state, "segmenter", config, path)
+
+
+def load_segmenter(path: Path) -> SegmentationNet:
+    """A segmenter that `save_segmenter` wrote, not training; raises ModelError if there is none."""
+    state, fields = load_weights(path, "segmenter")
+    network = SegmentationNet(SegmenterConfig(**fields))
+    network.load_state_dict(state)
+    return network.eval()
 
 
 def main(argv: list[str]) -> None:
@@ -196,7 +199,7 @@ def main(argv: list[str]) -> None:
 
     network = SegmentationNet(config)
     if args.init:
-        network.load_state_dict(load_file(args.init))
+        network.load_state_dict(load_segmenter(args.init).state_dict())
     else:
         network.backbone.load_state_dict(imagenet(args.backbone).state_dict())
     # The gradient of depthwise kernels is half of all the time on a CPU, and ImageNet's serve well.
