@@ -66,7 +66,8 @@ class Codec:
         receiver: Receiver | str | Path | None = None,
     ) -> None:
         """Each is None (the bundled one), a specification for `load` of `spic.segment` or
-        `spic.receive` (a path to an ONNX file, "hf:NAME"), or the function itself."""
+        `spic.receive` (a path to an ONNX file, "hf:NAME", a checkpoint of the paper's
+        network), or the function itself."""
         self._segmenter = segmenter
         self._receiver = receiver
 

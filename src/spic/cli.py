@@ -398,7 +398,7 @@ def _parser() -> argparse.ArgumentParser:
         "--steps",
         type=_positive(int),
         metavar="N",
-        help="of the receiver; the bundled one takes 4 by default, 1 is fastest",
+        help="of the receiver; the bundled one takes 4 by default (1 is fastest), the paper's 20",
     )
     decode.add_argument("--seed", type=int, default=0, help="of the receiver's noise; default 0")
     decode.add_argument(
@@ -426,7 +426,8 @@ def _parser() -> argparse.ArgumentParser:
         "--receiver",
         "--model",
         metavar="SPEC",
-        help="an ONNX file; default: the bundled receiver",
+        help="an ONNX file, or a checkpoint of the paper's network (.safetensors, .pt; needs "
+        "spic[train]); default: the bundled receiver",
     )
     decode.set_defaults(run=_decode)
 

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import pickle
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from spic.diffusion.checkpoints import (
     convert_original,
     convert_to_original,
     load_model,
+    open_model,
     read_original,
     save_model,
 )
@@ -49,6 +51,33 @@ def test_original_checkpoints_convert_both_ways(tmp_path: Path) -> None:
     back = read_original(tmp_path / "back.pt")
     assert back.keys() == model.state_dict().keys()
     assert all(torch.equal(v, back[k]) for k, v in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"num_res_blocks": 2, "channel_mult": (1, 1, 2, 4), "attention_resolutions": (16, 8)},
+        {"resblock_updown": False, "use_scale_shift_norm": False, "learn_sigma": False},
+        {"instance_edges": True, "num_classes": 35, "channel_mult": (1,)},
+        {"attention_resolutions": (), "channel_mult": (0.5, 1, 1), "num_classes": 19},
+    ],
+)
+def test_the_tensors_of_a_pt_tell_the_shape(tmp_path: Path, changes: dict[str, Any]) -> None:
+    wide = {"num_channels": 64, "num_head_channels": 64, **changes}
+    model = tiny_unet(**wide)
+    torch.save(model.state_dict(), tmp_path / "model000010.pt")
+    again, process = open_model(tmp_path / "model000010.pt")
+    assert process.variance == ("learned_range" if model.config.learn_sigma else "fixed_large")
+    x = inputs(model.config)
+    with torch.no_grad():
+        assert torch.equal(model(*x), again(*x))
+
+
+def test_a_pt_of_something_else_says_so(tmp_path: Path) -> None:
+    torch.save({"a": torch.zeros(1)}, tmp_path / "other.pt")
+    with pytest.raises(ModelError, match=r"other.pt: .*time_embed.0.weight is missing"):
+        open_model(tmp_path / "other.pt")
 
 
 def test_half_precision_files_load_as_float32(tmp_path: Path) -> None:

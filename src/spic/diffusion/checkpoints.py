@@ -53,7 +53,7 @@ def load_model(path: Path) -> tuple[SemanticUNet, DiffusionConfig]:
     if metadata.get("format") != FORMAT:
         raise ModelError(
             f"{path}: not a network of ours (format {metadata.get('format')!r}, "
-            f"expected {FORMAT!r}); weights of the original need `convert_original`"
+            f"expected {FORMAT!r})"
         )
     unet = _config(UNetConfig, metadata.get("unet", ""), path)
     diffusion = _config(DiffusionConfig, metadata.get("diffusion", ""), path)
@@ -98,12 +98,77 @@ def read_original(path: Path) -> dict[str, Tensor]:
     return dict(state)
 
 
-def convert_original(source: Path, target: Path, flags: Mapping[str, object]) -> None:
-    """`.pt` of the original → our safetensors; `flags` are those that it was trained with."""
-    unet, diffusion = configs_from_flags(flags)
-    weights = read_original(source)
-    build(unet, weights, str(source))
-    save_model(target, weights, unet, diffusion)
+def open_model(
+    path: Path, flags: Mapping[str, object] | None = None
+) -> tuple[SemanticUNet, DiffusionConfig]:
+    """The network of our safetensors or of the original's `.pt`, in evaluation mode, its process.
+
+    `flags` are those that the `.pt` was trained with. Without them its tensors tell the shape
+    (`shape_flags`), and what they cannot tell is as published: heads of 64 channels, 1000 linear
+    steps, epsilon. Raises `ModelError`.
+    """
+    if path.suffix.lower() == ".safetensors":
+        return load_model(path)
+    weights = read_original(path)
+    unet, diffusion = configs_from_flags(shape_flags(weights) if flags is None else flags)
+    return build(unet, weights, str(path)), diffusion
+
+
+CLASS_COUNTS = (11, 19, 35, 151, 183)
+"""Of the datasets that the original and we know, to tell an edge channel from a class."""
+
+
+def shape_flags(weights: Mapping[str, Tensor]) -> dict[str, object]:
+    """The original's flags as far as the tensors of a state dict tell them, the rest as published.
+
+    The decoder tells the levels, since each but the finest ends in an upsampling block. Raises
+    `ModelError` if `weights` are not those of this network.
+    """
+
+    def shape(key: str) -> torch.Size:
+        if key not in weights:
+            raise ModelError(f"{key} is missing")
+        return weights[key].shape
+
+    num_channels = shape("time_embed.0.weight")[1]
+    condition = shape("middle_block.0.in_norm.mlp_shared.0.weight")[1]
+    instance = condition - 1 in CLASS_COUNTS
+    shape("output_blocks.0.0.out_layers.2.weight")
+    last = 1 + max(int(k.split(".")[1]) for k in weights if k.startswith("output_blocks."))
+    tops, attention, convolved = [], set(), False
+    for stage in range(last):
+        inside = [k for k in weights if k.startswith(f"output_blocks.{stage}.")]
+        convolved |= any(k.endswith(".conv.weight") for k in inside)
+        if any(k.endswith(".qkv.weight") for k in inside):
+            attention.add(len(tops))
+        up = any(
+            k.split(".")[2] != "0" and k.endswith(("in_norm.mlp_gamma.weight", ".conv.weight"))
+            for k in inside
+        )
+        if up or stage == last - 1:
+            tops.append(stage)
+    widths = [shape(f"output_blocks.{top}.0.out_layers.2.weight")[0] for top in reversed(tops)]
+    coarsest = len(tops) - 1
+    features = shape("input_blocks.1.0.emb_layers.1.weight")[0]
+    return {
+        "image_size": 2 ** (coarsest + 3),
+        "num_channels": num_channels,
+        "num_res_blocks": tops[0],
+        "channel_mult": ",".join(f"{width / num_channels:g}" for width in widths),
+        "attention_resolutions": ",".join(str(2 ** (level + 3)) for level in sorted(attention)),
+        "num_head_channels": 64,
+        "num_classes": condition - instance,
+        "no_instance": not instance,
+        "learn_sigma": shape("out.2.weight")[0] == 6,
+        "use_scale_shift_norm": features == 2 * widths[0],
+        "resblock_updown": not convolved,
+    }
+
+
+def convert_original(source: Path, target: Path, flags: Mapping[str, object] | None = None) -> None:
+    """`.pt` of the original → our safetensors; `flags` as `open_model` takes them."""
+    model, diffusion = open_model(source, flags)
+    save_model(target, model.state_dict(), model.config, diffusion)
 
 
 def convert_to_original(source: Path, target: Path) -> None:

@@ -29,6 +29,7 @@ DEFAULTS: dict[str, Any] = {
     "use_new_attention_order": False,
     "use_checkpoint": False,
     "use_fp16": False,
+    "use_bf16": False,
     "diffusion_steps": 1000,
     "noise_schedule": "linear",
     "predict_xstart": False,
@@ -36,7 +37,10 @@ DEFAULTS: dict[str, Any] = {
     "rescale_learned_sigmas": False,
     "rescale_timesteps": False,
 }
-"""Every flag that shapes the network or its process, with what it is where it is not given."""
+"""Every flag that shapes the network or its process, with what it is where it is not given.
+
+`use_bf16` is ours; the others are the original's.
+"""
 
 
 def configs_from_flags(flags: Mapping[str, object]) -> tuple[UNetConfig, DiffusionConfig]:
@@ -51,6 +55,9 @@ def configs_from_flags(flags: Mapping[str, object]) -> tuple[UNetConfig, Diffusi
 
     if not get("class_cond", bool):
         raise ModelError("class_cond False: this network is always conditioned on labels")
+    fp16, bf16 = get("use_fp16", bool), get("use_bf16", bool)
+    if fp16 and bf16:
+        raise ModelError("use_fp16 and use_bf16 exclude each other")
     learn_sigma = get("learn_sigma", bool)
     rescaled = get("rescale_learned_sigmas", bool)
     loss: Loss = "rescaled_mse" if rescaled else "mse"
@@ -76,7 +83,7 @@ def configs_from_flags(flags: Mapping[str, object]) -> tuple[UNetConfig, Diffusi
         resblock_updown=get("resblock_updown", bool),
         use_new_attention_order=get("use_new_attention_order", bool),
         use_checkpoint=get("use_checkpoint", bool),
-        precision="float16" if get("use_fp16", bool) else "float32",
+        precision="float16" if fp16 else "bfloat16" if bf16 else "float32",
     )
     diffusion = DiffusionConfig(
         steps=get("diffusion_steps", int),

@@ -10,9 +10,10 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import torch
+from tqdm import tqdm
 
 from spic import coarse as coarse_codec
-from spic.diffusion.checkpoints import load_model
+from spic.diffusion.checkpoints import open_model
 from spic.diffusion.gaussian import DiffusionConfig, make_diffusion
 from spic.diffusion.sampling import ddim, ddpm, guided, multistep, paper_start, seeded_noise
 from spic.diffusion.unet import SemanticUNet, make_condition
@@ -95,24 +96,36 @@ def reconstruct(
         steps = ddim(diffusion, denoise, start, eta=sampling.eta, noise=noise)
     else:
         steps = multistep(diffusion, denoise, start, solver=sampling.solver)
-    *_, last = steps
+    *_, last = tqdm(steps, total=len(diffusion), unit="step", leave=False, disable=None)
     picture = ((last.sample[0] + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
     return np.ascontiguousarray(picture.permute(1, 2, 0).cpu().numpy()[:height, :width])
 
 
+def ready(model: SemanticUNet, device: str | None = None) -> SemanticUNet:
+    """The network on `device` (None: the GPU if there is one), in a precision that it has."""
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if model.config.precision == "float16" and device == "cpu":
+        model.config = replace(model.config, precision="float32")
+    return model.to(device)
+
+
 class PaperReceiver:
-    """Decodes ordinary `.spic` files: `Codec(receiver=PaperReceiver(path))`."""
+    """Decodes ordinary `.spic` files: `Codec(receiver="PATH.safetensors")`."""
 
     def __init__(
         self,
         path: Path,
         sampling: SamplingConfig = SamplingConfig(),
-        device: str = "cpu",
+        device: str | None = None,
     ) -> None:
-        """Weights of ours (`save_model`); raises ModelError if `path` holds none."""
-        self.model, self.process = load_model(path)
-        self.model.to(device)
+        """Weights of ours or of the original (`checkpoints.open_model`, which names its errors)."""
+        model, self.process = open_model(path)
+        self.model = ready(model, device)
         self.sampling = sampling
+        self.steps = len(
+            make_diffusion(self.process, sampling.timestep_respacing, sampling.max_iter_time)
+        )
+        """Of `sampling`: 20 by default, as in the paper."""
 
     def __call__(
         self,
@@ -126,9 +139,12 @@ class PaperReceiver:
         """The picture of a scene.
 
         `steps`, if given, replaces the respacing: so many, spread over 0…max_iter_time; `guidance`
-        the scale s. Raises ModelError if the scene's palette is not the network's or any fidelity
-        but 0 is wanted, InputError without coarse picture.
+        the scale s. Raises InputError if steps or seed are out of range or there is no coarse
+        picture, ModelError if the scene's palette is not the network's or any fidelity but 0 is
+        wanted.
         """
+        if (steps is not None and steps < 1) or seed < 0:
+            raise InputError(f"steps must be 1 or more and seed 0 or more, not {steps} and {seed}")
         if fidelity:
             raise ModelError("the paper's network was not trained for any fidelity but 0")
         if scene.coarse is None:
@@ -143,9 +159,9 @@ class PaperReceiver:
         if labels is None:
             labels = np.full((scene.height, scene.width), 255, np.uint8)
         sampling = self.sampling
-        if steps is not None:
+        if steps is not None and steps != self.steps:
             span = min(sampling.max_iter_time, self.process.steps - 1) + 1
-            respacing = str(max(1, min(self.process.steps, steps * self.process.steps // span)))
+            respacing = str(min(self.process.steps, round(steps * self.process.steps / span)))
             sampling = replace(sampling, timestep_respacing=respacing)
         if guidance is not None:
             sampling = replace(sampling, s=guidance)

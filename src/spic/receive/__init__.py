@@ -5,6 +5,7 @@ The network is `spic.diffusion.compact.denoise` exported; the sampler around it 
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -29,13 +30,28 @@ _PATCH = 4
 _MULTIPLE = 16
 
 
+_PAPER = (".safetensors", ".pt", ".pth")
+
+
 def load(spec: str | None = None) -> Callable[..., Image]:
-    """A receiver: None is the bundled one, else a path to an ONNX file of `spic train export`.
+    """A receiver: None is the bundled one, else the path of a file.
+
+    `.onnx` is a receiver of `spic train export`; `.safetensors` and `.pt` are checkpoints of the
+    paper's network, ours and the original's, which need PyTorch (`spic.diffusion.receiver`).
 
     Raises:
         ModelError: it cannot be loaded.
     """
-    return Receiver(spec)
+    if spec is None or Path(spec).suffix.lower() not in _PAPER:
+        return Receiver(spec)
+    try:  # by name, since that module lies above this one, with torch
+        paper = importlib.import_module("spic.diffusion.receiver")
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("spic"):
+            raise
+        raise ModelError(f"{spec}: needs {error.name}; pip install 'spic[train]'") from error
+    receiver: Callable[..., Image] = paper.PaperReceiver(Path(spec))
+    return receiver
 
 
 class Receiver:

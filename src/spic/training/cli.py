@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from spic.errors import SpicError
 
@@ -17,6 +18,7 @@ _COMMANDS = {
     "distill": "make a trained compact receiver sharp in 1 to 4 steps",
     "restore": "turn a bundled ONNX file into weights to train on from",
     "export": "write trained weights as the ONNX files that the product runs",
+    "convert": "the paper's network: a .pt of the original to safetensors, or back",
 }
 
 
@@ -36,6 +38,8 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("command", choices=_COMMANDS, metavar="COMMAND")
     command = parser.parse_args(argv[:1]).command
+    if command == "convert":
+        return _guard("train convert", _convert, argv[1:])
     from spic.training import compact, distill, export, restore, segmenter
 
     run = {
@@ -53,6 +57,31 @@ def sample(argv: list[str]) -> int:
     from spic.training import sample as command
 
     return _guard("sample", command.main, argv)
+
+
+def _convert(argv: list[str]) -> None:
+    from spic.diffusion.checkpoints import convert_original, convert_to_original, load_model
+    from spic.diffusion.flags import DEFAULTS, flags_from_configs
+
+    parser = argparse.ArgumentParser(
+        prog="spic train convert",
+        description="SOURCE.pt to TARGET.safetensors, or SOURCE.safetensors to TARGET.pt, whose "
+        "flags are printed. For a .pt, give the flags that it was trained with; without any, its "
+        "tensors tell the shape, and the rest is taken as published.",
+    )
+    parser.add_argument("source", type=Path)
+    parser.add_argument("target", type=Path)
+    for name, default in DEFAULTS.items():
+        parser.add_argument(f"--{name}", default=argparse.SUPPRESS, help=f"({default})")
+    given = vars(parser.parse_args(argv))
+    source, target = given.pop("source"), given.pop("target")
+    if source.suffix.lower() != ".safetensors":
+        convert_original(source, target, given or None)
+        return
+    model, process = load_model(source)
+    flags = flags_from_configs(model.config, process)
+    convert_to_original(source, target)
+    print(" ".join(f"--{name} {value}" for name, value in flags.items()))
 
 
 def _guard(name: str, run: Callable[[list[str]], object], argv: list[str]) -> int:

@@ -28,7 +28,7 @@ from accelerate import Accelerator
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from spic.diffusion.checkpoints import load_model, read_original, save_model
+from spic.diffusion.checkpoints import build, load_model, read_original, save_model
 from spic.diffusion.flags import DEFAULTS, configs_from_flags
 from spic.diffusion.gaussian import DiffusionConfig, Losses, make_diffusion
 from spic.diffusion.sampling import ddpm, guided, paper_start, seeded_noise
@@ -45,10 +45,11 @@ CITYSCAPES = """
     --class_cond True --large_size 128 --small_size 64 --no_instance True
 """
 CAMVID_SMALL = """
-    --dataset_mode camvid --lr 1e-4 --batch_size 4 --attention_resolutions 32,16,8
-    --image_size 256 --learn_sigma True --num_channels 32 --num_head_channels 16
-    --num_res_blocks 1 --resblock_updown True --num_classes 11 --small_size 64
-    --no_instance True --drop_rate 0.2 --ema_rate 0.999
+    --dataset_mode camvid --image_size 256 --small_size 64 --num_classes 11 --no_instance True
+    --num_channels 32 --channel_mult 1,1,2,2 --num_res_blocks 1 --attention_resolutions 32
+    --num_head_channels 16 --resblock_updown True --learn_sigma True --use_bf16 True
+    --crop_size 72 --max_train_time 200 --batch_size 4 --lr 6e-4 --ema_rate 0.99
+    --save_interval 100
 """
 PRESETS = {"paper-cityscapes": CITYSCAPES, "camvid-small": CAMVID_SMALL}
 """Flags in one word; flags that are given as well override them."""
@@ -85,6 +86,10 @@ class TrainConfig:
     ema_rate: str = "0.9999"
     """One or several, with commas between."""
     drop_rate: float = 0.0
+    crop_size: int = 0
+    """Short side of the training crop; 0 for image_size. Not a flag of the original."""
+    max_train_time: int = 0
+    """Learn no timestep above this, as max_iter_time samples none; 0 for all. Nor is this one."""
     random_flip: bool = True
     seed: int = 0
     log_interval: int = 10
@@ -100,7 +105,16 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for name in ("batch_size", "log_interval", "save_interval", "keep"):
             _require(getattr(self, name) >= 1, name, "must be at least 1")
-        for name in ("steps", "lr_anneal_steps", "workers", "sheet_size", "small_size", "seed"):
+        for name in (
+            "steps",
+            "lr_anneal_steps",
+            "workers",
+            "sheet_size",
+            "small_size",
+            "seed",
+            "crop_size",
+            "max_train_time",
+        ):
             _require(getattr(self, name) >= 0, name, "cannot be negative")
         _require(self.lr > 0, "lr", "must be above 0")
         _require(self.weight_decay >= 0, "weight_decay", "cannot be negative")
@@ -263,10 +277,11 @@ class Trainer:
             rate: {k: v.detach().clone() for k, v in self.network.state_dict().items()}
             for rate in config.ema_rates
         }
+        self.times = min(len(self.diffusion), (config.max_train_time or process.steps) + 1)
         self.sampler: TimestepSampler = (
-            UniformSampler(len(self.diffusion))
+            UniformSampler(self.times)
             if config.schedule_sampler == "uniform"
-            else LossSecondMomentSampler(len(self.diffusion))
+            else LossSecondMomentSampler(self.times)
         )
         self.step = 0
         self._open_folder()
@@ -508,7 +523,7 @@ class Log:
                 self.board = SummaryWriter(str(trainer.out), purge_step=trainer.step)
 
     def add(self, terms: Mapping[str, Tensor], t: Tensor) -> None:
-        steps = len(self.trainer.diffusion)
+        steps = self.trainer.times
         for name, values in terms.items():
             for value, quartile in zip(values.tolist(), (4 * t // steps).tolist(), strict=True):
                 self.sums.setdefault(name, []).append(value)
@@ -546,11 +561,12 @@ def geometry(config: TrainConfig, unet: UNetConfig) -> tuple[int, tuple[int, int
     if small < 1 or unet.image_size % small:
         raise ModelError(f"small_size {small} does not divide image_size {unet.image_size}")
     factor = unet.image_size // small
-    grid = math.lcm(unet.size_multiple, factor)
-    height = unet.image_size // grid * grid
-    width = int(unet.image_size * ASPECT.get(config.dataset_mode, 1.0)) // grid * grid
-    if not height:
-        raise ModelError(f"image_size {unet.image_size} is below the network's grid of {grid}")
+    grid, short = math.lcm(unet.size_multiple, factor), config.crop_size or unet.image_size
+    if not grid <= short <= unet.image_size:
+        name = "crop_size" if config.crop_size else "image_size"
+        raise ModelError(f"{name} {short} is not within {grid} (the grid) … {unet.image_size}")
+    height = short // grid * grid
+    width = int(short * ASPECT.get(config.dataset_mode, 1.0)) // grid * grid
     return factor, (height, width)
 
 
@@ -581,12 +597,9 @@ def open_scenes(config: TrainConfig, unet: UNetConfig, factor: int, split: str) 
 
 def read_weights(path: Path, unet: UNetConfig) -> dict[str, Tensor]:
     """Weights to begin with, from our safetensors or a `.pt` of the original."""
-    from spic.diffusion.checkpoints import build
-
-    if path.suffix == ".safetensors":
-        model, _ = load_model(path)
-        return dict(build(unet, model.state_dict(), str(path)).state_dict())
-    return dict(build(unet, read_original(path), str(path)).state_dict())
+    ours = path.suffix.lower() == ".safetensors"
+    given = load_model(path)[0].state_dict() if ours else read_original(path)
+    return dict(build(unet, given, str(path)).state_dict())
 
 
 # ── the command ──────────────────────────────────────────────────────────────────────────────

@@ -16,14 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from spic import coarse as coarse_codec
 from spic import codec, pictures
-from spic.diffusion.checkpoints import build, load_model, read_original
-from spic.diffusion.flags import DEFAULTS, configs_from_flags
+from spic.diffusion.checkpoints import open_model
+from spic.diffusion.flags import DEFAULTS
 from spic.diffusion.gaussian import DiffusionConfig
-from spic.diffusion.receiver import SamplingConfig, reconstruct
+from spic.diffusion.receiver import SamplingConfig, ready, reconstruct
 from spic.diffusion.unet import SemanticUNet
 from spic.errors import ModelError, OutputError
 from spic.palette import INDICES, PALETTES
@@ -148,16 +147,8 @@ def parse(
 def main(argv: Sequence[str]) -> None:
     """`spic sample` with the original's flags."""
     config, sampling, data, flags = parse(argv)
-    path = Path(config.model_path)
-    if path.suffix == ".safetensors":
-        model, process = load_model(path)
-    else:
-        unet, process = configs_from_flags(flags)
-        model = build(unet, read_original(path), str(path))
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    if model.config.precision == "float16" and device == "cpu":
-        model.config = dataclasses.replace(model.config, precision="float32")
-    model.to(device)
+    model, process = open_model(Path(config.model_path), flags)
+    model = ready(model)
     factor, _ = geometry(data, model.config)
     scenes = open_scenes(data, model.config, factor, config.split)
     if model.config.instance_edges:
