@@ -134,6 +134,15 @@ def test_two_processes_do_what_one_does_with_twice_the_batch(data: Path, tmp_pat
     assert largest_gap(tmp_path / "one", two) < 1e-4
 
 
+def test_a_ceiling_on_the_timesteps_that_are_learned(data: Path, tmp_path: Path) -> None:
+    for sampler in ("uniform", "loss-second-moment"):
+        config, unet, process = paper.parse(
+            flags(data, tmp_path / sampler, max_train_time=9, schedule_sampler=sampler)
+        )
+        t, _ = paper.Trainer(config, unet, process).sampler.draw(500, np.random.default_rng(0))
+        assert set(t.tolist()) == set(range(10))
+
+
 def test_fine_tuning_begins_with_the_given_weights(
     straight: Path, data: Path, tmp_path: Path
 ) -> None:
@@ -176,6 +185,9 @@ def test_a_run_is_not_continued_as_another(straight: Path, data: Path) -> None:
         ({"ema_rate": "0.9,x"}, "ema_rate"),
         ({"lr": "fast"}, "lr takes float"),
         ({"small_size": 7}, "small_size"),
+        ({"crop_size": 20}, "crop_size 20"),
+        ({"max_train_time": -1}, "max_train_time"),
+        ({"use_bf16": True, "use_fp16": True}, "use_bf16"),
         ({"no_instance": False}, "no_instance"),
         ({"num_channels": 20}, "num_channels"),
         ({"schedule_sampler": "best"}, "schedule_sampler"),
@@ -201,7 +213,8 @@ def test_the_published_flags_and_presets() -> None:
     config, _, _ = paper.parse(["--data_dir", "D", "--preset", "paper-cityscapes", "--lr", "2e-5"])
     assert config.lr == 2e-5
     config, unet, _ = paper.parse(["--data_dir", "D", "--preset", "camvid-small"])
-    assert paper.geometry(config, unet) == (4, (256, 320))
+    assert paper.geometry(config, unet) == (4, (72, 96))
+    assert unet.precision == "bfloat16"
 
 
 def test_crops_keep_coarse_and_fine_together() -> None:

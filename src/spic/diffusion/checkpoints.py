@@ -110,7 +110,15 @@ def open_model(
     if path.suffix.lower() == ".safetensors":
         return load_model(path)
     weights = read_original(path)
-    unet, diffusion = configs_from_flags(shape_flags(weights) if flags is None else flags)
+    try:
+        unet, diffusion = configs_from_flags(shape_flags(weights) if flags is None else flags)
+    except ModelError as error:
+        if flags is not None:
+            raise
+        raise ModelError(
+            f"{path}: {error}; with other flags than the published ones, give them to "
+            "`spic train convert`"
+        ) from error
     return build(unet, weights, str(path)), diffusion
 
 
@@ -135,7 +143,9 @@ def shape_flags(weights: Mapping[str, Tensor]) -> dict[str, object]:
     instance = condition - 1 in CLASS_COUNTS
     shape("output_blocks.0.0.out_layers.2.weight")
     last = 1 + max(int(k.split(".")[1]) for k in weights if k.startswith("output_blocks."))
-    tops, attention, convolved = [], set(), False
+    tops: list[int] = []
+    attention: set[int] = set()
+    convolved = False
     for stage in range(last):
         inside = [k for k in weights if k.startswith(f"output_blocks.{stage}.")]
         convolved |= any(k.endswith(".conv.weight") for k in inside)
