@@ -1,12 +1,13 @@
 """The documents say what is true: their examples run, their references exist."""
 
+import os
 import re
 import shlex
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import PIL.Image
 import pytest
 from conftest import HAVE_MODELS, ROOT, FakeReceiver, FakeSegmenter, street
@@ -15,10 +16,50 @@ from spic import api, cli
 
 README = (ROOT / "README.md").read_text()
 FORMAT = (ROOT / "docs/FORMAT.md").read_text()
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+LANGUAGES = {"python", "sh", "text", "json", "yaml", ""}
+"""Of blocks. The first two are run; "bash" or "pycon" would slip past the tests."""
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+@dataclass(frozen=True)
+class Block:
+    language: str
+    code: str
+    line: int
+    why_not: str | None
+    """Why it is not run: `<!-- not run: REASON -->` stands on the line before it."""
+
+
+def blocks(path: Path) -> list[Block]:
+    """The fenced blocks of a document."""
+    found, lines = [], path.read_text().splitlines()
+    numbers = iter(range(len(lines)))
+    for number in numbers:
+        if not lines[number].startswith("```"):
+            continue
+        end = next(i for i in range(number + 1, len(lines)) if lines[i].startswith("```"))
+        reason = re.fullmatch(r"<!-- not run: (.{10,}) -->", lines[number - 1]) if number else None
+        code = "\n".join(lines[number + 1 : end])
+        found.append(
+            Block(lines[number][3:].strip(), code, number + 1, reason[1] if reason else None)
+        )
+        while next(numbers) < end:
+            pass
+    return found
+
+
+def commands(block: Block) -> list[str]:
+    """The commands of a shell block, continued lines joined and comments dropped."""
+    lines = block.code.replace("\\\n", " ").splitlines()
+    return [line.split(" #")[0].strip() for line in lines if line.split("#")[0].strip()]
+
+
+def is_run(document: Path) -> bool:
+    return any(b.language in ("python", "sh") and not b.why_not for b in blocks(document))
+
+
+def named(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
 
 
 @pytest.fixture
@@ -30,49 +71,97 @@ def place(tmp_path, monkeypatch):
         monkeypatch.setattr(api.Codec, "receiver", FakeReceiver())
     image, labels = street(96, 128)
     photo = PIL.Image.fromarray(image)
+    map_ = PIL.Image.fromarray(labels)
     (tmp_path / "shots").mkdir()
     for name in ("photo.jpg", "photo.png", "shots/a.jpg", "shots/b.png"):
         photo.save(name)
-    PIL.Image.fromarray(labels).save("map.png")
+    map_.save("map.png")
+    for split in ("train", "val"):
+        for folder in (tmp_path / "mydata/images" / split, tmp_path / "mydata/labels" / split):
+            folder.mkdir(parents=True)
+        for name in range(2):
+            photo.save(f"mydata/images/{split}/{name}.png")
+            map_.save(f"mydata/labels/{split}/{name}.png")
+    (tmp_path / "benchmarks").symlink_to(ROOT / "benchmarks")
+    (tmp_path / "bin").mkdir()
+    for name, module in (("spic", "-m spic.cli"), ("python", "")):
+        shim = tmp_path / "bin" / name
+        shim.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {module} "$@"\n')
+        shim.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     return tmp_path
 
 
-def test_python_in_the_readme(place):
-    for block in blocks("python"):
-        exec(compile(block, "README.md", "exec"), {})
+def run(command: str) -> None:
+    """Run one command: ours within this process, which is faster, all else by bash."""
+    if re.fullmatch(r"spic [^|<>&;$`]*", command):
+        try:
+            code = cli.main(shlex.split(command)[1:])
+        except SystemExit as exit:  # argparse after --version or --help, or wrong usage
+            code = exit.code or 0
+        assert code == 0
+    else:
+        if not HAVE_MODELS:
+            pytest.skip("a process of its own needs the models")
+        subprocess.run(["bash", "-eo", "pipefail", "-c", command], check=True, timeout=120)
 
 
-def test_command_lines_in_the_readme(place, capsys):
-    lines = [line for block in blocks("sh") for line in block.splitlines()]
-    commands = [line for line in lines if line.startswith("spic ")]
-    assert len(commands) >= 10
-    for line in commands:
-        assert cli.main(shlex.split(line, comments=True)[1:]) == 0, (line, capsys.readouterr().err)
-    written = {str(p.relative_to(place)) for p in place.rglob("*") if p.is_file()}
-    assert {"photo.spic", "out/a.spic", "pictures/b.png", "photo.labels.png"} <= written
-    assert np.array(PIL.Image.open("photo.coarse.png")).ndim == 3
+@pytest.mark.parametrize("document", [d for d in DOCUMENTS if is_run(d)], ids=named)
+@pytest.mark.filterwarnings("ignore")  # a reader sees warnings, too; other tests refuse them
+def test_every_block_runs(document, place):
+    """In order, in one folder, with the names that earlier Python of the document defined."""
+    names: dict[str, object] = {"__name__": document.stem}
+    for block in blocks(document):
+        where = f"{named(document)}:{block.line}"
+        if block.why_not:
+            continue
+        if block.language == "python":
+            exec(compile("\n" * block.line + block.code, where, "exec"), names)
+        for command in commands(block) if block.language == "sh" else ():
+            try:
+                run(command)
+            except (AssertionError, subprocess.SubprocessError) as error:
+                raise AssertionError(f"{where}: {command}") from error
+    if document.name == "README.md":
+        written = {str(p.relative_to(place)) for p in place.rglob("*") if p.is_file()}
+        assert {"photo.spic", "out/a.spic", "pictures/b.png", "photo.labels.png"} <= written
 
 
-@pytest.mark.skipif(not HAVE_MODELS, reason="a pipe is a process of its own and needs the models")
-def test_pipes_in_the_readme(place):
-    pipes = [line for b in blocks("sh") for line in b.splitlines() if line.startswith("cat ")]
-    assert pipes
-    for line in pipes:
-        line = re.sub(r"\bspic\b", f"{shlex.quote(sys.executable)} -m spic.cli", line)
-        subprocess.run(["bash", "-o", "pipefail", "-c", line], check=True, timeout=120)
-    assert Path("decoded.png").stat().st_size > 0
-
-
-def test_make_targets_in_the_readme():
+@pytest.mark.parametrize("document", DOCUMENTS, ids=named)
+def test_what_is_not_run_is_at_least_there(document):
     makefile = (ROOT / "Makefile").read_text()
-    targets = re.findall(r"^make (\w+)", README, re.MULTILINE)
-    assert {"demo", "test"} <= set(targets)
-    for target in targets:
-        assert re.search(rf"^{target}:", makefile, re.MULTILINE)
+    known = cli._parser()._subparsers._group_actions[0].choices
+    for block in blocks(document):
+        where = f"{named(document)}:{block.line}"
+        assert block.language in LANGUAGES, where
+        for command in commands(block) if block.language == "sh" else ():
+            words = shlex.split(command)
+            if words[0] == "spic":
+                assert words[1] in known or words[1].startswith("-"), where
+            elif words[0] == "make":
+                assert re.search(rf"^{words[1]}:", makefile, re.MULTILINE), where
+            elif words[0] == "python" and words[1].endswith(".py"):
+                script = (ROOT / words[1]).read_text() + (ROOT / "benchmarks/common.py").read_text()
+                for option in (w for w in words if w.startswith("--")):
+                    assert f'"{option}"' in script, f"{where}: {option}"
+        if block.language == "python":
+            compile(block.code, where, "exec")
+
+
+def test_the_site_builds(tmp_path):
+    pytest.importorskip("mkdocs", reason="mkdocs is not installed (extra `docs`)")
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "-d", str(tmp_path)],
+        cwd=ROOT, capture_output=True, text=True, timeout=300,
+        env=os.environ | {"NO_MKDOCS_2_WARNING": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "--target-bpp" in (tmp_path / "reference/cli/index.html").read_text()
+    assert "from_pretrained" in (tmp_path / "reference/python/index.html").read_text()
 
 
 def test_links_lead_somewhere():
-    for document in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("vectors/*.md")]:
+    for document in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("vectors/*.md")]:
         for link in re.findall(r"\]\(([^)#:]+)\)", document.read_text()):
             assert (document.parent / link).exists(), f"{document.name}: {link}"
 
