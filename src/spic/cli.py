@@ -31,6 +31,8 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     if argv[:1] == ["train"] or argv[:1] == ["sample"]:
         return _train(argv[0], argv[1:])
+    if argv[:1] and argv[0] in ("benchmark", "evaluate", "compare"):
+        return _evaluation(argv)
     args = _parser().parse_args(argv)
     try:
         return int(args.run(args))
@@ -130,6 +132,17 @@ def _train(command: str, argv: list[str]) -> int:
         if (error.name or "").startswith("spic"):
             raise
         return _fail(f"{command}: {error.name} is missing; pip install 'spic[train]'")
+
+
+def _evaluation(argv: list[str]) -> int:
+    try:
+        import spic.evaluation.cli as evaluation
+
+        return evaluation.main(argv)
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("spic"):
+            raise
+        return _fail(f"{argv[0]}: {error.name} is missing; pip install 'spic[eval]'")
 
 
 # ── files in, files out ──────────────────────────────────────────────────────────────────────
@@ -439,6 +452,10 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser(
         "sample", help="sample the paper's network (needs spic[train])", add_help=False
     )
+    for name, what in (
+        ("evaluate", "bpp, mIoU, FID and more of a folder of results (needs spic[eval])"),
+    ):
+        commands.add_parser(name, help=what, add_help=False)
     return parser
 
 

@@ -8,6 +8,8 @@ from spic.errors import ModelError
 
 SEGMENTER = "segmenter"
 RECEIVER = "receiver"
+JUDGE = "judge"
+"""A segmenter for measuring only (`spic.evaluation`); nothing else may use it."""
 
 
 def find(name: str) -> Path:

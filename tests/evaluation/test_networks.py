@@ -1,0 +1,163 @@
+"""LPIPS, DISTS and Inception: read safely, and as others have them."""
+
+import os
+import pickle
+from importlib.resources import files
+
+import numpy as np
+import pytest
+import torch
+from conftest import street
+
+from spic.errors import ModelError
+from spic.evaluation import networks, weights
+
+
+def have(name):
+    try:
+        weights.check(name)
+    except ModelError:
+        return False
+    return True
+
+
+needs_weights = pytest.mark.skipif(
+    not all(have(name) for name in ("alexnet", "vgg16", "dists")),
+    reason=f"the weights of LPIPS and DISTS are not fetched ({weights.FETCH})",
+)
+
+
+def checkpoint(depth=2):
+    rng = np.random.default_rng(0)
+    backbone = {
+        f"Conv_{i}": {"kernel": rng.normal(size=(3, 5, 2, 4)), "bias": np.zeros(4)}
+        for i in range(depth)
+    }
+    linear = {
+        f"NetLinLayer_{i}": {"Conv_0": {"kernel": rng.normal(size=(1, 1, 7, 1))}} for i in range(5)
+    }
+    return {"AlexNet_0": backbone, **linear}
+
+
+def test_checkpoint_is_turned_around():
+    tree = checkpoint()
+    found = weights.read_lpips(pickle.dumps(tree))
+    assert found["backbone.1.weight"].shape == (4, 2, 3, 5)
+    kernel = tree["AlexNet_0"]["Conv_1"]["kernel"]
+    assert found["backbone.1.weight"][3, 1, 2, 4] == kernel[2, 4, 1, 3]
+    assert found["linear.4"].shape == (7,)
+
+
+class Attack:
+    def __reduce__(self):
+        return os.mkdir, ("attacked",)
+
+
+def test_a_pickle_that_runs_code_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelError, match="refused"):
+        weights.read_lpips(pickle.dumps({**checkpoint(), "x": Attack()}))
+    assert not (tmp_path / "attacked").exists()
+
+
+@pytest.mark.parametrize("data", [b"", b"abc", pickle.dumps([1]), pickle.dumps({"AlexNet_0": {}})])
+def test_other_files_are_refused(data):
+    with pytest.raises(ModelError):
+        weights.read_lpips(data)
+
+
+def test_missing_weights_name_the_command(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(ModelError, match=r"python -m spic\.evaluation\.weights"):
+        networks.Lpips()
+    with pytest.raises(ModelError, match="no such FID network"):
+        weights.inception(tmp_path / "none.pt")
+
+
+@needs_weights
+@pytest.mark.parametrize("make", [networks.Lpips, lambda: networks.Lpips("vgg16"), networks.Dists])
+def test_distances(make):
+    network = make()
+    original = street(64, 96)[0]
+    rng = np.random.default_rng(0)
+    noisy = [
+        np.clip(original + rng.normal(0, sigma, original.shape), 0, 255).astype(np.uint8)
+        for sigma in (5, 40)
+    ]
+    a, b, c = (network.features(p) for p in (original, *noisy))
+    assert network.distance(a, a) == pytest.approx(0, abs=1e-6)
+    assert 0 < network.distance(a, b) < network.distance(a, c) < 1.5
+    assert network.distance(a, c) == pytest.approx(network.distance(c, a), rel=1e-5)
+
+
+@needs_weights
+@pytest.mark.parametrize(("ours", "theirs"), [("alexnet", "alex"), ("vgg16", "vgg")])
+def test_linear_layers_are_those_of_the_authors(ours, theirs):
+    """torchmetrics ships the linear layers of the original package."""
+    path = files("torchmetrics") / f"functional/image/lpips_models/{theirs}.pth"
+    state = torch.load(str(path), weights_only=True, map_location="cpu")
+    found = weights.load(ours)
+    for i in range(5):
+        expected = state[f"lin{i}.model.1.weight"].numpy().reshape(-1)
+        assert np.allclose(found[f"linear.{i}"], expected, atol=1e-7)
+
+
+def plain_lpips(a, b, arrays):
+    """LPIPS on VGG-16 with torch.nn's layers, as its paper describes it."""
+    modules, wanted = [], []
+    number, channels = 0, 3
+    for width in (64, 64, "M", 128, 128, "M", 256, 256, 256, "M", *(512,) * 3, "M", *(512,) * 3):
+        if width == "M":
+            wanted.append(len(modules) - 1)
+            modules.append(torch.nn.MaxPool2d(2, 2))
+            continue
+        layer = torch.nn.Conv2d(channels, width, 3, padding=1)
+        layer.weight.data = torch.from_numpy(arrays[f"backbone.{number}.weight"])
+        layer.bias.data = torch.from_numpy(arrays[f"backbone.{number}.bias"])
+        modules += [layer, torch.nn.ReLU()]
+        number, channels = number + 1, width
+    wanted.append(len(modules) - 1)
+    x = torch.from_numpy(np.stack([a, b])).permute(0, 3, 1, 2).float() / 255 * 2 - 1
+    shift, scale = torch.tensor([-0.030, -0.088, -0.188]), torch.tensor([0.458, 0.448, 0.450])
+    x = (x - shift[:, None, None]) / scale[:, None, None]
+    total = 0.0
+    for i, module in enumerate(modules):
+        x = module(x)
+        if i in wanted:
+            unit = torch.nn.functional.normalize(x, dim=1)
+            linear = torch.from_numpy(arrays[f"linear.{wanted.index(i)}"])
+            total += float(((unit[0] - unit[1]) ** 2 * linear[:, None, None]).sum(0).mean())
+    return total
+
+
+@needs_weights
+def test_lpips_is_that_of_plain_layers():
+    a, b = street(48, 64, seed=1)[0], street(48, 64, seed=2)[0]
+    network = networks.Lpips("vgg16")
+    with torch.no_grad():
+        expected = plain_lpips(a, b, weights.load("vgg16"))
+    found = network.distance(network.features(a), network.features(b))
+    assert found == pytest.approx(expected, rel=1e-4)
+
+
+@needs_weights
+def test_dists_mixes_as_the_authors_do():
+    """torchmetrics ships the two vectors of the original package."""
+    folder = files("torchmetrics") / "functional/image"
+    path = next(p for p in folder.rglob("weights.pt"))
+    state = torch.load(str(path), weights_only=True, map_location="cpu")
+    found = weights.load("dists")
+    for key in ("alpha", "beta"):
+        assert np.allclose(found[key], state[key].detach().numpy().reshape(-1), atol=1e-7)
+
+
+def test_inception():
+    try:
+        network = networks.Inception()
+    except ModelError as error:
+        pytest.skip(str(error))
+    a = network.features(street(48, 64)[0])
+    assert a.shape == (2048,)
+    assert a.dtype == np.float32
+    assert np.array_equal(a, network.features(street(48, 64)[0]))
+    assert not np.allclose(a, network.features(street(48, 64, seed=1)[0]), rtol=0.1)
