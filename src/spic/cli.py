@@ -123,6 +123,26 @@ def _info(args: argparse.Namespace) -> int:
     return _each(jobs, run, _details, args.json)
 
 
+def _serve(args: argparse.Namespace) -> int:
+    try:
+        from spic import server
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("spic"):
+            raise
+        return _fail(f"serve: {error.name} is missing; pip install 'spic[serve]'")
+    settings = server.Settings(
+        workers=args.workers,
+        queue=args.queue,
+        seconds=args.seconds,
+        max_bytes=args.max_bytes,
+        max_pixels=args.max_pixels,
+        segmenter=args.segmenter,
+        receiver=args.receiver,
+    )
+    server.serve(settings, host=args.host, port=args.port)
+    return 0
+
+
 def _train(command: str, argv: list[str]) -> int:
     try:
         import spic.training.cli as training
@@ -448,6 +468,26 @@ def _parser() -> argparse.ArgumentParser:
     _files(info, ".spic files, folders of them, or - for standard input", None)
     info.set_defaults(run=_info)
 
+    serve = commands.add_parser(
+        "serve", help="HTTP server with a page to look at it", description=_serve_help
+    )
+    serve.add_argument("--host", default="127.0.0.1", help="default 127.0.0.1, this machine only")
+    serve.add_argument("--port", type=int, default=8000, help="default 8000; 0 takes a free one")
+    for flag, kind, default, text in (
+        ("--workers", int, 2, "processes that code"),
+        ("--queue", int, 16, "requests that may wait for one; more get 429"),
+        ("--seconds", float, 60.0, "time limit of a request, waiting included"),
+        ("--max-bytes", int, 1 << 25, "of a request's body"),
+        ("--max-pixels", int, 1 << 22, "of a picture that is coded or decoded"),
+    ):
+        number = _positive(kind)
+        serve.add_argument(
+            flag, type=number, default=default, metavar="N", help=f"{text}; default {default:g}"
+        )
+    serve.add_argument("--segmenter", metavar="SPEC", help="as of spic encode")
+    serve.add_argument("--receiver", metavar="SPEC", help="as of spic decode")
+    serve.set_defaults(run=_serve)
+
     commands.add_parser("train", help="train the networks (needs spic[train])", add_help=False)
     commands.add_parser(
         "sample", help="sample the paper's network (needs spic[train])", add_help=False
@@ -466,6 +506,12 @@ _encode_help = (
 _decode_help = (
     "Writes NAME.png beside each file, or where -o says; the suffix there chooses the format. "
     "Without -o no existing picture is replaced. Exit code 2 if any file failed."
+)
+
+
+_serve_help = (
+    "Serves the codec over HTTP and a page to look at it (needs spic[serve]). Ctrl-C or SIGTERM "
+    "ends it when accepted work is finished. The log is JSON lines on stderr."
 )
 
 

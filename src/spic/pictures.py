@@ -36,6 +36,11 @@ def read(data: bytes) -> Image:
     return to_rgb(_open(data, ImageError))
 
 
+def peek(data: bytes) -> tuple[int, int]:
+    """(width, height) of a picture file as stored, from its header; raises ImageError as `read`."""
+    return _open(data, ImageError, load=False).size
+
+
 def read_labels(data: bytes) -> LabelMap:
     """An index map (8-bit grey or palette picture: the index is the id) as uint8 (H, W).
 
@@ -166,8 +171,10 @@ def _save(picture: PIL.Image.Image, suffix: str) -> bytes:
     return out.getvalue()
 
 
-def _open(data: bytes, error: type[ImageError] | type[LabelMapError]) -> PIL.Image.Image:
-    """A loaded Pillow image; every way in which Pillow fails becomes `error`."""
+def _open(
+    data: bytes, error: type[ImageError] | type[LabelMapError], *, load: bool = True
+) -> PIL.Image.Image:
+    """A Pillow image; every way in which Pillow fails becomes `error`."""
     if not data:
         raise error("the file is empty")
     try:
@@ -181,7 +188,8 @@ def _open(data: bytes, error: type[ImageError] | type[LabelMapError]) -> PIL.Ima
     except Exception as cause:  # Pillow's plugins raise many kinds on damaged files
         raise error(f"a damaged picture: {_line(cause)}") from cause
     _check_size(*picture.size, error)
-    _load(picture, error)
+    if load:
+        _load(picture, error)
     return picture
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ def load(path: Path) -> tuple[Any, dict[str, Any]]:
     # Without an arena, pictures of many sizes do not each keep their memory.
     options.enable_cpu_mem_arena = False
     options.enable_mem_pattern = False
+    # Several processes share a machine better if each says how many threads it takes.
+    options.intra_op_num_threads = int(os.environ.get("SPIC_THREADS", "0"))  # 0: all cores
     try:
         session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         metadata = session.get_modelmeta().custom_metadata_map
