@@ -125,12 +125,12 @@ def _info(args: argparse.Namespace) -> int:
 
 def _serve(args: argparse.Namespace) -> int:
     try:
-        from spic import server
+        from spic.server import app
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("spic"):
             raise
         return _fail(f"serve: {error.name} is missing; pip install 'spic[serve]'")
-    settings = server.Settings(
+    settings = app.Settings(
         workers=args.workers,
         queue=args.queue,
         seconds=args.seconds,
@@ -139,7 +139,7 @@ def _serve(args: argparse.Namespace) -> int:
         segmenter=args.segmenter,
         receiver=args.receiver,
     )
-    server.serve(settings, host=args.host, port=args.port)
+    app.serve(settings, host=args.host, port=args.port)
     return 0
 
 

@@ -86,9 +86,19 @@ class Coder:
         self._max_pixels = max_pixels
         # Models load and the label coder is compiled now, not on somebody's first request.
         stream = self._codec.encode(np.zeros((32, 32, 3), np.uint8))
-        with contextlib.suppress(ModelError):
-            self._codec.decode(stream, steps=1)
-            self._codec.decode(codec.pack(width=8, height=8, labels=np.eye(8, dtype=np.uint8)))
+        self._codec.decode(stream, steps=1)
+        codec.unpack(codec.pack(width=8, height=8, labels=np.eye(8, dtype=np.uint8)))
+        self._scene = codec.unpack(stream)
+
+    def controls(self) -> list[str]:
+        """Options of `Codec.synthesize` that this receiver heeds."""
+        heeded = []
+        for name, value in {"steps": 1, "seed": 1, "guidance": 2.0, "fidelity": 0.5}.items():
+            options: dict[str, Any] = {"steps": 1, name: value}
+            with contextlib.suppress(ModelError, TypeError):  # it says so, or lacks the argument
+                self._codec.synthesize(self._scene, **options)
+                heeded.append(name)
+        return heeded
 
     def encode(self, picture: bytes, **options: Any) -> bytes:
         """The .spic stream of a picture file; options of `Codec.encode`."""

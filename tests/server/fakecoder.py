@@ -1,0 +1,64 @@
+"""What the workers of the tests run: quick stand-ins for the networks, and ways to misbehave.
+
+A module of its own since each worker process imports it: no pytest, no FastAPI.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+import numpy as np
+
+import spic
+from spic import api
+from spic.errors import InputError
+from spic.scene import Scene
+from spic.server import work
+
+
+def segment(image):
+    """Sky above, road below."""
+    labels = np.zeros(image.shape[:2], np.uint8)
+    labels[labels.shape[0] // 2 :] = 3
+    return labels
+
+
+def receive(scene, *, steps=4, seed=0):
+    """The labels in the red channel, steps and seed in the others."""
+    picture = np.zeros((scene.height, scene.width, 3), np.uint8)
+    if scene.labels is not None:
+        picture[..., 0] = scene.labels
+    picture[..., 1], picture[..., 2] = steps, seed
+    return picture
+
+
+class FakeCoder(work.Coder):
+    def __init__(self, max_pixels: int = 1 << 16, delay: float = 0) -> None:
+        self._codec = api.Codec(segment, receive)
+        self._max_pixels = max_pixels
+        self._delay = delay
+        labels = np.zeros((8, 8), np.uint8)
+        self._scene = Scene(width=8, height=8, palette=1, model=0, labels=labels, coarse=None)
+
+    def decode(self, *args, **kwargs) -> bytes:
+        time.sleep(self._delay)
+        return super().decode(*args, **kwargs)
+
+    def echo(self, value, seconds=0.0):
+        time.sleep(seconds)
+        return value
+
+    def refuse(self):
+        raise InputError("not this")
+
+    def fail(self):
+        raise ZeroDivisionError("a bug")
+
+    def die(self):
+        os._exit(3)
+
+
+class Unfit:
+    def __init__(self) -> None:
+        raise spic.ModelError("no such model")

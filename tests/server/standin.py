@@ -1,0 +1,64 @@
+"""A server with stand-ins for the networks, for the tests of this folder."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import socket
+import threading
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import PIL.Image
+import uvicorn
+from conftest import street
+from fakecoder import FakeCoder
+
+from spic import coarse, codec
+from spic.server import work
+from spic.server.app import Settings, create_app
+
+IMAGE, LABELS = street(48, 64)
+
+
+def settings(**changes) -> Settings:
+    return Settings(**{"workers": 1, "queue": 8, "max_pixels": 1 << 16, **changes})
+
+
+def pool(make=FakeCoder, *, workers=1, queue=8, seconds=60.0) -> work.Pool:
+    return work.Pool(make, workers=workers, queue=queue, seconds=seconds)
+
+
+def png(image=IMAGE) -> bytes:
+    out = io.BytesIO()
+    PIL.Image.fromarray(image).save(out, "PNG")
+    return out.getvalue()
+
+
+def stream(labels=LABELS, image=IMAGE) -> bytes:
+    payload = coarse.encode(coarse.downscale(image, 4))
+    height, width = image.shape[:2]
+    return codec.pack(width=width, height=height, labels=labels, coarse=payload)
+
+
+def pixels(picture: bytes) -> np.ndarray:
+    return np.array(PIL.Image.open(io.BytesIO(picture)))
+
+
+@contextlib.contextmanager
+def live(**changes) -> Iterator[str]:
+    """The address of a server that runs in a thread."""
+    app = create_app(settings(**changes), pool(queue=32))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False))
+        thread = threading.Thread(target=server.run, args=([listener],))
+        thread.start()
+        try:
+            while not server.started:
+                assert thread.is_alive(), "the server did not start"
+                time.sleep(0.02)
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join(30)

@@ -1,0 +1,340 @@
+"""The HTTP interface: every endpoint, every limit, every refusal."""
+
+import json
+import logging
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import httpx2 as httpx
+import numpy as np
+import pytest
+from conftest import ROOT
+from fakecoder import FakeCoder
+from fastapi.testclient import TestClient
+from standin import LABELS, live, pixels, png, pool, settings, stream
+
+import spic
+from spic import api, cli
+from spic.server import app
+
+
+@pytest.fixture(scope="module")
+def client():
+    with TestClient(app.create_app(settings(max_bytes=50_000), pool())) as client:
+        yield client
+
+
+def refused(answer, status, error, *parts):
+    assert answer.status_code == status, answer.text
+    problem = answer.json()
+    assert problem["error"] == error
+    assert problem["request"] == answer.headers["X-Request-ID"]
+    for part in parts:
+        assert part in problem["message"]
+    return problem
+
+
+def test_encode_info_decode(client):
+    answer = client.post("/encode", params={"quality": 3}, content=png())
+    assert answer.status_code == 200
+    assert answer.headers["Content-Type"] == "image/x-spic"
+    assert re.fullmatch(r"queue;dur=[\d.]+, work;dur=[\d.]+", answer.headers["Server-Timing"])
+    assert answer.content == FakeCoder().encode(png(), quality=3, max_side=None)
+    assert client.post("/info", content=answer.content).json() == spic.info(answer.content)
+    for format in ("png", "webp", "jpeg"):
+        query = {"steps": 3, "seed": 7, "format": format}
+        decoded = client.post("/decode", params=query, content=answer.content)
+        assert decoded.headers["Content-Type"] == f"image/{format}"
+        assert pixels(decoded.content).shape == (48, 64, 3)
+    plain = client.post("/decode", params={"steps": 3, "seed": 7}, content=answer.content)
+    assert pixels(plain.content)[0, 0].tolist() == [0, 3, 7]
+
+
+def test_encode_options(client):
+    small = client.post("/encode", params={"max_side": 32}, content=png()).content
+    assert (spic.info(small)["width"], spic.info(small)["height"]) == (32, 24)
+    within = client.post("/encode", params={"target_bpp": 3}, content=png()).content
+    assert spic.info(within)["bpp"] <= 3
+    refused(client.post("/encode", params={"target_bpp": 1e-3}, content=png()), 422, "RateError")
+    jxl = client.post("/encode", params={"coarse_codec": "webp"}, content=png()).content
+    assert spic.info(jxl)["coarse_codec"] == "webp"
+
+
+def test_decode_parts(client):
+    def part(only):
+        return pixels(client.post("/decode", params={"only": only}, content=stream()).content)
+
+    assert np.array_equal(part("ids"), LABELS)
+    assert np.array_equal(part("labels"), LABELS)  # a palette picture: indices
+    assert np.array_equal(part("coarse"), api.preview(spic.unpack(stream())))
+    bare = stream(labels=None)
+    for only in ("labels", "ids"):
+        answer = client.post("/decode", params={"only": only}, content=bare)
+        refused(answer, 422, "BitstreamError", "no label map")
+
+
+def test_relabel(client):
+    flat = np.full_like(LABELS, 3)
+    files = {"spic": stream(), "labels": png(flat)}
+    answer = client.post("/relabel", files=files)
+    assert np.array_equal(spic.unpack(answer.content).labels, flat)
+    files["labels"] = png(np.full_like(LABELS, 99))
+    refused(client.post("/relabel", files=files), 422, "LabelMapError", "id 99")
+    refused(client.post("/relabel", files={"spic": stream()}), 422, "InputError", "labels")
+
+
+def test_compare(client):
+    for codec in ("avif", "jpeg"):
+        query = {"codec": codec, "bytes": 800, "max_side": 40}
+        answer = client.post("/compare", params=query, content=png())
+        assert answer.headers["Content-Type"] == f"image/{codec}"
+        assert len(answer.content) <= 800
+        factor = int(answer.headers["X-Scaled-Down"])
+        assert pixels(answer.content).shape[:2] == (30 // factor, 40 // factor)
+    query = {"codec": "jpeg", "bytes": 3}
+    refused(client.post("/compare", params=query, content=png()), 422, "RateError", "3 bytes")
+
+
+def test_about(client):
+    about = client.get("/info").json()
+    assert about["version"] == spic.__version__
+    assert about["limits"]["bytes"] == 50_000
+    assert set(about["decode"]) == {"steps", "seed"}  # what the receiver heeds
+    assert about["palettes"]["camvid"]["classes"][0] == "sky"
+    for name in about["scenes"]:
+        assert spic.info(client.get(f"/scenes/{name}").content)["bytes"] > 0
+    assert client.get("/healthz").json() == {"status": "ok"}
+
+
+def test_the_bundled_scene_is_the_example(client):
+    assert client.get("/scenes/street.spic").content == (ROOT / "examples/street.spic").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["nothing.spic", "..%2f__init__.py", "%2fetc%2fpasswd"])
+def test_no_path_of_a_client_is_opened(client, name):
+    answer = client.get(f"/scenes/{name}")
+    assert answer.status_code == 404
+    assert "import" not in answer.text
+
+
+@pytest.mark.parametrize("cut", [0, 1, 2, 10, 40])
+def test_broken_streams(client, cut):
+    with pytest.raises(spic.BitstreamError) as error:
+        spic.info(stream()[:cut])
+    for path in ("/decode", "/info"):
+        answer = client.post(path, content=stream()[:cut])
+        refused(answer, 422, type(error.value).__name__, str(error.value))
+
+
+def test_junk(client):
+    refused(client.post("/decode", content=png()), 422, "NotSpic")
+    pickled = b"\x80\x04\x95\x0b\x00\x00\x00\x00\x00\x00\x00\x8c\x02os\x94."
+    for path in ("/encode", "/compare?bytes=99"):
+        refused(client.post(path, content=b""), 422, "ImageError", "empty")
+        refused(client.post(path, content=pickled), 422, "ImageError", "not a picture")
+        refused(client.post(path, content=png()[:60]), 422, "ImageError")
+
+
+def test_options_are_checked(client):
+    for query, part in (
+        ({"steps": 0}, "steps: "),
+        ({"steps": 1000}, "steps: "),
+        ({"seed": -1}, "seed: "),
+        ({"only": "all"}, "only: "),
+        ({"format": "exe"}, "format: "),
+        ({"step": 1}, "step: "),
+        ({"guidance": 9}, "guidance: "),
+        ({"fidelity": 0.5}, "no fidelity"),  # this receiver lacks it
+    ):
+        answer = client.post("/decode", params=query, content=stream())
+        refused(answer, 422, "InputError", part)
+    refused(client.post("/encode", params={"quality": 0}, content=png()), 422, "InputError")
+    refused(client.post("/encode", params={"target_bpp": "nan"}, content=png()), 422, "InputError")
+
+
+def test_sizes_are_limited(client):
+    refused(client.post("/encode", content=bytes(50_001)), 413, "LimitExceeded", "50000 bytes")
+    chunks = (bytes(10_000) for _ in range(6))  # of no announced length
+    refused(client.post("/decode", content=chunks), 413, "LimitExceeded", "50000 bytes")
+    files = {"spic": bytes(40_000), "labels": bytes(40_000)}
+    refused(client.post("/relabel", files=files), 413, "LimitExceeded")
+    wide = png(np.zeros((300, 300, 3), np.uint8))
+    refused(client.post("/encode", content=wide), 413, "LimitExceeded", "max_side takes larger")
+    assert client.post("/encode", params={"max_side": 64}, content=wide).status_code == 200
+    big = spic.pack(width=300, height=300, labels=np.zeros((300, 300), np.uint8))
+    refused(client.post("/decode", content=big), 413, "LimitExceeded", "300×300")
+
+
+def test_unknown_addresses(client):
+    refused(client.get("/nothing"), 404, "HTTPError")
+    refused(client.get("/decode"), 405, "HTTPError")
+
+
+def test_request_ids(client, caplog):
+    caplog.set_level(logging.INFO, "spic.server")
+    given = client.post("/info", content=stream(), headers={"X-Request-ID": "abc-1"})
+    assert given.headers["X-Request-ID"] == "abc-1"
+    made = client.get("/healthz", headers={"X-Request-ID": 'x"\n{}'.replace("\n", "")})
+    assert re.fullmatch(r"[0-9a-f]{16}", made.headers["X-Request-ID"])
+    lines = [json.loads(app.JsonLines().format(r)) for r in caplog.records if r.msg == "request"]
+    assert lines[0] | {"time": "", "seconds": 0} == {
+        "time": "", "level": "info", "message": "request", "id": "abc-1", "method": "POST",
+        "path": "/info", "status": 200, "seconds": 0, "bytes_in": len(stream()),
+        "bytes_out": int(given.headers["Content-Length"]), "client": "testclient",
+    }  # fmt: skip
+    assert lines[1]["id"] == made.headers["X-Request-ID"]
+
+
+def test_metrics(client):
+    client.post("/decode", content=stream())
+    client.post("/decode", content=b"")
+    text = client.get("/metrics").text
+    assert re.search(r'spic_requests_total\{method="POST",route="/decode",status="200"\} \d', text)
+    assert re.search(r'spic_requests_total\{method="POST",route="/decode",status="422"\} \d', text)
+    assert 'spic_work_seconds_count{verb="decode"}' in text
+    assert "spic_jobs_running 0.0" in text
+    for i in range(3):  # what clients invent makes no new series
+        client.get(f"/invented/{i}")
+        client.get(f"/scenes/{i}")
+    assert "invented" not in client.get("/metrics").text
+    assert 'route="/scenes/{name}"' in client.get("/metrics").text
+
+
+def test_the_page_may_load_nothing_foreign(client):
+    answer = client.get("/")
+    policy = answer.headers["Content-Security-Policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert policy.count("'sha256-") == 2
+    assert not re.search(r"(src|href)=\"(https?:)?//", answer.text)
+    assert not re.search(r"<[^>]+ (style|on\w+)=", answer.text)  # the policy forbids these
+
+
+def test_a_full_queue_and_slow_bodies():
+    quick = pool(queue=1)
+    with TestClient(app.create_app(settings(), quick)) as client:
+        quick.accepted = 2
+        answer = client.post("/decode", content=stream())
+        refused(answer, 429, "QueueFull", "2 places")
+        assert int(answer.headers["Retry-After"]) >= 1
+        assert client.post("/info", content=stream()).status_code == 200  # needs no worker
+        quick.accepted = 0
+        assert client.post("/decode", content=stream()).status_code == 200
+
+        def trickle():
+            yield b"x"
+            time.sleep(1.5)
+            yield b"y"
+
+    with live(seconds=1.0) as url:
+        refused(httpx.post(f"{url}/decode", content=trickle(), timeout=60), 408, "HTTPError", "1 s")
+
+
+def test_failures_of_workers(monkeypatch):
+    jobs = pool(seconds=1.0)
+    with TestClient(app.create_app(settings(), jobs), raise_server_exceptions=False) as client:
+        run = jobs.run
+        for verb, arguments, status, error in (
+            ("echo", (0, 9), 504, "TooSlow"),
+            ("fail", (), 500, "Broken"),
+            ("die", (), 500, "Broken"),
+        ):
+            jobs._seconds = 1.0 if verb == "echo" else 30
+
+            def instead(_verb, *_, verb=verb, arguments=arguments, gone=None, **__):
+                return run(verb, *arguments, gone=gone)
+
+            monkeypatch.setattr(jobs, "run", instead)
+            refused(client.post("/decode", content=stream()), status, error)
+        jobs._seconds = 30
+        monkeypatch.undo()
+        assert client.post("/decode", content=stream()).status_code == 200
+
+
+# ── the process ──────────────────────────────────────────────────────────────────────────────
+
+PROCESS = """
+import functools, sys
+from fakecoder import FakeCoder
+from standin import pool, settings
+from spic.server import app
+app._pool = lambda s: pool(functools.partial(FakeCoder, delay=1.5))
+app.serve(settings(), port=0)
+"""
+
+
+def test_accepted_work_is_finished():
+    """SIGTERM to the whole group, as service managers do: what was accepted is answered."""
+    path = os.pathsep.join([str(Path(__file__).parent), str(ROOT / "tests"), str(ROOT / "src")])
+    with subprocess.Popen(
+        [sys.executable, "-c", PROCESS],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": path},
+        start_new_session=True,
+    ) as process:
+        stop = threading.Timer(100, process.kill)
+        stop.start()
+        assert process.stderr is not None
+        lines = iter(process.stderr.readline, "")
+        url = next(line["url"] for line in map(json.loads, lines) if line["message"] == "serving")
+        answers = {}
+
+        def decode(i):
+            answers[i] = httpx.post(
+                f"{url}/decode", params={"seed": i}, content=stream(), timeout=60
+            )
+
+        threads = [threading.Thread(target=decode, args=(i,)) for i in range(2)]
+        for thread in threads:
+            thread.start()
+        while "spic_jobs_accepted 2.0" not in httpx.get(f"{url}/metrics").text:
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGTERM)
+        for thread in threads:
+            thread.join(30)
+        assert [answers[i].status_code for i in range(2)] == [200, 200]
+        assert [pixels(answers[i].content)[0, 0, 2] for i in range(2)] == [0, 1]
+        rest = [json.loads(line) for line in process.stderr]
+        assert process.wait(30) == 0
+        assert [line["status"] for line in rest if line.get("path") == "/decode"] == [200, 200]
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(f"{url}/healthz")
+        stop.cancel()
+
+
+def test_command_line(monkeypatch, capsys):
+    got = {}
+    monkeypatch.setattr(app, "serve", lambda s, **where: got.update(settings=s, **where))
+    assert cli.main(["serve", "--port", "81", "--workers", "3", "--seconds", "5"]) == 0
+    assert got["settings"] == app.Settings(workers=3, seconds=5)
+    assert (got["host"], got["port"]) == ("127.0.0.1", 81)
+
+
+def test_defaults_are_those_of_the_settings(monkeypatch):
+    got = {}
+    monkeypatch.setattr(app, "serve", lambda s, **_: got.update(settings=s))
+    assert cli.main(["serve"]) == 0
+    assert got["settings"] == app.Settings()
+
+
+def test_an_address_in_use(capsys):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        assert cli.main(["serve", "--port", str(port)]) == 2
+    assert re.fullmatch(rf"spic: cannot listen on 127.0.0.1:{port}: .+\n", capsys.readouterr().err)
+
+
+def test_without_the_extra(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "fastapi", None)
+    monkeypatch.delitem(sys.modules, "spic.server.app")
+    monkeypatch.delattr(spic.server, "app")
+    assert cli.main(["serve"]) == 2
+    assert "pip install 'spic[serve]'" in capsys.readouterr().err

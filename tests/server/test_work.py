@@ -1,0 +1,154 @@
+"""The pool: bounded, in order, and alive whatever a job does."""
+
+import asyncio
+import io
+
+import numpy as np
+import PIL.Image
+import pytest
+from conftest import street
+from fakecoder import FakeCoder, Unfit
+from standin import LABELS, png, pool, stream
+
+import spic
+from spic.server import work
+
+
+def with_pool(test, **options):
+    """Runs a coroutine function with a started pool."""
+
+    async def run():
+        p = pool(**options)
+        await p.start()
+        try:
+            return await test(p)
+        finally:
+            p.kill()
+
+    return asyncio.run(run())
+
+
+def test_jobs_are_done_in_order_and_the_queue_is_bounded():
+    async def test(p):
+        order = []
+
+        async def job(i):
+            done = await p.run("echo", i, 0.05)
+            order.append(done.value)
+
+        jobs = [asyncio.create_task(job(i)) for i in range(4)]
+        await asyncio.sleep(0)
+        assert p.accepted == 4
+        with pytest.raises(work.QueueFull, match="4 places") as full:
+            await p.run("echo", 4)
+        assert 1 <= full.value.retry_after <= 60
+        await asyncio.gather(*jobs)
+        assert order == [0, 1, 2, 3]
+        assert (await p.run("echo", 5)).value == 5
+        assert p.accepted == p.running == 0
+
+    with_pool(test, queue=3)
+
+
+def test_a_pool_survives_its_jobs():
+    """A job that takes too long, one that kills its process, one with a bug, one refused."""
+
+    async def test(p):
+        with pytest.raises(work.TooSlow, match=r"0\.5 s"):
+            await p.run("echo", 0, 30)
+        p._seconds = 30  # for the rest
+        with pytest.raises(work.Broken, match="died"):
+            await p.run("die")
+        assert p.replaced == 2
+        with pytest.raises(work.Broken, match="internal"):
+            await p.run("fail")
+        with pytest.raises(spic.InputError, match="not this"):
+            await p.run("refuse")
+        done = await p.run("echo", "still here")
+        assert done.value == "still here"
+        assert p.replaced == 2
+        assert p.accepted == p.running == 0
+
+    with_pool(test, seconds=0.5)
+
+
+def test_what_nobody_waits_for_is_not_done():
+    async def test(p):
+        async def gone():
+            return True
+
+        with pytest.raises(work.Gone):
+            await p.run("die", gone=gone)
+        assert (await p.run("echo", 1)).value == 1
+        assert p.replaced == 0
+
+    with_pool(test)
+
+
+def test_waiting_has_a_limit():
+    async def test(p):
+        slow = asyncio.create_task(p.run("echo", 0, 1.5))
+        while not p.running:
+            await asyncio.sleep(0.01)
+        p._seconds = 0.1
+        with pytest.raises(work.Busy, match="no worker"):
+            await p.run("echo", 1)
+        assert (await slow).value == 0
+
+    with_pool(test)
+
+
+def test_a_pool_that_cannot_start_says_why():
+    with pytest.raises(spic.ModelError, match="no such model"):
+        with_pool(None, make=Unfit)
+
+
+# ── the verbs ────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(("codec", "format"), [("avif", "AVIF"), ("jpeg", "JPEG")])
+@pytest.mark.parametrize("budget", [900, 4000])
+def test_another_codec_within_a_budget(codec, format, budget):
+    picture = street(128, 160)[0]
+    data, factor = work.best_within(picture, codec, budget)
+    assert len(data) <= budget
+    decoded = PIL.Image.open(io.BytesIO(data))
+    assert decoded.format == format
+    assert decoded.size == (160 // factor, 128 // factor)
+    with pytest.raises(spic.RateError, match="10 bytes"):
+        work.best_within(picture, codec, 10)
+
+
+def test_more_bytes_come_closer():
+    picture = street(128, 160)[0]
+
+    def error(budget):
+        data, _ = work.best_within(picture, "jpeg", budget)
+        back = PIL.Image.open(io.BytesIO(data)).resize((160, 128), PIL.Image.Resampling.BICUBIC)
+        return np.mean((np.array(back, float) - picture) ** 2)
+
+    assert error(6000) < error(1500) < error(700)
+
+
+def test_relabel_keeps_the_coarse_picture():
+    changed = LABELS.copy()
+    changed[LABELS == 5] = 1
+    before = stream()
+    after = FakeCoder().relabel(before, png(changed))
+    assert np.array_equal(spic.unpack(after).labels, changed)
+    assert spic.info(after)["chunks"]["coarse"] == spic.info(before)["chunks"]["coarse"]
+    assert np.array_equal(spic.unpack(after).coarse.y, spic.unpack(before).coarse.y)
+    assert FakeCoder().relabel(before, png(LABELS)) == before
+    with pytest.raises(spic.LabelMapError, match="32×48"):
+        FakeCoder().relabel(before, png(changed[:, :32]))
+
+
+def test_pixel_limits():
+    coder = FakeCoder(max_pixels=48 * 64 - 1)
+    with pytest.raises(spic.LimitExceeded, match="max_side takes larger"):
+        coder.encode(png(), max_side=None)
+    with pytest.raises(spic.LimitExceeded, match="with max_side 64"):
+        coder.encode(png(), max_side=64)
+    assert spic.info(coder.encode(png(), max_side=32))["width"] == 32
+    with pytest.raises(spic.LimitExceeded):
+        coder.decode(stream(), only=None, format="png", synthesis={})
