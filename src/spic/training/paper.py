@@ -35,6 +35,7 @@ from spic.diffusion.sampling import ddpm, guided, paper_start, seeded_noise
 from spic.diffusion.timesteps import LossSecondMomentSampler, TimestepSampler, UniformSampler
 from spic.diffusion.unet import SemanticUNet, UNetConfig, drop_condition, make_condition
 from spic.errors import InputError, ModelError
+from spic.pictures import write_file
 from spic.training.data import SceneFolder, TrainingScene, open_source
 
 CITYSCAPES = """
@@ -423,7 +424,7 @@ class Trainer:
                 )
         elif self.main:
             self.out.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(ours, indent=1) + "\n")
+            write_file(path, (json.dumps(ours, indent=1) + "\n").encode())
         self.accelerator.wait_for_everyone()
 
     def _checkpoints(self) -> list[Path]:
@@ -445,8 +446,16 @@ class Trainer:
         self.say(f"going on from step {self.step} ({found[-1]})")
 
     def save(self) -> None:
-        """A checkpoint to go on from, the averaged weights to use, and a sheet to look at."""
+        """The averaged weights to use, a sheet to look at, and a checkpoint to go on from.
+
+        The checkpoint comes last: whoever is killed before it makes all of them again.
+        """
         if self.main:
+            for rate, weights in self.ema.items():
+                name = f"ema_{rate:g}.safetensors"
+                save_model(self.out / name, weights, self.unet, self.process)
+            if self.config.sheet_size:
+                self._write_sheet()
             state = {
                 "step": self.step,
                 "model": self.network.state_dict(),
@@ -462,11 +471,6 @@ class Trainer:
             os.replace(path.with_suffix(".part"), path)
             for old in self._checkpoints()[: -self.config.keep]:
                 old.unlink()
-            for rate, weights in self.ema.items():
-                name = f"ema_{rate:g}.safetensors"
-                save_model(self.out / name, weights, self.unet, self.process)
-            if self.config.sheet_size:
-                self._write_sheet()
         self.accelerator.wait_for_everyone()
 
     def _write_sheet(self) -> None:
@@ -515,12 +519,20 @@ class Log:
         self.first, self.seen, self.began = trainer.step, trainer.step, time.monotonic()
         self.board: Any = None
         if trainer.main:
+            self._forget_later_lines(trainer.out / "log.jsonl")
             try:
                 from torch.utils.tensorboard import SummaryWriter
             except ImportError:
                 trainer.say("tensorboard is not installed: scalars go to log.jsonl alone")
             else:
                 self.board = SummaryWriter(str(trainer.out), purge_step=trainer.step)
+
+    def _forget_later_lines(self, path: Path) -> None:
+        """What was logged after the checkpoint that is gone on from will be logged again."""
+        if path.exists():
+            lines = path.read_text().splitlines(keepends=True)
+            kept = [x for x in lines if x.endswith("\n") and json.loads(x)["step"] <= self.first]
+            write_file(path, "".join(kept).encode())
 
     def add(self, terms: Mapping[str, Tensor], t: Tensor) -> None:
         steps = self.trainer.times
