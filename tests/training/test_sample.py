@@ -88,6 +88,21 @@ def test_every_folder_is_written_and_the_sample_comes_from_the_file(
     assert f"{8 * len(stream) / (45 * 32):.4f} bpp" in capsys.readouterr().out
 
 
+def test_predicted_maps_are_sent_and_human_ones_kept(
+    weights: Path, data: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "maps").mkdir()
+    for name in ("a", "b", "c"):
+        Image.fromarray(np.full((32, 45), 3, np.uint8)).save(tmp_path / f"maps/{name}.png")
+    out = tmp_path / "out"
+    given = {"generated_semantic": tmp_path / "maps", "num_samples": 1, "clip_denoised": False}
+    sample.main(flags(weights, data, out, **given))
+    assert (np.asarray(Image.open(out / "predicted/a.png")) == 3).all()
+    assert (unpack((out / "spic/a.spic").read_bytes()).labels == 3).all()
+    human = np.asarray(Image.open(data / "valannot/a.png"))
+    np.testing.assert_array_equal(np.asarray(Image.open(out / "labels/a.png")), human)
+
+
 def test_an_original_checkpoint_samples_the_same(weights: Path, data: Path, tmp_path: Path) -> None:
     model, process = load_model(weights)
     torch.save(model.state_dict(), tmp_path / "ema_0.9999_000001.pt")
@@ -227,4 +242,5 @@ def test_sampling_config_is_the_papers() -> None:
         "s": 1.0,
         "solver": "ddpm",
         "eta": 0.0,
+        "clip_denoised": True,
     }

@@ -37,6 +37,8 @@ class SamplingConfig:
     solver: Solver = "ddpm"
     eta: float = 0.0
     """Of DDIM."""
+    clip_denoised: bool = True
+    """Keep what the network sees as the clean picture in [-1, 1]."""
 
     def __post_init__(self) -> None:
         if self.solver not in SOLVERS:
@@ -89,13 +91,13 @@ def reconstruct(
     diffusion = make_diffusion(process, sampling.timestep_respacing, sampling.max_iter_time)
     denoise = guided(model, small, condition, sampling.s)
     noise = seeded_noise(torch.Generator().manual_seed(seed))
-    start = paper_start(small, (rows, columns))
+    start, clip = paper_start(small, (rows, columns)), sampling.clip_denoised
     if sampling.solver == "ddpm":
-        steps = ddpm(diffusion, denoise, start, noise=noise)
+        steps = ddpm(diffusion, denoise, start, noise=noise, clip=clip)
     elif sampling.solver == "ddim":
-        steps = ddim(diffusion, denoise, start, eta=sampling.eta, noise=noise)
+        steps = ddim(diffusion, denoise, start, eta=sampling.eta, noise=noise, clip=clip)
     else:
-        steps = multistep(diffusion, denoise, start, solver=sampling.solver)
+        steps = multistep(diffusion, denoise, start, solver=sampling.solver, clip=clip)
     *_, last = tqdm(steps, total=len(diffusion), unit="step", leave=False, disable=None)
     picture = ((last.sample[0] + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
     return np.ascontiguousarray(picture.permute(1, 2, 0).cpu().numpy()[:height, :width])

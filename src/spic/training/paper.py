@@ -288,6 +288,15 @@ class Trainer:
         self._open_folder()
         self._resume()
         self.model = self.accelerator.prepare_model(self.network)
+        self.board: Any = None
+        """TensorBoard's writer, in the main process, if it is installed."""
+        if self.main:
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+            except ImportError:
+                self.say("tensorboard is not installed: scalars go to log.jsonl alone")
+            else:
+                self.board = SummaryWriter(str(self.out), purge_step=self.step)
 
     @property
     def global_batch(self) -> int:
@@ -502,6 +511,10 @@ class Trainer:
         sheets = self.out / "sheets"
         sheets.mkdir(exist_ok=True)
         Image.fromarray(rows).save(sheets / f"{self.step:09d}.png")
+        if self.board is not None:
+            self.board.add_image(
+                "coarse, labels, sample, original", rows, self.step, dataformats="HWC"
+            )
 
 
 def to_uint8(pictures: Tensor) -> npt.NDArray[np.uint8]:
@@ -517,15 +530,8 @@ class Log:
         self.trainer = trainer
         self.sums: dict[str, list[float]] = {}
         self.first, self.seen, self.began = trainer.step, trainer.step, time.monotonic()
-        self.board: Any = None
         if trainer.main:
             self._forget_later_lines(trainer.out / "log.jsonl")
-            try:
-                from torch.utils.tensorboard import SummaryWriter
-            except ImportError:
-                trainer.say("tensorboard is not installed: scalars go to log.jsonl alone")
-            else:
-                self.board = SummaryWriter(str(trainer.out), purge_step=trainer.step)
 
     def _forget_later_lines(self, path: Path) -> None:
         """What was logged after the checkpoint that is gone on from will be logged again."""
@@ -552,9 +558,9 @@ class Log:
         rate = trainer.global_batch / max(seconds, 1e-9)
         with (trainer.out / "log.jsonl").open("a") as file:
             file.write(json.dumps({"step": trainer.step, "images_per_s": rate, **means}) + "\n")
-        if self.board is not None:
+        if trainer.board is not None:
             for name, value in means.items():
-                self.board.add_scalar(name, value, trainer.step)
+                trainer.board.add_scalar(name, value, trainer.step)
         left = ""
         if math.isfinite(trainer.config.last_step):
             rest = int(seconds * (trainer.config.last_step - trainer.step))

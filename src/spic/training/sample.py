@@ -26,6 +26,7 @@ from spic.diffusion.receiver import SamplingConfig, ready, reconstruct
 from spic.diffusion.unet import SemanticUNet
 from spic.errors import ModelError, OutputError
 from spic.palette import INDICES, PALETTES
+from spic.scene import LabelMap
 from spic.training.data import TrainingScene
 from spic.training.paper import PRESETS, TrainConfig, geometry, open_scenes, typed
 
@@ -37,7 +38,10 @@ class SampleConfig:
     model_path: str
     """Weights: ours, or a `.pt` of the original (with the flags that it was trained with)."""
     results_path: str
-    """Gets images, labels, samples, compressed and spic, a file of each per picture."""
+    """Gets images, labels, samples, compressed and spic, a file of each per picture.
+
+    labels are the human maps; where others are sent (generated_semantic), those lie in predicted.
+    """
     num_samples: int = 60
     """Pictures, from the first; 0 for all."""
     split: str = "val"
@@ -67,10 +71,15 @@ def sample_scene(
     factor: int,
     quality: int,
     ready: bool,
+    human: LabelMap | None,
     sampling: SamplingConfig,
     seed: int,
 ) -> Sampled:
-    """Codes, rebuilds and writes one scene. `ready`: its coarse picture was not made by us."""
+    """Codes, rebuilds and writes one scene.
+
+    `ready`: its coarse picture was not made by us. `human`: its human label map, if the scene's
+    own is another.
+    """
     height, width = scene.labels.shape
     stream, labels, coarse = b"", scene.labels, scene.coarse
     if not ready:
@@ -94,10 +103,14 @@ def sample_scene(
     colours = PALETTES[palette]
     files = {
         f"images/{scene.name}.png": pictures.encode(scene.image, ".png"),
-        f"labels/{scene.name}.png": pictures.encode_labels(labels, colours, ".png"),
+        f"labels/{scene.name}.png": pictures.encode_labels(
+            labels if human is None else human, colours, ".png"
+        ),
         f"samples/{scene.name}.png": pictures.encode(picture, ".png"),
         f"compressed/{scene.name}.png": pictures.encode(coarse, ".png"),
     }
+    if human is not None:
+        files[f"predicted/{scene.name}.png"] = pictures.encode_labels(labels, colours, ".png")
     if stream:
         files[f"spic/{scene.name}.spic"] = stream
     for name, data in files.items():
@@ -169,6 +182,7 @@ def main(argv: Sequence[str]) -> None:
             factor=factor,
             quality=data.quality,
             ready=source.entries[index].coarse is not None,
+            human=scenes.human_labels(index) if source.entries[index].predicted else None,
             sampling=sampling,
             seed=config.seed + index,
         )

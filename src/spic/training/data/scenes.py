@@ -74,9 +74,20 @@ class SceneFolder:
             coarse=self._coarse(entry, pixels),
         )
 
+    def human_labels(self, index: int) -> LabelMap:
+        """The scene's human label map, uint8 (H, W), even where predicted ones are in use."""
+        entry = self.source.entries[index]
+        image = _open(entry.image)
+        labels = Image.fromarray(self._human(entry, image.size))
+        size = resize_picture(image.convert("RGB"), self.image_size).size
+        return np.asarray(labels.resize(size, Nearest))
+
     def _labels(self, entry: Entry, size: tuple[int, int]) -> LabelMap:
         if entry.predicted is not None:
             return _predicted(_open(entry.predicted), entry.predicted, self.source)
+        return self._human(entry, size)
+
+    def _human(self, entry: Entry, size: tuple[int, int]) -> LabelMap:
         map_ = _open(entry.labels)
         if map_.size != size:
             raise InputError(
