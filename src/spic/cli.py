@@ -493,6 +493,8 @@ def _parser() -> argparse.ArgumentParser:
         "sample", help="sample the paper's network (needs spic[train])", add_help=False
     )
     for name, what in (
+        ("benchmark", "this codec beside others at the same rates (needs spic[eval])"),
+        ("compare", "versions of one picture: figures and a page (needs spic[eval])"),
         ("evaluate", "bpp, mIoU, FID and more of a folder of results (needs spic[eval])"),
     ):
         commands.add_parser(name, help=what, add_help=False)

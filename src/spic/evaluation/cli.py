@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from spic.errors import SpicError
+from spic.errors import OutputError, SpicError
 from spic.evaluation.measure import METRICS, Settings, available
 
 
@@ -16,7 +16,7 @@ def main(argv: Sequence[str]) -> int:
     """Run one of the three commands; returns the exit code, 0 or 2."""
     command, *rest = argv
     try:
-        return {"evaluate": _evaluate}[command](rest)
+        return {"benchmark": _benchmark, "compare": _compare, "evaluate": _evaluate}[command](rest)
     except SpicError as error:
         print(f"spic: {command}: {error}", file=sys.stderr)
     except KeyboardInterrupt:
@@ -48,6 +48,119 @@ def _evaluate(argv: Sequence[str]) -> int:
     return 0
 
 
+def _benchmark(argv: Sequence[str]) -> int:
+    from spic.evaluation import benchmark, codecs, report, weights
+    from spic.pictures import write_file
+
+    parser = argparse.ArgumentParser(
+        prog="spic benchmark",
+        description="Codes a folder of pictures with several codecs at several rates and reports "
+        "rate and quality: report.html, report.json, pictures.csv, summary.md. What was "
+        "done before is kept, so an interrupted run goes on and another codec costs one codec.",
+        epilog=f"codecs: {', '.join(codecs.NAMES)}; spic@N takes N steps, spic+human sends the "
+        "human labels.",
+    )
+    parser.add_argument("folder", type=Path, help="pictures, or a data set with val/ and valannot/")
+    parser.add_argument("-o", "--output", type=Path, default=Path("report"), metavar="DIR")
+    parser.add_argument(
+        "--codecs", type=_list, metavar="A,B", help="default: all but those in 4:4:4 twice"
+    )
+    parser.add_argument(
+        "--rates",
+        type=lambda text: [float(part) for part in text.split(",")],
+        metavar="BPP,…",
+        help=f"the dials are set nearest to; default {','.join(map(str, benchmark.RATES))}",
+    )
+    parser.add_argument("--labels", type=Path, help="human index maps; default: FOLDERannot")
+    parser.add_argument("--size", type=_size, metavar="WxH", help="scale to this first")
+    parser.add_argument("--limit", type=int, metavar="N", help="take N pictures, evenly spread")
+    parser.add_argument(
+        "--quick", action="store_true", help="8 pictures, 4 codecs, fast presets: about a minute"
+    )
+    parser.add_argument("--effort", choices=codecs.EFFORTS, help="of the others; default slowest")
+    parser.add_argument("--receiver", metavar="SPEC", help="of spic, as in spic decode")
+    parser.add_argument("--segmenter", metavar="SPEC", help="of spic, as in spic encode")
+    parser.add_argument("--jobs", type=int, metavar="N", help="processes; default one a core")
+    parser.add_argument("--cache", type=Path, metavar="FILE", help="default ~/.cache/spic")
+    _options(parser)
+    args = parser.parse_args(argv)
+    if args.quick:
+        args.limit = args.limit or 8
+        args.codecs = args.codecs or ["spic", "bpg444", "avif", "webp"]
+        args.rates = args.rates or [0.06, 0.12, 0.18]
+        args.effort = args.effort or "fast"
+        args.metrics = args.metrics or ["miou", "fid", "psnr", "lpips"]
+    plan = benchmark.Plan(
+        items=benchmark.items(args.folder, args.labels, args.limit),
+        size=args.size,
+        settings=_settings(args),
+        effort=args.effort or codecs.EFFORTS[0],
+        receiver=args.receiver,
+        segmenter=args.segmenter,
+    )
+    names = args.codecs or list(benchmark.CODECS)
+    for name in names:
+        plan.codec(name)  # unknown names and missing libraries are told before the work
+    cache = args.cache or weights.folder() / "benchmark.sqlite"
+    with benchmark.Benchmark(plan, cache=cache, jobs=args.jobs) as bench:
+        found = benchmark.run(bench, names, args.rates or benchmark.RATES)
+        files = {
+            "report.json": benchmark.dump(found),
+            "pictures.csv": benchmark.write_csv(bench, found),
+            "summary.md": benchmark.summary(found) + "\n",
+            "rd.svg": report.plot(found),
+            "report.html": report.page(bench, found),
+        }
+    try:
+        args.output.mkdir(parents=True, exist_ok=True)
+    except OSError as cause:
+        raise OutputError(f"{args.output}: cannot be made ({cause.strerror})") from cause
+    for name, text in files.items():
+        write_file(args.output / name, text.encode())
+    print(files["summary.md"], end="")
+    return 0
+
+
+def _compare(argv: Sequence[str]) -> int:
+    from spic.evaluation.compare import compare, describe
+    from spic.pictures import write_file
+
+    parser = argparse.ArgumentParser(
+        prog="spic compare",
+        description="Versions of one picture beside its original: figures, and a page on which one "
+        "slides over another. Versions are pictures, .spic and .bpg files.",
+    )
+    parser.add_argument("original", type=Path)
+    parser.add_argument("versions", type=Path, nargs="+", metavar="VERSION")
+    parser.add_argument("-o", "--output", type=Path, default=Path("compare.html"), metavar="PAGE")
+    parser.add_argument("--labels", type=Path, metavar="MAP", help="human index map, for mIoU")
+    parser.add_argument("--steps", type=int, default=4, metavar="N", help="for .spic; default 4")
+    parser.add_argument("--receiver", metavar="SPEC", help="for .spic, as in spic decode")
+    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+    _options(parser)
+    args = parser.parse_args(argv)
+    found, page = compare(
+        args.original,
+        args.versions,
+        _settings(args),
+        labels=args.labels,
+        steps=args.steps,
+        receiver=args.receiver,
+    )
+    write_file(args.output, page.encode())
+    print(json.dumps(found, indent=1) if args.json else describe(found))
+    return 0
+
+
+def _list(text: str) -> list[str]:
+    return text.split(",")
+
+
+def _size(text: str) -> tuple[int, int]:
+    width, height = text.lower().split("x")
+    return int(width), int(height)
+
+
 def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--judge",
@@ -58,7 +171,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--inception", metavar="PATH", help="TorchScript file of the FID network")
     parser.add_argument(
         "--metrics",
-        type=lambda text: text.split(","),
+        type=_list,
         metavar="A,B",
         help=f"some of {', '.join(METRICS)}; default: all whose weights are there",
     )

@@ -11,6 +11,7 @@ import functools
 import hashlib
 import importlib
 import io
+import os
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -103,6 +104,7 @@ class Video(PictureCodec):
         import av
         from av.video.codeccontext import VideoCodecContext
 
+        os.environ.setdefault("SVT_LOG", "1")  # errors only; it prints a page a picture otherwise
         planes = coarse.from_rgb(_even(picture), "420")
         context = av.CodecContext.create(self.encoder, "w")
         assert isinstance(context, VideoCodecContext)
@@ -244,7 +246,6 @@ NAMES = (
     "jpeg2000",
     "jpeg",
     "coarse",
-    "coarse+esrgan",
 )
 """Every codec that `load` knows; "spic@1" is ours with 1 step, "spic+human" with human labels."""
 

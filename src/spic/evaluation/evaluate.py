@@ -152,7 +152,7 @@ def describe(found: dict[str, Any], ceiling: dict[str, Any], settings: Settings)
         if name in found:
             add(label, f"{found[name]:.4f}")
     if "iou" in found:
-        classes = _class_names(len(found["iou"]))
+        classes = class_names(len(found["iou"]))
         for title, score in zip(classes, found["iou"], strict=True):
             add(f"IoU {title}", "–" if score is None else f"{score:.4f}")
     if "agreement" in found:
@@ -179,7 +179,8 @@ def sample_count(count: int) -> str:
     return f"(N = {count}: fewer than {FEW}, biased upwards; compare at equal N only)"
 
 
-def _class_names(count: int) -> list[str]:
+def class_names(count: int) -> list[str]:
+    """What the classes of a judge with so many are called."""
     for palette in PALETTES.values():
         if len(palette.classes) - (palette.void is not None) == count:
             return [c for i, c in enumerate(palette.classes) if i != palette.void]

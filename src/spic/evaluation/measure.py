@@ -208,4 +208,5 @@ def row(
 
 def _stack(records: Sequence[Record], key: str) -> Any:
     """All arrays of one key, or None where a record lacks it."""
-    return np.stack([r[key] for r in records]) if all(key in r for r in records) else None
+    there = records and all(key in r for r in records)
+    return np.stack([r[key] for r in records]) if there else None

@@ -93,7 +93,7 @@ class Inception:
 
     @torch.inference_mode()
     def features(self, picture: Image) -> npt.NDArray[np.float32]:
-        """float32 (2048,); the picture is scaled to 299×299 as TensorFlow's graph did."""
+        """float32 (2048,); the picture is scaled to 299×299 as pytorch-fid does."""
         x = F.interpolate(_tensor(picture), (299, 299), mode="bilinear", align_corners=False)
         found: npt.NDArray[np.float32] = self._network((x - 128) / 128).flatten().numpy()
         return found
