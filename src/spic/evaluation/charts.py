@@ -213,4 +213,6 @@ def _ticks(low: float, high: float) -> list[float]:
     power = 10 ** math.floor(math.log10(span / 4))
     step = next(power * m for m in (1, 2, 2.5, 5, 10) if span / (power * m) <= 6)
     first = math.floor(low / step + 1e-9)
-    return [round((first + i) * step, 10) for i in range(math.floor(high / step + 1e-9) - first + 1)]
+    return [
+        round((first + i) * step, 10) for i in range(math.floor(high / step + 1e-9) - first + 1)
+    ]
