@@ -7,23 +7,19 @@ import contextlib
 import json
 import os
 import sys
-import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import spic
-from spic import api, codec
+from spic import api, batch, codec
+from spic.batch import STDOUT, Done, Job, Record
 from spic.errors import BitstreamError, InputError, OutputError, SpicError
 from spic.palette import BY_NAME, PALETTES
 
 _CONTROLS = ("steps", "seed", "guidance", "fidelity")
-Record = dict[str, Any]
-"""What is reported of one file; `--json` prints it."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -51,31 +47,33 @@ def main(argv: list[str] | None = None) -> int:
 def _encode(args: argparse.Namespace) -> int:
     from spic import pictures
 
-    coder = api.Codec(segmenter=args.segmenter)
-
-    def run(job: Job) -> Record:
-        picture = pictures.read(job.read())
-        labels = None
-        if args.labels:
-            path = Path(args.labels)
-            if path.is_dir():
-                path = path / job.relative.with_suffix(".png")
-            with _naming(path):
-                labels = pictures.read_labels(_read(path))
-        stream = coder.encode(
-            picture,
-            labels=labels,
-            palette=args.palette,
-            quality=args.quality,
-            coarse_codec=args.coarse_codec,
-            target_bpp=args.target_bpp,
-            max_side=args.max_side,
-        )
-        job.write(stream)
-        return _described(stream)
-
-    jobs = _jobs(args.inputs, args.output, found=pictures.SUFFIXES, suffix=".spic")
-    return _each(jobs, run, _summary, args.json)
+    jobs = batch.find(
+        args.inputs, args.output, found=pictures.SUFFIXES | {batch.TAR}, suffix=".spic"
+    )
+    names = ("palette", "quality", "coarse_codec", "target_bpp", "max_side")
+    options = {name: getattr(args, name) for name in names}
+    work = batch.Encode(segmenter=args.segmenter, labels=args.labels, options=options)
+    path = args.manifest
+    if path is None and args.engine == "ray":
+        folder = Path(args.output or args.inputs[0])
+        path = str((folder if folder.is_dir() or args.output else Path()) / "manifest.jsonl")
+    manifest = None
+    todo = jobs
+    if path is not None:
+        if any(job.target == STDOUT for job in jobs):
+            raise InputError("--manifest is for files, not for standard output")
+        settings = options | {"segmenter": args.segmenter, "labels": args.labels}
+        manifest = batch.Manifest(Path(path), settings | {"spic": spic.__version__})
+        todo = manifest.remaining(jobs)
+        if len(todo) < len(jobs):
+            print(f"spic: {len(jobs) - len(todo)} of {len(jobs)} are done", file=sys.stderr)
+    if args.engine == "ray" and todo:
+        done = batch.in_ray(work, todo, args.jobs)
+    elif args.jobs > 1 and len(todo) > 1:
+        done = batch.in_processes(work, todo, args.jobs)
+    else:
+        done = batch.here(work, todo)
+    return _each(todo, done, _summary, args.json, manifest)
 
 
 def _decode(args: argparse.Namespace) -> int:
@@ -103,24 +101,24 @@ def _decode(args: argparse.Namespace) -> int:
                 spread = coder.uncertainty(scene, samples=args.samples, **controls)
                 path = Path(args.uncertainty)
                 grey = np.minimum(np.rint(4 * spread), 255).astype(np.uint8)
-                with _naming(path):
+                with batch.naming(path):
                     pictures.write_file(path, pictures.encode(grey, path.suffix))
         job.write(data)
-        return _described(stream)
+        return batch.described(stream)
 
     suffix = f".{args.only}.png" if args.only else ".png"
-    jobs = _jobs(args.inputs, args.output, found={".spic"}, suffix=suffix)
+    jobs = batch.find(args.inputs, args.output, found={".spic"}, suffix=suffix)
     if args.uncertainty and (len(jobs) > 1 or args.only):
         raise InputError("--uncertainty is for one file, and not with --only")
-    return _each(jobs, run, _summary, args.json)
+    return _each(jobs, batch.here(run, jobs), _summary, args.json)
 
 
 def _info(args: argparse.Namespace) -> int:
     def run(job: Job) -> Record:
-        return _described(job.read())
+        return batch.described(job.read())
 
-    jobs = _jobs(args.inputs, None, found={".spic"}, suffix=None)
-    return _each(jobs, run, _details, args.json)
+    jobs = batch.find(args.inputs, None, found={".spic"}, suffix=None)
+    return _each(jobs, batch.here(run, jobs), _details, args.json)
 
 
 def _serve(args: argparse.Namespace) -> int:
@@ -165,159 +163,41 @@ def _evaluation(argv: list[str]) -> int:
         return _fail(f"{argv[0]}: {error.name} is missing; pip install 'spic[eval]'")
 
 
-# ── files in, files out ──────────────────────────────────────────────────────────────────────
-
-
-STDOUT = Path("-")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Job:
-    """One file to be read and one to be written."""
-
-    source: Path | None
-    """None is standard input."""
-    relative: Path
-    """The source below the folder that was named."""
-    target: Path | None
-    """None: nothing is written; STDOUT is standard output."""
-    mkdir: bool
-    """Whether folders above the target are made."""
-
-    @property
-    def name(self) -> str:
-        return "-" if self.source is None else str(self.source)
-
-    def read(self) -> bytes:
-        return sys.stdin.buffer.read() if self.source is None else _read(self.source)
-
-    def write(self, data: bytes) -> None:
-        assert self.target is not None
-        if self.target == STDOUT:
-            sys.stdout.buffer.write(data)
-            sys.stdout.buffer.flush()
-            return
-        from spic.pictures import write_file
-
-        with _naming(self.target):
-            if self.mkdir:
-                try:
-                    self.target.parent.mkdir(parents=True, exist_ok=True)
-                except OSError as cause:
-                    raise OutputError(f"cannot make the folder: {cause.strerror}") from cause
-            write_file(self.target, data)
-
-
-def _jobs(
-    inputs: list[str], output: str | None, *, found: Iterable[str], suffix: str | None
-) -> list[Job]:
-    """What to do for the files and folders that were named.
-
-    In folders, files whose suffix is in `found` count, at any depth. Names are kept and the
-    suffix changes; where that would give two sources one name (a.jpg and a.png), they keep their
-    suffix before the new one (a.jpg.spic and a.png.spic).
-    With `suffix` None nothing is to be written.
-    """
-    sources: list[tuple[Path | None, Path]] = []
-    for name in inputs:
-        path = Path(name)
-        if name == "-":
-            sources.append((None, Path("stdin")))
-        elif path.is_dir():
-            inside = sorted(
-                p for p in path.rglob("*") if p.suffix.lower() in set(found) and p.is_file()
-            )
-            if not inside:
-                raise InputError(f"{path}: no files of a type that is looked for")
-            sources += [(p, p.relative_to(path)) for p in inside]
-        else:
-            sources.append((path, Path(path.name)))
-
-    several = len(inputs) > 1 or Path(inputs[0]).is_dir()
-    into = output is not None and (several or output.endswith(os.sep) or Path(output).is_dir())
-    if several and output == "-":
-        raise InputError("several files cannot go to standard output")
-    if several and into and Path(str(output)).exists() and not Path(str(output)).is_dir():
-        raise OutputError(f"{output}: not a folder")
-
-    targets: list[Path | None] = []
-    for source, relative in sources:
-        if suffix is None:
-            targets.append(None)
-        elif output == "-" or (output is None and source is None):
-            targets.append(STDOUT)
-        elif into:
-            targets.append(Path(str(output)) / relative.with_suffix(suffix))
-        elif output is not None:
-            targets.append(Path(output))
-        else:
-            assert source is not None
-            targets.append(source.with_suffix(suffix))
-    clashes = Counter(str(t).lower() for t in targets)
-    return [
-        Job(
-            source=source,
-            relative=relative,
-            target=(
-                target.with_name(relative.name + suffix)
-                if target and suffix and clashes[str(target).lower()] > 1
-                else target
-            ),
-            mkdir=into,
-        )
-        for (source, relative), target in zip(sources, targets, strict=True)
-    ]
+# ── run and report ───────────────────────────────────────────────────────────────────────────
 
 
 def _each(
-    jobs: list[Job], run: Callable[[Job], Record], describe: Callable[[Record], str], as_json: bool
+    jobs: list[Job],
+    done: Done,
+    describe: Callable[[Record], str],
+    as_json: bool,
+    manifest: batch.Manifest | None = None,
 ) -> int:
-    """Run all jobs and report each; a failure is reported and does not stop the rest."""
+    """Report what is done; a failure is reported and does not stop the rest."""
     out = sys.stderr if any(job.target == STDOUT for job in jobs) else sys.stdout
-    bar: Any = contextlib.nullcontext(jobs)
+    bar: Any = contextlib.nullcontext(done)
     write: Callable[..., None] = print
     if len(jobs) > 1:
         from tqdm import tqdm
 
-        bar, write = tqdm(jobs, unit="file", disable=None), tqdm.write
-    failed = 0
+        bar, write = tqdm(done, total=len(jobs), unit="file", disable=None), tqdm.write
+    failed = count = 0
     with bar as items:
-        for job in items:
-            start = time.perf_counter()
-            record: Record = {"path": job.name}
-            try:
-                record |= run(job)
-            except (SpicError, MemoryError) as error:
-                failed += 1
-                record["error"] = str(error) or "not enough memory"
-                write(f"spic: {job.name}: {record['error']}", file=sys.stderr)
-            else:
-                if job.target is not None:
-                    record["output"] = str(job.target)
-                record["seconds"] = round(time.perf_counter() - start, 4)
-                if not as_json:
+        for _, records in items:
+            if manifest is not None:
+                manifest.add(records)
+            for record in records:
+                count += 1
+                if "error" in record:
+                    failed += 1
+                    write(f"spic: {record['path']}: {record['error']}", file=sys.stderr)
+                elif not as_json:
                     write(describe(record), file=out)
-            if as_json:
-                write(json.dumps(record, ensure_ascii=False), file=out)
-    if failed and len(jobs) > 1:
-        print(f"spic: {failed} of {len(jobs)} files failed", file=sys.stderr)
+                if as_json:
+                    write(json.dumps(record, ensure_ascii=False), file=out)
+    if failed and count > 1:
+        print(f"spic: {failed} of {count} files failed", file=sys.stderr)
     return 2 if failed else 0
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as cause:
-        raise InputError(f"cannot read: {cause.strerror}") from cause
-
-
-@contextlib.contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Puts the file's name before the message of an error in another file than the source."""
-    try:
-        yield
-    except SpicError as error:
-        raise type(error)(f"{path}: {error}") from error
 
 
 def _fail(message: str) -> int:
@@ -326,12 +206,6 @@ def _fail(message: str) -> int:
 
 
 # ── reports ──────────────────────────────────────────────────────────────────────────────────
-
-
-def _described(stream: bytes) -> Record:
-    record = api.info(stream)
-    record["bpp"] = round(record["bpp"], 5)
-    return record
 
 
 def _summary(record: Record) -> str:
@@ -417,6 +291,27 @@ def _parser() -> argparse.ArgumentParser:
         type=_positive(int),
         metavar="PIXELS",
         help="scale larger pictures down to this first",
+    )
+    encode.add_argument(
+        "-j",
+        "--jobs",
+        type=_positive(int),
+        default=1,
+        metavar="N",
+        help="code so many files at a time, each in a process of one thread; default 1",
+    )
+    encode.add_argument(
+        "--engine",
+        choices=("pool", "ray"),
+        default="pool",
+        help="who runs them: processes of this machine (the default), or Ray Data (needs "
+        "spic[ray]) on this machine or the cluster that RAY_ADDRESS names",
+    )
+    encode.add_argument(
+        "--manifest",
+        metavar="FILE",
+        help="record what came of each file as JSON lines, and skip what is recorded and there; "
+        "with --engine ray the default is manifest.jsonl in the output folder",
     )
     encode.set_defaults(run=_encode)
 

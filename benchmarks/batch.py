@@ -1,0 +1,77 @@
+"""Encoding a folder by processes and by Ray Data: the same bytes, and how fast.
+
+    python benchmarks/batch.py TRAIN VAL --max-side 341 [--jobs 2] [--engines pool,ray] [--limit N]
+
+Each engine starts from nothing, which counts; the rate from the first result on stands beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+
+from tqdm import tqdm
+
+from spic import batch, pictures
+
+ENGINES = {"pool": batch.in_processes, "ray": batch.in_ray}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folders", nargs="+", help="pictures, searched at any depth")
+    parser.add_argument("--jobs", type=int, default=2, metavar="N", help="workers; default 2")
+    parser.add_argument("--engines", type=lambda text: text.split(","), default=list(ENGINES))
+    parser.add_argument("--max-side", type=int, metavar="PIXELS", help="as of spic encode")
+    parser.add_argument("--limit", type=int, metavar="N", help="take the first N pictures")
+    parser.add_argument("--json", type=Path, metavar="OUT", help="write the figures here, too")
+    args = parser.parse_args()
+
+    work = batch.Encode(options={"max_side": args.max_side})
+    files: dict[str, dict[str, bytes]] = {}
+    rows = {}
+    print("engine  pictures     bytes  seconds  first result  pictures/s  after the first")
+    for engine in args.engines:
+        with tempfile.TemporaryDirectory() as folder:
+            jobs = batch.find(args.folders, f"{folder}/", found=pictures.SUFFIXES, suffix=".spic")[
+                : args.limit
+            ]
+            start, times = time.perf_counter(), []
+            for _, (record,) in tqdm(
+                ENGINES[engine](work, jobs, args.jobs), total=len(jobs), desc=engine, disable=None
+            ):
+                times.append(time.perf_counter() - start)
+                if "error" in record:
+                    raise SystemExit(f"{record['path']}: {record['error']}")
+            made = sorted(Path(folder).rglob("*.spic"))
+            files[engine] = {p.relative_to(folder).as_posix(): p.read_bytes() for p in made}
+        whole = time.perf_counter() - start
+        row = rows[engine] = {
+            "pictures": len(jobs),
+            "bytes": sum(map(len, files[engine].values())),
+            "seconds": whole,
+            "first_result": times[0],
+            "per_second": len(jobs) / whole,
+            "per_second_after_first": (len(jobs) - 1) / max(times[-1] - times[0], 1e-9),
+        }
+        print(
+            f"{engine:<8}{row['pictures']:>8}{row['bytes']:>10}{row['seconds']:>9.1f}"
+            f"{row['first_result']:>14.1f}{row['per_second']:>12.2f}"
+            f"{row['per_second_after_first']:>17.2f}",
+            flush=True,
+        )
+    same = all(made == files[args.engines[0]] for made in files.values())
+    print(f"{args.jobs} workers each; the files are {'the same' if same else 'NOT THE SAME'}")
+    if args.json:
+        args.json.write_text(json.dumps({"engines": rows, "same": same}, indent=1) + "\n")
+    if not same:
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()

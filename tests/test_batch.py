@@ -1,0 +1,206 @@
+"""Many files at once: engines, tars, manifests. tests/test_cli.py has the single files."""
+
+import io
+import json
+import os
+import sys
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+from conftest import FakeSegmenter, street
+
+import spic
+from spic import api, batch, cli, pictures
+
+IMAGE, LABELS = street(48, 64)
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(api.Codec, "segmenter", FakeSegmenter())
+    batch._codec.cache_clear()
+    return tmp_path
+
+
+@pytest.fixture
+def shots():
+    """Three pictures with label maps, so that other processes need no network, and a bad one."""
+    for folder in ("shots", "maps"):
+        Path(folder).mkdir()
+    for i in range(3):
+        PIL.Image.fromarray(np.roll(IMAGE, i, 1)).save(f"shots/{i}.png")
+        PIL.Image.fromarray(np.roll(LABELS, i, 1)).save(f"maps/{i}.png")
+    Path("shots/bad.png").write_bytes(b"no picture")
+    return ["shots", "--labels", "maps"]
+
+
+def streams(folder):
+    return {p.name: p.read_bytes() for p in Path(folder).rglob("*.spic")}
+
+
+def entries(path="out/manifest.jsonl"):
+    first, *rest = (json.loads(line) for line in Path(path).read_text().splitlines())
+    assert first.keys() == {"settings"}
+    return rest
+
+
+def test_processes_make_the_same_files(shots, capsys):
+    assert cli.main(["encode", *shots, "-o", "one"]) == 2
+    assert cli.main(["encode", *shots, "-o", "two", "--jobs", "2", "--json"]) == 2
+    out, err = capsys.readouterr()
+    assert streams("one") == streams("two")
+    assert len(streams("two")) == 3
+    assert err.count("not a picture") == 2
+    assert err.count("1 of 4 files failed") == 2
+    records = [json.loads(line) for line in out.splitlines() if line.startswith("{")]
+    assert [Path(r["path"]).name for r in records] == ["0.png", "1.png", "2.png", "bad.png"]
+
+
+def dies(job):
+    os._exit(1)
+
+
+def test_a_worker_that_dies_is_reported(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", f"{Path(__file__).parent}:{os.environ.get('PYTHONPATH', '')}")
+    job = batch.Job(source=Path("a"), relative=Path("a"), target=None, mkdir=False)
+    ((done, records),) = batch.in_processes(dies, [job], 1)
+    assert done == job
+    assert records == [{"path": "a", "error": "a worker process died"}]
+
+
+def test_ray_makes_the_same_files_and_a_manifest(shots, capsys):
+    pytest.importorskip("ray.data", reason="Ray is not installed (extra `ray`)")
+    cli.main(["encode", *shots, "-o", "one"])
+    assert cli.main(["encode", *shots, "-o", "out", "--engine", "ray"]) == 2
+    assert streams("one") == streams("out")
+    assert sorted(Path(e["file"]).name for e in entries()) == sorted(os.listdir("shots"))
+
+
+def test_without_ray(shots, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert cli.main(["encode", *shots, "-o", "out", "--engine", "ray"]) == 2
+    assert "spic[ray]" in capsys.readouterr().err
+
+
+def test_a_manifest_says_what_came_of_each_file(shots):
+    assert cli.main(["encode", *shots, "-o", "out", "--manifest", "m.jsonl"]) == 2
+    by_name = {Path(e["file"]).name: e for e in entries("m.jsonl")}
+    assert by_name.keys() == {"0.png", "1.png", "2.png", "bad.png"}
+    good, bad = by_name["1.png"], by_name["bad.png"]
+    size = os.path.getsize("out/1.spic")
+    assert (good["output"], good["bytes"], good["error"]) == ("out/1.spic", size, None)
+    assert good["bpp"] == pytest.approx(8 * size / (48 * 64), abs=1e-5)
+    assert good["seconds"] >= 0
+    assert (bad["output"], bad["bytes"]) == (None, None)
+    assert "not a picture" in bad["error"]
+
+
+def test_a_run_goes_on_where_it_was_interrupted(shots, capsys):
+    run = ["encode", *shots, "-o", "out", "--manifest", "m.jsonl"]
+    cli.main(run)
+    text = Path("m.jsonl").read_text()
+    Path("m.jsonl").write_text(text[: text.index('{"file": "shots/2') + 20])  # killed here
+    Path("out/0.spic").unlink()  # recorded, but gone
+    kept = Path("out/1.spic").stat().st_mtime_ns
+    capsys.readouterr()
+    Path("shots/bad.png").write_bytes(pictures.encode(IMAGE, ".png"))
+    PIL.Image.fromarray(LABELS).save("maps/bad.png")
+    assert cli.main(run) == 0
+    assert "1 of 4 are done" in capsys.readouterr().err
+    assert Path("out/1.spic").stat().st_mtime_ns == kept
+    assert len(streams("out")) == 4
+    assert cli.main(run) == 0
+    assert "4 of 4 are done" in capsys.readouterr().err
+
+
+def test_a_manifest_of_other_settings_is_refused(shots, capsys):
+    cli.main(["encode", *shots, "-o", "out", "--manifest", "m.jsonl"])
+    before = Path("m.jsonl").read_bytes()
+    run = ["encode", *shots, "-o", "out", "--manifest", "m.jsonl"]
+    assert cli.main([*run, "-q", "9"]) == 2
+    assert "other settings" in capsys.readouterr().err
+    assert Path("m.jsonl").read_bytes() == before
+    Path("m.jsonl").write_text("something else\n")
+    assert cli.main(run) == 2
+    assert "not a manifest" in capsys.readouterr().err
+    assert cli.main(["encode", "shots/0.png", "-o", "-", "--manifest", "n.jsonl"]) == 2
+
+
+# ── WebDataset ───────────────────────────────────────────────────────────────────────────────
+
+
+def tar(path, **members):
+    with tarfile.open(path, "w") as out:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            out.addfile(info, io.BytesIO(data))
+
+
+def contents(path):
+    with tarfile.open(path) as source:
+        return {m.name: source.extractfile(m).read() for m in source}
+
+
+def test_tars_go_in_and_out(capsys):
+    png = pictures.encode(IMAGE, ".png")
+    tar("a.tar", **{"x/0.png": png, "x/0.cls": b"7", "x/1.jpg": b"?", "x/2.left.png": png})
+    run = ["encode", "a.tar", "-o", "out.tar", "--manifest", "m.jsonl"]
+    assert cli.main(run) == 2
+    found = contents("out.tar")
+    assert found.keys() == {"x/0.spic", "x/0.cls", "x/2.left.spic"}
+    assert found["x/0.spic"] == spic.Codec().encode(IMAGE)
+    assert found["x/0.cls"] == b"7"
+    by_name = {e["file"]: e for e in entries("m.jsonl")}
+    assert by_name["a.tar/x/0.png"]["bytes"] == len(found["x/0.spic"])
+    assert "not a picture" in by_name["a.tar/x/1.jpg"]["error"]
+    capsys.readouterr()
+    assert cli.main(run) == 0
+    assert "1 of 1 are done" in capsys.readouterr().err
+
+
+def test_shards_of_a_folder():
+    Path("shards").mkdir()
+    for i in range(2):
+        tar(f"shards/{i}.tar", **{f"{i}.png": pictures.encode(IMAGE, ".png")})
+    assert cli.main(["encode", "shards", "-o", "out"]) == 0
+    assert contents("out/1.tar").keys() == {"1.spic"}
+
+
+def test_tars_that_cannot_be_coded(capsys):
+    tar("a.tar", **{"0.png": pictures.encode(IMAGE, ".png")})
+    assert cli.main(["encode", "a.tar"]) == 2
+    assert "replace itself" in capsys.readouterr().err
+    Path("b.tar").write_bytes(b"no tar")
+    assert cli.main(["encode", "b.tar", "-o", "c.tar"]) == 2
+    assert "damaged tar" in capsys.readouterr().err
+    Path("b.tar").write_bytes(Path("a.tar").read_bytes()[:700])
+    assert cli.main(["encode", "b.tar", "-o", "c.tar"]) == 2
+    assert not Path("c.tar").exists()
+    assert cli.main(["encode", "a.tar", "-o", "c.tar", "--labels", "maps"]) == 2
+    assert "not for tars" in capsys.readouterr().err
+
+
+# ── files elsewhere ──────────────────────────────────────────────────────────────────────────
+
+
+def test_uris(shots, place, capsys):
+    pytest.importorskip("upath", reason="universal-pathlib is not installed (extra `ray`)")
+    Path("shots/bad.png").unlink()
+    source = f"{place.as_uri()}/shots"
+    assert cli.main(["encode", source, "-o", "memory://bucket/out", "--manifest", "m.jsonl"]) == 0
+    from upath import UPath
+
+    assert UPath("memory://bucket/out/1.spic").read_bytes() == spic.Codec().encode(
+        np.roll(IMAGE, 1, 1)
+    )
+    capsys.readouterr()
+    assert cli.main(["encode", source, "-o", "memory://bucket/out", "--manifest", "m.jsonl"]) == 0
+    assert "3 of 3 are done" in capsys.readouterr().err
+    assert cli.main(["info", "memory://bucket/out"]) == 0
+    assert cli.main(["info", "nowhere://bucket/out"]) == 2
+    assert "nowhere://bucket/out" in capsys.readouterr().err
