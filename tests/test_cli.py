@@ -339,12 +339,47 @@ def test_wrong_usage(wrong, capsys):
     assert "usage: spic" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", [[], ["encode"], ["decode"], ["info"]])
+@pytest.mark.parametrize("command", [[], ["encode"], ["decode"], ["info"], ["completion"]])
 def test_help(command, capsys):
     with pytest.raises(SystemExit) as exit:
         cli.main([*command, "--help"])
     assert exit.value.code == 0
     assert "usage: spic" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion(shell, capsys):
+    pytest.importorskip("shtab", reason="shtab is not installed (extra `completion`)")
+    assert cli.main(["completion", shell]) == 0
+    script = capsys.readouterr().out
+    for word in ("encode", "target-bpp", "distill", "spic"):
+        assert word in script
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [(["enc"], "encode"), (["decode", "--st"], "--steps"), (["train", "seg"], "segmenter")],
+)
+def test_completion_in_bash(typed, offered, capsys):
+    pytest.importorskip("shtab", reason="shtab is not installed (extra `completion`)")
+    cli.main(["completion", "bash"])
+    ask = f"COMP_WORDS=(spic {' '.join(typed)}); COMP_CWORD={len(typed)}; _shtab_spic"
+    script = capsys.readouterr().out + f'\n{ask}; echo "${{COMPREPLY[@]}}"\n'
+    done = subprocess.run(["bash"], input=script, capture_output=True, text=True, check=True)
+    assert offered in done.stdout.split()
+
+
+def test_trainings_that_are_completed():
+    pytest.importorskip("torch")
+    from spic.training import cli as training
+
+    assert set(training._COMMANDS) == set(cli._TRAININGS)
+
+
+def test_completion_without_shtab(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "shtab", None)
+    assert cli.main(["completion", "bash"]) == 2
+    one_line(capsys, "spic[completion]")
 
 
 def test_version(capsys):

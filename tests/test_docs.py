@@ -5,6 +5,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -146,6 +147,18 @@ def test_what_is_not_run_is_at_least_there(document):
                     assert f'"{option}"' in script, f"{where}: {option}"
         if block.language == "python":
             compile(block.code, where, "exec")
+
+
+def test_examples_in_the_help_run(place, capsys):
+    with tarfile.open("shots.tar", "w") as tar:
+        tar.add("shots/a.jpg", "a.jpg")
+    parser = cli._parser()
+    ours = [parser, *parser._subparsers._group_actions[0].choices.values()]
+    lines = [line for p in ours for line in (p.epilog or "").splitlines()]
+    examples = [line.split(" #")[0].strip() for line in lines if line.startswith("  spic ")]
+    assert len(examples) >= 15
+    for example in examples:
+        run(example)
 
 
 def test_the_site_builds(tmp_path):

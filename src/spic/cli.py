@@ -141,6 +141,21 @@ def _serve(args: argparse.Namespace) -> int:
     return 0
 
 
+def _completion(args: argparse.Namespace) -> int:
+    try:
+        import shtab
+    except ModuleNotFoundError:
+        return _fail("completion: shtab is missing; pip install 'spic[completion]'")
+    parser = _parser()
+    (commands,) = (a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
+    for command in commands.choices.values():
+        for action in command._actions:
+            if action.metavar in ("FILE", "PATH", "MAP", "SPEC"):
+                action.complete = shtab.FILE
+    print(shtab.complete(parser, args.shell))
+    return 0
+
+
 def _train(command: str, argv: list[str]) -> int:
     try:
         import spic.training.cli as training
@@ -251,12 +266,19 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="spic",
         description="A semantic image codec: pictures to .spic files and back.",
-        epilog="'spic COMMAND --help' explains the options of a command.",
+        epilog=_epilog,
+        formatter_class=_Help,
     )
     parser.add_argument("--version", action="version", version=f"spic {spic.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    encode = commands.add_parser("encode", help="pictures → .spic", description=_encode_help)
+    encode = commands.add_parser(
+        "encode",
+        help="pictures → .spic",
+        description=_encode_help,
+        epilog=_encode_epilog,
+        formatter_class=_Help,
+    )
     _files(encode, "pictures, folders of them, or - for standard input", "photo.spic")
     encode.add_argument(
         "-q",
@@ -315,7 +337,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     encode.set_defaults(run=_encode)
 
-    decode = commands.add_parser("decode", help=".spic → pictures", description=_decode_help)
+    decode = commands.add_parser(
+        "decode",
+        help=".spic → pictures",
+        description=_decode_help,
+        epilog=_decode_epilog,
+        formatter_class=_Help,
+    )
     _files(decode, ".spic files, folders of them, or - for standard input", "photo.png")
     decode.add_argument(
         "--only",
@@ -359,7 +387,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     decode.set_defaults(run=_decode)
 
-    info = commands.add_parser("info", help="what .spic files hold and what each part costs")
+    info = commands.add_parser(
+        "info",
+        help="what .spic files hold and what each part costs",
+        description=_info_help,
+        epilog=_info_epilog,
+        formatter_class=_Help,
+    )
     _files(info, ".spic files, folders of them, or - for standard input", None)
     info.set_defaults(run=_info)
 
@@ -383,7 +417,20 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--receiver", metavar="SPEC", help="as of spic decode")
     serve.set_defaults(run=_serve)
 
-    commands.add_parser("train", help="train the networks (needs spic[train])", add_help=False)
+    completion = commands.add_parser(
+        "completion",
+        help="a script that completes these commands in your shell",
+        description=_completion_help,
+        epilog=_completion_epilog,
+        formatter_class=_Help,
+    )
+    completion.add_argument("shell", choices=_SHELLS)
+    completion.set_defaults(run=_completion)
+
+    train = commands.add_parser(
+        "train", help="train the networks (needs spic[train])", add_help=False
+    )
+    train.add_argument("command", choices=_TRAININGS)  # parsed elsewhere; for completion
     commands.add_parser(
         "sample", help="sample the paper's network (needs spic[train])", add_help=False
     )
@@ -395,6 +442,74 @@ def _parser() -> argparse.ArgumentParser:
         commands.add_parser(name, help=what, add_help=False)
     return parser
 
+
+class _Help(argparse.HelpFormatter):
+    """Fills paragraphs, and leaves sections of several lines as they are."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        fill = super()._fill_text
+        parts = text.strip("\n").split("\n\n")
+        return "\n\n".join(p if "\n" in p else fill(p, width, indent) for p in parts)
+
+
+_epilog = """
+examples:
+  spic encode photo.jpg                  # photo.spic beside it
+  spic info photo.spic                   # what each part costs
+  spic decode photo.spic -o decoded.png  # what the receiver makes of it
+
+'spic COMMAND --help' explains a command, with examples of its own.
+
+exit status:
+  0  all is well
+  2  something failed; one line on stderr for each file says what
+
+environment:
+  SPIC_THREADS  threads of each network; default: all cores
+  RAY_ADDRESS   the cluster for 'spic encode --engine ray'; default: one on this machine
+"""
+_encode_epilog = """
+examples:
+  spic encode photo.jpg                        # photo.spic, quality 5
+  spic encode photo.jpg -o small.spic -q 1     # the smallest
+  spic encode photo.jpg --target-bpp 0.9       # the best within a budget
+  spic encode photo.png --labels map.png       # with a label map of your own
+  spic encode shots/ -o out/ --jobs 2          # a folder, two at a time
+  spic encode shots/ -o out/ --manifest m.jsonl  # goes on after an interruption
+  spic encode shots.tar -o coded.tar           # of WebDataset: KEY.jpg becomes KEY.spic
+
+The networks are at home at heights of 250 to 500 pixels; larger pictures work,
+and --max-side makes them smaller and faster. Names with a scheme
+(s3://bucket/folder) need spic[ray], and the library of that store, such as s3fs.
+"""
+_decode_epilog = """
+examples:
+  spic decode photo.spic -o decoded.png              # 4 steps
+  spic decode photo.spic -o decoded.jpg --steps 1    # the fastest
+  spic decode photo.spic -o other.png --seed 7       # other details, as likely
+  spic decode photo.spic --only labels               # photo.labels.png: what is where
+  spic decode photo.spic -o decoded.png --uncertainty imagined.png --samples 2
+  spic decode out/ -o pictures/                      # a folder
+
+The receiver invents detail. A decoded picture shows what is likely, not what was there.
+"""
+_info_help = "Prints size, rate and the cost of each part. No network runs and no pixel is decoded."
+_info_epilog = """
+examples:
+  spic info photo.spic
+  spic info out/ --json    # one object a file, for programs
+"""
+_completion_help = (
+    "Prints a script for your shell (needs spic[completion]). Where it goes depends on the shell:"
+)
+_completion_epilog = """
+examples:
+  spic completion bash   # > ~/.local/share/bash-completion/completions/spic
+  spic completion zsh    # > a file _spic in a folder of your $fpath
+  spic completion fish   # > ~/.config/fish/completions/spic.fish
+"""
+_SHELLS = ("bash", "zsh", "fish")
+_TRAININGS = ("segmenter", "compact", "distill", "restore", "export", "convert")
 
 _encode_help = (
     "Writes NAME.spic beside each picture, or where -o says. An existing file is replaced only "
