@@ -14,8 +14,8 @@ from common import add_folder, load_labels, load_pictures
 from tqdm import tqdm
 
 from spic import segment
+from spic.evaluation.metrics import confusion, iou
 from spic.palette import CAMVID
-from spic.training.segmenter import CLASSES, confusion, iou
 
 
 def main() -> None:
@@ -28,16 +28,16 @@ def main() -> None:
     args = parser.parse_args()
 
     network = segment.load(args.segmenter)
-    matrix = np.zeros((CLASSES, CLASSES), np.int64)
+    classes = CAMVID.classes[: CAMVID.void]
+    matrix = np.zeros((len(classes), len(classes) + 1), np.int64)
     found = load_pictures(args)
     if not found:
         raise SystemExit(f"{args.folder}: no pictures")
     for path, picture in tqdm(found, unit="picture", disable=None):
-        matrix += confusion(
-            load_labels(args.labels / f"{path.stem}.png", args.size), network(picture)
-        )
-    scores = dict(zip(CAMVID.classes, iou(matrix).round(4).tolist(), strict=False))
-    mean = float(np.mean(list(scores.values())))
+        truth = load_labels(args.labels / f"{path.stem}.png", args.size)
+        matrix += confusion(truth, network(picture), len(classes))
+    scores = dict(zip(classes, iou(matrix).round(4).tolist(), strict=True))
+    mean = float(np.nanmean(list(scores.values())))
     for name, score in scores.items():
         print(f"{name:12}{score:8.4f}")
     print(f"{'mean':12}{mean:8.4f}   {len(found)} pictures")

@@ -11,7 +11,7 @@ from conftest import FakeReceiver, FakeSegmenter, street
 
 import spic
 from spic import api, cli, coarse, segment
-from spic.errors import InputError, OutputError
+from spic.errors import InputError, OutputError, SpicError
 from spic.evaluation import benchmark, charts, codecs, metrics
 
 OTHERS = [n for n in codecs.NAMES if not n.startswith(("spic", "coarse"))]
@@ -20,7 +20,7 @@ OTHERS = [n for n in codecs.NAMES if not n.startswith(("spic", "coarse"))]
 def load(name):
     try:
         return codecs.load(name, effort="fast")
-    except InputError as error:
+    except SpicError as error:
         pytest.skip(str(error))
 
 

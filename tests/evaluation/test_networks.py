@@ -1,16 +1,18 @@
 """LPIPS, DISTS and Inception: read safely, and as others have them."""
 
+import json
 import os
 import pickle
 from importlib.resources import files
 
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 from conftest import street
 
 from spic.errors import ModelError
-from spic.evaluation import networks, weights
+from spic.evaluation import metrics, networks, weights
 
 
 def have(name):
@@ -46,6 +48,39 @@ def test_checkpoint_is_turned_around():
     kernel = tree["AlexNet_0"]["Conv_1"]["kernel"]
     assert found["backbone.1.weight"][3, 1, 2, 4] == kernel[2, 4, 1, 3]
     assert found["linear.4"].shape == (7,)
+
+
+def tfjs(**changes):
+    kernel = np.arange(3 * 5 * 2 * 4, dtype="<f4").reshape(3, 5, 2, 4)
+    entries = [
+        {"name": "a/kernel", "shape": [3, 5, 2, 4], "dtype": "float32", **changes},
+        {"name": "a/bias", "shape": [4], "dtype": "float32"},
+    ]
+    model = json.dumps({"weightsManifest": [{"weights": entries}]}).encode()
+    return model, kernel.tobytes() + np.ones(4, "<f4").tobytes()
+
+
+def test_tfjs_weights_are_turned_around():
+    found = weights.read_tfjs(*tfjs())
+    assert found["a.weight"].shape == (4, 2, 3, 5)
+    assert found["a.weight"][3, 1, 2, 4] == 3 * 5 * 2 * 4 - 1
+    assert found["a.bias"].tolist() == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("model", "data"),
+    [
+        (b"{}", b""),
+        (b"no", b""),
+        (tfjs()[0], tfjs()[1][:-4]),
+        (tfjs()[0], tfjs()[1] + b"more"),
+        tfjs(dtype="uint8"),
+        tfjs(quantization={}),
+    ],
+)
+def test_other_tfjs_files_are_refused(model, data):
+    with pytest.raises(ModelError):
+        weights.read_tfjs(model, data)
 
 
 class Attack:
@@ -161,3 +196,16 @@ def test_inception():
     assert a.dtype == np.float32
     assert np.array_equal(a, network.features(street(48, 64)[0]))
     assert not np.allclose(a, network.features(street(48, 64, seed=1)[0]), rtol=0.1)
+
+
+@pytest.mark.skipif(not have("esrgan"), reason=f"ESRGAN is not fetched ({weights.FETCH})")
+def test_esrgan_enlarges():
+    """Near bicubic on what is smooth, and not the same."""
+    y, x = np.mgrid[0:24, 0:32]
+    small = np.stack([8 * x, 10 * y, 4 * (x + y)], -1).astype(np.uint8)
+    found = networks.Esrgan()(small)
+    size = 4 * 32, 4 * 24
+    plain = np.array(PIL.Image.fromarray(small).resize(size, PIL.Image.Resampling.BICUBIC))
+    assert found.shape == plain.shape
+    assert found.dtype == np.uint8
+    assert 30 < metrics.psnr(plain, found) < 60

@@ -8,7 +8,6 @@ bare stream where we would have to wrap it ourselves (HEVC, SVT-AV1), which favo
 from __future__ import annotations
 
 import functools
-import hashlib
 import importlib
 import io
 import os
@@ -18,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import PIL.Image
@@ -26,7 +25,11 @@ from PIL import features
 
 from spic import api, coarse, codec, labels, models
 from spic.errors import InputError
+from spic.evaluation import weights
 from spic.scene import Coarse, Image, LabelMap
+
+if TYPE_CHECKING:
+    from spic.evaluation import networks
 
 EFFORTS = ("slowest", "fast")
 """What every codec is told about time: its slowest preset, or one for trying things out."""
@@ -195,7 +198,7 @@ class Spic(PictureCodec):
             Path(self.receiver) if self.receiver else models.find(models.RECEIVER),
             *sorted(Path(labels.__file__).parent.glob("*.npz")),
         ]
-        return " ".join([str(api.QUALITY), str(codec.CODECS), *(_digest(path) for path in files)])
+        return " ".join([str(api.QUALITY), str(codec.CODECS), *(digest(path) for path in files)])
 
     def encode(self, picture: Image, setting: int, labels: LabelMap | None = None) -> bytes:
         return self._codec.encode(picture, quality=setting, labels=labels)
@@ -205,10 +208,11 @@ class Spic(PictureCodec):
 
 
 @functools.cache
-def _digest(path: Path) -> str:
+def digest(path: Path) -> str:
+    """Of a model file; raises InputError if there is none."""
     if not path.is_file():
         raise InputError(f"{path}: no such model")
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    return weights.digest(path)
 
 
 def _even(picture: Image) -> Image:
@@ -246,6 +250,7 @@ NAMES = (
     "jpeg2000",
     "jpeg",
     "coarse",
+    "coarse+esrgan",
 )
 """Every codec that `load` knows; "spic@1" is ours with 1 step, "spic+human" with human labels."""
 
@@ -348,7 +353,21 @@ def load(
         return Bpg(name, f"BPG, {':'.join(chroma)}", chroma)
     if name == "coarse":
         return Bpg(name, "coarse, bicubic", "444", factor=4)
+    if name == "coarse+esrgan":
+        weights.check("esrgan")
+        return Bpg(name, "coarse, ESRGAN", "444", factor=4, enlarge=_esrgan)
     raise InputError(f"codec {name!r} is not one of {', '.join(NAMES)}")
+
+
+def _esrgan(small: Image, width: int, height: int) -> Image:
+    return np.ascontiguousarray(_esrgan_network()(small)[:height, :width])
+
+
+@functools.cache
+def _esrgan_network() -> networks.Esrgan:
+    from spic.evaluation import networks
+
+    return networks.Esrgan()
 
 
 def _checked(feature: str, found: PictureCodec) -> PictureCodec:

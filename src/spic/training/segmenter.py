@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from spic.evaluation.metrics import confusion, iou
 from spic.training.efficientnet import EfficientNetLite, imagenet
 from spic.training.pairs import Pair, degrade, load_pairs, random_crop
 from spic.training.run import Ema, Run, add_options, compiled, fast, load_weights, save_weights
@@ -108,19 +109,6 @@ def soft_jaccard(logits: Tensor, labels: Tensor) -> Tensor:
     return 1 - ((inter + 1) / (union + 1))[present].mean()
 
 
-def confusion(truth: np.ndarray, guess: np.ndarray, classes: int = CLASSES) -> np.ndarray:
-    """Confusion matrix, int64 (classes, classes), rows = truth; other truths are ignored."""
-    known = truth < classes
-    index = truth[known].astype(np.int64) * classes + np.minimum(guess[known], classes - 1)
-    return np.bincount(index, minlength=classes * classes).reshape(classes, classes)
-
-
-def iou(matrix: np.ndarray) -> np.ndarray:
-    """Intersection over union of each class, float (classes,)."""
-    inter = np.diag(matrix)
-    return inter / np.maximum(1, matrix.sum(0) + matrix.sum(1) - inter)
-
-
 @torch.no_grad()
 def predict(network: nn.Module, image: np.ndarray, enlarge: float = 1.0) -> np.ndarray:
     """Label map, uint8 (H, W), of a picture, uint8 (H, W, 3), of any size."""
@@ -139,9 +127,10 @@ def predict(network: nn.Module, image: np.ndarray, enlarge: float = 1.0) -> np.n
 
 
 def evaluate(network: nn.Module, pairs: list[Pair], enlarge: float = 1.0) -> np.ndarray:
-    """IoU of each class over all pairs together."""
+    """IoU of each class over all pairs together; NaN for a class in none of them."""
     network.eval()
-    matrix = sum(confusion(p.labels, predict(network, p.image, enlarge)) for p in pairs)
+    maps = ((p.labels, predict(network, p.image, enlarge)) for p in pairs)
+    matrix = sum(confusion(truth, guess, CLASSES) for truth, guess in maps)
     assert isinstance(matrix, np.ndarray)
     return iou(matrix)
 
@@ -270,7 +259,8 @@ def main(argv: list[str]) -> None:
             judge.load_state_dict(ema.state)
             scores = evaluate(judge, val if run.step == args.steps else val[::5], args.enlarge)
             run.log(
-                miou=float(scores.mean()), **{f"iou{c}": float(s) for c, s in enumerate(scores)}
+                miou=float(np.nanmean(scores)),
+                **{f"iou{c}": float(s) for c, s in enumerate(scores)},
             )
         if run.step % 100 == 0 or run.step == args.steps:
             run.save(network=network.state_dict(), optimizer=optimizer.state_dict(), ema=ema.state)
