@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import socket
 import threading
@@ -49,7 +50,9 @@ def pixels(picture: bytes) -> np.ndarray:
 @contextlib.contextmanager
 def live(**changes) -> Iterator[str]:
     """The address of a server that runs in a thread."""
-    app = create_app(settings(**changes), pool(queue=32))
+    s = settings(queue=32, **changes)
+    make = functools.partial(FakeCoder, max_pixels=s.max_pixels)
+    app = create_app(s, pool(make, queue=s.queue))
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False))
         thread = threading.Thread(target=server.run, args=([listener],))

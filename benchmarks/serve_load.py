@@ -1,0 +1,218 @@
+"""Load on `spic serve`: are answers lost or wrong, how long do they take, does memory stay?
+
+    python benchmarks/serve_load.py --minutes 5
+
+Starts a server on a free port of the loopback interface, and clients that each send one request
+after another: encode, decode, label map, info, JPEG at equal bytes, and junk. Every answer is
+compared with what the library gives in this process, byte for byte. A client that is told to wait
+(429) waits as long as it is told and asks again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import io
+import json
+import os
+import random
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlencode, urlsplit
+
+import numpy as np
+import PIL.Image
+from tqdm import tqdm
+
+ROOT = Path(__file__).parent.parent
+
+
+@dataclass(frozen=True)
+class Query:
+    """A request and its right answer."""
+
+    name: str
+    path: str
+    body: bytes
+    status: int
+    answer: bytes | None
+    """None: only the status counts."""
+
+
+@dataclass
+class Tally:
+    """What happened, filled by all clients."""
+
+    seconds: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    sent: int = 0
+    lost: Counter[str] = field(default_factory=Counter)
+    wrong: Counter[str] = field(default_factory=Counter)
+    asked_to_wait: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+def queries() -> list[Query]:
+    """Some of every kind, with answers from the library."""
+    import spic
+    from spic import pictures
+    from spic.server.work import best_within
+
+    street = (ROOT / "examples/street.spic").read_bytes()
+    first = np.array(spic.decode(street, steps=1))
+    made = []
+    for picture in (first, np.ascontiguousarray(first[:, ::-1])):
+        out = io.BytesIO()
+        PIL.Image.fromarray(picture).save(out, "PNG")
+        file = out.getvalue()
+        for quality in (2, 5, 8):
+            stream = spic.encode(picture, quality=quality)
+            made.append(Query("encode", f"/encode?quality={quality}", file, 200, stream))
+        for steps, seed in ((1, 0), (1, 1), (2, 0)):
+            decoded = np.asarray(spic.decode(stream, steps=steps, seed=seed))
+            query = urlencode({"steps": steps, "seed": seed})
+            right = pictures.encode(decoded, ".png")
+            made.append(Query("decode", f"/decode?{query}", stream, 200, right))
+        labels = spic.unpack(stream).labels
+        assert labels is not None
+        right = pictures.encode_labels(labels, spic.PALETTES[1], ".png")
+        made.append(Query("labels", "/decode?only=labels", stream, 200, right))
+        right = json.dumps(spic.info(stream), separators=(",", ":")).encode()
+        made.append(Query("info", "/info", stream, 200, right))
+        path = "/compare?codec=jpeg&bytes=1500"
+        made.append(Query("compare", path, file, 200, best_within(picture, "jpeg", 1500)[0]))
+        made.append(Query("junk", "/decode", stream[:-1], 422, None))
+        made.append(Query("junk", "/encode", stream, 422, None))
+    return made
+
+
+def client(address: str, asked: list[Query], tally: Tally, until: float, seed: int) -> None:
+    chance = random.Random(seed)
+    server = urlsplit(address)
+    connection = http.client.HTTPConnection(server.hostname or "", server.port, timeout=120)
+    while time.monotonic() < until:
+        query = chance.choice(asked)
+        with tally.lock:
+            tally.sent += 1
+        start = time.monotonic()
+        try:
+            status, body, wait = send(connection, query)
+            while status == 429:
+                with tally.lock:
+                    tally.asked_to_wait += 1
+                time.sleep(wait)
+                status, body, wait = send(connection, query)
+        except (OSError, http.client.HTTPException) as error:
+            with tally.lock:
+                tally.lost[f"{query.name}: {type(error).__name__}"] += 1
+            connection.close()
+            continue
+        with tally.lock:
+            tally.seconds[query.name].append(time.monotonic() - start)
+            if status != query.status:
+                tally.lost[f"{query.name}: {status} {body[:100]!r}"] += 1
+            elif query.answer is not None and body != query.answer:
+                tally.wrong[query.name] += 1
+    connection.close()
+
+
+def send(connection: http.client.HTTPConnection, query: Query) -> tuple[int, bytes, float]:
+    connection.request("POST", query.path, query.body)
+    answer = connection.getresponse()
+    return answer.status, answer.read(), float(answer.headers.get("Retry-After", 0))
+
+
+def memory(root: int) -> float:
+    """Resident memory of a process and all below it, in MiB (Linux)."""
+    parents = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                after_name = (entry / "stat").read_text().rpartition(")")[2].split()
+                parents[int(entry.name)] = int(after_name[1]), int(after_name[21])
+            except OSError:  # it has just ended
+                continue
+    family, pages = {root}, 0
+    while True:
+        more = {pid for pid, (parent, _) in parents.items() if parent in family} - family
+        if not more:
+            break
+        family |= more
+    pages = sum(parents[pid][1] for pid in family if pid in parents)
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--clients", type=int, default=16)
+    parser.add_argument("--minutes", type=float, default=5)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--queue", type=int, default=16)
+    parser.add_argument("--seconds", type=float, default=60, help="the server's time limit")
+    parser.add_argument("--json", type=Path, metavar="OUT", help="write the figures here, too")
+    args = parser.parse_args()
+
+    os.environ["SPIC_THREADS"] = str(max(1, (os.cpu_count() or 1) // args.workers))  # as the server
+    asked = queries()
+    options = ("workers", "queue", "seconds")
+    command = [sys.executable, "-m", "spic.cli", "serve", "--port", "0"]
+    command += [part for name in options for part in (f"--{name}", str(getattr(args, name)))]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
+        assert server.stderr is not None
+        log = map(json.loads, iter(server.stderr.readline, ""))
+        address = next(line["url"] for line in log if line["message"] == "serving")
+        drain = threading.Thread(target=lambda: [None for _ in log], daemon=True)
+        drain.start()
+        tally, sizes = Tally(), [memory(server.pid)]
+        start = time.monotonic()
+        until = start + 60 * args.minutes
+        threads = [
+            threading.Thread(target=client, args=(address, asked, tally, until, seed))
+            for seed in range(args.clients)
+        ]
+        for thread in threads:
+            thread.start()
+        with tqdm(total=round(60 * args.minutes), unit="s", disable=None) as bar:
+            while time.monotonic() < until:
+                time.sleep(1)
+                bar.update(1)
+                sizes.append(memory(server.pid))
+        for thread in threads:
+            thread.join()
+        elapsed = time.monotonic() - start
+        server.terminate()
+        code = server.wait(60)
+
+    answered = sum(map(len, tally.seconds.values()))
+    lost, wrong = sum(tally.lost.values()), sum(tally.wrong.values())
+    print(f"{args.clients} clients, {args.workers} workers, {elapsed:.0f} s on loopback")
+    print(f"requests {tally.sent}, answered {answered} ({answered / elapsed:.2f}/s)")
+    print(f"lost {lost}, wrong {wrong}, asked to wait {tally.asked_to_wait}, exit code {code}")
+    for what, number in (tally.lost + tally.wrong).items():
+        print(f"  {number} × {what}")
+    everything = [s for times in tally.seconds.values() for s in times]
+    rows = [*sorted(tally.seconds.items()), ("all", everything)]
+    p50, p99 = map(float, np.percentile(everything, (50, 99)))
+    print(f"{'':<10}{'requests':>9}{'p50, s':>9}{'p99, s':>9}{'max, s':>9}")
+    for name, times in rows:
+        low, high = np.percentile(times, (50, 99))
+        print(f"{name:<10}{len(times):>9}{low:>9.3f}{high:>9.3f}{max(times):>9.3f}")
+    tenth = max(1, len(sizes) // 10)
+    trace = [round(float(np.mean(sizes[i : i + tenth]))) for i in range(0, len(sizes), tenth)]
+    print(f"resident memory, MiB: idle {sizes[0]:.0f}, then by tenths {trace}")
+    if args.json:
+        result = {
+            "requests": tally.sent, "answered": answered, "lost": lost, "wrong": wrong,
+            "asked_to_wait": tally.asked_to_wait, "seconds": elapsed, "memory": trace,
+            "p50": p50, "p99": p99,
+        }  # fmt: skip
+        args.json.write_text(json.dumps(result, indent=1))
+    return 1 if lost or wrong or code else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,282 @@
+"""The page in a browser, from opening to the link that reproduces the view."""
+
+import io
+import json
+import os
+import re
+import shutil
+from urllib.parse import parse_qs, urlsplit
+
+import numpy as np
+import PIL.Image
+import pytest
+from conftest import street
+from standin import live
+from standin import png as png_of
+from standin import stream as stream_of
+
+import spic
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+CHROMIUM = (
+    os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+)
+if not CHROMIUM:
+    pytest.skip("no chromium on this machine", allow_module_level=True)
+FLAGS = [
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
+    *("--disable-background-networking", "--disable-component-update"),
+]
+IMAGE, LABELS = street(192, 256)
+DESKTOP = {"width": 1280, "height": 900}
+PHONE = {"width": 390, "height": 844}
+
+
+@pytest.fixture(scope="module")
+def url():
+    with live(max_pixels=1 << 20) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with playwright.sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(browser, url):
+    """Opens the page and waits until it rests; fails if the page logged an error."""
+    faults, contexts = [], []
+
+    def go(fragment="", **options):
+        context = browser.new_context(**{"viewport": DESKTOP, **options})
+        contexts.append(context)
+        context.set_default_timeout(60_000)
+        page = context.new_page()
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.on("console", lambda m: m.type == "error" and faults.append(m.text))  # CSP, too
+        page.goto(f"{url}/{fragment}")
+        rest(page)
+        return page
+
+    yield go
+    for context in contexts:
+        context.close()
+    # A refusal by the server (4xx) is shown on the page; the browser notes it, too.
+    assert not [fault for fault in faults if "Failed to load resource" not in fault]
+
+
+def rest(page):
+    page.wait_for_timeout(300)  # longer than the controls hold back a change
+    page.wait_for_selector("body[aria-busy=false]")
+
+
+def png():
+    return png_of(IMAGE)
+
+
+def stream():
+    return stream_of(LABELS, IMAGE)
+
+
+def file(name, data):
+    return {"name": name, "mimeType": "application/octet-stream", "buffer": data}
+
+
+def opened(page, name, data):
+    page.set_input_files("#file", file(name, data))
+    rest(page)
+
+
+def downloaded(page, button):
+    with page.expect_download() as download:
+        page.click(button)
+    return download.value.path().read_bytes()
+
+
+def views(page):
+    return page.locator("#strip .shot b").all_text_contents()
+
+
+def test_the_bundled_scene(visit):
+    page = visit()
+    street = page.request.get(f"{page.url.split('#')[0]}scenes/street.spic").body()
+    assert page.text_content("h1") == f"A street in {len(street):,} bytes"
+    assert views(page) == ["Labels", "Coarse", "Decoded", "AVIF", "JPEG"]
+    assert page.locator("#strip .shot:disabled").count() == 0
+    assert page.input_value("#left") == "labels"
+    assert page.input_value("#right") == "decoded"
+    said = page.get_attribute("#bar", "aria-label")
+    chunks = spic.info(street)["chunks"]
+    assert f"Labels {chunks['labels']} bytes" in said
+    assert f"Coarse picture (BPG) {chunks['coarse']} bytes" in said
+    assert downloaded(page, "#get-spic") == street
+    with PIL.Image.open(io.BytesIO(downloaded(page, "#get-png"))) as picture:
+        assert picture.size == (341, 256)
+    assert page.is_hidden("#encoder")  # a .spic has its quality
+    assert "for lack of the original" in page.text_content("#others")
+
+
+def test_a_picture_and_its_settings(visit):
+    page = visit()
+    opened(page, "photo.png", png())
+    assert re.fullmatch(r"photo\.png in [\d,]+ bytes", page.text_content("h1"))
+    assert views(page)[0] == "Original"
+    page.focus("#option-quality")
+    page.keyboard.press("End")
+    rest(page)
+    assert page.locator("#strip .shot:disabled").count() == 0  # AVIF and JPEG fit, too
+    fine = downloaded(page, "#get-spic")
+    page.keyboard.press("Home")
+    rest(page)
+    low = downloaded(page, "#get-spic")
+    assert len(low) < len(fine)
+    assert np.array_equal(spic.unpack(low).labels, spic.unpack(fine).labels)
+
+    def decoded():
+        with PIL.Image.open(io.BytesIO(downloaded(page, "#get-png"))) as picture:
+            return picture.getpixel((0, 0))[1:]
+
+    assert decoded() == (4, 0)
+    page.focus("#option-steps")
+    page.keyboard.press("ArrowRight")
+    page.fill("#option-seed", "9")
+    rest(page)
+    assert decoded() == (5, 9)
+    assert page.locator("#option-fidelity").count() == 0  # this receiver has none
+    assert "decode" in page.text_content("#times")
+
+
+def test_repaint_and_decode_again(visit):
+    page = visit()
+    opened(page, "drawing.spic", stream())
+    page.click("#edit")
+    page.click("#classes label:has-text('tree')")
+    stage = page.locator("#stage").bounding_box()
+    labels = spic.unpack(stream()).labels
+    row, column = np.argwhere(labels == 8).mean(0)  # the car
+    height, width = labels.shape
+    at = stage["x"] + stage["width"] * (column + 0.5) / width
+    page.mouse.click(at, stage["y"] + stage["height"] * (row + 0.5) / height)
+    rest(page)
+    changed = spic.unpack(downloaded(page, "#get-spic")).labels
+    assert np.array_equal(changed, np.where(LABELS == 8, 5, LABELS))
+    with PIL.Image.open(io.BytesIO(downloaded(page, "#get-png"))) as picture:
+        assert np.array_equal(np.array(picture)[..., 0], changed)  # decoded anew
+
+    page.click("#brush")
+    page.click("#classes label:has-text('sky')")
+    page.mouse.move(stage["x"] + 0.2 * stage["width"], stage["y"] + 0.9 * stage["height"])
+    page.mouse.down()
+    page.mouse.move(stage["x"] + 0.8 * stage["width"], stage["y"] + 0.9 * stage["height"], steps=5)
+    page.mouse.up()
+    rest(page)
+    painted = spic.unpack(downloaded(page, "#get-spic")).labels
+    line = painted[int(0.9 * height)]
+    assert (line[int(0.25 * width) : int(0.75 * width)] == 0).all()
+    page.keyboard.press("Control+z")
+    rest(page)
+    assert np.array_equal(spic.unpack(downloaded(page, "#get-spic")).labels, changed)
+    page.click("#reset")
+    rest(page)
+    assert downloaded(page, "#get-spic") == stream()
+
+    page.click("#fill")
+    page.click("#classes label:has-text('fence')")
+    page.focus("#stage")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Shift+Tab")
+    page.keyboard.press("Shift+ArrowLeft")  # from the centre, by keyboard alone
+    page.keyboard.press("Enter")
+    rest(page)
+    by_keys = spic.unpack(downloaded(page, "#get-spic")).labels
+    at = height // 2, width // 2 - 1
+    assert LABELS[at] != 7
+    assert by_keys[at] == 7
+
+
+def test_slider_and_zoom_by_keyboard(visit):
+    page = visit()
+    page.focus("#handle")
+    page.keyboard.press("Home")
+    assert page.get_attribute("#handle", "aria-valuenow") == "0"
+    for _ in range(3):
+        page.keyboard.press("Shift+ArrowRight")
+    assert page.get_attribute("#handle", "aria-valuetext") == "30 % Labels, the rest Decoded"
+    clip = page.locator("#layer-b").evaluate("e => e.style.clipPath")
+    assert clip == "inset(0px 0px 0px 30%)"
+    page.keyboard.press("+")
+    frames = page.locator(".frame").evaluate_all("all => all.map(e => e.style.transform)")
+    assert frames[0] == frames[1]  # both sides alike
+    assert frames[0].startswith("scale(1.6)")
+    page.keyboard.press("0")
+    assert page.text_content("#zoom-fit") == "1×"
+
+
+def test_the_link_reproduces_the_view(visit):
+    page = visit(
+        "#scene=street.spic&steps=2&seed=5&left=coarse&right=decoded&split=25&zoom=2,0.1,0.2"
+    )
+    assert page.input_value("#option-steps") == "2"
+    assert page.input_value("#option-seed") == "5"
+    assert page.input_value("#left") == "coarse"
+    assert page.get_attribute("#handle", "aria-valuenow") == "25"
+    assert "scale(2) translate(-10%, -20%)" in page.locator(".frame").first.get_attribute("style")
+    opened(page, "mine.spic", stream())
+    page.wait_for_timeout(400)
+    fragment = urlsplit(page.url).fragment
+    assert "spic" in parse_qs(fragment)
+    again = visit(f"#{fragment}")
+    assert downloaded(again, "#get-spic") == stream()
+    assert again.text_content("h1") == page.text_content("h1")
+    assert urlsplit(again.url).fragment == fragment
+
+
+def test_what_goes_wrong_is_said(visit, url):
+    page = visit()
+    opened(page, "broken.spic", stream()[:-1])
+    assert page.is_visible("#toast")
+    with pytest.raises(spic.SpicError) as error:
+        spic.unpack(stream()[:-1])
+    assert page.text_content("#toast span") == str(error.value)
+    opened(page, "bare.spic", spic.pack(width=256, height=192, labels=LABELS))
+    assert page.locator("#strip .shot:disabled b").all_text_contents()[:2] == ["Coarse", "Decoded"]
+    opened(page, "good.png", png())  # and it goes on
+    assert page.text_content("h1").startswith("good.png")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_phone(visit, scheme):
+    page = visit(viewport=PHONE, has_touch=True, is_mobile=True, color_scheme=scheme)
+    assert page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
+    small = page.locator("button:visible, select:visible, a.button:visible").evaluate_all(
+        "all => all.filter(e => e.getBoundingClientRect().height < 30).map(e => e.outerHTML)"
+    )
+    assert small == []
+    paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    light = sum(map(int, re.findall(r"\d+", paper))) > 380
+    assert light == (scheme == "light")
+
+
+def test_every_control_has_a_name(visit):
+    page = visit()
+    page.click("#edit")
+    client = page.context.new_cdp_session(page)
+    nodes = client.send("Accessibility.getFullAXTree")["nodes"]
+    roles = (
+        "button",
+        "slider",
+        "combobox",
+        "textbox",
+        "spinbutton",
+        "radio",
+        "link",
+        "application",
+    )
+    controls = [n for n in nodes if n.get("role", {}).get("value") in roles and not n["ignored"]]
+    assert len(controls) > 25
+    nameless = [n for n in controls if not n.get("name", {}).get("value", "").strip()]
+    assert not nameless, json.dumps(nameless)[:500]
