@@ -28,7 +28,7 @@ FLAGS = [
     *("--disable-background-networking", "--disable-component-update"),
 ]
 IMAGE, LABELS = street(192, 256)
-DESKTOP = {"width": 1280, "height": 900}
+DESKTOP = {"width": 1280, "height": 1300}  # nothing needs to be scrolled to
 PHONE = {"width": 390, "height": 844}
 
 
@@ -70,7 +70,7 @@ def visit(browser, url):
 
 
 def rest(page):
-    page.wait_for_timeout(300)  # longer than the controls hold back a change
+    page.wait_for_timeout(100)
     page.wait_for_selector("body[aria-busy=false]")
 
 
@@ -130,6 +130,7 @@ def test_a_picture_and_its_settings(visit):
     rest(page)
     assert page.locator("#strip .shot:disabled").count() == 0  # AVIF and JPEG fit, too
     fine = downloaded(page, "#get-spic")
+    page.focus("#option-quality")
     page.keyboard.press("Home")
     rest(page)
     low = downloaded(page, "#get-spic")
@@ -168,6 +169,7 @@ def test_repaint_and_decode_again(visit):
         assert np.array_equal(np.array(picture)[..., 0], changed)  # decoded anew
 
     page.click("#brush")
+    stage = page.locator("#stage").bounding_box()
     page.click("#classes label:has-text('sky')")
     page.mouse.move(stage["x"] + 0.2 * stage["width"], stage["y"] + 0.9 * stage["height"])
     page.mouse.down()

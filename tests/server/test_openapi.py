@@ -1,0 +1,84 @@
+"""Junk at every endpoint, as the OpenAPI description allows it and as it does not: no 5xx."""
+
+import pytest
+from hypothesis import HealthCheck, Phase, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from standin import LABELS, live, png, stream
+
+schemathesis = pytest.importorskip("schemathesis", reason="schemathesis is not installed")
+import httpx2 as httpx  # noqa: E402
+from schemathesis.checks import not_a_server_error  # noqa: E402
+from schemathesis.specs.openapi.checks import (  # noqa: E402
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from spic.server.app import create_app  # noqa: E402
+
+GENTLE = hypothesis_settings(
+    max_examples=12,
+    deadline=None,
+    derandomize=True,
+    phases=[Phase.explicit, Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
+
+
+@pytest.fixture(scope="module")
+def url():
+    with live() as url:
+        yield url
+
+
+SCHEMA = schemathesis.openapi.from_dict(create_app().openapi())
+OPERATIONS = {o.label: o for o in (result.ok() for result in SCHEMA.get_all_operations())}
+CHECKS = [not_a_server_error, status_code_conformance, response_schema_conformance]
+
+
+def test_every_endpoint_is_described():
+    paths = "GET /healthz, GET /metrics, GET /info, POST /info, POST /encode, POST /decode, "
+    assert set(OPERATIONS) == set((paths + "POST /relabel, POST /compare").split(", "))
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_what_the_description_allows(url, operation):
+    ask(url, operation, schemathesis.GenerationMode.POSITIVE)
+
+
+@pytest.mark.parametrize("operation", [o for o in OPERATIONS if OPERATIONS[o].query])
+def test_what_the_description_does_not_allow(url, operation):
+    ask(url, operation, schemathesis.GenerationMode.NEGATIVE)
+
+
+def ask(url, operation, mode):
+    @GENTLE
+    @given(case=OPERATIONS[operation].as_strategy(generation_mode=mode))
+    def run(case):
+        case.call_and_validate(base_url=url, checks=CHECKS)
+
+    run()
+
+
+@GENTLE
+@given(
+    path=st.sampled_from(["/encode", "/decode", "/info", "/compare?bytes=600", "/decode?only=ids"]),
+    whole=st.sampled_from([stream(), png()]),
+    cuts=st.lists(st.tuples(st.integers(0, 4000), st.binary(max_size=6)), max_size=3),
+)
+def test_nearly_right_bodies(url, path, whole, cuts):
+    """Streams and pictures with a few bytes replaced: an answer or a refusal."""
+    body = bytearray(whole)
+    for at, data in cuts:
+        at %= len(body)
+        body[at : at + len(data)] = data
+    answer = httpx.post(url + path, content=bytes(body), timeout=60)
+    assert answer.status_code in (200, 413, 422), answer.text
+
+
+@GENTLE
+@given(labels=st.binary(max_size=200) | st.just(png(LABELS)), junk=st.binary(max_size=60))
+def test_junk_label_maps(url, labels, junk):
+    files = {"spic": stream(), "labels": labels + junk}
+    answer = httpx.post(f"{url}/relabel", files=files, timeout=60)
+    assert answer.status_code in (200, 422), answer.text
