@@ -14,6 +14,7 @@ import io
 import json
 import logging
 import os
+import pickle
 import sys
 import tarfile
 import time
@@ -249,27 +250,29 @@ def in_ray(work: Work, jobs: list[Job], workers: int) -> Done:
 
     ours = not ray.is_initialized()
     if ours:
-        ray.init(
-            num_cpus=None
-            if "RAY_ADDRESS" in os.environ
-            else workers + 1,  # one for Ray Data itself
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
+        try:
+            ray.init(
+                num_cpus=None if "RAY_ADDRESS" in os.environ else workers + 1,  # one for Ray Data
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
+        except Exception as error:  # Ray raises plain ones, too
+            raise InputError(f"ray: {_line(error)}") from error
     ray.data.DataContext.get_current().enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    rows = [{"id": i, "job": pickle.dumps(job)} for i, job in enumerate(jobs)]
+    worker: Any = _Worker
     try:
         blocks = max(workers, -(-len(jobs) // _BLOCK))
-        todo = ray.data.range(len(jobs), override_num_blocks=min(len(jobs), blocks))
-        worker: Any = _Worker
-        done = todo.map(
+        done = ray.data.from_items(rows, override_num_blocks=min(len(jobs), blocks)).map(
             worker,
-            fn_constructor_args=(work, jobs),
+            fn_constructor_args=(work,),
             compute=ray.data.ActorPoolStrategy(size=min(workers, len(jobs))),
             num_cpus=1,
         )
         for row in done.iter_rows():
-            yield jobs[int(row["id"])], json.loads(row["records"])
+            yield jobs[row["id"]], json.loads(row["records"])
     except ray.exceptions.RayError as error:
         raise InputError(f"ray: {_line(error)}") from error
     finally:
@@ -278,14 +281,14 @@ def in_ray(work: Work, jobs: list[Job], workers: int) -> Done:
 
 
 class _Worker:
-    """An actor of Ray Data: rows are numbers of jobs, and come back with records as JSON."""
+    """An actor of Ray Data: rows with a pickled job come back with its records as JSON."""
 
-    def __init__(self, work: Work, jobs: list[Job]) -> None:
+    def __init__(self, work: Work) -> None:
         os.environ |= _one_thread()
-        self._work, self._jobs = work, jobs
+        self._work = work
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        records = _attempt(self._work, self._jobs[int(row["id"])])
+        records = _attempt(self._work, pickle.loads(row["job"]))
         return {"id": row["id"], "records": json.dumps(records)}
 
 

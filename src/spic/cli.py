@@ -55,8 +55,10 @@ def _encode(args: argparse.Namespace) -> int:
     work = batch.Encode(segmenter=args.segmenter, labels=args.labels, options=options)
     path = args.manifest
     if path is None and args.engine == "ray":
-        folder = Path(args.output or args.inputs[0])
-        path = str((folder if folder.is_dir() or args.output else Path()) / "manifest.jsonl")
+        target = jobs[0].target
+        assert target is not None
+        folder = Path(args.output) if jobs[0].mkdir else target.parent
+        path = str(folder / "manifest.jsonl") if "://" not in str(target) else "manifest.jsonl"
     manifest = None
     todo = jobs
     if path is not None:
@@ -333,7 +335,7 @@ def _parser() -> argparse.ArgumentParser:
         "--manifest",
         metavar="FILE",
         help="record what came of each file as JSON lines, and skip what is recorded and there; "
-        "with --engine ray the default is manifest.jsonl in the output folder",
+        "with --engine ray the default is manifest.jsonl in the output folder, if that is local",
     )
     encode.set_defaults(run=_encode)
 

@@ -1,0 +1,17 @@
+# docker build -t spic .
+# docker run --rm --user "$(id -u):$(id -g)" -v "$PWD:/work" spic encode photo.jpg
+FROM python:3.12-slim
+
+# The label coder is compiled on first use; users without a home need a place for that.
+ENV NUMBA_CACHE_DIR=/tmp/numba PYTHONDONTWRITEBYTECODE=1
+
+COPY pyproject.toml README.md LICENSE /src/
+COPY src /src/src
+RUN pip install --no-cache-dir --only-binary :all: /src \
+    && spic --version
+
+RUN useradd --create-home spic
+USER spic
+WORKDIR /work
+ENTRYPOINT ["spic"]
+CMD ["--help"]

@@ -1,0 +1,47 @@
+"""The notebooks run from top to bottom, and are kept without outputs."""
+
+import json
+import shutil
+
+import pytest
+from conftest import ROOT, needs_models
+
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+NEEDS = {
+    "encode-decode": ["matplotlib"],
+    "train-on-your-own-data": ["matplotlib", "torch", "accelerate"],
+    "read-a-report": ["matplotlib", "torch", "torchmetrics", "bjontegaard"],
+}
+
+
+def test_there_are_notebooks():
+    assert {path.stem for path in NOTEBOOKS} == NEEDS.keys()
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_no_outputs_are_kept(path):
+    for cell in json.loads(path.read_text())["cells"]:
+        assert not cell.get("outputs")
+        assert cell.get("execution_count") is None
+
+
+@needs_models
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.filterwarnings("ignore")  # Jupyter's own
+def test_it_runs(path, tmp_path, monkeypatch):
+    for name in ("nbclient", "ipykernel", *NEEDS[path.stem]):
+        pytest.importorskip(name, reason=f"{name} is not installed (extra `notebooks`)")
+    import nbclient
+    import nbformat
+
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "examples").mkdir()
+    shutil.copy(ROOT / "examples/street.spic", tmp_path / "examples")
+    notebook = nbformat.read(path, as_version=4)
+    client = nbclient.NotebookClient(
+        notebook, timeout=300, resources={"metadata": {"path": str(tmp_path / "notebooks")}}
+    )
+    client.execute()  # raises CellExecutionError with the traceback of the cell
+    assert any(cell.get("outputs") for cell in notebook.cells)
