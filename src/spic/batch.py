@@ -241,7 +241,9 @@ def in_ray(work: Work, jobs: list[Job], workers: int) -> Done:
     Raises:
         InputError: Ray is missing, or the cluster fails.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no word to anybody
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    os.environ.setdefault("RAY_worker_niceness", "0")  # how nice to be is the user's to say
     try:
         import ray
         import ray.data
