@@ -254,6 +254,8 @@ def test_what_goes_wrong_is_said(visit, url):
 def test_phone(visit, scheme):
     page = visit(viewport=PHONE, has_touch=True, is_mobile=True, color_scheme=scheme)
     assert page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
+    rows = {round(page.locator(s).bounding_box()["y"]) for s in ("#scene", "#open")}
+    assert len(rows) == 1  # the header takes one row
     small = page.locator("button:visible, select:visible, a.button:visible").evaluate_all(
         "all => all.filter(e => e.getBoundingClientRect().height < 30).map(e => e.outerHTML)"
     )
