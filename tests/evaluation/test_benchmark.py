@@ -148,6 +148,27 @@ def test_report_and_resume(folder, monkeypatch, capsys):
     assert {job[0] for _, jobs in done for job in jobs} == {"bpg"}
 
 
+def test_an_interrupted_run_goes_on(folder, monkeypatch, capsys):
+    coded, most = [], 4
+    keep = benchmark.Benchmark._keep
+
+    def stop(self, index, name, setting, answer):
+        if "stream" in answer:
+            if len(coded) == most:
+                raise KeyboardInterrupt
+            coded.append((index, setting))
+        keep(self, index, name, setting, answer)
+
+    monkeypatch.setattr(benchmark.Benchmark, "_keep", stop)
+    assert run("--codecs", "jpeg", "--rates", "1.5") == 2
+    assert "interrupted" in capsys.readouterr().err
+    assert not (folder / "report").exists()
+    most = 1000
+    assert run("--codecs", "jpeg", "--rates", "1.5") == 0
+    assert len(coded) > 4
+    assert len(coded) == len(set(coded))  # what was kept is not coded again
+
+
 def test_what_is_wrong_is_said_before_the_work(folder, capsys):
     assert run("--codecs", "jpeg,vvc") == 2
     assert "vvc" in capsys.readouterr().err
@@ -190,6 +211,8 @@ def test_charts():
     assert "&lt;ours&gt;" in svg
     assert "<ours>" not in svg
     assert svg.count("<") == svg.count(">")
+    one = charts.Curve(codec="jpeg", title="JPEG", points=[(0.1, 20.0)])
+    assert "<circle" in charts.figure([charts.Panel(title="PSNR", better="up", curves=[one])])
     assert charts._ticks(0.35, 0.6) == [0.35, 0.4, 0.45, 0.5, 0.55, 0.6]
     assert "0.250" in charts.bars(["sky"], [("jpeg", "JPEG", [0.25])])
 

@@ -17,6 +17,7 @@ import math
 import multiprocessing
 import os
 import platform
+import signal
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -163,6 +164,7 @@ def _begin(plan: Plan) -> None:
     global _worker
     import torch
 
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends us when it has kept our work
     torch.set_num_threads(1)
     _worker = _Worker(plan)
 
@@ -328,10 +330,12 @@ class Benchmark:
         return 8 * len(found[0]) / (width * height)
 
     def dial(self, name: str, rates: Sequence[float]) -> list[int]:
-        """The settings whose rates are nearest to those wanted, without repetition."""
+        """The settings whose rates are nearest to those wanted, each rate once."""
         dial = self._codec(name).settings
         rate = functools.lru_cache(None)(lambda at: self.rate(name, dial[at]))
-        return sorted({dial[nearest(rate, len(dial), target)] for target in rates}, key=dial.index)
+        found = sorted({nearest(rate, len(dial), target) for target in rates})
+        # At the ends of some dials neighbours give the same files.
+        return [dial[at] for i, at in enumerate(found) if not i or rate(at) > rate(found[i - 1])]
 
     def measure(self, points: Sequence[tuple[str, int]]) -> None:
         """Has every point (codec, setting) coded and measured on every picture."""
@@ -544,13 +548,8 @@ def each(bench: Benchmark, found: dict[str, Any]) -> Iterator[tuple[str, dict[st
 
 
 def summary(found: dict[str, Any]) -> str:
-    """The table for a terminal and for README.md: every point of every codec, in Markdown."""
+    """Two tables in Markdown: the codecs at the same rates, and every point of every codec."""
     about, ceiling = found["about"], found["originals"]
-    figures = [
-        f
-        for f in ("miou", "fid", "lpips", "psnr", "ms_ssim", "dists")
-        if any(f in p for c in found["codecs"].values() for p in c["points"])
-    ]
     heads = {
         "miou": "mIoU",
         "fid": f"FID (N = {about['pictures']})",
@@ -559,17 +558,36 @@ def summary(found: dict[str, Any]) -> str:
         "ms_ssim": "MS-SSIM",
         "dists": "DISTS",
     }
+    figures = [f for f in heads if any(curve(codec, f) for codec in found["codecs"].values())]
+
+    def line(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(cells) + " |"
+
+    rates = list(dict.fromkeys(entry["bpp"] for entry in found["matched"]))
+    first = figures[:3]
     lines = [
-        "| | bpp | " + " | ".join(heads[f] for f in figures) + " |",
-        "|---|---|" + "---|" * len(figures),
+        line([" / ".join(heads[f] for f in first) + " at", *(f"{bpp:.3f} bpp" for bpp in rates)]),
+        line(["---"] * (1 + len(rates))),
     ]
     if "miou" in ceiling:
-        cells = [f"{ceiling['miou']:.4f}" if f == "miou" else "–" for f in figures]
-        lines.append("| originals (the ceiling) | – | " + " | ".join(cells) + " |")
+        lines.append(line([f"originals: mIoU {ceiling['miou']:.3f}", *([""] * len(rates))]))
+    for name, codec in found["codecs"].items():
+        cells = [codec["title"]]
+        for entry in (e for e in found["matched"] if e["codec"] == name):
+            values = [entry.get(f) for f in first]
+            there = any(v is not None for v in values)
+            texts = (
+                "–" if v is None else _SHORT[f].format(v)
+                for f, v in zip(first, values, strict=True)
+            )
+            cells.append(" / ".join(texts) if there else "–")
+        lines.append(line(cells))
+    lines += ["", line(["", "bpp", *(heads[f] for f in figures)])]
+    lines.append(line(["---"] * (2 + len(figures))))
     for codec in found["codecs"].values():
         for p in codec["points"]:
             cells = [DIGITS[f].format(p[f]) if f in p else "–" for f in figures]
-            lines.append(f"| {codec['title']} | {p['bpp']:.4f} | " + " | ".join(cells) + " |")
+            lines.append(line([codec["title"], f"{p['bpp']:.4f}", *cells]))
     return "\n".join(lines)
 
 
@@ -586,6 +604,7 @@ DIGITS = {
     "dists": "{:.4f}",
 }
 """How figures are printed."""
+_SHORT = {**DIGITS, "miou": "{:.3f}", "fid": "{:.0f}", "lpips": "{:.3f}"}
 
 
 def dump(found: dict[str, Any]) -> str:

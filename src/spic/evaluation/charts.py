@@ -99,7 +99,8 @@ def _panel(panel: Panel) -> str:
     rates = [r for r, _ in points]
     values = [v for _, v in points] + ([] if panel.ceiling is None else [panel.ceiling])
     low_x, high_x = math.log(min(rates) / 1.08), math.log(max(rates) * 1.08)
-    ticks = _ticks(min(values), max(values))
+    margin = 0.05 * abs(values[0]) + 1e-3 if len(set(values)) == 1 else 0
+    ticks = _ticks(min(values) - margin, max(values) + margin)
     step = ticks[1] - ticks[0]
     low_y, high_y = min(ticks[0], min(values)), max(ticks[-1], max(values) + 0.1 * step)
     inner_w, inner_h = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM

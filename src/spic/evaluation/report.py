@@ -215,7 +215,7 @@ def _bd_rates(found: dict[str, Any]) -> str:
         cells = [html.escape(found["codecs"][name]["title"])]
         for column in table_.values():
             value = column.get(name)
-            cells.append("–" if value is None else f"{value:+.0f} %")
+            cells.append("–" if value is None else f"{value:+.0f} %".replace("-", "−"))
         rows.append((_kind(name), cells))
     title = html.escape(found["codecs"][anchor]["title"])
     return (
