@@ -7,13 +7,16 @@ bare stream where we would have to wrap it ourselves (HEVC, SVT-AV1), which favo
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import functools
 import importlib
 import io
 import os
 import re
+import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -121,7 +124,8 @@ class Video(PictureCodec):
             ),
             format="yuv420p",
         )
-        packets = [*context.encode(frame), *context.encode(None)]
+        with _no_real_time():
+            packets = [*context.encode(frame), *context.encode(None)]
         return b"".join(bytes(packet) for packet in packets)
 
     def decode(self, stream: bytes, width: int, height: int) -> Image:
@@ -213,6 +217,29 @@ def digest(path: Path) -> str:
     if not path.is_file():
         raise InputError(f"{path}: no such model")
     return weights.digest(path)
+
+
+@contextlib.contextmanager
+def _no_real_time() -> Iterator[None]:
+    """Takes the right to real-time scheduling from this thread and those that it starts.
+
+    SVT-AV1 puts its threads, and the caller's, at SCHED_FIFO 99 wherever it may, as it does for
+    root in a container, and nothing else on the machine gets its turn.
+    """
+    if not sys.platform.startswith("linux") or os.geteuid() != 0:
+        yield
+        return
+    libc = ctypes.CDLL(None)
+    header = (ctypes.c_uint32 * 2)(0x20080522, 0)  # version 3 of capget(2), this thread
+    held = (ctypes.c_uint32 * 6)()
+    libc.capget(header, held)
+    fewer = (ctypes.c_uint32 * 6)(*held)
+    fewer[0] &= ~(1 << 23)  # CAP_SYS_NICE, of the effective set
+    libc.capset(header, fewer)
+    try:
+        yield
+    finally:
+        libc.capset(header, held)
 
 
 def _even(picture: Image) -> Image:
