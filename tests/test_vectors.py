@@ -7,6 +7,7 @@ import pytest
 from conftest import ROOT
 
 import spic
+from spic import container
 
 FILES = sorted((ROOT / "vectors").glob("*.spic"))
 SMALL = "small"
@@ -19,7 +20,7 @@ def vector(request):
 
 
 def test_there_are_vectors():
-    assert len(FILES) >= 7
+    assert len(FILES) >= 9
 
 
 def test_decodes_to_the_expected_scene(vector):
@@ -45,9 +46,22 @@ def test_label_maps_are_those_that_were_drawn():
         ("small", (48, 64)),
         ("subsampled", (45, 61)),
         ("optional", (48, 64)),
+        ("primed", (48, 64)),
+        ("primed-alone", (128, 171)),
     ):
         stream = (ROOT / f"vectors/{name}.spic").read_bytes()
         assert np.array_equal(spic.unpack(stream, only="labels").labels, make.street(*size)[1])
+
+
+def test_every_coder_of_label_maps_has_a_vector():
+    """The coder and, of those with a prior, the number of the model."""
+    found = set()
+    for file in FILES:
+        if payload := container.read(file.read_bytes()).labels:
+            coder = payload[0] >> 6
+            size = (1, 2, 4, 32)[payload[0] >> 4 & 3]
+            found.add((coder, payload[1 + size] if coder > 1 else 0))
+    assert found >= {(0, 0), (1, 0), (2, 1), (2, 2), (3, 1), (3, 2)}
 
 
 def test_every_prefix_and_every_single_bit_flip_is_refused():

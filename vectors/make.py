@@ -55,6 +55,11 @@ def make(name: str) -> bytes:
     if name == "dot":  # the smallest picture
         one = np.full((1, 1), 34, np.uint8)
         return spic.pack(width=1, height=1, labels=one, palette=3)
+    if name == "primed":  # label model 2, with the coarse picture
+        return spic.pack(width=64, height=48, labels=labels, coarse=bpg(picture, 32, "444"))
+    if name == "primed-alone":  # label model 2, without
+        picture, labels = street(128, 171)
+        return spic.pack(width=171, height=128, labels=labels)
     if name == "coarse-only":
         return spic.pack(width=64, height=48, coarse=bpg(picture, 35, "444"))
     if name == "optional":  # chunks of types 8 and 15 around the labels, to be skipped
@@ -64,7 +69,17 @@ def make(name: str) -> bytes:
     raise SystemExit(f"no vector is called {name}")
 
 
-NAMES = ("street", "small", "subsampled", "noise", "dot", "coarse-only", "optional")
+NAMES = (
+    "street",
+    "small",
+    "subsampled",
+    "noise",
+    "dot",
+    "coarse-only",
+    "optional",
+    "primed",
+    "primed-alone",
+)
 
 
 def main() -> None:

@@ -7,10 +7,10 @@ decode = unpack + synthesize (receiver)
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import numpy as np
 
@@ -55,6 +55,11 @@ QUALITY = {
 """The levels of `quality`; chroma is 4:4:4. README.md says what each costs (benchmarks/rate.py)."""
 
 DEFAULT_QUALITY = 5
+
+LOSSLESS: Final = "lossless"
+LabelQuality: TypeAlias = int | Literal["lossless"]
+DEFAULT_LABEL_QUALITY = 3
+"""Of the segmenter's maps; docs/LABELS.md §7 has the curve that it was chosen on."""
 
 
 class Codec:
@@ -161,6 +166,8 @@ class Codec:
         coarse_codec: str = "bpg",
         target_bpp: float | None = None,
         max_side: int | None = None,
+        label_quality: LabelQuality | None = None,
+        importance: Mapping[str, float] | None = None,
     ) -> bytes:
         """The .spic stream of a picture.
 
@@ -176,6 +183,12 @@ class Codec:
             target_bpp: bits per pixel of the whole stream; the best level that stays at or under
                 it is taken, and `quality` is ignored.
             max_side: scale the picture down first so that its longer side is at most this.
+            label_quality: 1 (fewest bits) … 5 (fewest changes): the label map is simplified where
+                that saves most bits for each changed pixel (`spic.labels.simplify`); or
+                "lossless". None: "lossless" for `labels`, DEFAULT_LABEL_QUALITY for the
+                segmenter's map.
+            importance: what a pixel of a class is worth to `label_quality`, by class name;
+                `math.inf` for never changed.
 
         Raises:
             ImageError, LabelMapError: input that cannot be coded.
@@ -196,6 +209,11 @@ class Codec:
         if labels is None:
             labels = self.segmenter(pixels)
             number = getattr(self.segmenter, "palette", CAMVID.id)
+            label_quality = DEFAULT_LABEL_QUALITY if label_quality is None else label_quality
+        if label_quality is not None and label_quality != LOSSLESS:
+            from spic.labels.simplify import simplify
+
+            labels = simplify(labels, label_quality, palette=number, importance=importance)
 
         def pack(level: int) -> bytes:
             small = coarse.downscale(pixels, QUALITY[level].factor)
@@ -352,6 +370,8 @@ def encode(
     coarse_codec: str = "bpg",
     target_bpp: float | None = None,
     max_side: int | None = None,
+    label_quality: LabelQuality | None = None,
+    importance: Mapping[str, float] | None = None,
 ) -> bytes:
     """`Codec.encode`, where everything is explained, with the bundled segmenter."""
     return shared().encode(
@@ -362,6 +382,8 @@ def encode(
         coarse_codec=coarse_codec,
         target_bpp=target_bpp,
         max_side=max_side,
+        label_quality=label_quality,
+        importance=importance,
     )
 
 

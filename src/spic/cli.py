@@ -50,8 +50,8 @@ def _encode(args: argparse.Namespace) -> int:
     jobs = batch.find(
         args.inputs, args.output, found=pictures.SUFFIXES | {batch.TAR}, suffix=".spic"
     )
-    names = ("palette", "quality", "coarse_codec", "target_bpp", "max_side")
-    options = {name: getattr(args, name) for name in names}
+    names = ("palette", "quality", "coarse_codec", "target_bpp", "max_side", "label_quality")
+    options = {name: getattr(args, name) for name in names} | {"importance": dict(args.importance)}
     work = batch.Encode(segmenter=args.segmenter, labels=args.labels, options=options)
     path = args.manifest
     if path is None and args.engine == "ray":
@@ -264,6 +264,21 @@ def _positive(kind: type[int] | type[float]) -> Callable[[str], float]:
     return parse
 
 
+def _label_quality(text: str) -> api.LabelQuality:
+    if text == api.LOSSLESS:
+        return api.LOSSLESS
+    return int(text)
+
+
+def _weight(text: str) -> tuple[str, float]:
+    name, _, weight = text.rpartition("=")
+    return name, float(weight)
+
+
+_label_quality.__name__ = "level"
+_weight.__name__ = "CLASS=WEIGHT"
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="spic",
@@ -304,6 +319,22 @@ def _parser() -> argparse.ArgumentParser:
         "names) instead of the segmenter's",
     )
     encode.add_argument("--palette", choices=BY_NAME, help="of --labels; default camvid")
+    encode.add_argument(
+        "--label-quality",
+        type=_label_quality,
+        metavar="1…5|lossless",
+        help="simplify the label map where that saves most bits (1 the most); default: lossless "
+        f"with --labels, else {api.DEFAULT_LABEL_QUALITY}",
+    )
+    encode.add_argument(
+        "--importance",
+        type=_weight,
+        action="append",
+        default=[],
+        metavar="CLASS=WEIGHT",
+        help="what a pixel of a class is worth to --label-quality, 1 for most, inf for never "
+        "changed; repeatable",
+    )
     encode.add_argument(
         "--segmenter",
         metavar="SPEC",
@@ -511,7 +542,7 @@ examples:
   spic completion fish   # > ~/.config/fish/completions/spic.fish
 """
 _SHELLS = ("bash", "zsh", "fish")
-_TRAININGS = ("segmenter", "compact", "distill", "restore", "export", "convert")
+_TRAININGS = ("segmenter", "compact", "distill", "prior", "restore", "export", "convert")
 
 _encode_help = (
     "Writes NAME.spic beside each picture, or where -o says. An existing file is replaced only "

@@ -28,7 +28,16 @@ from spic.errors import BitstreamError, InputError, SpicError
 MIME = "image/x-spic"
 """Media type; not registered with IANA, hence the x."""
 
-_OPTIONS = ("labels", "palette", "quality", "coarse_codec", "target_bpp", "max_side")
+_OPTIONS = (
+    "labels",
+    "palette",
+    "quality",
+    "coarse_codec",
+    "target_bpp",
+    "max_side",
+    "label_quality",
+    "importance",
+)
 
 
 class SpicImageFile(ImageFile.ImageFile):

@@ -5,18 +5,21 @@
 
 The set names the ids in use as a bit mask of 12, 20, 36 or 260 bits (by kind). Coder 0 stores
 indices into the set with ceil(log2 n) bits; coder 1 is adaptive context mixing (`_model`); coders
-2 and 3 add the trained prior that the model byte names (`prior`), 3 with the coarse picture.
+2 and 3 add the trained prior that the model byte names (`prior`), 3 with the coarse picture: model
+1 in `_model`, model 2 in `_primed`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import TypeAlias
 
 import numpy as np
 
 from spic.errors import CorruptStream, LabelMapError, TruncatedStream, UnsupportedChunk
-from spic.labels import _model, prior
+from spic.labels import _model, _primed, prior
 from spic.scene import Coarse, LabelMap
 
 __all__ = ["decode", "encode"]
@@ -24,9 +27,11 @@ __all__ = ["decode", "encode"]
 RAW, ADAPTIVE, CAUSAL, INFORMED = 0, 1, 2, 3
 SET_BYTES = (1, 2, 4, 32)
 
-MODELS = {"camvid": 1}
+MODELS = {"camvid": 2}
 """Trained priors by the palette they know; the number is in the stream."""
-_FILES = {1: Path(__file__).parent / "camvid1.npz"}
+_HERE = Path(__file__).parent
+_FILES = {1: (_HERE / "camvid1.npz",), 2: (_HERE / "camvid1.npz", _HERE / "camvid2.npz")}
+"""Of every model there ever was; 2 adds to the networks of 1."""
 
 
 def encode(labels: LabelMap, *, coarse: Coarse | None = None, model: str | None = None) -> bytes:
@@ -48,10 +53,10 @@ def encode(labels: LabelMap, *, coarse: Coarse | None = None, model: str | None 
     if len(ids) == 1:
         return best
     number = None if model is None else MODELS.get(model)
-    if number is not None and int(ids[-1]) < prior.load(_FILES[number]).classes:
+    if number is not None and int(ids[-1]) < prior.load(*_FILES[number]).classes:
         head = _head(CAUSAL if coarse is None else INFORMED, ids) + bytes([number])
-        setting = _trained(number, ids, coarse, *labels.shape)
-        body = _encode_mixed(labels.astype(np.int64), len(best), setting)
+        run = _trained(number, ids, coarse, *labels.shape)
+        body = _encode_mixed(labels.astype(np.int64), len(best), run)
     else:
         head = _head(ADAPTIVE, ids)
         body = _encode_mixed(indices, len(best), _adaptive(len(ids)))
@@ -76,12 +81,12 @@ def decode(payload: bytes, height: int, width: int, *, coarse: Coarse | None = N
     number = body[0]
     if number not in _FILES:
         raise UnsupportedChunk(f"label model {number} is not known to this version")
-    if int(ids[-1]) >= prior.load(_FILES[number]).classes:
+    if int(ids[-1]) >= prior.load(*_FILES[number]).classes:
         raise CorruptStream(f"label {ids[-1]} is not known to label model {number}")
     if coder == INFORMED and coarse is None:
         raise CorruptStream("this label map needs the coarse picture it was coded with")
-    setting = _trained(number, ids, coarse if coder == INFORMED else None, height, width)
-    return _decode_mixed(body[1:], height, width, setting).astype(np.uint8)
+    run = _trained(number, ids, coarse if coder == INFORMED else None, height, width)
+    return _decode_mixed(body[1:], height, width, run).astype(np.uint8)
 
 
 def _head(coder: int, ids: LabelMap) -> bytes:
@@ -128,48 +133,51 @@ def _decode_raw(body: bytes, height: int, width: int, n: int) -> _model.Ints:
     return indices
 
 
-class _Setting(NamedTuple):
-    """What both sides know before the first pixel."""
-
-    allowed: _model.Ints
-    """1 for each label in use."""
-    state: _model.State
-    network: prior.Causal | None = None
-    features: LabelMap | None = None
+_Run: TypeAlias = Callable[..., None]
+"""One of the coders with all that both sides know before the first pixel."""
 
 
-def _adaptive(n: int) -> _Setting:
-    return _Setting(np.ones(n, np.int64), _model.fresh_state(n))
+def _adaptive(n: int) -> _Run:
+    return partial(_model.run, allowed=np.ones(n, np.int64), state=_model.fresh_state(n))
 
 
-def _trained(
-    number: int, ids: LabelMap, coarse: Coarse | None, height: int, width: int
-) -> _Setting:
-    known = prior.load(_FILES[number])
+def _trained(number: int, ids: LabelMap, coarse: Coarse | None, height: int, width: int) -> _Run:
+    known = prior.load(*_FILES[number])
     allowed = np.zeros(known.classes, np.int64)
     allowed[ids] = 1
-    tables = known.causal_tables if coarse is None else known.informed_tables
-    state = _model.fresh_state(known.classes, tables or _model.untrained_tables())
-    if coarse is None:
-        return _Setting(allowed, state, known.causal)
-    features = prior.features(known, prior.grid(coarse, height, width))
-    return _Setting(allowed, state, known.informed, features)
+    grid = None if coarse is None else prior.grid(coarse, height, width)
+    if known.primed is not None:
+        return partial(
+            _primed.run,
+            allowed=allowed,
+            state=_primed.begin(known.primed, informed=grid is not None),
+            network=known.causal,
+            evidence=_primed.evidence(known, grid, height, width),
+        )
+    tables = known.causal_tables if grid is None else known.informed_tables
+    return partial(
+        _model.run,
+        allowed=allowed,
+        state=_model.fresh_state(known.classes, tables or _model.untrained_tables()),
+        network=known.causal if grid is None else known.informed,
+        features=None if grid is None else prior.features(known, grid),
+    )
 
 
-def _encode_mixed(indices: _model.Ints, limit: int, setting: _Setting) -> bytes:
+def _encode_mixed(indices: _model.Ints, limit: int, run: _Run) -> bytes:
     """The body; cut off at `limit`, where storing is shorter anyway."""
     coder, data = _model.new_coder(), np.zeros(limit, np.uint8)
-    _model.run(indices, coder, data, decode=False, **setting._asdict())
+    run(indices, coder, data, decode=False)
     tail = _model.flush_length(coder)
     return data[: int(coder[3])].tobytes() + int(coder[1]).to_bytes(6, "big")[:tail]
 
 
-def _decode_mixed(body: bytes, height: int, width: int, setting: _Setting) -> _model.Ints:
+def _decode_mixed(body: bytes, height: int, width: int, run: _Run) -> _model.Ints:
     indices = np.zeros((height, width), np.int64)
     coder = _model.new_coder()
     coder[2] = int.from_bytes(body[:6].ljust(6, b"\0"), "big")
     coder[3] = 6
     data = np.frombuffer(bytearray(body), np.uint8)
-    _model.run(indices, coder, data, decode=True, **setting._asdict())
+    run(indices, coder, data, decode=True)
     _check_length(len(body), int(coder[3]) - 6 + _model.flush_length(coder))
     return indices

@@ -452,7 +452,7 @@ NO_FEATURES = np.zeros(0, np.uint8)
 
 def run(
     indices: Ints, coder: Ints, data: npt.NDArray[np.uint8], allowed: Ints, state: State, *,
-    decode: bool, network: Causal | None, features: npt.NDArray[np.uint8] | None,
+    decode: bool, network: Causal | None = None, features: npt.NDArray[np.uint8] | None = None,
 ) -> None:  # fmt: skip
     """`code_map` on a plain map, int64 (H, W), which is overwritten if `decode`."""
     height, width = indices.shape

@@ -36,6 +36,8 @@ TEMPLATE = tuple(
     + [(-7, dx) for dx in (-4, -2, 0, 2, 4)]
 )
 """Causal neighbours (dy, dx) that the network sees."""
+CELL = 4
+"""The trunk works on cells of 4×4 pixels of the map."""
 HIDDEN = (64, 32)
 BANDS = 32
 """Rows and columns of the map are told apart by 32 bands each."""
@@ -95,6 +97,13 @@ class Tables(NamedTuple):
     seen: Any
 
 
+class Layer(NamedTuple):
+    weights: Floats
+    """(outputs, kernel · kernel · inputs)"""
+    multipliers: npt.NDArray[np.int64]
+    biases: npt.NDArray[np.int64]
+
+
 class Prior(NamedTuple):
     classes: int
     causal: Causal
@@ -103,8 +112,12 @@ class Prior(NamedTuple):
     """With one."""
     causal_tables: Tables | None
     informed_tables: Tables | None
-    layers: tuple[tuple[Floats, npt.NDArray[np.int64], npt.NDArray[np.int64]], ...]
-    """Of the trunk: weights (outputs, kernel · kernel · inputs), multipliers, biases."""
+    layers: tuple[Layer, ...]
+    """Of the trunk."""
+    readout: Layer | None = None
+    """Model 2: a last layer that gives class scores, in place of the trunk's own."""
+    primed: dict[str, npt.NDArray[Any]] | None = None
+    """Model 2: the tables of `_primed.begin`."""
 
 
 def grid(planes: Coarse, height: int, width: int) -> npt.NDArray[np.uint8]:
@@ -128,10 +141,27 @@ def signed(planes: npt.NDArray[np.uint8]) -> npt.NDArray[np.int16]:
 
 def features(prior: Prior, planes: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     """uint8 (3, h, w) → uint8 (h, w, 4, 4, FEATURES): of each cell, its 4×4 pixels."""
+    x = convolve(prior.layers, planes)
+    _, h, w = x.shape
+    return np.ascontiguousarray(x.reshape(4, 4, FEATURES, h, w).transpose(3, 4, 0, 1, 2))
+
+
+def scores(prior: Prior, planes: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """uint8 (3, h, w) → uint8 (4h, 4w, classes): logits of the trunk's readout, 8 to a nat, 128
+    for none."""
+    assert prior.readout is not None
+    x = convolve((*prior.layers[:-1], prior.readout), planes)
+    _, h, w = x.shape
+    cells = x.reshape(CELL, CELL, prior.classes, h, w).transpose(3, 0, 4, 1, 2)
+    return np.ascontiguousarray(cells.reshape(CELL * h, CELL * w, prior.classes))
+
+
+def convolve(layers: tuple[Layer, ...], planes: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """The trunk with these layers: uint8 (3, h, w) → uint8 (outputs, h, w)."""
 
     def conv(i: int, x: Floats) -> Floats:
-        _, outputs, kernel, stride = LAYERS[i]
-        weights, multiplier, bias = prior.layers[i]
+        _, _, kernel, stride = LAYERS[i]
+        weights, multiplier, bias = layers[i]
         _, h, w = x.shape
         rows, columns = -(-h // stride), -(-w // stride)
         if kernel == 3:
@@ -144,25 +174,24 @@ def features(prior: Prior, planes: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint
             x = np.concatenate(taps)
         sums = (weights @ x.reshape(len(x), -1)).astype(np.int64)
         result = (sums * multiplier[:, None] + bias[:, None] >> 24).clip(0, 255)
-        return result.astype(np.float32).reshape(outputs, rows, columns)
+        return result.astype(np.float32).reshape(len(weights), rows, columns)
 
     def join(a: Floats, b: Floats) -> Floats:
         double = a.repeat(2, 1).repeat(2, 2)[:, : b.shape[1], : b.shape[2]]
         return np.concatenate([double, b])
 
-    x = trunk(signed(planes).astype(np.float32), conv, join)
-    _, h, w = x.shape
-    return np.ascontiguousarray(
-        x.astype(np.uint8).reshape(4, 4, FEATURES, h, w).transpose(3, 4, 0, 1, 2)
-    )
+    return trunk(signed(planes).astype(np.float32), conv, join).astype(np.uint8)
 
 
 @lru_cache
-def load(path: Path) -> Prior:
-    """Reads an export of `spic.training.prior`. Raises ModelError."""
+def load(*paths: Path) -> Prior:
+    """Reads files of `spic train prior`, later ones adding to the first. Raises ModelError."""
+    path = paths[0]
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = dict(file)
+        arrays: dict[str, npt.NDArray[Any]] = {}
+        for path in paths:
+            with np.load(path, allow_pickle=False) as file:
+                arrays |= file
 
         def network(name: str) -> Causal | None:
             if f"{name}.template" not in arrays:
@@ -179,16 +208,24 @@ def load(path: Path) -> Prior:
         causal, informed = network("causal"), network("informed")
         if causal is None:
             raise KeyError("causal.template")
-        layers = tuple(
-            (
-                arrays[f"layer{i}.weight"].astype(np.float32),
-                arrays[f"layer{i}.multiplier"].astype(np.int64),
-                arrays[f"layer{i}.bias"].astype(np.int64),
+
+        def layer(name: str) -> Layer:
+            return Layer(
+                arrays[f"{name}.weight"].astype(np.float32),
+                arrays[f"{name}.multiplier"].astype(np.int64),
+                arrays[f"{name}.bias"].astype(np.int64),
             )
-            for i in range(len(LAYERS) if informed else 0)
-        )
+
+        primed = {k.removeprefix("primed."): v for k, v in arrays.items() if k[:7] == "primed."}
         return Prior(
-            int(arrays["classes"]), causal, informed, tables("causal"), tables("informed"), layers
+            int(arrays["classes"]),
+            causal,
+            informed,
+            tables("causal"),
+            tables("informed"),
+            tuple(layer(f"layer{i}") for i in range(len(LAYERS) if informed else 0)),
+            layer("readout") if "readout.weight" in arrays else None,
+            primed or None,
         )
     except (OSError, ValueError, KeyError, BadZipFile) as error:
         raise ModelError(f"{path.name} is no prior of the label coder: {error}") from error

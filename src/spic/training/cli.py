@@ -16,6 +16,7 @@ _COMMANDS = {
     "segmenter": "fine-tune an ImageNet backbone to find the classes of CamVid",
     "compact": "teach the compact receiver to denoise residuals",
     "distill": "make a trained compact receiver sharp in 1 to 4 steps",
+    "prior": "what the label coder knows beforehand: networks and tables",
     "restore": "turn a bundled ONNX file into weights to train on from",
     "export": "write trained weights as the ONNX files that the product runs",
     "convert": "the paper's network: a .pt of the original to safetensors, or back",
@@ -40,12 +41,13 @@ def main(argv: list[str]) -> int:
     command = parser.parse_args(argv[:1]).command
     if command == "convert":
         return _guard("train convert", _convert, argv[1:])
-    from spic.training import compact, distill, export, restore, segmenter
+    from spic.training import compact, distill, export, prior, restore, segmenter
 
     run = {
         "segmenter": segmenter.main,
         "compact": compact.main,
         "distill": distill.main,
+        "prior": prior.main,
         "restore": restore.main,
         "export": export.main,
     }[command]

@@ -1,18 +1,22 @@
-"""Trains the integer prior of the label coder (`spic.labels.prior`) on human label maps.
+"""Trains the prior of the label coder (`spic.labels.prior`), in three steps.
 
-    python -m spic.training.prior --data ../shared/data/camvid --out runs/prior [--coarse]
+    spic train prior network --data DATA --out RUN [--coarse]    the networks, hours
+    spic train prior export --causal RUN --informed RUN --out FILE.npz
+    spic train prior tables --data DATA [--networks FILE.npz] --out FILE.npz    minutes
 
-The loss is the code length itself: bits per pixel of each label given the labels before it in
-raster order and, with --coarse, the decoded coarse planes. Trunk weights and activations are
-quantised in the forward pass with straight-through gradients (Jacob et al., CVPR 2018), so the
-exported integers behave as the trained network did.
+The loss of the networks is the code length itself: bits per pixel of each human label given the
+labels before it in raster order and, with --coarse, the decoded coarse planes. Trunk weights and
+activations are quantised in the forward pass with straight-through gradients (Jacob et al., CVPR
+2018), so the exported integers behave as the trained network did. The tables are what label model
+2 adds to the networks: the readout of the trunk, and the state of the coder after the training
+maps, human and predicted.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
-import sys
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -24,29 +28,42 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from spic import coarse
-from spic.labels import _model, prior
+from spic import coarse, segment
+from spic.errors import InputError, ModelError
+from spic.labels import _model, _primed, prior
 from spic.training.run import Ema, Run
 
 SIZE = (341, 256)
-QUALITIES = (35, 29, 41)
+BUNDLED = Path(prior.__file__).parent / "camvid1.npz"
+VIEWS = ((35, "420"), (35, "444"), (41, "444"), (29, "444"))
+"""QP and chroma of the coarse pictures that a prior learns from."""
 
 
 def corpus(data: Path, split: str, cache: Path) -> dict[str, npt.NDArray[np.uint8]]:
-    """labels (N, H, W) and, for each quality, planes (N, 3, ⌈H/4⌉, ⌈W/4⌉); built once."""
+    """CamVid's labels and predicted (N, H, W) of the bundled segmenter, and planes
+    (N, VIEWS, 3, ⌈H/4⌉, ⌈W/4⌉); built once."""
     if cache.exists():
         with np.load(cache, allow_pickle=False) as file:
             return dict(file)
-    maps, planes = [], []
-    for path in sorted((data / split).glob("*.png")):
+    data = data / "camvid"
+    segmenter = segment.load()
+    maps, predicted, planes = [], [], []
+    for path in tqdm(sorted((data / split).glob("*.png")), desc=split):
         with Image.open(data / f"{split}annot" / path.name) as file:
             maps.append(np.asarray(file.resize(SIZE, Image.Resampling.NEAREST)))
         with Image.open(path) as file:
             rgb = np.asarray(file.convert("RGB").resize(SIZE, Image.Resampling.BICUBIC))
         small = coarse.downscale(rgb, 4)
-        decoded = [coarse.decode(coarse.encode(small, quality=q, chroma="420")) for q in QUALITIES]
+        decoded = [coarse.decode(coarse.encode(small, quality=q, chroma=c)) for q, c in VIEWS]
+        predicted.append(segmenter(rgb))
         planes.append(np.stack([prior.grid(c, SIZE[1], SIZE[0]) for c in decoded]))
-    result = {"labels": np.stack(maps), "planes": np.stack(planes)}
+    if not maps:
+        raise InputError(f"{data / split}: no *.png")
+    result = {
+        "labels": np.stack(maps),
+        "predicted": np.stack(predicted),
+        "planes": np.stack(planes),
+    }
     cache.parent.mkdir(parents=True, exist_ok=True)
     np.savez(cache, **result)  # type: ignore[arg-type]
     return result
@@ -229,45 +246,147 @@ def export(causal: dict[str, Tensor], informed: dict[str, Tensor] | None, path: 
     np.savez_compressed(path, **arrays)  # type: ignore[arg-type]
 
 
-def prime(path: Path, data: dict[str, npt.NDArray[np.uint8]], every: int = 1) -> None:
-    """Adds the tables of the mixer to an export: what it learns over the training maps, each
-    begun with empty slots, as in use."""
-    known = prior.load(path)
-    with np.load(path, allow_pickle=False) as file:
-        arrays = {k: v for k, v in file.items() if k.split(".")[-1] not in prior.Tables._fields}
-    order = np.random.default_rng(0).permutation(len(data["labels"]))[::every]
-    for name, network in (("causal", known.causal), ("informed", known.informed)):
-        if network is None:
-            continue
-        state = _model.fresh_state(known.classes, _model.untrained_tables())
-        empty = state.slots.copy()
-        for i in tqdm(order, desc=name):
-            labels = data["labels"][i]
-            allowed = np.bincount(labels.ravel(), minlength=known.classes).clip(0, 1)
-            state.slots[:] = empty
-            planes = data["planes"][i, 0]
-            seen = prior.features(known, planes) if name == "informed" else None
-            scratch = np.zeros(labels.size, np.uint8)
-            _model.run(
-                labels.astype(np.int64), _model.new_coder(), scratch, allowed, state,
-                decode=False, network=network, features=seen,
-            )  # fmt: skip
-        arrays |= {f"{name}.{k}": v for k, v in _model.tables_of(state)._asdict().items()}
-    np.savez_compressed(path, **arrays)
+def readout(
+    known: prior.Prior, data: dict[str, npt.NDArray[np.uint8]], steps: int = 600
+) -> dict[str, npt.NDArray[Any]]:
+    """Fits the layer that names the classes of each pixel to the trunk's last hidden layer, by
+    cross-entropy on human and predicted maps; returns its integers, as `prior.load` reads them."""
+    torch.manual_seed(0)
+    rng = np.random.default_rng(0)
+    identity = prior.Layer(
+        np.eye(prior.LAYERS[-1][0], dtype=np.float32),
+        np.full(prior.LAYERS[-1][0], 1 << 24, np.int64),
+        np.zeros(prior.LAYERS[-1][0], np.int64),
+    )
+    layers = (*known.layers[:-1], identity)
+    views = data["planes"].shape[1]
+    seen = np.stack(
+        [prior.convolve(layers, p[rng.integers(views)]) for p in tqdm(data["planes"], desc="trunk")]
+    )
+    inputs = seen.shape[1]
+    scale = seen[::10].transpose(1, 0, 2, 3).reshape(inputs, -1).astype(np.float32).std(1) + 1
+    cell = prior.CELL
+    net = nn.Conv2d(inputs, cell * cell * known.classes, 1)
+    nn.init.zeros_(net.weight)
+    optimizer = torch.optim.Adam(net.parameters())
+    _, h, w = data["labels"].shape
+    for step in tqdm(range(steps), desc="readout"):
+        for group in optimizer.param_groups:
+            group["lr"] = 0.02 * (1 - step / steps) + 1e-4
+        batch = rng.choice(len(seen), 3)
+        kind = ("labels", "predicted")[step % 2]
+        x = torch.from_numpy(seen[batch].astype(np.float32) / scale[:, None, None])
+        logits = F.pixel_shuffle(net(x), cell)[:, :, :h, :w]
+        loss = F.cross_entropy(logits, torch.from_numpy(data[kind][batch]).long())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    weight = (net.weight.detach()[:, :, 0, 0] / torch.from_numpy(scale)).double()
+    bias = net.bias.detach().double() if net.bias is not None else torch.zeros(len(weight))
+    # From (class, y, x) to (y, x, class); only differences between classes matter.
+    weight = weight.reshape(known.classes, cell * cell, inputs)
+    bias = bias.reshape(known.classes, cell * cell)
+    weight = (weight - weight.mean(0)).transpose(0, 1).reshape(-1, inputs)
+    bias = (bias - bias.mean(0)).T.reshape(-1)
+    steps_ = weight.abs().amax(1) / 127
+    return {
+        "readout.weight": (weight / steps_[:, None]).round().numpy().astype(np.int8),
+        "readout.multiplier": (steps_ * 8 * (1 << 24)).round().numpy().astype(np.int32),
+        "readout.bias": ((bias * 8 + 128.5) * (1 << 24)).round().numpy().astype(np.int64),
+    }
+
+
+def prime(
+    known: prior.Prior, data: dict[str, npt.NDArray[np.uint8]]
+) -> dict[str, npt.NDArray[Any]]:
+    """The tables of `_primed`: what its state is after the training maps, human and predicted in
+    turn, without and with their coarse pictures."""
+    rng = np.random.default_rng(0)
+    order = rng.permutation(len(data["labels"]))
+    views = rng.integers(data["planes"].shape[1], size=len(order))
+    states = []
+    for informed in (False, True):
+        state = _primed.unprimed(known.classes)
+        for i in tqdm(order, desc="informed" if informed else "causal"):
+            planes = data["planes"][i, views[i]] if informed else None
+            for kind in ("labels", "predicted"):
+                labels = data[kind][i]
+                _primed.run(
+                    labels.astype(np.int64),
+                    _model.new_coder(),
+                    np.zeros(labels.size, np.uint8),
+                    np.bincount(labels.ravel(), minlength=known.classes).clip(0, 1),
+                    state,
+                    decode=False,
+                    network=known.causal,
+                    evidence=_primed.evidence(known, planes, *labels.shape),
+                )
+        states.append(state)
+    return {f"primed.{k}": v for k, v in _primed.tables_of(*states).items()}
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--coarse", action="store_true")
-    parser.add_argument("--steps", type=int, default=4000)
-    parser.add_argument("--maps", type=int, default=4, help="maps in a batch")
-    parser.add_argument("--busy", type=int, default=3000)
-    parser.add_argument("--calm", type=int, default=700)
-    parser.add_argument("--lr", type=float, default=3e-3)
-    parser.add_argument("--start", type=Path, help="state.pt to take what fits from")
+    """The command line; raises SpicError."""
+    parser = argparse.ArgumentParser(
+        prog="spic train prior",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    steps = parser.add_subparsers(required=True, metavar="STEP")
+    network = steps.add_parser("network", help="train a network; resumed if it has begun")
+    network.add_argument("--data", type=Path, required=True, help="folder with camvid/")
+    network.add_argument("--out", type=Path, required=True, help="folder of the run")
+    network.add_argument("--coarse", action="store_true", help="one that sees the coarse picture")
+    network.add_argument("--steps", type=int, default=4000)
+    network.add_argument("--maps", type=int, default=4, help="maps in a batch")
+    network.add_argument("--busy", type=int, default=3000, help="pixels at outlines, a map")
+    network.add_argument("--calm", type=int, default=700, help="other pixels, a map")
+    network.add_argument("--lr", type=float, default=3e-3)
+    network.add_argument("--start", type=Path, help="run to take what fits from")
+    network.set_defaults(run=_train)
+    written = steps.add_parser("export", help="two networks as the integers of label model 1")
+    written.add_argument("--causal", type=Path, required=True, help="run without --coarse")
+    written.add_argument("--informed", type=Path, required=True, help="run with --coarse")
+    written.add_argument("--out", type=Path, required=True, help="the file, .npz")
+    written.set_defaults(run=_export)
+    tables = steps.add_parser("tables", help="readout and tables of label model 2")
+    tables.add_argument("--data", type=Path, required=True, help="folder with camvid/")
+    tables.add_argument("--networks", type=Path, default=BUNDLED, help="default: the bundled ones")
+    tables.add_argument("--out", type=Path, required=True, help="the file, .npz")
+    tables.set_defaults(run=_tables)
     args = parser.parse_args(argv)
+    args.run(args)
+
+
+def _export(args: argparse.Namespace) -> None:
+    export(_averaged(args.causal), _averaged(args.informed), args.out)
+
+
+def _tables(args: argparse.Namespace) -> None:
+    torch.set_num_threads(1)
+    data = corpus(args.data, "train", args.out.parent / "prior-train.npz")
+    known = prior.load(args.networks)
+    layer = readout(known, data)
+    parsed = prior.Layer(
+        layer["readout.weight"].astype(np.float32),
+        layer["readout.multiplier"].astype(np.int64),
+        layer["readout.bias"].astype(np.int64),
+    )
+    arrays: dict[str, Any] = layer | prime(known._replace(readout=parsed), data)
+    np.savez_compressed(args.out, **arrays)
+
+
+def _averaged(folder: Path) -> dict[str, Tensor]:
+    """The averaged weights of a run; raises ModelError."""
+    path = folder / "state.pt"
+    try:
+        state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)["ema"]
+    except (OSError, KeyError, RuntimeError, pickle.UnpicklingError) as error:
+        raise ModelError(f"{path} is no checkpoint of `spic train prior network`") from error
+    return state
+
+
+def _train(args: argparse.Namespace) -> None:
     torch.manual_seed(0)
     torch.set_num_threads(1)
     data = corpus(args.data, "train", args.out.parent / "prior-train.npz")
@@ -275,7 +394,7 @@ def main(argv: list[str] | None = None) -> None:
     classes = 12
     net = Network(classes, args.coarse)
     if args.start:
-        net.load_state_dict(torch.load(args.start, weights_only=True)["ema"], strict=False)
+        net.load_state_dict(_averaged(args.start), strict=False)
     ema = Ema(net, 0.998)
     optimizer = torch.optim.AdamW(net.parameters(), lr=args.lr, weight_decay=1e-4)
     run = Run(args.out, args.steps)
@@ -313,7 +432,7 @@ def main(argv: list[str] | None = None) -> None:
         y, x = chosen // w, chosen % w
         f, aux = None, torch.zeros(())
         if planes is not None:
-            quality = rng.choice(len(QUALITIES), args.maps, p=(0.5, 0.25, 0.25))
+            quality = rng.integers(len(VIEWS), size=args.maps)
             view = torch.stack(
                 [
                     planes[i, q].flip(-1) if m else planes[i, q]
@@ -358,7 +477,3 @@ def main(argv: list[str] | None = None) -> None:
             run.log(val_bytes=evaluate(judge, judged, val_planes, step))
         if run.step % 100 == 0 or run.step == args.steps:
             run.save(network=net.state_dict(), optimizer=optimizer.state_dict(), ema=ema.state)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

@@ -1,0 +1,105 @@
+"""Simplified maps: fewer bits, nothing important lost."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from test_labels import MAPS, noise, scene
+
+import spic
+from spic import labels
+from spic.errors import InputError
+from spic.labels.simplify import LEVELS, simplify
+from spic.palette import CAMVID, INDICES
+from spic.scene import LabelMap
+
+ROAD, PEDESTRIAN = (CAMVID.classes.index(name) for name in ("road", "pedestrian"))
+
+
+def two_halves() -> LabelMap:
+    a = np.zeros((40, 50), np.uint8)
+    a[20:] = ROAD
+    return a
+
+
+def jagged() -> LabelMap:
+    """Blobs whose rows are shifted at random by a pixel."""
+    shifts = np.random.default_rng(2).integers(-1, 2, 120)
+    return np.stack([np.roll(r, d) for r, d in zip(scene(120, 160), shifts, strict=True)])
+
+
+def test_lower_levels_take_fewer_bits_and_change_more() -> None:
+    maps = [jagged(), *(simplify(jagged(), q, palette=INDICES.id) for q in (5, 1))]
+    sizes = [len(labels.encode(a)) for a in maps]
+    changes = [int((a != maps[0]).sum()) for a in maps]
+    assert sizes[0] > sizes[1] > sizes[2]
+    assert 0 < changes[1] < changes[2] < maps[0].size / 10
+
+
+def test_speckles_and_spurs_vanish() -> None:
+    clean = two_halves()
+    dirty = clean.copy()
+    dirty[5, 9] = dirty[30:32, 30:32] = CAMVID.classes.index("tree")
+    dirty[19, 25] = ROAD  # a spur
+    assert np.array_equal(simplify(dirty, 3, palette=CAMVID.id), clean)
+
+
+def test_what_matters_is_never_changed() -> None:
+    """Whatever the level, important pixels stay, and no other pixel becomes one."""
+    rng = np.random.default_rng(0)
+    original = two_halves()
+    original[rng.random(original.shape) < 0.05] = PEDESTRIAN
+    for level in LEVELS:
+        simplified = simplify(original, level, palette=CAMVID.id)
+        assert np.array_equal(simplified == PEDESTRIAN, original == PEDESTRIAN)
+    lost = simplify(original, 1, palette=CAMVID.id, importance={"pedestrian": 0.1})
+    assert (lost == PEDESTRIAN).sum() < (original == PEDESTRIAN).sum() / 2
+
+
+def test_infinite_importance_of_all_is_lossless() -> None:
+    original = scene()
+    importance = dict.fromkeys(CAMVID.classes, math.inf)
+    same = simplify(original, 1, palette=CAMVID.id, importance=importance)
+    assert np.array_equal(same, original)
+
+
+@pytest.mark.parametrize("name", MAPS)
+def test_any_map_may_be_simplified(name: str) -> None:
+    original = MAPS[name]
+    simplified = simplify(original, 2, palette=INDICES.id)
+    assert simplified.shape == original.shape
+    assert simplified.dtype == np.uint8
+    assert set(np.unique(simplified)) <= set(np.unique(original))
+
+
+def test_wrong_arguments_are_named() -> None:
+    with pytest.raises(InputError, match="1…5"):
+        simplify(scene(), 6, palette=CAMVID.id)
+    with pytest.raises(InputError, match="'dragon'"):
+        simplify(scene(), 3, palette=CAMVID.id, importance={"dragon": 1})
+    for weight in (-1.0, math.nan):
+        with pytest.raises(InputError, match="pole"):
+            simplify(scene(), 3, palette=CAMVID.id, importance={"pole": weight})
+
+
+def test_given_maps_are_lossless_unless_asked() -> None:
+    picture = np.zeros((60, 90, 3), np.uint8)
+    original = scene()
+    assert np.array_equal(spic.unpack(spic.encode(picture, labels=original)).labels, original)
+    stream = spic.encode(picture, labels=original, label_quality=1)
+    expected = simplify(original, 1, palette=CAMVID.id)
+    assert not np.array_equal(expected, original)
+    assert np.array_equal(spic.unpack(stream).labels, expected)
+    exact = spic.encode(picture, labels=original, label_quality="lossless")
+    assert np.array_equal(spic.unpack(exact).labels, original)
+
+
+def test_the_segmenters_maps_are_simplified_unless_refused() -> None:
+    found = noise(60, 90, 3)
+    codec = spic.Codec(segmenter=lambda image: found)
+    picture = np.zeros((60, 90, 3), np.uint8)
+    kept = spic.unpack(codec.encode(picture, label_quality="lossless")).labels
+    assert np.array_equal(kept, found)
+    assert not np.array_equal(spic.unpack(codec.encode(picture)).labels, found)
