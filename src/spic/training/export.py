@@ -63,15 +63,16 @@ def bake(network: CompactNet) -> CompactNet:
 
 
 class _Segmenter(nn.Module):
-    """Bytes in, logits out."""
+    """Bytes in, logits out: the mean over the picture and its mirror image."""
 
     def __init__(self, network: SegmentationNet) -> None:
         super().__init__()
         self.network = network
 
     def forward(self, image: Tensor) -> Tensor:
-        logits: Tensor = self.network(image.permute(0, 3, 1, 2).float() / 255)
-        return logits
+        x = image.permute(0, 3, 1, 2).float() / 255
+        logits: Tensor = self.network(torch.cat([x, x.flip(3)]))
+        return (logits[:1] + logits[1:].flip(3)) / 2
 
 
 def halve(model: onnx.ModelProto) -> None:
