@@ -2,8 +2,9 @@
 
     python benchmarks/rate.py PICTURES [--size 341x256] [--labels MAPS] [--quality 3,5] [--json OUT]
 
-PICTURES is any folder. Label maps come from the segmenter unless --labels names a folder of index
-maps under the same names; every file is unpacked again and its labels compared.
+PICTURES is any folder. Files are as `spic encode` makes them, with the segmenter's maps, simplified
+by default, unless --labels names a folder of index maps under the same names; those go lossless by
+default and are compared with what is unpacked.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ def main() -> None:
     parser.add_argument("--labels", type=Path, help="folder of index maps; default: the segmenter")
     parser.add_argument("--palette", choices=BY_NAME, default="camvid", help="of --labels")
     parser.add_argument("--segmenter", help="as in spic encode")
+    parser.add_argument("--label-quality", help="as in spic encode", type=_level)
     parser.add_argument("--coarse-codec", default="bpg")
     parser.add_argument(
         "--quality", type=lambda text: [int(q) for q in text.split(",")], default=list(api.QUALITY)
@@ -39,21 +41,20 @@ def main() -> None:
     totals = {q: np.zeros(4) for q in args.quality}
     count = 0
     for path, picture in tqdm(load_pictures(args), unit="picture", disable=None):
+        labels = None
         if args.labels:
             labels = load_labels(args.labels / f"{path.stem}.png", args.size)
-            palette: int | str = args.palette
-        else:
-            labels = codec.segmenter(picture)
-            palette = getattr(codec.segmenter, "palette", 1)
         for quality in args.quality:
             stream = codec.encode(
                 picture,
                 labels=labels,
-                palette=palette,
+                palette=args.palette if args.labels else None,
                 quality=quality,
                 coarse_codec=args.coarse_codec,
+                label_quality=args.label_quality,
             )
-            if not np.array_equal(spic.unpack(stream, only="labels").labels, labels):
+            sent = spic.unpack(stream, only="labels").labels
+            if labels is not None and args.label_quality is None and (sent != labels).any():
                 raise SystemExit(f"{path}: the label map came back changed")
             info = spic.info(stream)
             pixels = info["width"] * info["height"]
@@ -96,6 +97,10 @@ def main() -> None:
             "levels": rows,
         }
         args.json.write_text(json.dumps(result, indent=1) + "\n")
+
+
+def _level(text: str) -> int | str:
+    return text if text == "lossless" else int(text)
 
 
 if __name__ == "__main__":
