@@ -241,8 +241,8 @@ class Codec:
 
         Args:
             stream: a whole .spic file.
-            steps: sampling steps of the receiver, 1 or more; more is slower and finer. The bundled
-                one takes 4 if nothing is said.
+            steps: sampling steps of the receiver, 1 or more; more is slower. The bundled
+                one takes 1 if nothing is said.
             seed: of the receiver's noise; the same seed gives the same picture on one machine.
             guidance: how much the label map counts: 1 as trained, 0 not at all, above 1 stressed.
             fidelity: 0, a likely picture, sharp … 1, the mean of all likely ones, soft.

@@ -387,7 +387,7 @@ def _parser() -> argparse.ArgumentParser:
         "--steps",
         type=_positive(int),
         metavar="N",
-        help="of the receiver; the bundled one takes 4 by default (1 is fastest), the paper's 20",
+        help="of the receiver; the bundled one takes 1 by default, the paper's 20",
     )
     decode.add_argument("--seed", type=int, default=0, help="of the receiver's noise; default 0")
     decode.add_argument(
@@ -517,8 +517,8 @@ and --max-side makes them smaller and faster. Names with a scheme
 """
 _decode_epilog = """
 examples:
-  spic decode photo.spic -o decoded.png              # 4 steps
-  spic decode photo.spic -o decoded.jpg --steps 1    # the fastest
+  spic decode photo.spic -o decoded.png              # 1 step
+  spic decode photo.spic -o decoded.jpg --steps 4    # the map counts more
   spic decode photo.spic -o other.png --seed 7       # other details, as likely
   spic decode photo.spic --only labels               # photo.labels.png: what is where
   spic decode photo.spic -o decoded.png --uncertainty imagined.png --samples 2

@@ -161,7 +161,7 @@ def write_file(path: str | os.PathLike[str], data: bytes) -> None:
 
 def _save(picture: PIL.Image.Image, suffix: str) -> bytes:
     format = PIL.Image.registered_extensions().get(suffix.lower())
-    if format not in PIL.Image.SAVE:
+    if format not in PIL.Image.SAVE or format == "SPIC":  # spic.pillow knows it, but not here
         raise OutputError(f"cannot write pictures of type {suffix or '(no suffix)'}")
     out = io.BytesIO()
     try:

@@ -141,12 +141,12 @@ def test_a_picture_and_its_settings(visit):
         with PIL.Image.open(io.BytesIO(downloaded(page, "#get-png"))) as picture:
             return picture.getpixel((0, 0))[1:]
 
-    assert decoded() == (4, 0)
+    assert decoded() == (1, 0)
     page.focus("#option-steps")
     page.keyboard.press("ArrowRight")
     page.fill("#option-seed", "9")
     rest(page)
-    assert decoded() == (5, 9)
+    assert decoded() == (2, 9)
     assert page.locator("#option-fidelity").count() == 0  # this receiver has none
     assert "decode" in page.text_content("#times")
 

@@ -39,7 +39,7 @@ from spic.scene import Image, LabelMap
 RATES = (0.05, 0.06, 0.09, 0.12, 0.18, 0.32)
 """Bits per pixel to which each codec's dial is set, as near as it goes."""
 CODECS = (
-    *("spic", "spic@1", "bpg", "bpg444", "avif", "svt-av1", "hevc", "jxl", "webp", "jpeg2000"),
+    *("spic", "spic@4", "bpg", "bpg444", "avif", "svt-av1", "hevc", "jxl", "webp", "jpeg2000"),
     *("jpeg", "coarse"),
 )
 LOWER_IS_BETTER = ("fid", "kid", "lpips", "lpips_vgg", "dists")

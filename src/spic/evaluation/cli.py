@@ -134,7 +134,7 @@ def _compare(argv: Sequence[str]) -> int:
     parser.add_argument("versions", type=Path, nargs="+", metavar="VERSION")
     parser.add_argument("-o", "--output", type=Path, default=Path("compare.html"), metavar="PAGE")
     parser.add_argument("--labels", type=Path, metavar="MAP", help="human index map, for mIoU")
-    parser.add_argument("--steps", type=int, default=4, metavar="N", help="for .spic; default 4")
+    parser.add_argument("--steps", type=int, default=1, metavar="N", help="for .spic; default 1")
     parser.add_argument("--receiver", metavar="SPEC", help="for .spic, as in spic decode")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     _options(parser)

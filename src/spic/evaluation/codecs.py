@@ -301,7 +301,7 @@ def load(
     """
     slow = effort == EFFORTS[0]
     if match := re.fullmatch(r"spic(?:@(\d+))?(\+human)?", name):
-        steps = int(match[1] or 4)
+        steps = int(match[1] or 1)
         title = f"spic, {steps} step{'s' * (steps > 1)}" + (", human labels" * bool(match[2]))
         return Spic(name, title, max(1, steps), bool(match[2]), receiver, segmenter)
     if name in ("avif", "avif444"):

@@ -60,7 +60,7 @@ def compare(
     settings: Settings,
     *,
     labels: Path | None = None,
-    steps: int = 4,
+    steps: int = 1,
     receiver: str | None = None,
 ) -> tuple[list[dict[str, Any]], str]:
     """(figures of each version, the page as HTML).

@@ -75,7 +75,7 @@ class Receiver:
         self,
         scene: Scene,
         *,
-        steps: int = 4,
+        steps: int = 1,
         seed: int = 0,
         guidance: float = 1.0,
         fidelity: float = 0.0,
@@ -83,7 +83,7 @@ class Receiver:
         """The picture of a scene, uint8 (height, width, 3).
 
         Args:
-            steps: evaluations of the network, 1 or more.
+            steps: evaluations of the network, 1 or more; what it was trained for most is 1.
             seed: of the noise, 0 or more.
             guidance: scale of classifier-free guidance on the label map (Ho and Salimans 2021): 1
                 is what the network says, 0 ignores the map, more than 1 stresses it at twice the

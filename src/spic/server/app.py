@@ -76,7 +76,9 @@ class _Options(BaseModel):
 class Synthesis(_Options):
     """Options for `Codec.synthesize`; the page has a slider for each that the receiver heeds."""
 
-    steps: int = Field(4, ge=1, le=32, title="Steps", description="More is slower and finer.")
+    steps: int = Field(
+        1, ge=1, le=32, title="Steps", description="More is slower; the map counts more."
+    )
     seed: int = Field(
         0, ge=0, le=2**32 - 1, title="Seed", description="Of the noise that detail is made from."
     )
