@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
@@ -12,6 +13,8 @@ from spic.errors import InputError, SpicError
 from spic.evaluation.measure import Measure, Record, Settings, row
 from spic.palette import BY_NAME, PALETTES
 from spic.scene import LabelMap
+
+_Array = TypeVar("_Array")
 
 
 def evaluate(
@@ -82,18 +85,17 @@ def find(folder: Path) -> list[Path]:
 
 def read(path: Path) -> Any:
     """A picture file as uint8 (H, W, 3); errors name it."""
-    try:
-        return pictures.read(path.read_bytes())
-    except OSError as cause:
-        raise InputError(f"{path}: cannot read: {cause.strerror}") from cause
-    except SpicError as error:
-        raise type(error)(f"{path}: {error}") from error
+    return _read(path, pictures.read)
 
 
 def read_labels(path: Path) -> LabelMap:
     """A map of indices as uint8 (H, W); errors name it."""
+    return _read(path, pictures.read_labels)
+
+
+def _read(path: Path, parse: Callable[[bytes], _Array]) -> _Array:
     try:
-        return pictures.read_labels(path.read_bytes())
+        return parse(path.read_bytes())
     except OSError as cause:
         raise InputError(f"{path}: cannot read: {cause.strerror}") from cause
     except SpicError as error:
