@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from spic.palette import BY_NAME, CAMVID, PALETTES
+from spic.palette import BY_NAME, CAMVID, CITYSCAPES, INDICES, PALETTES, to_camvid
 
 
 @pytest.mark.parametrize("palette", PALETTES.values(), ids=lambda p: p.name)
@@ -30,3 +30,13 @@ def test_paint():
     painted = CAMVID.paint(np.array([[0, 3], [11, 10]], np.uint8))
     assert painted.dtype == np.uint8
     assert painted.tolist() == [[[128, 128, 128], [128, 64, 128]], [[0, 0, 0], [0, 128, 192]]]
+
+
+def test_palettes_become_camvid():
+    names = ("road", "sidewalk", "traffic sign", "person", "rider", "truck", "void")
+    ids = np.array([CITYSCAPES.classes.index(name) for name in names], np.uint8)
+    known = to_camvid(ids, CITYSCAPES.id)
+    found = [CAMVID.classes[i] for i in known]
+    assert found == ["road", "pavement", "sign", "pedestrian", "bicyclist", "car", "void"]
+    assert to_camvid(known, CAMVID.id) is known
+    assert (to_camvid(known, INDICES.id) == CAMVID.void).all()

@@ -156,3 +156,49 @@ PALETTES = {p.id: p for p in (INDICES, CAMVID, CITYSCAPES, CITYSCAPES_FULL)}
 
 BY_NAME = {p.name: p for p in PALETTES.values()}
 """Every palette that the format names, by name."""
+
+_AS_CAMVID = {
+    "road": "road",
+    "parking": "road",
+    "sidewalk": "pavement",
+    "building": "building",
+    "bridge": "building",
+    "tunnel": "building",
+    "wall": "fence",
+    "fence": "fence",
+    "guard rail": "fence",
+    "pole": "pole",
+    "polegroup": "pole",
+    "traffic light": "sign",
+    "traffic sign": "sign",
+    "vegetation": "tree",
+    "terrain": "tree",
+    "sky": "sky",
+    "person": "pedestrian",
+    "rider": "bicyclist",
+    "bicycle": "bicyclist",
+    "motorcycle": "bicyclist",
+    "car": "car",
+    "truck": "car",
+    "bus": "car",
+    "train": "car",
+    "caravan": "car",
+    "trailer": "car",
+}
+"""The nearest of CamVid's classes for each of Cityscapes'."""
+
+
+def to_camvid(labels: LabelMap, palette: int) -> LabelMap:
+    """Ids of a palette, uint8 (H, W), as those of CamVid; void where there is no such class.
+
+    Cityscapes' classes have their nearest one; the ids of a palette without a meaning become void.
+    """
+    if palette == CAMVID.id:
+        return labels
+    table = np.full(256, CAMVID.void, np.uint8)
+    if palette in (CITYSCAPES.id, CITYSCAPES_FULL.id):
+        for number, name in enumerate(PALETTES[palette].classes):
+            if name in _AS_CAMVID:
+                table[number] = CAMVID.classes.index(_AS_CAMVID[name])
+    known: LabelMap = table[labels]
+    return known

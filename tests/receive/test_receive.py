@@ -10,7 +10,7 @@ from conftest import street
 
 from spic import coarse, receive
 from spic.errors import InputError, ModelError
-from spic.palette import CAMVID, CITYSCAPES, INDICES
+from spic.palette import CAMVID, INDICES
 from spic.receive import Receiver
 from spic.scene import Scene
 
@@ -128,14 +128,6 @@ def test_labels_matter_and_may_be_missing(path):
     assert (with_labels != without).any()
     unknown = receiver(scene(palette=INDICES.id), steps=1)
     assert (unknown == without).all()
-
-
-def test_palettes_become_camvid():
-    names = ("road", "sidewalk", "traffic sign", "person", "rider", "truck", "void")
-    ids = np.array([CITYSCAPES.classes.index(name) for name in names], np.uint8)
-    known = receive._to_camvid(ids, CITYSCAPES.id)
-    found = [CAMVID.classes[i] for i in known]
-    assert found == ["road", "pavement", "sign", "pedestrian", "bicyclist", "car", "void"]
 
 
 def test_tiles_leave_no_seam(path, monkeypatch):

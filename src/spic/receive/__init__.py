@@ -17,7 +17,7 @@ import PIL.Image
 from spic import coarse, models
 from spic.errors import InputError, ModelError
 from spic.models import runtime
-from spic.palette import CAMVID, CITYSCAPES, CITYSCAPES_FULL
+from spic.palette import CAMVID, to_camvid
 from spic.scene import Image, LabelMap, Scene
 
 _Floats = npt.NDArray[np.float32]
@@ -110,7 +110,7 @@ class Receiver:
         small = _grid(scene, rows // _PATCH, columns // _PATCH)
         labels = np.full((rows, columns), CAMVID.void, np.uint8)
         if scene.labels is not None:
-            known = _to_camvid(scene.labels, scene.palette)
+            known = to_camvid(scene.labels, scene.palette)
             labels = np.pad(
                 known, ((0, rows - scene.height), (0, columns - scene.width)), mode="edge"
             )
@@ -225,51 +225,3 @@ def _fade(start: int, end: int, size: int) -> _Floats:
     if end < size:
         weight = np.minimum(weight, ramp[::-1])
     return weight
-
-
-def _table(classes: tuple[str, ...]) -> npt.NDArray[np.uint8]:
-    table = np.full(256, CAMVID.void, np.uint8)
-    for number, name in enumerate(classes):
-        if name in _AS_CAMVID:
-            table[number] = CAMVID.classes.index(_AS_CAMVID[name])
-    return table
-
-
-_AS_CAMVID = {
-    "road": "road",
-    "parking": "road",
-    "sidewalk": "pavement",
-    "building": "building",
-    "bridge": "building",
-    "tunnel": "building",
-    "wall": "fence",
-    "fence": "fence",
-    "guard rail": "fence",
-    "pole": "pole",
-    "polegroup": "pole",
-    "traffic light": "sign",
-    "traffic sign": "sign",
-    "vegetation": "tree",
-    "terrain": "tree",
-    "sky": "sky",
-    "person": "pedestrian",
-    "rider": "bicyclist",
-    "bicycle": "bicyclist",
-    "motorcycle": "bicyclist",
-    "car": "car",
-    "truck": "car",
-    "bus": "car",
-    "train": "car",
-    "caravan": "car",
-    "trailer": "car",
-}
-"""What the network, which knows CamVid's classes, takes for each of Cityscapes'."""
-
-
-def _to_camvid(labels: LabelMap, palette: int) -> LabelMap:
-    """The ids that the network knows; what it does not know is void."""
-    if palette == CAMVID.id:
-        return labels
-    classes = {p.id: p.classes for p in (CITYSCAPES, CITYSCAPES_FULL)}.get(palette, ())
-    known: LabelMap = _table(classes)[labels]
-    return known
