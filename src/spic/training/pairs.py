@@ -108,17 +108,17 @@ def degrade(image: Picture, rng: np.random.Generator) -> Picture:
     """Change colour, sharpness and compression, as another camera would."""
     picture = Image.fromarray(image)
     for enhance, spread in (
-        (ImageEnhance.Brightness, 0.4),
-        (ImageEnhance.Contrast, 0.4),
-        (ImageEnhance.Color, 0.5),
+        (ImageEnhance.Brightness, 0.5),
+        (ImageEnhance.Contrast, 0.5),
+        (ImageEnhance.Color, 0.7),
     ):
         if rng.random() < 0.6:
             picture = enhance(picture).enhance(float(np.exp(rng.uniform(-spread, spread))))
-    if rng.random() < 0.3:  # white balance
-        gains = np.exp(rng.uniform(-0.15, 0.15, 3))
-        picture = Image.fromarray(
-            np.clip(np.asarray(picture, np.float32) * gains, 0, 255).astype(np.uint8)
-        )
+    if rng.random() < 0.4:  # white balance and gamma
+        gains, gamma = np.exp(rng.uniform(-0.2, 0.2, 3)), np.exp(rng.uniform(-0.4, 0.4))
+        tones = 255 * (np.arange(256)[:, None] / 255) ** gamma * gains
+        curve = np.clip(tones, 0, 255).astype(np.uint8)
+        picture = picture.point(curve.T.ravel().tolist())
     if rng.random() < 0.2:
         picture = picture.filter(ImageFilter.GaussianBlur(float(rng.uniform(0.3, 1.5))))
     if rng.random() < 0.4:  # a smaller picture, enlarged
