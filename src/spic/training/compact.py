@@ -13,10 +13,14 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from spic.api import DEFAULT_LABEL_QUALITY
 from spic.diffusion import edm
 from spic.diffusion.compact import CompactConfig, CompactNet, one_hot, upsample
 from spic.errors import ModelError
+from spic.labels.simplify import simplify
 from spic.palette import CAMVID
+from spic.scene import Image as Picture
+from spic.scene import LabelMap
 from spic.segment import Segmenter
 from spic.training.corpus import Sample, build, crop, transmit
 from spic.training.pairs import load_pairs
@@ -46,10 +50,17 @@ def read_corpus(
 ) -> tuple[list[Sample], list[Sample]]:
     """CamVid train in several renditions, and LabelMeFacade in one where it is there.
 
-    Where a segmenter is given, CamVid's pictures have its maps beside the human ones.
+    Where a segmenter is given, CamVid's pictures have its maps, simplified as the encoder does by
+    default, beside the human ones.
     """
     camvid = load_pairs(data / "camvid/train", data / "camvid/trainannot")
-    predict = Segmenter(predictor) if predictor else None
+    predict = None
+    if predictor:
+        segment = Segmenter(predictor)
+
+        def predict(image: Picture) -> LabelMap:
+            return simplify(segment(image), DEFAULT_LABEL_QUALITY, palette=CAMVID.id)
+
     roads = build(camvid, cache, variants=variants, seed=0, predict=predict)
     if not (data / "labelmefacade").exists():
         return roads, []

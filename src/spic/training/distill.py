@@ -1,7 +1,9 @@
 """`spic train distill`: make the compact receiver sharp in one to four steps (its second stage).
 
 Each update takes one noise level of the sampler, denoises once, and judges the picture that comes
-out: L1 and frozen ImageNet features against the original, a discriminator on the same features
+out: L1 and frozen ImageNet features against the original, these features' moments over the crop
+(the squared distance between pooled features of pairs bounds a Fréchet distance from above), a
+discriminator on the same features
 (Sauer et al., "Projected GANs Converge Faster", 2021; "Adversarial Diffusion Distillation", 2023),
 and a frozen segmenter against the map that was sent; the wanted fidelity, an input of the network,
 says how much each of them counts. Below the first level, half of the noisy
@@ -29,9 +31,9 @@ from spic.training.efficientnet import EfficientNetLite, imagenet
 from spic.training.run import Ema, Run, add_options, compiled, fast
 from spic.training.segmenter import load_segmenter
 
-_TAPS = (-1, 2, 4, 10)
-"""The stem and the blocks of EfficientNet-Lite0 whose outputs are compared: strides 2, 4, 8, 16."""
-_CHANNELS = (32, 24, 40, 112)
+_TAPS = (-1, 2, 4, 10, 15)
+"""The stem and the blocks of EfficientNet-Lite0 whose outputs are compared: strides 2 … 32."""
+_CHANNELS = (32, 24, 40, 112, 320)
 _GRID = (1, 2, 4)
 """Numbers of sampling steps that are trained for."""
 SAVE_EVERY = 100
@@ -64,10 +66,16 @@ class Features(nn.Module):
         self.scale.copy_(torch.stack([1 / f.abs().mean() for f in self(pictures)]))
 
 
+def moments(feature: Tensor) -> Tensor:
+    """Mean and deviation of each channel over the crop, (B, 2 C): its texture, wherever it lies."""
+    flat = feature.float().flatten(2)
+    return torch.cat([flat.mean(2), (flat.var(2) + 1e-4).sqrt()], 1)
+
+
 class Discriminator(nn.Module):
     """A small head on each feature map, which also sees the label map."""
 
-    def __init__(self, classes: int, width: int = 64) -> None:
+    def __init__(self, classes: int, width: int = 96) -> None:
         super().__init__()
 
         def conv(inputs: int, outputs: int, kernel: int) -> nn.Module:
@@ -143,7 +151,13 @@ def main(argv: list[str]) -> None:
         "--coarse", type=float, default=2.0, help="weight of L1 between the coarse pictures"
     )
     parser.add_argument("--feature", type=float, default=1.0, help="weight of the feature distance")
-    parser.add_argument("--adversarial", type=float, default=0.2)
+    parser.add_argument(
+        "--texture",
+        type=float,
+        default=1.0,
+        help="weight of the distance between the features' means and deviations over a crop",
+    )
+    parser.add_argument("--adversarial", type=float, default=0.4)
     parser.add_argument("--semantic", type=float, default=0.1)
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
@@ -242,6 +256,11 @@ def main(argv: list[str]) -> None:
             * args.feature
             * torch.stack(
                 [(f.float() - r.float()).abs().mean() for f, r in zip(fake, real, strict=True)]
+            ).mean(),
+            "texture": (1 - fidelity)
+            * args.texture
+            * torch.stack(
+                [(moments(f) - moments(r)).abs().mean() for f, r in zip(fake, real, strict=True)]
             ).mean(),
             "adversarial": (fidelity - 1)
             * args.adversarial
