@@ -217,6 +217,15 @@ def test_the_page_may_load_nothing_foreign(client):
     assert not re.search(r"<[^>]+ (style|on\w+)=", answer.text)  # the policy forbids these
 
 
+def test_the_reference_loads_nothing_foreign(client):
+    page = client.get("/docs").text
+    sources = re.findall(r'(?:src|href)="([^"]+)"', page)
+    assert len(sources) >= 3
+    for source in sources:
+        assert source.startswith("/")
+        assert client.get(source).status_code == 200
+
+
 def test_a_full_queue_and_slow_bodies():
     quick = pool(queue=1)
     with TestClient(app.create_app(settings(), quick)) as client:

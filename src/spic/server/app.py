@@ -27,6 +27,7 @@ import uvicorn
 from fastapi import FastAPI, File, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response
+from fastapi_offline import FastAPIOffline
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -187,7 +188,7 @@ def create_app(settings: Settings | None = None, pool: Pool | None = None) -> Fa
         jobs.kill()
         log.info("stopped")
 
-    app = FastAPI(
+    app = FastAPIOffline(  # its /docs has no script from elsewhere
         title="spic",
         version=spic.__version__,
         summary="A semantic image codec: pictures to .spic files of about a kilobyte, and back.",
