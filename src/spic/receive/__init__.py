@@ -170,8 +170,7 @@ class Receiver:
         }
         if self._heeds_fidelity:
             feed["fidelity"] = np.array([fidelity], np.float32)
-        (out,) = self._session.run(["residual"], feed)
-        residual: _Floats = out[0]
+        residual: _Floats = runtime.run(self._session, "residual", feed)[0]
         return residual
 
 

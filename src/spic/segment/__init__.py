@@ -77,7 +77,7 @@ class Segmenter:
         if not self._bytes:
             x = ((padded.astype(np.float32) / 255 - _MEAN) / _STD).transpose(2, 0, 1)[None]
         try:
-            (out,) = self._session.run([self._output], {self._input: x})
+            out = runtime.run(self._session, self._output, {self._input: x})
         except Exception as error:
             cause = str(error).strip().splitlines()[0]
             raise ModelError(f"{self._path}: the segmenter failed ({cause})") from error
