@@ -88,3 +88,15 @@ def test_demo_of_the_street(folder, monkeypatch, capsys):
     assert run(monkeypatch, "demo") == 0
     with PIL.Image.open("demo/side-by-side.png") as sheet:
         assert sheet.size == (3 * (341 + 8) + 8, 2 * (256 + 22 + 8) + 8)
+
+
+@pytest.mark.skipif(not HAVE_MODELS, reason="no bundled models in this checkout")
+def test_label_quality(folder, monkeypatch, capsys):
+    run(
+        monkeypatch, "label_quality", "pictures", "--labels", "maps", "--limit", "1",
+        "--json", "out.json",
+    )  # fmt: skip
+    rows = json.loads((folder / "out.json").read_text())["levels"]
+    assert [row["level"] for row in rows] == ["lossless", 5, 4, 3, 2, 1]
+    assert rows[0]["changed"] == 0 and rows[0]["bytes"] >= rows[-1]["bytes"]
+    assert "* the default; 1 pictures" in capsys.readouterr().out

@@ -188,7 +188,7 @@ class Codec:
                 "lossless". None: "lossless" for `labels`, DEFAULT_LABEL_QUALITY for the
                 segmenter's map.
             importance: what a pixel of a class is worth to `label_quality`, by class name;
-                `math.inf` for never changed.
+                `math.inf` for never removed.
 
         Raises:
             ImageError, LabelMapError: input that cannot be coded.
@@ -206,14 +206,20 @@ class Codec:
             codec.check_labels(labels, width=width, height=height, palette=number)
         if max_side is not None:
             pixels, labels = pictures.shrink(pixels, labels, max_side)
+        chances = None
         if labels is None:
-            labels = self.segmenter(pixels)
+            if look := getattr(self.segmenter, "look", None):  # says how sure it is
+                labels, chances = look(pixels)
+            else:
+                labels = self.segmenter(pixels)
             number = getattr(self.segmenter, "palette", CAMVID.id)
             label_quality = DEFAULT_LABEL_QUALITY if label_quality is None else label_quality
         if label_quality is not None and label_quality != LOSSLESS:
             from spic.labels.simplify import simplify
 
-            labels = simplify(labels, label_quality, palette=number, importance=importance)
+            labels = simplify(
+                labels, label_quality, palette=number, importance=importance, chances=chances
+            )
 
         def pack(level: int) -> bytes:
             small = coarse.downscale(pixels, QUALITY[level].factor)

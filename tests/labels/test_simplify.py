@@ -103,3 +103,20 @@ def test_the_segmenters_maps_are_simplified_unless_refused() -> None:
     kept = spic.unpack(codec.encode(picture, label_quality="lossless")).labels
     assert np.array_equal(kept, found)
     assert not np.array_equal(spic.unpack(codec.encode(picture)).labels, found)
+
+
+def test_doubtful_outlines_are_cheaper_and_nothing_important_vanishes() -> None:
+    original = jagged() % PEDESTRIAN
+    things = ((slice(20, 23), slice(30, 32)), (slice(40, 52), slice(50, 51)))
+    for thing in things:
+        original[thing] = PEDESTRIAN
+    sure = (np.arange(11)[:, None, None] == original) * np.uint8(255)
+    doubtful = np.full_like(sure, 20)
+    np.put_along_axis(doubtful, original[None].astype(np.int64), np.uint8(50), 0)
+    sizes = []
+    for chances in (sure, None, doubtful):
+        simplified = simplify(original, 3, palette=CAMVID.id, chances=chances)
+        sizes.append(len(labels.encode(simplified)))
+        for thing in things:
+            assert (simplified[thing] == PEDESTRIAN).any()
+    assert sizes[0] > sizes[1] > sizes[2]

@@ -3,9 +3,10 @@
 A change is a short row or column of pixels, or a whole small region, that takes a neighbour's
 label. What it saves is measured: each pixel costs what its label costs given the equalities of six
 causal neighbours, by the statistics of the map itself. Changes are made where the bits saved for
-each changed pixel, weighted by the importance of the classes, reach a threshold (iterated
-conditional modes; Besag, "On the Statistical Analysis of Dirty Pictures", 1986). This is the
-sender's business alone: the format does not know of it, and floats are welcome.
+each changed pixel, weighted by the importance of the classes and by how sure the segmenter was,
+reach a threshold (iterated conditional modes; Besag, "On the Statistical Analysis of Dirty
+Pictures", 1986): where it was not sure, another outline is as likely and may be cheaper. This is
+the sender's business alone: the format does not know of it, and floats are welcome.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from numba import njit
 from spic.errors import InputError
 from spic.palette import PALETTES
 from spic.scene import LabelMap
+
+Chances = npt.NDArray[np.uint8]
 
 LEVELS = {1: 0.4, 2: 0.7, 3: 1.0, 4: 2.0, 5: 4.0}
 """label_quality → bits that each changed pixel of importance 1 must save."""
@@ -42,9 +45,15 @@ IMPORTANCE = {
     "train": 2.0,
     "void": 0.5,
 }
-"""How much a pixel of a class is worth, by name; 1 for all others. Infinite: never changed."""
+"""How much a pixel of a class is worth, by name; 1 for all others. Infinite: never removed."""
 
 _SWEEPS = 3
+_LONGEST = 6
+"""Pixels of a row or column that may change at once."""
+_SURE = 3.0
+"""Where chances are known, what a certain label counts; those that change are mostly not."""
+_OUTLINE = 3.0
+"""Where chances are known, the importance of a pixel at the outline of what is never removed."""
 _LARGEST = 64
 """Regions of at most so many pixels may vanish whole."""
 _PATTERNS = 6**5
@@ -57,12 +66,15 @@ def simplify(
     *,
     palette: int,
     importance: Mapping[str, float] | None = None,
+    chances: Chances | None = None,
 ) -> LabelMap:
     """A map that takes fewer bits; uint8 (H, W) → uint8 (H, W), the same ids or fewer.
 
     quality: 1 (fewest bits) … 5 (fewest changes), a key of LEVELS.
     palette: whose ids the labels are.
     importance: by class name, over IMPORTANCE; 0 or more, `math.inf` for never.
+    chances: of each id at each pixel, uint8 (C, H, W) in 1/255, where a segmenter says so: then a
+        changed pixel counts as much as its label is likelier than the new one.
     Raises InputError for another quality, name or weight.
     """
     if quality not in LEVELS:
@@ -82,11 +94,16 @@ def simplify(
     image = np.full((height + 2 * _BORDER, width + 2 * _BORDER), n, np.int64)
     image[_BORDER:-_BORDER, _BORDER:-_BORDER] = flat.reshape(labels.shape)
     stride = image.shape[1]
+    likely, outlines = np.zeros((0, 0), np.uint8), worth
+    if chances is not None and ids[-1] < len(chances):
+        pad = ((0, 0), (_BORDER, _BORDER), (_BORDER, _BORDER))
+        likely = np.pad(chances[ids], pad).reshape(n, -1)
+        outlines = np.where(np.isinf(worth), _OUTLINE * LEVELS[quality], worth)
     image = image.ravel()
     for _ in range(_SWEEPS):
         bits = _price(_count(image, stride, n), n)
-        _smooth(image, stride, n, bits, worth[ids])
-        _merge(image, stride, n, bits, worth[ids])
+        _smooth(image, stride, n, bits, outlines[ids], np.isinf(worth[ids]), likely)
+        _merge(image, stride, n, bits, worth[ids], likely)
     kept = image.reshape(-1, stride)[_BORDER:-_BORDER, _BORDER:-_BORDER]
     return ids[kept]
 
@@ -163,8 +180,18 @@ def _cost(image: Any, s: Any, n: Any, bits: Any, first: Any, last: Any) -> Any:
 
 
 @njit(cache=True)
-def _smooth(image: Any, s: Any, n: Any, bits: Any, worth: Any) -> None:
-    """Rows and columns of one to three pixels."""
+def _loss(worth: Any, likely: Any, a: Any, b: Any, o: Any) -> Any:
+    """Bits that must be saved for pixel `o` to become `b` instead of `a`."""
+    most = max(worth[a], worth[b])
+    if likely.shape[0] == 0:
+        return most
+    return most * _SURE * max(0, np.int64(likely[a, o]) - np.int64(likely[b, o])) / 255
+
+
+@njit(cache=True)
+def _smooth(image: Any, s: Any, n: Any, bits: Any, worth: Any, kept: Any, likely: Any) -> None:
+    """Short rows and columns. Of what is `kept` they leave a pixel behind them, so that it thins
+    but never vanishes."""
     around = np.array([-1, 1, -s, s])
     for o in range(image.size):
         a = image[o]
@@ -177,19 +204,24 @@ def _smooth(image: Any, s: Any, n: Any, bits: Any, worth: Any) -> None:
                 continue
             best, best_length, best_step = 0.0, 0, 0
             for step in (1, s):
-                for length in range(1, 4):
+                loss = 0.0
+                for length in range(1, _LONGEST + 1):
                     last = o + (length - 1) * step
-                    if image[last] != a or (length == 1 and step != 1):
+                    if image[last] != a or (kept[a] and image[last - side] != a):
                         break
+                    loss += _loss(worth, likely, a, b, last)
+                    if length == 1 and step != 1:
+                        continue
                     before = _cost(image, s, n, bits, o, last)
+                    if loss >= before:
+                        break
                     for i in range(length):
                         image[o + i * step] = b
                     saved = before - _cost(image, s, n, bits, o, last)
                     for i in range(length):
                         image[o + i * step] = a
-                    gain = saved - length * max(worth[a], worth[b])
-                    if gain > best:
-                        best, best_length, best_step = gain, length, step
+                    if saved - loss > best:
+                        best, best_length, best_step = saved - loss, length, step
             if best_length:
                 for i in range(best_length):
                     image[o + i * best_step] = b
@@ -197,7 +229,7 @@ def _smooth(image: Any, s: Any, n: Any, bits: Any, worth: Any) -> None:
 
 
 @njit(cache=True)
-def _merge(image: Any, s: Any, n: Any, bits: Any, worth: Any) -> None:
+def _merge(image: Any, s: Any, n: Any, bits: Any, worth: Any, likely: Any) -> None:
     """Whole small regions, into the label that borders most on them."""
     visited = np.zeros(image.size, np.bool_)
     region = np.zeros(_LARGEST + 1, np.int64)
@@ -242,9 +274,11 @@ def _merge(image: Any, s: Any, n: Any, bits: Any, worth: Any) -> None:
             left, right = min(left, x), max(right, x)
         first, last = top * s + left, bottom * s + right
         before = _cost(image, s, n, bits, first, last)
+        loss = 0.0
         for i in range(size):
             image[region[i]] = b
+            loss += _loss(worth, likely, a, b, region[i])
         saved = before - _cost(image, s, n, bits, first, last)
-        if saved <= size * max(worth[a], worth[b]):
+        if saved <= loss:
             for i in range(size):
                 image[region[i]] = a

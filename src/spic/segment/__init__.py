@@ -63,7 +63,13 @@ class Segmenter:
         """Id of the palette that the maps index."""
 
     def __call__(self, image: Image) -> LabelMap:
-        """Label map, uint8 (H, W), of a picture, uint8 (H, W, 3).
+        """Label map, uint8 (H, W), of a picture, uint8 (H, W, 3); raises ModelError as `look`."""
+        return self.look(image)[0]
+
+    def look(self, image: Image) -> tuple[LabelMap, npt.NDArray[np.uint8] | None]:
+        """Label map, uint8 (H, W), of a picture, uint8 (H, W, 3), and the chance of each class.
+
+        Chances are uint8 (C, H, W) in 1/255, or None where the network gives ids alone.
 
         Raises:
             ModelError: the network fails on this picture or gives what is no label map.
@@ -83,11 +89,11 @@ class Segmenter:
             raise ModelError(f"{self._path}: the segmenter failed ({cause})") from error
         share = rows / padded.shape[0], columns / padded.shape[1]  # the rest is padding
         if out.ndim == 4 and 1 <= out.shape[1] <= 256:
-            return _argmax(out[0], share, size)
+            return _argmax(out[0], share, size), _chances(out[0], share, size)
         if out.ndim != 3 or out.shape[1:] != padded.shape[:2] or out.max() > 255:
             raise ModelError(f"{self._path}: output of shape {out.shape} is no label map")
         map_ = PIL.Image.fromarray(np.ascontiguousarray(out[0, :rows, :columns], dtype=np.uint8))
-        return np.asarray(map_.resize(size[::-1], PIL.Image.Resampling.NEAREST))
+        return np.asarray(map_.resize(size[::-1], PIL.Image.Resampling.NEAREST)), None
 
 
 class HubSegmenter:
@@ -145,3 +151,16 @@ def _argmax(
         ids[value > best] = number
         np.maximum(best, value, out=best)
     return ids
+
+
+def _chances(
+    logits: npt.NDArray[np.float32], share: tuple[float, float], size: tuple[int, int]
+) -> npt.NDArray[np.uint8]:
+    """Softmax of logits (C, h, w) in 1/255, uint8 (C, *size) from that share of them."""
+    box = (0, 0, logits.shape[2] * share[1], logits.shape[1] * share[0])
+    odds = np.exp(logits.astype(np.float32) - logits.max(0))
+    levels = np.rint(255 * odds / odds.sum(0)).astype(np.uint8)
+    planes = [PIL.Image.fromarray(plane) for plane in levels]
+    return np.stack(
+        [np.asarray(p.resize(size[::-1], PIL.Image.Resampling.BILINEAR, box=box)) for p in planes]
+    )

@@ -1,0 +1,83 @@
+"""What `--label-quality` saves and costs: bits, changed pixels, and mIoU against human maps.
+
+    python benchmarks/label_quality.py PICTURES --labels MAPS [--size 341x256] [--limit 13]
+
+The segmenter's maps at each level, coded with the coarse picture of the default quality.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+from common import add_folder, load_labels, load_pictures
+from tqdm import tqdm
+
+from spic import coarse, labels, segment
+from spic.api import DEFAULT_LABEL_QUALITY, QUALITY
+from spic.evaluation.metrics import confusion, iou
+from spic.labels.simplify import LEVELS, simplify
+from spic.palette import CAMVID
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_folder(parser)
+    parser.add_argument("--labels", type=Path, required=True, help="folder of human index maps")
+    parser.add_argument("--segmenter", metavar="ONNX", help="default: the bundled one")
+    args = parser.parse_args()
+
+    network, dial = segment.Segmenter(args.segmenter), QUALITY[5]
+    classes = CAMVID.void or 0
+    levels = (None, *sorted(LEVELS, reverse=True))
+    sizes = dict.fromkeys(levels, 0)
+    changed = dict.fromkeys(levels, 0)
+    matrices = {level: np.zeros((classes, classes + 1), np.int64) for level in levels}
+    pixels = 0
+    found = load_pictures(args)
+    if not found:
+        raise SystemExit(f"{args.folder}: no pictures")
+    for path, picture in tqdm(found, unit="picture", disable=None):
+        truth = load_labels(args.labels / f"{path.stem}.png", args.size)
+        map_, chances = network.look(picture)
+        small = coarse.downscale(picture, dial.factor)
+        planes = coarse.decode(coarse.encode(small, quality=dial.qp))
+        pixels += map_.size
+        for level in levels:
+            sent = map_
+            if level is not None:
+                sent = simplify(map_, level, palette=network.palette, chances=chances)
+            sizes[level] += len(labels.encode(sent, coarse=planes, model="camvid"))
+            changed[level] += int((sent != map_).sum())
+            matrices[level] += confusion(truth, sent, classes)
+
+    rows = [
+        {
+            "level": "lossless" if level is None else level,
+            "bits_for_a_pixel": None if level is None else LEVELS[level],
+            "bytes": sizes[level] / len(found),
+            "bpp": 8 * sizes[level] / pixels,
+            "changed": changed[level] / pixels,
+            "miou": float(np.nanmean(iou(matrices[level]))),
+        }
+        for level in levels
+    ]
+    print("level     bits   bytes     bpp  changed    mIoU")
+    for row in rows:
+        mark = " *" if row["level"] == DEFAULT_LABEL_QUALITY else ""
+        bits = "" if row["bits_for_a_pixel"] is None else f"{row['bits_for_a_pixel']:g}"
+        print(
+            f"{row['level']!s:8}{bits:>6}{row['bytes']:8.1f}{row['bpp']:8.4f}"
+            f"{row['changed']:9.2%}{row['miou']:8.4f}{mark}"
+        )
+    print(f"* the default; {len(found)} pictures")
+    if args.json:
+        args.json.write_text(json.dumps({"pictures": len(found), "levels": rows}))
+
+
+if __name__ == "__main__":
+    main()
