@@ -8,7 +8,7 @@ The loss of the networks is the code length itself: bits per pixel of each human
 labels before it in raster order and, with --coarse, the decoded coarse planes. Trunk weights and
 activations are quantised in the forward pass with straight-through gradients (Jacob et al., CVPR
 2018), so the exported integers behave as the trained network did. The tables are what label model
-2 adds to the networks: the readout of the trunk, and the state of the coder after the training
+3 adds to the networks: the readout of the trunk, and the state of the coder after the training
 maps, human and predicted.
 """
 
@@ -29,8 +29,11 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from spic import coarse, segment
+from spic.api import DEFAULT_LABEL_QUALITY
 from spic.errors import InputError, ModelError
 from spic.labels import _model, _primed, prior
+from spic.labels.simplify import simplify
+from spic.palette import CAMVID
 from spic.training.run import Ema, Run
 
 SIZE = (341, 256)
@@ -39,14 +42,16 @@ VIEWS = ((35, "420"), (35, "444"), (41, "444"), (29, "444"))
 """QP and chroma of the coarse pictures that a prior learns from."""
 
 
-def corpus(data: Path, split: str, cache: Path) -> dict[str, npt.NDArray[np.uint8]]:
-    """CamVid's labels and predicted (N, H, W) of the bundled segmenter, and planes
-    (N, VIEWS, 3, ⌈H/4⌉, ⌈W/4⌉); built once."""
+def corpus(
+    data: Path, split: str, cache: Path, segmenter: Path | None = None
+) -> dict[str, npt.NDArray[np.uint8]]:
+    """CamVid's labels and predicted (N, H, W) as the encoder sends them, of the bundled segmenter
+    or another, and planes (N, VIEWS, 3, ⌈H/4⌉, ⌈W/4⌉); built once."""
     if cache.exists():
         with np.load(cache, allow_pickle=False) as file:
             return dict(file)
     data = data / "camvid"
-    segmenter = segment.load()
+    network = segment.Segmenter(segmenter)
     maps, predicted, planes = [], [], []
     for path in tqdm(sorted((data / split).glob("*.png")), desc=split):
         with Image.open(data / f"{split}annot" / path.name) as file:
@@ -55,7 +60,8 @@ def corpus(data: Path, split: str, cache: Path) -> dict[str, npt.NDArray[np.uint
             rgb = np.asarray(file.convert("RGB").resize(SIZE, Image.Resampling.BICUBIC))
         small = coarse.downscale(rgb, 4)
         decoded = [coarse.decode(coarse.encode(small, quality=q, chroma=c)) for q, c in VIEWS]
-        predicted.append(segmenter(rgb))
+        found, chances = network.look(rgb)
+        predicted.append(simplify(found, DEFAULT_LABEL_QUALITY, palette=CAMVID.id, chances=chances))
         planes.append(np.stack([prior.grid(c, SIZE[1], SIZE[0]) for c in decoded]))
     if not maps:
         raise InputError(f"{data / split}: no *.png")
@@ -299,18 +305,19 @@ def readout(
 def prime(
     known: prior.Prior, data: dict[str, npt.NDArray[np.uint8]]
 ) -> dict[str, npt.NDArray[Any]]:
-    """The tables of `_primed`: what its state is after the training maps, human and predicted in
-    turn, without and with their coarse pictures."""
+    """The tables of `_primed`: what its state is after the training maps and their mirror images,
+    human and predicted in turn, without and with their coarse pictures."""
     rng = np.random.default_rng(0)
-    order = rng.permutation(len(data["labels"]))
+    order = rng.permutation(2 * len(data["labels"]))
     views = rng.integers(data["planes"].shape[1], size=len(order))
     states = []
     for informed in (False, True):
         state = _primed.unprimed(known.classes)
-        for i in tqdm(order, desc="informed" if informed else "causal"):
-            planes = data["planes"][i, views[i]] if informed else None
+        for turn, number in enumerate(tqdm(order, desc="informed" if informed else "causal")):
+            i, mirror = number // 2, slice(None, None, -1 if number % 2 else 1)
+            planes = data["planes"][i, views[turn], ..., mirror] if informed else None
             for kind in ("labels", "predicted"):
-                labels = data[kind][i]
+                labels = data[kind][i, :, mirror]
                 _primed.run(
                     labels.astype(np.int64),
                     _model.new_coder(),
@@ -349,9 +356,12 @@ def main(argv: list[str] | None = None) -> None:
     written.add_argument("--informed", type=Path, required=True, help="run with --coarse")
     written.add_argument("--out", type=Path, required=True, help="the file, .npz")
     written.set_defaults(run=_export)
-    tables = steps.add_parser("tables", help="readout and tables of label model 2")
+    tables = steps.add_parser("tables", help="readout and tables of a label model")
     tables.add_argument("--data", type=Path, required=True, help="folder with camvid/")
     tables.add_argument("--networks", type=Path, default=BUNDLED, help="default: the bundled ones")
+    tables.add_argument(
+        "--segmenter", type=Path, help="ONNX file whose maps are learned from; default: the bundled"
+    )
     tables.add_argument("--out", type=Path, required=True, help="the file, .npz")
     tables.set_defaults(run=_tables)
     args = parser.parse_args(argv)
@@ -364,7 +374,7 @@ def _export(args: argparse.Namespace) -> None:
 
 def _tables(args: argparse.Namespace) -> None:
     torch.set_num_threads(1)
-    data = corpus(args.data, "train", args.out.parent / "prior-train.npz")
+    data = corpus(args.data, "train", args.out.parent / "prior-train.npz", args.segmenter)
     known = prior.load(args.networks)
     layer = readout(known, data)
     parsed = prior.Layer(
@@ -389,7 +399,7 @@ def _averaged(folder: Path) -> dict[str, Tensor]:
 def _train(args: argparse.Namespace) -> None:
     torch.manual_seed(0)
     torch.set_num_threads(1)
-    data = corpus(args.data, "train", args.out.parent / "prior-train.npz")
+    data = corpus(args.data, "train", args.out.parent / "prior-train.npz", args.segmenter)
     val = corpus(args.data, "val", args.out.parent / "prior-val.npz")
     classes = 12
     net = Network(classes, args.coarse)
