@@ -152,6 +152,9 @@ def test_report_and_resume(folder, monkeypatch, capsys):
     assert run("--codecs", "jpeg,webp,bpg", "--rates", "1.2,2.5", "-o", "c") == 0
     assert {job[0] for _, jobs in done for job in jobs} == {"bpg"}
 
+    # A new point with fewer metrics than the originals have kept.
+    assert run("--codecs", "jpeg,webp", "--metrics", "psnr", "--rates", "1.7", "-o", "d") == 0
+
 
 def test_an_interrupted_run_goes_on(folder, monkeypatch, capsys):
     coded, most = [], 4

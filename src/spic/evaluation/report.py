@@ -276,6 +276,8 @@ def _classes(found: dict[str, Any]) -> str:
         return ""
     series = [("originals", "originals", ceiling)]
     for name, point in _beside(found, 7):
+        if "iou" not in point:  # the originals' is kept from a run that wanted it
+            return ""
         series.append((name, f"{found['codecs'][name]['title']}, {point['bpp']:.3f}", point["iou"]))
     classes = class_names(len(ceiling))
     return (
