@@ -98,5 +98,6 @@ def test_label_quality(folder, monkeypatch, capsys):
     )  # fmt: skip
     rows = json.loads((folder / "out.json").read_text())["levels"]
     assert [row["level"] for row in rows] == ["lossless", 5, 4, 3, 2, 1]
-    assert rows[0]["changed"] == 0 and rows[0]["bytes"] >= rows[-1]["bytes"]
+    assert rows[0]["changed"] == 0
+    assert rows[0]["bytes"] >= rows[-1]["bytes"]
     assert "* the default; 1 pictures" in capsys.readouterr().out

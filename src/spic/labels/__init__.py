@@ -6,7 +6,7 @@
 The set names the ids in use as a bit mask of 12, 20, 36 or 260 bits (by kind). Coder 0 stores
 indices into the set with ceil(log2 n) bits; coder 1 is adaptive context mixing (`_model`); coders
 2 and 3 add the trained prior that the model byte names (`prior`), 3 with the coarse picture: model
-1 in `_model`, model 2 in `_primed`.
+1 in `_model`, models 2 and 3 in `_primed`.
 """
 
 from __future__ import annotations
@@ -27,11 +27,15 @@ __all__ = ["decode", "encode"]
 RAW, ADAPTIVE, CAUSAL, INFORMED = 0, 1, 2, 3
 SET_BYTES = (1, 2, 4, 32)
 
-MODELS = {"camvid": 2}
+MODELS = {"camvid": 3}
 """Trained priors by the palette they know; the number is in the stream."""
 _HERE = Path(__file__).parent
-_FILES = {1: (_HERE / "camvid1.npz",), 2: (_HERE / "camvid1.npz", _HERE / "camvid2.npz")}
-"""Of every model there ever was; 2 adds to the networks of 1."""
+_FILES = {
+    1: (_HERE / "camvid1.npz",),
+    2: (_HERE / "camvid1.npz", _HERE / "camvid2.npz"),
+    3: (_HERE / "camvid1.npz", _HERE / "camvid3.npz"),
+}
+"""Of every model there ever was; 2 and 3 add to the networks of 1."""
 
 
 def encode(labels: LabelMap, *, coarse: Coarse | None = None, model: str | None = None) -> bytes:
