@@ -16,7 +16,7 @@ from common import add_folder, load_labels, load_pictures
 from tqdm import tqdm
 
 from spic import coarse, labels, segment
-from spic.api import DEFAULT_LABEL_QUALITY, QUALITY
+from spic.api import DEFAULT_LABEL_QUALITY, DEFAULT_QUALITY, QUALITY
 from spic.evaluation.metrics import confusion, iou
 from spic.labels.simplify import LEVELS, simplify
 from spic.palette import CAMVID
@@ -31,8 +31,8 @@ def main() -> None:
     parser.add_argument("--segmenter", metavar="ONNX", help="default: the bundled one")
     args = parser.parse_args()
 
-    network, dial = segment.Segmenter(args.segmenter), QUALITY[5]
-    classes = CAMVID.void or 0
+    network, dial = segment.Segmenter(args.segmenter), QUALITY[DEFAULT_QUALITY]
+    classes = len(CAMVID.classes[: CAMVID.void])
     levels = (None, *sorted(LEVELS, reverse=True))
     sizes = dict.fromkeys(levels, 0)
     changed = dict.fromkeys(levels, 0)

@@ -208,12 +208,13 @@ class Codec:
             pixels, labels = pictures.shrink(pixels, labels, max_side)
         chances = None
         if labels is None:
-            if look := getattr(self.segmenter, "look", None):  # says how sure it is
+            number = getattr(self.segmenter, "palette", CAMVID.id)
+            label_quality = DEFAULT_LABEL_QUALITY if label_quality is None else label_quality
+            look = getattr(self.segmenter, "look", None)  # says how sure it is
+            if look is not None and label_quality != LOSSLESS:
                 labels, chances = look(pixels)
             else:
                 labels = self.segmenter(pixels)
-            number = getattr(self.segmenter, "palette", CAMVID.id)
-            label_quality = DEFAULT_LABEL_QUALITY if label_quality is None else label_quality
         if label_quality is not None and label_quality != LOSSLESS:
             from spic.labels.simplify import simplify
 

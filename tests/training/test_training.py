@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from conftest import street
+from conftest import HAVE_MODELS, street
 from PIL import Image
 
 torch = pytest.importorskip("torch")
@@ -393,3 +393,11 @@ def test_command_line(capsys, tmp_path):
     code = cli.main(["segmenter", "--data", str(tmp_path), "--out", str(tmp_path / "run")])
     assert code == 2
     assert "no pictures" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not HAVE_MODELS, reason="no bundled segmenter in this checkout")
+def test_the_prior_starts_training(tmp_path, data, capsys):
+    options = f"--data {data} --out {tmp_path / 'run'} --steps 1 --maps 1 --busy 20 --calm 10"
+    assert cli.main(["prior", "network", *options.split()]) == 0, capsys.readouterr().err
+    with np.load(tmp_path / "prior-train.npz") as built:
+        assert built["labels"].shape == built["predicted"].shape == (3, 256, 341)

@@ -21,9 +21,7 @@ from numba import njit
 
 from spic.errors import InputError
 from spic.palette import PALETTES
-from spic.scene import LabelMap
-
-Chances = npt.NDArray[np.uint8]
+from spic.scene import Chances, LabelMap
 
 LEVELS = {1: 0.4, 2: 0.7, 3: 1.0, 4: 2.0, 5: 4.0}
 """label_quality → bits that each changed pixel of importance 1 must save."""
@@ -73,8 +71,8 @@ def simplify(
     quality: 1 (fewest bits) … 5 (fewest changes), a key of LEVELS.
     palette: whose ids the labels are.
     importance: by class name, over IMPORTANCE; 0 or more, `math.inf` for never.
-    chances: of each id at each pixel, uint8 (C, H, W) in 1/255, where a segmenter says so: then a
-        changed pixel counts as much as its label is likelier than the new one.
+    chances: of the ids, where a segmenter says so: then a changed pixel counts as much as its label
+        is likelier than the new one.
     Raises InputError for another quality, name or weight.
     """
     if quality not in LEVELS:

@@ -14,7 +14,7 @@ from spic import models
 from spic.errors import ModelError
 from spic.models import runtime
 from spic.palette import BY_NAME, CAMVID, CITYSCAPES, INDICES
-from spic.scene import Image, LabelMap
+from spic.scene import Chances, Image, LabelMap
 
 WORKING_SIDE = 512
 """Pictures whose shorter side is longer are segmented at this size and their maps enlarged.
@@ -63,18 +63,23 @@ class Segmenter:
         """Id of the palette that the maps index."""
 
     def __call__(self, image: Image) -> LabelMap:
-        """Label map, uint8 (H, W), of a picture, uint8 (H, W, 3); raises ModelError as `look`."""
-        return self.look(image)[0]
-
-    def look(self, image: Image) -> tuple[LabelMap, npt.NDArray[np.uint8] | None]:
-        """Label map, uint8 (H, W), of a picture, uint8 (H, W, 3), and the chance of each class.
-
-        Chances are uint8 (C, H, W) in 1/255, or None where the network gives ids alone.
+        """Label map, uint8 (H, W), of a picture, uint8 (H, W, 3).
 
         Raises:
             ModelError: the network fails on this picture or gives what is no label map.
         """
+        out, share = self._run(image)
+        return self._labels(out, share, image.shape[:2])
+
+    def look(self, image: Image) -> tuple[LabelMap, Chances | None]:
+        """The same map, and the chance of each class; None where the network gives ids alone."""
+        out, share = self._run(image)
         size = image.shape[:2]
+        chances = _chances(out[0], share, size) if out.ndim == 4 else None
+        return self._labels(out, share, size), chances
+
+    def _run(self, image: Image) -> tuple[npt.NDArray[Any], tuple[float, float]]:
+        """What the network gives, and the share of its height and width that is no padding."""
         working = _resize(image, self._enlarge)
         rows, columns = working.shape[:2]
         pad = (0, -rows % _MULTIPLE), (0, -columns % _MULTIPLE), (0, 0)
@@ -87,13 +92,20 @@ class Segmenter:
         except Exception as error:
             cause = str(error).strip().splitlines()[0]
             raise ModelError(f"{self._path}: the segmenter failed ({cause})") from error
-        share = rows / padded.shape[0], columns / padded.shape[1]  # the rest is padding
-        if out.ndim == 4 and 1 <= out.shape[1] <= 256:
-            return _argmax(out[0], share, size), _chances(out[0], share, size)
-        if out.ndim != 3 or out.shape[1:] != padded.shape[:2] or out.max() > 255:
+        ids = out.ndim == 3 and out.shape[1:] == padded.shape[:2] and out.max() <= 255
+        if not ids and not (out.ndim == 4 and 1 <= out.shape[1] <= 256):
             raise ModelError(f"{self._path}: output of shape {out.shape} is no label map")
+        return out, (rows / padded.shape[0], columns / padded.shape[1])
+
+    @staticmethod
+    def _labels(
+        out: npt.NDArray[Any], share: tuple[float, float], size: tuple[int, int]
+    ) -> LabelMap:
+        if out.ndim == 4:
+            return _argmax(out[0], share, size)
+        rows, columns = (round(n * part) for n, part in zip(out.shape[1:], share, strict=True))
         map_ = PIL.Image.fromarray(np.ascontiguousarray(out[0, :rows, :columns], dtype=np.uint8))
-        return np.asarray(map_.resize(size[::-1], PIL.Image.Resampling.NEAREST)), None
+        return np.asarray(map_.resize(size[::-1], PIL.Image.Resampling.NEAREST))
 
 
 class HubSegmenter:
@@ -142,12 +154,10 @@ def _argmax(
     logits: npt.NDArray[np.float32], share: tuple[float, float], size: tuple[int, int]
 ) -> LabelMap:
     """Best class of each pixel, uint8 `size`, from that share of logits (C, h, w) at any scale."""
-    box = (0, 0, logits.shape[2] * share[1], logits.shape[1] * share[0])
     ids = np.zeros(size, np.uint8)
     best = np.full(size, -np.inf, np.float32)
     for number, plane in enumerate(logits.astype(np.float32)):  # one at a time: little memory
-        picture = PIL.Image.fromarray(plane)
-        value = np.asarray(picture.resize(size[::-1], PIL.Image.Resampling.BILINEAR, box=box))
+        value = _fit(plane, share, size)
         ids[value > best] = number
         np.maximum(best, value, out=best)
     return ids
@@ -155,12 +165,17 @@ def _argmax(
 
 def _chances(
     logits: npt.NDArray[np.float32], share: tuple[float, float], size: tuple[int, int]
-) -> npt.NDArray[np.uint8]:
-    """Softmax of logits (C, h, w) in 1/255, uint8 (C, *size) from that share of them."""
-    box = (0, 0, logits.shape[2] * share[1], logits.shape[1] * share[0])
+) -> Chances:
+    """Softmax of that share of logits (C, h, w), in 1/255."""
     odds = np.exp(logits.astype(np.float32) - logits.max(0))
     levels = np.rint(255 * odds / odds.sum(0)).astype(np.uint8)
-    planes = [PIL.Image.fromarray(plane) for plane in levels]
-    return np.stack(
-        [np.asarray(p.resize(size[::-1], PIL.Image.Resampling.BILINEAR, box=box)) for p in planes]
-    )
+    return np.stack([_fit(plane, share, size) for plane in levels])
+
+
+def _fit(
+    plane: npt.NDArray[Any], share: tuple[float, float], size: tuple[int, int]
+) -> npt.NDArray[Any]:
+    """That share of a plane, bilinear at `size`."""
+    box = (0, 0, plane.shape[1] * share[1], plane.shape[0] * share[0])
+    picture = PIL.Image.fromarray(plane)
+    return np.asarray(picture.resize(size[::-1], PIL.Image.Resampling.BILINEAR, box=box))

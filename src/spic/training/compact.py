@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +14,12 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from spic.api import DEFAULT_LABEL_QUALITY
 from spic.diffusion import edm
 from spic.diffusion.compact import CompactConfig, CompactNet, one_hot, upsample
 from spic.errors import ModelError
-from spic.labels.simplify import simplify
 from spic.palette import CAMVID
-from spic.scene import Image as Picture
-from spic.scene import LabelMap
 from spic.segment import Segmenter
-from spic.training.corpus import Sample, build, crop, transmit
+from spic.training.corpus import Sample, build, crop, sent_map, transmit
 from spic.training.pairs import load_pairs
 from spic.training.run import Ema, Run, add_options, compiled, fast, load_weights, save_weights
 from spic.training.segmenter import RARE
@@ -54,13 +51,7 @@ def read_corpus(
     default, beside the human ones.
     """
     camvid = load_pairs(data / "camvid/train", data / "camvid/trainannot")
-    predict = None
-    if predictor:
-        segment = Segmenter(predictor)
-
-        def predict(image: Picture) -> LabelMap:
-            return simplify(segment(image), DEFAULT_LABEL_QUALITY, palette=CAMVID.id)
-
+    predict = partial(sent_map, Segmenter(predictor)) if predictor else None
     roads = build(camvid, cache, variants=variants, seed=0, predict=predict)
     if not (data / "labelmefacade").exists():
         return roads, []

@@ -12,8 +12,11 @@ from PIL import Image
 from tqdm import tqdm
 
 from spic import coarse
+from spic.api import DEFAULT_LABEL_QUALITY
+from spic.labels.simplify import simplify
 from spic.scene import Image as Picture
 from spic.scene import LabelMap
+from spic.segment import Segmenter
 from spic.training.pairs import Pair
 
 GRID = 16
@@ -55,6 +58,12 @@ def transmit(image: Picture, factor: int, qp: int) -> Picture:
     if factor != 4:
         decoded = np.asarray(Image.fromarray(decoded).resize(grid, Image.Resampling.BICUBIC))
     return decoded
+
+
+def sent_map(segmenter: Segmenter, image: Picture) -> LabelMap:
+    """A segmenter's map as the encoder sends it by default: simplified."""
+    labels, chances = segmenter.look(image)
+    return simplify(labels, DEFAULT_LABEL_QUALITY, palette=segmenter.palette, chances=chances)
 
 
 def build(

@@ -3,11 +3,10 @@
 Each update takes one noise level of the sampler, denoises once, and judges the picture that comes
 out: L1 and frozen ImageNet features against the original, these features' moments over the crop
 (the squared distance between pooled features of pairs bounds a Fréchet distance from above), a
-discriminator on the same features
-(Sauer et al., "Projected GANs Converge Faster", 2021; "Adversarial Diffusion Distillation", 2023),
-and a frozen segmenter against the map that was sent; the wanted fidelity, an input of the network,
-says how much each of them counts. Below the first level, half of the noisy
-residuals are the network's own, as they will be when it samples.
+discriminator on the same features (Sauer et al., "Projected GANs Converge Faster", 2021;
+"Adversarial Diffusion Distillation", 2023), and a frozen segmenter against the map that was sent;
+the wanted fidelity, an input of the network, says how much each of them counts. Below the first
+level, half of the noisy residuals are the network's own, as they will be when it samples.
 """
 
 from __future__ import annotations

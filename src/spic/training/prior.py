@@ -29,11 +29,9 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from spic import coarse, segment
-from spic.api import DEFAULT_LABEL_QUALITY
 from spic.errors import InputError, ModelError
 from spic.labels import _model, _primed, prior
-from spic.labels.simplify import simplify
-from spic.palette import CAMVID
+from spic.training.corpus import sent_map
 from spic.training.run import Ema, Run
 
 SIZE = (341, 256)
@@ -60,8 +58,7 @@ def corpus(
             rgb = np.asarray(file.convert("RGB").resize(SIZE, Image.Resampling.BICUBIC))
         small = coarse.downscale(rgb, 4)
         decoded = [coarse.decode(coarse.encode(small, quality=q, chroma=c)) for q, c in VIEWS]
-        found, chances = network.look(rgb)
-        predicted.append(simplify(found, DEFAULT_LABEL_QUALITY, palette=CAMVID.id, chances=chances))
+        predicted.append(sent_map(network, rgb))
         planes.append(np.stack([prior.grid(c, SIZE[1], SIZE[0]) for c in decoded]))
     if not maps:
         raise InputError(f"{data / split}: no *.png")
@@ -399,7 +396,7 @@ def _averaged(folder: Path) -> dict[str, Tensor]:
 def _train(args: argparse.Namespace) -> None:
     torch.manual_seed(0)
     torch.set_num_threads(1)
-    data = corpus(args.data, "train", args.out.parent / "prior-train.npz", args.segmenter)
+    data = corpus(args.data, "train", args.out.parent / "prior-train.npz")
     val = corpus(args.data, "val", args.out.parent / "prior-val.npz")
     classes = 12
     net = Network(classes, args.coarse)
