@@ -1,5 +1,5 @@
 # docker build -t spic .
-# docker run --rm --user "$(id -u):$(id -g)" -v "$PWD:/work" spic encode photo.jpg
+# docker run --rm --user "$(id -u):$(id -g)" -v "$PWD:/pictures" spic encode photo.jpg
 FROM python:3.12-slim
 
 # The label coder is compiled on first use; users without a home need a place for that.
@@ -12,6 +12,6 @@ RUN pip install --no-cache-dir --only-binary :all: /src \
 
 RUN useradd --create-home spic
 USER spic
-WORKDIR /work
+WORKDIR /pictures
 ENTRYPOINT ["spic"]
 CMD ["--help"]
