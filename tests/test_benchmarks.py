@@ -8,7 +8,7 @@ import PIL.Image
 import pytest
 from conftest import HAVE_MODELS, ROOT, FakeReceiver, FakeSegmenter, street
 
-from spic import api
+from spic import api, models
 
 
 @pytest.fixture
@@ -54,6 +54,17 @@ def test_rate_of_nothing(folder, monkeypatch):
     (folder / "empty").mkdir()
     with pytest.raises(SystemExit, match="no pictures"):
         run(monkeypatch, "rate", "empty")
+
+
+@pytest.mark.skipif(not HAVE_MODELS, reason="the bundled models are not installed")
+def test_receivers(folder, monkeypatch, capsys):
+    path = str(models.find(models.RECEIVER))
+    run(monkeypatch, "receivers", "pictures", path, path, "--json", "out.json")
+    first, second = json.loads((folder / "out.json").read_text())
+    assert first["psnr"] == second["psnr"] == 99  # the same pictures
+    assert first["lpips"] == second["lpips"]
+    assert min(first["seconds"], second["seconds"]) > 0
+    assert capsys.readouterr().out.count(path) == 2
 
 
 def test_speed_warm(folder):

@@ -4,6 +4,8 @@ import importlib.util
 import json
 
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
 from conftest import HAVE_MODELS, street
 from PIL import Image
@@ -347,13 +349,38 @@ def test_distillation_resumes_on_the_same_path(tmp_path, data, monkeypatch):
     assert any((straight[k] != v).any() for k, v in teacher.state_dict().items())
 
 
-def test_restored_receiver_is_the_same_function(tmp_path):
+def trained():
+    """A network that paints, as a trained one does."""
     torch.manual_seed(2)
     network = networks.CompactNet(TINY)
     network.head_gain.data.fill_(0.7)
     for name, parameter in network.named_parameters():
         if ".emb." in name:  # zero in a new network; the exporter would merge equal ones
             torch.nn.init.normal_(parameter, std=0.1)
+    return network
+
+
+def test_a_receiver_in_eight_bits_is_nearly_the_same(tmp_path, data):
+    network = trained()
+    weights, path = tmp_path / "w.safetensors", tmp_path / "r.onnx"
+    compact.save_network(network.state_dict(), TINY, weights)
+    assert cli.main(["export", str(weights), str(path), "--int8", str(data)]) == 0
+    graph = onnx.load(path).graph
+    assert {t.data_type for t in graph.initializer} >= {onnx.TensorProto.INT8}
+    feed = next(export.first_inputs(data, TINY, count=1))
+    (found,) = onnxruntime.InferenceSession(path).run(None, feed)
+    export.export_receiver(network, tmp_path / "f.onnx")
+    (exact,) = onnxruntime.InferenceSession(tmp_path / "f.onnx").run(None, feed)
+    assert 0 < np.abs(found - exact).mean() < 0.05 * np.abs(exact).mean()
+    assert cli.main(["restore", str(path), str(tmp_path / "again.safetensors")]) == 0
+    again = compact.load_network(tmp_path / "again.safetensors")
+    export.export_receiver(again, tmp_path / "a.onnx")
+    (restored,) = onnxruntime.InferenceSession(tmp_path / "a.onnx").run(None, feed)
+    assert np.abs(restored - exact).mean() < 0.03 * np.abs(exact).mean()
+
+
+def test_restored_receiver_is_the_same_function(tmp_path):
+    network = trained()
     export.export_receiver(network, tmp_path / "r.onnx")
     assert cli.main(["restore", str(tmp_path / "r.onnx"), str(tmp_path / "r.safetensors")]) == 0
     again = compact.load_network(tmp_path / "r.safetensors")

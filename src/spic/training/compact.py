@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from spic.diffusion import edm
 from spic.diffusion.compact import CompactConfig, CompactNet, one_hot, upsample
-from spic.errors import ModelError
+from spic.errors import InputError, ModelError
 from spic.palette import CAMVID
 from spic.segment import Segmenter
 from spic.training.corpus import Sample, build, crop, sent_map, transmit
@@ -69,13 +69,22 @@ def batches(
     size: tuple[int, int],
     label_drop: float = 0.1,
 ) -> Iterator[Batch]:
-    """Endless batches from step `start` on; a quarter of each is facades, if there are any."""
+    """Endless batches from step `start` on; a quarter of each is facades, if there are any.
+
+    Pictures smaller than the crop are left out; raises InputError if that leaves none.
+    """
+    fitting = [
+        [s for s in part if s.image.shape[0] >= size[0] and s.image.shape[1] >= size[1]]
+        for part in corpus
+    ]
+    if not fitting[0]:
+        raise InputError(f"no picture of CamVid's train is as large as a crop of {size}")
     step = start
     while True:
         rng = np.random.default_rng((seed, step))
         images, smalls, maps = [], [], []
         for slot in range(batch):
-            source = corpus[1] if corpus[1] and slot % 4 == 3 else corpus[0]
+            source = fitting[1] if fitting[1] and slot % 4 == 3 else fitting[0]
             sample = source[rng.integers(len(source))]
             image, small, labels = crop(sample, rng, size=size, rare=RARE)
             if rng.random() < label_drop:

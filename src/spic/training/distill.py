@@ -1,8 +1,9 @@
 """`spic train distill`: make the compact receiver sharp in one to four steps (its second stage).
 
 Each update takes one noise level of the sampler, denoises once, and judges the picture that comes
-out: L1 and frozen ImageNet features against the original, these features' moments over the crop
-(the squared distance between pooled features of pairs bounds a Fréchet distance from above), a
+out: L1 and frozen ImageNet features against the original, these features' moments over the crop,
+the last of them pooled (the squared distance between pooled features of pairs bounds a Fréchet
+distance from above; Inception's, which measure, are not used), a
 discriminator on the same features (Sauer et al., "Projected GANs Converge Faster", 2021;
 "Adversarial Diffusion Distillation", 2023), and a frozen segmenter against the map that was sent;
 the wanted fidelity, an input of the network, says how much each of them counts. Below the first
@@ -27,13 +28,15 @@ from spic.diffusion import edm
 from spic.diffusion.compact import PATCH, CompactNet, denoise, one_hot, upsample
 from spic.errors import ModelError
 from spic.training.compact import Sheet, batches, load_network, rates, read_corpus, save_network
-from spic.training.efficientnet import EfficientNetLite, imagenet
+from spic.training.efficientnet import EfficientNetLite, imagenet, imagenet_head
 from spic.training.run import Ema, Run, add_options, compiled, fast
 from spic.training.segmenter import load_segmenter
 
 _TAPS = (-1, 2, 4, 10, 15)
 """The stem and the blocks of EfficientNet-Lite0 whose outputs are compared: strides 2 … 32."""
 _CHANNELS = (32, 24, 40, 112, 320)
+_WIDTHS = (48, 64, 96, 96, 96)
+"""Of the discriminator's heads; those of the large maps would take the most time."""
 _GRID = (1, 2, 4)
 """Numbers of sampling steps that are trained for."""
 SAVE_EVERY = 100
@@ -46,8 +49,10 @@ class Features(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.network: EfficientNetLite = imagenet(0).eval().requires_grad_(False)
+        self.network: EfficientNetLite = imagenet(0)
+        self.head = imagenet_head(0)
         self.register_buffer("scale", torch.ones(len(_TAPS)))
+        self.eval().requires_grad_(False)
 
     def forward(self, picture: Tensor) -> list[Tensor]:
         """Features of pictures, (B, 3, H, W) in [-1, 1]."""
@@ -59,6 +64,11 @@ class Features(nn.Module):
             if index in _TAPS:
                 found.append(x * self.scale[len(found)])
         return found
+
+    def pooled(self, found: list[Tensor]) -> Tensor:
+        """(B, 1280): what the classifier of ImageNet sees of pictures with these features."""
+        pooled: Tensor = self.head(found[-1] / self.scale[-1]).float().mean((2, 3))
+        return pooled
 
     def calibrate(self, pictures: Tensor) -> None:
         """Measure the scales on real pictures."""
@@ -75,7 +85,7 @@ def moments(feature: Tensor) -> Tensor:
 class Discriminator(nn.Module):
     """A small head on each feature map, which also sees the label map."""
 
-    def __init__(self, classes: int, width: int = 96) -> None:
+    def __init__(self, classes: int) -> None:
         super().__init__()
 
         def conv(inputs: int, outputs: int, kernel: int) -> nn.Module:
@@ -89,7 +99,7 @@ class Discriminator(nn.Module):
                 nn.LeakyReLU(0.2),
                 conv(width, 1, 3),
             )
-            for channels in _CHANNELS
+            for channels, width in zip(_CHANNELS, _WIDTHS, strict=True)
         )
 
     def forward(self, features: list[Tensor], planes: Tensor) -> list[Tensor]:
@@ -136,7 +146,8 @@ def _guess(
     with fast(residual.device.type):
         sigma = level.expand(len(residual))
         wanted = torch.full_like(sigma, fidelity)
-        return denoise(network, residual + level * noise, coarse, planes, sigma, wanted)
+        noisy = (residual + level * noise).contiguous(memory_format=torch.channels_last)
+        return denoise(network, noisy, coarse, planes, sigma, wanted)
 
 
 def main(argv: list[str]) -> None:
@@ -145,6 +156,7 @@ def main(argv: list[str]) -> None:
         description="Fine-tune a trained compact receiver for 1 to 4 steps. Run it again to go on.",
     )
     add_options(parser)
+    parser.set_defaults(batch=4)
     parser.add_argument(
         "--teacher", type=Path, required=True, help="compact.safetensors of `spic train compact`"
     )
@@ -158,12 +170,12 @@ def main(argv: list[str]) -> None:
         type=Path,
         help="segmenter.onnx whose maps are learned from beside the human ones",
     )
-    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument(
         "--crop",
         type=int,
         nargs=2,
-        default=(128, 176),
+        default=(192, 256),
         metavar=("H", "W"),
         help="multiples of 32 are fastest, of 16 allowed",
     )
@@ -179,9 +191,18 @@ def main(argv: list[str]) -> None:
         default=1.0,
         help="weight of the distance between the features' means and deviations over a crop",
     )
+    parser.add_argument(
+        "--pooled",
+        type=float,
+        default=0.3,
+        help="weight of the squared distance between the last features' means, as a share of "
+        "their variance",
+    )
     parser.add_argument("--adversarial", type=float, default=0.4)
     parser.add_argument("--semantic", type=float, default=0.1)
     args = parser.parse_args(argv)
+    if args.batch < 2:
+        parser.error("--batch must be 2 or more: pooled features are compared with their variance")
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
 
@@ -197,6 +218,7 @@ def main(argv: list[str]) -> None:
     optimizer = torch.optim.Adam(groups, betas=(0.5, 0.99))
     critic = torch.optim.Adam(discriminator.parameters(), lr=4e-4, betas=(0.5, 0.99))
     ema = Ema(network, 0.999)
+    spread: float | None = None  # variance of pooled features, a running mean
     run = Run(args.out, args.steps, args.device)
     if state := run.resume():
         network.load_state_dict(state["network"])
@@ -205,6 +227,7 @@ def main(argv: list[str]) -> None:
         critic.load_state_dict(state["critic"])
         ema.load(state["ema"], run.step)
         features.scale.copy_(state["scale"])
+        spread = state["spread"]
 
     corpus = read_corpus(args.data, args.out.parent / "cache", args.predictor)
     sheet = Sheet(args.data)
@@ -223,6 +246,7 @@ def main(argv: list[str]) -> None:
         if run.step >= args.steps:
             break
         image, coarse, labels = (t.to(args.device) for t in (image, coarse, labels))
+        image, coarse = (t.contiguous(memory_format=torch.channels_last) for t in (image, coarse))
         rng = np.random.default_rng((args.seed + 2, run.step))
         generator = torch.Generator().manual_seed(args.seed * 1_000_003 + run.step)
         if run.step == 0:
@@ -251,6 +275,7 @@ def main(argv: list[str]) -> None:
         with fast(args.device):
             with torch.no_grad():
                 real = features(look(image))
+                wanted = features.pooled(real)
                 seen = look(classes)
             fake = features(look(made))
             critic_loss = sum(
@@ -270,7 +295,10 @@ def main(argv: list[str]) -> None:
         discriminator.requires_grad_(False)
         with fast(args.device):
             scores = discriminator(fake, seen)
+            pooled = features.pooled(fake)
         discriminator.requires_grad_(True)
+        variance = wanted.var(0, correction=0).sum().item()
+        spread = variance if spread is None else 0.98 * spread + 0.02 * variance
         parts = {
             "pixel": (1 + fidelity) * args.pixel * (made - image).abs().mean(),
             "coarse": args.coarse * F.avg_pool2d(made - image, PATCH).abs().mean(),
@@ -284,6 +312,10 @@ def main(argv: list[str]) -> None:
             * torch.stack(
                 [(moments(f) - moments(r)).abs().mean() for f, r in zip(fake, real, strict=True)]
             ).mean(),
+            "pooled": (1 - fidelity)
+            * args.pooled
+            * (pooled - wanted).square().sum(1).mean()
+            / spread,
             "adversarial": (fidelity - 1)
             * args.adversarial
             * torch.stack([s.float().mean() for s in scores]).mean(),
@@ -328,6 +360,7 @@ def main(argv: list[str]) -> None:
                 critic=critic.state_dict(),
                 ema=ema.state,
                 scale=features.scale,
+                spread=spread,
             )
         if run.step % 200 == 0 or run.step == args.steps:
             averaged.load_state_dict(ema.state)

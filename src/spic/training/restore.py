@@ -1,7 +1,8 @@
 """`spic train restore`: a bundled ONNX file → weights that training can go on from.
 
 The files that a product ships are folded: normalised filters are plain, batch norms are part of
-their convolutions. Restored networks compute the same, and have what training needs again.
+their convolutions. Restored networks compute the same, up to the rounding of float16 or 8 bits,
+and have what training needs again.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from spic.training.segmenter import SegmentationNet, SegmenterConfig, save_segme
 
 
 def _constants(model: onnx.ModelProto) -> dict[str, Tensor]:
-    """Every stored tensor by name, float16 ones under the name that they are cast to."""
+    """Every stored tensor by name, float16 and 8-bit ones under their names in float32."""
     stored = {
         t.name: torch.from_numpy(np.array(onnx.numpy_helper.to_array(t)))
         for t in model.graph.initializer
@@ -35,6 +36,10 @@ def _constants(model: onnx.ModelProto) -> dict[str, Tensor]:
     for node in model.graph.node:
         if node.op_type == "Cast" and node.input[0] in stored:
             stored[node.output[0]] = stored[node.input[0]].float()
+        if node.op_type == "DequantizeLinear" and node.input[0] in stored:
+            levels, scale = (stored[name].float() for name in node.input[:2])
+            name = node.input[0].removesuffix("_quantized")
+            stored[name] = levels * scale.reshape(-1, *[1] * (levels.ndim - 1))
     return stored
 
 

@@ -1,0 +1,87 @@
+"""Receivers beside each other on the same files: time, nearness to the first one, LPIPS.
+
+    python benchmarks/receivers.py PICTURES A.onnx B.onnx … [--size 341x256] [--limit N] [--steps 1]
+
+Each picture is coded once, and rebuilt by every receiver in turn, so that their times can be
+compared: the median over the pictures of the receiver alone (not the labels), and its ratio to the
+first one's. PSNR is between the pictures of the two, LPIPS (where its weights are) to the original.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from pathlib import Path
+
+from common import add_folder, load_pictures
+
+from spic import api, codec
+from spic.errors import ModelError
+from spic.evaluation.metrics import psnr
+from spic.evaluation.networks import Lpips
+from spic.receive import Receiver
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_folder(parser)
+    parser.add_argument("receivers", type=Path, nargs="+")
+    parser.add_argument("--steps", type=int, default=1)
+    args = parser.parse_args()
+    images = [picture for _, picture in load_pictures(args)]
+    if not images:
+        raise SystemExit(f"{args.folder}: no pictures")
+    receivers = [Receiver(path) for path in args.receivers]
+    try:
+        measure = Lpips()
+    except ModelError:
+        measure = None
+    coder = api.Codec()
+    count = len(receivers)
+    seconds: list[list[float]] = [[] for _ in receivers]
+    near: list[list[float]] = [[] for _ in receivers]
+    distance: list[list[float]] = [[] for _ in receivers]
+    for index, image in enumerate([images[0], *images]):
+        scene = codec.unpack(coder.encode(image))
+        pictures = []
+        for number, receiver in enumerate(receivers):
+            start = time.perf_counter()
+            pictures.append(receiver(scene, steps=args.steps))
+            seconds[number].append(time.perf_counter() - start)
+        if index == 0:  # warm now
+            seconds = [[] for _ in receivers]
+            continue
+        for number, picture in enumerate(pictures):
+            near[number].append(min(99.0, psnr(pictures[0], picture)))
+            if measure is not None:
+                features = measure.features(image)
+                distance[number].append(measure.distance(features, measure.features(picture)))
+    print(f"{len(images)} pictures, {args.steps} steps")
+    print(f"{'MB':>6}{'ms':>8}{'ratio':>7}{'PSNR':>7}{'LPIPS':>8}")
+    result = [
+        {
+            "receiver": str(args.receivers[n]),
+            "bytes": args.receivers[n].stat().st_size,
+            "seconds": statistics.median(seconds[n]),
+            "psnr": statistics.median(near[n]),
+            "lpips": statistics.mean(distance[n]) if measure is not None else None,
+        }
+        for n in range(count)
+    ]
+    for entry in result:
+        lpips = "-" if entry["lpips"] is None else f"{entry['lpips']:.3f}"
+        print(
+            f"{entry['bytes'] / 1e6:6.1f}{1000 * entry['seconds']:8.1f}"
+            f"{entry['seconds'] / result[0]['seconds']:7.2f}{entry['psnr']:7.1f}{lpips:>8}"
+            f"  {entry['receiver']}"
+        )
+    if args.json:
+        args.json.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
