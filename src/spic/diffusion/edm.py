@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from spic.diffusion.compact import CompactNet, denoise
+from spic.receive import RENOISE
 
 
 def sigmas(steps: int, sigma_max: float, sigma_min: float = 0.02, rho: float = 3.0) -> Tensor:
@@ -44,15 +45,15 @@ def loss(
 def sample(
     network: CompactNet, coarse: Tensor, labels: Tensor, levels: Tensor, generator: torch.Generator
 ) -> Iterator[Tensor]:
-    """Denoise, renoise, denoise … (multistep sampling of Song et al. 2023, alg. 1).
+    """Denoise, renoise, denoise … (multistep sampling of Song et al. 2023, alg. 1, with RENOISE).
 
     Yields the residual estimate, (B, 3, H, W), after each of the falling noise `levels`.
     """
     batch, _, height, width = labels.shape
     device = coarse.device
     residual = torch.zeros(batch, 3, height, width, device=device)
-    for level in levels.to(device):
+    for number, level in enumerate(levels.to(device)):
         noise = torch.randn(residual.shape, generator=generator)  # the same on every device
-        noisy = residual + level * noise.to(device)
+        noisy = residual + (RENOISE if number else 1) * level * noise.to(device)
         residual = denoise(network, noisy, coarse, labels, level.expand(batch))
         yield residual

@@ -26,6 +26,9 @@ TILE = 1024
 """Pictures with a longer side are rebuilt in tiles of at most this, in pixels."""
 OVERLAP = 128
 """By which tiles overlap; they are cross-faded there."""
+RENOISE = 0.5
+"""Noise that is added again before each step but the first, as a share of what the level says: some
+of it stays in the picture, as grain, and half leaves less than all or none."""
 _PATCH = 4
 _MULTIPLE = 16
 
@@ -117,8 +120,9 @@ class Receiver:
         noise = np.random.default_rng(seed)
         base = _upsample(small)
         residual = np.zeros((3, rows, columns), np.float32)
-        for sigma in self._levels(steps):
-            noisy = residual + sigma * noise.standard_normal(residual.shape, np.float32)
+        for number, sigma in enumerate(self._levels(steps)):
+            share = np.float32(RENOISE if number else 1)
+            noisy = residual + share * sigma * noise.standard_normal(residual.shape, np.float32)
             given = self._denoise(noisy, small, labels, sigma, fidelity)
             if guidance != 1:
                 void = np.full_like(labels, CAMVID.void)
