@@ -403,3 +403,15 @@ def test_a_pipe_that_closes_early_is_quiet(photo):
     done = subprocess.run(command, shell=True, capture_output=True, timeout=60, check=False)
     assert b"Traceback" not in done.stderr
     assert b"Exception" not in done.stderr
+
+
+def test_distill_is_a_training(capsys):
+    pytest.importorskip("torch")
+    texts = []
+    for command in (["distill"], ["train", "distill"]):
+        with pytest.raises(SystemExit) as stop:
+            cli.main([*command, "--help"])
+        assert stop.value.code == 0
+        texts.append(capsys.readouterr().out)
+    assert texts[0] == texts[1]
+    assert "--teacher" in texts[0]

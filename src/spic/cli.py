@@ -25,6 +25,8 @@ _CONTROLS = ("steps", "seed", "guidance", "fidelity")
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code, 0 or 2."""
     argv = sys.argv[1:] if argv is None else argv
+    if argv[:1] == ["distill"]:
+        argv = ["train", *argv]
     if argv[:1] == ["train"] or argv[:1] == ["sample"]:
         return _train(argv[0], argv[1:])
     if argv[:1] and argv[0] in ("benchmark", "evaluate", "compare"):
@@ -464,6 +466,7 @@ def _parser() -> argparse.ArgumentParser:
         "train", help="train the networks (needs spic[train])", add_help=False
     )
     train.add_argument("command", choices=_TRAININGS)  # parsed elsewhere; for completion
+    commands.add_parser("distill", help="the same as train distill", add_help=False)
     commands.add_parser(
         "sample", help="sample the paper's network (needs spic[train])", add_help=False
     )
