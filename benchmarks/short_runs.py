@@ -36,8 +36,6 @@ SHAPES: dict[str, dict[str, Any]] = {
     "wide: 96/160/256": {"widths": (96, 160, 256)},
     "two levels: 64/128": {"widths": (64, 128)},
     "shallow: 1 + 2 blocks": {"encoder_blocks": 1, "decoder_blocks": 2},
-    "deep: 3 + 4 blocks": {"encoder_blocks": 3, "decoder_blocks": 4},
-    "thin tail: 16": {"tail_width": 16},
     "thick tail: 64": {"tail_width": 64},
 }
 CROP = (128, 176)
@@ -125,7 +123,9 @@ def held_out(network: CompactNet, held: list[Sample]) -> tuple[list[float], floa
     for index, sample in enumerate(held):
         rows, columns = (side // 16 * 16 for side in sample.image.shape[:2])
         image, small = to_tensor([sample.image]), to_tensor([sample.coarse])
-        planes = compact.one_hot(torch.from_numpy(sample.maps[0])[None], network.config.classes)
+        planes = compact.one_hot(
+            torch.from_numpy(sample.maps[0].copy())[None], network.config.classes
+        )
         residual = image - compact.upsample(small)
         power += residual.square().mean().item()
         noise = torch.randn(residual.shape, generator=torch.Generator().manual_seed(index))

@@ -1,10 +1,11 @@
 """Where the time of a decode and of an encode goes, and how far convolutions are from the peak.
 
-    python benchmarks/profile.py PICTURES [--size 341x256] [--limit 5] [--steps 1] [--json OUT]
+    python benchmarks/profiling.py PICTURES [--size 341x256] [--limit 5] [--steps 1] [--json OUT]
 
 Peak: the best of several float32 matrix products (NumPy's BLAS) on all cores. Each network is timed
 by ONNX Runtime's own profiler; a convolution's arithmetic is counted from its shapes, two for each
-multiply-add. Where OpenVINO is installed, the receiver is timed there, too.
+multiply-add, be they floats or (the bundled receiver's) 8-bit integers. Where OpenVINO is
+installed, the networks are timed there, too.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 from common import add_folder, load_pictures
 
@@ -158,16 +160,38 @@ def profile(path: Path, feed: dict[str, Any], runs: int = 10) -> tuple[dict[str,
     nodes = [e for e in events if e.get("cat") == "Node" and e["name"].endswith("_kernel_time")]
     nodes = nodes[len(nodes) // (runs + 1) :]  # the first run warms up
     kinds: dict[str, float] = defaultdict(float)
-    flops = 0.0
+    flops, quantised = 0.0, False
     for event in nodes:
         kind = event["args"]["op_name"]
-        kind = "Conv" if kind in ("FusedConv", "NhwcFusedConv") else kind
+        quantised |= kind == "QLinearConv"
+        kind = "Conv" if kind in ("FusedConv", "NhwcFusedConv", "QLinearConv") else kind
         kinds[kind] += event["dur"] / 1e6 / runs
-        if kind == "Conv":
+        if kind == "Conv" and not quantised:
             weight = next(iter(event["args"]["input_type_shape"][1].values()))
             out = next(iter(event["args"]["output_type_shape"][0].values()))
             flops += 2 * np.prod(weight[1:]) * np.prod(out) / runs
-    return dict(kinds), flops
+    return dict(kinds), arithmetic(path, feed) if quantised else flops
+
+
+def arithmetic(path: Path, feed: dict[str, Any]) -> float:
+    """Of the convolutions of a quantised network, whose profile does not show their weights."""
+    model = onnx.load(path)
+    for given in model.graph.input:
+        for side, size in zip(
+            given.type.tensor_type.shape.dim, feed[given.name].shape, strict=True
+        ):
+            side.dim_value = size
+    graph = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
+    shapes = {
+        v.name: [d.dim_value for d in v.type.tensor_type.shape.dim]
+        for v in [*graph.value_info, *graph.output]
+    }
+    shapes |= {t.name: list(t.dims) for t in graph.initializer}
+    return sum(
+        2 * float(np.prod(shapes[node.input[1]][1:]) * np.prod(shapes[node.output[0]]))
+        for node in graph.node
+        if node.op_type == "Conv"
+    )
 
 
 def timed(network: ort.InferenceSession, feed: dict[str, Any]) -> float:
