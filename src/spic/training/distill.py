@@ -82,6 +82,37 @@ def moments(feature: Tensor) -> Tensor:
     return torch.cat([flat.mean(2), (flat.var(2) + 1e-4).sqrt()], 1)
 
 
+def energies(picture: Tensor) -> Tensor:
+    """Mean steps between pixels one and two apart, in windows of 32×32 pixels.
+
+    Args:
+        picture: (B, 3, H, W), RGB.
+
+    Returns:
+        (B, 4, 3, 16, H // 32, W // 32): direction and distance; luma, blue and red difference;
+        where in the network's patches the step begins.
+    """
+    red, green, blue = picture.unbind(1)
+    luma = 0.299 * red + 0.587 * green + 0.114 * blue
+    planes = torch.stack([luma, blue - luma, red - luma], 1)
+    found = []
+    for dim in (2, 3):
+        for distance in (1, 2):
+            steps = (planes - planes.roll(distance, dim)).abs()
+            found.append(F.avg_pool2d(F.pixel_unshuffle(steps, PATCH), 32 // PATCH))
+    return torch.stack(found, 1).unflatten(2, (3, PATCH**2))
+
+
+def unevenness(made: Tensor, image: Tensor) -> Tensor:
+    """Distance of `energies` from the original's, as a share of these.
+
+    An original has as much detail at one place of a patch as at the next; a network that lays out
+    patches does not, unless it is asked to. Colours of real scenes change less than luma does.
+    """
+    wanted = energies(image).mean(3, keepdim=True)
+    return ((energies(made) - wanted).abs() / wanted.mean((0, 4, 5), keepdim=True)).mean()
+
+
 class Discriminator(nn.Module):
     """A small head on each feature map, which also sees the label map."""
 
@@ -198,6 +229,12 @@ def main(argv: list[str]) -> None:
         help="weight of the squared distance between the last features' means, as a share of "
         "their variance",
     )
+    parser.add_argument(
+        "--energy",
+        type=float,
+        default=0.3,
+        help="weight of the distance between energies of detail, at each place of a patch",
+    )
     parser.add_argument("--adversarial", type=float, default=0.4)
     parser.add_argument("--semantic", type=float, default=0.1)
     args = parser.parse_args(argv)
@@ -253,7 +290,7 @@ def main(argv: list[str]) -> None:
             features.calibrate(image)
         planes = one_hot(labels, config.classes)
         classes = planes[:, : config.classes]
-        base = upsample(coarse)
+        base = upsample(coarse, config.coarse_factor)
 
         fidelity = float(rng.choice((0.0, rng.random(), 1.0), p=(0.7, 0.15, 0.15)))
         schedule = levels[rng.integers(len(levels))]
@@ -316,6 +353,7 @@ def main(argv: list[str]) -> None:
             * args.pooled
             * (pooled - wanted).square().sum(1).mean()
             / spread,
+            "energy": (1 - fidelity) * args.energy * unevenness(made, image),
             "adversarial": (fidelity - 1)
             * args.adversarial
             * torch.stack([s.float().mean() for s in scores]).mean(),
