@@ -5,7 +5,8 @@
 Every picture is scaled down by --factor, coded and decoded. Bytes are those of the payload, as
 it stands in a .spic file; bpp counts the pixels of the large picture. PSNR is of luma, and of
 both chroma planes at full resolution, against the planes before coding; means over pictures.
-"loud" is the chroma PSNR on the 3 % most colourful pixels: signs, cars, lights.
+"loud" is the chroma PSNR on the 3 % most colourful pixels: signs, cars, lights. "Y at 1/2" and
+"Y at 1/4" compare luma with the large picture's at these resolutions, whatever --factor is.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import time
 from typing import Any
 
 import numpy as np
+import PIL.Image
 from common import add_folder, load_pictures
 
 from spic import coarse
@@ -36,7 +38,22 @@ def psnr(squares: np.ndarray) -> float:
     return float(10 * np.log10(255**2 / max(squares.mean(), 1e-3)))
 
 
-def measure(picture: Image, small: Image, codec: str, chroma: str, quality: int) -> list[float]:
+def luma_psnr(picture: Image, shown: Image, factor: int, at: int) -> float:
+    """Of a picture scaled down by `factor`, at 1/`at` of the large picture's resolution."""
+    if factor < at:
+        shown = coarse.downscale(shown, at // factor)
+    elif factor > at:
+        size = shown.shape[1] * factor // at, shown.shape[0] * factor // at
+        large = PIL.Image.fromarray(shown).resize(size, PIL.Image.Resampling.BICUBIC)
+        shown = np.asarray(large)
+    wanted = coarse.from_rgb(coarse.downscale(picture, at), "444").y.astype(float)
+    made = coarse.from_rgb(shown, "444").y[: wanted.shape[0], : wanted.shape[1]]
+    return psnr((made - wanted) ** 2)
+
+
+def measure(
+    picture: Image, small: Image, codec: str, chroma: str, quality: int, factor: int
+) -> list[float]:
     start = time.perf_counter()
     payload = coarse.encode(small, codec=codec, quality=quality, chroma=chroma)
     encoded = time.perf_counter()
@@ -52,12 +69,13 @@ def measure(picture: Image, small: Image, codec: str, chroma: str, quality: int)
         psnr(squares[0]),
         psnr(squares[1:]),
         psnr(squares[1:, loud]),
+        *(luma_psnr(picture, coarse.to_rgb(planes), factor, at) for at in (2, 4)),
         1000 * (encoded - start),
         1000 * (end - encoded),
     ]
 
 
-COLUMNS = ("bytes", "bpp", "PSNR Y", "PSNR C", "loud C", "enc ms", "dec ms")
+COLUMNS = ("bytes", "bpp", "PSNR Y", "PSNR C", "loud C", "Y at 1/2", "Y at 1/4", "enc ms", "dec ms")
 
 
 def run(argv: list[str] | None = None) -> list[dict[str, Any]]:
@@ -81,7 +99,7 @@ def run(argv: list[str] | None = None) -> list[dict[str, Any]]:
         for chroma in ("420", "444") if codec in ("bpg", "avif") else ("444",):
             for quality in (int(q) for q in args.qualities.split(",")):
                 try:
-                    rows = [measure(*pair, codec, chroma, quality) for pair in pairs]
+                    rows = [measure(*pair, codec, chroma, quality, args.factor) for pair in pairs]
                 except InputError as error:
                     print(f"{codec:6} {error}")
                     break

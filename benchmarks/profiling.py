@@ -27,7 +27,6 @@ import onnxruntime as ort
 from common import add_folder, load_pictures
 
 from spic import api, coarse, codec, models
-from spic.models import runtime
 
 
 def main() -> None:
@@ -128,10 +127,9 @@ def example(path: Path, height: int, width: int) -> dict[str, Any]:
     """Inputs of a network for a picture of that size."""
     rng = np.random.default_rng(0)
     rows, columns = -(-height // 16) * 16, -(-width // 16) * 16
-    factor = runtime.load(path)[1].get("coarse_factor", 4)
     known: dict[str, Any] = {
         "noisy": rng.standard_normal((1, 3, rows, columns), np.float32),
-        "coarse": rng.standard_normal((1, 3, rows // factor, columns // factor), np.float32),
+        "coarse": rng.standard_normal((1, 3, rows // 4, columns // 4), np.float32),
         "labels": rng.integers(0, 11, (1, rows, columns), np.uint8),
         "sigma": np.ones(1, np.float32),
         "fidelity": np.zeros(1, np.float32),

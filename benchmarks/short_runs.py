@@ -94,7 +94,7 @@ def short_run(
             noise = torch.randn(image.shape, generator=generator)
             planes = compact.one_hot(labels, config.classes)
             with fast("cpu"):
-                residual = image - compact.upsample(small, compact.COARSE)
+                residual = image - compact.upsample(small)
                 loss = edm.loss(network, residual, small, planes, sigma, noise).mean()
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
@@ -126,7 +126,7 @@ def held_out(network: CompactNet, held: list[Sample]) -> tuple[list[float], floa
         planes = compact.one_hot(
             torch.from_numpy(sample.maps[0].copy())[None], network.config.classes
         )
-        residual = image - compact.upsample(small, compact.COARSE)
+        residual = image - compact.upsample(small)
         power += residual.square().mean().item()
         noise = torch.randn(residual.shape, generator=torch.Generator().manual_seed(index))
         levels = network.config.sigma_max, network.config.sigma_data / 2

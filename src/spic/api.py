@@ -40,18 +40,13 @@ class Quality:
     qp: int
     """Of `spic.coarse.encode`, on the scale of `bpgenc -q`: 0…51, 6 more halve the precision."""
 
-    @property
-    def chroma(self) -> str:
-        """Of `spic.coarse.encode`: at a quarter of the picture's resolution where luma has half."""
-        return "420" if self.factor < 4 else "444"
-
 
 QUALITY = {
     1: Quality(8, 40),
     2: Quality(4, 44),
     3: Quality(4, 41),
     4: Quality(4, 38),
-    5: Quality(2, 43),
+    5: Quality(4, 35),
     6: Quality(4, 32),
     7: Quality(4, 29),
     8: Quality(4, 26),
@@ -233,12 +228,7 @@ class Codec:
                 width=pixels.shape[1],
                 height=pixels.shape[0],
                 labels=labels,
-                coarse=coarse.encode(
-                    small,
-                    codec=coarse_codec,
-                    quality=QUALITY[level].qp,
-                    chroma=QUALITY[level].chroma,
-                ),
+                coarse=coarse.encode(small, codec=coarse_codec, quality=QUALITY[level].qp),
                 coarse_codec=coarse_codec,
                 palette=number,
             )

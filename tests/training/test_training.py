@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -185,7 +184,7 @@ def test_one_hot_leaves_void_empty():
 
 def test_without_training_the_estimate_is_the_wiener_filter():
     network = networks.CompactNet(TINY)  # its head has no gain yet
-    noisy, coarse_ = torch.randn(2, 3, 32, 32), torch.randn(2, 3, 16, 16)
+    noisy, coarse_ = torch.randn(2, 3, 32, 32), torch.randn(2, 3, 8, 8)
     planes = networks.one_hot(torch.zeros(2, 32, 32, dtype=torch.uint8), 11)
     sigma = torch.tensor([0.05, 0.4])
     share = TINY.sigma_data**2 / (sigma**2 + TINY.sigma_data**2)
@@ -199,7 +198,7 @@ def test_loss_of_a_known_denoiser():
     planes = networks.one_hot(torch.zeros(64, 16, 16, dtype=torch.uint8), 11)
     sigma = torch.full((64,), 0.3)
     noise = torch.randn(residual.shape)
-    loss = edm.loss(network, residual, torch.zeros(64, 3, 8, 8), planes, sigma, noise)
+    loss = edm.loss(network, residual, torch.zeros(64, 3, 4, 4), planes, sigma, noise)
     assert loss.mean().item() == pytest.approx(1, rel=0.05)  # EDM's weighting makes it so
 
 
@@ -217,7 +216,7 @@ def test_baked_network_is_the_same_function():
     network = networks.CompactNet(TINY)
     network.head_gain.data.fill_(0.7)
     planes = networks.one_hot(torch.randint(0, 12, (1, 32, 32)), 11)
-    args = torch.randn(1, 3, 32, 32), torch.randn(1, 3, 16, 16), planes, torch.tensor([0.2])
+    args = torch.randn(1, 3, 32, 32), torch.randn(1, 3, 8, 8), planes, torch.tensor([0.2])
     torch.testing.assert_close(
         networks.denoise(bake(network), *args), networks.denoise(network, *args)
     )
@@ -227,7 +226,7 @@ def test_norms_of_filters_do_not_matter():
     network = networks.CompactNet(TINY)
     network.head_gain.data.fill_(0.7)
     planes = networks.one_hot(torch.randint(0, 12, (1, 32, 32)), 11)
-    args = torch.randn(1, 3, 32, 32), torch.randn(1, 3, 16, 16), planes, torch.tensor([0.2])
+    args = torch.randn(1, 3, 32, 32), torch.randn(1, 3, 8, 8), planes, torch.tensor([0.2])
     before = networks.denoise(network, *args)
     network.stem.weight.data *= 3
     torch.testing.assert_close(networks.denoise(network, *args), before)
@@ -260,20 +259,16 @@ def test_corpus_is_cached_and_its_crops_align(tmp_path, data):
         rng = np.random.default_rng(seed)
         image, small, labels = corpus.crop(made[seed % 6], rng, size=(64, 96), rare=(2,))
         assert image.shape == (64, 96, 3)
-        assert small.shape == (32, 48, 3)
+        assert small.shape == (16, 24, 3)
         assert labels.shape == (64, 96)
-        assert np.abs(coarse.downscale(image, networks.COARSE).astype(int) - small).mean() < 25
+        assert np.abs(coarse.downscale(image).astype(int) - small).mean() < 25
 
 
 def test_training_resumes_on_the_same_path(tmp_path, data, monkeypatch):
     # Tiny everything; 4 steps at once against 2, a new process's worth of state, and 2 more.
-    class Tiny:
-        read = networks.CompactConfig.read
-
-        def __new__(cls):
-            return TINY
-
-    monkeypatch.setattr(compact, "CompactConfig", Tiny)
+    monkeypatch.setattr(
+        compact, "CompactConfig", lambda **v: networks.CompactConfig(**v) if v else TINY
+    )
     monkeypatch.setattr(
         compact, "read_corpus", lambda data, cache: (
             corpus.build(pairs.load_pairs(data / "camvid/train", data / "camvid/trainannot"),
@@ -354,10 +349,10 @@ def test_distillation_resumes_on_the_same_path(tmp_path, data, monkeypatch):
     assert any((straight[k] != v).any() for k, v in teacher.state_dict().items())
 
 
-def trained(factor=networks.COARSE):
+def trained():
     """A network that paints, as a trained one does."""
     torch.manual_seed(2)
-    network = networks.CompactNet(replace(TINY, coarse_factor=factor))
+    network = networks.CompactNet(TINY)
     network.head_gain.data.fill_(0.7)
     for name, parameter in network.named_parameters():
         if ".emb." in name:  # zero in a new network; the exporter would merge equal ones
@@ -384,19 +379,13 @@ def test_a_receiver_in_eight_bits_is_nearly_the_same(tmp_path, data):
     assert np.abs(restored - exact).mean() < 0.03 * np.abs(exact).mean()
 
 
-@pytest.mark.parametrize("factor", [2, 4])
-def test_restored_receiver_is_the_same_function(tmp_path, factor):
-    network = trained(factor)
+def test_restored_receiver_is_the_same_function(tmp_path):
+    network = trained()
     export.export_receiver(network, tmp_path / "r.onnx")
     assert cli.main(["restore", str(tmp_path / "r.onnx"), str(tmp_path / "r.safetensors")]) == 0
     again = compact.load_network(tmp_path / "r.safetensors")
     planes = networks.one_hot(torch.randint(0, 12, (1, 32, 32)), 11)
-    args = (
-        torch.randn(1, 3, 32, 32),
-        torch.randn(1, 3, 32 // factor, 32 // factor),
-        planes,
-        torch.tensor([0.2]),
-    )
+    args = torch.randn(1, 3, 32, 32), torch.randn(1, 3, 8, 8), planes, torch.tensor([0.2])
     torch.testing.assert_close(  # filters are stored as float16
         networks.denoise(again, *args), networks.denoise(network, *args), rtol=0.01, atol=0.005
     )

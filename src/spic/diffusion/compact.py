@@ -9,18 +9,14 @@ surroundings only and large pictures can be tiled. Magnitudes are kept by normal
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 PATCH = 4
-"""Side of the patches that the network works on, in pixels."""
-COARSE = 2
-"""Picture pixels per pixel of the coarse picture that a receiver is trained for."""
+"""Picture pixels per coarse pixel, and the side of the patches that the network works on."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,13 +39,6 @@ class CompactConfig:
     """Standard deviation of the residual, pictures in [-1, 1]."""
     sigma_max: float = 0.8
     """Where sampling starts; the residual is lost in the noise there."""
-    coarse_factor: int = COARSE
-    """Picture pixels per pixel of the coarse picture that the network is given, 2 or 4."""
-
-    @classmethod
-    def read(cls, fields: Mapping[str, Any]) -> CompactConfig:
-        """From the fields in a file; the first four versions do not name their coarse factor, 4."""
-        return cls(**{"coarse_factor": 4, **fields, "widths": tuple(fields["widths"])})
 
 
 class _Conv(nn.Module):
@@ -118,8 +107,7 @@ class CompactNet(nn.Module):
             nn.Linear(1 + 2 * 8 + 1, emb), nn.SiLU(), nn.Linear(emb, emb), nn.SiLU()
         )
         self.embed_labels = _Conv(config.classes + 1, config.label_width, PATCH, PATCH)
-        self.fold = PATCH // config.coarse_factor
-        self.stem = _Conv(3 * PATCH**2 + 3 * self.fold**2 + config.label_width + 1, widths[0], 3)
+        self.stem = _Conv(3 * PATCH**2 + 3 + config.label_width + 1, widths[0], 3)
         encoder: list[nn.Module] = []
         self.down = nn.ModuleList()
         skips = [widths[0]]
@@ -171,13 +159,12 @@ class CompactNet(nn.Module):
         """
         frequencies = torch.arange(8, device=noise.device, dtype=torch.float32)
         angles = noise[:, None] * 2.0**frequencies / 2
-        given = [noise[:, None], angles.sin(), angles.cos(), fidelity[:, None]]
-        emb = self.embed_noise(torch.cat(given, 1))
+        known = [noise[:, None], angles.sin(), angles.cos(), fidelity[:, None]]
+        emb = self.embed_noise(torch.cat(known, 1))
         semantic = self.embed_labels(labels)
         one = torch.ones_like(semantic[:, :1])
-        # Few coarse channels against forty-eight noisy ones: the gains let them be heard.
-        known = F.pixel_unshuffle(coarse, self.fold) if self.fold > 1 else coarse
-        inputs = [F.pixel_unshuffle(noisy, PATCH), 4 / self.fold * known, 2.5 * semantic, one]
+        # Three coarse channels against forty-eight noisy ones: the gains let them be heard.
+        inputs = [F.pixel_unshuffle(noisy, PATCH), 4 * coarse, 2.5 * semantic, one]
         x = self.stem(torch.cat(inputs, 1))
         skips = [x]
         blocks = iter(self.encoder)
@@ -197,8 +184,7 @@ class CompactNet(nn.Module):
                     x = torch.cat([x, skips.pop()], 1)
                 x = next(blocks)(x, emb)
         x = _double(self.narrow(torch.cat([x, semantic], 1)))
-        half = coarse if self.fold == 2 else _double(coarse)
-        fine = [F.pixel_unshuffle(unit, PATCH // 2), 2 * half, self.embed_fine(labels)]
+        fine = [F.pixel_unshuffle(unit, PATCH // 2), 2 * _double(coarse), self.embed_fine(labels)]
         x = self.tail(_silu(torch.cat([x, *fine], 1)))
         return F.pixel_shuffle(self.head(_silu(x), self.head_gain), PATCH // 2)
 
@@ -216,9 +202,9 @@ def one_hot(labels: Tensor, classes: int) -> Tensor:
     return torch.cat([planes, torch.ones_like(planes[:, :1])], 1)
 
 
-def upsample(coarse: Tensor, factor: int) -> Tensor:
-    """What the residual is taken from: the coarse picture (B, 3, h, w), `factor` times as large."""
-    return F.interpolate(coarse, scale_factor=factor, mode="bilinear", align_corners=False)
+def upsample(coarse: Tensor) -> Tensor:
+    """What the residual is taken from: the coarse picture, (B, 3, h, w), four times as large."""
+    return F.interpolate(coarse, scale_factor=PATCH, mode="bilinear", align_corners=False)
 
 
 def denoise(
@@ -233,7 +219,7 @@ def denoise(
 
     Args:
         noisy: (B, 3, H, W), residual plus noise of deviation `sigma`; H, W multiples of 16.
-        coarse: (B, 3, H / f, W / f) in [-1, 1], f the network's `coarse_factor`.
+        coarse: (B, 3, H / 4, W / 4) in [-1, 1].
         labels: (B, classes + 1, H, W), see `one_hot`.
         sigma: (B,).
         fidelity: (B,), 0 (a likely picture; also None) … 1 (the mean of all likely pictures).

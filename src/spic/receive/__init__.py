@@ -29,6 +29,7 @@ OVERLAP = 128
 RENOISE = 0.5
 """Noise that is added again before each step but the first, as a share of what the level says: some
 of it stays in the picture, as grain, and half leaves less than all or none."""
+_PATCH = 4
 _MULTIPLE = 16
 
 
@@ -70,7 +71,6 @@ class Receiver:
             self._rho = metadata["rho"]
         except KeyError as error:
             raise ModelError(f"{path}: not a receiver, its metadata lacks {error}") from error
-        self._factor = int(metadata.get("coarse_factor", 4))  # the first four versions' is 4
         # Files of version 0.1 know only the likely picture.
         self._heeds_fidelity = "fidelity" in {i.name for i in self._session.get_inputs()}
 
@@ -110,7 +110,7 @@ class Receiver:
         if scene.coarse is None:
             raise ModelError("this receiver needs a coarse picture, and the stream has none")
         rows, columns = (-(-side // _MULTIPLE) * _MULTIPLE for side in (scene.height, scene.width))
-        small = _grid(scene, self._factor, rows, columns)
+        small = _grid(scene, rows // _PATCH, columns // _PATCH)
         labels = np.full((rows, columns), CAMVID.void, np.uint8)
         if scene.labels is not None:
             known = to_camvid(scene.labels, scene.palette)
@@ -118,7 +118,7 @@ class Receiver:
                 known, ((0, rows - scene.height), (0, columns - scene.width)), mode="edge"
             )
         noise = np.random.default_rng(seed)
-        base = _upsample(small, self._factor)
+        base = _upsample(small)
         residual = np.zeros((3, rows, columns), np.float32)
         for number, sigma in enumerate(self._levels(steps)):
             share = np.float32(RENOISE if number else 1)
@@ -146,13 +146,13 @@ class Receiver:
         _, rows, columns = noisy.shape
         if max(rows, columns) <= TILE:
             return self._run(noisy, small, labels, sigma, fidelity)
-        total, f = np.zeros_like(noisy), self._factor
+        total = np.zeros_like(noisy)
         weights = np.zeros((rows, columns), np.float32)
         for top, bottom in _tiles(rows):
             for left, right in _tiles(columns):
                 part = self._run(
                     noisy[:, top:bottom, left:right],
-                    small[:, top // f : bottom // f, left // f : right // f],
+                    small[:, top // _PATCH : bottom // _PATCH, left // _PATCH : right // _PATCH],
                     labels[top:bottom, left:right],
                     sigma,
                     fidelity,
@@ -178,27 +178,26 @@ class Receiver:
         return residual
 
 
-def _grid(scene: Scene, step: int, height: int, width: int) -> _Floats:
-    """The coarse picture in [-1, 1], (3, height / step, width / step), a sample every `step`
-    pixels."""
+def _grid(scene: Scene, rows: int, columns: int) -> _Floats:
+    """The coarse picture in [-1, 1], (3, rows, columns), one sample per patch of the network."""
     assert scene.coarse is not None
     rgb = coarse.to_rgb(scene.coarse)
     factor = coarse.factor(scene.width, scene.height, rgb.shape[1], rgb.shape[0])
-    if factor != step:
-        size = -(-scene.width // step), -(-scene.height // step)
+    if factor != _PATCH:
+        size = -(-scene.width // _PATCH), -(-scene.height // _PATCH)
         box = None
         if factor is not None:
-            right, bottom = (n * step / factor for n in size)
-            box = (0.0, 0.0, min(right, rgb.shape[1]), min(bottom, rgb.shape[0]))
+            width, height = (n * _PATCH / factor for n in size)
+            box = (0.0, 0.0, min(width, rgb.shape[1]), min(height, rgb.shape[0]))
         rgb = np.asarray(PIL.Image.fromarray(rgb).resize(size, PIL.Image.Resampling.BICUBIC, box))
-    pad = (0, height // step - rgb.shape[0]), (0, width // step - rgb.shape[1]), (0, 0)
+    pad = (0, rows - rgb.shape[0]), (0, columns - rgb.shape[1]), (0, 0)
     padded = np.pad(rgb, pad, mode="edge").astype(np.float32)
     return np.ascontiguousarray(padded.transpose(2, 0, 1)) / np.float32(127.5) - 1
 
 
-def _upsample(small: _Floats, factor: int) -> _Floats:
-    """Bilinear, `factor` times as large, as the network was trained (align_corners off)."""
-    size = small.shape[2] * factor, small.shape[1] * factor
+def _upsample(small: _Floats) -> _Floats:
+    """Bilinear, four times as large, as the network was trained (align_corners off)."""
+    size = small.shape[2] * _PATCH, small.shape[1] * _PATCH
     return np.stack(
         [
             np.asarray(PIL.Image.fromarray(c).resize(size, PIL.Image.Resampling.BILINEAR))

@@ -14,9 +14,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from spic.api import DEFAULT_QUALITY, QUALITY
 from spic.diffusion import edm
-from spic.diffusion.compact import COARSE, CompactConfig, CompactNet, one_hot, upsample
+from spic.diffusion.compact import CompactConfig, CompactNet, one_hot, upsample
 from spic.errors import InputError, ModelError
 from spic.palette import CAMVID
 from spic.segment import Segmenter
@@ -28,7 +27,7 @@ from spic.training.segmenter import RARE
 SAVE_EVERY = 250
 """Steps between resumable checkpoints."""
 Batch = tuple[Tensor, Tensor, Tensor]
-"""image (B, 3, H, W) and coarse (B, 3, H/2, W/2) in [-1, 1]; labels uint8 (B, H, W)."""
+"""image (B, 3, H, W) and coarse (B, 3, H/4, W/4) in [-1, 1]; labels uint8 (B, H, W)."""
 
 
 def to_tensor(pictures: list[np.ndarray]) -> Tensor:
@@ -105,7 +104,7 @@ def save_network(state: dict[str, Tensor], config: CompactConfig, path: Path) ->
 def load_network(path: Path) -> CompactNet:
     """A compact receiver that `save_network` wrote; raises ModelError if `path` holds none."""
     state, fields = load_weights(path, "compact")
-    network = CompactNet(CompactConfig.read(fields))
+    network = CompactNet(CompactConfig(**{**fields, "widths": tuple(fields["widths"])}))
     network.load_state_dict(state)
     return network
 
@@ -133,16 +132,16 @@ class Sheet:
         for pair in self.pairs:
             image, labels = pair.image[:256, :336], pair.labels[:256, :336]
             device = network.head_gain.device
-            small = to_tensor([transmit(image, QUALITY[DEFAULT_QUALITY])]).to(device)
+            small = to_tensor([transmit(image, 4, 35)]).to(device)
             planes = one_hot(
                 torch.from_numpy(labels.copy())[None].to(device), network.config.classes
             )
-            row = [to_picture(upsample(small, COARSE)[0]), self.colours[labels]]
+            row = [to_picture(upsample(small)[0]), self.colours[labels]]
             for steps in (1, 4):
                 levels = edm.sigmas(steps, network.config.sigma_max)
                 generator = torch.Generator().manual_seed(0)
                 *_, residual = edm.sample(network, small, planes, levels, generator)
-                row.append(to_picture((upsample(small, COARSE) + residual)[0]))
+                row.append(to_picture((upsample(small) + residual)[0]))
             errors.append(np.square(row[-1].astype(float) - image).mean())
             rows.append(np.concatenate([*row, image], 1))
         Image.fromarray(np.concatenate(rows)).save(path)
@@ -215,7 +214,7 @@ def main(argv: list[str]) -> None:
         with fast(args.device):
             errors = edm.loss(
                 working,
-                image - upsample(coarse, COARSE),
+                image - upsample(coarse),
                 coarse,
                 one_hot(labels, config.classes),
                 sigma,

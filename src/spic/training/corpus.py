@@ -12,8 +12,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from spic import coarse
-from spic.api import DEFAULT_LABEL_QUALITY, DEFAULT_QUALITY, QUALITY, Quality
-from spic.diffusion.compact import COARSE
+from spic.api import DEFAULT_LABEL_QUALITY
 from spic.labels.simplify import simplify
 from spic.scene import Image as Picture
 from spic.scene import LabelMap
@@ -29,21 +28,13 @@ class Sample:
     image: Picture
     """uint8 (H, W, 3); H and W multiples of GRID."""
     coarse: Picture
-    """uint8 (H / 2, W / 2, 3), as the receiver decodes it."""
+    """uint8 (H / 4, W / 4, 3), as the receiver decodes it."""
     maps: tuple[LabelMap, ...]
     """uint8 (H, W) each: human first, then predicted, where there are any."""
 
 
-def draw_quality(rng: np.random.Generator) -> Quality:
-    """How a picture is sent: as by default in two cases of five."""
-    if rng.random() < 0.4:
-        return QUALITY[DEFAULT_QUALITY]
-    factor = int(rng.choice((2, 4, 8), p=(0.7, 0.2, 0.1)))
-    return Quality(factor, int(rng.integers(34, 52) if factor == 2 else rng.integers(24, 45)))
-
-
-def _draw(pair: Pair, rng: np.random.Generator, native: int) -> tuple[Picture, LabelMap, Quality]:
-    """A random size, colour cast and quality of the coarse picture for one pair."""
+def _draw(pair: Pair, rng: np.random.Generator, native: int) -> tuple[Picture, LabelMap, int, int]:
+    """A random size, colour cast, coarse factor and QP for one pair."""
     height, width = pair.labels.shape
     target = native if rng.random() < 0.6 else int(np.exp(rng.uniform(*np.log((200, 480)))))
     shape = max(176, round(width * target / height)), max(128, target)
@@ -54,16 +45,17 @@ def _draw(pair: Pair, rng: np.random.Generator, native: int) -> tuple[Picture, L
     if rng.random() < 0.3:
         gains = np.exp(rng.uniform(-0.2, 0.2) + rng.uniform(-0.06, 0.06, 3))
         image = np.clip(image * gains, 0, 255).astype(np.uint8)
-    return image, labels, draw_quality(rng)
+    factor = 8 if rng.random() < 0.15 else 4
+    qp = 35 if rng.random() < 0.4 else int(rng.integers(24, 43))
+    return image, labels, factor, qp
 
 
-def transmit(image: Picture, quality: Quality) -> Picture:
-    """The coarse picture as the receiver sees it, on the grid of half the resolution."""
-    small = coarse.downscale(image, quality.factor)
-    payload = coarse.encode(small, quality=quality.qp, chroma=quality.chroma)
-    decoded = coarse.to_rgb(coarse.decode(payload))
-    grid = image.shape[1] // COARSE, image.shape[0] // COARSE
-    if quality.factor != COARSE:
+def transmit(image: Picture, factor: int, qp: int) -> Picture:
+    """The coarse picture as the receiver sees it, on the grid of a quarter of the resolution."""
+    small = coarse.downscale(image, factor)
+    decoded = coarse.to_rgb(coarse.decode(coarse.encode(small, quality=qp)))
+    grid = image.shape[1] // 4, image.shape[0] // 4
+    if factor != 4:
         decoded = np.asarray(Image.fromarray(decoded).resize(grid, Image.Resampling.BICUBIC))
     return decoded
 
@@ -85,7 +77,7 @@ def build(
 ) -> list[Sample]:
     """`variants` random renditions of every pair, made once and cached by what they depend on."""
     key = hashlib.sha256(
-        repr([(p.name, p.labels.shape) for p in pairs] + [variants, seed, native, COARSE]).encode()
+        repr([(p.name, p.labels.shape) for p in pairs] + [variants, seed, native]).encode()
     ).hexdigest()[:12]
     path = cache / f"corpus-{key}{'-predicted' if predict else ''}.npz"
     samples: list[Sample] = []
@@ -98,9 +90,9 @@ def build(
     for number, pair in enumerate(tqdm(pairs, desc="corpus", mininterval=10)):
         for variant in range(variants):
             rng = np.random.default_rng((seed, number, variant))
-            image, labels, quality = _draw(pair, rng, native)
+            image, labels, factor, qp = _draw(pair, rng, native)
             maps = (labels,) if predict is None else (labels, predict(image))
-            samples.append(Sample(image, transmit(image, quality), maps))
+            samples.append(Sample(image, transmit(image, factor, qp), maps))
     cache.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part.npz")
     arrays: dict[str, np.ndarray] = {}
@@ -141,8 +133,7 @@ def crop(
             top = min(max(0, top), (height - size[0]) // GRID * GRID)
             left = min(max(0, left), (width - size[1]) // GRID * GRID)
     image = sample.image[top : top + size[0], left : left + size[1]]
-    rows = slice(top // COARSE, (top + size[0]) // COARSE)
-    small = sample.coarse[rows, left // COARSE : (left + size[1]) // COARSE]
+    small = sample.coarse[top // 4 : (top + size[0]) // 4, left // 4 : (left + size[1]) // 4]
     labels = labels[top : top + size[0], left : left + size[1]]
     if rng.random() < 0.5:
         image, small, labels = image[:, ::-1], small[:, ::-1], labels[:, ::-1]

@@ -290,7 +290,7 @@ def main(argv: list[str]) -> None:
             features.calibrate(image)
         planes = one_hot(labels, config.classes)
         classes = planes[:, : config.classes]
-        base = upsample(coarse, config.coarse_factor)
+        base = upsample(coarse)
 
         fidelity = float(rng.choice((0.0, rng.random(), 1.0), p=(0.7, 0.15, 0.15)))
         schedule = levels[rng.integers(len(levels))]

@@ -27,7 +27,7 @@ from spic.diffusion import compact
 from spic.diffusion.compact import CompactConfig, CompactNet
 from spic.errors import ModelError
 from spic.training.compact import load_network, to_tensor
-from spic.training.corpus import draw_quality, transmit
+from spic.training.corpus import transmit
 from spic.training.pairs import load_pairs
 from spic.training.segmenter import SegmentationNet, load_segmenter
 
@@ -146,7 +146,7 @@ def first_inputs(folder: Path, config: CompactConfig, count: int = 24) -> Iterat
         pair = pairs[index * len(pairs) // count]
         image, labels = pair.image[:256, :336], pair.labels[:256, :336]
         noise = rng.standard_normal((1, 3, *labels.shape), np.float32)
-        small = to_tensor([transmit(image, draw_quality(rng))])
+        small = to_tensor([transmit(image, 4, int(rng.integers(24, 43)))])
         yield {
             "noisy": np.float32(config.sigma_max) * noise,
             "coarse": small.numpy(),
@@ -202,10 +202,10 @@ def export_receiver(
 
     With `feeds`, such as `first_inputs`, its convolutions are quantised (`quantise`).
     """
-    classes, sizes, factor = network.config.classes, (48, 64), network.config.coarse_factor
+    classes, sizes = network.config.classes, (48, 64)
     example = (
         torch.randn(1, 3, *sizes),
-        torch.randn(1, 3, sizes[0] // factor, sizes[1] // factor),
+        torch.randn(1, 3, sizes[0] // 4, sizes[1] // 4),
         torch.zeros(1, *sizes, dtype=torch.uint8).random_(classes + 1),
         torch.tensor([0.5]),
         torch.tensor([0.0]),
@@ -222,7 +222,6 @@ def export_receiver(
         "sigma_max": config.sigma_max,
         "sigma_min": 0.02,
         "rho": 3.0,
-        "coarse_factor": factor,
         "config": asdict(config),
     }
     names = ["noisy", "coarse", "labels", "sigma", "fidelity"]

@@ -171,7 +171,8 @@ def main(argv: list[str]) -> None:
     if config is None or not names & {"image", "noisy"}:
         raise ModelError(f"{args.model}: no network that `spic train export` wrote")
     if "image" not in names:
-        receiver = CompactNet(CompactConfig.read(config))
+        config["widths"] = tuple(config["widths"])
+        receiver = CompactNet(CompactConfig(**config))
         restore_receiver(model, receiver)
         save_network(receiver.state_dict(), receiver.config, args.output)
         return
