@@ -4,6 +4,7 @@ import importlib
 import json
 import shutil
 
+import numpy as np
 import PIL.Image
 import pytest
 from conftest import HAVE_MODELS, ROOT, FakeReceiver, FakeSegmenter, street
@@ -112,3 +113,17 @@ def test_label_quality(folder, monkeypatch, capsys):
     assert rows[0]["changed"] == 0
     assert rows[0]["bytes"] >= rows[-1]["bytes"]
     assert "* the default; 1 pictures" in capsys.readouterr().out
+
+
+def test_missing_swaps_scales_and_sees_grids(folder):
+    missing = importlib.import_module("missing")
+    original, made = street(64, 96)[0], street(64, 96, seed=1)[0]
+    assert (missing.swap(original, original, 4, fine=True) == original).all()
+    coarse = missing.swap(original, made, 4, fine=False)
+    apart = np.abs(missing.low(coarse, 4) - missing.low(original, 4)).mean()
+    assert apart < 0.2 * np.abs(missing.low(made, 4) - missing.low(original, 4)).mean()
+    noise = np.random.default_rng(0).integers(0, 256, (256, 256, 3)).astype(np.uint8)
+    woven = noise.copy()
+    woven[:, 1::2] = noise[:, ::2]  # every second column repeats the one before
+    even, grid = (missing.steps(x)[0, 2:] for x in (noise, woven))
+    assert even.max() / even.min() < 1.1 < 1.5 < grid.max() / grid.min()

@@ -1,0 +1,134 @@
+"""What the painted pictures lack: FID with parts of the originals put in, and detail by scale.
+
+    python benchmarks/missing.py PICTURES --labels MAPS [--size 341x256] [--limit N] [--receiver R]
+
+Each line replaces one part of every decoded picture by the original's: the pixels of some classes
+of MAPS, or all that is coarser or finer than so many pixels. How far FID falls says what that part
+costs; "means" is the share of it that is a distance between means, the same error in every picture.
+
+Then the mean steps between pixels one and two apart, as a share of the original's, for luma and
+chroma, and how much a step of one depends on where in a cell of 4×4 pixels it begins: the largest
+mean of the sixteen over the least, which is a grid where the original has none.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+from common import add_folder, load_labels, load_pictures
+from tqdm import tqdm
+
+from spic import api, codec
+from spic.evaluation.metrics import frechet
+from spic.evaluation.networks import Inception
+from spic.palette import CAMVID
+from spic.receive import Receiver
+from spic.scene import Image
+
+GROUPS = (
+    ("sky",),
+    ("building",),
+    ("road", "pavement"),
+    ("tree",),
+    ("car",),
+    ("pedestrian", "bicyclist"),
+    ("pole", "sign", "fence"),
+)
+
+
+def low(picture: Image, factor: int) -> np.ndarray:
+    """What is coarser than `factor` pixels, float (h, w, 3)."""
+    height, width = picture.shape[:2]
+    small = PIL.Image.fromarray(picture).resize(
+        (-(-width // factor), -(-height // factor)), PIL.Image.Resampling.BOX
+    )
+    return np.asarray(small.resize((width, height), PIL.Image.Resampling.BICUBIC)).astype(float)
+
+
+def swap(original: Image, made: Image, factor: int, *, fine: bool) -> Image:
+    """`made` with the coarser part of the original, or the finer one."""
+    change = low(original, factor) - low(made, factor)
+    mixed = original - change if fine else made + change
+    picture: Image = np.clip(np.rint(mixed), 0, 255).astype(np.uint8)
+    return picture
+
+
+def steps(picture: Image) -> np.ndarray:
+    """Mean horizontal and vertical steps: (luma, chroma) × (distance 1, 2, and 16 places of 1)."""
+    luma = picture @ np.array([0.299, 0.587, 0.114])
+    planes = luma[None], np.stack([picture[..., 0] - luma, picture[..., 2] - luma])
+    rows, columns = (side // 4 * 4 - 4 for side in luma.shape)
+    found = []
+    for plane in planes:
+        here = plane[:, :rows, :columns]
+        one, two = (
+            np.abs(plane[:, n : rows + n, :columns] - here)
+            + np.abs(plane[:, :rows, n : columns + n] - here)
+            for n in (1, 2)
+        )
+        places = one.mean(0).reshape(rows // 4, 4, columns // 4, 4).mean((0, 2))
+        found.append(np.concatenate([[one.mean(), two.mean()], places.ravel()]))
+    return np.stack(found)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_folder(parser)
+    parser.add_argument("--labels", type=Path, required=True, help="folder of maps, CamVid's ids")
+    parser.add_argument("--receiver", type=Path, help="an .onnx file; default: the bundled one")
+    args = parser.parse_args()
+    given = load_pictures(args)
+    if not given:
+        raise SystemExit(f"{args.folder}: no pictures")
+    coder, receiver, inception = api.Codec(), Receiver(args.receiver), Inception()
+    names = CAMVID.classes
+    features: dict[str, list[np.ndarray]] = {}
+    shares: dict[str, list[float]] = {}
+    detail: dict[str, list[np.ndarray]] = {"original": [], "made": []}
+    for path, original in tqdm(given, mininterval=5):
+        labels = load_labels(args.labels / path.with_suffix(".png").name, args.size)
+        made = receiver(codec.unpack(coder.encode(original)))
+        shown = {"original": original, "nothing": made}
+        for group in GROUPS:
+            inside = np.isin(labels, [names.index(name) for name in group])
+            shares.setdefault(", ".join(group), []).append(float(inside.mean()))
+            shown[", ".join(group)] = np.where(inside[..., None], original, made)
+        for factor in (4, 2):
+            shown[f"coarser than {factor}"] = swap(original, made, factor, fine=False)
+            shown[f"finer than {factor}"] = swap(original, made, factor, fine=True)
+        for name, picture in shown.items():
+            features.setdefault(name, []).append(inception.features(picture))
+        detail["original"].append(steps(original))
+        detail["made"].append(steps(made))
+    reference = np.stack(features.pop("original")).astype(float)
+    print(f"{len(given)} pictures\n{'replaced':24}{'pixels':>8}{'FID':>8}{'means':>8}")
+    report: dict[str, object] = {"pictures": len(given)}
+    for name, found in features.items():
+        painted = np.stack(found).astype(float)
+        fid = frechet(painted, reference)
+        means = float(np.square(painted.mean(0) - reference.mean(0)).sum())
+        share = f"{np.mean(shares[name]):.3f}" if name in shares else ""
+        print(f"{name:24}{share:>8}{fid:8.1f}{means:8.1f}")
+        report[name] = {"fid": fid, "means": means}
+    mean = {name: np.mean(found, 0) for name, found in detail.items()}
+    print(f"\n{'':24}{'luma':>8}{'chroma':>8}")
+    for place, name in enumerate(("steps of 1", "steps of 2")):
+        ratio = mean["made"][:, place] / mean["original"][:, place]
+        print(f"{name:24}" + "".join(f"{r:8.2f}" for r in ratio))
+        report[name] = ratio.tolist()
+    for name, found in mean.items():
+        places = found[:, 2:].max(1) / found[:, 2:].min(1)
+        print(f"{'grid, ' + name:24}" + "".join(f"{p:8.2f}" for p in places))
+        report[f"grid, {name}"] = places.tolist()
+    if args.json:
+        args.json.write_text(json.dumps(report, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
