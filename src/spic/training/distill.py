@@ -232,7 +232,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument(
         "--energy",
         type=float,
-        default=0.3,
+        default=0.5,
         help="weight of the distance between energies of detail, at each place of a patch",
     )
     parser.add_argument("--adversarial", type=float, default=0.4)
