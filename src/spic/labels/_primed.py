@@ -176,7 +176,7 @@ def evidence(known: Prior, grid: npt.NDArray[np.uint8] | None, height: int, widt
     return Evidence(enlarge(grid, height, width), scores.ravel(), scores.shape[1])
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _network(
     net: Any, image: Any, o: Any, steps: Any, row: Any, column: Any, allowed: Any,
     hidden: Any, second: Any, chance: Any, exp: Any,
@@ -213,7 +213,7 @@ def _network(
     return mass
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _learn(slots: Any, chosen: Any, count: Any, bit: Any) -> None:
     goal = (1 << 22) - 1 if bit else 0
     for i in range(count):
@@ -223,7 +223,7 @@ def _learn(slots: Any, chosen: Any, count: Any, bit: Any) -> None:
         slots[i, chosen[i]] = p << 8 | min(seen + 1, COUNT_LIMIT)
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _vertical(image: Any, at: Any, s: Any, outside: Any) -> Any:
     """The stairs of the contour on the right of pixel `at`, upward: how long it has kept its
     column, its last step, how long it had kept the column before."""
@@ -248,7 +248,7 @@ def _vertical(image: Any, at: Any, s: Any, outside: Any) -> Any:
     return (length * 8 + step + 4) * 16 + before
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _horizontal(image: Any, o: Any, s: Any) -> Any:
     """The same of the contour between W and N, leftward."""
     w, above = image[o - 1], image[o - s]
@@ -266,7 +266,7 @@ def _horizontal(image: Any, o: Any, s: Any) -> Any:
     return length * 64 + 48 + before
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def code_map(
     image: Any, height: Any, width: Any, allowed: Any, coder: Any, data: Any, decode: Any,
     state: Any, net: Any, evidence: Any, steps: Any, squash: Any, stretch: Any, exp: Any,

@@ -17,6 +17,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
+from numba import njit
 
 from spic.errors import ModelError
 from spic.scene import Coarse
@@ -156,6 +157,15 @@ def scores(prior: Prior, planes: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]
     return np.ascontiguousarray(cells.reshape(CELL * h, CELL * w, prior.classes))
 
 
+@njit(cache=True, error_model="numpy")
+def _requantise(sums: Any, multipliers: Any, biases: Any) -> None:
+    """Whole sums, (outputs, pixels), to the next layer's uint8, in place."""
+    for i in range(sums.shape[0]):
+        for j in range(sums.shape[1]):
+            v = np.int64(sums[i, j]) * multipliers[i] + biases[i] >> 24
+            sums[i, j] = min(max(v, 0), 255)
+
+
 def convolve(layers: tuple[Layer, ...], planes: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     """The trunk with these layers: uint8 (3, h, w) → uint8 (outputs, h, w)."""
 
@@ -172,9 +182,9 @@ def convolve(layers: tuple[Layer, ...], planes: npt.NDArray[np.uint8]) -> npt.ND
                 for dx in range(3)
             ]
             x = np.concatenate(taps)
-        sums = (weights @ x.reshape(len(x), -1)).astype(np.int64)
-        result = (sums * multiplier[:, None] + bias[:, None] >> 24).clip(0, 255)
-        return result.astype(np.float32).reshape(len(weights), rows, columns)
+        sums: Floats = weights @ x.reshape(len(x), -1)
+        _requantise(sums, multiplier, bias)
+        return sums.reshape(len(weights), rows, columns)
 
     def join(a: Floats, b: Floats) -> Floats:
         double = a.repeat(2, 1).repeat(2, 2)[:, : b.shape[1], : b.shape[2]]
