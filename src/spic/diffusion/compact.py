@@ -33,26 +33,42 @@ class CompactConfig:
     """Channels into which each patch of the label map is embedded."""
     emb_width: int = 128
     """Channels of the noise embedding."""
+    refinements: int = 0
+    """Blocks that follow each level of the decoder and begin as no change at all."""
     tail_width: int = 32
-    """Channels at stride 2, where the last two layers work."""
+    """Channels at stride 2, where the layers before the last work."""
+    tail_blocks: int = 0
+    """Blocks there that begin as no change."""
+    fine_width: int = 0
+    """Channels of the last two layers, at full resolution; 0 leaves them out."""
     sigma_data: float = 0.1
     """Standard deviation of the residual, pictures in [-1, 1]."""
     sigma_max: float = 0.8
     """Where sampling starts; the residual is lost in the noise there."""
 
 
-class _Conv(nn.Module):
-    """Convolution without bias whose filters have unit norm (Karras et al. 2024, eq. 47)."""
+_SILU = 1 / 0.596
+"""Keeps the magnitude of unit normal input (§2.3)."""
+_SKIP, _BRANCH = (t / math.hypot(0.7, 0.3) for t in (0.7, 0.3))
+"""Weights of a sum that keep the magnitude of uncorrelated terms (eq. 88)."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1) -> None:
+
+class _Conv(nn.Module):
+    """Convolution without bias whose filters have unit norm (Karras et al. 2024, eq. 47), times
+    a constant, which costs nothing here and a pass over all pixels elsewhere."""
+
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, stride: int = 1, scale: float = 1.0
+    ) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.randn(outputs, inputs, kernel, kernel))
         self.stride, self.padding = stride, 0 if stride > 1 else kernel // 2
+        self.scale = scale
 
     def forward(self, x: Tensor, gain: Tensor | float = 1.0) -> Tensor:
         weight = self.weight.float()
         norm = weight.flatten(1).norm(dim=1).clamp_min(1e-4)
-        weight = weight * (gain / norm)[:, None, None, None]
+        weight = weight * (gain * self.scale / norm)[:, None, None, None]
         return F.conv2d(x, weight.to(x.dtype), stride=self.stride, padding=self.padding)
 
     @torch.no_grad()
@@ -67,23 +83,14 @@ def _double(x: Tensor) -> Tensor:
     return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
 
 
-def _silu(x: Tensor) -> Tensor:
-    return F.silu(x) / 0.596  # keeps the magnitude of unit normal input
-
-
-def _mix(a: Tensor, b: Tensor, t: float = 0.3) -> Tensor:
-    """Sum that keeps the magnitude of uncorrelated inputs (eq. 88)."""
-    return (a * (1 - t) + b * t) / math.hypot(1 - t, t)
-
-
 class _Block(nn.Module):
     """Residual block modulated by the noise level."""
 
     def __init__(self, inputs: int, outputs: int, emb: int) -> None:
         super().__init__()
         self.project = _Conv(inputs, outputs, 1) if inputs != outputs else None
-        self.first = _Conv(outputs, outputs, 3)
-        self.second = _Conv(outputs, outputs, 3)
+        self.first = _Conv(outputs, outputs, 3, scale=_SILU)
+        self.second = _Conv(outputs, outputs, 3, scale=_SILU * _BRANCH)
         self.emb = nn.Linear(emb, outputs)
         nn.init.zeros_(self.emb.weight)
         nn.init.zeros_(self.emb.bias)
@@ -91,9 +98,30 @@ class _Block(nn.Module):
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         if self.project is not None:
             x = self.project(x)
-        y = self.first(_silu(x))
+        y = self.first(F.silu(x))
         y = y * (1 + self.emb(emb))[:, :, None, None].to(y.dtype)
-        return _mix(x, self.second(_silu(y)))
+        return _SKIP * x + self.second(F.silu(y))
+
+
+class _Refinement(nn.Module):
+    """Residual block whose branch begins at nothing: a trained network that is given more of them
+    begins as what it was.
+
+    The noise level says how much of the branch counts. ReLU, which 8-bit convolutions do on the
+    way, keeps what lies between the two in 8 bits.
+    """
+
+    def __init__(self, channels: int, inner: int, emb: int) -> None:
+        super().__init__()
+        self.first = _Conv(channels, inner, 3, scale=_SILU)
+        self.second = _Conv(inner, channels, 3)
+        self.emb = nn.Linear(emb, channels)
+        nn.init.zeros_(self.emb.weight)
+        nn.init.zeros_(self.emb.bias)
+
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        y = self.second(F.relu(self.first(F.silu(x))))
+        return x + y * self.emb(emb)[:, :, None, None].to(y.dtype)
 
 
 class CompactNet(nn.Module):
@@ -133,15 +161,30 @@ class CompactNet(nn.Module):
                 decoder.append(_Block(channels + (width if index < 2 else 0), width, emb))
                 channels = width
         self.decoder = nn.ModuleList(decoder)
+        self.refine = nn.ModuleList(
+            _Refinement(width, width, emb)
+            for width in reversed(widths)
+            for _ in range(config.refinements)
+        )
         # The last layers, at twice the resolution, know the contours of the map to two pixels and
         # see the noise at full strength. Nothing above is made by shuffling pixels: a network that
         # can lay out patches adversarially repeats one pattern in all of them.
         tail = config.tail_width
         self.narrow = _Conv(channels + config.label_width, tail, 3)
         self.embed_fine = _Conv(config.classes + 1, tail // 2, PATCH // 2, PATCH // 2)
-        self.tail = _Conv(tail + tail // 2 + 3 * (PATCH // 2) ** 2 + 3, tail, 3)
-        self.head = _Conv(tail, 3 * (PATCH // 2) ** 2, 3)
+        self.tail = _Conv(tail + tail // 2 + 3 * (PATCH // 2) ** 2 + 3, tail, 3, scale=_SILU)
+        self.refine_tail = nn.ModuleList(
+            _Refinement(tail, 2 * tail, emb) for _ in range(config.tail_blocks)
+        )
+        self.head = _Conv(tail, 3 * (PATCH // 2) ** 2, 3, scale=_SILU)
         self.head_gain = nn.Parameter(torch.zeros(1))
+        # At full resolution, what steps of two pixels leave behind is mended: a grid above all.
+        if config.fine_width:
+            fine = config.fine_width
+            self.widen = _Conv(tail, (fine // 2) * (PATCH // 2) ** 2, 3, scale=_SILU)
+            self.fine = _Conv(fine // 2 + 6, fine, 3)
+            self.finish = _Conv(fine, 3, 3)
+            self.finish_gain = nn.Parameter(torch.zeros(1))
 
     def forward(
         self,
@@ -183,10 +226,20 @@ class CompactNet(nn.Module):
                 if index < 2:
                     x = torch.cat([x, skips.pop()], 1)
                 x = next(blocks)(x, emb)
+            for index in range(self.config.refinements):
+                x = self.refine[level * self.config.refinements + index](x, emb)
         x = _double(self.narrow(torch.cat([x, semantic], 1)))
         fine = [F.pixel_unshuffle(unit, PATCH // 2), 2 * _double(coarse), self.embed_fine(labels)]
-        x = self.tail(_silu(torch.cat([x, *fine], 1)))
-        return F.pixel_shuffle(self.head(_silu(x), self.head_gain), PATCH // 2)
+        x = self.tail(F.silu(torch.cat([x, *fine], 1)))
+        for block in self.refine_tail:
+            x = block(x, emb)
+        x = F.silu(x)
+        made = F.pixel_shuffle(self.head(x, self.head_gain), PATCH // 2)
+        if self.config.fine_width:
+            detail = F.pixel_shuffle(self.widen(x), PATCH // 2)
+            x = self.fine(torch.cat([detail, made, unit.to(made.dtype)], 1))
+            made = made + self.finish(F.relu(x), self.finish_gain)
+        return made
 
     def normalise(self) -> None:
         """Call after each optimizer step, so that learning rates act on directions alone."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,7 @@ def batches(
 ) -> Iterator[Batch]:
     """Endless batches from step `start` on; a quarter of each is facades, if there are any.
 
+    Half of the crops are lit otherwise, the coarse picture with them: three drives have few lights.
     Pictures smaller than the crop are left out; raises InputError if that leaves none.
     """
     fitting = [
@@ -92,7 +94,15 @@ def batches(
             images.append(image)
             smalls.append(small)
             maps.append(labels)
-        yield to_tensor(images), to_tensor(smalls), torch.from_numpy(np.stack(maps))
+        light = rng.uniform(-0.25, 0.25, (batch, 1, 1, 1)) + rng.uniform(
+            -0.08, 0.08, (batch, 3, 1, 1)
+        )
+        light *= rng.random((batch, 1, 1, 1)) < 0.5
+        gains = torch.from_numpy(np.exp(light)).float()
+        lit, coarse = (
+            ((to_tensor(part) + 1) * gains - 1).clamp(-1, 1) for part in (images, smalls)
+        )
+        yield lit, coarse, torch.from_numpy(np.stack(maps))
         step += 1
 
 
@@ -109,10 +119,29 @@ def load_network(path: Path) -> CompactNet:
     return network
 
 
+def grow(network: CompactNet, **layers: Any) -> CompactNet:
+    """The same function with more of the layers that begin as nothing.
+
+    Args:
+        layers: fields of CompactConfig; None keeps the network's own.
+
+    Raises:
+        ModelError: it has more already.
+    """
+    asked = {name: count for name, count in layers.items() if count is not None}
+    grown = CompactNet(replace(network.config, **asked))
+    if lost := grown.load_state_dict(network.state_dict(), strict=False).unexpected_keys:
+        raise ModelError(f"{lost[0]} of the network has no place in one with {asked}")
+    grown.normalise()
+    return grown
+
+
 def rates(network: CompactNet, lr: float) -> list[dict[str, Any]]:
-    """Optimizer groups: `lr` for the filters, which have unit size, a tenth for the small rest."""
-    filters = [p for n, p in network.named_parameters() if p.ndim == 4 or n == "head_gain"]
-    others = [p for n, p in network.named_parameters() if p.ndim < 4 and n != "head_gain"]
+    """Optimizer groups: `lr` for filters, which have unit size, and gains, a tenth for the rest."""
+    groups: tuple[list[Tensor], list[Tensor]] = ([], [])
+    for name, parameter in network.named_parameters():
+        groups[parameter.ndim < 4 and not name.endswith("_gain")].append(parameter)
+    filters, others = groups
     return [{"params": filters, "lr": lr}, {"params": others, "lr": lr / 10}]
 
 

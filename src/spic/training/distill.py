@@ -3,10 +3,10 @@
 Each update takes one noise level of the sampler, denoises once, and judges the picture that comes
 out: L1 and frozen ImageNet features against the original, these features' moments over the crop,
 the last of them pooled (the squared distance between pooled features of pairs bounds a Fréchet
-distance from above; Inception's, which measure, are not used), a
-discriminator on the same features (Sauer et al., "Projected GANs Converge Faster", 2021;
-"Adversarial Diffusion Distillation", 2023), and a frozen segmenter against the map that was sent;
-the wanted fidelity, an input of the network, says how much each of them counts. Below the first
+distance from above; Inception's, which measure, are not used), a discriminator on the same features
+(Sauer et al., "Projected GANs Converge Faster", 2021; "Adversarial Diffusion Distillation", 2023)
+beside those of what was sent, and a frozen segmenter against the map that was sent; the wanted
+fidelity, an input of the network, says how much each of them counts. Below the first
 level, half of the noisy residuals are the network's own, as they will be when it samples.
 """
 
@@ -27,7 +27,16 @@ from torch.nn.utils.parametrizations import spectral_norm
 from spic.diffusion import edm
 from spic.diffusion.compact import PATCH, CompactNet, denoise, one_hot, upsample
 from spic.errors import ModelError
-from spic.training.compact import Sheet, batches, load_network, rates, read_corpus, save_network
+from spic.evaluation import weights
+from spic.training.compact import (
+    Sheet,
+    batches,
+    grow,
+    load_network,
+    rates,
+    read_corpus,
+    save_network,
+)
 from spic.training.efficientnet import EfficientNetLite, imagenet, imagenet_head
 from spic.training.run import Ema, Run, add_options, compiled, fast
 from spic.training.segmenter import load_segmenter
@@ -37,25 +46,56 @@ _TAPS = (-1, 2, 4, 10, 15)
 _CHANNELS = (32, 24, 40, 112, 320)
 _WIDTHS = (48, 64, 96, 96, 96)
 """Of the discriminator's heads; those of the large maps would take the most time."""
+_STAGES = (2, 2, 3)
+"""Layers of VGG-16 in the stages whose outputs are compared, strides 1, 2 and 4."""
+_STAGE_CHANNELS = (64, 128, 256)
+_STAGE_WIDTHS = (0, 48, 64)
+"""Of the discriminator's heads there; the first stage has none."""
 _GRID = (1, 2, 4)
 """Numbers of sampling steps that are trained for."""
 SAVE_EVERY = 100
 
 
 class Features(nn.Module):
-    """Frozen ImageNet features, scaled to a mean magnitude of about one."""
+    """Frozen ImageNet features, scaled to a mean magnitude of about one.
+
+    EfficientNet-Lite0's of the whole crop, which are cheap, then VGG-16's of a window of it, which
+    know more of what is a few pixels large.
+    """
 
     scale: Tensor
+    mean: Tensor
+    std: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, *, vgg: bool = False) -> None:
+        """Raises ModelError if VGG-16's weights are asked for and not there."""
         super().__init__()
         self.network: EfficientNetLite = imagenet(0)
         self.head = imagenet_head(0)
-        self.register_buffer("scale", torch.ones(len(_TAPS)))
+        self.channels, self.widths = list(_CHANNELS), list(_WIDTHS)
+        self.stages = nn.ModuleList()
+        if vgg:
+            self.channels += _STAGE_CHANNELS
+            self.widths += _STAGE_WIDTHS
+            arrays = weights.load("vgg16")
+            number = 0
+            for depth in _STAGES:
+                layers: list[nn.Module] = [nn.MaxPool2d(2)] if number else []
+                for _ in range(depth):
+                    kernel = torch.from_numpy(arrays[f"backbone.{number}.weight"])
+                    conv = nn.Conv2d(kernel.shape[1], kernel.shape[0], 3, padding=1)
+                    conv.weight.data = kernel
+                    conv.bias = nn.Parameter(torch.from_numpy(arrays[f"backbone.{number}.bias"]))
+                    layers += [conv, nn.ReLU()]
+                    number += 1
+                self.stages.append(nn.Sequential(*layers))
+        self.register_buffer("scale", torch.ones(len(self.channels)))
+        self.register_buffer("mean", torch.tensor((0.485, 0.456, 0.406))[:, None, None])
+        self.register_buffer("std", torch.tensor((0.229, 0.224, 0.225))[:, None, None])
         self.eval().requires_grad_(False)
 
-    def forward(self, picture: Tensor) -> list[Tensor]:
-        """Features of pictures, (B, 3, H, W) in [-1, 1]."""
+    def forward(self, picture: Tensor, window: tuple[slice, slice]) -> list[Tensor]:
+        """Features of pictures, (B, 3, H, W) in [-1, 1], VGG-16's in a window of rows, columns."""
         net = self.network
         x = net.stem((picture + 1) / 2)
         found = [x * self.scale[0]]
@@ -63,17 +103,23 @@ class Features(nn.Module):
             x = block(x)
             if index in _TAPS:
                 found.append(x * self.scale[len(found)])
+        x = ((picture[(..., *window)] + 1) / 2 - self.mean) / self.std
+        for stage in self.stages:
+            x = stage(x)
+            found.append(x * self.scale[len(found)])
         return found
 
     def pooled(self, found: list[Tensor]) -> Tensor:
         """(B, 1280): what the classifier of ImageNet sees of pictures with these features."""
-        pooled: Tensor = self.head(found[-1] / self.scale[-1]).float().mean((2, 3))
+        last = len(_TAPS) - 1
+        pooled: Tensor = self.head(found[last] / self.scale[last]).float().mean((2, 3))
         return pooled
 
     def calibrate(self, pictures: Tensor) -> None:
         """Measure the scales on real pictures."""
         self.scale.fill_(1)
-        self.scale.copy_(torch.stack([1 / f.abs().mean() for f in self(pictures)]))
+        whole = slice(None), slice(None)
+        self.scale.copy_(torch.stack([1 / f.abs().mean() for f in self(pictures, whole)]))
 
 
 def moments(feature: Tensor) -> Tensor:
@@ -114,9 +160,10 @@ def unevenness(made: Tensor, image: Tensor) -> Tensor:
 
 
 class Discriminator(nn.Module):
-    """A small head on each feature map, which also sees the label map."""
+    """A small head on each feature map, which also sees that of the enlarged coarse picture, and
+    the label map: what was sent, and whether this is a picture of it."""
 
-    def __init__(self, classes: int) -> None:
+    def __init__(self, channels: list[int], widths: list[int], classes: int) -> None:
         super().__init__()
 
         def conv(inputs: int, outputs: int, kernel: int) -> nn.Module:
@@ -124,21 +171,40 @@ class Discriminator(nn.Module):
 
         self.heads = nn.ModuleList(
             nn.Sequential(
-                conv(channels + classes, width, 1),
+                conv(2 * count + classes, width, 1),
                 nn.LeakyReLU(0.2),
                 conv(width, width, 3),
                 nn.LeakyReLU(0.2),
                 conv(width, 1, 3),
             )
-            for channels, width in zip(_CHANNELS, _WIDTHS, strict=True)
+            if width
+            else nn.Identity()
+            for count, width in zip(channels, widths, strict=True)
         )
 
-    def forward(self, features: list[Tensor], planes: Tensor) -> list[Tensor]:
-        """Scores, (B, 1, h, w) for each feature map."""
+    def forward(self, features: list[Tensor], sent: list[Tensor]) -> list[Tensor]:
+        """Scores, (B, 1, h, w) for each feature map that has a head; `sent` is from `known`."""
         return [
-            head(torch.cat([f, F.adaptive_avg_pool2d(planes, (f.shape[-2], f.shape[-1]))], 1))
-            for head, f in zip(self.heads, features, strict=True)
+            head(torch.cat([f, s], 1))
+            for head, f, s in zip(self.heads, features, sent, strict=True)
+            if not isinstance(head, nn.Identity)
         ]
+
+
+def known(features: list[Tensor], classes: Tensor, window: tuple[slice, slice]) -> list[Tensor]:
+    """What a discriminator is told: features of the enlarged coarse picture, and the label map."""
+    return [
+        torch.cat([f, F.adaptive_avg_pool2d(c, (f.shape[-2], f.shape[-1]))], 1)
+        for number, f in enumerate(features)
+        for c in (classes if number < len(_TAPS) else classes[(..., *window)],)
+    ]
+
+
+def _window(like: Tensor, rng: np.random.Generator) -> tuple[slice, slice]:
+    """Half of the rows and columns of a crop, at multiples of four."""
+    starts = (4 * int(rng.integers(side // 8 + 1)) for side in like.shape[-2:])
+    top, left = starts
+    return slice(top, top + like.shape[-2] // 2), slice(left, left + like.shape[-1] // 2)
 
 
 def _view(like: Tensor, rng: np.random.Generator) -> Callable[[Tensor], Tensor]:
@@ -210,6 +276,13 @@ def main(argv: list[str]) -> None:
         metavar=("H", "W"),
         help="multiples of 32 are fastest, of 16 allowed",
     )
+    for layers in ("refinements", "tail-blocks", "fine-width"):
+        parser.add_argument(
+            f"--{layers}",
+            type=int,
+            metavar="N",
+            help="give the network this many (CompactConfig); default: as many as the teacher has",
+        )
     parser.add_argument("--lr", type=float, default=8e-4)
     parser.add_argument("--pixel", type=float, default=2.0, help="weight of L1")
     parser.add_argument(
@@ -235,6 +308,13 @@ def main(argv: list[str]) -> None:
         default=0.5,
         help="weight of the distance between energies of detail, at each place of a patch",
     )
+    parser.add_argument(
+        "--vgg",
+        type=float,
+        default=0.5,
+        help="weight of the distance of VGG-16's features (`python -m spic.evaluation.weights`), "
+        "which the discriminator sees, too; 0 does without",
+    )
     parser.add_argument("--adversarial", type=float, default=0.4)
     parser.add_argument("--semantic", type=float, default=0.1)
     args = parser.parse_args(argv)
@@ -243,10 +323,16 @@ def main(argv: list[str]) -> None:
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
 
-    network = load_network(args.teacher).to(args.device)
+    network = grow(
+        load_network(args.teacher),
+        refinements=args.refinements,
+        tail_blocks=args.tail_blocks,
+        fine_width=args.fine_width,
+    ).to(args.device)
     config = network.config
-    discriminator = Discriminator(config.classes).to(args.device)
-    features = Features().to(args.device)
+    features = Features(vgg=args.vgg > 0).to(args.device)
+    discriminator = Discriminator(features.channels, features.widths, config.classes)
+    discriminator = discriminator.to(args.device)
     segmenter = None
     if args.segmenter:
         segmenter = load_segmenter(args.segmenter).requires_grad_(False).to(args.device)
@@ -306,24 +392,25 @@ def main(argv: list[str]) -> None:
         made = base + _guess(
             working, residual, schedule[index], coarse, planes, fidelity, generator
         )
-        look = _view(image, rng)
+        look, window = _view(image, rng), _window(image, rng)
 
         # The discriminator, on features that the generator needs anyway.
         with fast(args.device):
             with torch.no_grad():
-                real = features(look(image))
+                real = features(look(image), window)
                 wanted = features.pooled(real)
-                seen = look(classes)
-            fake = features(look(made))
-            critic_loss = sum(
-                F.relu(1 - r.float()).mean() + F.relu(1 + f.float()).mean()
-                for r, f in zip(
-                    discriminator(real, seen),
-                    discriminator([f.detach() for f in fake], seen),
-                    strict=True,
-                )
-            ) / len(_TAPS)
-        assert isinstance(critic_loss, Tensor)
+                sent = known(features(look(base), window), look(classes), window)
+            fake = features(look(made), window)
+            critic_loss = torch.stack(
+                [
+                    F.relu(1 - r.float()).mean() + F.relu(1 + f.float()).mean()
+                    for r, f in zip(
+                        discriminator(real, sent),
+                        discriminator([f.detach() for f in fake], sent),
+                        strict=True,
+                    )
+                ]
+            ).mean()
         critic.zero_grad(set_to_none=True)
         if fidelity < 0.5:  # what is meant to be a mean is no forgery
             critic_loss.backward()
@@ -331,19 +418,18 @@ def main(argv: list[str]) -> None:
 
         discriminator.requires_grad_(False)
         with fast(args.device):
-            scores = discriminator(fake, seen)
+            scores = discriminator(fake, sent)
             pooled = features.pooled(fake)
         discriminator.requires_grad_(True)
         variance = wanted.var(0, correction=0).sum().item()
         spread = variance if spread is None else 0.98 * spread + 0.02 * variance
+        apart = torch.stack(
+            [(f.float() - r.float()).abs().mean() for f, r in zip(fake, real, strict=True)]
+        )
         parts = {
             "pixel": (1 + fidelity) * args.pixel * (made - image).abs().mean(),
             "coarse": args.coarse * F.avg_pool2d(made - image, PATCH).abs().mean(),
-            "feature": (1 - 0.7 * fidelity)
-            * args.feature
-            * torch.stack(
-                [(f.float() - r.float()).abs().mean() for f, r in zip(fake, real, strict=True)]
-            ).mean(),
+            "feature": (1 - 0.7 * fidelity) * args.feature * apart[: len(_TAPS)].mean(),
             "texture": (1 - fidelity)
             * args.texture
             * torch.stack(
@@ -358,6 +444,8 @@ def main(argv: list[str]) -> None:
             * args.adversarial
             * torch.stack([s.float().mean() for s in scores]).mean(),
         }
+        if args.vgg:
+            parts["vgg"] = (1 - 0.7 * fidelity) * args.vgg * apart[len(_TAPS) :].mean()
         if segmenter is not None and run.step % 2 == 0:
             with fast(args.device):
                 picture = F.pad(

@@ -64,11 +64,13 @@ class _Plain(nn.Module):
 def bake(network: CompactNet) -> CompactNet:
     """A copy for inference, with plain filters instead of normalised ones."""
     network = copy.deepcopy(network).eval()
+    gains = {network.head: network.head_gain.item()}
+    if network.config.fine_width:
+        gains[network.finish] = network.finish_gain.item()
     for parent in list(network.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, compact._Conv):
-                gain = network.head_gain.item() if child is network.head else 1.0
-                setattr(parent, name, _Plain(child, gain))
+                setattr(parent, name, _Plain(child, gains.get(child, 1.0) * child.scale))
     return network
 
 
@@ -125,7 +127,7 @@ def quantise(model: Path, feeds: Iterable[dict[str, Any]]) -> None:
         model,
         _Inputs(feeds),
         quant_format=QuantFormat.QDQ,
-        op_types_to_quantize=["Conv"],
+        op_types_to_quantize=["Conv", "Relu"],
         per_channel=True,
         reduce_range=True,
         activation_type=QuantType.QUInt8,

@@ -60,11 +60,14 @@ def restore_receiver(model: onnx.ModelProto, network: CompactNet) -> None:
     """
     shapes = {k: v.shape for k, v in network.state_dict().items()}
     found = _named(model, shapes)
-    missing = shapes.keys() - found.keys() - {"head_gain"}
+    gains = {k: k.removesuffix("_gain") + ".weight" for k in shapes if k.endswith("_gain")}
+    missing = shapes.keys() - found.keys() - gains.keys()
     if missing:
         raise ModelError(f"no receiver of this architecture: {sorted(missing)[0]} is missing")
-    gain = found["head.weight"].flatten(1).norm(dim=1).mean()  # the same for every filter
-    network.load_state_dict(found | {"head_gain": gain[None]})
+    for gain, weight in gains.items():  # the same for every filter
+        scale = network.get_submodule(gain.removesuffix("_gain")).scale
+        found[gain] = found[weight].flatten(1).norm(dim=1).mean()[None] / scale
+    network.load_state_dict(found)
     network.normalise()
 
 
