@@ -66,11 +66,11 @@ class Evidence(NamedTuple):
     planes: npt.NDArray[np.uint8]
     """(3, …): Y, Cb, Cr enlarged to the map's size, with its border of PAD."""
     scores: npt.NDArray[np.uint8]
-    """The trunk's class scores, (rows, width, classes), flat; 8 to a nat."""
+    """The trunk's class scores, (classes, rows · width); 8 to a nat."""
     width: int
 
 
-NO_EVIDENCE = Evidence(np.zeros((3, 0), np.uint8), np.zeros(0, np.uint8), 0)
+NO_EVIDENCE = Evidence(np.zeros((3, 0), np.uint8), np.zeros((0, 0), np.uint8), 0)
 
 
 def unprimed(classes: int) -> State:
@@ -173,7 +173,7 @@ def evidence(known: Prior, grid: npt.NDArray[np.uint8] | None, height: int, widt
     if grid is None:
         return NO_EVIDENCE
     scores = prior.scores(known, grid)
-    return Evidence(enlarge(grid, height, width), scores.ravel(), scores.shape[1])
+    return Evidence(enlarge(grid, height, width), scores.reshape(len(scores), -1), scores.shape[2])
 
 
 @njit(cache=True, error_model="numpy")
@@ -211,6 +211,24 @@ def _network(
         chance[v] = exp[min(best - chance[v], exp.size - 1)] * allowed[v]
         mass += chance[v]
     return mass
+
+
+@njit(cache=True, error_model="numpy")
+def _leaders(scores: Any, allowed: Any) -> Any:
+    """Of each pixel the best score of an allowed label, the next best, and the first label that
+    has the best; -1000 for none."""
+    size = scores.shape[1]
+    best = np.full(size, -1000, np.int16)
+    runner = np.full(size, -1000, np.int16)
+    top = np.zeros(size, np.int16)
+    for v in range(scores.shape[0]):
+        if allowed[v]:
+            for i in range(size):
+                here = np.int16(scores[v, i])
+                runner[i] = max(runner[i], min(best[i], here))
+                top[i] = v if here > best[i] else top[i]
+                best[i] = max(best[i], here)
+    return best, runner, top
 
 
 @njit(cache=True, error_model="numpy")
@@ -276,6 +294,7 @@ def code_map(
     n = allowed.size
     planes, scores = evidence.planes, evidence.scores
     informed = scores.size > 0
+    bests, runners, tops = _leaders(scores, allowed)
     contexts = CONTEXTS if informed else INFORMED
     mixers = MIXERS if informed else MIXERS_CAUSAL
     used = np.int64(0)
@@ -330,14 +349,10 @@ def code_map(
             # The trunk: its best two classes.
             top: Any = np.int64(0)
             best = runner = np.int64(-1000)
+            at = y * evidence.width + x
             if informed:
-                at = (y * evidence.width + x) * n
-                for v in range(n):
-                    score[v] = np.int64(scores[at + v]) if allowed[v] else np.int64(-1000)
-                    if score[v] > best:
-                        runner, best, top = best, score[v], v
-                    elif score[v] > runner:
-                        runner = score[v]
+                best, runner = np.int64(bests[at]), np.int64(runners[at])
+                top = np.int64(tops[at])
             sure = _clamp((best - runner) >> 3, 0, 7)
 
             if calm:
@@ -349,7 +364,7 @@ def code_map(
                         across += abs(np.int64(planes[z, o + 2]) - planes[z, o - 4])
                         down += abs(np.int64(planes[z, o + 2 * s]) - planes[z, o - 4 * s])
                     across, down = _log2(across), _log2(down)
-                    lead = score[w] - (runner if top == w else best)
+                    lead = np.int64(scores[w, at]) - (runner if top == w else best)
                 up = _log2(min(high[x], 31))
                 calm_slot[0] = (w * 32 + row) * 8 + ring
                 calm_slot[1] = ((w * 16 + _log2(min(run_w, 16383))) * 8 + up) * 8 + ring
@@ -412,6 +427,8 @@ def code_map(
 
             label = image[o]
             found = False
+            for v in range(n if informed else 0):
+                score[v] = np.int64(scores[v, at]) if allowed[v] else np.int64(-1000)
             if count:
                 nw, ne = image[o - 1 - s], image[o + 1 - s]
                 ww, up2 = image[o - 2], image[o - 2 * s]

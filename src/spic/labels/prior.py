@@ -148,13 +148,13 @@ def features(prior: Prior, planes: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint
 
 
 def scores(prior: Prior, planes: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """uint8 (3, h, w) → uint8 (4h, 4w, classes): logits of the trunk's readout, 8 to a nat, 128
+    """uint8 (3, h, w) → uint8 (classes, 4h, 4w): logits of the trunk's readout, 8 to a nat, 128
     for none."""
     assert prior.readout is not None
     x = convolve((*prior.layers[:-1], prior.readout), planes)
     _, h, w = x.shape
-    cells = x.reshape(CELL, CELL, prior.classes, h, w).transpose(3, 0, 4, 1, 2)
-    return np.ascontiguousarray(cells.reshape(CELL * h, CELL * w, prior.classes))
+    cells = x.reshape(CELL, CELL, prior.classes, h, w).transpose(2, 3, 0, 4, 1)
+    return np.ascontiguousarray(cells).reshape(prior.classes, CELL * h, CELL * w)
 
 
 @njit(cache=True, error_model="numpy")
