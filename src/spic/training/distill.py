@@ -378,9 +378,9 @@ def main(argv: list[str]) -> None:
         classes = planes[:, : config.classes]
         base = upsample(coarse)
 
-        fidelity = float(rng.choice((0.0, rng.random(), 1.0), p=(0.7, 0.15, 0.15)))
+        fidelity = float(rng.choice((0.0, rng.random(), 1.0), p=(0.8, 0.1, 0.1)))
         schedule = levels[rng.integers(len(levels))]
-        index = int(rng.integers(len(schedule))) if rng.random() < 0.6 else 0
+        index = int(rng.integers(len(schedule))) if rng.random() < 0.35 else 0  # mostly one step
         residual = image - base
         if index > 0 and rng.random() < 0.5:
             with torch.no_grad():
