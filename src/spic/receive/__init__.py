@@ -129,9 +129,13 @@ class Receiver:
                 free = self._denoise(noisy, small, void, sigma, fidelity)
                 given = free + np.float32(guidance) * (given - free)
             residual = given
-        picture = (base + residual)[:, : scene.height, : scene.width]
-        levels: Image = np.clip(np.rint((picture + 1) * 127.5), 0, 255).astype(np.uint8)
-        return np.ascontiguousarray(levels.transpose(1, 2, 0))
+        levels = base + residual
+        levels += 1
+        levels *= np.float32(127.5)
+        np.rint(levels, out=levels)
+        np.clip(levels, 0, 255, out=levels)
+        picture: Image = levels.astype(np.uint8)[:, : scene.height, : scene.width]
+        return np.ascontiguousarray(picture.transpose(1, 2, 0))
 
     def _levels(self, steps: int) -> _Floats:
         """Falling noise levels (Karras et al. 2022, eq. 5), as `spic.diffusion.edm.sigmas`."""
