@@ -6,6 +6,9 @@ Each line replaces one part of every decoded picture by the original's: the pixe
 of MAPS, or all that is coarser or finer than so many pixels. How far FID falls says what that part
 costs; "means" is the share of it that is a distance between means, the same error in every picture.
 
+The lines after that are a yardstick: the originals themselves, changed a little. "moved" shifts
+pixels by a smooth random field of that deviation in pixels, smoothed over so many.
+
 Then the mean steps between pixels one and two apart, as a share of the original's, for luma and
 chroma, and how much a step of one depends on where in a cell of 4×4 pixels it begins: the largest
 mean of the sixteen over the least, which is a grid where the original has none.
@@ -14,11 +17,14 @@ mean of the sixteen over the least, which is a grid where the original has none.
 from __future__ import annotations
 
 import argparse
+import io
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import PIL.Image
+import scipy.ndimage
 from common import add_folder, load_labels, load_pictures
 from tqdm import tqdm
 
@@ -55,6 +61,33 @@ def swap(original: Image, made: Image, factor: int, *, fine: bool) -> Image:
     mixed = original - change if fine else made + change
     picture: Image = np.clip(np.rint(mixed), 0, 255).astype(np.uint8)
     return picture
+
+
+def changed(picture: Image, rng: np.random.Generator) -> Iterator[tuple[str, Image]]:
+    """The picture with small changes, by name."""
+    values = picture.astype(float)
+
+    def whole(x: np.ndarray) -> Image:
+        rounded: Image = np.clip(np.rint(x), 0, 255).astype(np.uint8)
+        return rounded
+
+    for quality in (80, 40):
+        file = io.BytesIO()
+        PIL.Image.fromarray(picture).save(file, "JPEG", quality=quality, subsampling=0)
+        yield f"JPEG {quality}, 4:4:4", np.asarray(PIL.Image.open(file))
+    yield "noise of 5 levels", whole(values + rng.normal(0, 5, picture.shape))
+    yield "blur of 0.8 pixels", whole(scipy.ndimage.gaussian_filter(values, (0.8, 0.8, 0)))
+    for size, reach in ((1.0, 8), (0.7, 3)):
+        shifts = [
+            scipy.ndimage.gaussian_filter(rng.standard_normal(picture.shape[:2]), reach)
+            for _ in range(2)
+        ]
+        places = np.indices(picture.shape[:2]) + [x * (size / x.std()) for x in shifts]
+        moved = [
+            scipy.ndimage.map_coordinates(values[..., c], places, order=3, mode="nearest")
+            for c in range(3)
+        ]
+        yield f"moved by {size:g} over {reach}", whole(np.stack(moved, -1))
 
 
 def steps(picture: Image) -> np.ndarray:
@@ -102,6 +135,7 @@ def main() -> None:
         for factor in (4, 2):
             shown[f"coarser than {factor}"] = swap(original, made, factor, fine=False)
             shown[f"finer than {factor}"] = swap(original, made, factor, fine=True)
+        shown |= changed(original, np.random.default_rng(0))
         for name, picture in shown.items():
             features.setdefault(name, []).append(inception.features(picture))
         detail["original"].append(steps(original))

@@ -122,6 +122,10 @@ def test_missing_swaps_scales_and_sees_grids(folder):
     coarse = missing.swap(original, made, 4, fine=False)
     apart = np.abs(missing.low(coarse, 4) - missing.low(original, 4)).mean()
     assert apart < 0.2 * np.abs(missing.low(made, 4) - missing.low(original, 4)).mean()
+    yardstick = dict(missing.changed(original, np.random.default_rng(0)))
+    apart = {k: np.abs(v.astype(float) - original).mean() for k, v in yardstick.items()}
+    assert all(v.shape == original.shape and v.dtype == np.uint8 for v in yardstick.values())
+    assert 0 < apart["JPEG 80, 4:4:4"] < apart["JPEG 40, 4:4:4"] < apart["moved by 1 over 8"]
     noise = np.random.default_rng(0).integers(0, 256, (256, 256, 3)).astype(np.uint8)
     woven = noise.copy()
     woven[:, 1::2] = noise[:, ::2]  # every second column repeats the one before
