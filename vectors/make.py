@@ -39,7 +39,7 @@ def bpg(picture: Image, quality: int, chroma: str) -> bytes:
 
 
 def make(name: str) -> bytes:
-    if name == "street":  # the usual file: CamVid, BPG 4:4:4 with its opening in one byte
+    if name in ("street", "fine-chroma"):  # usual files: CamVid, BPG 4:4:4, its opening in one byte
         picture, labels = street(256, 341)
         return spic.pack(width=341, height=256, labels=labels, coarse=bpg(picture, 35, "444"))
     picture, labels = street(48, 64)
@@ -71,6 +71,7 @@ def make(name: str) -> bytes:
 
 NAMES = (
     "street",
+    "fine-chroma",
     "small",
     "subsampled",
     "noise",

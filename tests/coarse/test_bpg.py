@@ -132,11 +132,12 @@ def test_a_pyav_without_x265_is_named(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("size", "chroma", "code"),
-    [((64, 86), "420", 0xC0), ((64, 86), "444", 0xC1), ((40, 33), "420", 0xC2),
-     ((40, 33), "444", 0xC3)],
+    ("size", "chroma", "offset", "code"),
+    [((64, 86), "420", 0, 0xC0), ((64, 86), "444", 3, 0xC1), ((64, 86), "444", -6, 0xC4),
+     ((40, 33), "420", 0, 0xC2), ((40, 33), "444", 3, 0xC3), ((40, 33), "444", -6, 0xC5)],
 )  # fmt: skip
-def test_usual_openings_take_one_byte(size, chroma, code):
+def test_usual_openings_take_one_byte(size, chroma, offset, code, monkeypatch):
+    monkeypatch.setitem(bpg._CHROMA_QP, chroma, offset)  # 3 is what early files have
     planes = coarse.from_rgb(street(*size)[0], chroma)
     file = bpg.encode(planes)
     short = bpg.shorten(file)

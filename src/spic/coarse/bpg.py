@@ -30,8 +30,9 @@ _VPS, _SPS, _PPS, _PREFIX_SEI, _SUFFIX_SEI = 32, 33, 34, 39, 40
 _SLICES = range(16, 22)  # of intra random access pictures
 _START = b"\0\0\1"
 
-# With 4:4:4 as many bits for chroma as with 4:2:0, or nearly.
-_CHROMA_QP = {"420": 0, "444": 3}
+# What is painted from the coarse picture shows errors of its chroma more than those of its luma,
+# and chroma is cheap: docs/decisions.md.
+_CHROMA_QP = {"420": 0, "444": -6}
 
 # One thread and no wavefronts: the same bytes every time, and no entry points to send.
 X265 = {
@@ -53,13 +54,16 @@ X265 = {
 }
 
 # Bytes of a BPG file before its width and after its height, up to the first slice's NAL header:
-# 4:2:0 and 4:4:4, coding trees of 64 and 32, all else as x265 4.2 has it under the settings above.
+# 4:2:0 and 4:4:4, coding trees of 64 and 32, all else as x265 4.2 has it under the settings above;
+# C1 and C3 with chroma at 3 above luma's QP, C4 and C5 at 6 below.
 # Frozen with the format: append, never change.
 _OPENINGS = {
     0xC0: (b"\x20\0", bytes.fromhex("0003924740 4401c1758112 0000012801")),
     0xC1: (b"\x60\0", bytes.fromhex("0003924740 4401c174630112 0000012801")),
     0xC2: (b"\x20\0", bytes.fromhex("0003b91d00 4401c1758112 0000012801")),
     0xC3: (b"\x60\0", bytes.fromhex("0003b91d00 4401c174630112 0000012801")),
+    0xC4: (b"\x60\0", bytes.fromhex("0003924740 4401c17434681120 0000012801")),
+    0xC5: (b"\x60\0", bytes.fromhex("0003b91d00 4401c17434681120 0000012801")),
 }
 
 
