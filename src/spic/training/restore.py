@@ -60,13 +60,11 @@ def restore_receiver(model: onnx.ModelProto, network: CompactNet) -> None:
     """
     shapes = {k: v.shape for k, v in network.state_dict().items()}
     found = _named(model, shapes)
-    gains = {k: k.removesuffix("_gain") + ".weight" for k in shapes if k.endswith("_gain")}
-    missing = shapes.keys() - found.keys() - gains.keys()
+    missing = shapes.keys() - found.keys() - {"head_gain"}
     if missing:
         raise ModelError(f"no receiver of this architecture: {sorted(missing)[0]} is missing")
-    for gain, weight in gains.items():  # the same for every filter
-        scale = network.get_submodule(gain.removesuffix("_gain")).scale
-        found[gain] = found[weight].flatten(1).norm(dim=1).mean()[None] / scale
+    size = found["head.weight"].flatten(1).norm(dim=1).mean()  # the same for every filter
+    found["head_gain"] = size[None] / network.head.scale
     network.load_state_dict(found)
     network.normalise()
 
