@@ -178,7 +178,8 @@ def test_two_processes_do_what_one_does_with_twice_the_batch(data: Path, tmp_pat
     ]
     for name in ("exp_avg", "exp_avg_sq"):
         a, b = (torch.cat([p[name].flatten() for p in s.values()]) for s in states)
-        assert float((a - b).abs().max()) <= 1e-6 * float(a.abs().max())
+        # float32, summed in another order
+        assert float((a - b).abs().max()) <= 1e-5 * float(a.abs().max())
     # And what they come to: the networks' outputs.
     models = [load_model(run / "ema_0.5.safetensors")[0] for run in (one, two)]
     g = torch.Generator().manual_seed(0)
