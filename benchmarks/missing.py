@@ -3,8 +3,9 @@
     python benchmarks/missing.py PICTURES --labels MAPS [--size 341x256] [--limit N] [--receiver R]
 
 Each line replaces one part of every decoded picture by the original's: the pixels of some classes
-of MAPS, or all that is coarser or finer than so many pixels. How far FID falls says what that part
-costs; "means" is the share of it that is a distance between means, the same error in every picture.
+of MAPS, all that is coarser or finer than so many pixels, luma or chroma. How far FID falls says
+what that part costs; "means" is the share of it that is a distance between means, the same error
+in every picture.
 
 The lines after that are a yardstick: the originals themselves, changed a little. "moved" shifts
 pixels by a smooth random field of that deviation in pixels, smoothed over so many.
@@ -61,6 +62,13 @@ def swap(original: Image, made: Image, factor: int, *, fine: bool) -> Image:
     mixed = original - change if fine else made + change
     picture: Image = np.clip(np.rint(mixed), 0, 255).astype(np.uint8)
     return picture
+
+
+def repaint(luma: Image, chroma: Image) -> Image:
+    """The luma of one picture with the chroma of another."""
+    y, _, _ = PIL.Image.fromarray(luma).convert("YCbCr").split()
+    _, cb, cr = PIL.Image.fromarray(chroma).convert("YCbCr").split()
+    return np.asarray(PIL.Image.merge("YCbCr", (y, cb, cr)).convert("RGB"))
 
 
 def changed(picture: Image, rng: np.random.Generator) -> Iterator[tuple[str, Image]]:
@@ -135,6 +143,7 @@ def main() -> None:
         for factor in (4, 2):
             shown[f"coarser than {factor}"] = swap(original, made, factor, fine=False)
             shown[f"finer than {factor}"] = swap(original, made, factor, fine=True)
+        shown |= {"luma": repaint(original, made), "chroma": repaint(made, original)}
         shown |= changed(original, np.random.default_rng(0))
         for name, picture in shown.items():
             features.setdefault(name, []).append(inception.features(picture))

@@ -122,6 +122,10 @@ def test_missing_swaps_scales_and_sees_grids(folder):
     coarse = missing.swap(original, made, 4, fine=False)
     apart = np.abs(missing.low(coarse, 4) - missing.low(original, 4)).mean()
     assert apart < 0.2 * np.abs(missing.low(made, 4) - missing.low(original, 4)).mean()
+    grey = np.repeat(original.mean(2, keepdims=True), 3, 2).astype(np.uint8)
+    assert np.ptp(missing.repaint(original, grey), axis=2).max() <= 2  # chroma of the second
+    close = missing.repaint(original, original).astype(int) - original
+    assert np.abs(close).max() <= 3  # rounding of two conversions
     yardstick = dict(missing.changed(original, np.random.default_rng(0)))
     apart = {k: np.abs(v.astype(float) - original).mean() for k, v in yardstick.items()}
     assert all(v.shape == original.shape and v.dtype == np.uint8 for v in yardstick.values())
