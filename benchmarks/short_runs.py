@@ -1,26 +1,34 @@
-"""What a budget of training buys with other shapes of the compact receiver: its first stage.
+"""What a budget of training buys with other recipes for the compact receiver: its first stage.
 
     python benchmarks/short_runs.py DATA [--seconds 240] [--threads 1] [--json OUT]
 
-DATA as for `spic train compact`. Every shape starts from nothing and has the same processor time,
+DATA as for `spic train compact`. Every recipe starts from nothing and has the same processor time,
 on the same crops in the same order, and is then asked for pictures that were held out (every eighth
 of CamVid's train): the mean squared error of one denoising, in units of the residual's variance
 (1: as good as no network), from noise alone, which is where sampling starts, and at half as much as
 there is signal. Beside it stand parameters and time of a picture of 256×336.
+
+Recipes differ in shape, in what the network's output means, in the noise levels that it is trained
+at, and in how it computes. EDM's output, which is bundled, is v of Salimans and Ho (2022) but for
+its sign and scale; all have EDM's weights of the noise levels.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import tempfile
 import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from spic.diffusion import compact, edm
@@ -30,13 +38,56 @@ from spic.training.corpus import Sample, build
 from spic.training.pairs import load_pairs
 from spic.training.run import Ema, fast
 
-SHAPES: dict[str, dict[str, Any]] = {
-    "bundled: 64/128/224, 2 + 3 blocks": {},
-    "narrow: 48/96/160": {"widths": (48, 96, 160)},
-    "wide: 96/160/256": {"widths": (96, 160, 256)},
-    "two levels: 64/128": {"widths": (64, 128)},
-    "shallow: 1 + 2 blocks": {"encoder_blocks": 1, "decoder_blocks": 2},
-    "thick tail: 64": {"tail_width": 64},
+Meaning = Callable[[Tensor, float], tuple[Tensor, Tensor]]
+"""Noise level and deviation of the data → what the noisy residual and the network's output, which
+has unit variance, are multiplied by in the estimate."""
+
+
+def edms(sigma: Tensor, data: float) -> tuple[Tensor, Tensor]:
+    total = sigma**2 + data**2
+    return data**2 / total, sigma * data / total.sqrt()
+
+
+def residuals(sigma: Tensor, data: float) -> tuple[Tensor, Tensor]:
+    return torch.zeros_like(sigma), torch.full_like(sigma, data)
+
+
+def noises(sigma: Tensor, data: float) -> tuple[Tensor, Tensor]:
+    return torch.ones_like(sigma), -sigma
+
+
+def velocities(sigma: Tensor, data: float) -> tuple[Tensor, Tensor]:
+    """Of rectified flow: noise less residual, the residual scaled to the deviation of noise."""
+    time = sigma / (sigma + data)
+    return 1 - time, -time * data * 2**0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """The bundled one, unless said otherwise."""
+
+    shape: dict[str, Any] = field(default_factory=dict)
+    meaning: Meaning = edms
+    levels: dict[str, float] = field(default_factory=dict)
+    precision: Callable[[], contextlib.AbstractContextManager[Any]] = lambda: fast("cpu")
+    memory: torch.memory_format = torch.contiguous_format
+
+
+RECIPES = {
+    "bundled: 64/128/224, 2 + 3 blocks": Recipe(),
+    "narrow: 48/96/160": Recipe(shape={"widths": (48, 96, 160)}),
+    "wide: 96/160/256": Recipe(shape={"widths": (96, 160, 256)}),
+    "two levels: 64/128": Recipe(shape={"widths": (64, 128)}),
+    "shallow: 1 + 2 blocks": Recipe(shape={"encoder_blocks": 1, "decoder_blocks": 2}),
+    "thick tail: 64": Recipe(shape={"tail_width": 64}),
+    "output: the residual (x0)": Recipe(meaning=residuals),
+    "output: the noise (epsilon)": Recipe(meaning=noises),
+    "output: rectified flow": Recipe(meaning=velocities),
+    "noise: half as strong": Recipe(levels={"mean": -1.8}),
+    "noise: twice as strong": Recipe(levels={"mean": -0.4}),
+    "noise: wider spread": Recipe(levels={"std": 1.6}),
+    "float32": Recipe(precision=contextlib.nullcontext),
+    "channels last": Recipe(memory=torch.channels_last),
 }
 CROP = (128, 176)
 LR = 4e-3
@@ -61,8 +112,8 @@ def main() -> None:
     )
     print(f"{'':<36}{'M':>6}{'ms':>7}{'steps':>7}{'noise alone':>13}{'half noise':>12}")
     found = {}
-    for name, fields in SHAPES.items():
-        found[name] = entry = short_run(CompactConfig(**fields), seen, held, args.seconds)
+    for name, recipe in RECIPES.items():
+        found[name] = entry = short_run(recipe, seen, held, args.seconds)
         print(
             f"{name:<36}{entry['parameters'] / 1e6:6.1f}{1000 * entry['picture']:7.0f}"
             f"{entry['steps']:7}{entry['alone']:13.3f}{entry['half']:12.3f}",
@@ -72,12 +123,26 @@ def main() -> None:
         args.json.write_text(json.dumps(found, indent=1) + "\n")
 
 
+def guess(
+    recipe: Recipe, network: CompactNet, noisy: Tensor, small: Tensor, planes: Tensor, sigma: Tensor
+) -> Tensor:
+    """`compact.denoise`, where the network's output means something else."""
+    data = network.config.sigma_data
+    s = sigma[:, None, None, None]
+    skip, scale = edms(s, data)
+    output = (compact.denoise(network, noisy, small, planes, sigma) - skip * noisy) / scale
+    skip, scale = recipe.meaning(s, data)
+    return skip * noisy + scale * output
+
+
 def short_run(
-    config: CompactConfig, seen: list[Sample], held: list[Sample], seconds: float
+    recipe: Recipe, seen: list[Sample], held: list[Sample], seconds: float
 ) -> dict[str, Any]:
     torch.manual_seed(0)
+    config = CompactConfig(**recipe.shape)
     network = CompactNet(config)
     network.normalise()
+    network.to(memory_format=recipe.memory)
     optimizer = torch.optim.Adam(rates(network, LR), betas=(0.9, 0.99))
     ema = Ema(network, 0.98)
     steps, spent = 0, 0.0
@@ -90,12 +155,18 @@ def short_run(
             for group, top in zip(optimizer.param_groups, (LR, LR / 10), strict=True):
                 group["lr"] = top * min(1.0, (steps + 1) / 20) * (1 - 0.9 * share)
             generator = torch.Generator().manual_seed(steps)
-            sigma = edm.draw_sigma(len(image), generator)
+            sigma = edm.draw_sigma(len(image), generator, **recipe.levels)
             noise = torch.randn(image.shape, generator=generator)
             planes = compact.one_hot(labels, config.classes)
-            with fast("cpu"):
+            with recipe.precision():
                 residual = image - compact.upsample(small)
-                loss = edm.loss(network, residual, small, planes, sigma, noise).mean()
+                noisy = (residual + noise * sigma[:, None, None, None]).contiguous(
+                    memory_format=recipe.memory
+                )
+                estimate = guess(recipe, network, noisy, small, planes, sigma)
+                squares = (estimate - residual).square().mean((1, 2, 3))
+                weight = (sigma**2 + config.sigma_data**2) / (sigma * config.sigma_data) ** 2
+                loss = (squares * weight).mean()
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(network.parameters(), 10.0)
@@ -106,7 +177,7 @@ def short_run(
             spent += time.process_time() - start
             bar.update(round(spent) - bar.n)
     network.load_state_dict(ema.state)
-    errors, picture = held_out(network, held)
+    errors, picture = held_out(recipe, network, held)
     return {
         "parameters": sum(p.numel() for p in network.parameters()),
         "picture": picture,
@@ -117,7 +188,7 @@ def short_run(
 
 
 @torch.no_grad()
-def held_out(network: CompactNet, held: list[Sample]) -> tuple[list[float], float]:
+def held_out(recipe: Recipe, network: CompactNet, held: list[Sample]) -> tuple[list[float], float]:
     """Errors from noise alone and at half the signal's deviation; seconds of a picture."""
     sums, power, times = np.zeros(2), 0.0, []
     for index, sample in enumerate(held):
@@ -133,9 +204,9 @@ def held_out(network: CompactNet, held: list[Sample]) -> tuple[list[float], floa
         for which, level in enumerate(levels):
             noisy = (which * residual) + level * noise
             start = time.process_time()
-            guess = compact.denoise(network, noisy, small, planes, torch.tensor([level]))
+            estimate = guess(recipe, network, noisy, small, planes, torch.tensor([level]))
             times.append((time.process_time() - start) * 256 * 336 / (rows * columns))
-            sums[which] += (guess - residual).square().mean().item()
+            sums[which] += (estimate - residual).square().mean().item()
     return [float(s / power) for s in sums], float(np.median(times))
 
 
