@@ -283,12 +283,12 @@ def main(argv: list[str]) -> None:
             metavar="N",
             help="give the network this many (CompactConfig); default: as many as the teacher has",
         )
-    parser.add_argument("--lr", type=float, default=8e-4)
+    parser.add_argument("--lr", type=float, default=3e-3)
     parser.add_argument("--pixel", type=float, default=2.0, help="weight of L1")
     parser.add_argument(
         "--coarse", type=float, default=2.0, help="weight of L1 between the coarse pictures"
     )
-    parser.add_argument("--feature", type=float, default=1.0, help="weight of the feature distance")
+    parser.add_argument("--feature", type=float, default=1.5, help="weight of the feature distance")
     parser.add_argument(
         "--texture",
         type=float,
@@ -305,13 +305,13 @@ def main(argv: list[str]) -> None:
     parser.add_argument(
         "--energy",
         type=float,
-        default=0.5,
+        default=1.0,
         help="weight of the distance between energies of detail, at each place of a patch",
     )
     parser.add_argument(
         "--vgg",
         type=float,
-        default=0.5,
+        default=1.0,
         help="weight of the distance of VGG-16's features (`python -m spic.evaluation.weights`), "
         "which the discriminator sees, too; 0 does without",
     )
