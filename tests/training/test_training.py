@@ -214,6 +214,41 @@ def test_levels_fall_from_the_maximum():
         assert (levels >= 0.02).all()
 
 
+def test_only_the_last_step_of_a_sample_learns():
+    network = networks.CompactNet(TINY)
+    network.head_gain.data.fill_(0.7)
+    coarse = torch.randn(1, 3, 8, 8, requires_grad=True)
+    planes = networks.one_hot(torch.zeros(1, 32, 32, dtype=torch.uint8), 11)
+    first, second = edm.sample(
+        network, coarse, planes, edm.sigmas(2, 0.8), torch.Generator().manual_seed(0)
+    )
+    assert not first.requires_grad
+    (slope,) = torch.autograd.grad(second.sum(), coarse)
+    assert slope.abs().sum() > 0
+
+
+def test_fidelity_reaches_every_step():
+    torch.manual_seed(1)
+    network = networks.CompactNet(TINY)
+    for parameter in network.parameters():  # some begin as nothing
+        parameter.data += 0.1
+    planes = networks.one_hot(torch.zeros(1, 32, 32, dtype=torch.uint8), 11)
+    sampled = [
+        list(
+            edm.sample(
+                network,
+                torch.zeros(1, 3, 8, 8),
+                planes,
+                edm.sigmas(2, 0.8),
+                torch.Generator().manual_seed(0),
+                fidelity,
+            )
+        )
+        for fidelity in (0.0, 1.0)
+    ]
+    assert all((low != high).any() for low, high in zip(*sampled, strict=True))
+
+
 def test_baked_network_is_the_same_function():
     torch.manual_seed(1)
     network = networks.CompactNet(TINY)

@@ -41,19 +41,26 @@ def loss(
     return error * (sigma**2 + data**2) / (sigma * data) ** 2
 
 
-@torch.no_grad()
 def sample(
-    network: CompactNet, coarse: Tensor, labels: Tensor, levels: Tensor, generator: torch.Generator
+    network: CompactNet,
+    coarse: Tensor,
+    labels: Tensor,
+    levels: Tensor,
+    generator: torch.Generator,
+    fidelity: float = 0.0,
 ) -> Iterator[Tensor]:
     """Denoise, renoise, denoise … (multistep sampling of Song et al. 2023, alg. 1, with RENOISE).
 
-    Yields the residual estimate, (B, 3, H, W), after each of the falling noise `levels`.
+    Yields the residual estimate, (B, 3, H, W), after each of the falling noise `levels`. Only the
+    last has a gradient, where gradients are on.
     """
     batch, _, height, width = labels.shape
     device = coarse.device
     residual = torch.zeros(batch, 3, height, width, device=device)
+    wanted = torch.full((batch,), fidelity, device=device)
     for number, level in enumerate(levels.to(device)):
         noise = torch.randn(residual.shape, generator=generator)  # the same on every device
         noisy = residual + (RENOISE if number else 1) * level * noise.to(device)
-        residual = denoise(network, noisy, coarse, labels, level.expand(batch))
+        with torch.set_grad_enabled(torch.is_grad_enabled() and number == len(levels) - 1):
+            residual = denoise(network, noisy, coarse, labels, level.expand(batch), wanted)
         yield residual

@@ -164,6 +164,7 @@ class Sheet:
         self.colours = np.zeros((256, 3), np.uint8)
         self.colours[: len(CAMVID.colours)] = CAMVID.colours
 
+    @torch.no_grad()
     def write(self, network: CompactNet, path: Path) -> float:
         """Draw the sheet; returns the PSNR in dB of the pictures of 4 steps."""
         network.eval()

@@ -1,13 +1,12 @@
 """`spic train distill`: make the compact receiver sharp in one to four steps (its second stage).
 
-Each update takes one noise level of the sampler, denoises once, and judges the picture that comes
-out: L1 and frozen ImageNet features against the original, these features' moments over the crop,
-the last of them pooled (the squared distance between pooled features of pairs bounds a Fréchet
-distance from above; Inception's, which measure, are not used), a discriminator on the same features
-(Sauer et al., "Projected GANs Converge Faster", 2021; "Adversarial Diffusion Distillation", 2023)
-beside those of what was sent, and a frozen segmenter against the map that was sent; the wanted
-fidelity, an input of the network, says how much each of them counts. Below the first
-level, half of the noisy residuals are the network's own, as they will be when it samples.
+Each update samples as the receiver will, up to one of the sampler's steps, and judges the picture
+that comes out of it: L1 and frozen ImageNet features against the original, these features' moments
+over the crop, the last of them pooled (the squared distance between pooled features of pairs bounds
+a Fréchet distance from above; Inception's, which measure, are not used), a discriminator on the
+same features (Sauer et al., "Projected GANs Converge Faster", 2021; "Adversarial Diffusion
+Distillation", 2023) beside those of what was sent, and a frozen segmenter against the map that was
+sent; the wanted fidelity, an input of the network, says how much each of them counts.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from spic.diffusion import edm
-from spic.diffusion.compact import PATCH, CompactNet, denoise, one_hot, upsample
+from spic.diffusion.compact import PATCH, one_hot, upsample
 from spic.errors import ModelError
 from spic.evaluation import weights
 from spic.training.compact import (
@@ -229,24 +228,6 @@ def _view(like: Tensor, rng: np.random.Generator) -> Callable[[Tensor], Tensor]:
     return look
 
 
-def _guess(
-    network: CompactNet,
-    residual: Tensor,
-    level: Tensor,
-    coarse: Tensor,
-    planes: Tensor,
-    fidelity: float,
-    generator: torch.Generator,
-) -> Tensor:
-    """Add noise of one level to a residual and denoise it."""
-    noise = torch.randn(residual.shape, generator=generator).to(residual.device)
-    with fast(residual.device.type):
-        sigma = level.expand(len(residual))
-        wanted = torch.full_like(sigma, fidelity)
-        noisy = (residual + level * noise).contiguous(memory_format=torch.channels_last)
-        return denoise(network, noisy, coarse, planes, sigma, wanted)
-
-
 def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(
         prog="spic train distill",
@@ -378,19 +359,14 @@ def main(argv: list[str]) -> None:
         base = upsample(coarse)
 
         fidelity = float(rng.choice((0.0, rng.random(), 1.0), p=(0.8, 0.1, 0.1)))
-        schedule = levels[rng.integers(len(levels))]
-        index = int(rng.integers(len(schedule))) if rng.random() < 0.35 else 0  # mostly one step
-        residual = image - base
-        if index > 0 and rng.random() < 0.5:
-            with torch.no_grad():
-                residual = _guess(
-                    working, residual * 0, schedule[0], coarse, planes, fidelity, generator
-                )
-        if index == 0:
-            residual = residual * 0  # sampling starts from noise alone
-        made = base + _guess(
-            working, residual, schedule[index], coarse, planes, fidelity, generator
-        )
+        # The first step, which is the only one of a decode in one, half of the time.
+        schedule = levels[0 if rng.random() < 0.5 else int(rng.integers(1, len(levels)))]
+        index = int(rng.integers(1, len(schedule))) if len(schedule) > 1 else 0
+        with fast(args.device):
+            *_, residual = edm.sample(
+                working, coarse, planes, schedule[: index + 1], generator, fidelity
+            )
+        made = base + residual
         look, window = _view(image, rng), _window(image, rng)
 
         # The discriminator, on features that the generator needs anyway.
