@@ -1,6 +1,6 @@
 """What a budget of training buys with other recipes for the compact receiver: its first stage.
 
-    python benchmarks/short_runs.py DATA [--seconds 240] [--threads 1] [--json OUT]
+    python benchmarks/short_runs.py DATA [--seconds 240] [--threads 1] [--only TEXT] [--json OUT]
 
 DATA as for `spic train compact`. Every recipe starts from nothing and has the same processor time,
 on the same crops in the same order, and is then asked for pictures that were held out (every eighth
@@ -28,7 +28,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from spic.diffusion import compact, edm
@@ -62,11 +63,56 @@ def velocities(sigma: Tensor, data: float) -> tuple[Tensor, Tensor]:
     return 1 - time, -time * data * 2**0.5
 
 
+class Attention(nn.Module):
+    """After a block, each place asks all others: one head, and a branch that begins at nothing."""
+
+    def __init__(self, block: nn.Module, channels: int) -> None:
+        super().__init__()
+        self.block = block
+        self.ask, self.answer = (
+            nn.Conv2d(channels, 3 * channels, 1),
+            nn.Conv2d(channels, channels, 1),
+        )
+        nn.init.zeros_(self.answer.weight)
+        nn.init.zeros_(self.answer.bias)
+
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        x = self.block(x, emb)
+        query, key, value = self.ask(x).flatten(2).transpose(1, 2).chunk(3, 2)
+        found = F.scaled_dot_product_attention(query, key, value)
+        branch: Tensor = self.answer(found.transpose(1, 2).reshape(x.shape))
+        return x + branch
+
+
+class Doubled(nn.Module):
+    """A block whose output is enlarged to twice the size."""
+
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__()
+        self.block = block
+
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        return F.interpolate(self.block(x, emb), scale_factor=2, mode="bilinear")
+
+
+def attentive(network: CompactNet) -> None:
+    """Give it attention at the end of its lowest level."""
+    network.encoder[-1] = Attention(network.encoder[-1], network.config.widths[-1])
+
+
+def coarser(network: CompactNet) -> None:
+    """Let it work on patches of 8 pixels: strides 8, 16, …"""
+    stem = network.stem.weight
+    network.stem = type(network.stem)(stem.shape[1], stem.shape[0], 2, 2)
+    network.decoder[-1] = Doubled(network.decoder[-1])
+
+
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """The bundled one, unless said otherwise."""
 
     shape: dict[str, Any] = field(default_factory=dict)
+    change: Callable[[CompactNet], None] = lambda network: None
     meaning: Meaning = edms
     levels: dict[str, float] = field(default_factory=dict)
     precision: Callable[[], contextlib.AbstractContextManager[Any]] = lambda: fast("cpu")
@@ -80,6 +126,8 @@ RECIPES = {
     "two levels: 64/128": Recipe(shape={"widths": (64, 128)}),
     "shallow: 1 + 2 blocks": Recipe(shape={"encoder_blocks": 1, "decoder_blocks": 2}),
     "thick tail: 64": Recipe(shape={"tail_width": 64}),
+    "attention at stride 16": Recipe(change=attentive),
+    "patches of 8: 128/224": Recipe(shape={"widths": (128, 224)}, change=coarser),
     "output: the residual (x0)": Recipe(meaning=residuals),
     "output: the noise (epsilon)": Recipe(meaning=noises),
     "output: rectified flow": Recipe(meaning=velocities),
@@ -100,8 +148,13 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--seconds", type=float, default=240, help="of the processor, each")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument(
+        "--only", metavar="TEXT", default="", help="recipes with TEXT in their names"
+    )
     parser.add_argument("--json", type=Path, metavar="OUT", help="write the figures here, too")
     args = parser.parse_args()
+    if not (recipes := {name: recipe for name, recipe in RECIPES.items() if args.only in name}):
+        parser.error(f"--only {args.only}: no recipe is called so; there are {', '.join(RECIPES)}")
     torch.set_num_threads(args.threads)
     pairs = load_pairs(args.data / "camvid/train", args.data / "camvid/trainannot")
     with tempfile.TemporaryDirectory() as cache:
@@ -112,7 +165,7 @@ def main() -> None:
     )
     print(f"{'':<36}{'M':>6}{'ms':>7}{'steps':>7}{'noise alone':>13}{'half noise':>12}")
     found = {}
-    for name, recipe in RECIPES.items():
+    for name, recipe in recipes.items():
         found[name] = entry = short_run(recipe, seen, held, args.seconds)
         print(
             f"{name:<36}{entry['parameters'] / 1e6:6.1f}{1000 * entry['picture']:7.0f}"
@@ -141,6 +194,7 @@ def short_run(
     torch.manual_seed(0)
     config = CompactConfig(**recipe.shape)
     network = CompactNet(config)
+    recipe.change(network)
     network.normalise()
     network.to(memory_format=recipe.memory)
     optimizer = torch.optim.Adam(rates(network, LR), betas=(0.9, 0.99))
