@@ -26,9 +26,9 @@ TILE = 1024
 """Pictures with a longer side are rebuilt in tiles of at most this, in pixels."""
 OVERLAP = 128
 """By which tiles overlap; they are cross-faded there."""
-RENOISE = 0.5
-"""Noise that is added again before each step but the first, as a share of what the level says: some
-of it stays in the picture, as grain, and half leaves less than all or none."""
+RENOISE = 0.1
+"""Noise that is added again before each step but the first, as a share of what the level says. More
+would stay in the picture as grain; networks are trained with this share (`spic.diffusion.edm`)."""
 _PATCH = 4
 _MULTIPLE = 16
 
