@@ -1,5 +1,5 @@
-# docker build -t spic .
-# docker run --rm --user "$(id -u):$(id -g)" -v "$PWD:/pictures" spic encode photo.jpg
+# docker build -t sempic .
+# docker run --rm --user "$(id -u):$(id -g)" -v "$PWD:/pictures" sempic encode photo.jpg
 FROM python:3.12-slim
 
 # The label coder is compiled on first use; users without a home need a place for that.
@@ -8,10 +8,10 @@ ENV NUMBA_CACHE_DIR=/tmp/numba PYTHONDONTWRITEBYTECODE=1
 COPY pyproject.toml README.md LICENSE /src/
 COPY src /src/src
 RUN pip install --no-cache-dir --only-binary :all: /src \
-    && spic --version
+    && sempic --version
 
-RUN useradd --create-home spic
-USER spic
+RUN useradd --create-home sempic
+USER sempic
 WORKDIR /pictures
-ENTRYPOINT ["spic"]
+ENTRYPOINT ["sempic"]
 CMD ["--help"]

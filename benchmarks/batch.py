@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from spic import batch, pictures
+from sempic import batch, pictures
 
 ENGINES = {"pool": batch.in_processes, "ray": batch.in_ray}
 
@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument("folders", nargs="+", help="pictures, searched at any depth")
     parser.add_argument("--jobs", type=int, default=2, metavar="N", help="workers; default 2")
     parser.add_argument("--engines", type=lambda text: text.split(","), default=list(ENGINES))
-    parser.add_argument("--max-side", type=int, metavar="PIXELS", help="as of spic encode")
+    parser.add_argument("--max-side", type=int, metavar="PIXELS", help="as of sempic encode")
     parser.add_argument("--limit", type=int, metavar="N", help="take the first N pictures")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write the figures here, too")
     args = parser.parse_args()
@@ -38,9 +38,9 @@ def main() -> None:
     print("engine  pictures     bytes  seconds  first result  pictures/s  after the first")
     for engine in args.engines:
         with tempfile.TemporaryDirectory() as folder:
-            jobs = batch.find(args.folders, f"{folder}/", found=pictures.SUFFIXES, suffix=".spic")[
-                : args.limit
-            ]
+            jobs = batch.find(
+                args.folders, f"{folder}/", found=pictures.SUFFIXES, suffix=".sempic"
+            )[: args.limit]
             start, times = time.perf_counter(), []
             for _, (record,) in tqdm(
                 ENGINES[engine](work, jobs, args.jobs), total=len(jobs), desc=engine, disable=None
@@ -48,7 +48,7 @@ def main() -> None:
                 times.append(time.perf_counter() - start)
                 if "error" in record:
                     raise SystemExit(f"{record['path']}: {record['error']}")
-            made = sorted(Path(folder).rglob("*.spic"))
+            made = sorted(Path(folder).rglob("*.sempic"))
             files[engine] = {p.relative_to(folder).as_posix(): p.read_bytes() for p in made}
         whole = time.perf_counter() - start
         row = rows[engine] = {

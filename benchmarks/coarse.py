@@ -3,7 +3,7 @@
     python benchmarks/coarse.py ../shared/data/camvid/val --size 341x256 --json coarse.json
 
 Every picture is scaled down by --factor, coded and decoded. Bytes are those of the payload, as
-it stands in a .spic file; bpp counts the pixels of the large picture. PSNR is of luma, and of
+it stands in a .sempic file; bpp counts the pixels of the large picture. PSNR is of luma, and of
 both chroma planes at full resolution, against the planes before coding; means over pictures.
 "loud" is the chroma PSNR on the 3 % most colourful pixels: signs, cars, lights. "Y at 1/2" and
 "Y at 1/4" compare luma with the large picture's at these resolutions, whatever --factor is.
@@ -21,9 +21,9 @@ import numpy as np
 import PIL.Image
 from common import add_folder, load_pictures
 
-from spic import coarse
-from spic.errors import InputError
-from spic.scene import Coarse, Image
+from sempic import coarse
+from sempic.errors import InputError
+from sempic.scene import Coarse, Image
 
 
 def full(planes: Coarse) -> np.ndarray:

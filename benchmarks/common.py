@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 
-from spic import pictures
-from spic.scene import Image, LabelMap
+from sempic import pictures
+from sempic.scene import Image, LabelMap
 
 Size = tuple[int, int]
 """(width, height) in pixels."""

@@ -15,11 +15,11 @@ import numpy as np
 from common import add_folder, load_labels, load_pictures
 from tqdm import tqdm
 
-from spic import coarse, labels, segment
-from spic.api import DEFAULT_LABEL_QUALITY, DEFAULT_QUALITY, QUALITY
-from spic.evaluation.metrics import confusion, iou
-from spic.labels.simplify import LEVELS, simplify
-from spic.palette import CAMVID
+from sempic import coarse, labels, segment
+from sempic.api import DEFAULT_LABEL_QUALITY, DEFAULT_QUALITY, QUALITY
+from sempic.evaluation.metrics import confusion, iou
+from sempic.labels.simplify import LEVELS, simplify
+from sempic.palette import CAMVID
 
 
 def main() -> None:

@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from spic import coarse, labels
-from spic.scene import LabelMap
+from sempic import coarse, labels
+from sempic.scene import LabelMap
 
 Sizes = dict[str, int]
 
@@ -99,7 +99,7 @@ def stages(
     name: str, a: LabelMap, model: str | None, images: Path | None
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Our settings, each with the options of `labels.encode`."""
-    yield "spic", {}
+    yield "sempic", {}
     if model is None:
         return
     yield "+ prior", {"model": model}
@@ -162,7 +162,7 @@ def run(argv: list[str] | None = None) -> dict[str, Any]:
 
     pixels = sum(m["pixels"] for m in maps)
     table = {}
-    for name in ("spic", "+ prior", "+ coarse", *others, "FLIF"):
+    for name in ("sempic", "+ prior", "+ coarse", *others, "FLIF"):
         if all(name in m for m in maps):
             total = sum(m[name] for m in maps)
             table[name] = {"bytes": total, "mean": total / len(maps), "bpp": 8 * total / pixels}

@@ -29,12 +29,12 @@ import scipy.ndimage
 from common import add_folder, load_labels, load_pictures
 from tqdm import tqdm
 
-from spic import api, codec
-from spic.evaluation.metrics import frechet
-from spic.evaluation.networks import Inception
-from spic.palette import CAMVID
-from spic.receive import Receiver
-from spic.scene import Image
+from sempic import api, codec
+from sempic.evaluation.metrics import frechet
+from sempic.evaluation.networks import Inception
+from sempic.palette import CAMVID
+from sempic.receive import Receiver
+from sempic.scene import Image
 
 GROUPS = (
     ("sky",),

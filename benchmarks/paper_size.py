@@ -22,9 +22,9 @@ from pathlib import Path
 
 import torch
 
-from spic.diffusion.checkpoints import load_model, save_model
-from spic.diffusion.gaussian import DiffusionConfig, make_diffusion
-from spic.diffusion.unet import SemanticUNet, UNetConfig, make_condition, parameter_count
+from sempic.diffusion.checkpoints import load_model, save_model
+from sempic.diffusion.gaussian import DiffusionConfig, make_diffusion
+from sempic.diffusion.unet import SemanticUNet, UNetConfig, make_condition, parameter_count
 
 PAPER = UNetConfig(use_checkpoint=True)
 

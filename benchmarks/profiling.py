@@ -26,7 +26,7 @@ import onnx
 import onnxruntime as ort
 from common import add_folder, load_pictures
 
-from spic import api, coarse, codec, models
+from sempic import api, coarse, codec, models
 
 
 def main() -> None:

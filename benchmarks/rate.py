@@ -2,9 +2,9 @@
 
     python benchmarks/rate.py PICTURES [--size 341x256] [--labels MAPS] [--quality 3,5] [--json OUT]
 
-PICTURES is any folder. Files are as `spic encode` makes them, with the segmenter's maps, simplified
-by default, unless --labels names a folder of index maps under the same names; those go lossless by
-default and are compared with what is unpacked.
+PICTURES is any folder. Files are as `sempic encode` makes them, with the segmenter's maps,
+simplified by default, unless --labels names a folder of index maps under the same names; those go
+lossless by default and are compared with what is unpacked.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import numpy as np
 from common import add_folder, load_labels, load_pictures
 from tqdm import tqdm
 
-import spic
-from spic import api
-from spic.palette import BY_NAME
+import sempic
+from sempic import api
+from sempic.palette import BY_NAME
 
 
 def main() -> None:
@@ -29,8 +29,8 @@ def main() -> None:
     add_folder(parser)
     parser.add_argument("--labels", type=Path, help="folder of index maps; default: the segmenter")
     parser.add_argument("--palette", choices=BY_NAME, default="camvid", help="of --labels")
-    parser.add_argument("--segmenter", help="as in spic encode")
-    parser.add_argument("--label-quality", help="as in spic encode", type=_level)
+    parser.add_argument("--segmenter", help="as in sempic encode")
+    parser.add_argument("--label-quality", help="as in sempic encode", type=_level)
     parser.add_argument("--coarse-codec", default="bpg")
     parser.add_argument(
         "--quality", type=lambda text: [int(q) for q in text.split(",")], default=list(api.QUALITY)
@@ -53,10 +53,10 @@ def main() -> None:
                 coarse_codec=args.coarse_codec,
                 label_quality=args.label_quality,
             )
-            sent = spic.unpack(stream, only="labels").labels
+            sent = sempic.unpack(stream, only="labels").labels
             if labels is not None and args.label_quality is None and (sent != labels).any():
                 raise SystemExit(f"{path}: the label map came back changed")
-            info = spic.info(stream)
+            info = sempic.info(stream)
             pixels = info["width"] * info["height"]
             parts = [info["chunks"]["labels"], info["chunks"]["coarse"], info["overhead"]]
             totals[quality] += 8 * np.array([*parts, info["bytes"]]) / pixels

@@ -17,11 +17,11 @@ from pathlib import Path
 
 from common import add_folder, load_pictures
 
-from spic import api, codec
-from spic.errors import ModelError
-from spic.evaluation.metrics import psnr
-from spic.evaluation.networks import Lpips
-from spic.receive import Receiver
+from sempic import api, codec
+from sempic.errors import ModelError
+from sempic.evaluation.metrics import psnr
+from sempic.evaluation.networks import Lpips
+from sempic.receive import Receiver
 
 
 def main() -> None:

@@ -16,9 +16,9 @@ import numpy as np
 from common import add_folder, load_labels, load_pictures
 from tqdm import tqdm
 
-from spic import segment
-from spic.evaluation.metrics import confusion, iou
-from spic.palette import BY_NAME, CAMVID, CITYSCAPES, CITYSCAPES_FULL, to_camvid
+from sempic import segment
+from sempic.evaluation.metrics import confusion, iou
+from sempic.palette import BY_NAME, CAMVID, CITYSCAPES, CITYSCAPES_FULL, to_camvid
 
 
 def main() -> None:
@@ -27,7 +27,7 @@ def main() -> None:
     )
     add_folder(parser)
     parser.add_argument("--labels", type=Path, required=True, help="folder of human index maps")
-    parser.add_argument("--segmenter", help="as in spic encode; default: the bundled one")
+    parser.add_argument("--segmenter", help="as in sempic encode; default: the bundled one")
     parser.add_argument(
         "--palette",
         choices=[p.name for p in (CAMVID, CITYSCAPES, CITYSCAPES_FULL)],

@@ -1,4 +1,4 @@
-"""Load on `spic serve`: are answers lost or wrong, how long do they take, does memory stay?
+"""Load on `sempic serve`: are answers lost or wrong, how long do they take, does memory stay?
 
     python benchmarks/serve_load.py --minutes 5
 
@@ -58,30 +58,30 @@ class Tally:
 
 def queries() -> list[Query]:
     """Some of every kind, with answers from the library."""
-    import spic
-    from spic import pictures
-    from spic.server.work import best_within
+    import sempic
+    from sempic import pictures
+    from sempic.server.work import best_within
 
-    street = (ROOT / "examples/street.spic").read_bytes()
-    first = np.array(spic.decode(street, steps=1))
+    street = (ROOT / "examples/street.sempic").read_bytes()
+    first = np.array(sempic.decode(street, steps=1))
     made = []
     for picture in (first, np.ascontiguousarray(first[:, ::-1])):
         out = io.BytesIO()
         PIL.Image.fromarray(picture).save(out, "PNG")
         file = out.getvalue()
         for quality in (2, 5, 8):
-            stream = spic.encode(picture, quality=quality)
+            stream = sempic.encode(picture, quality=quality)
             made.append(Query("encode", f"/encode?quality={quality}", file, 200, stream))
         for steps, seed in ((1, 0), (1, 1), (2, 0)):
-            decoded = np.asarray(spic.decode(stream, steps=steps, seed=seed))
+            decoded = np.asarray(sempic.decode(stream, steps=steps, seed=seed))
             query = urlencode({"steps": steps, "seed": seed})
             right = pictures.encode(decoded, ".png")
             made.append(Query("decode", f"/decode?{query}", stream, 200, right))
-        labels = spic.unpack(stream).labels
+        labels = sempic.unpack(stream).labels
         assert labels is not None
-        right = pictures.encode_labels(labels, spic.PALETTES[1], ".png")
+        right = pictures.encode_labels(labels, sempic.PALETTES[1], ".png")
         made.append(Query("labels", "/decode?only=labels", stream, 200, right))
-        right = json.dumps(spic.info(stream), separators=(",", ":")).encode()
+        right = json.dumps(sempic.info(stream), separators=(",", ":")).encode()
         made.append(Query("info", "/info", stream, 200, right))
         path = "/compare?codec=jpeg&bytes=1500"
         made.append(Query("compare", path, file, 200, best_within(picture, "jpeg", 1500)[0]))
@@ -156,10 +156,12 @@ def main() -> int:
     parser.add_argument("--json", type=Path, metavar="OUT", help="write the figures here, too")
     args = parser.parse_args()
 
-    os.environ["SPIC_THREADS"] = str(max(1, (os.cpu_count() or 1) // args.workers))  # as the server
+    os.environ["SEMPIC_THREADS"] = str(
+        max(1, (os.cpu_count() or 1) // args.workers)
+    )  # as the server
     asked = queries()
     options = ("workers", "queue", "seconds")
-    command = [sys.executable, "-m", "spic.cli", "serve", "--port", "0"]
+    command = [sys.executable, "-m", "sempic.cli", "serve", "--port", "0"]
     command += [part for name in options for part in (f"--{name}", str(getattr(args, name)))]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
         assert server.stderr is not None

@@ -2,11 +2,11 @@
 
     python benchmarks/short_runs.py DATA [--seconds 240] [--threads 1] [--only TEXT] [--json OUT]
 
-DATA as for `spic train compact`. Every recipe starts from nothing and has the same processor time,
-on the same crops in the same order, and is then asked for pictures that were held out (every eighth
-of CamVid's train): the mean squared error of one denoising, in units of the residual's variance
-(1: as good as no network), from noise alone, which is where sampling starts, and at half as much as
-there is signal. Beside it stand parameters and time of a picture of 256×336.
+DATA as for `sempic train compact`. Every recipe starts from nothing and has the same processor
+time, on the same crops in the same order, and is then asked for pictures that were held out (every
+eighth of CamVid's train): the mean squared error of one denoising, in units of the residual's
+variance (1: as good as no network), from noise alone, which is where sampling starts, and at half
+as much as there is signal. Beside it stand parameters and time of a picture of 256×336.
 
 Recipes differ in shape, in what the network's output means, in the noise levels that it is trained
 at, and in how it computes. EDM's output, which is bundled, is v of Salimans and Ho (2022) but for
@@ -32,12 +32,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from spic.diffusion import compact, edm
-from spic.diffusion.compact import CompactConfig, CompactNet
-from spic.training.compact import batches, rates, to_tensor
-from spic.training.corpus import Sample, build
-from spic.training.pairs import load_pairs
-from spic.training.run import Ema, fast
+from sempic.diffusion import compact, edm
+from sempic.diffusion.compact import CompactConfig, CompactNet
+from sempic.training.compact import batches, rates, to_tensor
+from sempic.training.corpus import Sample, build
+from sempic.training.pairs import load_pairs
+from sempic.training.run import Ema, fast
 
 Meaning = Callable[[Tensor, float], tuple[Tensor, Tensor]]
 """Noise level and deviation of the data → what the noisy residual and the network's output, which

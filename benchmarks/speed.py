@@ -23,7 +23,7 @@ from typing import Any
 
 from common import add_folder, load_pictures
 
-from spic import api, codec, pictures
+from sempic import api, codec, pictures
 
 STEPS = (1, 4)
 
@@ -92,10 +92,13 @@ def timed(call: Callable[[Any], Any], items: list[Any]) -> float:
 def measure_cold(photo: bytes, folder: Path) -> dict[str, tuple[float, float]]:
     """Median seconds and peak MB of whole command lines."""
     (folder / "photo.png").write_bytes(photo)
-    commands = {"spic encode": ["encode", "photo.png"], "spic info": ["info", "photo.spic"]} | {
-        f"spic decode --steps {steps}": [
+    commands = {
+        "sempic encode": ["encode", "photo.png"],
+        "sempic info": ["info", "photo.sempic"],
+    } | {
+        f"sempic decode --steps {steps}": [
             "decode",
-            "photo.spic",
+            "photo.sempic",
             "-o",
             "out.png",
             "--steps",
@@ -111,18 +114,22 @@ def measure_cold(photo: bytes, folder: Path) -> dict[str, tuple[float, float]]:
 
 
 def command(arguments: list[str], folder: Path) -> tuple[float, float]:
-    """Seconds and peak resident MB of one `spic …` in a process of its own."""
+    """Seconds and peak resident MB of one `sempic …` in a process of its own."""
     probe = (
         "import resource, subprocess, sys\n"
         "code = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL).returncode\n"
         "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss); sys.exit(code)"
     )
-    spic = [sys.executable, "-m", "spic.cli", *arguments]
+    sempic = [sys.executable, "-m", "sempic.cli", *arguments]
     start = time.perf_counter()
-    subprocess.run(spic, cwd=folder, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(sempic, cwd=folder, check=True, stdout=subprocess.DEVNULL)
     seconds = time.perf_counter() - start
     done = subprocess.run(
-        [sys.executable, "-c", probe, *spic], cwd=folder, check=True, capture_output=True, text=True
+        [sys.executable, "-c", probe, *sempic],
+        cwd=folder,
+        check=True,
+        capture_output=True,
+        text=True,
     )
     unit = 1024 if sys.platform != "darwin" else 1024 * 1024
     return seconds, int(done.stdout) / unit

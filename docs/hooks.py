@@ -8,12 +8,14 @@ import os
 import re
 from typing import Any
 
-from spic import cli
+from sempic import cli
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Replace each line `{{ spic … }}` by what that command prints."""
-    return re.sub(r"^\{\{ spic (.*?) \}\}$", lambda m: _printed(m[1].split()), markdown, flags=re.M)
+    """Replace each line `{{ sempic … }}` by what that command prints."""
+    return re.sub(
+        r"^\{\{ sempic (.*?) \}\}$", lambda m: _printed(m[1].split()), markdown, flags=re.M
+    )
 
 
 def _printed(arguments: list[str]) -> str:
@@ -27,5 +29,5 @@ def _printed(arguments: list[str]) -> str:
         os.environ.clear()
         os.environ.update(before)
     if not out.getvalue():
-        raise ValueError(f"spic {' '.join(arguments)} printed nothing")
+        raise ValueError(f"sempic {' '.join(arguments)} printed nothing")
     return f"```text\n{out.getvalue().rstrip()}\n```"

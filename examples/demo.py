@@ -17,10 +17,10 @@ import PIL.Image
 import PIL.ImageDraw
 import PIL.ImageFont
 
-import spic
-from spic import api, pictures
+import sempic
+from sempic import api, pictures
 
-STREET = Path(__file__).parent / "street.spic"
+STREET = Path(__file__).parent / "street.sempic"
 GAP, BAR = 8, 22
 
 
@@ -33,7 +33,7 @@ def main() -> int:
     args = parser.parse_args()
     try:
         run(args.picture, args.output)
-    except (OSError, spic.SpicError) as error:
+    except (OSError, sempic.SempicError) as error:
         print(f"demo: {error}", file=sys.stderr)
         return 2
     return 0
@@ -44,18 +44,18 @@ def run(picture: Path | None, folder: Path) -> None:
     panels: list[tuple[str, np.ndarray]] = []
     if picture is None:
         if not STREET.exists():
-            raise spic.ModelError(f"{STREET} is not here yet; name a picture: make demo IMAGE=…")
+            raise sempic.ModelError(f"{STREET} is not here yet; name a picture: make demo IMAGE=…")
         stream = STREET.read_bytes()
-        original = show("street.spic", stream, panels, folder, "street")
+        original = show("street.sempic", stream, panels, folder, "street")
     else:
         original = pictures.read(picture.read_bytes())
         panels.append(("original", original))
     start = time.perf_counter()
-    stream = spic.encode(original)
+    stream = sempic.encode(original)
     print(f"encode {time.perf_counter() - start:5.2f} s")
     name = "street-again" if picture is None else picture.stem
-    pictures.write_file(folder / f"{name}.spic", stream)
-    show(f"{name}.spic", stream, panels, folder, name)
+    pictures.write_file(folder / f"{name}.sempic", stream)
+    show(f"{name}.sempic", stream, panels, folder, name)
     pictures.write_file(folder / "side-by-side.png", pictures.encode(beside(panels), ".png"))
     print(f"pictures are in {folder}/, all of them beside each other in {folder}/side-by-side.png")
 
@@ -64,19 +64,19 @@ def show(
     title: str, stream: bytes, panels: list[tuple[str, np.ndarray]], folder: Path, name: str
 ) -> np.ndarray:
     """Decode a stream, in parts and whole; print, save and note the panels; the picture."""
-    info = spic.info(stream)
+    info = sempic.info(stream)
     print(
         f"{title}: {info['width']}×{info['height']}, {info['bytes']} bytes, "
         f"{info['bpp']:.4f} bpp: "
         + ", ".join(f"{name} {size}" for name, size in info["chunks"].items())
     )
-    scene = spic.unpack(stream)
+    scene = sempic.unpack(stream)
     start = time.perf_counter()
-    decoded = np.array(spic.decode(stream))
+    decoded = np.array(sempic.decode(stream))
     print(f"decode {time.perf_counter() - start:5.2f} s")
     if scene.labels is not None:
         size = f"{info['chunks']['labels']} bytes"
-        panels.append((f"labels, {size}", spic.PALETTES[scene.palette].paint(scene.labels)))
+        panels.append((f"labels, {size}", sempic.PALETTES[scene.palette].paint(scene.labels)))
     if scene.coarse is not None:
         panels.append((f"coarse, {info['chunks']['coarse']} bytes", api.preview(scene)))
     panels.append((f"decoded, {info['bytes']} bytes", decoded))

@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-from spic.scene import Image, LabelMap, Scene
+from sempic.scene import Image, LabelMap, Scene
 
 ROOT = Path(__file__).parent.parent
-SHARED = Path(os.environ.get("SPIC_SHARED", ROOT.parent / "shared"))
-HAVE_MODELS = all((ROOT / f"src/spic/models/{m}.onnx").exists() for m in ("segmenter", "receiver"))
+SHARED = Path(os.environ.get("SEMPIC_SHARED", ROOT.parent / "shared"))
+HAVE_MODELS = all(
+    (ROOT / f"src/sempic/models/{m}.onnx").exists() for m in ("segmenter", "receiver")
+)
 
 settings.register_profile("gate", deadline=None, derandomize=True, max_examples=60)
 settings.load_profile("gate")
@@ -27,7 +29,7 @@ needs_models = pytest.mark.skipif(
 def shared() -> Path:
     """The folder with CamVid and the reference vectors; the test is skipped where it is not."""
     if not (SHARED / "data").is_dir():
-        pytest.skip(f"no data at {SHARED}; set SPIC_SHARED")
+        pytest.skip(f"no data at {SHARED}; set SEMPIC_SHARED")
     return SHARED
 
 

@@ -3,37 +3,37 @@ import PIL.Image
 import pytest
 from conftest import FakeReceiver, FakeSegmenter, needs_models, street
 
-import spic
-from spic import api
-from spic.errors import ImageError, InputError, LabelMapError, ModelError, RateError
+import sempic
+from sempic import api
+from sempic.errors import ImageError, InputError, LabelMapError, ModelError, RateError
 
 IMAGE, LABELS = street(96, 128)
 
 
 @pytest.fixture
 def codec():
-    return spic.Codec(FakeSegmenter(), FakeReceiver())
+    return sempic.Codec(FakeSegmenter(), FakeReceiver())
 
 
 def test_encode_finds_labels(codec):
-    scene = spic.unpack(codec.encode(IMAGE))
+    scene = sempic.unpack(codec.encode(IMAGE))
     assert np.array_equal(scene.labels, FakeSegmenter()(IMAGE))
     assert scene.coarse.y.shape == (24, 32)
     assert (scene.width, scene.height, scene.palette) == (128, 96, 1)
 
 
 def test_given_labels_are_sent_bit_for_bit(codec):
-    scene = spic.unpack(codec.encode(PIL.Image.fromarray(IMAGE), labels=LABELS))
+    scene = sempic.unpack(codec.encode(PIL.Image.fromarray(IMAGE), labels=LABELS))
     assert np.array_equal(scene.labels, LABELS)
     assert codec.segmenter.calls == 0
 
 
 def test_palettes(codec):
     for palette in (3, "cityscapes-labelids"):
-        assert spic.unpack(codec.encode(IMAGE, labels=LABELS, palette=palette)).palette == 3
+        assert sempic.unpack(codec.encode(IMAGE, labels=LABELS, palette=palette)).palette == 3
     codec.segmenter.palette = 2
-    assert spic.unpack(codec.encode(IMAGE)).palette == 2
-    assert spic.unpack(codec.encode(IMAGE, labels=LABELS)).palette == 1
+    assert sempic.unpack(codec.encode(IMAGE)).palette == 2
+    assert sempic.unpack(codec.encode(IMAGE, labels=LABELS)).palette == 1
     with pytest.raises(InputError, match="nowhere"):
         codec.encode(IMAGE, labels=LABELS, palette="nowhere")
 
@@ -49,10 +49,10 @@ def test_labels_that_do_not_fit(codec):
 
 def test_the_dial_runs_from_small_to_large(codec):
     sizes = [
-        spic.info(codec.encode(IMAGE, labels=LABELS, quality=q))["chunks"]["coarse"]
-        for q in spic.QUALITY
+        sempic.info(codec.encode(IMAGE, labels=LABELS, quality=q))["chunks"]["coarse"]
+        for q in sempic.QUALITY
     ]
-    assert list(spic.QUALITY) == list(range(1, 10))
+    assert list(sempic.QUALITY) == list(range(1, 10))
     assert sizes == sorted(sizes)
     assert sizes[-1] > 2 * sizes[0]
     for wrong in (0, 10):
@@ -61,7 +61,7 @@ def test_the_dial_runs_from_small_to_large(codec):
 
 
 def test_target_bpp_takes_the_best_level_that_fits(codec):
-    streams = {q: codec.encode(IMAGE, quality=q) for q in spic.QUALITY}
+    streams = {q: codec.encode(IMAGE, quality=q) for q in sempic.QUALITY}
     codec.segmenter.calls = 0
     for q in (1, 4, 9):
         target = 8 * len(streams[q]) / (128 * 96)
@@ -71,14 +71,14 @@ def test_target_bpp_takes_the_best_level_that_fits(codec):
 
 
 def test_target_bpp_out_of_reach_names_what_is_in_reach(codec):
-    least = min(spic.info(codec.encode(IMAGE, quality=q))["bpp"] for q in spic.QUALITY)
+    least = min(sempic.info(codec.encode(IMAGE, quality=q))["bpp"] for q in sempic.QUALITY)
     with pytest.raises(RateError, match=f"{least:.4f} bpp"):
         codec.encode(IMAGE, target_bpp=0.001)
 
 
 def test_max_side(codec):
     stream = codec.encode(IMAGE, labels=LABELS, max_side=64)
-    assert (spic.info(stream)["width"], spic.info(stream)["height"]) == (64, 48)
+    assert (sempic.info(stream)["width"], sempic.info(stream)["height"]) == (64, 48)
     with pytest.raises(LabelMapError):  # judged at the size that was given
         codec.encode(IMAGE, labels=LABELS[::2, ::2], max_side=64)
 
@@ -111,7 +111,7 @@ def test_only_given_wishes_reach_the_receiver(codec):
 
 
 def test_uncertainty_is_the_spread_over_seeds(codec):
-    scene = spic.unpack(codec.encode(IMAGE, labels=LABELS))
+    scene = sempic.unpack(codec.encode(IMAGE, labels=LABELS))
     spread = codec.uncertainty(scene, samples=3, seed=10)  # blue is the seed: 10, 11, 12
     assert spread.shape == (96, 128)
     np.testing.assert_allclose(spread, np.sqrt(1 / 3), rtol=1e-6)
@@ -120,18 +120,18 @@ def test_uncertainty_is_the_spread_over_seeds(codec):
 
 
 def test_preview(codec):
-    scene = spic.unpack(codec.encode(IMAGE))
+    scene = sempic.unpack(codec.encode(IMAGE))
     preview = api.preview(scene)
     assert preview.shape == IMAGE.shape
     error = np.abs(preview.astype(float) - IMAGE).mean()
     assert error < np.abs(IMAGE.mean((0, 1)) - IMAGE).mean() / 2
-    with pytest.raises(spic.BitstreamError, match="no coarse"):
-        api.preview(spic.unpack(codec.encode(IMAGE), only="labels"))
+    with pytest.raises(sempic.BitstreamError, match="no coarse"):
+        api.preview(sempic.unpack(codec.encode(IMAGE), only="labels"))
 
 
 def test_info(codec):
     stream = codec.encode(IMAGE, labels=LABELS)
-    info = spic.info(stream)
+    info = sempic.info(stream)
     assert info.pop("chunks").keys() == {"coarse", "labels"}
     assert info == {
         "version": 1,
@@ -148,14 +148,14 @@ def test_info(codec):
 
 @pytest.mark.parametrize("spec", ["no/such.onnx", "hf:"])
 def test_missing_models(spec):
-    pytest.importorskip("spic.segment")
+    pytest.importorskip("sempic.segment")
     with pytest.raises(ModelError):
-        spic.Codec(segmenter=spec).encode(IMAGE)
+        sempic.Codec(segmenter=spec).encode(IMAGE)
 
 
 @needs_models
 def test_the_bundled_models_code_a_picture():
-    stream = spic.encode(IMAGE)
-    a, b = (spic.decode(stream, steps=2, seed=3) for _ in range(2))
+    stream = sempic.encode(IMAGE)
+    a, b = (sempic.decode(stream, steps=2, seed=3) for _ in range(2))
     assert a.size == (128, 96)
     assert np.array_equal(np.array(a), np.array(b))

@@ -12,8 +12,8 @@ import PIL.Image
 import pytest
 from conftest import FakeSegmenter, street
 
-import spic
-from spic import api, batch, cli, pictures
+import sempic
+from sempic import api, batch, cli, pictures
 
 IMAGE, LABELS = street(48, 64)
 
@@ -39,7 +39,7 @@ def shots():
 
 
 def streams(folder):
-    return {p.name: p.read_bytes() for p in Path(folder).rglob("*.spic")}
+    return {p.name: p.read_bytes() for p in Path(folder).rglob("*.sempic")}
 
 
 def entries(path="out/manifest.jsonl"):
@@ -89,7 +89,7 @@ def test_ray_makes_the_same_files_and_a_manifest(shots, capsys):
 def test_without_ray(shots, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "ray", None)
     assert cli.main(["encode", *shots, "-o", "out", "--engine", "ray"]) == 2
-    assert "spic[ray]" in capsys.readouterr().err
+    assert "sempic[ray]" in capsys.readouterr().err
 
 
 def test_a_manifest_says_what_came_of_each_file(shots):
@@ -97,8 +97,8 @@ def test_a_manifest_says_what_came_of_each_file(shots):
     by_name = {Path(e["file"]).name: e for e in entries("m.jsonl")}
     assert by_name.keys() == {"0.png", "1.png", "2.png", "bad.png"}
     good, bad = by_name["1.png"], by_name["bad.png"]
-    size = os.path.getsize("out/1.spic")
-    assert (good["output"], good["bytes"], good["error"]) == ("out/1.spic", size, None)
+    size = os.path.getsize("out/1.sempic")
+    assert (good["output"], good["bytes"], good["error"]) == ("out/1.sempic", size, None)
     assert good["bpp"] == pytest.approx(8 * size / (48 * 64), abs=1e-5)
     assert good["seconds"] >= 0
     assert (bad["output"], bad["bytes"]) == (None, None)
@@ -110,14 +110,14 @@ def test_a_run_goes_on_where_it_was_interrupted(shots, capsys):
     cli.main(run)
     text = Path("m.jsonl").read_text()
     Path("m.jsonl").write_text(text[: text.index('{"file": "shots/2') + 20])  # killed here
-    Path("out/0.spic").unlink()  # recorded, but gone
-    kept = Path("out/1.spic").stat().st_mtime_ns
+    Path("out/0.sempic").unlink()  # recorded, but gone
+    kept = Path("out/1.sempic").stat().st_mtime_ns
     capsys.readouterr()
     Path("shots/bad.png").write_bytes(pictures.encode(IMAGE, ".png"))
     PIL.Image.fromarray(LABELS).save("maps/bad.png")
     assert cli.main(run) == 0
     assert "1 of 4 are done" in capsys.readouterr().err
-    assert Path("out/1.spic").stat().st_mtime_ns == kept
+    assert Path("out/1.sempic").stat().st_mtime_ns == kept
     assert len(streams("out")) == 4
     assert cli.main(run) == 0
     assert "4 of 4 are done" in capsys.readouterr().err
@@ -158,11 +158,11 @@ def test_tars_go_in_and_out(capsys):
     run = ["encode", "a.tar", "-o", "out.tar", "--manifest", "m.jsonl"]
     assert cli.main(run) == 2
     found = contents("out.tar")
-    assert found.keys() == {"x/0.spic", "x/0.cls", "x/2.left.spic"}
-    assert found["x/0.spic"] == spic.Codec().encode(IMAGE)
+    assert found.keys() == {"x/0.sempic", "x/0.cls", "x/2.left.sempic"}
+    assert found["x/0.sempic"] == sempic.Codec().encode(IMAGE)
     assert found["x/0.cls"] == b"7"
     by_name = {e["file"]: e for e in entries("m.jsonl")}
-    assert by_name["a.tar/x/0.png"]["bytes"] == len(found["x/0.spic"])
+    assert by_name["a.tar/x/0.png"]["bytes"] == len(found["x/0.sempic"])
     assert "not a picture" in by_name["a.tar/x/1.jpg"]["error"]
     capsys.readouterr()
     assert cli.main(run) == 0
@@ -174,7 +174,7 @@ def test_shards_of_a_folder():
     for i in range(2):
         tar(f"shards/{i}.tar", **{f"{i}.png": pictures.encode(IMAGE, ".png")})
     assert cli.main(["encode", "shards", "-o", "out"]) == 0
-    assert contents("out/1.tar").keys() == {"1.spic"}
+    assert contents("out/1.tar").keys() == {"1.sempic"}
 
 
 def test_tars_that_cannot_be_coded(capsys):
@@ -201,7 +201,7 @@ def test_uris(shots, place, capsys):
     assert cli.main(["encode", source, "-o", "memory://bucket/out", "--manifest", "m.jsonl"]) == 0
     from upath import UPath
 
-    assert UPath("memory://bucket/out/1.spic").read_bytes() == spic.Codec().encode(
+    assert UPath("memory://bucket/out/1.sempic").read_bytes() == sempic.Codec().encode(
         np.roll(IMAGE, 1, 1)
     )
     capsys.readouterr()

@@ -9,7 +9,7 @@ import PIL.Image
 import pytest
 from conftest import HAVE_MODELS, ROOT, FakeReceiver, FakeSegmenter, street
 
-from spic import api, models
+from sempic import api, models
 
 
 @pytest.fixture
@@ -78,14 +78,18 @@ def test_speed_warm(folder):
 @pytest.mark.skipif(not HAVE_MODELS, reason="command lines need the models")
 def test_speed_cold(folder):
     speed = importlib.import_module("speed")
-    seconds, peak = speed.command(["info", str(ROOT / "vectors/street.spic")], folder)
+    seconds, peak = speed.command(["info", str(ROOT / "vectors/street.sempic")], folder)
     assert 0 < seconds < 60
     assert 10 < peak < 4000
 
 
 def test_demo_of_a_picture(folder, monkeypatch, capsys):
     assert run(monkeypatch, "demo", "pictures/0.png") == 0
-    assert {p.name for p in (folder / "demo").iterdir()} == {"0.spic", "0.png", "side-by-side.png"}
+    assert {p.name for p in (folder / "demo").iterdir()} == {
+        "0.sempic",
+        "0.png",
+        "side-by-side.png",
+    }
     assert "bpp" in capsys.readouterr().out
     assert run(monkeypatch, "demo", "maps") == 2
     assert "demo: " in capsys.readouterr().err
@@ -93,10 +97,10 @@ def test_demo_of_a_picture(folder, monkeypatch, capsys):
 
 def test_demo_of_the_street(folder, monkeypatch, capsys):
     demo = importlib.import_module("demo")
-    monkeypatch.setattr(demo, "STREET", folder / "street.spic")
+    monkeypatch.setattr(demo, "STREET", folder / "street.sempic")
     assert run(monkeypatch, "demo") == 2
-    assert "street.spic" in capsys.readouterr().err
-    shutil.copy(ROOT / "vectors/street.spic", folder)
+    assert "street.sempic" in capsys.readouterr().err
+    shutil.copy(ROOT / "vectors/street.sempic", folder)
     assert run(monkeypatch, "demo") == 0
     with PIL.Image.open("demo/side-by-side.png") as sheet:
         assert sheet.size == (3 * (341 + 8) + 8, 2 * (256 + 22 + 8) + 8)

@@ -10,8 +10,8 @@ import PIL.Image
 import pytest
 from conftest import FakeReceiver, FakeSegmenter, street
 
-import spic
-from spic import api, cli, pictures
+import sempic
+from sempic import api, cli, pictures
 
 IMAGE, LABELS = street(48, 64)
 REAL = {name: vars(api.Codec)[name] for name in ("segmenter", "receiver")}
@@ -46,7 +46,7 @@ def one_line(capsys, *parts):
     """What was said on stderr: one line with all of the parts."""
     err = capsys.readouterr().err
     assert err.count("\n") == 1, err
-    assert err.startswith("spic: ")
+    assert err.startswith("sempic: ")
     for part in parts:
         assert part in err
     return err
@@ -55,13 +55,13 @@ def one_line(capsys, *parts):
 def test_encode_info_decode(photo, capsys):
     assert cli.main(["encode", "photo.png"]) == 0
     out = capsys.readouterr().out
-    size = os.path.getsize("photo.spic")
+    size = os.path.getsize("photo.sempic")
     assert f"{size} bytes, {8 * size / (64 * 48):.4f} bpp" in out
-    assert cli.main(["info", "photo.spic"]) == 0
+    assert cli.main(["info", "photo.sempic"]) == 0
     out = capsys.readouterr().out
     for part in ("version 1, 64×48, palette camvid", "labels", "coarse (bpg)", f"{size} bytes"):
         assert part in out
-    assert cli.main(["decode", "photo.spic", "-o", "out.png", "--steps", "3", "--seed", "7"]) == 0
+    assert cli.main(["decode", "photo.sempic", "-o", "out.png", "--steps", "3", "--seed", "7"]) == 0
     pixels = np.array(PIL.Image.open("out.png"))
     assert np.array_equal(pixels[..., 0], FakeSegmenter()(IMAGE))
     assert pixels[0, 0, 1:].tolist() == [3, 7]
@@ -69,13 +69,13 @@ def test_encode_info_decode(photo, capsys):
 
 def test_uncertainty(photo, capsys):
     cli.main(["encode", "photo.png"])
-    command = ["decode", "photo.spic", "-o", "out.png", "--samples", "3"]
+    command = ["decode", "photo.sempic", "-o", "out.png", "--samples", "3"]
     assert cli.main([*command, "--uncertainty", "map.png"]) == 0
     grey = np.array(PIL.Image.open("map.png"))
     assert grey.shape == (48, 64)
     assert (grey == round(4 / 3**0.5)).all()  # only blue, the seed, varies: 0, 1, 2
     capsys.readouterr()
-    for wrong in (["photo.spic", "photo.spic"], ["photo.spic", "--only", "labels"]):
+    for wrong in (["photo.sempic", "photo.sempic"], ["photo.sempic", "--only", "labels"]):
         assert cli.main(["decode", *wrong, "-o", "out", "--uncertainty", "map.png"]) == 2
         one_line(capsys, "--uncertainty is for one file")
 
@@ -84,17 +84,17 @@ def test_decode_does_not_replace_the_original_unasked(photo, capsys):
     cli.main(["encode", "photo.png"])
     before = photo.read_bytes()
     capsys.readouterr()
-    assert cli.main(["decode", "photo.spic"]) == 2
-    one_line(capsys, "photo.spic", "photo.png exists")
+    assert cli.main(["decode", "photo.sempic"]) == 2
+    one_line(capsys, "photo.sempic", "photo.png exists")
     assert photo.read_bytes() == before
-    assert cli.main(["decode", "photo.spic", "-o", "photo.png"]) == 0
+    assert cli.main(["decode", "photo.sempic", "-o", "photo.png"]) == 0
     assert photo.read_bytes() != before
 
 
 def test_quality_and_coarse_codec(photo):
     for i, options in enumerate((["-q", "1"], ["-q", "9"], ["--coarse-codec", "webp"])):
-        assert cli.main(["encode", "photo.png", "-o", f"{i}.spic", *options]) == 0
-    low, high, webp = (spic.info(Path(f"{i}.spic").read_bytes()) for i in range(3))
+        assert cli.main(["encode", "photo.png", "-o", f"{i}.sempic", *options]) == 0
+    low, high, webp = (sempic.info(Path(f"{i}.sempic").read_bytes()) for i in range(3))
     assert low["bytes"] < high["bytes"]
     assert webp["coarse_codec"] == "webp"
 
@@ -105,9 +105,9 @@ def test_given_labels(photo, capsys):
     one_line(capsys, "photo.png", "map.png", "mode RGB")
     PIL.Image.fromarray(LABELS).save("map.png")
     assert cli.main(["encode", "photo.png", "--labels", "map.png"]) == 0
-    assert np.array_equal(spic.unpack(Path("photo.spic").read_bytes()).labels, LABELS)
+    assert np.array_equal(sempic.unpack(Path("photo.sempic").read_bytes()).labels, LABELS)
     assert cli.main(["encode", "photo.png", "--labels", "map.png", "--palette", "cityscapes"]) == 0
-    assert spic.unpack(Path("photo.spic").read_bytes()).palette == 2
+    assert sempic.unpack(Path("photo.sempic").read_bytes()).palette == 2
 
 
 def test_a_folder_of_labels():
@@ -117,7 +117,7 @@ def test_a_folder_of_labels():
         PIL.Image.fromarray(np.roll(LABELS, i)).save(f"maps/{i}.png")
     assert cli.main(["encode", "shots", "-o", "out", "--labels", "maps"]) == 0
     for i in range(2):
-        scene = spic.unpack(Path(f"out/{i}.spic").read_bytes())
+        scene = sempic.unpack(Path(f"out/{i}.sempic").read_bytes())
         assert np.array_equal(scene.labels, np.roll(LABELS, i))
 
 
@@ -131,8 +131,8 @@ def test_labels_that_do_not_fit(photo, wrong, capsys):
 
 def test_target_bpp(photo, capsys):
     assert cli.main(["encode", "photo.png", "--target-bpp", "1.2"]) == 0
-    assert spic.info(Path("photo.spic").read_bytes())["bpp"] <= 1.2
-    os.remove("photo.spic")
+    assert sempic.info(Path("photo.sempic").read_bytes())["bpp"] <= 1.2
+    os.remove("photo.sempic")
     capsys.readouterr()
     assert cli.main(["encode", "photo.png", "--target-bpp", "0.0001"]) == 2
     one_line(capsys, "photo.png", "0.0001 bpp cannot be reached: the least")
@@ -141,26 +141,26 @@ def test_target_bpp(photo, capsys):
 
 def test_max_side(photo):
     assert cli.main(["encode", "photo.png", "--max-side", "32"]) == 0
-    assert spic.info(Path("photo.spic").read_bytes())["width"] == 32
+    assert sempic.info(Path("photo.sempic").read_bytes())["width"] == 32
 
 
 def test_only_labels_and_only_coarse(photo, monkeypatch):
     monkeypatch.delattr(api.Codec, "receiver")  # none is needed
     PIL.Image.fromarray(LABELS).save("map.png")
     cli.main(["encode", "photo.png", "--labels", "map.png"])
-    assert cli.main(["decode", "photo.spic", "--only", "labels"]) == 0
-    assert cli.main(["decode", "photo.spic", "--only", "coarse"]) == 0
+    assert cli.main(["decode", "photo.sempic", "--only", "labels"]) == 0
+    assert cli.main(["decode", "photo.sempic", "--only", "coarse"]) == 0
     assert np.array_equal(pictures.read_labels(Path("photo.labels.png").read_bytes()), LABELS)
     coloured = pictures.read(Path("photo.labels.png").read_bytes())
-    assert np.array_equal(coloured, spic.PALETTES[1].paint(LABELS))
+    assert np.array_equal(coloured, sempic.PALETTES[1].paint(LABELS))
     assert pictures.read(Path("photo.coarse.png").read_bytes()).shape == IMAGE.shape
 
 
 def test_only_a_part_that_is_not_there(capsys):
-    Path("a.spic").write_bytes(spic.pack(width=64, height=48, labels=LABELS))
-    assert cli.main(["decode", "a.spic", "--only", "coarse"]) == 2
-    one_line(capsys, "a.spic", "no coarse")
-    assert files() == ["a.spic"]
+    Path("a.sempic").write_bytes(sempic.pack(width=64, height=48, labels=LABELS))
+    assert cli.main(["decode", "a.sempic", "--only", "coarse"]) == 2
+    one_line(capsys, "a.sempic", "no coarse")
+    assert files() == ["a.sempic"]
 
 
 def test_folders_both_ways():
@@ -168,7 +168,7 @@ def test_folders_both_ways():
     picture("shots/deep/b.PNG")
     Path("shots/notes.txt").write_text("not a picture")
     assert cli.main(["encode", "shots/", "-o", "out/", "--quality", "3"]) == 0
-    assert files("out") == ["a.spic", "deep/b.spic"]
+    assert files("out") == ["a.sempic", "deep/b.sempic"]
     assert cli.main(["decode", "out/", "-o", "pictures/"]) == 0
     assert files("pictures") == ["a.png", "deep/b.png"]
     assert cli.main(["info", "out"]) == 0
@@ -178,7 +178,7 @@ def test_equal_names_do_not_collide():
     picture("shots/a.jpg")
     picture("shots/a.png", IMAGE[:, ::-1])
     assert cli.main(["encode", "shots", "-o", "out"]) == 0
-    assert files("out") == ["a.jpg.spic", "a.png.spic"]
+    assert files("out") == ["a.jpg.sempic", "a.png.sempic"]
     assert cli.main(["decode", "out", "-o", "back"]) == 0
     assert files("back") == ["a.jpg.png", "a.png.png"]
 
@@ -187,7 +187,7 @@ def test_several_files():
     picture("a.png")
     picture("b.png")
     assert cli.main(["encode", "a.png", "b.png", "-o", "out"]) == 0
-    assert files("out") == ["a.spic", "b.spic"]
+    assert files("out") == ["a.sempic", "b.sempic"]
 
 
 def test_one_bad_file_does_not_stop_the_rest(capsys):
@@ -196,32 +196,32 @@ def test_one_bad_file_does_not_stop_the_rest(capsys):
     Path("shots/b.png").write_bytes(b"nonsense")
     Path("shots/d.png").write_bytes(b"")
     assert cli.main(["encode", "shots", "-o", "out", "--json"]) == 2
-    assert files("out") == ["a.spic", "c.spic", "e.spic"]
+    assert files("out") == ["a.sempic", "c.sempic", "e.sempic"]
     out, err = capsys.readouterr()
-    assert f"spic: {Path('shots/b.png')}: not a picture" in err
-    assert f"spic: {Path('shots/d.png')}: the file is empty" in err
+    assert f"sempic: {Path('shots/b.png')}: not a picture" in err
+    assert f"sempic: {Path('shots/d.png')}: the file is empty" in err
     assert "2 of 5 files failed" in err
     records = [json.loads(line) for line in out.splitlines()]
     assert ["error" in r for r in records] == [False, True, False, True, False]
-    Path("out/c.spic").write_bytes(Path("out/c.spic").read_bytes()[:-1])
+    Path("out/c.sempic").write_bytes(Path("out/c.sempic").read_bytes()[:-1])
     assert cli.main(["decode", "out", "-o", "back"]) == 2
     assert files("back") == ["a.png", "e.png"]
 
 
 def test_json(photo, capsys):
     assert cli.main(["encode", "photo.png", "--json"]) == 0
-    assert cli.main(["decode", "photo.spic", "-o", "out.png", "--json"]) == 0
-    assert cli.main(["info", "photo.spic", "--json"]) == 0
+    assert cli.main(["decode", "photo.sempic", "-o", "out.png", "--json"]) == 0
+    assert cli.main(["info", "photo.sempic", "--json"]) == 0
     records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    size = os.path.getsize("photo.spic")
+    size = os.path.getsize("photo.sempic")
     assert len(records) == 3
     for record in records:
         assert (record["width"], record["height"], record["bytes"]) == (64, 48, size)
         assert record["bpp"] == pytest.approx(8 * size / (64 * 48), abs=1e-5)
         assert sum(record["chunks"].values()) + record["overhead"] == size
         assert record["seconds"] >= 0
-    assert [r.get("output") for r in records] == ["photo.spic", "out.png", None]
-    assert [r["path"] for r in records] == ["photo.png", "photo.spic", "photo.spic"]
+    assert [r.get("output") for r in records] == ["photo.sempic", "out.png", None]
+    assert [r["path"] for r in records] == ["photo.png", "photo.sempic", "photo.sempic"]
 
 
 class Pipe:
@@ -239,12 +239,12 @@ def test_pipes(photo, monkeypatch, capsys):
         return out.buffer.getvalue()
 
     stream = run(["encode", "-", "-o", "-"], photo.read_bytes())
-    assert spic.info(stream)["width"] == 64  # and the report went elsewhere:
+    assert sempic.info(stream)["width"] == 64  # and the report went elsewhere:
     assert f"{len(stream)} bytes" in capsys.readouterr().err
     assert run(["decode", "-", "--json"], stream) == run(["decode", "-", "-o", "-"], stream)
     assert '"bytes"' in capsys.readouterr().err
-    assert cli.main(["encode", "photo.png", "-o", "a.spic"]) == 0
-    assert Path("a.spic").read_bytes() == stream
+    assert cli.main(["encode", "photo.png", "-o", "a.sempic"]) == 0
+    assert Path("a.sempic").read_bytes() == stream
 
 
 @pytest.mark.parametrize("command", ["encode", "decode", "info"])
@@ -263,17 +263,17 @@ def test_bad_inputs(command, content, cause, capsys):
 
 def test_streams_cut_short_leave_no_file(photo, capsys):
     cli.main(["encode", "photo.png"])
-    stream = Path("photo.spic").read_bytes()
+    stream = Path("photo.sempic").read_bytes()
     capsys.readouterr()
     for cut in range(0, len(stream), 7):
-        Path("cut.spic").write_bytes(stream[:cut])
-        assert cli.main(["decode", "cut.spic"]) == 2
-        one_line(capsys, "cut.spic: ")
-    assert files() == ["cut.spic", "photo.png", "photo.spic"]
+        Path("cut.sempic").write_bytes(stream[:cut])
+        assert cli.main(["decode", "cut.sempic"]) == 2
+        one_line(capsys, "cut.sempic: ")
+    assert files() == ["cut.sempic", "photo.png", "photo.sempic"]
 
 
 def test_outputs_that_cannot_be_written(photo, capsys):
-    assert cli.main(["encode", "photo.png", "-o", "none/photo.spic"]) == 2
+    assert cli.main(["encode", "photo.png", "-o", "none/photo.sempic"]) == 2
     one_line(capsys, "photo.png", "none", "No such file")
     Path("file").write_text("in the way")
     assert cli.main(["encode", "photo.png", "-o", "file/"]) == 2
@@ -282,9 +282,9 @@ def test_outputs_that_cannot_be_written(photo, capsys):
     one_line(capsys, "file", "not a folder")
     cli.main(["encode", "photo.png"])
     capsys.readouterr()
-    assert cli.main(["decode", "photo.spic", "-o", "photo.txt"]) == 2
-    one_line(capsys, "photo.spic", ".txt")
-    assert files() == ["file", "photo.png", "photo.spic"]
+    assert cli.main(["decode", "photo.sempic", "-o", "photo.txt"]) == 2
+    one_line(capsys, "photo.sempic", ".txt")
+    assert files() == ["file", "photo.png", "photo.sempic"]
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
@@ -302,10 +302,10 @@ def test_missing_and_broken_models(photo, content, monkeypatch, capsys):
     before = files()
     for name, member in REAL.items():
         monkeypatch.setattr(api.Codec, name, member)
-    assert cli.main(["encode", "photo.png", "-o", "new.spic", "--segmenter", "net.onnx"]) == 2
+    assert cli.main(["encode", "photo.png", "-o", "new.sempic", "--segmenter", "net.onnx"]) == 2
     one_line(capsys, "photo.png", "net.onnx")
-    assert cli.main(["decode", "photo.spic", "-o", "new.png", "--receiver", "net.onnx"]) == 2
-    one_line(capsys, "photo.spic", "net.onnx")
+    assert cli.main(["decode", "photo.sempic", "-o", "new.png", "--receiver", "net.onnx"]) == 2
+    one_line(capsys, "photo.sempic", "net.onnx")
     assert files() == before
 
 
@@ -328,15 +328,15 @@ def test_nothing_to_do(capsys):
         ["encode", "a.png", "--target-bpp", "-1"],
         ["encode", "a.png", "--target-bpp", "nan"],
         ["encode", "a.png", "--max-side", "0"],
-        ["decode", "a.spic", "--steps", "0"],
-        ["decode", "a.spic", "--only", "sound"],
+        ["decode", "a.sempic", "--steps", "0"],
+        ["decode", "a.sempic", "--only", "sound"],
     ],
 )
 def test_wrong_usage(wrong, capsys):
     with pytest.raises(SystemExit) as exit:
         cli.main(wrong)
     assert exit.value.code == 2
-    assert "usage: spic" in capsys.readouterr().err
+    assert "usage: sempic" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", [[], ["encode"], ["decode"], ["info"], ["completion"]])
@@ -344,7 +344,7 @@ def test_help(command, capsys):
     with pytest.raises(SystemExit) as exit:
         cli.main([*command, "--help"])
     assert exit.value.code == 0
-    assert "usage: spic" in capsys.readouterr().out
+    assert "usage: sempic" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
@@ -352,7 +352,7 @@ def test_completion(shell, capsys):
     pytest.importorskip("shtab", reason="shtab is not installed (extra `completion`)")
     assert cli.main(["completion", shell]) == 0
     script = capsys.readouterr().out
-    for word in ("encode", "target-bpp", "distill", "spic"):
+    for word in ("encode", "target-bpp", "distill", "sempic"):
         assert word in script
 
 
@@ -363,7 +363,7 @@ def test_completion(shell, capsys):
 def test_completion_in_bash(typed, offered, capsys):
     pytest.importorskip("shtab", reason="shtab is not installed (extra `completion`)")
     cli.main(["completion", "bash"])
-    ask = f"COMP_WORDS=(spic {' '.join(typed)}); COMP_CWORD={len(typed)}; _shtab_spic"
+    ask = f"COMP_WORDS=(sempic {' '.join(typed)}); COMP_CWORD={len(typed)}; _shtab_sempic"
     script = capsys.readouterr().out + f'\n{ask}; echo "${{COMPREPLY[@]}}"\n'
     done = subprocess.run(["bash"], input=script, capture_output=True, text=True, check=True)
     assert offered in done.stdout.split()
@@ -371,7 +371,7 @@ def test_completion_in_bash(typed, offered, capsys):
 
 def test_trainings_that_are_completed():
     pytest.importorskip("torch")
-    from spic.training import cli as training
+    from sempic.training import cli as training
 
     assert set(training._COMMANDS) == set(cli._TRAININGS)
 
@@ -379,27 +379,27 @@ def test_trainings_that_are_completed():
 def test_completion_without_shtab(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "shtab", None)
     assert cli.main(["completion", "bash"]) == 2
-    one_line(capsys, "spic[completion]")
+    one_line(capsys, "sempic[completion]")
 
 
 def test_version(capsys):
     with pytest.raises(SystemExit) as exit:
         cli.main(["--version"])
     assert exit.value.code == 0
-    assert capsys.readouterr().out == f"spic {spic.__version__}\n"
+    assert capsys.readouterr().out == f"sempic {sempic.__version__}\n"
 
 
 def test_train_without_torch(monkeypatch, capsys):
-    for name in [n for n in sys.modules if n.startswith("spic.training")]:
+    for name in [n for n in sys.modules if n.startswith("sempic.training")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "torch", None)
     assert cli.main(["train", "compact"]) == 2
-    one_line(capsys, "torch", "pip install 'spic[train]'")
+    one_line(capsys, "torch", "pip install 'sempic[train]'")
 
 
 def test_a_pipe_that_closes_early_is_quiet(photo):
-    Path("a.spic").write_bytes(spic.pack(width=64, height=48, labels=LABELS))
-    command = f"{sys.executable} -m spic.cli info " + "a.spic " * 2000 + "| head -c 1"
+    Path("a.sempic").write_bytes(sempic.pack(width=64, height=48, labels=LABELS))
+    command = f"{sys.executable} -m sempic.cli info " + "a.sempic " * 2000 + "| head -c 1"
     done = subprocess.run(command, shell=True, capture_output=True, timeout=60, check=False)
     assert b"Traceback" not in done.stderr
     assert b"Exception" not in done.stderr

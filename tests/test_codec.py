@@ -11,16 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from spic import coarse, container
-from spic.codec import CODECS, pack, unpack
-from spic.errors import (
+from sempic import coarse, container
+from sempic.codec import CODECS, pack, unpack
+from sempic.errors import (
     BitstreamError,
     CorruptStream,
     InputError,
     LabelMapError,
     LimitExceeded,
 )
-from spic.palette import PALETTES
+from sempic.palette import PALETTES
 
 IMAGE, LABELS = street(24, 32)
 COARSE = coarse.encode(coarse.downscale(IMAGE, 4), codec="bpg", quality=35, chroma="420")

@@ -4,13 +4,13 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from spic.container import MAX_PIXELS, Chunk, Container, read, write
-from spic.errors import (
+from sempic.container import MAX_PIXELS, Chunk, Container, read, write
+from sempic.errors import (
     BitstreamError,
     CorruptStream,
     InputError,
     LimitExceeded,
-    NotSpic,
+    NotSempic,
     TruncatedStream,
     UnsupportedChunk,
     UnsupportedProfile,
@@ -70,8 +70,8 @@ def test_overhead_is_16_bytes():
 @given(st.binary(max_size=60).filter(lambda b: b and not b.startswith(b"\xe5")))
 @example(b"\x89PNG\r\n\x1a\n" + bytes(32))
 @example(b"\xe5T\x01")
-def test_foreign_bytes_are_not_spic(data):
-    with pytest.raises(NotSpic):
+def test_foreign_bytes_are_not_sempic(data):
+    with pytest.raises(NotSempic):
         read(data)
 
 

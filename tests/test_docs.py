@@ -13,7 +13,7 @@ import PIL.Image
 import pytest
 from conftest import HAVE_MODELS, ROOT, FakeReceiver, FakeSegmenter, street
 
-from spic import api, cli
+from sempic import api, cli
 
 README = (ROOT / "README.md").read_text()
 FORMAT = (ROOT / "docs/FORMAT.md").read_text()
@@ -85,7 +85,7 @@ def place(tmp_path, monkeypatch):
             map_.save(f"mydata/labels/{split}/{name}.png")
     (tmp_path / "benchmarks").symlink_to(ROOT / "benchmarks")
     (tmp_path / "bin").mkdir()
-    for name, module in (("spic", "-m spic.cli"), ("python", "")):
+    for name, module in (("sempic", "-m sempic.cli"), ("python", "")):
         shim = tmp_path / "bin" / name
         shim.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {module} "$@"\n')
         shim.chmod(0o755)
@@ -95,7 +95,7 @@ def place(tmp_path, monkeypatch):
 
 def run(command: str) -> None:
     """Run one command: ours within this process, which is faster, all else by bash."""
-    if re.fullmatch(r"spic [^|<>&;$`]*", command):
+    if re.fullmatch(r"sempic [^|<>&;$`]*", command):
         try:
             code = cli.main(shlex.split(command)[1:])
         except SystemExit as exit:  # argparse after --version or --help, or wrong usage
@@ -125,7 +125,7 @@ def test_every_block_runs(document, place):
                 raise AssertionError(f"{where}: {command}") from error
     if document.name == "README.md":
         written = {str(p.relative_to(place)) for p in place.rglob("*") if p.is_file()}
-        assert {"photo.spic", "out/a.spic", "pictures/b.png", "photo.labels.png"} <= written
+        assert {"photo.sempic", "out/a.sempic", "pictures/b.png", "photo.labels.png"} <= written
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=named)
@@ -137,7 +137,7 @@ def test_what_is_not_run_is_at_least_there(document):
         assert block.language in LANGUAGES, where
         for command in commands(block) if block.language == "sh" else ():
             words = shlex.split(command)
-            if words[0] == "spic":
+            if words[0] == "sempic":
                 assert words[1] in known or words[1].startswith("-"), where
             elif words[0] == "make":
                 assert re.search(rf"^{words[1]}:", makefile, re.MULTILINE), where
@@ -155,7 +155,7 @@ def test_examples_in_the_help_run(place, capsys):
     parser = cli._parser()
     ours = [parser, *parser._subparsers._group_actions[0].choices.values()]
     lines = [line for p in ours for line in (p.epilog or "").splitlines()]
-    examples = [line.split(" #")[0].strip() for line in lines if line.startswith("  spic ")]
+    examples = [line.split(" #")[0].strip() for line in lines if line.startswith("  sempic ")]
     assert len(examples) >= 15
     for example in examples:
         run(example)
@@ -205,4 +205,4 @@ def test_every_proof_that_the_format_names_exists():
         assert not name or f"def {name}(" in path.read_text(), (file, name)
     for names in re.findall(r"vectors ([^\[\]]+)\]", FORMAT):
         for name in re.split(r",\s+", names):
-            assert (ROOT / "vectors" / f"{name}.spic").exists(), name
+            assert (ROOT / "vectors" / f"{name}.sempic").exists(), name

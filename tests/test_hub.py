@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from conftest import FakeReceiver, FakeSegmenter, needs_models, street
 
-import spic
-from spic import hub
+import sempic
+from sempic import hub
 
 IMAGE, _ = street(48, 64)
 
@@ -18,7 +18,7 @@ def networks(tmp_path):
     for name in ("mine", "yours"):
         (tmp_path / f"{name}.onnx").write_bytes(name.encode() * 100)
     (tmp_path / "mine.md").write_text("# Card of mine\n")
-    return spic.Codec(tmp_path / "mine.onnx", str(tmp_path / "yours.onnx"))
+    return sempic.Codec(tmp_path / "mine.onnx", str(tmp_path / "yours.onnx"))
 
 
 @pytest.fixture
@@ -31,33 +31,35 @@ def test_what_is_saved_is_found_again(networks, saved, tmp_path):
     found = hub.read(saved)
     assert found["segmenter"].read_bytes() == b"mine" * 100
     assert found["receiver"].read_bytes() == b"yours" * 100
-    again = spic.Codec.from_pretrained(saved).save_pretrained(tmp_path / "again")
-    assert again == spic.Codec.from_pretrained(str(saved)).save_pretrained(tmp_path / "third")
+    again = sempic.Codec.from_pretrained(saved).save_pretrained(tmp_path / "again")
+    assert again == sempic.Codec.from_pretrained(str(saved)).save_pretrained(tmp_path / "third")
     card = (saved / "README.md").read_text()
     assert card.startswith("---\n")
     assert "Card of mine" in card
-    assert json.loads((saved / "spic.json").read_text())["files"]["segmenter.onnx"]["bytes"] == 400
+    assert (
+        json.loads((saved / "sempic.json").read_text())["files"]["segmenter.onnx"]["bytes"] == 400
+    )
 
 
 @pytest.mark.parametrize("name", ["segmenter.onnx", "receiver.onnx", "README.md"])
 def test_a_file_that_was_tampered_with_is_refused(saved, name):
     data = (saved / name).read_bytes()
     (saved / name).write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
-    with pytest.raises(spic.ModelError, match=f"{name}: not the file"):
-        spic.Codec.from_pretrained(saved)
+    with pytest.raises(sempic.ModelError, match=f"{name}: not the file"):
+        sempic.Codec.from_pretrained(saved)
     (saved / name).unlink()
-    with pytest.raises(spic.ModelError, match=f"{name}: cannot read"):
-        spic.Codec.from_pretrained(saved)
+    with pytest.raises(sempic.ModelError, match=f"{name}: cannot read"):
+        sempic.Codec.from_pretrained(saved)
 
 
 def test_a_rewritten_manifest_needs_the_pinned_hash(networks, tmp_path):
     digest = networks.save_pretrained(tmp_path / "a")
-    spic.Codec.from_pretrained(tmp_path / "a", sha256=digest.upper())
+    sempic.Codec.from_pretrained(tmp_path / "a", sha256=digest.upper())
     (tmp_path / "mine.onnx").write_bytes(b"other")
     networks.save_pretrained(tmp_path / "a")
-    spic.Codec.from_pretrained(tmp_path / "a")
-    with pytest.raises(spic.ModelError, match="SHA-256"):
-        spic.Codec.from_pretrained(tmp_path / "a", sha256=digest)
+    sempic.Codec.from_pretrained(tmp_path / "a")
+    with pytest.raises(sempic.ModelError, match="SHA-256"):
+        sempic.Codec.from_pretrained(tmp_path / "a", sha256=digest)
 
 
 @pytest.mark.parametrize(
@@ -73,33 +75,33 @@ def test_a_rewritten_manifest_needs_the_pinned_hash(networks, tmp_path):
     ],
 )
 def test_manifests_that_are_refused(saved, change):
-    manifest = json.loads((saved / "spic.json").read_text())
+    manifest = json.loads((saved / "sempic.json").read_text())
     change(manifest)
-    (saved / "spic.json").write_text(json.dumps(manifest))
-    with pytest.raises(spic.ModelError, match="manifest"):
-        spic.Codec.from_pretrained(saved)
+    (saved / "sempic.json").write_text(json.dumps(manifest))
+    with pytest.raises(sempic.ModelError, match="manifest"):
+        sempic.Codec.from_pretrained(saved)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", "[" * 60000, " " * 70000])
 def test_what_is_no_manifest(saved, text):
-    (saved / "spic.json").write_text(text)
-    with pytest.raises(spic.ModelError, match="manifest"):
-        spic.Codec.from_pretrained(saved)
+    (saved / "sempic.json").write_text(text)
+    with pytest.raises(sempic.ModelError, match="manifest"):
+        sempic.Codec.from_pretrained(saved)
 
 
 def test_what_is_not_there(tmp_path):
-    with pytest.raises(spic.ModelError, match="hf:OWNER/NAME"):  # and no network is asked
-        spic.Codec.from_pretrained("some/name")
-    with pytest.raises(spic.ModelError, match="manifest"):
-        spic.Codec.from_pretrained(tmp_path)
-    with pytest.raises(spic.InputError, match="revision"):
-        spic.Codec.from_pretrained(tmp_path, revision="v1")
+    with pytest.raises(sempic.ModelError, match="hf:OWNER/NAME"):  # and no network is asked
+        sempic.Codec.from_pretrained("some/name")
+    with pytest.raises(sempic.ModelError, match="manifest"):
+        sempic.Codec.from_pretrained(tmp_path)
+    with pytest.raises(sempic.InputError, match="revision"):
+        sempic.Codec.from_pretrained(tmp_path, revision="v1")
 
 
 @pytest.mark.parametrize("segmenter", [FakeSegmenter(), "hf:some/model"])
 def test_only_files_are_saved(segmenter, tmp_path):
-    with pytest.raises(spic.ModelError, match="segmenter"):
-        spic.Codec(segmenter, FakeReceiver()).save_pretrained(tmp_path / "a")
+    with pytest.raises(sempic.ModelError, match="segmenter"):
+        sempic.Codec(segmenter, FakeReceiver()).save_pretrained(tmp_path / "a")
     assert not (tmp_path / "a").exists()
 
 
@@ -134,35 +136,35 @@ def test_to_the_hub_and_back(networks, cloud):
     assert networks.push_to_hub("me/mine") == "https://hub/me/mine"
     cloud.api.create_repo.assert_called_once_with("me/mine", private=True, exist_ok=True)
     (cloud.folder / "unlisted.bin").write_bytes(b"?")
-    codec = spic.Codec.from_pretrained("hf:me/mine", revision="v1")
-    assert isinstance(codec, spic.Codec)
-    files = ["spic.json", "segmenter.onnx", "receiver.onnx", "README.md"]
+    codec = sempic.Codec.from_pretrained("hf:me/mine", revision="v1")
+    assert isinstance(codec, sempic.Codec)
+    files = ["sempic.json", "segmenter.onnx", "receiver.onnx", "README.md"]
     assert cloud.asked == [("me/mine", file) for file in files]
     (cloud.folder / "receiver.onnx").write_bytes(b"worse")
-    with pytest.raises(spic.ModelError, match=r"receiver\.onnx: not the file"):
-        spic.Codec.from_pretrained("hf:me/mine")
+    with pytest.raises(sempic.ModelError, match=r"receiver\.onnx: not the file"):
+        sempic.Codec.from_pretrained("hf:me/mine")
 
 
 def test_what_the_hub_refuses(networks, cloud):
     with pytest.raises(
-        spic.ModelError, match=r"hf:me/mine: cannot fetch spic\.json: 404 not found$"
+        sempic.ModelError, match=r"hf:me/mine: cannot fetch sempic\.json: 404 not found$"
     ):
-        spic.Codec.from_pretrained("hf:me/mine")
+        sempic.Codec.from_pretrained("hf:me/mine")
     cloud.api.create_repo.side_effect = OSError("401")
-    with pytest.raises(spic.ModelError, match="cannot upload: 401"):
+    with pytest.raises(sempic.ModelError, match="cannot upload: 401"):
         networks.push_to_hub("me/mine")
 
 
 def test_without_the_library(networks, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "huggingface_hub", None)
-    with pytest.raises(spic.ModelError, match=r"spic\[hub\]"):
-        spic.Codec.from_pretrained("hf:me/mine")
+    with pytest.raises(sempic.ModelError, match=r"sempic\[hub\]"):
+        sempic.Codec.from_pretrained("hf:me/mine")
 
 
 @needs_models
 def test_the_bundled_models_saved_and_read(tmp_path):
-    spic.Codec().save_pretrained(tmp_path)
-    codec = spic.Codec.from_pretrained(tmp_path)
+    sempic.Codec().save_pretrained(tmp_path)
+    codec = sempic.Codec.from_pretrained(tmp_path)
     stream = codec.encode(IMAGE)
-    assert stream == spic.encode(IMAGE)
-    assert np.array_equal(codec.decode(stream, steps=1), spic.decode(stream, steps=1))
+    assert stream == sempic.encode(IMAGE)
+    assert np.array_equal(codec.decode(stream, steps=1), sempic.decode(stream, steps=1))

@@ -38,7 +38,7 @@ def test_it_runs(path, tmp_path, monkeypatch):
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
     (tmp_path / "notebooks").mkdir()
     (tmp_path / "examples").mkdir()
-    shutil.copy(ROOT / "examples/street.spic", tmp_path / "examples")
+    shutil.copy(ROOT / "examples/street.sempic", tmp_path / "examples")
     notebook = nbformat.read(path, as_version=4)
     client = nbclient.NotebookClient(
         notebook, timeout=300, resources={"metadata": {"path": str(tmp_path / "notebooks")}}

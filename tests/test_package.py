@@ -1,17 +1,18 @@
 """What the package promises as a whole: its names, and what it loads."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from conftest import needs_models
+from conftest import ROOT, needs_models
 
-import spic
+import sempic
 
 PUBLIC = """
 BitstreamError Coarse Codec CorruptStream ImageError InputError LabelMapError LimitExceeded
-ModelError NotSpic OutputError PALETTES Palette QUALITY Quality RateError Scene SpicError
+ModelError NotSempic OutputError PALETTES Palette QUALITY Quality RateError Scene SempicError
 TruncatedStream UnsupportedChunk UnsupportedProfile UnsupportedVersion __version__ decode
 encode info pack unpack
 """
@@ -28,39 +29,50 @@ def loaded_after(code: str) -> set[str]:
 
 
 def test_public_names():
-    assert len(spic.__all__) == len(set(spic.__all__))
-    assert set(spic.__all__) == PUBLIC_NAMES
-    assert all(hasattr(spic, name) for name in PUBLIC_NAMES)
+    assert len(sempic.__all__) == len(set(sempic.__all__))
+    assert set(sempic.__all__) == PUBLIC_NAMES
+    assert all(hasattr(sempic, name) for name in PUBLIC_NAMES)
 
 
-def test_every_error_is_a_spic_error():
-    errors = [getattr(spic, n) for n in PUBLIC_NAMES if isinstance(getattr(spic, n), type)]
+def test_every_error_is_a_sempic_error():
+    errors = [getattr(sempic, n) for n in PUBLIC_NAMES if isinstance(getattr(sempic, n), type)]
     errors = [e for e in errors if issubclass(e, Exception)]
     assert len(errors) == 15
-    assert all(issubclass(e, spic.SpicError) for e in errors)
+    assert all(issubclass(e, sempic.SempicError) for e in errors)
+
+
+def test_the_old_name_is_gone():
+    """It is another package's on PyPI, and a slur; SPIC stays the paper's name for its method."""
+    allowed = (":!CHANGELOG.md", ":!LICENSE", ":!tests/test_package.py")
+    command = ["git", "grep", "-Iin", "spic", "--", *allowed]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if done.returncode > 1:
+        pytest.skip("not a git checkout")
+    paper = re.compile(r"SPIC paper|Pezone.*SPIC|SPIC[^a-z]*\(Pezone")
+    assert not [line for line in done.stdout.splitlines() if not paper.search(line)]
 
 
 def test_the_package_is_typed():
-    assert (Path(spic.__file__).parent / "py.typed").exists()
+    assert (Path(sempic.__file__).parent / "py.typed").exists()
 
 
 def test_import_loads_no_network_and_no_codec():
-    loaded = loaded_after("import spic, spic.cli")
+    loaded = loaded_after("import sempic, sempic.cli")
     assert not loaded & {"torch", "onnxruntime", "numba", "av", "PIL", "tqdm", "transformers"}
 
 
 def test_info_loads_no_codec():
     loaded = loaded_after(
-        "import spic\nfrom spic.container import *\n"
-        "spic.info(write(Container(width=9, height=9, palette=1, labels=b'x')))"
+        "import sempic\nfrom sempic.container import *\n"
+        "sempic.info(write(Container(width=9, height=9, palette=1, labels=b'x')))"
     )
     assert not loaded & {"torch", "onnxruntime", "numba", "av", "PIL"}
 
 
 def test_unpack_loads_no_network():
     loaded = loaded_after(
-        "import spic, numpy as np\n"
-        "spic.unpack(spic.pack(width=9, height=9, labels=np.zeros((9, 9), np.uint8)))"
+        "import sempic, numpy as np\n"
+        "sempic.unpack(sempic.pack(width=9, height=9, labels=np.zeros((9, 9), np.uint8)))"
     )
     assert not loaded & {"torch", "onnxruntime", "transformers"}
 
@@ -69,8 +81,8 @@ def test_unpack_loads_no_network():
 @pytest.mark.parametrize("size", [(40, 30)])
 def test_the_bundled_models_run_without_torch(size):
     loaded = loaded_after(
-        "import spic, PIL.Image\n"
-        f"spic.decode(spic.encode(PIL.Image.new('RGB', {size}, 'grey')), steps=1)"
+        "import sempic, PIL.Image\n"
+        f"sempic.decode(sempic.encode(PIL.Image.new('RGB', {size}, 'grey')), steps=1)"
     )
     assert "onnxruntime" in loaded
     assert not loaded & {"torch", "transformers", "onnx"}

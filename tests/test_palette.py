@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from spic.palette import BY_NAME, CAMVID, CITYSCAPES, INDICES, PALETTES, to_camvid
+from sempic.palette import BY_NAME, CAMVID, CITYSCAPES, INDICES, PALETTES, to_camvid
 
 
 @pytest.mark.parametrize("palette", PALETTES.values(), ids=lambda p: p.name)

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import ImageCms
 
-from spic import pictures
-from spic.errors import ImageError, InputError, LabelMapError, OutputError
-from spic.palette import CAMVID, INDICES
+from sempic import pictures
+from sempic.errors import ImageError, InputError, LabelMapError, OutputError
+from sempic.palette import CAMVID, INDICES
 
 IMAGE, LABELS = street(20, 30)
 
@@ -175,7 +175,7 @@ def test_encode(suffix):
     assert pictures.read(pictures.encode(IMAGE, suffix)).shape == IMAGE.shape
 
 
-@pytest.mark.parametrize("suffix", ["", ".txt", ".spic"])
+@pytest.mark.parametrize("suffix", ["", ".txt", ".sempic"])
 def test_encode_refuses_foreign_suffixes(suffix):
     with pytest.raises(OutputError, match="cannot write pictures"):
         pictures.encode(IMAGE, suffix)

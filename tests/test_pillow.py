@@ -6,35 +6,35 @@ import PIL.Image
 import pytest
 from conftest import FakeReceiver, FakeSegmenter, street
 
-import spic
-import spic.pillow
-from spic import api
+import sempic
+import sempic.pillow
+from sempic import api
 
 IMAGE, LABELS = street(48, 64)
 
 
 @pytest.fixture(autouse=True)
 def stand_ins(monkeypatch, tmp_path):
-    codec = spic.Codec(FakeSegmenter(), FakeReceiver())
+    codec = sempic.Codec(FakeSegmenter(), FakeReceiver())
     monkeypatch.setattr(api, "shared", lambda: codec)
     monkeypatch.chdir(tmp_path)
 
 
 def test_save_is_encode_and_open_is_decode():
-    PIL.Image.fromarray(IMAGE).save("x.spic", quality=3)
-    with open("x.spic", "rb") as file:
+    PIL.Image.fromarray(IMAGE).save("x.sempic", quality=3)
+    with open("x.sempic", "rb") as file:
         stream = file.read()
-    assert stream == spic.encode(IMAGE, quality=3)
-    with PIL.Image.open("x.spic") as picture:
-        assert (picture.format, picture.mode, picture.size) == ("SPIC", "RGB", (64, 48))
-        assert picture.info == spic.info(stream)
-        assert np.array_equal(np.array(picture), np.array(spic.decode(stream)))
+    assert stream == sempic.encode(IMAGE, quality=3)
+    with PIL.Image.open("x.sempic") as picture:
+        assert (picture.format, picture.mode, picture.size) == ("SEMPIC", "RGB", (64, 48))
+        assert picture.info == sempic.info(stream)
+        assert np.array_equal(np.array(picture), np.array(sempic.decode(stream)))
 
 
 def test_options_of_both_ways():
     out = io.BytesIO()
-    PIL.Image.fromarray(IMAGE).save(out, "SPIC", labels=LABELS, palette="camvid", max_side=None)
-    assert np.array_equal(spic.unpack(out.getvalue()).labels, LABELS)
+    PIL.Image.fromarray(IMAGE).save(out, "SEMPIC", labels=LABELS, palette="camvid", max_side=None)
+    assert np.array_equal(sempic.unpack(out.getvalue()).labels, LABELS)
     picture = PIL.Image.open(out)
     picture.load(steps=2, seed=9)
     assert np.array(picture)[0, 0].tolist() == [LABELS[0, 0], 2, 9]
@@ -43,26 +43,28 @@ def test_options_of_both_ways():
 
 
 def test_pillow_works_on_what_was_opened():
-    PIL.Image.fromarray(IMAGE).save("x.spic", labels=LABELS)
-    with PIL.Image.open("x.spic") as picture:
+    PIL.Image.fromarray(IMAGE).save("x.sempic", labels=LABELS)
+    with PIL.Image.open("x.sempic") as picture:
         assert picture.convert("L").size == (64, 48)
         picture.save("y.png")
-        picture.copy().resize((32, 24)).save("z.spic")
-    with PIL.Image.open("z.spic") as small:
+        picture.copy().resize((32, 24)).save("z.sempic")
+    with PIL.Image.open("z.sempic") as small:
         assert small.size == (32, 24)
 
 
 def test_type():
-    assert PIL.Image.MIME["SPIC"] == spic.pillow.MIME == mimetypes.guess_type("a.spic")[0]
-    assert PIL.Image.open(io.BytesIO(spic.encode(IMAGE))).get_format_mimetype() == spic.pillow.MIME
+    assert PIL.Image.MIME["SEMPIC"] == sempic.pillow.MIME == mimetypes.guess_type("a.sempic")[0]
+    assert (
+        PIL.Image.open(io.BytesIO(sempic.encode(IMAGE))).get_format_mimetype() == sempic.pillow.MIME
+    )
 
 
 def test_damage_is_named_as_pillow_names_it():
-    stream = spic.encode(IMAGE)
+    stream = sempic.encode(IMAGE)
     for broken in (stream[:-1], stream[:40] + b"?" + stream[41:]):
         with pytest.raises(PIL.UnidentifiedImageError) as caught:
             PIL.Image.open(io.BytesIO(broken))
-        assert isinstance(caught.value.__cause__, spic.BitstreamError)
+        assert isinstance(caught.value.__cause__, sempic.BitstreamError)
     with pytest.raises(PIL.UnidentifiedImageError):
         PIL.Image.open(io.BytesIO(b"neither this nor that"))
 
@@ -70,27 +72,27 @@ def test_damage_is_named_as_pillow_names_it():
 def test_wrong_options_are_value_errors():
     picture = PIL.Image.fromarray(IMAGE)
     with pytest.raises(ValueError, match="1…9"):
-        picture.save("x.spic", quality=95)
+        picture.save("x.sempic", quality=95)
     with pytest.raises(ValueError, match="steps"):
-        PIL.Image.open(io.BytesIO(spic.encode(IMAGE))).load(steps=0)
+        PIL.Image.open(io.BytesIO(sempic.encode(IMAGE))).load(steps=0)
 
 
 def test_a_missing_model_is_an_os_error(monkeypatch):
-    stream = spic.encode(IMAGE)
+    stream = sempic.encode(IMAGE)
 
     def fails(*_, **__):
-        raise spic.ModelError("no weights")
+        raise sempic.ModelError("no weights")
 
-    monkeypatch.setattr(api, "shared", lambda: spic.Codec(receiver=fails))
+    monkeypatch.setattr(api, "shared", lambda: sempic.Codec(receiver=fails))
     with pytest.raises(OSError, match="no weights"):
         PIL.Image.open(io.BytesIO(stream)).load()
 
 
 def test_imageio():
     iio = pytest.importorskip("imageio.v3", reason="imageio is not installed (extra `test`)")
-    iio.imwrite("x.spic", IMAGE, plugin="pillow", quality=9)
-    with open("x.spic", "rb") as file:
-        assert file.read() == spic.encode(IMAGE, quality=9)
-    assert iio.imread("x.spic").shape == IMAGE.shape
-    assert iio.immeta("x.spic", plugin="pillow")["palette"] == "camvid"
-    assert spic.encode(iio.imread("x.spic"))  # what imageio reads, spic takes
+    iio.imwrite("x.sempic", IMAGE, plugin="pillow", quality=9)
+    with open("x.sempic", "rb") as file:
+        assert file.read() == sempic.encode(IMAGE, quality=9)
+    assert iio.imread("x.sempic").shape == IMAGE.shape
+    assert iio.immeta("x.sempic", plugin="pillow")["palette"] == "camvid"
+    assert sempic.encode(iio.imread("x.sempic"))  # what imageio reads, sempic takes

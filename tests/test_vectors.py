@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-import spic
-from spic import container
+import sempic
+from sempic import container
 
-FILES = sorted((ROOT / "vectors").glob("*.spic"))
+FILES = sorted((ROOT / "vectors").glob("*.sempic"))
 SMALL = "small"
 
 
@@ -25,7 +25,7 @@ def test_there_are_vectors():
 
 def test_decodes_to_the_expected_scene(vector):
     _, stream, expected = vector
-    scene = spic.unpack(stream)
+    scene = sempic.unpack(stream)
     size = [scene.width, scene.height, scene.palette, scene.model]
     assert size == expected.pop("size").tolist()
     got = {} if scene.labels is None else {"labels": scene.labels}
@@ -51,8 +51,8 @@ def test_label_maps_are_those_that_were_drawn():
         ("primed3", (48, 64)),
         ("primed3-alone", (128, 171)),
     ):
-        stream = (ROOT / f"vectors/{name}.spic").read_bytes()
-        assert np.array_equal(spic.unpack(stream, only="labels").labels, make.street(*size)[1])
+        stream = (ROOT / f"vectors/{name}.sempic").read_bytes()
+        assert np.array_equal(sempic.unpack(stream, only="labels").labels, make.street(*size)[1])
 
 
 def test_every_coder_of_label_maps_has_a_vector():
@@ -67,12 +67,12 @@ def test_every_coder_of_label_maps_has_a_vector():
 
 
 def test_every_prefix_and_every_single_bit_flip_is_refused():
-    stream = (ROOT / f"vectors/{SMALL}.spic").read_bytes()
+    stream = (ROOT / f"vectors/{SMALL}.sempic").read_bytes()
     for cut in range(len(stream)):
-        with pytest.raises(spic.BitstreamError):
-            spic.unpack(stream[:cut])
+        with pytest.raises(sempic.BitstreamError):
+            sempic.unpack(stream[:cut])
     for bit in range(8 * len(stream)):
         flipped = bytearray(stream)
         flipped[bit // 8] ^= 1 << bit % 8
-        with pytest.raises(spic.BitstreamError):
-            spic.unpack(bytes(flipped))
+        with pytest.raises(sempic.BitstreamError):
+            sempic.unpack(bytes(flipped))

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-import spic
-from spic import coarse
-from spic.scene import Image, LabelMap
+import sempic
+from sempic import coarse
+from sempic.scene import Image, LabelMap
 
 HERE = Path(__file__).parent
 
@@ -29,7 +29,7 @@ def street(height: int, width: int) -> tuple[Image, LabelMap]:
     labels[(v > 20) & (v > abs(u) - 20)] = 3  # road
     labels[(abs(u - 20) < 16) & (abs(v - 26) < 14)] = 8  # car
     labels[(abs(u - 70) < 3) & (abs(v) < 60)] = 2  # pole
-    colours = np.array(spic.PALETTES[1].colours)
+    colours = np.array(sempic.PALETTES[1].colours)
     shade = (x * 7 + y * 13) % 29 + v[:, :] // 8
     return np.clip(colours[labels] + shade[..., None], 0, 255).astype(np.uint8), labels
 
@@ -41,29 +41,29 @@ def bpg(picture: Image, quality: int, chroma: str) -> bytes:
 def make(name: str) -> bytes:
     if name in ("street", "fine-chroma"):  # usual files: CamVid, BPG 4:4:4, its opening in one byte
         picture, labels = street(256, 341)
-        return spic.pack(width=341, height=256, labels=labels, coarse=bpg(picture, 35, "444"))
+        return sempic.pack(width=341, height=256, labels=labels, coarse=bpg(picture, 35, "444"))
     picture, labels = street(48, 64)
     if name == "small":  # BPG with an opening that is spelt out
-        return spic.pack(width=64, height=48, labels=labels, coarse=bpg(picture, 35, "444"))
+        return sempic.pack(width=64, height=48, labels=labels, coarse=bpg(picture, 35, "444"))
     if name == "subsampled":  # odd sizes, BPG 4:2:0, a model id, Cityscapes
         picture, labels = street(45, 61)
         payload = bpg(picture, 28, "420")
-        return spic.pack(width=61, height=45, labels=labels, coarse=payload, palette=2, model=14)
+        return sempic.pack(width=61, height=45, labels=labels, coarse=payload, palette=2, model=14)
     if name == "noise":  # nothing to gain: 256 ids, no coarse picture
         noise = (np.arange(17 * 9, dtype=np.uint64) * 2654435761 >> 11).astype(np.uint8)
-        return spic.pack(width=17, height=9, labels=noise.reshape(9, 17), palette=0)
+        return sempic.pack(width=17, height=9, labels=noise.reshape(9, 17), palette=0)
     if name == "dot":  # the smallest picture
         one = np.full((1, 1), 34, np.uint8)
-        return spic.pack(width=1, height=1, labels=one, palette=3)
+        return sempic.pack(width=1, height=1, labels=one, palette=3)
     if name in ("primed", "primed3"):  # the label model of the day (2, 3), with the coarse picture
-        return spic.pack(width=64, height=48, labels=labels, coarse=bpg(picture, 32, "444"))
+        return sempic.pack(width=64, height=48, labels=labels, coarse=bpg(picture, 32, "444"))
     if name in ("primed-alone", "primed3-alone"):  # without
         picture, labels = street(128, 171)
-        return spic.pack(width=171, height=128, labels=labels)
+        return sempic.pack(width=171, height=128, labels=labels)
     if name == "coarse-only":
-        return spic.pack(width=64, height=48, coarse=bpg(picture, 35, "444"))
+        return sempic.pack(width=64, height=48, coarse=bpg(picture, 35, "444"))
     if name == "optional":  # chunks of types 8 and 15 around the labels, to be skipped
-        plain = spic.pack(width=64, height=48, labels=labels)
+        plain = sempic.pack(width=64, height=48, labels=labels)
         body = plain[:6] + b"\x58hello" + plain[6:-4] + b"\x0f"
         return body + zlib.crc32(body).to_bytes(4, "little")
     raise SystemExit(f"no vector is called {name}")
@@ -87,12 +87,12 @@ NAMES = (
 
 def main() -> None:
     for name in sys.argv[1:] or NAMES:
-        path = HERE / f"{name}.spic"
+        path = HERE / f"{name}.sempic"
         if path.exists():
             print(f"{path.name} exists, left as it is")
             continue
         stream = make(name)
-        scene = spic.unpack(stream)
+        scene = sempic.unpack(stream)
         arrays = {"size": np.array([scene.width, scene.height, scene.palette, scene.model])}
         if scene.labels is not None:
             arrays["labels"] = scene.labels

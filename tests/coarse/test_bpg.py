@@ -12,9 +12,9 @@ from conftest import ROOT, street
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spic import coarse
-from spic.coarse import bpg
-from spic.errors import (
+from sempic import coarse
+from sempic.coarse import bpg
+from sempic.errors import (
     BitstreamError,
     CorruptStream,
     InputError,
@@ -22,7 +22,7 @@ from spic.errors import (
     TruncatedStream,
     UnsupportedProfile,
 )
-from spic.scene import Coarse
+from sempic.scene import Coarse
 
 VECTORS = sorted((ROOT / "vectors/coarse").glob("*.bpg"))
 SMALL = bpg.encode(coarse.from_rgb(street(19, 27)[0], "420"), qp=38)

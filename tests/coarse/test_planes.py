@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from spic import coarse
-from spic.errors import ImageError, InputError
-from spic.scene import Coarse
+from sempic import coarse
+from sempic.errors import ImageError, InputError
+from sempic.scene import Coarse
 
 rgbs = hnp.arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9), st.just(3)))
 

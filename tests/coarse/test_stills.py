@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from conftest import street
 
-from spic import coarse
-from spic.errors import (
+from sempic import coarse
+from sempic.errors import (
     BitstreamError,
     CorruptStream,
     ImageError,

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from tiny import TINY, inputs, tiny_unet
 
-from spic.diffusion.checkpoints import (
+from sempic.diffusion.checkpoints import (
     convert_original,
     convert_to_original,
     load_model,
@@ -19,10 +19,10 @@ from spic.diffusion.checkpoints import (
     read_original,
     save_model,
 )
-from spic.diffusion.flags import configs_from_flags, flags_from_configs
-from spic.diffusion.gaussian import DiffusionConfig
-from spic.diffusion.unet import UNetConfig
-from spic.errors import ModelError, OutputError
+from sempic.diffusion.flags import configs_from_flags, flags_from_configs
+from sempic.diffusion.gaussian import DiffusionConfig
+from sempic.diffusion.unet import UNetConfig
+from sempic.errors import ModelError, OutputError
 
 PROCESS = DiffusionConfig(schedule="cosine", prediction="x0", loss="rescaled_mse")
 
@@ -104,7 +104,7 @@ def test_files_that_do_not_fit(tmp_path: Path) -> None:
     save_file({"a": torch.zeros(1)}, path)
     with pytest.raises(ModelError, match="not a network of ours"):
         load_model(path)
-    meta = {"format": "spic.unet/1", "unet": json.dumps({"width": 3}), "diffusion": "{}"}
+    meta = {"format": "sempic.unet/1", "unet": json.dumps({"width": 3}), "diffusion": "{}"}
     save_file({"a": torch.zeros(1)}, path, metadata=meta)
     with pytest.raises(ModelError, match="UNetConfig cannot be read"):
         load_model(path)

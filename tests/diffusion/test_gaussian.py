@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from spic.diffusion.gaussian import Diffusion, DiffusionConfig, make_diffusion
-from spic.errors import ModelError
+from sempic.diffusion.gaussian import Diffusion, DiffusionConfig, make_diffusion
+from sempic.errors import ModelError
 
 
 def diffusion(**changes: object) -> Diffusion:

@@ -8,8 +8,8 @@ import torch
 from tiny import inputs, tiny_unet
 from torch import Tensor
 
-from spic.diffusion.gaussian import Diffusion, DiffusionConfig, make_diffusion
-from spic.diffusion.sampling import (
+from sempic.diffusion.gaussian import Diffusion, DiffusionConfig, make_diffusion
+from sempic.diffusion.sampling import (
     Denoiser,
     Step,
     ddim,

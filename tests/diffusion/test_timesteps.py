@@ -5,12 +5,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spic.diffusion.timesteps import (
+from sempic.diffusion.timesteps import (
     LossSecondMomentSampler,
     UniformSampler,
     respaced_timesteps,
 )
-from spic.errors import ModelError
+from sempic.errors import ModelError
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 import torch
 from tiny import TINY, inputs, tiny_unet
 
-from spic.diffusion.unet import (
+from sempic.diffusion.unet import (
     SemanticUNet,
     UNetConfig,
     drop_condition,
@@ -14,7 +14,7 @@ from spic.diffusion.unet import (
     parameter_count,
     timestep_embedding,
 )
-from spic.errors import ModelError
+from sempic.errors import ModelError
 
 
 def meta(config: UNetConfig) -> SemanticUNet:

@@ -1,4 +1,4 @@
-"""`spic benchmark` and `spic compare`: other codecs, the cache, the report."""
+"""`sempic benchmark` and `sempic compare`: other codecs, the cache, the report."""
 
 import csv
 import json
@@ -11,18 +11,18 @@ import PIL.Image
 import pytest
 from conftest import FakeReceiver, FakeSegmenter, street
 
-import spic
-from spic import api, cli, coarse, segment
-from spic.errors import InputError, OutputError, SpicError
-from spic.evaluation import benchmark, charts, codecs, metrics
+import sempic
+from sempic import api, cli, coarse, segment
+from sempic.errors import InputError, OutputError, SempicError
+from sempic.evaluation import benchmark, charts, codecs, metrics
 
-OTHERS = [n for n in codecs.NAMES if not n.startswith(("spic", "coarse"))]
+OTHERS = [n for n in codecs.NAMES if not n.startswith(("sempic", "coarse"))]
 
 
 def load(name):
     try:
         return codecs.load(name, effort="fast")
-    except SpicError as error:
+    except SempicError as error:
         pytest.skip(str(error))
 
 
@@ -47,7 +47,7 @@ def test_codecs(name):
 def test_effort_is_part_of_what_is_cached(name):
     load(name)
     versions = [codecs.load(name, effort=effort).version for effort in codecs.EFFORTS]
-    same = name in ("jpeg", "jpeg2000", "bpg", "bpg444", "spic", "coarse", "coarse+esrgan")
+    same = name in ("jpeg", "jpeg2000", "bpg", "bpg444", "sempic", "coarse", "coarse+esrgan")
     assert (versions[0] == versions[1]) == same
 
 
@@ -58,7 +58,7 @@ def test_coarse_is_enlarged_to_the_pixel():
     assert metrics.psnr(ramp.reshape(60, 84, 3), decoded) > 36
 
 
-@pytest.mark.parametrize("name", ["vvc", "spic@", "spic+labels", ""])
+@pytest.mark.parametrize("name", ["vvc", "sempic@", "sempic+labels", ""])
 def test_unknown_codecs(name):
     with pytest.raises(InputError, match="is not one of"):
         codecs.load(name)
@@ -211,7 +211,9 @@ def test_matched_rate_and_bd_rate():
 
 
 def test_charts():
-    curve = charts.Curve(codec="spic", title="<ours>", points=[(0.1, 0.5), (0.2, 0.55)], ours=True)
+    curve = charts.Curve(
+        codec="sempic", title="<ours>", points=[(0.1, 0.5), (0.2, 0.55)], ours=True
+    )
     panel = charts.Panel(title="mIoU", better="up", curves=[curve], ceiling=0.6)
     svg = charts.figure([panel, panel, panel])
     assert svg.count("<polyline") == 3
@@ -236,14 +238,14 @@ def versions(tmp_path, monkeypatch):
     PIL.Image.fromarray(labels).save("labels.png")
     PIL.Image.fromarray(picture).save("a.webp", quality=50)
     PIL.Image.fromarray(255 - picture).save("<b>.png")
-    (tmp_path / "c.spic").write_bytes(spic.encode(picture, labels=labels))
+    (tmp_path / "c.sempic").write_bytes(sempic.encode(picture, labels=labels))
     return tmp_path
 
 
 def test_compare(versions, capsys):
     small = street(48, 64)[0]
     (versions / "d.bpg").write_bytes(coarse.bpg.encode(coarse.from_rgb(small)))
-    names = ["a.webp", "<b>.png", "c.spic", "d.bpg"]
+    names = ["a.webp", "<b>.png", "c.sempic", "d.bpg"]
     common = ["--metrics", "psnr,miou", "--labels", "labels.png"]
     assert cli.main(["compare", "original.png", *names, *common, "--json"]) == 0
     found = {line["path"]: line for line in json.loads(capsys.readouterr().out)}
@@ -252,7 +254,7 @@ def test_compare(versions, capsys):
     assert found["a.webp"]["bpp"] == pytest.approx(8 * size / (48 * 64))
     assert found["<b>.png"]["bytes"] is None
     assert found["d.bpg"]["psnr"] > found["<b>.png"]["psnr"]
-    assert 0 <= found["c.spic"]["miou"] <= 1
+    assert 0 <= found["c.sempic"]["miou"] <= 1
     page = (versions / "compare.html").read_text()
     assert page.count("<option") == 10
     assert page.count("data:image/webp;base64,") == 5
@@ -266,7 +268,7 @@ def test_compare_says_which_file_does_not_fit(versions, capsys):
     PIL.Image.new("RGB", (9, 9)).save("small.png")
     assert cli.main(["compare", "original.png", "small.png", "--metrics", "psnr"]) == 2
     assert "small.png" in capsys.readouterr().err
-    (versions / "c.spic").write_bytes(b"nothing")
-    assert cli.main(["compare", "original.png", "c.spic", "--metrics", "psnr"]) == 2
-    assert "c.spic" in capsys.readouterr().err
+    (versions / "c.sempic").write_bytes(b"nothing")
+    assert cli.main(["compare", "original.png", "c.sempic", "--metrics", "psnr"]) == 2
+    assert "c.sempic" in capsys.readouterr().err
     assert not (versions / "compare.html").exists()

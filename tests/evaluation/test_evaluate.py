@@ -1,4 +1,4 @@
-"""`spic evaluate`: a folder of results in, one row of figures out."""
+"""`sempic evaluate`: a folder of results in, one row of figures out."""
 
 import json
 
@@ -7,9 +7,9 @@ import PIL.Image
 import pytest
 from conftest import FakeSegmenter, street
 
-import spic
-from spic import cli, segment
-from spic.evaluation.measure import Measure, Settings
+import sempic
+from sempic import cli, segment
+from sempic.evaluation.measure import Measure, Settings
 
 SIZE = (48, 64)
 
@@ -18,7 +18,7 @@ SIZE = (48, 64)
 def results(tmp_path, monkeypatch):
     monkeypatch.setattr(segment, "load", lambda spec: FakeSegmenter())
     monkeypatch.chdir(tmp_path)
-    for kind in ("images", "labels", "samples", "spic"):
+    for kind in ("images", "labels", "samples", "sempic"):
         (tmp_path / kind).mkdir()
     rng = np.random.default_rng(0)
     for i in range(3):
@@ -27,8 +27,8 @@ def results(tmp_path, monkeypatch):
         PIL.Image.fromarray(picture).save(f"images/{i}.png")
         PIL.Image.fromarray(labels).save(f"labels/{i}.png")
         PIL.Image.fromarray(noisy).save(f"samples/{i}.png")
-        (tmp_path / f"spic/{i}.spic").write_bytes(
-            spic.pack(width=SIZE[1], height=SIZE[0], labels=labels, palette=1)
+        (tmp_path / f"sempic/{i}.sempic").write_bytes(
+            sempic.pack(width=SIZE[1], height=SIZE[0], labels=labels, palette=1)
         )
     return tmp_path
 
@@ -44,7 +44,7 @@ def test_figures(results, capsys):
     assert code == 0, err
     found = json.loads(out)
     samples = found["samples"]
-    sizes = [p.stat().st_size for p in (results / "spic").iterdir()]
+    sizes = [p.stat().st_size for p in (results / "sempic").iterdir()]
     assert samples["bpp"] == pytest.approx(8 * np.mean(sizes) / (SIZE[0] * SIZE[1]))
     assert samples["agreement"] == 1  # the stand-in sees the same in every picture
     assert samples["miou"] == found["originals"]["miou"]
@@ -68,7 +68,7 @@ def test_lines(results, capsys):
 
 
 def test_bpg_and_flif_count_together(results, capsys):
-    for path in (results / "spic").iterdir():
+    for path in (results / "sempic").iterdir():
         path.unlink()
     for i in range(3):
         (results / f"{i}.bpg").write_bytes(bytes(500))
@@ -83,7 +83,7 @@ def test_bpg_and_flif_count_together(results, capsys):
 
 
 def test_without_labels_and_files(results, capsys):
-    for kind in ("labels", "spic"):
+    for kind in ("labels", "sempic"):
         for path in (results / kind).iterdir():
             path.unlink()
         (results / kind).rmdir()
@@ -98,7 +98,7 @@ def test_without_labels_and_files(results, capsys):
     [
         ("images/1.png", "no picture 1"),
         ("labels/1.png", "no label map 1"),
-        ("spic/1.spic", "no 1.spic"),
+        ("sempic/1.sempic", "no 1.sempic"),
     ],
 )
 def test_what_is_missing_is_named(results, capsys, broken, message):

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import scipy.linalg
 
-from spic.errors import InputError
-from spic.evaluation import metrics
+from sempic.errors import InputError
+from sempic.evaluation import metrics
 
 
 def picture(seed, height=40, width=50):

@@ -11,8 +11,8 @@ import pytest
 import torch
 from conftest import street
 
-from spic.errors import ModelError
-from spic.evaluation import metrics, networks, weights
+from sempic.errors import ModelError
+from sempic.evaluation import metrics, networks, weights
 
 
 def have(name):
@@ -103,7 +103,7 @@ def test_other_files_are_refused(data):
 
 def test_missing_weights_name_the_command(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    with pytest.raises(ModelError, match=r"python -m spic\.evaluation\.weights"):
+    with pytest.raises(ModelError, match=r"python -m sempic\.evaluation\.weights"):
         networks.Lpips()
     with pytest.raises(ModelError, match="no such FID network"):
         weights.inception(tmp_path / "none.pt")

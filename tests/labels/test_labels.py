@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from spic import labels
-from spic.errors import BitstreamError, CorruptStream, LabelMapError, TruncatedStream
-from spic.scene import LabelMap
+from sempic import labels
+from sempic.errors import BitstreamError, CorruptStream, LabelMapError, TruncatedStream
+from sempic.scene import LabelMap
 
 
 def stripes(height: int, width: int, *, across: bool) -> LabelMap:
@@ -165,7 +165,7 @@ def test_the_bytes_do_not_depend_on_the_compiler() -> None:
     """Plain Python makes the bytes that machine code makes, and reads them."""
     original = scene(24, 32, classes=13)
     program = (
-        "import sys, numpy as np; from spic import labels\n"
+        "import sys, numpy as np; from sempic import labels\n"
         "a = np.frombuffer(sys.stdin.buffer.read(), np.uint8).reshape(24, 32)\n"
         "b = labels.encode(a)\n"
         "assert np.array_equal(labels.decode(b, 24, 32), a)\n"

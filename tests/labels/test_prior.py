@@ -14,10 +14,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_labels import MAPS, noise, scene
 
-from spic import labels
-from spic.errors import BitstreamError, CorruptStream, ModelError, TruncatedStream, UnsupportedChunk
-from spic.labels import prior
-from spic.scene import Coarse, LabelMap
+from sempic import labels
+from sempic.errors import (
+    BitstreamError,
+    CorruptStream,
+    ModelError,
+    TruncatedStream,
+    UnsupportedChunk,
+)
+from sempic.labels import prior
+from sempic.scene import Coarse, LabelMap
 
 CAMVID = {name: a for name, a in MAPS.items() if a.max() < 12}
 PATH = Path(labels.__file__).parent / "camvid1.npz"
@@ -150,8 +156,8 @@ def test_no_sum_can_leave_what_is_exact(tables: str) -> None:
 
 PROGRAM = """
 import sys, numpy as np
-from spic import labels
-from spic.scene import Coarse
+from sempic import labels
+from sempic.scene import Coarse
 a = np.frombuffer(sys.stdin.buffer.read(), np.uint8).reshape(12, 17)
 p = np.arange(15, dtype=np.uint8).reshape(3, 5) * 16
 c = Coarse(y=p, cb=p[::-1], cr=p[:, ::-1])
@@ -184,7 +190,7 @@ def test_the_bytes_depend_neither_on_compiler_nor_on_threads(setting: dict[str, 
 
 def test_threads_do_not_change_the_features() -> None:
     program = (
-        "import hashlib, numpy as np; from spic.labels import prior; from pathlib import Path\n"
+        "import hashlib, numpy as np; from sempic.labels import prior; from pathlib import Path\n"
         f"known = prior.load(Path({str(PATH)!r}))\n"
         "planes = np.random.default_rng(0).integers(0, 256, (3, 64, 86), np.uint8)\n"
         "print(hashlib.sha256(prior.features(known, planes).tobytes()).hexdigest())\n"

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from test_labels import MAPS, noise, scene
 
-import spic
-from spic import labels
-from spic.errors import InputError
-from spic.labels.simplify import LEVELS, simplify
-from spic.palette import CAMVID, INDICES
-from spic.scene import LabelMap
+import sempic
+from sempic import labels
+from sempic.errors import InputError
+from sempic.labels.simplify import LEVELS, simplify
+from sempic.palette import CAMVID, INDICES
+from sempic.scene import LabelMap
 
 ROAD, PEDESTRIAN = (CAMVID.classes.index(name) for name in ("road", "pedestrian"))
 
@@ -87,22 +87,22 @@ def test_wrong_arguments_are_named() -> None:
 def test_given_maps_are_lossless_unless_asked() -> None:
     picture = np.zeros((60, 90, 3), np.uint8)
     original = scene()
-    assert np.array_equal(spic.unpack(spic.encode(picture, labels=original)).labels, original)
-    stream = spic.encode(picture, labels=original, label_quality=1)
+    assert np.array_equal(sempic.unpack(sempic.encode(picture, labels=original)).labels, original)
+    stream = sempic.encode(picture, labels=original, label_quality=1)
     expected = simplify(original, 1, palette=CAMVID.id)
     assert not np.array_equal(expected, original)
-    assert np.array_equal(spic.unpack(stream).labels, expected)
-    exact = spic.encode(picture, labels=original, label_quality="lossless")
-    assert np.array_equal(spic.unpack(exact).labels, original)
+    assert np.array_equal(sempic.unpack(stream).labels, expected)
+    exact = sempic.encode(picture, labels=original, label_quality="lossless")
+    assert np.array_equal(sempic.unpack(exact).labels, original)
 
 
 def test_the_segmenters_maps_are_simplified_unless_refused() -> None:
     found = noise(60, 90, 3)
-    codec = spic.Codec(segmenter=lambda image: found)
+    codec = sempic.Codec(segmenter=lambda image: found)
     picture = np.zeros((60, 90, 3), np.uint8)
-    kept = spic.unpack(codec.encode(picture, label_quality="lossless")).labels
+    kept = sempic.unpack(codec.encode(picture, label_quality="lossless")).labels
     assert np.array_equal(kept, found)
-    assert not np.array_equal(spic.unpack(codec.encode(picture)).labels, found)
+    assert not np.array_equal(sempic.unpack(codec.encode(picture)).labels, found)
 
 
 def test_doubtful_outlines_are_cheaper_and_nothing_important_vanishes() -> None:

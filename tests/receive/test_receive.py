@@ -8,17 +8,17 @@ import onnx
 import pytest
 from conftest import street
 
-from spic import coarse, receive
-from spic.errors import InputError, ModelError
-from spic.palette import CAMVID, INDICES
-from spic.receive import Receiver
-from spic.scene import Scene
+from sempic import coarse, receive
+from sempic.errors import InputError, ModelError
+from sempic.palette import CAMVID, INDICES
+from sempic.receive import Receiver
+from sempic.scene import Scene
 
 torch = pytest.importorskip("torch")
 
-from spic.diffusion import edm  # noqa: E402
-from spic.diffusion.compact import CompactConfig, CompactNet, denoise, one_hot, upsample  # noqa: E402
-from spic.training.export import export_receiver  # noqa: E402
+from sempic.diffusion import edm  # noqa: E402
+from sempic.diffusion.compact import CompactConfig, CompactNet, denoise, one_hot, upsample  # noqa: E402
+from sempic.training.export import export_receiver  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -176,7 +176,7 @@ def test_refusals(path, tmp_path):
     with pytest.raises(ModelError, match=r"junk\.onnx"):
         Receiver(tmp_path / "junk.onnx")
     foreign = onnx.load(path)
-    onnx.helper.set_model_props(foreign, {"spic": json.dumps({"model_id": 1})})
+    onnx.helper.set_model_props(foreign, {"sempic": json.dumps({"model_id": 1})})
     onnx.save(foreign, tmp_path / "foreign.onnx")
     with pytest.raises(ModelError, match="sigma_max"):
         Receiver(tmp_path / "foreign.onnx")

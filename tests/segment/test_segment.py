@@ -5,16 +5,16 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from spic import segment
-from spic.errors import ModelError
-from spic.palette import CAMVID, CITYSCAPES, INDICES
+from sempic import segment
+from sempic.errors import ModelError
+from sempic.palette import CAMVID, CITYSCAPES, INDICES
 
 
-def save(path, nodes, inputs, outputs, initializers=(), spic=None):
+def save(path, nodes, inputs, outputs, initializers=(), sempic=None):
     graph = helper.make_graph(list(nodes), "g", inputs, outputs, list(initializers))
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    if spic is not None:
-        helper.set_model_props(model, {"spic": json.dumps(spic)})
+    if sempic is not None:
+        helper.set_model_props(model, {"sempic": json.dumps(sempic)})
     onnx.save(model, path)
     return path
 
@@ -32,7 +32,7 @@ def logits_model(path, classes, stride=1):
     )
 
 
-def ids_model(path, spic=None):
+def ids_model(path, sempic=None):
     """The red byte of every pixel as its id."""
     index = onnx.numpy_helper.from_array(np.array(0, np.int64), "zero")
     return save(
@@ -41,7 +41,7 @@ def ids_model(path, spic=None):
         [helper.make_tensor_value_info("image", TensorProto.UINT8, [1, "h", "w", 3])],
         [helper.make_tensor_value_info("out", TensorProto.UINT8, [1, "h", "w"])],
         [index],
-        spic,
+        sempic,
     )
 
 
@@ -95,7 +95,7 @@ def test_refusals(tmp_path, picture, monkeypatch):
     with pytest.raises(ModelError, match="no label map"):
         segment.load(str(wide))(picture)
     monkeypatch.setitem(__import__("sys").modules, "transformers", None)
-    with pytest.raises(ModelError, match=r"spic\[hf\]"):
+    with pytest.raises(ModelError, match=r"sempic\[hf\]"):
         segment.load("hf:somebody/something")
 
 

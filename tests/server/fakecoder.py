@@ -10,11 +10,11 @@ import time
 
 import numpy as np
 
-import spic
-from spic import api
-from spic.errors import InputError
-from spic.scene import Scene
-from spic.server import work
+import sempic
+from sempic import api
+from sempic.errors import InputError
+from sempic.scene import Scene
+from sempic.server import work
 
 
 def segment(image):
@@ -61,4 +61,4 @@ class FakeCoder(work.Coder):
 
 class Unfit:
     def __init__(self) -> None:
-        raise spic.ModelError("no such model")
+        raise sempic.ModelError("no such model")

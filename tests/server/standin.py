@@ -16,9 +16,9 @@ import uvicorn
 from conftest import street
 from fakecoder import FakeCoder
 
-from spic import coarse, codec
-from spic.server import work
-from spic.server.app import Settings, create_app
+from sempic import coarse, codec
+from sempic.server import work
+from sempic.server.app import Settings, create_app
 
 IMAGE, LABELS = street(48, 64)
 

@@ -14,7 +14,7 @@ from schemathesis.specs.openapi.checks import (  # noqa: E402
     status_code_conformance,
 )
 
-from spic.server.app import create_app  # noqa: E402
+from sempic.server.app import create_app  # noqa: E402
 
 GENTLE = hypothesis_settings(
     max_examples=12,
@@ -79,6 +79,6 @@ def test_nearly_right_bodies(url, path, whole, cuts):
 @GENTLE
 @given(labels=st.binary(max_size=200) | st.just(png(LABELS)), junk=st.binary(max_size=60))
 def test_junk_label_maps(url, labels, junk):
-    files = {"spic": stream(), "labels": labels + junk}
+    files = {"sempic": stream(), "labels": labels + junk}
     answer = httpx.post(f"{url}/relabel", files=files, timeout=60)
     assert answer.status_code in (200, 422), answer.text

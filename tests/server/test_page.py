@@ -15,7 +15,7 @@ from standin import live
 from standin import png as png_of
 from standin import stream as stream_of
 
-import spic
+import sempic
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = (
@@ -103,20 +103,20 @@ def views(page):
 
 def test_the_bundled_scene(visit):
     page = visit()
-    street = page.request.get(f"{page.url.split('#')[0]}scenes/street.spic").body()
+    street = page.request.get(f"{page.url.split('#')[0]}scenes/street.sempic").body()
     assert page.text_content("h1") == f"A street in {len(street):,} bytes"
     assert views(page) == ["Labels", "Coarse", "Decoded", "AVIF", "JPEG"]
     assert page.locator("#strip .shot:disabled").count() == 0
     assert page.input_value("#left") == "labels"
     assert page.input_value("#right") == "decoded"
     said = page.get_attribute("#bar", "aria-label")
-    chunks = spic.info(street)["chunks"]
+    chunks = sempic.info(street)["chunks"]
     assert f"Labels {chunks['labels']} bytes" in said
     assert f"Coarse picture (BPG) {chunks['coarse']} bytes" in said
-    assert downloaded(page, "#get-spic") == street
+    assert downloaded(page, "#get-sempic") == street
     with PIL.Image.open(io.BytesIO(downloaded(page, "#get-png"))) as picture:
         assert picture.size == (341, 256)
-    assert page.is_hidden("#encoder")  # a .spic has its quality
+    assert page.is_hidden("#encoder")  # a .sempic has its quality
     assert "for lack of the original" in page.text_content("#others")
 
 
@@ -129,13 +129,13 @@ def test_a_picture_and_its_settings(visit):
     page.keyboard.press("End")
     rest(page)
     assert page.locator("#strip .shot:disabled").count() == 0  # AVIF and JPEG fit, too
-    fine = downloaded(page, "#get-spic")
+    fine = downloaded(page, "#get-sempic")
     page.focus("#option-quality")
     page.keyboard.press("Home")
     rest(page)
-    low = downloaded(page, "#get-spic")
+    low = downloaded(page, "#get-sempic")
     assert len(low) < len(fine)
-    assert np.array_equal(spic.unpack(low).labels, spic.unpack(fine).labels)
+    assert np.array_equal(sempic.unpack(low).labels, sempic.unpack(fine).labels)
 
     def decoded():
         with PIL.Image.open(io.BytesIO(downloaded(page, "#get-png"))) as picture:
@@ -153,17 +153,17 @@ def test_a_picture_and_its_settings(visit):
 
 def test_repaint_and_decode_again(visit):
     page = visit()
-    opened(page, "drawing.spic", stream())
+    opened(page, "drawing.sempic", stream())
     page.click("#edit")
     page.click("#classes label:has-text('tree')")
     stage = page.locator("#stage").bounding_box()
-    labels = spic.unpack(stream()).labels
+    labels = sempic.unpack(stream()).labels
     row, column = np.argwhere(labels == 8).mean(0)  # the car
     height, width = labels.shape
     at = stage["x"] + stage["width"] * (column + 0.5) / width
     page.mouse.click(at, stage["y"] + stage["height"] * (row + 0.5) / height)
     rest(page)
-    changed = spic.unpack(downloaded(page, "#get-spic")).labels
+    changed = sempic.unpack(downloaded(page, "#get-sempic")).labels
     assert np.array_equal(changed, np.where(LABELS == 8, 5, LABELS))
     with PIL.Image.open(io.BytesIO(downloaded(page, "#get-png"))) as picture:
         assert np.array_equal(np.array(picture)[..., 0], changed)  # decoded anew
@@ -176,15 +176,15 @@ def test_repaint_and_decode_again(visit):
     page.mouse.move(stage["x"] + 0.8 * stage["width"], stage["y"] + 0.9 * stage["height"], steps=5)
     page.mouse.up()
     rest(page)
-    painted = spic.unpack(downloaded(page, "#get-spic")).labels
+    painted = sempic.unpack(downloaded(page, "#get-sempic")).labels
     line = painted[int(0.9 * height)]
     assert (line[int(0.25 * width) : int(0.75 * width)] == 0).all()
     page.keyboard.press("Control+z")
     rest(page)
-    assert np.array_equal(spic.unpack(downloaded(page, "#get-spic")).labels, changed)
+    assert np.array_equal(sempic.unpack(downloaded(page, "#get-sempic")).labels, changed)
     page.click("#reset")
     rest(page)
-    assert downloaded(page, "#get-spic") == stream()
+    assert downloaded(page, "#get-sempic") == stream()
 
     page.click("#fill")
     page.click("#classes label:has-text('fence')")
@@ -194,7 +194,7 @@ def test_repaint_and_decode_again(visit):
     page.keyboard.press("Shift+ArrowLeft")  # from the centre, by keyboard alone
     page.keyboard.press("Enter")
     rest(page)
-    by_keys = spic.unpack(downloaded(page, "#get-spic")).labels
+    by_keys = sempic.unpack(downloaded(page, "#get-sempic")).labels
     at = height // 2, width // 2 - 1
     assert LABELS[at] != 7
     assert by_keys[at] == 7
@@ -220,31 +220,31 @@ def test_slider_and_zoom_by_keyboard(visit):
 
 def test_the_link_reproduces_the_view(visit):
     page = visit(
-        "#scene=street.spic&steps=2&seed=5&left=coarse&right=decoded&split=25&zoom=2,0.1,0.2"
+        "#scene=street.sempic&steps=2&seed=5&left=coarse&right=decoded&split=25&zoom=2,0.1,0.2"
     )
     assert page.input_value("#option-steps") == "2"
     assert page.input_value("#option-seed") == "5"
     assert page.input_value("#left") == "coarse"
     assert page.get_attribute("#handle", "aria-valuenow") == "25"
     assert "scale(2) translate(-10%, -20%)" in page.locator(".frame").first.get_attribute("style")
-    opened(page, "mine.spic", stream())
+    opened(page, "mine.sempic", stream())
     page.wait_for_timeout(400)
     fragment = urlsplit(page.url).fragment
-    assert "spic" in parse_qs(fragment)
+    assert "sempic" in parse_qs(fragment)
     again = visit(f"#{fragment}")
-    assert downloaded(again, "#get-spic") == stream()
+    assert downloaded(again, "#get-sempic") == stream()
     assert again.text_content("h1") == page.text_content("h1")
     assert urlsplit(again.url).fragment == fragment
 
 
 def test_what_goes_wrong_is_said(visit, url):
     page = visit()
-    opened(page, "broken.spic", stream()[:-1])
+    opened(page, "broken.sempic", stream()[:-1])
     assert page.is_visible("#toast")
-    with pytest.raises(spic.SpicError) as error:
-        spic.unpack(stream()[:-1])
+    with pytest.raises(sempic.SempicError) as error:
+        sempic.unpack(stream()[:-1])
     assert page.text_content("#toast span") == str(error.value)
-    opened(page, "bare.spic", spic.pack(width=256, height=192, labels=LABELS))
+    opened(page, "bare.sempic", sempic.pack(width=256, height=192, labels=LABELS))
     assert page.locator("#strip .shot:disabled b").all_text_contents()[:2] == ["Coarse", "Decoded"]
     opened(page, "good.png", png())  # and it goes on
     assert page.text_content("h1").startswith("good.png")

@@ -20,9 +20,9 @@ from fakecoder import FakeCoder
 from fastapi.testclient import TestClient
 from standin import LABELS, live, pixels, png, pool, settings, stream
 
-import spic
-from spic import api, cli
-from spic.server import app
+import sempic
+from sempic import api, cli
+from sempic.server import app
 
 
 @pytest.fixture(scope="module")
@@ -44,10 +44,10 @@ def refused(answer, status, error, *parts):
 def test_encode_info_decode(client):
     answer = client.post("/encode", params={"quality": 3}, content=png())
     assert answer.status_code == 200
-    assert answer.headers["Content-Type"] == "image/x-spic"
+    assert answer.headers["Content-Type"] == "image/x-sempic"
     assert re.fullmatch(r"queue;dur=[\d.]+, work;dur=[\d.]+", answer.headers["Server-Timing"])
     assert answer.content == FakeCoder().encode(png(), quality=3, max_side=None)
-    assert client.post("/info", content=answer.content).json() == spic.info(answer.content)
+    assert client.post("/info", content=answer.content).json() == sempic.info(answer.content)
     for format in ("png", "webp", "jpeg"):
         query = {"steps": 3, "seed": 7, "format": format}
         decoded = client.post("/decode", params=query, content=answer.content)
@@ -59,12 +59,12 @@ def test_encode_info_decode(client):
 
 def test_encode_options(client):
     small = client.post("/encode", params={"max_side": 32}, content=png()).content
-    assert (spic.info(small)["width"], spic.info(small)["height"]) == (32, 24)
+    assert (sempic.info(small)["width"], sempic.info(small)["height"]) == (32, 24)
     within = client.post("/encode", params={"target_bpp": 3}, content=png()).content
-    assert spic.info(within)["bpp"] <= 3
+    assert sempic.info(within)["bpp"] <= 3
     refused(client.post("/encode", params={"target_bpp": 1e-3}, content=png()), 422, "RateError")
     jxl = client.post("/encode", params={"coarse_codec": "webp"}, content=png()).content
-    assert spic.info(jxl)["coarse_codec"] == "webp"
+    assert sempic.info(jxl)["coarse_codec"] == "webp"
 
 
 def test_decode_parts(client):
@@ -73,7 +73,7 @@ def test_decode_parts(client):
 
     assert np.array_equal(part("ids"), LABELS)
     assert np.array_equal(part("labels"), LABELS)  # a palette picture: indices
-    assert np.array_equal(part("coarse"), api.preview(spic.unpack(stream())))
+    assert np.array_equal(part("coarse"), api.preview(sempic.unpack(stream())))
     bare = stream(labels=None)
     for only in ("labels", "ids"):
         answer = client.post("/decode", params={"only": only}, content=bare)
@@ -82,12 +82,12 @@ def test_decode_parts(client):
 
 def test_relabel(client):
     flat = np.full_like(LABELS, 3)
-    files = {"spic": stream(), "labels": png(flat)}
+    files = {"sempic": stream(), "labels": png(flat)}
     answer = client.post("/relabel", files=files)
-    assert np.array_equal(spic.unpack(answer.content).labels, flat)
+    assert np.array_equal(sempic.unpack(answer.content).labels, flat)
     files["labels"] = png(np.full_like(LABELS, 99))
     refused(client.post("/relabel", files=files), 422, "LabelMapError", "id 99")
-    refused(client.post("/relabel", files={"spic": stream()}), 422, "InputError", "labels")
+    refused(client.post("/relabel", files={"sempic": stream()}), 422, "InputError", "labels")
 
 
 def test_compare(client):
@@ -104,20 +104,23 @@ def test_compare(client):
 
 def test_about(client):
     about = client.get("/info").json()
-    assert about["version"] == spic.__version__
+    assert about["version"] == sempic.__version__
     assert about["limits"]["bytes"] == 50_000
     assert set(about["decode"]) == {"steps", "seed"}  # what the receiver heeds
     assert about["palettes"]["camvid"]["classes"][0] == "sky"
     for name in about["scenes"]:
-        assert spic.info(client.get(f"/scenes/{name}").content)["bytes"] > 0
+        assert sempic.info(client.get(f"/scenes/{name}").content)["bytes"] > 0
     assert client.get("/healthz").json() == {"status": "ok"}
 
 
 def test_the_bundled_scene_is_the_example(client):
-    assert client.get("/scenes/street.spic").content == (ROOT / "examples/street.spic").read_bytes()
+    assert (
+        client.get("/scenes/street.sempic").content
+        == (ROOT / "examples/street.sempic").read_bytes()
+    )
 
 
-@pytest.mark.parametrize("name", ["nothing.spic", "..%2f__init__.py", "%2fetc%2fpasswd"])
+@pytest.mark.parametrize("name", ["nothing.sempic", "..%2f__init__.py", "%2fetc%2fpasswd"])
 def test_no_path_of_a_client_is_opened(client, name):
     answer = client.get(f"/scenes/{name}")
     assert answer.status_code == 404
@@ -126,15 +129,15 @@ def test_no_path_of_a_client_is_opened(client, name):
 
 @pytest.mark.parametrize("cut", [0, 1, 2, 10, 40])
 def test_broken_streams(client, cut):
-    with pytest.raises(spic.BitstreamError) as error:
-        spic.info(stream()[:cut])
+    with pytest.raises(sempic.BitstreamError) as error:
+        sempic.info(stream()[:cut])
     for path in ("/decode", "/info"):
         answer = client.post(path, content=stream()[:cut])
         refused(answer, 422, type(error.value).__name__, str(error.value))
 
 
 def test_junk(client):
-    refused(client.post("/decode", content=png()), 422, "NotSpic")
+    refused(client.post("/decode", content=png()), 422, "NotSempic")
     pickled = b"\x80\x04\x95\x0b\x00\x00\x00\x00\x00\x00\x00\x8c\x02os\x94."
     for path in ("/encode", "/compare?bytes=99"):
         refused(client.post(path, content=b""), 422, "ImageError", "empty")
@@ -163,12 +166,12 @@ def test_sizes_are_limited(client):
     refused(client.post("/encode", content=bytes(50_001)), 413, "LimitExceeded", "50000 bytes")
     chunks = (bytes(10_000) for _ in range(6))  # of no announced length
     refused(client.post("/decode", content=chunks), 413, "LimitExceeded", "50000 bytes")
-    files = {"spic": bytes(40_000), "labels": bytes(40_000)}
+    files = {"sempic": bytes(40_000), "labels": bytes(40_000)}
     refused(client.post("/relabel", files=files), 413, "LimitExceeded")
     wide = png(np.zeros((300, 300, 3), np.uint8))
     refused(client.post("/encode", content=wide), 413, "LimitExceeded", "max_side takes larger")
     assert client.post("/encode", params={"max_side": 64}, content=wide).status_code == 200
-    big = spic.pack(width=300, height=300, labels=np.zeros((300, 300), np.uint8))
+    big = sempic.pack(width=300, height=300, labels=np.zeros((300, 300), np.uint8))
     refused(client.post("/decode", content=big), 413, "LimitExceeded", "300×300")
 
 
@@ -178,7 +181,7 @@ def test_unknown_addresses(client):
 
 
 def test_request_ids(client, caplog):
-    caplog.set_level(logging.INFO, "spic.server")
+    caplog.set_level(logging.INFO, "sempic.server")
     given = client.post("/info", content=stream(), headers={"X-Request-ID": "abc-1"})
     assert given.headers["X-Request-ID"] == "abc-1"
     made = client.get("/healthz", headers={"X-Request-ID": 'x"\n{}'.replace("\n", "")})
@@ -196,10 +199,14 @@ def test_metrics(client):
     client.post("/decode", content=stream())
     client.post("/decode", content=b"")
     text = client.get("/metrics").text
-    assert re.search(r'spic_requests_total\{method="POST",route="/decode",status="200"\} \d', text)
-    assert re.search(r'spic_requests_total\{method="POST",route="/decode",status="422"\} \d', text)
-    assert 'spic_work_seconds_count{verb="decode"}' in text
-    assert "spic_jobs_running 0.0" in text
+    assert re.search(
+        r'sempic_requests_total\{method="POST",route="/decode",status="200"\} \d', text
+    )
+    assert re.search(
+        r'sempic_requests_total\{method="POST",route="/decode",status="422"\} \d', text
+    )
+    assert 'sempic_work_seconds_count{verb="decode"}' in text
+    assert "sempic_jobs_running 0.0" in text
     for i in range(3):  # what clients invent makes no new series
         client.get(f"/invented/{i}")
         client.get(f"/scenes/{i}")
@@ -273,7 +280,7 @@ PROCESS = """
 import functools, sys
 from fakecoder import FakeCoder
 from standin import pool, settings
-from spic.server import app
+from sempic.server import app
 app._pool = lambda s: pool(functools.partial(FakeCoder, delay=1.5))
 app.serve(settings(), port=0)
 """
@@ -304,7 +311,7 @@ def test_accepted_work_is_finished():
         threads = [threading.Thread(target=decode, args=(i,)) for i in range(2)]
         for thread in threads:
             thread.start()
-        while "spic_jobs_accepted 2.0" not in httpx.get(f"{url}/metrics").text:
+        while "sempic_jobs_accepted 2.0" not in httpx.get(f"{url}/metrics").text:
             time.sleep(0.05)
         os.killpg(process.pid, signal.SIGTERM)
         for thread in threads:
@@ -338,12 +345,14 @@ def test_an_address_in_use(capsys):
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         assert cli.main(["serve", "--port", str(port)]) == 2
-    assert re.fullmatch(rf"spic: cannot listen on 127.0.0.1:{port}: .+\n", capsys.readouterr().err)
+    assert re.fullmatch(
+        rf"sempic: cannot listen on 127.0.0.1:{port}: .+\n", capsys.readouterr().err
+    )
 
 
 def test_without_the_extra(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "fastapi", None)
-    monkeypatch.delitem(sys.modules, "spic.server.app")
-    monkeypatch.delattr(spic.server, "app")
+    monkeypatch.delitem(sys.modules, "sempic.server.app")
+    monkeypatch.delattr(sempic.server, "app")
     assert cli.main(["serve"]) == 2
-    assert "pip install 'spic[serve]'" in capsys.readouterr().err
+    assert "pip install 'sempic[serve]'" in capsys.readouterr().err

@@ -10,8 +10,8 @@ from conftest import street
 from fakecoder import FakeCoder, Unfit
 from standin import LABELS, png, pool, stream
 
-import spic
-from spic.server import work
+import sempic
+from sempic.server import work
 
 
 def with_pool(test, **options):
@@ -62,7 +62,7 @@ def test_a_pool_survives_its_jobs():
         assert p.replaced == 2
         with pytest.raises(work.Broken, match="internal"):
             await p.run("fail")
-        with pytest.raises(spic.InputError, match="not this"):
+        with pytest.raises(sempic.InputError, match="not this"):
             await p.run("refuse")
         done = await p.run("echo", "still here")
         assert done.value == "still here"
@@ -99,7 +99,7 @@ def test_waiting_has_a_limit():
 
 
 def test_a_pool_that_cannot_start_says_why():
-    with pytest.raises(spic.ModelError, match="no such model"):
+    with pytest.raises(sempic.ModelError, match="no such model"):
         with_pool(None, make=Unfit)
 
 
@@ -115,7 +115,7 @@ def test_another_codec_within_a_budget(codec, format, budget):
     decoded = PIL.Image.open(io.BytesIO(data))
     assert decoded.format == format
     assert decoded.size == (160 // factor, 128 // factor)
-    with pytest.raises(spic.RateError, match="10 bytes"):
+    with pytest.raises(sempic.RateError, match="10 bytes"):
         work.best_within(picture, codec, 10)
 
 
@@ -135,20 +135,20 @@ def test_relabel_keeps_the_coarse_picture():
     changed[LABELS == 5] = 1
     before = stream()
     after = FakeCoder().relabel(before, png(changed))
-    assert np.array_equal(spic.unpack(after).labels, changed)
-    assert spic.info(after)["chunks"]["coarse"] == spic.info(before)["chunks"]["coarse"]
-    assert np.array_equal(spic.unpack(after).coarse.y, spic.unpack(before).coarse.y)
+    assert np.array_equal(sempic.unpack(after).labels, changed)
+    assert sempic.info(after)["chunks"]["coarse"] == sempic.info(before)["chunks"]["coarse"]
+    assert np.array_equal(sempic.unpack(after).coarse.y, sempic.unpack(before).coarse.y)
     assert FakeCoder().relabel(before, png(LABELS)) == before
-    with pytest.raises(spic.LabelMapError, match="32×48"):
+    with pytest.raises(sempic.LabelMapError, match="32×48"):
         FakeCoder().relabel(before, png(changed[:, :32]))
 
 
 def test_pixel_limits():
     coder = FakeCoder(max_pixels=48 * 64 - 1)
-    with pytest.raises(spic.LimitExceeded, match="max_side takes larger"):
+    with pytest.raises(sempic.LimitExceeded, match="max_side takes larger"):
         coder.encode(png(), max_side=None)
-    with pytest.raises(spic.LimitExceeded, match="with max_side 64"):
+    with pytest.raises(sempic.LimitExceeded, match="with max_side 64"):
         coder.encode(png(), max_side=64)
-    assert spic.info(coder.encode(png(), max_side=32))["width"] == 32
-    with pytest.raises(spic.LimitExceeded):
+    assert sempic.info(coder.encode(png(), max_side=32))["width"] == 32
+    with pytest.raises(sempic.LimitExceeded):
         coder.decode(stream(), only=None, format="png", synthesis={})

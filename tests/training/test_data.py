@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from spic import coarse
-from spic.errors import InputError
-from spic.palette import CAMVID, CITYSCAPES
-from spic.training.data import SceneFolder, Source, open_source
-from spic.training.data.scenes import instance_edges, resize_picture
+from sempic import coarse
+from sempic.errors import InputError
+from sempic.palette import CAMVID, CITYSCAPES
+from sempic.training.data import SceneFolder, Source, open_source
+from sempic.training.data.scenes import instance_edges, resize_picture
 
 RNG = np.random.default_rng(0)
 

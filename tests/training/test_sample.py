@@ -11,15 +11,15 @@ import pytest
 import torch
 from PIL import Image
 
-from spic import cli, coarse, pack, unpack
-from spic.api import Codec
-from spic.diffusion.checkpoints import load_model, save_model
-from spic.diffusion.flags import flags_from_configs
-from spic.diffusion.gaussian import DiffusionConfig
-from spic.diffusion.receiver import PaperReceiver, SamplingConfig, reconstruct
-from spic.diffusion.unet import SemanticUNet, UNetConfig
-from spic.errors import InputError, ModelError
-from spic.training import sample
+from sempic import cli, coarse, pack, unpack
+from sempic.api import Codec
+from sempic.diffusion.checkpoints import load_model, save_model
+from sempic.diffusion.flags import flags_from_configs
+from sempic.diffusion.gaussian import DiffusionConfig
+from sempic.diffusion.receiver import PaperReceiver, SamplingConfig, reconstruct
+from sempic.diffusion.unet import SemanticUNet, UNetConfig
+from sempic.errors import InputError, ModelError
+from sempic.training import sample
 
 CONFIG = UNetConfig(
     image_size=32,
@@ -72,13 +72,13 @@ def test_every_folder_is_written_and_the_sample_comes_from_the_file(
     sample.main(flags(weights, data, tmp_path))
     for folder, suffix in (
         ("images", "png"), ("labels", "png"), ("samples", "png"), ("compressed", "png"),
-        ("spic", "spic"),
+        ("sempic", "sempic"),
     ):  # fmt: skip
         assert sorted(p.name for p in (tmp_path / folder).iterdir()) == [
             f"a.{suffix}",
             f"b.{suffix}",
         ]
-    stream = (tmp_path / "spic/b.spic").read_bytes()
+    stream = (tmp_path / "sempic/b.sempic").read_bytes()
     scene = unpack(stream)
     assert (scene.width, scene.height) == (45, 32)
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "labels/b.png")), scene.labels)
@@ -98,7 +98,7 @@ def test_predicted_maps_are_sent_and_human_ones_kept(
     given = {"generated_semantic": tmp_path / "maps", "num_samples": 1, "clip_denoised": False}
     sample.main(flags(weights, data, out, **given))
     assert (np.asarray(Image.open(out / "predicted/a.png")) == 3).all()
-    assert (unpack((out / "spic/a.spic").read_bytes()).labels == 3).all()
+    assert (unpack((out / "sempic/a.sempic").read_bytes()).labels == 3).all()
     human = np.asarray(Image.open(data / "valannot/a.png"))
     np.testing.assert_array_equal(np.asarray(Image.open(out / "labels/a.png")), human)
 
@@ -156,14 +156,14 @@ def test_as_a_receiver_of_ordinary_files(weights: Path) -> None:
     assert receiver(unpack(pack(width=44, height=30, coarse=payload)), steps=1).any()
 
 
-def test_spic_decode_takes_a_checkpoint(
+def test_sempic_decode_takes_a_checkpoint(
     weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Files → files, from the command line; a `.pt` of the original gives the same picture."""
     rng = np.random.default_rng(1)
     payload = coarse.encode(rng.integers(0, 256, (8, 11, 3), np.uint8))
     labels = rng.integers(0, 12, (30, 44), np.uint8)
-    (tmp_path / "a.spic").write_bytes(pack(width=44, height=30, labels=labels, coarse=payload))
+    (tmp_path / "a.sempic").write_bytes(pack(width=44, height=30, labels=labels, coarse=payload))
     model, process = load_model(weights)
     shape = flags_from_configs(model.config, process)
     flags = [word for k, v in shape.items() for word in (f"--{k}", str(v))]
@@ -173,14 +173,14 @@ def test_spic_decode_takes_a_checkpoint(
     assert cli.main(["train", "convert", str(pt), str(back), *flags]) == 0
     for path in (weights, back):
         out = tmp_path / f"{path.stem}.png"
-        argv = ["decode", str(tmp_path / "a.spic"), "--model", str(path), "-o", str(out)]
+        argv = ["decode", str(tmp_path / "a.sempic"), "--model", str(path), "-o", str(out)]
         assert cli.main([*argv, "--steps", "3", "--seed", "4"]) == 0
-    direct = PaperReceiver(weights)(unpack((tmp_path / "a.spic").read_bytes()), steps=3, seed=4)
+    direct = PaperReceiver(weights)(unpack((tmp_path / "a.sempic").read_bytes()), steps=3, seed=4)
     for name in ("ema", "back"):
         np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / f"{name}.png")), direct)
-    argv = ["decode", str(tmp_path / "a.spic"), "-o", str(tmp_path / "no.png"), "--model"]
+    argv = ["decode", str(tmp_path / "a.sempic"), "-o", str(tmp_path / "no.png"), "--model"]
     # 32 channels are not cut into the published heads of 64, so this one needs its flags
-    for bad in (str(pt), str(tmp_path / "absent.pt"), str(tmp_path / "a.spic")):
+    for bad in (str(pt), str(tmp_path / "absent.pt"), str(tmp_path / "a.sempic")):
         assert cli.main([*argv, bad]) == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert bad in line
@@ -189,12 +189,12 @@ def test_spic_decode_takes_a_checkpoint(
 
 def test_a_checkpoint_without_torch_is_refused_in_one_line(weights: Path) -> None:
     code = (
-        "import sys; sys.modules['torch'] = None\nfrom spic import receive\n"
+        "import sys; sys.modules['torch'] = None\nfrom sempic import receive\n"
         f"try: receive.load({str(weights)!r})\nexcept Exception as e: print(repr(e))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("ModelError")
-    assert "needs torch; pip install 'spic[train]'" in done.stdout
+    assert "needs torch; pip install 'sempic[train]'" in done.stdout
 
 
 def test_the_default_steps_are_the_papers(weights: Path) -> None:

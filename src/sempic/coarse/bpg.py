@@ -1,0 +1,429 @@
+"""BPG files: one HEVC intra picture behind a dozen bytes. bellard.org/bpg, specification 0.9.1.
+
+A BPG file is its own header, the few fields of an HEVC sequence parameter set that vary, and
+the picture's NAL units without the first start code: a picture parameter set, then slices. The
+rest of the parameter sets follows from the header (§3.2), so the writer drops them from what
+x265 makes, and the reader makes them again for libavcodec's decoder. HEVC (ITU-T H.265, clauses
+cited below) defines every sample, so planes are the same on every machine.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import av
+import numpy as np
+from av.error import FFmpegError
+from av.video.codeccontext import VideoCodecContext
+
+from sempic.coarse.planes import check_size
+from sempic.errors import CorruptStream, InputError, TruncatedStream, UnsupportedProfile
+from sempic.scene import Coarse, Plane
+
+MAGIC = b"BPG\xfb"
+
+_PIXEL_FORMATS: dict[int, str] = {1: "420", 3: "444"}  # these are HEVC's chroma_format_idc too
+_VPS, _SPS, _PPS, _PREFIX_SEI, _SUFFIX_SEI = 32, 33, 34, 39, 40
+_SLICES = range(16, 22)  # of intra random access pictures
+_START = b"\0\0\1"
+
+# What is painted from the coarse picture shows errors of its chroma more than those of its luma,
+# and chroma is cheap: docs/decisions.md.
+_CHROMA_QP = {"420": 0, "444": -6}
+
+# One thread and no wavefronts: the same bytes every time, and no entry points to send.
+X265 = {
+    "log-level": "none",
+    "pools": "none",
+    "frame-threads": 1,
+    "wpp": 0,
+    "keyint": 1,
+    "bframes": 0,
+    "rc-lookahead": 0,
+    "repeat-headers": 1,
+    "info": 0,
+    "ipratio": 1,
+    "aq-mode": 0,
+    "psy-rd": 0,
+    "psy-rdoq": 0,
+    "tu-intra-depth": 3,
+    "tu-inter-depth": 1,
+}
+
+# Bytes of a BPG file before its width and after its height, up to the first slice's NAL header:
+# 4:2:0 and 4:4:4, coding trees of 64 and 32, all else as x265 4.2 has it under the settings above;
+# C1 and C3 with chroma at 3 above luma's QP, C4 and C5 at 6 below.
+# Frozen with the format: append, never change.
+_OPENINGS = {
+    0xC0: (b"\x20\0", bytes.fromhex("0003924740 4401c1758112 0000012801")),
+    0xC1: (b"\x60\0", bytes.fromhex("0003924740 4401c174630112 0000012801")),
+    0xC2: (b"\x20\0", bytes.fromhex("0003b91d00 4401c1758112 0000012801")),
+    0xC3: (b"\x60\0", bytes.fromhex("0003b91d00 4401c174630112 0000012801")),
+    0xC4: (b"\x60\0", bytes.fromhex("0003924740 4401c17434681120 0000012801")),
+    0xC5: (b"\x60\0", bytes.fromhex("0003b91d00 4401c17434681120 0000012801")),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Header:
+    width: int
+    height: int
+    chroma: str
+    data: int
+    """Where hevc_header_and_data starts."""
+    end: int
+    """Where it ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Sps:
+    """The fields of a sequence parameter set that BPG carries, as strings of bits."""
+
+    sizes: str
+    """Four sizes of coding and transform blocks."""
+    depth: str
+    """max_transform_hierarchy_depth_intra"""
+    sao: str
+    pcm: str
+    smoothing: str
+    extension: str
+    min_block: int
+    """Side of the smallest coding block, of which the coded size is a multiple."""
+
+
+def encode(coarse: Coarse, *, qp: int = 33) -> bytes:
+    """The BPG file of a picture; qp is HEVC's, 0 (best) … 51.
+
+    Raises InputError where PyAV was built without x265, as its wheels never are.
+    """
+    if "libx265" not in av.codecs_available:
+        raise InputError("this PyAV has no x265, which BPG needs: install PyAV's own wheel")
+    height, width = coarse.y.shape
+    pixel_format = 3 if coarse.cb.shape == coarse.y.shape else 1
+    units = _x265(coarse, qp)
+    sps = _read_x265_sps(units[_SPS])
+    fields = _bytes(sps.sizes + sps.depth + sps.sao + sps.pcm + sps.smoothing + sps.extension)
+    return b"".join(
+        (
+            MAGIC,
+            bytes((pixel_format << 5, 0)),
+            _ue7(width),
+            _ue7(height),
+            _ue7(0),  # picture_data_length: up to the end of the file
+            _ue7(len(fields)),
+            fields,
+            _START.join(units[kind] for kind in units if kind not in (_VPS, _SPS)),
+        )
+    )
+
+
+def decode(file: bytes) -> Coarse:
+    """The planes of a BPG file.
+
+    Raises a BitstreamError: UnsupportedProfile for what is legal but not ours (alpha, animation,
+    other than 8-bit full-range YCbCr 4:2:0 or 4:4:4), LimitExceeded as check_size does.
+    """
+    header = _read_header(file)
+    check_size(header.width, header.height)
+    size, at = _read_ue7(file, header.data, header.end)
+    if size > header.end - at:
+        raise TruncatedStream(f"the HEVC header claims {size} bytes, {header.end - at} are left")
+    sps = _read_bpg_sps(file[at : at + size])
+    units = _split(file[at + size : header.end])
+    frame = _hevc(b"".join(_START + unit for unit in (*_parameter_sets(header, sps), *units)))
+    block = sps.min_block
+    coded = (-(-header.width // block) * block, -(-header.height // block) * block)
+    if (frame.width, frame.height) != coded or frame.format.name != f"yuv{header.chroma}p":
+        raise CorruptStream("the HEVC picture is not of the announced size and format")
+    y, cb, cr = (_samples(plane) for plane in frame.planes)
+    width, height = header.width, header.height
+    if header.chroma == "420":
+        width, height = -(-width // 2), -(-height // 2)
+    return Coarse(
+        y=y[: header.height, : header.width].copy(),
+        cb=cb[:height, :width].copy(),
+        cr=cr[:height, :width].copy(),
+    )
+
+
+def peek(file: bytes) -> tuple[int, int]:
+    """(width, height) from the header of a BPG file; raises BitstreamError as decode does."""
+    header = _read_header(file)
+    return header.width, header.height
+
+
+def shorten(file: bytes) -> bytes:
+    """A BPG file as the payload of a chunk: what the format knows by heart is left out.
+
+    Without the magic; and where everything but the size that precedes the slice data is one of
+    a few usual openings, that opening becomes one byte (FORMAT.md §6). 22 bytes of some 550.
+    """
+    header = _read_header(file)
+    for code, (flags, rest) in _OPENINGS.items():
+        at = 6 + len(_ue7(header.width)) + len(_ue7(header.height))
+        if file[4:6] == flags and file[at : at + len(rest)] == rest:
+            return bytes((code,)) + file[6:at] + file[at + len(rest) :]
+    return file[len(MAGIC) :]
+
+
+def lengthen(payload: bytes) -> bytes:
+    """The BPG file that was shortened; a whole one stays as it is.
+
+    Raises UnsupportedProfile for an opening that is not known here.
+    """
+    if payload[:4] == MAGIC:
+        return payload
+    if payload[:1] < b"\xc0":  # a pixel format; 6 and 7 are reserved
+        return MAGIC + payload
+    if payload[0] not in _OPENINGS:
+        raise UnsupportedProfile(f"BPG opening {payload[0]:02x} is not known here")
+    flags, rest = _OPENINGS[payload[0]]
+    _, at = _read_ue7(payload, 1, len(payload))
+    _, at = _read_ue7(payload, at, len(payload))
+    return MAGIC + flags + payload[1:at] + rest + payload[at:]
+
+
+# ── the file (BPG §3) ─────────────────────────────────────────────────────────────────────────
+
+
+def _read_header(file: bytes) -> _Header:
+    if file[:4] != MAGIC[: len(file)]:
+        raise CorruptStream("not a BPG file: the magic is missing")
+    if len(file) < 6:
+        raise TruncatedStream("the BPG file ends inside its header")
+    pixel_format, alpha, depth = file[4] >> 5, file[4] >> 4 & 1, (file[4] & 15) + 8
+    space, flags = file[5] >> 4, file[5] & 15
+    if pixel_format not in _PIXEL_FORMATS or depth != 8 or space != 0:
+        raise UnsupportedProfile(
+            f"BPG pixel format {pixel_format}, {depth} bits, color space {space}: only 8-bit "
+            "YCbCr 4:2:0 and 4:4:4 are supported"
+        )
+    if alpha or flags & 0b0111:
+        raise UnsupportedProfile("BPG with alpha, limited range or animation is not supported")
+    width, at = _read_ue7(file, 6, len(file))
+    height, at = _read_ue7(file, at, len(file))
+    if width == 0 or height == 0:
+        raise CorruptStream(f"a BPG picture of {width}×{height}")
+    size, at = _read_ue7(file, at, len(file))
+    if flags & 0b1000:
+        skip, at = _read_ue7(file, at, len(file))
+        at += skip
+    left = len(file) - at
+    if size > left or left <= 0:
+        raise TruncatedStream(f"the BPG picture claims {size} bytes, {max(left, 0)} are left")
+    return _Header(width, height, _PIXEL_FORMATS[pixel_format], at, at + (size or left))
+
+
+def _ue7(value: int) -> bytes:
+    out = [value & 0x7F]
+    while value := value >> 7:
+        out.append(value & 0x7F | 0x80)
+    return bytes(reversed(out))
+
+
+def _read_ue7(data: bytes, at: int, end: int) -> tuple[int, int]:
+    """The number at byte `at`, below 2^35, and where the next one starts."""
+    value = 0
+    for i in range(at, at + 5):
+        if i >= end:
+            raise TruncatedStream("the BPG file ends inside a number")
+        if i == at and data[i] == 0x80:
+            raise CorruptStream(f"the number at byte {at} is longer than need be")
+        value = value << 7 | data[i] & 0x7F
+        if data[i] < 0x80:
+            return value, i + 1
+    raise CorruptStream(f"the number at byte {at} is too large")
+
+
+def _split(data: bytes) -> list[bytes]:
+    """The NAL units of one intra picture: parameters and slices, nothing else (H.265 7.3.1)."""
+    units = [unit.rstrip(b"\0") for unit in data.split(_START)]
+    firsts = 0
+    for unit in units:
+        if len(unit) < 3:
+            raise TruncatedStream("an HEVC unit is cut short")
+        kind = unit[0] >> 1
+        if (unit[0] & 0x81, unit[1]) != (0, 1) or (
+            kind not in (_PPS, _PREFIX_SEI, _SUFFIX_SEI) and kind not in _SLICES
+        ):
+            raise CorruptStream(f"HEVC unit {unit[:2].hex()} does not belong into a BPG file")
+        firsts += kind in _SLICES and unit[2] >> 7
+    if firsts != 1:
+        raise CorruptStream(f"{firsts} HEVC pictures where one is expected")
+    return units
+
+
+# ── parameter sets (H.265 7.3.2) ──────────────────────────────────────────────────────────────
+
+
+class _Bits:
+    """Reads a string of bits from the left."""
+
+    def __init__(self, data: bytes) -> None:
+        self.bits = "".join(f"{byte:08b}" for byte in data)
+        self.at = 0
+
+    def take(self, n: int) -> str:
+        """The next n bits."""
+        if self.at + n > len(self.bits):
+            raise TruncatedStream("an HEVC header is cut short")
+        self.at += n
+        return self.bits[self.at - n : self.at]
+
+    def golomb(self) -> str:
+        """The bits of an Exp-Golomb code (9.2)."""
+        one = self.bits.find("1", self.at)
+        if one < 0 or one - self.at > 15:
+            raise CorruptStream("an HEVC header holds a number that is too large")
+        return self.take(2 * (one - self.at) + 1)
+
+    def pcm(self) -> str:
+        """pcm_enabled_flag and what depends on it."""
+        flag = self.take(1)
+        if flag == "1":
+            flag += self.take(8) + self.golomb() + self.golomb() + self.take(1)
+        return flag
+
+
+def _value(golomb: str) -> int:
+    return int(golomb, 2) - 1
+
+
+def _ue(value: int) -> str:
+    bits = f"{value + 1:b}"
+    return "0" * (len(bits) - 1) + bits
+
+
+def _bytes(bits: str) -> bytes:
+    bits += "0" * (-len(bits) % 8)
+    return int(bits, 2).to_bytes(len(bits) // 8, "big")
+
+
+def _read_bpg_sps(fields: bytes) -> _Sps:
+    bits = _Bits(fields)
+    sizes = [bits.golomb() for _ in range(4)]
+    sps = _Sps(
+        sizes="".join(sizes),
+        depth=bits.golomb(),
+        sao=bits.take(1),
+        pcm=bits.pcm(),
+        smoothing=bits.take(1),
+        extension=bits.take(1),
+        min_block=_min_block(sizes),
+    )
+    if sps.extension == "1":
+        raise UnsupportedProfile("BPG with HEVC range extensions is not supported")
+    if len(bits.bits) - bits.at > 7 or "1" in bits.bits[bits.at :]:
+        raise CorruptStream("the HEVC header is longer than need be")
+    return sps
+
+
+def _min_block(sizes: list[str]) -> int:
+    block, tree, transform, largest = (_value(size) for size in sizes)
+    block, transform = block + 3, transform + 2
+    tree, largest = block + tree, transform + largest
+    if not (4 <= tree <= 6 and transform < block <= tree and largest <= min(tree, 5)):
+        raise CorruptStream("the HEVC header has block sizes that do not fit each other")
+    return 1 << block
+
+
+def _read_x265_sps(unit: bytes) -> _Sps:
+    """seq_parameter_set_rbsp (7.3.2.2) as x265 writes it for one layer, up to what BPG carries."""
+    bits = _Bits(unit[2:].replace(b"\0\0\3", b"\0\0"))
+    bits.take(8 + 96)  # ids, profile, tier and level
+    bits.golomb()  # sps_seq_parameter_set_id
+    if _value(bits.golomb()) == 3:  # chroma_format_idc
+        bits.take(1)
+    bits.golomb(), bits.golomb()  # width and height
+    if bits.take(1) == "1":  # conformance window
+        [bits.golomb() for _ in range(4)]
+    [bits.golomb() for _ in range(3)]  # bit depths, log2_max_pic_order_cnt_lsb
+    bits.take(1)
+    [bits.golomb() for _ in range(3)]  # buffering, reordering, latency
+    sizes = [bits.golomb() for _ in range(4)]
+    bits.golomb()  # max_transform_hierarchy_depth_inter
+    depth = bits.golomb()
+    if bits.take(2)[0] == "1":  # scaling lists; asymmetric partitions
+        raise InputError("BPG has no scaling lists")
+    sao, pcm = bits.take(1), bits.pcm()
+    if _value(bits.golomb()) or bits.take(1) == "1":
+        raise InputError("x265 wrote reference pictures into an intra stream")
+    bits.take(1)  # temporal motion vectors
+    return _Sps("".join(sizes), depth, sao, pcm, bits.take(1), "0", _min_block(sizes))
+
+
+def _parameter_sets(header: _Header, sps: _Sps) -> tuple[bytes, bytes]:
+    """The video and sequence parameter sets that a BPG file implies."""
+    chroma = 3 if header.chroma == "444" else 1
+    # Main, or the format range extensions with no constraint; intra only; level 8.5, no limit.
+    profile = f"{1 if chroma == 1 else 4:08b}" + f"{0b01111 << 27:032b}" + "0" * 48 + f"{255:08b}"
+    order = "1" + _ue(0) * 3  # one picture in the buffer, none reordered
+    vps = "0000" + "11" + "0" * 6 + "000" + "1" + "1" * 16 + profile + order
+    vps += "0" * 6 + _ue(0) + "0" + "0"
+    side = [-(-size // sps.min_block) * sps.min_block for size in (header.width, header.height)]
+    seq = "0000" + "000" + "1" + profile + _ue(0) + _ue(chroma) + "0" * (chroma == 3)
+    seq += _ue(side[0]) + _ue(side[1]) + "0" + _ue(0) * 2  # no cropping, 8 bits
+    seq += _ue(4) + order + sps.sizes + _ue(0) + sps.depth + "0" + "0" + sps.sao + sps.pcm
+    seq += _ue(0) + "0" + "0" + sps.smoothing + "0" + sps.extension
+    return _unit(_VPS, vps), _unit(_SPS, seq)
+
+
+def _unit(kind: int, bits: str) -> bytes:
+    payload = _bytes(bits + "1")
+    return bytes((kind << 1, 1)) + re.sub(rb"\0\0(?=[\0-\3])", b"\0\0\3", payload)
+
+
+# ── the codecs ────────────────────────────────────────────────────────────────────────────────
+
+
+def _x265(coarse: Coarse, qp: int) -> dict[int, bytes]:
+    """The NAL units of one picture by type, in their order."""
+    planes = (coarse.y, coarse.cb, coarse.cr)
+    # x265 takes nothing smaller than one coding tree block, of 16 at least. For pictures below
+    # that the smallest coding block is as large, so that BPG's rule still gives the coded size.
+    block = 8 if min(coarse.y.shape) > 8 else 16
+    height, width = (-(-side // block) * block for side in coarse.y.shape)
+    tree = next(side for side in (64, 32, 16) if side <= min(height, width))
+    chroma = "444" if coarse.cb.shape == coarse.y.shape else "420"
+    offset = _CHROMA_QP[chroma]
+    encoder = av.CodecContext.create("libx265", "w")
+    encoder.width, encoder.height = width, height
+    encoder.pix_fmt = f"yuv{chroma}p"
+    encoder.time_base = Fraction(1)
+    encoder.framerate = Fraction(1)
+    encoder.thread_count = 1
+    settings = X265 | {"qp": qp, "ctu": tree, "min-cu-size": block}
+    settings |= {"cbqpoffs": offset, "crqpoffs": offset}
+    encoder.options = {
+        "preset": "placebo",
+        "x265-params": ":".join(f"{name}={value}" for name, value in settings.items()),
+    }
+    frame = av.VideoFrame(width, height, encoder.pix_fmt)
+    for plane, samples in zip(frame.planes, planes, strict=True):
+        rows, line = plane.buffer_size // plane.line_size, plane.line_size
+        pad = ((0, max(0, rows - samples.shape[0])), (0, line - samples.shape[1]))
+        plane.update(np.pad(samples, pad, mode="edge").tobytes())
+    stream = b"".join(bytes(p) for p in (*encoder.encode(frame), *encoder.encode(None)))
+    units = [unit.rstrip(b"\0") for unit in stream.split(_START)[1:]]
+    return {unit[0] >> 1: unit for unit in units}
+
+
+def _hevc(stream: bytes) -> av.VideoFrame:
+    decoder = av.CodecContext.create("hevc", "r")
+    assert isinstance(decoder, VideoCodecContext)
+    decoder.thread_count = 1
+    decoder.options = {"err_detect": "crccheck+bitstream+buffer+explode", "ec": "0"}
+    try:
+        frames = [*decoder.decode(av.Packet(stream)), *decoder.decode(None)]
+    except FFmpegError as error:
+        raise CorruptStream(f"the HEVC picture is broken: {error.strerror}") from None
+    if len(frames) != 1 or frames[0].is_corrupt:
+        raise CorruptStream("the HEVC picture is broken")
+    return frames[0]
+
+
+def _samples(plane: Any) -> Plane:
+    return np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)

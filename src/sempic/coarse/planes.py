@@ -1,0 +1,120 @@
+"""Pictures ⇄ planes: colour, chroma resampling and downscaling, in integers.
+
+Every function gives the same samples on every machine.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from sempic.errors import ImageError, InputError, LimitExceeded
+from sempic.scene import Coarse, Image, Plane
+
+MAX_SIDE = 4096
+"""Of a coarse picture, in pixels."""
+_Ints: TypeAlias = npt.NDArray[np.signedinteger[Any]]
+
+# ITU-T T.871 (JFIF) §7: BT.601, full range; in units of 2^-16. Rows sum to 2^16, 0, 0.
+_YCC = np.array(
+    [[19595, 38470, 7471], [-11059, -21709, 32768], [32768, -27439, -5329]], dtype=np.int32
+)
+# Its inverse in units of 2^-22, as bpgdec rounds it.
+_R_CR, _G_CB, _G_CR, _B_CB = 5880414, 1443412, 2995305, 7432307
+# A windowed sinc a quarter of a sample off centre, in units of 2^-6: chroma at the even luma
+# positions comes from samples -3…3 with these weights, at the odd ones with them reversed.
+_QUARTER = (2, -6, 18, 57, -10, 4, -1)
+
+
+def from_rgb(rgb: Image, chroma: str = "444") -> Coarse:
+    """YCbCr planes of a picture, BT.601 full range; "420" averages 2×2 chroma samples.
+
+    rgb is uint8 (h, w, 3). With an odd side the last row or column counts twice.
+    """
+    height, width = _size(rgb)
+    ycc = rgb.astype(np.int32) @ _YCC.T  # units of 2^-16
+    y = (ycc[..., 0] + (1 << 15)) >> 16
+    if chroma not in ("420", "444"):
+        raise InputError(f"chroma {chroma!r} is not known, only '420' and '444' are")
+    if chroma == "444":
+        cb, cr = (np.moveaxis(ycc[..., 1:], 2, 0) + (257 << 15)) >> 16
+    else:
+        c = np.pad(ycc[..., 1:], ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+        c = (c[0::2] + c[1::2])[:, 0::2] + (c[0::2] + c[1::2])[:, 1::2]
+        cb, cr = (np.moveaxis(c, 2, 0) + (257 << 17)) >> 18
+    return Coarse(y=_to_uint8(y), cb=_to_uint8(cb), cr=_to_uint8(cr))
+
+
+def to_rgb(coarse: Coarse) -> Image:
+    """The picture that the planes show, uint8 (h, w, 3): sample for sample what bpgdec gives.
+
+    4:2:0 chroma lies between the luma samples, as in JPEG, and is interpolated with seven taps.
+    """
+    y = coarse.y.astype(np.int32)
+    cb, cr = (c.astype(np.int32) for c in (coarse.cb, coarse.cr))
+    if cb.shape != y.shape:
+        cb, cr = (_double(c)[: y.shape[0], : y.shape[1]] for c in (cb, cr))
+    cb, cr, y = cb - 128, cr - 128, (y << 22) + (1 << 21)
+    rgb = np.stack((y + _R_CR * cr, y - _G_CB * cb - _G_CR * cr, y + _B_CB * cb), axis=-1)
+    return _to_uint8(rgb >> 22)
+
+
+def downscale(rgb: Image, factor: int = 4) -> Image:
+    """A picture of ceil(H/factor) × ceil(W/factor): the mean of each factor × factor block.
+
+    rgb is uint8 (H, W, 3). Where factor does not divide a side, the last row or column is repeated,
+    so that every coarse pixel stays exactly `factor` pixels from the next.
+    """
+    height, width = _size(rgb)
+    pad = (0, -height % factor), (0, -width % factor), (0, 0)
+    blocks = np.pad(rgb, pad, mode="edge").astype(np.int64)
+    blocks = blocks.reshape(-(-height // factor), factor, -1, factor, 3)
+    area = factor * factor
+    return _to_uint8((blocks.sum((1, 3)) + area // 2) // area)
+
+
+def factor(width: int, height: int, coarse_width: int, coarse_height: int) -> int | None:
+    """By how much a picture was divided: the smallest whole number that gives the coarse size,
+    rounded up on both sides, or None if there is none."""
+    for number in range(1, max(width, height) + 1):
+        if (-(-width // number), -(-height // number)) == (coarse_width, coarse_height):
+            return number
+        if -(-width // number) < coarse_width:
+            break
+    return None
+
+
+def check_size(width: int, height: int) -> None:
+    """Raise LimitExceeded if a decoder should not allocate such a picture."""
+    if max(width, height) > MAX_SIDE:
+        raise LimitExceeded(f"a coarse picture of {width}×{height} has a side beyond {MAX_SIDE}")
+
+
+def _double(plane: _Ints) -> _Ints:
+    """Twice as many samples both ways, rounded once at the end."""
+    plane = _interleave(plane, axis=0)
+    plane = _interleave(plane, axis=1)
+    doubled: _Ints = np.clip((plane + (1 << 11)) >> 12, 0, 255)
+    return doubled
+
+
+def _interleave(plane: _Ints, axis: int) -> _Ints:
+    size = plane.shape[axis]
+    at = np.clip(np.arange(-3, size + 3), 0, size - 1)
+    padded = np.take(plane, at, axis=axis).swapaxes(0, axis)
+    out = np.empty((2 * size, padded.shape[1]), dtype=np.int32)
+    out[0::2] = sum(w * padded[i : i + size] for i, w in enumerate(_QUARTER))
+    out[1::2] = sum(w * padded[i : i + size] for i, w in enumerate(reversed(_QUARTER)))
+    return out.swapaxes(0, axis)
+
+
+def _to_uint8(samples: _Ints) -> Plane:
+    return np.clip(samples, 0, 255).astype(np.uint8)
+
+
+def _size(rgb: Image) -> tuple[int, int]:
+    if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.size == 0:
+        raise ImageError(f"a picture must be uint8 (h, w, 3), not {rgb.dtype} {rgb.shape}")
+    return rgb.shape[0], rgb.shape[1]

@@ -1,0 +1,148 @@
+"""Scene ⇄ bytes. Pure, exact on every machine, and without any network.
+
+`unpack(pack(…))` gives back the label map bit for bit, and the planes that the coarse payload
+decodes to. The inverse does not hold: a scene has the decoded coarse planes, and coding those
+again would lose a little more. So `pack` takes the coarse picture as a payload of `sempic.coarse`,
+and how well that was coded is the encoder's choice, not the format's.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+
+from sempic import container
+from sempic.container import MAX_PIXELS, Chunk, Container
+from sempic.errors import CorruptStream, InputError, LabelMapError
+from sempic.palette import CAMVID, PALETTES
+from sempic.scene import Coarse, LabelMap, Scene
+
+# sempic.labels and sempic.coarse are imported where they are used: numba and PyAV behind them take
+# 0.8 s to load, which `import sempic` and `sempic info` need not pay.
+
+CODECS = {"bpg": Chunk.BPG, "avif": Chunk.AVIF, "webp": Chunk.WEBP, "jxl": Chunk.JXL}
+"""Type of chunk of each coarse codec."""
+
+
+EXACT = (Chunk.BPG,)
+"""Types of chunk whose planes are the same on every machine: labels are coded in their context."""
+
+
+def pack(
+    *,
+    width: int,
+    height: int,
+    labels: LabelMap | None = None,
+    coarse: bytes | None = None,
+    coarse_codec: str = "bpg",
+    palette: int = CAMVID.id,
+    model: int = 0,
+) -> bytes:
+    """The stream of a scene.
+
+    Args:
+        width, height: of the picture, in pixels.
+        labels: uint8 (height, width), ids of the palette; sent lossless.
+        coarse: payload from `sempic.coarse.encode`.
+        coarse_codec: which codec that payload is of, one of CODECS.
+        palette: id of the palette (`sempic.palette`).
+        model: id of the receiver that the sender has in mind, 0 for any.
+
+    Raises:
+        LabelMapError: labels of another shape or type, or with ids outside the palette.
+        InputError: a size or an id that the format does not have.
+    """
+    if coarse_codec not in CODECS:
+        raise InputError(f"coarse codec {coarse_codec!r} is not one of {', '.join(CODECS)}")
+    payload = None
+    if labels is not None:
+        check_labels(labels, width=width, height=height, palette=palette)
+        from sempic import labels as coder
+
+        context = _context(coarse, CODECS[coarse_codec])
+        payload = coder.encode(labels, coarse=context, model=PALETTES[palette].name)
+    return container.write(
+        Container(
+            width=width,
+            height=height,
+            palette=palette,
+            model=model,
+            labels=payload,
+            coarse=coarse,
+            coarse_type=CODECS[coarse_codec],
+        )
+    )
+
+
+def unpack(
+    stream: bytes,
+    *,
+    only: Literal["labels", "coarse"] | None = None,
+    max_pixels: int = MAX_PIXELS,
+) -> Scene:
+    """The scene in a stream.
+
+    Args:
+        stream: a whole .sempic file.
+        only: decode just this part and leave the other None.
+        max_pixels: refuse pictures with more pixels than this.
+
+    Raises:
+        BitstreamError: the stream is not one that this version decodes; its subclass says why.
+    """
+    c = container.read(stream, max_pixels=max_pixels)
+    scene_labels = scene_coarse = None
+    if c.coarse is not None and (only != "labels" or c.coarse_type in EXACT):
+        from sempic import coarse
+
+        codec = c.coarse_type.name.lower()
+        width, height = coarse.peek(c.coarse, codec)
+        if width > c.width or height > c.height:
+            raise CorruptStream(
+                f"a coarse picture of {width}×{height} in a picture of {c.width}×{c.height}"
+            )
+        scene_coarse = coarse.decode(c.coarse, codec=codec)
+    if c.labels is not None and only != "coarse":
+        from sempic import labels
+
+        context = scene_coarse if c.coarse_type in EXACT else None
+        scene_labels = labels.decode(c.labels, c.height, c.width, coarse=context)
+        if (highest := int(scene_labels.max())) >= len(PALETTES[c.palette].classes):
+            raise CorruptStream(f"id {highest} is not in palette {PALETTES[c.palette].name}")
+    return Scene(
+        width=c.width,
+        height=c.height,
+        palette=c.palette,
+        model=c.model,
+        labels=scene_labels,
+        coarse=None if only == "labels" else scene_coarse,
+    )
+
+
+def _context(payload: bytes | None, kind: Chunk) -> Coarse | None:
+    """The coarse planes that labels are coded in the context of, as the decoder will have them."""
+    if payload is None or kind not in EXACT:
+        return None
+    from sempic import coarse
+
+    return coarse.decode(payload, codec=kind.name.lower())
+
+
+def check_labels(labels: LabelMap, *, width: int, height: int, palette: int) -> None:
+    """Raises LabelMapError unless `labels` is uint8 (height, width) with ids of the palette."""
+    if palette not in PALETTES:
+        raise LabelMapError(f"palette {palette} is not one of {', '.join(map(str, PALETTES))}")
+    if not isinstance(labels, np.ndarray) or labels.dtype != np.uint8 or labels.ndim != 2:
+        what = f"{labels.dtype} {labels.shape}" if isinstance(labels, np.ndarray) else type(labels)
+        raise LabelMapError(f"a label map is uint8 (height, width), not {what}")
+    if labels.shape != (height, width):
+        raise LabelMapError(
+            f"the label map is {labels.shape[1]}×{labels.shape[0]}, the picture {width}×{height}"
+        )
+    classes = PALETTES[palette].classes
+    if (highest := int(labels.max())) >= len(classes):
+        raise LabelMapError(
+            f"the label map has id {highest}; palette {PALETTES[palette].name} ends at "
+            f"{len(classes) - 1}"
+        )

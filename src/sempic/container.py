@@ -1,0 +1,192 @@
+"""The file around the payloads: header, chunks, checksum. docs/FORMAT.md §1–§4.
+
+`write` and `read` are inverse, pure, and know nothing of what a payload holds.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from enum import IntEnum
+
+from sempic.errors import (
+    CorruptStream,
+    InputError,
+    LimitExceeded,
+    NotSempic,
+    TruncatedStream,
+    UnsupportedChunk,
+    UnsupportedProfile,
+    UnsupportedVersion,
+)
+from sempic.palette import PALETTES
+
+MAGIC = b"\xe5S"
+VERSION = 1
+MAX_SIDE = 65535
+MAX_PIXELS = 1 << 26
+"""Default limit on width × height: 67 million, which is 8192 × 8192."""
+
+
+class Chunk(IntEnum):
+    """Types of chunk that version 1 defines (§3)."""
+
+    LABELS = 1
+    BPG = 2
+    AVIF = 3
+    WEBP = 4
+    JXL = 5
+
+
+COARSE = (Chunk.BPG, Chunk.AVIF, Chunk.WEBP, Chunk.JXL)
+FIRST_OPTIONAL = 8
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Container:
+    """A stream taken apart; payloads are still encoded."""
+
+    width: int
+    """Of the picture, in pixels."""
+    height: int
+    palette: int
+    """Id of the palette of the labels (§4)."""
+    model: int = 0
+    """Id of the receiver that the sender had in mind, 0…14; 0 is any."""
+    labels: bytes | None = None
+    """Payload of the label map."""
+    coarse: bytes | None = None
+    """Payload of the coarse picture."""
+    coarse_type: Chunk = Chunk.BPG
+    """How the coarse picture is coded."""
+
+
+def write(container: Container) -> bytes:
+    """The stream of a container.
+
+    Raises InputError if the container breaks a rule of the format.
+    """
+    c = container
+    if not (1 <= c.width <= MAX_SIDE and 1 <= c.height <= MAX_SIDE):
+        raise InputError(f"{c.width}×{c.height}: each side must be 1…{MAX_SIDE} pixels")
+    if c.palette not in PALETTES or not 0 <= c.model <= 14:
+        raise InputError(f"palette {c.palette} or model {c.model} is not defined")
+    if c.labels is None and c.coarse is None:
+        raise InputError("a stream needs labels, a coarse picture or both")
+
+    stream = bytearray(MAGIC)
+    stream.append(VERSION)
+    stream += _varint(c.width)
+    stream += _varint(c.height)
+    stream.append(c.model << 4 | c.palette)
+    for kind, payload in ((c.coarse_type, c.coarse), (Chunk.LABELS, c.labels)):
+        if payload is not None:
+            stream += _varint(len(payload) << 4 | kind)
+            stream += payload
+    stream += zlib.crc32(stream).to_bytes(4, "little")
+    return bytes(stream)
+
+
+def read(stream: bytes, *, max_pixels: int = MAX_PIXELS) -> Container:
+    """The container in a stream; raises BitstreamError if it is not exactly one (§1–§4).
+
+    First come the checks of structure, which tell a file cut short from one that was changed;
+    then the checksum; and only then is the content judged.
+    """
+    if not stream:
+        raise TruncatedStream("no bytes at all")
+    if stream[:2] != MAGIC[: len(stream)]:
+        raise NotSempic(f"not a .sempic stream: it starts with {bytes(stream[:2]).hex(' ')}")
+    if len(stream) < 3:
+        raise TruncatedStream("the stream ends inside its header")
+    if stream[2] != VERSION:
+        raise UnsupportedVersion(f"version {stream[2]} is not known here, only {VERSION} is")
+
+    end = len(stream) - 4  # where the checksum starts
+    width, at = _read_varint(stream, 3, end)
+    height, at = _read_varint(stream, at, end)
+    if at >= end:
+        raise TruncatedStream("the stream ends inside its header")
+    model, palette = divmod(stream[at], 16)
+    at += 1
+    chunks: list[tuple[int, bytes]] = []
+    while at < end:
+        head, at = _read_varint(stream, at, end)
+        size, kind = divmod(head, 16)
+        if size > end - at:
+            raise TruncatedStream(
+                f"chunk type {kind} claims {size} bytes at byte {at}, {end - at} are left"
+            )
+        chunks.append((kind, bytes(stream[at : at + size])))
+        at += size
+    if zlib.crc32(stream[:end]) != int.from_bytes(stream[end:], "little"):
+        raise CorruptStream("the checksum does not match: the stream was changed or cut")
+
+    if not (1 <= width <= MAX_SIDE and 1 <= height <= MAX_SIDE):
+        raise LimitExceeded(f"{width}×{height}: each side must be 1…{MAX_SIDE} pixels")
+    if width * height > max_pixels:
+        raise LimitExceeded(f"{width}×{height} is more than the limit of {max_pixels} pixels")
+    if palette not in PALETTES:
+        raise UnsupportedProfile(f"palette {palette} is not known here")
+    if model == 15:
+        raise UnsupportedProfile("model 15 is reserved")
+    return _judge(chunks, width=width, height=height, palette=palette, model=model)
+
+
+def _judge(
+    chunks: list[tuple[int, bytes]], *, width: int, height: int, palette: int, model: int
+) -> Container:
+    labels = coarse = None
+    coarse_type = Chunk.BPG
+    for kind, payload in chunks:
+        if kind >= FIRST_OPTIONAL:
+            continue
+        if kind == Chunk.LABELS:
+            if labels is not None:
+                raise CorruptStream("two labels chunks")
+            labels = payload
+        elif kind in COARSE:
+            if coarse is not None:
+                raise CorruptStream("two coarse chunks")
+            if labels is not None:
+                raise CorruptStream("the coarse chunk must precede the labels")
+            coarse, coarse_type = payload, Chunk(kind)
+        else:
+            raise UnsupportedChunk(f"chunk type {kind} is required and not known here")
+    if labels is None and coarse is None:
+        raise CorruptStream("neither labels nor a coarse picture")
+    return Container(
+        width=width,
+        height=height,
+        palette=palette,
+        model=model,
+        labels=labels,
+        coarse=coarse,
+        coarse_type=coarse_type,
+    )
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def _read_varint(stream: bytes, at: int, end: int) -> tuple[int, int]:
+    """The value at byte `at`, and where the next one starts."""
+    value = 0
+    for i in range(5):
+        if at + i >= end:
+            raise TruncatedStream("the stream ends inside a number")
+        byte = stream[at + i]
+        value |= (byte & 0x7F) << 7 * i
+        if byte < 0x80:
+            if byte == 0 and i > 0:
+                raise CorruptStream(f"the number at byte {at} is longer than need be")
+            if value >= 1 << 32:
+                break
+            return value, at + i + 1
+    raise CorruptStream(f"the number at byte {at} is 2^32 or more")

@@ -1,0 +1,1 @@
+"""Diffusion in PyTorch: the compact receiver and the paper's network (needs `sempic[train]`)."""

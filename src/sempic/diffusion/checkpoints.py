@@ -1,0 +1,214 @@
+"""Weights of the paper's network: ours (safetensors with the config inside) and the original's."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pickle
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import safetensors
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from sempic.diffusion.flags import configs_from_flags
+from sempic.diffusion.gaussian import DiffusionConfig
+from sempic.diffusion.unet import SemanticUNet, UNetConfig
+from sempic.errors import ModelError, OutputError
+
+FORMAT = "sempic.unet/1"
+Config = TypeVar("Config", UNetConfig, DiffusionConfig)
+
+
+def save_model(
+    path: Path, weights: Mapping[str, Tensor], unet: UNetConfig, diffusion: DiffusionConfig
+) -> None:
+    """Writes a state dict with its configuration, whole or not at all.
+
+    The file is safetensors; its metadata holds `format`, `unet` and `diffusion`, the latter two
+    as JSON of the dataclasses. Raises `OutputError`.
+    """
+    metadata = {
+        "format": FORMAT,
+        "unet": json.dumps(dataclasses.asdict(unet)),
+        "diffusion": json.dumps(dataclasses.asdict(diffusion)),
+    }
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    _write(path, lambda temporary: save_file(tensors, temporary, metadata=metadata))
+
+
+def load_model(path: Path) -> tuple[SemanticUNet, DiffusionConfig]:
+    """The network of a file that `save_model` wrote, in evaluation mode, and its process."""
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+        weights = load_file(path)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise ModelError(f"{path}: not a safetensors file ({error})") from error
+    if metadata.get("format") != FORMAT:
+        raise ModelError(
+            f"{path}: not a network of ours (format {metadata.get('format')!r}, "
+            f"expected {FORMAT!r})"
+        )
+    unet = _config(UNetConfig, metadata.get("unet", ""), path)
+    diffusion = _config(DiffusionConfig, metadata.get("diffusion", ""), path)
+    return build(unet, weights, str(path)), diffusion
+
+
+def build(config: UNetConfig, weights: Mapping[str, Tensor], name: str) -> SemanticUNet:
+    """A network holding `weights` (of any float type) as float32, in evaluation mode.
+
+    Raises `ModelError`, saying which tensors of `name` do not fit `config`.
+    """
+    with torch.device("meta"):
+        model = SemanticUNet(config)
+    expected = model.state_dict()
+    problems = [f"{key} is missing" for key in expected if key not in weights]
+    problems += [f"{key} is unknown" for key in weights if key not in expected]
+    problems += [
+        f"{key} is {tuple(weights[key].shape)}, expected {tuple(tensor.shape)}"
+        for key, tensor in expected.items()
+        if key in weights and weights[key].shape != tensor.shape
+    ]
+    if problems:
+        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise ModelError(f"{name} does not fit the flags: {'; '.join(problems[:3])}{more}")
+    state = {key: tensor.detach().float() for key, tensor in weights.items()}
+    model.load_state_dict(state, strict=True, assign=True)
+    return model.requires_grad_(True).eval()
+
+
+def read_original(path: Path) -> dict[str, Tensor]:
+    """State dict of a checkpoint of the original code, `modelNNN.pt` or `ema_RATE_NNN.pt`.
+
+    Unpickles tensors only. Raises `ModelError` for anything else.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ModelError(f"{path}: not a PyTorch file of plain tensors ({reason})") from error
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise ModelError(f"{path}: holds something else than a state dict")
+    return dict(state)
+
+
+def open_model(
+    path: Path, flags: Mapping[str, object] | None = None
+) -> tuple[SemanticUNet, DiffusionConfig]:
+    """The network of our safetensors or of the original's `.pt`, in evaluation mode, its process.
+
+    `flags` are those that the `.pt` was trained with. Without them its tensors tell the shape
+    (`shape_flags`), and what they cannot tell is as published: heads of 64 channels, 1000 linear
+    steps, epsilon. Raises `ModelError`.
+    """
+    if path.suffix.lower() == ".safetensors":
+        return load_model(path)
+    weights = read_original(path)
+    try:
+        unet, diffusion = configs_from_flags(shape_flags(weights) if flags is None else flags)
+    except ModelError as error:
+        if flags is not None:
+            raise
+        raise ModelError(
+            f"{path}: {error}; with other flags than the published ones, give them to "
+            "`sempic train convert`"
+        ) from error
+    return build(unet, weights, str(path)), diffusion
+
+
+CLASS_COUNTS = (11, 19, 35, 151, 183)
+"""Of the datasets that the original and we know, to tell an edge channel from a class."""
+
+
+def shape_flags(weights: Mapping[str, Tensor]) -> dict[str, object]:
+    """The original's flags as far as the tensors of a state dict tell them, the rest as published.
+
+    The decoder tells the levels, since each but the finest ends in an upsampling block. Raises
+    `ModelError` if `weights` are not those of this network.
+    """
+
+    def shape(key: str) -> torch.Size:
+        if key not in weights:
+            raise ModelError(f"{key} is missing")
+        return weights[key].shape
+
+    num_channels = shape("time_embed.0.weight")[1]
+    condition = shape("middle_block.0.in_norm.mlp_shared.0.weight")[1]
+    instance = condition - 1 in CLASS_COUNTS
+    shape("output_blocks.0.0.out_layers.2.weight")
+    last = 1 + max(int(k.split(".")[1]) for k in weights if k.startswith("output_blocks."))
+    tops: list[int] = []
+    attention: set[int] = set()
+    convolved = False
+    for stage in range(last):
+        inside = [k for k in weights if k.startswith(f"output_blocks.{stage}.")]
+        convolved |= any(k.endswith(".conv.weight") for k in inside)
+        if any(k.endswith(".qkv.weight") for k in inside):
+            attention.add(len(tops))
+        up = any(
+            k.split(".")[2] != "0" and k.endswith(("in_norm.mlp_gamma.weight", ".conv.weight"))
+            for k in inside
+        )
+        if up or stage == last - 1:
+            tops.append(stage)
+    widths = [shape(f"output_blocks.{top}.0.out_layers.2.weight")[0] for top in reversed(tops)]
+    coarsest = len(tops) - 1
+    features = shape("input_blocks.1.0.emb_layers.1.weight")[0]
+    return {
+        "image_size": 2 ** (coarsest + 3),
+        "num_channels": num_channels,
+        "num_res_blocks": tops[0],
+        "channel_mult": ",".join(f"{width / num_channels:g}" for width in widths),
+        "attention_resolutions": ",".join(str(2 ** (level + 3)) for level in sorted(attention)),
+        "num_head_channels": 64,
+        "num_classes": condition - instance,
+        "no_instance": not instance,
+        "learn_sigma": shape("out.2.weight")[0] == 6,
+        "use_scale_shift_norm": features == 2 * widths[0],
+        "resblock_updown": not convolved,
+    }
+
+
+def convert_original(source: Path, target: Path, flags: Mapping[str, object] | None = None) -> None:
+    """`.pt` of the original → our safetensors; `flags` as `open_model` takes them."""
+    model, diffusion = open_model(source, flags)
+    save_model(target, model.state_dict(), model.config, diffusion)
+
+
+def convert_to_original(source: Path, target: Path) -> None:
+    """Our safetensors → a `.pt` that the original loads.
+
+    `sempic.diffusion.flags.flags_from_configs` says under which flags.
+    """
+    model, _ = load_model(source)
+    _write(target, lambda temporary: torch.save(model.state_dict(), temporary))
+
+
+def _config(kind: type[Config], text: str, path: Path) -> Config:
+    try:
+        values: dict[str, Any] = json.loads(text)
+        values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return kind(**values)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ModelError(f"{path}: its {kind.__name__} cannot be read ({error})") from error
+
+
+def _write(path: Path, write: Any) -> None:
+    """Calls write(temporary) beside `path` and moves the result there."""
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+        os.close(handle)
+        try:
+            write(temporary)
+            os.replace(temporary, path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+    except (OSError, safetensors.SafetensorError, RuntimeError) as error:
+        raise OutputError(f"{path}: cannot be written ({error})") from error

@@ -1,0 +1,263 @@
+"""Gaussian diffusion as the paper uses it: schedules, posteriors, losses.
+
+Ho et al. 2020 ("DDPM"), Nichol & Dhariwal 2021 ("Improved DDPM": cosine schedule, learned range
+of variances, hybrid loss). Coefficients are computed in float64 and used in float32.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from sempic.diffusion.timesteps import respaced_timesteps
+from sempic.errors import ModelError
+
+Schedule = Literal["linear", "cosine"]
+Prediction = Literal["epsilon", "x0"]
+Variance = Literal["learned_range", "fixed_large", "fixed_small"]
+Loss = Literal["mse", "rescaled_mse", "kl", "rescaled_kl"]
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DiffusionConfig:
+    """The process that a network is trained for."""
+
+    steps: int = 1000
+    schedule: Schedule = "linear"
+    prediction: Prediction = "epsilon"
+    variance: Variance = "learned_range"
+    loss: Loss = "mse"
+    rescale_timesteps: bool = False
+    """Tell the network t · 1000 / steps rather than t."""
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ModelError(f"diffusion steps must be at least 1, not {self.steps}")
+        for name, known in (
+            ("schedule", ("linear", "cosine")),
+            ("prediction", ("epsilon", "x0")),
+            ("variance", ("learned_range", "fixed_large", "fixed_small")),
+            ("loss", ("mse", "rescaled_mse", "kl", "rescaled_kl")),
+        ):
+            if getattr(self, name) not in known:
+                raise ModelError(f"diffusion {name} {getattr(self, name)!r} is none of {known}")
+        if self.betas().max() >= 1:
+            raise ModelError(f"{self.steps} steps are too few for the {self.schedule} schedule")
+
+    def betas(self) -> Array:
+        """Variances of the forward process, float64 (steps,)."""
+        if self.schedule == "linear":
+            # Ho et al. 2020, §4, for 1000 steps; scaled to end alike for other numbers.
+            scale = 1000 / self.steps
+            return np.linspace(scale * 1e-4, scale * 0.02, self.steps).astype(np.float64)
+
+        def signal(t: float) -> float:  # Nichol & Dhariwal 2021, eq. 17
+            return math.cos((t + 0.008) / 1.008 * math.pi / 2) ** 2
+
+        n = self.steps
+        return np.array([min(1 - signal((i + 1) / n) / signal(i / n), 0.999) for i in range(n)])
+
+
+class Gaussian(NamedTuple):
+    """A diagonal Gaussian over pictures, and the clean picture behind its mean."""
+
+    mean: Tensor
+    log_variance: Tensor
+    x0: Tensor
+
+
+class Losses(NamedTuple):
+    """Per-sample terms, float32 (B,); what is trained is `loss`."""
+
+    loss: Tensor
+    mse: Tensor | None
+    vb: Tensor | None
+    """Variational bound, bits per dimension (scaled if the loss is a rescaled one)."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Diffusion:
+    """A (possibly respaced) process. Step i of it is timestep `timesteps[i]` of the trained one."""
+
+    config: DiffusionConfig
+    betas: Array
+    timesteps: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.timesteps)
+
+    # --- coefficients, float64 (len,) ---
+
+    @cached_property
+    def alphas_cumprod(self) -> Array:
+        """ᾱ of each step: the share of the picture's variance that is left (DDPM eq. 4)."""
+        return np.cumprod(1.0 - self.betas, dtype=np.float64)
+
+    @cached_property
+    def alphas_cumprod_prev(self) -> Array:
+        """ᾱ of the step before; 1 before step 0."""
+        return np.append(1.0, self.alphas_cumprod[:-1])
+
+    @cached_property
+    def posterior_variance(self) -> Array:
+        """β̃ of DDPM eq. 7; 0 at step 0."""
+        return self.betas * (1.0 - self.alphas_cumprod_prev) / (1.0 - self.alphas_cumprod)
+
+    @cached_property
+    def _first_variance(self) -> Array:
+        # Step 0 has no posterior variance, and β would blur the result: it borrows step 1's.
+        return self.posterior_variance[1:2] if len(self) > 1 else self.betas
+
+    @cached_property
+    def posterior_log_variance(self) -> Array:
+        """log β̃, finite at step 0 too."""
+        return np.log(np.append(self._first_variance, self.posterior_variance[1:]))
+
+    @cached_property
+    def _fixed_large_log_variance(self) -> Array:
+        return np.log(np.append(self._first_variance, self.betas[1:]))
+
+    # --- the forward process ---
+
+    def q_sample(self, x0: Tensor, i: Tensor, noise: Tensor) -> Tensor:
+        """x0 noised to step i (DDPM eq. 4). Pictures (B, 3, H, W) in [-1, 1], i int64 (B,)."""
+        scale = _at(np.sqrt(self.alphas_cumprod), i, x0)
+        return scale * x0 + _at(np.sqrt(1 - self.alphas_cumprod), i, x0) * noise
+
+    def q_posterior(self, x0: Tensor, x: Tensor, i: Tensor) -> Gaussian:
+        """q(x_{i-1} | x_i, x0), DDPM eq. 6 and 7."""
+        left, before = 1.0 - self.alphas_cumprod, self.alphas_cumprod_prev
+        mean = _at(self.betas * np.sqrt(before) / left, i, x) * x0
+        mean = mean + _at((1.0 - before) * np.sqrt(1.0 - self.betas) / left, i, x) * x
+        log_variance = _at(self.posterior_log_variance, i, x).expand_as(x)
+        return Gaussian(mean, log_variance, x0)
+
+    # --- what a network's output says ---
+
+    def network_time(self, i: Tensor) -> Tensor:
+        """The timesteps that the network is told for steps i."""
+        t = torch.as_tensor(self.timesteps, device=i.device)[i]
+        return t.float() * (1000.0 / self.config.steps) if self.config.rescale_timesteps else t
+
+    def predict_x0(self, output: Tensor, x: Tensor, i: Tensor, *, clip: bool = True) -> Tensor:
+        """The clean picture that a raw output implies at x = x_i."""
+        raw = output[:, : x.shape[1]]
+        if self.config.prediction == "x0":
+            x0 = raw
+        else:
+            x0 = _at(np.sqrt(1 / self.alphas_cumprod), i, x) * x
+            x0 = x0 - _at(np.sqrt(1 / self.alphas_cumprod - 1), i, x) * raw
+        return x0.clamp(-1, 1) if clip else x0
+
+    def predict_epsilon(self, x0: Tensor, x: Tensor, i: Tensor) -> Tensor:
+        """The noise in x = x_i if x0 is the clean picture."""
+        scaled = _at(np.sqrt(1 / self.alphas_cumprod), i, x) * x
+        return (scaled - x0) / _at(np.sqrt(1 / self.alphas_cumprod - 1), i, x)
+
+    def p_mean_variance(
+        self, output: Tensor, x: Tensor, i: Tensor, *, clip: bool = True
+    ) -> Gaussian:
+        """p(x_{i-1} | x_i) from a raw output (B, 3 or 6, H, W)."""
+        x0 = self.predict_x0(output, x, i, clip=clip)
+        if self.config.variance == "learned_range":  # Improved DDPM, eq. 15
+            share = (output[:, x.shape[1] :] + 1) / 2
+            low = _at(self.posterior_log_variance, i, x)
+            log_variance = share * _at(np.log(self.betas), i, x) + (1 - share) * low
+        elif self.config.variance == "fixed_large":
+            log_variance = _at(self._fixed_large_log_variance, i, x).expand_as(x)
+        else:
+            log_variance = _at(self.posterior_log_variance, i, x).expand_as(x)
+        return Gaussian(self.q_posterior(x0, x, i).mean, log_variance, x0)
+
+    # --- losses ---
+
+    def variational_bound(
+        self, output: Tensor, x0: Tensor, x: Tensor, i: Tensor, *, clip: bool = False
+    ) -> Tensor:
+        """Term L_i of the bound (DDPM eq. 5), bits per dimension, (B,): KL, or NLL at step 0."""
+        truth = self.q_posterior(x0, x, i)
+        model = self.p_mean_variance(output, x, i, clip=clip)
+        kl = gaussian_kl(truth.mean, truth.log_variance, model.mean, model.log_variance)
+        nll = -discretized_log_likelihood(x0, model.mean, 0.5 * model.log_variance)
+        return torch.where(i == 0, _mean(nll), _mean(kl)) / math.log(2.0)
+
+    def losses(self, output: Tensor, x0: Tensor, x: Tensor, i: Tensor, noise: Tensor) -> Losses:
+        """Training losses of a raw `output` at x = q_sample(x0, i, noise).
+
+        "mse" is L_hybrid of Improved DDPM, eq. 16, with the bound's weight at 1; "rescaled_mse"
+        weighs it by len / 1000. The bound teaches only the variances: its mean is detached.
+        """
+        loss = self.config.loss
+        if loss in ("kl", "rescaled_kl"):
+            vb = self.variational_bound(output, x0, x, i)
+            return Losses(vb * len(self) if loss == "rescaled_kl" else vb, None, vb)
+        target = noise if self.config.prediction == "epsilon" else x0
+        raw = output[:, : x.shape[1]]
+        mse = _mean((target - raw) ** 2)
+        if self.config.variance != "learned_range":
+            return Losses(mse, mse, None)
+        frozen = torch.cat([raw.detach(), output[:, x.shape[1] :]], dim=1)
+        vb = self.variational_bound(frozen, x0, x, i)
+        if loss == "rescaled_mse":
+            vb = vb * (len(self) / 1000.0)
+        return Losses(mse + vb, mse, vb)
+
+
+def make_diffusion(
+    config: DiffusionConfig, respacing: str = "", max_iter_time: int | None = None
+) -> Diffusion:
+    """The trained process cut down to some of its timesteps (`respaced_timesteps`).
+
+    The betas are those that keep ᾱ at the kept timesteps (Improved DDPM, §4).
+    """
+    kept = respaced_timesteps(config.steps, respacing, max_iter_time)
+    alphas_cumprod = np.cumprod(1.0 - config.betas())[list(kept)]
+    betas = 1 - alphas_cumprod / np.append(1.0, alphas_cumprod[:-1])
+    return Diffusion(config=config, betas=betas, timesteps=kept)
+
+
+def gaussian_kl(mean: Tensor, log_variance: Tensor, mean2: Tensor, log_variance2: Tensor) -> Tensor:
+    """KL divergence of the first Gaussian from the second, elementwise, in nats."""
+    return 0.5 * (
+        log_variance2
+        - log_variance
+        - 1.0
+        + torch.exp(log_variance - log_variance2)
+        + (mean - mean2) ** 2 * torch.exp(-log_variance2)
+    )
+
+
+def _normal_cdf(x: Tensor) -> Tensor:
+    # The tanh form is not exact (Page 1977); the original's losses are computed with it.
+    return 0.5 * (1.0 + torch.tanh(math.sqrt(2.0 / math.pi) * (x + 0.044715 * x**3)))
+
+
+def discretized_log_likelihood(x: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
+    """log P of 8-bit pictures x (scaled to [-1, 1]) under a Gaussian (DDPM eq. 13), in nats.
+
+    Each level takes the mass of its bin of width 2/255; the outermost bins take the tails.
+    """
+    centered = x - mean
+    inverse = torch.exp(-log_scale)
+    upper = _normal_cdf(inverse * (centered + 1.0 / 255.0))
+    lower = _normal_cdf(inverse * (centered - 1.0 / 255.0))
+    mass = torch.where(x < -0.999, upper, torch.where(x > 0.999, 1.0 - lower, upper - lower))
+    return mass.clamp(min=1e-12).log()
+
+
+def _at(values: Array, i: Tensor, like: Tensor) -> Tensor:
+    """values[i] as float32, shaped to multiply `like`."""
+    picked = torch.from_numpy(values).to(i.device)[i].float()
+    return picked.view(-1, *([1] * (like.dim() - 1)))
+
+
+def _mean(x: Tensor) -> Tensor:
+    return x.flatten(1).mean(dim=1)

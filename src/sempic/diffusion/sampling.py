@@ -1,0 +1,163 @@
+"""Samplers of the paper's process: plain generators over its steps, last timestep first.
+
+They start where the caller says: at noise, or as the paper does at the bilinearly upsampled
+coarse picture, with nothing added, and a process truncated by `max_iter_time`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sempic.diffusion.gaussian import Array, Diffusion
+from sempic.errors import ModelError
+
+Denoiser = Callable[[Tensor, Tensor], Tensor]
+"""(x, t) → raw network output; x float32 (B, 3, H, W), t (B,) as the network is told it."""
+Noise = Callable[[Tensor], Tensor]
+"""x → standard normal noise of its shape; called once a step, the last included."""
+
+
+class Step(NamedTuple):
+    """Where a sampler is after one step."""
+
+    i: int
+    """Which step of the process was made; the highest comes first."""
+    sample: Tensor
+    x0: Tensor
+    """The clean picture that the network saw in this step."""
+
+
+def seeded_noise(generator: torch.Generator) -> Noise:
+    """Noise drawn on the generator's device, so that a seed means the same on every other."""
+
+    def draw(x: Tensor) -> Tensor:
+        noise = torch.randn(x.shape, generator=generator, device=generator.device)
+        return noise.to(x.device)
+
+    return draw
+
+
+def paper_start(coarse: Tensor, size: tuple[int, int]) -> Tensor:
+    """The coarse picture upsampled to (H, W): where the paper's sampling starts."""
+    return F.interpolate(coarse, size, mode="bilinear", align_corners=False)
+
+
+def guided(model: nn.Module, coarse: Tensor, condition: Tensor, scale: float = 1.0) -> Denoiser:
+    """The network under classifier-free guidance on the label map (Ho & Salimans 2021).
+
+    out[:, :3] = null + scale · (cond − null), where null saw an all-zero condition; variances
+    stay those of cond. A scale of 1 is the network itself, at half the cost.
+    """
+
+    def denoise(x: Tensor, t: Tensor) -> Tensor:
+        out: Tensor = model(x, t, coarse, condition)
+        if scale == 1.0:
+            return out
+        null = model(x, t, coarse, torch.zeros_like(condition))[:, :3]
+        return torch.cat([null + scale * (out[:, :3] - null), out[:, 3:]], dim=1)
+
+    return denoise
+
+
+def ddpm(
+    diffusion: Diffusion,
+    denoise: Denoiser,
+    x: Tensor,
+    *,
+    noise: Noise = torch.randn_like,
+    clip: bool = True,
+) -> Iterator[Step]:
+    """Ancestral sampling (Ho et al. 2020, alg. 2); `clip` keeps each x0 in [-1, 1]."""
+    for index in reversed(range(len(diffusion))):
+        i, output = _evaluate(diffusion, denoise, x, index)
+        p = diffusion.p_mean_variance(output, x, i, clip=clip)
+        drawn = noise(x)
+        x = p.mean + torch.exp(0.5 * p.log_variance) * drawn if index else p.mean
+        yield Step(index, x, p.x0)
+
+
+def ddim(
+    diffusion: Diffusion,
+    denoise: Denoiser,
+    x: Tensor,
+    *,
+    eta: float = 0.0,
+    noise: Noise = torch.randn_like,
+    clip: bool = True,
+) -> Iterator[Step]:
+    """DDIM (Song et al. 2021, eq. 12 and 16): deterministic at `eta` 0, DDPM-like at 1."""
+    for index in reversed(range(len(diffusion))):
+        i, output = _evaluate(diffusion, denoise, x, index)
+        x0 = diffusion.predict_x0(output, x, i, clip=clip)
+        epsilon = diffusion.predict_epsilon(x0, x, i)
+        now, before = diffusion.alphas_cumprod[index], diffusion.alphas_cumprod_prev[index]
+        sigma = eta * np.sqrt((1 - before) / (1 - now) * (1 - now / before))
+        x = float(np.sqrt(before)) * x0 + float(np.sqrt(1 - before - sigma**2)) * epsilon
+        if eta > 0:
+            drawn = noise(x)
+            x = x + float(sigma) * drawn if index else x
+        yield Step(index, x, x0)
+
+
+def multistep(
+    diffusion: Diffusion,
+    denoise: Denoiser,
+    x: Tensor,
+    *,
+    solver: Literal["dpmsolver++", "unipc"] = "dpmsolver++",
+    order: int = 2,
+    clip: bool = True,
+) -> Iterator[Step]:
+    """DPM-Solver++ (Lu et al. 2022) or UniPC (Zhao et al. 2023), by diffusers' schedulers.
+
+    Makes one step fewer than `diffusion` has: from step 1 it goes straight to the clean picture.
+    Step 0 would take away a last 1 % of noise, and to extrapolate across the leap in log-SNR
+    before it overshoots by more than the second order gains. Raises `ModelError` if diffusers is
+    not installed (`pip install sempic[train]`).
+    """
+    first = min(1, len(diffusion) - 1)
+    scheduler = _scheduler(diffusion.alphas_cumprod[first:], solver, order)
+    for index in reversed(range(first, len(diffusion))):
+        i, output = _evaluate(diffusion, denoise, x, index)
+        x0 = diffusion.predict_x0(output, x, i, clip=clip)
+        x = scheduler.step(x0, index - first, x).prev_sample
+        yield Step(index, x, x0)
+
+
+def _evaluate(
+    diffusion: Diffusion, denoise: Denoiser, x: Tensor, index: int
+) -> tuple[Tensor, Tensor]:
+    """The step as a tensor (B,), and the network's output there."""
+    i = torch.full((x.shape[0],), index, dtype=torch.long, device=x.device)
+    with torch.no_grad():
+        return i, denoise(x, diffusion.network_time(i))
+
+
+def _scheduler(alphas_cumprod: Array, solver: str, order: int) -> Any:
+    try:
+        from diffusers import DPMSolverMultistepScheduler, UniPCMultistepScheduler
+    except ImportError as error:
+        raise ModelError(f"{solver} needs diffusers: pip install 'sempic[train]'") from error
+    # The scheduler is given our steps as its whole process, and the clean picture that we
+    # computed (and clipped): so respacing, truncation and x0 prediction stay ours.
+    shared = {
+        "num_train_timesteps": len(alphas_cumprod),
+        "trained_betas": 1 - alphas_cumprod / np.append(1.0, alphas_cumprod[:-1]),
+        "prediction_type": "sample",
+        "timestep_spacing": "trailing",
+        "solver_order": order,
+        "final_sigmas_type": "zero",
+    }
+    scheduler: Any
+    if solver == "dpmsolver++":
+        scheduler = DPMSolverMultistepScheduler(**shared, algorithm_type="dpmsolver++")
+    else:
+        scheduler = UniPCMultistepScheduler(**shared)
+    scheduler.set_timesteps(len(alphas_cumprod))
+    return scheduler

@@ -1,0 +1,473 @@
+"""The paper's network: a semantic diffusion super-resolution U-Net.
+
+guided-diffusion's U-Net (Dhariwal & Nichol 2021) whose middle and decoder are normalised by
+SPADE (Park et al. 2019; Wang et al., "Semantic Image Synthesis via Diffusion Models", 2022).
+It sees the noisy picture beside the upsampled coarse one, and the label map at every
+normalisation of the decoder. Module names are those of the original code, so that its
+checkpoints load unchanged.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Literal, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from sempic.errors import ModelError
+
+Precision = Literal["float32", "float16", "bfloat16"]
+
+CHANNEL_MULT: dict[int, tuple[float, ...]] = {
+    512: (0.5, 1, 1, 2, 2, 4, 4),
+    256: (1, 1, 2, 2, 4, 4),
+    128: (1, 1, 2, 3, 4),
+    64: (1, 2, 3, 4),
+}
+"""Width of each level as a multiple of `num_channels`, by image size (guided-diffusion)."""
+
+SPADE_HIDDEN = 128
+GROUPS = 32
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UNetConfig:
+    """Shape of the network, in the words of the original's flags."""
+
+    image_size: int = 256
+    """Chooses `CHANNEL_MULT`, and what `attention_resolutions` are counted from."""
+    num_channels: int = 256
+    num_res_blocks: int = 2
+    channel_mult: tuple[float, ...] = ()
+    """Overrides what `image_size` implies; empty for the latter."""
+    attention_resolutions: tuple[int, ...] = (32, 16, 8)
+    """Attention at the levels where a picture of `image_size` has this side."""
+    num_heads: int = 4
+    num_heads_upsample: int = -1
+    """Heads in the decoder; -1 is as many as `num_heads`."""
+    num_head_channels: int = 64
+    """Channels of a head; -1 leaves the choice to `num_heads`."""
+    num_classes: int = 19
+    """Classes of the label map, void not counted: void is the all-zero vector."""
+    instance_edges: bool = False
+    """Whether one more condition channel holds the edges of instances."""
+    dropout: float = 0.0
+    learn_sigma: bool = True
+    use_scale_shift_norm: bool = True
+    resblock_updown: bool = True
+    use_new_attention_order: bool = False
+    use_checkpoint: bool = False
+    """Recompute activations of each block in the backward pass, to save memory."""
+    precision: Precision = "float32"
+    """Of the blocks' arithmetic; parameters, norms and the time embedding stay float32."""
+
+    def __post_init__(self) -> None:
+        if not self.channel_mult and self.image_size not in CHANNEL_MULT:
+            raise ModelError(
+                f"image_size {self.image_size} is none of {sorted(CHANNEL_MULT)}: "
+                "give channel_mult as well"
+            )
+        for name in ("num_channels", "num_res_blocks", "num_classes", "image_size"):
+            if getattr(self, name) < 1:
+                raise ModelError(f"{name} must be at least 1, not {getattr(self, name)}")
+        for name, unset in (
+            ("num_heads", 1),
+            ("num_head_channels", -1),
+            ("num_heads_upsample", -1),
+        ):
+            if getattr(self, name) < 1 and getattr(self, name) != unset:
+                raise ModelError(f"{name} cannot be {getattr(self, name)}")
+        if not 0 <= self.dropout < 1:
+            raise ModelError(f"dropout must lie in [0, 1), not {self.dropout}")
+        if self.precision not in ("float32", "float16", "bfloat16"):
+            raise ModelError(f"precision {self.precision!r} is unknown")
+        for level, width in enumerate(self.widths):
+            if width % GROUPS or width < GROUPS:
+                raise ModelError(
+                    f"level {level} would have {width} channels, which {GROUPS} groups do not "
+                    "divide: change num_channels"
+                )
+        if min(self.attention_resolutions, default=1) < 1:
+            raise ModelError(f"attention_resolutions {self.attention_resolutions} are not sizes")
+        for width in (*self.widths[-1:], *(self.widths[i] for i in self.attention_levels)):
+            cut = self.num_head_channels if self.num_head_channels > 0 else self.num_heads
+            if width % cut:
+                raise ModelError(f"attention over {width} channels cannot be cut by {cut}")
+
+    @property
+    def multipliers(self) -> tuple[float, ...]:
+        return self.channel_mult or CHANNEL_MULT[self.image_size]
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Channels of each level, finest first."""
+        return tuple(int(m * self.num_channels) for m in self.multipliers)
+
+    @property
+    def attention_levels(self) -> tuple[int, ...]:
+        """Levels with attention; level i is subsampled by 2^i."""
+        factors = {self.image_size // side for side in self.attention_resolutions}
+        return tuple(i for i in range(len(self.widths)) if 2**i in factors)
+
+    @property
+    def condition_channels(self) -> int:
+        return self.num_classes + self.instance_edges
+
+    @property
+    def out_channels(self) -> int:
+        """3, or 6 if the network predicts variances too."""
+        return 6 if self.learn_sigma else 3
+
+    @property
+    def size_multiple(self) -> int:
+        """Height and width of a picture must be multiples of this."""
+        return int(2 ** (len(self.multipliers) - 1))
+
+
+def timestep_embedding(t: Tensor, channels: int, max_period: float = 10000.0) -> Tensor:
+    """Sinusoids of the timesteps t, float32 (B, channels): cosines, then sines."""
+    half = channels // 2
+    ramp = torch.arange(half, dtype=torch.float32, device=t.device)
+    angles = t[:, None].float() * torch.exp(-math.log(max_period) * ramp / half)
+    embedding = torch.cat([torch.cos(angles), torch.sin(angles)], dim=-1)
+    return F.pad(embedding, (0, channels % 2))
+
+
+class GroupNorm32(nn.GroupNorm):
+    """Group normalisation in float32, whatever the type of its input."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.float()).type(x.dtype)
+
+
+class SiLU(nn.Module):
+    """x · sigmoid(x), in float32 by these two operations: so the original rounds."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.sigmoid(x) if x.dtype == torch.float32 else F.silu(x)
+
+
+def _norm(channels: int) -> GroupNorm32:
+    return GroupNorm32(GROUPS, channels)
+
+
+def _zero(module: nn.Module) -> nn.Module:
+    for parameter in module.parameters():
+        nn.init.zeros_(parameter)
+    return module
+
+
+class SPADE(nn.Module):
+    """Group norm whose gain and offset are painted from the label map (Park et al. 2019, eq. 1)."""
+
+    def __init__(self, channels: int, condition_channels: int) -> None:
+        super().__init__()
+        self.norm = GroupNorm32(GROUPS, channels, affine=False)
+        self.mlp_shared = nn.Sequential(
+            nn.Conv2d(condition_channels, SPADE_HIDDEN, 3, padding=1), nn.ReLU()
+        )
+        self.mlp_gamma = nn.Conv2d(SPADE_HIDDEN, channels, 3, padding=1)
+        self.mlp_beta = nn.Conv2d(SPADE_HIDDEN, channels, 3, padding=1)
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        hidden = self.mlp_shared(F.interpolate(condition, size=x.shape[2:], mode="nearest"))
+        gamma, beta = self.mlp_gamma(hidden), self.mlp_beta(hidden)
+        return cast(Tensor, self.norm(x) * (1 + gamma) + beta)
+
+
+class Downsample(nn.Module):
+    """Halves the sides: a strided convolution, or a mean if `convolve` is off."""
+
+    def __init__(self, channels: int, *, convolve: bool = True) -> None:
+        super().__init__()
+        self.op = nn.Conv2d(channels, channels, 3, 2, 1) if convolve else nn.AvgPool2d(2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return cast(Tensor, self.op(x))
+
+
+class Upsample(nn.Module):
+    """Doubles the sides by repetition, then convolves."""
+
+    def __init__(self, channels: int, *, convolve: bool = True) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1) if convolve else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return cast(Tensor, self.conv(F.interpolate(x, scale_factor=2, mode="nearest")))
+
+
+Resample = Literal["none", "up", "down"]
+
+
+def _resampler(kind: Resample, channels: int) -> nn.Module:
+    if kind == "none":
+        return nn.Identity()
+    block = Upsample if kind == "up" else Downsample
+    return block(channels, convolve=False)
+
+
+class _Block(nn.Module):
+    """A block that sees features, condition and time embedding, and may be recomputed."""
+
+    recompute: bool = False
+
+    def forward(self, x: Tensor, condition: Tensor, embedding: Tensor) -> Tensor:
+        if self.recompute and torch.is_grad_enabled():
+            out = checkpoint(self.compute, x, condition, embedding, use_reentrant=False)
+            return cast(Tensor, out)
+        return self.compute(x, condition, embedding)
+
+    def compute(self, x: Tensor, condition: Tensor, embedding: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+class ResBlock(_Block):
+    """Plain residual block of the encoder, modulated by time (Dhariwal & Nichol 2021, §3)."""
+
+    def __init__(
+        self, config: UNetConfig, channels: int, out: int, *, resample: Resample = "none"
+    ) -> None:
+        super().__init__()
+        self.recompute = config.use_checkpoint
+        self.scale_shift = config.use_scale_shift_norm
+        self.in_layers = nn.Sequential(
+            _norm(channels), SiLU(), nn.Conv2d(channels, out, 3, padding=1)
+        )
+        self.h_upd = _resampler(resample, channels)
+        self.x_upd = _resampler(resample, channels)
+        self.emb_layers = _time_layers(config, out)
+        self.out_layers = nn.Sequential(
+            _norm(out),
+            SiLU(),
+            nn.Dropout(config.dropout),
+            _zero(nn.Conv2d(out, out, 3, padding=1)),
+        )
+        self.skip_connection = nn.Identity() if channels == out else nn.Conv2d(channels, out, 1)
+
+    def compute(self, x: Tensor, condition: Tensor, embedding: Tensor) -> Tensor:
+        h = self.in_layers[2](self.h_upd(self.in_layers[1](self.in_layers[0](x))))
+        h = _modulate(h, self.out_layers[0], self.emb_layers(embedding), self.scale_shift)
+        return cast(Tensor, self.skip_connection(self.x_upd(x)) + self.out_layers[1:](h))
+
+
+class SPADEResBlock(_Block):
+    """Residual block of middle and decoder: both norms are SPADE (Wang et al. 2022, fig. 3)."""
+
+    def __init__(
+        self, config: UNetConfig, channels: int, out: int, *, resample: Resample = "none"
+    ) -> None:
+        super().__init__()
+        self.recompute = config.use_checkpoint
+        self.scale_shift = config.use_scale_shift_norm
+        self.in_norm = SPADE(channels, config.condition_channels)
+        self.in_layers = nn.Sequential(SiLU(), nn.Conv2d(channels, out, 3, padding=1))
+        self.h_upd = _resampler(resample, channels)
+        self.x_upd = _resampler(resample, channels)
+        self.emb_layers = _time_layers(config, out)
+        self.out_norm = SPADE(out, config.condition_channels)
+        self.out_layers = nn.Sequential(
+            SiLU(), nn.Dropout(config.dropout), _zero(nn.Conv2d(out, out, 3, padding=1))
+        )
+        self.skip_connection = nn.Identity() if channels == out else nn.Conv2d(channels, out, 1)
+
+    def compute(self, x: Tensor, condition: Tensor, embedding: Tensor) -> Tensor:
+        h = self.in_layers[1](self.h_upd(self.in_layers[0](self.in_norm(x, condition))))
+
+        def norm(h: Tensor) -> Tensor:
+            return cast(Tensor, self.out_norm(h, condition))
+
+        h = _modulate(h, norm, self.emb_layers(embedding), self.scale_shift)
+        return cast(Tensor, self.skip_connection(self.x_upd(x)) + self.out_layers(h))
+
+
+def _time_layers(config: UNetConfig, out: int) -> nn.Sequential:
+    width = 2 * out if config.use_scale_shift_norm else out
+    return nn.Sequential(SiLU(), nn.Linear(4 * config.num_channels, width))
+
+
+def _modulate(
+    h: Tensor, norm: Callable[[Tensor], Tensor], time: Tensor, scale_shift: bool
+) -> Tensor:
+    """norm(h) · (1 + scale) + shift, or norm(h + time)."""
+    time = time[:, :, None, None].type(h.dtype)
+    if not scale_shift:
+        return norm(h + time)
+    scale, shift = time.chunk(2, dim=1)
+    return norm(h) * (1 + scale) + shift
+
+
+class AttentionBlock(_Block):
+    """Self-attention over all positions, with a residual connection."""
+
+    def __init__(self, config: UNetConfig, channels: int, *, decoder: bool = False) -> None:
+        super().__init__()
+        self.recompute = config.use_checkpoint
+        heads = config.num_heads
+        if decoder and config.num_heads_upsample > 0:
+            heads = config.num_heads_upsample
+        self.heads = channels // config.num_head_channels if config.num_head_channels > 0 else heads
+        self.new_order = config.use_new_attention_order
+        self.norm = _norm(channels)
+        self.qkv = nn.Conv1d(channels, 3 * channels, 1)
+        self.proj_out = _zero(nn.Conv1d(channels, channels, 1))
+
+    def compute(self, x: Tensor, condition: Tensor, embedding: Tensor) -> Tensor:
+        flat = x.flatten(2)
+        qkv = self.qkv(self.norm(flat))
+        batch, _, length = qkv.shape
+        # The old order keeps q, k, v of one head together; the new one keeps the heads of q.
+        if self.new_order:
+            q, k, v = qkv.view(batch, 3, -1, length).unbind(1)
+        else:
+            q, k, v = qkv.view(batch * self.heads, 3, -1, length).unbind(1)
+        split = (batch * self.heads, -1, length)
+        mixed = _attention(q.reshape(split), k.reshape(split), v.reshape(split))
+        return cast(Tensor, (flat + self.proj_out(mixed.reshape_as(flat))).view_as(x))
+
+
+def _attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """softmax(qᵀk / √c) over tensors (heads, c, positions)."""
+    if q.dtype != torch.float32:
+        q, k, v = (tensor.transpose(1, 2)[None] for tensor in (q, k, v))
+        return F.scaled_dot_product_attention(q, k, v)[0].transpose(1, 2)
+    # In float32 the original's operations one by one, so that sums round as there.
+    scale = 1 / math.sqrt(math.sqrt(q.shape[1]))
+    weights = torch.einsum("bct,bcs->bts", q * scale, k * scale).softmax(dim=-1)
+    return torch.einsum("bts,bcs->bct", weights, v)
+
+
+class Stage(nn.Sequential):
+    """A few blocks in a row; each gets what it can use of condition and time."""
+
+    def forward(self, x: Tensor, condition: Tensor, embedding: Tensor) -> Tensor:  # type: ignore[override]
+        for layer in self:
+            x = layer(x, condition, embedding) if isinstance(layer, _Block) else layer(x)
+        return x
+
+
+class SemanticUNet(nn.Module):
+    """(noisy, t, coarse, condition) → prediction, and variances if the config asks for them."""
+
+    def __init__(self, config: UNetConfig) -> None:
+        super().__init__()
+        self.config = config
+        widths = config.widths
+        embed = 4 * config.num_channels
+        self.time_embed = nn.Sequential(
+            nn.Linear(config.num_channels, embed), SiLU(), nn.Linear(embed, embed)
+        )
+
+        ch = widths[0]
+        self.input_blocks = nn.ModuleList([Stage(nn.Conv2d(6, ch, 3, padding=1))])
+        skips = [ch]
+        for level, width in enumerate(widths):
+            for _ in range(config.num_res_blocks):
+                layers: list[nn.Module] = [ResBlock(config, ch, width)]
+                ch = width
+                if level in config.attention_levels:
+                    layers.append(AttentionBlock(config, ch))
+                self.input_blocks.append(Stage(*layers))
+                skips.append(ch)
+            if level < len(widths) - 1:
+                down = (
+                    ResBlock(config, ch, ch, resample="down")
+                    if config.resblock_updown
+                    else Downsample(ch)
+                )
+                self.input_blocks.append(Stage(down))
+                skips.append(ch)
+
+        self.middle_block = Stage(
+            SPADEResBlock(config, ch, ch),
+            AttentionBlock(config, ch),
+            SPADEResBlock(config, ch, ch),
+        )
+
+        self.output_blocks = nn.ModuleList()
+        for level, width in reversed(list(enumerate(widths))):
+            for i in range(config.num_res_blocks + 1):
+                layers = [SPADEResBlock(config, ch + skips.pop(), width)]
+                ch = width
+                if level in config.attention_levels:
+                    layers.append(AttentionBlock(config, ch, decoder=True))
+                if level and i == config.num_res_blocks:
+                    layers.append(
+                        SPADEResBlock(config, ch, ch, resample="up")
+                        if config.resblock_updown
+                        else Upsample(ch)
+                    )
+                self.output_blocks.append(Stage(*layers))
+
+        self.out = nn.Sequential(
+            _norm(ch), SiLU(), _zero(nn.Conv2d(ch, config.out_channels, 3, padding=1))
+        )
+
+    def forward(self, x: Tensor, t: Tensor, coarse: Tensor, condition: Tensor) -> Tensor:
+        """The network's raw output, float32 (B, out_channels, H, W).
+
+        `x` float32 (B, 3, H, W): the noisy picture. `t` (B,): timesteps of the original process,
+        0…999. `coarse` (B, 3, h, w) in [-1, 1], of any size. `condition`
+        (B, condition_channels, H, W): see `condition`. Raises `ModelError` if shapes do not fit.
+        """
+        self._check(x, coarse, condition)
+        coarse = F.interpolate(coarse, x.shape[2:], mode="bilinear", align_corners=False)
+        embedding = self.time_embed(timestep_embedding(t, self.config.num_channels))
+        dtype = getattr(torch, self.config.precision)
+        half = dtype != torch.float32
+        with torch.autocast(x.device.type, dtype) if half else nullcontext():
+            h = torch.cat([x, coarse], dim=1).type(dtype)
+            condition = condition.type(dtype)
+            skips = []
+            for stage in self.input_blocks:
+                h = stage(h, condition, embedding)
+                skips.append(h)
+            h = self.middle_block(h, condition, embedding)
+            for stage in self.output_blocks:
+                h = stage(torch.cat([h, skips.pop()], dim=1), condition, embedding)
+        return cast(Tensor, self.out(h.float()))
+
+    def _check(self, x: Tensor, coarse: Tensor, condition: Tensor) -> None:
+        height, width = x.shape[2:]
+        multiple = self.config.size_multiple
+        if height % multiple or width % multiple:
+            raise ModelError(
+                f"a picture of {width}×{height} does not fit this network: "
+                f"its sides must be multiples of {multiple}"
+            )
+        expected = (x.shape[0], self.config.condition_channels, height, width)
+        if condition.shape != expected:
+            raise ModelError(f"condition has shape {tuple(condition.shape)}, expected {expected}")
+        if coarse.shape[:2] != x.shape[:2]:
+            raise ModelError(f"coarse has shape {tuple(coarse.shape)} for x {tuple(x.shape)}")
+
+
+def make_condition(labels: Tensor, num_classes: int, edges: Tensor | None = None) -> Tensor:
+    """One-hot label map, float32 (B, num_classes (+ 1), H, W).
+
+    `labels` integer (B, H, W); an id ≥ num_classes is void, the all-zero vector. `edges`
+    (B, H, W): instance edges in {0, 1}, appended as the last channel.
+    """
+    ids = torch.arange(num_classes, device=labels.device)[None, :, None, None]
+    one_hot = (labels.long()[:, None] == ids).float()
+    return one_hot if edges is None else torch.cat([one_hot, edges[:, None].float()], dim=1)
+
+
+def drop_condition(condition: Tensor, rate: float, generator: torch.Generator | None) -> Tensor:
+    """Blanks each sample's condition with probability `rate`, to train the null condition."""
+    if rate <= 0:
+        return condition
+    shape = (condition.shape[0], 1, 1, 1)
+    draw = torch.rand(shape, generator=generator, device=generator.device if generator else None)
+    return condition * (draw > rate).to(condition)
+
+
+def parameter_count(model: nn.Module | Sequence[nn.Parameter]) -> int:
+    parameters = model.parameters() if isinstance(model, nn.Module) else model
+    return sum(p.numel() for p in parameters)

@@ -1,0 +1,81 @@
+"""Every error that sempic raises on purpose.
+
+    SempicError
+    ├── BitstreamError          the bytes are not a file that we can decode
+    │   ├── NotSempic             the magic is missing
+    │   ├── UnsupportedVersion  written by a newer format
+    │   ├── UnsupportedChunk    a chunk that is required and unknown
+    │   ├── UnsupportedProfile  a palette or a model that is unknown
+    │   ├── TruncatedStream     the bytes end too early
+    │   ├── CorruptStream       the checksum or an invariant fails
+    │   └── LimitExceeded       a size beyond what we agree to allocate
+    ├── InputError              a picture or a label map that cannot be coded
+    │   ├── ImageError          a picture that cannot be read or coded
+    │   ├── LabelMapError       a label map of the wrong size, type or palette
+    │   └── RateError           a target rate that cannot be met
+    ├── ModelError              weights that are missing, foreign or unfit
+    └── OutputError             a result that cannot be written
+
+Each message is one line that a user can act on. Files are named by whoever opened them
+(the command line), since the codec itself sees only bytes and arrays.
+"""
+
+
+class SempicError(Exception):
+    """Base of all errors that sempic raises on purpose."""
+
+
+class BitstreamError(SempicError):
+    """The bytes are not a stream that this version decodes."""
+
+
+class NotSempic(BitstreamError):
+    """The stream does not start with the magic."""
+
+
+class UnsupportedVersion(BitstreamError):
+    """The stream names a format version that is not known here."""
+
+
+class UnsupportedChunk(BitstreamError):
+    """The stream holds a required chunk that is not known here."""
+
+
+class UnsupportedProfile(BitstreamError):
+    """The stream names a palette or a model that is not known here."""
+
+
+class TruncatedStream(BitstreamError):
+    """The stream ends before what it announces."""
+
+
+class CorruptStream(BitstreamError):
+    """A checksum or an invariant of the format does not hold."""
+
+
+class LimitExceeded(BitstreamError):
+    """The stream claims a size beyond the limits; nothing was allocated."""
+
+
+class InputError(SempicError):
+    """What was given to the encoder cannot be coded."""
+
+
+class ImageError(InputError):
+    """A picture that cannot be read or coded."""
+
+
+class LabelMapError(InputError):
+    """A label map of the wrong size, type or palette."""
+
+
+class RateError(InputError):
+    """A target rate that no quality level meets."""
+
+
+class ModelError(SempicError):
+    """Model weights are missing, foreign or unfit for the task."""
+
+
+class OutputError(SempicError):
+    """A result cannot be written where it was asked for."""

@@ -1,0 +1,409 @@
+"""What a user would pick instead: other picture codecs behind one interface, through libraries.
+
+Each codec turns a picture into the bytes of a file and back; one whole number sets its quality.
+Rates count what a decoder needs: whole files where the codec has a file format of its own, the
+bare stream where we would have to wrap it ourselves (HEVC, SVT-AV1), which favours those two.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import importlib
+import io
+import os
+import re
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import PIL.Image
+from PIL import features
+
+from sempic import api, coarse, codec, labels, models
+from sempic.errors import InputError
+from sempic.evaluation import weights
+from sempic.scene import Coarse, Image, LabelMap
+
+if TYPE_CHECKING:
+    from sempic.evaluation import networks
+
+EFFORTS = ("slowest", "fast")
+"""What every codec is told about time: its slowest preset, or one for trying things out."""
+
+
+class PictureCodec(ABC):
+    """A codec with one dial."""
+
+    name: str
+    title: str
+    """For tables and legends."""
+    settings: range
+    """The values of the dial, by rising rate."""
+    needs_labels = False
+    """Whether `encode` is to be given the human label map."""
+
+    @property
+    @abstractmethod
+    def version(self) -> str:
+        """All that its bytes depend on besides the picture and the setting; a cache's key."""
+
+    @abstractmethod
+    def encode(self, picture: Image, setting: int, labels: LabelMap | None = None) -> bytes:
+        """The stream of a picture, uint8 (H, W, 3)."""
+
+    @abstractmethod
+    def decode(self, stream: bytes, width: int, height: int) -> Image:
+        """The picture of a stream, uint8 (height, width, 3)."""
+
+
+@dataclass(frozen=True)
+class Pillow(PictureCodec):
+    """A codec that Pillow, or a plugin of it, brings."""
+
+    name: str
+    title: str
+    format: str
+    settings: range
+    library: Callable[[], str]
+    """Version of the library behind it."""
+    options: Callable[[int], dict[str, Any]]
+    """What `Image.save` is told at a setting."""
+
+    @property
+    def version(self) -> str:
+        return f"{self.library()} {self.options(self.settings[0])}"
+
+    def encode(self, picture: Image, setting: int, labels: LabelMap | None = None) -> bytes:
+        out = io.BytesIO()
+        PIL.Image.fromarray(picture).save(out, self.format, **self.options(setting))
+        return out.getvalue()
+
+    def decode(self, stream: bytes, width: int, height: int) -> Image:
+        return np.array(PIL.Image.open(io.BytesIO(stream)).convert("RGB"))
+
+
+@dataclass(frozen=True)
+class Video(PictureCodec):
+    """One intra picture of a video codec, 4:2:0, BT.601 full range, as a bare stream."""
+
+    name: str
+    title: str
+    settings: range
+    encoder: str
+    decoder: str
+    options: Callable[[int], dict[str, str]]
+
+    @property
+    def version(self) -> str:
+        import av
+
+        return f"PyAV {av.__version__} {self.options(self.settings[0])}"
+
+    def encode(self, picture: Image, setting: int, labels: LabelMap | None = None) -> bytes:
+        import av
+        from av.video.codeccontext import VideoCodecContext
+
+        os.environ.setdefault("SVT_LOG", "1")  # errors only; it prints a page a picture otherwise
+        planes = coarse.from_rgb(_even(picture), "420")
+        context = av.CodecContext.create(self.encoder, "w")
+        assert isinstance(context, VideoCodecContext)
+        context.width, context.height = planes.y.shape[1], planes.y.shape[0]
+        context.pix_fmt, context.color_range = "yuv420p", 2
+        context.time_base, context.thread_count = Fraction(1, 25), 1
+        context.options = self.options(setting)
+        frame = av.VideoFrame.from_ndarray(
+            np.concatenate([p.ravel() for p in (planes.y, planes.cb, planes.cr)]).reshape(
+                -1, planes.y.shape[1]
+            ),
+            format="yuv420p",
+        )
+        with _no_real_time():
+            packets = [*context.encode(frame), *context.encode(None)]
+        return b"".join(bytes(packet) for packet in packets)
+
+    def decode(self, stream: bytes, width: int, height: int) -> Image:
+        import av
+        from av.video.codeccontext import VideoCodecContext
+
+        context = av.CodecContext.create(self.decoder, "r")
+        assert isinstance(context, VideoCodecContext)
+        context.thread_count = 1
+        (frame, *_) = [*context.decode(av.Packet(stream)), *context.decode(None)]
+        y, cb, cr = (
+            np.frombuffer(bytes(plane), np.uint8).reshape(plane.height, plane.line_size)[
+                :, : plane.width
+            ]
+            for plane in frame.planes
+        )
+        picture = coarse.to_rgb(Coarse(y=y, cb=cb, cr=cr))
+        return np.ascontiguousarray(picture[:height, :width])
+
+
+@dataclass(frozen=True)
+class Bpg(PictureCodec):
+    """Our BPG: of the whole picture, or of a small copy that is enlarged again."""
+
+    name: str
+    title: str
+    chroma: str
+    factor: int = 1
+    settings: range = range(51, 9, -1)
+    enlarge: Callable[[Image, int, int], Image] | None = None
+    """(small, width, height) → picture; None: bicubic."""
+
+    @property
+    def version(self) -> str:
+        import av
+
+        return f"PyAV {av.__version__} {self.factor}"
+
+    def encode(self, picture: Image, setting: int, labels: LabelMap | None = None) -> bytes:
+        small = coarse.downscale(picture, self.factor) if self.factor > 1 else picture
+        return coarse.encode(small, quality=setting, chroma=self.chroma)
+
+    def decode(self, stream: bytes, width: int, height: int) -> Image:
+        small = coarse.to_rgb(coarse.decode(stream))
+        if self.factor == 1:
+            return small
+        if self.enlarge is not None:
+            return self.enlarge(small, width, height)
+        box = (0, 0, width / self.factor, height / self.factor)
+        how = PIL.Image.Resampling.BICUBIC
+        return np.array(PIL.Image.fromarray(small).resize((width, height), how, box))
+
+
+@dataclass(frozen=True)
+class Sempic(PictureCodec):
+    """Ours: whole .sempic files with the bundled models, or with those that are named."""
+
+    name: str
+    title: str
+    steps: int
+    needs_labels: bool = False
+    receiver: str | None = None
+    segmenter: str | None = None
+    settings: range = range(min(api.QUALITY), max(api.QUALITY) + 1)
+
+    @functools.cached_property
+    def _codec(self) -> api.Codec:
+        return api.Codec(segmenter=self.segmenter, receiver=self.receiver)
+
+    @property
+    def version(self) -> str:
+        files = [
+            Path(self.segmenter) if self.segmenter else models.find(models.SEGMENTER),
+            Path(self.receiver) if self.receiver else models.find(models.RECEIVER),
+            *sorted(Path(labels.__file__).parent.glob("*.npz")),
+        ]
+        return " ".join([str(api.QUALITY), str(codec.CODECS), *(digest(path) for path in files)])
+
+    def encode(self, picture: Image, setting: int, labels: LabelMap | None = None) -> bytes:
+        return self._codec.encode(picture, quality=setting, labels=labels)
+
+    def decode(self, stream: bytes, width: int, height: int) -> Image:
+        return np.array(self._codec.decode(stream, steps=self.steps))
+
+
+@functools.cache
+def digest(path: Path) -> str:
+    """Of a model file; raises InputError if there is none."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such model")
+    return weights.digest(path)
+
+
+@contextlib.contextmanager
+def _no_real_time() -> Iterator[None]:
+    """Takes the right to real-time scheduling from this thread and those that it starts.
+
+    SVT-AV1 puts its threads, and the caller's, at SCHED_FIFO 99 wherever it may, as it does for
+    root in a container, and nothing else on the machine gets its turn.
+    """
+    if not sys.platform.startswith("linux") or os.geteuid() != 0:
+        yield
+        return
+    libc = ctypes.CDLL(None)
+    header = (ctypes.c_uint32 * 2)(0x20080522, 0)  # version 3 of capget(2), this thread
+    held = (ctypes.c_uint32 * 6)()
+    libc.capget(header, held)
+    fewer = (ctypes.c_uint32 * 6)(*held)
+    fewer[0] &= ~(1 << 23)  # CAP_SYS_NICE, of the effective set
+    libc.capset(header, fewer)
+    try:
+        yield
+    finally:
+        libc.capset(header, held)
+
+
+def _even(picture: Image) -> Image:
+    """With the last row and column repeated where a side is odd: what 4:2:0 video wants."""
+    height, width = picture.shape[:2]
+    return np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+
+
+def _jpeg2000(setting: int) -> dict[str, Any]:
+    # OpenJPEG is told a rate, so the dial is one: hundredths of a bit per pixel.
+    layers = [24 / (setting / 100)]
+    return {"quality_mode": "rates", "quality_layers": layers, "irreversible": True, "no_jp2": True}
+
+
+def _jxl_version() -> str:
+    from importlib.metadata import version
+
+    return f"pillow-jxl-plugin {version('pillow-jxl-plugin')}"
+
+
+def _pillow(feature: str) -> Callable[[], str]:
+    return lambda: f"{feature} {features.version(feature)}"
+
+
+NAMES = (
+    "sempic",
+    "bpg",
+    "bpg444",
+    "avif",
+    "avif444",
+    "svt-av1",
+    "hevc",
+    "jxl",
+    "webp",
+    "jpeg2000",
+    "jpeg",
+    "coarse",
+    "coarse+esrgan",
+)
+"""Every codec that `load` knows; "sempic@1" is ours in 1 step, "sempic+human" with human labels."""
+
+
+def load(
+    name: str,
+    *,
+    effort: str = "slowest",
+    receiver: str | None = None,
+    segmenter: str | None = None,
+) -> PictureCodec:
+    """A codec by its name.
+
+    Args:
+        name: one of NAMES; "sempic" may be followed by "@STEPS" and then "+human".
+        effort: one of EFFORTS.
+        receiver, segmenter: of "sempic", as `sempic.api.Codec` takes them.
+
+    Raises:
+        InputError: an unknown name, or a library that is missing.
+    """
+    slow = effort == EFFORTS[0]
+    if match := re.fullmatch(r"sempic(?:@(\d+))?(\+human)?", name):
+        steps = int(match[1] or 1)
+        title = f"sempic, {steps} step{'s' * (steps > 1)}" + (", human labels" * bool(match[2]))
+        return Sempic(name, title, max(1, steps), bool(match[2]), receiver, segmenter)
+    if name in ("avif", "avif444"):
+        chroma = "4:4:4" if name.endswith("444") else "4:2:0"
+        speed = {"speed": 0 if slow else 8, "max_threads": 1, "subsampling": chroma}
+        return _checked(
+            "avif",
+            Pillow(
+                name,
+                f"AVIF (libaom), {chroma}",
+                "AVIF",
+                range(101),
+                lambda: str(_avif_versions()),
+                lambda q: {"quality": q, **speed},
+            ),
+        )
+    if name == "svt-av1":
+        preset = "0" if slow else "10"
+        return Video(
+            name,
+            "AV1 (SVT), bare stream",
+            range(63, 5, -1),
+            "libsvtav1",
+            "libdav1d",
+            lambda crf: {"crf": str(crf), "preset": preset, "svtav1-params": "avif=1:lp=1"},
+        )
+    if name == "hevc":
+        preset = "placebo" if slow else "fast"
+        quiet = "log-level=none:pools=none:frame-threads=1:wpp=0:info=0:keyint=1"
+        return Video(
+            name,
+            "HEVC (x265), bare stream",
+            range(51, 9, -1),
+            "libx265",
+            "hevc",
+            lambda crf: {"crf": str(crf), "preset": preset, "x265-params": quiet},
+        )
+    if name == "jxl":
+        try:
+            importlib.import_module("pillow_jxl")
+        except ImportError:
+            raise InputError("JPEG XL needs a plugin: pip install pillow-jxl-plugin") from None
+        work = {"effort": 10 if slow else 4, "num_threads": 1, "use_container": False}
+        return Pillow(
+            name, "JPEG XL", "JXL", range(100), _jxl_version, lambda q: {"quality": q, **work}
+        )
+    if name == "webp":
+        method = 6 if slow else 2
+        return _checked(
+            "webp",
+            Pillow(
+                name,
+                "WebP",
+                "WEBP",
+                range(101),
+                _pillow("webp"),
+                lambda q: {"quality": q, "method": method},
+            ),
+        )
+    if name == "jpeg2000":
+        return _checked(
+            "jpg_2000",
+            Pillow(name, "JPEG 2000", "JPEG2000", range(2, 400), _pillow("jpg_2000"), _jpeg2000),
+        )
+    if name == "jpeg":
+        return Pillow(
+            name,
+            "JPEG, progressive",
+            "JPEG",
+            range(1, 96),
+            _pillow("libjpeg_turbo"),
+            lambda q: {"quality": q, "optimize": True, "progressive": True},
+        )
+    if name in ("bpg", "bpg444"):
+        chroma = "444" if name.endswith("444") else "420"
+        return Bpg(name, f"BPG, {':'.join(chroma)}", chroma)
+    if name == "coarse":
+        return Bpg(name, "coarse, bicubic", "444", factor=4)
+    if name == "coarse+esrgan":
+        weights.check("esrgan")
+        return Bpg(name, "coarse, ESRGAN", "444", factor=4, enlarge=_esrgan)
+    raise InputError(f"codec {name!r} is not one of {', '.join(NAMES)}")
+
+
+def _esrgan(small: Image, width: int, height: int) -> Image:
+    return np.ascontiguousarray(_esrgan_network()(small)[:height, :width])
+
+
+@functools.cache
+def _esrgan_network() -> networks.Esrgan:
+    from sempic.evaluation import networks
+
+    return networks.Esrgan()
+
+
+def _checked(feature: str, found: PictureCodec) -> PictureCodec:
+    if not features.check(feature):
+        raise InputError(f"{found.name}: this Pillow was built without it")
+    return found
+
+
+def _avif_versions() -> str:
+    from PIL import _avif
+
+    return f"libavif {_avif.libavif_version}, {_avif.codec_versions()}"

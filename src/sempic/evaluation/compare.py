@@ -1,0 +1,159 @@
+"""One picture in several versions: figures, and a page on which one slides over another."""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sempic import api, coarse, codec
+from sempic.errors import InputError, SempicError
+from sempic.evaluation.benchmark import DIGITS, FIGURES
+from sempic.evaluation.evaluate import read, read_labels
+from sempic.evaluation.measure import Measure, Settings, row
+from sempic.evaluation.report import TITLES, best, document, embedded, table
+from sempic.scene import Image
+
+LOSSLESS = frozenset({".bmp", ".pgm", ".png", ".pnm", ".ppm", ".tga", ".tif", ".tiff"})
+"""Files like these hold a decoded picture: their sizes say nothing about a rate."""
+
+_STYLE = """<style>
+.stage { position: relative; overflow: hidden; border-radius: 4px; touch-action: none;
+  cursor: ew-resize; user-select: none; }
+.stage img { display: block; width: 100%; transform-origin: var(--x, 50%) var(--y, 50%);
+  transform: scale(var(--zoom, 1)); }
+.stage .over { position: absolute; inset: 0; clip-path: inset(0 0 0 var(--split, 50%)); }
+.stage .bar { position: absolute; top: 0; bottom: 0; left: var(--split, 50%); width: 2px;
+  background: #fff; box-shadow: 0 0 3px #000; pointer-events: none; }
+.choose { display: flex; justify-content: space-between; margin: .6rem 0; }
+select { font: inherit; padding: .2rem; }
+</style>"""
+
+_SCRIPT = """
+const stage = document.querySelector('.stage'), [under, over] = stage.querySelectorAll('img');
+const names = document.querySelectorAll('select');
+const show = () => { under.src = pictures[names[0].value]; over.src = pictures[names[1].value]; };
+names.forEach(n => n.addEventListener('change', show));
+stage.addEventListener('pointermove', e => {
+  const r = stage.getBoundingClientRect();
+  stage.style.setProperty('--split', 100 * (e.clientX - r.left) / r.width + '%');
+});
+let zoom = 1;
+stage.addEventListener('wheel', e => {
+  e.preventDefault();
+  const r = stage.getBoundingClientRect();
+  zoom = Math.min(16, Math.max(1, zoom * (e.deltaY < 0 ? 1.25 : 0.8)));
+  stage.style.setProperty('--x', 100 * (e.clientX - r.left) / r.width + '%');
+  stage.style.setProperty('--y', 100 * (e.clientY - r.top) / r.height + '%');
+  stage.style.setProperty('--zoom', zoom);
+  stage.style.imageRendering = zoom > 2 ? 'pixelated' : 'auto';
+}, { passive: false });
+show();
+"""
+
+
+def compare(
+    original: Path,
+    versions: Sequence[Path],
+    settings: Settings,
+    *,
+    labels: Path | None = None,
+    steps: int = 1,
+    receiver: str | None = None,
+) -> tuple[list[dict[str, Any]], str]:
+    """(figures of each version, the page as HTML).
+
+    Args:
+        versions: pictures of any type, .sempic and .bpg files, all of the original's size.
+        labels: human index map, for mIoU.
+        steps, receiver: for .sempic files.
+
+    Raises:
+        InputError, BitstreamError: a file that cannot be read or does not fit, named.
+    """
+    picture = read(original)
+    measure = Measure(settings)
+    truth = None if labels is None else read_labels(labels)
+    reference = measure.reference(picture, truth)
+    found, shown = [], {original.name: picture}
+    coder = api.Codec(receiver=receiver)
+    for path in versions:
+        decoded, size = _decode(path, coder, steps)
+        try:
+            record = measure(reference, decoded, [m for m in settings.metrics if m != "fid"])
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
+        pixels = picture.shape[0] * picture.shape[1]
+        figures = row([record], [], None if size is None else [8 * size / pixels])
+        figures.pop("pictures")
+        found.append({"path": str(path), "bytes": size, **figures})
+        shown[path.name if path.name not in shown else str(path)] = decoded
+    return found, _page(original.name, found, shown)
+
+
+def describe(found: Sequence[dict[str, Any]]) -> str:
+    """The figures as a table for a terminal."""
+    columns = ["bpp", *(f for f in FIGURES if any(f in line for line in found))]
+    width = max(len(line["path"]) for line in found)
+    lines = [" " * width + "".join(f"{TITLES[c].split(',')[0]:>17}" for c in columns)]
+    for line in found:
+        cells = (DIGITS[c].format(line[c]) if c in line else "–" for c in columns)
+        lines.append(f"{line['path']:<{width}}" + "".join(f"{cell:>17}" for cell in cells))
+    return "\n".join(lines)
+
+
+def _decode(path: Path, coder: api.Codec, steps: int) -> tuple[Image, int | None]:
+    """The picture of a file, and its bytes if they are a rate."""
+    if path.suffix.lower() not in (".sempic", ".bpg"):
+        picture = read(path)
+        return picture, None if path.suffix.lower() in LOSSLESS else path.stat().st_size
+    try:
+        data = path.read_bytes()
+    except OSError as cause:
+        raise InputError(f"{path}: cannot read: {cause.strerror}") from cause
+    try:
+        if path.suffix.lower() == ".bpg":
+            return coarse.to_rgb(coarse.decode(data)), len(data)
+        return coder.synthesize(codec.unpack(data), steps=steps), len(data)
+    except SempicError as error:
+        raise type(error)(f"{path}: {error}") from error
+
+
+def _page(title: str, found: Sequence[dict[str, Any]], shown: dict[str, Image]) -> str:
+    columns = [f for f in FIGURES if any(f in line for line in found)]
+    top = {f: best([line.get(f) for line in found], f) for f in columns}
+    rows = []
+    for line in found:
+        cells = [html.escape(Path(line["path"]).name)]
+        cells.append("–" if line["bytes"] is None else str(line["bytes"]))
+        cells.append(DIGITS["bpp"].format(line["bpp"]) if "bpp" in line else "–")
+        for f in columns:
+            text = DIGITS[f].format(line[f]) if f in line else "–"
+            cells.append(f"*{text}" if line.get(f) == top[f] and len(found) > 1 else text)
+        rows.append(("ours" if line["path"].endswith(".sempic") else "", cells))
+    names = list(shown)
+    options = [
+        "".join(
+            f"<option{' selected' * (name == chosen)}>{html.escape(name)}</option>"
+            for name in names
+        )
+        for chosen in (names[0], names[1])
+    ]
+    height, width = shown[names[0]].shape[:2]
+    embeds = ",".join(f"{_quoted(name)}:'{embedded(p)}'" for name, p in shown.items())
+    body = (
+        f"{_STYLE}<h1>{html.escape(title)}</h1><p class='dim'>{width}×{height} pixels. Move over "
+        "the picture to slide, turn the wheel to zoom.</p><div class='choose'>"
+        f"<select>{options[0]}</select><select>{options[1]}</select></div>"
+        "<div class='stage'><img alt=''><div class='over'><img alt=''></div>"
+        "<div class='bar'></div></div><h2>Figures</h2>"
+        + table(["", "bytes", "bpp", *(TITLES[f] for f in columns)], rows)
+    )
+    return document(f"sempic compare: {title}", body, f"const pictures = {{{embeds}}};{_SCRIPT}")
+
+
+def _quoted(text: str) -> str:
+    """A JavaScript string inside a script element."""
+    return json.dumps(text).replace("<", "\\u003c")

@@ -1,0 +1,177 @@
+"""Metrics that look through a network: LPIPS, DISTS, and the features of FID and KID.
+
+Each turns a picture, uint8 (H, W, 3), into features once; distances are between features, so that
+an original is looked at once however many copies of it are judged.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sempic.evaluation import weights
+from sempic.scene import Image
+
+Features = list[Tensor]
+
+
+class Lpips:
+    """Learned perceptual image patch similarity, version 0.1 (Zhang et al. 2018), linear layers."""
+
+    _SHIFT = (-0.030, -0.088, -0.188)
+    _SCALE = (0.458, 0.448, 0.450)
+
+    def __init__(self, backbone: str = "alexnet") -> None:
+        """ "alexnet" or "vgg16". Raises ModelError if the weights are not there."""
+        arrays = {k: torch.from_numpy(v) for k, v in weights.load(backbone).items()}
+        self._layers = _alexnet if backbone == "alexnet" else _vgg16
+        self._arrays = arrays
+        self._linear = [arrays[f"linear.{i}"] for i in range(5)]
+
+    @torch.inference_mode()
+    def features(self, picture: Image) -> Features:
+        """Of five layers, each (C, h, w) and of unit length along C."""
+        x = _tensor(picture) / 127.5 - 1
+        shift, scale = (torch.tensor(v).view(1, 3, 1, 1) for v in (self._SHIFT, self._SCALE))
+        found = self._layers((x - shift) / scale, self._arrays)
+        return [f[0] / (f[0].square().sum(0, keepdim=True).sqrt() + 1e-10) for f in found]
+
+    @torch.inference_mode()
+    def distance(self, a: Features, b: Features) -> float:
+        """0 for equal pictures."""
+        layers = zip(a, b, self._linear, strict=True)
+        return float(sum((w @ (x - y).square().mean((1, 2))) for x, y, w in layers))
+
+
+class Dists:
+    """Deep image structure and texture similarity (Ding et al. 2020)."""
+
+    _MEAN = (0.485, 0.456, 0.406)
+    _STD = (0.229, 0.224, 0.225)
+    _CHANNELS = (3, 64, 128, 256, 512, 512)
+
+    def __init__(self) -> None:
+        """Raises ModelError if the weights are not there."""
+        self._arrays = {k: torch.from_numpy(v) for k, v in weights.load("vgg16").items()}
+        mix = {k: torch.from_numpy(v) for k, v in weights.load("dists").items()}
+        total = mix["alpha"].sum() + mix["beta"].sum()
+        self._alpha = (mix["alpha"] / total).split(self._CHANNELS)
+        self._beta = (mix["beta"] / total).split(self._CHANNELS)
+
+    @torch.inference_mode()
+    def features(self, picture: Image) -> Features:
+        """The picture and five layers, each (C, h · w)."""
+        x = _tensor(picture) / 255
+        mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (self._MEAN, self._STD))
+        return [f[0].flatten(1) for f in [x, *_vgg16((x - mean) / std, self._arrays, _blur_pool)]]
+
+    @torch.inference_mode()
+    def distance(self, a: Features, b: Features) -> float:
+        """0 for equal pictures."""
+        alike = torch.zeros(())
+        for x, y, alpha, beta in zip(a, b, self._alpha, self._beta, strict=True):
+            mx, my = x.mean(1), y.mean(1)
+            vx, vy = x.var(1, correction=0), y.var(1, correction=0)
+            cov = (x * y).mean(1) - mx * my
+            texture = (2 * mx * my + 1e-6) / (mx.square() + my.square() + 1e-6)
+            structure = (2 * cov + 1e-6) / (vx + vy + 1e-6)
+            alike = alike + alpha @ texture + beta @ structure
+        return float(1 - alike)
+
+
+class Inception:
+    """Pool features of the standard FID network, Inception-2015."""
+
+    def __init__(self, path: str | Path | None = None) -> None:
+        """`path` as in `weights.inception`. Raises ModelError if there is none."""
+        self._network = torch.jit.load(weights.inception(path)).eval()
+
+    @torch.inference_mode()
+    def features(self, picture: Image) -> npt.NDArray[np.float32]:
+        """float32 (2048,); the picture is scaled to 299×299 as pytorch-fid does."""
+        x = F.interpolate(_tensor(picture), (299, 299), mode="bilinear", align_corners=False)
+        found: npt.NDArray[np.float32] = self._network((x - 128) / 128).flatten().numpy()
+        return found
+
+
+class Esrgan:
+    """A published super-resolution network, four times: `@upscalerjs/esrgan-medium` 1.0.0.
+
+    Residual dense blocks of one convolution each (Zhang et al. 2018), trained with ESRGAN's losses
+    (Wang et al. 2018) by the authors of image-super-resolution.
+    """
+
+    def __init__(self) -> None:
+        """Raises ModelError if the weights are not there."""
+        self._arrays = {k: torch.from_numpy(v) for k, v in weights.load("esrgan").items()}
+
+    @torch.inference_mode()
+    def __call__(self, picture: Image) -> Image:
+        """uint8 (4 h, 4 w, 3) of a picture, uint8 (h, w, 3)."""
+        first = self._layer("F_m1", _tensor(picture) / 255)
+        x = self._layer("F_0", first)
+        blocks = []
+        for number in range(1, 11):
+            grown = torch.cat([x, F.relu(self._layer(f"F_{number}_1", x))], 1)
+            x = x + self._layer(f"LFF_{number}", grown)
+            blocks.append(x)
+        x = first + self._layer("GFF_2", self._layer("GFF_1", torch.cat(blocks, 1)))
+        x = F.relu(self._layer("UPN2", F.relu(self._layer("UPN1", x))))
+        x = F.interpolate(self._layer("UPN3", x), scale_factor=4, mode="nearest")
+        levels = (self._layer("SR", x)[0] * 255).round().clamp(0, 255)
+        found: Image = levels.byte().permute(1, 2, 0).contiguous().numpy()
+        return found
+
+    def _layer(self, name: str, x: Tensor) -> Tensor:
+        kernel = self._arrays[f"{name}.weight"]
+        return F.conv2d(x, kernel, self._arrays[f"{name}.bias"], padding=kernel.shape[-1] // 2)
+
+
+def _tensor(picture: Image) -> Tensor:
+    return torch.from_numpy(picture.transpose(2, 0, 1).astype(np.float32))[None]
+
+
+def _convolve(x: Tensor, arrays: dict[str, Tensor], i: int, **options: int) -> Tensor:
+    kernel, bias = arrays[f"backbone.{i}.weight"], arrays[f"backbone.{i}.bias"]
+    return F.relu(F.conv2d(x, kernel, bias, **options))
+
+
+def _alexnet(x: Tensor, arrays: dict[str, Tensor]) -> Features:
+    """The five rectified layers of AlexNet (torchvision's variant)."""
+    a = _convolve(x, arrays, 0, stride=4, padding=2)
+    b = _convolve(F.max_pool2d(a, 3, 2), arrays, 1, padding=2)
+    c = _convolve(F.max_pool2d(b, 3, 2), arrays, 2, padding=1)
+    d = _convolve(c, arrays, 3, padding=1)
+    return [a, b, c, d, _convolve(d, arrays, 4, padding=1)]
+
+
+def _max_pool(x: Tensor) -> Tensor:
+    return F.max_pool2d(x, 2)
+
+
+def _blur_pool(x: Tensor) -> Tensor:
+    """L2 pooling with a Hanning window (Hénaff & Simoncelli 2016), by which DISTS halves."""
+    window = torch.hann_window(5, periodic=False)[1:-1]
+    kernel = torch.outer(window, window)
+    kernel = (kernel / kernel.sum()).expand(x.shape[1], 1, 3, 3)
+    squares = F.conv2d(x.square(), kernel, stride=2, padding=1, groups=x.shape[1])
+    return (squares + 1e-12).sqrt()
+
+
+def _vgg16(x: Tensor, arrays: dict[str, Tensor], pool: object = _max_pool) -> Features:
+    """The last rectified layer of each of VGG-16's five stages."""
+    assert callable(pool)
+    found: Features = []
+    number = 0
+    for stage, depth in enumerate((2, 2, 3, 3, 3)):
+        x = pool(x) if stage else x
+        for _ in range(depth):
+            x = _convolve(x, arrays, number, padding=1)
+            number += 1
+        found.append(x)
+    return found

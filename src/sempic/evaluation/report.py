@@ -1,0 +1,388 @@
+"""report.html: everything of a benchmark on one page that opens offline."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import PIL.Image
+
+from sempic.evaluation import charts, metrics
+from sempic.evaluation.benchmark import (
+    DIGITS,
+    FIGURES,
+    LOWER_IS_BETTER,
+    Benchmark,
+    curve,
+)
+from sempic.evaluation.evaluate import class_names, sample_count
+from sempic.evaluation.metrics import FEW
+from sempic.scene import Image
+
+TITLES = {
+    "bpp": "bpp",
+    "miou": "mIoU",
+    "agreement": "agreement",
+    "fid": "FID",
+    "kid": "KID",
+    "psnr": "PSNR, dB",
+    "ms_ssim": "MS-SSIM",
+    "lpips": "LPIPS (AlexNet)",
+    "lpips_vgg": "LPIPS (VGG-16)",
+    "dists": "DISTS",
+}
+
+STYLE = """
+:root { color-scheme: light; }
+body { font: 16px/1.55 Helvetica, Arial, sans-serif; color: #24292f; background: #fff;
+  max-width: 1060px; margin: 2.5rem auto; padding: 0 1.2rem; }
+h1 { font-size: 1.9rem; margin: 0 0 .3rem; } h2 { margin: 2.8rem 0 .6rem; font-size: 1.3rem;
+  border-bottom: 1px solid #d8dee4; padding-bottom: .25rem; } h3 { margin: 1.6rem 0 .4rem; }
+p, li { max-width: 48rem; } .dim { color: #57606a; } svg { width: 100%; height: auto; }
+table { border-collapse: collapse; font-size: .88rem; margin: .6rem 0; width: 100%; }
+th, td { text-align: right; padding: .28rem .6rem; border-bottom: 1px solid #eaeef2;
+  font-variant-numeric: tabular-nums; white-space: nowrap; }
+th:first-child, td:first-child { text-align: left; } th { background: #f6f8fa; }
+tr.ours td { background: #fff5f5; } td.best { font-weight: bold; }
+tr.group td { background: #f6f8fa; font-weight: bold; padding-top: .6rem; text-align: left; }
+.scroll { overflow-x: auto; }
+.sheet { display: grid; grid-template-columns: repeat(3, 1fr); gap: 10px; }
+.sheet figure { margin: 0; } .sheet figcaption { font-size: .8rem; color: #57606a; }
+.pane { overflow: hidden; border-radius: 4px; cursor: zoom-in; background: #eee; }
+.pane img { display: block; width: 100%; transition: transform .12s; image-rendering: auto; }
+.zoomed .pane { cursor: zoom-out; }
+.zoomed .pane img { transform: scale(4); image-rendering: pixelated; }
+"""
+
+ZOOM = """
+document.querySelectorAll('.sheet').forEach(sheet => {
+  const aim = (x, y) => sheet.querySelectorAll('.pane img').forEach(
+    img => img.style.transformOrigin = `${100 * x}% ${100 * y}%`);
+  sheet.querySelectorAll('.pane').forEach(pane => {
+    const at = e => { const r = pane.getBoundingClientRect();
+      aim((e.clientX - r.left) / r.width, (e.clientY - r.top) / r.height); };
+    pane.addEventListener('click', e => { at(e); sheet.classList.toggle('zoomed'); });
+    pane.addEventListener('mousemove', at);
+  });
+});
+"""
+
+
+def plot(found: dict[str, Any], figures: Sequence[str] = ("miou", "fid", "lpips", "psnr")) -> str:
+    """The curves of a benchmark as one SVG; figures that were not measured are left out."""
+    panels = []
+    for name in figures:
+        curves = [
+            charts.Curve(
+                codec=codec,
+                title=entry["title"],
+                points=curve(entry, name),
+                ours=codec.startswith("sempic"),
+            )
+            for codec, entry in found["codecs"].items()
+            if curve(entry, name)
+        ]
+        if not curves:
+            continue
+        count = f" (N = {found['about']['pictures']})" if name in ("fid", "kid") else ""
+        panels.append(
+            charts.Panel(
+                title=TITLES[name] + count,
+                better="down" if name in LOWER_IS_BETTER else "up",
+                curves=curves,
+                ceiling=found["originals"].get("miou") if name == "miou" else None,
+            )
+        )
+    return charts.figure(panels) if panels else ""
+
+
+def page(bench: Benchmark, found: dict[str, Any]) -> str:
+    """The whole page as HTML; pictures and curves are inside it."""
+    about = found["about"]
+    width, height = about["size"]
+    count = about["pictures"]
+    more = [f for f in ("ms_ssim", "dists", "lpips_vgg", "kid") if _measured(found, f)]
+    sections = [
+        f"<h1>{count} pictures, {len(found['codecs'])} codecs</h1>",
+        f"<p class='dim'>{html.escape(about['folder'])}, {width}×{height} pixels · sempic "
+        f"{about['sempic']} · judge: {html.escape(about['judge'])} · presets: {about['effort']} · "
+        f"{html.escape(about['machine'])}</p>",
+        "<h2>Rate and quality</h2>",
+        plot(found),
+        plot(found, more[:2]) if more else "",
+        "<h2>At the same rate</h2>",
+        "<p class='dim'>At the rates of our own points; the others between theirs, on straight "
+        "lines in log(bpp). “–”: out of that codec's reach at this size. Bold: the best."
+        f"{_fid_note(found)}</p>",
+        _matched(found),
+        "<h2>BD-rate</h2>",
+        _bd_rates(found),
+        "<h2>All operating points</h2>",
+        "<p class='dim'>Intervals: 95 %, bootstrap over pictures.</p>",
+        _points(found),
+        _classes(found),
+        _pictures(bench, found),
+        "<h2>Time and memory</h2>",
+        _costs(found),
+        "<h2>How this was measured</h2>",
+        _notes(found),
+    ]
+    return document(f"sempic benchmark: {count} pictures", "".join(sections), ZOOM)
+
+
+def document(title: str, body: str, script: str) -> str:
+    """A page with our style."""
+    return (
+        "<!doctype html><html lang='en'><head><meta charset='utf-8'>"
+        "<meta name='viewport' content='width=device-width'>"
+        f"<title>{html.escape(title)}</title><style>{STYLE}</style></head><body>{body}"
+        f"<script>{script}</script></body></html>\n"
+    )
+
+
+def embedded(picture: Image) -> str:
+    """A picture as a data URL, lossless."""
+    out = io.BytesIO()
+    PIL.Image.fromarray(picture).save(out, "WEBP", lossless=True, quality=50)
+    return "data:image/webp;base64," + base64.b64encode(out.getvalue()).decode()
+
+
+def table(heads: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) -> str:
+    """An HTML table; a row is (its class, its cells), cells are HTML."""
+    head = "".join(f"<th>{html.escape(h)}</th>" for h in heads)
+    lines = []
+    for kind, cells in rows:
+        if kind == "group":
+            lines.append(f"<tr class='group'><td colspan='{len(heads)}'>{cells[0]}</td></tr>")
+        else:
+            filled = "".join(
+                f"<td class='best'>{c[1:]}</td>" if c.startswith("*") else f"<td>{c}</td>"
+                for c in cells
+            )
+            lines.append(f"<tr class='{kind}'>{filled}</tr>")
+    return f"<div class='scroll'><table><tr>{head}</tr>{''.join(lines)}</table></div>"
+
+
+def best(values: Sequence[float | None], figure: str) -> float | None:
+    """The best of some figures, if there are any."""
+    there = [v for v in values if v is not None]
+    if not there:
+        return None
+    return min(there) if figure in LOWER_IS_BETTER or figure == "bpp" else max(there)
+
+
+def _measured(found: dict[str, Any], figure: str) -> bool:
+    return any(curve(entry, figure) for entry in found["codecs"].values())
+
+
+def _columns(found: dict[str, Any]) -> list[str]:
+    return [f for f in FIGURES if _measured(found, f)]
+
+
+def _kind(codec: str) -> str:
+    return "ours" if codec.startswith("sempic") else ""
+
+
+def _matched(found: dict[str, Any]) -> str:
+    figures = _columns(found)
+    rows: list[tuple[str, list[str]]] = []
+    for bpp in dict.fromkeys(line["bpp"] for line in found["matched"]):
+        rows.append(("group", [f"{bpp:.4f} bpp"]))
+        lines = [line for line in found["matched"] if line["bpp"] == bpp]
+        top = {f: best([line.get(f) for line in lines], f) for f in figures}
+        for line in lines:
+            cells = [html.escape(found["codecs"][line["codec"]]["title"])]
+            for f in figures:
+                value = line.get(f)
+                text = "–" if value is None else DIGITS[f].format(value)
+                cells.append(f"*{text}" if value is not None and value == top[f] else text)
+            rows.append((_kind(line["codec"]), cells))
+    return table(["", *(TITLES[f] for f in figures)], rows)
+
+
+def _bd_rates(found: dict[str, Any]) -> str:
+    table_ = found["bd_rate"]
+    if not table_:
+        return "<p>Nothing to compare.</p>"
+    names = [n for n in found["codecs"] if any(n in column for column in table_.values())]
+    anchor = next(n for n in found["codecs"] if n not in names)
+    rows = []
+    for name in names:
+        cells = [html.escape(found["codecs"][name]["title"])]
+        for column in table_.values():
+            value = column.get(name)
+            cells.append("–" if value is None else f"{value:+.0f} %".replace("-", "−"))
+        rows.append((_kind(name), cells))
+    title = html.escape(found["codecs"][anchor]["title"])
+    return (
+        f"<p class='dim'>Bits that a codec spends more (+) or less (−) than {title} for the same "
+        "figure, averaged over the figures that both reach (Bjøntegaard, PCHIP). “–”: the two "
+        "curves share no stretch of that figure, or one of them has no two rising points.</p>"
+        + table(["", *(TITLES[f] for f in table_)], rows)
+    )
+
+
+def _points(found: dict[str, Any]) -> str:
+    figures = _columns(found)
+    rows: list[tuple[str, list[str]]] = []
+    if "miou" in found["originals"]:
+        ceiling = found["originals"]
+        cells = [_interval(ceiling, f) if f == "miou" else "–" for f in figures]
+        rows.append(("", ["originals (the ceiling)", "–", "–", *cells]))
+    for name, entry in found["codecs"].items():
+        for point in entry["points"]:
+            cells = [_interval(point, f) if f in point else "–" for f in figures]
+            title = html.escape(entry["title"])
+            cells = [title, str(point["setting"]), _interval(point, "bpp"), *cells]
+            rows.append((_kind(name), cells))
+    return table(["", "setting", "bpp", *(TITLES[f] for f in figures)], rows)
+
+
+def _interval(point: dict[str, Any], figure: str) -> str:
+    text = DIGITS[figure].format(point[figure])
+    if f"{figure}_ci" not in point:
+        return text
+    low, high = point[f"{figure}_ci"]
+    return f"{text} <span class='dim'>± {(high - low) / 2:.3f}</span>"
+
+
+def _near(entry: dict[str, Any], bpp: float) -> dict[str, Any]:
+    points: list[dict[str, Any]] = entry["points"]
+    return min(points, key=lambda p: abs(np.log(p["bpp"] / bpp)))
+
+
+def _operating_point(found: dict[str, Any]) -> tuple[str, float]:
+    """The codec that the pictures are about, and its rate nearest to 0.09 bpp."""
+    name = next((n for n in found["codecs"] if n.startswith("sempic")), next(iter(found["codecs"])))
+    return name, float(_near(found["codecs"][name], 0.09)["bpp"])
+
+
+def _beside(found: dict[str, Any], most: int) -> list[tuple[str, dict[str, Any]]]:
+    """The codecs that are shown in pictures and bars: ours, then those that come near its rate."""
+    name, bpp = _operating_point(found)
+    shown = [(n, _near(entry, bpp)) for n, entry in found["codecs"].items()]
+    others = [(n, p) for n, p in shown if n != name and p["bpp"] < 1.6 * bpp]
+    others.sort(key=lambda pair: not pair[0].startswith("sempic"))
+    return [(name, _near(found["codecs"][name], bpp)), *others][:most]
+
+
+def _classes(found: dict[str, Any]) -> str:
+    ceiling = found["originals"].get("iou")
+    if ceiling is None:
+        return ""
+    series = [("originals", "originals", ceiling)]
+    for name, point in _beside(found, 7):
+        if "iou" not in point:  # the originals' is kept from a run that wanted it
+            return ""
+        series.append((name, f"{found['codecs'][name]['title']}, {point['bpp']:.3f}", point["iou"]))
+    classes = class_names(len(ceiling))
+    return (
+        "<h2>Class by class</h2><p class='dim'>Intersection over union of each class, each codec "
+        "at its point nearest to our middle rate (bpp in the legend).</p>"
+        + charts.bars(classes, series)
+    )
+
+
+def _pictures(bench: Benchmark, found: dict[str, Any]) -> str:
+    name, bpp = _operating_point(found)
+    setting = _near(found["codecs"][name], bpp)["setting"]
+    count = len(bench.plan.items)
+    records = [bench.point(i, name, setting) for i in range(count)]
+    if all("confusion" in r for r in records):
+        scores, figure = [metrics.miou(r["confusion"]) for r in records], "mIoU"
+    elif all("agreement" in r for r in records):
+        scores, figure = [metrics.miou(r["agreement"]) for r in records], "agreement"
+    elif all("psnr" in r for r in records):
+        scores, figure = [r["psnr"] for r in records], "PSNR"
+    else:
+        return ""
+    order = np.argsort(scores)[::-1]
+    picks = dict(zip(("best", "median", "worst"), order[[0, count // 2, -1]], strict=True))
+    parts = [
+        "<h2>Pictures</h2><p class='dim'>Best, median and worst picture by our "
+        f"{figure}, each codec at its point nearest to our {bpp:.3f} bpp. Click to zoom; all "
+        "panes of a sheet move together.</p>"
+    ]
+    for word, index in picks.items():
+        item = bench.plan.items[int(index)]
+        original, _ = bench.plan.load(int(index))
+        panes = [_pane(original, "original")]
+        for other, point in _beside(found, 8):
+            codec = bench.plan.codec(other)
+            known = bench.stream(int(index), other, point["setting"])
+            assert known is not None
+            picture = codec.decode(known[0], original.shape[1], original.shape[0])
+            record = bench.point(int(index), other, point["setting"])
+            caption = f"{codec.title}, {record['bpp']:.3f} bpp"
+            if "confusion" in record:
+                caption += f", mIoU {metrics.miou(record['confusion']):.3f}"
+            panes.append(_pane(picture, caption))
+        parts.append(
+            f"<h3>{word.capitalize()}: {html.escape(item.name)}</h3>"
+            f"<div class='sheet'>{''.join(panes)}</div>"
+        )
+    return "".join(parts)
+
+
+def _pane(picture: Image, caption: str) -> str:
+    return (
+        f"<figure><div class='pane'><img src='{embedded(picture)}' alt=''></div>"
+        f"<figcaption>{html.escape(caption)}</figcaption></figure>"
+    )
+
+
+def _costs(found: dict[str, Any]) -> str:
+    rows = []
+    for name, entry in found["codecs"].items():
+        point = entry["points"][len(entry["points"]) // 2]
+        cells = [
+            html.escape(entry["title"]),
+            f"{point['bpp']:.3f}",
+            f"{1000 * point['encode_s']:.0f} ms",
+            f"{1000 * point['decode_s']:.0f} ms",
+            f"{entry['peak_bytes'] / 2**20:.0f} MiB",
+        ]
+        rows.append((_kind(name), cells))
+    return (
+        "<p class='dim'>Medians of processor time for one picture, at the middle point of each "
+        "codec, on the machine named above; peak memory of a process that codes and decodes one "
+        "picture, Python and libraries included.</p>"
+        + table(["", "bpp", "encode", "decode", "peak memory"], rows)
+    )
+
+
+def _fid_note(found: dict[str, Any]) -> str:
+    if not _measured(found, "fid"):
+        return ""
+    return f" FID {html.escape(sample_count(found['about']['pictures']))}."
+
+
+def _notes(found: dict[str, Any]) -> str:
+    about = found["about"]
+    notes = [
+        "Every figure is measured on files that were really written and decoded. Rates count whole "
+        "files; HEVC and SVT-AV1 have no file format here, so their bare streams count, which "
+        "favours them. AVIF spends some 300 bytes on its container.",
+        f"mIoU: the judge ({html.escape(about['judge'])}) sees the decoded picture; its map is "
+        "held against human labels. It is another network than the one that encodes. “Agreement” "
+        "holds it against the judge's own map of the original.",
+        f"FID and KID: Inception-2015 features of {about['pictures']} decoded pictures against "
+        "those of their originals."
+        + (
+            f" With fewer than {FEW} pictures FID is biased upwards: compare within this page only."
+            if about["pictures"] < FEW
+            else ""
+        ),
+        "LPIPS 0.1 with its authors' linear layers, DISTS with its authors' weights, MS-SSIM and "
+        "KID by torchmetrics, BD-rates by the package bjontegaard.",
+        "Each codec's dial is set on a few of the pictures, for rates near those asked for, and "
+        "then the same setting codes every picture. Presets are the slowest, unless “fast” stands "
+        "above.",
+        "There is no VVC here: neither PyPI nor this Debian has an encoder to be driven as a "
+        "library.",
+    ]
+    return "<ul>" + "".join(f"<li>{note}</li>" for note in notes) + "</ul>"

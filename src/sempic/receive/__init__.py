@@ -1,0 +1,234 @@
+"""Scene → image: few-step residual diffusion with the bundled network under ONNX Runtime.
+
+The network is `sempic.diffusion.compact.denoise` exported; the sampler around it is plain NumPy.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import PIL.Image
+
+from sempic import coarse, models
+from sempic.errors import InputError, ModelError
+from sempic.models import runtime
+from sempic.palette import CAMVID, to_camvid
+from sempic.scene import Image, LabelMap, Scene
+
+_Floats = npt.NDArray[np.float32]
+
+TILE = 1024
+"""Pictures with a longer side are rebuilt in tiles of at most this, in pixels."""
+OVERLAP = 128
+"""By which tiles overlap; they are cross-faded there."""
+RENOISE = 0.1
+"""Noise that is added again before each step but the first, as a share of what the level says. More
+would stay in the picture as grain; networks learn with this share (`sempic.diffusion.edm`)."""
+_PATCH = 4
+_MULTIPLE = 16
+
+
+_PAPER = (".safetensors", ".pt", ".pth")
+
+
+def load(spec: str | None = None) -> Callable[..., Image]:
+    """A receiver: None is the bundled one, else the path of a file.
+
+    `.onnx` is a receiver of `sempic train export`; `.safetensors` and `.pt` are checkpoints of the
+    paper's network, ours and the original's, which need PyTorch (`sempic.diffusion.receiver`).
+
+    Raises:
+        ModelError: it cannot be loaded.
+    """
+    if spec is None or Path(spec).suffix.lower() not in _PAPER:
+        return Receiver(spec)
+    try:  # by name, since that module lies above this one, with torch
+        paper = importlib.import_module("sempic.diffusion.receiver")
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("sempic"):
+            raise
+        raise ModelError(f"{spec}: needs {error.name}; pip install 'sempic[train]'") from error
+    receiver: Callable[..., Image] = paper.PaperReceiver(Path(spec))
+    return receiver
+
+
+class Receiver:
+    """The compact receiver. Deterministic for a given scene, seed and machine."""
+
+    def __init__(self, path: str | Path | None = None) -> None:
+        """Raises ModelError if `path` is no receiver of ours; None is the bundled one."""
+        path = Path(path) if path is not None else models.find(models.RECEIVER)
+        self._session, metadata = runtime.load(path)
+        try:
+            self.model_id = int(metadata["model_id"])
+            """The number that names these weights in a stream."""
+            self._sigma_max, self._sigma_min = metadata["sigma_max"], metadata["sigma_min"]
+            self._rho = metadata["rho"]
+        except KeyError as error:
+            raise ModelError(f"{path}: not a receiver, its metadata lacks {error}") from error
+        # Files of version 0.1 know only the likely picture.
+        self._heeds_fidelity = "fidelity" in {i.name for i in self._session.get_inputs()}
+
+    def __call__(
+        self,
+        scene: Scene,
+        *,
+        steps: int = 1,
+        seed: int = 0,
+        guidance: float = 1.0,
+        fidelity: float = 0.0,
+    ) -> Image:
+        """The picture of a scene, uint8 (height, width, 3).
+
+        Args:
+            steps: evaluations of the network, 1 or more; what it was trained for most is 1.
+            seed: of the noise, 0 or more.
+            guidance: scale of classifier-free guidance on the label map (Ho and Salimans 2021): 1
+                is what the network says, 0 ignores the map, more than 1 stresses it at twice the
+                time.
+            fidelity: 0, a likely picture, sharp with invented detail … 1, near the mean of all
+                likely ones, soft and closest in error.
+
+        Raises:
+            InputError: an argument out of range.
+            ModelError: the scene has no coarse picture to begin with, or the network is of an old
+                kind that has no such fidelity.
+        """
+        if steps < 1 or seed < 0:
+            raise InputError(f"steps must be 1 or more and seed 0 or more, not {steps} and {seed}")
+        if not (0 <= fidelity <= 1 and 0 <= guidance <= 10):
+            raise InputError(
+                f"fidelity is 0…1 and guidance 0…10, not {fidelity:g} and {guidance:g}"
+            )
+        if fidelity and not self._heeds_fidelity:
+            raise ModelError("this receiver was not trained for any fidelity but 0")
+        if scene.coarse is None:
+            raise ModelError("this receiver needs a coarse picture, and the stream has none")
+        rows, columns = (-(-side // _MULTIPLE) * _MULTIPLE for side in (scene.height, scene.width))
+        small = _grid(scene, rows // _PATCH, columns // _PATCH)
+        labels = np.full((rows, columns), CAMVID.void, np.uint8)
+        if scene.labels is not None:
+            known = to_camvid(scene.labels, scene.palette)
+            labels = np.pad(
+                known, ((0, rows - scene.height), (0, columns - scene.width)), mode="edge"
+            )
+        noise = np.random.default_rng(seed)
+        base = _upsample(small)
+        residual = np.zeros((3, rows, columns), np.float32)
+        for number, sigma in enumerate(self._levels(steps)):
+            share = np.float32(RENOISE if number else 1)
+            noisy = residual + share * sigma * noise.standard_normal(residual.shape, np.float32)
+            given = self._denoise(noisy, small, labels, sigma, fidelity)
+            if guidance != 1:
+                void = np.full_like(labels, CAMVID.void)
+                free = self._denoise(noisy, small, void, sigma, fidelity)
+                given = free + np.float32(guidance) * (given - free)
+            residual = given
+        levels = base + residual
+        levels += 1
+        levels *= np.float32(127.5)
+        np.rint(levels, out=levels)
+        np.clip(levels, 0, 255, out=levels)
+        picture: Image = levels.astype(np.uint8)[:, : scene.height, : scene.width]
+        return np.ascontiguousarray(picture.transpose(1, 2, 0))
+
+    def _levels(self, steps: int) -> _Floats:
+        """Falling noise levels (Karras et al. 2022, eq. 5), as `sempic.diffusion.edm.sigmas`."""
+        top, bottom = self._sigma_max ** (1 / self._rho), self._sigma_min ** (1 / self._rho)
+        ramp = np.arange(steps) / steps
+        levels: _Floats = ((top + ramp * (bottom - top)) ** self._rho).astype(np.float32)
+        return levels
+
+    def _denoise(
+        self, noisy: _Floats, small: _Floats, labels: LabelMap, sigma: float, fidelity: float
+    ) -> _Floats:
+        _, rows, columns = noisy.shape
+        if max(rows, columns) <= TILE:
+            return self._run(noisy, small, labels, sigma, fidelity)
+        total = np.zeros_like(noisy)
+        weights = np.zeros((rows, columns), np.float32)
+        for top, bottom in _tiles(rows):
+            for left, right in _tiles(columns):
+                part = self._run(
+                    noisy[:, top:bottom, left:right],
+                    small[:, top // _PATCH : bottom // _PATCH, left // _PATCH : right // _PATCH],
+                    labels[top:bottom, left:right],
+                    sigma,
+                    fidelity,
+                )
+                fade = np.outer(_fade(top, bottom, rows), _fade(left, right, columns))
+                total[:, top:bottom, left:right] += part * fade
+                weights[top:bottom, left:right] += fade
+        total /= weights
+        return total
+
+    def _run(
+        self, noisy: _Floats, small: _Floats, labels: LabelMap, sigma: float, fidelity: float
+    ) -> _Floats:
+        feed: dict[str, Any] = {
+            "noisy": noisy[None],
+            "coarse": small[None],
+            "labels": np.ascontiguousarray(labels)[None],
+            "sigma": np.array([sigma], np.float32),
+        }
+        if self._heeds_fidelity:
+            feed["fidelity"] = np.array([fidelity], np.float32)
+        residual: _Floats = runtime.run(self._session, "residual", feed)[0]
+        return residual
+
+
+def _grid(scene: Scene, rows: int, columns: int) -> _Floats:
+    """The coarse picture in [-1, 1], (3, rows, columns), one sample per patch of the network."""
+    assert scene.coarse is not None
+    rgb = coarse.to_rgb(scene.coarse)
+    factor = coarse.factor(scene.width, scene.height, rgb.shape[1], rgb.shape[0])
+    if factor != _PATCH:
+        size = -(-scene.width // _PATCH), -(-scene.height // _PATCH)
+        box = None
+        if factor is not None:
+            width, height = (n * _PATCH / factor for n in size)
+            box = (0.0, 0.0, min(width, rgb.shape[1]), min(height, rgb.shape[0]))
+        rgb = np.asarray(PIL.Image.fromarray(rgb).resize(size, PIL.Image.Resampling.BICUBIC, box))
+    pad = (0, rows - rgb.shape[0]), (0, columns - rgb.shape[1]), (0, 0)
+    padded = np.pad(rgb, pad, mode="edge").astype(np.float32)
+    return np.ascontiguousarray(padded.transpose(2, 0, 1)) / np.float32(127.5) - 1
+
+
+def _upsample(small: _Floats) -> _Floats:
+    """Bilinear, four times as large, as the network was trained (align_corners off)."""
+    size = small.shape[2] * _PATCH, small.shape[1] * _PATCH
+    return np.stack(
+        [
+            np.asarray(PIL.Image.fromarray(c).resize(size, PIL.Image.Resampling.BILINEAR))
+            for c in small
+        ]
+    )
+
+
+def _tiles(size: int) -> Iterator[tuple[int, int]]:
+    """Evenly spread stretches of at most TILE that overlap by at least OVERLAP and cover `size`."""
+    count = max(1, -(-(size - OVERLAP) // (TILE - OVERLAP)))
+    length = min(size, TILE)
+    for index in range(count):
+        start = (size - length) * index // max(1, count - 1) // _MULTIPLE * _MULTIPLE
+        yield start, start + length
+
+
+def _fade(start: int, end: int, size: int) -> _Floats:
+    """Weights of a tile: at each end that meets another one, nothing and then a ramp.
+
+    The outermost quarter of the overlap counts for nothing, since the network sees its padding.
+    """
+    ramp = (np.arange(end - start, dtype=np.float32) + 0.5 - OVERLAP / 4) / (OVERLAP / 2)
+    ramp = np.clip(ramp, 0, 1)
+    weight = np.ones(end - start, np.float32)
+    if start > 0:
+        weight = np.minimum(weight, ramp)
+    if end < size:
+        weight = np.minimum(weight, ramp[::-1])
+    return weight

@@ -1,0 +1,48 @@
+"""What is transmitted: a label map and a coarse picture. Knows no model and no bytes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+Image: TypeAlias = npt.NDArray[np.uint8]
+"""uint8 (H, W, 3), sRGB."""
+LabelMap: TypeAlias = npt.NDArray[np.uint8]
+"""uint8 (H, W), ids of a palette."""
+Chances: TypeAlias = npt.NDArray[np.uint8]
+"""uint8 (C, H, W), how likely each id is at each pixel, in 1/255."""
+Plane: TypeAlias = npt.NDArray[np.uint8]
+"""uint8 (h, w), one component of a picture."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Coarse:
+    """A coarse picture as the decoder holds it: YCbCr planes, exact on every machine.
+
+    BT.601, full range (as JPEG and BPG have it). Chroma planes are either as large as luma
+    (4:4:4) or half as large, rounded up (4:2:0).
+    """
+
+    y: Plane
+    cb: Plane
+    cr: Plane
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Scene:
+    """One transmitted scene (DESIGN §1)."""
+
+    width: int
+    """Of the picture to be rebuilt, in pixels."""
+    height: int
+    palette: int
+    """Id of the palette that the labels index (`sempic.palette`)."""
+    model: int
+    """Id of the receiver that the sender had in mind; 0 is whichever is bundled."""
+    labels: LabelMap | None
+    """uint8 (height, width), or None if the file carries none."""
+    coarse: Coarse | None
+    """The coarse planes, or None if the file carries none."""

@@ -1,0 +1,181 @@
+"""Image → label map: the bundled segmenter, any ONNX one, or one of transformers'."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import PIL.Image
+
+from sempic import models
+from sempic.errors import ModelError
+from sempic.models import runtime
+from sempic.palette import BY_NAME, CAMVID, CITYSCAPES, INDICES
+from sempic.scene import Chances, Image, LabelMap
+
+WORKING_SIDE = 512
+"""Pictures whose shorter side is longer are segmented at this size and their maps enlarged.
+
+Smaller ones are enlarged, by as much as the model asks for, up to this size."""
+_MULTIPLE = 32
+_MEAN = np.array((0.485, 0.456, 0.406), np.float32)  # ImageNet's, for foreign networks
+_STD = np.array((0.229, 0.224, 0.225), np.float32)
+
+
+def load(spec: str | None = None) -> Callable[[Image], LabelMap]:
+    """A segmenter: None is the bundled one, "hf:NAME" one of transformers', else an ONNX file.
+
+    Raises:
+        ModelError: it cannot be loaded.
+    """
+    if spec is not None and spec.startswith("hf:"):
+        return HubSegmenter(spec[3:])
+    return Segmenter(spec)
+
+
+class Segmenter:
+    """A segmentation network under ONNX Runtime.
+
+    The network takes one picture, uint8 (1, H, W, 3) or float (1, 3, H, W) normalised as for
+    ImageNet, and gives ids, integer (1, H, W), or logits, float (1, C, h, w).
+    """
+
+    def __init__(self, path: str | Path | None = None) -> None:
+        """Raises ModelError if `path` is no such network; None is the bundled one."""
+        self._path = Path(path) if path is not None else models.find(models.SEGMENTER)
+        self._session, metadata = runtime.load(self._path)
+        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        if len(inputs) != 1 or len(inputs[0].shape) != 4:
+            raise ModelError(f"{self._path}: a segmenter takes one picture and nothing else")
+        self._input, self._output = inputs[0].name, outputs[0].name
+        self._bytes = inputs[0].type == "tensor(uint8)"
+        self._enlarge = float(metadata.get("enlarge", 1))
+        name = metadata.get("palette")
+        if name is not None and name not in BY_NAME:
+            raise ModelError(f"{self._path}: palette {name!r} is not one of {', '.join(BY_NAME)}")
+        classes = outputs[0].shape[1] if len(outputs[0].shape) == 4 else 0
+        known = {11: CAMVID, 12: CAMVID, 19: CITYSCAPES}  # by number of classes
+        palette = BY_NAME[name] if name else known.get(classes, INDICES)
+        self.palette = palette.id
+        """Id of the palette that the maps index."""
+
+    def __call__(self, image: Image) -> LabelMap:
+        """Label map, uint8 (H, W), of a picture, uint8 (H, W, 3).
+
+        Raises:
+            ModelError: the network fails on this picture or gives what is no label map.
+        """
+        out, share = self._run(image)
+        return self._labels(out, share, image.shape[:2])
+
+    def look(self, image: Image) -> tuple[LabelMap, Chances | None]:
+        """The same map, and the chance of each class; None where the network gives ids alone."""
+        out, share = self._run(image)
+        size = image.shape[:2]
+        chances = _chances(out[0], share, size) if out.ndim == 4 else None
+        return self._labels(out, share, size), chances
+
+    def _run(self, image: Image) -> tuple[npt.NDArray[Any], tuple[float, float]]:
+        """What the network gives, and the share of its height and width that is no padding."""
+        working = _resize(image, self._enlarge)
+        rows, columns = working.shape[:2]
+        pad = (0, -rows % _MULTIPLE), (0, -columns % _MULTIPLE), (0, 0)
+        padded = np.pad(working, pad, mode="edge")
+        x: npt.NDArray[Any] = padded[None]
+        if not self._bytes:
+            x = ((padded.astype(np.float32) / 255 - _MEAN) / _STD).transpose(2, 0, 1)[None]
+        try:
+            out = runtime.run(self._session, self._output, {self._input: x})
+        except Exception as error:
+            cause = str(error).strip().splitlines()[0]
+            raise ModelError(f"{self._path}: the segmenter failed ({cause})") from error
+        ids = out.ndim == 3 and out.shape[1:] == padded.shape[:2] and out.max() <= 255
+        if not ids and not (out.ndim == 4 and 1 <= out.shape[1] <= 256):
+            raise ModelError(f"{self._path}: output of shape {out.shape} is no label map")
+        return out, (rows / padded.shape[0], columns / padded.shape[1])
+
+    @staticmethod
+    def _labels(
+        out: npt.NDArray[Any], share: tuple[float, float], size: tuple[int, int]
+    ) -> LabelMap:
+        if out.ndim == 4:
+            return _argmax(out[0], share, size)
+        rows, columns = (round(n * part) for n, part in zip(out.shape[1:], share, strict=True))
+        map_ = PIL.Image.fromarray(np.ascontiguousarray(out[0, :rows, :columns], dtype=np.uint8))
+        return np.asarray(map_.resize(size[::-1], PIL.Image.Resampling.NEAREST))
+
+
+class HubSegmenter:
+    """A semantic segmentation model of transformers (extra `hf`); Cityscapes' classes are known."""
+
+    def __init__(self, name: str) -> None:
+        """Raises ModelError if transformers is missing or cannot load `name`."""
+        try:
+            from transformers import pipeline
+        except ModuleNotFoundError as error:
+            raise ModelError(f"hf:{name} needs transformers: pip install 'sempic[hf]'") from error
+        try:
+            self._pipe = pipeline("image-segmentation", model=name)
+        except Exception as error:
+            cause = str(error).strip().splitlines()[0]
+            raise ModelError(f"hf:{name}: transformers cannot load it ({cause})") from error
+        names = self._pipe.model.config.label2id
+        self._ids = {str(label).lower(): int(number) for label, number in names.items()}
+        cityscapes = {label: number for number, label in enumerate(CITYSCAPES.classes)}
+        known = set(self._ids) <= set(cityscapes)
+        self._ids = {label: cityscapes[label] for label in self._ids} if known else self._ids
+        if max(self._ids.values(), default=0) > 254:
+            raise ModelError(f"hf:{name}: more than 255 classes do not fit a label map")
+        self.palette = (CITYSCAPES if known else INDICES).id
+        self._rest = CITYSCAPES.void if known else 255
+
+    def __call__(self, image: Image) -> LabelMap:
+        """Label map, uint8 (H, W), of a picture, uint8 (H, W, 3)."""
+        labels = np.full(image.shape[:2], self._rest, np.uint8)
+        for part in self._pipe(PIL.Image.fromarray(image), subtask="semantic"):
+            labels[np.asarray(part["mask"]) > 0] = self._ids[part["label"].lower()]
+        return labels
+
+
+def _resize(image: Image, enlarge: float) -> Image:
+    """As it is segmented: enlarged, but not beyond the working side, or shrunk to it."""
+    scale = min(enlarge, WORKING_SIDE / min(image.shape[:2]))
+    if scale == 1:
+        return image
+    size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
+    how = PIL.Image.Resampling.BICUBIC if scale > 1 else PIL.Image.Resampling.BOX
+    return np.asarray(PIL.Image.fromarray(image).resize(size, how))
+
+
+def _argmax(
+    logits: npt.NDArray[np.float32], share: tuple[float, float], size: tuple[int, int]
+) -> LabelMap:
+    """Best class of each pixel, uint8 `size`, from that share of logits (C, h, w) at any scale."""
+    ids = np.zeros(size, np.uint8)
+    best = np.full(size, -np.inf, np.float32)
+    for number, plane in enumerate(logits.astype(np.float32)):  # one at a time: little memory
+        value = _fit(plane, share, size)
+        ids[value > best] = number
+        np.maximum(best, value, out=best)
+    return ids
+
+
+def _chances(
+    logits: npt.NDArray[np.float32], share: tuple[float, float], size: tuple[int, int]
+) -> Chances:
+    """Softmax of that share of logits (C, h, w), in 1/255."""
+    odds = np.exp(logits.astype(np.float32) - logits.max(0))
+    levels = np.rint(255 * odds / odds.sum(0)).astype(np.uint8)
+    return np.stack([_fit(plane, share, size) for plane in levels])
+
+
+def _fit(
+    plane: npt.NDArray[Any], share: tuple[float, float], size: tuple[int, int]
+) -> npt.NDArray[Any]:
+    """That share of a plane, bilinear at `size`."""
+    box = (0, 0, plane.shape[1] * share[1], plane.shape[0] * share[0])
+    picture = PIL.Image.fromarray(plane)
+    return np.asarray(picture.resize(size[::-1], PIL.Image.Resampling.BILINEAR, box=box))

@@ -1,0 +1,580 @@
+"""The HTTP application around the workers, and running it; `sempic.server` lists its endpoints."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import datetime
+import functools
+import hashlib
+import json
+import logging
+import os
+import re
+import secrets
+import signal
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from importlib import resources
+from typing import Annotated, Any, Literal
+
+import prometheus_client as prometheus
+import uvicorn
+from fastapi import FastAPI, File, Query, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse, Response
+from fastapi_offline import FastAPIOffline
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+import sempic
+from sempic import api
+from sempic.errors import InputError, LimitExceeded, OutputError, SempicError
+from sempic.palette import PALETTES
+from sempic.server import work
+from sempic.server.work import Broken, Busy, Done, Gone, Pool, QueueFull, TooSlow
+
+log = logging.getLogger("sempic.server")
+
+SEMPIC = "image/x-sempic"
+SCENES = {"street.sempic": "a street, 1.2 kB"}
+"""Bundled streams that the page offers, by file name in `scenes/`."""
+CONNECTIONS = 512
+"""More connections than this at once are turned away (503)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """How a server is set up; `sempic serve --help` has the same."""
+
+    workers: int = 2
+    """Processes that code, one job each at a time."""
+    queue: int = 16
+    """Jobs that may wait for one; the next gets 429."""
+    seconds: float = 60
+    """Limit of a request, waiting included."""
+    max_bytes: int = 1 << 25
+    """Of a request's body."""
+    max_pixels: int = 1 << 22
+    """Of what is coded or decoded. A picture that `max_side` scales down may have 8 times that."""
+    segmenter: str | None = None
+    """As of `sempic.Codec`."""
+    receiver: str | None = None
+
+
+# ── what clients may ask for; the page builds its controls from these ────────────────────────
+
+
+class _Options(BaseModel):
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)  # a typo is told, not ignored
+
+
+class Synthesis(_Options):
+    """Options for `Codec.synthesize`; the page has a slider for each that the receiver heeds."""
+
+    steps: int = Field(
+        1, ge=1, le=32, title="Steps", description="More is slower; the map counts more."
+    )
+    seed: int = Field(
+        0, ge=0, le=2**32 - 1, title="Seed", description="Of the noise that detail is made from."
+    )
+    guidance: float = Field(
+        1, ge=0, le=5, title="Guidance", description="How much the label map counts; 1 as trained."
+    )
+    fidelity: float = Field(
+        0, ge=0, le=1, title="Fidelity", description="0 is sharp and imagined, 1 soft and likely."
+    )
+
+
+class Decoding(Synthesis):
+    """Options of /decode."""
+
+    only: Literal["labels", "ids", "coarse"] | None = Field(
+        None,
+        description="Just a part: the label map in its colours, its ids as an 8-bit grey PNG, or "
+        "the coarse picture enlarged.",
+    )
+    format: Literal["png", "webp", "jpeg"] = "png"
+
+
+class _Sized(_Options):
+    max_side: int | None = Field(
+        None, ge=1, le=65535, description="Scale larger pictures down to this first, in pixels."
+    )
+
+
+class Encoding(_Sized):
+    """Options of /encode."""
+
+    quality: int = Field(
+        api.DEFAULT_QUALITY,
+        ge=min(api.QUALITY),
+        le=max(api.QUALITY),
+        title="Quality",
+        description="Of the coarse picture.",
+    )
+    target_bpp: float | None = Field(
+        None, gt=0, le=1000, description="The best quality within these bits per pixel."
+    )
+    coarse_codec: Literal["bpg", "avif", "webp", "jxl"] = "bpg"
+
+
+class Comparison(_Sized):
+    """Options of /compare."""
+
+    codec: Literal["avif", "jpeg"] = "avif"
+    bytes: int = Field(ge=1, le=1 << 25, description="The file is at most as long as this.")
+
+
+class Problem(BaseModel):
+    """What every answer from 400 on holds."""
+
+    error: str
+    """Class of the error, of `sempic.errors` where it is one of ours."""
+    message: str
+    request: str
+    """Id of the request, as in the log and in X-Request-ID."""
+
+
+_MEANINGS = {
+    400: "Not a request that HTTP or multipart allows.",
+    408: "The body did not arrive in time.",
+    413: "More bytes or pixels than this server takes.",
+    422: "Not a picture, a stream or an option that can be used; the message says why.",
+    429: "The queue is full; Retry-After says when to come back.",
+    500: "An internal error; the log knows more.",
+    503: "No worker was free in time; Retry-After says when to come back.",
+    504: "Stopped at the time limit.",
+}
+_PROBLEMS: dict[int | str, dict[str, Any]] = {
+    status: {"model": Problem, "description": text} for status, text in _MEANINGS.items()
+}
+
+
+def _body(*kinds: str) -> dict[str, Any]:
+    binary = {"schema": {"type": "string", "format": "binary"}}
+    return {"requestBody": {"required": True, "content": dict.fromkeys(kinds, binary)}}
+
+
+def _answers(*kinds: str) -> dict[int | str, dict[str, Any]]:
+    binary = {"schema": {"type": "string", "format": "binary"}}
+    return {200: {"content": dict.fromkeys(kinds, binary)}, **_PROBLEMS}
+
+
+# ── the application ──────────────────────────────────────────────────────────────────────────
+
+
+def create_app(settings: Settings | None = None, pool: Pool | None = None) -> FastAPI:
+    """The ASGI application.
+
+    Args:
+        settings: its limits and models.
+        pool: of workers, started and ended with the application; made from `settings` if None.
+    """
+    s = settings or Settings()
+    jobs = pool or _pool(s)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        await jobs.start()
+        app.state.controls = (await jobs.run("controls")).value
+        log.info("ready", extra={"fields": {"workers": s.workers, "queue": s.queue}})
+        yield
+        jobs.kill()
+        log.info("stopped")
+
+    app = FastAPIOffline(  # its /docs has no script from elsewhere
+        title="sempic",
+        version=sempic.__version__,
+        summary="A semantic image codec: pictures to .sempic files of about a kilobyte, and back.",
+        lifespan=lifespan,
+        redoc_url=None,
+    )
+    metrics = _Metrics(jobs)
+    app.add_middleware(_Door, metrics=metrics, max_bytes=s.max_bytes, seconds=s.seconds)
+    _add_error_handlers(app)
+    html, policy = _page()
+
+    async def run(request: Request, verb: str, *args: Any, **kwargs: Any) -> Done:
+        done = await jobs.run(verb, *args, gone=request.is_disconnected, **kwargs)
+        metrics.work.labels(verb).observe(done.worked)
+        return done
+
+    @app.get("/", include_in_schema=False)
+    async def page() -> HTMLResponse:
+        headers = {"Content-Security-Policy": policy, "Cache-Control": "no-cache"}
+        return HTMLResponse(html, headers=headers)
+
+    @app.get("/scenes/{name}", include_in_schema=False)
+    async def scene(name: str) -> Response:
+        if name not in SCENES:
+            raise HTTPException(404, f"there is no scene {name!r}")
+        return Response(_resource("scenes", name), media_type=SEMPIC)
+
+    @app.get("/healthz", summary="Whether the server serves")
+    async def healthz() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @app.get("/metrics", summary="Metrics for Prometheus", response_class=Response)
+    async def read_metrics() -> Response:
+        body = prometheus.generate_latest(metrics.registry)
+        return Response(body, media_type=prometheus.CONTENT_TYPE_LATEST)
+
+    @app.get("/info", summary="What this server takes and offers")
+    async def about() -> dict[str, Any]:
+        controls = Synthesis.model_json_schema()["properties"]
+        return {
+            "version": sempic.__version__,
+            "limits": {
+                "bytes": s.max_bytes,
+                "pixels": s.max_pixels,
+                "pixels_before_max_side": s.max_pixels * work.SHRINK,
+                "seconds": s.seconds,
+                "queue": s.queue,
+            },
+            "encode": {"quality": Encoding.model_json_schema()["properties"]["quality"]},
+            "decode": {name: controls[name] for name in controls if name in app.state.controls},
+            "palettes": {
+                p.name: {"classes": p.classes, "colours": p.colours} for p in PALETTES.values()
+            },
+            "scenes": SCENES,
+        }
+
+    @app.post(
+        "/info",
+        summary="What a .sempic holds and what each part costs",
+        openapi_extra=_body(SEMPIC, "application/octet-stream"),
+        responses=_PROBLEMS,
+    )
+    async def info(request: Request) -> dict[str, Any]:
+        return api.info(await request.body())  # reads the container only, so it needs no worker
+
+    @app.post(
+        "/encode",
+        summary="A picture → .sempic",
+        openapi_extra=_body("image/*", "application/octet-stream"),
+        responses=_answers(SEMPIC),
+        response_class=Response,
+    )
+    async def encode(request: Request, options: Annotated[Encoding, Query()]) -> Response:
+        done = await run(request, "encode", await request.body(), **options.model_dump())
+        return _answer(done, done.value, SEMPIC)
+
+    @app.post(
+        "/decode",
+        summary="A .sempic → picture",
+        openapi_extra=_body(SEMPIC, "application/octet-stream"),
+        responses=_answers("image/png", "image/webp", "image/jpeg"),
+        response_class=Response,
+    )
+    async def decode(request: Request, options: Annotated[Decoding, Query()]) -> Response:
+        format = "png" if options.only == "ids" else options.format
+        chosen = options.model_dump(include=set(Synthesis.model_fields), exclude_unset=True)
+        for name in chosen.keys() - set(request.app.state.controls):
+            raise InputError(f"this server's receiver has no {name}")
+        done = await run(
+            request,
+            "decode",
+            await request.body(),
+            only=options.only,
+            format=format,
+            synthesis=chosen,
+        )
+        return _answer(done, done.value, f"image/{format}")
+
+    @app.post(
+        "/relabel",
+        summary="A .sempic with another label map",
+        responses=_answers(SEMPIC),
+        response_class=Response,
+    )
+    async def relabel(
+        request: Request,
+        sempic: Annotated[bytes, File(description="The stream.")],
+        labels: Annotated[
+            bytes, File(description="The new map: an 8-bit grey or palette picture of ids.")
+        ],
+    ) -> Response:
+        done = await run(request, "relabel", sempic, labels)
+        return _answer(done, done.value, SEMPIC)
+
+    @app.post(
+        "/compare",
+        summary="What AVIF or JPEG make of a picture in as many bytes",
+        openapi_extra=_body("image/*", "application/octet-stream"),
+        responses=_answers("image/avif", "image/jpeg"),
+        response_class=Response,
+    )
+    async def compare(request: Request, options: Annotated[Comparison, Query()]) -> Response:
+        done = await run(
+            request,
+            "compare",
+            await request.body(),
+            codec=options.codec,
+            budget=options.bytes,
+            max_side=options.max_side,
+        )
+        data, factor = done.value
+        response = _answer(done, data, f"image/{options.codec}")
+        response.headers["X-Scaled-Down"] = str(factor)
+        return response
+
+    return app
+
+
+def _pool(s: Settings) -> Pool:
+    make = functools.partial(
+        work.Coder,
+        segmenter=s.segmenter,
+        receiver=s.receiver,
+        max_pixels=s.max_pixels,
+        threads=max(1, (os.cpu_count() or 1) // s.workers),
+    )
+    return Pool(make, workers=s.workers, queue=s.queue, seconds=s.seconds)
+
+
+def _answer(done: Done, body: bytes, kind: str) -> Response:
+    timing = f"queue;dur={1000 * done.waited:.1f}, work;dur={1000 * done.worked:.1f}"
+    return Response(body, media_type=kind, headers={"Server-Timing": timing})
+
+
+@functools.cache
+def _resource(*path: str) -> bytes:
+    return resources.files("sempic.server").joinpath(*path).read_bytes()
+
+
+@functools.cache
+def _page() -> tuple[str, str]:
+    """The page, and the policy that lets it run what it holds and nothing else."""
+    html = _resource("page.html").decode()
+
+    def hashes(tag: str) -> str:
+        parts = re.findall(rf"<{tag}>(.*?)</{tag}>", html, re.DOTALL)
+        digests = (hashlib.sha256(part.encode()).digest() for part in parts)
+        return " ".join(f"'sha256-{base64.b64encode(d).decode()}'" for d in digests)
+
+    return html, (
+        f"default-src 'none'; script-src {hashes('script')}; style-src {hashes('style')}; "
+        "img-src 'self' blob: data:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+        "frame-ancestors 'none'"
+    )
+
+
+# ── errors ───────────────────────────────────────────────────────────────────────────────────
+
+_STATUS: dict[type[Exception], int] = {
+    LimitExceeded: 413,
+    SempicError: 422,
+    QueueFull: 429,
+    Gone: 499,  # nobody is left to read it, but the log is
+    Broken: 500,
+    Busy: 503,
+    TooSlow: 504,
+}
+
+
+def _problem(
+    request: Request, status: int, error: str, message: str, headers: dict[str, str] | None = None
+) -> JSONResponse:
+    problem = Problem(error=error, message=message, request=request.state.id)
+    return JSONResponse(problem.model_dump(), status, headers)
+
+
+def _add_error_handlers(app: FastAPI) -> None:
+    async def ours(request: Request, error: Exception) -> JSONResponse:
+        status = next(_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS)
+        headers = {"Retry-After": str(error.retry_after)} if isinstance(error, Busy) else None
+        return _problem(request, status, type(error).__name__, str(error), headers)
+
+    for kind in _STATUS:
+        app.add_exception_handler(kind, ours)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        faults = (f"{e['loc'][-1]}: {e['msg']}" for e in error.errors())
+        return _problem(request, 422, "InputError", "; ".join(faults))
+
+    @app.exception_handler(HTTPException)
+    async def refused(request: Request, error: HTTPException) -> JSONResponse:
+        headers = dict(error.headers or {})
+        name = "LimitExceeded" if error.status_code == 413 else "HTTPError"
+        return _problem(request, error.status_code, name, str(error.detail), headers)
+
+    @app.exception_handler(Exception)
+    async def unexpected(request: Request, error: Exception) -> JSONResponse:
+        return _problem(request, 500, "InternalError", "an internal error")
+
+
+# ── what every request passes: id, limits, log, metrics ──────────────────────────────────────
+
+
+class _Metrics:
+    """What /metrics shows, in a registry of its own so that one process can hold several apps."""
+
+    def __init__(self, jobs: Pool) -> None:
+        self.registry = prometheus.CollectorRegistry()
+        prometheus.ProcessCollector(registry=self.registry)
+        seconds = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)
+        self.requests = prometheus.Counter(
+            "sempic_requests", "Answered", ("route", "method", "status"), registry=self.registry
+        )
+        self.latency = prometheus.Histogram(
+            "sempic_request_seconds",
+            "From first byte in to last byte out",
+            ("route",),
+            buckets=seconds,
+            registry=self.registry,
+        )
+        self.work = prometheus.Histogram(
+            "sempic_work_seconds", "In a worker", ("verb",), buckets=seconds, registry=self.registry
+        )
+        for name, text, attribute in (
+            ("sempic_jobs_accepted", "Jobs that wait or run", "accepted"),
+            ("sempic_jobs_running", "Jobs that run", "running"),
+            ("sempic_workers_replaced", "Workers ended since the start", "replaced"),
+        ):
+            gauge = prometheus.Gauge(name, text, registry=self.registry)
+            gauge.set_function(functools.partial(getattr, jobs, attribute))
+
+
+class _Door:
+    """ASGI middleware: gives each request an id, bounds its body, logs and counts it."""
+
+    def __init__(self, app: ASGIApp, *, metrics: _Metrics, max_bytes: int, seconds: float) -> None:
+        self._app, self._metrics = app, metrics
+        self._max_bytes, self._seconds = max_bytes, seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        start = time.perf_counter()
+        headers = dict(scope["headers"])
+        given = headers.get(b"x-request-id", b"").decode("latin-1")
+        request_id = given if re.fullmatch(r"[\w.-]{1,64}", given, re.ASCII) else _new_id()
+        scope.setdefault("state", {})["id"] = request_id
+        status, size_in, size_out = 500, 0, 0
+        whole = False
+        announced = headers.get(b"content-length", b"0")
+
+        async def bounded_receive() -> Message:
+            nonlocal size_in, whole
+            if whole:  # nothing more comes but a disconnect
+                return await receive()
+            left = self._seconds - (time.perf_counter() - start)
+            try:
+                if announced.isdigit() and int(announced) > self._max_bytes:
+                    raise OverflowError
+                message = await asyncio.wait_for(receive(), max(0.0, left))
+                size_in += len(message.get("body", b""))
+                if size_in > self._max_bytes:
+                    raise OverflowError
+            except OverflowError:
+                text = f"a body of more than the limit of {self._max_bytes} bytes"
+                raise HTTPException(413, text, {"Connection": "close"}) from None
+            except asyncio.TimeoutError:
+                text = f"the body did not arrive within {self._seconds:g} s"
+                raise HTTPException(408, text, {"Connection": "close"}) from None
+            whole = not message.get("more_body", False)
+            return message
+
+        async def marked_send(message: Message) -> None:
+            nonlocal status, size_out
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [
+                    *message["headers"],
+                    (b"x-request-id", request_id.encode()),
+                    (b"x-content-type-options", b"nosniff"),
+                ]
+            size_out += len(message.get("body", b""))
+            await send(message)
+
+        try:
+            await self._app(scope, bounded_receive, marked_send)
+        finally:
+            seconds = time.perf_counter() - start
+            route = getattr(scope.get("route"), "path", "none")
+            self._metrics.requests.labels(route, scope["method"], status).inc()
+            self._metrics.latency.labels(route).observe(seconds)
+            fields = {
+                "id": request_id,
+                "method": scope["method"],
+                "path": scope["path"],
+                "status": status,
+                "seconds": round(seconds, 4),
+                "bytes_in": size_in,
+                "bytes_out": size_out,
+                "client": (scope.get("client") or ("",))[0],
+            }
+            log.info("request", extra={"fields": fields})
+
+
+def _new_id() -> str:
+    return secrets.token_hex(8)
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object a line: time, level, message, and what `extra={"fields": …}` gave."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        moment = datetime.datetime.fromtimestamp(record.created, datetime.timezone.utc)
+        line = {
+            "time": moment.isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "message": record.getMessage(),
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info:
+            line["trace"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False)
+
+
+# ── running it ───────────────────────────────────────────────────────────────────────────────
+
+
+def serve(settings: Settings, *, host: str = "127.0.0.1", port: int = 8000) -> None:
+    """Serves until SIGINT or SIGTERM; accepted work is finished first. A second signal ends it.
+
+    The log goes to stderr, one JSON object a line.
+
+    Raises OutputError if the address cannot be had, ModelError if a model cannot be loaded.
+    """
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonLines())
+    logging.basicConfig(handlers=[handler], level=logging.INFO, force=True)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        listener = socket.create_server((host, port), family=family, backlog=128)
+    except OSError as cause:
+        raise OutputError(f"cannot listen on {host}:{port}: {cause.strerror}") from cause
+    pool = _pool(settings)
+    config = uvicorn.Config(
+        create_app(settings, pool),
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        limit_concurrency=CONNECTIONS,
+    )
+    server = _Server(config)
+    address = f"[{host}]" if ":" in host else host
+    server.url = f"http://{address}:{listener.getsockname()[1]}"
+    # uvicorn raises the signal again when it is done; by then there is nothing left to do.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)
+    try:
+        server.run([listener])
+    finally:
+        pool.kill()
+
+
+class _Server(uvicorn.Server):
+    url = ""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        log.info("serving", extra={"fields": {"url": self.url}})

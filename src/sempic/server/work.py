@@ -1,0 +1,432 @@
+"""The work behind the server: what a worker process does, and the bounded pool of them.
+
+Processes, not threads: the label coder holds Python's lock, a job that takes too long can only be
+stopped by ending its process, and a native decoder that crashed on a hostile file would take
+the server with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import io
+import logging
+import math
+import multiprocessing
+import os
+import signal
+import time
+import traceback
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any, Protocol
+
+import numpy as np
+import PIL.Image
+
+from sempic import api, codec, container, pictures
+from sempic.errors import (
+    BitstreamError,
+    ImageError,
+    LimitExceeded,
+    ModelError,
+    RateError,
+    SempicError,
+)
+from sempic.palette import PALETTES
+from sempic.scene import Image
+
+log = logging.getLogger("sempic.server")
+
+SHRINK = 8
+"""A picture that is scaled down before it is coded may have this many times `max_pixels`."""
+
+FORMATS = {"png": ".png", "webp": ".webp", "jpeg": ".jpg"}
+"""Of pictures that are answered, with the suffix that `sempic.pictures` knows them by."""
+
+
+class Busy(Exception):
+    """No worker was free in time."""
+
+    def __init__(self, message: str, retry_after: int) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+        """In seconds."""
+
+
+class QueueFull(Busy):
+    """No place in the queue."""
+
+
+class TooSlow(Exception):
+    """The job was stopped at its time limit."""
+
+
+class Broken(Exception):
+    """The worker failed in a way that is no error of ours; the log knows more."""
+
+
+class Gone(Exception):
+    """Whoever asked hung up while the job waited."""
+
+
+# ── what a worker does ───────────────────────────────────────────────────────────────────────
+
+
+class Coder:
+    """The verbs of a worker: bytes in, bytes and some facts out. Models are loaded at once."""
+
+    def __init__(
+        self,
+        *,
+        segmenter: str | None = None,
+        receiver: str | None = None,
+        max_pixels: int = 1 << 22,
+        threads: int = 1,
+    ) -> None:
+        """Raises ModelError if a model cannot be loaded."""
+        os.environ["SEMPIC_THREADS"] = str(threads)  # before ONNX Runtime starts its own
+        self._codec = api.Codec(segmenter=segmenter, receiver=receiver)
+        self._max_pixels = max_pixels
+        # Models load and the label coder is compiled now, not on somebody's first request.
+        stream = self._codec.encode(np.zeros((32, 32, 3), np.uint8))
+        self._codec.decode(stream, steps=1)
+        codec.unpack(codec.pack(width=8, height=8, labels=np.eye(8, dtype=np.uint8)))
+        self._scene = codec.unpack(stream)
+
+    def controls(self) -> list[str]:
+        """Options of `Codec.synthesize` that this receiver heeds."""
+        heeded = []
+        for name, value in {"steps": 1, "seed": 1, "guidance": 2.0, "fidelity": 0.5}.items():
+            options: dict[str, Any] = {"steps": 1, name: value}
+            with contextlib.suppress(ModelError, TypeError):  # it says so, or lacks the argument
+                self._codec.synthesize(self._scene, **options)
+                heeded.append(name)
+        return heeded
+
+    def encode(self, picture: bytes, **options: Any) -> bytes:
+        """The .sempic stream of a picture file; options of `Codec.encode`."""
+        return self._codec.encode(self._read(picture, options["max_side"]), **options)
+
+    def decode(
+        self, stream: bytes, *, only: str | None, format: str, synthesis: dict[str, Any]
+    ) -> bytes:
+        """A picture file of what a stream decodes to; `synthesis` is for `Codec.synthesize`."""
+        part: Any = "labels" if only == "ids" else only
+        scene = codec.unpack(stream, only=part, max_pixels=self._max_pixels)
+        if part == "labels" and scene.labels is None:
+            raise BitstreamError("the stream has no label map")
+        if only == "labels":
+            assert scene.labels is not None
+            palette = PALETTES[scene.palette]
+            return pictures.encode_labels(scene.labels, palette, FORMATS[format])
+        if only == "ids":
+            assert scene.labels is not None
+            return _png(scene.labels)
+        if only == "coarse":
+            return pictures.encode(api.preview(scene), FORMATS[format])
+        return pictures.encode(self._codec.synthesize(scene, **synthesis), FORMATS[format])
+
+    def relabel(self, stream: bytes, labels: bytes) -> bytes:
+        """The stream with another label map; the coarse payload stays as it is."""
+        c = container.read(stream, max_pixels=self._max_pixels)
+        return codec.pack(
+            width=c.width,
+            height=c.height,
+            labels=pictures.read_labels(labels),
+            coarse=c.coarse,
+            coarse_codec=c.coarse_type.name.lower(),
+            palette=c.palette,
+            model=c.model,
+        )
+
+    def compare(
+        self, picture: bytes, *, codec: str, budget: int, max_side: int | None
+    ) -> tuple[bytes, int]:
+        """What another codec makes of a picture in at most `budget` bytes, and by how much it was
+        scaled down for that; see `best_within`."""
+        pixels = self._read(picture, max_side)
+        if max_side is not None:
+            pixels, _ = pictures.shrink(pixels, None, max_side)
+        return best_within(pixels, codec, budget)
+
+    def _read(self, data: bytes, max_side: int | None) -> Image:
+        width, height = pictures.peek(data)
+        limit = self._max_pixels * (1 if max_side is None else SHRINK)
+        if width * height > limit:
+            hint = "; max_side takes larger ones" if max_side is None else ""
+            raise LimitExceeded(f"{width}×{height} is more than the limit of {limit} pixels{hint}")
+        if max_side is not None and width * height > self._max_pixels:
+            scale = min(1, max_side / max(width, height))
+            if width * height * scale**2 > self._max_pixels:
+                raise LimitExceeded(
+                    f"{width}×{height} with max_side {max_side} is more than the limit of "
+                    f"{self._max_pixels} pixels"
+                )
+        return pictures.read(data)
+
+
+def best_within(pixels: Image, codec: str, budget: int) -> tuple[bytes, int]:
+    """The file of another codec, "avif" or "jpeg", of at most `budget` bytes that comes closest.
+
+    Returns the file and the factor by which the picture was scaled down before it was coded: 1,
+    2, 4 or 8. Of each factor the best quality that fits is tried, and the best PSNR of them wins,
+    enlarged again by bicubic filtering.
+
+    Raises RateError if nothing fits.
+    """
+    source = PIL.Image.fromarray(pixels)
+    best: tuple[float, bytes, int] | None = None
+    for factor in (1, 2, 4, 8):
+        size = max(1, source.width // factor), max(1, source.height // factor)
+        small = source if factor == 1 else source.resize(size, PIL.Image.Resampling.BICUBIC)
+        data = _best_quality(small, codec, budget)
+        if data is None:
+            continue
+        with PIL.Image.open(io.BytesIO(data)) as decoded:
+            back = decoded.convert("RGB").resize(source.size, PIL.Image.Resampling.BICUBIC)
+        error = float(np.mean((np.asarray(back, np.float32) - pixels) ** 2))
+        if best is None or error < best[0]:
+            best = error, data, factor
+    if best is None:
+        raise RateError(f"{codec.upper()} does not fit into {budget} bytes at any size")
+    return best[1], best[2]
+
+
+def _best_quality(picture: PIL.Image.Image, codec: str, budget: int) -> bytes | None:
+    """The file of the highest quality that fits, by bisection; None if the lowest does not."""
+
+    def coded(quality: int) -> bytes:
+        out = io.BytesIO()
+        options = {"optimize": True} if codec == "jpeg" else {"speed": 6, "max_threads": 1}
+        picture.save(out, codec.upper(), quality=quality, subsampling="4:2:0", **options)
+        return out.getvalue()
+
+    low, high = 0, 96  # low fits, high does not
+    best = coded(low)
+    if len(best) > budget:
+        return None
+    while high - low > 1:
+        middle = (low + high) // 2
+        data = coded(middle)
+        if len(data) <= budget:
+            low, best = middle, data
+        else:
+            high = middle
+    return best
+
+
+def _png(plane: Any) -> bytes:
+    out = io.BytesIO()
+    PIL.Image.fromarray(plane).save(out, "PNG")
+    return out.getvalue()
+
+
+# ── the pool ─────────────────────────────────────────────────────────────────────────────────
+
+
+class Verbs(Protocol):
+    """Anything whose methods a worker can call; `Coder`, or what a test puts in its place."""
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """An answer of a worker."""
+
+    value: Any
+    waited: float
+    """Seconds in the queue."""
+    worked: float
+    """Seconds in the worker."""
+
+
+class Pool:
+    """Worker processes behind a bounded queue, first come, first served."""
+
+    def __init__(
+        self, make: Callable[[], Verbs], *, workers: int, queue: int, seconds: float
+    ) -> None:
+        """
+        Args:
+            make: run once in each worker, so it must pickle; what it returns has the verbs.
+            workers: processes, each of which does one job at a time.
+            queue: jobs that may wait for one.
+            seconds: limit of a job, waiting included.
+        """
+        self._make = make
+        self._count, self._places, self._seconds = workers, workers + queue, seconds
+        self._workers: set[_Worker] = set()
+        self._free: asyncio.Queue[_Worker] = asyncio.Queue()
+        self._threads = ThreadPoolExecutor(2 * workers, "sempic-worker")
+        self._replacing: set[asyncio.Task[None]] = set()
+        self._mean = 1.0  # seconds of a job, recent ones counting most
+        self.accepted = 0
+        """Jobs that wait or run."""
+        self.running = 0
+        self.replaced = 0
+        """Workers that had to be ended, since the start."""
+
+    async def start(self) -> None:
+        """Returns when all workers are ready; raises SempicError if one of them cannot be."""
+        self._free = asyncio.Queue()
+        try:
+            await asyncio.gather(*(self._add() for _ in range(self._count)))
+        except BaseException:
+            self.kill()
+            raise
+
+    async def run(
+        self,
+        verb: str,
+        *args: Any,
+        gone: Callable[[], Awaitable[bool]] | None = None,
+        **kwargs: Any,
+    ) -> Done:
+        """The answer of a worker's verb.
+
+        `gone` is asked when the job's turn comes; a job that nobody waits for is not done.
+
+        Raises SempicError as the verb does; QueueFull, Busy, TooSlow, Broken or Gone.
+        """
+        if self.accepted >= self._places:
+            raise QueueFull(f"all {self._places} places are taken", self._retry_after())
+        self.accepted += 1
+        start = time.perf_counter()
+        try:
+            try:
+                worker = await asyncio.wait_for(self._free.get(), self._seconds)
+            except asyncio.TimeoutError:
+                message = f"no worker was free within {self._seconds:g} s"
+                raise Busy(message, self._retry_after()) from None
+            waited = time.perf_counter() - start
+            if gone is not None and await gone():
+                self._free.put_nowait(worker)
+                raise Gone
+            return await self._work(worker, (verb, args, kwargs), waited)
+        finally:
+            self.accepted -= 1
+
+    async def _work(self, worker: _Worker, job: Any, waited: float) -> Done:
+        self.running += 1
+        start = time.perf_counter()
+        try:
+            call = functools.partial(worker.call, job, max(0.0, self._seconds - waited))
+            answer = await asyncio.get_running_loop().run_in_executor(self._threads, call)
+        except BaseException as error:  # cut off in the middle: this worker is of no more use
+            self._discard(worker)
+            if isinstance(error, TooSlow):
+                raise TooSlow(f"stopped after {self._seconds:g} s, the limit of a job") from None
+            raise
+        finally:
+            self.running -= 1
+        self._free.put_nowait(worker)
+        worked = time.perf_counter() - start
+        self._mean += 0.1 * (worked - self._mean)
+        if isinstance(answer, SempicError):
+            raise answer
+        if isinstance(answer, Failure):
+            log.error("a job failed", extra={"fields": {"verb": job[0], "cause": answer.trace}})
+            raise Broken("an internal error")
+        return Done(answer, waited, worked)
+
+    def kill(self) -> None:
+        """Ends all workers at once; there is no run after that."""
+        for task in self._replacing:
+            task.cancel()
+        for worker in list(self._workers):
+            worker.kill()
+        self._workers.clear()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _add(self) -> None:
+        worker = _Worker(self._make)
+        self._workers.add(worker)
+        loop = asyncio.get_running_loop()
+        fault = await loop.run_in_executor(self._threads, worker.ready)
+        if fault is not None:
+            raise fault
+        self._free.put_nowait(worker)
+
+    def _discard(self, worker: _Worker) -> None:
+        self._workers.discard(worker)
+        worker.kill()
+        self.replaced += 1
+        log.warning("a worker is replaced", extra={"fields": {"pid": worker.process.pid}})
+        task = asyncio.get_running_loop().create_task(self._add())
+        self._replacing.add(task)
+        task.add_done_callback(self._replacing.discard)
+
+    def _retry_after(self) -> int:
+        return min(60, max(1, math.ceil(self._mean * self.accepted / self._count)))
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An exception in a worker that is none of ours."""
+
+    trace: str
+
+
+class _Worker:
+    """The parent's end of one process. Methods block; they are called in threads."""
+
+    def __init__(self, make: Callable[[], Verbs]) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self.process = context.Process(target=_serve, args=(theirs, make), daemon=True)
+        self.process.start()
+        theirs.close()
+
+    def ready(self) -> SempicError | Broken | None:
+        """Waits for the process to be ready; what went wrong if it cannot be."""
+        try:
+            fault = self._pipe.recv()
+        except (EOFError, OSError):
+            return Broken("a worker process ended while it started")
+        if isinstance(fault, Failure):
+            return Broken(f"a worker process cannot start: {fault.trace}")
+        assert fault is None or isinstance(fault, SempicError)
+        return fault
+
+    def call(self, job: Any, seconds: float) -> Any:
+        """Raises TooSlow after `seconds`, Broken if the process dies."""
+        try:
+            self._pipe.send(job)
+            if not self._pipe.poll(seconds):
+                raise TooSlow
+            return self._pipe.recv()
+        except (EOFError, OSError):
+            raise Broken("the worker process died") from None
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.join(5)
+
+
+def _serve(pipe: Connection, make: Callable[[], Verbs]) -> None:
+    """The life of a worker process: until the pipe closes."""
+    # Ctrl-C and a service manager signal the whole group, but accepted work is to be finished.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        verbs = make()
+    except BaseException as error:
+        pipe.send(error if isinstance(error, SempicError) else Failure(traceback.format_exc()))
+        return
+    pipe.send(None)
+    with contextlib.suppress(EOFError, OSError):  # the server has gone
+        while True:
+            verb, args, kwargs = pipe.recv()
+            answer: Any
+            try:
+                answer = getattr(verbs, verb)(*args, **kwargs)
+            except SempicError as error:
+                answer = error
+            except MemoryError:
+                answer = ImageError("not enough memory for this")
+            except Exception:
+                answer = Failure(traceback.format_exc())
+            pipe.send(answer)

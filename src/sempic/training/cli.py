@@ -1,0 +1,101 @@
+"""`sempic train …`: one command for each network, all of them resumable.
+
+Without a command's name, the flags are those of the paper's own training.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from sempic.errors import SempicError
+
+_COMMANDS = {
+    "segmenter": "fine-tune an ImageNet backbone to find the classes of CamVid",
+    "compact": "teach the compact receiver to denoise residuals",
+    "distill": "make a trained compact receiver sharp in 1 to 4 steps",
+    "prior": "what the label coder knows beforehand: networks and tables",
+    "restore": "turn a bundled ONNX file into weights to train on from",
+    "export": "write trained weights as the ONNX files that the product runs",
+    "convert": "the paper's network: a .pt of the original to safetensors, or back",
+}
+
+
+def main(argv: list[str]) -> int:
+    """Run one of the training commands; returns the exit code, 0 or 2."""
+    if argv and argv[0].startswith("--") and argv[0] != "--help":
+        from sempic.training import paper
+
+        return _guard("train", paper.main, argv)
+    listed = "\n".join(f"  {name:<11}{what}" for name, what in _COMMANDS.items())
+    parser = argparse.ArgumentParser(
+        prog="sempic train",
+        description="Train the networks of sempic. `sempic train COMMAND --help` says more. With "
+        "the original's flags (or --preset NAME) and no command, the paper's network is trained.",
+        epilog=f"commands:\n{listed}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("command", choices=_COMMANDS, metavar="COMMAND")
+    command = parser.parse_args(argv[:1]).command
+    if command == "convert":
+        return _guard("train convert", _convert, argv[1:])
+    from sempic.training import compact, distill, export, prior, restore, segmenter
+
+    run = {
+        "segmenter": segmenter.main,
+        "compact": compact.main,
+        "distill": distill.main,
+        "prior": prior.main,
+        "restore": restore.main,
+        "export": export.main,
+    }[command]
+    return _guard(f"train {command}", run, argv[1:])
+
+
+def sample(argv: list[str]) -> int:
+    """`sempic sample`: pictures of the paper's network; returns the exit code, 0 or 2."""
+    from sempic.training import sample as command
+
+    return _guard("sample", command.main, argv)
+
+
+def _convert(argv: list[str]) -> None:
+    from sempic.diffusion.checkpoints import convert_original, convert_to_original, load_model
+    from sempic.diffusion.flags import DEFAULTS, flags_from_configs
+
+    parser = argparse.ArgumentParser(
+        prog="sempic train convert",
+        description="SOURCE.pt to TARGET.safetensors, or SOURCE.safetensors to TARGET.pt, whose "
+        "flags are printed. For a .pt, give the flags that it was trained with; without any, its "
+        "tensors tell the shape, and the rest is taken as published.",
+    )
+    parser.add_argument("source", type=Path)
+    parser.add_argument("target", type=Path)
+    for name, default in DEFAULTS.items():
+        parser.add_argument(f"--{name}", default=argparse.SUPPRESS, help=f"({default})")
+    given = vars(parser.parse_args(argv))
+    source, target = given.pop("source"), given.pop("target")
+    if source.suffix.lower() != ".safetensors":
+        convert_original(source, target, given or None)
+        return
+    model, process = load_model(source)
+    flags = flags_from_configs(model.config, process)
+    convert_to_original(source, target)
+    print(" ".join(f"--{name} {value}" for name, value in flags.items()))
+
+
+def _guard(name: str, run: Callable[[list[str]], object], argv: list[str]) -> int:
+    try:
+        run(argv)
+    except SempicError as error:
+        print(f"sempic: {name}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(
+            "sempic: interrupted; the same command goes on from the last checkpoint",
+            file=sys.stderr,
+        )
+        return 2
+    return 0

@@ -1,0 +1,304 @@
+"""Folders of known layout → lists of files that belong together.
+
+Every reader takes the folder and a split and returns a `Source`; `READERS` has them by the names
+that `--dataset_mode` takes. What is missing or left over is an `InputError` that names the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from sempic.errors import InputError
+from sempic.palette import CAMVID, CITYSCAPES, CITYSCAPES_FULL, Palette
+
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+MAPS = (".png", ".bmp", ".tif", ".tiff")
+COARSE = (*PICTURES, ".bpg")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Entry:
+    """The files of one scene."""
+
+    name: str
+    image: Path
+    labels: Path
+    instances: Path | None = None
+    predicted: Path | None = None
+    """A predicted label map that is to be used in place of `labels`."""
+    coarse: Path | None = None
+    """A ready-made coarse picture."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Source:
+    """A split of a dataset."""
+
+    entries: tuple[Entry, ...]
+    num_classes: int
+    """Ids run from 0 to num_classes - 1; num_classes itself is void."""
+    ids: npt.NDArray[np.uint8] = field(repr=False)
+    """uint8 (256,): the id of each value in the label files."""
+    palette: Palette | None = None
+    """Colours of predicted maps that are stored as pictures."""
+
+
+Reader = Callable[[Path, str, int | None], Source]
+"""(folder, split, num_classes or None for the dataset's own) → Source."""
+
+
+def open_source(
+    mode: str,
+    folder: Path,
+    split: str,
+    *,
+    num_classes: int | None = None,
+    generated_semantic: Path | None = None,
+    coarse_path: Path | None = None,
+) -> Source:
+    """The split (`train`, `val`) of the dataset at `folder`, read as `mode` (see `READERS`).
+
+    Args:
+        generated_semantic: a folder of predicted maps, used in place of the human ones: colour
+            pictures in the dataset's official colours, or index maps, named as the pictures are
+            (with or without the dataset's ending).
+        coarse_path: a folder of coarse pictures, named likewise, used in place of our own.
+
+    Raises InputError: an unknown mode, a missing folder, or a file without its partner.
+    """
+    if mode not in READERS:
+        raise InputError(f"dataset mode {mode!r} is none of {', '.join(sorted(READERS))}")
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder")
+    source = READERS[mode](folder, split, num_classes)
+    entries = source.entries
+    if generated_semantic is not None:
+        found = _twins(entries, generated_semantic, MAPS, "predicted label map")
+        entries = tuple(replace(e, predicted=p) for e, p in zip(entries, found, strict=True))
+    if coarse_path is not None:
+        found = _twins(entries, coarse_path, COARSE, "coarse picture")
+        entries = tuple(replace(e, coarse=p) for e, p in zip(entries, found, strict=True))
+    return replace(source, entries=entries)
+
+
+# ── the datasets ─────────────────────────────────────────────────────────────────────────────
+
+_TRAIN_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
+"""labelIds of Cityscapes in the order of their trainIds (cityscapesScripts, labels.py)."""
+
+
+def cityscapes(folder: Path, split: str, num_classes: int | None) -> Source:
+    """Cityscapes in its official layout: leftImg8bit/SPLIT/CITY, gtFine/SPLIT/CITY.
+
+    19 classes are the trainIds, from `_labelTrainIds.png` or, where there is none, made from
+    `_labelIds.png`; 35 are the labelIds, with license plate (stored as 255) as 34.
+    """
+    classes = num_classes or 19
+    if classes not in (19, 35):
+        raise InputError(f"Cityscapes has 19 classes (trainIds) or 35 (labelIds), not {classes}")
+    images = _named(folder / "leftImg8bit" / split, PICTURES, "_leftImg8bit")
+    truth = _files(folder / "gtFine" / split, MAPS)
+
+    def kind(ending: str) -> dict[str, Path]:
+        return {p.stem.removesuffix(ending): p for p in truth if p.stem.endswith(ending)}
+
+    label_ids, instances = kind("_gtFine_labelIds"), kind("_gtFine_instanceIds")
+    train_ids = kind("_gtFine_labelTrainIds")
+    if classes == 19 and train_ids.keys() >= images.keys():
+        labels, ids = train_ids, _table({i: i for i in range(19)}, void=19)
+    elif classes == 19:
+        labels, ids = label_ids, _table({v: i for i, v in enumerate(_TRAIN_IDS)}, void=19)
+    else:
+        labels, ids = label_ids, _table({**{i: i for i in range(35)}, 255: 34}, void=35)
+    pairs = _paired(images, labels, "_gtFine_labelIds.png")
+    return Source(
+        entries=tuple(
+            Entry(name=name, image=image, labels=map_, instances=instances.get(name))
+            for name, image, map_ in pairs
+        ),
+        num_classes=classes,
+        ids=ids,
+        palette=CITYSCAPES if classes == 19 else CITYSCAPES_FULL,
+    )
+
+
+def ade20k(folder: Path, split: str, num_classes: int | None) -> Source:
+    """ADE20K of the scene-parsing challenge: images/SPLIT, annotations/SPLIT; 0 there is void."""
+    name = {"train": "training", "val": "validation"}.get(split, split)
+    return _folders(
+        folder / "images" / name,
+        folder / "annotations" / name,
+        classes=_classes("ADE20K", num_classes, (150, 151)),
+        # With 151 "classes" void is a channel of its own, as in the original.
+        ids=_table({i + 1: i for i in range(150)}, void=150),
+    )
+
+
+def celeba(folder: Path, split: str, num_classes: int | None) -> Source:
+    """CelebAMask-HQ with its part masks merged: SPLIT/images, SPLIT/labels (ids 0…18)."""
+    return _folders(
+        folder / split / "images",
+        folder / split / "labels",
+        classes=_classes("CelebA-Mask", num_classes, (19,)),
+        ids=_table({i: i for i in range(19)}, void=19),
+    )
+
+
+def coco(folder: Path, split: str, num_classes: int | None) -> Source:
+    """COCO-Stuff as SPADE lays it out: SPLIT_img, SPLIT_label, SPLIT_inst; 255 is void."""
+    instances = folder / f"{split}_inst"
+    return _folders(
+        folder / f"{split}_img",
+        folder / f"{split}_label",
+        classes=_classes("COCO-Stuff", num_classes, (182, 183)),
+        ids=_table({i: i for i in range(182)}, void=182),
+        instances=instances if instances.is_dir() else None,
+    )
+
+
+def camvid(folder: Path, split: str, num_classes: int | None) -> Source:
+    """CamVid of the SegNet tutorial: SPLIT, SPLITannot; 11 is void."""
+    return _folders(
+        folder / split,
+        folder / f"{split}annot",
+        classes=_classes("CamVid", num_classes, (11,)),
+        ids=_table({i: i for i in range(11)}, void=11),
+        palette=CAMVID,
+    )
+
+
+def plain(folder: Path, split: str, num_classes: int | None) -> Source:
+    """Any pictures: images/SPLIT and labels/SPLIT, or images and labels where there are no splits.
+
+    Label maps hold ids; those that are num_classes (256 if not given) or more are void. Instance
+    maps may lie in instances.
+    """
+    classes = num_classes or 256
+    if not 1 <= classes <= 256:
+        raise InputError(f"a label map holds 1 to 256 classes, not {classes}")
+
+    def part(name: str) -> Path:
+        return folder / name / split if (folder / name / split).is_dir() else folder / name
+
+    return _folders(
+        part("images"),
+        part("labels"),
+        classes=classes,
+        ids=_table({i: i for i in range(classes)}, void=min(classes, 255)),
+        instances=part("instances") if (folder / "instances").is_dir() else None,
+    )
+
+
+READERS: dict[str, Reader] = {
+    "cityscapes": cityscapes,
+    "ade20k": ade20k,
+    "celeba": celeba,
+    "coco": coco,
+    "camvid": camvid,
+    "folder": plain,
+}
+
+
+# ── files and partners ───────────────────────────────────────────────────────────────────────
+
+
+def _folders(
+    images: Path,
+    labels: Path,
+    *,
+    classes: int,
+    ids: npt.NDArray[np.uint8],
+    instances: Path | None = None,
+    palette: Palette | None = None,
+) -> Source:
+    """Two folders whose files carry the same names."""
+    pairs = _paired(_named(images, PICTURES), _named(labels, MAPS), ".png")
+    of_instances = _named(instances, MAPS) if instances else {}
+    return Source(
+        entries=tuple(
+            Entry(name=name, image=image, labels=map_, instances=of_instances.get(name))
+            for name, image, map_ in pairs
+        ),
+        num_classes=classes,
+        ids=ids,
+        palette=palette,
+    )
+
+
+def _files(folder: Path, suffixes: Iterable[str]) -> list[Path]:
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder")
+    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in suffixes)
+
+
+def _named(folder: Path, suffixes: Iterable[str], ending: str = "") -> dict[str, Path]:
+    """Files by their name below `folder`, without `ending` and suffix; there must be some."""
+    named: dict[str, Path] = {}
+    for path in _files(folder, suffixes):
+        name = path.stem.removesuffix(ending) if ending else path.stem
+        if ending and not path.stem.endswith(ending):
+            raise InputError(f"{path}: its name does not end in {ending}{path.suffix}")
+        if not ending:  # a plain tree may repeat a name in another folder
+            name = path.relative_to(folder).with_suffix("").as_posix()
+        if name in named:
+            raise InputError(f"{path} and {named[name]} have the same name")
+        named[name] = path
+    if not named:
+        raise InputError(f"{folder}: no pictures here")
+    return named
+
+
+def _paired(
+    images: dict[str, Path], labels: dict[str, Path], ending: str
+) -> list[tuple[str, Path, Path]]:
+    """(name, picture, map) of each; what stands alone is an error."""
+    lone = [labels[name] for name in labels if name not in images]
+    if lone:
+        raise InputError(f"{_several(lone)}: no picture belongs to it")
+    missing = [name for name in images if name not in labels]
+    if missing:
+        raise InputError(
+            f"{_several([images[name] for name in missing])}: its label map "
+            f"{missing[0]}{ending} is missing"
+        )
+    return [(name, images[name], labels[name]) for name in images]
+
+
+def _twins(
+    entries: tuple[Entry, ...], folder: Path, suffixes: Iterable[str], what: str
+) -> list[Path]:
+    """For each entry, the file of `folder` that is named as its picture is."""
+    by_stem: dict[str, Path] = {}
+    for path in _files(folder, suffixes):
+        if path.stem in by_stem:
+            raise InputError(f"{path} and {by_stem[path.stem]} have the same name")
+        by_stem[path.stem] = path
+    found = []
+    for entry in entries:
+        stem, short = entry.image.stem, entry.name.rsplit("/", 1)[-1]
+        twin = by_stem.get(stem) or by_stem.get(short)
+        if twin is None:
+            raise InputError(f"{entry.image}: its {what} {folder / stem}.png is missing")
+        found.append(twin)
+    return found
+
+
+def _several(paths: list[Path]) -> str:
+    return f"{paths[0]}" + (f" (and {len(paths) - 1} more)" if len(paths) > 1 else "")
+
+
+def _classes(dataset: str, wanted: int | None, known: tuple[int, ...]) -> int:
+    if wanted is not None and wanted not in known:
+        raise InputError(f"{dataset} has {' or '.join(map(str, known))} classes here, not {wanted}")
+    return wanted or known[0]
+
+
+def _table(ids: dict[int, int], *, void: int) -> npt.NDArray[np.uint8]:
+    table = np.full(256, void, np.uint8)
+    table[list(ids)] = list(ids.values())
+    return table

@@ -1,0 +1,196 @@
+"""Files of a `Source` → arrays at the working size, as the original resizes them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, UnidentifiedImageError
+
+from sempic import coarse as coarse_codec
+from sempic.coarse import bpg
+from sempic.errors import BitstreamError, InputError
+from sempic.palette import Palette
+from sempic.scene import Image as Picture
+from sempic.scene import LabelMap
+from sempic.training.data.readers import Entry, Source
+
+Box = Image.Resampling.BOX
+Bicubic = Image.Resampling.BICUBIC
+Nearest = Image.Resampling.NEAREST
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class TrainingScene:
+    """What a network learns from."""
+
+    name: str
+    image: Picture
+    """uint8 (H, W, 3)."""
+    labels: LabelMap
+    """uint8 (H, W); the source's num_classes is void."""
+    edges: LabelMap | None
+    """uint8 (H, W) in {0, 1}: where two instances meet; None if the dataset has no instances."""
+    coarse: Picture
+    """uint8 (h, w, 3), as the receiver decodes it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SceneFolder:
+    """The scenes of a source, loaded one at a time: a sequence that a DataLoader takes as it is.
+
+    Indexing raises InputError naming the file that cannot be used.
+    """
+
+    source: Source
+    image_size: int
+    """Short side of the pictures."""
+    coarse_factor: int = 4
+    quality: int = 35
+    """Of the coarse picture, as `bpgenc -q` counts."""
+    cache: Path | None = None
+    """Folder for coarse pictures already coded, by content; shared by any number of processes."""
+
+    def __len__(self) -> int:
+        return len(self.source.entries)
+
+    def __getitem__(self, index: int) -> TrainingScene:
+        entry = self.source.entries[index]
+        image = _open(entry.image).convert("RGB")
+        small = resize_picture(image, self.image_size)
+        pixels = np.asarray(small)
+        labels = self._labels(entry, image.size)
+        edges = self._edges(entry, image.size, small.size)
+        return TrainingScene(
+            name=entry.name,
+            image=pixels,
+            labels=np.asarray(Image.fromarray(labels).resize(small.size, Nearest)),
+            edges=edges,
+            coarse=self._coarse(entry, pixels),
+        )
+
+    def human_labels(self, index: int) -> LabelMap:
+        """The scene's human label map, uint8 (H, W), even where predicted ones are in use."""
+        entry = self.source.entries[index]
+        image = _open(entry.image)
+        labels = Image.fromarray(self._human(entry, image.size))
+        size = resize_picture(image.convert("RGB"), self.image_size).size
+        return np.asarray(labels.resize(size, Nearest))
+
+    def _labels(self, entry: Entry, size: tuple[int, int]) -> LabelMap:
+        if entry.predicted is not None:
+            return _predicted(_open(entry.predicted), entry.predicted, self.source)
+        return self._human(entry, size)
+
+    def _human(self, entry: Entry, size: tuple[int, int]) -> LabelMap:
+        map_ = _open(entry.labels)
+        if map_.size != size:
+            raise InputError(
+                f"{entry.labels} is {map_.size[0]}×{map_.size[1]}, but {entry.image} is "
+                f"{size[0]}×{size[1]}"
+            )
+        return self.source.ids[_values(map_, entry.labels)]
+
+    def _edges(
+        self, entry: Entry, size: tuple[int, int], small: tuple[int, int]
+    ) -> LabelMap | None:
+        if entry.instances is None:
+            return None
+        map_ = _open(entry.instances)
+        if map_.size != size:
+            raise InputError(f"{entry.instances} has another size than {entry.image}")
+        # Ids beyond 255 stay apart here; the original squeezes them into 8 bits first.
+        ids = Image.fromarray(np.asarray(map_).astype(np.int32)).resize(small, Nearest)
+        return instance_edges(np.asarray(ids))
+
+    def _coarse(self, entry: Entry, image: Picture) -> Picture:
+        if entry.coarse is None:
+            return coarse_picture(image, self.coarse_factor, self.quality, self.cache)
+        if entry.coarse.suffix.lower() == ".bpg":
+            try:
+                return coarse_codec.to_rgb(bpg.decode(entry.coarse.read_bytes()))
+            except BitstreamError as error:
+                raise InputError(f"{entry.coarse}: {error}") from error
+        return np.asarray(_open(entry.coarse).convert("RGB"))
+
+
+def resize_picture(image: Image.Image, short_side: int) -> Image.Image:
+    """Halved by BOX while twice too large, then BICUBIC to the short side, aspect kept."""
+    while min(image.size) >= 2 * short_side:
+        image = image.resize((image.width // 2, image.height // 2), Box)
+    scale = short_side / min(image.size)
+    return image.resize((round(image.width * scale), round(image.height * scale)), Bicubic)
+
+
+def instance_edges(ids: npt.NDArray[np.generic]) -> LabelMap:
+    """1 where a pixel's id differs from one of its four neighbours', uint8 (H, W)."""
+    edges = np.zeros(ids.shape, np.uint8)
+    across, down = ids[:, 1:] != ids[:, :-1], ids[1:] != ids[:-1]
+    edges[:, 1:] |= across
+    edges[:, :-1] |= across
+    edges[1:] |= down
+    edges[:-1] |= down
+    return edges
+
+
+def coarse_picture(image: Picture, factor: int, quality: int, cache: Path | None) -> Picture:
+    """The coarse picture of `image` as a decoder gives it; its file is kept in `cache`."""
+    small = coarse_codec.downscale(image, factor)
+    if cache is None:
+        return coarse_codec.to_rgb(coarse_codec.decode(coarse_codec.encode(small, quality=quality)))
+    key = hashlib.sha256(repr((small.shape, quality)).encode() + small.tobytes()).hexdigest()
+    path = cache / key[:2] / key[2:]
+    try:
+        return coarse_codec.to_rgb(coarse_codec.decode(path.read_bytes()))
+    except (OSError, BitstreamError):  # not there yet, or half a file of a full disk
+        payload = coarse_codec.encode(small, quality=quality)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
+        part.write_bytes(payload)
+        os.replace(part, path)
+        return coarse_codec.to_rgb(coarse_codec.decode(payload))
+
+
+def _open(path: Path) -> Image.Image:
+    try:
+        image = Image.open(path)
+        image.load()
+    except (OSError, UnidentifiedImageError, SyntaxError) as error:
+        raise InputError(f"{path}: cannot be read ({error})") from error
+    return image
+
+
+def _values(map_: Image.Image, path: Path) -> npt.NDArray[np.uint8]:
+    if map_.mode not in ("L", "P"):
+        raise InputError(f"{path}: a label map holds 8-bit ids, this one has mode {map_.mode}")
+    return np.asarray(map_, np.uint8)
+
+
+def _predicted(map_: Image.Image, path: Path, source: Source) -> LabelMap:
+    """A predicted map: ids as they are, or official colours looked up."""
+    if map_.mode in ("L", "P"):
+        ids = np.asarray(map_, np.uint8)
+        return np.minimum(ids, min(source.num_classes, 255)).astype(np.uint8)
+    if source.palette is None:
+        raise InputError(f"{path}: a colour picture, but this dataset has no official colours")
+    return _from_colours(np.asarray(map_.convert("RGB")), source.palette, source.num_classes, path)
+
+
+def _from_colours(rgb: Picture, palette: Palette, void: int, path: Path) -> LabelMap:
+    def packed(colours: npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:
+        r, g, b = (colours[..., i].astype(np.int32) for i in range(3))
+        return (r << 16) | (g << 8) | b
+
+    known, first = np.unique(packed(palette.table()), return_index=True)
+    values = packed(rgb)
+    position = np.searchsorted(known, values).clip(max=len(known) - 1)
+    strange = known[position] != values
+    if strange.any():
+        colour = tuple(int(v) for v in rgb[strange][0])
+        raise InputError(f"{path}: {colour} is not a colour of {palette.name}")
+    return np.minimum(first[position], void).astype(np.uint8)

@@ -1,1 +1,0 @@
-"""Training of the bundled models and of the paper's own (needs `pip install 'spic[train]'`)."""
