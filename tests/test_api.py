@@ -159,3 +159,48 @@ def test_the_bundled_models_code_a_picture():
     a, b = (sempic.decode(stream, steps=2, seed=3) for _ in range(2))
     assert a.size == (128, 96)
     assert np.array_equal(np.array(a), np.array(b))
+
+
+class Unsure:
+    """A segmenter that knows the left half of a picture, and that as much as it is told."""
+
+    palette = 2
+
+    def __init__(self, left: int = 250) -> None:
+        self.left = left
+
+    def __call__(self, image):
+        return np.zeros(image.shape[:2], np.uint8)
+
+    def look(self, image):
+        chances = np.zeros((19, *image.shape[:2]), np.uint8)
+        chances[0] = 20
+        labels = self(image)
+        labels[:, image.shape[1] // 2 :] = 8
+        chances[0, :, : image.shape[1] // 2] = self.left
+        return labels, chances
+
+
+def test_what_the_segmenter_does_not_know_is_sent_as_void():
+    picture = np.full((32, 48, 3), 90, np.uint8)
+    scene = sempic.unpack(sempic.Codec(segmenter=Unsure()).encode(picture))
+    assert (scene.labels[:, :24] == 0).all()
+    assert (scene.labels[:, 24:] == 19).all()
+
+
+def test_a_picture_of_which_little_is_known_has_no_map():
+    picture = np.full((32, 48, 3), 90, np.uint8)
+    codec = sempic.Codec(segmenter=Unsure(left=20))
+    assert sempic.unpack(codec.encode(picture)).labels is None
+    whole = sempic.unpack(codec.encode(picture, label_quality="lossless"))
+    assert set(np.unique(whole.labels)) == {0, 8}
+
+
+def test_no_labels_when_asked():
+    picture = np.full((32, 48, 3), 90, np.uint8)
+    stream = sempic.Codec(segmenter=Unsure()).encode(picture, labels="none", max_side=24)
+    scene = sempic.unpack(stream)
+    assert scene.labels is None
+    assert (scene.width, scene.height) == (24, 16)
+    with pytest.raises(sempic.InputError, match="'nothing'"):
+        sempic.encode(picture, labels="nothing")

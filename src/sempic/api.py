@@ -57,6 +57,7 @@ QUALITY = {
 DEFAULT_QUALITY = 5
 
 LOSSLESS: Final = "lossless"
+NO_LABELS: Final = "none"
 LabelQuality: TypeAlias = int | Literal["lossless"]
 DEFAULT_LABEL_QUALITY = 3
 """Of the segmenter's maps; docs/LABELS.md §7 has the curve that it was chosen on."""
@@ -160,7 +161,7 @@ class Codec:
         self,
         image: PIL.Image.Image | npt.NDArray[np.uint8],
         *,
-        labels: npt.NDArray[np.uint8] | None = None,
+        labels: npt.NDArray[np.uint8] | Literal["none"] | None = None,
         palette: int | str | None = None,
         quality: int = DEFAULT_QUALITY,
         coarse_codec: str = "bpg",
@@ -175,7 +176,8 @@ class Codec:
             image: PIL image of any mode, or uint8 (H, W, 3) in sRGB; `sempic.pictures.to_rgb` says
                 how modes, rotation, colour profiles and transparency are dealt with.
             labels: uint8 (H, W) ids of the palette, of the size of the upright picture; sent bit
-                for bit. None: the segmenter finds them.
+                for bit. None: the segmenter finds them; where it does not know the map says void,
+                and a picture of which it knows little has none. "none": a stream without a map.
             palette: of `labels`, id or name (`sempic.palette`); CamVid if not given. Without
                 `labels` it is the segmenter's.
             quality: 1…9, a level of QUALITY.
@@ -201,26 +203,24 @@ class Codec:
             raise InputError(f"quality is {min(QUALITY)}…{max(QUALITY)}, not {quality}")
         pixels = pictures.to_rgb(image)
         number = _palette_id(palette)
-        if labels is not None:
+        if isinstance(labels, str):
+            if labels != NO_LABELS:
+                raise InputError(f"labels are an array or {NO_LABELS!r}, not {labels!r}")
+        elif labels is not None:
             height, width = pixels.shape[:2]
             codec.check_labels(labels, width=width, height=height, palette=number)
         if max_side is not None:
-            pixels, labels = pictures.shrink(pixels, labels, max_side)
-        chances = None
+            given = None if isinstance(labels, str) else labels
+            pixels, smaller = pictures.shrink(pixels, given, max_side)
+            labels = labels if isinstance(labels, str) else smaller
         if labels is None:
-            number = getattr(self.segmenter, "palette", CAMVID.id)
-            label_quality = DEFAULT_LABEL_QUALITY if label_quality is None else label_quality
-            look = getattr(self.segmenter, "look", None)  # says how sure it is
-            if look is not None and label_quality != LOSSLESS:
-                labels, chances = look(pixels)
-            else:
-                labels = self.segmenter(pixels)
-        if label_quality is not None and label_quality != LOSSLESS:
+            labels, number = self._find_labels(pixels, label_quality, importance)
+        elif isinstance(labels, str):
+            labels = None
+        elif label_quality is not None and label_quality != LOSSLESS:
             from sempic.labels.simplify import simplify
 
-            labels = simplify(
-                labels, label_quality, palette=number, importance=importance, chances=chances
-            )
+            labels = simplify(labels, label_quality, palette=number, importance=importance)
 
         def pack(level: int) -> bytes:
             small = coarse.downscale(pixels, QUALITY[level].factor)
@@ -234,6 +234,32 @@ class Codec:
             )
 
         return pack(quality) if target_bpp is None else _best_within(target_bpp, pack)
+
+    def _find_labels(
+        self,
+        pixels: Image,
+        label_quality: LabelQuality | None,
+        importance: Mapping[str, float] | None,
+    ) -> tuple[LabelMap | None, int]:
+        """The segmenter's map as it is sent, None where it knows too little, and its palette."""
+        number: int = getattr(self.segmenter, "palette", CAMVID.id)
+        label_quality = DEFAULT_LABEL_QUALITY if label_quality is None else label_quality
+        if label_quality == LOSSLESS:
+            return self.segmenter(pixels), number
+        from sempic.labels.simplify import simplify
+
+        look = getattr(self.segmenter, "look", None)  # says how sure it is
+        labels, chances = look(pixels) if look is not None else (self.segmenter(pixels), None)
+        if chances is not None:
+            from sempic.segment.doubt import STREET, void_where_unsure
+
+            labels, known = void_where_unsure(labels, chances, number)
+            if known < STREET:
+                return None, number
+        sent = simplify(
+            labels, label_quality, palette=number, importance=importance, chances=chances
+        )
+        return sent, number
 
     def decode(
         self,
@@ -371,7 +397,7 @@ def shared() -> Codec:
 def encode(
     image: PIL.Image.Image | npt.NDArray[np.uint8],
     *,
-    labels: npt.NDArray[np.uint8] | None = None,
+    labels: npt.NDArray[np.uint8] | Literal["none"] | None = None,
     palette: int | str | None = None,
     quality: int = DEFAULT_QUALITY,
     coarse_codec: str = "bpg",

@@ -1,0 +1,90 @@
+"""Where a segmenter does not know, the map says void: region by region, so that no outline is new.
+
+A wrong class costs bits twice: its ragged outlines are coded, and the receiver paints it. Void
+costs next to nothing, and the receiver restores what the coarse picture shows there. Whole regions
+of the map (connected pixels of one class) are kept or become void, by the mean probability that
+the segmenter gives to their class; single pixels would have more outline than the class had.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from sempic.palette import PALETTES
+from sempic.scene import Chances, LabelMap
+
+KNOWN = 0.62
+"""Mean probability below which a region is void."""
+CRITICAL_KNOWN = 0.45
+"""The same for classes whose loss is worse than an error: people, two-wheelers, signs, lights."""
+CRITICAL = (
+    "person", "rider", "motorcycle", "bicycle", "traffic sign", "traffic light",
+    "pedestrian", "bicyclist", "sign",
+)  # fmt: skip
+STREET = 0.35
+"""A picture of which less than this share is known is sent without a map."""
+
+
+def void_where_unsure(labels: LabelMap, chances: Chances, palette: int) -> tuple[LabelMap, float]:
+    """The map with void where the segmenter does not know, and the share of it that is known.
+
+    Args:
+        labels: uint8 (H, W), ids of the palette.
+        chances: of the ids, uint8 (classes, H, W) in 1/255, as the segmenter gives them.
+        palette: its id; one without void is left as it is.
+    """
+    void = PALETTES[palette].void
+    if void is None:
+        return labels, 1.0
+    names = PALETTES[palette].classes
+    least = np.array([CRITICAL_KNOWN if n in CRITICAL else KNOWN for n in names]) * 255
+    sure = np.take_along_axis(chances, np.minimum(labels, len(chances) - 1)[None], 0)[0]
+    regions = components(labels)
+    area = np.bincount(regions.ravel())
+    mean = np.bincount(regions.ravel(), sure.ravel()) / area
+    first = np.zeros(len(area), np.int64)
+    first[regions.ravel()] = labels.ravel()
+    unsure = (mean < least[first]) | (first == void)
+    known = 1 - float(area[unsure].sum()) / labels.size
+    return np.where(unsure[regions], np.uint8(void), labels), known
+
+
+def components(labels: LabelMap) -> npt.NDArray[np.int64]:
+    """Number of the region that each pixel is in, int64 (H, W): equal ids, joined by sides."""
+    numbers: npt.NDArray[np.int64] = _join(np.ascontiguousarray(labels)).reshape(labels.shape)
+    return numbers
+
+
+@njit(cache=True)
+def _root(parent: Any, i: Any) -> Any:
+    while parent[i] != i:
+        parent[i] = parent[parent[i]]
+        i = parent[i]
+    return i
+
+
+@njit(cache=True)
+def _join(labels: Any) -> Any:
+    """Union-find over rows; regions are numbered by their first pixels."""
+    height, width = labels.shape
+    parent = np.arange(height * width)
+    for y in range(height):
+        for x in range(width):
+            here = y * width + x
+            if x and labels[y, x - 1] == labels[y, x]:
+                parent[here] = _root(parent, here - 1)
+            if y and labels[y - 1, x] == labels[y, x]:
+                a, b = _root(parent, here), _root(parent, here - width)
+                parent[max(a, b)] = min(a, b)
+    count = 0
+    for i in range(parent.size):  # roots come before what points to them
+        if parent[i] == i:
+            parent[i] = -1 - count
+            count += 1
+        else:
+            parent[i] = parent[parent[i]]
+    return -1 - parent

@@ -1,0 +1,69 @@
+import numpy as np
+import pytest
+
+from sempic.palette import CAMVID, CITYSCAPES, INDICES
+from sempic.segment.doubt import components, void_where_unsure
+
+ROAD, PERSON, VOID = 0, 11, 19
+
+
+def test_regions_are_joined_by_sides_only():
+    labels = np.array([[1, 1, 2, 1], [2, 1, 2, 1], [2, 2, 2, 1], [1, 2, 1, 1]], np.uint8)
+    regions = components(labels)
+    assert len(np.unique(regions)) == 4
+    assert sorted(np.unique(regions)) == [0, 1, 2, 3]
+    assert regions[0, 2] == regions[1, 0] == regions[3, 1]
+    assert regions[0, 0] != regions[3, 0]
+    assert regions[0, 3] == regions[3, 2]
+
+
+def test_regions_agree_with_a_flood(tmp_path):
+    ndimage = pytest.importorskip("scipy.ndimage")
+    labels = np.random.default_rng(0).integers(0, 3, (40, 57), np.uint8)
+    count = sum(ndimage.label(labels == v)[1] for v in range(3))
+    regions = components(labels)
+    assert regions.max() + 1 == count
+    for number in range(count):
+        assert len(np.unique(labels[regions == number])) == 1
+
+
+def two_regions(left: int, right: int):
+    labels = np.full((10, 20), ROAD, np.uint8)
+    labels[:, 10:] = PERSON
+    chances = np.zeros((19, 10, 20), np.uint8)
+    chances[ROAD, :, :10], chances[PERSON, :, 10:] = left, right
+    return labels, chances
+
+
+def test_unsure_regions_become_void_and_no_others():
+    labels, chances = two_regions(250, 60)
+    sent, known = void_where_unsure(labels, chances, CITYSCAPES.id)
+    assert (sent[:, :10] == ROAD).all()
+    assert (sent[:, 10:] == VOID).all()
+    assert known == 0.5
+
+
+def test_a_person_needs_less_certainty_than_a_road():
+    labels, chances = two_regions(140, 140)
+    sent, known = void_where_unsure(labels, chances, CITYSCAPES.id)
+    assert (sent[:, :10] == VOID).all()
+    assert (sent[:, 10:] == PERSON).all()
+    assert known == 0.5
+
+
+def test_one_unsure_pixel_is_not_enough():
+    labels, chances = two_regions(250, 250)
+    chances[ROAD, 3, 3] = 0
+    assert (void_where_unsure(labels, chances, CITYSCAPES.id)[0] == labels).all()
+
+
+def test_what_is_void_already_is_not_known():
+    labels = np.full((8, 8), CAMVID.void, np.uint8)
+    sent, known = void_where_unsure(labels, np.full((11, 8, 8), 255, np.uint8), CAMVID.id)
+    assert (sent == CAMVID.void).all()
+    assert known == 0
+
+
+def test_a_palette_without_void_is_left_alone():
+    labels, chances = two_regions(0, 0)
+    assert void_where_unsure(labels, chances, INDICES.id)[0] is labels
