@@ -31,7 +31,7 @@ CALM = 2
 """How far one label must reach around a pixel for the short path."""
 CALM_CONTEXTS = 6
 CALM_INFORMED = 2
-CALM_SLOTS = 1 << 14
+CALM_SLOTS = 1 << 15
 CALM_INPUTS = CALM_CONTEXTS + 4
 COUNT_LIMIT = 254
 
@@ -98,7 +98,8 @@ def begin(tables: dict[str, npt.NDArray[Any]], *, informed: bool) -> State:
     classes = tables[f"{kind}.calm_weights"].shape[0] // 2
     state = unprimed(classes)
     state.slots[: shape[0]] = _unpack(tables["slots"][: shape[0]])
-    state.calm_slots[:] = _unpack(tables["calm_slots"])
+    stored = _unpack(tables["calm_slots"])  # of few classes: models 2 and 3 keep half
+    state.calm_slots[:, : stored.shape[1]] = stored
     if not informed:
         state.calm_slots[CALM_INFORMED:] = 1 << 29
     mixers = MIXERS if informed else MIXERS_CAUSAL
@@ -328,6 +329,7 @@ def code_map(
     calm_slot = np.zeros(CALM_CONTEXTS, np.int64)
     calm_in = np.zeros(CALM_INPUTS, np.int64)
     colours = np.zeros((CANDIDATES, 4), np.int64)
+    tops_kept = 16 if n <= 16 else 32
     high = np.zeros(s, np.int64)  # of each column, the run of the row above upward
     near = np.zeros(s, np.int64)  # columns up to it of one label, the run above at least CALM
     wide = np.zeros(s, np.int64)  # … at least PAD
@@ -381,7 +383,7 @@ def code_map(
                 calm_slot[2] = (across * 10 + down) * 6 + ring
                 calm_slot[3] = (w * 16 + across) * 16 + down
                 calm_slot[4] = (w * 32 + _clamp((lead >> 2) + 16, 0, 31)) * 6 + (up >> 1)
-                calm_slot[5] = ((w * 16 + top) * 8 + sure) * 4 + min(3, across >> 1)
+                calm_slot[5] = ((w * tops_kept + top) * 8 + sure) * 4 + min(3, across >> 1)
                 active = CALM_CONTEXTS if informed else CALM_INFORMED
                 for i in range(active):
                     v = state.calm_slots[i, calm_slot[i]]
