@@ -203,3 +203,14 @@ def test_no_labels_when_asked():
     assert (scene.width, scene.height) == (24, 16)
     with pytest.raises(sempic.InputError, match="'nothing'"):
         sempic.encode(picture, labels="nothing")
+
+
+def test_the_segmenter_map_in_another_palette():
+    picture = np.full((32, 48, 3), 90, np.uint8)
+    codec = sempic.Codec(segmenter=Unsure())
+    scene = sempic.unpack(codec.encode(picture, palette="camvid"))
+    assert scene.palette == 1
+    assert (scene.labels[:, :24] == 3).all()
+    assert (scene.labels[:, 24:] == 11).all()
+    with pytest.raises(sempic.InputError, match="palette indices"):
+        codec.encode(picture, palette="indices")

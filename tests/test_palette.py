@@ -1,7 +1,16 @@
 import numpy as np
 import pytest
 
-from sempic.palette import BY_NAME, CAMVID, CITYSCAPES, INDICES, PALETTES, to_camvid
+from sempic.palette import (
+    BY_NAME,
+    CAMVID,
+    CITYSCAPES,
+    CITYSCAPES_FULL,
+    INDICES,
+    PALETTES,
+    to_camvid,
+    translate,
+)
 
 
 @pytest.mark.parametrize("palette", PALETTES.values(), ids=lambda p: p.name)
@@ -40,3 +49,22 @@ def test_palettes_become_camvid():
     assert found == ["road", "pavement", "sign", "pedestrian", "bicyclist", "car", "void"]
     assert to_camvid(known, CAMVID.id) is known
     assert (to_camvid(known, INDICES.id) == CAMVID.void).all()
+
+
+def test_camvid_as_cityscapes_and_back():
+    ids = np.arange(12, dtype=np.uint8)
+    there = translate(ids, CAMVID.id, CITYSCAPES.id)
+    assert [CITYSCAPES.classes[i] for i in there] == [
+        "sky", "building", "pole", "road", "sidewalk", "vegetation",
+        "traffic sign", "fence", "car", "person", "rider", "void",
+    ]  # fmt: skip
+    assert np.array_equal(to_camvid(there, CITYSCAPES.id), ids)
+
+
+def test_label_ids_as_train_ids():
+    """As in cityscapesScripts (labels.py), but for what that ignores and we can name."""
+    train = [7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33]
+    known = translate(np.array(train, np.uint8), CITYSCAPES_FULL.id, CITYSCAPES.id)
+    assert known.tolist() == list(range(19))
+    ignored = translate(np.array([0, 1, 2, 3, 4, 5, 6, 10], np.uint8), 3, CITYSCAPES.id)
+    assert (ignored == CITYSCAPES.void).all()

@@ -16,7 +16,7 @@ import numpy as np
 
 from sempic import codec, container
 from sempic.errors import BitstreamError, InputError, ModelError, RateError
-from sempic.palette import BY_NAME, CAMVID, PALETTES
+from sempic.palette import BY_NAME, CAMVID, CITYSCAPES, PALETTES, translate
 from sempic.scene import Image, LabelMap, Scene
 
 if TYPE_CHECKING:
@@ -179,7 +179,7 @@ class Codec:
                 for bit. None: the segmenter finds them; where it does not know the map says void,
                 and a picture of which it knows little has none. "none": a stream without a map.
             palette: of `labels`, id or name (`sempic.palette`); CamVid if not given. Without
-                `labels` it is the segmenter's.
+                `labels` it is the segmenter's; "camvid" maps the segmenter's classes to those.
             quality: 1…9, a level of QUALITY.
             coarse_codec: "bpg", "avif", "webp" or "jxl".
             target_bpp: bits per pixel of the whole stream; the best level that stays at or under
@@ -214,7 +214,13 @@ class Codec:
             pixels, smaller = pictures.shrink(pixels, given, max_side)
             labels = labels if isinstance(labels, str) else smaller
         if labels is None:
-            labels, number = self._find_labels(pixels, label_quality, importance)
+            labels, found = self._find_labels(pixels, label_quality, importance)
+            number = found if palette is None else number
+            if number != found and number not in (CAMVID.id, CITYSCAPES.id):
+                name = PALETTES[number].name if number in PALETTES else number
+                raise InputError(f"the segmenter's classes cannot be named in palette {name}")
+            if labels is not None:
+                labels = translate(labels, found, number)
         elif isinstance(labels, str):
             labels = None
         elif label_quality is not None and label_quality != LOSSLESS:

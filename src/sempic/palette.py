@@ -187,18 +187,45 @@ _AS_CAMVID = {
 }
 """The nearest of CamVid's classes for each of Cityscapes'."""
 
+_AS_CITYSCAPES = {
+    "pavement": "sidewalk",
+    "tree": "vegetation",
+    "sign": "traffic sign",
+    "pedestrian": "person",
+    "bicyclist": "rider",
+    "parking": "road",
+    "bridge": "building",
+    "tunnel": "building",
+    "guard rail": "fence",
+    "polegroup": "pole",
+    "caravan": "car",
+    "trailer": "truck",
+    "license plate": "car",
+}
+"""The most usual of Cityscapes' 19 classes for names that it does not have."""
 
-def to_camvid(labels: LabelMap, palette: int) -> LabelMap:
-    """Ids of a palette, uint8 (H, W), as those of CamVid; void where there is no such class.
+_TRANSLATIONS = {CAMVID.id: _AS_CAMVID, CITYSCAPES.id: _AS_CITYSCAPES}
 
-    Cityscapes' classes have their nearest one; the ids of a palette without a meaning become void.
+
+def translate(labels: LabelMap, source: int, target: int) -> LabelMap:
+    """Ids of one palette, uint8 (H, W), as those of another; void where there is no such class.
+
+    Classes keep their names, or take the nearest one of the target, which is CamVid or Cityscapes'
+    19 classes. The ids of a palette without a meaning become void.
     """
-    if palette == CAMVID.id:
+    if source == target:
         return labels
-    table = np.full(256, CAMVID.void, np.uint8)
-    if palette in (CITYSCAPES.id, CITYSCAPES_FULL.id):
-        for number, name in enumerate(PALETTES[palette].classes):
-            if name in _AS_CAMVID:
-                table[number] = CAMVID.classes.index(_AS_CAMVID[name])
+    names, others = PALETTES[target].classes, _TRANSLATIONS[target]
+    table = np.full(256, PALETTES[target].void, np.uint8)
+    if source != INDICES.id:
+        for number, name in enumerate(PALETTES[source].classes):
+            near = name if name in names else others.get(name)
+            if near is not None:
+                table[number] = names.index(near)
     known: LabelMap = table[labels]
     return known
+
+
+def to_camvid(labels: LabelMap, palette: int) -> LabelMap:
+    """`translate` to CamVid's classes."""
+    return translate(labels, palette, CAMVID.id)

@@ -17,7 +17,7 @@ import PIL.Image
 from sempic import coarse, models
 from sempic.errors import InputError, ModelError
 from sempic.models import runtime
-from sempic.palette import CAMVID, to_camvid
+from sempic.palette import BY_NAME, CAMVID, CITYSCAPES, translate
 from sempic.scene import Image, LabelMap, Scene
 
 _Floats = npt.NDArray[np.float32]
@@ -69,8 +69,12 @@ class Receiver:
             """The number that names these weights in a stream."""
             self._sigma_max, self._sigma_min = metadata["sigma_max"], metadata["sigma_min"]
             self._rho = metadata["rho"]
+            self._palette = BY_NAME[metadata.get("palette", CAMVID.name)]
+            """Whose classes it was trained on; other maps are translated."""
         except KeyError as error:
             raise ModelError(f"{path}: not a receiver, its metadata lacks {error}") from error
+        if self._palette.id not in (CAMVID.id, CITYSCAPES.id):
+            raise ModelError(f"{path}: a receiver cannot know palette {self._palette.name}")
         # Files of version 0.1 know only the likely picture.
         self._heeds_fidelity = "fidelity" in {i.name for i in self._session.get_inputs()}
 
@@ -111,9 +115,9 @@ class Receiver:
             raise ModelError("this receiver needs a coarse picture, and the stream has none")
         rows, columns = (-(-side // _MULTIPLE) * _MULTIPLE for side in (scene.height, scene.width))
         small = _grid(scene, rows // _PATCH, columns // _PATCH)
-        labels = np.full((rows, columns), CAMVID.void, np.uint8)
+        labels = np.full((rows, columns), self._palette.void, np.uint8)
         if scene.labels is not None:
-            known = to_camvid(scene.labels, scene.palette)
+            known = translate(scene.labels, scene.palette, self._palette.id)
             labels = np.pad(
                 known, ((0, rows - scene.height), (0, columns - scene.width)), mode="edge"
             )
@@ -125,7 +129,7 @@ class Receiver:
             noisy = residual + share * sigma * noise.standard_normal(residual.shape, np.float32)
             given = self._denoise(noisy, small, labels, sigma, fidelity)
             if guidance != 1:
-                void = np.full_like(labels, CAMVID.void)
+                void = np.full_like(labels, self._palette.void)
                 free = self._denoise(noisy, small, void, sigma, fidelity)
                 given = free + np.float32(guidance) * (given - free)
             residual = given
