@@ -1,16 +1,22 @@
 # make demo [IMAGE=photo.jpg]   from nothing to pictures in demo/; no torch
+# make figures                  the pictures of README and docs anew, after models have changed
 # make test                     from nothing through the whole gate; what .ci/run calls
 # make check                    the gate alone, in whatever environment is active
 
 PYTHON ?= python3
 IMAGE  ?=
+export IMAGE
 BIN    := .venv/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --only-binary :all: --no-compile
 
-.PHONY: demo test check format clean
+.PHONY: demo figures test check format clean
 
 demo: .venv/.base
-	$(BIN)/python examples/demo.py $(IMAGE)
+	$(BIN)/python examples/demo.py $${IMAGE:+"$$IMAGE"}
+
+# Needs what the notebooks need, in whatever environment is active.
+figures:
+	python examples/figures.py
 
 test: .venv/.test
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(MAKE) --no-print-directory check

@@ -1,13 +1,15 @@
-"""make demo: decode a street, encode the result, decode that; or do it with a picture of yours.
+"""make demo: code a photograph and show what was sent, what comes back, and AVIF beside it.
 
     python examples/demo.py [PICTURE]
 
-Writes pictures and a labelled side-by-side to demo/ and prints what everything costs.
+Writes the file, the decoded picture and a labelled side-by-side to demo/ and prints what
+everything costs.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 import time
 from pathlib import Path
@@ -19,75 +21,95 @@ import PIL.ImageFont
 
 import sempic
 from sempic import api, pictures
+from sempic.server.work import best_within
 
-STREET = Path(__file__).parent / "street.sempic"
+STREET = Path(__file__).parent / "street.jpg"
 GAP, BAR = 8, 22
+
+Panels = list[tuple[str, np.ndarray]]
+"""Titles and pictures, uint8 (H, W, 3), of one size."""
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("picture", nargs="?", type=Path, help="default: the bundled street")
+    parser.add_argument("picture", nargs="?", help=f"default: {STREET.name}, beside this script")
     parser.add_argument("-o", "--output", type=Path, default=Path("demo"))
     args = parser.parse_args()
     try:
-        run(args.picture, args.output)
+        run(Path(args.picture or STREET), args.output)
     except (OSError, sempic.SempicError) as error:
         print(f"demo: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def run(picture: Path | None, folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    panels: list[tuple[str, np.ndarray]] = []
-    if picture is None:
-        if not STREET.exists():
-            raise sempic.ModelError(f"{STREET} is not here yet; name a picture: make demo IMAGE=…")
-        stream = STREET.read_bytes()
-        original = show("street.sempic", stream, panels, folder, "street")
-    else:
-        original = pictures.read(picture.read_bytes())
-        panels.append(("original", original))
+def run(picture: Path, folder: Path) -> None:
+    original = pictures.read(picture.read_bytes())
     start = time.perf_counter()
     stream = sempic.encode(original)
-    print(f"encode {time.perf_counter() - start:5.2f} s")
-    name = "street-again" if picture is None else picture.stem
-    pictures.write_file(folder / f"{name}.sempic", stream)
-    show(f"{name}.sempic", stream, panels, folder, name)
-    pictures.write_file(folder / "side-by-side.png", pictures.encode(beside(panels), ".png"))
-    print(f"pictures are in {folder}/, all of them beside each other in {folder}/side-by-side.png")
-
-
-def show(
-    title: str, stream: bytes, panels: list[tuple[str, np.ndarray]], folder: Path, name: str
-) -> np.ndarray:
-    """Decode a stream, in parts and whole; print, save and note the panels; the picture."""
+    encoded = time.perf_counter()
+    panels = look(original, stream)
+    decoded = time.perf_counter()
     info = sempic.info(stream)
     print(
-        f"{title}: {info['width']}×{info['height']}, {info['bytes']} bytes, "
+        f"{picture.name}: {info['width']}×{info['height']}, {len(stream)} bytes, "
         f"{info['bpp']:.4f} bpp: "
         + ", ".join(f"{name} {size}" for name, size in info["chunks"].items())
     )
-    scene = sempic.unpack(stream)
-    start = time.perf_counter()
-    decoded = np.array(sempic.decode(stream))
-    print(f"decode {time.perf_counter() - start:5.2f} s")
-    if scene.labels is not None:
-        size = f"{info['chunks']['labels']} bytes"
-        panels.append((f"labels, {size}", sempic.PALETTES[scene.palette].paint(scene.labels)))
-    if scene.coarse is not None:
-        panels.append((f"coarse, {info['chunks']['coarse']} bytes", api.preview(scene)))
-    panels.append((f"decoded, {info['bytes']} bytes", decoded))
-    pictures.write_file(folder / f"{name}.png", pictures.encode(decoded, ".png"))
-    return decoded
+    print(f"encode {encoded - start:.2f} s, decode and AVIF {decoded - encoded:.2f} s")
+    folder.mkdir(parents=True, exist_ok=True)
+    pictures.write_file(folder / f"{picture.stem}.sempic", stream)
+    pictures.write_file(folder / f"{picture.stem}.png", pictures.encode(panels[3][1], ".png"))
+    pictures.write_file(folder / "side-by-side.png", pictures.encode(beside(panels, 3), ".png"))
+    print(f"look at {folder}/side-by-side.png")
 
 
-def beside(panels: list[tuple[str, np.ndarray]]) -> np.ndarray:
-    """The panels in rows of at most four, each under its title."""
+def look(original: np.ndarray, stream: bytes) -> Panels:
+    """Original, labels, coarse picture, what is decoded, AVIF in as many bytes, and a legend."""
+    scene, sizes = sempic.unpack(stream), sempic.info(stream)["chunks"]
+    assert scene.labels is not None
+    palette = sempic.PALETTES[scene.palette]
+    return [
+        ("original", original),
+        (f"labels, {sizes['labels']} bytes", palette.paint(scene.labels)),
+        (f"coarse, {sizes['coarse']} bytes", api.preview(scene)),
+        (f"decoded from both, {len(stream)} bytes", np.array(sempic.decode(stream))),
+        avif(original, len(stream)),
+        ("classes", legend(palette, scene.labels)),
+    ]
+
+
+def avif(original: np.ndarray, budget: int) -> tuple[str, np.ndarray]:
+    """Title and picture of the best AVIF of at most `budget` bytes, or of a white one."""
+    try:
+        data, shrunk = best_within(original, "avif", budget)
+    except sempic.RateError:
+        return f"AVIF does not fit into {budget} bytes", np.full_like(original, 255)
+    with PIL.Image.open(io.BytesIO(data)) as picture:
+        size = original.shape[1::-1]
+        pixels = np.array(picture.convert("RGB").resize(size, PIL.Image.Resampling.BICUBIC))
+    return f"AVIF, {len(data)} bytes" + f", at 1/{shrunk} of the size" * (shrunk > 1), pixels
+
+
+def legend(palette: sempic.Palette, labels: np.ndarray) -> np.ndarray:
+    """The colours of the classes in a label map, (H, W), as a picture of its size."""
+    sheet = PIL.Image.new("RGB", labels.shape[::-1], "white")
+    draw, font = PIL.ImageDraw.Draw(sheet), PIL.ImageFont.load_default(13)
+    rows = max(1, sheet.height // 22)
+    for i, label in enumerate(np.unique(labels)):
+        x, y = 6 + 150 * (i // rows), 4 + 22 * (i % rows)
+        colour = tuple(int(c) for c in palette.colours[label])
+        draw.rectangle((x, y, x + 16, y + 16), colour, "grey")
+        draw.text((x + 24, y), palette.classes[label], "black", font)
+    return np.array(sheet)
+
+
+def beside(panels: Panels, columns: int) -> np.ndarray:
+    """The panels in rows, each under its title and at most 1024 pixels large."""
+    panels = [(title, pictures.shrink(pixels, None, 1024)[0]) for title, pixels in panels]
     height, width = panels[0][1].shape[:2]
-    columns = min(4, len(panels)) if len(panels) % 3 else 3
     rows = -(-len(panels) // columns)
     size = (columns * (width + GAP) + GAP, rows * (height + BAR + GAP) + GAP)
     sheet = PIL.Image.new("RGB", size, "white")

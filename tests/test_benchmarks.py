@@ -2,7 +2,9 @@
 
 import importlib
 import json
+import re
 import shutil
+import subprocess
 
 import numpy as np
 import PIL.Image
@@ -84,10 +86,11 @@ def test_speed_cold(folder):
 
 
 def test_demo_of_a_picture(folder, monkeypatch, capsys):
-    assert run(monkeypatch, "demo", "pictures/0.png") == 0
+    shutil.copy("pictures/0.png", "a b.png")
+    assert run(monkeypatch, "demo", "a b.png") == 0
     assert {p.name for p in (folder / "demo").iterdir()} == {
-        "0.sempic",
-        "0.png",
+        "a b.sempic",
+        "a b.png",
         "side-by-side.png",
     }
     assert "bpp" in capsys.readouterr().out
@@ -95,15 +98,73 @@ def test_demo_of_a_picture(folder, monkeypatch, capsys):
     assert "demo: " in capsys.readouterr().err
 
 
+def test_make_demo_quotes_its_picture():
+    done = subprocess.run(
+        ["make", "-n", "demo", "IMAGE=a b.png"], cwd=ROOT, capture_output=True, text=True
+    )
+    command = done.stdout.splitlines()[-1].replace(".venv/bin/python", "printf '%s|'")
+    for picture, wanted in (("a b.png", "examples/demo.py|a b.png|"), ("", "examples/demo.py|")):
+        shell = subprocess.run(
+            ["sh", "-c", command], env={"IMAGE": picture}, capture_output=True, text=True
+        )
+        assert shell.stdout == wanted
+
+
 def test_demo_of_the_street(folder, monkeypatch, capsys):
+    """Its sheet has the original, labels, coarse picture, decode and AVIF at the same bytes."""
     demo = importlib.import_module("demo")
-    monkeypatch.setattr(demo, "STREET", folder / "street.sempic")
-    assert run(monkeypatch, "demo") == 2
-    assert "street.sempic" in capsys.readouterr().err
-    shutil.copy(ROOT / "vectors/street.sempic", folder)
+    seen = []
+    monkeypatch.setattr(demo, "beside", lambda panels, columns: seen.extend(panels) or panels[0][1])
     assert run(monkeypatch, "demo") == 0
-    with PIL.Image.open("demo/side-by-side.png") as sheet:
-        assert sheet.size == (3 * (341 + 8) + 8, 2 * (256 + 22 + 8) + 8)
+    size = (folder / "demo/street.sempic").stat().st_size
+    kinds = [title.split(",")[0] for title, _ in seen]
+    assert kinds == ["original", "labels", "coarse", "decoded from both", "AVIF", "classes"]
+    assert all(pixels.shape == (288, 512, 3) for _, pixels in seen)
+    avif = int(re.search(r"AVIF, (\d+) bytes", seen[4][0])[1])
+    assert 0.8 * size < avif <= size
+
+
+def test_sheet(folder):
+    demo = importlib.import_module("demo")
+    panel = np.zeros((30, 40, 3), np.uint8)
+    sheet = demo.beside([("a", panel), ("b", panel), ("c", panel), ("d", panel)], 3)
+    assert sheet.shape == (2 * (30 + 22 + 8) + 8, 3 * (40 + 8) + 8, 3)
+    large = np.zeros((10, 3000, 3), np.uint8)
+    assert demo.beside([("a", large)], 1).shape[1] == 1024 + 16
+
+
+def test_figures(folder, monkeypatch, capsys):
+    """The pictures of README, page and gallery can be made anew."""
+    pytest.importorskip("skimage", reason="scikit-image is not installed (extra `docs`)")
+    figures = importlib.import_module("figures")
+    (folder / "examples").mkdir()
+    for name in ("street.jpg", "night.jpg"):
+        shutil.copy(ROOT / "examples" / name, folder / "examples")
+    monkeypatch.setattr(figures, "GALLERY", (figures.GALLERY[1], figures.GALLERY[4]))
+    assert run(monkeypatch, "figures", "--root", str(folder), "--only", "street,gallery") == 0
+    for name in ("street.jpg", "street.sempic"):
+        scene = folder / figures.SCENES / name
+        assert scene.read_bytes() == (folder / "examples" / name).read_bytes()
+    page = (folder / "docs/gallery.md").read_text()
+    for name in ("street", "gallery/night", "gallery/chelsea"):
+        with PIL.Image.open(folder / f"docs/images/{name}.jpg") as sheet:
+            assert sheet.width > 900
+        assert name == "street" or f"](images/{name}.jpg)" in page
+    assert page.startswith(figures.INTRODUCTION)
+    with pytest.raises(SystemExit):
+        run(monkeypatch, "figures", "--only", "nothing")
+
+
+def test_the_gallery_is_what_the_script_makes(folder):
+    """Words and pictures of the committed page; the figures are those of the models of its day."""
+    figures = importlib.import_module("figures")
+    page = (ROOT / "docs/gallery.md").read_text()
+    assert page.startswith(figures.INTRODUCTION)
+    for shown in figures.GALLERY:
+        for text in (f"## {shown.title}\n", f"\n{shown.look}\n", f"*{shown.credit}.*"):
+            assert text in page
+        name = shown.name.partition(".")[0]
+        assert (ROOT / f"docs/images/gallery/{name}.jpg").stat().st_size < 250_000
 
 
 @pytest.mark.skipif(not HAVE_MODELS, reason="no bundled models in this checkout")

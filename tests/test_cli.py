@@ -11,7 +11,7 @@ import pytest
 from conftest import FakeReceiver, FakeSegmenter, street
 
 import sempic
-from sempic import api, cli, pictures
+from sempic import api, cli, models, pictures
 
 IMAGE, LABELS = street(48, 64)
 REAL = {name: vars(api.Codec)[name] for name in ("segmenter", "receiver")}
@@ -61,6 +61,7 @@ def test_encode_info_decode(photo, capsys):
     out = capsys.readouterr().out
     for part in ("version 1, 64×48, palette camvid", "labels", "coarse (bpg)", f"{size} bytes"):
         assert part in out
+    assert out.endswith(f"{models.TERMS}\n")
     assert cli.main(["decode", "photo.sempic", "-o", "out.png", "--steps", "3", "--seed", "7"]) == 0
     pixels = np.array(PIL.Image.open("out.png"))
     assert np.array_equal(pixels[..., 0], FakeSegmenter()(IMAGE))
@@ -379,14 +380,14 @@ def test_trainings_that_are_completed():
 def test_completion_without_shtab(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "shtab", None)
     assert cli.main(["completion", "bash"]) == 2
-    one_line(capsys, "sempic[completion]")
+    one_line(capsys, "pip install '.[completion]'")
 
 
 def test_version(capsys):
     with pytest.raises(SystemExit) as exit:
         cli.main(["--version"])
     assert exit.value.code == 0
-    assert capsys.readouterr().out == f"sempic {sempic.__version__}\n"
+    assert capsys.readouterr().out == f"sempic {sempic.__version__}\n{models.TERMS}\n"
 
 
 def test_train_without_torch(monkeypatch, capsys):
@@ -394,7 +395,7 @@ def test_train_without_torch(monkeypatch, capsys):
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "torch", None)
     assert cli.main(["train", "compact"]) == 2
-    one_line(capsys, "torch", "pip install 'sempic[train]'")
+    one_line(capsys, "torch", "pip install '.[train]'")
 
 
 def test_a_pipe_that_closes_early_is_quiet(photo):

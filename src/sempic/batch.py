@@ -25,7 +25,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from sempic import api
-from sempic.errors import InputError, OutputError, SempicError
+from sempic.errors import InputError, OutputError, SempicError, install_hint
 
 Record = dict[str, Any]
 """What is reported of one picture: path, output, seconds, and bytes, bpp, … or error."""
@@ -248,7 +248,7 @@ def in_ray(work: Work, jobs: list[Job], workers: int) -> Done:
         import ray
         import ray.data
     except ModuleNotFoundError as error:
-        raise InputError("--engine ray needs: pip install 'sempic[ray]'") from error
+        raise InputError(f"--engine ray needs: {install_hint('ray')}") from error
 
     ours = not ray.is_initialized()
     if ours:
@@ -445,7 +445,7 @@ def _path(name: str) -> Path:
     try:
         from upath import UPath
     except ModuleNotFoundError as error:
-        raise InputError(f"{name}: URIs need: pip install 'sempic[ray]'") from error
+        raise InputError(f"{name}: URIs need: {install_hint('ray')}") from error
     try:
         path: Any = UPath(name)
         path.exists()

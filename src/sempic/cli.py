@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 import sempic
-from sempic import api, batch, codec
+from sempic import api, batch, codec, models
 from sempic.batch import STDOUT, Done, Job, Record
-from sempic.errors import BitstreamError, InputError, OutputError, SempicError
+from sempic.errors import BitstreamError, InputError, OutputError, SempicError, install_hint
 from sempic.palette import BY_NAME, PALETTES
 
 _CONTROLS = ("steps", "seed", "guidance", "fidelity")
@@ -122,7 +122,10 @@ def _info(args: argparse.Namespace) -> int:
         return batch.described(job.read())
 
     jobs = batch.find(args.inputs, None, found={".sempic"}, suffix=None)
-    return _each(jobs, batch.here(run, jobs), _details, args.json)
+    code = _each(jobs, batch.here(run, jobs), _details, args.json)
+    if not args.json:
+        print(models.TERMS)
+    return code
 
 
 def _serve(args: argparse.Namespace) -> int:
@@ -131,7 +134,7 @@ def _serve(args: argparse.Namespace) -> int:
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("sempic"):
             raise
-        return _fail(f"serve: {error.name} is missing; pip install 'sempic[serve]'")
+        return _fail(f"serve: {error.name} is missing; {install_hint('serve')}")
     settings = app.Settings(
         workers=args.workers,
         queue=args.queue,
@@ -149,7 +152,7 @@ def _completion(args: argparse.Namespace) -> int:
     try:
         import shtab
     except ModuleNotFoundError:
-        return _fail("completion: shtab is missing; pip install 'sempic[completion]'")
+        return _fail(f"completion: shtab is missing; {install_hint('completion')}")
     parser = _parser()
     (commands,) = (a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
     for command in commands.choices.values():
@@ -168,7 +171,7 @@ def _train(command: str, argv: list[str]) -> int:
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("sempic"):
             raise
-        return _fail(f"{command}: {error.name} is missing; pip install 'sempic[train]'")
+        return _fail(f"{command}: {error.name} is missing; {install_hint('train')}")
 
 
 def _evaluation(argv: list[str]) -> int:
@@ -179,7 +182,7 @@ def _evaluation(argv: list[str]) -> int:
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("sempic"):
             raise
-        return _fail(f"{argv[0]}: {error.name} is missing; pip install 'sempic[eval]'")
+        return _fail(f"{argv[0]}: {error.name} is missing; {install_hint('eval')}")
 
 
 # ── run and report ───────────────────────────────────────────────────────────────────────────
@@ -288,7 +291,8 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_epilog,
         formatter_class=_Help,
     )
-    parser.add_argument("--version", action="version", version=f"sempic {sempic.__version__}")
+    version = f"sempic {sempic.__version__}\n{models.TERMS}"
+    parser.add_argument("--version", action="version", version=version)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     encode = commands.add_parser(
@@ -362,7 +366,7 @@ def _parser() -> argparse.ArgumentParser:
         choices=("pool", "ray"),
         default="pool",
         help="who runs them: processes of this machine (the default), or Ray Data (needs "
-        "sempic[ray]) on this machine or the cluster that RAY_ADDRESS names",
+        "the extra ray) on this machine or the cluster that RAY_ADDRESS names",
     )
     encode.add_argument(
         "--manifest",
@@ -418,7 +422,7 @@ def _parser() -> argparse.ArgumentParser:
         "--model",
         metavar="SPEC",
         help="an ONNX file, or a checkpoint of the paper's network (.safetensors, .pt; needs "
-        "sempic[train]); default: the bundled receiver",
+        "the extra train); default: the bundled receiver",
     )
     decode.set_defaults(run=_decode)
 
@@ -463,17 +467,17 @@ def _parser() -> argparse.ArgumentParser:
     completion.set_defaults(run=_completion)
 
     train = commands.add_parser(
-        "train", help="train the networks (needs sempic[train])", add_help=False
+        "train", help="train the networks (needs the extra train)", add_help=False
     )
     train.add_argument("command", choices=_TRAININGS)  # parsed elsewhere; for completion
     commands.add_parser("distill", help="the same as train distill", add_help=False)
     commands.add_parser(
-        "sample", help="sample the paper's network (needs sempic[train])", add_help=False
+        "sample", help="sample the paper's network (needs the extra train)", add_help=False
     )
     for name, what in (
-        ("benchmark", "this codec beside others at the same rates (needs sempic[eval])"),
-        ("compare", "versions of one picture: figures and a page (needs sempic[eval])"),
-        ("evaluate", "bpp, mIoU, FID and more of a folder of results (needs sempic[eval])"),
+        ("benchmark", "this codec beside others at the same rates (needs the extra eval)"),
+        ("compare", "versions of one picture: figures and a page (needs the extra eval)"),
+        ("evaluate", "bpp, mIoU, FID and more of a folder of results (needs the extra eval)"),
     ):
         commands.add_parser(name, help=what, add_help=False)
     return parser
@@ -516,7 +520,7 @@ examples:
 
 The networks are at home at heights of 250 to 500 pixels; larger pictures work,
 and --max-side makes them smaller and faster. Names with a scheme
-(s3://bucket/folder) need sempic[ray], and the library of that store, such as s3fs.
+(s3://bucket/folder) need the extra ray, and the library of that store, such as s3fs.
 """
 _decode_epilog = """
 examples:
@@ -536,7 +540,8 @@ examples:
   sempic info out/ --json    # one object a file, for programs
 """
 _completion_help = (
-    "Prints a script for your shell (needs sempic[completion]). Where it goes depends on the shell:"
+    "Prints a script for your shell (needs the extra completion). Where it goes depends on "
+    "the shell:"
 )
 _completion_epilog = """
 examples:
@@ -558,8 +563,8 @@ _decode_help = (
 
 
 _serve_help = (
-    "Serves the codec over HTTP and a page to look at it (needs sempic[serve]). Ctrl-C or SIGTERM "
-    "ends it when accepted work is finished. The log is JSON lines on stderr."
+    "Serves the codec over HTTP and a page to look at it (needs the extra serve). Ctrl-C or "
+    "SIGTERM ends it when accepted work is finished. The log is JSON lines on stderr."
 )
 
 

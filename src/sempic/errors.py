@@ -79,3 +79,8 @@ class ModelError(SempicError):
 
 class OutputError(SempicError):
     """A result cannot be written where it was asked for."""
+
+
+def install_hint(extra: str) -> str:
+    """How to get what an extra brings, for messages: there is no release on an index yet."""
+    return f"pip install '.[{extra}]' in sempic's source folder"

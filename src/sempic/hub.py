@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from sempic import models
-from sempic.errors import ModelError, OutputError
+from sempic.errors import ModelError, OutputError, install_hint
 from sempic.pictures import write_file
 
 MANIFEST = "sempic.json"
@@ -119,7 +119,7 @@ def _hub() -> Any:
     try:
         import huggingface_hub
     except ModuleNotFoundError as error:
-        raise ModelError("the Hugging Face hub needs: pip install 'sempic[hub]'") from error
+        raise ModelError(f"the Hugging Face hub needs: {install_hint('hub')}") from error
     return huggingface_hub
 
 

@@ -101,8 +101,18 @@ def views(page):
     return page.locator("#strip .shot b").all_text_contents()
 
 
-def test_the_bundled_scene(visit):
+def test_the_first_scene_shows_its_original(visit):
     page = visit()
+    assert page.input_value("#scene") == "street.jpg"
+    assert "CC BY 4.0" in page.locator("#scene option:checked").text_content()
+    assert re.fullmatch(r"A street in [\d,]+ bytes", page.text_content("h1"))
+    assert views(page) == ["Original", "Labels", "Coarse", "Decoded", "AVIF", "JPEG"]
+    assert "code the original" in page.text_content("#others")
+    assert page.is_visible("#encoder")
+
+
+def test_a_scene_that_is_coded_already(visit):
+    page = visit("#scene=street.sempic")
     street = page.request.get(f"{page.url.split('#')[0]}scenes/street.sempic").body()
     assert page.text_content("h1") == f"A street in {len(street):,} bytes"
     assert views(page) == ["Labels", "Coarse", "Decoded", "AVIF", "JPEG"]
@@ -115,7 +125,7 @@ def test_the_bundled_scene(visit):
     assert f"Coarse picture (BPG) {chunks['coarse']} bytes" in said
     assert downloaded(page, "#get-sempic") == street
     with PIL.Image.open(io.BytesIO(downloaded(page, "#get-png"))) as picture:
-        assert picture.size == (341, 256)
+        assert picture.size == (512, 288)
     assert page.is_hidden("#encoder")  # a .sempic has its quality
     assert "for lack of the original" in page.text_content("#others")
 

@@ -108,16 +108,20 @@ def test_about(client):
     assert about["limits"]["bytes"] == 50_000
     assert set(about["decode"]) == {"steps", "seed"}  # what the receiver heeds
     assert about["palettes"]["camvid"]["classes"][0] == "sky"
-    for name in about["scenes"]:
-        assert sempic.info(client.get(f"/scenes/{name}").content)["bytes"] > 0
+    assert next(iter(about["scenes"])) == "street.jpg"
     assert client.get("/healthz").json() == {"status": "ok"}
 
 
-def test_the_bundled_scene_is_the_example(client):
-    assert (
-        client.get("/scenes/street.sempic").content
-        == (ROOT / "examples/street.sempic").read_bytes()
-    )
+@pytest.mark.parametrize("name", ["street.jpg", "street.sempic"])
+def test_the_bundled_scenes_are_the_examples(client, name):
+    answer = client.get(f"/scenes/{name}")
+    assert answer.content == (ROOT / "examples" / name).read_bytes()
+    if name.endswith(".sempic"):
+        assert answer.headers["content-type"] == "image/x-sempic"
+        assert sempic.info(answer.content)["bytes"] == len(answer.content)
+    else:
+        assert answer.headers["content-type"] == "image/jpeg"
+        assert pixels(answer.content).shape == (288, 512, 3)
 
 
 @pytest.mark.parametrize("name", ["nothing.sempic", "..%2f__init__.py", "%2fetc%2fpasswd"])
@@ -355,4 +359,4 @@ def test_without_the_extra(monkeypatch, capsys):
     monkeypatch.delitem(sys.modules, "sempic.server.app")
     monkeypatch.delattr(sempic.server, "app")
     assert cli.main(["serve"]) == 2
-    assert "pip install 'sempic[serve]'" in capsys.readouterr().err
+    assert "pip install '.[serve]'" in capsys.readouterr().err

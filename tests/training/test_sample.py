@@ -194,7 +194,7 @@ def test_a_checkpoint_without_torch_is_refused_in_one_line(weights: Path) -> Non
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("ModelError")
-    assert "needs torch; pip install 'sempic[train]'" in done.stdout
+    assert "needs torch; pip install '.[train]'" in done.stdout
 
 
 def test_the_default_steps_are_the_papers(weights: Path) -> None:

@@ -1,1 +1,1 @@
-"""Diffusion in PyTorch: the compact receiver and the paper's network (needs `sempic[train]`)."""
+"""Diffusion in PyTorch: the compact receiver and the paper's network (the extra `train`)."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sempic.diffusion.gaussian import Array, Diffusion
-from sempic.errors import ModelError
+from sempic.errors import ModelError, install_hint
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]
 """(x, t) → raw network output; x float32 (B, 3, H, W), t (B,) as the network is told it."""
@@ -119,7 +119,7 @@ def multistep(
     Makes one step fewer than `diffusion` has: from step 1 it goes straight to the clean picture.
     Step 0 would take away a last 1 % of noise, and to extrapolate across the leap in log-SNR
     before it overshoots by more than the second order gains. Raises `ModelError` if diffusers is
-    not installed (`pip install sempic[train]`).
+    not installed (the extra `train`).
     """
     first = min(1, len(diffusion) - 1)
     scheduler = _scheduler(diffusion.alphas_cumprod[first:], solver, order)
@@ -143,7 +143,7 @@ def _scheduler(alphas_cumprod: Array, solver: str, order: int) -> Any:
     try:
         from diffusers import DPMSolverMultistepScheduler, UniPCMultistepScheduler
     except ImportError as error:
-        raise ModelError(f"{solver} needs diffusers: pip install 'sempic[train]'") from error
+        raise ModelError(f"{solver} needs diffusers: {install_hint('train')}") from error
     # The scheduler is given our steps as its whole process, and the clean picture that we
     # computed (and clipped): so respacing, truncation and x0 prediction stay ours.
     shared = {

@@ -11,6 +11,8 @@ RECEIVER = "receiver"
 JUDGE = "judge"
 """A segmenter for measuring only (`sempic.evaluation`); nothing else may use it."""
 
+TERMS = "code: Apache-2.0; bundled weights: for research, not commercial (LICENSE-WEIGHTS)"
+
 
 def find(name: str) -> Path:
     """Path of a bundled ONNX model.

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import PIL.Image
 
 from sempic import coarse, models
-from sempic.errors import InputError, ModelError
+from sempic.errors import InputError, ModelError, install_hint
 from sempic.models import runtime
 from sempic.palette import BY_NAME, CAMVID, CITYSCAPES, translate
 from sempic.scene import Image, LabelMap, Scene
@@ -52,7 +52,7 @@ def load(spec: str | None = None) -> Callable[..., Image]:
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("sempic"):
             raise
-        raise ModelError(f"{spec}: needs {error.name}; pip install 'sempic[train]'") from error
+        raise ModelError(f"{spec}: needs {error.name}; {install_hint('train')}") from error
     receiver: Callable[..., Image] = paper.PaperReceiver(Path(spec))
     return receiver
 

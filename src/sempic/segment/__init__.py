@@ -11,7 +11,7 @@ import numpy.typing as npt
 import PIL.Image
 
 from sempic import models
-from sempic.errors import ModelError
+from sempic.errors import ModelError, install_hint
 from sempic.models import runtime
 from sempic.palette import BY_NAME, CAMVID, CITYSCAPES, INDICES
 from sempic.scene import Chances, Image, LabelMap
@@ -116,7 +116,7 @@ class HubSegmenter:
         try:
             from transformers import pipeline
         except ModuleNotFoundError as error:
-            raise ModelError(f"hf:{name} needs transformers: pip install 'sempic[hf]'") from error
+            raise ModelError(f"hf:{name} needs transformers: {install_hint('hf')}") from error
         try:
             self._pipe = pipeline("image-segmentation", model=name)
         except Exception as error:

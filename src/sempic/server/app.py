@@ -42,8 +42,11 @@ from sempic.server.work import Broken, Busy, Done, Gone, Pool, QueueFull, TooSlo
 log = logging.getLogger("sempic.server")
 
 SEMPIC = "image/x-sempic"
-SCENES = {"street.sempic": "a street, 1.2 kB"}
-"""Bundled streams that the page offers, by file name in `scenes/`."""
+SCENES = {
+    "street.jpg": "A street in Kathmandu (Shah et al., CC BY 4.0)",
+    "street.sempic": "The same, coded before",
+}
+"""What the page offers, by file name in `scenes/`; it opens with the first."""
 CONNECTIONS = 512
 """More connections than this at once are turned away (503)."""
 
@@ -214,7 +217,8 @@ def create_app(settings: Settings | None = None, pool: Pool | None = None) -> Fa
     async def scene(name: str) -> Response:
         if name not in SCENES:
             raise HTTPException(404, f"there is no scene {name!r}")
-        return Response(_resource("scenes", name), media_type=SEMPIC)
+        media_type = SEMPIC if name.endswith(".sempic") else "image/jpeg"
+        return Response(_resource("scenes", name), media_type=media_type)
 
     @app.get("/healthz", summary="Whether the server serves")
     async def healthz() -> dict[str, str]:

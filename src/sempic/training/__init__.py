@@ -1,1 +1,1 @@
-"""Training of the bundled models and of the paper's own (needs `pip install 'sempic[train]'`)."""
+"""Training of the bundled models and of the paper's own (needs the extra `train`)."""

@@ -1,0 +1,204 @@
+"""make figures: every picture in README and docs that depends on the models, made anew.
+
+    python examples/figures.py [--only street,gallery,notebooks]
+
+Run it after a model has changed. It writes
+
+    street     examples/street.sempic, the page's first scenes, docs/images/street.jpg
+    gallery    docs/images/gallery/*.jpg and docs/gallery.md
+    notebooks  the outputs of notebooks/*.ipynb (needs the extra `notebooks`)
+
+The gallery's pictures that are not ours come with scikit-image (pip install scikit-image). The
+curves, docs/images/rd.svg, are `sempic benchmark`'s: see docs/guides/evaluate.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import demo
+import numpy as np
+import PIL.Image
+
+import sempic
+from sempic import pictures
+
+ROOT = Path(__file__).resolve().parent.parent
+SCENES = "src/sempic/server/scenes"
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A picture of the gallery."""
+
+    name: str
+    """A file beside this script, or a photograph of `skimage.data`."""
+    title: str
+    credit: str
+    look: str
+    """What to look at. Says nothing that another model could make untrue."""
+
+
+_SKIMAGE = "from scikit-image"
+GALLERY = (
+    Shown(
+        "street.jpg",
+        "A street by day",
+        "Kathmandu; Shah et al., CC BY 4.0 ([credits](license.md#pictures))",
+        "The fence and the railing: their place is sent, their bars are not. Riders in the "
+        "distance are a few pixels of a class.",
+    ),
+    Shown(
+        "night.jpg",
+        "A street by night",
+        "Austin; Shah et al., CC BY 4.0 ([credits](license.md#pictures))",
+        "Lamps, what they light, and what the segmenter makes of the dark; the bicycles at the "
+        "right move.",
+    ),
+    Shown(
+        "brick",
+        "A wall and nothing else",
+        f"CC0Textures, CC0, {_SKIMAGE}",
+        "One texture, no street. The joints that the coarse picture shows stay where they are; "
+        "what lies between them is made up.",
+    ),
+    Shown(
+        "coffee",
+        "A cup of coffee",
+        f"Rachel Michetti, CC0, {_SKIMAGE}",
+        "No class fits, so the label map is wrong everywhere, and the receiver paints streets' "
+        "textures over the colours of the coarse picture.",
+    ),
+    Shown(
+        "chelsea",
+        "A cat",
+        f"Stefan van der Walt, CC0, {_SKIMAGE}",
+        "Fur, whiskers and eyes: detail that matters and that nothing in the file describes.",
+    ),
+    Shown(
+        "rocket",
+        "A rocket",
+        f"SpaceX, public domain, {_SKIMAGE}",
+        "Night, fire and smoke, smooth where streets are rough.",
+    ),
+)
+INTRODUCTION = """\
+<!-- Made by `python examples/figures.py`; edit that. -->
+# Gallery, failures included
+
+None of these pictures is CamVid's, from which the README's figures come, and only the first two
+are streets. Each was coded as `sempic encode` does it, at quality 5, and decoded in one step. AVIF
+(libaom through Pillow, speed 6) got at most as many bytes, at the size and the quality that come
+closest in PSNR.
+
+Both streets are frames of drives that may have been used in training: the model cards in
+`src/sempic/models/` list the data. They show what to expect; they measure nothing.
+
+Tell the pictures below from the originals, and you know what the codec is not for: it is at home
+on streets, and **it does not say so when it is not**.
+"""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parts: dict[str, Callable[[Path], None]]
+    parts = {"street": street, "gallery": gallery, "notebooks": notebooks}
+    parser.add_argument("--only", default=",".join(parts), metavar="A,B")
+    parser.add_argument("--root", type=Path, default=ROOT, help="of the checkout that is written")
+    args = parser.parse_args()
+    wanted = args.only.split(",")
+    if unknown := set(wanted) - set(parts):
+        parser.error(f"no part {', '.join(unknown)}; there are {', '.join(parts)}")
+    try:
+        for name in wanted:
+            parts[name](args.root)
+    except (OSError, ImportError, sempic.SempicError) as error:
+        print(f"figures: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def street(root: Path) -> None:
+    """The street of README, demo, page and notebooks."""
+    picture = root / "examples/street.jpg"
+    original = pictures.read(picture.read_bytes())
+    stream = sempic.encode(original)
+    pictures.write_file(root / "examples/street.sempic", stream)
+    (root / SCENES).mkdir(parents=True, exist_ok=True)
+    for name in ("street.jpg", "street.sempic"):
+        shutil.copyfile(root / "examples" / name, root / SCENES / name)
+    _save(root / "docs/images/street.jpg", demo.beside(demo.look(original, stream), 3))
+
+
+def gallery(root: Path) -> None:
+    """The page of pictures that are not CamVid's."""
+    folder = root / "docs/images/gallery"
+    rows, text = ["| | pixels | bytes | bpp | AVIF |", "|---|---|---|---|---|"], []
+    for shown in GALLERY:
+        original = _load(root, shown.name)
+        stream = sempic.encode(original)
+        panels = {title.split(",")[0]: (title, p) for title, p in demo.look(original, stream)}
+        name = shown.name.partition(".")[0]
+        chosen = [panels[key] for key in ("original", "decoded from both", "labels", "AVIF")]
+        _save(folder / f"{name}.jpg", demo.beside(chosen, 2))
+        size = f"{original.shape[1]}×{original.shape[0]}"
+        avif = panels["AVIF"][0].removeprefix("AVIF, ").replace(" bytes", "")
+        bpp = sempic.info(stream)["bpp"]
+        rows.append(f"| {shown.title} | {size} | {len(stream)} | {bpp:.3f} | {avif} |")
+        text += [
+            f"\n## {shown.title}\n",
+            f"![{shown.title}: original, decoded, labels, AVIF](images/gallery/{name}.jpg)\n",
+            f"{shown.look}\n",
+            f"*{shown.credit}.*",
+        ]
+    page = "\n".join([INTRODUCTION, *rows, *text]) + "\n"
+    pictures.write_file(root / "docs/gallery.md", page.encode())
+
+
+def notebooks(root: Path) -> None:
+    """Runs each notebook in its folder and keeps what it printed and drew."""
+    import nbclient
+    import nbformat
+
+    for path in sorted((root / "notebooks").glob("*.ipynb")):
+        notebook = nbformat.read(path, as_version=4)
+        where = {"metadata": {"path": str(path.parent)}}
+        nbclient.NotebookClient(
+            notebook, timeout=900, resources=where, record_timing=False
+        ).execute()
+        for cell in notebook.cells:  # progress bars and log lines are not worth keeping
+            if cell.cell_type == "code":
+                cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"]
+        pictures.write_file(path, (nbformat.writes(notebook) + "\n").encode())
+        print(path)
+
+
+def _load(root: Path, name: str) -> np.ndarray:
+    """uint8 (H, W, 3) of a picture of `GALLERY`, at most 512 pixels large."""
+    if (path := root / "examples" / name).is_file():
+        return pictures.read(path.read_bytes())
+    import skimage.data
+
+    picture = PIL.Image.fromarray(getattr(skimage.data, name)())
+    found, _ = pictures.shrink(pictures.to_rgb(picture), None, 512)
+    return found
+
+
+def _save(path: Path, sheet: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    out = io.BytesIO()
+    PIL.Image.fromarray(sheet).save(out, "JPEG", quality=88, optimize=True, progressive=True)
+    pictures.write_file(path, out.getvalue())
+    print(path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
