@@ -5,7 +5,7 @@ FROM python:3.12-slim
 # The label coder is compiled on first use; users without a home need a place for that.
 ENV NUMBA_CACHE_DIR=/tmp/numba PYTHONDONTWRITEBYTECODE=1
 
-COPY pyproject.toml README.md LICENSE /src/
+COPY pyproject.toml README.md LICENSE LICENSE-WEIGHTS /src/
 COPY src /src/src
 RUN pip install --no-cache-dir --only-binary :all: /src \
     && sempic --version

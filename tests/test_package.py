@@ -1,8 +1,10 @@
 """What the package promises as a whole: its names, and what it loads."""
 
+import email
 import re
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -54,6 +56,42 @@ def test_the_old_name_is_gone():
 
 def test_the_package_is_typed():
     assert (Path(sempic.__file__).parent / "py.typed").exists()
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """What an index would get."""
+    for name in ("hatchling", "hatch_fancy_pypi_readme"):
+        pytest.importorskip(name, reason=f"{name} is not installed (extra `test`)")
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=120)
+    with zipfile.ZipFile(next(folder.glob("*.whl"))) as archive:
+        yield archive
+
+
+def test_the_wheel_has_what_coding_needs_and_no_more(wheel):
+    files = {
+        Path(name).relative_to("sempic") for name in wheel.namelist() if "dist-info" not in name
+    }
+    assert Path("models/judge.onnx") not in files  # ten megabytes, for evaluation only
+    for name in ("segmenter", "receiver"):
+        assert {Path(f"models/{name}.onnx"), Path(f"models/{name}.md")} <= files
+    assert {Path("labels/camvid1.npz"), Path("server/page.html"), Path("py.typed")} <= files
+    assert {Path("server/scenes/street.jpg"), Path("server/scenes/CREDITS.md")} <= files
+
+
+def test_the_wheel_says_its_licences(wheel):
+    (name,) = (n for n in wheel.namelist() if n.endswith(".dist-info/METADATA"))
+    said = email.message_from_bytes(wheel.read(name))
+    assert said["License-Expression"].startswith("Apache-2.0 AND")
+    assert "weights-research-only" in said["License-Expression"]
+    assert {"LICENSE", "LICENSE-WEIGHTS"} <= set(said.get_all("License-File"))
+    assert "Programming Language :: Python :: 3.12" in said.get_all("Classifier")
+    readme = said.get_payload()
+    assert readme.startswith("# sempic")
+    assert "LICENSE-WEIGHTS" in readme.split("\n## ")[0]  # the first screen
+    assert not re.findall(r"\]\((?!https?:)[^)]*\)", readme)  # nothing that leads nowhere
 
 
 def test_import_loads_no_network_and_no_codec():

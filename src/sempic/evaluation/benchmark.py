@@ -94,7 +94,8 @@ def items(folder: Path, labels: Path | None, limit: int | None) -> tuple[Item, .
     """
     if (folder / "val").is_dir() and (folder / "valannot").is_dir():
         folder = folder / "val"
-    beside = folder.with_name(folder.name + "annot")
+    whole = folder.resolve()  # "." has no name
+    beside = whole.parent / f"{whole.name}annot"
     labels = labels or (beside if beside.is_dir() else None)
     paths = find(folder)
     if limit is not None and limit < len(paths):

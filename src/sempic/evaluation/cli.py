@@ -49,7 +49,8 @@ def _evaluate(argv: Sequence[str]) -> int:
 
 
 def _benchmark(argv: Sequence[str]) -> int:
-    from sempic.evaluation import benchmark, codecs, report, weights
+    from sempic import models
+    from sempic.evaluation import benchmark, codecs, report
     from sempic.pictures import write_file
 
     parser = argparse.ArgumentParser(
@@ -89,11 +90,10 @@ def _benchmark(argv: Sequence[str]) -> int:
         args.codecs = args.codecs or ["sempic", "bpg444", "avif"]
         args.rates = args.rates or [0.06, 0.12, 0.18]
         args.effort = args.effort or "fast"
-        args.metrics = args.metrics or ["miou", "fid", "psnr", "lpips"]
     plan = benchmark.Plan(
         items=benchmark.items(args.folder, args.labels, args.limit),
         size=args.size,
-        settings=_settings(args),
+        settings=_settings(args, _QUICK if args.quick else None),
         effort=args.effort or codecs.EFFORTS[0],
         receiver=args.receiver,
         segmenter=args.segmenter,
@@ -101,7 +101,7 @@ def _benchmark(argv: Sequence[str]) -> int:
     names = args.codecs or list(benchmark.CODECS)
     for name in names:
         plan.codec(name)  # unknown names and missing libraries are told before the work
-    cache = args.cache or weights.folder() / "benchmark.sqlite"
+    cache = args.cache or models.cache() / "benchmark.sqlite"
     with benchmark.Benchmark(plan, cache=cache, jobs=args.jobs) as bench:
         found = benchmark.run(bench, names, args.rates or benchmark.RATES)
         files = {
@@ -177,8 +177,18 @@ def _options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _settings(args: argparse.Namespace) -> Settings:
-    found, missing = available(args.metrics, args.inception)
+_QUICK = ("miou", "fid", "psnr", "lpips")
+"""What `--quick` measures, as far as it can be measured here."""
+
+
+def _settings(args: argparse.Namespace, preferred: Sequence[str] | None = None) -> Settings:
+    """The metrics that are asked for; else the preferred ones, and all by default, as there are."""
+    found, missing = available(args.metrics, args.inception, args.judge)
+    if args.metrics is None and preferred is not None:
+        found = [name for name in found if name in preferred]
+        missing = [
+            line for line in missing if line.startswith(tuple(f"no {n}:" for n in preferred))
+        ]
     for line in missing:
         print(f"sempic: {line}", file=sys.stderr)
     return Settings(judge=args.judge, inception=args.inception, metrics=tuple(found))

@@ -46,14 +46,18 @@ class Settings:
 
     def key(self) -> str:
         """All that records depend on besides the pictures, for a cache."""
-        judge = self.judge or str(models.find(models.JUDGE))
-        parts = [judge if judge.startswith("hf:") else weights.digest(Path(judge))]
+        parts = []
+        if "miou" in self.metrics:
+            judge = self.judge or str(models.find(models.JUDGE))
+            parts.append(judge if judge.startswith("hf:") else weights.digest(Path(judge)))
         if "fid" in self.metrics:
             parts.append(str(weights.inception(self.inception).stat().st_size))
         return " ".join(["1", *parts])
 
 
-def available(wanted: Sequence[str] | None, inception: str | None) -> tuple[list[str], list[str]]:
+def available(
+    wanted: Sequence[str] | None, inception: str | None, judge: str | None = None
+) -> tuple[list[str], list[str]]:
     """The metrics that can be measured here, and a line about each that cannot.
 
     Args:
@@ -66,6 +70,8 @@ def available(wanted: Sequence[str] | None, inception: str | None) -> tuple[list
         try:
             if name == "fid":
                 weights.inception(inception)
+            if name == "miou" and judge is None:
+                models.find(models.JUDGE)
             for part in NEEDS.get(name, ()):
                 weights.check(part)
         except ModelError as error:

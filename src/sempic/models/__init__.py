@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from sempic.errors import ModelError
@@ -9,18 +10,32 @@ from sempic.errors import ModelError
 SEGMENTER = "segmenter"
 RECEIVER = "receiver"
 JUDGE = "judge"
-"""A segmenter for measuring only (`sempic.evaluation`); nothing else may use it."""
+"""A segmenter for measuring only (`sempic.evaluation`); nothing else may use it. It is in the
+source tree and not in the wheel: coding needs none of its ten megabytes."""
 
 TERMS = "code: Apache-2.0; bundled weights: for research, not commercial (LICENSE-WEIGHTS)"
 
 
+def cache() -> Path:
+    """The folder of what is fetched or computed once: sempic/ in $XDG_CACHE_HOME or ~/.cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sempic"
+
+
 def find(name: str) -> Path:
-    """Path of a bundled ONNX model.
+    """Path of a bundled ONNX model; the judge may also be in `cache()`.
 
     Raises:
         ModelError: this installation lacks it.
     """
     path = Path(__file__).with_name(f"{name}.onnx")
-    if not path.is_file():
+    if path.is_file():
+        return path
+    if name != JUDGE:
         raise ModelError(f"{path}: the bundled {name} is missing, reinstall sempic")
-    return path
+    kept = cache() / path.name
+    if not kept.is_file():
+        raise ModelError(
+            f"the judge is not in the wheel ({kept} neither); get it: python -m "
+            "sempic.evaluation.weights in sempic's source folder, or name one with --judge"
+        )
+    return kept
