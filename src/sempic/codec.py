@@ -42,7 +42,8 @@ def pack(
     """The stream of a scene.
 
     Args:
-        width, height: of the picture, in pixels.
+        width: of the picture, in pixels.
+        height: of the picture, in pixels.
         labels: uint8 (height, width), ids of the palette; sent lossless.
         coarse: payload from `sempic.coarse.encode`.
         coarse_codec: which codec that payload is of, one of CODECS.
