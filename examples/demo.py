@@ -24,7 +24,7 @@ from sempic import api, pictures
 from sempic.server.work import best_within
 
 STREET = Path(__file__).parent / "street.jpg"
-GAP, BAR = 8, 22
+GAP, BAR, TEXT = 8, 30, 20
 
 Panels = list[tuple[str, np.ndarray]]
 """Titles and pictures, uint8 (H, W, 3), of one size."""
@@ -96,13 +96,13 @@ def avif(original: np.ndarray, budget: int) -> tuple[str, np.ndarray]:
 def legend(palette: sempic.Palette, labels: np.ndarray) -> np.ndarray:
     """The colours of the classes in a label map, (H, W), as a picture of its size."""
     sheet = PIL.Image.new("RGB", labels.shape[::-1], "white")
-    draw, font = PIL.ImageDraw.Draw(sheet), PIL.ImageFont.load_default(13)
-    rows = max(1, sheet.height // 22)
+    draw, font = PIL.ImageDraw.Draw(sheet), PIL.ImageFont.load_default(TEXT)
+    rows = max(1, sheet.height // 28)
     for i, label in enumerate(np.unique(labels)):
-        x, y = 6 + 150 * (i // rows), 4 + 22 * (i % rows)
+        x, y = 6 + 200 * (i // rows), 4 + 28 * (i % rows)
         colour = tuple(int(c) for c in palette.colours[label])
-        draw.rectangle((x, y, x + 16, y + 16), colour, "grey")
-        draw.text((x + 24, y), palette.classes[label], "black", font)
+        draw.rectangle((x, y, x + 22, y + 22), colour, "grey")
+        draw.text((x + 30, y), palette.classes[label], "black", font)
     return np.array(sheet)
 
 
@@ -114,7 +114,7 @@ def beside(panels: Panels, columns: int) -> np.ndarray:
     size = (columns * (width + GAP) + GAP, rows * (height + BAR + GAP) + GAP)
     sheet = PIL.Image.new("RGB", size, "white")
     draw = PIL.ImageDraw.Draw(sheet)
-    font = PIL.ImageFont.load_default(13)
+    font = PIL.ImageFont.load_default(TEXT)
     for i, (title, pixels) in enumerate(panels):
         x = GAP + i % columns * (width + GAP)
         y = GAP + i // columns * (height + BAR + GAP)

@@ -128,7 +128,7 @@ def test_sheet(folder):
     demo = importlib.import_module("demo")
     panel = np.zeros((30, 40, 3), np.uint8)
     sheet = demo.beside([("a", panel), ("b", panel), ("c", panel), ("d", panel)], 3)
-    assert sheet.shape == (2 * (30 + 22 + 8) + 8, 3 * (40 + 8) + 8, 3)
+    assert sheet.shape == (2 * (30 + 30 + 8) + 8, 3 * (40 + 8) + 8, 3)
     large = np.zeros((10, 3000, 3), np.uint8)
     assert demo.beside([("a", large)], 1).shape[1] == 1024 + 16
 
