@@ -74,8 +74,9 @@ def _notebook(name: str) -> str:
 
 def _output(output: dict[str, Any]) -> str:
     data = output.get("data", {})
-    if "image/png" in data:
-        picture = "".join(data["image/png"]).replace("\n", "")
-        return f'<img alt="what the cell above draws" src="data:image/png;base64,{picture}">'
+    for kind in ("image/png", "image/jpeg"):
+        if kind in data:
+            picture = "".join(data[kind]).replace("\n", "")
+            return f'<img alt="what the cell above draws" src="data:{kind};base64,{picture}">'
     text = "".join(output.get("text") or data.get("text/plain", ""))
     return f'<pre class="printed">{html.escape(text.rstrip())}</pre>'

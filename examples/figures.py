@@ -15,6 +15,7 @@ curves, docs/images/rd.svg, are `sempic benchmark`'s: see docs/guides/evaluate.m
 from __future__ import annotations
 
 import argparse
+import base64
 import io
 import shutil
 import sys
@@ -177,8 +178,22 @@ def notebooks(root: Path) -> None:
         for cell in notebook.cells:  # progress bars and log lines are not worth keeping
             if cell.cell_type == "code":
                 cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"]
+                for output in cell.outputs:
+                    _lighten(output.get("data", {}))
         pictures.write_file(path, (nbformat.writes(notebook) + "\n").encode())
         print(path)
+
+
+def _lighten(data: dict[str, str]) -> None:
+    """Makes a JPEG of a drawing that is large as PNG: one with photographs in it."""
+    png = base64.b64decode(data.get("image/png", ""))
+    if len(png) < 60_000:
+        return
+    out = io.BytesIO()
+    with PIL.Image.open(io.BytesIO(png)) as picture:
+        picture.convert("RGB").save(out, "JPEG", quality=85, optimize=True)
+    del data["image/png"]
+    data["image/jpeg"] = base64.b64encode(out.getvalue()).decode()
 
 
 def _load(root: Path, name: str) -> np.ndarray:

@@ -188,7 +188,7 @@ def test_the_site_builds(tmp_path):
     assert "from_pretrained" in (tmp_path / "reference/python/index.html").read_text()
     for notebook in ROOT.glob("notebooks/*.ipynb"):
         page = (tmp_path / f"notebooks/{notebook.stem}/index.html").read_text()
-        assert "data:image/png;base64," in page
+        assert re.search("data:image/(png|jpeg);base64,", page)
 
 
 def test_a_broken_page_is_seen(tmp_path):
