@@ -80,6 +80,7 @@ def scenes(source: Source, size: int = 48, **options: Any) -> SceneFolder:
     [
         ("cityscapes", make_cityscapes, None, [19, 0, 18, 19], True),
         ("cityscapes", make_cityscapes, 35, [0, 7, 33, 34], True),
+        ("cityscapes", make_cityscapes, 34, [0, 7, 33, 34], True),
         ("camvid", make_camvid, None, [0, 10, 11, 3], False),
         ("ade20k", make_ade20k, None, [150, 0, 149, 1], False),
         ("celeba", make_celeba, None, [0, 0, 18, 18], False),
@@ -114,6 +115,28 @@ def test_train_ids_files_are_used_where_all_are_there(tmp_path: Path) -> None:
     assert source.entries[0].labels.stem.endswith("labelTrainIds")
     assert scenes(source)[0].labels[7, 8::16].tolist() == [19, 0, 18, 19]
     assert [e.name for e in source.entries] == ["jena_000001_000019", "ulm_000000_000019"]
+
+
+@pytest.mark.parametrize("ending", ["_trainIds", "_gtFine_trainIds"])
+def test_train_ids_by_the_originals_names(tmp_path: Path, ending: str) -> None:
+    make_cityscapes(tmp_path)
+    for path in list((tmp_path / "gtFine").rglob("*_labelIds.png")):
+        name = path.stem.removesuffix("_gtFine_labelIds")
+        path.unlink()
+        save(path.with_name(f"{name}{ending}.png"), ids(18, 0, 255, 3))
+    source = open_source("cityscapes", tmp_path, "train")
+    assert scenes(source)[0].labels[7, 8::16].tolist() == [18, 0, 19, 3]
+
+
+def test_pictures_of_ones_own_in_place_of_cityscapes(tmp_path: Path) -> None:
+    make_cityscapes(tmp_path / "data")
+    mine = picture()
+    save(tmp_path / "mine/jena_000001_000019_leftImg8bit.png", mine)
+    source = open_source("cityscapes", tmp_path / "data", "train", image_path=tmp_path / "mine")
+    (entry,) = source.entries
+    assert entry.name == "jena_000001_000019"
+    np.testing.assert_array_equal(scenes(source)[0].image, mine)
+    assert scenes(source)[0].labels[7, 8::16].tolist() == [19, 0, 18, 19]
 
 
 def remove(path: str) -> Callable[[Path], None]:
@@ -163,7 +186,7 @@ def test_folders_and_modes_that_are_not_there(tmp_path: Path) -> None:
         open_source("cityscapes", tmp_path, "train")
     with pytest.raises(InputError, match="CamVid has 11"):
         open_source("camvid", tmp_path, "train", num_classes=12)
-    with pytest.raises(InputError, match=r"19 .*35"):
+    with pytest.raises(InputError, match=r"19 .*34 or 35"):
         open_source("cityscapes", tmp_path, "train", num_classes=20)
 
 
@@ -210,6 +233,19 @@ def test_predicted_cityscapes_maps_by_either_name(tmp_path: Path) -> None:
     assert [scenes(source)[i].labels[0, 0] for i in (0, 1)] == [6, 5]
 
 
+@pytest.mark.parametrize("middle", ["", "_leftImg8bit", "_gtFine"])
+def test_predicted_cityscapes_maps_by_the_originals_name(tmp_path: Path, middle: str) -> None:
+    """`*_color.png`, whatever else lies beside it."""
+    root, predicted = tmp_path / "data", tmp_path / "predicted"
+    make_cityscapes(root)
+    for name, number in (("ulm_000000_000019", 5), ("jena_000001_000019", 6)):
+        colours = CITYSCAPES.table()[ids(number)]
+        save(predicted / f"{name}{middle}_color.png", colours)
+        save(predicted / f"{name}_gtFine_labelIds.png", ids(1))
+    source = open_source("cityscapes", root, "train", generated_semantic=predicted)
+    assert [scenes(source)[i].labels[0, 0] for i in (0, 1)] == [6, 5]
+
+
 def test_ready_made_coarse_pictures(tmp_path: Path) -> None:
     root, ready = tmp_path / "data", tmp_path / "coarse"
     make_camvid(root)
@@ -235,7 +271,7 @@ def test_coarse_pictures_are_those_of_the_codec_and_are_cached(
     cache = tmp_path / "cache"
     folder = scenes(open_source("camvid", tmp_path / "data", "train"), cache=cache)
     scene = folder[0]
-    sent = coarse.encode(coarse.downscale(scene.image, 4), quality=35)
+    sent = coarse.encode(coarse.downscale(scene.image, 4), quality=35, chroma="420")
     np.testing.assert_array_equal(scene.coarse, coarse.to_rgb(coarse.decode(sent)))
     (stored,) = (p for p in cache.rglob("*") if p.is_file())
     assert stored.read_bytes() == sent
@@ -247,6 +283,10 @@ def test_coarse_pictures_are_those_of_the_codec_and_are_cached(
 
     monkeypatch.setattr(coarse, "encode", refuse)
     np.testing.assert_array_equal(folder[0].coarse, scene.coarse)
+    assert folder[0].payload == sent
+    fine = scenes(open_source("camvid", tmp_path / "data", "train"), cache=cache, chroma="444")
+    with pytest.raises(AssertionError, match="coded again"):  # it is another picture
+        fine[0]
     monkeypatch.setattr(coarse, "encode", encode)
     stored.write_bytes(sent[:5])  # a damaged file is made anew
     np.testing.assert_array_equal(folder[0].coarse, scene.coarse)

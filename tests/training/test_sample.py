@@ -16,10 +16,11 @@ from sempic.api import Codec
 from sempic.diffusion.checkpoints import load_model, save_model
 from sempic.diffusion.flags import flags_from_configs
 from sempic.diffusion.gaussian import DiffusionConfig
-from sempic.diffusion.receiver import PaperReceiver, SamplingConfig, reconstruct
+from sempic.diffusion.receiver import Given, PaperReceiver, SamplingConfig, reconstruct
 from sempic.diffusion.unet import SemanticUNet, UNetConfig
 from sempic.errors import InputError, ModelError
 from sempic.training import sample
+from sempic.training.data import scenes
 
 CONFIG = UNetConfig(
     image_size=32,
@@ -88,6 +89,61 @@ def test_every_folder_is_written_and_the_sample_comes_from_the_file(
     assert f"{8 * len(stream) / (45 * 32):.4f} bpp" in capsys.readouterr().out
 
 
+def test_batches_are_obeyed_and_scenes_read_once(
+    weights: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    sampled = sample.reconstruct
+
+    def remember(model: Any, process: Any, given: Any, **how: Any) -> Any:
+        sizes.append(len(given))
+        return sampled(model, process, given, **how)
+
+    opened: list[str] = []
+    loaded, coded = scenes._open, coarse.encode
+    monkeypatch.setattr(scenes, "_open", lambda path: opened.append(path.name) or loaded(path))
+    monkeypatch.setattr(coarse, "encode", lambda *a, **k: opened.append("coarse") or coded(*a, **k))
+    monkeypatch.setattr(sample, "reconstruct", remember)
+    sample.main(flags(weights, data, tmp_path / "two", num_samples=3, batch_size=2))
+    assert sizes == [2, 1]
+    # picture, map and coarse picture
+    assert opened == [n for x in "abc" for n in (f"{x}.png", f"{x}.png", "coarse")]
+    sample.main(flags(weights, data, tmp_path / "one", num_samples=3))
+    for name in ("a", "b", "c"):
+        one, two = (
+            np.asarray(Image.open(tmp_path / f"{n}/samples/{name}.png"), int)
+            for n in ("one", "two")
+        )
+        assert np.abs(one - two).max() <= 1
+
+
+def test_the_originals_flags_are_taken_and_those_without_effect_said(
+    weights: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = {
+        "compression_type": "down+bpg", "compression_level": 28, "input_img": "x.png",
+        "large_size": 128, "use_ddim": "yes", "clip_denoised": "t", "class_cond": "y",
+        "lr": 1e-4, "num_channels": 32, "num_samples": 1,
+    }  # fmt: skip
+    sample.main(flags(weights, data, tmp_path / "bpg", **given))
+    said = capsys.readouterr().err
+    for name in ("input_img", "large_size", "lr"):
+        assert f"--{name} has no effect here" in said
+    assert "compression" not in said
+    scene = unpack((tmp_path / "bpg/sempic/a.sempic").read_bytes())
+    assert scene.coarse is not None
+    assert scene.coarse.cb.shape == (4, 6)  # 4:2:0, as bpgenc has it; the picture is 12×8
+    image = np.asarray(Image.open(tmp_path / "bpg/images/a.png"))
+    payload = coarse.encode(coarse.downscale(image, 4), quality=28, chroma="420")
+    np.testing.assert_array_equal(coarse.decode(payload).y, scene.coarse.y)
+
+    sample.main(flags(weights, data, tmp_path / "raw", compression_type="resize", num_samples=1))
+    assert not (tmp_path / "raw/sempic").exists()
+    small = np.asarray(Image.open(tmp_path / "raw/compressed/a.png"))
+    np.testing.assert_array_equal(small, coarse.downscale(image, 4))
+    assert "bpp" not in capsys.readouterr().out.splitlines()[-1]
+
+
 def test_predicted_maps_are_sent_and_human_ones_kept(
     weights: Path, data: Path, tmp_path: Path
 ) -> None:
@@ -122,7 +178,10 @@ def test_solvers_and_seeds(weights: Path) -> None:
     for solver in ("ddpm", "ddim"):
         sampling = SamplingConfig(timestep_respacing="20", solver=solver)  # type: ignore[arg-type]
         pair = [
-            reconstruct(model, process, labels, small, sampling=sampling, seed=s) for s in (1, 1, 2)
+            reconstruct(
+                model, process, [Given(labels=labels, coarse=small, seed=s)], sampling=sampling
+            )[0]
+            for s in (1, 1, 2)
         ]
         assert pair[0].shape == (30, 45, 3)
         np.testing.assert_array_equal(pair[0], pair[1])
@@ -135,10 +194,52 @@ def test_a_picture_off_the_grid_is_padded_and_cropped(weights: Path) -> None:
     model, process = load_model(weights)
     small = np.full((9, 13, 3), 90, np.uint8)
     labels = np.zeros((33, 49), np.uint8)
-    picture = reconstruct(model, process, labels, small, seed=3)
+    (picture,) = reconstruct(model, process, [Given(labels=labels, coarse=small, seed=3)])
     assert picture.shape == (33, 49, 3)
     with pytest.raises(InputError, match="13×9 does not fit"):
-        reconstruct(model, process, labels[:, :20], small)
+        reconstruct(model, process, [Given(labels=labels[:, :20], coarse=small)])
+
+
+def test_a_batch_is_what_its_pictures_are(weights: Path) -> None:
+    """Also where their sizes differ; up to the rounding of sums over another batch."""
+    model, process = load_model(weights)
+    rng = np.random.default_rng(2)
+    given = [
+        Given(
+            labels=rng.integers(0, 12, (rows, 45), np.uint8),
+            coarse=rng.integers(0, 256, (-(-rows // 4), 12, 3), np.uint8),
+            seed=seed,
+        )
+        for seed, rows in enumerate((30, 26, 30))
+    ]
+    sampling = SamplingConfig(timestep_respacing="20", s=1.5)
+    sizes: list[int] = []
+    model.register_forward_pre_hook(lambda _, args: sizes.append(len(args[0])))
+    together = reconstruct(model, process, given, sampling=sampling)
+    assert set(sizes) == {1, 2}
+    for one, picture in zip(given, together, strict=True):
+        (alone,) = reconstruct(model, process, [one], sampling=sampling)
+        assert picture.shape == alone.shape
+        assert np.abs(picture.astype(int) - alone).max() <= 1
+
+
+def test_all_timesteps_start_at_noise_as_in_the_original(weights: Path) -> None:
+    """`max_iter_time` 1000 of 1000 steps; at 999, the same steps, at the coarse picture."""
+    model, process = load_model(weights)
+    labels = np.zeros((16, 16), np.uint8)
+    given = [Given(labels=labels, coarse=np.full((4, 4, 3), 90, np.uint8), seed=7)]
+    seen: list[torch.Tensor] = []
+    model.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    starts = {}
+    for ceiling in (999, 1000):
+        sampling = SamplingConfig(timestep_respacing="2", max_iter_time=ceiling)
+        reconstruct(model, process, given, sampling=sampling)
+        assert len(seen) == 2
+        starts[ceiling] = seen[0]
+        seen.clear()
+    assert (starts[999] - (90 / 127.5 - 1)).abs().max() < 1e-6
+    noise = torch.randn((1, 3, 16, 16), generator=torch.Generator().manual_seed(7))
+    assert torch.equal(starts[1000], noise)
 
 
 def test_as_a_receiver_of_ordinary_files(weights: Path) -> None:
@@ -220,7 +321,12 @@ def test_the_default_steps_are_the_papers(weights: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"solver": "euler"}, "solver"),
+        ({"solver": "euler"}, "solver 'euler' is none of"),
+        ({"num_channels": 64}, r"ema.safetensors: its num_channels is 32, not '64'"),
+        ({"noise_schedule": "cosine"}, "noise_schedule is 'linear', not 'cosine'"),
+        ({"compression_type": "jpeg"}, "compression_type"),
+        ({"chroma": "422"}, "chroma"),
+        ({"image_path": "pictures"}, "image_path is for cityscapes"),
         ({"eta": 2}, "eta"),
         ({"timestep_respacing": "x"}, "timestep_respacing"),
         ({"dataset_mode": "cityscapes"}, "19 classes"),

@@ -6,8 +6,10 @@ import dataclasses
 import json
 import os
 import pickle
+import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,7 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from sempic.diffusion.flags import configs_from_flags
+from sempic.diffusion.flags import check_flags, configs_from_flags
 from sempic.diffusion.gaussian import DiffusionConfig
 from sempic.diffusion.unet import SemanticUNet, UNetConfig
 from sempic.errors import ModelError, OutputError
@@ -88,14 +90,88 @@ def read_original(path: Path) -> dict[str, Tensor]:
 
     Unpickles tensors only. Raises `ModelError` for anything else.
     """
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ModelError(f"{path}: not a PyTorch file of plain tensors ({reason})") from error
+    state = _unpickled(path)
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise ModelError(f"{path}: holds something else than a state dict")
     return dict(state)
+
+
+def _unpickled(path: Path) -> Any:
+    """What a file of `torch.save` holds, tensors and plain values only. Raises `ModelError`."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        # PyTorch's own message says how to load such a file all the same, and run what is in it.
+        raise ModelError(
+            f"{path}: holds more than tensors and plain values, or is damaged: not loaded"
+        ) from error
+    except FileNotFoundError as error:
+        raise ModelError(f"{path}: no such file") from error
+    except (OSError, RuntimeError, EOFError, ValueError) as error:
+        raise ModelError(f"{path}: not a file that PyTorch saved, or a damaged one") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What the original saved beside `modelNNN.pt`: how far its run had come."""
+
+    step: int
+    averages: dict[float, dict[str, Tensor]]
+    """By rate, where there is an `ema_RATE_NNN.pt`."""
+    optimizer: dict[str, Any] | None
+    """State of AdamW by the names of parameters; None where there is no `optNNN.pt`."""
+
+
+def read_progress(path: Path, rates: Sequence[float]) -> Progress:
+    """The step that the name of a `.pt` tells, and the files of the same step beside it.
+
+    As in the original, a name that is not `modelNNN.pt` is a start from nothing but weights.
+    Raises `ModelError` if a file cannot be read or does not belong to the model.
+    """
+    found = re.fullmatch(r"model(\d+)\.pt", path.name)
+    step = int(found[1]) if found else 0
+    if not step:
+        return Progress(0, {}, None)
+    weights = read_original(path)
+    averages = {}
+    for rate in rates:
+        beside = path.with_name(f"ema_{rate}_{step:06d}.pt")
+        if beside.exists():
+            averages[rate] = read_original(beside)
+            shapes = ({k: v.shape for k, v in x.items()} for x in (averages[rate], weights))
+            if next(shapes) != next(shapes):
+                raise ModelError(f"{beside}: not an average of {path.name}")
+    beside = path.with_name(f"opt{step:06d}.pt")
+    state = None
+    if beside.exists():
+        try:
+            state = _adam(_unpickled(beside), weights)
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise ModelError(f"{beside}: not the optimizer state of {path.name}") from error
+    return Progress(step, averages, state)
+
+
+def _adam(state: dict[str, Any], weights: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The state of the original's AdamW by the names of parameters, whose order is the model's.
+
+    Under --use_fp16 the original optimizes two tensors: all vectors in a row, and all the rest.
+    """
+    entries = [state["state"][number] for number in sorted(state["state"])]
+    groups = [[name] for name in weights]
+    if len(entries) == 2 < len(groups):
+        groups = [[n for n, w in weights.items() if (w.dim() > 1) == rest] for rest in (0, 1)]
+    found = {}
+    for entry, names in zip(entries, groups, strict=True):
+        sizes = [weights[name].numel() for name in names]
+        means, squares = (entry[key].flatten().split(sizes) for key in ("exp_avg", "exp_avg_sq"))
+        for name, mean, square in zip(names, means, squares, strict=True):
+            shape = weights[name].shape
+            found[name] = {
+                "step": torch.tensor(float(entry["step"])),
+                "exp_avg": mean.view(shape).clone(),
+                "exp_avg_sq": square.view(shape).clone(),
+            }
+    return found
 
 
 def open_model(
@@ -105,10 +181,15 @@ def open_model(
 
     `flags` are those that the `.pt` was trained with. Without them its tensors tell the shape
     (`shape_flags`), and what they cannot tell is as published: heads of 64 channels, 1000 linear
-    steps, epsilon. Raises `ModelError`.
+    steps, epsilon. Ours know their configuration, which `flags` may not contradict
+    (`check_flags`). Raises `ModelError`.
     """
     if path.suffix.lower() == ".safetensors":
-        return load_model(path)
+        model, process = load_model(path)
+        if flags:
+            precision = check_flags(flags, model.config, process, path)
+            model.config = dataclasses.replace(model.config, precision=precision)
+        return model, process
     weights = read_original(path)
     try:
         unet, diffusion = configs_from_flags(shape_flags(weights) if flags is None else flags)
@@ -122,8 +203,11 @@ def open_model(
     return build(unet, weights, str(path)), diffusion
 
 
-CLASS_COUNTS = (11, 19, 35, 151, 183)
-"""Of the datasets that the original and we know, to tell an edge channel from a class."""
+CLASS_COUNTS = (11, 19, 34, 35, 151, 183)
+"""Of the datasets that the original and we know, to tell an edge channel from a class.
+
+35 channels are taken as 35 classes, not as 34 and edges.
+"""
 
 
 def shape_flags(weights: Mapping[str, Tensor]) -> dict[str, object]:
@@ -140,7 +224,7 @@ def shape_flags(weights: Mapping[str, Tensor]) -> dict[str, object]:
 
     num_channels = shape("time_embed.0.weight")[1]
     condition = shape("middle_block.0.in_norm.mlp_shared.0.weight")[1]
-    instance = condition - 1 in CLASS_COUNTS
+    instance = condition not in CLASS_COUNTS and condition - 1 in CLASS_COUNTS
     shape("output_blocks.0.0.out_layers.2.weight")
     last = 1 + max(int(k.split(".")[1]) for k in weights if k.startswith("output_blocks."))
     tops: list[int] = []

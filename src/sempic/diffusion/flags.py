@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 from sempic.diffusion.gaussian import DiffusionConfig, Loss, Schedule, Variance
-from sempic.diffusion.unet import UNetConfig
+from sempic.diffusion.unet import Precision, UNetConfig
 from sempic.errors import ModelError
 
 DEFAULTS: dict[str, Any] = {
@@ -43,6 +46,47 @@ DEFAULTS: dict[str, Any] = {
 """
 
 
+ALIASES = {"compression_level": "quality"}
+"""What the original calls a flag of ours."""
+
+IDLE = {
+    "large_size": "the coarse picture has the shape of its picture",
+    "is_train": "train learns from the split train, sample takes --split",
+    "fp16_scale_growth": "the scale of float16 gradients follows PyTorch's rule",
+    "drop_last": "no batch of a training is ever incomplete",
+    "input_img": "it has none in the original either",
+}
+"""Flags that are taken and change nothing, and why not."""
+
+
+def read_flags(
+    parser: argparse.ArgumentParser,
+    argv: Sequence[str],
+    presets: Mapping[str, str],
+    idle: Mapping[str, str] = IDLE,
+) -> dict[str, Any]:
+    """The flags of a command line by the names that we have for them, as text.
+
+    Adds `--preset`, the original's names and those without effect to `parser`. A line on standard
+    error says which of the flags in `argv`, not in the preset, have none.
+    """
+    parser.add_argument("--preset", choices=sorted(presets), help="flags in one word")
+    for name, ours in ALIASES.items():
+        parser.add_argument(
+            f"--{name}", dest=ours, default=argparse.SUPPRESS, help=f"the original's --{ours}"
+        )
+    for name in IDLE:
+        parser.add_argument(f"--{name}", default=argparse.SUPPRESS, help="without effect")
+    given = vars(parser.parse_args(list(argv)))
+    for name in given.keys() & idle.keys():
+        print(f"{parser.prog}: --{name} has no effect here: {idle[name]}", file=sys.stderr)
+    preset = given.pop("preset", None)
+    if preset:
+        given = {**vars(parser.parse_args(presets[preset].split())), **given}
+        given.pop("preset", None)
+    return given
+
+
 def configs_from_flags(flags: Mapping[str, object]) -> tuple[UNetConfig, DiffusionConfig]:
     """Network and process that the original would build from `flags`.
 
@@ -51,7 +95,7 @@ def configs_from_flags(flags: Mapping[str, object]) -> tuple[UNetConfig, Diffusi
     """
 
     def get(name: str, kind: type) -> Any:
-        return _typed(name, flags.get(name, DEFAULTS[name]), kind)
+        return typed(name, flags.get(name, DEFAULTS[name]), kind)
 
     if not get("class_cond", bool):
         raise ModelError("class_cond False: this network is always conditioned on labels")
@@ -96,6 +140,42 @@ def configs_from_flags(flags: Mapping[str, object]) -> tuple[UNetConfig, Diffusi
     return unet, diffusion
 
 
+RUNTIME = {"use_fp16", "use_bf16", "use_checkpoint", "dropout", "use_kl", "rescale_learned_sigmas"}
+"""Flags that say how a network computes or is taught, but not what it knows."""
+
+
+def check_flags(
+    flags: Mapping[str, object], unet: UNetConfig, diffusion: DiffusionConfig, path: object
+) -> Precision:
+    """The precision that `flags` want for the network of `path`, or else its own.
+
+    Raises `ModelError` if a flag, other than those of `RUNTIME`, is not true of that network.
+    """
+    own = flags_from_configs(replace(unet, precision="float32"), diffusion)
+    meaning = _meaning(*configs_from_flags(own))
+    for name in sorted(flags.keys() & DEFAULTS.keys() - RUNTIME):
+        if _meaning(*configs_from_flags({**own, name: flags[name]})) != meaning:
+            raise ModelError(f"{path}: its {name} is {own[name]!r}, not {flags[name]!r}")
+    precision = unet.precision
+    kinds: tuple[tuple[str, Precision], ...] = (("use_fp16", "float16"), ("use_bf16", "bfloat16"))
+    for name, half in kinds:
+        if name in flags and typed(name, flags[name], bool):
+            precision = half
+        elif name in flags and precision == half:
+            precision = "float32"
+    return precision
+
+
+def _meaning(unet: UNetConfig, diffusion: DiffusionConfig) -> tuple[object, ...]:
+    """Equal for configurations that differ in nothing but the words."""
+    unet = replace(
+        unet,
+        channel_mult=unet.multipliers,
+        attention_resolutions=tuple(sorted(set(unet.attention_resolutions))),
+    )
+    return unet, diffusion
+
+
 def flags_from_configs(unet: UNetConfig, diffusion: DiffusionConfig) -> dict[str, Any]:
     """The flags under which the original builds the same network and process."""
     if unet.precision == "bfloat16":
@@ -131,8 +211,14 @@ def flags_from_configs(unet: UNetConfig, diffusion: DiffusionConfig) -> dict[str
     }
 
 
-def _typed(name: str, value: object, kind: type) -> Any:
+def typed(name: str, value: object, kind: type | str) -> Any:
+    """What a flag's text says. Raises `ModelError`.
+
+    `kind`: a type, or the name of a field's; any but bool, int and float is the text itself.
+    """
     text = str(value).strip()
+    if isinstance(kind, str):
+        kind = {"bool": bool, "int": int, "float": float}.get(kind, str)
     if kind is bool:
         if text.lower() in ("true", "yes", "t", "y", "1"):
             return True
@@ -151,4 +237,4 @@ def _numbers(name: str, value: object, kind: type) -> tuple[Any, ...]:
     parts = value.split(",") if isinstance(value, str) else value
     if not isinstance(parts, list | tuple):
         parts = [parts]
-    return tuple(_typed(name, part, kind) for part in parts if str(part).strip())
+    return tuple(typed(name, part, kind) for part in parts if str(part).strip())

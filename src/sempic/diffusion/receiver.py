@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -18,7 +19,7 @@ from sempic.diffusion.gaussian import DiffusionConfig, make_diffusion
 from sempic.diffusion.sampling import ddim, ddpm, guided, multistep, paper_start, seeded_noise
 from sempic.diffusion.unet import SemanticUNet, make_condition
 from sempic.errors import InputError, ModelError
-from sempic.palette import PALETTES
+from sempic.palette import CITYSCAPES_FULL, PALETTES, Palette
 from sempic.scene import Image, LabelMap, Scene
 
 Solver = Literal["ddpm", "ddim", "dpmsolver++", "unipc"]
@@ -31,9 +32,10 @@ class SamplingConfig:
 
     timestep_respacing: str = "100"
     max_iter_time: int = 200
-    """Timesteps beyond this are left out; sampling starts at the upsampled coarse picture."""
+    """Timesteps beyond this are left out; sampling starts at the upsampled coarse picture, or at
+    noise if this is the number of all timesteps."""
     s: float = 1.0
-    """Guidance scale; 1 is none, the paper's is 1.5."""
+    """Guidance scale; 1 or less is none, the paper's is 1.5."""
     solver: Solver = "ddpm"
     eta: float = 0.0
     """Of DDIM."""
@@ -47,51 +49,74 @@ class SamplingConfig:
             raise ModelError(f"eta must lie in [0, 1], not {self.eta}")
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Given:
+    """What a picture is sampled from."""
+
+    labels: LabelMap
+    """uint8 (H, W), any size: it is padded to the network's grid and cropped again."""
+    coarse: Image
+    """uint8 (h, w, 3), smaller by a whole factor (rounded up)."""
+    edges: LabelMap | None = None
+    """uint8 (H, W) in {0, 1}, for networks with an instance channel; none are drawn else."""
+    seed: int = 0
+
+
 def reconstruct(
     model: SemanticUNet,
     process: DiffusionConfig,
-    labels: LabelMap,
-    coarse: Image,
+    given: Sequence[Given],
     *,
-    edges: LabelMap | None = None,
     sampling: SamplingConfig = SamplingConfig(),
-    seed: int = 0,
-) -> Image:
-    """One picture, uint8 (H, W, 3), of the size of `labels`; the same for the same seed.
+) -> list[Image]:
+    """Pictures, uint8 (H, W, 3), of the sizes of their labels, in as few batches as sizes allow.
 
-    Args:
-        labels: uint8 (H, W), any size: it is padded to the network's grid and cropped again.
-        coarse: uint8 (h, w, 3), smaller by a whole factor (rounded up).
-        edges: uint8 (H, W) in {0, 1}, for networks with an instance channel; none are drawn else.
+    For the same seed a picture is the same, in another batch up to rounding. Sampling starts at
+    the upsampled coarse picture; at noise if `max_iter_time` is the process's number of steps, as
+    in the original.
 
-    Raises InputError if the coarse picture is of no such size.
+    Raises InputError if a coarse picture is of no such size.
     """
-    height, width = labels.shape
-    factor = coarse_codec.factor(width, height, coarse.shape[1], coarse.shape[0])
+    alike: dict[tuple[int, ...], list[int]] = {}
+    for number, one in enumerate(given):
+        alike.setdefault((*one.labels.shape, *one.coarse.shape), []).append(number)
+    pictures: dict[int, Image] = {}
+    for numbers in alike.values():
+        batch = [given[number] for number in numbers]
+        pictures |= zip(numbers, _batch(model, process, batch, sampling), strict=True)
+    return [pictures[number] for number in range(len(given))]
+
+
+def _batch(
+    model: SemanticUNet, process: DiffusionConfig, given: Sequence[Given], sampling: SamplingConfig
+) -> list[Image]:
+    """`reconstruct` where all sizes are the same."""
+    (height, width), (small_height, small_width) = given[0].labels.shape, given[0].coarse.shape[:2]
+    factor = coarse_codec.factor(width, height, small_width, small_height)
     if factor is None:
         raise InputError(
-            f"a coarse picture of {coarse.shape[1]}×{coarse.shape[0]} does not fit one of "
-            f"{width}×{height}"
+            f"a coarse picture of {small_width}×{small_height} does not fit one of {width}×{height}"
         )
     grid = math.lcm(model.config.size_multiple, factor)
     rows, columns = -(-height // grid) * grid, -(-width // grid) * grid
     config, device = model.config, next(model.parameters()).device
-    if config.instance_edges and edges is None:
-        edges = np.zeros_like(labels)
-    condition = make_condition(
-        torch.from_numpy(_padded(labels, rows, columns))[None].to(device),
-        config.num_classes,
-        torch.from_numpy(_padded(edges, rows, columns))[None].to(device)
-        if edges is not None and config.instance_edges
-        else None,
-    )
-    padded = torch.from_numpy(_padded(coarse, rows // factor, columns // factor)).to(device)
-    small = padded.permute(2, 0, 1)[None].float() / 127.5 - 1
+
+    def stacked(arrays: Sequence[npt.NDArray[np.uint8]], divisor: int = 1) -> torch.Tensor:
+        padded = [_padded(a, rows // divisor, columns // divisor) for a in arrays]
+        return torch.from_numpy(np.stack(padded)).to(device)
+
+    edges = None
+    if config.instance_edges:
+        edges = stacked([np.zeros_like(g.labels) if g.edges is None else g.edges for g in given])
+    condition = make_condition(stacked([g.labels for g in given]), config.num_classes, edges)
+    small = stacked([g.coarse for g in given], factor).permute(0, 3, 1, 2).float() / 127.5 - 1
 
     diffusion = make_diffusion(process, sampling.timestep_respacing, sampling.max_iter_time)
     denoise = guided(model, small, condition, sampling.s)
-    noise = seeded_noise(torch.Generator().manual_seed(seed))
+    noise = seeded_noise(*(torch.Generator().manual_seed(g.seed) for g in given))
     start, clip = paper_start(small, (rows, columns)), sampling.clip_denoised
+    if sampling.max_iter_time == process.steps:
+        start = noise(start)
     if sampling.solver == "ddpm":
         steps = ddpm(diffusion, denoise, start, noise=noise, clip=clip)
     elif sampling.solver == "ddim":
@@ -99,8 +124,8 @@ def reconstruct(
     else:
         steps = multistep(diffusion, denoise, start, solver=sampling.solver, clip=clip)
     *_, last = tqdm(steps, total=len(diffusion), unit="step", leave=False, disable=None)
-    picture = ((last.sample[0] + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-    return np.ascontiguousarray(picture.permute(1, 2, 0).cpu().numpy()[:height, :width])
+    levels = ((last.sample + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+    return list(np.ascontiguousarray(levels.permute(0, 2, 3, 1).cpu()[:, :height, :width].numpy()))
 
 
 def ready(model: SemanticUNet, device: str | None = None) -> SemanticUNet:
@@ -153,7 +178,7 @@ class PaperReceiver:
             raise InputError("this receiver starts at the coarse picture, which the file lacks")
         classes = self.model.config.num_classes
         palette = PALETTES[scene.palette]
-        if scene.palette and len(palette.classes) - (palette.void == classes) != classes:
+        if scene.palette and not _knows(palette, classes):
             raise ModelError(
                 f"the network knows {classes} classes, the file has those of {palette.name}"
             )
@@ -167,14 +192,19 @@ class PaperReceiver:
             sampling = replace(sampling, timestep_respacing=respacing)
         if guidance is not None:
             sampling = replace(sampling, s=guidance)
-        return reconstruct(
-            self.model,
-            self.process,
-            labels,
-            coarse_codec.to_rgb(scene.coarse),
-            sampling=sampling,
-            seed=seed,
-        )
+        given = Given(labels=labels, coarse=coarse_codec.to_rgb(scene.coarse), seed=seed)
+        return reconstruct(self.model, self.process, [given], sampling=sampling)[0]
+
+
+def _knows(palette: Palette, classes: int) -> bool:
+    """Whether a network of so many classes means the palette's: its last id may be none of them.
+
+    So are void, and the license plate of the 35 labelIds to a network of 34.
+    """
+    count = len(palette.classes)
+    if palette is CITYSCAPES_FULL:
+        return classes in (count, count - 1)
+    return count - (palette.void == classes) == classes
 
 
 def _padded(array: npt.NDArray[np.uint8], rows: int, columns: int) -> npt.NDArray[np.uint8]:

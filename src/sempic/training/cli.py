@@ -83,7 +83,7 @@ def _convert(argv: list[str]) -> None:
     model, process = load_model(source)
     flags = flags_from_configs(model.config, process)
     convert_to_original(source, target)
-    print(" ".join(f"--{name} {value}" for name, value in flags.items()))
+    print(" ".join(f"--{name} {value}" for name, value in flags.items() if value != ""))
 
 
 def _guard(name: str, run: Callable[[list[str]], object], argv: list[str]) -> int:

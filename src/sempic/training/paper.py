@@ -28,8 +28,21 @@ from accelerate import Accelerator
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from sempic.diffusion.checkpoints import build, load_model, read_original, save_model
-from sempic.diffusion.flags import DEFAULTS, configs_from_flags
+from sempic.diffusion.checkpoints import (
+    build,
+    load_model,
+    read_original,
+    read_progress,
+    save_model,
+)
+from sempic.diffusion.flags import (
+    DEFAULTS,
+    check_flags,
+    configs_from_flags,
+    flags_from_configs,
+    read_flags,
+    typed,
+)
 from sempic.diffusion.gaussian import DiffusionConfig, Losses, make_diffusion
 from sempic.diffusion.sampling import ddpm, guided, paper_start, seeded_noise
 from sempic.diffusion.timesteps import LossSecondMomentSampler, TimestepSampler, UniformSampler
@@ -50,7 +63,7 @@ CAMVID_SMALL = """
     --num_channels 32 --channel_mult 1,1,2,2 --num_res_blocks 1 --attention_resolutions 32
     --num_head_channels 16 --resblock_updown True --learn_sigma True --use_bf16 True
     --crop_size 72 --max_train_time 200 --batch_size 4 --lr 6e-4 --ema_rate 0.99
-    --save_interval 100
+    --save_interval 100 --chroma 444
 """
 PRESETS = {"paper-cityscapes": CITYSCAPES, "camvid-small": CAMVID_SMALL}
 """Flags in one word; flags that are given as well override them."""
@@ -69,10 +82,16 @@ class TrainConfig:
     """Folder of the run: config, log, checkpoints, weights, sheets."""
     generated_semantic: str = ""
     coarse_path: str = ""
+    image_path: str = ""
+    """Cityscapes: a folder of pictures, named alike, in place of leftImg8bit/SPLIT."""
     small_size: int = 0
     """Short side of the coarse picture; 0 for a quarter of image_size."""
     quality: int = 35
     """Of the coarse picture, as `bpgenc -q` counts."""
+    chroma: str = "420"
+    """Of the coarse picture: "420" as bpgenc has it by default, or "444"."""
+    compression_type: str = "down+bpg"
+    """Of the coarse picture; with "resize" it is not coded at all."""
     schedule_sampler: str = "uniform"
     lr: float = 1e-4
     weight_decay: float = 0.0
@@ -121,6 +140,12 @@ class TrainConfig:
         _require(self.weight_decay >= 0, "weight_decay", "cannot be negative")
         _require(0 <= self.drop_rate < 1, "drop_rate", "must lie in [0, 1)")
         _require(0 <= self.quality <= 51, "quality", "must lie in 0…51")
+        _require(self.chroma in ("420", "444"), "chroma", "must be 420 or 444")
+        _require(
+            self.compression_type in ("down+bpg", "resize"),
+            "compression_type",
+            "must be down+bpg or resize",
+        )
         micro = self.microbatch
         _require(micro == -1 or 1 <= micro <= self.batch_size, "microbatch", "must fit batch_size")
         _require(
@@ -144,7 +169,8 @@ class TrainConfig:
 
 MAY_CHANGE = {
     "lr_anneal_steps", "steps", "log_interval", "save_interval", "keep", "sheet_size", "workers",
-    "data_dir", "generated_semantic", "coarse_path", "out", "resume_checkpoint", "microbatch",
+    "data_dir", "generated_semantic", "coarse_path", "image_path", "out", "resume_checkpoint",
+    "microbatch",
 }  # fmt: skip
 """Fields that a run may be continued with in another way than it began."""
 
@@ -267,7 +293,7 @@ class Trainer:
         torch.manual_seed(config.seed)
         self.network = SemanticUNet(unet)
         if config.resume_checkpoint:
-            weights = read_weights(Path(config.resume_checkpoint), unet)
+            weights = read_weights(Path(config.resume_checkpoint), unet, process)
             self.network.load_state_dict(weights)
         self.network.to(self.device).train()
         self.optimizer = torch.optim.AdamW(
@@ -285,6 +311,8 @@ class Trainer:
             else LossSecondMomentSampler(self.times)
         )
         self.step = 0
+        if config.resume_checkpoint:
+            self._adopt(Path(config.resume_checkpoint))
         self._open_folder()
         self._resume()
         self.model = self.accelerator.prepare_model(self.network)
@@ -454,6 +482,24 @@ class Trainer:
         self.step = state["step"]
         self.say(f"going on from step {self.step} ({found[-1]})")
 
+    def _adopt(self, path: Path) -> None:
+        """Goes on from what the original saved beside its `modelNNN.pt`."""
+        progress = read_progress(path, self.config.ema_rates)
+        self.step = progress.step
+        for rate, average in progress.averages.items():
+            for name, value in self.ema[rate].items():
+                value.copy_(average[name])
+        if progress.optimizer is not None:
+            state = self.optimizer.state_dict()
+            names = [name for name, _ in self.network.named_parameters()]
+            state["state"] = {i: progress.optimizer[name] for i, name in enumerate(names)}
+            self.optimizer.load_state_dict(state)
+        if progress.step:
+            found = [f"ema_{rate}" for rate in progress.averages]
+            found += ["opt"] if progress.optimizer is not None else []
+            beside = f" and {', '.join(found)} beside it" if found else ", nothing beside it"
+            self.say(f"going on from step {progress.step} of the original: {path.name}{beside}")
+
     def save(self) -> None:
         """The averaged weights to use, a sheet to look at, and a checkpoint to go on from.
 
@@ -597,6 +643,7 @@ def open_scenes(config: TrainConfig, unet: UNetConfig, factor: int, split: str) 
         num_classes=unet.num_classes,
         generated_semantic=Path(config.generated_semantic) if config.generated_semantic else None,
         coarse_path=Path(config.coarse_path) if config.coarse_path else None,
+        image_path=Path(config.image_path) if config.image_path else None,
     )
     if unet.instance_edges:
         lone = [e.image for e in source.entries if e.instances is None]
@@ -608,16 +655,24 @@ def open_scenes(config: TrainConfig, unet: UNetConfig, factor: int, split: str) 
         source=source,
         image_size=unet.image_size,
         coarse_factor=factor,
-        quality=config.quality,
+        quality=config.quality if config.compression_type == "down+bpg" else None,
+        chroma=config.chroma,
         cache=Path(config.out) / "coarse",
     )
 
 
-def read_weights(path: Path, unet: UNetConfig) -> dict[str, Tensor]:
-    """Weights to begin with, from our safetensors or a `.pt` of the original."""
-    ours = path.suffix.lower() == ".safetensors"
-    given = load_model(path)[0].state_dict() if ours else read_original(path)
-    return dict(build(unet, given, str(path)).state_dict())
+def read_weights(path: Path, unet: UNetConfig, process: DiffusionConfig) -> dict[str, Tensor]:
+    """Weights to begin with, from our safetensors or a `.pt` of the original.
+
+    Raises ModelError, also where ours were trained as another network, picture size apart.
+    """
+    if path.suffix.lower() != ".safetensors":
+        return dict(build(unet, read_original(path), str(path)).state_dict())
+    model, trained = load_model(path)
+    flags = flags_from_configs(dataclasses.replace(unet, precision="float32"), process)
+    del flags["image_size"]
+    check_flags(flags, model.config, trained, path)
+    return dict(build(unet, model.state_dict(), str(path)).state_dict())
 
 
 # ── the command ──────────────────────────────────────────────────────────────────────────────
@@ -630,7 +685,6 @@ def parse(argv: Sequence[str]) -> tuple[TrainConfig, UNetConfig, DiffusionConfig
         description="Train the paper's network, under the original's flags.",
         allow_abbrev=False,
     )
-    parser.add_argument("--preset", choices=sorted(PRESETS), help="flags in one word")
     fields = {f.name: f for f in dataclasses.fields(TrainConfig)}
     for name, field in fields.items():
         default = field.default
@@ -641,12 +695,7 @@ def parse(argv: Sequence[str]) -> tuple[TrainConfig, UNetConfig, DiffusionConfig
         )
     for name, default in DEFAULTS.items():
         parser.add_argument(f"--{name}", default=argparse.SUPPRESS, help=f"network ({default})")
-    for name in ("large_size", "is_train", "fp16_scale_growth", "drop_last"):
-        parser.add_argument(f"--{name}", default=argparse.SUPPRESS, help="accepted, without effect")
-    given = vars(parser.parse_args(list(argv)))
-    preset = given.pop("preset", None)
-    if preset:
-        given = {**vars(parser.parse_args(PRESETS[preset].split())), **given}
+    given = read_flags(parser, argv, PRESETS)
     for name in ("data_dir", "dataset_mode"):
         if name not in given:
             raise ModelError(f"--{name} is missing")
@@ -655,16 +704,6 @@ def parse(argv: Sequence[str]) -> tuple[TrainConfig, UNetConfig, DiffusionConfig
     config = TrainConfig(**values)
     geometry(config, unet)
     return config, unet, process
-
-
-def typed(name: str, text: str, kind: str) -> Any:
-    """A flag's text as what its field holds. Raises ModelError."""
-    try:
-        if kind == "bool":
-            return {"true": True, "false": False, "1": True, "0": False}[text.lower()]
-        return {"int": int, "float": float, "str": str}[kind](text)
-    except (KeyError, ValueError) as error:
-        raise ModelError(f"{name} takes {kind}, not {text!r}") from error
 
 
 def main(argv: Sequence[str]) -> None:

@@ -1,7 +1,7 @@
 """Pictures of the paper's network, under the original's flags. `python -m sempic.training.sample`
 
-Every picture is coded into a `.sempic` file, and it is from that file that it is rebuilt: so the
-file's size is the rate of the sample beside it.
+Every picture is coded into a `.sempic` file, and rebuilt from what this file decodes to, labels and
+coarse picture: so the file's size is the rate of the sample beside it.
 """
 
 from __future__ import annotations
@@ -17,18 +17,15 @@ from typing import Any
 
 import numpy as np
 
-from sempic import coarse as coarse_codec
 from sempic import codec, pictures
 from sempic.diffusion.checkpoints import open_model
-from sempic.diffusion.flags import DEFAULTS
-from sempic.diffusion.gaussian import DiffusionConfig
-from sempic.diffusion.receiver import SamplingConfig, ready, reconstruct
-from sempic.diffusion.unet import SemanticUNet
+from sempic.diffusion.flags import DEFAULTS, IDLE, read_flags, typed
+from sempic.diffusion.receiver import Given, SamplingConfig, ready, reconstruct
 from sempic.errors import ModelError, OutputError
-from sempic.palette import INDICES, PALETTES
-from sempic.scene import LabelMap
-from sempic.training.data import TrainingScene
-from sempic.training.paper import PRESETS, TrainConfig, geometry, open_scenes, typed
+from sempic.palette import INDICES, Palette
+from sempic.scene import Image, LabelMap
+from sempic.training.data import SceneFolder, TrainingScene
+from sempic.training.paper import PRESETS, TrainConfig, geometry, open_scenes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,67 +49,48 @@ class SampleConfig:
             raise ModelError("num_samples cannot be negative")
 
 
-@dataclass(frozen=True, slots=True)
-class Sampled:
-    """One rebuilt picture; bpp is 0 where a ready-made coarse picture has no file of ours."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Coded:
+    """A scene, the file that carries it, and its place in the data."""
 
-    name: str
-    bpp: float
-    seconds: float
+    index: int
+    scene: TrainingScene
+    stream: bytes
+    """Empty where the coarse picture is not one that we coded."""
+
+    @property
+    def bpp(self) -> float:
+        return 8 * len(self.stream) / self.scene.labels.size
 
 
-def sample_scene(
-    model: SemanticUNet,
-    process: DiffusionConfig,
-    scene: TrainingScene,
-    folder: Path,
-    *,
-    palette: int,
-    factor: int,
-    quality: int,
-    ready: bool,
-    human: LabelMap | None,
-    sampling: SamplingConfig,
-    seed: int,
-) -> Sampled:
-    """Codes, rebuilds and writes one scene.
-
-    `ready`: its coarse picture was not made by us. `human`: its human label map, if the scene's
-    own is another.
-    """
-    height, width = scene.labels.shape
-    stream, labels, coarse = b"", scene.labels, scene.coarse
-    if not ready:
-        small = coarse_codec.downscale(scene.image, factor)
+def code(scenes: SceneFolder, index: int, palette: int) -> Coded:
+    """A scene of the data. What its file decodes to is its labels and its coarse picture."""
+    scene, stream = scenes[index], b""
+    if scene.payload is not None:
+        height, width = scene.labels.shape
         stream = codec.pack(
-            width=width,
-            height=height,
-            labels=scene.labels,
-            coarse=coarse_codec.encode(small, quality=quality),
-            palette=palette,
+            width=width, height=height, labels=scene.labels, coarse=scene.payload, palette=palette
         )
-        received = codec.unpack(stream)
-        assert received.labels is not None
-        assert received.coarse is not None
-        labels, coarse = received.labels, coarse_codec.to_rgb(received.coarse)
-    began = time.perf_counter()
-    picture = reconstruct(
-        model, process, labels, coarse, edges=scene.edges, sampling=sampling, seed=seed
-    )
-    seconds = time.perf_counter() - began
-    colours = PALETTES[palette]
+    return Coded(index, scene, stream)
+
+
+def write(
+    folder: Path, coded: Coded, picture: Image, palette: Palette, human: LabelMap | None
+) -> None:
+    """The files of a picture. `human`: its human label map, if the one that was sent is another."""
+    scene, sent = coded.scene, coded.scene.labels
     files = {
         f"images/{scene.name}.png": pictures.encode(scene.image, ".png"),
         f"labels/{scene.name}.png": pictures.encode_labels(
-            labels if human is None else human, colours, ".png"
+            sent if human is None else human, palette, ".png"
         ),
         f"samples/{scene.name}.png": pictures.encode(picture, ".png"),
-        f"compressed/{scene.name}.png": pictures.encode(coarse, ".png"),
+        f"compressed/{scene.name}.png": pictures.encode(scene.coarse, ".png"),
     }
     if human is not None:
-        files[f"predicted/{scene.name}.png"] = pictures.encode_labels(labels, colours, ".png")
-    if stream:
-        files[f"sempic/{scene.name}.sempic"] = stream
+        files[f"predicted/{scene.name}.png"] = pictures.encode_labels(sent, palette, ".png")
+    if coded.stream:
+        files[f"sempic/{scene.name}.sempic"] = coded.stream
     for name, data in files.items():
         path = folder / name
         try:
@@ -120,13 +98,19 @@ def sample_scene(
         except OSError as error:
             raise OutputError(f"{path.parent}: cannot be made ({error.strerror})") from error
         pictures.write_file(path, data)
-    return Sampled(scene.name, 8 * len(stream) / (width * height), seconds)
+
+
+USED = {
+    "data_dir", "dataset_mode", "out", "generated_semantic", "coarse_path", "image_path",
+    "small_size", "quality", "chroma", "compression_type", "batch_size",
+}  # fmt: skip
+"""Fields of TrainConfig that say what is sampled; the others are taken, and change nothing."""
 
 
 def parse(
     argv: Sequence[str],
 ) -> tuple[SampleConfig, SamplingConfig, TrainConfig, dict[str, Any]]:
-    """Flags → what is sampled, how, from which data; the last are the network's, for a `.pt`."""
+    """Flags → what is sampled, how, from which data; the last are the network's, as given."""
     parser = argparse.ArgumentParser(
         prog="sempic sample",
         description="Rebuild a dataset's pictures with the paper's network.",
@@ -134,14 +118,12 @@ def parse(
     )
     kinds = (SampleConfig, SamplingConfig, TrainConfig)
     names = {f.name: f for kind in kinds for f in dataclasses.fields(kind)}
-    parser.add_argument("--preset", choices=sorted(PRESETS), help="flags in one word")
-    for name in [*names, *DEFAULTS, "large_size", "is_train", "use_ddim"]:
+    for name in [*names, *DEFAULTS, "use_ddim"]:
         parser.add_argument(f"--{name}", default=argparse.SUPPRESS)
-    given = vars(parser.parse_args(list(argv)))
-    preset = given.pop("preset", None)
-    if preset:
-        given = {**vars(parser.parse_args(PRESETS[preset].split())), **given}
-    if given.get("use_ddim", "False").lower() in ("true", "1"):
+    ours = {f.name for kind in kinds[:2] for f in dataclasses.fields(kind)}
+    trained = {f.name for f in dataclasses.fields(TrainConfig)} - USED - ours
+    given = read_flags(parser, argv, PRESETS, IDLE | dict.fromkeys(trained, "it is for training"))
+    if typed("use_ddim", given.get("use_ddim", False), bool):
         given.setdefault("solver", "ddim")
     for name in ("model_path", "results_path", "data_dir", "dataset_mode"):
         if name not in given:
@@ -154,13 +136,14 @@ def parse(
             **{k: typed(k, v, str(fields[k].type)) for k, v in given.items() if k in fields}
         )
 
-    return pick(SampleConfig), pick(SamplingConfig), pick(TrainConfig), given
+    network = {name: value for name, value in given.items() if name in DEFAULTS}
+    return pick(SampleConfig), pick(SamplingConfig), pick(TrainConfig), network
 
 
 def main(argv: Sequence[str]) -> None:
     """`sempic sample` with the original's flags."""
     config, sampling, data, flags = parse(argv)
-    model, process = open_model(Path(config.model_path), flags)
+    model, process = open_model(Path(config.model_path), flags or None)
     model = ready(model)
     factor, _ = geometry(data, model.config)
     scenes = open_scenes(data, model.config, factor, config.split)
@@ -168,31 +151,37 @@ def main(argv: Sequence[str]) -> None:
         print(
             "this network sees instance edges, which a .sempic file does not carry: rates lack them"
         )
-    source = scenes.source
-    palette = (source.palette or INDICES).id
+    entries = scenes.source.entries
+    palette = scenes.source.palette or INDICES
     count = min(config.num_samples or len(scenes), len(scenes))
-    done = []
-    for index in range(count):
-        sampled = sample_scene(
-            model,
-            process,
-            scenes[index],
-            Path(config.results_path),
-            palette=palette,
-            factor=factor,
-            quality=data.quality,
-            ready=source.entries[index].coarse is not None,
-            human=scenes.human_labels(index) if source.entries[index].predicted else None,
-            sampling=sampling,
-            seed=config.seed + index,
-        )
-        done.append(sampled)
-        print(
-            f"{index + 1}/{count}  {sampled.name}  {sampled.bpp:.4f} bpp  {sampled.seconds:.1f} s",
-            flush=True,
-        )
-    bpp = np.mean([s.bpp for s in done])
-    print(f"{count} pictures, {bpp:.4f} bpp, {np.mean([s.seconds for s in done]):.2f} s each")
+    rates, began, done = [], time.perf_counter(), 0
+    for first in range(0, count, data.batch_size):
+        last = min(first + data.batch_size, count)
+        batch = [code(scenes, index, palette.id) for index in range(first, last)]
+        started = time.perf_counter()
+        given = [
+            Given(
+                labels=coded.scene.labels,
+                coarse=coded.scene.coarse,
+                edges=coded.scene.edges,
+                seed=config.seed + coded.index,
+            )
+            for coded in batch
+        ]
+        rebuilt = reconstruct(model, process, given, sampling=sampling)
+        seconds = (time.perf_counter() - started) / len(batch)
+        for coded, picture in zip(batch, rebuilt, strict=True):
+            predicted = entries[coded.index].predicted is not None
+            human = scenes.human_labels(coded.index) if predicted else None
+            write(Path(config.results_path), coded, picture, palette, human)
+            done += 1
+            rate = f"  {coded.bpp:.4f} bpp" if coded.stream else ""
+            print(f"{done}/{count}  {coded.scene.name}{rate}  {seconds:.1f} s", flush=True)
+            rates += [coded.bpp] if coded.stream else []
+    mean = f", {np.mean(rates):.4f} bpp" if rates else ""
+    print(
+        f"{count} pictures{mean}, {(time.perf_counter() - began) / count:.2f} s each, all included"
+    )
 
 
 if __name__ == "__main__":

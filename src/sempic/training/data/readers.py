@@ -6,7 +6,7 @@ that `--dataset_mode` takes. What is missing or left over is an `InputError` tha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -19,6 +19,8 @@ from sempic.palette import CAMVID, CITYSCAPES, CITYSCAPES_FULL, Palette
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 MAPS = (".png", ".bmp", ".tif", ".tiff")
 COARSE = (*PICTURES, ".bpg")
+ENDINGS = ("", "_color", "_gtFine_color", "_trainIds", "_gtFine_trainIds", "_gtFine_labelTrainIds")
+"""What a predicted map may be called beyond its picture's name: the first that is there."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,14 +62,17 @@ def open_source(
     num_classes: int | None = None,
     generated_semantic: Path | None = None,
     coarse_path: Path | None = None,
+    image_path: Path | None = None,
 ) -> Source:
     """The split (`train`, `val`) of the dataset at `folder`, read as `mode` (see `READERS`).
 
     Args:
         generated_semantic: a folder of predicted maps, used in place of the human ones: colour
             pictures in the dataset's official colours, or index maps, named as the pictures are
-            (with or without the dataset's ending).
+            (with or without the dataset's ending, and one of `ENDINGS`).
         coarse_path: a folder of coarse pictures, named likewise, used in place of our own.
+        image_path: for cityscapes, a folder of pictures used in place of leftImg8bit/SPLIT, all
+            or some of them.
 
     Raises InputError: an unknown mode, a missing folder, or a file without its partner.
     """
@@ -75,10 +80,15 @@ def open_source(
         raise InputError(f"dataset mode {mode!r} is none of {', '.join(sorted(READERS))}")
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
-    source = READERS[mode](folder, split, num_classes)
+    if image_path is None:
+        source = READERS[mode](folder, split, num_classes)
+    elif mode == "cityscapes":
+        source = cityscapes(folder, split, num_classes, image_path)
+    else:
+        raise InputError(f"image_path is for cityscapes, not for {mode}")
     entries = source.entries
     if generated_semantic is not None:
-        found = _twins(entries, generated_semantic, MAPS, "predicted label map")
+        found = _twins(entries, generated_semantic, MAPS, "predicted label map", ENDINGS)
         entries = tuple(replace(e, predicted=p) for e, p in zip(entries, found, strict=True))
     if coarse_path is not None:
         found = _twins(entries, coarse_path, COARSE, "coarse picture")
@@ -92,27 +102,41 @@ _TRAIN_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 
 """labelIds of Cityscapes in the order of their trainIds (cityscapesScripts, labels.py)."""
 
 
-def cityscapes(folder: Path, split: str, num_classes: int | None) -> Source:
+def cityscapes(
+    folder: Path, split: str, num_classes: int | None, image_path: Path | None = None
+) -> Source:
     """Cityscapes in its official layout: leftImg8bit/SPLIT/CITY, gtFine/SPLIT/CITY.
 
-    19 classes are the trainIds, from `_labelTrainIds.png` or, where there is none, made from
-    `_labelIds.png`; 35 are the labelIds, with license plate (stored as 255) as 34.
+    19 classes are the trainIds, from `*_labelTrainIds.png` or `*_trainIds.png` where each picture
+    has one, else made from `*_labelIds.png`. 34 are the labelIds, 35 those and license plate
+    (stored as 255) as 34.
     """
     classes = num_classes or 19
-    if classes not in (19, 35):
-        raise InputError(f"Cityscapes has 19 classes (trainIds) or 35 (labelIds), not {classes}")
-    images = _named(folder / "leftImg8bit" / split, PICTURES, "_leftImg8bit")
+    if classes not in (19, 34, 35):
+        raise InputError(
+            f"Cityscapes has 19 classes (trainIds) or 34 or 35 (labelIds), not {classes}"
+        )
+    images = _named(image_path or folder / "leftImg8bit" / split, PICTURES, "_leftImg8bit")
     truth = _files(folder / "gtFine" / split, MAPS)
 
-    def kind(ending: str) -> dict[str, Path]:
-        return {p.stem.removesuffix(ending): p for p in truth if p.stem.endswith(ending)}
+    def kind(*endings: str) -> dict[str, Path]:
+        found = {}
+        for path in truth:
+            ending = next((e for e in endings if path.stem.endswith(e)), None)
+            name = path.stem.removesuffix(ending or "")
+            # of a folder of one's own, some pictures of the split will do
+            if ending and (image_path is None or name in images):
+                found[name] = path
+        return found
 
     label_ids, instances = kind("_gtFine_labelIds"), kind("_gtFine_instanceIds")
-    train_ids = kind("_gtFine_labelTrainIds")
+    train_ids = kind("_gtFine_labelTrainIds", "_gtFine_trainIds", "_trainIds")
     if classes == 19 and train_ids.keys() >= images.keys():
         labels, ids = train_ids, _table({i: i for i in range(19)}, void=19)
     elif classes == 19:
         labels, ids = label_ids, _table({v: i for i, v in enumerate(_TRAIN_IDS)}, void=19)
+    elif classes == 34:
+        labels, ids = label_ids, _table({i: i for i in range(34)}, void=34)
     else:
         labels, ids = label_ids, _table({**{i: i for i in range(35)}, 255: 34}, void=35)
     pairs = _paired(images, labels, "_gtFine_labelIds.png")
@@ -270,9 +294,13 @@ def _paired(
 
 
 def _twins(
-    entries: tuple[Entry, ...], folder: Path, suffixes: Iterable[str], what: str
+    entries: tuple[Entry, ...],
+    folder: Path,
+    suffixes: Iterable[str],
+    what: str,
+    endings: Sequence[str] = ("",),
 ) -> list[Path]:
-    """For each entry, the file of `folder` that is named as its picture is."""
+    """For each entry, the file of `folder` that is named as its picture is, up to an ending."""
     by_stem: dict[str, Path] = {}
     for path in _files(folder, suffixes):
         if path.stem in by_stem:
@@ -281,7 +309,8 @@ def _twins(
     found = []
     for entry in entries:
         stem, short = entry.image.stem, entry.name.rsplit("/", 1)[-1]
-        twin = by_stem.get(stem) or by_stem.get(short)
+        names = [name + ending for ending in endings for name in (stem, short)]
+        twin = next((by_stem[name] for name in names if name in by_stem), None)
         if twin is None:
             raise InputError(f"{entry.image}: its {what} {folder / stem}.png is missing")
         found.append(twin)

@@ -38,6 +38,8 @@ class TrainingScene:
     """uint8 (H, W) in {0, 1}: where two instances meet; None if the dataset has no instances."""
     coarse: Picture
     """uint8 (h, w, 3), as the receiver decodes it."""
+    payload: bytes | None = None
+    """What `coarse` was decoded from (`sempic.coarse.decode`), if we coded it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,8 +53,10 @@ class SceneFolder:
     image_size: int
     """Short side of the pictures."""
     coarse_factor: int = 4
-    quality: int = 35
-    """Of the coarse picture, as `bpgenc -q` counts."""
+    quality: int | None = 35
+    """Of the coarse picture, as `bpgenc -q` counts; None leaves it as it was scaled."""
+    chroma: str = "420"
+    """Of the coarse picture, "420" or "444"; bpgenc's default is the former."""
     cache: Path | None = None
     """Folder for coarse pictures already coded, by content; shared by any number of processes."""
 
@@ -66,21 +70,22 @@ class SceneFolder:
         pixels = np.asarray(small)
         labels = self._labels(entry, image.size)
         edges = self._edges(entry, image.size, small.size)
+        coarse, payload = self._coarse(entry, pixels)
         return TrainingScene(
             name=entry.name,
             image=pixels,
             labels=np.asarray(Image.fromarray(labels).resize(small.size, Nearest)),
             edges=edges,
-            coarse=self._coarse(entry, pixels),
+            coarse=coarse,
+            payload=payload,
         )
 
     def human_labels(self, index: int) -> LabelMap:
         """The scene's human label map, uint8 (H, W), even where predicted ones are in use."""
         entry = self.source.entries[index]
-        image = _open(entry.image)
-        labels = Image.fromarray(self._human(entry, image.size))
-        size = resize_picture(image.convert("RGB"), self.image_size).size
-        return np.asarray(labels.resize(size, Nearest))
+        size = _size(entry.image)
+        labels = Image.fromarray(self._human(entry, size))
+        return np.asarray(labels.resize(working_size(size, self.image_size)[-1], Nearest))
 
     def _labels(self, entry: Entry, size: tuple[int, int]) -> LabelMap:
         if entry.predicted is not None:
@@ -108,23 +113,37 @@ class SceneFolder:
         ids = Image.fromarray(np.asarray(map_).astype(np.int32)).resize(small, Nearest)
         return instance_edges(np.asarray(ids))
 
-    def _coarse(self, entry: Entry, image: Picture) -> Picture:
+    def _coarse(self, entry: Entry, image: Picture) -> tuple[Picture, bytes | None]:
+        if entry.coarse is None and self.quality is None:
+            return coarse_codec.downscale(image, self.coarse_factor), None
         if entry.coarse is None:
-            return coarse_picture(image, self.coarse_factor, self.quality, self.cache)
+            return coarse_picture(
+                image, self.coarse_factor, self.quality or 0, self.chroma, self.cache
+            )
         if entry.coarse.suffix.lower() == ".bpg":
             try:
-                return coarse_codec.to_rgb(bpg.decode(entry.coarse.read_bytes()))
+                return coarse_codec.to_rgb(bpg.decode(entry.coarse.read_bytes())), None
             except BitstreamError as error:
                 raise InputError(f"{entry.coarse}: {error}") from error
-        return np.asarray(_open(entry.coarse).convert("RGB"))
+        return np.asarray(_open(entry.coarse).convert("RGB")), None
+
+
+def working_size(size: tuple[int, int], short_side: int) -> list[tuple[int, int]]:
+    """(width, height) after each step of `resize_picture`, the result's last."""
+    sizes = []
+    while min(size) >= 2 * short_side:
+        size = (size[0] // 2, size[1] // 2)
+        sizes.append(size)
+    scale = short_side / min(size)
+    return [*sizes, (round(size[0] * scale), round(size[1] * scale))]
 
 
 def resize_picture(image: Image.Image, short_side: int) -> Image.Image:
     """Halved by BOX while twice too large, then BICUBIC to the short side, aspect kept."""
-    while min(image.size) >= 2 * short_side:
-        image = image.resize((image.width // 2, image.height // 2), Box)
-    scale = short_side / min(image.size)
-    return image.resize((round(image.width * scale), round(image.height * scale)), Bicubic)
+    *halves, last = working_size(image.size, short_side)
+    for size in halves:
+        image = image.resize(size, Box)
+    return image.resize(last, Bicubic)
 
 
 def instance_edges(ids: npt.NDArray[np.generic]) -> LabelMap:
@@ -138,22 +157,27 @@ def instance_edges(ids: npt.NDArray[np.generic]) -> LabelMap:
     return edges
 
 
-def coarse_picture(image: Picture, factor: int, quality: int, cache: Path | None) -> Picture:
-    """The coarse picture of `image` as a decoder gives it; its file is kept in `cache`."""
+def coarse_picture(
+    image: Picture, factor: int, quality: int, chroma: str, cache: Path | None
+) -> tuple[Picture, bytes]:
+    """The coarse picture of `image` as a decoder gives it, and its file, which `cache` keeps."""
     small = coarse_codec.downscale(image, factor)
     if cache is None:
-        return coarse_codec.to_rgb(coarse_codec.decode(coarse_codec.encode(small, quality=quality)))
-    key = hashlib.sha256(repr((small.shape, quality)).encode() + small.tobytes()).hexdigest()
+        payload = coarse_codec.encode(small, quality=quality, chroma=chroma)
+        return coarse_codec.to_rgb(coarse_codec.decode(payload)), payload
+    recipe = repr((small.shape, quality, chroma)).encode()
+    key = hashlib.sha256(recipe + small.tobytes()).hexdigest()
     path = cache / key[:2] / key[2:]
     try:
-        return coarse_codec.to_rgb(coarse_codec.decode(path.read_bytes()))
+        payload = path.read_bytes()
+        return coarse_codec.to_rgb(coarse_codec.decode(payload)), payload
     except (OSError, BitstreamError):  # not there yet, or half a file of a full disk
-        payload = coarse_codec.encode(small, quality=quality)
+        payload = coarse_codec.encode(small, quality=quality, chroma=chroma)
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
         part.write_bytes(payload)
         os.replace(part, path)
-        return coarse_codec.to_rgb(coarse_codec.decode(payload))
+        return coarse_codec.to_rgb(coarse_codec.decode(payload)), payload
 
 
 def _open(path: Path) -> Image.Image:
@@ -163,6 +187,15 @@ def _open(path: Path) -> Image.Image:
     except (OSError, UnidentifiedImageError, SyntaxError) as error:
         raise InputError(f"{path}: cannot be read ({error})") from error
     return image
+
+
+def _size(path: Path) -> tuple[int, int]:
+    """(width, height), from the header alone."""
+    try:
+        with Image.open(path) as image:
+            return image.size
+    except (OSError, UnidentifiedImageError, SyntaxError) as error:
+        raise InputError(f"{path}: cannot be read ({error})") from error
 
 
 def _values(map_: Image.Image, path: Path) -> npt.NDArray[np.uint8]:
