@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from sempic.errors import LabelMapError
 from sempic.scene import Image, LabelMap
 
 Colour = tuple[int, int, int]
@@ -37,6 +38,24 @@ class Palette:
         """The label map in its colours, uint8 (H, W, 3); ids must be in the palette."""
         painted: Image = self.table()[labels]
         return painted
+
+    def unpaint(self, picture: Image) -> LabelMap:
+        """The label map that a picture, uint8 (H, W, 3), shows in these colours; of two ids of one
+        colour the lower. Raises LabelMapError naming a colour that is none of them."""
+
+        def packed(colours: npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:
+            r, g, b = (colours[..., i].astype(np.int32) for i in range(3))
+            return (r << 16) | (g << 8) | b
+
+        known, first = np.unique(packed(self.table()), return_index=True)
+        values = packed(picture)
+        position = np.searchsorted(known, values).clip(max=len(known) - 1)
+        strange = known[position] != values
+        if strange.any():
+            colour = tuple(int(v) for v in picture[strange][0])
+            raise LabelMapError(f"{colour} is not a colour of {self.name}")
+        ids: LabelMap = first[position].astype(np.uint8)
+        return ids
 
 
 def _named(number: int, name: str, void: int | None, *classes: tuple[str, Colour]) -> Palette:
@@ -207,11 +226,12 @@ _AS_CITYSCAPES = {
 _TRANSLATIONS = {CAMVID.id: _AS_CAMVID, CITYSCAPES.id: _AS_CITYSCAPES}
 
 
-def translate(labels: LabelMap, source: int, target: int) -> LabelMap:
+def translate(labels: LabelMap, source: int, target: int, *, near: bool = True) -> LabelMap:
     """Ids of one palette, uint8 (H, W), as those of another; void where there is no such class.
 
     Classes keep their names, or take the nearest one of the target, which is CamVid or Cityscapes'
-    19 classes. The ids of a palette without a meaning become void.
+    19 classes, if `near`; else they become void, as what Cityscapes does not evaluate does in its
+    trainIds. The ids of a palette without a meaning become void.
     """
     if source == target:
         return labels
@@ -219,9 +239,9 @@ def translate(labels: LabelMap, source: int, target: int) -> LabelMap:
     table = np.full(256, PALETTES[target].void, np.uint8)
     if source != INDICES.id:
         for number, name in enumerate(PALETTES[source].classes):
-            near = name if name in names else others.get(name)
-            if near is not None:
-                table[number] = names.index(near)
+            alike = name if name in names else others.get(name) if near else None
+            if alike is not None:
+                table[number] = names.index(alike)
     known: LabelMap = table[labels]
     return known
 

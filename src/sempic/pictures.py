@@ -58,6 +58,11 @@ def read_labels(data: bytes) -> LabelMap:
     )
 
 
+def decode(data: bytes) -> PIL.Image.Image:
+    """A file as Pillow has it, whose mode tells indices from colours; raises ImageError."""
+    return _open(data, ImageError)
+
+
 def to_rgb(picture: PIL.Image.Image | npt.NDArray[np.uint8]) -> Image:
     """A picture as uint8 (H, W, 3) in sRGB.
 

@@ -10,6 +10,7 @@ from conftest import FakeSegmenter, street
 import sempic
 from sempic import cli, segment
 from sempic.evaluation.measure import Measure, Settings
+from sempic.palette import CITYSCAPES, CITYSCAPES_FULL
 
 SIZE = (48, 64)
 
@@ -117,8 +118,132 @@ def test_what_does_not_fit_is_named(results, capsys):
     assert "(20, 20, 3)" in err
     (results / "samples/2.png").write_bytes(b"no picture")
     assert "2.png" in evaluate(capsys)[2]
-    assert "palette" in evaluate(capsys, "--palette", "cityscapes")[2]
+    assert "palette 'moon' is not one of" in evaluate(capsys, "--palette", "moon")[2]
     assert "not one of" in evaluate(capsys, "--metrics", "beauty")[2]
+
+
+def as_the_original_writes(labels):
+    """torchvision's save_image of id / 35, as image_sample.py calls it; 255 is void."""
+    level = np.floor(np.clip(labels / np.float32(35), 0, 1) * 255 + 0.5).astype(np.uint8)
+    return PIL.Image.fromarray(np.repeat(level[..., None], 3, -1))
+
+
+@pytest.fixture
+def cityscapes(results):
+    """A Result/ of the authors' code: grey maps of trainIds, .bpg and .flif, no .sempic."""
+    for path in (results / "sempic").iterdir():
+        path.unlink()
+    (results / "compressed").mkdir()
+    (results / "sem_generated").mkdir()
+    rng = np.random.default_rng(1)
+    truth, guess = [], []
+    for i in range(3):
+        truth.append(rng.choice([*range(19), 255], SIZE).astype(np.uint8))
+        guess.append(np.where(rng.random(SIZE) < 0.5, truth[-1], 13).astype(np.uint8) % 19)
+        as_the_original_writes(truth[-1]).save(f"labels/{i}.png")
+        PIL.Image.fromarray(CITYSCAPES.paint(guess[-1])).save(f"sem_generated/{i}.png")
+        (results / f"compressed/{i}.bpg").write_bytes(bytes(500))
+        (results / f"labels/{i}.flif").write_bytes(bytes(1000))
+    return results, np.stack(truth), np.stack(guess)
+
+
+def expected_miou(truth, guess):
+    known = truth < 19
+    scores = [
+        ((truth == c) & (guess == c)).sum() / (((truth == c) | (guess == c)) & known).sum()
+        for c in range(19)
+    ]
+    return np.mean(scores)
+
+
+def test_what_a_judge_of_other_classes_cannot_tell_is_said(cityscapes, capsys):
+    code, out, err = evaluate(capsys, "--json")
+    assert code == 0
+    found = json.loads(out)["samples"]
+    assert found["bpp"] == pytest.approx(8 * 1500 / (SIZE[0] * SIZE[1]))
+    assert {"psnr", "agreement"} <= found.keys()
+    assert "miou" not in found
+    assert "palette cityscapes, the judge knows camvid" in err.replace("\n", " ")
+
+
+def test_predictions_of_another_segmenter(cityscapes, capsys):
+    results, truth, guess = cityscapes
+    code, out, err = evaluate(capsys, "--json", "--predictions", "sem_generated")
+    assert code == 0, err
+    found = json.loads(out)
+    assert found["samples"]["miou"] == pytest.approx(expected_miou(truth, guess))
+    assert "agreement" not in found["samples"]
+    assert found["judge"] == "sem_generated"
+    assert "IoU terrain" in evaluate(capsys, "--predictions", "sem_generated")[1]
+    for i in range(3):  # indices, and another size, as well
+        path = results / f"sem_generated/{i}.png"
+        path.unlink()
+        PIL.Image.fromarray(guess[i]).resize((128, 96), 0).save(path.with_stem(f"{i}_color"))
+    again = json.loads(evaluate(capsys, "--json", "--predictions", "sem_generated")[1])
+    assert again["samples"]["miou"] == found["samples"]["miou"]
+    (results / "sem_generated/1_color.png").unlink()
+    assert "no prediction 1" in evaluate(capsys, "--predictions", "sem_generated")[2]
+    PIL.Image.new("RGB", (64, 48), (1, 2, 3)).save("sem_generated/1.png")
+    code, out, err = evaluate(capsys, "--predictions", "sem_generated")
+    assert (code, out) == (2, "")
+    assert "1.png: (1, 2, 3) is not a colour of cityscapes" in err
+
+
+def test_label_ids_are_judged_as_train_ids(cityscapes, capsys):
+    _, truth, guess = cityscapes
+    numbers = [CITYSCAPES_FULL.classes.index(name) for name in CITYSCAPES.classes[:19]]
+    table = np.zeros(256, np.uint8)
+    table[:19] = numbers
+    for i in range(3):
+        as_the_original_writes(table[truth[i]]).save(f"labels/{i}.png")
+    arguments = ("--json", "--predictions", "sem_generated", "--palette", "cityscapes-labelids")
+    found = json.loads(evaluate(capsys, *arguments)[1])["samples"]
+    assert found["miou"] == pytest.approx(expected_miou(truth, guess))
+
+
+def test_a_rate_without_labels_is_said(cityscapes, capsys):
+    for i in range(3):
+        (cityscapes[0] / f"labels/{i}.flif").unlink()
+    code, out, err = evaluate(capsys, "--json")
+    assert code == 0
+    assert json.loads(out)["samples"]["bpp"] == pytest.approx(8 * 500 / (SIZE[0] * SIZE[1]))
+    assert "bpp is that of the coarse pictures alone" in err
+
+
+def test_own_classes(results, monkeypatch, capsys):
+    """Ids of no known palette, from judge and people; void is 255, or all from --num_classes on."""
+    judge = FakeSegmenter()
+    judge.palette = 0
+    monkeypatch.setattr(segment, "load", lambda spec: judge)
+    truth = []
+    for i in range(3):
+        labels = np.array(PIL.Image.open(f"labels/{i}.png"))
+        labels = np.where(labels == 8, 5, np.where(labels == 3, 3, 0)).astype(np.uint8)
+        truth.append(labels)
+        PIL.Image.fromarray(labels).save(f"labels/{i}.png")
+        (results / f"sempic/{i}.sempic").write_bytes(
+            sempic.pack(width=SIZE[1], height=SIZE[0], labels=labels, palette=0)
+        )
+    truth = np.stack(truth)
+    guess = np.zeros_like(truth)
+    guess[:, SIZE[0] // 2 :] = 3
+
+    def iou(number, known):
+        there, here = (truth == number) & known, (guess == number) & known
+        return (there & here).sum() / (there | here).sum()
+
+    for arguments, known, classes in (
+        ((), truth < 255, (0, 3, 5)),
+        (("--num_classes", "5"), truth < 5, (0, 3)),
+    ):
+        code, out, err = evaluate(capsys, "--json", *arguments)
+        assert code == 0, err
+        expected = np.mean([iou(number, known) for number in classes])
+        assert json.loads(out)["samples"]["miou"] == pytest.approx(expected)
+    lines = evaluate(capsys)[1].splitlines()
+    assert [line.split()[1] for line in lines if "IoU " in line and "mIoU" not in line] == [
+        "0", "3", "5",
+    ]  # fmt: skip
 
 
 def test_no_such_folder(capsys):

@@ -186,6 +186,50 @@ def test_dists_mixes_as_the_authors_do():
         assert np.allclose(found[key], state[key].detach().numpy().reshape(-1), atol=1e-7)
 
 
+def random_alexnet(name):
+    """Arrays of the shapes that LPIPS has, so that no weights need to be fetched."""
+    rng = np.random.default_rng(0)
+    shapes = [(8, 3, 11, 11), (12, 8, 5, 5), (16, 12, 3, 3), (10, 16, 3, 3), (10, 10, 3, 3)]
+    found = {f"linear.{i}": rng.random(s[0]) for i, s in enumerate(shapes)}
+    for i, shape in enumerate(shapes):
+        found[f"backbone.{i}.weight"] = rng.normal(size=shape) / np.prod(shape[1:]) ** 0.5
+        found[f"backbone.{i}.bias"] = rng.normal(size=shape[0])
+    return {key: value.astype(np.float32) for key, value in found.items()}
+
+
+class Pool(torch.nn.Module):
+    """(B, 3, 299, 299) to (B, 3, 13, 13), which is flattened as Inception's features are."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.avg_pool2d(x, 23)
+
+
+@pytest.mark.parametrize("kind", ["lpips", "inception"])
+def test_several_pictures_at_once_are_each_as_if_alone(kind, monkeypatch, tmp_path):
+    if kind == "lpips":
+        monkeypatch.setattr(weights, "load", random_alexnet)
+        network = networks.Lpips()
+    else:
+        torch.jit.script(Pool()).save(str(tmp_path / "pool.pt"))
+        network = networks.Inception(tmp_path / "pool.pt")
+    network.batch = 2  # as on a GPU, but more of them
+    sizes = [(64, 96), (64, 96), (64, 96), (72, 80), (64, 96)]
+    pictures = [street(*size, seed=i)[0] for i, size in enumerate(sizes)]
+    together = network.features_of(pictures)
+    assert len(together) == len(pictures)
+    for picture, several in zip(pictures, together, strict=True):
+        alone = network.features(picture)
+        if kind == "lpips":
+            for a, b in zip(alone, several, strict=True):
+                assert torch.allclose(a, b, rtol=1e-4, atol=1e-6)
+        else:
+            assert several.shape == alone.shape == (3 * 13 * 13,)
+            assert np.allclose(alone, several, rtol=1e-5)
+    if kind == "lpips":
+        assert network.distance(together[0], together[0]) == 0
+        assert network.distance(together[0], together[1]) > 1e-3
+
+
 def test_inception():
     try:
         network = networks.Inception()

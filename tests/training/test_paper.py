@@ -205,8 +205,8 @@ def test_a_ceiling_on_the_timesteps_that_are_learned(data: Path, tmp_path: Path)
 def test_fine_tuning_begins_with_the_given_weights(
     straight: Path, data: Path, tmp_path: Path
 ) -> None:
-    torch.save(weights(straight), tmp_path / "model000020.pt")
-    for number, given in enumerate((straight / "ema_0.9.safetensors", tmp_path / "model000020.pt")):
+    torch.save(weights(straight), tmp_path / "model.pt")
+    for number, given in enumerate((straight / "ema_0.9.safetensors", tmp_path / "model.pt")):
         config, unet, process = paper.parse(
             flags(data, tmp_path / f"tuned{number}", resume_checkpoint=given)
         )
@@ -217,6 +217,54 @@ def test_fine_tuning_begins_with_the_given_weights(
         )
         average = trainer.ema[0.9]
         assert all(torch.equal(v, average[k]) for k, v in weights(straight).items())
+
+
+@pytest.mark.parametrize("flattened", [False, True], ids=["use_fp16 False", "use_fp16 True"])
+def test_a_run_of_the_original_goes_on(
+    straight: Path, data: Path, tmp_path: Path, flattened: bool
+) -> None:
+    """With the step of modelNNNNNN.pt, and with ema_… and opt… beside it."""
+    state = torch.load(straight / "checkpoints/state-000000020.pt", weights_only=True)
+    model, means = state["model"], state["optimizer"]["state"]
+    torch.save(model, tmp_path / "model000020.pt")
+    torch.save(state["ema"]["0.5"], tmp_path / "ema_0.5_000020.pt")
+    if flattened:  # as guided-diffusion's mixed precision keeps them: vectors, then the rest
+        groups = [[i for i, w in enumerate(model.values()) if (w.dim() > 1) == r] for r in (0, 1)]
+        theirs = {
+            number: {"step": means[0]["step"]} | {
+                key: torch.cat([means[i][key].flatten() for i in group]).view(*shape)
+                for key in ("exp_avg", "exp_avg_sq")
+            }
+            for number, (group, shape) in enumerate(zip(groups, ((-1,), (1, -1)), strict=True))
+        }  # fmt: skip
+    else:
+        theirs = means
+    torch.save({"state": theirs, "param_groups": []}, tmp_path / "opt000020.pt")
+    argv = flags(data, tmp_path / "on", resume_checkpoint=tmp_path / "model000020.pt", lr=5e-4)
+    trainer = paper.Trainer(*paper.parse(argv))
+    assert trainer.step == 20
+    assert all(torch.equal(v, model[k]) for k, v in trainer.ema[0.9].items())  # no such file
+    assert all(torch.equal(v, state["ema"]["0.5"][k]) for k, v in trainer.ema[0.5].items())
+    ours = trainer.optimizer.state_dict()
+    assert ours["param_groups"][0]["lr"] == 5e-4
+    for number, entry in ours["state"].items():
+        assert all(torch.equal(entry[key], means[number][key]) for key in entry)
+    (tmp_path / "opt000020.pt").write_bytes(b"junk")
+    with pytest.raises(ModelError, match=r"opt000020.pt"):
+        paper.Trainer(*paper.parse(argv))
+
+
+def test_weights_of_another_network_are_not_begun_with(
+    straight: Path, data: Path, tmp_path: Path
+) -> None:
+    given = straight / "ema_0.9.safetensors"
+    for changes, named in (
+        ({"num_head_channels": 32}, "num_head_channels is 16, not 32"),
+        ({"noise_schedule": "cosine"}, "noise_schedule is 'linear', not 'cosine'"),
+    ):
+        argv = flags(data, tmp_path / "run", resume_checkpoint=given, **changes)
+        with pytest.raises(ModelError, match=rf"ema_0.9.safetensors: its {named}"):
+            paper.main(argv)
 
 
 def test_a_loss_that_is_not_finite_stops_and_names_the_files(data: Path, tmp_path: Path) -> None:
@@ -269,11 +317,24 @@ def test_the_published_flags_and_presets() -> None:
     assert config.batch_size == 8
     assert unet.num_channels == 256
     assert paper.geometry(config, unet) == (4, (256, 512))
+    assert (config.quality, config.chroma) == (35, "420")  # what bpgenc -q 35 makes
     config, _, _ = paper.parse(["--data_dir", "D", "--preset", "paper-cityscapes", "--lr", "2e-5"])
     assert config.lr == 2e-5
     config, unet, _ = paper.parse(["--data_dir", "D", "--preset", "camvid-small"])
     assert paper.geometry(config, unet) == (4, (72, 96))
     assert unet.precision == "bfloat16"
+
+
+def test_flags_without_effect_are_said_once_they_are_given(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    argv = ["--data_dir", "D", "--preset", "paper-cityscapes", "--use_fp16", "n"]
+    _, unet, _ = paper.parse(argv)
+    assert unet.precision == "float32"
+    assert not capsys.readouterr().err  # the preset's own --large_size is none of the user's
+    config, _, _ = paper.parse([*argv, "--is_train", "True", "--compression_level", "28"])
+    assert config.quality == 28
+    assert capsys.readouterr().err.startswith("sempic train: --is_train has no effect here: ")
 
 
 def test_crops_keep_coarse_and_fine_together() -> None:

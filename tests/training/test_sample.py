@@ -270,7 +270,10 @@ def test_sempic_decode_takes_a_checkpoint(
     flags = [word for k, v in shape.items() for word in (f"--{k}", str(v))]
     pt, back = tmp_path / "model000001.pt", tmp_path / "back.safetensors"
     assert cli.main(["train", "convert", str(weights), str(pt)]) == 0
-    assert "--num_head_channels 16" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "--num_head_channels 16" in printed
+    assert "--use_kl False" in printed
+    assert len(printed.split()) % 2 == 0  # each flag has a value
     assert cli.main(["train", "convert", str(pt), str(back), *flags]) == 0
     for path in (weights, back):
         out = tmp_path / f"{path.stem}.png"

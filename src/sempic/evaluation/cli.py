@@ -6,9 +6,10 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 
-from sempic.errors import OutputError, SempicError
+from sempic.errors import InputError, OutputError, SempicError
 from sempic.evaluation.measure import METRICS, Settings, available
 
 
@@ -30,21 +31,34 @@ def _evaluate(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="sempic evaluate",
         description="Rate and quality of a folder with samples/ and images/ of the same names; "
-        "with labels/, human index maps, mIoU too; with NAME.sempic, or NAME.bpg and NAME.flif, "
-        "anywhere in it, bpp too. As `sempic sample` writes it.",
+        "with labels/, human maps, mIoU too; with NAME.sempic, or NAME.bpg and NAME.flif, "
+        "anywhere in it, bpp too. As `sempic sample` writes it, or the original's code.",
     )
     parser.add_argument("folder", type=Path, metavar="RESULT_DIR")
     parser.add_argument("--palette", help="of labels/; default: the .sempic files', or the judge's")
+    parser.add_argument(
+        "--predictions",
+        type=Path,
+        metavar="DIR",
+        help="what another segmenter finds in samples/, index maps or colours, instead of a judge",
+    )
+    parser.add_argument(
+        "--num_classes", type=int, metavar="N", help="of the palette indices: ids below N; 255"
+    )
     parser.add_argument("--json", action="store_true", help="print all, each picture too, as JSON")
     _options(parser)
     args = parser.parse_args(argv)
-    settings = _settings(args)
-    found, ceiling, table = evaluate(args.folder, settings, palette=args.palette)
+    if args.num_classes is not None and not 1 <= args.num_classes <= 255:
+        raise InputError(f"num_classes must lie in 1…255, not {args.num_classes}")
+    settings = replace(_settings(args), num_classes=args.num_classes)
+    found = evaluate(args.folder, settings, palette=args.palette, predictions=args.predictions)
+    for note in found.notes:
+        print(f"sempic: {note}", file=sys.stderr)
     if args.json:
-        whole = {"judge": settings.judge_name, "samples": found, "originals": ceiling}
-        print(json.dumps({**whole, "pictures": table}, indent=1))
+        judge = str(args.predictions) if args.predictions else settings.judge_name
+        print(json.dumps({"judge": judge, **asdict(found)}, indent=1))
     else:
-        print(describe(found, ceiling, settings))
+        print(describe(found.samples, found.originals, settings))
     return 0
 
 

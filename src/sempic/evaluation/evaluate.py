@@ -3,30 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+import PIL.Image
 from tqdm import tqdm
 
 from sempic import api, pictures
 from sempic.errors import InputError, SempicError
-from sempic.evaluation.measure import Measure, Record, Settings, row
-from sempic.palette import BY_NAME, PALETTES
+from sempic.evaluation import metrics
+from sempic.evaluation.measure import Measure, Record, Settings, count_classes, row
+from sempic.palette import BY_NAME, CITYSCAPES, CITYSCAPES_FULL, PALETTES, Palette, translate
 from sempic.scene import LabelMap
 
-_Array = TypeVar("_Array")
+_Read = TypeVar("_Read")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Evaluation:
+    """What `evaluate` finds: figures as `measure.row` has them."""
+
+    samples: dict[str, Any]
+    originals: dict[str, Any]
+    pictures: list[dict[str, Any]]
+    """The samples' figures of each picture, with its name."""
+    notes: list[str]
+    """What was not measured, or not wholly, and why."""
 
 
 def evaluate(
-    folder: Path, settings: Settings, *, palette: str | None = None
-) -> tuple[dict[str, Any], dict[str, Any], list[dict[str, Any]]]:
-    """(figures of the samples, figures of the originals, figures of each picture).
+    folder: Path,
+    settings: Settings,
+    *,
+    palette: str | None = None,
+    predictions: Path | None = None,
+) -> Evaluation:
+    """The figures of a folder of results.
 
     Args:
-        folder: has samples/ and images/, pictures of the same names; labels/, human index maps,
-            if there are any; and anywhere below it NAME.sempic, or NAME.bpg and NAME.flif, whose
-            sizes are the rate. Of each name there is one.
-        palette: of labels/; None: what the .sempic files say, else the judge's.
+        folder: has samples/ and images/, pictures of the same names; labels/, human maps as
+            `read_map` reads them, if there are any; and anywhere below it NAME.sempic, or NAME.bpg
+            and NAME.flif, whose sizes are the rate. Of each name there is one.
+        palette: of labels/; None: what the .sempic files say, else Cityscapes' where the maps are
+            those of the original's code, else the judge's.
+        predictions: what another segmenter finds in the samples, maps of the same names or with
+            `_color` after it, of any size. Then there is no judge, and nothing of the originals.
 
     Raises:
         InputError: a folder or a file is missing, or does not fit the others.
@@ -37,40 +60,122 @@ def evaluate(
     originals = {path.stem: path for path in find(images)}
     maps = {path.stem: path for path in find(labels)} if labels.is_dir() else None
     sizes = _sizes(folder, [path.stem for path in paths])
-    measure = Measure(settings)
+    notes = [sizes.note] if sizes is not None and sizes.note else []
+    guesses = None if predictions is None else {path.stem: path for path in find(predictions)}
+    measured = tuple(m for m in settings.metrics if m != "miou" or guesses is None)
+    measure = Measure(replace(settings, metrics=measured))
+    if guesses is not None and maps is None:
+        raise InputError(f"{labels}: no such folder, and --predictions are compared with its maps")
+    truth = judged = None
     if maps is not None and "miou" in settings.metrics:
-        known = PALETTES[measure.judge.palette]
-        found = palette or (sizes and sizes[1]) or known.name
-        if found not in BY_NAME:
-            raise InputError(f"palette {found!r} is not one of {', '.join(BY_NAME)}")
-        if found != known.name:
-            raise InputError(
-                f"{labels}: palette {found}, but the judge knows {known.name}: no mIoU; "
-                "name another --judge, or the --palette that it has"
+        known = None if guesses is not None else PALETTES[measure.judge.palette]
+        told = palette or (None if sizes is None else sizes.palette)
+        truth = _palette(told, next(iter(maps.values())), known)
+        as_train_ids = truth is CITYSCAPES_FULL and known in (None, CITYSCAPES)
+        judged = CITYSCAPES if as_train_ids else truth
+        if known is not None and known is not judged:
+            notes.append(
+                f"no mIoU: {labels} has the palette {truth.name}, the judge knows {known.name}; "
+                "name another --judge, the --palette that it has, or --predictions"
             )
+            truth = None
     records: list[Record] = []
     ceiling: list[Record] = []
     table: list[dict[str, Any]] = []
-    for path in tqdm(paths, unit="picture", disable=None):
-        if path.stem not in originals:
-            raise InputError(f"{images}: no picture {path.stem}")
-        sample, original = read(path), read(originals[path.stem])
-        reference = measure.reference(original, _labels(maps, labels, path.stem))
-        try:
-            records.append(measure(reference, sample))
-        except InputError as error:
-            raise InputError(f"{path}: {error}") from None
-        ceiling.append(
-            measure(reference, original, [m for m in ("miou", "fid") if m in settings.metrics])
-        )
-        table.append({"name": path.stem, "pixels": sample.shape[0] * sample.shape[1]})
+    size = measure.batch
+    bar = tqdm(total=len(paths), unit="picture", disable=None)
+    for first in range(0, len(paths), size):
+        pairs = []
+        for path in paths[first : first + size]:
+            if path.stem not in originals:
+                raise InputError(f"{images}: no picture {path.stem}")
+            human = None
+            if truth is not None and judged is not None and maps is not None:
+                human = _human(maps, labels, path.stem, truth, judged, settings.num_classes)
+            original = read(originals[path.stem])
+            try:
+                reference = measure.reference(original, human)
+            except InputError as error:
+                raise InputError(f"{maps and maps[path.stem]}: {error}") from None
+            pairs.append((path, reference, measure.reference(read(path))))
+        measure.look([shown for _, *both in pairs for shown in both])
+        for path, reference, sample in pairs:
+            try:
+                record = measure(reference, sample)
+            except InputError as error:
+                raise InputError(f"{path}: {error}") from None
+            if guesses is not None and judged is not None:
+                record["confusion"] = _guessed(
+                    guesses, predictions, reference.labels, path.stem, judged, settings.num_classes
+                )
+            records.append(record)
+            wanted = [m for m in ("miou", "fid") if m in measured]
+            ceiling.append(measure(reference, reference.picture, wanted))
+            height, width = sample.picture.shape[:2]
+            table.append({"name": path.stem, "pixels": height * width})
+            bar.update()
+    bar.close()
     rates = None
     if sizes is not None:
-        rates = [8 * sizes[0][entry["name"]] / entry["pixels"] for entry in table]
+        rates = [8 * sizes.bytes[entry["name"]] / entry["pixels"] for entry in table]
     for index, (entry, record) in enumerate(zip(table, records, strict=True)):
         entry |= row([record], [ceiling[index]], rates and rates[index : index + 1])
         entry.pop("pictures")
-    return row(records, ceiling, rates), row(ceiling, ceiling, None), table
+    return Evaluation(
+        samples=row(records, ceiling, rates),
+        originals=row(ceiling, ceiling, None),
+        pictures=table,
+        notes=notes,
+    )
+
+
+def _palette(name: str | None, example: Path, known: Palette | None) -> Palette:
+    """Of human maps, of which `example` is one; `known`: the judge's, if there is a judge."""
+    if name is not None and name not in BY_NAME:
+        raise InputError(f"palette {name!r} is not one of {', '.join(BY_NAME)}")
+    if name is not None:
+        return BY_NAME[name]
+    if _scaled(_read(example, pictures.decode), CITYSCAPES) is not None:
+        return CITYSCAPES
+    if known is None:
+        raise InputError(f"{example}: nothing tells what its ids mean: name the --palette")
+    return known
+
+
+def _human(
+    maps: dict[str, Path],
+    folder: Path,
+    name: str,
+    truth: Palette,
+    judged: Palette,
+    wanted: int | None,
+) -> LabelMap:
+    """The map of a name in the ids of the palette that is judged in, void as 255."""
+    if name not in maps:
+        raise InputError(f"{folder}: no label map {name}")
+    found = read_map(maps[name], truth)
+    found = translate(found, truth.id, judged.id, near=False)
+    return np.where(found < count_classes(judged, wanted), found, 255).astype(np.uint8)
+
+
+def _guessed(
+    guesses: dict[str, Path],
+    folder: Path | None,
+    truth: LabelMap | None,
+    name: str,
+    palette: Palette,
+    wanted: int | None,
+) -> Any:
+    """The confusion of the prediction of a name with the human map."""
+    path = guesses.get(name) or guesses.get(f"{name}_color")
+    if path is None or truth is None:
+        raise InputError(f"{folder}: no prediction {name}")
+    found = read_map(path, palette)
+    if found.shape != truth.shape:
+        height, width = truth.shape
+        picture = PIL.Image.fromarray(found)
+        found = np.asarray(picture.resize((width, height), PIL.Image.Resampling.NEAREST))
+    return metrics.confusion(truth, found, count_classes(palette, wanted))
 
 
 def find(folder: Path) -> list[Path]:
@@ -93,7 +198,33 @@ def read_labels(path: Path) -> LabelMap:
     return _read(path, pictures.read_labels)
 
 
-def _read(path: Path, parse: Callable[[bytes], _Array]) -> _Array:
+def read_map(path: Path, palette: Palette) -> LabelMap:
+    """A map as uint8 (H, W): of indices, in the palette's colours, or as the original's code writes
+    it, grey in RGB with 255/35 times the id, and 255 for void. Errors name it."""
+
+    def parse(data: bytes) -> LabelMap:
+        picture = pictures.decode(data)
+        if picture.mode not in ("RGB", "RGBA"):
+            return pictures.read_labels(data)
+        found = _scaled(picture, palette)
+        return palette.unpaint(np.array(picture.convert("RGB"))) if found is None else found
+
+    return _read(path, parse)
+
+
+def _scaled(picture: PIL.Image.Image, palette: Palette) -> LabelMap | None:
+    """The ids of a map of the original's code; None if it is none."""
+    if picture.mode not in ("RGB", "RGBA"):
+        return None
+    levels = np.array(picture.convert("RGB"))
+    grey = levels[..., 0]
+    scale = np.rint(np.arange(count_classes(palette)) * 255 / 35)
+    if (levels != grey[..., None]).any() or not np.isin(grey, [*scale[scale < 255], 255]).all():
+        return None
+    return np.where(grey == 255, 255, np.rint(grey * (35 / 255))).astype(np.uint8)
+
+
+def _read(path: Path, parse: Callable[[bytes], _Read]) -> _Read:
     try:
         return parse(path.read_bytes())
     except OSError as cause:
@@ -102,16 +233,16 @@ def _read(path: Path, parse: Callable[[bytes], _Array]) -> _Array:
         raise type(error)(f"{path}: {error}") from error
 
 
-def _labels(maps: dict[str, Path] | None, folder: Path, name: str) -> LabelMap | None:
-    if maps is None:
-        return None
-    if name not in maps:
-        raise InputError(f"{folder}: no label map {name}")
-    return read_labels(maps[name])
+@dataclass(frozen=True, slots=True)
+class _Sizes:
+    bytes: dict[str, int]
+    """Of what was sent of each picture."""
+    palette: str | None = None
+    """If a .sempic file tells it."""
+    note: str = ""
 
 
-def _sizes(folder: Path, names: list[str]) -> tuple[dict[str, int], str | None] | None:
-    """Bytes of what was sent of each picture, and its palette if a .sempic file tells it."""
+def _sizes(folder: Path, names: list[str]) -> _Sizes | None:
     files = {(p.stem, p.suffix.lower()): p for p in sorted(folder.rglob("*")) if p.is_file()}
     for suffixes in ((".sempic",), (".bpg", ".flif"), (".bpg",)):
         kept = {s for s in suffixes if any((name, s) in files for name in names)}
@@ -122,10 +253,11 @@ def _sizes(folder: Path, names: list[str]) -> tuple[dict[str, int], str | None] 
                 if (name, suffix) not in files:
                     raise InputError(f"{folder}: no {name}{suffix}, but others of its kind")
         sizes = {n: sum(files[n, s].stat().st_size for s in suffixes) for n in names}
-        palette = None
         if suffixes == (".sempic",):
-            palette = str(api.info(files[names[0], ".sempic"].read_bytes())["palette"])
-        return sizes, palette
+            told = api.info(files[names[0], ".sempic"].read_bytes())["palette"]
+            return _Sizes(sizes, str(told))
+        note = "bpp is that of the coarse pictures alone: there is no .flif of a label map"
+        return _Sizes(sizes, note=note if ".flif" not in suffixes else "")
     return None
 
 
@@ -140,10 +272,8 @@ def describe(found: dict[str, Any], ceiling: dict[str, Any], settings: Settings)
     if "bpp" in found:
         add("bpp", f"{found['bpp']:.4f}{_interval(found, 'bpp_ci')}")
     if "miou" in found:
-        add(
-            "mIoU",
-            f"{found['miou']:.4f}{_interval(found, 'miou_ci')}  originals {ceiling['miou']:.4f}",
-        )
+        originals = f"  originals {ceiling['miou']:.4f}" if "miou" in ceiling else ""
+        add("mIoU", f"{found['miou']:.4f}{_interval(found, 'miou_ci')}{originals}")
         add("pixel accuracy", f"{found['pixel_accuracy']:.4f}")
     if "agreement" in found:
         add("agreement", f"{found['agreement']:.4f}  (mIoU of the judge with its own original map)")
@@ -155,8 +285,9 @@ def describe(found: dict[str, Any], ceiling: dict[str, Any], settings: Settings)
             add(label, f"{found[name]:.4f}")
     if "iou" in found:
         classes = class_names(len(found["iou"]))
-        for title, score in zip(classes, found["iou"], strict=True):
-            add(f"IoU {title}", "–" if score is None else f"{score:.4f}")
+        for number, (title, score) in enumerate(zip(classes, found["iou"], strict=True)):
+            if score is not None or title != str(number):  # of ids without a name, those there are
+                add(f"IoU {title}", "–" if score is None else f"{score:.4f}")
     if "agreement" in found:
         lines.append(f"  judge: {settings.judge_name}")
     return "\n".join(lines)

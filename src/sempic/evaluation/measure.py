@@ -17,7 +17,7 @@ import numpy as np
 from sempic import models, segment
 from sempic.errors import InputError, ModelError
 from sempic.evaluation import metrics, weights
-from sempic.palette import PALETTES
+from sempic.palette import INDICES, PALETTES, Palette
 from sempic.scene import Image, LabelMap
 
 Record = dict[str, Any]
@@ -39,6 +39,8 @@ class Settings:
     inception: str | None = None
     """TorchScript file of the FID network; None: where `weights.inception` finds it."""
     metrics: tuple[str, ...] = METRICS
+    num_classes: int | None = None
+    """Of a judge whose palette is `indices`; None: every id but 255, which is void."""
 
     @property
     def judge_name(self) -> str:
@@ -84,7 +86,8 @@ def available(
 
 
 class Reference:
-    """An original, and what the networks say of it, found when first asked for."""
+    """A picture, above all an original, and what the networks say of it, found when first asked
+    for."""
 
     def __init__(self, measure: Measure, picture: Image, labels: LabelMap | None) -> None:
         self.picture = picture
@@ -102,6 +105,16 @@ class Reference:
             self._features[name] = self._measure.network(name).features(self.picture)
         return self._features[name]
 
+    def keep(self, name: str, features: Any) -> None:
+        self._features[name] = features
+
+
+def count_classes(palette: Palette, wanted: int | None = None) -> int:
+    """How many classes a palette has, void not counted; `indices` has as many as are wanted."""
+    if palette is INDICES:
+        return wanted or 255
+    return len(palette.classes) - (palette.void is not None)
+
 
 class Measure:
     """Compares pictures with originals; networks are loaded when first needed."""
@@ -118,8 +131,7 @@ class Measure:
     @property
     def classes(self) -> int:
         """How many classes the judge knows, void not counted."""
-        palette = PALETTES[self.judge.palette]
-        return len(palette.classes) - (palette.void is not None)
+        return count_classes(PALETTES[self.judge.palette], self.settings.num_classes)
 
     def network(self, name: str) -> Any:
         """Behind "fid", "lpips", "lpips_vgg" or "dists"."""
@@ -134,6 +146,22 @@ class Measure:
             }[name]()
         return self._networks[name]
 
+    @property
+    def batch(self) -> int:
+        """How many pictures `look` is best given."""
+        if not {"fid", *NEEDS} & set(self.settings.metrics):
+            return 1
+        from sempic.evaluation import networks
+
+        return networks.batch_size()
+
+    def look(self, shown: Sequence[Reference]) -> None:
+        """Shows pictures to the networks of all metrics, as many at once as their device takes."""
+        pictures = [one.picture for one in shown]
+        for name in {"fid", *NEEDS} & set(self.settings.metrics):
+            for one, features in zip(shown, self.network(name).features_of(pictures), strict=True):
+                one.keep(name, features)
+
     def reference(self, picture: Image, labels: LabelMap | None = None) -> Reference:
         """An original, uint8 (H, W, 3), with its human labels, uint8 (H, W), if there are any."""
         if labels is not None and labels.shape != picture.shape[:2]:
@@ -141,10 +169,11 @@ class Measure:
         return Reference(self, picture, labels)
 
     def __call__(
-        self, reference: Reference, picture: Image, wanted: Sequence[str] | None = None
+        self, reference: Reference, shown: Image | Reference, wanted: Sequence[str] | None = None
     ) -> Record:
         """What METRICS (or those of them that are wanted) say of a decoded picture."""
-        original = reference.picture
+        shown = shown if isinstance(shown, Reference) else self.reference(shown)
+        original, picture = reference.picture, shown.picture
         if picture.shape != original.shape:
             raise InputError(f"a picture of {picture.shape} against one of {original.shape}")
         record: Record = {}
@@ -155,7 +184,7 @@ class Measure:
                 found = metrics.ms_ssim(original, picture)
                 record[name] = float("nan") if found is None else found
             elif name == "fid":
-                record["features"] = self.network(name).features(picture)
+                record["features"] = shown.features(name)
             elif name == "miou":
                 judged = reference.judged if picture is original else self.judge(picture)
                 count = self.classes
@@ -163,9 +192,8 @@ class Measure:
                 if reference.labels is not None:
                     record["confusion"] = metrics.confusion(reference.labels, judged, count)
             else:
-                network = self.network(name)
-                there = network.features(picture)
-                record[name] = network.distance(reference.features(name), there)
+                there, here = reference.features(name), shown.features(name)
+                record[name] = self.network(name).distance(there, here)
         return record
 
 
@@ -193,7 +221,9 @@ def row(
         total = matrices.sum(0)
         found["miou"] = metrics.miou(total)
         if len(records) > 1:
-            found["miou_ci"] = metrics.bootstrap(matrices, metrics.miou)
+            seen = np.append(total.sum(1) + total[:, :-1].sum(0) > 0, True)  # of 255 ids, a few
+            some = matrices[:, seen[:-1]][:, :, seen]
+            found["miou_ci"] = metrics.bootstrap(some, metrics.miou)
         found["iou"] = [None if np.isnan(x) else float(x) for x in metrics.iou(total)]
         found["pixel_accuracy"] = metrics.pixel_accuracy(total)
     matrices = _stack(records, "agreement")

@@ -1,12 +1,16 @@
 """Metrics that look through a network: LPIPS, DISTS, and the features of FID and KID.
 
 Each turns a picture, uint8 (H, W, 3), into features once; distances are between features, so that
-an original is looked at once however many copies of it are judged.
+an original is looked at once however many copies of it are judged. They compute on the GPU if there
+is one, there several pictures at a time.
 """
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,9 +22,55 @@ from sempic.evaluation import weights
 from sempic.scene import Image
 
 Features = list[Tensor]
+Seen = TypeVar("Seen")
 
 
-class Lpips:
+def batch_size() -> int:
+    """How many pictures a network is best shown at once: one where there is no GPU."""
+    return 16 if torch.cuda.is_available() else 1
+
+
+class _Network(Generic[Seen]):
+    """What sees pictures on the device of its choice."""
+
+    batch: int
+    """At most so many pictures at once."""
+
+    def __init__(self) -> None:
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.batch = batch_size()
+
+    def features(self, picture: Image) -> Seen:
+        """Of one picture, uint8 (H, W, 3)."""
+        return self.features_of([picture])[0]
+
+    @torch.inference_mode()
+    def features_of(self, pictures: Sequence[Image]) -> list[Seen]:
+        """Of each picture, in batches of pictures of one size."""
+        found: list[Seen] = []
+        for _, alike in itertools.groupby(pictures, lambda picture: picture.shape):
+            group = [_tensor(picture) for picture in alike]
+            for first in range(0, len(group), self.batch):
+                x = torch.cat(group[first : first + self.batch]).to(self.device)
+                found += self._see(x)
+        return found
+
+    def _see(self, x: Tensor) -> list[Seen]:
+        """Features of each of a batch, float32 (B, 3, H, W) in 0…255."""
+        raise NotImplementedError
+
+    def _weights(self, name: str) -> dict[str, Tensor]:
+        arrays = weights.load(name)
+        return {key: torch.from_numpy(array).to(self.device) for key, array in arrays.items()}
+
+    def _standard(self, x: Tensor, mean: Sequence[float], deviation: Sequence[float]) -> Tensor:
+        shift, scale = (
+            torch.tensor(v, device=x.device).view(1, 3, 1, 1) for v in (mean, deviation)
+        )
+        return (x - shift) / scale
+
+
+class Lpips(_Network[Features]):
     """Learned perceptual image patch similarity, version 0.1 (Zhang et al. 2018), linear layers."""
 
     _SHIFT = (-0.030, -0.088, -0.188)
@@ -28,18 +78,19 @@ class Lpips:
 
     def __init__(self, backbone: str = "alexnet") -> None:
         """ "alexnet" or "vgg16". Raises ModelError if the weights are not there."""
-        arrays = {k: torch.from_numpy(v) for k, v in weights.load(backbone).items()}
+        super().__init__()
+        self._arrays = self._weights(backbone)
         self._layers = _alexnet if backbone == "alexnet" else _vgg16
-        self._arrays = arrays
-        self._linear = [arrays[f"linear.{i}"] for i in range(5)]
+        self._linear = [self._arrays[f"linear.{i}"] for i in range(5)]
 
-    @torch.inference_mode()
-    def features(self, picture: Image) -> Features:
+    def _see(self, x: Tensor) -> list[Features]:
         """Of five layers, each (C, h, w) and of unit length along C."""
-        x = _tensor(picture) / 127.5 - 1
-        shift, scale = (torch.tensor(v).view(1, 3, 1, 1) for v in (self._SHIFT, self._SCALE))
-        found = self._layers((x - shift) / scale, self._arrays)
-        return [f[0] / (f[0].square().sum(0, keepdim=True).sqrt() + 1e-10) for f in found]
+        x = self._standard(x / 127.5 - 1, self._SHIFT, self._SCALE)
+        layers = [
+            f / (f.square().sum(1, keepdim=True).sqrt() + 1e-10)
+            for f in self._layers(x, self._arrays)
+        ]
+        return [list(of_one) for of_one in zip(*layers, strict=True)]
 
     @torch.inference_mode()
     def distance(self, a: Features, b: Features) -> float:
@@ -48,7 +99,7 @@ class Lpips:
         return float(sum((w @ (x - y).square().mean((1, 2))) for x, y, w in layers))
 
 
-class Dists:
+class Dists(_Network[Features]):
     """Deep image structure and texture similarity (Ding et al. 2020)."""
 
     _MEAN = (0.485, 0.456, 0.406)
@@ -57,23 +108,24 @@ class Dists:
 
     def __init__(self) -> None:
         """Raises ModelError if the weights are not there."""
-        self._arrays = {k: torch.from_numpy(v) for k, v in weights.load("vgg16").items()}
-        mix = {k: torch.from_numpy(v) for k, v in weights.load("dists").items()}
+        super().__init__()
+        self._arrays = self._weights("vgg16")
+        mix = self._weights("dists")
         total = mix["alpha"].sum() + mix["beta"].sum()
         self._alpha = (mix["alpha"] / total).split(self._CHANNELS)
         self._beta = (mix["beta"] / total).split(self._CHANNELS)
 
-    @torch.inference_mode()
-    def features(self, picture: Image) -> Features:
+    def _see(self, x: Tensor) -> list[Features]:
         """The picture and five layers, each (C, h · w)."""
-        x = _tensor(picture) / 255
-        mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (self._MEAN, self._STD))
-        return [f[0].flatten(1) for f in [x, *_vgg16((x - mean) / std, self._arrays, _blur_pool)]]
+        x = x / 255
+        inside = _vgg16(self._standard(x, self._MEAN, self._STD), self._arrays, _blur_pool)
+        layers = [layer.flatten(2) for layer in (x, *inside)]
+        return [list(of_one) for of_one in zip(*layers, strict=True)]
 
     @torch.inference_mode()
     def distance(self, a: Features, b: Features) -> float:
         """0 for equal pictures."""
-        alike = torch.zeros(())
+        alike = torch.zeros((), device=self.device)
         for x, y, alpha, beta in zip(a, b, self._alpha, self._beta, strict=True):
             mx, my = x.mean(1), y.mean(1)
             vx, vy = x.var(1, correction=0), y.var(1, correction=0)
@@ -84,19 +136,18 @@ class Dists:
         return float(1 - alike)
 
 
-class Inception:
+class Inception(_Network[npt.NDArray[np.float32]]):
     """Pool features of the standard FID network, Inception-2015."""
 
     def __init__(self, path: str | Path | None = None) -> None:
         """`path` as in `weights.inception`. Raises ModelError if there is none."""
-        self._network = torch.jit.load(weights.inception(path)).eval()
+        super().__init__()
+        self._network = torch.jit.load(weights.inception(path), map_location=self.device).eval()
 
-    @torch.inference_mode()
-    def features(self, picture: Image) -> npt.NDArray[np.float32]:
+    def _see(self, x: Tensor) -> list[npt.NDArray[np.float32]]:
         """float32 (2048,); the picture is scaled to 299×299 as pytorch-fid does."""
-        x = F.interpolate(_tensor(picture), (299, 299), mode="bilinear", align_corners=False)
-        found: npt.NDArray[np.float32] = self._network((x - 128) / 128).flatten().numpy()
-        return found
+        x = F.interpolate(x, (299, 299), mode="bilinear", align_corners=False)
+        return list(self._network((x - 128) / 128).flatten(1).cpu().numpy())
 
 
 class Esrgan:
@@ -156,7 +207,7 @@ def _max_pool(x: Tensor) -> Tensor:
 
 def _blur_pool(x: Tensor) -> Tensor:
     """L2 pooling with a Hanning window (Hénaff & Simoncelli 2016), by which DISTS halves."""
-    window = torch.hann_window(5, periodic=False)[1:-1]
+    window = torch.hann_window(5, periodic=False, device=x.device)[1:-1]
     kernel = torch.outer(window, window)
     kernel = (kernel / kernel.sum()).expand(x.shape[1], 1, 3, 3)
     squares = F.conv2d(x.square(), kernel, stride=2, padding=1, groups=x.shape[1])

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sempic.errors import InputError
-from sempic.palette import CAMVID, CITYSCAPES, CITYSCAPES_FULL, Palette
+from sempic.palette import CAMVID, CITYSCAPES, CITYSCAPES_FULL, Palette, translate
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 MAPS = (".png", ".bmp", ".tif", ".tiff")
@@ -98,10 +98,6 @@ def open_source(
 
 # ── the datasets ─────────────────────────────────────────────────────────────────────────────
 
-_TRAIN_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
-"""labelIds of Cityscapes in the order of their trainIds (cityscapesScripts, labels.py)."""
-
-
 def cityscapes(
     folder: Path, split: str, num_classes: int | None, image_path: Path | None = None
 ) -> Source:
@@ -134,7 +130,8 @@ def cityscapes(
     if classes == 19 and train_ids.keys() >= images.keys():
         labels, ids = train_ids, _table({i: i for i in range(19)}, void=19)
     elif classes == 19:
-        labels, ids = label_ids, _table({v: i for i, v in enumerate(_TRAIN_IDS)}, void=19)
+        every = np.arange(256, dtype=np.uint8)
+        labels, ids = label_ids, translate(every, CITYSCAPES_FULL.id, CITYSCAPES.id, near=False)
     elif classes == 34:
         labels, ids = label_ids, _table({i: i for i in range(34)}, void=34)
     else:

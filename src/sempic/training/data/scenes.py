@@ -14,8 +14,7 @@ from PIL import Image, UnidentifiedImageError
 
 from sempic import coarse as coarse_codec
 from sempic.coarse import bpg
-from sempic.errors import BitstreamError, InputError
-from sempic.palette import Palette
+from sempic.errors import BitstreamError, InputError, LabelMapError
 from sempic.scene import Image as Picture
 from sempic.scene import LabelMap
 from sempic.training.data.readers import Entry, Source
@@ -211,19 +210,8 @@ def _predicted(map_: Image.Image, path: Path, source: Source) -> LabelMap:
         return np.minimum(ids, min(source.num_classes, 255)).astype(np.uint8)
     if source.palette is None:
         raise InputError(f"{path}: a colour picture, but this dataset has no official colours")
-    return _from_colours(np.asarray(map_.convert("RGB")), source.palette, source.num_classes, path)
-
-
-def _from_colours(rgb: Picture, palette: Palette, void: int, path: Path) -> LabelMap:
-    def packed(colours: npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:
-        r, g, b = (colours[..., i].astype(np.int32) for i in range(3))
-        return (r << 16) | (g << 8) | b
-
-    known, first = np.unique(packed(palette.table()), return_index=True)
-    values = packed(rgb)
-    position = np.searchsorted(known, values).clip(max=len(known) - 1)
-    strange = known[position] != values
-    if strange.any():
-        colour = tuple(int(v) for v in rgb[strange][0])
-        raise InputError(f"{path}: {colour} is not a colour of {palette.name}")
-    return np.minimum(first[position], void).astype(np.uint8)
+    try:
+        ids = source.palette.unpaint(np.asarray(map_.convert("RGB")))
+    except LabelMapError as error:
+        raise InputError(f"{path}: {error}") from None
+    return np.minimum(ids, source.num_classes).astype(np.uint8)
