@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import pickle
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from sempic.diffusion.checkpoints import (
     read_original,
     save_model,
 )
-from sempic.diffusion.flags import configs_from_flags, flags_from_configs
+from sempic.diffusion.flags import command_line, configs_from_flags, flags_from_configs
 from sempic.diffusion.gaussian import DiffusionConfig
 from sempic.diffusion.unet import UNetConfig
 from sempic.errors import ModelError, OutputError
@@ -169,6 +170,16 @@ def test_the_papers_flags_are_the_defaults_of_our_configs() -> None:
     assert unet == UNetConfig(use_checkpoint=True, precision="float16")
     assert process == DiffusionConfig()
     assert configs_from_flags(flags_from_configs(unet, process)) == (unet, process)
+
+
+def test_flags_as_a_shell_takes_them() -> None:
+    for changes in ({}, {"channel_mult": (1, 2)}, {"attention_resolutions": ()}):
+        unet = UNetConfig(**changes)  # type: ignore[arg-type]
+        line = command_line(flags_from_configs(unet, DiffusionConfig()))
+        words = shlex.split(line)
+        assert ("--channel_mult" in words) == bool(unet.channel_mult)
+        flags = {k[2:]: v for k, v in zip(words[::2], words[1::2], strict=True)}
+        assert configs_from_flags(flags) == (unet, DiffusionConfig())
 
 
 def test_flags_of_every_kind() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -142,6 +143,12 @@ def configs_from_flags(flags: Mapping[str, object]) -> tuple[UNetConfig, Diffusi
 
 RUNTIME = {"use_fp16", "use_bf16", "use_checkpoint", "dropout", "use_kl", "rescale_learned_sigmas"}
 """Flags that say how a network computes or is taught, but not what it knows."""
+
+
+def command_line(flags: Mapping[str, object]) -> str:
+    """Flags as a shell takes them; without those that are empty if they are not given."""
+    given = {name: value for name, value in flags.items() if not value == DEFAULTS[name] == ""}
+    return shlex.join(word for name, value in given.items() for word in (f"--{name}", str(value)))
 
 
 def check_flags(

@@ -63,7 +63,7 @@ def sample(argv: list[str]) -> int:
 
 def _convert(argv: list[str]) -> None:
     from sempic.diffusion.checkpoints import convert_original, convert_to_original, load_model
-    from sempic.diffusion.flags import DEFAULTS, flags_from_configs
+    from sempic.diffusion.flags import DEFAULTS, command_line, flags_from_configs
 
     parser = argparse.ArgumentParser(
         prog="sempic train convert",
@@ -83,7 +83,7 @@ def _convert(argv: list[str]) -> None:
     model, process = load_model(source)
     flags = flags_from_configs(model.config, process)
     convert_to_original(source, target)
-    print(" ".join(f"--{name} {value}" for name, value in flags.items() if value != ""))
+    print(command_line(flags))
 
 
 def _guard(name: str, run: Callable[[list[str]], object], argv: list[str]) -> int:
