@@ -145,8 +145,11 @@ def test_foreign_pickles_run_nothing(tmp_path: Path, capsys: pytest.CaptureFixtu
     (tmp_path / "evil.pt").write_bytes(pickle.dumps(Evil()))
     torch.save({"a": torch.zeros(1), "b": Evil()}, tmp_path / "evil2.pt")
     (tmp_path / "empty.pt").write_bytes(b"")
+    (tmp_path / "junk.pt").write_bytes(b"junk")
+    (tmp_path / "cut.pt").write_bytes((tmp_path / "evil2.pt").read_bytes()[:-30])
     torch.save({"a": 3}, tmp_path / "number.pt")
-    for name in ("evil.pt", "evil2.pt", "empty.pt", "number.pt", "absent.pt"):
+    names = ("evil.pt", "evil2.pt", "empty.pt", "junk.pt", "cut.pt", "number.pt", "absent.pt")
+    for name in names:
         with pytest.raises(ModelError, match=name) as caught:
             read_original(tmp_path / name)
         # PyTorch's own words say how to load such a file all the same

@@ -107,7 +107,7 @@ def _unpickled(path: Path) -> Any:
         ) from error
     except FileNotFoundError as error:
         raise ModelError(f"{path}: no such file") from error
-    except (OSError, RuntimeError, EOFError, ValueError) as error:
+    except Exception as error:  # of any kind: damaged bytes are opcodes of pickle, too
         raise ModelError(f"{path}: not a file that PyTorch saved, or a damaged one") from error
 
 

@@ -98,6 +98,7 @@ def open_source(
 
 # ── the datasets ─────────────────────────────────────────────────────────────────────────────
 
+
 def cityscapes(
     folder: Path, split: str, num_classes: int | None, image_path: Path | None = None
 ) -> Source:
