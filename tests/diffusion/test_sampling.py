@@ -173,9 +173,33 @@ def test_guidance_moves_epsilon_away_from_the_null_condition() -> None:
         out = guided(model, coarse, condition, 1.5)(x, t)
         torch.testing.assert_close(out[:, :3], null[:, :3] + 1.5 * (cond - null)[:, :3])
         assert torch.equal(out[:, 3:], cond[:, 3:])
-        assert torch.equal(guided(model, coarse, condition)(x, t), cond)
-        zero = guided(model, coarse, condition, 0.0)(x, t)
-        assert torch.equal(zero[:, :3], null[:, :3])
+        for none in (1.0, 0.5, 0.0):  # as in the original
+            assert torch.equal(guided(model, coarse, condition, none)(x, t), cond)
+
+
+def test_both_branches_of_guidance_in_one_pass() -> None:
+    model = tiny_unet()
+    x, t, coarse, condition = inputs()
+    batches: list[int] = []
+    model.register_forward_pre_hook(lambda _, args: batches.append(len(args[0])))
+    with torch.no_grad():
+        outs = [
+            guided(model, coarse, condition, 1.5, together=together)(x, t)
+            for together in (False, True)
+        ]
+    assert batches == [2, 2, 4]
+    torch.testing.assert_close(*outs)
+
+
+def test_a_pictures_noise_does_not_depend_on_its_batch() -> None:
+    def noise(*seeds: int) -> Tensor:
+        draw = seeded_noise(*(torch.Generator().manual_seed(seed) for seed in seeds))
+        shape = (len(seeds), 3, 4, 5)
+        return torch.stack([draw(torch.zeros(shape)), draw(torch.zeros(shape))])
+
+    together = noise(1, 2, 3)
+    for k, seed in enumerate((1, 2, 3)):
+        assert torch.equal(together[:, k : k + 1], noise(seed))
 
 
 def test_the_papers_start_is_the_upsampled_coarse_picture() -> None:
