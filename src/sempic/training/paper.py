@@ -311,7 +311,7 @@ class Trainer:
             else LossSecondMomentSampler(self.times)
         )
         self.step = 0
-        if config.resume_checkpoint:
+        if config.resume_checkpoint and not self._checkpoints():
             self._adopt(Path(config.resume_checkpoint))
         self._open_folder()
         self._resume()
