@@ -9,6 +9,8 @@ from conftest import FakeSegmenter, street
 
 import sempic
 from sempic import cli, segment
+from sempic.evaluation import evaluate as evaluation
+from sempic.evaluation import measure as measure_module
 from sempic.evaluation.measure import Measure, Settings
 from sempic.palette import CITYSCAPES, CITYSCAPES_FULL
 
@@ -249,6 +251,33 @@ def test_own_classes(results, monkeypatch, capsys):
 def test_no_such_folder(capsys):
     assert cli.main(["evaluate", "nowhere", "--metrics", "psnr"]) == 2
     assert "nowhere" in capsys.readouterr().err
+
+
+def test_networks_see_each_picture_once(results, monkeypatch, capsys):
+    """Originals for LPIPS, for FID and as its reference; samples likewise."""
+    seen = {"fid": 0, "lpips": 0}
+
+    class Network:
+        def __init__(self, name):
+            self.name = name
+
+        def features_of(self, pictures):
+            seen[self.name] += len(pictures)
+            return [p.reshape(-1, 3).mean(0).astype(np.float32) for p in pictures]
+
+        def features(self, picture):
+            return self.features_of([picture])[0]
+
+        def distance(self, a, b):
+            return float(np.abs(a - b).mean())
+
+    monkeypatch.setattr(measure_module.Measure, "network", lambda _, name: Network(name))
+    monkeypatch.setattr(measure_module.Measure, "batch", 2)
+    settings = Settings(metrics=("fid", "lpips"))
+    found = evaluation.evaluate(results, settings)
+    assert seen == {"fid": 6, "lpips": 6}
+    assert found.samples["fid"] > 0
+    assert found.samples["lpips"] > 0
 
 
 def test_an_original_is_looked_at_once(monkeypatch):

@@ -172,7 +172,8 @@ class Measure:
         self, reference: Reference, shown: Image | Reference, wanted: Sequence[str] | None = None
     ) -> Record:
         """What METRICS (or those of them that are wanted) say of a decoded picture."""
-        shown = shown if isinstance(shown, Reference) else self.reference(shown)
+        if not isinstance(shown, Reference):
+            shown = reference if shown is reference.picture else self.reference(shown)
         original, picture = reference.picture, shown.picture
         if picture.shape != original.shape:
             raise InputError(f"a picture of {picture.shape} against one of {original.shape}")
