@@ -11,7 +11,7 @@ import PIL.Image
 import pytest
 from conftest import HAVE_MODELS, ROOT, FakeReceiver, FakeSegmenter, street
 
-from sempic import api, models
+from sempic import api, models, segment
 
 
 @pytest.fixture
@@ -68,6 +68,48 @@ def test_receivers(folder, monkeypatch, capsys):
     assert first["lpips"] == second["lpips"]
     assert min(first["seconds"], second["seconds"]) > 0
     assert capsys.readouterr().out.count(path) == 2
+
+
+@pytest.mark.skipif(not HAVE_MODELS, reason="the bundled models are not installed")
+def test_roads(folder, monkeypatch, capsys):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+    PIL.Image.fromarray(street(96, 128)[0]).save("pictures/large.png")
+    run(
+        monkeypatch, "roads", "pictures", "--glob", "l*", "--short-side", "64", "--effort", "fast",
+        "--metrics", "psnr", "--json", "out.json",
+    )  # fmt: skip
+    printed = capsys.readouterr().out
+    assert printed.startswith("1 pictures of pictures l*\n")
+    rows = {row["title"]: row for row in json.loads((folder / "out.json").read_text())}
+    assert list(rows) == [
+        *("ours", "ours, all void", "ours, no labels"),
+        *("AVIF, same bytes", "AVIF, twice", "AVIF, thrice", "JPEG 90"),
+    ]
+    ours, void, none = list(rows.values())[:3]
+    assert none["bpp"] < void["bpp"]
+    assert none["bpp"] <= ours["bpp"]  # of a picture that is no street, ours has no map either
+    assert none["psnr"] == void["psnr"]
+    avif = [rows[f"AVIF, {times}"]["bpp"] for times in ("same bytes", "twice", "thrice")]
+    assert avif == sorted(avif)
+    for row in rows.values():
+        assert f"| {row['title']} | {row['bpp']:.3f} | {row['psnr']:.2f} |" in printed
+    with pytest.raises(SystemExit):
+        run(monkeypatch, "roads", "pictures", "--rows", "ours,heif")
+
+
+def test_objects_by_size(folder, monkeypatch, capsys):
+    monkeypatch.setattr(segment, "load", lambda spec, *, side: FakeSegmenter())
+    run(
+        monkeypatch, "objects", "pictures", "--labels", "maps", "--sides", "64,128",
+        "--json", "out.json",
+    )  # fmt: skip
+    found = json.loads((folder / "out.json").read_text())
+    assert found["pictures"] == 2
+    assert [line["side"] for line in found["sides"]] == [64, 128]
+    for line in found["sides"]:  # the stand-in sees neither of the two cars
+        assert line["there"] == [0, 0, 2, 0, 2]
+        assert line["found"] == line["besides"] == [0, 0, 0, 0, 0]
+    assert "0 of 2 / 0" in capsys.readouterr().out
 
 
 def test_speed_warm(folder):

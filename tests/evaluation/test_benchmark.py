@@ -10,12 +10,14 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import pytest
-from conftest import FakeReceiver, FakeSegmenter, street
+from conftest import FakeReceiver, FakeSegmenter, needs_models, street
 
 import sempic
 from sempic import api, cli, coarse, models, segment
 from sempic.errors import InputError, ModelError, OutputError, SempicError
 from sempic.evaluation import benchmark, charts, codecs, metrics, weights
+from sempic.evaluation.measure import Settings
+from sempic.palette import PALETTES
 
 OTHERS = [n for n in codecs.NAMES if not n.startswith(("sempic", "coarse"))]
 
@@ -63,6 +65,31 @@ def test_coarse_is_enlarged_to_the_pixel():
 def test_unknown_codecs(name):
     with pytest.raises(InputError, match="is not one of"):
         codecs.load(name)
+
+
+@needs_models
+def test_ours_with_less_of_a_map():
+    picture, labels = street(64, 96)
+    sent = {}
+    for name in ("sempic", "sempic+void", "sempic+none", "sempic@2+human"):
+        codec = codecs.load(name)
+        assert codec.needs_labels == name.endswith("human")
+        stream = codec.encode(picture, 5, labels if codec.needs_labels else None)
+        sent[name] = sempic.unpack(stream)
+        assert codec.decode(stream, 96, 64).shape == picture.shape
+    void = sent["sempic+void"]
+    assert (void.labels == PALETTES[void.palette].void).all()
+    assert sent["sempic+none"].labels is None
+    assert (sent["sempic@2+human"].labels == labels).all()
+    for scene in sent.values():
+        assert (scene.coarse.y == sent["sempic"].coarse.y).all()
+
+
+def test_void_needs_a_palette_that_has_it(monkeypatch):
+    monkeypatch.setattr(FakeSegmenter, "palette", 0)
+    monkeypatch.setattr(api.Codec, "segmenter", FakeSegmenter())
+    with pytest.raises(InputError, match="indices has no void"):
+        codecs.load("sempic+void").encode(street()[0], 5)
 
 
 @pytest.mark.parametrize("target", [0.001, 0.05, 0.31, 0.9, 5])
@@ -241,6 +268,30 @@ def test_pictures_are_evenly_spread(folder):
     assert found[0].labels == folder / "set/valannot/0.png"
 
 
+def test_pictures_by_pattern_and_scale(folder):
+    found = benchmark.items(folder / "set/val", None, None, "[02].*")
+    assert [item.name for item in found] == ["0", "2"]
+    with pytest.raises(InputError, match=r"no pictures x\*"):
+        benchmark.items(folder / "set/val", None, None, "x*")
+    for side, size in ((24, (24, 32)), (None, (48, 64)), (500, (48, 64))):
+        plan = benchmark.Plan(items=found, size=None, short_side=side, settings=Settings())
+        picture, labels = plan.load(1)
+        assert picture.shape[:2] == labels.shape == size
+
+
+def test_the_setting_nearest_to_a_rate(folder):
+    plan = benchmark.Plan(
+        items=benchmark.items(folder / "set/val", None, 1), size=None, settings=Settings(metrics=())
+    )
+    with benchmark.Benchmark(plan, cache=folder / "cache.sqlite", jobs=1) as bench:
+        picture, codec = plan.load(0)[0], plan.codec("webp")
+        rates = [8 * len(codec.encode(picture, q)) / (48 * 64) for q in codec.settings]
+        for bpp in (0.1, 1.0, 1.9, 99):
+            found = bench.bpp(0, "webp", bench.near(0, "webp", bpp))
+            best = min(rates, key=lambda rate: abs(np.log(rate / bpp)))
+            assert abs(np.log(found / bpp)) <= max(abs(np.log(best / bpp)), 0.03)
+
+
 def test_matched_rate_and_bd_rate():
     def codec(scale):
         points = [(0.1, 20.0), (0.2, 24.0), (0.4, 27.0)]
@@ -276,7 +327,7 @@ def test_charts():
 
 @pytest.fixture
 def versions(tmp_path, monkeypatch):
-    monkeypatch.setattr(segment, "load", lambda spec: FakeSegmenter())
+    monkeypatch.setattr(segment, "load", lambda spec, **_: FakeSegmenter())
     monkeypatch.setattr(api.Codec, "segmenter", FakeSegmenter())
     monkeypatch.setattr(api.Codec, "receiver", FakeReceiver())
     monkeypatch.chdir(tmp_path)

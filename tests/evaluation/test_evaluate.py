@@ -19,7 +19,7 @@ SIZE = (48, 64)
 
 @pytest.fixture
 def results(tmp_path, monkeypatch):
-    monkeypatch.setattr(segment, "load", lambda spec: FakeSegmenter())
+    monkeypatch.setattr(segment, "load", lambda spec, **_: FakeSegmenter())
     monkeypatch.chdir(tmp_path)
     for kind in ("images", "labels", "samples", "sempic"):
         (tmp_path / kind).mkdir()
@@ -216,7 +216,7 @@ def test_own_classes(results, monkeypatch, capsys):
     """Ids of no known palette, from judge and people; void is 255, or all from --num_classes on."""
     judge = FakeSegmenter()
     judge.palette = 0
-    monkeypatch.setattr(segment, "load", lambda spec: judge)
+    monkeypatch.setattr(segment, "load", lambda spec, **_: judge)
     truth = []
     for i in range(3):
         labels = np.array(PIL.Image.open(f"labels/{i}.png"))
@@ -255,7 +255,7 @@ def test_no_such_folder(capsys):
 
 def test_networks_see_each_picture_once(results, monkeypatch, capsys):
     """Originals for LPIPS, for FID and as its reference; samples likewise."""
-    seen = {"fid": 0, "lpips": 0}
+    seen = {"inception": 0, "lpips": 0}
 
     class Network:
         def __init__(self, name):
@@ -271,18 +271,18 @@ def test_networks_see_each_picture_once(results, monkeypatch, capsys):
         def distance(self, a, b):
             return float(np.abs(a - b).mean())
 
-    monkeypatch.setattr(measure_module.Measure, "network", lambda _, name: Network(name))
+    monkeypatch.setattr(measure_module.Measure, "network", lambda _, name, load: Network(name))
     monkeypatch.setattr(measure_module.Measure, "batch", 2)
     settings = Settings(metrics=("fid", "lpips"))
     found = evaluation.evaluate(results, settings)
-    assert seen == {"fid": 6, "lpips": 6}
+    assert seen == {"inception": 6, "lpips": 6}
     assert found.samples["fid"] > 0
     assert found.samples["lpips"] > 0
 
 
 def test_an_original_is_looked_at_once(monkeypatch):
     judge = FakeSegmenter()
-    monkeypatch.setattr(segment, "load", lambda spec: judge)
+    monkeypatch.setattr(segment, "load", lambda spec, **_: judge)
     measure = Measure(Settings(metrics=("miou",)))
     picture, labels = street(*SIZE)
     reference = measure.reference(picture, labels)

@@ -67,6 +67,22 @@ def test_large_pictures_are_segmented_small(tmp_path):
     assert (labels == image[..., 0]).mean() > 0.99
 
 
+@pytest.mark.parametrize(
+    ("side", "size"), [(None, (64, 64)), (128, (128, 160)), (32, (32, 64)), (1024, (1024, 1280))]
+)
+def test_the_shorter_side_can_be_chosen(tmp_path, picture, monkeypatch, side, size):
+    seen = []
+    run = segment.runtime.run
+    monkeypatch.setattr(
+        segment.runtime, "run", lambda *a: seen.append(a[2]["image"].shape[1:3]) or run(*a)
+    )
+    image = picture // 125
+    labels = segment.load(str(ids_model(tmp_path / "a.onnx")), side=side)(image)
+    assert seen == [size]  # and padded to multiples of 32
+    assert labels.shape == (40, 50)
+    assert (labels == image[..., 0]).mean() > 0.95
+
+
 @pytest.mark.parametrize("stride", [1, 4])
 def test_logits_of_floats(tmp_path, picture, stride):
     model = segment.load(str(logits_model(tmp_path / "b.onnx", 19, stride)))

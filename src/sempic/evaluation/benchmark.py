@@ -9,6 +9,7 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import csv
+import fnmatch
 import functools
 import hashlib
 import io
@@ -17,6 +18,7 @@ import math
 import multiprocessing
 import os
 import platform
+import re
 import signal
 import sqlite3
 import time
@@ -32,8 +34,9 @@ from tqdm import tqdm
 import sempic
 from sempic.errors import InputError, OutputError, SempicError
 from sempic.evaluation import codecs, metrics
-from sempic.evaluation.evaluate import NAMES, find, read, read_labels
-from sempic.evaluation.measure import Measure, Record, Reference, Settings, row
+from sempic.evaluation.evaluate import find, read, read_labels
+from sempic.evaluation.measure import Measure, Reference, Settings, row
+from sempic.evaluation.measures import FIGURES, METRICS, Figure, Record, Row
 from sempic.scene import Image, LabelMap
 
 RATES = (0.05, 0.06, 0.09, 0.12, 0.18, 0.32)
@@ -42,9 +45,9 @@ CODECS = (
     *("sempic", "sempic@4", "bpg", "bpg444", "avif", "svt-av1", "hevc", "jxl", "webp", "jpeg2000"),
     *("jpeg", "coarse"),
 )
-LOWER_IS_BETTER = ("fid", "kid", "lpips", "lpips_vgg", "dists")
 PROBES = 4
 """Pictures, evenly spread, on which a codec's dial is set."""
+_DOUBLING = [2**n for n in range(3, 31)]
 _NEAR = 0.03
 """The dial is left where the rate is as near as this share."""
 
@@ -65,6 +68,8 @@ class Plan:
     items: tuple[Item, ...]
     size: tuple[int, int] | None
     """(width, height) to which pictures are scaled first."""
+    short_side: int | None = None
+    """Without a size: pictures whose shorter side is longer are scaled down to it."""
     settings: Settings
     effort: str = codecs.EFFORTS[0]
     receiver: str | None = None
@@ -78,26 +83,40 @@ class Plan:
     def load(self, index: int) -> tuple[Image, LabelMap | None]:
         """A picture and its labels at the working size (pictures BICUBIC, labels NEAREST)."""
         item = self.items[index]
-        picture = _resize(read(item.picture), self.size, PIL.Image.Resampling.BICUBIC)
+        picture = self._resize(read(item.picture), PIL.Image.Resampling.BICUBIC)
         if item.labels is None:
             return picture, None
-        labels = _resize(read_labels(item.labels), self.size, PIL.Image.Resampling.NEAREST)
-        return picture, labels
+        return picture, self._resize(read_labels(item.labels), PIL.Image.Resampling.NEAREST)
+
+    def _resize(self, array: Any, how: PIL.Image.Resampling) -> Any:
+        height, width = array.shape[:2]
+        size = self.size or (width, height)
+        if self.size is None and self.short_side and min(size) > self.short_side:
+            scale = self.short_side / min(size)
+            size = round(width * scale), round(height * scale)
+        if size == (width, height):
+            return array
+        return np.array(PIL.Image.fromarray(array).resize(size, how))
 
 
-def items(folder: Path, labels: Path | None, limit: int | None) -> tuple[Item, ...]:
+def items(
+    folder: Path, labels: Path | None, limit: int | None, pattern: str = "*"
+) -> tuple[Item, ...]:
     """The pictures of a folder, or of a data set's val/ with valannot/ beside it.
 
     Args:
         labels: index maps of the same names; None: the folder with "annot" after its name.
         limit: so many of them, evenly spread.
+        pattern: of the names to take, as in a shell.
     """
     if (folder / "val").is_dir() and (folder / "valannot").is_dir():
         folder = folder / "val"
     whole = folder.resolve()  # "." has no name
     beside = whole.parent / f"{whole.name}annot"
     labels = labels or (beside if beside.is_dir() else None)
-    paths = find(folder)
+    paths = [path for path in find(folder) if fnmatch.fnmatchcase(path.name, pattern)]
+    if not paths:
+        raise InputError(f"{folder}: no pictures {pattern}")
     if limit is not None and limit < len(paths):
         paths = [paths[i * len(paths) // limit] for i in range(limit)]
     maps = {} if labels is None else {path.stem: path for path in find(labels)}
@@ -205,7 +224,7 @@ def _run(index: int, jobs: Sequence[Job]) -> list[dict[str, Any]]:
 def _originals(index: int, wanted: tuple[str, ...]) -> Record:
     assert _worker is not None
     reference = _worker.original(index)
-    return _worker.measure(reference, reference.picture, wanted)
+    return _worker.measure.original(reference, wanted)
 
 
 def _peak(plan: Plan, name: str, setting: int) -> int:
@@ -231,6 +250,7 @@ class Benchmark:
         self._cache = Cache(cache)
         self._jobs = jobs or os.cpu_count() or 1
         self._digests: list[tuple[str, str]] = []
+        self._pixels: list[int] = []
         for index in range(len(plan.items)):
             picture, labels = plan.load(index)
             digests = [
@@ -240,6 +260,7 @@ class Benchmark:
                 for a in (picture, labels)
             ]
             self._digests.append((digests[0], digests[1]))
+            self._pixels.append(picture.shape[0] * picture.shape[1])
         self._measure_key = plan.settings.key()
         self._codec = functools.lru_cache(None)(plan.codec)
 
@@ -259,7 +280,7 @@ class Benchmark:
         codec = self._codec(name)
         picture, labels = self._digests[index]
         # How many steps a receiver takes changes what is decoded, not what is sent.
-        sent = name.split("@")[0] + "+human" * codec.needs_labels
+        sent = re.sub(r"@\d+", "", name)
         return _key("stream", sent, codec.version, setting, picture, labels * codec.needs_labels)
 
     def _record_key(self, index: int, name: str, setting: int) -> str:
@@ -307,7 +328,7 @@ class Benchmark:
         left: tuple[str, ...] | None = None
         if wanted is not None:
             record = self._cache.get(self._record_key(index, name, setting)) or {}
-            left = tuple(m for m in wanted if _field(m) not in record)
+            left = tuple(m for m in wanted if not METRICS[m].there(record))
         if known is not None and not left:
             return None
         return name, setting, known[0] if known else None, left or None
@@ -326,9 +347,7 @@ class Benchmark:
         """Bits per pixel of a file that was made before."""
         found = self.stream(index, name, setting)
         assert found is not None
-        picture = self.plan.load(index)[0] if self.plan.size is None else None
-        width, height = self.plan.size or (picture.shape[1], picture.shape[0])  # type: ignore[union-attr]
-        return 8 * len(found[0]) / (width * height)
+        return 8 * len(found[0]) / self._pixels[index]
 
     def dial(self, name: str, rates: Sequence[float]) -> list[int]:
         """The settings whose rates are nearest to those wanted, each rate once."""
@@ -338,24 +357,45 @@ class Benchmark:
         # At the ends of some dials neighbours give the same files.
         return [dial[at] for i, at in enumerate(found) if not i or rate(at) > rate(found[i - 1])]
 
+    def code(self, index: int, name: str, setting: int) -> float:
+        """Bits per pixel of one file, which is made if it was not before."""
+        if job := self._job(index, name, setting, None):
+            self._keep(index, name, setting, _result(self._pool.submit(_run, index, [job]))[0])
+        return self.bpp(index, name, setting)
+
+    def near(self, index: int, name: str, bpp: float) -> int:
+        """The setting of a codec at which one picture comes nearest to a rate."""
+        dial = self._codec(name).settings
+
+        def rate(at: int) -> float:
+            return self.code(index, name, dial[at])
+
+        # From below, since codecs are slowest at the upper end of their dials.
+        high = next((at for at in _DOUBLING if at >= len(dial) - 1 or rate(at) >= bpp), 0)
+        return dial[nearest(rate, min(high + 1, len(dial)), bpp)]
+
     def measure(self, points: Sequence[tuple[str, int]]) -> None:
         """Has every point (codec, setting) coded and measured on every picture."""
+        self.measure_each([points] * len(self.plan.items))
+
+    def measure_each(self, points: Sequence[Sequence[tuple[str, int]]]) -> None:
+        """Has of each picture its points (codec, setting) coded and measured."""
         wanted = self.plan.settings.metrics
         tasks = []
-        for index in range(len(self.plan.items)):
-            for name in dict.fromkeys(name for name, _ in points):
-                jobs = [self._job(index, name, s, wanted) for n, s in points if n == name]
+        for index, mine in enumerate(points):
+            for name in dict.fromkeys(name for name, _ in mine):
+                jobs = [self._job(index, name, s, wanted) for n, s in mine if n == name]
                 if left := [job for job in jobs if job is not None]:
                     tasks.append((index, left))
         if tasks:
             self._do(tasks, "measure")
 
     def originals(self) -> list[Record]:
-        """The originals as their own decoded pictures: the ceiling of mIoU, the target of FID."""
-        wanted = tuple(m for m in ("miou", "fid") if m in self.plan.settings.metrics)
+        """Of the originals: the ceiling of mIoU, the target of FID, the reference of objects."""
+        wanted = tuple(m for m in self.plan.settings.metrics if METRICS[m].of_originals)
         keys = [_key("original", self._measure_key, *digests) for digests in self._digests]
         records = [self._cache.get(key) or {} for key in keys]
-        left = [i for i, r in enumerate(records) if any(_field(m) not in r for m in wanted)]
+        left = [i for i, r in enumerate(records) if any(not METRICS[m].there(r) for m in wanted)]
         futures = {self._pool.submit(_originals, i, wanted): i for i in left}
         for future in tqdm(
             concurrent.futures.as_completed(futures),
@@ -365,7 +405,7 @@ class Benchmark:
             disable=None if futures else True,
         ):
             i = futures[future]
-            records[i] = _result(future)
+            records[i] = {**records[i], **_result(future)}
             self._cache.put(keys[i], records[i])
         return records
 
@@ -406,21 +446,11 @@ def nearest(rate: Callable[[int], float], count: int, target: float) -> int:
     return min((low, high), key=lambda at: abs(math.log(rate(at) / target)))
 
 
-def _field(metric: str) -> str:
-    return {"miou": "agreement", "fid": "features"}.get(metric, metric)
-
-
 def _result(future: concurrent.futures.Future[Any]) -> Any:
     try:
         return future.result()
     except concurrent.futures.process.BrokenProcessPool:
         raise InputError("a worker process died (out of memory?); run again to go on") from None
-
-
-def _resize(array: Any, size: tuple[int, int] | None, how: PIL.Image.Resampling) -> Any:
-    if size is None or array.shape[1::-1] == size:
-        return array
-    return np.array(PIL.Image.fromarray(array).resize(size, how))
 
 
 # ── the whole ────────────────────────────────────────────────────────────────────────────────
@@ -462,8 +492,6 @@ def run(bench: Benchmark, names: Sequence[str], rates: Sequence[float]) -> dict[
 
 
 _SECONDS = ("encode_s", "decode_s")
-FIGURES = ("miou", "agreement", "fid", "kid", *NAMES)
-"""What is compared at matched rate and by BD-rate."""
 
 
 def matched(found: dict[str, Any], rates: Sequence[float]) -> list[dict[str, Any]]:
@@ -480,17 +508,17 @@ def matched(found: dict[str, Any], rates: Sequence[float]) -> list[dict[str, Any
 def bd_rates(found: dict[str, Any], anchor: str) -> dict[str, Any]:
     """{figure: {codec: per cent of rate against the anchor at equal figures, or None}}."""
     return {
-        figure: {
+        figure.name: {
             name: metrics.bd_rate(
-                curve(found[anchor], figure),
-                curve(codec, figure),
-                falling=figure in LOWER_IS_BETTER,
+                curve(found[anchor], figure.name),
+                curve(codec, figure.name),
+                falling=figure.lower,
             )
             for name, codec in found.items()
             if name != anchor
         }
-        for figure in FIGURES
-        if curve(found[anchor], figure)
+        for figure in FIGURES.values()
+        if curve(found[anchor], figure.name)
     }
 
 
@@ -526,16 +554,14 @@ def _processor() -> str:
 def write_csv(bench: Benchmark, found: dict[str, Any]) -> str:
     """Every file of a benchmark as one line of CSV."""
     out = io.StringIO()
-    names = ["codec", "setting", "picture", "bpp", *_SECONDS, "miou", "agreement", *NAMES]
+    names = ["codec", "setting", "picture", "bpp", *_SECONDS, *FIGURES]
     writer = csv.DictWriter(out, names, restval="", lineterminator="\n")
     writer.writeheader()
     for name, point, index in each(bench, found):
         record = bench.point(index, name, point["setting"])
         line = {"codec": name, "setting": point["setting"], "picture": bench.plan.items[index].name}
-        line |= {k: f"{record[k]:.6g}" for k in names if isinstance(record.get(k), float)}
-        for key, matrix in (("miou", "confusion"), ("agreement", "agreement")):
-            if matrix in record:
-                line[key] = f"{metrics.miou(record[matrix]):.6g}"
+        figures = {**record, **row([record], [], None)}
+        line |= {k: f"{figures[k]:.6g}" for k in names if isinstance(figures.get(k), float)}
         writer.writerow(line)
     return out.getvalue()
 
@@ -550,16 +576,13 @@ def each(bench: Benchmark, found: dict[str, Any]) -> Iterator[tuple[str, dict[st
 
 def summary(found: dict[str, Any]) -> str:
     """Two tables in Markdown: the codecs at the same rates, and every point of every codec."""
-    about, ceiling = found["about"], found["originals"]
-    heads = {
-        "miou": "mIoU",
-        "fid": f"FID (N = {about['pictures']})",
-        "lpips": "LPIPS",
-        "psnr": "PSNR",
-        "ms_ssim": "MS-SSIM",
-        "dists": "DISTS",
-    }
-    figures = [f for f in heads if any(curve(codec, f) for codec in found["codecs"].values())]
+    ceiling = found["originals"]
+    figures = [
+        figure
+        for figure in FIGURES.values()
+        if figure.brief and any(curve(codec, figure.name) for codec in found["codecs"].values())
+    ]
+    heads = [figure.title + sample_size(figure, ceiling) for figure in figures]
 
     def line(cells: Sequence[str]) -> str:
         return "| " + " | ".join(cells) + " |"
@@ -567,7 +590,7 @@ def summary(found: dict[str, Any]) -> str:
     rates = list(dict.fromkeys(entry["bpp"] for entry in found["matched"]))
     first = figures[:3]
     lines = [
-        line([" / ".join(heads[f] for f in first) + " at", *(f"{bpp:.3f} bpp" for bpp in rates)]),
+        line([" / ".join(heads[:3]) + " at", *(f"{bpp:.3f} bpp" for bpp in rates)]),
         line(["---"] * (1 + len(rates))),
     ]
     if "miou" in ceiling:
@@ -575,37 +598,21 @@ def summary(found: dict[str, Any]) -> str:
     for name, codec in found["codecs"].items():
         cells = [codec["title"]]
         for entry in (e for e in found["matched"] if e["codec"] == name):
-            values = [entry.get(f) for f in first]
-            there = any(v is not None for v in values)
-            texts = (
-                "–" if v is None else _SHORT[f].format(v)
-                for f, v in zip(first, values, strict=True)
-            )
-            cells.append(" / ".join(texts) if there else "–")
+            there = any(entry.get(f.name) is not None for f in first)
+            cells.append(" / ".join(f.text(entry) for f in first) if there else "–")
         lines.append(line(cells))
-    lines += ["", line(["", "bpp", *(heads[f] for f in figures)])]
+    lines += ["", line(["", "bpp", *heads])]
     lines.append(line(["---"] * (2 + len(figures))))
     for codec in found["codecs"].values():
         for p in codec["points"]:
-            cells = [DIGITS[f].format(p[f]) if f in p else "–" for f in figures]
+            cells = [f.text(p) for f in figures]
             lines.append(line([codec["title"], f"{p['bpp']:.4f}", *cells]))
     return "\n".join(lines)
 
 
-DIGITS = {
-    "bpp": "{:.4f}",
-    "miou": "{:.4f}",
-    "agreement": "{:.4f}",
-    "fid": "{:.1f}",
-    "kid": "{:.4f}",
-    "psnr": "{:.2f}",
-    "ms_ssim": "{:.4f}",
-    "lpips": "{:.4f}",
-    "lpips_vgg": "{:.4f}",
-    "dists": "{:.4f}",
-}
-"""How figures are printed."""
-_SHORT = {**DIGITS, "miou": "{:.3f}", "fid": "{:.0f}", "lpips": "{:.3f}"}
+def sample_size(figure: Figure, row: Row) -> str:
+    """What stands after the title of a figure that depends on how many pictures there are."""
+    return f" (N = {row[figure.biased_by]})" if figure.biased_by in row else ""
 
 
 def dump(found: dict[str, Any]) -> str:

@@ -54,6 +54,7 @@ class Panel:
     curves: Sequence[Curve]
     ceiling: float | None = None
     """What originals reach, drawn as a line."""
+    ceiling_title: str = "originals"
 
 
 def style(codec: str) -> tuple[str, str]:
@@ -142,8 +143,8 @@ def _panel(panel: Panel) -> str:
         parts.append(
             f"<line x1='{_LEFT}' x2='{_WIDTH - _RIGHT}' y1='{at:.1f}' y2='{at:.1f}' "
             "stroke='#57606a' stroke-dasharray='7 4'/>"
-            f"<text x='{_LEFT + 6}' y='{at + 14:.1f}' fill='#57606a'>originals "
-            f"{panel.ceiling:.3f}</text>"
+            f"<text x='{_LEFT + 6}' y='{at + 14:.1f}' fill='#57606a'>"
+            f"{html.escape(panel.ceiling_title)} {panel.ceiling:.3f}</text>"
         )
     for curve in sorted(panel.curves, key=lambda c: c.ours):
         colour, dashes = style(curve.codec)

@@ -10,7 +10,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from sempic.errors import InputError, OutputError, SempicError
-from sempic.evaluation.measure import METRICS, Settings, available
+from sempic.evaluation.measure import Settings, available
+from sempic.evaluation.measures import METRICS
 
 
 def main(argv: Sequence[str]) -> int:
@@ -88,6 +89,10 @@ def _benchmark(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--labels", type=Path, help="human index maps; default: FOLDERannot")
     parser.add_argument("--size", type=_size, metavar="WxH", help="scale to this first")
+    parser.add_argument(
+        "--short-side", type=int, metavar="N", help="without --size: scale larger ones down to it"
+    )
+    parser.add_argument("--glob", default="*", metavar="PATTERN", help="of the names to take")
     parser.add_argument("--limit", type=int, metavar="N", help="take N pictures, evenly spread")
     parser.add_argument(
         "--quick", action="store_true", help="8 pictures, 3 codecs, fast presets: about a minute"
@@ -105,8 +110,9 @@ def _benchmark(argv: Sequence[str]) -> int:
         args.rates = args.rates or [0.06, 0.12, 0.18]
         args.effort = args.effort or "fast"
     plan = benchmark.Plan(
-        items=benchmark.items(args.folder, args.labels, args.limit),
+        items=benchmark.items(args.folder, args.labels, args.limit, args.glob),
         size=args.size,
+        short_side=args.short_side,
         settings=_settings(args, _QUICK if args.quick else None),
         effort=args.effort or codecs.EFFORTS[0],
         receiver=args.receiver,
@@ -187,7 +193,8 @@ def _options(parser: argparse.ArgumentParser) -> None:
         "--metrics",
         type=_list,
         metavar="A,B",
-        help=f"some of {', '.join(METRICS)}; default: all whose weights are there",
+        help=f"some of {', '.join(METRICS)}; default: all whose weights are there, but for the "
+        "slow " + ", ".join(m.name for m in METRICS.values() if m.costly),
     )
 
 

@@ -29,6 +29,7 @@ from PIL import features
 from sempic import api, coarse, codec, labels, models
 from sempic.errors import InputError
 from sempic.evaluation import weights
+from sempic.palette import CAMVID, PALETTES
 from sempic.scene import Coarse, Image, LabelMap
 
 if TYPE_CHECKING:
@@ -186,10 +187,15 @@ class Sempic(PictureCodec):
     name: str
     title: str
     steps: int
-    needs_labels: bool = False
+    sent: str = ""
+    """Which labels: "" the segmenter's, "human" those given, "void" everywhere, "none" at all."""
     receiver: str | None = None
     segmenter: str | None = None
     settings: range = range(min(api.QUALITY), max(api.QUALITY) + 1)
+
+    @property
+    def needs_labels(self) -> bool:  # type: ignore[override]
+        return self.sent == "human"
 
     @functools.cached_property
     def _codec(self) -> api.Codec:
@@ -201,14 +207,32 @@ class Sempic(PictureCodec):
             Path(self.segmenter) if self.segmenter else models.find(models.SEGMENTER),
             Path(self.receiver) if self.receiver else models.find(models.RECEIVER),
             *sorted(Path(labels.__file__).parent.glob("*.npz")),
+            *_sources(),
         ]
         return " ".join([str(api.QUALITY), str(codec.CODECS), *(digest(path) for path in files)])
 
     def encode(self, picture: Image, setting: int, labels: LabelMap | None = None) -> bytes:
-        return self._codec.encode(picture, quality=setting, labels=labels)
+        if self.sent == "none":
+            return self._codec.encode(picture, quality=setting, labels="none")
+        palette = None
+        if self.sent == "void":
+            palette = getattr(self._codec.segmenter, "palette", CAMVID.id)
+            void = PALETTES[palette].void
+            if void is None:
+                raise InputError(f"{self.name}: palette {PALETTES[palette].name} has no void")
+            labels = np.full(picture.shape[:2], void, np.uint8)
+        return self._codec.encode(picture, quality=setting, labels=labels, palette=palette)
 
     def decode(self, stream: bytes, width: int, height: int) -> Image:
         return np.array(self._codec.decode(stream, steps=self.steps))
+
+
+@functools.cache
+def _sources() -> list[Path]:
+    """Our own code, but for what neither codes nor decodes."""
+    package = Path(api.__file__).parent
+    apart = [package / name for name in ("evaluation", "server", "training")]
+    return [p for p in sorted(package.rglob("*.py")) if not set(apart) & set(p.parents)]
 
 
 @functools.cache
@@ -279,7 +303,11 @@ NAMES = (
     "coarse",
     "coarse+esrgan",
 )
-"""Every codec that `load` knows; "sempic@1" is ours in 1 step, "sempic+human" with human labels."""
+"""Every codec that `load` knows; "sempic@4" is ours in 4 steps, "sempic+human" with human labels,
+"sempic+void" with a map that is all void, "sempic+none" without a map."""
+
+
+_SENT = {"": "", "human": ", human labels", "void": ", all void", "none": ", no labels"}
 
 
 def load(
@@ -292,7 +320,8 @@ def load(
     """A codec by its name.
 
     Args:
-        name: one of NAMES; "sempic" may be followed by "@STEPS" and then "+human".
+        name: one of NAMES; "sempic" may be followed by "@STEPS", and that by "+human", "+void" or
+            "+none".
         effort: one of EFFORTS.
         receiver, segmenter: of "sempic", as `sempic.api.Codec` takes them.
 
@@ -300,10 +329,10 @@ def load(
         InputError: an unknown name, or a library that is missing.
     """
     slow = effort == EFFORTS[0]
-    if match := re.fullmatch(r"sempic(?:@(\d+))?(\+human)?", name):
-        steps = int(match[1] or 1)
-        title = f"sempic, {steps} step{'s' * (steps > 1)}" + (", human labels" * bool(match[2]))
-        return Sempic(name, title, max(1, steps), bool(match[2]), receiver, segmenter)
+    if match := re.fullmatch(r"sempic(?:@(\d+))?(?:\+(human|void|none))?", name):
+        steps, sent = int(match[1] or 1), match[2] or ""
+        title = f"sempic, {steps} step{'s' * (steps > 1)}" + _SENT[sent]
+        return Sempic(name, title, max(1, steps), sent, receiver, segmenter)
     if name in ("avif", "avif444"):
         chroma = "4:4:4" if name.endswith("444") else "4:2:0"
         speed = {"speed": 0 if slow else 8, "max_threads": 1, "subsampling": chroma}

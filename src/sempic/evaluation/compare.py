@@ -10,10 +10,10 @@ from typing import Any
 
 from sempic import api, coarse, codec
 from sempic.errors import InputError, SempicError
-from sempic.evaluation.benchmark import DIGITS, FIGURES
 from sempic.evaluation.evaluate import read, read_labels
 from sempic.evaluation.measure import Measure, Settings, row
-from sempic.evaluation.report import TITLES, best, document, embedded, table
+from sempic.evaluation.measures import FIGURES, METRICS, Figure
+from sempic.evaluation.report import BPP, best, document, embedded, table, table_of_texts
 from sempic.scene import Image
 
 LOSSLESS = frozenset({".bmp", ".pgm", ".png", ".pnm", ".ppm", ".tga", ".tif", ".tiff"})
@@ -77,16 +77,18 @@ def compare(
     measure = Measure(settings)
     truth = None if labels is None else read_labels(labels)
     reference = measure.reference(picture, truth)
+    wanted = [name for name in settings.metrics if not METRICS[name].of_sets]
+    ceiling = measure.original(reference, wanted)
     found, shown = [], {original.name: picture}
     coder = api.Codec(receiver=receiver)
     for path in versions:
         decoded, size = _decode(path, coder, steps)
         try:
-            record = measure(reference, decoded, [m for m in settings.metrics if m != "fid"])
+            record = measure(reference, decoded, wanted)
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
         pixels = picture.shape[0] * picture.shape[1]
-        figures = row([record], [], None if size is None else [8 * size / pixels])
+        figures = row([record], [ceiling], None if size is None else [8 * size / pixels])
         figures.pop("pictures")
         found.append({"path": str(path), "bytes": size, **figures})
         shown[path.name if path.name not in shown else str(path)] = decoded
@@ -95,13 +97,31 @@ def compare(
 
 def describe(found: Sequence[dict[str, Any]]) -> str:
     """The figures as a table for a terminal."""
-    columns = ["bpp", *(f for f in FIGURES if any(f in line for line in found))]
-    width = max(len(line["path"]) for line in found)
-    lines = [" " * width + "".join(f"{TITLES[c].split(',')[0]:>17}" for c in columns)]
-    for line in found:
-        cells = (DIGITS[c].format(line[c]) if c in line else "–" for c in columns)
-        lines.append(f"{line['path']:<{width}}" + "".join(f"{cell:>17}" for cell in cells))
-    return "\n".join(lines)
+    columns = [BPP, *_columns(found)]
+    figures = [["", *(c.title for c in columns)]]
+    figures += [[line["path"], *(c.text(line) for c in columns)] for line in found]
+    return "\n\n".join(_aligned(rows) for rows in [figures, *_behind(found)])
+
+
+def _columns(found: Sequence[dict[str, Any]]) -> list[Figure]:
+    """The figures that any of them has."""
+    return [figure for figure in FIGURES.values() if any(figure.name in line for line in found)]
+
+
+def _behind(found: Sequence[dict[str, Any]]) -> list[list[list[str]]]:
+    """What is behind the figures, as tables."""
+    rows = [(line["path"], line) for line in found]
+    return [table for metric in METRICS.values() if (table := metric.behind(rows))]
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> str:
+    """A table for a terminal."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        f"{first:<{widths[0]}}"
+        + "".join(f"  {cell:>{width}}" for cell, width in zip(rest, widths[1:], strict=True))
+        for first, *rest in rows
+    )
 
 
 def _decode(path: Path, coder: api.Codec, steps: int) -> tuple[Image, int | None]:
@@ -122,16 +142,16 @@ def _decode(path: Path, coder: api.Codec, steps: int) -> tuple[Image, int | None
 
 
 def _page(title: str, found: Sequence[dict[str, Any]], shown: dict[str, Image]) -> str:
-    columns = [f for f in FIGURES if any(f in line for line in found)]
-    top = {f: best([line.get(f) for line in found], f) for f in columns}
+    columns = _columns(found)
+    top = {f.name: best([line.get(f.name) for line in found], f) for f in columns}
     rows = []
     for line in found:
         cells = [html.escape(Path(line["path"]).name)]
         cells.append("–" if line["bytes"] is None else str(line["bytes"]))
-        cells.append(DIGITS["bpp"].format(line["bpp"]) if "bpp" in line else "–")
+        cells.append(BPP.text(line))
         for f in columns:
-            text = DIGITS[f].format(line[f]) if f in line else "–"
-            cells.append(f"*{text}" if line.get(f) == top[f] and len(found) > 1 else text)
+            text = f.text(line)
+            cells.append(f"*{text}" if line.get(f.name) == top[f.name] and len(found) > 1 else text)
         rows.append(("ours" if line["path"].endswith(".sempic") else "", cells))
     names = list(shown)
     options = [
@@ -149,7 +169,8 @@ def _page(title: str, found: Sequence[dict[str, Any]], shown: dict[str, Image]) 
         f"<select>{options[0]}</select><select>{options[1]}</select></div>"
         "<div class='stage'><img alt=''><div class='over'><img alt=''></div>"
         "<div class='bar'></div></div><h2>Figures</h2>"
-        + table(["", "bytes", "bpp", *(TITLES[f] for f in columns)], rows)
+        + table(["", "bytes", "bpp", *(f.title for f in columns)], rows)
+        + "".join(table_of_texts(rows) for rows in _behind(found))
     )
     return document(f"sempic compare: {title}", body, f"const pictures = {{{embeds}}};{_SCRIPT}")
 

@@ -14,7 +14,9 @@ from tqdm import tqdm
 from sempic import api, pictures
 from sempic.errors import InputError, SempicError
 from sempic.evaluation import metrics
-from sempic.evaluation.measure import Measure, Record, Settings, count_classes, row
+from sempic.evaluation.measure import Measure, Settings, row
+from sempic.evaluation.measures import FIGURES, METRICS, Figure, Record, Row
+from sempic.evaluation.measures.segmentation import count_classes
 from sempic.palette import BY_NAME, CITYSCAPES, CITYSCAPES_FULL, PALETTES, Palette, translate
 from sempic.scene import LabelMap
 
@@ -25,8 +27,8 @@ _Read = TypeVar("_Read")
 class Evaluation:
     """What `evaluate` finds: figures as `measure.row` has them."""
 
-    samples: dict[str, Any]
-    originals: dict[str, Any]
+    samples: Row
+    originals: Row
     pictures: list[dict[str, Any]]
     """The samples' figures of each picture, with its name."""
     notes: list[str]
@@ -62,7 +64,7 @@ def evaluate(
     sizes = _sizes(folder, [path.stem for path in paths])
     notes = [sizes.note] if sizes is not None and sizes.note else []
     guesses = None if predictions is None else {path.stem: path for path in find(predictions)}
-    measured = tuple(m for m in settings.metrics if m != "miou" or guesses is None)
+    measured = tuple(m for m in settings.metrics if guesses is None or not METRICS[m].judged)
     measure = Measure(replace(settings, metrics=measured))
     if guesses is not None and maps is None:
         raise InputError(f"{labels}: no such folder, and --predictions are compared with its maps")
@@ -109,8 +111,7 @@ def evaluate(
                     guesses, predictions, reference.labels, path.stem, judged, settings.num_classes
                 )
             records.append(record)
-            wanted = [m for m in ("miou", "fid") if m in measured]
-            ceiling.append(measure(reference, reference.picture, wanted))
+            ceiling.append(measure.original(reference))
             height, width = sample.picture.shape[:2]
             table.append({"name": path.stem, "pixels": height * width})
             bar.update()
@@ -261,46 +262,36 @@ def _sizes(folder: Path, names: list[str]) -> _Sizes | None:
     return None
 
 
-def describe(found: dict[str, Any], ceiling: dict[str, Any], settings: Settings) -> str:
+def describe(found: Row, ceiling: Row, settings: Settings) -> str:
     """The figures as lines for a terminal."""
     count = found["pictures"]
     lines = [f"{count} picture{'s' * (count != 1)}"]
 
     def add(label: str, text: str) -> None:
-        lines.append(f"  {label:<17}{text}")
+        lines.append(f"  {label:<21}{text}")
 
     if "bpp" in found:
-        add("bpp", f"{found['bpp']:.4f}{_interval(found, 'bpp_ci')}")
-    if "miou" in found:
-        originals = f"  originals {ceiling['miou']:.4f}" if "miou" in ceiling else ""
-        add("mIoU", f"{found['miou']:.4f}{_interval(found, 'miou_ci')}{originals}")
-        add("pixel accuracy", f"{found['pixel_accuracy']:.4f}")
-    if "agreement" in found:
-        add("agreement", f"{found['agreement']:.4f}  (mIoU of the judge with its own original map)")
-    if "fid" in found:
-        add("FID", f"{found['fid']:.2f}  {sample_count(count)}")
-        add("KID", f"{found['kid']:.5f}")
-    for name, label in NAMES.items():
-        if name in found:
-            add(label, f"{found[name]:.4f}")
-    if "iou" in found:
-        classes = class_names(len(found["iou"]))
-        for number, (title, score) in enumerate(zip(classes, found["iou"], strict=True)):
-            if score is not None or title != str(number):  # of ids without a name, those there are
-                add(f"IoU {title}", "–" if score is None else f"{score:.4f}")
-    if "agreement" in found:
+        add("bpp", f"{found['bpp']:.4f}{_interval(found, 'bpp')}")
+    for figure in FIGURES.values():
+        if figure.name in found:
+            add(figure.title, _beside(figure, found, ceiling))
+    for metric in METRICS.values():
+        heads, *rows = metric.behind([("", found)]) or [[]]
+        for head, *cells in zip(heads, *rows, strict=True):
+            add(head, "  ".join(cells))
+    if "agreement" in found or "objects" in found:
         lines.append(f"  judge: {settings.judge_name}")
     return "\n".join(lines)
 
 
-NAMES = {
-    "psnr": "PSNR",
-    "ms_ssim": "MS-SSIM",
-    "lpips": "LPIPS (AlexNet)",
-    "lpips_vgg": "LPIPS (VGG-16)",
-    "dists": "DISTS",
-}
-"""Metrics that are means over pictures, as tables call them."""
+def _beside(figure: Figure, found: Row, ceiling: Row) -> str:
+    """A figure with all that it is to be read with."""
+    text = figure.text(found) + _interval(found, figure.name)
+    if figure.ceiling and figure.name in ceiling:
+        text += f"  {figure.ceiling} {figure.text(ceiling)}"
+    if figure.biased_by:
+        text += f"  {sample_count(found[figure.biased_by])}"
+    return text
 
 
 def sample_count(count: int) -> str:
@@ -312,13 +303,5 @@ def sample_count(count: int) -> str:
     return f"(N = {count}: fewer than {FEW}, biased upwards; compare at equal N only)"
 
 
-def class_names(count: int) -> list[str]:
-    """What the classes of a judge with so many are called."""
-    for palette in PALETTES.values():
-        if len(palette.classes) - (palette.void is not None) == count:
-            return [c for i, c in enumerate(palette.classes) if i != palette.void]
-    return [str(i) for i in range(count)]
-
-
-def _interval(found: dict[str, Any], key: str) -> str:
-    return "  [{:.4f}, {:.4f}]".format(*found[key]) if key in found else ""
+def _interval(found: Row, name: str) -> str:
+    return "  [{:.4f}, {:.4f}]".format(*found[f"{name}_ci"]) if f"{name}_ci" in found else ""

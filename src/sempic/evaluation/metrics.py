@@ -75,11 +75,13 @@ def frechet(a: Floats, b: Floats) -> float:
     """Fréchet distance of two Gaussians fitted to features (N, D) (Heusel et al. 2017, eq. 6).
 
     With centred and scaled features A and B, the trace of (AᵀA BᵀB)^½ is the sum of the singular
-    values of A Bᵀ, which is as small as the number of pictures.
+    values of A Bᵀ, which is as small as the number of pictures. Of more pictures than features, A
+    and B are the triangles of their QR decompositions, which have the same AᵀA and BᵀB.
     """
     if min(len(a), len(b)) < 2:
         raise InputError("FID needs two pictures or more")
     centred = [(x - x.mean(0)) / np.sqrt(len(x) - 1) for x in (a, b)]
+    centred = [np.linalg.qr(x, mode="r") if len(x) > x.shape[1] else x for x in centred]
     cross = np.linalg.svd(centred[0] @ centred[1].T, compute_uv=False).sum()
     traces = sum(np.square(x).sum() for x in centred)
     return float(np.square(a.mean(0) - b.mean(0)).sum() + traces - 2 * cross)

@@ -12,29 +12,15 @@ import numpy as np
 import PIL.Image
 
 from sempic.evaluation import charts, metrics
-from sempic.evaluation.benchmark import (
-    DIGITS,
-    FIGURES,
-    LOWER_IS_BETTER,
-    Benchmark,
-    curve,
-)
-from sempic.evaluation.evaluate import class_names, sample_count
+from sempic.evaluation.benchmark import Benchmark, curve, sample_size
+from sempic.evaluation.evaluate import sample_count
+from sempic.evaluation.measures import FIGURES, METRICS, Figure, objects
+from sempic.evaluation.measures.inception import WINDOW
+from sempic.evaluation.measures.segmentation import class_names
 from sempic.evaluation.metrics import FEW
 from sempic.scene import Image
 
-TITLES = {
-    "bpp": "bpp",
-    "miou": "mIoU",
-    "agreement": "agreement",
-    "fid": "FID",
-    "kid": "KID",
-    "psnr": "PSNR, dB",
-    "ms_ssim": "MS-SSIM",
-    "lpips": "LPIPS (AlexNet)",
-    "lpips_vgg": "LPIPS (VGG-16)",
-    "dists": "DISTS",
-}
+BPP = Figure(name="bpp", title="bpp", digits="{:.4f}", lower=True)
 
 STYLE = """
 :root { color-scheme: light; }
@@ -88,13 +74,14 @@ def plot(found: dict[str, Any], figures: Sequence[str] = ("miou", "fid", "lpips"
         ]
         if not curves:
             continue
-        count = f" (N = {found['about']['pictures']})" if name in ("fid", "kid") else ""
+        figure = FIGURES[name]
         panels.append(
             charts.Panel(
-                title=TITLES[name] + count,
-                better="down" if name in LOWER_IS_BETTER else "up",
+                title=figure.title + sample_size(figure, found["originals"]),
+                better="down" if figure.lower else "up",
                 curves=curves,
-                ceiling=found["originals"].get("miou") if name == "miou" else None,
+                ceiling=found["originals"].get(name) if figure.ceiling else None,
+                ceiling_title=figure.ceiling,
             )
         )
     return charts.figure(panels) if panels else ""
@@ -105,7 +92,7 @@ def page(bench: Benchmark, found: dict[str, Any]) -> str:
     about = found["about"]
     width, height = about["size"]
     count = about["pictures"]
-    more = [f for f in ("ms_ssim", "dists", "lpips_vgg", "kid") if _measured(found, f)]
+    more = [f for f in ("patch_fid", "ms_ssim", "dists", "lpips_vgg", "kid") if _measured(found, f)]
     sections = [
         f"<h1>{count} pictures, {len(found['codecs'])} codecs</h1>",
         f"<p class='dim'>{html.escape(about['folder'])}, {width}×{height} pixels · sempic "
@@ -113,7 +100,8 @@ def page(bench: Benchmark, found: dict[str, Any]) -> str:
         f"{html.escape(about['machine'])}</p>",
         "<h2>Rate and quality</h2>",
         plot(found),
-        plot(found, more[:2]) if more else "",
+        plot(found, ("objects_kept", "objects_invented")),
+        plot(found, more[:2]),
         "<h2>At the same rate</h2>",
         "<p class='dim'>At the rates of our own points; the others between theirs, on straight "
         "lines in log(bpp). “–”: out of that codec's reach at this size. Bold: the best."
@@ -125,6 +113,7 @@ def page(bench: Benchmark, found: dict[str, Any]) -> str:
         "<p class='dim'>Intervals: 95 %, bootstrap over pictures.</p>",
         _points(found),
         _classes(found),
+        _objects(found),
         _pictures(bench, found),
         "<h2>Time and memory</h2>",
         _costs(found),
@@ -167,20 +156,26 @@ def table(heads: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) -> st
     return f"<div class='scroll'><table><tr>{head}</tr>{''.join(lines)}</table></div>"
 
 
-def best(values: Sequence[float | None], figure: str) -> float | None:
+def table_of_texts(rows: Sequence[Sequence[str]]) -> str:
+    """An HTML table of plain texts; the first row has the heads."""
+    heads, *rest = rows
+    return table(heads, [("", [html.escape(cell) for cell in row]) for row in rest])
+
+
+def best(values: Sequence[float | None], figure: Figure) -> float | None:
     """The best of some figures, if there are any."""
     there = [v for v in values if v is not None]
     if not there:
         return None
-    return min(there) if figure in LOWER_IS_BETTER or figure == "bpp" else max(there)
+    return min(there) if figure.lower else max(there)
 
 
 def _measured(found: dict[str, Any], figure: str) -> bool:
     return any(curve(entry, figure) for entry in found["codecs"].values())
 
 
-def _columns(found: dict[str, Any]) -> list[str]:
-    return [f for f in FIGURES if _measured(found, f)]
+def _columns(found: dict[str, Any]) -> list[Figure]:
+    return [f for f in FIGURES.values() if _measured(found, f.name)]
 
 
 def _kind(codec: str) -> str:
@@ -193,15 +188,14 @@ def _matched(found: dict[str, Any]) -> str:
     for bpp in dict.fromkeys(line["bpp"] for line in found["matched"]):
         rows.append(("group", [f"{bpp:.4f} bpp"]))
         lines = [line for line in found["matched"] if line["bpp"] == bpp]
-        top = {f: best([line.get(f) for line in lines], f) for f in figures}
+        top = {f.name: best([line.get(f.name) for line in lines], f) for f in figures}
         for line in lines:
             cells = [html.escape(found["codecs"][line["codec"]]["title"])]
             for f in figures:
-                value = line.get(f)
-                text = "–" if value is None else DIGITS[f].format(value)
-                cells.append(f"*{text}" if value is not None and value == top[f] else text)
+                value, text = line.get(f.name), f.text(line)
+                cells.append(f"*{text}" if value is not None and value == top[f.name] else text)
             rows.append((_kind(line["codec"]), cells))
-    return table(["", *(TITLES[f] for f in figures)], rows)
+    return table(["", *(f.title for f in figures)], rows)
 
 
 def _bd_rates(found: dict[str, Any]) -> str:
@@ -222,31 +216,31 @@ def _bd_rates(found: dict[str, Any]) -> str:
         f"<p class='dim'>Bits that a codec spends more (+) or less (−) than {title} for the same "
         "figure, averaged over the figures that both reach (Bjøntegaard, PCHIP). “–”: the two "
         "curves share no stretch of that figure, or one of them has no two rising points.</p>"
-        + table(["", *(TITLES[f] for f in table_)], rows)
+        + table(["", *(FIGURES[f].title for f in table_)], rows)
     )
 
 
 def _points(found: dict[str, Any]) -> str:
     figures = _columns(found)
     rows: list[tuple[str, list[str]]] = []
-    if "miou" in found["originals"]:
+    for title in dict.fromkeys(f.ceiling for f in figures if f.ceiling):
         ceiling = found["originals"]
-        cells = [_interval(ceiling, f) if f == "miou" else "–" for f in figures]
-        rows.append(("", ["originals (the ceiling)", "–", "–", *cells]))
+        cells = [_interval(ceiling, f) if f.ceiling == title else "–" for f in figures]
+        rows.append(("", [title, "–", "–", *cells]))
     for name, entry in found["codecs"].items():
         for point in entry["points"]:
-            cells = [_interval(point, f) if f in point else "–" for f in figures]
+            cells = [_interval(point, f) for f in figures]
             title = html.escape(entry["title"])
-            cells = [title, str(point["setting"]), _interval(point, "bpp"), *cells]
+            cells = [title, str(point["setting"]), _interval(point, BPP), *cells]
             rows.append((_kind(name), cells))
-    return table(["", "setting", "bpp", *(TITLES[f] for f in figures)], rows)
+    return table(["", "setting", "bpp", *(f.title for f in figures)], rows)
 
 
-def _interval(point: dict[str, Any], figure: str) -> str:
-    text = DIGITS[figure].format(point[figure])
-    if f"{figure}_ci" not in point:
+def _interval(point: dict[str, Any], figure: Figure) -> str:
+    text = figure.text(point)
+    if f"{figure.name}_ci" not in point:
         return text
-    low, high = point[f"{figure}_ci"]
+    low, high = point[f"{figure.name}_ci"]
     return f"{text} <span class='dim'>± {(high - low) / 2:.3f}</span>"
 
 
@@ -284,6 +278,23 @@ def _classes(found: dict[str, Any]) -> str:
         "<h2>Class by class</h2><p class='dim'>Intersection over union of each class, each codec "
         "at its point nearest to our middle rate (bpp in the legend).</p>"
         + charts.bars(classes, series)
+    )
+
+
+def _objects(found: dict[str, Any]) -> str:
+    rows = [
+        (f"{entry['title']}, {point['bpp']:.3f}", point)
+        for entry in found["codecs"].values()
+        for point in entry["points"]
+    ]
+    behind = METRICS["objects"].behind(rows)
+    if behind is None:
+        return ""
+    return (
+        "<h2>Objects kept and invented</h2><p class='dim'>Connected regions of at least "
+        f"{objects.SHARE:.1%} of the picture that the judge sees in the originals: how many of "
+        "each group there are, and how many of them each point of each codec keeps / how many it "
+        "invents.</p>" + table_of_texts(behind)
     )
 
 
@@ -377,6 +388,13 @@ def _notes(found: dict[str, Any]) -> str:
             if about["pictures"] < FEW
             else ""
         ),
+        f"Patch FID, where it stands: the same of windows of {WINDOW}×{WINDOW} pixels, on a grid "
+        "and on one shifted by half a window.",
+        f"Objects: kept if the judge's map of the decoded picture has the group there, at least "
+        f"{objects.KEPT:.0%} of the region's size; invented if the original "
+        "has no pixel of the group there; “there” is the region "
+        f"grown by {objects.GROWN} pixels. The judge wavers, so the originals as JPEG of quality "
+        f"{objects.REFERENCE_QUALITY} are the reference.",
         "LPIPS 0.1 with its authors' linear layers, DISTS with its authors' weights, MS-SSIM and "
         "KID by torchmetrics, BD-rates by the package bjontegaard.",
         "Each codec's dial is set on a few of the pictures, for rates near those asked for, and "

@@ -25,15 +25,18 @@ _MEAN = np.array((0.485, 0.456, 0.406), np.float32)  # ImageNet's, for foreign n
 _STD = np.array((0.229, 0.224, 0.225), np.float32)
 
 
-def load(spec: str | None = None) -> Callable[[Image], LabelMap]:
+def load(spec: str | None = None, *, side: int | None = None) -> Callable[[Image], LabelMap]:
     """A segmenter: None is the bundled one, "hf:NAME" one of transformers', else an ONNX file.
+
+    Args:
+        side: of an ONNX file, as `Segmenter` takes it; those of transformers have their own size.
 
     Raises:
         ModelError: it cannot be loaded.
     """
     if spec is not None and spec.startswith("hf:"):
         return HubSegmenter(spec[3:])
-    return Segmenter(spec)
+    return Segmenter(spec, side=side)
 
 
 class Segmenter:
@@ -43,8 +46,11 @@ class Segmenter:
     ImageNet, and gives ids, integer (1, H, W), or logits, float (1, C, h, w).
     """
 
-    def __init__(self, path: str | Path | None = None) -> None:
-        """Raises ModelError if `path` is no such network; None is the bundled one."""
+    def __init__(self, path: str | Path | None = None, *, side: int | None = None) -> None:
+        """`path` None is the bundled one. Raises ModelError if it is no such network.
+
+        `side`: every picture is segmented with its shorter side at this; None: see WORKING_SIDE.
+        """
         self._path = Path(path) if path is not None else models.find(models.SEGMENTER)
         self._session, metadata = runtime.load(self._path)
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
@@ -53,6 +59,7 @@ class Segmenter:
         self._input, self._output = inputs[0].name, outputs[0].name
         self._bytes = inputs[0].type == "tensor(uint8)"
         self._enlarge = float(metadata.get("enlarge", 1))
+        self._side = side
         name = metadata.get("palette")
         if name is not None and name not in BY_NAME:
             raise ModelError(f"{self._path}: palette {name!r} is not one of {', '.join(BY_NAME)}")
@@ -80,7 +87,10 @@ class Segmenter:
 
     def _run(self, image: Image) -> tuple[npt.NDArray[Any], tuple[float, float]]:
         """What the network gives, and the share of its height and width that is no padding."""
-        working = _resize(image, self._enlarge)
+        scale = min(self._enlarge, WORKING_SIDE / min(image.shape[:2]))
+        if self._side is not None:
+            scale = self._side / min(image.shape[:2])
+        working = _resize(image, scale)
         rows, columns = working.shape[:2]
         pad = (0, -rows % _MULTIPLE), (0, -columns % _MULTIPLE), (0, 0)
         padded = np.pad(working, pad, mode="edge")
@@ -140,9 +150,8 @@ class HubSegmenter:
         return labels
 
 
-def _resize(image: Image, enlarge: float) -> Image:
-    """As it is segmented: enlarged, but not beyond the working side, or shrunk to it."""
-    scale = min(enlarge, WORKING_SIDE / min(image.shape[:2]))
+def _resize(image: Image, scale: float) -> Image:
+    """As it is segmented: enlarged or shrunk."""
     if scale == 1:
         return image
     size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))

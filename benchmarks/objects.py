@@ -1,0 +1,59 @@
+"""At which size a segmenter finds most objects of human maps.
+
+    python benchmarks/objects.py PICTURES --labels MAPS [--size 341x256] [--limit N]
+        [--segmenter ONNX] [--sides 256,384,512,640,768,896]
+
+MAPS are index maps of the same names in the segmenter's palette; without --segmenter it is the
+bundled judge. Found, and seen where the human map has none, are as the evaluation's "kept" and
+"invented" (`sempic.evaluation.measures.objects`). Choose on pictures that you do not report.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+from common import add_folder, load_labels, load_pictures
+
+from sempic import models, segment
+from sempic.evaluation.measures.objects import GROUPS, count
+from sempic.palette import PALETTES
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_folder(parser)
+    parser.add_argument("--labels", type=Path, required=True, help="folder of human index maps")
+    parser.add_argument("--segmenter", help="an ONNX file")
+    parser.add_argument("--sides", default="256,384,512,640,768,896", metavar="N,…")
+    args = parser.parse_args()
+    found = load_pictures(args)
+    if not found:
+        raise SystemExit(f"{args.folder}: no pictures")
+    truth = [load_labels(args.labels / f"{path.stem}.png", args.size) for path, _ in found]
+    spec = args.segmenter or str(models.find(models.JUDGE))
+    lines = []
+    print(
+        f"{len(found)} pictures\n{'side':>5}  found / seen besides, of {', '.join(GROUPS)}; of all"
+    )
+    for side in map(int, args.sides.split(",")):
+        network = segment.load(spec, side=side)
+        palette = PALETTES[network.palette]
+        counts = sum(
+            count(labels, network(picture), palette)
+            for labels, (_, picture) in zip(truth, found, strict=True)
+        )
+        there, kept, more = np.vstack([counts, counts.sum(0)]).T.tolist()
+        lines.append({"side": side, "there": there, "found": kept, "besides": more})
+        cells = (f"{k} of {t} / {m}" for t, k, m in zip(there, kept, more, strict=True))
+        print(f"{side:5}  " + "; ".join(cells), flush=True)
+    if args.json:
+        args.json.write_text(json.dumps({"pictures": len(found), "sides": lines}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,31 @@
+"""What is measured of a picture, one module a metric; whoever adds one adds a line here."""
+
+from __future__ import annotations
+
+from sempic.evaluation.measures.base import Figure, Metric, Record, Row
+from sempic.evaluation.measures.inception import Fid, PatchFid
+from sempic.evaluation.measures.objects import Objects
+from sempic.evaluation.measures.perceptual import Dists, Lpips
+from sempic.evaluation.measures.pixels import MsSsim, Psnr
+from sempic.evaluation.measures.segmentation import Miou
+
+__all__ = ["FIGURES", "METRICS", "Figure", "Metric", "Record", "Row"]
+
+METRICS: dict[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        Miou(),
+        Fid(),
+        Lpips("lpips", "LPIPS (AlexNet)", "alexnet"),
+        Objects(),
+        PatchFid(),
+        Psnr(),
+        MsSsim(),
+        Dists(),
+        Lpips("lpips_vgg", "LPIPS (VGG-16)", "vgg16"),
+    )
+}
+"""Every metric by name, in the order of tables; the first three stand in the short one."""
+
+FIGURES: dict[str, Figure] = {f.name: f for m in METRICS.values() for f in m.figures}
+"""Every figure that they give, in the same order."""

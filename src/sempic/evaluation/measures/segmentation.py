@@ -1,0 +1,92 @@
+"""mIoU: the judge's map of the decoded picture against human labels, and against its own map."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sempic.evaluation import metrics
+from sempic.evaluation.measures.base import Figure, Metric, Record, Row
+from sempic.palette import INDICES, PALETTES, Palette
+
+if TYPE_CHECKING:
+    from sempic.evaluation.measure import Measure, Reference
+
+
+class Miou(Metric):
+    """In a record: int64 "confusion" (if there are human labels) and "agreement", as
+    `metrics.confusion`. Behind the figures: "iou" (of each class; None for one that does not
+    occur) and "miou_ci"."""
+
+    name = "miou"
+    field = "agreement"
+    of_originals = True
+    judged = True
+    figures = (
+        Figure(name="miou", title="mIoU", digits="{:.4f}", ceiling="originals"),
+        Figure(name="pixel_accuracy", title="pixel accuracy", digits="{:.4f}", brief=False),
+        Figure(name="agreement", title="agreement", digits="{:.4f}", brief=False),
+    )
+
+    def measure(self, measure: Measure, reference: Reference, shown: Reference) -> Record:
+        classes = count_classes(PALETTES[measure.judge.palette], measure.settings.num_classes)
+        record = {"agreement": metrics.confusion(reference.judged, shown.judged, classes)}
+        if reference.labels is not None:
+            record["confusion"] = metrics.confusion(reference.labels, shown.judged, classes)
+        return record
+
+    def there(self, record: Record) -> bool:
+        """Another segmenter's predictions give a confusion without a judge's agreement."""
+        return "agreement" in record or "confusion" in record
+
+    def add_up(self, records: Sequence[Record], originals: Sequence[Record]) -> Row:
+        found: Row = {}
+        if all("confusion" in record for record in records):
+            matrices = np.stack([record["confusion"] for record in records])
+            total = matrices.sum(0)
+            found["miou"] = metrics.miou(total)
+            if len(records) > 1:
+                seen = np.append(total.sum(1) + total[:, :-1].sum(0) > 0, True)  # of 255 ids, a few
+                some = matrices[:, seen[:-1]][:, :, seen]
+                found["miou_ci"] = metrics.bootstrap(some, metrics.miou)
+            found["iou"] = [None if np.isnan(x) else float(x) for x in metrics.iou(total)]
+            found["pixel_accuracy"] = metrics.pixel_accuracy(total)
+        if all("agreement" in record for record in records):
+            total = np.sum([record["agreement"] for record in records], 0)
+            found["agreement"] = metrics.miou(total)
+        return found
+
+    def behind(self, rows: Sequence[tuple[str, Row]]) -> list[list[str]] | None:
+        rows = [(title, row["iou"]) for title, row in rows if "iou" in row]
+        if not rows:
+            return None
+        columns = [
+            (f"IoU {name}", scores)
+            for number, (name, *scores) in enumerate(
+                zip(class_names(len(rows[0][1])), *(scores for _, scores in rows), strict=True)
+            )
+            # Of ids without a name, those that there are.
+            if name != str(number) or any(score is not None for score in scores)
+        ]
+        table = [["", *(head for head, _ in columns)]]
+        for number, (title, _) in enumerate(rows):
+            cells = ("–" if s[number] is None else f"{s[number]:.4f}" for _, s in columns)
+            table.append([title, *cells])
+        return table
+
+
+def count_classes(palette: Palette, wanted: int | None = None) -> int:
+    """How many classes a palette has, void not counted; `indices` has as many as are wanted."""
+    if palette is INDICES:
+        return wanted or 255
+    return len(palette.classes) - (palette.void is not None)
+
+
+def class_names(count: int) -> list[str]:
+    """What the classes of a judge with so many are called."""
+    for palette in PALETTES.values():
+        if len(palette.classes) - (palette.void is not None) == count:
+            return [c for i, c in enumerate(palette.classes) if i != palette.void]
+    return [str(i) for i in range(count)]

@@ -1,0 +1,244 @@
+"""The records of metrics: objects, FID of windows; and that everything derives from them."""
+
+import json
+
+import numpy as np
+import PIL.Image
+import pytest
+from conftest import street
+
+from sempic import cli, models, segment
+from sempic.evaluation import benchmark, measures, metrics, report
+from sempic.evaluation.measure import Measure, Settings, available, row
+from sempic.evaluation.measures import FIGURES, METRICS, inception, objects
+from sempic.evaluation.measures.base import Figure, Mean
+from sempic.palette import CAMVID, CITYSCAPES, INDICES, PALETTES
+
+SIZE = (100, 200)
+"""0.1 % of it: 20 pixels."""
+
+
+def map_of(*things, palette=CAMVID):
+    """A map of void with rectangles (class, top, left, height, width)."""
+    labels = np.full(SIZE, palette.void, np.uint8)
+    for name, top, left, height, width in things:
+        labels[top : top + height, left : left + width] = palette.classes.index(name)
+    return labels
+
+
+def count(before, after, palette=CAMVID):
+    found = objects.count(
+        map_of(*before, palette=palette), map_of(*after, palette=palette), palette
+    )
+    return dict(zip(objects.GROUPS, found.tolist(), strict=True))
+
+
+CAR, MAN, SIGN = ("car", 10, 10, 10, 20), ("pedestrian", 40, 80, 12, 4), ("sign", 5, 120, 5, 4)
+
+
+def test_objects_that_stay_are_kept():
+    found = count([CAR, MAN, SIGN], [CAR, MAN, SIGN])
+    assert found["vehicles"] == found["people"] == found["signs and lights"] == [1, 1, 0]
+    assert found["two-wheelers"] == [0, 0, 0]
+
+
+def test_small_regions_are_no_objects():
+    assert count([("sign", 5, 120, 4, 5)], [])["signs and lights"] == [1, 0, 0]  # 20 pixels
+    assert count([("sign", 5, 120, 1, 19)], [])["signs and lights"] == [0, 0, 0]
+    assert count([], [("sign", 5, 120, 1, 19)])["signs and lights"] == [0, 0, 0]
+
+
+@pytest.mark.parametrize(("rows", "kept"), [(4, 1), (3, 0)])
+def test_at_least_40_per_cent_of_it_must_stay(rows, kept):
+    assert count([CAR], [("car", 10, 10, rows, 20)])["vehicles"] == [1, kept, 0]
+
+
+@pytest.mark.parametrize(("row", "kept"), [(18, 1), (19, 0)])
+def test_two_pixels_around_count_as_there(row, kept):
+    # The car ends before row 20, and grown before 22.
+    assert count([CAR], [("car", row, 10, 10, 20)])["vehicles"] == [1, kept, 0]
+
+
+@pytest.mark.parametrize(("column", "invented"), [(31, 0), (32, 1), (150, 1)])
+def test_invented_has_none_of_its_group_there_before(column, invented):
+    # The car ends before column 30, and grown before 32.
+    found = count([CAR], [CAR, ("car", 10, column, 10, 20)])
+    assert found["vehicles"] == [1, 1, invented]
+
+
+def test_another_group_there_does_not_count():
+    found = count([CAR], [("pedestrian", *CAR[1:])])
+    assert found["vehicles"] == [1, 0, 0]
+    assert found["people"] == [0, 0, 1]
+
+
+def test_corners_connect():
+    touching = [("car", 10, 10, 4, 4), ("car", 14, 14, 4, 4)]  # 16 pixels each
+    assert count(touching, [])["vehicles"] == [1, 0, 0]
+
+
+def test_groups_of_nineteen_classes():
+    road = [("truck", 10, 10, 10, 20), ("bus", 10, 30, 10, 20), ("rider", 40, 80, 12, 4)]
+    road += [("motorcycle", 52, 80, 9, 9), ("traffic light", 5, 120, 5, 4)]
+    found = count(road, [("car", 10, 10, 10, 40), ("person", 40, 80, 12, 4)], CITYSCAPES)
+    assert found["vehicles"] == [1, 1, 0]  # truck and bus are one region of the group
+    assert found["people"] == [1, 1, 0]
+    assert found["two-wheelers"] == [1, 0, 0]
+    assert found["signs and lights"] == [1, 0, 0]
+
+
+def test_every_class_of_a_group_is_in_a_palette():
+    named = {name for palette in PALETTES.values() for name in palette.classes}
+    assert {name for names in objects.GROUPS.values() for name in names} <= named
+    some = np.arange(256, dtype=np.uint8).repeat(80).reshape(128, 160)
+    assert objects.count(some, some, INDICES).sum() == 0
+
+
+class Judge:
+    """Sees a car wherever it is red; a JPEG's red is another one."""
+
+    palette = CAMVID.id
+
+    def __init__(self):
+        self.calls = 0
+
+    def __call__(self, image):
+        self.calls += 1
+        red = image.astype(int) @ [2, -1, -1] > 255
+        return np.where(red, CAMVID.classes.index("car"), CAMVID.void).astype(np.uint8)
+
+
+def painted(*cars):
+    picture = np.full((*SIZE, 3), 120, np.uint8)
+    for top, left in cars:
+        picture[top : top + 10, left : left + 20] = 230, 20, 20
+    return picture
+
+
+def test_the_reference_stands_beside_every_figure(monkeypatch):
+    judge = Judge()
+    monkeypatch.setattr(segment, "load", lambda spec, **_: judge)
+    measure = Measure(Settings(metrics=("objects",)))
+    original = painted((10, 10), (10, 60), (50, 30))
+    reference = measure.reference(original)
+    decoded = painted((10, 60), (70, 150))
+    record = measure(reference, decoded)
+    assert judge.calls == 2
+    found = row([record], [measure.original(reference)], None)
+    assert judge.calls == 3  # the original is looked at once
+    car = found["objects"]["vehicles"]
+    assert car == {"there": 3, "kept": 1, "invented": 1, "jpeg_kept": 3, "jpeg_invented": 0}
+    assert found["objects"]["all"] == car
+    assert found["objects_kept"] == pytest.approx(1 / 3)
+    assert found["objects_invented"] == pytest.approx(1 / 3)
+    heads, mine, beside = METRICS["objects"].behind([("mine", found)])
+    assert heads[heads.index("vehicles: 3")] in heads
+    assert (mine[3], beside[3]) == ("1 / 1", "3 / 0")
+    assert "objects_kept" not in row([measure(measure.reference(painted()), painted())], [], None)
+
+
+def test_counts_of_pictures_add_up(monkeypatch):
+    monkeypatch.setattr(segment, "load", lambda spec, **_: Judge())
+    measure = Measure(Settings(metrics=("objects",)))
+    records = [
+        measure(measure.reference(painted((10, 10))), painted(*cars))
+        for cars in ([(10, 10)], [], [(60, 100)])
+    ]
+    found = row(records, [], None)
+    assert found["objects"]["all"] == {"there": 3, "kept": 1, "invented": 1}
+
+
+def test_the_bundled_judge_looks_for_objects_at_its_best_size(monkeypatch):
+    asked = []
+    monkeypatch.setattr(segment, "load", lambda spec, **options: asked.append((spec, options)))
+    for judge in (None, "other.onnx"):
+        measure = Measure(Settings(judge=judge))
+        assert measure.judge is measure.finder is None
+    bundled = str(models.find(models.JUDGE))
+    assert asked == [(bundled, {}), (bundled, {"side": objects.SIDE}), ("other.onnx", {})]
+
+
+@pytest.mark.parametrize(
+    ("size", "count"), [((64, 64), 1), ((63, 200), 0), ((96, 96), 2), ((256, 341), 20 + 12)]
+)
+def test_windows(size, count):
+    picture = np.arange(size[0] * size[1] * 3, dtype=np.uint32).reshape(*size, 3).astype(np.uint8)
+    found = inception.patches(picture)
+    assert len(found) == count
+    assert {window.shape for window in found} <= {(64, 64, 3)}
+    if count == 2:
+        np.testing.assert_array_equal(found[0], picture[:64, :64])
+        np.testing.assert_array_equal(found[1], picture[32:, 32:])
+
+
+class Network:
+    """Mean and spread of a window instead of Inception's features."""
+
+    def features(self, picture):
+        return np.concatenate([picture.mean((0, 1)), picture.std((0, 1))]).astype(np.float32)
+
+    def features_of(self, pictures):
+        return [self.features(picture) for picture in pictures]
+
+
+def test_patch_fid(monkeypatch):
+    monkeypatch.setattr(inception.PatchFid, "network", lambda self, measure: Network())
+    measure = Measure(Settings(metrics=("patch_fid",)))
+    pictures = [street(96, 160, seed=seed)[0] for seed in range(3)]
+    references = [measure.reference(picture) for picture in pictures]
+    originals = [measure.original(reference) for reference in references]
+    other = [
+        measure(reference, 255 - picture)
+        for reference, picture in zip(references, pictures, strict=True)
+    ]
+    found = row(other, originals, None)
+    assert found["patches"] == 3 * (2 + 2)
+    windows = [
+        np.array([Network().features(w) for p in some for w in inception.patches(p)], np.float64)
+        for some in (pictures, [255 - p for p in pictures])
+    ]
+    assert found["patch_fid"] == pytest.approx(metrics.frechet(*windows), rel=1e-2)  # float16
+    assert row(originals, originals, None)["patch_fid"] == pytest.approx(0, abs=1e-3)
+    small = measure(measure.reference(painted()[:50]), painted()[:50])
+    assert "patch_fid" not in row([small], [small], None)
+
+
+def test_slow_metrics_are_measured_only_if_asked_for(tmp_path):
+    file = tmp_path / "network.pt"
+    file.write_bytes(b"")
+    assert "patch_fid" not in available(None, str(file))[0]
+    assert available(["patch_fid"], str(file))[0] == ["patch_fid"]
+
+
+def test_a_new_metric_is_a_record_and_a_line(tmp_path, monkeypatch, capsys):
+    """It shows in every table, in the page, in the curves and in the CSV."""
+
+    class Darkness(Mean):
+        def __init__(self):
+            super().__init__(Figure(name="dark", title="darkness", digits="{:.3f}", lower=True))
+
+        def measure(self, measure, reference, shown):
+            return {"dark": float((shown.picture < 100).mean())}
+
+    monkeypatch.setitem(METRICS, "dark", Darkness())
+    monkeypatch.setitem(FIGURES, "dark", METRICS["dark"].figures[0])
+    monkeypatch.chdir(tmp_path)
+    for folder in ("images", "samples"):
+        (tmp_path / folder).mkdir()
+        PIL.Image.fromarray(street(48, 64)[0]).save(f"{folder}/a.png")
+    assert cli.main(["evaluate", ".", "--metrics", "dark"]) == 0
+    assert "darkness" in capsys.readouterr().out
+    assert cli.main(["compare", "images/a.png", "samples/a.png", "--metrics", "dark"]) == 0
+    assert "darkness" in capsys.readouterr().out
+    assert "darkness" in (tmp_path / "compare.html").read_text()
+    found = {
+        "about": {"pictures": 1},
+        "originals": {"pictures": 1},
+        "codecs": {"a": {"title": "A", "points": [{"bpp": b, "dark": 0.1 / b} for b in (1, 2)]}},
+    }
+    found["matched"] = benchmark.matched(found["codecs"], [1, 2])
+    assert "darkness" in benchmark.summary(found)
+    assert "darkness" in report.plot(found, ["dark"])
+    assert found["matched"][1]["dark"] == 0.05
+    assert "dark" in measures.FIGURES
+    json.dumps(found)
