@@ -23,6 +23,11 @@ from sempic.labels.prior import BANDS, FEATURES, PAD, TEMPLATE, Causal, Tables
 Ints = npt.NDArray[np.int64]
 
 CANDIDATES = 4
+NEIGHBOURS = (
+    *((0, -1), (-1, 0), (-1, 1), (-1, -1), (0, -2), (-2, 0)),
+    *((-2, 1), (-1, 2), (-2, -1), (-1, -2), (0, -3), (-3, 0)),
+)
+"""Where candidates come from, (dy, dx), the first first."""
 CONTEXTS = 11
 SLOTS = 1 << 16
 INPUTS = CONTEXTS + 2
@@ -122,12 +127,12 @@ def _fold(h: Any, v: Any) -> Any:
     return h ^ (h >> 15)
 
 
-@njit(cache=True, error_model="numpy")
+@njit("int64(int64, int64, int64)", cache=True)
 def _clamp(x: Any, low: Any, high: Any) -> Any:
     return low if x < low else high if x > high else x
 
 
-@njit(cache=True, error_model="numpy")
+@njit("int64(int64[::1], int64, int64, int64)", cache=True)
 def _run(image: Any, at: Any, step: Any, limit: Any) -> Any:
     """How many pixels from `at` on, in steps of `step`, have one label; at most `limit`."""
     length = 1
@@ -199,7 +204,8 @@ def _predict(net: Any, calm: Any, image: Any, o: Any, steps: Any, row: Any, colu
             for j in range(size):
                 hidden[j] += net.template[t, v, j]
     if seen.size:
-        extra[:] = 0
+        for j in range(size):
+            extra[j] = 0
         for f in range(FEATURES):
             a = np.int32(seen[at + f])
             if a:
@@ -207,13 +213,15 @@ def _predict(net: Any, calm: Any, image: Any, o: Any, steps: Any, row: Any, colu
                     extra[j] += a * net.mix[f, j]
         for j in range(size):
             hidden[j] += extra[j] >> 5
-    second[:] = 0
+    for j in range(size2):
+        second[j] = 0
     for i in range(size):
         a = np.int32(_clamp(hidden[i], 0, 31 * 256))
         if a:
             for j in range(size2):
                 second[j] += a * net.second[i, j]
-    chance[:] = 0
+    for v in range(chance.size):
+        chance[v] = 0
     for i in range(size2):
         b = np.int64(_clamp((second[i] >> 8) + net.second_bias[i], 0, 31 * 256))
         if b:
@@ -231,6 +239,7 @@ def _predict(net: Any, calm: Any, image: Any, o: Any, steps: Any, row: Any, colu
 def code_map(
     image: Any, height: Any, width: Any, allowed: Any, coder: Any, data: Any, decode: Any,
     state: Any, net: Any, features: Any, steps: Any, squash: Any, stretch: Any, exp: Any,
+    neighbours: Any, scratch: Any,
 ) -> None:  # fmt: skip
     """Encodes (or decodes in place) a map.
 
@@ -238,7 +247,7 @@ def code_map(
     is n. allowed: int64 (n,), 1 for the labels in use. coder: int64 (4,). data: uint8, what is
     written or read; never accessed beyond its end. steps: int64, the prior's template as
     distances in `image`; empty without a prior. features: uint8, flat; empty without a coarse
-    picture.
+    picture. neighbours: int64, NEIGHBOURS as distances. scratch: room to work in.
     """
     s = width + 2 * PAD
     n = allowed.size
@@ -249,32 +258,14 @@ def code_map(
     used = np.int64(0)
     for v in range(n):
         used += allowed[v]
-    hidden = np.zeros(net.second.shape[0], np.int32)
-    extra = np.zeros(net.second.shape[0], np.int32)
-    second = np.zeros(net.second.shape[1], np.int32)
-    chance = np.zeros(n, np.int64)
-    calm = np.zeros((n + 1, hidden.size), np.int32)
-    memory = np.zeros((n + 1, BANDS, n), np.int64)
-    remembered = np.zeros((n + 1, BANDS), np.bool_)
-    if with_prior:
-        for t in range(steps.size):
-            for v in range(n + 1):
-                for j in range(hidden.size):
-                    calm[v, j] += net.template[t, v, j]
-    neighbours = np.array(
-        [-1, -s, 1 - s, -1 - s, -2, -2 * s, 1 - 2 * s, 2 - s, -1 - 2 * s, -2 - s, -3, -3 * s]
-    )
-    rank = np.zeros(n + 1, np.int64)
-    candidates = np.zeros(CANDIDATES, np.int64)
-    base = np.zeros(CONTEXTS, np.int64)
-    slot = np.zeros(CONTEXTS, np.int64)
-    x_in = np.zeros(INPUTS, np.int64)
+    (calm, hidden, extra, second, remembered, memory, chance, rank, candidates, base, slot, x_in,
+     chosen, guess) = scratch  # fmt: skip
     x_in[INPUTS - 1] = 256
-    chosen = np.zeros(MIXERS, np.int64)
-    guess = np.zeros(MIXERS, np.int64)
     for y in range(height):
         if y * BANDS // height != (y - 1) * BANDS // height:
-            remembered[:] = False
+            for v in range(n + 1):
+                for band in range(BANDS):
+                    remembered[v, band] = False
         for x in range(width):
             o = (y + PAD) * s + x + PAD
             w, nn_, nw, ne = image[o - 1], image[o - s], image[o - 1 - s], image[o + 1 - s]
@@ -282,7 +273,8 @@ def code_map(
 
             # Candidates: the distinct labels of the neighbours, in order. rank[label] is the
             # place among them, CANDIDATES for any other label, one more for "outside".
-            rank[:] = CANDIDATES
+            for v in range(n):
+                rank[v] = CANDIDATES
             rank[n] = CANDIDATES + 1
             count = 0
             for step in neighbours:
@@ -334,14 +326,16 @@ def code_map(
                 still = _is_calm(image, o, steps)
                 # Without features such a pixel's outcome depends on nothing else.
                 if still and not informed and remembered[w, column]:
-                    chance[:] = memory[w, column]
+                    for v in range(n):
+                        chance[v] = memory[w, column, v]
                 else:
                     cell = (y >> 2) * cells + (x >> 2)
                     at = ((cell * 4 + (y & 3)) * 4 + (x & 3)) * FEATURES
                     _predict(net, calm, image, o, steps, row, column, features, at, still,
                              hidden, extra, second, chance, exp)  # fmt: skip
                     if still:
-                        memory[w, column] = chance
+                        for v in range(n):
+                            memory[w, column, v] = chance[v]
                         remembered[w, column] = True
                 for v in range(n):
                     chance[v] *= allowed[v]
@@ -461,11 +455,25 @@ def run(
     inside = image[PAD:, PAD:-PAD]
     inside[:] = indices
     steps = np.array([dy * s + dx for dy, dx in TEMPLATE if network is not None], np.int64)
+    neighbours = np.array([dy * s + dx for dy, dx in NEIGHBOURS], np.int64)
+    net = NO_NETWORK if network is None else network
+    # Made here: arrays that `code_map` made itself would add half to the time it compiles.
+    n = allowed.size
+    size, size2 = net.second.shape
+    calm = np.zeros((n + 1, size), np.int32)
+    calm += net.template.sum(0, dtype=np.int32)
+    sizes = (n, n + 1, CANDIDATES, CONTEXTS, CONTEXTS, INPUTS, MIXERS, MIXERS)
+    scratch = (
+        calm,
+        *(np.zeros(length, np.int32) for length in (size, size, size2)),
+        np.zeros((n + 1, BANDS), np.bool_),
+        np.zeros((n + 1, BANDS, n), np.int64),
+        *(np.zeros(length, np.int64) for length in sizes),
+    )
     code_map(
-        image.ravel(), height, width, allowed, coder, data, decode, state,
-        NO_NETWORK if network is None else network,
+        image.ravel(), height, width, allowed, coder, data, decode, state, net,
         NO_FEATURES if features is None else features.ravel(),
-        steps, SQUASH, STRETCH, EXP,
+        steps, SQUASH, STRETCH, EXP, neighbours, scratch,
     )  # fmt: skip
     indices[:] = inside
 

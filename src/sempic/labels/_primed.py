@@ -15,7 +15,17 @@ import numpy.typing as npt
 from numba import njit
 
 from sempic.labels import prior
-from sempic.labels._model import CANDIDATES, Ints, _clamp, _code_bit, _escape, _fold, _log2, _run
+from sempic.labels._model import (
+    CANDIDATES,
+    NEIGHBOURS,
+    Ints,
+    _clamp,
+    _code_bit,
+    _escape,
+    _fold,
+    _log2,
+    _run,
+)
 from sempic.labels._tables import EXP, LIMIT, SQUASH, STRETCH
 from sempic.labels.prior import BANDS, CELL, PAD, TEMPLATE, Causal, Prior
 
@@ -34,6 +44,8 @@ CALM_INFORMED = 2
 CALM_SLOTS = 1 << 15
 CALM_INPUTS = CALM_CONTEXTS + 4
 COUNT_LIMIT = 254
+UNKNOWN = LIMIT + 1
+"""In place of a remembered stretch of the network's chance."""
 
 # Tuned on CamVid train.
 SLOT_RATE = 20
@@ -221,21 +233,17 @@ def _network(
     return mass
 
 
-@njit(cache=True, error_model="numpy")
-def _leaders(scores: Any, allowed: Any) -> Any:
+def _leaders(scores: npt.NDArray[np.uint8], allowed: Ints) -> tuple[npt.NDArray[np.int16], ...]:
     """Of each pixel the best score of an allowed label, the next best, and the first label that
     has the best; -1000 for none."""
-    size = scores.shape[1]
-    best = np.full(size, -1000, np.int16)
-    runner = np.full(size, -1000, np.int16)
-    top = np.zeros(size, np.int16)
-    for v in range(scores.shape[0]):
-        if allowed[v]:
-            for i in range(size):
-                here = np.int16(scores[v, i])
-                runner[i] = max(runner[i], min(best[i], here))
-                top[i] = v if here > best[i] else top[i]
-                best[i] = max(best[i], here)
+    best = np.full(scores.shape[1], -1000, np.int16)
+    runner = best.copy()
+    top = np.zeros_like(best)
+    for v in np.flatnonzero(allowed[: len(scores)]):
+        here = scores[v].astype(np.int16)
+        np.maximum(runner, np.minimum(best, here), out=runner)
+        top[here > best] = v
+        np.maximum(best, here, out=best)
     return best, runner, top
 
 
@@ -296,43 +304,26 @@ def _horizontal(image: Any, o: Any, s: Any) -> Any:
 def code_map(
     image: Any, height: Any, width: Any, allowed: Any, coder: Any, data: Any, decode: Any,
     state: Any, net: Any, evidence: Any, steps: Any, squash: Any, stretch: Any, exp: Any,
+    scratch: Any,
 ) -> None:  # fmt: skip
-    """Encodes (or decodes in place) a map; the arguments are those of `_model.code_map`."""
+    """Encodes (or decodes in place) a map; the arguments are those of `_model.code_map`.
+
+    Of the columns of the row above, `high` is the run of one label upward, `near` and `wide` how
+    many columns up to this one have one label and runs of at least CALM and PAD.
+    """
     s = width + 2 * PAD
     n = allowed.size
     planes, scores = evidence.planes, evidence.scores
     informed = scores.size > 0
-    bests, runners, tops = _leaders(scores, allowed)
     contexts = CONTEXTS if informed else INFORMED
     mixers = MIXERS if informed else MIXERS_CAUSAL
     used = np.int64(0)
     for v in range(n):
         used += allowed[v]
-    second = np.zeros(net.second.shape[0], np.int32)
-    hidden = np.zeros(net.second.shape[1], np.int32)
-    still = np.zeros((n + 1, hidden.size), np.int32)
-    for t in range(steps.size):
-        still += net.template[t]
-    chance = np.zeros(n, np.int64)
-    score = np.zeros(n, np.int64)
-    memory = np.zeros((n, BANDS), np.int64)
-    remembered = np.zeros((n, BANDS), np.bool_)
-    neighbours = np.array(
-        [-1, -s, 1 - s, -1 - s, -2, -2 * s, 1 - 2 * s, 2 - s, -1 - 2 * s, -2 - s, -3, -3 * s]
-    )
-    rank = np.zeros(n + 1, np.int64)
-    candidates = np.zeros(CANDIDATES, np.int64)
-    slot = np.zeros(CONTEXTS, np.int64)
-    x_in = np.zeros(INPUTS, np.int64)
-    chosen = np.zeros(MIXERS, np.int64)
-    guess = np.zeros(MIXERS, np.int64)
-    calm_slot = np.zeros(CALM_CONTEXTS, np.int64)
-    calm_in = np.zeros(CALM_INPUTS, np.int64)
-    colours = np.zeros((CANDIDATES, 4), np.int64)
+    (bests, runners, tops, neighbours, still, hidden, second, chance, score, memory, rank,
+     candidates, slot, x_in, chosen, guess, calm_slot, calm_in, colours, high, near,
+     wide) = scratch  # fmt: skip
     tops_kept = 16 if n <= 16 else 32
-    high = np.zeros(s, np.int64)  # of each column, the run of the row above upward
-    near = np.zeros(s, np.int64)  # columns up to it of one label, the run above at least CALM
-    wide = np.zeros(s, np.int64)  # … at least PAD
     for y in range(height):
         o = (y + PAD) * s + PAD
         for x in range(width if y else 0):
@@ -343,7 +334,9 @@ def code_map(
             wide[x] = 0 if high[x] < PAD else wide[x - 1] + 1 if alike else 1
         row = y * BANDS // height
         if row != (y - 1) * BANDS // height:
-            remembered[:] = False
+            for v in range(n):
+                for band in range(BANDS):
+                    memory[v, band] = UNKNOWN
         run_w = 0
         for x in range(width):
             o = (y + PAD) * s + x + PAD
@@ -390,7 +383,7 @@ def code_map(
                     calm_in[i] = stretch[v >> 14] if v & 255 else 0
                 # With one label as far as the network sees, only the place matters to it.
                 plain = reach > 2 * PAD and run_w >= PAD
-                if plain and remembered[w, column]:
+                if plain and memory[w, column] != UNKNOWN:
                     calm_in[CALM_CONTEXTS] = memory[w, column]
                 else:
                     mass = _network(net, still, image, o, steps, row, column, allowed,
@@ -399,7 +392,6 @@ def code_map(
                     calm_in[CALM_CONTEXTS] = stretch[q]
                     if plain:
                         memory[w, column] = stretch[q]
-                        remembered[w, column] = True
                 edge = across + down > 6
                 calm_in[CALM_CONTEXTS + 1] = _clamp(lead << 5, -LIMIT, LIMIT)
                 calm_in[CALM_CONTEXTS + 2] = calm_in[CALM_CONTEXTS + 1] if edge else 0
@@ -417,25 +409,25 @@ def code_map(
                 if bit:
                     image[o] = w
                     continue
-                rank[:] = CANDIDATES
-                count = 0
-                mass = _network(net, still, image, o, steps, row, column, allowed,
-                                hidden, second, chance, exp)  # fmt: skip
-                chance[w] = 0
-            else:
-                # Candidates: the distinct labels of the neighbours, in order. rank[label] is the
-                # place among them, CANDIDATES for any other label, one more for "outside".
-                rank[:] = CANDIDATES
-                rank[n] = CANDIDATES + 1
-                count = 0
+
+            # Candidates: the distinct labels of the neighbours, in order; none where a calm pixel
+            # is not its neighbours' one. rank[label] is the place among them, CANDIDATES for any
+            # other label, one more for "outside".
+            for v in range(n):
+                rank[v] = CANDIDATES
+            rank[n] = CANDIDATES + 1
+            count = 0
+            if not calm:
                 for step in neighbours:
                     v = image[o + step]
                     if rank[v] == CANDIDATES and count < CANDIDATES:
                         rank[v] = count
                         candidates[count] = v
                         count += 1
-                mass = _network(net, still, image, o, steps, row, column, allowed,
-                                hidden, second, chance, exp)  # fmt: skip
+            mass = _network(net, still, image, o, steps, row, column, allowed,
+                            hidden, second, chance, exp)  # fmt: skip
+            if calm:
+                chance[w] = 0
 
             label = image[o]
             found = False
@@ -483,7 +475,9 @@ def code_map(
                 flat = 1 if shape6 == 0 else 0
                 colour = np.int64(0)
                 if informed:
-                    colours[:] = 0
+                    for k in range(CANDIDATES):
+                        for z in range(4):
+                            colours[k, z] = 0
                     for step in steps:
                         k = rank[image[o + step]]
                         if k < CANDIDATES:
@@ -643,11 +637,28 @@ def run(
     inside = image[PAD:, PAD:-PAD]
     inside[:] = indices
     steps = np.array([dy * s + dx for dy, dx in TEMPLATE], np.int64)
+    neighbours = np.array([dy * s + dx for dy, dx in NEIGHBOURS], np.int64)
     turned = network._replace(
         second=np.ascontiguousarray(network.second.T), last=np.ascontiguousarray(network.last.T)
     )
+    # Made here: arrays that `code_map` made itself would add a quarter to the time it compiles.
+    n = allowed.size
+    still = np.zeros((n + 1, network.second.shape[0]), np.int32)
+    still[:] = network.template.sum(0, dtype=np.int32)
+    sizes: tuple[int | tuple[int, int], ...] = (
+        n, n, (n, BANDS), n + 1, CANDIDATES, CONTEXTS, INPUTS, MIXERS, MIXERS,
+        CALM_CONTEXTS, CALM_INPUTS, (CANDIDATES, 4), s, s, s,
+    )  # fmt: skip
+    scratch = (
+        *_leaders(evidence.scores, allowed),
+        neighbours,
+        still,
+        np.zeros(turned.second.shape[1], np.int32),
+        np.zeros(turned.second.shape[0], np.int32),
+        *(np.zeros(size, np.int64) for size in sizes),
+    )
     code_map(
         image.ravel(), height, width, allowed, coder, data, decode, state, turned, evidence,
-        steps, SQUASH, STRETCH, EXP,
+        steps, SQUASH, STRETCH, EXP, scratch,
     )  # fmt: skip
     indices[:] = inside

@@ -98,10 +98,16 @@ def simplify(
         likely = np.pad(chances[ids], pad).reshape(n, -1)
         outlines = np.where(np.isinf(worth), _OUTLINE * LEVELS[quality], worth)
     image = image.ravel()
+    around = np.array([-1, 1, -stride, stride])
     for _ in range(_SWEEPS):
-        bits = _price(_count(image, stride, n), n)
-        _smooth(image, stride, n, bits, outlines[ids], np.isinf(worth[ids]), likely)
-        _merge(image, stride, n, bits, worth[ids], likely)
+        # Arrays are made here: functions that made them would take twice as long to compile.
+        counts = np.zeros((_PATTERNS, 5), np.int64)
+        _count(image, stride, n, counts)
+        bits = _price(counts, n)
+        _smooth(image, stride, n, bits, outlines[ids], np.isinf(worth[ids]), likely, around)
+        region, border = np.zeros(_LARGEST + 1, np.int64), np.zeros(n + 1, np.int64)
+        visited = np.zeros(image.size, np.bool_)
+        _merge(image, stride, n, bits, worth[ids], likely, around, visited, region, border)
     kept = image.reshape(-1, stride)[_BORDER:-_BORDER, _BORDER:-_BORDER]
     return ids[kept]
 
@@ -154,12 +160,12 @@ def _look(image: Any, o: Any, s: Any, n: Any) -> Any:
 
 
 @njit(cache=True)
-def _count(image: Any, s: Any, n: Any) -> Any:
-    counts = np.zeros(_PATTERNS * 5, np.int64)
+def _count(image: Any, s: Any, n: Any, counts: Any) -> None:
+    """How often each pattern has each answer."""
     for o in range(image.size):
         if image[o] != n:
-            counts[_look(image, o, s, n)] += 1
-    return counts.reshape(_PATTERNS, 5)
+            look = _look(image, o, s, n)
+            counts[look // 5, look % 5] += 1
 
 
 @njit(cache=True)
@@ -187,10 +193,11 @@ def _loss(worth: Any, likely: Any, a: Any, b: Any, o: Any) -> Any:
 
 
 @njit(cache=True)
-def _smooth(image: Any, s: Any, n: Any, bits: Any, worth: Any, kept: Any, likely: Any) -> None:
+def _smooth(
+    image: Any, s: Any, n: Any, bits: Any, worth: Any, kept: Any, likely: Any, around: Any
+) -> None:
     """Short rows and columns. Of what is `kept` they leave a pixel behind them, so that it thins
     but never vanishes."""
-    around = np.array([-1, 1, -s, s])
     for o in range(image.size):
         a = image[o]
         if a == n or (image[o - 1] == a and image[o - s] == a
@@ -227,12 +234,14 @@ def _smooth(image: Any, s: Any, n: Any, bits: Any, worth: Any, kept: Any, likely
 
 
 @njit(cache=True)
-def _merge(image: Any, s: Any, n: Any, bits: Any, worth: Any, likely: Any) -> None:
-    """Whole small regions, into the label that borders most on them."""
-    visited = np.zeros(image.size, np.bool_)
-    region = np.zeros(_LARGEST + 1, np.int64)
-    border = np.zeros(n + 1, np.int64)
-    around = np.array([-1, 1, -s, s])
+def _merge(
+    image: Any, s: Any, n: Any, bits: Any, worth: Any, likely: Any, around: Any,
+    visited: Any, region: Any, border: Any,
+) -> None:  # fmt: skip
+    """Whole small regions, into the label that borders most on them; the first of several.
+
+    visited: as `image`, False. region: room for the places of a region. border: for each label.
+    """
     for start in range(image.size):
         a = image[start]
         if a == n or visited[start] or worth[a] == np.inf:
@@ -247,7 +256,8 @@ def _merge(image: Any, s: Any, n: Any, bits: Any, worth: Any, likely: Any) -> No
         size, at = 1, 0
         region[0] = start
         visited[start] = True
-        border[:] = 0
+        for v in range(n + 1):
+            border[v] = 0
         while at < size and size <= _LARGEST:
             for side in around:
                 o = region[at] + side
@@ -260,8 +270,10 @@ def _merge(image: Any, s: Any, n: Any, bits: Any, worth: Any, likely: Any) -> No
             at += 1
         if size > _LARGEST:
             continue
-        border[n] = 0
-        b = np.argmax(border)
+        b = 0
+        for v in range(1, n):
+            if border[v] > border[b]:
+                b = v
         if border[b] == 0 or worth[b] == np.inf:
             continue
         top = bottom = region[0] // s
