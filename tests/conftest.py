@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import settings
 
+from sempic import progress
 from sempic.scene import Image, LabelMap, Scene
 
 ROOT = Path(__file__).parent.parent
@@ -19,6 +22,9 @@ HAVE_MODELS = all(
 
 settings.register_profile("gate", deadline=None, derandomize=True, max_examples=60)
 settings.load_profile("gate")
+
+progress.PATIENCE = 3600.0
+"""What a test reads on stderr must not depend on whether numba has compiled before."""
 
 needs_models = pytest.mark.skipif(
     not HAVE_MODELS, reason="the bundled segmenter and receiver are not both trained yet"
@@ -31,6 +37,15 @@ def shared() -> Path:
     if not (SHARED / "data").is_dir():
         pytest.skip(f"no data at {SHARED}; set SEMPIC_SHARED")
     return SHARED
+
+
+def loaded_after(code: str) -> set[str]:
+    """The modules that a fresh interpreter has loaded after some code."""
+    code += "\nimport sys; print('\\n'.join(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True
+    )
+    return set(done.stdout.split())
 
 
 def street(height: int = 48, width: int = 64, seed: int = 0) -> tuple[Image, LabelMap]:

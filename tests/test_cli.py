@@ -12,6 +12,7 @@ from conftest import FakeReceiver, FakeSegmenter, street
 
 import sempic
 from sempic import api, cli, models, pictures
+from sempic.errors import install_hint
 
 IMAGE, LABELS = street(48, 64)
 REAL = {name: vars(api.Codec)[name] for name in ("segmenter", "receiver")}
@@ -138,6 +139,68 @@ def test_target_bpp(photo, capsys):
     assert cli.main(["encode", "photo.png", "--target-bpp", "0.0001"]) == 2
     one_line(capsys, "photo.png", "0.0001 bpp cannot be reached: the least")
     assert files() == ["photo.png"]
+
+
+def test_a_target_beyond_the_finest_level_is_said(photo, capsys):
+    assert cli.main(["encode", "photo.png", "--target-bpp", "500", "--json"]) == 0
+    out, err = capsys.readouterr()
+    bpp = sempic.info(Path("photo.sempic").read_bytes())["bpp"]
+    note = f"quality 9, the finest, takes {bpp:.4f} bpp of the 500 given"
+    assert err == f"sempic: photo.png: {note}\n"
+    assert json.loads(out)["notes"] == [note]
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("encode photo.png -q 5 --target-bpp 1", "not allowed with argument"),
+        ("encode photo.png --labels m.png --segmenter s.onnx", "--labels takes the place"),
+        ("encode photo.png photo.png -o one.sempic", "one.sempic: a file for several inputs"),
+        ("encode . -o all.SEMPIC", "all.SEMPIC: a file for several inputs"),
+        ("decode . . -o a.jpg", "a.jpg: a file for several inputs"),
+        ("encode photo.png -o x.png", "x.png: a .sempic file under the name of a picture"),
+        ("encode photo.png -o x.JPG", "x.JPG: a .sempic file under the name of a picture"),
+        ("decode a.sempic -o b.png --samples 3", "--samples is for --uncertainty"),
+        ("decode a.sempic --only labels --steps 1", "--steps is for the receiver"),
+        ("decode a.sempic --only coarse --seed 0", "--seed is for the receiver"),
+        ("decode a.sempic --only coarse --receiver x.onnx", "--receiver is for the receiver"),
+        ("decode photo.png", "photo.png: by its name a picture, not a .sempic"),
+        ("decode photo.png -o b.png", "photo.png: a picture (PNG), not a .sempic file"),
+        ("info photo.png", "photo.png: a picture (PNG), not a .sempic file; sempic encode"),
+        ("encode a.sempic", "a.sempic: by its name a .sempic file already"),
+    ],
+)
+def test_what_has_no_effect_or_no_sense_is_refused(photo, command, said, capsys):
+    Path("a.sempic").write_bytes(sempic.pack(width=64, height=48, labels=LABELS))
+    before = {name: Path(name).read_bytes() for name in files()}
+    try:
+        code = cli.main(command.split())
+    except SystemExit as exit:  # argparse prints the usage, too
+        code = exit.code
+        said_last = capsys.readouterr().err.splitlines()[-1]
+        assert said in said_last
+    else:
+        one_line(capsys, said)
+    assert code == 2
+    assert {name: Path(name).read_bytes() for name in files()} == before
+
+
+def test_a_folder_may_have_a_dot_in_its_name(photo):
+    picture("b.png")
+    assert cli.main(["encode", "photo.png", "b.png", "-o", "take.1"]) == 0
+    assert cli.main(["encode", "photo.png", "b.png", "-o", "odd.sempic/"]) == 0
+    assert files("take.1") == files("odd.sempic") == ["b.sempic", "photo.sempic"]
+
+
+def test_what_a_picture_loses_is_said(capsys):
+    frames = [PIL.Image.new("RGB", (32, 32), c) for c in ("red", "blue")]
+    frames[0].save("a.gif", save_all=True, append_images=frames[1:])
+    PIL.Image.new("RGBA", (32, 32), (0, 0, 0, 9)).save("b.png")
+    assert cli.main(["encode", "a.gif", "b.png", "-o", "out"]) == 0
+    err = capsys.readouterr().err
+    assert "sempic: a.gif: an animation or several pages: the first is taken" in err
+    assert "sempic: b.png: transparency is laid over white" in err
+    assert files("out") == ["a.sempic", "b.sempic"]
 
 
 def test_max_side(photo):
@@ -380,7 +443,13 @@ def test_trainings_that_are_completed():
 def test_completion_without_shtab(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "shtab", None)
     assert cli.main(["completion", "bash"]) == 2
-    one_line(capsys, "pip install '.[completion]'")
+    one_line(capsys, "shtab", install_hint("completion"))
+
+
+def test_as_a_module():
+    command = [sys.executable, "-m", "sempic", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == f"sempic {sempic.__version__}\n"
 
 
 def test_version(capsys):
@@ -395,7 +464,55 @@ def test_train_without_torch(monkeypatch, capsys):
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "torch", None)
     assert cli.main(["train", "compact"]) == 2
-    one_line(capsys, "torch", "pip install '.[train]'")
+    one_line(capsys, "torch", install_hint("train"))
+
+
+HELP = (
+    *(f"train {name}" for name in cli._TRAININGS),
+    *(
+        "train",
+        "train --preset camvid-small",
+        "distill",
+        "sample",
+        "benchmark",
+        "compare",
+        "evaluate",
+        "serve",
+    ),
+)
+
+
+def test_help_needs_no_extra():
+    """One process for all: torch and the rest hidden as if they were not installed."""
+    code = (
+        "import contextlib, importlib.machinery, io, sys\n"
+        "find = importlib.machinery.PathFinder.find_spec\n"
+        "hidden = ('torch', 'torchmetrics', 'accelerate', 'diffusers', 'onnx', 'safetensors',\n"
+        "          'efficientnet_lite_pytorch', 'fastapi', 'uvicorn', 'scipy', 'bjontegaard')\n"
+        "importlib.machinery.PathFinder.find_spec = lambda name, *rest: (\n"
+        "    None if name.partition('.')[0] in hidden else find(name, *rest))\n"
+        "from sempic import cli\n"
+        "assert cli.main(['train', 'compact']) == 2\n"
+        f"for command in {HELP!r}:\n"
+        "    out = io.StringIO()\n"
+        "    try:\n"
+        "        with contextlib.redirect_stdout(out):\n"
+        "            print(cli.main([*command.split(), '--help']))\n"
+        "    except SystemExit as stop:\n"
+        "        print(stop.code, out.getvalue().splitlines()[0])\n"
+        "    else:\n"
+        "        print('no help', command)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    lines = done.stdout.splitlines()
+    assert len(lines) == len(HELP), done.stderr
+    for line, command in zip(lines, HELP, strict=True):
+        words = [
+            word for word in command.split() if "preset" not in word and word != "camvid-small"
+        ]
+        said = "train distill" if command == "distill" else " ".join(words)
+        assert line.startswith(f"0 usage: sempic {said}"), line
+    assert f"torch is missing; {install_hint('train')}" in done.stderr
 
 
 def test_a_pipe_that_closes_early_is_quiet(photo):

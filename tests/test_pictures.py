@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import ImageCms
 
 from sempic import pictures
-from sempic.errors import ImageError, InputError, LabelMapError, OutputError
+from sempic.errors import ImageError, InputError, LabelMapError, OutputError, SempicWarning
 from sempic.palette import CAMVID, INDICES
 
 IMAGE, LABELS = street(20, 30)
@@ -67,10 +67,15 @@ def test_undefined_ranges_are_refused():
 def test_transparency_lies_over_white():
     rgba = np.zeros((1, 3, 4), np.uint8)
     rgba[0, :, 3] = 0, 255, 128
-    assert pictures.to_rgb(PIL.Image.fromarray(rgba))[0, :, 0].tolist() == [255, 0, 127]
+    with pytest.warns(SempicWarning, match="transparency is laid over white"):
+        pixels = pictures.to_rgb(PIL.Image.fromarray(rgba))
+    assert pixels[0, :, 0].tolist() == [255, 0, 127]
+    rgba[..., 3] = 255  # none, whatever the mode: nothing to be told
+    assert not pictures.to_rgb(PIL.Image.fromarray(rgba)).any()
     palette = PIL.Image.fromarray(np.array([[0, 1]], np.uint8), "L").convert("P")
     data = saved(palette, transparency=0)
-    assert pictures.read(data)[0, 0].tolist() == [255, 255, 255]
+    with pytest.warns(SempicWarning, match="transparency"):
+        assert pictures.read(data)[0, 0].tolist() == [255, 255, 255]
 
 
 def test_exif_rotation_is_applied():
@@ -90,8 +95,23 @@ def test_colour_profiles_are_converted():
 
 def test_the_first_frame_of_an_animation():
     frames = [PIL.Image.new("RGB", (4, 4), c) for c in ("red", "blue")]
-    data = saved(frames[0], "GIF", save_all=True, append_images=frames[1:])
-    assert pictures.read(data)[0, 0].tolist() == [255, 0, 0]
+    for format in ("GIF", "PNG", "WEBP", "TIFF"):
+        options = {"lossless": True} if format == "WEBP" else {}
+        data = saved(frames[0], format, save_all=True, append_images=frames[1:], **options)
+        with pytest.warns(SempicWarning, match="the first is taken"):
+            assert pictures.read(data)[0, 0].tolist() == [255, 0, 0]
+
+
+def test_what_heic_is_and_what_to_do():
+    head = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"
+    with pytest.raises(ImageError, match="a HEIC picture; convert it to JPEG or PNG"):
+        pictures.read(head + bytes(64))
+    assert ".heic" in pictures.SUFFIXES  # so that a folder's are not passed over in silence
+
+
+def test_kinds():
+    assert pictures.kind(saved(PIL.Image.fromarray(IMAGE), "JPEG")) == "JPEG"
+    assert pictures.kind(b"") is pictures.kind(b"nonsense") is None
 
 
 @pytest.mark.parametrize("shape", [(5, 5), (5, 5, 4), (0, 5, 3), (1, 65536, 3)])

@@ -7,6 +7,7 @@ decode = unpack + synthesize (receiver)
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 import numpy as np
 
 from sempic import codec, container
-from sempic.errors import BitstreamError, InputError, ModelError, RateError
+from sempic.errors import BitstreamError, InputError, ModelError, RateError, SempicWarning
 from sempic.palette import BY_NAME, CAMVID, CITYSCAPES, PALETTES, translate
 from sempic.scene import Image, LabelMap, Scene
 
@@ -183,7 +184,8 @@ class Codec:
             quality: 1…9, a level of QUALITY.
             coarse_codec: "bpg", "avif", "webp" or "jxl".
             target_bpp: bits per pixel of the whole stream; the best level that stays at or under
-                it is taken, and `quality` is ignored.
+                it is taken, and `quality` is ignored. Warns (SempicWarning) if even the finest
+                level leaves bits over.
             max_side: scale the picture down first so that its longer side is at most this.
             label_quality: 1 (fewest bits) … 5 (fewest changes): the label map is simplified where
                 that saves most bits for each changed pixel (`sempic.labels.simplify`); or
@@ -325,10 +327,11 @@ class Codec:
         guidance: float | None = None,
         fidelity: float | None = None,
     ) -> npt.NDArray[np.float32]:
-        """What of a scene's picture is imagined: float32 (height, width), in grey levels.
+        """Where decodes of several seeds differ: float32 (height, width), in grey levels.
 
         The standard deviation over pictures of the seeds from `seed` on, root mean square over the
-        three channels. What was transmitted is the same in all of them.
+        three channels. A low value says that the seeds agree, not that they are right: what the
+        receiver always imagines in the same way has one, too.
 
         Raises InputError if `samples` is less than 2, else as `decode`.
         """
@@ -455,7 +458,11 @@ def _best_within(target_bpp: float, pack: Callable[[int], bytes]) -> bytes:
             low, streams[levels[middle]] = middle, stream
         else:
             high = middle
-    return streams[levels[low]]
+    best = streams[levels[low]]
+    if low == len(levels) - 1 and (most := info(best)["bpp"]) < target_bpp:
+        text = f"quality {levels[-1]}, the finest, takes {most:.4f} bpp of the {target_bpp:g} given"
+        warnings.warn(text, SempicWarning, stacklevel=4)
+    return best
 
 
 def _palette_id(palette: int | str | None) -> int:

@@ -18,6 +18,7 @@ import pickle
 import sys
 import tarfile
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -25,7 +26,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from sempic import api
-from sempic.errors import InputError, OutputError, SempicError, install_hint
+from sempic.errors import InputError, OutputError, SempicError, SempicWarning, install_hint
 
 Record = dict[str, Any]
 """What is reported of one picture: path, output, seconds, and bytes, bpp, … or error."""
@@ -113,6 +114,11 @@ def find(
         raise InputError("several files cannot go to standard output")
     if several and folder is not None and folder.exists() and not folder.is_dir():
         raise OutputError(f"{output}: not a folder")
+    if several and folder is not None and not folder.exists() and not str(output).endswith("/"):
+        from sempic.pictures import SUFFIXES
+
+        if folder.suffix.lower() in {".sempic", TAR, *SUFFIXES}:
+            raise OutputError(f"{output}: a file for several inputs; {output}/ would be a folder")
 
     targets: list[Path | None] = []
     endings: list[str] = []
@@ -131,7 +137,12 @@ def find(
             assert source is not None
             targets.append(source.with_suffix(ending))
             if targets[-1] == source:
-                raise OutputError(f"{source}: would replace itself; name the output with -o")
+                what = (
+                    "a .sempic file already" if ending == ".sempic" else "a picture, not a .sempic"
+                )
+                raise OutputError(
+                    f"{source}: by its name {what}; if it is not, say where to with -o"
+                )
     clashes = Counter(str(t).lower() for t in targets)
     return [
         Job(
@@ -300,12 +311,31 @@ def _attempt(work: Work, job: Job) -> list[Record]:
     if job.target is not None:
         common["output"] = str(job.target)
     try:
-        result = work(job)
+        with _noting() as notes:
+            result = work(job)
+        if isinstance(result, dict):
+            result = result | notes
     except (SempicError, MemoryError) as error:
         result = {"error": str(error) or "not enough memory"}
         common.pop("output", None)
     seconds = {"seconds": round(time.perf_counter() - start, 4)}
     return [common | seconds | r for r in (result if isinstance(result, list) else [result])]
+
+
+@contextlib.contextmanager
+def _noting() -> Iterator[Record]:
+    """A part of a record, filled at the end with what sempic warned of, if it did."""
+    record: Record = {}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", SempicWarning)
+        yield record
+    for warning in caught:
+        if issubclass(warning.category, SempicWarning):
+            record.setdefault("notes", []).append(str(warning.message))
+        else:
+            warnings.warn_explicit(
+                warning.message, warning.category, warning.filename, warning.lineno
+            )
 
 
 def _one_thread() -> dict[str, str]:
@@ -339,8 +369,9 @@ def _map_tar(
                     start = time.perf_counter()
                     record: Record = {"path": f"{name}/{member.name}"}
                     try:
-                        payload, described = change(payload)
-                        record |= described
+                        with _noting() as notes:
+                            payload, described = change(payload)
+                        record |= described | notes
                     except (SempicError, MemoryError) as error:
                         record["error"] = str(error) or "not enough memory"
                     record["seconds"] = round(time.perf_counter() - start, 4)

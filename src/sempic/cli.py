@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 import sempic
-from sempic import api, batch, codec, models
+from sempic import api, batch, codec, container, extras, models, progress
 from sempic.batch import STDOUT, Done, Job, Record
 from sempic.errors import BitstreamError, InputError, OutputError, SempicError, install_hint
 from sempic.palette import BY_NAME, PALETTES
@@ -24,7 +24,11 @@ _CONTROLS = ("steps", "seed", "guidance", "fidelity")
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code, 0 or 2."""
-    argv = sys.argv[1:] if argv is None else argv
+    with progress.shown():
+        return _run(sys.argv[1:] if argv is None else argv)
+
+
+def _run(argv: list[str]) -> int:
     if argv[:1] == ["distill"]:
         argv = ["train", *argv]
     if argv[:1] == ["train"] or argv[:1] == ["sample"]:
@@ -49,9 +53,16 @@ def main(argv: list[str] | None = None) -> int:
 def _encode(args: argparse.Namespace) -> int:
     from sempic import pictures
 
+    if args.labels is not None and args.segmenter:
+        raise InputError("--labels takes the place of what --segmenter finds: give one of them")
     jobs = batch.find(
         args.inputs, args.output, found=pictures.SUFFIXES | {batch.TAR}, suffix=".sempic"
     )
+    for job in jobs:
+        if job.target is not None and job.target.suffix.lower() in pictures.SUFFIXES:
+            raise OutputError(f"{job.target}: a .sempic file under the name of a picture")
+    if args.quality is None:
+        args.quality = api.DEFAULT_QUALITY
     names = ("palette", "quality", "coarse_codec", "target_bpp", "max_side", "label_quality")
     options = {name: getattr(args, name) for name in names} | {"importance": dict(args.importance)}
     work = batch.Encode(segmenter=args.segmenter, labels=args.labels, options=options)
@@ -84,12 +95,20 @@ def _decode(args: argparse.Namespace) -> int:
     from sempic import pictures
 
     coder = api.Codec(receiver=args.receiver)
+    if args.only:
+        for name in (*_CONTROLS, "receiver"):
+            if getattr(args, name) is not None:
+                raise InputError(f"--{name} is for the receiver, which --only leaves out")
+    if args.samples is not None and not args.uncertainty:
+        raise InputError("--samples is for --uncertainty; a decode is one sample")
+    controls = {name: getattr(args, name) for name in _CONTROLS}
+    controls["seed"] = controls["seed"] or 0
 
     def run(job: Job) -> Record:
         assert job.target is not None
+        stream = _stream(job)
         if args.output is None and job.target != STDOUT and job.target.exists():
             raise OutputError(f"{job.target} exists, maybe the original; name the output with -o")
-        stream = job.read()
         scene = codec.unpack(stream, only=args.only)
         suffix = ".png" if job.target == STDOUT else job.target.suffix
         if args.only == "labels":
@@ -99,10 +118,9 @@ def _decode(args: argparse.Namespace) -> int:
         elif args.only == "coarse":
             data = pictures.encode(api.preview(scene), suffix)
         else:
-            controls = {name: getattr(args, name) for name in _CONTROLS}
             data = pictures.encode(coder.synthesize(scene, **controls), suffix)
             if args.uncertainty:
-                spread = coder.uncertainty(scene, samples=args.samples, **controls)
+                spread = coder.uncertainty(scene, samples=args.samples or 8, **controls)
                 path = Path(args.uncertainty)
                 grey = np.minimum(np.rint(4 * spread), 255).astype(np.uint8)
                 with batch.naming(path):
@@ -119,13 +137,23 @@ def _decode(args: argparse.Namespace) -> int:
 
 def _info(args: argparse.Namespace) -> int:
     def run(job: Job) -> Record:
-        return batch.described(job.read())
+        return batch.described(_stream(job))
 
     jobs = batch.find(args.inputs, None, found={".sempic"}, suffix=None)
     code = _each(jobs, batch.here(run, jobs), _details, args.json)
     if not args.json:
         print(models.TERMS)
     return code
+
+
+def _stream(job: Job) -> bytes:
+    """The bytes of what should be a .sempic file; a picture is told from other mistakes."""
+    from sempic import pictures
+
+    stream = job.read()
+    if not stream.startswith(container.MAGIC) and (kind := pictures.kind(stream)):
+        raise InputError(f"a picture ({kind}), not a .sempic file; sempic encode makes one of it")
+    return stream
 
 
 def _serve(args: argparse.Namespace) -> int:
@@ -167,7 +195,11 @@ def _train(command: str, argv: list[str]) -> int:
     try:
         import sempic.training.cli as training
 
-        return training.sample(argv) if command == "sample" else training.main(argv)
+        run = training.sample if command == "sample" else training.main
+        if {"-h", "--help"} & set(argv):
+            with extras.pretended():
+                return run(argv)
+        return run(argv)
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("sempic"):
             raise
@@ -210,6 +242,8 @@ def _each(
                 manifest.add(records)
             for record in records:
                 count += 1
+                for note in record.get("notes", ()):
+                    write(f"sempic: {record['path']}: {note}", file=sys.stderr)
                 if "error" in record:
                     failed += 1
                     write(f"sempic: {record['path']}: {record['error']}", file=sys.stderr)
@@ -303,16 +337,16 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=_Help,
     )
     _files(encode, "pictures, folders of them, or - for standard input", "photo.sempic")
-    encode.add_argument(
+    rate = encode.add_mutually_exclusive_group()
+    rate.add_argument(
         "-q",
         "--quality",
         type=int,
         choices=api.QUALITY,
-        default=api.DEFAULT_QUALITY,
         metavar="1…9",
         help=f"of the coarse picture; default {api.DEFAULT_QUALITY}",
     )
-    encode.add_argument(
+    rate.add_argument(
         "--target-bpp",
         type=_positive(float),
         metavar="BPP",
@@ -393,14 +427,15 @@ def _parser() -> argparse.ArgumentParser:
         "--steps",
         type=_positive(int),
         metavar="N",
-        help="of the receiver; the bundled one takes 1 by default, the paper's 20",
+        help="of the receiver; the bundled one takes 1 by default and 100 at most, the paper's 20",
     )
-    decode.add_argument("--seed", type=int, default=0, help="of the receiver's noise; default 0")
+    decode.add_argument("--seed", type=int, help="of the receiver's noise; default 0")
     decode.add_argument(
         "--guidance",
         type=float,
         metavar="S",
-        help="how much the label map counts: 1 as trained, 2 stresses it at twice the time",
+        help="how much the label map counts: 1 as trained, 1.5 stresses it at twice the time, 2 "
+        "and more make noise",
     )
     decode.add_argument(
         "--fidelity",
@@ -411,11 +446,12 @@ def _parser() -> argparse.ArgumentParser:
     decode.add_argument(
         "--uncertainty",
         metavar="MAP",
-        help="also write this grey picture of what was imagined: four times the standard deviation "
-        "of each pixel over --samples decodes; black was transmitted",
+        help="also write this grey picture of where decodes of other seeds differ: four times the "
+        "standard deviation of each pixel over --samples of them. Black is where the seeds agree, "
+        "which they may where all are wrong",
     )
     decode.add_argument(
-        "--samples", type=_positive(int), default=8, metavar="N", help="of --uncertainty; default 8"
+        "--samples", type=_positive(int), metavar="N", help="of --uncertainty; default 8"
     )
     decode.add_argument(
         "--receiver",
@@ -492,7 +528,7 @@ class _Help(argparse.HelpFormatter):
         return "\n\n".join(p if "\n" in p else fill(p, width, indent) for p in parts)
 
 
-_epilog = """
+_epilog = f"""
 examples:
   sempic encode photo.jpg                  # photo.sempic beside it
   sempic info photo.sempic                   # what each part costs
@@ -506,7 +542,11 @@ exit status:
 
 environment:
   SEMPIC_THREADS  threads of each network; default: all cores
-  RAY_ADDRESS   the cluster for 'sempic encode --engine ray'; default: one on this machine
+  RAY_ADDRESS     the cluster for 'sempic encode --engine ray'; default: one on this machine
+
+extras:
+  {install_hint("NAME")}, NAME one of
+  serve, eval, train, ray, hf, hub, jxl, completion
 """
 _encode_epilog = """
 examples:

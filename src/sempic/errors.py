@@ -25,6 +25,11 @@ class SempicError(Exception):
     """Base of all errors that sempic raises on purpose."""
 
 
+class SempicWarning(UserWarning):
+    """Something was done, but not quite what one may have meant: a part of a picture that a stream
+    does not hold, a rate that no setting uses up."""
+
+
 class BitstreamError(SempicError):
     """The bytes are not a stream that this version decodes."""
 

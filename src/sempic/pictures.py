@@ -17,15 +17,32 @@ import PIL.Image
 from PIL import ImageCms, ImageOps, UnidentifiedImageError
 
 from sempic.container import MAX_PIXELS, MAX_SIDE
-from sempic.errors import ImageError, InputError, LabelMapError, OutputError
+from sempic.errors import ImageError, InputError, LabelMapError, OutputError, SempicWarning
 from sempic.palette import Palette
 from sempic.scene import Image, LabelMap
 
 SUFFIXES = frozenset(
-    {".avif", ".bmp", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".pnm"}
+    {
+        ".avif",
+        ".bmp",
+        ".gif",
+        ".heic",
+        ".heif",
+        ".jfif",
+        ".jp2",
+        ".jpe",
+        ".jpeg",
+        ".jpg",
+        ".pgm",
+        ".png",
+        ".pnm",
+    }
     | {".ppm", ".tga", ".tif", ".tiff", ".webp"}
 )
 """What counts as a picture when a folder is searched; a file named outright is always tried."""
+
+_HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+"""Brands of pictures that phones make and Pillow does not open by itself."""
 
 
 def read(data: bytes) -> Image:
@@ -39,6 +56,14 @@ def read(data: bytes) -> Image:
 def peek(data: bytes) -> tuple[int, int]:
     """(width, height) of a picture file as stored, from its header; raises ImageError as `read`."""
     return _open(data, ImageError, load=False).size
+
+
+def kind(data: bytes) -> str | None:
+    """The format of a picture file, as Pillow names it; None if it is not one."""
+    try:
+        return _open(data, ImageError, load=False).format
+    except ImageError:
+        return None
 
 
 def read_labels(data: bytes) -> LabelMap:
@@ -68,7 +93,8 @@ def to_rgb(picture: PIL.Image.Image | npt.NDArray[np.uint8]) -> Image:
 
     EXIF rotation is applied, an embedded colour profile is converted to sRGB, transparency is
     laid over white, 16-bit grey is scaled by 255/65535, of an animation the first frame is taken.
-    An array must be uint8 (H, W, 3) already.
+    Warns (SempicWarning) of further frames and of transparency, since they are lost. An array must
+    be uint8 (H, W, 3) already.
 
     Raises ImageError: another type or shape, sides outside 1…65535, more than 2^26 pixels,
     pixels without a defined range (32-bit integers, floats), or damaged data.
@@ -84,6 +110,8 @@ def to_rgb(picture: PIL.Image.Image | npt.NDArray[np.uint8]) -> Image:
         raise ImageError(f"a picture is a PIL image or a uint8 array, not {type(picture).__name__}")
     _check_size(*picture.size, ImageError)
     _load(picture, ImageError)
+    if _has_more_frames(picture):
+        _warn("an animation or several pages: the first is taken, the others are left out")
     picture = ImageOps.exif_transpose(picture)
     profile = picture.info.get("icc_profile")
     if picture.mode.startswith("I"):
@@ -92,6 +120,8 @@ def to_rgb(picture: PIL.Image.Image | npt.NDArray[np.uint8]) -> Image:
         raise ImageError("floating-point pixels have no defined range; convert the picture first")
     if picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info:
         picture = picture.convert("RGBA")
+        if np.asarray(picture.getchannel("A")).min() < 255:
+            _warn("transparency is laid over white; a .sempic file has none")
         white = PIL.Image.new("RGBA", picture.size, "white")
         picture = PIL.Image.alpha_composite(white, picture).convert("RGB")
     return np.array(_to_srgb(picture, profile), np.uint8)
@@ -187,6 +217,8 @@ def _open(
             warnings.simplefilter("ignore")  # sizes are checked below, damaged tags are harmless
             picture = PIL.Image.open(io.BytesIO(data))
     except UnidentifiedImageError as cause:
+        if data[4:8] == b"ftyp" and data[8:12] in _HEIC:
+            raise error("a HEIC picture; convert it to JPEG or PNG first") from cause
         raise error("not a picture that can be read") from cause
     except PIL.Image.DecompressionBombError as cause:
         raise error(f"more than the limit of {MAX_PIXELS} pixels") from cause
@@ -196,6 +228,19 @@ def _open(
     if load:
         _load(picture, error)
     return picture
+
+
+def _has_more_frames(picture: PIL.Image.Image) -> bool:
+    if picture.format == "MPO":  # a JPEG with previews or a second view, as phones make them
+        return False
+    try:
+        return bool(getattr(picture, "is_animated", False))
+    except Exception:  # of a damaged second frame; the first is whole
+        return True
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, SempicWarning, stacklevel=4)
 
 
 def _load(picture: PIL.Image.Image, error: type[ImageError] | type[LabelMapError]) -> None:

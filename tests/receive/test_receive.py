@@ -167,8 +167,8 @@ def test_refusals(path, tmp_path):
     bare = Scene(width=8, height=8, palette=1, model=0, labels=None, coarse=None)
     with pytest.raises(ModelError, match="coarse"):
         receiver(bare)
-    for bad in ({"steps": 0}, {"seed": -1}):
-        with pytest.raises(InputError):
+    for bad in ({"steps": 0}, {"steps": receive.MAX_STEPS + 1}, {"seed": -1}):
+        with pytest.raises(InputError, match=r"steps is 1…100 and seed 0 or more"):
             receiver(scene(), **bad)
     with pytest.raises(ModelError, match="no such model"):
         Receiver(tmp_path / "none.onnx")

@@ -247,17 +247,46 @@ def test_the_link_reproduces_the_view(visit):
     assert urlsplit(again.url).fragment == fragment
 
 
-def test_what_goes_wrong_is_said(visit, url):
+def test_what_goes_wrong_is_said_and_the_last_picture_stays(visit, url):
     page = visit()
-    opened(page, "broken.sempic", stream()[:-1])
-    assert page.is_visible("#toast")
-    with pytest.raises(sempic.SempicError) as error:
-        sempic.unpack(stream()[:-1])
-    assert page.text_content("#toast span") == str(error.value)
+    opened(page, "drawing.png", png())
+    title, before = page.text_content("h1"), downloaded(page, "#get-sempic")
+    for name, data, error in (
+        ("broken.sempic", stream()[:-1], None),
+        ("large.sempic", sempic.pack(width=2048, height=1024), "more than the limit"),
+        ("broken.png", png()[:500], "damaged"),
+        ("notes.txt", b"nonsense", "not a picture"),
+        ("phone.heic", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "HEIC"),
+    ):
+        opened(page, name, data)
+        assert page.is_visible("#toast")
+        if error is None:
+            with pytest.raises(sempic.SempicError) as refused:
+                sempic.unpack(data)
+            error = str(refused.value)
+        assert error in page.text_content("#toast span")
+        assert page.text_content("h1") == title
+        assert downloaded(page, "#get-sempic") == before
+        assert page.locator("#strip .shot:disabled").count() == 0
+        assert page.locator(".frame:empty").count() == 0
     opened(page, "bare.sempic", sempic.pack(width=256, height=192, labels=LABELS))
     assert page.locator("#strip .shot:disabled b").all_text_contents()[:2] == ["Coarse", "Decoded"]
     opened(page, "good.png", png())  # and it goes on
     assert page.text_content("h1").startswith("good.png")
+
+
+def test_what_an_upload_loses_is_said(visit):
+    page = visit()
+    opened(page, "small.png", png())
+    assert "256 × 192 pixels at" in page.text_content("#lead")
+    large = PIL.Image.fromarray(IMAGE).resize((1200, 900)).convert("RGBA")
+    large.putalpha(99)
+    out = io.BytesIO()
+    large.save(out, "PNG")
+    opened(page, "large.png", out.getvalue())
+    lead = page.text_content("#lead")
+    assert "512 × 384 pixels (scaled down from 1200 × 900; see “Longest side”) at" in lead
+    assert "large.png: transparency is laid over white" in page.text_content("#toast span")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

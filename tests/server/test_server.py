@@ -22,6 +22,7 @@ from standin import LABELS, live, pixels, png, pool, settings, stream
 
 import sempic
 from sempic import api, cli
+from sempic.errors import install_hint
 from sempic.server import app
 
 
@@ -46,7 +47,8 @@ def test_encode_info_decode(client):
     assert answer.status_code == 200
     assert answer.headers["Content-Type"] == "image/x-sempic"
     assert re.fullmatch(r"queue;dur=[\d.]+, work;dur=[\d.]+", answer.headers["Server-Timing"])
-    assert answer.content == FakeCoder().encode(png(), quality=3, max_side=None)
+    assert "X-Notes" not in answer.headers
+    assert (answer.content, []) == FakeCoder().encode(png(), quality=3, max_side=None)
     assert client.post("/info", content=answer.content).json() == sempic.info(answer.content)
     for format in ("png", "webp", "jpeg"):
         query = {"steps": 3, "seed": 7, "format": format}
@@ -65,6 +67,30 @@ def test_encode_options(client):
     refused(client.post("/encode", params={"target_bpp": 1e-3}, content=png()), 422, "RateError")
     jxl = client.post("/encode", params={"coarse_codec": "webp"}, content=png()).content
     assert sempic.info(jxl)["coarse_codec"] == "webp"
+
+
+def test_what_a_picture_loses_is_said(client):
+    rgba = np.dstack([np.zeros((32, 32, 3), np.uint8), np.full((32, 32), 9, np.uint8)])
+    answer = client.post("/encode", params={"target_bpp": 900}, content=png(rgba))
+    assert answer.status_code == 200
+    first, second = answer.headers["X-Notes"].split("; quality")
+    assert first == "transparency is laid over white; a .sempic file has none"
+    assert second.startswith(" 9, the finest, takes")
+
+
+def test_head(client):
+    """What a monitor asks: as GET, without the body."""
+    for path in ("/", "/healthz", "/info", "/scenes/street.sempic"):
+        head, get = client.head(path), client.get(path)
+        assert head.status_code == get.status_code == 200
+        assert head.headers["Content-Length"] == get.headers["Content-Length"]
+        assert (head.content, len(get.content) > 0) == (b"", True)
+    assert client.head("/encode").status_code == 405
+    assert client.head("/none").status_code == 404
+
+
+def test_guidance_ends_where_it_stops_helping():
+    assert app.Synthesis.model_json_schema()["properties"]["guidance"]["maximum"] == 2
 
 
 def test_decode_parts(client):
@@ -354,9 +380,15 @@ def test_an_address_in_use(capsys):
     )
 
 
+@pytest.mark.parametrize("port", [-1, 65536, 99999])
+def test_ports_that_do_not_exist(port, capsys):
+    assert cli.main(["serve", "--port", str(port)]) == 2
+    assert capsys.readouterr().err == f"sempic: a port is 0…65535, not {port}\n"
+
+
 def test_without_the_extra(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "fastapi", None)
     monkeypatch.delitem(sys.modules, "sempic.server.app")
     monkeypatch.delattr(sempic.server, "app")
     assert cli.main(["serve"]) == 2
-    assert "pip install '.[serve]'" in capsys.readouterr().err
+    assert install_hint("serve") in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import time
 
 import numpy as np
 import PIL.Image
@@ -11,6 +12,7 @@ from fakecoder import FakeCoder, Unfit
 from standin import LABELS, png, pool, stream
 
 import sempic
+from sempic import progress
 from sempic.server import work
 
 
@@ -152,3 +154,22 @@ def test_pixel_limits():
     assert sempic.info(coder.encode(png(), max_side=32))["width"] == 32
     with pytest.raises(sempic.LimitExceeded):
         coder.decode(stream(), only=None, format="png", synthesis={})
+
+
+class Slow(FakeCoder):
+    """Compiles, as it were, when it starts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        progress.PATIENCE = 0.0
+        with progress.waiting("compiling"):
+            time.sleep(0.2)
+
+
+def test_what_a_worker_waits_for_at_its_start_is_logged(caplog):
+    async def test(p):
+        assert (await p.run("echo", 1)).value == 1
+
+    with caplog.at_level("INFO", logger="sempic.server"):
+        with_pool(test, make=Slow)
+    assert "compiling" in [record.message for record in caplog.records]

@@ -18,7 +18,7 @@ from sempic.diffusion.flags import flags_from_configs
 from sempic.diffusion.gaussian import DiffusionConfig
 from sempic.diffusion.receiver import Given, PaperReceiver, SamplingConfig, reconstruct
 from sempic.diffusion.unet import SemanticUNet, UNetConfig
-from sempic.errors import InputError, ModelError
+from sempic.errors import InputError, ModelError, install_hint
 from sempic.training import sample
 from sempic.training.data import scenes
 
@@ -298,7 +298,7 @@ def test_a_checkpoint_without_torch_is_refused_in_one_line(weights: Path) -> Non
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("ModelError")
-    assert "needs torch; pip install '.[train]'" in done.stdout
+    assert f"needs torch; {install_hint('train')}" in done.stdout
 
 
 def test_the_default_steps_are_the_papers(weights: Path) -> None:

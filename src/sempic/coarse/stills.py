@@ -19,6 +19,7 @@ from sempic.errors import (
     LimitExceeded,
     TruncatedStream,
     UnsupportedChunk,
+    install_hint,
 )
 from sempic.scene import Image
 
@@ -37,7 +38,7 @@ _SETTINGS = {
 def encode(rgb: Image, codec: str, quality: int, chroma: str) -> bytes:
     """A file of the named codec; quality is BPG's 0…51. WebP is always 4:2:0, JPEG XL 4:4:4."""
     if codec == "jxl" and not _has_jxl():
-        raise InputError("JPEG XL needs the package pillow-jxl-plugin")
+        raise InputError(f"JPEG XL needs a plugin: {install_hint('jxl')}")
     options: dict[str, dict[str, Any]] = {
         "avif": {"speed": 2, "max_threads": 1, "subsampling": ":".join(chroma)},
         "webp": {"method": 6},
@@ -63,7 +64,7 @@ def peek(payload: bytes, codec: str) -> tuple[int, int]:
     """(width, height) from the header; raises a BitstreamError."""
     if codec == "jxl":
         if not _has_jxl():
-            raise UnsupportedChunk("a JPEG XL picture needs the package pillow-jxl-plugin")
+            raise UnsupportedChunk(f"a JPEG XL picture needs a plugin: {install_hint('jxl')}")
         return _peek_jxl(payload)
     try:
         with _open(payload, codec) as picture:

@@ -27,7 +27,7 @@ import PIL.Image
 from PIL import features
 
 from sempic import api, coarse, codec, labels, models
-from sempic.errors import InputError
+from sempic.errors import InputError, install_hint
 from sempic.evaluation import weights
 from sempic.palette import CAMVID, PALETTES
 from sempic.scene import Coarse, Image, LabelMap
@@ -372,7 +372,7 @@ def load(
         try:
             importlib.import_module("pillow_jxl")
         except ImportError:
-            raise InputError("JPEG XL needs a plugin: pip install pillow-jxl-plugin") from None
+            raise InputError(f"JPEG XL needs a plugin: {install_hint('jxl')}") from None
         work = {"effort": 10 if slow else 4, "num_threads": 1, "use_container": False}
         return Pillow(
             name, "JPEG XL", "JXL", range(100), _jxl_version, lambda q: {"quality": q, **work}

@@ -19,6 +19,7 @@ from typing import TypeAlias
 import numpy as np
 
 from sempic.errors import CorruptStream, LabelMapError, TruncatedStream, UnsupportedChunk
+from sempic.labels import _compiling as _compiling  # to be told of what the others compile
 from sempic.labels import _model, _primed, prior
 from sempic.scene import Coarse, LabelMap
 

@@ -6,7 +6,7 @@ The network is `sempic.diffusion.compact.denoise` exported; the sampler around i
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import PIL.Image
 
-from sempic import coarse, models
+from sempic import coarse, models, progress
 from sempic.errors import InputError, ModelError, install_hint
 from sempic.models import runtime
 from sempic.palette import BY_NAME, CAMVID, CITYSCAPES, translate
@@ -29,6 +29,8 @@ OVERLAP = 128
 RENOISE = 0.1
 """Noise that is added again before each step but the first, as a share of what the level says. More
 would stay in the picture as grain; networks learn with this share (`sempic.diffusion.edm`)."""
+MAX_STEPS = 100
+"""Networks that were taught to do it in one gain nothing from more than a few."""
 _PATCH = 4
 _MULTIPLE = 16
 
@@ -90,11 +92,11 @@ class Receiver:
         """The picture of a scene, uint8 (height, width, 3).
 
         Args:
-            steps: evaluations of the network, 1 or more; what it was trained for most is 1.
+            steps: evaluations of the network, 1…MAX_STEPS; what it was trained for most is 1.
             seed: of the noise, 0 or more.
             guidance: scale of classifier-free guidance on the label map (Ho and Salimans 2021): 1
                 is what the network says, 0 ignores the map, more than 1 stresses it at twice the
-                time.
+                time, and from 2 on makes noise (measured on the street of the page).
             fidelity: 0, a likely picture, sharp with invented detail … 1, near the mean of all
                 likely ones, soft and closest in error.
 
@@ -103,8 +105,8 @@ class Receiver:
             ModelError: the scene has no coarse picture to begin with, or the network is of an old
                 kind that has no such fidelity.
         """
-        if steps < 1 or seed < 0:
-            raise InputError(f"steps must be 1 or more and seed 0 or more, not {steps} and {seed}")
+        if not (1 <= steps <= MAX_STEPS and seed >= 0):
+            raise InputError(f"steps is 1…{MAX_STEPS} and seed 0 or more, not {steps} and {seed}")
         if not (0 <= fidelity <= 1 and 0 <= guidance <= 10):
             raise InputError(
                 f"fidelity is 0…1 and guidance 0…10, not {fidelity:g} and {guidance:g}"
@@ -124,15 +126,17 @@ class Receiver:
         noise = np.random.default_rng(seed)
         base = _upsample(small)
         residual = np.zeros((3, rows, columns), np.float32)
-        for number, sigma in enumerate(self._levels(steps)):
-            share = np.float32(RENOISE if number else 1)
-            noisy = residual + share * sigma * noise.standard_normal(residual.shape, np.float32)
-            given = self._denoise(noisy, small, labels, sigma, fidelity)
-            if guidance != 1:
-                void = np.full_like(labels, self._palette.void)
-                free = self._denoise(noisy, small, void, sigma, fidelity)
-                given = free + np.float32(guidance) * (given - free)
-            residual = given
+        tiles = len(_tiles(rows)) * len(_tiles(columns))
+        with progress.bar(steps * tiles * (1 if guidance == 1 else 2), "tile") as advance:
+            for number, sigma in enumerate(self._levels(steps)):
+                share = np.float32(RENOISE if number else 1)
+                noisy = residual + share * sigma * noise.standard_normal(residual.shape, np.float32)
+                given = self._denoise(noisy, small, labels, sigma, fidelity, advance)
+                if guidance != 1:
+                    void = np.full_like(labels, self._palette.void)
+                    free = self._denoise(noisy, small, void, sigma, fidelity, advance)
+                    given = free + np.float32(guidance) * (given - free)
+                residual = given
         levels = base + residual
         levels += 1
         levels *= np.float32(127.5)
@@ -149,11 +153,20 @@ class Receiver:
         return levels
 
     def _denoise(
-        self, noisy: _Floats, small: _Floats, labels: LabelMap, sigma: float, fidelity: float
+        self,
+        noisy: _Floats,
+        small: _Floats,
+        labels: LabelMap,
+        sigma: float,
+        fidelity: float,
+        advance: Callable[[], object],
     ) -> _Floats:
+        """The residual; `advance` is called after each tile."""
         _, rows, columns = noisy.shape
         if max(rows, columns) <= TILE:
-            return self._run(noisy, small, labels, sigma, fidelity)
+            whole = self._run(noisy, small, labels, sigma, fidelity)
+            advance()
+            return whole
         total = np.zeros_like(noisy)
         weights = np.zeros((rows, columns), np.float32)
         for top, bottom in _tiles(rows):
@@ -168,6 +181,7 @@ class Receiver:
                 fade = np.outer(_fade(top, bottom, rows), _fade(left, right, columns))
                 total[:, top:bottom, left:right] += part * fade
                 weights[top:bottom, left:right] += fade
+                advance()
         total /= weights
         return total
 
@@ -214,13 +228,15 @@ def _upsample(small: _Floats) -> _Floats:
     )
 
 
-def _tiles(size: int) -> Iterator[tuple[int, int]]:
+def _tiles(size: int) -> list[tuple[int, int]]:
     """Evenly spread stretches of at most TILE that overlap by at least OVERLAP and cover `size`."""
     count = max(1, -(-(size - OVERLAP) // (TILE - OVERLAP)))
     length = min(size, TILE)
-    for index in range(count):
-        start = (size - length) * index // max(1, count - 1) // _MULTIPLE * _MULTIPLE
-        yield start, start + length
+    starts = [
+        (size - length) * index // max(1, count - 1) // _MULTIPLE * _MULTIPLE
+        for index in range(count)
+    ]
+    return [(start, start + length) for start in starts]
 
 
 def _fade(start: int, end: int, size: int) -> _Floats:

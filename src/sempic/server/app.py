@@ -87,7 +87,7 @@ class Synthesis(_Options):
         0, ge=0, le=2**32 - 1, title="Seed", description="Of the noise that detail is made from."
     )
     guidance: float = Field(
-        1, ge=0, le=5, title="Guidance", description="How much the label map counts; 1 as trained."
+        1, ge=0, le=2, title="Guidance", description="How much the label map counts; 1 as trained."
     )
     fidelity: float = Field(
         0, ge=0, le=1, title="Fidelity", description="0 is sharp and imagined, 1 soft and likely."
@@ -267,7 +267,11 @@ def create_app(settings: Settings | None = None, pool: Pool | None = None) -> Fa
     )
     async def encode(request: Request, options: Annotated[Encoding, Query()]) -> Response:
         done = await run(request, "encode", await request.body(), **options.model_dump())
-        return _answer(done, done.value, SEMPIC)
+        stream, notes = done.value
+        response = _answer(done, stream, SEMPIC)
+        if notes:  # of what the stream does not hold
+            response.headers["X-Notes"] = "; ".join(notes)
+        return response
 
     @app.post(
         "/decode",
@@ -461,6 +465,9 @@ class _Door:
         given = headers.get(b"x-request-id", b"").decode("latin-1")
         request_id = given if re.fullmatch(r"[\w.-]{1,64}", given, re.ASCII) else _new_id()
         scope.setdefault("state", {})["id"] = request_id
+        method = scope["method"]
+        if method == "HEAD":  # as GET, and the body is left out
+            scope = {**scope, "method": "GET"}
         status, size_in, size_out = 500, 0, 0
         whole = False
         announced = headers.get(b"content-length", b"0")
@@ -495,6 +502,8 @@ class _Door:
                     (b"x-request-id", request_id.encode()),
                     (b"x-content-type-options", b"nosniff"),
                 ]
+            elif method == "HEAD":
+                message = {**message, "body": b""}
             size_out += len(message.get("body", b""))
             await send(message)
 
@@ -503,11 +512,11 @@ class _Door:
         finally:
             seconds = time.perf_counter() - start
             route = getattr(scope.get("route"), "path", "none")
-            self._metrics.requests.labels(route, scope["method"], status).inc()
+            self._metrics.requests.labels(route, method, status).inc()
             self._metrics.latency.labels(route).observe(seconds)
             fields = {
                 "id": request_id,
-                "method": scope["method"],
+                "method": method,
                 "path": scope["path"],
                 "status": status,
                 "seconds": round(seconds, 4),
@@ -546,8 +555,11 @@ def serve(settings: Settings, *, host: str = "127.0.0.1", port: int = 8000) -> N
 
     The log goes to stderr, one JSON object a line.
 
-    Raises OutputError if the address cannot be had, ModelError if a model cannot be loaded.
+    Raises InputError for a port that does not exist, OutputError if the address cannot be had,
+    ModelError if a model cannot be loaded.
     """
+    if not 0 <= port <= 65535:
+        raise InputError(f"a port is 0…65535, not {port}")
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
     logging.basicConfig(handlers=[handler], level=logging.INFO, force=True)

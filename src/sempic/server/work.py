@@ -18,6 +18,7 @@ import os
 import signal
 import time
 import traceback
+import warnings
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ from typing import Any, Protocol
 import numpy as np
 import PIL.Image
 
-from sempic import api, codec, container, pictures
+from sempic import api, codec, container, pictures, progress
 from sempic.errors import (
     BitstreamError,
     ImageError,
@@ -35,6 +36,7 @@ from sempic.errors import (
     ModelError,
     RateError,
     SempicError,
+    SempicWarning,
 )
 from sempic.palette import PALETTES
 from sempic.scene import Image
@@ -107,9 +109,13 @@ class Coder:
                 heeded.append(name)
         return heeded
 
-    def encode(self, picture: bytes, **options: Any) -> bytes:
-        """The .sempic stream of a picture file; options of `Codec.encode`."""
-        return self._codec.encode(self._read(picture, options["max_side"]), **options)
+    def encode(self, picture: bytes, **options: Any) -> tuple[bytes, list[str]]:
+        """The .sempic stream of a picture file, and what is to be said of it (SempicWarning);
+        options of `Codec.encode`."""
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", SempicWarning)
+            stream = self._codec.encode(self._read(picture, options["max_side"]), **options)
+        return stream, [str(w.message) for w in caught if issubclass(w.category, SempicWarning)]
 
     def decode(
         self, stream: bytes, *, only: str | None, format: str, synthesis: dict[str, Any]
@@ -148,7 +154,9 @@ class Coder:
     ) -> tuple[bytes, int]:
         """What another codec makes of a picture in at most `budget` bytes, and by how much it was
         scaled down for that; see `best_within`."""
-        pixels = self._read(picture, max_side)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SempicWarning)  # /encode has said it
+            pixels = self._read(picture, max_side)
         if max_side is not None:
             pixels, _ = pictures.shrink(pixels, None, max_side)
         return best_within(pixels, codec, budget)
@@ -273,7 +281,9 @@ class Pool:
         """Returns when all workers are ready; raises SempicError if one of them cannot be."""
         self._free = asyncio.Queue()
         try:
-            await asyncio.gather(*(self._add() for _ in range(self._count)))
+            # The first compiles what is not on disk yet; the others find it there.
+            await self._add()
+            await asyncio.gather(*(self._add() for _ in range(self._count - 1)))
         except BaseException:
             self.kill()
             raise
@@ -370,6 +380,13 @@ class Failure:
     trace: str
 
 
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """What a worker says while it starts."""
+
+    text: str
+
+
 class _Worker:
     """The parent's end of one process. Methods block; they are called in threads."""
 
@@ -383,7 +400,8 @@ class _Worker:
     def ready(self) -> SempicError | Broken | None:
         """Waits for the process to be ready; what went wrong if it cannot be."""
         try:
-            fault = self._pipe.recv()
+            while isinstance(fault := self._pipe.recv(), Notice):
+                log.info(fault.text)
         except (EOFError, OSError):
             return Broken("a worker process ended while it started")
         if isinstance(fault, Failure):
@@ -412,7 +430,8 @@ def _serve(pipe: Connection, make: Callable[[], Verbs]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
-        verbs = make()
+        with progress.shown(lambda text: pipe.send(Notice(text))):
+            verbs = make()
     except BaseException as error:
         pipe.send(error if isinstance(error, SempicError) else Failure(traceback.format_exc()))
         return

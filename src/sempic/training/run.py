@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from sempic.errors import ModelError
+from sempic.errors import InputError, ModelError
 
 _Module = TypeVar("_Module", bound=nn.Module)
 
@@ -36,9 +36,19 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, default=2, help="of a CPU")
     parser.add_argument(
         "--device",
+        type=_device,
         default="cuda" if torch.cuda.is_available() else "cpu",
         help="where to train; default: the GPU if there is one",
     )
+
+
+def _device(name: str) -> str:
+    """Raises InputError for a device that PyTorch does not have here."""
+    try:
+        torch.empty(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"--device {name}: {str(error).strip().splitlines()[0]}") from error
+    return name
 
 
 class Run:

@@ -1,0 +1,144 @@
+"""What long work says: nothing unless asked, then once, and bars on terminals alone."""
+
+import io
+import sys
+import time
+
+import numpy as np
+import pytest
+from conftest import loaded_after, street
+from numba import njit
+
+import sempic
+from sempic import api, progress
+from sempic.labels import _compiling
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    monkeypatch.setattr(progress, "PATIENCE", 0.0)
+
+
+def wait():
+    with progress.waiting("a kettle"):
+        time.sleep(0.05)
+
+
+def test_silent_unless_asked(impatient, capsys):
+    wait()
+    with progress.bar(3, "part") as advance:
+        advance()
+    assert capsys.readouterr() == ("", "")
+
+
+def test_said_once_in_one_line(impatient, capsys):
+    with progress.shown():
+        wait()
+        wait()
+    assert capsys.readouterr() == ("", "sempic: a kettle\n")
+
+
+def test_short_work_says_nothing(capsys):
+    with progress.shown():
+        wait()
+    assert capsys.readouterr().err == ""
+
+
+def test_on_a_terminal(impatient, monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with progress.shown():
+        wait()
+        with progress.bar(3, "tile") as advance:
+            for _ in range(3):
+                time.sleep(0.15)  # tqdm draws ten times a second at most
+                advance()
+    said = terminal.getvalue()
+    assert "sempic: a kettle … 00:00" in said
+    assert "3/3" in said
+    assert "tile" in said
+    assert said.splitlines()[-1].strip() == ""  # and leaves the line as it was
+
+
+def test_compiling_is_said_and_reading_what_was_compiled_is_not(impatient):
+    said = []
+    with progress.shown(said.append):
+        function = njit(lambda x: x + 1)
+        assert function(1) == 2
+        assert said == [_compiling.TEXT]
+        assert function(2) == 3
+        said.clear()
+        image, labels = street(16, 16)
+        sempic.unpack(sempic.encode(image, labels=labels))  # by now on disk
+    with progress.shown(said.append):
+        sempic.unpack(sempic.encode(image, labels=labels))
+    assert said == []
+
+
+def test_tiles_and_steps_move_the_bar(monkeypatch):
+    from sempic import receive
+
+    class Network(receive.Receiver):
+        def __init__(self):
+            self._sigma_max, self._sigma_min, self._rho = 1.0, 0.1, 7
+            self._heeds_fidelity = True
+
+        def _run(self, noisy, *_):
+            return np.zeros_like(noisy)
+
+    bars = []
+
+    class Line:
+        def __init__(self, total, unit, **_):
+            self.total, self.unit, self.n = total, unit, 0
+            bars.append(self)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def update(self):
+            self.n += 1
+
+    monkeypatch.setattr(progress, "_tqdm", Line)
+    monkeypatch.setattr(receive, "TILE", 160)
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    image, labels = street(160, 320)
+    scene = sempic.unpack(sempic.encode(image, labels=labels))
+    with progress.shown():
+        api.Codec(receiver=Network()).synthesize(scene, steps=3, guidance=1.5)
+    (line,) = bars
+    assert (line.n, line.unit) == (line.total, "tile")
+    assert line.total == 3 * 2 * len(receive._tiles(320))
+
+
+def compiled(code: str) -> set[str]:
+    """Which of our functions a fresh process has in machine code after some code, compiled or from
+    disk."""
+    code += (
+        "\nimport sys, numba.core.dispatcher as d"
+        "\nfor m in [m for n, m in sys.modules.items() if n.startswith('sempic.labels')]:"
+        "\n    for n, f in vars(m).items():"
+        "\n        if isinstance(f, d.Dispatcher) and f.__module__ == m.__name__ and f.signatures:"
+        "\n            sys.modules[f'machine.{m.__name__}.{n}'] = m"
+    )
+    return {name for name in loaded_after(code) if name.startswith("machine.")}
+
+
+def test_decoding_compiles_nothing_that_it_does_not_need(tmp_path):
+    image, labels = street(24, 32)
+    (tmp_path / "a.sempic").write_bytes(sempic.encode(image, labels=labels))
+    decode = f"import sempic; s = open({str(tmp_path / 'a.sempic')!r}, 'rb').read(); "
+    assert not compiled(decode + "sempic.info(s)")
+    assert not compiled(decode + "sempic.unpack(s, only='coarse')")
+    found = compiled(decode + "sempic.unpack(s)")
+    assert "machine.sempic.labels._primed.code_map" in found
+    assert "machine.sempic.labels._model.code_map" not in found
+    assert not [name for name in found if ".simplify." in name]
