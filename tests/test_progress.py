@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 import pytest
-from conftest import loaded_after, street
+from conftest import ROOT, loaded_after, needs_models, street
 from numba import njit
 
 import sempic
@@ -120,14 +120,15 @@ def test_tiles_and_steps_move_the_bar(monkeypatch):
 
 
 def compiled(code: str) -> set[str]:
-    """Which of our functions a fresh process has in machine code after some code, compiled or from
-    disk."""
+    """Which of our functions, for which types, a fresh process has in machine code after some code,
+    compiled or from disk."""
     code += (
         "\nimport sys, numba.core.dispatcher as d"
         "\nfor m in [m for n, m in sys.modules.items() if n.startswith('sempic.labels')]:"
         "\n    for n, f in vars(m).items():"
         "\n        if isinstance(f, d.Dispatcher) and f.__module__ == m.__name__ and f.signatures:"
-        "\n            sys.modules[f'machine.{m.__name__}.{n}'] = m"
+        "\n            for s in f.signatures:"
+        "\n                sys.modules[f'machine.{m.__name__}.{n}:{s}'.replace(' ', '')] = m"
     )
     return {name for name in loaded_after(code) if name.startswith("machine.")}
 
@@ -139,6 +140,25 @@ def test_decoding_compiles_nothing_that_it_does_not_need(tmp_path):
     assert not compiled(decode + "sempic.info(s)")
     assert not compiled(decode + "sempic.unpack(s, only='coarse')")
     found = compiled(decode + "sempic.unpack(s)")
-    assert "machine.sempic.labels._primed.code_map" in found
-    assert "machine.sempic.labels._model.code_map" not in found
+    names = {name.partition(":")[0] for name in found}
+    assert "machine.sempic.labels._primed.code_map" in names
+    assert "machine.sempic.labels._model.code_map" not in names
     assert not [name for name in found if ".simplify." in name]
+
+
+@needs_models
+def test_the_docker_image_compiles_all_that_coding_needs():
+    script = (ROOT / "examples/compile.py").read_text()
+    coding = (
+        "import numpy as np, sempic\n"
+        "picture = np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8)\n"
+        "sempic.decode(sempic.encode(picture))\n"
+        "labels = picture[..., 0] % 12\n"
+        "for palette in (1, 2):\n"
+        "    s = sempic.encode(picture, labels=labels, palette=palette, label_quality=1)\n"
+        "    sempic.decode(s)\n"
+        "    sempic.unpack(sempic.pack(width=64, height=48, labels=labels, palette=palette))"
+    )
+    assert compiled(script) == compiled(coding)
+    lines = (ROOT / "Dockerfile").read_text().splitlines()
+    assert 'RUN python /src/compile.py && chmod -R a+rwX "$NUMBA_CACHE_DIR"' in lines

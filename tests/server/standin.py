@@ -38,8 +38,8 @@ def png(image=IMAGE) -> bytes:
 
 
 def stream(labels=LABELS, image=IMAGE) -> bytes:
-    payload = coarse.encode(coarse.downscale(image, 4))
-    height, width = image.shape[:2]
+    payload = None if image is None else coarse.encode(coarse.downscale(image, 4))
+    height, width = (labels if image is None else image).shape[:2]
     return codec.pack(width=width, height=height, labels=labels, coarse=payload)
 
 

@@ -253,7 +253,7 @@ def test_what_goes_wrong_is_said_and_the_last_picture_stays(visit, url):
     title, before = page.text_content("h1"), downloaded(page, "#get-sempic")
     for name, data, error in (
         ("broken.sempic", stream()[:-1], None),
-        ("large.sempic", sempic.pack(width=2048, height=1024), "more than the limit"),
+        ("large.sempic", stream_of(np.zeros((1024, 2048), np.uint8), None), "more than the limit"),
         ("broken.png", png()[:500], "damaged"),
         ("notes.txt", b"nonsense", "not a picture"),
         ("phone.heic", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "HEIC"),
