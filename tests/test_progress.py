@@ -43,6 +43,18 @@ def test_said_once_in_one_line(impatient, capsys):
     assert capsys.readouterr() == ("", "sempic: a kettle\n")
 
 
+def test_what_is_for_terminals_alone(impatient, monkeypatch, capsys):
+    with progress.shown(), progress.waiting("a kettle", aloud=False):
+        time.sleep(0.05)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    image, labels = street(16, 16)
+    with progress.shown():
+        api.encode(image, labels=labels, label_quality=3)
+    for what in ("simplifying labels", "coding at quality 5"):
+        assert f"sempic: {what} … 00:00" in sys.stderr.getvalue()
+
+
 def test_short_work_says_nothing(capsys):
     with progress.shown():
         wait()

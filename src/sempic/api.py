@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import numpy as np
 
-from sempic import codec, container
+from sempic import codec, container, progress
 from sempic.errors import BitstreamError, InputError, ModelError, RateError, SempicWarning
 from sempic.palette import BY_NAME, CAMVID, CITYSCAPES, PALETTES, translate
 from sempic.scene import Image, LabelMap, Scene
@@ -216,7 +216,8 @@ class Codec:
             pixels, smaller = pictures.shrink(pixels, given, max_side)
             labels = labels if isinstance(labels, str) else smaller
         if labels is None:
-            labels, found = self._find_labels(pixels, label_quality, importance)
+            with progress.waiting("finding and simplifying labels", aloud=False):
+                labels, found = self._find_labels(pixels, label_quality, importance)
             number = found if palette is None else number
             if number != found and number not in (CAMVID.id, CITYSCAPES.id):
                 name = PALETTES[number].name if number in PALETTES else number
@@ -228,18 +229,20 @@ class Codec:
         elif label_quality is not None and label_quality != LOSSLESS:
             from sempic.labels.simplify import simplify
 
-            labels = simplify(labels, label_quality, palette=number, importance=importance)
+            with progress.waiting("simplifying labels", aloud=False):
+                labels = simplify(labels, label_quality, palette=number, importance=importance)
 
         def pack(level: int) -> bytes:
             small = coarse.downscale(pixels, QUALITY[level].factor)
-            return codec.pack(
-                width=pixels.shape[1],
-                height=pixels.shape[0],
-                labels=labels,
-                coarse=coarse.encode(small, codec=coarse_codec, quality=QUALITY[level].qp),
-                coarse_codec=coarse_codec,
-                palette=number,
-            )
+            with progress.waiting(f"coding at quality {level}", aloud=False):
+                return codec.pack(
+                    width=pixels.shape[1],
+                    height=pixels.shape[0],
+                    labels=labels,
+                    coarse=coarse.encode(small, codec=coarse_codec, quality=QUALITY[level].qp),
+                    coarse_codec=coarse_codec,
+                    palette=number,
+                )
 
         return pack(quality) if target_bpp is None else _best_within(target_bpp, pack)
 

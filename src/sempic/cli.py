@@ -109,7 +109,8 @@ def _decode(args: argparse.Namespace) -> int:
         stream = _stream(job)
         if args.output is None and job.target != STDOUT and job.target.exists():
             raise OutputError(f"{job.target} exists, maybe the original; name the output with -o")
-        scene = codec.unpack(stream, only=args.only)
+        with progress.waiting("reading labels and coarse picture", aloud=False):
+            scene = codec.unpack(stream, only=args.only)
         suffix = ".png" if job.target == STDOUT else job.target.suffix
         if args.only == "labels":
             if scene.labels is None:

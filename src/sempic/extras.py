@@ -8,7 +8,7 @@ import importlib.machinery
 import sys
 from collections.abc import Iterator
 from types import ModuleType
-from typing import Any, ClassVar
+from typing import Any
 
 _TRAINING = ("accelerate", "diffusers", "efficientnet_lite_pytorch", "onnx", "safetensors", "torch")
 
@@ -54,8 +54,6 @@ class _Anything(metaclass=_Kind):
 
 
 class _Module(ModuleType):
-    __path__: ClassVar[list[str]] = []
-
     def __getattr__(self, name: str) -> Any:
         return getattr(_Anything, name)
 

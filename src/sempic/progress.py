@@ -36,8 +36,11 @@ def shown(say: Callable[[str], object] | None = None) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def waiting(text: str) -> Iterator[None]:
-    """Says what is waited for once it takes longer than PATIENCE; a terminal counts the seconds."""
+def waiting(text: str, *, aloud: bool = True) -> Iterator[None]:
+    """Says what is waited for once it takes longer than PATIENCE; a terminal counts the seconds.
+
+    aloud: False for what only who sits at a terminal wants to know.
+    """
     watcher = _watcher
     if watcher is None:
         yield
@@ -51,7 +54,7 @@ def waiting(text: str) -> Iterator[None]:
             with _tqdm(bar_format=f"sempic: {text} … {{elapsed}}") as line:
                 while not over.wait(1):
                     line.refresh()
-        elif text not in watcher.said:
+        elif aloud and text not in watcher.said:
             watcher.said.add(text)
             watcher.say(text)
 
