@@ -484,3 +484,17 @@ def test_the_prior_starts_training(tmp_path, data, capsys):
     assert cli.main(["prior", "network", *options.split()]) == 0, capsys.readouterr().err
     with np.load(tmp_path / "prior-train.npz") as built:
         assert built["labels"].shape == built["predicted"].shape == (3, 256, 341)
+
+
+@pytest.mark.parametrize("device", ["nonsense", "cuda"])
+def test_a_device_that_is_not_there(device, tmp_path, monkeypatch, capsys):
+    def no_driver(*_, device):
+        raise RuntimeError(f"no {device} here\nand a long story")
+
+    monkeypatch.setattr(torch, "empty", no_driver)
+    out = tmp_path / "run"
+    command = ["compact", "--data", "x", "--out", str(out), "--device", device]
+    assert cli.main(command) == 2
+    said = f"sempic: train compact: --device {device}: no {device} here\n"
+    assert capsys.readouterr().err == said
+    assert not out.exists()
