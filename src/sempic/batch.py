@@ -137,6 +137,8 @@ def find(
             assert source is not None
             targets.append(source.with_suffix(ending))
             if targets[-1] == source:
+                if ending == TAR:
+                    raise OutputError(f"{source}: would replace itself; name the output with -o")
                 what = (
                     "a .sempic file already" if ending == ".sempic" else "a picture, not a .sempic"
                 )
