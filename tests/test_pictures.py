@@ -3,6 +3,12 @@ import errno
 import io
 import os
 import stat
+import struct
+import subprocess
+import sys
+import threading
+import warnings
+import zlib
 
 import numpy as np
 import PIL.Image
@@ -12,9 +18,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import ImageCms
 
-from sempic import pictures
+from sempic import formats, pictures
 from sempic.errors import ImageError, InputError, LabelMapError, OutputError, SempicWarning
-from sempic.palette import CAMVID, INDICES
+from sempic.palette import CAMVID, CITYSCAPES, CITYSCAPES_FULL, INDICES
 
 IMAGE, LABELS = street(20, 30)
 
@@ -78,6 +84,175 @@ def test_transparency_lies_over_white():
         assert pictures.read(data)[0, 0].tolist() == [255, 255, 255]
 
 
+def png(depth, kind, rows, *chunks):
+    """A PNG of packed rows, colour type `kind`, with chunks before the pixels."""
+
+    def chunk(name, data):
+        return (
+            struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        )
+
+    width = len(rows[0]) * 8 // (depth * {0: 1, 2: 3, 3: 1}[kind])
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, len(rows), depth, kind, 0, 0, 0))
+    body = chunk(b"IDAT", zlib.compress(b"".join(b"\0" + row for row in rows)))
+    extra = b"".join(chunk(*c) for c in chunks)
+    return b"\x89PNG\r\n\x1a\n" + head + extra + body + chunk(b"IEND", b"")
+
+
+@pytest.mark.filterwarnings("ignore::sempic.SempicWarning")
+@pytest.mark.parametrize(
+    ("depth", "kind", "row", "clear"),
+    [
+        (1, 0, b"\x7f", b"\0\0"),
+        (2, 0, b"\x1b", b"\0\0"),
+        (2, 0, b"\xb1", b"\0\2"),
+        (4, 0, b"\x57", b"\0\5"),
+        (8, 0, b"\x80\x81", b"\0\x80"),
+        (16, 0, b"\x80\x80\x80\x81", b"\x80\x80"),
+        (8, 2, b"\1\2\3\1\2\4", b"\0\1\0\2\0\3"),
+        (16, 2, b"\1\0\2\0\3\0\7\0\2\0\3\0", b"\1\0\2\0\3\0"),
+    ],
+)
+def test_the_transparent_colour_of_every_depth(depth, kind, row, clear):
+    opaque = pictures.read(png(depth, kind, [row]))
+    shown = pictures.read(png(depth, kind, [row], (b"tRNS", clear)))
+    assert shown[0, 0].tolist() == [255, 255, 255] != opaque[0, 0].tolist()
+    assert np.array_equal(shown[0, 1:], opaque[0, 1:])
+
+
+@pytest.mark.filterwarnings("ignore::sempic.SempicWarning")
+@pytest.mark.parametrize("mode", ["LA", "La", "PA", "RGBA", "RGBa"])
+def test_transparency_of_every_mode(mode):
+    rgba = PIL.Image.new("RGBA", (2, 1), (0, 0, 0, 255))
+    rgba.putpixel((0, 0), (0, 0, 0, 0))
+    steps = {"La": ("LA", "La"), "PA": ("PA",), "RGBa": ("RGBa",)}.get(mode, (mode,))
+    for step in steps:
+        rgba = rgba.convert(step)
+    assert pictures.to_rgb(rgba).tolist() == [[[255] * 3, [0] * 3]]
+
+
+def exif(*entries):
+    """An EXIF block of (tag, type, count, four bytes)."""
+    body = b"".join(struct.pack("<HHI", *e[:3]) + e[3] for e in entries)
+    return b"Exif\0\0II*\0" + struct.pack("<IH", 8, len(entries)) + body + bytes(4)
+
+
+TURNED = (0x112, 3, 1, struct.pack("<HH", 6, 0))
+
+
+@pytest.mark.parametrize("format", ["JPEG", "WEBP", "PNG"])
+@pytest.mark.parametrize(
+    ("block", "turned"),
+    [
+        (b"Exif\0\0zzzz", False),
+        (b"Exif\0\0", False),
+        (b"Exif\0\0II*\0\xff\xff\xff\xff", False),
+        (exif(TURNED, (0x11A, 2, 4, b"abc\0")), True),  # a resolution that is text
+        (exif(TURNED, (0x100, 2, 4, b"abc\0")), True),  # a width that is text
+        (exif(TURNED, (0x8769, 4, 1, b"\xff" * 4)), True),  # a sub-directory beyond the end
+        (exif(TURNED)[:20], False),
+        (exif((0x112, 2, 4, b"up!\0")), False),  # an orientation that is text
+        (exif((0x112, 3, 1, b"\x63\0\0\0")), False),  # orientation 99
+    ],
+)
+def test_damaged_exif_is_no_reason_to_refuse(format, block, turned):
+    data = saved(PIL.Image.fromarray(IMAGE), format, exif=block)
+    assert pictures.read(data).shape == ((30, 20, 3) if turned else (20, 30, 3))
+    assert pictures.peek(data) == (30, 20)
+
+
+@pytest.mark.parametrize(
+    "chunk",
+    [
+        (b"eXIf", b"\0\x08\0\x02\x01\x12\0\x03"),
+        (b"iCCP", b"name"),
+        (b"iCCP", b"name\0\0no zlib"),
+        (b"zTXt", b"key\0\0" + zlib.compress(bytes(1 << 26))),  # more text than Pillow allows
+        (b"pHYs", b"\0"),
+        (b"gAMA", b""),
+        (b"cHRM", b"\1\2"),
+        (b"tIME", b""),
+        (b"acTL", b"\0"),
+        (b"iTXt", b"\xff\0"),
+        (b"sRGB", b""),
+    ],
+)
+def test_damaged_chunks_beside_the_pixels_are_left_aside(chunk):
+    data = png(8, 2, [IMAGE[0].tobytes()], chunk)
+    assert np.array_equal(pictures.read(data), IMAGE[:1])
+    broken = bytearray(data)
+    broken[data.index(chunk[0]) + 4 + len(chunk[1])] ^= 1  # its checksum
+    assert np.array_equal(pictures.read(bytes(broken)), IMAGE[:1])
+
+
+@pytest.mark.parametrize("marker", [0xE1, 0xE2, 0xED, 0xFE, 0xE5])
+@pytest.mark.parametrize(
+    "body", [b"", b"MPF\0junk", b"Photoshop 3.0\0" + b"8BIM" * 3, b"ICC_PROFILE\0"]
+)
+def test_damaged_segments_beside_the_pixels_are_left_aside(marker, body):
+    data = saved(PIL.Image.fromarray(IMAGE), "JPEG")
+    bad = data[:2] + bytes([0xFF, marker]) + struct.pack(">H", len(body) + 2) + body + data[2:]
+    assert np.array_equal(pictures.read(bad), pictures.read(data))
+
+
+def test_nothing_but_pictures_is_opened(tmp_path, monkeypatch):
+    """Pillow hands EPS to Ghostscript, and tries whatever somebody has registered."""
+    tool = tmp_path / "gs"
+    tool.write_text(f"#!/bin/sh\necho started >> {tmp_path}/log\nexit 1\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    for format in ("EPS", "PDF", "ICO", "PCX", "SGI", "ICNS", "DDS"):
+        data = saved(PIL.Image.new("RGB", (32, 32)), format)
+        for take in (pictures.read, pictures.peek, pictures.read_labels):
+            with pytest.raises(InputError, match="not a picture"):
+                take(data)
+    assert pictures.is_map(data) is None
+    assert not (tmp_path / "log").exists()
+
+
+def test_what_is_read_does_not_depend_on_what_was_imported():
+    code = (
+        "import sys; from sempic import pictures; data = sys.stdin.buffer.read()\n"
+        "for _ in range(2):\n"
+        "    try: print(pictures.read(data).shape)\n"
+        "    except Exception as e: print(type(e).__name__, e)\n"
+        "    import sempic.pillow; import pillow_jxl\n"
+    )
+    pytest.importorskip("pillow_jxl", reason="pillow-jxl-plugin is not installed")
+    import sempic
+
+    labels = np.zeros((8, 8), np.uint8)
+    for data in (pictures.encode(IMAGE, ".jxl"), sempic.pack(width=8, height=8, labels=labels)):
+        run = [sys.executable, "-c", code]
+        done = subprocess.run(run, input=data, capture_output=True, check=True, timeout=60)
+        first, second = done.stdout.splitlines()
+        assert first == second
+    assert b"not a picture" in first
+    assert {".jxl", ".pbm", ".mpo", ".jpx", ".j2k"} <= pictures.SUFFIXES
+
+
+def test_jpeg_xl_without_its_package(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pillow_jxl", None)
+    assert ".jxl" not in formats.by_suffix()
+    with pytest.raises(ImageError, match=r"\[jxl\]"):
+        pictures.read(b"\xff\x0a" + bytes(20))
+    with pytest.raises(OutputError, match=r"\[jxl\]"):
+        pictures.encode(IMAGE, ".jxl")
+
+
+def test_threads_leave_the_filters_of_warnings_alone():
+    before = list(warnings.filters)
+    data = saved(PIL.Image.fromarray(IMAGE))
+    work = [
+        threading.Thread(target=lambda: [pictures.read(data) for _ in range(50)]) for _ in "abcd"
+    ]
+    for thread in work:
+        thread.start()
+    for thread in work:
+        thread.join()
+    assert list(warnings.filters) == before
+
+
 def test_exif_rotation_is_applied():
     exif = PIL.Image.Exif()
     exif[0x0112] = 6  # the camera was turned a quarter
@@ -93,6 +268,54 @@ def test_colour_profiles_are_converted():
         assert np.abs(rgb.astype(int) - IMAGE).max() <= 1
 
 
+def exchanged():
+    """A profile like sRGB's whose red and blue are exchanged: what applies it shows."""
+    data = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    tags = {bytes(data[at : at + 4]): at for at in range(132, 132 + 12 * data[131], 12)}
+    red, blue = tags[b"rXYZ"], tags[b"bXYZ"]
+    data[red : red + 4], data[blue : blue + 4] = b"bXYZ", b"rXYZ"
+    return bytes(data)
+
+
+@pytest.mark.parametrize("mode", ["P", "RGB", "RGBA", "RGBa", "RGBX", "PA", "L", "LA", "1"])
+def test_profiles_apply_to_every_mode_that_can_carry_them(mode):
+    picture = PIL.Image.new("RGB", (4, 4), (200, 40, 10))
+    if mode == "RGBa":
+        picture = picture.convert("RGBA")
+    picture = picture.convert("P") if mode == "PA" else picture.convert(mode)
+    picture = picture.convert("PA") if mode == "PA" else picture
+    plain = pictures.to_rgb(picture)[0, 0].astype(int)
+    picture.info["icc_profile"] = exchanged()
+    red, green, blue = pictures.to_rgb(picture)[0, 0].astype(int)
+    assert abs(red - plain[2]) <= 2
+    assert abs(blue - plain[0]) <= 2
+    assert abs(green - plain[1]) <= 2
+
+
+def grey_profile(gamma):
+    """A grey profile (ICC.1, 8.3.4) of that gamma."""
+    curve = b"curv" + struct.pack(">IIH", 0, 1, round(256 * gamma))
+    white = b"XYZ " + struct.pack(">Iiii", 0, 63190, 65536, 54061)
+    tags = struct.pack(">I4sII4sII", 2, b"kTRC", 156, 14, b"wtpt", 172, 20)
+    head = struct.pack(">I4sI4s4s4s", 192, b"lcms", 0x02100000, b"mntr", b"GRAY", b"XYZ ")
+    head = (head + bytes(12) + b"acsp").ljust(68, b"\0") + struct.pack(">iii", 63190, 65536, 54061)
+    return head.ljust(128, b"\0") + tags + curve.ljust(16, b"\0") + white
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "I;16"])
+def test_grey_profiles_apply_to_grey_of_every_depth(mode):
+    ramp = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    picture = PIL.Image.fromarray(ramp if mode != "I;16" else ramp.astype(np.uint16) * 257)
+    picture = picture.convert(mode) if mode == "LA" else picture
+    light = []
+    for gamma in (1.0, 2.2):
+        out = io.BytesIO()
+        picture.save(out, "PNG", icc_profile=grey_profile(gamma))
+        light.append(int(pictures.read(out.getvalue())[8, 0, 0]))
+    assert light[0] == pytest.approx(188, abs=2)  # 128 in linear light
+    assert light[1] == pytest.approx(128, abs=4)
+
+
 def test_the_first_frame_of_an_animation():
     frames = [PIL.Image.new("RGB", (4, 4), c) for c in ("red", "blue")]
     for format in ("GIF", "PNG", "WEBP", "TIFF"):
@@ -106,7 +329,7 @@ def test_what_heic_is_and_what_to_do():
     head = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"
     with pytest.raises(ImageError, match="a HEIC picture; convert it to JPEG or PNG"):
         pictures.read(head + bytes(64))
-    assert ".heic" in pictures.SUFFIXES  # so that a folder's are not passed over in silence
+    assert ".heic" in formats.FOREIGN  # so that a folder's are not passed over in silence
 
 
 def test_kinds():
@@ -162,11 +385,124 @@ def test_coloured_label_maps_still_hold_their_ids(suffix, palette):
         assert np.array_equal(pictures.read(data), CAMVID.paint(LABELS))
 
 
-def test_label_maps_in_formats_without_a_palette():
+def test_label_maps_in_formats_that_do_not_keep_ids():
     data = pictures.encode_labels(LABELS, CAMVID, ".webp")
     assert pictures.read(data).shape == (20, 30, 3)
     with pytest.raises(LabelMapError, match="mode RGB"):
         pictures.read_labels(data)
+    for format, options in (
+        ("JPEG", {}),
+        ("WEBP", {}),
+        ("AVIF", {}),
+        ("JPEG2000", {}),
+        ("TIFF", {"compression": "jpeg"}),
+    ):
+        with pytest.raises(LabelMapError, match="exactly"):
+            pictures.read_labels(saved(PIL.Image.fromarray(LABELS), format, **options))
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4, 8, 16])
+@pytest.mark.parametrize("kind", [0, 3])
+def test_ids_are_the_samples_as_stored(depth, kind):
+    ids = np.arange(256).reshape(16, 16) % (1 << min(depth, 8))
+    if depth == 16:
+        packed = [row.astype(">u2").tobytes() for row in ids]
+    else:
+        bits = np.unpackbits(ids.astype(np.uint8)[..., None], axis=2)[..., 8 - depth :]
+        packed = [np.packbits(row).tobytes() for row in bits]
+    colours = bytes(i % 256 for i in range(0, 768 * 7, 7))  # for show, and no palette of ours
+    if kind == 0:
+        data = png(depth, kind, packed)
+    elif depth == 16:
+        return  # PNG has no palettes of 16 bits
+    else:
+        data = png(depth, kind, packed, (b"PLTE", colours[: 3 << depth]))
+    assert np.array_equal(pictures.read_labels(data), ids)
+
+
+def tiff(ids, bits, white):
+    """A TIFF of grey samples; `white`: whether 0 is white."""
+    planes = np.unpackbits(ids.astype(np.uint8)[..., None], axis=2)[..., 8 - bits :]
+    data = b"".join(np.packbits(row).tobytes() for row in planes)
+    height, width = ids.shape
+    tags = ((256, width), (257, height), (258, bits), (259, 1), (262, 0 if white else 1))
+    tags += ((273, 8), (277, 1), (278, height), (279, len(data)))
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    ifd = struct.pack("<H", len(tags)) + entries + bytes(4)
+    return b"II*\0" + struct.pack("<I", 8 + len(data)) + data + ifd
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+@pytest.mark.parametrize("white", [False, True])
+def test_ids_of_tiffs_are_the_samples_as_stored(bits, white):
+    ids = np.arange(256).reshape(16, 16) % (1 << bits)
+    assert np.array_equal(pictures.read_labels(tiff(ids, bits, white)), ids)
+
+
+@pytest.mark.parametrize("most", [1, 11, 19, 100, 254, 255, 1000, 65535])
+@pytest.mark.parametrize("plain", [False, True])
+def test_ids_of_pgms_are_the_samples_as_stored(most, plain):
+    ids = np.arange(256).reshape(16, 16) % (min(most, 255) + 1)
+    if plain:
+        data = f"P2 16 16 {most}\n{' '.join(map(str, ids.ravel()))}\n".encode()
+    else:
+        kind = ">u2" if most > 255 else np.uint8
+        data = f"P5 16 16 {most}\n".encode() + ids.astype(kind).tobytes()
+    assert np.array_equal(pictures.read_labels(data), ids)
+
+
+def test_ids_of_pbms_gifs_and_tgas():
+    bits = LABELS % 2
+    packed = b"".join(np.packbits(row).tobytes() for row in bits)
+    assert np.array_equal(pictures.read_labels(b"P4 30 20\n" + packed), bits)
+    for format in ("GIF", "TGA", "BMP"):
+        data = saved(PIL.Image.fromarray(LABELS), format)
+        assert np.array_equal(pictures.read_labels(data), LABELS)
+
+
+@pytest.mark.parametrize("palette", [CAMVID, CITYSCAPES])
+def test_palettes_that_were_sorted_anew_are_recognised(palette):
+    """As oxipng, pngquant and Pillow's quantize do."""
+    for first, count in ((10, 1), (9, 2), (0, len(palette.classes))):
+        ids = (first + np.arange(600).reshape(20, 30) % count).astype(np.uint8)
+        data = saved(PIL.Image.fromarray(palette.paint(ids)).quantize(count))
+        assert np.array_equal(pictures.read_labels(data, palette), ids)
+        assert pictures.read_labels(data, INDICES).max() == count - 1  # colours mean nothing there
+
+
+@pytest.mark.parametrize("palette", [CAMVID, CITYSCAPES, CITYSCAPES_FULL, INDICES])
+def test_palettes_in_order_and_colours_for_show_are_taken_by_index(palette):
+    rng = np.random.default_rng(0)
+    for table in (
+        palette.table(),
+        np.repeat(np.arange(256, dtype=np.uint8), 3).reshape(-1, 3),  # a grey ramp
+        rng.integers(1, 256, (256, 3)).astype(np.uint8),
+        np.zeros((256, 3), np.uint8),
+    ):
+        for ids in (LABELS, np.zeros_like(LABELS), LABELS % 2):
+            picture = PIL.Image.fromarray(ids)
+            picture.putpalette(table.tobytes())
+            assert np.array_equal(pictures.read_labels(saved(picture), palette), ids)
+
+
+def test_colours_that_contradict_the_indices_are_refused():
+    """VOC's first colours are two of CamVid's, in another order, and then come others."""
+    picture = PIL.Image.fromarray(LABELS % 2)
+    voc = [(0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0)]
+    picture.putpalette(np.array(voc, np.uint8).tobytes())
+    data = png(8, 3, [row.tobytes() for row in LABELS % 2], (b"PLTE", bytes(sum(voc, ()))))
+    with pytest.raises(LabelMapError, match="grey PNG"):
+        pictures.read_labels(data)
+    assert np.array_equal(pictures.read_labels(data, CITYSCAPES_FULL), LABELS % 2)
+
+
+def test_photographs_and_label_maps_are_told_apart():
+    assert pictures.is_map(saved(PIL.Image.fromarray(LABELS)))
+    assert pictures.is_map(saved(PIL.Image.fromarray(CAMVID.paint(LABELS))))
+    assert pictures.is_map(saved(PIL.Image.fromarray(LABELS.astype(np.uint16))))
+    assert pictures.is_map(saved(PIL.Image.fromarray(IMAGE))) is False
+    assert pictures.is_map(saved(PIL.Image.fromarray(LABELS), "JPEG")) is False
+    assert pictures.is_map(b"nonsense") is None
 
 
 def test_label_maps_of_16_bits():

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from sempic.errors import LabelMapError
+from sempic.checks import whole
+from sempic.errors import InputError, LabelMapError
 from sempic.scene import Image, LabelMap
 
 Colour = tuple[int, int, int]
@@ -29,6 +30,8 @@ class Palette:
     """sRGB, 0…255, one for each class."""
     void: int | None
     """Id of what belongs to no class, if the palette has one."""
+    last: int | None = None
+    """What files mean by 255, where that is no id of the palette: mostly void."""
 
     def table(self) -> npt.NDArray[np.uint8]:
         """The colours as uint8 (len(classes), 3)."""
@@ -57,14 +60,42 @@ class Palette:
         ids: LabelMap = first[position].astype(np.uint8)
         return ids
 
+    def settle(self, labels: LabelMap, ignore_label: int | None = None) -> LabelMap:
+        """Ids as files have them, uint8 (H, W), as those of the palette.
 
-def _named(number: int, name: str, void: int | None, *classes: tuple[str, Colour]) -> Palette:
+        255 becomes what it stands for in such files, and `ignore_label` becomes void; other ids
+        stay, whether they are of the palette or not.
+
+        Raises InputError: an `ignore_label` that is no id, or a palette without void.
+        """
+        changes = {} if self.last is None else {255: self.last}
+        if ignore_label is not None:
+            whole("ignore_label", ignore_label, 0, 255)
+            if self.void is None:
+                raise InputError(
+                    f"palette {self.name} has no void that {ignore_label} could become"
+                )
+            changes[ignore_label] = self.void
+        for given, meant in changes.items():
+            if (labels == given).any():
+                labels = np.where(labels == given, np.uint8(meant), labels)
+        return labels
+
+
+def _named(
+    number: int,
+    name: str,
+    void: int | None,
+    *classes: tuple[str, Colour],
+    last: int | None = None,
+) -> Palette:
     return Palette(
         id=number,
         name=name,
         classes=tuple(title for title, _ in classes),
         colours=tuple(colour for _, colour in classes),
         void=void,
+        last=last,
     )
 
 
@@ -98,6 +129,7 @@ CAMVID = _named(
     ("pedestrian", (64, 64, 0)),
     ("bicyclist", (0, 128, 192)),
     ("void", (0, 0, 0)),
+    last=11,
 )
 """The 11 classes of CamVid as SegNet groups and colours them, then void."""
 
@@ -125,8 +157,9 @@ CITYSCAPES = _named(
     ("motorcycle", (0, 0, 230)),
     ("bicycle", (119, 11, 32)),
     ("void", (0, 0, 0)),
+    last=19,
 )
-"""The 19 trainIds of Cityscapes, then void."""
+"""The 19 trainIds of Cityscapes, then void, which files store as 255."""
 
 CITYSCAPES_FULL = _named(
     3,
@@ -167,8 +200,9 @@ CITYSCAPES_FULL = _named(
     ("motorcycle", (0, 0, 230)),
     ("bicycle", (119, 11, 32)),
     ("license plate", (0, 0, 142)),
+    last=34,
 )
-"""The labelIds of Cityscapes, 0…33, and its id -1 (license plate) as 34."""
+"""The labelIds of Cityscapes, 0…33, and its id -1 (license plate, 255 in files) as 34."""
 
 PALETTES = {p.id: p for p in (INDICES, CAMVID, CITYSCAPES, CITYSCAPES_FULL)}
 """Every palette that the format names, by id."""

@@ -190,6 +190,19 @@ def test_folders_and_modes_that_are_not_there(tmp_path: Path) -> None:
         open_source("cityscapes", tmp_path, "train", num_classes=20)
 
 
+def test_folders_behind_links_and_names_that_are_hidden(tmp_path: Path) -> None:
+    make_camvid(tmp_path / "real")
+    for part in ("train", "trainannot"):
+        (tmp_path / part).symlink_to(tmp_path / "real" / part)
+        (tmp_path / "real" / part / "._a.png").write_bytes(b"of macOS")
+    plain = open_source("camvid", tmp_path / "real", "train")
+    linked = open_source("camvid", tmp_path, "train")
+    assert [e.name for e in linked.entries] == [e.name for e in plain.entries]
+    (tmp_path / "real/train/gone.png").symlink_to("nowhere.png")
+    with pytest.raises(InputError, match=r"gone.png: a link"):
+        open_source("camvid", tmp_path, "train")
+
+
 def test_files_that_do_not_fit(tmp_path: Path) -> None:
     make_camvid(tmp_path)
     folder = scenes(open_source("camvid", tmp_path, "train"))
@@ -197,7 +210,7 @@ def test_files_that_do_not_fit(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"trainannot.a.png is 60×48"):
         folder[0]
     save(tmp_path / "trainannot/a.png", picture())
-    with pytest.raises(InputError, match=r"a.png: a label map holds 8-bit ids"):
+    with pytest.raises(InputError, match=r"a.png: a label map is a grey or palette picture"):
         folder[0]
     (tmp_path / "train/a.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     with pytest.raises(InputError, match=r"train.a.png: cannot be read"):

@@ -5,7 +5,6 @@ They are here to compare with, and for users who ask. Their decoders give RGB.
 
 from __future__ import annotations
 
-import importlib
 import io
 from typing import Any
 
@@ -21,6 +20,7 @@ from sempic.errors import (
     UnsupportedChunk,
     install_hint,
 )
+from sempic.formats import has_jxl
 from sempic.scene import Image
 
 CODECS = ("avif", "webp", "jxl")
@@ -37,7 +37,7 @@ _SETTINGS = {
 
 def encode(rgb: Image, codec: str, quality: int, chroma: str) -> bytes:
     """A file of the named codec; quality is BPG's 0…51. WebP is always 4:2:0, JPEG XL 4:4:4."""
-    if codec == "jxl" and not _has_jxl():
+    if codec == "jxl" and not has_jxl():
         raise InputError(f"JPEG XL needs a plugin: {install_hint('jxl')}")
     options: dict[str, dict[str, Any]] = {
         "avif": {"speed": 2, "max_threads": 1, "subsampling": ":".join(chroma)},
@@ -63,7 +63,7 @@ def decode(payload: bytes, codec: str) -> Image:
 def peek(payload: bytes, codec: str) -> tuple[int, int]:
     """(width, height) from the header; raises a BitstreamError."""
     if codec == "jxl":
-        if not _has_jxl():
+        if not has_jxl():
             raise UnsupportedChunk(f"a JPEG XL picture needs a plugin: {install_hint('jxl')}")
         return _peek_jxl(payload)
     try:
@@ -101,11 +101,3 @@ def _peek_jxl(payload: bytes) -> tuple[int, int]:
         return side(), height
     x, y = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))[ratio - 1]
     return height * x // y, height
-
-
-def _has_jxl() -> bool:
-    try:
-        importlib.import_module("pillow_jxl")  # registers itself with Pillow
-    except ImportError:
-        return False
-    return True

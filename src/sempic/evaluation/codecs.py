@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
-import importlib
 import io
 import os
 import re
@@ -26,7 +25,7 @@ import numpy as np
 import PIL.Image
 from PIL import features
 
-from sempic import api, coarse, codec, labels, models
+from sempic import api, coarse, codec, formats, labels, models
 from sempic.errors import InputError, install_hint
 from sempic.evaluation import weights
 from sempic.palette import CAMVID, PALETTES
@@ -369,10 +368,8 @@ def load(
             lambda crf: {"crf": str(crf), "preset": preset, "x265-params": quiet},
         )
     if name == "jxl":
-        try:
-            importlib.import_module("pillow_jxl")
-        except ImportError:
-            raise InputError(f"JPEG XL needs a plugin: {install_hint('jxl')}") from None
+        if not formats.has_jxl():
+            raise InputError(f"JPEG XL needs a plugin: {install_hint('jxl')}")
         work = {"effort": 10 if slow else 4, "num_threads": 1, "use_container": False}
         return Pillow(
             name, "JPEG XL", "JXL", range(100), _jxl_version, lambda q: {"quality": q, **work}

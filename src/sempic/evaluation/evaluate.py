@@ -17,7 +17,15 @@ from sempic.evaluation import metrics
 from sempic.evaluation.measure import Measure, Settings, row
 from sempic.evaluation.measures import FIGURES, METRICS, Figure, Record, Row
 from sempic.evaluation.measures.segmentation import count_classes
-from sempic.palette import BY_NAME, CITYSCAPES, CITYSCAPES_FULL, PALETTES, Palette, translate
+from sempic.palette import (
+    BY_NAME,
+    CITYSCAPES,
+    CITYSCAPES_FULL,
+    INDICES,
+    PALETTES,
+    Palette,
+    translate,
+)
 from sempic.scene import LabelMap
 
 _Read = TypeVar("_Read")
@@ -183,7 +191,10 @@ def find(folder: Path) -> list[Path]:
     """The pictures of a folder by name; raises InputError if there are none."""
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
-    found = sorted(p for p in folder.iterdir() if p.suffix.lower() in pictures.SUFFIXES)
+    named = (p for p in folder.iterdir() if p.suffix.lower() in pictures.SUFFIXES)
+    found = sorted(
+        p for p in named if not p.name.startswith(".")
+    )  # macOS leaves ._NAME beside NAME
     if not found:
         raise InputError(f"{folder}: no pictures")
     return found
@@ -195,8 +206,8 @@ def read(path: Path) -> Any:
 
 
 def read_labels(path: Path) -> LabelMap:
-    """A map of indices as uint8 (H, W); errors name it."""
-    return _read(path, pictures.read_labels)
+    """A map of indices as uint8 (H, W), by index whatever its colours; errors name it."""
+    return _read(path, lambda data: pictures.read_labels(data, INDICES))
 
 
 def read_map(path: Path, palette: Palette) -> LabelMap:

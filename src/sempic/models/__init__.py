@@ -18,7 +18,10 @@ TERMS = "code: Apache-2.0; bundled weights: for research, not commercial (LICENS
 
 def cache() -> Path:
     """The folder of what is fetched or computed once: sempic/ in $XDG_CACHE_HOME or ~/.cache."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sempic"
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    if not os.path.isabs(home):  # "~" stays where there is no home
+        raise ModelError("there is no home to keep anything in; XDG_CACHE_HOME names a folder")
+    return Path(home) / "sempic"
 
 
 def find(name: str) -> Path:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from sempic import files
 from sempic.errors import InputError
 from sempic.palette import CAMVID, CITYSCAPES, CITYSCAPES_FULL, Palette, translate
 
@@ -255,7 +256,10 @@ def _folders(
 def _files(folder: Path, suffixes: Iterable[str]) -> list[Path]:
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
-    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in suffixes)
+    found = files.search(folder, frozenset(suffixes))
+    for path, why in found.faults:
+        raise InputError(f"{path}: {why}")
+    return found.files
 
 
 def _named(folder: Path, suffixes: Iterable[str], ending: str = "") -> dict[str, Path]:

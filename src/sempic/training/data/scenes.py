@@ -13,8 +13,10 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from sempic import coarse as coarse_codec
+from sempic import formats, pictures
 from sempic.coarse import bpg
 from sempic.errors import BitstreamError, InputError, LabelMapError
+from sempic.palette import INDICES
 from sempic.scene import Image as Picture
 from sempic.scene import LabelMap
 from sempic.training.data.readers import Entry, Source
@@ -88,17 +90,17 @@ class SceneFolder:
 
     def _labels(self, entry: Entry, size: tuple[int, int]) -> LabelMap:
         if entry.predicted is not None:
-            return _predicted(_open(entry.predicted), entry.predicted, self.source)
+            return _predicted(entry.predicted, self.source)
         return self._human(entry, size)
 
     def _human(self, entry: Entry, size: tuple[int, int]) -> LabelMap:
-        map_ = _open(entry.labels)
-        if map_.size != size:
+        ids = _ids(entry.labels)
+        if ids.shape != size[::-1]:
             raise InputError(
-                f"{entry.labels} is {map_.size[0]}×{map_.size[1]}, but {entry.image} is "
+                f"{entry.labels} is {ids.shape[1]}×{ids.shape[0]}, but {entry.image} is "
                 f"{size[0]}×{size[1]}"
             )
-        return self.source.ids[_values(map_, entry.labels)]
+        return self.source.ids[ids]
 
     def _edges(
         self, entry: Entry, size: tuple[int, int], small: tuple[int, int]
@@ -181,7 +183,7 @@ def coarse_picture(
 
 def _open(path: Path) -> Image.Image:
     try:
-        image = Image.open(path)
+        image = Image.open(path, formats=formats.readable())
         image.load()
     except (OSError, UnidentifiedImageError, SyntaxError) as error:
         raise InputError(f"{path}: cannot be read ({error})") from error
@@ -191,23 +193,27 @@ def _open(path: Path) -> Image.Image:
 def _size(path: Path) -> tuple[int, int]:
     """(width, height), from the header alone."""
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=formats.readable()) as image:
             return image.size
     except (OSError, UnidentifiedImageError, SyntaxError) as error:
         raise InputError(f"{path}: cannot be read ({error})") from error
 
 
-def _values(map_: Image.Image, path: Path) -> npt.NDArray[np.uint8]:
-    if map_.mode not in ("L", "P"):
-        raise InputError(f"{path}: a label map holds 8-bit ids, this one has mode {map_.mode}")
-    return np.asarray(map_, np.uint8)
+def _ids(path: Path) -> LabelMap:
+    """The samples of an index map as they are stored, uint8 (H, W)."""
+    try:
+        return pictures.read_labels(path.read_bytes(), INDICES)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    except LabelMapError as error:
+        raise InputError(f"{path}: {error}") from error
 
 
-def _predicted(map_: Image.Image, path: Path, source: Source) -> LabelMap:
+def _predicted(path: Path, source: Source) -> LabelMap:
     """A predicted map: ids as they are, or official colours looked up."""
-    if map_.mode in ("L", "P"):
-        ids = np.asarray(map_, np.uint8)
-        return np.minimum(ids, min(source.num_classes, 255)).astype(np.uint8)
+    map_ = _open(path)
+    if map_.mode != "RGB":
+        return np.minimum(_ids(path), min(source.num_classes, 255)).astype(np.uint8)
     if source.palette is None:
         raise InputError(f"{path}: a colour picture, but this dataset has no official colours")
     try:

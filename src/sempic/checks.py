@@ -1,0 +1,73 @@
+"""What public functions make of their arguments at the door: the value, or one of our errors."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Collection
+from typing import Any
+
+import numpy as np
+
+from sempic.errors import BitstreamError, InputError
+
+
+def stream(value: Any) -> bytes:
+    """A .sempic stream as bytes; raises BitstreamError if it is none of bytes, bytearray and
+    memoryview."""
+    if isinstance(value, bytes):
+        return value
+    if isinstance(value, (bytearray, memoryview)):
+        return bytes(value)
+    hints = {"str": "open(path, 'rb').read()", "ndarray": "array.tobytes()", "NoneType": ""}
+    kind = type(value).__name__
+    hint = hints.get(kind, "open(path, 'rb').read()" if hasattr(value, "__fspath__") else "")
+    if hasattr(value, "read"):
+        hint = "file.read()"
+    raise BitstreamError(
+        f"a stream is bytes, not {kind}" + (f"; {hint} gives them" if hint else "")
+    )
+
+
+def whole(name: str, value: Any, low: int | None = None, high: int | None = None) -> int:
+    """A whole number from `low` to `high`; raises InputError."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Integral):
+        raise InputError(f"{name} is a whole number, not {_shown(value)}")
+    return int(_within(name, int(value), low, high))
+
+
+def number(name: str, value: Any, low: float | None = None, high: float | None = None) -> float:
+    """A finite number from `low` to `high`; raises InputError."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
+        raise InputError(f"{name} is a number, not {_shown(value)}")
+    try:
+        found = float(value)
+    except OverflowError:
+        found = math.inf
+    if not math.isfinite(found):
+        raise InputError(f"{name} is a finite number, not {_shown(value)}")
+    return _within(name, found, low, high)
+
+
+def one_of(name: str, value: Any, options: Collection[str]) -> str:
+    """One of some words; raises InputError that lists them."""
+    if not isinstance(value, str) or value not in options:
+        raise InputError(f"{name} {_shown(value)} is not one of {', '.join(options)}")
+    return value
+
+
+def _within(name: str, value: float, low: float | None, high: float | None) -> float:
+    if (low is None or value >= low) and (high is None or value <= high):
+        return value
+    if low is not None and high is not None:
+        raise InputError(f"{name} is {low:g}…{high:g}, not {_shown(value)}")
+    bound = f"{low:g} or more" if low is not None else f"{high:g} or less"
+    raise InputError(f"{name} must be {bound}, not {_shown(value)}")
+
+
+def _shown(value: Any) -> str:
+    """A value in a message: short, and on one line."""
+    if isinstance(value, int) and value.bit_length() > 100:
+        return "a number of that many digits"
+    text = repr(value) if isinstance(value, (str, int, float, type(None))) else type(value).__name__
+    return text if len(text) <= 40 else text[:39] + "…"

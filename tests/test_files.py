@@ -1,0 +1,130 @@
+"""What folders hold, and files that are written whole or not at all."""
+
+import os
+import stat
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from sempic import files
+from sempic.errors import OutputError
+
+
+def touch(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"x")
+    return path
+
+
+def test_search_follows_links_and_says_what_it_leaves_out(tmp_path):
+    touch(tmp_path / "in/deep/a.PNG")
+    touch(tmp_path / "in/b.png")
+    touch(tmp_path / "elsewhere/c.png")
+    (tmp_path / "in/linked").symlink_to("../elsewhere")
+    (tmp_path / "in/again").symlink_to("../elsewhere")
+    (tmp_path / "in/loop").symlink_to(".")
+    (tmp_path / "elsewhere/up").symlink_to("../in")
+    (tmp_path / "in/gone.png").symlink_to("nowhere.png")
+    (tmp_path / "in/itself.png").symlink_to("itself.png")
+    (tmp_path / "in/folder.png").mkdir()
+    touch(tmp_path / "in/folder.png/d.png")
+    os.mkfifo(tmp_path / "in/pipe.png")
+    for name in ("._b.png", ".hidden/e.png", ".ipynb_checkpoints/b-checkpoint.png", "notes.txt"):
+        touch(tmp_path / "in" / name)
+    for name in ("1.heic", "deep/2.HEIC", "linked/3.dng", "heic"):
+        touch(tmp_path / "in" / name)
+    found = files.search(tmp_path / "in", {".png"}, {".heic", ".dng"})
+    names = [p.relative_to(tmp_path / "in").as_posix() for p in found.files]
+    assert names == ["again/c.png", "b.png", "deep/a.PNG", "folder.png/d.png", "linked/c.png"]
+    faults = {p.name: why for p, why in found.faults}
+    assert faults.keys() == {"gone.png", "itself.png", "pipe.png"}
+    assert "link" in faults["gone.png"]
+    assert found.foreign == {".heic": 2, ".dng": 2}  # one by two names
+
+
+def test_folders_that_cannot_be_searched_are_said(tmp_path, monkeypatch):
+    touch(tmp_path / "a.png")
+    touch(tmp_path / "shut/b.png")
+    real = os.scandir
+
+    def scandir(path):
+        if str(path).endswith("shut"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    found = files.search(tmp_path, {".png"})
+    assert [p.name for p in found.files] == ["a.png"]
+    assert found.faults == [(tmp_path / "shut", "cannot search: Permission denied")]
+
+
+@pytest.mark.parametrize("script", ["x", "ä", "漢", "😀"])
+def test_names_at_the_limit_of_their_length(tmp_path, script):
+    name = script * (255 // len(script.encode()))
+    for data in (b"one", b"two"):
+        files.write(tmp_path / name, data)
+        assert (tmp_path / name).read_bytes() == data
+    assert os.listdir(tmp_path) == [name]
+    with pytest.raises(OutputError, match="too long"):
+        files.write(tmp_path / (name + "xxxx"), b"x")
+
+
+def test_an_existing_file_keeps_its_permissions(tmp_path):
+    target = touch(tmp_path / "a")
+    for mode in (0o600, 0o640, 0o755):
+        target.chmod(mode)
+        files.write(target, b"new")
+        assert stat.S_IMODE(target.stat().st_mode) == mode
+
+
+def test_a_file_that_may_not_be_written_stays(tmp_path, monkeypatch):
+    target = touch(tmp_path / "a")
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # as for whoever is not root
+    with pytest.raises(OutputError, match="Permission denied"):
+        files.write(target, b"new")
+    assert target.read_bytes() == b"x"
+
+
+def test_a_file_in_a_folder_that_may_not_be_written(tmp_path, monkeypatch):
+    """A mount of one file in a container, or somebody else's folder."""
+    target = touch(tmp_path / "a")
+
+    def refuse(*_):
+        raise OSError(16, "Device or resource busy")
+
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(OutputError, match="busy"):  # nothing stands in the way of replacing it
+        files.write(target, b"new")
+    monkeypatch.setattr(files, "_mounted", lambda path: True)
+    files.write(target, b"new")
+    assert target.read_bytes() == b"new"
+    assert os.listdir(tmp_path) == ["a"]
+
+
+def test_pipes(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    got = []
+    reader = threading.Thread(target=lambda: got.append((tmp_path / "pipe").read_bytes()))
+    reader.start()
+    files.write(tmp_path / "pipe", b"data")
+    reader.join(10)
+    assert got == [b"data"]
+
+
+@pytest.mark.skipif(not os.path.isdir("/dev/fd"), reason="this system has no /dev/fd")
+@pytest.mark.parametrize("name", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1", "link"])
+@pytest.mark.parametrize("redirection", [">", ">>"])
+def test_our_own_open_files(tmp_path, name, redirection):
+    (tmp_path / "link").symlink_to("/dev/stdout")
+    (tmp_path / "log").write_text("before\n")
+    code = f"from sempic import files; files.write({name!r}, b'one\\n'); print('two')"
+    command = f'{sys.executable} -c "{code}" {redirection} log'
+    subprocess.run(command, shell=True, cwd=tmp_path, check=True, timeout=60)
+    before = "before\n" if redirection == ">>" else ""
+    assert (tmp_path / "log").read_text() == before + "one\ntwo\n"
+    piped = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, check=True, timeout=60, stdout=subprocess.PIPE
+    )
+    assert piped.stdout == b"one\ntwo\n"
