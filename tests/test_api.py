@@ -1,10 +1,17 @@
+import copy
+import io
+import math
+import pathlib
+import pickle
+
 import numpy as np
 import PIL.Image
 import pytest
 from conftest import FakeReceiver, FakeSegmenter, needs_models, street
 
 import sempic
-from sempic import api
+from sempic import api, coarse, container, jobs, pictures
+from sempic import labels as coding
 from sempic.errors import ImageError, InputError, LabelMapError, ModelError, RateError
 
 IMAGE, LABELS = street(96, 128)
@@ -214,3 +221,281 @@ def test_the_segmenter_map_in_another_palette():
     assert (scene.labels[:, 24:] == 11).all()
     with pytest.raises(sempic.InputError, match="palette indices"):
         codec.encode(picture, palette="indices")
+
+
+# ── what is given is checked at the door ─────────────────────────────────────────────────────
+
+STREAM = sempic.pack(width=128, height=96, labels=LABELS)
+
+
+@pytest.mark.parametrize("read", [sempic.decode, sempic.info, sempic.unpack, container.read])
+@pytest.mark.parametrize(
+    ("given", "hint"),
+    [
+        ("photo.sempic", "open"),
+        (pathlib.Path("photo.sempic"), "open"),
+        (None, "NoneType"),
+        (np.frombuffer(STREAM, np.uint8), "tobytes"),
+        (np.zeros(0, np.uint8), "tobytes"),
+        (io.BytesIO(STREAM), r"file\.read"),
+        (list(STREAM), "list"),
+        (7, "int"),
+    ],
+)
+def test_a_stream_is_bytes(read, given, hint):
+    with pytest.raises(sempic.SempicError, match=f"a stream is bytes, not .*{hint}|{hint}"):
+        read(given)
+
+
+def test_other_bytes_are_bytes():
+    for kind in (bytearray, memoryview):
+        assert sempic.info(kind(STREAM)) == sempic.info(STREAM)
+        assert np.array_equal(sempic.unpack(kind(STREAM)).labels, LABELS)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [math.nan, math.inf, -math.inf, "3", None, [], True, 10**400, 1j],
+    ids=lambda v: repr(v)[:5],
+)
+@pytest.mark.parametrize("name", ["quality", "max_side", "target_bpp", "label_quality", "palette"])
+def test_options_of_encode_that_are_none(codec, name, value):
+    if (value is None and name != "quality") or (name == "max_side" and value == 10**400):
+        return  # not given, or no limit
+    with pytest.raises(InputError):
+        codec.encode(IMAGE, labels=LABELS, **{name: value})
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"quality": 4.5},
+        {"max_side": 0},
+        {"max_side": 50.0},
+        {"target_bpp": 0},
+        {"target_bpp": -1},
+        {"label_quality": "best"},
+        {"label_quality": 6},
+        {"label_quality": 3, "importance": {"car": math.nan}},
+        {"label_quality": 3, "importance": {"car": "much"}},
+        {"label_quality": 3, "importance": {7: 1.0}},
+        {"importance": ["car"]},
+        {"coarse_codec": None},
+        {"coarse_codec": ["bpg"]},
+        {"palette": ["camvid"]},
+        {"palette": 14},
+        {"ignore_label": 256},
+        {"ignore_label": "void"},
+        {"ignore_label": 3, "palette": "indices"},
+        {"labels": LABELS.astype(int)},
+        {"labels": LABELS.tolist()},
+        {"labels": "map.png"},
+    ],
+)
+def test_options_of_encode_that_cannot_be(codec, options):
+    with pytest.raises(InputError):
+        codec.encode(IMAGE, **{"labels": LABELS, **options})
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"steps": 0},
+        {"steps": 1.5},
+        {"steps": "1"},
+        {"steps": True},
+        {"seed": -1},
+        {"seed": None},
+        {"seed": 0.5},
+        {"guidance": math.nan},
+        {"guidance": math.inf},
+        {"guidance": "2"},
+        {"fidelity": math.nan},
+        {"fidelity": -0.1},
+        {"fidelity": 1.1},
+    ],
+)
+def test_options_of_decode_that_cannot_be(codec, options):
+    with pytest.raises(InputError):
+        codec.decode(STREAM, **options)
+    with pytest.raises(InputError):
+        codec.synthesize(sempic.unpack(STREAM), **options)
+
+
+def test_other_arguments_that_cannot_be(codec):
+    scene = sempic.unpack(STREAM)
+    for call in (
+        lambda: codec.synthesize(STREAM),
+        lambda: codec.uncertainty(scene, samples=2.5),
+        lambda: codec.uncertainty(scene, samples=1),
+        lambda: sempic.unpack(STREAM, only="pixels"),
+        lambda: sempic.unpack(STREAM, max_pixels="all"),
+        lambda: sempic.pack(width=8.0, height=8, labels=np.zeros((8, 8), np.uint8)),
+        lambda: sempic.pack(width="8", height=8, coarse=b"x"),
+        lambda: sempic.pack(width=8, height=8, coarse="x"),
+        lambda: sempic.pack(width=8, height=8, coarse=b"x", model=None),
+        lambda: sempic.pack(width=8, height=8, coarse=b"x", palette="camvid"),
+        lambda: sempic.Codec(segmenter=7),
+        lambda: sempic.Codec(receiver=b"net.onnx"),
+        lambda: sempic.Codec(segmenter=""),
+        lambda: sempic.Codec.from_pretrained(None),
+        lambda: sempic.Codec.from_pretrained(""),
+        lambda: codec.save_pretrained(None),
+        lambda: pictures.read("photo.png"),
+        lambda: pictures.read_labels(None),
+        lambda: pictures.encode(None, ".png"),
+        lambda: pictures.encode(IMAGE.astype(float), ".png"),
+        lambda: pictures.shrink(None, None, 3),
+        lambda: pictures.shrink(IMAGE, None, "3"),
+        lambda: api.preview(STREAM),
+        lambda: coarse.encode(IMAGE.tolist()),
+        lambda: coarse.encode(IMAGE, codec=None),
+        lambda: coarse.encode(IMAGE, quality="35"),
+        lambda: coarse.encode(IMAGE, quality=float("nan")),
+        lambda: coarse.decode("x"),
+        lambda: coarse.peek(None),
+        lambda: coding.encode(LABELS.tolist()),
+        lambda: coding.decode("x", 3, 3),
+    ):
+        with pytest.raises(sempic.SempicError):
+            call()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        None,
+        np.zeros((96, 128)),
+        np.zeros((96, 128), np.int64),
+        np.zeros((96, 127), np.uint8),
+        np.zeros((128, 96), np.uint8),
+        np.zeros((1, 96, 128), np.uint8),
+        np.full((96, 128), 12, np.uint8),
+        np.full((96, 128), 254, np.uint8),
+        [[0] * 128] * 96,
+    ],
+)
+def test_segmenters_that_give_no_label_map(answer):
+    with pytest.raises(ModelError, match="segmenter"):
+        sempic.Codec(segmenter=lambda image: answer).encode(IMAGE)
+    looks = FakeSegmenter()
+    looks.look = lambda image: (answer, None)
+    with pytest.raises(ModelError, match="segmenter"):
+        sempic.Codec(segmenter=looks).encode(IMAGE)
+
+
+def test_segmenters_that_are_wrong_about_themselves():
+    for palette in (99, "camvid", None):
+        segmenter = FakeSegmenter()
+        segmenter.palette = palette
+        with pytest.raises(ModelError, match="palette"):
+            sempic.Codec(segmenter=segmenter).encode(IMAGE)
+    for chances in (np.zeros((12, 96, 128)), np.zeros((96, 128), np.uint8), "sure"):
+        segmenter = FakeSegmenter()
+        segmenter.look = lambda image, chances=chances: (LABELS, chances)
+        with pytest.raises(ModelError, match="chances"):
+            sempic.Codec(segmenter=segmenter).encode(IMAGE)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        None,
+        np.zeros((3, 3), np.uint8),
+        np.zeros((96, 128), np.uint8),
+        np.zeros((96, 128, 4), np.uint8),
+        np.zeros((128, 96, 3), np.uint8),
+        np.zeros((96, 128, 3)),
+        PIL.Image.new("RGB", (128, 96)),
+    ],
+)
+def test_receivers_that_give_no_picture(answer):
+    with pytest.raises(ModelError, match="receiver"):
+        sempic.Codec(receiver=lambda scene, **controls: answer).decode(STREAM)
+
+
+@pytest.mark.parametrize("palette", ["camvid", "cityscapes", "cityscapes-labelids"])
+def test_255_is_void_where_it_is_no_id(palette):
+    meant = {"camvid": 11, "cityscapes": 19, "cityscapes-labelids": 34}[palette]
+    labels = np.where(np.eye(96, 128, dtype=bool), 255, LABELS).astype(np.uint8)
+    for codec in (sempic.Codec(FakeSegmenter()), sempic.Codec(lambda image: labels)):
+        given = (
+            {"labels": labels, "palette": palette} if codec.segmenter(IMAGE) is not labels else {}
+        )
+        if not given and palette != "camvid":
+            continue
+        scene = sempic.unpack(codec.encode(IMAGE, label_quality="lossless", **given))
+        assert np.array_equal(scene.labels, np.where(labels == 255, meant, labels))
+    assert labels.max() == 255  # what was given is left alone
+
+
+def test_other_ids_of_void(codec):
+    labels = np.where(np.eye(96, 128, dtype=bool), 200, LABELS).astype(np.uint8)
+    with pytest.raises(LabelMapError, match="void is 11"):
+        codec.encode(IMAGE, labels=labels)
+    scene = sempic.unpack(codec.encode(IMAGE, labels=labels, ignore_label=200))
+    assert np.array_equal(scene.labels, np.where(labels == 200, 11, labels))
+    indices = sempic.unpack(codec.encode(IMAGE, labels=labels, palette="indices")).labels
+    assert np.array_equal(indices, labels)
+
+
+@pytest.mark.parametrize("kind", [np.asarray, PIL.Image.fromarray])
+@pytest.mark.parametrize("turned", [False, True])
+def test_sides_that_are_too_long_are_known_before_any_work(codec, kind, turned, monkeypatch):
+    image = np.zeros((2, 17000, 3), np.uint8)
+    image = np.ascontiguousarray(image.swapaxes(0, 1)) if turned else image
+    with pytest.raises(ImageError, match="side may have 16384 pixels; max_side 16384"):
+        codec.encode(kind(image))
+    assert codec.segmenter.calls == 0
+    assert sempic.info(codec.encode(kind(image), quality=1))["bytes"] > 0
+    with pytest.warns(sempic.SempicWarning, match="quality 1, the finest"):  # that it may have
+        assert sempic.info(codec.encode(kind(image), target_bpp=50.0))["bytes"] > 0
+    assert (
+        max(sempic.info(codec.encode(kind(image), max_side=16384))[k] for k in ("width", "height"))
+        == 16384
+    )
+    with pytest.raises(ImageError, match="side may have 32768 pixels"):
+        codec.encode(kind(np.zeros((1, 40000, 3), np.uint8)), quality=1)
+
+
+def nothing(image):
+    return np.zeros(image.shape[:2], np.uint8)
+
+
+def black(scene, **controls):
+    return np.zeros((scene.height, scene.width, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+    "duplicate", [copy.copy, copy.deepcopy, lambda c: pickle.loads(pickle.dumps(c))]
+)
+def test_codecs_can_be_copied_and_pickled_used_or_not(duplicate):
+    codec = sempic.Codec(nothing, black)
+    stream = duplicate(codec).encode(IMAGE)
+    assert codec.encode(IMAGE) == stream
+    codec.decode(stream)
+    assert duplicate(codec).encode(IMAGE) == stream
+    assert duplicate(duplicate(codec)).decode(stream).size == (128, 96)
+
+
+@needs_models
+def test_used_networks_can_be_pickled():
+    codec = sempic.Codec()
+    stream = codec.encode(IMAGE)
+    first = np.asarray(codec.decode(stream))
+    for again in (pickle.loads(pickle.dumps(codec)), copy.deepcopy(codec)):
+        assert np.array_equal(np.asarray(again.decode(stream)), first)
+    for part in (codec.segmenter, codec.receiver):
+        assert type(pickle.loads(pickle.dumps(part))) is type(part)
+
+
+def test_results_can_be_copied_and_pickled():
+    scene = sempic.unpack(sempic.Codec(nothing).encode(IMAGE))
+    for value in (scene, scene.coarse, sempic.PALETTES[1], sempic.QUALITY[5]):
+        again = pickle.loads(pickle.dumps(value))
+        assert type(copy.deepcopy(value)) is type(again) is type(value)
+    assert np.array_equal(pickle.loads(pickle.dumps(scene)).labels, scene.labels)
+    job = jobs.Job(source=None, relative=pathlib.Path("a"), target=None, mkdir=False)
+    assert pickle.loads(pickle.dumps(job)) == job
+    error = sempic.CorruptStream("why")
+    assert str(pickle.loads(pickle.dumps(error))) == "why"

@@ -1,5 +1,8 @@
+import copy
 import io
 import mimetypes
+import pickle
+from pathlib import Path
 
 import numpy as np
 import PIL.Image
@@ -96,3 +99,24 @@ def test_imageio():
     assert iio.imread("x.sempic").shape == IMAGE.shape
     assert iio.immeta("x.sempic", plugin="pillow")["palette"] == "camvid"
     assert sempic.encode(iio.imread("x.sempic"))  # what imageio reads, sempic takes
+
+
+@pytest.mark.parametrize("used", [False, True])
+def test_pictures_can_be_copied_and_pickled_used_or_not(used):
+    PIL.Image.fromarray(IMAGE).save("x.sempic")
+    expected = np.asarray(sempic.decode(Path("x.sempic").read_bytes()))
+    for duplicate in (
+        lambda p: p.copy(),
+        copy.copy,
+        copy.deepcopy,
+        lambda p: pickle.loads(pickle.dumps(p)),
+        lambda p: p.crop((0, 0, *p.size)),
+    ):
+        with PIL.Image.open("x.sempic") as picture:
+            if used:
+                picture.load()
+            again = duplicate(picture)
+            assert np.array_equal(np.asarray(again), expected)
+            assert np.array_equal(np.asarray(duplicate(again)), expected)
+            assert np.array_equal(np.asarray(picture), expected)
+            assert again.info["bytes"] == picture.info["bytes"]

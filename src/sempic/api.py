@@ -7,18 +7,27 @@ decode = unpack + synthesize (receiver)
 from __future__ import annotations
 
 import functools
+import os
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar
 
 import numpy as np
 
-from sempic import codec, container, progress
-from sempic.errors import BitstreamError, InputError, ModelError, RateError, SempicWarning
+from sempic import checks, codec, container, progress
+from sempic.errors import (
+    BitstreamError,
+    ImageError,
+    InputError,
+    LabelMapError,
+    ModelError,
+    RateError,
+    SempicWarning,
+)
 from sempic.palette import BY_NAME, CAMVID, CITYSCAPES, PALETTES, translate
-from sempic.scene import Image, LabelMap, Scene
+from sempic.scene import Chances, Image, LabelMap, Scene
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -74,9 +83,16 @@ class Codec:
     ) -> None:
         """Each is None (the bundled one), a specification for `load` of `sempic.segment` or
         `sempic.receive` (a path to an ONNX file, "hf:NAME", a checkpoint of the paper's
-        network), or the function itself."""
-        self._segmenter = segmenter
-        self._receiver = receiver
+        network), or the function itself. A codec can be copied and pickled as far as these can; the
+        copy loads its networks anew. Raises InputError for anything else."""
+        self._segmenter = _model("segmenter", segmenter)
+        self._receiver = _model("receiver", receiver)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {
+            "_segmenter": self._segmenter,
+            "_receiver": self._receiver,
+        }  # nothing that is loaded
 
     @functools.cached_property
     def segmenter(self) -> Segmenter:
@@ -113,7 +129,7 @@ class Codec:
         """
         from sempic import hub
 
-        name = str(name_or_path)
+        name = str(_named("name_or_path", name_or_path))
         if name.startswith(hub.PREFIX):
             folder = hub.download(name.removeprefix(hub.PREFIX), revision=revision)
         elif revision is not None:
@@ -135,11 +151,11 @@ class Codec:
 
         networks = {}
         for role in (models.SEGMENTER, models.RECEIVER):
-            given = self._segmenter if role == models.SEGMENTER else self._receiver
+            given: Any = self._segmenter if role == models.SEGMENTER else self._receiver
             if callable(given) or str(given).startswith("hf:"):
                 raise ModelError(f"only ONNX files can be saved, and the {role} is none")
             networks[role] = models.find(role) if given is None else Path(given)
-        return hub.write(Path(folder), networks)
+        return hub.write(Path(_named("folder", folder)), networks)
 
     def push_to_hub(self, name: str, *, private: bool = True) -> str:
         """Upload what `save_pretrained` writes to OWNER/NAME on the Hugging Face hub.
@@ -170,6 +186,7 @@ class Codec:
         max_side: int | None = None,
         label_quality: LabelQuality | None = None,
         importance: Mapping[str, float] | None = None,
+        ignore_label: int | None = None,
     ) -> bytes:
         """The .sempic stream of a picture.
 
@@ -177,8 +194,10 @@ class Codec:
             image: PIL image of any mode, or uint8 (H, W, 3) in sRGB; `sempic.pictures.to_rgb` says
                 how modes, rotation, colour profiles and transparency are dealt with.
             labels: uint8 (H, W) ids of the palette, of the size of the upright picture; sent bit
-                for bit. None: the segmenter finds them; where it does not know the map says void,
-                and a picture of which it knows little has none. "none": a stream without a map.
+                for bit, but for 255 where that is no id: as in files of that palette it means void
+                (and Cityscapes' license plate). None: the segmenter finds them; where it does not
+                know the map says void, and a picture of which it knows little has none. "none": a
+                stream without a map.
             palette: of `labels`, id or name (`sempic.palette`); CamVid if not given. Without
                 `labels` it is the segmenter's; "camvid" maps the segmenter's classes to those.
             quality: 1…9, a level of QUALITY.
@@ -193,23 +212,40 @@ class Codec:
                 segmenter's map.
             importance: what a pixel of a class is worth to `label_quality`, by class name;
                 `math.inf` for never removed.
+            ignore_label: an id that is sent as the palette's void, in `labels` and in what the
+                segmenter finds.
 
         Raises:
             ImageError, LabelMapError: input that cannot be coded.
             RateError: no level reaches `target_bpp`; the message names the least that is reached.
-            ModelError: the segmenter cannot be loaded.
+            ModelError: the segmenter cannot be loaded, or gives what is no label map.
+            InputError: an option out of range.
         """
         from sempic import coarse, pictures
 
-        if quality not in QUALITY:
-            raise InputError(f"quality is {min(QUALITY)}…{max(QUALITY)}, not {quality}")
-        pixels = pictures.to_rgb(image)
+        checks.whole("quality", quality, min(QUALITY), max(QUALITY))
+        checks.one_of("coarse codec", coarse_codec, codec.CODECS)
+        if target_bpp is not None and checks.number("target_bpp", target_bpp) <= 0:
+            raise InputError(f"target_bpp must be more than 0, not {target_bpp:g}")
+        if max_side is not None:
+            checks.whole("max_side", max_side, 1)
+        if label_quality is not None and label_quality != LOSSLESS:
+            checks.whole("label_quality", label_quality, 1, 5)
+        if importance is not None and not isinstance(importance, Mapping):
+            raise InputError(f"importance maps classes to weights, not {type(importance).__name__}")
         number = _palette_id(palette)
+        size = getattr(image, "size", None)  # of a PIL image: before its pixels are decoded
+        if isinstance(size, tuple) and len(size) == 2:
+            levels = _levels(size, max_side, quality, target_bpp)
+        pixels = pictures.to_rgb(image)
+        levels = _levels(pixels.shape[1::-1], max_side, quality, target_bpp)
         if isinstance(labels, str):
             if labels != NO_LABELS:
                 raise InputError(f"labels are an array or {NO_LABELS!r}, not {labels!r}")
         elif labels is not None:
             height, width = pixels.shape[:2]
+            codec.check_map(labels, width=width, height=height)
+            labels = PALETTES[number].settle(labels, ignore_label)
             codec.check_labels(labels, width=width, height=height, palette=number)
         if max_side is not None:
             given = None if isinstance(labels, str) else labels
@@ -217,10 +253,10 @@ class Codec:
             labels = labels if isinstance(labels, str) else smaller
         if labels is None:
             with progress.waiting("finding and simplifying labels", aloud=False):
-                labels, found = self._find_labels(pixels, label_quality, importance)
+                labels, found = self._find_labels(pixels, label_quality, importance, ignore_label)
             number = found if palette is None else number
             if number != found and number not in (CAMVID.id, CITYSCAPES.id):
-                name = PALETTES[number].name if number in PALETTES else number
+                name = PALETTES[number].name
                 raise InputError(f"the segmenter's classes cannot be named in palette {name}")
             if labels is not None:
                 labels = translate(labels, found, number)
@@ -244,23 +280,51 @@ class Codec:
                     palette=number,
                 )
 
-        return pack(quality) if target_bpp is None else _best_within(target_bpp, pack)
+        return pack(quality) if target_bpp is None else _best_within(target_bpp, pack, levels)
+
+    def _segment(
+        self, pixels: Image, label_quality: LabelQuality, ignore_label: int | None
+    ) -> tuple[LabelMap, Chances | None, int]:
+        """The segmenter's map, checked, how sure it is if it says so, and its palette."""
+        number = getattr(self.segmenter, "palette", CAMVID.id)
+        if not isinstance(number, int) or number not in PALETTES:
+            raise ModelError(f"the segmenter's palette {number!r} is not one of {list(PALETTES)}")
+        look = getattr(self.segmenter, "look", None)
+        found: Any
+        if look is not None and label_quality != LOSSLESS:
+            found, chances = look(pixels)
+        else:
+            found, chances = self.segmenter(pixels), None
+        height, width = pixels.shape[:2]
+        try:
+            codec.check_map(found, width=width, height=height)
+            found = PALETTES[number].settle(found, ignore_label)
+            codec.check_labels(found, width=width, height=height, palette=number)
+        except LabelMapError as error:
+            raise ModelError(f"the segmenter is at fault: {error}") from error
+        if chances is not None and (
+            not isinstance(chances, np.ndarray)
+            or chances.dtype != np.uint8
+            or chances.ndim != 3
+            or chances.shape[1:] != (height, width)
+        ):
+            raise ModelError("the segmenter's chances are not uint8 (classes, height, width)")
+        return found, chances, number
 
     def _find_labels(
         self,
         pixels: Image,
         label_quality: LabelQuality | None,
         importance: Mapping[str, float] | None,
+        ignore_label: int | None,
     ) -> tuple[LabelMap | None, int]:
         """The segmenter's map as it is sent, None where it knows too little, and its palette."""
-        number: int = getattr(self.segmenter, "palette", CAMVID.id)
         label_quality = DEFAULT_LABEL_QUALITY if label_quality is None else label_quality
+        labels, chances, number = self._segment(pixels, label_quality, ignore_label)
         if label_quality == LOSSLESS:
-            return self.segmenter(pixels), number
+            return labels, number
         from sempic.labels.simplify import simplify
 
-        look = getattr(self.segmenter, "look", None)  # says how sure it is
-        labels, chances = look(pixels) if look is not None else (self.segmenter(pixels), None)
         if chances is not None:
             from sempic.segment.doubt import STREET, void_where_unsure
 
@@ -314,11 +378,29 @@ class Codec:
         fidelity: float | None = None,
     ) -> Image:
         """The receiver's picture of a scene, uint8 (height, width, 3); arguments as `decode`."""
-        if steps is not None and steps < 1:
-            raise InputError(f"steps must be 1 or more, not {steps}")
-        wishes = {"steps": steps, "guidance": guidance, "fidelity": fidelity}
+        if not isinstance(scene, Scene):
+            raise InputError(f"a scene is what unpack gives, not {type(scene).__name__}")
+        checks.whole("seed", seed, 0)
+        wishes = {
+            "steps": None if steps is None else checks.whole("steps", steps, 1),
+            "guidance": None if guidance is None else checks.number("guidance", guidance, 0),
+            "fidelity": None if fidelity is None else checks.number("fidelity", fidelity, 0, 1),
+        }
         controls = {name: value for name, value in wishes.items() if value is not None}
-        return self.receiver(scene, seed=seed, **controls)
+        picture: Any = self.receiver(scene, seed=seed, **controls)
+        if (
+            not isinstance(picture, np.ndarray)
+            or picture.dtype != np.uint8
+            or picture.shape != (scene.height, scene.width, 3)
+        ):
+            given = type(picture).__name__
+            if isinstance(picture, np.ndarray):
+                given = f"{picture.dtype} {picture.shape}"
+            raise ModelError(
+                f"the receiver is at fault: a picture of this scene is uint8 "
+                f"{(scene.height, scene.width, 3)}, not {given}"
+            )
+        return picture
 
     def uncertainty(
         self,
@@ -338,7 +420,7 @@ class Codec:
 
         Raises InputError if `samples` is less than 2, else as `decode`.
         """
-        if samples < 2:
+        if checks.whole("samples", samples, 1) < 2:
             raise InputError(f"a spread needs 2 samples or more, not {samples}")
         mean = np.zeros((scene.height, scene.width, 3), np.float32)
         spread = np.zeros_like(mean)
@@ -362,6 +444,9 @@ def preview(scene: Scene) -> Image:
 
     from sempic import coarse
 
+    given: object = scene
+    if not isinstance(given, Scene):
+        raise InputError(f"a scene is what unpack gives, not {type(given).__name__}")
     if scene.coarse is None:
         raise BitstreamError("the stream has no coarse picture")
     small = PIL.Image.fromarray(coarse.to_rgb(scene.coarse))
@@ -380,6 +465,7 @@ def info(stream: bytes) -> dict[str, Any]:
 
     Raises BitstreamError as `unpack` does for a broken container.
     """
+    stream = checks.stream(stream)
     c = container.read(stream)
     chunks = {
         name: len(payload)
@@ -417,6 +503,7 @@ def encode(
     max_side: int | None = None,
     label_quality: LabelQuality | None = None,
     importance: Mapping[str, float] | None = None,
+    ignore_label: int | None = None,
 ) -> bytes:
     """`Codec.encode`, where everything is explained, with the bundled segmenter."""
     return shared().encode(
@@ -429,6 +516,7 @@ def encode(
         max_side=max_side,
         label_quality=label_quality,
         importance=importance,
+        ignore_label=ignore_label,
     )
 
 
@@ -444,9 +532,8 @@ def decode(
     return shared().decode(stream, steps=steps, seed=seed, guidance=guidance, fidelity=fidelity)
 
 
-def _best_within(target_bpp: float, pack: Callable[[int], bytes]) -> bytes:
+def _best_within(target_bpp: float, pack: Callable[[int], bytes], levels: list[int]) -> bytes:
     """The stream of the highest level at or under the target, by bisection; raises RateError."""
-    levels = sorted(QUALITY)
     streams = {levels[0]: pack(levels[0])}
     least = info(streams[levels[0]])["bpp"]
     if least > target_bpp:
@@ -468,11 +555,48 @@ def _best_within(target_bpp: float, pack: Callable[[int], bytes]) -> bytes:
     return best
 
 
+def _levels(
+    size: tuple[int, ...], max_side: int | None, quality: int, target_bpp: float | None
+) -> list[int]:
+    """The levels that may be used for a picture of this size: the one that was asked for, or, for
+    a target, all whose coarse picture is not too large; raises ImageError where there is none."""
+    from sempic.coarse.planes import MAX_SIDE
+
+    longest = max(size) if max_side is None else min(max(size), max_side)
+    wanted = [quality] if target_bpp is None else sorted(QUALITY)
+    fit = [level for level in wanted if longest <= MAX_SIDE * QUALITY[level].factor]
+    if not fit:
+        most = MAX_SIDE * max(QUALITY[level].factor for level in wanted)
+        raise ImageError(
+            f"{size[0]}×{size[1]}: at quality {wanted[0]} a side may have {most} pixels; "
+            f"max_side {most} (--max-side {most}) scales it down"
+        )
+    return fit
+
+
 def _palette_id(palette: int | str | None) -> int:
     if palette is None:
         return CAMVID.id
     if isinstance(palette, str):
-        if palette not in BY_NAME:
-            raise InputError(f"palette {palette!r} is not one of {', '.join(BY_NAME)}")
-        return BY_NAME[palette].id
+        return BY_NAME[checks.one_of("palette", palette, BY_NAME)].id
+    if checks.whole("palette", palette) not in PALETTES:
+        raise LabelMapError(f"palette {palette} is not one of {', '.join(map(str, PALETTES))}")
     return palette
+
+
+_T = TypeVar("_T")
+
+
+def _model(role: str, given: _T) -> _T:
+    if given is not None and not callable(given):
+        _named(role, given)
+    return given
+
+
+def _named(what: str, given: Any) -> str | os.PathLike[str]:
+    """A name of something; raises InputError."""
+    if not isinstance(given, (str, os.PathLike)):
+        raise InputError(f"{what} is a name or a path, not {type(given).__name__}")
+    if not os.fspath(given):
+        raise InputError(f"{what} is an empty name")
+    return given

@@ -12,9 +12,9 @@ from typing import Literal
 
 import numpy as np
 
-from sempic import container
+from sempic import checks, container
 from sempic.container import MAX_PIXELS, Chunk, Container
-from sempic.errors import CorruptStream, InputError, LabelMapError
+from sempic.errors import CorruptStream, LabelMapError
 from sempic.palette import CAMVID, PALETTES
 from sempic.scene import Coarse, LabelMap, Scene
 
@@ -54,8 +54,13 @@ def pack(
         LabelMapError: labels of another shape or type, or with ids outside the palette.
         InputError: a size or an id that the format does not have.
     """
-    if coarse_codec not in CODECS:
-        raise InputError(f"coarse codec {coarse_codec!r} is not one of {', '.join(CODECS)}")
+    checks.one_of("coarse codec", coarse_codec, CODECS)
+    for name, value in (("width", width), ("height", height)):
+        checks.whole(name, value)
+    checks.whole("palette", palette)
+    checks.whole("model", model)
+    if coarse is not None:
+        coarse = checks.stream(coarse)
     payload = None
     if labels is not None:
         check_labels(labels, width=width, height=height, palette=palette)
@@ -92,7 +97,9 @@ def unpack(
     Raises:
         BitstreamError: the stream is not one that this version decodes; its subclass says why.
     """
-    c = container.read(stream, max_pixels=max_pixels)
+    if only is not None:
+        checks.one_of("only", only, ("labels", "coarse"))
+    c = container.read(checks.stream(stream), max_pixels=checks.whole("max_pixels", max_pixels, 1))
     scene_labels = scene_coarse = None
     if c.coarse is not None and (only != "labels" or c.coarse_type in EXACT):
         from sempic import coarse
@@ -130,20 +137,29 @@ def _context(payload: bytes | None, kind: Chunk) -> Coarse | None:
     return coarse.decode(payload, codec=kind.name.lower())
 
 
-def check_labels(labels: LabelMap, *, width: int, height: int, palette: int) -> None:
-    """Raises LabelMapError unless `labels` is uint8 (height, width) with ids of the palette."""
-    if palette not in PALETTES:
-        raise LabelMapError(f"palette {palette} is not one of {', '.join(map(str, PALETTES))}")
+def check_map(labels: LabelMap, *, width: int, height: int) -> None:
+    """Raises LabelMapError unless `labels` is uint8 (height, width)."""
     if not isinstance(labels, np.ndarray) or labels.dtype != np.uint8 or labels.ndim != 2:
-        what = f"{labels.dtype} {labels.shape}" if isinstance(labels, np.ndarray) else type(labels)
+        kind = type(labels).__name__
+        what = f"{labels.dtype} {labels.shape}" if isinstance(labels, np.ndarray) else kind
         raise LabelMapError(f"a label map is uint8 (height, width), not {what}")
     if labels.shape != (height, width):
         raise LabelMapError(
             f"the label map is {labels.shape[1]}×{labels.shape[0]}, the picture {width}×{height}"
         )
-    classes = PALETTES[palette].classes
-    if (highest := int(labels.max())) >= len(classes):
+
+
+def check_labels(labels: LabelMap, *, width: int, height: int, palette: int) -> None:
+    """Raises LabelMapError unless `labels` is uint8 (height, width) with ids of the palette."""
+    if palette not in PALETTES:
+        raise LabelMapError(f"palette {palette} is not one of {', '.join(map(str, PALETTES))}")
+    check_map(labels, width=width, height=height)
+    known = PALETTES[palette]
+    last = len(known.classes) - 1
+    if (highest := int(labels.max())) > last:
+        void = ""
+        if known.void is not None:
+            void = f", and its void is {known.void} (ignore_label makes it of another id)"
         raise LabelMapError(
-            f"the label map has id {highest}; palette {PALETTES[palette].name} ends at "
-            f"{len(classes) - 1}"
+            f"the label map has id {highest}; palette {known.name} ends at {last}{void}"
         )

@@ -9,6 +9,7 @@ import zlib
 from dataclasses import dataclass
 from enum import IntEnum
 
+from sempic import checks
 from sempic.errors import (
     CorruptStream,
     InputError,
@@ -93,6 +94,7 @@ def read(stream: bytes, *, max_pixels: int = MAX_PIXELS) -> Container:
     First come the checks of structure, which tell a file cut short from one that was changed;
     then the checksum; and only then is the content judged.
     """
+    stream = checks.stream(stream)
     if not stream:
         raise TruncatedStream("no bytes at all")
     if stream[:2] != MAGIC[: len(stream)]:

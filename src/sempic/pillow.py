@@ -37,6 +37,7 @@ _OPTIONS = (
     "max_side",
     "label_quality",
     "importance",
+    "ignore_label",
 )
 
 
@@ -45,6 +46,8 @@ class SempicImageFile(ImageFile.ImageFile):
 
     format = "SEMPIC"
     format_description = "SEMPIC semantic image"
+    _stream: bytes | None = None
+    """What the pixels are still to be rebuilt from; a copy has its pixels."""
 
     def _open(self) -> None:
         assert self.fp is not None
@@ -56,7 +59,7 @@ class SempicImageFile(ImageFile.ImageFile):
         self._mode = "RGB"
         self._size = (found["width"], found["height"])
         self.info.update(found)
-        self._stream: bytes | None = stream
+        self._stream = stream
 
     def load(self, **options: Any) -> Any:
         """Rebuild the pixels if that has not been done; `options` (steps, seed, …) are those of

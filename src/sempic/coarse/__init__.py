@@ -6,9 +6,10 @@
 
 from __future__ import annotations
 
+from sempic import checks
 from sempic.coarse import bpg, stills
 from sempic.coarse.planes import MAX_SIDE, downscale, factor, from_rgb, to_rgb
-from sempic.errors import ImageError, InputError, UnsupportedChunk
+from sempic.errors import ImageError, UnsupportedChunk
 from sempic.scene import Coarse, Image
 
 __all__ = [
@@ -39,10 +40,8 @@ def encode(rgb: Image, *, codec: str = "bpg", quality: int = 35, chroma: str = "
 
     Raises InputError: ImageError for the picture, else for the options.
     """
-    if codec not in CODECS:
-        raise InputError(f"coarse codec {codec!r} is not one of {', '.join(CODECS)}")
-    if not 0 <= quality <= 51:
-        raise InputError(f"coarse quality {quality} is outside 0…51")
+    checks.one_of("coarse codec", codec, CODECS)
+    checks.whole("coarse quality", quality, 0, 51)
     planes = from_rgb(rgb, chroma)
     height, width = planes.y.shape
     if max(width, height) > MAX_SIDE:
@@ -60,6 +59,7 @@ def decode(payload: bytes, *, codec: str = "bpg") -> Coarse:
     CorruptStream for what cannot be decoded. A changed payload may still decode to planes of the
     size that it announces: checksums belong to the container.
     """
+    payload = checks.stream(payload)
     if codec == "bpg":
         return bpg.decode(bpg.lengthen(payload))
     _check_codec(codec)
@@ -69,6 +69,7 @@ def decode(payload: bytes, *, codec: str = "bpg") -> Coarse:
 def peek(payload: bytes, codec: str = "bpg") -> tuple[int, int]:
     """(width, height) in pixels, from the header alone; raises a BitstreamError as decode does,
     but does not judge the size."""
+    payload = checks.stream(payload)
     if codec == "bpg":
         return bpg.peek(bpg.lengthen(payload))
     _check_codec(codec)

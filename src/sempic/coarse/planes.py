@@ -15,6 +15,8 @@ from sempic.scene import Coarse, Image, Plane
 
 MAX_SIDE = 4096
 """Of a coarse picture, in pixels."""
+_STRIP = 64
+"""Rows of a coarse picture that are made at once."""
 _Ints: TypeAlias = npt.NDArray[np.signedinteger[Any]]
 
 # ITU-T T.871 (JFIF) §7: BT.601, full range; in units of 2^-16. Rows sum to 2^16, 0, 0.
@@ -68,11 +70,16 @@ def downscale(rgb: Image, factor: int = 4) -> Image:
     so that every coarse pixel stays exactly `factor` pixels from the next.
     """
     height, width = _size(rgb)
-    pad = (0, -height % factor), (0, -width % factor), (0, 0)
-    blocks = np.pad(rgb, pad, mode="edge").astype(np.int64)
-    blocks = blocks.reshape(-(-height // factor), factor, -1, factor, 3)
+    rows, columns = -(-height // factor), -(-width // factor)
+    small = np.empty((rows, columns, 3), np.uint8)
     area = factor * factor
-    return _to_uint8((blocks.sum((1, 3)) + area // 2) // area)
+    for row in range(0, rows, _STRIP):  # sums of a whole large picture would take much memory
+        strip = rgb[row * factor : (row + _STRIP) * factor]
+        pad = (0, -len(strip) % factor), (0, -width % factor), (0, 0)
+        blocks = np.pad(strip, pad, mode="edge").reshape(-1, factor, columns, factor, 3)
+        sums = blocks.sum((1, 3), dtype=np.int64)
+        small[row : row + _STRIP] = _to_uint8((sums + area // 2) // area)
+    return small
 
 
 def factor(width: int, height: int, coarse_width: int, coarse_height: int) -> int | None:
@@ -115,6 +122,9 @@ def _to_uint8(samples: _Ints) -> Plane:
 
 
 def _size(rgb: Image) -> tuple[int, int]:
+    given: object = rgb
+    if not isinstance(given, np.ndarray):
+        raise ImageError(f"a picture must be uint8 (h, w, 3), not {type(given).__name__}")
     if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.size == 0:
         raise ImageError(f"a picture must be uint8 (h, w, 3), not {rgb.dtype} {rgb.shape}")
     return rgb.shape[0], rgb.shape[1]
