@@ -16,6 +16,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from sempic import batch, pictures
+from sempic.jobs import find
 
 ENGINES = {"pool": batch.in_processes, "ray": batch.in_ray}
 
@@ -38,9 +39,9 @@ def main() -> None:
     print("engine  pictures     bytes  seconds  first result  pictures/s  after the first")
     for engine in args.engines:
         with tempfile.TemporaryDirectory() as folder:
-            jobs = batch.find(
-                args.folders, f"{folder}/", found=pictures.SUFFIXES, suffix=".sempic"
-            )[: args.limit]
+            jobs = find(args.folders, f"{folder}/", found=pictures.SUFFIXES, suffix=".sempic")[
+                : args.limit
+            ]
             start, times = time.perf_counter(), []
             for _, (record,) in tqdm(
                 ENGINES[engine](work, jobs, args.jobs), total=len(jobs), desc=engine, disable=None

@@ -3,8 +3,11 @@
 import io
 import json
 import os
+import signal
+import subprocess
 import sys
 import tarfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +16,7 @@ import pytest
 from conftest import FakeSegmenter, street
 
 import sempic
-from sempic import api, batch, cli, pictures
+from sempic import api, batch, cli, jobs, pictures
 from sempic.errors import install_hint
 
 IMAGE, LABELS = street(48, 64)
@@ -67,7 +70,7 @@ def dies(job):
 
 def test_a_worker_that_dies_is_reported(monkeypatch):
     monkeypatch.setenv("PYTHONPATH", f"{Path(__file__).parent}:{os.environ.get('PYTHONPATH', '')}")
-    job = batch.Job(source=Path("a"), relative=Path("a"), target=None, mkdir=False)
+    job = jobs.Job(source=Path("a"), relative=Path("a"), target=None, mkdir=False)
     ((done, records),) = batch.in_processes(dies, [job], 1)
     assert done == job
     assert records == [{"path": "a", "error": "a worker process died"}]
@@ -124,6 +127,28 @@ def test_a_run_goes_on_where_it_was_interrupted(shots, capsys):
     assert "4 of 4 are done" in capsys.readouterr().err
 
 
+def test_a_manifest_is_one_record_a_line_for_every_name():
+    names = [
+        "a\nb.png",
+        "c\u2028d.png",
+        "e\x85f.png",
+        "g\rh.png",
+        "caf\udce9.png",
+        'i"j.png',
+        "\x0bk.png",
+    ]
+    Path("shots").mkdir()
+    for name in names:
+        Path("shots", name).write_bytes(pictures.encode(IMAGE, ".png"))
+    run = ["encode", "shots", "-o", "out", "--manifest", "m.jsonl"]
+    assert cli.main(run) == 0
+    lines = Path("m.jsonl").read_bytes().split(b"\n")
+    assert {json.loads(line)["file"] for line in lines[1:-1]} == {f"shots/{n}" for n in names}
+    before = Path("m.jsonl").read_bytes()
+    assert cli.main(run) == 0
+    assert Path("m.jsonl").read_bytes() == before  # all were known
+
+
 def test_a_manifest_of_other_settings_is_refused(shots, capsys):
     cli.main(["encode", *shots, "-o", "out", "--manifest", "m.jsonl"])
     before = Path("m.jsonl").read_bytes()
@@ -176,6 +201,201 @@ def test_shards_of_a_folder():
         tar(f"shards/{i}.tar", **{f"{i}.png": pictures.encode(IMAGE, ".png")})
     assert cli.main(["encode", "shards", "-o", "out"]) == 0
     assert contents("out/1.tar").keys() == {"1.sempic"}
+
+
+def map_png(seed=0):
+    return pictures.encode_labels(np.roll(LABELS, seed), sempic.PALETTES[0], ".png")
+
+
+def test_a_label_map_beside_a_picture_is_kept():
+    """The usual layouts of segmentation in WebDataset."""
+    jpg, png = pictures.encode(IMAGE, ".jpg"), pictures.encode(IMAGE, ".png")
+    painted = pictures.encode(sempic.PALETTES[1].paint(LABELS), ".png")
+    samples = {
+        "a.jpg": jpg,
+        "a.png": map_png(),
+        "a.json": b"{}",
+        "d/b.jpg": jpg,
+        "d/b.seg.png": painted,
+        "c.png": png,
+        "c.mask.png": map_png(1),
+        "e.left.png": png,
+        "e.right.png": pictures.encode(IMAGE[:, ::-1], ".png"),
+        "e.depth.png": saved_16_bit(),
+        "._a.png": b"of macOS",
+        "f.png": map_png(),  # alone: a picture of few colours
+    }
+    tar("a.tar", **samples)
+    assert cli.main(["encode", "a.tar", "-o", "out.tar"]) == 0
+    coded = {"a.jpg", "d/b.jpg", "c.png", "e.left.png", "e.right.png", "f.png"}
+    found = contents("out.tar")
+    kept = {name: data for name, data in samples.items() if name not in coded}
+    assert {name: found.get(name) for name in kept} == kept
+    assert found.keys() - kept.keys() == {str(Path(n).with_suffix(".sempic")) for n in coded}
+
+
+def saved_16_bit():
+    out = io.BytesIO()
+    PIL.Image.fromarray(np.arange(3072, dtype=np.uint16).reshape(48, 64)).save(out, "PNG")
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("a.jpg", "a.jpeg"),
+        ("a.jpg", "A.JPG"),
+        ("a.jpg", "./a.webp"),
+        ("a.jpg", "a.jpg"),
+        ("a.jpg", "a.sempic"),
+        ("a.txt", "a.txt"),
+    ],
+)
+def test_shards_in_which_two_members_would_have_one_name(names, capsys):
+    data = pictures.encode(IMAGE, ".jpg")
+    with tarfile.open("a.tar", "w") as out:
+        for name in names:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            out.addfile(info, io.BytesIO(data))
+    assert cli.main(["encode", "a.tar", "-o", "out.tar"]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert all(Path(name).name in err for name in names)
+    assert "--images" in err
+    assert not Path("out.tar").exists()
+
+
+def test_the_ending_of_pictures_in_tars(capsys):
+    grey = pictures.encode_labels(LABELS, sempic.PALETTES[0], ".png")
+    tar("a.tar", **{"a.png": grey, "a.gt.png": grey, "b.png": grey})
+    assert cli.main(["encode", "a.tar", "-o", "out.tar"]) == 2
+    assert "a.png and a.gt.png: which is the picture? --images" in capsys.readouterr().err
+    tar("a.tar", **{"a.rgb.png": grey, "a.gt.png": grey, "b.rgb.png": grey})
+    assert cli.main(["encode", "a.tar", "-o", "out.tar", "--images", "rgb.png"]) == 0
+    found = contents("out.tar")
+    assert found.keys() == {"a.rgb.sempic", "a.gt.png", "b.rgb.sempic"}
+    assert found["a.gt.png"] == grey
+
+
+def test_tars_with_links_to_nothing(capsys):
+    with tarfile.open("a.tar", "w") as out:
+        link = tarfile.TarInfo("a.png")
+        link.type, link.linkname = tarfile.SYMTYPE, "gone.png"
+        out.addfile(link)
+    assert cli.main(["encode", "a.tar", "-o", "b.tar"]) == 2
+    assert "damaged tar" in capsys.readouterr().err
+
+
+# ── nothing that a file does ends the rest ───────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("a\nb"),
+        SyntaxError("x"),
+        KeyError(7),
+        RecursionError(),
+        MemoryError(),
+        Exception(),
+    ],
+)
+@pytest.mark.parametrize("tars", [False, True])
+def test_every_exception_is_a_record_of_its_file(error, tars, shots, monkeypatch, capsys):
+    Path("shots/bad.png").unlink()
+    encode = api.Codec.encode
+
+    def fails(self, image, **options):
+        if (image == np.roll(IMAGE, 1, 1)).all():
+            raise error
+        return encode(self, image, **options)
+
+    monkeypatch.setattr(api.Codec, "encode", fails)
+    if tars:
+        tar("a.tar", **{p.name: p.read_bytes() for p in Path("shots").iterdir()})
+        assert cli.main(["encode", "a.tar", "-o", "out.tar", "--manifest", "m.jsonl"]) == 2
+        assert contents("out.tar").keys() == {"0.sempic", "2.sempic"}
+    else:
+        assert cli.main(["encode", "shots", "-o", "out", "--manifest", "m.jsonl"]) == 2
+        assert streams("out").keys() == {"0.sempic", "2.sempic"}
+    err = capsys.readouterr().err
+    assert "Traceback" not in err
+    assert err.count("\n") == 2
+    failed = [e for e in entries("m.jsonl") if e["error"] is not None]
+    assert [Path(e["file"]).name for e in failed] == ["1.png"]
+    assert type(error).__name__ in failed[0]["error"] or failed[0]["error"] == "not enough memory"
+
+
+def dies_of_two(job):
+    if job.name in ("2", "5"):
+        os._exit(1)
+    return {"width": 1}
+
+
+def test_a_worker_that_dies_costs_its_file_and_no_other(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", f"{Path(__file__).parent}:{os.environ.get('PYTHONPATH', '')}")
+    todo = [
+        jobs.Job(source=Path(str(i)), relative=Path(str(i)), target=None, mkdir=False)
+        for i in range(8)
+    ]
+    done = list(batch.in_processes(dies_of_two, todo, 2))
+    assert [job for job, _ in done] == todo
+    failed = {job.name: records[0]["error"] for job, records in done if "error" in records[0]}
+    assert failed == {"2": "a worker process died", "5": "a worker process died"}
+
+
+def waits(job):
+    Path("started").touch()
+    if job.name == "1":
+        time.sleep(600)
+    return {"width": 1}
+
+
+HOLDS = """
+import sys, signal
+from pathlib import Path
+import test_batch
+from sempic import batch, jobs
+
+if __name__ == "__main__":
+    names = [Path(str(i)) for i in range(4)]
+    todo = [jobs.Job(source=p, relative=p, target=None, mkdir=False) for p in names]
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for _ in batch.in_processes(test_batch.waits, todo, 2):
+        pass
+"""
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="this system has no /proc")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, signal.SIGINT])
+def test_workers_end_with_their_parent(number, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", f"{Path(__file__).parent}:{os.environ.get('PYTHONPATH', '')}")
+    Path("hold.py").write_text(HOLDS)
+    with subprocess.Popen(
+        [sys.executable, "hold.py"], start_new_session=True, stdout=-1, stderr=-1
+    ) as parent:
+        while not Path("started").exists():
+            time.sleep(0.05)
+        parent.send_signal(number)
+        parent.communicate(timeout=20)  # the workers hold the pipe as long as they live
+    for _ in range(100):
+        left = [p for p in Path("/proc").glob("[0-9]*/stat") if group(p) == parent.pid]
+        if not left:
+            break
+        time.sleep(0.1)
+    assert not left
+
+
+def group(stat):
+    try:
+        state, _, process_group = stat.read_text().rsplit(")", 1)[1].split()[:3]
+    except OSError:
+        return None
+    return None if state == "Z" else int(process_group)
+
+
+# ── tars that fail as a whole ────────────────────────────────────────────────────────────────
 
 
 def test_tars_that_cannot_be_coded(capsys):

@@ -1,6 +1,6 @@
 """Many files at once: what there is to do, by whom it is done, and what came of it.
 
-A `Job` names one file to read and one to write. *Work* is a picklable function of a job that
+`sempic.jobs` says what there is to do. *Work* is a picklable function of a job that
 returns records, one for each picture. `here`, `in_processes` and `in_ray` are three ways to have it
 done; each yields (job, records) as they come, with failures as records, so that one bad file never
 stops the rest. A `Manifest` keeps the records, and knows after an interruption what is done.
@@ -13,152 +13,30 @@ import functools
 import io
 import json
 import logging
+import multiprocessing
 import os
 import pickle
-import sys
+import posixpath
 import tarfile
 import time
+import unicodedata
 import warnings
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from sempic import api
+from sempic import api, processes
 from sempic.errors import InputError, OutputError, SempicError, SempicWarning, install_hint
+from sempic.jobs import TAR, Job, exists, line, naming, read
+from sempic.palette import BY_NAME, CAMVID
 
 Record = dict[str, Any]
 """What is reported of one picture: path, output, seconds, and bytes, bpp, … or error."""
-STDOUT = Path("-")
-TAR = ".tar"
 _BLOCK = 16
 """Jobs that travel together through Ray Data; what is under way at an interruption is lost."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Job:
-    """One file to be read and one to be written; files elsewhere (s3://…) are `UPath`s."""
-
-    source: Path | None
-    """None is standard input."""
-    relative: Path
-    """The source below the folder that was named."""
-    target: Path | None
-    """None: nothing is written; STDOUT is standard output."""
-    mkdir: bool
-    """Whether folders above the target are made."""
-
-    @property
-    def name(self) -> str:
-        return "-" if self.source is None else str(self.source)
-
-    def read(self) -> bytes:
-        return sys.stdin.buffer.read() if self.source is None else read(self.source)
-
-    def write(self, data: bytes) -> None:
-        assert self.target is not None
-        if self.target == STDOUT:
-            sys.stdout.buffer.write(data)
-            sys.stdout.buffer.flush()
-            return
-        from sempic.pictures import write_file
-
-        with naming(self.target):
-            if self.mkdir:
-                try:
-                    self.target.parent.mkdir(parents=True, exist_ok=True)
-                except OSError as cause:
-                    raise OutputError(f"cannot make the folder: {cause.strerror}") from cause
-            if _is_local(self.target):
-                write_file(self.target, data)
-                return
-            try:  # object stores put a file whole or not at all
-                self.target.write_bytes(data)
-            except Exception as cause:  # each store has its own errors
-                raise OutputError(f"cannot write: {_line(cause)}") from cause
-
-
-def find(
-    inputs: list[str], output: str | None, *, found: Iterable[str], suffix: str | None
-) -> list[Job]:
-    """What to do for the files and folders that were named, on disk or as URIs.
-
-    In folders, files whose suffix is in `found` count, at any depth. Names are kept and the
-    suffix changes, but for tars; where that would give two sources one name (a.jpg and a.png), they
-    keep their suffix before the new one (a.jpg.sempic and a.png.sempic).
-    With `suffix` None nothing is to be written.
-    """
-    sources: list[tuple[Path | None, Path]] = []
-    for name in inputs:
-        path = _path(name)
-        if name == "-":
-            sources.append((None, Path("stdin")))
-        elif path.is_dir():
-            inside = sorted(
-                (p for p in path.rglob("*") if p.suffix.lower() in set(found) and p.is_file()),
-                key=lambda p: p.parts,
-            )
-            if not inside:
-                raise InputError(f"{path}: no files of a type that is looked for")
-            sources += [(p, Path(*p.parts[len(path.parts) :])) for p in inside]
-        else:
-            sources.append((path, Path(path.name)))
-
-    several = len(inputs) > 1 or _path(inputs[0]).is_dir()
-    folder = None if output is None else _path(output)
-    into = folder is not None and (
-        several or str(output).endswith(("/", os.sep)) or folder.is_dir()
-    )
-    if several and output == "-":
-        raise InputError("several files cannot go to standard output")
-    if several and folder is not None and folder.exists() and not folder.is_dir():
-        raise OutputError(f"{output}: not a folder")
-    if several and folder is not None and not folder.exists() and not str(output).endswith("/"):
-        from sempic.pictures import SUFFIXES
-
-        if folder.suffix.lower() in {".sempic", TAR, *SUFFIXES}:
-            raise OutputError(f"{output}: a file for several inputs; {output}/ would be a folder")
-
-    targets: list[Path | None] = []
-    endings: list[str] = []
-    for source, relative in sources:
-        ending = TAR if source is not None and relative.suffix.lower() == TAR else suffix or ""
-        endings.append(ending)
-        if suffix is None:
-            targets.append(None)
-        elif output == "-" or (output is None and source is None):
-            targets.append(STDOUT)
-        elif folder is not None and into:
-            targets.append(folder.joinpath(*relative.with_suffix(ending).parts))
-        elif folder is not None:
-            targets.append(folder)
-        else:
-            assert source is not None
-            targets.append(source.with_suffix(ending))
-            if targets[-1] == source:
-                if ending == TAR:
-                    raise OutputError(f"{source}: would replace itself; name the output with -o")
-                what = (
-                    "a .sempic file already" if ending == ".sempic" else "a picture, not a .sempic"
-                )
-                raise OutputError(
-                    f"{source}: by its name {what}; if it is not, say where to with -o"
-                )
-    clashes = Counter(str(t).lower() for t in targets)
-    return [
-        Job(
-            source=source,
-            relative=relative,
-            target=(
-                target.with_name(relative.name + ending)
-                if target and ending and clashes[str(target).lower()] > 1
-                else target
-            ),
-            mkdir=into,
-        )
-        for (source, relative), target, ending in zip(sources, targets, endings, strict=True)
-    ]
 
 
 # ── encoding ─────────────────────────────────────────────────────────────────────────────────
@@ -170,6 +48,8 @@ class Encode:
 
     segmenter: str | None = None
     labels: str | None = None
+    images: str | None = None
+    """How the names of pictures end in tars; None: found out."""
     options: dict[str, Any] = field(default_factory=dict)
 
     def __call__(self, job: Job) -> Record | list[Record]:
@@ -178,17 +58,20 @@ class Encode:
         if job.relative.suffix.lower() == TAR and job.source is not None:
             if self.labels:
                 raise InputError("--labels are for pictures, not for tars of them")
-            data, records = _map_tar(job.read(), job.name, self._code, pictures.SUFFIXES)
+            data, records = _map_tar(
+                job.read(), job.name, self._code, pictures.SUFFIXES, self.images
+            )
             job.write(data)
             return [{"output": str(job.target)} | record for record in records]
         labels = None
         picture = pictures.read(job.read())
         if self.labels:
             path = Path(self.labels)
-            if path.is_dir():
+            if os.path.isdir(path):
                 path = path / job.relative.with_suffix(".png")
             with naming(path):
-                labels = pictures.read_labels(read(path))
+                palette = BY_NAME[self.options.get("palette") or CAMVID.name]
+                labels = pictures.read_labels(read(path), palette)
         stream = _codec(self.segmenter).encode(picture, labels=labels, **self.options)
         job.write(stream)
         return described(stream)
@@ -226,24 +109,93 @@ def here(work: Work, jobs: list[Job]) -> Done:
 
 
 def in_processes(work: Work, jobs: list[Job], workers: int) -> Done:
-    """In so many processes of one thread each; in the order of the jobs."""
-    import multiprocessing
-    from concurrent.futures import ProcessPoolExecutor
-    from concurrent.futures.process import BrokenProcessPool
+    """In so many processes of one thread each; in the order of the jobs.
 
+    A process that dies costs the file that it was at, and is replaced. None outlives this one.
+    """
     for name, value in _one_thread().items():
         os.environ.setdefault(name, value)
-    context = multiprocessing.get_context("spawn")  # forks of threaded libraries hang
-    pool = ProcessPoolExecutor(min(workers, len(jobs)), context)
+    waiting = deque(enumerate(jobs))
+    done: dict[int, list[Record]] = {}
+    crew: list[_Process] = []
+    idle: list[_Process] = []
     try:
-        futures = [pool.submit(_attempt, work, job) for job in jobs]
-        for job, future in zip(jobs, futures, strict=True):
-            try:
-                yield job, future.result()
-            except BrokenProcessPool:
-                yield job, [{"path": job.name, "error": "a worker process died"}]
+        for number, job in enumerate(jobs):
+            while number not in done:
+                while waiting and (idle or len(crew) < workers):
+                    if not idle:
+                        crew.append(_Process(work))
+                        idle.append(crew[-1])
+                    idle.pop().begin(*waiting.popleft())
+                for process in _ready(crew):
+                    at, records = process.end()
+                    done[at] = records
+                    if process.lost:
+                        crew.remove(process)
+                    else:
+                        idle.append(process)
+            yield job, done.pop(number)
     finally:
-        pool.shutdown(cancel_futures=True)
+        for process in crew:
+            process.stop()
+
+
+class _Process:
+    """The parent's end of a process that does one job after another.
+
+    Not concurrent.futures': there a process that dies takes all jobs with it, and the processes
+    stay behind when the parent is killed.
+    """
+
+    def __init__(self, work: Work) -> None:
+        context = multiprocessing.get_context("spawn")  # forks of threaded libraries hang
+        self.pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_live, args=(theirs, work), daemon=True)
+        with processes.signals_held():  # Ctrl-C is for the parent, which ends the others
+            self._process.start()
+        theirs.close()
+        self._job: tuple[int, Job] | None = None
+        self.lost = False
+
+    def begin(self, number: int, job: Job) -> None:
+        self._job = number, job
+        with contextlib.suppress(OSError):  # it has died: `end` says so
+            self.pipe.send(job)
+
+    def end(self) -> tuple[int, list[Record]]:
+        assert self._job is not None
+        number, job = self._job
+        self._job = None
+        try:
+            records: list[Record] = self.pipe.recv()
+        except (EOFError, OSError):
+            self.lost = True
+            self.stop()
+            return number, [{"path": job.name, "error": "a worker process died"}]
+        return number, records
+
+    @property
+    def busy(self) -> bool:
+        return self._job is not None
+
+    def stop(self) -> None:
+        self.pipe.close()
+        processes.stop(self._process)
+
+
+def _ready(crew: list[_Process]) -> list[_Process]:
+    """Those that have answered or died; waits for one."""
+    pipes = {process.pipe: process for process in crew if process.busy}
+    found: Any = wait(list(pipes))
+    return [pipes[pipe] for pipe in found]
+
+
+def _live(pipe: Connection, work: Work) -> None:
+    """The life of a process: until the pipe closes or the parent ends."""
+    processes.end_with_parent()
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            pipe.send(_attempt(work, pipe.recv()))
 
 
 def in_ray(work: Work, jobs: list[Job], workers: int) -> Done:
@@ -254,7 +206,6 @@ def in_ray(work: Work, jobs: list[Job], workers: int) -> Done:
     Raises:
         InputError: Ray is missing, or the cluster fails.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no word to anybody
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     os.environ.setdefault("RAY_worker_niceness", "0")  # how nice to be is the user's to say
     try:
@@ -273,7 +224,7 @@ def in_ray(work: Work, jobs: list[Job], workers: int) -> Done:
                 logging_level=logging.ERROR,
             )
         except Exception as error:  # Ray raises plain ones, too
-            raise InputError(f"ray: {_line(error)}") from error
+            raise InputError(f"ray: {line(error)}") from error
     ray.data.DataContext.get_current().enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     rows = [{"id": i, "job": pickle.dumps(job)} for i, job in enumerate(jobs)]
@@ -289,7 +240,7 @@ def in_ray(work: Work, jobs: list[Job], workers: int) -> Done:
         for row in done.iter_rows():
             yield jobs[row["id"]], json.loads(row["records"])
     except ray.exceptions.RayError as error:
-        raise InputError(f"ray: {_line(error)}") from error
+        raise InputError(f"ray: {line(error)}") from error
     finally:
         if ours:
             ray.shutdown()
@@ -317,8 +268,10 @@ def _attempt(work: Work, job: Job) -> list[Record]:
             result = work(job)
         if isinstance(result, dict):
             result = result | notes
-    except (SempicError, MemoryError) as error:
-        result = {"error": str(error) or "not enough memory"}
+    except BrokenPipeError:  # nobody reads what we write: no fault of the file
+        raise
+    except Exception as error:
+        result = {"error": _cause(error)}
         common.pop("output", None)
     seconds = {"seconds": round(time.perf_counter() - start, 4)}
     return [common | seconds | r for r in (result if isinstance(result, list) else [result])]
@@ -344,49 +297,123 @@ def _one_thread() -> dict[str, str]:
     return dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "SEMPIC_THREADS"), "1")
 
 
+def _cause(error: Exception) -> str:
+    """What a record says of an exception: whatever it was, it costs this file and no other."""
+    if isinstance(error, SempicError):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return "not enough memory"
+    return f"{type(error).__name__}: {line(error)}"
+
+
 # ── tars of WebDataset ───────────────────────────────────────────────────────────────────────
 
 
+@dataclass(slots=True)
+class _Member:
+    info: tarfile.TarInfo
+    data: bytes
+    target: str
+    """Its name in the new tar."""
+    record: Record | None = None
+    """Of one that is coded."""
+
+
 def _map_tar(
-    data: bytes, name: str, change: Callable[[bytes], tuple[bytes, Record]], suffixes: Iterable[str]
+    data: bytes,
+    name: str,
+    change: Callable[[bytes], tuple[bytes, Record]],
+    suffixes: Collection[str],
+    images: str | None = None,
 ) -> tuple[bytes, list[Record]]:
-    """A tar with each member whose suffix counts coded to KEY.sempic; all others are kept.
+    """A tar with its pictures coded to KEY.sempic; all other members are kept.
 
-    Members that fail are left out, and recorded; records bear the path NAME/MEMBER.
+    Pictures are members with one of the suffixes; where a sample (members of one KEY) has several,
+    those that look like label maps (`pictures.is_map`) are kept as they are. `images` names the
+    ending of the pictures instead: ".jpg", or ".left.png". Members that fail are left out, and
+    recorded; records bear the path NAME/MEMBER.
 
-    Raises InputError: not a tar, or a damaged one.
+    Raises InputError: not a tar, a damaged one, or one in which two members would have one name.
     """
-    out, records, wanted = io.BytesIO(), [], frozenset(suffixes)
     try:
-        with (
-            tarfile.open(fileobj=io.BytesIO(data), mode="r:*") as source,
-            tarfile.open(fileobj=out, mode="w") as target,
-        ):
-            for member in source:
-                content = source.extractfile(member)
-                if content is None:
+        members = _members(data)
+    except (tarfile.TarError, EOFError, OSError, ValueError, KeyError) as cause:
+        raise InputError(f"a damaged tar: {line(cause)}") from cause
+    wanted = [m for m in members if _is_picture(m.info.name, suffixes, images)]
+    if images is None:
+        wanted = _without_maps(wanted)
+    for member in wanted:
+        member.target = str(PurePosixPath(member.info.name).with_suffix(".sempic"))
+        member.record = {"path": f"{name}/{member.info.name}"}
+    seen: dict[str, _Member] = {}
+    for member in members:
+        key = unicodedata.normalize("NFC", posixpath.normpath(member.target)).casefold()
+        other = seen.setdefault(key, member)
+        if other is not member:
+            raise InputError(
+                f"{other.info.name} and {member.info.name} would both become {member.target}; "
+                "--images names the ending of the pictures, such as --images .jpg"
+            )
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as target:
+        for member in members:
+            payload = member.data
+            if member.record is not None:
+                start = time.perf_counter()
+                try:
+                    with _noting() as notes:
+                        payload, described = change(payload)
+                    member.record |= described | notes
+                except Exception as error:
+                    member.record["error"] = _cause(error)
+                member.record["seconds"] = round(time.perf_counter() - start, 4)
+                if "error" in member.record:
                     continue
-                payload, path = content.read(), PurePosixPath(member.name)
-                if path.suffix.lower() in wanted:
-                    start = time.perf_counter()
-                    record: Record = {"path": f"{name}/{member.name}"}
-                    try:
-                        with _noting() as notes:
-                            payload, described = change(payload)
-                        record |= described | notes
-                    except (SempicError, MemoryError) as error:
-                        record["error"] = str(error) or "not enough memory"
-                    record["seconds"] = round(time.perf_counter() - start, 4)
-                    records.append(record)
-                    if "error" in record:
-                        continue
-                    path = path.with_suffix(".sempic")
-                entry = tarfile.TarInfo(str(path))
-                entry.size, entry.mtime = len(payload), member.mtime
-                target.addfile(entry, io.BytesIO(payload))
-    except (tarfile.TarError, EOFError, OSError, ValueError) as cause:
-        raise InputError(f"a damaged tar: {_line(cause)}") from cause
-    return out.getvalue(), records
+            entry = tarfile.TarInfo(member.target)
+            entry.size, entry.mtime = len(payload), member.info.mtime
+            target.addfile(entry, io.BytesIO(payload))
+    return out.getvalue(), [m.record for m in members if m.record is not None]
+
+
+def _members(data: bytes) -> list[_Member]:
+    members = []
+    with tarfile.open(fileobj=io.BytesIO(data), mode="r:*") as source:
+        for info in source:
+            content = source.extractfile(info)
+            if content is not None:
+                members.append(_Member(info, content.read(), info.name))
+    return members
+
+
+def _is_picture(name: str, suffixes: Collection[str], images: str | None) -> bool:
+    path = PurePosixPath(name)
+    if path.name.startswith("."):  # what macOS leaves beside files
+        return False
+    if images is None:
+        return path.suffix.lower() in suffixes
+    return path.name.lower().endswith("." + images.lower().lstrip("."))
+
+
+def _without_maps(members: list[_Member]) -> list[_Member]:
+    """The pictures among the members of each sample; raises InputError if that cannot be told."""
+    from sempic import pictures
+
+    samples: dict[str, list[_Member]] = {}
+    for member in members:
+        folder, file = posixpath.split(member.info.name)
+        samples.setdefault(posixpath.join(folder, file.split(".")[0]), []).append(member)
+    kept = []
+    for sample in samples.values():
+        if len(sample) > 1:
+            looks = [pictures.is_map(member.data) for member in sample]
+            if all(look is not False for look in looks) and True in looks:
+                names = " and ".join(member.info.name for member in sample)
+                raise InputError(
+                    f"{names}: which is the picture? --images names its ending, such as .jpg"
+                )
+            sample = [m for m, look in zip(sample, looks, strict=True) if look is not True]
+        kept += sample
+    return kept
 
 
 # ── what came of it ──────────────────────────────────────────────────────────────────────────
@@ -403,11 +430,12 @@ class Manifest:
         """Raises InputError if the file is of a run with other settings, or none of ours."""
         self._path, self._done = path, set[str]()
         text = ""
-        if path.exists():
-            text = read(path).decode("utf-8", "replace")
-        for number, line in enumerate(text.splitlines()):
+        if os.path.exists(path):
+            with naming(path):
+                text = read(path).decode("utf-8", "replace")
+        for number, row in enumerate(text.rstrip("\n").split("\n") if text else ()):
             try:
-                entry = json.loads(line)
+                entry = json.loads(row)
                 if number == 0 and entry["settings"] != settings:
                     raise InputError(
                         f"{path}: of a run with other settings; remove it to begin anew, or name "
@@ -429,7 +457,7 @@ class Manifest:
         return [
             job
             for job in jobs
-            if str(job.target) not in self._done or not job.target or not job.target.exists()
+            if str(job.target) not in self._done or not job.target or not exists(job.target)
         ]
 
     def add(self, records: list[Record]) -> None:
@@ -437,7 +465,7 @@ class Manifest:
         self._append([{"file": r["path"]} | {k: r.get(k) for k in keys} for r in records])
 
     def _append(self, entries: list[Record]) -> None:
-        self._write("".join(json.dumps(e, ensure_ascii=False) + "\n" for e in entries))
+        self._write("".join(json.dumps(e) + "\n" for e in entries))
 
     def _write(self, text: str) -> None:
         try:
@@ -446,51 +474,3 @@ class Manifest:
                 file.write(text)
         except OSError as cause:
             raise OutputError(f"{self._path}: cannot write: {cause.strerror}") from cause
-
-
-# ── files ────────────────────────────────────────────────────────────────────────────────────
-
-
-def read(path: Path) -> bytes:
-    """Raises InputError if it cannot be read."""
-    try:
-        return path.read_bytes()
-    except OSError as cause:
-        raise InputError(f"cannot read: {cause.strerror or _line(cause)}") from cause
-    except Exception as cause:
-        if _is_local(path):
-            raise
-        raise InputError(f"cannot read: {_line(cause)}") from cause  # a store's own error
-
-
-@contextlib.contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Puts the file's name before the message of an error in another file than the source."""
-    try:
-        yield
-    except SempicError as error:
-        raise type(error)(f"{path}: {error}") from error
-
-
-def _path(name: str) -> Path:
-    if "://" not in name:
-        return Path(name)
-    try:
-        from upath import UPath
-    except ModuleNotFoundError as error:
-        raise InputError(f"{name}: URIs need: {install_hint('ray')}") from error
-    try:
-        path: Any = UPath(name)
-        path.exists()
-    except Exception as cause:  # an unknown scheme, a missing library, no permission
-        raise InputError(f"{name}: {_line(cause)}") from cause
-    found: Path = path
-    return found
-
-
-def _is_local(path: Path) -> bool:
-    return "://" not in str(path)
-
-
-def _line(cause: BaseException) -> str:
-    return (str(cause).strip() or type(cause).__name__).splitlines()[0]

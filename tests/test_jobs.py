@@ -1,0 +1,185 @@
+"""What is to be done is known before any work: names, targets, what is in the way."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from sempic import jobs
+from sempic.errors import InputError, OutputError, SempicError
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def touch(*names):
+    for name in names:
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_bytes(b"x")
+
+
+def plan(*inputs, output=None, suffix=".sempic", **options):
+    found = jobs.find(
+        list(inputs), output, found={".png", ".jpg", ".tar"}, suffix=suffix, **options
+    )
+    return {str(job.source): None if job.target is None else str(job.target) for job in found}
+
+
+def test_folders_keep_their_names_where_they_would_clash():
+    touch("train/0.png", "val/0.png", "val/deep/1.png", "other/2.png")
+    assert plan("train", "val", "other", output="out") == {
+        "train/0.png": "out/train/0.sempic",
+        "val/0.png": "out/val/0.sempic",
+        "val/deep/1.png": "out/val/deep/1.sempic",
+        "other/2.png": "out/2.sempic",
+    }
+    assert plan("train/", "./val", output="out")["val/0.png"] == "out/val/0.sempic"
+    assert plan("train/0.png", "val/0.png", output="out")["val/0.png"] == "out/val/0.sempic"
+    assert plan("train/0.png", "val", output="out")["val/deep/1.png"] == "out/val/deep/1.sempic"
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("a.png", "a.jpg"),
+        ("a.png", "a.jpg", "a.png.jpg"),
+        ("a.png", "a.jpg", "a.png.jpg", "a.png.png", "a.png.png.png"),
+        ("a.png", "A.jpg"),
+        ("ä.png", "a\u0308.jpg"),  # composed and decomposed
+        ("straße.png", "STRASSE.jpg"),
+        ("a.sempic/b.png", "a.png"),  # a target that is a folder on the way of the other
+        ("a.sempic/b.png", "a.png", "a.jpg"),
+        ("a.tar", "a.tar.png"),
+    ],
+)
+def test_no_two_targets_are_one(names):
+    touch(*(f"in/{name}" for name in names))
+    targets = list(plan("in", output="out").values())
+    keys = {jobs._key(Path(t), True) for t in targets}
+    assert len(keys) == len(targets)
+    for key in keys:
+        assert not any(other.startswith(key + os.sep) for other in keys)
+
+
+def test_two_sources_of_one_target_are_refused_by_name():
+    touch("a/shots/0.png", "b/shots/0.png")
+    with pytest.raises(InputError, match=r"a/shots/0.png and b/shots/0.png would both become out"):
+        plan("a/shots", "b/shots", output="out")
+    touch("x/a.png", "y/a.png")
+    Path("out").mkdir()
+    Path("out/one").mkdir()
+    Path("out/x").symlink_to("one")
+    Path("out/y").symlink_to("one")
+    with pytest.raises(InputError, match="would both become"):  # by way of links
+        plan("x", "y", output="out")
+
+
+def test_names_that_differ_in_case_only(monkeypatch):
+    touch("in/a.png", "in/A.png")
+    assert len(set(plan("in", output="out").values())) == 2
+    monkeypatch.setattr(jobs, "_tells_no_case", lambda sources: True)
+    with pytest.raises(InputError, match=r"in/A.png and in/a.png would both become"):
+        plan("in", output="out")
+
+
+def test_what_is_named_twice_is_done_once():
+    touch("in/a.png", "in/b.png")
+    Path("link").symlink_to("in")
+    for names in (["in", "in"], ["in", "in/a.png"], ["in", "./in/"], ["in", "link"]):
+        assert len(plan(*names, output="out")) == 2
+    assert plan("in/a.png", "in/a.png") == {"in/a.png": "in/a.sempic"}
+
+
+def test_no_target_is_a_source():
+    touch("a.png", "b.png", "c.png", "net.onnx", "map.png")
+    Path("a.sempic").symlink_to("a.png")
+    os.link("b.png", "b.sempic")
+    Path("c.sempic").symlink_to("map.png")
+    Path("folder").mkdir()
+    Path("folder/a.png").symlink_to("../a.png")
+    for inputs, options in (
+        (["a.png"], {"output": "a.png"}),
+        (["a.png"], {"output": "./folder/../a.png"}),
+        (["a.png"], {}),  # by a link
+        (["b.png"], {}),  # by a hard link
+        (["folder/a.png"], {"output": "a.png"}),
+        (["a.png"], {"output": "net.onnx", "reads": ["net.onnx"]}),
+        (["c.png"], {"reads": ["map.png"]}),
+        (["c.png"], {"output": "new", "writes": ["c.png"]}),
+        (["c.png"], {"output": "new", "writes": ["map.png"], "reads": ["map.png"]}),
+        (["c.png"], {"output": "new", "writes": ["./new"]}),
+    ):
+        with pytest.raises(OutputError, match=r"would replace|twice|by its name"):
+            plan(*inputs, **options)
+    with pytest.raises(OutputError, match="by its name a picture, not a"):
+        plan("a.png", suffix=".png")
+    touch("a.tar")
+    with pytest.raises(OutputError, match="would replace itself; name the output with -o"):
+        plan("a.tar")
+    touch("x.sempic.png", "x.png")
+    Path("x.sempic").symlink_to("x.sempic.png")
+    with pytest.raises(OutputError, match=r"x.png: its output x.sempic would replace x.sempic.png"):
+        plan("x.png", "x.sempic.png")
+
+
+def test_standard_input_is_a_source_too(monkeypatch):
+    touch("a.png")
+    with open("a.png") as file:
+        monkeypatch.setattr("sys.stdin", file)
+        with pytest.raises(OutputError, match="would replace"):
+            plan("-", output="a.png")
+
+
+@pytest.mark.parametrize("options", [{}, {"output": "out"}, {"output": "-"}])
+def test_empty_names(options):
+    touch("a.png")
+    for inputs in ([""], ["a.png", ""]):
+        with pytest.raises(InputError, match="empty name"):
+            plan(*inputs, **options)
+    with pytest.raises(InputError, match="empty name"):
+        plan("a.png", output="")
+    assert plan(".") == {"a.png": "a.sempic"}  # the dot still means the folder
+
+
+def test_a_file_may_be_called_dash():
+    touch("-")
+    (job,) = jobs.find(["./-"], "./out-", found=(), suffix=".sempic")
+    assert job.read() == b"x"
+    (job,) = jobs.find(["./-"], "./-x/../-2", found=(), suffix=".sempic")
+    assert job.target != jobs.STDOUT
+    (job,) = jobs.find(["-"], "./-", found=(), suffix=".sempic")
+    assert job.target != jobs.STDOUT
+    assert job.target.name == "-"
+
+
+def test_names_that_are_too_long_are_no_traceback():
+    (job,) = jobs.find(["x" * 300], None, found=(), suffix=".sempic")
+    with pytest.raises(SempicError, match="too long"):
+        job.read()
+    with pytest.raises(SempicError, match="too long"):
+        job.write(b"x")
+
+
+def test_what_cannot_be_read_is_a_job_that_fails():
+    touch("in/a.png")
+    Path("in/b.png").symlink_to("gone")
+    said = []
+    touch("in/c.heic", "in/d.HEIC", "in/e.dng", "in/f.txt")
+    found = jobs.find(
+        ["in"],
+        "out",
+        found={".png"},
+        suffix=".sempic",
+        foreign={".heic", ".dng"},
+        say=said.append,
+    )
+    assert [(j.name, j.target and str(j.target)) for j in found] == [
+        ("in/a.png", "out/a.sempic"),
+        ("in/b.png", None),
+    ]
+    with pytest.raises(InputError, match="link"):
+        found[1].read()
+    assert said == ["left out, since they cannot be read here: 2 .heic, 1 .dng"]
