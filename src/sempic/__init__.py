@@ -9,6 +9,7 @@ Errors are all of `sempic.SempicError`. Neither torch nor a network runtime is l
 needed.
 """
 
+from sempic import _start as _start  # before all others
 from sempic.api import QUALITY, Codec, Quality, decode, encode, info
 from sempic.codec import pack, unpack
 from sempic.errors import (

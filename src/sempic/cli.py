@@ -5,71 +5,91 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 import sempic
-from sempic import api, batch, codec, container, extras, models, progress
-from sempic.batch import STDOUT, Done, Job, Record
+from sempic import api, batch, codec, container, extras, models, processes, progress
+from sempic.batch import Done, Record
 from sempic.errors import BitstreamError, InputError, OutputError, SempicError, install_hint
+from sempic.jobs import STDOUT, TAR, Job, find, naming
 from sempic.palette import BY_NAME, PALETTES
 
 _CONTROLS = ("steps", "seed", "guidance", "fidelity")
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command line; returns the exit code, 0 or 2."""
-    with progress.shown():
-        return _run(sys.argv[1:] if argv is None else argv)
+    """Run the command line; returns the exit code, 0 or 2.
+
+    Without arguments it is the program: those of the process are taken, and its streams and
+    signals are seen to (`processes.as_program`).
+    """
+    if argv is None:
+        return processes.as_program(lambda: _run(sys.argv[1:]))
+    return _run(argv)
 
 
 def _run(argv: list[str]) -> int:
-    if argv[:1] == ["distill"]:
-        argv = ["train", *argv]
-    if argv[:1] == ["train"] or argv[:1] == ["sample"]:
-        return _train(argv[0], argv[1:])
-    if argv[:1] and argv[0] in ("benchmark", "evaluate", "compare"):
-        return _evaluation(argv)
-    args = _parser().parse_args(argv)
-    try:
-        return int(args.run(args))
-    except SempicError as error:
-        return _fail(str(error))
-    except KeyboardInterrupt:
-        return _fail("interrupted")
-    except BrokenPipeError:  # whoever read our output has gone; keep the shutdown quiet
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 2
+    with progress.shown():
+        if argv[:1] == ["distill"]:
+            argv = ["train", *argv]
+        if argv[:1] == ["train"] or argv[:1] == ["sample"]:
+            return _train(argv[0], argv[1:])
+        if argv[:1] and argv[0] in ("benchmark", "evaluate", "compare"):
+            return _evaluation(argv)
+        args = _parser().parse_args(argv)
+        try:
+            for name, value in vars(args).items():
+                if value == "":
+                    raise InputError(f"--{name.replace('_', '-')}: an empty value")
+            return int(args.run(args))
+        except SempicError as error:
+            return _fail(str(error))
 
 
 # ── the commands ─────────────────────────────────────────────────────────────────────────────
 
 
 def _encode(args: argparse.Namespace) -> int:
-    from sempic import pictures
+    from sempic import formats, pictures
 
     if args.labels is not None and args.segmenter:
         raise InputError("--labels takes the place of what --segmenter finds: give one of them")
-    jobs = batch.find(
-        args.inputs, args.output, found=pictures.SUFFIXES | {batch.TAR}, suffix=".sempic"
+    jobs = find(
+        args.inputs,
+        args.output,
+        found=pictures.SUFFIXES | {TAR},
+        suffix=".sempic",
+        foreign=formats.FOREIGN,
+        reads=(args.labels, args.segmenter),
+        writes=(args.manifest,),
+        say=_note,
     )
     for job in jobs:
         if job.target is not None and job.target.suffix.lower() in pictures.SUFFIXES:
             raise OutputError(f"{job.target}: a .sempic file under the name of a picture")
     if args.quality is None:
         args.quality = api.DEFAULT_QUALITY
-    names = ("palette", "quality", "coarse_codec", "target_bpp", "max_side", "label_quality")
+    names = [
+        "palette",
+        "quality",
+        "coarse_codec",
+        "target_bpp",
+        "max_side",
+        "label_quality",
+        "ignore_label",
+    ]
     options = {name: getattr(args, name) for name in names} | {"importance": dict(args.importance)}
-    work = batch.Encode(segmenter=args.segmenter, labels=args.labels, options=options)
+    work = batch.Encode(
+        segmenter=args.segmenter, labels=args.labels, images=args.images, options=options
+    )
     path = args.manifest
     if path is None and args.engine == "ray":
-        target = jobs[0].target
-        assert target is not None
+        target = next((job.target for job in jobs if job.target is not None), Path())
         folder = Path(args.output) if jobs[0].mkdir else target.parent
         path = str(folder / "manifest.jsonl") if "://" not in str(target) else "manifest.jsonl"
     manifest = None
@@ -78,6 +98,7 @@ def _encode(args: argparse.Namespace) -> int:
         if any(job.target == STDOUT for job in jobs):
             raise InputError("--manifest is for files, not for standard output")
         settings = options | {"segmenter": args.segmenter, "labels": args.labels}
+        settings["images"] = args.images
         manifest = batch.Manifest(Path(path), settings | {"sempic": sempic.__version__})
         todo = manifest.remaining(jobs)
         if len(todo) < len(jobs):
@@ -124,23 +145,32 @@ def _decode(args: argparse.Namespace) -> int:
                 spread = coder.uncertainty(scene, samples=args.samples or 8, **controls)
                 path = Path(args.uncertainty)
                 grey = np.minimum(np.rint(4 * spread), 255).astype(np.uint8)
-                with batch.naming(path):
+                with naming(path):
                     pictures.write_file(path, pictures.encode(grey, path.suffix))
         job.write(data)
         return batch.described(stream)
 
     suffix = f".{args.only}.png" if args.only else ".png"
-    jobs = batch.find(args.inputs, args.output, found={".sempic"}, suffix=suffix)
-    if args.uncertainty and (len(jobs) > 1 or args.only):
+    jobs = find(
+        args.inputs,
+        args.output,
+        found={".sempic"},
+        suffix=suffix,
+        reads=(args.receiver,),
+        writes=(args.uncertainty,),
+    )
+    if args.uncertainty and (len(jobs) > 1 or len(args.inputs) > 1 or args.only):
         raise InputError("--uncertainty is for one file, and not with --only")
     return _each(jobs, batch.here(run, jobs), _summary, args.json)
 
 
 def _info(args: argparse.Namespace) -> int:
+    _need_stdout()
+
     def run(job: Job) -> Record:
         return batch.described(_stream(job))
 
-    jobs = batch.find(args.inputs, None, found={".sempic"}, suffix=None)
+    jobs = find(args.inputs, None, found={".sempic"}, suffix=None)
     code = _each(jobs, batch.here(run, jobs), _details, args.json)
     if not args.json:
         print(models.TERMS)
@@ -182,6 +212,7 @@ def _completion(args: argparse.Namespace) -> int:
         import shtab
     except ModuleNotFoundError:
         return _fail(f"completion: shtab is missing; {install_hint('completion')}")
+    _need_stdout()
     parser = _parser()
     (commands,) = (a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
     for command in commands.choices.values():
@@ -236,44 +267,69 @@ def _each(
         from tqdm import tqdm
 
         bar, write = tqdm(done, total=len(jobs), unit="file", disable=None), tqdm.write
+    unsaid: OSError | None = None
+
+    def tell(text: str, file: Any) -> None:
+        nonlocal unsaid
+        try:
+            if file is not None:  # one that is closed
+                write(text, file=file)
+        except BrokenPipeError:
+            raise
+        except OSError as cause:  # a full disk: what is written is no less worth for that
+            unsaid = cause
+
     failed = count = 0
-    with bar as items:
+    with contextlib.closing(cast(Any, done)), bar as items:  # an interruption ends workers, too
         for _, records in items:
             if manifest is not None:
                 manifest.add(records)
             for record in records:
                 count += 1
+                path = record["path"]
                 for note in record.get("notes", ()):
-                    write(f"sempic: {record['path']}: {note}", file=sys.stderr)
+                    tell(processes.printable(f"sempic: {path}: {note}"), sys.stderr)
                 if "error" in record:
                     failed += 1
-                    write(f"sempic: {record['path']}: {record['error']}", file=sys.stderr)
+                    tell(processes.printable(f"sempic: {path}: {record['error']}"), sys.stderr)
                 elif not as_json:
-                    write(describe(record), file=out)
+                    tell(describe(record), out)
                 if as_json:
-                    write(json.dumps(record, ensure_ascii=False), file=out)
+                    tell(json.dumps(record), out)
     if failed and count > 1:
-        print(f"sempic: {failed} of {count} files failed", file=sys.stderr)
+        _note(f"{failed} of {count} files failed")
+    if unsaid is not None:
+        return _fail(f"cannot write to standard output: {unsaid.strerror or unsaid}")
     return 2 if failed else 0
 
 
+def _need_stdout() -> None:
+    if sys.stdout is None:
+        raise OutputError("standard output is closed")
+
+
 def _fail(message: str) -> int:
-    print(f"sempic: {message}", file=sys.stderr)
+    _note(message)
     return 2
+
+
+def _note(message: str) -> None:
+    print(processes.printable(f"sempic: {message}"), file=sys.stderr)
 
 
 # ── reports ──────────────────────────────────────────────────────────────────────────────────
 
 
 def _summary(record: Record) -> str:
-    to = record.get("output", "-")
+    path, to = (processes.printable(record.get(key, "-")) for key in ("path", "output"))
     return (
-        f"{record['path']} → {to}: {record['width']}×{record['height']}, "
+        f"{path} → {to}: {record['width']}×{record['height']}, "
         f"{record['bytes']} bytes, {record['bpp']:.4f} bpp, {record['seconds']:.2f} s"
     )
 
 
 def _details(record: Record) -> str:
+    path = processes.printable(record["path"])
     pixels = record["width"] * record["height"]
     receiver = f"receiver {record['model']}" if record["model"] else "any receiver"
     parts = {
@@ -283,8 +339,8 @@ def _details(record: Record) -> str:
     rows = [*parts.items(), ("header, checksum", record["overhead"]), ("all", record["bytes"])]
     return "\n".join(
         [
-            f"{record['path']}: version {record['version']}, {record['width']}×"
-            f"{record['height']}, palette {record['palette']}, {receiver}",
+            f"{path}: version {record['version']}, {record['width']}×{record['height']}, "
+            f"palette {record['palette']}, {receiver}",
             *(f"  {name:<17}{size:>8} bytes{8 * size / pixels:>9.4f} bpp" for name, size in rows),
         ]
     )
@@ -320,7 +376,7 @@ _weight.__name__ = "CLASS=WEIGHT"
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="sempic",
         description="A semantic image codec: pictures to .sempic files and back.",
         epilog=_epilog,
@@ -361,6 +417,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     encode.add_argument("--palette", choices=BY_NAME, help="of --labels; default camvid")
     encode.add_argument(
+        "--ignore-label",
+        type=int,
+        metavar="ID",
+        help="an id of --labels, or of the segmenter's, that is sent as void; 255 is void anyway "
+        "where the palette has one",
+    )
+    encode.add_argument(
         "--label-quality",
         type=_label_quality,
         metavar="1…5|lossless",
@@ -380,6 +443,12 @@ def _parser() -> argparse.ArgumentParser:
         "--segmenter",
         metavar="SPEC",
         help="an ONNX file, or hf:NAME for a model of transformers; default: the bundled one",
+    )
+    encode.add_argument(
+        "--images",
+        metavar="ENDING",
+        help="how the names of pictures end in tars, such as .jpg; default: label maps beside "
+        "them are recognised",
     )
     encode.add_argument("--coarse-codec", choices=codec.CODECS, default="bpg", help="default bpg")
     encode.add_argument(
@@ -520,6 +589,14 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+class _Parser(argparse.ArgumentParser):
+    """One whose help fails where it cannot be written, as all else does."""
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        if message and (file := file or sys.stderr) is not None:
+            file.write(message)
+
+
 class _Help(argparse.HelpFormatter):
     """Fills paragraphs, and leaves sections of several lines as they are."""
 
@@ -540,6 +617,7 @@ examples:
 exit status:
   0  all is well
   2  something failed; one line on stderr for each file says what
+  Ctrl-C and other signals end it as they end any program, when the file at hand is cleaned up
 
 environment:
   SEMPIC_THREADS  threads of each network; default: all cores

@@ -21,7 +21,7 @@ from fastapi.testclient import TestClient
 from standin import LABELS, live, pixels, png, pool, settings, stream
 
 import sempic
-from sempic import api, cli
+from sempic import api, cli, pictures
 from sempic.errors import install_hint
 from sempic.server import app
 
@@ -392,3 +392,58 @@ def test_without_the_extra(monkeypatch, capsys):
     monkeypatch.delattr(sempic.server, "app")
     assert cli.main(["serve"]) == 2
     assert install_hint("serve") in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "cause"),
+    [
+        (["--segmenter", "gone.onnx"], "gone.onnx: no such model"),
+        (["--receiver", "gone.onnx"], "gone.onnx: no such model"),
+        (["--port", "99999"], "99999"),
+        (["--port", "-1"], "-1"),
+        (["--host", "no.such.host.invalid"], "cannot listen"),
+        (["--host", "a" * 70 + ".example"], "cannot listen"),
+        (["--host", ""], "an empty value"),
+    ],
+)
+def test_a_start_that_cannot_work_is_one_line(options, cause, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "sempic", "serve", "--port", "0", *options],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert cause in done.stderr
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="this system has no /proc")
+def test_workers_end_with_a_server_that_is_killed(tmp_path):
+    code = (
+        "import functools; from fakecoder import FakeCoder; from sempic.server import app, work\n"
+        "if __name__ == '__main__':\n"
+        "    app._pool = lambda s: work.Pool(FakeCoder, workers=2, queue=1, seconds=60)\n"
+        "    app.serve(app.Settings(), port=0)\n"
+    )
+    (tmp_path / "main.py").write_text(code)
+    paths = os.pathsep.join((str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")))
+    with subprocess.Popen(
+        [sys.executable, "main.py"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": paths},
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    ) as process:
+        assert any(b"serving" in line for line in process.stderr)
+        process.kill()
+        process.communicate(timeout=30)  # workers hold the pipe as long as they live
+
+
+def test_sides_that_another_codec_does_not_have_are_no_fault_of_the_server(client):
+    wide = pictures.encode(np.zeros((1, 65535, 3), np.uint8), ".png")
+    for codec in ("jpeg", "avif"):
+        answer = client.post("/compare", params={"codec": codec, "bytes": 5000}, content=wide)
+        assert answer.status_code in (200, 413, 422), answer.text

@@ -34,7 +34,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import sempic
 from sempic import api
-from sempic.errors import InputError, LimitExceeded, OutputError, SempicError
+from sempic.errors import InputError, LimitExceeded, ModelError, OutputError, SempicError
 from sempic.palette import PALETTES
 from sempic.server import work
 from sempic.server.work import Broken, Busy, Done, Gone, Pool, QueueFull, TooSlow
@@ -184,7 +184,7 @@ def create_app(settings: Settings | None = None, pool: Pool | None = None) -> Fa
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        await jobs.start()
+        await jobs.start()  # if it has not been started
         app.state.controls = (await jobs.run("controls")).value
         log.info("ready", extra={"fields": {"workers": s.workers, "queue": s.queue}})
         yield
@@ -563,11 +563,13 @@ def serve(settings: Settings, *, host: str = "127.0.0.1", port: int = 8000) -> N
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
     logging.basicConfig(handlers=[handler], level=logging.INFO, force=True)
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)  # until it is known that it can start
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         listener = socket.create_server((host, port), family=family, backlog=128)
-    except OSError as cause:
-        raise OutputError(f"cannot listen on {host}:{port}: {cause.strerror}") from cause
+    except (OSError, ValueError) as cause:  # a name that is none of a machine is a ValueError
+        reason = getattr(cause, "strerror", None) or cause
+        raise OutputError(f"cannot listen on {host}:{port}: {reason}") from cause
     pool = _pool(settings)
     config = uvicorn.Config(
         create_app(settings, pool),
@@ -576,7 +578,7 @@ def serve(settings: Settings, *, host: str = "127.0.0.1", port: int = 8000) -> N
         server_header=False,
         limit_concurrency=CONNECTIONS,
     )
-    server = _Server(config)
+    server = _Server(config, pool)
     address = f"[{host}]" if ":" in host else host
     server.url = f"http://{address}:{listener.getsockname()[1]}"
     # uvicorn raises the signal again when it is done; by then there is nothing left to do.
@@ -584,6 +586,8 @@ def serve(settings: Settings, *, host: str = "127.0.0.1", port: int = 8000) -> N
         signal.signal(number, lambda *_: None)
     try:
         server.run([listener])
+    except Broken as fault:
+        raise ModelError(str(fault)) from fault
     finally:
         pool.kill()
 
@@ -591,6 +595,13 @@ def serve(settings: Settings, *, host: str = "127.0.0.1", port: int = 8000) -> N
 class _Server(uvicorn.Server):
     url = ""
 
+    def __init__(self, config: uvicorn.Config, pool: Pool) -> None:
+        super().__init__(config)
+        self._pool = pool
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        # Before the application starts: of what fails within that, uvicorn logs a traceback.
+        await self._pool.start()
+        logging.getLogger("uvicorn").setLevel(logging.INFO)
         await super().startup(sockets)
         log.info("serving", extra={"fields": {"url": self.url}})

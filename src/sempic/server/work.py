@@ -28,7 +28,7 @@ from typing import Any, Protocol
 import numpy as np
 import PIL.Image
 
-from sempic import api, codec, container, pictures, progress
+from sempic import api, codec, container, pictures, processes, progress
 from sempic.errors import (
     BitstreamError,
     ImageError,
@@ -139,10 +139,11 @@ class Coder:
     def relabel(self, stream: bytes, labels: bytes) -> bytes:
         """The stream with another label map; the coarse payload stays as it is."""
         c = container.read(stream, max_pixels=self._max_pixels)
+        palette = PALETTES[c.palette]
         return codec.pack(
             width=c.width,
             height=c.height,
-            labels=pictures.read_labels(labels),
+            labels=palette.settle(pictures.read_labels(labels, palette)),
             coarse=c.coarse,
             coarse_codec=c.coarse_type.name.lower(),
             palette=c.palette,
@@ -194,8 +195,11 @@ def best_within(pixels: Image, codec: str, budget: int) -> tuple[bytes, int]:
         data = _best_quality(small, codec, budget)
         if data is None:
             continue
-        with PIL.Image.open(io.BytesIO(data)) as decoded:
-            back = decoded.convert("RGB").resize(source.size, PIL.Image.Resampling.BICUBIC)
+        try:
+            with PIL.Image.open(io.BytesIO(data), formats=[codec.upper()]) as decoded:
+                back = decoded.convert("RGB").resize(source.size, PIL.Image.Resampling.BICUBIC)
+        except OSError:  # some codecs write sides that they do not read
+            continue
         error = float(np.mean((np.asarray(back, np.float32) - pixels) ** 2))
         if best is None or error < best[0]:
             best = error, data, factor
@@ -205,7 +209,8 @@ def best_within(pixels: Image, codec: str, budget: int) -> tuple[bytes, int]:
 
 
 def _best_quality(picture: PIL.Image.Image, codec: str, budget: int) -> bytes | None:
-    """The file of the highest quality that fits, by bisection; None if the lowest does not."""
+    """The file of the highest quality that fits, by bisection; None if the lowest does not, or
+    the codec has no pictures of this size."""
 
     def coded(quality: int) -> bytes:
         out = io.BytesIO()
@@ -214,7 +219,10 @@ def _best_quality(picture: PIL.Image.Image, codec: str, budget: int) -> bytes | 
         return out.getvalue()
 
     low, high = 0, 96  # low fits, high does not
-    best = coded(low)
+    try:
+        best = coded(low)
+    except (OSError, ValueError):  # a side that this codec does not have
+        return None
     if len(best) > budget:
         return None
     while high - low > 1:
@@ -278,7 +286,10 @@ class Pool:
         """Workers that had to be ended, since the start."""
 
     async def start(self) -> None:
-        """Returns when all workers are ready; raises SempicError if one of them cannot be."""
+        """Returns when all workers are ready, at once if they are; raises SempicError or Broken if
+        one of them cannot be."""
+        if self._workers:
+            return
         self._free = asyncio.Queue()
         try:
             # The first compiles what is not on disk yet; the others find it there.
@@ -405,7 +416,8 @@ class _Worker:
         except (EOFError, OSError):
             return Broken("a worker process ended while it started")
         if isinstance(fault, Failure):
-            return Broken(f"a worker process cannot start: {fault.trace}")
+            last = fault.trace.strip().splitlines()[-1]
+            return Broken(f"a worker process cannot start: {last}")
         assert fault is None or isinstance(fault, SempicError)
         return fault
 
@@ -429,6 +441,7 @@ def _serve(pipe: Connection, make: Callable[[], Verbs]) -> None:
     # Ctrl-C and a service manager signal the whole group, but accepted work is to be finished.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    processes.watch_parent()
     try:
         with progress.shown(lambda text: pipe.send(Notice(text))):
             verbs = make()

@@ -1,0 +1,182 @@
+"""Streams, encodings and signals of the command, and what its start does not do."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import sempic
+
+STREAM = sempic.pack(width=8, height=8, coarse=b"x")
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.sempic").write_bytes(STREAM)
+    return tmp_path
+
+
+def shell(command, **environment):
+    return subprocess.run(
+        command.replace("sempic ", f"{sys.executable} -m sempic ", 1),
+        shell=True,
+        executable="/bin/bash",
+        capture_output=True,
+        env=os.environ | environment,
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
+@pytest.mark.parametrize(
+    "command", ["info a.sempic", "info a.sempic a.sempic --json", "--help", "--version", "info -"]
+)
+def test_a_full_disk_is_one_line(command):
+    done = shell(f"sempic {command} < a.sempic > /dev/full")
+    assert done.returncode == 2
+    assert done.stderr == b"sempic: cannot write to standard output: No space left on device\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "said"),
+    [
+        ("info a.sempic <&-", 0, b""),
+        ("info - <&-", 2, b"sempic: -: standard input is closed\n"),
+        ("info a.sempic >&-", 2, b"sempic: standard output is closed\n"),
+        ("info a.sempic 2>&-", 0, b""),
+        ("info gone.sempic 2>&-", 2, b""),
+        ("info a.sempic gone.sempic <&- >&- 2>&-", 2, b""),
+        ("decode a.sempic -o - --only coarse >&-", 2, None),
+    ],
+)
+def test_closed_streams(command, code, said):
+    done = shell(f"sempic {command}")
+    assert done.returncode == code
+    assert b"Traceback" not in done.stderr
+    if said is not None:
+        assert done.stderr == said
+
+
+def run(code, **environment):
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        env=os.environ | environment,
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    "encoding", ["cp1252", "latin-1", "ascii", "utf-8:strict", "utf-16", "cp437", "koi8-r"]
+)
+def test_every_message_can_be_printed_in_every_encoding(encoding):
+    code = (
+        "import sys; from sempic import processes\n"
+        "text = 'caf\\xe9 \\udce9 → 漢 × 😀 …'\n"
+        "def say():\n    print(text); print(text, file=sys.stderr); return 0\n"
+        "sys.exit(processes.as_program(say))"
+    )
+    done = run(code, PYTHONIOENCODING=encoding)
+    assert done.returncode == 0
+    name = encoding.partition(":")[0]
+    for out in (done.stdout, done.stderr):
+        text = out.decode(name)
+        assert "\\udce9" in text  # as in the name of a file that is not UTF-8
+        assert "→" in text or "->" in text
+        assert "×" in text or "x" in text
+    if name == "ascii":
+        assert done.stdout == b"caf\\xe9 \\udce9 -> \\u6f22 x \\U0001f600 ...\n"
+
+
+def test_help_in_a_poor_encoding():
+    done = shell("sempic --help", PYTHONIOENCODING="ascii")
+    assert done.returncode == 0
+    assert b"->" in done.stdout
+    assert not done.stderr
+
+
+def test_names_are_printed_on_one_line():
+    names = [
+        "a\nb.sempic",
+        "c\rd.sempic",
+        "e\u2028f.sempic",
+        "g\x1b[31m.sempic",
+        "caf\udce9.sempic",
+    ]
+    for name in names:
+        Path(name).write_bytes(STREAM)
+    os.remove("a.sempic")
+    done = shell("sempic info . --json")
+    assert len(done.stdout.splitlines()) == len(names)
+    done = shell("sempic info .")
+    heads = [line for line in done.stdout.decode().split("\n") if "version" in line]
+    assert len(heads) == len(names)
+    assert b"\x1b" not in done.stdout
+    done = shell(r"sempic info $'no\nsuch.sempic'")
+    assert done.stderr.count(b"\n") == 1
+
+
+WAITS = (
+    "import sys, time; from sempic import processes\n"
+    "def wait():\n"
+    "    print('begun', flush=True)\n"
+    "    try: time.sleep(60)\n"
+    "    finally: print('cleaned up')\n"
+    "sys.exit(processes.as_program(wait))"
+)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_signals_unwind_and_are_told_to_whoever_waits(number):
+    with subprocess.Popen([sys.executable, "-c", WAITS], stdout=-1, stderr=-1) as process:
+        assert process.stdout.readline() == b"begun\n"
+        process.send_signal(number)
+        out, err = process.communicate(timeout=30)
+    assert (out, err) == (b"cleaned up\n", b"sempic: interrupted\n")
+    assert process.returncode == -number
+
+
+def test_one_ctrl_c_ends_a_loop_of_a_shell():
+    Path("wait.py").write_text(WAITS)
+    loop = f"for i in 1 2 3; do {sys.executable} wait.py; done; echo went on"
+    with subprocess.Popen(["bash", "-c", loop], stdout=-1, stderr=-1, start_new_session=True) as it:
+        assert it.stdout.readline() == b"begun\n"
+        os.killpg(it.pid, signal.SIGINT)
+        out, _ = it.communicate(timeout=30)
+    assert out == b"cleaned up\n"
+
+
+def test_a_signal_that_is_ignored_stays_ignored():
+    code = "import signal, sempic; print(signal.getsignal(signal.SIGINT) == signal.SIG_IGN)"
+    assert shell(f"trap '' INT; {sys.executable} -c '{code}'").stdout == b"True\n"
+
+
+@pytest.mark.parametrize(("name", "handler"), [("sempic", "SIG_DFL"), ("tool", "default_int")])
+def test_ctrl_c_while_the_command_loads(name, handler):
+    """The command then ends at once; who imports sempic keeps what they have."""
+    code = f"import sys; sys.argv[0] = '/bin/{name}'; import sempic, signal"
+    assert handler in run(f"{code}; print(repr(signal.getsignal(signal.SIGINT)))").stdout.decode()
+    thread = f"import sys, threading; sys.argv[0] = '/bin/{name}'\n" + (
+        "t = threading.Thread(target=lambda: print(__import__('sempic').__name__)); t.start()"
+    )
+    assert run(thread).stdout == b"sempic\n"
+
+
+def test_what_is_not_said_to_anybody():
+    code = "import os, sempic; print(*(os.environ.get(n) for n in {}))"
+    names = ("ORT_DISABLE_TELEMETRY", "HF_HUB_DISABLE_TELEMETRY", "RAY_USAGE_STATS_ENABLED")
+    given = dict.fromkeys(names, "")
+    clean = {k: v for k, v in os.environ.items() if k not in given}
+    command = [sys.executable, "-c", code.format(names)]
+    done = subprocess.run(command, env=clean, capture_output=True, check=True, timeout=60)
+    assert done.stdout.split() == [b"1", b"1", b"0"]
+    done = subprocess.run(
+        command, env=clean | {names[0]: "0"}, capture_output=True, check=True, timeout=60
+    )
+    assert done.stdout.split()[0] == b"0"  # it is the user's to say
