@@ -18,8 +18,8 @@ from typing import TypeAlias
 
 import numpy as np
 
+from sempic import checks
 from sempic.errors import CorruptStream, LabelMapError, TruncatedStream, UnsupportedChunk
-from sempic.labels import _compiling as _compiling  # to be told of what the others compile
 from sempic.labels import _model, _primed, prior
 from sempic.scene import Coarse, LabelMap
 
@@ -48,24 +48,29 @@ def encode(labels: LabelMap, *, coarse: Coarse | None = None, model: str | None 
     model: a trained prior for the palette of `labels` (a key of MODELS); None for any palette.
     Raises LabelMapError if the array is of another kind.
     """
+    given: object = labels
+    if not isinstance(given, np.ndarray):
+        raise LabelMapError(f"a label map is uint8 (H, W), not {type(given).__name__}")
     if labels.dtype != np.uint8 or labels.ndim != 2 or labels.size == 0:
         raise LabelMapError(
             f"a label map is uint8 (H, W), not empty; this is {labels.dtype} {labels.shape}"
         )
-    ids, flat = np.unique(labels, return_inverse=True)
-    indices = flat.reshape(labels.shape).astype(np.int64)
-    best = _head(RAW, ids) + _encode_raw(indices, len(ids))
+    ids = np.unique(labels)
+    plain = _head(RAW, ids)
+    raw = len(plain) + (labels.size * (len(ids) - 1).bit_length() + 7) // 8
     if len(ids) == 1:
-        return best
+        return plain
     number = None if model is None else MODELS.get(model)
     if number is not None and int(ids[-1]) < prior.load(*_FILES[number]).classes:
         head = _head(CAUSAL if coarse is None else INFORMED, ids) + bytes([number])
         run = _trained(number, ids, coarse, *labels.shape)
-        body = _encode_mixed(labels.astype(np.int64), len(best), run)
+        body = _encode_mixed(labels.astype(np.int64), raw, run)
     else:
         head = _head(ADAPTIVE, ids)
-        body = _encode_mixed(indices, len(best), _adaptive(len(ids)))
-    return min(best, head + body, key=len)
+        body = _encode_mixed(_indices(labels, ids), raw, _adaptive(len(ids)))
+    if len(head) + len(body) < raw:
+        return head + body
+    return plain + _encode_raw(_indices(labels, ids), len(ids))
 
 
 def decode(payload: bytes, height: int, width: int, *, coarse: Coarse | None = None) -> LabelMap:
@@ -76,7 +81,7 @@ def decode(payload: bytes, height: int, width: int, *, coarse: Coarse | None = N
     Raises TruncatedStream or CorruptStream when the payload cannot be that of such a map; a damaged
     payload may also decode to a wrong map, which the container's checksum tells.
     """
-    coder, ids, body = _parse_head(payload)
+    coder, ids, body = _parse_head(checks.stream(payload))
     if coder == RAW:
         return ids[_decode_raw(body, height, width, len(ids))]
     if coder == ADAPTIVE:
@@ -122,17 +127,25 @@ def _check_length(size: int, expected: int) -> None:
         raise CorruptStream(f"{size - expected} bytes follow the label map")
 
 
+def _indices(labels: LabelMap, ids: LabelMap) -> _model.Ints:
+    """Where each label stands among the sorted ids."""
+    table = np.zeros(256, np.int64)
+    table[ids] = np.arange(len(ids))
+    return table[labels]
+
+
 def _encode_raw(indices: _model.Ints, n: int) -> bytes:
-    shifts = np.arange((n - 1).bit_length())
-    return np.packbits((indices.ravel()[:, None] >> shifts & 1).astype(np.uint8)).tobytes()
+    shifts = np.arange((n - 1).bit_length(), dtype=np.uint8)
+    return np.packbits(indices.astype(np.uint8).ravel()[:, None] >> shifts & 1).tobytes()
 
 
 def _decode_raw(body: bytes, height: int, width: int, n: int) -> _model.Ints:
     bits = (n - 1).bit_length()
     _check_length(len(body), (height * width * bits + 7) // 8)
     packed = np.unpackbits(np.frombuffer(body, np.uint8), count=height * width * bits)
-    digits = packed.reshape(height, width, bits).astype(np.int64)
-    indices: _model.Ints = (digits << np.arange(bits)).sum(-1)
+    indices = np.zeros((height, width), np.int64)
+    for shift, digit in enumerate(np.moveaxis(packed.reshape(height, width, bits), 2, 0)):
+        indices |= digit.astype(np.int64) << shift
     if int(indices.max(initial=0)) >= n:
         raise CorruptStream("a stored label is not in the set")
     return indices

@@ -1,15 +1,48 @@
-"""Says that numba compiles the label coders, which it does once on a machine and keeps on disk."""
+"""Compiling the label coders: once on a machine, kept on disk, and said while it lasts.
+
+numba's own cache gives up where no folder can be written, and takes whatever it finds in its files.
+This one then compiles without a cache, and knows its files by their SHA-256.
+"""
+
+# numba has no types, here least of all.
+# mypy: disable-error-code="no-untyped-call,attr-defined,assignment,misc"
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import os
+import pickle
+import stat
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from numba.core import event
+import numba
+from numba.core import caching, config, event
+from numba.core.serialize import dumps
 
 from sempic import progress
+from sempic.errors import SempicWarning
 
 TEXT = "compiling the label coder, once on this machine (about ten seconds)"
+
+
+def compiled(signature: str | None = None, **options: Any) -> Callable[[Callable[..., Any]], Any]:
+    """`numba.njit`, cached on disk where that can be: for `signature`, or for what it is given."""
+
+    def wrap(function: Callable[..., Any]) -> Any:
+        dispatcher = numba.njit(**options)(function)
+        if config.DISABLE_JIT:
+            return dispatcher  # the function itself
+        dispatcher._cache = _cache(function)
+        if signature is not None:
+            dispatcher.compile(signature)
+            dispatcher.disable_compile()
+        return dispatcher
+
+    return wrap
 
 
 class _Listener(event.Listener):
@@ -30,4 +63,120 @@ class _Listener(event.Listener):
             self._told.close()
 
 
-event.register("numba:compile", _Listener())  # type: ignore[no-untyped-call]
+event.register("numba:compile", _Listener())
+
+
+# ── the cache ────────────────────────────────────────────────────────────────────────────────
+
+
+def _cache(function: Callable[..., Any]) -> Any:
+    try:
+        return _Cache(function)
+    except (RuntimeError, OSError):
+        warnings.warn(
+            "the label coder is compiled at each start, since no folder can be written to keep it "
+            "in; NUMBA_CACHE_DIR names one",
+            SempicWarning,
+            stacklevel=3,
+        )
+        return caching.NullCache()
+
+
+def folders(source: str) -> Iterator[str]:
+    """Where what is compiled of a source file may be kept, the best place first."""
+    below = _Locator.get_suitable_cache_subpath(source)
+    if config.CACHE_DIR:
+        yield os.path.join(config.CACHE_DIR, below)
+    yield os.path.join(os.path.dirname(source), "__pycache__")
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    if os.path.isabs(home):  # "~" stays where there is no home
+        yield os.path.join(home, "sempic", "numba", below)
+    with contextlib.suppress(OSError):
+        yield os.path.join(_private(), below)
+
+
+def _private() -> str:
+    """A folder for temporary files that nobody else can write to: what is there will be run."""
+    path = os.path.join(tempfile.gettempdir(), f"sempic-{os.getuid()}")
+    os.makedirs(path, mode=0o700, exist_ok=True)
+    found = os.lstat(path)
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+        raise PermissionError(path)
+    return path
+
+
+class _Locator(caching._SourceFileBackedLocatorMixin, caching._CacheLocator):
+    def __init__(self, function: Any, path: str) -> None:
+        self._py_file, self._path = function.__code__.co_filename, path
+        self._lineno = function.__code__.co_firstlineno
+
+    def get_cache_path(self) -> str:
+        return self._path
+
+    @classmethod
+    def from_function(cls, function: Any, source: str) -> Any:
+        for path in folders(source):
+            found = cls(function, path)
+            with contextlib.suppress(OSError, ValueError):
+                found.ensure_cache_path()
+                return found
+        return None
+
+
+class _Impl(caching.CompileResultCacheImpl):
+    _locator_classes = (_Locator,)
+
+
+class _File(caching.IndexDataCacheFile):
+    """Each file begins with the SHA-256 of the rest; one that does not counts for nothing."""
+
+    def _load_index(self) -> dict[Any, str]:
+        try:
+            version, stamp, overloads = pickle.loads(_checked(self._index_path))
+        except (OSError, ValueError):
+            return {}
+        fresh = (version, stamp) == (self._version, self._source_stamp)
+        return overloads if fresh else {}
+
+    def _save_index(self, overloads: dict[Any, str]) -> None:
+        self._write(self._index_path, (self._version, self._source_stamp, overloads))
+
+    def _load_data(self, name: str) -> Any:
+        return pickle.loads(_checked(self._data_path(name)))
+
+    def _save_data(self, name: str, data: Any) -> None:
+        self._write(self._data_path(name), data)
+
+    def _write(self, path: str, value: Any) -> None:
+        data = dumps(value)
+        with self._open_for_write(path) as file:
+            file.write(hashlib.sha256(data).digest() + data)
+
+
+def _checked(path: str) -> bytes:
+    with open(path, "rb") as file:
+        digest, data = file.read(32), file.read()
+    if hashlib.sha256(data).digest() != digest:
+        raise OSError("damaged, or of another kind")
+    return data
+
+
+class _Cache(caching.FunctionCache):
+    """Never fails: what cannot be read is compiled, what cannot be written is not kept."""
+
+    _impl_class = _Impl
+
+    def __init__(self, function: Any) -> None:
+        super().__init__(function)
+        stamp = self._impl.locator.get_source_stamp()
+        self._cache_file = _File(self._cache_path, self._impl.filename_base, stamp)
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        try:
+            return super().load_overload(sig, target_context)
+        except Exception:  # of a numba or a machine that is not quite the same
+            return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        with contextlib.suppress(OSError):  # a full disk
+            super().save_overload(sig, data)

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from sempic.labels._compiling import compiled
 from sempic.labels._tables import EXP, LIMIT, SQUASH, STRETCH
 from sempic.labels.prior import BANDS, FEATURES, PAD, TEMPLATE, Causal, Tables
 
@@ -91,7 +91,7 @@ def tables_of(state: State) -> Tables:
     return Tables(weights, state.seen.clip(0, 65535).astype(np.uint16))
 
 
-@njit(cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _code_bit(coder: Any, data: Any, bit: Any, p: Any, decode: Any) -> Any:
     """Binary range coder, carryless, 48 bits. `p` of 65536 is the probability of bit 1.
 
@@ -120,19 +120,19 @@ def _code_bit(coder: Any, data: Any, bit: Any, p: Any, decode: Any) -> Any:
     return bit
 
 
-@njit(cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _fold(h: Any, v: Any) -> Any:
     """Hash of two numbers below 2^31, again below 2^31."""
     h = ((h ^ v) * 0x2545F491 + 0x1B873593) & 0x7FFFFFFF
     return h ^ (h >> 15)
 
 
-@njit("int64(int64, int64, int64)", cache=True)
+@compiled("int64(int64, int64, int64)")
 def _clamp(x: Any, low: Any, high: Any) -> Any:
     return low if x < low else high if x > high else x
 
 
-@njit("int64(int64[::1], int64, int64, int64)", cache=True)
+@compiled("int64(int64[::1], int64, int64, int64)")
 def _run(image: Any, at: Any, step: Any, limit: Any) -> Any:
     """How many pixels from `at` on, in steps of `step`, have one label; at most `limit`."""
     length = 1
@@ -141,7 +141,7 @@ def _run(image: Any, at: Any, step: Any, limit: Any) -> Any:
     return length
 
 
-@njit(cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _log2(v: Any) -> Any:
     bits = 0
     while v > 0:
@@ -150,7 +150,7 @@ def _log2(v: Any) -> Any:
     return bits
 
 
-@njit(cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _escape(coder: Any, data: Any, label: Any, chance: Any, decode: Any) -> Any:
     """Codes a label by bisecting the weights `chance` (int64, one for each label, below 2^40)."""
     low, high = 0, chance.size
@@ -175,7 +175,7 @@ def _escape(coder: Any, data: Any, label: Any, chance: Any, decode: Any) -> Any:
     return low
 
 
-@njit(cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _is_calm(image: Any, o: Any, steps: Any) -> Any:
     for t in range(steps.size):  # noqa: SIM110, numba knows no all()
         if image[o + steps[t]] != image[o - 1]:
@@ -183,7 +183,7 @@ def _is_calm(image: Any, o: Any, steps: Any) -> Any:
     return True
 
 
-@njit(cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _predict(net: Any, calm: Any, image: Any, o: Any, steps: Any, row: Any, column: Any,
              seen: Any, at: Any, still: Any, hidden: Any, extra: Any, second: Any,
              chance: Any, exp: Any) -> None:  # fmt: skip
@@ -235,7 +235,7 @@ def _predict(net: Any, calm: Any, image: Any, o: Any, steps: Any, row: Any, colu
         chance[v] = exp[min(best - chance[v], exp.size - 1)]
 
 
-@njit(cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def code_map(
     image: Any, height: Any, width: Any, allowed: Any, coder: Any, data: Any, decode: Any,
     state: Any, net: Any, features: Any, steps: Any, squash: Any, stretch: Any, exp: Any,

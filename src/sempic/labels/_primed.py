@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from sempic.labels import prior
+from sempic.labels._compiling import compiled
 from sempic.labels._model import (
     CANDIDATES,
     NEIGHBOURS,
@@ -189,7 +189,7 @@ def evidence(known: Prior, grid: npt.NDArray[np.uint8] | None, height: int, widt
     return Evidence(enlarge(grid, height, width), scores.reshape(len(scores), -1), scores.shape[2])
 
 
-@njit(cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _network(
     net: Any, still: Any, image: Any, o: Any, steps: Any, row: Any, column: Any, allowed: Any,
     hidden: Any, second: Any, chance: Any, exp: Any,
@@ -247,7 +247,7 @@ def _leaders(scores: npt.NDArray[np.uint8], allowed: Ints) -> tuple[npt.NDArray[
     return best, runner, top
 
 
-@njit(cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _learn(slots: Any, chosen: Any, count: Any, bit: Any) -> None:
     goal = (1 << 22) - 1 if bit else 0
     for i in range(count):
@@ -257,7 +257,7 @@ def _learn(slots: Any, chosen: Any, count: Any, bit: Any) -> None:
         slots[i, chosen[i]] = p << 8 | min(seen + 1, COUNT_LIMIT)
 
 
-@njit(cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _vertical(image: Any, at: Any, s: Any, outside: Any) -> Any:
     """The stairs of the contour on the right of pixel `at`, upward: how long it has kept its
     column, its last step, how long it had kept the column before."""
@@ -282,7 +282,7 @@ def _vertical(image: Any, at: Any, s: Any, outside: Any) -> Any:
     return (length * 8 + step + 4) * 16 + before
 
 
-@njit(cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _horizontal(image: Any, o: Any, s: Any) -> Any:
     """The same of the contour between W and N, leftward."""
     w, above = image[o - 1], image[o - s]
@@ -300,7 +300,7 @@ def _horizontal(image: Any, o: Any, s: Any) -> Any:
     return length * 64 + 48 + before
 
 
-@njit(cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def code_map(
     image: Any, height: Any, width: Any, allowed: Any, coder: Any, data: Any, decode: Any,
     state: Any, net: Any, evidence: Any, steps: Any, squash: Any, stretch: Any, exp: Any,

@@ -17,9 +17,9 @@ from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from sempic.errors import ModelError
+from sempic.labels._compiling import compiled
 from sempic.scene import Coarse
 
 Floats = npt.NDArray[np.float32]
@@ -157,7 +157,7 @@ def scores(prior: Prior, planes: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]
     return np.ascontiguousarray(cells).reshape(prior.classes, CELL * h, CELL * w)
 
 
-@njit(cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _requantise(sums: Any, multipliers: Any, biases: Any) -> None:
     """Whole sums, (outputs, pixels), to the next layer's uint8, in place."""
     for i in range(sums.shape[0]):

@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from sempic.errors import InputError
+from sempic.labels._compiling import compiled
 from sempic.palette import PALETTES
 from sempic.scene import Chances, LabelMap
 
@@ -82,20 +82,25 @@ def simplify(
     for name, weight in (importance or {}).items():
         if name not in weights:
             raise InputError(f"palette {PALETTES[palette].name} has no class {name!r}")
-        if not weight >= 0:
+        given: object = weight
+        if not isinstance(given, (float, int)) or not weight >= 0:
             raise InputError(f"the importance of {name!r} is {weight}, not 0 or more")
         weights[name] = weight
     worth = np.array([weights[name] for name in names]) * LEVELS[quality]
-    ids, flat = np.unique(labels, return_inverse=True)
+    ids = np.unique(labels)
     height, width = labels.shape
     n = len(ids)
+    index = np.zeros(256, np.int64)
+    index[ids] = np.arange(n)
     image = np.full((height + 2 * _BORDER, width + 2 * _BORDER), n, np.int64)
-    image[_BORDER:-_BORDER, _BORDER:-_BORDER] = flat.reshape(labels.shape)
+    image[_BORDER:-_BORDER, _BORDER:-_BORDER] = index[labels]
     stride = image.shape[1]
     likely, outlines = np.zeros((0, 0), np.uint8), worth
     if chances is not None and ids[-1] < len(chances):
-        pad = ((0, 0), (_BORDER, _BORDER), (_BORDER, _BORDER))
-        likely = np.pad(chances[ids], pad).reshape(n, -1)
+        likely = np.zeros((n, *image.shape), np.uint8)
+        for plane, number in zip(likely, ids, strict=True):
+            plane[_BORDER:-_BORDER, _BORDER:-_BORDER] = chances[number]
+        likely = likely.reshape(n, -1)
         outlines = np.where(np.isinf(worth), _OUTLINE * LEVELS[quality], worth)
     image = image.ravel()
     around = np.array([-1, 1, -stride, stride])
@@ -121,7 +126,7 @@ def _price(counts: npt.NDArray[np.int64], n: int) -> npt.NDArray[np.float64]:
     return bits
 
 
-@njit(cache=True)
+@compiled()
 def _look(image: Any, o: Any, s: Any, n: Any) -> Any:
     """Pattern and answer of a pixel, as one number: which of the neighbours W N NE NW WW NN are
     equal, and the place of the pixel's label among their distinct ones (4: elsewhere)."""
@@ -159,7 +164,7 @@ def _look(image: Any, o: Any, s: Any, n: Any) -> Any:
     return pattern * 5 + answer
 
 
-@njit(cache=True)
+@compiled()
 def _count(image: Any, s: Any, n: Any, counts: Any) -> None:
     """How often each pattern has each answer."""
     for o in range(image.size):
@@ -168,7 +173,7 @@ def _count(image: Any, s: Any, n: Any, counts: Any) -> None:
             counts[look // 5, look % 5] += 1
 
 
-@njit(cache=True)
+@compiled()
 def _cost(image: Any, s: Any, n: Any, bits: Any, first: Any, last: Any) -> Any:
     """Bits of the pixels whose price depends on those in the rectangle from `first` to `last`."""
     rows = (last - first) // s
@@ -183,7 +188,7 @@ def _cost(image: Any, s: Any, n: Any, bits: Any, first: Any, last: Any) -> Any:
     return total
 
 
-@njit(cache=True)
+@compiled()
 def _loss(worth: Any, likely: Any, a: Any, b: Any, o: Any) -> Any:
     """Bits that must be saved for pixel `o` to become `b` instead of `a`."""
     most = max(worth[a], worth[b])
@@ -192,7 +197,7 @@ def _loss(worth: Any, likely: Any, a: Any, b: Any, o: Any) -> Any:
     return most * _SURE * max(0, np.int64(likely[a, o]) - np.int64(likely[b, o])) / 255
 
 
-@njit(cache=True)
+@compiled()
 def _smooth(
     image: Any, s: Any, n: Any, bits: Any, worth: Any, kept: Any, likely: Any, around: Any
 ) -> None:
@@ -233,7 +238,7 @@ def _smooth(
                 break
 
 
-@njit(cache=True)
+@compiled()
 def _merge(
     image: Any, s: Any, n: Any, bits: Any, worth: Any, likely: Any, around: Any,
     visited: Any, region: Any, border: Any,

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from sempic.labels._compiling import compiled
 from sempic.palette import PALETTES
 from sempic.scene import Chances, LabelMap
 
@@ -59,7 +59,7 @@ def components(labels: LabelMap) -> npt.NDArray[np.int64]:
     return numbers
 
 
-@njit(cache=True)
+@compiled()
 def _root(parent: Any, i: Any) -> Any:
     while parent[i] != i:
         parent[i] = parent[parent[i]]
@@ -67,7 +67,7 @@ def _root(parent: Any, i: Any) -> Any:
     return i
 
 
-@njit(cache=True)
+@compiled()
 def _join(labels: Any) -> Any:
     """Union-find over rows; regions are numbered by their first pixels."""
     height, width = labels.shape

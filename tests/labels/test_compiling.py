@@ -1,0 +1,129 @@
+"""Where compiled code is kept: it works wherever nothing can be kept, and with damaged files."""
+
+import contextlib
+import importlib.util
+import os
+import warnings
+from pathlib import Path
+
+import numba
+import pytest
+
+from sempic.errors import SempicWarning
+from sempic.labels import _compiling
+
+SOURCE = """
+from sempic.labels._compiling import compiled
+
+@compiled("int64(int64)")
+def twice(x):
+    return 2 * x
+"""
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    (tmp_path / "module.py").write_text(SOURCE)
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def load(cache):
+    """The function in a new module, as a new process would have it."""
+    spec = importlib.util.spec_from_file_location("module", cache.parent / "module.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.twice(21) == 42
+    return len(module.twice.stats.cache_hits)
+
+
+def test_what_was_compiled_is_kept(cache):
+    assert load(cache) == 0
+    assert load(cache) == 1
+    (cache.parent / "module.py").write_text(SOURCE + "# changed\n")
+    assert load(cache) == 0
+
+
+@pytest.mark.parametrize("suffix", [".nbi", ".nbc"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: b"",
+        lambda data: data[:20],
+        lambda data: data[: len(data) // 2],
+        lambda data: data[:-1],
+        lambda data: bytes(len(data)),
+        lambda data: data[: len(data) // 2] + bytes(64) + data[len(data) // 2 + 64 :],
+        lambda data: data[:-9] + bytes([data[-9] ^ 1]) + data[-8:],
+        lambda data: data[32:],  # as numba itself writes it
+        lambda data: b"cos\nsystem\n(S'exit 1'\ntR.",
+    ],
+)
+def test_damaged_files_are_compiled_again(cache, suffix, damage):
+    load(cache)
+    for path in cache.rglob(f"*{suffix}"):
+        path.write_bytes(damage(path.read_bytes()))
+    assert load(cache) == 0
+    assert load(cache) == 1
+
+
+def test_files_that_cannot_be_read(cache):
+    load(cache)
+    for path in cache.rglob("*.nb*"):
+        path.unlink()
+        path.mkdir()
+    load(cache)
+
+
+def test_a_full_disk(cache, monkeypatch):
+    @contextlib.contextmanager
+    def full(self, path):
+        raise OSError(28, "No space left on device")
+        yield
+
+    monkeypatch.setattr(_compiling._File, "_open_for_write", full)
+    assert load(cache) == 0
+    assert load(cache) == 0
+
+
+def test_where_no_folder_can_be_written(cache, monkeypatch):
+    def refuse(*_, **__):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(os, "makedirs", refuse)
+    with pytest.warns(SempicWarning, match="NUMBA_CACHE_DIR"):
+        assert load(cache) == 0
+
+
+def test_the_order_of_places(tmp_path, monkeypatch):
+    source = str(tmp_path / "package/module.py")
+    monkeypatch.setattr(numba.config, "CACHE_DIR", "")
+    monkeypatch.setattr(_compiling.tempfile, "gettempdir", lambda: str(tmp_path / "tmp"))
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    places = list(_compiling.folders(source))
+    assert places[0] == str(tmp_path / "package/__pycache__")
+    assert places[1].startswith(str(tmp_path / "xdg/sempic/numba"))
+    assert places[2].startswith(str(tmp_path / f"tmp/sempic-{os.getuid()}"))
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
+    assert len(list(_compiling.folders(source))) == 2
+    monkeypatch.setenv("XDG_CACHE_HOME", "")
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # a user without a home
+    assert len(list(_compiling.folders(source))) == 2
+
+
+def test_nobody_else_may_write_what_will_be_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(_compiling.tempfile, "gettempdir", lambda: str(tmp_path))
+    place = Path(_compiling._private())
+    assert place.stat().st_mode & 0o777 == 0o700
+    place.chmod(0o777)
+    with pytest.raises(PermissionError):
+        _compiling._private()
+    place.rmdir()
+    (tmp_path / "theirs").mkdir()
+    place.symlink_to("theirs")
+    with pytest.raises(PermissionError):
+        _compiling._private()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert not [p for p in _compiling.folders(str(tmp_path / "x.py")) if str(place) in p]
