@@ -2,45 +2,125 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
+import weakref
 from pathlib import Path
 from typing import Any
 
-from sempic.errors import ModelError
+from sempic.errors import InputError, ModelError
+
+_MOST_THREADS = 256
 
 
-def load(path: Path) -> tuple[Any, dict[str, Any]]:
-    """An inference session of an ONNX file, and what its metadata says under "sempic" (or {}).
+class Session:
+    """An ONNX file under ONNX Runtime.
+
+    It can be copied and pickled, by its path, and used after a fork: a child that inherits a
+    session has none of its threads, so it loads one of its own, and never ends the inherited one,
+    which would wait for those threads for ever.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Raises ModelError: no such file, or not an ONNX model."""
+        self._path = path.absolute()
+        self._shown = path
+        self._inner: Any = None
+        self.inner()
+        _sessions.add(self)
+
+    def inner(self) -> Any:
+        """The session of onnxruntime, of this process."""
+        if self._inner is None:
+            self._inner = _start(self._path, self._shown)
+        return self._inner
+
+    def get_inputs(self) -> Any:
+        return self.inner().get_inputs()
+
+    def get_outputs(self) -> Any:
+        return self.inner().get_outputs()
+
+    def leave(self) -> None:
+        """In a child: forgets the inherited session without ending it."""
+        if self._inner is not None:
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._inner))  # nothing will ever free it
+            self._inner = None
+
+    def __reduce__(self) -> Any:
+        return Session, (self._path,)
+
+
+_sessions: weakref.WeakSet[Session] = weakref.WeakSet()
+
+
+def _leave_all() -> None:
+    for session in list(_sessions):
+        session.leave()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_all)
+
+
+def load(path: Path) -> tuple[Session, dict[str, Any]]:
+    """A session of an ONNX file, and what its metadata says under "sempic" (or {}).
 
     Raises:
         ModelError: no such file, not an ONNX model, or metadata that is not ours.
     """
+    session = Session(path)
+    try:
+        metadata = session.inner().get_modelmeta().custom_metadata_map
+        return session, json.loads(metadata.get("sempic", "{}"))
+    except Exception as error:
+        raise ModelError(f"{path}: not a usable ONNX model ({_line(error)})") from error
+
+
+def threads() -> int:
+    """Threads of each network, by SEMPIC_THREADS; 0: as many as there are cores.
+
+    Raises InputError if that is no such number.
+    """
+    given = os.environ.get("SEMPIC_THREADS", "").strip()
+    if not given:
+        return 0
+    if not (given.isascii() and given.isdigit() and len(given) < 5 and int(given) <= _MOST_THREADS):
+        raise InputError(
+            f"SEMPIC_THREADS is the number of threads of a network, up to {_MOST_THREADS}, or 0 "
+            f"for all cores, not {given[:40]!r}"
+        )
+    return int(given)
+
+
+def _start(path: Path, shown: Path) -> Any:
     import onnxruntime as ort
 
     if not path.is_file():
-        raise ModelError(f"{path}: no such model")
+        raise ModelError(f"{shown}: no such model")
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.enable_mem_pattern = False  # pictures of many sizes would each keep one
     # Threads that spin after a run take the cores from what comes next: decoding is a third faster.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     # Several processes share a machine better if each says how many threads it takes.
-    options.intra_op_num_threads = int(os.environ.get("SEMPIC_THREADS", "0"))  # 0: all cores
+    options.intra_op_num_threads = threads()
     try:
-        session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        metadata = session.get_modelmeta().custom_metadata_map
-        return session, json.loads(metadata.get("sempic", "{}"))
+        return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises its own classes, which share no base
-        cause = str(error).strip().splitlines()[0]
-        raise ModelError(f"{path}: not a usable ONNX model ({cause})") from error
+        raise ModelError(f"{shown}: not a usable ONNX model ({_line(error)})") from error
+
+
+def _line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 _LARGE = 1 << 19
 """Numbers in an input above which a run gives its memory back: three for each of 175 000 pixels."""
 
 
-def run(session: Any, output: str, feed: dict[str, Any]) -> Any:
+def run(session: Session, output: str, feed: dict[str, Any]) -> Any:
     """One output of a session of `load`.
 
     Tensors share an arena (without, each is mapped and unmapped: a fifth of the time), which is
@@ -51,5 +131,5 @@ def run(session: Any, output: str, feed: dict[str, Any]) -> Any:
     options = ort.RunOptions()
     if max(array.size for array in feed.values()) > _LARGE:
         options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
-    (array,) = session.run([output], feed, options)
+    (array,) = session.inner().run([output], feed, options)
     return array

@@ -1,0 +1,115 @@
+"""Networks in processes that fork, copy and pickle them, and in odd environments."""
+
+import copy
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import needs_models
+
+import sempic
+from sempic import models, segment
+from sempic.errors import InputError
+from sempic.models import runtime
+
+
+@pytest.mark.parametrize("given", ["abc", "-1", "1.5", "257", "1e9", "٣", "4 4", "0x10"])
+def test_absurd_numbers_of_threads(given, monkeypatch):
+    monkeypatch.setenv("SEMPIC_THREADS", given)
+    with pytest.raises(InputError, match="SEMPIC_THREADS"):
+        runtime.threads()
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"), [("", 0), (" ", 0), ("0", 0), (" 4 ", 4), ("256", 256)]
+)
+def test_numbers_of_threads(given, meant, monkeypatch):
+    monkeypatch.setenv("SEMPIC_THREADS", given)
+    assert runtime.threads() == meant
+
+
+@needs_models
+def test_sessions_can_be_copied_and_pickled():
+    image = np.random.default_rng(0).integers(0, 255, (32, 32, 3), dtype=np.uint8)
+    segmenter = segment.load()
+    labels = segmenter(image)
+    for again in (copy.copy(segmenter), copy.deepcopy(segmenter)):
+        assert np.array_equal(again(image), labels)
+    assert np.array_equal(pickle.loads(pickle.dumps(segmenter))(image), labels)
+
+
+FORKS = """
+import os, signal, sys, threading, time
+import numpy as np
+from sempic import segment
+
+image = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+network = segment.load()
+labels = network(image)
+use, end = sys.argv[1:]
+pid = os.fork()
+if pid == 0:
+    if end == "TERM":
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    if use == "use":
+        assert (network(image) == labels).all()
+    if end == "TERM":
+        os.kill(os.getpid(), signal.SIGTERM)
+    sys.exit(0)
+for _ in range(600):
+    done, status = os.waitpid(pid, os.WNOHANG)
+    if done:
+        assert (network(image) == labels).all()  # the parent's is as it was
+        print(os.waitstatus_to_exitcode(status))
+        sys.exit(0)
+    time.sleep(0.05)
+os.kill(pid, signal.SIGKILL)
+print("hangs")
+"""
+
+
+@needs_models
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("threads", ["1", "4"])
+@pytest.mark.parametrize(("use", "end"), [("use", "exit"), ("leave", "exit"), ("use", "TERM")])
+def test_a_forked_child_codes_and_ends(threads, use, end):
+    """As gunicorn --preload and Celery do it."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", FORKS, use, end],
+        env=os.environ | {"SEMPIC_THREADS": threads},
+        capture_output=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.stdout == b"0\n", done.stderr
+
+
+@needs_models
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+def test_networks_connect_to_nobody_and_leave_nothing_behind(tmp_path):
+    code = (
+        "import time, numpy as np; from sempic import segment\n"
+        "segment.load()(np.zeros((32, 32, 3), np.uint8)); time.sleep(3)"
+    )
+    clean = {k: v for k, v in os.environ.items() if "TELEMETRY" not in k and k != "CI"}
+    command = ["strace", "-f", "--seccomp-bpf", "-e", "trace=connect,sendto", "-o", "trace.txt"]
+    done = subprocess.run(
+        [*command, sys.executable, "-c", code],
+        env=clean | {"HOME": str(tmp_path / "home")},
+        cwd=tmp_path,
+        capture_output=True,
+        timeout=300,
+        check=False,
+    )
+    if b"ptrace" in done.stderr:
+        pytest.skip("this machine does not let processes be traced")
+    assert done.returncode == 0, done.stderr
+    assert "AF_INET" not in (tmp_path / "trace.txt").read_text()
+    assert not (tmp_path / "home").exists()
+    assert models.find(models.SEGMENTER).is_file()
+    assert sempic.__version__
