@@ -125,3 +125,12 @@ def test_network_that_fails_is_named(tmp_path, picture):
     )
     with pytest.raises(ModelError, match=r"e\.onnx: the segmenter failed"):
         segment.load(str(path))(picture)
+
+
+@pytest.mark.parametrize(
+    "size", [(500, 17000), (17000, 500), (16, 30000), (4000, 6000), (300, 400)]
+)
+def test_what_is_segmented_is_bounded_however_long_a_panorama_is(size):
+    working = segment._resize(np.zeros((*size, 3), np.uint8), 2.0)
+    assert min(working.shape[:2]) <= segment.WORKING_SIDE
+    assert max(working.shape[:2]) <= segment.LONGEST_SIDE

@@ -124,26 +124,36 @@ class Receiver:
                 known, ((0, rows - scene.height), (0, columns - scene.width)), mode="edge"
             )
         noise = np.random.default_rng(seed)
-        base = _upsample(small)
-        residual = np.zeros((3, rows, columns), np.float32)
+        residual: _Floats | None = None
         tiles = len(_tiles(rows)) * len(_tiles(columns))
         with progress.bar(steps * tiles * (1 if guidance == 1 else 2), "tile") as advance:
             for number, sigma in enumerate(self._levels(steps)):
-                share = np.float32(RENOISE if number else 1)
-                noisy = residual + share * sigma * noise.standard_normal(residual.shape, np.float32)
-                given = self._denoise(noisy, small, labels, sigma, fidelity, advance)
+                # In place, since a large picture has room for few of these arrays.
+                noisy = noise.standard_normal((3, rows, columns), np.float32)
+                noisy *= np.float32(RENOISE if number else 1) * sigma
+                if residual is not None:
+                    noisy += residual
+                residual = self._denoise(noisy, small, labels, sigma, fidelity, advance)
                 if guidance != 1:
                     void = np.full_like(labels, self._palette.void)
                     free = self._denoise(noisy, small, void, sigma, fidelity, advance)
-                    given = free + np.float32(guidance) * (given - free)
-                residual = given
-        levels = base + residual
+                    residual -= free
+                    residual *= np.float32(guidance)
+                    residual += free
+                    del free
+                del noisy
+        assert residual is not None
+        levels = residual
+        for plane, base in zip(levels, small, strict=True):
+            plane += _upsample(base)
         levels += 1
         levels *= np.float32(127.5)
         np.rint(levels, out=levels)
         np.clip(levels, 0, 255, out=levels)
-        picture: Image = levels.astype(np.uint8)[:, : scene.height, : scene.width]
-        return np.ascontiguousarray(picture.transpose(1, 2, 0))
+        picture = np.empty((scene.height, scene.width, 3), np.uint8)
+        for channel, plane in enumerate(levels):
+            picture[..., channel] = plane[: scene.height, : scene.width]
+        return picture
 
     def _levels(self, steps: int) -> _Floats:
         """Falling noise levels (Karras et al. 2022, eq. 5), as `sempic.diffusion.edm.sigmas`."""
@@ -218,14 +228,9 @@ def _grid(scene: Scene, rows: int, columns: int) -> _Floats:
 
 
 def _upsample(small: _Floats) -> _Floats:
-    """Bilinear, four times as large, as the network was trained (align_corners off)."""
-    size = small.shape[2] * _PATCH, small.shape[1] * _PATCH
-    return np.stack(
-        [
-            np.asarray(PIL.Image.fromarray(c).resize(size, PIL.Image.Resampling.BILINEAR))
-            for c in small
-        ]
-    )
+    """One channel bilinear, four times as large, as the network was trained (align_corners off)."""
+    size = small.shape[1] * _PATCH, small.shape[0] * _PATCH
+    return np.asarray(PIL.Image.fromarray(small).resize(size, PIL.Image.Resampling.BILINEAR))
 
 
 def _tiles(size: int) -> list[tuple[int, int]]:

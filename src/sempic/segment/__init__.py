@@ -20,6 +20,8 @@ WORKING_SIDE = 512
 """Pictures whose shorter side is longer are segmented at this size and their maps enlarged.
 
 Smaller ones are enlarged, by as much as the model asks for, up to this size."""
+LONGEST_SIDE = 2048
+"""The longer side of a picture as it is segmented is no longer, however wide a panorama is."""
 _MULTIPLE = 32
 _MEAN = np.array((0.485, 0.456, 0.406), np.float32)  # ImageNet's, for foreign networks
 _STD = np.array((0.229, 0.224, 0.225), np.float32)
@@ -87,9 +89,11 @@ class Segmenter:
 
     def _run(self, image: Image) -> tuple[npt.NDArray[Any], tuple[float, float]]:
         """What the network gives, and the share of its height and width that is no padding."""
-        scale = min(self._enlarge, WORKING_SIDE / min(image.shape[:2]))
+        height, width = image.shape[:2]
+        longest = LONGEST_SIDE / max(height, width)
+        scale = min(self._enlarge, WORKING_SIDE / min(height, width), longest)
         if self._side is not None:
-            scale = self._side / min(image.shape[:2])
+            scale = min(self._side / min(height, width), longest)
         working = _resize(image, scale)
         rows, columns = working.shape[:2]
         pad = (0, -rows % _MULTIPLE), (0, -columns % _MULTIPLE), (0, 0)
@@ -178,7 +182,10 @@ def _chances(
     """Softmax of that share of logits (C, h, w), in 1/255."""
     odds = np.exp(logits.astype(np.float32) - logits.max(0))
     levels = np.rint(255 * odds / odds.sum(0)).astype(np.uint8)
-    return np.stack([_fit(plane, share, size) for plane in levels])
+    chances = np.empty((len(levels), *size), np.uint8)
+    for plane, level in zip(chances, levels, strict=True):
+        plane[...] = _fit(level, share, size)
+    return chances
 
 
 def _fit(
