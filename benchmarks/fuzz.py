@@ -1,0 +1,214 @@
+"""Feeds damaged files to all that parses: the answer must be a result or an error of ours.
+
+    pip install atheris     # a fuzzer that coverage guides; without it mutation is blind
+    python benchmarks/fuzz.py labels --minutes 30 --corpus corpus/labels
+    python benchmarks/fuzz.py --minutes 1           # all targets, one after another
+
+Seeds are the frozen vectors, and files made here. What ends with another exception is printed, kept
+as crash-TARGET-HASH in the folder that --crashes names, and makes the exit code 1; it belongs into
+tests/test_fuzz.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import io
+import random
+import sys
+import tarfile
+import tempfile
+import time
+import traceback
+import warnings
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+
+import sempic
+from sempic import batch, coarse, labels, pictures
+from sempic.errors import SempicError, SempicWarning
+
+ROOT = Path(__file__).parent.parent
+SIZE = 24, 32
+"""Height and width of the label maps whose payloads are damaged."""
+
+
+def signed(data: bytes) -> bytes:
+    """A stream whose checksum is right again, so that what lies behind it is reached."""
+    return data[:-4] + zlib.crc32(data[:-4]).to_bytes(4, "little")
+
+
+def stream(data: bytes) -> None:
+    sempic.unpack(signed(data), max_pixels=1 << 16)
+
+
+def bpg(data: bytes) -> None:
+    width, height = coarse.peek(data)
+    if width * height <= 1 << 14:
+        coarse.to_rgb(coarse.decode(data))
+
+
+def label_payload(data: bytes) -> None:
+    labels.decode(data, *SIZE)
+
+
+def small(read: Callable[[bytes], object]) -> Callable[[bytes], object]:
+    def bounded(data: bytes) -> None:
+        width, height = pictures.peek(data)
+        if width * height <= 1 << 16:
+            read(data)
+
+    return bounded
+
+
+def manifest(data: bytes) -> None:
+    with tempfile.NamedTemporaryFile(suffix=".jsonl") as file:
+        file.write(data)
+        file.flush()
+        batch.Manifest(Path(file.name), {"quality": 5}).remaining([])
+
+
+def shard(data: bytes) -> None:
+    if len(data) < 1 << 20:
+        batch._map_tar(data, "a.tar", lambda picture: (picture[:1], {}), {".png", ".jpg"})
+
+
+TARGETS: dict[str, Callable[[bytes], object]] = {
+    "container": lambda data: sempic.info(data),
+    "stream": stream,
+    "bpg": bpg,
+    "labels": label_payload,
+    "label-png": small(pictures.read_labels),
+    "picture": small(pictures.read),
+    "manifest": manifest,
+    "tar": shard,
+}
+
+
+def seeds(target: str) -> list[bytes]:
+    """Whole files that a target takes."""
+    rng = np.random.default_rng(0)
+    map_ = np.kron(rng.integers(0, 12, (3, 4)), np.ones((8, 8))).astype(np.uint8)
+    image = PIL.Image.fromarray(rng.integers(0, 255, (*SIZE, 3), dtype=np.uint8))
+
+    def saved(picture: PIL.Image.Image, format: str, **options: object) -> bytes:
+        out = io.BytesIO()
+        picture.save(out, format, **options)
+        return out.getvalue()
+
+    if target in ("container", "stream"):
+        files = sorted((ROOT / "vectors").rglob("*.sempic"))
+        return [f.read_bytes() for f in files if f.stat().st_size < 4096]
+    if target == "bpg":
+        return [coarse.encode(np.asarray(image), quality=q) for q in (20, 45)]
+    if target == "labels":
+        return [labels.encode(map_), labels.encode(map_, model="camvid"), labels.encode(map_ * 0)]
+    if target == "label-png":
+        painted = PIL.Image.fromarray(map_)
+        painted.putpalette(sempic.PALETTES[1].table().tobytes())
+        return [saved(p, "PNG", bits=8) for p in (PIL.Image.fromarray(map_), painted)]
+    if target == "picture":
+        exif = PIL.Image.Exif()
+        exif[0x0112] = 6
+        formats = ("PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP", "PPM", "TGA", "JPEG2000")
+        return [
+            saved(image, f, **({"exif": exif} if f in ("PNG", "JPEG") else {})) for f in formats
+        ]
+    if target == "manifest":
+        return [b'{"settings": {"quality": 5}}\n{"file": "a", "output": "b", "error": null}\n']
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        for name, data in (("a.png", saved(image, "PNG")), ("a.cls", b"7"), ("a.seg.png", b"?")):
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return [out.getvalue()]
+
+
+def mutate(data: bytes, rng: random.Random) -> bytes:
+    """Bits flipped, bytes set, inserted, cut out or repeated, at one to four places."""
+    out = bytearray(data)
+    for _ in range(rng.randint(1, 4)):
+        at, size = rng.randrange(len(out) + 1), rng.choice((1, 1, 2, 4, 16))
+        how = rng.randrange(6)
+        if how == 0 and at < len(out):
+            out[at] ^= 1 << rng.randrange(8)
+        elif how == 1:
+            out[at : at + size] = rng.randbytes(size)
+        elif how == 2:
+            out[at : at + size] = rng.choice((b"\0", b"\xff", b"\x7f", b"\x80")) * size
+        elif how == 3:
+            out[at:at] = rng.randbytes(size)
+        elif how == 4:
+            del out[at : at + size * 4]
+        else:
+            out[at:at] = out[at : at + size * 4]
+    return bytes(out)
+
+
+def attempt(target: str, data: bytes) -> None:
+    """Raises what is neither a result nor an error of ours."""
+    with warnings.catch_warnings(), contextlib.suppress(SempicError):
+        warnings.simplefilter("ignore", SempicWarning)
+        TARGETS[target](data)
+
+
+def blind(target: str, seconds: float, seed: int = 0) -> tuple[int, bytes | None]:
+    """How many damaged files were tried in so many seconds, and the one that crashed, if any."""
+    rng, found = random.Random(seed), seeds(target)
+    end, count = time.monotonic() + seconds, 0
+    while time.monotonic() < end:
+        data = mutate(rng.choice(found), rng)
+        count += 1
+        try:
+            attempt(target, data)
+        except Exception:
+            traceback.print_exc()
+            return count, data
+    return count, None
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("targets", nargs="*", metavar="TARGET", help=", ".join(TARGETS))
+    parser.add_argument("--minutes", type=float, default=30, help="for each; default 30")
+    parser.add_argument("--corpus", type=Path, help="of atheris; kept and gone on with")
+    parser.add_argument("--crashes", type=Path, default=Path(), help="where crashes are kept")
+    args = parser.parse_args()
+    try:
+        import atheris
+    except ModuleNotFoundError:
+        atheris = None
+    targets = args.targets or list(TARGETS)
+    if wrong := set(targets) - set(TARGETS):
+        parser.error(f"{', '.join(wrong)}: not among {', '.join(TARGETS)}")
+    if atheris is not None and len(targets) == 1:
+        corpus = args.corpus or Path(tempfile.mkdtemp())
+        corpus.mkdir(parents=True, exist_ok=True)
+        for data in seeds(targets[0]):
+            (corpus / hashlib.sha1(data).hexdigest()).write_bytes(data)
+        prefix = f"{args.crashes}/crash-{targets[0]}-"
+        options = [f"-max_total_time={60 * args.minutes:.0f}", f"-artifact_prefix={prefix}"]
+        atheris.instrument_all()
+        atheris.Setup([sys.argv[0], *options, str(corpus)], lambda d: attempt(targets[0], d))
+        atheris.Fuzz()  # ends the process
+    failed = False
+    for target in targets:
+        count, crash = blind(target, 60 * args.minutes, seed=time.time_ns())
+        print(f"{target:<12}{count:>9} files, {'a crash' if crash else 'no crash'}")
+        if crash is not None:
+            failed = True
+            name = f"crash-{target}-{hashlib.sha1(crash).hexdigest()}"
+            (args.crashes / name).write_bytes(crash)
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,19 @@
+"""Damaged files, ten seconds of them; benchmarks/fuzz.py goes on for as long as you like."""
+
+import sys
+
+import pytest
+from conftest import ROOT
+
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+import fuzz
+
+
+@pytest.mark.parametrize("target", fuzz.TARGETS)
+def test_damaged_files_give_a_result_or_an_error_of_ours(target):
+    for data in fuzz.seeds(target):
+        fuzz.attempt(target, data)
+    count, crash = fuzz.blind(target, 10 / len(fuzz.TARGETS))
+    assert crash is None
+    assert count > 3
