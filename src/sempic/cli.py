@@ -299,6 +299,7 @@ def _each(
     if failed and count > 1:
         _note(f"{failed} of {count} files failed")
     if unsaid is not None:
+        processes.leave_stdout()  # said once is enough
         return _fail(f"cannot write to standard output: {unsaid.strerror or unsaid}")
     return 2 if failed else 0
 

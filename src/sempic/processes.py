@@ -120,16 +120,16 @@ def _flushed(run: Callable[[], int]) -> int:
             sys.stdout.flush()
         return code
     except BrokenPipeError:  # whoever read our output has gone; keep the shutdown quiet
-        _leave_stdout()
+        leave_stdout()
     except OSError as cause:
-        _leave_stdout()
+        leave_stdout()
         with contextlib.suppress(OSError, ValueError):
             reason = cause.strerror or cause
             print(f"sempic: cannot write to standard output: {reason}", file=sys.stderr)
     return 2
 
 
-def _leave_stdout() -> None:
+def leave_stdout() -> None:
     """What is still in its buffer goes nowhere, so that the end of the process does not fail."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
