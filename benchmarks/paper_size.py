@@ -24,7 +24,7 @@ import torch
 
 from sempic.diffusion.checkpoints import load_model, save_model
 from sempic.diffusion.gaussian import DiffusionConfig, make_diffusion
-from sempic.diffusion.unet import SemanticUNet, UNetConfig, make_condition, parameter_count
+from sempic.networks.unet import SemanticUNet, UNetConfig, make_condition, parameter_count
 
 PAPER = UNetConfig(use_checkpoint=True)
 

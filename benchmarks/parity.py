@@ -45,7 +45,7 @@ from sempic.diffusion.checkpoints import build
 from sempic.diffusion.flags import DEFAULTS, configs_from_flags
 from sempic.diffusion.gaussian import DiffusionConfig, make_diffusion
 from sempic.diffusion.sampling import ddim, ddpm, guided, paper_start
-from sempic.diffusion.unet import SemanticUNet, make_condition
+from sempic.networks.unet import SemanticUNet, make_condition
 
 BARS = {"forward": 1e-4, "sample": 1e-4, "loss": 1e-5, "schedule": 1e-12, "rounding": 1e-5}
 THREADS = (2, 4, 1, 3)

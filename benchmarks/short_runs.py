@@ -29,15 +29,15 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-from tqdm import tqdm
-
-from sempic.diffusion import compact, edm
-from sempic.diffusion.compact import CompactConfig, CompactNet
 from sempic.training.compact import batches, rates, to_tensor
 from sempic.training.corpus import Sample, build
 from sempic.training.pairs import load_pairs
 from sempic.training.run import Ema, fast
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from sempic.diffusion import compact, edm
+from sempic.networks.compact import CompactConfig, CompactNet
 
 Meaning = Callable[[Tensor, float], tuple[Tensor, Tensor]]
 """Noise level and deviation of the data → what the noisy residual and the network's output, which

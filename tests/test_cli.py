@@ -463,7 +463,7 @@ def test_train_without_torch(monkeypatch, capsys):
     for name in [n for n in sys.modules if n.startswith("sempic.training")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "torch", None)
-    assert cli.main(["train", "compact"]) == 2
+    assert cli.main(["train", "denoise"]) == 2
     one_line(capsys, "torch", install_hint("train"))
 
 
@@ -492,7 +492,7 @@ def test_help_needs_no_extra():
         "importlib.machinery.PathFinder.find_spec = lambda name, *rest: (\n"
         "    None if name.partition('.')[0] in hidden else find(name, *rest))\n"
         "from sempic import cli\n"
-        "assert cli.main(['train', 'compact']) == 2\n"
+        "assert cli.main(['train', 'denoise']) == 2\n"
         f"for command in {HELP!r}:\n"
         "    out = io.StringIO()\n"
         "    try:\n"
@@ -532,4 +532,4 @@ def test_distill_is_a_training(capsys):
         assert stop.value.code == 0
         texts.append(capsys.readouterr().out)
     assert texts[0] == texts[1]
-    assert "--teacher" in texts[0]
+    assert "--discriminator" in texts[0]

@@ -670,7 +670,10 @@ examples:
   sempic completion fish   # > ~/.config/fish/completions/sempic.fish
 """
 _SHELLS = ("bash", "zsh", "fish")
-_TRAININGS = ("segmenter", "compact", "distill", "prior", "restore", "export", "convert")
+_TRAININGS = (
+    "segmenter", "corpus", "denoise", "distill", "label-prior", "paper", "restore", "grow",
+    "export", "features", "convert",
+)  # fmt: skip
 
 _encode_help = (
     "Writes NAME.sempic beside each picture, or where -o says. An existing file is replaced only "

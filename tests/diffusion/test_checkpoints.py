@@ -22,8 +22,8 @@ from sempic.diffusion.checkpoints import (
 )
 from sempic.diffusion.flags import command_line, configs_from_flags, flags_from_configs
 from sempic.diffusion.gaussian import DiffusionConfig
-from sempic.diffusion.unet import UNetConfig
 from sempic.errors import ModelError, OutputError
+from sempic.networks.unet import UNetConfig
 
 PROCESS = DiffusionConfig(schedule="cosine", prediction="x0", loss="rescaled_mse")
 

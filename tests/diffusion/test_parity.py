@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny import tiny_unet
 
-from sempic.diffusion.unet import SemanticUNet, UNetConfig, make_condition
+from sempic.networks.unet import SemanticUNet, UNetConfig, make_condition
 
 ROOT = Path(__file__).parents[2]
 

@@ -17,8 +17,8 @@ from sempic.scene import Scene
 torch = pytest.importorskip("torch")
 
 from sempic.diffusion import edm  # noqa: E402
-from sempic.diffusion.compact import CompactConfig, CompactNet, denoise, one_hot, upsample  # noqa: E402
-from sempic.training.export import export_receiver  # noqa: E402
+from sempic.networks.compact import CompactConfig, CompactNet, denoise, one_hot, upsample  # noqa: E402
+from sempic.training.onnx import export_receiver  # noqa: E402
 
 
 @pytest.fixture(scope="module")

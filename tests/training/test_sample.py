@@ -17,8 +17,8 @@ from sempic.diffusion.checkpoints import load_model, save_model
 from sempic.diffusion.flags import flags_from_configs
 from sempic.diffusion.gaussian import DiffusionConfig
 from sempic.diffusion.receiver import Given, PaperReceiver, SamplingConfig, reconstruct
-from sempic.diffusion.unet import SemanticUNet, UNetConfig
 from sempic.errors import InputError, ModelError, install_hint
+from sempic.networks.unet import SemanticUNet, UNetConfig
 from sempic.training import sample
 from sempic.training.data import scenes
 

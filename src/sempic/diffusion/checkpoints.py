@@ -20,8 +20,8 @@ from torch import Tensor
 
 from sempic.diffusion.flags import check_flags, configs_from_flags
 from sempic.diffusion.gaussian import DiffusionConfig
-from sempic.diffusion.unet import SemanticUNet, UNetConfig
 from sempic.errors import ModelError, OutputError
+from sempic.networks.unet import SemanticUNet, UNetConfig
 
 FORMAT = "sempic.unet/1"
 Config = TypeVar("Config", UNetConfig, DiffusionConfig)

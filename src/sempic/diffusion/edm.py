@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
-from sempic.diffusion.compact import CompactNet, denoise
+from sempic.networks.compact import CompactNet, denoise
 from sempic.receive import RENOISE
 
+SIGMA_MIN = 0.02
+"""Towards which the levels of a sampling fall."""
+RHO = 3.0
+"""How much they crowd there; both travel with an exported receiver."""
 
-def sigmas(steps: int, sigma_max: float, sigma_min: float = 0.02, rho: float = 3.0) -> Tensor:
+
+def sigmas(steps: int, sigma_max: float, sigma_min: float = SIGMA_MIN, rho: float = RHO) -> Tensor:
     """Falling noise levels, float32 (steps,), from `sigma_max` on (Karras et al. 2022, eq. 5)."""
     ramp = torch.arange(steps) / max(1, steps)
     return (
@@ -19,11 +24,25 @@ def sigmas(steps: int, sigma_max: float, sigma_min: float = 0.02, rho: float = 3
     ) ** rho
 
 
+def draw(
+    shape: Sequence[int], device: torch.device, generator: torch.Generator | None = None
+) -> Tensor:
+    """Normal noise on a device: drawn with the generator where that lives, the CPU for one, so that
+    every device has the same; or without, with the device's own."""
+    if generator is None:
+        return torch.randn(*shape, device=device)
+    return torch.randn(*shape, generator=generator, device=generator.device).to(device)
+
+
 def draw_sigma(
-    count: int, generator: torch.Generator, mean: float = -1.1, std: float = 1.0
+    count: int,
+    generator: torch.Generator | None,
+    mean: float = -1.1,
+    std: float = 1.0,
+    device: torch.device | None = None,
 ) -> Tensor:
     """Log-normal training noise levels (Karras et al. 2022, table 1)."""
-    return (torch.randn(count, generator=generator) * std + mean).exp()
+    return (draw((count,), device or torch.device("cpu"), generator) * std + mean).exp()
 
 
 def loss(
@@ -46,7 +65,7 @@ def sample(
     coarse: Tensor,
     labels: Tensor,
     levels: Tensor,
-    generator: torch.Generator,
+    generator: torch.Generator | None,
     fidelity: float = 0.0,
 ) -> Iterator[Tensor]:
     """Denoise, renoise, denoise … (multistep sampling of Song et al. 2023, alg. 1, with RENOISE).
@@ -59,8 +78,8 @@ def sample(
     residual = torch.zeros(batch, 3, height, width, device=device)
     wanted = torch.full((batch,), fidelity, device=device)
     for number, level in enumerate(levels.to(device)):
-        noise = torch.randn(residual.shape, generator=generator)  # the same on every device
-        noisy = residual + (RENOISE if number else 1) * level * noise.to(device)
+        noise = draw(residual.shape, device, generator)
+        noisy = residual + (RENOISE if number else 1) * level * noise
         with torch.set_grad_enabled(torch.is_grad_enabled() and number == len(levels) - 1):
             residual = denoise(network, noisy, coarse, labels, level.expand(batch), wanted)
         yield residual

@@ -10,8 +10,8 @@ from dataclasses import replace
 from typing import Any, cast
 
 from sempic.diffusion.gaussian import DiffusionConfig, Loss, Schedule, Variance
-from sempic.diffusion.unet import Precision, UNetConfig
 from sempic.errors import ModelError
+from sempic.networks.unet import Precision, UNetConfig
 
 DEFAULTS: dict[str, Any] = {
     "image_size": 64,

@@ -17,8 +17,8 @@ from sempic import coarse as coarse_codec
 from sempic.diffusion.checkpoints import open_model
 from sempic.diffusion.gaussian import DiffusionConfig, make_diffusion
 from sempic.diffusion.sampling import ddim, ddpm, guided, multistep, paper_start, seeded_noise
-from sempic.diffusion.unet import SemanticUNet, make_condition
 from sempic.errors import InputError, ModelError
+from sempic.networks.unet import SemanticUNet, make_condition
 from sempic.palette import CITYSCAPES_FULL, PALETTES, Palette
 from sempic.scene import Image, LabelMap, Scene
 

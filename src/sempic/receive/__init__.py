@@ -1,6 +1,6 @@
 """Scene → image: few-step residual diffusion with the bundled network under ONNX Runtime.
 
-The network is `sempic.diffusion.compact.denoise` exported; the sampler around it is plain NumPy.
+The network is `sempic.networks.compact.denoise` exported; the sampler around it is plain NumPy.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import PIL.Image
 
-from sempic import coarse, models, progress
+from sempic import models, progress
 from sempic.errors import InputError, ModelError, install_hint
 from sempic.models import runtime
 from sempic.palette import BY_NAME, CAMVID, CITYSCAPES, translate
@@ -212,6 +212,8 @@ class Receiver:
 
 def _grid(scene: Scene, rows: int, columns: int) -> _Floats:
     """The coarse picture in [-1, 1], (3, rows, columns), one sample per patch of the network."""
+    from sempic import coarse  # PyAV behind it is nothing that training needs
+
     assert scene.coarse is not None
     rgb = coarse.to_rgb(scene.coarse)
     factor = coarse.factor(scene.width, scene.height, rgb.shape[1], rgb.shape[0])

@@ -6,6 +6,7 @@ Without a command's name, the flags are those of the paper's own training.
 from __future__ import annotations
 
 import argparse
+import importlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,23 +14,40 @@ from pathlib import Path
 from sempic.errors import SempicError
 
 _COMMANDS = {
-    "segmenter": "fine-tune an ImageNet backbone to find the classes of CamVid",
-    "compact": "teach the compact receiver to denoise residuals",
+    "segmenter": "fine-tune an ImageNet backbone to find classes in pictures",
+    "corpus": "make what receivers learn from, once: renditions, maps, coarse pictures",
+    "denoise": "teach the compact receiver to denoise residuals",
     "distill": "make a trained compact receiver sharp in 1 to 4 steps",
-    "prior": "what the label coder knows beforehand: networks and tables",
-    "restore": "turn a bundled ONNX file into weights to train on from",
+    "label-prior": "what the label coder knows beforehand: networks and tables",
+    "paper": "the paper's own network, under the original's flags",
+    "restore": "turn an ONNX file into weights to train on from",
+    "grow": "a receiver of CamVid's classes as one of Cityscapes'",
     "export": "write trained weights as the ONNX files that the product runs",
+    "features": "put the frozen ImageNet features of distill into a folder",
     "convert": "the paper's network: a .pt of the original to safetensors, or back",
+}
+
+
+_HOMES = {
+    "segmenter": "recipes.segmenter:main",
+    "corpus": "data.corpus:main",
+    "denoise": "recipes.denoise:main",
+    "distill": "recipes.distill:main",
+    "label-prior": "recipes.label_prior:main",
+    "paper": "recipes.paper:main",
+    "restore": "onnx:restore",
+    "grow": "onnx:grow_classes",
+    "export": "onnx:export",
+    "features": "losses:main",
+    "convert": "cli:convert",
 }
 
 
 def main(argv: list[str]) -> int:
     """Run one of the training commands; returns the exit code, 0 or 2."""
     if argv and argv[0].startswith("--") and argv[0] != "--help":
-        from sempic.training import paper
-
-        return _guard("train", paper.main, argv)
-    listed = "\n".join(f"  {name:<11}{what}" for name, what in _COMMANDS.items())
+        argv = ["paper", *argv]
+    listed = "\n".join(f"  {name:<13}{what}" for name, what in _COMMANDS.items())
     parser = argparse.ArgumentParser(
         prog="sempic train",
         description="Train the networks of sempic. `sempic train COMMAND --help` says more. With "
@@ -39,18 +57,8 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("command", choices=_COMMANDS, metavar="COMMAND")
     command = parser.parse_args(argv[:1]).command
-    if command == "convert":
-        return _guard("train convert", _convert, argv[1:])
-    from sempic.training import compact, distill, export, prior, restore, segmenter
-
-    run = {
-        "segmenter": segmenter.main,
-        "compact": compact.main,
-        "distill": distill.main,
-        "prior": prior.main,
-        "restore": restore.main,
-        "export": export.main,
-    }[command]
+    module, function = _HOMES[command].split(":")
+    run = getattr(importlib.import_module(f"sempic.training.{module}"), function)
     return _guard(f"train {command}", run, argv[1:])
 
 
@@ -61,7 +69,8 @@ def sample(argv: list[str]) -> int:
     return _guard("sample", command.main, argv)
 
 
-def _convert(argv: list[str]) -> None:
+def convert(argv: list[str]) -> None:
+    """`sempic train convert`."""
     from sempic.diffusion.checkpoints import convert_original, convert_to_original, load_model
     from sempic.diffusion.flags import DEFAULTS, command_line, flags_from_configs
 

@@ -24,8 +24,8 @@ from sempic.diffusion.receiver import Given, SamplingConfig, ready, reconstruct
 from sempic.errors import ModelError, OutputError
 from sempic.palette import INDICES, Palette
 from sempic.scene import Image, LabelMap
-from sempic.training.data import SceneFolder, TrainingScene
-from sempic.training.paper import PRESETS, TrainConfig, geometry, open_scenes
+from sempic.training.data.scenes import SceneFolder, TrainingScene
+from sempic.training.recipes.paper import PRESETS, TrainConfig, geometry, open_scenes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,6 +1,2 @@
-"""Datasets of the paper's experiments: files found (`readers`), scenes loaded (`scenes`)."""
-
-from sempic.training.data.readers import READERS, Entry, Source, open_source
-from sempic.training.data.scenes import SceneFolder, TrainingScene
-
-__all__ = ["READERS", "Entry", "SceneFolder", "Source", "TrainingScene", "open_source"]
+"""What trainings learn from: files found (`readers`, `sources`), what their classes mean
+(`taxonomy`), receivers' corpora (`corpus`), crops (`batches`, `views`), the paper's `scenes`."""

@@ -11,8 +11,8 @@ from PIL import Image
 from sempic import coarse
 from sempic.errors import InputError
 from sempic.palette import CAMVID, CITYSCAPES
-from sempic.training.data import SceneFolder, Source, open_source
-from sempic.training.data.scenes import instance_edges, resize_picture
+from sempic.training.data.readers import Source, open_source
+from sempic.training.data.scenes import SceneFolder, instance_edges, resize_picture
 
 RNG = np.random.default_rng(0)
 

@@ -1,4 +1,4 @@
-"""Training of the paper's own model, under the original's flags. `python -m sempic.training.paper`
+"""`sempic train paper`: the paper's own model, under the original's flags.
 
 Every random draw is a function of the seed and of the position in the stream of scenes, never of
 a generator that runs along. So a run that was killed goes on exactly as if it had not been, and
@@ -46,10 +46,11 @@ from sempic.diffusion.flags import (
 from sempic.diffusion.gaussian import DiffusionConfig, Losses, make_diffusion
 from sempic.diffusion.sampling import ddpm, guided, paper_start, seeded_noise
 from sempic.diffusion.timesteps import LossSecondMomentSampler, TimestepSampler, UniformSampler
-from sempic.diffusion.unet import SemanticUNet, UNetConfig, drop_condition, make_condition
 from sempic.errors import InputError, ModelError
+from sempic.networks.unet import SemanticUNet, UNetConfig, drop_condition, make_condition
 from sempic.pictures import write_file
-from sempic.training.data import SceneFolder, TrainingScene, open_source
+from sempic.training.data.readers import open_source
+from sempic.training.data.scenes import SceneFolder, TrainingScene
 
 CITYSCAPES = """
     --dataset_mode cityscapes --lr 1e-4 --batch_size 8 --attention_resolutions 32,16,8

@@ -15,9 +15,9 @@ import torch
 from PIL import Image
 
 from sempic.diffusion.checkpoints import load_model
-from sempic.diffusion.unet import make_condition
 from sempic.errors import InputError, ModelError
-from sempic.training import paper
+from sempic.networks.unet import make_condition
+from sempic.training.recipes import paper
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
@@ -97,7 +97,7 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(
     out = tmp_path / "run"
     argv = flags(data, out, steps=20, save_interval=5, sheet_size=2)
     process = subprocess.Popen(
-        [sys.executable, "-m", "sempic.training.paper", *argv], env=ENVIRONMENT,
+        [sys.executable, "-m", "sempic.training.recipes.paper", *argv], env=ENVIRONMENT,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     until = time.monotonic() + 240
@@ -160,7 +160,7 @@ def test_two_processes_do_what_one_does_with_twice_the_batch(data: Path, tmp_pat
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     argv = flags(data, two, steps=3, batch_size=2, log_interval=1)
     done = subprocess.run(
-        [*command, "-m", "sempic.training.paper", *argv], env=ENVIRONMENT,
+        [*command, "-m", "sempic.training.recipes.paper", *argv], env=ENVIRONMENT,
         capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -338,7 +338,7 @@ def test_flags_without_effect_are_said_once_they_are_given(
 
 
 def test_crops_keep_coarse_and_fine_together() -> None:
-    from sempic.training.data import TrainingScene
+    from sempic.training.data.scenes import TrainingScene
 
     y, x = np.mgrid[0:64, 0:96].astype(np.uint8)
     image = np.stack([y, x, 0 * x], -1)

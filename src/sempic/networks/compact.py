@@ -39,6 +39,9 @@ class CompactConfig:
     """Blocks there."""
     narrow_width: int = 64
     """Channels that they are given of the level below: each cell of it becomes 48 values."""
+    label_gains: bool = False
+    """Filters of the label map have a size of their own, as in a network that was given more
+    classes than it was first trained with."""
     sigma_data: float = 0.1
     """Standard deviation of the residual, pictures in [-1, 1]."""
     sigma_max: float = 0.8
@@ -172,6 +175,9 @@ class CompactNet(nn.Module):
         )
         self.head = _Conv(tail, 3 * (PATCH // 2) ** 2, 3, scale=_SILU)
         self.head_gain = nn.Parameter(torch.zeros(1))
+        if config.label_gains:
+            self.label_gain = nn.Parameter(torch.ones(config.label_width))
+            self.fine_gain = nn.Parameter(torch.ones(tail // 2))
 
     def forward(
         self,
@@ -191,7 +197,8 @@ class CompactNet(nn.Module):
         angles = noise[:, None] * 2.0**frequencies / 2
         known = [noise[:, None], angles.sin(), angles.cos(), fidelity[:, None]]
         emb = self.embed_noise(torch.cat(known, 1))
-        semantic = self.embed_labels(labels)
+        gains = self.config.label_gains
+        semantic = self.embed_labels(labels, self.label_gain if gains else 1.0)
         one = torch.ones_like(semantic[:, :1])
         # Three coarse channels against forty-eight noisy ones: the gains let them be heard.
         inputs = [F.pixel_unshuffle(noisy, PATCH), 4 * coarse, 2.5 * semantic, one]
@@ -214,7 +221,8 @@ class CompactNet(nn.Module):
                     x = torch.cat([x, skips.pop()], 1)
                 x = next(blocks)(x, emb)
         x = _double(self.narrow(torch.cat([x, semantic], 1)))
-        fine = [F.pixel_unshuffle(unit, PATCH // 2), 2 * _double(coarse), self.embed_fine(labels)]
+        contours = self.embed_fine(labels, self.fine_gain if gains else 1.0)
+        fine = [F.pixel_unshuffle(unit, PATCH // 2), 2 * _double(coarse), contours]
         x = self.tail(F.silu(torch.cat([*fine, x], 1)))
         for block in self.refine_tail:
             x = block(x, emb)

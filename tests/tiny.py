@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sempic.diffusion.unet import SemanticUNet, UNetConfig, make_condition
+from sempic.networks.unet import SemanticUNet, UNetConfig, make_condition
 
 TINY = UNetConfig(
     image_size=32,

@@ -1,0 +1,1 @@
+"""The networks as PyTorch modules, and their weights in files; nothing here trains or samples."""

@@ -1,0 +1,84 @@
+"""The trained part of the label coder, in floats: what `sempic.labels.prior` computes in integers.
+
+Trunk weights and activations are quantised in the forward pass with straight-through gradients
+(Jacob et al., CVPR 2018), so that the exported integers behave as the trained network did.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sempic.labels import prior
+
+
+def _ste(x: Tensor, rounded: Tensor) -> Tensor:
+    return x + (rounded - x).detach()
+
+
+def _activation(x: Tensor) -> Tensor:
+    """uint8 in steps of 1/32."""
+    x = x.clamp(0, 255 / 32)
+    return _ste(x, (x * 32).round() / 32)
+
+
+class QuantConv(nn.Conv2d):
+    """int8 weights, one scale for each output channel."""
+
+    def scale(self) -> Tensor:
+        return self.weight.detach().abs().amax((1, 2, 3), keepdim=True).clamp_min(1e-6) / 127
+
+    def forward(self, x: Tensor) -> Tensor:
+        s = self.scale()
+        w = _ste(self.weight, (self.weight / s).round() * s)
+        return _activation(F.conv2d(x, w, self.bias, self.stride, self.padding))
+
+
+def _join(a: Tensor, b: Tensor) -> Tensor:
+    double = F.interpolate(a, scale_factor=2, mode="nearest")
+    return torch.cat([double[:, :, : b.shape[2], : b.shape[3]], b], 1)
+
+
+class LabelPriorNet(nn.Module):
+    """What `sempic.labels.prior` computes, in floats: logits of a label given those before it."""
+
+    def __init__(self, classes: int, with_coarse: bool) -> None:
+        super().__init__()
+        h, h2 = prior.HIDDEN
+        self.classes = classes
+        t = len(prior.TEMPLATE)
+        self.template = nn.Parameter(torch.randn(t * (classes + 1), h) * 0.1)
+        self.rows = nn.Parameter(torch.zeros(prior.BANDS, h))
+        self.columns = nn.Parameter(torch.zeros(prior.BANDS, h))
+        self.second = nn.Linear(h, h2)
+        self.last = nn.Linear(h2, classes)
+        self.trunk = nn.ModuleList()
+        if with_coarse:
+            for inputs, outputs, kernel, stride in prior.LAYERS:
+                layer = QuantConv(inputs, outputs, kernel, stride, kernel // 2)
+                nn.init.kaiming_normal_(layer.weight)
+                self.trunk.append(layer)
+            self.mix = nn.Linear(prior.FEATURES, h, bias=False)
+            self.aux = nn.Linear(prior.FEATURES, classes)
+
+    def features(self, planes: Tensor) -> Tensor:
+        """uint8 (B, 3, h, w) → (B, 4h, 4w, FEATURES)."""
+        b, _, h, w = planes.shape
+        signed = np.stack([prior.signed(p) for p in planes.cpu().numpy()])
+        x = torch.from_numpy(signed).to(self.template.device).float() / 32
+        x = prior.trunk(x, lambda i, x: self.trunk[i](x), _join)
+        x = x.view(b, 4, 4, prior.FEATURES, h, w).permute(0, 4, 1, 5, 2, 3)
+        return x.reshape(b, 4 * h, 4 * w, prior.FEATURES)
+
+    def forward(self, neighbours: Tensor, row: Tensor, column: Tensor, f: Tensor | None) -> Tensor:
+        """neighbours int64 (P, T) labels; row, column int64 (P,); f (P, FEATURES) → logits."""
+        t = torch.arange(neighbours.shape[1], device=neighbours.device) * (self.classes + 1)
+        x = F.embedding_bag(neighbours + t, self.template, mode="sum")
+        x = x + self.rows[row] + self.columns[column]
+        if f is not None:
+            x = x + self.mix(f)
+        x = x.clamp(0, 31)
+        x = self.second(x).clamp(0, 31)
+        return self.last(x)

@@ -1,0 +1,104 @@
+"""A run's folder: `log.jsonl`, `state.safetensors` to go on from, and what is exported."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sempic.errors import InputError, ModelError
+from sempic.networks.weights import load_tensors, save_tensors
+from sempic.pictures import write_file
+
+Moving = Mapping[str, nn.Module | torch.optim.Optimizer | dict[str, Tensor]]
+"""Everything that changes from step to step, by name."""
+
+
+class Folder:
+    """The files of one run. A kill at any moment leaves the newest whole checkpoint."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{path}: cannot be made ({error.strerror})") from error
+        self.path = path
+        self.state = path / "state.safetensors"
+        self.log = path / "log.jsonl"
+
+    def save(self, moving: Moving, about: dict[str, Any]) -> None:
+        """Write a checkpoint; `about` is kept as JSON. Raises OutputError."""
+        tensors: dict[str, Tensor] = {}
+        for name, part in moving.items():
+            for key, value in _tensors(part).items():
+                tensors[f"{name}/{key}"] = value
+        save_tensors(tensors, "run", about, self.state)
+
+    def load(self, moving: Moving) -> dict[str, Any] | None:
+        """Fill everything from the newest checkpoint and return its `about`; None: there is none.
+
+        Raises ModelError if the checkpoint is of another recipe or shape.
+        """
+        if not self.state.exists():
+            return None
+        tensors, about = load_tensors(self.state, "run")
+        for name, part in moving.items():
+            mine = {
+                key.removeprefix(f"{name}/"): value
+                for key, value in tensors.items()
+                if key.startswith(f"{name}/")
+            }
+            try:
+                _fill(part, mine)
+            except (RuntimeError, KeyError, ValueError) as error:
+                reason = str(error).strip().splitlines()[-1].strip()
+                raise ModelError(
+                    f"{self.state} is of another run ({name}: {reason}): choose another --out"
+                ) from error
+        self._forget_after(about["step"])
+        return dict(about)
+
+    def _forget_after(self, step: int) -> None:
+        """What was logged after the checkpoint that is gone on from will be logged again."""
+        if self.log.exists():
+            lines = self.log.read_text().splitlines(keepends=True)
+            kept = [x for x in lines if x.endswith("\n") and json.loads(x)["step"] <= step]
+            write_file(self.log, "".join(kept).encode())
+
+    def note(self, step: int, values: Mapping[str, float]) -> None:
+        """Append one JSON line to the log."""
+        with self.log.open("a") as file:
+            file.write(json.dumps({"step": step, "time": time.time(), **values}) + "\n")
+
+
+def _tensors(part: nn.Module | torch.optim.Optimizer | dict[str, Tensor]) -> dict[str, Tensor]:
+    if isinstance(part, nn.Module):
+        return part.state_dict()
+    if isinstance(part, torch.optim.Optimizer):
+        return {
+            f"{index}.{key}": value
+            for index, values in part.state_dict()["state"].items()
+            for key, value in values.items()
+        }
+    return part
+
+
+def _fill(
+    part: nn.Module | torch.optim.Optimizer | dict[str, Tensor], tensors: dict[str, Tensor]
+) -> None:
+    if isinstance(part, nn.Module):
+        part.load_state_dict(tensors)
+    elif isinstance(part, torch.optim.Optimizer):
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, value in tensors.items():
+            index, key = name.split(".", 1)
+            state.setdefault(int(index), {})[key] = value
+        part.load_state_dict({"state": state, "param_groups": part.state_dict()["param_groups"]})
+    else:
+        for key, value in part.items():
+            value.copy_(tensors[key])

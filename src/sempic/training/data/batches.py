@@ -1,0 +1,251 @@
+"""Crops for a training step, cut on the device from pictures that lie there as bytes.
+
+What is drawn for a step, a few numbers for each crop, depends on the seed and the step alone; it is
+drawn on the host and sent over at once. Pixels never leave the device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from sempic.errors import InputError
+from sempic.networks.compact import PATCH
+from sempic.training.data.corpus import GRID, Corpus, Sample
+
+RARE_RATE = 0.5
+"""Share of the crops that are made around a rare class, where there is one."""
+_SPOTS = 48
+"""Places of a rare class that are remembered of each map."""
+
+
+class Pool:
+    """Arrays of any height and width, uint8 (H, W) or (H, W, C), in one tensor on the device."""
+
+    def __init__(self, arrays: Sequence[npt.NDArray[np.uint8]], device: torch.device) -> None:
+        self.heights = np.array([a.shape[0] for a in arrays])
+        self.widths = np.array([a.shape[1] for a in arrays])
+        self.starts = np.cumsum([0, *(self.heights * self.widths)[:-1]])
+        channels = arrays[0].shape[2:]
+        flat = np.empty((int((self.heights * self.widths).sum()), *channels), np.uint8)
+        for start, array in zip(self.starts, arrays, strict=True):
+            flat[start : start + array.shape[0] * array.shape[1]] = array.reshape(-1, *channels)
+        self.flat = torch.from_numpy(flat).to(device)
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def cut(self, plan: Tensor, size: tuple[int, int]) -> Tensor:
+        """Crops, uint8 (B, h, w) or (B, h, w, C).
+
+        Args:
+            plan: int64 (B, 5) on the device: start and width of the array, top and left of the
+                crop, which must lie within, and whether it is mirrored.
+        """
+        start, width, top, left, mirror = (column[:, None] for column in plan.unbind(1))
+        y = torch.arange(size[0], device=plan.device)
+        x = torch.arange(size[1], device=plan.device)
+        rows = start + (top + y) * width + left
+        columns = torch.where(mirror == 1, size[1] - 1 - x, x)
+        index = rows[:, :, None] + columns[:, None, :]
+        cut = self.flat.index_select(0, index.flatten())
+        return cut.reshape(*index.shape, *self.flat.shape[1:])
+
+
+class Drops(NamedTuple):
+    """How often a map is not to be trusted, by picture of a batch."""
+
+    whole: float = 0.1
+    """All of it is void."""
+    region: float = 0.0
+    """Part of one of its regions is void."""
+    wrong: float = 0.0
+    """Part of one of its regions has the labels of another picture there."""
+
+
+class Batch(NamedTuple):
+    image: Tensor
+    """float (B, 3, H, W) in [-1, 1]."""
+    coarse: Tensor
+    """float (B, 3, H / 4, W / 4) in [-1, 1]."""
+    labels: Tensor
+    """uint8 (B, H, W); `classes` and more is void."""
+
+
+def to_unit(picture: Tensor) -> Tensor:
+    """uint8 (…, H, W, 3) → float (…, 3, H, W) in [-1, 1]."""
+    return picture.movedim(-1, -3).float() / 127.5 - 1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Spots:
+    """Where rare classes are in a map: of each, `_SPOTS` places, int16 (N, 2), rows and columns."""
+
+    places: list[npt.NDArray[np.int16]]
+
+    def draw(self, rng: np.random.Generator) -> tuple[int, int]:
+        places = self.places[rng.integers(len(self.places))]
+        row, column = places[rng.integers(len(places))]
+        return int(row), int(column)
+
+
+def spots_of(labels: npt.NDArray[np.uint8], rare: Sequence[int], grid: int = 4) -> Spots:
+    """Where the rare ids are in a map, looked for on a grid."""
+    small = labels[::grid, ::grid]
+    counts = np.bincount(small.ravel(), minlength=256)
+    found = []
+    for number in rare:
+        if counts[number]:
+            at = np.argwhere(small == number) * grid
+            found.append(at[:: max(1, len(at) // _SPOTS)][:_SPOTS].astype(np.int16))
+    return Spots(found)
+
+
+class Crops:
+    """Endless batches of crops of a corpus, which lies in device memory."""
+
+    def __init__(
+        self,
+        corpus: Corpus,
+        *,
+        size: tuple[int, int],
+        device: torch.device,
+        drops: Drops,
+        samples: Sequence[Sample] | None = None,
+    ) -> None:
+        """`samples` of the corpus, default: all that are not for validation. Those that are smaller
+        than `size`, (height, width), are left out; raises InputError if that leaves none."""
+        if size[0] % GRID or size[1] % GRID:
+            raise InputError(f"a crop of {size[0]}×{size[1]} is not a multiple of {GRID}")
+        chosen = corpus.part(judged=False) if samples is None else samples
+        chosen = [s for s in chosen if s.image.shape[0] >= size[0] and s.image.shape[1] >= size[1]]
+        if not chosen:
+            raise InputError(f"no picture of the corpus is as large as a crop of {size}")
+        self.size, self.drops, self.device = size, drops, device
+        self.void = corpus.taxonomy.classes
+        self.images = Pool([s.image for s in chosen], device)
+        self.maps = Pool([m for s in chosen for m in s.maps], device)
+        self.coarse = Pool([c for s in chosen for c in s.coarse], device)
+        self._maps = _ranges([len(s.maps) for s in chosen])
+        self._coarse = _ranges([len(s.coarse) for s in chosen])
+        rare = corpus.taxonomy.ids(sorted(corpus.taxonomy.rare))
+        self._spots = [spots_of(m, rare) for s in chosen for m in s.maps]
+        names = sorted({s.source for s in chosen})
+        weights = np.array([corpus.weights[name] for name in names], float)
+        self._shares = weights / weights.sum()
+        self._of = [np.array([i for i, s in enumerate(chosen) if s.source == n]) for n in names]
+
+    def plan(self, seed: int, step: int, batch: int) -> npt.NDArray[np.int64]:
+        """What is cut for a step, (B, 6): image, map, coarse picture, top, left, mirrored."""
+        rng = np.random.default_rng((seed, step))
+        sources = rng.choice(len(self._shares), batch, p=self._shares)
+        chances = rng.random((batch, 6))
+        seeks = rng.random(batch) < RARE_RATE
+        plan = np.empty((batch, 6), np.int64)
+        for row, (source, chance) in enumerate(zip(sources, chances, strict=True)):
+            of = self._of[source]
+            number = int(of[int(chance[0] * len(of))])
+            first, count = self._maps[number]
+            map_ = first + int(chance[1] * count)
+            first, count = self._coarse[number]
+            coarse = first + int(chance[2] * count)
+            room = (
+                (self.images.heights[number] - self.size[0]) // GRID,
+                (self.images.widths[number] - self.size[1]) // GRID,
+            )
+            at = [int(chance[3 + k] * (room[k] + 1)) for k in (0, 1)]
+            if seeks[row] and self._spots[map_].places:
+                spot = self._spots[map_].draw(rng)
+                for k in (0, 1):
+                    start = int(spot[k] - rng.uniform(0.2, 0.8) * self.size[k]) // GRID
+                    at[k] = min(max(0, start), room[k])
+            plan[row] = number, map_, coarse, at[0] * GRID, at[1] * GRID, chance[5] < 0.5
+        return plan
+
+    def draw(self, seed: int, step: int, batch: int) -> Batch:
+        """The crops of a step, the same for the same seed.
+
+        Half of them are lit otherwise, the coarse picture with them: few drives have few lights.
+        """
+        plan = self.plan(seed, step, batch)
+        top, left, mirror = plan[:, 3], plan[:, 4], plan[:, 5]
+        windows = np.concatenate(
+            [
+                _window(self.images, plan[:, 0], top, left, mirror),
+                _window(self.maps, plan[:, 1], top, left, mirror),
+                _window(self.coarse, plan[:, 2], top // PATCH, left // PATCH, mirror),
+            ],
+            1,
+        )
+        rng = np.random.default_rng((seed, step, 1))
+        light = rng.uniform(-0.25, 0.25, (batch, 1)) + rng.uniform(-0.08, 0.08, (batch, 3))
+        light *= rng.random((batch, 1)) < 0.5
+        gains = sent(np.exp(light).astype(np.float32), self.device)[:, :, None, None]
+        cuts = sent(windows, self.device)
+        small = self.size[0] // PATCH, self.size[1] // PATCH
+        image = to_unit(self.images.cut(cuts[:, 0:5], self.size))
+        coarse = to_unit(self.coarse.cut(cuts[:, 10:15], small))
+        image, coarse = (((part + 1) * gains - 1).clamp(-1, 1) for part in (image, coarse))
+        labels = self.maps.cut(cuts[:, 5:10], self.size)
+        return Batch(image, coarse, drop(labels, self.void, self.drops, rng))
+
+
+def drop(labels: Tensor, void: int, drops: Drops, rng: np.random.Generator) -> Tensor:
+    """Maps, uint8 (B, H, W), of which some are made void or wrong, whole or in part (`Drops`).
+
+    A part is what a rectangle, of a quarter to three quarters of the sides, cuts out of the class
+    at its centre; what is wrong there comes from the next picture of the batch.
+    """
+    batch, height, width = labels.shape
+    chances = rng.random((batch, 3)) < drops
+    if drops.region or drops.wrong:
+        for kind in (1, 2):
+            shares = rng.uniform(0.25, 0.75, (batch, 2))
+            places = rng.random((batch, 2))
+            sides = np.array((height, width))
+            first = (places * (1 - shares) * sides).astype(np.int64)
+            last = first + np.maximum(1, (shares * sides).astype(np.int64))
+            middle = (first + last) // 2
+            table = np.concatenate([first, last, middle, chances[:, kind : kind + 1]], 1)
+            box = sent(table.astype(np.int64), labels.device)[:, :, None, None]
+            y = torch.arange(height, device=labels.device)[:, None]
+            x = torch.arange(width, device=labels.device)
+            inside = (y >= box[:, 0]) & (y < box[:, 2]) & (x >= box[:, 1]) & (x < box[:, 3])
+            centre = (box[:, 4, 0, 0] * width + box[:, 5, 0, 0])[:, None]
+            here = labels.flatten(1).gather(1, centre)[:, :, None]
+            region = inside & (labels == here) & (box[:, 6] == 1)
+            other = labels.roll(1, 0) if kind == 2 else torch.full_like(labels, void)
+            labels = torch.where(region, other, labels)
+    whole = sent(chances[:, 0], labels.device)[:, None, None]
+    return labels.masked_fill(whole, void)
+
+
+def _window(
+    pool: Pool,
+    numbers: npt.NDArray[np.int64],
+    top: npt.NDArray[np.int64],
+    left: npt.NDArray[np.int64],
+    mirror: npt.NDArray[np.int64],
+) -> npt.NDArray[np.int64]:
+    """The plan of `Pool.cut`, (B, 5)."""
+    return np.stack([pool.starts[numbers], pool.widths[numbers], top, left, mirror], 1)
+
+
+def _ranges(counts: Sequence[int]) -> list[tuple[int, int]]:
+    """First and count of each of several runs."""
+    firsts = np.cumsum([0, *counts[:-1]])
+    return [(int(first), count) for first, count in zip(firsts, counts, strict=True)]
+
+
+def sent(array: npt.NDArray[Any], device: torch.device) -> Tensor:
+    """The array on the device; a GPU is not waited for."""
+    tensor = torch.from_numpy(np.ascontiguousarray(array))
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)

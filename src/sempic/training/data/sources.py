@@ -1,0 +1,228 @@
+"""Folders of pictures → what is known of them, whatever the layout.
+
+A folder is given as `FOLDER` or `FOLDER=WEIGHT`. Its layout is recognised:
+
+- CamVid's: `train/` and `trainannot/`, perhaps `val/` and `valannot/`;
+- Cityscapes' official one: `leftImg8bit/` and `gtFine/`;
+- `images/` and `labels/`, with or without `train/` and `val/` below them;
+- pictures without labels, in `images/` or in the folder itself.
+
+Beside any of them a teacher's maps may lie in `cityscapes/` (in CamVid's layout
+`traincityscapes/`): Cityscapes' ids at any size, under the pictures' names. Where an `index.json`
+says which split a picture belongs to, it is obeyed, and pictures are weighed by the name that
+theirs begins with (`idd-0001` by `idd`), since frames of one drive resemble each other.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, UnidentifiedImageError
+
+from sempic.errors import InputError
+from sempic.palette import CAMVID, CITYSCAPES, Palette
+from sempic.scene import Image as Picture
+from sempic.scene import LabelMap
+from sempic.training.data import readers
+from sempic.training.data.taxonomy import UNLABELLED, Taxonomy
+
+WEIGHTS = {
+    "camvid": 36, "labelmefacade": 12, "idd": 14, "kathmandu": 11, "austin": 8, "nuimages": 15,
+    "asphalt": 4, "aerial": 0,
+}  # fmt: skip
+"""Of the crops, by source: what the bundled models learn from. What has none is left out: no
+segmenter of ours knows the view from above."""
+DEFAULT_WEIGHT = 10
+"""Of a source that is not among them."""
+_LABELS_OF = {"labelmefacade": CAMVID}
+"""Whose ids the maps of a folder hold, where its layout does not say."""
+_NEVER = ("nuscenes",)
+"""Kept for judging: pictures whose names begin so are never trained on."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Item:
+    """The files of one picture, and how its maps are read."""
+
+    source: str
+    name: str
+    image: Path
+    labels: Path | None = None
+    teacher: Path | None = None
+    palette: Palette
+    """Of `labels`, after `ids`."""
+    ids: tuple[int, ...] = ()
+    """The id of each value in `labels`; empty: as it is."""
+    hidden: tuple[str, ...] = ()
+    """Classes that nobody labelled."""
+
+    def picture(self) -> Picture:
+        """uint8 (H, W, 3). Raises InputError."""
+        return np.asarray(_open(self.image).convert("RGB"))
+
+    def known(self, taxonomy: Taxonomy, size: tuple[int, int]) -> LabelMap | None:
+        """The known map (`taxonomy`) of a picture of that (height, width); None: no maps at all.
+
+        Raises InputError.
+        """
+        human = teacher = None
+        if self.labels is not None:
+            map_ = _open(self.labels)
+            if map_.size != size[::-1]:
+                raise InputError(
+                    f"{self.labels} is {map_.width}×{map_.height}, but {self.image} is "
+                    f"{size[1]}×{size[0]}"
+                )
+            if map_.mode not in ("L", "P"):
+                raise InputError(
+                    f"{self.labels}: a label map holds 8-bit ids, this one has mode {map_.mode}"
+                )
+            human = np.asarray(map_, np.uint8)
+            if self.ids:
+                human = np.array(self.ids, np.uint8)[human]
+        if self.teacher is not None and taxonomy.palette.name == CITYSCAPES.name:
+            map_ = _open(self.teacher).resize(size[::-1], Image.Resampling.NEAREST)
+            teacher = np.asarray(map_, np.uint8)
+        if human is None and teacher is None:
+            return None
+        return taxonomy.known(human, self.palette, teacher, self.hidden)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Source:
+    """Pictures of one kind."""
+
+    name: str
+    weight: float
+    train: tuple[Item, ...]
+    val: tuple[Item, ...]
+
+
+def open_sources(specs: Sequence[str], taxonomy: Taxonomy) -> list[Source]:
+    """The sources in folders given as `FOLDER` or `FOLDER=WEIGHT`.
+
+    Raises InputError: no folder, an unknown layout, a picture without its map, or two sources of
+    one name.
+    """
+    found: list[Source] = []
+    for spec in specs:
+        folder, weight = _spec(spec)
+        found += [s for s in _open_folder(folder, weight, taxonomy) if s.weight]
+    names = [source.name for source in found]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"two sources are called {name}: rename a folder")
+    return found
+
+
+def _spec(spec: str) -> tuple[Path, float | None]:
+    name, _, weight = spec.rpartition("=")
+    if name:
+        try:
+            value = float(weight)
+        except ValueError as error:
+            raise InputError(f"{spec}: the weight {weight!r} is no number") from error
+        if not 0 <= value < math.inf:
+            raise InputError(f"{spec}: a weight must be 0 or more")
+        return Path(name), value
+    return Path(spec), None
+
+
+def _open_folder(folder: Path, weight: float | None, taxonomy: Taxonomy) -> list[Source]:
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder")
+    name = folder.resolve().name
+    splits: dict[str, list[Item]] = {"train": [], "val": []}
+    if (folder / "train").is_dir() and (folder / "trainannot").is_dir():
+        mode = "camvid"
+        present = [s for s in splits if (folder / s).is_dir()]
+    elif (folder / "leftImg8bit").is_dir():
+        mode = "cityscapes"
+        present = [s for s in splits if (folder / "leftImg8bit" / s).is_dir()]
+    elif (folder / "labels").is_dir():
+        mode = "folder"
+        present = [s for s in splits if (folder / "images" / s).is_dir()] or ["train"]
+    else:
+        return _unlabelled(folder, name, weight)
+    for split in present:
+        classes = len(taxonomy.palette.classes) if mode == "folder" else None
+        opened = readers.open_source(mode, folder, split, num_classes=classes)
+        palette = opened.palette or _LABELS_OF.get(name, taxonomy.palette)
+        teachers = folder / (f"{split}cityscapes" if mode == "camvid" else "cityscapes")
+        splits[split] = [
+            Item(
+                source=name,
+                name=f"{name}/{entry.name}",
+                image=entry.image,
+                labels=entry.labels,
+                teacher=_twin(teachers, entry.image),
+                palette=palette,
+                ids=tuple(int(i) for i in opened.ids) if mode == "cityscapes" else (),
+                hidden=UNLABELLED.get(name, ()),
+            )
+            for entry in opened.entries
+        ]
+    return [_source(name, weight, splits)]
+
+
+def _unlabelled(folder: Path, name: str, weight: float | None) -> list[Source]:
+    pictures = folder / "images" if (folder / "images").is_dir() else folder
+    files = sorted(p for p in pictures.rglob("*") if p.suffix.lower() in readers.PICTURES)
+    if not files:
+        raise InputError(f"{folder}: no pictures here")
+    index: dict[str, dict[str, str]] = {}
+    if (folder / "index.json").is_file():
+        try:
+            index = json.loads((folder / "index.json").read_text())
+        except ValueError as error:
+            raise InputError(f"{folder / 'index.json'}: cannot be read ({error})") from error
+    kinds: dict[str, dict[str, list[Item]]] = {}
+    for path in files:
+        if path.stem.startswith(_NEVER):
+            continue
+        kind = path.stem.split("-")[0] if index else name
+        split = index.get(path.stem, {}).get("split", "train")
+        item = Item(
+            source=kind,
+            name=f"{kind}/{path.relative_to(pictures).with_suffix('').as_posix()}",
+            image=path,
+            teacher=_twin(folder / "cityscapes", path),
+            palette=CITYSCAPES,
+        )
+        kinds.setdefault(kind, {"train": [], "val": []})[split].append(item)
+    return [_source(kind, weight, splits) for kind, splits in kinds.items()]
+
+
+def _source(name: str, weight: float | None, splits: dict[str, list[Item]]) -> Source:
+    return Source(
+        name=name,
+        weight=WEIGHTS.get(name, DEFAULT_WEIGHT) if weight is None else weight,
+        train=tuple(splits["train"]),
+        val=tuple(splits["val"]),
+    )
+
+
+def _twin(folder: Path, image: Path) -> Path | None:
+    path = folder / f"{image.stem}.png"
+    return path if path.is_file() else None
+
+
+def _open(path: Path) -> Image.Image:
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return image
+    except (OSError, UnidentifiedImageError, SyntaxError) as error:
+        raise InputError(f"{path}: cannot be read ({error})") from error
+
+
+def shares(sources: Sequence[Source]) -> npt.NDArray[np.float64]:
+    """Of the crops, by source; they sum up to 1."""
+    weights = np.array([source.weight for source in sources], float)
+    return weights / weights.sum()

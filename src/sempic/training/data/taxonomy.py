@@ -1,0 +1,152 @@
+"""What classes mean to a training, by name: rare, important, hidden in others, parts of others.
+
+A **known map** says what is known of each pixel, uint8: an id of the taxonomy; GROUP + g where any
+class of its `groups[g]` may be right; UNKNOWN where nothing is known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from sempic.errors import InputError
+from sempic.palette import CAMVID, CITYSCAPES, Palette, to_camvid, translate
+from sempic.scene import LabelMap
+
+GROUP = 128
+UNKNOWN = 255
+
+_RARE = {
+    "pole", "sign", "fence", "pedestrian", "bicyclist", "traffic light", "traffic sign", "person",
+    "rider", "truck", "bus", "train", "motorcycle", "bicycle",
+}  # fmt: skip
+"""Few pixels, much meaning: crops are made around them."""
+_CRITICAL = ("traffic light", "traffic sign", "person", "rider", "motorcycle", "bicycle")
+_IMPORTANCE = dict.fromkeys(_CRITICAL, 1.5)
+UNLABELLED = {"labelmefacade": (*_CRITICAL, "pole", "fence", "wall", "terrain")}
+"""Classes that nobody labelled in a set of pictures, by its folder's name: there they may hide
+behind any label."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Taxonomy:
+    """The classes that a network learns: a palette, and what its classes are worth."""
+
+    palette: Palette
+    rare: frozenset[str]
+    importance: dict[str, float]
+    """Factor of the loss at pixels of a class, 1 unless said."""
+
+    @property
+    def classes(self) -> int:
+        """How many there are; void, if the palette has one, is the id after the last."""
+        return len(self.palette.classes) - (self.palette.void is not None)
+
+    def ids(self, names: Iterable[str]) -> tuple[int, ...]:
+        """Ids of the names that are classes here."""
+        here = self.palette.classes[: self.classes]
+        return tuple(here.index(name) for name in names if name in here)
+
+    def of(self, palette: Palette) -> npt.NDArray[np.bool_]:
+        """Which classes (columns) an id of a palette (rows) may be; void may be none."""
+        mine = self.palette.classes[: self.classes]
+        allowed = np.zeros((len(palette.classes), self.classes), bool)
+        if palette.name == CAMVID.name and self.palette.name == CITYSCAPES.name:
+            ids = np.arange(self.classes, dtype=np.uint8)[None]
+            merged = to_camvid(ids, CITYSCAPES.id)[0]
+            allowed[merged, np.arange(self.classes)] = True
+        else:
+            names = palette.classes
+            if palette.name == CITYSCAPES.name and self.palette.name == CAMVID.name:
+                ids = np.arange(len(names), dtype=np.uint8)[None]
+                names = tuple(CAMVID.classes[i] for i in to_camvid(ids, CITYSCAPES.id)[0])
+            for number, name in enumerate(names):
+                if name in mine:
+                    allowed[number, mine.index(name)] = True
+        if palette.void is not None:
+            allowed[palette.void] = False
+        return allowed
+
+    @cached_property
+    def groups(self) -> npt.NDArray[np.bool_]:
+        """bool (G, classes): sets of classes that a human label may stand for."""
+        return self.of(CAMVID) if self.palette.name == CITYSCAPES.name else self.of(CAMVID)[:0]
+
+    def known(
+        self,
+        human: LabelMap | None,
+        palette: Palette,
+        teacher: LabelMap | None = None,
+        hidden: Iterable[str] = (),
+    ) -> LabelMap:
+        """The known map, uint8 (H, W), of a human map, a teacher's, or both.
+
+        Where the two agree the teacher's class is known, since it is the finer; where they do not,
+        what the human label allows. Where there is no human label the teacher is believed.
+
+        Args:
+            human: ids of `palette`.
+            teacher: ids of this taxonomy; others where the teacher was not sure.
+            hidden: classes that a human label may hide.
+        """
+        allowed = self.of(palette)
+        table = np.full(256, UNKNOWN, np.uint8)
+        for number, row in enumerate(allowed):
+            if row.sum() == 1:
+                table[number] = row.argmax()
+            elif row.any():
+                table[number] = GROUP + self._group(row)
+        if teacher is None:
+            assert human is not None
+            coarse: LabelMap = table[human]
+            return coarse
+        sure = np.where(teacher < self.classes, teacher, UNKNOWN).astype(np.uint8)
+        if human is None:
+            return sure
+        fits = np.zeros((256, 256), bool)
+        fits[: len(allowed), : self.classes] = allowed
+        fits[:, list(self.ids(hidden))] = True
+        labelled = table != UNKNOWN
+        contradicted = labelled[human] & ~fits[human, sure]
+        return np.where(contradicted, table[human], sure)
+
+    def _group(self, row: npt.NDArray[np.bool_]) -> int:
+        (found,) = np.nonzero((self.groups == row).all(1))
+        if not len(found):
+            raise InputError(f"palette {self.palette.name} has no such group of classes")
+        return int(found[0])
+
+    def settle(self, known: LabelMap) -> LabelMap:
+        """One id for each pixel of a known map: for a group, the class that is meant most often;
+        void, `classes`, for the unknown."""
+        table = np.full(256, self.classes, np.uint8)
+        table[: self.classes] = np.arange(self.classes)
+        usual = translate(np.arange(len(CAMVID.classes), dtype=np.uint8), CAMVID.id, CITYSCAPES.id)
+        for number, row in enumerate(self.groups):
+            if row.any():
+                table[GROUP + number] = usual[number]
+        settled: LabelMap = table[known]
+        return settled
+
+
+def _bundled(palette: Palette) -> Taxonomy:
+    names = frozenset(palette.classes)
+    return Taxonomy(
+        palette=palette,
+        rare=names & _RARE,
+        importance={k: v for k, v in _IMPORTANCE.items() if k in names},
+    )
+
+
+BUNDLED = {palette.name: _bundled(palette) for palette in (CITYSCAPES, CAMVID)}
+
+
+def load(spec: str) -> Taxonomy:
+    """A taxonomy by its palette's name. Raises InputError if there is none."""
+    if spec not in BUNDLED:
+        raise InputError(f"classes {spec!r} are none of {', '.join(BUNDLED)}")
+    return BUNDLED[spec]

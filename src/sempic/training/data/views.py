@@ -1,0 +1,296 @@
+"""Crops at any scale for a segmenter, resampled and degraded on the device as other cameras would.
+
+Resampling is what Pillow does (bicubic, widened where it shrinks), as products with one matrix for
+the rows and one for the columns of each crop. Blur and a loss of resolution are such matrices too.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sempic.scene import Image, LabelMap
+from sempic.training.data.batches import RARE_RATE, Pool, sent, spots_of
+from sempic.training.data.taxonomy import GROUP, UNKNOWN, Taxonomy
+
+
+class Pictures(NamedTuple):
+    """A source of pictures, whole in memory."""
+
+    name: str
+    share: float
+    """Of the crops."""
+    images: list[Image]
+    known: list[LabelMap]
+    """Known maps (`taxonomy`)."""
+
+
+def _bicubic(x: Tensor) -> Tensor:
+    """Keys' kernel with a = -1/2."""
+    x = x.abs()
+    near = (1.5 * x - 2.5) * x * x + 1
+    far = ((-0.5 * x + 2.5) * x - 4) * x + 2
+    return torch.where(x < 1, near, torch.where(x < 2, far, 0.0))
+
+
+def resampling(
+    outputs: int,
+    inputs: int,
+    *,
+    first: Tensor,
+    start: Tensor,
+    step: Tensor,
+    count: Tensor,
+    length: Tensor,
+) -> Tensor:
+    """Matrices, float (B, outputs, inputs), that resample rows as Pillow does.
+
+    Args:
+        first: (B, 1, 1), the source row that the first input is.
+        start: likewise, where in the source the first output begins.
+        step: source rows for one output.
+        count: outputs that there are; those beyond mirror them.
+        length: rows that the source has; inputs beyond them weigh nothing.
+    """
+    number = torch.arange(outputs, device=start.device)[:, None]
+    number = torch.where(number < count, number, (2 * count - 1 - number).clamp_min(0))
+    source = first + torch.arange(inputs, device=start.device)
+    centre = start + (number + 0.5) * step
+    weights = _bicubic((source + 0.5 - centre) / step.clamp_min(1))
+    weights = weights * ((source >= 0) & (source < length))
+    return weights / weights.sum(2, keepdim=True).clamp_min(1e-6)
+
+
+def blurring(size: int, deviation: Tensor) -> Tensor:
+    """Matrices, (B, size, size), that blur rows by Gaussians of a deviation, (B, 1, 1)."""
+    at = torch.arange(size, device=deviation.device)
+    weights = torch.exp(-0.5 * ((at[:, None] - at) / deviation) ** 2)
+    return weights / weights.sum(2, keepdim=True)
+
+
+def coarsening(size: int, small: Tensor) -> Tensor:
+    """Matrices, (B, size, size), that shrink `size` rows to `small`, (B, 1, 1), and back."""
+    zero, full = torch.zeros_like(small), torch.full_like(small, size)
+    down = resampling(
+        size, size, first=zero, start=zero, step=full / small, count=full, length=full
+    )
+    up = resampling(size, size, first=zero, start=zero, step=small / full, count=full, length=small)
+    return up @ down
+
+
+class Views:
+    """Endless batches of crops of several sources, which lie in device memory."""
+
+    def __init__(
+        self,
+        sources: Sequence[Pictures],
+        taxonomy: Taxonomy,
+        *,
+        size: tuple[int, int],
+        heights: tuple[int, int],
+        device: torch.device,
+    ) -> None:
+        """`size` is (height, width) of a crop; `heights` are what whole pictures are scaled to."""
+        self.size, self.heights, self.device = size, heights, device
+        self.images = Pool([image for s in sources for image in s.images], device)
+        self.known = Pool([known for s in sources for known in s.known], device)
+        shares = np.array([s.share for s in sources])
+        self._shares = shares / shares.sum()
+        ends = np.cumsum([0] + [len(s.images) for s in sources])
+        self._ranges = list(zip(ends[:-1].tolist(), ends[1:].tolist(), strict=True))
+        rare = list(taxonomy.ids(sorted(taxonomy.rare)))
+        rare += [GROUP + g for g, row in enumerate(taxonomy.groups) if row[rare].any()]
+        self._spots = [spots_of(known, rare, 2) for s in sources for known in s.known]
+
+    def draw(self, seed: int, step: int, batch: int) -> tuple[Tensor, Tensor]:
+        """Pictures, float (B, 3, H, W) in [0, 1], and known maps, uint8 (B, H, W)."""
+        rng = np.random.default_rng((seed, step))
+        rows = np.empty((batch, 2, 3))  # along each axis: start, step, outputs
+        plan = np.empty((batch, 5), np.int64)  # start, height, width, mirrored, number
+        for slot in range(batch):
+            first, last = self._ranges[rng.choice(len(self._shares), p=self._shares)]
+            number = int(rng.integers(first, last))
+            sides = int(self.images.heights[number]), int(self.images.widths[number])
+            scale = float(np.exp(rng.uniform(*np.log(np.divide(self.heights, sides[0])))))
+            spot = None
+            if rng.random() < RARE_RATE and self._spots[number].places:
+                spot = self._spots[number].draw(rng)
+            for axis, side in enumerate(sides):
+                extent = self.size[axis] / scale
+                if spot is None:
+                    at = rng.random() * (side - extent)
+                else:
+                    at = spot[axis] - rng.uniform(0.2, 0.8) * extent
+                start = float(np.clip(at, 0, max(0.0, side - extent)))
+                end = min(side, start + extent)
+                outputs = min(self.size[axis], max(1, round((end - start) * scale)))
+                rows[slot, axis] = start, (end - start) / outputs, outputs
+            plan[slot] = self.images.starts[number], *sides, rng.random() < 0.5, number
+        image = self._cut(plan, rows, rng)
+        known = self._labels(plan, rows)
+        return image, known
+
+    def _cut(
+        self, plan: npt.NDArray[np.int64], rows: npt.NDArray[np.float64], rng: np.random.Generator
+    ) -> Tensor:
+        first, window = [], []
+        for axis in (0, 1):
+            start, step, _ = rows[:, axis].T
+            reach = 2 * np.maximum(step, 1) + 1
+            first.append(np.floor(start - reach).astype(np.int64))
+            ends = np.ceil(start + self.size[axis] * step + reach)
+            window.append(int((ends - first[axis]).max()))
+        cut = sent(np.stack([*plan.T[:4], *first], 1), self.device)
+        offset, height, width, mirror, top, left = (c[:, None] for c in cut.unbind(1))
+        y = (top + torch.arange(window[0], device=self.device)).clamp_min(0)
+        x = (left + torch.arange(window[1], device=self.device)).clamp_min(0)
+        y, x = torch.minimum(y, height - 1), torch.minimum(x, width - 1)
+        index = (offset + y * width)[:, :, None] + x[:, None, :]
+        pixels = self.images.flat.index_select(0, index.flatten())
+        pixels = pixels.reshape(len(plan), window[0], -1).float()
+
+        steps = sent(rows.astype(np.float32), self.device)
+        matrices = []
+        for axis, (length, begin) in enumerate(((height, top), (width, left))):
+            start, step, count = (c[:, None, None] for c in steps[:, axis].unbind(1))
+            matrices.append(
+                resampling(
+                    self.size[axis],
+                    window[axis],
+                    first=begin[:, :, None],
+                    start=start,
+                    step=step,
+                    count=count,
+                    length=length[:, :, None],
+                )
+            )
+        matrices = self._soften(matrices, rng)
+        matrices[1] = torch.where(mirror[:, :, None] == 1, matrices[1].flip(1), matrices[1])
+        down = (matrices[0] @ pixels).reshape(len(plan), self.size[0], window[1], 3)
+        image = torch.einsum("bhwc,bxw->bchx", down, matrices[1]) / 255
+        return degrade(image.clamp(0, 1), rng)
+
+    def _soften(self, matrices: list[Tensor], rng: np.random.Generator) -> list[Tensor]:
+        """Some crops blurred, and some of less resolution than they have pixels."""
+        batch = len(matrices[0])
+        blurred = np.flatnonzero(rng.random(batch) < 0.2)
+        coarse = np.flatnonzero(rng.random(batch) < 0.4)
+        deviations = rng.uniform(0.3, 1.5, len(blurred)).astype(np.float32)
+        factors = rng.uniform(0.5, 0.9, len(coarse))
+        softened = []
+        for axis, matrix in enumerate(matrices):
+            size = self.size[axis]
+            if len(blurred):
+                chosen = sent(blurred, self.device)
+                with_ = blurring(size, sent(deviations, self.device)[:, None, None])
+                matrix = matrix.index_copy(0, chosen, with_ @ matrix[chosen])
+            if len(coarse):
+                chosen = sent(coarse, self.device)
+                small = np.maximum(1, np.round(size * factors)).astype(np.float32)
+                with_ = coarsening(size, sent(small, self.device)[:, None, None])
+                matrix = matrix.index_copy(0, chosen, with_ @ matrix[chosen])
+            softened.append(matrix)
+        return softened
+
+    def _labels(self, plan: npt.NDArray[np.int64], rows: npt.NDArray[np.float64]) -> Tensor:
+        """Nearest neighbours, and nothing known of what lies beyond the picture."""
+        cut = sent(plan[:, :4], self.device)
+        offset, height, width, mirror = (c[:, None] for c in cut.unbind(1))
+        steps = sent(rows.astype(np.float32), self.device)
+        found = []
+        for axis, side in enumerate((height, width)):
+            start, step, count = (c[:, None] for c in steps[:, axis].unbind(1))
+            number = torch.arange(self.size[axis], device=self.device)[None]
+            if axis == 1:
+                number = torch.where(mirror == 1, self.size[1] - 1 - number, number)
+            at = (start + (number + 0.5) * step).long()
+            found.append((torch.minimum(at.clamp_min(0), side - 1), number < count))
+        (y, rows_inside), (x, columns_inside) = found
+        index = (offset + y * width)[:, :, None] + x[:, None, :]
+        known = self.known.flat.index_select(0, index.flatten()).reshape(index.shape)
+        inside = rows_inside[:, :, None] & columns_inside[:, None, :]
+        return known.masked_fill(~inside, UNKNOWN)
+
+
+_GREY = (0.299, 0.587, 0.114)
+
+
+def degrade(image: Tensor, rng: np.random.Generator) -> Tensor:
+    """Pictures, (B, 3, H, W) in [0, 1], with other light, compression and noise."""
+    batch, device = len(image), image.device
+
+    def column(values: npt.NDArray[np.float64], rate: float, neutral: float = 1.0) -> Tensor:
+        """Values for a share `rate` of the pictures, and what changes nothing for the others."""
+        chosen = rng.random((batch, 1)) < rate
+        table = np.where(chosen, values, neutral).astype(np.float32)
+        return sent(table, device)[:, :, None, None]
+
+    def spread(width: float, columns: int = 1) -> npt.NDArray[np.float64]:
+        return np.exp(rng.uniform(-width, width, (batch, columns)))
+
+    weights = torch.tensor(_GREY, device=device)[:, None, None]
+    image = (image * column(spread(0.5), 0.6)).clamp(0, 1)
+    mean = (image * weights).sum(1, keepdim=True).mean((2, 3), keepdim=True)
+    image = (mean + (image - mean) * column(spread(0.5), 0.6)).clamp(0, 1)
+    grey = (image * weights).sum(1, keepdim=True)
+    image = (grey + (image - grey) * column(spread(0.7), 0.6)).clamp(0, 1)
+    gamma = column(np.concatenate([spread(0.4), spread(0.2, 3)], 1), 0.4)
+    image = (image.clamp_min(1e-4) ** gamma[:, :1] * gamma[:, 1:]).clamp(0, 1)
+    compressed = np.flatnonzero(rng.random(batch) < 0.2)
+    if len(compressed):
+        chosen = sent(compressed, device)
+        quality = sent(rng.integers(25, 90, len(compressed)).astype(np.float32), device)
+        image = image.index_copy(0, chosen, jpeg(image[chosen], quality))
+    strength = column(rng.uniform(2, 10, (batch, 1)) / 255, 0.2, 0.0)
+    return (image + strength * torch.randn_like(image)).clamp(0, 1)
+
+
+# fmt: off
+_LUMA = (
+    16, 11, 10, 16, 24, 40, 51, 61, 12, 12, 14, 19, 26, 58, 60, 55, 14, 13, 16, 24, 40, 57, 69, 56,
+    14, 17, 22, 29, 51, 87, 80, 62, 18, 22, 37, 56, 68, 109, 103, 77, 24, 35, 55, 64, 81, 104, 113,
+    92, 49, 64, 78, 87, 103, 121, 120, 101, 72, 92, 95, 98, 112, 100, 103, 99,
+)
+_CHROMA = (
+    17, 18, 24, 47, 99, 99, 99, 99, 18, 21, 26, 66, 99, 99, 99, 99, 24, 26, 56, 99, 99, 99, 99, 99,
+    47, 66, 99, 99, 99, 99, 99, 99, *[99] * 32,
+)
+# fmt: on
+"""Annex K of ITU-T T.81."""
+
+
+def jpeg(image: Tensor, quality: Tensor) -> Tensor:
+    """What JPEG of a quality, (B,) in 1…100, leaves of pictures, (B, 3, H, W) in [0, 1]; chroma has
+    half the resolution. Sides are multiples of 16."""
+    device = image.device
+    at = torch.arange(8, device=device, dtype=torch.float32)
+    cosine = torch.cos(math.pi / 8 * (at + 0.5) * at[:, None]) / 2
+    cosine[0] /= math.sqrt(2)
+    red, green, blue = (255 * image).unbind(1)
+    luma = 0.299 * red + 0.587 * green + 0.114 * blue
+    chroma = torch.stack([(blue - luma) * 0.564, (red - luma) * 0.713], 1)
+    share = torch.where(quality < 50, 50 / quality, 2 - quality / 50)[
+        :, None, None, None, None, None
+    ]
+
+    def coded(plane: Tensor, steps: Sequence[int]) -> Tensor:
+        table = torch.tensor(steps, device=device, dtype=torch.float32).reshape(8, 8)
+        table = (table[None, None, None, None] * share).clamp(1, 255).round()
+        b, c, h, w = plane.shape
+        blocks = plane.reshape(b, c, h // 8, 8, w // 8, 8).transpose(3, 4)
+        levels = (cosine @ blocks @ cosine.T / table).round() * table
+        return (cosine.T @ levels @ cosine).transpose(3, 4).reshape(b, c, h, w)
+
+    luma = coded(luma[:, None] - 128, _LUMA)[:, 0] + 128
+    small = coded(F.avg_pool2d(chroma, 2), _CHROMA)
+    blue_off, red_off = F.interpolate(small, scale_factor=2).unbind(1)
+    red, blue = luma + red_off / 0.713, luma + blue_off / 0.564
+    green = (luma - 0.299 * red - 0.114 * blue) / 0.587
+    return (torch.stack([red, green, blue], 1) / 255).clamp(0, 1)

@@ -1,0 +1,249 @@
+"""What judges a picture that was made: frozen features, their moments, energies of detail, and
+discriminators on these features."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
+
+from sempic.evaluation import weights
+from sempic.networks.compact import PATCH
+from sempic.networks.efficientnet import (
+    EfficientNetLite,
+    imagenet,
+    imagenet_head,
+    imagenet_weights,
+)
+from sempic.networks.weights import load_tensors, save_tensors
+from sempic.training.options import option, parse
+
+TAPS = (-1, 2, 4, 10, 15)
+"""The stem and the blocks of EfficientNet-Lite0 whose outputs are compared: strides 2 … 32."""
+_CHANNELS = (32, 24, 40, 112, 320)
+_WIDTHS = (48, 64, 96, 96, 96)
+"""Of the discriminator's heads; those of the large maps would take the most time."""
+_STAGES = (2, 2, 3)
+"""Layers of VGG-16 in the stages whose outputs are compared, strides 1, 2 and 4."""
+_STAGE_CHANNELS = (64, 128, 256)
+_STAGE_WIDTHS = (0, 48, 64)
+"""Of the discriminator's heads there; the first stage has none."""
+
+
+class Features(nn.Module):
+    """Frozen ImageNet features, scaled to a mean magnitude of about one.
+
+    EfficientNet-Lite0's of the whole crop, which are cheap, then VGG-16's of a window of it, which
+    know more of what is a few pixels large.
+    """
+
+    scale: Tensor
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, *, vgg: bool = False, folder: Path | None = None) -> None:
+        """Weights are those in a folder of `write_features`, or, without one, of the ImageNet
+        package and the cache. Raises ModelError if they are not there."""
+        super().__init__()
+        backbone, layers16 = _frozen(folder, vgg)
+        self.network: EfficientNetLite = imagenet(0, backbone)
+        self.head = imagenet_head(0, backbone)
+        self.channels, self.widths = list(_CHANNELS), list(_WIDTHS)
+        self.stages = nn.ModuleList()
+        if vgg:
+            self.channels += _STAGE_CHANNELS
+            self.widths += _STAGE_WIDTHS
+            number = 0
+            for depth in _STAGES:
+                layers: list[nn.Module] = [nn.MaxPool2d(2)] if number else []
+                for _ in range(depth):
+                    kernel = layers16[f"backbone.{number}.weight"]
+                    conv = nn.Conv2d(kernel.shape[1], kernel.shape[0], 3, padding=1)
+                    conv.weight.data = kernel
+                    conv.bias = nn.Parameter(layers16[f"backbone.{number}.bias"])
+                    layers += [conv, nn.ReLU()]
+                    number += 1
+                self.stages.append(nn.Sequential(*layers))
+        self.register_buffer("scale", torch.ones(len(self.channels)))
+        self.register_buffer("mean", torch.tensor((0.485, 0.456, 0.406))[:, None, None])
+        self.register_buffer("std", torch.tensor((0.229, 0.224, 0.225))[:, None, None])
+        self.eval().requires_grad_(False)
+
+    def forward(self, picture: Tensor, window: tuple[slice, slice]) -> list[Tensor]:
+        """Features of pictures, (B, 3, H, W) in [-1, 1], VGG-16's in a window of rows, columns."""
+        net = self.network
+        x = net.stem((picture + 1) / 2)
+        found = [x * self.scale[0]]
+        for index, block in enumerate(net._blocks[: TAPS[-1] + 1]):
+            x = block(x)
+            if index in TAPS:
+                found.append(x * self.scale[len(found)])
+        x = ((picture[(..., *window)] + 1) / 2 - self.mean) / self.std
+        for stage in self.stages:
+            x = stage(x)
+            found.append(x * self.scale[len(found)])
+        return found
+
+    def pooled(self, found: list[Tensor]) -> Tensor:
+        """(B, 1280): what the classifier of ImageNet sees of pictures with these features."""
+        last = len(TAPS) - 1
+        pooled: Tensor = self.head(found[last] / self.scale[last]).float().mean((2, 3))
+        return pooled
+
+    def calibrate(self, pictures: Tensor) -> None:
+        """Measure the scales on real pictures."""
+        self.scale.fill_(1)
+        whole = slice(None), slice(None)
+        self.scale.copy_(torch.stack([1 / f.abs().mean() for f in self(pictures, whole)]))
+
+
+def _frozen(folder: Path | None, vgg: bool) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Weights of EfficientNet-Lite0, and of VGG-16's first layers if they are wanted."""
+    if folder is None:
+        arrays = weights.load("vgg16") if vgg else {}
+        return imagenet_weights(0), {k: torch.from_numpy(v) for k, v in arrays.items()}
+    names = ("efficientnet-lite0", "vgg16")[: 1 + vgg]
+    found = [load_tensors(folder / f"{name}.safetensors", name)[0] for name in names]
+    backbone, *layers = ({k: v.float() for k, v in state.items()} for state in found)
+    return backbone, layers[0] if layers else {}
+
+
+def write_features(folder: Path) -> None:
+    """Put the weights that `Features` needs into a folder, as float16: for a machine that has
+    neither the package nor the cache. Raises ModelError if they are not here."""
+    backbone, layers = _frozen(None, True)
+    used = {
+        k: v for k, v in layers.items() if k.startswith("backbone.")
+        and int(k.split(".")[1]) < sum(_STAGES)
+    }  # fmt: skip
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, state in (("efficientnet-lite0", backbone), ("vgg16", used)):
+        half = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
+        save_tensors(half, name, {}, folder / f"{name}.safetensors")
+
+
+def moments(feature: Tensor) -> Tensor:
+    """Mean and deviation of each channel over the crop, (B, 2 C): its texture, wherever it lies."""
+    flat = feature.float().flatten(2)
+    return torch.cat([flat.mean(2), (flat.var(2) + 1e-4).sqrt()], 1)
+
+
+def energies(picture: Tensor) -> Tensor:
+    """Mean steps between pixels one and two apart, in windows of 32×32 pixels.
+
+    Args:
+        picture: (B, 3, H, W), RGB.
+
+    Returns:
+        (B, 4, 3, 16, H // 32, W // 32): direction and distance; luma, blue and red difference;
+        where in the network's patches the step begins.
+    """
+    red, green, blue = picture.unbind(1)
+    luma = 0.299 * red + 0.587 * green + 0.114 * blue
+    planes = torch.stack([luma, blue - luma, red - luma], 1)
+    found = []
+    for dim in (2, 3):
+        for distance in (1, 2):
+            steps = (planes - planes.roll(distance, dim)).abs()
+            found.append(F.avg_pool2d(F.pixel_unshuffle(steps, PATCH), 32 // PATCH))
+    return torch.stack(found, 1).unflatten(2, (3, PATCH**2))
+
+
+def unevenness(made: Tensor, image: Tensor) -> Tensor:
+    """Distance of `energies` from the original's, as a share of these.
+
+    An original has as much detail at one place of a patch as at the next; a network that lays out
+    patches does not, unless it is asked to. Colours of real scenes change less than luma does.
+    """
+    wanted = energies(image).mean(3, keepdim=True)
+    return ((energies(made) - wanted).abs() / wanted.mean((0, 4, 5), keepdim=True)).mean()
+
+
+class Discriminator(nn.Module):
+    """A small head on each feature map, which also sees that of the enlarged coarse picture, and
+    the label map: what was sent, and whether this is a picture of it."""
+
+    def __init__(self, channels: list[int], widths: list[int], classes: int) -> None:
+        super().__init__()
+
+        def conv(inputs: int, outputs: int, kernel: int) -> nn.Module:
+            return spectral_norm(nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2))
+
+        self.heads = nn.ModuleList(
+            nn.Sequential(
+                conv(2 * count + classes, width, 1),
+                nn.LeakyReLU(0.2),
+                conv(width, width, 3),
+                nn.LeakyReLU(0.2),
+                conv(width, 1, 3),
+            )
+            if width
+            else nn.Identity()
+            for count, width in zip(channels, widths, strict=True)
+        )
+
+    def forward(self, features: list[Tensor], sent: list[Tensor]) -> list[Tensor]:
+        """Scores, (B, 1, h, w) for each feature map that has a head; `sent` is from `told`."""
+        return [
+            head(torch.cat([f, s], 1))
+            for head, f, s in zip(self.heads, features, sent, strict=True)
+            if not isinstance(head, nn.Identity)
+        ]
+
+
+def told(features: list[Tensor], classes: Tensor, window: tuple[slice, slice]) -> list[Tensor]:
+    """What a discriminator is told: features of the enlarged coarse picture, and the label map."""
+    return [
+        torch.cat([f, F.adaptive_avg_pool2d(c, (f.shape[-2], f.shape[-1]))], 1)
+        for number, f in enumerate(features)
+        for c in (classes if number < len(TAPS) else classes[(..., *window)],)
+    ]
+
+
+def window_of(like: Tensor, rng: np.random.Generator) -> tuple[slice, slice]:
+    """Half of the rows and columns of a crop, at multiples of four."""
+    starts = (4 * int(rng.integers(side // 8 + 1)) for side in like.shape[-2:])
+    top, left = starts
+    return slice(top, top + like.shape[-2] // 2), slice(left, left + like.shape[-1] // 2)
+
+
+def view_of(like: Tensor, rng: np.random.Generator) -> Callable[[Tensor], Tensor]:
+    """How the features look at a crop: shifted by a few pixels, and half of the time at a quarter
+    of it twice as large.
+
+    Seen always the same way, fine weaves that fall between the strides of the features would cost
+    nothing.
+    """
+    height, width = like.shape[-2:]
+    shift = tuple(int(s) for s in rng.integers(4, size=2))
+    near = rng.random() < 0.5
+    top, left = (int(rng.integers(side - side // 2 + 1)) for side in (height, width))
+
+    def look(x: Tensor) -> Tensor:
+        x = x.roll(shift, (2, 3))
+        if near:
+            x = x[..., top : top + height // 2, left : left + width // 2]
+            x = F.interpolate(x, (height, width), mode="bicubic", align_corners=False)
+        return x
+
+    return look
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeaturesOptions:
+    """Put the frozen ImageNet features that `distill` looks through into a folder."""
+
+    folder: Path = option(
+        "gets efficientnet-lite0.safetensors and vgg16.safetensors", positional=True
+    )
+
+
+def main(argv: Sequence[str]) -> None:
+    """`sempic train features`."""
+    write_features(parse(FeaturesOptions, argv, prog="sempic train features").folder)

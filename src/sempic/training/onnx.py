@@ -1,0 +1,488 @@
+"""Trained networks ⇄ the ONNX files that the product runs.
+
+`sempic train export` folds what only training needs: normalised filters become plain, batch norms
+part of their convolutions. `sempic train restore` unfolds it again: the restored network computes
+the same, up to the rounding of float16 or 8 bits, and can be trained on.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import json
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx.helper as oh
+import onnx.numpy_helper
+import torch
+from onnxruntime.quantization import (
+    CalibrationMethod,
+    QuantFormat,
+    QuantType,
+    quantize_static,
+)
+from PIL import Image
+from torch import Tensor, nn
+
+from sempic.diffusion import edm
+from sempic.errors import ModelError
+from sempic.networks import compact
+from sempic.networks.compact import PATCH, CompactConfig, CompactNet
+from sempic.networks.segmenter import SegmentationNet, SegmenterConfig
+from sempic.networks.weights import (
+    load_receiver,
+    load_segmenter,
+    save_receiver,
+    save_segmenter,
+)
+from sempic.palette import CAMVID, CITYSCAPES, Palette
+from sempic.training.data.batches import to_unit
+from sempic.training.data.corpus import open_corpus
+from sempic.training.data.readers import PICTURES
+from sempic.training.options import option, parse
+from sempic.training.recipes.receiver import as_cityscapes
+
+OPSET = 18
+
+
+class _Denoiser(nn.Module):
+    """`compact.denoise` with ids instead of planes, as one graph."""
+
+    def __init__(self, network: CompactNet) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(
+        self, noisy: Tensor, coarse: Tensor, labels: Tensor, sigma: Tensor, fidelity: Tensor
+    ) -> Tensor:
+        planes = compact.one_hot(labels, self.network.config.classes)
+        return compact.denoise(self.network, noisy, coarse, planes, sigma, fidelity)
+
+
+class _Plain(nn.Module):
+    """A convolution whose normalisation has been carried out."""
+
+    def __init__(self, conv: compact._Conv, gain: Tensor) -> None:
+        super().__init__()
+        norm = conv.weight.flatten(1).norm(dim=1).clamp_min(1e-4)
+        self.weight = nn.Parameter(conv.weight * (gain / norm)[:, None, None, None])
+        self.stride, self.padding = conv.stride, conv.padding
+
+    def forward(self, x: Tensor, gain: Any = None) -> Tensor:
+        return nn.functional.conv2d(x, self.weight, stride=self.stride, padding=self.padding)
+
+
+def bake(network: CompactNet) -> CompactNet:
+    """A copy for inference, with plain filters instead of normalised ones."""
+    network = copy.deepcopy(network).eval()
+    gains = {network.head: network.head_gain}
+    if network.config.label_gains:
+        gains |= {network.embed_labels: network.label_gain, network.embed_fine: network.fine_gain}
+    for parent in list(network.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, compact._Conv):
+                gain = gains[child].detach() if child in gains else torch.ones(1)
+                setattr(parent, name, _Plain(child, gain * child.scale))
+    return network
+
+
+class _Segmenter(nn.Module):
+    """Bytes in, logits out: the mean over the picture and its mirror image."""
+
+    def __init__(self, network: SegmentationNet) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: Tensor) -> Tensor:
+        x = image.permute(0, 3, 1, 2).float() / 255
+        logits: Tensor = self.network(torch.cat([x, x.flip(3)]))
+        return (logits[:1] + logits[1:].flip(3)) / 2
+
+
+def halve(model: onnx.ModelProto) -> None:
+    """Store large float32 weights as float16 with a cast, which the runtime folds when it loads."""
+    graph = model.graph
+    kept, casts = [], []
+    for tensor in graph.initializer:
+        values = onnx.numpy_helper.to_array(tensor)
+        if values.dtype != "float32" or values.size < 1024:
+            kept.append(tensor)
+            continue
+        half = onnx.numpy_helper.from_array(values.astype("float16"), f"{tensor.name}.half")
+        kept.append(half)
+        casts.append(oh.make_node("Cast", [half.name], [tensor.name], to=onnx.TensorProto.FLOAT))
+    nodes = [*casts, *graph.node]
+    del graph.initializer[:], graph.node[:]
+    graph.initializer.extend(kept)
+    graph.node.extend(nodes)
+
+
+class _Inputs:
+    """A calibration data reader, as ONNX Runtime calls it."""
+
+    def __init__(self, feeds: Iterable[dict[str, Any]]) -> None:
+        self._feeds = iter(feeds)
+
+    def get_next(self) -> dict[str, Any] | None:
+        return next(self._feeds, None)
+
+
+def quantise(model: Path, feeds: Iterable[dict[str, Any]]) -> None:
+    """Make the convolutions of an ONNX file compute in 8-bit integers, in place.
+
+    Weights have a scale for each filter, activations one for each tensor, which covers what `feeds`
+    bring about. Weights have seven bits: processors without VNNI add pairs of products in 16 bits,
+    which eight would overflow.
+    """
+    quantize_static(
+        model,
+        model,
+        _Inputs(feeds),
+        quant_format=QuantFormat.QDQ,
+        op_types_to_quantize=["Conv", "Relu"],
+        per_channel=True,
+        reduce_range=True,
+        activation_type=QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
+        calibrate_method=CalibrationMethod.Percentile,  # a few outliers would widen every step
+    )
+
+
+def first_inputs(folder: Path, config: CompactConfig, count: int = 24) -> Iterator[dict[str, Any]]:
+    """What a receiver is given in the first step, of pictures that a corpus trains with.
+
+    Ranges from there serve later steps as well: with theirs added, all would be wider and both
+    worse (37 dB instead of 43 between the pictures in one step, instead of 42 in four).
+    """
+    samples = open_corpus([folder]).part(judged=False)
+    rng = np.random.default_rng(0)
+    for index in range(count):
+        sample = samples[index * len(samples) // count]
+        rows, columns = (
+            min(side, room) for side, room in zip((256, 336), sample.image.shape, strict=False)
+        )
+        noise = rng.standard_normal((1, 3, rows, columns), np.float32)
+        small = torch.from_numpy(sample.coarse[0][: rows // PATCH, : columns // PATCH].copy())
+        yield {
+            "noisy": np.float32(config.sigma_max) * noise,
+            "coarse": to_unit(small)[None].numpy(),
+            "labels": np.ascontiguousarray(sample.maps[-1][:rows, :columns])[None],
+            "sigma": np.array([config.sigma_max], np.float32),
+            "fidelity": np.array([index % 5 == 4], np.float32),
+        }
+
+
+def _write(
+    module: nn.Module,
+    example: tuple[Tensor, ...],
+    names: list[str],
+    output: str,
+    axes: dict[str, dict[int, str]],
+    metadata: dict[str, Any],
+    path: Path,
+    feeds: Iterable[dict[str, Any]] | None = None,
+) -> None:
+    part = path.with_suffix(".part.onnx")
+    with warnings.catch_warnings():
+        # The tracing exporter is on its way out, but the new one cannot yet say that sides are
+        # multiples of 16; torch is pinned, so this is settled when the pin moves.
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            module.eval(),
+            example,
+            part,
+            input_names=names,
+            output_names=[output],
+            dynamic_axes=axes,
+            opset_version=OPSET,
+            dynamo=False,
+        )
+    if feeds is not None:
+        quantise(part, feeds)
+    model = onnx.load(part)
+    halve(model)
+    onnx.helper.set_model_props(model, {"sempic": json.dumps(metadata)})
+    onnx.checker.check_model(model)
+    onnx.save(model, part)
+    part.replace(path)
+
+
+def export_receiver(
+    network: CompactNet,
+    path: Path,
+    *,
+    palette: Palette | None = None,
+    model_id: int = 1,
+    feeds: Iterable[dict[str, Any]] | None = None,
+) -> None:
+    """Write the denoiser with what `sempic.receive.Receiver` must know about sampling.
+
+    With `feeds`, such as `first_inputs`, its convolutions are quantised (`quantise`). Without a
+    palette, the number of classes tells which one of ours it is.
+    """
+    classes, sizes = network.config.classes, (48, 64)
+    example = (
+        torch.randn(1, 3, *sizes),
+        torch.randn(1, 3, sizes[0] // PATCH, sizes[1] // PATCH),
+        torch.zeros(1, *sizes, dtype=torch.uint8).random_(classes + 1),
+        torch.tensor([0.5]),
+        torch.tensor([0.0]),
+    )
+    axes = {
+        "noisy": {2: "height", 3: "width"},
+        "coarse": {2: "rows", 3: "columns"},
+        "labels": {1: "height", 2: "width"},
+        "residual": {2: "height", 3: "width"},
+    }
+    config = network.config
+    metadata = {
+        "model_id": model_id,
+        "sigma_max": config.sigma_max,
+        "sigma_min": edm.SIGMA_MIN,
+        "rho": edm.RHO,
+        "palette": (palette or _palette(classes)).name,
+        "config": asdict(config),
+    }
+    names = ["noisy", "coarse", "labels", "sigma", "fidelity"]
+    _write(_Denoiser(bake(network)), example, names, "residual", axes, metadata, path, feeds)
+
+
+def export_segmenter(
+    network: SegmentationNet,
+    path: Path,
+    *,
+    palette: Palette | None = None,
+    enlarge: float = 1.5,
+) -> None:
+    """Write the segmenter: uint8 (1, H, W, 3) → logits (1, C, H / 2, W / 2), for sides that are
+    multiples of 32, with how much small pictures are to be enlarged."""
+    example = (torch.zeros(1, 64, 96, 3, dtype=torch.uint8).random_(256),)
+    axes = {"image": {1: "height", 2: "width"}, "logits": {2: "rows", 3: "columns"}}
+    metadata = {
+        "palette": (palette or _palette(network.config.classes)).name,
+        "enlarge": enlarge,
+        "config": asdict(network.config),
+    }
+    _write(_Segmenter(network), example, ["image"], "logits", axes, metadata, path)
+
+
+def _constants(model: onnx.ModelProto) -> dict[str, Tensor]:
+    """Every stored tensor by name, float16 and 8-bit ones under their names in float32."""
+    stored = {
+        t.name: torch.from_numpy(np.array(onnx.numpy_helper.to_array(t)))
+        for t in model.graph.initializer
+    }
+    for node in model.graph.node:
+        if node.op_type == "Cast" and node.input[0] in stored:
+            stored[node.output[0]] = stored[node.input[0]].float()
+        if node.op_type == "DequantizeLinear" and node.input[0] in stored:
+            levels, scale = (stored[name].float() for name in node.input[:2])
+            name = node.input[0].removesuffix("_quantized")
+            stored[name] = levels * scale.reshape(-1, *[1] * (levels.ndim - 1))
+    return stored
+
+
+def _named(model: onnx.ModelProto, shapes: dict[str, torch.Size]) -> dict[str, Tensor]:
+    stored = {k.removeprefix("network."): v for k, v in _constants(model).items()}
+    found = {k: v for k, v in stored.items() if k in shapes}
+    for name, value in found.items():
+        if value.shape != shapes[name]:
+            raise ModelError(f"{name}: {tuple(value.shape)}, expected {tuple(shapes[name])}")
+    return found
+
+
+def restore_receiver(model: onnx.ModelProto, network: CompactNet) -> None:
+    """Fill `network` with the denoiser that `export_receiver` wrote.
+
+    Raises:
+        ModelError: the file holds another architecture.
+    """
+    shapes = {k: v.shape for k, v in network.state_dict().items()}
+    found = _named(model, shapes)
+    gains = {"head_gain", "label_gain", "fine_gain"} & shapes.keys()
+    missing = shapes.keys() - found.keys() - gains
+    if missing:
+        raise ModelError(f"no receiver of this architecture: {sorted(missing)[0]} is missing")
+    size = found["head.weight"].flatten(1).norm(dim=1).mean()  # the same for every filter
+    found["head_gain"] = size[None] / network.head.scale
+    for name, embed in (("label", "embed_labels"), ("fine", "embed_fine")):
+        if f"{name}_gain" in gains:
+            found[f"{name}_gain"] = found[f"{embed}.weight"].flatten(1).norm(dim=1)
+    network.load_state_dict(found)
+    network.normalise()
+
+
+def _pairs(network: nn.Module) -> Iterator[tuple[nn.Conv2d, nn.BatchNorm2d]]:
+    """Convolutions and the norms that follow them, in the order of their definition."""
+    modules = [m for m in network.modules() if isinstance(m, (nn.Conv2d, nn.BatchNorm2d))]
+    for module, after in itertools.pairwise(modules):
+        if isinstance(module, nn.Conv2d) and isinstance(after, nn.BatchNorm2d):
+            yield module, after
+
+
+@torch.no_grad()
+def restore_segmenter(
+    model: onnx.ModelProto, network: SegmentationNet, pictures: list[Tensor]
+) -> None:
+    """Fill `network` with a folded segmenter; measure on `pictures` what its norms had measured.
+
+    Args:
+        pictures: float (B, 3, H, W) in [0, 1] each, such as it will be trained on.
+
+    Raises:
+        ModelError: the file holds another architecture.
+    """
+    network.eval()
+    stored = _constants(model)
+    folded = [
+        (stored[n.input[1]], stored[n.input[2]])
+        for n in model.graph.node
+        if n.op_type == "Conv" and not n.input[1].startswith("network.")
+    ]
+    order: list[nn.Conv2d] = []  # as executed, which is how the exporter wrote them
+    follower = dict(_pairs(network))
+    hooks = [
+        conv.register_forward_hook(lambda module, _, __: order.append(module)) for conv in follower
+    ]
+    network(pictures[0][:1])
+    for hook in hooks:
+        hook.remove()
+    if len(order) != len(folded):
+        raise ModelError(f"{len(folded)} folded convolutions, the network has {len(order)}")
+    network.load_state_dict(
+        network.state_dict() | _named(model, {k: v.shape for k, v in network.state_dict().items()})
+    )
+    for conv, (weight, bias) in zip(order, folded, strict=True):
+        if weight.shape != conv.weight.shape:
+            raise ModelError(f"{tuple(weight.shape)}, expected {tuple(conv.weight.shape)}")
+        norm = follower[conv]
+        conv.weight.copy_(weight)
+        norm.running_mean.zero_()  # type: ignore[union-attr]
+        norm.running_var.fill_(1 - norm.eps)  # type: ignore[union-attr]
+        norm.weight.fill_(1)
+        norm.bias.copy_(bias)
+    means: dict[nn.Conv2d, list[Tensor]] = {conv: [] for conv in order}
+    squares: dict[nn.Conv2d, list[Tensor]] = {conv: [] for conv in order}
+
+    def measure(conv: nn.Module, _: object, out: Tensor) -> None:
+        assert isinstance(conv, nn.Conv2d)
+        means[conv].append(out.mean((0, 2, 3)))
+        squares[conv].append(out.square().mean((0, 2, 3)))
+
+    hooks = [conv.register_forward_hook(measure) for conv in order]
+    for batch in pictures:
+        network(batch)
+    for hook in hooks:
+        hook.remove()
+    for conv in order:
+        norm = follower[conv]
+        mean = torch.stack(means[conv]).mean(0)
+        var = torch.stack(squares[conv]).mean(0) - mean.square()
+        norm.running_mean.copy_(mean)  # type: ignore[union-attr]
+        norm.running_var.copy_(var)  # type: ignore[union-attr]
+        norm.weight.copy_((var + norm.eps).sqrt())
+        norm.bias.add_(mean)
+
+
+def _batches(folder: Path, count: int = 32) -> list[Tensor]:
+    """Some pictures of a folder, one by one, with sides that are multiples of 32."""
+    files = sorted(p for p in folder.iterdir() if p.suffix.lower() in PICTURES)
+    if not files:
+        raise ModelError(f"{folder}: no pictures here")
+    pictures = []
+    for path in files[:: max(1, len(files) // count)]:
+        pixels = np.array(Image.open(path).convert("RGB"))
+        x = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
+        pictures.append(x[..., : x.shape[2] // 32 * 32, : x.shape[3] // 32 * 32])
+    return pictures
+
+
+def _palette(classes: int) -> Palette:
+    for palette in (CAMVID, CITYSCAPES):
+        if palette.void == classes:
+            return palette
+    raise ModelError(f"no palette of ours has {classes} classes")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """Write trained weights (safetensors) as ONNX."""
+
+    weights: Path = option("compact.safetensors or segmenter.safetensors", positional=True)
+    output: Path = option("the .onnx file", positional=True)
+    model_id: int = option("number that names the receiver in a stream", 1)
+    int8: Path | None = option(
+        "compute a receiver in 8-bit integers, with ranges from this corpus", None,
+        metavar="CORPUS",
+    )  # fmt: skip
+
+
+def export(argv: Sequence[str]) -> None:
+    """`sempic train export`."""
+    options = parse(ExportOptions, argv, prog="sempic train export")
+    try:
+        segmenter = load_segmenter(options.weights)
+    except ModelError:
+        receiver = load_receiver(options.weights)
+        feeds = first_inputs(options.int8, receiver.config) if options.int8 else None
+        export_receiver(receiver, options.output, model_id=options.model_id, feeds=feeds)
+    else:
+        export_segmenter(segmenter, options.output)
+    print(f"{options.output}: {options.output.stat().st_size / 1e6:.1f} MB")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RestoreOptions:
+    """Turn an ONNX file of `sempic train export` into weights (safetensors) to train on from."""
+
+    model: Path = option("receiver.onnx or segmenter.onnx of ours", positional=True)
+    output: Path = option("the .safetensors file", positional=True)
+    images: Path | None = option(
+        "folder of pictures on which a segmenter's norms are measured", None
+    )
+
+
+def restore(argv: Sequence[str]) -> None:
+    """`sempic train restore`."""
+    options = parse(RestoreOptions, argv, prog="sempic train restore")
+    try:
+        model = onnx.load(options.model)
+    except Exception as error:  # protobuf raises its own classes
+        raise ModelError(f"{options.model}: not an ONNX file ({error})") from error
+    metadata = {p.key: p.value for p in model.metadata_props}
+    config = json.loads(metadata.get("sempic", "{}")).get("config")
+    names = {i.name for i in model.graph.input}
+    if config is None or not names & {"image", "noisy"}:
+        raise ModelError(f"{options.model}: no network that `sempic train export` wrote")
+    if "image" not in names:
+        config["widths"] = tuple(config["widths"])
+        receiver = CompactNet(CompactConfig(**config))
+        restore_receiver(model, receiver)
+        save_receiver(receiver.state_dict(), receiver.config, options.output)
+        return
+    if options.images is None:
+        raise ModelError("a segmenter's norms are measured on pictures: say which with --images")
+    segmenter = SegmentationNet(SegmenterConfig(**config))
+    restore_segmenter(model, segmenter, _batches(options.images))
+    save_segmenter(segmenter.state_dict(), segmenter.config, options.output)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GrowOptions:
+    """Turn a receiver of CamVid's 11 classes into one of Cityscapes' 19 that paints the same."""
+
+    weights: Path = option("compact.safetensors", positional=True)
+    output: Path = option("the .safetensors file", positional=True)
+
+
+def grow_classes(argv: Sequence[str]) -> None:
+    """`sempic train grow`."""
+    options = parse(GrowOptions, argv, prog="sempic train grow")
+    grown = as_cityscapes(load_receiver(options.weights))
+    save_receiver(grown.state_dict(), grown.config, options.output)

@@ -1,0 +1,54 @@
+"""`sempic train denoise`: teach the compact receiver to denoise residuals (its first stage)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sempic.diffusion import edm
+from sempic.networks.compact import upsample
+from sempic.training.options import option, parse
+from sempic.training.recipes.receiver import ReceiverOptions, ReceiverRecipe, rates
+from sempic.training.trainer import Minimiser, Schedule, fast, generator, set_up, train
+
+
+@dataclass(frozen=True, kw_only=True)
+class DenoiseOptions(ReceiverOptions):
+    """Train the compact receiver to denoise, at all noise levels. Run it again to go on."""
+
+    lr: float = option("learning rate at its highest", 4e-3)
+
+
+class Denoise(ReceiverRecipe):
+    """EDM's loss (Karras et al. 2022)."""
+
+    def __init__(self, options: DenoiseOptions, device: torch.device) -> None:
+        super().__init__(options, device)
+        self.minimiser = Minimiser(
+            rates(self.network, options.lr),
+            schedule=Schedule(warmup=200, floor=0.02),
+            betas=(0.9, 0.99),
+            clip=10.0,
+        )
+        self.minimisers = {"network": self.minimiser}
+
+    def step(self, number: int) -> dict[str, Tensor]:
+        image, coarse, _, planes = self.draw(number)
+        drawn = generator(self.options, number)
+        sigma = edm.draw_sigma(len(image), drawn, device=self.device)
+        noise = edm.draw(image.shape, self.device, drawn)
+        with fast(self.device):
+            residual = image - upsample(coarse)
+            loss = edm.loss(self.working, residual, coarse, planes, sigma, noise).mean()
+        norm = self.minimiser.minimise(loss)
+        self.network.normalise()
+        return {"loss": loss, "norm": norm}
+
+
+def main(argv: Sequence[str]) -> None:
+    """`sempic train denoise`."""
+    options = parse(DenoiseOptions, argv, prog="sempic train denoise")
+    train(Denoise(options, set_up(options)), options)

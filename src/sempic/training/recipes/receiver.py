@@ -1,0 +1,227 @@
+"""What both stages of the compact receiver share: options, crops, rates, and how it is judged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from sempic.diffusion import edm
+from sempic.errors import ModelError
+from sempic.networks.compact import CompactConfig, CompactNet, one_hot, upsample
+from sempic.networks.weights import load_receiver, save_receiver
+from sempic.palette import CAMVID, CITYSCAPES, to_camvid
+from sempic.scene import Image as Picture
+from sempic.training.data.batches import Crops, Drops, to_unit
+from sempic.training.data.corpus import Corpus, Sample, open_corpus
+from sempic.training.data.taxonomy import Taxonomy
+from sempic.training.options import RunOptions, option
+from sempic.training.trainer import Recipe, compiled
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReceiverOptions(RunOptions):
+    corpus: tuple[Path, ...] = option("folders of `sempic train corpus`")
+    crop: tuple[int, int] = option(
+        "crops; multiples of 32 are fastest, of 16 allowed", (128, 176), metavar=("H", "W")
+    )
+    label_drop: float = option("share of the maps that are void", 0.1)
+    region_drop: float = option("share of the maps in which a part of a region is void", 0.0)
+    region_wrong: float = option("share of the maps in which a part of a region is wrong", 0.0)
+    tail_blocks: int | None = option(
+        "give the network this many (CompactConfig); default: as many as --init has", None
+    )
+    narrow_width: int | None = option("likewise", None)
+    sheet: int = option("scenes on a sheet", 4)
+
+    @property
+    def drops(self) -> Drops:
+        return Drops(self.label_drop, self.region_drop, self.region_wrong)
+
+
+class ReceiverRecipe(Recipe):
+    """A compact receiver and crops of a corpus to teach it with."""
+
+    kind = "compact"
+    decay = 0.999
+
+    def __init__(self, options: ReceiverOptions, device: torch.device, offset: int = 0) -> None:
+        """`offset` to the seed keeps the crops of two stages apart."""
+        self.options, self.device = options, device
+        corpus = open_corpus(options.corpus, options.threads)
+        self.taxonomy = corpus.taxonomy
+        network = self._begin(corpus.taxonomy).to(device)
+        network.normalise()
+        self.config = network.config
+        self.network: CompactNet = network
+        self.working = compiled(network, device)
+        self.networks: dict[str, nn.Module] = {}
+        self.memory: dict[str, Tensor] = {}
+        self.crops = Crops(corpus, size=options.crop, device=device, drops=options.drops)
+        self._seed = options.seed + offset
+        self._judge = CompactNet(self.config).to(device)
+        self._sheet = Sheet(corpus, options.sheet)
+
+    def _begin(self, classes: Taxonomy) -> CompactNet:
+        asked: dict[str, Any] = {
+            "tail_blocks": self.options.tail_blocks, "narrow_width": self.options.narrow_width
+        }  # fmt: skip
+        asked = {name: size for name, size in asked.items() if size is not None}
+        if self.options.init is None:
+            return CompactNet(CompactConfig(classes=classes.classes, **asked))
+        network = load_receiver(self.options.init)
+        if network.config.classes != classes.classes:
+            raise ModelError(
+                f"{self.options.init} knows {network.config.classes} classes, the corpus has "
+                f"{classes.classes}: `sempic train grow` gives a receiver more"
+            )
+        return grow(network, **asked)
+
+    def draw(self, number: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Image, coarse picture, labels and their planes of a step."""
+        batch = self.crops.draw(self._seed, number, self.options.batch)
+        image, coarse = (
+            part.contiguous(memory_format=torch.channels_last)
+            for part in (batch.image, batch.coarse)
+        )
+        return image, coarse, batch.labels, one_hot(batch.labels, self.config.classes)
+
+    def validate(self, state: dict[str, Tensor], sheet: Path) -> dict[str, float]:
+        self._judge.load_state_dict(state)
+        return {"psnr": self._sheet.write(self._judge, sheet)}
+
+    def about(self) -> dict[str, Any]:
+        return asdict(self.config)
+
+    def save(self, state: dict[str, Tensor], path: Path) -> None:
+        save_receiver(state, self.config, path)
+
+    def export(self, state: dict[str, Tensor], folder: Path) -> None:
+        from sempic.training.onnx import export_receiver
+
+        self._judge.load_state_dict(state)
+        export_receiver(self._judge, folder / "receiver.onnx", palette=self.taxonomy.palette)
+
+
+def rates(network: CompactNet, lr: float) -> list[dict[str, Any]]:
+    """Optimizer groups: `lr` for filters, which have unit size, and gains, a tenth for the rest."""
+    groups: tuple[list[Tensor], list[Tensor]] = ([], [])
+    for name, parameter in network.named_parameters():
+        groups[parameter.ndim < 4 and not name.endswith("_gain")].append(parameter)
+    filters, others = groups
+    return [{"params": filters, "lr": lr}, {"params": others, "lr": lr / 10}]
+
+
+def grow(network: CompactNet, **sizes: Any) -> CompactNet:
+    """The same function with more blocks in its tail, or more channels that it is given.
+
+    Args:
+        sizes: fields of CompactConfig; None keeps the network's own.
+
+    Raises:
+        ModelError: the network is larger.
+    """
+    asked = {name: size for name, size in sizes.items() if size is not None}
+    grown = CompactNet(replace(network.config, **asked))
+    fresh = grown.state_dict()
+    for key, value in network.state_dict().items():
+        if key not in fresh or any(
+            a > b for a, b in zip(value.shape, fresh[key].shape, strict=True)
+        ):
+            raise ModelError(f"{key} of the network has no place in one with {asked}")
+        if value.ndim == 4:  # filters look away from inputs that are new
+            fresh[key][: value.shape[0]] = 0
+            fresh[key][: value.shape[0], : value.shape[1]] = value
+        else:
+            fresh[key] = value
+    grown.load_state_dict(fresh)
+    grown.normalise()
+    return grown
+
+
+def regroup(network: CompactNet, begins_as: Sequence[int]) -> CompactNet:
+    """The same function of other classes: each begins as one that the network knows.
+
+    Args:
+        begins_as: for each class of the new network, a class of the old one, or as many as that
+            has: void.
+    """
+    config = replace(network.config, classes=len(begins_as), label_gains=True)
+    grown = CompactNet(config)
+    state = {**grown.state_dict(), **network.state_dict()}
+    known = network.config.classes
+    for name, embed in (("label", "embed_labels"), ("fine", "embed_fine")):
+        weight = network.state_dict()[f"{embed}.weight"]
+        planes = [
+            weight[:, number] if number < known else torch.zeros_like(weight[:, 0])
+            for number in begins_as
+        ]
+        wide = torch.stack([*planes, weight[:, -1]], 1)
+        # Filters are brought to unit norm, and have longer ones now: their gain makes up for it.
+        before, after = (w.flatten(1).norm(dim=1) for w in (weight, wide))
+        state[f"{name}_gain"] = state[f"{name}_gain"] * after / before
+        state[f"{embed}.weight"] = wide
+    grown.load_state_dict(state)
+    grown.normalise()
+    return grown
+
+
+def as_cityscapes(network: CompactNet) -> CompactNet:
+    """A receiver of CamVid's 11 classes as one of Cityscapes' 19 (`regroup`).
+
+    Raises ModelError for a receiver of other classes.
+    """
+    known = CAMVID.classes.index("void")
+    if network.config.classes != known:
+        raise ModelError(f"this receiver knows {network.config.classes} classes, not {known}")
+    ids = np.arange(CITYSCAPES.classes.index("void"), dtype=np.uint8)[None]
+    return regroup(network, to_camvid(ids, CITYSCAPES.id)[0].tolist())
+
+
+def to_picture(tensor: Tensor) -> Picture:
+    """float (3, H, W) in [-1, 1] → uint8 (H, W, 3)."""
+    levels = ((tensor.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    return levels.permute(1, 2, 0).cpu().numpy()
+
+
+class Sheet:
+    """A picture of a few validation scenes: coarse | labels | 1 step | 4 steps | original."""
+
+    def __init__(self, corpus: Corpus, count: int = 4) -> None:
+        judged = corpus.part(judged=True) or corpus.samples
+        smallest = min(judged, key=lambda s: s.image.shape[0] * s.image.shape[1])
+        self.size = smallest.image.shape[:2]
+        self.scenes: list[Sample] = judged[:: max(1, len(judged) // max(1, count))][:count]
+        self.colours = np.zeros((256, 3), np.uint8)
+        table = corpus.taxonomy.palette.table()
+        self.colours[: len(table)] = table
+
+    @torch.no_grad()
+    def write(self, network: CompactNet, path: Path) -> float:
+        """Draw the sheet; returns the PSNR in dB of the pictures of 4 steps."""
+        network.eval()
+        rows, errors = [], []
+        device = network.head_gain.device
+        height, width = self.size
+        for scene in self.scenes:
+            image, labels = scene.image[:height, :width], scene.maps[0][:height, :width]
+            small = torch.from_numpy(scene.coarse[0][: height // 4, : width // 4].copy())
+            coarse = to_unit(small.to(device))[None]
+            ids = torch.from_numpy(labels.copy())[None].to(device)
+            planes = one_hot(ids, network.config.classes)
+            row = [to_picture(upsample(coarse)[0]), self.colours[labels]]
+            for steps in (1, 4):
+                levels = edm.sigmas(steps, network.config.sigma_max)
+                generator = torch.Generator().manual_seed(0)
+                *_, residual = edm.sample(network, coarse, planes, levels, generator)
+                row.append(to_picture((upsample(coarse) + residual)[0]))
+            errors.append(np.square(row[-1].astype(float) - image).mean())
+            rows.append(np.concatenate([*row, image], 1))
+        Image.fromarray(np.concatenate(rows)).save(path)
+        return float(10 * np.log10(255**2 / np.mean(errors)))

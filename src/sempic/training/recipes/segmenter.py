@@ -1,0 +1,274 @@
+"""`sempic train segmenter`: EfficientNet-Lite with a small pyramid, from maps of several sorts.
+
+A human map may have coarser classes than the network learns: CamVid's car is Cityscapes' car,
+truck, bus or train. A teacher's has the fine ones, and void where it was not sure. Where the two
+agree the class is known; where they do not, a pixel's likelihood is the sum over what the human
+label allows; where there is no human label the teacher is believed (`data.taxonomy`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from sempic.errors import InputError, ModelError
+from sempic.evaluation.metrics import confusion, iou
+from sempic.networks.efficientnet import imagenet
+from sempic.networks.segmenter import SegmentationNet, SegmenterConfig, double, predict
+from sempic.networks.weights import load_segmenter, save_segmenter
+from sempic.palette import CAMVID, CITYSCAPES, to_camvid
+from sempic.scene import Image as Picture
+from sempic.scene import LabelMap
+from sempic.training.data import taxonomy
+from sempic.training.data.sources import Item, Source, open_sources
+from sempic.training.data.taxonomy import GROUP, Taxonomy
+from sempic.training.data.views import Pictures, Views
+from sempic.training.options import RunOptions, option, parse
+from sempic.training.trainer import Minimiser, Recipe, Schedule, compiled, fast, set_up, train
+
+HEAVIEST = 3.0
+"""Of the weights of rare classes, before their importance."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmenterOptions(RunOptions):
+    """Fine-tune an ImageNet backbone, or a segmenter, on folders. Run it again to go on."""
+
+    data: tuple[str, ...] = option("folders, FOLDER or FOLDER=WEIGHT")
+    classes: str = option("a palette, cityscapes or camvid, or a JSON file of one's own",
+                          "cityscapes")  # fmt: skip
+    backbone: int = option("version of EfficientNet-Lite", 0, choices=(0, 1, 2))
+    crop: tuple[int, int] = option("multiples of 32", (256, 320), metavar=("H", "W"))
+    heights: tuple[int, int] = option(
+        "of the whole picture in pixels, between which crops are scaled",
+        (230, 640),
+        metavar=("MIN", "MAX"),
+    )
+    enlarge: float = option("how much small pictures are enlarged before they are segmented", 1.5)
+    judged: int = option("pictures to validate with, of each source", 20)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.crop[0] % 32 or self.crop[1] % 32 or min(self.crop) < 32:
+            raise ValueError("--crop takes multiples of 32")
+
+
+def cross_entropy(logits: Tensor, known: Tensor, groups: Tensor, weight: Tensor) -> Tensor:
+    """-log of the likelihood of what is known of each pixel, its mean weighted by class.
+
+    Args:
+        logits: (B, C, H, W).
+        known: uint8 (B, H, W), a known map (`taxonomy`).
+        groups: bool (G, C) on the CPU, the classes that a group stands for.
+        weight: (C,), of the classes; a group has the largest of its classes'.
+    """
+    log_p = F.log_softmax(logits, 1)
+    is_exact = known < logits.shape[1]
+    target = known.long() * is_exact
+    chosen = log_p.gather(1, target[:, None])[:, 0]
+    weights = weight[target] * is_exact
+    for number, row in enumerate(groups):
+        ids = row.nonzero()[:, 0].tolist()
+        if len(ids) > 1:
+            here = known == GROUP + number
+            together = log_p[:, ids].logsumexp(1)
+            chosen = torch.where(here, together, chosen)
+            weights = torch.where(here, weight[ids].max(), weights)
+    return -(chosen * weights).sum() / weights.sum().clamp_min(1)
+
+
+def soft_jaccard(logits: Tensor, known: Tensor) -> Tensor:
+    """1 - mean over the present classes of the soft intersection over union of a batch."""
+    classes = logits.shape[1]
+    is_exact = known < classes
+    p = logits.softmax(1) * is_exact[:, None]
+    truth = F.one_hot(known.long() * is_exact, classes).permute(0, 3, 1, 2) * is_exact[:, None]
+    inter = (p * truth).sum((0, 2, 3))
+    union = (p + truth).sum((0, 2, 3)) - inter
+    present = truth.sum((0, 2, 3)) > 0
+    lost = 1 - (inter + 1) / (union + 1)
+    return (lost * present).sum() / present.sum().clamp_min(1)
+
+
+def class_weights(sources: Sequence[Pictures], classes: Taxonomy) -> npt.NDArray[np.float32]:
+    """Weights, (C,): the fourth root of how rare each class is, times its importance."""
+    counts = np.zeros(classes.classes)
+    for source in sources:
+        seen = np.zeros(classes.classes)
+        for known in source.known:
+            seen += np.bincount(known.ravel(), minlength=256)[: classes.classes]
+        counts += source.share * seen / max(1, seen.sum())
+    usual = np.median(counts[counts > 0])
+    rarity = (usual / np.maximum(counts, 1e-6)) ** 0.25
+    rarity = np.minimum(rarity, HEAVIEST)
+    for name, factor in classes.importance.items():
+        rarity[list(classes.ids([name]))] *= factor
+    return rarity.astype(np.float32)
+
+
+def grow_head(network: SegmentationNet, given: SegmentationNet, path: Path) -> None:
+    """Begin with a segmenter's weights; each of Cityscapes' classes as that of CamVid's which it
+    belongs to, if the segmenter knows those. Raises ModelError for other classes or widths."""
+    state, mine = given.state_dict(), network.config.classes
+    last = f"head.{len(network.head) - 1}."
+    theirs = given.config.classes
+    if (theirs, mine) == (CAMVID.void, CITYSCAPES.void):
+        merged = to_camvid(np.arange(mine, dtype=np.uint8)[None], CITYSCAPES.id)[0]
+        order = torch.from_numpy(merged.astype(np.int64))
+        state = {**state, **{last + k: state[last + k][order] for k in ("weight", "bias")}}
+    elif theirs != mine:  # all but the last layer
+        state = {k: v for k, v in state.items() if not k.startswith(last)}
+    try:
+        missing = network.load_state_dict(state, strict=False).unexpected_keys
+    except RuntimeError as error:
+        raise ModelError(f"{path} has another backbone or width") from error
+    if missing:
+        raise ModelError(f"{path} has another backbone: {missing[0]}")
+
+
+def _loaded(source: Source, classes: Taxonomy) -> Pictures:
+    images, maps = [], []
+    for item in tqdm(source.train, desc=source.name, mininterval=2, leave=False):
+        image = item.picture()
+        known = item.known(classes, image.shape[:2])
+        if known is not None:  # the teacher does not know such pictures
+            images.append(image)
+            maps.append(known)
+    if not images:
+        raise InputError(f"{source.name}: no picture has a label map")
+    return Pictures(source.name, source.weight, images, maps)
+
+
+class Judge:
+    """IoU in the classes of human maps, of some pictures of short side 256."""
+
+    def __init__(self, items: Sequence[Item], classes: Taxonomy, enlarge: float) -> None:
+        self.scenes: list[tuple[Picture, LabelMap]] = []
+        self.enlarge, self.names = enlarge, items[0].palette.classes if items else ()
+        if not items:
+            return
+        palette = items[0].palette
+        allowed = classes.of(palette)
+        self.count = len(allowed) - (palette.void is not None)
+        self.table = np.full(256, self.count, np.uint8)
+        for number in range(classes.classes):
+            (rows,) = np.nonzero(allowed[:, number])
+            self.table[number] = rows[0] if len(rows) else self.count
+        for item in items:
+            if item.palette.name == palette.name and item.labels is not None:
+                image = Image.fromarray(item.picture())
+                truth = Image.open(item.labels)
+                scale = 256 / min(image.size)
+                size = round(image.width * scale), round(image.height * scale)
+                small = np.asarray(image.resize(size, Image.Resampling.BICUBIC))
+                ids = np.asarray(truth.resize(size, Image.Resampling.NEAREST), np.uint8)
+                if item.ids:
+                    ids = np.array(item.ids, np.uint8)[ids]
+                self.scenes.append((small, ids))
+
+    def scores(self, network: SegmentationNet) -> dict[str, float]:
+        """IoU of each class over all pictures together, and their mean; nothing without any."""
+        if not self.scenes:
+            return {}
+        matrix = np.zeros((self.count, self.count + 1), np.int64)
+        for image, truth in self.scenes:
+            guess = self.table[predict(network, image, self.enlarge)]
+            matrix += confusion(truth, guess, self.count)
+        found = iou(matrix)
+        each = {n: float(s) for n, s in zip(self.names, found, strict=False) if np.isfinite(s)}
+        return {"miou": float(np.nanmean(found)), **each}
+
+
+class Segmenter(Recipe):
+    """Cross-entropy of what is known, and a soft Jaccard index of what is known exactly."""
+
+    kind = "segmenter"
+    decay = 0.998
+
+    def __init__(self, options: SegmenterOptions, device: torch.device) -> None:
+        self.options, self.device = options, device
+        self.taxonomy = taxonomy.load(options.classes)
+        opened = open_sources(options.data, self.taxonomy)
+        val = [i for s in opened for i in s.val[:: max(1, len(s.val) // options.judged)]]
+        val = [i for i in val if i.labels is not None]
+        self.judge = Judge(val, self.taxonomy, options.enlarge)
+        sources = [_loaded(source, self.taxonomy) for source in opened]
+        weights = class_weights(sources, self.taxonomy)
+        print({s.name: len(s.images) for s in sources}, weights.round(2).tolist(), flush=True)
+        self.weight = torch.from_numpy(weights).to(device)
+        self.groups = torch.from_numpy(self.taxonomy.groups)
+        self.views = Views(
+            sources, self.taxonomy, size=options.crop, heights=options.heights, device=device
+        )
+        self.config = SegmenterConfig(backbone=options.backbone, classes=self.taxonomy.classes)
+        network = SegmentationNet(self.config)
+        if options.init is not None:
+            grow_head(network, load_segmenter(options.init), options.init)
+        else:
+            network.backbone.load_state_dict(imagenet(options.backbone).state_dict())
+        # The gradient of depthwise kernels is half of all the time on a CPU, and ImageNet's serve.
+        for block in network.backbone.modules():
+            if isinstance(block, nn.Conv2d) and block.groups > 1:
+                block.weight.requires_grad_(False)
+        network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = network
+        self.working = compiled(network, device)
+        head = [p for n, p in network.named_parameters() if not n.startswith("backbone.")]
+        backbone = [p for p in network.backbone.parameters() if p.requires_grad]
+        self.minimiser = Minimiser(
+            [{"params": backbone, "lr": options.lr / 3}, {"params": head, "lr": options.lr}],
+            schedule=Schedule(warmup=100, floor=0.0),
+            weight_decay=1e-2,
+            clip=5.0,
+        )
+        self.minimisers = {"network": self.minimiser}
+        self.networks, self.memory = {}, {}
+        self._judged = SegmentationNet(self.config).to(device).eval()
+
+    def step(self, number: int) -> dict[str, Tensor]:
+        x, known = self.views.draw(self.options.seed, number, self.options.batch)
+        self.network.train()
+        with fast(self.device):
+            logits = self.working(x.contiguous(memory_format=torch.channels_last))
+        logits = double(logits.float())
+        likelihood = cross_entropy(logits, known, self.groups, self.weight)
+        loss = likelihood + soft_jaccard(logits, known)
+        norm = self.minimiser.minimise(loss)
+        return {"loss": loss, "norm": norm}
+
+    def validate(self, state: dict[str, Tensor], sheet: Path) -> dict[str, float]:
+        self._judged.load_state_dict(state)
+        return self.judge.scores(self._judged)
+
+    def about(self) -> dict[str, Any]:
+        return asdict(self.config)
+
+    def save(self, state: dict[str, Tensor], path: Path) -> None:
+        save_segmenter(state, self.config, path)
+
+    def export(self, state: dict[str, Tensor], folder: Path) -> None:
+        from sempic.training.onnx import export_segmenter
+
+        self._judged.load_state_dict(state)
+        export_segmenter(
+            self._judged,
+            folder / "segmenter.onnx",
+            palette=self.taxonomy.palette,
+            enlarge=self.options.enlarge,
+        )
+
+
+def main(argv: Sequence[str]) -> None:
+    """`sempic train segmenter`."""
+    options = parse(SegmenterOptions, argv, prog="sempic train segmenter")
+    train(Segmenter(options, set_up(options)), options)

@@ -1,0 +1,361 @@
+"""The loop of every training: schedule, clipping, average, log, checkpoints, a budget of time.
+
+A `Recipe` says what is trained, on what, and towards what; nothing here knows any of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import math
+import shutil
+import signal
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+
+from sempic.errors import ModelError
+from sempic.networks.weights import save_shards
+from sempic.training.checkpoint import Folder, Moving
+from sempic.training.options import RunOptions
+
+LARGEST_EXPORT = 16 << 20
+"""Bytes of a file in --export-dir."""
+_RESERVE = 0.02
+"""Share of the minutes that is kept for the end, before it is known how long the end takes."""
+_Module = TypeVar("_Module", bound=nn.Module)
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """How a learning rate rises over some steps and falls as a cosine to a share of its height."""
+
+    warmup: int = 0
+    floor: float = 1.0
+
+    def rate(self, step: int, progress: float) -> float:
+        """The share of the full rate, for a run of which `progress` (0…1) is over."""
+        warm = min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
+        cosine = 0.5 + 0.5 * math.cos(math.pi * progress)
+        return warm * (self.floor + (1 - self.floor) * cosine)
+
+
+class Minimiser:
+    """An optimizer (Adam, or AdamW where weights decay), its schedule, and how it is clipped."""
+
+    def __init__(
+        self,
+        groups: Sequence[dict[str, Any]],
+        *,
+        schedule: Schedule,
+        betas: tuple[float, float] = (0.9, 0.999),
+        weight_decay: float = 0.0,
+        clip: float | None = None,
+    ) -> None:
+        """`groups` are `params` and `lr`, as torch.optim takes them."""
+        self.schedule, self.clip = schedule, clip
+        self.parameters = [p for group in groups for p in group["params"]]
+        self.full = [float(group["lr"]) for group in groups]
+        kind = torch.optim.AdamW if weight_decay else torch.optim.Adam
+        fused = self.parameters[0].device.type == "cuda"
+        self.optimizer = kind(
+            [dict(group) for group in groups],
+            betas=betas,
+            weight_decay=weight_decay,
+            fused=fused or None,
+            foreach=None if fused else True,
+        )
+
+    def set_rate(self, step: int, progress: float) -> None:
+        share = self.schedule.rate(step, progress)
+        for group, full in zip(self.optimizer.param_groups, self.full, strict=True):
+            group["lr"] = full * share
+
+    def minimise(self, loss: Tensor) -> Tensor:
+        """One step down the loss; the norm of its gradient, which stays on the device (0 where
+        nothing is clipped)."""
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = loss.new_zeros(())
+        if self.clip is not None:
+            norm = nn.utils.clip_grad_norm_(self.parameters, self.clip, foreach=True)
+        self.optimizer.step()
+        return norm
+
+
+class Average:
+    """Exponential moving average of a network's weights and norms; counters are copied.
+
+    The decay warms up as (1 + step) / (10 + step), so that early averages forget the start.
+    """
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        self.decay = decay
+        current = network.state_dict()
+        self.state = {key: value.detach().clone() for key, value in current.items()}
+        moving = [key for key, value in current.items() if value.is_floating_point()]
+        self._current = [current[key] for key in moving]
+        self._moving = [self.state[key] for key in moving]
+        self._counters = [(current[k], self.state[k]) for k in current if k not in set(moving)]
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Follow the network after its `step`th step, counted from 1."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        torch._foreach_lerp_(self._moving, self._current, 1 - decay)
+        for value, copy in self._counters:
+            copy.copy_(value)
+
+
+class Recipe(ABC):
+    """One training: what it builds, what it minimises, how it is judged.
+
+    Everything that changes lies in `networks`, `minimisers` and `memory`, which are saved and
+    restored as they are.
+    """
+
+    kind: str
+    """Of the weights that it makes, as in their metadata."""
+    network: nn.Module
+    """What is trained, averaged and exported."""
+    networks: dict[str, nn.Module]
+    """What is trained beside it."""
+    minimisers: dict[str, Minimiser]
+    memory: dict[str, Tensor]
+    """Running figures; changed in place."""
+    decay: float
+    """Of the average of `network`."""
+
+    def prepare(self) -> None:  # noqa: B027 - most have nothing to do
+        """Called before the very first step."""
+
+    @abstractmethod
+    def step(self, number: int) -> dict[str, Tensor]:
+        """Make one step; figures for the log, which stay on the device."""
+
+    @abstractmethod
+    def validate(self, state: dict[str, Tensor], sheet: Path) -> dict[str, float]:
+        """Judge averaged weights; may draw a picture at `sheet`."""
+
+    @abstractmethod
+    def about(self) -> dict[str, Any]:
+        """What the weights' metadata says of the network."""
+
+    @abstractmethod
+    def save(self, state: dict[str, Tensor], path: Path) -> None:
+        """Write averaged weights."""
+
+    def export(self, state: dict[str, Tensor], folder: Path) -> None:  # noqa: B027
+        """Write what else is of use, ONNX for one, into a folder."""
+
+
+class Clock:
+    """How much of a run is over: by steps, or by the time spent, other sessions' included."""
+
+    def __init__(self, options: RunOptions, spent: float = 0.0) -> None:
+        self._steps, self._budget = options.steps, 60 * options.minutes
+        self._began = time.monotonic() - spent
+        self._reserve = _RESERVE * self._budget
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self._began
+
+    def reserve(self, seconds: float) -> None:
+        """Keep so much time for what comes after the last step."""
+        self._reserve = min(0.5 * self._budget, max(self._reserve, 1.5 * seconds))
+
+    def progress(self, step: int) -> float:
+        if self._steps:
+            return min(1.0, step / self._steps)
+        return min(1.0, self.seconds / max(1e-9, self._budget - self._reserve))
+
+
+def train(recipe: Recipe, options: RunOptions) -> None:
+    """Train until the steps or the minutes are over, or SIGTERM asks to stop; resume if begun.
+
+    Raises:
+        ModelError: a gradient that is no number.
+        OutputError: the folder cannot be written.
+    """
+    folder = Folder(options.out)
+    average = Average(recipe.network, recipe.decay)
+    moving: Moving = {
+        "network": recipe.network,
+        **recipe.networks,
+        **{f"{name}.optimizer": m.optimizer for name, m in recipe.minimisers.items()},
+        "average": average.state,
+        "memory": recipe.memory,
+    }
+    state = folder.load(moving)
+    step = int(state["step"]) if state else 0
+    clock = Clock(options, float(state["seconds"]) if state else 0.0)
+    if not state:
+        recipe.prepare()
+    weights, log = options.out / f"{recipe.kind}.safetensors", _Log(folder, options, clock, step)
+
+    def save() -> None:
+        log.check(step)
+        folder.save(moving, {"step": step, "seconds": clock.seconds})
+
+    def judge() -> None:
+        began = time.monotonic()
+        sheet = options.out / f"sheet-{step:06}.png"
+        log.write(step, recipe.validate(average.state, sheet))
+        recipe.save(average.state, weights)
+        clock.reserve(time.monotonic() - began)
+
+    saved = time.monotonic()
+    judged = -1
+    with _until_sigterm() as asked:
+        while not asked and clock.progress(step) < 1:
+            torch.manual_seed(options.seed * 1_000_003 + step)
+            progress = clock.progress(step)
+            for minimiser in recipe.minimisers.values():
+                minimiser.set_rate(step, progress)
+            figures = recipe.step(step)
+            step += 1
+            average.update(step)
+            log.add(figures)
+            if step % options.log_every == 0:
+                log.means(step)
+            if step % options.check_every == 0:
+                judge()
+                judged = step
+            if time.monotonic() - saved >= 60 * options.save_minutes:
+                save()
+                saved = time.monotonic()
+        save()
+        if asked:
+            recipe.save(average.state, weights)
+        elif judged != step:
+            judge()
+        if options.export_dir is not None:
+            _export(recipe, average.state, folder, options.export_dir)
+
+
+@contextlib.contextmanager
+def _until_sigterm() -> Iterator[list[int]]:
+    """A list that is empty until SIGTERM arrives."""
+    asked: list[int] = []
+
+    def ask(number: int, _: FrameType | None) -> None:
+        asked.append(number)
+
+    try:
+        before = signal.signal(signal.SIGTERM, ask)
+    except ValueError:  # not the main thread, which alone hears signals
+        yield asked
+        return
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+class _Log:
+    """Means since the last line, summed on the device."""
+
+    def __init__(self, folder: Folder, options: RunOptions, clock: Clock, step: int) -> None:
+        self._folder, self._options, self._clock = folder, options, clock
+        self._first, self._began = step, time.monotonic()
+        self._sums: dict[str, tuple[Tensor, int]] = {}
+
+    def add(self, figures: dict[str, Tensor]) -> None:
+        for name, value in figures.items():
+            total, count = self._sums.get(name, (0.0, 0))
+            self._sums[name] = total + value.detach().float(), count + 1
+
+    def check(self, step: int) -> dict[str, float]:
+        """Bring the means here; raises ModelError if one is no number."""
+        if not self._sums:
+            return {}
+        totals = torch.stack([total for total, _ in self._sums.values()]).tolist()
+        found = {
+            name: total / count
+            for (name, (_, count)), total in zip(self._sums.items(), totals, strict=True)
+        }
+        for name, value in found.items():
+            if not math.isfinite(value):
+                raise ModelError(f"step {step}: {name} is {value:g}")
+        return found
+
+    def means(self, step: int) -> None:
+        self.write(step, self.check(step))
+        self._sums.clear()
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        """One line of the log and of the terminal, with speed and remaining time."""
+        self._folder.note(step, values)
+        seconds = (time.monotonic() - self._began) / max(1, step - self._first)
+        progress = self._clock.progress(step)
+        if self._options.steps:
+            left, of = seconds * (self._options.steps - step), f"/{self._options.steps}"
+        else:
+            left, of = 60 * self._options.minutes * (1 - progress), ""
+        shown = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
+        minutes, rest = divmod(int(max(0.0, left)), 60)
+        print(
+            f"step {step}{of}  {shown}  {seconds:.2f} s/step  "
+            f"ETA {minutes // 60}:{minutes % 60:02}:{rest:02}",
+            flush=True,
+        )
+
+
+def _export(recipe: Recipe, state: dict[str, Tensor], run: Folder, folder: Path) -> None:
+    """Averaged weights and what was trained beside them as float16, ONNX, log and newest sheet."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_shards(
+        state, recipe.kind, recipe.about(), folder / f"{recipe.kind}.safetensors", LARGEST_EXPORT
+    )
+    for name, network in recipe.networks.items():
+        save_shards(network.state_dict(), name, {}, folder / f"{name}.safetensors", LARGEST_EXPORT)
+    recipe.export(state, folder)
+    sheets = sorted(run.path.glob("sheet-*.png"))
+    for path in itertools.chain([run.log], sheets[-1:]):
+        shutil.copyfile(path, folder / path.name)
+    files = [path for path in folder.iterdir() if path.is_file()]
+    large = [path for path in files if path.stat().st_size > LARGEST_EXPORT]
+    if large or len(files) > 8:
+        print(f"{folder}: {len(files)} files, of them {len(large)} larger than 16 MiB", flush=True)
+
+
+def fast(device: torch.device) -> torch.autocast:
+    """Mixed precision: convolutions in bfloat16 on the CPU and on GPUs alike."""
+    kind = "cpu" if device.type == "meta" else device.type
+    return torch.autocast(kind, torch.bfloat16)
+
+
+def compiled(module: _Module, device: torch.device) -> _Module:
+    """The module through torch.compile on a GPU; on a CPU as it is, where that does not pay."""
+    return cast("_Module", torch.compile(module)) if device.type == "cuda" else module
+
+
+def set_up(options: RunOptions) -> torch.device:
+    """Threads, seeds and precision of a run; returns its device. Raises ModelError."""
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(options.seed)
+    device = options.where
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ModelError(f"--device {options.device}: there is no GPU that PyTorch can use")
+    if options.reproducible:
+        torch.use_deterministic_algorithms(True, warn_only=True)
+    elif device.type == "cuda":
+        torch.set_float32_matmul_precision("high")
+        torch.backends.cudnn.benchmark = True
+    return device
+
+
+def generator(options: RunOptions, step: int) -> torch.Generator | None:
+    """What noise of a step is drawn with: one of the CPU's where devices must agree, else None,
+    the device's own, which `train` seeds before each step."""
+    if not options.reproducible:
+        return None
+    return torch.Generator().manual_seed(options.seed * 1_000_003 + step)

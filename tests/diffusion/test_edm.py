@@ -1,0 +1,66 @@
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from streets import TINY, trained  # noqa: E402
+
+from sempic.diffusion import edm  # noqa: E402
+from sempic.networks.compact import CompactNet, one_hot  # noqa: E402
+
+
+def void(count, side):
+    return one_hot(torch.zeros(count, side, side, dtype=torch.uint8), 11)
+
+
+def test_loss_of_a_known_denoiser():
+    network = CompactNet(TINY)
+    residual = torch.randn(64, 3, 16, 16) * TINY.sigma_data
+    sigma, noise = torch.full((64,), 0.3), torch.randn(residual.shape)
+    loss = edm.loss(network, residual, torch.zeros(64, 3, 4, 4), void(64, 16), sigma, noise)
+    assert loss.mean().item() == pytest.approx(1, rel=0.05)  # EDM's weighting makes it so
+
+
+def test_levels_fall_from_the_maximum():
+    for steps in (1, 2, 4, 8):
+        levels = edm.sigmas(steps, 0.8)
+        assert len(levels) == steps
+        assert levels[0].item() == pytest.approx(0.8)
+        assert (levels.diff() < 0).all()
+        assert (levels >= edm.SIGMA_MIN).all()
+
+
+def test_only_the_last_step_of_a_sample_learns():
+    coarse = torch.randn(1, 3, 8, 8, requires_grad=True)
+    first, second = edm.sample(
+        trained(), coarse, void(1, 32), edm.sigmas(2, 0.8), torch.Generator().manual_seed(0)
+    )
+    assert not first.requires_grad
+    (slope,) = torch.autograd.grad(second.sum(), coarse)
+    assert slope.abs().sum() > 0
+
+
+def test_fidelity_reaches_every_step():
+    torch.manual_seed(1)
+    network = CompactNet(TINY)
+    for parameter in network.parameters():  # some begin as nothing
+        parameter.data += 0.1
+    coarse = torch.zeros(1, 3, 8, 8)
+    sampled = [
+        list(
+            edm.sample(
+                network, coarse, void(1, 32), edm.sigmas(2, 0.8),
+                torch.Generator().manual_seed(0), fidelity,
+            )
+        )
+        for fidelity in (0.0, 1.0)
+    ]  # fmt: skip
+    assert all((low != high).any() for low, high in zip(*sampled, strict=True))
+
+
+def test_noise_is_the_generators_or_the_devices():
+    drawn = [
+        edm.draw((2, 3), torch.device("cpu"), torch.Generator().manual_seed(5)) for _ in range(2)
+    ]
+    assert (drawn[0] == drawn[1]).all()
+    torch.manual_seed(5)
+    assert (edm.draw((2, 3), torch.device("cpu")) == drawn[0]).all()

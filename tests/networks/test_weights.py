@@ -1,0 +1,42 @@
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from safetensors.torch import save_file  # noqa: E402
+from streets import TINY, trained  # noqa: E402
+
+from sempic.errors import ModelError, OutputError  # noqa: E402
+from sempic.networks import weights  # noqa: E402
+
+
+def test_weights_carry_their_configuration(tmp_path):
+    network = trained()
+    weights.save_receiver(network.state_dict(), TINY, tmp_path / "a.safetensors")
+    loaded = weights.load_receiver(tmp_path / "a.safetensors")
+    assert loaded.config == TINY
+    assert all(
+        (a == b).all() for a, b in zip(network.parameters(), loaded.parameters(), strict=True)
+    )
+    save_file({"x": torch.ones(1)}, tmp_path / "b.safetensors")
+    with pytest.raises(ModelError, match=r"b\.safetensors: not the weights of a compact"):
+        weights.load_receiver(tmp_path / "b.safetensors")
+    (tmp_path / "c.safetensors").write_bytes(b"nothing")
+    with pytest.raises(ModelError, match=r"c\.safetensors: not safetensors"):
+        weights.load_receiver(tmp_path / "c.safetensors")
+    with pytest.raises(OutputError, match="cannot be written"):
+        weights.save_receiver(network.state_dict(), TINY, tmp_path / "none/a.safetensors")
+
+
+def test_shards_are_small_and_read_together(tmp_path):
+    state = {f"w{i}": torch.randn(100, 100) for i in range(12)}  # 20 kB each in float16
+    limit = (1 << 16) + 70_000
+    names = weights.save_shards(state, "compact", {"a": 1}, tmp_path / "x.safetensors", limit)
+    assert [n.name for n in names] == [f"x-{i}-of-4.safetensors" for i in (1, 2, 3, 4)]
+    assert all(n.stat().st_size <= limit for n in names)
+    found, about = weights.load_tensors(names[0], "compact")
+    assert about == {"a": 1}
+    for key, value in state.items():
+        torch.testing.assert_close(found[key].float(), value, rtol=1e-3, atol=1e-4)
+    names[2].unlink()
+    with pytest.raises(ModelError, match="x-3-of-4"):
+        weights.load_tensors(names[0], "compact")

@@ -1,0 +1,109 @@
+import numpy as np
+import pytest
+from conftest import street
+
+torch = pytest.importorskip("torch")
+
+from sempic import coarse  # noqa: E402
+from sempic.errors import InputError  # noqa: E402
+from sempic.training.data import taxonomy  # noqa: E402
+from sempic.training.data.batches import Crops, Drops, Pool, drop, to_unit  # noqa: E402
+from sempic.training.data.corpus import Corpus, Sample  # noqa: E402
+
+CPU = torch.device("cpu")
+CLASSES = taxonomy.load("camvid")
+
+
+def sample(seed, source="camvid", size=(144, 192)):
+    labels = street(*size, seed)[1]
+    # A picture that shows its own labels: wherever a crop lands, both must agree.
+    image = np.repeat(labels[..., None] * 20, 3, 2)
+    return Sample(
+        source, str(seed), False, image, (coarse.downscale(image),), (labels, labels.copy())
+    )
+
+
+def corpus(*samples):
+    return Corpus(CLASSES, {"camvid": 3.0, "other": 1.0}, list(samples))
+
+
+def crops(*samples, size=(64, 96), drops=(0.0, 0.0, 0.0)):
+    return Crops(corpus(*samples), size=size, device=CPU, drops=Drops(*drops))
+
+
+def test_a_pool_cuts_what_slices_cut():
+    arrays = [street(40, 60, s)[0] for s in range(3)] + [street(50, 30)[0]]
+    pool = Pool(arrays, CPU)
+    plan = [(3, 7, 2, 0), (1, 0, 30, 1), (0, 8, 1, 1)]
+    rows = [[pool.starts[n], pool.widths[n], top, left, m] for n, top, left, m in plan]
+    cut = pool.cut(torch.tensor(np.array(rows)), (32, 24)).numpy()
+    for found, (n, top, left, mirror) in zip(cut, plan, strict=True):
+        expected = arrays[n][top : top + 32, left : left + 24]
+        assert (found == (expected[:, ::-1] if mirror else expected)).all()
+
+
+def test_crops_align_and_are_seeded():
+    source = crops(*(sample(s) for s in range(4)))
+    for step in range(5):
+        plan = source.plan(1, step, 6)
+        assert (plan[:, 3:5] % 16 == 0).all()
+        image, small, labels = source.draw(1, step, 6)
+        assert image.shape == (6, 3, 64, 96)
+        assert small.shape == (6, 3, 16, 24)
+        again = source.draw(1, step, 6)
+        assert all((a == b).all() for a, b in zip((image, small, labels), again, strict=True))
+        # Light scales what lies above black: the ratio to the labels' colours is one number.
+        wanted = to_unit((labels * 20)[..., None].repeat(1, 1, 1, 3)) + 1
+        part = (wanted > 0.1) & (image < 0.99)
+        for k in range(6):
+            ratio = ((image + 1) / wanted)[k, 0][part[k, 0]]
+            assert ratio.std() < 0.02
+        down = torch.nn.functional.avg_pool2d(image, 4)
+        assert (down - small).abs().mean() < 0.1
+    assert (source.draw(1, 0, 6).image != source.draw(2, 0, 6).image).any()
+
+
+def test_crops_seek_rare_classes_and_weigh_sources(monkeypatch):
+    pole = CLASSES.ids(["pole"])[0]
+    one = sample(0, size=(288, 384))
+    source = crops(one, sample(1, "other"), size=(32, 32))
+    found = {}
+    for rate in (0.0, 1.0):
+        monkeypatch.setattr("sempic.training.data.batches.RARE_RATE", rate)
+        labels = torch.cat([source.draw(0, step, 16).labels for step in range(10)])
+        found[rate] = (labels == pole).flatten(1).any(1).float().mean().item()
+    assert found[1.0] == 1
+    assert found[0.0] < 0.7
+    plans = np.concatenate([source.plan(0, step, 16) for step in range(60)])
+    assert (plans[:, 0] == 0).mean() == pytest.approx(0.75, abs=0.05)
+    assert plans[:, 5].mean() == pytest.approx(0.5, abs=0.06)
+
+
+def test_maps_are_dropped_as_often_as_said():
+    source = crops(sample(0), drops=(0.3, 0.0, 0.0))
+    labels = torch.cat([source.draw(0, step, 20).labels for step in range(30)])
+    void = (labels == CLASSES.classes).flatten(1).all(1)
+    assert void.float().mean().item() == pytest.approx(0.3, abs=0.06)
+
+
+def test_regions_are_void_or_anothers():
+    labels = torch.stack([torch.full((32, 48), n, dtype=torch.uint8) for n in range(4)])
+    labels[:, :, 24:] = 9
+    some = drop(labels, 11, Drops(0, 1, 0), np.random.default_rng(0))
+    gone = some == 11
+    assert gone.flatten(1).any(1).all()
+    assert (gone.flatten(1).float().mean(1) < 0.6).all()
+    for number in range(4):  # of one region only
+        assert len(labels[number][gone[number]].unique()) == 1
+    wrong = drop(labels, 11, Drops(0, 0, 1), np.random.default_rng(1))
+    changed = wrong != labels
+    assert (wrong[changed] == labels.roll(1, 0)[changed]).all()
+    assert changed.any()
+    assert (drop(labels, 11, Drops(0, 0, 0), np.random.default_rng(1)) == labels).all()
+
+
+def test_pictures_must_be_as_large_as_a_crop():
+    with pytest.raises(InputError, match="as large as a crop"):
+        crops(sample(0), size=(160, 160))
+    with pytest.raises(InputError, match="multiple of 16"):
+        crops(sample(0), size=(60, 60))

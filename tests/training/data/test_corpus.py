@@ -1,0 +1,107 @@
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import street
+from PIL import Image
+
+pytest.importorskip("torch")
+
+from streets import write_camvid
+
+from sempic import coarse
+from sempic.errors import InputError
+from sempic.training.data import corpus
+from sempic.training.data.corpus import CorpusOptions, make, open_corpus
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return write_camvid(tmp_path_factory.mktemp("data") / "camvid")
+
+
+def options(data, out, **given):
+    given = {"classes": "camvid", "renditions": 2, "side": 144, "workers": 1, **given}
+    return CorpusOptions(data=(str(data),), out=out, **given)
+
+
+def test_a_corpus_is_made_once_and_aligned(tmp_path, data, capsys):
+    make(options(data, tmp_path / "c"))
+    found = open_corpus([tmp_path / "c"])
+    train, val = found.part(judged=False), found.part(judged=True)
+    assert (len(train), len(val)) == (6, 2)
+    assert found.weights == {"camvid": 36}
+    for sample in found.samples:
+        height, width = sample.image.shape[:2]
+        assert height % 16 == width % 16 == 0
+        assert len(sample.maps) == 1
+        assert sample.maps[0].shape == (height, width)
+        assert len(sample.coarse) == (1 if sample.judged else 2)
+        for small in sample.coarse:
+            expected = coarse.downscale(sample.image).astype(int)
+            assert small.shape == expected.shape
+            assert np.abs(expected - small).mean() < 25
+    about = json.loads((tmp_path / "c/corpus.json").read_text())
+    assert about["samples"] == 8
+    make(options(data, tmp_path / "c"))
+    assert "there already" in capsys.readouterr().out
+    make(options(data, tmp_path / "d"))  # the same bytes again
+    for name in ("shard-0000.tar",):
+        assert (tmp_path / "c" / name).read_bytes() == (tmp_path / "d" / name).read_bytes()
+
+
+def test_the_key_covers_options_and_files(tmp_path, data):
+    make(options(data, tmp_path / "c"))
+    with pytest.raises(InputError, match="other files or options"):
+        make(options(data, tmp_path / "c", seed=1))
+    image, labels = street(144, 192, 9)
+    Image.fromarray(image).save(data / "train/9.png")
+    Image.fromarray(labels).save(data / "trainannot/9.png")
+    with pytest.raises(InputError, match="other files or options"):
+        make(options(data, tmp_path / "c"))
+
+
+def test_several_processes_make_the_same(tmp_path, data):
+    make(options(data, tmp_path / "one", renditions=1))
+    make(options(data, tmp_path / "two", renditions=1, workers=2))
+    for path in (tmp_path / "one").iterdir():
+        assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
+
+
+def test_shards_are_limited_and_damage_is_named(tmp_path, data, monkeypatch):
+    monkeypatch.setattr(corpus, "SHARD", 100_000)
+    make(options(data, tmp_path / "c"))
+    shards = sorted((tmp_path / "c").glob("shard-*.tar"))
+    assert len(shards) > 2
+    assert len(open_corpus([tmp_path / "c"]).samples) == 2 * len(list(data.glob("train/*"))) + 2
+    shards[1].write_bytes(shards[1].read_bytes()[:1000])
+    with pytest.raises(InputError, match=r"shard-0001\.tar"):
+        open_corpus([tmp_path / "c"])
+    shards[1].unlink()
+    with pytest.raises(InputError, match="shards, expected"):
+        open_corpus([tmp_path / "c"])
+    with pytest.raises(InputError, match="no corpus"):
+        open_corpus([tmp_path])
+
+
+def test_pictures_without_maps_need_a_segmenter(tmp_path):
+    (tmp_path / "plain").mkdir()
+    Image.fromarray(street(144, 192)[0]).save(tmp_path / "plain/a.png")
+    with pytest.raises(InputError, match="give --segmenter"):
+        make(options(tmp_path / "plain", tmp_path / "c"))
+    assert not (tmp_path / "c").exists()
+
+
+def test_a_corpus_opens_without_a_codec(tmp_path, data):
+    make(options(data, tmp_path / "c", renditions=1))
+    code = (
+        "import sys; sys.modules['av'] = None\n"
+        "from pathlib import Path\n"
+        "import sempic.training.recipes.distill\n"
+        "from sempic.training.data.corpus import open_corpus\n"
+        f"print(len(open_corpus([Path({str(tmp_path / 'c')!r})]).samples))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout) > 2

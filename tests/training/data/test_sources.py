@@ -1,0 +1,97 @@
+import json
+
+import numpy as np
+import pytest
+from conftest import street
+from PIL import Image
+
+pytest.importorskip("torch")
+
+from streets import write_camvid
+
+from sempic.errors import InputError
+from sempic.training.data import taxonomy
+from sempic.training.data.sources import DEFAULT_WEIGHT, WEIGHTS, open_sources
+
+NINETEEN, ELEVEN = taxonomy.load("cityscapes"), taxonomy.load("camvid")
+
+
+def picture(path, labels=None):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image, map_ = street(32, 48)
+    Image.fromarray(image).save(path)
+    if labels is not None:
+        labels.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(map_).save(labels)
+
+
+def test_camvids_layout(tmp_path):
+    (source,) = open_sources([str(write_camvid(tmp_path / "camvid"))], ELEVEN)
+    assert (source.name, source.weight) == ("camvid", WEIGHTS["camvid"])
+    assert (len(source.train), len(source.val)) == (3, 2)
+    known = source.train[1].known(ELEVEN, (144, 192))
+    assert (known == street(144, 192, 1)[1]).all()
+
+
+def test_cityscapes_official_layout(tmp_path):
+    for kind, end in (("leftImg8bit", "leftImg8bit"), ("gtFine", "gtFine_labelIds")):
+        path = tmp_path / f"city/{kind}/train/ulm/ulm_0_{end}.png"
+        path.parent.mkdir(parents=True)
+        pixels = np.full((16, 16, 3), 7, np.uint8)
+        Image.fromarray(pixels if kind == "leftImg8bit" else pixels[..., 0]).save(path)
+    (source,) = open_sources([f"{tmp_path / 'city'}=3"], NINETEEN)
+    assert source.weight == 3
+    assert (source.train[0].known(NINETEEN, (16, 16)) == 0).all()  # labelId 7 is road
+
+
+def test_images_and_labels_with_a_teacher(tmp_path):
+    folder = tmp_path / "labelmefacade"  # CamVid's ids, where nobody labelled people
+    picture(folder / "images/a.png", folder / "labels/a.png")
+    (folder / "cityscapes").mkdir()
+    person = NINETEEN.ids(["person"])[0]
+    Image.fromarray(np.full((16, 24), person, np.uint8)).save(folder / "cityscapes/a.png")
+    (source,) = open_sources([str(folder)], NINETEEN)
+    assert (source.train[0].known(NINETEEN, (32, 48)) == person).all()
+    assert source.train[0].hidden
+
+
+def test_pictures_without_labels_are_told_apart_by_their_index(tmp_path):
+    folder = tmp_path / "roads"
+    index = {}
+    for name, split in (("idd-1", "train"), ("idd-2", "val"), ("nuscenes-1", "val"),
+                        ("aerial-1", "train"), ("oslo-1", "train")):  # fmt: skip
+        picture(folder / f"images/{name}.png")
+        index[name] = {"split": split}
+    (folder / "index.json").write_text(json.dumps(index))
+    (folder / "cityscapes").mkdir()
+    Image.fromarray(np.zeros((16, 24), np.uint8)).save(folder / "cityscapes/idd-1.png")
+    sources = {s.name: s for s in open_sources([str(folder)], NINETEEN)}
+    assert set(sources) == {"idd", "oslo"}  # no aerial ones, and nuscenes is for judging
+    assert sources["oslo"].weight == DEFAULT_WEIGHT
+    (first,), (val,) = sources["idd"].train, sources["idd"].val
+    assert (first.known(NINETEEN, (32, 48)) == 0).all()
+    assert val.known(NINETEEN, (32, 48)) is None
+
+
+def test_what_cannot_be_used_is_named(tmp_path):
+    def refused(*specs):
+        with pytest.raises(InputError) as error:
+            open_sources(specs, NINETEEN)
+        return str(error.value)
+
+    assert "no such folder" in refused(str(tmp_path / "no"))
+    assert "'much' is no number" in refused(f"{tmp_path}=much")
+    assert "no pictures here" in refused(str(tmp_path))
+    picture(tmp_path / "a/images/x.png", tmp_path / "a/labels/y.png")
+    assert "y.png" in refused(str(tmp_path / "a"))
+    picture(tmp_path / "b/images/x.png", tmp_path / "b/labels/x.png")
+    (tmp_path / "c").mkdir()
+    picture(tmp_path / "c/b/images/x.png")
+    assert "two sources are called b" in refused(str(tmp_path / "b"), str(tmp_path / "c/b"))
+    (item,) = open_sources([str(tmp_path / "b")], NINETEEN)[0].train
+    with pytest.raises(InputError, match=r"x\.png is 48×32, but .* is 9×9"):
+        item.known(NINETEEN, (9, 9))
+    (tmp_path / "c/b/images/x.png").write_bytes(b"no picture")
+    (item,) = open_sources([str(tmp_path / "c/b")], NINETEEN)[0].train
+    with pytest.raises(InputError, match="cannot be read"):
+        item.picture()

@@ -1,0 +1,60 @@
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+
+from sempic.errors import InputError
+from sempic.palette import CAMVID, CITYSCAPES
+from sempic.training.data import taxonomy
+from sempic.training.data.taxonomy import GROUP, UNKNOWN
+
+NINETEEN, ELEVEN = taxonomy.load("cityscapes"), taxonomy.load("camvid")
+
+
+def city(*names):
+    return np.array([[CITYSCAPES.classes.index(n) for n in names]], np.uint8)
+
+
+def camvid(*names):
+    return np.array([[CAMVID.classes.index(n) for n in names]], np.uint8)
+
+
+def test_class_counts_leave_out_void():
+    assert (NINETEEN.classes, ELEVEN.classes) == (19, 11)
+    assert NINETEEN.ids(["road", "pole", "void", "nothing"]) == (0, 5)
+    with pytest.raises(InputError, match="none of cityscapes, camvid"):
+        taxonomy.load("mars")
+
+
+def test_a_human_label_is_refined_by_the_teacher_that_agrees():
+    human = camvid("car", "car", "car", "road", "void", "tree")
+    teacher = city("bus", "road", "void", "sidewalk", "person", "vegetation")
+    known = NINETEEN.known(human, CAMVID, teacher)
+    bus, person, vegetation = (int(city(n)[0, 0]) for n in ("bus", "person", "vegetation"))
+    cars = GROUP + CAMVID.classes.index("car")
+    # agrees; contradicted; unsure; contradicted, but the human label is one class; unlabelled
+    assert known.tolist() == [[bus, cars, cars, 0, person, vegetation]]
+    allowed = NINETEEN.groups[cars - GROUP]
+    assert {CITYSCAPES.classes[i] for i in np.flatnonzero(allowed)} == {
+        "car", "truck", "bus", "train",
+    }  # fmt: skip
+
+
+def test_hidden_classes_are_believed_behind_any_label():
+    human, teacher = camvid("building", "building"), city("person", "road")
+    known = NINETEEN.known(human, CAMVID, teacher, hidden=("person",))
+    assert known.tolist() == [[int(city("person")[0, 0]), int(city("building")[0, 0])]]
+
+
+def test_alone_each_is_believed():
+    assert NINETEEN.known(None, CITYSCAPES, city("bus", "void")).tolist() == [[15, UNKNOWN]]
+    assert NINETEEN.known(city("bus", "void"), CITYSCAPES).tolist() == [[15, UNKNOWN]]
+    assert ELEVEN.known(camvid("sky", "void"), CAMVID).tolist() == [[0, UNKNOWN]]
+    assert ELEVEN.known(city("train", "rider"), CITYSCAPES).tolist() == [[8, 10]]
+
+
+def test_a_receiver_is_told_one_class():
+    groups = np.array([[GROUP + CAMVID.classes.index(n) for n in ("car", "bicyclist", "sign")]])
+    settled = NINETEEN.settle(np.concatenate([groups.astype(np.uint8), [[3, UNKNOWN, 18]]], 1))
+    names = [CITYSCAPES.classes[i] for i in settled[0]]
+    assert names == ["car", "rider", "traffic sign", "wall", "void", "bicycle"]

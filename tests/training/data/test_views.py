@@ -1,0 +1,101 @@
+import io
+
+import numpy as np
+import pytest
+from conftest import street
+from PIL import Image
+
+torch = pytest.importorskip("torch")
+
+from sempic.training.data import taxonomy, views  # noqa: E402
+from sempic.training.data.taxonomy import UNKNOWN  # noqa: E402
+from sempic.training.data.views import Pictures, Views  # noqa: E402
+
+CPU = torch.device("cpu")
+
+
+def column(*values):
+    return torch.tensor(values, dtype=torch.float32)[:, None, None]
+
+
+@pytest.mark.parametrize(("box", "size"), [((3.2, 40.9), 20), ((10.0, 22.5), 32), ((0, 60), 60)])
+def test_resampling_is_pillows(box, size):
+    picture = street(60, 80)[0][..., 0].astype(np.float32)
+    (a, b) = box
+    expected = np.asarray(
+        Image.fromarray(picture).resize((80, size), Image.Resampling.BICUBIC, box=(0, a, 80, b))
+    )
+    matrix = views.resampling(
+        size, 60, first=column(0), start=column(a), step=column((b - a) / size),
+        count=column(size), length=column(60),
+    )  # fmt: skip
+    found = (matrix[0] @ torch.from_numpy(picture)).numpy()
+    assert np.abs(found - expected).max() < 0.05
+
+
+def test_beyond_the_picture_is_its_mirror_image():
+    matrix = views.resampling(
+        8, 5, first=column(0), start=column(0), step=column(1.0), count=column(5), length=column(5)
+    )
+    assert torch.allclose(matrix[0].argmax(1), torch.tensor([0, 1, 2, 3, 4, 4, 3, 2]))
+
+
+def test_matrices_that_soften_keep_means():
+    for matrix in (
+        views.blurring(32, column(1.2))[0],
+        views.coarsening(32, column(19))[0],
+    ):
+        flat = matrix @ torch.full((32, 1), 0.7)
+        assert torch.allclose(flat, torch.full((32, 1), 0.7), atol=1e-3)
+        noise = torch.randn(32, 50, generator=torch.Generator().manual_seed(0))
+        assert (matrix @ noise).std() < 0.9 * noise.std()
+
+
+def test_jpeg_is_nearly_pillows():
+    image = street(64, 96)[0]
+    for quality in (30, 80):
+        buffer = io.BytesIO()
+        Image.fromarray(image).save(buffer, "JPEG", quality=quality)
+        expected = np.asarray(Image.open(buffer)).astype(float)
+        x = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255
+        found = views.jpeg(x, torch.tensor([float(quality)]))[0].permute(1, 2, 0).numpy() * 255
+        lost = np.abs(expected - image).mean()
+        assert np.abs(found - expected).mean() < 0.4 * lost
+        assert np.abs(found - image).mean() == pytest.approx(lost, rel=0.2)
+
+
+@pytest.mark.parametrize("heights", [(40, 50), (60, 60), (150, 200)])
+def test_views_keep_pictures_and_labels_together(heights, monkeypatch):
+    monkeypatch.setattr(views, "degrade", lambda image, rng: image)
+    monkeypatch.setattr(Views, "_soften", lambda self, matrices, rng: matrices)
+    labels = street(60, 80)[1]
+    image = np.repeat(labels[..., None] * 20, 3, 2)
+    source = Views(
+        [Pictures("a", 1.0, [image], [labels])],
+        taxonomy.load("camvid"), size=(64, 64), heights=heights, device=CPU,
+    )  # fmt: skip
+    for step in range(4):
+        x, known = source.draw(0, step, 6)
+        inside = known != UNKNOWN
+        near = (x[:, 0] * 255 - known.float() * 20).abs() <= 10
+        assert near[inside].float().mean() > 0.7
+        if heights[0] >= 150:
+            assert inside.all()
+        again = source.draw(0, step, 6)
+        assert (again[0] == x).all()
+        assert (again[1] == known).all()
+
+
+def test_views_are_degraded_within_range():
+    torch.manual_seed(0)
+    image, labels = street(60, 80)
+    source = Views(
+        [Pictures("a", 1.0, [image], [labels])],
+        taxonomy.load("camvid"), size=(32, 64), heights=(60, 90), device=CPU,
+    )  # fmt: skip
+    x, _ = source.draw(0, 0, 32)
+    assert x.shape == (32, 3, 32, 64)
+    assert x.min() >= 0
+    assert x.max() <= 1
+    assert torch.isfinite(x).all()
+    assert x.mean((1, 2, 3)).std() > 0.03  # other light

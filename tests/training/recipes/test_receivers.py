@@ -1,0 +1,132 @@
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from streets import TINY, TINY19, needs_imagenet, trained, write_camvid  # noqa: E402
+
+from sempic.errors import ModelError  # noqa: E402
+from sempic.networks.compact import denoise, one_hot  # noqa: E402
+from sempic.networks.segmenter import SegmentationNet, SegmenterConfig  # noqa: E402
+from sempic.networks.weights import load_receiver, load_tensors, save_receiver, save_segmenter  # noqa: E402  # noqa: E402
+from sempic.palette import CAMVID, CITYSCAPES, to_camvid  # noqa: E402
+from sempic.training import cli  # noqa: E402
+from sempic.training.data.corpus import CorpusOptions, make  # noqa: E402
+from sempic.training.recipes.receiver import as_cityscapes, grow  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A folder with a corpus of Cityscapes' classes, and a receiver to begin with."""
+    root = tmp_path_factory.mktemp("receivers")
+    data = write_camvid(root / "camvid")
+    make(CorpusOptions(data=(str(data),), out=root / "corpus", renditions=1, side=144, workers=1))
+    save_receiver(trained(TINY19).state_dict(), TINY19, root / "begin.safetensors")
+    return root
+
+
+def inputs(classes):
+    planes = one_hot(torch.randint(0, classes + 1, (1, 32, 32)), classes)
+    return torch.randn(1, 3, 32, 32), torch.randn(1, 3, 8, 8), planes, torch.tensor([0.2])
+
+
+def test_a_grown_network_begins_as_the_same_function():
+    network = trained()
+    grown = grow(network, tail_blocks=2, narrow_width=12)
+    assert grown.config == dataclasses.replace(TINY, tail_blocks=2, narrow_width=12)
+    assert grow(network, tail_blocks=None).config == TINY
+    args = inputs(11)
+    torch.testing.assert_close(denoise(grown, *args), denoise(network, *args))
+    denoise(grown, *args).square().mean().backward()
+    for gradient in (grown.refine_tail[1].emb.bias.grad, grown.tail.weight.grad[:, -4:]):
+        assert gradient.abs().max() > 0  # what begins at nothing can be learnt nevertheless
+    with pytest.raises(ModelError, match="no place"):
+        grow(grown, tail_blocks=1)
+    with pytest.raises(ModelError, match="no place"):
+        grow(grown, narrow_width=8)
+
+
+def test_each_of_nineteen_classes_begins_as_the_one_of_eleven():
+    network = trained()
+    grown = as_cityscapes(network)
+    assert grown.config.classes == 19
+    noisy, coarse, _, sigma = inputs(19)
+    ids = torch.randint(0, 20, (1, 32, 32)).to(torch.uint8)
+    eleven = torch.from_numpy(to_camvid(ids.numpy(), CITYSCAPES.id))
+    assert (eleven == CAMVID.void).any()
+    before = denoise(network, noisy, coarse, one_hot(eleven, 11), sigma)
+    after = denoise(grown, noisy, coarse, one_hot(ids, 19), sigma)
+    torch.testing.assert_close(after, before)
+    after.square().mean().backward()
+    assert grown.label_gain.grad.abs().max() > 0
+    with pytest.raises(ModelError, match="knows 19 classes"):
+        as_cityscapes(grown)
+
+
+def test_growing_is_a_command(tmp_path):
+    save_receiver(trained().state_dict(), TINY, tmp_path / "a.safetensors")
+    assert cli.main(["grow", str(tmp_path / "a.safetensors"), str(tmp_path / "b.safetensors")]) == 0
+    assert load_receiver(tmp_path / "b.safetensors").config.classes == 19
+
+
+def run(made, name, command, *more):
+    argv = [command, "--corpus", str(made / "corpus"), "--out", str(made / name)]
+    argv += ["--init", str(made / "begin.safetensors"), "--batch", "2", "--threads", "1"]
+    argv += ["--log-every", "1", "--save-minutes", "0", "--reproducible", *more]
+    return cli.main(argv)
+
+
+DENOISE = ("denoise", "--steps", "4", "--crop", "64", "64")
+DISTILL = (
+    "distill", "--steps", "3", "--crop", "64", "64", "--vgg", "0", "--region-drop", "0.5",
+    "--region-wrong", "0.5",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("recipe", [DENOISE, pytest.param(DISTILL, marks=needs_imagenet)])
+def test_a_run_resumes_on_the_same_path(made, recipe, monkeypatch):
+    if recipe[0] == "distill":
+        torch.manual_seed(0)
+        segmenter = SegmentationNet(SegmenterConfig(width=16))
+        save_segmenter(segmenter.state_dict(), segmenter.config, made / "seg.safetensors")
+        recipe = (*recipe, "--segmenter", str(made / "seg.safetensors"))
+    name = recipe[0]
+    assert run(made, f"{name}-a", *recipe, "--export-dir", str(made / f"{name}-out")) == 0
+    from sempic.training.recipes import denoise, distill
+
+    kind = denoise.Denoise if name == "denoise" else distill.Distill
+    step = kind.step
+
+    def dies(self, number):
+        if number == 2:
+            raise KeyboardInterrupt
+        return step(self, number)
+
+    monkeypatch.setattr(kind, "step", dies)
+    assert run(made, f"{name}-b", *recipe) == 2
+    monkeypatch.setattr(kind, "step", step)
+    assert run(made, f"{name}-b", *recipe) == 0
+    a, b = (load_tensors(made / f"{name}-{x}/state.safetensors", "run")[0] for x in "ab")
+    assert a.keys() == b.keys()
+    for key, value in a.items():
+        torch.testing.assert_close(value, b[key], rtol=1e-5, atol=1e-6)
+    lines = [json.loads(x) for x in (made / f"{name}-a/log.jsonl").read_text().splitlines()]
+    assert np.isfinite(lines[-1]["psnr"])
+    names = {p.name for p in (made / f"{name}-out").iterdir()}
+    assert {"compact.safetensors", "receiver.onnx", "log.jsonl"} <= names
+    assert ("discriminator.safetensors" in names) == (name == "distill")
+    begun = load_receiver(made / "begin.safetensors").state_dict()
+    ended = load_receiver(made / f"{name}-a/compact.safetensors").state_dict()
+    assert any((ended[k] != begun[k]).any() for k in begun)
+    if name == "distill":
+        again = (*DISTILL, "--discriminator", str(made / "distill-out/discriminator.safetensors"))
+        assert run(made, "distill-c", *again) == 0
+
+
+def test_other_classes_are_refused(made, tmp_path, capsys):
+    save_receiver(trained().state_dict(), TINY, tmp_path / "a.safetensors")
+    assert run(made, "no", *DENOISE, "--init", str(tmp_path / "a.safetensors")) == 2
+    assert "knows 11 classes, the corpus has 19" in capsys.readouterr().err

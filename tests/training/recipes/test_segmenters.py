@@ -1,0 +1,104 @@
+import json
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from streets import needs_imagenet, write_camvid  # noqa: E402
+
+from sempic.errors import ModelError  # noqa: E402
+from sempic.networks.segmenter import SegmentationNet, SegmenterConfig  # noqa: E402
+from sempic.networks.weights import load_segmenter  # noqa: E402
+from sempic.palette import CAMVID, CITYSCAPES  # noqa: E402
+from sempic.training import cli  # noqa: E402
+from sempic.training.data import taxonomy  # noqa: E402
+from sempic.training.data.taxonomy import GROUP, UNKNOWN  # noqa: E402
+from sempic.training.data.views import Pictures  # noqa: E402
+from sempic.training.recipes import segmenter  # noqa: E402
+
+NINETEEN = taxonomy.load("cityscapes")
+GROUPS = torch.from_numpy(NINETEEN.groups)
+
+
+def pixel(value):
+    return torch.full((1, 1, 1), value, dtype=torch.uint8)
+
+
+def test_a_group_allows_each_of_its_classes():
+    logits = torch.zeros(1, 19, 1, 1)
+    weight = torch.ones(19)
+    car = GROUP + CAMVID.classes.index("car")
+    loss = segmenter.cross_entropy(logits, pixel(car), GROUPS, weight)
+    assert loss.item() == pytest.approx(np.log(19 / 4))
+    logits[0, CITYSCAPES.classes.index("bus")] = 30  # sure of one of them
+    assert segmenter.cross_entropy(logits, pixel(car), GROUPS, weight).item() < 1e-6
+    assert segmenter.cross_entropy(logits, pixel(0), GROUPS, weight).item() > 20
+
+
+def test_a_group_weighs_as_its_heaviest_class():
+    logits = torch.zeros(1, 19, 1, 2)
+    weight = torch.ones(19)
+    weight[CITYSCAPES.classes.index("bus")] = 3
+    known = torch.tensor([[[GROUP + CAMVID.classes.index("car"), 0]]], dtype=torch.uint8)
+    loss = segmenter.cross_entropy(logits, known, GROUPS, weight)
+    assert loss.item() == pytest.approx((3 * np.log(19 / 4) + np.log(19)) / 4)
+
+
+def test_the_unknown_is_not_learnt():
+    logits = torch.randn(2, 19, 4, 4, requires_grad=True)
+    known = torch.full((2, 4, 4), UNKNOWN, dtype=torch.uint8)
+    known[0, 0, 0] = 3
+    loss = segmenter.cross_entropy(logits, known, GROUPS, torch.ones(19))
+    (loss + segmenter.soft_jaccard(logits, known)).backward()
+    touched = logits.grad.abs().sum(1) > 0
+    assert touched.sum() == 1
+    assert touched[0, 0, 0]
+
+
+def test_rare_and_important_classes_weigh_more():
+    known = np.zeros((10, 10), np.uint8)
+    known[0, 0] = CITYSCAPES.classes.index("person")
+    known[:, 5] = CITYSCAPES.classes.index("building")
+    weights = segmenter.class_weights([Pictures("a", 1, [known], [known])], NINETEEN)
+    person = weights[CITYSCAPES.classes.index("person")]
+    assert weights[0] < weights[CITYSCAPES.classes.index("building")] <= person
+    assert weights.max() == pytest.approx(segmenter.HEAVIEST * 1.5)
+
+
+def test_nineteen_classes_begin_as_those_they_belong_to(tmp_path):
+    torch.manual_seed(0)
+    given = SegmentationNet(SegmenterConfig(classes=11, width=16)).eval()
+    network = SegmentationNet(SegmenterConfig(width=16)).eval()
+    segmenter.grow_head(network, given, tmp_path)
+    x = torch.rand(1, 3, 32, 32)
+    with torch.no_grad():
+        eleven, nineteen = given(x), network(x)
+    for name, group in (("bus", "car"), ("rider", "bicyclist"), ("sky", "sky")):
+        torch.testing.assert_close(
+            nineteen[:, CITYSCAPES.classes.index(name)], eleven[:, CAMVID.classes.index(group)]
+        )
+    with pytest.raises(ModelError, match="another backbone"):
+        segmenter.grow_head(SegmentationNet(SegmenterConfig(width=24)), given, tmp_path)
+
+
+@needs_imagenet
+def test_a_segmenter_trains_and_goes_on(tmp_path):
+    data = write_camvid(tmp_path / "camvid")
+    argv = ["segmenter", "--data", str(data), "--out", str(tmp_path / "run"), "--batch", "2"]
+    argv += ["--crop", "64", "64", "--threads", "1", "--enlarge", "1", "--judged", "1"]
+    argv += ["--log-every", "1", "--export-dir", str(tmp_path / "out"), "--steps"]
+    assert cli.main([*argv, "1"]) == 0
+    before = load_segmenter(tmp_path / "run/segmenter.safetensors").state_dict()
+    assert cli.main([*argv, "2"]) == 0
+    after = load_segmenter(tmp_path / "run/segmenter.safetensors").state_dict()
+    assert any((before[k] != after[k]).any() for k in after if k.startswith("head"))
+    lines = [json.loads(x) for x in (tmp_path / "run/log.jsonl").read_text().splitlines()]
+    assert [x["step"] for x in lines] == [1, 1, 2, 2]
+    assert 0 <= lines[-1]["miou"] <= 1
+    assert "road" in lines[-1]
+    names = {p.name for p in (tmp_path / "out").iterdir()}
+    assert names == {"segmenter.safetensors", "segmenter.onnx", "log.jsonl"}
+    again = [a if a != str(tmp_path / "run") else str(tmp_path / "again") for a in argv]
+    init = ["--init", str(tmp_path / "out/segmenter.safetensors")]
+    assert cli.main([*again, "1", *init]) == 0

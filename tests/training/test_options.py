@@ -1,0 +1,54 @@
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch")
+
+from sempic.training.options import RunOptions, option, parse
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What it does."""
+
+    source: Path = option("where from", positional=True)
+    count: int = option("how many", 3)
+    size: tuple[int, int] = option("height and width", (4, 5))
+    names: tuple[str, ...] = option("any", ())
+    share: float | None = option("or none", None)
+    loud: bool = option("100 % loud", False)
+
+    def __post_init__(self):
+        if self.count < 1:
+            raise ValueError("--count must be 1 or more")
+
+
+def test_fields_become_options(capsys):
+    assert parse(Options, ["a"], prog="x") == Options(source=Path("a"))
+    argv = "a --count 7 --size 1 2 --names b c --share 0.5 --loud"
+    assert parse(Options, argv.split(), prog="x") == Options(
+        source=Path("a"), count=7, size=(1, 2), names=("b", "c"), share=0.5, loud=True
+    )
+    with pytest.raises(SystemExit):
+        parse(Options, ["--help"], prog="x")
+    shown = capsys.readouterr().out
+    for words in ("What it does.", "how many (3)", "height and width (4 5)", "100 % loud"):
+        assert words in shown
+
+
+@pytest.mark.parametrize("argv", ["", "a --count no", "a --count 0", "a --size 1", "a --what"])
+def test_wrong_ones_end_the_program(argv, capsys):
+    with pytest.raises(SystemExit) as stop:
+        parse(Options, argv.split(), prog="x")
+    assert stop.value.code == 2
+    assert "x: error:" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "wish", ["", "--steps 1 --minutes 1", "--steps 1 --save-minutes 6", "--steps 1 --batch 0"]
+)
+def test_runs_need_one_end(wish, capsys):
+    with pytest.raises(SystemExit):
+        parse(RunOptions, ["--out", "x", *wish.split()], prog="x")
+    assert "--" in capsys.readouterr().err

@@ -1,0 +1,243 @@
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from sempic.errors import ModelError  # noqa: E402
+from sempic.networks.weights import load_tensors, save_tensors  # noqa: E402
+from sempic.training import trainer  # noqa: E402
+from sempic.training.checkpoint import Folder  # noqa: E402
+from sempic.training.options import RunOptions, option  # noqa: E402
+from sempic.training.trainer import Average, Minimiser, Recipe, Schedule, train  # noqa: E402
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(RunOptions):
+    pause: float = option("seconds that a step takes", 0.0)
+
+
+class Line(Recipe):
+    """Fits a line to noisy points, and knows what it was asked to do."""
+
+    kind = "line"
+    decay = 0.9
+
+    def __init__(self, options):
+        torch.manual_seed(options.seed)
+        self.options = options
+        self.network, other = torch.nn.Linear(3, 1), torch.nn.Linear(3, 1)
+        self.networks, self.memory = {"other": other}, {"seen": torch.zeros(())}
+        self.minimisers = {
+            "network": Minimiser(
+                [{"params": list(self.network.parameters()), "lr": 0.2}],
+                schedule=Schedule(2, 0.1),
+                clip=1.0,
+            ),
+            "other": Minimiser(
+                [{"params": list(other.parameters()), "lr": 0.2}],
+                schedule=Schedule(),
+                weight_decay=0.1,
+            ),
+        }
+        self.rates, self.prepared, self.judged = [], 0, []
+
+    def prepare(self):
+        self.prepared += 1
+
+    def step(self, number):
+        time.sleep(self.options.pause)
+        x = torch.randn(16, 3)  # the trainer seeds each step
+        wanted = x @ torch.tensor([1.0, -2.0, 3.0])[:, None]
+        losses = {}
+        for name, network in (("network", self.network), ("other", self.networks["other"])):
+            losses[name] = (network(x) - wanted).square().mean()
+            self.minimisers[name].minimise(losses[name])
+        self.rates.append(self.minimisers["network"].optimizer.param_groups[0]["lr"])
+        self.memory["seen"].add_(1)
+        return losses
+
+    def validate(self, state, sheet):
+        self.judged.append(state["weight"].clone())
+        sheet.write_bytes(b"a picture")
+        return {"weight": state["weight"].abs().sum().item()}
+
+    def about(self):
+        return {"size": 3}
+
+    def save(self, state, path):
+        save_tensors(state, self.kind, self.about(), path)
+
+
+def options(out, **given):
+    return Options(out=out, **{"save_minutes": 0.0, "log_every": 2, **given})
+
+
+def test_a_schedule_rises_and_falls():
+    schedule = Schedule(warmup=10, floor=0.1)
+    assert schedule.rate(0, 0) == pytest.approx(0.1)
+    assert schedule.rate(9, 0) == 1
+    assert schedule.rate(500, 0.5) == pytest.approx(0.55)
+    assert schedule.rate(999, 1) == pytest.approx(0.1)
+    assert Schedule().rate(3, 0.7) == 1
+
+
+def test_an_average_follows():
+    module = torch.nn.BatchNorm1d(1)
+    average = Average(module, 0.5)
+    start = average.state["weight"].clone()
+    module.weight.data += 8
+    module.num_batches_tracked += 3
+    average.update(1)
+    assert (average.state["weight"] - start).item() == pytest.approx(8 * (1 - 2 / 11))
+    assert average.state["num_batches_tracked"] == 3
+
+
+def test_a_run_learns_logs_and_exports(tmp_path):
+    recipe = Line(options(tmp_path / "run", steps=40, check_every=25, export_dir=tmp_path / "out"))
+    train(recipe, recipe.options)
+    lines = [json.loads(x) for x in (tmp_path / "run/log.jsonl").read_text().splitlines()]
+    assert lines[0]["step"] == 2
+    assert lines[-1]["step"] == 40
+    assert lines[-2]["network"] < 0.5 * lines[0]["network"]
+    assert len(recipe.judged) == 2  # at 25, and at the end
+    assert recipe.prepared == 1
+    state, about = load_tensors(tmp_path / "run/line.safetensors", "line")
+    assert about == {"size": 3}
+    assert (state["weight"] == recipe.judged[-1]).all()
+    names = sorted(p.name for p in (tmp_path / "out").iterdir())
+    assert names == ["line.safetensors", "log.jsonl", "other.safetensors", "sheet-000040.png"]
+    half, _ = load_tensors(tmp_path / "out/line.safetensors", "line")
+    assert half["weight"].dtype == torch.float16
+
+
+def test_a_killed_run_goes_on_as_if_it_had_not_been(tmp_path):
+    straight = Line(options(tmp_path / "a", steps=9))
+    train(straight, straight.options)
+
+    class Dies(Line):
+        def step(self, number):
+            if number == 5:
+                raise KeyboardInterrupt
+            return super().step(number)
+
+    dying = Dies(options(tmp_path / "b", steps=9))
+    with pytest.raises(KeyboardInterrupt):
+        train(dying, dying.options)
+    resumed = Line(options(tmp_path / "b", steps=9, seed=0))
+    train(resumed, resumed.options)
+    assert len(resumed.rates) == 4
+    assert resumed.prepared == 0
+    assert resumed.memory["seen"] == 9
+    for name in ("line", "state"):
+        kind = "run" if name == "state" else name
+        a, b = (load_tensors(tmp_path / run / f"{name}.safetensors", kind)[0] for run in "ab")
+        assert a.keys() == b.keys()
+        assert all(torch.equal(a[key], b[key]) for key in a), name
+    lines = [json.loads(x)["step"] for x in (tmp_path / "b/log.jsonl").read_text().splitlines()]
+    assert lines == sorted(lines)
+
+
+SCRIPT = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from pathlib import Path
+from test_trainer import Line, options
+from sempic.training.trainer import train
+recipe = Line(options(Path(sys.argv[2]), steps=60, pause=0.02, reproducible=True))
+train(recipe, recipe.options)
+print("ended", flush=True)
+"""
+
+
+def start(folder):
+    command = [sys.executable, "-c", SCRIPT, str(Path(__file__).parent), str(folder)]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env)
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_a_run_that_is_killed_ends_the_same(tmp_path, how):
+    first = start(tmp_path / "b")
+    for line in first.stdout:
+        if line.startswith("step 20"):
+            break
+    first.send_signal(how)
+    rest, _ = first.communicate(timeout=60)
+    if how == signal.SIGTERM:
+        assert first.returncode == 0
+        assert (tmp_path / "b/line.safetensors").exists()
+    else:
+        assert "ended" not in rest
+    step = load_tensors(tmp_path / "b/state.safetensors", "run")[1]["step"]
+    assert 15 <= step < 60
+    recipe = Line(options(tmp_path / "b", steps=60))
+    train(recipe, recipe.options)
+    assert len(recipe.rates) == 60 - step
+    straight = Line(options(tmp_path / "a", steps=60))
+    train(straight, straight.options)
+    assert torch.equal(recipe.network.weight, straight.network.weight)
+
+
+def test_minutes_are_the_budget(tmp_path):
+    began = time.monotonic()
+    recipe = Line(options(tmp_path, minutes=0.02, pause=0.01, check_every=20))
+    train(recipe, recipe.options)
+    assert time.monotonic() - began < 1.2 + 2
+    assert recipe.rates[1] > 0.8 * 0.2
+    assert recipe.rates[-1] < 0.5 * 0.2  # the rate has followed the elapsed share
+    again = Line(options(tmp_path, minutes=0.02, pause=0.01))
+    train(again, again.options)  # its time is over
+    assert not again.rates
+
+
+def test_a_loss_that_is_no_number_ends_the_run_and_spoils_no_checkpoint(tmp_path):
+    class Explodes(Line):
+        def step(self, number):
+            return {"loss": torch.tensor(math.nan if number == 3 else 1.0)}
+
+    recipe = Explodes(options(tmp_path, steps=9, log_every=50))
+    with pytest.raises(ModelError, match="step 4: loss is nan"):
+        train(recipe, recipe.options)
+    assert load_tensors(tmp_path / "state.safetensors", "run")[1]["step"] == 3
+
+
+def test_another_run_in_the_folder_is_refused(tmp_path):
+    recipe = Line(options(tmp_path, steps=1))
+    train(recipe, recipe.options)
+    other = Line(options(tmp_path, steps=1))
+    other.network = torch.nn.Linear(4, 1)
+    with pytest.raises(ModelError, match="of another run"):
+        train(other, other.options)
+
+
+def test_a_failed_write_leaves_the_checkpoint(tmp_path, monkeypatch):
+    folder = Folder(tmp_path)
+    memory = {"x": torch.ones(1)}
+    folder.save({"memory": memory}, {"step": 3})
+
+    def fails(tensors, path, metadata):
+        path.write_bytes(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr("sempic.networks.weights.save_file", fails)
+    memory["x"].zero_()
+    with pytest.raises(Exception, match="disk full"):
+        folder.save({"memory": memory}, {"step": 4})
+    assert Folder(tmp_path).load({"memory": memory}) == {"step": 3}
+    assert memory["x"] == 1
+
+
+def test_exports_are_small(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(trainer, "LARGEST_EXPORT", 100)
+    recipe = Line(options(tmp_path / "run", steps=1, export_dir=tmp_path / "out"))
+    train(recipe, recipe.options)
+    assert "larger than 16 MiB" in capsys.readouterr().out
