@@ -161,12 +161,15 @@ def first_inputs(folder: Path, config: CompactConfig, count: int = 24) -> Iterat
     worse (37 dB instead of 43 between the pictures in one step, instead of 42 in four).
     """
     samples = open_corpus([folder]).part(judged=False)
+    rows, columns = 256, 336
+    large = [s for s in samples if s.image.shape[0] >= rows and s.image.shape[1] >= columns]
+    if large:
+        samples = large
+    else:  # calibration wants one size
+        rows, columns = (min(s.image.shape[axis] for s in samples) for axis in (0, 1))
     rng = np.random.default_rng(0)
     for index in range(count):
         sample = samples[index * len(samples) // count]
-        rows, columns = (
-            min(side, room) for side, room in zip((256, 336), sample.image.shape, strict=False)
-        )
         noise = rng.standard_normal((1, 3, rows, columns), np.float32)
         small = torch.from_numpy(sample.coarse[0][: rows // PATCH, : columns // PATCH].copy())
         yield {
