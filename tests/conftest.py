@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-from sempic import progress
+from sempic import palette, progress
 from sempic.scene import Image, LabelMap, Scene
 
 ROOT = Path(__file__).parent.parent
@@ -25,6 +25,17 @@ settings.load_profile("gate")
 
 progress.PATIENCE = 3600.0
 """What a test reads on stderr must not depend on whether numba has compiled before."""
+
+
+@pytest.fixture(autouse=True)
+def _palettes():
+    """Palettes of one's own that a test makes known are forgotten after it."""
+    known = dict(palette.PALETTES), dict(palette.BY_NAME)
+    yield
+    for table, before in zip((palette.PALETTES, palette.BY_NAME), known, strict=True):
+        table.clear()
+        table.update(before)
+
 
 needs_models = pytest.mark.skipif(
     not HAVE_MODELS, reason="the bundled segmenter and receiver are not both trained yet"

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from sempic.container import MAX_PIXELS, Chunk, Container, read, write
+from sempic import palette
+from sempic.container import MAX_PIXELS, Chunk, Container, _varint, read, write
 from sempic.errors import (
     BitstreamError,
     CorruptStream,
@@ -198,3 +199,26 @@ def test_reserved_profiles_are_refused_by_number(profile):
         read(sealed(HEADER[:-1] + bytes([profile]) + chunk(1)))
     with pytest.raises(InputError, match="not defined"):
         write(Container(width=1, height=1, palette=profile % 16, model=profile // 16, labels=b""))
+
+
+def test_a_palette_of_ones_own_is_named():
+    toys = palette.own("toys", [("ball", (1, 2, 3)), ("table", (4, 5, 6))])
+    stream = write(Container(width=3, height=2, palette=toys.id, labels=b"l"))
+    found = read(stream)
+    assert (found.palette, found.own) == (toys.id, toys.identity)
+    assert write(found) == stream
+    del palette.PALETTES[toys.id], palette.BY_NAME["toys"]
+    strange = read(stream)  # in a process that does not know it
+    assert (strange.palette, strange.own) == (0, toys.identity)
+    assert write(strange) == stream
+
+    def names(payload):
+        return _varint(len(payload) << 4 | Chunk.PALETTE) + payload
+
+    name = names(toys.identity.encode())
+    plain = HEADER[:-1] + bytes([0])
+    assert read(sealed(plain + name + chunk(1, b"l"))).own == toys.identity
+    for wrong in (names(b"toys"), names(b"\xff#01234567"), 2 * name):
+        with pytest.raises(CorruptStream, match="palette"):
+            read(sealed(plain + wrong + chunk(1, b"l")))
+    assert read(sealed(HEADER + name + chunk(1, b"l"))).own is None

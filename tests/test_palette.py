@@ -1,12 +1,17 @@
+import json
+
 import numpy as np
 import pytest
 
+from sempic import palette
+from sempic.errors import InputError
 from sempic.palette import (
     BY_NAME,
     CAMVID,
     CITYSCAPES,
     CITYSCAPES_FULL,
     INDICES,
+    OWN,
     PALETTES,
     to_camvid,
     translate,
@@ -22,7 +27,7 @@ def test_tables_are_whole(palette):
 
 
 def test_class_counts():
-    counts = {p.name: len(p.classes) for p in PALETTES.values()}
+    counts = {p.name: len(p.classes) for p in PALETTES.values() if p.id < OWN}
     assert counts == {
         "indices": 256,
         "camvid": 12,
@@ -68,3 +73,45 @@ def test_label_ids_as_train_ids():
     assert known.tolist() == list(range(19))
     ignored = translate(np.array([0, 1, 2, 3, 4, 5, 6, 10], np.uint8), 3, CITYSCAPES.id)
     assert (ignored == CITYSCAPES.void).all()
+
+
+def test_a_palette_of_ones_own(tmp_path):
+    what = {"name": "toys", "classes": [{"name": "ball", "colour": [1, 2, 3]}, {"name": "table"}]}
+    (tmp_path / "toys.json").write_text(json.dumps(what))
+    toys = palette.read(tmp_path / "toys.json")
+    assert toys.classes == ("ball", "table", "void")
+    assert toys.colours[0] == (1, 2, 3)
+    assert toys.void == 2
+    assert PALETTES[toys.id] is BY_NAME["toys"] is toys
+    assert toys.id >= OWN
+    assert palette.read(tmp_path / "toys.json") == toys
+    assert palette.from_description(palette.described(toys)) == toys
+    assert palette.from_description("camvid") is CAMVID
+    assert CAMVID.identity is None
+    assert toys.identity == "toys#" + toys.identity[-8:]
+    with pytest.raises(InputError, match="another palette called toys"):
+        palette.own("toys", [("table", (0, 0, 0)), ("ball", (0, 0, 0))])
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        "mars",
+        {"classes": [{"name": "a"}]},
+        {"name": "camvid", "classes": [{"name": "a"}]},
+        {"name": "a b", "classes": [{"name": "a"}]},
+        {"name": "x", "classes": []},
+        {"name": "x", "classes": [{"name": "a"}] * 2},
+        {"name": "x", "classes": [{"name": "void"}]},
+        {"name": "x", "classes": [{"name": "a", "colour": [1, 2]}]},
+        {"name": "x", "classes": [{"name": "a", "colour": [1, 2, 256]}]},
+        {"name": "x", "classes": [{"name": str(i)} for i in range(127)]},
+        ["a"],
+    ],
+)
+def test_what_is_no_palette(what, tmp_path):
+    before = dict(PALETTES)
+    (tmp_path / "x.json").write_text(json.dumps(what))
+    with pytest.raises(InputError, match=r"x\.json"):
+        palette.read(tmp_path / "x.json")
+    assert before == PALETTES

@@ -27,6 +27,7 @@ from sempic.errors import (
     SempicWarning,
 )
 from sempic.palette import BY_NAME, CAMVID, CITYSCAPES, PALETTES, translate
+from sempic.palette import read as read_palette
 from sempic.scene import Chances, Image, LabelMap, Scene
 
 if TYPE_CHECKING:
@@ -198,8 +199,9 @@ class Codec:
                 (and Cityscapes' license plate). None: the segmenter finds them; where it does not
                 know the map says void, and a picture of which it knows little has none. "none": a
                 stream without a map.
-            palette: of `labels`, id or name (`sempic.palette`); CamVid if not given. Without
-                `labels` it is the segmenter's; "camvid" maps the segmenter's classes to those.
+            palette: of `labels`, id or name (`sempic.palette`), or the path of a `.json` file with
+                one of your own; CamVid if not given. Without `labels` it is the segmenter's;
+                "camvid" maps the segmenter's classes to those.
             quality: 1…9, a level of QUALITY.
             coarse_codec: "bpg", "avif", "webp" or "jxl".
             target_bpp: bits per pixel of the whole stream; the best level that stays at or under
@@ -476,7 +478,7 @@ def info(stream: bytes) -> dict[str, Any]:
         "version": container.VERSION,
         "width": c.width,
         "height": c.height,
-        "palette": PALETTES[c.palette].name,
+        "palette": c.own.split("#")[0] if c.own else PALETTES[c.palette].name,
         "model": c.model,
         "coarse_codec": None if c.coarse is None else c.coarse_type.name.lower(),
         "bytes": len(stream),
@@ -578,6 +580,8 @@ def _palette_id(palette: int | str | None) -> int:
     if palette is None:
         return CAMVID.id
     if isinstance(palette, str):
+        if palette.endswith(".json"):
+            return read_palette(Path(palette)).id
         return BY_NAME[checks.one_of("palette", palette, BY_NAME)].id
     if checks.whole("palette", palette) not in PALETTES:
         raise LabelMapError(f"palette {palette} is not one of {', '.join(map(str, PALETTES))}")

@@ -361,6 +361,14 @@ def _positive(kind: type[int] | type[float]) -> Callable[[str], float]:
     return parse
 
 
+def _palette(text: str) -> str:
+    if text not in BY_NAME and not (text.endswith(".json") and Path(text).is_file()):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is none of {', '.join(BY_NAME)}, and no JSON file"
+        )
+    return text
+
+
 def _label_quality(text: str) -> api.LabelQuality:
     if text == api.LOSSLESS:
         return api.LOSSLESS
@@ -416,7 +424,13 @@ def _parser() -> argparse.ArgumentParser:
         help="send this label map (a picture of ids, or a folder of them under the pictures' "
         "names) instead of the segmenter's",
     )
-    encode.add_argument("--palette", choices=BY_NAME, help="of --labels; default camvid")
+    encode.add_argument(
+        "--palette",
+        type=_palette,
+        metavar="PALETTE",
+        help=f"of --labels: {', '.join(BY_NAME)}, or a JSON file with one of your own; "
+        "default camvid",
+    )
     encode.add_argument(
         "--ignore-label",
         type=int,

@@ -122,6 +122,7 @@ def unpack(
         width=c.width,
         height=c.height,
         palette=c.palette,
+        own=c.own,
         model=c.model,
         labels=scene_labels,
         coarse=None if only == "labels" else scene_coarse,

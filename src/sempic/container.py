@@ -20,7 +20,7 @@ from sempic.errors import (
     UnsupportedProfile,
     UnsupportedVersion,
 )
-from sempic.palette import PALETTES
+from sempic.palette import IDENTITY, INDICES, OWN, PALETTES
 
 MAGIC = b"\xe5S"
 VERSION = 1
@@ -37,6 +37,7 @@ class Chunk(IntEnum):
     AVIF = 3
     WEBP = 4
     JXL = 5
+    PALETTE = 9
 
 
 COARSE = (Chunk.BPG, Chunk.AVIF, Chunk.WEBP, Chunk.JXL)
@@ -52,6 +53,8 @@ class Container:
     height: int
     palette: int
     """Id of the palette of the labels (§4)."""
+    own: str | None = None
+    """Identity of the palette, if it is one of the sender's own (§4)."""
     model: int = 0
     """Id of the receiver that the sender had in mind, 0…14; 0 is any."""
     labels: bytes | None = None
@@ -79,8 +82,13 @@ def write(container: Container) -> bytes:
     stream.append(VERSION)
     stream += _varint(c.width)
     stream += _varint(c.height)
-    stream.append(c.model << 4 | c.palette)
-    for kind, payload in ((c.coarse_type, c.coarse), (Chunk.LABELS, c.labels)):
+    own = c.own or PALETTES[c.palette].identity
+    stream.append(c.model << 4 | (INDICES.id if own else c.palette))
+    for kind, payload in (
+        (Chunk.PALETTE, own.encode() if own else None),
+        (c.coarse_type, c.coarse),
+        (Chunk.LABELS, c.labels),
+    ):
         if payload is not None:
             stream += _varint(len(payload) << 4 | kind)
             stream += payload
@@ -128,7 +136,7 @@ def read(stream: bytes, *, max_pixels: int = MAX_PIXELS) -> Container:
         raise LimitExceeded(f"{width}×{height}: each side must be 1…{MAX_SIDE} pixels")
     if width * height > max_pixels:
         raise LimitExceeded(f"{width}×{height} is more than the limit of {max_pixels} pixels")
-    if palette not in PALETTES:
+    if palette not in PALETTES:  # one's own have larger ids
         raise UnsupportedProfile(f"palette {palette} is not known here")
     if model == 15:
         raise UnsupportedProfile("model 15 is reserved")
@@ -138,9 +146,15 @@ def read(stream: bytes, *, max_pixels: int = MAX_PIXELS) -> Container:
 def _judge(
     chunks: list[tuple[int, bytes]], *, width: int, height: int, palette: int, model: int
 ) -> Container:
-    labels = coarse = None
+    labels = coarse = own = None
     coarse_type = Chunk.BPG
     for kind, payload in chunks:
+        if kind == Chunk.PALETTE and palette == INDICES.id:
+            if own is not None:
+                raise CorruptStream("two palette chunks")
+            own = payload.decode("utf-8", "replace")
+            if not IDENTITY.fullmatch(own):
+                raise CorruptStream("the palette chunk names no palette")
         if kind >= FIRST_OPTIONAL:
             continue
         if kind == Chunk.LABELS:
@@ -157,10 +171,14 @@ def _judge(
             raise UnsupportedChunk(f"chunk type {kind} is required and not known here")
     if labels is None and coarse is None:
         raise CorruptStream("neither labels nor a coarse picture")
+    if own is not None:
+        mine = (p.id for p in PALETTES.values() if p.id >= OWN and p.identity == own)
+        palette = next(mine, palette)
     return Container(
         width=width,
         height=height,
         palette=palette,
+        own=own,
         model=model,
         labels=labels,
         coarse=coarse,

@@ -6,7 +6,12 @@ A palette is named in the stream by its id; its colours serve for display only.
 from __future__ import annotations
 
 import colorsys
+import hashlib
+import json
+import re
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +21,12 @@ from sempic.errors import InputError, LabelMapError
 from sempic.scene import Image, LabelMap
 
 Colour = tuple[int, int, int]
+OWN = 256
+"""Ids of palettes of one's own begin here; they mean nothing outside this process."""
+IDENTITY = re.compile(r"[\w-]{1,32}#[0-9a-f]{8}")
+_NAME = re.compile(r"[\w-]{1,32}")
+MOST = 126
+"""Classes of a palette of one's own, void left out."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,7 +34,7 @@ class Palette:
     """Classes of a label map, in the order of their ids."""
 
     id: int
-    """The number in the stream, 0…14."""
+    """The number in the stream, 0…14; of a palette of one's own OWN or more, in this process."""
     name: str
     classes: tuple[str, ...]
     colours: tuple[Colour, ...]
@@ -32,6 +43,15 @@ class Palette:
     """Id of what belongs to no class, if the palette has one."""
     last: int | None = None
     """What files mean by 255, where that is no id of the palette: mostly void."""
+
+    @property
+    def identity(self) -> str | None:
+        """What a stream says of a palette of one's own, NAME#DIGEST: other classes, or the same in
+        another order, have another. None for the palettes that the format names."""
+        if self.id < OWN:
+            return None
+        digest = hashlib.sha256("\n".join(self.classes).encode()).hexdigest()
+        return f"{self.name}#{digest[:8]}"
 
     def table(self) -> npt.NDArray[np.uint8]:
         """The colours as uint8 (len(classes), 3)."""
@@ -283,3 +303,79 @@ def translate(labels: LabelMap, source: int, target: int, *, near: bool = True) 
 def to_camvid(labels: LabelMap, palette: int) -> LabelMap:
     """`translate` to CamVid's classes."""
     return translate(labels, palette, CAMVID.id)
+
+
+# ── palettes of one's own ────────────────────────────────────────────────────────────────────
+
+
+def own(name: str, classes: list[tuple[str, Colour]]) -> Palette:
+    """A palette of one's own, known in this process from now on; void is the id after the last.
+
+    Raises InputError: a name that a stream cannot hold or that is taken, no or too many classes, or
+    a class without a name, twice, or called void.
+    """
+    if not _NAME.fullmatch(name):
+        raise InputError(f"palette name {name!r} is not 1 to 32 letters, digits, _ or -")
+    if not 1 <= len(classes) <= MOST:
+        raise InputError(f"palette {name} has {len(classes)} classes, not 1 to {MOST}")
+    titles = [title for title, _ in classes]
+    for title in titles:
+        if not title or title == "void" or titles.count(title) > 1:
+            raise InputError(f"palette {name}: class {title!r} is empty, void, or there twice")
+    known = BY_NAME.get(name)
+    number = max(OWN, max(PALETTES) + 1) if known is None else known.id
+    palette = _named(number, name, len(classes), *classes, ("void", (0, 0, 0)))
+    if known is not None and (known.id < OWN or known.identity != palette.identity):
+        raise InputError(f"there is another palette called {name}: choose another name")
+    PALETTES[number] = BY_NAME[name] = palette
+    return palette
+
+
+def described(palette: Palette) -> Any:
+    """What JSON says of a palette: the name of one of ours, or all of one's own."""
+    if palette.id < OWN:
+        return palette.name
+    classes = zip(palette.classes[:-1], palette.colours[:-1], strict=True)
+    return {
+        "name": palette.name,
+        "classes": [{"name": title, "colour": list(colour)} for title, colour in classes],
+    }
+
+
+def from_description(what: Any) -> Palette:
+    """The palette that `described` described; one's own is known in this process from now on.
+
+    Colours that are not given are spread over the hues. Raises InputError.
+    """
+    if isinstance(what, str):
+        if what not in BY_NAME:
+            raise InputError(f"palette {what!r} is not one of {', '.join(BY_NAME)}")
+        return BY_NAME[what]
+    try:
+        listed = list(what["classes"])
+        spread = _spread(len(listed))
+        classes: list[tuple[str, Colour]] = []
+        for entry, (_, usual) in zip(listed, spread, strict=True):
+            r, g, b = (int(value) for value in entry.get("colour", usual))
+            if not all(0 <= value <= 255 for value in (r, g, b)):
+                raise InputError(f"{entry['name']}: a colour has three values of 0…255")
+            classes.append((str(entry["name"]), (r, g, b)))
+        return own(str(what["name"]), classes)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"no palette: it has a name and classes with names ({error})") from error
+
+
+def read_description(path: Path) -> Any:
+    """The JSON of a palette file. Raises InputError naming the file."""
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: no palette file ({error})") from error
+
+
+def read(path: Path) -> Palette:
+    """A palette of one's own from a JSON file (docs/guides/train.md). Raises InputError."""
+    try:
+        return from_description(read_description(path))
+    except InputError as error:
+        raise InputError(f"{path}: {error}".replace(f"{path}: {path}", str(path))) from error

@@ -40,6 +40,9 @@ class Scene:
     height: int
     palette: int
     """Id of the palette that the labels index (`sempic.palette`)."""
+    own: str | None = None
+    """Identity of the palette, if it is one of the sender's own; `palette` is its id where this
+    process knows it, else that of plain indices."""
     model: int
     """Id of the receiver that the sender had in mind; 0 is whichever is bundled."""
     labels: LabelMap | None

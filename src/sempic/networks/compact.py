@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sempic.palette import Palette
+
 PATCH = 4
 """Picture pixels per coarse pixel, and the side of the patches that the network works on."""
 
@@ -127,6 +129,9 @@ class _Refinement(nn.Module):
 
 class CompactNet(nn.Module):
     """The raw network F of EDM's preconditioning (Karras et al. 2022, eq. 7); see `denoise`."""
+
+    palette: Palette | None = None
+    """Of the classes, if it is one of somebody's own."""
 
     def __init__(self, config: CompactConfig) -> None:
         super().__init__()

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sempic.networks.efficientnet import EfficientNetLite
+from sempic.palette import Palette
 from sempic.scene import Image, LabelMap
 
 
@@ -41,6 +42,9 @@ class SegmentationNet(nn.Module):
     Input: float (B, 3, H, W) RGB in [0, 1]; H and W multiples of 32.
     Output: logits (B, classes, H / 2, W / 2).
     """
+
+    palette: Palette | None = None
+    """Of the classes, if it is one of somebody's own."""
 
     def __init__(self, config: SegmenterConfig) -> None:
         super().__init__()

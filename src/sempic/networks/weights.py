@@ -13,14 +13,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from sempic.errors import ModelError, OutputError
+from sempic.errors import InputError, ModelError, OutputError
 from sempic.networks.compact import CompactConfig, CompactNet
 from sempic.networks.segmenter import SegmentationNet, SegmenterConfig
+from sempic.palette import Palette, described, from_description
 
 Network = TypeVar("Network", bound=nn.Module)
 
 
-def save_tensors(state: Mapping[str, Tensor], kind: str, about: Any, path: Path) -> None:
+def save_tensors(state: Mapping[str, Tensor], kind: str, said: Any, path: Path) -> None:
     """Write tensors, whole or not at all, with what can be said in JSON under `sempic.KIND`.
 
     Raises OutputError.
@@ -30,7 +31,7 @@ def save_tensors(state: Mapping[str, Tensor], kind: str, about: Any, path: Path)
         save_file(
             {key: value.detach().cpu().contiguous() for key, value in state.items()},
             part,
-            {f"sempic.{kind}": json.dumps(about)},
+            {f"sempic.{kind}": json.dumps(said)},
         )
         os.replace(part, path)
     except (OSError, SafetensorError) as error:
@@ -46,11 +47,11 @@ def load_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], Any]:
     """
     try:
         with safe_open(path, "pt") as file:
-            about = (file.metadata() or {}).get(f"sempic.{kind}")
-        if about is None:
+            said = (file.metadata() or {}).get(f"sempic.{kind}")
+        if said is None:
             raise ModelError(f"{path}: not the weights of a {kind}")
         state = {k: v for shard in _shards(path) for k, v in load_file(shard).items()}
-        return state, json.loads(about)
+        return state, json.loads(said)
     except (OSError, SafetensorError, ValueError) as error:
         raise ModelError(f"{path}: not safetensors ({error})") from error
 
@@ -66,7 +67,7 @@ def _shards(path: Path) -> list[Path]:
 
 
 def save_shards(
-    state: Mapping[str, Tensor], kind: str, about: Any, path: Path, limit: int
+    state: Mapping[str, Tensor], kind: str, said: Any, path: Path, limit: int
 ) -> list[Path]:
     """Write tensors as float16 into as few files as hold at most `limit` bytes each; the first is
     what `load_tensors` takes. Raises OutputError."""
@@ -87,37 +88,57 @@ def save_shards(
             path.with_name(f"{path.stem}-{n + 1}-of-{count}{path.suffix}") for n in range(count)
         ]
     for name, shard in zip(names, shards, strict=True):
-        save_tensors(shard, kind, about, name)
+        save_tensors(shard, kind, said, name)
     return names
 
 
-def _filled(network: Network, state: Mapping[str, Tensor], path: Path) -> Network:
+def _filled(network: Network, state: Mapping[str, Tensor], palette: Any, path: Path) -> Network:
     try:
         network.load_state_dict({key: value.float() for key, value in state.items()})
+        if palette is not None:
+            network.palette = from_description(palette)  # type: ignore[assignment]
     except RuntimeError as error:
         reason = str(error).splitlines()[1].strip()
         raise ModelError(f"{path} does not fit its configuration: {reason}") from error
+    except InputError as error:
+        raise ModelError(f"{path}: {error}") from error
     return network
 
 
-def save_receiver(state: Mapping[str, Tensor], config: CompactConfig, path: Path) -> None:
+def about(config: Any, palette: Palette | None = None) -> dict[str, Any]:
+    """What the metadata of a network says: its configuration, and its palette if that is one of
+    somebody's own."""
+    own = palette is not None and palette.identity is not None
+    return asdict(config) | ({"palette": described(palette)} if own and palette else {})
+
+
+def save_receiver(
+    state: Mapping[str, Tensor], config: CompactConfig, path: Path, palette: Palette | None = None
+) -> None:
     """Write the weights of a compact receiver. Raises OutputError."""
-    save_tensors(state, "compact", asdict(config), path)
+    save_tensors(state, "compact", about(config, palette), path)
 
 
 def load_receiver(path: Path) -> CompactNet:
     """A compact receiver that `save_receiver` wrote; raises ModelError if `path` holds none."""
     state, fields = load_tensors(path, "compact")
+    palette = fields.pop("palette", None)
     config = CompactConfig(**{**fields, "widths": tuple(fields["widths"])})
-    return _filled(CompactNet(config), state, path)
+    return _filled(CompactNet(config), state, palette, path)
 
 
-def save_segmenter(state: Mapping[str, Tensor], config: SegmenterConfig, path: Path) -> None:
+def save_segmenter(
+    state: Mapping[str, Tensor],
+    config: SegmenterConfig,
+    path: Path,
+    palette: Palette | None = None,
+) -> None:
     """Write the weights of a segmenter. Raises OutputError."""
-    save_tensors(state, "segmenter", asdict(config), path)
+    save_tensors(state, "segmenter", about(config, palette), path)
 
 
 def load_segmenter(path: Path) -> SegmentationNet:
     """A segmenter that `save_segmenter` wrote, not training; raises ModelError if there is none."""
     state, fields = load_tensors(path, "segmenter")
-    return _filled(SegmentationNet(SegmenterConfig(**fields)), state, path).eval()
+    palette = fields.pop("palette", None)
+    return _filled(SegmentationNet(SegmenterConfig(**fields)), state, palette, path).eval()

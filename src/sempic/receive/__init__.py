@@ -17,7 +17,7 @@ import PIL.Image
 from sempic import models, progress
 from sempic.errors import InputError, ModelError, install_hint
 from sempic.models import runtime
-from sempic.palette import BY_NAME, CAMVID, CITYSCAPES, translate
+from sempic.palette import CAMVID, CITYSCAPES, OWN, PALETTES, from_description, translate
 from sempic.scene import Image, LabelMap, Scene
 
 _Floats = npt.NDArray[np.float32]
@@ -71,11 +71,13 @@ class Receiver:
             """The number that names these weights in a stream."""
             self._sigma_max, self._sigma_min = metadata["sigma_max"], metadata["sigma_min"]
             self._rho = metadata["rho"]
-            self._palette = BY_NAME[metadata.get("palette", CAMVID.name)]
-            """Whose classes it was trained on; other maps are translated."""
+            self._palette = from_description(metadata.get("palette", CAMVID.name))
+            """Whose classes it was trained on; other maps are translated, if that is one of ours."""
         except KeyError as error:
             raise ModelError(f"{path}: not a receiver, its metadata lacks {error}") from error
-        if self._palette.id not in (CAMVID.id, CITYSCAPES.id):
+        except InputError as error:
+            raise ModelError(f"{path}: {error}") from error
+        if self._palette.id < OWN and self._palette.id not in (CAMVID.id, CITYSCAPES.id):
             raise ModelError(f"{path}: a receiver cannot know palette {self._palette.name}")
         # Files of version 0.1 know only the likely picture.
         self._heeds_fidelity = "fidelity" in {i.name for i in self._session.get_inputs()}
@@ -119,7 +121,7 @@ class Receiver:
         small = _grid(scene, rows // _PATCH, columns // _PATCH)
         labels = np.full((rows, columns), self._palette.void, np.uint8)
         if scene.labels is not None:
-            known = translate(scene.labels, scene.palette, self._palette.id)
+            known = self._understood(scene.labels, scene)
             labels = np.pad(
                 known, ((0, rows - scene.height), (0, columns - scene.width)), mode="edge"
             )
@@ -154,6 +156,20 @@ class Receiver:
         for channel, plane in enumerate(levels):
             picture[..., channel] = plane[: scene.height, : scene.width]
         return picture
+
+    def _understood(self, labels: LabelMap, scene: Scene) -> LabelMap:
+        """The labels as ids of the receiver's palette. Raises ModelError: palettes of somebody's
+        own are taken by their own receivers alone, and these take no others."""
+        mine = self._palette.identity
+        if scene.own is None and mine is None:
+            return translate(labels, scene.palette, self._palette.id)
+        if (scene.own or PALETTES[scene.palette].identity) != mine:
+            name = (scene.own or PALETTES[scene.palette].name).split("#")[0]
+            raise ModelError(
+                f"the labels are of palette {name}, this receiver knows {self._palette.name}"
+                + (", but other classes" if name == self._palette.name else "")
+            )
+        return labels
 
     def _levels(self, steps: int) -> _Floats:
         """Falling noise levels (Karras et al. 2022, eq. 5), as `sempic.diffusion.edm.sigmas`."""

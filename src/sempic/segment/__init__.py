@@ -11,9 +11,9 @@ import numpy.typing as npt
 import PIL.Image
 
 from sempic import models
-from sempic.errors import ModelError, install_hint
+from sempic.errors import InputError, ModelError, install_hint
 from sempic.models import runtime
-from sempic.palette import BY_NAME, CAMVID, CITYSCAPES, INDICES
+from sempic.palette import CAMVID, CITYSCAPES, INDICES, from_description
 from sempic.scene import Chances, Image, LabelMap
 
 WORKING_SIDE = 512
@@ -62,12 +62,14 @@ class Segmenter:
         self._bytes = inputs[0].type == "tensor(uint8)"
         self._enlarge = float(metadata.get("enlarge", 1))
         self._side = side
-        name = metadata.get("palette")
-        if name is not None and name not in BY_NAME:
-            raise ModelError(f"{self._path}: palette {name!r} is not one of {', '.join(BY_NAME)}")
+        described = metadata.get("palette")
+        try:
+            own = from_description(described) if described is not None else None
+        except InputError as error:
+            raise ModelError(f"{self._path}: {error}") from error
         classes = outputs[0].shape[1] if len(outputs[0].shape) == 4 else 0
         known = {11: CAMVID, 12: CAMVID, 19: CITYSCAPES}  # by number of classes
-        palette = BY_NAME[name] if name else known.get(classes, INDICES)
+        palette = own or known.get(classes, INDICES)
         self.palette = palette.id
         """Id of the palette that the maps index."""
 

@@ -41,7 +41,7 @@ from sempic.networks.weights import (
     save_receiver,
     save_segmenter,
 )
-from sempic.palette import CAMVID, CITYSCAPES, Palette
+from sempic.palette import CAMVID, CITYSCAPES, Palette, described, from_description
 from sempic.training.data.batches import to_unit
 from sempic.training.data.corpus import open_corpus
 from sempic.training.data.readers import PICTURES
@@ -249,7 +249,7 @@ def export_receiver(
         "sigma_max": config.sigma_max,
         "sigma_min": edm.SIGMA_MIN,
         "rho": edm.RHO,
-        "palette": (palette or _palette(classes)).name,
+        "palette": described(palette or network.palette or _palette(classes)),
         "config": asdict(config),
     }
     names = ["noisy", "coarse", "labels", "sigma", "fidelity"]
@@ -268,7 +268,7 @@ def export_segmenter(
     example = (torch.zeros(1, 64, 96, 3, dtype=torch.uint8).random_(256),)
     axes = {"image": {1: "height", 2: "width"}, "logits": {2: "rows", 3: "columns"}}
     metadata = {
-        "palette": (palette or _palette(network.config.classes)).name,
+        "palette": described(palette or network.palette or _palette(network.config.classes)),
         "enlarge": enlarge,
         "config": asdict(network.config),
     }
@@ -459,21 +459,24 @@ def restore(argv: Sequence[str]) -> None:
     except Exception as error:  # protobuf raises its own classes
         raise ModelError(f"{options.model}: not an ONNX file ({error})") from error
     metadata = {p.key: p.value for p in model.metadata_props}
-    config = json.loads(metadata.get("sempic", "{}")).get("config")
+    about = json.loads(metadata.get("sempic", "{}"))
+    config, palette = about.get("config"), None
     names = {i.name for i in model.graph.input}
     if config is None or not names & {"image", "noisy"}:
         raise ModelError(f"{options.model}: no network that `sempic train export` wrote")
+    if about.get("palette") is not None:
+        palette = from_description(about["palette"])
     if "image" not in names:
         config["widths"] = tuple(config["widths"])
         receiver = CompactNet(CompactConfig(**config))
         restore_receiver(model, receiver)
-        save_receiver(receiver.state_dict(), receiver.config, options.output)
+        save_receiver(receiver.state_dict(), receiver.config, options.output, palette)
         return
     if options.images is None:
         raise ModelError("a segmenter's norms are measured on pictures: say which with --images")
     segmenter = SegmentationNet(SegmenterConfig(**config))
     restore_segmenter(model, segmenter, _batches(options.images))
-    save_segmenter(segmenter.state_dict(), segmenter.config, options.output)
+    save_segmenter(segmenter.state_dict(), segmenter.config, options.output, palette)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -320,8 +320,7 @@ def make(options: CorpusOptions) -> None:
         described[source.name] = {"pictures": len(train), "weight": source.weight}
     jobs = [(number, *rest) for number, (_, *rest) in enumerate(jobs)]  # type: ignore[misc]
     recipe = {
-        "classes": options.classes,
-        "palette": list(classes.palette.classes),
+        "classes": taxonomy.describe(classes),
         "segmenter": _digest(options.segmenter),
         "renditions": options.renditions,
         "coarse": options.coarse,
@@ -407,10 +406,10 @@ def open_corpus(folders: Sequence[Path], threads: int = 2) -> Corpus:
     """
     weights: dict[str, float] = {}
     samples: list[Sample] = []
-    specs = set()
+    specs: list[Any] = []
     for folder in folders:
         about = _about(folder)
-        specs.add(about["recipe"]["classes"])
+        specs.append(about["recipe"]["classes"])
         weights |= {name: source["weight"] for name, source in about["sources"].items()}
         shards = sorted(folder.glob("shard-*.tar"))
         if len(shards) != about["shards"]:
@@ -418,9 +417,9 @@ def open_corpus(folders: Sequence[Path], threads: int = 2) -> Corpus:
         for path in shards:
             with ThreadPoolExecutor(threads) as pool:
                 samples += pool.map(lambda files, path=path: _unpacked(files, path), _read(path))
-    if len(specs) != 1:
+    if any(spec != specs[0] for spec in specs):
         raise InputError(f"{', '.join(map(str, folders))}: corpora of different classes")
-    return Corpus(taxonomy.load(specs.pop()), weights, samples)
+    return Corpus(taxonomy.from_description(specs[0]), weights, samples)
 
 
 def _read(path: Path) -> list[dict[str, bytes]]:

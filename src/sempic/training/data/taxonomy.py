@@ -6,13 +6,17 @@ class of its `groups[g]` may be right; UNKNOWN where nothing is known.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from sempic import palette
 from sempic.errors import InputError
 from sempic.palette import CAMVID, CITYSCAPES, Palette, to_camvid, translate
 from sempic.scene import LabelMap
@@ -133,20 +137,57 @@ class Taxonomy:
         return settled
 
 
-def _bundled(palette: Palette) -> Taxonomy:
-    names = frozenset(palette.classes)
+def _bundled(known: Palette) -> Taxonomy:
+    names = frozenset(known.classes)
     return Taxonomy(
-        palette=palette,
+        palette=known,
         rare=names & _RARE,
         importance={k: v for k, v in _IMPORTANCE.items() if k in names},
     )
 
 
-BUNDLED = {palette.name: _bundled(palette) for palette in (CITYSCAPES, CAMVID)}
+BUNDLED = {known.name: _bundled(known) for known in (CITYSCAPES, CAMVID)}
 
 
 def load(spec: str) -> Taxonomy:
-    """A taxonomy by its palette's name. Raises InputError if there is none."""
-    if spec not in BUNDLED:
-        raise InputError(f"classes {spec!r} are none of {', '.join(BUNDLED)}")
-    return BUNDLED[spec]
+    """The taxonomy of one of our palettes, by name, or of a JSON file (docs/guides/train.md).
+
+    Raises InputError.
+    """
+    if spec in BUNDLED:
+        return BUNDLED[spec]
+    if not spec.endswith(".json"):
+        raise InputError(f"classes {spec!r} are none of {', '.join(BUNDLED)}, and no JSON file")
+    path = Path(spec)
+    try:
+        return from_description(palette.read_description(path))
+    except InputError as error:
+        raise InputError(f"{path}: {error}" if spec not in str(error) else str(error)) from error
+
+
+def describe(taxonomy: Taxonomy) -> Any:
+    """What JSON says of a taxonomy: a name, or all of one's own."""
+    described = palette.described(taxonomy.palette)
+    if not isinstance(described, str):
+        for entry in described["classes"]:
+            entry["rare"] = entry["name"] in taxonomy.rare
+            entry["importance"] = taxonomy.importance.get(entry["name"], 1.0)
+    return described
+
+
+def from_description(what: Any) -> Taxonomy:
+    """The taxonomy that `describe` described. Raises InputError."""
+    if isinstance(what, str):
+        return load(what)
+    own = palette.from_description(what)
+    rare, importance = set(), {}
+    for entry in what["classes"]:
+        if entry.get("rare", False):
+            rare.add(entry["name"])
+        try:
+            importance[entry["name"]] = float(entry.get("importance", 1.0))
+        except (TypeError, ValueError) as error:
+            raise InputError(f"{entry['name']}: its importance is no number") from error
+        if not 0 < importance[entry["name"]] < math.inf:
+            raise InputError(f"{entry['name']}: its importance must be above 0")
+    return Taxonomy(palette=own, rare=frozenset(rare), importance=importance)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from sempic.diffusion import edm
 from sempic.errors import ModelError
 from sempic.networks.compact import CompactConfig, CompactNet, one_hot, upsample
-from sempic.networks.weights import load_receiver, save_receiver
+from sempic.networks.weights import about, load_receiver, save_receiver
 from sempic.palette import CAMVID, CITYSCAPES, to_camvid
 from sempic.scene import Image as Picture
 from sempic.training.data.batches import Crops, Drops, to_unit
@@ -97,10 +97,10 @@ class ReceiverRecipe(Recipe):
         return {"psnr": self._sheet.write(self._judge, sheet)}
 
     def about(self) -> dict[str, Any]:
-        return asdict(self.config)
+        return about(self.config, self.taxonomy.palette)
 
     def save(self, state: dict[str, Tensor], path: Path) -> None:
-        save_receiver(state, self.config, path)
+        save_receiver(state, self.config, path, self.taxonomy.palette)
 
     def export(self, state: dict[str, Tensor], folder: Path) -> None:
         from sempic.training.onnx import export_receiver

@@ -9,7 +9,7 @@ label allows; where there is no human label the teacher is believed (`data.taxon
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from sempic.errors import InputError, ModelError
 from sempic.evaluation.metrics import confusion, iou
 from sempic.networks.efficientnet import imagenet
 from sempic.networks.segmenter import SegmentationNet, SegmenterConfig, double, predict
-from sempic.networks.weights import load_segmenter, save_segmenter
+from sempic.networks.weights import about, load_segmenter, save_segmenter
 from sempic.palette import CAMVID, CITYSCAPES, to_camvid
 from sempic.scene import Image as Picture
 from sempic.scene import LabelMap
@@ -251,10 +251,10 @@ class Segmenter(Recipe):
         return self.judge.scores(self._judged)
 
     def about(self) -> dict[str, Any]:
-        return asdict(self.config)
+        return about(self.config, self.taxonomy.palette)
 
     def save(self, state: dict[str, Tensor], path: Path) -> None:
-        save_segmenter(state, self.config, path)
+        save_segmenter(state, self.config, path, self.taxonomy.palette)
 
     def export(self, state: dict[str, Tensor], folder: Path) -> None:
         from sempic.training.onnx import export_segmenter
