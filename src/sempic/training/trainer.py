@@ -83,9 +83,15 @@ class Minimiser:
         nothing is clipped)."""
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        norm = loss.new_zeros(())
+        return self.advance()
+
+    def advance(self) -> Tensor:
+        """The part of `minimise` after the gradients are there."""
+        norm = torch.zeros((), device=self.parameters[0].device)
         if self.clip is not None:
-            norm = nn.utils.clip_grad_norm_(self.parameters, self.clip, foreach=True)
+            gradients = [p.grad for p in self.parameters if p.grad is not None]
+            norm = torch.stack(torch._foreach_norm(gradients)).norm()
+            torch._foreach_mul_(gradients, (self.clip / (norm + 1e-6)).clamp(max=1.0))
         self.optimizer.step()
         return norm
 
