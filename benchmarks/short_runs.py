@@ -1,12 +1,13 @@
 """What a budget of training buys with other recipes for the compact receiver: its first stage.
 
-    python benchmarks/short_runs.py DATA [--seconds 240] [--threads 1] [--only TEXT] [--json OUT]
+    python benchmarks/short_runs.py CORPUS [--seconds 240] [--threads 1] [--only TEXT] [--json OUT]
 
-DATA as for `sempic train compact`. Every recipe starts from nothing and has the same processor
-time, on the same crops in the same order, and is then asked for pictures that were held out (every
-eighth of CamVid's train): the mean squared error of one denoising, in units of the residual's
-variance (1: as good as no network), from noise alone, which is where sampling starts, and at half
-as much as there is signal. Beside it stand parameters and time of a picture of 256×336.
+CORPUS of `sempic train corpus`, the crops those of `sempic train denoise`. Every recipe starts from
+nothing and has the same time, on the same crops in the same order, and is then asked for pictures
+that were held out (every eighth of the corpus): the mean squared error of one denoising, in units
+of the residual's variance (1: as good as no network), from noise alone, which is where sampling
+starts, and at half as much as there is signal. Beside it stand parameters and time of a picture of
+256×336.
 
 Recipes differ in shape, in what the network's output means, in the noise levels that it is trained
 at, and in how it computes. EDM's output, which is bundled, is v of Salimans and Ho (2022) but for
@@ -29,16 +30,19 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from sempic.training.compact import batches, rates, to_tensor
-from sempic.training.corpus import Sample, build
-from sempic.training.pairs import load_pairs
-from sempic.training.run import Ema, fast
 from torch import Tensor, nn
-from tqdm import tqdm
 
-from sempic.diffusion import compact, edm
+from sempic.diffusion import edm
+from sempic.networks import compact
 from sempic.networks.compact import CompactConfig, CompactNet
+from sempic.training.data.batches import Crops, Drops, to_unit
+from sempic.training.data.corpus import Corpus, Sample, open_corpus
+from sempic.training.options import RunOptions
+from sempic.training.recipes.receiver import rates
+from sempic.training.trainer import Minimiser, Schedule, fast, train
+from sempic.training.trainer import Recipe as Trained
 
+CPU = torch.device("cpu")
 Meaning = Callable[[Tensor, float], tuple[Tensor, Tensor]]
 """Noise level and deviation of the data → what the noisy residual and the network's output, which
 has unit variance, are multiplied by in the estimate."""
@@ -115,7 +119,7 @@ class Recipe:
     change: Callable[[CompactNet], None] = lambda network: None
     meaning: Meaning = edms
     levels: dict[str, float] = field(default_factory=dict)
-    precision: Callable[[], contextlib.AbstractContextManager[Any]] = lambda: fast("cpu")
+    precision: Callable[[], contextlib.AbstractContextManager[Any]] = lambda: fast(CPU)
     memory: torch.memory_format = torch.contiguous_format
 
 
@@ -145,8 +149,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("data", type=Path)
-    parser.add_argument("--seconds", type=float, default=240, help="of the processor, each")
+    parser.add_argument("corpus", type=Path)
+    parser.add_argument("--seconds", type=float, default=240, help="each")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument(
         "--only", metavar="TEXT", default="", help="recipes with TEXT in their names"
@@ -156,17 +160,19 @@ def main() -> None:
     if not (recipes := {name: recipe for name, recipe in RECIPES.items() if args.only in name}):
         parser.error(f"--only {args.only}: no recipe is called so; there are {', '.join(RECIPES)}")
     torch.set_num_threads(args.threads)
-    pairs = load_pairs(args.data / "camvid/train", args.data / "camvid/trainannot")
-    with tempfile.TemporaryDirectory() as cache:
-        held = build(pairs[::8], Path(cache), variants=1, seed=7)
-        seen = build([p for i, p in enumerate(pairs) if i % 8], Path(cache), variants=1, seed=8)
+    corpus = open_corpus([args.corpus])
+    samples = corpus.part(judged=False)
+    names = sorted({sample.name for sample in samples})
+    first = {sample.name: sample for sample in reversed(samples)}
+    held = [first[name] for name in names[::8]]
+    seen = [sample for sample in samples if sample.name not in set(names[::8])]
     print(
         f"{args.seconds:g} s each on {args.threads} of {os.cpu_count()} cores, {len(held)} held out"
     )
     print(f"{'':<36}{'M':>6}{'ms':>7}{'steps':>7}{'noise alone':>13}{'half noise':>12}")
     found = {}
     for name, recipe in recipes.items():
-        found[name] = entry = short_run(recipe, seen, held, args.seconds)
+        found[name] = entry = short_run(recipe, corpus, seen, held, args.seconds)
         print(
             f"{name:<36}{entry['parameters'] / 1e6:6.1f}{1000 * entry['picture']:7.0f}"
             f"{entry['steps']:7}{entry['alone']:13.3f}{entry['half']:12.3f}",
@@ -188,54 +194,70 @@ def guess(
     return skip * noisy + scale * output
 
 
+class ShortRun(Trained):
+    """The first stage of the receiver with another recipe."""
+
+    kind = "short"
+    decay = 0.98
+
+    def __init__(self, recipe: Recipe, corpus: Corpus, seen: list[Sample]) -> None:
+        torch.manual_seed(0)
+        self.recipe = recipe
+        self.crops = Crops(corpus, size=CROP, device=CPU, drops=Drops(), samples=seen)
+        self.config = CompactConfig(classes=corpus.taxonomy.classes, **recipe.shape)
+        self.network: CompactNet = CompactNet(self.config)
+        recipe.change(self.network)
+        self.network.normalise()
+        self.network.to(memory_format=recipe.memory)
+        self.minimiser = Minimiser(
+            rates(self.network, LR), schedule=Schedule(20, 0.1), betas=(0.9, 0.99), clip=10.0
+        )
+        self.networks, self.memory = {}, {}
+        self.minimisers = {"network": self.minimiser}
+        self.steps, self.averaged = 0, {}
+
+    def step(self, number: int) -> dict[str, Tensor]:
+        recipe, data = self.recipe, self.config.sigma_data
+        image, small, labels = self.crops.draw(0, number, 8)
+        sigma = edm.draw_sigma(len(image), None, **recipe.levels)
+        noise = torch.randn_like(image)
+        planes = compact.one_hot(labels, self.config.classes)
+        with recipe.precision():
+            residual = image - compact.upsample(small)
+            noisy = (residual + noise * sigma[:, None, None, None]).contiguous(
+                memory_format=recipe.memory
+            )
+            estimate = guess(recipe, self.network, noisy, small, planes, sigma)
+            squares = (estimate - residual).square().mean((1, 2, 3))
+            loss = (squares * (sigma**2 + data**2) / (sigma * data) ** 2).mean()
+        norm = self.minimiser.minimise(loss)
+        self.network.normalise()
+        self.steps = number + 1
+        return {"loss": loss, "norm": norm}
+
+    def validate(self, state: dict[str, Tensor], sheet: Path) -> dict[str, float]:
+        self.averaged = state
+        return {}
+
+    def about(self) -> dict[str, Any]:
+        return {}
+
+    def save(self, state: dict[str, Tensor], path: Path) -> None:
+        pass
+
+
 def short_run(
-    recipe: Recipe, seen: list[Sample], held: list[Sample], seconds: float
+    recipe: Recipe, corpus: Corpus, seen: list[Sample], held: list[Sample], seconds: float
 ) -> dict[str, Any]:
-    torch.manual_seed(0)
-    config = CompactConfig(**recipe.shape)
-    network = CompactNet(config)
-    recipe.change(network)
-    network.normalise()
-    network.to(memory_format=recipe.memory)
-    optimizer = torch.optim.Adam(rates(network, LR), betas=(0.9, 0.99))
-    ema = Ema(network, 0.98)
-    steps, spent = 0, 0.0
-    with tqdm(total=round(seconds), unit="s", leave=False) as bar:
-        for image, small, labels in batches((seen, []), seed=0, start=0, batch=8, size=CROP):
-            start = time.process_time()
-            share = spent / seconds
-            if share >= 1:
-                break
-            for group, top in zip(optimizer.param_groups, (LR, LR / 10), strict=True):
-                group["lr"] = top * min(1.0, (steps + 1) / 20) * (1 - 0.9 * share)
-            generator = torch.Generator().manual_seed(steps)
-            sigma = edm.draw_sigma(len(image), generator, **recipe.levels)
-            noise = torch.randn(image.shape, generator=generator)
-            planes = compact.one_hot(labels, config.classes)
-            with recipe.precision():
-                residual = image - compact.upsample(small)
-                noisy = (residual + noise * sigma[:, None, None, None]).contiguous(
-                    memory_format=recipe.memory
-                )
-                estimate = guess(recipe, network, noisy, small, planes, sigma)
-                squares = (estimate - residual).square().mean((1, 2, 3))
-                weight = (sigma**2 + config.sigma_data**2) / (sigma * config.sigma_data) ** 2
-                loss = (squares * weight).mean()
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(network.parameters(), 10.0)
-            optimizer.step()
-            network.normalise()
-            ema.update(network)
-            steps += 1
-            spent += time.process_time() - start
-            bar.update(round(spent) - bar.n)
-    network.load_state_dict(ema.state)
-    errors, picture = held_out(recipe, network, held)
+    run = ShortRun(recipe, corpus, seen)
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(None):
+        train(run, RunOptions(out=Path(folder), minutes=seconds / 60, check_every=1 << 30))
+    run.network.load_state_dict(run.averaged)
+    errors, picture = held_out(recipe, run.network, held)
     return {
-        "parameters": sum(p.numel() for p in network.parameters()),
+        "parameters": sum(p.numel() for p in run.network.parameters()),
         "picture": picture,
-        "steps": steps,
+        "steps": run.steps,
         "alone": errors[0],
         "half": errors[1],
     }
@@ -247,7 +269,10 @@ def held_out(recipe: Recipe, network: CompactNet, held: list[Sample]) -> tuple[l
     sums, power, times = np.zeros(2), 0.0, []
     for index, sample in enumerate(held):
         rows, columns = (side // 16 * 16 for side in sample.image.shape[:2])
-        image, small = to_tensor([sample.image]), to_tensor([sample.coarse])
+        image, small = (
+            to_unit(torch.from_numpy(part.copy()))[None]
+            for part in (sample.image, sample.coarse[0])
+        )
         planes = compact.one_hot(
             torch.from_numpy(sample.maps[0].copy())[None], network.config.classes
         )
