@@ -255,7 +255,7 @@ class Codec:
             labels = labels if isinstance(labels, str) else smaller
         if labels is None:
             with progress.waiting("finding and simplifying labels", aloud=False):
-                labels, found = self._find_labels(pixels, label_quality, importance, ignore_label)
+                labels, found = self.find_labels(pixels, label_quality, importance, ignore_label)
             number = found if palette is None else number
             if number != found and number not in (CAMVID.id, CITYSCAPES.id):
                 name = PALETTES[number].name
@@ -313,12 +313,12 @@ class Codec:
             raise ModelError("the segmenter's chances are not uint8 (classes, height, width)")
         return found, chances, number
 
-    def _find_labels(
+    def find_labels(
         self,
         pixels: Image,
-        label_quality: LabelQuality | None,
-        importance: Mapping[str, float] | None,
-        ignore_label: int | None,
+        label_quality: LabelQuality | None = None,
+        importance: Mapping[str, float] | None = None,
+        ignore_label: int | None = None,
     ) -> tuple[LabelMap | None, int]:
         """The segmenter's map as it is sent, None where it knows too little, and its palette."""
         label_quality = DEFAULT_LABEL_QUALITY if label_quality is None else label_quality

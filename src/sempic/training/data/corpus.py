@@ -29,6 +29,7 @@ from tqdm import tqdm
 
 from sempic.errors import InputError
 from sempic.networks.compact import PATCH
+from sempic.palette import PALETTES
 from sempic.scene import Image as Picture
 from sempic.scene import LabelMap
 from sempic.training.data import taxonomy
@@ -124,12 +125,14 @@ def transmit(image: Picture, factor: int, qp: int) -> Picture:
 
 
 def sent_map(segmenter: Any, image: Picture) -> LabelMap:
-    """A segmenter's map as the encoder sends it by default: simplified."""
-    from sempic.api import DEFAULT_LABEL_QUALITY
-    from sempic.labels.simplify import simplify
+    """A segmenter's map as the encoder sends it by default: void where it does not know, which may
+    be everywhere, and simplified."""
+    from sempic.api import Codec
 
-    labels, chances = segmenter.look(image)
-    return simplify(labels, DEFAULT_LABEL_QUALITY, palette=segmenter.palette, chances=chances)
+    labels, palette = Codec(segmenter).find_labels(image)
+    if labels is None:
+        return np.full(image.shape[:2], PALETTES[palette].void or 0, np.uint8)
+    return labels
 
 
 def _resized(image: Picture, known: LabelMap | None, short: int) -> tuple[Picture, LabelMap | None]:
