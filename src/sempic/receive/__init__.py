@@ -72,7 +72,7 @@ class Receiver:
             self._sigma_max, self._sigma_min = metadata["sigma_max"], metadata["sigma_min"]
             self._rho = metadata["rho"]
             self._palette = from_description(metadata.get("palette", CAMVID.name))
-            """Whose classes it was trained on; other maps are translated, if that is one of ours."""
+            """Whose classes it was trained on; maps of our other palettes are translated."""
         except KeyError as error:
             raise ModelError(f"{path}: not a receiver, its metadata lacks {error}") from error
         except InputError as error:
