@@ -510,7 +510,7 @@ def test_help_needs_no_extra():
         words = [
             word for word in command.split() if "preset" not in word and word != "camvid-small"
         ]
-        said = "train distill" if command == "distill" else " ".join(words)
+        said = {"distill": "train distill", "train paper": "train"}.get(command, " ".join(words))
         assert line.startswith(f"0 usage: sempic {said}"), line
     assert f"torch is missing; {install_hint('train')}" in done.stderr
 

@@ -125,8 +125,9 @@ def test_names_are_printed_on_one_line():
 WAITS = (
     "import sys, time; from sempic import processes\n"
     "def wait():\n"
-    "    print('begun', flush=True)\n"
-    "    try: time.sleep(60)\n"
+    "    try:\n"
+    "        print('begun', flush=True)\n"
+    "        time.sleep(60)\n"
     "    finally: print('cleaned up')\n"
     "sys.exit(processes.as_program(wait))"
 )

@@ -99,6 +99,7 @@ def test_tiles_and_steps_move_the_bar(monkeypatch):
         def __init__(self):
             self._sigma_max, self._sigma_min, self._rho = 1.0, 0.1, 7
             self._heeds_fidelity = True
+            self._palette = sempic.PALETTES[1]
 
         def _run(self, noisy, *_):
             return np.zeros_like(noisy)

@@ -31,7 +31,8 @@ from typing import Any
 from sempic import api, processes
 from sempic.errors import InputError, OutputError, SempicError, SempicWarning, install_hint
 from sempic.jobs import TAR, Job, exists, line, naming, read
-from sempic.palette import BY_NAME, CAMVID
+from sempic.palette import CAMVID
+from sempic.palette import find as find_palette
 
 Record = dict[str, Any]
 """What is reported of one picture: path, output, seconds, and bytes, bpp, … or error."""
@@ -70,7 +71,7 @@ class Encode:
             if os.path.isdir(path):
                 path = path / job.relative.with_suffix(".png")
             with naming(path):
-                palette = BY_NAME[self.options.get("palette") or CAMVID.name]
+                palette = find_palette(self.options.get("palette") or CAMVID.name)
                 labels = pictures.read_labels(read(path), palette)
         stream = _codec(self.segmenter).encode(picture, labels=labels, **self.options)
         job.write(stream)

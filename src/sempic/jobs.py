@@ -100,7 +100,8 @@ def find(
         found: suffixes, in lower case.
         suffix: of what is written; None: nothing is.
         foreign: suffixes of files whose number is said where they are left out.
-        reads, writes: other files that will be read and written: no output may be one of them.
+        reads: other files that will be read: no output may be one of them.
+        writes: other files that will be written, the same.
         say: is told what was left out, in one line.
 
     Raises InputError or OutputError, naming the sources: a name that is empty, two sources of one

@@ -373,6 +373,15 @@ def read_description(path: Path) -> Any:
         raise InputError(f"{path}: no palette file ({error})") from error
 
 
+def find(name: str) -> Palette:
+    """One of ours by its name, or one's own by its file, `.json`. Raises InputError."""
+    if name.endswith(".json"):
+        return read(Path(name))
+    if name not in BY_NAME:
+        raise InputError(f"palette {name!r} is not one of {', '.join(BY_NAME)}")
+    return BY_NAME[name]
+
+
 def read(path: Path) -> Palette:
     """A palette of one's own from a JSON file (docs/guides/train.md). Raises InputError."""
     try:

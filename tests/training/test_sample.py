@@ -100,13 +100,13 @@ def test_batches_are_obeyed_and_scenes_read_once(
         return sampled(model, process, given, **how)
 
     opened: list[str] = []
-    loaded, coded = scenes._open, coarse.encode
+    loaded, read, coded = scenes._open, scenes._ids, coarse.encode
+    monkeypatch.setattr(scenes, "_ids", lambda path: opened.append(path.name) or read(path))
     monkeypatch.setattr(scenes, "_open", lambda path: opened.append(path.name) or loaded(path))
     monkeypatch.setattr(coarse, "encode", lambda *a, **k: opened.append("coarse") or coded(*a, **k))
     monkeypatch.setattr(sample, "reconstruct", remember)
     sample.main(flags(weights, data, tmp_path / "two", num_samples=3, batch_size=2))
     assert sizes == [2, 1]
-    # picture, map and coarse picture
     assert opened == [n for x in "abc" for n in (f"{x}.png", f"{x}.png", "coarse")]
     sample.main(flags(weights, data, tmp_path / "one", num_samples=3))
     for name in ("a", "b", "c"):

@@ -91,11 +91,7 @@ class Segmenter:
 
     def _run(self, image: Image) -> tuple[npt.NDArray[Any], tuple[float, float]]:
         """What the network gives, and the share of its height and width that is no padding."""
-        height, width = image.shape[:2]
-        longest = LONGEST_SIDE / max(height, width)
-        scale = min(self._enlarge, WORKING_SIDE / min(height, width), longest)
-        if self._side is not None:
-            scale = min(self._side / min(height, width), longest)
+        scale = working_scale(image.shape[:2], enlarge=self._enlarge, side=self._side)
         working = _resize(image, scale)
         rows, columns = working.shape[:2]
         pad = (0, -rows % _MULTIPLE), (0, -columns % _MULTIPLE), (0, 0)
@@ -154,6 +150,15 @@ class HubSegmenter:
         for part in self._pipe(PIL.Image.fromarray(image), subtask="semantic"):
             labels[np.asarray(part["mask"]) > 0] = self._ids[part["label"].lower()]
         return labels
+
+
+def working_scale(size: tuple[int, ...], *, enlarge: float = 1.0, side: int | None = None) -> float:
+    """By how much a picture of (height, width) is enlarged before it is segmented.
+
+    enlarge: as the model asks for small pictures. side: the shorter side is to be this instead.
+    """
+    wanted = min(enlarge, WORKING_SIDE / min(size)) if side is None else side / min(size)
+    return min(wanted, LONGEST_SIDE / max(size))
 
 
 def _resize(image: Image, scale: float) -> Image:

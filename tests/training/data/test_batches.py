@@ -6,7 +6,7 @@ torch = pytest.importorskip("torch")
 
 from sempic import coarse  # noqa: E402
 from sempic.errors import InputError  # noqa: E402
-from sempic.training.data import taxonomy  # noqa: E402
+from sempic.training.data import batches, taxonomy  # noqa: E402
 from sempic.training.data.batches import Crops, Drops, Pool, drop, to_unit  # noqa: E402
 from sempic.training.data.corpus import Corpus, Sample  # noqa: E402
 
@@ -69,7 +69,7 @@ def test_crops_seek_rare_classes_and_weigh_sources(monkeypatch):
     source = crops(one, sample(1, "other"), size=(32, 32))
     found = {}
     for rate in (0.0, 1.0):
-        monkeypatch.setattr("sempic.training.data.batches.RARE_RATE", rate)
+        monkeypatch.setattr(batches, "RARE_RATE", rate)
         labels = torch.cat([source.draw(0, step, 16).labels for step in range(10)])
         found[rate] = (labels == pole).flatten(1).any(1).float().mean().item()
     assert found[1.0] == 1
