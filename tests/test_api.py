@@ -169,29 +169,31 @@ def test_the_bundled_models_code_a_picture():
 
 
 class Unsure:
-    """A segmenter that knows the left half of a picture, and that as much as it is told."""
+    """A segmenter that knows two thirds of a picture, and that as much as it is told."""
 
     palette = 2
 
-    def __init__(self, left: int = 250) -> None:
-        self.left = left
+    def __init__(self, left: int = 250, voids: bool = True) -> None:
+        self.left, self.voids = left, voids
 
     def __call__(self, image):
         labels = np.zeros(image.shape[:2], np.uint8)
-        labels[:, image.shape[1] // 2 :] = 8
+        labels[:, 2 * image.shape[1] // 3 :] = 8
         return labels
 
     def look(self, image):
         chances = np.full((19, *image.shape[:2]), 20, np.uint8)
-        chances[0, :, : image.shape[1] // 2] = self.left
+        chances[0, :, : 2 * image.shape[1] // 3] = self.left
         return self(image), chances
 
 
 def test_what_the_segmenter_does_not_know_is_sent_as_void():
     picture = np.full((32, 48, 3), 90, np.uint8)
     scene = sempic.unpack(sempic.Codec(segmenter=Unsure()).encode(picture))
-    assert (scene.labels[:, :24] == 0).all()
-    assert (scene.labels[:, 24:] == 19).all()
+    assert (scene.labels[:, :32] == 0).all()
+    assert (scene.labels[:, 32:] == 19).all()
+    all_of_it = sempic.Codec(segmenter=Unsure(voids=False)).encode(picture)
+    assert (sempic.unpack(all_of_it).labels[:, 32:] == 8).all()
 
 
 def test_a_picture_of_which_little_is_known_has_no_map():
@@ -217,8 +219,8 @@ def test_the_segmenter_map_in_another_palette():
     codec = sempic.Codec(segmenter=Unsure())
     scene = sempic.unpack(codec.encode(picture, palette="camvid"))
     assert scene.palette == 1
-    assert (scene.labels[:, :24] == 3).all()
-    assert (scene.labels[:, 24:] == 11).all()
+    assert (scene.labels[:, :32] == 3).all()
+    assert (scene.labels[:, 32:] == 11).all()
     with pytest.raises(sempic.InputError, match="palette indices"):
         codec.encode(picture, palette="indices")
 

@@ -330,9 +330,11 @@ class Codec:
         if chances is not None:
             from sempic.segment.doubt import STREET, void_where_unsure
 
-            labels, known = void_where_unsure(labels, chances, number)
+            voided, known = void_where_unsure(labels, chances, number)
             if known < STREET:
                 return None, number
+            if getattr(self.segmenter, "voids", False):
+                labels = voided
         sent = simplify(
             labels, label_quality, palette=number, importance=importance, chances=chances
         )

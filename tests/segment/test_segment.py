@@ -56,6 +56,8 @@ def test_ids_of_bytes(tmp_path):
     image = np.random.default_rng(0).integers(0, 11, (37, 45, 3), np.uint8)
     model = segment.load(str(ids_model(tmp_path / "a.onnx", {"palette": "camvid"})))
     assert model.palette == CAMVID.id
+    assert not model.voids
+    assert segment.load(str(ids_model(tmp_path / "v.onnx", {"voids": True}))).voids
     assert (model(image) == image[..., 0]).all()
 
 

@@ -62,6 +62,9 @@ class Segmenter:
         self._bytes = inputs[0].type == "tensor(uint8)"
         self._enlarge = float(metadata.get("enlarge", 1))
         self._side = side
+        self.voids = bool(metadata.get("voids", False))
+        """Whether what it does not know is sent as void: the receivers and priors that belong to it
+        know void, which those of the bundled one do not."""
         described = metadata.get("palette")
         try:
             own = from_description(described) if described is not None else None

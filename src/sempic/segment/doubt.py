@@ -25,7 +25,7 @@ CRITICAL = (
     "person", "rider", "motorcycle", "bicycle", "traffic sign", "traffic light",
     "pedestrian", "bicyclist", "sign",
 )  # fmt: skip
-STREET = 0.35
+STREET = 0.65
 """A picture of which less than this share is known is sent without a map."""
 
 

@@ -270,6 +270,7 @@ def export_segmenter(
     metadata = {
         "palette": described(palette or network.palette or _palette(network.config.classes)),
         "enlarge": enlarge,
+        "voids": True,  # receivers of today's recipes know void
         "config": asdict(network.config),
     }
     _write(_Segmenter(network), example, ["image"], "logits", axes, metadata, path)
