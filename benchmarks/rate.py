@@ -58,7 +58,7 @@ def main() -> None:
                 raise SystemExit(f"{path}: the label map came back changed")
             info = sempic.info(stream)
             pixels = info["width"] * info["height"]
-            parts = [info["chunks"]["labels"], info["chunks"]["coarse"], info["overhead"]]
+            parts = [info["chunks"].get("labels", 0), info["chunks"]["coarse"], info["overhead"]]
             totals[quality] += 8 * np.array([*parts, info["bytes"]]) / pixels
         count += 1
     if not count:

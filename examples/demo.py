@@ -69,15 +69,17 @@ def run(picture: Path, folder: Path) -> None:
 def look(original: np.ndarray, stream: bytes) -> Panels:
     """Original, labels, coarse picture, what is decoded, AVIF in as many bytes, and a legend."""
     scene, sizes = sempic.unpack(stream), sempic.info(stream)["chunks"]
-    assert scene.labels is not None
     palette = sempic.PALETTES[scene.palette]
+    labels = scene.labels
+    if labels is None:  # none is sent of a picture of which the segmenter knows too little
+        labels = np.full(original.shape[:2], palette.void, np.uint8)
     return [
         ("original", original),
-        (f"labels, {sizes['labels']} bytes", palette.paint(scene.labels)),
+        (f"labels, {sizes.get('labels', 0)} bytes", palette.paint(labels)),
         (f"coarse, {sizes['coarse']} bytes", api.preview(scene)),
         (f"decoded from both, {len(stream)} bytes", np.array(sempic.decode(stream))),
         avif(original, len(stream)),
-        ("classes", legend(palette, scene.labels)),
+        ("classes", legend(palette, labels)),
     ]
 
 

@@ -11,6 +11,7 @@ import PIL.Image
 import pytest
 from conftest import HAVE_MODELS, ROOT, FakeReceiver, FakeSegmenter, street
 
+import sempic
 from sempic import api, models, segment
 
 
@@ -138,6 +139,16 @@ def test_demo_of_a_picture(folder, monkeypatch, capsys):
     assert "bpp" in capsys.readouterr().out
     assert run(monkeypatch, "demo", "maps") == 2
     assert "demo: " in capsys.readouterr().err
+
+
+def test_demo_of_a_picture_without_a_map(folder):
+    """As photographs of no street are sent."""
+    demo = importlib.import_module("demo")
+    original = np.asarray(PIL.Image.open("pictures/0.png").convert("RGB"))
+    panels = demo.look(original, sempic.encode(original, labels="none"))
+    assert [title for title, _ in panels][1] == "labels, 0 bytes"
+    assert (panels[1][1] == 0).all()
+    assert panels[3][1].shape == original.shape
 
 
 def test_make_demo_quotes_its_picture():
