@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import base64
 import io
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -164,6 +165,10 @@ def gallery(root: Path) -> None:
     pictures.write_file(root / "docs/gallery.md", page.encode())
 
 
+_TEMPORARY = re.compile(r"/[\w./-]*/tmp\w{8}\b")
+"""A folder of tempfile's in what a notebook printed: another one at each run."""
+
+
 def notebooks(root: Path) -> None:
     """Runs each notebook in its folder and keeps what it printed and drew."""
     import nbclient
@@ -180,7 +185,8 @@ def notebooks(root: Path) -> None:
                 cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"]
                 for output in cell.outputs:
                     _lighten(output.get("data", {}))
-        pictures.write_file(path, (nbformat.writes(notebook) + "\n").encode())
+        text = _TEMPORARY.sub("WORK", nbformat.writes(notebook))
+        pictures.write_file(path, f"{text}\n".encode())
         print(path)
 
 

@@ -26,8 +26,8 @@ from sempic.errors import (
     RateError,
     SempicWarning,
 )
-from sempic.palette import BY_NAME, CAMVID, CITYSCAPES, PALETTES, translate
-from sempic.palette import read as read_palette
+from sempic.palette import CAMVID, CITYSCAPES, PALETTES, translate
+from sempic.palette import find as find_palette
 from sempic.scene import Chances, Image, LabelMap, Scene
 
 if TYPE_CHECKING:
@@ -582,9 +582,7 @@ def _palette_id(palette: int | str | None) -> int:
     if palette is None:
         return CAMVID.id
     if isinstance(palette, str):
-        if palette.endswith(".json"):
-            return read_palette(Path(palette)).id
-        return BY_NAME[checks.one_of("palette", palette, BY_NAME)].id
+        return find_palette(palette).id
     if checks.whole("palette", palette) not in PALETTES:
         raise LabelMapError(f"palette {palette} is not one of {', '.join(map(str, PALETTES))}")
     return palette

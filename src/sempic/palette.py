@@ -348,9 +348,7 @@ def from_description(what: Any) -> Palette:
     Colours that are not given are spread over the hues. Raises InputError.
     """
     if isinstance(what, str):
-        if what not in BY_NAME:
-            raise InputError(f"palette {what!r} is not one of {', '.join(BY_NAME)}")
-        return BY_NAME[what]
+        return named(what)
     try:
         listed = list(what["classes"])
         spread = _spread(len(listed))
@@ -375,8 +373,11 @@ def read_description(path: Path) -> Any:
 
 def find(name: str) -> Palette:
     """One of ours by its name, or one's own by its file, `.json`. Raises InputError."""
-    if name.endswith(".json"):
-        return read(Path(name))
+    return read(Path(name)) if name.endswith(".json") else named(name)
+
+
+def named(name: str) -> Palette:
+    """A palette that is known in this process, by its name. Raises InputError."""
     if name not in BY_NAME:
         raise InputError(f"palette {name!r} is not one of {', '.join(BY_NAME)}")
     return BY_NAME[name]

@@ -18,12 +18,12 @@ from sempic.evaluation.measure import Measure, Settings, row
 from sempic.evaluation.measures import FIGURES, METRICS, Figure, Record, Row
 from sempic.evaluation.measures.segmentation import count_classes
 from sempic.palette import (
-    BY_NAME,
     CITYSCAPES,
     CITYSCAPES_FULL,
     INDICES,
     PALETTES,
     Palette,
+    named,
     translate,
 )
 from sempic.scene import LabelMap
@@ -140,10 +140,8 @@ def evaluate(
 
 def _palette(name: str | None, example: Path, known: Palette | None) -> Palette:
     """Of human maps, of which `example` is one; `known`: the judge's, if there is a judge."""
-    if name is not None and name not in BY_NAME:
-        raise InputError(f"palette {name!r} is not one of {', '.join(BY_NAME)}")
     if name is not None:
-        return BY_NAME[name]
+        return named(name)
     if _scaled(_read(example, pictures.decode), CITYSCAPES) is not None:
         return CITYSCAPES
     if known is None:
