@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +23,12 @@ HAVE_MODELS = all(
 
 settings.register_profile("gate", deadline=None, derandomize=True, max_examples=60)
 settings.load_profile("gate")
+
+# Tests that are started in the background, or by nohup, inherit signals that are ignored, and so
+# would the commands that they send signals to, and wait for.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 progress.PATIENCE = 3600.0
 """What a test reads on stderr must not depend on whether numba has compiled before."""

@@ -378,7 +378,10 @@ def test_workers_end_with_their_parent(number, monkeypatch):
         while not Path("started").exists():
             time.sleep(0.05)
         parent.send_signal(number)
-        parent.communicate(timeout=20)  # the workers hold the pipe as long as they live
+        try:
+            parent.communicate(timeout=20)  # the workers hold the pipe as long as they live
+        finally:
+            parent.kill()  # or a failure would be waited for without end
     for _ in range(100):
         left = [p for p in Path("/proc").glob("[0-9]*/stat") if group(p) == parent.pid]
         if not left:
