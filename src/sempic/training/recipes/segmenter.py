@@ -136,7 +136,8 @@ def grow_head(network: SegmentationNet, given: SegmentationNet, path: Path) -> N
         raise ModelError(f"{path} has another backbone: {missing[0]}")
 
 
-def _loaded(source: Source, classes: Taxonomy) -> Pictures:
+def _loaded(source: Source, classes: Taxonomy) -> Pictures | None:
+    """The pictures that have a map; None if none has: a folder's other sources may."""
     images, maps = [], []
     for item in tqdm(source.train, desc=source.name, mininterval=2, leave=False):
         image = item.picture()
@@ -145,7 +146,8 @@ def _loaded(source: Source, classes: Taxonomy) -> Pictures:
             images.append(image)
             maps.append(known)
     if not images:
-        raise InputError(f"{source.name}: no picture has a label map")
+        print(f"{source.name}: no picture has a label map, it is left out", flush=True)
+        return None
     return Pictures(source.name, source.weight, images, maps)
 
 
@@ -202,7 +204,10 @@ class Segmenter(Recipe):
         val = [i for s in opened for i in s.val[:: max(1, len(s.val) // options.judged)]]
         val = [i for i in val if i.labels is not None]
         self.judge = Judge(val, self.taxonomy, options.enlarge)
-        sources = [_loaded(source, self.taxonomy) for source in opened]
+        loaded = (_loaded(source, self.taxonomy) for source in opened)
+        sources = [pictures for pictures in loaded if pictures is not None]
+        if not sources:
+            raise InputError(f"{', '.join(options.data)}: no picture has a label map")
         weights = class_weights(sources, self.taxonomy)
         print({s.name: len(s.images) for s in sources}, weights.round(2).tolist(), flush=True)
         self.weight = torch.from_numpy(weights).to(device)
