@@ -47,11 +47,13 @@ def test_crops_align_and_are_seeded():
     for step in range(5):
         plan = source.plan(1, step, 6)
         assert (plan[:, 3:5] % 16 == 0).all()
-        image, small, labels = source.draw(1, step, 6)
+        batch = source.draw(1, step, 6)
+        image, small, labels, truth = batch
         assert image.shape == (6, 3, 64, 96)
+        assert (truth == labels).all()  # nothing is dropped
         assert small.shape == (6, 3, 16, 24)
         again = source.draw(1, step, 6)
-        assert all((a == b).all() for a, b in zip((image, small, labels), again, strict=True))
+        assert all((a == b).all() for a, b in zip(batch, again, strict=True))
         # Light scales what lies above black: the ratio to the labels' colours is one number.
         wanted = to_unit((labels * 20)[..., None].repeat(1, 1, 1, 3)) + 1
         part = (wanted > 0.1) & (image < 0.99)
@@ -84,6 +86,7 @@ def test_maps_are_dropped_as_often_as_said():
     labels = torch.cat([source.draw(0, step, 20).labels for step in range(30)])
     void = (labels == CLASSES.classes).flatten(1).all(1)
     assert void.float().mean().item() == pytest.approx(0.3, abs=0.06)
+    assert (source.draw(0, 0, 20).truth != CLASSES.classes).flatten(1).any(1).all()
 
 
 def test_regions_are_void_or_anothers():

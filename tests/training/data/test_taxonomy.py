@@ -58,3 +58,17 @@ def test_a_receiver_is_told_one_class():
     settled = NINETEEN.settle(np.concatenate([groups.astype(np.uint8), [[3, UNKNOWN, 18]]], 1))
     names = [CITYSCAPES.classes[i] for i in settled[0]]
     assert names == ["car", "rider", "traffic sign", "wall", "void", "bicycle"]
+
+
+def test_critical_classes_count_more_in_every_palette():
+    fine = NINETEEN.critical()
+    at = CITYSCAPES.classes.index
+    assert fine.shape == (256,)
+    assert fine[at("person")] == fine[at("traffic sign")] == 0.5
+    assert fine[at("car")] == 0.125
+    assert fine[at("road")] == fine[CITYSCAPES.void] == 0
+    coarse = NINETEEN.critical(CAMVID)
+    assert coarse[CAMVID.classes.index("sign")] == 0.5  # a sign or a light
+    assert coarse[CAMVID.classes.index("car")] == 0.125
+    assert coarse[CAMVID.classes.index("sky")] == coarse[CAMVID.void] == 0
+    assert ELEVEN.critical()[CAMVID.classes.index("pedestrian")] == 0.5

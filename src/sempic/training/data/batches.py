@@ -75,7 +75,9 @@ class Batch(NamedTuple):
     coarse: Tensor
     """float (B, 3, H / 4, W / 4) in [-1, 1]."""
     labels: Tensor
-    """uint8 (B, H, W); `classes` and more is void."""
+    """uint8 (B, H, W), as the receiver is given them; `classes` and more is void."""
+    truth: Tensor
+    """uint8 (B, H, W), the first map of each picture, with nothing dropped."""
 
 
 def to_unit(picture: Tensor) -> Tensor:
@@ -133,6 +135,7 @@ class Crops:
         self.maps = Pool([m for s in chosen for m in s.maps], device)
         self.coarse = Pool([c for s in chosen for c in s.coarse], device)
         self._maps = _ranges([len(s.maps) for s in chosen])
+        self._first = np.array([first for first, _ in self._maps])
         self._coarse = _ranges([len(s.coarse) for s in chosen])
         rare = corpus.taxonomy.ids(sorted(corpus.taxonomy.rare))
         self._spots = [spots_of(m, rare) for s in chosen for m in s.maps]
@@ -175,10 +178,12 @@ class Crops:
         """
         plan = self.plan(seed, step, batch)
         top, left, mirror = plan[:, 3], plan[:, 4], plan[:, 5]
+        best = self._first[plan[:, 0]]
         windows = np.concatenate(
             [
                 _window(self.images, plan[:, 0], top, left, mirror),
                 _window(self.maps, plan[:, 1], top, left, mirror),
+                _window(self.maps, best, top, left, mirror),
                 _window(self.coarse, plan[:, 2], top // PATCH, left // PATCH, mirror),
             ],
             1,
@@ -190,10 +195,10 @@ class Crops:
         cuts = sent(windows, self.device)
         small = self.size[0] // PATCH, self.size[1] // PATCH
         image = to_unit(self.images.cut(cuts[:, 0:5], self.size))
-        coarse = to_unit(self.coarse.cut(cuts[:, 10:15], small))
+        coarse = to_unit(self.coarse.cut(cuts[:, 15:20], small))
         image, coarse = (((part + 1) * gains - 1).clamp(-1, 1) for part in (image, coarse))
-        labels = self.maps.cut(cuts[:, 5:10], self.size)
-        return Batch(image, coarse, drop(labels, self.void, self.drops, rng))
+        labels, truth = (self.maps.cut(cuts[:, k : k + 5], self.size) for k in (5, 10))
+        return Batch(image, coarse, drop(labels, self.void, self.drops, rng), truth)
 
 
 def drop(labels: Tensor, void: int, drops: Drops, rng: np.random.Generator) -> Tensor:

@@ -30,7 +30,9 @@ _RARE = {
 }  # fmt: skip
 """Few pixels, much meaning: crops are made around them."""
 _CRITICAL = ("traffic light", "traffic sign", "person", "rider", "motorcycle", "bicycle")
-_IMPORTANCE = dict.fromkeys(_CRITICAL, 1.5)
+_LARGE = ("car", "truck", "bus", "train", "pole")
+_IMPORTANCE = dict.fromkeys((*_CRITICAL, "sign", "pedestrian", "bicyclist"), 1.5)
+_IMPORTANCE |= dict.fromkeys(_LARGE, 1.125)
 UNLABELLED = {"labelmefacade": (*_CRITICAL, "pole", "fence", "wall", "terrain")}
 """Classes that nobody labelled in a set of pictures, by its folder's name: there they may hide
 behind any label."""
@@ -43,7 +45,8 @@ class Taxonomy:
     palette: Palette
     rare: frozenset[str]
     importance: dict[str, float]
-    """Factor of the loss at pixels of a class, 1 unless said."""
+    """Factor of the segmenter's loss at pixels of a class, 1 unless said. What is above 1 counts
+    more in the receiver's, too (`critical`)."""
 
     @property
     def classes(self) -> int:
@@ -54,6 +57,23 @@ class Taxonomy:
         """Ids of the names that are classes here."""
         here = self.palette.classes[: self.classes]
         return tuple(here.index(name) for name in names if name in here)
+
+    def critical(self, palette: Palette | None = None) -> npt.NDArray[np.float32]:
+        """How much pixels of each id count above the rest, (256,): importance - 1, at least 0.
+
+        Args:
+            palette: of the ids, default: this taxonomy's. An id that may be several classes has
+                the largest of theirs.
+        """
+        above = [self.importance.get(n, 1.0) - 1 for n in self.palette.classes[: self.classes]]
+        own = np.maximum(np.array(above, np.float32), 0)
+        found = np.zeros(256, np.float32)
+        if palette is None:
+            found[: self.classes] = own
+        else:
+            allowed = self.of(palette)
+            found[: len(allowed)] = (allowed * own).max(1)
+        return found
 
     def of(self, palette: Palette) -> npt.NDArray[np.bool_]:
         """Which classes (columns) an id of a palette (rows) may be; void may be none."""

@@ -36,7 +36,8 @@ class Denoise(ReceiverRecipe):
         self.minimisers = {"network": self.minimiser}
 
     def step(self, number: int) -> dict[str, Tensor]:
-        image, coarse, _, planes = self.draw(number)
+        batch, planes = self.draw(number)
+        image, coarse = batch.image, batch.coarse
         drawn = generator(self.options, number)
         sigma = edm.draw_sigma(len(image), drawn, device=self.device)
         noise = edm.draw(image.shape, self.device, drawn)

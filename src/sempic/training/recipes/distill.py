@@ -5,13 +5,14 @@ that comes out of it: L1 and frozen ImageNet features against the original, thes
 over the crop, the last of them pooled (the squared distance between pooled features of pairs bounds
 a Fréchet distance from above; Inception's, which measure, are not used), a discriminator on the
 same features (Sauer et al., "Projected GANs Converge Faster", 2021; "Adversarial Diffusion
-Distillation", 2023) beside those of what was sent, and a frozen segmenter against the map that was
-sent; the wanted fidelity, an input of the network, says how much each of them counts.
+Distillation", 2023) beside those of what was sent, and what frozen segmenters see in both pictures;
+the wanted fidelity, an input of the network, says how much each of them counts. Pixels of critical
+classes (`Taxonomy.critical`) count more in all that compares place by place.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,8 +24,9 @@ from torch import Tensor
 from sempic.diffusion import edm
 from sempic.errors import ModelError
 from sempic.networks.compact import PATCH, upsample
-from sempic.networks.segmenter import double
 from sempic.networks.weights import load_segmenter, load_tensors
+from sempic.palette import CAMVID
+from sempic.training.data.taxonomy import Taxonomy
 from sempic.training.losses import (
     TAPS,
     Discriminator,
@@ -41,6 +43,8 @@ from sempic.training.trainer import Minimiser, Schedule, compiled, fast, generat
 
 _GRID = (1, 2, 4)
 """Numbers of sampling steps that are trained for."""
+_MARGIN = 16
+"""Pixels that a segmenter does not see of a crop's height and width, now here, now there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +53,10 @@ class DistillOptions(ReceiverOptions):
 
     init: Path = option("compact.safetensors of `sempic train denoise`, restore, grow or distill")
     discriminator: Path | None = option("of an earlier run, to begin with", None)
-    segmenter: Path | None = option("segmenter.safetensors for semantic consistency", None)
+    segmenter: tuple[Path, ...] = option(
+        "segmenter.safetensors for semantic consistency; of several, one is drawn for each step",
+        (),
+    )
     features: Path | None = option(
         "folder of `sempic train features`; default: the ImageNet package and the cache", None
     )
@@ -58,7 +65,12 @@ class DistillOptions(ReceiverOptions):
     crop: tuple[int, int] = option(
         "crops; multiples of 32 are fastest, of 16 allowed", (192, 256), metavar=("H", "W")
     )
-    label_drop: float = option("share of the maps that are void", 0.03)
+    label_drop: float = option("share of the maps that are void", 0.15)
+    region_drop: float = option("share of the maps in which a part of a region is void", 0.25)
+    region_wrong: float = option("share of the maps in which a part of a region is wrong", 0.06)
+    critical: float = option(
+        "pixels weigh 1 + this times what their class's importance is above 1", 16.0
+    )
     pixel: float = option("weight of L1", 2.0)
     coarse: float = option("weight of L1 between the coarse pictures", 2.0)
     feature: float = option("weight of the feature distance", 1.5)
@@ -79,7 +91,7 @@ class DistillOptions(ReceiverOptions):
         1.0,
     )
     adversarial: float = option("weight of the discriminator's opinion", 0.4)
-    semantic: float = option("weight of the segmenter's", 0.1)
+    semantic: float = option("weight of the divergence between what a segmenter sees", 0.25)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -87,6 +99,57 @@ class DistillOptions(ReceiverOptions):
             raise ValueError(
                 "--batch must be 2 or more: pooled features are compared with their variance"
             )
+
+
+View = Callable[[Tensor], Tensor]
+
+
+class Viewer:
+    """A frozen segmenter that compares what it sees in two pictures."""
+
+    def __init__(self, path: Path, taxonomy: Taxonomy, device: torch.device) -> None:
+        """Raises ModelError for a segmenter of classes that are neither ours nor the taxonomy's."""
+        network = load_segmenter(path).requires_grad_(False).to(device)
+        classes = network.config.classes
+        known = [network.palette] if network.palette is not None else [taxonomy.palette, CAMVID]
+        palettes = [p for p in known if len(p.classes) - (p.void is not None) == classes]
+        if not palettes:
+            raise ModelError(f"{path} knows {classes} classes, the receiver {taxonomy.classes}")
+        self.network = compiled(network, device)
+        self.critical = torch.from_numpy(taxonomy.critical(palettes[0])[:classes]).to(device)
+
+    def divergence(self, made: Tensor, image: Tensor, weight: float, view: View) -> Tensor:
+        """Kullback-Leibler divergence, in nats a pixel, of what is seen in `made`, (B, 3, H, W) in
+        [-1, 1], from what is seen in `image`: a mean in which pixels weigh more where one of the
+        two is seen to be critical (what is there but is not painted, and what is invented)."""
+        with torch.no_grad():
+            p = self.network(view(image)).float().softmax(1)
+        log_q = self.network(view(made)).float().log_softmax(1)
+        q = log_q.detach().exp()
+        seen = torch.einsum("bchw,c->bhw", torch.maximum(p, 0.5 * q), self.critical)
+        weights = 1 + 2 * weight * seen
+        divergence = (p * (p.clamp_min(1e-6).log() - log_q)).sum(1)
+        return (divergence * weights).sum() / weights.sum()
+
+
+def segmenter_view(size: tuple[int, int], rng: np.random.Generator) -> View:
+    """How a segmenter looks at crops of this size, (H, W): from a random corner, somewhat
+    enlarged, in [0, 1]. Seen always alike, what only fools this network would pay."""
+    top, left = (int(v) for v in rng.integers(0, _MARGIN, 2))
+    scale = float(rng.choice((1.0, 1.25, 1.5)))
+    height, width = (side - _MARGIN for side in size)
+    large = [max(32, round(side * scale / 32) * 32) for side in (height, width)]
+
+    def view(x: Tensor) -> Tensor:
+        part = x[..., top : top + height, left : left + width]
+        return F.interpolate((part.clamp(-1, 1) + 1) / 2, large, mode="bilinear")
+
+    return view
+
+
+def weighted(apart: Tensor, weight: Tensor) -> Tensor:
+    """Mean of the magnitudes of a difference, (B, C, H, W), weighted place by place, (B, 1, …)."""
+    return (apart.float().abs().mean(1, keepdim=True) * weight).sum() / weight.sum()
 
 
 class Distill(ReceiverRecipe):
@@ -106,15 +169,8 @@ class Distill(ReceiverRecipe):
             state, _ = load_tensors(options.discriminator, "discriminator")
             self.discriminator.load_state_dict({k: v.float() for k, v in state.items()})
         self.networks = {"discriminator": self.discriminator}
-        self.segmenter = None
-        if options.segmenter is not None:
-            segmenter = load_segmenter(options.segmenter).requires_grad_(False).to(device)
-            if segmenter.config.classes != self.config.classes:
-                raise ModelError(
-                    f"{options.segmenter} knows {segmenter.config.classes} classes, the receiver "
-                    f"{self.config.classes}"
-                )
-            self.segmenter = compiled(segmenter, device)
+        self.critical = torch.from_numpy(self.taxonomy.critical()).to(device)
+        self.viewers = [Viewer(path, self.taxonomy, device) for path in options.segmenter]
         self.generator = Minimiser(
             rates(self.network, options.lr),
             schedule=Schedule(warmup=100, floor=0.1),
@@ -132,90 +188,129 @@ class Distill(ReceiverRecipe):
         self._levels = [edm.sigmas(n, self.config.sigma_max).to(device) for n in _GRID]
 
     def prepare(self) -> None:
-        image, *_ = self.draw(0)
-        self.features.calibrate(image)
+        batch, _ = self.draw(0)
+        self.features.calibrate(batch.image)
 
     def step(self, number: int) -> dict[str, Tensor]:
-        options = self.options
-        image, coarse, labels, planes = self.draw(number)
-        rng = np.random.default_rng((options.seed + 2, number))
-        classes, base = planes[:, : self.config.classes], upsample(coarse)
+        batch, planes = self.draw(number)
+        rng = np.random.default_rng((self.options.seed + 2, number))
         fidelity = float(rng.choice((0.0, rng.random(), 1.0), p=(0.8, 0.1, 0.1)))
-        # The first step, which is the only one of a decode in one, half of the time.
-        levels = self._levels[0 if rng.random() < 0.5 else int(rng.integers(1, len(_GRID)))]
-        last = int(rng.integers(1, len(levels))) if len(levels) > 1 else 0
-        with fast(self.device):
-            *_, residual = edm.sample(
-                self.working,
-                coarse,
-                planes,
-                levels[: last + 1],
-                generator(options, number),
-                fidelity,
-            )
-        made = base + residual
-        view, window = view_of(image, rng), window_of(image, rng)
-
-        # The discriminator, on features that the generator needs anyway.
+        base = upsample(batch.coarse)
+        made = base + self._sample(number, batch.coarse, planes, fidelity, rng)
+        view, window = view_of(batch.image, rng), window_of(batch.image, rng)
+        classes = planes[:, : self.config.classes]
         with fast(self.device):
             with torch.no_grad():
-                real = self.look(view(image), window)
-                wanted = self.features.pooled(real)
+                real = self.look(view(batch.image), window)
                 sent = told(self.look(view(base), window), view(classes), window)
-            fake = self.look(view(made), window)
+            fake = self.look(view(made), window)  # the discriminator's and the receiver's
+        critic_loss = self._criticise(real, fake, sent, fidelity)
+        weight = 1 + self.options.critical * self.critical[batch.truth.long()][:, None]
+        parts = self._compare(made, batch.image, weight, fidelity)
+        parts |= self._compare_features(fake, real, view(weight), window, fidelity)
+        parts["adversarial"] = self._persuade(fake, sent, fidelity)
+        if self.viewers:
+            viewer = self.viewers[int(rng.integers(len(self.viewers)))]
+            look = segmenter_view(self.options.crop, rng)
+            with fast(self.device):
+                apart = viewer.divergence(made, batch.image, self.options.critical, look)
+            parts["semantic"] = (1 - 0.5 * fidelity) * self.options.semantic * apart
+        norm = self.generator.minimise(torch.stack(list(parts.values())).sum())
+        self.network.normalise()
+        return {**parts, "critic": critic_loss, "norm": norm}
+
+    def _sample(
+        self,
+        number: int,
+        coarse: Tensor,
+        planes: Tensor,
+        fidelity: float,
+        rng: np.random.Generator,
+    ) -> Tensor:
+        """The residual of one of a sampler's steps; half of the time of the first, which is the
+        only one of a decode in one."""
+        levels = self._levels[0 if rng.random() < 0.5 else int(rng.integers(1, len(_GRID)))]
+        last = int(rng.integers(1, len(levels))) if len(levels) > 1 else 0
+        drawn = generator(self.options, number)
+        with fast(self.device):
+            *_, residual = edm.sample(
+                self.working, coarse, planes, levels[: last + 1], drawn, fidelity
+            )
+        return residual
+
+    def _criticise(
+        self, real: list[Tensor], fake: list[Tensor], sent: list[Tensor], fidelity: float
+    ) -> Tensor:
+        """The discriminator's step; its hinge loss."""
+        with fast(self.device):
             opinions = zip(
                 self.discriminator(real, sent),
                 self.discriminator([f.detach() for f in fake], sent),
                 strict=True,
             )
-            critic_loss = torch.stack(
+            loss = torch.stack(
                 [F.relu(1 - r.float()).mean() + F.relu(1 + f.float()).mean() for r, f in opinions]
             ).mean()
         if fidelity < 0.5:  # what is meant to be a mean is no forgery
-            self.critic.minimise(critic_loss)
+            self.critic.minimise(loss)
+        return loss
 
+    def _persuade(self, fake: list[Tensor], sent: list[Tensor], fidelity: float) -> Tensor:
+        """What the discriminator thinks of the painted picture."""
         self.discriminator.requires_grad_(False)
         with fast(self.device):
             scores = self.discriminator(fake, sent)
-            pooled = self.features.pooled(fake)
         self.discriminator.requires_grad_(True)
-        variance, spread = wanted.var(0, correction=0).sum(), self.memory["spread"]
-        spread.copy_(torch.where(spread < 0, variance, 0.98 * spread + 0.02 * variance))
+        opinion = torch.stack([s.float().mean() for s in scores]).mean()
+        return -(1 - fidelity) * self.options.adversarial * opinion
+
+    def _compare(
+        self, made: Tensor, image: Tensor, weight: Tensor, fidelity: float
+    ) -> dict[str, Tensor]:
+        """Distances between pictures."""
+        options = self.options
+        coarse = F.avg_pool2d(made - image, PATCH).abs().mean()
+        return {
+            "pixel": (1 + fidelity) * options.pixel * weighted(made - image, weight),
+            "coarse": options.coarse * coarse,
+            "energy": (1 - fidelity) * options.energy * unevenness(made, image),
+        }
+
+    def _compare_features(
+        self,
+        fake: list[Tensor],
+        real: list[Tensor],
+        weight: Tensor,
+        window: tuple[slice, slice],
+        fidelity: float,
+    ) -> dict[str, Tensor]:
+        """Distances between features of pictures, place by place and over the crop; `weight`,
+        (B, 1, H, W), is of the pixels that the features see."""
+        options, likely = self.options, 1 - fidelity
+        weight = weight.clamp_min(0.5)  # enlarging overshoots
+        weights = [
+            F.adaptive_avg_pool2d(w, (f.shape[-2], f.shape[-1]))
+            for number, f in enumerate(real)
+            for w in (weight if number < len(TAPS) else weight[(..., *window)],)
+        ]
         apart = torch.stack(
-            [(f.float() - r.float()).abs().mean() for f, r in zip(fake, real, strict=True)]
+            [weighted(f - r, w) for f, r, w in zip(fake, real, weights, strict=True)]
         )
         textures = [(moments(f) - moments(r)).abs().mean() for f, r in zip(fake, real, strict=True)]
-        likely = 1 - fidelity
+        with fast(self.device):
+            pooled = self.features.pooled(fake)
+            with torch.no_grad():
+                wanted = self.features.pooled(real)
+        variance, spread = wanted.var(0, correction=0).sum(), self.memory["spread"]
+        spread.copy_(torch.where(spread < 0, variance, 0.98 * spread + 0.02 * variance))
         parts = {
-            "pixel": (1 + fidelity) * options.pixel * (made - image).abs().mean(),
-            "coarse": options.coarse * F.avg_pool2d(made - image, PATCH).abs().mean(),
             "feature": (1 - 0.7 * fidelity) * options.feature * apart[: len(TAPS)].mean(),
             "texture": likely * options.texture * torch.stack(textures).mean(),
             "pooled": likely * options.pooled * (pooled - wanted).square().sum(1).mean() / spread,
-            "energy": likely * options.energy * unevenness(made, image),
-            "adversarial": -likely
-            * options.adversarial
-            * torch.stack([s.float().mean() for s in scores]).mean(),
         }
         if options.vgg:
             parts["vgg"] = (1 - 0.7 * fidelity) * options.vgg * apart[len(TAPS) :].mean()
-        if self.segmenter is not None and number % 2 == 0:  # every other step, twice the weight
-            parts["semantic"] = 2 * likely * options.semantic * self._semantic(made, labels)
-        norm = self.generator.minimise(torch.stack(list(parts.values())).sum())
-        self.network.normalise()
-        return {**parts, "critic": critic_loss, "norm": norm}
-
-    def _semantic(self, made: Tensor, labels: Tensor) -> Tensor:
-        """Cross-entropy of what the segmenter sees with the map that was sent; 0 if it is void."""
-        assert self.segmenter is not None
-        height, width = labels.shape[1:]
-        with fast(self.device):
-            padded = F.pad((made + 1) / 2, (0, -width % 32, 0, -height % 32), mode="reflect")
-            logits = self.segmenter(padded).float()
-        logits = double(logits)[..., :height, :width]
-        target = labels.long().masked_fill(labels >= self.config.classes, 255)
-        total = F.cross_entropy(logits, target, ignore_index=255, reduction="sum")
-        return total / (target != 255).sum().clamp_min(1)
+        return parts
 
 
 def main(argv: Sequence[str]) -> None:

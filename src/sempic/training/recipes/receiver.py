@@ -18,7 +18,7 @@ from sempic.networks.compact import CompactConfig, CompactNet, one_hot, upsample
 from sempic.networks.weights import about, load_receiver, save_receiver
 from sempic.palette import CAMVID, CITYSCAPES, to_camvid
 from sempic.scene import Image as Picture
-from sempic.training.data.batches import Crops, Drops, to_unit
+from sempic.training.data.batches import Batch, Crops, Drops, to_unit
 from sempic.training.data.corpus import Corpus, Sample, open_corpus
 from sempic.training.data.taxonomy import Taxonomy
 from sempic.training.options import RunOptions, option
@@ -83,14 +83,15 @@ class ReceiverRecipe(Recipe):
             )
         return grow(network, **asked)
 
-    def draw(self, number: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Image, coarse picture, labels and their planes of a step."""
+    def draw(self, number: int) -> tuple[Batch, Tensor]:
+        """The crops of a step, and the planes of their labels."""
         batch = self.crops.draw(self._seed, number, self.options.batch)
         image, coarse = (
             part.contiguous(memory_format=torch.channels_last)
             for part in (batch.image, batch.coarse)
         )
-        return image, coarse, batch.labels, one_hot(batch.labels, self.config.classes)
+        planes = one_hot(batch.labels, self.config.classes)
+        return batch._replace(image=image, coarse=coarse), planes
 
     def validate(self, state: dict[str, Tensor], sheet: Path) -> dict[str, float]:
         self._judge.load_state_dict(state)
