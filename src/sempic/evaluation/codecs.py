@@ -75,6 +75,12 @@ class Pillow(PictureCodec):
     """Version of the library behind it."""
     options: Callable[[int], dict[str, Any]]
     """What `Image.save` is told at a setting."""
+    feature: str = ""
+    """What Pillow must have been built with."""
+
+    def __post_init__(self) -> None:
+        if self.feature and not features.check(self.feature):
+            raise InputError(f"{self.name}: this Pillow was built without it")
 
     @property
     def version(self) -> str:
@@ -271,10 +277,57 @@ def _even(picture: Image) -> Image:
     return np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
 
 
-def _jpeg2000(setting: int) -> dict[str, Any]:
-    # OpenJPEG is told a rate, so the dial is one: hundredths of a bit per pixel.
-    layers = [24 / (setting / 100)]
-    return {"quality_mode": "rates", "quality_layers": layers, "irreversible": True, "no_jp2": True}
+def _avif(name: str, chroma: str, slow: bool) -> PictureCodec:
+    told = {"speed": 0 if slow else 8, "max_threads": 1, "subsampling": chroma}
+    return Pillow(
+        name,
+        f"AVIF (libaom), {chroma}",
+        "AVIF",
+        range(101),
+        _avif_versions,
+        lambda q: {"quality": q, **told},
+        feature="avif",
+    )
+
+
+def _avif_versions() -> str:
+    from PIL import _avif
+
+    return str(f"libavif {_avif.libavif_version}, {_avif.codec_versions()}")
+
+
+def _svt_av1(slow: bool) -> PictureCodec:
+    preset = "0" if slow else "10"
+    return Video(
+        "svt-av1",
+        "AV1 (SVT), bare stream",
+        range(63, 5, -1),
+        "libsvtav1",
+        "libdav1d",
+        lambda crf: {"crf": str(crf), "preset": preset, "svtav1-params": "avif=1:lp=1"},
+    )
+
+
+def _hevc(slow: bool) -> PictureCodec:
+    preset = "placebo" if slow else "fast"
+    quiet = "log-level=none:pools=none:frame-threads=1:wpp=0:info=0:keyint=1"
+    return Video(
+        "hevc",
+        "HEVC (x265), bare stream",
+        range(51, 9, -1),
+        "libx265",
+        "hevc",
+        lambda crf: {"crf": str(crf), "preset": preset, "x265-params": quiet},
+    )
+
+
+def _jxl(slow: bool) -> PictureCodec:
+    if not formats.has_jxl():
+        raise InputError(f"JPEG XL needs a plugin: {install_hint('jxl')}")
+    told = {"effort": 10 if slow else 4, "num_threads": 1, "use_container": False}
+    return Pillow(
+        "jxl", "JPEG XL", "JXL", range(100), _jxl_version, lambda q: {"quality": q, **told}
+    )
 
 
 def _jxl_version() -> str:
@@ -283,29 +336,91 @@ def _jxl_version() -> str:
     return f"pillow-jxl-plugin {version('pillow-jxl-plugin')}"
 
 
+def _webp(slow: bool) -> PictureCodec:
+    method = 6 if slow else 2
+    return Pillow(
+        "webp",
+        "WebP",
+        "WEBP",
+        range(101),
+        _pillow("webp"),
+        lambda q: {"quality": q, "method": method},
+        feature="webp",
+    )
+
+
+def _jpeg2000(slow: bool) -> PictureCodec:
+    def options(setting: int) -> dict[str, Any]:
+        # OpenJPEG is told a rate, so the dial is one: hundredths of a bit per pixel.
+        layers = [24 / (setting / 100)]
+        return {
+            "quality_mode": "rates",
+            "quality_layers": layers,
+            "irreversible": True,
+            "no_jp2": True,
+        }
+
+    return Pillow(
+        "jpeg2000",
+        "JPEG 2000",
+        "JPEG2000",
+        range(2, 400),
+        _pillow("jpg_2000"),
+        options,
+        feature="jpg_2000",
+    )
+
+
+def _jpeg(slow: bool) -> PictureCodec:
+    return Pillow(
+        "jpeg",
+        "JPEG, progressive",
+        "JPEG",
+        range(1, 96),
+        _pillow("libjpeg_turbo"),
+        lambda q: {"quality": q, "optimize": True, "progressive": True},
+    )
+
+
 def _pillow(feature: str) -> Callable[[], str]:
     return lambda: f"{feature} {features.version(feature)}"
 
 
-NAMES = (
-    "sempic",
-    "bpg",
-    "bpg444",
-    "avif",
-    "avif444",
-    "svt-av1",
-    "hevc",
-    "jxl",
-    "webp",
-    "jpeg2000",
-    "jpeg",
-    "coarse",
-    "coarse+esrgan",
-)
+def _esrgan(slow: bool) -> PictureCodec:
+    weights.check("esrgan")
+    return Bpg("coarse+esrgan", "coarse, ESRGAN", "444", factor=4, enlarge=_enlarge_by_esrgan)
+
+
+def _enlarge_by_esrgan(small: Image, width: int, height: int) -> Image:
+    return np.ascontiguousarray(_esrgan_network()(small)[:height, :width])
+
+
+@functools.cache
+def _esrgan_network() -> networks.Esrgan:
+    from sempic.evaluation import networks
+
+    return networks.Esrgan()
+
+
+COMPETITORS: dict[str, Callable[[bool], PictureCodec]] = {
+    "bpg": lambda slow: Bpg("bpg", "BPG, 4:2:0", "420"),
+    "bpg444": lambda slow: Bpg("bpg444", "BPG, 4:4:4", "444"),
+    "avif": lambda slow: _avif("avif", "4:2:0", slow),
+    "avif444": lambda slow: _avif("avif444", "4:4:4", slow),
+    "svt-av1": _svt_av1,
+    "hevc": _hevc,
+    "jxl": _jxl,
+    "webp": _webp,
+    "jpeg2000": _jpeg2000,
+    "jpeg": _jpeg,
+    "coarse": lambda slow: Bpg("coarse", "coarse, bicubic", "444", factor=4),
+    "coarse+esrgan": _esrgan,
+}
+"""Every codec but ours by its name: made with its slowest preset, or a fast one. Another codec is
+another entry."""
+NAMES = ("sempic", *COMPETITORS)
 """Every codec that `load` knows; "sempic@4" is ours in 4 steps, "sempic+human" with human labels,
 "sempic+void" with a map that is all void, "sempic+none" without a map."""
-
-
 _SENT = {"": "", "human": ", human labels", "void": ", all void", "none": ", no labels"}
 
 
@@ -327,109 +442,10 @@ def load(
     Raises:
         InputError: an unknown name, or a library that is missing.
     """
-    slow = effort == EFFORTS[0]
     if match := re.fullmatch(r"sempic(?:@(\d+))?(?:\+(human|void|none))?", name):
         steps, sent = int(match[1] or 1), match[2] or ""
         title = f"sempic, {steps} step{'s' * (steps > 1)}" + _SENT[sent]
         return Sempic(name, title, max(1, steps), sent, receiver, segmenter)
-    if name in ("avif", "avif444"):
-        chroma = "4:4:4" if name.endswith("444") else "4:2:0"
-        speed = {"speed": 0 if slow else 8, "max_threads": 1, "subsampling": chroma}
-        return _checked(
-            "avif",
-            Pillow(
-                name,
-                f"AVIF (libaom), {chroma}",
-                "AVIF",
-                range(101),
-                lambda: str(_avif_versions()),
-                lambda q: {"quality": q, **speed},
-            ),
-        )
-    if name == "svt-av1":
-        preset = "0" if slow else "10"
-        return Video(
-            name,
-            "AV1 (SVT), bare stream",
-            range(63, 5, -1),
-            "libsvtav1",
-            "libdav1d",
-            lambda crf: {"crf": str(crf), "preset": preset, "svtav1-params": "avif=1:lp=1"},
-        )
-    if name == "hevc":
-        preset = "placebo" if slow else "fast"
-        quiet = "log-level=none:pools=none:frame-threads=1:wpp=0:info=0:keyint=1"
-        return Video(
-            name,
-            "HEVC (x265), bare stream",
-            range(51, 9, -1),
-            "libx265",
-            "hevc",
-            lambda crf: {"crf": str(crf), "preset": preset, "x265-params": quiet},
-        )
-    if name == "jxl":
-        if not formats.has_jxl():
-            raise InputError(f"JPEG XL needs a plugin: {install_hint('jxl')}")
-        work = {"effort": 10 if slow else 4, "num_threads": 1, "use_container": False}
-        return Pillow(
-            name, "JPEG XL", "JXL", range(100), _jxl_version, lambda q: {"quality": q, **work}
-        )
-    if name == "webp":
-        method = 6 if slow else 2
-        return _checked(
-            "webp",
-            Pillow(
-                name,
-                "WebP",
-                "WEBP",
-                range(101),
-                _pillow("webp"),
-                lambda q: {"quality": q, "method": method},
-            ),
-        )
-    if name == "jpeg2000":
-        return _checked(
-            "jpg_2000",
-            Pillow(name, "JPEG 2000", "JPEG2000", range(2, 400), _pillow("jpg_2000"), _jpeg2000),
-        )
-    if name == "jpeg":
-        return Pillow(
-            name,
-            "JPEG, progressive",
-            "JPEG",
-            range(1, 96),
-            _pillow("libjpeg_turbo"),
-            lambda q: {"quality": q, "optimize": True, "progressive": True},
-        )
-    if name in ("bpg", "bpg444"):
-        chroma = "444" if name.endswith("444") else "420"
-        return Bpg(name, f"BPG, {':'.join(chroma)}", chroma)
-    if name == "coarse":
-        return Bpg(name, "coarse, bicubic", "444", factor=4)
-    if name == "coarse+esrgan":
-        weights.check("esrgan")
-        return Bpg(name, "coarse, ESRGAN", "444", factor=4, enlarge=_esrgan)
-    raise InputError(f"codec {name!r} is not one of {', '.join(NAMES)}")
-
-
-def _esrgan(small: Image, width: int, height: int) -> Image:
-    return np.ascontiguousarray(_esrgan_network()(small)[:height, :width])
-
-
-@functools.cache
-def _esrgan_network() -> networks.Esrgan:
-    from sempic.evaluation import networks
-
-    return networks.Esrgan()
-
-
-def _checked(feature: str, found: PictureCodec) -> PictureCodec:
-    if not features.check(feature):
-        raise InputError(f"{found.name}: this Pillow was built without it")
-    return found
-
-
-def _avif_versions() -> str:
-    from PIL import _avif
-
-    return f"libavif {_avif.libavif_version}, {_avif.codec_versions()}"
+    if name not in COMPETITORS:
+        raise InputError(f"codec {name!r} is not one of {', '.join(NAMES)}")
+    return COMPETITORS[name](effort == EFFORTS[0])
