@@ -108,9 +108,12 @@ def measure(bench: benchmark.Benchmark, rows: list[str], quality: int) -> list[d
     originals = bench.originals()
     lines = []
     for name, mine in points.items():
-        records = [bench.point(i, *mine[i]) for i in count]
-        seconds = {k: float(np.median([r[k] for r in records])) for k in ("encode_s", "decode_s")}
-        figures = row(records, originals, [r["bpp"] for r in records])
+        files = [bench.file(i, *mine[i]) for i in count]
+        seconds = {
+            "encode_s": float(np.median([f.encode_s for f in files])),
+            "decode_s": float(np.median([f.decode_s for f in files])),
+        }
+        figures = row([f.record for f in files], originals, [f.bpp for f in files])
         lines.append({"title": TITLES[name], **figures, **seconds})
     return lines
 

@@ -8,7 +8,9 @@ import pytest
 from conftest import street
 
 from sempic import cli, models, segment
-from sempic.evaluation import benchmark, measures, metrics, report
+from sempic.evaluation import metrics, report
+from sempic.evaluation.benchmark import Codec, Point, Results, tables
+from sempic.evaluation.benchmark.results import matched
 from sempic.evaluation.measure import Measure, Settings, available, row
 from sempic.evaluation.measures import FIGURES, METRICS, inception, objects
 from sempic.evaluation.measures.base import Figure, Mean
@@ -231,14 +233,19 @@ def test_a_new_metric_is_a_record_and_a_line(tmp_path, monkeypatch, capsys):
     assert cli.main(["compare", "images/a.png", "samples/a.png", "--metrics", "dark"]) == 0
     assert "darkness" in capsys.readouterr().out
     assert "darkness" in (tmp_path / "compare.html").read_text()
-    found = {
-        "about": {"pictures": 1},
-        "originals": {"pictures": 1},
-        "codecs": {"a": {"title": "A", "points": [{"bpp": b, "dark": 0.1 / b} for b in (1, 2)]}},
-    }
-    found["matched"] = benchmark.matched(found["codecs"], [1, 2])
-    assert "darkness" in benchmark.summary(found)
-    assert "darkness" in report.plot(found, ["dark"])
-    assert found["matched"][1]["dark"] == 0.05
-    assert "dark" in measures.FIGURES
-    json.dumps(found)
+    points = [
+        Point(setting=b, row={"bpp": b, "dark": 0.1 / b}, encode_s=1, decode_s=1) for b in (1, 2)
+    ]
+    coded = {"a": Codec(title="A", peak_bytes=1, points=points)}
+    results = Results(
+        about={"pictures": 1},
+        originals={"pictures": 1},
+        codecs=coded,
+        matched=matched(coded, [1, 2]),
+        bd_rate={},
+    )
+    assert "darkness" in tables.summary(results)
+    assert "darkness" in report.plot(results, ["dark"])
+    assert results.matched[1]["dark"] == 0.05
+    told = json.loads(tables.dump(results))["codecs"]["a"]["points"][1]
+    assert told == {"bpp": 2, "dark": 0.05, "setting": 2, "encode_s": 1, "decode_s": 1}

@@ -66,6 +66,7 @@ def _evaluate(argv: Sequence[str]) -> int:
 def _benchmark(argv: Sequence[str]) -> int:
     from sempic import models
     from sempic.evaluation import benchmark, codecs, report
+    from sempic.evaluation.benchmark import tables
     from sempic.pictures import write_file
 
     parser = argparse.ArgumentParser(
@@ -123,13 +124,13 @@ def _benchmark(argv: Sequence[str]) -> int:
         plan.codec(name)  # unknown names and missing libraries are told before the work
     cache = args.cache or models.cache() / "benchmark.sqlite"
     with benchmark.Benchmark(plan, cache=cache, jobs=args.jobs) as bench:
-        found = benchmark.run(bench, names, args.rates or benchmark.RATES)
+        results = benchmark.run(bench, names, args.rates or benchmark.RATES)
         files = {
-            "report.json": benchmark.dump(found),
-            "pictures.csv": benchmark.write_csv(bench, found),
-            "summary.md": benchmark.summary(found) + "\n",
-            "rd.svg": report.plot(found),
-            "report.html": report.page(bench, found),
+            "report.json": tables.dump(results),
+            "pictures.csv": tables.pictures(bench, results),
+            "summary.md": tables.summary(results) + "\n",
+            "rd.svg": report.plot(results),
+            "report.html": report.page(bench, results),
         }
     try:
         args.output.mkdir(parents=True, exist_ok=True)

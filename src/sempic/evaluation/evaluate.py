@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,7 +14,7 @@ from tqdm import tqdm
 from sempic import api, pictures
 from sempic.errors import InputError, SempicError
 from sempic.evaluation import metrics
-from sempic.evaluation.measure import Measure, Settings, row
+from sempic.evaluation.measure import Measure, Reference, Settings, row
 from sempic.evaluation.measures import FIGURES, METRICS, Figure, Record, Row
 from sempic.evaluation.measures.segmentation import count_classes
 from sempic.palette import (
@@ -65,65 +65,37 @@ def evaluate(
         InputError: a folder or a file is missing, or does not fit the others.
         ModelError: a network cannot be loaded.
     """
-    samples, images, labels = (folder / name for name in ("samples", "images", "labels"))
-    paths = find(samples)
-    originals = {path.stem: path for path in find(images)}
-    maps = {path.stem: path for path in find(labels)} if labels.is_dir() else None
+    paths = find(folder / "samples")
     sizes = _sizes(folder, [path.stem for path in paths])
     notes = [sizes.note] if sizes is not None and sizes.note else []
-    guesses = None if predictions is None else {path.stem: path for path in find(predictions)}
-    measured = tuple(m for m in settings.metrics if guesses is None or not METRICS[m].judged)
+    measured = tuple(m for m in settings.metrics if predictions is None or not METRICS[m].judged)
     measure = Measure(replace(settings, metrics=measured))
-    if guesses is not None and maps is None:
-        raise InputError(f"{labels}: no such folder, and --predictions are compared with its maps")
-    truth = judged = None
-    if maps is not None and "miou" in settings.metrics:
-        known = None if guesses is not None else PALETTES[measure.judge.palette]
+    maps = None
+    if (folder / "labels").is_dir() and "miou" in settings.metrics:
+        judged_in = None if predictions is not None else PALETTES[measure.judge.palette]
         told = palette or (None if sizes is None else sizes.palette)
-        truth = _palette(told, next(iter(maps.values())), known)
-        as_train_ids = truth is CITYSCAPES_FULL and known in (None, CITYSCAPES)
-        judged = CITYSCAPES if as_train_ids else truth
-        if known is not None and known is not judged:
-            notes.append(
-                f"no mIoU: {labels} has the palette {truth.name}, the judge knows {known.name}; "
-                "name another --judge, the --palette that it has, or --predictions"
-            )
-            truth = None
+        try:
+            maps = _Maps.find(folder / "labels", told, judged_in, settings.num_classes)
+        except _Unknown as why:
+            notes.append(str(why))
+    elif predictions is not None and not (folder / "labels").is_dir():
+        raise InputError(
+            f"{folder / 'labels'}: no such folder, and --predictions are compared with its maps"
+        )
+    guesses = None if predictions is None else {path.stem: path for path in find(predictions)}
     records: list[Record] = []
     ceiling: list[Record] = []
     table: list[dict[str, Any]] = []
-    size = measure.batch
-    bar = tqdm(total=len(paths), unit="picture", disable=None)
-    for first in range(0, len(paths), size):
-        pairs = []
-        for path in paths[first : first + size]:
-            if path.stem not in originals:
-                raise InputError(f"{images}: no picture {path.stem}")
-            human = None
-            if truth is not None and judged is not None and maps is not None:
-                human = _human(maps, labels, path.stem, truth, judged, settings.num_classes)
-            original = read(originals[path.stem])
-            try:
-                reference = measure.reference(original, human)
-            except InputError as error:
-                raise InputError(f"{maps and maps[path.stem]}: {error}") from None
-            pairs.append((path, reference, measure.reference(read(path))))
-        measure.look([shown for _, *both in pairs for shown in both])
-        for path, reference, sample in pairs:
-            try:
-                record = measure(reference, sample)
-            except InputError as error:
-                raise InputError(f"{path}: {error}") from None
-            if guesses is not None and judged is not None:
-                record["confusion"] = _guessed(
-                    guesses, predictions, reference.labels, path.stem, judged, settings.num_classes
-                )
-            records.append(record)
-            ceiling.append(measure.original(reference))
-            height, width = sample.picture.shape[:2]
-            table.append({"name": path.stem, "pixels": height * width})
-            bar.update()
-    bar.close()
+    for path, reference, record in _measured(folder / "images", paths, measure, maps):
+        if maps is not None and guesses is not None and reference.labels is not None:
+            guess = guesses.get(path.stem) or guesses.get(f"{path.stem}_color")
+            if guess is None:
+                raise InputError(f"{predictions}: no prediction {path.stem}")
+            record["confusion"] = maps.confusion(reference.labels, guess)
+        records.append(record)
+        ceiling.append(measure.original(reference))
+        height, width = reference.picture.shape[:2]
+        table.append({"name": path.stem, "pixels": height * width})
     rates = None
     if sizes is not None:
         rates = [8 * sizes.bytes[entry["name"]] / entry["pixels"] for entry in table]
@@ -138,6 +110,90 @@ def evaluate(
     )
 
 
+def _measured(
+    images: Path, samples: list[Path], measure: Measure, maps: _Maps | None
+) -> Iterator[tuple[Path, Reference, Record]]:
+    """Every sample with its original and what was measured, as many at once as suits the
+    networks."""
+    originals = {path.stem: path for path in find(images)}
+    with tqdm(total=len(samples), unit="picture", disable=None) as bar:
+        for first in range(0, len(samples), measure.batch):
+            batch = []
+            for path in samples[first : first + measure.batch]:
+                if path.stem not in originals:
+                    raise InputError(f"{images}: no picture {path.stem}")
+                original, human = read(originals[path.stem]), None
+                if maps is not None:
+                    human = maps.read(path.stem, original.shape[:2])
+                shown = measure.reference(read(path))
+                batch.append((path, measure.reference(original, human), shown))
+            measure.look([one for _, *both in batch for one in both])
+            for path, reference, shown in batch:
+                try:
+                    record = measure(reference, shown)
+                except InputError as error:
+                    raise InputError(f"{path}: {error}") from None
+                yield path, reference, record
+                bar.update()
+
+
+class _Unknown(Exception):
+    """Why there is no mIoU of maps."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Maps:
+    """The human maps of a folder."""
+
+    folder: Path
+    paths: dict[str, Path]
+    palette: Palette
+    judged: Palette
+    """In whose ids maps are compared."""
+    wanted: int | None
+    """`Settings.num_classes`."""
+
+    @classmethod
+    def find(
+        cls, folder: Path, palette: str | None, known: Palette | None, wanted: int | None
+    ) -> _Maps:
+        """`palette`: of the maps, if it is told; `known`: the judge's, if there is a judge.
+
+        Raises InputError, and _Unknown if the judge has another palette.
+        """
+        paths = {path.stem: path for path in find(folder)}
+        truth = _palette(palette, next(iter(paths.values())), known)
+        as_train_ids = truth is CITYSCAPES_FULL and known in (None, CITYSCAPES)
+        judged = CITYSCAPES if as_train_ids else truth
+        if known is not None and known is not judged:
+            raise _Unknown(
+                f"no mIoU: {folder} has the palette {truth.name}, the judge knows {known.name}; "
+                "name another --judge, the --palette that it has, or --predictions"
+            )
+        return cls(folder=folder, paths=paths, palette=truth, judged=judged, wanted=wanted)
+
+    def read(self, name: str, size: tuple[int, int]) -> LabelMap:
+        """The map of a name in the ids of the palette that is judged in, void as 255."""
+        if name not in self.paths:
+            raise InputError(f"{self.folder}: no label map {name}")
+        labels = read_map(self.paths[name], self.palette)
+        if labels.shape != size:
+            raise InputError(
+                f"{self.paths[name]}: a label map of {labels.shape} for a picture of {size}"
+            )
+        labels = translate(labels, self.palette.id, self.judged.id, near=False)
+        known = labels < count_classes(self.judged, self.wanted)
+        return np.where(known, labels, 255).astype(np.uint8)
+
+    def confusion(self, truth: LabelMap, guess: Path) -> Any:
+        """Of another segmenter's map, of any size, with a human one."""
+        labels = read_map(guess, self.judged)
+        if labels.shape != truth.shape:
+            picture, size = PIL.Image.fromarray(labels), truth.shape[::-1]
+            labels = np.asarray(picture.resize(size, PIL.Image.Resampling.NEAREST))
+        return metrics.confusion(truth, labels, count_classes(self.judged, self.wanted))
+
+
 def _palette(name: str | None, example: Path, known: Palette | None) -> Palette:
     """Of human maps, of which `example` is one; `known`: the judge's, if there is a judge."""
     if name is not None:
@@ -147,42 +203,6 @@ def _palette(name: str | None, example: Path, known: Palette | None) -> Palette:
     if known is None:
         raise InputError(f"{example}: nothing tells what its ids mean: name the --palette")
     return known
-
-
-def _human(
-    maps: dict[str, Path],
-    folder: Path,
-    name: str,
-    truth: Palette,
-    judged: Palette,
-    wanted: int | None,
-) -> LabelMap:
-    """The map of a name in the ids of the palette that is judged in, void as 255."""
-    if name not in maps:
-        raise InputError(f"{folder}: no label map {name}")
-    found = read_map(maps[name], truth)
-    found = translate(found, truth.id, judged.id, near=False)
-    return np.where(found < count_classes(judged, wanted), found, 255).astype(np.uint8)
-
-
-def _guessed(
-    guesses: dict[str, Path],
-    folder: Path | None,
-    truth: LabelMap | None,
-    name: str,
-    palette: Palette,
-    wanted: int | None,
-) -> Any:
-    """The confusion of the prediction of a name with the human map."""
-    path = guesses.get(name) or guesses.get(f"{name}_color")
-    if path is None or truth is None:
-        raise InputError(f"{folder}: no prediction {name}")
-    found = read_map(path, palette)
-    if found.shape != truth.shape:
-        height, width = truth.shape
-        picture = PIL.Image.fromarray(found)
-        found = np.asarray(picture.resize((width, height), PIL.Image.Resampling.NEAREST))
-    return metrics.confusion(truth, found, count_classes(palette, wanted))
 
 
 def find(folder: Path) -> list[Path]:

@@ -6,15 +6,14 @@ import base64
 import html
 import io
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import PIL.Image
 
 from sempic.evaluation import charts, metrics
-from sempic.evaluation.benchmark import Benchmark, curve, sample_size
+from sempic.evaluation.benchmark import Benchmark, Point, Results
 from sempic.evaluation.evaluate import sample_count
-from sempic.evaluation.measures import FIGURES, METRICS, Figure, objects
+from sempic.evaluation.measures import FIGURES, METRICS, Figure, Row, objects
 from sempic.evaluation.measures.inception import WINDOW
 from sempic.evaluation.measures.segmentation import class_names
 from sempic.evaluation.metrics import FEW
@@ -58,67 +57,66 @@ document.querySelectorAll('.sheet').forEach(sheet => {
 """
 
 
-def plot(found: dict[str, Any], figures: Sequence[str] = ("miou", "fid", "lpips", "psnr")) -> str:
+def plot(results: Results, figures: Sequence[str] = ("miou", "fid", "lpips", "psnr")) -> str:
     """The curves of a benchmark as one SVG; figures that were not measured are left out."""
     panels = []
-    for name in figures:
+    for figure in (FIGURES[name] for name in figures):
         curves = [
             charts.Curve(
-                codec=codec,
-                title=entry["title"],
-                points=curve(entry, name),
-                ours=codec.startswith("sempic"),
+                codec=name,
+                title=codec.title,
+                points=codec.curve(figure.name),
+                ours=name.startswith("sempic"),
             )
-            for codec, entry in found["codecs"].items()
-            if curve(entry, name)
+            for name, codec in results.codecs.items()
+            if codec.curve(figure.name)
         ]
         if not curves:
             continue
-        figure = FIGURES[name]
         panels.append(
             charts.Panel(
-                title=figure.title + sample_size(figure, found["originals"]),
+                title=results.title(figure),
                 better="down" if figure.lower else "up",
                 curves=curves,
-                ceiling=found["originals"].get(name) if figure.ceiling else None,
+                ceiling=results.originals.get(figure.name) if figure.ceiling else None,
                 ceiling_title=figure.ceiling,
             )
         )
     return charts.figure(panels) if panels else ""
 
 
-def page(bench: Benchmark, found: dict[str, Any]) -> str:
+def page(bench: Benchmark, results: Results) -> str:
     """The whole page as HTML; pictures and curves are inside it."""
-    about = found["about"]
+    about = results.about
     width, height = about["size"]
     count = about["pictures"]
-    more = [f for f in ("patch_fid", "ms_ssim", "dists", "lpips_vgg", "kid") if _measured(found, f)]
+    more = [f for f in ("patch_fid", "ms_ssim", "dists", "lpips_vgg", "kid") if results.measured(f)]
     sections = [
-        f"<h1>{count} pictures, {len(found['codecs'])} codecs</h1>",
+        f"<h1>{count} pictures, {len(results.codecs)} codecs</h1>",
         f"<p class='dim'>{html.escape(about['folder'])}, {width}×{height} pixels · sempic "
         f"{about['sempic']} · judge: {html.escape(about['judge'])} · presets: {about['effort']} · "
         f"{html.escape(about['machine'])}</p>",
         "<h2>Rate and quality</h2>",
-        plot(found),
-        plot(found, ("objects_kept", "objects_invented")),
-        plot(found, more[:2]),
+        plot(results),
+        plot(results, ("objects_kept", "objects_invented")),
+        plot(results, more[:2]),
         "<h2>At the same rate</h2>",
         "<p class='dim'>At the rates of our own points; the others between theirs, on straight "
         "lines in log(bpp). “–”: out of that codec's reach at this size. Bold: the best."
-        f"{_fid_note(found)}</p>",
-        _matched(found),
+        f"{_fid_note(results)}</p>",
+        _matched(results),
         "<h2>BD-rate</h2>",
-        _bd_rates(found),
+        _bd_rates(results),
         "<h2>All operating points</h2>",
         "<p class='dim'>Intervals: 95 %, bootstrap over pictures.</p>",
-        _points(found),
-        _classes(found),
-        _objects(found),
-        _pictures(bench, found),
+        _points(results),
+        _classes(results),
+        _objects(results),
+        _pictures(bench, results),
         "<h2>Time and memory</h2>",
-        _costs(found),
+        _costs(results),
         "<h2>How this was measured</h2>",
-        _notes(found),
+        _notes(results),
     ]
     return document(f"sempic benchmark: {count} pictures", "".join(sections), ZOOM)
 
@@ -170,27 +168,23 @@ def best(values: Sequence[float | None], figure: Figure) -> float | None:
     return min(there) if figure.lower else max(there)
 
 
-def _measured(found: dict[str, Any], figure: str) -> bool:
-    return any(curve(entry, figure) for entry in found["codecs"].values())
-
-
-def _columns(found: dict[str, Any]) -> list[Figure]:
-    return [f for f in FIGURES.values() if _measured(found, f.name)]
+def _columns(results: Results) -> list[Figure]:
+    return [f for f in FIGURES.values() if results.measured(f.name)]
 
 
 def _kind(codec: str) -> str:
     return "ours" if codec.startswith("sempic") else ""
 
 
-def _matched(found: dict[str, Any]) -> str:
-    figures = _columns(found)
+def _matched(results: Results) -> str:
+    figures = _columns(results)
     rows: list[tuple[str, list[str]]] = []
-    for bpp in dict.fromkeys(line["bpp"] for line in found["matched"]):
+    for bpp in dict.fromkeys(line["bpp"] for line in results.matched):
         rows.append(("group", [f"{bpp:.4f} bpp"]))
-        lines = [line for line in found["matched"] if line["bpp"] == bpp]
+        lines = [line for line in results.matched if line["bpp"] == bpp]
         top = {f.name: best([line.get(f.name) for line in lines], f) for f in figures}
         for line in lines:
-            cells = [html.escape(found["codecs"][line["codec"]]["title"])]
+            cells = [html.escape(results.codecs[line["codec"]].title)]
             for f in figures:
                 value, text = line.get(f.name), f.text(line)
                 cells.append(f"*{text}" if value is not None and value == top[f.name] else text)
@@ -198,20 +192,20 @@ def _matched(found: dict[str, Any]) -> str:
     return table(["", *(f.title for f in figures)], rows)
 
 
-def _bd_rates(found: dict[str, Any]) -> str:
-    table_ = found["bd_rate"]
+def _bd_rates(results: Results) -> str:
+    table_ = results.bd_rate
     if not table_:
         return "<p>Nothing to compare.</p>"
-    names = [n for n in found["codecs"] if any(n in column for column in table_.values())]
-    anchor = next(n for n in found["codecs"] if n not in names)
+    names = [n for n in results.codecs if any(n in column for column in table_.values())]
+    anchor = next(n for n in results.codecs if n not in names)
     rows = []
     for name in names:
-        cells = [html.escape(found["codecs"][name]["title"])]
+        cells = [html.escape(results.codecs[name].title)]
         for column in table_.values():
             value = column.get(name)
             cells.append("–" if value is None else f"{value:+.0f} %".replace("-", "−"))
         rows.append((_kind(name), cells))
-    title = html.escape(found["codecs"][anchor]["title"])
+    title = html.escape(results.codecs[anchor].title)
     return (
         f"<p class='dim'>Bits that a codec spends more (+) or less (−) than {title} for the same "
         "figure, averaged over the figures that both reach (Bjøntegaard, PCHIP). “–”: the two "
@@ -220,59 +214,55 @@ def _bd_rates(found: dict[str, Any]) -> str:
     )
 
 
-def _points(found: dict[str, Any]) -> str:
-    figures = _columns(found)
+def _points(results: Results) -> str:
+    figures = _columns(results)
     rows: list[tuple[str, list[str]]] = []
     for title in dict.fromkeys(f.ceiling for f in figures if f.ceiling):
-        ceiling = found["originals"]
-        cells = [_interval(ceiling, f) if f.ceiling == title else "–" for f in figures]
+        cells = [_interval(results.originals, f) if f.ceiling == title else "–" for f in figures]
         rows.append(("", [title, "–", "–", *cells]))
-    for name, entry in found["codecs"].items():
-        for point in entry["points"]:
-            cells = [_interval(point, f) for f in figures]
-            title = html.escape(entry["title"])
-            cells = [title, str(point["setting"]), _interval(point, BPP), *cells]
+    for name, codec in results.codecs.items():
+        for point in codec.points:
+            cells = [_interval(point.row, f) for f in figures]
+            title = html.escape(codec.title)
+            cells = [title, str(point.setting), _interval(point.row, BPP), *cells]
             rows.append((_kind(name), cells))
     return table(["", "setting", "bpp", *(f.title for f in figures)], rows)
 
 
-def _interval(point: dict[str, Any], figure: Figure) -> str:
-    text = figure.text(point)
-    if f"{figure.name}_ci" not in point:
+def _interval(row: Row, figure: Figure) -> str:
+    text = figure.text(row)
+    if f"{figure.name}_ci" not in row:
         return text
-    low, high = point[f"{figure.name}_ci"]
+    low, high = row[f"{figure.name}_ci"]
     return f"{text} <span class='dim'>± {(high - low) / 2:.3f}</span>"
 
 
-def _near(entry: dict[str, Any], bpp: float) -> dict[str, Any]:
-    points: list[dict[str, Any]] = entry["points"]
-    return min(points, key=lambda p: abs(np.log(p["bpp"] / bpp)))
+def _operating_point(results: Results) -> tuple[str, Point]:
+    """The codec that the pictures are about, and its point nearest to 0.09 bpp."""
+    names = list(results.codecs)
+    name = next((n for n in names if n.startswith("sempic")), names[0])
+    return name, results.codecs[name].near(0.09)
 
 
-def _operating_point(found: dict[str, Any]) -> tuple[str, float]:
-    """The codec that the pictures are about, and its rate nearest to 0.09 bpp."""
-    name = next((n for n in found["codecs"] if n.startswith("sempic")), next(iter(found["codecs"])))
-    return name, float(_near(found["codecs"][name], 0.09)["bpp"])
-
-
-def _beside(found: dict[str, Any], most: int) -> list[tuple[str, dict[str, Any]]]:
+def _beside(results: Results, most: int) -> list[tuple[str, Point]]:
     """The codecs that are shown in pictures and bars: ours, then those that come near its rate."""
-    name, bpp = _operating_point(found)
-    shown = [(n, _near(entry, bpp)) for n, entry in found["codecs"].items()]
-    others = [(n, p) for n, p in shown if n != name and p["bpp"] < 1.6 * bpp]
+    name, ours = _operating_point(results)
+    shown = [(n, codec.near(ours.bpp)) for n, codec in results.codecs.items()]
+    others = [(n, p) for n, p in shown if n != name and p.bpp < 1.6 * ours.bpp]
     others.sort(key=lambda pair: not pair[0].startswith("sempic"))
-    return [(name, _near(found["codecs"][name], bpp)), *others][:most]
+    return [(name, ours), *others][:most]
 
 
-def _classes(found: dict[str, Any]) -> str:
-    ceiling = found["originals"].get("iou")
+def _classes(results: Results) -> str:
+    ceiling = results.originals.get("iou")
     if ceiling is None:
         return ""
     series = [("originals", "originals", ceiling)]
-    for name, point in _beside(found, 7):
-        if "iou" not in point:  # the originals' is kept from a run that wanted it
+    for name, point in _beside(results, 7):
+        if "iou" not in point.row:  # the originals' is kept from a run that wanted it
             return ""
-        series.append((name, f"{found['codecs'][name]['title']}, {point['bpp']:.3f}", point["iou"]))
+        title = f"{results.codecs[name].title}, {point.bpp:.3f}"
+        series.append((name, title, point.row["iou"]))
     classes = class_names(len(ceiling))
     return (
         "<h2>Class by class</h2><p class='dim'>Intersection over union of each class, each codec "
@@ -281,11 +271,11 @@ def _classes(found: dict[str, Any]) -> str:
     )
 
 
-def _objects(found: dict[str, Any]) -> str:
+def _objects(results: Results) -> str:
     rows = [
-        (f"{entry['title']}, {point['bpp']:.3f}", point)
-        for entry in found["codecs"].values()
-        for point in entry["points"]
+        (f"{codec.title}, {point.bpp:.3f}", point.row)
+        for codec in results.codecs.values()
+        for point in codec.points
     ]
     behind = METRICS["objects"].behind(rows)
     if behind is None:
@@ -298,11 +288,10 @@ def _objects(found: dict[str, Any]) -> str:
     )
 
 
-def _pictures(bench: Benchmark, found: dict[str, Any]) -> str:
-    name, bpp = _operating_point(found)
-    setting = _near(found["codecs"][name], bpp)["setting"]
+def _pictures(bench: Benchmark, results: Results) -> str:
+    name, ours = _operating_point(results)
     count = len(bench.plan.items)
-    records = [bench.point(i, name, setting) for i in range(count)]
+    records = [bench.file(i, name, ours.setting).record for i in range(count)]
     if all("confusion" in r for r in records):
         scores, figure = [metrics.miou(r["confusion"]) for r in records], "mIoU"
     elif all("agreement" in r for r in records):
@@ -315,22 +304,22 @@ def _pictures(bench: Benchmark, found: dict[str, Any]) -> str:
     picks = dict(zip(("best", "median", "worst"), order[[0, count // 2, -1]], strict=True))
     parts = [
         "<h2>Pictures</h2><p class='dim'>Best, median and worst picture by our "
-        f"{figure}, each codec at its point nearest to our {bpp:.3f} bpp. Click to zoom; all "
+        f"{figure}, each codec at its point nearest to our {ours.bpp:.3f} bpp. Click to zoom; all "
         "panes of a sheet move together.</p>"
     ]
     for word, index in picks.items():
         item = bench.plan.items[int(index)]
         original, _ = bench.plan.load(int(index))
         panes = [_pane(original, "original")]
-        for other, point in _beside(found, 8):
+        for other, point in _beside(results, 8):
             codec = bench.plan.codec(other)
-            known = bench.stream(int(index), other, point["setting"])
+            known = bench.stream(int(index), other, point.setting)
             assert known is not None
             picture = codec.decode(known[0], original.shape[1], original.shape[0])
-            record = bench.point(int(index), other, point["setting"])
-            caption = f"{codec.title}, {record['bpp']:.3f} bpp"
-            if "confusion" in record:
-                caption += f", mIoU {metrics.miou(record['confusion']):.3f}"
+            file = bench.file(int(index), other, point.setting)
+            caption = f"{codec.title}, {file.bpp:.3f} bpp"
+            if "confusion" in file.record:
+                caption += f", mIoU {metrics.miou(file.record['confusion']):.3f}"
             panes.append(_pane(picture, caption))
         parts.append(
             f"<h3>{word.capitalize()}: {html.escape(item.name)}</h3>"
@@ -346,16 +335,16 @@ def _pane(picture: Image, caption: str) -> str:
     )
 
 
-def _costs(found: dict[str, Any]) -> str:
+def _costs(results: Results) -> str:
     rows = []
-    for name, entry in found["codecs"].items():
-        point = entry["points"][len(entry["points"]) // 2]
+    for name, codec in results.codecs.items():
+        point = codec.points[len(codec.points) // 2]
         cells = [
-            html.escape(entry["title"]),
-            f"{point['bpp']:.3f}",
-            f"{1000 * point['encode_s']:.0f} ms",
-            f"{1000 * point['decode_s']:.0f} ms",
-            f"{entry['peak_bytes'] / 2**20:.0f} MiB",
+            html.escape(codec.title),
+            f"{point.bpp:.3f}",
+            f"{1000 * point.encode_s:.0f} ms",
+            f"{1000 * point.decode_s:.0f} ms",
+            f"{codec.peak_bytes / 2**20:.0f} MiB",
         ]
         rows.append((_kind(name), cells))
     return (
@@ -366,14 +355,14 @@ def _costs(found: dict[str, Any]) -> str:
     )
 
 
-def _fid_note(found: dict[str, Any]) -> str:
-    if not _measured(found, "fid"):
+def _fid_note(results: Results) -> str:
+    if not results.measured("fid"):
         return ""
-    return f" FID {html.escape(sample_count(found['about']['pictures']))}."
+    return f" FID {html.escape(sample_count(results.about['pictures']))}."
 
 
-def _notes(found: dict[str, Any]) -> str:
-    about = found["about"]
+def _notes(results: Results) -> str:
+    about = results.about
     notes = [
         "Every figure is measured on files that were really written and decoded. Rates count whole "
         "files; HEVC and SVT-AV1 have no file format here, so their bare streams count, which "

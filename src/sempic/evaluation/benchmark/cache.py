@@ -1,0 +1,53 @@
+"""What was done before, by content: an interrupted benchmark goes on, another codec costs one."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sempic.errors import OutputError
+
+
+class Cache:
+    """Arrays by content, in one SQLite file; only the parent process writes."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises OutputError if the file cannot be made."""
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._db = sqlite3.connect(path, isolation_level=None, timeout=60)
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=NORMAL")
+            self._db.execute("CREATE TABLE IF NOT EXISTS kept (key TEXT PRIMARY KEY, value BLOB)")
+        except (OSError, sqlite3.Error) as cause:
+            raise OutputError(f"{path}: the cache cannot be opened ({cause})") from cause
+
+    def get(self, key: str) -> dict[str, Any] | None:
+        """The arrays under a key; numbers come back as numbers."""
+        found = self._db.execute("SELECT value FROM kept WHERE key = ?", (key,)).fetchone()
+        if found is None:
+            return None
+        with np.load(io.BytesIO(found[0]), allow_pickle=False) as arrays:
+            return {name: a if a.ndim else a.item() for name, a in arrays.items()}
+
+    def put(self, key: str, arrays: dict[str, Any]) -> None:
+        out = io.BytesIO()
+        np.savez(out, **arrays)
+        self._db.execute("INSERT OR REPLACE INTO kept VALUES (?, ?)", (key, out.getvalue()))
+
+
+def key(*parts: object) -> str:
+    """A key that is another one for other parts."""
+    return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+
+def digest(array: Any) -> str:
+    """Of an array's shape and content; "" of None."""
+    if array is None:
+        return ""
+    return hashlib.sha256(repr(array.shape).encode() + array.tobytes()).hexdigest()

@@ -1,0 +1,98 @@
+"""What is to be benchmarked: pictures, sizes, codecs, rates."""
+
+from __future__ import annotations
+
+import fnmatch
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+
+from sempic.errors import InputError
+from sempic.evaluation import codecs
+from sempic.evaluation.evaluate import find, read, read_labels
+from sempic.evaluation.measure import Settings
+from sempic.scene import Image, LabelMap
+
+RATES = (0.05, 0.06, 0.09, 0.12, 0.18, 0.32)
+"""Bits per pixel to which each codec's dial is set, as near as it goes."""
+CODECS = (
+    *("sempic", "sempic@4", "bpg", "bpg444", "avif", "svt-av1", "hevc", "jxl", "webp", "jpeg2000"),
+    *("jpeg", "coarse"),
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Item:
+    """A picture to be coded, and where its human labels are."""
+
+    name: str
+    picture: Path
+    labels: Path | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """All that a worker has to know."""
+
+    items: tuple[Item, ...]
+    size: tuple[int, int] | None
+    """(width, height) to which pictures are scaled first."""
+    short_side: int | None = None
+    """Without a size: pictures whose shorter side is longer are scaled down to it."""
+    settings: Settings
+    effort: str = codecs.EFFORTS[0]
+    receiver: str | None = None
+    segmenter: str | None = None
+
+    def codec(self, name: str) -> codecs.PictureCodec:
+        return codecs.load(
+            name, effort=self.effort, receiver=self.receiver, segmenter=self.segmenter
+        )
+
+    def load(self, index: int) -> tuple[Image, LabelMap | None]:
+        """A picture and its labels at the working size (pictures BICUBIC, labels NEAREST)."""
+        item = self.items[index]
+        picture = self._resize(read(item.picture), PIL.Image.Resampling.BICUBIC)
+        if item.labels is None:
+            return picture, None
+        return picture, self._resize(read_labels(item.labels), PIL.Image.Resampling.NEAREST)
+
+    def _resize(self, array: Any, how: PIL.Image.Resampling) -> Any:
+        height, width = array.shape[:2]
+        size = self.size or (width, height)
+        if self.size is None and self.short_side and min(size) > self.short_side:
+            scale = self.short_side / min(size)
+            size = round(width * scale), round(height * scale)
+        if size == (width, height):
+            return array
+        return np.array(PIL.Image.fromarray(array).resize(size, how))
+
+
+def items(
+    folder: Path, labels: Path | None, limit: int | None, pattern: str = "*"
+) -> tuple[Item, ...]:
+    """The pictures of a folder, or of a data set's val/ with valannot/ beside it.
+
+    Args:
+        labels: index maps of the same names; None: the folder with "annot" after its name.
+        limit: so many of them, evenly spread.
+        pattern: of the names to take, as in a shell.
+    """
+    if (folder / "val").is_dir() and (folder / "valannot").is_dir():
+        folder = folder / "val"
+    whole = folder.resolve()  # "." has no name
+    beside = whole.parent / f"{whole.name}annot"
+    labels = labels or (beside if beside.is_dir() else None)
+    paths = [path for path in find(folder) if fnmatch.fnmatchcase(path.name, pattern)]
+    if not paths:
+        raise InputError(f"{folder}: no pictures {pattern}")
+    if limit is not None and limit < len(paths):
+        paths = [paths[i * len(paths) // limit] for i in range(limit)]
+    maps = {} if labels is None else {path.stem: path for path in find(labels)}
+    for path in paths:
+        if labels is not None and path.stem not in maps:
+            raise InputError(f"{labels}: no label map {path.stem}")
+    return tuple(Item(name=p.stem, picture=p, labels=maps.get(p.stem)) for p in paths)

@@ -1,0 +1,177 @@
+"""What a benchmark found, and what follows from it: figures at equal rates, BD-rates."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+import sempic
+from sempic.evaluation import metrics
+from sempic.evaluation.benchmark.bench import Benchmark
+from sempic.evaluation.benchmark.plan import Plan
+from sempic.evaluation.measure import row
+from sempic.evaluation.measures import FIGURES, Figure, Row
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Point:
+    """A codec at one setting, over all pictures."""
+
+    setting: int
+    row: Row
+    """Its figures (`measure.row`), "bpp" among them."""
+    encode_s: float
+    """Median of processor time over the pictures."""
+    decode_s: float
+
+    @property
+    def bpp(self) -> float:
+        return float(self.row["bpp"])
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Codec:
+    """A codec's points, by rising rate."""
+
+    title: str
+    peak_bytes: int
+    """Of memory, of a process that codes and decodes one picture."""
+    points: list[Point]
+
+    def curve(self, figure: str) -> list[tuple[float, float]]:
+        """(bpp, figure) of the points; empty where it was not measured."""
+        return [(p.bpp, p.row[figure]) for p in self.points if figure in p.row]
+
+    def near(self, bpp: float) -> Point:
+        """The point nearest to a rate."""
+        return min(self.points, key=lambda p: abs(np.log(p.bpp / bpp)))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Results:
+    """Everything of a benchmark, as report.json holds it."""
+
+    about: dict[str, Any]
+    """What was run, where, and by whom it was judged."""
+    originals: Row
+    codecs: dict[str, Codec]
+    matched: list[dict[str, Any]]
+    """See `matched`."""
+    bd_rate: dict[str, dict[str, float | None]]
+    """See `bd_rates`."""
+
+    def measured(self, figure: str) -> bool:
+        """Whether any codec has this figure."""
+        return any(codec.curve(figure) for codec in self.codecs.values())
+
+    def title(self, figure: Figure) -> str:
+        """A figure's title, with the number of pictures if it depends on that."""
+        return figure.title + sample_size(figure, self.originals)
+
+    def as_json(self) -> dict[str, Any]:
+        """For report.json: a point's figures stand beside its setting."""
+        found = asdict(self)
+        for codec in found["codecs"].values():
+            codec["points"] = [{**p.pop("row"), **p} for p in codec["points"]]
+        return found
+
+
+def run(bench: Benchmark, names: Sequence[str], rates: Sequence[float]) -> Results:
+    """Has codecs coded and measured near all rates."""
+    plan = bench.plan
+    originals = bench.originals()
+    settings = {
+        name: bench.dial(name, rates)
+        for name in tqdm(names, desc="rates", unit="codec", disable=None)
+    }
+    bench.measure([(name, setting) for name in names for setting in settings[name]])
+    codecs = {}
+    for name in names:
+        points = []
+        for setting in settings[name]:
+            files = [bench.file(i, name, setting) for i in range(len(plan.items))]
+            points.append(
+                Point(
+                    setting=setting,
+                    row=row([f.record for f in files], originals, [f.bpp for f in files]),
+                    encode_s=float(np.median([f.encode_s for f in files])),
+                    decode_s=float(np.median([f.decode_s for f in files])),
+                )
+            )
+        points.sort(key=lambda p: p.bpp)
+        peak = bench.memory(name, points[len(points) // 2].setting)
+        codecs[name] = Codec(title=plan.codec(name).title, peak_bytes=peak, points=points)
+    ours = [n for n in names if n.startswith("sempic")]
+    anchors = [p.bpp for p in codecs[ours[0]].points] if ours else list(rates)
+    return Results(
+        about=_about(plan),
+        originals=row(originals, originals, None),
+        codecs=codecs,
+        matched=matched(codecs, anchors),
+        bd_rate=bd_rates(codecs, ours[0] if ours else names[0]),
+    )
+
+
+def matched(codecs: Mapping[str, Codec], rates: Sequence[float]) -> list[dict[str, Any]]:
+    """Of every codec, its figures at each rate, between its own points; None out of its reach."""
+    table = []
+    for bpp in rates:
+        for name, codec in codecs.items():
+            curves = {f: codec.curve(f) for f in FIGURES}
+            figures = {f: metrics.at_rate(c, bpp) for f, c in curves.items() if c}
+            table.append({"bpp": bpp, "codec": name, **figures})
+    return table
+
+
+def bd_rates(codecs: Mapping[str, Codec], anchor: str) -> dict[str, dict[str, float | None]]:
+    """{figure: {codec: per cent of rate against the anchor at equal figures, or None}}."""
+    return {
+        figure.name: {
+            name: metrics.bd_rate(
+                codecs[anchor].curve(figure.name),
+                codec.curve(figure.name),
+                falling=figure.lower,
+            )
+            for name, codec in codecs.items()
+            if name != anchor
+        }
+        for figure in FIGURES.values()
+        if codecs[anchor].curve(figure.name)
+    }
+
+
+def sample_size(figure: Figure, row: Row) -> str:
+    """What stands after the title of a figure that depends on how many pictures there are."""
+    return f" (N = {row[figure.biased_by]})" if figure.biased_by in row else ""
+
+
+def _about(plan: Plan) -> dict[str, Any]:
+    picture, labels = plan.load(0)
+    return {
+        "sempic": sempic.__version__,
+        "folder": str(plan.items[0].picture.parent),
+        "pictures": len(plan.items),
+        "size": [picture.shape[1], picture.shape[0]],
+        "labels": labels is not None,
+        "judge": plan.settings.judge_name,
+        "effort": plan.effort,
+        "metrics": list(plan.settings.metrics),
+        "machine": f"{_processor()}, {os.cpu_count()} cores",
+        "settings": {k: v for k, v in asdict(plan.settings).items() if k != "metrics"},
+    }
+
+
+def _processor() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()

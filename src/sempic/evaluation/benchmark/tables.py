@@ -1,0 +1,66 @@
+"""The figures of a benchmark as CSV, Markdown and JSON."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+
+from sempic.evaluation.benchmark.bench import Benchmark
+from sempic.evaluation.benchmark.results import Results
+from sempic.evaluation.measure import row
+from sempic.evaluation.measures import FIGURES
+
+
+def pictures(bench: Benchmark, results: Results) -> str:
+    """Every file of a benchmark as one line of CSV."""
+    out = io.StringIO()
+    names = ["codec", "setting", "picture", "bpp", "encode_s", "decode_s", *FIGURES]
+    writer = csv.DictWriter(out, names, restval="", lineterminator="\n")
+    writer.writeheader()
+    for name, codec in results.codecs.items():
+        for point in codec.points:
+            for index, item in enumerate(bench.plan.items):
+                file = bench.file(index, name, point.setting)
+                figures = {**file._asdict(), **row([file.record], [], None)}
+                line = {k: f"{v:.6g}" for k, v in figures.items() if isinstance(v, float)}
+                line |= {"codec": name, "setting": str(point.setting), "picture": item.name}
+                writer.writerow({k: v for k, v in line.items() if k in names})
+    return out.getvalue()
+
+
+def summary(results: Results) -> str:
+    """Two tables in Markdown: the codecs at the same rates, and every point of every codec."""
+    ceiling = results.originals
+    figures = [f for f in FIGURES.values() if f.brief and results.measured(f.name)]
+    heads = [results.title(figure) for figure in figures]
+    rates = list(dict.fromkeys(entry["bpp"] for entry in results.matched))
+    first = figures[:3]
+    lines = [
+        _line([" / ".join(heads[:3]) + " at", *(f"{bpp:.3f} bpp" for bpp in rates)]),
+        _line(["---"] * (1 + len(rates))),
+    ]
+    if "miou" in ceiling:
+        lines.append(_line([f"originals: mIoU {ceiling['miou']:.3f}", *([""] * len(rates))]))
+    for name, codec in results.codecs.items():
+        cells = [codec.title]
+        for entry in (e for e in results.matched if e["codec"] == name):
+            there = any(entry.get(f.name) is not None for f in first)
+            cells.append(" / ".join(f.text(entry) for f in first) if there else "–")
+        lines.append(_line(cells))
+    lines += ["", _line(["", "bpp", *heads]), _line(["---"] * (2 + len(figures)))]
+    for codec in results.codecs.values():
+        for point in codec.points:
+            cells = [f.text(point.row) for f in figures]
+            lines.append(_line([codec.title, f"{point.bpp:.4f}", *cells]))
+    return "\n".join(lines)
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def dump(results: Results) -> str:
+    """report.json."""
+    return json.dumps(results.as_json(), indent=1, ensure_ascii=False)

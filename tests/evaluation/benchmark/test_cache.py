@@ -1,0 +1,25 @@
+import numpy as np
+import pytest
+
+from sempic.errors import OutputError
+from sempic.evaluation.benchmark.cache import Cache, digest, key
+
+
+def test_cache(tmp_path):
+    cache = Cache(tmp_path / "new/cache.sqlite")
+    assert cache.get("a") is None
+    cache.put("a", {"x": np.arange(3), "y": 2.5})
+    found = Cache(tmp_path / "new/cache.sqlite").get("a")
+    assert found["x"].tolist() == [0, 1, 2]
+    assert found["y"] == 2.5
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(OutputError, match="cache"):
+        Cache(tmp_path / "file/cache.sqlite")
+
+
+def test_digests_tell_shapes_apart():
+    row = np.arange(6, dtype=np.uint8)
+    assert digest(row.reshape(2, 3)) != digest(row.reshape(3, 2))
+    assert digest(row) == digest(row.copy())
+    assert digest(None) == ""
+    assert key("a", 1) != key("a1")

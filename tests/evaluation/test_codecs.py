@@ -1,0 +1,92 @@
+"""Other codecs, and ours beside them."""
+
+import os
+import sys
+
+import numpy as np
+import pytest
+from conftest import FakeSegmenter, needs_models, street
+
+import sempic
+from sempic import api
+from sempic.errors import InputError, SempicError
+from sempic.evaluation import codecs, metrics
+from sempic.palette import PALETTES
+
+OTHERS = [n for n in codecs.NAMES if not n.startswith(("sempic", "coarse"))]
+
+
+def load(name):
+    try:
+        return codecs.load(name, effort="fast")
+    except SempicError as error:
+        pytest.skip(str(error))
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_codecs(name):
+    codec = load(name)
+    picture = street(71, 85)[0]
+    at = len(codec.settings) // 4, 3 * len(codec.settings) // 4
+    low, high = (codec.encode(picture, codec.settings[i]) for i in at)
+    decoded = [codec.decode(stream, 85, 71) for stream in (low, high)]
+    assert len(low) < len(high)
+    assert all(d.shape == picture.shape and d.dtype == np.uint8 for d in decoded)
+    assert 18 < metrics.psnr(picture, decoded[0]) < metrics.psnr(picture, decoded[1])
+    assert metrics.psnr(picture, decoded[1]) > 26
+    assert codec.version
+    if hasattr(os, "sched_getscheduler"):  # SVT-AV1 would make us a real-time process
+        threads = [int(t) for t in os.listdir("/proc/self/task")] if sys.platform == "linux" else []
+        assert {os.sched_getscheduler(t) for t in [0, *threads]} <= {os.SCHED_OTHER, os.SCHED_BATCH}
+
+
+@pytest.mark.parametrize("name", codecs.NAMES)
+def test_effort_is_part_of_what_is_cached(name):
+    load(name)
+    versions = [codecs.load(name, effort=effort).version for effort in codecs.EFFORTS]
+    same = name in ("jpeg", "jpeg2000", "bpg", "bpg444", "sempic", "coarse", "coarse+esrgan")
+    assert (versions[0] == versions[1]) == same
+
+
+def test_coarse_is_enlarged_to_the_pixel():
+    codec = codecs.load("coarse")
+    ramp = np.tile(np.linspace(30, 220, 84).astype(np.uint8)[:, None], (60, 1, 3))
+    decoded = codec.decode(codec.encode(ramp.reshape(60, 84, 3), 20), 84, 60)
+    assert metrics.psnr(ramp.reshape(60, 84, 3), decoded) > 36
+
+
+@pytest.mark.parametrize("name", ["vvc", "sempic@", "sempic+labels", ""])
+def test_unknown_codecs(name):
+    with pytest.raises(InputError, match="is not one of"):
+        codecs.load(name)
+
+
+@needs_models
+def test_ours_with_less_of_a_map():
+    picture, labels = street(64, 96)
+    sent = {}
+    for name in ("sempic", "sempic+void", "sempic+none", "sempic@2+human"):
+        codec = codecs.load(name)
+        assert codec.needs_labels == name.endswith("human")
+        stream = codec.encode(picture, 5, labels if codec.needs_labels else None)
+        sent[name] = sempic.unpack(stream)
+        assert codec.decode(stream, 96, 64).shape == picture.shape
+    void = sent["sempic+void"]
+    assert (void.labels == PALETTES[void.palette].void).all()
+    assert sent["sempic+none"].labels is None
+    assert (sent["sempic@2+human"].labels == labels).all()
+    for scene in sent.values():
+        assert (scene.coarse.y == sent["sempic"].coarse.y).all()
+
+
+def test_void_needs_a_palette_that_has_it(monkeypatch):
+    monkeypatch.setattr(FakeSegmenter, "palette", 0)
+    monkeypatch.setattr(api.Codec, "segmenter", FakeSegmenter())
+    with pytest.raises(InputError, match="indices has no void"):
+        codecs.load("sempic+void").encode(street()[0], 5)
+
+
+def test_a_new_competitor_is_an_entry(monkeypatch):
+    jpeg = codecs.COMPETITORS["jpeg"]
+    monkeypatch.setitem(codecs.COMPETITORS, "mine", jpeg)
+    assert codecs.load("mine").title == "JPEG, progressive"

@@ -1,0 +1,55 @@
+import json
+
+import PIL.Image
+import pytest
+from conftest import FakeReceiver, FakeSegmenter, street
+
+import sempic
+from sempic import api, cli, coarse, segment
+
+
+@pytest.fixture
+def versions(tmp_path, monkeypatch):
+    monkeypatch.setattr(segment, "load", lambda spec, **_: FakeSegmenter())
+    monkeypatch.setattr(api.Codec, "segmenter", FakeSegmenter())
+    monkeypatch.setattr(api.Codec, "receiver", FakeReceiver())
+    monkeypatch.chdir(tmp_path)
+    picture, labels = street(48, 64)
+    PIL.Image.fromarray(picture).save("original.png")
+    PIL.Image.fromarray(labels).save("labels.png")
+    PIL.Image.fromarray(picture).save("a.webp", quality=50)
+    PIL.Image.fromarray(255 - picture).save("<b>.png")
+    (tmp_path / "c.sempic").write_bytes(sempic.encode(picture, labels=labels))
+    return tmp_path
+
+
+def test_compare(versions, capsys):
+    small = street(48, 64)[0]
+    (versions / "d.bpg").write_bytes(coarse.bpg.encode(coarse.from_rgb(small)))
+    names = ["a.webp", "<b>.png", "c.sempic", "d.bpg"]
+    common = ["--metrics", "psnr,miou", "--labels", "labels.png"]
+    assert cli.main(["compare", "original.png", *names, *common, "--json"]) == 0
+    found = {line["path"]: line for line in json.loads(capsys.readouterr().out)}
+    assert list(found) == names
+    size = (versions / "a.webp").stat().st_size
+    assert found["a.webp"]["bpp"] == pytest.approx(8 * size / (48 * 64))
+    assert found["<b>.png"]["bytes"] is None
+    assert found["d.bpg"]["psnr"] > found["<b>.png"]["psnr"]
+    assert 0 <= found["c.sempic"]["miou"] <= 1
+    page = (versions / "compare.html").read_text()
+    assert page.count("<option") == 10
+    assert page.count("data:image/webp;base64,") == 5
+    assert "&lt;b&gt;.png" in page
+    assert "<b>.png" not in page
+    assert cli.main(["compare", "original.png", *names, *common]) == 0
+    assert f"{found['a.webp']['psnr']:.2f}" in capsys.readouterr().out
+
+
+def test_compare_says_which_file_does_not_fit(versions, capsys):
+    PIL.Image.new("RGB", (9, 9)).save("small.png")
+    assert cli.main(["compare", "original.png", "small.png", "--metrics", "psnr"]) == 2
+    assert "small.png" in capsys.readouterr().err
+    (versions / "c.sempic").write_bytes(b"nothing")
+    assert cli.main(["compare", "original.png", "c.sempic", "--metrics", "psnr"]) == 2
+    assert "c.sempic" in capsys.readouterr().err
+    assert not (versions / "compare.html").exists()
