@@ -2,8 +2,9 @@
 
 python benchmarks/segmenter.py PICTURES --labels MAPS [--size 341x256] [--segmenter ONNX]
 
-Maps of Cityscapes' layout (… --palette cityscapes-labelids) are compared as CamVid's classes. The
-least share of right pixels of any picture shows whether a segmenter fails outright somewhere.
+Maps of Cityscapes' layout (… --palette cityscapes-labelids) are compared as CamVid's classes, or
+with --fine as Cityscapes' nineteen. The least share of right pixels of any picture shows whether a
+segmenter fails outright somewhere; --reliability FILE.svg draws how often its confidence is right.
 """
 
 from __future__ import annotations
@@ -17,8 +18,12 @@ from common import add_folder, load_labels, load_pictures
 from tqdm import tqdm
 
 from sempic import segment
+from sempic.evaluation import charts
 from sempic.evaluation.metrics import confusion, iou
-from sempic.palette import BY_NAME, CAMVID, CITYSCAPES, CITYSCAPES_FULL, to_camvid
+from sempic.palette import BY_NAME, CAMVID, CITYSCAPES, CITYSCAPES_FULL, Palette, translate
+
+BINS = 20
+"""Of confidence."""
 
 
 def main() -> None:
@@ -34,30 +39,63 @@ def main() -> None:
         default=CAMVID.name,
         help="of the human maps",
     )
+    parser.add_argument("--fine", action="store_true", help="compare as Cityscapes' 19 classes")
+    parser.add_argument("--reliability", type=Path, metavar="SVG", help="draw the confidence here")
     args = parser.parse_args()
 
     network = segment.load(args.segmenter)
-    classes = CAMVID.classes[: CAMVID.void]
+    palette = CITYSCAPES if args.fine else CAMVID
+    classes = palette.classes[: palette.void]
     matrix = np.zeros((len(classes), len(classes) + 1), np.int64)
     right: list[float] = []
-    found = load_pictures(args)
-    if not found:
+    # Pixels by confidence: how many, their confidence, how many are right.
+    confident = np.zeros((3, BINS))
+    loaded = load_pictures(args)
+    if not loaded:
         raise SystemExit(f"{args.folder}: no pictures")
-    for path, picture in tqdm(found, unit="picture", disable=None):
-        truth = to_camvid(load_labels(_map_of(path, args), args.size), BY_NAME[args.palette].id)
-        guess = network(picture)
+    for path, picture in tqdm(loaded, unit="picture", disable=None):
+        labels = load_labels(_map_of(path, args), args.size)
+        truth = translate(labels, BY_NAME[args.palette].id, palette.id)
+        guess, chances = network.look(picture)
+        guess = translate(guess, network.palette, palette.id)
         matrix += confusion(truth, guess, len(classes))
         known = truth < len(classes)
         right.append(float((guess == truth)[known].mean()))
+        if args.reliability and chances is not None:
+            confident += _by_confidence(chances, network.palette, truth, palette)
     scores = dict(zip(classes, iou(matrix).round(4).tolist(), strict=True))
     mean = float(np.nanmean(list(scores.values())))
     for name, score in scores.items():
-        print(f"{name:12}{score:8.4f}")
-    print(f"{'mean':12}{mean:8.4f}   {len(found)} pictures")
+        print(f"{name:14}{score:8.4f}")
+    print(f"{'mean':14}{mean:8.4f}   {len(loaded)} pictures")
     print(f"pixels right: {np.mean(right):.3f} on average, {min(right):.3f} in the worst picture")
+    if args.reliability:
+        count, confidence, correct = confident[:, confident[0] > 0]
+        bins = np.stack([confidence / count, correct / count, count / count.sum()], 1)
+        error = float((np.abs(bins[:, 0] - bins[:, 1]) * bins[:, 2]).sum())
+        print(f"expected calibration error: {error:.4f}")
+        args.reliability.write_text(charts.reliability(bins.tolist()))
     if args.json:
-        figures = {"pictures": len(found), "miou": mean, "iou": scores, "pixels_right": right}
+        figures = {"pictures": len(loaded), "miou": mean, "iou": scores, "pixels_right": right}
         args.json.write_text(json.dumps(figures))
+
+
+def _by_confidence(
+    chances: np.ndarray, known: int, truth: np.ndarray, palette: Palette
+) -> np.ndarray:
+    """(3, BINS): pixels, the sum of their confidences, and how many are right."""
+    ids = translate(np.arange(len(chances), dtype=np.uint8), known, palette.id)
+    count = palette.void
+    merged = np.zeros((count, *truth.shape))
+    for number, plane in zip(ids, chances, strict=True):
+        if number < count:
+            merged[number] += plane / 255
+    labelled = truth < count
+    confidence = np.minimum(merged.max(0), 1)[labelled]
+    correct = (merged.argmax(0) == truth)[labelled]
+    bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
+    weights = (None, confidence, correct)
+    return np.stack([np.bincount(bins, w, minlength=BINS) for w in weights])
 
 
 def _map_of(picture: Path, args: argparse.Namespace) -> Path:
