@@ -18,7 +18,7 @@ from tqdm import tqdm
 from sempic import coarse, labels, segment
 from sempic.api import DEFAULT_LABEL_QUALITY, DEFAULT_QUALITY, QUALITY
 from sempic.evaluation.metrics import confusion, iou
-from sempic.labels.simplify import LEVELS, simplify
+from sempic.simplify import LEVELS, simplify
 from sempic.palette import CAMVID
 
 

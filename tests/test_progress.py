@@ -11,7 +11,7 @@ from numba import njit
 
 import sempic
 from sempic import api, progress
-from sempic.labels import _compiling
+from sempic import compiling
 
 
 class Terminal(io.StringIO):
@@ -82,7 +82,7 @@ def test_compiling_is_said_and_reading_what_was_compiled_is_not(impatient):
     with progress.shown(said.append):
         function = njit(lambda x: x + 1)
         assert function(1) == 2
-        assert said == [_compiling.TEXT]
+        assert said == [compiling.TEXT]
         assert function(2) == 3
         said.clear()
         image, labels = street(16, 16)

@@ -209,7 +209,7 @@ class Codec:
                 level leaves bits over.
             max_side: scale the picture down first so that its longer side is at most this.
             label_quality: 1 (fewest bits) … 5 (fewest changes): the label map is simplified where
-                that saves most bits for each changed pixel (`sempic.labels.simplify`); or
+                that saves most bits for each changed pixel (`sempic.simplify`); or
                 "lossless". None: "lossless" for `labels`, DEFAULT_LABEL_QUALITY for the
                 segmenter's map.
             importance: what a pixel of a class is worth to `label_quality`, by class name;
@@ -265,7 +265,7 @@ class Codec:
         elif isinstance(labels, str):
             labels = None
         elif label_quality is not None and label_quality != LOSSLESS:
-            from sempic.labels.simplify import simplify
+            from sempic.simplify import simplify
 
             with progress.waiting("simplifying labels", aloud=False):
                 labels = simplify(labels, label_quality, palette=number, importance=importance)
@@ -325,7 +325,7 @@ class Codec:
         labels, chances, number = self._segment(pixels, label_quality, ignore_label)
         if label_quality == LOSSLESS:
             return labels, number
-        from sempic.labels.simplify import simplify
+        from sempic.simplify import simplify
 
         if chances is not None:
             from sempic.segment.doubt import STREET, void_where_unsure

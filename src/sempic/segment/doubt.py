@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sempic.labels._compiling import compiled
+from sempic.compiling import compiled
 from sempic.palette import PALETTES
 from sempic.scene import Chances, LabelMap
 

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sempic.errors import InputError
-from sempic.labels._compiling import compiled
+from sempic.compiling import compiled
 from sempic.palette import PALETTES
 from sempic.scene import Chances, LabelMap
 

@@ -6,12 +6,14 @@ are 16 bit (1 … 65535 of 65536).
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import numpy.typing as npt
 
 ONE_NAT = 256
 LIMIT = 12 * ONE_NAT - 1
-
+"""The largest logarithm of odds."""
 
 _UNIT = 1 << 96
 
@@ -48,6 +50,20 @@ def _stretch_table(squash: npt.NDArray[np.int32]) -> npt.NDArray[np.int16]:
     return (np.searchsorted(squash, np.arange(65536)) - LIMIT).clip(-LIMIT, LIMIT).astype(np.int16)
 
 
-SQUASH = _squash_table()
-STRETCH = _stretch_table(SQUASH)
-EXP = _exp_table()
+class Tables(NamedTuple):
+    """Arguments of what is compiled: constants of this size would be slow to compile."""
+
+    squash: npt.NDArray[np.int32]
+    """Logarithm of odds + LIMIT → probability."""
+    stretch: npt.NDArray[np.int16]
+    """Probability → logarithm of odds."""
+    exp: npt.NDArray[np.int64]
+    """Nats below zero, in 1/256 → 24 fractional bits."""
+
+
+def _tables() -> Tables:
+    squash = _squash_table()
+    return Tables(squash, _stretch_table(squash), _exp_table())
+
+
+TABLES = _tables()

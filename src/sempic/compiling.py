@@ -45,6 +45,15 @@ def compiled(signature: str | None = None, **options: Any) -> Callable[[Callable
     return wrap
 
 
+# Kernels make no arrays: those that come to them are counted by who calls them, and counting each
+# use again would take half of their time. numba has no public name for that.
+kernel = compiled(error_model="numpy", _nrt=False)
+"""For functions that are called for every pixel; arrays are given to them, none is made."""
+
+inlined = compiled(error_model="numpy", _nrt=False, forceinline=True)
+"""The same for small ones: they become a part of the kernels that call them."""
+
+
 class _Listener(event.Listener):
     """Told of each function, the outermost first; never of one that is read from disk."""
 

@@ -11,7 +11,7 @@ from test_labels import MAPS, noise, scene
 import sempic
 from sempic import labels
 from sempic.errors import InputError
-from sempic.labels.simplify import LEVELS, simplify
+from sempic.simplify import LEVELS, simplify
 from sempic.palette import CAMVID, INDICES
 from sempic.scene import LabelMap
 

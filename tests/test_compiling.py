@@ -10,10 +10,10 @@ import numba
 import pytest
 
 from sempic.errors import SempicWarning
-from sempic.labels import _compiling
+from sempic import compiling
 
 SOURCE = """
-from sempic.labels._compiling import compiled
+from sempic.compiling import compiled
 
 @compiled("int64(int64)")
 def twice(x):
@@ -81,7 +81,7 @@ def test_a_full_disk(cache, monkeypatch):
         raise OSError(28, "No space left on device")
         yield
 
-    monkeypatch.setattr(_compiling._File, "_open_for_write", full)
+    monkeypatch.setattr(compiling._File, "_open_for_write", full)
     assert load(cache) == 0
     assert load(cache) == 0
 
@@ -98,32 +98,32 @@ def test_where_no_folder_can_be_written(cache, monkeypatch):
 def test_the_order_of_places(tmp_path, monkeypatch):
     source = str(tmp_path / "package/module.py")
     monkeypatch.setattr(numba.config, "CACHE_DIR", "")
-    monkeypatch.setattr(_compiling.tempfile, "gettempdir", lambda: str(tmp_path / "tmp"))
+    monkeypatch.setattr(compiling.tempfile, "gettempdir", lambda: str(tmp_path / "tmp"))
     (tmp_path / "tmp").mkdir()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    places = list(_compiling.folders(source))
+    places = list(compiling.folders(source))
     assert places[0] == str(tmp_path / "package/__pycache__")
     assert places[1].startswith(str(tmp_path / "xdg/sempic/numba"))
     assert places[2].startswith(str(tmp_path / f"tmp/sempic-{os.getuid()}"))
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")
-    assert len(list(_compiling.folders(source))) == 2
+    assert len(list(compiling.folders(source))) == 2
     monkeypatch.setenv("XDG_CACHE_HOME", "")
     monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # a user without a home
-    assert len(list(_compiling.folders(source))) == 2
+    assert len(list(compiling.folders(source))) == 2
 
 
 def test_nobody_else_may_write_what_will_be_run(tmp_path, monkeypatch):
-    monkeypatch.setattr(_compiling.tempfile, "gettempdir", lambda: str(tmp_path))
-    place = Path(_compiling._private())
+    monkeypatch.setattr(compiling.tempfile, "gettempdir", lambda: str(tmp_path))
+    place = Path(compiling._private())
     assert place.stat().st_mode & 0o777 == 0o700
     place.chmod(0o777)
     with pytest.raises(PermissionError):
-        _compiling._private()
+        compiling._private()
     place.rmdir()
     (tmp_path / "theirs").mkdir()
     place.symlink_to("theirs")
     with pytest.raises(PermissionError):
-        _compiling._private()
+        compiling._private()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert not [p for p in _compiling.folders(str(tmp_path / "x.py")) if str(place) in p]
+        assert not [p for p in compiling.folders(str(tmp_path / "x.py")) if str(place) in p]

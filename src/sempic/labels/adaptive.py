@@ -1,0 +1,127 @@
+"""Coder 1, for any palette: it learns from the map at hand alone. docs/spec/labels.md §4.
+
+A pixel is a few yes/no questions, "is it the first candidate? the second? …"; if all are denied,
+its label is coded by how often labels were so far.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from sempic.compiling import kernel
+from sempic.labels import mixing, neighbourhood
+from sempic.labels.arithmetic import Ints, fold
+from sempic.labels.logistic import TABLES
+from sempic.labels.mixing import Mixture, Question
+from sempic.labels.neighbourhood import (
+    CANDIDATES,
+    NEIGHBOURS,
+    PAD,
+    SHARED_CHOICES,
+    SHARED_CONTEXTS,
+    outlines,
+    rank_candidates,
+    reach,
+    run,
+    shared_choices,
+    shared_contexts,
+)
+from sempic.labels.range_coder import RangeCoder, code_choice
+
+_CONTEXTS = SHARED_CONTEXTS + 3
+_WEIGHT = 5500
+
+
+class _State(NamedTuple):
+    """What both sides learn while they code, and room to work in."""
+
+    mixture: Mixture
+    question: Question
+    frequency: Ints
+    """(n + 1, n): 1 + how often a label was none of the candidates, by the first of them; row n:
+    by any, or where there was none."""
+    rank: Ints
+    candidates: Ints
+    weights: Ints
+    """(n,): of the labels, where it is none of the candidates."""
+
+
+def code(coder: RangeCoder, indices: Ints, labels: int) -> Ints:
+    """Encodes a map of `labels` labels, int64 (H, W), or decodes one of this size; returns it."""
+    mixture = Mixture(
+        mixing.unseen(_CONTEXTS, mixing.SLOTS),
+        np.full((SHARED_CHOICES, mixing.SETS, _CONTEXTS + 1), _WEIGHT, np.int64),
+        np.zeros((SHARED_CHOICES, mixing.SETS), np.int64),
+    )
+    mixture.weights[:, :, -1] = 0
+    frequency = np.zeros((labels + 1, labels), np.int64)
+    frequency[labels] = 1
+    sizes = (labels + 1, CANDIDATES, labels)
+    room = (np.zeros(size, np.int64) for size in sizes)
+    state = _State(mixture, mixing.question(mixture), frequency, *room)
+    frame = neighbourhood.frame(indices, labels)
+    _code_map(coder, frame, state, neighbourhood.steps(NEIGHBOURS, frame.stride), TABLES)
+    return neighbourhood.inside(frame)
+
+
+@kernel
+def _code_map(coder: Any, frame: Any, state: Any, neighbours: Any, tables: Any) -> None:
+    image, s = frame.image, frame.stride
+    for y in range(frame.height):
+        for x in range(frame.width):
+            o = (y + PAD) * s + x + PAD
+            count = rank_candidates(image, o, neighbours, state.rank, state.candidates)
+            label = _code_candidates(coder, frame, o, x, count, state, tables)
+            if label < 0:
+                label = _code_other(coder, image[o], count, state)
+            image[o] = label
+
+
+@kernel
+def _code_candidates(
+    coder: Any, frame: Any, o: Any, x: Any, count: Any, state: Any, tables: Any
+) -> Any:
+    """The pixel's label if it is one of the candidates, -1 if it is none."""
+    image, s = frame.image, frame.stride
+    question, candidates = state.question, state.candidates
+    n = state.weights.size
+    found = outlines(image, o, s, x, frame.width, state.rank)
+    e1, e2, e3 = found.ends
+    e4 = reach(image, o - 4 * s - 4, image[o - 1], 10)
+    run_up = run(image, o - s, -s, 5)
+    for k in range(count):
+        c = candidates[k]
+        if n - k == 1:  # no other label
+            return c
+        after = candidates[k + 1] if k + 1 < count else n
+        address = question.address
+        shared_contexts(address, found, image, o, s, c, after)
+        address[8] = fold(run_up * 64 + found.run_w, found.near)
+        address[9] = fold(found.run_n * 8 + run_up, found.near)
+        address[10] = fold(e1 + 16 * e2 + 256 * e3, e4)
+        mixing.hash_addresses(question, _CONTEXTS, k)
+        mixing.read_slots(state.mixture, question, _CONTEXTS, tables)
+        shared_choices(question.sets, state.mixture.slots, address, found, k, c, after)
+        yes = 1 if image[o] == c else 0
+        if mixing.code(
+            coder, yes, state.mixture, question, _CONTEXTS, SHARED_CHOICES, tables
+        ):
+            return c
+    return np.int64(-1)
+
+
+@kernel
+def _code_other(coder: Any, label: Any, count: Any, state: Any) -> Any:
+    """The label of a pixel that has none of its candidates' labels."""
+    n = state.weights.size
+    first = state.candidates[0] if count else n
+    for v in range(n):
+        state.weights[v] = state.frequency[n, v] + 4 * state.frequency[first, v]
+    for k in range(count):
+        state.weights[state.candidates[k]] = 0
+    label = code_choice(coder, label, state.weights)
+    state.frequency[n, label] += 1
+    state.frequency[first, label] += 1
+    return label

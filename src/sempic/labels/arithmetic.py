@@ -1,0 +1,34 @@
+"""Whole numbers as the label coders use them; no intermediate value leaves 63 bits."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from sempic.compiling import inlined
+
+Ints: TypeAlias = npt.NDArray[np.int64]
+
+
+@inlined
+def clamp(x: Any, low: Any, high: Any) -> Any:
+    return low if x < low else high if x > high else x
+
+
+@inlined
+def fold(h: Any, v: Any) -> Any:
+    """Hash of two numbers below 2^31, again below 2^31."""
+    h = ((h ^ v) * 0x2545F491 + 0x1B873593) & 0x7FFFFFFF
+    return h ^ (h >> 15)
+
+
+@inlined
+def log2(v: Any) -> Any:
+    """How many bits a number takes; 0 takes none."""
+    bits = 0
+    while v > 0:
+        v >>= 1
+        bits += 1
+    return bits

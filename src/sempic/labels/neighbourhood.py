@@ -1,0 +1,190 @@
+"""What surrounds a pixel: candidates for its label, and the outlines that reach it.
+
+Labels are told apart by their rank among the candidates: what is learnt at one outline serves at
+all others, whatever the classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from sempic.compiling import inlined
+from sempic.labels.arithmetic import Ints, fold, log2
+
+PAD = 8
+"""How far the frame reaches left, right and up: as far as any part of the coder looks."""
+CANDIDATES = 4
+NEIGHBOURS = (
+    *((0, -1), (-1, 0), (-1, 1), (-1, -1), (0, -2), (-2, 0)),
+    *((-2, 1), (-1, 2), (-2, -1), (-1, -2), (0, -3), (-3, 0)),
+)
+"""Where candidates come from, (dy, dx), the first first: W N NE NW WW NN NNE NEE NNW NWW WWW NNN."""
+SHARED_CONTEXTS = 8
+"""Contexts of a question that both coders have; `shared_contexts`."""
+SHARED_CHOICES = 3
+"""Choices of weights that both coders have; `shared_choices`."""
+
+
+class Frame(NamedTuple):
+    """A map with a border of PAD on the left, on the right and above."""
+
+    image: Ints
+    """Labels 0 … n - 1, flat; n, "outside", in the border. Pixel (0, 0) is at PAD (stride + 1)."""
+    stride: int
+    height: int
+    width: int
+
+
+class Outlines(NamedTuple):
+    """What the questions of a pixel have in common."""
+
+    near: int
+    """Ranks of N, NW, NE; with those of more neighbours, hashed: six, twelve, eighteen."""
+    six: int
+    twelve: int
+    eighteen: int
+    flat: int
+    """1 if the six neighbours have one label."""
+    equal: int
+    """Which of the nearest are equal, as five bits, and flat."""
+    run_w: int
+    """How many pixels on the left have one label; `run_n`: from N to the right."""
+    run_n: int
+    ends: tuple[int, int, int]
+    """Where the region of W ends in each of the three rows above."""
+
+
+def frame(labels: Ints, outside: int) -> Frame:
+    """A copy of labels, int64 (H, W), in a border of `outside`."""
+    height, width = labels.shape
+    image = np.full((height + PAD, width + 2 * PAD), outside, np.int64)
+    image[PAD:, PAD:-PAD] = labels
+    return Frame(image.ravel(), image.shape[1], height, width)
+
+
+def inside(frame: Frame) -> Ints:
+    """The map within the border, int64 (H, W)."""
+    return frame.image.reshape(-1, frame.stride)[PAD:, PAD:-PAD]
+
+
+def steps(places: Sequence[tuple[int, int]], stride: int) -> Ints:
+    """Places (dy, dx) as distances in a frame's image."""
+    return np.array([dy * stride + dx for dy, dx in places], np.int64)
+
+
+@inlined
+def rank_candidates(image: Any, o: Any, neighbours: Any, rank: Any, candidates: Any) -> Any:
+    """Finds the candidates of pixel `o`, the distinct labels of its neighbours; how many they are.
+
+    rank[label] becomes the place among them, CANDIDATES for any other label, one more for outside.
+    """
+    for v in range(rank.size - 1):
+        rank[v] = CANDIDATES
+    rank[rank.size - 1] = CANDIDATES + 1
+    count = 0
+    for step in neighbours:
+        v = image[o + step]
+        if rank[v] == CANDIDATES and count < CANDIDATES:
+            rank[v] = count
+            candidates[count] = v
+            count += 1
+    return count
+
+
+@inlined
+def run(image: Any, at: Any, step: Any, limit: Any) -> Any:
+    """How many pixels from `at` on, in steps of `step`, have one label; at most `limit`."""
+    length = 1
+    while length < limit and image[at + length * step] == image[at]:
+        length += 1
+    return length
+
+
+@inlined
+def reach(image: Any, at: Any, label: Any, limit: Any) -> Any:
+    """How many pixels from `at` on rightward have this label; at most `limit`."""
+    length = 0
+    while length < limit and image[at + length] == label:
+        length += 1
+    return length
+
+
+@inlined
+def outlines(image: Any, o: Any, s: Any, x: Any, width: Any, rank: Any) -> Any:
+    w, n, nw, ne = image[o - 1], image[o - s], image[o - 1 - s], image[o + 1 - s]
+    ww, nn = image[o - 2], image[o - 2 * s]
+    near = rank[n] + 6 * (rank[nw] + 6 * rank[ne])
+    six = near + 216 * (rank[ww] + 6 * rank[nn])
+    twelve = fold(
+        six,
+        rank[image[o + 1 - 2 * s]]
+        + 6 * rank[image[o - 1 - 2 * s]]
+        + 36 * rank[image[o + 2 - s]]
+        + 216 * rank[image[o - 2 - s]]
+        + 1296 * rank[image[o - 3]]
+        + 7776 * rank[image[o - 3 * s]],
+    )
+    eighteen = fold(
+        twelve,
+        rank[image[o + 2 - 2 * s]]
+        + 6 * rank[image[o - 2 - 2 * s]]
+        + 36 * rank[image[o + 3 - s]]
+        + 216 * rank[image[o - 3 - s]]
+        + 1296 * rank[image[o - 1 - 3 * s]]
+        + 7776 * rank[image[o + 1 - 3 * s]],
+    )
+    flat = 1 if six == 0 else 0
+    equal = (
+        flat * 32
+        + (16 if nn == n else 0)
+        + (8 if ww == w else 0)
+        + (4 if nw == w else 0)
+        + (2 if ne == n else 0)
+        + (1 if n == w else 0)
+    )
+    run_w = run(image, o - 1, -1, min(32, x + 1))
+    run_n = run(image, o - s, 1, min(32, width - x + 1))
+    ends = (
+        run(image, o - s - 1, 1, 6) if nw == w else 0,
+        reach(image, o - 2 * s - 2, w, 7),
+        reach(image, o - 3 * s - 3, w, 9),
+    )
+    return Outlines(near, six, twelve, eighteen, flat, equal, run_w, run_n, ends)
+
+
+@inlined
+def shared_contexts(address: Any, found: Any, image: Any, o: Any, s: Any, c: Any,
+                    after: Any) -> None:  # fmt: skip
+    """Contexts of the question "is it candidate `c`?", to be hashed; `after` is the next one."""
+    w, n, nw, ne = image[o - 1], image[o - s], image[o - 1 - s], image[o + 1 - s]
+    e1, e2, e3 = found.ends
+    pair = c * 257 + after
+    address[0] = fold(found.six, c)
+    address[1] = fold(fold(e1 + 16 * e2, e3), pair)
+    address[2] = found.eighteen
+    address[3] = fold(fold(w * 257 + n, ne), nw)
+    address[4] = fold(
+        fold(w * 257 + n, ne * 257 + image[o - 2 * s]), image[o - 2] * 257 + image[o + 2 - s]
+    )
+    address[5] = fold(log2(found.run_w) * 8 + log2(found.run_n), found.near)
+    address[6] = fold(pair, found.near)
+    address[7] = fold(found.twelve, pair)
+
+
+@inlined
+def shared_choices(sets: Any, slots: Any, address: Any, found: Any, k: Any, c: Any,
+                   after: Any) -> None:  # fmt: skip
+    """Sets of weights by what is equal nearby, by the largest pattern seen before, by labels."""
+    known = 0
+    if slots[7, address[7]] & 255:
+        known = 3
+    elif slots[2, address[2]] & 255:
+        known = 2
+    elif slots[0, address[0]] & 255:
+        known = 1
+    sets[0] = k * 64 + found.equal
+    sets[1] = (k * 4 + known) * 2 + found.flat
+    sets[2] = k * 256 + (c & 15) * 16 + (after & 15)

@@ -1,0 +1,240 @@
+"""The networks of a trained prior, in integers: exact on every machine. docs/spec/labels.md §5, §6.
+
+The causal network gives each pixel scores of its label by those coded before it. The trunk looks at
+the coarse picture: convolutions with uint8 activations and int8 weights, in which every partial sum
+is an integer below 2^24, hence exact in float32 whatever the order of summation (after Ballé et
+al., "Integer Networks for Data Compression with Latent-Variable Models", ICLR 2019).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from sempic.compiling import kernel
+from sempic.labels import neighbourhood
+from sempic.labels.arithmetic import Ints, clamp
+from sempic.scene import Coarse
+
+Floats = npt.NDArray[np.float32]
+Bytes = npt.NDArray[np.uint8]
+T = TypeVar("T")
+
+TEMPLATE = tuple(
+    [(0, dx) for dx in range(-8, 0)]
+    + [(-1, dx) for dx in range(-7, 9)]
+    + [(-2, dx) for dx in range(-6, 8)]
+    + [(-3, dx) for dx in range(-5, 7)]
+    + [(-4, dx) for dx in range(-4, 6)]
+    + [(-5, dx) for dx in (-4, -2, 0, 2, 4)]
+    + [(-7, dx) for dx in (-4, -2, 0, 2, 4)]
+)
+"""Causal neighbours (dy, dx) that the network sees."""
+HIDDEN = (64, 32)
+BANDS = 32
+"""Rows and columns of the map are told apart by 32 bands each."""
+CELL = 4
+"""The trunk works on cells of 4×4 pixels of the map."""
+LAYERS = (
+    # inputs, outputs, kernel, stride
+    (5, 24, 3, 1),
+    (24, 32, 3, 1),
+    (32, 48, 3, 2),
+    (48, 48, 3, 1),
+    (48, 64, 3, 2),
+    (64, 64, 3, 1),
+    (64, 64, 3, 1),
+    (112, 48, 1, 1),
+    (80, 48, 1, 1),
+    (48, 40, 3, 1),
+)
+"""Convolutions of the trunk; padding kernel // 2, each followed by a clamp to uint8."""
+
+
+def trunk(x: T, conv: Callable[[int, T], T], join: Callable[[T, T], T]) -> T:
+    """The trunk's drawing, for arrays and tensors alike: conv(i, x) is layer i; join(a, b) puts
+    a, its resolution doubled and cropped to b's, before b."""
+    full = conv(1, conv(0, x))
+    half = conv(3, conv(2, full))
+    quarter = conv(6, conv(5, conv(4, half)))
+    half = conv(7, join(quarter, half))
+    full = conv(8, join(half, full))
+    return conv(9, full)
+
+
+class Causal(NamedTuple):
+    """The causal network; int32, fixed point with 8 fractional bits."""
+
+    template: Any
+    """(len(TEMPLATE), classes + 1, HIDDEN[0]); the last class is "outside"."""
+    rows: Any
+    """(BANDS, HIDDEN[0])"""
+    columns: Any
+    """(BANDS, HIDDEN[0])"""
+    second: Any
+    """(HIDDEN[0], HIDDEN[1])"""
+    second_bias: Any
+    last: Any
+    """(HIDDEN[1], classes)"""
+    last_bias: Any
+
+
+class Layer(NamedTuple):
+    weights: Floats
+    """(outputs, kernel · kernel · inputs)"""
+    multipliers: npt.NDArray[np.int64]
+    biases: npt.NDArray[np.int64]
+
+
+def grid(planes: Coarse, height: int, width: int) -> Bytes:
+    """The planes at one quarter of the map's resolution, nearest: uint8 (3, ⌈h/4⌉, ⌈w/4⌉)."""
+    h, w = (height + 3) // 4, (width + 3) // 4
+    result = np.empty((3, h, w), np.uint8)
+    for i, plane in enumerate((planes.y, planes.cb, planes.cr)):
+        rows = (2 * np.arange(h) + 1) * plane.shape[0] // (2 * h)
+        columns = (2 * np.arange(w) + 1) * plane.shape[1] // (2 * w)
+        result[i] = plane[rows[:, None], columns]
+    return result
+
+
+def signed(planes: Bytes) -> npt.NDArray[np.int16]:
+    """What enters the trunk: the planes and the place in the picture, int16 (5, h, w), within
+    -128…127."""
+    _, h, w = planes.shape
+    place = np.broadcast_arrays((np.arange(h) * 256 // h)[:, None], np.arange(w) * 256 // w)
+    return np.concatenate([planes, np.stack(place)]).astype(np.int16) - np.int16(128)
+
+
+def scores(layers: tuple[Layer, ...], readout: Layer, planes: Bytes) -> Bytes:
+    """uint8 (3, h, w) → uint8 (classes, 4h, 4w): logits of the trunk's readout, 8 to a nat, 128
+    for none."""
+    hidden = convolve(layers, planes)
+    _, h, w = hidden.shape
+    sums: Floats = readout.weights @ hidden.reshape(len(hidden), -1).astype(np.float32)
+    _requantise(sums, readout.multipliers, readout.biases)
+    classes = len(sums) // (CELL * CELL)
+    cells = sums.reshape(CELL, CELL, classes, h, w).transpose(2, 3, 0, 4, 1)
+    return cells.reshape(classes, CELL * h, CELL * w).astype(np.uint8)
+
+
+@kernel
+def _requantise(sums: Any, multipliers: Any, biases: Any) -> None:
+    """Whole sums, (outputs, pixels), to the next layer's uint8, in place."""
+    for i in range(sums.shape[0]):
+        for j in range(sums.shape[1]):
+            v = np.int64(sums[i, j]) * multipliers[i] + biases[i] >> 24
+            sums[i, j] = min(max(v, 0), 255)
+
+
+def convolve(layers: tuple[Layer, ...], planes: Bytes) -> Bytes:
+    """The trunk: uint8 (3, h, w) → uint8 (LAYERS[-1][1], h, w)."""
+
+    def conv(i: int, x: Floats) -> Floats:
+        _, _, kernel, stride = LAYERS[i]
+        weights, multiplier, bias = layers[i]
+        _, h, w = x.shape
+        rows, columns = -(-h // stride), -(-w // stride)
+        if kernel == 3:
+            x = np.pad(x, ((0, 0), (1, 1), (1, 1)))
+            taps = [
+                x[:, dy : dy + h : stride, dx : dx + w : stride]
+                for dy in range(3)
+                for dx in range(3)
+            ]
+            x = np.concatenate(taps)
+        sums: Floats = weights @ x.reshape(len(x), -1)
+        _requantise(sums, multiplier, bias)
+        return sums.reshape(len(weights), rows, columns)
+
+    def join(a: Floats, b: Floats) -> Floats:
+        double = a.repeat(2, 1).repeat(2, 2)[:, : b.shape[1], : b.shape[2]]
+        return np.concatenate([double, b])
+
+    return trunk(signed(planes).astype(np.float32), conv, join).astype(np.uint8)
+
+
+# ── the causal network ───────────────────────────────────────────────────────────────────────
+
+
+class Predictor(NamedTuple):
+    """A causal network, laid out for the pixels of one map, and room to work in."""
+
+    template: Any
+    """As the others here: of `Causal`, with the two last layers outputs first, so that sums need no
+    stores on the way."""
+    rows: Any
+    columns: Any
+    second: Any
+    second_bias: Any
+    last: Any
+    last_bias: Any
+    alike: Any
+    """(classes + 1, HIDDEN[0]): the template's sum where all of it has one label."""
+    steps: Ints
+    """TEMPLATE as distances in the frame."""
+    allowed: Ints
+    """(classes,): 1 for the labels in use."""
+    hidden: Any
+    outputs: Any
+    chance: Ints
+    """(classes,): what `predict` finds."""
+
+
+def predictor(network: Causal, allowed: Ints, stride: int) -> Predictor:
+    template, classes = network.template, allowed.size
+    sizes = network.second.shape
+    alike = np.zeros((classes + 1, sizes[0]), np.int32)
+    alike[:] = template.sum(0, dtype=np.int32)
+    return Predictor(
+        template,
+        network.rows,
+        network.columns,
+        np.ascontiguousarray(network.second.T),
+        network.second_bias,
+        np.ascontiguousarray(network.last.T),
+        network.last_bias,
+        alike,
+        neighbourhood.steps(TEMPLATE, stride),
+        allowed,
+        *(np.zeros(size, np.int32) for size in sizes),
+        np.zeros(classes, np.int64),
+    )
+
+
+@kernel
+def predict(net: Any, image: Any, o: Any, row: Any, column: Any, exp: Any) -> Any:
+    """Of pixel `o`, chance[v] = 2^24 exp(score of v - best score), for allowed labels; their sum.
+
+    Most of the template has the label of the pixel on the left: only the rest is summed.
+    """
+    hidden, outputs, chance = net.hidden, net.outputs, net.chance
+    w = image[o - 1]
+    for j in range(hidden.size):
+        hidden[j] = net.rows[row, j] + net.columns[column, j] + net.alike[w, j]
+    for t in range(net.steps.size):
+        v = image[o + net.steps[t]]
+        if v != w:
+            for j in range(hidden.size):
+                hidden[j] += net.template[t, v, j] - net.template[t, w, j]
+    for i in range(hidden.size):
+        hidden[i] = clamp(hidden[i], 0, 31 * 256)
+    for j in range(outputs.size):
+        total = np.int32(0)
+        for i in range(hidden.size):
+            total = np.int32(total + hidden[i] * net.second[j, i])
+        outputs[j] = clamp((total >> 8) + net.second_bias[j], 0, 31 * 256)
+    best = np.int64(-(1 << 40))
+    for v in range(chance.size):
+        score = np.int64(0)
+        for j in range(outputs.size):
+            score += np.int64(outputs[j]) * net.last[v, j]
+        chance[v] = (score >> 8) + net.last_bias[v]
+        best = max(best, chance[v])
+    mass = np.int64(0)
+    for v in range(chance.size):
+        chance[v] = exp[min(best - chance[v], exp.size - 1)] * net.allowed[v]
+        mass += chance[v]
+    return mass

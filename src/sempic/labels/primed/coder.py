@@ -1,0 +1,135 @@
+"""The primed coder's way through a map."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from sempic.compiling import inlined, kernel
+from sempic.labels import mixing, neighbourhood
+from sempic.labels.arithmetic import Ints, clamp
+from sempic.labels.logistic import TABLES
+from sempic.labels.mixing import Question
+from sempic.labels.neighbourhood import CANDIDATES, NEIGHBOURS, PAD, rank_candidates
+from sempic.labels.network import BANDS, predict, predictor
+from sempic.labels.primed import calm, outline
+from sempic.labels.primed.evidence import NONE, Bytes, evidence, look
+from sempic.labels.primed.state import State
+from sempic.labels.prior import Prior
+from sempic.labels.range_coder import RangeCoder, code_choice
+
+_DOUBT = 3
+"""5 would be the trunk's probabilities themselves (a score is 1/8 nat, `exp` has 1/256): an escape
+takes them to the power 1/4."""
+
+
+class _Room(NamedTuple):
+    """To work in."""
+
+    calm_question: Question
+    outline_question: Question
+    columns: calm.Columns
+    memory: calm.Memory
+    neighbours: Ints
+    rank: Ints
+    candidates: Ints
+    scores: Ints
+    """(classes,): the trunk's, of a pixel."""
+    colours: Ints
+    """(CANDIDATES, 4): `evidence.average`."""
+
+
+def code(
+    coder: RangeCoder, labels: Ints, allowed: Ints, known: Prior, state: State, grid: Bytes | None
+) -> Ints:
+    """Encodes a map, int64 (H, W), or decodes one of this size; returns it.
+
+    allowed: int64 (classes,), 1 for the labels that occur. state: changed. grid: the coarse planes
+    as `network.grid` makes them, if the decoder has them.
+    """
+    classes = allowed.size
+    frame = neighbourhood.frame(labels, classes)
+    room = _Room(
+        mixing.question(state.calm),
+        mixing.question(state.outline),
+        calm.columns(frame.stride),
+        calm.memory(classes),
+        neighbourhood.steps(NEIGHBOURS, frame.stride),
+        np.zeros(classes + 1, np.int64),
+        np.zeros(CANDIDATES, np.int64),
+        np.zeros(classes, np.int64),
+        np.zeros((CANDIDATES, 4), np.int64),
+    )
+    net = predictor(known.causal, allowed, frame.stride)
+    seen = evidence(known, grid, *labels.shape, allowed)
+    _code_map(coder, frame, state, net, seen, room, TABLES)
+    return neighbourhood.inside(frame)
+
+
+@kernel
+def _code_map(
+    coder: Any, frame: Any, state: Any, net: Any, evidence: Any, room: Any, tables: Any
+) -> None:
+    image, s, height, width = frame.image, frame.stride, frame.height, frame.width
+    used = net.allowed.sum()
+    for y in range(height):
+        calm.measure(room.columns, image, y, s, width)
+        row = y * BANDS // height
+        if row != (y - 1) * BANDS // height:
+            calm.forget(room.memory)
+        run_w = 0
+        for x in range(width):
+            o = (y + PAD) * s + x + PAD
+            w = image[o - 1]
+            run_w = run_w + 1 if x > 1 and w == image[o - 2] else min(x, 1)
+            trunk = look(evidence, y, x)
+            calm_here = (
+                calm.is_calm(room.columns, x, width, run_w) and image[o - s] == w and used > 1
+            )
+            if calm_here and calm.goes_on(
+                coder, frame, o, x, row, run_w, room.columns, room.memory, state.calm,
+                room.calm_question, net, evidence, trunk, tables,
+            ):  # fmt: skip
+                image[o] = w
+                continue
+            label = np.int64(-1)
+            mass = predict(net, image, o, row, x * BANDS // width, tables.exp)
+            for v in range(net.chance.size if evidence.scores.size else 0):
+                known = net.allowed[v]
+                room.scores[v] = np.int64(evidence.scores[v, trunk.at]) if known else NONE
+            if calm_here:
+                deny(room.rank, net.chance, w)
+            else:
+                count = rank_candidates(image, o, room.neighbours, room.rank, room.candidates)
+                label = outline.which(
+                    coder, frame, o, x, count, used, mass, state.outline, room.outline_question,
+                    net, evidence, trunk, room, tables,
+                )  # fmt: skip
+            if label < 0:
+                label = code_other(coder, image[o], net, evidence, trunk, room, tables)
+            image[o] = label
+
+
+@inlined
+def deny(rank: Any, chance: Any, label: Any) -> None:
+    """Leaves every label but this one, as if it were the only candidate."""
+    for v in range(chance.size):
+        rank[v] = CANDIDATES
+    rank[label] = 0
+    chance[label] = 0
+
+
+@kernel
+def code_other(
+    coder: Any, label: Any, net: Any, evidence: Any, trunk: Any, room: Any, tables: Any
+) -> Any:
+    """Codes the label of a pixel that has none of its candidates' labels; returns it."""
+    chance, exp = net.chance, tables.exp
+    for v in range(chance.size):
+        if evidence.scores.size:
+            doubt = clamp((trunk.best - room.scores[v]) << _DOUBT, 0, exp.size - 1)
+            chance[v] = chance[v] * exp[doubt] >> 6
+        if net.allowed[v] and room.rank[v] == CANDIDATES:
+            chance[v] += 1
+    return code_choice(coder, label, chance)

@@ -1,0 +1,217 @@
+"""The coarse picture, as the primed coder sees it: colours, and the class scores of the trunk."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from sempic.compiling import inlined, kernel
+from sempic.labels import network
+from sempic.labels.arithmetic import Ints, clamp, fold, log2
+from sempic.labels.neighbourhood import CANDIDATES, PAD
+from sempic.labels.network import CELL
+from sempic.labels.prior import Prior
+from sempic.labels.primed.state import CONTEXTS_CAUSAL
+
+Bytes = npt.NDArray[np.uint8]
+Shorts = npt.NDArray[np.int16]
+
+NONE = -1000
+"""The score of a label that does not occur."""
+
+
+class Evidence(NamedTuple):
+    """Of one map; empty arrays if there is no coarse picture."""
+
+    planes: Bytes
+    """(3, …): Y, Cb, Cr enlarged to the map's size, with its border of PAD; flat."""
+    scores: Bytes
+    """The trunk's class scores, (classes, rows · width); 8 to a nat."""
+    width: int
+    best: Shorts
+    """(rows · width,): the best score of a label in use; NONE if there is none."""
+    second: Shorts
+    """The next best."""
+    top: Shorts
+    """The first label that has the best."""
+
+
+class Trunk(NamedTuple):
+    """What the trunk says of a pixel; zeros and NONE without a coarse picture."""
+
+    at: int
+    """Where the pixel is in the scores."""
+    best: int
+    second: int
+    top: int
+    sure: int
+    """0 … 7: how far the best is from the next best, in nats."""
+
+
+def evidence(
+    known: Prior, grid: Bytes | None, height: int, width: int, allowed: Ints
+) -> Evidence:
+    """What the coder sees of the planes of `network.grid`; allowed: 1 for each label in use."""
+    if grid is None:
+        scores, planes, stride = np.zeros((0, 0), np.uint8), np.zeros((3, 0), np.uint8), 0
+    else:
+        assert known.readout is not None
+        cells = network.scores(known.layers, known.readout, grid)
+        scores, stride = cells.reshape(len(cells), -1), cells.shape[2]
+        planes = enlarge(grid, height, width)
+    return Evidence(planes, scores, stride, *leaders(scores, allowed))
+
+
+def enlarge(grid: Bytes, height: int, width: int) -> Bytes:
+    """Planes (3, ⌈h/4⌉, ⌈w/4⌉) at the map's size, bilinear, with a border of PAD; (3, …) flat."""
+    a, b, f = _taps(height, grid.shape[1])
+    g = grid.astype(np.int16)
+    tall: Any = g[:, a] * (8 - f[:, None]) + g[:, b] * f[:, None]
+    a, b, f = _taps(width, grid.shape[2])
+    full = (tall[:, :, a] * (8 - f) + tall[:, :, b] * f + np.int16(32)) >> 6
+    framed = np.pad(full.astype(np.uint8), ((0, 0), (PAD, PAD), (PAD, PAD)), mode="edge")
+    return framed.reshape(3, -1)
+
+
+def _taps(size: int, cells: int) -> tuple[Shorts, Shorts, Shorts]:
+    """Each pixel's cells before and after it, and how far it is from the first, in eighths."""
+    at = 2 * np.arange(size) - CELL + 1
+    first = at >> 3
+    a, b, f = first.clip(0, cells - 1), (first + 1).clip(0, cells - 1), at & 7
+    return a.astype(np.int16), b.astype(np.int16), f.astype(np.int16)
+
+
+def leaders(scores: Bytes, allowed: Ints) -> tuple[Shorts, Shorts, Shorts]:
+    """`best`, `second` and `top` of the labels in use."""
+    best = np.full(scores.shape[1], NONE, np.int16)
+    second = best.copy()
+    top = np.zeros_like(best)
+    for v in np.flatnonzero(allowed[: len(scores)]):
+        here = scores[v].astype(np.int16)
+        np.maximum(second, np.minimum(best, here), out=second)
+        top[here > best] = v
+        np.maximum(best, here, out=best)
+    return best, second, top
+
+
+@inlined
+def look(evidence: Any, y: Any, x: Any) -> Any:
+    """What the trunk says of pixel (y, x)."""
+    at = y * evidence.width + x
+    best = second = np.int64(NONE)
+    top = np.int64(0)
+    if evidence.scores.size:
+        best, second = np.int64(evidence.best[at]), np.int64(evidence.second[at])
+        top = np.int64(evidence.top[at])
+    return Trunk(at, best, second, top, clamp((best - second) >> 3, 0, 7))
+
+
+@inlined
+def lead(trunk: Any, label: Any, score: Any) -> Any:
+    """How far a label's score is above that of the best other label."""
+    return score - (trunk.second if trunk.top == label else trunk.best)
+
+
+@inlined
+def edges(planes: Any, o: Any, s: Any) -> Any:
+    """How strong the coarse picture's edges are on both sides of pixel `o` and above and below
+    it, as bits of sums over the planes."""
+    across = down = np.int64(0)
+    for z in range(3):
+        across += abs(np.int64(planes[z, o + 2]) - planes[z, o - 4])
+        down += abs(np.int64(planes[z, o + 2 * s]) - planes[z, o - 4 * s])
+    return log2(across), log2(down)
+
+
+@kernel
+def average(colours: Any, planes: Any, image: Any, o: Any, steps: Any, rank: Any,
+            count: Any) -> None:  # fmt: skip
+    """Mean colours of the candidates in the template, times 4, into colours[candidate, plane]."""
+    pixels = 3
+    for k in range(CANDIDATES):
+        for z in range(4):
+            colours[k, z] = 0
+    for step in steps:
+        k = rank[image[o + step]]
+        if k < CANDIDATES:
+            colours[k, pixels] += 1
+            for z in range(3):
+                colours[k, z] += planes[z, o + step]
+    for k in range(count):
+        for z in range(3):
+            colours[k, z] = colours[k, z] * 4 // colours[k, pixels]
+
+
+@inlined
+def colour(planes: Any, o: Any) -> Any:
+    """The pixel's own, as 10 bits."""
+    return (
+        (np.int64(planes[0, o]) >> 4) * 64
+        + clamp((np.int64(planes[1, o]) - 104) // 6, 0, 7) * 8
+        + clamp((np.int64(planes[2, o]) - 104) // 6, 0, 7)
+    )
+
+
+class Part(NamedTuple):
+    """Where the colour lies between those of two candidates."""
+
+    here: int
+    """0 … 11."""
+    ways: int
+    """0 … 15: the same a coarse pixel to the right, and one below."""
+    contrast: int
+    """0 … 6: how far the colours are apart; 7 if there is one candidate."""
+
+
+@inlined
+def between(planes: Any, o: Any, s: Any, colours: Any, k: Any, count: Any) -> Any:
+    """Of candidate `k` and its rival; of one alone, how far the colour is from its own."""
+    rival = k + 1 if k + 1 < count else 0
+    here: Any
+    right: Any
+    below: Any
+    span: Any
+    here = right = below = span = np.int64(0)
+    for z in range(3):
+        m = colours[k, z]
+        d = colours[rival, z] - m if count > 1 else np.int64(0)
+        u = 4 * np.int64(planes[z, o]) - m
+        r = 4 * np.int64(planes[z, o + CELL]) - m
+        b = 4 * np.int64(planes[z, o + CELL * s]) - m
+        if count > 1:
+            here, right, below = here + u * d, right + r * d, below + b * d
+            span += d * d
+        else:
+            here, right, below = here + abs(u), right + abs(r), below + abs(b)
+    if count > 1:
+        here = clamp(here * 8 // max(span, 1) + 2, 0, 11)
+        right = clamp(right * 4 // max(span, 1), 0, 3)
+        below = clamp(below * 4 // max(span, 1), 0, 3)
+        contrast = clamp((log2(span) - 4) >> 1, 0, 6)
+    else:
+        here, contrast = clamp(log2(here >> 2), 0, 8), np.int64(7)
+        right = clamp(log2(right >> 2) >> 1, 0, 3)
+        below = clamp(log2(below >> 2) >> 1, 0, 3)
+    return Part(here, right * 4 + below, contrast)
+
+
+@inlined
+def contexts(address: Any, found: Any, own: Any, part: Any, trunk: Any, ahead: Any, over: Any,
+             pair: Any, ranks: Any) -> None:  # fmt: skip
+    """Contexts of a question that need the coarse picture, to be hashed.
+
+    own: `colour`. ahead, over: the candidate's score less the best other's, less the next
+    candidate's. ranks: of N and NE.
+    """
+    e1, e2, _ = found.ends
+    leading = clamp((ahead >> 2) + 16, 0, 31)
+    i = CONTEXTS_CAUSAL
+    address[i] = fold(part.here * 8 + part.contrast, found.near)
+    address[i + 1] = fold((part.here >> 1) * 16 + part.ways, part.contrast * 36 + ranks)
+    address[i + 2] = fold(own, pair)
+    address[i + 3] = fold((part.here * 8 + part.contrast) * 4 + (part.ways >> 2), found.six)
+    address[i + 4] = fold((leading * 256 + trunk.top) * 8 + trunk.sure, pair)
+    address[i + 5] = fold(clamp((over >> 2) + 16, 0, 31) * 13 + part.here, found.near)
+    address[i + 6] = fold((part.ways * 12 + part.here) * 8 + part.contrast, e1 + 16 * e2)
