@@ -9,8 +9,8 @@ from pathlib import Path
 import numba
 import pytest
 
-from sempic.errors import SempicWarning
 from sempic import compiling
+from sempic.errors import SempicWarning
 
 SOURCE = """
 from sempic.compiling import compiled

@@ -10,8 +10,7 @@ from conftest import ROOT, loaded_after, needs_models, street
 from numba import njit
 
 import sempic
-from sempic import api, progress
-from sempic import compiling
+from sempic import api, compiling, progress
 
 
 class Terminal(io.StringIO):
@@ -137,7 +136,7 @@ def compiled(code: str) -> set[str]:
     compiled or from disk."""
     code += (
         "\nimport sys, numba.core.dispatcher as d"
-        "\nfor m in [m for n, m in sys.modules.items() if n.startswith('sempic.labels')]:"
+        "\nfor m in [m for n, m in sys.modules.items() if n.startswith(('sempic.labels', 'sempic.simplify'))]:"
         "\n    for n, f in vars(m).items():"
         "\n        if isinstance(f, d.Dispatcher) and f.__module__ == m.__name__ and f.signatures:"
         "\n            for s in f.signatures:"
@@ -154,8 +153,8 @@ def test_decoding_compiles_nothing_that_it_does_not_need(tmp_path):
     assert not compiled(decode + "sempic.unpack(s, only='coarse')")
     found = compiled(decode + "sempic.unpack(s)")
     names = {name.partition(":")[0] for name in found}
-    assert "machine.sempic.labels._primed.code_map" in names
-    assert "machine.sempic.labels._model.code_map" not in names
+    assert "machine.sempic.labels.primed.coder._code_map" in names
+    assert "machine.sempic.labels.adaptive._code_map" not in names
     assert not [name for name in found if ".simplify." in name]
 
 

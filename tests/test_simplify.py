@@ -6,14 +6,14 @@ import math
 
 import numpy as np
 import pytest
-from test_labels import MAPS, noise, scene
+from maps import MAPS, noise, scene
 
 import sempic
 from sempic import labels
 from sempic.errors import InputError
-from sempic.simplify import LEVELS, simplify
 from sempic.palette import CAMVID, INDICES
 from sempic.scene import LabelMap
+from sempic.simplify import LEVELS, simplify
 
 ROAD, PEDESTRIAN = (CAMVID.classes.index(name) for name in ("road", "pedestrian"))
 

@@ -55,9 +55,9 @@ def make(name: str) -> bytes:
     if name == "dot":  # the smallest picture
         one = np.full((1, 1), 34, np.uint8)
         return sempic.pack(width=1, height=1, labels=one, palette=3)
-    if name in ("primed", "primed3"):  # the label model of the day (2, 3), with the coarse picture
+    if name == "primed3":  # a label model with the coarse picture
         return sempic.pack(width=64, height=48, labels=labels, coarse=bpg(picture, 32, "444"))
-    if name in ("primed-alone", "primed3-alone"):  # without
+    if name == "primed3-alone":  # without
         picture, labels = street(128, 171)
         return sempic.pack(width=171, height=128, labels=labels)
     if name == "coarse-only":
@@ -78,8 +78,6 @@ NAMES = (
     "dot",
     "coarse-only",
     "optional",
-    "primed",
-    "primed-alone",
     "primed3",
     "primed3-alone",
 )

@@ -71,7 +71,7 @@ LOSSLESS: Final = "lossless"
 NO_LABELS: Final = "none"
 LabelQuality: TypeAlias = int | Literal["lossless"]
 DEFAULT_LABEL_QUALITY = 3
-"""Of the segmenter's maps; docs/LABELS.md §7 has the curve that it was chosen on."""
+"""Of the segmenter's maps; docs/experiments/labels.md has the curve that it was chosen on."""
 
 
 class Codec:

@@ -47,11 +47,21 @@ def compiled(signature: str | None = None, **options: Any) -> Callable[[Callable
 
 # Kernels make no arrays: those that come to them are counted by who calls them, and counting each
 # use again would take half of their time. numba has no public name for that.
-kernel = compiled(error_model="numpy", _nrt=False)
+_KERNEL: dict[str, Any] = {"error_model": "numpy", "_nrt": False}
+
+kernel = compiled(**_KERNEL)
 """For functions that are called for every pixel; arrays are given to them, none is made."""
 
-inlined = compiled(error_model="numpy", _nrt=False, forceinline=True)
-"""The same for small ones: they become a part of the kernels that call them."""
+merged = numba.njit(inline="always")
+"""For parts of kernels: compiled with these, and with what is constant there."""
+
+inlined = compiled(forceinline=True, **_KERNEL)
+"""For parts that are compiled once and then copied into kernels."""
+
+
+def integers(signature: str) -> Callable[[Callable[..., Any]], Any]:
+    """`inlined`, compiled for these types alone and not again for each constant."""
+    return compiled(signature, forceinline=True, **_KERNEL)
 
 
 class _Listener(event.Listener):

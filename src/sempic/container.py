@@ -1,4 +1,4 @@
-"""The file around the payloads: header, chunks, checksum. docs/FORMAT.md §1–§4.
+"""The file around the payloads: header, chunks, checksum. docs/spec/format.md §1–§4.
 
 `write` and `read` are inverse, pure, and know nothing of what a payload holds.
 """

@@ -1,4 +1,4 @@
-"""What the ids of a label map mean. FORMAT.md §4.
+"""What the ids of a label map mean. docs/spec/format.md §4.
 
 A palette is named in the stream by its id; its colours serve for display only.
 """

@@ -211,7 +211,7 @@ class Sempic(PictureCodec):
         files = [
             Path(self.segmenter) if self.segmenter else models.find(models.SEGMENTER),
             Path(self.receiver) if self.receiver else models.find(models.RECEIVER),
-            *sorted(Path(labels.__file__).parent.glob("*.npz")),
+            *sorted(Path(labels.__file__).parent.glob("weights/*.npz")),
             *_sources(),
         ]
         return " ".join([str(api.QUALITY), str(codec.CODECS), *(digest(path) for path in files)])

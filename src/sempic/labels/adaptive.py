@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sempic.compiling import kernel
+from sempic.compiling import kernel, merged
 from sempic.labels import mixing, neighbourhood
 from sempic.labels.arithmetic import Ints, fold
 from sempic.labels.logistic import TABLES
@@ -31,6 +31,7 @@ from sempic.labels.neighbourhood import (
 from sempic.labels.range_coder import RangeCoder, code_choice
 
 _CONTEXTS = SHARED_CONTEXTS + 3
+_INPUTS = _CONTEXTS + 1
 _WEIGHT = 5500
 
 
@@ -52,7 +53,7 @@ def code(coder: RangeCoder, indices: Ints, labels: int) -> Ints:
     """Encodes a map of `labels` labels, int64 (H, W), or decodes one of this size; returns it."""
     mixture = Mixture(
         mixing.unseen(_CONTEXTS, mixing.SLOTS),
-        np.full((SHARED_CHOICES, mixing.SETS, _CONTEXTS + 1), _WEIGHT, np.int64),
+        np.full((SHARED_CHOICES, mixing.SETS, _INPUTS), _WEIGHT, np.int64),
         np.zeros((SHARED_CHOICES, mixing.SETS), np.int64),
     )
     mixture.weights[:, :, -1] = 0
@@ -79,7 +80,7 @@ def _code_map(coder: Any, frame: Any, state: Any, neighbours: Any, tables: Any) 
             image[o] = label
 
 
-@kernel
+@merged
 def _code_candidates(
     coder: Any, frame: Any, o: Any, x: Any, count: Any, state: Any, tables: Any
 ) -> Any:
@@ -106,13 +107,13 @@ def _code_candidates(
         shared_choices(question.sets, state.mixture.slots, address, found, k, c, after)
         yes = 1 if image[o] == c else 0
         if mixing.code(
-            coder, yes, state.mixture, question, _CONTEXTS, SHARED_CHOICES, tables
+            coder, yes, state.mixture, question, _INPUTS, _CONTEXTS, SHARED_CHOICES, tables
         ):
             return c
     return np.int64(-1)
 
 
-@kernel
+@merged
 def _code_other(coder: Any, label: Any, count: Any, state: Any) -> Any:
     """The label of a pixel that has none of its candidates' labels."""
     n = state.weights.size

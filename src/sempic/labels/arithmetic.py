@@ -7,24 +7,24 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from sempic.compiling import inlined
+from sempic.compiling import integers
 
 Ints: TypeAlias = npt.NDArray[np.int64]
 
 
-@inlined
+@integers("int64(int64, int64, int64)")
 def clamp(x: Any, low: Any, high: Any) -> Any:
     return low if x < low else high if x > high else x
 
 
-@inlined
+@integers("int64(int64, int64)")
 def fold(h: Any, v: Any) -> Any:
     """Hash of two numbers below 2^31, again below 2^31."""
     h = ((h ^ v) * 0x2545F491 + 0x1B873593) & 0x7FFFFFFF
     return h ^ (h >> 15)
 
 
-@inlined
+@integers("int64(int64)")
 def log2(v: Any) -> Any:
     """How many bits a number takes; 0 takes none."""
     bits = 0

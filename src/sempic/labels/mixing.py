@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from sempic.compiling import inlined
+from sempic.compiling import merged
 from sempic.labels.arithmetic import Ints, clamp, fold
 from sempic.labels.logistic import LIMIT
 from sempic.labels.range_coder import code_bit
@@ -72,14 +72,14 @@ def question(mixture: Mixture) -> Question:
     return room
 
 
-@inlined
+@merged
 def hash_addresses(question: Any, contexts: Any, number: Any) -> None:
     """Addresses of any numbers below 2^31, apart for each number of a question."""
     for i in range(contexts):
         question.address[i] = fold(question.address[i] + 7, number + 1) & (SLOTS - 1)
 
 
-@inlined
+@merged
 def read_slots(mixture: Any, question: Any, contexts: Any, tables: Any) -> None:
     """The inputs from slots: 0 where nothing was seen yet."""
     for i in range(contexts):
@@ -87,38 +87,39 @@ def read_slots(mixture: Any, question: Any, contexts: Any, tables: Any) -> None:
         question.inputs[i] = tables.stretch[slot >> 14] if slot & 255 else 0
 
 
-@inlined
+@merged
 def code(
-    coder: Any, bit: Any, mixture: Any, question: Any, contexts: Any, choices: Any, tables: Any
-) -> Any:
+    coder: Any, bit: Any, mixture: Any, question: Any, inputs: Any, contexts: Any, choices: Any,
+    tables: Any,
+) -> Any:  # fmt: skip
     """Encodes `bit`, or decodes one, by the mixture; learns from it and returns it.
 
-    Of the question's contexts and choices the first `contexts` and `choices` take part.
+    inputs: how many there are, a constant, for speed. Of the question's contexts and choices the
+    first `contexts` and `choices` take part.
     """
-    p = predict(mixture, question, choices, tables)
+    p = predict(mixture, question, inputs, choices, tables)
     bit = code_bit(coder, bit, p)
-    learn_weights(mixture, question, choices, bit)
+    learn_weights(mixture, question, inputs, choices, bit)
     learn_slots(mixture, question, contexts, bit)
     return bit
 
 
-@inlined
-def predict(mixture: Any, question: Any, choices: Any, tables: Any) -> Any:
+@merged
+def predict(mixture: Any, question: Any, inputs: Any, choices: Any, tables: Any) -> Any:
     """Probability of a 1, of 65536."""
-    inputs = question.inputs
     total = np.int64(0)
     for m in range(choices):
         dot = np.int64(0)
-        for i in range(inputs.size):
-            dot += mixture.weights[m, question.sets[m], i] * inputs[i]
+        for i in range(inputs):
+            dot += mixture.weights[m, question.sets[m], i] * question.inputs[i]
         dot = clamp(dot >> 16, -LIMIT, LIMIT)
         question.outputs[m] = tables.squash[dot + LIMIT]
         total += dot
     return np.int64(tables.squash[total // choices + LIMIT])
 
 
-@inlined
-def learn_weights(mixture: Any, question: Any, choices: Any, bit: Any) -> None:
+@merged
+def learn_weights(mixture: Any, question: Any, inputs: Any, choices: Any, bit: Any) -> None:
     target = 65535 if bit else 0
     for m in range(choices):
         chosen = question.sets[m]
@@ -126,19 +127,18 @@ def learn_weights(mixture: Any, question: Any, choices: Any, bit: Any) -> None:
         mixture.uses[m, chosen] = min(uses + 1, _MOST_USES)
         rate = max(_RATE_LAST, _RATE * _COOLING // (_COOLING + uses))
         error = (target - question.outputs[m]) * rate
-        descend(mixture, question, m, error)
+        descend(mixture, question, inputs, m, error)
 
 
-@inlined
-def descend(mixture: Any, question: Any, choice: Any, error: Any) -> None:
+@merged
+def descend(mixture: Any, question: Any, inputs: Any, choice: Any, error: Any) -> None:
     """One step of a set of weights against `error`, 16 + 16 fractional bits."""
-    inputs = question.inputs
-    for i in range(inputs.size):
-        step = (inputs[i] * error + (1 << 21)) >> 22
+    for i in range(inputs):
+        step = (question.inputs[i] * error + (1 << 21)) >> 22
         mixture.weights[choice, question.sets[choice], i] += step
 
 
-@inlined
+@merged
 def learn_slots(mixture: Any, question: Any, contexts: Any, bit: Any) -> None:
     goal = (1 << 22) - 1 if bit else 0
     for i in range(contexts):

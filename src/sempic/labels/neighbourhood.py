@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sempic.compiling import inlined
+from sempic.compiling import inlined, integers
 from sempic.labels.arithmetic import Ints, fold, log2
 
 PAD = 8
@@ -84,7 +84,7 @@ def rank_candidates(image: Any, o: Any, neighbours: Any, rank: Any, candidates: 
     for v in range(rank.size - 1):
         rank[v] = CANDIDATES
     rank[rank.size - 1] = CANDIDATES + 1
-    count = 0
+    count = np.int64(0)  # not an `int` constant first: numba would compile what gets it twice
     for step in neighbours:
         v = image[o + step]
         if rank[v] == CANDIDATES and count < CANDIDATES:
@@ -94,7 +94,7 @@ def rank_candidates(image: Any, o: Any, neighbours: Any, rank: Any, candidates: 
     return count
 
 
-@inlined
+@integers("int64(int64[::1], int64, int64, int64)")
 def run(image: Any, at: Any, step: Any, limit: Any) -> Any:
     """How many pixels from `at` on, in steps of `step`, have one label; at most `limit`."""
     length = 1
@@ -103,7 +103,7 @@ def run(image: Any, at: Any, step: Any, limit: Any) -> Any:
     return length
 
 
-@inlined
+@integers("int64(int64[::1], int64, int64, int64)")
 def reach(image: Any, at: Any, label: Any, limit: Any) -> Any:
     """How many pixels from `at` on rightward have this label; at most `limit`."""
     length = 0

@@ -1,4 +1,4 @@
-"""The trained part of the label coder, in floats: what `sempic.labels.prior` computes in integers.
+"""The trained part of the label coder, in floats: what `sempic.labels.network` computes in integers.
 
 Trunk weights and activations are quantised in the forward pass with straight-through gradients
 (Jacob et al., CVPR 2018), so that the exported integers behave as the trained network did.
@@ -11,7 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sempic.labels import prior
+from sempic.labels.network import BANDS, CELL, HIDDEN, LAYERS, TEMPLATE, signed, trunk
+
+FEATURES = 16
+"""Of the coarse picture, for each pixel of the map: what the trunk learns to give. Label models do
+not keep its last layer, which makes them, but fit a readout of class scores in its place."""
 
 
 def _ste(x: Tensor, rounded: Tensor) -> Tensor:
@@ -42,35 +46,37 @@ def _join(a: Tensor, b: Tensor) -> Tensor:
 
 
 class LabelPriorNet(nn.Module):
-    """What `sempic.labels.prior` computes, in floats: logits of a label given those before it."""
+    """What `sempic.labels.network` computes, in floats: logits of a label given those before it."""
 
     def __init__(self, classes: int, with_coarse: bool) -> None:
         super().__init__()
-        h, h2 = prior.HIDDEN
+        h, h2 = HIDDEN
         self.classes = classes
-        t = len(prior.TEMPLATE)
+        t = len(TEMPLATE)
         self.template = nn.Parameter(torch.randn(t * (classes + 1), h) * 0.1)
-        self.rows = nn.Parameter(torch.zeros(prior.BANDS, h))
-        self.columns = nn.Parameter(torch.zeros(prior.BANDS, h))
+        self.rows = nn.Parameter(torch.zeros(BANDS, h))
+        self.columns = nn.Parameter(torch.zeros(BANDS, h))
         self.second = nn.Linear(h, h2)
         self.last = nn.Linear(h2, classes)
         self.trunk = nn.ModuleList()
         if with_coarse:
-            for inputs, outputs, kernel, stride in prior.LAYERS:
+            last = (LAYERS[-1][1], CELL * CELL * FEATURES, 1, 1)
+            for inputs, outputs, kernel, stride in (*LAYERS, last):
                 layer = QuantConv(inputs, outputs, kernel, stride, kernel // 2)
                 nn.init.kaiming_normal_(layer.weight)
                 self.trunk.append(layer)
-            self.mix = nn.Linear(prior.FEATURES, h, bias=False)
-            self.aux = nn.Linear(prior.FEATURES, classes)
+            self.mix = nn.Linear(FEATURES, h, bias=False)
+            self.aux = nn.Linear(FEATURES, classes)
 
     def features(self, planes: Tensor) -> Tensor:
         """uint8 (B, 3, h, w) → (B, 4h, 4w, FEATURES)."""
         b, _, h, w = planes.shape
-        signed = np.stack([prior.signed(p) for p in planes.cpu().numpy()])
+        signed = np.stack([signed(p) for p in planes.cpu().numpy()])
         x = torch.from_numpy(signed).to(self.template.device).float() / 32
-        x = prior.trunk(x, lambda i, x: self.trunk[i](x), _join)
-        x = x.view(b, 4, 4, prior.FEATURES, h, w).permute(0, 4, 1, 5, 2, 3)
-        return x.reshape(b, 4 * h, 4 * w, prior.FEATURES)
+        x = trunk(x, lambda i, x: self.trunk[i](x), _join)
+        x = self.trunk[len(LAYERS)](x)
+        x = x.view(b, 4, 4, FEATURES, h, w).permute(0, 4, 1, 5, 2, 3)
+        return x.reshape(b, 4 * h, 4 * w, FEATURES)
 
     def forward(self, neighbours: Tensor, row: Tensor, column: Tensor, f: Tensor | None) -> Tensor:
         """neighbours int64 (P, T) labels; row, column int64 (P,); f (P, FEATURES) → logits."""

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sempic.compiling import inlined, kernel
+from sempic.compiling import inlined, merged
 from sempic.labels import mixing
 from sempic.labels.arithmetic import Ints, clamp, log2
 from sempic.labels.logistic import LIMIT
@@ -16,6 +16,7 @@ from sempic.labels.primed.evidence import edges, lead
 from sempic.labels.primed.state import (
     CALM_CONTEXTS,
     CALM_CONTEXTS_CAUSAL,
+    CALM_INPUTS,
     LEAD,
     NETWORK,
     OVER,
@@ -66,20 +67,20 @@ def measure(columns: Any, image: Any, y: Any, s: Any, width: Any) -> None:
         wide[x] = 0 if high[x] < PAD else wide[x - 1] + 1 if alike else 1
 
 
-@inlined
+@merged
 def forget(memory: Any) -> None:
     for v in range(memory.expected.shape[0]):
         for band in range(BANDS):
             memory.expected[v, band] = _UNKNOWN
 
 
-@inlined
+@merged
 def is_calm(columns: Any, x: Any, width: Any, run_w: Any) -> Any:
     """Whether all pixels around have one label, if W and N do; run_w: how many on the left do."""
     return x + CALM < width and columns.near[x + CALM] > 2 * CALM and run_w >= CALM
 
 
-@kernel
+@merged
 def goes_on(coder: Any, frame: Any, o: Any, x: Any, row: Any, run_w: Any, columns: Any,
             memory: Any, mixture: Any, question: Any, net: Any, evidence: Any, trunk: Any,
             tables: Any) -> Any:  # fmt: skip
@@ -110,9 +111,9 @@ def goes_on(coder: Any, frame: Any, o: Any, x: Any, row: Any, run_w: Any, column
     question.inputs[CALM_CONTEXTS + LEAD] = odds
     question.inputs[CALM_CONTEXTS + OVER] = odds if edge else 0
     question.sets[0] = w * 2 + (1 if edge else 0)
-    p = mixing.predict(mixture, question, 1, tables)
+    p = mixing.predict(mixture, question, CALM_INPUTS, 1, tables)
     bit = code_bit(coder, 1 if image[o] == w else 0, p)
-    mixing.descend(mixture, question, 0, ((65535 if bit else 0) - p) * _RATE)
+    mixing.descend(mixture, question, CALM_INPUTS, 0, ((65535 if bit else 0) - p) * _RATE)
     mixing.learn_slots(mixture, question, contexts, bit)
     return bit
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sempic.compiling import inlined, kernel
+from sempic.compiling import kernel, merged
 from sempic.labels import mixing, neighbourhood
 from sempic.labels.arithmetic import Ints, clamp
 from sempic.labels.logistic import TABLES
@@ -78,7 +78,7 @@ def _code_map(
         row = y * BANDS // height
         if row != (y - 1) * BANDS // height:
             calm.forget(room.memory)
-        run_w = 0
+        run_w = np.int64(0)
         for x in range(width):
             o = (y + PAD) * s + x + PAD
             w = image[o - 1]
@@ -111,7 +111,7 @@ def _code_map(
             image[o] = label
 
 
-@inlined
+@merged
 def deny(rank: Any, chance: Any, label: Any) -> None:
     """Leaves every label but this one, as if it were the only candidate."""
     for v in range(chance.size):
@@ -120,7 +120,7 @@ def deny(rank: Any, chance: Any, label: Any) -> None:
     chance[label] = 0
 
 
-@kernel
+@merged
 def code_other(
     coder: Any, label: Any, net: Any, evidence: Any, trunk: Any, room: Any, tables: Any
 ) -> Any:

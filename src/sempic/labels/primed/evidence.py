@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from sempic.compiling import inlined, kernel
+from sempic.compiling import inlined, kernel, merged
 from sempic.labels import network
 from sempic.labels.arithmetic import Ints, clamp, fold, log2
 from sempic.labels.neighbourhood import CANDIDATES, PAD
@@ -96,7 +96,7 @@ def leaders(scores: Bytes, allowed: Ints) -> tuple[Shorts, Shorts, Shorts]:
     return best, second, top
 
 
-@inlined
+@merged
 def look(evidence: Any, y: Any, x: Any) -> Any:
     """What the trunk says of pixel (y, x)."""
     at = y * evidence.width + x
@@ -108,7 +108,7 @@ def look(evidence: Any, y: Any, x: Any) -> Any:
     return Trunk(at, best, second, top, clamp((best - second) >> 3, 0, 7))
 
 
-@inlined
+@merged
 def lead(trunk: Any, label: Any, score: Any) -> Any:
     """How far a label's score is above that of the best other label."""
     return score - (trunk.second if trunk.top == label else trunk.best)
@@ -144,7 +144,7 @@ def average(colours: Any, planes: Any, image: Any, o: Any, steps: Any, rank: Any
             colours[k, z] = colours[k, z] * 4 // colours[k, pixels]
 
 
-@inlined
+@merged
 def colour(planes: Any, o: Any) -> Any:
     """The pixel's own, as 10 bits."""
     return (

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from sempic.compiling import inlined, kernel
+from sempic.compiling import inlined, merged
 from sempic.labels import mixing
 from sempic.labels.arithmetic import clamp, fold
 from sempic.labels.logistic import LIMIT
@@ -17,6 +17,7 @@ from sempic.labels.primed.state import (
     CHOICES_CAUSAL,
     CONTEXTS,
     CONTEXTS_CAUSAL,
+    INPUTS,
     LEAD,
     NETWORK,
     OVER,
@@ -78,7 +79,7 @@ def stairs(image: Any, o: Any, s: Any, found: Any, outside: Any) -> Any:
     return up, across
 
 
-@kernel
+@merged
 def which(coder: Any, frame: Any, o: Any, x: Any, count: Any, used: Any, mass: Any, mixture: Any,
           question: Any, net: Any, evidence: Any, trunk: Any, room: Any,
           tables: Any) -> Any:  # fmt: skip
@@ -130,6 +131,6 @@ def which(coder: Any, frame: Any, o: Any, x: Any, count: Any, used: Any, mass: A
         shared_choices(sets, mixture.slots, address, found, k, c, after)
         sets[3] = k * 64 + 32 + expected // 97
         yes = 1 if image[o] == c else 0
-        if mixing.code(coder, yes, mixture, question, contexts, choices, tables):
+        if mixing.code(coder, yes, mixture, question, INPUTS, contexts, choices, tables):
             return c
     return np.int64(-1)

@@ -25,24 +25,25 @@ NETWORK, LEAD, OVER = range(3)
 """Inputs after those of the contexts: logarithms of odds by the causal network, and by the trunk
 against the best other label and against the next candidate (in a calm area: the first once more,
 where the coarse picture has an edge). The last input is mixing.BIAS."""
-_OTHERS = 4
+INPUTS = CONTEXTS + 4
+CALM_INPUTS = CALM_CONTEXTS + 4
 _MOST_USES = 600
 
 
 class State(NamedTuple):
     outline: Mixture
-    """Weights (CHOICES, SETS, CONTEXTS + 4)."""
+    """Weights (CHOICES, SETS, INPUTS)."""
     calm: Mixture
-    """Weights (1, 2 · classes, CALM_CONTEXTS + 4)."""
+    """Weights (1, 2 · classes, CALM_INPUTS)."""
 
 
 def unprimed(classes: int) -> State:
     """The state before any training map."""
-    outline = np.full((CHOICES, mixing.SETS, CONTEXTS + _OTHERS), 4000, np.int64)
+    outline = np.full((CHOICES, mixing.SETS, INPUTS), 4000, np.int64)
     outline[:, :, CONTEXTS + NETWORK] = 15000
     outline[:, :, CONTEXTS + LEAD :] = 500
     outline[:, :, -1] = 0
-    calm = np.zeros((1, 2 * classes, CALM_CONTEXTS + _OTHERS), np.int64)
+    calm = np.zeros((1, 2 * classes, CALM_INPUTS), np.int64)
     calm[:, :, :CALM_CONTEXTS] = 6000
     calm[:, :, CALM_CONTEXTS + NETWORK] = 40000
     return State(

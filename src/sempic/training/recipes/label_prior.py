@@ -1,4 +1,4 @@
-"""`sempic train label-prior`: the prior of the label coder (`sempic.labels.prior`), in three steps.
+"""`sempic train label-prior`: a prior of the label coder (`sempic.labels.prior`), in three steps.
 
     sempic train label-prior network --data FOLDER --out RUN [--coarse]    the networks, hours
     sempic train label-prior export --causal RUN --informed RUN --out FILE.npz
@@ -6,7 +6,7 @@
 
 The loss of the networks is the code length itself: bits per pixel of each human label given the
 labels before it in raster order and, with --coarse, the decoded coarse planes. The tables are what
-label model 3 adds to the networks: the readout of the trunk, and the state of the coder after the
+a label model adds to the networks: the readout of the trunk, and the state of the coder after the
 training maps, human and predicted.
 """
 
@@ -29,7 +29,10 @@ from tqdm import tqdm
 
 from sempic import coarse, segment
 from sempic.errors import InputError
-from sempic.labels import _model, _primed, prior
+from sempic.labels import network, payload, primed, prior, range_coder
+from sempic.labels.network import BANDS, CELL, LAYERS, TEMPLATE
+from sempic.labels.neighbourhood import PAD
+from sempic.labels.primed import state
 from sempic.networks.label_prior import LabelPriorNet
 from sempic.networks.weights import load_tensors, save_tensors
 from sempic.palette import CAMVID
@@ -40,7 +43,7 @@ from sempic.training.options import RunOptions, option, parse
 from sempic.training.trainer import Minimiser, Recipe, Schedule, fast, set_up, train
 
 SIZE = (341, 256)
-BUNDLED = Path(prior.__file__).parent / "camvid1.npz"
+BUNDLED = payload.WEIGHTS[payload.MODELS[CAMVID.name]]
 VIEWS = ((35, "420"), (35, "444"), (41, "444"), (29, "444"))
 """QP and chroma of the coarse pictures that a prior learns from."""
 
@@ -65,7 +68,7 @@ def corpus(
         small = coarse.downscale(rgb, 4)
         decoded = [coarse.decode(coarse.encode(small, quality=q, chroma=c)) for q, c in VIEWS]
         predicted.append(sent_map(network, rgb))
-        planes.append(np.stack([prior.grid(c, SIZE[1], SIZE[0]) for c in decoded]))
+        planes.append(np.stack([network.grid(c, SIZE[1], SIZE[0]) for c in decoded]))
     if not maps:
         raise InputError("no labelled pictures to learn the label prior from")
     result = {
@@ -83,18 +86,18 @@ class Pixels:
 
     def __init__(self, maps: npt.NDArray[np.uint8], classes: int) -> None:
         self.n, self.h, self.w = maps.shape
-        pad = prior.PAD
+        pad = PAD
         framed = np.full((self.n, self.h + pad, self.w + 2 * pad), classes, np.uint8)
         framed[:, pad:, pad:-pad] = maps
         self.s = self.w + 2 * pad
         self.maps = torch.from_numpy(framed.reshape(self.n, -1))
-        self.offsets = torch.tensor([dy * self.s + dx for dy, dx in prior.TEMPLATE])
+        self.offsets = torch.tensor([dy * self.s + dx for dy, dx in TEMPLATE])
         y, x = np.mgrid[: self.h, : self.w]
         self.centres = torch.from_numpy(((y + pad) * self.s + x + pad).ravel())
 
         flat = np.ones(maps.shape, bool)
         west = framed[:, pad:, pad - 1 : pad - 1 + self.w]
-        for dy, dx in prior.TEMPLATE:
+        for dy, dx in TEMPLATE:
             flat &= west == framed[:, pad + dy : pad + dy + self.h, pad + dx : pad + dx + self.w]
         self.flat = torch.from_numpy(flat.reshape(self.n, -1))
 
@@ -135,7 +138,7 @@ def evaluate(net: LabelPriorNet, pixels: Pixels, planes: Tensor | None, step: in
             for part in torch.arange(len(target)).split(16384):
                 y, x = part // pixels.w, part % pixels.w
                 f = None if f_all is None else f_all[y, x]
-                row, column = y * prior.BANDS // pixels.h, x * prior.BANDS // pixels.w
+                row, column = y * BANDS // pixels.h, x * BANDS // pixels.w
                 logits = net(around[part].long(), row, column, f)
                 total += F.cross_entropy(logits, target[part], reduction="sum").item()
             count += 1
@@ -143,7 +146,7 @@ def evaluate(net: LabelPriorNet, pixels: Pixels, planes: Tensor | None, step: in
     return total / math.log(2) / 8 / count
 
 
-def export(causal: dict[str, Tensor], informed: dict[str, Tensor] | None, path: Path) -> None:
+def export(causal: dict[str, Tensor], informed: dict[str, Tensor], path: Path) -> None:
     """Writes the integers that `sempic.labels.prior.load` reads. Both are states of a
     `LabelPriorNet`."""
     arrays: dict[str, npt.NDArray[Any]] = {}
@@ -151,38 +154,29 @@ def export(causal: dict[str, Tensor], informed: dict[str, Tensor] | None, path: 
     def fixed(x: Tensor, scale: float = 256) -> npt.NDArray[np.int16]:
         return (x * scale).round().clamp(-2048, 2047).numpy().astype(np.int16)
 
-    for name, state in (("causal", causal), ("informed", informed)):
-        if state is None:
-            continue
-        classes = state["last.bias"].numel()
-        t = len(prior.TEMPLATE)
-        network = prior.Causal(
-            template=fixed(state["template"]).reshape(t, classes + 1, -1),
-            rows=fixed(state["rows"]),
-            columns=fixed(state["columns"]),
-            mix=fixed(state["mix.weight"].T)
-            if name == "informed"
-            else np.zeros((prior.FEATURES, prior.HIDDEN[0]), np.int16),
-            second=fixed(state["second.weight"].T),
-            second_bias=fixed(state["second.bias"]),
-            last=fixed(state["last.weight"].T),
-            last_bias=fixed(state["last.bias"]),
+    arrays["classes"] = np.array(causal["last.bias"].numel())
+    fields = network.Causal(
+        template=fixed(causal["template"]).reshape(len(TEMPLATE), -1, network.HIDDEN[0]),
+        rows=fixed(causal["rows"]),
+        columns=fixed(causal["columns"]),
+        second=fixed(causal["second.weight"].T),
+        second_bias=fixed(causal["second.bias"]),
+        last=fixed(causal["last.weight"].T),
+        last_bias=fixed(causal["last.bias"]),
+    )
+    arrays |= {f"causal.{name}": field for name, field in fields._asdict().items()}
+    for i in range(len(LAYERS)):
+        weight, bias = informed[f"trunk.{i}.weight"], informed[f"trunk.{i}.bias"]
+        scale = weight.abs().amax((1, 2, 3)).clamp_min(1e-6) / 127
+        q = (weight / scale[:, None, None, None]).round()
+        assert q.abs().sum((1, 2, 3)).max() * 255 < 1 << 24  # exact in float32
+        arrays[f"layer{i}.weight"] = q.permute(0, 2, 3, 1).flatten(1).numpy().astype(np.int8)
+        arrays[f"layer{i}.multiplier"] = (
+            (scale.double() * (1 << 24)).round().numpy().astype(np.int32)
         )
-        arrays |= {f"{name}.{k}": v for k, v in network._asdict().items()}
-        arrays["classes"] = np.array(classes)
-    if informed is not None:
-        for i in range(len(prior.LAYERS)):
-            weight, bias = informed[f"trunk.{i}.weight"], informed[f"trunk.{i}.bias"]
-            scale = weight.abs().amax((1, 2, 3)).clamp_min(1e-6) / 127
-            q = (weight / scale[:, None, None, None]).round()
-            assert q.abs().sum((1, 2, 3)).max() * 255 < 1 << 24  # exact in float32
-            arrays[f"layer{i}.weight"] = q.permute(0, 2, 3, 1).flatten(1).numpy().astype(np.int8)
-            arrays[f"layer{i}.multiplier"] = (
-                (scale.double() * (1 << 24)).round().numpy().astype(np.int32)
-            )
-            arrays[f"layer{i}.bias"] = (
-                ((bias.double() * 32 + 0.5) * (1 << 24)).round().numpy().astype(np.int64)
-            )
+        arrays[f"layer{i}.bias"] = (
+            ((bias.double() * 32 + 0.5) * (1 << 24)).round().numpy().astype(np.int64)
+        )
     np.savez_compressed(path, **arrays)  # type: ignore[arg-type]
 
 
@@ -193,19 +187,16 @@ def readout(
     cross-entropy on human and predicted maps; returns its integers, as `prior.load` reads them."""
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
-    identity = prior.Layer(
-        np.eye(prior.LAYERS[-1][0], dtype=np.float32),
-        np.full(prior.LAYERS[-1][0], 1 << 24, np.int64),
-        np.zeros(prior.LAYERS[-1][0], np.int64),
-    )
-    layers = (*known.layers[:-1], identity)
     views = data["planes"].shape[1]
     seen = np.stack(
-        [prior.convolve(layers, p[rng.integers(views)]) for p in tqdm(data["planes"], desc="trunk")]
+        [
+            network.convolve(known.layers, p[rng.integers(views)])
+            for p in tqdm(data["planes"], desc="trunk")
+        ]
     )
     inputs = seen.shape[1]
     scale = seen[::10].transpose(1, 0, 2, 3).reshape(inputs, -1).astype(np.float32).std(1) + 1
-    cell = prior.CELL
+    cell = CELL
     net = nn.Conv2d(inputs, cell * cell * known.classes, 1)
     nn.init.zeros_(net.weight)
     optimizer = torch.optim.Adam(net.parameters())
@@ -239,31 +230,29 @@ def readout(
 def prime(
     known: prior.Prior, data: dict[str, npt.NDArray[np.uint8]]
 ) -> dict[str, npt.NDArray[Any]]:
-    """The tables of `_primed`: what its state is after the training maps and their mirror images,
+    """The tables of a primed coder: what its state is after the training maps and their mirror images,
     human and predicted in turn, without and with their coarse pictures."""
     rng = np.random.default_rng(0)
     order = rng.permutation(2 * len(data["labels"]))
     views = rng.integers(data["planes"].shape[1], size=len(order))
-    states = []
+    states: list[state.State] = []
     for informed in (False, True):
-        state = _primed.unprimed(known.classes)
+        learnt = state.unprimed(known.classes)
         for turn, number in enumerate(tqdm(order, desc="informed" if informed else "causal")):
             i, mirror = number // 2, slice(None, None, -1 if number % 2 else 1)
             planes = data["planes"][i, views[turn], ..., mirror] if informed else None
             for kind in ("labels", "predicted"):
                 labels = data[kind][i, :, mirror]
-                _primed.run(
+                primed.code(
+                    range_coder.encoder(0),
                     labels.astype(np.int64),
-                    _model.new_coder(),
-                    np.zeros(labels.size, np.uint8),
                     np.bincount(labels.ravel(), minlength=known.classes).clip(0, 1),
-                    state,
-                    decode=False,
-                    network=known.causal,
-                    evidence=_primed.evidence(known, planes, *labels.shape),
+                    known,
+                    learnt,
+                    planes,
                 )
-        states.append(state)
-    return {f"primed.{k}": v for k, v in _primed.tables_of(*states).items()}
+        states.append(learnt)
+    return {f"primed.{k}": v for k, v in state.tables_of(*states).items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -360,9 +349,9 @@ class LabelPrior(Recipe):
             which = torch.randint(0, maps, (4096,), generator=g)
             fa = dense[which, yy, xx + mirrored[which] * (dense.shape[2] - width)]
             ta = torch.stack([self.pools[m].maps[i] for i, m in zip(batch, flips, strict=True)])
-            at = (yy + prior.PAD) * self.judged.s + xx + prior.PAD
+            at = (yy + PAD) * self.judged.s + xx + PAD
             aux = F.cross_entropy(self.network.aux(fa), ta[which, at].long().to(self.device))
-        logits = self.network(around, y * prior.BANDS // height, x * prior.BANDS // width, f)
+        logits = self.network(around, y * BANDS // height, x * BANDS // width, f)
         bits = (F.cross_entropy(logits, target, reduction="none") * weight).sum() / math.log(2)
         bytes_per_map = bits / 8 / maps
         norm = self.minimiser.minimise(bytes_per_map / 500 + 0.3 * aux)
@@ -392,7 +381,7 @@ def _items(folders: Sequence[str]) -> tuple[list[Item], list[Item]]:
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions:
-    """Write two networks as the integers of label model 1."""
+    """Write the integers of two networks: the causal one of the first, the trunk of the second."""
 
     causal: Path = option("run without --coarse")
     informed: Path = option("run with --coarse")
@@ -404,7 +393,7 @@ class TablesOptions:
     """Fit readout and tables of a label model."""
 
     data: tuple[str, ...] = option("labelled folders, CamVid's layout for one")
-    networks: Path = option("of `export`; default: the bundled ones", BUNDLED)
+    networks: Path = option("of `export`; default: those of the bundled model", BUNDLED)
     segmenter: Path | None = option(
         "ONNX file whose maps are learned from; default: the bundled one", None
     )
@@ -442,10 +431,12 @@ def _tables(options: TablesOptions) -> None:
     data = corpus(items, options.out.parent / "prior-train.npz", options.segmenter)
     known = prior.load(options.networks)
     layer = readout(known, data)
-    parsed = prior.Layer(
+    parsed = network.Layer(
         layer["readout.weight"].astype(np.float32),
         layer["readout.multiplier"].astype(np.int64),
         layer["readout.bias"].astype(np.int64),
     )
-    arrays: dict[str, Any] = layer | prime(known._replace(readout=parsed), data)
+    with np.load(options.networks, allow_pickle=False) as file:
+        networks = {k: v for k, v in file.items() if not k.startswith(("readout.", "primed."))}
+    arrays: dict[str, Any] = networks | layer | prime(known._replace(readout=parsed), data)
     np.savez_compressed(options.out, **arrays)
