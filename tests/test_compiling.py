@@ -41,7 +41,20 @@ def test_what_was_compiled_is_kept(cache):
     assert load(cache) == 0
     assert load(cache) == 1
     (cache.parent / "module.py").write_text(SOURCE + "# changed\n")
+    compiling._stamp.cache_clear()  # as in a new process
     assert load(cache) == 0
+
+
+def test_kernels_are_known_by_all_modules_that_they_have_parts_of(tmp_path):
+    from sempic.labels import adaptive, mixing
+
+    sources = compiling._sources(getattr(adaptive._code_map, "py_func", adaptive._code_map))
+    assert {Path(compiling.__file__), Path(adaptive.__file__), Path(mixing.__file__)} <= {*sources}
+    (tmp_path / "a.py").write_text("a = 1\n")
+    before = compiling._stamp(tmp_path / "a.py")
+    compiling._stamp.cache_clear()
+    (tmp_path / "a.py").write_text("a = 2\n")
+    assert compiling._stamp(tmp_path / "a.py") != before
 
 
 @pytest.mark.parametrize("suffix", [".nbi", ".nbc"])

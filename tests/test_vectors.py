@@ -7,7 +7,7 @@ import pytest
 from conftest import ROOT
 
 import sempic
-from sempic import container
+from sempic import container, labels
 
 FILES = sorted((ROOT / "vectors").glob("*.sempic"))
 SMALL = "small"
@@ -51,6 +51,17 @@ def test_label_maps_are_those_that_were_drawn():
     ):
         stream = (ROOT / f"vectors/{name}.sempic").read_bytes()
         assert np.array_equal(sempic.unpack(stream, only="labels").labels, make.street(*size)[1])
+
+
+def test_label_maps_are_coded_as_they_were(vector):
+    """By the encoder of the day, and in the same context."""
+    _, stream, expected = vector
+    found = container.read(stream)
+    if found.labels is None:
+        return
+    coarse = sempic.unpack(stream).coarse
+    model = "camvid" if found.palette == 1 else None
+    assert labels.encode(expected["labels"], coarse=coarse, model=model) == found.labels
 
 
 def test_every_coder_of_label_maps_has_a_vector():

@@ -1,4 +1,4 @@
-"""Compiling the label coders: once on a machine, kept on disk, and said while it lasts.
+"""Compiling what numba makes fast: once on a machine, kept on disk, and said while it lasts.
 
 numba's own cache gives up where no folder can be written, and takes whatever it finds in its files.
 This one then compiles without a cache, and knows its files by their SHA-256.
@@ -10,6 +10,7 @@ This one then compiles without a cache, and knows its files by their SHA-256.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import os
 import pickle
@@ -17,6 +18,7 @@ import stat
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numba
@@ -180,6 +182,22 @@ def _checked(path: str) -> bytes:
     return data
 
 
+def _sources(function: Callable[..., Any]) -> list[Path]:
+    """All that its machine code may be made of: a kernel has parts from other modules of its
+    package, and this one says how they are compiled."""
+    here, own = Path(__file__), Path(function.__code__.co_filename)
+    parts = function.__module__.split(".")
+    if parts[0] == "sempic" and (here.parent / parts[1]).is_dir():
+        return [here, *sorted((here.parent / parts[1]).rglob("*.py"))]
+    return [here, own]
+
+
+@functools.cache
+def _stamp(*sources: Path) -> str:
+    """SHA-256 of the files, whose times may be those of any release."""
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
+
+
 class _Cache(caching.FunctionCache):
     """Never fails: what cannot be read is compiled, what cannot be written is not kept."""
 
@@ -187,7 +205,7 @@ class _Cache(caching.FunctionCache):
 
     def __init__(self, function: Any) -> None:
         super().__init__(function)
-        stamp = self._impl.locator.get_source_stamp()
+        stamp = _stamp(*_sources(function))
         self._cache_file = _File(self._cache_path, self._impl.filename_base, stamp)
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:

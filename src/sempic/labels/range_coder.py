@@ -90,7 +90,7 @@ def code_bit(coder: Any, bit: Any, p: Any) -> Any:
 def code_choice(coder: Any, chosen: Any, weights: Any) -> Any:
     """Encodes one of several choices, or decodes it, by bisection; returns it.
 
-    weights: int64, how likely each is, below 2^40; one of weight 0 cannot be coded.
+    weights: int64, how likely each is, below 2^42; one of weight 0 cannot be coded.
     """
     low, high = 0, weights.size
     while high - low > 1:
