@@ -18,8 +18,8 @@ from tqdm import tqdm
 from sempic import coarse, labels, segment
 from sempic.api import DEFAULT_LABEL_QUALITY, DEFAULT_QUALITY, QUALITY
 from sempic.evaluation.metrics import confusion, iou
-from sempic.simplify import LEVELS, simplify
 from sempic.palette import CAMVID
+from sempic.simplify import LEVELS, simplify
 
 
 def main() -> None:

@@ -136,7 +136,8 @@ def compiled(code: str) -> set[str]:
     compiled or from disk."""
     code += (
         "\nimport sys, numba.core.dispatcher as d"
-        "\nfor m in [m for n, m in sys.modules.items() if n.startswith(('sempic.labels', 'sempic.simplify'))]:"
+        "\nours = ('sempic.labels', 'sempic.simplify')"
+        "\nfor m in [m for n, m in sys.modules.items() if n.startswith(ours)]:"
         "\n    for n, f in vars(m).items():"
         "\n        if isinstance(f, d.Dispatcher) and f.__module__ == m.__name__ and f.signatures:"
         "\n            for s in f.signatures:"

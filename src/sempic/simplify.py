@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sempic.errors import InputError
 from sempic.compiling import compiled
+from sempic.errors import InputError
 from sempic.palette import PALETTES
 from sempic.scene import Chances, LabelMap
 

@@ -1,4 +1,4 @@
-"""Coarse picture ⇄ payload of a coarse chunk, and the planes that come out (docs/spec/format.md §6).
+"""Coarse picture ⇄ payload of a coarse chunk, and the planes in it (docs/spec/format.md §6).
 
 `encode`, `decode` and `peek` speak to every codec by name: "bpg", which the format relies on, and
 "avif", "webp", "jxl". `sempic.coarse.bpg` has whole BPG files.

@@ -159,7 +159,7 @@ def shorten(file: bytes) -> bytes:
     """A BPG file as the payload of a chunk: what the format knows by heart is left out.
 
     Without the magic; and where everything but the size that precedes the slice data is one of
-    a few usual openings, that opening becomes one byte (docs/spec/format.md §6). 22 bytes of some 550.
+    a few usual openings, that opening becomes one byte (docs/spec/format.md §6): 22 of some 550.
     """
     header = _read_header(file)
     for code, (flags, rest) in _OPENINGS.items():

@@ -21,7 +21,7 @@ NEIGHBOURS = (
     *((0, -1), (-1, 0), (-1, 1), (-1, -1), (0, -2), (-2, 0)),
     *((-2, 1), (-1, 2), (-2, -1), (-1, -2), (0, -3), (-3, 0)),
 )
-"""Where candidates come from, (dy, dx), the first first: W N NE NW WW NN NNE NEE NNW NWW WWW NNN."""
+"""Where candidates come from, (dy, dx): W N NE NW WW NN, NNE NEE NNW NWW WWW NNN."""
 SHARED_CONTEXTS = 8
 """Contexts of a question that both coders have; `shared_contexts`."""
 SHARED_CHOICES = 3

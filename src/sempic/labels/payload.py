@@ -16,7 +16,7 @@ import numpy as np
 
 from sempic import checks
 from sempic.errors import CorruptStream, LabelMapError, TruncatedStream, UnsupportedChunk
-from sempic.labels import adaptive, network, prior, primed, range_coder
+from sempic.labels import adaptive, network, primed, prior, range_coder
 from sempic.labels.arithmetic import Ints
 from sempic.labels.primed.state import begin
 from sempic.labels.range_coder import RangeCoder

@@ -27,7 +27,7 @@ class Prior(NamedTuple):
 
 @lru_cache
 def load(path: Path) -> Prior:
-    """Reads a file of `sempic train label-prior`; raises ModelError. Other names in it are ignored."""
+    """Reads a file of `sempic train label-prior`, other names in it apart; raises ModelError."""
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays: dict[str, npt.NDArray[Any]] = dict(file)

@@ -1,4 +1,4 @@
-"""The trained part of the label coder, in floats: what `sempic.labels.network` computes in integers.
+"""The trained part of the label coder in floats, which `sempic.labels.network` has in integers.
 
 Trunk weights and activations are quantised in the forward pass with straight-through gradients
 (Jacob et al., CVPR 2018), so that the exported integers behave as the trained network did.

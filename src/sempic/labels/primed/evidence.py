@@ -12,8 +12,8 @@ from sempic.labels import network
 from sempic.labels.arithmetic import Ints, clamp, fold, log2
 from sempic.labels.neighbourhood import CANDIDATES, PAD
 from sempic.labels.network import CELL
-from sempic.labels.prior import Prior
 from sempic.labels.primed.state import CONTEXTS_CAUSAL
+from sempic.labels.prior import Prior
 
 Bytes = npt.NDArray[np.uint8]
 Shorts = npt.NDArray[np.int16]
@@ -50,9 +50,7 @@ class Trunk(NamedTuple):
     """0 … 7: how far the best is from the next best, in nats."""
 
 
-def evidence(
-    known: Prior, grid: Bytes | None, height: int, width: int, allowed: Ints
-) -> Evidence:
+def evidence(known: Prior, grid: Bytes | None, height: int, width: int, allowed: Ints) -> Evidence:
     """What the coder sees of the planes of `network.grid`; allowed: 1 for each label in use."""
     if grid is None:
         scores, planes, stride = np.zeros((0, 0), np.uint8), np.zeros((3, 0), np.uint8), 0

@@ -120,9 +120,7 @@ def which(coder: Any, frame: Any, o: Any, x: Any, count: Any, used: Any, mass: A
             part = seen.between(planes, o, s, room.colours, k, count)
             seen.contexts(address, found, own, part, trunk, ahead, over, c * 257 + after, ranks)
             sets[4] = (k * 8 + part.contrast) * 12 + part.here
-            sets[5] = (k * 16 + clamp((ahead >> 3) + 8, 0, 15)) * 16 + clamp(
-                (over >> 3) + 8, 0, 15
-            )
+            sets[5] = (k * 16 + clamp((ahead >> 3) + 8, 0, 15)) * 16 + clamp((over >> 3) + 8, 0, 15)
         mixing.hash_addresses(question, contexts, k)
         mixing.read_slots(mixture, question, contexts, tables)
         inputs[CONTEXTS + NETWORK] = expected

@@ -8,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 
 from sempic.labels import mixing
-from sempic.labels.arithmetic import Ints
 from sempic.labels.logistic import LIMIT, TABLES
 from sempic.labels.mixing import Mixture
 
@@ -50,9 +49,7 @@ def unprimed(classes: int) -> State:
         Mixture(
             mixing.unseen(CONTEXTS, mixing.SLOTS), outline, np.zeros(outline.shape[:2], np.int64)
         ),
-        Mixture(
-            mixing.unseen(CALM_CONTEXTS, CALM_SLOTS), calm, np.zeros(calm.shape[:2], np.int64)
-        ),
+        Mixture(mixing.unseen(CALM_CONTEXTS, CALM_SLOTS), calm, np.zeros(calm.shape[:2], np.int64)),
     )
 
 

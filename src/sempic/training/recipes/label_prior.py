@@ -30,8 +30,8 @@ from tqdm import tqdm
 from sempic import coarse, segment
 from sempic.errors import InputError
 from sempic.labels import network, payload, primed, prior, range_coder
-from sempic.labels.network import BANDS, CELL, LAYERS, TEMPLATE
 from sempic.labels.neighbourhood import PAD
+from sempic.labels.network import BANDS, CELL, LAYERS, TEMPLATE
 from sempic.labels.primed import state
 from sempic.networks.label_prior import LabelPriorNet
 from sempic.networks.weights import load_tensors, save_tensors
@@ -230,8 +230,8 @@ def readout(
 def prime(
     known: prior.Prior, data: dict[str, npt.NDArray[np.uint8]]
 ) -> dict[str, npt.NDArray[Any]]:
-    """The tables of a primed coder: what its state is after the training maps and their mirror images,
-    human and predicted in turn, without and with their coarse pictures."""
+    """The tables of a primed coder: its state after the training maps and their mirror images, human
+    and predicted in turn, without and with their coarse pictures."""
     rng = np.random.default_rng(0)
     order = rng.permutation(2 * len(data["labels"]))
     views = rng.integers(data["planes"].shape[1], size=len(order))
