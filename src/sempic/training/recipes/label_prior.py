@@ -230,8 +230,8 @@ def readout(
 def prime(
     known: prior.Prior, data: dict[str, npt.NDArray[np.uint8]]
 ) -> dict[str, npt.NDArray[Any]]:
-    """The tables of a primed coder: its state after the training maps and their mirror images, human
-    and predicted in turn, without and with their coarse pictures."""
+    """The tables of a primed coder: its state after the training maps and their mirror images, in
+    turn human and predicted, without and with their coarse pictures."""
     rng = np.random.default_rng(0)
     order = rng.permutation(2 * len(data["labels"]))
     views = rng.integers(data["planes"].shape[1], size=len(order))
