@@ -54,7 +54,7 @@ _KERNEL: dict[str, Any] = {"error_model": "numpy", "_nrt": False}
 kernel = compiled(**_KERNEL)
 """For functions that are called for every pixel; arrays are given to them, none is made."""
 
-merged = numba.njit(inline="always")
+merged: Callable[[Callable[..., Any]], Any] = numba.njit(inline="always")
 """For parts of kernels: compiled with these, and with what is constant there."""
 
 inlined = compiled(forceinline=True, **_KERNEL)

@@ -20,7 +20,7 @@ def test_a_flat_picture_is_enlarged_to_itself() -> None:
 def test_enlarging_is_bilinear_and_the_border_repeats_the_edge() -> None:
     grid = np.zeros((3, 1, 2), np.uint8)
     grid[:, :, 1] = 80
-    plane = evidence.enlarge(grid, 4, 8)[0].reshape(4 + PAD, 8 + 2 * PAD)
+    plane = evidence.enlarge(grid, 4, 8)[0].reshape(4 + 2 * PAD, 8 + 2 * PAD)
     assert plane[PAD, PAD : PAD + 8].tolist() == [0, 0, 10, 30, 50, 70, 80, 80]
     assert (plane[:, :PAD] == 0).all()
     assert (plane[:, -PAD:] == 80).all()
