@@ -41,11 +41,11 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from sempic.diffusion.checkpoints import build
 from sempic.diffusion.flags import DEFAULTS, configs_from_flags
 from sempic.diffusion.gaussian import DiffusionConfig, make_diffusion
 from sempic.diffusion.sampling import ddim, ddpm, guided, paper_start
 from sempic.networks.unet import SemanticUNet, make_condition
+from sempic.networks.weights import filled
 
 BARS = {"forward": 1e-4, "sample": 1e-4, "loss": 1e-5, "schedule": 1e-12, "rounding": 1e-5}
 THREADS = (2, 4, 1, 3)
@@ -93,7 +93,8 @@ def compare(path: Path) -> Iterator[Row]:
     if unknown:
         print(f"  flags that say nothing about network or process: {', '.join(unknown)}")
     unet, process = configs_from_flags(flags)
-    model = build(unet, load_file(path.with_suffix(".weights.safetensors")), path.name)
+    weights = load_file(path.with_suffix(".weights.safetensors"))
+    model = filled(lambda: SemanticUNet(unet), weights, path.name).eval()
     io = load_file(path.with_suffix(".io.safetensors"))
     edges = instance_edges(io)
     if unet.instance_edges and edges is None:

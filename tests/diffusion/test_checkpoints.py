@@ -12,18 +12,13 @@ import torch
 from safetensors.torch import save_file
 from tiny import TINY, inputs, tiny_unet
 
-from sempic.diffusion.checkpoints import (
-    convert_original,
-    convert_to_original,
-    load_model,
-    open_model,
-    read_original,
-    save_model,
-)
+from sempic.diffusion.checkpoints import load_model, open_model, save_model
 from sempic.diffusion.flags import command_line, configs_from_flags, flags_from_configs
 from sempic.diffusion.gaussian import DiffusionConfig
+from sempic.diffusion.original import read_original
 from sempic.errors import ModelError, OutputError
 from sempic.networks.unet import UNetConfig
+from sempic.training import cli
 
 PROCESS = DiffusionConfig(schedule="cosine", prediction="x0", loss="rescaled_mse")
 
@@ -41,17 +36,23 @@ def test_round_trip_keeps_weights_config_and_output(tmp_path: Path) -> None:
     again.train()(*inputs()).sum().backward()  # loaded weights can be trained on
 
 
-def test_original_checkpoints_convert_both_ways(tmp_path: Path) -> None:
+def test_original_checkpoints_convert_both_ways(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     model = tiny_unet()
-    flags = flags_from_configs(model.config, PROCESS)
-    torch.save(model.state_dict(), tmp_path / "ema_0.9999_000010.pt")
-    convert_original(tmp_path / "ema_0.9999_000010.pt", tmp_path / "ours.safetensors", flags)
-    ours, process = load_model(tmp_path / "ours.safetensors")
-    assert (ours.config, process) == (model.config, PROCESS)
-    convert_to_original(tmp_path / "ours.safetensors", tmp_path / "back.pt")
-    back = read_original(tmp_path / "back.pt")
-    assert back.keys() == model.state_dict().keys()
-    assert all(torch.equal(v, back[k]) for k, v in model.state_dict().items())
+    flags = command_line(flags_from_configs(model.config, PROCESS))
+    theirs, ours, back = (
+        tmp_path / n for n in ("ema_0.9999_000010.pt", "o.safetensors", "back.pt")
+    )
+    torch.save(model.state_dict(), theirs)
+    assert cli.main(["convert", str(theirs), str(ours), *shlex.split(flags)]) == 0
+    again, process = load_model(ours)
+    assert (again.config, process) == (model.config, PROCESS)
+    assert cli.main(["convert", str(ours), str(back)]) == 0
+    assert capsys.readouterr().out.strip() == flags
+    found = read_original(back)
+    assert found.keys() == model.state_dict().keys()
+    assert all(torch.equal(v, found[k]) for k, v in model.state_dict().items())
 
 
 @pytest.mark.parametrize(
@@ -106,14 +107,18 @@ def test_files_that_do_not_fit(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="extra is unknown"):
         load_model(path)
     save_file({"a": torch.zeros(1)}, path)
-    with pytest.raises(ModelError, match="not a network of ours"):
+    with pytest.raises(ModelError, match="not the weights of a unet"):
         load_model(path)
-    meta = {"format": "sempic.unet/1", "unet": json.dumps({"width": 3}), "diffusion": "{}"}
-    save_file({"a": torch.zeros(1)}, path, metadata=meta)
-    with pytest.raises(ModelError, match="UNetConfig cannot be read"):
-        load_model(path)
+    for said, match in (
+        ({"unet": {"width": 3}, "diffusion": {}}, "UNetConfig cannot be read"),
+        ({"unet": {}}, "DiffusionConfig cannot be read"),
+        (3, "not safetensors of ours"),
+    ):
+        save_file({"a": torch.zeros(1)}, path, metadata={"sempic.unet": json.dumps(said)})
+        with pytest.raises(ModelError, match=match):
+            load_model(path)
     path.write_bytes(b"junk")
-    with pytest.raises(ModelError, match="not a safetensors file"):
+    with pytest.raises(ModelError, match="not safetensors"):
         load_model(path)
     with pytest.raises(ModelError, match="absent"):
         load_model(tmp_path / "absent")

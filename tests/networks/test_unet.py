@@ -10,7 +10,6 @@ from sempic.errors import ModelError
 from sempic.networks.unet import (
     SemanticUNet,
     UNetConfig,
-    drop_condition,
     make_condition,
     parameter_count,
     timestep_embedding,
@@ -163,15 +162,6 @@ def test_condition_is_one_hot_with_a_blank_void() -> None:
         [[0, 0, 0], [0, 0, 0]],
     ]
     assert torch.equal(condition[:, 3], edges.float())
-
-
-def test_dropping_blanks_whole_samples_at_the_rate() -> None:
-    condition = torch.ones(2000, 1, 2, 2)
-    dropped = drop_condition(condition, 0.2, torch.Generator().manual_seed(0))
-    per_sample = dropped.flatten(1)
-    assert ((per_sample == 0).all(1) | (per_sample == 1).all(1)).all()
-    assert abs((per_sample[:, 0] == 0).float().mean().item() - 0.2) < 0.03
-    assert drop_condition(condition, 0.0, None) is condition
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,9 @@ def test_weights_carry_their_configuration(tmp_path):
     save_file({"x": torch.ones(1)}, tmp_path / "b.safetensors")
     with pytest.raises(ModelError, match=r"b\.safetensors: not the weights of a compact"):
         weights.load_receiver(tmp_path / "b.safetensors")
+    weights.save_tensors(network.state_dict(), "compact", {"width": 3}, tmp_path / "b.safetensors")
+    with pytest.raises(ModelError, match=r"b\.safetensors: its CompactConfig cannot be read"):
+        weights.load_receiver(tmp_path / "b.safetensors")
     (tmp_path / "c.safetensors").write_bytes(b"nothing")
     with pytest.raises(ModelError, match=r"c\.safetensors: not safetensors"):
         weights.load_receiver(tmp_path / "c.safetensors")

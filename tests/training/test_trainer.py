@@ -210,13 +210,18 @@ def test_a_loss_that_is_no_number_ends_the_run_and_spoils_no_checkpoint(tmp_path
     assert load_tensors(tmp_path / "state.safetensors", "run")[1]["step"] == 3
 
 
-def test_another_run_in_the_folder_is_refused(tmp_path):
+def test_another_run_in_the_folder_is_refused(tmp_path, monkeypatch):
     recipe = Line(options(tmp_path, steps=1))
     train(recipe, recipe.options)
     other = Line(options(tmp_path, steps=1))
     other.network = torch.nn.Linear(4, 1)
     with pytest.raises(ModelError, match="of another run"):
         train(other, other.options)
+    monkeypatch.setattr(Line, "fixed", lambda self: {"rate": 0.3})
+    train(recipe, options(tmp_path, steps=2))  # of which nothing was said
+    monkeypatch.setattr(Line, "fixed", lambda self: {"rate": 0.2})
+    with pytest.raises(ModelError, match=r"rate is 0.2, but .* began with 0.3"):
+        train(recipe, options(tmp_path, steps=3))
 
 
 def test_a_failed_write_leaves_the_checkpoint(tmp_path, monkeypatch):
@@ -232,7 +237,7 @@ def test_a_failed_write_leaves_the_checkpoint(tmp_path, monkeypatch):
     memory["x"].zero_()
     with pytest.raises(Exception, match="disk full"):
         folder.save({"memory": memory}, {"step": 4})
-    assert Folder(tmp_path).load({"memory": memory}) == {"step": 3}
+    assert Folder(tmp_path).load({"memory": memory}, {}) == {"step": 3}
     assert memory["x"] == 1
 
 

@@ -1,177 +1,37 @@
-"""Weights of the paper's network: ours (safetensors with the config inside) and the original's."""
+"""Weights of the paper's network with their configuration: ours, and the original's."""
 
 from __future__ import annotations
 
-import dataclasses
-import json
-import os
-import pickle
-import re
-import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, TypeVar
 
-import safetensors
-import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from sempic.diffusion.flags import check_flags, configs_from_flags
 from sempic.diffusion.gaussian import DiffusionConfig
-from sempic.errors import ModelError, OutputError
+from sempic.diffusion.original import read_original, shape_flags
+from sempic.errors import ModelError
 from sempic.networks.unet import SemanticUNet, UNetConfig
-
-FORMAT = "sempic.unet/1"
-Config = TypeVar("Config", UNetConfig, DiffusionConfig)
+from sempic.networks.weights import configured, filled, load_tensors, save_tensors
 
 
 def save_model(
     path: Path, weights: Mapping[str, Tensor], unet: UNetConfig, diffusion: DiffusionConfig
 ) -> None:
-    """Writes a state dict with its configuration, whole or not at all.
-
-    The file is safetensors; its metadata holds `format`, `unet` and `diffusion`, the latter two
-    as JSON of the dataclasses. Raises `OutputError`.
-    """
-    metadata = {
-        "format": FORMAT,
-        "unet": json.dumps(dataclasses.asdict(unet)),
-        "diffusion": json.dumps(dataclasses.asdict(diffusion)),
-    }
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-    _write(path, lambda temporary: save_file(tensors, temporary, metadata=metadata))
+    """Write a state dict with its configuration (`save_tensors`). Raises OutputError."""
+    save_tensors(weights, "unet", {"unet": asdict(unet), "diffusion": asdict(diffusion)}, path)
 
 
 def load_model(path: Path) -> tuple[SemanticUNet, DiffusionConfig]:
-    """The network of a file that `save_model` wrote, in evaluation mode, and its process."""
-    try:
-        with safetensors.safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-        weights = load_file(path)
-    except (OSError, safetensors.SafetensorError) as error:
-        raise ModelError(f"{path}: not a safetensors file ({error})") from error
-    if metadata.get("format") != FORMAT:
-        raise ModelError(
-            f"{path}: not a network of ours (format {metadata.get('format')!r}, "
-            f"expected {FORMAT!r})"
-        )
-    unet = _config(UNetConfig, metadata.get("unet", ""), path)
-    diffusion = _config(DiffusionConfig, metadata.get("diffusion", ""), path)
-    return build(unet, weights, str(path)), diffusion
+    """The network of a file that `save_model` wrote, in evaluation mode, and its process.
 
-
-def build(config: UNetConfig, weights: Mapping[str, Tensor], name: str) -> SemanticUNet:
-    """A network holding `weights` (of any float type) as float32, in evaluation mode.
-
-    Raises `ModelError`, saying which tensors of `name` do not fit `config`.
+    Raises ModelError.
     """
-    with torch.device("meta"):
-        model = SemanticUNet(config)
-    expected = model.state_dict()
-    problems = [f"{key} is missing" for key in expected if key not in weights]
-    problems += [f"{key} is unknown" for key in weights if key not in expected]
-    problems += [
-        f"{key} is {tuple(weights[key].shape)}, expected {tuple(tensor.shape)}"
-        for key, tensor in expected.items()
-        if key in weights and weights[key].shape != tensor.shape
-    ]
-    if problems:
-        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
-        raise ModelError(f"{name} does not fit the flags: {'; '.join(problems[:3])}{more}")
-    state = {key: tensor.detach().float() for key, tensor in weights.items()}
-    model.load_state_dict(state, strict=True, assign=True)
-    return model.requires_grad_(True).eval()
-
-
-def read_original(path: Path) -> dict[str, Tensor]:
-    """State dict of a checkpoint of the original code, `modelNNN.pt` or `ema_RATE_NNN.pt`.
-
-    Unpickles tensors only. Raises `ModelError` for anything else.
-    """
-    state = _unpickled(path)
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise ModelError(f"{path}: holds something else than a state dict")
-    return dict(state)
-
-
-def _unpickled(path: Path) -> Any:
-    """What a file of `torch.save` holds, tensors and plain values only. Raises `ModelError`."""
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        # PyTorch's own message says how to load such a file all the same, and run what is in it.
-        raise ModelError(
-            f"{path}: holds more than tensors and plain values, or is damaged: not loaded"
-        ) from error
-    except FileNotFoundError as error:
-        raise ModelError(f"{path}: no such file") from error
-    except Exception as error:  # of any kind: damaged bytes are opcodes of pickle, too
-        raise ModelError(f"{path}: not a file that PyTorch saved, or a damaged one") from error
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """What the original saved beside `modelNNN.pt`: how far its run had come."""
-
-    step: int
-    averages: dict[float, dict[str, Tensor]]
-    """By rate, where there is an `ema_RATE_NNN.pt`."""
-    optimizer: dict[str, Any] | None
-    """State of AdamW by the names of parameters; None where there is no `optNNN.pt`."""
-
-
-def read_progress(path: Path, rates: Sequence[float]) -> Progress:
-    """The step that the name of a `.pt` tells, and the files of the same step beside it.
-
-    As in the original, a name that is not `modelNNN.pt` is a start from nothing but weights.
-    Raises `ModelError` if a file cannot be read or does not belong to the model.
-    """
-    found = re.fullmatch(r"model(\d+)\.pt", path.name)
-    step = int(found[1]) if found else 0
-    if not step:
-        return Progress(0, {}, None)
-    weights = read_original(path)
-    averages = {}
-    for rate in rates:
-        beside = path.with_name(f"ema_{rate}_{step:06d}.pt")
-        if beside.exists():
-            averages[rate] = read_original(beside)
-            shapes = ({k: v.shape for k, v in x.items()} for x in (averages[rate], weights))
-            if next(shapes) != next(shapes):
-                raise ModelError(f"{beside}: not an average of {path.name}")
-    beside = path.with_name(f"opt{step:06d}.pt")
-    state = None
-    if beside.exists():
-        try:
-            state = _adam(_unpickled(beside), weights)
-        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-            raise ModelError(f"{beside}: not the optimizer state of {path.name}") from error
-    return Progress(step, averages, state)
-
-
-def _adam(state: dict[str, Any], weights: Mapping[str, Tensor]) -> dict[str, Any]:
-    """The state of the original's AdamW by the names of parameters, whose order is the model's.
-
-    Under --use_fp16 the original optimizes two tensors: all vectors in a row, and all the rest.
-    """
-    entries = [state["state"][number] for number in sorted(state["state"])]
-    groups = [[name] for name in weights]
-    if len(entries) == 2 < len(groups):
-        groups = [[n for n, w in weights.items() if (w.dim() > 1) == rest] for rest in (0, 1)]
-    found = {}
-    for entry, names in zip(entries, groups, strict=True):
-        sizes = [weights[name].numel() for name in names]
-        means, squares = (entry[key].flatten().split(sizes) for key in ("exp_avg", "exp_avg_sq"))
-        for name, mean, square in zip(names, means, squares, strict=True):
-            shape = weights[name].shape
-            found[name] = {
-                "step": torch.tensor(float(entry["step"])),
-                "exp_avg": mean.view(shape).clone(),
-                "exp_avg_sq": square.view(shape).clone(),
-            }
-    return found
+    weights, said = load_tensors(path, "unet")
+    unet = configured(UNetConfig, said.get("unet"), path)
+    diffusion = configured(DiffusionConfig, said.get("diffusion"), path)
+    return filled(lambda: SemanticUNet(unet), weights, path).eval(), diffusion
 
 
 def open_model(
@@ -188,7 +48,7 @@ def open_model(
         model, process = load_model(path)
         if flags:
             precision = check_flags(flags, model.config, process, path)
-            model.config = dataclasses.replace(model.config, precision=precision)
+            model.config = replace(model.config, precision=precision)
         return model, process
     weights = read_original(path)
     try:
@@ -200,99 +60,4 @@ def open_model(
             f"{path}: {error}; with other flags than the published ones, give them to "
             "`sempic train convert`"
         ) from error
-    return build(unet, weights, str(path)), diffusion
-
-
-CLASS_COUNTS = (11, 19, 34, 35, 151, 183)
-"""Of the datasets that the original and we know, to tell an edge channel from a class.
-
-35 channels are taken as 35 classes, not as 34 and edges.
-"""
-
-
-def shape_flags(weights: Mapping[str, Tensor]) -> dict[str, object]:
-    """The original's flags as far as the tensors of a state dict tell them, the rest as published.
-
-    The decoder tells the levels, since each but the finest ends in an upsampling block. Raises
-    `ModelError` if `weights` are not those of this network.
-    """
-
-    def shape(key: str) -> torch.Size:
-        if key not in weights:
-            raise ModelError(f"{key} is missing")
-        return weights[key].shape
-
-    num_channels = shape("time_embed.0.weight")[1]
-    condition = shape("middle_block.0.in_norm.mlp_shared.0.weight")[1]
-    instance = condition not in CLASS_COUNTS and condition - 1 in CLASS_COUNTS
-    shape("output_blocks.0.0.out_layers.2.weight")
-    last = 1 + max(int(k.split(".")[1]) for k in weights if k.startswith("output_blocks."))
-    tops: list[int] = []
-    attention: set[int] = set()
-    convolved = False
-    for stage in range(last):
-        inside = [k for k in weights if k.startswith(f"output_blocks.{stage}.")]
-        convolved |= any(k.endswith(".conv.weight") for k in inside)
-        if any(k.endswith(".qkv.weight") for k in inside):
-            attention.add(len(tops))
-        up = any(
-            k.split(".")[2] != "0" and k.endswith(("in_norm.mlp_gamma.weight", ".conv.weight"))
-            for k in inside
-        )
-        if up or stage == last - 1:
-            tops.append(stage)
-    widths = [shape(f"output_blocks.{top}.0.out_layers.2.weight")[0] for top in reversed(tops)]
-    coarsest = len(tops) - 1
-    features = shape("input_blocks.1.0.emb_layers.1.weight")[0]
-    return {
-        "image_size": 2 ** (coarsest + 3),
-        "num_channels": num_channels,
-        "num_res_blocks": tops[0],
-        "channel_mult": ",".join(f"{width / num_channels:g}" for width in widths),
-        "attention_resolutions": ",".join(str(2 ** (level + 3)) for level in sorted(attention)),
-        "num_head_channels": 64,
-        "num_classes": condition - instance,
-        "no_instance": not instance,
-        "learn_sigma": shape("out.2.weight")[0] == 6,
-        "use_scale_shift_norm": features == 2 * widths[0],
-        "resblock_updown": not convolved,
-    }
-
-
-def convert_original(source: Path, target: Path, flags: Mapping[str, object] | None = None) -> None:
-    """`.pt` of the original → our safetensors; `flags` as `open_model` takes them."""
-    model, diffusion = open_model(source, flags)
-    save_model(target, model.state_dict(), model.config, diffusion)
-
-
-def convert_to_original(source: Path, target: Path) -> None:
-    """Our safetensors → a `.pt` that the original loads.
-
-    `sempic.diffusion.flags.flags_from_configs` says under which flags.
-    """
-    model, _ = load_model(source)
-    _write(target, lambda temporary: torch.save(model.state_dict(), temporary))
-
-
-def _config(kind: type[Config], text: str, path: Path) -> Config:
-    try:
-        values: dict[str, Any] = json.loads(text)
-        values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        return kind(**values)
-    except (ValueError, TypeError, AttributeError) as error:
-        raise ModelError(f"{path}: its {kind.__name__} cannot be read ({error})") from error
-
-
-def _write(path: Path, write: Any) -> None:
-    """Calls write(temporary) beside `path` and moves the result there."""
-    try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-        os.close(handle)
-        try:
-            write(temporary)
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
-    except (OSError, safetensors.SafetensorError, RuntimeError) as error:
-        raise OutputError(f"{path}: cannot be written ({error})") from error
+    return filled(lambda: SemanticUNet(unet), weights, path).eval(), diffusion

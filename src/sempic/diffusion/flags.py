@@ -6,12 +6,14 @@ import argparse
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any, cast
+from dataclasses import MISSING, fields, replace
+from typing import Any, TypeVar, cast
 
 from sempic.diffusion.gaussian import DiffusionConfig, Loss, Schedule, Variance
 from sempic.errors import ModelError
 from sempic.networks.unet import Precision, UNetConfig
+
+Options = TypeVar("Options")
 
 DEFAULTS: dict[str, Any] = {
     "image_size": 64,
@@ -53,7 +55,6 @@ ALIASES = {"compression_level": "quality"}
 IDLE = {
     "large_size": "the coarse picture has the shape of its picture",
     "is_train": "train learns from the split train, sample takes --split",
-    "fp16_scale_growth": "the scale of float16 gradients follows PyTorch's rule",
     "drop_last": "no batch of a training is ever incomplete",
     "input_img": "it has none in the original either",
 }
@@ -61,31 +62,57 @@ IDLE = {
 
 
 def read_flags(
-    parser: argparse.ArgumentParser,
     argv: Sequence[str],
+    *,
+    prog: str,
+    description: str,
+    kinds: Sequence[type[Any]],
     presets: Mapping[str, str],
+    needed: Sequence[str],
     idle: Mapping[str, str] = IDLE,
 ) -> dict[str, Any]:
     """The flags of a command line by the names that we have for them, as text.
 
-    Adds `--preset`, the original's names and those without effect to `parser`. A line on standard
-    error says which of the flags in `argv`, not in the preset, have none.
+    They are the fields of the dataclasses `kinds`, those of `DEFAULTS`, `--preset`, the original's
+    names and those without effect; a line on standard error says which of the latter are in `argv`,
+    not in the preset. Raises ModelError if one that is needed is missing.
     """
+    parser = argparse.ArgumentParser(prog=prog, description=description, allow_abbrev=False)
     parser.add_argument("--preset", choices=sorted(presets), help="flags in one word")
+    helps = {
+        field.name: "needed" if field.default is MISSING else f"({field.default})"
+        for kind in kinds
+        for field in fields(kind)
+    }
+    helps |= {name: f"network ({default})" for name, default in DEFAULTS.items()}
+    helps |= dict.fromkeys(IDLE, "without effect")
+    for name, text in helps.items():
+        parser.add_argument(f"--{name}", default=argparse.SUPPRESS, help=text)
     for name, ours in ALIASES.items():
         parser.add_argument(
             f"--{name}", dest=ours, default=argparse.SUPPRESS, help=f"the original's --{ours}"
         )
-    for name in IDLE:
-        parser.add_argument(f"--{name}", default=argparse.SUPPRESS, help="without effect")
     given = vars(parser.parse_args(list(argv)))
     for name in given.keys() & idle.keys():
-        print(f"{parser.prog}: --{name} has no effect here: {idle[name]}", file=sys.stderr)
+        print(f"{prog}: --{name} has no effect here: {idle[name]}", file=sys.stderr)
     preset = given.pop("preset", None)
     if preset:
         given = {**vars(parser.parse_args(presets[preset].split())), **given}
         given.pop("preset", None)
+    for name in needed:
+        if name not in given:
+            raise ModelError(f"--{name} is missing")
     return given
+
+
+def filled_in(kind: type[Options], given: Mapping[str, object]) -> Options:
+    """The dataclass of options that flags give. Raises ModelError."""
+    types = {field.name: str(field.type) for field in fields(kind)}  # type: ignore[arg-type]
+    return kind(**{k: typed(k, v, types[k]) for k, v in given.items() if k in types})
+
+
+_SAME = [field.name for field in fields(UNetConfig) if field.name in DEFAULTS]
+"""Flags that the configuration of the network calls as the original does."""
 
 
 def configs_from_flags(flags: Mapping[str, object]) -> tuple[UNetConfig, DiffusionConfig]:
@@ -94,49 +121,34 @@ def configs_from_flags(flags: Mapping[str, object]) -> tuple[UNetConfig, Diffusi
     Values may be text as on a command line, or typed. Flags that are not in `DEFAULTS` speak of
     other things and are ignored. Raises `ModelError` naming the flag that cannot be met.
     """
+    lists = {"channel_mult": float, "attention_resolutions": int}
 
-    def get(name: str, kind: type) -> Any:
-        return typed(name, flags.get(name, DEFAULTS[name]), kind)
+    def value(name: str) -> Any:
+        default = DEFAULTS[name]
+        given = flags.get(name, default)
+        if name in lists:
+            return _numbers(name, given, lists[name])
+        return typed(name, given, type(default))
 
-    if not get("class_cond", bool):
+    got = {name: value(name) for name in DEFAULTS}
+    if not got["class_cond"]:
         raise ModelError("class_cond False: this network is always conditioned on labels")
-    fp16, bf16 = get("use_fp16", bool), get("use_bf16", bool)
-    if fp16 and bf16:
+    if got["use_fp16"] and got["use_bf16"]:
         raise ModelError("use_fp16 and use_bf16 exclude each other")
-    learn_sigma = get("learn_sigma", bool)
-    rescaled = get("rescale_learned_sigmas", bool)
-    loss: Loss = "rescaled_mse" if rescaled else "mse"
-    if get("use_kl", bool):
-        loss = "rescaled_kl"
-    variance: Variance = "fixed_small" if get("sigma_small", bool) else "fixed_large"
     unet = UNetConfig(
-        image_size=get("image_size", int),
-        num_channels=get("num_channels", int),
-        num_res_blocks=get("num_res_blocks", int),
-        channel_mult=_numbers("channel_mult", get("channel_mult", object), float),
-        attention_resolutions=_numbers(
-            "attention_resolutions", get("attention_resolutions", object), int
-        ),
-        num_heads=get("num_heads", int),
-        num_heads_upsample=get("num_heads_upsample", int),
-        num_head_channels=get("num_head_channels", int),
-        num_classes=get("num_classes", int),
-        instance_edges=not get("no_instance", bool),
-        dropout=get("dropout", float),
-        learn_sigma=learn_sigma,
-        use_scale_shift_norm=get("use_scale_shift_norm", bool),
-        resblock_updown=get("resblock_updown", bool),
-        use_new_attention_order=get("use_new_attention_order", bool),
-        use_checkpoint=get("use_checkpoint", bool),
-        precision="float16" if fp16 else "bfloat16" if bf16 else "float32",
+        **{name: got[name] for name in _SAME},
+        instance_edges=not got["no_instance"],
+        precision=("float16" if got["use_fp16"] else "bfloat16" if got["use_bf16"] else "float32"),
     )
+    loss: Loss = "rescaled_mse" if got["rescale_learned_sigmas"] else "mse"
+    variance: Variance = "fixed_small" if got["sigma_small"] else "fixed_large"
     diffusion = DiffusionConfig(
-        steps=get("diffusion_steps", int),
-        schedule=cast(Schedule, get("noise_schedule", str)),
-        prediction="x0" if get("predict_xstart", bool) else "epsilon",
-        variance="learned_range" if learn_sigma else variance,
-        loss=loss,
-        rescale_timesteps=get("rescale_timesteps", bool),
+        steps=got["diffusion_steps"],
+        schedule=cast(Schedule, got["noise_schedule"]),
+        prediction="x0" if got["predict_xstart"] else "epsilon",
+        variance="learned_range" if got["learn_sigma"] else variance,
+        loss="rescaled_kl" if got["use_kl"] else loss,
+        rescale_timesteps=got["rescale_timesteps"],
     )
     return unet, diffusion
 
@@ -189,25 +201,13 @@ def flags_from_configs(unet: UNetConfig, diffusion: DiffusionConfig) -> dict[str
         raise ModelError("the original knows no bfloat16: use float32 or float16")
     if diffusion.loss == "kl":
         raise ModelError("the original has no flag for the plain KL loss")
-    return {
-        "image_size": unet.image_size,
-        "num_channels": unet.num_channels,
-        "num_res_blocks": unet.num_res_blocks,
+    own = {name: getattr(unet, name) for name in _SAME}
+    return own | {
         "channel_mult": ",".join(f"{m:g}" for m in unet.channel_mult),
         "attention_resolutions": ",".join(map(str, unet.attention_resolutions)),
-        "num_heads": unet.num_heads,
-        "num_heads_upsample": unet.num_heads_upsample,
-        "num_head_channels": unet.num_head_channels,
-        "num_classes": unet.num_classes,
         "no_instance": not unet.instance_edges,
         "class_cond": True,
-        "dropout": unet.dropout,
-        "learn_sigma": unet.learn_sigma,
         "sigma_small": diffusion.variance == "fixed_small",
-        "use_scale_shift_norm": unet.use_scale_shift_norm,
-        "resblock_updown": unet.resblock_updown,
-        "use_new_attention_order": unet.use_new_attention_order,
-        "use_checkpoint": unet.use_checkpoint,
         "use_fp16": unet.precision == "float16",
         "diffusion_steps": diffusion.steps,
         "noise_schedule": diffusion.schedule,
@@ -232,8 +232,6 @@ def typed(name: str, value: object, kind: type | str) -> Any:
         if text.lower() in ("false", "no", "f", "n", "0"):
             return False
         raise ModelError(f"{name} takes True or False, not {value!r}")
-    if kind is object:
-        return value
     try:
         return kind(text)
     except ValueError as error:

@@ -16,7 +16,15 @@ from tqdm import tqdm
 from sempic import coarse as coarse_codec
 from sempic.diffusion.checkpoints import open_model
 from sempic.diffusion.gaussian import DiffusionConfig, make_diffusion
-from sempic.diffusion.sampling import ddim, ddpm, guided, multistep, paper_start, seeded_noise
+from sempic.diffusion.sampling import (
+    ddim,
+    ddpm,
+    guided,
+    multistep,
+    paper_start,
+    seeded_noise,
+    to_uint8,
+)
 from sempic.errors import InputError, ModelError
 from sempic.networks.unet import SemanticUNet, make_condition
 from sempic.palette import CITYSCAPES_FULL, PALETTES, Palette
@@ -124,8 +132,7 @@ def _batch(
     else:
         steps = multistep(diffusion, denoise, start, solver=sampling.solver, clip=clip)
     *_, last = tqdm(steps, total=len(diffusion), unit="step", leave=False, disable=None)
-    levels = ((last.sample + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-    return list(np.ascontiguousarray(levels.permute(0, 2, 3, 1).cpu()[:, :height, :width].numpy()))
+    return list(to_uint8(last.sample[..., :height, :width]))
 
 
 def ready(model: SemanticUNet, device: str | None = None) -> SemanticUNet:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -88,6 +89,12 @@ def guided(
         return torch.cat([epsilon, out[:, 3:]], dim=1)
 
     return denoise
+
+
+def to_uint8(pictures: Tensor) -> npt.NDArray[np.uint8]:
+    """float (…, 3, H, W) in [-1, 1] → uint8 (…, H, W, 3)."""
+    levels = ((pictures.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    return np.ascontiguousarray(levels.movedim(-3, -1).cpu().numpy())
 
 
 def ddpm(

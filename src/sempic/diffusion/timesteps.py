@@ -81,9 +81,10 @@ class TimestepSampler(Protocol):
         """Learns from the unweighted losses (all processes' together) at steps t."""
         ...
 
-    def state_dict(self) -> dict[str, Tensor]: ...
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None: ...
+    @property
+    def memory(self) -> dict[str, Tensor]:
+        """What it has learned: tensors that share its memory."""
+        ...
 
 
 def _draw(
@@ -106,11 +107,9 @@ class UniformSampler:
     def update(self, t: Sequence[int], losses: Sequence[float]) -> None:
         pass
 
-    def state_dict(self) -> dict[str, Tensor]:
+    @property
+    def memory(self) -> dict[str, Tensor]:
         return {}
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        pass
 
 
 @dataclass(slots=True)
@@ -155,9 +154,6 @@ class LossSecondMomentSampler:
                 self.losses[step, self.counts[step]] = loss
                 self.counts[step] += 1
 
-    def state_dict(self) -> dict[str, Tensor]:
+    @property
+    def memory(self) -> dict[str, Tensor]:
         return {"losses": torch.from_numpy(self.losses), "counts": torch.from_numpy(self.counts)}
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        self.losses = state["losses"].numpy().copy()
-        self.counts = state["counts"].numpy().copy()

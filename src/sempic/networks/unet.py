@@ -459,15 +459,6 @@ def make_condition(labels: Tensor, num_classes: int, edges: Tensor | None = None
     return one_hot if edges is None else torch.cat([one_hot, edges[:, None].float()], dim=1)
 
 
-def drop_condition(condition: Tensor, rate: float, generator: torch.Generator | None) -> Tensor:
-    """Blanks each sample's condition with probability `rate`, to train the null condition."""
-    if rate <= 0:
-        return condition
-    shape = (condition.shape[0], 1, 1, 1)
-    draw = torch.rand(shape, generator=generator, device=generator.device if generator else None)
-    return condition * (draw > rate).to(condition)
-
-
 def parameter_count(model: nn.Module | Sequence[nn.Parameter]) -> int:
     parameters = model.parameters() if isinstance(model, nn.Module) else model
     return sum(p.numel() for p in parameters)

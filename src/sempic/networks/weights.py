@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -19,9 +20,12 @@ from sempic.networks.segmenter import SegmentationNet, SegmenterConfig
 from sempic.palette import Palette, described, from_description
 
 Network = TypeVar("Network", bound=nn.Module)
+Config = TypeVar("Config")
 
 
-def save_tensors(state: Mapping[str, Tensor], kind: str, said: Any, path: Path) -> None:
+def save_tensors(
+    state: Mapping[str, Tensor], kind: str, said: Mapping[str, Any], path: Path
+) -> None:
     """Write tensors, whole or not at all, with what can be said in JSON under `sempic.KIND`.
 
     Raises OutputError.
@@ -39,7 +43,7 @@ def save_tensors(state: Mapping[str, Tensor], kind: str, said: Any, path: Path) 
         raise OutputError(f"{path}: cannot be written ({error})") from error
 
 
-def load_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], Any]:
+def load_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """What `save_tensors` wrote; of a first shard, `…-1-of-N.safetensors`, all shards together.
 
     Raises:
@@ -51,9 +55,9 @@ def load_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], Any]:
         if said is None:
             raise ModelError(f"{path}: not the weights of a {kind}")
         state = {k: v for shard in _shards(path) for k, v in load_file(shard).items()}
-        return state, json.loads(said)
-    except (OSError, SafetensorError, ValueError) as error:
-        raise ModelError(f"{path}: not safetensors ({error})") from error
+        return state, dict(json.loads(said))
+    except (OSError, SafetensorError, ValueError, TypeError) as error:
+        raise ModelError(f"{path}: not safetensors of ours ({error})") from error
 
 
 def _shards(path: Path) -> list[Path]:
@@ -67,7 +71,7 @@ def _shards(path: Path) -> list[Path]:
 
 
 def save_shards(
-    state: Mapping[str, Tensor], kind: str, said: Any, path: Path, limit: int
+    state: Mapping[str, Tensor], kind: str, said: Mapping[str, Any], path: Path, limit: int
 ) -> list[Path]:
     """Write tensors as float16 into as few files as hold at most `limit` bytes each; the first is
     what `load_tensors` takes. Raises OutputError."""
@@ -92,17 +96,49 @@ def save_shards(
     return names
 
 
-def _filled(network: Network, state: Mapping[str, Tensor], palette: Any, path: Path) -> Network:
+def filled(build: Callable[[], Network], state: Mapping[str, Tensor], name: object) -> Network:
+    """The network that `build` makes, holding a state, of any float type, as float32.
+
+    Raises ModelError, saying which tensors of `name` do not fit.
+    """
+    with torch.device("meta"):  # what is replaced at once need not be drawn
+        network = build()
+    expected = network.state_dict()
+    problems = [f"{key} is missing" for key in expected if key not in state]
+    problems += [f"{key} is unknown" for key in state if key not in expected]
+    problems += [
+        f"{key} is {tuple(state[key].shape)}, expected {tuple(tensor.shape)}"
+        for key, tensor in expected.items()
+        if key in state and state[key].shape != tensor.shape
+    ]
+    if problems:
+        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise ModelError(f"{name} does not fit its configuration: {'; '.join(problems[:3])}{more}")
+    fitting = {key: state[key].detach().to(tensor.dtype) for key, tensor in expected.items()}
+    network.load_state_dict(fitting, assign=True)
+    return network
+
+
+def configured(kind: type[Config], said: Any, path: Path) -> Config:
+    """The configuration that a file's metadata says. Raises ModelError."""
     try:
-        network.load_state_dict({key: value.float() for key, value in state.items()})
-        if palette is not None:
-            network.palette = from_description(palette)  # type: ignore[assignment]
-    except RuntimeError as error:
-        reason = str(error).splitlines()[1].strip()
-        raise ModelError(f"{path} does not fit its configuration: {reason}") from error
+        return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in said.items()})
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ModelError(f"{path}: its {kind.__name__} cannot be read ({error})") from error
+
+
+def _load(
+    kind: str, network: Callable[[Config], Network], config: type[Config], path: Path
+) -> tuple[Network, Palette | None]:
+    """The network of a file, and the palette if that is one of somebody's own."""
+    state, said = load_tensors(path, kind)
+    palette = said.pop("palette", None)
+    shape = configured(config, said, path)
+    try:
+        own = None if palette is None else from_description(palette)
     except InputError as error:
         raise ModelError(f"{path}: {error}") from error
-    return network
+    return filled(lambda: network(shape), state, path), own
 
 
 def about(config: Any, palette: Palette | None = None) -> dict[str, Any]:
@@ -121,10 +157,9 @@ def save_receiver(
 
 def load_receiver(path: Path) -> CompactNet:
     """A compact receiver that `save_receiver` wrote; raises ModelError if `path` holds none."""
-    state, fields = load_tensors(path, "compact")
-    palette = fields.pop("palette", None)
-    config = CompactConfig(**{**fields, "widths": tuple(fields["widths"])})
-    return _filled(CompactNet(config), state, palette, path)
+    network, palette = _load("compact", CompactNet, CompactConfig, path)
+    network.palette = palette or network.palette
+    return network
 
 
 def save_segmenter(
@@ -139,6 +174,6 @@ def save_segmenter(
 
 def load_segmenter(path: Path) -> SegmentationNet:
     """A segmenter that `save_segmenter` wrote, not training; raises ModelError if there is none."""
-    state, fields = load_tensors(path, "segmenter")
-    palette = fields.pop("palette", None)
-    return _filled(SegmentationNet(SegmenterConfig(**fields)), state, palette, path).eval()
+    network, palette = _load("segmenter", SegmentationNet, SegmenterConfig, path)
+    network.palette = palette or network.palette
+    return network.eval()

@@ -39,14 +39,22 @@ class Folder:
                 tensors[f"{name}/{key}"] = value
         save_tensors(tensors, "run", about, self.state)
 
-    def load(self, moving: Moving) -> dict[str, Any] | None:
+    def load(self, moving: Moving, fixed: Mapping[str, Any]) -> dict[str, Any] | None:
         """Fill everything from the newest checkpoint and return its `about`; None: there is none.
 
-        Raises ModelError if the checkpoint is of another recipe or shape.
+        Raises ModelError if the checkpoint is of another recipe or shape, or was made with other
+        values of what is `fixed`.
         """
         if not self.state.exists():
             return None
         tensors, about = load_tensors(self.state, "run")
+        for name, value in fixed.items():
+            began = about.get("fixed", {}).get(name, value)
+            if value != began:
+                raise ModelError(
+                    f"{name} is {value!r}, but {self.path} began with {began!r}: choose another "
+                    "--out"
+                )
         for name, part in moving.items():
             mine = {
                 key.removeprefix(f"{name}/"): value
@@ -60,10 +68,9 @@ class Folder:
                 raise ModelError(
                     f"{self.state} is of another run ({name}: {reason}): choose another --out"
                 ) from error
-        self._forget_after(about["step"])
-        return dict(about)
+        return about
 
-    def _forget_after(self, step: int) -> None:
+    def forget_after(self, step: int) -> None:
         """What was logged after the checkpoint that is gone on from will be logged again."""
         if self.log.exists():
             lines = self.log.read_text().splitlines(keepends=True)

@@ -71,8 +71,9 @@ def sample(argv: list[str]) -> int:
 
 def convert(argv: list[str]) -> None:
     """`sempic train convert`."""
-    from sempic.diffusion.checkpoints import convert_original, convert_to_original, load_model
+    from sempic.diffusion.checkpoints import load_model, open_model, save_model
     from sempic.diffusion.flags import DEFAULTS, command_line, flags_from_configs
+    from sempic.diffusion.original import write_original
 
     parser = argparse.ArgumentParser(
         prog="sempic train convert",
@@ -87,11 +88,12 @@ def convert(argv: list[str]) -> None:
     given = vars(parser.parse_args(argv))
     source, target = given.pop("source"), given.pop("target")
     if source.suffix.lower() != ".safetensors":
-        convert_original(source, target, given or None)
+        model, process = open_model(source, given or None)
+        save_model(target, model.state_dict(), model.config, process)
         return
     model, process = load_model(source)
     flags = flags_from_configs(model.config, process)
-    convert_to_original(source, target)
+    write_original(target, model.state_dict())
     print(command_line(flags))
 
 

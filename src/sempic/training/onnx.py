@@ -27,7 +27,6 @@ from onnxruntime.quantization import (
     QuantType,
     quantize_static,
 )
-from PIL import Image
 from torch import Tensor, nn
 
 from sempic.diffusion import edm
@@ -44,7 +43,7 @@ from sempic.networks.weights import (
 from sempic.palette import CAMVID, CITYSCAPES, Palette, described, from_description
 from sempic.training.data.batches import to_unit
 from sempic.training.data.corpus import open_corpus
-from sempic.training.data.readers import PICTURES
+from sempic.training.data.readers import PICTURES, open_picture
 from sempic.training.options import option, parse
 from sempic.training.recipes.receiver import as_cityscapes
 
@@ -401,7 +400,7 @@ def _batches(folder: Path, count: int = 32) -> list[Tensor]:
         raise ModelError(f"{folder}: no pictures here")
     pictures = []
     for path in files[:: max(1, len(files) // count)]:
-        pixels = np.array(Image.open(path).convert("RGB"))
+        pixels = np.array(open_picture(path).convert("RGB"))
         x = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
         pictures.append(x[..., : x.shape[2] // 32 * 32, : x.shape[3] // 32 * 32])
     return pictures

@@ -6,7 +6,6 @@ coarse picture: so the file's size is the rate of the sample beside it.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import sys
 import time
@@ -19,13 +18,13 @@ import numpy as np
 
 from sempic import codec, pictures
 from sempic.diffusion.checkpoints import open_model
-from sempic.diffusion.flags import DEFAULTS, IDLE, read_flags, typed
+from sempic.diffusion.flags import DEFAULTS, IDLE, filled_in, read_flags
 from sempic.diffusion.receiver import Given, SamplingConfig, ready, reconstruct
 from sempic.errors import ModelError, OutputError
 from sempic.palette import INDICES, Palette
 from sempic.scene import Image, LabelMap
 from sempic.training.data.scenes import SceneFolder, TrainingScene
-from sempic.training.recipes.paper import PRESETS, TrainConfig, geometry, open_scenes
+from sempic.training.recipes.paper import PRESETS, PaperOptions, geometry, open_scenes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,6 +42,8 @@ class SampleConfig:
     """Pictures, from the first; 0 for all."""
     split: str = "val"
     seed: int = 0
+    use_ddim: bool = False
+    """The original's word for --solver ddim."""
 
     def __post_init__(self) -> None:
         if self.num_samples < 0:
@@ -101,43 +102,33 @@ def write(
 
 
 USED = {
-    "data_dir", "dataset_mode", "out", "generated_semantic", "coarse_path", "image_path",
+    "data_dir", "dataset_mode", "generated_semantic", "coarse_path", "image_path",
     "small_size", "quality", "chroma", "compression_type", "batch_size",
 }  # fmt: skip
-"""Fields of TrainConfig that say what is sampled; the others are taken, and change nothing."""
+"""Fields of PaperOptions that say what is sampled; the others are taken, and change nothing."""
 
 
 def parse(
     argv: Sequence[str],
-) -> tuple[SampleConfig, SamplingConfig, TrainConfig, dict[str, Any]]:
+) -> tuple[SampleConfig, SamplingConfig, PaperOptions, dict[str, Any]]:
     """Flags → what is sampled, how, from which data; the last are the network's, as given."""
-    parser = argparse.ArgumentParser(
+    kinds = (SampleConfig, SamplingConfig, PaperOptions)
+    ours = {f.name for kind in kinds[:2] for f in dataclasses.fields(kind)}
+    trained = {f.name for f in dataclasses.fields(PaperOptions)} - USED - ours
+    given = read_flags(
+        argv,
         prog="sempic sample",
         description="Rebuild a dataset's pictures with the paper's network.",
-        allow_abbrev=False,
+        kinds=kinds,
+        presets=PRESETS,
+        needed=("model_path", "results_path", "data_dir", "dataset_mode"),
+        idle=IDLE | dict.fromkeys(trained, "it is for training"),
     )
-    kinds = (SampleConfig, SamplingConfig, TrainConfig)
-    names = {f.name: f for kind in kinds for f in dataclasses.fields(kind)}
-    for name in [*names, *DEFAULTS, "use_ddim"]:
-        parser.add_argument(f"--{name}", default=argparse.SUPPRESS)
-    ours = {f.name for kind in kinds[:2] for f in dataclasses.fields(kind)}
-    trained = {f.name for f in dataclasses.fields(TrainConfig)} - USED - ours
-    given = read_flags(parser, argv, PRESETS, IDLE | dict.fromkeys(trained, "it is for training"))
-    if typed("use_ddim", given.get("use_ddim", False), bool):
+    config = filled_in(SampleConfig, given)
+    if config.use_ddim:
         given.setdefault("solver", "ddim")
-    for name in ("model_path", "results_path", "data_dir", "dataset_mode"):
-        if name not in given:
-            raise ModelError(f"--{name} is missing")
-    given.setdefault("out", given["results_path"])
-
-    def pick(kind: Any) -> Any:
-        fields = {f.name: f for f in dataclasses.fields(kind)}
-        return kind(
-            **{k: typed(k, v, str(fields[k].type)) for k, v in given.items() if k in fields}
-        )
-
     network = {name: value for name, value in given.items() if name in DEFAULTS}
-    return pick(SampleConfig), pick(SamplingConfig), pick(TrainConfig), network
+    return config, filled_in(SamplingConfig, given), filled_in(PaperOptions, given), network
 
 
 def main(argv: Sequence[str]) -> None:

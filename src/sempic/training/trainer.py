@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import math
 import shutil
 import signal
@@ -14,12 +15,13 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from sempic.errors import ModelError
 from sempic.networks.weights import save_shards
@@ -102,8 +104,8 @@ class Average:
     The decay warms up as (1 + step) / (10 + step), so that early averages forget the start.
     """
 
-    def __init__(self, network: nn.Module, decay: float) -> None:
-        self.decay = decay
+    def __init__(self, network: nn.Module, decay: float, *, warmup: bool = True) -> None:
+        self.decay, self.warmup = decay, warmup
         current = network.state_dict()
         self.state = {key: value.detach().clone() for key, value in current.items()}
         moving = [key for key, value in current.items() if value.is_floating_point()]
@@ -114,7 +116,7 @@ class Average:
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Follow the network after its `step`th step, counted from 1."""
-        decay = min(self.decay, (1 + step) / (10 + step))
+        decay = min(self.decay, (1 + step) / (10 + step)) if self.warmup else self.decay
         torch._foreach_lerp_(self._moving, self._current, 1 - decay)
         for value, copy in self._counters:
             copy.copy_(value)
@@ -138,13 +140,27 @@ class Recipe(ABC):
     """Running figures; changed in place."""
     decay: float
     """Of the average of `network`."""
+    first: int = 0
+    """Its first step, once prepared: not 0 where it goes on with somebody else's run."""
+
+    @cached_property
+    def averages(self) -> dict[str, Average]:
+        """By the name of the weights that are saved; what is judged and exported is the first."""
+        return {self.kind: Average(self.network, self.decay)}
+
+    def fixed(self) -> dict[str, Any]:
+        """What a run cannot be gone on with in another way, as JSON has it."""
+        return {}
 
     def prepare(self) -> None:  # noqa: B027 - most have nothing to do
         """Called before the very first step."""
 
     @abstractmethod
     def step(self, number: int) -> dict[str, Tensor]:
-        """Make one step; figures for the log, which stay on the device."""
+        """Make one step; figures for the log, of any shape, which stay on the device."""
+
+    def log(self, step: int, figures: dict[str, float]) -> None:  # noqa: B027
+        """Told what the log says."""
 
     @abstractmethod
     def validate(self, state: dict[str, Tensor], sheet: Path) -> dict[str, float]:
@@ -157,6 +173,10 @@ class Recipe(ABC):
     @abstractmethod
     def save(self, state: dict[str, Tensor], path: Path) -> None:
         """Write averaged weights."""
+
+    def file_name(self, name: str, step: int) -> str:
+        """Of the weights of one of the `averages`."""
+        return f"{name}.safetensors"
 
     def export(self, state: dict[str, Tensor], folder: Path) -> None:  # noqa: B027
         """Write what else is of use, ONNX for one, into a folder."""
@@ -181,70 +201,97 @@ class Clock:
     def progress(self, step: int) -> float:
         if self._steps:
             return min(1.0, step / self._steps)
+        if math.isinf(self._budget):
+            return 0.0
         return min(1.0, self.seconds / max(1e-9, self._budget - self._reserve))
 
 
 def train(recipe: Recipe, options: RunOptions) -> None:
     """Train until the steps or the minutes are over, or SIGTERM asks to stop; resume if begun.
 
+    Of several processes (torch.distributed) the first one writes.
+
     Raises:
-        ModelError: a gradient that is no number.
+        ModelError: a gradient that is no number, or a folder with another run.
         OutputError: the folder cannot be written.
     """
     folder = Folder(options.out)
-    average = Average(recipe.network, recipe.decay)
+    average, *others = recipe.averages.values()
     moving: Moving = {
         "network": recipe.network,
         **recipe.networks,
         **{f"{name}.optimizer": m.optimizer for name, m in recipe.minimisers.items()},
         "average": average.state,
+        **{f"average{number}": other.state for number, other in enumerate(others, 2)},
         "memory": recipe.memory,
     }
-    state = folder.load(moving)
-    step = int(state["step"]) if state else 0
-    clock = Clock(options, float(state["seconds"]) if state else 0.0)
+    fixed = json.loads(json.dumps(recipe.fixed()))
+    state = folder.load(moving, fixed)
     if not state:
         recipe.prepare()
-    weights, log = options.out / f"{recipe.kind}.safetensors", _Log(folder, options, clock, step)
+    step = int(state["step"]) if state else recipe.first
+    clock = Clock(options, float(state["seconds"]) if state else 0.0)
+    log = _Log(recipe, folder, options, clock, step)
 
     def save() -> None:
         log.check(step)
-        folder.save(moving, {"step": step, "seconds": clock.seconds})
+        if _writes():
+            folder.save(moving, {"step": step, "seconds": clock.seconds, "fixed": fixed})
 
-    def judge() -> None:
+    def save_weights() -> None:
+        for name, average in recipe.averages.items() if _writes() else ():
+            recipe.save(average.state, options.out / recipe.file_name(name, step))
+
+    def validate() -> None:
         began = time.monotonic()
-        sheet = options.out / f"sheet-{step:06}.png"
-        log.write(step, recipe.validate(average.state, sheet))
-        recipe.save(average.state, weights)
+        if _writes():
+            sheet = options.out / f"sheet-{step:06}.png"
+            log.write(step, recipe.validate(average.state, sheet))
+        save_weights()
         clock.reserve(time.monotonic() - began)
 
     saved = time.monotonic()
-    judged = -1
+    validated = -1
     with _until_sigterm() as asked:
-        while not asked and clock.progress(step) < 1:
+        while not _anywhere(asked) and clock.progress(step) < 1:
             torch.manual_seed(options.seed * 1_000_003 + step)
             progress = clock.progress(step)
             for minimiser in recipe.minimisers.values():
                 minimiser.set_rate(step, progress)
             figures = recipe.step(step)
             step += 1
-            average.update(step)
+            for each in recipe.averages.values():
+                each.update(step)
             log.add(figures)
             if step % options.log_every == 0:
                 log.means(step)
             if step % options.check_every == 0:
-                judge()
-                judged = step
+                validate()
+                validated = step
             if time.monotonic() - saved >= 60 * options.save_minutes:
                 save()
                 saved = time.monotonic()
         save()
         if asked:
-            recipe.save(average.state, weights)
-        elif judged != step:
-            judge()
+            save_weights()
+        elif validated != step:
+            validate()
         if options.export_dir is not None:
             _export(recipe, average.state, folder, options.export_dir)
+
+
+def _writes() -> bool:
+    """Whether this process writes files and lines: the first one, of several."""
+    return not distributed.is_initialized() or distributed.get_rank() == 0
+
+
+def _anywhere(asked: list[int]) -> bool:
+    """Whether any of the processes was asked to stop: they stop together, or wait for ever."""
+    if not distributed.is_initialized():
+        return bool(asked)
+    several: list[object] = [None] * distributed.get_world_size()
+    distributed.all_gather_object(several, bool(asked))
+    return any(several)
 
 
 @contextlib.contextmanager
@@ -269,15 +316,19 @@ def _until_sigterm() -> Iterator[list[int]]:
 class _Log:
     """Means since the last line, summed on the device."""
 
-    def __init__(self, folder: Folder, options: RunOptions, clock: Clock, step: int) -> None:
-        self._folder, self._options, self._clock = folder, options, clock
+    def __init__(
+        self, recipe: Recipe, folder: Folder, options: RunOptions, clock: Clock, step: int
+    ) -> None:
+        self._recipe, self._folder, self._options, self._clock = recipe, folder, options, clock
         self._first, self._began = step, time.monotonic()
         self._sums: dict[str, tuple[Tensor, int]] = {}
+        if _writes():
+            folder.forget_after(step)
 
     def add(self, figures: dict[str, Tensor]) -> None:
         for name, value in figures.items():
             total, count = self._sums.get(name, (0.0, 0))
-            self._sums[name] = total + value.detach().float(), count + 1
+            self._sums[name] = total + value.detach().float().sum(), count + value.numel()
 
     def check(self, step: int) -> dict[str, float]:
         """Bring the means here; raises ModelError if one is no number."""
@@ -299,20 +350,23 @@ class _Log:
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """One line of the log and of the terminal, with speed and remaining time."""
+        if not _writes():
+            return
+        self._recipe.log(step, values)
+        if not values:
+            return
         self._folder.note(step, values)
+        options = self._options
         seconds = (time.monotonic() - self._began) / max(1, step - self._first)
-        progress = self._clock.progress(step)
-        if self._options.steps:
-            left, of = seconds * (self._options.steps - step), f"/{self._options.steps}"
-        else:
-            left, of = 60 * self._options.minutes * (1 - progress), ""
-        shown = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
-        minutes, rest = divmod(int(max(0.0, left)), 60)
-        print(
-            f"step {step}{of}  {shown}  {seconds:.2f} s/step  "
-            f"ETA {minutes // 60}:{minutes % 60:02}:{rest:02}",
-            flush=True,
-        )
+        left, of = seconds * (options.steps - step), f"/{options.steps}"
+        if not options.steps:
+            left, of = 60 * options.minutes * (1 - self._clock.progress(step)), ""
+        line = [f"step {step}{of}", *(f"{name} {value:.4g}" for name, value in values.items())]
+        line += [f"{seconds:.2f} s/step", f"{options.batch / max(seconds, 1e-9):.3g} images/s"]
+        if math.isfinite(left):
+            minutes, rest = divmod(int(max(0.0, left)), 60)
+            line.append(f"ETA {minutes // 60}:{minutes % 60:02}:{rest:02}")
+        print("  ".join(line), flush=True)
 
 
 def _export(recipe: Recipe, state: dict[str, Tensor], run: Folder, folder: Path) -> None:

@@ -12,7 +12,14 @@ from sempic import coarse
 from sempic.errors import InputError
 from sempic.palette import CAMVID, CITYSCAPES
 from sempic.training.data.readers import Source, open_source
-from sempic.training.data.scenes import SceneFolder, instance_edges, resize_picture
+from sempic.training.data.scenes import (
+    CropStream,
+    SceneFolder,
+    TrainingScene,
+    crop,
+    instance_edges,
+    resize_picture,
+)
 
 RNG = np.random.default_rng(0)
 
@@ -277,33 +284,53 @@ def test_ready_made_coarse_pictures(tmp_path: Path) -> None:
         open_source("camvid", root, "train", coarse_path=ready)
 
 
-def test_coarse_pictures_are_those_of_the_codec_and_are_cached(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_coarse_pictures_are_those_of_the_codec(tmp_path: Path) -> None:
     make_camvid(tmp_path / "data")
-    cache = tmp_path / "cache"
-    folder = scenes(open_source("camvid", tmp_path / "data", "train"), cache=cache)
-    scene = folder[0]
-    sent = coarse.encode(coarse.downscale(scene.image, 4), quality=35, chroma="420")
-    np.testing.assert_array_equal(scene.coarse, coarse.to_rgb(coarse.decode(sent)))
-    (stored,) = (p for p in cache.rglob("*") if p.is_file())
-    assert stored.read_bytes() == sent
+    for chroma in ("420", "444"):
+        scene = scenes(open_source("camvid", tmp_path / "data", "train"), chroma=chroma)[0]
+        sent = coarse.encode(coarse.downscale(scene.image, 4), quality=35, chroma=chroma)
+        assert scene.payload == sent
+        np.testing.assert_array_equal(scene.coarse, coarse.to_rgb(coarse.decode(sent)))
 
-    encode = coarse.encode
 
-    def refuse(*_: Any, **__: Any) -> bytes:
-        raise AssertionError("coded again")
+def test_a_stream_decodes_each_scene_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_camvid(tmp_path / "data")
+    folder = scenes(open_source("camvid", tmp_path / "data", "train"))
+    decoded = []
+    load = SceneFolder.__getitem__
 
-    monkeypatch.setattr(coarse, "encode", refuse)
-    np.testing.assert_array_equal(folder[0].coarse, scene.coarse)
-    assert folder[0].payload == sent
-    fine = scenes(open_source("camvid", tmp_path / "data", "train"), cache=cache, chroma="444")
-    with pytest.raises(AssertionError, match="coded again"):  # it is another picture
-        fine[0]
-    monkeypatch.setattr(coarse, "encode", encode)
-    stored.write_bytes(sent[:5])  # a damaged file is made anew
-    np.testing.assert_array_equal(folder[0].coarse, scene.coarse)
-    assert stored.read_bytes() == sent
+    def counted(self: SceneFolder, index: int) -> TrainingScene:
+        decoded.append(index)
+        return load(self, index)
+
+    monkeypatch.setattr(SceneFolder, "__getitem__", counted)
+    size = folder[0].coarse.shape[0] * 4 // 2, 16
+    decoded.clear()
+    one, two = (CropStream(folder, size, flip=True, seed=3, threads=2) for _ in "ab")
+    one.prepare(range(4))
+    crops = [one[position] for position in range(9)]
+    assert sorted(decoded) == list(range(len(folder)))
+    again = two[7]  # whatever came before it
+    np.testing.assert_array_equal(again.image, crops[7].image)
+    np.testing.assert_array_equal(again.labels, crops[7].labels)
+    assert len({crop.image.tobytes() for crop in crops}) > len(folder)
+
+
+def test_crops_keep_coarse_and_fine_together() -> None:
+    y, x = np.mgrid[0:64, 0:96].astype(np.uint8)
+    image = np.stack([y, x, 0 * x], -1)
+    scene = TrainingScene(name="s", image=image, labels=x, edges=y, coarse=image[::4, ::4])
+    seen = set()
+    for seed in range(20):
+        part = crop(scene, (32, 64), 4, np.random.default_rng(seed), flip=True)
+        mirrored = part.labels[0, 0] > part.labels[0, 1]
+        fine = part.image[::4, 3::4] if mirrored else part.image[::4, ::4]
+        np.testing.assert_array_equal(fine, part.coarse)
+        np.testing.assert_array_equal(part.labels, part.image[..., 1])
+        np.testing.assert_array_equal(part.edges, part.image[..., 0])
+        seen.add((bool(mirrored), int(part.image[0, 0, 0])))
+    assert {m for m, _ in seen} == {True, False}
+    assert len(seen) > 6
 
 
 def test_halving_then_bicubic() -> None:

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image, UnidentifiedImageError
 
-from sempic import files
+from sempic import files, formats
 from sempic.errors import InputError
 from sempic.palette import CAMVID, CITYSCAPES, CITYSCAPES_FULL, Palette, translate
 
@@ -317,6 +318,16 @@ def _twins(
             raise InputError(f"{entry.image}: its {what} {folder / stem}.png is missing")
         found.append(twin)
     return found
+
+
+def open_picture(path: Path) -> Image.Image:
+    """A picture or map, decoded. Raises InputError naming it."""
+    try:
+        image = Image.open(path, formats=formats.readable())
+        image.load()
+    except (OSError, UnidentifiedImageError, SyntaxError) as error:
+        raise InputError(f"{path}: cannot be read ({error})") from error
+    return image
 
 
 def _several(paths: list[Path]) -> str:

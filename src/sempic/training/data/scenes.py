@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-import secrets
+import functools
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from sempic import coarse as coarse_codec
-from sempic import formats, pictures
+from sempic import pictures
 from sempic.coarse import bpg
 from sempic.errors import BitstreamError, InputError, LabelMapError
 from sempic.palette import INDICES
 from sempic.scene import Image as Picture
 from sempic.scene import LabelMap
-from sempic.training.data.readers import Entry, Source
+from sempic.training.data.readers import Entry, Source, open_picture
 
 Box = Image.Resampling.BOX
 Bicubic = Image.Resampling.BICUBIC
@@ -45,7 +45,7 @@ class TrainingScene:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SceneFolder:
-    """The scenes of a source, loaded one at a time: a sequence that a DataLoader takes as it is.
+    """The scenes of a source, a sequence that loads them one at a time.
 
     Indexing raises InputError naming the file that cannot be used.
     """
@@ -58,15 +58,13 @@ class SceneFolder:
     """Of the coarse picture, as `bpgenc -q` counts; None leaves it as it was scaled."""
     chroma: str = "420"
     """Of the coarse picture, "420" or "444"; bpgenc's default is the former."""
-    cache: Path | None = None
-    """Folder for coarse pictures already coded, by content; shared by any number of processes."""
 
     def __len__(self) -> int:
         return len(self.source.entries)
 
     def __getitem__(self, index: int) -> TrainingScene:
         entry = self.source.entries[index]
-        image = _open(entry.image).convert("RGB")
+        image = open_picture(entry.image).convert("RGB")
         small = resize_picture(image, self.image_size)
         pixels = np.asarray(small)
         labels = self._labels(entry, image.size)
@@ -84,7 +82,7 @@ class SceneFolder:
     def human_labels(self, index: int) -> LabelMap:
         """The scene's human label map, uint8 (H, W), even where predicted ones are in use."""
         entry = self.source.entries[index]
-        size = _size(entry.image)
+        size = open_picture(entry.image).size
         labels = Image.fromarray(self._human(entry, size))
         return np.asarray(labels.resize(working_size(size, self.image_size)[-1], Nearest))
 
@@ -107,7 +105,7 @@ class SceneFolder:
     ) -> LabelMap | None:
         if entry.instances is None:
             return None
-        map_ = _open(entry.instances)
+        map_ = open_picture(entry.instances)
         if map_.size != size:
             raise InputError(f"{entry.instances} has another size than {entry.image}")
         # Ids beyond 255 stay apart here; the original squeezes them into 8 bits first.
@@ -118,15 +116,97 @@ class SceneFolder:
         if entry.coarse is None and self.quality is None:
             return coarse_codec.downscale(image, self.coarse_factor), None
         if entry.coarse is None:
-            return coarse_picture(
-                image, self.coarse_factor, self.quality or 0, self.chroma, self.cache
-            )
+            small = coarse_codec.downscale(image, self.coarse_factor)
+            payload = coarse_codec.encode(small, quality=self.quality or 0, chroma=self.chroma)
+            return coarse_codec.to_rgb(coarse_codec.decode(payload)), payload
         if entry.coarse.suffix.lower() == ".bpg":
             try:
                 return coarse_codec.to_rgb(bpg.decode(entry.coarse.read_bytes())), None
             except BitstreamError as error:
                 raise InputError(f"{entry.coarse}: {error}") from error
-        return np.asarray(_open(entry.coarse).convert("RGB")), None
+        return np.asarray(open_picture(entry.coarse).convert("RGB")), None
+
+
+class CropStream:
+    """Crops without end, perhaps mirrored; position p is the same one in every run.
+
+    A scene is decoded once, by one of a few threads, before its first crop is due; then it stays
+    in memory.
+    """
+
+    def __init__(
+        self, scenes: SceneFolder, size: tuple[int, int], *, flip: bool, seed: int, threads: int
+    ) -> None:
+        """`size` is (height, width) of a crop; multiples of the coarse factor."""
+        self.scenes, self.size, self.flip, self.seed = scenes, size, flip, seed
+        self._threads = ThreadPoolExecutor(max(1, threads))
+        self._decoded: dict[int, Future[TrainingScene]] = {}
+
+    def prepare(self, positions: Sequence[int]) -> None:
+        """Begin to decode what these positions are cut from."""
+        for index in {self._index(position) for position in positions} - self._decoded.keys():
+            self._decoded[index] = self._threads.submit(self.scenes.__getitem__, index)
+
+    def __getitem__(self, position: int) -> TrainingScene:
+        self.prepare([position])
+        scene = self._decoded[self._index(position)].result()
+        rng = seeded(self.seed, "crop", position)
+        return crop(scene, self.size, self.scenes.coarse_factor, rng, flip=self.flip)
+
+    def _index(self, position: int) -> int:
+        epoch, offset = divmod(position, len(self.scenes))
+        return int(_order(self.seed, epoch, len(self.scenes))[offset])
+
+
+_PURPOSES = {"order": 0, "crop": 1, "noise": 2, "time": 3, "dropout": 4, "drop": 5}
+
+
+def seeded(seed: int, purpose: str, position: int) -> np.random.Generator:
+    """What is drawn for one purpose at one place of a run, whatever was drawn before."""
+    return np.random.default_rng((seed, _PURPOSES[purpose], position))
+
+
+@functools.lru_cache(4)
+def _order(seed: int, epoch: int, count: int) -> npt.NDArray[np.int64]:
+    return seeded(seed, "order", epoch).permutation(count)
+
+
+def crop(
+    scene: TrainingScene,
+    size: tuple[int, int],
+    factor: int,
+    rng: np.random.Generator,
+    *,
+    flip: bool,
+) -> TrainingScene:
+    """A random crop of (height, width), aligned to the coarse grid, perhaps mirrored."""
+    height, width = scene.labels.shape
+    expected = (-(-height // factor), -(-width // factor))
+    if scene.coarse.shape[:2] != expected:
+        raise InputError(
+            f"{scene.name}: its coarse picture is {scene.coarse.shape[1]}×{scene.coarse.shape[0]}, "
+            f"expected {expected[1]}×{expected[0]}"
+        )
+    if height < size[0] or width < size[1]:
+        raise InputError(
+            f"{scene.name} is {width}×{height}, smaller than the crop of {size[1]}×{size[0]}"
+        )
+    top = int(rng.integers((height - size[0]) // factor + 1)) * factor
+    left = int(rng.integers((width - size[1]) // factor + 1)) * factor
+    step = -1 if flip and rng.random() < 0.5 else 1
+
+    def cut(array: npt.NDArray[np.uint8], scale: int = 1) -> npt.NDArray[np.uint8]:
+        rows = slice(top // scale, (top + size[0]) // scale)
+        columns = slice(left // scale, (left + size[1]) // scale)
+        return np.ascontiguousarray(array[rows, columns][:, ::step])
+
+    return TrainingScene(
+        name=scene.name,
+        image=cut(scene.image),
+        labels=cut(scene.labels),
+        edges=None if scene.edges is None else cut(scene.edges),
+        coarse=cut(scene.coarse, factor),
+    )
 
 
 def working_size(size: tuple[int, int], short_side: int) -> list[tuple[int, int]]:
@@ -158,47 +238,6 @@ def instance_edges(ids: npt.NDArray[np.generic]) -> LabelMap:
     return edges
 
 
-def coarse_picture(
-    image: Picture, factor: int, quality: int, chroma: str, cache: Path | None
-) -> tuple[Picture, bytes]:
-    """The coarse picture of `image` as a decoder gives it, and its file, which `cache` keeps."""
-    small = coarse_codec.downscale(image, factor)
-    if cache is None:
-        payload = coarse_codec.encode(small, quality=quality, chroma=chroma)
-        return coarse_codec.to_rgb(coarse_codec.decode(payload)), payload
-    recipe = repr((small.shape, quality, chroma)).encode()
-    key = hashlib.sha256(recipe + small.tobytes()).hexdigest()
-    path = cache / key[:2] / key[2:]
-    try:
-        payload = path.read_bytes()
-        return coarse_codec.to_rgb(coarse_codec.decode(payload)), payload
-    except (OSError, BitstreamError):  # not there yet, or half a file of a full disk
-        payload = coarse_codec.encode(small, quality=quality, chroma=chroma)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
-        part.write_bytes(payload)
-        os.replace(part, path)
-        return coarse_codec.to_rgb(coarse_codec.decode(payload)), payload
-
-
-def _open(path: Path) -> Image.Image:
-    try:
-        image = Image.open(path, formats=formats.readable())
-        image.load()
-    except (OSError, UnidentifiedImageError, SyntaxError) as error:
-        raise InputError(f"{path}: cannot be read ({error})") from error
-    return image
-
-
-def _size(path: Path) -> tuple[int, int]:
-    """(width, height), from the header alone."""
-    try:
-        with Image.open(path, formats=formats.readable()) as image:
-            return image.size
-    except (OSError, UnidentifiedImageError, SyntaxError) as error:
-        raise InputError(f"{path}: cannot be read ({error})") from error
-
-
 def _ids(path: Path) -> LabelMap:
     """The samples of an index map as they are stored, uint8 (H, W)."""
     try:
@@ -211,7 +250,7 @@ def _ids(path: Path) -> LabelMap:
 
 def _predicted(path: Path, source: Source) -> LabelMap:
     """A predicted map: ids as they are, or official colours looked up."""
-    map_ = _open(path)
+    map_ = open_picture(path)
     if map_.mode != "RGB":
         return np.minimum(_ids(path), min(source.num_classes, 255)).astype(np.uint8)
     if source.palette is None:

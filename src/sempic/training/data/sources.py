@@ -22,14 +22,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from sempic.errors import InputError
 from sempic.palette import CAMVID, CITYSCAPES, Palette
 from sempic.scene import Image as Picture
 from sempic.scene import LabelMap
 from sempic.training.data import readers
+from sempic.training.data.readers import open_picture
 from sempic.training.data.taxonomy import UNLABELLED, Taxonomy
 
 WEIGHTS = {
@@ -64,30 +64,33 @@ class Item:
 
     def picture(self) -> Picture:
         """uint8 (H, W, 3). Raises InputError."""
-        return np.asarray(_open(self.image).convert("RGB"))
+        return np.asarray(open_picture(self.image).convert("RGB"))
+
+    def human(self) -> LabelMap | None:
+        """Its human map, ids of `palette`, uint8 (H, W). Raises InputError."""
+        if self.labels is None:
+            return None
+        map_ = open_picture(self.labels)
+        if map_.mode not in ("L", "P"):
+            raise InputError(
+                f"{self.labels}: a label map holds 8-bit ids, this one has mode {map_.mode}"
+            )
+        ids = np.asarray(map_, np.uint8)
+        return np.array(self.ids, np.uint8)[ids] if self.ids else ids
 
     def known(self, taxonomy: Taxonomy, size: tuple[int, int]) -> LabelMap | None:
         """The known map (`taxonomy`) of a picture of that (height, width); None: no maps at all.
 
         Raises InputError.
         """
-        human = teacher = None
-        if self.labels is not None:
-            map_ = _open(self.labels)
-            if map_.size != size[::-1]:
-                raise InputError(
-                    f"{self.labels} is {map_.width}×{map_.height}, but {self.image} is "
-                    f"{size[1]}×{size[0]}"
-                )
-            if map_.mode not in ("L", "P"):
-                raise InputError(
-                    f"{self.labels}: a label map holds 8-bit ids, this one has mode {map_.mode}"
-                )
-            human = np.asarray(map_, np.uint8)
-            if self.ids:
-                human = np.array(self.ids, np.uint8)[human]
+        human, teacher = self.human(), None
+        if human is not None and human.shape != size:
+            raise InputError(
+                f"{self.labels} is {human.shape[1]}×{human.shape[0]}, but {self.image} is "
+                f"{size[1]}×{size[0]}"
+            )
         if self.teacher is not None and taxonomy.palette.name == CITYSCAPES.name:
-            map_ = _open(self.teacher).resize(size[::-1], Image.Resampling.NEAREST)
+            map_ = open_picture(self.teacher).resize(size[::-1], Image.Resampling.NEAREST)
             teacher = np.asarray(map_, np.uint8)
         if human is None and teacher is None:
             return None
@@ -211,18 +214,3 @@ def _source(name: str, weight: float | None, splits: dict[str, list[Item]]) -> S
 def _twin(folder: Path, image: Path) -> Path | None:
     path = folder / f"{image.stem}.png"
     return path if path.is_file() else None
-
-
-def _open(path: Path) -> Image.Image:
-    try:
-        with Image.open(path) as image:
-            image.load()
-            return image
-    except (OSError, UnidentifiedImageError, SyntaxError) as error:
-        raise InputError(f"{path}: cannot be read ({error})") from error
-
-
-def shares(sources: Sequence[Source]) -> npt.NDArray[np.float64]:
-    """Of the crops, by source; they sum up to 1."""
-    weights = np.array([source.weight for source in sources], float)
-    return weights / weights.sum()

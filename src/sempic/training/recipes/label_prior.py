@@ -59,10 +59,10 @@ def corpus(
     network = segment.Segmenter(segmenter)
     maps, predicted, planes = [], [], []
     for item in tqdm(items, desc=cache.stem):
-        if item.labels is None:
+        human = item.human()
+        if human is None:
             continue
-        with Image.open(item.labels) as map_:
-            maps.append(np.asarray(map_.resize(SIZE, Image.Resampling.NEAREST)))
+        maps.append(np.asarray(Image.fromarray(human).resize(SIZE, Image.Resampling.NEAREST)))
         picture = Image.fromarray(item.picture()).resize(SIZE, Image.Resampling.BICUBIC)
         rgb = np.asarray(picture)
         small = coarse.downscale(rgb, 4)

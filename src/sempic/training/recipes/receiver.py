@@ -13,11 +13,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from sempic.diffusion import edm
+from sempic.diffusion.sampling import to_uint8
 from sempic.errors import ModelError
 from sempic.networks.compact import CompactConfig, CompactNet, one_hot, upsample
 from sempic.networks.weights import about, load_receiver, save_receiver
 from sempic.palette import CAMVID, CITYSCAPES, to_camvid
-from sempic.scene import Image as Picture
 from sempic.training.data.batches import Batch, Crops, Drops, to_unit
 from sempic.training.data.corpus import Corpus, Sample, open_corpus
 from sempic.training.data.taxonomy import Taxonomy
@@ -185,12 +185,6 @@ def as_cityscapes(network: CompactNet) -> CompactNet:
     return regroup(network, to_camvid(ids, CITYSCAPES.id)[0].tolist())
 
 
-def to_picture(tensor: Tensor) -> Picture:
-    """float (3, H, W) in [-1, 1] → uint8 (H, W, 3)."""
-    levels = ((tensor.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-    return levels.permute(1, 2, 0).cpu().numpy()
-
-
 class Sheet:
     """A picture of a few validation scenes: coarse | labels | 1 step | 4 steps | original."""
 
@@ -216,12 +210,12 @@ class Sheet:
             coarse = to_unit(small.to(device))[None]
             ids = torch.from_numpy(labels.copy())[None].to(device)
             planes = one_hot(ids, network.config.classes)
-            row = [to_picture(upsample(coarse)[0]), self.colours[labels]]
+            row = [to_uint8(upsample(coarse)[0]), self.colours[labels]]
             for steps in (1, 4):
                 levels = edm.sigmas(steps, network.config.sigma_max)
                 generator = torch.Generator().manual_seed(0)
                 *_, residual = edm.sample(network, coarse, planes, levels, generator)
-                row.append(to_picture((upsample(coarse) + residual)[0]))
+                row.append(to_uint8((upsample(coarse) + residual)[0]))
             errors.append(np.square(row[-1].astype(float) - image).mean())
             rows.append(np.concatenate([*row, image], 1))
         Image.fromarray(np.concatenate(rows)).save(path)

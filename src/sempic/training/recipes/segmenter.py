@@ -167,16 +167,14 @@ class Judge:
             (rows,) = np.nonzero(allowed[:, number])
             self.table[number] = rows[0] if len(rows) else self.count
         for item in items:
-            if item.palette.name == palette.name and item.labels is not None:
+            truth = item.human()
+            if item.palette.name == palette.name and truth is not None:
                 image = Image.fromarray(item.picture())
-                truth = Image.open(item.labels)
                 scale = 256 / min(image.size)
                 size = round(image.width * scale), round(image.height * scale)
                 small = np.asarray(image.resize(size, Image.Resampling.BICUBIC))
-                ids = np.asarray(truth.resize(size, Image.Resampling.NEAREST), np.uint8)
-                if item.ids:
-                    ids = np.array(item.ids, np.uint8)[ids]
-                self.scenes.append((small, ids))
+                ids = Image.fromarray(truth).resize(size, Image.Resampling.NEAREST)
+                self.scenes.append((small, np.asarray(ids)))
 
     def scores(self, network: SegmentationNet) -> dict[str, float]:
         """IoU of each class over all pictures together, and their mean; nothing without any."""
