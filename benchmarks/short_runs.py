@@ -38,8 +38,8 @@ from sempic.networks.compact import CompactConfig, CompactNet
 from sempic.training.data.batches import Crops, Drops, to_unit
 from sempic.training.data.corpus import Corpus, Sample, open_corpus
 from sempic.training.options import RunOptions
-from sempic.training.recipes.receiver import rates
-from sempic.training.trainer import Minimiser, Schedule, fast, train
+from sempic.training.recipes.receiver import parameter_groups
+from sempic.training.trainer import Optimizer, Schedule, autocast, train
 from sempic.training.trainer import Recipe as Trained
 
 CPU = torch.device("cpu")
@@ -119,7 +119,7 @@ class Recipe:
     change: Callable[[CompactNet], None] = lambda network: None
     meaning: Meaning = edms
     levels: dict[str, float] = field(default_factory=dict)
-    precision: Callable[[], contextlib.AbstractContextManager[Any]] = lambda: fast(CPU)
+    precision: Callable[[], contextlib.AbstractContextManager[Any]] = lambda: autocast(CPU)
     memory: torch.memory_format = torch.contiguous_format
 
 
@@ -209,11 +209,14 @@ class ShortRun(Trained):
         recipe.change(self.network)
         self.network.normalise()
         self.network.to(memory_format=recipe.memory)
-        self.minimiser = Minimiser(
-            rates(self.network, LR), schedule=Schedule(20, 0.1), betas=(0.9, 0.99), clip=10.0
+        self.optimizer = Optimizer(
+            parameter_groups(self.network, LR),
+            schedule=Schedule(20, 0.1),
+            betas=(0.9, 0.99),
+            clip=10.0,
         )
         self.networks, self.memory = {}, {}
-        self.minimisers = {"network": self.minimiser}
+        self.optimizers = {"network": self.optimizer}
         self.steps, self.averaged = 0, {}
 
     def step(self, number: int) -> dict[str, Tensor]:
@@ -230,7 +233,7 @@ class ShortRun(Trained):
             estimate = guess(recipe, self.network, noisy, small, planes, sigma)
             squares = (estimate - residual).square().mean((1, 2, 3))
             loss = (squares * (sigma**2 + data**2) / (sigma * data) ** 2).mean()
-        norm = self.minimiser.minimise(loss)
+        norm = self.optimizer.minimise(loss)
         self.network.normalise()
         self.steps = number + 1
         return {"loss": loss, "norm": norm}

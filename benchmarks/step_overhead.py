@@ -31,8 +31,8 @@ from sempic.training.data.batches import Crops, Drops
 from sempic.training.data.corpus import Corpus, Sample
 from sempic.training.data.views import Pictures, Views
 from sempic.training.losses import Discriminator
-from sempic.training.recipes.receiver import rates
-from sempic.training.trainer import Average, Minimiser, Schedule
+from sempic.training.recipes.receiver import parameter_groups
+from sempic.training.trainer import Ema, Optimizer, Schedule
 
 CLASSES = taxonomy.load("cityscapes")
 CHANNELS, WIDTHS = [32, 24, 40, 112, 320, 64, 128, 256], [48, 64, 96, 96, 96, 0, 48, 64]
@@ -74,9 +74,9 @@ def receiver(small: bool, batch: int, adversarial: bool) -> dict[str, Callable[[
             config, widths=(4, 4, 4), label_width=4, emb_width=4, tail_width=4, narrow_width=4
         )
     network = CompactNet(config)
-    minimiser = Minimiser(rates(network, 1e-3), schedule=Schedule(100, 0.1), clip=1.0)
+    optimizer = Optimizer(parameter_groups(network, 1e-3), schedule=Schedule(100, 0.1), clip=1.0)
     graded(network)
-    average = Average(network, 0.999)
+    average = Ema(network, 0.999)
     shape = (batch, 3, *crops.size)
 
     def noise(number: int) -> None:
@@ -89,7 +89,7 @@ def receiver(small: bool, batch: int, adversarial: bool) -> dict[str, Callable[[
     parts: dict[str, Callable[[int], object]] = {
         "batch": make,
         "noise": noise,
-        "optimizer": lambda _: (minimiser.set_rate(1, 0.5), minimiser.advance()),
+        "optimizer": lambda _: (optimizer.set_rate(1, 0.5), optimizer.advance()),
         "normalise": lambda _: network.normalise(),
         "average": lambda number: average.update(number + 1),
     }
@@ -97,8 +97,10 @@ def receiver(small: bool, batch: int, adversarial: bool) -> dict[str, Callable[[
         widths = [min(w, 4) if small else w for w in WIDTHS]
         heads = Discriminator(CHANNELS, widths, 1 if small else 19)
         graded(heads)
-        critic = Minimiser([{"params": list(heads.parameters()), "lr": 4e-4}], schedule=Schedule())
-        parts["critic"] = lambda _: critic.advance()
+        discriminator = Optimizer(
+            [{"params": list(heads.parameters()), "lr": 4e-4}], schedule=Schedule()
+        )
+        parts["discriminator"] = lambda _: discriminator.advance()
     return parts
 
 
@@ -118,15 +120,15 @@ def segmenter(small: bool, batch: int) -> dict[str, Callable[[int], object]]:
     if small:  # as many parameters, of one number each
         for tensor in [*network.parameters(), *network.buffers()]:
             tensor.data = tensor.data.flatten()[:1]
-    minimiser = Minimiser(
+    optimizer = Optimizer(
         [{"params": list(network.parameters()), "lr": 1e-3}],
         schedule=Schedule(100, 0.1), weight_decay=0.01, clip=5.0,
     )  # fmt: skip
     graded(network)
-    average = Average(network, 0.998)
+    average = Ema(network, 0.998)
     return {
         "batch": lambda number: views.draw(0, number, batch),
-        "optimizer": lambda _: (minimiser.set_rate(1, 0.5), minimiser.advance()),
+        "optimizer": lambda _: (optimizer.set_rate(1, 0.5), optimizer.advance()),
         "average": lambda number: average.update(number + 1),
     }
 

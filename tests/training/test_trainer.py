@@ -17,7 +17,7 @@ from sempic.networks.weights import load_tensors, save_tensors  # noqa: E402
 from sempic.training import trainer  # noqa: E402
 from sempic.training.checkpoint import Folder  # noqa: E402
 from sempic.training.options import RunOptions, option  # noqa: E402
-from sempic.training.trainer import Average, Minimiser, Recipe, Schedule, train  # noqa: E402
+from sempic.training.trainer import Ema, Optimizer, Recipe, Schedule, train  # noqa: E402
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,13 +36,13 @@ class Line(Recipe):
         self.options = options
         self.network, other = torch.nn.Linear(3, 1), torch.nn.Linear(3, 1)
         self.networks, self.memory = {"other": other}, {"seen": torch.zeros(())}
-        self.minimisers = {
-            "network": Minimiser(
+        self.optimizers = {
+            "network": Optimizer(
                 [{"params": list(self.network.parameters()), "lr": 0.2}],
                 schedule=Schedule(2, 0.1),
                 clip=1.0,
             ),
-            "other": Minimiser(
+            "other": Optimizer(
                 [{"params": list(other.parameters()), "lr": 0.2}],
                 schedule=Schedule(),
                 weight_decay=0.1,
@@ -60,8 +60,8 @@ class Line(Recipe):
         losses = {}
         for name, network in (("network", self.network), ("other", self.networks["other"])):
             losses[name] = (network(x) - wanted).square().mean()
-            self.minimisers[name].minimise(losses[name])
-        self.rates.append(self.minimisers["network"].optimizer.param_groups[0]["lr"])
+            self.optimizers[name].minimise(losses[name])
+        self.rates.append(self.optimizers["network"].adam.param_groups[0]["lr"])
         self.memory["seen"].add_(1)
         return losses
 
@@ -92,7 +92,7 @@ def test_a_schedule_rises_and_falls():
 
 def test_an_average_follows():
     module = torch.nn.BatchNorm1d(1)
-    average = Average(module, 0.5)
+    average = Ema(module, 0.5)
     start = average.state["weight"].clone()
     module.weight.data += 8
     module.num_batches_tracked += 3

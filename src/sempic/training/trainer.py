@@ -49,8 +49,8 @@ class Schedule:
         return warm * (self.floor + (1 - self.floor) * cosine)
 
 
-class Minimiser:
-    """An optimizer (Adam, or AdamW where weights decay), its schedule, and how it is clipped."""
+class Optimizer:
+    """Adam, or AdamW where weights decay, with its schedule and how it is clipped."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class Minimiser:
         self.full = [float(group["lr"]) for group in groups]
         kind = torch.optim.AdamW if weight_decay else torch.optim.Adam
         fused = self.parameters[0].device.type == "cuda"
-        self.optimizer = kind(
+        self.adam = kind(
             [dict(group) for group in groups],
             betas=betas,
             weight_decay=weight_decay,
@@ -77,13 +77,13 @@ class Minimiser:
 
     def set_rate(self, step: int, progress: float) -> None:
         share = self.schedule.rate(step, progress)
-        for group, full in zip(self.optimizer.param_groups, self.full, strict=True):
+        for group, full in zip(self.adam.param_groups, self.full, strict=True):
             group["lr"] = full * share
 
     def minimise(self, loss: Tensor) -> Tensor:
         """One step down the loss; the norm of its gradient, which stays on the device (0 where
         nothing is clipped)."""
-        self.optimizer.zero_grad(set_to_none=True)
+        self.adam.zero_grad(set_to_none=True)
         loss.backward()
         return self.advance()
 
@@ -94,11 +94,11 @@ class Minimiser:
             gradients = [p.grad for p in self.parameters if p.grad is not None]
             norm = torch.stack(torch._foreach_norm(gradients)).norm()
             torch._foreach_mul_(gradients, (self.clip / (norm + 1e-6)).clamp(max=1.0))
-        self.optimizer.step()
+        self.adam.step()
         return norm
 
 
-class Average:
+class Ema:
     """Exponential moving average of a network's weights and norms; counters are copied.
 
     The decay warms up as (1 + step) / (10 + step), so that early averages forget the start.
@@ -125,7 +125,7 @@ class Average:
 class Recipe(ABC):
     """One training: what it builds, what it minimises, how it is judged.
 
-    Everything that changes lies in `networks`, `minimisers` and `memory`, which are saved and
+    Everything that changes lies in `networks`, `optimizers` and `memory`, which are saved and
     restored as they are.
     """
 
@@ -135,7 +135,7 @@ class Recipe(ABC):
     """What is trained, averaged and exported."""
     networks: dict[str, nn.Module]
     """What is trained beside it."""
-    minimisers: dict[str, Minimiser]
+    optimizers: dict[str, Optimizer]
     memory: dict[str, Tensor]
     """Running figures; changed in place."""
     decay: float
@@ -144,9 +144,9 @@ class Recipe(ABC):
     """Its first step, once prepared: not 0 where it goes on with somebody else's run."""
 
     @cached_property
-    def averages(self) -> dict[str, Average]:
+    def averages(self) -> dict[str, Ema]:
         """By the name of the weights that are saved; what is judged and exported is the first."""
-        return {self.kind: Average(self.network, self.decay)}
+        return {self.kind: Ema(self.network, self.decay)}
 
     def fixed(self) -> dict[str, Any]:
         """What a run cannot be gone on with in another way, as JSON has it."""
@@ -220,7 +220,7 @@ def train(recipe: Recipe, options: RunOptions) -> None:
     moving: Moving = {
         "network": recipe.network,
         **recipe.networks,
-        **{f"{name}.optimizer": m.optimizer for name, m in recipe.minimisers.items()},
+        **{f"{name}.optimizer": m.adam for name, m in recipe.optimizers.items()},
         "average": average.state,
         **{f"average{number}": other.state for number, other in enumerate(others, 2)},
         "memory": recipe.memory,
@@ -256,8 +256,8 @@ def train(recipe: Recipe, options: RunOptions) -> None:
         while not _anywhere(asked) and clock.progress(step) < 1:
             torch.manual_seed(options.seed * 1_000_003 + step)
             progress = clock.progress(step)
-            for minimiser in recipe.minimisers.values():
-                minimiser.set_rate(step, progress)
+            for optimizer in recipe.optimizers.values():
+                optimizer.set_rate(step, progress)
             figures = recipe.step(step)
             step += 1
             for each in recipe.averages.values():
@@ -387,7 +387,7 @@ def _export(recipe: Recipe, state: dict[str, Tensor], run: Folder, folder: Path)
         print(f"{folder}: {len(files)} files, of them {len(large)} larger than 16 MiB", flush=True)
 
 
-def fast(device: torch.device) -> torch.autocast:
+def autocast(device: torch.device) -> torch.autocast:
     """Mixed precision: convolutions in bfloat16 on the CPU and on GPUs alike."""
     kind = "cpu" if device.type == "meta" else device.type
     return torch.autocast(kind, torch.bfloat16)

@@ -171,7 +171,7 @@ def test_a_run_ends_when_it_is_asked_to(data: Path, tmp_path: Path) -> None:
     train(recipe, recipe.run)
     assert checkpoint(tmp_path)[1]["step"] == 4
     assert newest(tmp_path).name == "ema_0.9_000004.safetensors"
-    assert recipe.minimiser.optimizer.param_groups[0]["lr"] == 1e-3
+    assert recipe.optimizer.adam.param_groups[0]["lr"] == 1e-3
 
 
 def test_maps_are_left_out_at_the_rate(
@@ -274,10 +274,10 @@ def test_a_run_of_the_original_goes_on(
     """With the step of modelNNNNNN.pt, and with ema_… and opt… beside it."""
     first = paper.Paper(*paper.parse(flags(data, straight)))
     first_averages = {name: average.state for name, average in first.averages.items()}
-    moving = {"network": first.network, "network.optimizer": first.minimiser.optimizer}
+    moving = {"network": first.network, "network.optimizer": first.optimizer.adam}
     Folder(straight).load({**moving, "average2": first_averages["ema_0.5"]}, {})
     model = first.network.state_dict()
-    means = first.minimiser.optimizer.state_dict()["state"]
+    means = first.optimizer.adam.state_dict()["state"]
     torch.save(model, tmp_path / "model000020.pt")
     torch.save(first_averages["ema_0.5"], tmp_path / "ema_0.5_000020.pt")
     if flattened:  # as guided-diffusion's mixed precision keeps them: vectors, then the rest
@@ -302,7 +302,7 @@ def test_a_run_of_the_original_goes_on(
     averages = {name: average.state for name, average in recipe.averages.items()}
     assert all(torch.equal(v, model[k]) for k, v in averages["ema_0.9"].items())  # no such file
     assert all(torch.equal(v, averages["ema_0.5"][k]) for k, v in first_averages["ema_0.5"].items())
-    ours = recipe.minimiser.optimizer.state_dict()
+    ours = recipe.optimizer.adam.state_dict()
     assert ours["param_groups"][0]["lr"] == 5e-4
     for number, entry in ours["state"].items():
         assert all(torch.equal(entry[key], means[number][key]) for key in entry)

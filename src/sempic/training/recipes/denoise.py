@@ -11,8 +11,8 @@ from torch import Tensor
 from sempic.diffusion import edm
 from sempic.networks.compact import upsample
 from sempic.training.options import option, parse
-from sempic.training.recipes.receiver import ReceiverOptions, ReceiverRecipe, rates
-from sempic.training.trainer import Minimiser, Schedule, fast, generator, set_up, train
+from sempic.training.recipes.receiver import ReceiverOptions, ReceiverRecipe, parameter_groups
+from sempic.training.trainer import Optimizer, Schedule, autocast, generator, set_up, train
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,13 +27,13 @@ class Denoise(ReceiverRecipe):
 
     def __init__(self, options: DenoiseOptions, device: torch.device) -> None:
         super().__init__(options, device)
-        self.minimiser = Minimiser(
-            rates(self.network, options.lr),
+        self.optimizer = Optimizer(
+            parameter_groups(self.network, options.lr),
             schedule=Schedule(warmup=200, floor=0.02),
             betas=(0.9, 0.99),
             clip=10.0,
         )
-        self.minimisers = {"network": self.minimiser}
+        self.optimizers = {"network": self.optimizer}
 
     def step(self, number: int) -> dict[str, Tensor]:
         batch, planes = self.draw(number)
@@ -41,10 +41,10 @@ class Denoise(ReceiverRecipe):
         drawn = generator(self.options, number)
         sigma = edm.draw_sigma(len(image), drawn, device=self.device)
         noise = edm.draw(image.shape, self.device, drawn)
-        with fast(self.device):
+        with autocast(self.device):
             residual = image - upsample(coarse)
             loss = edm.loss(self.working, residual, coarse, planes, sigma, noise).mean()
-        norm = self.minimiser.minimise(loss)
+        norm = self.optimizer.minimise(loss)
         self.network.normalise()
         return {"loss": loss, "norm": norm}
 

@@ -38,8 +38,16 @@ from sempic.training.losses import (
     window_of,
 )
 from sempic.training.options import option, parse
-from sempic.training.recipes.receiver import ReceiverOptions, ReceiverRecipe, rates
-from sempic.training.trainer import Minimiser, Schedule, compiled, fast, generator, set_up, train
+from sempic.training.recipes.receiver import ReceiverOptions, ReceiverRecipe, parameter_groups
+from sempic.training.trainer import (
+    Optimizer,
+    Schedule,
+    autocast,
+    compiled,
+    generator,
+    set_up,
+    train,
+)
 
 _GRID = (1, 2, 4)
 """Numbers of sampling steps that are trained for."""
@@ -171,18 +179,21 @@ class Distill(ReceiverRecipe):
         self.networks = {"discriminator": self.discriminator}
         self.critical = torch.from_numpy(self.taxonomy.critical()).to(device)
         self.viewers = [Viewer(path, self.taxonomy, device) for path in options.segmenter]
-        self.generator = Minimiser(
-            rates(self.network, options.lr),
+        self.network_optimizer = Optimizer(
+            parameter_groups(self.network, options.lr),
             schedule=Schedule(warmup=100, floor=0.1),
             betas=(0.5, 0.99),
             clip=1.0,
         )
-        self.critic = Minimiser(
+        self.discriminator_optimizer = Optimizer(
             [{"params": list(self.discriminator.parameters()), "lr": 4e-4}],
             schedule=Schedule(),
             betas=(0.5, 0.99),
         )
-        self.minimisers = {"network": self.generator, "discriminator": self.critic}
+        self.optimizers = {
+            "network": self.network_optimizer,
+            "discriminator": self.discriminator_optimizer,
+        }
         # Negative: no variance was measured yet.
         self.memory = {"scale": features.scale, "spread": torch.full((), -1.0, device=device)}
         self._levels = [edm.sigmas(n, self.config.sigma_max).to(device) for n in _GRID]
@@ -199,12 +210,12 @@ class Distill(ReceiverRecipe):
         made = base + self._sample(number, batch.coarse, planes, fidelity, rng)
         view, window = view_of(batch.image, rng), window_of(batch.image, rng)
         classes = planes[:, : self.config.classes]
-        with fast(self.device):
+        with autocast(self.device):
             with torch.no_grad():
                 real = self.look(view(batch.image), window)
                 sent = told(self.look(view(base), window), view(classes), window)
             fake = self.look(view(made), window)  # the discriminator's and the receiver's
-        critic_loss = self._criticise(real, fake, sent, fidelity)
+        discriminator_loss = self._criticise(real, fake, sent, fidelity)
         weight = 1 + self.options.critical * self.critical[batch.truth.long()][:, None]
         parts = self._compare(made, batch.image, weight, fidelity)
         parts |= self._compare_features(fake, real, view(weight), window, fidelity)
@@ -212,12 +223,12 @@ class Distill(ReceiverRecipe):
         if self.viewers:
             viewer = self.viewers[int(rng.integers(len(self.viewers)))]
             look = segmenter_view(self.options.crop, rng)
-            with fast(self.device):
+            with autocast(self.device):
                 apart = viewer.divergence(made, batch.image, self.options.critical, look)
             parts["semantic"] = (1 - 0.5 * fidelity) * self.options.semantic * apart
-        norm = self.generator.minimise(torch.stack(list(parts.values())).sum())
+        norm = self.network_optimizer.minimise(torch.stack(list(parts.values())).sum())
         self.network.normalise()
-        return {**parts, "critic": critic_loss, "norm": norm}
+        return {**parts, "discriminator": discriminator_loss, "norm": norm}
 
     def _sample(
         self,
@@ -232,7 +243,7 @@ class Distill(ReceiverRecipe):
         levels = self._levels[0 if rng.random() < 0.5 else int(rng.integers(1, len(_GRID)))]
         last = int(rng.integers(1, len(levels))) if len(levels) > 1 else 0
         drawn = generator(self.options, number)
-        with fast(self.device):
+        with autocast(self.device):
             *_, residual = edm.sample(
                 self.working, coarse, planes, levels[: last + 1], drawn, fidelity
             )
@@ -242,7 +253,7 @@ class Distill(ReceiverRecipe):
         self, real: list[Tensor], fake: list[Tensor], sent: list[Tensor], fidelity: float
     ) -> Tensor:
         """The discriminator's step; its hinge loss."""
-        with fast(self.device):
+        with autocast(self.device):
             opinions = zip(
                 self.discriminator(real, sent),
                 self.discriminator([f.detach() for f in fake], sent),
@@ -252,13 +263,13 @@ class Distill(ReceiverRecipe):
                 [F.relu(1 - r.float()).mean() + F.relu(1 + f.float()).mean() for r, f in opinions]
             ).mean()
         if fidelity < 0.5:  # what is meant to be a mean is no forgery
-            self.critic.minimise(loss)
+            self.discriminator_optimizer.minimise(loss)
         return loss
 
     def _persuade(self, fake: list[Tensor], sent: list[Tensor], fidelity: float) -> Tensor:
         """What the discriminator thinks of the painted picture."""
         self.discriminator.requires_grad_(False)
-        with fast(self.device):
+        with autocast(self.device):
             scores = self.discriminator(fake, sent)
         self.discriminator.requires_grad_(True)
         opinion = torch.stack([s.float().mean() for s in scores]).mean()
@@ -297,7 +308,7 @@ class Distill(ReceiverRecipe):
             [weighted(f - r, w) for f, r, w in zip(fake, real, weights, strict=True)]
         )
         textures = [(moments(f) - moments(r)).abs().mean() for f, r in zip(fake, real, strict=True)]
-        with fast(self.device):
+        with autocast(self.device):
             pooled = self.features.pooled(fake)
             with torch.no_grad():
                 wanted = self.features.pooled(real)

@@ -40,7 +40,7 @@ from sempic.training.data import taxonomy
 from sempic.training.data.corpus import sent_map
 from sempic.training.data.sources import Item, open_sources
 from sempic.training.options import RunOptions, option, parse
-from sempic.training.trainer import Minimiser, Recipe, Schedule, fast, set_up, train
+from sempic.training.trainer import Optimizer, Recipe, Schedule, autocast, set_up, train
 
 SIZE = (341, 256)
 BUNDLED = payload.WEIGHTS[payload.MODELS[CAMVID.name]]
@@ -286,20 +286,20 @@ class LabelPrior(Recipe):
             state, _ = load_tensors(options.init, self.kind)
             network.load_state_dict({k: v.float() for k, v in state.items()}, strict=False)
         self.network: LabelPriorNet = network
-        self.minimiser = Minimiser(
+        self.optimizer = Optimizer(
             [{"params": list(network.parameters()), "lr": options.lr}],
             schedule=Schedule(warmup=100, floor=0.01),
             weight_decay=1e-4,
             clip=2.0,
         )
-        self.minimisers = {"network": self.minimiser}
+        self.optimizers = {"network": self.optimizer}
         self.networks, self.memory = {}, {}
         labels = data["labels"]
         self.pools = [Pixels(labels, self.classes), Pixels(labels[:, :, ::-1].copy(), self.classes)]
         self.judged = Pixels(val["labels"], self.classes)
         self.planes = torch.from_numpy(data["planes"]) if options.coarse else None
         self.val_planes = torch.from_numpy(val["planes"]) if options.coarse else None
-        self._judge = LabelPriorNet(self.classes, options.coarse).to(device)
+        self._averaged = LabelPriorNet(self.classes, options.coarse).to(device)
 
     def _maps(self, number: int) -> list[int]:
         """The maps of a step: each once before any comes again."""
@@ -335,7 +335,7 @@ class LabelPrior(Recipe):
                     for i, q, m in zip(batch, quality, flips, strict=True)
                 ]
             )
-            with fast(self.device):
+            with autocast(self.device):
                 dense = self.network.features(view).float()
             mirrored = torch.from_numpy(flips)
             index = torch.repeat_interleave(
@@ -354,13 +354,13 @@ class LabelPrior(Recipe):
         logits = self.network(around, y * BANDS // height, x * BANDS // width, f)
         bits = (F.cross_entropy(logits, target, reduction="none") * weight).sum() / math.log(2)
         bytes_per_map = bits / 8 / maps
-        norm = self.minimiser.minimise(bytes_per_map / 500 + 0.3 * aux)
+        norm = self.optimizer.minimise(bytes_per_map / 500 + 0.3 * aux)
         return {"bytes": bytes_per_map, "aux": aux, "norm": norm}
 
     def validate(self, state: dict[str, Tensor], sheet: Path) -> dict[str, float]:
-        self._judge.load_state_dict(state)
+        self._averaged.load_state_dict(state)
         every = max(1, self.judged.n // 10)
-        return {"val_bytes": evaluate(self._judge, self.judged, self.val_planes, every)}
+        return {"val_bytes": evaluate(self._averaged, self.judged, self.val_planes, every)}
 
     def about(self) -> dict[str, Any]:
         return {"classes": self.classes, "coarse": self.options.coarse}

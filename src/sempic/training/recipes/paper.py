@@ -42,7 +42,7 @@ from sempic.training.data.batches import sent, to_unit
 from sempic.training.data.readers import open_source
 from sempic.training.data.scenes import CropStream, SceneFolder, TrainingScene, seeded
 from sempic.training.options import RunOptions
-from sempic.training.trainer import Average, Minimiser, Recipe, Schedule, train
+from sempic.training.trainer import Ema, Optimizer, Recipe, Schedule, train
 
 CITYSCAPES = """
     --dataset_mode cityscapes --lr 1e-4 --batch_size 8 --attention_resolutions 32,16,8
@@ -229,12 +229,12 @@ class Paper(Recipe):
         self.network: SemanticUNet = network.to(self.device).train()
         self.working = self.accelerator.prepare_model(self.network)
         self.networks = {}
-        self.minimiser = Minimiser(
+        self.optimizer = Optimizer(
             [{"params": list(self.network.parameters()), "lr": options.lr}],
             schedule=Annealed(steps=options.lr_anneal_steps),
             weight_decay=options.weight_decay,
         )
-        self.minimisers = {"network": self.minimiser}
+        self.optimizers = {"network": self.optimizer}
         self.times = min(len(self.diffusion), (options.max_train_time or process.steps) + 1)
         uniform = options.schedule_sampler == "uniform"
         kind = UniformSampler if uniform else LossSecondMomentSampler
@@ -244,10 +244,9 @@ class Paper(Recipe):
         self._board: Any = None
 
     @cached_property
-    def averages(self) -> dict[str, Average]:
+    def averages(self) -> dict[str, Ema]:
         return {
-            f"ema_{rate}": Average(self.network, rate, warmup=False)
-            for rate in self.options.ema_rates
+            f"ema_{rate}": Ema(self.network, rate, warmup=False) for rate in self.options.ema_rates
         }
 
     @property
@@ -284,10 +283,10 @@ class Paper(Recipe):
             for name, value in self.averages[f"ema_{rate}"].state.items():
                 value.copy_(weights[name])
         if progress.optimizer is not None:
-            state = self.minimiser.optimizer.state_dict()
+            state = self.optimizer.adam.state_dict()
             names = [name for name, _ in self.network.named_parameters()]
             state["state"] = {i: progress.optimizer[name] for i, name in enumerate(names)}
-            self.minimiser.optimizer.load_state_dict(state)
+            self.optimizer.adam.load_state_dict(state)
         if progress.step:
             found = [f"ema_{rate}" for rate in progress.averages]
             found += ["opt"] if progress.optimizer is not None else []
@@ -330,9 +329,9 @@ class Paper(Recipe):
                 f"step {number}: the loss is {float(terms['loss'].sum())}; "
                 f"in the batch: {', '.join(scene.name for scene in scenes)}"
             )
-        gradients = [p.grad for p in self.minimiser.parameters if p.grad is not None]
+        gradients = [p.grad for p in self.optimizer.parameters if p.grad is not None]
         if self.unet.precision != "float16" or self.scale.undo(gradients):
-            self.minimiser.advance()
+            self.optimizer.advance()
         self.sampler.update(t.tolist(), terms["loss"].tolist())
         quartiles = 4 * t // self.times  # of the least to the most noise
         for quartile in sorted(set(quartiles.tolist())):
@@ -349,7 +348,7 @@ class Paper(Recipe):
         """The gradient of a batch's loss, pass by pass; the loss's terms, (batch_size,) each."""
         size = self.options.batch_size
         width = self.options.microbatch if self.options.microbatch > 0 else size
-        self.minimiser.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.adam.zero_grad(set_to_none=True)
         terms: dict[str, list[Tensor]] = {}
         for start in range(0, size, width):
             image, coarse, condition, noise, t, weights = (x[start : start + width] for x in inputs)

@@ -1,4 +1,4 @@
-"""What both stages of the compact receiver share: options, crops, rates, and how it is judged."""
+"""What both stages of the compact receiver share: options, crops, and how it is validated."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class ReceiverRecipe(Recipe):
         self.memory: dict[str, Tensor] = {}
         self.crops = Crops(corpus, size=options.crop, device=device, drops=options.drops)
         self._seed = options.seed + offset
-        self._judge = CompactNet(self.config).to(device)
+        self._averaged = CompactNet(self.config).to(device)
         self._sheet = Sheet(corpus, options.sheet)
 
     def _begin(self, classes: Taxonomy) -> CompactNet:
@@ -94,8 +94,8 @@ class ReceiverRecipe(Recipe):
         return batch._replace(image=image, coarse=coarse), planes
 
     def validate(self, state: dict[str, Tensor], sheet: Path) -> dict[str, float]:
-        self._judge.load_state_dict(state)
-        return {"psnr": self._sheet.write(self._judge, sheet)}
+        self._averaged.load_state_dict(state)
+        return {"psnr": self._sheet.write(self._averaged, sheet)}
 
     def about(self) -> dict[str, Any]:
         return about(self.config, self.taxonomy.palette)
@@ -106,11 +106,11 @@ class ReceiverRecipe(Recipe):
     def export(self, state: dict[str, Tensor], folder: Path) -> None:
         from sempic.training.onnx import export_receiver
 
-        self._judge.load_state_dict(state)
-        export_receiver(self._judge, folder / "receiver.onnx", palette=self.taxonomy.palette)
+        self._averaged.load_state_dict(state)
+        export_receiver(self._averaged, folder / "receiver.onnx", palette=self.taxonomy.palette)
 
 
-def rates(network: CompactNet, lr: float) -> list[dict[str, Any]]:
+def parameter_groups(network: CompactNet, lr: float) -> list[dict[str, Any]]:
     """Optimizer groups: `lr` for filters, which have unit size, and gains, a tenth for the rest."""
     groups: tuple[list[Tensor], list[Tensor]] = ([], [])
     for name, parameter in network.named_parameters():

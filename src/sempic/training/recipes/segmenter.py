@@ -34,7 +34,7 @@ from sempic.training.data.sources import Item, Source, open_sources
 from sempic.training.data.taxonomy import GROUP, Taxonomy
 from sempic.training.data.views import Pictures, Views
 from sempic.training.options import RunOptions, option, parse
-from sempic.training.trainer import Minimiser, Recipe, Schedule, compiled, fast, set_up, train
+from sempic.training.trainer import Optimizer, Recipe, Schedule, autocast, compiled, set_up, train
 
 HEAVIEST = 3.0
 """Of the weights of rare classes, before their importance."""
@@ -228,30 +228,30 @@ class Segmenter(Recipe):
         self.working = compiled(network, device)
         head = [p for n, p in network.named_parameters() if not n.startswith("backbone.")]
         backbone = [p for p in network.backbone.parameters() if p.requires_grad]
-        self.minimiser = Minimiser(
+        self.optimizer = Optimizer(
             [{"params": backbone, "lr": options.lr / 3}, {"params": head, "lr": options.lr}],
             schedule=Schedule(warmup=100, floor=0.0),
             weight_decay=1e-2,
             clip=5.0,
         )
-        self.minimisers = {"network": self.minimiser}
+        self.optimizers = {"network": self.optimizer}
         self.networks, self.memory = {}, {}
-        self._judged = SegmentationNet(self.config).to(device).eval()
+        self._averaged = SegmentationNet(self.config).to(device).eval()
 
     def step(self, number: int) -> dict[str, Tensor]:
         x, known = self.views.draw(self.options.seed, number, self.options.batch)
         self.network.train()
-        with fast(self.device):
+        with autocast(self.device):
             logits = self.working(x.contiguous(memory_format=torch.channels_last))
         logits = double(logits.float())
         likelihood = cross_entropy(logits, known, self.groups, self.weight)
         loss = likelihood + soft_jaccard(logits, known)
-        norm = self.minimiser.minimise(loss)
+        norm = self.optimizer.minimise(loss)
         return {"loss": loss, "norm": norm}
 
     def validate(self, state: dict[str, Tensor], sheet: Path) -> dict[str, float]:
-        self._judged.load_state_dict(state)
-        return self.judge.scores(self._judged)
+        self._averaged.load_state_dict(state)
+        return self.judge.scores(self._averaged)
 
     def about(self) -> dict[str, Any]:
         return about(self.config, self.taxonomy.palette)
@@ -262,9 +262,9 @@ class Segmenter(Recipe):
     def export(self, state: dict[str, Tensor], folder: Path) -> None:
         from sempic.training.onnx import export_segmenter
 
-        self._judged.load_state_dict(state)
+        self._averaged.load_state_dict(state)
         export_segmenter(
-            self._judged,
+            self._averaged,
             folder / "segmenter.onnx",
             palette=self.taxonomy.palette,
             enlarge=self.options.enlarge,
