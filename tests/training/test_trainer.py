@@ -13,7 +13,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from sempic.errors import ModelError  # noqa: E402
-from sempic.networks.weights import load_tensors, save_tensors  # noqa: E402
+from sempic.networks.weights import load_tensors  # noqa: E402
 from sempic.training import trainer  # noqa: E402
 from sempic.training.checkpoint import Folder  # noqa: E402
 from sempic.training.options import RunOptions, option  # noqa: E402
@@ -72,9 +72,6 @@ class Line(Recipe):
 
     def about(self):
         return {"size": 3}
-
-    def save(self, state, path):
-        save_tensors(state, self.kind, self.about(), path)
 
 
 def options(out, **given):

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from sempic.errors import ModelError
-from sempic.networks.weights import save_shards
+from sempic.networks.weights import save_shards, save_tensors
 from sempic.training.checkpoint import Folder, Moving
 from sempic.training.options import RunOptions
 
@@ -170,9 +170,9 @@ class Recipe(ABC):
     def about(self) -> dict[str, Any]:
         """What the weights' metadata says of the network."""
 
-    @abstractmethod
     def save(self, state: dict[str, Tensor], path: Path) -> None:
         """Write averaged weights."""
+        save_tensors(state, self.kind, self.about(), path)
 
     def file_name(self, name: str, step: int) -> str:
         """Of the weights of one of the `averages`."""

@@ -133,12 +133,12 @@ class Killed(Exception):
     pass
 
 
-@pytest.mark.parametrize("moment", ["validate", "save_model", "save"])
+@pytest.mark.parametrize("moment", ["validate", "about", "save"])
 def test_a_run_that_dies_while_it_saves(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
     """Whatever was written by then, the same command ends with everything of the last step."""
-    place = {"validate": paper.Paper, "save_model": paper, "save": Folder}[moment]
+    place = {"validate": paper.Paper, "about": paper.Paper, "save": Folder}[moment]
     argv = flags(data, tmp_path / "run", save_interval=1, ema_rate="0", sheet_size=1)
     paper.main([*argv, "--steps", "1"])
 

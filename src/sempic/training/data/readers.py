@@ -14,9 +14,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from sempic import files, formats
-from sempic.errors import InputError
-from sempic.palette import CAMVID, CITYSCAPES, CITYSCAPES_FULL, Palette, translate
+from sempic import files, formats, pictures
+from sempic.errors import InputError, LabelMapError
+from sempic.palette import CAMVID, CITYSCAPES, CITYSCAPES_FULL, INDICES, Palette, translate
+from sempic.scene import LabelMap
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 MAPS = (".png", ".bmp", ".tif", ".tiff")
@@ -328,6 +329,16 @@ def open_picture(path: Path) -> Image.Image:
     except (OSError, UnidentifiedImageError, SyntaxError) as error:
         raise InputError(f"{path}: cannot be read ({error})") from error
     return image
+
+
+def read_ids(path: Path) -> LabelMap:
+    """The samples of an index map as they are stored, uint8 (H, W). Raises InputError."""
+    try:
+        return pictures.read_labels(path.read_bytes(), INDICES)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    except LabelMapError as error:
+        raise InputError(f"{path}: {error}") from error
 
 
 def _several(paths: list[Path]) -> str:

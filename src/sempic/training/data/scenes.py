@@ -13,13 +13,11 @@ import numpy.typing as npt
 from PIL import Image
 
 from sempic import coarse as coarse_codec
-from sempic import pictures
 from sempic.coarse import bpg
 from sempic.errors import BitstreamError, InputError, LabelMapError
-from sempic.palette import INDICES
 from sempic.scene import Image as Picture
 from sempic.scene import LabelMap
-from sempic.training.data.readers import Entry, Source, open_picture
+from sempic.training.data.readers import Entry, Source, open_picture, read_ids
 
 Box = Image.Resampling.BOX
 Bicubic = Image.Resampling.BICUBIC
@@ -92,7 +90,7 @@ class SceneFolder:
         return self._human(entry, size)
 
     def _human(self, entry: Entry, size: tuple[int, int]) -> LabelMap:
-        ids = _ids(entry.labels)
+        ids = read_ids(entry.labels)
         if ids.shape != size[::-1]:
             raise InputError(
                 f"{entry.labels} is {ids.shape[1]}×{ids.shape[0]}, but {entry.image} is "
@@ -238,21 +236,11 @@ def instance_edges(ids: npt.NDArray[np.generic]) -> LabelMap:
     return edges
 
 
-def _ids(path: Path) -> LabelMap:
-    """The samples of an index map as they are stored, uint8 (H, W)."""
-    try:
-        return pictures.read_labels(path.read_bytes(), INDICES)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-    except LabelMapError as error:
-        raise InputError(f"{path}: {error}") from error
-
-
 def _predicted(path: Path, source: Source) -> LabelMap:
     """A predicted map: ids as they are, or official colours looked up."""
     map_ = open_picture(path)
     if map_.mode != "RGB":
-        return np.minimum(_ids(path), min(source.num_classes, 255)).astype(np.uint8)
+        return np.minimum(read_ids(path), min(source.num_classes, 255)).astype(np.uint8)
     if source.palette is None:
         raise InputError(f"{path}: a colour picture, but this dataset has no official colours")
     try:

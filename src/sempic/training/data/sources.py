@@ -29,7 +29,7 @@ from sempic.palette import CAMVID, CITYSCAPES, Palette
 from sempic.scene import Image as Picture
 from sempic.scene import LabelMap
 from sempic.training.data import readers
-from sempic.training.data.readers import open_picture
+from sempic.training.data.readers import open_picture, read_ids
 from sempic.training.data.taxonomy import UNLABELLED, Taxonomy
 
 WEIGHTS = {
@@ -70,12 +70,7 @@ class Item:
         """Its human map, ids of `palette`, uint8 (H, W). Raises InputError."""
         if self.labels is None:
             return None
-        map_ = open_picture(self.labels)
-        if map_.mode not in ("L", "P"):
-            raise InputError(
-                f"{self.labels}: a label map holds 8-bit ids, this one has mode {map_.mode}"
-            )
-        ids = np.asarray(map_, np.uint8)
+        ids = read_ids(self.labels)
         return np.array(self.ids, np.uint8)[ids] if self.ids else ids
 
     def known(self, taxonomy: Taxonomy, size: tuple[int, int]) -> LabelMap | None:

@@ -34,7 +34,7 @@ from sempic.labels.neighbourhood import PAD
 from sempic.labels.network import BANDS, CELL, LAYERS, TEMPLATE
 from sempic.labels.primed import state
 from sempic.networks.label_prior import LabelPriorNet
-from sempic.networks.weights import load_tensors, save_tensors
+from sempic.networks.weights import load_tensors
 from sempic.palette import CAMVID
 from sempic.training.data import taxonomy
 from sempic.training.data.corpus import sent_map
@@ -364,9 +364,6 @@ class LabelPrior(Recipe):
 
     def about(self) -> dict[str, Any]:
         return {"classes": self.classes, "coarse": self.options.coarse}
-
-    def save(self, state: dict[str, Tensor], path: Path) -> None:
-        save_tensors(state, self.kind, self.about(), path)
 
 
 def _items(folders: Sequence[str]) -> tuple[list[Item], list[Item]]:

@@ -23,7 +23,7 @@ from accelerate import Accelerator
 from PIL import Image
 from torch import Tensor
 
-from sempic.diffusion.checkpoints import load_model, save_model
+from sempic.diffusion.checkpoints import load_model
 from sempic.diffusion.flags import (
     check_flags,
     configs_from_flags,
@@ -407,7 +407,7 @@ class Paper(Recipe):
         return f"{name}_{step:06}.safetensors"
 
     def save(self, state: dict[str, Tensor], path: Path) -> None:
-        save_model(path, state, self.unet, self.process)
+        super().save(state, path)
         stem = path.stem.rpartition("_")[0]
         for old in sorted(path.parent.glob(f"{stem}_*.safetensors"))[: -self.options.keep]:
             old.unlink()

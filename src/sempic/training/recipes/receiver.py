@@ -16,7 +16,7 @@ from sempic.diffusion import edm
 from sempic.diffusion.sampling import to_uint8
 from sempic.errors import ModelError
 from sempic.networks.compact import CompactConfig, CompactNet, one_hot, upsample
-from sempic.networks.weights import about, load_receiver, save_receiver
+from sempic.networks.weights import about, load_receiver
 from sempic.palette import CAMVID, CITYSCAPES, to_camvid
 from sempic.training.data.batches import Batch, Crops, Drops, to_unit
 from sempic.training.data.corpus import Corpus, Sample, open_corpus
@@ -99,9 +99,6 @@ class ReceiverRecipe(Recipe):
 
     def about(self) -> dict[str, Any]:
         return about(self.config, self.taxonomy.palette)
-
-    def save(self, state: dict[str, Tensor], path: Path) -> None:
-        save_receiver(state, self.config, path, self.taxonomy.palette)
 
     def export(self, state: dict[str, Tensor], folder: Path) -> None:
         from sempic.training.onnx import export_receiver

@@ -25,7 +25,7 @@ from sempic.errors import InputError, ModelError
 from sempic.evaluation.metrics import confusion, iou
 from sempic.networks.efficientnet import imagenet
 from sempic.networks.segmenter import SegmentationNet, SegmenterConfig, double, predict
-from sempic.networks.weights import about, load_segmenter, save_segmenter
+from sempic.networks.weights import about, load_segmenter
 from sempic.palette import CAMVID, CITYSCAPES, to_camvid
 from sempic.scene import Image as Picture
 from sempic.scene import LabelMap
@@ -255,9 +255,6 @@ class Segmenter(Recipe):
 
     def about(self) -> dict[str, Any]:
         return about(self.config, self.taxonomy.palette)
-
-    def save(self, state: dict[str, Tensor], path: Path) -> None:
-        save_segmenter(state, self.config, path, self.taxonomy.palette)
 
     def export(self, state: dict[str, Tensor], folder: Path) -> None:
         from sempic.training.onnx import export_segmenter
