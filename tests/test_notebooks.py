@@ -9,7 +9,7 @@ from conftest import ROOT, needs_models
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 NEEDS = {
     "encode-decode": ["matplotlib"],
-    "train-on-your-own-data": ["matplotlib", "torch", "accelerate"],
+    "train-on-your-own-data": ["matplotlib", "torch", "onnx"],
     "read-a-report": ["matplotlib", "torch", "torchmetrics", "bjontegaard"],
 }
 

@@ -353,7 +353,7 @@ def make(options: CorpusOptions) -> None:
     part.mkdir(parents=True)
     writer = _Writer(part)
     with contextlib.closing(writer):
-        for files in tqdm(_done(jobs, options), total=len(jobs), unit="sample", mininterval=1):
+        for files in tqdm(_done(jobs, options), total=len(jobs), unit="sample", disable=None):
             writer.add(files)
     written = {
         "format": FORMAT,

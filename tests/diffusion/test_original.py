@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import pickle
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny import inputs, tiny_unet
+
+from sempic.diffusion.checkpoints import load_model, open_model
+from sempic.diffusion.flags import command_line, flags_from_configs
+from sempic.diffusion.gaussian import DiffusionConfig
+from sempic.diffusion.original import read_original
+from sempic.errors import ModelError
+from sempic.training import cli
+
+PROCESS = DiffusionConfig(schedule="cosine", prediction="x0", loss="rescaled_mse")
+
+
+def test_original_checkpoints_convert_both_ways(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = tiny_unet()
+    flags = command_line(flags_from_configs(model.config, PROCESS))
+    theirs, ours, back = (
+        tmp_path / n for n in ("ema_0.9999_000010.pt", "o.safetensors", "back.pt")
+    )
+    torch.save(model.state_dict(), theirs)
+    assert cli.main(["convert", str(theirs), str(ours), *shlex.split(flags)]) == 0
+    again, process = load_model(ours)
+    assert (again.config, process) == (model.config, PROCESS)
+    assert cli.main(["convert", str(ours), str(back)]) == 0
+    assert capsys.readouterr().out.strip() == flags
+    found = read_original(back)
+    assert found.keys() == model.state_dict().keys()
+    assert all(torch.equal(v, found[k]) for k, v in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"num_res_blocks": 2, "channel_mult": (1, 1, 2, 4), "attention_resolutions": (16, 8)},
+        {"resblock_updown": False, "use_scale_shift_norm": False, "learn_sigma": False},
+        {"instance_edges": True, "num_classes": 35, "channel_mult": (1,)},
+        {"attention_resolutions": (), "channel_mult": (0.5, 1, 1), "num_classes": 19},
+        {"num_classes": 34},
+        {"num_classes": 35},
+        {"num_classes": 35, "instance_edges": True},
+    ],
+)
+def test_the_tensors_of_a_pt_tell_the_shape(tmp_path: Path, changes: dict[str, Any]) -> None:
+    wide = {"num_channels": 64, "num_head_channels": 64, **changes}
+    model = tiny_unet(**wide)
+    torch.save(model.state_dict(), tmp_path / "model000010.pt")
+    again, process = open_model(tmp_path / "model000010.pt")
+    assert process.variance == ("learned_range" if model.config.learn_sigma else "fixed_large")
+    x = inputs(model.config)
+    with torch.no_grad():
+        assert torch.equal(model(*x), again(*x))
+
+
+def test_a_pt_of_something_else_says_so(tmp_path: Path) -> None:
+    torch.save({"a": torch.zeros(1)}, tmp_path / "other.pt")
+    with pytest.raises(ModelError, match=r"other.pt: .*time_embed.0.weight is missing"):
+        open_model(tmp_path / "other.pt")
+
+
+class Evil:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return print, ("unpickled code ran",)
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+def test_foreign_pickles_run_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "evil.pt").write_bytes(pickle.dumps(Evil()))
+    torch.save({"a": torch.zeros(1), "b": Evil()}, tmp_path / "evil2.pt")
+    (tmp_path / "empty.pt").write_bytes(b"")
+    (tmp_path / "junk.pt").write_bytes(b"junk")
+    (tmp_path / "cut.pt").write_bytes((tmp_path / "evil2.pt").read_bytes()[:-30])
+    torch.save({"a": 3}, tmp_path / "number.pt")
+    names = ("evil.pt", "evil2.pt", "empty.pt", "junk.pt", "cut.pt", "number.pt", "absent.pt")
+    for name in names:
+        with pytest.raises(ModelError, match=name) as caught:
+            read_original(tmp_path / name)
+        # PyTorch's own words say how to load such a file all the same
+        assert not any(word in str(caught.value).lower() for word in ("weights_only", "trust"))
+    assert "unpickled" not in capsys.readouterr().out
