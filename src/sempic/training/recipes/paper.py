@@ -122,40 +122,31 @@ class PaperOptions:
     """Weights to begin with (fine-tuning): ours, or a `.pt` of the original."""
 
     def __post_init__(self) -> None:
+        least = dict.fromkeys(("batch_size", "log_interval", "save_interval", "keep"), 1)
+        least |= dict.fromkeys(
+            ("steps", "lr_anneal_steps", "workers", "sheet_size", "small_size", "seed",
+             "crop_size", "max_train_time", "weight_decay"), 0,
+        )  # fmt: skip
         rules = {
-            "must be at least 1": {
-                name: getattr(self, name) >= 1
-                for name in ("batch_size", "log_interval", "save_interval", "keep")
-            },
-            "cannot be negative": {
-                name: getattr(self, name) >= 0
-                for name in (
-                    "steps", "lr_anneal_steps", "workers", "sheet_size", "small_size", "seed",
-                    "crop_size", "max_train_time", "weight_decay",
-                )
-            },
-            "must be above 0": {"lr": self.lr > 0},
-            "must lie in [0, 1)": {
-                "drop_rate": 0 <= self.drop_rate < 1,
-                "ema_rate": all(0 <= rate < 1 for rate in self.ema_rates),
-            },
-            "must lie in 0…51": {"quality": 0 <= self.quality <= 51},
-            "must lie in 0…5": {"save_minutes": 0 <= self.save_minutes <= 5},
-            "must be 420 or 444": {"chroma": self.chroma in ("420", "444")},
-            "must be down+bpg or resize": {
-                "compression_type": self.compression_type in ("down+bpg", "resize")
-            },
-            "must be uniform or loss-second-moment": {
-                "schedule_sampler": self.schedule_sampler in ("uniform", "loss-second-moment")
-            },
-            "must fit batch_size": {
-                "microbatch": self.microbatch == -1 or 1 <= self.microbatch <= self.batch_size
-            },
+            name: (getattr(self, name) >= low, f"be at least {low}") for name, low in least.items()
+        }
+        micro, samplers = self.microbatch, ("uniform", "loss-second-moment")
+        rules |= {
+            "lr": (self.lr > 0, "be above 0"),
+            "drop_rate": (0 <= self.drop_rate < 1, "lie in [0, 1)"),
+            "ema_rate": (all(0 <= rate < 1 for rate in self.ema_rates), "lie in [0, 1)"),
+            "quality": (0 <= self.quality <= 51, "lie in 0…51"),
+            "save_minutes": (0 <= self.save_minutes <= 5, "lie in 0…5"),
+            "chroma": (self.chroma in ("420", "444"), "be 420 or 444"),
+            "compression_type": (
+                self.compression_type in ("down+bpg", "resize"), "be down+bpg or resize"
+            ),
+            "schedule_sampler": (self.schedule_sampler in samplers, f"be {' or '.join(samplers)}"),
+            "microbatch": (micro == -1 or 1 <= micro <= self.batch_size, "fit batch_size"),
         }  # fmt: skip
-        for rule, holds in rules.items():
-            for name, fine in holds.items():
-                if not fine:
-                    raise ModelError(f"{name} {rule}")
+        for name, (holds, rule) in rules.items():
+            if not holds:
+                raise ModelError(f"{name} must {rule}")
 
     @property
     def ema_rates(self) -> tuple[float, ...]:
@@ -168,9 +159,10 @@ class PaperOptions:
 MAY_CHANGE = {
     "lr_anneal_steps", "steps", "log_interval", "save_interval", "save_minutes", "keep",
     "sheet_size", "workers", "data_dir", "generated_semantic", "coarse_path", "image_path", "out",
-    "resume_checkpoint", "microbatch",
+    "resume_checkpoint", "microbatch", "batch_size",
 }  # fmt: skip
-"""Fields that a run may be continued with in another way than it began."""
+"""Fields that a run may be continued with in another way than it began (the number of processes
+too, if it makes up for batch_size)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -398,7 +390,9 @@ class Paper(Recipe):
             self._board.add_scalar(name, value, step)
         sheet = Path(self.options.out) / f"sheet-{step:06}.png"
         if sheet.exists():
-            self._board.add_image("sheet", np.asarray(Image.open(sheet)), step, dataformats="HWC")
+            with Image.open(sheet) as picture:
+                self._board.add_image("sheet", np.asarray(picture), step, dataformats="HWC")
+        self._board.flush()
 
     def about(self) -> dict[str, Any]:
         return {"unet": asdict(self.unet), "diffusion": asdict(self.process)}
