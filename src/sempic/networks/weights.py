@@ -114,7 +114,8 @@ def filled(build: Callable[[], Network], state: Mapping[str, Tensor], name: obje
     if problems:
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
         raise ModelError(f"{name} does not fit its configuration: {'; '.join(problems[:3])}{more}")
-    fitting = {key: state[key].detach().to(tensor.dtype) for key, tensor in expected.items()}
+    # Copies: what safetensors loads is a map of the file, which somebody may overwrite.
+    fitting = {k: state[k].detach().to(t.dtype, copy=True) for k, t in expected.items()}
     network.load_state_dict(fitting, assign=True)
     return network
 
