@@ -56,7 +56,7 @@ def corpus(
     if cache.exists():
         with np.load(cache, allow_pickle=False) as file:
             return dict(file)
-    network = segment.Segmenter(segmenter)
+    sender = segment.Segmenter(segmenter)
     maps, predicted, planes = [], [], []
     for item in tqdm(items, desc=cache.stem):
         human = item.human()
@@ -67,7 +67,7 @@ def corpus(
         rgb = np.asarray(picture)
         small = coarse.downscale(rgb, 4)
         decoded = [coarse.decode(coarse.encode(small, quality=q, chroma=c)) for q, c in VIEWS]
-        predicted.append(sent_map(network, rgb))
+        predicted.append(sent_map(sender, rgb))
         planes.append(np.stack([network.grid(c, SIZE[1], SIZE[0]) for c in decoded]))
     if not maps:
         raise InputError("no labelled pictures to learn the label prior from")
