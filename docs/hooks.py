@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from sempic import cli
+from sempic.commands import COMMANDS
+from sempic.commands.train import TRAININGS
 
 _NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
-_EXTRAS = {"train": "train", "distill": "train", "sample": "train"} | dict.fromkeys(
-    ("benchmark", "compare", "evaluate"), "eval"
-)
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
@@ -30,8 +29,7 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 def _trainings() -> str:
     return "\n\n".join(
-        f"### sempic train {name}\n\n{{{{ sempic train {name} --help }}}}"
-        for name in cli._TRAININGS
+        f"### sempic train {name}\n\n{{{{ sempic train {name} --help }}}}" for name in TRAININGS
     )
 
 
@@ -51,7 +49,7 @@ def _printed(arguments: list[str]) -> str:
         os.environ.clear()
         os.environ.update(before)
     if not out.getvalue():
-        extra = _EXTRAS.get(arguments[0])
+        extra = COMMANDS[arguments[0]].extra if arguments[0] in COMMANDS else None
         if extra is None or "is missing" not in err.getvalue():
             raise ValueError(f"sempic {' '.join(arguments)} printed nothing: {err.getvalue()}")
         return f"*(This page was built without the extra `{extra}`, which the command needs.)*"

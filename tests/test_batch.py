@@ -17,6 +17,7 @@ from conftest import FakeSegmenter, street
 
 import sempic
 from sempic import api, batch, cli, jobs, pictures
+from sempic.batch.work import coder_with
 from sempic.errors import install_hint
 
 IMAGE, LABELS = street(48, 64)
@@ -26,7 +27,7 @@ IMAGE, LABELS = street(48, 64)
 def place(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(api.Codec, "segmenter", FakeSegmenter())
-    batch._codec.cache_clear()
+    coder_with.cache_clear()
     return tmp_path
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import dataclasses
 import datetime
 import functools
 import hashlib
@@ -17,10 +18,9 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Mapping
 from importlib import resources
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import prometheus_client as prometheus
 import uvicorn
@@ -28,15 +28,17 @@ from fastapi import FastAPI, File, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from fastapi_offline import FastAPIOffline
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, create_model
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import sempic
-from sempic import api
+from sempic import api, fields
 from sempic.errors import InputError, LimitExceeded, ModelError, OutputError, SempicError
+from sempic.options import DecodeOptions, EncodeOptions
 from sempic.palette import PALETTES
 from sempic.server import work
+from sempic.server.settings import Settings
 from sempic.server.work import Broken, Busy, Done, Gone, Pool, QueueFull, TooSlow
 
 log = logging.getLogger("sempic.server")
@@ -51,25 +53,6 @@ CONNECTIONS = 512
 """More connections than this at once are turned away (503)."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Settings:
-    """How a server is set up; `sempic serve --help` has the same."""
-
-    workers: int = 2
-    """Processes that code, one job each at a time."""
-    queue: int = 16
-    """Jobs that may wait for one; the next gets 429."""
-    seconds: float = 60
-    """Limit of a request, waiting included."""
-    max_bytes: int = 1 << 25
-    """Of a request's body."""
-    max_pixels: int = 1 << 22
-    """Of what is coded or decoded. A picture that `max_side` scales down may have 8 times that."""
-    segmenter: str | None = None
-    """As of `sempic.Codec`."""
-    receiver: str | None = None
-
-
 # ── what clients may ask for; the page builds its controls from these ────────────────────────
 
 
@@ -77,26 +60,51 @@ class _Options(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)  # a typo is told, not ignored
 
 
-class Synthesis(_Options):
-    """Options for `Codec.synthesize`; the page has a slider for each that the receiver heeds."""
-
-    steps: int = Field(
-        1, ge=1, le=32, title="Steps", description="More is slower; the map counts more."
-    )
-    seed: int = Field(
-        0, ge=0, le=2**32 - 1, title="Seed", description="Of the noise that detail is made from."
-    )
-    guidance: float = Field(
-        1, ge=0, le=2, title="Guidance", description="How much the label map counts; 1 as trained."
-    )
-    fidelity: float = Field(
-        0, ge=0, le=1, title="Fidelity", description="0 is sharp and imagined, 1 soft and likely."
-    )
+_NARROWER: dict[str, dict[str, Any]] = {
+    "steps": {"le": 32},
+    "seed": {"le": 2**32 - 1},
+    "guidance": {"le": 2},  # what lies beyond makes noise
+    "target_bpp": {"le": 1000},
+    "max_side": {"le": 65535},
+}
+"""Limits of this server beyond those of the options themselves."""
 
 
-class Decoding(Synthesis):
-    """Options of /decode."""
+def _parameters(kind: Any) -> dict[str, Any]:
+    """The fields of an options dataclass as those of a pydantic model."""
+    kinds = fields.hints(kind)
+    return {name: _parameter(name, kinds[name], part) for name, part in fields.of(kind).items()}
 
+
+def _parameter(name: str, kind: Any, part: dataclasses.Field[Any]) -> tuple[Any, Any]:
+    told = fields.about(part)
+    bounds = {"ge": told.low, "le": told.high, "gt": told.above} | _NARROWER.get(name, {})
+    bounds = {rule: bound for rule, bound in bounds.items() if bound is not None}
+    hint: Any
+    if name == "palette":  # by name alone: no path of a client is opened
+        hint = Literal[tuple(p.name for p in PALETTES.values())]
+    elif get_origin(kind) is Mapping:
+        hint = list[str]
+    elif told.choices is not None:
+        hint = Literal[tuple(told.choices)]
+    else:
+        parts = get_args(kind) if get_origin(kind) is Union else (kind,)
+        numbers = tuple(Annotated[k, Field(**bounds)] if k in (int, float) else k for k in parts)
+        hint = Union[numbers]  # noqa: UP007 - of one it is that one
+    default = told.usual if part.default is None else part.default
+    described = told.help[0].upper() + told.help[1:] + "."
+    title = name.replace("_", " ").capitalize()
+    return (
+        hint if default is not None else hint | None,
+        Field(default, title=title, description=described),
+    )
+
+
+Synthesis: Any = create_model("Synthesis", __base__=_Options, **_parameters(DecodeOptions))
+"""Options for `Codec.synthesize`; the page has a slider for each that the receiver heeds."""
+
+
+class _Part(_Options):
     only: Literal["labels", "ids", "coarse"] | None = Field(
         None,
         description="Just a part: the label map in its colours, its ids as an 8-bit grey PNG, or "
@@ -105,31 +113,24 @@ class Decoding(Synthesis):
     format: Literal["png", "webp", "jpeg"] = "png"
 
 
-class _Sized(_Options):
-    max_side: int | None = Field(
-        None, ge=1, le=65535, description="Scale larger pictures down to this first, in pixels."
-    )
+Decoding: Any = create_model("Decoding", __base__=_Part, **_parameters(DecodeOptions))
+"""Options of /decode."""
+
+Encoding: Any = create_model("Encoding", __base__=_Options, **_parameters(EncodeOptions))
+"""Options of /encode."""
 
 
-class Encoding(_Sized):
-    """Options of /encode."""
-
-    quality: int = Field(
-        api.DEFAULT_QUALITY,
-        ge=min(api.QUALITY),
-        le=max(api.QUALITY),
-        title="Quality",
-        description="Of the coarse picture.",
-    )
-    target_bpp: float | None = Field(
-        None, gt=0, le=1000, description="The best quality within these bits per pixel."
-    )
-    coarse_codec: Literal["bpg", "avif", "webp", "jxl"] = "bpg"
+def _given(query: BaseModel, kind: Any) -> dict[str, Any]:
+    """What a query gives of the fields of an options dataclass, as that has them."""
+    kinds = fields.hints(kind)
+    found = query.model_dump(include=set(kinds), exclude_unset=True)
+    return {name: fields.read(kinds[name], value) for name, value in found.items()}
 
 
-class Comparison(_Sized):
+class Comparison(_Options):
     """Options of /compare."""
 
+    max_side: int | None = Field(None, ge=1, le=65535, description="As of /encode.")
     codec: Literal["avif", "jpeg"] = "avif"
     bytes: int = Field(ge=1, le=1 << 25, description="The file is at most as long as this.")
 
@@ -266,7 +267,8 @@ def create_app(settings: Settings | None = None, pool: Pool | None = None) -> Fa
         response_class=Response,
     )
     async def encode(request: Request, options: Annotated[Encoding, Query()]) -> Response:
-        done = await run(request, "encode", await request.body(), **options.model_dump())
+        chosen = _given(options, EncodeOptions)
+        done = await run(request, "encode", await request.body(), **chosen)
         stream, notes = done.value
         response = _answer(done, stream, SEMPIC)
         if notes:  # of what the stream does not hold
@@ -282,7 +284,7 @@ def create_app(settings: Settings | None = None, pool: Pool | None = None) -> Fa
     )
     async def decode(request: Request, options: Annotated[Decoding, Query()]) -> Response:
         format = "png" if options.only == "ids" else options.format
-        chosen = options.model_dump(include=set(Synthesis.model_fields), exclude_unset=True)
+        chosen = _given(options, DecodeOptions)
         for name in chosen.keys() - set(request.app.state.controls):
             raise InputError(f"this server's receiver has no {name}")
         done = await run(

@@ -109,12 +109,15 @@ class Coder:
                 heeded.append(name)
         return heeded
 
-    def encode(self, picture: bytes, **options: Any) -> tuple[bytes, list[str]]:
+    def encode(
+        self, picture: bytes, *, max_side: int | None = None, **options: Any
+    ) -> tuple[bytes, list[str]]:
         """The .sempic stream of a picture file, and what is to be said of it (SempicWarning);
         options of `Codec.encode`."""
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", SempicWarning)
-            stream = self._codec.encode(self._read(picture, options["max_side"]), **options)
+            pixels = self._read(picture, max_side)
+            stream = self._codec.encode(pixels, max_side=max_side, **options)
         return stream, [str(w.message) for w in caught if issubclass(w.category, SempicWarning)]
 
     def decode(
