@@ -11,19 +11,22 @@ import re
 from pathlib import Path
 from typing import Any
 
-from sempic import cli
+from sempic import cli, fields
 from sempic.commands import COMMANDS
 from sempic.commands.train import TRAININGS
+from sempic.options import DecodeOptions, EncodeOptions
 
 _NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Fill in `{{ sempic … }}`, `{{ trainings }}` and `{{ notebook NAME }}`, each on its line."""
+    """Fill in `{{ sempic … }}`, `{{ trainings }}`, `{{ options … }}` and `{{ notebook NAME }}`,
+    each on its line."""
     markdown = re.sub(r"^\{\{ trainings \}\}$", lambda m: _trainings(), markdown, flags=re.M)
     markdown = re.sub(
         r"^\{\{ sempic (.*?) \}\}$", lambda m: _printed(m[1].split()), markdown, flags=re.M
     )
+    markdown = re.sub(r"^\{\{ options (.*?) \}\}$", lambda m: _options(m[1]), markdown, flags=re.M)
     return re.sub(r"^\{\{ notebook (.*?) \}\}$", lambda m: _notebook(m[1]), markdown, flags=re.M)
 
 
@@ -31,6 +34,18 @@ def _trainings() -> str:
     return "\n\n".join(
         f"### sempic train {name}\n\n{{{{ sempic train {name} --help }}}}" for name in TRAININGS
     )
+
+
+def _options(name: str) -> str:
+    """A table of the options of encoding or decoding."""
+    kind = {"encode": EncodeOptions, "decode": DecodeOptions}[name]
+    rows = ["| option | default | |", "|---|---|---|"]
+    for option, part in fields.of(kind).items():
+        about = fields.about(part)
+        default = "" if part.default is None else f"`{part.default}`"
+        text = (about.help + about.console).replace("|", "\\|")
+        rows.append(f"| `{option}` | {default} | {text[0].upper()}{text[1:]}. |")
+    return "\n".join(rows)
 
 
 def _printed(arguments: list[str]) -> str:
