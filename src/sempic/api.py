@@ -19,13 +19,12 @@ from typing import (
     Final,
     Literal,
     ParamSpec,
-    TypeAlias,
     TypeVar,
 )
 
 import numpy as np
 
-from sempic import checks, codec, container, progress
+from sempic import checks, coarse, codec, container, progress
 from sempic.errors import (
     BitstreamError,
     ImageError,
@@ -45,6 +44,7 @@ from sempic.options import (
     LabelQuality,
 )
 from sempic.palette import CAMVID, CITYSCAPES, PALETTES, translate
+from sempic.roles import Receiver, Segmenter, as_receiver, as_segmenter
 from sempic.scene import Chances, Image, LabelMap, Scene
 
 if TYPE_CHECKING:
@@ -52,11 +52,6 @@ if TYPE_CHECKING:
     import PIL.Image
     from typing_extensions import Self
 
-Segmenter: TypeAlias = Callable[[Image], LabelMap]
-"""uint8 (H, W, 3) → uint8 (H, W) ids of the palette in its attribute `palette` (1 if none)."""
-Receiver: TypeAlias = Callable[..., Image]
-"""(scene, **controls) → uint8 (H, W, 3); controls: those of steps, seed, guidance and fidelity that
-the caller of `decode` gave. What is not given is as the receiver likes it."""
 
 NO_LABELS: Final = "none"
 
@@ -69,13 +64,16 @@ class Codec:
 
     def __init__(
         self,
-        segmenter: Segmenter | str | Path | None = None,
-        receiver: Receiver | str | Path | None = None,
+        segmenter: Segmenter | Callable[[Image], LabelMap] | str | Path | None = None,
+        receiver: Receiver | Callable[..., Image] | str | Path | None = None,
     ) -> None:
         """Each is None (the bundled one), a specification for `load` of `sempic.segment` or
         `sempic.receive` (a path to an ONNX file, "hf:NAME", a checkpoint of the paper's
-        network), or the function itself. A codec can be copied and pickled as far as these can; the
-        copy loads its networks anew. Raises InputError for anything else."""
+        network), a `Segmenter` or `Receiver` of `sempic.roles`, or a plain function: uint8
+        (H, W, 3) → uint8 (H, W), ids of CamVid; (scene, **controls) → uint8 (H, W, 3), with those
+        of the controls steps, seed, guidance and fidelity that it has arguments for. A codec can be
+        copied and pickled as far as these can; the copy loads its networks anew. Raises InputError
+        for anything else."""
         self._segmenter = _model("segmenter", segmenter)
         self._receiver = _model("receiver", receiver)
 
@@ -89,7 +87,7 @@ class Codec:
     def segmenter(self) -> Segmenter:
         """Raises ModelError if it cannot be loaded."""
         if callable(self._segmenter):
-            return self._segmenter
+            return as_segmenter(self._segmenter)
         from sempic import segment
 
         return segment.load(None if self._segmenter is None else str(self._segmenter))
@@ -98,7 +96,7 @@ class Codec:
     def receiver(self) -> Receiver:
         """Raises ModelError if it cannot be loaded."""
         if callable(self._receiver):
-            return self._receiver
+            return as_receiver(self._receiver)
         from sempic import receive
 
         return receive.load(None if self._receiver is None else str(self._receiver))
@@ -178,6 +176,7 @@ class Codec:
         label_quality: LabelQuality | None = None,
         importance: Mapping[str, float] | None = None,
         ignore_label: int | None = None,
+        model: int = 0,
     ) -> bytes:
         """The .sempic stream of a picture.
 
@@ -206,6 +205,8 @@ class Codec:
                 `math.inf` for never removed.
             ignore_label: an id that is sent as the palette's void, in `labels` and in what the
                 segmenter finds.
+            model: `model_id` of the receiver that the picture is meant for, 1…14; another one
+                decodes it, too, and warns. 0: any.
 
         Raises:
             ImageError, LabelMapError: input that cannot be coded.
@@ -225,6 +226,7 @@ class Codec:
                 label_quality=label_quality,
                 importance=importance,
                 ignore_label=ignore_label,
+                model=model,
             ),
         )
 
@@ -257,8 +259,6 @@ class Codec:
                 )
 
         def pack(level: int) -> bytes:
-            from sempic import coarse
-
             small = coarse.downscale(pixels, QUALITY[level].factor)
             with progress.waiting(f"coding at quality {level}", aloud=False):
                 return codec.pack(
@@ -270,6 +270,7 @@ class Codec:
                     ),
                     coarse_codec=options.coarse_codec,
                     palette=palette,
+                    model=options.model,
                 )
 
         if options.target_bpp is None:
@@ -289,15 +290,15 @@ class Codec:
         self, pixels: Image, label_quality: LabelQuality, ignore_label: int | None
     ) -> tuple[LabelMap, Chances | None, int]:
         """The segmenter's map, checked, how sure it is if it says so, and its palette."""
-        number = getattr(self.segmenter, "palette", CAMVID.id)
+        number: Any = self.segmenter.palette
         if not isinstance(number, int) or number not in PALETTES:
             raise ModelError(f"the segmenter's palette {number!r} is not one of {list(PALETTES)}")
-        look = getattr(self.segmenter, "look", None)
         found: Any
-        if look is not None and label_quality != LOSSLESS:
-            found, chances = look(pixels)
+        chances: Any = None
+        if label_quality == LOSSLESS:
+            found = self.segmenter(pixels)
         else:
-            found, chances = self.segmenter(pixels), None
+            found, chances = self.segmenter.look(pixels)
         height, width = pixels.shape[:2]
         try:
             codec.check_map(found, width=width, height=height)
@@ -332,7 +333,7 @@ class Codec:
             voided, known = void_where_unsure(labels, chances, number)
             if known < STREET:
                 return None, number
-            if getattr(self.segmenter, "voids", False):
+            if self.segmenter.voids:
                 labels = voided
         sent = simplify(
             labels, label_quality, palette=number, importance=options.importance, chances=chances
@@ -384,8 +385,16 @@ class Codec:
         if not isinstance(scene, Scene):
             raise InputError(f"a scene is what unpack gives, not {type(scene).__name__}")
         options = DecodeOptions(steps=steps, seed=seed, guidance=guidance, fidelity=fidelity)
+        receiver = self.receiver
         controls = {name: v for name, v in options.keywords().items() if v is not None}
-        picture: Any = self.receiver(scene, **controls)
+        for name in controls.keys() - receiver.controls:
+            if controls.pop(name) != options.usual(name):
+                raise ModelError(f"this receiver has no {name}")
+        if scene.model and receiver.model_id not in (None, scene.model):
+            mine = receiver.model_id
+            text = f"the stream was made for receiver {scene.model}, and this is {mine}"
+            warnings.warn(text, SempicWarning, stacklevel=3)
+        picture: Any = receiver(scene, **controls)
         if (
             not isinstance(picture, np.ndarray)
             or picture.dtype != np.uint8
@@ -440,8 +449,6 @@ def preview(scene: Scene) -> Image:
     """
     import PIL.Image
 
-    from sempic import coarse
-
     given: object = scene
     if not isinstance(given, Scene):
         raise InputError(f"a scene is what unpack gives, not {type(given).__name__}")
@@ -476,7 +483,7 @@ def info(stream: bytes) -> dict[str, Any]:
         "height": c.height,
         "palette": c.own.split("#")[0] if c.own else PALETTES[c.palette].name,
         "model": c.model,
-        "coarse_codec": None if c.coarse is None else c.coarse_type.name.lower(),
+        "coarse_codec": None if c.coarse is None else coarse.BY_CHUNK[c.coarse_type].name,
         "bytes": len(stream),
         "bpp": 8 * len(stream) / (c.width * c.height),
         "chunks": chunks,
@@ -555,13 +562,11 @@ def _settled(
 def _levels(size: tuple[int, ...], options: EncodeOptions) -> list[int]:
     """The levels that may be used for a picture of this size: the one that was asked for, or, for
     a target, all whose coarse picture is not too large; raises ImageError where there is none."""
-    from sempic.coarse.planes import MAX_SIDE
-
     longest = max(size) if options.max_side is None else min(max(size), options.max_side)
     wanted = [options.quality] if options.target_bpp is None else sorted(QUALITY)
-    fit = [level for level in wanted if longest <= MAX_SIDE * QUALITY[level].factor]
+    fit = [level for level in wanted if longest <= coarse.MAX_SIDE * QUALITY[level].factor]
     if not fit:
-        most = MAX_SIDE * max(QUALITY[level].factor for level in wanted)
+        most = coarse.MAX_SIDE * max(QUALITY[level].factor for level in wanted)
         raise ImageError(
             f"{size[0]}×{size[1]}: at quality {wanted[0]} a side may have {most} pixels; "
             f"max_side {most} (--max-side {most}) scales it down"

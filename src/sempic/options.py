@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
 
-from sempic import checks, codec, fields
+from sempic import checks, coarse, fields
 from sempic.errors import InputError, LabelMapError
 from sempic.fields import option
 from sempic.palette import BY_NAME, CAMVID, PALETTES, Palette, find
@@ -54,6 +54,12 @@ class Options:
     def keywords(self) -> dict[str, Any]:
         """All of them by name, as `Codec.encode` or `Codec.decode` takes them."""
         return {name: getattr(self, name) for name in fields.of(self)}
+
+    @classmethod
+    def usual(cls, name: str) -> Any:
+        """What it comes to most often if nothing is said."""
+        part = fields.of(cls)[name]
+        return fields.about(part).usual if part.default is None else part.default
 
 
 def _label_quality(name: str, value: Any) -> LabelQuality:
@@ -124,9 +130,17 @@ class EncodeOptions(Options):
         metavar="CLASS=WEIGHT",
         console="; repeatable",
     )
-    coarse_codec: str = option("of the coarse picture", "bpg", choices=tuple(codec.CODECS))
+    coarse_codec: str = option("of the coarse picture", "bpg", choices=tuple(coarse.CODECS))
     max_side: int | None = option(
         "scale larger pictures down to this first", None, low=1, metavar="PIXELS"
+    )
+    model: int = option(
+        "number of the receiver that the picture is meant for; another one decodes it, too, and "
+        "says so. 0: any",
+        0,
+        low=0,
+        high=14,
+        metavar="ID",
     )
 
     def __post_init__(self) -> None:

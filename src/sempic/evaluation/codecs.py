@@ -26,7 +26,7 @@ import PIL.Image
 from PIL import features
 
 import sempic
-from sempic import api, coarse, codec, formats, labels, models
+from sempic import api, coarse, formats, labels, models
 from sempic.errors import InputError, install_hint
 from sempic.evaluation import weights
 from sempic.palette import CAMVID, PALETTES
@@ -215,7 +215,9 @@ class Sempic(PictureCodec):
             *sorted(Path(labels.__file__).parent.glob("*.npz")),
             *_sources(),
         ]
-        return " ".join([str(sempic.QUALITY), str(codec.CODECS), *(digest(path) for path in files)])
+        return " ".join(
+            [str(sempic.QUALITY), str(list(coarse.BY_CHUNK)), *(digest(path) for path in files)]
+        )
 
     def encode(self, picture: Image, setting: int, labels: LabelMap | None = None) -> bytes:
         if self.sent == "none":

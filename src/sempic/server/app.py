@@ -18,7 +18,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from importlib import resources
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -91,7 +91,7 @@ def _parameter(name: str, kind: Any, part: dataclasses.Field[Any]) -> tuple[Any,
         parts = get_args(kind) if get_origin(kind) is Union else (kind,)
         numbers = tuple(Annotated[k, Field(**bounds)] if k in (int, float) else k for k in parts)
         hint = Union[numbers]  # noqa: UP007 - of one it is that one
-    default = told.usual if part.default is None else part.default
+    default = part.default if told.usual is None else told.usual
     described = told.help[0].upper() + told.help[1:] + "."
     title = name.replace("_", " ").capitalize()
     return (
@@ -269,11 +269,7 @@ def create_app(settings: Settings | None = None, pool: Pool | None = None) -> Fa
     async def encode(request: Request, options: Annotated[Encoding, Query()]) -> Response:
         chosen = _given(options, EncodeOptions)
         done = await run(request, "encode", await request.body(), **chosen)
-        stream, notes = done.value
-        response = _answer(done, stream, SEMPIC)
-        if notes:  # of what the stream does not hold
-            response.headers["X-Notes"] = "; ".join(notes)
-        return response
+        return _answer(done, *done.value, kind=SEMPIC)
 
     @app.post(
         "/decode",
@@ -295,7 +291,7 @@ def create_app(settings: Settings | None = None, pool: Pool | None = None) -> Fa
             format=format,
             synthesis=chosen,
         )
-        return _answer(done, done.value, f"image/{format}")
+        return _answer(done, *done.value, kind=f"image/{format}")
 
     @app.post(
         "/relabel",
@@ -311,7 +307,7 @@ def create_app(settings: Settings | None = None, pool: Pool | None = None) -> Fa
         ],
     ) -> Response:
         done = await run(request, "relabel", sempic, labels)
-        return _answer(done, done.value, SEMPIC)
+        return _answer(done, done.value, kind=SEMPIC)
 
     @app.post(
         "/compare",
@@ -330,7 +326,7 @@ def create_app(settings: Settings | None = None, pool: Pool | None = None) -> Fa
             max_side=options.max_side,
         )
         data, factor = done.value
-        response = _answer(done, data, f"image/{options.codec}")
+        response = _answer(done, data, kind=f"image/{options.codec}")
         response.headers["X-Scaled-Down"] = str(factor)
         return response
 
@@ -348,9 +344,10 @@ def _pool(s: Settings) -> Pool:
     return Pool(make, workers=s.workers, queue=s.queue, seconds=s.seconds)
 
 
-def _answer(done: Done, body: bytes, kind: str) -> Response:
+def _answer(done: Done, body: bytes, notes: Sequence[str] = (), *, kind: str) -> Response:
     timing = f"queue;dur={1000 * done.waited:.1f}, work;dur={1000 * done.worked:.1f}"
-    return Response(body, media_type=kind, headers={"Server-Timing": timing})
+    headers = {"Server-Timing": timing} | ({"X-Notes": "; ".join(notes)} if notes else {})
+    return Response(body, media_type=kind, headers=headers)
 
 
 @functools.cache
