@@ -24,7 +24,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import prometheus_client as prometheus
 import uvicorn
-from fastapi import FastAPI, File, Query, Request
+from fastapi import APIRouter, FastAPI, File, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from fastapi_offline import FastAPIOffline
@@ -199,138 +199,158 @@ def create_app(settings: Settings | None = None, pool: Pool | None = None) -> Fa
         lifespan=lifespan,
         redoc_url=None,
     )
-    metrics = _Metrics(jobs)
+    app.state.settings, app.state.jobs = s, jobs
+    metrics = app.state.metrics = _Metrics(jobs)
     app.add_middleware(_Door, metrics=metrics, max_bytes=s.max_bytes, seconds=s.seconds)
     _add_error_handlers(app)
-    html, policy = _page()
-
-    async def run(request: Request, verb: str, *args: Any, **kwargs: Any) -> Done:
-        done = await jobs.run(verb, *args, gone=request.is_disconnected, **kwargs)
-        metrics.work.labels(verb).observe(done.worked)
-        return done
-
-    @app.get("/", include_in_schema=False)
-    async def page() -> HTMLResponse:
-        headers = {"Content-Security-Policy": policy, "Cache-Control": "no-cache"}
-        return HTMLResponse(html, headers=headers)
-
-    @app.get("/scenes/{name}", include_in_schema=False)
-    async def scene(name: str) -> Response:
-        if name not in SCENES:
-            raise HTTPException(404, f"there is no scene {name!r}")
-        media_type = SEMPIC if name.endswith(".sempic") else "image/jpeg"
-        return Response(_resource("scenes", name), media_type=media_type)
-
-    @app.get("/healthz", summary="Whether the server serves")
-    async def healthz() -> dict[str, str]:
-        return {"status": "ok"}
-
-    @app.get("/metrics", summary="Metrics for Prometheus", response_class=Response)
-    async def read_metrics() -> Response:
-        body = prometheus.generate_latest(metrics.registry)
-        return Response(body, media_type=prometheus.CONTENT_TYPE_LATEST)
-
-    @app.get("/info", summary="What this server takes and offers")
-    async def about() -> dict[str, Any]:
-        controls = Synthesis.model_json_schema()["properties"]
-        return {
-            "version": sempic.__version__,
-            "limits": {
-                "bytes": s.max_bytes,
-                "pixels": s.max_pixels,
-                "pixels_before_max_side": s.max_pixels * work.SHRINK,
-                "seconds": s.seconds,
-                "queue": s.queue,
-            },
-            "encode": {"quality": Encoding.model_json_schema()["properties"]["quality"]},
-            "decode": {name: controls[name] for name in controls if name in app.state.controls},
-            "palettes": {
-                p.name: {"classes": p.classes, "colours": p.colours} for p in PALETTES.values()
-            },
-            "scenes": SCENES,
-        }
-
-    @app.post(
-        "/info",
-        summary="What a .sempic holds and what each part costs",
-        openapi_extra=_body(SEMPIC, "application/octet-stream"),
-        responses=_PROBLEMS,
-    )
-    async def info(request: Request) -> dict[str, Any]:
-        return api.info(await request.body())  # reads the container only, so it needs no worker
-
-    @app.post(
-        "/encode",
-        summary="A picture → .sempic",
-        openapi_extra=_body("image/*", "application/octet-stream"),
-        responses=_answers(SEMPIC),
-        response_class=Response,
-    )
-    async def encode(request: Request, options: Annotated[Encoding, Query()]) -> Response:
-        chosen = _given(options, EncodeOptions)
-        done = await run(request, "encode", await request.body(), **chosen)
-        return _answer(done, *done.value, kind=SEMPIC)
-
-    @app.post(
-        "/decode",
-        summary="A .sempic → picture",
-        openapi_extra=_body(SEMPIC, "application/octet-stream"),
-        responses=_answers("image/png", "image/webp", "image/jpeg"),
-        response_class=Response,
-    )
-    async def decode(request: Request, options: Annotated[Decoding, Query()]) -> Response:
-        format = "png" if options.only == "ids" else options.format
-        chosen = _given(options, DecodeOptions)
-        for name in chosen.keys() - set(request.app.state.controls):
-            raise InputError(f"this server's receiver has no {name}")
-        done = await run(
-            request,
-            "decode",
-            await request.body(),
-            only=options.only,
-            format=format,
-            synthesis=chosen,
-        )
-        return _answer(done, *done.value, kind=f"image/{format}")
-
-    @app.post(
-        "/relabel",
-        summary="A .sempic with another label map",
-        responses=_answers(SEMPIC),
-        response_class=Response,
-    )
-    async def relabel(
-        request: Request,
-        sempic: Annotated[bytes, File(description="The stream.")],
-        labels: Annotated[
-            bytes, File(description="The new map: an 8-bit grey or palette picture of ids.")
-        ],
-    ) -> Response:
-        done = await run(request, "relabel", sempic, labels)
-        return _answer(done, done.value, kind=SEMPIC)
-
-    @app.post(
-        "/compare",
-        summary="What AVIF or JPEG make of a picture in as many bytes",
-        openapi_extra=_body("image/*", "application/octet-stream"),
-        responses=_answers("image/avif", "image/jpeg"),
-        response_class=Response,
-    )
-    async def compare(request: Request, options: Annotated[Comparison, Query()]) -> Response:
-        done = await run(
-            request,
-            "compare",
-            await request.body(),
-            codec=options.codec,
-            budget=options.bytes,
-            max_side=options.max_side,
-        )
-        data, factor = done.value
-        response = _answer(done, data, kind=f"image/{options.codec}")
-        response.headers["X-Scaled-Down"] = str(factor)
-        return response
-
+    app.include_router(router)
     return app
+
+
+# ── the endpoints ────────────────────────────────────────────────────────────────────────────
+
+
+router = APIRouter()
+
+
+async def _run(request: Request, verb: str, *args: Any, **kwargs: Any) -> Done:
+    state = request.app.state
+    done: Done = await state.jobs.run(verb, *args, gone=request.is_disconnected, **kwargs)
+    state.metrics.work.labels(verb).observe(done.worked)
+    return done
+
+
+@router.get("/", include_in_schema=False)
+async def page() -> HTMLResponse:
+    html, policy = _page()
+    headers = {"Content-Security-Policy": policy, "Cache-Control": "no-cache"}
+    return HTMLResponse(html, headers=headers)
+
+
+@router.get("/scenes/{name}", include_in_schema=False)
+async def scene(name: str) -> Response:
+    if name not in SCENES:
+        raise HTTPException(404, f"there is no scene {name!r}")
+    media_type = SEMPIC if name.endswith(".sempic") else "image/jpeg"
+    return Response(_resource("scenes", name), media_type=media_type)
+
+
+@router.get("/healthz", summary="Whether the server serves")
+async def healthz() -> dict[str, str]:
+    return {"status": "ok"}
+
+
+@router.get("/metrics", summary="Metrics for Prometheus", response_class=Response)
+async def read_metrics(request: Request) -> Response:
+    body = prometheus.generate_latest(request.app.state.metrics.registry)
+    return Response(body, media_type=prometheus.CONTENT_TYPE_LATEST)
+
+
+@router.get("/info", summary="What this server takes and offers")
+async def about(request: Request) -> dict[str, Any]:
+    s, heeded = request.app.state.settings, request.app.state.controls
+    controls = Synthesis.model_json_schema()["properties"]
+    return {
+        "version": sempic.__version__,
+        "limits": {
+            "bytes": s.max_bytes,
+            "pixels": s.max_pixels,
+            "pixels_before_max_side": s.max_pixels * work.SHRINK,
+            "seconds": s.seconds,
+            "queue": s.queue,
+        },
+        "encode": {"quality": Encoding.model_json_schema()["properties"]["quality"]},
+        "decode": {name: controls[name] for name in controls if name in heeded},
+        "palettes": {
+            p.name: {"classes": p.classes, "colours": p.colours} for p in PALETTES.values()
+        },
+        "scenes": SCENES,
+    }
+
+
+@router.post(
+    "/info",
+    summary="What a .sempic holds and what each part costs",
+    openapi_extra=_body(SEMPIC, "application/octet-stream"),
+    responses=_PROBLEMS,
+)
+async def info(request: Request) -> dict[str, Any]:
+    return api.info(await request.body())  # reads the container only, so it needs no worker
+
+
+@router.post(
+    "/encode",
+    summary="A picture → .sempic",
+    openapi_extra=_body("image/*", "application/octet-stream"),
+    responses=_answers(SEMPIC),
+    response_class=Response,
+)
+async def encode(request: Request, options: Annotated[Encoding, Query()]) -> Response:
+    chosen = _given(options, EncodeOptions)
+    done = await _run(request, "encode", await request.body(), **chosen)
+    return _answer(done, *done.value, kind=SEMPIC)
+
+
+@router.post(
+    "/decode",
+    summary="A .sempic → picture",
+    openapi_extra=_body(SEMPIC, "application/octet-stream"),
+    responses=_answers("image/png", "image/webp", "image/jpeg"),
+    response_class=Response,
+)
+async def decode(request: Request, options: Annotated[Decoding, Query()]) -> Response:
+    format = "png" if options.only == "ids" else options.format
+    chosen = _given(options, DecodeOptions)
+    for name in chosen.keys() - set(request.app.state.controls):
+        raise InputError(f"this server's receiver has no {name}")
+    done = await _run(
+        request,
+        "decode",
+        await request.body(),
+        only=options.only,
+        format=format,
+        synthesis=chosen,
+    )
+    return _answer(done, *done.value, kind=f"image/{format}")
+
+
+@router.post(
+    "/relabel",
+    summary="A .sempic with another label map",
+    responses=_answers(SEMPIC),
+    response_class=Response,
+)
+async def relabel(
+    request: Request,
+    sempic: Annotated[bytes, File(description="The stream.")],
+    labels: Annotated[
+        bytes, File(description="The new map: an 8-bit grey or palette picture of ids.")
+    ],
+) -> Response:
+    done = await _run(request, "relabel", sempic, labels)
+    return _answer(done, done.value, kind=SEMPIC)
+
+
+@router.post(
+    "/compare",
+    summary="What AVIF or JPEG make of a picture in as many bytes",
+    openapi_extra=_body("image/*", "application/octet-stream"),
+    responses=_answers("image/avif", "image/jpeg"),
+    response_class=Response,
+)
+async def compare(request: Request, options: Annotated[Comparison, Query()]) -> Response:
+    done = await _run(
+        request,
+        "compare",
+        await request.body(),
+        codec=options.codec,
+        budget=options.bytes,
+        max_side=options.max_side,
+    )
+    data, factor = done.value
+    response = _answer(done, data, kind=f"image/{options.codec}")
+    response.headers["X-Scaled-Down"] = str(factor)
+    return response
 
 
 def _pool(s: Settings) -> Pool:
