@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from sempic import batch, pictures
 from sempic.jobs import find
+from sempic.options import EncodeOptions
 
 ENGINES = {"pool": batch.in_processes, "ray": batch.in_ray}
 
@@ -33,7 +34,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="OUT", help="write the figures here, too")
     args = parser.parse_args()
 
-    work = batch.Encode(options={"max_side": args.max_side})
+    work = batch.Encode(options=EncodeOptions(max_side=args.max_side))
     files: dict[str, dict[str, bytes]] = {}
     rows = {}
     print("engine  pictures     bytes  seconds  first result  pictures/s  after the first")

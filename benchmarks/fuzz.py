@@ -31,6 +31,7 @@ import PIL.Image
 
 import sempic
 from sempic import batch, coarse, labels, pictures
+from sempic.batch import tar
 from sempic.errors import SempicError, SempicWarning
 
 ROOT = Path(__file__).parent.parent
@@ -75,7 +76,7 @@ def manifest(data: bytes) -> None:
 
 def shard(data: bytes) -> None:
     if len(data) < 1 << 20:
-        batch._map_tar(data, "a.tar", lambda picture: (picture[:1], {}), {".png", ".jpg"})
+        tar.change(data, lambda member: member.data[:1], tar.pictures, ".sempic")
 
 
 TARGETS: dict[str, Callable[[bytes], object]] = {

@@ -27,6 +27,7 @@ import onnxruntime as ort
 from common import add_folder, load_pictures
 
 from sempic import api, coarse, codec, models
+from sempic.options import DEFAULT_QUALITY, QUALITY
 
 
 def main() -> None:
@@ -83,7 +84,7 @@ def measured_peak() -> float:
 def stages(images: list[Any], steps: int) -> dict[str, dict[str, float]]:
     """Median seconds of each part, warm."""
     coder = api.Codec()
-    quality = api.QUALITY[api.DEFAULT_QUALITY]
+    quality = QUALITY[DEFAULT_QUALITY]
     spent: dict[str, dict[str, list[float]]] = {
         "encode": defaultdict(list),
         f"decode, {steps} step{'s' * (steps > 1)}": defaultdict(list),

@@ -33,7 +33,9 @@ def main() -> None:
     parser.add_argument("--label-quality", help="as in sempic encode", type=_level)
     parser.add_argument("--coarse-codec", default="bpg")
     parser.add_argument(
-        "--quality", type=lambda text: [int(q) for q in text.split(",")], default=list(api.QUALITY)
+        "--quality",
+        type=lambda text: [int(q) for q in text.split(",")],
+        default=list(sempic.QUALITY),
     )
     args = parser.parse_args()
 
@@ -69,7 +71,7 @@ def main() -> None:
     print("quality   coarse          labels   coarse  header    whole   (mean bpp)")
     rows = []
     for quality in args.quality:
-        level = api.QUALITY[quality]
+        level = sempic.QUALITY[quality]
         labels_bpp, coarse_bpp, header_bpp, whole = (float(v) for v in totals[quality] / count)
         name = f"1/{level.factor}, QP {level.qp}"
         print(

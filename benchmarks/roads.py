@@ -23,11 +23,12 @@ from typing import Any
 
 import numpy as np
 
-from sempic import api, models
+from sempic import models
 from sempic.evaluation import benchmark, codecs
 from sempic.evaluation.measure import Settings, available, row
 from sempic.evaluation.measures import FIGURES, METRICS
 from sempic.evaluation.measures.objects import REFERENCE_QUALITY
+from sempic.options import DEFAULT_QUALITY
 
 PHOTOGRAPHS = (
     *("astronaut.png", "brick.png", "camera.png", "chelsea.png", "clock_motion.png", "coffee.png"),
@@ -58,7 +59,7 @@ def main() -> None:
     parser.add_argument("--glob", default="*", metavar="PATTERN", help="of the names to take")
     parser.add_argument("--limit", type=int, metavar="N", help="take N pictures, evenly spread")
     parser.add_argument("--short-side", type=int, metavar="PIXELS", help="scale down to it first")
-    parser.add_argument("--quality", type=int, default=api.DEFAULT_QUALITY, help="of ours")
+    parser.add_argument("--quality", type=int, default=DEFAULT_QUALITY, help="of ours")
     parser.add_argument("--segmenter", metavar="SPEC", help="of ours, as in sempic encode")
     parser.add_argument("--receiver", metavar="SPEC", help="of ours, as in sempic decode")
     parser.add_argument("--judge", metavar="SPEC", help="the segmenter that finds the objects")

@@ -11,28 +11,41 @@ import re
 from pathlib import Path
 from typing import Any
 
-from sempic import cli
+from sempic import cli, fields
+from sempic.commands import COMMANDS
+from sempic.commands.train import TRAININGS
+from sempic.options import DecodeOptions, EncodeOptions
 
 _NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
-_EXTRAS = {"train": "train", "distill": "train", "sample": "train"} | dict.fromkeys(
-    ("benchmark", "compare", "evaluate"), "eval"
-)
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Fill in `{{ sempic … }}`, `{{ trainings }}` and `{{ notebook NAME }}`, each on its line."""
+    """Fill in `{{ sempic … }}`, `{{ trainings }}`, `{{ options … }}` and `{{ notebook NAME }}`,
+    each on its line."""
     markdown = re.sub(r"^\{\{ trainings \}\}$", lambda m: _trainings(), markdown, flags=re.M)
     markdown = re.sub(
         r"^\{\{ sempic (.*?) \}\}$", lambda m: _printed(m[1].split()), markdown, flags=re.M
     )
+    markdown = re.sub(r"^\{\{ options (.*?) \}\}$", lambda m: _options(m[1]), markdown, flags=re.M)
     return re.sub(r"^\{\{ notebook (.*?) \}\}$", lambda m: _notebook(m[1]), markdown, flags=re.M)
 
 
 def _trainings() -> str:
     return "\n\n".join(
-        f"### sempic train {name}\n\n{{{{ sempic train {name} --help }}}}"
-        for name in cli._TRAININGS
+        f"### sempic train {name}\n\n{{{{ sempic train {name} --help }}}}" for name in TRAININGS
     )
+
+
+def _options(name: str) -> str:
+    """A table of the options of encoding or decoding."""
+    kind = {"encode": EncodeOptions, "decode": DecodeOptions}[name]
+    rows = ["| option | default | |", "|---|---|---|"]
+    for option, part in fields.of(kind).items():
+        about = fields.about(part)
+        default = "" if part.default is None else f"`{part.default}`"
+        text = (about.help + about.console).replace("|", "\\|")
+        rows.append(f"| `{option}` | {default} | {text[0].upper()}{text[1:]}. |")
+    return "\n".join(rows)
 
 
 def _printed(arguments: list[str]) -> str:
@@ -51,7 +64,7 @@ def _printed(arguments: list[str]) -> str:
         os.environ.clear()
         os.environ.update(before)
     if not out.getvalue():
-        extra = _EXTRAS.get(arguments[0])
+        extra = COMMANDS[arguments[0]].extra if arguments[0] in COMMANDS else None
         if extra is None or "is missing" not in err.getvalue():
             raise ValueError(f"sempic {' '.join(arguments)} printed nothing: {err.getvalue()}")
         return f"*(This page was built without the extra `{extra}`, which the command needs.)*"

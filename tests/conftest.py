@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-from sempic import palette, progress
+from sempic import palette, progress, roles
 from sempic.scene import Image, LabelMap, Scene
 
 ROOT = Path(__file__).parent.parent
@@ -88,6 +88,7 @@ class FakeSegmenter:
     """Sky above, road below."""
 
     palette = 1
+    voids = False
 
     def __init__(self) -> None:
         self.calls = 0
@@ -98,10 +99,15 @@ class FakeSegmenter:
         labels[labels.shape[0] // 2 :] = 3
         return labels
 
+    def look(self, image: Image) -> tuple[LabelMap, None]:
+        return self(image), None
+
 
 class FakeReceiver:
     """The labels in the red channel, steps and seed in the others; remembers further wishes."""
 
+    controls = frozenset(roles.CONTROLS)
+    model_id: int | None = None
     wishes: dict[str, float]
 
     def __call__(self, scene: Scene, *, seed: int, steps: int = 4, **wishes: float) -> Image:

@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import pytest
-from conftest import FakeSegmenter, street
+from conftest import FakeReceiver, FakeSegmenter, street
 
 import sempic
 from sempic import api, batch, cli, jobs, pictures
+from sempic.batch.work import coder_with
 from sempic.errors import install_hint
 
 IMAGE, LABELS = street(48, 64)
@@ -26,7 +27,7 @@ IMAGE, LABELS = street(48, 64)
 def place(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(api.Codec, "segmenter", FakeSegmenter())
-    batch._codec.cache_clear()
+    coder_with.cache_clear()
     return tmp_path
 
 
@@ -285,6 +286,68 @@ def test_tars_with_links_to_nothing(capsys):
         out.addfile(link)
     assert cli.main(["encode", "a.tar", "-o", "b.tar"]) == 2
     assert "damaged tar" in capsys.readouterr().err
+
+
+# ── decoding is its twin ─────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def coded(shots):
+    Path("shots/bad.png").unlink()
+    assert cli.main(["encode", *shots, "-o", "coded", "--max-side", "32"]) == 0
+    Path("coded/bad.sempic").write_bytes(b"")
+    return ["coded", "--only", "labels"]  # needs no network, in processes neither
+
+
+def pictures_in(folder):
+    return {p.name: p.read_bytes() for p in Path(folder).glob("*.png")}
+
+
+def test_decoding_in_processes_makes_the_same_files(coded, capsys):
+    assert cli.main(["decode", *coded, "-o", "one"]) == 2
+    assert cli.main(["decode", *coded, "-o", "two", "--jobs", "2"]) == 2
+    assert pictures_in("one") == pictures_in("two")
+    assert pictures_in("two").keys() == {f"{i}.labels.png" for i in range(3)}
+    assert capsys.readouterr().err.count("1 of 4 files failed") == 2
+
+
+def test_decoding_goes_on_by_a_manifest(coded, capsys):
+    run = ["decode", *coded, "-o", "out", "--manifest", "m.jsonl"]
+    assert cli.main(run) == 2
+    by_name = {Path(e["file"]).name: e for e in entries("m.jsonl")}
+    assert by_name["0.sempic"]["output"] == "out/0.labels.png"
+    assert "no bytes" in by_name["bad.sempic"]["error"]
+    Path("out/1.labels.png").unlink()
+    kept = Path("out/0.labels.png").stat().st_mtime_ns
+    capsys.readouterr()
+    assert cli.main(run) == 2
+    assert "2 of 4 are done" in capsys.readouterr().err
+    assert Path("out/0.labels.png").stat().st_mtime_ns == kept
+    assert Path("out/1.labels.png").exists()
+    assert cli.main([*run[:2], "--only", "coarse", *run[4:]]) == 2
+    assert "other settings" in capsys.readouterr().err
+
+
+def test_tars_are_decoded(monkeypatch, capsys):
+    monkeypatch.setattr(api.Codec, "receiver", FakeReceiver())
+    tar("a.tar", **{"x/0.png": pictures.encode(IMAGE, ".png"), "x/0.cls": b"7"})
+    assert cli.main(["encode", "a.tar", "-o", "b.tar"]) == 0
+    assert cli.main(["decode", "b.tar", "-o", "c.tar", "--seed", "5"]) == 0
+    found = contents("c.tar")
+    assert found.keys() == {"x/0.png", "x/0.cls"}
+    stream = contents("b.tar")["x/0.sempic"]
+    assert np.array_equal(pictures.read(found["x/0.png"]), sempic.Codec().decode(stream, seed=5))
+    tar("d.tar", **{"0.sempic": stream, "0.png": map_png(), "1.sempic": b"?"})
+    capsys.readouterr()
+    assert cli.main(["decode", "d.tar", "-o", "e.tar"]) == 2
+    assert "0.sempic and 0.png would both become 0.png; --images" in capsys.readouterr().err
+    assert cli.main(["decode", "d.tar", "-o", "e.tar", "--images", "seen.jpg"]) == 2
+    found = contents("e.tar")
+    assert found.keys() == {"0.seen.jpg", "0.png"}
+    assert found["0.seen.jpg"].startswith(b"\xff\xd8")
+    assert "d.tar/1.sempic: not a .sempic" in capsys.readouterr().err
+    assert cli.main(["decode", "b.tar", "-o", "f.tar", "--uncertainty", "u.png"]) == 2
+    assert "--uncertainty is for one file" in capsys.readouterr().err
 
 
 # ── nothing that a file does ends the rest ───────────────────────────────────────────────────

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from sempic import coarse, container
-from sempic.codec import CODECS, pack, unpack
+from sempic.coarse import CODECS
+from sempic.codec import pack, unpack
 from sempic.errors import (
     BitstreamError,
     CorruptStream,
@@ -137,7 +138,7 @@ def test_labels_that_need_the_coarse_picture():
     other = coarse.encode(coarse.downscale(IMAGE, 4), codec="webp")
     for without in (
         dataclasses.replace(c, coarse=None),
-        dataclasses.replace(c, coarse=other, coarse_type=container.Chunk.WEBP),
+        dataclasses.replace(c, coarse=other, coarse_type=CODECS["webp"].chunk),
     ):
         with pytest.raises(CorruptStream, match="coarse"):
             unpack(container.write(without))

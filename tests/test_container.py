@@ -5,6 +5,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sempic import palette
+from sempic.coarse import BY_CHUNK, CODECS
 from sempic.container import MAX_PIXELS, Chunk, Container, _varint, read, write
 from sempic.errors import (
     BitstreamError,
@@ -41,14 +42,14 @@ containers = st.builds(
     model=st.integers(0, 14),
     labels=st.binary(max_size=200),
     coarse=st.none() | st.binary(max_size=2000),
-    coarse_type=st.just(Chunk.BPG),
+    coarse_type=st.just(CODECS["bpg"].chunk),
 ) | st.builds(
     Container,
     width=sides,
     height=sides,
     palette=st.integers(0, 3),
     coarse=st.binary(max_size=200),
-    coarse_type=st.sampled_from([Chunk.BPG, Chunk.AVIF, Chunk.WEBP, Chunk.JXL]),
+    coarse_type=st.sampled_from(list(BY_CHUNK)),
 )
 
 

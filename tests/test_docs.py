@@ -15,7 +15,9 @@ import PIL.Image
 import pytest
 from conftest import HAVE_MODELS, ROOT, FakeReceiver, FakeSegmenter, street
 
-from sempic import api, cli
+import sempic
+from sempic import api, cli, commands
+from sempic.commands import train
 
 README = (ROOT / "README.md").read_text()
 SPECIFICATIONS = {"format": "test_container.py", "labels": "labels/test_labels.py"}
@@ -52,7 +54,7 @@ def blocks(path: Path) -> list[Block]:
     return found
 
 
-def commands(block: Block) -> list[str]:
+def commands_in(block: Block) -> list[str]:
     """The commands of a shell block, continued lines joined and comments dropped."""
     lines = block.code.replace("\\\n", " ").splitlines()
     return [line.split(" #")[0].strip() for line in lines if line.split("#")[0].strip()]
@@ -121,7 +123,7 @@ def test_every_block_runs(document, place):
             continue
         if block.language == "python":
             exec(compile("\n" * block.line + block.code, where, "exec"), names)
-        for command in commands(block) if block.language == "sh" else ():
+        for command in commands_in(block) if block.language == "sh" else ():
             try:
                 run(command)
             except (AssertionError, subprocess.SubprocessError) as error:
@@ -134,14 +136,13 @@ def test_every_block_runs(document, place):
 @pytest.mark.parametrize("document", DOCUMENTS, ids=named)
 def test_what_is_not_run_is_at_least_there(document):
     makefile = (ROOT / "Makefile").read_text()
-    known = cli._parser()._subparsers._group_actions[0].choices
     for block in blocks(document):
         where = f"{named(document)}:{block.line}"
         assert block.language in LANGUAGES, where
-        for command in commands(block) if block.language == "sh" else ():
+        for command in commands_in(block) if block.language == "sh" else ():
             words = shlex.split(command)
             if words[0] == "sempic":
-                assert words[1] in known or words[1].startswith("-"), where
+                assert words[1] in commands.COMMANDS or words[1].startswith("-"), where
             elif words[0] == "make":
                 assert re.search(rf"^{words[1]}:", makefile, re.MULTILINE), where
             elif words[0] == "python" and words[1].endswith(".py"):
@@ -155,9 +156,8 @@ def test_what_is_not_run_is_at_least_there(document):
 def test_examples_in_the_help_run(place, capsys):
     with tarfile.open("shots.tar", "w") as tar:
         tar.add("shots/a.jpg", "a.jpg")
-    parser = cli._parser()
-    ours = [parser, *parser._subparsers._group_actions[0].choices.values()]
-    lines = [line for p in ours for line in (p.epilog or "").splitlines()]
+    parser, ours = commands.parsers()
+    lines = [line for p in (parser, *ours.values()) for line in (p.epilog or "").splitlines()]
     examples = [line.split(" #")[0].strip() for line in lines if line.startswith("  sempic ")]
     assert len(examples) >= 15
     for example in examples:
@@ -180,8 +180,8 @@ def test_the_site_builds(tmp_path):
     reference = (tmp_path / "reference/cli/index.html").read_text()
     for option in ("--target-bpp", "--only", "--port", "--quick", "--judge"):
         assert option in reference
-    known = cli._parser()._subparsers._group_actions[0].choices
-    for command in (*known, *(f"train {name}" for name in cli._TRAININGS)):
+    trainings = (f"train {name}" for name in train.TRAININGS)
+    for command in (*commands.COMMANDS, *trainings):
         assert command == "distill" or f">sempic {command}<" in reference  # distill is an alias
     if importlib.util.find_spec("torch"):
         assert "built without" not in reference
@@ -226,8 +226,8 @@ def test_links_lead_somewhere():
 
 def test_quality_levels_in_the_readme_are_those_of_the_code():
     rows = re.findall(r"^\| \**(\d)\** \| 1/(\d), QP (\d+) \|", README, re.MULTILINE)
-    said = {int(level): api.Quality(int(factor), int(qp)) for level, factor, qp in rows}
-    assert said == api.QUALITY
+    said = {int(level): sempic.Quality(int(factor), int(qp)) for level, factor, qp in rows}
+    assert said == sempic.QUALITY
 
 
 @pytest.mark.parametrize("name", SPECIFICATIONS)

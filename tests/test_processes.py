@@ -10,6 +10,7 @@ import pytest
 
 import sempic
 
+SOURCE = Path(sempic.__file__).parent.parent
 STREAM = sempic.pack(width=8, height=8, coarse=b"x")
 
 
@@ -167,6 +168,21 @@ def test_ctrl_c_while_the_command_loads(name, handler):
         "t = threading.Thread(target=lambda: print(__import__('sempic').__name__)); t.start()"
     )
     assert run(thread).stdout == b"sempic\n"
+
+
+@pytest.mark.parametrize("command", ["-m sempic", "-m sempic.cli", "-X utf8 -m sempic"])
+def test_ctrl_c_while_a_module_loads_as_the_command(command, place):
+    """A stand-in for numpy, which all of the package waits for, says what a signal would do."""
+    says = "import signal; print(repr(signal.getsignal(signal.SIGINT))); raise SystemExit"
+    (place / "numpy.py").write_text(says)
+    done = subprocess.run(
+        [sys.executable, *command.split(), "--version"],
+        env=os.environ | {"PYTHONPATH": f"{place}:{SOURCE}"},
+        capture_output=True,
+        check=False,
+        timeout=60,
+    )
+    assert b"SIG_DFL" in done.stdout, done.stderr
 
 
 def test_what_is_not_said_to_anybody():

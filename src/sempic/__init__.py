@@ -10,7 +10,7 @@ needed.
 """
 
 from sempic import _start as _start  # before all others
-from sempic.api import QUALITY, Codec, Quality, decode, encode, info
+from sempic.api import Codec, decode, encode, info
 from sempic.codec import pack, unpack
 from sempic.errors import (
     BitstreamError,
@@ -30,6 +30,7 @@ from sempic.errors import (
     UnsupportedProfile,
     UnsupportedVersion,
 )
+from sempic.options import QUALITY, Quality
 from sempic.palette import PALETTES, Palette
 from sempic.scene import Coarse, Scene
 

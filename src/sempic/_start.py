@@ -1,9 +1,19 @@
 """What comes before everything else when sempic is imported."""
 
+import contextlib
 import os
 import signal
 import sys
-import threading
+
+# The command, while it still loads, is ended by Ctrl-C like any other, without a traceback. This
+# comes first, since until here Python's own handler is at work; so it is quick.
+_command = os.path.basename(sys.argv[0]) == "sempic" or any(
+    pair in (("-m", "sempic"), ("-m", "sempic.cli"))
+    for pair in zip(sys.orig_argv, sys.orig_argv[1:], strict=False)
+)
+if _command and signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # nobody else's
+    with contextlib.suppress(ValueError):  # in a thread
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 # No word to anybody: these libraries report to their makers by default, once they are imported.
 for _name, _value in (
@@ -12,12 +22,3 @@ for _name, _value in (
     ("RAY_USAGE_STATS_ENABLED", "0"),
 ):
     os.environ.setdefault(_name, _value)
-
-# The command, while it still loads, is ended by Ctrl-C like any other, without a traceback.
-_command = os.path.basename(sys.argv[0]) == "sempic" or sys.orig_argv[1:3] == ["-m", "sempic"]
-if (
-    _command
-    and threading.current_thread() is threading.main_thread()
-    and signal.getsignal(signal.SIGINT) is signal.default_int_handler  # else somebody chose another
-):
-    signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -7,16 +7,24 @@ decode = unpack + synthesize (receiver)
 from __future__ import annotations
 
 import functools
+import inspect
 import os
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Concatenate,
+    Final,
+    Literal,
+    ParamSpec,
+    TypeVar,
+)
 
 import numpy as np
 
-from sempic import checks, codec, container, progress
+from sempic import checks, coarse, codec, container, progress
 from sempic.errors import (
     BitstreamError,
     ImageError,
@@ -26,8 +34,17 @@ from sempic.errors import (
     RateError,
     SempicWarning,
 )
+from sempic.options import (
+    DEFAULT_LABEL_QUALITY,
+    DEFAULT_QUALITY,
+    LOSSLESS,
+    QUALITY,
+    DecodeOptions,
+    EncodeOptions,
+    LabelQuality,
+)
 from sempic.palette import CAMVID, CITYSCAPES, PALETTES, translate
-from sempic.palette import find as find_palette
+from sempic.roles import Receiver, Segmenter, as_receiver, as_segmenter
 from sempic.scene import Chances, Image, LabelMap, Scene
 
 if TYPE_CHECKING:
@@ -35,43 +52,11 @@ if TYPE_CHECKING:
     import PIL.Image
     from typing_extensions import Self
 
-Segmenter: TypeAlias = Callable[[Image], LabelMap]
-"""uint8 (H, W, 3) → uint8 (H, W) ids of the palette in its attribute `palette` (1 if none)."""
-Receiver: TypeAlias = Callable[..., Image]
-"""(scene, **controls) → uint8 (H, W, 3); controls: those of steps, seed, guidance and fidelity that
-the caller of `decode` gave. What is not given is as the receiver likes it."""
 
-
-@dataclass(frozen=True, slots=True)
-class Quality:
-    """How the coarse picture is made at one level of the dial."""
-
-    factor: int
-    """The picture is divided by this in width and height."""
-    qp: int
-    """Of `sempic.coarse.encode`, on the scale of `bpgenc -q`: 0…51, 6 more halve the precision."""
-
-
-QUALITY = {
-    1: Quality(8, 41),
-    2: Quality(4, 45),
-    3: Quality(4, 42),
-    4: Quality(4, 39),
-    5: Quality(4, 36),
-    6: Quality(4, 33),
-    7: Quality(4, 30),
-    8: Quality(4, 27),
-    9: Quality(4, 23),
-}
-"""The levels of `quality`; chroma is 4:4:4. README.md says what each costs (benchmarks/rate.py)."""
-
-DEFAULT_QUALITY = 5
-
-LOSSLESS: Final = "lossless"
 NO_LABELS: Final = "none"
-LabelQuality: TypeAlias = int | Literal["lossless"]
-DEFAULT_LABEL_QUALITY = 3
-"""Of the segmenter's maps; docs/experiments/labels.md has the curve that it was chosen on."""
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 
 class Codec:
@@ -79,13 +64,16 @@ class Codec:
 
     def __init__(
         self,
-        segmenter: Segmenter | str | Path | None = None,
-        receiver: Receiver | str | Path | None = None,
+        segmenter: Segmenter | Callable[[Image], LabelMap] | str | Path | None = None,
+        receiver: Receiver | Callable[..., Image] | str | Path | None = None,
     ) -> None:
         """Each is None (the bundled one), a specification for `load` of `sempic.segment` or
         `sempic.receive` (a path to an ONNX file, "hf:NAME", a checkpoint of the paper's
-        network), or the function itself. A codec can be copied and pickled as far as these can; the
-        copy loads its networks anew. Raises InputError for anything else."""
+        network), a `Segmenter` or `Receiver` of `sempic.roles`, or a plain function: uint8
+        (H, W, 3) → uint8 (H, W), ids of CamVid; (scene, **controls) → uint8 (H, W, 3), with those
+        of the controls steps, seed, guidance and fidelity that it has arguments for. A codec can be
+        copied and pickled as far as these can; the copy loads its networks anew. Raises InputError
+        for anything else."""
         self._segmenter = _model("segmenter", segmenter)
         self._receiver = _model("receiver", receiver)
 
@@ -99,7 +87,7 @@ class Codec:
     def segmenter(self) -> Segmenter:
         """Raises ModelError if it cannot be loaded."""
         if callable(self._segmenter):
-            return self._segmenter
+            return as_segmenter(self._segmenter)
         from sempic import segment
 
         return segment.load(None if self._segmenter is None else str(self._segmenter))
@@ -108,7 +96,7 @@ class Codec:
     def receiver(self) -> Receiver:
         """Raises ModelError if it cannot be loaded."""
         if callable(self._receiver):
-            return self._receiver
+            return as_receiver(self._receiver)
         from sempic import receive
 
         return receive.load(None if self._receiver is None else str(self._receiver))
@@ -188,6 +176,7 @@ class Codec:
         label_quality: LabelQuality | None = None,
         importance: Mapping[str, float] | None = None,
         ignore_label: int | None = None,
+        model: int = 0,
     ) -> bytes:
         """The .sempic stream of a picture.
 
@@ -216,6 +205,8 @@ class Codec:
                 `math.inf` for never removed.
             ignore_label: an id that is sent as the palette's void, in `labels` and in what the
                 segmenter finds.
+            model: `model_id` of the receiver that the picture is meant for, 1…14; another one
+                decodes it, too, and warns. 0: any.
 
         Raises:
             ImageError, LabelMapError: input that cannot be coded.
@@ -223,52 +214,49 @@ class Codec:
             ModelError: the segmenter cannot be loaded, or gives what is no label map.
             InputError: an option out of range.
         """
-        from sempic import coarse, pictures
+        return self._encode(
+            image,
+            labels,
+            EncodeOptions(
+                palette=palette,
+                quality=quality,
+                coarse_codec=coarse_codec,
+                target_bpp=target_bpp,
+                max_side=max_side,
+                label_quality=label_quality,
+                importance=importance,
+                ignore_label=ignore_label,
+                model=model,
+            ),
+        )
 
-        checks.whole("quality", quality, min(QUALITY), max(QUALITY))
-        checks.one_of("coarse codec", coarse_codec, codec.CODECS)
-        if target_bpp is not None and checks.number("target_bpp", target_bpp) <= 0:
-            raise InputError(f"target_bpp must be more than 0, not {target_bpp:g}")
-        if max_side is not None:
-            checks.whole("max_side", max_side, 1)
-        if label_quality is not None and label_quality != LOSSLESS:
-            checks.whole("label_quality", label_quality, 1, 5)
-        if importance is not None and not isinstance(importance, Mapping):
-            raise InputError(f"importance maps classes to weights, not {type(importance).__name__}")
-        number = _palette_id(palette)
+    def _encode(
+        self,
+        image: PIL.Image.Image | npt.NDArray[np.uint8],
+        labels: npt.NDArray[np.uint8] | Literal["none"] | None,
+        options: EncodeOptions,
+    ) -> bytes:
+        from sempic import pictures
+
         size = getattr(image, "size", None)  # of a PIL image: before its pixels are decoded
         if isinstance(size, tuple) and len(size) == 2:
-            levels = _levels(size, max_side, quality, target_bpp)
+            _levels(size, options)
         pixels = pictures.to_rgb(image)
-        levels = _levels(pixels.shape[1::-1], max_side, quality, target_bpp)
-        if isinstance(labels, str):
-            if labels != NO_LABELS:
-                raise InputError(f"labels are an array or {NO_LABELS!r}, not {labels!r}")
-        elif labels is not None:
-            height, width = pixels.shape[:2]
-            codec.check_map(labels, width=width, height=height)
-            labels = PALETTES[number].settle(labels, ignore_label)
-            codec.check_labels(labels, width=width, height=height, palette=number)
-        if max_side is not None:
-            given = None if isinstance(labels, str) else labels
-            pixels, smaller = pictures.shrink(pixels, given, max_side)
-            labels = labels if isinstance(labels, str) else smaller
+        levels = _levels(pixels.shape[1::-1], options)
+        given = _settled(labels, pixels, options)
+        if options.max_side is not None:
+            pixels, given = pictures.shrink(pixels, given, options.max_side)
+        palette = options.known_palette.id
         if labels is None:
             with progress.waiting("finding and simplifying labels", aloud=False):
-                labels, found = self.find_labels(pixels, label_quality, importance, ignore_label)
-            number = found if palette is None else number
-            if number != found and number not in (CAMVID.id, CITYSCAPES.id):
-                name = PALETTES[number].name
-                raise InputError(f"the segmenter's classes cannot be named in palette {name}")
-            if labels is not None:
-                labels = translate(labels, found, number)
-        elif isinstance(labels, str):
-            labels = None
-        elif label_quality is not None and label_quality != LOSSLESS:
+                given, palette = self._found(pixels, options)
+        elif given is not None and isinstance(options.label_quality, int):
             from sempic.simplify import simplify
 
             with progress.waiting("simplifying labels", aloud=False):
-                labels = simplify(labels, label_quality, palette=number, importance=importance)
+                given = simplify(
+                    given, options.label_quality, palette=palette, importance=options.importance
+                )
 
         def pack(level: int) -> bytes:
             small = coarse.downscale(pixels, QUALITY[level].factor)
@@ -276,27 +264,41 @@ class Codec:
                 return codec.pack(
                     width=pixels.shape[1],
                     height=pixels.shape[0],
-                    labels=labels,
-                    coarse=coarse.encode(small, codec=coarse_codec, quality=QUALITY[level].qp),
-                    coarse_codec=coarse_codec,
-                    palette=number,
+                    labels=given,
+                    coarse=coarse.encode(
+                        small, codec=options.coarse_codec, quality=QUALITY[level].qp
+                    ),
+                    coarse_codec=options.coarse_codec,
+                    palette=palette,
+                    model=options.model,
                 )
 
-        return pack(quality) if target_bpp is None else _best_within(target_bpp, pack, levels)
+        if options.target_bpp is None:
+            return pack(options.quality)
+        return _best_within(options.target_bpp, pack, levels)
+
+    def _found(self, pixels: Image, options: EncodeOptions) -> tuple[LabelMap | None, int]:
+        """The segmenter's map as it is sent, None where it knows too little, and its palette."""
+        labels, found = self.find_labels(pixels, options)
+        palette = found if options.palette is None else options.known_palette.id
+        if palette != found and palette not in (CAMVID.id, CITYSCAPES.id):
+            name = PALETTES[palette].name
+            raise InputError(f"the segmenter's classes cannot be named in palette {name}")
+        return (None if labels is None else translate(labels, found, palette)), palette
 
     def _segment(
         self, pixels: Image, label_quality: LabelQuality, ignore_label: int | None
     ) -> tuple[LabelMap, Chances | None, int]:
         """The segmenter's map, checked, how sure it is if it says so, and its palette."""
-        number = getattr(self.segmenter, "palette", CAMVID.id)
+        number: Any = self.segmenter.palette
         if not isinstance(number, int) or number not in PALETTES:
             raise ModelError(f"the segmenter's palette {number!r} is not one of {list(PALETTES)}")
-        look = getattr(self.segmenter, "look", None)
         found: Any
-        if look is not None and label_quality != LOSSLESS:
-            found, chances = look(pixels)
+        chances: Any = None
+        if label_quality == LOSSLESS:
+            found = self.segmenter(pixels)
         else:
-            found, chances = self.segmenter(pixels), None
+            found, chances = self.segmenter.look(pixels)
         height, width = pixels.shape[:2]
         try:
             codec.check_map(found, width=width, height=height)
@@ -314,15 +316,13 @@ class Codec:
         return found, chances, number
 
     def find_labels(
-        self,
-        pixels: Image,
-        label_quality: LabelQuality | None = None,
-        importance: Mapping[str, float] | None = None,
-        ignore_label: int | None = None,
+        self, pixels: Image, options: EncodeOptions | None = None
     ) -> tuple[LabelMap | None, int]:
-        """The segmenter's map as it is sent, None where it knows too little, and its palette."""
-        label_quality = DEFAULT_LABEL_QUALITY if label_quality is None else label_quality
-        labels, chances, number = self._segment(pixels, label_quality, ignore_label)
+        """The segmenter's map as it would be sent, None where it knows too little, and the id of
+        its palette."""
+        options = options or EncodeOptions()
+        label_quality = options.label_quality or DEFAULT_LABEL_QUALITY
+        labels, chances, number = self._segment(pixels, label_quality, options.ignore_label)
         if label_quality == LOSSLESS:
             return labels, number
         from sempic.simplify import simplify
@@ -333,10 +333,10 @@ class Codec:
             voided, known = void_where_unsure(labels, chances, number)
             if known < STREET:
                 return None, number
-            if getattr(self.segmenter, "voids", False):
+            if self.segmenter.voids:
                 labels = voided
         sent = simplify(
-            labels, label_quality, palette=number, importance=importance, chances=chances
+            labels, label_quality, palette=number, importance=options.importance, chances=chances
         )
         return sent, number
 
@@ -384,14 +384,17 @@ class Codec:
         """The receiver's picture of a scene, uint8 (height, width, 3); arguments as `decode`."""
         if not isinstance(scene, Scene):
             raise InputError(f"a scene is what unpack gives, not {type(scene).__name__}")
-        checks.whole("seed", seed, 0)
-        wishes = {
-            "steps": None if steps is None else checks.whole("steps", steps, 1),
-            "guidance": None if guidance is None else checks.number("guidance", guidance, 0),
-            "fidelity": None if fidelity is None else checks.number("fidelity", fidelity, 0, 1),
-        }
-        controls = {name: value for name, value in wishes.items() if value is not None}
-        picture: Any = self.receiver(scene, seed=seed, **controls)
+        options = DecodeOptions(steps=steps, seed=seed, guidance=guidance, fidelity=fidelity)
+        receiver = self.receiver
+        controls = {name: v for name, v in options.keywords().items() if v is not None}
+        for name in controls.keys() - receiver.controls:
+            if controls.pop(name) != options.usual(name):
+                raise ModelError(f"this receiver has no {name}")
+        if scene.model and receiver.model_id not in (None, scene.model):
+            mine = receiver.model_id
+            text = f"the stream was made for receiver {scene.model}, and this is {mine}"
+            warnings.warn(text, SempicWarning, stacklevel=3)
+        picture: Any = receiver(scene, **controls)
         if (
             not isinstance(picture, np.ndarray)
             or picture.dtype != np.uint8
@@ -446,8 +449,6 @@ def preview(scene: Scene) -> Image:
     """
     import PIL.Image
 
-    from sempic import coarse
-
     given: object = scene
     if not isinstance(given, Scene):
         raise InputError(f"a scene is what unpack gives, not {type(given).__name__}")
@@ -482,7 +483,7 @@ def info(stream: bytes) -> dict[str, Any]:
         "height": c.height,
         "palette": c.own.split("#")[0] if c.own else PALETTES[c.palette].name,
         "model": c.model,
-        "coarse_codec": None if c.coarse is None else c.coarse_type.name.lower(),
+        "coarse_codec": None if c.coarse is None else coarse.BY_CHUNK[c.coarse_type].name,
         "bytes": len(stream),
         "bpp": 8 * len(stream) / (c.width * c.height),
         "chunks": chunks,
@@ -496,44 +497,25 @@ def shared() -> Codec:
     return Codec()
 
 
-def encode(
-    image: PIL.Image.Image | npt.NDArray[np.uint8],
-    *,
-    labels: npt.NDArray[np.uint8] | Literal["none"] | None = None,
-    palette: int | str | None = None,
-    quality: int = DEFAULT_QUALITY,
-    coarse_codec: str = "bpg",
-    target_bpp: float | None = None,
-    max_side: int | None = None,
-    label_quality: LabelQuality | None = None,
-    importance: Mapping[str, float] | None = None,
-    ignore_label: int | None = None,
-) -> bytes:
-    """`Codec.encode`, where everything is explained, with the bundled segmenter."""
-    return shared().encode(
-        image,
-        labels=labels,
-        palette=palette,
-        quality=quality,
-        coarse_codec=coarse_codec,
-        target_bpp=target_bpp,
-        max_side=max_side,
-        label_quality=label_quality,
-        importance=importance,
-        ignore_label=ignore_label,
-    )
+def _of_the_shared(method: Callable[Concatenate[Codec, _P], _T]) -> Callable[_P, _T]:
+    """A method as a function: of the codec with the bundled models."""
+
+    def function(*args: _P.args, **keywords: _P.kwargs) -> _T:
+        return method(shared(), *args, **keywords)
+
+    signature = inspect.signature(method)
+    _, *parameters = signature.parameters.values()
+    function.__name__ = function.__qualname__ = method.__name__
+    function.__doc__ = f"`Codec.{method.__name__}` with the bundled models."
+    function.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    return function
 
 
-def decode(
-    stream: bytes,
-    *,
-    steps: int | None = None,
-    seed: int = 0,
-    guidance: float | None = None,
-    fidelity: float | None = None,
-) -> PIL.Image.Image:
-    """`Codec.decode`, where everything is explained, with the bundled receiver."""
-    return shared().decode(stream, steps=steps, seed=seed, guidance=guidance, fidelity=fidelity)
+encode = _of_the_shared(Codec.encode)
+"""`Codec.encode`, where everything is explained, with the bundled segmenter."""
+
+decode = _of_the_shared(Codec.decode)
+"""`Codec.decode`, where everything is explained, with the bundled receiver."""
 
 
 def _best_within(target_bpp: float, pack: Callable[[int], bytes], levels: list[int]) -> bytes:
@@ -555,40 +537,41 @@ def _best_within(target_bpp: float, pack: Callable[[int], bytes], levels: list[i
     best = streams[levels[low]]
     if low == len(levels) - 1 and (most := info(best)["bpp"]) < target_bpp:
         text = f"quality {levels[-1]}, the finest, takes {most:.4f} bpp of the {target_bpp:g} given"
-        warnings.warn(text, SempicWarning, stacklevel=4)
+        warnings.warn(text, SempicWarning, stacklevel=5)
     return best
 
 
-def _levels(
-    size: tuple[int, ...], max_side: int | None, quality: int, target_bpp: float | None
-) -> list[int]:
+def _settled(
+    labels: npt.NDArray[np.uint8] | str | None, pixels: Image, options: EncodeOptions
+) -> LabelMap | None:
+    """The map that is given, checked, with void where it says so; None if none is."""
+    if labels is None:
+        return None
+    if isinstance(labels, str):
+        if labels != NO_LABELS:
+            raise InputError(f"labels are an array or {NO_LABELS!r}, not {labels!r}")
+        return None
+    height, width = pixels.shape[:2]
+    palette = options.known_palette
+    codec.check_map(labels, width=width, height=height)
+    labels = palette.settle(labels, options.ignore_label)
+    codec.check_labels(labels, width=width, height=height, palette=palette.id)
+    return labels
+
+
+def _levels(size: tuple[int, ...], options: EncodeOptions) -> list[int]:
     """The levels that may be used for a picture of this size: the one that was asked for, or, for
     a target, all whose coarse picture is not too large; raises ImageError where there is none."""
-    from sempic.coarse.planes import MAX_SIDE
-
-    longest = max(size) if max_side is None else min(max(size), max_side)
-    wanted = [quality] if target_bpp is None else sorted(QUALITY)
-    fit = [level for level in wanted if longest <= MAX_SIDE * QUALITY[level].factor]
+    longest = max(size) if options.max_side is None else min(max(size), options.max_side)
+    wanted = [options.quality] if options.target_bpp is None else sorted(QUALITY)
+    fit = [level for level in wanted if longest <= coarse.MAX_SIDE * QUALITY[level].factor]
     if not fit:
-        most = MAX_SIDE * max(QUALITY[level].factor for level in wanted)
+        most = coarse.MAX_SIDE * max(QUALITY[level].factor for level in wanted)
         raise ImageError(
             f"{size[0]}×{size[1]}: at quality {wanted[0]} a side may have {most} pixels; "
             f"max_side {most} (--max-side {most}) scales it down"
         )
     return fit
-
-
-def _palette_id(palette: int | str | None) -> int:
-    if palette is None:
-        return CAMVID.id
-    if isinstance(palette, str):
-        return find_palette(palette).id
-    if checks.whole("palette", palette) not in PALETTES:
-        raise LabelMapError(f"palette {palette} is not one of {', '.join(map(str, PALETTES))}")
-    return palette
-
-
-_T = TypeVar("_T")
 
 
 def _model(role: str, given: _T) -> _T:

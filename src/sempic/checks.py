@@ -29,7 +29,7 @@ def stream(value: Any) -> bytes:
     )
 
 
-def whole(name: str, value: Any, low: int | None = None, high: int | None = None) -> int:
+def whole(name: str, value: Any, low: float | None = None, high: float | None = None) -> int:
     """A whole number from `low` to `high`; raises InputError."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Integral):
         raise InputError(f"{name} is a whole number, not {_shown(value)}")

@@ -13,20 +13,14 @@ from typing import Literal
 import numpy as np
 
 from sempic import checks, container
-from sempic.container import MAX_PIXELS, Chunk, Container
+from sempic import coarse as coarse_codecs
+from sempic.container import MAX_PIXELS, Container
 from sempic.errors import CorruptStream, LabelMapError
 from sempic.palette import CAMVID, PALETTES
-from sempic.scene import Coarse, LabelMap, Scene
+from sempic.scene import LabelMap, Scene
 
-# sempic.labels and sempic.coarse are imported where they are used: numba and PyAV behind them take
-# 0.8 s to load, which `import sempic` and `sempic info` need not pay.
-
-CODECS = {"bpg": Chunk.BPG, "avif": Chunk.AVIF, "webp": Chunk.WEBP, "jxl": Chunk.JXL}
-"""Type of chunk of each coarse codec."""
-
-
-EXACT = (Chunk.BPG,)
-"""Types of chunk whose planes are the same on every machine: labels are coded in their context."""
+# sempic.labels is imported where it is used: numba behind it takes long to load, which
+# `import sempic` and `sempic info` need not pay.
 
 
 def pack(
@@ -46,7 +40,7 @@ def pack(
         height: of the picture, in pixels.
         labels: uint8 (height, width), ids of the palette; sent lossless.
         coarse: payload from `sempic.coarse.encode`.
-        coarse_codec: which codec that payload is of, one of CODECS.
+        coarse_codec: which codec that payload is of, a name in `sempic.coarse.CODECS`.
         palette: id of the palette (`sempic.palette`).
         model: id of the receiver that the sender has in mind, 0 for any.
 
@@ -54,7 +48,8 @@ def pack(
         LabelMapError: labels of another shape or type, or with ids outside the palette.
         InputError: a size or an id that the format does not have.
     """
-    checks.one_of("coarse codec", coarse_codec, CODECS)
+    checks.one_of("coarse codec", coarse_codec, coarse_codecs.CODECS)
+    kind = coarse_codecs.CODECS[coarse_codec]
     for name, value in (("width", width), ("height", height)):
         checks.whole(name, value)
     checks.whole("palette", palette)
@@ -66,7 +61,7 @@ def pack(
         check_labels(labels, width=width, height=height, palette=palette)
         from sempic import labels as coder
 
-        context = _context(coarse, CODECS[coarse_codec])
+        context = kind.open(coarse).decode() if coarse is not None and kind.exact else None
         payload = coder.encode(labels, coarse=context, model=PALETTES[palette].name)
     return container.write(
         Container(
@@ -76,7 +71,7 @@ def pack(
             model=model,
             labels=payload,
             coarse=coarse,
-            coarse_type=CODECS[coarse_codec],
+            coarse_type=kind.chunk,
         )
     )
 
@@ -101,20 +96,19 @@ def unpack(
         checks.one_of("only", only, ("labels", "coarse"))
     c = container.read(checks.stream(stream), max_pixels=checks.whole("max_pixels", max_pixels, 1))
     scene_labels = scene_coarse = None
-    if c.coarse is not None and (only != "labels" or c.coarse_type in EXACT):
-        from sempic import coarse
-
-        codec = c.coarse_type.name.lower()
-        width, height = coarse.peek(c.coarse, codec)
+    kind = coarse_codecs.BY_CHUNK[c.coarse_type]
+    if c.coarse is not None and (only != "labels" or kind.exact):
+        opened = kind.open(c.coarse)
+        width, height = opened.size
         if width > c.width or height > c.height:
             raise CorruptStream(
                 f"a coarse picture of {width}×{height} in a picture of {c.width}×{c.height}"
             )
-        scene_coarse = coarse.decode(c.coarse, codec=codec)
+        scene_coarse = opened.decode()
     if c.labels is not None and only != "coarse":
         from sempic import labels
 
-        context = scene_coarse if c.coarse_type in EXACT else None
+        context = scene_coarse if kind.exact else None
         scene_labels = labels.decode(c.labels, c.height, c.width, coarse=context)
         if (highest := int(scene_labels.max())) >= len(PALETTES[c.palette].classes):
             raise CorruptStream(f"id {highest} is not in palette {PALETTES[c.palette].name}")
@@ -127,15 +121,6 @@ def unpack(
         labels=scene_labels,
         coarse=None if only == "labels" else scene_coarse,
     )
-
-
-def _context(payload: bytes | None, kind: Chunk) -> Coarse | None:
-    """The coarse planes that labels are coded in the context of, as the decoder will have them."""
-    if payload is None or kind not in EXACT:
-        return None
-    from sempic import coarse
-
-    return coarse.decode(payload, codec=kind.name.lower())
 
 
 def check_map(labels: LabelMap, *, width: int, height: int) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from sempic import checks
+from sempic.coarse import BY_CHUNK, CODECS
 from sempic.errors import (
     CorruptStream,
     InputError,
@@ -30,17 +31,12 @@ MAX_PIXELS = 1 << 26
 
 
 class Chunk(IntEnum):
-    """Types of chunk that version 1 defines (§3)."""
+    """Types of chunk that version 1 defines (§3), beside those of `sempic.coarse.CODECS`."""
 
     LABELS = 1
-    BPG = 2
-    AVIF = 3
-    WEBP = 4
-    JXL = 5
     PALETTE = 9
 
 
-COARSE = (Chunk.BPG, Chunk.AVIF, Chunk.WEBP, Chunk.JXL)
 FIRST_OPTIONAL = 8
 
 
@@ -61,8 +57,8 @@ class Container:
     """Payload of the label map."""
     coarse: bytes | None = None
     """Payload of the coarse picture."""
-    coarse_type: Chunk = Chunk.BPG
-    """How the coarse picture is coded."""
+    coarse_type: int = CODECS["bpg"].chunk
+    """Type of the coarse picture's chunk."""
 
 
 def write(container: Container) -> bytes:
@@ -147,7 +143,7 @@ def _judge(
     chunks: list[tuple[int, bytes]], *, width: int, height: int, palette: int, model: int
 ) -> Container:
     labels = coarse = own = None
-    coarse_type = Chunk.BPG
+    coarse_type = CODECS["bpg"].chunk
     for kind, payload in chunks:
         if kind == Chunk.PALETTE and palette == INDICES.id:
             if own is not None:
@@ -161,12 +157,12 @@ def _judge(
             if labels is not None:
                 raise CorruptStream("two labels chunks")
             labels = payload
-        elif kind in COARSE:
+        elif kind in BY_CHUNK:
             if coarse is not None:
                 raise CorruptStream("two coarse chunks")
             if labels is not None:
                 raise CorruptStream("the coarse chunk must precede the labels")
-            coarse, coarse_type = payload, Chunk(kind)
+            coarse, coarse_type = payload, kind
         else:
             raise UnsupportedChunk(f"chunk type {kind} is required and not known here")
     if labels is None and coarse is None:

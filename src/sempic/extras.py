@@ -14,12 +14,16 @@ _TRAINING = ("accelerate", "diffusers", "efficientnet_lite_pytorch", "onnx", "sa
 
 
 @contextlib.contextmanager
-def pretended() -> Iterator[None]:
-    """Within it, modules of sempic that need the extra `train` can be imported without it.
+def pretended(wanted: bool = True) -> Iterator[None]:
+    """Within it, if that is wanted, modules of sempic that need the extra `train` can be imported
+    without it.
 
     It is for `--help`: their arguments stand beside the code that PyTorch runs, and explaining them
     runs none of it. The process is of no use for anything else then, and should end.
     """
+    if not wanted:
+        yield
+        return
     finder = _Finder()
     sys.meta_path.append(finder)  # last, so that what is installed is found first
     try:

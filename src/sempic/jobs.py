@@ -44,6 +44,10 @@ class Job:
     def name(self) -> str:
         return "-" if self.source is None else str(self.source)
 
+    @property
+    def is_tar(self) -> bool:
+        return self.source is not None and self.relative.suffix.lower() == TAR
+
     def read(self) -> bytes:
         """Raises InputError if it cannot be read."""
         if self.fault is not None:

@@ -21,24 +21,16 @@ from typing import IO, Any
 import PIL.Image
 from PIL import ImageFile, UnidentifiedImageError
 
-from sempic import api
+from sempic import api, fields
 from sempic.container import MAGIC
 from sempic.errors import BitstreamError, InputError, SempicError
+from sempic.options import EncodeOptions
 
 MIME = "image/x-sempic"
 """Media type; not registered with IANA, hence the x."""
 
-_OPTIONS = (
-    "labels",
-    "palette",
-    "quality",
-    "coarse_codec",
-    "target_bpp",
-    "max_side",
-    "label_quality",
-    "importance",
-    "ignore_label",
-)
+_SAVED = {"labels", *fields.of(EncodeOptions)}
+"""What `save` hands to `sempic.encode`; what else it is given is for other formats."""
 
 
 class SempicImageFile(ImageFile.ImageFile):
@@ -83,7 +75,7 @@ def _accept(prefix: bytes) -> bool:
 
 
 def _save(picture: PIL.Image.Image, file: IO[bytes], filename: str | bytes) -> None:
-    options = {k: v for k, v in picture.encoderinfo.items() if k in _OPTIONS and v is not None}
+    options = {k: v for k, v in picture.encoderinfo.items() if k in _SAVED and v is not None}
     try:
         file.write(api.encode(picture, **options))
     except InputError as error:

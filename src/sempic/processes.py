@@ -158,3 +158,8 @@ def _in_ascii(error: UnicodeError) -> tuple[str, int]:
 def printable(text: str) -> str:
     """On one line, whatever names of files hold: control characters are escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def say(message: str) -> None:
+    """One line on stderr, from the program to who uses it."""
+    print(printable(f"sempic: {message}"), file=sys.stderr)

@@ -14,7 +14,7 @@ from sempic.diffusion.flags import command_line, flags_from_configs
 from sempic.diffusion.gaussian import DiffusionConfig
 from sempic.diffusion.original import read_original
 from sempic.errors import ModelError
-from sempic.training import cli
+from sempic import cli
 
 PROCESS = DiffusionConfig(schedule="cosine", prediction="x0", loss="rescaled_mse")
 
@@ -28,10 +28,10 @@ def test_original_checkpoints_convert_both_ways(
         tmp_path / n for n in ("ema_0.9999_000010.pt", "o.safetensors", "back.pt")
     )
     torch.save(model.state_dict(), theirs)
-    assert cli.main(["convert", str(theirs), str(ours), *shlex.split(flags)]) == 0
+    assert cli.main(["train", "convert", str(theirs), str(ours), *shlex.split(flags)]) == 0
     again, process = load_model(ours)
     assert (again.config, process) == (model.config, PROCESS)
-    assert cli.main(["convert", str(ours), str(back)]) == 0
+    assert cli.main(["train", "convert", str(ours), str(back)]) == 0
     assert capsys.readouterr().out.strip() == flags
     found = read_original(back)
     assert found.keys() == model.state_dict().keys()

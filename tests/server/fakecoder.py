@@ -13,7 +13,6 @@ import numpy as np
 import sempic
 from sempic import api
 from sempic.errors import InputError
-from sempic.scene import Scene
 from sempic.server import work
 
 
@@ -38,8 +37,6 @@ class FakeCoder(work.Coder):
         self._codec = api.Codec(segment, receive)
         self._max_pixels = max_pixels
         self._delay = delay
-        labels = np.zeros((8, 8), np.uint8)
-        self._scene = Scene(width=8, height=8, palette=1, model=0, labels=labels, coarse=None)
 
     def decode(self, *args, **kwargs) -> bytes:
         time.sleep(self._delay)

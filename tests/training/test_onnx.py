@@ -7,11 +7,11 @@ torch = pytest.importorskip("torch")
 
 from streets import TINY, trained, write_camvid  # noqa: E402
 
+from sempic import cli  # noqa: E402
 from sempic.networks.compact import denoise, one_hot  # noqa: E402
 from sempic.networks.segmenter import SegmentationNet, SegmenterConfig  # noqa: E402
 from sempic.networks.weights import load_receiver, load_segmenter, save_receiver  # noqa: E402
 from sempic.receive import Receiver  # noqa: E402
-from sempic.training import cli  # noqa: E402
 from sempic.training.data.corpus import CorpusOptions, make  # noqa: E402
 from sempic.training.onnx import (  # noqa: E402
     bake,
@@ -38,7 +38,10 @@ def test_a_restored_receiver_is_the_same_function(tmp_path, grown):
     network = as_cityscapes(trained()) if grown else trained()
     export_receiver(network, tmp_path / "r.onnx")
     assert Receiver(tmp_path / "r.onnx")._palette.name == ("cityscapes" if grown else "camvid")
-    assert cli.main(["restore", str(tmp_path / "r.onnx"), str(tmp_path / "r.safetensors")]) == 0
+    assert (
+        cli.main(["train", "restore", str(tmp_path / "r.onnx"), str(tmp_path / "r.safetensors")])
+        == 0
+    )
     again = load_receiver(tmp_path / "r.safetensors")
     args = inputs(network.config.classes)
     torch.testing.assert_close(  # filters are stored as float16
@@ -57,7 +60,7 @@ def test_a_receiver_in_eight_bits_is_nearly_the_same(tmp_path):
     network, path = trained(), tmp_path / "r.onnx"
     save_receiver(network.state_dict(), TINY, tmp_path / "w.safetensors")
     argv = ["export", str(tmp_path / "w.safetensors"), str(path), "--int8", str(tmp_path / "c")]
-    assert cli.main(argv) == 0
+    assert cli.main(["train", *argv]) == 0
     graph = onnx.load(path).graph
     assert {t.data_type for t in graph.initializer} >= {onnx.TensorProto.INT8}
     feed = next(first_inputs(tmp_path / "c", TINY, count=1))
@@ -65,7 +68,7 @@ def test_a_receiver_in_eight_bits_is_nearly_the_same(tmp_path):
     export_receiver(network, tmp_path / "f.onnx")
     (exact,) = onnxruntime.InferenceSession(tmp_path / "f.onnx").run(None, feed)
     assert 0 < np.abs(found - exact).mean() < 0.05 * np.abs(exact).mean()
-    assert cli.main(["restore", str(path), str(tmp_path / "again.safetensors")]) == 0
+    assert cli.main(["train", "restore", str(path), str(tmp_path / "again.safetensors")]) == 0
     again = load_receiver(tmp_path / "again.safetensors")
     export_receiver(again, tmp_path / "a.onnx")
     (restored,) = onnxruntime.InferenceSession(tmp_path / "a.onnx").run(None, feed)
@@ -87,8 +90,8 @@ def test_a_restored_segmenter_is_the_same_function_and_can_train(tmp_path):
             network(x)
     export_segmenter(network.eval(), tmp_path / "s.onnx")
     argv = ["restore", str(tmp_path / "s.onnx"), str(tmp_path / "s.safetensors")]
-    assert cli.main(argv) == 2  # without pictures
-    assert cli.main([*argv, "--images", str(data / "train")]) == 0
+    assert cli.main(["train", *argv]) == 2  # without pictures
+    assert cli.main(["train", *argv, "--images", str(data / "train")]) == 0
     again = load_segmenter(tmp_path / "s.safetensors")
     with torch.no_grad():
         torch.testing.assert_close(again(x), network(x), rtol=0.02, atol=0.02)
@@ -98,6 +101,9 @@ def test_a_restored_segmenter_is_the_same_function_and_can_train(tmp_path):
 
 def test_what_is_no_network_is_refused(tmp_path, capsys):
     (tmp_path / "x.onnx").write_bytes(b"nothing")
-    assert cli.main(["restore", str(tmp_path / "x.onnx"), str(tmp_path / "y.safetensors")]) == 2
+    assert (
+        cli.main(["train", "restore", str(tmp_path / "x.onnx"), str(tmp_path / "y.safetensors")])
+        == 2
+    )
     assert "x.onnx: not an ONNX file" in capsys.readouterr().err
     assert not (tmp_path / "y.safetensors").exists()

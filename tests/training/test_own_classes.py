@@ -13,14 +13,13 @@ torch = pytest.importorskip("torch")
 from streets import TINY, trained  # noqa: E402
 
 import sempic  # noqa: E402
-from sempic import palette  # noqa: E402
+from sempic import cli, palette  # noqa: E402
 from sempic.errors import InputError, ModelError  # noqa: E402
 from sempic.networks.compact import CompactNet  # noqa: E402
 from sempic.networks.segmenter import SegmentationNet, SegmenterConfig  # noqa: E402
 from sempic.networks.weights import load_receiver, save_receiver, save_segmenter  # noqa: E402
 from sempic.receive import Receiver  # noqa: E402
 from sempic.segment import Segmenter  # noqa: E402
-from sempic.training import cli  # noqa: E402
 from sempic.training.data import taxonomy  # noqa: E402
 from sempic.training.onnx import export_receiver  # noqa: E402
 
@@ -98,7 +97,7 @@ def test_the_palette_travels_with_weights_and_files(toys, tmp_path):
     save_segmenter(network.state_dict(), network.config, tmp_path / "s.safetensors", toys)
     argv = ["export", str(tmp_path / "s.safetensors"), str(tmp_path / "s.onnx")]
     forget()
-    assert cli.main(argv) == 0
+    assert cli.main(["train", *argv]) == 0
     forget()
     segmenter = Segmenter(tmp_path / "s.onnx")
     known = palette.PALETTES[segmenter.palette]
@@ -107,9 +106,12 @@ def test_the_palette_travels_with_weights_and_files(toys, tmp_path):
     assert sempic.info(stream)["palette"] == "toys"
     net = trained(SMALL)
     save_receiver(net.state_dict(), net.config, tmp_path / "r.safetensors", toys)
-    assert cli.main(["export", str(tmp_path / "r.safetensors"), str(tmp_path / "r.onnx")]) == 0
+    assert (
+        cli.main(["train", "export", str(tmp_path / "r.safetensors"), str(tmp_path / "r.onnx")])
+        == 0
+    )
     argv = ["restore", str(tmp_path / "r.onnx"), str(tmp_path / "again.safetensors")]
-    assert cli.main(argv) == 0
+    assert cli.main(["train", *argv]) == 0
     assert load_receiver(tmp_path / "again.safetensors").palette == known
 
 

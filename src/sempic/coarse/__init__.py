@@ -8,23 +8,30 @@ from __future__ import annotations
 
 from sempic import checks
 from sempic.coarse import bpg, stills
-from sempic.coarse.planes import MAX_SIDE, downscale, factor, from_rgb, to_rgb
+from sempic.coarse.codec import CoarseCodec, Opened
+from sempic.coarse.planes import MAX_SIDE, check_picture, downscale, factor, from_rgb, to_rgb
 from sempic.errors import ImageError, UnsupportedChunk
 from sempic.scene import Coarse, Image
 
 __all__ = [
+    "BY_CHUNK",
     "CODECS",
     "MAX_SIDE",
+    "CoarseCodec",
     "decode",
     "downscale",
     "encode",
     "factor",
     "from_rgb",
+    "open",
     "peek",
     "to_rgb",
 ]
 
-CODECS = ("bpg", *stills.CODECS)
+CODECS = {codec.name: codec for codec in (bpg.CODEC, *stills.CODECS)}
+"""By name."""
+BY_CHUNK = {codec.chunk: codec for codec in CODECS.values()}
+"""By type of chunk."""
 
 
 def encode(rgb: Image, *, codec: str = "bpg", quality: int = 35, chroma: str = "444") -> bytes:
@@ -42,40 +49,34 @@ def encode(rgb: Image, *, codec: str = "bpg", quality: int = 35, chroma: str = "
     """
     checks.one_of("coarse codec", codec, CODECS)
     checks.whole("coarse quality", quality, 0, 51)
-    planes = from_rgb(rgb, chroma)
-    height, width = planes.y.shape
+    height, width = check_picture(rgb, chroma)
     if max(width, height) > MAX_SIDE:
         raise ImageError(f"a coarse picture of {width}×{height} has a side beyond {MAX_SIDE}")
-    if codec == "bpg":
-        return bpg.shorten(bpg.encode(planes, qp=max(quality - 2, 0)))
-    return stills.encode(rgb, codec, quality, chroma)
+    return CODECS[codec].encode(rgb, quality, chroma)
+
+
+def open(payload: bytes, codec: str = "bpg") -> Opened:
+    """A payload with its header read; for "bpg", a whole BPG file does too.
+
+    Raises a BitstreamError: UnsupportedChunk for an unknown codec, UnsupportedProfile,
+    TruncatedStream or CorruptStream for a header that is none.
+    """
+    payload = checks.stream(payload)
+    if codec not in CODECS:
+        raise UnsupportedChunk(f"coarse codec {codec!r} is not one of {', '.join(CODECS)}")
+    return CODECS[codec].open(payload)
 
 
 def decode(payload: bytes, *, codec: str = "bpg") -> Coarse:
-    """The planes of a payload; for "bpg", a whole BPG file does too.
+    """The planes of a payload.
 
-    Raises a BitstreamError: UnsupportedChunk for an unknown codec, LimitExceeded for a side
-    beyond MAX_SIDE before anything is allocated, UnsupportedProfile, TruncatedStream or
-    CorruptStream for what cannot be decoded. A changed payload may still decode to planes of the
-    size that it announces: checksums belong to the container.
+    Raises a BitstreamError as `open` does, LimitExceeded for a side beyond MAX_SIDE before
+    anything is allocated, and others for what cannot be decoded. A changed payload may still decode
+    to planes of the size that it announces: checksums belong to the container.
     """
-    payload = checks.stream(payload)
-    if codec == "bpg":
-        return bpg.decode(bpg.lengthen(payload))
-    _check_codec(codec)
-    return from_rgb(stills.decode(payload, codec), "444")
+    return open(payload, codec).decode()
 
 
 def peek(payload: bytes, codec: str = "bpg") -> tuple[int, int]:
-    """(width, height) in pixels, from the header alone; raises a BitstreamError as decode does,
-    but does not judge the size."""
-    payload = checks.stream(payload)
-    if codec == "bpg":
-        return bpg.peek(bpg.lengthen(payload))
-    _check_codec(codec)
-    return stills.peek(payload, codec)
-
-
-def _check_codec(codec: str) -> None:
-    if codec not in CODECS:
-        raise UnsupportedChunk(f"coarse codec {codec!r} is not one of {', '.join(CODECS)}")
+    """(width, height) in pixels, from the header alone, and not judged; raises as `open`."""
+    return open(payload, codec).size

@@ -12,16 +12,17 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import av
 import numpy as np
-from av.error import FFmpegError
-from av.video.codeccontext import VideoCodecContext
 
-from sempic.coarse.planes import check_size
+from sempic.coarse.codec import CoarseCodec
+from sempic.coarse.planes import check_size, from_rgb
 from sempic.errors import CorruptStream, InputError, TruncatedStream, UnsupportedProfile
-from sempic.scene import Coarse, Plane
+from sempic.scene import Coarse, Image, Plane
+
+if TYPE_CHECKING:
+    import av  # imported where it is used: `import sempic` need not wait for it
 
 MAGIC = b"BPG\xfb"
 
@@ -99,6 +100,8 @@ def encode(coarse: Coarse, *, qp: int = 33) -> bytes:
 
     Raises InputError where PyAV was built without x265, as its wheels never are.
     """
+    import av
+
     if "libx265" not in av.codecs_available:
         raise InputError("this PyAV has no x265, which BPG needs: install PyAV's own wheel")
     height, width = coarse.y.shape
@@ -126,7 +129,10 @@ def decode(file: bytes) -> Coarse:
     Raises a BitstreamError: UnsupportedProfile for what is legal but not ours (alpha, animation,
     other than 8-bit full-range YCbCr 4:2:0 or 4:4:4), LimitExceeded as check_size does.
     """
-    header = _read_header(file)
+    return _decode(file, _read_header(file))
+
+
+def _decode(file: bytes, header: _Header) -> Coarse:
     check_size(header.width, header.height)
     size, at = _read_ue7(file, header.data, header.end)
     if size > header.end - at:
@@ -149,10 +155,19 @@ def decode(file: bytes) -> Coarse:
     )
 
 
-def peek(file: bytes) -> tuple[int, int]:
-    """(width, height) from the header of a BPG file; raises BitstreamError as decode does."""
-    header = _read_header(file)
-    return header.width, header.height
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """A file with its header."""
+
+    file: bytes
+    header: _Header
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.header.width, self.header.height
+
+    def decode(self) -> Coarse:
+        return _decode(self.file, self.header)
 
 
 def shorten(file: bytes) -> bytes:
@@ -184,6 +199,18 @@ def lengthen(payload: bytes) -> bytes:
     _, at = _read_ue7(payload, 1, len(payload))
     _, at = _read_ue7(payload, at, len(payload))
     return MAGIC + flags + payload[1:at] + rest + payload[at:]
+
+
+def _encode_payload(rgb: Image, quality: int, chroma: str) -> bytes:
+    return shorten(encode(from_rgb(rgb, chroma), qp=max(quality - 2, 0)))
+
+
+def _open(payload: bytes) -> _Opened:
+    file = lengthen(payload)
+    return _Opened(file, _read_header(file))
+
+
+CODEC = CoarseCodec(name="bpg", chunk=2, exact=True, encode=_encode_payload, open=_open)
 
 
 # ── the file (BPG §3) ─────────────────────────────────────────────────────────────────────────
@@ -381,6 +408,8 @@ def _unit(kind: int, bits: str) -> bytes:
 
 def _x265(coarse: Coarse, qp: int) -> dict[int, bytes]:
     """The NAL units of one picture by type, in their order."""
+    import av
+
     planes = (coarse.y, coarse.cb, coarse.cr)
     # x265 takes nothing smaller than one coding tree block, of 16 at least. For pictures below
     # that the smallest coding block is as large, so that BPG's rule still gives the coded size.
@@ -412,6 +441,10 @@ def _x265(coarse: Coarse, qp: int) -> dict[int, bytes]:
 
 
 def _hevc(stream: bytes) -> av.VideoFrame:
+    import av
+    from av.error import FFmpegError
+    from av.video.codeccontext import VideoCodecContext
+
     decoder = av.CodecContext.create("hevc", "r")
     assert isinstance(decoder, VideoCodecContext)
     decoder.thread_count = 1

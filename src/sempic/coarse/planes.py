@@ -35,11 +35,9 @@ def from_rgb(rgb: Image, chroma: str = "444") -> Coarse:
 
     rgb is uint8 (h, w, 3). With an odd side the last row or column counts twice.
     """
-    height, width = _size(rgb)
+    height, width = check_picture(rgb, chroma)
     ycc = rgb.astype(np.int32) @ _YCC.T  # units of 2^-16
     y = (ycc[..., 0] + (1 << 15)) >> 16
-    if chroma not in ("420", "444"):
-        raise InputError(f"chroma {chroma!r} is not known, only '420' and '444' are")
     if chroma == "444":
         cb, cr = (np.moveaxis(ycc[..., 1:], 2, 0) + (257 << 15)) >> 16
     else:
@@ -91,6 +89,13 @@ def factor(width: int, height: int, coarse_width: int, coarse_height: int) -> in
         if -(-width // number) < coarse_width:
             break
     return None
+
+
+def check_picture(rgb: Image, chroma: str = "444") -> tuple[int, int]:
+    """(height, width); raises ImageError or InputError for what cannot become planes."""
+    if chroma not in ("420", "444"):
+        raise InputError(f"chroma {chroma!r} is not known, only '420' and '444' are")
+    return _size(rgb)
 
 
 def check_size(width: int, height: int) -> None:

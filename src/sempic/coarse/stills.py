@@ -5,13 +5,14 @@ They are here to compare with, and for users who ask. Their decoders give RGB.
 
 from __future__ import annotations
 
+import functools
 import io
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import PIL.Image
 
-from sempic.coarse.planes import MAX_SIDE, check_size
+from sempic.coarse.codec import CoarseCodec
+from sempic.coarse.planes import MAX_SIDE, check_size, from_rgb
 from sempic.errors import (
     CorruptStream,
     InputError,
@@ -21,9 +22,10 @@ from sempic.errors import (
     install_hint,
 )
 from sempic.formats import has_jxl
-from sempic.scene import Image
+from sempic.scene import Coarse, Image
 
-CODECS = ("avif", "webp", "jxl")
+if TYPE_CHECKING:
+    import PIL.Image
 
 # Pillow's settings with about the luma PSNR of BPG at these qualities, found on eight pictures
 # of CamVid train at 86×64; straight lines between them.
@@ -35,8 +37,10 @@ _SETTINGS = {
 }
 
 
-def encode(rgb: Image, codec: str, quality: int, chroma: str) -> bytes:
-    """A file of the named codec; quality is BPG's 0…51. WebP is always 4:2:0, JPEG XL 4:4:4."""
+def _encode(codec: str, rgb: Image, quality: int, chroma: str) -> bytes:
+    """A file of the named codec; WebP is always 4:2:0, JPEG XL 4:4:4."""
+    import PIL.Image
+
     if codec == "jxl" and not has_jxl():
         raise InputError(f"JPEG XL needs a plugin: {install_hint('jxl')}")
     options: dict[str, dict[str, Any]] = {
@@ -50,33 +54,38 @@ def encode(rgb: Image, codec: str, quality: int, chroma: str) -> bytes:
     return out.getvalue()
 
 
-def decode(payload: bytes, codec: str) -> Image:
-    """The picture, uint8 (h, w, 3). Raises a BitstreamError; LimitExceeded as check_size does."""
-    check_size(*peek(payload, codec))
-    try:
-        with _open(payload, codec) as picture:
-            return np.array(picture.convert("RGB"))
-    except Exception as error:  # Pillow's decoders raise whatever they like
-        raise CorruptStream(f"the {codec} picture is broken: {error}") from None
-
-
-def peek(payload: bytes, codec: str) -> tuple[int, int]:
-    """(width, height) from the header; raises a BitstreamError."""
-    if codec == "jxl":
+class _Opened:
+    def __init__(self, codec: str, payload: bytes) -> None:
+        """Raises a BitstreamError."""
+        self._codec, self._payload = codec, payload
+        self._picture: PIL.Image.Image | None = None
+        if codec != "jxl":
+            self._picture = _open(payload, codec)
+            self.size = self._picture.size
+            return
         if not has_jxl():
             raise UnsupportedChunk(f"a JPEG XL picture needs a plugin: {install_hint('jxl')}")
-        return _peek_jxl(payload)
+        self.size = _peek_jxl(payload)  # the plugin decodes on opening
+
+    def decode(self) -> Coarse:
+        check_size(*self.size)
+        try:
+            with self._picture or _open(self._payload, self._codec) as picture:
+                rgb = np.array(picture.convert("RGB"))
+        except Exception as error:  # Pillow's decoders raise whatever they like
+            raise CorruptStream(f"the {self._codec} picture is broken: {error}") from None
+        return from_rgb(rgb, "444")
+
+
+def _open(payload: bytes, codec: str) -> PIL.Image.Image:
+    import PIL.Image
+
     try:
-        with _open(payload, codec) as picture:
-            return picture.size
+        return PIL.Image.open(io.BytesIO(payload), formats=[codec.upper()])
     except (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning):
         raise LimitExceeded(f"a coarse picture with a side beyond {MAX_SIDE}") from None
     except Exception as error:
         raise CorruptStream(f"not a {codec} picture: {error}") from None
-
-
-def _open(payload: bytes, codec: str) -> PIL.Image.Image:
-    return PIL.Image.open(io.BytesIO(payload), formats=[codec.upper()])
 
 
 def _peek_jxl(payload: bytes) -> tuple[int, int]:
@@ -101,3 +110,15 @@ def _peek_jxl(payload: bytes) -> tuple[int, int]:
         return side(), height
     x, y = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))[ratio - 1]
     return height * x // y, height
+
+
+CODECS = tuple(
+    CoarseCodec(
+        name=name,
+        chunk=chunk,
+        exact=False,
+        encode=functools.partial(_encode, name),
+        open=functools.partial(_Opened, name),
+    )
+    for name, chunk in (("avif", 3), ("webp", 4), ("jxl", 5))
+)

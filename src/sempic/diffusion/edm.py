@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from sempic.models import RENOISE
 from sempic.networks.compact import CompactNet, denoise
-from sempic.receive import RENOISE
 
 SIGMA_MIN = 0.02
 """Towards which the levels of a sampling fall."""

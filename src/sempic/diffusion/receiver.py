@@ -146,6 +146,9 @@ def ready(model: SemanticUNet, device: str | None = None) -> SemanticUNet:
 class PaperReceiver:
     """Decodes ordinary `.sempic` files: `Codec(receiver="PATH.safetensors")`."""
 
+    controls = frozenset({"steps", "seed", "guidance"})
+    model_id: int | None = None
+
     def __init__(
         self,
         path: Path,

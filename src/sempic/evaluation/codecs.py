@@ -25,7 +25,8 @@ import numpy as np
 import PIL.Image
 from PIL import features
 
-from sempic import api, coarse, codec, formats, labels, models
+import sempic
+from sempic import api, coarse, formats, labels, models
 from sempic.errors import InputError, install_hint
 from sempic.evaluation import weights
 from sempic.palette import CAMVID, PALETTES
@@ -196,7 +197,7 @@ class Sempic(PictureCodec):
     """Which labels: "" the segmenter's, "human" those given, "void" everywhere, "none" at all."""
     receiver: str | None = None
     segmenter: str | None = None
-    settings: range = range(min(api.QUALITY), max(api.QUALITY) + 1)
+    settings: range = range(min(sempic.QUALITY), max(sempic.QUALITY) + 1)
 
     @property
     def needs_labels(self) -> bool:  # type: ignore[override]
@@ -214,7 +215,9 @@ class Sempic(PictureCodec):
             *sorted(Path(labels.__file__).parent.glob("weights/*.npz")),
             *_sources(),
         ]
-        return " ".join([str(api.QUALITY), str(codec.CODECS), *(digest(path) for path in files)])
+        return " ".join(
+            [str(sempic.QUALITY), str(list(coarse.BY_CHUNK)), *(digest(path) for path in files)]
+        )
 
     def encode(self, picture: Image, setting: int, labels: LabelMap | None = None) -> bytes:
         if self.sent == "none":

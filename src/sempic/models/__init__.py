@@ -13,6 +13,10 @@ JUDGE = "judge"
 """A segmenter for measuring only (`sempic.evaluation`); nothing else may use it. It is in the
 source tree and not in the wheel: coding needs none of its ten megabytes."""
 
+RENOISE = 0.1
+"""Noise that receivers add again before each step but the first, as a share of what the level says.
+More would stay in the picture as grain; networks learn with this share (`sempic.diffusion.edm`)."""
+
 TERMS = "code: Apache-2.0; bundled weights: for research, not commercial (LICENSE-WEIGHTS)"
 
 

@@ -5,7 +5,6 @@ The network is `sempic.networks.compact.denoise` exported; the sampler around it
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import PIL.Image
 
-from sempic import models, progress
+from sempic import models, progress, roles
 from sempic.errors import InputError, ModelError, install_hint
-from sempic.models import runtime
+from sempic.models import RENOISE, runtime
 from sempic.palette import CAMVID, CITYSCAPES, OWN, PALETTES, from_description, translate
 from sempic.scene import Image, LabelMap, Scene
 
@@ -26,9 +25,6 @@ TILE = 1024
 """Pictures with a longer side are rebuilt in tiles of at most this, in pixels."""
 OVERLAP = 128
 """By which tiles overlap; they are cross-faded there."""
-RENOISE = 0.1
-"""Noise that is added again before each step but the first, as a share of what the level says. More
-would stay in the picture as grain; networks learn with this share (`sempic.diffusion.edm`)."""
 MAX_STEPS = 100
 """Networks that were taught to do it in one gain nothing from more than a few."""
 _PATCH = 4
@@ -38,7 +34,7 @@ _MULTIPLE = 16
 _PAPER = (".safetensors", ".pt", ".pth")
 
 
-def load(spec: str | None = None) -> Callable[..., Image]:
+def load(spec: str | None = None) -> roles.Receiver:
     """A receiver: None is the bundled one, else the path of a file.
 
     `.onnx` is a receiver of `sempic train export`; `.safetensors` and `.pt` are checkpoints of the
@@ -49,14 +45,13 @@ def load(spec: str | None = None) -> Callable[..., Image]:
     """
     if spec is None or Path(spec).suffix.lower() not in _PAPER:
         return Receiver(spec)
-    try:  # by name, since that module lies above this one, with torch
-        paper = importlib.import_module("sempic.diffusion.receiver")
+    try:  # with torch
+        from sempic.diffusion.receiver import PaperReceiver
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("sempic"):
             raise
         raise ModelError(f"{spec}: needs {error.name}; {install_hint('train')}") from error
-    receiver: Callable[..., Image] = paper.PaperReceiver(Path(spec))
-    return receiver
+    return PaperReceiver(Path(spec))
 
 
 class Receiver:
@@ -67,8 +62,7 @@ class Receiver:
         path = Path(path) if path is not None else models.find(models.RECEIVER)
         self._session, metadata = runtime.load(path)
         try:
-            self.model_id = int(metadata["model_id"])
-            """The number that names these weights in a stream."""
+            self.model_id: int | None = int(metadata["model_id"])
             self._sigma_max, self._sigma_min = metadata["sigma_max"], metadata["sigma_min"]
             self._rho = metadata["rho"]
             self._palette = from_description(metadata.get("palette", CAMVID.name))
@@ -81,6 +75,8 @@ class Receiver:
             raise ModelError(f"{path}: a receiver cannot know palette {self._palette.name}")
         # Files of version 0.1 know only the likely picture.
         self._heeds_fidelity = "fidelity" in {i.name for i in self._session.get_inputs()}
+        left_out = () if self._heeds_fidelity else ("fidelity",)
+        self.controls = frozenset(roles.CONTROLS).difference(left_out)
 
     def __call__(
         self,

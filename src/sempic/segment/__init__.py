@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import PIL.Image
 
-from sempic import models
+from sempic import models, roles
 from sempic.errors import InputError, ModelError, install_hint
 from sempic.models import runtime
 from sempic.palette import CAMVID, CITYSCAPES, INDICES, from_description
@@ -27,7 +26,7 @@ _MEAN = np.array((0.485, 0.456, 0.406), np.float32)  # ImageNet's, for foreign n
 _STD = np.array((0.229, 0.224, 0.225), np.float32)
 
 
-def load(spec: str | None = None, *, side: int | None = None) -> Callable[[Image], LabelMap]:
+def load(spec: str | None = None, *, side: int | None = None) -> roles.Segmenter:
     """A segmenter: None is the bundled one, "hf:NAME" one of transformers', else an ONNX file.
 
     Args:
@@ -126,6 +125,8 @@ class Segmenter:
 class HubSegmenter:
     """A semantic segmentation model of transformers (extra `hf`); Cityscapes' classes are known."""
 
+    voids = False
+
     def __init__(self, name: str) -> None:
         """Raises ModelError if transformers is missing or cannot load `name`."""
         try:
@@ -153,6 +154,10 @@ class HubSegmenter:
         for part in self._pipe(PIL.Image.fromarray(image), subtask="semantic"):
             labels[np.asarray(part["mask"]) > 0] = self._ids[part["label"].lower()]
         return labels
+
+    def look(self, image: Image) -> tuple[LabelMap, Chances | None]:
+        """The same map; how sure it is, the pipeline does not say."""
+        return self(image), None
 
 
 def working_scale(size: tuple[int, ...], *, enlarge: float = 1.0, side: int | None = None) -> float:

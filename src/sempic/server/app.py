@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import dataclasses
 import datetime
 import functools
 import hashlib
@@ -17,26 +18,27 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Mapping, Sequence
 from importlib import resources
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import prometheus_client as prometheus
 import uvicorn
-from fastapi import FastAPI, File, Query, Request
+from fastapi import APIRouter, FastAPI, File, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from fastapi_offline import FastAPIOffline
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, create_model
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import sempic
-from sempic import api
+from sempic import api, fields
 from sempic.errors import InputError, LimitExceeded, ModelError, OutputError, SempicError
+from sempic.options import DecodeOptions, EncodeOptions
 from sempic.palette import PALETTES
 from sempic.server import work
+from sempic.server.settings import Settings
 from sempic.server.work import Broken, Busy, Done, Gone, Pool, QueueFull, TooSlow
 
 log = logging.getLogger("sempic.server")
@@ -51,25 +53,6 @@ CONNECTIONS = 512
 """More connections than this at once are turned away (503)."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Settings:
-    """How a server is set up; `sempic serve --help` has the same."""
-
-    workers: int = 2
-    """Processes that code, one job each at a time."""
-    queue: int = 16
-    """Jobs that may wait for one; the next gets 429."""
-    seconds: float = 60
-    """Limit of a request, waiting included."""
-    max_bytes: int = 1 << 25
-    """Of a request's body."""
-    max_pixels: int = 1 << 22
-    """Of what is coded or decoded. A picture that `max_side` scales down may have 8 times that."""
-    segmenter: str | None = None
-    """As of `sempic.Codec`."""
-    receiver: str | None = None
-
-
 # ── what clients may ask for; the page builds its controls from these ────────────────────────
 
 
@@ -77,26 +60,51 @@ class _Options(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)  # a typo is told, not ignored
 
 
-class Synthesis(_Options):
-    """Options for `Codec.synthesize`; the page has a slider for each that the receiver heeds."""
-
-    steps: int = Field(
-        1, ge=1, le=32, title="Steps", description="More is slower; the map counts more."
-    )
-    seed: int = Field(
-        0, ge=0, le=2**32 - 1, title="Seed", description="Of the noise that detail is made from."
-    )
-    guidance: float = Field(
-        1, ge=0, le=2, title="Guidance", description="How much the label map counts; 1 as trained."
-    )
-    fidelity: float = Field(
-        0, ge=0, le=1, title="Fidelity", description="0 is sharp and imagined, 1 soft and likely."
-    )
+_NARROWER: dict[str, dict[str, Any]] = {
+    "steps": {"le": 32},
+    "seed": {"le": 2**32 - 1},
+    "guidance": {"le": 2},  # what lies beyond makes noise
+    "target_bpp": {"le": 1000},
+    "max_side": {"le": 65535},
+}
+"""Limits of this server beyond those of the options themselves."""
 
 
-class Decoding(Synthesis):
-    """Options of /decode."""
+def _parameters(kind: Any) -> dict[str, Any]:
+    """The fields of an options dataclass as those of a pydantic model."""
+    kinds = fields.hints(kind)
+    return {name: _parameter(name, kinds[name], part) for name, part in fields.of(kind).items()}
 
+
+def _parameter(name: str, kind: Any, part: dataclasses.Field[Any]) -> tuple[Any, Any]:
+    told = fields.about(part)
+    bounds = {"ge": told.low, "le": told.high, "gt": told.above} | _NARROWER.get(name, {})
+    bounds = {rule: bound for rule, bound in bounds.items() if bound is not None}
+    hint: Any
+    if name == "palette":  # by name alone: no path of a client is opened
+        hint = Literal[tuple(p.name for p in PALETTES.values())]
+    elif get_origin(kind) is Mapping:
+        hint = list[str]
+    elif told.choices is not None:
+        hint = Literal[tuple(told.choices)]
+    else:
+        parts = get_args(kind) if get_origin(kind) is Union else (kind,)
+        numbers = tuple(Annotated[k, Field(**bounds)] if k in (int, float) else k for k in parts)
+        hint = Union[numbers]  # noqa: UP007 - of one it is that one
+    default = part.default if told.usual is None else told.usual
+    described = told.help[0].upper() + told.help[1:] + "."
+    title = name.replace("_", " ").capitalize()
+    return (
+        hint if default is not None else hint | None,
+        Field(default, title=title, description=described),
+    )
+
+
+Synthesis: Any = create_model("Synthesis", __base__=_Options, **_parameters(DecodeOptions))
+"""Options for `Codec.synthesize`; the page has a slider for each that the receiver heeds."""
+
+
+class _Part(_Options):
     only: Literal["labels", "ids", "coarse"] | None = Field(
         None,
         description="Just a part: the label map in its colours, its ids as an 8-bit grey PNG, or "
@@ -105,31 +113,24 @@ class Decoding(Synthesis):
     format: Literal["png", "webp", "jpeg"] = "png"
 
 
-class _Sized(_Options):
-    max_side: int | None = Field(
-        None, ge=1, le=65535, description="Scale larger pictures down to this first, in pixels."
-    )
+Decoding: Any = create_model("Decoding", __base__=_Part, **_parameters(DecodeOptions))
+"""Options of /decode."""
+
+Encoding: Any = create_model("Encoding", __base__=_Options, **_parameters(EncodeOptions))
+"""Options of /encode."""
 
 
-class Encoding(_Sized):
-    """Options of /encode."""
-
-    quality: int = Field(
-        api.DEFAULT_QUALITY,
-        ge=min(api.QUALITY),
-        le=max(api.QUALITY),
-        title="Quality",
-        description="Of the coarse picture.",
-    )
-    target_bpp: float | None = Field(
-        None, gt=0, le=1000, description="The best quality within these bits per pixel."
-    )
-    coarse_codec: Literal["bpg", "avif", "webp", "jxl"] = "bpg"
+def _given(query: BaseModel, kind: Any) -> dict[str, Any]:
+    """What a query gives of the fields of an options dataclass, as that has them."""
+    kinds = fields.hints(kind)
+    found = query.model_dump(include=set(kinds), exclude_unset=True)
+    return {name: fields.read(kinds[name], value) for name, value in found.items()}
 
 
-class Comparison(_Sized):
+class Comparison(_Options):
     """Options of /compare."""
 
+    max_side: int | None = Field(None, ge=1, le=65535, description="As of /encode.")
     codec: Literal["avif", "jpeg"] = "avif"
     bytes: int = Field(ge=1, le=1 << 25, description="The file is at most as long as this.")
 
@@ -198,141 +199,158 @@ def create_app(settings: Settings | None = None, pool: Pool | None = None) -> Fa
         lifespan=lifespan,
         redoc_url=None,
     )
-    metrics = _Metrics(jobs)
+    app.state.settings, app.state.jobs = s, jobs
+    metrics = app.state.metrics = _Metrics(jobs)
     app.add_middleware(_Door, metrics=metrics, max_bytes=s.max_bytes, seconds=s.seconds)
     _add_error_handlers(app)
-    html, policy = _page()
-
-    async def run(request: Request, verb: str, *args: Any, **kwargs: Any) -> Done:
-        done = await jobs.run(verb, *args, gone=request.is_disconnected, **kwargs)
-        metrics.work.labels(verb).observe(done.worked)
-        return done
-
-    @app.get("/", include_in_schema=False)
-    async def page() -> HTMLResponse:
-        headers = {"Content-Security-Policy": policy, "Cache-Control": "no-cache"}
-        return HTMLResponse(html, headers=headers)
-
-    @app.get("/scenes/{name}", include_in_schema=False)
-    async def scene(name: str) -> Response:
-        if name not in SCENES:
-            raise HTTPException(404, f"there is no scene {name!r}")
-        media_type = SEMPIC if name.endswith(".sempic") else "image/jpeg"
-        return Response(_resource("scenes", name), media_type=media_type)
-
-    @app.get("/healthz", summary="Whether the server serves")
-    async def healthz() -> dict[str, str]:
-        return {"status": "ok"}
-
-    @app.get("/metrics", summary="Metrics for Prometheus", response_class=Response)
-    async def read_metrics() -> Response:
-        body = prometheus.generate_latest(metrics.registry)
-        return Response(body, media_type=prometheus.CONTENT_TYPE_LATEST)
-
-    @app.get("/info", summary="What this server takes and offers")
-    async def about() -> dict[str, Any]:
-        controls = Synthesis.model_json_schema()["properties"]
-        return {
-            "version": sempic.__version__,
-            "limits": {
-                "bytes": s.max_bytes,
-                "pixels": s.max_pixels,
-                "pixels_before_max_side": s.max_pixels * work.SHRINK,
-                "seconds": s.seconds,
-                "queue": s.queue,
-            },
-            "encode": {"quality": Encoding.model_json_schema()["properties"]["quality"]},
-            "decode": {name: controls[name] for name in controls if name in app.state.controls},
-            "palettes": {
-                p.name: {"classes": p.classes, "colours": p.colours} for p in PALETTES.values()
-            },
-            "scenes": SCENES,
-        }
-
-    @app.post(
-        "/info",
-        summary="What a .sempic holds and what each part costs",
-        openapi_extra=_body(SEMPIC, "application/octet-stream"),
-        responses=_PROBLEMS,
-    )
-    async def info(request: Request) -> dict[str, Any]:
-        return api.info(await request.body())  # reads the container only, so it needs no worker
-
-    @app.post(
-        "/encode",
-        summary="A picture → .sempic",
-        openapi_extra=_body("image/*", "application/octet-stream"),
-        responses=_answers(SEMPIC),
-        response_class=Response,
-    )
-    async def encode(request: Request, options: Annotated[Encoding, Query()]) -> Response:
-        done = await run(request, "encode", await request.body(), **options.model_dump())
-        stream, notes = done.value
-        response = _answer(done, stream, SEMPIC)
-        if notes:  # of what the stream does not hold
-            response.headers["X-Notes"] = "; ".join(notes)
-        return response
-
-    @app.post(
-        "/decode",
-        summary="A .sempic → picture",
-        openapi_extra=_body(SEMPIC, "application/octet-stream"),
-        responses=_answers("image/png", "image/webp", "image/jpeg"),
-        response_class=Response,
-    )
-    async def decode(request: Request, options: Annotated[Decoding, Query()]) -> Response:
-        format = "png" if options.only == "ids" else options.format
-        chosen = options.model_dump(include=set(Synthesis.model_fields), exclude_unset=True)
-        for name in chosen.keys() - set(request.app.state.controls):
-            raise InputError(f"this server's receiver has no {name}")
-        done = await run(
-            request,
-            "decode",
-            await request.body(),
-            only=options.only,
-            format=format,
-            synthesis=chosen,
-        )
-        return _answer(done, done.value, f"image/{format}")
-
-    @app.post(
-        "/relabel",
-        summary="A .sempic with another label map",
-        responses=_answers(SEMPIC),
-        response_class=Response,
-    )
-    async def relabel(
-        request: Request,
-        sempic: Annotated[bytes, File(description="The stream.")],
-        labels: Annotated[
-            bytes, File(description="The new map: an 8-bit grey or palette picture of ids.")
-        ],
-    ) -> Response:
-        done = await run(request, "relabel", sempic, labels)
-        return _answer(done, done.value, SEMPIC)
-
-    @app.post(
-        "/compare",
-        summary="What AVIF or JPEG make of a picture in as many bytes",
-        openapi_extra=_body("image/*", "application/octet-stream"),
-        responses=_answers("image/avif", "image/jpeg"),
-        response_class=Response,
-    )
-    async def compare(request: Request, options: Annotated[Comparison, Query()]) -> Response:
-        done = await run(
-            request,
-            "compare",
-            await request.body(),
-            codec=options.codec,
-            budget=options.bytes,
-            max_side=options.max_side,
-        )
-        data, factor = done.value
-        response = _answer(done, data, f"image/{options.codec}")
-        response.headers["X-Scaled-Down"] = str(factor)
-        return response
-
+    app.include_router(router)
     return app
+
+
+# ── the endpoints ────────────────────────────────────────────────────────────────────────────
+
+
+router = APIRouter()
+
+
+async def _run(request: Request, verb: str, *args: Any, **kwargs: Any) -> Done:
+    state = request.app.state
+    done: Done = await state.jobs.run(verb, *args, gone=request.is_disconnected, **kwargs)
+    state.metrics.work.labels(verb).observe(done.worked)
+    return done
+
+
+@router.get("/", include_in_schema=False)
+async def page() -> HTMLResponse:
+    html, policy = _page()
+    headers = {"Content-Security-Policy": policy, "Cache-Control": "no-cache"}
+    return HTMLResponse(html, headers=headers)
+
+
+@router.get("/scenes/{name}", include_in_schema=False)
+async def scene(name: str) -> Response:
+    if name not in SCENES:
+        raise HTTPException(404, f"there is no scene {name!r}")
+    media_type = SEMPIC if name.endswith(".sempic") else "image/jpeg"
+    return Response(_resource("scenes", name), media_type=media_type)
+
+
+@router.get("/healthz", summary="Whether the server serves")
+async def healthz() -> dict[str, str]:
+    return {"status": "ok"}
+
+
+@router.get("/metrics", summary="Metrics for Prometheus", response_class=Response)
+async def read_metrics(request: Request) -> Response:
+    body = prometheus.generate_latest(request.app.state.metrics.registry)
+    return Response(body, media_type=prometheus.CONTENT_TYPE_LATEST)
+
+
+@router.get("/info", summary="What this server takes and offers")
+async def about(request: Request) -> dict[str, Any]:
+    s, heeded = request.app.state.settings, request.app.state.controls
+    controls = Synthesis.model_json_schema()["properties"]
+    return {
+        "version": sempic.__version__,
+        "limits": {
+            "bytes": s.max_bytes,
+            "pixels": s.max_pixels,
+            "pixels_before_max_side": s.max_pixels * work.SHRINK,
+            "seconds": s.seconds,
+            "queue": s.queue,
+        },
+        "encode": {"quality": Encoding.model_json_schema()["properties"]["quality"]},
+        "decode": {name: controls[name] for name in controls if name in heeded},
+        "palettes": {
+            p.name: {"classes": p.classes, "colours": p.colours} for p in PALETTES.values()
+        },
+        "scenes": SCENES,
+    }
+
+
+@router.post(
+    "/info",
+    summary="What a .sempic holds and what each part costs",
+    openapi_extra=_body(SEMPIC, "application/octet-stream"),
+    responses=_PROBLEMS,
+)
+async def info(request: Request) -> dict[str, Any]:
+    return api.info(await request.body())  # reads the container only, so it needs no worker
+
+
+@router.post(
+    "/encode",
+    summary="A picture → .sempic",
+    openapi_extra=_body("image/*", "application/octet-stream"),
+    responses=_answers(SEMPIC),
+    response_class=Response,
+)
+async def encode(request: Request, options: Annotated[Encoding, Query()]) -> Response:
+    chosen = _given(options, EncodeOptions)
+    done = await _run(request, "encode", await request.body(), **chosen)
+    return _answer(done, *done.value, kind=SEMPIC)
+
+
+@router.post(
+    "/decode",
+    summary="A .sempic → picture",
+    openapi_extra=_body(SEMPIC, "application/octet-stream"),
+    responses=_answers("image/png", "image/webp", "image/jpeg"),
+    response_class=Response,
+)
+async def decode(request: Request, options: Annotated[Decoding, Query()]) -> Response:
+    format = "png" if options.only == "ids" else options.format
+    chosen = _given(options, DecodeOptions)
+    for name in chosen.keys() - set(request.app.state.controls):
+        raise InputError(f"this server's receiver has no {name}")
+    done = await _run(
+        request,
+        "decode",
+        await request.body(),
+        only=options.only,
+        format=format,
+        synthesis=chosen,
+    )
+    return _answer(done, *done.value, kind=f"image/{format}")
+
+
+@router.post(
+    "/relabel",
+    summary="A .sempic with another label map",
+    responses=_answers(SEMPIC),
+    response_class=Response,
+)
+async def relabel(
+    request: Request,
+    sempic: Annotated[bytes, File(description="The stream.")],
+    labels: Annotated[
+        bytes, File(description="The new map: an 8-bit grey or palette picture of ids.")
+    ],
+) -> Response:
+    done = await _run(request, "relabel", sempic, labels)
+    return _answer(done, done.value, kind=SEMPIC)
+
+
+@router.post(
+    "/compare",
+    summary="What AVIF or JPEG make of a picture in as many bytes",
+    openapi_extra=_body("image/*", "application/octet-stream"),
+    responses=_answers("image/avif", "image/jpeg"),
+    response_class=Response,
+)
+async def compare(request: Request, options: Annotated[Comparison, Query()]) -> Response:
+    done = await _run(
+        request,
+        "compare",
+        await request.body(),
+        codec=options.codec,
+        budget=options.bytes,
+        max_side=options.max_side,
+    )
+    data, factor = done.value
+    response = _answer(done, data, kind=f"image/{options.codec}")
+    response.headers["X-Scaled-Down"] = str(factor)
+    return response
 
 
 def _pool(s: Settings) -> Pool:
@@ -346,9 +364,10 @@ def _pool(s: Settings) -> Pool:
     return Pool(make, workers=s.workers, queue=s.queue, seconds=s.seconds)
 
 
-def _answer(done: Done, body: bytes, kind: str) -> Response:
+def _answer(done: Done, body: bytes, notes: Sequence[str] = (), *, kind: str) -> Response:
     timing = f"queue;dur={1000 * done.waited:.1f}, work;dur={1000 * done.worked:.1f}"
-    return Response(body, media_type=kind, headers={"Server-Timing": timing})
+    headers = {"Server-Timing": timing} | ({"X-Notes": "; ".join(notes)} if notes else {})
+    return Response(body, media_type=kind, headers=headers)
 
 
 @functools.cache

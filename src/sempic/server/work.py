@@ -28,12 +28,12 @@ from typing import Any, Protocol
 import numpy as np
 import PIL.Image
 
-from sempic import api, codec, container, pictures, processes, progress
+from sempic import api, coarse, codec, container, pictures, processes, progress
+from sempic.batch.work import noting
 from sempic.errors import (
     BitstreamError,
     ImageError,
     LimitExceeded,
-    ModelError,
     RateError,
     SempicError,
     SempicWarning,
@@ -97,30 +97,33 @@ class Coder:
         stream = self._codec.encode(np.zeros((32, 32, 3), np.uint8))
         self._codec.decode(stream, steps=1)
         codec.unpack(codec.pack(width=8, height=8, labels=np.eye(8, dtype=np.uint8)))
-        self._scene = codec.unpack(stream)
 
     def controls(self) -> list[str]:
         """Options of `Codec.synthesize` that this receiver heeds."""
-        heeded = []
-        for name, value in {"steps": 1, "seed": 1, "guidance": 2.0, "fidelity": 0.5}.items():
-            options: dict[str, Any] = {"steps": 1, name: value}
-            with contextlib.suppress(ModelError, TypeError):  # it says so, or lacks the argument
-                self._codec.synthesize(self._scene, **options)
-                heeded.append(name)
-        return heeded
+        return sorted(self._codec.receiver.controls)
 
-    def encode(self, picture: bytes, **options: Any) -> tuple[bytes, list[str]]:
+    def encode(
+        self, picture: bytes, *, max_side: int | None = None, **options: Any
+    ) -> tuple[bytes, list[str]]:
         """The .sempic stream of a picture file, and what is to be said of it (SempicWarning);
         options of `Codec.encode`."""
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", SempicWarning)
-            stream = self._codec.encode(self._read(picture, options["max_side"]), **options)
-        return stream, [str(w.message) for w in caught if issubclass(w.category, SempicWarning)]
+        with noting() as record:
+            pixels = self._read(picture, max_side)
+            stream = self._codec.encode(pixels, max_side=max_side, **options)
+        return stream, record.get("notes", [])
 
     def decode(
         self, stream: bytes, *, only: str | None, format: str, synthesis: dict[str, Any]
+    ) -> tuple[bytes, list[str]]:
+        """A picture file of what a stream decodes to, and what is to be said of it; `synthesis` is
+        for `Codec.synthesize`."""
+        with noting() as record:
+            picture = self._decoded(stream, only, format, synthesis)
+        return picture, record.get("notes", [])
+
+    def _decoded(
+        self, stream: bytes, only: str | None, format: str, synthesis: dict[str, Any]
     ) -> bytes:
-        """A picture file of what a stream decodes to; `synthesis` is for `Codec.synthesize`."""
         part: Any = "labels" if only == "ids" else only
         scene = codec.unpack(stream, only=part, max_pixels=self._max_pixels)
         if part == "labels" and scene.labels is None:
@@ -145,7 +148,7 @@ class Coder:
             height=c.height,
             labels=palette.settle(pictures.read_labels(labels, palette)),
             coarse=c.coarse,
-            coarse_codec=c.coarse_type.name.lower(),
+            coarse_codec=coarse.BY_CHUNK[c.coarse_type].name,
             palette=c.palette,
             model=c.model,
         )

@@ -1,92 +1,15 @@
-"""A frozen dataclass → a command line: each field is an option, its default and help beside it."""
+"""What every training run takes; `sempic.fields` makes its command line."""
 
 from __future__ import annotations
 
-import argparse
-import dataclasses
-import types
-import typing
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
 
 import torch
 
-Options = TypeVar("Options")
-_NEEDED = object()
+from sempic.fields import option, parse
 
-
-def option(
-    help: str,
-    default: Any = _NEEDED,
-    *,
-    positional: bool = False,
-    metavar: str | tuple[str, ...] | None = None,
-    choices: Sequence[Any] | None = None,
-) -> Any:
-    """A field of an options dataclass; without a default it must be given.
-
-    The field's type says how it is read: `bool` is a switch, `tuple[int, int]` takes two numbers,
-    `tuple[Path, ...]` any number of them, and `X | None` may be left out.
-    """
-    told = {"help": help, "positional": positional, "metavar": metavar, "choices": choices}
-    if default is _NEEDED:
-        return field(metadata=told)
-    return field(default=default, metadata=told)
-
-
-def parse(
-    kind: type[Options], argv: Sequence[str], *, prog: str, description: str | None = None
-) -> Options:
-    """The options that a command line gives. Wrong ones end the program, as argparse does."""
-    parser = argparse.ArgumentParser(
-        prog=prog,
-        description=description or kind.__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    types_of = typing.get_type_hints(kind)
-    for part in dataclasses.fields(kind):  # type: ignore[arg-type]
-        how = _how(types_of[part.name])
-        how["help"] = part.metadata["help"]
-        if part.metadata["choices"] is not None:
-            how["choices"] = part.metadata["choices"]
-        if part.metadata["metavar"] is not None:
-            how["metavar"] = part.metadata["metavar"]
-        needed = part.default is dataclasses.MISSING
-        if not needed:
-            how["default"] = part.default
-            if part.default not in (None, False, ()):
-                how["help"] += f" ({_shown(part.default)})"
-        how["help"] = how["help"].replace("%", "%%")
-        if part.metadata["positional"]:
-            if not needed:
-                how["nargs"] = how.get("nargs", "?")
-            parser.add_argument(part.name, **how)
-        else:
-            name = "--" + part.name.replace("_", "-")
-            parser.add_argument(name, required=needed, dest=part.name, **how)
-    given = vars(parser.parse_args(list(argv)))
-    values = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
-    try:
-        return kind(**values)
-    except ValueError as error:
-        parser.error(str(error))
-
-
-def _how(kind: Any) -> dict[str, Any]:
-    if isinstance(kind, types.UnionType):
-        (kind,) = (part for part in kind.__args__ if part is not type(None))
-    if kind is bool:
-        return {"action": "store_true"}
-    if typing.get_origin(kind) is tuple:
-        first, *rest = typing.get_args(kind)
-        return {"type": first, "nargs": "+" if rest == [...] else 1 + len(rest)}
-    return {"type": kind}
-
-
-def _shown(value: Any) -> str:
-    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+__all__ = ["RunOptions", "option", "parse"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,12 +8,12 @@ torch = pytest.importorskip("torch")
 
 from streets import TINY, TINY19, needs_imagenet, trained, write_camvid  # noqa: E402
 
+from sempic import cli  # noqa: E402
 from sempic.errors import ModelError  # noqa: E402
 from sempic.networks.compact import denoise, one_hot  # noqa: E402
 from sempic.networks.segmenter import SegmentationNet, SegmenterConfig  # noqa: E402
 from sempic.networks.weights import load_receiver, load_tensors, save_receiver, save_segmenter  # noqa: E402  # noqa: E402
 from sempic.palette import CAMVID, CITYSCAPES, to_camvid  # noqa: E402
-from sempic.training import cli  # noqa: E402
 from sempic.training.data.corpus import CorpusOptions, make  # noqa: E402
 from sempic.training.data.taxonomy import BUNDLED  # noqa: E402
 from sempic.training.recipes.receiver import as_cityscapes, grow  # noqa: E402
@@ -69,7 +69,12 @@ def test_each_of_nineteen_classes_begins_as_the_one_of_eleven():
 
 def test_growing_is_a_command(tmp_path):
     save_receiver(trained().state_dict(), TINY, tmp_path / "a.safetensors")
-    assert cli.main(["grow", str(tmp_path / "a.safetensors"), str(tmp_path / "b.safetensors")]) == 0
+    assert (
+        cli.main(
+            ["train", "grow", str(tmp_path / "a.safetensors"), str(tmp_path / "b.safetensors")]
+        )
+        == 0
+    )
     assert load_receiver(tmp_path / "b.safetensors").config.classes == 19
 
 
@@ -77,7 +82,7 @@ def run(made, name, command, *more):
     argv = [command, "--corpus", str(made / "corpus"), "--out", str(made / name)]
     argv += ["--init", str(made / "begin.safetensors"), "--batch", "2", "--threads", "1"]
     argv += ["--log-every", "1", "--save-minutes", "0", "--reproducible", *more]
-    return cli.main(argv)
+    return cli.main(["train", *argv])
 
 
 DENOISE = ("denoise", "--steps", "4", "--crop", "64", "64")

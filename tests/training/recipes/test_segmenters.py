@@ -7,11 +7,11 @@ torch = pytest.importorskip("torch")
 
 from streets import needs_imagenet, write_camvid  # noqa: E402
 
+from sempic import cli  # noqa: E402
 from sempic.errors import ModelError  # noqa: E402
 from sempic.networks.segmenter import SegmentationNet, SegmenterConfig  # noqa: E402
 from sempic.networks.weights import load_segmenter  # noqa: E402
 from sempic.palette import CAMVID, CITYSCAPES  # noqa: E402
-from sempic.training import cli  # noqa: E402
 from sempic.training.data import taxonomy  # noqa: E402
 from sempic.training.data.taxonomy import GROUP, UNKNOWN  # noqa: E402
 from sempic.training.data.views import Pictures  # noqa: E402
@@ -88,9 +88,9 @@ def test_a_segmenter_trains_and_goes_on(tmp_path):
     argv = ["segmenter", "--data", str(data), "--out", str(tmp_path / "run"), "--batch", "2"]
     argv += ["--crop", "64", "64", "--threads", "1", "--enlarge", "1", "--judged", "1"]
     argv += ["--log-every", "1", "--export-dir", str(tmp_path / "out"), "--steps"]
-    assert cli.main([*argv, "1"]) == 0
+    assert cli.main(["train", *argv, "1"]) == 0
     before = load_segmenter(tmp_path / "run/segmenter.safetensors").state_dict()
-    assert cli.main([*argv, "2"]) == 0
+    assert cli.main(["train", *argv, "2"]) == 0
     after = load_segmenter(tmp_path / "run/segmenter.safetensors").state_dict()
     assert any((before[k] != after[k]).any() for k in after if k.startswith("head"))
     lines = [json.loads(x) for x in (tmp_path / "run/log.jsonl").read_text().splitlines()]
@@ -101,4 +101,4 @@ def test_a_segmenter_trains_and_goes_on(tmp_path):
     assert names == {"segmenter.safetensors", "segmenter.onnx", "log.jsonl"}
     again = [a if a != str(tmp_path / "run") else str(tmp_path / "again") for a in argv]
     init = ["--init", str(tmp_path / "out/segmenter.safetensors")]
-    assert cli.main([*again, "1", *init]) == 0
+    assert cli.main(["train", *again, "1", *init]) == 0

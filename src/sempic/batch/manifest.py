@@ -1,0 +1,68 @@
+"""What came of a run: a file that says so, by which a later run goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from sempic.batch.work import Record
+from sempic.errors import InputError, OutputError
+from sempic.jobs import Job, exists, naming, read
+
+
+class Manifest:
+    """A file of JSON lines: first the settings, then one record for each picture.
+
+    Each has file, output, bytes, bpp, seconds and error (null where there was none). A later run
+    with the same settings adds to it.
+    """
+
+    def __init__(self, path: Path, settings: Record) -> None:
+        """Raises InputError if the file is of a run with other settings, or none of ours."""
+        self._path, self._done = path, set[str]()
+        text = ""
+        if os.path.exists(path):
+            with naming(path):
+                text = read(path).decode("utf-8", "replace")
+        for number, row in enumerate(text.rstrip("\n").split("\n") if text else ()):
+            try:
+                entry = json.loads(row)
+                if number == 0 and entry["settings"] != settings:
+                    raise InputError(
+                        f"{path}: of a run with other settings; remove it to begin anew, or name "
+                        "another with --manifest"
+                    )
+                if number and entry["error"] is None:
+                    self._done.add(entry["output"])
+            except (ValueError, KeyError, TypeError) as cause:
+                if number == 0:
+                    raise InputError(f"{path}: not a manifest of sempic") from cause
+                # A line that an interruption cut short: its file is coded again.
+        if not text:
+            self._append([{"settings": settings}])
+        elif not text.endswith("\n"):
+            self._write("\n")
+
+    def remaining(self, jobs: list[Job]) -> list[Job]:
+        """Those whose output is not both recorded and there."""
+        return [
+            job
+            for job in jobs
+            if str(job.target) not in self._done or not job.target or not exists(job.target)
+        ]
+
+    def add(self, records: list[Record]) -> None:
+        keys = ("output", "bytes", "bpp", "seconds", "error")
+        self._append([{"file": r["path"]} | {k: r.get(k) for k in keys} for r in records])
+
+    def _append(self, entries: list[Record]) -> None:
+        self._write("".join(json.dumps(e) + "\n" for e in entries))
+
+    def _write(self, text: str) -> None:
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with open(self._path, "a", encoding="utf-8") as file:
+                file.write(text)
+        except OSError as cause:
+            raise OutputError(f"{self._path}: cannot write: {cause.strerror}") from cause

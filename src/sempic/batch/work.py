@@ -1,0 +1,226 @@
+"""What is done to one file, wherever that may be, and what is reported of it."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from sempic import api, codec, container, progress
+from sempic.batch import tar
+from sempic.errors import BitstreamError, InputError, OutputError, SempicError, SempicWarning
+from sempic.jobs import STDOUT, Job, line, naming, read
+from sempic.options import DecodeOptions, EncodeOptions
+from sempic.palette import PALETTES
+
+Record = dict[str, Any]
+"""What is reported of one picture: path, output, seconds, and bytes, bpp, … or error."""
+Work = Callable[[Job], Record | list[Record]]
+"""A function of the module's top level, or an instance with __call__: it is sent to processes."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Encode:
+    """What `sempic encode` does to one file."""
+
+    segmenter: str | None = None
+    labels: str | None = None
+    """A label map, or a folder of them under the pictures' names."""
+    images: str | None = None
+    """How the names of pictures end in tars; None: found out."""
+    options: EncodeOptions = field(default_factory=EncodeOptions)
+
+    def __call__(self, job: Job) -> Record | list[Record]:
+        from sempic import pictures
+
+        if job.is_tar:
+            if self.labels:
+                raise InputError("--labels are for pictures, not for tars of them")
+            choose = functools.partial(tar.pictures, ending=self.images)
+            return _change_tar(job, self._member, choose, ".sempic")
+        picture = pictures.read(job.read())
+        stream = self._coded(picture, labels=self._labels(job) if self.labels else None)
+        job.write(stream)
+        return described(stream)
+
+    def _labels(self, job: Job) -> Any:
+        from sempic import pictures
+
+        assert self.labels is not None
+        path = Path(self.labels)
+        if os.path.isdir(path):
+            path = path / job.relative.with_suffix(".png")
+        with naming(path):
+            return pictures.read_labels(read(path), self.options.known_palette)
+
+    def _member(self, data: bytes) -> tuple[bytes, Record]:
+        from sempic import pictures
+
+        stream = self._coded(pictures.read(data))
+        return stream, described(stream)
+
+    def _coded(self, picture: Any, **labels: Any) -> bytes:
+        coder = coder_with(segmenter=self.segmenter)
+        return coder.encode(picture, **labels, **self.options.keywords())
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Decode:
+    """What `sempic decode` does to one file."""
+
+    receiver: str | None = None
+    only: Literal["labels", "coarse"] | None = None
+    """Just the coloured label map, or the coarse picture enlarged."""
+    images: str = ".png"
+    """How the names of pictures are to end in tars."""
+    replace: bool = True
+    """Whether a picture that is there may be replaced."""
+    uncertainty: str | None = None
+    """A file for where decodes of other seeds differ."""
+    samples: int = 8
+    """Decodes for that."""
+    options: DecodeOptions = field(default_factory=DecodeOptions)
+
+    def __call__(self, job: Job) -> Record | list[Record]:
+        from sempic import pictures
+
+        if job.is_tar:
+            return _change_tar(job, self._member, tar.streams, "." + self.images.lstrip("."))
+        stream = stream_of(job.read())
+        target = job.target
+        assert target is not None
+        if not self.replace and target != STDOUT and target.exists():
+            raise OutputError(f"{target} exists, maybe the original; name the output with -o")
+        scene = self._scene(stream)
+        data = self._picture(scene, ".png" if target == STDOUT else target.suffix)
+        if self.uncertainty is not None:
+            coder = coder_with(receiver=self.receiver)
+            spread = coder.uncertainty(scene, samples=self.samples, **self.options.keywords())
+            grey = np.minimum(np.rint(4 * spread), 255).astype(np.uint8)
+            path = Path(self.uncertainty)
+            with naming(path):
+                pictures.write_file(path, pictures.encode(grey, path.suffix))
+        job.write(data)
+        return described(stream)
+
+    def _member(self, data: bytes) -> tuple[bytes, Record]:
+        stream = stream_of(data)
+        suffix = "." + self.images.rpartition(".")[2]
+        return self._picture(self._scene(stream), suffix), described(stream)
+
+    def _scene(self, stream: bytes) -> Any:
+        with progress.waiting("reading labels and coarse picture", aloud=False):
+            return codec.unpack(stream, only=self.only)
+
+    def _picture(self, scene: Any, suffix: str) -> bytes:
+        from sempic import pictures
+
+        if self.only == "labels":
+            if scene.labels is None:
+                raise BitstreamError("the stream has no label map")
+            return pictures.encode_labels(scene.labels, PALETTES[scene.palette], suffix)
+        if self.only == "coarse":
+            return pictures.encode(api.preview(scene), suffix)
+        coder = coder_with(receiver=self.receiver)
+        return pictures.encode(coder.synthesize(scene, **self.options.keywords()), suffix)
+
+
+@functools.cache
+def coder_with(*, segmenter: str | None = None, receiver: str | None = None) -> api.Codec:
+    """One codec for all files of a process: its networks are loaded once."""
+    return api.Codec(segmenter=segmenter, receiver=receiver)
+
+
+def described(stream: bytes) -> Record:
+    """`sempic.info` of a stream, as it is reported."""
+    record = api.info(stream)
+    record["bpp"] = round(record["bpp"], 5)
+    return record
+
+
+def stream_of(data: bytes) -> bytes:
+    """What should be a .sempic file; raises InputError for a picture, to tell that from damage."""
+    from sempic import pictures
+
+    if not data.startswith(container.MAGIC) and (kind := pictures.kind(data)):
+        raise InputError(f"a picture ({kind}), not a .sempic file; sempic encode makes one of it")
+    return data
+
+
+def _change_tar(
+    job: Job,
+    change: Callable[[bytes], tuple[bytes, Record]],
+    choose: Callable[[list[tar.Member]], list[tar.Member]],
+    ending: str,
+) -> list[Record]:
+    records: list[Record] = []
+
+    def tried(member: tar.Member) -> bytes | None:
+        start = time.perf_counter()
+        record: Record = {"path": f"{job.name}/{member.name}", "output": str(job.target)}
+        records.append(record)
+        payload = None
+        try:
+            with noting() as notes:
+                payload, found = change(member.data)
+            record |= found | notes
+        except Exception as error:
+            record["error"] = cause(error)
+        record["seconds"] = round(time.perf_counter() - start, 4)
+        return payload
+
+    job.write(tar.change(job.read(), tried, choose, ending))
+    return records
+
+
+def attempt(work: Work, job: Job) -> list[Record]:
+    """The records of a job; whatever went wrong is one, and costs this file and no other."""
+    start = time.perf_counter()
+    common: Record = {"path": job.name}
+    if job.target is not None:
+        common["output"] = str(job.target)
+    try:
+        with noting() as notes:
+            result = work(job)
+        if isinstance(result, dict):
+            result = result | notes
+    except BrokenPipeError:  # nobody reads what we write: no fault of the file
+        raise
+    except Exception as error:
+        result = {"error": cause(error)}
+        common.pop("output", None)
+    seconds = {"seconds": round(time.perf_counter() - start, 4)}
+    return [common | seconds | r for r in (result if isinstance(result, list) else [result])]
+
+
+@contextlib.contextmanager
+def noting() -> Iterator[Record]:
+    """A part of a record, filled at the end with what sempic warned of, if it did."""
+    record: Record = {}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", SempicWarning)
+        yield record
+    for warning in caught:
+        if issubclass(warning.category, SempicWarning):
+            record.setdefault("notes", []).append(str(warning.message))
+        else:
+            warnings.warn_explicit(
+                warning.message, warning.category, warning.filename, warning.lineno
+            )
+
+
+def cause(error: Exception) -> str:
+    """What a record says of an exception: whatever it was, it costs this file and no other."""
+    if isinstance(error, SempicError):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return "not enough memory"
+    return f"{type(error).__name__}: {line(error)}"

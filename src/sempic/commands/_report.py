@@ -1,0 +1,101 @@
+"""What commands print."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Callable
+from typing import Any, cast
+
+from sempic import batch, processes
+from sempic.batch import Done, Record
+from sempic.errors import OutputError
+from sempic.jobs import STDOUT, Job
+
+
+def each(
+    jobs: list[Job],
+    done: Done,
+    describe: Callable[[Record], str],
+    as_json: bool,
+    manifest: batch.Manifest | None = None,
+) -> int:
+    """Report what is done; a failure is reported and does not stop the rest."""
+    out = sys.stderr if any(job.target == STDOUT for job in jobs) else sys.stdout
+    bar: Any = contextlib.nullcontext(done)
+    write: Callable[..., None] = print
+    if len(jobs) > 1:
+        from tqdm import tqdm
+
+        bar, write = tqdm(done, total=len(jobs), unit="file", disable=None), tqdm.write
+    unsaid: OSError | None = None
+
+    def tell(text: str, file: Any) -> None:
+        nonlocal unsaid
+        try:
+            if file is not None:  # one that is closed
+                write(text, file=file)
+        except BrokenPipeError:
+            raise
+        except OSError as cause:  # a full disk: what is written is no less worth for that
+            unsaid = cause
+
+    failed = count = 0
+    with contextlib.closing(cast(Any, done)), bar as items:  # an interruption ends workers, too
+        for _, records in items:
+            if manifest is not None:
+                manifest.add(records)
+            for record in records:
+                count += 1
+                path = record["path"]
+                for note in record.get("notes", ()):
+                    tell(processes.printable(f"sempic: {path}: {note}"), sys.stderr)
+                if "error" in record:
+                    failed += 1
+                    tell(processes.printable(f"sempic: {path}: {record['error']}"), sys.stderr)
+                elif not as_json:
+                    tell(describe(record), out)
+                if as_json:
+                    tell(json.dumps(record), out)
+    if failed and count > 1:
+        processes.say(f"{failed} of {count} files failed")
+    if unsaid is not None:
+        processes.leave_stdout()  # said once is enough
+        processes.say(f"cannot write to standard output: {unsaid.strerror or unsaid}")
+        return 2
+    return 2 if failed else 0
+
+
+def need_stdout() -> None:
+    """Raises OutputError if there is none."""
+    if sys.stdout is None:
+        raise OutputError("standard output is closed")
+
+
+def summary(record: Record) -> str:
+    """One line of what a file became."""
+    path, to = (processes.printable(record.get(key, "-")) for key in ("path", "output"))
+    return (
+        f"{path} → {to}: {record['width']}×{record['height']}, "
+        f"{record['bytes']} bytes, {record['bpp']:.4f} bpp, {record['seconds']:.2f} s"
+    )
+
+
+def details(record: Record) -> str:
+    """What a stream holds, a line for each part."""
+    path = processes.printable(record["path"])
+    pixels = record["width"] * record["height"]
+    receiver = f"receiver {record['model']}" if record["model"] else "any receiver"
+    parts = {
+        f"coarse ({record['coarse_codec']})" if name == "coarse" else name: size
+        for name, size in record["chunks"].items()
+    }
+    rows = [*parts.items(), ("header, checksum", record["overhead"]), ("all", record["bytes"])]
+    return "\n".join(
+        [
+            f"{path}: version {record['version']}, {record['width']}×{record['height']}, "
+            f"palette {record['palette']}, {receiver}",
+            *(f"  {name:<17}{size:>8} bytes{8 * size / pixels:>9.4f} bpp" for name, size in rows),
+        ]
+    )

@@ -1,0 +1,41 @@
+"""`sempic compare`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from sempic.commands import _measuring
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Versions of one picture beside its original: figures, and a page on which one "
+        "slides over another. Versions are pictures, .sempic and .bpg files."
+    )
+    parser.add_argument("original", type=Path)
+    parser.add_argument("versions", type=Path, nargs="+", metavar="VERSION")
+    parser.add_argument("-o", "--output", type=Path, default=Path("compare.html"), metavar="PAGE")
+    parser.add_argument("--labels", type=Path, metavar="MAP", help="human index map, for mIoU")
+    parser.add_argument("--steps", type=int, default=1, metavar="N", help="for .sempic; default 1")
+    parser.add_argument("--receiver", metavar="SPEC", help="for .sempic, as in sempic decode")
+    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+    _measuring.add(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    from sempic.evaluation.compare import compare, describe
+    from sempic.pictures import write_file
+
+    found, page = compare(
+        args.original,
+        args.versions,
+        _measuring.settings(args),
+        labels=args.labels,
+        steps=args.steps,
+        receiver=args.receiver,
+    )
+    write_file(args.output, page.encode())
+    print(json.dumps(found, indent=1) if args.json else describe(found))
+    return 0

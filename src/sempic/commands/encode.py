@@ -1,0 +1,81 @@
+"""`sempic encode`."""
+
+from __future__ import annotations
+
+import argparse
+
+from sempic import batch, fields, processes
+from sempic.commands import _files
+from sempic.errors import InputError, OutputError
+from sempic.jobs import TAR, find
+from sempic.options import EncodeOptions
+
+_RATE = ("quality", "target_bpp")
+_HELP = (
+    "Writes NAME.sempic beside each picture, or where -o says. An existing file is replaced only "
+    "when the new one is complete. Exit code 2 if any picture failed."
+)
+_EXAMPLES = """
+examples:
+  sempic encode photo.jpg                        # photo.sempic, quality 5
+  sempic encode photo.jpg -o small.sempic -q 1     # the smallest
+  sempic encode photo.jpg --target-bpp 0.9       # the best within a budget
+  sempic encode photo.png --labels map.png       # with a label map of your own
+  sempic encode shots/ -o out/ --jobs 2          # a folder, two at a time
+  sempic encode shots/ -o out/ --manifest m.jsonl  # goes on after an interruption
+  sempic encode shots.tar -o coded.tar           # of WebDataset: KEY.jpg becomes KEY.sempic
+
+The networks are at home at heights of 250 to 500 pixels; larger pictures work,
+and --max-side makes them smaller and faster. Names with a scheme
+(s3://bucket/folder) need the extra ray, and the library of that store, such as s3fs.
+"""
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    parser.description, parser.epilog = _HELP, _EXAMPLES
+    _files.add_inputs(parser, "pictures, folders of them, tars, or - for standard input")
+    _files.add_output(parser, "photo.sempic")
+    fields.add(parser.add_mutually_exclusive_group(), EncodeOptions, only=_RATE)
+    parser.add_argument(
+        "--labels",
+        metavar="MAP",
+        help="send this label map (a picture of ids, or a folder of them under the pictures' "
+        "names) instead of the segmenter's",
+    )
+    fields.add(parser, EncodeOptions, but=_RATE)
+    parser.add_argument(
+        "--segmenter",
+        metavar="SPEC",
+        help="an ONNX file, or hf:NAME for a model of transformers; default: the bundled one",
+    )
+    parser.add_argument(
+        "--images",
+        metavar="ENDING",
+        help="how the names of pictures end in tars, such as .jpg; default: label maps beside "
+        "them are recognised",
+    )
+    _files.add_many(parser, "code")
+
+
+def run(args: argparse.Namespace) -> int:
+    from sempic import formats, pictures
+
+    if args.labels is not None and args.segmenter:
+        raise InputError("--labels takes the place of what --segmenter finds: give one of them")
+    options = EncodeOptions(**fields.given(args, EncodeOptions))
+    jobs = find(
+        args.inputs,
+        args.output,
+        found=pictures.SUFFIXES | {TAR},
+        suffix=".sempic",
+        foreign=formats.FOREIGN,
+        reads=(args.labels, args.segmenter),
+        writes=(args.manifest,),
+        say=processes.say,
+    )
+    for job in jobs:
+        if job.target is not None and job.target.suffix.lower() in pictures.SUFFIXES:
+            raise OutputError(f"{job.target}: a .sempic file under the name of a picture")
+    chosen = {name: getattr(args, name) for name in ("segmenter", "labels", "images")}
+    work = batch.Encode(options=options, **chosen)
+    return _files.run(args, work, jobs, options.keywords() | chosen)

@@ -1,0 +1,12 @@
+"""`sempic sample`: pictures of the paper's network."""
+
+from __future__ import annotations
+
+import argparse
+
+from sempic.commands import train
+from sempic.commands.train import add as add
+
+
+def run(args: argparse.Namespace) -> int:
+    return train.call("sample", args.arguments)

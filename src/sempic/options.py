@@ -1,0 +1,187 @@
+"""What may be asked of encoding and decoding, as values that are checked once.
+
+Each option is a field here. The command line, the server's OpenAPI, the Pillow plugin,
+`sempic.batch` and the pages of the docs are made of the fields; `Codec.encode` and `Codec.decode`
+have them as keywords, with all that is to be said of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal, TypeAlias
+
+from sempic import checks, coarse, fields
+from sempic.errors import InputError, LabelMapError
+from sempic.fields import option
+from sempic.palette import BY_NAME, CAMVID, PALETTES, Palette, find
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """How the coarse picture is made at one level of the dial."""
+
+    factor: int
+    """The picture is divided by this in width and height."""
+    qp: int
+    """Of `sempic.coarse.encode`, on the scale of `bpgenc -q`: 0…51, 6 more halve the precision."""
+
+
+QUALITY = {
+    1: Quality(8, 41),
+    2: Quality(4, 45),
+    3: Quality(4, 42),
+    4: Quality(4, 39),
+    5: Quality(4, 36),
+    6: Quality(4, 33),
+    7: Quality(4, 30),
+    8: Quality(4, 27),
+    9: Quality(4, 23),
+}
+"""The levels of `quality`; chroma is 4:4:4. README.md says what each costs (benchmarks/rate.py)."""
+
+DEFAULT_QUALITY: Final = 5
+
+LOSSLESS: Final = "lossless"
+LabelQuality: TypeAlias = int | Literal["lossless"]
+DEFAULT_LABEL_QUALITY: Final = 3
+"""Of the segmenter's maps; docs/experiments/labels.md has the curve that it was chosen on."""
+
+
+class Options:
+    """Base of the two: a frozen dataclass, made of keywords, checked when it is made."""
+
+    def keywords(self) -> dict[str, Any]:
+        """All of them by name, as `Codec.encode` or `Codec.decode` takes them."""
+        return {name: getattr(self, name) for name in fields.of(self)}
+
+    @classmethod
+    def usual(cls, name: str) -> Any:
+        """What it comes to most often if nothing is said."""
+        part = fields.of(cls)[name]
+        return fields.about(part).usual if part.default is None else part.default
+
+
+def _label_quality(name: str, value: Any) -> LabelQuality:
+    return LOSSLESS if value == LOSSLESS else checks.whole(name, value, 1, 5)
+
+
+def _importance(name: str, value: Any) -> Mapping[str, float]:
+    if not isinstance(value, Mapping):
+        raise InputError(f"{name} maps classes to weights, not {type(value).__name__}")
+    return value
+
+
+def _palette(name: str, value: Any) -> int | str:
+    if isinstance(value, str):
+        find(value)
+        return value
+    if checks.whole(name, value) not in PALETTES:
+        raise LabelMapError(f"palette {value} is not one of {', '.join(map(str, PALETTES))}")
+    return int(value)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodeOptions(Options):
+    """How a picture is coded; `Codec.encode` says more of each. Raises InputError."""
+
+    quality: int = option(
+        "of the coarse picture",
+        DEFAULT_QUALITY,
+        low=min(QUALITY),
+        high=max(QUALITY),
+        flags=("-q",),
+    )
+    target_bpp: float | None = option(
+        "the best quality whose file has at most so many bits per pixel",
+        None,
+        above=0,
+        metavar="BPP",
+    )
+    palette: int | str | None = option(
+        "of the label map that is given, camvid if nothing is said; of the segmenter's, camvid or "
+        "cityscapes, which its classes are then mapped to",
+        None,
+        check=_palette,
+        metavar="PALETTE",
+        console=f": {', '.join(BY_NAME)}, or a JSON file with one of your own",
+    )
+    ignore_label: int | None = option(
+        "an id of the label map, given or found, that is sent as void; 255 is void anyway where "
+        "the palette has one",
+        None,
+        low=0,
+        high=255,
+        metavar="ID",
+    )
+    label_quality: LabelQuality | None = option(
+        "simplify the label map where that saves most bits (1 the most); if nothing is said, "
+        f"lossless for a map that is given, else {DEFAULT_LABEL_QUALITY}",
+        None,
+        low=1,
+        high=5,
+        check=_label_quality,
+        metavar="1…5|lossless",
+    )
+    importance: Mapping[str, float] | None = option(
+        "what a pixel of a class is worth to the label quality, 1 for most, inf for never changed",
+        None,
+        check=_importance,
+        metavar="CLASS=WEIGHT",
+        console="; repeatable",
+    )
+    coarse_codec: str = option("of the coarse picture", "bpg", choices=tuple(coarse.CODECS))
+    max_side: int | None = option(
+        "scale larger pictures down to this first", None, low=1, metavar="PIXELS"
+    )
+    model: int = option(
+        "number of the receiver that the picture is meant for; another one decodes it, too, and "
+        "says so. 0: any",
+        0,
+        low=0,
+        high=14,
+        metavar="ID",
+    )
+
+    def __post_init__(self) -> None:
+        fields.check(self)
+
+    @property
+    def known_palette(self) -> Palette:
+        """The palette of a map that is given."""
+        if self.palette is None:
+            return CAMVID
+        return find(self.palette) if isinstance(self.palette, str) else PALETTES[self.palette]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodeOptions(Options):
+    """What a receiver is asked for; `Codec.decode` says more of each. Raises InputError."""
+
+    steps: int | None = option(
+        "of the receiver, more is slower and the map counts more",
+        None,
+        low=1,
+        metavar="N",
+        console="; the bundled one takes 1 by default and 100 at most, the paper's 20",
+        usual=1,
+    )
+    seed: int = option("of the noise that detail is made from", 0, low=0, metavar="N")
+    guidance: float | None = option(
+        "how much the label map counts: 1 as trained, 1.5 stresses it at twice the time, 2 and "
+        "more make noise",
+        None,
+        low=0,
+        metavar="S",
+        usual=1,
+    )
+    fidelity: float | None = option(
+        "0, the default: a likely picture, sharp; 1: the mean of all likely ones, soft",
+        None,
+        low=0,
+        high=1,
+        usual=0,
+    )
+
+    def __post_init__(self) -> None:
+        fields.check(self)

@@ -1,0 +1,30 @@
+"""How a server is set up. Here and not in `app`, so that `--help` needs no web framework."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sempic import fields
+from sempic.fields import option
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How a server is set up; `sempic serve --help` has the same. Raises InputError."""
+
+    workers: int = option("processes that code, one job each at a time", 2, low=1, metavar="N")
+    queue: int = option("requests that may wait for one; more get 429", 16, low=1, metavar="N")
+    seconds: float = option("time limit of a request, waiting included", 60.0, above=0, metavar="N")
+    max_bytes: int = option("of a request's body", 1 << 25, low=1, metavar="N")
+    max_pixels: int = option(
+        "of a picture that is coded or decoded; one that max_side scales down may have 8 times "
+        "that",
+        1 << 22,
+        low=1,
+        metavar="N",
+    )
+    segmenter: str | None = option("as of sempic encode", None, metavar="SPEC")
+    receiver: str | None = option("as of sempic decode", None, metavar="SPEC")
+
+    def __post_init__(self) -> None:
+        fields.check(self)

@@ -1,0 +1,120 @@
+"""One list of options, and five interfaces that know it."""
+
+import argparse
+import inspect
+import re
+
+import pytest
+from conftest import ROOT
+
+import sempic
+import sempic.pillow
+from sempic import api, batch, cli, commands, fields
+from sempic.errors import InputError
+from sempic.options import DecodeOptions, EncodeOptions
+
+KINDS = {"encode": EncodeOptions, "decode": DecodeOptions}
+NAMES = {name: set(fields.of(kind)) for name, kind in KINDS.items()}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_python_knows_them(name):
+    """With the same defaults."""
+    others = {"image", "labels", "stream"}
+    defaults = {name: part.default for name, part in fields.of(KINDS[name]).items()}
+    for function in (getattr(sempic, name), getattr(sempic.Codec(), name)):
+        found = inspect.signature(function).parameters
+        assert {n: p.default for n, p in found.items() if n not in others} == defaults
+        assert function.__doc__
+    assert pickled_by_name(getattr(sempic, name))
+    for name in ("synthesize", "uncertainty"):
+        found = set(inspect.signature(getattr(sempic.Codec, name)).parameters)
+        assert found - {"self", "scene", "samples"} == NAMES["decode"]
+
+
+def pickled_by_name(function):
+    return getattr(api, function.__qualname__) is function
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_the_command_line_knows_them(name, capsys):
+    with pytest.raises(SystemExit):
+        cli.main([name, "--help"])
+    shown = capsys.readouterr().out
+    for option in NAMES[name]:
+        assert f"--{option.replace('_', '-')}" in shown
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_the_server_knows_them(name):
+    pytest.importorskip("fastapi", reason="FastAPI is not installed (extra `serve`)")
+    from sempic.server.app import create_app
+
+    described = create_app().openapi()["paths"][f"/{name}"]["post"]["parameters"]
+    found = {p["name"]: p["schema"] for p in described}
+    assert found.keys() - {"only", "format"} == NAMES[name]
+    for option, part in fields.of(KINDS[name]).items():
+        schema, told = found[option], fields.about(part)
+        bounds = [schema, *schema.get("anyOf", ())]
+        assert told.low is None or any(b.get("minimum") == told.low for b in bounds)
+        assert told.high is None or any(b.get("maximum", 1e9) <= told.high for b in bounds)
+        assert schema["description"].lower().startswith(told.help.lower())
+
+
+def test_the_pillow_plugin_knows_them(monkeypatch, tmp_path):
+    import PIL.Image
+
+    got = {}
+    monkeypatch.setattr(api, "encode", lambda image, **given: got.update(given) or b"")
+    wanted = {name: object() for name in NAMES["encode"]}
+    PIL.Image.new("RGB", (8, 8)).save(tmp_path / "a.sempic", optimize=True, **wanted)
+    assert got == wanted
+    monkeypatch.setattr(api, "decode", lambda stream, **given: got.update(given) or 1 / 0)
+    (tmp_path / "b.sempic").write_bytes(sempic.pack(width=8, height=8, coarse=b"x"))
+    with PIL.Image.open(tmp_path / "b.sempic") as picture, pytest.raises(ZeroDivisionError):
+        picture.load(**dict.fromkeys(NAMES["decode"], 1))
+    assert NAMES["decode"] <= got.keys()
+
+
+def test_batch_knows_them():
+    for work, kind in ((batch.Encode(), EncodeOptions), (batch.Decode(), DecodeOptions)):
+        assert work.options == kind()
+        assert work.options.keywords().keys() == set(fields.of(kind))
+
+
+def test_the_docs_know_them():
+    page = (ROOT / "docs/reference/options.md").read_text()
+    assert re.findall(r"^\{\{ options (\w+) \}\}$", page, re.MULTILINE) == list(KINDS)
+    for path in ("docs/guides/python.md", "docs/guides/serve.md"):
+        assert "reference/options.md" in (ROOT / path).read_text()
+
+
+def test_they_are_values():
+    one, other = EncodeOptions(quality=3), EncodeOptions(quality=3)
+    assert one == other != EncodeOptions(quality=4)
+    with pytest.raises(AttributeError):
+        one.quality = 4
+    with pytest.raises(InputError, match="quality is 1…9, not 10"):
+        EncodeOptions(quality=10)
+    with pytest.raises(InputError, match="fidelity is 0…1, not 2"):
+        DecodeOptions(fidelity=2)
+
+
+def test_what_the_command_line_gives_is_what_is_checked(capsys):
+    parser = commands.parsers("encode")[1]["encode"]
+    given = "a.png -q 3 --importance car=2 --importance person=inf --label-quality lossless"
+    args = parser.parse_args(given.split())
+    assert EncodeOptions(**fields.given(args, EncodeOptions)) == EncodeOptions(
+        quality=3, importance={"car": 2.0, "person": float("inf")}, label_quality="lossless"
+    )
+    for wrong, said in (
+        ("--label-quality 9", "label_quality is 1…5, not 9"),
+        ("--label-quality best", "invalid value: 'best'"),
+        ("--importance car", "'car' is not NAME=NUMBER"),
+        ("--palette nowhere", "palette 'nowhere' is not one of"),
+        ("--ignore-label 256", "ignore_label is 0…255, not 256"),
+    ):
+        with pytest.raises(SystemExit):
+            parser.parse_args(["a.png", *wrong.split()])
+        assert said in capsys.readouterr().err
+    assert isinstance(parser, argparse.ArgumentParser)

@@ -1,0 +1,69 @@
+"""What a codec asks of its networks, and functions in their place."""
+
+import numpy as np
+import pytest
+from conftest import FakeReceiver, FakeSegmenter, street
+
+import sempic
+from sempic import receive, roles, segment
+from sempic.fields import of
+from sempic.options import DecodeOptions
+
+IMAGE, LABELS = street(48, 64)
+STREAM = sempic.pack(width=64, height=48, labels=LABELS)
+
+
+def picture(scene):
+    return np.zeros((scene.height, scene.width, 3), np.uint8)
+
+
+def test_controls_are_the_options_of_decoding():
+    assert set(roles.CONTROLS) == set(of(DecodeOptions))
+
+
+def test_ours_are_what_is_asked_for():
+    for kind in (segment.Segmenter, segment.HubSegmenter):
+        assert callable(kind.look)
+    assert roles.as_segmenter(given := FakeSegmenter()) is given
+    assert roles.as_receiver(given := FakeReceiver()) is given
+
+
+def test_a_function_heeds_what_it_has_arguments_for():
+    def some(scene, *, seed=0, fidelity=0.0, loud=False):
+        return picture(scene)
+
+    assert roles.as_receiver(picture).controls == frozenset()
+    assert roles.as_receiver(some).controls == {"seed", "fidelity"}
+    assert roles.as_receiver(lambda scene, **rest: None).controls == set(roles.CONTROLS)
+    segmenter = roles.as_segmenter(lambda image: image[..., 0])
+    assert (segmenter.palette, segmenter.voids) == (1, False)
+    assert segmenter.look(IMAGE)[1] is None
+
+
+def test_what_a_receiver_does_not_heed_is_refused_if_it_would_matter():
+    codec = sempic.Codec(receiver=picture)
+    assert codec.decode(STREAM, fidelity=0, guidance=1).size == (64, 48)
+    for wish in ({"seed": 1}, {"steps": 2}, {"fidelity": 0.5}, {"guidance": 0}):
+        with pytest.raises(sempic.ModelError, match=f"has no {next(iter(wish))}"):
+            codec.decode(STREAM, **wish)
+
+
+def test_a_stream_names_the_receiver_that_it_is_for():
+    codec = sempic.Codec(FakeSegmenter(), FakeReceiver())
+    stream = codec.encode(IMAGE, model=3)
+    assert sempic.info(stream)["model"] == 3
+    codec.decode(stream)  # the receiver has no number
+    codec.receiver.model_id = 3
+    codec.decode(stream)
+    codec.receiver.model_id = 1
+    with pytest.warns(sempic.SempicWarning, match="for receiver 3, and this is 1"):
+        codec.decode(stream)
+    codec.decode(codec.encode(IMAGE))  # for any
+
+
+def test_the_bundled_receiver_says_what_it_is():
+    pytest.importorskip("onnxruntime")
+    receiver = receive.load()
+    assert isinstance(receiver, roles.Receiver)
+    assert receiver.controls == set(roles.CONTROLS)
+    assert isinstance(segment.load(), roles.Segmenter)
