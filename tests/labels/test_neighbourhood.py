@@ -44,14 +44,14 @@ def test_candidates_come_in_their_order_and_never_from_outside() -> None:
 
 
 def test_outlines() -> None:
-    frame = framed("0000000", "0011111", "0111111", "1110000")
+    frame = framed("0000000", "0111110", "0111111", "1110000")
     y, x = 3, 3
     rank = ranked(frame, y, x)[1]
     found = outlines(frame.image, at(frame, y, x), frame.stride, x, frame.width, rank)
     assert (found.near, found.flat) == (0, 1 if found.six == 0 else 0)
     assert found.run_w == 3
     assert found.run_n == 4
-    assert found.ends == (5, 4, 0)  # in the rows above: NW …; from NNWW …; from NNNWWW …
+    assert found.ends == (5, 5, 0)  # in the rows above: NW …; from NNWW …; from NNNWWW …
     assert found.equal & 31 == 0b11111
 
 

@@ -142,7 +142,7 @@ def descend(mixture: Any, question: Any, inputs: Any, choice: Any, error: Any) -
 def learn_slots(mixture: Any, question: Any, contexts: Any, bit: Any) -> None:
     goal = (1 << 22) - 1 if bit else 0
     for i in range(contexts):
-        slot = np.int64(mixture.slots[i, question.address[i]])
+        slot: Any = np.int64(mixture.slots[i, question.address[i]])
         p, visits = slot >> 8, slot & 255
         p += (goal - p) * 16 // (16 * visits + _SLOT_RATE)
         mixture.slots[i, question.address[i]] = p << 8 | min(visits + 1, _MOST_VISITS)

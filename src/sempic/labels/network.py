@@ -188,6 +188,7 @@ def predictor(network: Causal, allowed: Ints, stride: int) -> Predictor:
     sizes = network.second.shape
     alike = np.zeros((classes + 1, sizes[0]), np.int32)
     alike[:] = template.sum(0, dtype=np.int32)
+    hidden, outputs = (np.zeros(size, np.int32) for size in sizes)
     return Predictor(
         template,
         network.rows,
@@ -199,7 +200,8 @@ def predictor(network: Causal, allowed: Ints, stride: int) -> Predictor:
         alike,
         neighbourhood.steps(TEMPLATE, stride),
         allowed,
-        *(np.zeros(size, np.int32) for size in sizes),
+        hidden,
+        outputs,
         np.zeros(classes, np.int64),
     )
 

@@ -33,4 +33,6 @@ def test_level_stairs():
     image, o, s = place(["1111111", "0001111", "0000002"], 2, 6)
     assert level(image, o, s) == 3 * 64 + 48 + 3  # three pixels, then one up for three
     image, o, s = place(["1111111", "0111111", "2000002"], 2, 6)
-    assert level(image, o, s) == 5 * 64 + 16 + 32  # the row above steps to W's label
+    assert level(image, o, s) == 5 * 64 + 16  # its own row ends
+    image, o, s = place(["1111111", "2111111", "0000002"], 2, 6)
+    assert level(image, o, s) == 5 * 64 + 32  # a third label is above

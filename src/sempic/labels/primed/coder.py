@@ -62,7 +62,7 @@ def code(
         np.zeros((CANDIDATES, 4), np.int64),
     )
     net = predictor(known.causal, allowed, frame.stride)
-    seen = evidence(known, grid, *labels.shape, allowed)
+    seen = evidence(known, grid, frame.height, frame.width, allowed)
     _code_map(coder, frame, state, net, seen, room, TABLES)
     return neighbourhood.inside(frame)
 
@@ -78,7 +78,7 @@ def _code_map(
         row = y * BANDS // height
         if row != (y - 1) * BANDS // height:
             calm.forget(room.memory)
-        run_w = np.int64(0)
+        run_w: Any = np.int64(0)
         for x in range(width):
             o = (y + PAD) * s + x + PAD
             w = image[o - 1]

@@ -98,8 +98,9 @@ def leaders(scores: Bytes, allowed: Ints) -> tuple[Shorts, Shorts, Shorts]:
 def look(evidence: Any, y: Any, x: Any) -> Any:
     """What the trunk says of pixel (y, x)."""
     at = y * evidence.width + x
-    best = second = np.int64(NONE)
-    top = np.int64(0)
+    best: Any = np.int64(NONE)
+    second: Any = best
+    top: Any = np.int64(0)
     if evidence.scores.size:
         best, second = np.int64(evidence.best[at]), np.int64(evidence.second[at])
         top = np.int64(evidence.top[at])
