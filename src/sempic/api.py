@@ -325,19 +325,24 @@ class Codec:
         labels, chances, number = self._segment(pixels, label_quality, options.ignore_label)
         if label_quality == LOSSLESS:
             return labels, number
+        from sempic.segment.doubt import STREET, void_where_unsure
         from sempic.simplify import simplify
 
         if chances is not None:
-            from sempic.segment.doubt import STREET, void_where_unsure
-
-            voided, known = void_where_unsure(labels, chances, number)
+            _, known = void_where_unsure(labels, chances, number)
             if known < STREET:
+                warnings.warn(
+                    f"sent without a label map: the segmenter knows {known:.0%} of the picture",
+                    SempicWarning,
+                    stacklevel=2,
+                )
                 return None, number
-            if self.segmenter.voids:
-                labels = voided
         sent = simplify(
             labels, label_quality, palette=number, importance=options.importance, chances=chances
         )
+        if chances is not None and self.segmenter.voids:
+            # Regions that were merged first: void in ragged pieces costs more than it saves.
+            sent, _ = void_where_unsure(sent, chances, number)
         return sent, number
 
     def decode(

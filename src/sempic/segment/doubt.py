@@ -3,7 +3,9 @@
 A wrong class costs bits twice: its ragged outlines are coded, and the receiver paints it. Void
 costs next to nothing, and the receiver restores what the coarse picture shows there. Whole regions
 of the map (connected pixels of one class) are kept or become void, by the mean probability that
-the segmenter gives to their class; single pixels would have more outline than the class had.
+the segmenter gives to their class; single pixels would have more outline than the class had. Void
+comes after simplification: before it, unsure scraps became void instead of a neighbour's, and the
+map took 17 to 37 % more bits (issue 19: CamVid 0.0392 and 0.0335 bpp, India 0.0488 and 0.0356).
 """
 
 from __future__ import annotations

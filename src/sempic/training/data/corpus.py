@@ -17,6 +17,7 @@ import multiprocessing
 import os
 import shutil
 import tarfile
+import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from sempic.errors import InputError
+from sempic.errors import InputError, SempicWarning
 from sempic.networks.compact import PATCH
 from sempic.palette import PALETTES
 from sempic.scene import Image as Picture
@@ -129,7 +130,9 @@ def sent_map(segmenter: Any, image: Picture) -> LabelMap:
     be everywhere, and simplified."""
     from sempic.api import Codec
 
-    labels, palette = Codec(segmenter).find_labels(image)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SempicWarning)  # that it is void everywhere
+        labels, palette = Codec(segmenter).find_labels(image)
     if labels is None:
         return np.full(image.shape[:2], PALETTES[palette].void or 0, np.uint8)
     return labels
