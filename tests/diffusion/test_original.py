@@ -9,12 +9,12 @@ import pytest
 import torch
 from tiny import inputs, tiny_unet
 
+from sempic import cli
 from sempic.diffusion.checkpoints import load_model, open_model
 from sempic.diffusion.flags import command_line, flags_from_configs
 from sempic.diffusion.gaussian import DiffusionConfig
 from sempic.diffusion.original import read_original
 from sempic.errors import ModelError
-from sempic import cli
 
 PROCESS = DiffusionConfig(schedule="cosine", prediction="x0", loss="rescaled_mse")
 
