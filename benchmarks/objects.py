@@ -5,7 +5,7 @@
 
 MAPS are index maps of the same names in the segmenter's palette; without --segmenter it is the
 bundled judge. Found, and seen where the human map has none, are as the evaluation's "kept" and
-"invented" (`sempic.evaluation.measures.objects`). Choose on pictures that you do not report.
+"invented" (`sempic.check.objects`). Choose on pictures that you do not report.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ import numpy as np
 from common import add_folder, load_labels, load_pictures
 
 from sempic import models, segment
-from sempic.evaluation.measures.objects import GROUPS, count
+from sempic.critical import GROUPS
+from sempic.evaluation.measures.objects import count
 from sempic.palette import PALETTES
 
 

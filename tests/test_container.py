@@ -168,7 +168,7 @@ def test_unknown_required_chunks_are_refused_by_number(kind):
 
 
 def test_unknown_optional_chunks_are_skipped():
-    optional = b"".join(chunk(kind, b"skip me"[:7]) for kind in range(8, 16))
+    optional = b"".join(chunk(kind, b"skip me") for kind in (8, *range(12, 16)))
     known = read(sealed(HEADER + chunk(2, b"c") + chunk(1, b"l")))
     mixed = HEADER + optional + chunk(2, b"c") + optional + chunk(1, b"l") + optional
     assert read(sealed(mixed)) == known

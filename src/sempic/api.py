@@ -412,7 +412,11 @@ class Codec:
                 f"the receiver is at fault: a picture of this scene is uint8 "
                 f"{(scene.height, scene.width, 3)}, not {given}"
             )
-        return picture
+        if not scene.windows:
+            return picture
+        from sempic import windows
+
+        return windows.blend(picture, scene.windows)
 
     def uncertainty(
         self,
@@ -479,7 +483,7 @@ def info(stream: bytes) -> dict[str, Any]:
     c = container.read(stream)
     chunks = {
         name: len(payload)
-        for name, payload in (("coarse", c.coarse), ("labels", c.labels))
+        for name, payload in (("coarse", c.coarse), ("labels", c.labels), ("windows", c.windows))
         if payload is not None
     }
     return {

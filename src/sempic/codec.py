@@ -12,12 +12,13 @@ from typing import Literal
 
 import numpy as np
 
-from sempic import checks, container
+from sempic import checks, container, critical
 from sempic import coarse as coarse_codecs
 from sempic.container import MAX_PIXELS, Container
+from sempic.critical import Receipt
 from sempic.errors import CorruptStream, LabelMapError
 from sempic.palette import CAMVID, PALETTES
-from sempic.scene import LabelMap, Scene
+from sempic.scene import Coarse, LabelMap, Scene, Window
 
 # sempic.labels is imported where it is used: numba behind it takes long to load, which
 # `import sempic` and `sempic info` need not pay.
@@ -32,6 +33,8 @@ def pack(
     coarse_codec: str = "bpg",
     palette: int = CAMVID.id,
     model: int = 0,
+    windows: bytes | None = None,
+    receipt: Receipt | None = None,
 ) -> bytes:
     """The stream of a scene.
 
@@ -43,6 +46,8 @@ def pack(
         coarse_codec: which codec that payload is of, a name in `sempic.coarse.CODECS`.
         palette: id of the palette (`sempic.palette`).
         model: id of the receiver that the sender has in mind, 0 for any.
+        windows: payload from `sempic.windows.encode`, made with this coarse picture.
+        receipt: what a check found.
 
     Raises:
         LabelMapError: labels of another shape or type, or with ids outside the palette.
@@ -56,12 +61,14 @@ def pack(
     checks.whole("model", model)
     if coarse is not None:
         coarse = checks.stream(coarse)
+    if windows is not None:
+        windows = checks.stream(windows)
     payload = None
     if labels is not None:
         check_labels(labels, width=width, height=height, palette=palette)
         from sempic import labels as coder
 
-        context = kind.open(coarse).decode() if coarse is not None and kind.exact else None
+        context = exact_planes(coarse, kind)
         payload = coder.encode(labels, coarse=context, model=PALETTES[palette].name)
     return container.write(
         Container(
@@ -72,6 +79,8 @@ def pack(
             labels=payload,
             coarse=coarse,
             coarse_type=kind.chunk,
+            windows=windows,
+            receipt=None if receipt is None else critical.write(receipt),
         )
     )
 
@@ -95,7 +104,10 @@ def unpack(
     if only is not None:
         checks.one_of("only", only, ("labels", "coarse"))
     c = container.read(checks.stream(stream), max_pixels=checks.whole("max_pixels", max_pixels, 1))
+    if c.receipt is not None:
+        critical.read(c.receipt)
     scene_labels = scene_coarse = None
+    scene_windows: tuple[Window, ...] = ()
     kind = coarse_codecs.BY_CHUNK[c.coarse_type]
     if c.coarse is not None and (only != "labels" or kind.exact):
         opened = kind.open(c.coarse)
@@ -112,6 +124,11 @@ def unpack(
         scene_labels = labels.decode(c.labels, c.height, c.width, coarse=context)
         if (highest := int(scene_labels.max())) >= len(PALETTES[c.palette].classes):
             raise CorruptStream(f"id {highest} is not in palette {PALETTES[c.palette].name}")
+    if c.windows is not None and only is None:
+        from sempic import windows
+
+        known = scene_coarse if kind.exact else None
+        scene_windows = windows.decode(c.windows, c.width, c.height, known)
     return Scene(
         width=c.width,
         height=c.height,
@@ -120,7 +137,14 @@ def unpack(
         model=c.model,
         labels=scene_labels,
         coarse=None if only == "labels" else scene_coarse,
+        windows=scene_windows,
     )
+
+
+def exact_planes(payload: bytes | None, kind: coarse_codecs.CoarseCodec) -> Coarse | None:
+    """The coarse planes that labels and windows are coded in the context of, as the decoder will
+    have them."""
+    return kind.open(payload).decode() if payload is not None and kind.exact else None
 
 
 def check_map(labels: LabelMap, *, width: int, height: int) -> None:

@@ -35,6 +35,8 @@ class Chunk(IntEnum):
 
     LABELS = 1
     PALETTE = 9
+    WINDOWS = 10
+    RECEIPT = 11
 
 
 FIRST_OPTIONAL = 8
@@ -59,6 +61,10 @@ class Container:
     """Payload of the coarse picture."""
     coarse_type: int = CODECS["bpg"].chunk
     """Type of the coarse picture's chunk."""
+    windows: bytes | None = None
+    """Payload of the windows (§7)."""
+    receipt: bytes | None = None
+    """Payload of the receipt (§8)."""
 
 
 def write(container: Container) -> bytes:
@@ -84,6 +90,8 @@ def write(container: Container) -> bytes:
         (Chunk.PALETTE, own.encode() if own else None),
         (c.coarse_type, c.coarse),
         (Chunk.LABELS, c.labels),
+        (Chunk.WINDOWS, c.windows),
+        (Chunk.RECEIPT, c.receipt),
     ):
         if payload is not None:
             stream += _varint(len(payload) << 4 | kind)
@@ -142,32 +150,31 @@ def read(stream: bytes, *, max_pixels: int = MAX_PIXELS) -> Container:
 def _judge(
     chunks: list[tuple[int, bytes]], *, width: int, height: int, palette: int, model: int
 ) -> Container:
-    labels = coarse = own = None
+    names = {chunk.value: chunk.name.lower() for chunk in Chunk}
+    names |= dict.fromkeys(BY_CHUNK, "coarse")
+    if palette != INDICES.id:
+        del names[Chunk.PALETTE]  # means nothing there
+    found: dict[str, bytes] = {}
     coarse_type = CODECS["bpg"].chunk
     for kind, payload in chunks:
-        if kind == Chunk.PALETTE and palette == INDICES.id:
-            if own is not None:
-                raise CorruptStream("two palette chunks")
-            own = payload.decode("utf-8", "replace")
-            if not IDENTITY.fullmatch(own):
-                raise CorruptStream("the palette chunk names no palette")
-        if kind >= FIRST_OPTIONAL:
+        if kind not in names:
+            if kind < FIRST_OPTIONAL:
+                raise UnsupportedChunk(f"chunk type {kind} is required and not known here")
             continue
-        if kind == Chunk.LABELS:
-            if labels is not None:
-                raise CorruptStream("two labels chunks")
-            labels = payload
-        elif kind in BY_CHUNK:
-            if coarse is not None:
-                raise CorruptStream("two coarse chunks")
-            if labels is not None:
+        if (name := names[kind]) in found:
+            raise CorruptStream(f"two {name} chunks")
+        if name == "coarse":
+            coarse_type = kind
+            if "labels" in found:
                 raise CorruptStream("the coarse chunk must precede the labels")
-            coarse, coarse_type = payload, kind
-        else:
-            raise UnsupportedChunk(f"chunk type {kind} is required and not known here")
-    if labels is None and coarse is None:
+        found[name] = payload
+    if "labels" not in found and "coarse" not in found:
         raise CorruptStream("neither labels nor a coarse picture")
-    if own is not None:
+    own = None
+    if "palette" in found:
+        own = found["palette"].decode("utf-8", "replace")
+        if not IDENTITY.fullmatch(own):
+            raise CorruptStream("the palette chunk names no palette")
         mine = (p.id for p in PALETTES.values() if p.id >= OWN and p.identity == own)
         palette = next(mine, palette)
     return Container(
@@ -176,9 +183,11 @@ def _judge(
         palette=palette,
         own=own,
         model=model,
-        labels=labels,
-        coarse=coarse,
+        labels=found.get("labels"),
+        coarse=found.get("coarse"),
         coarse_type=coarse_type,
+        windows=found.get("windows"),
+        receipt=found.get("receipt"),
     )
 
 

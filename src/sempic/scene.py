@@ -32,6 +32,18 @@ class Coarse:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Window:
+    """A part of the picture that was sent as it is: exact on every machine, nearly the original."""
+
+    x: int
+    """Its left column in the picture."""
+    y: int
+    """Its top row."""
+    picture: Image
+    """uint8 (h, w, 3), sRGB."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Scene:
     """One transmitted scene (DESIGN §1)."""
 
@@ -49,3 +61,5 @@ class Scene:
     """uint8 (height, width), or None if the file carries none."""
     coarse: Coarse | None
     """The coarse planes, or None if the file carries none."""
+    windows: tuple[Window, ...] = ()
+    """Parts of the picture that are shown as they are; no two overlap."""

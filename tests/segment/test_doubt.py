@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from sempic.palette import CAMVID, CITYSCAPES, INDICES
-from sempic.segment.doubt import components, void_where_unsure
+from sempic.labels.regions import components
+from sempic.segment.doubt import void_where_unsure
 
 ROAD, PERSON, VOID = 0, 11, 19
 

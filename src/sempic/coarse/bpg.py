@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sempic.bits import Bits, from_golomb, packed, ue
 from sempic.coarse.codec import CoarseCodec
 from sempic.coarse.planes import check_size, from_rgb
 from sempic.errors import CorruptStream, InputError, TruncatedStream, UnsupportedProfile
@@ -67,6 +68,14 @@ _OPENINGS = {
     0xC5: (b"\x60\0", bytes.fromhex("0003b91d00 4401c17434681120 0000012801")),
 }
 
+# The same of a 4:4:4 file whose chroma has luma's QP, by the side of its coding trees.
+# Frozen with the format.
+_WINDOWS = {
+    64: bytes.fromhex("0003924740 4401c1758112 0000012801"),
+    32: bytes.fromhex("0003b91d00 4401c1758112 0000012801"),
+    16: bytes.fromhex("0002ab74 4401c1758112 0000012801"),
+}
+
 
 @dataclass(frozen=True, slots=True)
 class _Header:
@@ -95,8 +104,10 @@ class _Sps:
     """Side of the smallest coding block, of which the coded size is a multiple."""
 
 
-def encode(coarse: Coarse, *, qp: int = 33) -> bytes:
+def encode(coarse: Coarse, *, qp: int = 33, chroma_qp: int | None = None) -> bytes:
     """The BPG file of a picture; qp is HEVC's, 0 (best) … 51.
+
+    `chroma_qp` is what chroma's is above luma's, -12…12; None: what coarse pictures have.
 
     Raises InputError where PyAV was built without x265, as its wheels never are.
     """
@@ -106,9 +117,11 @@ def encode(coarse: Coarse, *, qp: int = 33) -> bytes:
         raise InputError("this PyAV has no x265, which BPG needs: install PyAV's own wheel")
     height, width = coarse.y.shape
     pixel_format = 3 if coarse.cb.shape == coarse.y.shape else 1
-    units = _x265(coarse, qp)
+    if chroma_qp is None:
+        chroma_qp = _CHROMA_QP[_PIXEL_FORMATS[pixel_format]]
+    units = _x265(coarse, qp, chroma_qp)
     sps = _read_x265_sps(units[_SPS])
-    fields = _bytes(sps.sizes + sps.depth + sps.sao + sps.pcm + sps.smoothing + sps.extension)
+    fields = packed(sps.sizes + sps.depth + sps.sao + sps.pcm + sps.smoothing + sps.extension)
     return b"".join(
         (
             MAGIC,
@@ -201,6 +214,12 @@ def lengthen(payload: bytes) -> bytes:
     return MAGIC + flags + payload[1:at] + rest + payload[at:]
 
 
+def opening(width: int, height: int) -> bytes:
+    """What stands before the first slice's data in a 4:4:4 file of this size, no side below 16,
+    that `encode` made with chroma_qp 0 (FORMAT.md §7)."""
+    return MAGIC + b"\x60\0" + _ue7(width) + _ue7(height) + _WINDOWS[_tree(width, height)]
+
+
 def _encode_payload(rgb: Image, quality: int, chroma: str) -> bytes:
     return shorten(encode(from_rgb(rgb, chroma), qp=max(quality - 2, 0)))
 
@@ -286,51 +305,8 @@ def _split(data: bytes) -> list[bytes]:
 # ── parameter sets (H.265 7.3.2) ──────────────────────────────────────────────────────────────
 
 
-class _Bits:
-    """Reads a string of bits from the left."""
-
-    def __init__(self, data: bytes) -> None:
-        self.bits = "".join(f"{byte:08b}" for byte in data)
-        self.at = 0
-
-    def take(self, n: int) -> str:
-        """The next n bits."""
-        if self.at + n > len(self.bits):
-            raise TruncatedStream("an HEVC header is cut short")
-        self.at += n
-        return self.bits[self.at - n : self.at]
-
-    def golomb(self) -> str:
-        """The bits of an Exp-Golomb code (9.2)."""
-        one = self.bits.find("1", self.at)
-        if one < 0 or one - self.at > 15:
-            raise CorruptStream("an HEVC header holds a number that is too large")
-        return self.take(2 * (one - self.at) + 1)
-
-    def pcm(self) -> str:
-        """pcm_enabled_flag and what depends on it."""
-        flag = self.take(1)
-        if flag == "1":
-            flag += self.take(8) + self.golomb() + self.golomb() + self.take(1)
-        return flag
-
-
-def _value(golomb: str) -> int:
-    return int(golomb, 2) - 1
-
-
-def _ue(value: int) -> str:
-    bits = f"{value + 1:b}"
-    return "0" * (len(bits) - 1) + bits
-
-
-def _bytes(bits: str) -> bytes:
-    bits += "0" * (-len(bits) % 8)
-    return int(bits, 2).to_bytes(len(bits) // 8, "big")
-
-
 def _read_bpg_sps(fields: bytes) -> _Sps:
-    bits = _Bits(fields)
+    bits = Bits(fields)
     sizes = [bits.golomb() for _ in range(4)]
     sps = _Sps(
         sizes="".join(sizes),
@@ -349,7 +325,7 @@ def _read_bpg_sps(fields: bytes) -> _Sps:
 
 
 def _min_block(sizes: list[str]) -> int:
-    block, tree, transform, largest = (_value(size) for size in sizes)
+    block, tree, transform, largest = (from_golomb(size) for size in sizes)
     block, transform = block + 3, transform + 2
     tree, largest = block + tree, transform + largest
     if not (4 <= tree <= 6 and transform < block <= tree and largest <= min(tree, 5)):
@@ -359,10 +335,10 @@ def _min_block(sizes: list[str]) -> int:
 
 def _read_x265_sps(unit: bytes) -> _Sps:
     """seq_parameter_set_rbsp (7.3.2.2) as x265 writes it for one layer, up to what BPG carries."""
-    bits = _Bits(unit[2:].replace(b"\0\0\3", b"\0\0"))
+    bits = Bits(unit[2:].replace(b"\0\0\3", b"\0\0"))
     bits.take(8 + 96)  # ids, profile, tier and level
     bits.golomb()  # sps_seq_parameter_set_id
-    if _value(bits.golomb()) == 3:  # chroma_format_idc
+    if from_golomb(bits.golomb()) == 3:  # chroma_format_idc
         bits.take(1)
     bits.golomb(), bits.golomb()  # width and height
     if bits.take(1) == "1":  # conformance window
@@ -376,7 +352,7 @@ def _read_x265_sps(unit: bytes) -> _Sps:
     if bits.take(2)[0] == "1":  # scaling lists; asymmetric partitions
         raise InputError("BPG has no scaling lists")
     sao, pcm = bits.take(1), bits.pcm()
-    if _value(bits.golomb()) or bits.take(1) == "1":
+    if from_golomb(bits.golomb()) or bits.take(1) == "1":
         raise InputError("x265 wrote reference pictures into an intra stream")
     bits.take(1)  # temporal motion vectors
     return _Sps("".join(sizes), depth, sao, pcm, bits.take(1), "0", _min_block(sizes))
@@ -387,26 +363,26 @@ def _parameter_sets(header: _Header, sps: _Sps) -> tuple[bytes, bytes]:
     chroma = 3 if header.chroma == "444" else 1
     # Main, or the format range extensions with no constraint; intra only; level 8.5, no limit.
     profile = f"{1 if chroma == 1 else 4:08b}" + f"{0b01111 << 27:032b}" + "0" * 48 + f"{255:08b}"
-    order = "1" + _ue(0) * 3  # one picture in the buffer, none reordered
+    order = "1" + ue(0) * 3  # one picture in the buffer, none reordered
     vps = "0000" + "11" + "0" * 6 + "000" + "1" + "1" * 16 + profile + order
-    vps += "0" * 6 + _ue(0) + "0" + "0"
+    vps += "0" * 6 + ue(0) + "0" + "0"
     side = [-(-size // sps.min_block) * sps.min_block for size in (header.width, header.height)]
-    seq = "0000" + "000" + "1" + profile + _ue(0) + _ue(chroma) + "0" * (chroma == 3)
-    seq += _ue(side[0]) + _ue(side[1]) + "0" + _ue(0) * 2  # no cropping, 8 bits
-    seq += _ue(4) + order + sps.sizes + _ue(0) + sps.depth + "0" + "0" + sps.sao + sps.pcm
-    seq += _ue(0) + "0" + "0" + sps.smoothing + "0" + sps.extension
+    seq = "0000" + "000" + "1" + profile + ue(0) + ue(chroma) + "0" * (chroma == 3)
+    seq += ue(side[0]) + ue(side[1]) + "0" + ue(0) * 2  # no cropping, 8 bits
+    seq += ue(4) + order + sps.sizes + ue(0) + sps.depth + "0" + "0" + sps.sao + sps.pcm
+    seq += ue(0) + "0" + "0" + sps.smoothing + "0" + sps.extension
     return _unit(_VPS, vps), _unit(_SPS, seq)
 
 
 def _unit(kind: int, bits: str) -> bytes:
-    payload = _bytes(bits + "1")
+    payload = packed(bits + "1")
     return bytes((kind << 1, 1)) + re.sub(rb"\0\0(?=[\0-\3])", b"\0\0\3", payload)
 
 
 # ── the codecs ────────────────────────────────────────────────────────────────────────────────
 
 
-def _x265(coarse: Coarse, qp: int) -> dict[int, bytes]:
+def _x265(coarse: Coarse, qp: int, chroma_qp: int) -> dict[int, bytes]:
     """The NAL units of one picture by type, in their order."""
     import av
 
@@ -415,9 +391,8 @@ def _x265(coarse: Coarse, qp: int) -> dict[int, bytes]:
     # that the smallest coding block is as large, so that BPG's rule still gives the coded size.
     block = 8 if min(coarse.y.shape) > 8 else 16
     height, width = (-(-side // block) * block for side in coarse.y.shape)
-    tree = next(side for side in (64, 32, 16) if side <= min(height, width))
+    tree = _tree(width, height)
     chroma = "444" if coarse.cb.shape == coarse.y.shape else "420"
-    offset = _CHROMA_QP[chroma]
     encoder = av.CodecContext.create("libx265", "w")
     encoder.width, encoder.height = width, height
     encoder.pix_fmt = f"yuv{chroma}p"
@@ -425,7 +400,7 @@ def _x265(coarse: Coarse, qp: int) -> dict[int, bytes]:
     encoder.framerate = Fraction(1)
     encoder.thread_count = 1
     settings = X265 | {"qp": qp, "ctu": tree, "min-cu-size": block}
-    settings |= {"cbqpoffs": offset, "crqpoffs": offset}
+    settings |= {"cbqpoffs": chroma_qp, "crqpoffs": chroma_qp}
     encoder.options = {
         "preset": "placebo",
         "x265-params": ":".join(f"{name}={value}" for name, value in settings.items()),
@@ -438,6 +413,11 @@ def _x265(coarse: Coarse, qp: int) -> dict[int, bytes]:
     stream = b"".join(bytes(p) for p in (*encoder.encode(frame), *encoder.encode(None)))
     units = [unit.rstrip(b"\0") for unit in stream.split(_START)[1:]]
     return {unit[0] >> 1: unit for unit in units}
+
+
+def _tree(width: int, height: int) -> int:
+    """Side of the coding trees of a picture, no side of which is below 16."""
+    return next(side for side in (64, 32, 16) if side <= min(height, width))
 
 
 def _hevc(stream: bytes) -> av.VideoFrame:

@@ -52,13 +52,46 @@ def to_rgb(coarse: Coarse) -> Image:
 
     4:2:0 chroma lies between the luma samples, as in JPEG, and is interpolated with seven taps.
     """
+    y, cb, cr = full(coarse)
+    cb, cr, y = cb - 128, cr - 128, (y << 22) + (1 << 21)
+    rgb = np.stack((y + _R_CR * cr, y - _G_CB * cb - _G_CR * cr, y + _B_CB * cb), axis=-1)
+    return _to_uint8(rgb >> 22)
+
+
+def full(coarse: Coarse) -> _Ints:
+    """Y, Cb and Cr, each as large as luma: int32 (3, h, w)."""
     y = coarse.y.astype(np.int32)
     cb, cr = (c.astype(np.int32) for c in (coarse.cb, coarse.cr))
     if cb.shape != y.shape:
         cb, cr = (_double(c)[: y.shape[0], : y.shape[1]] for c in (cb, cr))
-    cb, cr, y = cb - 128, cr - 128, (y << 22) + (1 << 21)
-    rgb = np.stack((y + _R_CR * cr, y - _G_CB * cb - _G_CR * cr, y + _B_CB * cb), axis=-1)
-    return _to_uint8(rgb >> 22)
+    return np.stack((y, cb, cr))
+
+
+def enlarged(coarse: Coarse, width: int, height: int, rows: slice, columns: slice) -> _Ints:
+    """A part of the coarse picture at the size of the picture, bilinear, in integers.
+
+    Args:
+        width, height: of the picture, of which FORMAT.md §6 says where a coarse pixel lies.
+        rows, columns: of the part, with a start and a stop; beyond the picture its edge goes on.
+
+    Returns Y, Cb and Cr, int64 (3, rows, columns), 0…255.
+    """
+    planes = full(coarse).astype(np.int64)
+    small_height, small_width = planes.shape[1:]
+    times = factor(width, height, small_width, small_height)
+    stretched = (height, width) if times is None else (small_height * times, small_width * times)
+    for axis, (part, small, large) in enumerate(
+        zip((rows, columns), (small_height, small_width), stretched, strict=True), 1
+    ):
+        # Sample i of the picture is at ((2 i + 1) small - large) / (2 large) of the coarse one.
+        at = (2 * np.arange(part.start, part.stop) + 1) * small - large
+        first, share = at // (2 * large), at % (2 * large)
+        share = share.reshape((-1, 1) if axis == 1 else (-1,))
+        near, far = (np.take(planes, i.clip(0, small - 1), axis) for i in (first, first + 1))
+        planes = near * (2 * large - share) + far * share
+    whole = 4 * stretched[0] * stretched[1]
+    shown: _Ints = (planes + whole // 2) // whole
+    return shown
 
 
 def downscale(rgb: Image, factor: int = 4) -> Image:

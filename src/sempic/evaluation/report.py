@@ -13,7 +13,10 @@ import PIL.Image
 from sempic.evaluation import charts, metrics
 from sempic.evaluation.benchmark import Benchmark, Point, Results
 from sempic.evaluation.evaluate import sample_count
-from sempic.evaluation.measures import FIGURES, METRICS, Figure, Row, objects
+from sempic.check.objects import GROWN, KEPT
+from sempic.critical import SHARE
+from sempic.evaluation.measures import FIGURES, METRICS, Figure, Row
+from sempic.evaluation.measures.objects import REFERENCE_QUALITY
 from sempic.evaluation.measures.inception import WINDOW
 from sempic.evaluation.measures.segmentation import class_names
 from sempic.evaluation.metrics import FEW
@@ -282,7 +285,7 @@ def _objects(results: Results) -> str:
         return ""
     return (
         "<h2>Objects kept and invented</h2><p class='dim'>Connected regions of at least "
-        f"{objects.SHARE:.1%} of the picture that the judge sees in the originals: how many of "
+        f"{SHARE:.1%} of the picture that the judge sees in the originals: how many of "
         "each group there are, and how many of them each point of each codec keeps / how many it "
         "invents.</p>" + table_of_texts(behind)
     )
@@ -380,10 +383,10 @@ def _notes(results: Results) -> str:
         f"Patch FID, where it stands: the same of windows of {WINDOW}×{WINDOW} pixels, on a grid "
         "and on one shifted by half a window.",
         f"Objects: kept if the judge's map of the decoded picture has the group there, at least "
-        f"{objects.KEPT:.0%} of the region's size; invented if the original "
+        f"{KEPT:.0%} of the region's size; invented if the original "
         "has no pixel of the group there; “there” is the region "
-        f"grown by {objects.GROWN} pixels. The judge wavers, so the originals as JPEG of quality "
-        f"{objects.REFERENCE_QUALITY} are the reference.",
+        f"grown by {GROWN} pixels. The judge wavers, so the originals as JPEG of quality "
+        f"{REFERENCE_QUALITY} are the reference.",
         "LPIPS 0.1 with its authors' linear layers, DISTS with its authors' weights, MS-SSIM and "
         "KID by torchmetrics, BD-rates by the package bjontegaard.",
         "Each codec's dial is set on a few of the pictures, for rates near those asked for, and "

@@ -10,12 +10,9 @@ map took 17 to 37 % more bits (issue 19: CamVid 0.0392 and 0.0335 bpp, India 0.0
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
 
-from sempic.compiling import compiled
+from sempic.labels.regions import components
 from sempic.palette import PALETTES
 from sempic.scene import Chances, LabelMap
 
@@ -53,40 +50,3 @@ def void_where_unsure(labels: LabelMap, chances: Chances, palette: int) -> tuple
     unsure = (mean < least[first]) | (first == void)
     known = 1 - float(area[unsure].sum()) / labels.size
     return np.where(unsure[regions], np.uint8(void), labels), known
-
-
-def components(labels: LabelMap) -> npt.NDArray[np.int64]:
-    """Number of the region that each pixel is in, int64 (H, W): equal ids, joined by sides."""
-    numbers: npt.NDArray[np.int64] = _join(np.ascontiguousarray(labels)).reshape(labels.shape)
-    return numbers
-
-
-@compiled()
-def _root(parent: Any, i: Any) -> Any:
-    while parent[i] != i:
-        parent[i] = parent[parent[i]]
-        i = parent[i]
-    return i
-
-
-@compiled()
-def _join(labels: Any) -> Any:
-    """Union-find over rows; regions are numbered by their first pixels."""
-    height, width = labels.shape
-    parent = np.arange(height * width)
-    for y in range(height):
-        for x in range(width):
-            here = y * width + x
-            if x and labels[y, x - 1] == labels[y, x]:
-                parent[here] = _root(parent, here - 1)
-            if y and labels[y - 1, x] == labels[y, x]:
-                a, b = _root(parent, here), _root(parent, here - width)
-                parent[max(a, b)] = min(a, b)
-    count = 0
-    for i in range(parent.size):  # roots come before what points to them
-        if parent[i] == i:
-            parent[i] = -1 - count
-            count += 1
-        else:
-            parent[i] = parent[parent[i]]
-    return -1 - parent

@@ -1,10 +1,7 @@
 """Objects kept and invented: people, vehicles and signs that a picture shows before and after.
 
-An object is a connected region of a group of classes in the judge's map, of at least SHARE of the
-picture. It is kept if the map of the decoded picture has pixels of the group there, as many as KEPT
-of the region's size; an object of the decoded picture is invented if the map of the original has
-none there. "There" is the region grown by GROWN pixels, so that a shifted outline is no loss. Even
-good pictures lose some, since the judge wavers: so the same figures of the originals as JPEG of
+`sempic.check.objects` says what an object is and when it is kept; here it is the judge who looks.
+Even good pictures lose some, since the judge wavers: so the same figures of the originals as JPEG of
 quality REFERENCE_QUALITY stand beside.
 """
 
@@ -18,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import PIL.Image
 
+from sempic.check.objects import compare
+from sempic.critical import GROUPS
 from sempic.evaluation.measures.base import Figure, Metric, Record, Row
 from sempic.palette import PALETTES, Palette
 from sempic.scene import Image, LabelMap
@@ -27,25 +26,12 @@ if TYPE_CHECKING:
 
 SIDE = 512
 """Shorter side at which the bundled judge looks for objects; docs/guides/evaluate.md says why."""
-GROUPS = {
-    "people": ("pedestrian", "person", "rider"),
-    "two-wheelers": ("bicyclist", "bicycle", "motorcycle"),
-    "vehicles": ("car", "truck", "bus", "train", "caravan", "trailer"),
-    "signs and lights": ("sign", "traffic sign", "traffic light"),
-}
-"""Classes by name, in whatever palette. CamVid's bicyclist is the rider and what he rides."""
-SHARE = 0.001
-KEPT = 0.4
-GROWN = 2
 REFERENCE_QUALITY = 90
-
-_NEIGHBOURS = np.ones((3, 3), bool)  # the eight
 
 _REFERENCE = f"originals as JPEG {REFERENCE_QUALITY}"
 _COLUMNS = ("there", "kept", "invented")
 
 Counts = npt.NDArray[np.int64]
-Mask = npt.NDArray[np.bool_]
 
 
 class Objects(Metric):
@@ -119,31 +105,9 @@ def count(before: LabelMap, after: LabelMap, palette: Palette) -> Counts:
         before, after: uint8 (H, W), maps of the original and of the decoded picture.
         palette: of both; a group none of whose classes it has counts nothing.
     """
-    found = np.zeros((len(GROUPS), 3), np.int64)
-    for number, names in enumerate(GROUPS.values()):
-        ids = [i for i, name in enumerate(palette.classes) if name in names]
-        there, here = np.isin(before, ids), np.isin(after, ids)
-        kept = covered(there, here)
-        found[number] = len(kept), (kept >= KEPT).sum(), (covered(here, there) == 0).sum()
-    return found
-
-
-def covered(mask: Mask, other: Mask) -> npt.NDArray[np.float64]:
-    """Of each object in a mask, how much of another mask lies in it, grown, as a share of its size.
-
-    It can be above 1, since the growth does not count as size.
-    """
-    from scipy import ndimage
-
-    regions, _ = ndimage.label(mask, _NEIGHBOURS)
-    shares = []
-    for number, (rows, columns) in enumerate(ndimage.find_objects(regions), 1):
-        around = tuple(slice(max(0, s.start - GROWN), s.stop + GROWN) for s in (rows, columns))
-        region = regions[around] == number
-        if (size := region.sum()) >= SHARE * mask.size:
-            grown = ndimage.binary_dilation(region, _NEIGHBOURS, GROWN)
-            shares.append((grown & other[around]).sum() / size)
-    return np.array(shares)
+    changes = compare(before, after, palette).values()
+    tallies = [change.tally for change in changes]
+    return np.array([(tally.seen, tally.kept, tally.invented) for tally in tallies], np.int64)
 
 
 def as_jpeg(picture: Image) -> Image:

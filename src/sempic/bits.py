@@ -1,0 +1,55 @@
+"""Strings of bits: HEVC's parameter sets, the header of windows, receipts."""
+
+from __future__ import annotations
+
+from sempic.errors import CorruptStream, TruncatedStream
+
+
+class Bits:
+    """Reads a string of bits from the left."""
+
+    def __init__(self, data: bytes, what: str = "an HEVC header") -> None:
+        """`what` is cut short, or not: for messages."""
+        self.bits = "".join(f"{byte:08b}" for byte in data)
+        self.at = 0
+        self._what = what
+
+    def take(self, n: int) -> str:
+        """The next n bits."""
+        if self.at + n > len(self.bits):
+            raise TruncatedStream(f"{self._what} is cut short")
+        self.at += n
+        return self.bits[self.at - n : self.at]
+
+    def golomb(self) -> str:
+        """The bits of an Exp-Golomb code (H.265 9.2), of a number below 2^16 - 1."""
+        one = self.bits.find("1", self.at, self.at + 16)
+        if one < 0 and len(self.bits) < self.at + 16:
+            raise TruncatedStream(f"{self._what} is cut short")
+        if one < 0:
+            raise CorruptStream(f"{self._what} holds a number that is too large")
+        return self.take(2 * (one - self.at) + 1)
+
+    def pcm(self) -> str:
+        """pcm_enabled_flag and what depends on it (H.265 7.3.2.2)."""
+        flag = self.take(1)
+        if flag == "1":
+            flag += self.take(8) + self.golomb() + self.golomb() + self.take(1)
+        return flag
+
+
+def from_golomb(golomb: str) -> int:
+    """The number that an Exp-Golomb code says."""
+    return int(golomb, 2) - 1
+
+
+def ue(number: int) -> str:
+    """The Exp-Golomb code of a number."""
+    bits = f"{number + 1:b}"
+    return "0" * (len(bits) - 1) + bits
+
+
+def packed(bits: str) -> bytes:
+    """Bits as bytes, filled up with zeros."""
+    bits += "0" * (-len(bits) % 8)
+    return int(bits, 2).to_bytes(len(bits) // 8, "big")

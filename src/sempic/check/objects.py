@@ -1,0 +1,119 @@
+"""Objects kept, lost and invented: people, vehicles and signs in two maps of one picture.
+
+An object is a connected region of a group of classes in a network's map of the original, of at
+least SHARE of the picture. It is kept if the map of the decoded picture has pixels of the group
+there, as many as KEPT of the region's size; an object of the decoded picture is invented if the map
+of the original has none there. "There" is the region grown by GROWN pixels, so that a shifted
+outline is no loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from sempic.critical import GROUPS, SHARE, Tally
+from sempic.labels.regions import components
+from sempic.palette import Palette
+from sempic.scene import LabelMap
+
+KEPT = 0.4
+GROWN = 2
+
+Mask: TypeAlias = npt.NDArray[np.bool_]
+"""bool (H, W)."""
+
+
+class Region(NamedTuple):
+    """A connected region of a mask."""
+
+    rows: slice
+    """Its bounding box."""
+    columns: slice
+    shape: Mask
+    """Which pixels of the box belong to it."""
+
+    @property
+    def size(self) -> int:
+        """In pixels."""
+        return int(self.shape.sum())
+
+    def covered(self, mask: Mask) -> float:
+        """How much of a mask of the whole picture lies in the region, grown, as a share of its
+        size; above 1 if the growth is covered, too."""
+        height, width = mask.shape
+        rows = slice(max(0, self.rows.start - GROWN), min(height, self.rows.stop + GROWN))
+        columns = slice(max(0, self.columns.start - GROWN), min(width, self.columns.stop + GROWN))
+        grown = np.pad(self.shape, 2 * GROWN)
+        for axis in (0, 1):
+            length = grown.shape[axis] - 2 * GROWN
+            shifts = [np.take(grown, range(i, i + length), axis) for i in range(2 * GROWN + 1)]
+            grown = np.logical_or.reduce(shifts)
+        top = rows.start - (self.rows.start - GROWN)
+        left = columns.start - (self.columns.start - GROWN)
+        other = mask[rows, columns]
+        grown = grown[top : top + other.shape[0], left : left + other.shape[1]]
+        return float((grown & other).sum() / self.size)
+
+
+class Change(NamedTuple):
+    """What became of the objects of a group."""
+
+    seen: list[Region]
+    """In the original."""
+    lost: list[Region]
+    """Those of them that the decoded picture does not show."""
+    invented: list[Region]
+    """In the decoded picture alone."""
+
+    @property
+    def tally(self) -> Tally:
+        return Tally(len(self.seen), len(self.lost), len(self.invented))
+
+
+def compare(before: LabelMap, after: LabelMap, palette: Palette) -> Mapping[str, Change]:
+    """What became of the objects of each of GROUPS.
+
+    Args:
+        before, after: uint8 (H, W), maps of the original and of the decoded picture.
+        palette: of both; a group none of whose classes it has counts nothing.
+    """
+    changes = {}
+    for name in GROUPS:
+        there, here = (mask(labels, name, palette) for labels in (before, after))
+        seen = regions(there)
+        lost = [region for region in seen if region.covered(here) < KEPT]
+        changes[name] = Change(
+            seen, lost, [region for region in regions(here) if region.covered(there) == 0]
+        )
+    return changes
+
+
+def mask(labels: LabelMap, group: str, palette: Palette) -> Mask:
+    """Where a map shows a group of GROUPS."""
+    found: Mask = np.isin(labels, ids(group, palette))
+    return found
+
+
+def ids(group: str, palette: Palette) -> list[int]:
+    """Of the classes of a group in a palette."""
+    return [i for i, name in enumerate(palette.classes) if name in GROUPS[group]]
+
+
+def regions(mask: Mask, share: float = SHARE) -> list[Region]:
+    """The connected regions of a mask, joined by corners too, of at least that share of it."""
+    inside = np.flatnonzero(mask)
+    numbers = components(mask.view(np.uint8), corners=True).ravel()[inside]
+    inside = inside[np.argsort(numbers, kind="stable")]
+    found = []
+    for pixels in np.split(inside, np.cumsum(np.unique(numbers, return_counts=True)[1])[:-1]):
+        if len(pixels) and len(pixels) >= share * mask.size:
+            y, x = np.divmod(pixels, mask.shape[1])
+            rows, columns = (slice(int(at.min()), int(at.max()) + 1) for at in (y, x))
+            shape = np.zeros((rows.stop - rows.start, columns.stop - columns.start), bool)
+            shape[y - rows.start, x - columns.start] = True
+            found.append(Region(rows, columns, shape))
+    return found

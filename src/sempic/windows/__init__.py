@@ -1,0 +1,163 @@
+"""Windows: parts of the picture that are sent as they are, some dozens of bytes each (FORMAT.md §7).
+
+What is coded is how the original differs from the coarse picture, enlarged, so that the receiver
+knows the colours of a window before its first bit; all windows of a stream are one intra picture of
+HEVC, an atlas. `blend` puts them into whatever picture a receiver painted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sempic import checks
+from sempic.coarse import bpg
+from sempic.coarse.planes import MAX_SIDE, enlarged, from_rgb, to_rgb
+from sempic.errors import CorruptStream, InputError
+from sempic.scene import Coarse, Image, Window
+from sempic.windows import layout
+from sempic.windows.layout import CELL, MOST, Cells, Place, grid, rectangles, touched
+
+__all__ = [
+    "CELL",
+    "MOST",
+    "Cells",
+    "Place",
+    "blend",
+    "decode",
+    "encode",
+    "grid",
+    "rectangles",
+    "touched",
+]
+
+QP = 34
+"""HEVC's, of windows, if nothing is said: docs/decisions.md."""
+SOFT = 4
+"""Pixels of a window's border that fade into what the receiver painted."""
+_MIDDLE = 128
+
+
+def encode(
+    picture: Image, places: Sequence[Place], coarse: Coarse | None, *, qp: int = QP
+) -> bytes:
+    """The payload of a windows chunk.
+
+    Args:
+        picture: uint8 (H, W, 3), the original.
+        places: of the windows, in cells; no two overlap.
+        coarse: the planes of the stream's BPG chunk, None if it has none.
+        qp: HEVC's, 0 (best) … 51.
+
+    Raises InputError: no or too many windows, or more than an atlas of MAX_SIDE pixels holds.
+    """
+    checks.whole("qp", qp, 0, 51)
+    if not 1 <= len(places) <= MOST:
+        raise InputError(f"a stream has 1…{MOST} windows, not {len(places)}")
+    height, width = picture.shape[:2]
+    spots, columns, rows = layout.atlas([(p.width, p.height) for p in places])
+    if max(columns, rows) * CELL > MAX_SIDE:
+        raise InputError(f"the windows are too large: together no side beyond {MAX_SIDE} pixels")
+    differences = np.full((3, rows * CELL, columns * CELL), _MIDDLE, np.uint8)
+    for place, spot in zip(places, spots, strict=True):
+        down, right = place.pixels
+        part = picture[down, right]
+        missing = (down.stop - down.start - part.shape[0], right.stop - right.start - part.shape[1])
+        part = np.pad(part, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="edge")
+        seen = from_rgb(part)
+        more = np.stack((seen.y, seen.cb, seen.cr)) - _base(coarse, width, height, place)
+        differences[(slice(None), *spot.pixels)] = np.clip(more + _MIDDLE, 0, 255)
+    file = bpg.encode(
+        Coarse(y=differences[0], cb=differences[1], cr=differences[2]), qp=qp, chroma_qp=0
+    )
+    usual = bpg.opening(columns * CELL, rows * CELL)
+    strange = not file.startswith(usual)
+    header = layout.write(places, *grid(width, height), strange)
+    return header + file[len(bpg.MAGIC) if strange else len(usual) :]
+
+
+def decode(payload: bytes, width: int, height: int, coarse: Coarse | None) -> tuple[Window, ...]:
+    """The windows of a payload.
+
+    Args:
+        payload: of a windows chunk.
+        width, height: of the picture.
+        coarse: the planes of the stream's BPG chunk, None if it has none.
+
+    Raises a BitstreamError: windows outside the picture, overlapping, or too many; an atlas that is
+    too large, or cannot be decoded.
+    """
+    places, strange, end = layout.read(payload, *grid(width, height))
+    spots, columns, rows = layout.atlas([(p.width, p.height) for p in places])
+    size = columns * CELL, rows * CELL
+    file = (bpg.MAGIC if strange else bpg.opening(*size)) + payload[end:]
+    if bpg.peek(file) != size:
+        raise CorruptStream("the windows' atlas is not of the size that they take")
+    atlas = bpg.decode(file)
+    if atlas.cb.shape != atlas.y.shape:
+        raise CorruptStream("the windows' atlas is not 4:4:4")
+    differences = np.stack((atlas.y, atlas.cb, atlas.cr)).astype(np.int64)
+    found = []
+    for place, spot in zip(places, spots, strict=True):
+        planes = (
+            differences[(slice(None), *spot.pixels)] - _MIDDLE + _base(coarse, width, height, place)
+        )
+        y, cb, cr = np.clip(planes, 0, 255).astype(np.uint8)
+        x, top = place.x * CELL, place.y * CELL
+        shown = to_rgb(Coarse(y=y, cb=cb, cr=cr))[: height - top, : width - x]
+        found.append(Window(x=x, y=top, picture=shown))
+    return tuple(found)
+
+
+def blend(picture: Image, windows: Iterable[Window]) -> Image:
+    """The picture with the windows in it, their borders faded into it over SOFT pixels.
+
+    Windows that touch have no border between them, and the picture's own edge is none.
+    """
+    shown = picture.copy()
+    windows = tuple(windows)
+    if not windows:
+        return shown
+    height, width = picture.shape[:2]
+    inside = np.zeros((height + 2 * SOFT, width + 2 * SOFT), bool)
+    for window in windows:
+        h, w = window.picture.shape[:2]
+        inside[SOFT + window.y : SOFT + window.y + h, SOFT + window.x : SOFT + window.x + w] = True
+    inside = np.pad(inside[SOFT:-SOFT, SOFT:-SOFT], SOFT, mode="edge")
+    for window in windows:
+        h, w = window.picture.shape[:2]
+        rows, columns = slice(window.y, window.y + h), slice(window.x, window.x + w)
+        around = inside[window.y : window.y + h + 2 * SOFT, window.x : window.x + w + 2 * SOFT]
+        share = _depth(around)[..., None]
+        painted = picture[rows, columns].astype(np.int32)
+        mixed = painted * (SOFT - share) + window.picture * share
+        shown[rows, columns] = (mixed + SOFT // 2) // SOFT
+    return shown
+
+
+def _depth(inside: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32]:
+    """How many pixels each is from the next one outside, 1…SOFT, for all but a border of SOFT."""
+    height, width = (side - 2 * SOFT for side in inside.shape)
+    depth = np.zeros((height, width), np.int32)
+    for reach in range(SOFT):
+        rows = _all_near(inside, reach, 0)
+        near = _all_near(rows, reach, 1)
+        cut = SOFT - reach
+        depth += near[cut : cut + height, cut : cut + width]
+    return depth
+
+
+def _all_near(inside: npt.NDArray[np.bool_], reach: int, axis: int) -> npt.NDArray[np.bool_]:
+    """Whether all are inside up to `reach` before and after, along an axis; shorter by that."""
+    size = inside.shape[axis] - 2 * reach
+    parts = [np.take(inside, range(i, i + size), axis) for i in range(2 * reach + 1)]
+    every: npt.NDArray[np.bool_] = np.logical_and.reduce(parts)
+    return every
+
+
+def _base(coarse: Coarse | None, width: int, height: int, place: Place) -> Any:
+    """What a window's pixels are before the difference is added, int64 (3, h, w) or a number."""
+    return _MIDDLE if coarse is None else enlarged(coarse, width, height, *place.pixels)

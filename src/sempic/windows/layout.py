@@ -1,0 +1,172 @@
+"""Where windows lie: in the picture, in the atlas that is coded, and in a few bytes (FORMAT.md §7).
+
+All in cells, squares of CELL pixels.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from sempic.bits import Bits, from_golomb, packed, ue
+from sempic.errors import CorruptStream, LimitExceeded
+
+CELL = 8
+"""Side of a cell, in pixels."""
+MOST = 255
+"""Windows in a stream."""
+
+Cells: TypeAlias = npt.NDArray[np.bool_]
+"""bool (rows, columns), one for each cell of a picture; the last ones may stand out of it."""
+
+
+class Place(NamedTuple):
+    """Of a window, in cells."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+
+    @property
+    def inside(self) -> tuple[slice, slice]:
+        """Its rows and columns, of an array of cells."""
+        return slice(self.y, self.y + self.height), slice(self.x, self.x + self.width)
+
+    @property
+    def pixels(self) -> tuple[slice, slice]:
+        """Its rows and columns, of an array of pixels."""
+        rows, columns = self.inside
+        return _scaled(rows), _scaled(columns)
+
+
+def grid(width: int, height: int) -> tuple[int, int]:
+    """Columns and rows of cells of a picture in pixels."""
+    return -(-width // CELL), -(-height // CELL)
+
+
+def touched(mask: npt.NDArray[np.bool_]) -> Cells:
+    """The cells in which a mask, bool (H, W), has a pixel."""
+    height, width = mask.shape
+    padded = np.pad(mask, ((0, -height % CELL), (0, -width % CELL)))
+    columns, rows = grid(width, height)
+    found: Cells = padded.reshape(rows, CELL, columns, CELL).max((1, 3))
+    return found
+
+
+def rectangles(cells: Cells) -> list[Place]:
+    """Places that together are these cells, none twice: large ones first, the tallest first of all,
+    so that they fill the shelves of an atlas."""
+    left = cells.copy()
+    places = []
+    while left.any():
+        y, x = map(int, np.unravel_index(left.argmax(), left.shape))
+        places.append(max(_grown(left, x, y), key=lambda place: place.width * place.height))
+        left[places[-1].inside] = False
+    return sorted(places, key=lambda place: (-place.height, -place.width, place.y, place.x))
+
+
+def atlas(sizes: Sequence[tuple[int, int]]) -> tuple[list[Place], int, int]:
+    """Where windows of these widths and heights lie in the atlas, and its width and height.
+
+    Shelves from the top, each filled from the left in the order of the windows, as high as the
+    highest window on it; a window that would stand out to the right begins the next one.
+    """
+    area = sum(width * height for width, height in sizes)
+    width = max(2, 1 + math.isqrt(area - 1), *(width for width, _ in sizes))
+    places = []
+    x = y = shelf = 0
+    for w, h in sizes:
+        if x + w > width:
+            x, y, shelf = 0, y + shelf, 0
+        places.append(Place(x, y, w, h))
+        x, shelf = x + w, max(shelf, h)
+    return places, width, max(2, y + shelf)
+
+
+def write(places: Sequence[Place], columns: int, rows: int, flag: bool) -> bytes:
+    """The header of the chunk: how many, where, and a flag; columns and rows are of the picture."""
+    bits = ue(len(places) - 1)
+    for place in places:
+        bits += _fixed(place.x, columns) + _fixed(place.y, rows)
+        bits += _side(place.width) + _side(place.height)
+    return packed(bits + "01"[flag])
+
+
+def read(payload: bytes, columns: int, rows: int) -> tuple[list[Place], bool, int]:
+    """The places, the flag, and where the header ends.
+
+    Raises a BitstreamError: TruncatedStream; LimitExceeded for more than MOST; CorruptStream for a
+    window that stands out of the picture or overlaps another, and for last bits that are not 0.
+    """
+    bits = Bits(payload[: 16 * MOST], "the header of the windows")
+    count = from_golomb(bits.golomb()) + 1
+    if count > MOST:
+        raise LimitExceeded(f"{count} windows are more than the limit of {MOST}")
+    taken = np.zeros((rows, columns), bool)
+    places = []
+    for number in range(1, count + 1):
+        x, y = _read_fixed(bits, columns), _read_fixed(bits, rows)
+        place = Place(x, y, _read_side(bits), _read_side(bits))
+        if x + place.width > columns or y + place.height > rows:
+            raise CorruptStream(f"window {number} stands out of the picture")
+        if taken[place.inside].any():
+            raise CorruptStream(f"window {number} overlaps another")
+        taken[place.inside] = True
+        places.append(place)
+    flag = bits.take(1) == "1"
+    if "1" in bits.take(-bits.at % 8):
+        raise CorruptStream("the header of the windows is longer than need be")
+    return places, flag, bits.at // 8
+
+
+def union(places: Iterable[Place], columns: int, rows: int) -> Cells:
+    """The cells that are in one of the places."""
+    cells = np.zeros((rows, columns), bool)
+    for place in places:
+        cells[place.inside] = True
+    return cells
+
+
+def _grown(left: Cells, x: int, y: int) -> Iterator[Place]:
+    """From a cell as far as cells are left: first to the right and then down, or first down."""
+    width = _run(left[y, x:])
+    yield Place(x, y, width, _run(left[y:, x : x + width].all(1)))
+    height = _run(left[y:, x])
+    yield Place(x, y, _run(left[y : y + height, x:].all(0)), height)
+
+
+def _run(row: Any) -> int:
+    """How many are true before the first that is not."""
+    return sum(1 for _ in itertools.takewhile(bool, row))
+
+
+def _scaled(cells: slice) -> slice:
+    return slice(cells.start * CELL, cells.stop * CELL)
+
+
+def _fixed(value: int, count: int) -> str:
+    """A number below `count`, in as many bits as the largest takes."""
+    length = (count - 1).bit_length()
+    return f"{value:0{length}b}" if length else ""
+
+
+def _read_fixed(bits: Bits, count: int) -> int:
+    length = (count - 1).bit_length()
+    return int(bits.take(length), 2) if length else 0
+
+
+def _side(cells: int) -> str:
+    """Exp-Golomb code of order 1: sides of one to six cells take two to four bits."""
+    more, last = divmod(cells - 1, 2)
+    return ue(more) + str(last)
+
+
+def _read_side(bits: Bits) -> int:
+    more = from_golomb(bits.golomb())
+    return 2 * more + int(bits.take(1)) + 1

@@ -1,0 +1,59 @@
+"""Objects in two maps; tests/evaluation/test_measures.py has what counts as kept and invented."""
+
+import numpy as np
+import pytest
+
+from sempic.check import objects
+from sempic.palette import CAMVID, CITYSCAPES
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_regions_and_their_cover_are_those_of_scipy(seed):
+    ndimage = pytest.importorskip("scipy.ndimage")
+    rng = np.random.default_rng(seed)
+    size = (40 + seed, 61)
+    blurred = ndimage.gaussian_filter(rng.normal(size=(2, *size)), (0, 1, 1.5))
+    mask, other = blurred > 0.05
+    near = np.ones((3, 3), bool)
+    numbers, _ = ndimage.label(mask, near)
+    expected = []
+    for number in range(1, numbers.max() + 1):
+        region = numbers == number
+        if region.sum() >= 0.001 * mask.size:
+            grown = ndimage.binary_dilation(region, near, objects.GROWN)
+            expected.append((region, (grown & other).sum() / region.sum()))
+    found = objects.regions(mask)
+    assert len(found) == len(expected) > 3
+    for (region, share), one in zip(
+        sorted(expected, key=lambda e: e[0].argmax()),
+        sorted(found, key=lambda f: f.rows.start * 1000 + np.argmax(f.shape[0]) + f.columns.start),
+        strict=True,
+    ):
+        whole = np.zeros(size, bool)
+        whole[one.rows, one.columns] = one.shape
+        assert np.array_equal(whole, region)
+        assert one.size == region.sum()
+        assert one.covered(other) == pytest.approx(share)
+
+
+def test_no_object_in_an_empty_mask():
+    assert objects.regions(np.zeros((5, 7), bool)) == []
+
+
+def test_lost_and_invented_are_named():
+    before = np.zeros((40, 60), np.uint8)
+    before[5:15, 5:15] = 9  # pedestrian
+    after = np.zeros_like(before)
+    after[20:30, 40:52] = 8  # car
+    changes = objects.compare(before, after, CAMVID)
+    (lost,) = changes["people"].lost
+    assert (lost.rows, lost.columns, lost.size) == (slice(5, 15), slice(5, 15), 100)
+    (invented,) = changes["vehicles"].invented
+    assert (invented.rows, invented.columns) == (slice(20, 30), slice(40, 52))
+    assert changes["people"].tally.kept == 0
+    assert not changes["two-wheelers"].seen
+
+
+def test_groups_are_found_by_name():
+    assert objects.ids("people", CITYSCAPES) == [11, 12]
+    assert objects.ids("people", CAMVID) == [9]
