@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from sempic.palette import CAMVID, CITYSCAPES, INDICES
 from sempic.labels.regions import components
+from sempic.palette import CAMVID, CITYSCAPES, INDICES
 from sempic.segment.doubt import void_where_unsure
 
 ROAD, PERSON, VOID = 0, 11, 19

@@ -10,14 +10,14 @@ from collections.abc import Sequence
 import numpy as np
 import PIL.Image
 
+from sempic.check.objects import GROWN, KEPT
+from sempic.critical import SHARE
 from sempic.evaluation import charts, metrics
 from sempic.evaluation.benchmark import Benchmark, Point, Results
 from sempic.evaluation.evaluate import sample_count
-from sempic.check.objects import GROWN, KEPT
-from sempic.critical import SHARE
 from sempic.evaluation.measures import FIGURES, METRICS, Figure, Row
-from sempic.evaluation.measures.objects import REFERENCE_QUALITY
 from sempic.evaluation.measures.inception import WINDOW
+from sempic.evaluation.measures.objects import REFERENCE_QUALITY
 from sempic.evaluation.measures.segmentation import class_names
 from sempic.evaluation.metrics import FEW
 from sempic.scene import Image

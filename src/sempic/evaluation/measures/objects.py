@@ -1,8 +1,8 @@
 """Objects kept and invented: people, vehicles and signs that a picture shows before and after.
 
 `sempic.check.objects` says what an object is and when it is kept; here it is the judge who looks.
-Even good pictures lose some, since the judge wavers: so the same figures of the originals as JPEG of
-quality REFERENCE_QUALITY stand beside.
+Even good pictures lose some, since the judge wavers: so the same figures of the originals as JPEG
+of quality REFERENCE_QUALITY stand beside.
 """
 
 from __future__ import annotations
