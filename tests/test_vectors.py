@@ -31,6 +31,9 @@ def test_decodes_to_the_expected_scene(vector):
     got = {} if scene.labels is None else {"labels": scene.labels}
     if scene.coarse is not None:
         got |= {"y": scene.coarse.y, "cb": scene.coarse.cb, "cr": scene.coarse.cr}
+    for number, window in enumerate(scene.windows):
+        assert expected.pop(f"window{number}-at").tolist() == [window.x, window.y]
+        got[f"window{number}"] = window.picture
     assert got.keys() == expected.keys()
     for name, array in got.items():
         assert array.dtype == np.uint8
@@ -48,6 +51,8 @@ def test_label_maps_are_those_that_were_drawn():
         ("optional", (48, 64)),
         ("primed3", (48, 64)),
         ("primed3-alone", (128, 171)),
+        ("windows", (61, 83)),
+        ("windows-alone", (61, 83)),
     ):
         stream = (ROOT / f"vectors/{name}.sempic").read_bytes()
         assert np.array_equal(sempic.unpack(stream, only="labels").labels, make.street(*size)[1])

@@ -12,10 +12,13 @@ from pathlib import Path
 import numpy as np
 
 import sempic
-from sempic import coarse
+from sempic import coarse, windows
+from sempic.critical import GROUPS, Receipt, Tally
 from sempic.scene import Image, LabelMap
+from sempic.windows import Place
 
 HERE = Path(__file__).parent
+PLACES = [Place(5, 4, 2, 3), Place(9, 0, 2, 2), Place(0, 7, 2, 1)]
 
 
 def street(height: int, width: int) -> tuple[Image, LabelMap]:
@@ -66,6 +69,19 @@ def make(name: str) -> bytes:
         plain = sempic.pack(width=64, height=48, labels=labels)
         body = plain[:6] + b"\x58hello" + plain[6:-4] + b"\x0f"
         return body + zlib.crc32(body).to_bytes(4, "little")
+    if name == "windows":  # three windows, two of them standing out of the picture, and a receipt
+        picture, labels = street(61, 83)
+        payload = bpg(picture, 36, "444")
+        sent = windows.encode(picture, PLACES, coarse.decode(payload))
+        groups = dict.fromkeys(GROUPS, Tally(0, 0, 0)) | {"vehicles": Tally(1, 0, 0)}
+        receipt = Receipt(verifier="0badcafe", groups=groups)
+        return sempic.pack(
+            width=83, height=61, labels=labels, coarse=payload, windows=sent, receipt=receipt
+        )
+    if name == "windows-alone":  # without a coarse picture
+        picture, labels = street(61, 83)
+        sent = windows.encode(picture, PLACES[:1], None)
+        return sempic.pack(width=83, height=61, labels=labels, windows=sent)
     raise SystemExit(f"no vector is called {name}")
 
 
@@ -80,6 +96,8 @@ NAMES = (
     "optional",
     "primed3",
     "primed3-alone",
+    "windows",
+    "windows-alone",
 )
 
 
@@ -96,6 +114,11 @@ def main() -> None:
             arrays["labels"] = scene.labels
         if scene.coarse is not None:
             arrays |= {"y": scene.coarse.y, "cb": scene.coarse.cb, "cr": scene.coarse.cr}
+        for number, window in enumerate(scene.windows):
+            arrays |= {
+                f"window{number}": window.picture,
+                f"window{number}-at": np.array([window.x, window.y]),
+            }
         path.write_bytes(stream)
         np.savez_compressed(path.with_suffix(".npz"), **arrays)
         print(f"{path.name}: {len(stream)} bytes")
