@@ -8,6 +8,7 @@ and how well that was coded is the encoder's choice, not the format's.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, fields
 from typing import Literal
 
 import numpy as np
@@ -22,6 +23,49 @@ from sempic.scene import Coarse, LabelMap, Scene, Window
 
 # sempic.labels is imported where it is used: numba behind it takes long to load, which
 # `import sempic` and `sempic info` need not pay.
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Draft:
+    """What is to be packed; the fields are the arguments of `pack`."""
+
+    width: int
+    height: int
+    labels: LabelMap | None = None
+    coarse: bytes | None = None
+    coarse_codec: str = "bpg"
+    palette: int = CAMVID.id
+    model: int = 0
+    windows: bytes | None = None
+    receipt: Receipt | None = None
+
+    def pack(self) -> bytes:
+        """The stream; raises as `pack` does."""
+        return pack(**{field.name: getattr(self, field.name) for field in fields(self)})
+
+    def planes(self) -> Coarse | None:
+        """The coarse planes that windows are coded with."""
+        return exact_planes(self.coarse, CODECS[self.coarse_codec])
+
+    def scene(self) -> Scene:
+        """The scene that a receiver will have: what `unpack` makes of the stream, sooner."""
+        from sempic import coarse, windows
+
+        shown: tuple[Window, ...] = ()
+        if self.windows is not None:
+            shown = windows.decode(self.windows, self.width, self.height, self.planes())
+        return Scene(
+            width=self.width,
+            height=self.height,
+            palette=self.palette,
+            own=PALETTES[self.palette].identity,
+            model=self.model,
+            labels=self.labels,
+            coarse=None
+            if self.coarse is None
+            else coarse.decode(self.coarse, codec=self.coarse_codec),
+            windows=shown,
+        )
 
 
 def pack(

@@ -280,6 +280,14 @@ _AS_CITYSCAPES = {
 _TRANSLATIONS = {CAMVID.id: _AS_CAMVID, CITYSCAPES.id: _AS_CITYSCAPES}
 
 
+def alike(name: str, palette: Palette) -> str | None:
+    """The class of a palette that has this name, or is the nearest for it; None: there is none."""
+    if name in palette.classes:
+        return name
+    found = _TRANSLATIONS.get(palette.id, {}).get(name)
+    return found if found in palette.classes else None
+
+
 def translate(labels: LabelMap, source: int, target: int, *, near: bool = True) -> LabelMap:
     """Ids of one palette, uint8 (H, W), as those of another; void where there is no such class.
 

@@ -19,6 +19,7 @@ from sempic.critical import GROUPS, SHARE, Tally
 from sempic.labels.regions import components
 from sempic.palette import Palette
 from sempic.scene import LabelMap
+from sempic.windows.choice import grown
 
 KEPT = 0.4
 GROWN = 2
@@ -45,18 +46,11 @@ class Region(NamedTuple):
         """How much of a mask of the whole picture lies in the region, grown, as a share of its
         size; above 1 if the growth is covered, too."""
         height, width = mask.shape
-        rows = slice(max(0, self.rows.start - GROWN), min(height, self.rows.stop + GROWN))
-        columns = slice(max(0, self.columns.start - GROWN), min(width, self.columns.stop + GROWN))
-        grown = np.pad(self.shape, 2 * GROWN)
-        for axis in (0, 1):
-            length = grown.shape[axis] - 2 * GROWN
-            shifts = [np.take(grown, range(i, i + length), axis) for i in range(2 * GROWN + 1)]
-            grown = np.logical_or.reduce(shifts)
-        top = rows.start - (self.rows.start - GROWN)
-        left = columns.start - (self.columns.start - GROWN)
-        other = mask[rows, columns]
-        grown = grown[top : top + other.shape[0], left : left + other.shape[1]]
-        return float((grown & other).sum() / self.size)
+        top, left = self.rows.start - GROWN, self.columns.start - GROWN
+        reach = grown(np.pad(self.shape, GROWN), GROWN)
+        inside = reach[max(0, -top) : height - top, max(0, -left) : width - left]
+        other = mask[max(0, top) : self.rows.stop + GROWN, max(0, left) : self.columns.stop + GROWN]
+        return float((inside & other).sum() / self.size)
 
 
 class Change(NamedTuple):

@@ -1,0 +1,94 @@
+"""Which cells of a picture are sent as they are, and which never."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from sempic import checks
+from sempic.errors import InputError
+from sempic.palette import Palette, alike
+from sempic.scene import LabelMap
+from sempic.windows.layout import Cells, touched
+
+Box = tuple[int, int, int, int]
+"""Left, top, width, height, in pixels."""
+MARGIN = 3
+"""Pixels around an object that are sent, too: there its window fades into the picture."""
+APART = 4
+"""Pixels around what is only imagined that are never sent: maps are not right to the pixel."""
+_PEOPLE = ("person", "pedestrian", "rider", "bicyclist")
+"""Who promises to imagine one of these promises it for all: each is somebody."""
+
+
+def kept(
+    labels: LabelMap | None,
+    palette: Palette,
+    classes: Collection[str] = (),
+    boxes: Sequence[Box] = (),
+    *,
+    size: tuple[int, int],
+) -> Cells:
+    """The cells of all objects of some classes, and of boxes.
+
+    Args:
+        labels: uint8 (height, width), or None: then only boxes are kept.
+        palette: of the labels.
+        classes: by name, of this palette or of another that names the same.
+        boxes: each at least partly in the picture.
+        size: (width, height) of the picture.
+
+    Raises InputError: a class that the palette does not have, a box outside the picture.
+    """
+    width, height = size
+    mask = np.zeros((height, width), bool)
+    if labels is not None:
+        mask |= grown(np.isin(labels, numbers(classes, palette)), MARGIN)
+    for box in boxes:
+        x, y, w, h = (checks.whole("a side of a box", value) for value in box)
+        part = mask[max(y, 0) : max(y + h, 0), max(x, 0) : max(x + w, 0)]
+        if w < 1 or h < 1 or not part.size:
+            raise InputError(f"the box {x},{y},{w},{h} is not in the picture of {width}×{height}")
+        part[:] = True
+    return touched(mask)
+
+
+def imagined(labels: LabelMap, palette: Palette, classes: Collection[str]) -> Cells:
+    """The cells that no window may have, since some classes are only to be imagined.
+
+    Args:
+        labels: uint8 (height, width), as a network found them.
+        palette: of the labels.
+        classes: by name; one kind of people stands for all.
+
+    Raises InputError: a class that the palette does not have.
+    """
+    found = numbers(classes, palette)
+    if set(classes) & set(_PEOPLE):
+        found += [i for i, name in enumerate(palette.classes) if name in _PEOPLE]
+    return touched(grown(np.isin(labels, found), APART))
+
+
+def numbers(classes: Collection[str], palette: Palette) -> list[int]:
+    """The ids of classes by name, or of the nearest that the palette has; raises InputError."""
+    found = []
+    for name in classes:
+        known = alike(name, palette)
+        if known is None:
+            raise InputError(
+                f"class {name!r} is not one of palette {palette.name}: {', '.join(palette.classes)}"
+            )
+        found.append(palette.classes.index(known))
+    return found
+
+
+def grown(mask: npt.NDArray[np.bool_], pixels: int) -> npt.NDArray[np.bool_]:
+    """A mask, bool (H, W), and all that is at most so many pixels from it, to the sides, up, down
+    and at the corners."""
+    for axis, side in enumerate(mask.shape):
+        padded = np.pad(mask, [(pixels, pixels) if axis == i else (0, 0) for i in (0, 1)])
+        shifts = (np.take(padded, range(i, i + side), axis) for i in range(2 * pixels + 1))
+        mask = np.logical_or.reduce(list(shifts))
+    return mask

@@ -1,0 +1,144 @@
+"""A check finds what is lost, mends it with windows, and says what became of it."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from conftest import street
+
+from sempic import check, coarse, container, critical, windows
+from sempic.codec import Draft, unpack
+from sempic.palette import CAMVID
+
+SIZE = (96, 128)
+SIGNS = [(slice(20, 28), slice(16, 24)), (slice(48, 66), slice(80, 100))]
+BAIT = (slice(70, 78), slice(20, 30))
+
+
+def picture():
+    """A street with two blue signs."""
+    image = street(*SIZE)[0] // 2 + 40
+    for rows, columns in SIGNS:
+        image[rows, columns] = (20, 30, 250)
+    return image
+
+
+IMAGE = picture()
+
+
+def see(image):
+    """Signs are blue, pedestrians pure red."""
+    r, g, b = (image[..., i].astype(int) for i in range(3))
+    labels = np.zeros(image.shape[:2], np.uint8)
+    labels[b - np.maximum(r, g) > 120] = 6
+    labels[r - np.maximum(b, g) > 120] = 9
+    return labels
+
+
+class Painter:
+    """Paints all in grey, and a man that was not there."""
+
+    def __init__(self, ghost=True):
+        self.scenes, self.ghost = [], ghost
+
+    def __call__(self, scene):
+        self.scenes.append(scene)
+        painted = np.full((scene.height, scene.width, 3), 90, np.uint8)
+        if self.ghost:
+            painted[BAIT] = (250, 10, 10)
+        return painted
+
+
+VERIFIER = check.Verifier(see=see, palette=CAMVID.id, digest="cafe0123")
+
+
+@pytest.fixture(scope="module")
+def draft():
+    small = coarse.encode(coarse.downscale(IMAGE, 4), quality=36)
+    labels = street(*SIZE)[1]
+    return Draft(width=SIZE[1], height=SIZE[0], labels=labels, coarse=small)
+
+
+def checked(draft, budget, **more):
+    return check.checked(IMAGE, draft, verifier=VERIFIER, paint=Painter(), budget=budget, **more)
+
+
+def receipt(stream):
+    return critical.read(container.read(stream).receipt)
+
+
+def test_what_is_lost_or_invented_is_sent_as_it_is(draft):
+    stream = checked(draft, 9.0)
+    found = receipt(stream)
+    assert found.verifier == "cafe0123"
+    assert found.groups["signs and lights"] == critical.Tally(2, 0, 0)
+    assert found.total == critical.Tally(2, 0, 0)
+    shown = windows.blend(Painter()(unpack(stream)), unpack(stream).windows)
+    assert np.array_equal(see(shown) == 6, see(IMAGE) == 6)
+    assert not (see(shown) == 9).any()
+
+
+def test_the_receipt_is_true_without_a_budget(draft):
+    stream = checked(draft, 0.0)
+    found = receipt(stream)
+    assert found.groups["signs and lights"] == critical.Tally(2, 2, 0)
+    assert found.groups["people"] == critical.Tally(0, 0, 1)
+    whole = container.read(stream)
+    assert whole.windows is None
+    assert container.write(dataclasses.replace(whole, receipt=None)) == draft.pack()
+
+
+def test_the_budget_goes_to_the_cheapest(draft):
+    least = next(
+        b / 100 for b in range(5, 300, 5) if container.read(checked(draft, b / 100)).windows
+    )
+    stream = checked(draft, least)
+    assert receipt(stream).groups["signs and lights"].lost == 1
+    (window,) = unpack(stream).windows
+    assert (window.x, window.y) == (8, 16)  # of the small sign
+    plain = draft.pack()
+    assert len(stream) - len(container.read(stream).receipt) - 1 <= (1 + least) * len(plain)
+
+
+def test_what_is_only_imagined_is_never_sent(draft):
+    def never(before):
+        assert (before[SIGNS[0]] == 6).all()
+        return windows.touched(before == 6)
+
+    stream = checked(draft, 9.0, never=never)
+    assert receipt(stream).groups["signs and lights"].lost == 2
+    cells = windows.touched(see(IMAGE) == 6)
+    for window in unpack(stream).windows:
+        height, width = window.picture.shape[:2]
+        rows = slice(window.y // 8, -(-(window.y + height) // 8))
+        assert not cells[rows, window.x // 8 : -(-(window.x + width) // 8)].any()
+
+
+def test_windows_that_are_sent_in_any_case_stay(draft):
+    sent = np.zeros(windows.grid(SIZE[1], SIZE[0])[::-1], bool)
+    sent[0, 0] = True
+    mine = windows.encode(IMAGE, windows.rectangles(sent), draft.planes())
+    kept = dataclasses.replace(draft, windows=mine)
+    assert container.read(checked(kept, 0.0, sent=sent)).windows == mine
+    both = unpack(checked(kept, 9.0, sent=sent)).windows
+    assert (0, 0) in {(window.x, window.y) for window in both}
+    assert len(both) > 3
+
+
+def test_nothing_to_mend(draft):
+    plain = draft.pack()
+    stream = check.checked(IMAGE, draft, verifier=VERIFIER, paint=lambda scene: IMAGE)
+    assert receipt(stream).total == critical.Tally(2, 0, 0)
+    assert len(stream) == len(plain) + 1 + 6
+
+
+def test_the_receiver_is_shown_what_it_will_get(draft):
+    painter = Painter()
+    stream = check.checked(IMAGE, draft, verifier=VERIFIER, paint=painter)
+    (scene,) = painter.scenes
+    there = unpack(stream)
+    assert np.array_equal(scene.labels, there.labels)
+    for name in ("y", "cb", "cr"):
+        assert np.array_equal(getattr(scene.coarse, name), getattr(there.coarse, name))
+    for name in ("width", "height", "palette", "own", "model"):
+        assert getattr(scene, name) == getattr(there, name)
