@@ -6,11 +6,14 @@ decode = unpack + synthesize (receiver)
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import hashlib
 import inspect
+import math
 import os
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import (
     TYPE_CHECKING,
@@ -24,7 +27,9 @@ from typing import (
 
 import numpy as np
 
-from sempic import checks, coarse, codec, container, progress
+from sempic import checks, coarse, codec, container, critical, progress
+from sempic.codec import Draft
+from sempic.critical import BUDGET, Receipt, Tally
 from sempic.errors import (
     BitstreamError,
     ImageError,
@@ -43,7 +48,7 @@ from sempic.options import (
     EncodeOptions,
     LabelQuality,
 )
-from sempic.palette import CAMVID, CITYSCAPES, PALETTES, translate
+from sempic.palette import CAMVID, CITYSCAPES, PALETTES, Palette, alike, translate
 from sempic.roles import Receiver, Segmenter, as_receiver, as_segmenter
 from sempic.scene import Chances, Image, LabelMap, Scene
 
@@ -51,6 +56,10 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import PIL.Image
     from typing_extensions import Self
+
+
+    from sempic.check import Verifier
+    from sempic.windows import Cells
 
 
 NO_LABELS: Final = "none"
@@ -66,21 +75,25 @@ class Codec:
         self,
         segmenter: Segmenter | Callable[[Image], LabelMap] | str | Path | None = None,
         receiver: Receiver | Callable[..., Image] | str | Path | None = None,
+        verifier: Verifier | str | Path | None = None,
     ) -> None:
         """Each is None (the bundled one), a specification for `load` of `sempic.segment` or
         `sempic.receive` (a path to an ONNX file, "hf:NAME", a checkpoint of the paper's
         network), a `Segmenter` or `Receiver` of `sempic.roles`, or a plain function: uint8
         (H, W, 3) → uint8 (H, W), ids of CamVid; (scene, **controls) → uint8 (H, W, 3), with those
-        of the controls steps, seed, guidance and fidelity that it has arguments for. A codec can be
+        of the controls steps, seed, guidance and fidelity that it has arguments for. The verifier,
+        which only checks need, is an ONNX file or a `sempic.check.Verifier`. A codec can be
         copied and pickled as far as these can; the copy loads its networks anew. Raises InputError
         for anything else."""
         self._segmenter = _model("segmenter", segmenter)
         self._receiver = _model("receiver", receiver)
+        self._verifier = verifier
 
     def __getstate__(self) -> dict[str, Any]:
         return {
             "_segmenter": self._segmenter,
             "_receiver": self._receiver,
+            "_verifier": self._verifier,
         }  # nothing that is loaded
 
     @functools.cached_property
@@ -100,6 +113,19 @@ class Codec:
         from sempic import receive
 
         return receive.load(None if self._receiver is None else str(self._receiver))
+
+    @functools.cached_property
+    def verifier(self) -> Verifier:
+        """Raises ModelError if it cannot be loaded."""
+        from sempic import check, models, segment
+
+        if isinstance(self._verifier, check.Verifier):
+            return self._verifier
+        given = self._verifier
+        path = models.find(models.VERIFIER) if given is None else Path(_named("verifier", given))
+        network = segment.Segmenter(path, side=check.SIDE)
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
+        return check.Verifier(see=network, palette=network.palette, digest=digest)
 
     @classmethod
     def from_pretrained(
@@ -177,6 +203,11 @@ class Codec:
         importance: Mapping[str, float] | None = None,
         ignore_label: int | None = None,
         model: int = 0,
+        keep: Collection[str] = (),
+        keep_boxes: Collection[tuple[int, ...]] = (),
+        imagine: Collection[str] = (),
+        check: bool = False,
+        check_budget: float = BUDGET,
     ) -> bytes:
         """The .sempic stream of a picture.
 
@@ -207,6 +238,18 @@ class Codec:
                 segmenter finds.
             model: `model_id` of the receiver that the picture is meant for, 1…14; another one
                 decodes it, too, and warns. 0: any.
+            keep: classes by name, of the palette or another that knows the same (`person` is
+                CamVid's pedestrian): what the label map takes for them is sent as it is, in
+                windows (`sempic.windows`) of some dozens of bytes each.
+            keep_boxes: (left, top, width, height) in pixels of the upright picture: sent as well.
+            imagine: classes by name; one kind of people stands for all. No window touches what the
+                label map, or the verifier, takes for them, `keep_boxes` included: of them the
+                stream has the coarse picture and the map, nothing finer. Without a map there are
+                no windows at all.
+            check: decode the stream as a receiver would; send what the verifier sees in the
+                original and not in the decoded picture, or the other way round, in windows;
+                and put into the stream what it sees in the end (`sempic.check`).
+            check_budget: the stream may grow by this share for that, the smallest objects first.
 
         Raises:
             ImageError, LabelMapError: input that cannot be coded.
@@ -227,6 +270,11 @@ class Codec:
                 importance=importance,
                 ignore_label=ignore_label,
                 model=model,
+                keep=keep,  # type: ignore[arg-type]  # the options make tuples of them
+                keep_boxes=keep_boxes,  # type: ignore[arg-type]
+                imagine=imagine,  # type: ignore[arg-type]
+                check=check,
+                check_budget=check_budget,
             ),
         )
 
@@ -244,6 +292,7 @@ class Codec:
         pixels = pictures.to_rgb(image)
         levels = _levels(pixels.shape[1::-1], options)
         given = _settled(labels, pixels, options)
+        full = pixels.shape[:2]
         if options.max_side is not None:
             pixels, given = pictures.shrink(pixels, given, options.max_side)
         palette = options.known_palette.id
@@ -257,25 +306,46 @@ class Codec:
                 given = simplify(
                     given, options.label_quality, palette=palette, importance=options.importance
                 )
+        boxes = _scaled(options.keep_boxes, full, pixels.shape[:2])
+        sent, never = _cells(pixels, given, PALETTES[palette], boxes, options)
 
-        def pack(level: int) -> bytes:
-            small = coarse.downscale(pixels, QUALITY[level].factor)
+        @functools.cache
+        def draft(level: int) -> tuple[Draft, bytes]:
             with progress.waiting(f"coding at quality {level}", aloud=False):
-                return codec.pack(
-                    width=pixels.shape[1],
-                    height=pixels.shape[0],
-                    labels=given,
-                    coarse=coarse.encode(
-                        small, codec=options.coarse_codec, quality=QUALITY[level].qp
-                    ),
-                    coarse_codec=options.coarse_codec,
-                    palette=palette,
-                    model=options.model,
-                )
+                made = _draft(pixels, given, palette, level, sent, options)
+                return made, made.pack()
 
-        if options.target_bpp is None:
-            return pack(options.quality)
-        return _best_within(options.target_bpp, pack, levels)
+        level = options.quality
+        if options.target_bpp is not None:
+            level = _best_within(
+                options.target_bpp, lambda level: _most(draft(level)[1], options), levels
+            )
+        found, stream = draft(level)
+        return self._checked(pixels, found, sent, never, options) if options.check else stream
+
+    def _checked(
+        self, pixels: Image, draft: Draft, sent: Cells, never: Cells, options: EncodeOptions
+    ) -> bytes:
+        """The stream of a draft, mended, with a receipt."""
+        from sempic import check
+        from sempic.windows import choice
+
+        seen_by = PALETTES[self.verifier.palette]
+        known = [name for name in options.imagine if alike(name, seen_by) is not None]
+
+        def forbidden(before: LabelMap) -> Cells:
+            return never | choice.imagined(before, seen_by, known)
+
+        with progress.waiting("checking what is lost", aloud=False):
+            return check.checked(
+                pixels,
+                draft,
+                verifier=self.verifier,
+                paint=self.synthesize,
+                budget=options.check_budget,
+                sent=sent,
+                never=forbidden,
+            )
 
     def _found(self, pixels: Image, options: EncodeOptions) -> tuple[LabelMap | None, int]:
         """The segmenter's map as it is sent, None where it knows too little, and its palette."""
@@ -475,7 +545,9 @@ def info(stream: bytes) -> dict[str, Any]:
 
     Keys: version, width, height (pixels), palette (name), model (id, 0 for any), coarse_codec
     (None if there is no coarse picture), bytes, bpp (of the whole stream), chunks ({"coarse": …,
-    "labels": …} in bytes, of those that there are), overhead (bytes of all else).
+    "labels": …, "windows": …} in bytes, of those that there are), overhead (bytes of all else),
+    receipt (None, or what a check found: {"verifier": …, "groups": {"people": {"seen": …,
+    "kept": …, "lost": …, "invented": …}, …}, "all": {…}}).
 
     Raises BitstreamError as `unpack` does for a broken container.
     """
@@ -497,6 +569,18 @@ def info(stream: bytes) -> dict[str, Any]:
         "bpp": 8 * len(stream) / (c.width * c.height),
         "chunks": chunks,
         "overhead": len(stream) - sum(chunks.values()),
+        "receipt": None if c.receipt is None else _receipt(critical.read(c.receipt)),
+    }
+
+
+def _receipt(receipt: Receipt) -> dict[str, Any]:
+    def counts(tally: Tally) -> dict[str, int]:
+        return {name: getattr(tally, name) for name in ("seen", "kept", "lost", "invented")}
+
+    return {
+        "verifier": receipt.verifier,
+        "groups": {name: counts(tally) for name, tally in receipt.groups.items()},
+        "all": counts(receipt.total),
     }
 
 
@@ -527,27 +611,97 @@ decode = _of_the_shared(Codec.decode)
 """`Codec.decode`, where everything is explained, with the bundled receiver."""
 
 
-def _best_within(target_bpp: float, pack: Callable[[int], bytes], levels: list[int]) -> bytes:
-    """The stream of the highest level at or under the target, by bisection; raises RateError."""
-    streams = {levels[0]: pack(levels[0])}
-    least = info(streams[levels[0]])["bpp"]
-    if least > target_bpp:
+def _best_within(target_bpp: float, bpp: Callable[[int], float], levels: list[int]) -> int:
+    """The highest level whose stream stays at or under the target, by bisection; RateError."""
+    if (least := bpp(levels[0])) > target_bpp:
         raise RateError(
             f"{target_bpp:g} bpp cannot be reached: the least for this picture is {least:.4f} bpp"
         )
     low, high = 0, len(levels)  # low fits, high does not
     while high - low > 1:
         middle = (low + high) // 2
-        stream = pack(levels[middle])
-        if info(stream)["bpp"] <= target_bpp:
-            low, streams[levels[middle]] = middle, stream
+        if bpp(levels[middle]) <= target_bpp:
+            low = middle
         else:
             high = middle
-    best = streams[levels[low]]
-    if low == len(levels) - 1 and (most := info(best)["bpp"]) < target_bpp:
+    if low == len(levels) - 1 and (most := bpp(levels[low])) < target_bpp:
         text = f"quality {levels[-1]}, the finest, takes {most:.4f} bpp of the {target_bpp:g} given"
         warnings.warn(text, SempicWarning, stacklevel=5)
-    return best
+    return levels[low]
+
+
+def _most(stream: bytes, options: EncodeOptions) -> float:
+    """Bits per pixel that a stream may have when it has been checked, if it is to be."""
+    bpp: float = info(stream)["bpp"]
+    if not options.check:
+        return bpp
+    from sempic import check
+
+    return bpp * (1 + options.check_budget + check.OVERHEAD / len(stream))
+
+
+def _draft(
+    pixels: Image,
+    labels: LabelMap | None,
+    palette: int,
+    level: int,
+    sent: Cells,
+    options: EncodeOptions,
+) -> Draft:
+    """What is packed at a level of the dial, with the windows of the cells that are to be sent."""
+    height, width = pixels.shape[:2]
+    small = coarse.downscale(pixels, QUALITY[level].factor)
+    draft = Draft(
+        width=width,
+        height=height,
+        labels=labels,
+        coarse=coarse.encode(small, codec=options.coarse_codec, quality=QUALITY[level].qp),
+        coarse_codec=options.coarse_codec,
+        palette=palette,
+        model=options.model,
+    )
+    if not sent.any():
+        return draft
+    from sempic import windows
+
+    payload = windows.encode(pixels, windows.rectangles(sent), draft.planes())
+    return dataclasses.replace(draft, windows=payload)
+
+
+def _cells(
+    pixels: Image,
+    labels: LabelMap | None,
+    palette: Palette,
+    boxes: Collection[tuple[int, ...]],
+    options: EncodeOptions,
+) -> tuple[Cells, Cells]:
+    """The cells that are sent as they are in any case, and those that never are."""
+    from sempic.windows import choice, grid
+
+    height, width = pixels.shape[:2]
+    sent = choice.kept(labels, palette, options.keep, boxes, size=(width, height))
+    if not options.imagine:
+        never = np.zeros_like(sent)
+    elif labels is None:  # who knows what is where
+        never = np.ones(grid(width, height)[::-1], bool)
+    else:
+        never = choice.imagined(labels, palette, options.imagine)
+    return sent & ~never, never
+
+
+def _scaled(
+    boxes: Collection[tuple[int, ...]], full: tuple[int, ...], size: tuple[int, ...]
+) -> list[tuple[int, ...]]:
+    """Boxes in a picture of (height, width) `full` as they lie in it at `size`."""
+    if full == size:
+        return list(boxes)
+    down, right = (small / large for small, large in zip(size, full, strict=True))
+    found: list[tuple[int, ...]] = []
+    for x, y, width, height in boxes:
+        left, top = math.floor(x * right), math.floor(y * down)
+        end, bottom = math.ceil((x + width) * right), math.ceil((y + height) * down)
+        found.append((left, top, end - left, bottom - top))
+    return found
 
 
 def _settled(

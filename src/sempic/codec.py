@@ -45,11 +45,11 @@ class Draft:
 
     def planes(self) -> Coarse | None:
         """The coarse planes that windows are coded with."""
-        return exact_planes(self.coarse, CODECS[self.coarse_codec])
+        return exact_planes(self.coarse, coarse_codecs.CODECS[self.coarse_codec])
 
     def scene(self) -> Scene:
         """The scene that a receiver will have: what `unpack` makes of the stream, sooner."""
-        from sempic import coarse, windows
+        from sempic import windows
 
         shown: tuple[Window, ...] = ()
         if self.windows is not None:

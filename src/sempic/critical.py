@@ -20,6 +20,8 @@ GROUPS = {
 """Classes by name, in whatever palette. CamVid's bicyclist is the rider and what he rides."""
 SHARE = 0.001
 """Of the picture that an object takes at least."""
+BUDGET = 0.25
+"""What mending may add to a stream if nothing is said, as a share of it."""
 VERIFIER = re.compile(r"[0-9a-f]{8}")
 _MOST = 1 << 15
 

@@ -52,8 +52,9 @@ def option(help: str, default: Any = _NEEDED, **about: Any) -> Any:
     """A field of an options dataclass; without a default it must be given. `about`: of `About`.
 
     The field's type says how it is read: `bool` is a switch, `tuple[int, int]` takes two numbers,
-    `tuple[Path, ...]` any number of them, `Mapping[str, float]` is NAME=NUMBER, as often as one
-    likes, and `X | None` may be left out.
+    `tuple[Path, ...]` any number of them, or texts as often as one likes where `check` makes values
+    of them, `Mapping[str, float]` is NAME=NUMBER, as often as one likes, and `X | None` may be left
+    out.
     """
     told = {"about": About(help=help, **about)}
     return field(metadata=told) if default is _NEEDED else field(default=default, metadata=told)
@@ -183,6 +184,8 @@ def _how(name: str, kind: Any, told: About) -> dict[str, Any]:
         return {"action": "store_true"}
     if typing.get_origin(kind) is Mapping:
         return {"action": "append", "type": _reader(name, pair, About(help=""))}
+    if repeats(kind, told):
+        return {"action": "append"}
     if typing.get_origin(kind) is tuple:
         first, *rest = typing.get_args(kind)
         return {"type": first, "nargs": "+" if rest == [...] else 1 + len(rest)}
@@ -190,6 +193,11 @@ def _how(name: str, kind: Any, told: About) -> dict[str, Any]:
     if told.low is not None and told.high is not None:
         how["metavar"] = f"{told.low:g}…{told.high:g}"
     return how
+
+
+def repeats(kind: Any, told: About) -> bool:
+    """Whether a field takes texts, each given for itself, that its own check makes values of."""
+    return typing.get_origin(kind) is tuple and told.check is not None
 
 
 def _reader(name: str, kind: Any, told: About) -> Callable[[str], Any]:

@@ -7,11 +7,13 @@ have them as keywords, with all that is to be said of them.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
 
 from sempic import checks, coarse, fields
+from sempic.critical import BUDGET
 from sempic.errors import InputError, LabelMapError
 from sempic.fields import option
 from sempic.palette import BY_NAME, CAMVID, PALETTES, Palette, find
@@ -70,6 +72,35 @@ def _importance(name: str, value: Any) -> Mapping[str, float]:
     if not isinstance(value, Mapping):
         raise InputError(f"{name} maps classes to weights, not {type(value).__name__}")
     return value
+
+
+def _classes(name: str, value: Any) -> tuple[str, ...]:
+    """Names, or texts with commas between names."""
+    texts = (value,) if isinstance(value, str) else value
+    if not isinstance(texts, (tuple, list, set, frozenset)) or not all(
+        isinstance(text, str) for text in texts
+    ):
+        raise InputError(f"{name} is names of classes, not {value!r:.40}")
+    found = tuple(part.strip() for text in texts for part in text.split(","))
+    if not all(found):
+        raise InputError(f"{name} has an empty name of a class")
+    return found
+
+
+def _boxes(name: str, value: Any) -> tuple[tuple[int, ...], ...]:
+    """Boxes of four numbers, or texts of them."""
+    try:
+        boxes = [box.split(",") if isinstance(box, str) else box for box in value]
+        found = tuple(tuple(map(operator.index, map(_number, box))) for box in boxes)
+    except (TypeError, ValueError):
+        found = ((),)
+    if isinstance(value, str) or any(len(box) != 4 or min(box[2:]) < 1 for box in found):
+        raise InputError(f"{name} is boxes X,Y,W,H of whole numbers, not {value!r:.40}")
+    return found
+
+
+def _number(value: Any) -> Any:
+    return int(value) if isinstance(value, str) else value
 
 
 def _palette(name: str, value: Any) -> int | str:
@@ -131,6 +162,38 @@ class EncodeOptions(Options):
         console="; repeatable",
     )
     coarse_codec: str = option("of the coarse picture", "bpg", choices=tuple(coarse.CODECS))
+    keep: tuple[str, ...] = option(
+        "send objects of these classes of the label map as they are, in windows",
+        (),
+        check=_classes,
+        metavar="CLASS,…",
+    )
+    keep_boxes: tuple[tuple[int, ...], ...] = option(
+        "send these parts of the picture as they are: left, top, width, height in pixels",
+        (),
+        check=_boxes,
+        metavar="X,Y,W,H",
+        flags=("--keep-box",),
+        console="; repeatable",
+    )
+    imagine: tuple[str, ...] = option(
+        "send nothing finer than the coarse picture of what a network takes for these classes",
+        (),
+        check=_classes,
+        metavar="CLASS,…",
+    )
+    check: bool = option(
+        "decode the stream, send what a verifier no longer finds as it is, and put its verdict "
+        "into the stream",
+        False,
+    )
+    check_budget: float = option(
+        "what the check may add, as a share of the stream",
+        BUDGET,
+        low=0,
+        high=100,
+        metavar="SHARE",
+    )
     max_side: int | None = option(
         "scale larger pictures down to this first", None, low=1, metavar="PIXELS"
     )

@@ -16,17 +16,19 @@ import numpy as np
 from sempic import container, critical, windows
 from sempic.check.objects import Change, Region, compare
 from sempic.codec import Draft
-from sempic.critical import Receipt
+from sempic.critical import BUDGET, Receipt
 from sempic.palette import PALETTES
 from sempic.scene import Image, LabelMap, Scene
 from sempic.windows import Cells, choice
 
-__all__ = ["BUDGET", "Verifier", "checked"]
+__all__ = ["OVERHEAD", "SIDE", "Verifier", "checked"]
 
-BUDGET = 0.25
-"""What mending may cost, as a share of the stream without it."""
 CHUNK = 3
 """Bytes of a chunk beside its payload, at most, as long as that is below 2^17."""
+SIDE = 512
+"""Shorter side at which verifiers look, as the judge of evaluation does."""
+OVERHEAD = 32
+"""More bytes than a receipt ever takes."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,6 +9,9 @@ from sempic.errors import ModelError
 
 SEGMENTER = "segmenter"
 RECEIVER = "receiver"
+VERIFIER = "verifier"
+"""A segmenter that checks what others lose; it took no part in their training, nor the judge in
+its."""
 JUDGE = "judge"
 """A segmenter for measuring only (`sempic.evaluation`); nothing else may use it. It is in the
 source tree and not in the wheel: coding needs none of its ten megabytes."""
@@ -37,6 +40,8 @@ def find(name: str) -> Path:
     path = Path(__file__).with_name(f"{name}.onnx")
     if path.is_file():
         return path
+    if name == VERIFIER:
+        raise ModelError(f"{path}: no verifier is bundled yet, name one with --verifier")
     if name != JUDGE:
         raise ModelError(f"{path}: the bundled {name} is missing, reinstall sempic")
     kept = cache() / path.name

@@ -83,7 +83,7 @@ def _parameter(name: str, kind: Any, part: dataclasses.Field[Any]) -> tuple[Any,
     hint: Any
     if name == "palette":  # by name alone: no path of a client is opened
         hint = Literal[tuple(p.name for p in PALETTES.values())]
-    elif get_origin(kind) is Mapping:
+    elif get_origin(kind) is Mapping or fields.repeats(kind, told):
         hint = list[str]
     elif told.choices is not None:
         hint = Literal[tuple(told.choices)]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +14,7 @@ from sempic.palette import Palette, alike
 from sempic.scene import LabelMap
 from sempic.windows.layout import Cells, touched
 
-Box = tuple[int, int, int, int]
+Box: TypeAlias = tuple[int, ...]
 """Left, top, width, height, in pixels."""
 MARGIN = 3
 """Pixels around an object that are sent, too: there its window fades into the picture."""
@@ -27,7 +28,7 @@ def kept(
     labels: LabelMap | None,
     palette: Palette,
     classes: Collection[str] = (),
-    boxes: Sequence[Box] = (),
+    boxes: Collection[Box] = (),
     *,
     size: tuple[int, int],
 ) -> Cells:
