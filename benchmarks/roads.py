@@ -2,7 +2,7 @@
 
     python benchmarks/roads.py FOLDER [--glob 'nuscenes-*'] [--limit 10] [--short-side 384]
         [--segmenter ONNX] [--receiver ONNX] [--metrics lpips,dists,patch_fid,objects]
-        [--rows ours,void,none,avif,avif2,avif3,jpeg] [--json OUT]
+        [--verifier ONNX] [--rows ours,checked,void,none,avif,avif2,avif3,jpeg] [--json OUT]
 
 FOLDER may be `skimage`: the photographs that scikit-image brings along (pip install scikit-image).
 AVIF (libaom's slowest preset, unless --effort fast) is set for each picture to the quality whose
@@ -37,11 +37,12 @@ PHOTOGRAPHS = (
 )
 """Of scikit-image; none of them is downloaded."""
 MEASURED = ("lpips", "dists", "patch_fid", "objects")
-OURS = {"ours": "sempic", "void": "sempic+void", "none": "sempic+none"}
+OURS = {"ours": "sempic", "checked": "sempic+checked", "void": "sempic+void", "none": "sempic+none"}
 AVIF = {"avif": 1, "avif2": 2, "avif3": 3}
 """How many times our bytes it may take."""
 TITLES = {
     "ours": "ours",
+    "checked": "ours, checked",
     "void": "ours, all void",
     "none": "ours, no labels",
     "avif": "AVIF, same bytes",
@@ -49,6 +50,9 @@ TITLES = {
     "avif3": "AVIF, thrice",
     "jpeg": f"JPEG {REFERENCE_QUALITY}",
 }
+
+USUAL = [name for name in TITLES if name != "checked"]
+"""Rows if nothing is said."""
 
 
 def main() -> None:
@@ -62,9 +66,10 @@ def main() -> None:
     parser.add_argument("--quality", type=int, default=DEFAULT_QUALITY, help="of ours")
     parser.add_argument("--segmenter", metavar="SPEC", help="of ours, as in sempic encode")
     parser.add_argument("--receiver", metavar="SPEC", help="of ours, as in sempic decode")
+    parser.add_argument("--verifier", metavar="SPEC", help="of ours, as in sempic encode --check")
     parser.add_argument("--judge", metavar="SPEC", help="the segmenter that finds the objects")
     parser.add_argument("--metrics", type=_list, metavar="A,B", default=list(MEASURED))
-    parser.add_argument("--rows", type=_list, metavar="A,B", default=list(TITLES))
+    parser.add_argument("--rows", type=_list, metavar="A,B", default=list(USUAL))
     parser.add_argument("--effort", choices=codecs.EFFORTS, default=codecs.EFFORTS[0])
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="processes")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write the figures here, too")
@@ -82,6 +87,7 @@ def main() -> None:
         effort=args.effort,
         receiver=args.receiver,
         segmenter=args.segmenter,
+        verifier=args.verifier,
     )
     cache = models.cache() / "benchmark.sqlite"
     with benchmark.Benchmark(plan, cache=cache, jobs=args.jobs) as bench:

@@ -63,7 +63,7 @@ class Draft:
             labels=self.labels,
             coarse=None
             if self.coarse is None
-            else coarse.decode(self.coarse, codec=self.coarse_codec),
+            else coarse_codecs.decode(self.coarse, codec=self.coarse_codec),
             windows=shown,
         )
 

@@ -32,6 +32,8 @@ class Encode:
     """What `sempic encode` does to one file."""
 
     segmenter: str | None = None
+    verifier: str | None = None
+    """Of the check."""
     labels: str | None = None
     """A label map, or a folder of them under the pictures' names."""
     images: str | None = None
@@ -68,7 +70,7 @@ class Encode:
         return stream, described(stream)
 
     def _coded(self, picture: Any, **labels: Any) -> bytes:
-        coder = coder_with(segmenter=self.segmenter)
+        coder = coder_with(segmenter=self.segmenter, verifier=self.verifier)
         return coder.encode(picture, **labels, **self.options.keywords())
 
 
@@ -134,9 +136,11 @@ class Decode:
 
 
 @functools.cache
-def coder_with(*, segmenter: str | None = None, receiver: str | None = None) -> api.Codec:
+def coder_with(
+    *, segmenter: str | None = None, receiver: str | None = None, verifier: str | None = None
+) -> api.Codec:
     """One codec for all files of a process: its networks are loaded once."""
-    return api.Codec(segmenter=segmenter, receiver=receiver)
+    return api.Codec(segmenter=segmenter, receiver=receiver, verifier=verifier)
 
 
 def described(stream: bytes) -> Record:

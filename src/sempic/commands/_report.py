@@ -97,5 +97,24 @@ def details(record: Record) -> str:
             f"{path}: version {record['version']}, {record['width']}×{record['height']}, "
             f"palette {record['palette']}, {receiver}",
             *(f"  {name:<17}{size:>8} bytes{8 * size / pixels:>9.4f} bpp" for name, size in rows),
+            *verdict(record["receipt"]),
         ]
+    )
+
+
+def verdict(receipt: Record | None) -> list[str]:
+    """What a check found, a line for each group that has objects."""
+    if receipt is None:
+        return []
+    groups = {name: group for name, group in receipt["groups"].items() if any(group.values())}
+    return [
+        f"  checked by {receipt['verifier']}: {_counted(receipt['all'])}",
+        *(f"    {name}: {_counted(group)}" for name, group in groups.items()),
+    ]
+
+
+def _counted(group: Record) -> str:
+    return (
+        f"{group['kept']} of {group['seen']} kept, {group['lost']} lost, "
+        f"{group['invented']} invented"
     )

@@ -20,6 +20,8 @@ examples:
   sempic encode photo.jpg                        # photo.sempic, quality 5
   sempic encode photo.jpg -o small.sempic -q 1     # the smallest
   sempic encode photo.jpg --target-bpp 0.9       # the best within a budget
+  sempic encode photo.jpg --keep sign,person     # shows these as they are
+  sempic encode photo.jpg --imagine person       # and never more of these than the coarse picture
   sempic encode photo.png --labels map.png       # with a label map of your own
   sempic encode shots/ -o out/ --jobs 2          # a folder, two at a time
   sempic encode shots/ -o out/ --manifest m.jsonl  # goes on after an interruption
@@ -49,6 +51,9 @@ def add(parser: argparse.ArgumentParser) -> None:
         help="an ONNX file, or hf:NAME for a model of transformers; default: the bundled one",
     )
     parser.add_argument(
+        "--verifier", metavar="PATH", help="an ONNX file of a segmenter, for --check"
+    )
+    parser.add_argument(
         "--images",
         metavar="ENDING",
         help="how the names of pictures end in tars, such as .jpg; default: label maps beside "
@@ -69,13 +74,13 @@ def run(args: argparse.Namespace) -> int:
         found=pictures.SUFFIXES | {TAR},
         suffix=".sempic",
         foreign=formats.FOREIGN,
-        reads=(args.labels, args.segmenter),
+        reads=(args.labels, args.segmenter, args.verifier),
         writes=(args.manifest,),
         say=processes.say,
     )
     for job in jobs:
         if job.target is not None and job.target.suffix.lower() in pictures.SUFFIXES:
             raise OutputError(f"{job.target}: a .sempic file under the name of a picture")
-    chosen = {name: getattr(args, name) for name in ("segmenter", "labels", "images")}
+    chosen = {name: getattr(args, name) for name in ("segmenter", "verifier", "labels", "images")}
     work = batch.Encode(options=options, **chosen)
     return _files.run(args, work, jobs, options.keywords() | chosen)

@@ -194,9 +194,11 @@ class Sempic(PictureCodec):
     title: str
     steps: int
     sent: str = ""
-    """Which labels: "" the segmenter's, "human" those given, "void" everywhere, "none" at all."""
+    """Which labels: "" the segmenter's, "human" those given, "void" everywhere, "none" at all; or
+    "checked": the segmenter's, and what a check finds is sent, too."""
     receiver: str | None = None
     segmenter: str | None = None
+    verifier: str | None = None
     settings: range = range(min(sempic.QUALITY), max(sempic.QUALITY) + 1)
 
     @property
@@ -205,13 +207,14 @@ class Sempic(PictureCodec):
 
     @functools.cached_property
     def _codec(self) -> api.Codec:
-        return api.Codec(segmenter=self.segmenter, receiver=self.receiver)
+        return api.Codec(self.segmenter, self.receiver, self.verifier)
 
     @property
     def version(self) -> str:
         files = [
             Path(self.segmenter) if self.segmenter else models.find(models.SEGMENTER),
             Path(self.receiver) if self.receiver else models.find(models.RECEIVER),
+            *self._checkers(),
             *sorted(Path(labels.__file__).parent.glob("weights/*.npz")),
             *_sources(),
         ]
@@ -219,9 +222,16 @@ class Sempic(PictureCodec):
             [str(sempic.QUALITY), str(list(coarse.BY_CHUNK)), *(digest(path) for path in files)]
         )
 
+    def _checkers(self) -> list[Path]:
+        if self.sent != "checked":
+            return []
+        return [Path(self.verifier) if self.verifier else models.find(models.VERIFIER)]
+
     def encode(self, picture: Image, setting: int, labels: LabelMap | None = None) -> bytes:
         if self.sent == "none":
             return self._codec.encode(picture, quality=setting, labels="none")
+        if self.sent == "checked":
+            return self._codec.encode(picture, quality=setting, check=True)
         palette = None
         if self.sent == "void":
             palette = getattr(self._codec.segmenter, "palette", CAMVID.id)
@@ -423,8 +433,15 @@ COMPETITORS: dict[str, Callable[[bool], PictureCodec]] = {
 another entry."""
 NAMES = ("sempic", *COMPETITORS)
 """Every codec that `load` knows; "sempic@4" is ours in 4 steps, "sempic+human" with human labels,
-"sempic+void" with a map that is all void, "sempic+none" without a map."""
-_SENT = {"": "", "human": ", human labels", "void": ", all void", "none": ", no labels"}
+"sempic+void" with a map that is all void, "sempic+none" without a map, "sempic+checked" as
+`sempic encode --check`."""
+_SENT = {
+    "": "",
+    "human": ", human labels",
+    "void": ", all void",
+    "none": ", no labels",
+    "checked": ", checked",
+}
 
 
 def load(
@@ -433,22 +450,23 @@ def load(
     effort: str = "slowest",
     receiver: str | None = None,
     segmenter: str | None = None,
+    verifier: str | None = None,
 ) -> PictureCodec:
     """A codec by its name.
 
     Args:
-        name: one of NAMES; "sempic" may be followed by "@STEPS", and that by "+human", "+void" or
-            "+none".
+        name: one of NAMES; "sempic" may be followed by "@STEPS", and that by "+human", "+void",
+            "+none" or "+checked".
         effort: one of EFFORTS.
-        receiver, segmenter: of "sempic", as `sempic.api.Codec` takes them.
+        receiver, segmenter, verifier: of "sempic", as `sempic.api.Codec` takes them.
 
     Raises:
         InputError: an unknown name, or a library that is missing.
     """
-    if match := re.fullmatch(r"sempic(?:@(\d+))?(?:\+(human|void|none))?", name):
+    if match := re.fullmatch(r"sempic(?:@(\d+))?(?:\+(human|void|none|checked))?", name):
         steps, sent = int(match[1] or 1), match[2] or ""
         title = f"sempic, {steps} step{'s' * (steps > 1)}" + _SENT[sent]
-        return Sempic(name, title, max(1, steps), sent, receiver, segmenter)
+        return Sempic(name, title, max(1, steps), sent, receiver, segmenter, verifier)
     if name not in COMPETITORS:
         raise InputError(f"codec {name!r} is not one of {', '.join(NAMES)}")
     return COMPETITORS[name](effort == EFFORTS[0])

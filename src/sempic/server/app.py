@@ -288,7 +288,10 @@ async def info(request: Request) -> dict[str, Any]:
 async def encode(request: Request, options: Annotated[Encoding, Query()]) -> Response:
     chosen = _given(options, EncodeOptions)
     done = await _run(request, "encode", await request.body(), **chosen)
-    return _answer(done, *done.value, kind=SEMPIC)
+    response = _answer(done, *done.value, kind=SEMPIC)
+    if options.check:
+        response.headers["X-Receipt"] = json.dumps(api.info(stream)["receipt"])
+    return response
 
 
 @router.post(
@@ -358,6 +361,7 @@ def _pool(s: Settings) -> Pool:
         work.Coder,
         segmenter=s.segmenter,
         receiver=s.receiver,
+        verifier=s.verifier,
         max_pixels=s.max_pixels,
         threads=max(1, (os.cpu_count() or 1) // s.workers),
     )

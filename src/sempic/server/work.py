@@ -85,13 +85,14 @@ class Coder:
         self,
         *,
         segmenter: str | None = None,
+        verifier: str | None = None,
         receiver: str | None = None,
         max_pixels: int = 1 << 22,
         threads: int = 1,
     ) -> None:
         """Raises ModelError if a model cannot be loaded."""
         os.environ["SEMPIC_THREADS"] = str(threads)  # before ONNX Runtime starts its own
-        self._codec = api.Codec(segmenter=segmenter, receiver=receiver)
+        self._codec = api.Codec(segmenter=segmenter, receiver=receiver, verifier=verifier)
         self._max_pixels = max_pixels
         # Models load and the label coder is compiled now, not on somebody's first request.
         stream = self._codec.encode(np.zeros((32, 32, 3), np.uint8))

@@ -46,10 +46,15 @@ class Plan:
     effort: str = codecs.EFFORTS[0]
     receiver: str | None = None
     segmenter: str | None = None
+    verifier: str | None = None
 
     def codec(self, name: str) -> codecs.PictureCodec:
         return codecs.load(
-            name, effort=self.effort, receiver=self.receiver, segmenter=self.segmenter
+            name,
+            effort=self.effort,
+            receiver=self.receiver,
+            segmenter=self.segmenter,
+            verifier=self.verifier,
         )
 
     def load(self, index: int) -> tuple[Image, LabelMap | None]:
