@@ -150,6 +150,7 @@ def test_info(codec):
         "bytes": len(stream),
         "bpp": 8 * len(stream) / (128 * 96),
         "overhead": 15,
+        "receipt": None,
     }
 
 

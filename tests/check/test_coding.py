@@ -1,0 +1,165 @@
+"""keep, keep_boxes, imagine, check and check_budget, as encoding takes them."""
+
+import numpy as np
+import pytest
+from conftest import FakeSegmenter, street
+
+import sempic
+from sempic import api, check, cli, coarse, container, windows
+from sempic.errors import InputError, ModelError, RateError
+from sempic.options import EncodeOptions
+from sempic.palette import CAMVID
+
+IMAGE, LABELS = street(96, 128)
+CAR = (LABELS == 8, (64, 48, 24, 32))
+"""Where the car is, and the left column, top row, height and width of its window."""
+
+
+class Blurred:
+    """A receiver that shows the coarse picture."""
+
+    def __call__(self, scene, *, seed, steps=1):
+        return api.preview(scene)
+
+
+def no_car(image):
+    """A verifier that sees the car where it is sharp."""
+    away = np.abs(image.astype(int) - IMAGE).mean(2) > 8
+    near = np.pad(away, 1)
+    rough = sum(near[y : y + 96, x : x + 128] for y in range(3) for x in range(3)) > 4
+    return np.where(CAR[0] & ~rough, 8, 0).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def codec():
+    verifier = check.Verifier(see=no_car, palette=CAMVID.id, digest="0badcafe")
+    return sempic.Codec(FakeSegmenter(), Blurred(), verifier)
+
+
+def shown(stream):
+    return [(w.x, w.y, *w.picture.shape[:2]) for w in sempic.unpack(stream).windows]
+
+
+def test_nothing_is_added_to_what_is_not_asked_for(codec):
+    payload = coarse.encode(coarse.downscale(IMAGE, 4), quality=36)
+    plain = sempic.pack(width=128, height=96, labels=LABELS, coarse=payload)
+    assert codec.encode(IMAGE, labels=LABELS) == plain
+    assert codec.encode(IMAGE, labels=LABELS, imagine="person") == plain
+    assert codec.encode(IMAGE, labels=LABELS, keep="pedestrian") == plain  # there is none
+
+
+@pytest.mark.parametrize("classes", ["car", ("car", "person"), ["truck , sign"]])
+def test_classes_are_kept(codec, classes):
+    stream = codec.encode(IMAGE, labels=LABELS, keep=classes)
+    assert shown(stream) == [CAR[1]]
+    picture = np.array(codec.decode(stream))
+    error = np.abs(picture[CAR[0]].astype(int) - IMAGE[CAR[0]]).mean()
+    blurred = np.array(codec.decode(codec.encode(IMAGE, labels=LABELS)))
+    assert error < 0.6 * np.abs(blurred[CAR[0]].astype(int) - IMAGE[CAR[0]]).mean()
+
+
+def test_boxes_are_kept_at_whatever_size_the_picture_is_sent(codec):
+    stream = codec.encode(IMAGE, labels=LABELS, keep_boxes=[(2, 3, 20, 10)])
+    assert shown(stream) == [(0, 0, 16, 24)]
+    stream = codec.encode(IMAGE, labels=LABELS, keep_boxes=[(2, 3, 31, 10)], max_side=64)
+    assert shown(stream) == [(0, 0, 8, 24)]
+    assert shown(codec.encode(IMAGE, labels="none", keep_boxes=[(0, 0, 1, 1)])) == [(0, 0, 8, 8)]
+
+
+def test_what_is_imagined_is_in_no_window(codec):
+    stream = codec.encode(IMAGE, labels=LABELS, keep_boxes=[(0, 0, 128, 96)], imagine="car")
+    sent = np.zeros((96, 128), bool)
+    for x, y, height, width in shown(stream):
+        sent[y : y + height, x : x + width] = True
+    assert not sent[CAR[0]].any()
+    assert sent.mean() > 0.7
+    for labels in (LABELS, "none"):
+        more = {"check": True, "check_budget": 9.0, "imagine": "car"}
+        assert shown(codec.encode(IMAGE, labels=labels, **more)) == []
+
+
+def test_a_check_sends_what_is_lost_and_says_so(codec):
+    stream = codec.encode(IMAGE, labels=LABELS, check=True, check_budget=5.0)
+    assert shown(stream) == [CAR[1]]
+    receipt = sempic.info(stream)["receipt"]
+    assert receipt["verifier"] == "0badcafe"
+    there = {"seen": 1, "kept": 1, "lost": 0, "invented": 0}
+    assert receipt["all"] == receipt["groups"]["vehicles"] == there
+    frugal = codec.encode(IMAGE, labels=LABELS, check=True, check_budget=0)
+    assert sempic.info(frugal)["receipt"]["all"] == there | {"kept": 0, "lost": 1}
+    assert len(frugal) < len(stream)
+
+
+def test_a_checked_stream_stays_within_the_target(codec):
+    stream = codec.encode(IMAGE, labels=LABELS, check=True, target_bpp=0.4)
+    assert 0.2 < sempic.info(stream)["bpp"] <= 0.4
+    assert container.read(stream).receipt is not None
+    with pytest.raises(RateError, match="least"):
+        codec.encode(IMAGE, labels=LABELS, check=True, check_budget=50, target_bpp=0.4)
+
+
+def test_who_checks(tmp_path):
+    with pytest.raises(ModelError):
+        sempic.Codec(verifier=tmp_path / "none.onnx").encode(IMAGE, labels=LABELS, check=True)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"keep": 5},
+        {"keep": "car,,sign"},
+        {"imagine": [8]},
+        {"keep_boxes": "1,2,3,4"},
+        {"keep_boxes": [(1, 2, 3)]},
+        {"keep_boxes": [(1, 2, 0, 4)]},
+        {"keep_boxes": [(1.5, 2, 3, 4)]},
+        {"keep_boxes": ["1,2,x,4"]},
+        {"keep_boxes": 7},
+        {"check_budget": -1},
+    ],
+)
+def test_what_cannot_be_asked_for(options):
+    with pytest.raises(InputError, match=next(iter(options))):
+        EncodeOptions(**options)
+
+
+def test_unknown_classes_and_boxes_elsewhere_are_refused(codec):
+    for options in ({"keep": "ghost"}, {"imagine": "ghost"}, {"keep_boxes": [(200, 0, 5, 5)]}):
+        with pytest.raises(InputError, match=r"'ghost' is not|not in the picture"):
+            codec.encode(IMAGE, labels=LABELS, **options)
+
+
+def test_on_the_command_line(tmp_path, capsys):
+    import PIL.Image
+
+    PIL.Image.fromarray(IMAGE).save(tmp_path / "a.png")
+    PIL.Image.fromarray(LABELS).save(tmp_path / "map.png")
+    line = ["encode", str(tmp_path / "a.png"), "--labels", str(tmp_path / "map.png")]
+    line += ["--keep-box", "0,0,16,8", "--keep-box", "100,80,8,8", "--keep", "car,sign"]
+    assert cli.main(line) == 0
+    stream = (tmp_path / "a.sempic").read_bytes()
+    assert sorted(shown(stream)) == [(0, 0, 8, 16), CAR[1], (96, 80, 8, 16)]
+    capsys.readouterr()
+    assert cli.main(["info", str(tmp_path / "a.sempic")]) == 0
+    assert "windows" in capsys.readouterr().out
+    assert cli.main([*line, "--keep-box", "0,0,16"]) == 2
+    assert "keep_boxes" in capsys.readouterr().err
+
+
+def test_info_prints_receipts(codec, tmp_path, capsys):
+    path = tmp_path / "a.sempic"
+    path.write_bytes(codec.encode(IMAGE, labels=LABELS, check=True, check_budget=0))
+    assert cli.main(["info", str(path)]) == 0
+    shown = capsys.readouterr().out
+    assert "checked by 0badcafe: 0 of 1 kept, 1 lost, 0 invented" in shown
+    assert "vehicles: 0 of 1 kept" in shown
+    assert "people" not in shown
+
+
+def test_windows_are_shown_by_any_receiver(codec):
+    scene = sempic.unpack(codec.encode(IMAGE, labels=LABELS, keep="car"))
+    bare = sempic.Codec(FakeSegmenter(), lambda scene, **k: np.zeros((96, 128, 3), np.uint8))
+    picture = bare.synthesize(scene)
+    (window,) = scene.windows
+    assert np.array_equal(picture[52:68, 68:92], window.picture[4:20, 4:28])
+    assert windows.blend(np.zeros_like(IMAGE), scene.windows).sum() == picture.sum()
