@@ -1,10 +1,11 @@
 """make figures: every picture in README and docs that depends on the models, made anew.
 
-    python examples/figures.py [--only street,gallery,notebooks]
+    python examples/figures.py [--only street,windows,gallery,notebooks]
 
 Run it after a model has changed. It writes
 
     street     examples/street.sempic, the page's first scenes, docs/images/street.jpg
+    windows    docs/images/windows.jpg
     gallery    docs/images/gallery/*.jpg and docs/gallery.md
     notebooks  the outputs of notebooks/*.ipynb (needs the extra `notebooks`)
 
@@ -112,7 +113,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parts: dict[str, Callable[[Path], None]]
-    parts = {"street": street, "gallery": gallery, "notebooks": notebooks}
+    parts = {"street": street, "windows": windows, "gallery": gallery, "notebooks": notebooks}
     parser.add_argument("--only", default=",".join(parts), metavar="A,B")
     parser.add_argument("--root", type=Path, default=ROOT, help="of the checkout that is written")
     args = parser.parse_args()
@@ -138,6 +139,24 @@ def street(root: Path) -> None:
     for name in ("street.jpg", "street.sempic"):
         shutil.copyfile(root / "examples" / name, root / SCENES / name)
     _save(root / "docs/images/street.jpg", demo.beside(demo.look(original, stream), 3))
+
+
+BOX = (328, 102, 28, 14)
+"""The direction sign in examples/street.jpg."""
+
+
+def windows(root: Path) -> None:
+    """A sign: the original, what is decoded without a window, and with one."""
+    original = _load(root, "street.jpg")
+    left, top, width, height = BOX
+    around = slice(top - 14, top + height + 14), slice(left - 14, left + width + 14)
+    streams = [sempic.encode(original, **more) for more in ({}, {"keep_boxes": [BOX]})]
+    shown = [original, *(np.array(sempic.decode(stream)) for stream in streams)]
+    row = PIL.Image.fromarray(np.concatenate([picture[around] for picture in shown], 1))
+    large = row.resize((5 * row.width, 5 * row.height), PIL.Image.Resampling.BICUBIC)
+    _save(root / "docs/images/windows.jpg", np.asarray(large))
+    more = len(streams[1]) - len(streams[0])
+    print(f"the window takes {more} bytes, {8 * more / original[..., 0].size:.4f} bpp")
 
 
 def gallery(root: Path) -> None:

@@ -194,7 +194,9 @@ def test_figures(folder, monkeypatch, capsys):
     for name in ("street.jpg", "night.jpg"):
         shutil.copy(ROOT / "examples" / name, folder / "examples")
     monkeypatch.setattr(figures, "GALLERY", (figures.GALLERY[1], figures.GALLERY[4]))
-    assert run(monkeypatch, "figures", "--root", str(folder), "--only", "street,gallery") == 0
+    assert (
+        run(monkeypatch, "figures", "--root", str(folder), "--only", "street,windows,gallery") == 0
+    )
     for name in ("street.jpg", "street.sempic"):
         scene = folder / figures.SCENES / name
         assert scene.read_bytes() == (folder / "examples" / name).read_bytes()

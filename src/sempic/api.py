@@ -57,7 +57,6 @@ if TYPE_CHECKING:
     import PIL.Image
     from typing_extensions import Self
 
-
     from sempic.check import Verifier
     from sempic.windows import Cells
 

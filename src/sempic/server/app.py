@@ -290,7 +290,7 @@ async def encode(request: Request, options: Annotated[Encoding, Query()]) -> Res
     done = await _run(request, "encode", await request.body(), **chosen)
     response = _answer(done, *done.value, kind=SEMPIC)
     if options.check:
-        response.headers["X-Receipt"] = json.dumps(api.info(stream)["receipt"])
+        response.headers["X-Receipt"] = json.dumps(api.info(done.value[0])["receipt"])
     return response
 
 

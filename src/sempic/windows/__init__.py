@@ -94,9 +94,10 @@ def decode(payload: bytes, width: int, height: int, coarse: Coarse | None) -> tu
     spots, columns, rows = layout.atlas([(p.width, p.height) for p in places])
     size = columns * CELL, rows * CELL
     file = (bpg.MAGIC if strange else bpg.opening(*size)) + payload[end:]
-    if bpg.peek(file) != size:
+    opened = bpg.CODEC.open(file)
+    if opened.size != size:
         raise CorruptStream("the windows' atlas is not of the size that they take")
-    atlas = bpg.decode(file)
+    atlas = opened.decode()
     if atlas.cb.shape != atlas.y.shape:
         raise CorruptStream("the windows' atlas is not 4:4:4")
     differences = np.stack((atlas.y, atlas.cb, atlas.cr)).astype(np.int64)
