@@ -124,7 +124,7 @@ class Codec:
         path = models.find(models.VERIFIER) if given is None else Path(_named("verifier", given))
         network = segment.Segmenter(path, side=check.SIDE)
         digest = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
-        return check.Verifier(see=network, palette=network.palette, digest=digest)
+        return check.Verifier(look=network.look, palette=network.palette, digest=digest)
 
     @classmethod
     def from_pretrained(
@@ -248,7 +248,8 @@ class Codec:
             check: decode the stream as a receiver would; send what the verifier sees in the
                 original and not in the decoded picture, or the other way round, in windows;
                 and put into the stream what it sees in the end (`sempic.check`).
-            check_budget: the stream may grow by this share for that, the smallest objects first.
+            check_budget: the stream may grow by this share for that; what differs most for its
+                size comes first.
 
         Raises:
             ImageError, LabelMapError: input that cannot be coded.

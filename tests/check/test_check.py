@@ -49,7 +49,9 @@ class Painter:
         return painted
 
 
-VERIFIER = check.Verifier(see=see, palette=CAMVID.id, digest="cafe0123")
+VERIFIER = check.Verifier(
+    look=lambda image: (see(image), None), palette=CAMVID.id, digest="cafe0123"
+)
 
 
 @pytest.fixture(scope="module")
@@ -142,3 +144,20 @@ def test_the_receiver_is_shown_what_it_will_get(draft):
         assert np.array_equal(getattr(scene.coarse, name), getattr(there.coarse, name))
     for name in ("width", "height", "palette", "own", "model"):
         assert getattr(scene, name) == getattr(there, name)
+
+
+def test_what_is_half_seen_is_sent_and_not_counted(draft):
+    """A network that is less than sure of a sign, and still less where it is blurred."""
+
+    def look(image):
+        there = see(image) == 6
+        chances = np.zeros((12, *image.shape[:2]), np.uint8)
+        chances[6] = np.where(there, 80, 10)
+        return np.zeros_like(there, np.uint8), chances
+
+    verifier = check.Verifier(look=look, palette=CAMVID.id, digest="cafe0123")
+    more = {"verifier": verifier, "paint": Painter(ghost=False)}
+    stream = check.checked(IMAGE, draft, budget=9.0, **more)
+    assert len(unpack(stream).windows) == 2
+    assert receipt(stream).total == critical.Tally(0, 0, 0)
+    assert container.read(check.checked(IMAGE, draft, budget=0.0, **more)).windows is None

@@ -1,25 +1,31 @@
 """What a stream loses of critical objects, found at the encoder, and mended before it is sent.
 
 The stream is decoded as a receiver would, and a verifier, a network that took no part in the
-coding, looks at the original and at the decoded picture. What it misses is sent as windows, within
-a budget, and its verdict travels in the stream as a receipt.
+coding, looks at the original and at the decoded picture. Where it doubts that both show the same,
+windows are sent, within a budget, and its verdict travels in the stream as a receipt.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from sempic import container, critical, windows
-from sempic.check.objects import Change, Region, compare
+from sempic.check.objects import compare, ids, mask, regions
 from sempic.codec import Draft
-from sempic.critical import BUDGET, Receipt
+from sempic.critical import BUDGET, GROUPS, Receipt
 from sempic.palette import PALETTES
-from sempic.scene import Image, LabelMap, Scene
+from sempic.scene import Chances, Image, LabelMap, Scene
 from sempic.windows import Cells, choice
+
+Likely: TypeAlias = npt.NDArray[np.float32]
+"""float32 (H, W), 0…1."""
 
 __all__ = ["OVERHEAD", "SIDE", "Verifier", "checked"]
 
@@ -27,6 +33,12 @@ CHUNK = 3
 """Bytes of a chunk beside its payload, at most, as long as that is below 2^17."""
 SIDE = 512
 """Shorter side at which verifiers look, as the judge of evaluation does."""
+LIKELY = 0.15
+"""Chance of a group from which a region may be an object of it."""
+SMALLEST = 0.0007
+"""Share of the picture that such a region takes at least."""
+QP = 37
+"""HEVC's, of windows that a check adds: coarser than those that are asked for, so more of them."""
 OVERHEAD = 32
 """More bytes than a receipt ever takes."""
 
@@ -35,8 +47,9 @@ OVERHEAD = 32
 class Verifier:
     """Who looks."""
 
-    see: Callable[[Image], LabelMap]
-    """uint8 (H, W, 3) → uint8 (H, W), ids of `palette`."""
+    look: Callable[[Image], tuple[LabelMap, Chances | None]]
+    """uint8 (H, W, 3) → uint8 (H, W), ids of `palette`, and how likely each id is, uint8 (C, H, W)
+    in 1/255; None where that is not known."""
     palette: int
     """Its id."""
     digest: str
@@ -66,16 +79,18 @@ def checked(
     """
     stream = draft.pack()
     room = int(budget * len(stream))
-    before = verifier.see(picture)
+    before, hoped = _seen(picture, verifier)
     painted = paint(draft.scene())
-    changes = _changes(before, painted, draft, verifier)
+    after, left = _seen(windows.blend(painted, draft.scene().windows), verifier)
     columns, rows = windows.grid(draft.width, draft.height)
     cells = np.zeros((rows, columns), bool) if sent is None else sent
     forbidden = np.zeros_like(cells) if never is None else never(before)
-    more = _afforded(picture, draft, [c & ~forbidden for c in _cells(changes, draft)], cells, room)
+    wanted = [cells_of & ~forbidden for cells_of in _doubtful(hoped, left)]
+    more = _afforded(picture, draft, wanted, cells, room)
     if more is not None:
         draft = dataclasses.replace(draft, windows=more)
-        changes = _changes(before, painted, draft, verifier)
+        after, _ = _seen(windows.blend(painted, draft.scene().windows), verifier)
+    changes = compare(before, after, PALETTES[verifier.palette])
     tallies = {name: change.tally for name, change in changes.items()}
     receipt = Receipt(verifier=verifier.digest, groups=tallies)
     parts = dataclasses.replace(
@@ -86,35 +101,42 @@ def checked(
     return container.write(parts)
 
 
-def _changes(
-    before: LabelMap, painted: Image, draft: Draft, verifier: Verifier
-) -> Mapping[str, Change]:
-    """What the verifier misses where the draft's windows are put into what was painted."""
-    shown = windows.blend(painted, draft.scene().windows)
-    return compare(before, verifier.see(shown), PALETTES[verifier.palette])
+def _seen(picture: Image, verifier: Verifier) -> tuple[LabelMap, list[Likely]]:
+    """The verifier's map of a picture, and how likely it thinks each of GROUPS, float32 (H, W)."""
+    labels, chances = verifier.look(picture)
+    palette = PALETTES[verifier.palette]
+    if chances is None:
+        return labels, [mask(labels, group, palette).astype(np.float32) for group in GROUPS]
+    inside = [[i for i in ids(group, palette) if i < len(chances)] for group in GROUPS]
+    return labels, [chances[some].sum(0, dtype=np.float32) / 255 for some in inside]
 
 
-def _cells(changes: Mapping[str, Change], draft: Draft) -> list[Cells]:
-    """Of each object that is lost or invented, the cells of a window that would show the truth; the
-    smallest first, since they cost least."""
-    found = []
-    for change in changes.values():
-        for region in (*change.lost, *change.invented):
-            found.append(_cells_of(region, draft))
-    return sorted(found, key=lambda cells: int(cells.sum()))
+def _doubtful(before: list[Likely], after: list[Likely]) -> list[Cells]:
+    """Of each region where a group is likely in one of the pictures and less so in the other, the
+    cells of a window that would show the truth; what differs most for its size comes first.
 
-
-def _cells_of(region: Region, draft: Draft) -> Cells:
-    mask = np.zeros((draft.height, draft.width), bool)
-    mask[region.rows, region.columns] = region.shape
-    return windows.touched(choice.grown(mask, choice.MARGIN))
+    What the verifier half sees, another network may see: with what it is sure of alone, a check
+    mends a third as much (docs/decisions.md).
+    """
+    found: list[tuple[float, Cells]] = []
+    for one, other in zip((*before, *after), (*after, *before), strict=True):
+        for region in regions(one >= LIKELY, SMALLEST):
+            box = region.rows, region.columns
+            differs = float((one - other)[box][region.shape].mean())
+            if differs >= LIKELY / 2:
+                there = np.zeros(one.shape, bool)
+                there[box] = region.shape
+                cells = windows.touched(choice.grown(there, choice.MARGIN))
+                found.append((differs / math.sqrt(cells.sum()), cells))
+    return [cells for _, cells in sorted(found, key=lambda pair: -pair[0])]
 
 
 def _afforded(
     picture: Image, draft: Draft, wanted: list[Cells], cells: Cells, room: int
 ) -> bytes | None:
-    """The windows of as many of the objects that are wanted, in their order, as there is room for,
+    """The windows of as many of the regions that are wanted, in their order, as there is room for,
     with the cells that are sent in any case; None if that is none."""
+    qp = windows.QP if cells.any() else QP
     given = 0 if draft.windows is None else len(draft.windows) + CHUNK
     found = None
     low, high = 0, len(wanted)  # low fits
@@ -123,7 +145,7 @@ def _afforded(
         places = windows.rectangles(np.logical_or.reduce([cells, *wanted[:count]]))
         fits = 0 < len(places) <= windows.MOST
         if fits:
-            payload = windows.encode(picture, places, draft.planes())
+            payload = windows.encode(picture, places, draft.planes(), qp=qp)
             fits = len(payload) + CHUNK - given <= room
         if fits:
             low, found = count, payload
