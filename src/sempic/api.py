@@ -228,28 +228,19 @@ class Codec:
                 level leaves bits over.
             max_side: scale the picture down first so that its longer side is at most this.
             label_quality: 1 (fewest bits) … 5 (fewest changes): the label map is simplified where
-                that saves most bits for each changed pixel (`sempic.simplify`); or
-                "lossless". None: "lossless" for `labels`, DEFAULT_LABEL_QUALITY for the
-                segmenter's map.
-            importance: what a pixel of a class is worth to `label_quality`, by class name;
-                `math.inf` for never removed.
+                that saves most bits for each changed pixel (`sempic.simplify`); or "lossless".
+                None: "lossless" for `labels`, DEFAULT_LABEL_QUALITY for the segmenter's map.
+            importance: what a pixel of a class is worth to `label_quality`; `math.inf`: all.
             ignore_label: an id that is sent as the palette's void, in `labels` and in what the
                 segmenter finds.
             model: `model_id` of the receiver that the picture is meant for, 1…14; another one
                 decodes it, too, and warns. 0: any.
-            keep: classes by name, of the palette or another that knows the same (`person` is
-                CamVid's pedestrian): what the label map takes for them is sent as it is, in
-                windows (`sempic.windows`) of some dozens of bytes each.
+            keep: classes by name: what the map takes for them is sent in `sempic.windows`.
             keep_boxes: (left, top, width, height) in pixels of the upright picture: sent as well.
             imagine: classes by name; one kind of people stands for all. No window touches what the
-                label map, or the verifier, takes for them, `keep_boxes` included: of them the
-                stream has the coarse picture and the map, nothing finer. Without a map there are
-                no windows at all.
-            check: decode the stream as a receiver would; send what the verifier sees in the
-                original and not in the decoded picture, or the other way round, in windows;
-                and put into the stream what it sees in the end (`sempic.check`).
-            check_budget: the stream may grow by this share for that; what differs most for its
-                size comes first.
+                map, or the verifier, takes for them; without a map there are no windows.
+            check, check_budget: decode the stream, send windows where a verifier doubts it, by so
+                large a share of it, and say in it what the verifier sees then (`sempic.check`).
 
         Raises:
             ImageError, LabelMapError: input that cannot be coded.

@@ -1,5 +1,5 @@
 """Objects whose loss is worse than an error, by groups of classes, and the receipt that says what
-became of them (FORMAT.md §8).
+became of them (spec/format.md §8).
 """
 
 from __future__ import annotations

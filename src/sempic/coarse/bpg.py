@@ -216,7 +216,7 @@ def lengthen(payload: bytes) -> bytes:
 
 def opening(width: int, height: int) -> bytes:
     """What stands before the first slice's data in a 4:4:4 file of this size, no side below 16,
-    that `encode` made with chroma_qp 0 (FORMAT.md §7)."""
+    that `encode` made with chroma_qp 0 (spec/format.md §7)."""
     return MAGIC + b"\x60\0" + _ue7(width) + _ue7(height) + _WINDOWS[_tree(width, height)]
 
 

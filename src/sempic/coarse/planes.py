@@ -71,7 +71,7 @@ def enlarged(coarse: Coarse, width: int, height: int, rows: slice, columns: slic
     """A part of the coarse picture at the size of the picture, bilinear, in integers.
 
     Args:
-        width, height: of the picture, of which FORMAT.md §6 says where a coarse pixel lies.
+        width, height: of the picture, of which spec/format.md §6 says where a coarse pixel lies.
         rows, columns: of the part, with a start and a stop; beyond the picture its edge goes on.
 
     Returns Y, Cb and Cr, int64 (3, rows, columns), 0…255.

@@ -1,4 +1,4 @@
-"""Windows: parts of the picture that are sent as they are, dozens of bytes each (FORMAT.md §7).
+"""Windows: parts of the picture that are sent as they are (spec/format.md §7).
 
 What is coded is how the original differs from the coarse picture, enlarged, so that the receiver
 knows the colours of a window before its first bit; all windows of a stream are one intra picture of

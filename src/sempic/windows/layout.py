@@ -1,4 +1,4 @@
-"""Where windows lie: in the picture, in the atlas that is coded, and in a few bytes (FORMAT.md §7).
+"""Where windows lie: in the picture, in the coded atlas, in a few bytes (spec/format.md §7).
 
 All in cells, squares of CELL pixels.
 """
