@@ -51,6 +51,8 @@ def test_label_maps_are_those_that_were_drawn():
         ("optional", (48, 64)),
         ("primed3", (48, 64)),
         ("primed3-alone", (128, 171)),
+        ("primed4", (48, 64)),
+        ("primed4-alone", (128, 171)),
         ("windows", (61, 83)),
         ("windows-alone", (61, 83)),
     ):
@@ -65,7 +67,8 @@ def test_label_maps_are_coded_as_they_were(vector):
     if found.labels is None:
         return
     coarse = sempic.unpack(stream).coarse
-    model = "camvid" if found.palette == 1 else None
+    models = {1: "camvid", 2: "cityscapes"}
+    model = None if vector[0] == "subsampled" else models.get(found.palette)  # from before model 4
     assert labels.encode(expected["labels"], coarse=coarse, model=model) == found.labels
 
 
@@ -77,7 +80,7 @@ def test_every_coder_of_label_maps_has_a_vector():
             coder = payload[0] >> 6
             size = (1, 2, 4, 32)[payload[0] >> 4 & 3]
             found.add((coder, payload[1 + size] if coder > 1 else 0))
-    assert found == {(0, 0), (1, 0), (2, 3), (3, 3)}
+    assert found == {(0, 0), (1, 0), (2, 3), (3, 3), (2, 4), (3, 4)}
 
 
 def test_every_prefix_and_every_single_bit_flip_is_refused():

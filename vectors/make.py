@@ -63,6 +63,12 @@ def make(name: str) -> bytes:
     if name == "primed3-alone":  # without
         picture, labels = street(128, 171)
         return sempic.pack(width=171, height=128, labels=labels)
+    if name == "primed4":  # the same of Cityscapes' palette
+        payload = bpg(picture, 32, "444")
+        return sempic.pack(width=64, height=48, labels=labels, coarse=payload, palette=2)
+    if name == "primed4-alone":
+        picture, labels = street(128, 171)
+        return sempic.pack(width=171, height=128, labels=labels, palette=2)
     if name == "coarse-only":
         return sempic.pack(width=64, height=48, coarse=bpg(picture, 35, "444"))
     if name == "optional":  # chunks of types 8 and 15 around the labels, to be skipped
@@ -96,6 +102,8 @@ NAMES = (
     "optional",
     "primed3",
     "primed3-alone",
+    "primed4",
+    "primed4-alone",
     "windows",
     "windows-alone",
 )

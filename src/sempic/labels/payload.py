@@ -25,9 +25,10 @@ from sempic.scene import Coarse, LabelMap
 RAW, ADAPTIVE, CAUSAL, INFORMED = 0, 1, 2, 3
 SET_BYTES = (1, 2, 4, 32)
 
-MODELS = {"camvid": 3}
+MODELS = {"camvid": 3, "cityscapes": 4}
 """Trained priors by the palette they know; the number is in the stream."""
-WEIGHTS = {3: Path(__file__).parent / "weights/camvid3.npz"}
+_FOLDER = Path(__file__).parent / "weights"
+WEIGHTS = {3: _FOLDER / "camvid3.npz", 4: _FOLDER / "cityscapes4.npz"}
 """By number; 1 and 2 were never released."""
 
 
