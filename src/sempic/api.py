@@ -239,8 +239,9 @@ class Codec:
             keep_boxes: (left, top, width, height) in pixels of the upright picture: sent as well.
             imagine: classes by name; one kind of people stands for all. No window touches what the
                 map, or the verifier, takes for them; without a map there are no windows.
-            check, check_budget: decode the stream, send windows where a verifier doubts it, by so
-                large a share of it, and say in it what the verifier sees then (`sempic.check`).
+            check: decode the stream, send windows where a verifier doubts it, and say in it what
+                the verifier sees then (`sempic.check`).
+            check_budget: the share of the file by which these windows may enlarge it.
 
         Raises:
             ImageError, LabelMapError: input that cannot be coded.

@@ -21,6 +21,7 @@ class Manifest:
     def __init__(self, path: Path, settings: Record) -> None:
         """Raises InputError if the file is of a run with other settings, or none of ours."""
         self._path, self._done = path, set[str]()
+        settings = json.loads(json.dumps(settings))  # as they will be read: tuples become lists
         text = ""
         if os.path.exists(path):
             with naming(path):
