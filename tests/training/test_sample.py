@@ -100,9 +100,11 @@ def test_batches_are_obeyed_and_scenes_read_once(
         return sampled(model, process, given, **how)
 
     opened: list[str] = []
-    loaded, read, coded = scenes._open, scenes._ids, coarse.encode
-    monkeypatch.setattr(scenes, "_ids", lambda path: opened.append(path.name) or read(path))
-    monkeypatch.setattr(scenes, "_open", lambda path: opened.append(path.name) or loaded(path))
+    loaded, read, coded = scenes.open_picture, scenes.read_ids, coarse.encode
+    monkeypatch.setattr(scenes, "read_ids", lambda p, *a: opened.append(p.name) or read(p, *a))
+    monkeypatch.setattr(
+        scenes, "open_picture", lambda p, *a: opened.append(p.name) or loaded(p, *a)
+    )
     monkeypatch.setattr(coarse, "encode", lambda *a, **k: opened.append("coarse") or coded(*a, **k))
     monkeypatch.setattr(sample, "reconstruct", remember)
     sample.main(flags(weights, data, tmp_path / "two", num_samples=3, batch_size=2))

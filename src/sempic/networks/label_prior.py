@@ -71,8 +71,8 @@ class LabelPriorNet(nn.Module):
     def features(self, planes: Tensor) -> Tensor:
         """uint8 (B, 3, h, w) → (B, 4h, 4w, FEATURES)."""
         b, _, h, w = planes.shape
-        signed = np.stack([signed(p) for p in planes.cpu().numpy()])
-        x = torch.from_numpy(signed).to(self.template.device).float() / 32
+        centred = np.stack([signed(p) for p in planes.cpu().numpy()])
+        x = torch.from_numpy(centred).to(self.template.device).float() / 32
         x = trunk(x, lambda i, x: self.trunk[i](x), _join)
         x = self.trunk[len(LAYERS)](x)
         x = x.view(b, 4, 4, FEATURES, h, w).permute(0, 4, 1, 5, 2, 3)

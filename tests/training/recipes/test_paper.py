@@ -118,6 +118,7 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(
             break
     process.kill()
     assert process.wait() == -signal.SIGKILL
+    process.stdout.close()
     assert 8 < checkpoint(out)[1]["step"] < 20
     torch.rand(100)  # whatever happens to global generators in between
     paper.main(argv)
