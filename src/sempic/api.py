@@ -215,9 +215,8 @@ class Codec:
                 how modes, rotation, colour profiles and transparency are dealt with.
             labels: uint8 (H, W) ids of the palette, of the size of the upright picture; sent bit
                 for bit, but for 255 where that is no id: as in files of that palette it means void
-                (and Cityscapes' license plate). None: the segmenter finds them; where it does not
-                know the map says void, and a picture of which it knows little has none. "none": a
-                stream without a map.
+                (and Cityscapes' license plate). None: the segmenter finds them; a picture of which
+                it knows little has none, and warns. "none": a stream without a map.
             palette: of `labels`, id or name (`sempic.palette`), or the path of a `.json` file with
                 one of your own; CamVid if not given. Without `labels` it is the segmenter's;
                 "camvid" maps the segmenter's classes to those.
