@@ -273,6 +273,18 @@ def test_one_bad_file_does_not_stop_the_rest(capsys):
     assert files("back") == ["a.png", "e.png"]
 
 
+def test_info_says_what_the_map_shows(capsys):
+    labels = np.full((48, 64), 3, np.uint8)
+    labels[:12] = 11
+    Path("a.sempic").write_bytes(sempic.pack(width=64, height=48, labels=labels))
+    Path("b.sempic").write_bytes(sempic.encode(IMAGE, labels="none"))
+    assert cli.main(["info", "a.sempic", "--map"]) == 0
+    assert "  map: road 75.0%, void 25.0%\n" in capsys.readouterr().out
+    assert cli.main(["info", "a.sempic", "b.sempic", "--map", "--json"]) == 0
+    records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [r["classes"] for r in records] == [{"road": 0.75, "void": 0.25}, None]
+
+
 def test_json(photo, capsys):
     assert cli.main(["encode", "photo.png", "--json"]) == 0
     assert cli.main(["decode", "photo.sempic", "-o", "out.png", "--json"]) == 0

@@ -531,8 +531,13 @@ def preview(scene: Scene) -> Image:
     return np.array(small.resize(size, PIL.Image.Resampling.BICUBIC, box))
 
 
-def info(stream: bytes) -> dict[str, Any]:
+def info(stream: bytes, *, shares: bool = False) -> dict[str, Any]:
     """What a stream holds and what each part costs, without decoding any payload.
+
+    Args:
+        stream: a whole .sempic file.
+        shares: decode the map, too, and add `classes`: which share of the picture each class
+            that is in it takes, void too, the largest first; None if there is no map.
 
     Keys: version, width, height (pixels), palette (name), model (id, 0 for any), coarse_codec
     (None if there is no coarse picture), bytes, bpp (of the whole stream), chunks ({"coarse": …,
@@ -549,7 +554,7 @@ def info(stream: bytes) -> dict[str, Any]:
         for name, payload in (("coarse", c.coarse), ("labels", c.labels), ("windows", c.windows))
         if payload is not None
     }
-    return {
+    known = {
         "version": container.VERSION,
         "width": c.width,
         "height": c.height,
@@ -562,6 +567,16 @@ def info(stream: bytes) -> dict[str, Any]:
         "overhead": len(stream) - sum(chunks.values()),
         "receipt": None if c.receipt is None else _receipt(critical.read(c.receipt)),
     }
+    return known | {"classes": _shares(codec.unpack(stream, only="labels"))} if shares else known
+
+
+def _shares(scene: Scene) -> dict[str, float] | None:
+    if scene.labels is None:
+        return None
+    counts = np.bincount(scene.labels.ravel())
+    names = PALETTES[scene.palette].classes
+    largest = sorted(np.flatnonzero(counts).tolist(), key=lambda i: -counts[i])
+    return {names[i]: float(counts[i] / scene.labels.size) for i in largest}
 
 
 def _receipt(receipt: Receipt) -> dict[str, Any]:

@@ -143,9 +143,9 @@ def coder_with(
     return api.Codec(segmenter=segmenter, receiver=receiver, verifier=verifier)
 
 
-def described(stream: bytes) -> Record:
+def described(stream: bytes, *, shares: bool = False) -> Record:
     """`sempic.info` of a stream, as it is reported."""
-    record = api.info(stream)
+    record = api.info(stream, shares=shares)
     record["bpp"] = round(record["bpp"], 5)
     return record
 

@@ -97,9 +97,16 @@ def details(record: Record) -> str:
             f"{path}: version {record['version']}, {record['width']}×{record['height']}, "
             f"palette {record['palette']}, {receiver}",
             *(f"  {name:<17}{size:>8} bytes{8 * size / pixels:>9.4f} bpp" for name, size in rows),
+            *_shown(record.get("classes")),
             *verdict(record["receipt"]),
         ]
     )
+
+
+def _shown(classes: dict[str, float] | None) -> list[str]:
+    """Which share of the map each class takes, in one line."""
+    shares = [f"{name} {share:.1%}" for name, share in (classes or {}).items()]
+    return ["  map: " + ", ".join(shares)] if shares else []
 
 
 def verdict(receipt: Record | None) -> list[str]:

@@ -3,32 +3,45 @@
 from __future__ import annotations
 
 import argparse
+import functools
 
 from sempic import batch, models
 from sempic.commands import _files, _report
 from sempic.jobs import Job, find
 
-_HELP = "Prints size, rate and the cost of each part. No network runs and no pixel is decoded."
+_HELP = """Prints size, rate and the cost of each part. No network runs, and nothing is decoded
+unless --map asks for it."""
 _EXAMPLES = """
 examples:
   sempic info photo.sempic
-  sempic info out/ --json    # one object a file, for programs
+  sempic info photo.sempic --map    # and how much of the picture is road, person, void
+  sempic info out/ --json           # one object a file, for programs
 """
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     parser.description, parser.epilog = _HELP, _EXAMPLES
     _files.add_inputs(parser, ".sempic files, folders of them, or - for standard input")
+    parser.add_argument(
+        "--map",
+        action="store_true",
+        help="decode the label map, and print the share that each class takes, void too",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     _report.need_stdout()
     jobs = find(args.inputs, None, found={".sempic"}, suffix=None)
-    code = _report.each(jobs, batch.here(_described, jobs), _report.details, args.json)
+    code = _report.each(
+        jobs,
+        batch.here(functools.partial(_described, shares=args.map), jobs),
+        _report.details,
+        args.json,
+    )
     if not args.json:
         print(models.TERMS)
     return code
 
 
-def _described(job: Job) -> batch.Record:
-    return batch.described(batch.stream_of(job.read()))
+def _described(job: Job, *, shares: bool) -> batch.Record:
+    return batch.described(batch.stream_of(job.read()), shares=shares)
