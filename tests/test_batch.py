@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import pytest
-from conftest import FakeReceiver, FakeSegmenter, street
+from conftest import ROOT, FakeReceiver, FakeSegmenter, street
 
 import sempic
 from sempic import api, batch, cli, jobs, pictures
@@ -108,6 +108,17 @@ def test_a_manifest_says_what_came_of_each_file(shots):
     assert good["seconds"] >= 0
     assert (bad["output"], bad["bytes"]) == (None, None)
     assert "not a picture" in bad["error"]
+    assert good["receipt"] is bad["receipt"] is None
+
+
+def test_a_manifest_has_the_receipts_of_a_check(shots):
+    verifier = str(ROOT / "weights/roads/segmenter.onnx")
+    run = ["encode", "shots/0.png", "shots/1.png", "-o", "out", "--check", "--verifier", verifier]
+    assert cli.main([*run, "--manifest", "m.jsonl"]) == 0
+    for entry in entries("m.jsonl"):
+        receipt = sempic.info(Path(entry["output"]).read_bytes())["receipt"]
+        assert entry["receipt"] == receipt
+        assert receipt["verifier"]
 
 
 def test_a_run_goes_on_where_it_was_interrupted(shots, capsys):

@@ -123,7 +123,12 @@ class Codec:
         given = self._verifier
         path = models.find(models.VERIFIER) if given is None else Path(_named("verifier", given))
         network = segment.Segmenter(path, side=check.SIDE)
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
+        content = path.read_bytes()
+        named = models.find(models.SEGMENTER) if self._segmenter is None else self._segmenter
+        coder = Path(named) if isinstance(named, (str, Path)) else None
+        if coder is not None and coder.is_file() and coder.read_bytes() == content:
+            raise ModelError(f"{path}: the segmenter itself, which does not see what it missed")
+        digest = hashlib.sha256(content).hexdigest()[:8]
         return check.Verifier(look=network.look, palette=network.palette, digest=digest)
 
     @classmethod

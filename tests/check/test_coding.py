@@ -5,7 +5,7 @@ import pytest
 from conftest import FakeSegmenter, street
 
 import sempic
-from sempic import api, check, cli, coarse, container, windows
+from sempic import api, check, cli, coarse, container, models, windows
 from sempic.errors import InputError, ModelError, RateError
 from sempic.options import EncodeOptions
 from sempic.palette import CAMVID
@@ -103,6 +103,10 @@ def test_a_checked_stream_stays_within_the_target(codec):
 def test_who_checks(tmp_path):
     with pytest.raises(ModelError):
         sempic.Codec(verifier=tmp_path / "none.onnx").encode(IMAGE, labels=LABELS, check=True)
+    itself = tmp_path / "copy.onnx"
+    itself.write_bytes(models.find(models.SEGMENTER).read_bytes())
+    with pytest.raises(ModelError, match="the segmenter itself"):
+        sempic.Codec(verifier=itself).encode(IMAGE, labels=LABELS, check=True)
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,9 @@ import time
 import numpy as np
 
 import sempic
-from sempic import api
+from sempic import api, check
 from sempic.errors import InputError
+from sempic.palette import CAMVID
 from sempic.server import work
 
 
@@ -34,7 +35,13 @@ def receive(scene, *, steps=4, seed=0):
 
 class FakeCoder(work.Coder):
     def __init__(self, max_pixels: int = 1 << 16, delay: float = 0) -> None:
-        self._codec = api.Codec(segment, receive)
+        self._codec = api.Codec(
+            segment,
+            receive,
+            check.Verifier(
+                look=lambda image: (segment(image), None), palette=CAMVID.id, digest="0badcafe"
+            ),
+        )
         self._max_pixels = max_pixels
         self._delay = delay
 

@@ -59,6 +59,14 @@ def test_encode_info_decode(client):
     assert pixels(plain.content)[0, 0].tolist() == [0, 3, 7]
 
 
+def test_a_checked_answer_has_its_receipt_in_a_header(client):
+    answer = client.post("/encode", params={"check": True}, content=png())
+    receipt = json.loads(answer.headers["X-Receipt"])
+    assert receipt == sempic.info(answer.content)["receipt"]
+    assert receipt["verifier"] == "0badcafe"
+    assert "X-Receipt" not in client.post("/encode", content=png()).headers
+
+
 def test_encode_options(client):
     small = client.post("/encode", params={"max_side": 32}, content=png()).content
     assert (sempic.info(small)["width"], sempic.info(small)["height"]) == (32, 24)

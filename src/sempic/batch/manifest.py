@@ -14,8 +14,8 @@ from sempic.jobs import Job, exists, naming, read
 class Manifest:
     """A file of JSON lines: first the settings, then one record for each picture.
 
-    Each has file, output, bytes, bpp, seconds and error (null where there was none). A later run
-    with the same settings adds to it.
+    Each has file, output, bytes, bpp, seconds, error (null where there was none) and receipt (of a
+    check, else null). A later run with the same settings adds to it.
     """
 
     def __init__(self, path: Path, settings: Record) -> None:
@@ -54,7 +54,7 @@ class Manifest:
         ]
 
     def add(self, records: list[Record]) -> None:
-        keys = ("output", "bytes", "bpp", "seconds", "error")
+        keys = ("output", "bytes", "bpp", "seconds", "error", "receipt")
         self._append([{"file": r["path"]} | {k: r.get(k) for k in keys} for r in records])
 
     def _append(self, entries: list[Record]) -> None:
