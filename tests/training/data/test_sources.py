@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ pytest.importorskip("torch")
 from streets import write_camvid
 
 from sempic.errors import InputError
-from sempic.training.data import taxonomy
+from sempic.training.data import readers, taxonomy
 from sempic.training.data.sources import DEFAULT_WEIGHT, WEIGHTS, open_sources
 
 NINETEEN, ELEVEN = taxonomy.load("cityscapes"), taxonomy.load("camvid")
@@ -42,6 +43,30 @@ def test_cityscapes_official_layout(tmp_path):
     (source,) = open_sources([f"{tmp_path / 'city'}=3"], NINETEEN)
     assert source.weight == 3
     assert (source.train[0].known(NINETEEN, (16, 16)) == 0).all()  # labelId 7 is road
+
+
+def test_a_new_layout_is_a_reader_and_an_entry(tmp_path, monkeypatch):
+    def night(folder, split, num_classes):
+        read = readers.camvid(folder.parent / "camvid", split, num_classes)
+        return replace(read, entries=read.entries[:1])
+
+    layout = readers.Layout(read=night, folders=("{split}-night", "{split}-maps"))
+    monkeypatch.setitem(readers.LAYOUTS, "night", layout)
+    write_camvid(tmp_path / "camvid")
+    for name in ("train-night", "train-maps"):
+        (tmp_path / "dark" / name).mkdir(parents=True)
+    (source,) = open_sources([str(tmp_path / "dark")], ELEVEN)
+    assert (source.name, len(source.train), len(source.val)) == ("dark", 1, 0)
+    assert readers.open_source("night", tmp_path / "dark", "train").num_classes == 11
+
+
+def test_a_layout_of_more_classes_needs_names_for_them(tmp_path):
+    for folder, end in (("images", "jpg"), ("annotations", "png")):
+        (tmp_path / folder / "training").mkdir(parents=True)
+        shape = (16, 16, 3) if end == "jpg" else (16, 16)
+        Image.fromarray(np.ones(shape, np.uint8)).save(tmp_path / folder / f"training/a.{end}")
+    with pytest.raises(InputError, match=r"ade20k has 150 classes, cityscapes 19; .*--classes"):
+        open_sources([str(tmp_path)], NINETEEN)
 
 
 def test_images_and_labels_with_a_teacher(tmp_path):

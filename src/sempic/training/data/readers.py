@@ -1,7 +1,8 @@
 """Folders of known layout → lists of files that belong together.
 
-Every reader takes the folder and a split and returns a `Source`; `READERS` has them by the names
-that `--dataset_mode` takes. What is missing or left over is an `InputError` that names the file.
+Every reader takes the folder and a split and returns a `Source`; `LAYOUTS` has them by the names
+that `--dataset_mode` takes, with the folders by which `sempic train` recognises each. What is
+missing or left over is an `InputError` that names the file.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ MAPS = (".png", ".bmp", ".tif", ".tiff")
 COARSE = (*PICTURES, ".bpg")
 ENDINGS = ("", "_color", "_gtFine_color", "_trainIds", "_gtFine_trainIds", "_gtFine_labelTrainIds")
 """What a predicted map may be called beyond its picture's name: the first that is there."""
+_LONG = {"train": "training", "val": "validation"}
+"""What ADE20K calls the splits."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,8 +56,24 @@ class Source:
     """Colours of predicted maps that are stored as pictures."""
 
 
-Reader = Callable[[Path, str, int | None], Source]
-"""(folder, split, num_classes or None for the dataset's own) → Source."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Layout:
+    """How a dataset lies on disk."""
+
+    read: Callable[[Path, str, int | None], Source]
+    """(folder, split, num_classes or None for the dataset's own) → Source."""
+    folders: tuple[str, str]
+    """Of a split's pictures and of its maps: they tell this layout from the others."""
+
+    def splits(self, folder: Path) -> list[str]:
+        """Those whose pictures are there; none if no split has both folders, in this layout."""
+
+        def there(split: str, of: str) -> bool:
+            return (folder / of.format(split=split, long=_LONG[split])).is_dir()
+
+        if not any(all(there(split, of) for of in self.folders) for split in _LONG):
+            return []
+        return [split for split in _LONG if there(split, self.folders[0])]
 
 
 def open_source(
@@ -67,7 +86,7 @@ def open_source(
     coarse_path: Path | None = None,
     image_path: Path | None = None,
 ) -> Source:
-    """The split (`train`, `val`) of the dataset at `folder`, read as `mode` (see `READERS`).
+    """The split (`train`, `val`) of the dataset at `folder`, read as `mode` (see `LAYOUTS`).
 
     Args:
         generated_semantic: a folder of predicted maps, used in place of the human ones: colour
@@ -79,12 +98,12 @@ def open_source(
 
     Raises InputError: an unknown mode, a missing folder, or a file without its partner.
     """
-    if mode not in READERS:
-        raise InputError(f"dataset mode {mode!r} is none of {', '.join(sorted(READERS))}")
+    if mode not in LAYOUTS:
+        raise InputError(f"dataset mode {mode!r} is none of {', '.join(sorted(LAYOUTS))}")
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
     if image_path is None:
-        source = READERS[mode](folder, split, num_classes)
+        source = LAYOUTS[mode].read(folder, split, num_classes)
     elif mode == "cityscapes":
         source = cityscapes(folder, split, num_classes, image_path)
     else:
@@ -154,7 +173,7 @@ def cityscapes(
 
 def ade20k(folder: Path, split: str, num_classes: int | None) -> Source:
     """ADE20K of the scene-parsing challenge: images/SPLIT, annotations/SPLIT; 0 there is void."""
-    name = {"train": "training", "val": "validation"}.get(split, split)
+    name = _LONG.get(split, split)
     return _folders(
         folder / "images" / name,
         folder / "annotations" / name,
@@ -219,14 +238,15 @@ def plain(folder: Path, split: str, num_classes: int | None) -> Source:
     )
 
 
-READERS: dict[str, Reader] = {
-    "cityscapes": cityscapes,
-    "ade20k": ade20k,
-    "celeba": celeba,
-    "coco": coco,
-    "camvid": camvid,
-    "folder": plain,
+LAYOUTS: dict[str, Layout] = {
+    "cityscapes": Layout(read=cityscapes, folders=("leftImg8bit/{split}", "gtFine/{split}")),
+    "ade20k": Layout(read=ade20k, folders=("images/{long}", "annotations/{long}")),
+    "celeba": Layout(read=celeba, folders=("{split}/images", "{split}/labels")),
+    "coco": Layout(read=coco, folders=("{split}_img", "{split}_label")),
+    "camvid": Layout(read=camvid, folders=("{split}", "{split}annot")),
+    "folder": Layout(read=plain, folders=("images/{split}", "labels/{split}")),
 }
+"""The first whose folders are there is the layout of a folder."""
 
 
 # ── files and partners ───────────────────────────────────────────────────────────────────────

@@ -2,8 +2,8 @@
 
 A folder is given as `FOLDER` or `FOLDER=WEIGHT`. Its layout is recognised:
 
-- CamVid's: `train/` and `trainannot/`, perhaps `val/` and `valannot/`;
-- Cityscapes' official one: `leftImg8bit/` and `gtFine/`;
+- one of `readers.LAYOUTS`: CamVid's `train/` and `trainannot/`, Cityscapes' `leftImg8bit/` and
+  `gtFine/`, and so on;
 - `images/` and `labels/`, with or without `train/` and `val/` below them;
 - pictures without labels, in `images/` or in the folder itself.
 
@@ -136,22 +136,20 @@ def _open_folder(folder: Path, weight: float | None, taxonomy: Taxonomy) -> list
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
     name = folder.resolve().name
-    splits: dict[str, list[Item]] = {"train": [], "val": []}
-    if (folder / "train").is_dir() and (folder / "trainannot").is_dir():
-        mode = "camvid"
-        present = [s for s in splits if (folder / s).is_dir()]
-    elif (folder / "leftImg8bit").is_dir():
-        mode = "cityscapes"
-        present = [s for s in splits if (folder / "leftImg8bit" / s).is_dir()]
-    elif (folder / "labels").is_dir():
-        mode = "folder"
-        present = [s for s in splits if (folder / "images" / s).is_dir()] or ["train"]
-    else:
+    layouts = ((mode, layout.splits(folder)) for mode, layout in readers.LAYOUTS.items())
+    mode, present = next(((mode, there) for mode, there in layouts if there), ("folder", ["train"]))
+    if mode == "folder" and not (folder / "labels").is_dir():
         return _unlabelled(folder, name, weight)
+    splits: dict[str, list[Item]] = {"train": [], "val": []}
     for split in present:
-        classes = len(taxonomy.palette.classes) if mode == "folder" else None
-        opened = readers.open_source(mode, folder, split, num_classes=classes)
+        own = len(taxonomy.palette.classes) if mode == "folder" else None
+        opened = readers.open_source(mode, folder, split, num_classes=own)
         palette = opened.palette or _LABELS_OF.get(name, taxonomy.palette)
+        if mode != "folder" and opened.num_classes > len(palette.classes):
+            raise InputError(
+                f"{folder}: {mode} has {opened.num_classes} classes, {palette.name} "
+                f"{taxonomy.classes}; name them with --classes FILE"
+            )
         teachers = folder / (f"{split}cityscapes" if mode == "camvid" else "cityscapes")
         splits[split] = [
             Item(
@@ -161,7 +159,7 @@ def _open_folder(folder: Path, weight: float | None, taxonomy: Taxonomy) -> list
                 labels=entry.labels,
                 teacher=_twin(teachers, entry.image),
                 palette=palette,
-                ids=tuple(int(i) for i in opened.ids) if mode == "cityscapes" else (),
+                ids=() if mode == "folder" else tuple(opened.ids.tolist()),
                 hidden=UNLABELLED.get(name, ()),
             )
             for entry in opened.entries
