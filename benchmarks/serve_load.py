@@ -1,21 +1,26 @@
 """Load on `sempic serve`: are answers lost or wrong, how long do they take, does memory stay?
 
     python benchmarks/serve_load.py --minutes 5
+    python benchmarks/serve_load.py --minutes 5 --junk 0.2 --kill-every 30
 
 Starts a server on a free port of the loopback interface, and clients that each send one request
 after another: encode, decode, label map, info, JPEG at equal bytes, and junk. Every answer is
 compared with what the library gives in this process, byte for byte. A client that is told to wait
-(429) waits as long as it is told and asks again.
+(429) waits as long as it is told and asks again. With --kill-every a worker process is killed again
+and again: that may cost the request under way, and nothing else.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import http.client
 import io
 import json
+import math
 import os
 import random
+import signal
 import subprocess
 import sys
 import threading
@@ -52,6 +57,8 @@ class Tally:
     sent: int = 0
     lost: Counter[str] = field(default_factory=Counter)
     wrong: Counter[str] = field(default_factory=Counter)
+    died: int = 0
+    """Answers that the worker died."""
     asked_to_wait: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -90,12 +97,16 @@ def queries() -> list[Query]:
     return made
 
 
-def client(address: str, asked: list[Query], tally: Tally, until: float, seed: int) -> None:
+def client(
+    address: str, asked: list[Query], junk: float | None, tally: Tally, until: float, seed: int
+) -> None:
+    """Asks one after another; `junk` is the share of junk, None: as many as of the others."""
     chance = random.Random(seed)
+    kinds = [[q for q in asked if (q.name == "junk") is bad] for bad in (False, True)]
     server = urlsplit(address)
     connection = http.client.HTTPConnection(server.hostname or "", server.port, timeout=120)
     while time.monotonic() < until:
-        query = chance.choice(asked)
+        query = chance.choice(asked if junk is None else kinds[chance.random() < junk])
         with tally.lock:
             tally.sent += 1
         start = time.monotonic()
@@ -113,7 +124,9 @@ def client(address: str, asked: list[Query], tally: Tally, until: float, seed: i
             continue
         with tally.lock:
             tally.seconds[query.name].append(time.monotonic() - start)
-            if status != query.status:
+            if status == 500 and b"worker process died" in body:
+                tally.died += 1
+            elif status != query.status:
                 tally.lost[f"{query.name}: {status} {body[:100]!r}"] += 1
             elif query.answer is not None and body != query.answer:
                 tally.wrong[query.name] += 1
@@ -128,6 +141,11 @@ def send(connection: http.client.HTTPConnection, query: Query) -> tuple[int, byt
 
 def memory(root: int) -> float:
     """Resident memory of a process and all below it, in MiB (Linux)."""
+    return sum(family(root).values()) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def family(root: int) -> dict[int, int]:
+    """A process and all below it, each with its resident pages (Linux)."""
     parents = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -136,14 +154,22 @@ def memory(root: int) -> float:
                 parents[int(entry.name)] = int(after_name[1]), int(after_name[21])
             except OSError:  # it has just ended
                 continue
-    family, pages = {root}, 0
-    while True:
-        more = {pid for pid, (parent, _) in parents.items() if parent in family} - family
-        if not more:
-            break
-        family |= more
-    pages = sum(parents[pid][1] for pid in family if pid in parents)
-    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+    found = {root}
+    while more := {pid for pid, (parent, _) in parents.items() if parent in found} - found:
+        found |= more
+    return {pid: parents[pid][1] for pid in found if pid in parents}
+
+
+def kill_a_worker(root: int, chance: random.Random) -> int:
+    """Kills one of a server's worker processes; how many it killed."""
+    workers = []
+    for pid in family(root).keys() - {root}:
+        with contextlib.suppress(OSError):
+            if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                workers.append(pid)
+    for pid in chance.sample(workers, min(1, len(workers))):
+        os.kill(pid, signal.SIGKILL)
+    return min(1, len(workers))
 
 
 def main() -> int:
@@ -153,6 +179,8 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--queue", type=int, default=16)
     parser.add_argument("--seconds", type=float, default=60, help="the server's time limit")
+    parser.add_argument("--junk", type=float, help="share of the requests that cannot be answered")
+    parser.add_argument("--kill-every", type=float, default=0, metavar="SECONDS")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write the figures here, too")
     args = parser.parse_args()
 
@@ -173,16 +201,20 @@ def main() -> int:
         start = time.monotonic()
         until = start + 60 * args.minutes
         threads = [
-            threading.Thread(target=client, args=(address, asked, tally, until, seed))
+            threading.Thread(target=client, args=(address, asked, args.junk, tally, until, seed))
             for seed in range(args.clients)
         ]
         for thread in threads:
             thread.start()
+        chance, kills, next_kill = random.Random(0), 0, start + (args.kill_every or math.inf)
         with tqdm(total=round(60 * args.minutes), unit="s", disable=None) as bar:
             while time.monotonic() < until:
                 time.sleep(1)
                 bar.update(1)
                 sizes.append(memory(server.pid))
+                if time.monotonic() >= next_kill:
+                    next_kill += args.kill_every
+                    kills += kill_a_worker(server.pid, chance)
         for thread in threads:
             thread.join()
         elapsed = time.monotonic() - start
@@ -193,6 +225,9 @@ def main() -> int:
     lost, wrong = sum(tally.lost.values()), sum(tally.wrong.values())
     print(f"{args.clients} clients, {args.workers} workers, {elapsed:.0f} s on loopback")
     print(f"requests {tally.sent}, answered {answered} ({answered / elapsed:.2f}/s)")
+    if kills:
+        print(f"workers killed {kills}, requests that this cost {tally.died}")
+    lost += max(0, tally.died - kills)
     print(f"lost {lost}, wrong {wrong}, asked to wait {tally.asked_to_wait}, exit code {code}")
     for what, number in (tally.lost + tally.wrong).items():
         print(f"  {number} × {what}")

@@ -2,6 +2,8 @@
 
 import asyncio
 import io
+import os
+import signal
 import time
 
 import numpy as np
@@ -72,6 +74,37 @@ def test_a_pool_survives_its_jobs():
         assert p.accepted == p.running == 0
 
     with_pool(test, seconds=0.5)
+
+
+def test_a_worker_that_dies_idle_costs_no_request():
+    async def test(p):
+        (idle,) = p._workers
+        os.kill(idle.process.pid, signal.SIGKILL)
+        idle.process.join(10)
+        assert (await p.run("echo", 1)).value == 1
+        assert p.replaced == 1
+
+    with_pool(test)
+
+
+def test_a_worker_that_dies_at_its_start_is_replaced_again(monkeypatch):
+    async def test(p):
+        began, ready = [], work._Worker.ready
+
+        def dies_once(worker):
+            began.append(worker)
+            if len(began) == 1:
+                worker.process.kill()
+            return ready(worker)
+
+        monkeypatch.setattr(work._Worker, "ready", dies_once)
+        with pytest.raises(work.Broken, match="died"):
+            await p.run("die")
+        assert (await p.run("echo", 1)).value == 1
+        assert len(began) == 2
+        assert len(p._workers) == 1
+
+    with_pool(test)
 
 
 def test_what_nobody_waits_for_is_not_done():

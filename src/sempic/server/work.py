@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import functools
 import io
+import itertools
 import logging
 import math
 import multiprocessing
@@ -322,7 +323,7 @@ class Pool:
         start = time.perf_counter()
         try:
             try:
-                worker = await asyncio.wait_for(self._free.get(), self._seconds)
+                worker = await asyncio.wait_for(self._alive(), self._seconds)
             except asyncio.TimeoutError:
                 message = f"no worker was free within {self._seconds:g} s"
                 raise Busy(message, self._retry_after()) from None
@@ -333,6 +334,12 @@ class Pool:
             return await self._work(worker, (verb, args, kwargs), waited)
         finally:
             self.accepted -= 1
+
+    async def _alive(self) -> _Worker:
+        """The next free worker; those that died while they waited are replaced."""
+        while not (worker := await self._free.get()).process.is_alive():
+            self._discard(worker)
+        return worker
 
     async def _work(self, worker: _Worker, job: Any, waited: float) -> Done:
         self.running += 1
@@ -372,6 +379,8 @@ class Pool:
         loop = asyncio.get_running_loop()
         fault = await loop.run_in_executor(self._threads, worker.ready)
         if fault is not None:
+            self._workers.discard(worker)
+            worker.kill()
             raise fault
         self._free.put_nowait(worker)
 
@@ -380,9 +389,18 @@ class Pool:
         worker.kill()
         self.replaced += 1
         log.warning("a worker is replaced", extra={"fields": {"pid": worker.process.pid}})
-        task = asyncio.get_running_loop().create_task(self._add())
+        task = asyncio.get_running_loop().create_task(self._replace())
         self._replacing.add(task)
         task.add_done_callback(self._replacing.discard)
+
+    async def _replace(self) -> None:
+        """A new worker in place of one that ended, however often it must be tried."""
+        for pause in itertools.chain((0, 1, 5), itertools.repeat(30)):
+            await asyncio.sleep(pause)
+            try:
+                return await self._add()
+            except (SempicError, Broken) as fault:
+                log.error("a worker cannot be replaced", extra={"fields": {"cause": str(fault)}})
 
     def _retry_after(self) -> int:
         return min(60, max(1, math.ceil(self._mean * self.accepted / self._count)))
