@@ -547,11 +547,14 @@ def info(stream: bytes, *, shares: bool = False) -> dict[str, Any]:
     Keys: version, width, height (pixels), palette (name), model (id, 0 for any), coarse_codec
     (None if there is no coarse picture), bytes, bpp (of the whole stream), chunks ({"coarse": …,
     "labels": …, "windows": …} in bytes, of those that there are), overhead (bytes of all else),
-    receipt (None, or what a check found: {"verifier": …, "groups": {"people": {"seen": …,
-    "kept": …, "lost": …, "invented": …}, …}, "all": {…}}).
+    windows (where the original is shown: a list of [left, top, width, height] in pixels), receipt
+    (None, or what a check found: {"verifier": …, "groups": {"people": {"seen": …, "kept": …,
+    "lost": …, "invented": …}, …}, "all": {…}}).
 
     Raises BitstreamError as `unpack` does for a broken container.
     """
+    from sempic import windows
+
     stream = checks.stream(stream)
     c = container.read(stream)
     chunks = {
@@ -570,6 +573,7 @@ def info(stream: bytes, *, shares: bool = False) -> dict[str, Any]:
         "bpp": 8 * len(stream) / (c.width * c.height),
         "chunks": chunks,
         "overhead": len(stream) - sum(chunks.values()),
+        "windows": [] if c.windows is None else windows.where(c.windows, c.width, c.height),
         "receipt": None if c.receipt is None else _receipt(critical.read(c.receipt)),
     }
     return known | {"classes": _shares(codec.unpack(stream, only="labels"))} if shares else known

@@ -1,5 +1,6 @@
 """The page in a browser, from opening to the link that reproduces the view."""
 
+import dataclasses
 import io
 import json
 import os
@@ -7,6 +8,7 @@ import re
 import shutil
 from urllib.parse import parse_qs, urlsplit
 
+import fakecoder
 import numpy as np
 import PIL.Image
 import pytest
@@ -16,6 +18,7 @@ from standin import png as png_of
 from standin import stream as stream_of
 
 import sempic
+from sempic import container, critical
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = (
@@ -128,6 +131,29 @@ def test_a_scene_that_is_coded_already(visit):
         assert picture.size == (512, 288)
     assert page.is_hidden("#encoder")  # a .sempic has its quality
     assert "for lack of the original" in page.text_content("#others")
+
+
+def test_windows_are_outlined_and_a_verdict_is_shown(visit):
+    codec = sempic.Codec(fakecoder.segment, fakecoder.receive)
+    whole = container.read(codec.encode(IMAGE, keep_boxes=[(40, 32, 24, 16), (100, 100, 8, 8)]))
+    groups = dict.fromkeys(critical.GROUPS, critical.Tally(2, 1, 3))
+    receipt = critical.write(critical.Receipt(verifier="0badcafe", groups=groups))
+    data = container.write(dataclasses.replace(whole, receipt=receipt))
+    page = visit()
+    opened(page, "a.sempic", data)
+    rects = page.locator("#outlines rect")
+    got = [[int(r.get_attribute(k)) for k in ("x", "y", "width", "height")] for r in rects.all()]
+    assert got == sempic.info(data)["windows"]
+    assert len(got) >= 2
+    assert page.locator("#outlines").is_visible()
+    assert "Windows of the original" in page.get_attribute("#bar", "aria-label")
+    assert "of 8 people" in page.text_content("#verdict")
+    assert "4 are kept, 4 lost; 12 invented" in page.text_content("#verdict")
+    page.uncheck("#outline")
+    assert page.locator("#outlines").is_hidden()
+    opened(page, "b.sempic", stream())
+    assert page.is_hidden("#outline-line")
+    assert page.is_hidden("#verdict")
 
 
 def test_a_picture_and_its_settings(visit):

@@ -51,6 +51,12 @@ def test_windows_are_the_original():
     assert all(psnr(window.picture, part(IMAGE, window)) > 44 for window in fine)
 
 
+def test_where_they_are():
+    assert windows.where(PAYLOAD, 83, 61) == [[16, 24, 24, 16], [64, 0, 19, 16], [0, 56, 16, 5]]
+    with pytest.raises(CorruptStream):
+        windows.where(PAYLOAD, 20, 20)
+
+
 def test_the_coarse_picture_saves_bytes():
     alone = windows.encode(IMAGE, PLACES, None)
     assert len(PAYLOAD) < len(alone)

@@ -32,6 +32,7 @@ __all__ = [
     "grid",
     "rectangles",
     "touched",
+    "where",
 ]
 
 QP = 34
@@ -111,6 +112,20 @@ def decode(payload: bytes, width: int, height: int, coarse: Coarse | None) -> tu
         shown = to_rgb(Coarse(y=y, cb=cb, cr=cr))[: height - top, : width - x]
         found.append(Window(x=x, y=top, picture=shown))
     return tuple(found)
+
+
+def where(payload: bytes, width: int, height: int) -> list[list[int]]:
+    """Left, top, width and height, in pixels, of a payload's windows, none of which is decoded.
+
+    Raises a BitstreamError: windows outside the picture, overlapping, or too many.
+    """
+    places, _, _ = layout.read(payload, *grid(width, height))
+    found = []
+    for place in places:
+        x, y = place.x * CELL, place.y * CELL
+        right, bottom = x + place.width * CELL, y + place.height * CELL
+        found.append([x, y, min(right, width) - x, min(bottom, height) - y])
+    return found
 
 
 def blend(picture: Image, windows: Iterable[Window]) -> Image:
