@@ -29,12 +29,29 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 
-import sempic
-from sempic import batch, coarse, labels, pictures
-from sempic.batch import tar
-from sempic.errors import SempicError, SempicWarning
-
+try:
+    import atheris
+except ModuleNotFoundError:
+    atheris = None
 ROOT = Path(__file__).parent.parent
+SOURCE = ROOT / "src"
+# Numba cannot compile functions that are instrumented; NumPy and Pillow would take minutes.
+compiled = [
+    ".".join(path.relative_to(SOURCE).with_suffix("").parts)
+    for path in SOURCE.rglob("*.py")
+    if "compiling" in path.read_text(encoding="utf-8")
+]
+guided = (
+    atheris.instrument_imports(include=["sempic"], exclude=compiled)
+    if atheris
+    else contextlib.nullcontext()
+)
+with guided:
+    import sempic
+    from sempic import batch, coarse, labels, pictures
+    from sempic.batch import tar
+    from sempic.errors import SempicError, SempicWarning
+
 SIZE = 24, 32
 """Height and width of the label maps whose payloads are damaged."""
 
@@ -183,10 +200,6 @@ def main() -> int:
     parser.add_argument("--corpus", type=Path, help="of atheris; kept and gone on with")
     parser.add_argument("--crashes", type=Path, default=Path(), help="where crashes are kept")
     args = parser.parse_args()
-    try:
-        import atheris
-    except ModuleNotFoundError:
-        atheris = None
     targets = args.targets or list(TARGETS)
     if wrong := set(targets) - set(TARGETS):
         parser.error(f"{', '.join(wrong)}: not among {', '.join(TARGETS)}")
@@ -197,7 +210,6 @@ def main() -> int:
             (corpus / hashlib.sha1(data).hexdigest()).write_bytes(data)
         prefix = f"{args.crashes}/crash-{targets[0]}-"
         options = [f"-max_total_time={60 * args.minutes:.0f}", f"-artifact_prefix={prefix}"]
-        atheris.instrument_all()
         atheris.Setup([sys.argv[0], *options, str(corpus)], lambda d: attempt(targets[0], d))
         atheris.Fuzz()  # ends the process
     failed = False
