@@ -150,6 +150,7 @@ def test_info(codec):
         "bytes": len(stream),
         "bpp": 8 * len(stream) / (128 * 96),
         "overhead": 15,
+        "windows": [],
         "receipt": None,
     }
 
@@ -205,6 +206,20 @@ def test_a_picture_of_which_little_is_known_has_no_map():
     assert sempic.unpack(stream).labels is None
     whole = sempic.unpack(codec.encode(picture, label_quality="lossless"))
     assert set(np.unique(whole.labels)) == {0, 8}
+
+
+def test_a_map_of_one_class_is_not_sent():
+    class Sure(Unsure):
+        def __call__(self, image):
+            return np.zeros(image.shape[:2], np.uint8)
+
+        def look(self, image):
+            return self(image), np.full((19, *image.shape[:2]), 250, np.uint8)
+
+    picture = np.full((32, 48, 3), 90, np.uint8)
+    codec = sempic.Codec(segmenter=Sure())
+    assert sempic.unpack(codec.encode(picture)).labels is None
+    assert (sempic.unpack(codec.encode(picture, label_quality="lossless")).labels == 0).all()
 
 
 def test_no_labels_when_asked():

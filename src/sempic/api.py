@@ -221,7 +221,8 @@ class Codec:
             labels: uint8 (H, W) ids of the palette, of the size of the upright picture; sent bit
                 for bit, but for 255 where that is no id: as in files of that palette it means void
                 (and Cityscapes' license plate). None: the segmenter finds them; a picture of which
-                it knows little has none, and warns. "none": a stream without a map.
+                it knows little has none, and warns, nor has one of a single class. "none": a
+                stream without a map.
             palette: of `labels`, id or name (`sempic.palette`), or the path of a `.json` file with
                 one of your own; CamVid if not given. Without `labels` it is the segmenter's;
                 "camvid" maps the segmenter's classes to those.
@@ -409,6 +410,8 @@ class Codec:
         if chances is not None and self.segmenter.voids:
             # Regions that were merged first: void in ragged pieces costs more than it saves.
             sent, _ = void_where_unsure(sent, chances, number)
+            if (sent == sent[0, 0]).all():  # it says nothing of what is where
+                return None, number
         return sent, number
 
     def decode(
