@@ -61,7 +61,8 @@ def decode(stream: bytes) -> dict[str, Any]:
     require(at < len(body), "truncated")
     palette, model = body[at] & 15, body[at] >> 4
     require(palette in IDS and model < 15, "reserved profile")
-    chunks = split(body, at + 1)
+    known = {LABELS, WINDOWS, RECEIPT, *COARSE} | ({PALETTE} if palette == 0 else set())
+    chunks = split(body, at + 1, known)
 
     result: dict[str, Any] = {"size": np.array([width, height, palette, model])}
     planes = exact = None
@@ -75,8 +76,8 @@ def decode(stream: bytes) -> dict[str, Any]:
         result["labels"] = label_map(chunks[LABELS], height, width, exact)
         require(result["labels"].max() < IDS[palette], "id outside the palette")
     if PALETTE in chunks:
-        result["own"] = chunks[PALETTE].decode("ascii")
-        require(re.fullmatch(r"[A-Za-z0-9_-]{1,32}#[0-9a-f]{8}", result["own"]), "no palette")
+        result["own"] = chunks[PALETTE].decode()
+        require(re.fullmatch(r"[\w-]{1,32}#[0-9a-f]{8}", result["own"]), "no palette")
     if WINDOWS in chunks:
         for number, (corner, picture) in enumerate(windows(chunks[WINDOWS], height, width, exact)):
             result[f"window{number}-at"], result[f"window{number}"] = corner, picture
@@ -98,15 +99,15 @@ def varint(data: bytes, at: int) -> tuple[int, int]:
     raise ValueError("varint out of bounds")
 
 
-def split(body: bytes, at: int) -> dict[int, bytes]:
-    """F3: payloads by type, without those that we do not know."""
+def split(body: bytes, at: int, known: set[int]) -> dict[int, bytes]:
+    """F3: payloads by type, of those that are known."""
     chunks: dict[int, bytes] = {}
     while at < len(body):
         head, at = varint(body, at)
         length, kind = head >> 4, head & 15
         require(at + length <= len(body), "truncated")
         payload, at = body[at : at + length], at + length
-        if kind in (LABELS, PALETTE, WINDOWS, RECEIPT) or kind in COARSE:
+        if kind in known:
             rivals = COARSE.keys() if kind in COARSE else {kind}
             require(not rivals & chunks.keys(), "two chunks of one kind")
             require(kind not in COARSE or LABELS not in chunks, "coarse picture after labels")
