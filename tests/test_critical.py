@@ -44,6 +44,10 @@ def test_what_is_no_receipt_is_refused():
         critical.read(payload[:-1] + bytes([payload[-1] | 1]))
     lost = payload[:4] + bytes([0b01000111, 0b11111100])  # ue(1), ue(0): fine; then nothing
     assert critical.read(lost[:4] + bytes([0b01011111, 0b11100000])).total == Tally(1, 0, 0)
+    most = receipt(Tally(65534, 65534, 65534), NONE, NONE, NONE)
+    assert critical.read(critical.write(most)) == most
+    with pytest.raises(CorruptStream, match="too large"):
+        critical.read(payload[:4] + b"\0\0\xff\xff\xff\xff")
     with pytest.raises(CorruptStream, match="2 objects lost of 1"):
         critical.read(lost[:4] + bytes([0b01001111, 0b11111110]))
 
@@ -64,7 +68,7 @@ def test_any_bytes_are_a_receipt_or_refused(noise):
         Receipt(verifier="01234567", groups={"people": NONE}),
         receipt(NONE, NONE, NONE, Tally(1, 2, 0)),
         receipt(NONE, NONE, NONE, Tally(1, 0, -1)),
-        receipt(NONE, NONE, NONE, Tally(1 << 15, 0, 0)),
+        receipt(NONE, NONE, NONE, Tally(65535, 0, 0)),
     ],
 )
 def test_what_a_receipt_cannot_say(wrong):

@@ -55,6 +55,9 @@ def make(name: str) -> bytes:
     if name == "noise":  # nothing to gain: 256 ids, no coarse picture
         noise = (np.arange(17 * 9, dtype=np.uint64) * 2654435761 >> 11).astype(np.uint8)
         return sempic.pack(width=17, height=9, labels=noise.reshape(9, 17), palette=0)
+    if name == "stored":  # a few ids that no coder makes smaller
+        few = np.array([0, 9, 200], np.uint8)[np.arange(15) ** 2 // 3 % 3]
+        return sempic.pack(width=5, height=3, labels=few.reshape(3, 5), palette=0)
     if name == "dot":  # the smallest picture
         one = np.full((1, 1), 34, np.uint8)
         return sempic.pack(width=1, height=1, labels=one, palette=3)
@@ -88,6 +91,11 @@ def make(name: str) -> bytes:
         picture, labels = street(61, 83)
         sent = windows.encode(picture, PLACES[:1], None)
         return sempic.pack(width=83, height=61, labels=labels, windows=sent)
+    if name == "windows-subsampled":  # on a coarse picture whose chroma is doubled first
+        picture, _ = street(61, 83)
+        payload = bpg(picture, 30, "420")
+        sent = windows.encode(picture, PLACES[1:], coarse.decode(payload))
+        return sempic.pack(width=83, height=61, coarse=payload, windows=sent)
     raise SystemExit(f"no vector is called {name}")
 
 
@@ -97,6 +105,7 @@ NAMES = (
     "small",
     "subsampled",
     "noise",
+    "stored",
     "dot",
     "coarse-only",
     "optional",
@@ -106,6 +115,7 @@ NAMES = (
     "primed4-alone",
     "windows",
     "windows-alone",
+    "windows-subsampled",
 )
 
 

@@ -23,7 +23,8 @@ SHARE = 0.001
 BUDGET = 0.25
 """What mending may add to a stream if nothing is said, as a share of it."""
 VERIFIER = re.compile(r"[0-9a-f]{8}")
-_MOST = 1 << 15
+_MOST = (1 << 16) - 1
+"""Counts are smaller, as `Bits.golomb` has it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,78 @@
+"""The second decoder, which was written from docs/spec alone, makes the same of every vector."""
+
+import importlib.util
+
+import numpy as np
+import pytest
+from conftest import ROOT
+
+import sempic
+from sempic import critical, labels
+
+VECTORS = sorted((ROOT / "vectors").glob("*.sempic"))
+
+
+def loaded():
+    spec = importlib.util.spec_from_file_location("decoder", ROOT / "vectors/decoder.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+decoder = loaded()
+
+
+@pytest.mark.parametrize("vector", VECTORS, ids=lambda path: path.stem)
+def test_every_vector(vector):
+    found = decoder.decode(vector.read_bytes())
+    found.pop("receipt", None)
+    with np.load(vector.with_suffix(".npz")) as expected:
+        assert found.keys() == set(expected.files)
+        for name in expected.files:
+            assert np.array_equal(found[name], expected[name]), name
+
+
+def test_labels_that_no_vector_has():
+    """Stored ones of several ids, one row, one column, and few ids of a model's."""
+    rng = np.random.default_rng(20)
+    for shape, ids, model in (
+        ((3, 5), [0, 9, 200], None),
+        ((1, 40), [3, 4, 5], "camvid"),
+        ((40, 1), [3, 4, 5], "cityscapes"),
+        ((9, 30), [0, 11], "camvid"),
+    ):
+        chosen = np.array(ids, np.uint8)[rng.integers(0, len(ids), shape)]
+        payload = labels.encode(chosen, model=model)
+        assert np.array_equal(decoder.label_map(payload, *shape, None), chosen)
+
+
+def test_receipts():
+    tallies = [
+        critical.Tally(*numbers) for numbers in ((0, 0, 2), (3, 1, 0), (65534, 7, 1), (0, 0, 0))
+    ]
+    receipt = critical.Receipt(
+        verifier="00c0ffee", groups=dict(zip(critical.GROUPS, tallies, strict=True))
+    )
+    found = decoder.receipt(critical.write(receipt))
+    assert found["verifier"] == receipt.verifier
+    assert found["groups"] == [(one.seen, one.lost, one.invented) for one in tallies]
+
+
+def test_damage_is_refused_by_both_or_by_neither():
+    """The structure of a stream: each byte before the payloads changed, with the checksum right."""
+    stream = (ROOT / "vectors/dot.sempic").read_bytes()
+    outcomes = set()
+    for at in range(len(stream) - 4):
+        for value in (0, 1, 3, 0x31, 0x80, 0xFF):
+            body = stream[:at] + bytes([value]) + stream[at + 1 : -4]
+            changed = body + decoder.zlib.crc32(body).to_bytes(4, "little")
+            answers = []
+            for decode in (sempic.unpack, decoder.decode):
+                try:
+                    decode(changed)
+                    answers.append(True)
+                except (ValueError, sempic.BitstreamError):
+                    answers.append(False)
+            assert answers[0] == answers[1], (at, value)
+            outcomes.add(answers[0])
+    assert outcomes == {True, False}
