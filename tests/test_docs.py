@@ -230,6 +230,21 @@ def test_quality_levels_in_the_readme_are_those_of_the_code():
     assert said == sempic.QUALITY
 
 
+def test_the_glossary_has_each_term_once_and_names_what_the_code_has():
+    rows = re.findall(
+        r"^\| \*\*(.+?)\*\* \| (.+) \| (.*)\|$",
+        (ROOT / "docs/glossary.md").read_text(),
+        re.MULTILINE,
+    )
+    terms = [term for row in rows for term in row[0].split(", ")]
+    assert len(terms) > 50
+    assert len(terms) == len(set(terms))
+    code = "\n".join(path.read_text() for path in (ROOT / "src").rglob("*.py"))
+    for name in re.findall(r"`([^`]+)`", " ".join(row[2] for row in rows)):
+        last = re.split(r"[./]", name.strip("/"))[-1].lstrip("-")
+        assert re.search(rf"\b{last}\b", code), name
+
+
 @pytest.mark.parametrize("name", SPECIFICATIONS)
 def test_every_must_names_its_proof(name):
     text = (ROOT / f"docs/spec/{name}.md").read_text()

@@ -364,11 +364,11 @@ class RangeDecoder:
     def __init__(self, body: bytes) -> None:
         self.body, self.at = body, 0  # `at`: how many bytes were shifted out
         self.low, self.high = 0, (1 << 48) - 1
-        self.window = int.from_bytes(body[:6].ljust(6, b"\0"), "big")
+        self.code = int.from_bytes(body[:6].ljust(6, b"\0"), "big")
 
     def bit(self, p: int) -> int:
         middle = self.low + ((self.high - self.low) >> 16) * p
-        bit = self.window <= middle
+        bit = self.code <= middle
         if bit:
             self.high = middle
         else:
@@ -377,7 +377,7 @@ class RangeDecoder:
             mask = (1 << 48) - 1
             following = self.body[self.at + 6] if self.at + 6 < len(self.body) else 0
             self.low, self.high = self.low << 8 & mask, (self.high << 8 & mask) + 255
-            self.window = (self.window << 8 & mask) + following
+            self.code = (self.code << 8 & mask) + following
             self.at += 1
         return int(bit)
 
@@ -923,7 +923,7 @@ def bit_lengths(differences: np.ndarray) -> list[list[int]]:
 
 
 def trunk(grid: np.ndarray, weights: dict[str, np.ndarray]) -> np.ndarray:
-    """L7.2: scores of each cell, (rows, columns, 16 n)."""
+    """L7.2: scores of 16 pixels each, (rows, columns, 16 n)."""
 
     def layer(x: np.ndarray, name: str, kernel: int = 3, stride: int = 1) -> np.ndarray:
         height, width = x.shape[:2]

@@ -144,10 +144,10 @@ def read(stream: bytes, *, max_pixels: int = MAX_PIXELS) -> Container:
         raise UnsupportedProfile(f"palette {palette} is not known here")
     if model == 15:
         raise UnsupportedProfile("model 15 is reserved")
-    return _judge(chunks, width=width, height=height, palette=palette, model=model)
+    return _content(chunks, width=width, height=height, palette=palette, model=model)
 
 
-def _judge(
+def _content(
     chunks: list[tuple[int, bytes]], *, width: int, height: int, palette: int, model: int
 ) -> Container:
     names = {chunk.value: chunk.name.lower() for chunk in Chunk}

@@ -74,9 +74,9 @@ def kind(data: bytes) -> str | None:
 
 
 def read_labels(data: bytes, palette: Palette = CAMVID) -> LabelMap:
-    """An index map as uint8 (H, W): the samples as they are stored, whatever their bit depth.
+    """A label map as uint8 (H, W): the samples as they are stored, whatever their bit depth.
 
-    Grey pictures and palette pictures of 1 to 16 bits are index maps; the index is the id. Where
+    Grey pictures and palette pictures of 1 to 16 bits hold label maps; the index is the id. Where
     the colours in use are all of `palette`, but in another order (optimisers sort them anew), the
     colour tells the id.
 

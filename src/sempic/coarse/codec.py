@@ -1,4 +1,4 @@
-"""What a coarse codec is: one record. `sempic.coarse.CODECS` has all of them."""
+"""What a coarse codec is. `sempic.coarse.CODECS` has all of them."""
 
 from __future__ import annotations
 

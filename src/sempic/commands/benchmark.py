@@ -38,7 +38,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         metavar="BPP,…",
         help=f"the dials are set nearest to; default {','.join(map(str, benchmark.RATES))}",
     )
-    parser.add_argument("--labels", type=Path, help="human index maps; default: FOLDERannot")
+    parser.add_argument("--labels", type=Path, help="human label maps; default: FOLDERannot")
     parser.add_argument("--size", type=_size, metavar="WxH", help="scale to this first")
     parser.add_argument(
         "--short-side", type=int, metavar="N", help="without --size: scale larger ones down to it"

@@ -17,7 +17,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("original", type=Path)
     parser.add_argument("versions", type=Path, nargs="+", metavar="VERSION")
     parser.add_argument("-o", "--output", type=Path, default=Path("compare.html"), metavar="PAGE")
-    parser.add_argument("--labels", type=Path, metavar="MAP", help="human index map, for mIoU")
+    parser.add_argument("--labels", type=Path, metavar="MAP", help="human label map, for mIoU")
     parser.add_argument("--steps", type=int, default=1, metavar="N", help="for .sempic; default 1")
     parser.add_argument("--receiver", metavar="SPEC", help="for .sempic, as in sempic decode")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")

@@ -24,7 +24,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--predictions",
         type=Path,
         metavar="DIR",
-        help="what another segmenter finds in samples/, index maps or colours, instead of a judge",
+        help="what another segmenter finds in samples/, maps of ids or colours, instead of a judge",
     )
     parser.add_argument(
         "--num_classes", type=int, metavar="N", help="of the palette indices: ids below N; 255"

@@ -67,7 +67,7 @@ def compare(
 
     Args:
         versions: pictures of any type, .sempic and .bpg files, all of the original's size.
-        labels: human index map, for mIoU.
+        labels: human label map, for mIoU.
         steps, receiver: for .sempic files.
 
     Raises:

@@ -16,7 +16,7 @@ from sempic.evaluation import charts, metrics
 from sempic.evaluation.benchmark import Benchmark, Point, Results
 from sempic.evaluation.evaluate import sample_count
 from sempic.evaluation.measures import FIGURES, METRICS, Figure, Row
-from sempic.evaluation.measures.inception import WINDOW
+from sempic.evaluation.measures.inception import PATCH
 from sempic.evaluation.measures.objects import REFERENCE_QUALITY
 from sempic.evaluation.measures.segmentation import class_names
 from sempic.evaluation.metrics import FEW
@@ -380,8 +380,8 @@ def _notes(results: Results) -> str:
             if about["pictures"] < FEW
             else ""
         ),
-        f"Patch FID, where it stands: the same of windows of {WINDOW}×{WINDOW} pixels, on a grid "
-        "and on one shifted by half a window.",
+        f"Patch FID, where it stands: the same of patches of {PATCH}×{PATCH} pixels, on a grid "
+        "and on one shifted by half a patch.",
         f"Objects: kept if the judge's map of the decoded picture has the group there, at least "
         f"{KEPT:.0%} of the region's size; invented if the original "
         "has no pixel of the group there; “there” is the region "

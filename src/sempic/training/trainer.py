@@ -164,7 +164,7 @@ class Recipe(ABC):
 
     @abstractmethod
     def validate(self, state: dict[str, Tensor], sheet: Path) -> dict[str, float]:
-        """Judge averaged weights; may draw a picture at `sheet`."""
+        """Figures of averaged weights; may draw a picture at `sheet`."""
 
     @abstractmethod
     def about(self) -> dict[str, Any]:

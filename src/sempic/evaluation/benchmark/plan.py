@@ -82,7 +82,7 @@ def items(
     """The pictures of a folder, or of a data set's val/ with valannot/ beside it.
 
     Args:
-        labels: index maps of the same names; None: the folder with "annot" after its name.
+        labels: human label maps of the same names; None: the folder with "annot" after its name.
         limit: so many of them, evenly spread.
         pattern: of the names to take, as in a shell.
     """

@@ -1,4 +1,4 @@
-"""FID and KID of whole pictures, and FID of their windows."""
+"""FID and KID of whole pictures, and FID of their patches."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from sempic.evaluation import networks
     from sempic.evaluation.measure import Measure, Reference
 
-WINDOW = 64
-"""Side of the windows of the patch FID, in pixels."""
+PATCH = 64
+"""Side of the patches of the patch FID, in pixels."""
 
 
 class _Inception(Metric):
@@ -61,9 +61,9 @@ class Fid(_Inception):
 
 
 class PatchFid(_Inception):
-    """FID over the windows of `patches`. In a record: float16 "patches" (N, 2048).
+    """FID over the pieces that `patches` cuts. In a record: float16 "patches" (N, 2048).
 
-    Behind the figure: "patches", how many windows there were in all.
+    Behind the figure: "patches", how many there were in all.
     """
 
     name = "patch_fid"
@@ -92,15 +92,15 @@ class PatchFid(_Inception):
 
 
 def patches(picture: Image) -> list[Image]:
-    """WINDOW×WINDOW pieces: a grid from the upper left, and one shifted by half a window.
+    """PATCH×PATCH pieces: a grid from the upper left, and one shifted by half a patch.
 
     So do Mentzer et al. 2020 (HiFiC) with 256 instead of 64 pixels. A picture that is smaller has
     none.
     """
     height, width = picture.shape[:2]
     return [
-        np.ascontiguousarray(picture[y : y + WINDOW, x : x + WINDOW])
-        for start in (0, WINDOW // 2)
-        for y in range(start, height - WINDOW + 1, WINDOW)
-        for x in range(start, width - WINDOW + 1, WINDOW)
+        np.ascontiguousarray(picture[y : y + PATCH, x : x + PATCH])
+        for start in (0, PATCH // 2)
+        for y in range(start, height - PATCH + 1, PATCH)
+        for x in range(start, width - PATCH + 1, PATCH)
     ]

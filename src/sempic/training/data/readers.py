@@ -90,7 +90,7 @@ def open_source(
 
     Args:
         generated_semantic: a folder of predicted maps, used in place of the human ones: colour
-            pictures in the dataset's official colours, or index maps, named as the pictures are
+            pictures in the dataset's official colours, or label maps, named as the pictures are
             (with or without the dataset's ending, and one of `ENDINGS`).
         coarse_path: a folder of coarse pictures, named likewise, used in place of our own.
         image_path: for cityscapes, a folder of pictures used in place of leftImg8bit/SPLIT, all
@@ -352,7 +352,7 @@ def open_picture(path: Path) -> Image.Image:
 
 
 def read_ids(path: Path) -> LabelMap:
-    """The samples of an index map as they are stored, uint8 (H, W). Raises InputError."""
+    """The samples of a label map as they are stored, uint8 (H, W). Raises InputError."""
     try:
         return pictures.read_labels(path.read_bytes(), INDICES)
     except OSError as error:

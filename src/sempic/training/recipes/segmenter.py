@@ -151,7 +151,7 @@ def _loaded(source: Source, classes: Taxonomy) -> Pictures | None:
     return Pictures(source.name, source.weight, images, maps)
 
 
-class Judge:
+class Validation:
     """IoU in the classes of human maps, of some pictures of short side 256."""
 
     def __init__(self, items: Sequence[Item], classes: Taxonomy, enlarge: float) -> None:
@@ -201,7 +201,7 @@ class Segmenter(Recipe):
         opened = open_sources(options.data, self.taxonomy)
         val = [i for s in opened for i in s.val[:: max(1, len(s.val) // options.judged)]]
         val = [i for i in val if i.labels is not None]
-        self.judge = Judge(val, self.taxonomy, options.enlarge)
+        self.validation = Validation(val, self.taxonomy, options.enlarge)
         loaded = (_loaded(source, self.taxonomy) for source in opened)
         sources = [pictures for pictures in loaded if pictures is not None]
         if not sources:
@@ -251,7 +251,7 @@ class Segmenter(Recipe):
 
     def validate(self, state: dict[str, Tensor], sheet: Path) -> dict[str, float]:
         self._averaged.load_state_dict(state)
-        return self.judge.scores(self._averaged)
+        return self.validation.scores(self._averaged)
 
     def about(self) -> dict[str, Any]:
         return about(self.config, self.taxonomy.palette)
