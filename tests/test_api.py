@@ -207,6 +207,31 @@ def test_a_picture_of_which_little_is_known_has_no_map():
     assert set(np.unique(whole.labels)) == {0, 8}
 
 
+def test_soft_large_pictures_are_labelled_at_half_their_size():
+    sharp, labels = street(421, 500)
+    soft = np.asarray(PIL.Image.fromarray(sharp).reduce(4).resize((500, 421)))
+    sizes = []
+
+    def segmenter(image):
+        sizes.append(image.shape[:2])
+        return np.ascontiguousarray(labels[:: 421 // image.shape[0], :: 500 // image.shape[1]])
+
+    codec = sempic.Codec(segmenter, FakeReceiver())
+    scene = sempic.unpack(codec.encode(soft))
+    assert scene.halved
+    assert sizes == [(211, 250)]
+    assert scene.labels.shape == (421, 500)
+    assert scene.coarse.y.shape == (106, 125)  # of the whole picture
+    for picture, options in (
+        (sharp, {}),
+        (soft, {"label_quality": "lossless"}),
+        (soft, {"labels": labels}),
+        (soft, {"labels": "none"}),
+    ):
+        assert not sempic.unpack(codec.encode(picture, **options)).halved
+    assert sizes[1:] == [(421, 500)] * 2
+
+
 def test_no_labels_when_asked():
     picture = np.full((32, 48, 3), 90, np.uint8)
     stream = sempic.Codec(segmenter=Unsure()).encode(picture, labels="none", max_side=24)
