@@ -222,6 +222,32 @@ def test_a_map_of_one_class_is_not_sent():
     assert (sempic.unpack(codec.encode(picture, label_quality="lossless")).labels == 0).all()
 
 
+def test_soft_large_pictures_are_labelled_at_half_their_size():
+    sharp, labels = street(421, 500)
+    soft = np.asarray(PIL.Image.fromarray(sharp).reduce(4).resize((500, 421)))
+    sizes = []
+
+    def segmenter(image):
+        sizes.append(image.shape[:2])
+        step = 500 // image.shape[1]
+        return np.ascontiguousarray(labels[::step, ::step])
+
+    codec = sempic.Codec(segmenter, FakeReceiver())
+    scene = sempic.unpack(codec.encode(soft))
+    assert scene.halved
+    assert sizes == [(211, 250)]
+    assert scene.labels.shape == (421, 500)
+    assert scene.coarse.y.shape == (106, 125)  # of the whole picture
+    for picture, options in (
+        (sharp, {}),
+        (soft, {"label_quality": "lossless"}),
+        (soft, {"labels": labels}),
+        (soft, {"labels": "none"}),
+    ):
+        assert not sempic.unpack(codec.encode(picture, **options)).halved
+    assert sizes[1:] == [(421, 500)] * 2
+
+
 def test_no_labels_when_asked():
     picture = np.full((32, 48, 3), 90, np.uint8)
     stream = sempic.Codec(segmenter=Unsure()).encode(picture, labels="none", max_side=24)

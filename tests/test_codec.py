@@ -32,6 +32,29 @@ def planes(picture):
     return [picture.y, picture.cb, picture.cr]
 
 
+@pytest.mark.parametrize("size", [(1, 1), (2, 7), (23, 32), (24, 31)])
+def test_halved_labels(size):
+    height, width = size
+    small = street(24, 32)[1][: -(-height // 2), : -(-width // 2)]
+    labels = small.repeat(2, 0).repeat(2, 1)[:height, :width]
+    stream = pack(width=width, height=height, labels=labels, halved=True)
+    assert stream[6] & 15 == 6  # behind two bytes, version, size and profile
+    scene = unpack(stream)
+    assert scene.halved
+    assert np.array_equal(scene.labels, labels)
+    assert not unpack(pack(width=width, height=height, labels=labels)).halved
+    with pytest.raises(LabelMapError, match="no labels"):
+        pack(width=width, height=height, coarse=COARSE, halved=True)
+
+
+@pytest.mark.parametrize("place", [(1, 2), (2, 1), (23, 30), (10, 31)])
+def test_labels_that_are_not_the_same_in_2x2_pixels_are_not_halved(place):
+    labels = np.zeros((24, 32), np.uint8)
+    labels[place] = 1
+    with pytest.raises(LabelMapError, match="one id in each 2×2 pixels"):
+        pack(width=32, height=24, labels=labels, halved=True)
+
+
 def test_unpack_gives_what_was_packed():
     scene = unpack(STREAM)
     assert (scene.width, scene.height, scene.palette, scene.model) == (32, 24, 1, 0)

@@ -161,7 +161,7 @@ def test_a_chunk_cannot_claim_more_than_there_is():
         read(sealed(body))
 
 
-@pytest.mark.parametrize("kind", [0, 6, 7])
+@pytest.mark.parametrize("kind", [0, 7])
 def test_unknown_required_chunks_are_refused_by_number(kind):
     with pytest.raises(UnsupportedChunk, match=f"type {kind} "):
         read(sealed(HEADER + chunk(1) + chunk(kind)))
@@ -174,7 +174,7 @@ def test_unknown_optional_chunks_are_skipped():
     assert read(sealed(mixed)) == known
 
 
-@pytest.mark.parametrize("kinds", [(1, 1), (2, 2), (2, 3), (4, 5)])
+@pytest.mark.parametrize("kinds", [(1, 1), (1, 6), (2, 2), (2, 3), (4, 5)])
 def test_duplicate_chunks_are_refused(kinds):
     with pytest.raises(CorruptStream, match="two"):
         read(sealed(HEADER + b"".join(map(chunk, kinds))))

@@ -590,3 +590,12 @@ def test_devices_are_written_to_and_never_replaced():
     pictures.write_file("/dev/null", b"x")
     assert stat.S_ISCHR(os.stat("/dev/full").st_mode)
     assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
+
+
+def test_large_pictures_without_fine_detail_are_soft():
+    sharp = street(420, 500)[0]  # with noise in each pixel
+    blurred = np.asarray(PIL.Image.fromarray(sharp).reduce(4).resize((500, 420)))
+    assert pictures.is_soft(blurred)
+    assert pictures.is_soft(blurred[1:, 1:])
+    assert not pictures.is_soft(sharp)
+    assert not pictures.is_soft(blurred[:400])  # of the size that networks were taught

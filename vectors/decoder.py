@@ -42,7 +42,8 @@ def clamp(x: int, low: int, high: int) -> int:
 # ---- F1–F4: the stream -------------------------------------------------------------------------
 
 
-LABELS, COARSE, PALETTE, WINDOWS, RECEIPT = 1, {2: "bpg", 3: "avif", 4: "webp", 5: "jxl"}, 9, 10, 11
+LABELS, HALVED, PALETTE, WINDOWS, RECEIPT = 1, 6, 9, 10, 11
+COARSE = {2: "bpg", 3: "avif", 4: "webp", 5: "jxl"}
 IDS = {0: 256, 1: 12, 2: 20, 3: 35}
 """F4: how many ids each palette has."""
 
@@ -61,7 +62,7 @@ def decode(stream: bytes) -> dict[str, Any]:
     require(at < len(body), "truncated")
     palette, model = body[at] & 15, body[at] >> 4
     require(palette in IDS and model < 15, "reserved profile")
-    known = {LABELS, WINDOWS, RECEIPT, *COARSE} | ({PALETTE} if palette == 0 else set())
+    known = {LABELS, HALVED, WINDOWS, RECEIPT, *COARSE} | ({PALETTE} if palette == 0 else set())
     chunks = split(body, at + 1, known)
 
     result: dict[str, Any] = {"size": np.array([width, height, palette, model])}
@@ -74,6 +75,10 @@ def decode(stream: bytes) -> dict[str, Any]:
         exact = planes if COARSE[kind] == "bpg" else None
     if LABELS in chunks:
         result["labels"] = label_map(chunks[LABELS], height, width, exact)
+    if HALVED in chunks:  # F5
+        small = label_map(chunks[HALVED], (height + 1) // 2, (width + 1) // 2, exact)
+        result["labels"] = small.repeat(2, 0).repeat(2, 1)[:height, :width]
+    if "labels" in result:
         require(result["labels"].max() < IDS[palette], "id outside the palette")
     if PALETTE in chunks:
         result["own"] = chunks[PALETTE].decode()
@@ -108,13 +113,17 @@ def split(body: bytes, at: int, known: set[int]) -> dict[int, bytes]:
         require(at + length <= len(body), "truncated")
         payload, at = body[at : at + length], at + length
         if kind in known:
-            rivals = COARSE.keys() if kind in COARSE else {kind}
+            families = (COARSE.keys(), {LABELS, HALVED})
+            rivals = next((family for family in families if kind in family), {kind})
             require(not rivals & chunks.keys(), "two chunks of one kind")
-            require(kind not in COARSE or LABELS not in chunks, "coarse picture after labels")
+            require(
+                kind not in COARSE or not chunks.keys() & {LABELS, HALVED},
+                "coarse picture after labels",
+            )
             chunks[kind] = payload
         else:
             require(kind >= 8, f"unknown required chunk {kind}")
-    require(chunks.keys() & {LABELS, *COARSE}, "neither labels nor coarse picture")
+    require(chunks.keys() & {LABELS, HALVED, *COARSE}, "neither labels nor coarse picture")
     return chunks
 
 

@@ -72,6 +72,12 @@ def make(name: str) -> bytes:
     if name == "primed4-alone":
         picture, labels = street(128, 171)
         return sempic.pack(width=171, height=128, labels=labels, palette=2)
+    if name == "halved":  # one id in each 2×2 pixels; odd sizes
+        picture, labels = street(45, 61)
+        labels = labels[::2, ::2].repeat(2, 0).repeat(2, 1)[:45, :61]
+        return sempic.pack(
+            width=61, height=45, labels=labels, coarse=bpg(picture, 32, "444"), halved=True
+        )
     if name == "coarse-only":
         return sempic.pack(width=64, height=48, coarse=bpg(picture, 35, "444"))
     if name == "optional":  # chunks of types 8 and 15 around the labels, to be skipped
@@ -113,6 +119,7 @@ NAMES = (
     "primed3-alone",
     "primed4",
     "primed4-alone",
+    "halved",
     "windows",
     "windows-alone",
     "windows-subsampled",

@@ -292,10 +292,12 @@ class Codec:
         full = pixels.shape[:2]
         if options.max_side is not None:
             pixels, given = pictures.shrink(pixels, given, options.max_side)
-        palette = options.known_palette.id
+        palette, halved = options.known_palette.id, False
         if labels is None:
+            halved = options.label_quality != LOSSLESS and pictures.is_soft(pixels)
             with progress.waiting("finding and simplifying labels", aloud=False):
-                given, palette = self._found(pixels, options)
+                given, palette = self._found(pixels, options, halved)
+            halved = halved and given is not None
         elif given is not None and isinstance(options.label_quality, int):
             from sempic.simplify import simplify
 
@@ -309,7 +311,7 @@ class Codec:
         @functools.cache
         def draft(level: int) -> tuple[Draft, bytes]:
             with progress.waiting(f"coding at quality {level}", aloud=False):
-                made = _draft(pixels, given, palette, level, sent, options)
+                made = _draft(pixels, given, palette, halved, level, sent, options)
                 return made, made.pack()
 
         level = options.quality
@@ -344,9 +346,14 @@ class Codec:
                 never=forbidden,
             )
 
-    def _found(self, pixels: Image, options: EncodeOptions) -> tuple[LabelMap | None, int]:
+    def _found(
+        self, pixels: Image, options: EncodeOptions, halved: bool
+    ) -> tuple[LabelMap | None, int]:
         """The segmenter's map as it is sent, None where it knows too little, and its palette."""
-        labels, found = self.find_labels(pixels, options)
+        small = coarse.downscale(pixels, 2) if halved else pixels
+        labels, found = self.find_labels(small, options)
+        if halved and labels is not None:
+            labels = codec.doubled(labels, pixels.shape[:2])
         palette = found if options.palette is None else options.known_palette.id
         if palette != found and palette not in (CAMVID.id, CITYSCAPES.id):
             name = PALETTES[palette].name
@@ -662,6 +669,7 @@ def _draft(
     pixels: Image,
     labels: LabelMap | None,
     palette: int,
+    halved: bool,
     level: int,
     sent: Cells,
     options: EncodeOptions,
@@ -677,6 +685,7 @@ def _draft(
         coarse_codec=options.coarse_codec,
         palette=palette,
         model=options.model,
+        halved=halved,
     )
     if not sent.any():
         return draft

@@ -36,6 +36,7 @@ class Draft:
     coarse_codec: str = "bpg"
     palette: int = CAMVID.id
     model: int = 0
+    halved: bool = False
     windows: bytes | None = None
     receipt: Receipt | None = None
 
@@ -60,6 +61,7 @@ class Draft:
             palette=self.palette,
             own=PALETTES[self.palette].identity,
             model=self.model,
+            halved=self.halved,
             labels=self.labels,
             coarse=None
             if self.coarse is None
@@ -77,6 +79,7 @@ def pack(
     coarse_codec: str = "bpg",
     palette: int = CAMVID.id,
     model: int = 0,
+    halved: bool = False,
     windows: bytes | None = None,
     receipt: Receipt | None = None,
 ) -> bytes:
@@ -90,11 +93,14 @@ def pack(
         coarse_codec: which codec that payload is of, a name in `sempic.coarse.CODECS`.
         palette: id of the palette (`sempic.palette`).
         model: id of the receiver that the sender has in mind, 0 for any.
+        halved: the picture has no detail that half its size would lose, and the labels have one id
+            in each 2×2 pixels, which is sent.
         windows: payload from `sempic.windows.encode`, made with this coarse picture.
         receipt: what a check found.
 
     Raises:
-        LabelMapError: labels of another shape or type, or with ids outside the palette.
+        LabelMapError: labels of another shape or type, with ids outside the palette, or `halved`
+            and not the same in each 2×2 pixels.
         InputError: a size or an id that the format does not have.
     """
     checks.one_of("coarse codec", coarse_codec, coarse_codecs.CODECS)
@@ -108,12 +114,18 @@ def pack(
     if windows is not None:
         windows = checks.stream(windows)
     payload = None
+    if halved and labels is None:
+        raise LabelMapError("no labels that could be halved")
     if labels is not None:
         check_labels(labels, width=width, height=height, palette=palette)
+        if halved and not is_doubled(labels):
+            raise LabelMapError("halved labels have one id in each 2×2 pixels, and these have not")
         from sempic import labels as coder
 
         context = exact_planes(coarse, kind)
-        payload = coder.encode(labels, coarse=context, model=PALETTES[palette].name)
+        payload = coder.encode(
+            labels[::2, ::2] if halved else labels, coarse=context, model=PALETTES[palette].name
+        )
     return container.write(
         Container(
             width=width,
@@ -121,6 +133,7 @@ def pack(
             palette=palette,
             model=model,
             labels=payload,
+            halved=halved,
             coarse=coarse,
             coarse_type=kind.chunk,
             windows=windows,
@@ -165,7 +178,10 @@ def unpack(
         from sempic import labels
 
         context = scene_coarse if kind.exact else None
-        scene_labels = labels.decode(c.labels, c.height, c.width, coarse=context)
+        size = (-(-c.height // 2), -(-c.width // 2)) if c.halved else (c.height, c.width)
+        scene_labels = labels.decode(c.labels, *size, coarse=context)
+        if c.halved:
+            scene_labels = doubled(scene_labels, (c.height, c.width))
         if (highest := int(scene_labels.max())) >= len(PALETTES[c.palette].classes):
             raise CorruptStream(f"id {highest} is not in palette {PALETTES[c.palette].name}")
     if c.windows is not None and only is None:
@@ -179,6 +195,7 @@ def unpack(
         palette=c.palette,
         own=c.own,
         model=c.model,
+        halved=c.halved,
         labels=scene_labels,
         coarse=None if only == "labels" else scene_coarse,
         windows=scene_windows,
@@ -189,6 +206,23 @@ def exact_planes(payload: bytes | None, kind: coarse_codecs.CoarseCodec) -> Coar
     """The coarse planes that labels and windows are coded in the context of, as the decoder will
     have them."""
     return kind.open(payload).decode() if payload is not None and kind.exact else None
+
+
+def doubled(labels: LabelMap, size: tuple[int, int]) -> LabelMap:
+    """A map of half a size, rounded up, at that size (height, width): each id in 2×2 pixels."""
+    large = np.empty(size, np.uint8)
+    for row, column in np.ndindex(2, 2):
+        part = large[row::2, column::2]
+        part[...] = labels[: part.shape[0], : part.shape[1]]
+    return large
+
+
+def is_doubled(labels: LabelMap) -> bool:
+    """Whether a map has one id in each 2×2 pixels, from its first pixel on."""
+    rows, columns = (side // 2 for side in labels.shape)
+    return np.array_equal(labels[1::2], labels[::2][:rows]) and np.array_equal(
+        labels[:, 1::2], labels[:, ::2][:, :columns]
+    )
 
 
 def check_map(labels: LabelMap, *, width: int, height: int) -> None:

@@ -34,6 +34,7 @@ class Chunk(IntEnum):
     """Types of chunk that version 1 defines (§3), beside those of `sempic.coarse.CODECS`."""
 
     LABELS = 1
+    HALVED = 6
     PALETTE = 9
     WINDOWS = 10
     RECEIPT = 11
@@ -57,6 +58,8 @@ class Container:
     """Id of the receiver that the sender had in mind, 0…14; 0 is any."""
     labels: bytes | None = None
     """Payload of the label map."""
+    halved: bool = False
+    """Whether that map is half the picture's size, rounded up, an id for each 2×2 pixels (§5)."""
     coarse: bytes | None = None
     """Payload of the coarse picture."""
     coarse_type: int = CODECS["bpg"].chunk
@@ -89,7 +92,7 @@ def write(container: Container) -> bytes:
     for kind, payload in (
         (Chunk.PALETTE, own.encode() if own else None),
         (c.coarse_type, c.coarse),
-        (Chunk.LABELS, c.labels),
+        (Chunk.HALVED if c.halved else Chunk.LABELS, c.labels),
         (Chunk.WINDOWS, c.windows),
         (Chunk.RECEIPT, c.receipt),
     ):
@@ -151,11 +154,12 @@ def _content(
     chunks: list[tuple[int, bytes]], *, width: int, height: int, palette: int, model: int
 ) -> Container:
     names = {chunk.value: chunk.name.lower() for chunk in Chunk}
-    names |= dict.fromkeys(BY_CHUNK, "coarse")
+    names |= dict.fromkeys(BY_CHUNK, "coarse") | {Chunk.HALVED: "labels"}
     if palette != INDICES.id:
         del names[Chunk.PALETTE]  # means nothing there
     found: dict[str, bytes] = {}
     coarse_type = CODECS["bpg"].chunk
+    halved = False
     for kind, payload in chunks:
         if kind not in names:
             if kind < FIRST_OPTIONAL:
@@ -167,6 +171,7 @@ def _content(
             coarse_type = kind
             if "labels" in found:
                 raise CorruptStream("the coarse chunk must precede the labels")
+        halved |= kind == Chunk.HALVED
         found[name] = payload
     if "labels" not in found and "coarse" not in found:
         raise CorruptStream("neither labels nor a coarse picture")
@@ -184,6 +189,7 @@ def _content(
         own=own,
         model=model,
         labels=found.get("labels"),
+        halved=halved,
         coarse=found.get("coarse"),
         coarse_type=coarse_type,
         windows=found.get("windows"),

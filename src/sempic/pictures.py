@@ -17,6 +17,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 import PIL.Image
+import PIL.ImageChops
 from PIL import ImageCms, ImagePalette, UnidentifiedImageError
 
 from sempic import files, formats
@@ -30,6 +31,11 @@ SUFFIXES = frozenset(formats.by_suffix())
 """What counts as a picture when a folder is searched; a file named outright is always tried."""
 _EXACT = ("PNG", "BMP", "DIB", "GIF", "PPM", "TIFF", "TGA")
 """Formats that keep ids as they are."""
+
+LARGE = 400
+"""Up to this shorter side pictures are at the scale that the networks were taught."""
+SOFT = 8.0
+"""Mean square, in grey levels, of what half the size loses (docs/experiments/scale.md)."""
 
 _HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 """Brands of pictures that phones make and Pillow does not open by itself."""
@@ -190,6 +196,18 @@ def shrink(picture: Image, labels: LabelMap | None, max_side: int) -> tuple[Imag
     if labels is not None:
         labels = np.array(PIL.Image.fromarray(labels).resize(size, PIL.Image.Resampling.NEAREST))
     return picture, labels
+
+
+def is_soft(picture: Image) -> bool:
+    """Whether a picture is large and has no detail that half its size would lose, as most frames of
+    a camera; uint8 (H, W, 3)."""
+    height, width = picture.shape[:2]
+    if min(height, width) <= LARGE:
+        return False
+    grey = PIL.Image.fromarray(picture[: height // 2 * 2, : width // 2 * 2]).convert("L")
+    again = grey.reduce(2).resize(grey.size, PIL.Image.Resampling.BICUBIC)
+    counts = np.array(PIL.ImageChops.difference(grey, again).histogram())
+    return float(counts @ np.arange(256) ** 2 / counts.sum()) <= SOFT
 
 
 def encode(picture: Image, suffix: str) -> bytes:

@@ -61,5 +61,8 @@ class Scene:
     """uint8 (height, width), or None if the file carries none."""
     coarse: Coarse | None
     """The coarse planes, or None if the file carries none."""
+    halved: bool = False
+    """Whether the picture has no detail that half its size would lose: then labels are the same in
+    each 2×2 pixels, and a receiver may paint at half the size."""
     windows: tuple[Window, ...] = ()
     """Parts of the picture that are shown as they are; no two overlap."""

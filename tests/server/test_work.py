@@ -178,6 +178,14 @@ def test_relabel_keeps_the_coarse_picture():
         FakeCoder().relabel(before, png(changed[:, :32]))
 
 
+def test_relabelled_streams_stay_halved():
+    labels = LABELS[::2, ::2].repeat(2, 0).repeat(2, 1)
+    before = sempic.pack(width=64, height=48, labels=labels, halved=True)
+    scene = sempic.unpack(FakeCoder().relabel(before, png(LABELS)))
+    assert scene.halved
+    assert np.array_equal(scene.labels, labels)
+
+
 def test_pixel_limits():
     coder = FakeCoder(max_pixels=48 * 64 - 1)
     with pytest.raises(sempic.LimitExceeded, match="max_side takes larger"):

@@ -5,6 +5,7 @@ The network is `sempic.networks.compact.denoise` exported; the sampler around it
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,11 @@ from sempic.scene import Image, LabelMap, Scene
 
 _Floats = npt.NDArray[np.float32]
 
+HEEDED = 0.7
+"""How much of what a coarse picture finer than the network's says otherwise is put right
+(docs/experiments/scale.md)."""
 TILE = 1024
-"""Pictures with a longer side are rebuilt in tiles of at most this, in pixels."""
+"""Pictures with a longer side are painted in tiles of at most this, in pixels."""
 OVERLAP = 128
 """By which tiles overlap; they are cross-faded there."""
 MAX_STEPS = 100
@@ -113,8 +117,20 @@ class Receiver:
             raise ModelError("this receiver was not trained for any fidelity but 0")
         if scene.coarse is None:
             raise ModelError("this receiver needs a coarse picture, and the stream has none")
+        if not scene.halved:
+            return self._paint(scene, steps, seed, guidance, fidelity)
+        painted = self._paint(_half(scene), steps, seed, guidance, fidelity)
+        size = 2 * painted.shape[1], 2 * painted.shape[0]
+        large = PIL.Image.fromarray(painted).resize(size, PIL.Image.Resampling.BICUBIC)
+        return np.asarray(large)[: scene.height, : scene.width]
+
+    def _paint(
+        self, scene: Scene, steps: int, seed: int, guidance: float, fidelity: float
+    ) -> Image:
+        """The picture of a scene, at its size."""
         rows, columns = (-(-side // _MULTIPLE) * _MULTIPLE for side in (scene.height, scene.width))
-        small = _grid(scene, rows // _PATCH, columns // _PATCH)
+        rgb, factor = _sent(scene)
+        small = _grid(scene, rgb, factor, rows // _PATCH, columns // _PATCH)
         labels = np.full((rows, columns), self._palette.void, np.uint8)
         if scene.labels is not None:
             known = self._understood(scene.labels, scene)
@@ -146,6 +162,8 @@ class Receiver:
             plane += _upsample(base)
         levels += 1
         levels *= np.float32(127.5)
+        if factor is not None and factor < _PATCH and _PATCH % factor == 0:
+            _heed(levels, rgb, factor)
         np.rint(levels, out=levels)
         np.clip(levels, 0, 255, out=levels)
         picture = np.empty((scene.height, scene.width, 3), np.uint8)
@@ -222,23 +240,55 @@ class Receiver:
         return residual
 
 
-def _grid(scene: Scene, rows: int, columns: int) -> _Floats:
-    """The coarse picture in [-1, 1], (3, rows, columns), one sample per patch of the network."""
+def _half(scene: Scene) -> Scene:
+    """The same scene at half its size, rounded up; the coarse picture stays as it is."""
+    labels = None if scene.labels is None else scene.labels[::2, ::2]
+    width, height = -(-scene.width // 2), -(-scene.height // 2)
+    return dataclasses.replace(
+        scene, width=width, height=height, labels=labels, halved=False, windows=()
+    )
+
+
+def _sent(scene: Scene) -> tuple[Image, int | None]:
+    """The coarse picture, uint8 (h, w, 3), and by how much it is smaller; None: no such number."""
     from sempic import coarse  # PyAV behind it is nothing that training needs
 
     assert scene.coarse is not None
     rgb = coarse.to_rgb(scene.coarse)
-    factor = coarse.factor(scene.width, scene.height, rgb.shape[1], rgb.shape[0])
+    return rgb, coarse.factor(scene.width, scene.height, rgb.shape[1], rgb.shape[0])
+
+
+def _grid(scene: Scene, rgb: Image, factor: int | None, rows: int, columns: int) -> _Floats:
+    """The coarse picture in [-1, 1], (3, rows, columns), one sample per patch of the network."""
     if factor != _PATCH:
         size = -(-scene.width // _PATCH), -(-scene.height // _PATCH)
         box = None
         if factor is not None:
             width, height = (n * _PATCH / factor for n in size)
             box = (0.0, 0.0, min(width, rgb.shape[1]), min(height, rgb.shape[0]))
-        rgb = np.asarray(PIL.Image.fromarray(rgb).resize(size, PIL.Image.Resampling.BICUBIC, box))
-    pad = (0, rows - rgb.shape[0]), (0, columns - rgb.shape[1]), (0, 0)
-    padded = np.pad(rgb, pad, mode="edge").astype(np.float32)
+        # Of a finer one each sample is the mean of its patch, as the network was taught.
+        finer = factor is not None and factor < _PATCH
+        how = PIL.Image.Resampling.BOX if finer else PIL.Image.Resampling.BICUBIC
+        rgb = np.asarray(PIL.Image.fromarray(rgb).resize(size, how, box))
+    padded = _padded(rgb, rows, columns).astype(np.float32)
     return np.ascontiguousarray(padded.transpose(2, 0, 1)) / np.float32(127.5) - 1
+
+
+def _padded(rgb: Image, rows: int, columns: int) -> Image:
+    pad = (0, rows - rgb.shape[0]), (0, columns - rgb.shape[1]), (0, 0)
+    return np.pad(rgb, pad, mode="edge")
+
+
+def _heed(levels: _Floats, rgb: Image, factor: int) -> None:
+    """Brings what was painted, (3, rows, columns) in 0…255, nearer to a coarse picture that is
+    finer than the network's (iterative back-projection; Irani and Peleg 1991, one step)."""
+    _, rows, columns = levels.shape
+    height, width = rows // factor, columns // factor
+    sent = _padded(rgb[:height, :width], height, width)
+    for channel, plane in enumerate(levels):
+        means = plane.reshape(height, factor, width, factor).mean((1, 3))
+        missing = PIL.Image.fromarray((sent[..., channel] - means) * np.float32(HEEDED))
+        plane += np.asarray(missing.resize((columns, rows), PIL.Image.Resampling.BICUBIC))
 
 
 def _upsample(small: _Floats) -> _Floats:

@@ -145,14 +145,16 @@ class Coder:
         """The stream with another label map; the coarse payload stays as it is."""
         c = container.read(stream, max_pixels=self._max_pixels)
         palette = PALETTES[c.palette]
+        given = palette.settle(pictures.read_labels(labels, palette))
         return codec.pack(
             width=c.width,
             height=c.height,
-            labels=palette.settle(pictures.read_labels(labels, palette)),
+            labels=codec.doubled(given[::2, ::2], given.shape) if c.halved else given,
             coarse=c.coarse,
             coarse_codec=coarse.BY_CHUNK[c.coarse_type].name,
             palette=c.palette,
             model=c.model,
+            halved=c.halved,
         )
 
     def compare(
