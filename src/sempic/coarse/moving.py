@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from sempic.bits import Bits, from_golomb
 from sempic.coarse import hevc
 from sempic.coarse.planes import MAX_SIDE
-from sempic.errors import CorruptStream, InputError, LimitExceeded, UnsupportedProfile
+from sempic.errors import CorruptStream, ImageError, InputError, LimitExceeded, UnsupportedProfile
 from sempic.scene import Coarse
 
 if TYPE_CHECKING:
@@ -52,9 +52,12 @@ class Encoder:
     """Pictures of one size → payloads, and the planes that a decoder will have."""
 
     def __init__(self, width: int, height: int, chroma: str = "444") -> None:
-        """Raises InputError where PyAV was built without x265, as its wheels never are."""
+        """Raises ImageError for a side beyond MAX_SIDE, and InputError where PyAV was built
+        without x265, as its wheels never are."""
         import av
 
+        if max(width, height) > MAX_SIDE:
+            raise ImageError(f"a coarse picture of {width}×{height} has a side beyond {MAX_SIDE}")
         if "libx265" not in av.codecs_available:
             raise InputError("this PyAV has no x265, which sequences need: install its own wheel")
         self._size = width, height

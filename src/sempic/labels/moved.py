@@ -87,9 +87,11 @@ def encode(labels: LabelMap, moved: LabelMap, hint: LabelMap, memory: Memory) ->
     labels, moved: uint8 (H, W), ids that the memory knows. hint: uint8 (H, W), below LEVELS: how
     badly the coarse picture bears out what is expected. memory: changed.
     """
+    if np.array_equal(labels, moved):  # nothing is learnt of what is not sent
+        return b""
     coder = range_coder.encoder(labels.size * 2 + 64)
     _code(coder, labels, moved, hint, memory)
-    return range_coder.finish(coder) if not np.array_equal(labels, moved) else b""
+    return range_coder.finish(coder)
 
 
 def decode(body: bytes, moved: LabelMap, hint: LabelMap, memory: Memory) -> LabelMap:

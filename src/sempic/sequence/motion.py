@@ -32,7 +32,7 @@ _SPAN = BLOCK + 2 * _WINDOW
 _PAD = REACH + _SPAN + 2
 _SAME = 96
 """A block that differs by less from the same place in the last picture has not moved."""
-_STILL = 24
+_STILL = 8
 """What a vector must save, in sums of differences over a window, for each coarse pixel of it."""
 _SMOOTH = 3
 """The same for each quarter by which it is unlike each of its four neighbours."""
