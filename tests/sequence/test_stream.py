@@ -1,4 +1,4 @@
-"""Records: what is written is read, and damage costs what it hits."""
+"""Packets: what is written is read, and damage costs what it hits."""
 
 from fractions import Fraction
 
@@ -77,19 +77,19 @@ def test_every_prefix_has_the_frames_that_are_whole():
     ends = [sum(map(len, PIECES[: i + 1])) for i in range(len(PIECES))]
     for cut in range(len(WHOLE)):
         found = read(WHOLE[:cut])
-        assert not any(isinstance(record, Damage) for record in found)
+        assert not any(isinstance(packet, Damage) for packet in found)
         assert len(found) == sum(end <= cut for end in ends)
 
 
-def test_damage_costs_a_record():
-    """Any one byte: at most the record that it is in, and the one that it is joined with."""
+def test_damage_costs_a_packet():
+    """Any one byte: at most the packet that it is in, and the one that it is joined with."""
     for at in range(len(PIECES[0]), len(WHOLE)):
         for change in (WHOLE[at] ^ 1, 0):
             if change == WHOLE[at]:
                 continue
             damaged = WHOLE[:at] + bytes((change,)) + WHOLE[at + 1 :]
             found = read(damaged)
-            assert any(isinstance(record, Damage) for record in found) or at == len(WHOLE) - 1
+            assert any(isinstance(packet, Damage) for packet in found) or at == len(WHOLE) - 1
             good = plain(found)
             assert set(good) <= set(plain(FRAMES))
             assert len(good) >= len(FRAMES) - 2
@@ -118,7 +118,7 @@ def test_foreign_bytes_are_refused():
 
 def test_unknown_kinds_are_skipped():
     assert (
-        read(PIECES[0] + stream._record(b"\xc0whatever") + PIECES[1])[1:]
+        read(PIECES[0] + stream._packet(b"\xc0whatever") + PIECES[1])[1:]
         == read(PIECES[0] + PIECES[1])[1:]
     )
 
@@ -137,13 +137,13 @@ def test_unknown_kinds_are_skipped():
     ],
 )
 def test_content_that_cannot_be_is_damage(content):
-    found = read(PIECES[0] + stream._record(content) + PIECES[1])
+    found = read(PIECES[0] + stream._packet(content) + PIECES[1])
     assert isinstance(found[1], Damage)
     assert plain(found) == plain(FRAMES[:1])
 
 
 def test_a_key_frame_has_a_coarse_picture():
-    (_, damage) = read(PIECES[0] + stream._record(b"\x50\0map"))
+    (_, damage) = read(PIECES[0] + stream._packet(b"\x50\0map"))
     assert "coarse" in damage.why
 
 

@@ -160,7 +160,7 @@ def details(record: dict[str, Any]) -> str:
                 f"{8 * size / seconds / 1000:>9.2f} kbit/s"
                 for name, size in parts
             ),
-            *([f"  {record['damaged']} records cannot be read"] if record["damaged"] else []),
+            *([f"  {record['damaged']} packets cannot be read"] if record["damaged"] else []),
         ]
     )
 

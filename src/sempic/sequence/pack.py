@@ -167,7 +167,7 @@ class Packer:
         qp: int = 34,
         key: bool = False,
     ) -> bytes:
-        """The records of the next frame.
+        """The packets of the next frame.
 
         coarse: its planes, as they are; None: as they were in the last frame. labels: called with
         what a receiver expects, gives the map, uint8 (height, width), sent bit for bit; None: no
@@ -230,7 +230,7 @@ class Unpacker:
         self._limit = checks.whole("max_pixels", max_pixels, 1)
         self.head: Head | None = None
         self.damage: list[str] = []
-        """Why records were left out, the last few of them."""
+        """Why packets were left out, the last few of them."""
         self._decoder: moving.Decoder | None = None
         self._time: Timeline | None = None
         self._last: Moment | None = None
@@ -244,13 +244,13 @@ class Unpacker:
 
         Raises a BitstreamError for what is no sequence, or one that is not known here.
         """
-        for record in self._reader.feed(data):
-            if isinstance(record, Damage):
-                self._note(record.why)
-            elif isinstance(record, Head):
-                self._begin(record)
+        for packet in self._reader.feed(data):
+            if isinstance(packet, Damage):
+                self._note(packet.why)
+            elif isinstance(packet, Head):
+                self._begin(packet)
             elif self.head is not None:
-                yield from self._frame(record)
+                yield from self._frame(packet)
 
     def close(self) -> None:
         """Notes what the stream ends with, if that is no whole frame.

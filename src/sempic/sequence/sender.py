@@ -27,7 +27,7 @@ _CUT = 32
 
 
 class Sender:
-    """The frames of one sequence, as they come → their records."""
+    """The frames of one sequence, as they come → their packets."""
 
     def __init__(self, options: SequenceOptions, rate: Fraction, coder: api.Codec) -> None:
         self._options, self._rate, self._coder = options, rate, coder
@@ -45,7 +45,7 @@ class Sender:
         self._labels_due = 0
 
     def send(self, pixels: Image) -> bytes:
-        """The records of the next frame, uint8 (H, W, 3).
+        """The packets of the next frame, uint8 (H, W, 3).
 
         Raises ImageError for one of another size than the first, and what finding labels raises.
         """

@@ -1,4 +1,4 @@
-"""The bytes of a sequence: records between zero bytes. docs/spec/sequence.md §1 to §3.
+"""The bytes of a sequence: packets between zero bytes. docs/spec/sequence.md §1 to §3.
 
 Sans-IO: `write_…` make bytes, `Reader` takes them as they come. Neither knows what a payload holds.
 """
@@ -24,7 +24,7 @@ from sempic.errors import (
 
 VERSION = 1
 LARGEST = 1 << 24
-"""Bytes of a record as it is sent, its zero left out."""
+"""Bytes of a packet as it is sent, its zero left out."""
 NUMBERS = 16
 """A predicted frame says its number modulo this."""
 _COARSE, _LABELS = 32, 16
@@ -71,12 +71,12 @@ class Frame:
     labels: bytes | None
     """None: the last map moved along; with a key frame there is no map."""
     size: int = 0
-    """Bytes of its record."""
+    """Bytes of its packet."""
 
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """A record that cannot be read, and why."""
+    """A packet that cannot be read, and why."""
 
     why: str
     size: int
@@ -88,11 +88,11 @@ def begin(head: Head) -> bytes:
 
 
 def write_head(head: Head) -> bytes:
-    """The record of a head, which may stand before any key frame."""
+    """The packet of a head, which may stand before any key frame."""
     own = head.own.encode()
     rate = head.rate.numerator, head.rate.denominator
     numbers = (head.width, head.height, *rate, head.factor, head.classes - 1)
-    return _record(
+    return _packet(
         bytes((Kind.HEAD << 6,)),
         b"".join(varint(number) for number in numbers),
         bytes((head.palette | head.model << 4,)),
@@ -103,7 +103,7 @@ def write_head(head: Head) -> bytes:
 
 
 def write_frame(frame: Frame) -> bytes:
-    """The record of a frame. Raises InputError if it is too large."""
+    """The packet of a frame. Raises InputError if it is too large."""
     kind = Kind.KEY if frame.key else Kind.PREDICTED
     parts = [part for part in (frame.coarse, frame.labels) if part is not None]
     flags = (_COARSE if frame.coarse is not None else 0) | (
@@ -112,7 +112,7 @@ def write_frame(frame: Frame) -> bytes:
     body = [varint(frame.number)] if frame.key else []
     if len(parts) == 2:
         body.append(varint(len(parts[0])))
-    return _record(bytes((kind << 6 | flags | frame.number % NUMBERS,)), *body, *parts)
+    return _packet(bytes((kind << 6 | flags | frame.number % NUMBERS,)), *body, *parts)
 
 
 @dataclass(slots=True)
@@ -122,10 +122,10 @@ class Reader:
     _held: bytearray = field(default_factory=bytearray)
     _begun: bool = False
     _skipped: int = 0
-    """Bytes left out of a record that was too large."""
+    """Bytes left out of a packet that was too large."""
 
     def feed(self, data: bytes) -> Iterator[Head | Frame | Damage]:
-        """The records that are whole now. Raises NotSempic or UnsupportedVersion, nothing else."""
+        """The packets that are whole now. Raises NotSempic or UnsupportedVersion, nothing else."""
         self._held += data
         if not self._begun:
             if not self._starts():
@@ -133,12 +133,12 @@ class Reader:
             del self._held[: len(MAGIC) + 1]
             self._begun = True
         while (end := self._held.find(0)) >= 0:
-            record = bytes(self._held[:end])
+            packet = bytes(self._held[:end])
             del self._held[: end + 1]
             skipped, self._skipped = self._skipped, 0
             if skipped:
-                yield Damage("a record is too large", skipped + end)
-            elif record and (found := _read(record)) is not None:
+                yield Damage("a packet is too large", skipped + end)
+            elif packet and (found := _read(packet)) is not None:
                 yield found
         if len(self._held) >= LARGEST:
             self._skipped += len(self._held)
@@ -146,7 +146,7 @@ class Reader:
 
     @property
     def left(self) -> int:
-        """Bytes of a record that has not ended."""
+        """Bytes of a packet that has not ended."""
         return len(self._held) + self._skipped
 
     def _starts(self) -> bool:
@@ -158,7 +158,7 @@ class Reader:
         return len(held) > 2
 
 
-def _record(*parts: bytes) -> bytes:
+def _packet(*parts: bytes) -> bytes:
     content = b"".join(parts)
     content += zlib.crc32(content).to_bytes(4, "little")
     sent = _stuff(content)
@@ -167,13 +167,13 @@ def _record(*parts: bytes) -> bytes:
     return sent + b"\0"
 
 
-def _read(record: bytes) -> Head | Frame | Damage | None:
-    """What a record holds; None: a kind that is not known here."""
-    size = len(record) + 1
+def _read(packet: bytes) -> Head | Frame | Damage | None:
+    """What a packet holds; None: a kind that is not known here."""
+    size = len(packet) + 1
     try:
-        content = _unstuff(record)
+        content = _unstuff(packet)
         if len(content) < 5 or zlib.crc32(content[:-4]) != int.from_bytes(content[-4:], "little"):
-            raise CorruptStream("a checksum does not match: a record was changed or cut")
+            raise CorruptStream("a checksum does not match: a packet was changed or cut")
         kind = content[0] >> 6
         if kind == Kind.HEAD:
             return _read_head(content[:-4])
@@ -258,12 +258,12 @@ def _unstuff(sent: bytes) -> bytes:
         code = sent[at]
         run = sent[at + 1 : at + code]
         if len(run) < code - 1:
-            raise TruncatedStream("a record is cut short")
+            raise TruncatedStream("a packet is cut short")
         out += run
         at += code
         if at >= len(sent):
             if code == 255:
-                raise TruncatedStream("a record is cut short")
+                raise TruncatedStream("a packet is cut short")
             return bytes(out)
         if code < 255:
             out.append(0)

@@ -13,7 +13,7 @@ from sempic.sequence.stream import Damage, Frame, Head
 
 def info(data: bytes) -> dict[str, Any]:
     """Keys: version, width, height (pixels), rate (frames in a second), palette (name), model (id,
-    0 for any), frames, keys (how many of them are key frames), seconds, damaged (records that
+    0 for any), frames, keys (how many of them are key frames), seconds, damaged (packets that
     cannot be read), bytes, kbps (kbit in a second), bpp (bits for each pixel of each frame),
     chunks ({"coarse": …, "labels": …} in bytes), overhead (bytes of all else), sizes (bytes of each
     frame). No payload is decoded.
@@ -25,13 +25,13 @@ def info(data: bytes) -> dict[str, Any]:
     frames: list[Frame] = []
     damaged = 0
     reader = stream.Reader()
-    for record in reader.feed(data):
-        if isinstance(record, Head):
-            head = head or record
-        elif isinstance(record, Damage):
+    for packet in reader.feed(data):
+        if isinstance(packet, Head):
+            head = head or packet
+        elif isinstance(packet, Damage):
             damaged += 1
         else:
-            frames.append(record)
+            frames.append(packet)
     if head is None:
         raise CorruptStream("the sequence has no head that can be read")
     chunks = {
