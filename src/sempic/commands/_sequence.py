@@ -68,9 +68,9 @@ def encode(args: argparse.Namespace) -> int:
         if getattr(args, given):
             raise InputError(f"--{given} is for pictures, not for sequences")
     options = SequenceOptions(**fields.given(args, SequenceOptions))
-    frames, rate, count = _frames(name, args)
     target = args.output or ("-" if name == "-" else _beside(name, ".sempic"))
     _apart(name, target)
+    frames, rate, count = _frames(name, args)
     coder = api.Codec(segmenter=args.segmenter)
     start = time.perf_counter()
     with _growing(target) as write:

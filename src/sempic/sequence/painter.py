@@ -57,14 +57,11 @@ class Painter:
         expected = moment.expected
         if self._last is None or expected.hint is None or not self._share:
             return None
-        share = self._share * _TRUST[expected.hint]
+        share: _Floats = self._share * _TRUST[expected.hint]
         labels = moment.scene.labels
         if labels is not None and expected.labels is not None:
             share[labels != expected.labels] = 0
-        soft = PIL.Image.fromarray(share).resize(
-            share.shape[::-1], PIL.Image.Resampling.BILINEAR, reducing_gap=None
-        )
-        return np.asarray(soft)
+        return share
 
 
 def _same(a: Scene, b: Scene) -> bool:

@@ -82,6 +82,7 @@ class Source:
 
         start: float | None = None
         due = 0
+        behind = 0.0
         last = None
         try:
             for frame in self._container.decode(self._stream):
@@ -91,7 +92,8 @@ class Source:
                     yield self._picture(last)
                     due += 1
                 last = frame
-            if last is not None:
+                behind = round((at - start) * self.rate, 6)
+            if last is not None and behind >= due:
                 yield self._picture(last)
         except (FFmpegError, OSError) as error:
             raise InputError(f"{self._name}: breaks off at frame {due}: {_why(error)}") from None
