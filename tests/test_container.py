@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from sempic import palette
 from sempic.coarse import BY_CHUNK, CODECS
-from sempic.container import MAX_PIXELS, Chunk, Container, _varint, read, write
+from sempic.container import MAX_PIXELS, Chunk, Container, read, varint, write
 from sempic.errors import (
     BitstreamError,
     CorruptStream,
@@ -214,7 +214,7 @@ def test_a_palette_of_ones_own_is_named():
     assert write(strange) == stream
 
     def names(payload):
-        return _varint(len(payload) << 4 | Chunk.PALETTE) + payload
+        return varint(len(payload) << 4 | Chunk.PALETTE) + payload
 
     name = names(toys.identity.encode())
     plain = HEADER[:-1] + bytes([0])

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tarfile
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
 import PIL.Image
@@ -18,9 +19,14 @@ from conftest import HAVE_MODELS, ROOT, FakeReceiver, FakeSegmenter, street
 import sempic
 from sempic import api, cli, commands
 from sempic.commands import train
+from sempic.sequence.video import Video
 
 README = (ROOT / "README.md").read_text()
-SPECIFICATIONS = {"format": "test_container.py", "labels": "labels/test_labels.py"}
+SPECIFICATIONS = {
+    "format": "test_container.py",
+    "labels": "labels/test_labels.py",
+    "sequence": "sequence/test_stream.py",
+}
 """In docs/spec, and the file of the tests that they name without one."""
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 LANGUAGES = {"python", "sh", "text", "json", "yaml", ""}
@@ -82,6 +88,10 @@ def place(tmp_path, monkeypatch):
     for name in ("photo.jpg", "photo.png", "shots/a.jpg", "shots/b.png"):
         photo.save(name)
     map_.save("map.png")
+    drive = Video(tmp_path / "drive.mp4", Fraction(10))
+    for left in (0, 2, 4):
+        drive.add(image[:, left : left + 60])
+    drive.close(keep=True)
     for split in ("train", "val"):
         for folder in (tmp_path / "mydata/images" / split, tmp_path / "mydata/labels" / split):
             folder.mkdir(parents=True)
@@ -252,7 +262,7 @@ def test_every_must_names_its_proof(name):
     text = text.split("## 1. ", 1)[1]
     sentences = re.split(r"(?<=[\].])\s+(?=[A-Z*-])", text)
     musts = [s for s in sentences if "MUST" in s]
-    assert len(musts) >= {"format": 12, "labels": 5}[name]
+    assert len(musts) >= {"format": 12, "labels": 5, "sequence": 10}[name]
     for sentence in musts:
         assert re.search(r"\[(\w+/)?(test_|vectors )", sentence), sentence
 

@@ -8,6 +8,9 @@ from conftest import ROOT
 
 import sempic
 from sempic import container, labels
+from sempic.labels import moved
+from sempic.sequence import Unpacker
+from sempic.sequence.stream import Frame, Reader
 
 FILES = sorted((ROOT / "vectors").glob("*.sempic"))
 SMALL = "small"
@@ -17,6 +20,41 @@ SMALL = "small"
 def vector(request):
     with np.load(request.param.with_suffix(".npz")) as arrays:
         return request.param.stem, request.param.read_bytes(), dict(arrays)
+
+
+def test_a_sequence_decodes_to_the_expected_frames():
+    file = ROOT / "vectors/sequences/street.sempic"
+    make = maker()
+    stream = file.read_bytes()
+    with np.load(file.with_suffix(".npz")) as expected:
+        found = make.frames_of(stream)
+        assert found.keys() == set(expected)
+        for name, array in found.items():
+            assert np.array_equal(array, expected[name]), name
+    labels = make.street(96, 140)[1]
+    for frame, left in zip(found["labels"], (0, 3, 3, 6, 9, 12), strict=True):
+        assert np.array_equal(frame, labels[:, left : left + 125])
+
+
+def test_maps_of_a_sequence_are_coded_as_they_were():
+    """The coarse pictures as they are there; what is expected of them, and the maps' bytes."""
+    file = ROOT / "vectors/sequences/street.sempic"
+    frames = [f for f in Reader().feed(file.read_bytes()) if isinstance(f, Frame)]
+    memory = moved.memory(96, 125, 12)
+    moments = list(Unpacker().feed(file.read_bytes()))
+    assert len(frames) == len(moments) == 6
+    for frame, moment in zip(frames[1:5], moments[1:5], strict=True):
+        expected = moment.expected
+        body = moved.encode(moment.scene.labels, expected.labels, expected.hint, memory)
+        assert body == (frame.labels or b"")
+
+
+def maker():
+    """vectors/make.py as a module."""
+    spec = importlib.util.spec_from_file_location("make", ROOT / "vectors/make.py")
+    make = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(make)
+    return make
 
 
 def test_there_are_vectors():
@@ -41,9 +79,7 @@ def test_decodes_to_the_expected_scene(vector):
 
 
 def test_label_maps_are_those_that_were_drawn():
-    spec = importlib.util.spec_from_file_location("make", ROOT / "vectors/make.py")
-    make = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(make)
+    make = maker()
     for name, size in (
         ("street", (256, 341)),
         ("small", (48, 64)),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import zlib
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import sempic
 from sempic import coarse, windows
 from sempic.critical import GROUPS, Receipt, Tally
 from sempic.scene import Image, LabelMap
+from sempic.sequence import Packer, Unpacker
 from sempic.windows import Place
 
 HERE = Path(__file__).parent
@@ -105,6 +107,30 @@ def make(name: str) -> bytes:
     raise SystemExit(f"no vector is called {name}")
 
 
+def make_sequence() -> bytes:
+    """A drive of three pixels a frame; the third frame is as the second, the last a key frame."""
+    picture, labels = street(96, 140)
+    packer = Packer(width=125, height=96, rate=Fraction(25, 2), palette=1, model=3)
+    pieces = []
+    for number, left in enumerate((0, 3, 3, 6, 9, 12)):
+        part = np.s_[:, left : left + 125]
+        planes = None if number == 2 else coarse.from_rgb(coarse.downscale(picture[part]))
+        found = np.ascontiguousarray(labels[part])
+        pieces.append(packer.pack(planes, lambda _, f=found: f, qp=30 + number, key=number == 5))
+    return b"".join(pieces)
+
+
+def frames_of(stream: bytes) -> dict[str, np.ndarray]:
+    """What a decoder gets of a sequence."""
+    unpacker = Unpacker()
+    scenes = [moment.scene for moment in unpacker.feed(stream)]
+    head = unpacker.head
+    rate = head.rate
+    size = [head.width, head.height, head.palette, head.model, rate.numerator, rate.denominator]
+    planes = {n: np.stack([getattr(s.coarse, n) for s in scenes]) for n in ("y", "cb", "cr")}
+    return {"size": np.array(size), "labels": np.stack([s.labels for s in scenes]), **planes}
+
+
 NAMES = (
     "street",
     "fine-chroma",
@@ -124,13 +150,20 @@ NAMES = (
     "windows-alone",
     "windows-subsampled",
 )
+SEQUENCES = {"sequences/street": make_sequence}
 
 
 def main() -> None:
-    for name in sys.argv[1:] or NAMES:
+    for name in sys.argv[1:] or (*NAMES, *SEQUENCES):
         path = HERE / f"{name}.sempic"
         if path.exists():
             print(f"{path.name} exists, left as it is")
+            continue
+        if name in SEQUENCES:
+            stream = SEQUENCES[name]()
+            path.write_bytes(stream)
+            np.savez_compressed(path.with_suffix(".npz"), **frames_of(stream))
+            print(f"{name}: {len(stream)} bytes")
             continue
         stream = make(name)
         scene = sempic.unpack(stream)

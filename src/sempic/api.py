@@ -360,8 +360,8 @@ class Codec:
             raise InputError(f"the segmenter's classes cannot be named in palette {name}")
         return (None if labels is None else translate(labels, found, palette)), palette
 
-    def _segment(
-        self, pixels: Image, label_quality: LabelQuality, ignore_label: int | None
+    def look(
+        self, pixels: Image, label_quality: LabelQuality, ignore_label: int | None = None
     ) -> tuple[LabelMap, Chances | None, int]:
         """The segmenter's map, checked, how sure it is if it says so, and its palette."""
         number: Any = self.segmenter.palette
@@ -396,7 +396,7 @@ class Codec:
         its palette."""
         options = options or EncodeOptions()
         label_quality = options.label_quality or DEFAULT_LABEL_QUALITY
-        labels, chances, number = self._segment(pixels, label_quality, options.ignore_label)
+        labels, chances, number = self.look(pixels, label_quality, options.ignore_label)
         if label_quality == LOSSLESS:
             return labels, number
         from sempic.segment.doubt import STREET, void_where_unsure

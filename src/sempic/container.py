@@ -24,6 +24,8 @@ from sempic.errors import (
 from sempic.palette import IDENTITY, INDICES, OWN, PALETTES
 
 MAGIC = b"\xe5S"
+SEQUENCE_MAGIC = b"\xe5V"
+"""Of sequences of pictures (docs/spec/sequence.md), which have bytes of their own."""
 VERSION = 1
 MAX_SIDE = 65535
 MAX_PIXELS = 1 << 26
@@ -85,8 +87,8 @@ def write(container: Container) -> bytes:
 
     stream = bytearray(MAGIC)
     stream.append(VERSION)
-    stream += _varint(c.width)
-    stream += _varint(c.height)
+    stream += varint(c.width)
+    stream += varint(c.height)
     own = c.own or PALETTES[c.palette].identity
     stream.append(c.model << 4 | (INDICES.id if own else c.palette))
     for kind, payload in (
@@ -97,7 +99,7 @@ def write(container: Container) -> bytes:
         (Chunk.RECEIPT, c.receipt),
     ):
         if payload is not None:
-            stream += _varint(len(payload) << 4 | kind)
+            stream += varint(len(payload) << 4 | kind)
             stream += payload
     stream += zlib.crc32(stream).to_bytes(4, "little")
     return bytes(stream)
@@ -112,6 +114,8 @@ def read(stream: bytes, *, max_pixels: int = MAX_PIXELS) -> Container:
     stream = checks.stream(stream)
     if not stream:
         raise TruncatedStream("no bytes at all")
+    if stream[:2] == SEQUENCE_MAGIC:
+        raise NotSempic("a sequence of pictures, not a picture: sempic decode makes a video of it")
     if stream[:2] != MAGIC[: len(stream)]:
         raise NotSempic(f"not a .sempic stream: it starts with {bytes(stream[:2]).hex(' ')}")
     if len(stream) < 3:
@@ -120,15 +124,15 @@ def read(stream: bytes, *, max_pixels: int = MAX_PIXELS) -> Container:
         raise UnsupportedVersion(f"version {stream[2]} is not known here, only {VERSION} is")
 
     end = len(stream) - 4  # where the checksum starts
-    width, at = _read_varint(stream, 3, end)
-    height, at = _read_varint(stream, at, end)
+    width, at = read_varint(stream, 3, end)
+    height, at = read_varint(stream, at, end)
     if at >= end:
         raise TruncatedStream("the stream ends inside its header")
     model, palette = divmod(stream[at], 16)
     at += 1
     chunks: list[tuple[int, bytes]] = []
     while at < end:
-        head, at = _read_varint(stream, at, end)
+        head, at = read_varint(stream, at, end)
         size, kind = divmod(head, 16)
         if size > end - at:
             raise TruncatedStream(
@@ -197,7 +201,7 @@ def _content(
     )
 
 
-def _varint(value: int) -> bytes:
+def varint(value: int) -> bytes:
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)
@@ -206,7 +210,7 @@ def _varint(value: int) -> bytes:
     return bytes(out)
 
 
-def _read_varint(stream: bytes, at: int, end: int) -> tuple[int, int]:
+def read_varint(stream: bytes, at: int, end: int) -> tuple[int, int]:
     """The value at byte `at`, and where the next one starts."""
     value = 0
     for i in range(5):

@@ -64,7 +64,7 @@ class Options:
         return fields.about(part).usual if part.default is None else part.default
 
 
-def _label_quality(name: str, value: Any) -> LabelQuality:
+def label_quality_of(name: str, value: Any) -> LabelQuality:
     return LOSSLESS if value == LOSSLESS else checks.whole(name, value, 1, 5)
 
 
@@ -151,7 +151,7 @@ class EncodeOptions(Options):
         None,
         low=1,
         high=5,
-        check=_label_quality,
+        check=label_quality_of,
         metavar="1…5|lossless",
     )
     importance: Mapping[str, float] | None = option(

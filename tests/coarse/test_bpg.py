@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sempic import coarse
-from sempic.coarse import bpg
+from sempic.coarse import bpg, hevc
 from sempic.errors import (
     BitstreamError,
     CorruptStream,
@@ -56,7 +56,7 @@ def test_there_are_vectors():
 @pytest.mark.parametrize("chroma", ["420", "444"])
 def test_planes_are_those_that_the_encoder_meant(chroma, monkeypatch):
     """x265 sends the MD5 of its own reconstruction (H.265 D.2.19); two codecs must agree."""
-    monkeypatch.setitem(bpg.X265, "hash", 1)
+    monkeypatch.setitem(hevc.X265, "hash", 1)
     file = bpg.encode(coarse.from_rgb(street(64, 88)[0], chroma), qp=30)
     sei = file[file.rindex(b"\0\0\1\x50\1") + 5 :].replace(b"\0\0\3", b"\0\0")
     assert sei[:3] == bytes((132, 49, 0))

@@ -12,15 +12,14 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from sempic.bits import Bits, from_golomb, packed, ue
+from sempic.coarse import hevc
 from sempic.coarse.codec import CoarseCodec
 from sempic.coarse.planes import check_size, from_rgb
 from sempic.errors import CorruptStream, InputError, TruncatedStream, UnsupportedProfile
-from sempic.scene import Coarse, Image, Plane
+from sempic.scene import Coarse, Image
 
 if TYPE_CHECKING:
     import av  # imported where it is used: `import sempic` need not wait for it
@@ -35,25 +34,6 @@ _START = b"\0\0\1"
 # What is painted from the coarse picture shows errors of its chroma more than those of its luma,
 # and chroma is cheap: docs/decisions.md.
 _CHROMA_QP = {"420": 0, "444": -6}
-
-# One thread and no wavefronts: the same bytes every time, and no entry points to send.
-X265 = {
-    "log-level": "none",
-    "pools": "none",
-    "frame-threads": 1,
-    "wpp": 0,
-    "keyint": 1,
-    "bframes": 0,
-    "rc-lookahead": 0,
-    "repeat-headers": 1,
-    "info": 0,
-    "ipratio": 1,
-    "aq-mode": 0,
-    "psy-rd": 0,
-    "psy-rdoq": 0,
-    "tu-intra-depth": 3,
-    "tu-inter-depth": 1,
-}
 
 # Bytes of a BPG file before its width and after its height, up to the first slice's NAL header:
 # 4:2:0 and 4:4:4, coding trees of 64 and 32, all else as x265 4.2 has it under the settings above;
@@ -157,15 +137,7 @@ def _decode(file: bytes, header: _Header) -> Coarse:
     coded = (-(-header.width // block) * block, -(-header.height // block) * block)
     if (frame.width, frame.height) != coded or frame.format.name != f"yuv{header.chroma}p":
         raise CorruptStream("the HEVC picture is not of the announced size and format")
-    y, cb, cr = (_samples(plane) for plane in frame.planes)
-    width, height = header.width, header.height
-    if header.chroma == "420":
-        width, height = -(-width // 2), -(-height // 2)
-    return Coarse(
-        y=y[: header.height, : header.width].copy(),
-        cb=cb[:height, :width].copy(),
-        cr=cr[:height, :width].copy(),
-    )
+    return hevc.planes(frame, header.width, header.height)
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +189,7 @@ def lengthen(payload: bytes) -> bytes:
 def opening(width: int, height: int) -> bytes:
     """What stands before the first slice's data in a 4:4:4 file of this size, no side below 16,
     that `encode` made with chroma_qp 0 (spec/format.md §7)."""
-    return MAGIC + b"\x60\0" + _ue7(width) + _ue7(height) + _WINDOWS[_tree(width, height)]
+    return MAGIC + b"\x60\0" + _ue7(width) + _ue7(height) + _WINDOWS[hevc.tree(width, height)]
 
 
 def _encode_payload(rgb: Image, quality: int, chroma: str) -> bytes:
@@ -386,12 +358,11 @@ def _x265(coarse: Coarse, qp: int, chroma_qp: int) -> dict[int, bytes]:
     """The NAL units of one picture by type, in their order."""
     import av
 
-    planes = (coarse.y, coarse.cb, coarse.cr)
     # x265 takes nothing smaller than one coding tree block, of 16 at least. For pictures below
     # that the smallest coding block is as large, so that BPG's rule still gives the coded size.
     block = 8 if min(coarse.y.shape) > 8 else 16
     height, width = (-(-side // block) * block for side in coarse.y.shape)
-    tree = _tree(width, height)
+    tree = hevc.tree(width, height)
     chroma = "444" if coarse.cb.shape == coarse.y.shape else "420"
     encoder = av.CodecContext.create("libx265", "w")
     encoder.width, encoder.height = width, height
@@ -399,25 +370,16 @@ def _x265(coarse: Coarse, qp: int, chroma_qp: int) -> dict[int, bytes]:
     encoder.time_base = Fraction(1)
     encoder.framerate = Fraction(1)
     encoder.thread_count = 1
-    settings = X265 | {"qp": qp, "ctu": tree, "min-cu-size": block}
+    settings = hevc.X265 | {"qp": qp, "ctu": tree, "min-cu-size": block}
     settings |= {"cbqpoffs": chroma_qp, "crqpoffs": chroma_qp}
     encoder.options = {
         "preset": "placebo",
         "x265-params": ":".join(f"{name}={value}" for name, value in settings.items()),
     }
-    frame = av.VideoFrame(width, height, encoder.pix_fmt)
-    for plane, samples in zip(frame.planes, planes, strict=True):
-        rows, line = plane.buffer_size // plane.line_size, plane.line_size
-        pad = ((0, max(0, rows - samples.shape[0])), (0, line - samples.shape[1]))
-        plane.update(np.pad(samples, pad, mode="edge").tobytes())
+    frame = hevc.frame(coarse, width, height)
     stream = b"".join(bytes(p) for p in (*encoder.encode(frame), *encoder.encode(None)))
     units = [unit.rstrip(b"\0") for unit in stream.split(_START)[1:]]
     return {unit[0] >> 1: unit for unit in units}
-
-
-def _tree(width: int, height: int) -> int:
-    """Side of the coding trees of a picture, no side of which is below 16."""
-    return next(side for side in (64, 32, 16) if side <= min(height, width))
 
 
 def _hevc(stream: bytes) -> av.VideoFrame:
@@ -436,7 +398,3 @@ def _hevc(stream: bytes) -> av.VideoFrame:
     if len(frames) != 1 or frames[0].is_corrupt:
         raise CorruptStream("the HEVC picture is broken")
     return frames[0]
-
-
-def _samples(plane: Any) -> Plane:
-    return np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)

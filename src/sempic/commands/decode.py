@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from sempic import batch, fields
-from sempic.commands import _files
+from sempic.commands import _files, _sequence
 from sempic.errors import InputError
 from sempic.jobs import TAR, find
 from sempic.options import DecodeOptions
@@ -22,6 +22,7 @@ examples:
   sempic decode photo.sempic --only labels               # photo.labels.png: what is where
   sempic decode photo.sempic -o decoded.png --uncertainty imagined.png --samples 2
   sempic decode out/ -o pictures/                      # a folder
+  sempic decode drive.sempic -o drive.mp4                # a sequence: a video, or a folder
 
 The receiver invents detail. A decoded picture shows what is likely, not what was there.
 """
@@ -64,6 +65,8 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    if _sequence.decodes(args):
+        return _sequence.decode(args)
     given = fields.given(args, DecodeOptions)
     if args.only:
         for name in (*given, *(["receiver"] if args.receiver else [])):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from sempic import batch, fields, processes
-from sempic.commands import _files
+from sempic.commands import _files, _sequence
 from sempic.errors import InputError, OutputError
 from sempic.jobs import TAR, find
 from sempic.options import EncodeOptions
@@ -25,6 +25,7 @@ examples:
   sempic encode photo.png --labels map.png       # with a label map of your own
   sempic encode shots/ -o out/ --jobs 2          # a folder, two at a time
   sempic encode shots/ -o out/ --manifest m.jsonl  # goes on after an interruption
+  sempic encode drive.mp4 --bitrate 16k          # a video, at 16 kbit a second
   sempic encode shots.tar -o coded.tar           # of WebDataset: KEY.jpg becomes KEY.sempic
 
 The networks are at home at heights of 250 to 500 pixels; larger pictures work,
@@ -35,7 +36,7 @@ and --max-side makes them smaller and faster. Names with a scheme
 
 def add(parser: argparse.ArgumentParser) -> None:
     parser.description, parser.epilog = _HELP, _EXAMPLES
-    _files.add_inputs(parser, "pictures, folders of them, tars, or - for standard input")
+    _files.add_inputs(parser, "pictures, folders of them, tars, a video, or - for standard input")
     _files.add_output(parser, "photo.sempic")
     fields.add(parser.add_mutually_exclusive_group(), EncodeOptions, only=_RATE)
     parser.add_argument(
@@ -60,11 +61,14 @@ def add(parser: argparse.ArgumentParser) -> None:
         "them are recognised",
     )
     _files.add_many(parser, "code")
+    _sequence.add_encode(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     from sempic import formats, pictures
 
+    if _sequence.encodes(args):
+        return _sequence.encode(args)
     if args.labels is not None and args.segmenter:
         raise InputError("--labels takes the place of what --segmenter finds: give one of them")
     options = EncodeOptions(**fields.given(args, EncodeOptions))

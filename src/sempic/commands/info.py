@@ -6,7 +6,8 @@ import argparse
 import functools
 
 from sempic import batch, models
-from sempic.commands import _files, _report
+from sempic.commands import _files, _report, _sequence
+from sempic.container import SEQUENCE_MAGIC
 from sempic.jobs import Job, find
 
 _HELP = """Prints size, rate and the cost of each part. No network runs, and nothing is decoded
@@ -35,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     code = _report.each(
         jobs,
         batch.here(functools.partial(_described, shares=args.map), jobs),
-        _report.details,
+        _details,
         args.json,
     )
     if not args.json:
@@ -44,4 +45,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _described(job: Job, *, shares: bool) -> batch.Record:
-    return batch.described(batch.stream_of(job.read()), shares=shares)
+    data = job.read()
+    if data.startswith(SEQUENCE_MAGIC):
+        return _sequence.described(data)
+    return batch.described(batch.stream_of(data), shares=shares)
+
+
+def _details(record: batch.Record) -> str:
+    return _sequence.details(record) if "frames" in record else _report.details(record)

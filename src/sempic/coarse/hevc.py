@@ -1,0 +1,63 @@
+"""What every use of HEVC here has in common: settings of x265, planes ⇄ frames of PyAV."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sempic.scene import Coarse
+
+if TYPE_CHECKING:
+    import av
+
+# One thread and no wavefronts: the same bytes every time, and no entry points to send.
+X265 = {
+    "log-level": "none",
+    "pools": "none",
+    "frame-threads": 1,
+    "wpp": 0,
+    "keyint": 1,
+    "bframes": 0,
+    "rc-lookahead": 0,
+    "repeat-headers": 1,
+    "info": 0,
+    "ipratio": 1,
+    "aq-mode": 0,
+    "psy-rd": 0,
+    "psy-rdoq": 0,
+    "tu-intra-depth": 3,
+    "tu-inter-depth": 1,
+}
+
+
+def frame(coarse: Coarse, width: int, height: int) -> av.VideoFrame:
+    """A frame of this size that has the planes, their edges repeated."""
+    import av
+
+    chroma = "444" if coarse.cb.shape == coarse.y.shape else "420"
+    made = av.VideoFrame(width, height, f"yuv{chroma}p")
+    for plane, samples in zip(made.planes, (coarse.y, coarse.cb, coarse.cr), strict=True):
+        rows, line = plane.buffer_size // plane.line_size, plane.line_size
+        pad = ((0, max(0, rows - samples.shape[0])), (0, line - samples.shape[1]))
+        plane.update(np.pad(samples, pad, mode="edge").tobytes())
+    return made
+
+
+def planes(frame: av.VideoFrame, width: int, height: int) -> Coarse:
+    """The left upper part of a decoded frame, 4:2:0 or 4:4:4, of this size."""
+    y, cb, cr = (
+        np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)  # type: ignore[call-overload]
+        for plane in frame.planes
+    )
+    across, down = width, height
+    if frame.format.name == "yuv420p":
+        across, down = -(-width // 2), -(-height // 2)
+    return Coarse(
+        y=y[:height, :width].copy(), cb=cb[:down, :across].copy(), cr=cr[:down, :across].copy()
+    )
+
+
+def tree(width: int, height: int) -> int:
+    """Side of the coding trees of a picture, no side of which is below 16."""
+    return next(side for side in (64, 32, 16) if side <= min(height, width))

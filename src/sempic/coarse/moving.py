@@ -1,0 +1,218 @@
+"""Coarse pictures in time: HEVC, each predicted from the last one. docs/spec/sequence.md §4.
+
+Parameter sets are sent once, and pictures without start codes. HEVC defines every sample, so that
+what a decoder has is what the encoder predicts from. No picture waits for a later one.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+from sempic.bits import Bits, from_golomb
+from sempic.coarse import hevc
+from sempic.coarse.planes import MAX_SIDE
+from sempic.errors import CorruptStream, ImageError, InputError, LimitExceeded, UnsupportedProfile
+from sempic.scene import Coarse
+
+if TYPE_CHECKING:
+    from av.video.codeccontext import VideoCodecContext
+
+QP = range(1, 52)
+"""Of HEVC's luma; 6 more halve the precision."""
+_PARAMETERS = range(32, 35)
+_KEYS = (19, 20)
+_PREDICTED = (0, 1)
+_START = b"\0\0\1"
+_CHROMA = {1: "420", 3: "444"}
+_CHROMA_QP = {"420": 0, "444": -6}
+_BASE = 30
+
+# Quantisation of each picture is the caller's: x265 takes it as an offset of a region of interest,
+# which needs its adaptive quantisation on, if at next to no strength, and a constant rate factor,
+# which is a constant QP where complexity does not count (qcomp).
+_X265 = hevc.X265 | {
+    "keyint": -1,
+    "scenecut": 0,
+    "open-gop": 0,
+    "ref": 1,
+    "weightp": 0,
+    "crf": _BASE,
+    "qcomp": "1.0",
+    "ipratio": "1.0",
+    "cutree": 0,
+    "qpstep": 51,
+    "aq-mode": 1,
+    "aq-strength": "0.01",
+    "qg-size": 64,
+}
+
+
+class Encoder:
+    """Pictures of one size → payloads, and the planes that a decoder will have."""
+
+    def __init__(self, width: int, height: int, chroma: str = "444") -> None:
+        """Raises ImageError for a side beyond MAX_SIDE, and InputError where PyAV was built
+        without x265, as its wheels never are."""
+        import av
+
+        if max(width, height) > MAX_SIDE:
+            raise ImageError(f"a coarse picture of {width}×{height} has a side beyond {MAX_SIDE}")
+        if "libx265" not in av.codecs_available:
+            raise InputError("this PyAV has no x265, which sequences need: install its own wheel")
+        self._size = width, height
+        self._chroma = chroma
+        self._coded = tuple(max(16, -(-side // 8) * 8) for side in self._size)
+        self._encoder = self._open()
+        self._regions: dict[int, Any] = {}
+        self._decoder: Decoder | None = None
+        self._count = 0
+
+    @property
+    def parameters(self) -> bytes:
+        """Parameter sets; there is one after the first picture."""
+        assert self._decoder is not None
+        return self._decoder.parameters
+
+    def encode(self, coarse: Coarse, *, qp: int, key: bool) -> tuple[bytes, Coarse]:
+        """The payload of the next picture, and its planes.
+
+        qp: of QP. key: predict it from nothing, as the first is in any case.
+        """
+        from av.video.frame import PictureType
+
+        frame = self._region(qp, hevc.frame(coarse, *self._coded))
+        frame.pts = self._count
+        self._count += 1
+        frame.pict_type = PictureType.I if key else PictureType.NONE
+        packets = self._encoder.encode(frame)
+        units = _split(b"".join(bytes(packet) for packet in packets))
+        parameters = [unit for unit in units if _kind(unit) in _PARAMETERS]
+        if self._decoder is None:
+            self._decoder = Decoder(_START.join(parameters), *self._size)
+        payload = _START.join(unit for unit in units if _kind(unit) not in _PARAMETERS)
+        return payload, self._decoder.decode(payload, key=bool(parameters))
+
+    def _open(self) -> VideoCodecContext:
+        import av
+        from av.video.codeccontext import VideoCodecContext
+
+        encoder = av.CodecContext.create("libx265", "w")
+        assert isinstance(encoder, VideoCodecContext)
+        encoder.width, encoder.height = self._coded
+        encoder.pix_fmt = f"yuv{self._chroma}p"
+        encoder.time_base = encoder.framerate = Fraction(1)
+        encoder.thread_count = 1
+        offset = _CHROMA_QP[self._chroma]
+        settings = _X265 | {"ctu": hevc.tree(*self._coded), "min-cu-size": 8}
+        settings |= {"cbqpoffs": offset, "crqpoffs": offset}
+        encoder.options = {
+            "preset": "slow",
+            "forced-idr": "1",
+            "x265-params": ":".join(f"{name}={value}" for name, value in settings.items()),
+        }
+        return encoder
+
+    def _region(self, qp: int, frame: Any) -> Any:
+        """The frame with its quantisation said; with every frame, since x265 keeps room for it
+        with frames that it reuses, or not."""
+        if qp not in self._regions:
+            import av.filter
+
+            graph = av.filter.Graph()
+            width, height = self._coded
+            source = graph.add_buffer(
+                width=width, height=height, format=frame.format.name, time_base=Fraction(1)
+            )
+            region = graph.add("addroi", f"x=0:y=0:w=iw:h=ih:qoffset={qp - _BASE}/51")
+            sink = graph.add("buffersink")
+            source.link_to(region)
+            region.link_to(sink)
+            graph.configure()
+            self._regions[qp] = graph
+        self._regions[qp].push(frame)
+        return self._regions[qp].pull()
+
+
+class Decoder:
+    """Payloads → planes."""
+
+    def __init__(self, parameters: bytes, width: int, height: int) -> None:
+        """parameters: HEVC's parameter sets. width, height: of the planes.
+
+        Raises CorruptStream, UnsupportedProfile or LimitExceeded for sets that cannot be.
+        """
+        self.parameters = parameters
+        self.size = width, height
+        units = parameters.split(_START)
+        if [_kind(unit) for unit in units] != list(_PARAMETERS):
+            raise CorruptStream("the coarse pictures' parameter sets are not three")
+        self.chroma, coded = _read_sps(units[1])
+        if max(coded) > MAX_SIDE + 64:
+            raise LimitExceeded(f"coarse pictures of {coded[0]}×{coded[1]} are too large")
+        if coded[0] < width or coded[1] < height:
+            raise CorruptStream("the coarse pictures are smaller than announced")
+        self._decoder: VideoCodecContext | None = None
+
+    def decode(self, payload: bytes, *, key: bool) -> Coarse:
+        """The planes of the next picture; `key`: of one that is predicted from nothing, where
+        decoding may begin. Raises CorruptStream."""
+        import av
+        from av.error import FFmpegError
+
+        units = payload.split(_START)
+        if any(_kind(unit) not in (_KEYS if key else _PREDICTED) for unit in units):
+            raise CorruptStream("a coarse picture of another kind than its frame")
+        if key:
+            self._decoder = _hevc_decoder()
+            units = [*self.parameters.split(_START), *units]
+        if self._decoder is None:
+            raise CorruptStream("a predicted coarse picture before any other")
+        stream = b"".join(_START + unit for unit in units)
+        try:
+            frames = self._decoder.decode(av.Packet(stream))
+        except FFmpegError as error:
+            self._decoder = None
+            raise CorruptStream(f"a coarse picture is broken: {error.strerror}") from None
+        if len(frames) != 1 or frames[0].is_corrupt:
+            self._decoder = None
+            raise CorruptStream("a coarse picture is broken")
+        width, height = self.size
+        if frames[0].width < width or frames[0].height < height:
+            raise CorruptStream("a coarse picture is smaller than announced")
+        return hevc.planes(frames[0], width, height)
+
+
+def _hevc_decoder() -> VideoCodecContext:
+    import av
+    from av.video.codeccontext import VideoCodecContext
+
+    decoder = av.CodecContext.create("hevc", "r")
+    assert isinstance(decoder, VideoCodecContext)
+    decoder.thread_count = 1
+    decoder.options = {"err_detect": "crccheck+bitstream+buffer+explode", "ec": "0"}
+    return decoder
+
+
+def _split(stream: bytes) -> list[bytes]:
+    return [unit.rstrip(b"\0") for unit in stream.split(_START)[1:]]
+
+
+def _kind(unit: bytes) -> int:
+    """Type of a NAL unit; -1 for what is none."""
+    return unit[0] >> 1 if len(unit) > 2 and (unit[0] & 0x81, unit[1]) == (0, 1) else -1
+
+
+def _read_sps(unit: bytes) -> tuple[str, tuple[int, int]]:
+    """Chroma, width and height of a sequence parameter set of one layer (H.265 7.3.2.2)."""
+    bits = Bits(unit[2:].replace(b"\0\0\3", b"\0\0"))
+    if bits.take(8)[4:7] != "000":
+        raise UnsupportedProfile("coarse pictures in several layers are not supported")
+    bits.take(96)  # profile, tier and level
+    bits.golomb()  # sps_seq_parameter_set_id
+    chroma = from_golomb(bits.golomb())
+    if chroma == 3:
+        bits.take(1)
+    if chroma not in _CHROMA:
+        raise UnsupportedProfile("coarse pictures are 4:2:0 or 4:4:4")
+    return _CHROMA[chroma], (from_golomb(bits.golomb()), from_golomb(bits.golomb()))

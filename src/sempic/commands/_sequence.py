@@ -1,0 +1,342 @@
+"""`sempic encode` and `sempic decode` of sequences: videos, cameras, folders of frames."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from sempic import api, fields, files, processes
+from sempic.container import SEQUENCE_MAGIC
+from sempic.errors import InputError, OutputError
+from sempic.jobs import naming
+from sempic.options import DecodeOptions, EncodeOptions
+
+_ALSO = ("quality", "label_quality", "model", "max_side")
+"""What is asked of pictures and of frames alike."""
+_PIECE = 1 << 16
+
+
+def add_encode(parser: argparse.ArgumentParser) -> None:
+    from sempic.sequence.options import SequenceOptions
+
+    group = parser.add_argument_group("sequences", "of videos, cameras and streams")
+    group.add_argument(
+        "--sequence",
+        action="store_true",
+        help="standard input is a video, or a folder holds the frames of one in the order of "
+        "their names; files such as .mp4, /dev/video0 and rtsp:// are taken for videos anyway",
+    )
+    group.add_argument(
+        "--fps", type=_rate, metavar="N", help="frames in a second; default: as the video has"
+    )
+    fields.add(group, SequenceOptions, but=_ALSO)
+
+
+def encodes(args: argparse.Namespace) -> bool:
+    """Whether a sequence is meant. Raises InputError where that cannot be."""
+    from sempic.sequence.options import SequenceOptions
+    from sempic.sequence.video import is_video
+
+    videos = [name for name in args.inputs if is_video(name)]
+    if args.sequence or videos:
+        if len(args.inputs) > 1:
+            raise InputError("one video at a time")
+        return True
+    given = fields.given(args, SequenceOptions).keys() - set(_ALSO)
+    for name in sorted(given | ({"fps"} if args.fps else set())):
+        flag = name.replace("_", "-")
+        raise InputError(f"--{flag} is for videos; with --sequence the input is taken for one")
+    return False
+
+
+def encode(args: argparse.Namespace) -> int:
+    from sempic import sequence
+    from sempic.sequence.options import SequenceOptions
+
+    (name,) = args.inputs
+    for given in fields.given(args, EncodeOptions):
+        if given not in _ALSO:
+            raise InputError(f"--{given.replace('_', '-')} is for pictures, not for sequences")
+    for given in ("labels", "verifier", "manifest", "images"):
+        if getattr(args, given):
+            raise InputError(f"--{given} is for pictures, not for sequences")
+    options = SequenceOptions(**fields.given(args, SequenceOptions))
+    target = args.output or ("-" if name == "-" else _beside(name, ".sempic"))
+    _apart(name, target)
+    frames, rate, count = _frames(name, args)
+    coder = api.Codec(segmenter=args.segmenter)
+    start = time.perf_counter()
+    with _growing(target) as write:
+        done = 0
+        with _bar(count) as advance:
+            pieces = sequence.encode(frames, rate=rate, codec=coder, **options.keywords())
+            for piece in pieces:
+                write(piece)
+                done += 1
+                advance()
+    if not done:
+        raise InputError(f"{name}: a video without frames")
+    if target != "-":
+        _tell(args, name, target, sequence.info(Path(target).read_bytes()), start)
+    return 0
+
+
+def decodes(args: argparse.Namespace) -> bool:
+    """Whether a sequence is meant: by how the file begins."""
+    (first, *others) = args.inputs
+    if first == "-":
+        return sys.stdin is not None and _standard_input().peek(2)[:2] == SEQUENCE_MAGIC
+    found = [name for name in args.inputs if _begins(name)]
+    if found and others:
+        raise InputError(f"{found[0]}: a sequence; decode one at a time")
+    return bool(found)
+
+
+def decode(args: argparse.Namespace) -> int:
+    from sempic import sequence
+    from sempic.sequence.pack import Unpacker
+    from sempic.sequence.painter import Painter
+
+    (name,) = args.inputs
+    for given in ("only", "uncertainty", "samples", "manifest"):
+        if getattr(args, given):
+            raise InputError(f"--{given} is for pictures, not for sequences")
+    options = DecodeOptions(**fields.given(args, DecodeOptions))
+    target = args.output or _beside(name, ".mp4")
+    if target == "-":
+        raise OutputError("a video cannot go to standard output; name a file or a folder with -o")
+    _apart(name, target)
+    if args.output is None and Path(target).exists():
+        raise OutputError(f"{target} exists, maybe the original; name the output with -o")
+    coder = api.Codec(receiver=args.receiver)
+    painter = Painter(coder, **options.keywords())
+    unpacker = Unpacker()
+    start = time.perf_counter()
+    with contextlib.ExitStack() as stack:
+        sink: Callable[[Any], None] | None = None
+        advance = stack.enter_context(_bar(None))
+        for piece in _pieces(name):
+            for moment in unpacker.feed(piece):
+                if sink is None:
+                    assert unpacker.head is not None
+                    sink = stack.enter_context(_pictures(target, unpacker.head.rate))
+                sink(painter.paint(moment))
+                advance()
+        with naming(Path(name)):
+            unpacker.close()
+    for why in sorted(set(unpacker.damage)):
+        processes.say(f"{name}: {why}")
+    record = {} if name == "-" else sequence.info(Path(name).read_bytes())
+    _tell(args, name, target, record, start)
+    return 0
+
+
+def described(data: bytes) -> dict[str, Any]:
+    """`sequence.info` of a file, as it is reported."""
+    from sempic import sequence
+
+    record = sequence.info(data)
+    return record | {"bpp": round(record["bpp"], 5), "kbps": round(record["kbps"], 3)}
+
+
+def details(record: dict[str, Any]) -> str:
+    """What a sequence holds, a line for each part."""
+    count, seconds = record["frames"], record["seconds"] or 1
+    parts = [*record["chunks"].items(), ("all else", record["overhead"]), ("all", record["bytes"])]
+    return "\n".join(
+        [
+            f"{processes.printable(record['path'])}: a sequence, version {record['version']}, "
+            f"{record['width']}×{record['height']}, {count} frames, {record['keys']} of them key "
+            f"frames, {record['rate']:g} a second, palette {record['palette']}",
+            *(
+                f"  {name:<10}{size:>9} bytes{size / max(1, count):>9.1f} a frame"
+                f"{8 * size / seconds / 1000:>9.2f} kbit/s"
+                for name, size in parts
+            ),
+            *([f"  {record['damaged']} packets cannot be read"] if record["damaged"] else []),
+        ]
+    )
+
+
+# ── sources ──────────────────────────────────────────────────────────────────────────────────
+
+
+def _frames(name: str, args: argparse.Namespace) -> tuple[Iterable[Any], Fraction, int | None]:
+    """Frames, how many in a second, and how many there may be."""
+    max_side = getattr(args, "max_side", None)
+    if Path(name).is_dir():
+        from sempic import pictures
+
+        found = files.search(Path(name), pictures.SUFFIXES)
+        if not found.files:
+            raise InputError(f"{name}: no pictures in it")
+        return _read(found.files, max_side), args.fps or Fraction(10), len(found.files)
+    from sempic.sequence.video import Source
+
+    source = Source(name, rate=args.fps, max_side=max_side)
+    return source, source.rate, source.count
+
+
+def _read(paths: list[Path], max_side: int | None) -> Iterator[Any]:
+    from sempic import pictures
+
+    for path in paths:
+        with naming(path):
+            pixels = pictures.to_rgb(pictures.read(path.read_bytes()))
+            yield pixels if max_side is None else pictures.shrink(pixels, None, max_side)[0]
+
+
+def _pieces(name: str) -> Iterator[bytes]:
+    if name == "-":
+        while piece := _standard_input().read1(_PIECE):
+            yield piece
+        return
+    try:
+        with open(name, "rb") as file:
+            while piece := file.read(_PIECE):
+                yield piece
+    except OSError as cause:
+        raise InputError(f"{name}: cannot read: {cause.strerror}") from cause
+
+
+def _standard_input() -> Any:
+    """As it is buffered: its first bytes can be looked at before it is read."""
+    return sys.stdin.buffer
+
+
+def _begins(name: str) -> bool:
+    try:
+        with open(name, "rb") as file:
+            return file.read(2) == SEQUENCE_MAGIC
+    except OSError:
+        return False  # whoever opens it says so
+
+
+# ── targets ──────────────────────────────────────────────────────────────────────────────────
+
+
+@contextlib.contextmanager
+def _growing(target: str) -> Iterator[Callable[[bytes], None]]:
+    """Writes pieces as they come. What was written stays if it ends early, but replaces no file
+    then, unless it is the user who ends it."""
+    if target == "-":
+
+        def out(data: bytes) -> None:
+            sys.stdout.buffer.write(data)
+            sys.stdout.buffer.flush()
+
+        yield out
+        return
+    from sempic.sequence.video import Growing
+
+    file = Growing(Path(target))
+    try:
+        yield file.write
+    except KeyboardInterrupt:
+        file.close(keep=file.size > 0)
+        raise KeyboardInterrupt(f"{target} has all frames until now") from None
+    except BaseException:
+        file.close(keep=file.size > 0 and file.is_new)
+        raise
+    file.close(keep=file.size > 0)
+
+
+@contextlib.contextmanager
+def _pictures(target: str, rate: Fraction) -> Iterator[Callable[[Any], None]]:
+    """A video, or a folder of numbered pictures."""
+    from sempic.sequence.video import WRITTEN, Video
+
+    path = Path(target)
+    if path.suffix.lower() in WRITTEN and not path.is_dir():
+        video = Video(path, rate)
+        try:
+            yield video.add
+        except KeyboardInterrupt:
+            video.close(keep=True)
+            raise
+        except BaseException:
+            video.close(keep=False)
+            raise
+        video.close(keep=True)
+        return
+    if path.suffix and not path.is_dir():
+        raise OutputError(f"{target}: a video is {', '.join(WRITTEN)}, or a folder of pictures")
+    from sempic import pictures
+
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as cause:
+        raise OutputError(f"{target}: cannot make the folder: {cause.strerror}") from cause
+    count = 0
+
+    def add(picture: Any) -> None:
+        nonlocal count
+        file = path / f"{count:06d}.png"
+        with naming(file):
+            files.write(file, pictures.encode(picture, ".png"))
+        count += 1
+
+    yield add
+
+
+def _beside(name: str, suffix: str) -> str:
+    if "://" in name or name.startswith("/dev/") or name == "-":
+        raise OutputError(f"{name}: name the output with -o")
+    return str(Path(name).with_suffix(suffix))
+
+
+def _apart(name: str, target: str) -> None:
+    """Raises OutputError if a file would be written over itself."""
+    if name != "-" and target != "-" and Path(name).exists():
+        real, identity = files.same(Path(target))
+        if real == files.same(Path(name))[0] or (
+            identity and identity == files.same(Path(name))[1]
+        ):
+            raise OutputError(f"{name}: would replace itself; name the output with -o")
+
+
+@contextlib.contextmanager
+def _bar(total: int | None) -> Iterator[Callable[[], object]]:
+    """Gives a function to call after each frame; a terminal shows how far it is."""
+    if not sys.stderr.isatty():
+        yield lambda: None
+        return
+    from tqdm import tqdm
+
+    with tqdm(total=total, unit="frame", leave=False, file=sys.stderr) as line:
+        yield line.update
+
+
+def _tell(
+    args: argparse.Namespace, name: str, target: str, record: dict[str, Any], start: float
+) -> None:
+    seconds = round(time.perf_counter() - start, 3)
+    record = {"path": name, "output": target, "took": seconds, **record}
+    if args.json:
+        print(json.dumps(record))
+    elif "frames" in record:
+        print(
+            f"{processes.printable(name)} → {processes.printable(target)}: {record['frames']} "
+            f"frames of {record['width']}×{record['height']}, {record['bytes']} bytes, "
+            f"{record['kbps']:.1f} kbit/s, {seconds:.1f} s"
+        )
+    else:
+        print(f"{processes.printable(name)} → {processes.printable(target)}: {seconds:.1f} s")
+
+
+def _rate(text: str) -> Fraction:
+    """For argparse: frames in a second, such as 10, 12.5 or 30000/1001."""
+    value = Fraction(text)
+    if not Fraction(1, 100) <= value <= 240:
+        raise ValueError
+    return value
+
+
+_rate.__name__ = "rate"

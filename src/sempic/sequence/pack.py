@@ -1,0 +1,361 @@
+"""Scenes in time ⇄ bytes: pure, exact on every machine, without any network.
+
+A key frame is coded as a picture is. All others are given what both sides have: the last coarse
+picture, by HEVC, and the last map, moved along as the coarse pictures say (docs/spec/sequence.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from sempic import checks, codec
+from sempic.coarse import moving
+from sempic.container import MAX_PIXELS, MAX_SIDE
+from sempic.errors import BitstreamError, CorruptStream, LimitExceeded, UnsupportedProfile
+from sempic.palette import IDENTITY, INDICES, OWN, PALETTES
+from sempic.scene import Coarse, LabelMap, Plane, Scene
+from sempic.sequence import stream
+from sempic.sequence.stream import Damage, Frame, Head
+
+if TYPE_CHECKING:
+    from sempic.labels.moved import Memory
+    from sempic.sequence.motion import Vectors
+
+MOST_CONCEALED = 250
+"""Frames missing in a row that are filled up with the last one; more are left out."""
+_DOUBT = (3, 6, 12, 24, 48)
+"""Differences of luma from which on a hint is 1, 2, …"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Expected:
+    """What both sides expect of a frame before its map is known."""
+
+    coarse: Coarse
+    """Its coarse planes, decoded."""
+    vectors: Vectors | None
+    """How coarse pixels moved since the last frame; None if there was none."""
+    places: npt.NDArray[np.int32] | None
+    """The same for the picture's pixels, as `motion.move` takes it."""
+    labels: LabelMap | None
+    """The last map, moved along."""
+    hint: LabelMap | None
+    """uint8 (height, width), 0…5: how badly the coarse picture bears that out."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Moment:
+    """A frame as a receiver has it."""
+
+    number: int
+    scene: Scene
+    expected: Expected
+    arrived: bool
+    """False: it was lost, or what it needs was; the scene is the last one that is known."""
+
+
+class Timeline:
+    """What both sides know of the last frame."""
+
+    def __init__(self, width: int, height: int, factor: int, classes: int) -> None:
+        self._size = height, width
+        self._factor = factor
+        self._classes = classes
+        self.coarse: Coarse | None = None
+        self.labels: LabelMap | None = None
+        self._memory: Memory | None = None
+
+    def expect(self, coarse: Coarse) -> Expected:
+        """What the coarse picture of the next frame says."""
+        from sempic.sequence import motion
+
+        if self.coarse is None:
+            return Expected(coarse=coarse, vectors=None, places=None, labels=None, hint=None)
+        last, now = self.coarse.y, coarse.y
+        vectors = motion.estimate(last, now)
+        places = motion.enlarge(vectors, self._factor, *self._size)
+        labels = None if self.labels is None else motion.move(self.labels, places)
+        return Expected(
+            coarse=coarse,
+            vectors=vectors,
+            places=places,
+            labels=labels,
+            hint=_enlarged(_doubt(last, now, vectors), self._factor, *self._size),
+        )
+
+    def memory(self, *, key: bool) -> Memory:
+        from sempic.labels import moved
+
+        if key or self._memory is None:
+            self._memory = moved.memory(*self._size, self._classes)
+        return self._memory
+
+
+def _doubt(last: Plane, now: Plane, vectors: Vectors) -> LabelMap:
+    """How far each coarse pixel is from where it came from, in steps of _DOUBT."""
+    height, width = now.shape
+    y = (np.arange(height)[:, None] + ((vectors[0] + 2) >> 2)).clip(0, height - 1)
+    x = (np.arange(width) + ((vectors[1] + 2) >> 2)).clip(0, width - 1)
+    difference = np.abs(now.astype(np.int16) - last[y, x])
+    doubt: LabelMap = np.searchsorted(_DOUBT, difference, side="right").astype(np.uint8)
+    return doubt
+
+
+def _enlarged(cells: LabelMap, factor: int, height: int, width: int) -> LabelMap:
+    return cells.repeat(factor, 0)[:height].repeat(factor, 1)[:, :width]
+
+
+class Packer:
+    """Frames → bytes: `begin` once, before or after the first `pack`, then what `pack` returns."""
+
+    def __init__(
+        self,
+        *,
+        width: int,
+        height: int,
+        rate: Fraction,
+        palette: int,
+        factor: int = 4,
+        chroma: str = "444",
+        model: int = 0,
+    ) -> None:
+        """Arguments as of `Head`; chroma: "444" or "420". Raises InputError."""
+        for name, value in (("width", width), ("height", height)):
+            checks.whole(name, value, 1, MAX_SIDE)
+        checks.whole("factor", factor, 1, 255)
+        checks.whole("model", model, 0, 14)
+        self.size = width, height
+        self._palette = palette
+        self._coder = moving.Encoder(-(-width // factor), -(-height // factor), chroma)
+        self._time = Timeline(width, height, factor, len(PALETTES[palette].classes))
+        self._head = Head(
+            width=width,
+            height=height,
+            rate=rate,
+            factor=factor,
+            palette=palette if palette < OWN else INDICES.id,
+            classes=len(PALETTES[palette].classes),
+            own=PALETTES[palette].identity or "",
+            model=model,
+        )
+        self._number = 0
+        self._mapped = False
+        self.coarse_bytes = 0
+        """Of the last frame's coarse picture."""
+
+    @property
+    def number(self) -> int:
+        """Of the next frame."""
+        return self._number
+
+    @property
+    def last(self) -> Coarse | None:
+        """The coarse planes of the last frame, decoded."""
+        return self._time.coarse
+
+    def pack(
+        self,
+        coarse: Coarse | None,
+        labels: Callable[[Expected], LabelMap | None],
+        *,
+        qp: int = 34,
+        key: bool = False,
+    ) -> bytes:
+        """The packets of the next frame.
+
+        coarse: its planes, as they are; None: as they were in the last frame. labels: called with
+        what a receiver expects, gives the map, uint8 (height, width), sent bit for bit; None: no
+        map until the next key frame. qp: HEVC's, 1…51. key: predict it from nothing, as the first
+        is in any case.
+
+        Raises LabelMapError for a map of another size or palette.
+        """
+        time = self._time
+        key = key or time.coarse is None
+        payload, planes = None, time.coarse
+        if coarse is not None:
+            payload, planes = self._coder.encode(coarse, qp=qp, key=key)
+        if planes is None or (key and coarse is None):
+            raise ValueError("a key frame has a coarse picture")
+        expected = time.expect(planes)
+        found = labels(expected)
+        if found is not None:
+            width, height = self.size
+            codec.check_labels(found, width=width, height=height, palette=self._palette)
+        frame = Frame(
+            key=key,
+            number=self._number,
+            coarse=payload,
+            labels=self._coded(found, expected, key),
+        )
+        time.coarse, time.labels = planes, found if key or self._mapped else None
+        self.coarse_bytes = len(payload or b"")
+        self._number += 1
+        head = b""
+        if key:
+            self._head = replace(self._head, parameters=self._coder.parameters)
+            head = stream.begin(self._head) if frame.number == 0 else stream.write_head(self._head)
+        return head + stream.write_frame(frame)
+
+    def _coded(self, labels: LabelMap | None, expected: Expected, key: bool) -> bytes | None:
+        from sempic import labels as coder
+        from sempic.labels import moved
+
+        if key:
+            self._mapped = labels is not None
+            self._time.memory(key=True)
+            model = PALETTES[self._palette].name
+            if labels is None:
+                return None
+            return coder.encode(labels, coarse=expected.coarse, model=model)
+        if not self._mapped or expected.labels is None:
+            return None
+        assert labels is not None
+        assert expected.hint is not None
+        memory = self._time.memory(key=False)
+        return moved.encode(labels, expected.labels, expected.hint, memory) or None
+
+
+class Unpacker:
+    """Bytes → moments. Any piece of a stream may be fed; frames come out as soon as they are in."""
+
+    def __init__(self, *, max_pixels: int = MAX_PIXELS) -> None:
+        self._reader = stream.Reader()
+        self._limit = checks.whole("max_pixels", max_pixels, 1)
+        self.head: Head | None = None
+        self.damage: list[str] = []
+        """Why packets were left out, the last few of them."""
+        self._decoder: moving.Decoder | None = None
+        self._time: Timeline | None = None
+        self._last: Moment | None = None
+        self._palette = 0
+        self._next = 0
+        self._whole = False
+        """Whether all that predicted frames need is there."""
+
+    def feed(self, data: bytes) -> Iterator[Moment]:
+        """The frames that are whole now, and, for those that are lost before them, the last one.
+
+        Raises a BitstreamError for what is no sequence, or one that is not known here.
+        """
+        for packet in self._reader.feed(data):
+            if isinstance(packet, Damage):
+                self._note(packet.why)
+            elif isinstance(packet, Head):
+                self._begin(packet)
+            elif self.head is not None:
+                yield from self._frame(packet)
+
+    def close(self) -> None:
+        """Notes what the stream ends with, if that is no whole frame.
+
+        Raises CorruptStream if nothing could be decoded at all.
+        """
+        if self._reader.left:
+            self._note(f"the last {self._reader.left} bytes are no whole frame")
+        if self._last is None:
+            why = f": {self.damage[0]}" if self.damage else ""
+            raise CorruptStream(f"the sequence has no frame that can be decoded{why}")
+
+    def _note(self, why: str) -> None:
+        self._whole = False
+        self.damage = [*self.damage, why][-100:]
+
+    def _begin(self, head: Head) -> None:
+        if head == self.head:
+            return
+        if self.head is not None:
+            raise CorruptStream("a second head, which says something else")
+        if not (1 <= head.width <= MAX_SIDE and 1 <= head.height <= MAX_SIDE):
+            raise LimitExceeded(f"{head.width}×{head.height}: each side must be 1…{MAX_SIDE}")
+        if head.width * head.height > self._limit:
+            raise LimitExceeded(f"{head.width}×{head.height} is more than {self._limit} pixels")
+        if head.palette not in PALETTES or head.model == 15 or head.factor > 255:
+            raise UnsupportedProfile(
+                f"palette {head.palette}, model {head.model}, factor {head.factor}: not known here"
+            )
+        if head.own and not IDENTITY.fullmatch(head.own):
+            raise CorruptStream("the head names no palette")
+        mine = (p.id for p in PALETTES.values() if p.id >= OWN and p.identity == head.own)
+        self._palette = next(mine, head.palette)
+        small = (-(-side // head.factor) for side in (head.width, head.height))
+        self._decoder = moving.Decoder(head.parameters, *small)
+        self._time = Timeline(head.width, head.height, head.factor, head.classes)
+        self.head = head
+
+    def _frame(self, frame: Frame) -> Iterator[Moment]:
+        first = self._last is None
+        if frame.key:
+            lost = frame.number - self._next
+            if lost < 0 and not first:  # an older one once more
+                return
+        else:
+            lost = (frame.number - self._next) % stream.NUMBERS
+            if first:
+                return
+        if lost:
+            self._whole = False
+        if not first and lost <= MOST_CONCEALED:
+            for number in range(self._next, self._next + lost):
+                yield self._concealed(number)
+        number = self._next + lost
+        self._next = number + 1
+        try:
+            if not (frame.key or self._whole):
+                raise CorruptStream("it needs a frame that is lost")
+            moment = self._decoded(frame, number)
+        except BitstreamError as error:
+            self._note(f"frame {number}: {error}")
+            if not first:
+                yield self._concealed(number)
+            return
+        self._whole, self._last = True, moment
+        yield moment
+
+    def _decoded(self, frame: Frame, number: int) -> Moment:
+        from sempic import labels as coder
+        from sempic.labels import moved
+
+        head, time = self.head, self._time
+        assert head is not None
+        assert time is not None
+        assert self._decoder is not None
+        planes = time.coarse
+        if frame.coarse is not None:
+            planes = self._decoder.decode(frame.coarse, key=frame.key)
+        assert planes is not None
+        expected = time.expect(planes)
+        memory = time.memory(key=frame.key)
+        found = expected.labels
+        if frame.key:
+            found = None
+            if frame.labels is not None:
+                found = coder.decode(frame.labels, head.height, head.width, coarse=planes)
+        elif frame.labels is not None:
+            if expected.labels is None or expected.hint is None:
+                raise CorruptStream("a map that is predicted from none")
+            found = moved.decode(frame.labels, expected.labels, expected.hint, memory)
+        classes = PALETTES[self._palette].classes
+        if found is not None and (highest := int(found.max())) >= len(classes):
+            raise CorruptStream(f"id {highest} is not in palette {PALETTES[self._palette].name}")
+        time.coarse, time.labels = planes, found
+        scene = Scene(
+            width=head.width,
+            height=head.height,
+            palette=self._palette,
+            own=head.own or None,
+            model=head.model,
+            labels=found,
+            coarse=planes,
+        )
+        return Moment(number=number, scene=scene, expected=expected, arrived=True)
+
+    def _concealed(self, number: int) -> Moment:
+        assert self._last is not None
+        return replace(self._last, number=number, arrived=False)

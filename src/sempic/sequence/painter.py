@@ -1,0 +1,102 @@
+"""Moments → pictures that agree with each other: detail stays where the scene stays.
+
+The receiver invents detail, and each frame anew. So what it painted last is moved along with the
+scene, laid over the present coarse picture, and kept as far as the labels agree and the coarse
+picture bears it out; elsewhere, where something new appears, the new picture stands alone.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import PIL.Image
+
+from sempic import api
+from sempic.scene import Image, Scene
+from sempic.sequence.motion import move
+from sempic.sequence.pack import Moment
+
+_Floats = npt.NDArray[np.float32]
+
+KEPT = 0.85
+"""The share of detail that is kept where nothing speaks against it."""
+_TRUST = np.array((1.0, 0.9, 0.6, 0.2, 0.0, 0.0), np.float32)
+"""Of that, by the hint."""
+
+
+class Painter:
+    """Paints the moments of one sequence."""
+
+    def __init__(self, coder: api.Codec, *, kept: float = KEPT, **controls: Any) -> None:
+        """controls: of `Codec.synthesize`. kept: share of the last picture's detail."""
+        self._coder, self._controls, self._share = coder, controls, kept
+        self._last: tuple[Scene, Image, _Floats] | None = None
+
+    def paint(self, moment: Moment) -> Image:
+        """uint8 (height, width, 3)."""
+        scene = moment.scene
+        if self._last is not None and _same(self._last[0], scene):
+            return self._last[1]
+        fresh = self._coder.synthesize(scene, **self._controls)
+        base = api.preview(scene).astype(np.float32)
+        detail = fresh.astype(np.float32) - base
+        share = self._agreement(moment)
+        if share is not None and self._last is not None:
+            places = moment.expected.places
+            assert places is not None
+            before = np.moveaxis(move(np.moveaxis(self._last[2], 2, 0), places), 0, 2)
+            detail += share[..., None] * (before - detail)
+        picture = np.clip(np.rint(base + detail), 0, 255).astype(np.uint8)
+        self._last = scene, picture, detail
+        return picture
+
+    def _agreement(self, moment: Moment) -> _Floats | None:
+        """How much of the last detail each pixel keeps, float32 (height, width)."""
+        expected = moment.expected
+        if self._last is None or expected.hint is None or not self._share:
+            return None
+        share: _Floats = self._share * _TRUST[expected.hint]
+        labels = moment.scene.labels
+        if labels is not None and expected.labels is not None:
+            share[labels != expected.labels] = 0
+        return share
+
+
+def _same(a: Scene, b: Scene) -> bool:
+    """Whether two scenes show the same."""
+    if a.coarse is None or b.coarse is None:
+        return False
+    planes = all(
+        getattr(a.coarse, name) is getattr(b.coarse, name)
+        or np.array_equal(getattr(a.coarse, name), getattr(b.coarse, name))
+        for name in ("y", "cb", "cr")
+    )
+    if a.labels is None or b.labels is None:
+        return planes and a.labels is b.labels
+    return planes and np.array_equal(a.labels, b.labels)
+
+
+def decode(
+    chunks: Any, *, codec: api.Codec | None = None, kept: float = KEPT, **controls: Any
+) -> Any:
+    """The pictures of a sequence, PIL images, each as soon as its bytes are there.
+
+    Args:
+        chunks: bytes, or an iterable of pieces of any size.
+        codec: with a receiver; None: the bundled one.
+        kept: the share of the last picture's detail that a picture keeps where the scene is the
+            same, 0…1.
+        controls: steps, seed, guidance, fidelity as of `sempic.decode`.
+
+    A frame that is lost is shown as the last one. Raises a BitstreamError for what is no sequence.
+    """
+    from sempic.sequence.pack import Unpacker
+
+    unpacker = Unpacker()
+    painter = Painter(codec or api.shared(), kept=kept, **controls)
+    for chunk in (chunks,) if isinstance(chunks, (bytes, bytearray, memoryview)) else chunks:
+        for moment in unpacker.feed(bytes(chunk)):
+            yield PIL.Image.fromarray(painter.paint(moment))
+    unpacker.close()

@@ -1,0 +1,185 @@
+"""Pictures in time → bytes: what a sender decides, frame by frame."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+
+from sempic import api, coarse
+from sempic.coarse import moving
+from sempic.errors import ImageError
+from sempic.options import DEFAULT_LABEL_QUALITY, LOSSLESS, QUALITY
+from sempic.palette import PALETTES
+from sempic.scene import Chances, Coarse, Image, LabelMap
+from sempic.sequence.options import SequenceOptions
+from sempic.sequence.pack import Expected, Packer
+from sempic.sequence.rate import Bucket
+from sempic.sequence.stable import Stabiliser
+from sempic.simplify import LEVELS, simplify
+
+_CELL = 4
+"""Side of the squares of coarse pixels that are looked at for change."""
+_CUT = 32
+"""Mean difference of luma from the last frame from which on a frame has little to do with it."""
+
+
+class Sender:
+    """The frames of one sequence, as they come → their packets."""
+
+    def __init__(self, options: SequenceOptions, rate: Fraction, coder: api.Codec) -> None:
+        self._options, self._rate, self._coder = options, rate, coder
+        level = QUALITY[options.quality]
+        self._factor, self._qp = level.factor, max(level.qp - 2, 1)
+        self._bucket: Bucket | None = None
+        if options.bitrate is not None:
+            self._factor = 4
+            self._bucket = Bucket(float(options.bitrate), float(rate))
+        self._packer: Packer | None = None
+        self._trial: moving.Encoder | None = None
+        self._stable: Stabiliser | None = None
+        self._source: Coarse | None = None
+        """The coarse picture that was coded last, as it was."""
+        self._labels_due = 0
+
+    def send(self, pixels: Image) -> bytes:
+        """The packets of the next frame, uint8 (H, W, 3).
+
+        Raises ImageError for one of another size than the first, and what finding labels raises.
+        """
+        planes = coarse.from_rgb(coarse.downscale(pixels, self._factor))
+        packer = self._packer or self._begin(pixels)
+        if pixels.shape[1::-1] != packer.size:
+            raise ImageError(
+                f"frame {packer.number} is {pixels.shape[1]}×{pixels.shape[0]}, the first was "
+                f"{packer.size[0]}×{packer.size[1]}"
+            )
+        key = self._is_key(planes, packer)
+        qp = self._qp if self._bucket is None else self._bucket.choose(key=key)
+        if key and self._bucket is not None:
+            qp = self._key_qp(planes, self._bucket, qp)
+        still = not key and self._is_still(planes, packer.last, qp)
+
+        def labels(expected: Expected) -> LabelMap | None:
+            return self._found(pixels, expected, key=key, still=still)
+
+        sent = packer.pack(None if still else planes, labels, qp=qp, key=key)
+        if not still:
+            self._source = planes
+        if self._bucket is not None:
+            self._bucket.put(8 * len(sent), 8 * packer.coarse_bytes, key=key)
+        return sent
+
+    def _begin(self, pixels: Image) -> Packer:
+        segmenter = self._coder.segmenter
+        quality = self._options.label_quality or DEFAULT_LABEL_QUALITY
+        if quality != LOSSLESS:
+            thrift = LEVELS[DEFAULT_LABEL_QUALITY] / LEVELS[int(quality)]
+            voids = getattr(segmenter, "voids", False)
+            self._stable = Stabiliser(segmenter.palette, thrift=thrift, voids=voids)
+        self._packer = Packer(
+            width=pixels.shape[1],
+            height=pixels.shape[0],
+            rate=self._rate,
+            palette=segmenter.palette,
+            factor=self._factor,
+            model=self._options.model,
+        )
+        return self._packer
+
+    def _is_key(self, planes: Coarse, packer: Packer) -> bool:
+        if packer.last is None:
+            return True
+        if packer.number % max(1, round(self._options.key_interval * self._rate)) == 0:
+            return True
+        change = np.abs(planes.y.astype(np.int16) - packer.last.y)
+        return bool(change.mean() > _CUT)
+
+    def _key_qp(self, planes: Coarse, bucket: Bucket, qp: int) -> int:
+        """The finest QP from `qp` on at which a key frame is not too large."""
+        height, width = planes.y.shape
+        self._trial = self._trial or moving.Encoder(width, height)
+        while bucket.too_large(8 * len(self._trial.encode(planes, qp=qp, key=True)[0])):
+            qp = bucket.choose(key=True)
+        return qp
+
+    def _is_still(self, now: Coarse, shown: Coarse | None, qp: int) -> bool:
+        """Whether what is shown is as good for this frame as for the one that it was coded from:
+        nowhere worse by more than what quantisation would take away anyway."""
+        if self._source is None or shown is None:
+            return False
+        allowed = _CELL * _CELL * 2 ** ((qp - 4) / 6) / 16
+        for name in ("y", "cb", "cr"):
+            before, after, there = (
+                getattr(coarse, name).astype(np.int16) for coarse in (self._source, now, shown)
+            )
+            worse = np.abs(after - there) - np.abs(before - there)
+            height, width = worse.shape
+            pad = (0, -height % _CELL), (0, -width % _CELL)
+            cells = np.pad(worse, pad).reshape(-(-height // _CELL), _CELL, -1, _CELL)
+            if cells.sum((1, 3), dtype=np.int32).max() > allowed:
+                return False
+        return True
+
+    def _found(
+        self, pixels: Image, expected: Expected, *, key: bool, still: bool
+    ) -> LabelMap | None:
+        """The map to send."""
+        settled = self._stable
+        if expected.labels is not None and not key:
+            self._labels_due -= 1
+            if still or self._labels_due > 0:
+                if settled is not None:
+                    settled.move(expected)
+                return expected.labels
+        self._labels_due = self._options.segment_every
+        quality: Any = self._options.label_quality or DEFAULT_LABEL_QUALITY
+        labels, chances, palette = self._coder.look(pixels, quality)
+        if settled is None:
+            return labels
+        found = settled.settle(labels, chances, expected)
+        if not key:
+            return found
+        return self._simplified(found, settled.chances if chances is not None else None, palette)
+
+    def _simplified(self, labels: LabelMap, chances: Chances | None, palette: int) -> LabelMap:
+        quality: Any = self._options.label_quality or DEFAULT_LABEL_QUALITY
+        if chances is not None and len(chances) > len(PALETTES[palette].classes):
+            chances = None
+        return simplify(labels, quality, palette=palette, chances=chances)
+
+
+def encode(
+    frames: Iterable[Any],
+    *,
+    rate: float | Fraction = 10,
+    codec: api.Codec | None = None,
+    **options: Any,
+) -> Iterator[bytes]:
+    """The pieces of a sequence: one for each frame, made as soon as the frame is there.
+
+    Args:
+        frames: PIL images, or uint8 (H, W, 3) in sRGB, all of one size.
+        rate: frames in a second.
+        codec: with a segmenter; None: the bundled one.
+        options: fields of `SequenceOptions`.
+
+    Raises InputError for an option out of range, ImageError for a frame that cannot be coded, and
+    ModelError where labels cannot be found.
+    """
+    from sempic import pictures
+
+    given = SequenceOptions(**options)
+    sender = Sender(given, as_rate(rate), codec or api.shared())
+    for frame in frames:
+        yield sender.send(pictures.to_rgb(frame))
+
+
+def as_rate(rate: float | Fraction) -> Fraction:
+    """Frames in a second as a simple fraction. Raises InputError."""
+    from sempic import checks
+
+    found = rate if isinstance(rate, Fraction) else Fraction(checks.number("rate", rate, 0.01, 240))
+    return found.limit_denominator(1001)

@@ -1,0 +1,269 @@
+"""The bytes of a sequence: packets between zero bytes. docs/spec/sequence.md §1 to §3.
+
+Sans-IO: `write_…` make bytes, `Reader` takes them as they come. Neither knows what a payload holds.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import IntEnum
+from fractions import Fraction
+
+from sempic.container import SEQUENCE_MAGIC as MAGIC
+from sempic.container import read_varint, varint
+from sempic.errors import (
+    BitstreamError,
+    CorruptStream,
+    InputError,
+    NotSempic,
+    TruncatedStream,
+    UnsupportedVersion,
+)
+
+VERSION = 1
+LARGEST = 1 << 24
+"""Bytes of a packet as it is sent, its zero left out."""
+NUMBERS = 16
+"""A predicted frame says its number modulo this."""
+_COARSE, _LABELS = 32, 16
+
+
+class Kind(IntEnum):
+    HEAD = 0
+    KEY = 1
+    PREDICTED = 2
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Head:
+    """What all frames have in common."""
+
+    width: int
+    """Of the pictures, in pixels."""
+    height: int
+    rate: Fraction
+    """Frames in a second."""
+    factor: int
+    """By which coarse pictures are smaller."""
+    palette: int
+    """Id of the palette as format.md §4 has it."""
+    classes: int
+    """How many ids it has, 1…256."""
+    own: str = ""
+    """Identity of a palette of the sender's own."""
+    model: int = 0
+    """Id of the receiver that the sender had in mind, 0 for any."""
+    parameters: bytes = b""
+    """HEVC's, of the coarse pictures."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Frame:
+    """One frame; its payloads are still encoded."""
+
+    key: bool
+    number: int
+    """From 0 on; of a predicted frame as the reader found it, modulo NUMBERS."""
+    coarse: bytes | None
+    """None: the last coarse picture once more."""
+    labels: bytes | None
+    """None: the last map moved along; with a key frame there is no map."""
+    size: int = 0
+    """Bytes of its packet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """A packet that cannot be read, and why."""
+
+    why: str
+    size: int
+
+
+def begin(head: Head) -> bytes:
+    """Magic, version and head: the start of a stream."""
+    return MAGIC + bytes((VERSION,)) + write_head(head)
+
+
+def write_head(head: Head) -> bytes:
+    """The packet of a head, which may stand before any key frame."""
+    own = head.own.encode()
+    rate = head.rate.numerator, head.rate.denominator
+    numbers = (head.width, head.height, *rate, head.factor, head.classes - 1)
+    return _packet(
+        bytes((Kind.HEAD << 6,)),
+        b"".join(varint(number) for number in numbers),
+        bytes((head.palette | head.model << 4,)),
+        varint(len(own)),
+        own,
+        head.parameters,
+    )
+
+
+def write_frame(frame: Frame) -> bytes:
+    """The packet of a frame. Raises InputError if it is too large."""
+    kind = Kind.KEY if frame.key else Kind.PREDICTED
+    parts = [part for part in (frame.coarse, frame.labels) if part is not None]
+    flags = (_COARSE if frame.coarse is not None else 0) | (
+        _LABELS if frame.labels is not None else 0
+    )
+    body = [varint(frame.number)] if frame.key else []
+    if len(parts) == 2:
+        body.append(varint(len(parts[0])))
+    return _packet(bytes((kind << 6 | flags | frame.number % NUMBERS,)), *body, *parts)
+
+
+@dataclass(slots=True)
+class Reader:
+    """Takes a stream in pieces of any size; what cannot be read is told and left behind."""
+
+    _held: bytearray = field(default_factory=bytearray)
+    _begun: bool = False
+    _skipped: int = 0
+    """Bytes left out of a packet that was too large."""
+
+    def feed(self, data: bytes) -> Iterator[Head | Frame | Damage]:
+        """The packets that are whole now. Raises NotSempic or UnsupportedVersion, nothing else."""
+        self._held += data
+        if not self._begun:
+            if not self._starts():
+                return
+            del self._held[: len(MAGIC) + 1]
+            self._begun = True
+        while (end := self._held.find(0)) >= 0:
+            packet = bytes(self._held[:end])
+            del self._held[: end + 1]
+            skipped, self._skipped = self._skipped, 0
+            if skipped:
+                yield Damage("a packet is too large", skipped + end)
+            elif packet and (found := _read(packet)) is not None:
+                yield found
+        if len(self._held) >= LARGEST:
+            self._skipped += len(self._held)
+            self._held.clear()
+
+    @property
+    def left(self) -> int:
+        """Bytes of a packet that has not ended."""
+        return len(self._held) + self._skipped
+
+    def _starts(self) -> bool:
+        held = self._held
+        if held[:2] != MAGIC[: len(held)]:
+            raise NotSempic(f"not a sempic sequence: it starts with {bytes(held[:2]).hex(' ')}")
+        if len(held) > 2 and held[2] != VERSION:
+            raise UnsupportedVersion(f"sequence version {held[2]} is not known here")
+        return len(held) > 2
+
+
+def _packet(*parts: bytes) -> bytes:
+    content = b"".join(parts)
+    content += zlib.crc32(content).to_bytes(4, "little")
+    sent = _stuff(content)
+    if len(sent) >= LARGEST:
+        raise InputError(f"a frame of {len(sent)} bytes is too large for a sequence")
+    return sent + b"\0"
+
+
+def _read(packet: bytes) -> Head | Frame | Damage | None:
+    """What a packet holds; None: a kind that is not known here."""
+    size = len(packet) + 1
+    try:
+        content = _unstuff(packet)
+        if len(content) < 5 or zlib.crc32(content[:-4]) != int.from_bytes(content[-4:], "little"):
+            raise CorruptStream("a checksum does not match: a packet was changed or cut")
+        kind = content[0] >> 6
+        if kind == Kind.HEAD:
+            return _read_head(content[:-4])
+        return _read_frame(content[:-4], size) if kind in (Kind.KEY, Kind.PREDICTED) else None
+    except BitstreamError as error:
+        return Damage(str(error), size)
+
+
+def _read_head(content: bytes) -> Head:
+    end = len(content)
+    numbers, at = [], 1
+    for _ in range(6):
+        number, at = read_varint(content, at, end)
+        numbers.append(number)
+    width, height, numerator, denominator, factor, last = numbers
+    if at >= end:
+        raise TruncatedStream("the head is cut short")
+    model, palette = divmod(content[at], 16)
+    size, at = read_varint(content, at + 1, end)
+    own = content[at : at + size].decode("utf-8", "replace")
+    if numerator == 0 or denominator == 0 or factor == 0 or last > 255 or size > end - at:
+        raise CorruptStream("the head says what cannot be")
+    return Head(
+        width=width,
+        height=height,
+        rate=Fraction(numerator, denominator),
+        factor=factor,
+        palette=palette,
+        classes=last + 1,
+        own=own,
+        model=model,
+        parameters=content[at + size :],
+    )
+
+
+def _read_frame(content: bytes, size: int) -> Frame:
+    tag, at, end = content[0], 1, len(content)
+    key, number = tag >> 6 == Kind.KEY, tag % NUMBERS
+    if key:
+        number, at = read_varint(content, at, end)
+    first = end
+    if tag & _COARSE and tag & _LABELS:
+        length, at = read_varint(content, at, end)
+        first = at + length
+        if first > end:
+            raise TruncatedStream("a frame is cut short")
+    if not tag & _COARSE:
+        first = at
+        if key:
+            raise CorruptStream("a key frame has no coarse picture")
+    if not tag & _LABELS and first < end:
+        raise CorruptStream("bytes follow a frame")
+    return Frame(
+        key=key,
+        number=number,
+        coarse=content[at:first] if tag & _COARSE else None,
+        labels=content[first:end] if tag & _LABELS else None,
+        size=size,
+    )
+
+
+# ── byte stuffing (Cheshire and Baker, "Consistent Overhead Byte Stuffing", 1999) ────────────
+
+
+def _stuff(content: bytes) -> bytes:
+    """The same without zeros: a byte 1 + n stands for n bytes that follow and then a zero, 255 for
+    254 bytes that no zero follows."""
+    out = bytearray()
+    for run in content.split(b"\0"):
+        while len(run) >= 254:
+            out += b"\xff" + run[:254]
+            run = run[254:]
+        out.append(len(run) + 1)
+        out += run
+    return bytes(out)
+
+
+def _unstuff(sent: bytes) -> bytes:
+    out = bytearray()
+    at = 0
+    while True:
+        code = sent[at]
+        run = sent[at + 1 : at + code]
+        if len(run) < code - 1:
+            raise TruncatedStream("a packet is cut short")
+        out += run
+        at += code
+        if at >= len(sent):
+            if code == 255:
+                raise TruncatedStream("a packet is cut short")
+            return bytes(out)
+        if code < 255:
+            out.append(0)

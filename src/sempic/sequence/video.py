@@ -1,0 +1,208 @@
+"""Videos ⇄ pictures in time, by PyAV: files, cameras and streams."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from sempic.errors import InputError, OutputError
+from sempic.scene import Image
+
+READ = frozenset(
+    [
+        ".mp4",
+        ".m4v",
+        ".mov",
+        ".mkv",
+        ".webm",
+        ".avi",
+        ".ts",
+        ".mpg",
+        ".mpeg",
+        ".ogv",
+        ".3gp",
+        ".y4m",
+        ".hevc",
+        ".h264",
+    ]
+)
+"""Suffixes of files that are taken for videos."""
+WRITTEN = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
+"""Suffixes of videos that are written, and PyAV's names of the formats."""
+_LIVE = ("rtsp://", "rtmp://", "http://", "https://", "udp://", "/dev/video")
+_CRF = "16"
+
+
+def is_video(name: str) -> bool:
+    """Whether a name is that of a video file, a camera or a stream."""
+    return name.startswith(_LIVE) or Path(name).suffix.lower() in READ
+
+
+class Source:
+    """A video to be read, frame by frame, at a rate and a size."""
+
+    def __init__(
+        self, name: str, *, rate: Fraction | None = None, max_side: int | None = None
+    ) -> None:
+        """name: a file, "-" for standard input, a camera (/dev/video0) or a URL. rate: frames in a
+        second; None: as the video has. max_side: scales larger frames down.
+
+        Raises InputError if it cannot be opened.
+        """
+        import av
+        from av.error import FFmpegError
+
+        self._name = name
+        file: Any = sys.stdin.buffer if name == "-" else name
+        kind = "v4l2" if name.startswith("/dev/video") else None
+        try:
+            self._container = av.open(file, format=kind)
+        except (FFmpegError, OSError, ValueError) as error:
+            raise InputError(f"{name}: not a video that can be read: {_why(error)}") from None
+        if not self._container.streams.video:
+            raise InputError(f"{name}: there is no video in it")
+        self._stream = self._container.streams.video[0]
+        self._stream.thread_type = "AUTO"
+        given = self._stream.average_rate or self._stream.guessed_rate or Fraction(25)
+        self.rate = (rate or given).limit_denominator(1001)
+        self._max_side = max_side
+        seconds = self._stream.duration and float(self._stream.duration * self._stream.time_base)
+        self.count = round(seconds * self.rate) if seconds else None
+        """Frames that are to be expected; None: nobody knows."""
+
+    def __iter__(self) -> Iterator[Image]:
+        """uint8 (H, W, 3); raises InputError where the video breaks off."""
+        from av.error import FFmpegError
+
+        start: float | None = None
+        due = 0
+        behind = 0.0
+        last = None
+        try:
+            for frame in self._container.decode(self._stream):
+                at = float(frame.time) if frame.time is not None else due / float(self.rate)
+                start = at if start is None else start
+                while last is not None and round((at - start) * self.rate, 6) > due:
+                    yield self._picture(last)
+                    due += 1
+                last = frame
+                behind = round((at - start) * self.rate, 6)
+            if last is not None and behind >= due:
+                yield self._picture(last)
+        except (FFmpegError, OSError) as error:
+            raise InputError(f"{self._name}: breaks off at frame {due}: {_why(error)}") from None
+
+    def _picture(self, frame: Any) -> Image:
+        scale = 1.0
+        if self._max_side is not None:
+            scale = min(1.0, self._max_side / max(frame.width, frame.height))
+        width, height = (max(1, round(side * scale)) for side in (frame.width, frame.height))
+        how = "AREA" if scale < 1 else "BICUBIC"
+        picture: Image = frame.to_ndarray(
+            format="rgb24", width=width, height=height, interpolation=how
+        )
+        turns = round(getattr(frame, "rotation", 0) / 90) % 4
+        return np.ascontiguousarray(np.rot90(picture, turns)) if turns else picture
+
+    def close(self) -> None:
+        self._container.close()
+
+
+class Video:
+    """A video file that grows by a picture at a time, and is there once it is closed."""
+
+    def __init__(self, path: Path, rate: Fraction) -> None:
+        """Raises OutputError if it cannot be made."""
+        import av
+        from av.error import FFmpegError
+
+        self._path = path
+        self._part = path.with_name(f".{path.name}.{os.getpid()}.part")
+        try:
+            self._container = av.open(str(self._part), "w", format=WRITTEN[path.suffix.lower()])
+        except (FFmpegError, OSError) as error:
+            raise OutputError(f"{path}: cannot write: {_why(error)}") from None
+        name = "libx264" if "libx264" in av.codecs_available else "mpeg4"
+        self._stream: Any = self._container.add_stream(name, rate=rate)
+        self._begun = False
+
+    def add(self, picture: Image) -> None:
+        import av
+        from av.error import FFmpegError
+
+        height, width = picture.shape[:2]
+        even = np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+        if not self._begun:
+            self._stream.height, self._stream.width = even.shape[:2]
+            self._stream.pix_fmt = "yuv420p"
+            self._stream.options = {"crf": _CRF, "preset": "veryfast"}
+            self._begun = True
+        frame = av.VideoFrame.from_ndarray(even, format="rgb24")
+        try:
+            self._container.mux(self._stream.encode(frame))
+        except (FFmpegError, OSError) as error:
+            raise OutputError(f"{self._path}: cannot write: {_why(error)}") from None
+
+    def close(self, *, keep: bool) -> None:
+        """Ends the file, and puts it in its place, or removes it."""
+        from av.error import FFmpegError
+
+        try:
+            if self._begun:
+                self._container.mux(self._stream.encode(None))
+            self._container.close()
+            if keep and self._begun:
+                os.replace(self._part, self._path)
+        except (FFmpegError, OSError) as error:
+            raise OutputError(f"{self._path}: cannot write: {_why(error)}") from None
+        finally:
+            self._part.unlink(missing_ok=True)
+
+
+class Growing:
+    """A file that holds, at any moment, all that was written: a sequence that breaks off decodes.
+
+    Where a file is there already it stays until the new one is whole, which is `NAME.part` so long.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Raises OutputError if it cannot be written."""
+        self._path = Path(os.path.realpath(path))
+        self._part: Path | None = None
+        if self._path.is_file():
+            self._part = self._path.with_name(self._path.name + ".part")
+        try:
+            self._file: IO[bytes] = open(self._part or self._path, "wb", buffering=0)  # noqa: SIM115
+        except OSError as cause:
+            raise OutputError(f"{path}: cannot write: {cause.strerror}") from cause
+        self.size = 0
+        self.is_new = self._part is None
+        """Whether there was no such file."""
+
+    def write(self, data: bytes) -> None:
+        try:
+            self._file.write(data)
+        except OSError as cause:
+            raise OutputError(f"{self._path}: cannot write: {cause.strerror}") from cause
+        self.size += len(data)
+
+    def close(self, *, keep: bool) -> None:
+        """keep: False removes what was written, and leaves what was there before."""
+        self._file.close()
+        if self._part is not None:
+            if keep:
+                os.replace(self._part, self._path)
+            else:
+                self._part.unlink(missing_ok=True)
+        elif not keep and self._path.is_file():
+            self._path.unlink()
+
+
+def _why(error: BaseException) -> str:
+    return getattr(error, "strerror", None) or str(error).splitlines()[0]

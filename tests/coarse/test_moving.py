@@ -1,0 +1,107 @@
+"""Coarse pictures in time."""
+
+import numpy as np
+import pytest
+from conftest import street
+
+from sempic import coarse
+from sempic.coarse import moving
+from sempic.errors import CorruptStream, ImageError, LimitExceeded
+
+
+def pictures(count=5, height=36, width=50, chroma="444"):
+    large = street(4 * height, 4 * width + 8 * count)[0]
+    parts = (large[:, 8 * i : 8 * i + 4 * width] for i in range(count))
+    return [coarse.from_rgb(coarse.downscale(part), chroma) for part in parts]
+
+
+def equal(a, b):
+    return all(np.array_equal(getattr(a, n), getattr(b, n)) for n in ("y", "cb", "cr"))
+
+
+def coded(planes, qps, keys=()):
+    height, width = planes[0].y.shape
+    chroma = "444" if planes[0].cb.shape == planes[0].y.shape else "420"
+    encoder = moving.Encoder(width, height, chroma)
+    found = [
+        encoder.encode(p, qp=q, key=i in keys)
+        for i, (p, q) in enumerate(zip(planes, qps, strict=True))
+    ]
+    return encoder.parameters, found
+
+
+@pytest.mark.parametrize(
+    ("size", "chroma"), [((36, 50), "444"), ((7, 13), "420"), ((9, 70), "444")]
+)
+def test_a_decoder_has_the_planes_of_the_encoder(size, chroma):
+    planes = pictures(5, *size, chroma)
+    parameters, found = coded(planes, [30] * 5, keys=(3,))
+    decoder = moving.Decoder(parameters, size[1], size[0])
+    for number, (payload, expected) in enumerate(found):
+        assert equal(decoder.decode(payload, key=number in (0, 3)), expected)
+        assert expected.y.shape == size
+        assert np.abs(expected.y.astype(int) - planes[number].y).mean() < 6
+
+
+def test_decoding_begins_at_a_key():
+    parameters, found = coded(pictures(), [30] * 5, keys=(3,))
+    decoder = moving.Decoder(parameters, 50, 36)
+    with pytest.raises(CorruptStream):
+        decoder.decode(found[1][0], key=False)
+    assert equal(decoder.decode(found[3][0], key=True), found[3][1])
+    assert equal(decoder.decode(found[4][0], key=False), found[4][1])
+
+
+def test_each_picture_has_the_precision_that_was_asked_for():
+    planes = pictures(6)
+    _, found = coded(planes, [22, 44, 22, 44, 44, 22])
+    error = [np.abs(p.y.astype(int) - q.y).mean() for p, (_, q) in zip(planes, found, strict=True)]
+    size = [len(payload) for payload, _ in found]
+    assert max(error[0], error[2], error[5]) < 0.9 * min(error[1], error[3], error[4])
+    assert min(size[2], size[5]) > 2 * max(size[1], size[3], size[4])
+
+
+def test_bytes_are_the_same_each_time():
+    assert coded(pictures(), [30] * 5)[0] == coded(pictures(), [30] * 5)[0]
+    first, second = (coded(pictures(), [34, 30, 40, 36, 36])[1] for _ in range(2))
+    assert [p for p, _ in first] == [p for p, _ in second]
+
+
+def test_units_of_another_kind_are_refused():
+    parameters, found = coded(pictures(2), [30] * 2)
+    decoder = moving.Decoder(parameters, 50, 36)
+    for payload, key in (
+        (found[1][0], True),
+        (parameters, True),
+        (found[0][0], False),
+        (b"", True),
+    ):
+        with pytest.raises(CorruptStream, match="kind"):
+            decoder.decode(payload, key=key)
+
+
+def test_damage_is_refused_or_gives_planes():
+    parameters, found = coded(pictures(2), [30] * 2)
+    for at in range(2, len(found[0][0]), 7):
+        payload = bytearray(found[0][0])
+        payload[at] ^= 255
+        try:
+            planes = moving.Decoder(parameters, 50, 36).decode(bytes(payload), key=True)
+        except CorruptStream:
+            continue
+        assert planes.y.shape == (36, 50)
+
+
+def test_parameters_that_cannot_be(monkeypatch):
+    parameters = coded(pictures(1), [30])[0]
+    for wrong in (b"", parameters[:40], parameters + b"\0\0\1" + parameters[:20]):
+        with pytest.raises(CorruptStream):
+            moving.Decoder(wrong, 50, 36)
+    with pytest.raises(CorruptStream, match="smaller"):
+        moving.Decoder(parameters, 100, 36)
+    with pytest.raises(ImageError, match="4097"):
+        moving.Encoder(4097, 16)
+    large = coded(pictures(1, 36, 100), [30])[0]
+    monkeypatch.setattr(moving, "MAX_SIDE", 0)
+    with pytest.raises(LimitExceeded):
+        moving.Decoder(large, 100, 36)

@@ -1,0 +1,212 @@
+"""Scenes in time: exact, whatever is lost."""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from scenes import drive, packed, planes
+
+import sempic
+from sempic import coarse, errors
+from sempic import palette as palettes
+from sempic.sequence import Packer, Unpacker, info, stream
+
+SCENES = drive(8)
+PIECES = packed(SCENES, keys=(0, 5))
+
+
+def unpack(pieces):
+    unpacker = Unpacker()
+    return [moment for piece in pieces for moment in unpacker.feed(piece)], unpacker
+
+
+def same(a, b):
+    return all(np.array_equal(getattr(a, n), getattr(b, n)) for n in ("y", "cb", "cr"))
+
+
+def test_maps_are_exact_and_planes_are_the_sender_s():
+    height, width = SCENES[0][1].shape
+    packer = Packer(width=width, height=height, rate=Fraction(10), palette=1)
+    unpacker = Unpacker()
+    for number, (picture, labels) in enumerate(SCENES):
+        piece = packer.pack(planes(picture), lambda _, found=labels: found, key=number == 5)
+        (moment,) = unpacker.feed(piece)  # as soon as it is there
+        assert moment.number == number
+        assert moment.arrived
+        assert np.array_equal(moment.scene.labels, labels)
+        assert same(moment.scene.coarse, packer.last)
+    unpacker.close()
+    assert not unpacker.damage
+    assert unpacker.head.rate == 10
+
+
+def test_maps_that_move_cost_less_than_single_ones():
+    maps = [len(f.labels or b"") for f in frames_of(PIECES)]
+    assert sum(maps[1:5]) < 0.4 * 4 * maps[0]
+
+
+def frames_of(pieces):
+    return [f for f in stream.Reader().feed(b"".join(pieces)) if isinstance(f, stream.Frame)]
+
+
+def test_a_still_frame_takes_seven_bytes():
+    """And what is learnt meanwhile is the same on both sides."""
+    height, width = SCENES[0][1].shape
+    packer = Packer(width=width, height=height, rate=Fraction(10), palette=1)
+    pieces, sent = [], []
+    for number in (0, 0, 1, 1, 1, 2):
+        picture, labels = SCENES[number]
+        again = bool(sent) and sent[-1] is labels
+        pieces.append(packer.pack(None if again else planes(picture), lambda _, f=labels: f))
+        sent.append(labels)
+    assert [len(p) for p in pieces[1::3]] == [7, 7]
+    moments, _ = unpack(pieces)
+    for moment, labels in zip(moments, sent, strict=True):
+        assert np.array_equal(moment.scene.labels, labels)
+
+
+def test_a_map_as_expected_is_not_sent():
+    height, width = SCENES[0][1].shape
+    packer = Packer(width=width, height=height, rate=Fraction(10), palette=1)
+    seen = []
+
+    def follow(expected):
+        seen.append(SCENES[0][1] if expected.labels is None else expected.labels)
+        return seen[-1]
+
+    pieces = [packer.pack(planes(picture), follow) for picture, _ in SCENES]
+    assert all(frame.labels is None for frame in frames_of(pieces)[1:])
+    moments, _ = unpack(pieces)
+    for moment, labels in zip(moments, seen, strict=True):
+        assert np.array_equal(moment.scene.labels, labels)
+
+
+def test_a_sequence_without_maps():
+    height, width = SCENES[0][1].shape
+    packer = Packer(width=width, height=height, rate=Fraction(10), palette=1)
+    pieces = [packer.pack(planes(picture), lambda _: None) for picture, _ in SCENES[:3]]
+    moments, _ = unpack(pieces)
+    assert [m.scene.labels for m in moments] == [None] * 3
+
+
+def test_a_map_without_one_before_it():
+    height, width = SCENES[0][1].shape
+    packer = Packer(width=width, height=height, rate=Fraction(10), palette=1)
+    piece = packer.pack(planes(SCENES[0][0]), lambda _: None)
+    moments, unpacker = unpack(
+        [piece, stream.write_frame(stream.Frame(key=False, number=1, coarse=None, labels=b"x"))]
+    )
+    assert [m.arrived for m in moments] == [True, False]
+    assert "from none" in unpacker.damage[0]
+
+
+@pytest.mark.parametrize("lost", [{2}, {1, 2}, {5}, {2, 6}])
+def test_a_lost_frame_is_concealed_until_the_next_key(lost):
+    moments, _ = unpack([p for i, p in enumerate(PIECES) if i not in lost])
+    assert [m.number for m in moments] == list(range(8))
+    whole = False
+    for moment in moments:
+        whole = moment.number not in lost and (moment.number in (0, 5) or whole)
+        assert moment.arrived == whole
+        if whole:
+            assert np.array_equal(moment.scene.labels, SCENES[moment.number][1])
+        else:
+            assert np.array_equal(moment.scene.labels, moments[moment.number - 1].scene.labels)
+
+
+def test_a_damaged_frame_is_a_lost_one():
+    piece = bytearray(PIECES[2])
+    piece[10] ^= 4
+    moments, unpacker = unpack([*PIECES[:2], bytes(piece), *PIECES[3:]])
+    assert [m.number for m in moments if m.arrived] == [0, 1, 5, 6, 7]
+    assert "checksum" in unpacker.damage[0]
+
+
+def test_a_receiver_may_begin_at_any_key_frame():
+    moments, _ = unpack([stream.MAGIC + b"\1", *PIECES[3:]])
+    assert [m.number for m in moments] == [5, 6, 7]
+    assert np.array_equal(moments[0].scene.labels, SCENES[5][1])
+
+
+def test_what_ends_in_a_frame_decodes():
+    data = b"".join(PIECES)
+    moments, unpacker = unpack([data[:-3]])
+    unpacker.close()
+    assert len(moments) == 7
+    assert "no whole frame" in unpacker.damage[0]
+    _, empty = unpack([data[:20]])
+    with pytest.raises(errors.CorruptStream, match="no frame"):
+        empty.close()
+
+
+def test_a_second_head():
+    _, unpacker = unpack(PIECES)
+    other = Packer(width=32, height=32, rate=Fraction(10), palette=1)
+    piece = other.pack(planes(SCENES[0][0][:32, :32]), lambda _: None)
+    with pytest.raises(errors.CorruptStream, match="second head"):
+        list(unpacker.feed(piece[3:]))
+
+
+def test_a_head_cannot_claim_what_is_too_large():
+    (head, *_) = stream.Reader().feed(b"".join(PIECES))
+    for change, error in (
+        ({"width": 65536}, errors.LimitExceeded),
+        ({"width": 60000, "height": 60000}, errors.LimitExceeded),
+        ({"palette": 9}, errors.UnsupportedProfile),
+        ({"own": "no palette"}, errors.CorruptStream),
+        ({"parameters": b"x"}, errors.CorruptStream),
+        ({"width": 4000}, errors.CorruptStream),  # more than HEVC's parameters say
+    ):
+        fields = {n: getattr(head, n) for n in stream.Head.__slots__} | change
+        with pytest.raises(error):
+            list(Unpacker().feed(stream.begin(stream.Head(**fields))))
+
+
+def test_a_picture_decoder_says_what_it_is():
+    for read in (sempic.unpack, sempic.decode, sempic.info):
+        with pytest.raises(errors.NotSempic, match="sequence"):
+            read(b"".join(PIECES))
+
+
+def test_info_adds_up():
+    data = b"".join(PIECES)
+    found = info(data)
+    assert (found["width"], found["height"], found["frames"], found["keys"]) == (64, 48, 8, 2)
+    assert found["bytes"] == len(data) == sum(found["chunks"].values()) + found["overhead"]
+    assert found["kbps"] == pytest.approx(8 * len(data) / 0.8 / 1000)
+    with pytest.raises(errors.CorruptStream, match="head"):
+        info(data[:9])
+
+
+def test_odd_sizes_and_a_palette_of_one_s_own():
+    palette = palettes.own("mine", [("a", (0, 0, 0)), ("b", (9, 9, 9))])
+    packer = Packer(
+        width=37, height=21, rate=Fraction(30000, 1001), palette=palette.id, factor=8, chroma="420"
+    )
+    rng = np.random.default_rng(0)
+    maps = [rng.integers(0, 3, (21, 37), np.uint8) for _ in range(3)]
+    picture = rng.integers(0, 255, (21, 37, 3), np.uint8)
+    small = coarse.from_rgb(coarse.downscale(picture, 8), "420")
+    pieces = [packer.pack(small, lambda _, found=m: found) for m in maps]
+    moments, unpacker = unpack(pieces)
+    assert unpacker.head.own == palette.identity
+    for moment, labels in zip(moments, maps, strict=True):
+        assert np.array_equal(moment.scene.labels, labels)
+        assert moment.scene.own == palette.identity
+
+
+def test_damage_of_any_kind_gives_frames_or_one_of_our_errors():
+    data = b"".join(PIECES)
+    rng = np.random.default_rng(1)
+    for _ in range(30):
+        changed = bytearray(data)
+        for at in rng.integers(0, len(data), 3):
+            changed[at] = rng.integers(0, 256)
+        unpacker = Unpacker()
+        try:
+            for moment in unpacker.feed(bytes(changed)):
+                if moment.arrived:
+                    assert np.array_equal(moment.scene.labels, SCENES[moment.number][1])
+            unpacker.close()
+        except errors.BitstreamError:
+            pass

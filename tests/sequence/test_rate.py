@@ -1,0 +1,37 @@
+"""The leaky bucket, and that a stream keeps to its rate."""
+
+import numpy as np
+import pytest
+from conftest import FakeSegmenter, street
+
+from sempic import api, sequence
+from sempic.sequence.rate import Bucket
+
+
+@pytest.mark.parametrize("wanted", [12e3, 16e3, 40e3])
+def test_a_model_of_a_coder_is_held_at_the_rate(wanted):
+    """Key frames cost ten times as much, and content gets harder on the way."""
+    rng = np.random.default_rng(0)
+    bucket, total = Bucket(wanted, 10), []
+    for t in range(300):
+        key = t % 100 == 0
+        qp = bucket.choose(key=key)
+        hard = 1.0 if t < 150 else 2.5
+        coarse = (10 if key else 1) * hard * 1500 * 2 ** ((34 - qp) / 6) * rng.uniform(0.7, 1.3)
+        while key and bucket.too_large(int(coarse)):
+            coarse *= 2 ** ((qp - bucket.choose(key=True)) / 6)
+            qp = bucket.choose(key=True)
+        bits = int(coarse) + 400
+        bucket.put(bits, int(coarse), key=key)
+        total.append(bits)
+    for start in (0, 100, 200):
+        assert np.mean(total[start : start + 100]) * 10 == pytest.approx(wanted, rel=0.15)
+
+
+def test_a_stream_keeps_to_its_rate(monkeypatch):
+    monkeypatch.setattr(api.Codec, "segmenter", FakeSegmenter())
+    picture = street(96, 128 + 180)[0]
+    frames = [picture[:, 3 * i : 3 * i + 128] for i in range(60)]
+    for wanted in (3e3, 5e3):
+        data = b"".join(sequence.encode(frames, codec=api.Codec(), bitrate=wanted))
+        assert sequence.info(data)["kbps"] * 1000 == pytest.approx(wanted, rel=0.2)

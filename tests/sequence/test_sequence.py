@@ -1,0 +1,219 @@
+"""Videos in, videos out: by Python and by the command line, with stand-ins for the networks."""
+
+import io
+import json
+import sys
+from fractions import Fraction
+
+import numpy as np
+import PIL.Image
+import pytest
+from conftest import FakeReceiver, FakeSegmenter
+from scenes import drive
+
+from sempic import api, cli, errors, sequence
+from sempic.sequence import stream, video
+
+FRAMES = [picture for picture, _ in drive(6)]
+
+
+@pytest.fixture
+def coder(monkeypatch):
+    monkeypatch.setattr(api.Codec, "segmenter", FakeSegmenter())
+    monkeypatch.setattr(api.Codec, "receiver", FakeReceiver())
+    return api.Codec()
+
+
+@pytest.fixture
+def clip(tmp_path, coder, monkeypatch):
+    """drive.mp4 in the present folder."""
+    monkeypatch.chdir(tmp_path)
+    file = video.Video(tmp_path / "drive.mp4", Fraction(10))
+    for frame in FRAMES:
+        file.add(frame)
+    file.close(keep=True)
+    return tmp_path
+
+
+def keys(pieces):
+    found = stream.Reader().feed(b"".join(pieces))
+    return [f.number for f in found if isinstance(f, stream.Frame) and f.key]
+
+
+def test_there_and_back(coder):
+    pieces = list(sequence.encode(FRAMES, codec=coder))
+    assert len(pieces) == len(FRAMES)
+    pictures = list(sequence.decode(pieces, codec=coder))
+    assert [p.size for p in pictures] == [(64, 48)] * 6
+    again = list(sequence.decode(b"".join(pieces), codec=coder))
+    for a, b in zip(pictures, again, strict=True):
+        assert np.array_equal(np.asarray(a), np.asarray(b))
+
+
+def test_a_frame_comes_out_before_the_next_goes_in(coder):
+    gone_in = []
+
+    def source():
+        for frame in FRAMES:
+            gone_in.append(frame)
+            yield frame
+
+    for count, _ in enumerate(
+        sequence.decode(sequence.encode(source(), codec=coder), codec=coder), 1
+    ):
+        assert len(gone_in) == count
+
+
+def test_key_frames_come_at_intervals_and_at_cuts(coder):
+    assert keys(sequence.encode(FRAMES, rate=10, codec=coder, key_interval=0.2)) == [0, 2, 4]
+    cut = [*FRAMES[:2], 255 - FRAMES[2], *FRAMES[3:4]]
+    assert keys(sequence.encode(cut, codec=coder)) == [0, 2, 3]
+
+
+def test_what_stands_still_takes_seven_bytes_and_the_receiver_s_work_once(coder):
+    rng = np.random.default_rng(0)
+    still = [
+        np.clip(FRAMES[0] + rng.normal(0, 2, FRAMES[0].shape), 0, 255).astype(np.uint8)
+        for _ in range(4)
+    ]
+    pieces = list(sequence.encode(still, codec=coder, label_quality=3))
+    assert [len(piece) for piece in pieces[1:]] == [7] * 3
+    calls = []
+
+    class Counting(FakeReceiver):
+        def __call__(self, scene, **how):
+            calls.append(1)
+            return super().__call__(scene, **how)
+
+    coder.receiver = Counting()
+    pictures = list(sequence.decode(pieces, codec=coder))
+    assert len(pictures) == 4
+    assert len(calls) == 1
+
+
+def test_options_out_of_range(coder):
+    for wrong in ({"bitrate": "fast"}, {"bitrate": 10}, {"key_interval": 0}, {"segment_every": 0}):
+        with pytest.raises(errors.InputError):
+            next(sequence.encode(FRAMES, codec=coder, **wrong))
+    with pytest.raises(errors.ImageError, match="frame 1 is 32×48"):
+        list(sequence.encode([FRAMES[0], FRAMES[1][:, :32]], codec=coder))
+
+
+def test_the_command_line_goes_there_and_back(clip, capsys):
+    assert cli.main(["encode", "drive.mp4", "--key-interval", "0.3"]) == 0
+    data = (clip / "drive.sempic").read_bytes()
+    assert sequence.info(data)["frames"] == 6
+    assert sequence.info(data)["keys"] == 2
+    assert "6 frames of 64×48" in capsys.readouterr().out
+    assert cli.main(["info", "drive.sempic", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["frames"] == 6
+    assert cli.main(["info", "drive.sempic"]) == 0
+    assert "key frames" in capsys.readouterr().out
+    assert cli.main(["decode", "drive.sempic", "-o", "again.mkv"]) == 0
+    assert len(list(video.Source("again.mkv"))) == 6
+    assert video.Source("again.mkv").rate == 10
+    assert cli.main(["decode", "drive.sempic", "-o", "frames/"]) == 0
+    assert [p.name for p in sorted((clip / "frames").iterdir())] == [
+        f"{i:06d}.png" for i in range(6)
+    ]
+    assert cli.main(["encode", "frames", "--sequence", "-o", "b.sempic", "--fps", "12.5"]) == 0
+    assert sequence.info((clip / "b.sempic").read_bytes())["rate"] == 12.5
+
+
+def test_rate_and_size_of_a_video_can_be_changed(clip):
+    found = list(video.Source("drive.mp4", rate=Fraction(5), max_side=32))
+    assert [f.shape for f in found] == [(24, 32, 3)] * 3
+    assert len(list(video.Source("drive.mp4", rate=Fraction(20)))) == 11
+
+
+def test_standard_streams(clip, monkeypatch, capsys):
+    out = io.BytesIO()
+    pipe = io.TextIOWrapper(out, write_through=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", pipe)
+        assert cli.main(["encode", "drive.mp4", "-o", "-"]) == 0
+    back = io.TextIOWrapper(io.BufferedReader(io.BytesIO(out.getvalue())))
+    monkeypatch.setattr(sys, "stdin", back)
+    assert cli.main(["decode", "-", "-o", "out.mp4"]) == 0
+    assert len(list(video.Source("out.mp4"))) == 6
+
+
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        ("encode drive.mp4 --keep sign", "--keep is for pictures"),
+        ("encode drive.mp4 drive.mp4", "one video at a time"),
+        ("encode photo.png --bitrate 16k", "--bitrate is for videos"),
+        ("encode photo.png --fps 5", "--fps is for videos"),
+        ("encode text.mp4", "text.mp4: not a video"),
+        ("encode none.mp4", "none.mp4: not a video that can be read: No such file"),
+        ("encode rtsp://host/x", "name the output"),
+        ("encode drive.mp4 -o drive.mp4", "would replace itself"),
+        ("decode drive.sempic -o out.txt", "a video is"),
+        ("decode drive.sempic --only labels", "--only is for pictures"),
+        ("decode drive.sempic -o -", "cannot go to standard output"),
+        ("decode drive.sempic", "exists"),
+        ("decode cut.sempic -o x.mp4", "no frame"),
+    ],
+)
+def test_what_goes_wrong_takes_one_line(clip, capsys, command, says):
+    PIL.Image.fromarray(FRAMES[0]).save("photo.png")
+    (clip / "text.mp4").write_text("no video")
+    data = b"".join(sequence.encode(FRAMES[:2], codec=api.Codec()))
+    (clip / "drive.sempic").write_bytes(data)
+    (clip / "cut.sempic").write_bytes(data[:30])
+    before = {p: p.read_bytes() for p in clip.iterdir()}
+    assert cli.main(command.split()) == 2
+    message = capsys.readouterr().err
+    assert says in message
+    assert message.count("\n") == 1
+    assert {p: p.read_bytes() for p in clip.iterdir()} == before
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_an_interruption_leaves_what_was_coded(clip, monkeypatch, capsys, there):
+    """Under its name; and until then a file that was there stays as it is."""
+    if there:
+        (clip / "drive.sempic").write_bytes(b"a good file")
+    calls = []
+
+    class Interrupted(FakeSegmenter):
+        def look(self, image):
+            calls.append(1)
+            if len(calls) > 3:
+                part = clip / ("drive.sempic.part" if there else "drive.sempic")
+                assert sequence.info(part.read_bytes())["frames"] == 3  # what kill -9 would leave
+                if there:
+                    assert (clip / "drive.sempic").read_bytes() == b"a good file"
+                raise KeyboardInterrupt
+            return super().look(image)
+
+    monkeypatch.setattr(api.Codec, "segmenter", Interrupted())
+    assert cli.main(["encode", "drive.mp4"]) == 2
+    assert "drive.sempic has all frames until now" in capsys.readouterr().err
+    assert sequence.info((clip / "drive.sempic").read_bytes())["frames"] == 3
+    assert not (clip / "drive.sempic.part").exists()
+
+
+def test_an_error_on_the_way_replaces_nothing(clip, monkeypatch, capsys):
+    (clip / "drive.sempic").write_bytes(b"a good file")
+
+    class Failing(FakeSegmenter):
+        def look(self, image):
+            raise errors.ModelError("no more")
+
+    monkeypatch.setattr(api.Codec, "segmenter", Failing())
+    assert cli.main(["encode", "drive.mp4"]) == 2
+    assert (clip / "drive.sempic").read_bytes() == b"a good file"
+    assert not (clip / "drive.sempic.part").exists()
+    (clip / "drive.sempic").unlink()
+    assert cli.main(["encode", "drive.mp4"]) == 2
+    assert not (clip / "drive.sempic").exists()
+
+
+def test_lost_frames_are_said(clip, capsys):
+    pieces = list(sequence.encode(FRAMES, codec=api.Codec(), key_interval=0.3))
+    (clip / "lossy.sempic").write_bytes(b"".join(pieces[:1] + pieces[2:]))
+    assert cli.main(["decode", "lossy.sempic", "-o", "x.mp4"]) == 0
+    assert "needs a frame that is lost" in capsys.readouterr().err
+    assert len(list(video.Source("x.mp4"))) == 6

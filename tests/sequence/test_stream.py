@@ -1,0 +1,152 @@
+"""Packets: what is written is read, and damage costs what it hits."""
+
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sempic.errors import InputError, NotSempic, UnsupportedVersion
+from sempic.sequence import stream
+from sempic.sequence.stream import Damage, Frame, Head, Reader
+
+HEAD = Head(
+    width=640,
+    height=360,
+    rate=Fraction(25, 2),
+    factor=4,
+    palette=1,
+    classes=12,
+    parameters=b"\0p\1",
+)
+FRAMES = [
+    Frame(key=True, number=0, coarse=b"\0\0coarse", labels=b"map\0"),
+    Frame(key=False, number=1, coarse=b"c" * 700, labels=None),
+    Frame(key=False, number=2, coarse=None, labels=None),
+    Frame(key=False, number=3, coarse=None, labels=b"l"),
+    Frame(key=True, number=300, coarse=b"k", labels=None),
+]
+PIECES = [stream.begin(HEAD), *map(stream.write_frame, FRAMES)]
+WHOLE = b"".join(PIECES)
+
+
+def read(data, step=None):
+    reader = Reader()
+    step = step or max(1, len(data))
+    return [
+        found for at in range(0, len(data), step) for found in reader.feed(data[at : at + step])
+    ]
+
+
+def plain(found):
+    """Frames as they were written."""
+    return [
+        (f.key, f.number % (1 << 30 if f.key else 16), f.coarse, f.labels)
+        for f in found
+        if isinstance(f, Frame)
+    ]
+
+
+@pytest.mark.parametrize("step", [1, 7, 1000000])
+def test_what_is_written_is_read(step):
+    found = read(WHOLE, step)
+    assert found[0] == HEAD
+    assert plain(found) == plain(FRAMES)
+    assert [f.size for f in found[1:]] == [len(piece) for piece in PIECES[1:]]
+
+
+def test_a_frame_of_nothing_has_seven_bytes():
+    assert len(PIECES[3]) == 7
+
+
+@given(st.binary(max_size=600))
+def test_stuffing_is_inverse(content):
+    sent = stream._stuff(content)
+    assert 0 not in sent
+    assert len(sent) <= len(content) + 1 + len(content) // 254
+    assert stream._unstuff(sent) == content
+
+
+@pytest.mark.parametrize("size", [253, 254, 255, 508, 509])
+def test_stuffing_of_long_runs(size):
+    for content in (b"x" * size, b"x" * size + b"\0", b"\0" + b"x" * size):
+        assert stream._unstuff(stream._stuff(content)) == content
+
+
+def test_every_prefix_has_the_frames_that_are_whole():
+    ends = [sum(map(len, PIECES[: i + 1])) for i in range(len(PIECES))]
+    for cut in range(len(WHOLE)):
+        found = read(WHOLE[:cut])
+        assert not any(isinstance(packet, Damage) for packet in found)
+        assert len(found) == sum(end <= cut for end in ends)
+
+
+def test_damage_costs_a_packet():
+    """Any one byte: at most the packet that it is in, and the one that it is joined with."""
+    for at in range(len(PIECES[0]), len(WHOLE)):
+        for change in (WHOLE[at] ^ 1, 0):
+            if change == WHOLE[at]:
+                continue
+            damaged = WHOLE[:at] + bytes((change,)) + WHOLE[at + 1 :]
+            found = read(damaged)
+            assert any(isinstance(packet, Damage) for packet in found) or at == len(WHOLE) - 1
+            good = plain(found)
+            assert set(good) <= set(plain(FRAMES))
+            assert len(good) >= len(FRAMES) - 2
+
+
+def test_what_never_ends_is_not_kept():
+    reader = Reader()
+    list(reader.feed(PIECES[0]))
+    piece = b"x" * (1 << 20)
+    for _ in range(40):
+        assert list(reader.feed(piece)) == []
+        assert len(reader._held) < stream.LARGEST
+    found = list(reader.feed(b"\0" + PIECES[1]))
+    assert isinstance(found[0], Damage)
+    assert found[0].size == 40 << 20
+    assert plain(found) == plain(FRAMES[:1])
+
+
+def test_foreign_bytes_are_refused():
+    for data in (b"\xe5S\1", b"\0", b"PK"):
+        with pytest.raises(NotSempic):
+            read(data)
+    with pytest.raises(UnsupportedVersion, match="2"):
+        read(b"\xe5V\2")
+
+
+def test_unknown_kinds_are_skipped():
+    assert (
+        read(PIECES[0] + stream._packet(b"\xc0whatever") + PIECES[1])[1:]
+        == read(PIECES[0] + PIECES[1])[1:]
+    )
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\x40\0",  # a key frame without a coarse picture
+        b"\x80x",  # bytes after a frame of nothing
+        b"\xb0\5abc",  # a coarse picture that is longer than its frame
+        b"\x70",  # a key frame without a number
+        b"\0\1\1\1\1",  # heads that are cut short
+        b"\0\1\1\0\1\4\x0b\1\0",  # no rate
+        b"\0\1\1\1\1\0\x0b\1\0",  # no factor
+        b"\0\1\1\1\1\4\x0b\1\5ab",
+    ],
+)
+def test_content_that_cannot_be_is_damage(content):
+    found = read(PIECES[0] + stream._packet(content) + PIECES[1])
+    assert isinstance(found[1], Damage)
+    assert plain(found) == plain(FRAMES[:1])
+
+
+def test_a_key_frame_has_a_coarse_picture():
+    (_, damage) = read(PIECES[0] + stream._packet(b"\x50\0map"))
+    assert "coarse" in damage.why
+
+
+def test_a_frame_that_is_too_large():
+    with pytest.raises(InputError, match="too large"):
+        stream.write_frame(Frame(key=True, number=0, coarse=bytes(1 << 24), labels=None))
