@@ -83,6 +83,19 @@ def test_target_bpp_out_of_reach_names_what_is_in_reach(codec):
         codec.encode(IMAGE, target_bpp=0.001)
 
 
+def test_target_bytes_takes_the_best_level_that_fits(codec):
+    streams = {q: codec.encode(IMAGE, quality=q) for q in sempic.QUALITY}
+    for q in (1, 4):
+        best = max(level for level, s in streams.items() if len(s) <= len(streams[q]))
+        assert codec.encode(IMAGE, target_bytes=len(streams[q])) == streams[best]
+    least = min(map(len, streams.values()))
+    with pytest.raises(RateError, match=f"^12 bytes cannot .* is {least} bytes$"):
+        codec.encode(IMAGE, target_bytes=12)
+    most = max(map(len, streams.values()))
+    with pytest.warns(sempic.SempicWarning, match=f"takes {most} bytes of the 90000 given"):
+        codec.encode(IMAGE, target_bytes=90000)
+
+
 def test_max_side(codec):
     stream = codec.encode(IMAGE, labels=LABELS, max_side=64)
     assert (sempic.info(stream)["width"], sempic.info(stream)["height"]) == (64, 48)
@@ -320,6 +333,9 @@ def test_options_of_encode_that_are_none(codec, name, value):
         {"max_side": 50.0},
         {"target_bpp": 0},
         {"target_bpp": -1},
+        {"target_bytes": 0},
+        {"target_bytes": 100.5},
+        {"target_bytes": 100, "target_bpp": 1},
         {"label_quality": "best"},
         {"label_quality": 6},
         {"label_quality": 3, "importance": {"car": math.nan}},

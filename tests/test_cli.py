@@ -142,6 +142,14 @@ def test_target_bpp(photo, capsys):
     assert files() == ["photo.png"]
 
 
+def test_target_bytes(photo, capsys):
+    assert cli.main(["encode", "photo.png", "--target-bytes", "1200"]) == 0
+    assert 300 < Path("photo.sempic").stat().st_size <= 1200
+    capsys.readouterr()
+    assert cli.main(["encode", "photo.png", "--target-bytes", "20"]) == 2
+    one_line(capsys, "photo.png", "20 bytes cannot be reached: the least")
+
+
 def test_a_target_beyond_the_finest_level_is_said(photo, capsys):
     assert cli.main(["encode", "photo.png", "--target-bpp", "500", "--json"]) == 0
     out, err = capsys.readouterr()

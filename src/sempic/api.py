@@ -202,6 +202,7 @@ class Codec:
         quality: int = DEFAULT_QUALITY,
         coarse_codec: str = "bpg",
         target_bpp: float | None = None,
+        target_bytes: int | None = None,
         max_side: int | None = None,
         label_quality: LabelQuality | None = None,
         importance: Mapping[str, float] | None = None,
@@ -231,6 +232,7 @@ class Codec:
             target_bpp: bits per pixel of the whole stream; the best level that stays at or under
                 it is taken, and `quality` is ignored. Warns (SempicWarning) if even the finest
                 level leaves bits over.
+            target_bytes: the same in bytes of the whole stream.
             max_side: scale the picture down first so that its longer side is at most this.
             label_quality: 1 (fewest bits) … 5 (fewest changes): the label map is simplified where
                 that saves most bits for each changed pixel (`sempic.simplify`); or "lossless".
@@ -250,7 +252,7 @@ class Codec:
 
         Raises:
             ImageError, LabelMapError: input that cannot be coded.
-            RateError: no level reaches `target_bpp`; the message names the least that is reached.
+            RateError: no level reaches the target; the message names the least that is reached.
             ModelError: the segmenter cannot be loaded, or gives what is no label map.
             InputError: an option out of range.
         """
@@ -262,6 +264,7 @@ class Codec:
                 quality=quality,
                 coarse_codec=coarse_codec,
                 target_bpp=target_bpp,
+                target_bytes=target_bytes,
                 max_side=max_side,
                 label_quality=label_quality,
                 importance=importance,
@@ -315,10 +318,8 @@ class Codec:
                 return made, made.pack()
 
         level = options.quality
-        if options.target_bpp is not None:
-            level = _best_within(
-                options.target_bpp, lambda level: _most(draft(level)[1], options), levels
-            )
+        if options.targeted:
+            level = _best_within(options, lambda level: draft(level)[1], levels)
         found, stream = draft(level)
         return self._checked(pixels, found, sent, never, options) if options.check else stream
 
@@ -636,33 +637,41 @@ decode = _of_the_shared(Codec.decode)
 """`Codec.decode`, where everything is explained, with the bundled receiver."""
 
 
-def _best_within(target_bpp: float, bpp: Callable[[int], float], levels: list[int]) -> int:
+def _best_within(options: EncodeOptions, stream: Callable[[int], bytes], levels: list[int]) -> int:
     """The highest level whose stream stays at or under the target, by bisection; RateError."""
-    if (least := bpp(levels[0])) > target_bpp:
+
+    def size(level: int) -> float:
+        return _most(stream(level), options)
+
+    target, unit = options.target_bpp or options.target_bytes or 0, " bpp"
+    shown = "{:.4f} bpp".format
+    if options.target_bytes is not None:
+        unit, shown = " bytes", "{:.0f} bytes".format
+    if (least := size(levels[0])) > target:
         raise RateError(
-            f"{target_bpp:g} bpp cannot be reached: the least for this picture is {least:.4f} bpp"
+            f"{target:.10g}{unit} cannot be reached: the least for this picture is {shown(least)}"
         )
     low, high = 0, len(levels)  # low fits, high does not
     while high - low > 1:
         middle = (low + high) // 2
-        if bpp(levels[middle]) <= target_bpp:
+        if size(levels[middle]) <= target:
             low = middle
         else:
             high = middle
-    if low == len(levels) - 1 and (most := bpp(levels[low])) < target_bpp:
-        text = f"quality {levels[-1]}, the finest, takes {most:.4f} bpp of the {target_bpp:g} given"
+    if low == len(levels) - 1 and (most := size(levels[low])) < target:
+        text = f"quality {levels[-1]}, the finest, takes {shown(most)} of the {target:.10g} given"
         warnings.warn(text, SempicWarning, stacklevel=5)
     return levels[low]
 
 
 def _most(stream: bytes, options: EncodeOptions) -> float:
-    """Bits per pixel that a stream may have when it has been checked, if it is to be."""
-    bpp: float = info(stream)["bpp"]
+    """Bits per pixel, or bytes, that a stream may have when it has been checked, if it is to be."""
+    size: float = len(stream) if options.target_bytes is not None else info(stream)["bpp"]
     if not options.check:
-        return bpp
+        return size
     from sempic import check
 
-    return bpp * (1 + options.check_budget + check.OVERHEAD / len(stream))
+    return size * (1 + options.check_budget + check.OVERHEAD / len(stream))
 
 
 def _draft(
@@ -753,7 +762,7 @@ def _levels(size: tuple[int, ...], options: EncodeOptions) -> list[int]:
     """The levels that may be used for a picture of this size: the one that was asked for, or, for
     a target, all whose coarse picture is not too large; raises ImageError where there is none."""
     longest = max(size) if options.max_side is None else min(max(size), options.max_side)
-    wanted = [options.quality] if options.target_bpp is None else sorted(QUALITY)
+    wanted = sorted(QUALITY) if options.targeted else [options.quality]
     fit = [level for level in wanted if longest <= coarse.MAX_SIDE * QUALITY[level].factor]
     if not fit:
         most = coarse.MAX_SIDE * max(QUALITY[level].factor for level in wanted)

@@ -129,6 +129,9 @@ class EncodeOptions(Options):
         above=0,
         metavar="BPP",
     )
+    target_bytes: int | None = option(
+        "the best quality whose file has at most so many bytes", None, low=1, metavar="N"
+    )
     palette: int | str | None = option(
         "of the label map that is given, camvid if nothing is said; of the segmenter's, camvid or "
         "cityscapes, which its classes are then mapped to",
@@ -208,6 +211,13 @@ class EncodeOptions(Options):
 
     def __post_init__(self) -> None:
         fields.check(self)
+        if self.target_bpp is not None and self.target_bytes is not None:
+            raise InputError("target_bpp and target_bytes exclude each other")
+
+    @property
+    def targeted(self) -> bool:
+        """Whether the quality follows from a size."""
+        return self.target_bpp is not None or self.target_bytes is not None
 
     @property
     def known_palette(self) -> Palette:

@@ -42,6 +42,19 @@ def test_float32_sums_are_exact(size: tuple[int, int]) -> None:
     assert np.array_equal(network.convolve(known.layers, planes), hidden_by_integers(known, planes))
 
 
+@pytest.mark.parametrize("size", [(130, 9), (49, 21), (48, 5)])
+def test_strips_make_no_difference(size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    known = prior.load(WEIGHTS[3])
+    assert known.readout is not None
+    planes = np.random.default_rng(3).integers(0, 256, (3, *size), np.uint8)
+    hidden = network.convolve(known.layers, planes)
+    scores = network.scores(known.layers, known.readout, planes)
+    monkeypatch.setattr(network, "_STRIP", 1)
+    assert len(list(network._strips(known.layers, planes))) == -(-size[0] // network._HALO)
+    assert np.array_equal(network.convolve(known.layers, planes), hidden)
+    assert np.array_equal(network.scores(known.layers, known.readout, planes), scores)
+
+
 @pytest.mark.parametrize("number", WEIGHTS)
 def test_no_sum_can_leave_what_is_exact(number: int) -> None:
     known = prior.load(WEIGHTS[number])

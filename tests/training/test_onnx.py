@@ -18,6 +18,7 @@ from sempic.training.onnx import (  # noqa: E402
     export_receiver,
     export_segmenter,
     first_inputs,
+    pictures_of,
 )
 from sempic.training.recipes.receiver import as_cityscapes  # noqa: E402
 
@@ -49,14 +50,16 @@ def test_a_restored_receiver_is_the_same_function(tmp_path, grown):
     )
 
 
+def corpus(data, out):
+    options = CorpusOptions(
+        data=(str(data),), out=out, classes="camvid", renditions=1, side=144, workers=1
+    )
+    make(options)
+
+
 def test_a_receiver_in_eight_bits_is_nearly_the_same(tmp_path):
     data = write_camvid(tmp_path / "camvid")
-    make(
-        CorpusOptions(
-            data=(str(data),), out=tmp_path / "c", classes="camvid", renditions=1, side=144,
-            workers=1,
-        )
-    )  # fmt: skip
+    corpus(data, tmp_path / "c")
     network, path = trained(), tmp_path / "r.onnx"
     save_receiver(network.state_dict(), TINY, tmp_path / "w.safetensors")
     argv = ["export", str(tmp_path / "w.safetensors"), str(path), "--int8", str(tmp_path / "c")]
@@ -75,8 +78,8 @@ def test_a_receiver_in_eight_bits_is_nearly_the_same(tmp_path):
     assert np.abs(restored - exact).mean() < 0.03 * np.abs(exact).mean()
 
 
-def test_a_restored_segmenter_is_the_same_function_and_can_train(tmp_path):
-    data = write_camvid(tmp_path / "camvid")
+def looked(steps):
+    """A segmenter whose norms have seen something, and what they saw."""
     torch.manual_seed(3)
     network = SegmentationNet(SegmenterConfig(width=16))
     for norm in network.modules():
@@ -86,9 +89,21 @@ def test_a_restored_segmenter_is_the_same_function_and_can_train(tmp_path):
     x = torch.rand(4, 3, 64, 64)
     network.train()
     with torch.no_grad():
-        for _ in range(200):  # norms that have seen something
+        for _ in range(steps):
             network(x)
-    export_segmenter(network.eval(), tmp_path / "s.onnx")
+    return network.eval(), x
+
+
+def test_a_restored_segmenter_is_the_same_function_and_can_train(tmp_path):
+    data = write_camvid(tmp_path / "camvid")
+    network, x = looked(steps=200)
+    export_segmenter(network, tmp_path / "s.onnx")
+    image = np.random.default_rng(0).integers(0, 256, (1, 64, 96, 3), np.uint8)
+    (logits,) = onnxruntime.InferenceSession(tmp_path / "s.onnx").run(None, {"image": image})
+    with torch.no_grad():
+        exact = network(torch.from_numpy(image).permute(0, 3, 1, 2).float() / 255).numpy()
+    assert np.abs(logits - exact).max() < 0.02 * np.abs(exact).max()
+    assert "Pad" not in {n.op_type for n in onnx.load(tmp_path / "s.onnx").graph.node}
     argv = ["restore", str(tmp_path / "s.onnx"), str(tmp_path / "s.safetensors")]
     assert cli.main(["train", *argv]) == 2  # without pictures
     assert cli.main(["train", *argv, "--images", str(data / "train")]) == 0
@@ -97,6 +112,30 @@ def test_a_restored_segmenter_is_the_same_function_and_can_train(tmp_path):
         torch.testing.assert_close(again(x), network(x), rtol=0.02, atol=0.02)
     norms = [m for m in again.modules() if isinstance(m, torch.nn.BatchNorm2d)]
     assert any((n.running_mean != 0).any() for n in norms)
+
+
+def test_a_segmenter_with_an_8_bit_decoder(tmp_path):
+    data = write_camvid(tmp_path / "camvid")
+    corpus(data, tmp_path / "c")
+    network, x = looked(steps=20)
+    export_segmenter(network, tmp_path / "f.onnx")
+    feeds = list(pictures_of(tmp_path / "c", count=2))
+    assert feeds[0]["image"].shape[3] == 3
+    export_segmenter(network, tmp_path / "q.onnx", feeds=feeds)
+    graph = onnx.load(tmp_path / "q.onnx").graph
+    assert (
+        sum(t.data_type == onnx.TensorProto.INT8 for t in graph.initializer) == 10
+    )  # and zero points
+    exact, found = (
+        onnxruntime.InferenceSession(tmp_path / name).run(None, feeds[0])[0]
+        for name in ("f.onnx", "q.onnx")
+    )
+    assert 0 < np.abs(found - exact).mean() < 0.05 * np.abs(exact).mean()
+    argv = ["restore", str(tmp_path / "q.onnx"), str(tmp_path / "s.safetensors")]
+    assert cli.main(["train", *argv, "--images", str(data / "train")]) == 0
+    again = load_segmenter(tmp_path / "s.safetensors")
+    with torch.no_grad():
+        torch.testing.assert_close(again(x), network(x), rtol=0.05, atol=0.05)
 
 
 def test_what_is_no_network_is_refused(tmp_path, capsys):

@@ -104,12 +104,20 @@ def downscale(rgb: Image, factor: int = 4) -> Image:
     rows, columns = -(-height // factor), -(-width // factor)
     small = np.empty((rows, columns, 3), np.uint8)
     area = factor * factor
+    kind: Any = np.uint16 if factor <= 16 else np.int64  # what a sum of bytes fits in
     for row in range(0, rows, _STRIP):  # sums of a whole large picture would take much memory
         strip = rgb[row * factor : (row + _STRIP) * factor]
         pad = (0, -len(strip) % factor), (0, -width % factor), (0, 0)
-        blocks = np.pad(strip, pad, mode="edge").reshape(-1, factor, columns, factor, 3)
-        sums = blocks.sum((1, 3), dtype=np.int64)
-        small[row : row + _STRIP] = _to_uint8((sums + area // 2) // area)
+        if pad[0][1] or pad[1][1]:
+            strip = np.pad(strip, pad, mode="edge")
+        tall = strip[::factor].astype(kind)
+        for index in range(1, factor):
+            tall += strip[index::factor]
+        sums = tall[:, ::factor].copy()
+        for index in range(1, factor):
+            sums += tall[:, index::factor]
+        sums += kind(area // 2)
+        small[row : row + _STRIP] = sums // kind(area)
     return small
 
 

@@ -10,7 +10,7 @@ from sempic.errors import InputError, OutputError
 from sempic.jobs import TAR, find
 from sempic.options import EncodeOptions
 
-_RATE = ("quality", "target_bpp")
+_RATE = ("quality", "target_bpp", "target_bytes")
 _HELP = (
     "Writes NAME.sempic beside each picture, or where -o says. An existing file is replaced only "
     "when the new one is complete. Exit code 2 if any picture failed."
@@ -20,6 +20,7 @@ examples:
   sempic encode photo.jpg                        # photo.sempic, quality 5
   sempic encode photo.jpg -o small.sempic -q 1     # the smallest
   sempic encode photo.jpg --target-bpp 0.9       # the best within a budget
+  sempic encode photo.jpg --target-bytes 1000    # that fits into a packet
   sempic encode photo.jpg --keep sign,person     # shows these as they are
   sempic encode photo.jpg --imagine person       # and never more of these than the coarse picture
   sempic encode photo.png --labels map.png       # with a label map of your own

@@ -8,7 +8,7 @@ al., "Integer Networks for Data Compression with Latent-Variable Models", ICLR 2
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -111,13 +111,16 @@ def signed(planes: Bytes) -> npt.NDArray[np.int16]:
 def scores(layers: tuple[Layer, ...], readout: Layer, planes: Bytes) -> Bytes:
     """uint8 (3, h, w) → uint8 (classes, 4h, 4w): logits of the trunk's readout, 8 to a nat, 128
     for none."""
-    hidden = convolve(layers, planes)
-    _, h, w = hidden.shape
-    sums: Floats = readout.weights @ hidden.reshape(len(hidden), -1).astype(np.float32)
-    _requantise(sums, readout.multipliers, readout.biases)
-    classes = len(sums) // (CELL * CELL)
-    cells = sums.reshape(CELL, CELL, classes, h, w).transpose(2, 3, 0, 4, 1)
-    return cells.reshape(classes, CELL * h, CELL * w).astype(np.uint8)
+    _, h, w = planes.shape
+    classes = len(readout.weights) // (CELL * CELL)
+    found = np.empty((classes, h, CELL, w, CELL), np.uint8)
+    for first, hidden in _strips(layers, planes):
+        rows = hidden.shape[1]
+        sums: Floats = readout.weights @ hidden.reshape(len(hidden), -1)
+        _requantise(sums, readout.multipliers, readout.biases)
+        cells = sums.astype(np.uint8).reshape(CELL, CELL, classes, rows, w)
+        found[:, first : first + rows] = cells.transpose(2, 3, 0, 4, 1)
+    return found.reshape(classes, CELL * h, CELL * w)
 
 
 @kernel
@@ -131,7 +134,28 @@ def _requantise(sums: Any, multipliers: Any, biases: Any) -> None:
 
 def convolve(layers: tuple[Layer, ...], planes: Bytes) -> Bytes:
     """The trunk: uint8 (3, h, w) → uint8 (LAYERS[-1][1], h, w)."""
+    parts = [part.astype(np.uint8) for _, part in _strips(layers, planes)]
+    return np.concatenate(parts, 1)
 
+
+_STRIP = 1 << 18
+"""Cells that the trunk looks at at once: some thousand bytes for each."""
+_HALO = 24
+"""Rows around a strip that it sees, rounded up to a multiple of all its strides."""
+
+
+def _strips(layers: tuple[Layer, ...], planes: Bytes) -> Iterator[tuple[int, Floats]]:
+    """The trunk's output (outputs, rows, w) strip by strip, with the first row of each."""
+    seen = signed(planes)
+    _, h, w = seen.shape
+    rows = max(_HALO, _STRIP // w // 8 * 8)
+    for first in range(0, h, rows):
+        start, end = max(0, first - _HALO), min(h, first + rows + _HALO)
+        part = _trunk(layers, seen[:, start:end].astype(np.float32))
+        yield first, part[:, first - start : first - start + rows]
+
+
+def _trunk(layers: tuple[Layer, ...], x: Floats) -> Floats:
     def conv(i: int, x: Floats) -> Floats:
         _, _, kernel, stride = LAYERS[i]
         weights, multiplier, bias = layers[i]
@@ -153,7 +177,7 @@ def convolve(layers: tuple[Layer, ...], planes: Bytes) -> Bytes:
         double = a.repeat(2, 1).repeat(2, 2)[:, : b.shape[1], : b.shape[2]]
         return np.concatenate([double, b])
 
-    return trunk(signed(planes).astype(np.float32), conv, join).astype(np.uint8)
+    return trunk(x, conv, join)
 
 
 # ── the causal network ───────────────────────────────────────────────────────────────────────

@@ -65,6 +65,7 @@ _NARROWER: dict[str, dict[str, Any]] = {
     "seed": {"le": 2**32 - 1},
     "guidance": {"le": 2},  # what lies beyond makes noise
     "target_bpp": {"le": 1000},
+    "target_bytes": {"le": 2**32 - 1},
     "max_side": {"le": 65535},
 }
 """Limits of this server beyond those of the options themselves."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import itertools
 import json
+import re
 import warnings
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -406,11 +407,13 @@ def restore_segmenter(
     """
     network.eval()
     stored = _constants(model)
-    folded = [
-        (stored[n.input[1]], stored[n.input[2]])
-        for n in model.graph.node
+    # Quantising sorts the nodes anew, but their weights are numbered as they were executed.
+    nodes = [
+        n for n in model.graph.node
         if n.op_type == "Conv" and not n.input[1].startswith("network.")
-    ]
+    ]  # fmt: skip
+    nodes.sort(key=lambda n: [int(digits) for digits in re.findall(r"Conv_(\d+)", n.input[1])])
+    folded = [(stored[n.input[1]], stored[n.input[2]]) for n in nodes]
     order: list[nn.Conv2d] = []  # as executed, which is how the exporter wrote them
     follower = dict(_pairs(network))
     hooks = [
