@@ -1,15 +1,16 @@
 """A clip as a sequence, beside its frames as single pictures, and AV1 and HEVC at low delay.
 
     python benchmarks/sequences.py CLIP [--frames 40] [--start SECONDS] [--fps 10] [--size 640x360]
-        [--quality 5 | --bitrate 16k] [--every 2] [--drop 0.05] [--json OUT]
-        [--rows ours,single,av1,av1x2,hevc,hevcx2] [--segmenter SPEC] [--receiver SPEC] [--show OUT]
+        [--quality 5 | --bitrate 16k] [--every 2] [--drop 0.05] [--json OUT] [--show OUT]
+        [--rows ours,single,av1,av1x2,hevc,hevcx2] [--segmenter SPEC] [--receiver SPEC]
 
 av1 is SVT's (else libaom's), hevc x265, both without frames that wait for others, at the CRF whose
-stream is nearest in bytes to ours, x2 at twice the bytes. LPIPS, and the objects that the judge
-finds in the originals and again, are those of every N-th frame. Flicker is the mean difference of
-successive frames along the original's motion, over the original's own, where the original differs
-by less than 8 levels. --drop leaves out frames of ours at random, and prints what that does to the
-labels of those that arrive. --show writes a video of all rows.
+stream is nearest in bytes to ours, x2 to twice the bytes; at half the width and height, enlarged
+again, where there is none so small. LPIPS, and the objects that the judge finds in the originals
+and again, are those of every N-th frame. Flicker is the mean difference of successive frames along
+the original's motion, over the original's own, where the original differs by less than 8 levels.
+--drop leaves out frames of ours at random, and prints what that does to the labels of those that
+arrive. --show writes a video of all rows.
 """
 
 from __future__ import annotations
@@ -71,6 +72,7 @@ def main() -> None:
     parser.add_argument("--segment-every", type=int, default=1, metavar="N")
     parser.add_argument("--every", type=int, default=2, metavar="N")
     parser.add_argument("--drop", type=float, default=0.0, metavar="SHARE")
+    parser.add_argument("--metrics", default="lpips,objects", metavar="A,B")
     parser.add_argument("--rows", default=",".join(ROWS), metavar="A,B")
     parser.add_argument("--segmenter", metavar="SPEC")
     parser.add_argument("--receiver", metavar="SPEC")
@@ -120,7 +122,7 @@ def measured(
             kind, times = RIVALS[name]
             coded[name] = nearest(CODECS[kind], frames, times * size, args.fps)
     seconds = len(frames) / args.fps
-    measure = Measure(Settings(metrics=("lpips", "objects")))
+    measure = Measure(Settings(metrics=tuple(args.metrics.split(","))))
     references = [measure.reference(frame) for frame in frames[:: args.every]]
     places = [None, *map(moved, frames, frames[1:])]
     lines = {}
@@ -129,7 +131,7 @@ def measured(
         found = row(records, [], None)
         lines[name] = told | {
             "kbps": 8 * told["bytes"] / seconds / 1000,
-            "lpips": found["lpips"],
+            "lpips": found.get("lpips", float("nan")),
             "objects": [found["objects"]["all"][k] for k in ("there", "kept", "invented")],
             "flicker": flicker(frames, pictures, places),
         }
@@ -203,7 +205,8 @@ def nearest(
     size: int,
     fps: int,
 ) -> tuple[dict[str, Any], list[Image]]:
-    """A rival's stream that is nearest in size, by bisection over its CRF."""
+    """A rival's stream that is nearest in size, by bisection over its CRF; at half the width and
+    height if it has none that is as small."""
     crfs, how = rival
 
     @functools.cache
@@ -217,11 +220,23 @@ def nearest(
             high = middle
         else:
             low = middle + 1
+    if sum(map(len, coded(crfs[-1]))) > 1.1 * size and frames[0].shape[1] >= 320:
+        half = frames[0].shape[1] // 4 * 2, frames[0].shape[0] // 4 * 2
+        small = [scaled(frame, half, PIL.Image.Resampling.BOX) for frame in frames]
+        told, pictures = nearest(rival, small, size, fps)
+        whole = frames[0].shape[1::-1]
+        return told | {"width": told.get("width", half[0])}, [
+            scaled(picture, whole, PIL.Image.Resampling.BICUBIC) for picture in pictures
+        ]
     tried = [crf for crf in (low - 1, low) if crf in crfs]
     best = min(tried, key=lambda crf: abs(sum(map(len, coded(crf))) - size))
     packets = coded(best)
     told = {"bytes": sum(map(len, packets)), "crf": best}
     return told, decoded(packets, how(best)[1], frames[0].shape)
+
+
+def scaled(picture: Image, size: Size, how: PIL.Image.Resampling) -> Image:
+    return np.asarray(PIL.Image.fromarray(picture).resize(size, how))
 
 
 def code(frames: list[Image], fps: int, encoder: str, options: dict[str, str]) -> list[bytes]:
@@ -319,7 +334,8 @@ def describe(lines: dict[str, dict[str, Any]]) -> str:
                   for k in ("coarse", "labels", "overhead")]  # fmt: skip
         there, kept, invented = line["objects"]
         times = [f"{line[k]:.2f}" if k in line else "" for k in ("encode_s", "decode_s")]
-        cells = [name, f"{line['kbps']:.1f}", *shares, f"{line['lpips']:.4f}",
+        title = name if "width" not in line else f"{name}, coded {line['width']} wide"
+        cells = [title, f"{line['kbps']:.1f}", *shares, f"{line['lpips']:.4f}",
                  f"{kept} of {there}", str(invented), f"{line['flicker']:.2f}", *times]  # fmt: skip
         table.append("| " + " | ".join(cells) + " |")
     if "single" in lines:

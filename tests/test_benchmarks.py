@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import subprocess
+from fractions import Fraction
 
 import numpy as np
 import PIL.Image
@@ -13,6 +14,7 @@ from conftest import HAVE_MODELS, ROOT, FakeReceiver, FakeSegmenter, street
 
 import sempic
 from sempic import api, models, segment
+from sempic.sequence.video import Video
 
 
 @pytest.fixture
@@ -255,3 +257,26 @@ def test_missing_swaps_scales_and_sees_grids(folder):
     woven[:, 1::2] = noise[:, ::2]  # every second column repeats the one before
     even, grid = (missing.steps(x)[0, 2:] for x in (noise, woven))
     assert even.max() / even.min() < 1.1 < 1.5 < grid.max() / grid.min()
+
+
+def test_sequences(folder, monkeypatch, capsys):
+    drive = Video(folder / "drive.mp4", Fraction(10))
+    picture = street(96, 150)[0]
+    for left in range(0, 20, 4):
+        drive.add(picture[:, left : left + 128])
+    drive.close(keep=True)
+    monkeypatch.setattr(segment, "load", lambda *_, **how: FakeSegmenter())
+    run(
+        monkeypatch, "sequences", "drive.mp4", "--size", "128x96", "--frames", "4",
+        "--metrics", "objects", "--rows", "single,av1,hevcx2", "--drop", "0.3",
+        "--json", "out.json", "--show", "all.mp4",
+    )  # fmt: skip
+    result = json.loads((folder / "out.json").read_text())
+    assert set(result) == {"ours", "single", "av1", "hevcx2"}
+    ours, single = result["ours"], result["single"]
+    assert ours["bytes"] == ours["coarse"] + ours["labels"] + ours["overhead"] < single["bytes"]
+    assert result["hevcx2"]["bytes"] < 4 * ours["bytes"]
+    printed = capsys.readouterr().out
+    assert f"against single pictures: {ours['bytes'] / single['bytes']:.3f}" in printed
+    assert "mIoU with 30% dropped" in printed
+    assert (folder / "all.mp4").stat().st_size > 0

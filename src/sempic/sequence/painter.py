@@ -7,7 +7,7 @@ picture bears it out; elsewhere, where something new appears, the new picture st
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,15 +15,25 @@ import PIL.Image
 
 from sempic import api
 from sempic.scene import Image, Scene
-from sempic.sequence.motion import move
 from sempic.sequence.pack import Moment
 
 _Floats = npt.NDArray[np.float32]
 
-KEPT = 0.85
+KEPT = 0.9
 """The share of detail that is kept where nothing speaks against it."""
-_TRUST = np.array((1.0, 0.9, 0.6, 0.2, 0.0, 0.0), np.float32)
+_NOISE = 100.0
+"""Square of the change of a coarse sample that counts half."""
+_TRUST = np.array((1.0, 1.0, 0.75, 0.25, 0.0, 0.0), np.float32)
 """Of that, by the hint."""
+
+
+class _Painted(NamedTuple):
+    scene: Scene
+    picture: Image
+    base: _Floats
+    """The coarse picture at its size, as it is shown."""
+    detail: _Floats
+    """What the picture is more than that."""
 
 
 class Painter:
@@ -32,24 +42,26 @@ class Painter:
     def __init__(self, coder: api.Codec, *, kept: float = KEPT, **controls: Any) -> None:
         """controls: of `Codec.synthesize`. kept: share of the last picture's detail."""
         self._coder, self._controls, self._share = coder, controls, kept
-        self._last: tuple[Scene, Image, _Floats] | None = None
+        self._last: _Painted | None = None
 
     def paint(self, moment: Moment) -> Image:
         """uint8 (height, width, 3)."""
-        scene = moment.scene
-        if self._last is not None and _same(self._last[0], scene):
-            return self._last[1]
-        fresh = self._coder.synthesize(scene, **self._controls)
+        scene, last = moment.scene, self._last
+        if last is not None and _same(last.scene, scene):
+            return last.picture
+        fresh = self._coder.synthesize(scene, **self._controls).astype(np.float32)
         base = api.preview(scene).astype(np.float32)
-        detail = fresh.astype(np.float32) - base
-        share = self._agreement(moment)
-        if share is not None and self._last is not None:
-            places = moment.expected.places
-            assert places is not None
-            before = np.moveaxis(move(np.moveaxis(self._last[2], 2, 0), places), 0, 2)
-            detail += share[..., None] * (before - detail)
+        detail = fresh - base
+        if last is not None and (share := self._agreement(moment)) is not None:
+            assert moment.expected.places is not None
+            shares = share[..., None]
+            before = _moved(last.base, moment.expected.places)
+            change = base - before
+            # What is smaller than quantisation makes it is mostly that, and seen as flicker.
+            base -= shares * change * (_NOISE / (_NOISE + change * change))
+            detail += shares * (_moved(last.detail, moment.expected.places) - detail)
         picture = np.clip(np.rint(base + detail), 0, 255).astype(np.uint8)
-        self._last = scene, picture, detail
+        self._last = _Painted(scene, picture, base, detail)
         return picture
 
     def _agreement(self, moment: Moment) -> _Floats | None:
@@ -62,6 +74,13 @@ class Painter:
         if labels is not None and expected.labels is not None:
             share[labels != expected.labels] = 0
         return share
+
+
+def _moved(picture: _Floats, places: npt.NDArray[np.int32]) -> _Floats:
+    """A picture, (height, width, 3), moved along."""
+    height, width, channels = picture.shape
+    found: _Floats = picture.reshape(height * width, channels)[places]
+    return found
 
 
 def _same(a: Scene, b: Scene) -> bool:

@@ -22,6 +22,8 @@ from sempic.simplify import LEVELS, simplify
 
 _CELL = 4
 """Side of the squares of coarse pixels that are looked at for change."""
+_KEY_FINER = 4
+"""By how much QP is less in key frames: all that follows is made of them."""
 _CUT = 32
 """Mean difference of luma from the last frame from which on a frame has little to do with it."""
 
@@ -58,8 +60,10 @@ class Sender:
             )
         key = self._is_key(planes, packer)
         qp = self._qp if self._bucket is None else self._bucket.choose(key=key)
-        if key and self._bucket is not None:
-            qp = self._key_qp(planes, self._bucket, qp)
+        if key:
+            qp = max(moving.QP.start, qp - _KEY_FINER)
+            if self._bucket is not None:
+                qp = self._key_qp(planes, self._bucket, qp)
         still = not key and self._is_still(planes, packer.last, qp)
 
         def labels(expected: Expected) -> LabelMap | None:
@@ -102,7 +106,7 @@ class Sender:
         height, width = planes.y.shape
         self._trial = self._trial or moving.Encoder(width, height)
         while bucket.too_large(8 * len(self._trial.encode(planes, qp=qp, key=True)[0])):
-            qp = bucket.choose(key=True)
+            qp = max(qp + 1, bucket.choose(key=True) - _KEY_FINER)
         return qp
 
     def _is_still(self, now: Coarse, shown: Coarse | None, qp: int) -> bool:

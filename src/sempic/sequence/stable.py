@@ -22,16 +22,16 @@ from sempic.simplify import IMPORTANCE
 
 _UNIT = 64
 """Chances in 1/255 are kept in so many parts."""
-_FRESH = np.array((77, 77, 102, 154, 205, 256), np.int64)
+_FRESH = np.array((77, 77, 85, 110, 150, 200), np.int64)
 """How much the present frame counts, of 256, by the hint."""
 _MARGIN = 0.1
 """By how much a label must be likelier than the one that is expected."""
-_REGION = 6.0
+_REGION = 8.0
 """What a region of changes must gain, in pixels that are certain."""
-_OUTLINE = 0.35
+_OUTLINE = 0.5
 """The same for each step of its outline."""
 _CRITICAL = 0.3
-"""Of both, where classes are concerned that are never simplified away."""
+"""Of both, at least, however important the classes are that a change concerns."""
 _UNKNOWN = 128
 """The chance of void, in 1/255, where void is sent for what a segmenter does not know."""
 
@@ -45,8 +45,8 @@ class Stabiliser:
         self._thrift = thrift
         self._voids = voids
         self._average: npt.NDArray[np.int16] | None = None
-        costly = [IMPORTANCE.get(name, 1.0) == np.inf for name in self._palette.classes]
-        self._price = np.where(costly, _CRITICAL, 1.0) * thrift
+        worth = [IMPORTANCE.get(name, 1.0) for name in self._palette.classes]
+        self._price = np.maximum(1 / np.array(worth), _CRITICAL) * thrift
 
     def settle(self, labels: LabelMap, chances: Chances | None, expected: Expected) -> LabelMap:
         """The map to send: uint8 (H, W).
@@ -107,7 +107,7 @@ class Stabiliser:
             differ = a != b
             outline += np.bincount(a[differ], minlength=count)
             outline += np.bincount(b[differ], minlength=count)
-        price = np.ones(count)
+        price = np.full(count, np.inf)
         np.minimum.at(price, regions[changed], self._price[best[changed]])
         np.minimum.at(price, regions[changed], self._price[moved[changed]])
         sent = gains >= price * (_REGION + _OUTLINE * outline)
