@@ -64,12 +64,14 @@ def evidence(known: Prior, grid: Bytes | None, height: int, width: int, allowed:
 
 def enlarge(grid: Bytes, height: int, width: int) -> Bytes:
     """Planes (3, ⌈h/4⌉, ⌈w/4⌉) at the map's size, bilinear, with a border of PAD; (3, …) flat."""
-    a, b, f = _taps(height, grid.shape[1])
-    g = grid.astype(np.int16)
-    tall: Any = g[:, a] * (8 - f[:, None]) + g[:, b] * f[:, None]
-    a, b, f = _taps(width, grid.shape[2])
-    full = (tall[:, :, a] * (8 - f) + tall[:, :, b] * f + np.int16(32)) >> 6
-    framed = np.pad(full.astype(np.uint8), ((0, 0), (PAD, PAD), (PAD, PAD)), mode="edge")
+    rows, columns = _taps(height, grid.shape[1]), _taps(width, grid.shape[2])
+    framed = np.empty((3, height + 2 * PAD, width + 2 * PAD), np.uint8)
+    for plane, large in zip(grid.astype(np.int16), framed, strict=True):  # one at a time: memory
+        a, b, f = rows
+        tall: Any = plane[a] * (8 - f[:, None]) + plane[b] * f[:, None]
+        a, b, f = columns
+        full = (tall[:, a] * (8 - f) + tall[:, b] * f + np.int16(32)) >> 6
+        large[...] = np.pad(full.astype(np.uint8), PAD, mode="edge")
     return framed.reshape(3, -1)
 
 
