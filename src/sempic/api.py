@@ -400,27 +400,38 @@ class Codec:
         labels, chances, number = self.look(pixels, label_quality, options.ignore_label)
         if label_quality == LOSSLESS:
             return labels, number
+        return self.sent(labels, chances, number, int(label_quality), options.importance), number
+
+    def sent(
+        self,
+        labels: LabelMap,
+        chances: Chances | None,
+        palette: int,
+        label_quality: int,
+        importance: Mapping[str, float] | None = None,
+    ) -> LabelMap | None:
+        """What is sent of a segmenter's map, None where it knows too little, which warns."""
         from sempic.segment.doubt import STREET, void_where_unsure
         from sempic.simplify import simplify
 
         if chances is not None:
-            _, known = void_where_unsure(labels, chances, number)
+            _, known = void_where_unsure(labels, chances, palette)
             if known < STREET:
                 warnings.warn(
                     f"sent without a label map: the segmenter knows {known:.0%} of the picture",
                     SempicWarning,
-                    stacklevel=2,
+                    stacklevel=3,
                 )
-                return None, number
-        sent = simplify(
-            labels, label_quality, palette=number, importance=options.importance, chances=chances
+                return None
+        found = simplify(
+            labels, label_quality, palette=palette, importance=importance, chances=chances
         )
         if chances is not None and self.segmenter.voids:
             # Regions that were merged first: void in ragged pieces costs more than it saves.
-            sent, _ = void_where_unsure(sent, chances, number)
-            if (sent == sent[0, 0]).all():  # it says nothing of what is where
-                return None, number
-        return sent, number
+            found, _ = void_where_unsure(found, chances, palette)
+            if (found == found[0, 0]).all():  # it says nothing of what is where
+                return None
+        return found
 
     def decode(
         self,

@@ -217,3 +217,16 @@ def test_lost_frames_are_said(clip, capsys):
     assert cli.main(["decode", "lossy.sempic", "-o", "x.mp4"]) == 0
     assert "needs a frame that is lost" in capsys.readouterr().err
     assert len(list(video.Source("x.mp4"))) == 6
+
+
+def test_a_segmenter_that_knows_too_little_sends_no_map(clip, monkeypatch, capsys):
+    class Unsure(FakeSegmenter):
+        def look(self, image):
+            return super().look(image)[0], np.full((12, *image.shape[:2]), 20, np.uint8)
+
+    monkeypatch.setattr(api.Codec, "segmenter", Unsure())
+    assert cli.main(["encode", "drive.mp4"]) == 0
+    assert "without a label map" in capsys.readouterr().err
+    data = (clip / "drive.sempic").read_bytes()
+    assert sequence.info(data)["chunks"]["labels"] == 0
+    assert all(m.scene.labels is None for m in sequence.Unpacker().feed(data))

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sempic import api, fields, files, processes
+from sempic.batch.work import noting
 from sempic.container import SEQUENCE_MAGIC
 from sempic.errors import InputError, OutputError
 from sempic.jobs import naming
@@ -73,7 +74,7 @@ def encode(args: argparse.Namespace) -> int:
     frames, rate, count = _frames(name, args)
     coder = api.Codec(segmenter=args.segmenter)
     start = time.perf_counter()
-    with _growing(target) as write:
+    with noting() as notes, _growing(target) as write:
         done = 0
         with _bar(count) as advance:
             pieces = sequence.encode(frames, rate=rate, codec=coder, **options.keywords())
@@ -81,9 +82,11 @@ def encode(args: argparse.Namespace) -> int:
                 write(piece)
                 done += 1
                 advance()
+    for note in sorted(set(notes.get("notes", ()))):
+        processes.say(f"{name}: {note}")
     if not done:
         raise InputError(f"{name}: a video without frames")
-    if target != "-":
+    if target != "-" and Path(target).is_file():
         _tell(args, name, target, sequence.info(Path(target).read_bytes()), start)
     return 0
 

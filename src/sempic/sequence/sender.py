@@ -12,13 +12,12 @@ from sempic import api, coarse
 from sempic.coarse import moving
 from sempic.errors import ImageError
 from sempic.options import DEFAULT_LABEL_QUALITY, LOSSLESS, QUALITY
-from sempic.palette import PALETTES
-from sempic.scene import Chances, Coarse, Image, LabelMap
+from sempic.scene import Coarse, Image, LabelMap
 from sempic.sequence.options import SequenceOptions
 from sempic.sequence.pack import Expected, Packer
 from sempic.sequence.rate import Bucket
 from sempic.sequence.stable import Stabiliser
-from sempic.simplify import LEVELS, simplify
+from sempic.simplify import LEVELS
 
 _CELL = 4
 """Side of the squares of coarse pixels that are looked at for change."""
@@ -130,9 +129,11 @@ class Sender:
     def _found(
         self, pixels: Image, expected: Expected, *, key: bool, still: bool
     ) -> LabelMap | None:
-        """The map to send."""
+        """The map to send; none until the next key frame if the segmenter knows too little."""
         settled = self._stable
-        if expected.labels is not None and not key:
+        if not key:
+            if expected.labels is None:
+                return None
             self._labels_due -= 1
             if still or self._labels_due > 0:
                 if settled is not None:
@@ -146,13 +147,10 @@ class Sender:
         found = settled.settle(labels, chances, expected)
         if not key:
             return found
-        return self._simplified(found, settled.chances if chances is not None else None, palette)
-
-    def _simplified(self, labels: LabelMap, chances: Chances | None, palette: int) -> LabelMap:
-        quality: Any = self._options.label_quality or DEFAULT_LABEL_QUALITY
-        if chances is not None and len(chances) > len(PALETTES[palette].classes):
-            chances = None
-        return simplify(labels, quality, palette=palette, chances=chances)
+        averaged = settled.chances
+        if chances is None or averaged is None:
+            return self._coder.sent(found, None, palette, quality)
+        return self._coder.sent(found, averaged[: len(chances)], palette, quality)
 
 
 def encode(
