@@ -98,7 +98,10 @@ class Sender:
         if packer.number % max(1, round(self._options.key_interval * self._rate)) == 0:
             return True
         change = np.abs(planes.y.astype(np.int16) - packer.last.y)
-        return bool(change.mean() > _CUT)
+        cut = bool(change.mean() > _CUT)
+        if cut and self._stable is not None:
+            self._stable.forget()
+        return cut
 
     def _key_qp(self, planes: Coarse, bucket: Bucket, qp: int) -> int:
         """The finest QP from `qp` on at which a key frame is not too large."""
@@ -150,7 +153,10 @@ class Sender:
         averaged = settled.chances
         if chances is None or averaged is None:
             return self._coder.sent(found, None, palette, quality)
-        return self._coder.sent(found, averaged[: len(chances)], palette, quality)
+        known = averaged[: len(chances)]
+        if len(averaged) > len(chances):  # which regions are void is decided anew
+            found = known.argmax(0).astype(np.uint8)
+        return self._coder.sent(found, known, palette, quality)
 
 
 def encode(

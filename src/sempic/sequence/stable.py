@@ -17,6 +17,7 @@ from sempic.compiling import compiled
 from sempic.labels.regions import components
 from sempic.palette import PALETTES
 from sempic.scene import Chances, LabelMap
+from sempic.segment.doubt import KNOWN
 from sempic.sequence.pack import Expected
 from sempic.simplify import IMPORTANCE
 
@@ -32,7 +33,7 @@ _OUTLINE = 0.5
 """The same for each step of its outline."""
 _CRITICAL = 0.3
 """Of both, at least, however important the classes are that a change concerns."""
-_UNKNOWN = 128
+_UNKNOWN = round(255 * KNOWN)
 """The chance of void, in 1/255, where void is sent for what a segmenter does not know."""
 
 
@@ -75,6 +76,10 @@ class Stabiliser:
 
         if self._average is not None and expected.places is not None:
             self._average = move(self._average, expected.places)
+
+    def forget(self) -> None:
+        """What comes has nothing to do with what was."""
+        self._average = None
 
     @property
     def chances(self) -> Chances | None:
@@ -129,6 +134,6 @@ def _settle(odds: Any, last: Any, average: Any, places: Any, moved: Any, hint: A
                 most, which = new, v
         lead = most - (np.int64(average[moved[o], o]) if moved[o] < odds.shape[0] else 0)
         if lead > margin:
-            best[o], gain[o] = which, lead
+            best[o], gain[o] = which, lead - margin
         else:
             best[o] = moved[o]
