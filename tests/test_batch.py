@@ -112,7 +112,7 @@ def test_a_manifest_says_what_came_of_each_file(shots):
 
 
 def test_a_manifest_has_the_receipts_of_a_check(shots):
-    verifier = str(ROOT / "weights/roads/segmenter.onnx")
+    verifier = str(ROOT / "weights/camvid/segmenter.onnx")
     run = ["encode", "shots/0.png", "shots/1.png", "-o", "out", "--check", "--verifier", verifier]
     assert cli.main([*run, "--manifest", "m.jsonl"]) == 0
     for entry in entries("m.jsonl"):
