@@ -1,16 +1,17 @@
 """make figures: every picture in README and docs that depends on the models, made anew.
 
-    python examples/figures.py [--only street,windows,gallery,notebooks]
+    python examples/figures.py [--only street,windows,curves,gallery,notebooks]
 
 Run it after a model has changed. It writes
 
     street     examples/street.sempic, the page's first scenes, docs/images/street.jpg
     windows    docs/images/windows.jpg
+    curves     docs/images/rd.svg, from README's table of codecs
     gallery    docs/images/gallery/*.jpg and docs/gallery.md
     notebooks  the outputs of notebooks/*.ipynb (needs the extra `notebooks`)
 
 The gallery's pictures that are not ours come with scikit-image (pip install scikit-image). The
-curves, docs/images/rd.svg, are `sempic benchmark`'s: see docs/guides/evaluate.md.
+figures of README's table are `sempic benchmark`'s: see docs/guides/evaluate.md.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ import PIL.Image
 
 import sempic
 from sempic import pictures
+from sempic.evaluation import charts
 
 ROOT = Path(__file__).resolve().parent.parent
 SCENES = "src/sempic/server/scenes"
@@ -113,7 +115,8 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parts: dict[str, Callable[[Path], None]]
-    parts = {"street": street, "windows": windows, "gallery": gallery, "notebooks": notebooks}
+    each = (street, windows, curves, gallery, notebooks)
+    parts = {make.__name__: make for make in each}
     parser.add_argument("--only", default=",".join(parts), metavar="A,B")
     parser.add_argument("--root", type=Path, default=ROOT, help="of the checkout that is written")
     args = parser.parse_args()
@@ -157,6 +160,53 @@ def windows(root: Path) -> None:
     _save(root / "docs/images/windows.jpg", np.asarray(large))
     more = len(streams[1]) - len(streams[0])
     print(f"the window takes {more} bytes, {8 * more / original[..., 0].size:.4f} bpp")
+
+
+_CODECS = {
+    "sempic": "sempic", "BPG": "bpg", "BPG, 4:4:4": "bpg444", "AVIF": "avif", "JPEG XL": "jxl",
+    "WebP": "webp", "JPEG 2000": "jpeg2000", "JPEG, progressive": "jpeg",
+    "coarse picture alone, bicubic": "coarse", "coarse picture alone, ESRGAN": "coarse+esrgan",
+}  # fmt: skip
+"""Rows of README's table."""
+_PANELS = {"mIoU": "up", "FID": "down", "LPIPS": "down", "PSNR": "up"}
+
+
+def curves(root: Path) -> None:
+    """The table of codecs in README, drawn."""
+    table = re.search(r"^\| \| bpp \| mIoU .*\n\|-.*\n((?:\|.*\n)+)", _readme(root), re.M)
+    assert table is not None, "README has no such table"
+    columns = ("bpp", "mIoU", "FID", "LPIPS", "PSNR", "MS-SSIM")
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in _CODECS}
+    ceiling = None
+    for line in table[1].splitlines():
+        title, *cells = (cell.strip() for cell in line.strip("|").split("|"))
+        if title.startswith("originals"):
+            ceiling = float(cells[columns.index("mIoU")])
+        elif "steps" not in title:
+            name = re.sub(r"\*|, level.*| \(libaom\)", "", title)
+            found[name].append(dict(zip(columns, map(float, cells), strict=True)))
+    panels = [
+        charts.Panel(
+            title=figure,
+            better=better,
+            ceiling=ceiling if figure == "mIoU" else None,
+            curves=[
+                charts.Curve(
+                    codec=_CODECS[name],
+                    title=name,
+                    points=[(row["bpp"], row[figure]) for row in rows],
+                    ours=name == "sempic",
+                )
+                for name, rows in found.items()
+            ],
+        )
+        for figure, better in _PANELS.items()
+    ]
+    pictures.write_file(root / "docs/images/rd.svg", charts.figure(panels).encode())
+
+
+def _readme(root: Path) -> str:
+    return (root / "README.md").read_text(encoding="utf-8")
 
 
 def gallery(root: Path) -> None:

@@ -188,6 +188,14 @@ def test_sheet(folder):
     assert demo.beside([("a", large)], 1).shape[1] == 1024 + 16
 
 
+def test_the_curves_are_those_of_the_table(folder, monkeypatch):
+    (folder / "README.md").write_bytes((ROOT / "README.md").read_bytes())
+    (folder / "docs/images").mkdir(parents=True)
+    assert run(monkeypatch, "figures", "--root", str(folder), "--only", "curves") == 0
+    drawn = (folder / "docs/images/rd.svg").read_bytes()
+    assert drawn == (ROOT / "docs/images/rd.svg").read_bytes()
+
+
 def test_figures(folder, monkeypatch, capsys):
     """The pictures of README, page and gallery can be made anew."""
     pytest.importorskip("skimage", reason="scikit-image is not installed (extra `docs`)")
