@@ -318,7 +318,7 @@ def test_pipes(photo, monkeypatch, capsys):
     def run(command, data):
         out = Pipe()
         with monkeypatch.context() as patch:
-            patch.setattr(sys, "stdin", Pipe(data))
+            patch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(io.BytesIO(data))))
             patch.setattr(sys, "stdout", out)
             assert cli.main(command) == 0
         return out.buffer.getvalue()

@@ -24,6 +24,7 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -95,9 +96,11 @@ class Coder:
         os.environ["SEMPIC_THREADS"] = str(threads)  # before ONNX Runtime starts its own
         self._codec = api.Codec(segmenter=segmenter, receiver=receiver, verifier=verifier)
         self._max_pixels = max_pixels
-        # Models load and the label coder is compiled now, not on somebody's first request.
-        stream = self._codec.encode(np.zeros((32, 32, 3), np.uint8))
-        self._codec.decode(stream, steps=1)
+        # Models load and the label coder is compiled now, not on somebody's first request: with a
+        # street, since nothing that is no street has a map to code.
+        street = (Path(__file__).parent / "scenes/street.jpg").read_bytes()
+        with noting():
+            self._codec.decode(self._codec.encode(pictures.read(street), max_side=256), steps=1)
         codec.unpack(codec.pack(width=8, height=8, labels=np.eye(8, dtype=np.uint8)))
 
     def controls(self) -> list[str]:
