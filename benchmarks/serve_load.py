@@ -84,9 +84,9 @@ def queries() -> list[Query]:
             query = urlencode({"steps": steps, "seed": seed})
             right = pictures.encode(decoded, ".png")
             made.append(Query("decode", f"/decode?{query}", stream, 200, right))
-        labels = sempic.unpack(stream).labels
-        assert labels is not None
-        right = pictures.encode_labels(labels, sempic.PALETTES[1], ".png")
+        scene = sempic.unpack(stream)
+        assert scene.labels is not None
+        right = pictures.encode_labels(scene.labels, sempic.PALETTES[scene.palette], ".png")
         made.append(Query("labels", "/decode?only=labels", stream, 200, right))
         right = json.dumps(sempic.info(stream), separators=(",", ":")).encode()
         made.append(Query("info", "/info", stream, 200, right))
