@@ -48,7 +48,15 @@ from sempic.options import (
     EncodeOptions,
     LabelQuality,
 )
-from sempic.palette import CAMVID, CITYSCAPES, PALETTES, Palette, alike, translate
+from sempic.palette import (
+    CAMVID,
+    CITYSCAPES,
+    PALETTES,
+    Palette,
+    alike,
+    shown_name,
+    translate,
+)
 from sempic.roles import Receiver, Segmenter, as_receiver, as_segmenter
 from sempic.scene import Chances, Image, LabelMap, Scene
 
@@ -354,7 +362,7 @@ class Codec:
         small = coarse.downscale(pixels, 2) if halved else pixels
         labels, found = self.find_labels(small, options)
         if halved and labels is not None:
-            labels = codec.doubled(labels, pixels.shape[:2])
+            labels = codec.repeated(labels, 2, pixels.shape[:2])
         palette = found if options.palette is None else options.known_palette.id
         if palette != found and palette not in (CAMVID.id, CITYSCAPES.id):
             name = PALETTES[palette].name
@@ -588,7 +596,7 @@ def info(stream: bytes, *, shares: bool = False) -> dict[str, Any]:
         "version": container.VERSION,
         "width": c.width,
         "height": c.height,
-        "palette": c.own.split("#")[0] if c.own else PALETTES[c.palette].name,
+        "palette": shown_name(c.palette, c.own),
         "model": c.model,
         "coarse_codec": None if c.coarse is None else coarse.BY_CHUNK[c.coarse_type].name,
         "bytes": len(stream),

@@ -181,9 +181,8 @@ def unpack(
         size = (-(-c.height // 2), -(-c.width // 2)) if c.halved else (c.height, c.width)
         scene_labels = labels.decode(c.labels, *size, coarse=context)
         if c.halved:
-            scene_labels = doubled(scene_labels, (c.height, c.width))
-        if (highest := int(scene_labels.max())) >= len(PALETTES[c.palette].classes):
-            raise CorruptStream(f"id {highest} is not in palette {PALETTES[c.palette].name}")
+            scene_labels = repeated(scene_labels, 2, (c.height, c.width))
+        check_decoded(scene_labels, c.palette)
     if c.windows is not None and only is None:
         from sempic import windows
 
@@ -208,13 +207,18 @@ def exact_planes(payload: bytes | None, kind: coarse_codecs.CoarseCodec) -> Coar
     return kind.open(payload).decode() if payload is not None and kind.exact else None
 
 
-def doubled(labels: LabelMap, size: tuple[int, int]) -> LabelMap:
-    """A map of half a size, rounded up, at that size (height, width): each id in 2×2 pixels."""
-    large = np.empty(size, np.uint8)
-    for row, column in np.ndindex(2, 2):
-        part = large[row::2, column::2]
-        part[...] = labels[: part.shape[0], : part.shape[1]]
-    return large
+def check_decoded(labels: LabelMap, palette: int) -> None:
+    """Raises CorruptStream if a map that was decoded has an id that the palette has not."""
+    known = PALETTES[palette]
+    if (highest := int(labels.max())) >= len(known.classes):
+        raise CorruptStream(f"id {highest} is not in palette {known.name}")
+
+
+def repeated(labels: LabelMap, factor: int, size: tuple[int, int]) -> LabelMap:
+    """A map that is smaller by a factor, rounded up, at its size (height, width): each id in
+    factor × factor pixels."""
+    height, width = size
+    return np.ascontiguousarray(labels.repeat(factor, 0)[:height].repeat(factor, 1)[:, :width])
 
 
 def is_doubled(labels: LabelMap) -> bool:

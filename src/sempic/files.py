@@ -98,8 +98,13 @@ def write(path: str | os.PathLike[str], data: bytes) -> None:
         raise OutputError(f"cannot write: {cause.strerror}") from cause
 
 
+def part_of(target: Path) -> Path:
+    """A name beside a file for what is to replace it; it fits where any name does."""
+    return target.with_name(f".{secrets.token_hex(8)}.part")
+
+
 def _replace(target: Path, data: bytes) -> None:
-    temporary = target.with_name(f".{secrets.token_hex(8)}.part")  # fits where any name does
+    temporary = part_of(target)
     try:
         with open(temporary, "xb") as file:
             file.write(data)

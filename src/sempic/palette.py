@@ -339,6 +339,12 @@ def own(name: str, classes: list[tuple[str, Colour]]) -> Palette:
     return palette
 
 
+def shown_name(number: int, identity: str | None) -> str:
+    """What people are told: the name in the identity of a palette of one's own, else that of the
+    number."""
+    return identity.split("#")[0] if identity else PALETTES[number].name
+
+
 def described(palette: Palette) -> Any:
     """What JSON says of a palette: the name of one of ours, or all of one's own."""
     if palette.id < OWN:

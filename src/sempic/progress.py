@@ -68,9 +68,10 @@ def waiting(text: str, *, aloud: bool = True) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def bar(total: int, unit: str) -> Iterator[Callable[[], object]]:
-    """Gives a function to call after each of `total` parts; a terminal shows how far they are."""
-    if _watcher is None or not _watcher.terminal or total < 2:
+def bar(total: int | None, unit: str) -> Iterator[Callable[[], object]]:
+    """Gives a function to call after each of `total` parts, None: nobody knows how many; a terminal
+    shows how far they are."""
+    if _watcher is None or not _watcher.terminal or (total is not None and total < 2):
         yield lambda: None
         return
     with _tqdm(total=total, unit=unit, delay=PATIENCE) as line:

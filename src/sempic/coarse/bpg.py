@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from sempic.bits import Bits, from_golomb, packed, ue
 from sempic.coarse import hevc
 from sempic.coarse.codec import CoarseCodec
+from sempic.coarse.hevc import START
 from sempic.coarse.planes import check_size, from_rgb
 from sempic.errors import CorruptStream, InputError, TruncatedStream, UnsupportedProfile
 from sempic.scene import Coarse, Image
@@ -29,7 +29,6 @@ MAGIC = b"BPG\xfb"
 _PIXEL_FORMATS: dict[int, str] = {1: "420", 3: "444"}  # these are HEVC's chroma_format_idc too
 _VPS, _SPS, _PPS, _PREFIX_SEI, _SUFFIX_SEI = 32, 33, 34, 39, 40
 _SLICES = range(16, 22)  # of intra random access pictures
-_START = b"\0\0\1"
 
 # What is painted from the coarse picture shows errors of its chroma more than those of its luma,
 # and chroma is cheap: docs/decisions.md.
@@ -111,7 +110,7 @@ def encode(coarse: Coarse, *, qp: int = 33, chroma_qp: int | None = None) -> byt
             _ue7(0),  # picture_data_length: up to the end of the file
             _ue7(len(fields)),
             fields,
-            _START.join(units[kind] for kind in units if kind not in (_VPS, _SPS)),
+            START.join(units[kind] for kind in units if kind not in (_VPS, _SPS)),
         )
     )
 
@@ -132,7 +131,7 @@ def _decode(file: bytes, header: _Header) -> Coarse:
         raise TruncatedStream(f"the HEVC header claims {size} bytes, {header.end - at} are left")
     sps = _read_bpg_sps(file[at : at + size])
     units = _split(file[at + size : header.end])
-    frame = _hevc(b"".join(_START + unit for unit in (*_parameter_sets(header, sps), *units)))
+    frame = _hevc(b"".join(START + unit for unit in (*_parameter_sets(header, sps), *units)))
     block = sps.min_block
     coded = (-(-header.width // block) * block, -(-header.height // block) * block)
     if (frame.width, frame.height) != coded or frame.format.name != f"yuv{header.chroma}p":
@@ -258,7 +257,7 @@ def _read_ue7(data: bytes, at: int, end: int) -> tuple[int, int]:
 
 def _split(data: bytes) -> list[bytes]:
     """The NAL units of one intra picture: parameters and slices, nothing else (H.265 7.3.1)."""
-    units = [unit.rstrip(b"\0") for unit in data.split(_START)]
+    units = [unit.rstrip(b"\0") for unit in data.split(START)]
     firsts = 0
     for unit in units:
         if len(unit) < 3:
@@ -356,41 +355,24 @@ def _unit(kind: int, bits: str) -> bytes:
 
 def _x265(coarse: Coarse, qp: int, chroma_qp: int) -> dict[int, bytes]:
     """The NAL units of one picture by type, in their order."""
-    import av
 
     # x265 takes nothing smaller than one coding tree block, of 16 at least. For pictures below
     # that the smallest coding block is as large, so that BPG's rule still gives the coded size.
     block = 8 if min(coarse.y.shape) > 8 else 16
     height, width = (-(-side // block) * block for side in coarse.y.shape)
-    tree = hevc.tree(width, height)
     chroma = "444" if coarse.cb.shape == coarse.y.shape else "420"
-    encoder = av.CodecContext.create("libx265", "w")
-    encoder.width, encoder.height = width, height
-    encoder.pix_fmt = f"yuv{chroma}p"
-    encoder.time_base = Fraction(1)
-    encoder.framerate = Fraction(1)
-    encoder.thread_count = 1
-    settings = hevc.X265 | {"qp": qp, "ctu": tree, "min-cu-size": block}
-    settings |= {"cbqpoffs": chroma_qp, "crqpoffs": chroma_qp}
-    encoder.options = {
-        "preset": "placebo",
-        "x265-params": ":".join(f"{name}={value}" for name, value in settings.items()),
-    }
+    settings = hevc.X265 | {"qp": qp, "min-cu-size": block}
+    encoder = hevc.encoder(width, height, chroma, chroma_qp, settings, preset="placebo")
     frame = hevc.frame(coarse, width, height)
     stream = b"".join(bytes(p) for p in (*encoder.encode(frame), *encoder.encode(None)))
-    units = [unit.rstrip(b"\0") for unit in stream.split(_START)[1:]]
-    return {unit[0] >> 1: unit for unit in units}
+    return {unit[0] >> 1: unit for unit in hevc.units(stream)}
 
 
 def _hevc(stream: bytes) -> av.VideoFrame:
     import av
     from av.error import FFmpegError
-    from av.video.codeccontext import VideoCodecContext
 
-    decoder = av.CodecContext.create("hevc", "r")
-    assert isinstance(decoder, VideoCodecContext)
-    decoder.thread_count = 1
-    decoder.options = {"err_detect": "crccheck+bitstream+buffer+explode", "ec": "0"}
+    decoder = hevc.decoder()
     try:
         frames = [*decoder.decode(av.Packet(stream)), *decoder.decode(None)]
     except FFmpegError as error:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,6 +12,10 @@ from sempic.scene import Coarse
 
 if TYPE_CHECKING:
     import av
+    from av.video.codeccontext import VideoCodecContext
+
+START = b"\0\0\1"
+"""What stands before each NAL unit of a byte stream (H.265 annex B)."""
 
 # One thread and no wavefronts: the same bytes every time, and no entry points to send.
 X265 = {
@@ -29,6 +35,51 @@ X265 = {
     "tu-intra-depth": 3,
     "tu-inter-depth": 1,
 }
+
+
+def encoder(
+    width: int,
+    height: int,
+    chroma: str,
+    chroma_qp: int,
+    settings: Mapping[str, object],
+    **options: str,
+) -> VideoCodecContext:
+    """x265 for pictures of this size, in multiples of its smallest coding block.
+
+    chroma: "420" or "444". chroma_qp: what chroma's QP is above luma's. settings: of x265, X265
+    among them. options: FFmpeg's.
+    """
+    import av
+    from av.video.codeccontext import VideoCodecContext
+
+    made = av.CodecContext.create("libx265", "w")
+    assert isinstance(made, VideoCodecContext)
+    made.width, made.height = width, height
+    made.pix_fmt = f"yuv{chroma}p"
+    made.time_base = made.framerate = Fraction(1)
+    made.thread_count = 1
+    every = {**settings, "ctu": tree(width, height), "cbqpoffs": chroma_qp, "crqpoffs": chroma_qp}
+    parameters = ":".join(f"{name}={value}" for name, value in every.items())
+    made.options = {**options, "x265-params": parameters}
+    return made
+
+
+def decoder() -> VideoCodecContext:
+    """One that refuses what is damaged."""
+    import av
+    from av.video.codeccontext import VideoCodecContext
+
+    made = av.CodecContext.create("hevc", "r")
+    assert isinstance(made, VideoCodecContext)
+    made.thread_count = 1
+    made.options = {"err_detect": "crccheck+bitstream+buffer+explode", "ec": "0"}
+    return made
+
+
+def units(stream: bytes) -> list[bytes]:
+    """The NAL units of a byte stream, without their start codes."""
+    return [unit.rstrip(b"\0") for unit in stream.split(START)[1:]]
 
 
 def frame(coarse: Coarse, width: int, height: int) -> av.VideoFrame:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from sempic.bits import Bits, from_golomb
 from sempic.coarse import hevc
+from sempic.coarse.hevc import START
 from sempic.coarse.planes import MAX_SIDE
 from sempic.errors import CorruptStream, ImageError, InputError, LimitExceeded, UnsupportedProfile
 from sempic.scene import Coarse
@@ -23,7 +24,6 @@ QP = range(1, 52)
 _PARAMETERS = range(32, 35)
 _KEYS = (19, 20)
 _PREDICTED = (0, 1)
-_START = b"\0\0\1"
 _CHROMA = {1: "420", 3: "444"}
 _CHROMA_QP = {"420": 0, "444": -6}
 _BASE = 30
@@ -61,9 +61,11 @@ class Encoder:
         if "libx265" not in av.codecs_available:
             raise InputError("this PyAV has no x265, which sequences need: install its own wheel")
         self._size = width, height
-        self._chroma = chroma
-        self._coded = tuple(max(16, -(-side // 8) * 8) for side in self._size)
-        self._encoder = self._open()
+        across, down = (max(16, -(-side // 8) * 8) for side in self._size)
+        self._coded = across, down
+        settings = _X265 | {"min-cu-size": 8}
+        options = {"preset": "slow", "forced-idr": "1"}
+        self._encoder = hevc.encoder(across, down, chroma, _CHROMA_QP[chroma], settings, **options)
         self._regions: dict[int, Any] = {}
         self._decoder: Decoder | None = None
         self._count = 0
@@ -86,32 +88,12 @@ class Encoder:
         self._count += 1
         frame.pict_type = PictureType.I if key else PictureType.NONE
         packets = self._encoder.encode(frame)
-        units = _split(b"".join(bytes(packet) for packet in packets))
+        units = hevc.units(b"".join(bytes(packet) for packet in packets))
         parameters = [unit for unit in units if _kind(unit) in _PARAMETERS]
         if self._decoder is None:
-            self._decoder = Decoder(_START.join(parameters), *self._size)
-        payload = _START.join(unit for unit in units if _kind(unit) not in _PARAMETERS)
+            self._decoder = Decoder(START.join(parameters), *self._size)
+        payload = START.join(unit for unit in units if _kind(unit) not in _PARAMETERS)
         return payload, self._decoder.decode(payload, key=bool(parameters))
-
-    def _open(self) -> VideoCodecContext:
-        import av
-        from av.video.codeccontext import VideoCodecContext
-
-        encoder = av.CodecContext.create("libx265", "w")
-        assert isinstance(encoder, VideoCodecContext)
-        encoder.width, encoder.height = self._coded
-        encoder.pix_fmt = f"yuv{self._chroma}p"
-        encoder.time_base = encoder.framerate = Fraction(1)
-        encoder.thread_count = 1
-        offset = _CHROMA_QP[self._chroma]
-        settings = _X265 | {"ctu": hevc.tree(*self._coded), "min-cu-size": 8}
-        settings |= {"cbqpoffs": offset, "crqpoffs": offset}
-        encoder.options = {
-            "preset": "slow",
-            "forced-idr": "1",
-            "x265-params": ":".join(f"{name}={value}" for name, value in settings.items()),
-        }
-        return encoder
 
     def _region(self, qp: int, frame: Any) -> Any:
         """The frame with its quantisation said; with every frame, since x265 keeps room for it
@@ -144,7 +126,7 @@ class Decoder:
         """
         self.parameters = parameters
         self.size = width, height
-        units = parameters.split(_START)
+        units = parameters.split(START)
         if [_kind(unit) for unit in units] != list(_PARAMETERS):
             raise CorruptStream("the coarse pictures' parameter sets are not three")
         self.chroma, coded = _read_sps(units[1])
@@ -160,15 +142,15 @@ class Decoder:
         import av
         from av.error import FFmpegError
 
-        units = payload.split(_START)
+        units = payload.split(START)
         if any(_kind(unit) not in (_KEYS if key else _PREDICTED) for unit in units):
             raise CorruptStream("a coarse picture of another kind than its frame")
         if key:
-            self._decoder = _hevc_decoder()
-            units = [*self.parameters.split(_START), *units]
+            self._decoder = hevc.decoder()
+            units = [*self.parameters.split(START), *units]
         if self._decoder is None:
             raise CorruptStream("a predicted coarse picture before any other")
-        stream = b"".join(_START + unit for unit in units)
+        stream = b"".join(START + unit for unit in units)
         try:
             frames = self._decoder.decode(av.Packet(stream))
         except FFmpegError as error:
@@ -181,21 +163,6 @@ class Decoder:
         if frames[0].width < width or frames[0].height < height:
             raise CorruptStream("a coarse picture is smaller than announced")
         return hevc.planes(frames[0], width, height)
-
-
-def _hevc_decoder() -> VideoCodecContext:
-    import av
-    from av.video.codeccontext import VideoCodecContext
-
-    decoder = av.CodecContext.create("hevc", "r")
-    assert isinstance(decoder, VideoCodecContext)
-    decoder.thread_count = 1
-    decoder.options = {"err_detect": "crccheck+bitstream+buffer+explode", "ec": "0"}
-    return decoder
-
-
-def _split(stream: bytes) -> list[bytes]:
-    return [unit.rstrip(b"\0") for unit in stream.split(_START)[1:]]
 
 
 def _kind(unit: bytes) -> int:

@@ -12,7 +12,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from sempic import api, fields, files, processes
+from sempic import api, fields, files, processes, progress
 from sempic.batch.work import noting
 from sempic.container import SEQUENCE_MAGIC
 from sempic.errors import InputError, OutputError
@@ -62,12 +62,8 @@ def encode(args: argparse.Namespace) -> int:
     from sempic.sequence.options import SequenceOptions
 
     (name,) = args.inputs
-    for given in fields.given(args, EncodeOptions):
-        if given not in _ALSO:
-            raise InputError(f"--{given.replace('_', '-')} is for pictures, not for sequences")
-    for given in ("labels", "verifier", "manifest", "images"):
-        if getattr(args, given):
-            raise InputError(f"--{given} is for pictures, not for sequences")
+    _for_pictures(name for name in fields.given(args, EncodeOptions) if name not in _ALSO)
+    _for_pictures(n for n in ("labels", "verifier", "manifest", "images") if getattr(args, n))
     options = SequenceOptions(**fields.given(args, SequenceOptions))
     target = args.output or ("-" if name == "-" else _beside(name, ".sempic"))
     _apart(name, target)
@@ -76,7 +72,7 @@ def encode(args: argparse.Namespace) -> int:
     start = time.perf_counter()
     with noting() as notes, _growing(target) as write:
         done = 0
-        with _bar(count) as advance:
+        with progress.bar(count, "frame") as advance:
             pieces = sequence.encode(frames, rate=rate, codec=coder, **options.keywords())
             for piece in pieces:
                 write(piece)
@@ -108,9 +104,7 @@ def decode(args: argparse.Namespace) -> int:
     from sempic.sequence.painter import Painter
 
     (name,) = args.inputs
-    for given in ("only", "uncertainty", "samples", "manifest"):
-        if getattr(args, given):
-            raise InputError(f"--{given} is for pictures, not for sequences")
+    _for_pictures(n for n in ("only", "uncertainty", "samples", "manifest") if getattr(args, n))
     options = DecodeOptions(**fields.given(args, DecodeOptions))
     target = args.output or _beside(name, ".mp4")
     if target == "-":
@@ -124,7 +118,7 @@ def decode(args: argparse.Namespace) -> int:
     start = time.perf_counter()
     with contextlib.ExitStack() as stack:
         sink: Callable[[Any], None] | None = None
-        advance = stack.enter_context(_bar(None))
+        advance = stack.enter_context(progress.bar(None, "frame"))
         for piece in _pieces(name):
             for moment in unpacker.feed(piece):
                 if sink is None:
@@ -139,6 +133,12 @@ def decode(args: argparse.Namespace) -> int:
     record = {} if name == "-" else sequence.info(Path(name).read_bytes())
     _tell(args, name, target, record, start)
     return 0
+
+
+def _for_pictures(given: Iterable[str]) -> None:
+    """Raises InputError for an option that was given and that sequences have not."""
+    for name in given:
+        raise InputError(f"--{name.replace('_', '-')} is for pictures, not for sequences")
 
 
 def described(data: bytes) -> dict[str, Any]:
@@ -178,6 +178,8 @@ def _frames(name: str, args: argparse.Namespace) -> tuple[Iterable[Any], Fractio
         from sempic import pictures
 
         found = files.search(Path(name), pictures.SUFFIXES)
+        for path, why in found.faults:
+            raise InputError(f"{path}: {why}")
         if not found.files:
             raise InputError(f"{name}: no pictures in it")
         return _read(found.files, max_side), args.fps or Fraction(10), len(found.files)
@@ -298,23 +300,9 @@ def _beside(name: str, suffix: str) -> str:
 def _apart(name: str, target: str) -> None:
     """Raises OutputError if a file would be written over itself."""
     if name != "-" and target != "-" and Path(name).exists():
-        real, identity = files.same(Path(target))
-        if real == files.same(Path(name))[0] or (
-            identity and identity == files.same(Path(name))[1]
-        ):
+        names, others = (set(files.same(Path(path))) - {None} for path in (name, target))
+        if names & others:
             raise OutputError(f"{name}: would replace itself; name the output with -o")
-
-
-@contextlib.contextmanager
-def _bar(total: int | None) -> Iterator[Callable[[], object]]:
-    """Gives a function to call after each frame; a terminal shows how far it is."""
-    if not sys.stderr.isatty():
-        yield lambda: None
-        return
-    from tqdm import tqdm
-
-    with tqdm(total=total, unit="frame", leave=False, file=sys.stderr) as line:
-        yield line.update
 
 
 def _tell(

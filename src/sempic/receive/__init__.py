@@ -17,7 +17,15 @@ import PIL.Image
 from sempic import models, progress, roles
 from sempic.errors import InputError, ModelError, install_hint
 from sempic.models import RENOISE, runtime
-from sempic.palette import CAMVID, CITYSCAPES, OWN, PALETTES, from_description, translate
+from sempic.palette import (
+    CAMVID,
+    CITYSCAPES,
+    OWN,
+    PALETTES,
+    from_description,
+    shown_name,
+    translate,
+)
 from sempic.scene import Image, LabelMap, Scene
 
 _Floats = npt.NDArray[np.float32]
@@ -178,7 +186,7 @@ class Receiver:
         if scene.own is None and mine is None:
             return translate(labels, scene.palette, self._palette.id)
         if (scene.own or PALETTES[scene.palette].identity) != mine:
-            name = (scene.own or PALETTES[scene.palette].name).split("#")[0]
+            name = shown_name(scene.palette, scene.own)
             raise ModelError(
                 f"the labels are of palette {name}, this receiver knows {self._palette.name}"
                 + (", but other classes" if name == self._palette.name else "")

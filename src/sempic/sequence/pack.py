@@ -86,7 +86,7 @@ class Timeline:
             vectors=vectors,
             places=places,
             labels=labels,
-            hint=_enlarged(_doubt(last, now, vectors), self._factor, *self._size),
+            hint=codec.repeated(_doubt(last, now, vectors), self._factor, self._size),
         )
 
     def memory(self, *, key: bool) -> Memory:
@@ -105,10 +105,6 @@ def _doubt(last: Plane, now: Plane, vectors: Vectors) -> LabelMap:
     difference = np.abs(now.astype(np.int16) - last[y, x])
     doubt: LabelMap = np.searchsorted(_DOUBT, difference, side="right").astype(np.uint8)
     return doubt
-
-
-def _enlarged(cells: LabelMap, factor: int, height: int, width: int) -> LabelMap:
-    return cells.repeat(factor, 0)[:height].repeat(factor, 1)[:, :width]
 
 
 class Packer:
@@ -341,9 +337,8 @@ class Unpacker:
             if expected.labels is None or expected.hint is None:
                 raise CorruptStream("a map that is predicted from none")
             found = moved.decode(frame.labels, expected.labels, expected.hint, memory)
-        classes = PALETTES[self._palette].classes
-        if found is not None and (highest := int(found.max())) >= len(classes):
-            raise CorruptStream(f"id {highest} is not in palette {PALETTES[self._palette].name}")
+        if found is not None:
+            codec.check_decoded(found, self._palette)
         time.coarse, time.labels = planes, found
         scene = Scene(
             width=head.width,

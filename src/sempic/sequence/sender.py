@@ -80,8 +80,7 @@ class Sender:
         quality = self._options.label_quality or DEFAULT_LABEL_QUALITY
         if quality != LOSSLESS:
             thrift = LEVELS[DEFAULT_LABEL_QUALITY] / LEVELS[int(quality)]
-            voids = getattr(segmenter, "voids", False)
-            self._stable = Stabiliser(segmenter.palette, thrift=thrift, voids=voids)
+            self._stable = Stabiliser(segmenter.palette, thrift=thrift, voids=segmenter.voids)
         self._packer = Packer(
             width=pixels.shape[1],
             height=pixels.shape[0],

@@ -128,7 +128,7 @@ def _settle(odds: Any, last: Any, average: Any, places: Any, moved: Any, hint: A
         most, which = -1, 0
         for v in range(odds.shape[0]):
             old = np.int64(last[v, from_])
-            new = old + ((odds[v, o] * 64 - old) * share >> 8)
+            new = old + ((odds[v, o] * _UNIT - old) * share >> 8)
             average[v, o] = new
             if new > most:
                 most, which = new, v

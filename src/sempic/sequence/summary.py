@@ -6,7 +6,7 @@ from typing import Any
 
 from sempic import checks
 from sempic.errors import CorruptStream
-from sempic.palette import PALETTES
+from sempic.palette import shown_name
 from sempic.sequence import stream
 from sempic.sequence.stream import Damage, Frame, Head
 
@@ -44,7 +44,7 @@ def info(data: bytes) -> dict[str, Any]:
         "width": head.width,
         "height": head.height,
         "rate": float(head.rate),
-        "palette": head.own.split("#")[0] if head.own else PALETTES[head.palette].name,
+        "palette": shown_name(head.palette, head.own),
         "model": head.model,
         "frames": len(frames),
         "keys": sum(frame.key for frame in frames),

@@ -11,6 +11,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from sempic import files
 from sempic.errors import InputError, OutputError
 from sempic.scene import Image
 
@@ -123,7 +124,7 @@ class Video:
         from av.error import FFmpegError
 
         self._path = path
-        self._part = path.with_name(f".{path.name}.{os.getpid()}.part")
+        self._part = files.part_of(path)
         try:
             self._container = av.open(str(self._part), "w", format=WRITTEN[path.suffix.lower()])
         except (FFmpegError, OSError) as error:

@@ -152,7 +152,7 @@ class Coder:
         return codec.pack(
             width=c.width,
             height=c.height,
-            labels=codec.doubled(given[::2, ::2], given.shape) if c.halved else given,
+            labels=codec.repeated(given[::2, ::2], 2, given.shape) if c.halved else given,
             coarse=c.coarse,
             coarse_codec=coarse.BY_CHUNK[c.coarse_type].name,
             palette=c.palette,
