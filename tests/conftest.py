@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-from sempic import palette, progress, roles
+from sempic import palette, progress, roles, unpack
+from sempic.errors import BitstreamError
 from sempic.scene import Image, LabelMap, Scene
 
 ROOT = Path(__file__).parent.parent
@@ -82,6 +83,18 @@ def street(height: int = 48, width: int = 64, seed: int = 0) -> tuple[Image, Lab
     shade = 20 * np.sin(x / 3 + seed)[..., None] + 30 * v[..., None]
     image = np.clip(colours[labels] + shade + rng.normal(0, 4, (height, width, 3)), 0, 255)
     return image.astype(np.uint8), labels
+
+
+def refuses_prefixes_and_flips(stream: bytes) -> None:
+    """No part of a stream from its start on is one, nor is it with any one bit changed."""
+    for cut in range(len(stream)):
+        with pytest.raises(BitstreamError):
+            unpack(stream[:cut])
+    for bit in range(8 * len(stream)):
+        flipped = bytearray(stream)
+        flipped[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(BitstreamError):
+            unpack(bytes(flipped))
 
 
 class FakeSegmenter:

@@ -155,7 +155,10 @@ def test_demo_of_a_picture_without_a_map(folder):
 
 def test_make_demo_quotes_its_picture():
     done = subprocess.run(
-        ["make", "-n", "demo", "IMAGE=a b.png"], cwd=ROOT, capture_output=True, text=True
+        ["make", "-n", "--no-print-directory", "demo", "IMAGE=a b.png"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
     )
     command = done.stdout.splitlines()[-1].replace(".venv/bin/python", "printf '%s|'")
     for picture, wanted in (("a b.png", "examples/demo.py|a b.png|"), ("", "examples/demo.py|")):

@@ -25,10 +25,15 @@ def planes(picture, factor=4):
     return coarse.from_rgb(coarse.downscale(picture, factor))
 
 
+def packer_of(labels, **how):
+    """A packer of frames as large as a map of CamVid's ids, ten a second."""
+    height, width = labels.shape
+    return Packer(width=width, height=height, rate=Fraction(10), palette=1, **how)
+
+
 def packed(scenes, keys=(0,), **how):
     """The pieces of a sequence, a frame each."""
-    height, width = scenes[0][1].shape
-    packer = Packer(width=width, height=height, rate=Fraction(10), palette=1, **how)
+    packer = packer_of(scenes[0][1], **how)
     return [
         packer.pack(planes(picture), lambda _, found=labels: found, qp=30, key=number in keys)
         for number, (picture, labels) in enumerate(scenes)

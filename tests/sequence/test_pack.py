@@ -4,7 +4,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from scenes import drive, packed, planes
+from scenes import drive, packed, packer_of, planes
 
 import sempic
 from sempic import coarse, errors
@@ -20,13 +20,19 @@ def unpack(pieces):
     return [moment for piece in pieces for moment in unpacker.feed(piece)], unpacker
 
 
+def arrives(pieces, maps):
+    """Each frame has its map."""
+    moments, _ = unpack(pieces)
+    for moment, labels in zip(moments, maps, strict=True):
+        assert np.array_equal(moment.scene.labels, labels)
+
+
 def same(a, b):
     return all(np.array_equal(getattr(a, n), getattr(b, n)) for n in ("y", "cb", "cr"))
 
 
 def test_maps_are_exact_and_planes_are_the_sender_s():
-    height, width = SCENES[0][1].shape
-    packer = Packer(width=width, height=height, rate=Fraction(10), palette=1)
+    packer = packer_of(SCENES[0][1])
     unpacker = Unpacker()
     for number, (picture, labels) in enumerate(SCENES):
         piece = packer.pack(planes(picture), lambda _, found=labels: found, key=number == 5)
@@ -51,8 +57,7 @@ def frames_of(pieces):
 
 def test_a_still_frame_takes_seven_bytes():
     """And what is learnt meanwhile is the same on both sides."""
-    height, width = SCENES[0][1].shape
-    packer = Packer(width=width, height=height, rate=Fraction(10), palette=1)
+    packer = packer_of(SCENES[0][1])
     pieces, sent = [], []
     for number in (0, 0, 1, 1, 1, 2):
         picture, labels = SCENES[number]
@@ -60,14 +65,11 @@ def test_a_still_frame_takes_seven_bytes():
         pieces.append(packer.pack(None if again else planes(picture), lambda _, f=labels: f))
         sent.append(labels)
     assert [len(p) for p in pieces[1::3]] == [7, 7]
-    moments, _ = unpack(pieces)
-    for moment, labels in zip(moments, sent, strict=True):
-        assert np.array_equal(moment.scene.labels, labels)
+    arrives(pieces, sent)
 
 
 def test_a_map_as_expected_is_not_sent():
-    height, width = SCENES[0][1].shape
-    packer = Packer(width=width, height=height, rate=Fraction(10), palette=1)
+    packer = packer_of(SCENES[0][1])
     seen = []
 
     def follow(expected):
@@ -76,22 +78,18 @@ def test_a_map_as_expected_is_not_sent():
 
     pieces = [packer.pack(planes(picture), follow) for picture, _ in SCENES]
     assert all(frame.labels is None for frame in frames_of(pieces)[1:])
-    moments, _ = unpack(pieces)
-    for moment, labels in zip(moments, seen, strict=True):
-        assert np.array_equal(moment.scene.labels, labels)
+    arrives(pieces, seen)
 
 
 def test_a_sequence_without_maps():
-    height, width = SCENES[0][1].shape
-    packer = Packer(width=width, height=height, rate=Fraction(10), palette=1)
+    packer = packer_of(SCENES[0][1])
     pieces = [packer.pack(planes(picture), lambda _: None) for picture, _ in SCENES[:3]]
     moments, _ = unpack(pieces)
     assert [m.scene.labels for m in moments] == [None] * 3
 
 
 def test_a_map_without_one_before_it():
-    height, width = SCENES[0][1].shape
-    packer = Packer(width=width, height=height, rate=Fraction(10), palette=1)
+    packer = packer_of(SCENES[0][1])
     piece = packer.pack(planes(SCENES[0][0]), lambda _: None)
     moments, unpacker = unpack(
         [piece, stream.write_frame(stream.Frame(key=False, number=1, coarse=None, labels=b"x"))]

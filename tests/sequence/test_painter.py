@@ -1,12 +1,10 @@
 """Pictures that agree with each other."""
 
-from fractions import Fraction
-
 import numpy as np
-from scenes import drive, planes
+from scenes import drive, packer_of, planes
 
 from sempic import api
-from sempic.sequence import Packer, Unpacker
+from sempic.sequence import Unpacker
 from sempic.sequence.painter import Painter
 
 
@@ -25,8 +23,7 @@ class Inventor:
 
 
 def moments(scenes):
-    height, width = scenes[0][1].shape
-    packer, unpacker = Packer(width=width, height=height, rate=Fraction(10), palette=1), Unpacker()
+    packer, unpacker = packer_of(scenes[0][1]), Unpacker()
     return [
         moment
         for number, (picture, labels) in enumerate(scenes)

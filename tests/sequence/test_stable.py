@@ -1,19 +1,15 @@
 """Maps that change where the scene does."""
 
-from fractions import Fraction
-
 import numpy as np
 import pytest
-from scenes import drive, planes
+from scenes import drive, packer_of, planes
 
-from sempic.sequence import Packer
 from sempic.sequence.stable import Stabiliser
 
 
 def settled(maps, chances, pictures, **how):
     """What is sent of these maps."""
-    height, width = maps[0].shape
-    packer = Packer(width=width, height=height, rate=Fraction(10), palette=1)
+    packer = packer_of(maps[0])
     stabiliser = Stabiliser(1, **how)
     sent = []
     for labels, odds, picture in zip(maps, chances, pictures, strict=True):
