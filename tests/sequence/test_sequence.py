@@ -120,6 +120,23 @@ def test_the_command_line_goes_there_and_back(clip, capsys):
     assert sequence.info((clip / "b.sempic").read_bytes())["rate"] == 12.5
 
 
+def test_no_frame_of_a_folder_is_left_out_silently(clip, capsys):
+    (clip / "frames").mkdir()
+    PIL.Image.fromarray(FRAMES[0]).save(clip / "frames/0.png")
+    (clip / "frames/1.png").symlink_to("gone.png")
+    assert cli.main(["encode", "frames", "--sequence", "-o", "b.sempic"]) == 2
+    assert "1.png: a link that leads to no file" in capsys.readouterr().err
+    assert not (clip / "b.sempic").exists()
+
+
+def test_a_video_may_have_the_longest_name(clip):
+    name = "v" * 251 + ".mp4"
+    assert cli.main(["encode", "drive.mp4", "-o", "a.sempic"]) == 0
+    assert cli.main(["decode", "a.sempic", "-o", name]) == 0
+    assert len(list(video.Source(name))) == 6
+    assert not [p.name for p in clip.iterdir() if p.suffix == ".part"]
+
+
 def test_rate_and_size_of_a_video_can_be_changed(clip):
     found = list(video.Source("drive.mp4", rate=Fraction(5), max_side=32))
     assert [f.shape for f in found] == [(24, 32, 3)] * 3
