@@ -75,8 +75,10 @@ class Features(nn.Module):
         self.register_buffer("std", torch.tensor((0.229, 0.224, 0.225))[:, None, None])
         self.eval().requires_grad_(False)
 
-    def forward(self, picture: Tensor, window: tuple[slice, slice]) -> list[Tensor]:
-        """Features of pictures, (B, 3, H, W) in [-1, 1], VGG-16's in a window of rows, columns."""
+    def forward(self, picture: Tensor, near: Tensor) -> list[Tensor]:
+        """EfficientNet-Lite0's features of pictures, (B, 3, H, W) in [-1, 1], then VGG-16's of
+        windows of them, (B, 3, h, w): cut by the caller, since where they lie changes at each step
+        and what is compiled must not."""
         net = self.network
         x = net.stem((picture + 1) / 2)
         found = [x * self.scale[0]]
@@ -84,7 +86,7 @@ class Features(nn.Module):
             x = block(x)
             if index in TAPS:
                 found.append(x * self.scale[len(found)])
-        x = ((picture[(..., *window)] + 1) / 2 - self.mean) / self.std
+        x = ((near + 1) / 2 - self.mean) / self.std
         for stage in self.stages:
             x = stage(x)
             found.append(x * self.scale[len(found)])
@@ -99,8 +101,7 @@ class Features(nn.Module):
     def calibrate(self, pictures: Tensor) -> None:
         """Measure the scales on real pictures."""
         self.scale.fill_(1)
-        whole = slice(None), slice(None)
-        self.scale.copy_(torch.stack([1 / f.abs().mean() for f in self(pictures, whole)]))
+        self.scale.copy_(torch.stack([1 / f.abs().mean() for f in self(pictures, pictures)]))
 
 
 def _frozen(folder: Path | None, vgg: bool) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

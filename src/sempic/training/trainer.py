@@ -394,8 +394,13 @@ def autocast(device: torch.device) -> torch.autocast:
 
 
 def compiled(module: _Module, device: torch.device) -> _Module:
-    """The module through torch.compile on a GPU; on a CPU as it is, where that does not pay."""
-    return cast("_Module", torch.compile(module)) if device.type == "cuda" else module
+    """The module through torch.compile on a GPU; on a CPU as it is, where that does not pay.
+
+    Inputs must keep their shapes: each new one is compiled anew, which takes a minute.
+    """
+    if device.type != "cuda":
+        return module
+    return cast("_Module", torch.compile(module, dynamic=False))
 
 
 def set_up(options: RunOptions) -> torch.device:

@@ -117,13 +117,14 @@ class Viewer:
 
     def __init__(self, path: Path, taxonomy: Taxonomy, device: torch.device) -> None:
         """Raises ModelError for a segmenter of classes that are neither ours nor the taxonomy's."""
-        network = load_segmenter(path).requires_grad_(False).to(device)
+        network = load_segmenter(path).requires_grad_(False)
         classes = network.config.classes
         known = [network.palette] if network.palette is not None else [taxonomy.palette, CAMVID]
         palettes = [p for p in known if len(p.classes) - (p.void is not None) == classes]
         if not palettes:
             raise ModelError(f"{path} knows {classes} classes, the receiver {taxonomy.classes}")
-        self.network = compiled(network, device)
+        # Not compiled: it looks at crops of several sizes (`compiled`).
+        self.network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.critical = torch.from_numpy(taxonomy.critical(palettes[0])[:classes]).to(device)
 
     def divergence(self, made: Tensor, image: Tensor, weight: float, view: View) -> Tensor:
@@ -210,11 +211,16 @@ class Distill(ReceiverRecipe):
         made = base + self._sample(number, batch.coarse, planes, fidelity, rng)
         view, window = view_of(batch.image, rng), window_of(batch.image, rng)
         classes = planes[:, : self.config.classes]
+
+        def features_of(picture: Tensor) -> list[Tensor]:
+            seen = view(picture).contiguous(memory_format=torch.channels_last)
+            return self.look(seen, seen[(..., *window)])
+
         with autocast(self.device):
             with torch.no_grad():
-                real = self.look(view(batch.image), window)
-                sent = told(self.look(view(base), window), view(classes), window)
-            fake = self.look(view(made), window)  # the discriminator's and the receiver's
+                real = features_of(batch.image)
+                sent = told(features_of(base), view(classes), window)
+            fake = features_of(made)  # the discriminator's and the receiver's
         discriminator_loss = self._criticise(real, fake, sent, fidelity)
         weight = 1 + self.options.critical * self.critical[batch.truth.long()][:, None]
         parts = self._compare(made, batch.image, weight, fidelity)

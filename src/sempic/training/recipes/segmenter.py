@@ -56,6 +56,11 @@ class SegmenterOptions(RunOptions):
     )
     enlarge: float = option("how much small pictures are enlarged before they are segmented", 1.5)
     judged: int = option("pictures to validate with, of each source", 20)
+    teacher: Path | None = option(
+        "segmenter.safetensors of the same classes, a larger one, whose opinion of every pixel is "
+        "learned from too",
+        None,
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -98,6 +103,15 @@ def soft_jaccard(logits: Tensor, known: Tensor) -> Tensor:
     present = truth.sum((0, 2, 3)) > 0
     lost = 1 - (inter + 1) / (union + 1)
     return (lost * present).sum() / present.sum().clamp_min(1)
+
+
+def divergence(logits: Tensor, opinion: Tensor) -> Tensor:
+    """Kullback-Leibler divergence, nats a pixel, of one network's logits, (B, C, H, W), from
+    another's. Both see the same crop as it was degraded: a teacher that agrees with itself from
+    crop to crop teaches more than one that saw better (Beyer et al., "Knowledge distillation: a
+    good teacher is patient and consistent", 2022)."""
+    p = opinion.softmax(1)
+    return (p * (opinion.log_softmax(1) - logits.log_softmax(1))).sum(1).mean()
 
 
 def class_weights(sources: Sequence[Pictures], classes: Taxonomy) -> npt.NDArray[np.float32]:
@@ -219,13 +233,15 @@ class Segmenter(Recipe):
             grow_head(network, load_segmenter(options.init), options.init)
         else:
             network.backbone.load_state_dict(imagenet(options.backbone).state_dict())
-        # The gradient of depthwise kernels is half of all the time on a CPU, and ImageNet's serve.
-        for block in network.backbone.modules():
-            if isinstance(block, nn.Conv2d) and block.groups > 1:
-                block.weight.requires_grad_(False)
+        if device.type == "cpu":
+            # The gradient of depthwise kernels is half of all the time there, and ImageNet's serve.
+            for block in network.backbone.modules():
+                if isinstance(block, nn.Conv2d) and block.groups > 1:
+                    block.weight.requires_grad_(False)
         network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.network = network
         self.working = compiled(network, device)
+        self.teacher = self._load_teacher(options.teacher)
         head = [p for n, p in network.named_parameters() if not n.startswith("backbone.")]
         backbone = [p for p in network.backbone.parameters() if p.requires_grad]
         self.optimizer = Optimizer(
@@ -238,16 +254,34 @@ class Segmenter(Recipe):
         self.networks, self.memory = {}, {}
         self._averaged = SegmentationNet(self.config).to(device).eval()
 
+    def _load_teacher(self, path: Path | None) -> nn.Module | None:
+        """Raises ModelError for a teacher of other classes."""
+        if path is None:
+            return None
+        teacher = load_segmenter(path).requires_grad_(False)
+        if teacher.config.classes != self.config.classes:
+            raise ModelError(
+                f"{path} knows {teacher.config.classes} classes, not {self.config.classes}"
+            )
+        teacher.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return compiled(teacher, self.device)
+
     def step(self, number: int) -> dict[str, Tensor]:
         x, known = self.views.draw(self.options.seed, number, self.options.batch)
+        x = x.contiguous(memory_format=torch.channels_last)
         self.network.train()
         with autocast(self.device):
-            logits = self.working(x.contiguous(memory_format=torch.channels_last))
-        logits = double(logits.float())
+            answer = self.working(x).float()
+        logits = double(answer)
         likelihood = cross_entropy(logits, known, self.groups, self.weight)
-        loss = likelihood + soft_jaccard(logits, known)
+        parts = {"likelihood": likelihood, "jaccard": soft_jaccard(logits, known)}
+        if self.teacher is not None:
+            with torch.no_grad(), autocast(self.device):
+                opinion = self.teacher(x).float()
+            parts["teacher"] = divergence(answer, opinion)
+        loss = torch.stack(list(parts.values())).sum()
         norm = self.optimizer.minimise(loss)
-        return {"loss": loss, "norm": norm}
+        return {"loss": loss, **parts, "norm": norm}
 
     def validate(self, state: dict[str, Tensor], sheet: Path) -> dict[str, float]:
         self._averaged.load_state_dict(state)
