@@ -114,12 +114,15 @@ def scores(layers: tuple[Layer, ...], readout: Layer, planes: Bytes) -> Bytes:
     _, h, w = planes.shape
     classes = len(readout.weights) // (CELL * CELL)
     found = np.empty((classes, h, CELL, w, CELL), np.uint8)
-    for first, hidden in _strips(layers, planes):
-        rows = hidden.shape[1]
-        sums: Floats = readout.weights @ hidden.reshape(len(hidden), -1)
-        _requantise(sums, readout.multipliers, readout.biases)
-        cells = sums.astype(np.uint8).reshape(CELL, CELL, classes, rows, w)
-        found[:, first : first + rows] = cells.transpose(2, 3, 0, 4, 1)
+    step = max(1, _AT_ONCE // (len(readout.weights) * w))
+    for first, strip in _strips(layers, planes):
+        for top in range(0, strip.shape[1], step):
+            hidden = strip[:, top : top + step]
+            rows = hidden.shape[1]
+            sums: Floats = readout.weights @ hidden.reshape(len(hidden), -1)
+            _requantise(sums, readout.multipliers, readout.biases)
+            cells = sums.astype(np.uint8).reshape(CELL, CELL, classes, rows, w)
+            found[:, first + top : first + top + rows] = cells.transpose(2, 3, 0, 4, 1)
     return found.reshape(classes, CELL * h, CELL * w)
 
 
@@ -140,6 +143,8 @@ def convolve(layers: tuple[Layer, ...], planes: Bytes) -> Bytes:
 
 _STRIP = 1 << 18
 """Cells that the trunk looks at at once: some thousand bytes for each."""
+_AT_ONCE = 1 << 18
+"""Numbers that a matrix product takes or gives at once: what a cache holds, in little memory."""
 _HALO = 24
 """Rows around a strip that it sees, rounded up to a multiple of all its strides."""
 
@@ -157,21 +162,27 @@ def _strips(layers: tuple[Layer, ...], planes: Bytes) -> Iterator[tuple[int, Flo
 
 def _trunk(layers: tuple[Layer, ...], x: Floats) -> Floats:
     def conv(i: int, x: Floats) -> Floats:
-        _, _, kernel, stride = LAYERS[i]
+        inputs, outputs, kernel, stride = LAYERS[i]
         weights, multiplier, bias = layers[i]
         _, h, w = x.shape
         rows, columns = -(-h // stride), -(-w // stride)
-        if kernel == 3:
+        sums = np.empty((outputs, rows * columns), np.float32)
+        if kernel == 1:
+            np.matmul(weights, x.reshape(inputs, -1), out=sums)
+        else:
             x = np.pad(x, ((0, 0), (1, 1), (1, 1)))
-            taps = [
-                x[:, dy : dy + h : stride, dx : dx + w : stride]
-                for dy in range(3)
-                for dx in range(3)
-            ]
-            x = np.concatenate(taps)
-        sums: Floats = weights @ x.reshape(len(x), -1)
+            step = max(1, _AT_ONCE // (9 * inputs * columns))
+            for top in range(0, rows, step):
+                bottom = min(rows, top + step)
+                taps = [
+                    x[:, top * stride + dy : bottom * stride + dy : stride, dx : dx + w : stride]
+                    for dy in range(3)
+                    for dx in range(3)
+                ]
+                part = np.concatenate(taps).reshape(9 * inputs, -1)
+                sums[:, top * columns : bottom * columns] = weights @ part
         _requantise(sums, multiplier, bias)
-        return sums.reshape(len(weights), rows, columns)
+        return sums.reshape(outputs, rows, columns)
 
     def join(a: Floats, b: Floats) -> Floats:
         double = a.repeat(2, 1).repeat(2, 2)[:, : b.shape[1], : b.shape[2]]
