@@ -8,11 +8,14 @@ al., "Integer Networks for Data Compression with Latent-Variable Models", ICLR 2
 
 from __future__ import annotations
 
+import contextlib
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+from threadpoolctl import ThreadpoolController
 
 from sempic.compiling import kernel
 from sempic.labels import neighbourhood
@@ -119,7 +122,8 @@ def scores(layers: tuple[Layer, ...], readout: Layer, planes: Bytes) -> Bytes:
         for top in range(0, strip.shape[1], step):
             hidden = strip[:, top : top + step]
             rows = hidden.shape[1]
-            sums: Floats = readout.weights @ hidden.reshape(len(hidden), -1)
+            with _one_thread():
+                sums: Floats = readout.weights @ hidden.reshape(len(hidden), -1)
             _requantise(sums, readout.multipliers, readout.biases)
             cells = sums.astype(np.uint8).reshape(CELL, CELL, classes, rows, w)
             found[:, first + top : first + top + rows] = cells.transpose(2, 3, 0, 4, 1)
@@ -156,8 +160,34 @@ def _strips(layers: tuple[Layer, ...], planes: Bytes) -> Iterator[tuple[int, Flo
     rows = max(_HALO, _STRIP // w // 8 * 8)
     for first in range(0, h, rows):
         start, end = max(0, first - _HALO), min(h, first + rows + _HALO)
-        part = _trunk(layers, seen[:, start:end].astype(np.float32))
+        with _one_thread():
+            part = _trunk(layers, seen[:, start:end].astype(np.float32))
         yield first, part[:, first - start : first - start + rows]
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Matrix products without BLAS's threads, which for products as small as these cost more to
+    wait for than they save: three times the whole, where one of two cores is busy.
+
+    The number is the process's. Whoever found it at 1 leaves it, so that of threads that do this at
+    once none brings back another's 1.
+    """
+    found = [(library, library.num_threads) for library in _blas()]
+    for library, _ in found:
+        library.set_num_threads(1)
+    try:
+        yield
+    finally:
+        for library, count in found:
+            if count != 1:
+                library.set_num_threads(count)
+
+
+@functools.cache
+def _blas() -> list[Any]:
+    """The BLAS libraries of this process."""
+    return list(ThreadpoolController().select(user_api="blas").lib_controllers)
 
 
 def _trunk(layers: tuple[Layer, ...], x: Floats) -> Floats:
