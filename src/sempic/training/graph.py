@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import onnx
@@ -42,7 +43,7 @@ class _Graph:
                 found[name].append(node)
         return found
 
-    def add(self, kind: str, inputs: Sequence[str], name: str, **attributes: object) -> str:
+    def add(self, kind: str, inputs: Sequence[str], name: str, **attributes: Any) -> str:
         """A node, whose name its output has, too."""
         self.nodes.append(oh.make_node(kind, inputs, [name], name, **attributes))
         return name
@@ -66,15 +67,18 @@ class _Graph:
         """What is joined and then quantised: quantised, and then joined, channels last."""
         users = self.users()
         for node in [node for node in self.nodes if node.op_type == "Concat"]:
-            after, silu = users[node.output[0]], False
+            after, silu = users[node.output[0]], []
             if [n.op_type for n in after] == ["QuickGelu"]:
-                self.nodes.remove(after[0])
-                after, silu = users[after[0].output[0]], True
+                silu, after = after, users[after[0].output[0]]
             if [n.op_type for n in after] != ["QuantizeLinear"]:
                 continue
             quantise = after[0]
             scale = quantise.input[1:]
             convs = [c for d in users[quantise.output[0]] for c in users[d.output[0]]]
+            if {conv.op_type for conv in convs} != {"Conv"}:
+                continue
+            for gone in silu:
+                self.nodes.remove(gone)
             parts = []
             for number, part in enumerate(node.input):
                 name = f"{node.name}/{number}"

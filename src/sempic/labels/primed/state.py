@@ -71,7 +71,7 @@ def begin(tables: dict[str, npt.NDArray[Any]], *, informed: bool) -> State:
 
 def copied(state: State) -> State:
     """The same, to be changed."""
-    return State(*(Mixture(*(part.copy() for part in mixture)) for mixture in state))
+    return State(*(Mixture(m.slots.copy(), m.weights.copy(), m.uses.copy()) for m in state))
 
 
 def tables_of(causal: State, informed: State) -> dict[str, npt.NDArray[Any]]:
