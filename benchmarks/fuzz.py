@@ -51,6 +51,7 @@ with guided:
     from sempic import batch, coarse, labels, pictures
     from sempic.batch import tar
     from sempic.errors import SempicError, SempicWarning
+    from sempic.formats import has_jxl
 
 SIZE = 24, 32
 """Height and width of the label maps whose payloads are damaged."""
@@ -133,7 +134,8 @@ def seeds(target: str) -> list[bytes]:
     if target == "picture":
         exif = PIL.Image.Exif()
         exif[0x0112] = 6
-        formats = ("PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP", "PPM", "TGA", "JPEG2000")
+        formats = ["PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP", "PPM", "TGA", "JPEG2000"]
+        formats += ["JXL"] * has_jxl()
         return [
             saved(image, f, **({"exif": exif} if f in ("PNG", "JPEG") else {})) for f in formats
         ]

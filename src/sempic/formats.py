@@ -40,6 +40,61 @@ def has_jxl() -> bool:
     return True
 
 
+def jxl_size(data: bytes) -> tuple[int, int] | None:
+    """(width, height) that a JPEG XL file claims; None if it is none.
+
+    The plugin decodes all when it opens, and where a claim takes more memory than there is, it ends
+    the process: nothing is to be opened before its size was looked at.
+
+    Raises ValueError: no header, or only its beginning.
+    """
+    if data[4:7] != b"JXL" and data[:2] != _CODESTREAM:
+        return None
+    start = data[:_ENOUGH] if data[:2] == _CODESTREAM else _codestream(data)
+    if len(start) < _ENOUGH or start[:2] != _CODESTREAM:
+        raise ValueError("a JPEG XL file without a whole header")
+    bits = int.from_bytes(start[2:], "little")  # SizeHeader: ISO/IEC 18181-1, D.2
+
+    def take(n: int) -> int:
+        nonlocal bits
+        value, bits = bits & (1 << n) - 1, bits >> n
+        return value
+
+    def side() -> int:
+        return 8 * (take(5) + 1) if small else take((9, 13, 18, 30)[take(2)]) + 1
+
+    small = take(1)
+    height, ratio = side(), take(3)
+    if ratio == 0:
+        return side(), height
+    x, y = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))[ratio - 1]
+    return height * x // y, height
+
+
+_CODESTREAM = b"\xff\x0a"
+_ENOUGH = 12
+"""Bytes of a codestream, with what its size is in."""
+
+
+def _codestream(data: bytes) -> bytes:
+    """The beginning of the codestream in a file of boxes (ISO/IEC 18181-2)."""
+    found, at = b"", 0
+    while at + 8 <= len(data) and len(found) < _ENOUGH:
+        size, kind = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
+        head = 8
+        if size == 1:
+            size, head = int.from_bytes(data[at + 8 : at + 16], "big"), 16
+        end = at + size if size else len(data)
+        if end < at + head:
+            break
+        if kind == b"jxlp":  # one of several parts, after its number
+            head += 4
+        if kind in (b"jxlc", b"jxlp"):
+            found += data[at + head : min(end, at + head + _ENOUGH)]
+        at = end
+    return found[:_ENOUGH]
+
+
 def readable() -> tuple[str, ...]:
     """Pillow's names of the formats that are opened, in the order in which they are tried."""
     ours = (name for name in _FORMATS if name != "MPO")  # which the reader of JPEG opens

@@ -273,8 +273,12 @@ def _open(data: bytes, error: _Kind) -> PIL.Image.Image:
     if not data:
         raise error("the file is empty")
     try:
+        if formats.has_jxl() and (claimed := formats.jxl_size(data)) is not None:
+            _check_size(*claimed, error)
         with _quiet():
             picture = PIL.Image.open(io.BytesIO(data), formats=formats.readable())
+    except error:
+        raise
     except UnidentifiedImageError as cause:
         raise error(_what(data[:32])) from cause
     except PIL.Image.DecompressionBombError as cause:

@@ -90,9 +90,9 @@ def simplify(
     ids = np.unique(labels)
     height, width = labels.shape
     n = len(ids)
-    index = np.zeros(256, np.int64)
+    index = np.zeros(256, np.int16)
     index[ids] = np.arange(n)
-    image = np.full((height + 2 * _BORDER, width + 2 * _BORDER), n, np.int64)
+    image = np.full((height + 2 * _BORDER, width + 2 * _BORDER), n, np.int16)
     image[_BORDER:-_BORDER, _BORDER:-_BORDER] = index[labels]
     stride = image.shape[1]
     likely, outlines = np.zeros((0, 0), np.uint8), worth
@@ -104,12 +104,13 @@ def simplify(
         outlines = np.where(np.isinf(worth), _OUTLINE * LEVELS[quality], worth)
     image = image.ravel()
     around = np.array([-1, 1, -stride, stride])
+    looks = np.zeros(image.size, np.uint16)
     for _ in range(_SWEEPS):
         # Arrays are made here: functions that made them would take twice as long to compile.
-        counts = np.zeros((_PATTERNS, 5), np.int64)
-        _count(image, stride, n, counts)
-        bits = _price(counts, n)
-        _smooth(image, stride, n, bits, outlines[ids], np.isinf(worth[ids]), likely, around)
+        counts = np.zeros(5 * _PATTERNS, np.int64)
+        _count(image, stride, n, looks, counts)
+        bits = _price(counts.reshape(-1, 5), n).ravel()
+        _smooth(image, stride, n, looks, bits, outlines[ids], np.isinf(worth[ids]), likely, around)
         region, border = np.zeros(_LARGEST + 1, np.int64), np.zeros(n + 1, np.int64)
         visited = np.zeros(image.size, np.bool_)
         _merge(image, stride, n, bits, worth[ids], likely, around, visited, region, border)
@@ -165,12 +166,12 @@ def _look(image: Any, o: Any, s: Any, n: Any) -> Any:
 
 
 @compiled()
-def _count(image: Any, s: Any, n: Any, counts: Any) -> None:
-    """How often each pattern has each answer."""
+def _count(image: Any, s: Any, n: Any, looks: Any, counts: Any) -> None:
+    """How often each pattern has each answer; looks: as `image`, that of each pixel."""
     for o in range(image.size):
         if image[o] != n:
-            look = _look(image, o, s, n)
-            counts[look // 5, look % 5] += 1
+            looks[o] = _look(image, o, s, n)
+            counts[looks[o]] += 1
 
 
 @compiled()
@@ -183,9 +184,34 @@ def _cost(image: Any, s: Any, n: Any, bits: Any, first: Any, last: Any) -> Any:
         for x in range(-1, columns + 3):
             o = first + y * s + x
             if (y > 0 or x >= 0) and o < image.size and image[o] != n:
-                look = _look(image, o, s, n)
-                total += bits[look // 5, look % 5]
+                total += bits[_look(image, o, s, n)]
     return total
+
+
+@compiled()
+def _before(image: Any, s: Any, n: Any, looks: Any, bits: Any, first: Any, last: Any) -> Any:
+    """`_cost` of what was looked at."""
+    rows = (last - first) // s
+    columns = last - first - rows * s
+    total = 0.0
+    for y in range(rows + 3):
+        for x in range(-1, columns + 3):
+            o = first + y * s + x
+            if (y > 0 or x >= 0) and o < image.size and image[o] != n:
+                total += bits[looks[o]]
+    return total
+
+
+@compiled()
+def _look_again(image: Any, s: Any, n: Any, looks: Any, first: Any, last: Any) -> None:
+    """Keeps the looks of the pixels that `_cost` counts."""
+    rows = (last - first) // s
+    columns = last - first - rows * s
+    for y in range(rows + 3):
+        for x in range(-1, columns + 3):
+            o = first + y * s + x
+            if (y > 0 or x >= 0) and o < image.size and image[o] != n:
+                looks[o] = _look(image, o, s, n)
 
 
 @compiled()
@@ -199,10 +225,11 @@ def _loss(worth: Any, likely: Any, a: Any, b: Any, o: Any) -> Any:
 
 @compiled()
 def _smooth(
-    image: Any, s: Any, n: Any, bits: Any, worth: Any, kept: Any, likely: Any, around: Any
-) -> None:
+    image: Any, s: Any, n: Any, looks: Any, bits: Any, worth: Any, kept: Any, likely: Any,
+    around: Any,
+) -> None:  # fmt: skip
     """Short rows and columns. Of what is `kept` they leave a pixel behind them, so that it thins
-    but never vanishes."""
+    but never vanishes. looks: of all pixels, and kept so."""
     for o in range(image.size):
         a = image[o]
         if a == n or (image[o - 1] == a and image[o - s] == a
@@ -210,7 +237,7 @@ def _smooth(
             continue
         for side in around:
             b = image[o + side]
-            if b in (n, a) or max(worth[a], worth[b]) == np.inf:
+            if b in (np.int16(n), a) or max(worth[a], worth[b]) == np.inf:
                 continue
             best, best_length, best_step = 0.0, 0, 0
             for step in (1, s):
@@ -222,9 +249,11 @@ def _smooth(
                     loss += _loss(worth, likely, a, b, last)
                     if length == 1 and step != 1:
                         continue
-                    before = _cost(image, s, n, bits, o, last)
+                    before = _before(image, s, n, looks, bits, o, last)
                     if loss >= before:
                         break
+                    if before - loss <= best:
+                        continue
                     for i in range(length):
                         image[o + i * step] = b
                     saved = before - _cost(image, s, n, bits, o, last)
@@ -235,6 +264,7 @@ def _smooth(
             if best_length:
                 for i in range(best_length):
                     image[o + i * best_step] = b
+                _look_again(image, s, n, looks, o, o + (best_length - 1) * best_step)
                 break
 
 

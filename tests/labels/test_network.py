@@ -50,6 +50,7 @@ def test_strips_make_no_difference(size: tuple[int, int], monkeypatch: pytest.Mo
     hidden = network.convolve(known.layers, planes)
     scores = network.scores(known.layers, known.readout, planes)
     monkeypatch.setattr(network, "_STRIP", 1)
+    monkeypatch.setattr(network, "_AT_ONCE", 1 << 12)  # a few rows
     assert len(list(network._strips(known.layers, planes))) == -(-size[0] // network._HALO)
     assert np.array_equal(network.convolve(known.layers, planes), hidden)
     assert np.array_equal(network.scores(known.layers, known.readout, planes), scores)

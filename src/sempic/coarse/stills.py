@@ -21,7 +21,7 @@ from sempic.errors import (
     UnsupportedChunk,
     install_hint,
 )
-from sempic.formats import has_jxl
+from sempic.formats import has_jxl, jxl_size
 from sempic.scene import Coarse, Image
 
 if TYPE_CHECKING:
@@ -89,27 +89,14 @@ def _open(payload: bytes, codec: str) -> PIL.Image.Image:
 
 
 def _peek_jxl(payload: bytes) -> tuple[int, int]:
-    """SizeHeader of a bare codestream (ISO/IEC 18181-1, D.2); the plugin decodes on opening."""
+    """Size of a bare codestream."""
     if payload[:2] != b"\xff\x0a"[: len(payload)]:
         raise CorruptStream("not a bare JPEG XL codestream")
     if len(payload) < 12:
         raise TruncatedStream("the JPEG XL codestream ends inside its header")
-    bits = int.from_bytes(payload[2:12], "little")
-
-    def take(n: int) -> int:
-        nonlocal bits
-        value, bits = bits & (1 << n) - 1, bits >> n
-        return value
-
-    def side() -> int:
-        return 8 * (take(5) + 1) if small else take((9, 13, 18, 30)[take(2)]) + 1
-
-    small = take(1)
-    height, ratio = side(), take(3)
-    if ratio == 0:
-        return side(), height
-    x, y = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))[ratio - 1]
-    return height * x // y, height
+    size = jxl_size(payload)
+    assert size is not None
+    return size
 
 
 CODECS = tuple(

@@ -8,11 +8,14 @@ al., "Integer Networks for Data Compression with Latent-Variable Models", ICLR 2
 
 from __future__ import annotations
 
+import contextlib
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+from threadpoolctl import ThreadpoolController
 
 from sempic.compiling import kernel
 from sempic.labels import neighbourhood
@@ -114,12 +117,16 @@ def scores(layers: tuple[Layer, ...], readout: Layer, planes: Bytes) -> Bytes:
     _, h, w = planes.shape
     classes = len(readout.weights) // (CELL * CELL)
     found = np.empty((classes, h, CELL, w, CELL), np.uint8)
-    for first, hidden in _strips(layers, planes):
-        rows = hidden.shape[1]
-        sums: Floats = readout.weights @ hidden.reshape(len(hidden), -1)
-        _requantise(sums, readout.multipliers, readout.biases)
-        cells = sums.astype(np.uint8).reshape(CELL, CELL, classes, rows, w)
-        found[:, first : first + rows] = cells.transpose(2, 3, 0, 4, 1)
+    step = max(1, _AT_ONCE // (len(readout.weights) * w))
+    for first, strip in _strips(layers, planes):
+        for top in range(0, strip.shape[1], step):
+            hidden = strip[:, top : top + step]
+            rows = hidden.shape[1]
+            with _one_thread():
+                sums: Floats = readout.weights @ hidden.reshape(len(hidden), -1)
+            _requantise(sums, readout.multipliers, readout.biases)
+            cells = sums.astype(np.uint8).reshape(CELL, CELL, classes, rows, w)
+            found[:, first + top : first + top + rows] = cells.transpose(2, 3, 0, 4, 1)
     return found.reshape(classes, CELL * h, CELL * w)
 
 
@@ -140,6 +147,8 @@ def convolve(layers: tuple[Layer, ...], planes: Bytes) -> Bytes:
 
 _STRIP = 1 << 18
 """Cells that the trunk looks at at once: some thousand bytes for each."""
+_AT_ONCE = 1 << 18
+"""Numbers that a matrix product takes or gives at once: what a cache holds, in little memory."""
 _HALO = 24
 """Rows around a strip that it sees, rounded up to a multiple of all its strides."""
 
@@ -151,27 +160,59 @@ def _strips(layers: tuple[Layer, ...], planes: Bytes) -> Iterator[tuple[int, Flo
     rows = max(_HALO, _STRIP // w // 8 * 8)
     for first in range(0, h, rows):
         start, end = max(0, first - _HALO), min(h, first + rows + _HALO)
-        part = _trunk(layers, seen[:, start:end].astype(np.float32))
+        with _one_thread():
+            part = _trunk(layers, seen[:, start:end].astype(np.float32))
         yield first, part[:, first - start : first - start + rows]
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Matrix products without BLAS's threads, which for products as small as these cost more to
+    wait for than they save: three times the whole, where one of two cores is busy.
+
+    The number is the process's. Whoever found it at 1 leaves it, so that of threads that do this at
+    once none brings back another's 1.
+    """
+    found = [(library, library.num_threads) for library in _blas()]
+    for library, _ in found:
+        library.set_num_threads(1)
+    try:
+        yield
+    finally:
+        for library, count in found:
+            if count != 1:
+                library.set_num_threads(count)
+
+
+@functools.cache
+def _blas() -> list[Any]:
+    """The BLAS libraries of this process."""
+    return list(ThreadpoolController().select(user_api="blas").lib_controllers)
 
 
 def _trunk(layers: tuple[Layer, ...], x: Floats) -> Floats:
     def conv(i: int, x: Floats) -> Floats:
-        _, _, kernel, stride = LAYERS[i]
+        inputs, outputs, kernel, stride = LAYERS[i]
         weights, multiplier, bias = layers[i]
         _, h, w = x.shape
         rows, columns = -(-h // stride), -(-w // stride)
-        if kernel == 3:
+        sums = np.empty((outputs, rows * columns), np.float32)
+        if kernel == 1:
+            np.matmul(weights, x.reshape(inputs, -1), out=sums)
+        else:
             x = np.pad(x, ((0, 0), (1, 1), (1, 1)))
-            taps = [
-                x[:, dy : dy + h : stride, dx : dx + w : stride]
-                for dy in range(3)
-                for dx in range(3)
-            ]
-            x = np.concatenate(taps)
-        sums: Floats = weights @ x.reshape(len(x), -1)
+            step = max(1, _AT_ONCE // (9 * inputs * columns))
+            for top in range(0, rows, step):
+                bottom = min(rows, top + step)
+                taps = [
+                    x[:, top * stride + dy : bottom * stride + dy : stride, dx : dx + w : stride]
+                    for dy in range(3)
+                    for dx in range(3)
+                ]
+                part = np.concatenate(taps).reshape(9 * inputs, -1)
+                sums[:, top * columns : bottom * columns] = weights @ part
         _requantise(sums, multiplier, bias)
-        return sums.reshape(len(weights), rows, columns)
+        return sums.reshape(outputs, rows, columns)
 
     def join(a: Floats, b: Floats) -> Floats:
         double = a.repeat(2, 1).repeat(2, 2)[:, : b.shape[1], : b.shape[2]]

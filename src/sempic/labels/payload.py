@@ -10,6 +10,7 @@ the trained prior that the model byte names, 3 with the coarse picture. docs/spe
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from sempic import checks
 from sempic.errors import CorruptStream, LabelMapError, TruncatedStream, UnsupportedChunk
 from sempic.labels import adaptive, network, primed, prior, range_coder
 from sempic.labels.arithmetic import Ints
-from sempic.labels.primed.state import begin
+from sempic.labels.primed.state import State, begin, copied
 from sempic.labels.range_coder import RangeCoder
 from sempic.scene import Coarse, LabelMap
 
@@ -100,8 +101,14 @@ def _code_primed(
     allowed = np.zeros(known.classes, np.int64)
     allowed[ids] = 1
     grid = None if coarse is None else network.grid(coarse, *labels.shape)
-    state = begin(known.primed, informed=grid is not None)
+    state = copied(_begun(number, informed=grid is not None))
     return primed.code(coder, labels, allowed, known, state, grid)
+
+
+@functools.cache
+def _begun(number: int, *, informed: bool) -> State:
+    """Where each map begins: kept, since to unpack it takes as long as a tenth of a map."""
+    return begin(prior.load(WEIGHTS[number]).primed, informed=informed)
 
 
 def _head(coder: int, ids: LabelMap) -> bytes:

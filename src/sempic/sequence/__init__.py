@@ -10,10 +10,33 @@ needs no network: maps and coarse pictures ⇄ bytes, exact on every machine (do
 
 from __future__ import annotations
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from sempic.sequence.options import SequenceOptions
-from sempic.sequence.pack import Moment, Packer, Unpacker
-from sempic.sequence.painter import decode
-from sempic.sequence.sender import encode
-from sempic.sequence.summary import info
+
+if TYPE_CHECKING:
+    from sempic.sequence.pack import Moment, Packer, Unpacker
+    from sempic.sequence.painter import decode
+    from sempic.sequence.sender import encode
+    from sempic.sequence.summary import info
+
+# Options are asked for by every `sempic encode`; numba behind the others loads half a second.
+_LATER = {
+    "Moment": "pack",
+    "Packer": "pack",
+    "Unpacker": "pack",
+    "decode": "painter",
+    "encode": "sender",
+    "info": "summary",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = globals()[name] = getattr(importlib.import_module(f"{__name__}.{_LATER[name]}"), name)
+    return found
+
 
 __all__ = ["Moment", "Packer", "SequenceOptions", "Unpacker", "decode", "encode", "info"]

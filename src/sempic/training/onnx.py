@@ -47,6 +47,7 @@ from sempic.palette import CAMVID, CITYSCAPES, Palette, described, from_descript
 from sempic.training.data.batches import to_unit
 from sempic.training.data.corpus import open_corpus
 from sempic.training.data.readers import PICTURES, open_picture
+from sempic.training.graph import simplify
 from sempic.training.options import option, parse
 from sempic.training.recipes.receiver import as_cityscapes
 
@@ -264,6 +265,7 @@ def _write(
     if feeds is not None:
         quantise(part, feeds, quantised)
         model = onnx.load(part)
+    simplify(model)
     halve(model)
     onnx.helper.set_model_props(model, {"sempic": json.dumps(metadata)})
     onnx.checker.check_model(model)
@@ -357,11 +359,18 @@ def _constants(model: onnx.ModelProto) -> dict[str, Tensor]:
 
 def _named(model: onnx.ModelProto, shapes: dict[str, torch.Size]) -> dict[str, Tensor]:
     stored = {k.removeprefix("network."): v for k, v in _constants(model).items()}
-    found = {k: v for k, v in stored.items() if k in shapes}
+    found = {k: _cropped(v, shapes[k]) for k, v in stored.items() if k in shapes}
     for name, value in found.items():
         if value.shape != shapes[name]:
             raise ModelError(f"{name}: {tuple(value.shape)}, expected {tuple(shapes[name])}")
     return found
+
+
+def _cropped(weight: Tensor, shape: torch.Size) -> Tensor:
+    """A weight without the channels of zeros that `simplify` may have added."""
+    if weight.ndim != 4 or weight[:, shape[1] :].any():
+        return weight
+    return weight[:, : shape[1]]
 
 
 def restore_receiver(model: onnx.ModelProto, network: CompactNet) -> None:
@@ -428,6 +437,7 @@ def restore_segmenter(
         network.state_dict() | _named(model, {k: v.shape for k, v in network.state_dict().items()})
     )
     for conv, (weight, bias) in zip(order, folded, strict=True):
+        weight = _cropped(weight, conv.weight.shape)
         if weight.shape != conv.weight.shape:
             raise ModelError(f"{tuple(weight.shape)}, expected {tuple(conv.weight.shape)}")
         norm = follower[conv]

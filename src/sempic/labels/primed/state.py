@@ -69,6 +69,11 @@ def begin(tables: dict[str, npt.NDArray[Any]], *, informed: bool) -> State:
     return State(outline, calm)
 
 
+def copied(state: State) -> State:
+    """The same, to be changed."""
+    return State(*(Mixture(m.slots.copy(), m.weights.copy(), m.uses.copy()) for m in state))
+
+
 def tables_of(causal: State, informed: State) -> dict[str, npt.NDArray[Any]]:
     """What a model keeps of the states after its training maps, in the types it is stored in."""
     tables: dict[str, npt.NDArray[Any]] = {

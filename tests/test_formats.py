@@ -1,0 +1,67 @@
+"""JPEG XL files are looked at before their plugin is: what they claim ended the process."""
+
+import base64
+import io
+
+import PIL.Image
+import pytest
+
+from sempic import formats, pictures
+from sempic.errors import ImageError, LabelMapError
+
+pytest.importorskip("pillow_jxl", reason="pillow-jxl-plugin is not installed")
+
+CRASH = base64.b64decode(
+    "/wpORw0KGgoAAAANSUhEUgAAACAAAAAYBAMAAABpiVBORw0KGgoAAAANSUh94klEUgAAACAAAAAYBAMAAABpfeIH"
+    "AAAAJElEQVR4nGNcxcDAcJaBgeE9lGZiQAP0EWA0htpPX2sxBFjeMzAwzGRAYOTaREEAAAA0SVR4nGNcxcBEQVSU"
+    "ZmJAA/Rg0QbAcACWgYHhPZQHAAAAJElEQVQ="
+)
+"""What benchmarks/fuzz.py found: a side of 2^29 pixels."""
+
+
+def saved(size, **options):
+    out = io.BytesIO()
+    PIL.Image.new("RGB", size, (90, 40, 20)).save(out, "JXL", **options)
+    return out.getvalue()
+
+
+def boxed(*parts):
+    """A file of boxes with a codestream in these parts."""
+    boxes = [(b"JXL ", b"\r\n\x87\n"), (b"ftyp", b"jxl \0\0\0\0jxl ")]
+    boxes += [(b"jxlp", number.to_bytes(4, "big") + part) for number, part in enumerate(parts)]
+    return b"".join((len(data) + 8).to_bytes(4, "big") + kind + data for kind, data in boxes)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (24, 8), (32, 24), (64, 64), (341, 256), (700, 3)])
+@pytest.mark.parametrize("use_container", [False, True])
+def test_the_size_of_a_jxl_file_is_what_its_plugin_says(size, use_container):
+    data = saved(size, use_container=use_container)
+    assert data[:2] == (b"\0\0" if use_container else b"\xff\n")
+    assert formats.jxl_size(data) == size
+    assert pictures.peek(data) == size
+
+
+def test_a_codestream_in_several_boxes():
+    data = saved((32, 24), use_container=False)
+    file = boxed(data[:3], data[3:7], data[7:])
+    assert formats.jxl_size(file) == (32, 24)
+    assert pictures.read(file).shape == (24, 32, 3)
+
+
+@pytest.mark.parametrize("data", [CRASH, boxed(CRASH), boxed(CRASH[:5], CRASH[5:])])
+def test_a_claim_beyond_the_limit_is_refused_before_it_is_opened(data):
+    with pytest.raises(ImageError, match=r"each side must be|more than the limit"):
+        pictures.read(data)
+    with pytest.raises(LabelMapError):
+        pictures.read_labels(data)
+
+
+@pytest.mark.parametrize("data", [CRASH[:9], boxed(), boxed(b"nothing like it"), boxed()[:12]])
+def test_a_header_that_is_none_is_an_error(data):
+    with pytest.raises(ImageError):
+        pictures.read(data)
+
+
+def test_other_files_are_no_jxl():
+    assert formats.jxl_size(b"\x89PNG\r\n\x1a\n") is None
+    assert formats.jxl_size(b"") is None
