@@ -7,11 +7,12 @@ import sys
 
 # The command, while it still loads, is ended by Ctrl-C like any other, without a traceback. This
 # comes first, since until here Python's own handler is at work; so it is quick.
-_command = os.path.basename(sys.argv[0]) == "sempic" or any(
+COMMAND = os.path.basename(sys.argv[0]) == "sempic" or any(
     pair in (("-m", "sempic"), ("-m", "sempic.cli"))
     for pair in zip(sys.orig_argv, sys.orig_argv[1:], strict=False)
 )
-if _command and signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # nobody else's
+"""Whether this process is ours: the command and nobody else's program."""
+if COMMAND and signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # nobody else's
     with contextlib.suppress(ValueError):  # in a thread
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 

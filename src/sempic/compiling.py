@@ -15,6 +15,7 @@ import hashlib
 import os
 import pickle
 import stat
+import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -26,7 +27,15 @@ from numba.core import caching, config, event
 from numba.core.serialize import dumps
 
 from sempic import progress
+from sempic._start import COMMAND
 from sempic.errors import SempicWarning
+
+if COMMAND and "scipy" not in sys.modules:
+    # numba looks whether there is a BLAS in it, which no kernel of ours needs: a tenth of a second.
+    sys.modules["scipy"] = None
+    import numba.np.arraymath
+
+    del sys.modules["scipy"]
 
 TEXT = "compiling the label coder, once on this machine (about ten seconds)"
 
@@ -182,14 +191,14 @@ def _checked(path: str) -> bytes:
     return data
 
 
-def _sources(function: Callable[..., Any]) -> list[Path]:
-    """All that its machine code may be made of: a kernel has parts from other modules of its
-    package, and this one says how they are compiled."""
-    here, own = Path(__file__), Path(function.__code__.co_filename)
-    parts = function.__module__.split(".")
+@functools.cache
+def _sources(module: str, own: str) -> tuple[Path, ...]:
+    """All that the machine code of functions of a module in the file `own` may be made of: a kernel
+    has parts from other modules of its package, and this one says how they are compiled."""
+    here, parts = Path(__file__), module.split(".")
     if parts[0] == "sempic" and (here.parent / parts[1]).is_dir():
-        return [here, *sorted((here.parent / parts[1]).rglob("*.py"))]
-    return [here, own]
+        return (here, *sorted((here.parent / parts[1]).rglob("*.py")))
+    return here, Path(own)
 
 
 @functools.cache
@@ -205,7 +214,7 @@ class _Cache(caching.FunctionCache):
 
     def __init__(self, function: Any) -> None:
         super().__init__(function)
-        stamp = _stamp(*_sources(function))
+        stamp = _stamp(*_sources(function.__module__, function.__code__.co_filename))
         self._cache_file = _File(self._cache_path, self._impl.filename_base, stamp)
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:

@@ -231,13 +231,13 @@ def _smooth(
     """Short rows and columns. Of what is `kept` they leave a pixel behind them, so that it thins
     but never vanishes. looks: of all pixels, and kept so."""
     for o in range(image.size):
-        a = image[o]
+        a = np.int64(image[o])  # the image is small, and one type of numbers is enough
         if a == n or (image[o - 1] == a and image[o - s] == a
                       and image[o + 1] == a and image[o + s] == a):  # fmt: skip
             continue
         for side in around:
-            b = image[o + side]
-            if b in (np.int16(n), a) or max(worth[a], worth[b]) == np.inf:
+            b = np.int64(image[o + side])
+            if b in (n, a) or max(worth[a], worth[b]) == np.inf:
                 continue
             best, best_length, best_step = 0.0, 0, 0
             for step in (1, s):
@@ -278,7 +278,7 @@ def _merge(
     visited: as `image`, False. region: room for the places of a region. border: for each label.
     """
     for start in range(image.size):
-        a = image[start]
+        a = np.int64(image[start])
         if a == n or visited[start] or worth[a] == np.inf:
             continue
         if (

@@ -15,9 +15,9 @@ def components(labels: npt.NDArray[np.uint8], *, corners: bool = False) -> npt.N
 
     Regions are equal ids of a map, uint8 (H, W), joined by sides, and by corners if that is said.
     """
-    joined = _join(np.ascontiguousarray(labels), corners)
-    numbers: npt.NDArray[np.int64] = joined.reshape(labels.shape)
-    return numbers
+    numbers = np.arange(labels.size, dtype=np.int64)
+    _join(np.ascontiguousarray(labels), numbers, corners)
+    return numbers.reshape(labels.shape)
 
 
 @compiled()
@@ -29,10 +29,12 @@ def _root(parent: Any, i: Any) -> Any:
 
 
 @compiled()
-def _join(labels: Any, corners: Any) -> Any:
-    """Union-find over rows; regions are numbered by their first pixels."""
+def _join(labels: Any, parent: Any, corners: Any) -> None:
+    """Union-find over rows; regions are numbered by their first pixels.
+
+    parent: of each pixel itself; becomes the numbers.
+    """
     height, width = labels.shape
-    parent = np.arange(height * width)
     for y in range(height):
         for x in range(width):
             here = y * width + x
@@ -50,4 +52,5 @@ def _join(labels: Any, corners: Any) -> Any:
             count += 1
         else:
             parent[i] = parent[parent[i]]
-    return -1 - parent
+    for i in range(parent.size):
+        parent[i] = -1 - parent[i]

@@ -72,7 +72,9 @@ def _code_map(
     coder: Any, frame: Any, state: Any, net: Any, evidence: Any, room: Any, tables: Any
 ) -> None:
     image, s, height, width = frame.image, frame.stride, frame.height, frame.width
-    used = net.allowed.sum()
+    used = np.int64(0)
+    for v in range(net.allowed.size):
+        used += net.allowed[v]
     for y in range(height):
         calm.measure(room.columns, image, y, s, width)
         row = y * BANDS // height
