@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import platform
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,10 @@ Size = tuple[int, int]
 def add_folder(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", type=Path, help="pictures, searched at any depth")
     parser.add_argument(
-        "--size", type=_size, metavar="WxH", help="scale to this first (PIL BICUBIC, maps NEAREST)"
+        "--size",
+        type=parse_size,
+        metavar="WxH",
+        help="scale to this first (PIL BICUBIC, maps NEAREST)",
     )
     parser.add_argument("--limit", type=int, metavar="N", help="take N pictures, evenly spread")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write the figures here, too")
@@ -42,10 +46,18 @@ def load_labels(path: Path, size: Size | None) -> LabelMap:
     return _resize(labels, size, PIL.Image.Resampling.NEAREST)
 
 
+def processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
 def _resize(array: np.ndarray, size: Size | None, filter: PIL.Image.Resampling) -> np.ndarray:
     return array if size is None else np.array(PIL.Image.fromarray(array).resize(size, filter))
 
 
-def _size(text: str) -> Size:
+def parse_size(text: str) -> Size:
     width, height = text.lower().split("x")
     return int(width), int(height)

@@ -1,33 +1,101 @@
-"""Where the time of a decode and of an encode goes, and how far convolutions are from the peak.
+"""Where the time of an encode and of a decode goes, and how far the networks are from the peak.
 
-    python benchmarks/profiling.py PICTURES [--size 341x256] [--limit 5] [--steps 1] [--json OUT]
+    python benchmarks/profiling.py PICTURES [--sizes 341x256,1280x720,2048x1024] [--limit 5]
 
-Peak: the best of several float32 matrix products (NumPy's BLAS) on all cores. Each network is timed
-by ONNX Runtime's own profiler; a convolution's arithmetic is counted from its shapes, two for each
-multiply-add, be they floats or (the bundled receiver's) 8-bit integers. Where OpenVINO is
-installed, the networks are timed there, too.
+For each size: the median milliseconds of each stage of `sempic.encode` and `sempic.decode`, warm,
+and its share. A stage is the own time of functions of the product, without that of other stages
+that they call. Of the networks, the operators that take longest, by ONNX Runtime's own profiler,
+and the arithmetic of their convolutions (two for each multiply-add, floats or 8-bit integers).
+Peak: the best of several products of large matrices on all cores, floats (NumPy's BLAS) and 8-bit
+integers (ONNX Runtime). The first lines say which processor it is, and whether it has instructions
+for products of 8-bit integers: figures of two machines are two figures.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
+import platform
 import statistics
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+import onnx.helper as oh
 import onnxruntime as ort
-from common import add_folder, load_pictures
+import PIL.Image
+from common import add_folder, load_pictures, parse_size, processor
 
-from sempic import api, coarse, codec, models
-from sempic.options import DEFAULT_QUALITY, QUALITY
+from sempic import api, coarse, codec, pictures, receive, segment, simplify
+from sempic.labels import network, payload
+from sempic.labels.primed import coder as primed
+from sempic.models import runtime
+from sempic.segment import doubt
+
+Size = tuple[int, int]
+
+STAGES = (
+    (runtime, "run", "network"),
+    (pictures, "is_soft", "whether half its size does"),
+    (segment, "_resize", "to the network's size and back"),
+    (segment, "_argmax", "to the network's size and back"),
+    (segment, "_chances", "to the network's size and back"),
+    (doubt, "void_where_unsure", "void"),
+    (simplify, "simplify", "simplification"),
+    (coarse, "downscale", "coarse picture"),
+    (coarse, "encode", "coarse picture"),
+    (codec, "exact_planes", "coarse picture"),
+    (network, "scores", "labels: trunk"),
+    (primed, "evidence", "labels: trunk"),
+    (primed, "_code_map", "labels: pixels"),
+    (payload, "_code_primed", "labels: pixels"),
+    (receive, "_grid", "to the network's size and back"),
+    (receive, "_upsample", "to the network's size and back"),
+)
+"""Module, function, stage. What none of them is in is "all else"."""
+
+
+class Stopwatch:
+    """Own times of the functions of STAGES, while it is worn, and what each network was given."""
+
+    def __init__(self) -> None:
+        self.spent: dict[str, float] = defaultdict(float)
+        self.fed: dict[Path, dict[str, Any]] = {}
+        self._inner: list[float] = []
+
+    @contextlib.contextmanager
+    def worn(self) -> Iterator[None]:
+        before = [(module, name, getattr(module, name)) for module, name, _ in STAGES]
+        for (module, name, stage), (_, _, function) in zip(STAGES, before, strict=True):
+            setattr(module, name, self._timed(function, stage))
+        try:
+            yield
+        finally:
+            for module, name, function in before:
+                setattr(module, name, function)
+
+    def _timed(self, function: Callable[..., Any], stage: str) -> Callable[..., Any]:
+        def timed(*args: Any, **named: Any) -> Any:
+            if stage == "network":
+                self.fed[args[0]._path] = args[2]
+            self._inner.append(0)
+            start = time.perf_counter()
+            try:
+                return function(*args, **named)
+            finally:
+                took = time.perf_counter() - start
+                self.spent[stage] += took - self._inner.pop()
+                if self._inner:
+                    self._inner[-1] += took
+
+        return timed
 
 
 def main() -> None:
@@ -35,188 +103,187 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_folder(parser)
-    parser.add_argument("--steps", type=int, default=1)
+    parser.add_argument(
+        "--sizes",
+        type=lambda text: [parse_size(part) for part in text.split(",")],
+        default=[(341, 256), (1280, 720), (2048, 1024)],
+        metavar="WxH,…",
+        help="pictures are scaled to each (PIL BICUBIC)",
+    )
     args = parser.parse_args()
-    found = load_pictures(args)
+    found = [picture for _, picture in load_pictures(args)]
     if not found:
         raise SystemExit(f"{args.folder}: no pictures")
-    images = [picture for _, picture in found]
-    peak = measured_peak()
-    print(f"peak of a float32 matrix product on {os.cpu_count()} cores: {peak:.0f} GFLOP/s\n")
-    result: dict[str, Any] = {"peak_gflops": peak, "stages": stages(images, args.steps)}
-    for side, parts in result["stages"].items():
-        total = sum(parts.values())
-        print(f"{side:<34}{1000 * total:8.1f} ms")
-        for name, seconds in parts.items():
-            print(f"  {name:<32}{1000 * seconds:8.1f} ms {100 * seconds / total:5.0f} %")
-    result["networks"] = {}
-    height, width = images[0].shape[:2]
-    for name, model in ((models.RECEIVER, "receiver"), (models.SEGMENTER, "segmenter")):
-        path = models.find(name)
-        feed = example(path, height, width)
-        kinds, flops = profile(path, feed)
-        total = sum(kinds.values())
-        speed = flops / kinds["Conv"] / 1e9
-        print(f"\n{model}: {1000 * total:.1f} ms in its operators, {flops / 1e9:.1f} GFLOP")
-        for kind, seconds in sorted(kinds.items(), key=lambda item: -item[1])[:6]:
-            print(f"  {kind:<32}{1000 * seconds:8.1f} ms {100 * seconds / total:5.0f} %")
-        print(f"  convolutions at {speed:.0f} GFLOP/s, {100 * speed / peak:.0f} % of the peak")
-        other = openvino(path, feed)
-        if other is not None:
-            mine = timed(session(path), feed)
-            print(f"  onnxruntime {1000 * mine:.1f} ms, OpenVINO {1000 * other:.1f} ms")
-        result["networks"][model] = {"seconds": kinds, "gflop": flops / 1e9, "openvino": other}
+    peaks = {"float32": float_peak(), "int8": integer_peak()}
+    result: dict[str, Any] = {"machine": machine(), "peaks": peaks, "sizes": {}}
+    print(f"{machine()}\n8-bit products: {instructions()}")
+    print(
+        f"peak: {peaks['float32']:.0f} GFLOP/s of float32, {peaks['int8']:.0f} GOP/s of 8-bit "
+        f"integers, on {os.cpu_count()} cores"
+    )
+    for size in args.sizes:
+        watch = Stopwatch()
+        scaled = [resized(picture, size) for picture in found]
+        result["sizes"]["{}x{}".format(*size)] = both = stages(scaled, watch)
+        print("\n{}×{}, median of {}".format(*size, len(scaled)))
+        for side, parts in both.items():
+            total = sum(parts.values())
+            print(f"  {side:<36}{1000 * total:9.1f} ms")
+            for name, seconds in sorted(parts.items(), key=lambda item: -item[1]):
+                print(f"    {name:<34}{1000 * seconds:9.1f} ms {100 * seconds / total:4.0f} %")
+        for path, feed in watch.fed.items():
+            describe(path, feed, peaks)
     if args.json:
         args.json.write_text(json.dumps(result, indent=1) + "\n")
 
 
-def measured_peak() -> float:
+def stages(images: list[Any], watch: Stopwatch) -> dict[str, dict[str, float]]:
+    """Median seconds of each part of an encode and of a decode, warm."""
+    coder = api.Codec()
+    coder.decode(coder.encode(images[0]))  # loads and compiles
+    times: dict[str, list[dict[str, float]]] = {"encode": [], "decode": []}
+    with watch.worn():
+        for image in images:
+            given: Any = image
+            for side, call in (("encode", coder.encode), ("decode", coder.decode)):
+                watch.spent.clear()
+                start = time.perf_counter()
+                given = call(given)
+                took = time.perf_counter() - start
+                parts = dict(watch.spent)
+                times[side].append(parts | {"all else": took - sum(parts.values())})
+    return {
+        side: {
+            name: statistics.median(parts.get(name, 0) for parts in found)
+            for name in {name for parts in found for name in parts}
+        }
+        for side, found in times.items()
+    }
+
+
+def describe(path: Path, feed: dict[str, Any], peaks: dict[str, float]) -> None:
+    """Prints the operators of a network that take longest, and its arithmetic."""
+    kinds, whole = profile(path, feed)
+    total = sum(kinds.values())
+    operations = arithmetic(path, feed)
+    integers, floats = operations["int8"], operations["float32"]
+    at_peak = integers / peaks["int8"] + floats / peaks["float32"]
+    shape = "×".join(str(n) for n in next(iter(feed.values())).shape)
+    print(f"  {path.stem}, given {shape}: {1000 * whole:.1f} ms")
+    for kind, seconds in sorted(kinds.items(), key=lambda item: -item[1])[:6]:
+        print(f"    {kind:<34}{1000 * seconds:9.1f} ms {100 * seconds / total:4.0f} %")
+    print(
+        f"    convolutions: {integers / 1e9:.1f} G of 8 bits, {floats / 1e9:.1f} G of floats; at "
+        f"the peak {1000 * at_peak / 1e9:.1f} ms, {100 * at_peak / 1e9 / whole:.0f} % of the whole"
+    )
+
+
+def float_peak() -> float:
     """GFLOP/s of the best of ten products of 2048 × 2048 matrices."""
     a, b = (np.random.default_rng(i).random((2048, 2048), np.float32) for i in (0, 1))
-    seconds = []
-    for _ in range(10):
-        start = time.perf_counter()
-        a @ b
-        seconds.append(time.perf_counter() - start)
-    return 2 * 2048**3 / min(seconds) / 1e9
+    return 2 * 2048**3 / best(lambda: a @ b) / 1e9
 
 
-def stages(images: list[Any], steps: int) -> dict[str, dict[str, float]]:
-    """Median seconds of each part, warm."""
-    coder = api.Codec()
-    quality = QUALITY[DEFAULT_QUALITY]
-    spent: dict[str, dict[str, list[float]]] = {
-        "encode": defaultdict(list),
-        f"decode, {steps} step{'s' * (steps > 1)}": defaultdict(list),
-    }
-    encode, decode = spent.values()
-    for index, image in enumerate([images[0], *images]):
-        clock = time.perf_counter()
-
-        def took(parts: dict[str, list[float]], name: str, first: bool = index == 0) -> None:
-            nonlocal clock
-            now = time.perf_counter()
-            if not first:  # the first picture loads and compiles
-                parts[name].append(now - clock)
-            clock = time.perf_counter()
-
-        map_ = coder.segmenter(image)
-        took(encode, "segmenter")
-        small = coarse.encode(coarse.downscale(image, quality.factor), quality=quality.qp)
-        took(encode, "coarse")
-        stream = codec.pack(
-            width=image.shape[1], height=image.shape[0], labels=map_, coarse=small, palette=1
-        )
-        took(encode, "labels, container")
-        codec.unpack(stream, only="coarse")
-        took(decode, "container, coarse")
-        scene = codec.unpack(stream)
-        took(decode, "labels")
-        coder.synthesize(scene, steps=steps)
-        took(decode, "receiver")
-    decode["labels"] = [
-        both - alone
-        for both, alone in zip(decode["labels"], decode["container, coarse"], strict=True)
-    ]
-    return {
-        side: {name: statistics.median(times) for name, times in parts.items()}
-        for side, parts in spent.items()
-    }
-
-
-def example(path: Path, height: int, width: int) -> dict[str, Any]:
-    """Inputs of a network for a picture of that size."""
+def integer_peak() -> float:
+    """The same of 8-bit integers, as the networks have them: 7 bits of weights."""
     rng = np.random.default_rng(0)
-    rows, columns = -(-height // 16) * 16, -(-width // 16) * 16
-    known: dict[str, Any] = {
-        "noisy": rng.standard_normal((1, 3, rows, columns), np.float32),
-        "coarse": rng.standard_normal((1, 3, rows // 4, columns // 4), np.float32),
-        "labels": rng.integers(0, 11, (1, rows, columns), np.uint8),
-        "sigma": np.ones(1, np.float32),
-        "fidelity": np.zeros(1, np.float32),
-        # the working size of the segmenter, which enlarges small pictures
-        "image": rng.integers(
-            0, 256, (1, rows * 3 // 64 * 32, columns * 3 // 64 * 32, 3), np.uint8
-        ),
-    }
-    return {i.name: known[i.name] for i in session(path).get_inputs()}
+    a = rng.integers(0, 256, (2048, 2048), np.uint8)
+    b = rng.integers(-64, 64, (2048, 2048), np.int8)
+    kinds = onnx.TensorProto
+    graph = oh.make_graph(
+        [oh.make_node("MatMulInteger", ["a", "b"], ["y"])],
+        "product",
+        [oh.make_tensor_value_info("a", kinds.UINT8, a.shape)],
+        [oh.make_tensor_value_info("y", kinds.INT32, a.shape)],
+        [onnx.numpy_helper.from_array(b, "b")],
+    )
+    model = oh.make_model(graph, opset_imports=[oh.make_opsetid("", 18)], ir_version=9)
+    network = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return 2 * 2048**3 / best(lambda: network.run(None, {"a": a})) / 1e9
 
 
-def session(path: Path, folder: str | None = None) -> ort.InferenceSession:
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    if folder is not None:
-        options.enable_profiling = True
-        options.profile_file_prefix = f"{folder}/profile"
-    return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+def best(call: Callable[[], object], runs: int = 10) -> float:
+    """Seconds of the fastest call."""
+    seconds = []
+    for _ in range(runs):
+        start = time.perf_counter()
+        call()
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
 
 
 def profile(path: Path, feed: dict[str, Any], runs: int = 10) -> tuple[dict[str, float], float]:
-    """Seconds of one run by kind of operator, and the arithmetic of its convolutions."""
+    """Median seconds of each kind of operator in a run, and of the run, as the product has it."""
+    session = runtime.load(path)[0].inner()
+    seconds = []
+    for _ in range(runs + 1):
+        start = time.perf_counter()
+        session.run(None, feed)
+        seconds.append(time.perf_counter() - start)
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.enable_profiling = True
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     with tempfile.TemporaryDirectory() as folder:
-        network = session(path, folder)
+        options.profile_file_prefix = f"{folder}/profile"
+        profiled = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         for _ in range(runs + 1):
-            network.run(None, feed)
-        events = json.loads(Path(network.end_profiling()).read_text())
+            profiled.run(None, feed)
+        events = json.loads(Path(profiled.end_profiling()).read_text())
     nodes = [e for e in events if e.get("cat") == "Node" and e["name"].endswith("_kernel_time")]
-    nodes = nodes[len(nodes) // (runs + 1) :]  # the first run warms up
+    each: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for event in nodes[len(nodes) // (runs + 1) :]:  # the first run warms up
+        each[event["args"]["op_name"], event["name"]].append(event["dur"] / 1e6)
     kinds: dict[str, float] = defaultdict(float)
-    flops, quantised = 0.0, False
-    for event in nodes:
-        kind = event["args"]["op_name"]
-        quantised |= kind == "QLinearConv"
-        kind = "Conv" if kind in ("FusedConv", "NhwcFusedConv", "QLinearConv") else kind
-        kinds[kind] += event["dur"] / 1e6 / runs
-        if kind == "Conv" and not quantised:
-            weight = next(iter(event["args"]["input_type_shape"][1].values()))
-            out = next(iter(event["args"]["output_type_shape"][0].values()))
-            flops += 2 * np.prod(weight[1:]) * np.prod(out) / runs
-    return dict(kinds), arithmetic(path, feed) if quantised else flops
+    for (kind, _), times in each.items():
+        kinds[kind] += statistics.median(times)
+    return dict(kinds), statistics.median(seconds[1:])
 
 
-def arithmetic(path: Path, feed: dict[str, Any]) -> float:
-    """Of the convolutions of a quantised network, whose profile does not show their weights."""
+def arithmetic(path: Path, feed: dict[str, Any]) -> dict[str, float]:
+    """Operations of the convolutions of a network, "float32" and "int8"."""
     model = onnx.load(path)
     for given in model.graph.input:
         for side, size in zip(
             given.type.tensor_type.shape.dim, feed[given.name].shape, strict=True
         ):
             side.dim_value = size
+    for node in model.graph.node:
+        if node.domain:  # of ONNX Runtime alone: as large as what they are given
+            node.domain, node.op_type = "", "Identity"
+            del node.attribute[:]
     graph = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
     shapes = {
         v.name: [d.dim_value for d in v.type.tensor_type.shape.dim]
         for v in [*graph.value_info, *graph.output]
     }
     shapes |= {t.name: list(t.dims) for t in graph.initializer}
-    return sum(
-        2 * float(np.prod(shapes[node.input[1]][1:]) * np.prod(shapes[node.output[0]]))
-        for node in graph.node
-        if node.op_type == "Conv"
-    )
+    makers = {name: node.op_type for node in graph.node for name in node.output}
+    found = {"float32": 0.0, "int8": 0.0}
+    for node in graph.node:
+        if node.op_type == "Conv":
+            kind = "int8" if makers.get(node.input[1]) == "DequantizeLinear" else "float32"
+            sides = shapes[node.input[1]][1:], shapes[node.output[0]]
+            found[kind] += 2 * float(np.prod(sides[0]) * np.prod(sides[1]))
+    return found
 
 
-def timed(network: ort.InferenceSession, feed: dict[str, Any]) -> float:
-    return _median(lambda: network.run(None, feed))
+def resized(picture: Any, size: Size) -> Any:
+    return np.array(PIL.Image.fromarray(picture).resize(size, PIL.Image.Resampling.BICUBIC))
 
 
-def openvino(path: Path, feed: dict[str, Any]) -> float | None:
-    """Median seconds of one run under OpenVINO, None where it is not installed."""
+def machine() -> str:
+    return f"{processor()}, {os.cpu_count()} cores, {platform.system()}"
+
+
+def instructions() -> str:
+    """Which the processor has for products of 8-bit integers, as Linux tells."""
     try:
-        from openvino import Core
-    except ModuleNotFoundError:
-        return None
-    request = Core().compile_model(path, "CPU", {"PERFORMANCE_HINT": "LATENCY"})
-    return _median(lambda: request(feed))
-
-
-def _median(call: Callable[[], object], runs: int = 10) -> float:
-    call()
-    seconds = []
-    for _ in range(runs):
-        start = time.perf_counter()
-        call()
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds)
+        flags = set(Path("/proc/cpuinfo").read_text().split())
+    except OSError:
+        return "unknown"
+    known = ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
+    return ", ".join(name for name in known if name in flags) or "none (no VNNI)"
 
 
 if __name__ == "__main__":

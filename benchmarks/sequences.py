@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 import PIL.Image
-from common import Size, _size
+from common import Size, parse_size
 
 from sempic import api, coarse, segment, sequence
 from sempic.evaluation.measure import Measure, Settings, row
@@ -66,7 +66,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=40, metavar="N")
     parser.add_argument("--start", type=float, default=0, metavar="SECONDS")
     parser.add_argument("--fps", type=int, default=10, metavar="N")
-    parser.add_argument("--size", type=_size, default=(640, 360), metavar="WxH")
+    parser.add_argument("--size", type=parse_size, default=(640, 360), metavar="WxH")
     parser.add_argument("--quality", type=int, default=5)
     parser.add_argument("--bitrate", metavar="BITS")
     parser.add_argument("--segment-every", type=int, default=1, metavar="N")

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from common import add_folder, load_pictures
+from common import add_folder, load_pictures, processor
 
 from sempic import api, codec, pictures
 
@@ -133,14 +133,6 @@ def command(arguments: list[str], folder: Path) -> tuple[float, float]:
     )
     unit = 1024 if sys.platform != "darwin" else 1024 * 1024
     return seconds, int(done.stdout) / unit
-
-
-def processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 if __name__ == "__main__":

@@ -115,6 +115,33 @@ def test_objects_by_size(folder, monkeypatch, capsys):
     assert "0 of 2 / 0" in capsys.readouterr().out
 
 
+def test_profiling(folder, monkeypatch, capsys):
+    profiling = importlib.import_module("profiling")
+    monkeypatch.setattr(profiling, "best", lambda call: 1.0)
+    run(monkeypatch, "profiling", "pictures", "--sizes", "48x32,64x48", "--json", "out.json")
+    result = json.loads((folder / "out.json").read_text())
+    assert list(result["sizes"]) == ["48x32", "64x48"]
+    for parts in result["sizes"]["64x48"].values():
+        assert parts["labels: pixels"] > 0
+        assert parts["all else"] >= 0
+    printed = capsys.readouterr().out
+    assert "8-bit products: " in printed
+    assert "64×48, median of 2" in printed
+    assert result["peaks"]["float32"] == pytest.approx(2 * 2.048**3)
+
+
+@pytest.mark.skipif(not HAVE_MODELS, reason="needs the bundled models")
+def test_arithmetic_of_the_bundled_networks(folder):
+    profiling = importlib.import_module("profiling")
+    feed = {"image": np.zeros((1, 64, 96, 3), np.uint8)}
+    small = profiling.arithmetic(models.find(models.SEGMENTER), feed)
+    feed = {"image": np.zeros((1, 128, 96, 3), np.uint8)}
+    large = profiling.arithmetic(models.find(models.SEGMENTER), feed)
+    assert small["int8"] > small["float32"] > 0  # most of it is the decoder's
+    assert large == {kind: 2 * count for kind, count in small.items()}
+    assert profiling.profile(models.find(models.SEGMENTER), feed, runs=1)[0]["QLinearConv"] > 0
+
+
 def test_speed_warm(folder):
     speed = importlib.import_module("speed")
     times = speed.measure_warm([street(48, 64)[0]] * 2)
