@@ -41,6 +41,7 @@ def main() -> None:
 
     codec = api.Codec(segmenter=args.segmenter)
     totals = {q: np.zeros(4) for q in args.quality}
+    sizes = dict.fromkeys(args.quality, 0)
     count = 0
     for path, picture in tqdm(load_pictures(args), unit="picture", disable=None):
         labels = None
@@ -61,6 +62,7 @@ def main() -> None:
             info = sempic.info(stream)
             pixels = info["width"] * info["height"]
             parts = [info["chunks"].get("labels", 0), info["chunks"]["coarse"], info["overhead"]]
+            sizes[quality] += info["bytes"]
             totals[quality] += 8 * np.array([*parts, info["bytes"]]) / pixels
         count += 1
     if not count:
@@ -68,7 +70,7 @@ def main() -> None:
 
     source = str(args.labels) if args.labels else args.segmenter or "bundled segmenter"
     print(f"{count} pictures of {args.folder}, labels: {source}, coarse: {args.coarse_codec}")
-    print("quality   coarse          labels   coarse  header    whole   (mean bpp)")
+    print("quality   coarse          labels   coarse  header    whole   bytes   (means, bpp)")
     rows = []
     for quality in args.quality:
         level = sempic.QUALITY[quality]
@@ -76,7 +78,7 @@ def main() -> None:
         name = f"1/{level.factor}, QP {level.qp}"
         print(
             f"{quality:>7}   {name:<15}{labels_bpp:>7.4f}  {coarse_bpp:>7.4f} {header_bpp:>7.4f}"
-            f"  {whole:>7.4f}"
+            f"  {whole:>7.4f} {sizes[quality] / count:>7.0f}"
         )
         rows.append(
             {
@@ -87,6 +89,7 @@ def main() -> None:
                 "coarse_bpp": coarse_bpp,
                 "header_bpp": header_bpp,
                 "bpp": whole,
+                "bytes": sizes[quality] / count,
             }
         )
     if args.json:
