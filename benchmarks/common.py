@@ -16,14 +16,13 @@ Size = tuple[int, int]
 """(width, height) in pixels."""
 
 
-def add_folder(parser: argparse.ArgumentParser) -> None:
+def add_folder(parser: argparse.ArgumentParser, *, scaled: bool = True) -> None:
+    """What `load_pictures` needs; scaled: whether they may be scaled to one size first."""
     parser.add_argument("folder", type=Path, help="pictures, searched at any depth")
-    parser.add_argument(
-        "--size",
-        type=parse_size,
-        metavar="WxH",
-        help="scale to this first (PIL BICUBIC, maps NEAREST)",
-    )
+    if scaled:
+        text = "scale to this first (PIL BICUBIC, maps NEAREST)"
+        parser.add_argument("--size", type=parse_size, metavar="WxH", help=text)
+    parser.set_defaults(size=None)
     parser.add_argument("--limit", type=int, metavar="N", help="take N pictures, evenly spread")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write the figures here, too")
 

@@ -102,7 +102,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    add_folder(parser)
+    add_folder(parser, scaled=False)
     parser.add_argument(
         "--sizes",
         type=lambda text: [parse_size(part) for part in text.split(",")],
