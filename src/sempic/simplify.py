@@ -105,15 +105,17 @@ def simplify(
     image = image.ravel()
     around = np.array([-1, 1, -stride, stride])
     looks = np.zeros(image.size, np.uint16)
+    inside = looks.reshape(-1, stride)[_BORDER:-_BORDER, _BORDER:-_BORDER]
+    first = _BORDER * (stride + 1)
+    _look_again(image, stride, n, looks, first, first + (height - 1) * stride + width - 1)
     for _ in range(_SWEEPS):
-        # Arrays are made here: functions that made them would take twice as long to compile.
-        counts = np.zeros(5 * _PATTERNS, np.int64)
-        _count(image, stride, n, looks, counts)
+        counts = np.bincount(inside.ravel(), minlength=5 * _PATTERNS)
         bits = _price(counts.reshape(-1, 5), n).ravel()
+        # Arrays are made here: functions that made them would take twice as long to compile.
         _smooth(image, stride, n, looks, bits, outlines[ids], np.isinf(worth[ids]), likely, around)
         region, border = np.zeros(_LARGEST + 1, np.int64), np.zeros(n + 1, np.int64)
         visited = np.zeros(image.size, np.bool_)
-        _merge(image, stride, n, bits, worth[ids], likely, around, visited, region, border)
+        _merge(image, stride, n, looks, bits, worth[ids], likely, around, visited, region, border)
     kept = image.reshape(-1, stride)[_BORDER:-_BORDER, _BORDER:-_BORDER]
     return ids[kept]
 
@@ -163,15 +165,6 @@ def _look(image: Any, o: Any, s: Any, n: Any) -> Any:
     v = image[o]
     answer = 0 if v == a else 1 if v == b else 2 if v == c else 3 if v == d else 4
     return pattern * 5 + answer
-
-
-@compiled()
-def _count(image: Any, s: Any, n: Any, looks: Any, counts: Any) -> None:
-    """How often each pattern has each answer; looks: as `image`, that of each pixel."""
-    for o in range(image.size):
-        if image[o] != n:
-            looks[o] = _look(image, o, s, n)
-            counts[looks[o]] += 1
 
 
 @compiled()
@@ -270,12 +263,13 @@ def _smooth(
 
 @compiled()
 def _merge(
-    image: Any, s: Any, n: Any, bits: Any, worth: Any, likely: Any, around: Any,
+    image: Any, s: Any, n: Any, looks: Any, bits: Any, worth: Any, likely: Any, around: Any,
     visited: Any, region: Any, border: Any,
 ) -> None:  # fmt: skip
     """Whole small regions, into the label that borders most on them; the first of several.
 
-    visited: as `image`, False. region: room for the places of a region. border: for each label.
+    looks: of all pixels, and kept so. visited: as `image`, False. region: room for the places of a
+    region. border: for each label.
     """
     for start in range(image.size):
         a = np.int64(image[start])
@@ -318,7 +312,7 @@ def _merge(
             top, bottom = min(top, y), max(bottom, y)
             left, right = min(left, x), max(right, x)
         first, last = top * s + left, bottom * s + right
-        before = _cost(image, s, n, bits, first, last)
+        before = _before(image, s, n, looks, bits, first, last)
         loss = 0.0
         for i in range(size):
             image[region[i]] = b
@@ -327,3 +321,5 @@ def _merge(
         if saved <= loss:
             for i in range(size):
                 image[region[i]] = a
+        else:
+            _look_again(image, s, n, looks, first, last)
