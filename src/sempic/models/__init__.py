@@ -40,8 +40,6 @@ def find(name: str) -> Path:
     path = Path(__file__).with_name(f"{name}.onnx")
     if path.is_file():
         return path
-    if name == VERIFIER:
-        raise ModelError(f"{path}: no verifier is bundled yet, name one with --verifier")
     if name != JUDGE:
         raise ModelError(f"{path}: the bundled {name} is missing, reinstall sempic")
     kept = cache() / path.name
