@@ -11,9 +11,10 @@ map took 17 to 37 % more bits (issue 19: CamVid 0.0392 and 0.0335 bpp, India 0.0
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from sempic.labels.regions import components
-from sempic.palette import PALETTES
+from sempic.palette import PALETTES, Palette
 from sempic.scene import Chances, LabelMap
 
 KNOWN = 0.62
@@ -28,6 +29,11 @@ STREET = 0.65
 """A picture of which less than this share is known is sent without a map."""
 
 
+def least(palette: Palette) -> npt.NDArray[np.float64]:
+    """The mean probability of each class below which a region of it is void."""
+    return np.array([CRITICAL_KNOWN if n in CRITICAL else KNOWN for n in palette.classes])
+
+
 def void_where_unsure(labels: LabelMap, chances: Chances, palette: int) -> tuple[LabelMap, float]:
     """The map with void where the segmenter does not know, and the share of it that is known.
 
@@ -39,14 +45,12 @@ def void_where_unsure(labels: LabelMap, chances: Chances, palette: int) -> tuple
     void = PALETTES[palette].void
     if void is None:
         return labels, 1.0
-    names = PALETTES[palette].classes
-    least = np.array([CRITICAL_KNOWN if n in CRITICAL else KNOWN for n in names]) * 255
     sure = np.take_along_axis(chances, np.minimum(labels, len(chances) - 1)[None], 0)[0]
     regions = components(labels)
     area = np.bincount(regions.ravel())
     mean = np.bincount(regions.ravel(), sure.ravel()) / area
     first = np.zeros(len(area), np.int64)
     first[regions.ravel()] = labels.ravel()
-    unsure = (mean < least[first]) | (first == void)
+    unsure = (mean < 255 * least(PALETTES[palette])[first]) | (first == void)
     known = 1 - float(area[unsure].sum()) / labels.size
     return np.where(unsure[regions], np.uint8(void), labels), known

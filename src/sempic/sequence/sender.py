@@ -149,13 +149,12 @@ class Sender:
         found = settled.settle(labels, chances, expected)
         if not key:
             return found
-        averaged = settled.chances
-        if chances is None or averaged is None:
-            return self._coder.sent(found, None, palette, quality)
-        known = averaged[: len(chances)]
-        if len(averaged) > len(chances):  # which regions are void is decided anew
-            found = known.argmax(0).astype(np.uint8)
-        return self._coder.sent(found, known, palette, quality)
+        if chances is not None:  # which regions are void is decided anew
+            found, chances = settled.known
+        sent = self._coder.sent(found, chances, palette, quality)
+        if sent is not None:
+            settled.sent(sent)
+        return sent
 
 
 def encode(

@@ -1,9 +1,11 @@
 """Label maps that change where the scene does, and not where a segmenter is of two minds.
 
-Chances are averaged along the motion, less where the coarse picture says that something is new. A
-pixel is given another label than the one that moved there if it is likelier by a margin; and each
-region of such pixels is sent only if what it gains pays for its outline. The sender's business
-alone: the format does not know of it, and floats are welcome.
+Chances are averaged along the motion, less where the coarse picture says that something is new, and
+far more where nothing moved. A pixel is given another label than the one that moved there if it is
+likelier by a margin; and each region of such pixels is sent only if what it gains pays for its
+outline. Void is laid over the regions of that map which the segmenter does not know, and taken from
+them, by a margin too: decided pixel by pixel it would come and go. The sender's business alone: the
+format does not know of it, and floats are welcome.
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ from sempic.compiling import compiled
 from sempic.labels.regions import components
 from sempic.palette import PALETTES
 from sempic.scene import Chances, LabelMap
-from sempic.segment.doubt import KNOWN
+from sempic.segment import doubt
+from sempic.sequence import motion
 from sempic.sequence.pack import Expected
 from sempic.simplify import IMPORTANCE
 
@@ -25,6 +28,8 @@ _UNIT = 64
 """Chances in 1/255 are kept in so many parts."""
 _FRESH = np.array((77, 77, 85, 110, 150, 200), np.int64)
 """How much the present frame counts, of 256, by the hint."""
+_STILL = 16
+"""The same where nothing moved and the hint is 0: another look at the same tells little."""
 _MARGIN = 0.1
 """By how much a label must be likelier than the one that is expected."""
 _REGION = 8.0
@@ -33,19 +38,23 @@ _OUTLINE = 0.5
 """The same for each step of its outline."""
 _CRITICAL = 0.3
 """Of both, at least, however important the classes are that a change concerns."""
-_UNKNOWN = round(255 * KNOWN)
-"""The chance of void, in 1/255, where void is sent for what a segmenter does not know."""
+_DOUBT = 0.08
+"""By how much a region must be less known than void asks for, or more, to become void, or not."""
+_VOID = 64
+"""Pixels of the smallest region that becomes void."""
 
 
 class Stabiliser:
     """Of the maps of one sequence."""
 
     def __init__(self, palette: int, *, thrift: float = 1.0, voids: bool = False) -> None:
-        """thrift: what changes must gain, over what they do usually. voids: void has a chance."""
+        """thrift: what changes must gain, over what they do usually. voids: void is sent for what
+        the segmenter does not know."""
         self._palette = PALETTES[palette]
-        self._thrift = thrift
-        self._voids = voids
+        self._void = self._palette.void if voids else None
         self._average: npt.NDArray[np.int16] | None = None
+        self._classes: LabelMap | None = None
+        """The last map before void was laid over it."""
         worth = [IMPORTANCE.get(name, 1.0) for name in self._palette.classes]
         self._price = np.maximum(1 / np.array(worth), _CRITICAL) * thrift
 
@@ -54,50 +63,70 @@ class Stabiliser:
 
         labels: what the segmenter finds, uint8 (H, W). chances: how sure it is; None: altogether.
         """
-        odds = self._odds(labels, chances)
+        odds = _odds(labels, chances)
         last, self._average = self._average, np.empty(odds.shape, np.int16)
-        if last is None or expected.labels is None:
+        if last is None or self._classes is None or expected.labels is None:
             np.multiply(odds, _UNIT, out=self._average, dtype=np.int16)
+            self._classes = labels
             return labels
         assert expected.places is not None
         assert expected.hint is not None
+        moved = expected.labels
+        hidden = moved == (256 if self._void is None else self._void)
+        if hidden.any():
+            moved = np.where(hidden, motion.move(self._classes, expected.places), moved)
         best, gain = np.empty(labels.shape, np.uint8), np.zeros(labels.shape, np.int32)
         flat = (len(odds), -1)
         _settle(
             odds.reshape(flat), last.reshape(flat), self._average.reshape(flat),
-            expected.places.ravel(), expected.labels.ravel(), expected.hint.ravel(), _FRESH,
+            expected.places.ravel(), moved.ravel(), expected.hint.ravel(), _FRESH, _STILL,
             round(_MARGIN * 255 * _UNIT), best.ravel(), gain.ravel(),
         )  # fmt: skip
-        return self._worth(best, gain, expected.labels)
+        self._classes = self._worth(best, gain, moved)
+        return self._veiled(self._classes, self._average, hidden)
+
+    def sent(self, labels: LabelMap) -> None:
+        """Tells what was sent instead, uint8 (H, W), with void or without."""
+        if self._void is not None and self._classes is not None:
+            labels = np.where(labels == self._void, self._classes, labels)
+        self._classes = labels
 
     def move(self, expected: Expected) -> None:
         """A frame goes by without a look at it."""
-        from sempic.sequence.motion import move
-
-        if self._average is not None and expected.places is not None:
-            self._average = move(self._average, expected.places)
+        if self._average is None or self._classes is None or expected.places is None:
+            return
+        self._average = motion.move(self._average, expected.places)
+        self._classes = motion.move(self._classes, expected.places)
 
     def forget(self) -> None:
         """What comes has nothing to do with what was."""
-        self._average = None
+        self._average = self._classes = None
 
     @property
-    def chances(self) -> Chances | None:
-        """What has been averaged so far, uint8 (classes, H, W) in 1/255."""
-        if self._average is None:
-            return None
-        found: Chances = (self._average // _UNIT).astype(np.uint8)
-        return found
+    def known(self) -> tuple[LabelMap, Chances]:
+        """The map without void, uint8 (H, W), and the chances averaged so far, uint8 (classes, H,
+        W) in 1/255; there are some once a map was settled."""
+        assert self._average is not None
+        assert self._classes is not None
+        return self._classes, (self._average // _UNIT).astype(np.uint8)
 
-    def _odds(self, labels: LabelMap, chances: Chances | None) -> Chances:
-        if chances is None:
-            return np.where(labels == np.arange(labels.max() + 1)[:, None, None], 255, 0).astype(
-                np.uint8
-            )
-        if self._voids and self._palette.void == len(chances):
-            unknown = np.full((1, *labels.shape), _UNKNOWN, np.uint8)
-            return np.concatenate((chances, unknown))
-        return chances
+    def _veiled(
+        self, classes: LabelMap, average: npt.NDArray[np.int16], hidden: npt.NDArray[np.bool_]
+    ) -> LabelMap:
+        """With void over the regions that are unknown, and where it was (`hidden`) unless they are
+        clearly known."""
+        if self._void is None:
+            return classes
+        regions = components(classes)
+        area = np.bincount(regions.ravel())
+        sure = np.take_along_axis(average, np.minimum(classes, len(average) - 1)[None], 0)
+        mean = np.bincount(regions.ravel(), sure.ravel()) / area / (255 * _UNIT)
+        first = np.zeros(len(area), np.int64)
+        first[regions.ravel()] = classes.ravel()
+        lead = mean - doubt.least(self._palette)[first]
+        unknown = (lead < -_DOUBT) & (area >= _VOID)
+        veiled = (hidden | unknown[regions]) & (lead <= _DOUBT)[regions]
+        return np.where(veiled, np.uint8(self._void), classes)
 
     def _worth(self, best: LabelMap, gain: npt.NDArray[np.int32], moved: LabelMap) -> LabelMap:
         """The regions of changes that gain enough; elsewhere what is expected."""
@@ -121,10 +150,12 @@ class Stabiliser:
 
 @compiled()
 def _settle(odds: Any, last: Any, average: Any, places: Any, moved: Any, hint: Any, fresh: Any,
-            margin: Any, best: Any, gain: Any) -> None:  # fmt: skip
+            still: Any, margin: Any, best: Any, gain: Any) -> None:  # fmt: skip
     """The new average, the label that it prefers, and by how much; all flat."""
     for o in range(moved.size):
         share, from_ = fresh[hint[o]], places[o]
+        if from_ == o and hint[o] == 0:
+            share = still
         most, which = -1, 0
         for v in range(odds.shape[0]):
             old = np.int64(last[v, from_])
@@ -137,3 +168,10 @@ def _settle(odds: Any, last: Any, average: Any, places: Any, moved: Any, hint: A
             best[o], gain[o] = which, lead - margin
         else:
             best[o] = moved[o]
+
+
+def _odds(labels: LabelMap, chances: Chances | None) -> Chances:
+    if chances is not None:
+        return chances
+    ids = np.arange(int(labels.max()) + 1)[:, None, None]
+    return np.where(labels == ids, 255, 0).astype(np.uint8)
