@@ -279,7 +279,7 @@ def decoded(packets: list[bytes], decoder: str, shape: tuple[int, ...]) -> list[
 def moved(last: Image, now: Image) -> np.ndarray:
     """Where each pixel of a frame was in the one before."""
     luma = [coarse.from_rgb(coarse.downscale(frame, FACTOR)).y for frame in (last, now)]
-    return motion.enlarge(motion.estimate(*luma), FACTOR, *now.shape[:2])
+    return motion.enlarge(motion.estimate(*luma, version=1), FACTOR, *now.shape[:2])
 
 
 def flicker(frames: list[Image], pictures: list[Image], places: list[Any]) -> float:

@@ -121,7 +121,7 @@ def test_a_damaged_frame_is_a_lost_one():
 
 
 def test_a_receiver_may_begin_at_any_key_frame():
-    moments, _ = unpack([stream.MAGIC + b"\1", *PIECES[3:]])
+    moments, _ = unpack([stream.MAGIC + bytes([stream.VERSION]), *PIECES[3:]])
     assert [m.number for m in moments] == [5, 6, 7]
     assert np.array_equal(moments[0].scene.labels, SCENES[5][1])
 

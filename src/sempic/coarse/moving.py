@@ -36,7 +36,7 @@ _X265 = hevc.X265 | {
     "scenecut": 0,
     "open-gop": 0,
     "ref": 1,
-    "weightp": 0,
+    "weightp": 1,
     "crf": _BASE,
     "qcomp": "1.0",
     "ipratio": "1.0",

@@ -1,6 +1,7 @@
 """How a scene moved, by what sender and receiver both see of it: no bit is sent for it.
 
-Blocks of the present coarse luma are looked for in the last one: every whole step within REACH,
+What exposure changes is taken away first: of each pixel the mean around it. Blocks of the
+present coarse luma are looked for in the last one: every whole step within REACH,
 then smoothed among neighbours, then refined to quarters of a coarse pixel. Each coarse pixel takes
 the vector of its own or a neighbouring block that fits it best, so that motion ends where things
 do. Integers only, docs/spec/sequence.md §5: both sides move the last label map alike.
@@ -8,7 +9,7 @@ do. Integers only, docs/spec/sequence.md §5: both sides move the last label map
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -30,20 +31,47 @@ _WINDOW = 2
 """What is compared reaches so far beyond a block."""
 _SPAN = BLOCK + 2 * _WINDOW
 _PAD = REACH + _SPAN + 2
-_SAME = 96
-"""A block that differs by less from the same place in the last picture has not moved."""
-_STILL = 8
-"""What a vector must save, in sums of differences over a window, for each coarse pixel of it."""
-_SMOOTH = 3
-"""The same for each quarter by which it is unlike each of its four neighbours."""
 _OWN = 12
 """What a neighbour's vector must save at a coarse pixel, over 3 × 3 of them."""
+
+
+class Inertia(NamedTuple):
+    """What speaks for a vector beside that it fits."""
+
+    same: int
+    """A block that differs by less from the same place in the last picture has not moved."""
+    still: int
+    """What a vector must save, in sums of differences over a window, for each pixel of it."""
+    smooth: int
+    """The same for each quarter by which it is unlike each of its four neighbours."""
+
+
+INERTIA = {1: Inertia(96, 8, 3), 2: Inertia(192, 12, 3)}
+"""By version of the format."""
+_AROUND = 8
+"""What is taken away is the mean of all that is so near, along each axis."""
 
 _T = TypeVar("_T", bound=np.generic)
 
 
-def estimate(last: Plane, now: Plane) -> Vectors:
-    """Where the content of each pixel of `now` was in `last`; both are uint8 (h, w)."""
+def levelled(plane: Plane) -> Plane:
+    """A luma, uint8 (h, w), about 128: each pixel less the mean around it."""
+    side = 2 * _AROUND + 1
+    sums = np.pad(plane.astype(np.int64), _AROUND, mode="edge").cumsum(0).cumsum(1)
+    sums = np.pad(sums, ((1, 0), (1, 0)))
+    total = sums[side:, side:] - sums[:-side, side:] - sums[side:, :-side] + sums[:-side, :-side]
+    found: Plane = (plane - total // side**2 + 128).clip(0, 255).astype(np.uint8)
+    return found
+
+
+def estimate(last: Plane, now: Plane, version: int = max(INERTIA)) -> Vectors:
+    """Where the content of each pixel of `now` was in `last`; both are uint8 (h, w).
+
+    version: of the format; from 2 on exposure does not count.
+    """
+    inertia = INERTIA[version]
+    if version > 1:
+        last, now = levelled(last), levelled(now)
     if np.array_equal(last, now):
         return np.zeros((2, *now.shape), np.int16)
     height, width = now.shape
@@ -54,9 +82,9 @@ def estimate(last: Plane, now: Plane) -> Vectors:
     )
     before, after = (np.pad(plane, pad, mode="edge").astype(np.int32) for plane in (last, now))
     blocks = np.zeros((2, rows, columns), np.int16)
-    _search(before, after, blocks)
+    _search(before, after, blocks, *inertia[:2])
     for step in (STEPS, 2, 1):
-        _refine(before, after, blocks, step)
+        _refine(before, after, blocks, step, *inertia[1:])
     vectors = np.zeros((2, height, width), np.int16)
     _assign(before, after, blocks, vectors)
     return vectors
@@ -103,18 +131,18 @@ def _difference(before: Any, after: Any, y: Any, x: Any, span: Any, dy: Any, dx:
 
 
 @compiled()
-def _search(before: Any, after: Any, blocks: Any) -> None:
+def _search(before: Any, after: Any, blocks: Any, same: Any, still: Any) -> None:
     """The best whole step of each block."""
     for row in range(blocks.shape[1]):
         for column in range(blocks.shape[2]):
             y, x = row * BLOCK + _PAD - _WINDOW, column * BLOCK + _PAD - _WINDOW
             best = _difference(before, after, y, x, _SPAN, 0, 0, 1 << 30)
             by = bx = 0
-            if best < _SAME:
+            if best < same:
                 continue
             for dy in range(-REACH, REACH + 1):
                 for dx in range(-REACH, REACH + 1):
-                    price = _STILL * (abs(dy) + abs(dx))
+                    price = still * (abs(dy) + abs(dx))
                     if price >= best:
                         continue
                     cost = price + _difference(
@@ -134,7 +162,7 @@ def _beside(blocks: Any, row: Any, column: Any, side: Any) -> Any:
 
 
 @compiled()
-def _refine(before: Any, after: Any, blocks: Any, step: Any) -> None:
+def _refine(before: Any, after: Any, blocks: Any, step: Any, still: Any, smooth: Any) -> None:
     """Each block takes the best of its own vector, those of its neighbours, none, and those around
     its own at this step."""
     limit: Any = STEPS * REACH
@@ -158,10 +186,10 @@ def _refine(before: Any, after: Any, blocks: Any, step: Any) -> None:
                     vx = min(max(ox + step * (around % 3 - 1), -limit), limit)
                 if which and vy == oy and vx == ox:
                     continue
-                price = _STILL * (abs(vy) + abs(vx)) // STEPS
+                price = still * (abs(vy) + abs(vx)) // STEPS
                 for side in range(4):
                     ny, nx = _beside(blocks, row, column, side)
-                    price += _SMOOTH * (abs(vy - ny) + abs(vx - nx))
+                    price += smooth * (abs(vy - ny) + abs(vx - nx))
                 if price >= best:
                     continue
                 cost = price + _difference(before, after, y, x, _SPAN, vy, vx, best - price)

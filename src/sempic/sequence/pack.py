@@ -21,7 +21,8 @@ from sempic.errors import BitstreamError, CorruptStream, LimitExceeded, Unsuppor
 from sempic.palette import IDENTITY, INDICES, OWN, PALETTES
 from sempic.scene import Coarse, LabelMap, Plane, Scene
 from sempic.sequence import stream
-from sempic.sequence.stream import Damage, Frame, Head
+from sempic.sequence.detail import Strengths
+from sempic.sequence.stream import Advice, Damage, Frame, Head
 
 if TYPE_CHECKING:
     from sempic.labels.moved import Memory
@@ -56,6 +57,8 @@ class Moment:
     number: int
     scene: Scene
     expected: Expected
+    strengths: Strengths
+    """How strong detail is, of all ids of which that was said."""
     arrived: bool
     """False: it was lost, or what it needs was; the scene is the last one that is known."""
 
@@ -63,10 +66,11 @@ class Moment:
 class Timeline:
     """What both sides know of the last frame."""
 
-    def __init__(self, width: int, height: int, factor: int, classes: int) -> None:
-        self._size = height, width
-        self._factor = factor
-        self._classes = classes
+    def __init__(self, head: Head) -> None:
+        self._size = head.height, head.width
+        self._version = head.version
+        self._factor = head.factor
+        self._classes = head.classes
         self.coarse: Coarse | None = None
         self.labels: LabelMap | None = None
         self._memory: Memory | None = None
@@ -78,7 +82,7 @@ class Timeline:
         if self.coarse is None:
             return Expected(coarse=coarse, vectors=None, places=None, labels=None, hint=None)
         last, now = self.coarse.y, coarse.y
-        vectors = motion.estimate(last, now)
+        vectors = motion.estimate(last, now, self._version)
         places = motion.enlarge(vectors, self._factor, *self._size)
         labels = None if self.labels is None else motion.move(self.labels, places)
         return Expected(
@@ -86,8 +90,19 @@ class Timeline:
             vectors=vectors,
             places=places,
             labels=labels,
-            hint=codec.repeated(_doubt(last, now, vectors), self._factor, self._size),
+            hint=codec.repeated(self._doubt(last, now, vectors), self._factor, self._size),
         )
+
+    def _doubt(self, last: Plane, now: Plane, vectors: Vectors) -> LabelMap:
+        """How far each coarse pixel is from where it came from, in steps of _DOUBT."""
+        height, width = now.shape
+        y = (np.arange(height)[:, None] + ((vectors[0] + 2) >> 2)).clip(0, height - 1)
+        x = (np.arange(width) + ((vectors[1] + 2) >> 2)).clip(0, width - 1)
+        difference = now.astype(np.int16) - last[y, x]
+        if self._version > 1:  # exposure is nothing new
+            difference -= np.partition(difference, difference.size // 2, None)[difference.size // 2]
+        doubt: LabelMap = np.searchsorted(_DOUBT, np.abs(difference), side="right").astype(np.uint8)
+        return doubt
 
     def memory(self, *, key: bool) -> Memory:
         from sempic.labels import moved
@@ -95,16 +110,6 @@ class Timeline:
         if key or self._memory is None:
             self._memory = moved.memory(*self._size, self._classes)
         return self._memory
-
-
-def _doubt(last: Plane, now: Plane, vectors: Vectors) -> LabelMap:
-    """How far each coarse pixel is from where it came from, in steps of _DOUBT."""
-    height, width = now.shape
-    y = (np.arange(height)[:, None] + ((vectors[0] + 2) >> 2)).clip(0, height - 1)
-    x = (np.arange(width) + ((vectors[1] + 2) >> 2)).clip(0, width - 1)
-    difference = np.abs(now.astype(np.int16) - last[y, x])
-    doubt: LabelMap = np.searchsorted(_DOUBT, difference, side="right").astype(np.uint8)
-    return doubt
 
 
 class Packer:
@@ -129,7 +134,6 @@ class Packer:
         self.size = width, height
         self._palette = palette
         self._coder = moving.Encoder(-(-width // factor), -(-height // factor), chroma)
-        self._time = Timeline(width, height, factor, len(PALETTES[palette].classes))
         self._head = Head(
             width=width,
             height=height,
@@ -140,6 +144,7 @@ class Packer:
             own=PALETTES[palette].identity or "",
             model=model,
         )
+        self._time = Timeline(self._head)
         self._number = 0
         self._mapped = False
         self.coarse_bytes = 0
@@ -160,6 +165,7 @@ class Packer:
         coarse: Coarse | None,
         labels: Callable[[Expected], LabelMap | None],
         *,
+        advice: Callable[[Expected, LabelMap | None], Strengths] | None = None,
         qp: int = 34,
         key: bool = False,
     ) -> bytes:
@@ -167,7 +173,8 @@ class Packer:
 
         coarse: its planes, as they are; None: as they were in the last frame. labels: called with
         what a receiver expects, gives the map, uint8 (height, width), sent bit for bit; None: no
-        map until the next key frame. qp: HEVC's, 1…51. key: predict it from nothing, as the first
+        map until the next key frame. advice: called with the same and that map, gives what is to be
+        said of detail. qp: HEVC's, 1…51. key: predict it from nothing, as the first
         is in any case.
 
         Raises LabelMapError for a map of another size or palette.
@@ -194,9 +201,12 @@ class Packer:
         self.coarse_bytes = len(payload or b"")
         self._number += 1
         head = b""
+        if advice is not None and (strengths := advice(expected, time.labels)):
+            head = stream.write_advice(Advice(dict(strengths)))
         if key:
             self._head = replace(self._head, parameters=self._coder.parameters)
-            head = stream.begin(self._head) if frame.number == 0 else stream.write_head(self._head)
+            begin = stream.begin if frame.number == 0 else stream.write_head
+            head = begin(self._head) + head
         return head + stream.write_frame(frame)
 
     def _coded(self, labels: LabelMap | None, expected: Expected, key: bool) -> bytes | None:
@@ -230,6 +240,7 @@ class Unpacker:
         self._decoder: moving.Decoder | None = None
         self._time: Timeline | None = None
         self._last: Moment | None = None
+        self._strengths: Strengths = {}
         self._palette = 0
         self._next = 0
         self._whole = False
@@ -245,6 +256,8 @@ class Unpacker:
                 self._note(packet.why)
             elif isinstance(packet, Head):
                 self._begin(packet)
+            elif isinstance(packet, Advice):
+                self._strengths = {**self._strengths, **packet.strengths}
             elif self.head is not None:
                 yield from self._frame(packet)
 
@@ -282,7 +295,7 @@ class Unpacker:
         self._palette = next(mine, head.palette)
         small = (-(-side // head.factor) for side in (head.width, head.height))
         self._decoder = moving.Decoder(head.parameters, *small)
-        self._time = Timeline(head.width, head.height, head.factor, head.classes)
+        self._time = Timeline(head)
         self.head = head
 
     def _frame(self, frame: Frame) -> Iterator[Moment]:
@@ -349,7 +362,9 @@ class Unpacker:
             labels=found,
             coarse=planes,
         )
-        return Moment(number=number, scene=scene, expected=expected, arrived=True)
+        return Moment(
+            number=number, scene=scene, expected=expected, strengths=self._strengths, arrived=True
+        )
 
     def _concealed(self, number: int) -> Moment:
         assert self._last is not None

@@ -15,6 +15,7 @@ import PIL.Image
 
 from sempic import api
 from sempic.scene import Image, Scene
+from sempic.sequence.detail import heed
 from sempic.sequence.pack import Moment
 
 _Floats = npt.NDArray[np.float32]
@@ -52,6 +53,7 @@ class Painter:
         fresh = self._coder.synthesize(scene, **self._controls).astype(np.float32)
         base = api.preview(scene).astype(np.float32)
         detail = fresh - base
+        heed(detail, scene.labels, moment.strengths)
         if last is not None and (share := self._agreement(moment)) is not None:
             assert moment.expected.places is not None
             shares = share[..., None]

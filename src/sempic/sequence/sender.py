@@ -12,7 +12,9 @@ from sempic import api, coarse
 from sempic.coarse import moving
 from sempic.errors import ImageError
 from sempic.options import DEFAULT_LABEL_QUALITY, LOSSLESS, QUALITY
-from sempic.scene import Coarse, Image, LabelMap
+from sempic.scene import Coarse, Image, LabelMap, Scene
+from sempic.sequence import detail
+from sempic.sequence.detail import Strengths
 from sempic.sequence.options import SequenceOptions
 from sempic.sequence.pack import Expected, Packer
 from sempic.sequence.rate import Bucket
@@ -44,6 +46,8 @@ class Sender:
         self._source: Coarse | None = None
         """The coarse picture that was coded last, as it was."""
         self._labels_due = 0
+        self._said: Strengths = {}
+        """Of detail."""
 
     def send(self, pixels: Image) -> bytes:
         """The packets of the next frame, uint8 (H, W, 3).
@@ -68,7 +72,10 @@ class Sender:
         def labels(expected: Expected) -> LabelMap | None:
             return self._found(pixels, expected, key=key, still=still)
 
-        sent = packer.pack(None if still else planes, labels, qp=qp, key=key)
+        def advice(expected: Expected, labels: LabelMap | None) -> Strengths:
+            return {} if still else self._advice(pixels, expected.coarse, labels, key=key)
+
+        sent = packer.pack(None if still else planes, labels, advice=advice, qp=qp, key=key)
         if not still:
             self._source = planes
         if self._bucket is not None:
@@ -155,6 +162,20 @@ class Sender:
         if sent is not None:
             settled.sent(sent)
         return sent
+
+    def _advice(
+        self, pixels: Image, shown: Coarse, labels: LabelMap | None, *, key: bool
+    ) -> Strengths:
+        """What is to be said of detail; all of it with a key frame."""
+        height, width = pixels.shape[:2]
+        palette = self._coder.segmenter.palette
+        base = api.preview(
+            Scene(width=width, height=height, palette=palette, model=0, labels=None, coarse=shown)
+        )
+        found = detail.strengths(pixels.astype(np.float32) - base, labels)
+        news = detail.news(found, {} if key else self._said)
+        self._said = {**self._said, **news}
+        return news
 
 
 def encode(

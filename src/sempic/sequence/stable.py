@@ -154,7 +154,7 @@ def _settle(odds: Any, last: Any, average: Any, places: Any, moved: Any, hint: A
     """The new average, the label that it prefers, and by how much; all flat."""
     for o in range(moved.size):
         share, from_ = fresh[hint[o]], places[o]
-        if from_ == o and hint[o] == 0:
+        if from_ == o and hint[o] < 2:
             share = still
         most, which = -1, 0
         for v in range(odds.shape[0]):

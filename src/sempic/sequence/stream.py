@@ -22,18 +22,22 @@ from sempic.errors import (
     UnsupportedVersion,
 )
 
-VERSION = 1
+VERSION = 2
+"""Version 1 is read, too."""
 LARGEST = 1 << 24
 """Bytes of a packet as it is sent, its zero left out."""
 NUMBERS = 16
 """A predicted frame says its number modulo this."""
 _COARSE, _LABELS = 32, 16
+_DETAIL = 1
+"""What advice there is."""
 
 
 class Kind(IntEnum):
     HEAD = 0
     KEY = 1
     PREDICTED = 2
+    ADVICE = 3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,6 +61,8 @@ class Head:
     """Id of the receiver that the sender had in mind, 0 for any."""
     parameters: bytes = b""
     """HEVC's, of the coarse pictures."""
+    version: int = VERSION
+    """Of the stream."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,6 +81,14 @@ class Frame:
 
 
 @dataclass(frozen=True, slots=True)
+class Advice:
+    """What a receiver may heed from the next frame on: how strong detail is."""
+
+    strengths: dict[int, int]
+    """As `sempic.sequence.detail` has them, of some ids; those of all others stay."""
+
+
+@dataclass(frozen=True, slots=True)
 class Damage:
     """A packet that cannot be read, and why."""
 
@@ -84,7 +98,7 @@ class Damage:
 
 def begin(head: Head) -> bytes:
     """Magic, version and head: the start of a stream."""
-    return MAGIC + bytes((VERSION,)) + write_head(head)
+    return MAGIC + bytes((head.version,)) + write_head(head)
 
 
 def write_head(head: Head) -> bytes:
@@ -100,6 +114,12 @@ def write_head(head: Head) -> bytes:
         own,
         head.parameters,
     )
+
+
+def write_advice(advice: Advice) -> bytes:
+    """The packet of advice."""
+    pairs = (varint(id_) + bytes((strength,)) for id_, strength in advice.strengths.items())
+    return _packet(bytes((Kind.ADVICE << 6 | _DETAIL,)), *pairs)
 
 
 def write_frame(frame: Frame) -> bytes:
@@ -120,25 +140,25 @@ class Reader:
     """Takes a stream in pieces of any size; what cannot be read is told and left behind."""
 
     _held: bytearray = field(default_factory=bytearray)
-    _begun: bool = False
+    _version: int | None = None
     _skipped: int = 0
     """Bytes left out of a packet that was too large."""
 
-    def feed(self, data: bytes) -> Iterator[Head | Frame | Damage]:
+    def feed(self, data: bytes) -> Iterator[Head | Frame | Advice | Damage]:
         """The packets that are whole now. Raises NotSempic or UnsupportedVersion, nothing else."""
         self._held += data
-        if not self._begun:
+        if self._version is None:
             if not self._starts():
                 return
+            self._version = self._held[len(MAGIC)]
             del self._held[: len(MAGIC) + 1]
-            self._begun = True
         while (end := self._held.find(0)) >= 0:
             packet = bytes(self._held[:end])
             del self._held[: end + 1]
             skipped, self._skipped = self._skipped, 0
             if skipped:
                 yield Damage("a packet is too large", skipped + end)
-            elif packet and (found := _read(packet)) is not None:
+            elif packet and (found := _read(packet, self._version)) is not None:
                 yield found
         if len(self._held) >= LARGEST:
             self._skipped += len(self._held)
@@ -153,7 +173,7 @@ class Reader:
         held = self._held
         if held[:2] != MAGIC[: len(held)]:
             raise NotSempic(f"not a sempic sequence: it starts with {bytes(held[:2]).hex(' ')}")
-        if len(held) > 2 and held[2] != VERSION:
+        if len(held) > 2 and not 1 <= held[2] <= VERSION:
             raise UnsupportedVersion(f"sequence version {held[2]} is not known here")
         return len(held) > 2
 
@@ -167,7 +187,7 @@ def _packet(*parts: bytes) -> bytes:
     return sent + b"\0"
 
 
-def _read(packet: bytes) -> Head | Frame | Damage | None:
+def _read(packet: bytes, version: int) -> Head | Frame | Advice | Damage | None:
     """What a packet holds; None: a kind that is not known here."""
     size = len(packet) + 1
     try:
@@ -176,13 +196,15 @@ def _read(packet: bytes) -> Head | Frame | Damage | None:
             raise CorruptStream("a checksum does not match: a packet was changed or cut")
         kind = content[0] >> 6
         if kind == Kind.HEAD:
-            return _read_head(content[:-4])
-        return _read_frame(content[:-4], size) if kind in (Kind.KEY, Kind.PREDICTED) else None
+            return _read_head(content[:-4], version)
+        if kind == Kind.ADVICE:
+            return _read_advice(content[:-4])
+        return _read_frame(content[:-4], size)
     except BitstreamError as error:
         return Damage(str(error), size)
 
 
-def _read_head(content: bytes) -> Head:
+def _read_head(content: bytes, version: int) -> Head:
     end = len(content)
     numbers, at = [], 1
     for _ in range(6):
@@ -206,7 +228,21 @@ def _read_head(content: bytes) -> Head:
         own=own,
         model=model,
         parameters=content[at + size :],
+        version=version,
     )
+
+
+def _read_advice(content: bytes) -> Advice | None:
+    if content[0] & 63 != _DETAIL:
+        return None
+    strengths, at, end = {}, 1, len(content)
+    while at < end:
+        id_, at = read_varint(content, at, end)
+        if at == end:
+            raise TruncatedStream("advice is cut short")
+        strengths[id_] = content[at]
+        at += 1
+    return Advice(strengths)
 
 
 def _read_frame(content: bytes, size: int) -> Frame:

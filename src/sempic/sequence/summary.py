@@ -30,7 +30,7 @@ def info(data: bytes) -> dict[str, Any]:
             head = head or packet
         elif isinstance(packet, Damage):
             damaged += 1
-        else:
+        elif isinstance(packet, Frame):
             frames.append(packet)
     if head is None:
         raise CorruptStream("the sequence has no head that can be read")
@@ -40,7 +40,7 @@ def info(data: bytes) -> dict[str, Any]:
     }
     seconds = float(len(frames) / head.rate)
     return {
-        "version": stream.VERSION,
+        "version": head.version,
         "width": head.width,
         "height": head.height,
         "rate": float(head.rate),
