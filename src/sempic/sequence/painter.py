@@ -22,10 +22,13 @@ _Floats = npt.NDArray[np.float32]
 
 KEPT = 0.9
 """The share of detail that is kept where nothing speaks against it."""
-_NOISE = 100.0
+_NOISE = 300.0
 """Square of the change of a coarse sample that counts half."""
 _TRUST = np.array((1.0, 1.0, 0.75, 0.25, 0.0, 0.0), np.float32)
 """Of that, by the hint."""
+_RENAMED = 0.5
+"""And where the label is another than the one that moved there: a sender may be of another mind
+about what it shows."""
 
 
 class _Painted(NamedTuple):
@@ -74,7 +77,7 @@ class Painter:
         share: _Floats = self._share * _TRUST[expected.hint]
         labels = moment.scene.labels
         if labels is not None and expected.labels is not None:
-            share[labels != expected.labels] = 0
+            share[labels != expected.labels] *= _RENAMED
         return share
 
 

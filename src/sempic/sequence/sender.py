@@ -23,7 +23,7 @@ from sempic.simplify import LEVELS
 
 _CELL = 4
 """Side of the squares of coarse pixels that are looked at for change."""
-_KEY_FINER = 4
+_KEY_FINER = 6
 """By how much QP is less in key frames: all that follows is made of them."""
 _CUT = 32
 """Mean difference of luma from the last frame from which on a frame has little to do with it."""
@@ -35,7 +35,7 @@ class Sender:
     def __init__(self, options: SequenceOptions, rate: Fraction, coder: api.Codec) -> None:
         self._options, self._rate, self._coder = options, rate, coder
         level = QUALITY[options.quality]
-        self._factor, self._qp = level.factor, max(level.qp - 2, 1)
+        self._factor, self._qp = level.factor, level.qp
         self._bucket: Bucket | None = None
         if options.bitrate is not None:
             self._factor = 4

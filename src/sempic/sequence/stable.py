@@ -28,7 +28,7 @@ _UNIT = 64
 """Chances in 1/255 are kept in so many parts."""
 _FRESH = np.array((77, 77, 85, 110, 150, 200), np.int64)
 """How much the present frame counts, of 256, by the hint."""
-_STILL = 16
+_STILL = 8
 """The same where nothing moved and the hint is 0: another look at the same tells little."""
 _MARGIN = 0.1
 """By how much a label must be likelier than the one that is expected."""
@@ -38,7 +38,7 @@ _OUTLINE = 0.5
 """The same for each step of its outline."""
 _CRITICAL = 0.3
 """Of both, at least, however important the classes are that a change concerns."""
-_DOUBT = 0.08
+_DOUBT = 0.12
 """By how much a region must be less known than void asks for, or more, to become void, or not."""
 _VOID = 64
 """Pixels of the smallest region that becomes void."""
