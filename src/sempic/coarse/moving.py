@@ -6,8 +6,9 @@ what a decoder has is what the encoder predicts from. No picture waits for a lat
 
 from __future__ import annotations
 
+import re
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sempic.bits import Bits, from_golomb
 from sempic.coarse import hevc
@@ -27,6 +28,8 @@ _PREDICTED = (0, 1)
 _CHROMA = {1: "420", 3: "444"}
 _CHROMA_QP = {"420": 0, "444": -6}
 _BASE = 30
+_OPENING = 32
+"""Bytes of a slice, at least, in which the place of its picture stands."""
 
 # Quantisation of each picture is the caller's: x265 takes it as an offset of a region of interest,
 # which needs its adaptive quantisation on, if at next to no strength, and a constant rate factor,
@@ -37,6 +40,7 @@ _X265 = hevc.X265 | {
     "open-gop": 0,
     "ref": 1,
     "weightp": 1,
+    "temporal-mvp": 0,
     "rd": 6,
     "rdoq-level": 2,
     "subme": 5,
@@ -129,19 +133,28 @@ class Decoder:
         """
         self.parameters = parameters
         self.size = width, height
+        self._place = 0
+        """Of the last picture since the key frame, as its slices say it."""
         units = parameters.split(START)
         if [_kind(unit) for unit in units] != list(_PARAMETERS):
             raise CorruptStream("the coarse pictures' parameter sets are not three")
-        self.chroma, coded = _read_sps(units[1])
+        self.chroma, coded, self._places = _read_sps(units[1])
+        self._before = _read_pps(units[2])
         if max(coded) > MAX_SIDE + 64:
             raise LimitExceeded(f"coarse pictures of {coded[0]}×{coded[1]} are too large")
         if coded[0] < width or coded[1] < height:
             raise CorruptStream("the coarse pictures are smaller than announced")
         self._decoder: VideoCodecContext | None = None
 
-    def decode(self, payload: bytes, *, key: bool) -> Coarse:
-        """The planes of the next picture; `key`: of one that is predicted from nothing, where
-        decoding may begin. Raises CorruptStream."""
+    def decode(self, payload: bytes, *, key: bool, lost: bool = False) -> Coarse:
+        """The planes of the next picture.
+
+        key: it is predicted from nothing, decoding may begin here. lost: since the last key there
+        are pictures that were not given; this one is then decoded as if it followed the last one
+        that was: what moves shows, and what is wrong stays until the next key.
+
+        Raises CorruptStream.
+        """
         import av
         from av.error import FFmpegError
 
@@ -151,6 +164,11 @@ class Decoder:
         if key:
             self._decoder = hevc.decoder()
             units = [*self.parameters.split(START), *units]
+            self._place = 0
+        else:
+            self._place += 1
+            if lost:
+                units = [self._placed(unit) for unit in units]
         if self._decoder is None:
             raise CorruptStream("a predicted coarse picture before any other")
         stream = b"".join(START + unit for unit in units)
@@ -167,14 +185,48 @@ class Decoder:
             raise CorruptStream("a coarse picture is smaller than announced")
         return hevc.planes(frames[0], width, height)
 
+    def _placed(self, unit: bytes) -> bytes:
+        """A slice of a predicted picture that says to follow the last one (H.265 7.3.6.1)."""
+        raw = unit[2:].replace(b"\0\0\3", b"\0\0")
+        bits = Bits(raw[:_OPENING])
+        if bits.take(1) == "0":
+            raise UnsupportedProfile("a coarse picture in several slices")
+        bits.golomb()  # slice_pic_parameter_set_id
+        bits.take(self._before.extra)
+        bits.golomb()  # slice_type
+        bits.take(self._before.output)
+        said = int(bits.take(self._places), 2)
+        change = said ^ self._place % (1 << self._places)
+        number = int.from_bytes(raw, "big") ^ change << (8 * len(raw) - bits.at)
+        raw = number.to_bytes(len(raw), "big")
+        return unit[:2] + re.sub(rb"\0\0(?=[\0-\3])", b"\0\0\3", raw)
+
+
+class _Before(NamedTuple):
+    """Bits of a slice that stand before the place of its picture."""
+
+    extra: int
+    output: int
+
 
 def _kind(unit: bytes) -> int:
     """Type of a NAL unit; -1 for what is none."""
     return unit[0] >> 1 if len(unit) > 2 and (unit[0] & 0x81, unit[1]) == (0, 1) else -1
 
 
-def _read_sps(unit: bytes) -> tuple[str, tuple[int, int]]:
-    """Chroma, width and height of a sequence parameter set of one layer (H.265 7.3.2.2)."""
+def _read_pps(unit: bytes) -> _Before:
+    """Of a picture parameter set (H.265 7.3.2.3)."""
+    bits = Bits(unit[2:].replace(b"\0\0\3", b"\0\0"))
+    for _ in range(2):
+        bits.golomb()  # numbers of this set and of the other
+    bits.take(1)  # dependent_slice_segments_enabled_flag
+    output = int(bits.take(1))
+    return _Before(extra=int(bits.take(3), 2), output=output)
+
+
+def _read_sps(unit: bytes) -> tuple[str, tuple[int, int], int]:
+    """Chroma, width and height of a sequence parameter set of one layer (H.265 7.3.2.2), and the
+    bits of a picture's place."""
     bits = Bits(unit[2:].replace(b"\0\0\3", b"\0\0"))
     if bits.take(8)[4:7] != "000":
         raise UnsupportedProfile("coarse pictures in several layers are not supported")
@@ -185,4 +237,13 @@ def _read_sps(unit: bytes) -> tuple[str, tuple[int, int]]:
         bits.take(1)
     if chroma not in _CHROMA:
         raise UnsupportedProfile("coarse pictures are 4:2:0 or 4:4:4")
-    return _CHROMA[chroma], (from_golomb(bits.golomb()), from_golomb(bits.golomb()))
+    size = from_golomb(bits.golomb()), from_golomb(bits.golomb())
+    if bits.take(1) == "1":
+        for _ in range(4):
+            bits.golomb()  # what is cut off at the edges
+    for _ in range(2):
+        bits.golomb()  # depths of samples
+    places = from_golomb(bits.golomb()) + 4
+    if places > 16:
+        raise CorruptStream("the coarse pictures' parameter sets are damaged")
+    return _CHROMA[chroma], size, places

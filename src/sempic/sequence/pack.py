@@ -60,7 +60,8 @@ class Moment:
     strengths: Strengths
     """How strong detail is, of all ids of which that was said."""
     arrived: bool
-    """False: it was lost, or what it needs was; the scene is the last one that is known."""
+    """False: it was lost, and the scene is the last one that is known; or what it needs was, and
+    the scene is that one moved along, as its coarse picture says."""
 
 
 class Timeline:
@@ -315,19 +316,21 @@ class Unpacker:
                 yield self._concealed(number)
         number = self._next + lost
         self._next = number + 1
+        exact = frame.key or self._whole
+        if not exact:
+            self._note(f"frame {number}: it needs a frame that is lost")
         try:
-            if not (frame.key or self._whole):
-                raise CorruptStream("it needs a frame that is lost")
-            moment = self._decoded(frame, number)
+            moment = self._decoded(frame, number, exact=exact)
         except BitstreamError as error:
             self._note(f"frame {number}: {error}")
             if not first:
                 yield self._concealed(number)
             return
-        self._whole, self._last = True, moment
+        self._whole, self._last = exact, moment
         yield moment
 
-    def _decoded(self, frame: Frame, number: int) -> Moment:
+    def _decoded(self, frame: Frame, number: int, *, exact: bool) -> Moment:
+        """exact: all that the frame needs is there; else its map is the last one, moved along."""
         from sempic import labels as coder
         from sempic.labels import moved
 
@@ -337,7 +340,7 @@ class Unpacker:
         assert self._decoder is not None
         planes = time.coarse
         if frame.coarse is not None:
-            planes = self._decoder.decode(frame.coarse, key=frame.key)
+            planes = self._decoder.decode(frame.coarse, key=frame.key, lost=not exact)
         assert planes is not None
         expected = time.expect(planes)
         memory = time.memory(key=frame.key)
@@ -346,7 +349,7 @@ class Unpacker:
             found = None
             if frame.labels is not None:
                 found = coder.decode(frame.labels, head.height, head.width, coarse=planes)
-        elif frame.labels is not None:
+        elif frame.labels is not None and exact:
             if expected.labels is None or expected.hint is None:
                 raise CorruptStream("a map that is predicted from none")
             found = moved.decode(frame.labels, expected.labels, expected.hint, memory)
@@ -363,7 +366,7 @@ class Unpacker:
             coarse=planes,
         )
         return Moment(
-            number=number, scene=scene, expected=expected, strengths=self._strengths, arrived=True
+            number=number, scene=scene, expected=expected, strengths=self._strengths, arrived=exact
         )
 
     def _concealed(self, number: int) -> Moment:
