@@ -1,7 +1,8 @@
 """A clip as a sequence, beside its frames as single pictures, and AV1 and HEVC at low delay.
 
     python benchmarks/sequences.py CLIP [--frames 40] [--start SECONDS] [--fps 10] [--size 640x360]
-        [--quality 5 | --bitrate 16k] [--every 2] [--drop 0.05] [--json OUT] [--show OUT]
+        [--quality 5 | --bitrate 16k] [--key-interval 2] [--segment-every N] [--every 2]
+        [--drop 0.05] [--json OUT] [--show OUT]
         [--rows ours,single,av1,av1x2,hevc,hevcx2] [--segmenter SPEC] [--receiver SPEC]
 
 av1 is SVT's (else libaom's), hevc x265, both without frames that wait for others, at the CRF whose
@@ -69,7 +70,8 @@ def main() -> None:
     parser.add_argument("--size", type=parse_size, default=(640, 360), metavar="WxH")
     parser.add_argument("--quality", type=int, default=5)
     parser.add_argument("--bitrate", metavar="BITS")
-    parser.add_argument("--segment-every", type=int, default=1, metavar="N")
+    parser.add_argument("--segment-every", type=int, metavar="N")
+    parser.add_argument("--key-interval", type=float, default=2.0, metavar="SECONDS")
     parser.add_argument("--every", type=int, default=2, metavar="N")
     parser.add_argument("--drop", type=float, default=0.0, metavar="SHARE")
     parser.add_argument("--metrics", default="lpips,objects", metavar="A,B")
@@ -142,8 +144,10 @@ def measured(
 def ours(
     frames: list[Image], coder: api.Codec, args: argparse.Namespace
 ) -> tuple[dict[str, Any], list[Image]]:
-    options = {"bitrate": args.bitrate} if args.bitrate else {"quality": args.quality}
-    options["segment_every"] = args.segment_every
+    options: dict[str, Any] = (
+        {"bitrate": args.bitrate} if args.bitrate else {"quality": args.quality}
+    )
+    options |= {"segment_every": args.segment_every, "key_interval": args.key_interval}
     for frame in frames:
         coder.segmenter(frame)  # so that the time is that of all else
     start = time.perf_counter()

@@ -54,13 +54,14 @@ class SequenceOptions(Options):
     )
     key_interval: float = option(
         "seconds between key frames, from which a receiver can begin or recover",
-        10.0,
+        2.0,
         above=0,
         metavar="SECONDS",
     )
-    segment_every: int = option(
-        "look for labels in every so many frames alone, and move them along in between",
-        1,
+    segment_every: int | None = option(
+        "look for labels in every so many frames alone, and move them along in between; about "
+        "three times a second if nothing is said, in each frame if --label-quality is lossless",
+        None,
         low=1,
         metavar="N",
     )

@@ -25,6 +25,8 @@ _CELL = 4
 """Side of the squares of coarse pixels that are looked at for change."""
 _KEY_FINER = 6
 """By how much QP is less in key frames: all that follows is made of them."""
+_LOOKS = 3
+"""How often labels are looked for in a second."""
 _CUT = 32
 """Mean difference of luma from the last frame from which on a frame has little to do with it."""
 
@@ -45,6 +47,9 @@ class Sender:
         self._stable: Stabiliser | None = None
         self._source: Coarse | None = None
         """The coarse picture that was coded last, as it was."""
+        self._every = options.segment_every or max(1, round(rate / _LOOKS))
+        if options.segment_every is None and options.label_quality == LOSSLESS:
+            self._every = 1
         self._labels_due = 0
         self._said: Strengths = {}
         """Of detail."""
@@ -148,7 +153,7 @@ class Sender:
                 if settled is not None:
                     settled.move(expected)
                 return expected.labels
-        self._labels_due = self._options.segment_every
+        self._labels_due = self._every
         quality: Any = self._options.label_quality or DEFAULT_LABEL_QUALITY
         labels, chances, palette = self._coder.look(pixels, quality)
         if settled is None:

@@ -1,0 +1,86 @@
+"""A clip over and over through both ends, as a camera's stream: frames a second, and memory.
+
+    python benchmarks/stream.py CLIP [--minutes 10] [--fps 10] [--size 341x256] [--bitrate 16k]
+
+Frames are coded and decoded one at a time, as fast as it goes; the clip runs to and fro, so that
+nothing is cut. A line for each tenth of the time, after a warm-up of a second: frames coded and
+decoded in a second, and in a second of processor time, which is what other work on the machine does
+not change; bytes, and the process's memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from common import Size, _size
+from sequences import load
+
+from sempic import api, sequence
+from sempic.scene import Image
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("clip", type=Path)
+    parser.add_argument("--minutes", type=float, default=10, metavar="N", help="of video")
+    parser.add_argument("--fps", type=int, default=10, metavar="N")
+    parser.add_argument("--size", type=_size, default=(341, 256), metavar="WxH")
+    parser.add_argument("--bitrate", metavar="BITS")
+    args = parser.parse_args()
+    frames = load(args.clip, args.size, args.fps, 0, 100)
+    total = round(60 * args.minutes * args.fps)
+    run(frames, args.fps, total, args.size, {"bitrate": args.bitrate} if args.bitrate else {})
+
+
+def run(frames: list[Image], fps: int, total: int, size: Size, options: dict[str, str]) -> None:
+    coder = api.Codec()
+    there_and_back = itertools.cycle([*range(len(frames)), *range(len(frames) - 2, 0, -1)])
+    source = (frames[i] for i in there_and_back)
+    pieces = sequence.encode(source, rate=fps, codec=coder, **options)
+    queue: list[bytes] = []
+
+    def arriving() -> Iterator[bytes]:
+        while True:
+            yield queue.pop()
+
+    pictures = sequence.decode(arriving(), codec=coder)
+    print(f"{total} frames of {size[0]}×{size[1]}, {fps}/s")
+    print("  frame  encode/s  (CPU)  decode/s  (CPU)     bytes  memory, MB")
+    part, done = max(1, total // 10), 0
+    for count, warm in ((fps, False), *((part, True) for _ in range(10))):
+        spent, taken = np.zeros((2, 2)), 0
+        for _ in range(count):
+            start = now()
+            piece = next(pieces)
+            queue.append(piece)
+            coded = now()
+            np.asarray(next(pictures))
+            spent += coded - start, now() - coded
+            taken += len(piece)
+        done += count
+        if warm:
+            (a, b), (c, d) = count / spent
+            speeds = f"{a:>10.1f}{b:>7.1f}{c:>10.1f}{d:>7.1f}"
+            print(f"{done:>7}{speeds}{taken:>10}{memory():>12.0f}", flush=True)
+
+
+def now() -> np.ndarray:
+    """Seconds, and of this process's work."""
+    return np.array((time.perf_counter(), time.process_time()))
+
+
+def memory() -> float:
+    """Of this process now, in MB."""
+    text = Path("/proc/self/statm").read_text()
+    return int(text.split()[1]) * 4096 / 1e6
+
+
+if __name__ == "__main__":
+    main()
