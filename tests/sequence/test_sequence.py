@@ -2,8 +2,11 @@
 
 import io
 import json
+import signal
+import subprocess
 import sys
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import PIL.Image
@@ -206,10 +209,62 @@ def test_an_interruption_leaves_what_was_coded(clip, monkeypatch, capsys, there)
             return super().look(image)
 
     monkeypatch.setattr(api.Codec, "segmenter", Interrupted())
-    assert cli.main(["encode", "drive.mp4"]) == 2
+    assert cli.main(["encode", "drive.mp4", "--segment-every", "1"]) == 2
     assert "drive.sempic has all frames until now" in capsys.readouterr().err
     assert sequence.info((clip / "drive.sempic").read_bytes())["frames"] == 3
     assert not (clip / "drive.sempic.part").exists()
+
+
+KILLED = """
+import sys, time
+sys.path.insert(0, sys.argv[1])
+from conftest import FakeSegmenter
+from sempic import api, cli
+
+class Slow(FakeSegmenter):
+    looks = 0
+    def look(self, image):
+        self.looks += 1
+        if self.looks > 3:
+            print("three frames are there", flush=True)
+            time.sleep(60)
+        return super().look(image)
+
+api.Codec.segmenter = Slow()
+cli.main(["encode", "drive.mp4", "--segment-every", "1"])
+"""
+
+
+def test_an_encoder_that_is_killed_leaves_a_file_that_decodes(clip):
+    """By SIGKILL, to its last whole frame."""
+    folder = str(Path(__file__).parents[1])
+    command = [sys.executable, "-c", KILLED, folder]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as encoder:
+        assert encoder.stdout.readline() == "three frames are there\n"
+        encoder.kill()
+    assert encoder.returncode == -signal.SIGKILL
+    assert cli.main(["decode", "drive.sempic", "-o", "x.mp4"]) == 0
+    assert len(list(video.Source("x.mp4"))) == 3
+
+
+def test_labels_are_looked_for_a_few_times_a_second(coder):
+    looks = []
+
+    class Counting(FakeSegmenter):
+        def look(self, image):
+            looks.append(1)
+            return super().look(image)
+
+    coder.segmenter = Counting()
+    for rate, options, count in (
+        (10, {}, 2),
+        (2, {}, 6),
+        (10, {"segment_every": 2}, 3),
+        (10, {"label_quality": "lossless"}, 0),  # which does not ask for chances
+    ):
+        looks.clear()
+        list(sequence.encode(FRAMES, rate=rate, codec=coder, key_interval=10, **options))
+        assert len(looks) == count
 
 
 def test_an_error_on_the_way_replaces_nothing(clip, monkeypatch, capsys):

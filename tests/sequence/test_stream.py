@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from sempic.errors import InputError, NotSempic, UnsupportedVersion
 from sempic.sequence import stream
-from sempic.sequence.stream import Damage, Frame, Head, Reader
+from sempic.sequence.stream import Advice, Damage, Frame, Head, Reader
 
 HEAD = Head(
     width=640,
@@ -116,7 +116,16 @@ def test_foreign_bytes_are_refused():
         read(b"\xe5V\3")
 
 
-def test_unknown_kinds_are_skipped():
+def test_advice_is_read():
+    advice = Advice({0: 12, 255: 0, 256: 255})
+    piece = stream.write_advice(advice)
+    assert len(piece) < 20
+    assert read(PIECES[0] + piece + PIECES[1])[1] == advice
+    (cut,) = read(PIECES[0] + stream._packet(b"\xc1\0"))[1:]
+    assert isinstance(cut, Damage)
+
+
+def test_unknown_advice_is_skipped():
     assert (
         read(PIECES[0] + stream._packet(b"\xc0whatever") + PIECES[1])[1:]
         == read(PIECES[0] + PIECES[1])[1:]

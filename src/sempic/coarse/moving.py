@@ -151,7 +151,8 @@ class Decoder:
 
         key: it is predicted from nothing, decoding may begin here. lost: since the last key there
         are pictures that were not given; this one is then decoded as if it followed the last one
-        that was: what moves shows, and what is wrong stays until the next key.
+        that was: what moves shows, and what is wrong stays until the next key. Where that is the
+        key itself it cannot be, since the slices name a picture before it.
 
         Raises CorruptStream.
         """

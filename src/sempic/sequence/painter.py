@@ -27,8 +27,10 @@ _NOISE = 300.0
 _TRUST = np.array((1.0, 1.0, 0.75, 0.25, 0.0, 0.0), np.float32)
 """Of that, by the hint."""
 _RENAMED = 0.5
-"""And where the label is another than the one that moved there: a sender may be of another mind
-about what it shows."""
+"""And where the label is another than the one that moved there, in a scene that is the same: a
+sender may have come to another mind about what it shows."""
+_SAME_SCENE = 0.5
+"""How much of a picture bears the last one out if the scene is still the same."""
 
 
 class _Painted(NamedTuple):
@@ -77,7 +79,8 @@ class Painter:
         share: _Floats = self._share * _TRUST[expected.hint]
         labels = moment.scene.labels
         if labels is not None and expected.labels is not None:
-            share[labels != expected.labels] *= _RENAMED
+            same_scene = (expected.hint == 0).mean() > _SAME_SCENE
+            share[labels != expected.labels] *= _RENAMED if same_scene else 0
         return share
 
 

@@ -12,7 +12,7 @@ _HALVES = 5.0
 _STEP = 2.0
 """The most that QP changes from one frame to the next."""
 _KEY_SHARE = 0.5
-"""Of the window's bits, which a key frame may take."""
+"""Of the bits of the window, or of the time until the next key frame, which one may take."""
 _RANGE = (20.0, 48.0)
 
 
@@ -24,6 +24,8 @@ class Bucket:
     """Bits in a second."""
     frames: float
     """Frames in a second."""
+    interval: float = math.inf
+    """Seconds between key frames."""
     qp: float = 36.0
     _level: float = 0.0
     """Bits that are still to leak out; below zero: not used yet."""
@@ -45,7 +47,7 @@ class Bucket:
     @property
     def key_bits(self) -> float:
         """What a key frame may take."""
-        return _KEY_SHARE * WINDOW * self.bitrate
+        return _KEY_SHARE * min(WINDOW, self.interval) * self.bitrate
 
     def too_large(self, bits: int) -> bool:
         """Whether a key frame of so many bits should be made anew, coarser; `choose` is then to be

@@ -41,7 +41,7 @@ class Sender:
         self._bucket: Bucket | None = None
         if options.bitrate is not None:
             self._factor = 4
-            self._bucket = Bucket(float(options.bitrate), float(rate))
+            self._bucket = Bucket(float(options.bitrate), float(rate), options.key_interval)
         self._packer: Packer | None = None
         self._trial: moving.Encoder | None = None
         self._stable: Stabiliser | None = None

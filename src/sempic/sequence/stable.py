@@ -26,10 +26,12 @@ from sempic.simplify import IMPORTANCE
 
 _UNIT = 64
 """Chances in 1/255 are kept in so many parts."""
-_FRESH = np.array((77, 77, 85, 110, 150, 200), np.int64)
-"""How much the present frame counts, of 256, by the hint."""
-_STILL = 8
-"""The same where nothing moved and the hint is 0: another look at the same tells little."""
+_LOOKS = np.array((2, 2, 2, 1, 1, 0), np.uint8)
+"""How many earlier looks at what moved, or is another than it was, count at most, by the hint."""
+_STILL = 31
+"""The same of what neither moved nor changed: another look at the same tells little."""
+_FIRST = 3
+"""How many looks the first one counts for."""
 _MARGIN = 0.1
 """By how much a label must be likelier than the one that is expected."""
 _REGION = 8.0
@@ -53,6 +55,8 @@ class Stabiliser:
         self._palette = PALETTES[palette]
         self._void = self._palette.void if voids else None
         self._average: npt.NDArray[np.int16] | None = None
+        self._looks: npt.NDArray[np.uint8] | None = None
+        """How many looks each pixel's average is of."""
         self._classes: LabelMap | None = None
         """The last map before void was laid over it."""
         worth = [IMPORTANCE.get(name, 1.0) for name in self._palette.classes]
@@ -67,10 +71,11 @@ class Stabiliser:
         last, self._average = self._average, np.empty(odds.shape, np.int16)
         if last is None or self._classes is None or expected.labels is None:
             np.multiply(odds, _UNIT, out=self._average, dtype=np.int16)
-            self._classes = labels
+            self._looks, self._classes = np.full(labels.shape, _FIRST, np.uint8), labels
             return labels
         assert expected.places is not None
-        assert expected.hint is not None
+        assert self._looks is not None
+        looks = _counting(self._looks, expected)
         moved = expected.labels
         hidden = moved == (256 if self._void is None else self._void)
         if hidden.any():
@@ -79,10 +84,10 @@ class Stabiliser:
         flat = (len(odds), -1)
         _settle(
             odds.reshape(flat), last.reshape(flat), self._average.reshape(flat),
-            expected.places.ravel(), moved.ravel(), expected.hint.ravel(), _FRESH, _STILL,
+            expected.places.ravel(), moved.ravel(), looks.ravel(),
             round(_MARGIN * 255 * _UNIT), best.ravel(), gain.ravel(),
         )  # fmt: skip
-        self._classes = self._worth(best, gain, moved)
+        self._looks, self._classes = looks + np.uint8(1), self._worth(best, gain, moved)
         return self._veiled(self._classes, self._average, hidden)
 
     def sent(self, labels: LabelMap) -> None:
@@ -96,6 +101,8 @@ class Stabiliser:
         if self._average is None or self._classes is None or expected.places is None:
             return
         self._average = motion.move(self._average, expected.places)
+        assert self._looks is not None
+        self._looks = _counting(self._looks, expected)
         self._classes = motion.move(self._classes, expected.places)
 
     def forget(self) -> None:
@@ -149,13 +156,11 @@ class Stabiliser:
 
 
 @compiled()
-def _settle(odds: Any, last: Any, average: Any, places: Any, moved: Any, hint: Any, fresh: Any,
-            still: Any, margin: Any, best: Any, gain: Any) -> None:  # fmt: skip
+def _settle(odds: Any, last: Any, average: Any, places: Any, moved: Any, looks: Any, margin: Any,
+            best: Any, gain: Any) -> None:  # fmt: skip
     """The new average, the label that it prefers, and by how much; all flat."""
     for o in range(moved.size):
-        share, from_ = fresh[hint[o]], places[o]
-        if from_ == o and hint[o] < 2:
-            share = still
+        share, from_ = 256 // (looks[o] + 1), places[o]
         most, which = -1, 0
         for v in range(odds.shape[0]):
             old = np.int64(last[v, from_])
@@ -168,6 +173,16 @@ def _settle(odds: Any, last: Any, average: Any, places: Any, moved: Any, hint: A
             best[o], gain[o] = which, lead - margin
         else:
             best[o] = moved[o]
+
+
+def _counting(looks: npt.NDArray[np.uint8], expected: Expected) -> npt.NDArray[np.uint8]:
+    """How many of the looks that an average is of still count, uint8 (H, W)."""
+    assert expected.places is not None
+    assert expected.hint is not None
+    places, hint = expected.places, expected.hint
+    still = (places == np.arange(places.size).reshape(places.shape)) & (hint < 2)
+    most = np.where(still, np.uint8(_STILL), _LOOKS[hint])
+    return np.minimum(motion.move(looks, places), most)
 
 
 def _odds(labels: LabelMap, chances: Chances | None) -> Chances:
