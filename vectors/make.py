@@ -120,14 +120,39 @@ def make_sequence() -> bytes:
     return b"".join(pieces)
 
 
+def make_exposure() -> bytes:
+    """A street that gets darker while something passes, with advice."""
+    picture, labels = street(64, 90)
+    passing, _ = street(24, 30)
+    packer = Packer(width=90, height=64, rate=Fraction(10), palette=1)
+    pieces = []
+    for number in range(5):
+        frame, found = (picture * (1 - 0.06 * number)).astype(np.uint8), labels.copy()
+        at = np.s_[30:54, 6 * number : 6 * number + 30]
+        frame[at], found[at] = passing, 8
+        said = {0: {1: 20, 3: 7}, 3: {3: 9, 256: 30}}.get(number, {})
+        pieces.append(
+            packer.pack(
+                coarse.from_rgb(coarse.downscale(frame)),
+                lambda _, f=found: f,
+                advice=lambda *_, s=said: s,
+                qp=28,
+            )
+        )
+    return b"".join(pieces)
+
+
 def frames_of(stream: bytes) -> dict[str, np.ndarray]:
     """What a decoder gets of a sequence."""
     unpacker = Unpacker()
-    scenes = [moment.scene for moment in unpacker.feed(stream)]
+    moments = list(unpacker.feed(stream))
+    scenes = [moment.scene for moment in moments]
     head = unpacker.head
     rate = head.rate
     size = [head.width, head.height, head.palette, head.model, rate.numerator, rate.denominator]
     planes = {n: np.stack([getattr(s.coarse, n) for s in scenes]) for n in ("y", "cb", "cr")}
+    if said := moments[-1].strengths:
+        planes["strengths"] = np.array([list(said), list(said.values())])
     return {"size": np.array(size), "labels": np.stack([s.labels for s in scenes]), **planes}
 
 
@@ -150,7 +175,7 @@ NAMES = (
     "windows-alone",
     "windows-subsampled",
 )
-SEQUENCES = {"sequences/street": make_sequence}
+SEQUENCES = {"sequences/street": make_sequence, "sequences/exposure": make_exposure}
 
 
 def main() -> None:

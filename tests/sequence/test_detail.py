@@ -2,7 +2,6 @@
 
 import numpy as np
 from conftest import FakeReceiver, FakeSegmenter
-from scenes import drive
 
 from sempic import api, sequence
 from sempic.sequence import detail
