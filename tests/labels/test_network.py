@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import numpy.typing as npt
 import pytest
+from threadpoolctl import threadpool_limits
 
 from sempic.labels import neighbourhood, network, prior
 from sempic.labels.logistic import TABLES
@@ -54,6 +55,19 @@ def test_strips_make_no_difference(size: tuple[int, int], monkeypatch: pytest.Mo
     assert len(list(network._strips(known.layers, planes))) == -(-size[0] // network._HALO)
     assert np.array_equal(network.convolve(known.layers, planes), hidden)
     assert np.array_equal(network.scores(known.layers, known.readout, planes), scores)
+
+
+def test_products_take_one_thread_and_leave_the_number_as_it_was() -> None:
+    def threads() -> set[int]:
+        return {library.num_threads for library in network._blas()}
+
+    with threadpool_limits(2, user_api="blas"):
+        with network._one_thread():
+            assert threads() <= {1}
+            with network._one_thread():  # as of another thread of the program
+                pass
+            assert threads() <= {1}
+        assert threads() <= {2}
 
 
 @pytest.mark.parametrize("number", WEIGHTS)
