@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from common import Size, _size
+from common import Size, parse_size
 from sequences import load
 
 from sempic import api, sequence
@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("clip", type=Path)
     parser.add_argument("--minutes", type=float, default=10, metavar="N", help="of video")
     parser.add_argument("--fps", type=int, default=10, metavar="N")
-    parser.add_argument("--size", type=_size, default=(341, 256), metavar="WxH")
+    parser.add_argument("--size", type=parse_size, default=(341, 256), metavar="WxH")
     parser.add_argument("--bitrate", metavar="BITS")
     args = parser.parse_args()
     frames = load(args.clip, args.size, args.fps, 0, 100)

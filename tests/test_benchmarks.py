@@ -316,5 +316,17 @@ def test_sequences(folder, monkeypatch, capsys):
     assert result["hevcx2"]["bytes"] < 4 * ours["bytes"]
     printed = capsys.readouterr().out
     assert f"against single pictures: {ours['bytes'] / single['bytes']:.3f}" in printed
-    assert "mIoU with 30% dropped" in printed
+    assert "30% dropped, mIoU of frames that arrive, five seeds: " in printed
     assert (folder / "all.mp4").stat().st_size > 0
+
+
+def test_stream(folder, monkeypatch, capsys):
+    drive = Video(folder / "drive.mp4", Fraction(10))
+    picture = street(96, 150)[0]
+    for left in range(0, 20, 4):
+        drive.add(picture[:, left : left + 128])
+    drive.close(keep=True)
+    run(monkeypatch, "stream", "drive.mp4", "--size", "128x96", "--minutes", "0.04")
+    head, _, *lines = capsys.readouterr().out.splitlines()
+    assert head == "24 frames of 128×96, 10/s"
+    assert [int(line.split()[0]) for line in lines] == [10 + 2 * i for i in range(1, 11)]
