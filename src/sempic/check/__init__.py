@@ -33,12 +33,12 @@ CHUNK = 3
 """Bytes of a chunk beside its payload, at most, as long as that is below 2^17."""
 SIDE = 512
 """Shorter side at which verifiers look, as the judge of evaluation does."""
-LIKELY = 0.15
+LIKELY = 0.08
 """Chance of a group from which a region may be an object of it."""
 SMALLEST = 0.0007
 """Share of the picture that such a region takes at least."""
-QP = 37
-"""HEVC's, of windows that a check adds: coarser than those that are asked for, so more of them."""
+QP = 32
+"""HEVC's, of windows that a check adds: of coarser ones, small objects are not seen."""
 OVERHEAD = 32
 """More bytes than a receipt ever takes."""
 
@@ -112,22 +112,24 @@ def _seen(picture: Image, verifier: Verifier) -> tuple[LabelMap, list[Likely]]:
 
 
 def _doubtful(before: list[Likely], after: list[Likely]) -> list[Cells]:
-    """Of each region where a group is likely in one of the pictures and less so in the other, the
-    cells of a window that would show the truth; what differs most for its size comes first.
+    """Of each region where a group is likely in one of the pictures and not sure in the other, the
+    cells of a window that would show the truth; what is worth most for its size comes first.
 
-    What the verifier half sees, another network may see: with what it is sure of alone, a check
-    mends a third as much (docs/decisions.md).
+    That is how likely the group is in the one and not in the other, not by how much the two
+    differ: what is lost was hardly seen before, either, by a network that is not the one that asks
+    (docs/decisions.md).
     """
     found: list[tuple[float, Cells]] = []
     for one, other in zip((*before, *after), (*after, *before), strict=True):
         for region in regions(one >= LIKELY, SMALLEST):
             box = region.rows, region.columns
-            differs = float((one - other)[box][region.shape].mean())
-            if differs >= LIKELY / 2:
+            here, there_too = (float(p[box][region.shape].mean()) for p in (one, other))
+            worth = here * (1 - there_too)
+            if worth >= LIKELY / 2:
                 there = np.zeros(one.shape, bool)
                 there[box] = region.shape
                 cells = windows.touched(choice.grown(there, choice.MARGIN))
-                found.append((differs / math.sqrt(cells.sum()), cells))
+                found.append((worth / math.sqrt(cells.sum()), cells))
     return [cells for _, cells in sorted(found, key=lambda pair: -pair[0])]
 
 
