@@ -140,7 +140,12 @@ def seeds(target: str) -> list[bytes]:
             saved(image, f, **({"exif": exif} if f in ("PNG", "JPEG") else {})) for f in formats
         ]
     if target == "manifest":
-        return [b'{"settings": {"quality": 5}}\n{"file": "a", "output": "b", "error": null}\n']
+        head = b'{"settings": {"quality": 5}}\n'
+        return [
+            head + b'{"file": "a", "output": "b", "error": null}\n',
+            head + b"[" * 3000 + b"\n",  # deeper than Python's parser goes
+            b"[" * 3000 + b"\n",
+        ]
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as tar:
         for name, data in (("a.png", saved(image, "PNG")), ("a.cls", b"7"), ("a.seg.png", b"?")):

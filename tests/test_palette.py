@@ -115,3 +115,9 @@ def test_what_is_no_palette(what, tmp_path):
     with pytest.raises(InputError, match=r"x\.json"):
         palette.read(tmp_path / "x.json")
     assert before == PALETTES
+
+
+def test_a_file_deeper_than_pythons_parser_goes_is_no_palette(tmp_path):
+    (tmp_path / "x.json").write_text("[" * 3000)
+    with pytest.raises(InputError, match=r"x\.json: no palette file"):
+        palette.read(tmp_path / "x.json")

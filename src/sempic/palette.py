@@ -381,7 +381,7 @@ def read_description(path: Path) -> Any:
     """The JSON of a palette file. Raises InputError naming the file."""
     try:
         return json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: no palette file ({error})") from error
 
 

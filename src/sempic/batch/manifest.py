@@ -36,7 +36,7 @@ class Manifest:
                     )
                 if number and entry["error"] is None:
                     self._done.add(entry["output"])
-            except (ValueError, KeyError, TypeError) as cause:
+            except (ValueError, KeyError, TypeError, RecursionError) as cause:
                 if number == 0:
                     raise InputError(f"{path}: not a manifest of sempic") from cause
                 # A line that an interruption cut short: its file is coded again.

@@ -56,7 +56,7 @@ def load_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
             raise ModelError(f"{path}: not the weights of a {kind}")
         state = {k: v for shard in _shards(path) for k, v in load_file(shard).items()}
         return state, dict(json.loads(said))
-    except (OSError, SafetensorError, ValueError, TypeError) as error:
+    except (OSError, SafetensorError, ValueError, TypeError, RecursionError) as error:
         raise ModelError(f"{path}: not safetensors of ours ({error})") from error
 
 
