@@ -30,6 +30,7 @@ import PIL.Image
 from common import Size, parse_size
 
 from sempic import api, coarse, segment, sequence
+from sempic.evaluation import metrics
 from sempic.evaluation.measure import Measure, Settings, row
 from sempic.scene import Image, LabelMap
 from sempic.sequence import motion, video
@@ -328,14 +329,11 @@ def unpacked(pieces: list[bytes]) -> list[sequence.Moment]:
 
 def agreement(pairs: list[tuple[LabelMap | None, LabelMap | None]]) -> float:
     """Mean intersection over union of the classes that the first maps have; no map is one id."""
-    both, either, there = np.zeros((3, 257))
+    matrix = np.zeros((257, 258), np.int64)
     for pair in pairs:
         a, b = (np.full(1, 256) if m is None else m.ravel().astype(np.int64) for m in pair)
-        a, b = np.broadcast_arrays(a, b)
-        first, second = np.bincount(a, minlength=257), np.bincount(b, minlength=257)
-        same = np.bincount(a[a == b], minlength=257)
-        both, either, there = both + same, either + first + second - same, there + first
-    return float((both[there > 0] / either[there > 0]).mean())
+        matrix += metrics.confusion(*np.broadcast_arrays(a, b), 257)
+    return float(metrics.iou(matrix)[matrix.any(1)].mean())
 
 
 def describe(lines: dict[str, dict[str, Any]]) -> str:

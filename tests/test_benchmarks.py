@@ -297,12 +297,18 @@ def test_missing_swaps_scales_and_sees_grids(folder):
     assert even.max() / even.min() < 1.1 < 1.5 < grid.max() / grid.min()
 
 
-def test_sequences(folder, monkeypatch, capsys):
-    drive = Video(folder / "drive.mp4", Fraction(10))
+@pytest.fixture
+def drive(folder):
+    """drive.mp4 in the folder, five frames at 10 a second."""
+    video = Video(folder / "drive.mp4", Fraction(10))
     picture = street(96, 150)[0]
     for left in range(0, 20, 4):
-        drive.add(picture[:, left : left + 128])
-    drive.close(keep=True)
+        video.add(picture[:, left : left + 128])
+    video.close(keep=True)
+
+
+@pytest.mark.usefixtures("drive")
+def test_sequences(folder, monkeypatch, capsys):
     monkeypatch.setattr(segment, "load", lambda *_, **how: FakeSegmenter())
     run(
         monkeypatch, "sequences", "drive.mp4", "--size", "128x96", "--frames", "4",
@@ -320,12 +326,8 @@ def test_sequences(folder, monkeypatch, capsys):
     assert (folder / "all.mp4").stat().st_size > 0
 
 
-def test_stream(folder, monkeypatch, capsys):
-    drive = Video(folder / "drive.mp4", Fraction(10))
-    picture = street(96, 150)[0]
-    for left in range(0, 20, 4):
-        drive.add(picture[:, left : left + 128])
-    drive.close(keep=True)
+@pytest.mark.usefixtures("drive")
+def test_stream(monkeypatch, capsys):
     run(monkeypatch, "stream", "drive.mp4", "--size", "128x96", "--minutes", "0.04")
     head, _, *lines = capsys.readouterr().out.splitlines()
     assert head == "24 frames of 128×96, 10/s"

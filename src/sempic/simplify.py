@@ -183,7 +183,7 @@ def _cost(image: Any, s: Any, n: Any, bits: Any, first: Any, last: Any) -> Any:
 
 @compiled()
 def _before(image: Any, s: Any, n: Any, looks: Any, bits: Any, first: Any, last: Any) -> Any:
-    """`_cost` of what was looked at."""
+    """`_cost` of what was looked at. One function with a flag takes a third longer."""
     rows = (last - first) // s
     columns = last - first - rows * s
     total = 0.0

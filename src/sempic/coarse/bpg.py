@@ -9,7 +9,6 @@ cited below) defines every sample, so planes are the same on every machine.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -306,7 +305,7 @@ def _min_block(sizes: list[str]) -> int:
 
 def _read_x265_sps(unit: bytes) -> _Sps:
     """seq_parameter_set_rbsp (7.3.2.2) as x265 writes it for one layer, up to what BPG carries."""
-    bits = Bits(unit[2:].replace(b"\0\0\3", b"\0\0"))
+    bits = Bits(hevc.payload(unit))
     bits.take(8 + 96)  # ids, profile, tier and level
     bits.golomb()  # sps_seq_parameter_set_id
     if from_golomb(bits.golomb()) == 3:  # chroma_format_idc
@@ -347,7 +346,7 @@ def _parameter_sets(header: _Header, sps: _Sps) -> tuple[bytes, bytes]:
 
 def _unit(kind: int, bits: str) -> bytes:
     payload = packed(bits + "1")
-    return bytes((kind << 1, 1)) + re.sub(rb"\0\0(?=[\0-\3])", b"\0\0\3", payload)
+    return bytes((kind << 1, 1)) + hevc.escaped(payload)
 
 
 # ── the codecs ────────────────────────────────────────────────────────────────────────────────

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from fractions import Fraction
 from typing import TYPE_CHECKING
@@ -80,6 +81,16 @@ def decoder() -> VideoCodecContext:
 def units(stream: bytes) -> list[bytes]:
     """The NAL units of a byte stream, without their start codes."""
     return [unit.rstrip(b"\0") for unit in stream.split(START)[1:]]
+
+
+def escaped(payload: bytes) -> bytes:
+    """A payload as it stands in a NAL unit, where nothing looks like START (H.265 7.4.2)."""
+    return re.sub(rb"\0\0(?=[\0-\3])", b"\0\0\3", payload)
+
+
+def payload(unit: bytes) -> bytes:
+    """What a NAL unit holds after its two bytes of header."""
+    return unit[2:].replace(b"\0\0\3", b"\0\0")
 
 
 def frame(coarse: Coarse, width: int, height: int) -> av.VideoFrame:

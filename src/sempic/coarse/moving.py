@@ -6,7 +6,6 @@ what a decoder has is what the encoder predicts from. No picture waits for a lat
 
 from __future__ import annotations
 
-import re
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -188,7 +187,7 @@ class Decoder:
 
     def _placed(self, unit: bytes) -> bytes:
         """A slice of a predicted picture that says to follow the last one (H.265 7.3.6.1)."""
-        raw = unit[2:].replace(b"\0\0\3", b"\0\0")
+        raw = hevc.payload(unit)
         bits = Bits(raw[:_OPENING])
         if bits.take(1) == "0":
             raise UnsupportedProfile("a coarse picture in several slices")
@@ -200,7 +199,7 @@ class Decoder:
         change = said ^ self._place % (1 << self._places)
         number = int.from_bytes(raw, "big") ^ change << (8 * len(raw) - bits.at)
         raw = number.to_bytes(len(raw), "big")
-        return unit[:2] + re.sub(rb"\0\0(?=[\0-\3])", b"\0\0\3", raw)
+        return unit[:2] + hevc.escaped(raw)
 
 
 class _Before(NamedTuple):
@@ -217,7 +216,7 @@ def _kind(unit: bytes) -> int:
 
 def _read_pps(unit: bytes) -> _Before:
     """Of a picture parameter set (H.265 7.3.2.3)."""
-    bits = Bits(unit[2:].replace(b"\0\0\3", b"\0\0"))
+    bits = Bits(hevc.payload(unit))
     for _ in range(2):
         bits.golomb()  # numbers of this set and of the other
     bits.take(1)  # dependent_slice_segments_enabled_flag
@@ -228,7 +227,7 @@ def _read_pps(unit: bytes) -> _Before:
 def _read_sps(unit: bytes) -> tuple[str, tuple[int, int], int]:
     """Chroma, width and height of a sequence parameter set of one layer (H.265 7.3.2.2), and the
     bits of a picture's place."""
-    bits = Bits(unit[2:].replace(b"\0\0\3", b"\0\0"))
+    bits = Bits(hevc.payload(unit))
     if bits.take(8)[4:7] != "000":
         raise UnsupportedProfile("coarse pictures in several layers are not supported")
     bits.take(96)  # profile, tier and level

@@ -124,15 +124,10 @@ class Stabiliser:
         clearly known."""
         if self._void is None:
             return classes
-        regions = components(classes)
-        area = np.bincount(regions.ravel())
-        sure = np.take_along_axis(average, np.minimum(classes, len(average) - 1)[None], 0)
-        mean = np.bincount(regions.ravel(), sure.ravel()) / area / (255 * _UNIT)
-        first = np.zeros(len(area), np.int64)
-        first[regions.ravel()] = classes.ravel()
-        lead = mean - doubt.least(self._palette)[first]
+        numbers, area, label, mean = doubt.regions_of(classes, average)
+        lead = mean / (255 * _UNIT) - doubt.least(self._palette)[label]
         unknown = (lead < -_DOUBT) & (area >= _VOID)
-        veiled = (hidden | unknown[regions]) & (lead <= _DOUBT)[regions]
+        veiled = (hidden | unknown[numbers]) & (lead <= _DOUBT)[numbers]
         return np.where(veiled, np.uint8(self._void), classes)
 
     def _worth(self, best: LabelMap, gain: npt.NDArray[np.int32], moved: LabelMap) -> LabelMap:

@@ -129,6 +129,12 @@ def write_features(folder: Path) -> None:
         save_tensors(half, name, {}, folder / f"{name}.safetensors")
 
 
+def divergence(log_q: Tensor, p: Tensor) -> Tensor:
+    """Kullback-Leibler divergence of q from p, in nats, (B, H, W): p are chances, (B, C, H, W), and
+    log_q the logarithms of others."""
+    return (p * (p.clamp_min(1e-6).log() - log_q)).sum(1)
+
+
 def moments(feature: Tensor) -> Tensor:
     """Mean and deviation of each channel over the crop, (B, 2 C): its texture, wherever it lies."""
     flat = feature.float().flatten(2)

@@ -31,6 +31,7 @@ from sempic.training.losses import (
     TAPS,
     Discriminator,
     Features,
+    divergence,
     moments,
     told,
     unevenness,
@@ -137,8 +138,7 @@ class Viewer:
         q = log_q.detach().exp()
         seen = torch.einsum("bchw,c->bhw", torch.maximum(p, 0.5 * q), self.critical)
         weights = 1 + 2 * weight * seen
-        divergence = (p * (p.clamp_min(1e-6).log() - log_q)).sum(1)
-        return (divergence * weights).sum() / weights.sum()
+        return (divergence(log_q, p) * weights).sum() / weights.sum()
 
 
 def segmenter_view(size: tuple[int, int], rng: np.random.Generator) -> View:

@@ -33,6 +33,7 @@ from sempic.training.data import taxonomy
 from sempic.training.data.sources import Item, Source, open_sources
 from sempic.training.data.taxonomy import GROUP, Taxonomy
 from sempic.training.data.views import Pictures, Views
+from sempic.training.losses import divergence
 from sempic.training.options import RunOptions, option, parse
 from sempic.training.trainer import Optimizer, Recipe, Schedule, autocast, compiled, set_up, train
 
@@ -103,15 +104,6 @@ def soft_jaccard(logits: Tensor, known: Tensor) -> Tensor:
     present = truth.sum((0, 2, 3)) > 0
     lost = 1 - (inter + 1) / (union + 1)
     return (lost * present).sum() / present.sum().clamp_min(1)
-
-
-def divergence(logits: Tensor, opinion: Tensor) -> Tensor:
-    """Kullback-Leibler divergence, nats a pixel, of one network's logits, (B, C, H, W), from
-    another's. Both see the same crop as it was degraded: a teacher that agrees with itself from
-    crop to crop teaches more than one that saw better (Beyer et al., "Knowledge distillation: a
-    good teacher is patient and consistent", 2022)."""
-    p = opinion.softmax(1)
-    return (p * (opinion.log_softmax(1) - logits.log_softmax(1))).sum(1).mean()
 
 
 def class_weights(sources: Sequence[Pictures], classes: Taxonomy) -> npt.NDArray[np.float32]:
@@ -277,8 +269,11 @@ class Segmenter(Recipe):
         parts = {"likelihood": likelihood, "jaccard": soft_jaccard(logits, known)}
         if self.teacher is not None:
             with torch.no_grad(), autocast(self.device):
-                opinion = self.teacher(x).float()
-            parts["teacher"] = divergence(answer, opinion)
+                # Of the same crop as it was degraded: a teacher that agrees with itself from crop
+                # to crop teaches more than one that saw better (Beyer et al., "Knowledge
+                # distillation: a good teacher is patient and consistent", 2022).
+                opinion = self.teacher(x).float().softmax(1)
+            parts["teacher"] = divergence(answer.log_softmax(1), opinion).mean()
         loss = torch.stack(list(parts.values())).sum()
         norm = self.optimizer.minimise(loss)
         return {"loss": loss, **parts, "norm": norm}
