@@ -22,6 +22,7 @@ import io
 import re
 import shutil
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,8 +78,7 @@ GALLERY = (
         "coffee",
         "A cup of coffee",
         f"Rachel Michetti, CC0, {_SKIMAGE}",
-        "No class fits, so the label map is wrong everywhere, and the receiver paints streets' "
-        "textures over the colours of the coarse picture.",
+        "Wood, glaze and steel: no street has them, so no class fits, and their grain is not sent.",
     ),
     Shown(
         "chelsea",
@@ -106,7 +106,8 @@ Both streets are frames of drives that may have been used in training: the model
 `src/sempic/models/` list the data. They show what to expect; they measure nothing.
 
 Tell the pictures below from the originals, and you know what the codec is not for: it is at home
-on streets, and **it does not say so when it is not**.
+on streets. Where its segmenter knows too little of a picture, `sempic encode` says so and sends no
+label map ("labels, 0 bytes"); **where it takes something for a street, nobody says so**.
 """
 
 
@@ -215,7 +216,9 @@ def gallery(root: Path) -> None:
     rows, text = ["| | pixels | bytes | bpp | AVIF |", "|---|---|---|---|---|"], []
     for shown in GALLERY:
         original = _load(root, shown.name)
-        stream = sempic.encode(original)
+        with warnings.catch_warnings():  # a sheet shows whether there is a map
+            warnings.simplefilter("ignore", sempic.SempicWarning)
+            stream = sempic.encode(original)
         panels = {title.split(",")[0]: (title, p) for title, p in demo.look(original, stream)}
         name = shown.name.partition(".")[0]
         chosen = [panels[key] for key in ("original", "decoded from both", "labels", "AVIF")]
