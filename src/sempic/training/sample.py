@@ -142,8 +142,8 @@ def main(argv: Sequence[str]) -> None:
         print(
             "this network sees instance edges, which a .sempic file does not carry: rates lack them"
         )
-    entries = scenes.source.entries
-    palette = scenes.source.palette or INDICES
+    entries = scenes.dataset.entries
+    palette = scenes.dataset.palette or INDICES
     count = min(config.num_samples or len(scenes), len(scenes))
     rates, began, done = [], time.perf_counter(), 0
     for first in range(0, count, data.batch_size):

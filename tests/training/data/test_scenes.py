@@ -11,7 +11,7 @@ from PIL import Image
 from sempic import coarse
 from sempic.errors import InputError
 from sempic.palette import CAMVID, CITYSCAPES
-from sempic.training.data.readers import Source, open_source
+from sempic.training.data.readers import Dataset, open_dataset
 from sempic.training.data.scenes import (
     CropStream,
     SceneFolder,
@@ -78,8 +78,8 @@ def make_plain(root: Path) -> None:
     save(root / "labels/deep/a.png", ids(0, 1, 2, 200))
 
 
-def scenes(source: Source, size: int = 48, **options: Any) -> SceneFolder:
-    return SceneFolder(source=source, image_size=size, **options)
+def scenes(dataset: Dataset, size: int = 48, **options: Any) -> SceneFolder:
+    return SceneFolder(dataset=dataset, image_size=size, **options)
 
 
 @pytest.mark.parametrize(
@@ -104,10 +104,10 @@ def test_every_dataset_reads(
     has_edges: bool,
 ) -> None:
     make(tmp_path)
-    source = open_source(mode, tmp_path, "train", num_classes=classes)
+    dataset = open_dataset(mode, tmp_path, "train", num_classes=classes)
     if classes:
-        assert source.num_classes == classes
-    scene = scenes(source)[0]
+        assert dataset.num_classes == classes
+    scene = scenes(dataset)[0]
     assert scene.image.shape == (48, 64, 3)
     assert scene.labels[7, 8::16].tolist() == columns
     assert scene.coarse.shape == (12, 16, 3)
@@ -118,10 +118,10 @@ def test_every_dataset_reads(
 
 def test_train_ids_files_are_used_where_all_are_there(tmp_path: Path) -> None:
     make_cityscapes(tmp_path, train_ids=True)
-    source = open_source("cityscapes", tmp_path, "train")
-    assert source.entries[0].labels.stem.endswith("labelTrainIds")
-    assert scenes(source)[0].labels[7, 8::16].tolist() == [19, 0, 18, 19]
-    assert [e.name for e in source.entries] == ["jena_000001_000019", "ulm_000000_000019"]
+    dataset = open_dataset("cityscapes", tmp_path, "train")
+    assert dataset.entries[0].labels.stem.endswith("labelTrainIds")
+    assert scenes(dataset)[0].labels[7, 8::16].tolist() == [19, 0, 18, 19]
+    assert [e.name for e in dataset.entries] == ["jena_000001_000019", "ulm_000000_000019"]
 
 
 @pytest.mark.parametrize("ending", ["_trainIds", "_gtFine_trainIds"])
@@ -131,19 +131,19 @@ def test_train_ids_by_the_originals_names(tmp_path: Path, ending: str) -> None:
         name = path.stem.removesuffix("_gtFine_labelIds")
         path.unlink()
         save(path.with_name(f"{name}{ending}.png"), ids(18, 0, 255, 3))
-    source = open_source("cityscapes", tmp_path, "train")
-    assert scenes(source)[0].labels[7, 8::16].tolist() == [18, 0, 19, 3]
+    dataset = open_dataset("cityscapes", tmp_path, "train")
+    assert scenes(dataset)[0].labels[7, 8::16].tolist() == [18, 0, 19, 3]
 
 
 def test_pictures_of_ones_own_in_place_of_cityscapes(tmp_path: Path) -> None:
     make_cityscapes(tmp_path / "data")
     mine = picture()
     save(tmp_path / "mine/jena_000001_000019_leftImg8bit.png", mine)
-    source = open_source("cityscapes", tmp_path / "data", "train", image_path=tmp_path / "mine")
-    (entry,) = source.entries
+    dataset = open_dataset("cityscapes", tmp_path / "data", "train", image_path=tmp_path / "mine")
+    (entry,) = dataset.entries
     assert entry.name == "jena_000001_000019"
-    np.testing.assert_array_equal(scenes(source)[0].image, mine)
-    assert scenes(source)[0].labels[7, 8::16].tolist() == [19, 0, 18, 19]
+    np.testing.assert_array_equal(scenes(dataset)[0].image, mine)
+    assert scenes(dataset)[0].labels[7, 8::16].tolist() == [19, 0, 18, 19]
 
 
 def remove(path: str) -> Callable[[Path], None]:
@@ -180,21 +180,21 @@ def test_what_is_missing_is_named(
     make(tmp_path)
     damage(tmp_path)
     with pytest.raises(InputError, match=named):
-        open_source(mode, tmp_path, "train")
+        open_dataset(mode, tmp_path, "train")
 
 
 def test_folders_and_modes_that_are_not_there(tmp_path: Path) -> None:
     make_camvid(tmp_path)
     with pytest.raises(InputError, match="val: no such folder"):
-        open_source("camvid", tmp_path, "val")
+        open_dataset("camvid", tmp_path, "val")
     with pytest.raises(InputError, match="none of ade20k, camvid"):
-        open_source("imagenet", tmp_path, "train")
+        open_dataset("imagenet", tmp_path, "train")
     with pytest.raises(InputError, match=r"leftImg8bit.train: no such folder"):
-        open_source("cityscapes", tmp_path, "train")
+        open_dataset("cityscapes", tmp_path, "train")
     with pytest.raises(InputError, match="CamVid has 11"):
-        open_source("camvid", tmp_path, "train", num_classes=12)
+        open_dataset("camvid", tmp_path, "train", num_classes=12)
     with pytest.raises(InputError, match=r"19 .*34 or 35"):
-        open_source("cityscapes", tmp_path, "train", num_classes=20)
+        open_dataset("cityscapes", tmp_path, "train", num_classes=20)
 
 
 def test_folders_behind_links_and_names_that_are_hidden(tmp_path: Path) -> None:
@@ -202,17 +202,17 @@ def test_folders_behind_links_and_names_that_are_hidden(tmp_path: Path) -> None:
     for part in ("train", "trainannot"):
         (tmp_path / part).symlink_to(tmp_path / "real" / part)
         (tmp_path / "real" / part / "._a.png").write_bytes(b"of macOS")
-    plain = open_source("camvid", tmp_path / "real", "train")
-    linked = open_source("camvid", tmp_path, "train")
+    plain = open_dataset("camvid", tmp_path / "real", "train")
+    linked = open_dataset("camvid", tmp_path, "train")
     assert [e.name for e in linked.entries] == [e.name for e in plain.entries]
     (tmp_path / "real/train/gone.png").symlink_to("nowhere.png")
     with pytest.raises(InputError, match=r"gone.png: a link"):
-        open_source("camvid", tmp_path, "train")
+        open_dataset("camvid", tmp_path, "train")
 
 
 def test_files_that_do_not_fit(tmp_path: Path) -> None:
     make_camvid(tmp_path)
-    folder = scenes(open_source("camvid", tmp_path, "train"))
+    folder = scenes(open_dataset("camvid", tmp_path, "train"))
     save(tmp_path / "trainannot/a.png", ids(0, 1, width=60))
     with pytest.raises(InputError, match=r"trainannot.a.png is 60×48"):
         folder[0]
@@ -230,8 +230,8 @@ def test_predicted_maps_replace_human_ones(tmp_path: Path) -> None:
     make_camvid(root)
     save(predicted / "a.png", CAMVID.table()[ids(3, 3, 11, 7, height=24, width=32)])
     save(predicted / "deep/b.png", ids(2, 200))
-    source = open_source("camvid", root, "train", generated_semantic=predicted)
-    folder = scenes(source)
+    dataset = open_dataset("camvid", root, "train", generated_semantic=predicted)
+    folder = scenes(dataset)
     assert folder[0].labels[7, 8::16].tolist() == [3, 3, 11, 7]
     assert folder[0].labels.shape == (48, 64)
     assert folder[1].labels[7, 8::32].tolist() == [2, 11]
@@ -240,7 +240,7 @@ def test_predicted_maps_replace_human_ones(tmp_path: Path) -> None:
         folder[0]
     (predicted / "a.png").unlink()
     with pytest.raises(InputError, match=r"a.png: its predicted label map .*a.png is missing"):
-        open_source("camvid", root, "train", generated_semantic=predicted)
+        open_dataset("camvid", root, "train", generated_semantic=predicted)
 
 
 def test_predicted_cityscapes_maps_by_either_name(tmp_path: Path) -> None:
@@ -249,8 +249,8 @@ def test_predicted_cityscapes_maps_by_either_name(tmp_path: Path) -> None:
     colours = CITYSCAPES.table()
     save(predicted / "ulm_000000_000019_leftImg8bit.png", colours[ids(5, 5)])
     save(predicted / "jena_000001_000019.png", colours[ids(6, 6)])
-    source = open_source("cityscapes", root, "train", generated_semantic=predicted)
-    assert [scenes(source)[i].labels[0, 0] for i in (0, 1)] == [6, 5]
+    dataset = open_dataset("cityscapes", root, "train", generated_semantic=predicted)
+    assert [scenes(dataset)[i].labels[0, 0] for i in (0, 1)] == [6, 5]
 
 
 @pytest.mark.parametrize("middle", ["", "_leftImg8bit", "_gtFine"])
@@ -262,8 +262,8 @@ def test_predicted_cityscapes_maps_by_the_originals_name(tmp_path: Path, middle:
         colours = CITYSCAPES.table()[ids(number)]
         save(predicted / f"{name}{middle}_color.png", colours)
         save(predicted / f"{name}_gtFine_labelIds.png", ids(1))
-    source = open_source("cityscapes", root, "train", generated_semantic=predicted)
-    assert [scenes(source)[i].labels[0, 0] for i in (0, 1)] == [6, 5]
+    dataset = open_dataset("cityscapes", root, "train", generated_semantic=predicted)
+    assert [scenes(dataset)[i].labels[0, 0] for i in (0, 1)] == [6, 5]
 
 
 def test_ready_made_coarse_pictures(tmp_path: Path) -> None:
@@ -273,7 +273,7 @@ def test_ready_made_coarse_pictures(tmp_path: Path) -> None:
     save(ready / "a.png", mine)
     planes = coarse.from_rgb(picture(12, 16))
     (ready / "b.bpg").write_bytes(coarse.bpg.encode(planes, qp=30))
-    folder = scenes(open_source("camvid", root, "train", coarse_path=ready))
+    folder = scenes(open_dataset("camvid", root, "train", coarse_path=ready))
     np.testing.assert_array_equal(folder[0].coarse, mine)
     assert folder[1].coarse.shape == (12, 16, 3)
     (ready / "b.bpg").write_bytes(b"BPG\xfb")
@@ -281,13 +281,13 @@ def test_ready_made_coarse_pictures(tmp_path: Path) -> None:
         folder[1]
     (ready / "b.bpg").unlink()
     with pytest.raises(InputError, match=r"b.png: its coarse picture"):
-        open_source("camvid", root, "train", coarse_path=ready)
+        open_dataset("camvid", root, "train", coarse_path=ready)
 
 
 def test_coarse_pictures_are_those_of_the_codec(tmp_path: Path) -> None:
     make_camvid(tmp_path / "data")
     for chroma in ("420", "444"):
-        scene = scenes(open_source("camvid", tmp_path / "data", "train"), chroma=chroma)[0]
+        scene = scenes(open_dataset("camvid", tmp_path / "data", "train"), chroma=chroma)[0]
         sent = coarse.encode(coarse.downscale(scene.image, 4), quality=35, chroma=chroma)
         assert scene.payload == sent
         np.testing.assert_array_equal(scene.coarse, coarse.to_rgb(coarse.decode(sent)))
@@ -295,7 +295,7 @@ def test_coarse_pictures_are_those_of_the_codec(tmp_path: Path) -> None:
 
 def test_a_stream_decodes_each_scene_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_camvid(tmp_path / "data")
-    folder = scenes(open_source("camvid", tmp_path / "data", "train"))
+    folder = scenes(open_dataset("camvid", tmp_path / "data", "train"))
     decoded = []
     load = SceneFolder.__getitem__
 
@@ -348,7 +348,7 @@ def test_instances_are_sampled_where_labels_are(tmp_path: Path) -> None:
     striped = ids(*range(29), height=48)
     save(tmp_path / "train_label/0.png", striped)
     save(tmp_path / "train_inst/0.png", striped.astype(np.uint16) * 1000)
-    scene = scenes(open_source("coco", tmp_path, "train"), 17)[0]
+    scene = scenes(open_dataset("coco", tmp_path, "train"), 17)[0]
     assert scene.edges is not None
     np.testing.assert_array_equal(scene.edges, instance_edges(scene.labels))
 
@@ -363,24 +363,24 @@ def test_edges_lie_on_both_sides_of_a_border() -> None:
 
 
 def test_cityscapes_sample(shared: Path) -> None:
-    source = open_source("cityscapes", shared / "data/cityscapes", "train")
-    assert len(source.entries) == 8
-    scene = scenes(source, 256)[3]
+    dataset = open_dataset("cityscapes", shared / "data/cityscapes", "train")
+    assert len(dataset.entries) == 8
+    scene = scenes(dataset, 256)[3]
     assert scene.image.shape == (256, 512, 3)
     assert scene.coarse.shape == (64, 128, 3)
     assert scene.labels.max() <= 19
     assert (scene.labels[-30] == 19).any()  # the ego vehicle is void
     assert scene.edges is not None
     assert 0.005 < scene.edges.mean() < 0.3
-    full = open_source("cityscapes", shared / "data/cityscapes", "train", num_classes=35)
+    full = open_dataset("cityscapes", shared / "data/cityscapes", "train", num_classes=35)
     assert {0, 1, 7} < set(np.unique(scenes(full, 256)[3].labels).tolist())
 
 
 def test_camvid(shared: Path) -> None:
-    source = open_source("camvid", shared / "data/camvid", "val")
-    assert len(source.entries) == 101
-    scene = scenes(source, 256)[0]
+    dataset = open_dataset("camvid", shared / "data/camvid", "val")
+    assert len(dataset.entries) == 101
+    scene = scenes(dataset, 256)[0]
     assert scene.image.shape == (256, 341, 3)
     assert scene.coarse.shape == (64, 86, 3)
     assert scene.labels.max() <= 11
-    assert len(open_source("camvid", shared / "data/camvid", "train").entries) == 367
+    assert len(open_dataset("camvid", shared / "data/camvid", "train").entries) == 367

@@ -47,7 +47,7 @@ def test_cityscapes_official_layout(tmp_path):
 
 def test_a_new_layout_is_a_reader_and_an_entry(tmp_path, monkeypatch):
     def night(folder, split, num_classes):
-        read = readers.camvid(folder.parent / "camvid", split, num_classes)
+        read = readers.LAYOUTS["camvid"].read(folder.parent / "camvid", split, num_classes)
         return replace(read, entries=read.entries[:1])
 
     layout = readers.Layout(read=night, folders=("{split}-night", "{split}-maps"))
@@ -57,7 +57,7 @@ def test_a_new_layout_is_a_reader_and_an_entry(tmp_path, monkeypatch):
         (tmp_path / "dark" / name).mkdir(parents=True)
     (source,) = open_sources([str(tmp_path / "dark")], ELEVEN)
     assert (source.name, len(source.train), len(source.val)) == ("dark", 1, 0)
-    assert readers.open_source("night", tmp_path / "dark", "train").num_classes == 11
+    assert readers.open_dataset("night", tmp_path / "dark", "train").num_classes == 11
 
 
 def test_a_layout_of_more_classes_needs_names_for_them(tmp_path):

@@ -1,6 +1,6 @@
 """Folders of known layout → lists of files that belong together.
 
-Every reader takes the folder and a split and returns a `Source`; `LAYOUTS` has them by the names
+Every reader takes the folder and a split and returns a `Dataset`; `LAYOUTS` has them by the names
 that `--dataset_mode` takes, with the folders by which `sempic train` recognises each. What is
 missing or left over is an `InputError` that names the file.
 """
@@ -44,8 +44,8 @@ class Entry:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Source:
-    """A split of a dataset."""
+class Dataset:
+    """A split of a dataset: its files, and what their ids mean."""
 
     entries: tuple[Entry, ...]
     num_classes: int
@@ -60,23 +60,20 @@ class Source:
 class Layout:
     """How a dataset lies on disk."""
 
-    read: Callable[[Path, str, int | None], Source]
-    """(folder, split, num_classes or None for the dataset's own) → Source."""
+    read: Callable[[Path, str, int | None], Dataset]
+    """(folder, split, num_classes or None for the dataset's own) → Dataset."""
     folders: tuple[str, str]
-    """Of a split's pictures and of its maps: they tell this layout from the others."""
+    """Of a split's pictures and of its maps: they tell this layout from the others. {split} stands
+    for train or val, {long} for training or validation."""
 
     def splits(self, folder: Path) -> list[str]:
         """Those whose pictures are there; none if no split has both folders, in this layout."""
-
-        def there(split: str, of: str) -> bool:
-            return (folder / of.format(split=split, long=_LONG[split])).is_dir()
-
-        if not any(all(there(split, of) for of in self.folders) for split in _LONG):
+        if not any(all(_below(folder, f, split).is_dir() for f in self.folders) for split in _LONG):
             return []
-        return [split for split in _LONG if there(split, self.folders[0])]
+        return [split for split in _LONG if _below(folder, self.folders[0], split).is_dir()]
 
 
-def open_source(
+def open_dataset(
     mode: str,
     folder: Path,
     split: str,
@@ -85,7 +82,7 @@ def open_source(
     generated_semantic: Path | None = None,
     coarse_path: Path | None = None,
     image_path: Path | None = None,
-) -> Source:
+) -> Dataset:
     """The split (`train`, `val`) of the dataset at `folder`, read as `mode` (see `LAYOUTS`).
 
     Args:
@@ -103,19 +100,19 @@ def open_source(
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
     if image_path is None:
-        source = LAYOUTS[mode].read(folder, split, num_classes)
+        dataset = LAYOUTS[mode].read(folder, split, num_classes)
     elif mode == "cityscapes":
-        source = cityscapes(folder, split, num_classes, image_path)
+        dataset = cityscapes(folder, split, num_classes, image_path)
     else:
         raise InputError(f"image_path is for cityscapes, not for {mode}")
-    entries = source.entries
+    entries = dataset.entries
     if generated_semantic is not None:
         found = _twins(entries, generated_semantic, MAPS, "predicted label map", ENDINGS)
         entries = tuple(replace(e, predicted=p) for e, p in zip(entries, found, strict=True))
     if coarse_path is not None:
         found = _twins(entries, coarse_path, COARSE, "coarse picture")
         entries = tuple(replace(e, coarse=p) for e, p in zip(entries, found, strict=True))
-    return replace(source, entries=entries)
+    return replace(dataset, entries=entries)
 
 
 # ── the datasets ─────────────────────────────────────────────────────────────────────────────
@@ -123,7 +120,7 @@ def open_source(
 
 def cityscapes(
     folder: Path, split: str, num_classes: int | None, image_path: Path | None = None
-) -> Source:
+) -> Dataset:
     """Cityscapes in its official layout: leftImg8bit/SPLIT/CITY, gtFine/SPLIT/CITY.
 
     19 classes are the trainIds, from `*_labelTrainIds.png` or `*_trainIds.png` where each picture
@@ -160,7 +157,7 @@ def cityscapes(
     else:
         labels, ids = label_ids, _table({**{i: i for i in range(35)}, 255: 34}, void=35)
     pairs = _paired(images, labels, "_gtFine_labelIds.png")
-    return Source(
+    return Dataset(
         entries=tuple(
             Entry(name=name, image=image, labels=map_, instances=instances.get(name))
             for name, image, map_ in pairs
@@ -171,52 +168,7 @@ def cityscapes(
     )
 
 
-def ade20k(folder: Path, split: str, num_classes: int | None) -> Source:
-    """ADE20K of the scene-parsing challenge: images/SPLIT, annotations/SPLIT; 0 there is void."""
-    name = _LONG.get(split, split)
-    return _folders(
-        folder / "images" / name,
-        folder / "annotations" / name,
-        classes=_classes("ADE20K", num_classes, (150, 151)),
-        # With 151 "classes" void is a channel of its own, as in the original.
-        ids=_table({i + 1: i for i in range(150)}, void=150),
-    )
-
-
-def celeba(folder: Path, split: str, num_classes: int | None) -> Source:
-    """CelebAMask-HQ with its part masks merged: SPLIT/images, SPLIT/labels (ids 0…18)."""
-    return _folders(
-        folder / split / "images",
-        folder / split / "labels",
-        classes=_classes("CelebA-Mask", num_classes, (19,)),
-        ids=_table({i: i for i in range(19)}, void=19),
-    )
-
-
-def coco(folder: Path, split: str, num_classes: int | None) -> Source:
-    """COCO-Stuff as SPADE lays it out: SPLIT_img, SPLIT_label, SPLIT_inst; 255 is void."""
-    instances = folder / f"{split}_inst"
-    return _folders(
-        folder / f"{split}_img",
-        folder / f"{split}_label",
-        classes=_classes("COCO-Stuff", num_classes, (182, 183)),
-        ids=_table({i: i for i in range(182)}, void=182),
-        instances=instances if instances.is_dir() else None,
-    )
-
-
-def camvid(folder: Path, split: str, num_classes: int | None) -> Source:
-    """CamVid of the SegNet tutorial: SPLIT, SPLITannot; 11 is void."""
-    return _folders(
-        folder / split,
-        folder / f"{split}annot",
-        classes=_classes("CamVid", num_classes, (11,)),
-        ids=_table({i: i for i in range(11)}, void=11),
-        palette=CAMVID,
-    )
-
-
-def plain(folder: Path, split: str, num_classes: int | None) -> Source:
+def plain(folder: Path, split: str, num_classes: int | None) -> Dataset:
     """Any pictures: images/SPLIT and labels/SPLIT, or images and labels where there are no splits.
 
     Label maps hold ids; those that are num_classes (256 if not given) or more are void. Instance
@@ -238,12 +190,56 @@ def plain(folder: Path, split: str, num_classes: int | None) -> Source:
     )
 
 
+def _alike(
+    dataset: str,
+    images: str,
+    labels: str,
+    *,
+    classes: tuple[int, ...],
+    first: int = 0,
+    instances: str = "",
+    palette: Palette | None = None,
+) -> Layout:
+    """Folders whose files carry the same names.
+
+    Args:
+        dataset: its name in errors.
+        images, labels, instances: patterns of folders, as in `Layout.folders`.
+        classes: how many it may be read with; the first if nothing is said. There are that many
+            ids, the next is void.
+        first: the value that the first class has in the files.
+    """
+
+    def read(folder: Path, split: str, num_classes: int | None) -> Dataset:
+        if num_classes is not None and num_classes not in classes:
+            known = " or ".join(map(str, classes))
+            raise InputError(f"{dataset} has {known} classes here, not {num_classes}")
+        of_instances = _below(folder, instances, split) if instances else None
+        return _folders(
+            _below(folder, images, split),
+            _below(folder, labels, split),
+            classes=num_classes or classes[0],
+            ids=_table({first + i: i for i in range(classes[0])}, void=classes[0]),
+            instances=of_instances if of_instances and of_instances.is_dir() else None,
+            palette=palette,
+        )
+
+    return Layout(read=read, folders=(images, labels))
+
+
 LAYOUTS: dict[str, Layout] = {
     "cityscapes": Layout(read=cityscapes, folders=("leftImg8bit/{split}", "gtFine/{split}")),
-    "ade20k": Layout(read=ade20k, folders=("images/{long}", "annotations/{long}")),
-    "celeba": Layout(read=celeba, folders=("{split}/images", "{split}/labels")),
-    "coco": Layout(read=coco, folders=("{split}_img", "{split}_label")),
-    "camvid": Layout(read=camvid, folders=("{split}", "{split}annot")),
+    # Of the scene-parsing challenge; 0 is void. With 151 "classes" void is a channel of its own,
+    # as in the original.
+    "ade20k": _alike("ADE20K", "images/{long}", "annotations/{long}", classes=(150, 151), first=1),
+    # CelebAMask-HQ with its part masks merged.
+    "celeba": _alike("CelebA-Mask", "{split}/images", "{split}/labels", classes=(19,)),
+    # COCO-Stuff as SPADE lays it out.
+    "coco": _alike(
+        "COCO-Stuff", "{split}_img", "{split}_label", classes=(182, 183), instances="{split}_inst"
+    ),
+    # CamVid of the SegNet tutorial.
+    "camvid": _alike("CamVid", "{split}", "{split}annot", classes=(11,), palette=CAMVID),
     "folder": Layout(read=plain, folders=("images/{split}", "labels/{split}")),
 }
 """The first whose folders are there is the layout of a folder."""
@@ -260,11 +256,11 @@ def _folders(
     ids: npt.NDArray[np.uint8],
     instances: Path | None = None,
     palette: Palette | None = None,
-) -> Source:
+) -> Dataset:
     """Two folders whose files carry the same names."""
     pairs = _paired(_named(images, PICTURES), _named(labels, MAPS), ".png")
     of_instances = _named(instances, MAPS) if instances else {}
-    return Source(
+    return Dataset(
         entries=tuple(
             Entry(name=name, image=image, labels=map_, instances=of_instances.get(name))
             for name, image, map_ in pairs
@@ -273,6 +269,11 @@ def _folders(
         ids=ids,
         palette=palette,
     )
+
+
+def _below(folder: Path, pattern: str, split: str) -> Path:
+    """A folder of a split (`Layout.folders`)."""
+    return folder / pattern.format(split=split, long=_LONG.get(split, split))
 
 
 def _files(folder: Path, suffixes: Iterable[str]) -> list[Path]:
@@ -363,12 +364,6 @@ def read_ids(path: Path) -> LabelMap:
 
 def _several(paths: list[Path]) -> str:
     return f"{paths[0]}" + (f" (and {len(paths) - 1} more)" if len(paths) > 1 else "")
-
-
-def _classes(dataset: str, wanted: int | None, known: tuple[int, ...]) -> int:
-    if wanted is not None and wanted not in known:
-        raise InputError(f"{dataset} has {' or '.join(map(str, known))} classes here, not {wanted}")
-    return wanted or known[0]
 
 
 def _table(ids: dict[int, int], *, void: int) -> npt.NDArray[np.uint8]:

@@ -1,4 +1,4 @@
-"""Files of a `Source` → arrays at the working size, as the original resizes them."""
+"""Files of a `Dataset` → arrays at the working size, as the original resizes them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sempic.coarse import bpg
 from sempic.errors import BitstreamError, InputError, LabelMapError
 from sempic.scene import Image as Picture
 from sempic.scene import LabelMap
-from sempic.training.data.readers import Entry, Source, open_picture, read_ids
+from sempic.training.data.readers import Dataset, Entry, open_picture, read_ids
 
 Box = Image.Resampling.BOX
 Bicubic = Image.Resampling.BICUBIC
@@ -32,7 +32,7 @@ class TrainingScene:
     image: Picture
     """uint8 (H, W, 3)."""
     labels: LabelMap
-    """uint8 (H, W); the source's num_classes is void."""
+    """uint8 (H, W); num_classes of its dataset is void."""
     edges: LabelMap | None
     """uint8 (H, W) in {0, 1}: where two instances meet; None if the dataset has no instances."""
     coarse: Picture
@@ -43,12 +43,12 @@ class TrainingScene:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SceneFolder:
-    """The scenes of a source, a sequence that loads them one at a time.
+    """The scenes of a dataset, a sequence that loads them one at a time.
 
     Indexing raises InputError naming the file that cannot be used.
     """
 
-    source: Source
+    dataset: Dataset
     image_size: int
     """Short side of the pictures."""
     coarse_factor: int = 4
@@ -58,10 +58,10 @@ class SceneFolder:
     """Of the coarse picture, "420" or "444"; bpgenc's default is the former."""
 
     def __len__(self) -> int:
-        return len(self.source.entries)
+        return len(self.dataset.entries)
 
     def __getitem__(self, index: int) -> TrainingScene:
-        entry = self.source.entries[index]
+        entry = self.dataset.entries[index]
         image = open_picture(entry.image).convert("RGB")
         small = resize_picture(image, self.image_size)
         pixels = np.asarray(small)
@@ -79,14 +79,14 @@ class SceneFolder:
 
     def human_labels(self, index: int) -> LabelMap:
         """The scene's human label map, uint8 (H, W), even where predicted ones are in use."""
-        entry = self.source.entries[index]
+        entry = self.dataset.entries[index]
         size = open_picture(entry.image).size
         labels = Image.fromarray(self._human(entry, size))
         return np.asarray(labels.resize(working_size(size, self.image_size)[-1], Nearest))
 
     def _labels(self, entry: Entry, size: tuple[int, int]) -> LabelMap:
         if entry.predicted is not None:
-            return _predicted(entry.predicted, self.source)
+            return _predicted(entry.predicted, self.dataset)
         return self._human(entry, size)
 
     def _human(self, entry: Entry, size: tuple[int, int]) -> LabelMap:
@@ -96,7 +96,7 @@ class SceneFolder:
                 f"{entry.labels} is {ids.shape[1]}×{ids.shape[0]}, but {entry.image} is "
                 f"{size[0]}×{size[1]}"
             )
-        return self.source.ids[ids]
+        return self.dataset.ids[ids]
 
     def _edges(
         self, entry: Entry, size: tuple[int, int], small: tuple[int, int]
@@ -236,15 +236,15 @@ def instance_edges(ids: npt.NDArray[np.generic]) -> LabelMap:
     return edges
 
 
-def _predicted(path: Path, source: Source) -> LabelMap:
+def _predicted(path: Path, dataset: Dataset) -> LabelMap:
     """A predicted map: ids as they are, or official colours looked up."""
     map_ = open_picture(path)
     if map_.mode != "RGB":
-        return np.minimum(read_ids(path), min(source.num_classes, 255)).astype(np.uint8)
-    if source.palette is None:
+        return np.minimum(read_ids(path), min(dataset.num_classes, 255)).astype(np.uint8)
+    if dataset.palette is None:
         raise InputError(f"{path}: a colour picture, but this dataset has no official colours")
     try:
-        ids = source.palette.unpaint(np.asarray(map_.convert("RGB")))
+        ids = dataset.palette.unpaint(np.asarray(map_.convert("RGB")))
     except LabelMapError as error:
         raise InputError(f"{path}: {error}") from None
-    return np.minimum(ids, source.num_classes).astype(np.uint8)
+    return np.minimum(ids, dataset.num_classes).astype(np.uint8)

@@ -143,7 +143,7 @@ def _open_folder(folder: Path, weight: float | None, taxonomy: Taxonomy) -> list
     splits: dict[str, list[Item]] = {"train": [], "val": []}
     for split in present:
         own = len(taxonomy.palette.classes) if mode == "folder" else None
-        opened = readers.open_source(mode, folder, split, num_classes=own)
+        opened = readers.open_dataset(mode, folder, split, num_classes=own)
         palette = opened.palette or _LABELS_OF.get(name, taxonomy.palette)
         if mode != "folder" and opened.num_classes > len(palette.classes):
             raise InputError(

@@ -39,7 +39,7 @@ from sempic.errors import InputError, ModelError
 from sempic.networks.unet import SemanticUNet, UNetConfig, make_condition
 from sempic.networks.weights import filled
 from sempic.training.data.batches import sent, to_unit
-from sempic.training.data.readers import open_source
+from sempic.training.data.readers import open_dataset
 from sempic.training.data.scenes import CropStream, SceneFolder, TrainingScene, seeded
 from sempic.training.options import RunOptions
 from sempic.training.trainer import Ema, Optimizer, Recipe, Schedule, train
@@ -370,7 +370,7 @@ class Paper(Recipe):
             start,
             noise=seeded_noise(torch.Generator().manual_seed(self.options.seed)),
         )
-        palette = self.stream.scenes.source.palette
+        palette = self.stream.scenes.dataset.palette
         maps = np.stack([scene.labels for scene in scenes])
         painted = palette.paint(maps) if palette else np.repeat(maps[..., None], 3, -1)
         columns = [to_uint8(start), painted, to_uint8(last.sample), to_uint8(image)]
@@ -424,7 +424,7 @@ def geometry(options: PaperOptions, unet: UNetConfig) -> tuple[int, tuple[int, i
 
 def open_scenes(options: PaperOptions, unet: UNetConfig, factor: int, split: str) -> SceneFolder:
     """The dataset of a run, checked against the network. Raises InputError."""
-    source = open_source(
+    dataset = open_dataset(
         options.dataset_mode,
         Path(options.data_dir),
         split,
@@ -434,13 +434,13 @@ def open_scenes(options: PaperOptions, unet: UNetConfig, factor: int, split: str
         image_path=Path(options.image_path) if options.image_path else None,
     )
     if unet.instance_edges:
-        lone = [e.image for e in source.entries if e.instances is None]
+        lone = [e.image for e in dataset.entries if e.instances is None]
         if lone:
             raise InputError(
                 f"no_instance is False, but {lone[0]} has no instance map: give --no_instance True"
             )
     return SceneFolder(
-        source=source,
+        dataset=dataset,
         image_size=unet.image_size,
         coarse_factor=factor,
         quality=options.quality if options.compression_type == "down+bpg" else None,
