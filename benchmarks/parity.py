@@ -41,7 +41,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from sempic.diffusion.flags import DEFAULTS, configs_from_flags
+from sempic.diffusion.checkpoints import configs_from_flags
+from sempic.diffusion.flags import DEFAULTS
 from sempic.diffusion.gaussian import DiffusionConfig, make_diffusion
 from sempic.diffusion.sampling import ddim, ddpm, guided, paper_start
 from sempic.networks.unet import SemanticUNet, make_condition

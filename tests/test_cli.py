@@ -477,7 +477,8 @@ def test_train_without_torch(monkeypatch, capsys):
     for name in [n for n in sys.modules if n.startswith("sempic.training")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "torch", None)
-    assert cli.main(["train", "denoise"]) == 2
+    argv = ["train", "denoise", "--corpus", "c", "--out", "r", "--steps", "1"]
+    assert cli.main(argv) == 2
     one_line(capsys, "torch", install_hint("train"))
 
 
@@ -506,7 +507,7 @@ def test_help_needs_no_extra():
         "importlib.machinery.PathFinder.find_spec = lambda name, *rest: (\n"
         "    None if name.partition('.')[0] in hidden else find(name, *rest))\n"
         "from sempic import cli\n"
-        "assert cli.main(['train', 'denoise']) == 2\n"
+        "assert cli.main('train denoise --corpus c --out r --steps 1'.split()) == 2\n"
         f"for command in {HELP!r}:\n"
         "    out = io.StringIO()\n"
         "    try:\n"

@@ -4,7 +4,8 @@ import shlex
 
 import pytest
 
-from sempic.diffusion.flags import command_line, configs_from_flags, flags_from_configs
+from sempic.diffusion.checkpoints import configs_from_flags, flags_from_configs
+from sempic.diffusion.flags import command_line
 from sempic.diffusion.gaussian import DiffusionConfig
 from sempic.errors import ModelError
 from sempic.networks.unet import UNetConfig

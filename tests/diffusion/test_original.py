@@ -10,8 +10,8 @@ import torch
 from tiny import inputs, tiny_unet
 
 from sempic import cli
-from sempic.diffusion.checkpoints import load_model, open_model
-from sempic.diffusion.flags import command_line, flags_from_configs
+from sempic.diffusion.checkpoints import flags_from_configs, load_model, open_model
+from sempic.diffusion.flags import command_line
 from sempic.diffusion.gaussian import DiffusionConfig
 from sempic.diffusion.original import read_original
 from sempic.errors import ModelError

@@ -12,7 +12,7 @@ from sempic.networks.compact import denoise, one_hot  # noqa: E402
 from sempic.networks.segmenter import SegmentationNet, SegmenterConfig  # noqa: E402
 from sempic.networks.weights import load_receiver, load_segmenter, save_receiver  # noqa: E402
 from sempic.receive import Receiver  # noqa: E402
-from sempic.training.data.corpus import CorpusOptions, make  # noqa: E402
+from sempic.training.data.corpus import make  # noqa: E402
 from sempic.training.onnx import (  # noqa: E402
     bake,
     export_receiver,
@@ -20,6 +20,7 @@ from sempic.training.onnx import (  # noqa: E402
     first_inputs,
     pictures_of,
 )
+from sempic.training.options import CorpusOptions  # noqa: E402
 from sempic.training.recipes.receiver import as_cityscapes  # noqa: E402
 
 

@@ -1,8 +1,7 @@
 import pytest
 
-pytest.importorskip("torch")
-
-from sempic.training.options import RunOptions, parse
+from sempic.fields import parse
+from sempic.training.options import RunOptions
 
 
 @pytest.mark.parametrize(

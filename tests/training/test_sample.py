@@ -13,12 +13,13 @@ from PIL import Image
 
 from sempic import cli, coarse, pack, unpack
 from sempic.api import Codec
-from sempic.diffusion.checkpoints import load_model, save_model
-from sempic.diffusion.flags import flags_from_configs
+from sempic.diffusion.checkpoints import flags_from_configs, load_model, save_model
+from sempic.diffusion.flags import SamplingConfig
 from sempic.diffusion.gaussian import DiffusionConfig
-from sempic.diffusion.receiver import Given, PaperReceiver, SamplingConfig, reconstruct
+from sempic.diffusion.receiver import Given, PaperReceiver, reconstruct
 from sempic.errors import InputError, ModelError, install_hint
 from sempic.networks.unet import SemanticUNet, UNetConfig
+from sempic.training import flags as original
 from sempic.training import sample
 from sempic.training.data import scenes
 
@@ -67,10 +68,14 @@ def flags(weights: Path, data: Path, out: Path, **changes: Any) -> list[str]:
     return [word for k, v in chosen.items() for word in (f"--{k}", str(v))]
 
 
+def sampled(argv: list[str]) -> None:
+    sample.run(original.sample(argv))
+
+
 def test_every_folder_is_written_and_the_sample_comes_from_the_file(
     weights: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    sample.main(flags(weights, data, tmp_path))
+    sampled(flags(weights, data, tmp_path))
     for folder, suffix in (
         ("images", "png"), ("labels", "png"), ("samples", "png"), ("compressed", "png"),
         ("sempic", "sempic"),
@@ -93,11 +98,11 @@ def test_batches_are_obeyed_and_scenes_read_once(
     weights: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes: list[int] = []
-    sampled = sample.reconstruct
+    really = sample.reconstruct
 
     def remember(model: Any, process: Any, given: Any, **how: Any) -> Any:
         sizes.append(len(given))
-        return sampled(model, process, given, **how)
+        return really(model, process, given, **how)
 
     opened: list[str] = []
     loaded, read, coded = scenes.open_picture, scenes.read_ids, coarse.encode
@@ -107,10 +112,10 @@ def test_batches_are_obeyed_and_scenes_read_once(
     )
     monkeypatch.setattr(coarse, "encode", lambda *a, **k: opened.append("coarse") or coded(*a, **k))
     monkeypatch.setattr(sample, "reconstruct", remember)
-    sample.main(flags(weights, data, tmp_path / "two", num_samples=3, batch_size=2))
+    sampled(flags(weights, data, tmp_path / "two", num_samples=3, batch_size=2))
     assert sizes == [2, 1]
     assert opened == [n for x in "abc" for n in (f"{x}.png", f"{x}.png", "coarse")]
-    sample.main(flags(weights, data, tmp_path / "one", num_samples=3))
+    sampled(flags(weights, data, tmp_path / "one", num_samples=3))
     for name in ("a", "b", "c"):
         one, two = (
             np.asarray(Image.open(tmp_path / f"{n}/samples/{name}.png"), int)
@@ -127,7 +132,7 @@ def test_the_originals_flags_are_taken_and_those_without_effect_said(
         "large_size": 128, "use_ddim": "yes", "clip_denoised": "t", "class_cond": "y",
         "lr": 1e-4, "num_channels": 32, "num_samples": 1,
     }  # fmt: skip
-    sample.main(flags(weights, data, tmp_path / "bpg", **given))
+    sampled(flags(weights, data, tmp_path / "bpg", **given))
     said = capsys.readouterr().err
     for name in ("input_img", "large_size", "lr"):
         assert f"--{name} has no effect here" in said
@@ -139,7 +144,7 @@ def test_the_originals_flags_are_taken_and_those_without_effect_said(
     payload = coarse.encode(coarse.downscale(image, 4), quality=28, chroma="420")
     np.testing.assert_array_equal(coarse.decode(payload).y, scene.coarse.y)
 
-    sample.main(flags(weights, data, tmp_path / "raw", compression_type="resize", num_samples=1))
+    sampled(flags(weights, data, tmp_path / "raw", compression_type="resize", num_samples=1))
     assert not (tmp_path / "raw/sempic").exists()
     small = np.asarray(Image.open(tmp_path / "raw/compressed/a.png"))
     np.testing.assert_array_equal(small, coarse.downscale(image, 4))
@@ -154,7 +159,7 @@ def test_predicted_maps_are_sent_and_human_ones_kept(
         Image.fromarray(np.full((32, 45), 3, np.uint8)).save(tmp_path / f"maps/{name}.png")
     out = tmp_path / "out"
     given = {"generated_semantic": tmp_path / "maps", "num_samples": 1, "clip_denoised": False}
-    sample.main(flags(weights, data, out, **given))
+    sampled(flags(weights, data, out, **given))
     assert (np.asarray(Image.open(out / "predicted/a.png")) == 3).all()
     assert (unpack((out / "sempic/a.sempic").read_bytes()).labels == 3).all()
     human = np.asarray(Image.open(data / "valannot/a.png"))
@@ -166,8 +171,8 @@ def test_an_original_checkpoint_samples_the_same(weights: Path, data: Path, tmp_
     torch.save(model.state_dict(), tmp_path / "ema_0.9999_000001.pt")
     shape = flags_from_configs(model.config, process)
     ours, theirs = tmp_path / "ours", tmp_path / "theirs"
-    sample.main(flags(weights, data, ours, num_samples=1))
-    sample.main(flags(tmp_path / "ema_0.9999_000001.pt", data, theirs, num_samples=1, **shape))
+    sampled(flags(weights, data, ours, num_samples=1))
+    sampled(flags(tmp_path / "ema_0.9999_000001.pt", data, theirs, num_samples=1, **shape))
     assert (ours / "samples/a.png").read_bytes() == (theirs / "samples/a.png").read_bytes()
 
 
@@ -326,10 +331,10 @@ def test_the_default_steps_are_the_papers(weights: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"solver": "euler"}, "solver 'euler' is none of"),
+        ({"solver": "euler"}, "solver 'euler' is not one of"),
         ({"num_channels": 64}, r"ema.safetensors: its num_channels is 32, not '64'"),
         ({"noise_schedule": "cosine"}, "noise_schedule is 'linear', not 'cosine'"),
-        ({"compression_type": "jpeg"}, "compression_type"),
+        ({"compression_type": "jpeg"}, "compression type"),
         ({"chroma": "422"}, "chroma"),
         ({"image_path": "pictures"}, "image_path is for cityscapes"),
         ({"eta": 2}, "eta"),
@@ -343,7 +348,7 @@ def test_impossible_requests_are_refused_by_name(
     weights: Path, data: Path, tmp_path: Path, changes: dict[str, Any], named: str
 ) -> None:
     with pytest.raises((ModelError, InputError), match=named):
-        sample.main(flags(weights, data, tmp_path, **changes))
+        sampled(flags(weights, data, tmp_path, **changes))
 
 
 def test_sampling_config_is_the_papers() -> None:

@@ -13,10 +13,11 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from sempic.errors import ModelError  # noqa: E402
+from sempic.fields import option  # noqa: E402
 from sempic.networks.weights import load_tensors  # noqa: E402
 from sempic.training import trainer  # noqa: E402
 from sempic.training.checkpoint import Folder  # noqa: E402
-from sempic.training.options import RunOptions, option  # noqa: E402
+from sempic.training.options import RunOptions  # noqa: E402
 from sempic.training.trainer import Ema, Optimizer, Recipe, Schedule, train  # noqa: E402
 
 

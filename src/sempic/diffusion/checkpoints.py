@@ -1,18 +1,19 @@
-"""Weights of the paper's network with their configuration: ours, and the original's."""
+"""Weights of the paper's network with their configuration: ours, and the original's flags."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
+from typing import Any, cast
 
 from torch import Tensor
 
-from sempic.diffusion.flags import check_flags, configs_from_flags
-from sempic.diffusion.gaussian import DiffusionConfig
+from sempic.diffusion.flags import DEFAULTS, numbers, typed
+from sempic.diffusion.gaussian import DiffusionConfig, Loss, Schedule, Variance
 from sempic.diffusion.original import read_original, shape_flags
 from sempic.errors import ModelError
-from sempic.networks.unet import SemanticUNet, UNetConfig
+from sempic.networks.unet import Precision, SemanticUNet, UNetConfig
 from sempic.networks.weights import configured, filled, load_tensors, save_tensors
 
 
@@ -61,3 +62,106 @@ def open_model(
             "`sempic train convert`"
         ) from error
     return filled(lambda: SemanticUNet(unet), weights, path).eval(), diffusion
+
+
+# ── configurations and flags ─────────────────────────────────────────────────────────────────
+
+_SAME = [field.name for field in fields(UNetConfig) if field.name in DEFAULTS]
+"""Flags that the configuration of the network calls as the original does."""
+
+
+def configs_from_flags(flags: Mapping[str, object]) -> tuple[UNetConfig, DiffusionConfig]:
+    """Network and process that the original would build from `flags`.
+
+    Values may be text as on a command line, or typed. Flags that are not in `DEFAULTS` speak of
+    other things and are ignored. Raises `ModelError` naming the flag that cannot be met.
+    """
+    lists = {"channel_mult": float, "attention_resolutions": int}
+
+    def value(name: str) -> Any:
+        default = DEFAULTS[name]
+        given = flags.get(name, default)
+        if name in lists:
+            return numbers(name, given, lists[name])
+        return typed(name, given, type(default))
+
+    got = {name: value(name) for name in DEFAULTS}
+    if not got["class_cond"]:
+        raise ModelError("class_cond False: this network is always conditioned on labels")
+    if got["use_fp16"] and got["use_bf16"]:
+        raise ModelError("use_fp16 and use_bf16 exclude each other")
+    unet = UNetConfig(
+        **{name: got[name] for name in _SAME},
+        instance_edges=not got["no_instance"],
+        precision=("float16" if got["use_fp16"] else "bfloat16" if got["use_bf16"] else "float32"),
+    )
+    loss: Loss = "rescaled_mse" if got["rescale_learned_sigmas"] else "mse"
+    variance: Variance = "fixed_small" if got["sigma_small"] else "fixed_large"
+    diffusion = DiffusionConfig(
+        steps=got["diffusion_steps"],
+        schedule=cast(Schedule, got["noise_schedule"]),
+        prediction="x0" if got["predict_xstart"] else "epsilon",
+        variance="learned_range" if got["learn_sigma"] else variance,
+        loss="rescaled_kl" if got["use_kl"] else loss,
+        rescale_timesteps=got["rescale_timesteps"],
+    )
+    return unet, diffusion
+
+
+RUNTIME = {"use_fp16", "use_bf16", "use_checkpoint", "dropout", "use_kl", "rescale_learned_sigmas"}
+"""Flags that say how a network computes or is taught, but not what it knows."""
+
+
+def check_flags(
+    flags: Mapping[str, object], unet: UNetConfig, diffusion: DiffusionConfig, path: object
+) -> Precision:
+    """The precision that `flags` want for the network of `path`, or else its own.
+
+    Raises `ModelError` if a flag, other than those of `RUNTIME`, is not true of that network.
+    """
+    own = flags_from_configs(replace(unet, precision="float32"), diffusion)
+    meaning = _meaning(*configs_from_flags(own))
+    for name in sorted(flags.keys() & DEFAULTS.keys() - RUNTIME):
+        if _meaning(*configs_from_flags({**own, name: flags[name]})) != meaning:
+            raise ModelError(f"{path}: its {name} is {own[name]!r}, not {flags[name]!r}")
+    precision = unet.precision
+    kinds: tuple[tuple[str, Precision], ...] = (("use_fp16", "float16"), ("use_bf16", "bfloat16"))
+    for name, half in kinds:
+        if name in flags and typed(name, flags[name], bool):
+            precision = half
+        elif name in flags and precision == half:
+            precision = "float32"
+    return precision
+
+
+def _meaning(unet: UNetConfig, diffusion: DiffusionConfig) -> tuple[object, ...]:
+    """Equal for configurations that differ in nothing but the words."""
+    unet = replace(
+        unet,
+        channel_mult=unet.multipliers,
+        attention_resolutions=tuple(sorted(set(unet.attention_resolutions))),
+    )
+    return unet, diffusion
+
+
+def flags_from_configs(unet: UNetConfig, diffusion: DiffusionConfig) -> dict[str, Any]:
+    """The flags under which the original builds the same network and process."""
+    if unet.precision == "bfloat16":
+        raise ModelError("the original knows no bfloat16: use float32 or float16")
+    if diffusion.loss == "kl":
+        raise ModelError("the original has no flag for the plain KL loss")
+    own = {name: getattr(unet, name) for name in _SAME}
+    return own | {
+        "channel_mult": ",".join(f"{m:g}" for m in unet.channel_mult),
+        "attention_resolutions": ",".join(map(str, unet.attention_resolutions)),
+        "no_instance": not unet.instance_edges,
+        "class_cond": True,
+        "sigma_small": diffusion.variance == "fixed_small",
+        "use_fp16": unet.precision == "float16",
+        "diffusion_steps": diffusion.steps,
+        "noise_schedule": diffusion.schedule,
+        "predict_xstart": diffusion.prediction == "x0",
+        "use_kl": diffusion.loss == "rescaled_kl",
+        "rescale_learned_sigmas": diffusion.loss == "rescaled_mse",
+        "rescale_timesteps": diffusion.rescale_timesteps,
+    }

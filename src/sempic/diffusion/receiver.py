@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +14,7 @@ from tqdm import tqdm
 
 from sempic import coarse as coarse_codec
 from sempic.diffusion.checkpoints import open_model
+from sempic.diffusion.flags import SamplingConfig
 from sempic.diffusion.gaussian import DiffusionConfig, make_diffusion
 from sempic.diffusion.sampling import (
     ddim,
@@ -30,31 +30,8 @@ from sempic.networks.unet import SemanticUNet, make_condition
 from sempic.palette import CITYSCAPES_FULL, PALETTES, Palette
 from sempic.scene import Image, LabelMap, Scene
 
-Solver = Literal["ddpm", "ddim", "dpmsolver++", "unipc"]
-SOLVERS: tuple[Solver, ...] = ("ddpm", "ddim", "dpmsolver++", "unipc")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SamplingConfig:
-    """How a picture is sampled; the defaults are the paper's 20 steps from the coarse picture."""
-
-    timestep_respacing: str = "100"
-    max_iter_time: int = 200
-    """Timesteps beyond this are left out; sampling starts at the upsampled coarse picture, or at
-    noise if this is the number of all timesteps."""
-    s: float = 1.0
-    """Guidance scale; 1 or less is none, the paper's is 1.5."""
-    solver: Solver = "ddpm"
-    eta: float = 0.0
-    """Of DDIM."""
-    clip_denoised: bool = True
-    """Keep what the network sees as the clean picture in [-1, 1]."""
-
-    def __post_init__(self) -> None:
-        if self.solver not in SOLVERS:
-            raise ModelError(f"solver {self.solver!r} is none of {', '.join(SOLVERS)}")
-        if not 0 <= self.eta <= 1:
-            raise ModelError(f"eta must lie in [0, 1], not {self.eta}")
+PAPERS = SamplingConfig()
+"""As the paper samples."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,7 +52,7 @@ def reconstruct(
     process: DiffusionConfig,
     given: Sequence[Given],
     *,
-    sampling: SamplingConfig = SamplingConfig(),
+    sampling: SamplingConfig = PAPERS,
 ) -> list[Image]:
     """Pictures, uint8 (H, W, 3), of the sizes of their labels, in as few batches as sizes allow.
 
@@ -135,9 +112,9 @@ def _batch(
     return list(to_uint8(last.sample[..., :height, :width]))
 
 
-def ready(model: SemanticUNet, device: str | None = None) -> SemanticUNet:
-    """The network on `device` (None: the GPU if there is one), in a precision that it has."""
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+def ready(model: SemanticUNet) -> SemanticUNet:
+    """The network on the GPU, if there is one, in a precision that the device has."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     if model.config.precision == "float16" and device == "cpu":
         model.config = replace(model.config, precision="float32")
     return model.to(device)
@@ -152,12 +129,11 @@ class PaperReceiver:
     def __init__(
         self,
         path: Path,
-        sampling: SamplingConfig = SamplingConfig(),
-        device: str | None = None,
+        sampling: SamplingConfig = PAPERS,
     ) -> None:
         """Weights of ours or of the original (`checkpoints.open_model`, which names its errors)."""
         model, self.process = open_model(path)
-        self.model = ready(model, device)
+        self.model = ready(model)
         self.sampling = sampling
         self.steps = len(
             make_diffusion(self.process, sampling.timestep_respacing, sampling.max_iter_time)

@@ -3,8 +3,7 @@ discriminators on these features."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +21,7 @@ from sempic.networks.efficientnet import (
     imagenet_weights,
 )
 from sempic.networks.weights import load_tensors, save_tensors
-from sempic.training.options import option, parse
+from sempic.training.options import FeaturesOptions
 
 TAPS = (-1, 2, 4, 10, 15)
 """The stem and the blocks of EfficientNet-Lite0 whose outputs are compared: strides 2 … 32."""
@@ -115,9 +114,10 @@ def _frozen(folder: Path | None, vgg: bool) -> tuple[dict[str, Tensor], dict[str
     return backbone, layers[0] if layers else {}
 
 
-def write_features(folder: Path) -> None:
-    """Put the weights that `Features` needs into a folder, as float16: for a machine that has
-    neither the package nor the cache. Raises ModelError if they are not here."""
+def write_features(options: FeaturesOptions) -> None:
+    """`sempic train features`: the weights that `Features` needs, as float16, for a machine that
+    has neither the package nor the cache. Raises ModelError if they are not here."""
+    folder = options.folder
     backbone, layers = _frozen(None, True)
     used = {
         k: v for k, v in layers.items() if k.startswith("backbone.")
@@ -240,17 +240,3 @@ def view_of(like: Tensor, rng: np.random.Generator) -> Callable[[Tensor], Tensor
         return x
 
     return look
-
-
-@dataclass(frozen=True, kw_only=True)
-class FeaturesOptions:
-    """Put the frozen ImageNet features that `distill` looks through into a folder."""
-
-    folder: Path = option(
-        "gets efficientnet-lite0.safetensors and vgg16.safetensors", positional=True
-    )
-
-
-def main(argv: Sequence[str]) -> None:
-    """`sempic train features`."""
-    write_features(parse(FeaturesOptions, argv, prog="sempic train features").folder)

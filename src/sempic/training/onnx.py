@@ -12,8 +12,8 @@ import itertools
 import json
 import re
 import warnings
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,7 @@ from sempic.training.data.batches import to_unit
 from sempic.training.data.corpus import open_corpus
 from sempic.training.data.readers import PICTURES, open_picture
 from sempic.training.graph import simplify
-from sempic.training.options import option, parse
+from sempic.training.options import ExportOptions, GrowOptions, RestoreOptions
 from sempic.training.recipes.receiver import as_cityscapes
 
 OPSET = 18
@@ -489,22 +489,8 @@ def _palette(classes: int) -> Palette:
     raise ModelError(f"no palette of ours has {classes} classes")
 
 
-@dataclass(frozen=True, kw_only=True)
-class ExportOptions:
-    """Write trained weights (safetensors) as ONNX."""
-
-    weights: Path = option("compact.safetensors or segmenter.safetensors", positional=True)
-    output: Path = option("the .onnx file", positional=True)
-    model_id: int = option("number that names the receiver in a stream", 1)
-    int8: Path | None = option(
-        "compute convolutions in 8-bit integers, with ranges from this corpus", None,
-        metavar="CORPUS",
-    )  # fmt: skip
-
-
-def export(argv: Sequence[str]) -> None:
+def export(options: ExportOptions) -> None:
     """`sempic train export`."""
-    options = parse(ExportOptions, argv, prog="sempic train export")
     try:
         segmenter = load_segmenter(options.weights)
     except ModelError:
@@ -517,20 +503,8 @@ def export(argv: Sequence[str]) -> None:
     print(f"{options.output}: {options.output.stat().st_size / 1e6:.1f} MB")
 
 
-@dataclass(frozen=True, kw_only=True)
-class RestoreOptions:
-    """Turn an ONNX file of `sempic train export` into weights (safetensors) to train on from."""
-
-    model: Path = option("receiver.onnx or segmenter.onnx of ours", positional=True)
-    output: Path = option("the .safetensors file", positional=True)
-    images: Path | None = option(
-        "folder of pictures on which a segmenter's norms are measured", None
-    )
-
-
-def restore(argv: Sequence[str]) -> None:
+def restore(options: RestoreOptions) -> None:
     """`sempic train restore`."""
-    options = parse(RestoreOptions, argv, prog="sempic train restore")
     try:
         model = onnx.load(options.model)
     except Exception as error:  # protobuf raises its own classes
@@ -556,16 +530,7 @@ def restore(argv: Sequence[str]) -> None:
     save_segmenter(segmenter.state_dict(), segmenter.config, options.output, palette)
 
 
-@dataclass(frozen=True, kw_only=True)
-class GrowOptions:
-    """Turn a receiver of CamVid's 11 classes into one of Cityscapes' 19 that paints the same."""
-
-    weights: Path = option("compact.safetensors", positional=True)
-    output: Path = option("the .safetensors file", positional=True)
-
-
-def grow_classes(argv: Sequence[str]) -> None:
+def grow_classes(options: GrowOptions) -> None:
     """`sempic train grow`."""
-    options = parse(GrowOptions, argv, prog="sempic train grow")
     grown = as_cityscapes(load_receiver(options.weights))
     save_receiver(grown.state_dict(), grown.config, options.output)

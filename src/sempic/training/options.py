@@ -1,15 +1,21 @@
-"""What every training run takes; `sempic.fields` makes its command line."""
+"""What the commands of `sempic train` may be asked for; `sempic.fields` makes their command lines.
+
+No torch here: explaining a training takes no part of it. The original's flags are in `flags`.
+"""
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import torch
+from sempic import fields
+from sempic.fields import option
 
-from sempic.fields import option, parse
 
-__all__ = ["RunOptions", "option", "parse"]
+def _minutes(name: str, value: Any) -> float:
+    return float(value)  # infinite ones, too
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,8 +28,9 @@ class RunOptions:
         "end after so much time, checkpoints and exports included; the learning rate follows "
         "the elapsed share",
         0.0,
+        check=_minutes,
     )
-    batch: int = option("crops in a step", 8)
+    batch: int = option("crops in a step", 8, low=1)
     lr: float = option("learning rate at its highest", 1e-3)
     init: Path | None = option("weights to begin with, .safetensors", None)
     seed: int = option("of every random draw", 0)
@@ -33,23 +40,222 @@ class RunOptions:
         "draw noise on the CPU, and use deterministic algorithms: the same run on every device",
         False,
     )
-    log_every: int = option("steps between lines of the log", 50)
-    check_every: int = option("steps between validations, which write a sheet and weights", 500)
-    save_minutes: float = option("between checkpoints, at most 5", 3.0)
+    log_every: int = option("steps between lines of the log", 50, low=1)
+    check_every: int = option(
+        "steps between validations, which write a sheet and weights", 500, low=1
+    )
+    save_minutes: float = option("between checkpoints", 3.0, low=0, high=5)
     export_dir: Path | None = option(
         "folder that gets the results in at most 8 files of at most 16 MiB", None
     )
 
     def __post_init__(self) -> None:
+        fields.check(self)
         if (self.steps > 0) == (self.minutes > 0):
             raise ValueError("give either --steps or --minutes")
-        if self.batch < 1 or self.log_every < 1 or self.check_every < 1:
-            raise ValueError("--batch, --log-every and --check-every must be 1 or more")
-        if not 0 <= self.save_minutes <= 5:
-            raise ValueError("--save-minutes must lie in 0…5")
 
-    @property
-    def where(self) -> torch.device:
-        """The device that is meant."""
-        auto = "cuda" if torch.cuda.is_available() else "cpu"
-        return torch.device(auto if self.device == "auto" else self.device)
+
+@dataclass(frozen=True, kw_only=True)
+class CorpusOptions:
+    """Make a training corpus for receivers from folders of pictures (see docs/guides/train.md)."""
+
+    data: tuple[str, ...] = option(
+        "folders, FOLDER or FOLDER=WEIGHT", positional=True, metavar="DATA"
+    )
+    out: Path = option("folder of the corpus")
+    classes: str = option(
+        "a palette, cityscapes or camvid, or a JSON file of one's own", "cityscapes"
+    )
+    segmenter: Path | None = option(
+        "ONNX file whose maps are learned from too, simplified as they are sent", None
+    )
+    renditions: int = option(
+        "of each picture, differing in size, light and coarse pictures", 3, low=1
+    )
+    coarse: int = option("coarse pictures of each rendition, differing in factor and QP", 2, low=1)
+    side: int = option(
+        "short side that six in ten renditions have; others have 200 to 480", 256, low=128
+    )
+    limit: int = option("pictures of each source at most, spread evenly; 0 for all", 0, low=0)
+    seed: int = option("of every random draw", 0)
+    workers: int = option("processes", os.cpu_count() or 1, low=1)
+
+    def __post_init__(self) -> None:
+        fields.check(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmenterOptions(RunOptions):
+    """Fine-tune an ImageNet backbone, or a segmenter, on folders. Run it again to go on."""
+
+    data: tuple[str, ...] = option("folders, FOLDER or FOLDER=WEIGHT")
+    classes: str = option(
+        "a palette, cityscapes or camvid, or a JSON file of one's own", "cityscapes"
+    )
+    backbone: int = option("version of EfficientNet-Lite", 0, low=0, high=2)
+    crop: tuple[int, int] = option("multiples of 32", (256, 320), metavar=("H", "W"))
+    heights: tuple[int, int] = option(
+        "of the whole picture in pixels, between which crops are scaled",
+        (230, 640),
+        metavar=("MIN", "MAX"),
+    )
+    enlarge: float = option("how much small pictures are enlarged before they are segmented", 1.5)
+    judged: int = option("pictures to validate with, of each source", 20)
+    teacher: Path | None = option(
+        "segmenter.safetensors of the same classes, a larger one, whose opinion of every pixel is "
+        "learned from too",
+        None,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.crop[0] % 32 or self.crop[1] % 32 or min(self.crop) < 32:
+            raise ValueError("--crop takes multiples of 32")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReceiverOptions(RunOptions):
+    """What both stages of the compact receiver take."""
+
+    corpus: tuple[Path, ...] = option("folders of `sempic train corpus`")
+    crop: tuple[int, int] = option(
+        "crops; multiples of 32 are fastest, of 16 allowed", (128, 176), metavar=("H", "W")
+    )
+    label_drop: float = option("share of the maps that are void", 0.1)
+    region_drop: float = option("share of the maps in which a part of a region is void", 0.0)
+    region_wrong: float = option("share of the maps in which a part of a region is wrong", 0.0)
+    tail_blocks: int | None = option(
+        "give the network this many (CompactConfig); default: as many as --init has", None
+    )
+    narrow_width: int | None = option("likewise", None)
+    sheet: int = option("scenes on a sheet", 4)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DenoiseOptions(ReceiverOptions):
+    """Train the compact receiver to denoise, at all noise levels. Run it again to go on."""
+
+    lr: float = option("learning rate at its highest", 4e-3)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillOptions(ReceiverOptions):
+    """Fine-tune a trained compact receiver for 1 to 4 steps. Run it again to go on."""
+
+    init: Path = option("compact.safetensors of `sempic train denoise`, restore, grow or distill")
+    discriminator: Path | None = option("of an earlier run, to begin with", None)
+    segmenter: tuple[Path, ...] = option(
+        "segmenter.safetensors for semantic consistency; of several, one is drawn for each step",
+        (),
+    )
+    features: Path | None = option(
+        "folder of `sempic train features`; default: the ImageNet package and the cache", None
+    )
+    batch: int = option("crops in a step; pooled features need two for a variance", 4, low=2)
+    lr: float = option("learning rate at its highest", 3e-3)
+    crop: tuple[int, int] = option(
+        "crops; multiples of 32 are fastest, of 16 allowed", (192, 256), metavar=("H", "W")
+    )
+    label_drop: float = option("share of the maps that are void", 0.15)
+    region_drop: float = option("share of the maps in which a part of a region is void", 0.25)
+    region_wrong: float = option("share of the maps in which a part of a region is wrong", 0.06)
+    critical: float = option(
+        "pixels weigh 1 + this times what their class's importance is above 1", 16.0
+    )
+    pixel: float = option("weight of L1", 2.0)
+    coarse: float = option("weight of L1 between the coarse pictures", 2.0)
+    feature: float = option("weight of the feature distance", 1.5)
+    texture: float = option(
+        "weight of the distance between the features' means and deviations over a crop", 1.0
+    )
+    pooled: float = option(
+        "weight of the squared distance between the last features' means, as a share of their "
+        "variance",
+        0.3,
+    )
+    energy: float = option(
+        "weight of the distance between energies of detail, at each place of a patch", 1.0
+    )
+    vgg: float = option(
+        "weight of the distance of VGG-16's features (`python -m sempic.evaluation.weights`), "
+        "which the discriminator sees, too; 0 does without",
+        1.0,
+    )
+    adversarial: float = option("weight of the discriminator's opinion", 0.4)
+    semantic: float = option("weight of the divergence between what a segmenter sees", 0.25)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelPriorOptions(RunOptions):
+    """Train one of the two networks of the label coder's prior. Run it again to go on."""
+
+    data: tuple[str, ...] = option("labelled folders, CamVid's layout for one")
+    batch: int = option("maps in a step", 4, low=1)
+    coarse: bool = option("one that sees the coarse picture", False)
+    busy: int = option("pixels at outlines, a map", 3000)
+    calm: int = option("other pixels, a map", 700)
+    lr: float = option("learning rate at its highest", 3e-3)
+    threads: int = option("of a CPU", 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PriorExportOptions:
+    """Write the integers of two networks: the causal one of the first, the trunk of the second."""
+
+    causal: Path = option("run without --coarse")
+    informed: Path = option("run with --coarse")
+    out: Path = option("the file, .npz")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PriorTablesOptions:
+    """Fit readout and tables of a label model."""
+
+    data: tuple[str, ...] = option("labelled folders, CamVid's layout for one")
+    networks: Path | None = option("of `export`; default: those of the bundled model", None)
+    segmenter: Path | None = option(
+        "ONNX file whose maps are learned from; default: the bundled one", None
+    )
+    out: Path = option("the file, .npz")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """Write trained weights (safetensors) as ONNX."""
+
+    weights: Path = option("compact.safetensors or segmenter.safetensors", positional=True)
+    output: Path = option("the .onnx file", positional=True)
+    model_id: int = option("number that names the receiver in a stream", 1)
+    int8: Path | None = option(
+        "compute convolutions in 8-bit integers, with ranges from this corpus",
+        None,
+        metavar="CORPUS",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RestoreOptions:
+    """Turn an ONNX file of `sempic train export` into weights (safetensors) to train on from."""
+
+    model: Path = option("receiver.onnx or segmenter.onnx of ours", positional=True)
+    output: Path = option("the .safetensors file", positional=True)
+    images: Path | None = option(
+        "folder of pictures on which a segmenter's norms are measured", None
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class GrowOptions:
+    """Turn a receiver of CamVid's 11 classes into one of Cityscapes' 19 that paints the same."""
+
+    weights: Path = option("compact.safetensors", positional=True)
+    output: Path = option("the .safetensors file", positional=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeaturesOptions:
+    """Put the frozen ImageNet features that `distill` looks through into a folder."""
+
+    folder: Path = option(
+        "gets efficientnet-lite0.safetensors and vgg16.safetensors", positional=True
+    )

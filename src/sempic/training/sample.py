@@ -1,4 +1,4 @@
-"""Pictures of the paper's network, under the original's flags. `python -m sempic.training.sample`
+"""`sempic sample`: pictures of the paper's network, under the original's flags.
 
 Every picture is coded into a `.sempic` file, and rebuilt from what this file decodes to, labels and
 coarse picture: so the file's size is the rate of the sample beside it.
@@ -6,10 +6,8 @@ coarse picture: so the file's size is the rate of the sample beside it.
 
 from __future__ import annotations
 
-import dataclasses
-import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,36 +16,14 @@ import numpy as np
 
 from sempic import codec, pictures
 from sempic.diffusion.checkpoints import open_model
-from sempic.diffusion.flags import DEFAULTS, IDLE, filled_in, read_flags
-from sempic.diffusion.receiver import Given, SamplingConfig, ready, reconstruct
-from sempic.errors import ModelError, OutputError
+from sempic.diffusion.flags import DEFAULTS, SamplingConfig, filled_in
+from sempic.diffusion.receiver import Given, ready, reconstruct
+from sempic.errors import OutputError
 from sempic.palette import INDICES, Palette
 from sempic.scene import Image, LabelMap
 from sempic.training.data.scenes import SceneFolder, TrainingScene
-from sempic.training.recipes.paper import PRESETS, PaperOptions, geometry, open_scenes
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SampleConfig:
-    """What is sampled and where to; names are the original's flags."""
-
-    model_path: str
-    """Weights: ours, or a `.pt` of the original (with the flags that it was trained with)."""
-    results_path: str
-    """Gets images, labels, samples, compressed and sempic, a file of each per picture.
-
-    labels are the human maps; where others are sent (generated_semantic), those lie in predicted.
-    """
-    num_samples: int = 60
-    """Pictures, from the first; 0 for all."""
-    split: str = "val"
-    seed: int = 0
-    use_ddim: bool = False
-    """The original's word for --solver ddim."""
-
-    def __post_init__(self) -> None:
-        if self.num_samples < 0:
-            raise ModelError("num_samples cannot be negative")
+from sempic.training.flags import PaperOptions, SampleConfig
+from sempic.training.recipes.paper import geometry, open_scenes
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -101,40 +77,13 @@ def write(
         pictures.write_file(path, data)
 
 
-USED = {
-    "data_dir", "dataset_mode", "generated_semantic", "coarse_path", "image_path",
-    "small_size", "quality", "chroma", "compression_type", "batch_size",
-}  # fmt: skip
-"""Fields of PaperOptions that say what is sampled; the others are taken, and change nothing."""
-
-
-def parse(
-    argv: Sequence[str],
-) -> tuple[SampleConfig, SamplingConfig, PaperOptions, dict[str, Any]]:
-    """Flags → what is sampled, how, from which data; the last are the network's, as given."""
-    kinds = (SampleConfig, SamplingConfig, PaperOptions)
-    ours = {f.name for kind in kinds[:2] for f in dataclasses.fields(kind)}
-    trained = {f.name for f in dataclasses.fields(PaperOptions)} - USED - ours
-    given = read_flags(
-        argv,
-        prog="sempic sample",
-        description="Rebuild a dataset's pictures with the paper's network.",
-        kinds=kinds,
-        presets=PRESETS,
-        needed=("model_path", "results_path", "data_dir", "dataset_mode"),
-        idle=IDLE | dict.fromkeys(trained, "it is for training"),
-    )
-    config = filled_in(SampleConfig, given)
-    if config.use_ddim:
-        given.setdefault("solver", "ddim")
-    network = {name: value for name, value in given.items() if name in DEFAULTS}
-    return config, filled_in(SamplingConfig, given), filled_in(PaperOptions, given), network
-
-
-def main(argv: Sequence[str]) -> None:
+def run(flags: Mapping[str, Any]) -> None:
     """`sempic sample` with the original's flags."""
-    config, sampling, data, flags = parse(argv)
-    model, process = open_model(Path(config.model_path), flags or None)
+    config, data = filled_in(SampleConfig, flags), filled_in(PaperOptions, flags)
+    solver = {"solver": "ddim"} if config.use_ddim else {}
+    sampling = filled_in(SamplingConfig, {**solver, **flags})
+    network = {name: value for name, value in flags.items() if name in DEFAULTS}
+    model, process = open_model(Path(config.model_path), network or None)
     model = ready(model)
     factor, _ = geometry(data, model.config)
     scenes = open_scenes(data, model.config, factor, config.split)
@@ -173,7 +122,3 @@ def main(argv: Sequence[str]) -> None:
     print(
         f"{count} pictures{mean}, {(time.perf_counter() - began) / count:.2f} s each, all included"
     )
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

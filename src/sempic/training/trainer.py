@@ -407,7 +407,8 @@ def set_up(options: RunOptions) -> torch.device:
     """Threads, seeds and precision of a run; returns its device. Raises ModelError."""
     torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
-    device = options.where
+    auto = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(auto if options.device == "auto" else options.device)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ModelError(f"--device {options.device}: there is no GPU that PyTorch can use")
     if options.reproducible:

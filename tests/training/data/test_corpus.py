@@ -14,7 +14,8 @@ from streets import write_camvid
 from sempic import coarse
 from sempic.errors import InputError
 from sempic.training.data import corpus
-from sempic.training.data.corpus import CorpusOptions, make, open_corpus
+from sempic.training.data.corpus import make, open_corpus
+from sempic.training.options import CorpusOptions
 
 
 @pytest.fixture(scope="module")

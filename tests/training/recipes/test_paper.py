@@ -15,9 +15,11 @@ import torch
 from PIL import Image
 
 from sempic.diffusion.checkpoints import load_model
+from sempic.diffusion.flags import PRESETS
 from sempic.errors import InputError, ModelError
 from sempic.networks.unet import make_condition
 from sempic.networks.weights import load_tensors
+from sempic.training import flags as original
 from sempic.training.checkpoint import Folder
 from sempic.training.recipes import paper
 from sempic.training.trainer import train
@@ -55,6 +57,14 @@ def flags(data: Path, out: Path, **changes: Any) -> list[str]:
     return [word for k, v in chosen.items() for word in (f"--{k}", str(v))]
 
 
+def parsed(argv: list[str]) -> Any:
+    return paper.configured(original.paper(argv))
+
+
+def trained(argv: list[str]) -> None:
+    paper.run(original.paper(argv))
+
+
 def newest(out: Path, rate: str = "0.9") -> Path:
     return max(out.glob(f"ema_{rate}_*.safetensors"))
 
@@ -75,7 +85,7 @@ def largest_gap(a: Path, b: Path) -> float:
 @pytest.fixture(scope="module")
 def straight(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("straight") / "run"
-    paper.main(flags(data, out, steps=20, save_interval=5, sheet_size=2))
+    trained(flags(data, out, steps=20, save_interval=5, sheet_size=2))
     return out
 
 
@@ -121,7 +131,7 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(
     process.stdout.close()
     assert 8 < checkpoint(out)[1]["step"] < 20
     torch.rand(100)  # whatever happens to global generators in between
-    paper.main(argv)
+    trained(argv)
     one, two = checkpoint(straight)[0], checkpoint(out)[0]
     assert one.keys() == two.keys()
     assert all(torch.equal(one[k], two[k]) for k in one)
@@ -141,7 +151,7 @@ def test_a_run_that_dies_while_it_saves(
     """Whatever was written by then, the same command ends with everything of the last step."""
     place = {"validate": paper.Paper, "about": paper.Paper, "save": Folder}[moment]
     argv = flags(data, tmp_path / "run", save_interval=1, ema_rate="0", sheet_size=1)
-    paper.main([*argv, "--steps", "1"])
+    trained([*argv, "--steps", "1"])
 
     def dies(*_: Any) -> None:
         raise Killed
@@ -149,8 +159,8 @@ def test_a_run_that_dies_while_it_saves(
     with monkeypatch.context() as patch:
         patch.setattr(place, moment, dies)
         with pytest.raises(Killed):
-            paper.main([*argv, "--steps", "2"])
-    paper.main([*argv, "--steps", "2"])
+            trained([*argv, "--steps", "2"])
+    trained([*argv, "--steps", "2"])
     tensors, about = checkpoint(tmp_path / "run")
     now = weights(tmp_path / "run", "0.0")
     assert about["step"] == 2
@@ -161,7 +171,7 @@ def test_a_run_that_dies_while_it_saves(
 def test_a_run_ends_when_it_is_asked_to(data: Path, tmp_path: Path) -> None:
     """Without --steps it would go on for ever, as the original does."""
     argv = flags(data, tmp_path, steps=0, lr_anneal_steps=0, save_interval=1000)
-    recipe = paper.Paper(*paper.parse(argv))
+    recipe = paper.Paper(*parsed(argv))
 
     def step(number: int) -> dict[str, torch.Tensor]:
         if number == 3:
@@ -178,7 +188,7 @@ def test_a_run_ends_when_it_is_asked_to(data: Path, tmp_path: Path) -> None:
 def test_maps_are_left_out_at_the_rate(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe = paper.Paper(*paper.parse(flags(data, tmp_path, drop_rate=0.4, batch_size=50)))
+    recipe = paper.Paper(*parsed(flags(data, tmp_path, drop_rate=0.4, batch_size=50)))
     seen: list[torch.Tensor] = []
 
     def descend(*inputs: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -205,14 +215,14 @@ def test_the_scale_of_half_gradients_follows_what_overflows() -> None:
 
 def test_microbatches_change_nothing(data: Path, tmp_path: Path) -> None:
     for name, micro in (("whole", -1), ("micro", 1)):
-        paper.main(flags(data, tmp_path / name, steps=3, batch_size=3, microbatch=micro))
+        trained(flags(data, tmp_path / name, steps=3, batch_size=3, microbatch=micro))
     # AdamW's first steps have the size of lr whatever the gradient: signs of tiny ones may differ.
     assert largest_gap(tmp_path / "whole", tmp_path / "micro") < 1e-4
 
 
 def test_two_processes_do_what_one_does_with_twice_the_batch(data: Path, tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
-    paper.main(flags(data, one, steps=3, batch_size=4, log_interval=1))
+    trained(flags(data, one, steps=3, batch_size=4, log_interval=1))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     argv = flags(data, two, steps=3, batch_size=2, log_interval=1)
     done = subprocess.run(
@@ -249,7 +259,7 @@ def test_two_processes_do_what_one_does_with_twice_the_batch(data: Path, tmp_pat
 def test_a_ceiling_on_the_timesteps_that_are_learned(data: Path, tmp_path: Path) -> None:
     for sampler in ("uniform", "loss-second-moment"):
         argv = flags(data, tmp_path / sampler, max_train_time=9, schedule_sampler=sampler)
-        recipe = paper.Paper(*paper.parse(argv))
+        recipe = paper.Paper(*parsed(argv))
         t, _ = recipe.sampler.draw(500, np.random.default_rng(0))
         assert set(t.tolist()) == set(range(10))
 
@@ -260,7 +270,7 @@ def test_fine_tuning_begins_with_the_given_weights(
     torch.save(weights(straight), tmp_path / "model.pt")
     for number, given in enumerate((newest(straight), tmp_path / "model.pt")):
         argv = flags(data, tmp_path / f"tuned{number}", resume_checkpoint=given)
-        recipe = paper.Paper(*paper.parse(argv))
+        recipe = paper.Paper(*parsed(argv))
         recipe.prepare()
         assert recipe.first == 0
         average = recipe.averages["ema_0.9"].state
@@ -273,7 +283,7 @@ def test_a_run_of_the_original_goes_on(
     straight: Path, data: Path, tmp_path: Path, flattened: bool
 ) -> None:
     """With the step of modelNNNNNN.pt, and with ema_… and opt… beside it."""
-    first = paper.Paper(*paper.parse(flags(data, straight)))
+    first = paper.Paper(*parsed(flags(data, straight)))
     first_averages = {name: average.state for name, average in first.averages.items()}
     moving = {"network": first.network, "network.optimizer": first.optimizer.adam}
     Folder(straight).load({**moving, "average2": first_averages["ema_0.5"]}, {})
@@ -297,7 +307,7 @@ def test_a_run_of_the_original_goes_on(
         data, tmp_path / "on", resume_checkpoint=tmp_path / "model000020.pt", lr=5e-4, steps=21,
         lr_anneal_steps=0,
     )  # fmt: skip
-    recipe = paper.Paper(*paper.parse(argv))
+    recipe = paper.Paper(*parsed(argv))
     recipe.prepare()
     assert recipe.first == 20
     averages = {name: average.state for name, average in recipe.averages.items()}
@@ -307,12 +317,12 @@ def test_a_run_of_the_original_goes_on(
     assert ours["param_groups"][0]["lr"] == 5e-4
     for number, entry in ours["state"].items():
         assert all(torch.equal(entry[key], means[number][key]) for key in entry)
-    paper.main(argv)  # one more step, under the number that it has there
+    trained(argv)  # one more step, under the number that it has there
     assert checkpoint(tmp_path / "on")[1]["step"] == 21
     assert newest(tmp_path / "on").name == "ema_0.9_000021.safetensors"
     (tmp_path / "opt000020.pt").write_bytes(b"junk")
     with pytest.raises(ModelError, match=r"opt000020.pt"):
-        paper.Paper(*paper.parse(argv)).prepare()
+        paper.Paper(*parsed(argv)).prepare()
 
 
 def test_weights_of_another_network_are_not_begun_with(
@@ -325,11 +335,11 @@ def test_weights_of_another_network_are_not_begun_with(
     ):
         argv = flags(data, tmp_path / "run", resume_checkpoint=given, **changes)
         with pytest.raises(ModelError, match=rf"ema_0.9_000020.safetensors: its {named}"):
-            paper.main(argv)
+            trained(argv)
 
 
 def test_a_loss_that_is_not_finite_stops_and_names_the_files(data: Path, tmp_path: Path) -> None:
-    recipe = paper.Paper(*paper.parse(flags(data, tmp_path / "run")))
+    recipe = paper.Paper(*parsed(flags(data, tmp_path / "run")))
     with torch.no_grad():
         next(recipe.network.parameters()).fill_(float("nan"))
     with pytest.raises(ModelError, match=r"step 0: the loss is nan; in the batch: \d, \d"):
@@ -338,9 +348,9 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_files(data: Path, tmp_pat
 
 def test_a_run_is_not_continued_as_another(straight: Path, data: Path) -> None:
     with pytest.raises(ModelError, match=r"num_channels is 64, but .* began with 32"):
-        paper.main(flags(data, straight, num_channels=64))
+        trained(flags(data, straight, num_channels=64))
     with pytest.raises(ModelError, match="batch_size × processes is 3"):
-        paper.main(flags(data, straight, batch_size=3))
+        trained(flags(data, straight, batch_size=3))
 
 
 @pytest.mark.parametrize(
@@ -351,15 +361,15 @@ def test_a_run_is_not_continued_as_another(straight: Path, data: Path) -> None:
         ({"microbatch": 3}, "microbatch"),
         ({"ema_rate": "0.9,x"}, "ema_rate"),
         ({"lr": "fast"}, "lr takes float"),
-        ({"lr": 0}, "lr must be above 0"),
-        ({"save_minutes": 6}, "save_minutes must lie"),
+        ({"lr": 0}, "lr must be more than 0"),
+        ({"save_minutes": 6}, "save_minutes is 0…5"),
         ({"small_size": 7}, "small_size"),
         ({"crop_size": 20}, "crop_size 20"),
         ({"max_train_time": -1}, "max_train_time"),
         ({"use_bf16": True, "use_fp16": True}, "use_bf16"),
         ({"no_instance": False}, "no_instance"),
         ({"num_channels": 20}, "num_channels"),
-        ({"schedule_sampler": "best"}, "schedule_sampler"),
+        ({"schedule_sampler": "best"}, "schedule sampler 'best'"),
         ({"resume_checkpoint": "absent.pt"}, "absent.pt"),
     ],
 )
@@ -367,22 +377,22 @@ def test_impossible_runs_are_refused_by_name(
     data: Path, tmp_path: Path, changes: dict[str, Any], named: str
 ) -> None:
     with pytest.raises((ModelError, InputError), match=named):
-        paper.main(flags(data, tmp_path / "run", **changes))
+        trained(flags(data, tmp_path / "run", **changes))
     assert not (tmp_path / "run").exists()
 
 
 def test_the_published_flags_and_presets() -> None:
-    published = "--data_dir D " + paper.CITYSCAPES
-    config, unet, process = paper.parse(published.split())
-    again = paper.parse(["--data_dir", "D", "--preset", "paper-cityscapes"])
+    published = "--data_dir D " + PRESETS["paper-cityscapes"]
+    config, unet, process = parsed(published.split())
+    again = parsed(["--data_dir", "D", "--preset", "paper-cityscapes"])
     assert again == (config, unet, process)
     assert config.batch_size == 8
     assert unet.num_channels == 256
     assert paper.geometry(config, unet) == (4, (256, 512))
     assert (config.quality, config.chroma) == (35, "420")  # what bpgenc -q 35 makes
-    config, _, _ = paper.parse(["--data_dir", "D", "--preset", "paper-cityscapes", "--lr", "2e-5"])
+    config, _, _ = parsed(["--data_dir", "D", "--preset", "paper-cityscapes", "--lr", "2e-5"])
     assert config.lr == 2e-5
-    config, unet, _ = paper.parse(["--data_dir", "D", "--preset", "camvid-small"])
+    config, unet, _ = parsed(["--data_dir", "D", "--preset", "camvid-small"])
     assert paper.geometry(config, unet) == (4, (72, 96))
     assert unet.precision == "bfloat16"
 
@@ -391,9 +401,9 @@ def test_flags_without_effect_are_said_once_they_are_given(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     argv = ["--data_dir", "D", "--preset", "paper-cityscapes", "--use_fp16", "n"]
-    _, unet, _ = paper.parse(argv)
+    _, unet, _ = parsed(argv)
     assert unet.precision == "float32"
     assert not capsys.readouterr().err  # the preset's own --large_size is none of the user's
-    config, _, _ = paper.parse([*argv, "--is_train", "True", "--compression_level", "28"])
+    config, _, _ = parsed([*argv, "--is_train", "True", "--compression_level", "28"])
     assert config.quality == 28
     assert capsys.readouterr().err.startswith("sempic train: --is_train has no effect here: ")

@@ -36,7 +36,7 @@ from sempic.scene import LabelMap
 from sempic.training.data import taxonomy
 from sempic.training.data.sources import Item, open_sources
 from sempic.training.data.taxonomy import Taxonomy
-from sempic.training.options import option, parse
+from sempic.training.options import CorpusOptions
 
 FORMAT = "sempic.corpus/1"
 GRID = 16
@@ -51,34 +51,6 @@ QPS = (24, 42)
 """Between which the quality of a coarse picture is drawn."""
 USUAL_QP = 35
 """What it is four times in ten, and always for validation."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class CorpusOptions:
-    """Make a training corpus for receivers from folders of pictures (see docs/guides/train.md)."""
-
-    data: tuple[str, ...] = option(
-        "folders, FOLDER or FOLDER=WEIGHT", positional=True, metavar="DATA"
-    )
-    out: Path = option("folder of the corpus")
-    classes: str = option(
-        "a palette, cityscapes or camvid, or a JSON file of one's own", "cityscapes"
-    )
-    segmenter: Path | None = option(
-        "ONNX file whose maps are learned from too, simplified as they are sent", None
-    )
-    renditions: int = option("of each picture, differing in size, light and coarse pictures", 3)
-    coarse: int = option("coarse pictures of each rendition, differing in factor and QP", 2)
-    side: int = option("short side that six in ten renditions have; others have 200 to 480", 256)
-    limit: int = option("pictures of each source at most, spread evenly; 0 for all", 0)
-    seed: int = option("of every random draw", 0)
-    workers: int = option("processes", os.cpu_count() or 1)
-
-    def __post_init__(self) -> None:
-        if min(self.renditions, self.coarse, self.workers) < 1:
-            raise ValueError("--renditions, --coarse and --workers must be 1 or more")
-        if self.side < 128 or self.limit < 0:
-            raise ValueError("--side must be 128 or more, and --limit cannot be negative")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -441,8 +413,3 @@ def _read(path: Path) -> list[dict[str, bytes]]:
     except (OSError, tarfile.TarError, ValueError) as error:
         raise InputError(f"{path}: cannot be read ({error})") from error
     return list(samples.values())
-
-
-def main(argv: Sequence[str]) -> None:
-    """`sempic train corpus`."""
-    make(parse(CorpusOptions, argv, prog="sempic train corpus"))

@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
 from sempic.diffusion import edm
 from sempic.networks.compact import upsample
-from sempic.training.options import option, parse
-from sempic.training.recipes.receiver import ReceiverOptions, ReceiverRecipe, parameter_groups
+from sempic.training.options import DenoiseOptions
+from sempic.training.recipes.receiver import ReceiverRecipe, parameter_groups
 from sempic.training.trainer import Optimizer, Schedule, autocast, generator, set_up, train
-
-
-@dataclass(frozen=True, kw_only=True)
-class DenoiseOptions(ReceiverOptions):
-    """Train the compact receiver to denoise, at all noise levels. Run it again to go on."""
-
-    lr: float = option("learning rate at its highest", 4e-3)
 
 
 class Denoise(ReceiverRecipe):
@@ -49,7 +39,6 @@ class Denoise(ReceiverRecipe):
         return {"loss": loss, "norm": norm}
 
 
-def main(argv: Sequence[str]) -> None:
+def run(options: DenoiseOptions) -> None:
     """`sempic train denoise`."""
-    options = parse(DenoiseOptions, argv, prog="sempic train denoise")
     train(Denoise(options, set_up(options)), options)

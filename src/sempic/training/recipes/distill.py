@@ -12,8 +12,7 @@ classes (`Taxonomy.critical`) count more in all that compares place by place.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -38,8 +37,8 @@ from sempic.training.losses import (
     view_of,
     window_of,
 )
-from sempic.training.options import option, parse
-from sempic.training.recipes.receiver import ReceiverOptions, ReceiverRecipe, parameter_groups
+from sempic.training.options import DistillOptions
+from sempic.training.recipes.receiver import ReceiverRecipe, parameter_groups
 from sempic.training.trainer import (
     Optimizer,
     Schedule,
@@ -54,60 +53,6 @@ _GRID = (1, 2, 4)
 """Numbers of sampling steps that are trained for."""
 _MARGIN = 16
 """Pixels that a segmenter does not see of a crop's height and width, now here, now there."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class DistillOptions(ReceiverOptions):
-    """Fine-tune a trained compact receiver for 1 to 4 steps. Run it again to go on."""
-
-    init: Path = option("compact.safetensors of `sempic train denoise`, restore, grow or distill")
-    discriminator: Path | None = option("of an earlier run, to begin with", None)
-    segmenter: tuple[Path, ...] = option(
-        "segmenter.safetensors for semantic consistency; of several, one is drawn for each step",
-        (),
-    )
-    features: Path | None = option(
-        "folder of `sempic train features`; default: the ImageNet package and the cache", None
-    )
-    batch: int = option("crops in a step", 4)
-    lr: float = option("learning rate at its highest", 3e-3)
-    crop: tuple[int, int] = option(
-        "crops; multiples of 32 are fastest, of 16 allowed", (192, 256), metavar=("H", "W")
-    )
-    label_drop: float = option("share of the maps that are void", 0.15)
-    region_drop: float = option("share of the maps in which a part of a region is void", 0.25)
-    region_wrong: float = option("share of the maps in which a part of a region is wrong", 0.06)
-    critical: float = option(
-        "pixels weigh 1 + this times what their class's importance is above 1", 16.0
-    )
-    pixel: float = option("weight of L1", 2.0)
-    coarse: float = option("weight of L1 between the coarse pictures", 2.0)
-    feature: float = option("weight of the feature distance", 1.5)
-    texture: float = option(
-        "weight of the distance between the features' means and deviations over a crop", 1.0
-    )
-    pooled: float = option(
-        "weight of the squared distance between the last features' means, as a share of their "
-        "variance",
-        0.3,
-    )
-    energy: float = option(
-        "weight of the distance between energies of detail, at each place of a patch", 1.0
-    )
-    vgg: float = option(
-        "weight of the distance of VGG-16's features (`python -m sempic.evaluation.weights`), "
-        "which the discriminator sees, too; 0 does without",
-        1.0,
-    )
-    adversarial: float = option("weight of the discriminator's opinion", 0.4)
-    semantic: float = option("weight of the divergence between what a segmenter sees", 0.25)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.batch < 2:
-            raise ValueError(
-                "--batch must be 2 or more: pooled features are compared with their variance"
-            )
 
 
 View = Callable[[Tensor], Tensor]
@@ -330,7 +275,6 @@ class Distill(ReceiverRecipe):
         return parts
 
 
-def main(argv: Sequence[str]) -> None:
+def run(options: DistillOptions) -> None:
     """`sempic train distill`."""
-    options = parse(DistillOptions, argv, prog="sempic train distill")
     train(Distill(options, set_up(options)), options)

@@ -1,21 +1,16 @@
 """`sempic train label-prior`: a prior of the label coder (`sempic.labels.prior`), in three steps.
 
-    sempic train label-prior network --data FOLDER --out RUN [--coarse]    the networks, hours
-    sempic train label-prior export --causal RUN --informed RUN --out FILE.npz
-    sempic train label-prior tables --data FOLDER [--networks FILE.npz] --out FILE.npz    minutes
-
-The loss of the networks is the code length itself: bits per pixel of each human label given the
-labels before it in raster order and, with --coarse, the decoded coarse planes. The tables are what
-a label model adds to the networks: the readout of the trunk, and the state of the coder after the
-training maps, human and predicted.
+The networks take hours, their integers (`export`) no time, the tables minutes. The loss of the
+networks is the code length itself: bits per pixel of each human label given the labels before it in
+raster order and, with --coarse, the decoded coarse planes. The tables are what a label model adds
+to the networks: the readout of the trunk, and the state of the coder after the training maps, human
+and predicted.
 """
 
 from __future__ import annotations
 
-import argparse
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +34,7 @@ from sempic.palette import CAMVID
 from sempic.training.data import taxonomy
 from sempic.training.data.corpus import sent_map
 from sempic.training.data.sources import Item, open_sources
-from sempic.training.options import RunOptions, option, parse
+from sempic.training.options import LabelPriorOptions, PriorExportOptions, PriorTablesOptions
 from sempic.training.trainer import Optimizer, Recipe, Schedule, autocast, set_up, train
 
 SIZE = (341, 256)
@@ -255,19 +250,6 @@ def prime(
     return {f"primed.{k}": v for k, v in state.tables_of(*states).items()}
 
 
-@dataclass(frozen=True, kw_only=True)
-class LabelPriorOptions(RunOptions):
-    """Train one of the two networks of the label coder's prior. Run it again to go on."""
-
-    data: tuple[str, ...] = option("labelled folders, CamVid's layout for one")
-    batch: int = option("maps in a step", 4)
-    coarse: bool = option("one that sees the coarse picture", False)
-    busy: int = option("pixels at outlines, a map", 3000)
-    calm: int = option("other pixels, a map", 700)
-    lr: float = option("learning rate at its highest", 3e-3)
-    threads: int = option("of a CPU", 1)
-
-
 class LabelPrior(Recipe):
     """The code length of human maps."""
 
@@ -376,45 +358,14 @@ def _items(folders: Sequence[str]) -> tuple[list[Item], list[Item]]:
     return [item for number, item in enumerate(items) if number % 10], items[::10]
 
 
-@dataclass(frozen=True, kw_only=True)
-class ExportOptions:
-    """Write the integers of two networks: the causal one of the first, the trunk of the second."""
-
-    causal: Path = option("run without --coarse")
-    informed: Path = option("run with --coarse")
-    out: Path = option("the file, .npz")
+def run(options: LabelPriorOptions) -> None:
+    """`sempic train label-prior network`."""
+    train(LabelPrior(options, set_up(options)), options)
 
 
-@dataclass(frozen=True, kw_only=True)
-class TablesOptions:
-    """Fit readout and tables of a label model."""
-
-    data: tuple[str, ...] = option("labelled folders, CamVid's layout for one")
-    networks: Path = option("of `export`; default: those of the bundled model", BUNDLED)
-    segmenter: Path | None = option(
-        "ONNX file whose maps are learned from; default: the bundled one", None
-    )
-    out: Path = option("the file, .npz")
-
-
-def main(argv: Sequence[str]) -> None:
-    """`sempic train label-prior`."""
-    parser = argparse.ArgumentParser(
-        prog="sempic train label-prior",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("stage", choices=("network", "export", "tables"), metavar="STEP")
-    stage = parser.parse_args(argv[:1]).stage
-    prog = f"sempic train label-prior {stage}"
-    if stage == "network":
-        options = parse(LabelPriorOptions, argv[1:], prog=prog)
-        train(LabelPrior(options, set_up(options)), options)
-    elif stage == "export":
-        written = parse(ExportOptions, argv[1:], prog=prog)
-        export(_averaged(written.causal), _averaged(written.informed), written.out)
-    else:
-        _tables(parse(TablesOptions, argv[1:], prog=prog))
+def run_export(options: PriorExportOptions) -> None:
+    """`sempic train label-prior export`."""
+    export(_averaged(options.causal), _averaged(options.informed), options.out)
 
 
 def _averaged(folder: Path) -> dict[str, Tensor]:
@@ -422,18 +373,20 @@ def _averaged(folder: Path) -> dict[str, Tensor]:
     return load_tensors(folder / "label-prior.safetensors", LabelPrior.kind)[0]
 
 
-def _tables(options: TablesOptions) -> None:
+def run_tables(options: PriorTablesOptions) -> None:
+    """`sempic train label-prior tables`."""
     torch.set_num_threads(1)
     items, _ = _items(options.data)
     data = corpus(items, options.out.parent / "prior-train.npz", options.segmenter)
-    known = prior.load(options.networks)
+    trained = options.networks or BUNDLED
+    known = prior.load(trained)
     layer = readout(known, data)
     parsed = network.Layer(
         layer["readout.weight"].astype(np.float32),
         layer["readout.multiplier"].astype(np.int64),
         layer["readout.bias"].astype(np.int64),
     )
-    with np.load(options.networks, allow_pickle=False) as file:
+    with np.load(trained, allow_pickle=False) as file:
         networks = {k: v for k, v in file.items() if not k.startswith(("readout.", "primed."))}
     arrays: dict[str, Any] = networks | layer | prime(known._replace(readout=parsed), data)
     np.savez_compressed(options.out, **arrays)

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -23,14 +22,13 @@ from accelerate import Accelerator
 from PIL import Image
 from torch import Tensor
 
-from sempic.diffusion.checkpoints import load_model
-from sempic.diffusion.flags import (
+from sempic.diffusion.checkpoints import (
     check_flags,
     configs_from_flags,
-    filled_in,
     flags_from_configs,
-    read_flags,
+    load_model,
 )
+from sempic.diffusion.flags import filled_in
 from sempic.diffusion.gaussian import DiffusionConfig, make_diffusion
 from sempic.diffusion.original import read_original, read_progress
 from sempic.diffusion.sampling import ddpm, guided, paper_start, seeded_noise, to_uint8
@@ -41,119 +39,12 @@ from sempic.networks.weights import filled
 from sempic.training.data.batches import sent, to_unit
 from sempic.training.data.readers import open_dataset
 from sempic.training.data.scenes import CropStream, SceneFolder, TrainingScene, seeded
+from sempic.training.flags import PaperOptions
 from sempic.training.options import RunOptions
 from sempic.training.trainer import Ema, Optimizer, Recipe, Schedule, train
 
-CITYSCAPES = """
-    --dataset_mode cityscapes --lr 1e-4 --batch_size 8 --attention_resolutions 32,16,8
-    --diffusion_steps 1000 --image_size 256 --learn_sigma True --noise_schedule linear
-    --num_channels 256 --num_head_channels 64 --num_res_blocks 2 --resblock_updown True
-    --use_fp16 True --use_scale_shift_norm True --use_checkpoint True --num_classes 19
-    --class_cond True --large_size 128 --small_size 64 --no_instance True
-"""
-CAMVID_SMALL = """
-    --dataset_mode camvid --image_size 256 --small_size 64 --num_classes 11 --no_instance True
-    --num_channels 32 --channel_mult 1,1,2,2 --num_res_blocks 1 --attention_resolutions 32
-    --num_head_channels 16 --resblock_updown True --learn_sigma True --use_bf16 True
-    --crop_size 72 --max_train_time 200 --batch_size 4 --lr 6e-4 --ema_rate 0.99
-    --save_interval 100 --chroma 444
-"""
-PRESETS = {"paper-cityscapes": CITYSCAPES, "camvid-small": CAMVID_SMALL}
-"""Flags in one word; flags that are given as well override them."""
-
 ASPECT = {"cityscapes": 2.0, "camvid": 4 / 3}
 """Width of a training picture by its height; the other datasets are cropped to squares."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PaperOptions:
-    """A training run, apart from network and process; names are the original's flags."""
-
-    data_dir: str
-    dataset_mode: str
-    out: str = "runs/paper"
-    """Folder of the run: log, checkpoint, averaged weights, sheets."""
-    generated_semantic: str = ""
-    coarse_path: str = ""
-    image_path: str = ""
-    """Cityscapes: a folder of pictures, named alike, in place of leftImg8bit/SPLIT."""
-    small_size: int = 0
-    """Short side of the coarse picture; 0 for a quarter of image_size."""
-    quality: int = 35
-    """Of the coarse picture, as `bpgenc -q` counts."""
-    chroma: str = "420"
-    """Of the coarse picture: "420" as bpgenc has it by default, or "444"."""
-    compression_type: str = "down+bpg"
-    """Of the coarse picture; with "resize" it is not coded at all."""
-    schedule_sampler: str = "uniform"
-    lr: float = 1e-4
-    fp16_scale_growth: float = 1e-3
-    """With use_fp16: how much the binary logarithm of the loss's scale grows in a step."""
-    weight_decay: float = 0.0
-    lr_anneal_steps: int = 0
-    """Bring lr to 0 over this many steps, and end there."""
-    steps: int = 0
-    """End after this many steps; 0 for lr_anneal_steps or, without those, never."""
-    batch_size: int = 1
-    """Scenes per process and step."""
-    microbatch: int = -1
-    """Scenes per pass; -1 for all of batch_size."""
-    ema_rate: str = "0.9999"
-    """One or several, with commas between."""
-    drop_rate: float = 0.0
-    crop_size: int = 0
-    """Short side of the training crop; 0 for image_size. Not a flag of the original."""
-    max_train_time: int = 0
-    """Learn no timestep above this, as max_iter_time samples none; 0 for all. Nor is this one."""
-    random_flip: bool = True
-    seed: int = 0
-    log_interval: int = 10
-    save_interval: int = 10000
-    """Steps between averaged weights, `ema_RATE_STEP.safetensors`, and sample sheets."""
-    save_minutes: float = 5.0
-    """Between checkpoints to go on from, at most 5."""
-    keep: int = 3
-    """Averaged weights to keep of each rate, the newest."""
-    sheet_size: int = 4
-    """Scenes on a sample sheet; 0 for none."""
-    workers: int = 2
-    """Threads that decode scenes."""
-    resume_checkpoint: str = ""
-    """Weights to begin with (fine-tuning): ours, or a `.pt` of the original."""
-
-    def __post_init__(self) -> None:
-        least = dict.fromkeys(("batch_size", "log_interval", "save_interval", "keep"), 1)
-        least |= dict.fromkeys(
-            ("steps", "lr_anneal_steps", "workers", "sheet_size", "small_size", "seed",
-             "crop_size", "max_train_time", "weight_decay"), 0,
-        )  # fmt: skip
-        rules = {
-            name: (getattr(self, name) >= low, f"be at least {low}") for name, low in least.items()
-        }
-        micro, samplers = self.microbatch, ("uniform", "loss-second-moment")
-        rules |= {
-            "lr": (self.lr > 0, "be above 0"),
-            "drop_rate": (0 <= self.drop_rate < 1, "lie in [0, 1)"),
-            "ema_rate": (all(0 <= rate < 1 for rate in self.ema_rates), "lie in [0, 1)"),
-            "quality": (0 <= self.quality <= 51, "lie in 0…51"),
-            "save_minutes": (0 <= self.save_minutes <= 5, "lie in 0…5"),
-            "chroma": (self.chroma in ("420", "444"), "be 420 or 444"),
-            "compression_type": (
-                self.compression_type in ("down+bpg", "resize"), "be down+bpg or resize"
-            ),
-            "schedule_sampler": (self.schedule_sampler in samplers, f"be {' or '.join(samplers)}"),
-            "microbatch": (micro == -1 or 1 <= micro <= self.batch_size, "fit batch_size"),
-        }  # fmt: skip
-        for name, (holds, rule) in rules.items():
-            if not holds:
-                raise ModelError(f"{name} must {rule}")
-
-    @property
-    def ema_rates(self) -> tuple[float, ...]:
-        try:
-            return tuple(float(rate) for rate in self.ema_rate.split(","))
-        except ValueError as error:
-            raise ModelError(f"ema_rate {self.ema_rate!r} is not a list of numbers") from error
 
 
 MAY_CHANGE = {
@@ -462,29 +353,17 @@ def read_weights(path: Path, unet: UNetConfig, process: DiffusionConfig) -> Sema
     return filled(lambda: SemanticUNet(unet), model.state_dict(), path)
 
 
-def parse(argv: Sequence[str]) -> tuple[PaperOptions, UNetConfig, DiffusionConfig]:
-    """Flags (and a preset) → configurations. Raises ModelError naming what is impossible."""
-    given = read_flags(
-        argv,
-        prog="sempic train",
-        description="Train the paper's network, under the original's flags.",
-        kinds=[PaperOptions],
-        presets=PRESETS,
-        needed=("data_dir", "dataset_mode"),
-    )
+def configured(given: Mapping[str, object]) -> tuple[PaperOptions, UNetConfig, DiffusionConfig]:
+    """Flags → configurations. Raises ModelError or InputError naming what is impossible."""
     unet, process = configs_from_flags(given)
     options = filled_in(PaperOptions, given)
     geometry(options, unet)
     return options, unet, process
 
 
-def main(argv: Sequence[str]) -> None:
+def run(given: Mapping[str, object]) -> None:
     """`sempic train` with the original's flags."""
-    recipe = Paper(*parse(argv))
+    recipe = Paper(*configured(given))
     for part in (recipe.options, recipe.unet, recipe.process):
         recipe.say(re.sub(r"[{}']", "", f"{type(part).__name__}: {asdict(part)}"))
     train(recipe, recipe.run)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

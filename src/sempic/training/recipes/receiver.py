@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,28 +21,8 @@ from sempic.palette import CAMVID, CITYSCAPES, to_camvid
 from sempic.training.data.batches import Batch, Crops, Drops, to_unit
 from sempic.training.data.corpus import Corpus, Sample, open_corpus
 from sempic.training.data.taxonomy import Taxonomy
-from sempic.training.options import RunOptions, option
+from sempic.training.options import ReceiverOptions
 from sempic.training.trainer import Recipe, compiled
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReceiverOptions(RunOptions):
-    corpus: tuple[Path, ...] = option("folders of `sempic train corpus`")
-    crop: tuple[int, int] = option(
-        "crops; multiples of 32 are fastest, of 16 allowed", (128, 176), metavar=("H", "W")
-    )
-    label_drop: float = option("share of the maps that are void", 0.1)
-    region_drop: float = option("share of the maps in which a part of a region is void", 0.0)
-    region_wrong: float = option("share of the maps in which a part of a region is wrong", 0.0)
-    tail_blocks: int | None = option(
-        "give the network this many (CompactConfig); default: as many as --init has", None
-    )
-    narrow_width: int | None = option("likewise", None)
-    sheet: int = option("scenes on a sheet", 4)
-
-    @property
-    def drops(self) -> Drops:
-        return Drops(self.label_drop, self.region_drop, self.region_wrong)
 
 
 class ReceiverRecipe(Recipe):
@@ -63,7 +43,8 @@ class ReceiverRecipe(Recipe):
         self.working = compiled(network, device)
         self.networks: dict[str, nn.Module] = {}
         self.memory: dict[str, Tensor] = {}
-        self.crops = Crops(corpus, size=options.crop, device=device, drops=options.drops)
+        drops = Drops(options.label_drop, options.region_drop, options.region_wrong)
+        self.crops = Crops(corpus, size=options.crop, device=device, drops=drops)
         self._seed = options.seed + offset
         self._averaged = CompactNet(self.config).to(device)
         self._sheet = Sheet(corpus, options.sheet)

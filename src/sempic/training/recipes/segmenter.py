@@ -9,7 +9,6 @@ label allows; where there is no human label the teacher is believed (`data.taxon
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,39 +33,11 @@ from sempic.training.data.sources import Item, Source, open_sources
 from sempic.training.data.taxonomy import GROUP, Taxonomy
 from sempic.training.data.views import Pictures, Views
 from sempic.training.losses import divergence
-from sempic.training.options import RunOptions, option, parse
+from sempic.training.options import SegmenterOptions
 from sempic.training.trainer import Optimizer, Recipe, Schedule, autocast, compiled, set_up, train
 
 HEAVIEST = 3.0
 """Of the weights of rare classes, before their importance."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class SegmenterOptions(RunOptions):
-    """Fine-tune an ImageNet backbone, or a segmenter, on folders. Run it again to go on."""
-
-    data: tuple[str, ...] = option("folders, FOLDER or FOLDER=WEIGHT")
-    classes: str = option("a palette, cityscapes or camvid, or a JSON file of one's own",
-                          "cityscapes")  # fmt: skip
-    backbone: int = option("version of EfficientNet-Lite", 0, choices=(0, 1, 2))
-    crop: tuple[int, int] = option("multiples of 32", (256, 320), metavar=("H", "W"))
-    heights: tuple[int, int] = option(
-        "of the whole picture in pixels, between which crops are scaled",
-        (230, 640),
-        metavar=("MIN", "MAX"),
-    )
-    enlarge: float = option("how much small pictures are enlarged before they are segmented", 1.5)
-    judged: int = option("pictures to validate with, of each source", 20)
-    teacher: Path | None = option(
-        "segmenter.safetensors of the same classes, a larger one, whose opinion of every pixel is "
-        "learned from too",
-        None,
-    )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.crop[0] % 32 or self.crop[1] % 32 or min(self.crop) < 32:
-            raise ValueError("--crop takes multiples of 32")
 
 
 def cross_entropy(logits: Tensor, known: Tensor, groups: Tensor, weight: Tensor) -> Tensor:
@@ -297,7 +268,6 @@ class Segmenter(Recipe):
         )
 
 
-def main(argv: Sequence[str]) -> None:
+def run(options: SegmenterOptions) -> None:
     """`sempic train segmenter`."""
-    options = parse(SegmenterOptions, argv, prog="sempic train segmenter")
     train(Segmenter(options, set_up(options)), options)

@@ -1,0 +1,158 @@
+"""The paper's network under the original's flags: what training and sampling may be asked for."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sempic import fields
+from sempic.diffusion.flags import DEFAULTS, IDLE, SamplingConfig, read_flags
+from sempic.errors import ModelError
+from sempic.fields import option
+
+
+def _rates(name: str, value: Any) -> str:
+    """For `ema_rate`; raises ModelError."""
+    try:
+        fine = all(0 <= float(rate) < 1 for rate in value.split(","))
+    except ValueError as error:
+        raise ModelError(f"{name} {value!r} is not a list of numbers") from error
+    if not fine:
+        raise ModelError(f"{name} must lie in [0, 1), not {value}")
+    return str(value)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PaperOptions:
+    """A training run, apart from network and process; names are the original's flags, but for
+    crop_size, max_train_time and what says how the run is kept."""
+
+    data_dir: str = option("folder of the dataset")
+    dataset_mode: str = option("its layout: cityscapes, ade20k, celeba, coco, camvid or folder")
+    out: str = option("folder of the run: log, checkpoint, averaged weights, sheets", "runs/paper")
+    generated_semantic: str = option("folder of predicted maps to take the human ones' place", "")
+    coarse_path: str = option("folder of coarse pictures to take the place of ours", "")
+    image_path: str = option(
+        "cityscapes: a folder of pictures, named alike, in place of leftImg8bit/SPLIT", ""
+    )
+    small_size: int = option(
+        "short side of the coarse picture; 0 for a quarter of image_size", 0, low=0
+    )
+    quality: int = option("of the coarse picture, as bpgenc -q counts", 35, low=0, high=51)
+    chroma: str = option(
+        "of the coarse picture; bpgenc's default is 420", "420", choices=("420", "444")
+    )
+    compression_type: str = option(
+        "of the coarse picture; with resize it is not coded at all",
+        "down+bpg",
+        choices=("down+bpg", "resize"),
+    )
+    schedule_sampler: str = option(
+        "of timesteps", "uniform", choices=("uniform", "loss-second-moment")
+    )
+    lr: float = option("learning rate", 1e-4, above=0)
+    fp16_scale_growth: float = option(
+        "with use_fp16: how much the binary logarithm of the loss's scale grows in a step", 1e-3
+    )
+    weight_decay: float = option("of AdamW", 0.0, low=0)
+    lr_anneal_steps: int = option("bring lr to 0 over this many steps, and end there", 0, low=0)
+    steps: int = option(
+        "end after this many; 0 for lr_anneal_steps or, without those, never", 0, low=0
+    )
+    batch_size: int = option("scenes per process and step", 1, low=1)
+    microbatch: int = option("scenes per pass; -1 for all of batch_size", -1)
+    ema_rate: str = option("one or several, with commas between", "0.9999", check=_rates)
+    drop_rate: float = option("share of the scenes whose map is left out", 0.0, low=0)
+    crop_size: int = option("short side of the training crop; 0 for image_size", 0, low=0)
+    max_train_time: int = option(
+        "learn no timestep above this, as max_iter_time samples none; 0 for all", 0, low=0
+    )
+    random_flip: bool = option("mirror half of the crops", True)
+    seed: int = option("of every random draw", 0, low=0)
+    log_interval: int = option("steps between lines of the log", 10, low=1)
+    save_interval: int = option("steps between averaged weights, and sample sheets", 10000, low=1)
+    save_minutes: float = option("between checkpoints to go on from", 5.0, low=0, high=5)
+    keep: int = option("averaged weights to keep of each rate, the newest", 3, low=1)
+    sheet_size: int = option("scenes on a sample sheet; 0 for none", 4, low=0)
+    workers: int = option("threads that decode scenes", 2, low=0)
+    resume_checkpoint: str = option(
+        "weights to begin with (fine-tuning): ours, or a .pt of the original", ""
+    )
+
+    def __post_init__(self) -> None:
+        fields.check(self)
+        if self.drop_rate >= 1:
+            raise ModelError("drop_rate must lie in [0, 1)")
+        if self.microbatch != -1 and not 1 <= self.microbatch <= self.batch_size:
+            raise ModelError("microbatch must fit batch_size")
+
+    @property
+    def ema_rates(self) -> tuple[float, ...]:
+        return tuple(float(rate) for rate in self.ema_rate.split(","))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SampleConfig:
+    """What is sampled and where to; names are the original's flags."""
+
+    model_path: str = option(
+        "weights: ours, or a .pt of the original (with the flags that it was trained with)"
+    )
+    results_path: str = option(
+        "gets images, labels (human maps), samples, compressed and sempic, a file of each per "
+        "picture; where other maps are sent (generated_semantic), those lie in predicted"
+    )
+    num_samples: int = option("pictures, from the first; 0 for all", 60, low=0)
+    split: str = option("of the dataset", "val")
+    seed: int = option("of the first picture", 0)
+    use_ddim: bool = option("the original's word for --solver ddim", False)
+
+    def __post_init__(self) -> None:
+        fields.check(self)
+
+
+_SAMPLED = {
+    "data_dir", "dataset_mode", "generated_semantic", "coarse_path", "image_path",
+    "small_size", "quality", "chroma", "compression_type", "batch_size",
+}  # fmt: skip
+"""Fields of PaperOptions that say what is sampled; the others are taken, and change nothing."""
+
+
+def paper(argv: Sequence[str]) -> dict[str, Any]:
+    """Flags of `sempic train`, by name, as text. Raises ModelError."""
+    return read_flags(
+        argv,
+        prog="sempic train",
+        description="Train the paper's network, under the original's flags.",
+        kinds=[PaperOptions],
+    )
+
+
+def sample(argv: Sequence[str]) -> dict[str, Any]:
+    """Flags of `sempic sample`, by name, as text. Raises ModelError."""
+    ours = fields.of(SampleConfig).keys() | fields.of(SamplingConfig).keys()
+    trained = fields.of(PaperOptions).keys() - _SAMPLED - ours
+    return read_flags(
+        argv,
+        prog="sempic sample",
+        description="Rebuild a dataset's pictures with the paper's network.",
+        kinds=[SampleConfig, SamplingConfig, PaperOptions],
+        idle=IDLE | dict.fromkeys(trained, "it is for training"),
+    )
+
+
+def convert(argv: Sequence[str]) -> dict[str, Any]:
+    """Arguments of `sempic train convert`: source, target, and flags of the network."""
+    parser = argparse.ArgumentParser(
+        prog="sempic train convert",
+        description="SOURCE.pt to TARGET.safetensors, or SOURCE.safetensors to TARGET.pt, whose "
+        "flags are printed. For a .pt, give the flags that it was trained with; without any, its "
+        "tensors tell the shape, and the rest is taken as published.",
+    )
+    parser.add_argument("source")
+    parser.add_argument("target")
+    for name, default in DEFAULTS.items():
+        parser.add_argument(f"--{name}", default=argparse.SUPPRESS, help=f"({default})")
+    return vars(parser.parse_args(list(argv)))
