@@ -20,7 +20,7 @@ import PIL.ImageDraw
 import PIL.ImageFont
 
 import sempic
-from sempic import api, pictures
+from sempic import api, files, pictures
 from sempic.server.work import best_within
 
 STREET = Path(__file__).parent / "street.jpg"
@@ -60,9 +60,9 @@ def run(picture: Path, folder: Path) -> None:
     )
     print(f"encode {encoded - start:.2f} s, decode and AVIF {decoded - encoded:.2f} s")
     folder.mkdir(parents=True, exist_ok=True)
-    pictures.write_file(folder / f"{picture.stem}.sempic", stream)
-    pictures.write_file(folder / f"{picture.stem}.png", pictures.encode(panels[3][1], ".png"))
-    pictures.write_file(folder / "side-by-side.png", pictures.encode(beside(panels, 3), ".png"))
+    files.write(folder / f"{picture.stem}.sempic", stream)
+    files.write(folder / f"{picture.stem}.png", pictures.encode(panels[3][1], ".png"))
+    files.write(folder / "side-by-side.png", pictures.encode(beside(panels, 3), ".png"))
     print(f"look at {folder}/side-by-side.png")
 
 
@@ -70,14 +70,14 @@ def look(original: np.ndarray, stream: bytes) -> Panels:
     """Original, labels, coarse picture, what is decoded, AVIF in as many bytes, and a legend."""
     scene, sizes = sempic.unpack(stream), sempic.info(stream)["chunks"]
     palette = sempic.PALETTES[scene.palette]
-    labels = scene.labels
+    labels, sent = scene.labels, "both"
     if labels is None:  # none is sent of a picture of which the segmenter knows too little
-        labels = np.full(original.shape[:2], palette.void, np.uint8)
+        labels, sent = np.full(original.shape[:2], palette.void, np.uint8), "coarse alone"
     return [
         ("original", original),
         (f"labels, {sizes.get('labels', 0)} bytes", palette.paint(labels)),
         (f"coarse, {sizes['coarse']} bytes", api.preview(scene)),
-        (f"decoded from both, {len(stream)} bytes", np.array(sempic.decode(stream))),
+        (f"decoded from {sent}, {len(stream)} bytes", np.array(sempic.decode(stream))),
         avif(original, len(stream)),
         ("classes", legend(palette, labels)),
     ]

@@ -32,7 +32,7 @@ import numpy as np
 import PIL.Image
 
 import sempic
-from sempic import pictures
+from sempic import files, pictures
 from sempic.evaluation import charts
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -138,7 +138,7 @@ def street(root: Path) -> None:
     picture = root / "examples/street.jpg"
     original = pictures.read(picture.read_bytes())
     stream = sempic.encode(original)
-    pictures.write_file(root / "examples/street.sempic", stream)
+    files.write(root / "examples/street.sempic", stream)
     (root / SCENES).mkdir(parents=True, exist_ok=True)
     for name in ("street.jpg", "street.sempic"):
         shutil.copyfile(root / "examples" / name, root / SCENES / name)
@@ -203,7 +203,7 @@ def curves(root: Path) -> None:
         )
         for figure, better in _PANELS.items()
     ]
-    pictures.write_file(root / "docs/images/rd.svg", charts.figure(panels).encode())
+    files.write(root / "docs/images/rd.svg", charts.figure(panels).encode())
 
 
 def _readme(root: Path) -> str:
@@ -219,9 +219,11 @@ def gallery(root: Path) -> None:
         with warnings.catch_warnings():  # a sheet shows whether there is a map
             warnings.simplefilter("ignore", sempic.SempicWarning)
             stream = sempic.encode(original)
-        panels = {title.split(",")[0]: (title, p) for title, p in demo.look(original, stream)}
+        panels = {
+            title.split()[0].strip(","): (title, p) for title, p in demo.look(original, stream)
+        }
         name = shown.name.partition(".")[0]
-        chosen = [panels[key] for key in ("original", "decoded from both", "labels", "AVIF")]
+        chosen = [panels[key] for key in ("original", "decoded", "labels", "AVIF")]
         _save(folder / f"{name}.jpg", demo.beside(chosen, 2))
         size = f"{original.shape[1]}×{original.shape[0]}"
         avif = panels["AVIF"][0].removeprefix("AVIF, ").replace(" bytes", "")
@@ -234,7 +236,7 @@ def gallery(root: Path) -> None:
             f"*{shown.credit}.*",
         ]
     page = "\n".join([INTRODUCTION, *rows, *text]) + "\n"
-    pictures.write_file(root / "docs/gallery.md", page.encode())
+    files.write(root / "docs/gallery.md", page.encode())
 
 
 _TEMPORARY = re.compile(r"/[\w./-]*/tmp\w{8}\b")
@@ -258,7 +260,7 @@ def notebooks(root: Path) -> None:
                 for output in cell.outputs:
                     _lighten(output.get("data", {}))
         text = _TEMPORARY.sub("WORK", nbformat.writes(notebook))
-        pictures.write_file(path, f"{text}\n".encode())
+        files.write(path, f"{text}\n".encode())
         print(path)
 
 
@@ -289,7 +291,7 @@ def _save(path: Path, sheet: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     out = io.BytesIO()
     PIL.Image.fromarray(sheet).save(out, "JPEG", quality=88, optimize=True, progressive=True)
-    pictures.write_file(path, out.getvalue())
+    files.write(path, out.getvalue())
     print(path)
 
 

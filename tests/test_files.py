@@ -1,5 +1,6 @@
 """What folders hold, and files that are written whole or not at all."""
 
+import errno
 import os
 import stat
 import subprocess
@@ -128,3 +129,53 @@ def test_our_own_open_files(tmp_path, name, redirection):
         [sys.executable, "-c", code], cwd=tmp_path, check=True, timeout=60, stdout=subprocess.PIPE
     )
     assert piped.stdout == b"one\ntwo\n"
+
+
+def test_write(tmp_path):
+    target = tmp_path / "a.bin"
+    files.write(target, b"one")
+    files.write(target, b"two")
+    assert target.read_bytes() == b"two"
+    assert os.listdir(tmp_path) == ["a.bin"]
+    umask = os.umask(0)
+    os.umask(umask)
+    assert stat.S_IMODE(target.stat().st_mode) == 0o666 & ~umask
+
+
+def test_write_goes_through_links(tmp_path):
+    (tmp_path / "real").mkdir()
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "real" / "a.bin")
+    files.write(link, b"one")
+    assert link.is_symlink()
+    assert (tmp_path / "real" / "a.bin").read_bytes() == b"one"
+
+
+def test_write_fails_whole(tmp_path, monkeypatch):
+    target = tmp_path / "a.bin"
+    target.write_bytes(b"old")
+
+    def full(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OutputError, match="No space left"):
+        files.write(target, b"new")
+    assert target.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["a.bin"]
+
+
+def test_write_says_why(tmp_path):
+    with pytest.raises(OutputError, match="No such file"):
+        files.write(tmp_path / "none" / "a.bin", b"x")
+    with pytest.raises(OutputError, match="Is a directory"):
+        files.write(tmp_path, b"x")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
+def test_devices_are_written_to_and_never_replaced():
+    with pytest.raises(OutputError, match="No space left"):
+        files.write("/dev/full", b"x")
+    files.write("/dev/null", b"x")
+    assert stat.S_ISCHR(os.stat("/dev/full").st_mode)
+    assert stat.S_ISCHR(os.stat("/dev/null").st_mode)

@@ -1,8 +1,6 @@
 import contextlib
-import errno
 import io
 import os
-import stat
 import struct
 import subprocess
 import sys
@@ -540,56 +538,6 @@ def test_encode_refuses_foreign_suffixes(suffix):
 def test_encode_refuses_what_the_format_cannot_hold():
     with pytest.raises(OutputError, match="WEBP"):
         pictures.encode(np.zeros((1, 20000, 3), np.uint8), ".webp")
-
-
-def test_write_file(tmp_path):
-    target = tmp_path / "a.bin"
-    pictures.write_file(target, b"one")
-    pictures.write_file(target, b"two")
-    assert target.read_bytes() == b"two"
-    assert os.listdir(tmp_path) == ["a.bin"]
-    umask = os.umask(0)
-    os.umask(umask)
-    assert stat.S_IMODE(target.stat().st_mode) == 0o666 & ~umask
-
-
-def test_write_file_goes_through_links(tmp_path):
-    (tmp_path / "real").mkdir()
-    link = tmp_path / "link"
-    link.symlink_to(tmp_path / "real" / "a.bin")
-    pictures.write_file(link, b"one")
-    assert link.is_symlink()
-    assert (tmp_path / "real" / "a.bin").read_bytes() == b"one"
-
-
-def test_write_file_fails_whole(tmp_path, monkeypatch):
-    target = tmp_path / "a.bin"
-    target.write_bytes(b"old")
-
-    def full(_):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OutputError, match="No space left"):
-        pictures.write_file(target, b"new")
-    assert target.read_bytes() == b"old"
-    assert os.listdir(tmp_path) == ["a.bin"]
-
-
-def test_write_file_says_why(tmp_path):
-    with pytest.raises(OutputError, match="No such file"):
-        pictures.write_file(tmp_path / "none" / "a.bin", b"x")
-    with pytest.raises(OutputError, match="Is a directory"):
-        pictures.write_file(tmp_path, b"x")
-
-
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
-def test_devices_are_written_to_and_never_replaced():
-    with pytest.raises(OutputError, match="No space left"):
-        pictures.write_file("/dev/full", b"x")
-    pictures.write_file("/dev/null", b"x")
-    assert stat.S_ISCHR(os.stat("/dev/full").st_mode)
-    assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
 
 
 def test_large_pictures_without_fine_detail_are_soft():

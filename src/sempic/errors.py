@@ -86,6 +86,11 @@ class OutputError(SempicError):
     """A result cannot be written where it was asked for."""
 
 
+def line(cause: BaseException) -> str:
+    """What an exception says, on one line, for messages of ours."""
+    return (str(cause).strip() or type(cause).__name__).splitlines()[0]
+
+
 def install_hint(extra: str) -> str:
     """How to get what an extra brings, for messages: there is no release on an index yet."""
     return f"pip install '.[{extra}]' in sempic's source folder"

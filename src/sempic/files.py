@@ -98,6 +98,14 @@ def write(path: str | os.PathLike[str], data: bytes) -> None:
         raise OutputError(f"cannot write: {cause.strerror}") from cause
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, where they are not there. Raises OutputError."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as cause:
+        raise OutputError(f"{path}: cannot make the folder: {cause.strerror}") from cause
+
+
 def part_of(target: Path) -> Path:
     """A name beside a file for what is to replace it; it fits where any name does."""
     return target.with_name(f".{secrets.token_hex(8)}.part")

@@ -19,9 +19,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from sempic import models
-from sempic.errors import ModelError, OutputError, install_hint
-from sempic.pictures import write_file
+from sempic import files, models
+from sempic.errors import ModelError, install_hint, line
 
 MANIFEST = "sempic.json"
 CARD = "README.md"
@@ -61,19 +60,16 @@ def write(folder: Path, networks: dict[str, Path]) -> str:
     Returns the SHA-256 of sempic.json. Raises ModelError (a network cannot be read) or OutputError.
     """
     contents = {f"{role}.onnx": _contents(networks[role]) for role in _ROLES}
-    files = {name: _measure(data) for name, data in contents.items()}
+    listed = {name: _measure(data) for name, data in contents.items()}
     cards = [networks[role].with_suffix(".md") for role in _ROLES]
-    contents[CARD] = _card(files, [c.read_text("utf-8") for c in cards if c.is_file()]).encode()
-    files[CARD] = _measure(contents[CARD])
-    manifest = {"version": 1} | {role: f"{role}.onnx" for role in _ROLES} | {"files": files}
+    contents[CARD] = _card(listed, [c.read_text("utf-8") for c in cards if c.is_file()]).encode()
+    listed[CARD] = _measure(contents[CARD])
+    manifest = {"version": 1} | {role: f"{role}.onnx" for role in _ROLES} | {"files": listed}
     # The manifest comes last: a folder that was written half is refused.
     contents[MANIFEST] = (json.dumps(manifest, indent=1) + "\n").encode()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as cause:
-        raise OutputError(f"{folder}: cannot make the folder: {cause.strerror}") from cause
+    files.make_folder(folder)
     for name, data in contents.items():
-        write_file(folder / name, data)
+        files.write(folder / name, data)
     return hashlib.sha256(contents[MANIFEST]).hexdigest()
 
 
@@ -90,12 +86,12 @@ def download(name: str, *, revision: str | None = None) -> Path:
     try:
         path = fetch(MANIFEST)
     except Exception as error:  # the hub's errors share no base
-        raise ModelError(f"{PREFIX}{name}: cannot fetch {MANIFEST}: {_line(error)}") from error
+        raise ModelError(f"{PREFIX}{name}: cannot fetch {MANIFEST}: {line(error)}") from error
     for file in _manifest(path, None)["files"]:
         try:
             fetch(file)
         except Exception as error:
-            raise ModelError(f"{PREFIX}{name}: cannot fetch {file}: {_line(error)}") from error
+            raise ModelError(f"{PREFIX}{name}: cannot fetch {file}: {line(error)}") from error
     return path.parent
 
 
@@ -111,7 +107,7 @@ def upload(folder: Path, name: str, *, private: bool) -> str:
             repo_id=name, folder_path=folder, commit_message="Models of sempic"
         )
     except Exception as error:
-        raise ModelError(f"{PREFIX}{name}: cannot upload: {_line(error)}") from error
+        raise ModelError(f"{PREFIX}{name}: cannot upload: {line(error)}") from error
     return str(commit.commit_url)
 
 
@@ -156,10 +152,6 @@ def _contents(path: Path) -> bytes:
 
 def _measure(data: bytes) -> dict[str, Any]:
     return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-
-
-def _line(cause: Exception) -> str:
-    return (str(cause).strip() or type(cause).__name__).splitlines()[0]
 
 
 def _card(files: dict[str, dict[str, Any]], cards: list[str]) -> str:

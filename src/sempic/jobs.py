@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from sempic import files
-from sempic.errors import InputError, OutputError, SempicError, install_hint
+from sempic.errors import InputError, OutputError, SempicError, install_hint, line
 
 STDOUT = Path("-")
 TAR = ".tar"
@@ -69,10 +69,7 @@ class Job:
             return
         with naming(self.target):
             if self.mkdir:
-                try:
-                    self.target.parent.mkdir(parents=True, exist_ok=True)
-                except OSError as cause:
-                    raise OutputError(f"cannot make the folder: {cause.strerror}") from cause
+                files.make_folder(self.target.parent)
             if is_local(self.target):
                 files.write(self.target, data)
                 return
@@ -354,11 +351,6 @@ def naming(path: Path) -> Iterator[None]:
 
 def is_local(path: Path) -> bool:
     return "://" not in str(path)
-
-
-def line(cause: BaseException) -> str:
-    """What an exception says, in one line."""
-    return (str(cause).strip() or type(cause).__name__).splitlines()[0]
 
 
 def _to_stdout(data: bytes) -> None:

@@ -1,6 +1,6 @@
 """Picture files ⇄ arrays: whatever Pillow opens comes out as sRGB, whole or with a reason.
 
-Bytes in, arrays out, and the reverse; `write_file` is the one function that touches the disk.
+Bytes in, arrays out, and the reverse; `sempic.files` is what touches the disk.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ import PIL.Image
 import PIL.ImageChops
 from PIL import ImageCms, ImagePalette, UnidentifiedImageError
 
-from sempic import files, formats
+from sempic import formats
 from sempic.checks import whole
 from sempic.container import MAX_PIXELS, MAX_SIDE
-from sempic.errors import ImageError, LabelMapError, OutputError, SempicWarning, install_hint
+from sempic.errors import ImageError, LabelMapError, OutputError, SempicWarning, install_hint, line
 from sempic.palette import CAMVID, INDICES, Palette
 from sempic.scene import Image, LabelMap
 
@@ -173,7 +173,7 @@ def to_rgb(picture: PIL.Image.Image | npt.NDArray[np.uint8]) -> Image:
     except (ImageError, MemoryError):
         raise
     except Exception as cause:
-        raise ImageError(f"mode {picture.mode} cannot become RGB: {_line(cause)}") from cause
+        raise ImageError(f"mode {picture.mode} cannot become RGB: {line(cause)}") from cause
     if more:
         _warn("an animation or several pages: the first is taken, the others are left out")
     if alpha is not None and alpha.getextrema() != (255, 255):
@@ -238,11 +238,6 @@ def encode_labels(labels: LabelMap, palette: Palette, suffix: str) -> bytes:
     return _save(picture, suffix)
 
 
-def write_file(path: str | os.PathLike[str], data: bytes) -> None:
-    """`sempic.files.write`: whole or not at all; raises OutputError."""
-    files.write(path, data)
-
-
 def _save(picture: PIL.Image.Image, suffix: str) -> bytes:
     format = formats.by_suffix().get(suffix.lower())
     if format is None:
@@ -255,7 +250,7 @@ def _save(picture: PIL.Image.Image, suffix: str) -> bytes:
     except MemoryError:
         raise
     except Exception as cause:  # each plugin has its own
-        raise OutputError(f"cannot write this picture as {format}: {_line(cause)}") from cause
+        raise OutputError(f"cannot write this picture as {format}: {line(cause)}") from cause
     return out.getvalue()
 
 
@@ -284,7 +279,7 @@ def _open(data: bytes, error: _Kind) -> PIL.Image.Image:
     except PIL.Image.DecompressionBombError as cause:
         raise error(f"more than the limit of {MAX_PIXELS} pixels") from cause
     except Exception as cause:  # Pillow's plugins raise many kinds on damaged files
-        raise error(f"a damaged picture: {_line(cause)}") from cause
+        raise error(f"a damaged picture: {line(cause)}") from cause
     _check_size(*picture.size, error)
     return picture
 
@@ -320,7 +315,7 @@ def _load(picture: PIL.Image.Image, error: _Kind) -> None:
     except MemoryError:
         raise
     except Exception as cause:
-        raise error(f"a damaged picture: {_line(cause)}") from cause
+        raise error(f"a damaged picture: {line(cause)}") from cause
 
 
 def _check_size(width: int, height: int, error: _Kind) -> None:
@@ -531,7 +526,3 @@ def _plain(picture: PIL.Image.Image, mode: str) -> PIL.Image.Image:
     if picture.mode == "P" and picture.palette is not None and picture.palette.mode != "RGB":
         picture = picture.convert("RGBA")
     return picture.convert(mode)
-
-
-def _line(cause: Exception) -> str:
-    return (str(cause).strip() or type(cause).__name__).splitlines()[0]

@@ -18,8 +18,8 @@ from typing import Any
 
 from sempic import processes
 from sempic.batch.work import Record, Work, attempt
-from sempic.errors import InputError, install_hint
-from sempic.jobs import Job, line
+from sempic.errors import InputError, install_hint, line
+from sempic.jobs import Job
 
 ENGINES = ("pool", "ray")
 _BLOCK = 16

@@ -10,8 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from sempic.errors import InputError
-from sempic.jobs import line
+from sempic.errors import InputError, line
 
 
 @dataclass(slots=True)

@@ -14,10 +14,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from sempic import api, codec, container, progress
+from sempic import api, codec, container, files, progress
 from sempic.batch import tar
-from sempic.errors import BitstreamError, InputError, OutputError, SempicError, SempicWarning
-from sempic.jobs import STDOUT, Job, line, naming, read
+from sempic.errors import BitstreamError, InputError, OutputError, SempicError, SempicWarning, line
+from sempic.jobs import STDOUT, Job, naming, read
 from sempic.options import DecodeOptions, EncodeOptions
 from sempic.palette import PALETTES
 
@@ -109,7 +109,7 @@ class Decode:
             grey = np.minimum(np.rint(4 * spread), 255).astype(np.uint8)
             path = Path(self.uncertainty)
             with naming(path):
-                pictures.write_file(path, pictures.encode(grey, path.suffix))
+                files.write(path, pictures.encode(grey, path.suffix))
         job.write(data)
         return described(stream)
 

@@ -6,7 +6,6 @@ import argparse
 from pathlib import Path
 
 from sempic.commands import _measuring
-from sempic.errors import OutputError
 
 _QUICK = ("miou", "fid", "psnr", "lpips")
 """What `--quick` measures, as far as it can be measured here."""
@@ -57,10 +56,9 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from sempic import models
+    from sempic import files, models
     from sempic.evaluation import benchmark, codecs, report
     from sempic.evaluation.benchmark import tables
-    from sempic.pictures import write_file
 
     if args.quick:
         args.limit = args.limit or 8
@@ -82,20 +80,17 @@ def run(args: argparse.Namespace) -> int:
     cache = args.cache or models.cache() / "benchmark.sqlite"
     with benchmark.Benchmark(plan, cache=cache, jobs=args.jobs) as bench:
         results = benchmark.run(bench, names, args.rates or benchmark.RATES)
-        files = {
+        parts = {
             "report.json": tables.dump(results),
             "pictures.csv": tables.pictures(bench, results),
             "summary.md": tables.summary(results) + "\n",
             "rd.svg": report.plot(results),
             "report.html": report.page(bench, results),
         }
-    try:
-        args.output.mkdir(parents=True, exist_ok=True)
-    except OSError as cause:
-        raise OutputError(f"{args.output}: cannot be made ({cause.strerror})") from cause
-    for name, text in files.items():
-        write_file(args.output / name, text.encode())
-    print(files["summary.md"], end="")
+    files.make_folder(args.output)
+    for name, text in parts.items():
+        files.write(args.output / name, text.encode())
+    print(parts["summary.md"], end="")
     return 0
 
 

@@ -6,6 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
+from sempic import files
 from sempic.commands import _measuring
 
 
@@ -26,7 +27,6 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from sempic.evaluation.compare import compare, describe
-    from sempic.pictures import write_file
 
     found, page = compare(
         args.original,
@@ -36,6 +36,6 @@ def run(args: argparse.Namespace) -> int:
         steps=args.steps,
         receiver=args.receiver,
     )
-    write_file(args.output, page.encode())
+    files.write(args.output, page.encode())
     print(json.dumps(found, indent=1) if args.json else describe(found))
     return 0

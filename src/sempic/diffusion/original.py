@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sempic import files
 from sempic.errors import ModelError
-from sempic.pictures import write_file
 
 
 def read_original(path: Path) -> dict[str, Tensor]:
@@ -169,4 +169,4 @@ def write_original(path: Path, weights: Mapping[str, Tensor]) -> None:
     """Write a state dict as a `.pt` that the original loads. Raises OutputError."""
     data = io.BytesIO()
     torch.save(dict(weights), data)
-    write_file(path, data.getvalue())
+    files.write(path, data.getvalue())

@@ -30,6 +30,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from sempic import files
 from sempic.errors import ModelError
 from sempic.models import cache
 
@@ -155,13 +156,11 @@ _JUDGE = Path("src/sempic/models/judge.onnx")
 
 def keep_judge() -> list[Path]:
     """Copies the judge of the source tree that we are run in, if we are, to where it is found."""
-    from sempic.pictures import write_file
-
     if not _JUDGE.is_file():
         return []
-    cache().mkdir(parents=True, exist_ok=True)
+    files.make_folder(cache())
     kept = cache() / _JUDGE.name
-    write_file(kept, _JUDGE.read_bytes())
+    files.write(kept, _JUDGE.read_bytes())
     return [kept]
 
 
@@ -219,11 +218,9 @@ def _execute(command: list[str], package: str) -> None:
 def _save(name: str, weights: Weights) -> Path:
     from safetensors.numpy import save
 
-    from sempic.pictures import write_file
-
-    cache().mkdir(parents=True, exist_ok=True)
+    files.make_folder(cache())
     path = cache() / f"{name}.safetensors"
-    write_file(path, save({k: np.ascontiguousarray(v) for k, v in weights.items()}))
+    files.write(path, save({k: np.ascontiguousarray(v) for k, v in weights.items()}))
     return path
 
 

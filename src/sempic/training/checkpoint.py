@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sempic.errors import InputError, ModelError
+from sempic import files
+from sempic.errors import ModelError
 from sempic.networks.weights import load_tensors, save_tensors
-from sempic.pictures import write_file
 
 Moving = Mapping[str, nn.Module | torch.optim.Optimizer | dict[str, Tensor]]
 """Everything that changes from step to step, by name."""
@@ -23,10 +23,7 @@ class Folder:
     """The files of one run. A kill at any moment leaves the newest whole checkpoint."""
 
     def __init__(self, path: Path) -> None:
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"{path}: cannot be made ({error.strerror})") from error
+        files.make_folder(path)
         self.path = path
         self.state = path / "state.safetensors"
         self.log = path / "log.jsonl"
@@ -75,7 +72,7 @@ class Folder:
         if self.log.exists():
             lines = self.log.read_text().splitlines(keepends=True)
             kept = [x for x in lines if x.endswith("\n") and json.loads(x)["step"] <= step]
-            write_file(self.log, "".join(kept).encode())
+            files.write(self.log, "".join(kept).encode())
 
     def note(self, step: int, values: Mapping[str, float]) -> None:
         """Append one JSON line to the log."""

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
+from sempic import files
 from sempic.evaluation import weights
 from sempic.networks.compact import PATCH
 from sempic.networks.efficientnet import (
@@ -123,7 +124,7 @@ def write_features(options: FeaturesOptions) -> None:
         k: v for k, v in layers.items() if k.startswith("backbone.")
         and int(k.split(".")[1]) < sum(_STAGES)
     }  # fmt: skip
-    folder.mkdir(parents=True, exist_ok=True)
+    files.make_folder(folder)
     for name, state in (("efficientnet-lite0", backbone), ("vgg16", used)):
         half = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
         save_tensors(half, name, {}, folder / f"{name}.safetensors")

@@ -14,11 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from sempic import codec, pictures
+from sempic import codec, files, pictures
 from sempic.diffusion.checkpoints import open_model
 from sempic.diffusion.flags import DEFAULTS, SamplingConfig, filled_in
 from sempic.diffusion.receiver import Given, ready, reconstruct
-from sempic.errors import OutputError
 from sempic.palette import INDICES, Palette
 from sempic.scene import Image, LabelMap
 from sempic.training.data.scenes import SceneFolder, TrainingScene
@@ -56,7 +55,7 @@ def write(
 ) -> None:
     """The files of a picture. `human`: its human label map, if the one that was sent is another."""
     scene, sent = coded.scene, coded.scene.labels
-    files = {
+    parts = {
         f"images/{scene.name}.png": pictures.encode(scene.image, ".png"),
         f"labels/{scene.name}.png": pictures.encode_labels(
             sent if human is None else human, palette, ".png"
@@ -65,16 +64,13 @@ def write(
         f"compressed/{scene.name}.png": pictures.encode(scene.coarse, ".png"),
     }
     if human is not None:
-        files[f"predicted/{scene.name}.png"] = pictures.encode_labels(sent, palette, ".png")
+        parts[f"predicted/{scene.name}.png"] = pictures.encode_labels(sent, palette, ".png")
     if coded.stream:
-        files[f"sempic/{scene.name}.sempic"] = coded.stream
-    for name, data in files.items():
+        parts[f"sempic/{scene.name}.sempic"] = coded.stream
+    for name, data in parts.items():
         path = folder / name
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"{path.parent}: cannot be made ({error.strerror})") from error
-        pictures.write_file(path, data)
+        files.make_folder(path.parent)
+        files.write(path, data)
 
 
 def run(flags: Mapping[str, Any]) -> None:

@@ -23,6 +23,7 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor, distributed, nn
 
+from sempic import files
 from sempic.errors import ModelError
 from sempic.networks.weights import save_shards, save_tensors
 from sempic.training.checkpoint import Folder, Moving
@@ -371,7 +372,7 @@ class _Log:
 
 def _export(recipe: Recipe, state: dict[str, Tensor], run: Folder, folder: Path) -> None:
     """Averaged weights and what was trained beside them as float16, ONNX, log and newest sheet."""
-    folder.mkdir(parents=True, exist_ok=True)
+    files.make_folder(folder)
     save_shards(
         state, recipe.kind, recipe.about(), folder / f"{recipe.kind}.safetensors", LARGEST_EXPORT
     )
@@ -381,10 +382,10 @@ def _export(recipe: Recipe, state: dict[str, Tensor], run: Folder, folder: Path)
     sheets = sorted(run.path.glob("sheet-*.png"))
     for path in itertools.chain([run.log], sheets[-1:]):
         shutil.copyfile(path, folder / path.name)
-    files = [path for path in folder.iterdir() if path.is_file()]
-    large = [path for path in files if path.stat().st_size > LARGEST_EXPORT]
-    if large or len(files) > 8:
-        print(f"{folder}: {len(files)} files, of them {len(large)} larger than 16 MiB", flush=True)
+    made = [path for path in folder.iterdir() if path.is_file()]
+    large = [path for path in made if path.stat().st_size > LARGEST_EXPORT]
+    if large or len(made) > 8:
+        print(f"{folder}: {len(made)} files, of them {len(large)} larger than 16 MiB", flush=True)
 
 
 def autocast(device: torch.device) -> torch.autocast:
