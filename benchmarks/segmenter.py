@@ -18,7 +18,6 @@ from common import add_folder, load_labels, load_pictures
 from tqdm import tqdm
 
 from sempic import segment
-from sempic.evaluation import charts
 from sempic.evaluation.metrics import confusion, iou
 from sempic.palette import BY_NAME, CAMVID, CITYSCAPES, CITYSCAPES_FULL, Palette, translate
 
@@ -74,10 +73,22 @@ def main() -> None:
         bins = np.stack([confidence / count, correct / count, count / count.sum()], 1)
         error = float((np.abs(bins[:, 0] - bins[:, 1]) * bins[:, 2]).sum())
         print(f"expected calibration error: {error:.4f}")
-        args.reliability.write_text(charts.reliability(bins.tolist()))
+        _draw(bins, args.reliability)
     if args.json:
         figures = {"pictures": len(loaded), "miou": mean, "iou": scores, "pixels_right": right}
         args.json.write_text(json.dumps(figures))
+
+
+def _draw(bins: np.ndarray, path: Path) -> None:
+    """A dot for each bin, (N, 3): mean confidence, share that is right, share of all pixels, which
+    is its area. Dots on the diagonal are calibrated."""
+    import matplotlib.figure
+
+    axes = matplotlib.figure.Figure((4, 4)).add_subplot(aspect="equal")
+    axes.plot((0, 1), (0, 1), "--", color="grey")
+    axes.scatter(*bins[:, :2].T, s=3000 * bins[:, 2], alpha=0.5)
+    axes.set(xlabel="confidence", ylabel="share of pixels that are right")
+    axes.figure.savefig(path)
 
 
 def _by_confidence(

@@ -16,10 +16,3 @@ def test_charts():
     assert "<circle" in charts.figure([charts.Panel(title="PSNR", better="up", curves=[one])])
     assert charts._ticks(0.35, 0.6) == [0.35, 0.4, 0.45, 0.5, 0.55, 0.6]
     assert "0.250" in charts.bars(["sky"], [("jpeg", "JPEG", [0.25])])
-
-
-def test_reliability():
-    svg = charts.reliability([(0.55, 0.5, 0.2), (0.95, 0.97, 0.8)])
-    assert svg.count("<circle") == 2
-    assert svg.count("<") == svg.count(">")
-    assert "0.950: 0.970 right, 80.0% of pixels" in svg

@@ -209,44 +209,6 @@ def bars(classes: Sequence[str], series: Sequence[tuple[str, str, Sequence[float
     return "".join([*parts, "</svg>"])
 
 
-def reliability(bins: Sequence[tuple[float, float, float]]) -> str:
-    """How often what was given with a confidence is right, as a whole SVG document.
-
-    Args:
-        bins: (mean confidence, share that is right, share of all pixels), of each bin; the area of
-            a dot is its share, and dots on the diagonal are calibrated.
-    """
-    side, edge = 320, 48
-
-    def at(value: float) -> float:
-        return edge + side * value
-
-    parts = [
-        f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {side + 2 * edge} {side + 2 * edge}'"
-        f" {_FONT} font-size='12' fill='#24292f'><rect width='100%' height='100%' fill='#fff'/>"
-    ]
-    for tick in (0, 0.25, 0.5, 0.75, 1):
-        x, y = at(tick), at(1 - tick)
-        parts.append(
-            f"<path d='M{at(0)} {y}H{at(1)}M{x} {at(0)}V{at(1)}' stroke='#d8dee4'/>"
-            f"<text x='{at(0) - 8}' y='{y + 4}' text-anchor='end' fill='#57606a'>{tick:g}</text>"
-            f"<text x='{x}' y='{at(1) + 18}' text-anchor='middle' fill='#57606a'>{tick:g}</text>"
-        )
-    parts.append(
-        f"<path d='M{at(0)} {at(1)}L{at(1)} {at(0)}' stroke='#57606a' stroke-dasharray='7 4'/>"
-        f"<text x='{at(0.5)}' y='{at(1) + 38}' text-anchor='middle'>confidence</text>"
-        f"<text x='{at(0)}' y='{at(0) - 14}'>share of pixels that are right</text>"
-    )
-    for confidence, right, share in bins:
-        radius = max(2.0, 40 * math.sqrt(share))
-        parts.append(
-            f"<circle cx='{at(confidence):.1f}' cy='{at(1 - right):.1f}' r='{radius:.1f}' "
-            f"fill='#d1242f' fill-opacity='0.5' stroke='#d1242f'><title>{confidence:.3f}: "
-            f"{right:.3f} right, {share:.1%} of pixels</title></circle>"
-        )
-    return "".join([*parts, "</svg>"])
-
-
 def _ticks(low: float, high: float) -> list[float]:
     """Four to eight round numbers that cover low…high from below."""
     span = max(high - low, 1e-6)

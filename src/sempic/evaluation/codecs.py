@@ -74,14 +74,18 @@ class Pillow(PictureCodec):
     settings: range
     library: Callable[[], str]
     """Version of the library behind it."""
-    options: Callable[[int], dict[str, Any]]
-    """What `Image.save` is told at a setting."""
+    told: dict[str, Any]
+    """What `Image.save` is told at any setting."""
     feature: str = ""
     """What Pillow must have been built with."""
 
     def __post_init__(self) -> None:
         if self.feature and not features.check(self.feature):
             raise InputError(f"{self.name}: this Pillow was built without it")
+
+    def options(self, setting: int) -> dict[str, Any]:
+        """What `Image.save` is told at a setting."""
+        return {"quality": setting, **self.told}
 
     @property
     def version(self) -> str:
@@ -96,6 +100,13 @@ class Pillow(PictureCodec):
         return np.array(PIL.Image.open(io.BytesIO(stream)).convert("RGB"))
 
 
+class Jpeg2000(Pillow):
+    """OpenJPEG is told a rate, so the dial is one: hundredths of a bit per pixel."""
+
+    def options(self, setting: int) -> dict[str, Any]:
+        return {"quality_mode": "rates", "quality_layers": [24 / (setting / 100)], **self.told}
+
+
 @dataclass(frozen=True)
 class Video(PictureCodec):
     """One intra picture of a video codec, 4:2:0, BT.601 full range, as a bare stream."""
@@ -105,7 +116,11 @@ class Video(PictureCodec):
     settings: range
     encoder: str
     decoder: str
-    options: Callable[[int], dict[str, str]]
+    told: dict[str, str]
+    """What the encoder is told at any setting, besides its CRF."""
+
+    def options(self, setting: int) -> dict[str, str]:
+        return {"crf": str(setting), **self.told}
 
     @property
     def version(self) -> str:
@@ -290,113 +305,62 @@ def _even(picture: Image) -> Image:
     return np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
 
 
-def _avif(name: str, chroma: str, slow: bool) -> PictureCodec:
-    told = {"speed": 0 if slow else 8, "max_threads": 1, "subsampling": chroma}
-    return Pillow(
-        name,
-        f"AVIF (libaom), {chroma}",
-        "AVIF",
-        range(101),
-        _avif_versions,
-        lambda q: {"quality": q, **told},
-        feature="avif",
-    )
-
-
-def _avif_versions() -> str:
+def _versions_of_avif() -> str:
     from PIL import _avif
 
     return str(f"libavif {_avif.libavif_version}, {_avif.codec_versions()}")
 
 
+def _version_of_jxl() -> str:
+    from importlib.metadata import version
+
+    return f"pillow-jxl-plugin {version('pillow-jxl-plugin')}"
+
+
+def _version_of(feature: str) -> Callable[[], str]:
+    return lambda: f"{feature} {features.version(feature)}"
+
+
+def _avif(name: str, chroma: str, slow: bool) -> PictureCodec:
+    told = {"speed": 0 if slow else 8, "max_threads": 1, "subsampling": chroma}
+    title = f"AVIF (libaom), {chroma}"
+    return Pillow(name, title, "AVIF", range(101), _versions_of_avif, told, feature="avif")
+
+
 def _svt_av1(slow: bool) -> PictureCodec:
-    preset = "0" if slow else "10"
-    return Video(
-        "svt-av1",
-        "AV1 (SVT), bare stream",
-        range(63, 5, -1),
-        "libsvtav1",
-        "libdav1d",
-        lambda crf: {"crf": str(crf), "preset": preset, "svtav1-params": "avif=1:lp=1"},
-    )
+    told = {"preset": "0" if slow else "10", "svtav1-params": "avif=1:lp=1"}
+    title = "AV1 (SVT), bare stream"
+    return Video("svt-av1", title, range(63, 5, -1), "libsvtav1", "libdav1d", told)
 
 
 def _hevc(slow: bool) -> PictureCodec:
-    preset = "placebo" if slow else "fast"
     quiet = "log-level=none:pools=none:frame-threads=1:wpp=0:info=0:keyint=1"
-    return Video(
-        "hevc",
-        "HEVC (x265), bare stream",
-        range(51, 9, -1),
-        "libx265",
-        "hevc",
-        lambda crf: {"crf": str(crf), "preset": preset, "x265-params": quiet},
-    )
+    told = {"preset": "placebo" if slow else "fast", "x265-params": quiet}
+    return Video("hevc", "HEVC (x265), bare stream", range(51, 9, -1), "libx265", "hevc", told)
 
 
 def _jxl(slow: bool) -> PictureCodec:
     if not formats.has_jxl():
         raise InputError(f"JPEG XL needs a plugin: {install_hint('jxl')}")
     told = {"effort": 10 if slow else 4, "num_threads": 1, "use_container": False}
-    return Pillow(
-        "jxl", "JPEG XL", "JXL", range(100), _jxl_version, lambda q: {"quality": q, **told}
-    )
-
-
-def _jxl_version() -> str:
-    from importlib.metadata import version
-
-    return f"pillow-jxl-plugin {version('pillow-jxl-plugin')}"
+    return Pillow("jxl", "JPEG XL", "JXL", range(100), _version_of_jxl, told)
 
 
 def _webp(slow: bool) -> PictureCodec:
-    method = 6 if slow else 2
-    return Pillow(
-        "webp",
-        "WebP",
-        "WEBP",
-        range(101),
-        _pillow("webp"),
-        lambda q: {"quality": q, "method": method},
-        feature="webp",
-    )
+    told = {"method": 6 if slow else 2}
+    return Pillow("webp", "WebP", "WEBP", range(101), _version_of("webp"), told, feature="webp")
 
 
 def _jpeg2000(slow: bool) -> PictureCodec:
-    def options(setting: int) -> dict[str, Any]:
-        # OpenJPEG is told a rate, so the dial is one: hundredths of a bit per pixel.
-        layers = [24 / (setting / 100)]
-        return {
-            "quality_mode": "rates",
-            "quality_layers": layers,
-            "irreversible": True,
-            "no_jp2": True,
-        }
-
-    return Pillow(
-        "jpeg2000",
-        "JPEG 2000",
-        "JPEG2000",
-        range(2, 400),
-        _pillow("jpg_2000"),
-        options,
-        feature="jpg_2000",
-    )
+    name, version = "jpg_2000", _version_of("jpg_2000")
+    told = {"irreversible": True, "no_jp2": True}
+    return Jpeg2000("jpeg2000", "JPEG 2000", "JPEG2000", range(2, 400), version, told, feature=name)
 
 
 def _jpeg(slow: bool) -> PictureCodec:
-    return Pillow(
-        "jpeg",
-        "JPEG, progressive",
-        "JPEG",
-        range(1, 96),
-        _pillow("libjpeg_turbo"),
-        lambda q: {"quality": q, "optimize": True, "progressive": True},
-    )
-
-
-def _pillow(feature: str) -> Callable[[], str]:
-    return lambda: f"{feature} {features.version(feature)}"
+    told = {"optimize": True, "progressive": True}
+    version = _version_of("libjpeg_turbo")
+    return Pillow("jpeg", "JPEG, progressive", "JPEG", range(1, 96), version, told)
 
 
 def _esrgan(slow: bool) -> PictureCodec:
