@@ -4,7 +4,8 @@ python benchmarks/segmenter.py PICTURES --labels MAPS [--size 341x256] [--segmen
 
 Maps of Cityscapes' layout (… --palette cityscapes-labelids) are compared as CamVid's classes, or
 with --fine as Cityscapes' nineteen. The least share of right pixels of any picture shows whether a
-segmenter fails outright somewhere; --reliability FILE.svg draws how often its confidence is right.
+segmenter fails outright somewhere; --reliability FILE.svg draws how often its confidence is right
+(extra notebooks).
 """
 
 from __future__ import annotations
@@ -39,7 +40,9 @@ def main() -> None:
         help="of the human maps",
     )
     parser.add_argument("--fine", action="store_true", help="compare as Cityscapes' 19 classes")
-    parser.add_argument("--reliability", type=Path, metavar="SVG", help="draw the confidence here")
+    parser.add_argument(
+        "--reliability", type=Path, metavar="SVG", help="draw the confidence (matplotlib)"
+    )
     args = parser.parse_args()
 
     network = segment.load(args.segmenter)

@@ -160,15 +160,13 @@ def read(kind: Any, value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def parse(
-    kind: type[Options], argv: Sequence[str], *, prog: str, description: str | None = None
-) -> Options:
+def parse(kind: type[Options], argv: Sequence[str], *, prog: str) -> Options:
     """The options that a command line gives. Wrong ones end the program, as argparse does."""
     import argparse
 
     parser = argparse.ArgumentParser(
         prog=prog,
-        description=description or kind.__doc__,
+        description=kind.__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add(parser, kind)

@@ -153,34 +153,6 @@ CAMVID = _named(
 )
 """The 11 classes of CamVid as SegNet groups and colours them, then void."""
 
-CITYSCAPES = _named(
-    2,
-    "cityscapes",
-    19,
-    ("road", (128, 64, 128)),
-    ("sidewalk", (244, 35, 232)),
-    ("building", (70, 70, 70)),
-    ("wall", (102, 102, 156)),
-    ("fence", (190, 153, 153)),
-    ("pole", (153, 153, 153)),
-    ("traffic light", (250, 170, 30)),
-    ("traffic sign", (220, 220, 0)),
-    ("vegetation", (107, 142, 35)),
-    ("terrain", (152, 251, 152)),
-    ("sky", (70, 130, 180)),
-    ("person", (220, 20, 60)),
-    ("rider", (255, 0, 0)),
-    ("car", (0, 0, 142)),
-    ("truck", (0, 0, 70)),
-    ("bus", (0, 60, 100)),
-    ("train", (0, 80, 100)),
-    ("motorcycle", (0, 0, 230)),
-    ("bicycle", (119, 11, 32)),
-    ("void", (0, 0, 0)),
-    last=19,
-)
-"""The 19 trainIds of Cityscapes, then void, which files store as 255."""
-
 CITYSCAPES_FULL = _named(
     3,
     "cityscapes-labelids",
@@ -224,6 +196,22 @@ CITYSCAPES_FULL = _named(
 )
 """The labelIds of Cityscapes, 0…33, and its id -1 (license plate, 255 in files) as 34."""
 
+_EVALUATED = (
+    "road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign",
+    "vegetation", "terrain", "sky", "person", "rider", "car", "truck", "bus", "train", "motorcycle",
+    "bicycle",
+)  # fmt: skip
+_COLOURS = dict(zip(CITYSCAPES_FULL.classes, CITYSCAPES_FULL.colours, strict=True))
+CITYSCAPES = _named(
+    2,
+    "cityscapes",
+    19,
+    *((name, _COLOURS[name]) for name in _EVALUATED),
+    ("void", (0, 0, 0)),
+    last=19,
+)
+"""The 19 trainIds of Cityscapes, then void, which files store as 255."""
+
 PALETTES = {p.id: p for p in (INDICES, CAMVID, CITYSCAPES, CITYSCAPES_FULL)}
 """Every palette that the format names, by id."""
 
@@ -231,32 +219,21 @@ BY_NAME = {p.name: p for p in PALETTES.values()}
 """Every palette that the format names, by name."""
 
 _AS_CAMVID = {
-    "road": "road",
-    "parking": "road",
-    "sidewalk": "pavement",
-    "building": "building",
-    "bridge": "building",
-    "tunnel": "building",
-    "wall": "fence",
-    "fence": "fence",
-    "guard rail": "fence",
-    "pole": "pole",
-    "polegroup": "pole",
-    "traffic light": "sign",
-    "traffic sign": "sign",
-    "vegetation": "tree",
-    "terrain": "tree",
-    "sky": "sky",
-    "person": "pedestrian",
-    "rider": "bicyclist",
-    "bicycle": "bicyclist",
-    "motorcycle": "bicyclist",
-    "car": "car",
-    "truck": "car",
-    "bus": "car",
-    "train": "car",
-    "caravan": "car",
-    "trailer": "car",
+    name: nearest
+    for nearest, names in {
+        "road": ("road", "parking"),
+        "pavement": ("sidewalk",),
+        "building": ("building", "bridge", "tunnel"),
+        "fence": ("wall", "fence", "guard rail"),
+        "pole": ("pole", "polegroup"),
+        "sign": ("traffic light", "traffic sign"),
+        "tree": ("vegetation", "terrain"),
+        "sky": ("sky",),
+        "pedestrian": ("person",),
+        "bicyclist": ("rider", "bicycle", "motorcycle"),
+        "car": ("car", "truck", "bus", "train", "caravan", "trailer"),
+    }.items()
+    for name in names
 }
 """The nearest of CamVid's classes for each of Cityscapes'."""
 

@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -13,6 +15,7 @@ from sempic.networks.segmenter import SegmentationNet, SegmenterConfig  # noqa: 
 from sempic.networks.weights import load_receiver, load_segmenter, save_receiver  # noqa: E402
 from sempic.receive import Receiver  # noqa: E402
 from sempic.training.data.corpus import make  # noqa: E402
+from sempic.training.grow import as_cityscapes  # noqa: E402
 from sempic.training.onnx import (  # noqa: E402
     bake,
     export_receiver,
@@ -21,7 +24,6 @@ from sempic.training.onnx import (  # noqa: E402
     pictures_of,
 )
 from sempic.training.options import CorpusOptions  # noqa: E402
-from sempic.training.recipes.receiver import as_cityscapes  # noqa: E402
 
 
 def inputs(classes=11):
@@ -67,7 +69,7 @@ def test_a_receiver_in_eight_bits_is_nearly_the_same(tmp_path):
     assert cli.main(["train", *argv]) == 0
     graph = onnx.load(path).graph
     assert {t.data_type for t in graph.initializer} >= {onnx.TensorProto.INT8}
-    feed = next(first_inputs(tmp_path / "c", TINY, count=1))
+    feed = next(first_inputs(tmp_path / "c", TINY))
     (found,) = onnxruntime.InferenceSession(path).run(None, feed)
     export_receiver(network, tmp_path / "f.onnx")
     (exact,) = onnxruntime.InferenceSession(tmp_path / "f.onnx").run(None, feed)
@@ -120,7 +122,7 @@ def test_a_segmenter_with_an_8_bit_decoder(tmp_path):
     corpus(data, tmp_path / "c")
     network, x = looked(steps=20)
     export_segmenter(network, tmp_path / "f.onnx")
-    feeds = list(pictures_of(tmp_path / "c", count=2))
+    feeds = list(itertools.islice(pictures_of(tmp_path / "c", 1.5), 2))
     assert feeds[0]["image"].shape[3] == 3
     export_segmenter(network, tmp_path / "q.onnx", feeds=feeds)
     graph = onnx.load(tmp_path / "q.onnx").graph

@@ -16,12 +16,11 @@ RHO = 3.0
 """How much they crowd there; both travel with an exported receiver."""
 
 
-def sigmas(steps: int, sigma_max: float, sigma_min: float = SIGMA_MIN, rho: float = RHO) -> Tensor:
+def sigmas(steps: int, sigma_max: float) -> Tensor:
     """Falling noise levels, float32 (steps,), from `sigma_max` on (Karras et al. 2022, eq. 5)."""
     ramp = torch.arange(steps) / max(1, steps)
-    return (
-        sigma_max ** (1 / rho) + ramp * (sigma_min ** (1 / rho) - sigma_max ** (1 / rho))
-    ) ** rho
+    first, last = sigma_max ** (1 / RHO), SIGMA_MIN ** (1 / RHO)
+    return (first + ramp * (last - first)) ** RHO
 
 
 def draw(

@@ -179,12 +179,10 @@ class Diffusion:
 
     # --- losses ---
 
-    def variational_bound(
-        self, output: Tensor, x0: Tensor, x: Tensor, i: Tensor, *, clip: bool = False
-    ) -> Tensor:
+    def variational_bound(self, output: Tensor, x0: Tensor, x: Tensor, i: Tensor) -> Tensor:
         """Term L_i of the bound (DDPM eq. 5), bits per dimension, (B,): KL, or NLL at step 0."""
         truth = self.q_posterior(x0, x, i)
-        model = self.p_mean_variance(output, x, i, clip=clip)
+        model = self.p_mean_variance(output, x, i, clip=False)
         kl = gaussian_kl(truth.mean, truth.log_variance, model.mean, model.log_variance)
         nll = -discretized_log_likelihood(x0, model.mean, 0.5 * model.log_variance)
         return torch.where(i == 0, _mean(nll), _mean(kl)) / math.log(2.0)

@@ -64,9 +64,9 @@ def style(codec: str) -> tuple[str, str]:
     )
 
 
-def figure(panels: Sequence[Panel], columns: int = 2) -> str:
-    """Panels side by side above one legend, as a whole SVG document."""
-    rows = -(-len(panels) // columns)
+def figure(panels: Sequence[Panel]) -> str:
+    """Panels in two columns above one legend, as a whole SVG document."""
+    columns, rows = 2, -(-len(panels) // 2)
     names = {c.codec: c.title for p in panels for c in p.curves}
     ours = {c.codec for p in panels for c in p.curves if c.ours}
     per_row = max(1, columns * _WIDTH // 230)

@@ -102,20 +102,18 @@ def kernel_distance(a: Floats, b: Floats) -> float:
 def bootstrap(
     values: npt.NDArray[np.float64] | Counts,
     statistic: object = None,
-    *,
-    rounds: int = 1000,
-    seed: int = 0,
 ) -> tuple[float, float]:
-    """95 % confidence interval of a statistic of the sum over pictures (percentile bootstrap).
+    """95 % confidence interval of a statistic of the sum over pictures (percentile bootstrap of
+    1000 rounds, always the same).
 
     Args:
         values: (N, …), what each picture adds.
         statistic: sum over the drawn pictures → float; None: their mean.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     count = len(values)
     found = []
-    for _ in range(rounds):
+    for _ in range(1000):
         weights = np.bincount(rng.integers(0, count, count), minlength=count)
         total = np.tensordot(weights, values, 1)
         found.append(statistic(total) if callable(statistic) else float(total) / count)

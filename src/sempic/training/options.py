@@ -13,6 +13,9 @@ from typing import Any
 from sempic import fields
 from sempic.fields import option
 
+ENLARGE = 1.5
+"""How much small pictures are enlarged before they are segmented, unless a run says otherwise."""
+
 
 def _minutes(name: str, value: Any) -> float:
     return float(value)  # infinite ones, too
@@ -99,7 +102,9 @@ class SegmenterOptions(RunOptions):
         (230, 640),
         metavar=("MIN", "MAX"),
     )
-    enlarge: float = option("how much small pictures are enlarged before they are segmented", 1.5)
+    enlarge: float = option(
+        "how much small pictures are enlarged before they are segmented", ENLARGE
+    )
     judged: int = option("pictures to validate with, of each source", 20)
     teacher: Path | None = option(
         "segmenter.safetensors of the same classes, a larger one, whose opinion of every pixel is "

@@ -16,8 +16,8 @@ from sempic.networks.weights import load_receiver, load_tensors, save_receiver, 
 from sempic.palette import CAMVID, CITYSCAPES, to_camvid  # noqa: E402
 from sempic.training.data.corpus import make  # noqa: E402
 from sempic.training.data.taxonomy import BUNDLED  # noqa: E402
+from sempic.training.grow import as_cityscapes, grow  # noqa: E402
 from sempic.training.options import CorpusOptions  # noqa: E402
-from sempic.training.recipes.receiver import as_cityscapes, grow  # noqa: E402
 
 
 @pytest.fixture(scope="module")

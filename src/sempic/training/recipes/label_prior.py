@@ -176,12 +176,12 @@ def export(causal: dict[str, Tensor], informed: dict[str, Tensor], path: Path) -
 
 
 def readout(
-    known: prior.Prior, data: dict[str, npt.NDArray[np.uint8]], steps: int = 600
+    known: prior.Prior, data: dict[str, npt.NDArray[np.uint8]]
 ) -> dict[str, npt.NDArray[Any]]:
     """Fits the layer that names the classes of each pixel to the trunk's last hidden layer, by
     cross-entropy on human and predicted maps; returns its integers, as `prior.load` reads them."""
     torch.manual_seed(0)
-    rng = np.random.default_rng(0)
+    steps, rng = 600, np.random.default_rng(0)
     views = data["planes"].shape[1]
     seen = np.stack(
         [

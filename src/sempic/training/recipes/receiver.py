@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +15,11 @@ from sempic.diffusion.sampling import to_uint8
 from sempic.errors import ModelError
 from sempic.networks.compact import CompactConfig, CompactNet, one_hot, upsample
 from sempic.networks.weights import about, load_receiver
-from sempic.palette import CAMVID, CITYSCAPES, to_camvid
 from sempic.training.data.batches import Batch, Crops, Drops, to_unit
 from sempic.training.data.corpus import Corpus, Sample, open_corpus
 from sempic.training.data.taxonomy import Taxonomy
+from sempic.training.grow import grow
+from sempic.training.onnx import export_receiver
 from sempic.training.options import ReceiverOptions
 from sempic.training.trainer import Recipe, compiled
 
@@ -82,8 +81,6 @@ class ReceiverRecipe(Recipe):
         return about(self.config, self.taxonomy.palette)
 
     def export(self, state: dict[str, Tensor], folder: Path) -> None:
-        from sempic.training.onnx import export_receiver
-
         self._averaged.load_state_dict(state)
         export_receiver(self._averaged, folder / "receiver.onnx", palette=self.taxonomy.palette)
 
@@ -95,72 +92,6 @@ def parameter_groups(network: CompactNet, lr: float) -> list[dict[str, Any]]:
         groups[parameter.ndim < 4 and not name.endswith("_gain")].append(parameter)
     filters, others = groups
     return [{"params": filters, "lr": lr}, {"params": others, "lr": lr / 10}]
-
-
-def grow(network: CompactNet, **sizes: Any) -> CompactNet:
-    """The same function with more blocks in its tail, or more channels that it is given.
-
-    Args:
-        sizes: fields of CompactConfig; None keeps the network's own.
-
-    Raises:
-        ModelError: the network is larger.
-    """
-    asked = {name: size for name, size in sizes.items() if size is not None}
-    grown = CompactNet(replace(network.config, **asked))
-    fresh = grown.state_dict()
-    for key, value in network.state_dict().items():
-        if key not in fresh or any(
-            a > b for a, b in zip(value.shape, fresh[key].shape, strict=True)
-        ):
-            raise ModelError(f"{key} of the network has no place in one with {asked}")
-        if value.ndim == 4:  # filters look away from inputs that are new
-            fresh[key][: value.shape[0]] = 0
-            fresh[key][: value.shape[0], : value.shape[1]] = value
-        else:
-            fresh[key] = value
-    grown.load_state_dict(fresh)
-    grown.normalise()
-    return grown
-
-
-def regroup(network: CompactNet, begins_as: Sequence[int]) -> CompactNet:
-    """The same function of other classes: each begins as one that the network knows.
-
-    Args:
-        begins_as: for each class of the new network, a class of the old one, or as many as that
-            has: void.
-    """
-    config = replace(network.config, classes=len(begins_as), label_gains=True)
-    grown = CompactNet(config)
-    state = {**grown.state_dict(), **network.state_dict()}
-    known = network.config.classes
-    for name, embed in (("label", "embed_labels"), ("fine", "embed_fine")):
-        weight = network.state_dict()[f"{embed}.weight"]
-        planes = [
-            weight[:, number] if number < known else torch.zeros_like(weight[:, 0])
-            for number in begins_as
-        ]
-        wide = torch.stack([*planes, weight[:, -1]], 1)
-        # Filters are brought to unit norm, and have longer ones now: their gain makes up for it.
-        before, after = (w.flatten(1).norm(dim=1) for w in (weight, wide))
-        state[f"{name}_gain"] = state[f"{name}_gain"] * after / before
-        state[f"{embed}.weight"] = wide
-    grown.load_state_dict(state)
-    grown.normalise()
-    return grown
-
-
-def as_cityscapes(network: CompactNet) -> CompactNet:
-    """A receiver of CamVid's 11 classes as one of Cityscapes' 19 (`regroup`).
-
-    Raises ModelError for a receiver of other classes.
-    """
-    known = CAMVID.classes.index("void")
-    if network.config.classes != known:
-        raise ModelError(f"this receiver knows {network.config.classes} classes, not {known}")
-    ids = np.arange(CITYSCAPES.classes.index("void"), dtype=np.uint8)[None]
-    return regroup(network, to_camvid(ids, CITYSCAPES.id)[0].tolist())
 
 
 class Sheet:

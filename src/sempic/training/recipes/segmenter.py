@@ -33,6 +33,7 @@ from sempic.training.data.sources import Item, Source, open_sources
 from sempic.training.data.taxonomy import GROUP, Taxonomy
 from sempic.training.data.views import Pictures, Views
 from sempic.training.losses import divergence
+from sempic.training.onnx import export_segmenter
 from sempic.training.options import SegmenterOptions
 from sempic.training.trainer import Optimizer, Recipe, Schedule, autocast, compiled, set_up, train
 
@@ -257,8 +258,6 @@ class Segmenter(Recipe):
         return about(self.config, self.taxonomy.palette)
 
     def export(self, state: dict[str, Tensor], folder: Path) -> None:
-        from sempic.training.onnx import export_segmenter
-
         self._averaged.load_state_dict(state)
         export_segmenter(
             self._averaged,

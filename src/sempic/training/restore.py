@@ -1,0 +1,197 @@
+"""`sempic train restore`: the ONNX files of `sempic train export` → networks to train on.
+
+What was folded is unfolded again: the restored network computes the same, up to the rounding of
+float16 or 8 bits.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx.numpy_helper
+import torch
+from torch import Tensor, nn
+
+from sempic.errors import ModelError
+from sempic.networks.compact import CompactConfig, CompactNet
+from sempic.networks.segmenter import SegmentationNet, SegmenterConfig
+from sempic.networks.weights import save_receiver, save_segmenter
+from sempic.palette import from_description
+from sempic.training.data.readers import PICTURES, open_picture
+from sempic.training.options import RestoreOptions
+
+
+def _constants(model: onnx.ModelProto) -> dict[str, Tensor]:
+    """Every stored tensor by name, float16 and 8-bit ones under their names in float32."""
+    stored = {
+        t.name: torch.from_numpy(np.array(onnx.numpy_helper.to_array(t)))
+        for t in model.graph.initializer
+    }
+    for node in model.graph.node:
+        if node.op_type == "Cast" and node.input[0] in stored:
+            stored[node.output[0]] = stored[node.input[0]].float()
+        if node.op_type == "DequantizeLinear" and node.input[0] in stored:
+            levels, scale = (stored[name].float() for name in node.input[:2])
+            name = node.input[0].removesuffix("_quantized")
+            stored[node.output[0]] = stored[name] = levels * scale.reshape(
+                -1, *[1] * (levels.ndim - 1)
+            )
+    return stored
+
+
+def _named(model: onnx.ModelProto, shapes: dict[str, torch.Size]) -> dict[str, Tensor]:
+    stored = {k.removeprefix("network."): v for k, v in _constants(model).items()}
+    found = {k: _cropped(v, shapes[k]) for k, v in stored.items() if k in shapes}
+    for name, value in found.items():
+        if value.shape != shapes[name]:
+            raise ModelError(f"{name}: {tuple(value.shape)}, expected {tuple(shapes[name])}")
+    return found
+
+
+def _cropped(weight: Tensor, shape: torch.Size) -> Tensor:
+    """A weight without the channels of zeros that `simplify` may have added."""
+    if weight.ndim != 4 or weight[:, shape[1] :].any():
+        return weight
+    return weight[:, : shape[1]]
+
+
+def restore_receiver(model: onnx.ModelProto, network: CompactNet) -> None:
+    """Fill `network` with the denoiser that `export_receiver` wrote.
+
+    Raises:
+        ModelError: the file holds another architecture.
+    """
+    shapes = {k: v.shape for k, v in network.state_dict().items()}
+    found = _named(model, shapes)
+    gains = {"head_gain", "label_gain", "fine_gain"} & shapes.keys()
+    missing = shapes.keys() - found.keys() - gains
+    if missing:
+        raise ModelError(f"no receiver of this architecture: {sorted(missing)[0]} is missing")
+    size = found["head.weight"].flatten(1).norm(dim=1).mean()  # the same for every filter
+    found["head_gain"] = size[None] / network.head.scale
+    for name, embed in (("label", "embed_labels"), ("fine", "embed_fine")):
+        if f"{name}_gain" in gains:
+            found[f"{name}_gain"] = found[f"{embed}.weight"].flatten(1).norm(dim=1)
+    network.load_state_dict(found)
+    network.normalise()
+
+
+def _pairs(network: nn.Module) -> Iterator[tuple[nn.Conv2d, nn.BatchNorm2d]]:
+    """Convolutions and the norms that follow them, in the order of their definition."""
+    modules = [m for m in network.modules() if isinstance(m, (nn.Conv2d, nn.BatchNorm2d))]
+    for module, after in itertools.pairwise(modules):
+        if isinstance(module, nn.Conv2d) and isinstance(after, nn.BatchNorm2d):
+            yield module, after
+
+
+@torch.no_grad()
+def restore_segmenter(
+    model: onnx.ModelProto, network: SegmentationNet, pictures: list[Tensor]
+) -> None:
+    """Fill `network` with a folded segmenter; measure on `pictures` what its norms had measured.
+
+    Args:
+        pictures: float (B, 3, H, W) in [0, 1] each, such as it will be trained on.
+
+    Raises:
+        ModelError: the file holds another architecture.
+    """
+    network.eval()
+    stored = _constants(model)
+    # Quantising sorts the nodes anew, but their weights are numbered as they were executed.
+    nodes = [
+        n for n in model.graph.node
+        if n.op_type == "Conv" and not n.input[1].startswith("network.")
+    ]  # fmt: skip
+    nodes.sort(key=lambda n: [int(digits) for digits in re.findall(r"Conv_(\d+)", n.input[1])])
+    folded = [(stored[n.input[1]], stored[n.input[2]]) for n in nodes]
+    order: list[nn.Conv2d] = []  # as executed, which is how the exporter wrote them
+    follower = dict(_pairs(network))
+    hooks = [
+        conv.register_forward_hook(lambda module, _, __: order.append(module)) for conv in follower
+    ]
+    network(pictures[0][:1])
+    for hook in hooks:
+        hook.remove()
+    if len(order) != len(folded):
+        raise ModelError(f"{len(folded)} folded convolutions, the network has {len(order)}")
+    network.load_state_dict(
+        network.state_dict() | _named(model, {k: v.shape for k, v in network.state_dict().items()})
+    )
+    for conv, (weight, bias) in zip(order, folded, strict=True):
+        weight = _cropped(weight, conv.weight.shape)
+        if weight.shape != conv.weight.shape:
+            raise ModelError(f"{tuple(weight.shape)}, expected {tuple(conv.weight.shape)}")
+        norm = follower[conv]
+        conv.weight.copy_(weight)
+        norm.running_mean.zero_()  # type: ignore[union-attr]
+        norm.running_var.fill_(1 - norm.eps)  # type: ignore[union-attr]
+        norm.weight.fill_(1)
+        norm.bias.copy_(bias)
+    means: dict[nn.Conv2d, list[Tensor]] = {conv: [] for conv in order}
+    squares: dict[nn.Conv2d, list[Tensor]] = {conv: [] for conv in order}
+
+    def measure(conv: nn.Module, _: object, out: Tensor) -> None:
+        assert isinstance(conv, nn.Conv2d)
+        means[conv].append(out.mean((0, 2, 3)))
+        squares[conv].append(out.square().mean((0, 2, 3)))
+
+    hooks = [conv.register_forward_hook(measure) for conv in order]
+    for batch in pictures:
+        network(batch)
+    for hook in hooks:
+        hook.remove()
+    for conv in order:
+        norm = follower[conv]
+        mean = torch.stack(means[conv]).mean(0)
+        var = torch.stack(squares[conv]).mean(0) - mean.square()
+        norm.running_mean.copy_(mean)  # type: ignore[union-attr]
+        norm.running_var.copy_(var)  # type: ignore[union-attr]
+        norm.weight.copy_((var + norm.eps).sqrt())
+        norm.bias.add_(mean)
+
+
+def _batches(folder: Path) -> list[Tensor]:
+    """Some 32 pictures of a folder, one by one, with sides that are multiples of 32."""
+    files = sorted(p for p in folder.iterdir() if p.suffix.lower() in PICTURES)
+    if not files:
+        raise ModelError(f"{folder}: no pictures here")
+    pictures = []
+    for path in files[:: max(1, len(files) // 32)]:
+        pixels = np.array(open_picture(path).convert("RGB"))
+        x = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
+        pictures.append(x[..., : x.shape[2] // 32 * 32, : x.shape[3] // 32 * 32])
+    return pictures
+
+
+def run(options: RestoreOptions) -> None:
+    """`sempic train restore`."""
+    try:
+        model = onnx.load(options.model)
+    except Exception as error:  # protobuf raises its own classes
+        raise ModelError(f"{options.model}: not an ONNX file ({error})") from error
+    metadata = {p.key: p.value for p in model.metadata_props}
+    about = json.loads(metadata.get("sempic", "{}"))
+    config, palette = about.get("config"), None
+    names = {i.name for i in model.graph.input}
+    if config is None or not names & {"image", "noisy"}:
+        raise ModelError(f"{options.model}: no network that `sempic train export` wrote")
+    if about.get("palette") is not None:
+        palette = from_description(about["palette"])
+    if "image" not in names:
+        config["widths"] = tuple(config["widths"])
+        receiver = CompactNet(CompactConfig(**config))
+        restore_receiver(model, receiver)
+        save_receiver(receiver.state_dict(), receiver.config, options.output, palette)
+        return
+    if options.images is None:
+        raise ModelError("a segmenter's norms are measured on pictures: say which with --images")
+    segmenter = SegmentationNet(SegmenterConfig(**config))
+    restore_segmenter(model, segmenter, _batches(options.images))
+    save_segmenter(segmenter.state_dict(), segmenter.config, options.output, palette)
