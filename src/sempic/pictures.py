@@ -126,7 +126,9 @@ def is_map(data: bytes) -> bool | None:
 
 def decode(data: bytes) -> PIL.Image.Image:
     """A file as Pillow has it, whose mode tells indices from colours; raises ImageError."""
-    return _open(data, ImageError)
+    picture = _open(data, ImageError)
+    _load(picture, ImageError)
+    return picture
 
 
 def to_rgb(picture: PIL.Image.Image | npt.NDArray[np.uint8]) -> Image:

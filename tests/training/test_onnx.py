@@ -14,7 +14,7 @@ from sempic.networks.compact import denoise, one_hot  # noqa: E402
 from sempic.networks.segmenter import SegmentationNet, SegmenterConfig  # noqa: E402
 from sempic.networks.weights import load_receiver, load_segmenter, save_receiver  # noqa: E402
 from sempic.receive import Receiver  # noqa: E402
-from sempic.training.data.corpus import make  # noqa: E402
+from sempic.training.data.render import make  # noqa: E402
 from sempic.training.grow import as_cityscapes  # noqa: E402
 from sempic.training.onnx import (  # noqa: E402
     bake,

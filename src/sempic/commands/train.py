@@ -28,7 +28,7 @@ TRAININGS = {
 }
 _HOMES = {
     "segmenter": ("options:SegmenterOptions", "recipes.segmenter:run"),
-    "corpus": ("options:CorpusOptions", "data.corpus:make"),
+    "corpus": ("options:CorpusOptions", "data.render:make"),
     "denoise": ("options:DenoiseOptions", "recipes.denoise:run"),
     "distill": ("options:DistillOptions", "recipes.distill:run"),
     "label-prior network": ("options:LabelPriorOptions", "recipes.label_prior:run"),

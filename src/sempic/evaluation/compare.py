@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sempic import api, coarse, codec
-from sempic.errors import InputError, SempicError
+from sempic import api, coarse, codec, jobs
+from sempic.errors import InputError
 from sempic.evaluation.evaluate import read, read_labels
 from sempic.evaluation.measure import Measure, Settings, row
 from sempic.evaluation.measures import FIGURES, METRICS, Figure
 from sempic.evaluation.report import BPP, best, document, embedded, table, table_of_texts
+from sempic.jobs import naming
 from sempic.scene import Image
 
 LOSSLESS = frozenset({".bmp", ".pgm", ".png", ".pnm", ".ppm", ".tga", ".tif", ".tiff"})
@@ -129,16 +130,11 @@ def _decode(path: Path, coder: api.Codec, steps: int) -> tuple[Image, int | None
     if path.suffix.lower() not in (".sempic", ".bpg"):
         picture = read(path)
         return picture, None if path.suffix.lower() in LOSSLESS else path.stat().st_size
-    try:
-        data = path.read_bytes()
-    except OSError as cause:
-        raise InputError(f"{path}: cannot read: {cause.strerror}") from cause
-    try:
+    with naming(path):
+        data = jobs.read(path)
         if path.suffix.lower() == ".bpg":
             return coarse.to_rgb(coarse.decode(data)), len(data)
         return coder.synthesize(codec.unpack(data), steps=steps), len(data)
-    except SempicError as error:
-        raise type(error)(f"{path}: {error}") from error
 
 
 def _page(title: str, found: Sequence[dict[str, Any]], shown: dict[str, Image]) -> str:

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import PIL.Image
 from tqdm import tqdm
 
-from sempic import api, pictures
-from sempic.errors import InputError, SempicError
+from sempic import api, jobs, pictures
+from sempic.errors import InputError
 from sempic.evaluation import metrics
 from sempic.evaluation.measure import Measure, Reference, Settings, row
 from sempic.evaluation.measures import FIGURES, METRICS, Figure, Record, Row
 from sempic.evaluation.measures.segmentation import count_classes
+from sempic.jobs import naming
 from sempic.palette import (
     CITYSCAPES,
     CITYSCAPES_FULL,
@@ -26,9 +27,7 @@ from sempic.palette import (
     named,
     translate,
 )
-from sempic.scene import LabelMap
-
-_Read = TypeVar("_Read")
+from sempic.scene import Image, LabelMap
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -198,8 +197,9 @@ def _palette(name: str | None, example: Path, known: Palette | None) -> Palette:
     """Of human maps, of which `example` is one; `known`: the judge's, if there is a judge."""
     if name is not None:
         return named(name)
-    if _scaled(_read(example, pictures.decode), CITYSCAPES) is not None:
-        return CITYSCAPES
+    with naming(example):
+        if _scaled(pictures.decode(jobs.read(example)), CITYSCAPES) is not None:
+            return CITYSCAPES
     if known is None:
         raise InputError(f"{example}: nothing tells what its ids mean: name the --palette")
     return known
@@ -218,28 +218,28 @@ def find(folder: Path) -> list[Path]:
     return found
 
 
-def read(path: Path) -> Any:
+def read(path: Path) -> Image:
     """A picture file as uint8 (H, W, 3); errors name it."""
-    return _read(path, pictures.read)
+    with naming(path):
+        return pictures.read(jobs.read(path))
 
 
 def read_labels(path: Path) -> LabelMap:
     """A map of indices as uint8 (H, W), by index whatever its colours; errors name it."""
-    return _read(path, lambda data: pictures.read_labels(data, INDICES))
+    with naming(path):
+        return pictures.read_labels(jobs.read(path), INDICES)
 
 
 def read_map(path: Path, palette: Palette) -> LabelMap:
     """A map as uint8 (H, W): of indices, in the palette's colours, or as the original's code writes
     it, grey in RGB with 255/35 times the id, and 255 for void. Errors name it."""
-
-    def parse(data: bytes) -> LabelMap:
+    with naming(path):
+        data = jobs.read(path)
         picture = pictures.decode(data)
         if picture.mode not in ("RGB", "RGBA"):
             return pictures.read_labels(data)
         found = _scaled(picture, palette)
         return palette.unpaint(np.array(picture.convert("RGB"))) if found is None else found
-
-    return _read(path, parse)
 
 
 def _scaled(picture: PIL.Image.Image, palette: Palette) -> LabelMap | None:
@@ -252,15 +252,6 @@ def _scaled(picture: PIL.Image.Image, palette: Palette) -> LabelMap | None:
     if (levels != grey[..., None]).any() or not np.isin(grey, [*scale[scale < 255], 255]).all():
         return None
     return np.where(grey == 255, 255, np.rint(grey * (35 / 255))).astype(np.uint8)
-
-
-def _read(path: Path, parse: Callable[[bytes], _Read]) -> _Read:
-    try:
-        return parse(path.read_bytes())
-    except OSError as cause:
-        raise InputError(f"{path}: cannot read: {cause.strerror}") from cause
-    except SempicError as error:
-        raise type(error)(f"{path}: {error}") from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,9 @@ from streets import write_camvid
 
 from sempic import coarse
 from sempic.errors import InputError
-from sempic.training.data import corpus
-from sempic.training.data.corpus import make, open_corpus
+from sempic.training.data import render
+from sempic.training.data.corpus import open_corpus
+from sempic.training.data.render import make
 from sempic.training.options import CorpusOptions
 
 
@@ -72,7 +73,7 @@ def test_several_processes_make_the_same(tmp_path, data):
 
 
 def test_shards_are_limited_and_damage_is_named(tmp_path, data, monkeypatch):
-    monkeypatch.setattr(corpus, "SHARD", 100_000)
+    monkeypatch.setattr(render, "SHARD", 100_000)
     make(options(data, tmp_path / "c"))
     shards = sorted((tmp_path / "c").glob("shard-*.tar"))
     assert len(shards) > 2

@@ -220,7 +220,7 @@ def test_files_that_do_not_fit(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"a.png: a label map is a grey or palette picture"):
         folder[0]
     (tmp_path / "train/a.png").write_bytes(b"\x89PNG\r\n\x1a\n")
-    with pytest.raises(InputError, match=r"train.a.png: cannot be read"):
+    with pytest.raises(InputError, match=r"train.a.png: not a picture that can be read"):
         folder[0]
     assert folder[1].name == "b"
 

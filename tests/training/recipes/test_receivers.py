@@ -14,7 +14,7 @@ from sempic.networks.compact import denoise, one_hot  # noqa: E402
 from sempic.networks.segmenter import SegmentationNet, SegmenterConfig  # noqa: E402
 from sempic.networks.weights import load_receiver, load_tensors, save_receiver, save_segmenter  # noqa: E402  # noqa: E402
 from sempic.palette import CAMVID, CITYSCAPES, to_camvid  # noqa: E402
-from sempic.training.data.corpus import make  # noqa: E402
+from sempic.training.data.render import make  # noqa: E402
 from sempic.training.data.taxonomy import BUNDLED  # noqa: E402
 from sempic.training.grow import as_cityscapes, grow  # noqa: E402
 from sempic.training.options import CorpusOptions  # noqa: E402

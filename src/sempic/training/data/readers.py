@@ -13,10 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from sempic import files, formats, pictures
-from sempic.errors import InputError, LabelMapError
+from sempic import files, jobs, pictures
+from sempic.errors import InputError
+from sempic.jobs import naming
 from sempic.palette import CAMVID, CITYSCAPES, CITYSCAPES_FULL, INDICES, Palette, translate
 from sempic.scene import LabelMap
 
@@ -344,22 +345,14 @@ def _twins(
 
 def open_picture(path: Path) -> Image.Image:
     """A picture or map, decoded. Raises InputError naming it."""
-    try:
-        image = Image.open(path, formats=formats.readable())
-        image.load()
-    except (OSError, UnidentifiedImageError, SyntaxError) as error:
-        raise InputError(f"{path}: cannot be read ({error})") from error
-    return image
+    with naming(path):
+        return pictures.decode(jobs.read(path))
 
 
 def read_ids(path: Path) -> LabelMap:
     """The samples of a label map as they are stored, uint8 (H, W). Raises InputError."""
-    try:
-        return pictures.read_labels(path.read_bytes(), INDICES)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-    except LabelMapError as error:
-        raise InputError(f"{path}: {error}") from error
+    with naming(path):
+        return pictures.read_labels(jobs.read(path), INDICES)
 
 
 def _several(paths: list[Path]) -> str:

@@ -14,7 +14,8 @@ from PIL import Image
 
 from sempic import coarse as coarse_codec
 from sempic.coarse import bpg
-from sempic.errors import BitstreamError, InputError, LabelMapError
+from sempic.errors import BitstreamError, InputError
+from sempic.jobs import naming, read
 from sempic.scene import Image as Picture
 from sempic.scene import LabelMap
 from sempic.training.data.readers import Dataset, Entry, open_picture, read_ids
@@ -119,7 +120,7 @@ class SceneFolder:
             return coarse_codec.to_rgb(coarse_codec.decode(payload)), payload
         if entry.coarse.suffix.lower() == ".bpg":
             try:
-                return coarse_codec.to_rgb(bpg.decode(entry.coarse.read_bytes())), None
+                return coarse_codec.to_rgb(bpg.decode(read(entry.coarse))), None
             except BitstreamError as error:
                 raise InputError(f"{entry.coarse}: {error}") from error
         return np.asarray(open_picture(entry.coarse).convert("RGB")), None
@@ -243,8 +244,6 @@ def _predicted(path: Path, dataset: Dataset) -> LabelMap:
         return np.minimum(read_ids(path), min(dataset.num_classes, 255)).astype(np.uint8)
     if dataset.palette is None:
         raise InputError(f"{path}: a colour picture, but this dataset has no official colours")
-    try:
+    with naming(path):
         ids = dataset.palette.unpaint(np.asarray(map_.convert("RGB")))
-    except LabelMapError as error:
-        raise InputError(f"{path}: {error}") from None
     return np.minimum(ids, dataset.num_classes).astype(np.uint8)

@@ -32,7 +32,7 @@ from sempic.networks.label_prior import LabelPriorNet
 from sempic.networks.weights import load_tensors
 from sempic.palette import CAMVID
 from sempic.training.data import taxonomy
-from sempic.training.data.corpus import sent_map
+from sempic.training.data.render import sent_map
 from sempic.training.data.sources import Item, open_sources
 from sempic.training.options import LabelPriorOptions, PriorExportOptions, PriorTablesOptions
 from sempic.training.trainer import Optimizer, Recipe, Schedule, autocast, set_up, train

@@ -1,0 +1,288 @@
+"""`sempic train corpus`: renditions of labelled pictures, as receivers get them (`corpus`)."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import io
+import json
+import multiprocessing
+import os
+import shutil
+import tarfile
+import warnings
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from sempic import coarse, files
+from sempic.api import Codec
+from sempic.errors import InputError, SempicWarning
+from sempic.networks.compact import PATCH
+from sempic.palette import PALETTES
+from sempic.scene import Image as Picture
+from sempic.scene import LabelMap
+from sempic.segment import Segmenter
+from sempic.training.data import taxonomy
+from sempic.training.data.corpus import FORMAT, GRID, Sample, about
+from sempic.training.data.sources import Item, Source, open_sources
+from sempic.training.data.taxonomy import Taxonomy
+from sempic.training.options import CorpusOptions
+
+SHARD = 48 << 20
+"""Bytes after which another shard begins; with its last sample it stays below 50 MiB."""
+JUDGED = 24
+"""Pictures of each source that are kept for validation."""
+FACTORS = {4: 0.85, 8: 0.15}
+"""Coarse factors and how often each is drawn."""
+QPS = (24, 42)
+"""Between which the quality of a coarse picture is drawn."""
+USUAL_QP = 35
+"""What it is four times in ten, and always for validation."""
+
+
+# ── one rendition ────────────────────────────────────────────────────────────────────────────
+
+
+def transmit(image: Picture, factor: int, qp: int) -> Picture:
+    """The coarse picture as the receiver sees it, on the grid of a quarter of the resolution."""
+    small = coarse.downscale(image, factor)
+    decoded = coarse.to_rgb(coarse.decode(coarse.encode(small, quality=qp)))
+    if factor != PATCH:
+        grid = image.shape[1] // PATCH, image.shape[0] // PATCH
+        decoded = np.asarray(Image.fromarray(decoded).resize(grid, Image.Resampling.BICUBIC))
+    return decoded
+
+
+def sent_map(segmenter: Any, image: Picture) -> LabelMap:
+    """A segmenter's map as the encoder sends it by default: void where it does not know, which may
+    be everywhere, and simplified."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SempicWarning)  # that it is void everywhere
+        labels, palette = Codec(segmenter).find_labels(image)
+    if labels is None:
+        return np.full(image.shape[:2], PALETTES[palette].void or 0, np.uint8)
+    return labels
+
+
+def _resized(image: Picture, known: LabelMap | None, short: int) -> tuple[Picture, LabelMap | None]:
+    height, width = image.shape[:2]
+    scale = short / min(height, width)
+    size = (
+        max(11 * GRID, round(width * scale)),
+        max(8 * GRID, round(height * scale)),
+    )
+    rows, columns = size[1] // GRID * GRID, size[0] // GRID * GRID
+    image = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
+    image = image[:rows, :columns]
+    if known is not None:
+        known = np.asarray(Image.fromarray(known).resize(size, Image.Resampling.NEAREST))
+        known = known[:rows, :columns]
+    return image, known
+
+
+class Job(NamedTuple):
+    """A rendition to be made."""
+
+    item: Item
+    rendition: int
+    judged: bool
+
+
+def render(job: Job, options: CorpusOptions, classes: Taxonomy, segmenter: Any) -> Sample:
+    """The rendition, the same for the same arguments: its size, light, coarse pictures and maps.
+    Raises InputError."""
+    item, rendition, judged = job
+    digest = hashlib.sha256(item.name.encode()).digest()
+    rng = np.random.default_rng((options.seed, int.from_bytes(digest[:8], "big"), rendition))
+    image = item.picture()
+    known = item.known(classes, image.shape[:2])
+    usual = judged or rng.random() < 0.6
+    short = options.side if usual else int(np.exp(rng.uniform(*np.log((200, 480)))))
+    image, known = _resized(image, known, short)
+    if not judged and rng.random() < 0.3:
+        gains = np.exp(rng.uniform(-0.2, 0.2) + rng.uniform(-0.06, 0.06, 3))
+        image = np.clip(image * gains, 0, 255).astype(np.uint8)
+    coarse = []
+    for _ in range(1 if judged else options.coarse):
+        factor = 4 if judged else int(rng.choice(list(FACTORS), p=list(FACTORS.values())))
+        drawn = USUAL_QP if rng.random() < 0.4 else int(rng.integers(QPS[0], QPS[1] + 1))
+        coarse.append(transmit(image, factor, USUAL_QP if judged else drawn))
+    maps = [] if known is None else [classes.settle(known)]
+    if segmenter is not None and not (judged and maps):
+        maps.append(sent_map(segmenter, image))
+    if not maps:
+        raise InputError(f"{item.image}: it has no label map: give --segmenter")
+    return Sample(item.source, item.name, judged, image, tuple(coarse), tuple(maps))
+
+
+# ── all of them ──────────────────────────────────────────────────────────────────────────────
+
+
+def make(options: CorpusOptions) -> None:
+    """Make the corpus that the options describe, unless it is there already.
+
+    Raises:
+        InputError: a folder or file that cannot be used, or another corpus at `--out`.
+    """
+    if options.segmenter is not None and not options.segmenter.is_file():
+        raise InputError(f"{options.segmenter}: no such file")
+    classes, _ = _tools(options)
+    jobs: list[Job] = []
+    sources = {}
+    for source in open_sources(options.data, classes):
+        train, val = _chosen(source, options)
+        jobs += [Job(item, n, False) for item in train for n in range(options.renditions)]
+        jobs += [Job(item, 0, True) for item in val]
+        sources[source.name] = {"pictures": len(train), "weight": source.weight}
+    recipe = _recipe(options, classes, jobs)
+    key = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
+    if (options.out / "corpus.json").exists():
+        if about(options.out).get("key") != key:
+            raise InputError(
+                f"{options.out} holds a corpus of other files or options: choose another --out"
+            )
+        print(f"{options.out}: this corpus is there already")
+        return
+    part = options.out.with_name(options.out.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    files.make_folder(part)
+    with contextlib.closing(_Writer(part)) as writer:
+        for packed in tqdm(_done(jobs, options), total=len(jobs), unit="sample", disable=None):
+            writer.add(packed)
+    head = {"format": FORMAT, "key": key, "recipe": recipe, "sources": sources}
+    written = head | {"samples": writer.samples, "shards": writer.shards}
+    (part / "corpus.json").write_text(json.dumps(written, indent=1) + "\n")
+    files.make_folder(options.out)
+    for path in sorted(part.iterdir(), key=lambda p: p.suffix == ".json"):
+        path.replace(options.out / path.name)
+    part.rmdir()
+    print(f"{options.out}: {writer.samples} samples in {writer.shards} shards")
+
+
+def _chosen(source: Source, options: CorpusOptions) -> tuple[Sequence[Item], Sequence[Item]]:
+    """The pictures of a source that are learned from, and those that are judged by."""
+    train, val = _spread(source.train, options.limit), _spread(source.val, JUDGED)
+    if options.segmenter is None:  # what has no map cannot be learned from
+        train = [item for item in train if item.labels or item.teacher]
+        val = [item for item in val if item.labels or item.teacher]
+    if not train:
+        raise InputError(
+            f"{source.name}: its pictures have no label maps: give --segmenter, or the folder the "
+            "weight 0"
+        )
+    if not val and len(train) > 4 * options.renditions:
+        val = _spread(train, max(1, min(JUDGED, len(train) // 40)))
+        kept = {item.name for item in val}
+        train = [item for item in train if item.name not in kept]
+    return train, val
+
+
+def _spread(items: Sequence[Item], count: int) -> Sequence[Item]:
+    """At most `count` of them, evenly; 0 for all."""
+    if not 0 < count < len(items):
+        return items
+    return [items[number * len(items) // count] for number in range(count)]
+
+
+def _recipe(options: CorpusOptions, classes: Taxonomy, jobs: Sequence[Job]) -> dict[str, Any]:
+    """All that a corpus depends on."""
+    used = [
+        path
+        for item in dict.fromkeys(job.item for job in jobs)
+        for path in (item.image, item.labels, item.teacher)
+    ]
+    return {
+        "classes": taxonomy.describe(classes),
+        "segmenter": _digest(options.segmenter),
+        "renditions": options.renditions,
+        "coarse": options.coarse,
+        "side": options.side,
+        "seed": options.seed,
+        "factors": {str(k): v for k, v in FACTORS.items()},
+        "qps": [*QPS, USUAL_QP],
+        "files": hashlib.sha256("".join(map(_digest, used)).encode()).hexdigest(),
+    }
+
+
+def _digest(path: Path | None) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path else ""
+
+
+def _done(jobs: Sequence[Job], options: CorpusOptions) -> Iterator[dict[str, bytes]]:
+    """Packed samples in the order of the jobs."""
+    work = functools.partial(_rendered, options)
+    if options.workers == 1:
+        yield from map(work, jobs)
+        return
+    context = multiprocessing.get_context("spawn")  # a forked ONNX session would hang
+    with ProcessPoolExecutor(options.workers, mp_context=context) as pool:
+        ahead = 8 * options.workers  # enough to keep everybody busy, and little memory
+        for first in range(0, len(jobs), ahead):
+            yield from pool.map(work, jobs[first : first + ahead])
+
+
+def _rendered(options: CorpusOptions, job: Job) -> dict[str, bytes]:
+    return _packed(render(job, options, *_tools(options)))
+
+
+@functools.cache
+def _tools(options: CorpusOptions) -> tuple[Taxonomy, Segmenter | None]:
+    """What a process needs for renditions, loaded once. Raises InputError or ModelError."""
+    os.environ["SEMPIC_THREADS"] = "1"  # before ONNX Runtime starts its own
+    classes = taxonomy.load(options.classes)
+    if options.segmenter is None:
+        return classes, None
+    segmenter = Segmenter(options.segmenter)
+    if segmenter.palette != classes.palette.id:
+        raise InputError(f"{options.segmenter} has other classes than {classes.palette.name}")
+    return classes, segmenter
+
+
+# ── shards ───────────────────────────────────────────────────────────────────────────────────
+
+
+def _packed(sample: Sample) -> dict[str, bytes]:
+    """The files of a sample, by what follows its number."""
+
+    def encoded(array: np.ndarray, **how: Any) -> bytes:
+        buffer = io.BytesIO()
+        Image.fromarray(array).save(buffer, **how)
+        return buffer.getvalue()
+
+    told = {"source": sample.source, "name": sample.name, "judged": sample.judged}
+    image = encoded(sample.image, format="WEBP", lossless=True, quality=20, method=1)
+    found = {"json": json.dumps(told).encode(), "image.webp": image}
+    found |= {f"map{i}.png": encoded(m, format="PNG") for i, m in enumerate(sample.maps)}
+    return found | {f"coarse{i}.png": encoded(c, format="PNG") for i, c in enumerate(sample.coarse)}
+
+
+class _Writer:
+    """Shards one after the other."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.shards, self.samples = folder, 0, 0
+        self._room = 0
+        self._tar: tarfile.TarFile | None = None
+
+    def add(self, packed: dict[str, bytes]) -> None:
+        if self._tar is None or self._room <= 0:
+            self.close()
+            self._tar = tarfile.open(self.folder / f"shard-{self.shards:04}.tar", "w")  # noqa: SIM115
+            self.shards, self._room = self.shards + 1, SHARD
+        for name, data in packed.items():
+            info = tarfile.TarInfo(f"{self.samples:06}.{name}")
+            info.size = len(data)
+            self._tar.addfile(info, io.BytesIO(data))
+            self._room -= len(data) + 1024
+        self.samples += 1
+
+    def close(self) -> None:
+        if self._tar is not None:
+            self._tar.close()
