@@ -197,7 +197,8 @@ class Unsure:
         return labels
 
     def look(self, image):
-        chances = np.full((19, *image.shape[:2]), 20, np.uint8)
+        chances = np.full((19, *image.shape[:2]), 4, np.uint8)
+        chances[8] = 20
         chances[0, :, : 2 * image.shape[1] // 3] = self.left
         return self(image), chances
 

@@ -48,7 +48,7 @@ IMPORTANCE = {
 _SWEEPS = 3
 _LONGEST = 6
 """Pixels of a row or column that may change at once."""
-_SURE = 3.0
+_SURE = 1.2
 """Where chances are known, what a certain label counts; those that change are mostly not."""
 _OUTLINE = 3.0
 """Where chances are known, the importance of a pixel at the outline of what is never removed."""

@@ -15,25 +15,22 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from sempic.check.objects import ids
 from sempic.labels.regions import components
 from sempic.palette import PALETTES, Palette
 from sempic.scene import Chances, LabelMap
+from sempic.segment.stakes import KNOWN, USUAL, Stakes
 
-KNOWN = 0.62
-"""Mean probability below which a region is void."""
-CRITICAL_KNOWN = 0.45
-"""The same for classes whose loss is worse than an error: people, two-wheelers, signs, lights."""
-CRITICAL = (
-    "person", "rider", "motorcycle", "bicycle", "traffic sign", "traffic light",
-    "pedestrian", "bicyclist", "sign",
-)  # fmt: skip
 STREET = 0.65
 """A picture of which less than this share is known is sent without a map."""
 
 
-def least(palette: Palette) -> npt.NDArray[np.float64]:
+def least(palette: Palette, stakes: Stakes = USUAL) -> npt.NDArray[np.float64]:
     """The mean probability of each class below which a region of it is void."""
-    return np.array([CRITICAL_KNOWN if n in CRITICAL else KNOWN for n in palette.classes])
+    found = np.full(len(palette.classes), KNOWN)
+    for name, stake in stakes.items():
+        found[ids(name, palette)] = stake.known
+    return found
 
 
 class Regions(NamedTuple):
@@ -58,18 +55,21 @@ def regions_of(labels: LabelMap, chances: npt.NDArray[Any]) -> Regions:
     return Regions(numbers, area, label, np.bincount(numbers.ravel(), sure.ravel()) / area)
 
 
-def void_where_unsure(labels: LabelMap, chances: Chances, palette: int) -> tuple[LabelMap, float]:
+def void_where_unsure(
+    labels: LabelMap, chances: Chances, palette: int, stakes: Stakes = USUAL
+) -> tuple[LabelMap, float]:
     """The map with void where the segmenter does not know, and the share of it that is known.
 
     Args:
         labels: uint8 (H, W), ids of the palette.
         chances: of the ids, uint8 (classes, H, W) in 1/255, as the segmenter gives them.
         palette: its id; one without void is left as it is.
+        stakes: what hangs on its classes.
     """
     void = PALETTES[palette].void
     if void is None:
         return labels, 1.0
     numbers, area, label, mean = regions_of(labels, chances)
-    unsure = (mean < 255 * least(PALETTES[palette])[label]) | (label == void)
+    unsure = (mean < 255 * least(PALETTES[palette], stakes)[label]) | (label == void)
     known = 1 - float(area[unsure].sum()) / labels.size
     return np.where(unsure[numbers], np.uint8(void), labels), known

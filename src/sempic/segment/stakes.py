@@ -1,0 +1,87 @@
+"""Which class a pixel is sent as, where one error is worse than another.
+
+The likeliest class of each pixel is the best choice only if all errors are alike. Here they are
+not: a person who is missed is gone, since a receiver paints what the map says, and one who is
+painted in vain costs some bits. So a class counts its worth times its probability (minimum risk;
+Chan et al., "Application of Decision Rules for Handling Class Imbalance in Semantic Segmentation",
+arXiv 1901.08394). docs/decisions.md says what that gains and costs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+
+from sempic.check.objects import ids
+from sempic.labels.regions import components
+from sempic.palette import Palette
+from sempic.scene import Chances, LabelMap
+
+KNOWN = 0.62
+"""Mean probability below which a region of a class without a stake is void."""
+SPECK = 0.0005
+"""Share of the picture below which a region of a group is a speck: no receiver makes an object of
+it, and its outline costs as much as one's."""
+SURE = 0.6
+"""Mean probability of its group from which a speck is sent all the same."""
+
+
+class Stake(NamedTuple):
+    """What hangs on the objects of a group."""
+
+    worth: float
+    """How many times worse it is to miss one than to send one that is not there."""
+    known: float
+    """Mean probability below which a region of it is void."""
+
+
+Stakes: TypeAlias = Mapping[str, Stake]
+"""By names of `critical.GROUPS`."""
+
+
+def _stakes(small: Stake, vehicles: Stake) -> Stakes:
+    groups = dict.fromkeys(("people", "two-wheelers", "signs and lights"), small)
+    return {**groups, "vehicles": vehicles}
+
+
+USUAL = _stakes(small=Stake(4, 0.3), vehicles=Stake(1.5, KNOWN))
+CHECKED = _stakes(small=Stake(15, 0.12), vehicles=Stake(2, KNOWN))
+"""Of streams that are checked: who asks for that would rather have an object too many."""
+
+
+def decide(labels: LabelMap, chances: Chances, palette: Palette, stakes: Stakes) -> LabelMap:
+    """The map of least risk, without specks that are unsure.
+
+    Args:
+        labels: uint8 (H, W), the likeliest class of each pixel.
+        chances: of the classes, uint8 (classes, H, W) in 1/255.
+        palette: of the labels.
+        stakes: of its groups; a palette that has none of them is left as it is.
+    """
+    groups = {name: [i for i in ids(name, palette) if i < len(chances)] for name in stakes}
+    critical = sorted(i for inside in groups.values() for i in inside)
+    if not critical:
+        return labels
+    others = [i for i in range(len(chances)) if i not in critical]
+    risk = np.take_along_axis(chances, np.minimum(labels, len(chances) - 1)[None], 0)[0]
+    risk, decided = risk.astype(np.float32), labels.copy()
+    for name, inside in groups.items():
+        risk[np.isin(labels, inside)] *= stakes[name].worth
+    for name, inside in groups.items():
+        for i in inside:
+            weighed = chances[i] * np.float32(stakes[name].worth)
+            decided[weighed > risk] = i
+            np.maximum(weighed, risk, out=risk)
+    for inside in groups.values():
+        shown = np.isin(decided, inside)
+        if not shown.any() or not others:
+            continue
+        numbers = components(shown.view(np.uint8))
+        area = np.bincount(numbers.ravel())
+        sure = np.bincount(numbers.ravel(), chances[inside].sum(0, dtype=np.int32).ravel()) / area
+        speck = (area < SPECK * labels.size) & (sure < 255 * SURE)
+        gone = shown & speck[numbers]
+        decided[gone] = np.array(others, np.uint8)[chances[others][:, gone].argmax(0)]
+    return decided
