@@ -26,8 +26,10 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from sempic.evaluation.compare import compare, describe
+    from sempic.jobs import apart
     from sempic.pictures import write_file
 
+    apart((args.original, *args.versions, args.labels, args.receiver), args.output)
     found, page = compare(
         args.original,
         args.versions,
