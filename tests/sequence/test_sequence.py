@@ -104,6 +104,26 @@ def test_options_out_of_range(coder):
         list(sequence.encode([FRAMES[0], FRAMES[1][:, :32]], codec=coder))
 
 
+def test_arguments_that_cannot_be(coder):
+    for call in (
+        lambda: sequence.encode(None, codec=coder),
+        lambda: sequence.encode(FRAMES[0], codec=coder),
+        lambda: sequence.encode("drive.mp4", codec=coder),
+        lambda: sequence.encode(FRAMES, codec="hf:x"),
+        lambda: sequence.encode(FRAMES, codec=coder, rate=Fraction(0)),
+        lambda: sequence.encode(FRAMES, codec=coder, rate="10"),
+        lambda: sequence.decode(None, codec=coder),
+        lambda: sequence.decode("drive.sempic", codec=coder),
+        lambda: sequence.decode(Path("drive.sempic"), codec=coder),
+        lambda: sequence.decode([10**12], codec=coder),
+        lambda: sequence.decode(["piece"], codec=coder),
+        lambda: sequence.decode(b"", codec=7),
+        lambda: sequence.decode(b"", codec=coder, kept=float("nan")),
+    ):
+        with pytest.raises(errors.SempicError):
+            list(call())
+
+
 def test_the_command_line_goes_there_and_back(clip, capsys):
     assert cli.main(["encode", "drive.mp4", "--key-interval", "0.3"]) == 0
     data = (clip / "drive.sempic").read_bytes()
