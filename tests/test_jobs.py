@@ -185,4 +185,7 @@ def test_what_cannot_be_read_is_a_job_that_fails():
     ]
     with pytest.raises(InputError, match="link"):
         found[1].read()
-    assert said == ["left out, since they cannot be read here: 2 .heic, 1 .dng"]
+    assert said == ["left out, since they are no pictures that can be read here: 2 .heic, 1 .dng"]
+    touch("phone/c.heic", "phone/d.mov", "phone/e.mov")
+    with pytest.raises(InputError, match=r"^phone: no files .* but 2 .mov, 1 .heic$"):
+        jobs.find(["phone"], "out", found={".png"}, suffix=".sempic", foreign={".heic", ".mov"})

@@ -115,8 +115,7 @@ def find(
         raise InputError("an empty name, where a file or a folder is meant")
     sources, left_out = _sources(inputs, found, foreign)
     if left_out and say is not None:
-        kinds = ", ".join(f"{count} {kind}" for kind, count in left_out.most_common())
-        say(f"left out, since they cannot be read here: {kinds}")
+        say(f"left out, since they are no pictures that can be read here: {_counted(left_out)}")
 
     several = len(inputs) > 1 or _is_dir(_path(inputs[0]))
     folder = None if output is None or output == "-" else _path(output)
@@ -202,11 +201,16 @@ def _sources(
         inside = _search(path, suffixes, foreign)
         left_out += inside.foreign
         if not inside.files and not inside.faults:
-            raise InputError(f"{path}: no files of a type that is looked for")
+            others = f", but {_counted(inside.foreign)}" if inside.foreign else ""
+            raise InputError(f"{path}: no files of a type that is looked for{others}")
         depth = len(path.parts)
         sources += [_Source(p, Path(*p.parts[depth:]), path) for p in inside.files]
         sources += [_Source(p, Path(*p.parts[depth:]), path, why) for p, why in inside.faults]
     return sources, left_out
+
+
+def _counted(kinds: Counter[str]) -> str:
+    return ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
 
 
 def _search(folder: Path, suffixes: Collection[str], foreign: Collection[str]) -> files.Found:

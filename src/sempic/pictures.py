@@ -324,9 +324,11 @@ def _load(picture: PIL.Image.Image, error: _Kind) -> None:
 
 def _check_size(width: int, height: int, error: _Kind) -> None:
     if not (1 <= width <= MAX_SIDE and 1 <= height <= MAX_SIDE):
-        raise error(f"{width}×{height}: each side must be 1…{MAX_SIDE} pixels")
+        raise error(f"{width}×{height}: each side must be 1…{MAX_SIDE} pixels; make it fit first")
     if width * height > MAX_PIXELS:
-        raise error(f"{width}×{height} is more than the limit of {MAX_PIXELS} pixels")
+        raise error(
+            f"{width}×{height} is more than the limit of {MAX_PIXELS} pixels; make it smaller first"
+        )
 
 
 _lock = threading.RLock()
