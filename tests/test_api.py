@@ -353,6 +353,8 @@ def test_options_of_encode_that_are_none(codec, name, value):
         {"labels": LABELS.astype(int)},
         {"labels": LABELS.tolist()},
         {"labels": "map.png"},
+        {"check": "yes"},
+        {"check": 1},
     ],
 )
 def test_options_of_encode_that_cannot_be(codec, options):
@@ -389,6 +391,8 @@ def test_other_arguments_that_cannot_be(codec):
     scene = sempic.unpack(STREAM)
     for call in (
         lambda: codec.synthesize(STREAM),
+        lambda: codec.uncertainty(STREAM),
+        lambda: sempic.PALETTES[1].paint(np.full((2, 2), 200, np.uint8)),
         lambda: codec.uncertainty(scene, samples=2.5),
         lambda: codec.uncertainty(scene, samples=1),
         lambda: sempic.unpack(STREAM, only="pixels"),

@@ -404,6 +404,25 @@ def test_nothing_to_do(capsys):
 
 
 @pytest.mark.parametrize(
+    "command",
+    [
+        ["compare", "", "a.png"],
+        ["compare", "a.png", "a.png", "-o", ""],
+        ["compare", "a.png", "a.png", "--labels="],
+        ["benchmark", ""],
+        ["info", ""],
+        ["encode", "a.png", "--target-bytes", ""],
+        ["decode", "--output=", "a.sempic"],
+    ],
+)
+def test_an_empty_argument_is_never_the_present_folder(command, capsys):
+    picture("a.png")
+    assert cli.main(command) == 2
+    one_line(capsys, "empty")
+    assert files() == ["a.png"]
+
+
+@pytest.mark.parametrize(
     "wrong",
     [
         [],

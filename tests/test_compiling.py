@@ -3,6 +3,8 @@
 import contextlib
 import importlib.util
 import os
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -106,6 +108,20 @@ def test_where_no_folder_can_be_written(cache, monkeypatch):
     monkeypatch.setattr(os, "makedirs", refuse)
     with pytest.warns(SempicWarning, match="NUMBA_CACHE_DIR"):
         assert load(cache) == 0
+
+
+def test_absurd_variables_of_numba_take_one_line():
+    code = "from sempic import compiling"
+    done = subprocess.run(
+        [sys.executable, "-W", "always", "-c", code],
+        env=os.environ | {"NUMBA_OPT": "most", "NUMBA_DEBUG": "perhaps"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "Traceback" not in done.stderr
+    for name in ("NUMBA_OPT", "NUMBA_DEBUG"):
+        assert sum(name in line for line in done.stderr.splitlines()) == 1
 
 
 def test_the_order_of_places(tmp_path, monkeypatch):

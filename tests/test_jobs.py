@@ -114,10 +114,13 @@ def test_no_target_is_a_source():
     ):
         with pytest.raises(OutputError, match=r"would replace|twice|by its name"):
             plan(*inputs, **options)
+    for named in ({"output": "a.png"}, {"output": "a.png", "suffix": ".png"}):
+        with pytest.raises(OutputError, match=r"^a.png: would replace itself; name another"):
+            plan("a.png", **named)
     with pytest.raises(OutputError, match="by its name a picture, not a"):
         plan("a.png", suffix=".png")
     touch("a.tar")
-    with pytest.raises(OutputError, match="would replace itself; name the output with -o"):
+    with pytest.raises(OutputError, match="would replace itself; name another output with -o"):
         plan("a.tar")
     touch("x.sempic.png", "x.png")
     Path("x.sempic").symlink_to("x.sempic.png")
@@ -182,4 +185,7 @@ def test_what_cannot_be_read_is_a_job_that_fails():
     ]
     with pytest.raises(InputError, match="link"):
         found[1].read()
-    assert said == ["left out, since they cannot be read here: 2 .heic, 1 .dng"]
+    assert said == ["left out, since they are no pictures that can be read here: 2 .heic, 1 .dng"]
+    touch("phone/c.heic", "phone/d.mov", "phone/e.mov")
+    with pytest.raises(InputError, match=r"^phone: no files .* but 2 .mov, 1 .heic$"):
+        jobs.find(["phone"], "out", found={".png"}, suffix=".sempic", foreign={".heic", ".mov"})

@@ -173,6 +173,7 @@ def test_damaged_exif_is_no_reason_to_refuse(format, block, turned):
         (b"acTL", b"\0"),
         (b"iTXt", b"\xff\0"),
         (b"sRGB", b""),
+        (b"tRNS", b""),
     ],
 )
 def test_damaged_chunks_beside_the_pixels_are_left_aside(chunk):
@@ -183,9 +184,9 @@ def test_damaged_chunks_beside_the_pixels_are_left_aside(chunk):
     assert np.array_equal(pictures.read(bytes(broken)), IMAGE[:1])
 
 
-@pytest.mark.parametrize("marker", [0xE1, 0xE2, 0xED, 0xFE, 0xE5])
+@pytest.mark.parametrize("marker", [0xE1, 0xE2, 0xED, 0xEE, 0xFE, 0xE5])
 @pytest.mark.parametrize(
-    "body", [b"", b"MPF\0junk", b"Photoshop 3.0\0" + b"8BIM" * 3, b"ICC_PROFILE\0"]
+    "body", [b"", b"MPF\0junk", b"Photoshop 3.0\0" + b"8BIM" * 3, b"ICC_PROFILE\0", b"Adobe"]
 )
 def test_damaged_segments_beside_the_pixels_are_left_aside(marker, body):
     data = saved(PIL.Image.fromarray(IMAGE), "JPEG")

@@ -492,8 +492,7 @@ class Codec:
         fidelity: float | None = None,
     ) -> Image:
         """The receiver's picture of a scene, uint8 (height, width, 3); arguments as `decode`."""
-        if not isinstance(scene, Scene):
-            raise InputError(f"a scene is what unpack gives, not {type(scene).__name__}")
+        _need_scene(scene)
         options = DecodeOptions(steps=steps, seed=seed, guidance=guidance, fidelity=fidelity)
         receiver = self.receiver
         controls = {name: v for name, v in options.keywords().items() if v is not None}
@@ -541,6 +540,7 @@ class Codec:
 
         Raises InputError if `samples` is less than 2, else as `decode`.
         """
+        _need_scene(scene)
         if checks.whole("samples", samples, 1) < 2:
             raise InputError(f"a spread needs 2 samples or more, not {samples}")
         mean = np.zeros((scene.height, scene.width, 3), np.float32)
@@ -563,9 +563,7 @@ def preview(scene: Scene) -> Image:
     """
     import PIL.Image
 
-    given: object = scene
-    if not isinstance(given, Scene):
-        raise InputError(f"a scene is what unpack gives, not {type(given).__name__}")
+    _need_scene(scene)
     if scene.coarse is None:
         raise BitstreamError("the stream has no coarse picture")
     small = PIL.Image.fromarray(coarse.to_rgb(scene.coarse))
@@ -642,6 +640,13 @@ def _receipt(receipt: Receipt) -> dict[str, Any]:
 def shared() -> Codec:
     """The codec with the bundled models that `sempic.encode` and `sempic.decode` use."""
     return Codec()
+
+
+def codec_or_shared(given: Codec | None) -> Codec:
+    """A codec that was given, or the one with the bundled models; raises InputError."""
+    if given is not None and not isinstance(given, Codec):
+        raise InputError(f"codec is a sempic.Codec, not {type(given).__name__}")
+    return given or shared()
 
 
 def _of_the_shared(method: Callable[Concatenate[Codec, _P], _T]) -> Callable[_P, _T]:
@@ -799,6 +804,11 @@ def _levels(size: tuple[int, ...], options: EncodeOptions) -> list[int]:
             f"max_side {most} (--max-side {most}) scales it down"
         )
     return fit
+
+
+def _need_scene(given: object) -> None:
+    if not isinstance(given, Scene):
+        raise InputError(f"a scene is what unpack gives, not {type(given).__name__}")
 
 
 def _model(role: str, given: _T) -> _T:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,21 @@ def stream(value: Any) -> bytes:
     raise BitstreamError(
         f"a stream is bytes, not {kind}" + (f"; {hint} gives them" if hint else "")
     )
+
+
+def several(name: str, value: Any) -> Iterator[Any]:
+    """What an iterable of things gives, one by one; raises InputError if it is none."""
+    try:
+        return iter(value)
+    except TypeError:
+        raise InputError(f"{name} are an iterable, not {type(value).__name__}") from None
+
+
+def switch(name: str, value: Any) -> bool:
+    """True or False; raises InputError."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise InputError(f"{name} is True or False, not {_shown(value)}")
+    return bool(value)
 
 
 def whole(name: str, value: Any, low: float | None = None, high: float | None = None) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 
 from sempic import commands, processes, progress
@@ -24,10 +25,9 @@ def _run(argv: list[str]) -> int:
     name = argv[0] if argv else ""
     with progress.shown():
         try:
+            if name in COMMANDS and not COMMANDS[name].verbatim:
+                _refuse_empty(argv)
             args = commands.parsers(name)[0].parse_args(argv)
-            for option, value in vars(args).items():
-                if value == "":
-                    raise InputError(f"--{option.replace('_', '-')}: an empty value")
             return commands.load(name).run(args)
         except SempicError as error:
             return _fail(str(error))
@@ -38,6 +38,19 @@ def _run(argv: list[str]) -> int:
             return _fail(f"{name}: {error.name} is missing; {install_hint(extra)}")
         except KeyboardInterrupt as stop:
             return _fail(f"interrupted; {stop}" if str(stop) else "interrupted")
+
+
+def _refuse_empty(argv: list[str]) -> None:
+    """Raises InputError for an argument that is empty, as those of unset variables are: as a path
+    it would be the present folder."""
+    for before, argument in itertools.pairwise(argv):
+        option, equals, value = argument.partition("=")
+        if argument and not (option.startswith("--") and equals and not value):
+            continue
+        option = option or before
+        if option.startswith("-") and option.strip("-"):
+            raise InputError(f"{option}: an empty value")
+        raise InputError("an empty name, where a file or a folder is meant")
 
 
 def _fail(message: str) -> int:

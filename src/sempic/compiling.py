@@ -22,13 +22,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numba
-from numba.core import caching, config, event
-from numba.core.serialize import dumps
-
 from sempic import progress
 from sempic._start import COMMAND
 from sempic.errors import SempicWarning
+
+with warnings.catch_warnings(record=True) as _told:
+    import numba
+    from numba.core import caching, config, event
+    from numba.core.serialize import dumps
+for _warning in _told:  # of its environment variables, with a traceback
+    warnings.warn(str(_warning.message).splitlines()[0], SempicWarning, stacklevel=2)
 
 if COMMAND and "scipy" not in sys.modules:
     # numba looks whether there is a BLAS in it, which no kernel of ours needs: a tenth of a second.

@@ -93,6 +93,8 @@ def _checked(name: str, value: Any, kind: Any, told: About) -> Any:
         return told.check(name, value)
     if told.choices is not None:
         return checks.one_of(name.replace("_", " "), value, told.choices)
+    if kind is bool:
+        return checks.switch(name, value)
     if kind is int:
         return checks.whole(name, value, told.low, told.high)
     if kind is float:

@@ -7,8 +7,9 @@ import os
 import re
 import secrets
 import shutil
+import tempfile
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -82,18 +83,24 @@ def write(path: str | os.PathLike[str], data: bytes) -> None:
     disk full).
     """
     try:
-        number = _descriptor(os.fspath(path))
-        if number is not None:
-            with open(os.dup(number), "wb") as file:
+        stream = as_it_is(path)
+        if stream is not None:
+            with open(stream, "wb") as file:
                 file.write(data)
             return
-        target = Path(os.path.realpath(path))  # through a link, not over it
-        if target.exists() and not target.is_file():  # a pipe or a device: nothing to replace
-            target.write_bytes(data)
-            return
-        if target.exists() and not os.access(target, os.W_OK):
-            raise PermissionError(13, os.strerror(13))
-        _replace(target, data)
+        target = _replaceable(path)
+        try:
+            temporary = part_of(target)
+            with _removed_on_failure(temporary):
+                with open(temporary, "xb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+                _move(temporary, target)
+        except OSError:
+            if not target.is_file() or (os.access(target.parent, os.W_OK) and not _mounted(target)):
+                raise
+            _overwrite(target, data)
     except OSError as cause:
         raise OutputError(f"cannot write: {cause.strerror}") from cause
 
@@ -106,29 +113,72 @@ def make_folder(path: Path) -> None:
         raise OutputError(f"{path}: cannot make the folder: {cause.strerror}") from cause
 
 
-def part_of(target: Path) -> Path:
-    """A name beside a file for what is to replace it; it fits where any name does."""
-    return target.with_name(f".{secrets.token_hex(8)}.part")
-
-
-def _replace(target: Path, data: bytes) -> None:
-    temporary = part_of(target)
+def place(part: Path, path: str | os.PathLike[str]) -> None:
+    """Put a file that was written elsewhere, beside or `part_of`, where `write` would put its
+    bytes, and in the same way; raises OutputError."""
     try:
-        with open(temporary, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        with contextlib.suppress(FileNotFoundError):
-            shutil.copymode(target, temporary)
-        os.replace(temporary, target)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        if not target.is_file() or (os.access(target.parent, os.W_OK) and not _mounted(target)):
-            raise
-        _overwrite(target, data)
+        stream = as_it_is(path)
+        if stream is not None:
+            with open(part, "rb") as source, open(stream, "wb") as file:
+                shutil.copyfileobj(source, file)
+            part.unlink()
+            return
+        target = _replaceable(path)
+        if part.parent != target.parent or (target.is_file() and _mounted(target)):
+            _overwrite(target, part.read_bytes())
+            part.unlink()
+        else:
+            _move(part, target)
+    except OSError as cause:
+        raise OutputError(f"cannot write: {cause.strerror}") from cause
+
+
+def part_of(path: str | os.PathLike[str]) -> Path:
+    """A name for what is to be put at a path when it is whole: beside the file, where that can be,
+    and such that it fits where any name does."""
+    target = Path(os.path.realpath(path))
+    name = f".{secrets.token_hex(8)}.part"
+    if target.exists() and not (target.is_file() and os.access(target.parent, os.W_OK)):
+        return Path(tempfile.gettempdir(), name)
+    return target.with_name(name)
+
+
+def is_stream(path: str | os.PathLike[str]) -> bool:
+    """Whether there is nothing to replace at a path: an open file of ours, a device or a pipe."""
+    target = Path(os.path.realpath(path))
+    return _descriptor(os.fspath(path)) is not None or (target.exists() and not target.is_file())
+
+
+def as_it_is(path: str | os.PathLike[str]) -> int | Path | None:
+    """What is to be opened where `is_stream`: a copy of an open file of ours that the path names
+    (/dev/stdout, /dev/fd/3), or the path of a device or a pipe; else None."""
+    if not is_stream(path):
+        return None
+    number = _descriptor(os.fspath(path))
+    return Path(os.path.realpath(path)) if number is None else os.dup(number)
+
+
+def _replaceable(path: str | os.PathLike[str]) -> Path:
+    """The file that is meant, through links; PermissionError if it is protected."""
+    target = Path(os.path.realpath(path))
+    if target.exists() and not os.access(target, os.W_OK):
+        raise PermissionError(13, os.strerror(13))
+    return target
+
+
+@contextlib.contextmanager
+def _removed_on_failure(path: Path) -> Iterator[None]:
+    try:
+        yield
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
         raise
+
+
+def _move(part: Path, target: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        shutil.copymode(target, part)
+    os.replace(part, target)
 
 
 def _mounted(target: Path) -> bool:
@@ -137,11 +187,14 @@ def _mounted(target: Path) -> bool:
 
 
 def _overwrite(target: Path, data: bytes) -> None:
-    before = target.read_bytes()
+    before = target.read_bytes() if target.exists() else None
     try:
         target.write_bytes(data)
     except BaseException:
-        target.write_bytes(before)
+        if before is None:
+            target.unlink(missing_ok=True)
+        else:
+            target.write_bytes(before)
         raise
 
 

@@ -112,8 +112,7 @@ def find(
         raise InputError("an empty name, where a file or a folder is meant")
     sources, left_out = _sources(inputs, found, foreign)
     if left_out and say is not None:
-        kinds = ", ".join(f"{count} {kind}" for kind, count in left_out.most_common())
-        say(f"left out, since they cannot be read here: {kinds}")
+        say(f"left out, since they are no pictures that can be read here: {_counted(left_out)}")
 
     several = len(inputs) > 1 or _is_dir(_path(inputs[0]))
     folder = None if output is None or output == "-" else _path(output)
@@ -142,7 +141,8 @@ def find(
             source.folder = folder
             source.rename()
     _separate(sources)
-    _protect(sources, [r for r in reads if r], [w for w in writes if w])
+    others = [r for r in reads if r], [w for w in writes if w]
+    _protect(sources, *others, named=output is not None)
     jobs = [
         Job(source=s.path, relative=s.relative, target=s.target, mkdir=into, fault=s.fault)
         for s in sources
@@ -198,11 +198,16 @@ def _sources(
         inside = _search(path, suffixes, foreign)
         left_out += inside.foreign
         if not inside.files and not inside.faults:
-            raise InputError(f"{path}: no files of a type that is looked for")
+            others = f", but {_counted(inside.foreign)}" if inside.foreign else ""
+            raise InputError(f"{path}: no files of a type that is looked for{others}")
         depth = len(path.parts)
         sources += [_Source(p, Path(*p.parts[depth:]), path) for p in inside.files]
         sources += [_Source(p, Path(*p.parts[depth:]), path, why) for p, why in inside.faults]
     return sources, left_out
+
+
+def _counted(kinds: Counter[str]) -> str:
+    return ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
 
 
 def _search(folder: Path, suffixes: Collection[str], foreign: Collection[str]) -> files.Found:
@@ -291,8 +296,8 @@ def _tells_no_case(sources: list[_Source]) -> bool:
         return False  # it cannot be written to anyway, or lies elsewhere
 
 
-def _protect(sources: list[_Source], reads: list[str], writes: list[str]) -> None:
-    """Raises OutputError if something that is read would be written over."""
+def _protect(sources: list[_Source], reads: list[str], writes: list[str], *, named: bool) -> None:
+    """Raises OutputError if something that is read would be written over; named: by -o."""
     names: dict[object, str] = {}
     for path in (*(s.path for s in sources if s.path is not None), *map(Path, reads)):
         if is_local(path) and os.path.isfile(path):
@@ -308,12 +313,12 @@ def _protect(sources: list[_Source], reads: list[str], writes: list[str]) -> Non
             continue
         real, identity = files.same(target)
         victim = names.get(real) or names.get(identity)
-        if target == source.path and source.folder is None and source.ending != TAR:
+        if target == source.path and not named and source.ending != TAR:
             sempic = source.ending == ".sempic"
             what = "a .sempic file already" if sempic else "a picture, not a .sempic"
             raise OutputError(f"{target}: by its name {what}; if it is not, say where to with -o")
         if victim == str(source.path or "-"):
-            raise OutputError(f"{victim}: would replace itself; name the output with -o")
+            raise OutputError(f"{victim}: would replace itself; name another output with -o")
         if victim is not None:
             raise OutputError(f"{source.path or '-'}: its output {target} would replace {victim}")
         if real in others:
@@ -323,6 +328,16 @@ def _protect(sources: list[_Source], reads: list[str], writes: list[str]) -> Non
         victim = names.get(real) or names.get(identity)
         if victim is not None:
             raise OutputError(f"{written}: would replace {victim}, which is read")
+
+
+def apart(reads: Iterable[str | os.PathLike[str] | None], target: str | os.PathLike[str]) -> None:
+    """Raises OutputError if a file that is read would be written over; "-" is none."""
+    written = set(files.same(Path(target))) - {None}
+    for path in reads:
+        if path is None or "-" in (str(path), str(target)) or not os.path.isfile(path):
+            continue
+        if written & set(files.same(Path(path))):
+            raise OutputError(f"{path}: would be replaced, and it is read; name another output")
 
 
 # ── files ────────────────────────────────────────────────────────────────────────────────────

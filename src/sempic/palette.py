@@ -58,8 +58,12 @@ class Palette:
         return np.array(self.colours, np.uint8)
 
     def paint(self, labels: LabelMap) -> Image:
-        """The label map in its colours, uint8 (H, W, 3); ids must be in the palette."""
-        painted: Image = self.table()[labels]
+        """The label map in its colours, uint8 (H, W, 3); LabelMapError for ids that are none."""
+        try:
+            painted: Image = self.table()[labels]
+        except IndexError:
+            last = len(self.colours) - 1
+            raise LabelMapError(f"ids of palette {self.name} are 0…{last}, not these") from None
         return painted
 
     def unpaint(self, picture: Image) -> LabelMap:

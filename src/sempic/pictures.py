@@ -52,13 +52,9 @@ def read(data: bytes) -> Image:
     try:
         return to_rgb(_open(data, ImageError))
     except ImageError:
-        bare = _without_metadata(data)
-        if bare == data:
-            raise
-        try:
-            return to_rgb(_open(bare, ImageError))
-        except ImageError:
-            pass  # the first error says more
+        for bare in _without_metadata(data):
+            with contextlib.suppress(ImageError):  # the first error says more
+                return to_rgb(_open(bare, ImageError))
         raise
 
 
@@ -68,7 +64,10 @@ def peek(data: bytes) -> tuple[int, int]:
     try:
         return _open(data, ImageError).size
     except ImageError:
-        return _open(_without_metadata(data), ImageError).size
+        for bare in _without_metadata(data):
+            with contextlib.suppress(ImageError):
+                return _open(bare, ImageError).size
+        raise
 
 
 def kind(data: bytes) -> str | None:
@@ -322,9 +321,11 @@ def _load(picture: PIL.Image.Image, error: _Kind) -> None:
 
 def _check_size(width: int, height: int, error: _Kind) -> None:
     if not (1 <= width <= MAX_SIDE and 1 <= height <= MAX_SIDE):
-        raise error(f"{width}×{height}: each side must be 1…{MAX_SIDE} pixels")
+        raise error(f"{width}×{height}: each side must be 1…{MAX_SIDE} pixels; make it fit first")
     if width * height > MAX_PIXELS:
-        raise error(f"{width}×{height} is more than the limit of {MAX_PIXELS} pixels")
+        raise error(
+            f"{width}×{height} is more than the limit of {MAX_PIXELS} pixels; make it smaller first"
+        )
 
 
 _lock = threading.RLock()
@@ -369,13 +370,21 @@ def _turn(picture: PIL.Image.Image) -> PIL.Image.Transpose | None:
         return None
 
 
-def _without_metadata(data: bytes) -> bytes:
-    """A PNG or JPEG file with nothing in it but what its pixels need; others as they are."""
+def _without_metadata(data: bytes) -> Iterator[bytes]:
+    """A PNG or JPEG file with nothing in it but what its pixels need; then without what says how
+    they are meant (transparency, CMYK), too. None of other files."""
+    for helpful in (True, False):
+        bare = _bare(data, helpful=helpful)
+        if bare != data:
+            yield bare
+
+
+def _bare(data: bytes, *, helpful: bool) -> bytes:
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         out, at = data[:8], 8
         while at + 8 <= len(data):
             size, kind = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
-            if kind[:1].isupper() or kind == b"tRNS":
+            if kind[:1].isupper() or (helpful and kind == b"tRNS"):
                 out += data[at : at + size + 12]
             at += size + 12
         return out
@@ -385,7 +394,8 @@ def _without_metadata(data: bytes) -> bytes:
             marker, size = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
             if marker == 0xDA:  # the pixels
                 break
-            if marker == 0xEE or (marker != 0xFE and not 0xE0 < marker < 0xF0):  # 0xEE tells CMYK
+            adobe = marker == 0xEE and helpful
+            if adobe or (marker != 0xFE and not 0xE0 < marker < 0xF0):
                 out += data[at : at + size + 2]
             at += size + 2
         return out + data[at:]

@@ -45,6 +45,16 @@ def test_compare(versions, capsys):
     assert f"{found['a.webp']['psnr']:.2f}" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("name", ["original.png", "a.webp", "labels.png", "link"])
+def test_the_page_replaces_nothing_that_is_read(versions, capsys, name):
+    (versions / "link").symlink_to("a.webp")
+    before = (versions / name).read_bytes()
+    inputs = ["original.png", "a.webp", "--labels", "labels.png", "--metrics", "psnr"]
+    assert cli.main(["compare", *inputs, "-o", name]) == 2
+    assert "would be replaced" in capsys.readouterr().err
+    assert (versions / name).read_bytes() == before
+
+
 def test_compare_says_which_file_does_not_fit(versions, capsys):
     PIL.Image.new("RGB", (9, 9)).save("small.png")
     assert cli.main(["compare", "original.png", "small.png", "--metrics", "psnr"]) == 2

@@ -1,7 +1,9 @@
 """Videos in, videos out: by Python and by the command line, with stand-ins for the networks."""
 
+import concurrent.futures
 import io
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -102,6 +104,26 @@ def test_options_out_of_range(coder):
         list(sequence.encode([FRAMES[0], FRAMES[1][:, :32]], codec=coder))
 
 
+def test_arguments_that_cannot_be(coder):
+    for call in (
+        lambda: sequence.encode(None, codec=coder),
+        lambda: sequence.encode(FRAMES[0], codec=coder),
+        lambda: sequence.encode("drive.mp4", codec=coder),
+        lambda: sequence.encode(FRAMES, codec="hf:x"),
+        lambda: sequence.encode(FRAMES, codec=coder, rate=Fraction(0)),
+        lambda: sequence.encode(FRAMES, codec=coder, rate="10"),
+        lambda: sequence.decode(None, codec=coder),
+        lambda: sequence.decode("drive.sempic", codec=coder),
+        lambda: sequence.decode(Path("drive.sempic"), codec=coder),
+        lambda: sequence.decode([10**12], codec=coder),
+        lambda: sequence.decode(["piece"], codec=coder),
+        lambda: sequence.decode(b"", codec=7),
+        lambda: sequence.decode(b"", codec=coder, kept=float("nan")),
+    ):
+        with pytest.raises(errors.SempicError):
+            list(call())
+
+
 def test_the_command_line_goes_there_and_back(clip, capsys):
     assert cli.main(["encode", "drive.mp4", "--key-interval", "0.3"]) == 0
     data = (clip / "drive.sempic").read_bytes()
@@ -129,15 +151,116 @@ def test_no_frame_of_a_folder_is_left_out_silently(clip, capsys):
     (clip / "frames/1.png").symlink_to("gone.png")
     assert cli.main(["encode", "frames", "--sequence", "-o", "b.sempic"]) == 2
     assert "1.png: a link that leads to no file" in capsys.readouterr().err
+    (clip / "frames/1.png").unlink()
+    (clip / "frames/1.HEIC").touch()
+    assert cli.main(["encode", "frames", "--sequence", "-o", "b.sempic"]) == 2
+    assert "frames: .heic files in it cannot be read here" in capsys.readouterr().err
     assert not (clip / "b.sempic").exists()
 
 
-def test_a_video_may_have_the_longest_name(clip):
-    name = "v" * 251 + ".mp4"
-    assert cli.main(["encode", "drive.mp4", "-o", "a.sempic"]) == 0
-    assert cli.main(["decode", "a.sempic", "-o", name]) == 0
+def test_the_longest_names(clip):
+    long, name = "s" * 248 + ".sempic", "v" * 251 + ".mp4"
+    for _ in range(2):  # the second time there is a file
+        assert cli.main(["encode", "drive.mp4", "-o", long]) == 0
+        assert cli.main(["decode", long, "-o", name]) == 0
+    assert sequence.info(Path(long).read_bytes())["frames"] == 6
     assert len(list(video.Source(name))) == 6
     assert not [p.name for p in clip.iterdir() if p.suffix == ".part"]
+
+
+@pytest.mark.parametrize(
+    "name", ["a:b.mp4", "concat:x.mp4", "file:x.mp4", "caf\udce9.mp4", "-.mp4"]
+)
+def test_names_that_ffmpeg_would_take_for_something_else(clip, name):
+    (clip / "T10:00").mkdir()
+    (clip / "drive.mp4").rename(name)
+    assert cli.main(["encode", "-o", "a.sempic", "--", name]) == 0
+    assert cli.main(["decode", "a.sempic", "-o", f"T10:00/{name}"]) == 0
+    assert len(list(video.Source(f"T10:00/{name}"))) == 6
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\ndrive.mp4\n#EXT-X-ENDLIST\n",
+        "ffconcat version 1.0\nfile drive.mp4\n",
+        "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 96\n",
+    ],
+    ids=["hls", "concat", "sdp"],
+)
+def test_no_file_makes_ffmpeg_open_others(clip, capsys, content):
+    (clip / "list.mp4").write_text(content)
+    assert cli.main(["encode", "list.mp4"]) == 2
+    assert "list.mp4: not a video that can be read" in capsys.readouterr().err
+
+
+def test_what_is_there_is_written_as_pictures_are(clip, capfd):
+    """Through links, to devices and to our own open files; and kept modes, and others' files."""
+    (clip / "real.sempic").write_bytes(b"old")
+    (clip / "real.sempic").chmod(0o600)
+    (clip / "real.sempic.part").write_bytes(b"somebody's")
+    (clip / "link.sempic").symlink_to("real.sempic")
+    (clip / "real.mp4").write_bytes(b"old")
+    (clip / "link.mp4").symlink_to("real.mp4")
+    assert cli.main(["encode", "drive.mp4", "-o", "link.sempic"]) == 0
+    assert cli.main(["decode", "link.sempic", "-o", "link.mp4"]) == 0
+    assert (clip / "link.sempic").is_symlink()
+    assert (clip / "link.mp4").is_symlink()
+    assert len(list(video.Source("real.mp4"))) == 6
+    assert (clip / "real.sempic").stat().st_mode & 0o777 == 0o600
+    assert (clip / "real.sempic.part").read_bytes() == b"somebody's"
+    assert cli.main(["encode", "drive.mp4", "-o", "/dev/null"]) == 0
+    with (clip / "log").open("ab") as log:
+        log.write(b"before\n")
+        log.flush()
+        assert cli.main(["encode", "drive.mp4", "-o", f"/dev/fd/{log.fileno()}"]) == 0
+    coded = (clip / "real.sempic").read_bytes()
+    assert (clip / "log").read_bytes() == b"before\n" + coded
+    (clip / "fd.mp4").symlink_to("/dev/stdout")
+    capfd.readouterr()
+    assert cli.main(["decode", "real.sempic", "-o", "fd.mp4"]) == 0
+    assert "ftyp" in capfd.readouterr().out
+    os.mkfifo("pipe")
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        got = pool.submit(Path("pipe").read_bytes)
+        assert cli.main(["encode", "drive.mp4", "-o", "pipe"]) == 0
+        assert got.result() == coded
+
+
+def test_a_folder_for_the_output(clip):
+    (clip / "there").mkdir()
+    assert cli.main(["encode", "drive.mp4", "-o", "there"]) == 0
+    assert cli.main(["encode", "drive.mp4", "-o", "new/"]) == 0
+    assert (clip / "new/drive.sempic").read_bytes() == (clip / "there/drive.sempic").read_bytes()
+    (clip / "frames.v1").mkdir()
+    PIL.Image.fromarray(FRAMES[0]).save(clip / "frames.v1/0.png")
+    os.chdir("frames.v1")
+    assert cli.main(["encode", "--sequence", "."]) == 0
+    assert (clip / "frames.v1.sempic").exists()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "encode drive.mp4 -o drive.mp4",
+        "encode drive.mp4 -o other.mp4",
+        "encode frames --sequence -o frames/0.png",
+        "encode frames --sequence -o link",
+        "encode drive.mp4 --segmenter net.onnx -o net.onnx",
+        "decode drive.sempic --receiver net.mp4 -o net.mp4",
+    ],
+)
+def test_no_target_is_a_source(clip, capsys, command):
+    (clip / "frames").mkdir()
+    PIL.Image.fromarray(FRAMES[0]).save(clip / "frames/0.png")
+    (clip / "link").symlink_to("frames/0.png")
+    for name in ("other.mp4", "net.onnx", "net.mp4"):
+        (clip / name).write_bytes(b"good")
+    (clip / "drive.sempic").write_bytes(b"".join(sequence.encode(FRAMES[:2], codec=api.Codec())))
+    before = {p: p.read_bytes() for p in clip.rglob("*") if p.is_file()}
+    assert cli.main(command.split()) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert {p: p.read_bytes() for p in clip.rglob("*") if p.is_file()} == before
 
 
 def test_rate_and_size_of_a_video_can_be_changed(clip):
@@ -168,7 +291,7 @@ def test_standard_streams(clip, monkeypatch, capsys):
         ("encode text.mp4", "text.mp4: not a video"),
         ("encode none.mp4", "none.mp4: not a video that can be read: No such file"),
         ("encode rtsp://host/x", "name the output"),
-        ("encode drive.mp4 -o drive.mp4", "would replace itself"),
+        ("encode drive.mp4 -o drive.mp4", "under the name of a picture or a video"),
         ("decode drive.sempic -o out.txt", "a video is"),
         ("decode drive.sempic --only labels", "--only is for pictures"),
         ("decode drive.sempic -o -", "cannot go to standard output"),

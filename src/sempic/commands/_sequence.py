@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -14,9 +15,10 @@ from typing import Any
 
 from sempic import api, fields, files, processes, progress
 from sempic.batch.work import noting
+from sempic.commands import _report
 from sempic.container import SEQUENCE_MAGIC
 from sempic.errors import InputError, OutputError
-from sempic.jobs import naming
+from sempic.jobs import apart, naming, read, reason
 from sempic.options import DecodeOptions, EncodeOptions
 
 _ALSO = ("quality", "label_quality", "model", "max_side")
@@ -65,9 +67,8 @@ def encode(args: argparse.Namespace) -> int:
     _for_pictures(name for name in fields.given(args, EncodeOptions) if name not in _ALSO)
     _for_pictures(n for n in ("labels", "verifier", "manifest", "images") if getattr(args, n))
     options = SequenceOptions(**fields.given(args, SequenceOptions))
-    target = args.output or ("-" if name == "-" else _beside(name, ".sempic"))
-    _apart(name, target)
-    frames, rate, count = _frames(name, args)
+    target = _encoded(name, args.output)
+    frames, rate, count = _frames(name, args, target)
     coder = api.Codec(segmenter=args.segmenter)
     start = time.perf_counter()
     with noting() as notes, _growing(target) as write:
@@ -82,7 +83,7 @@ def encode(args: argparse.Namespace) -> int:
         processes.say(f"{name}: {note}")
     if not done:
         raise InputError(f"{name}: a video without frames")
-    if target != "-" and Path(target).is_file():
+    if target != "-" and not files.is_stream(target):
         _tell(args, name, target, sequence.info(Path(target).read_bytes()), start)
     return 0
 
@@ -91,7 +92,10 @@ def decodes(args: argparse.Namespace) -> bool:
     """Whether a sequence is meant: by how the file begins."""
     (first, *others) = args.inputs
     if first == "-":
-        return sys.stdin is not None and _standard_input().peek(2)[:2] == SEQUENCE_MAGIC
+        try:
+            return sys.stdin is not None and _standard_input().peek(2)[:2] == SEQUENCE_MAGIC
+        except OSError as cause:
+            raise InputError(f"cannot read standard input: {reason(cause)}") from cause
     found = [name for name in args.inputs if _begins(name)]
     if found and others:
         raise InputError(f"{found[0]}: a sequence; decode one at a time")
@@ -109,7 +113,7 @@ def decode(args: argparse.Namespace) -> int:
     target = args.output or _beside(name, ".mp4")
     if target == "-":
         raise OutputError("a video cannot go to standard output; name a file or a folder with -o")
-    _apart(name, target)
+    apart((name, args.receiver), target)
     if args.output is None and Path(target).exists():
         raise OutputError(f"{target} exists, maybe the original; name the output with -o")
     coder = api.Codec(receiver=args.receiver)
@@ -171,20 +175,26 @@ def details(record: dict[str, Any]) -> str:
 # ── sources ──────────────────────────────────────────────────────────────────────────────────
 
 
-def _frames(name: str, args: argparse.Namespace) -> tuple[Iterable[Any], Fraction, int | None]:
-    """Frames, how many in a second, and how many there may be."""
+def _frames(
+    name: str, args: argparse.Namespace, target: str
+) -> tuple[Iterable[Any], Fraction, int | None]:
+    """Frames, how many in a second, and how many there may be; none of them is the target."""
     max_side = getattr(args, "max_side", None)
     if Path(name).is_dir():
-        from sempic import pictures
+        from sempic import formats, pictures
 
-        found = files.search(Path(name), pictures.SUFFIXES)
+        found = files.search(Path(name), pictures.SUFFIXES, formats.FOREIGN)
         for path, why in found.faults:
             raise InputError(f"{path}: {why}")
+        for suffix in found.foreign:
+            raise InputError(f"{name}: {suffix} files in it cannot be read here")
         if not found.files:
             raise InputError(f"{name}: no pictures in it")
+        apart((*map(str, found.files), args.segmenter), target)
         return _read(found.files, max_side), args.fps or Fraction(10), len(found.files)
     from sempic.sequence.video import Source
 
+    apart((name, args.segmenter), target)
     source = Source(name, rate=args.fps, max_side=max_side)
     return source, source.rate, source.count
 
@@ -194,7 +204,7 @@ def _read(paths: list[Path], max_side: int | None) -> Iterator[Any]:
 
     for path in paths:
         with naming(path):
-            pixels = pictures.to_rgb(pictures.read(path.read_bytes()))
+            pixels = pictures.read(read(path))
             yield pixels if max_side is None else pictures.shrink(pixels, None, max_side)[0]
 
 
@@ -217,6 +227,8 @@ def _standard_input() -> Any:
 
 
 def _begins(name: str) -> bool:
+    if not os.path.isfile(name):  # what is read of a pipe is gone
+        return False
     try:
         with open(name, "rb") as file:
             return file.read(2) == SEQUENCE_MAGIC
@@ -232,6 +244,7 @@ def _growing(target: str) -> Iterator[Callable[[bytes], None]]:
     """Writes pieces as they come. What was written stays if it ends early, but replaces no file
     then, unless it is the user who ends it."""
     if target == "-":
+        _report.need_stdout()
 
         def out(data: bytes) -> None:
             sys.stdout.buffer.write(data)
@@ -291,18 +304,27 @@ def _pictures(target: str, rate: Fraction) -> Iterator[Callable[[Any], None]]:
     yield add
 
 
+def _encoded(name: str, output: str | None) -> str:
+    """Where the sequence goes: as named, into a folder that was named, or beside the source."""
+    from sempic import pictures
+    from sempic.sequence.video import READ
+
+    if output is None:
+        return "-" if name == "-" else _beside(name, ".sempic")
+    if output != "-" and (output.endswith(("/", os.sep)) or os.path.isdir(output)):
+        with contextlib.suppress(OSError):  # whoever opens the file says so
+            os.makedirs(output, exist_ok=True)
+        return str(Path(output, Path(_beside(name, ".sempic")).name))
+    if Path(output).suffix.lower() in pictures.SUFFIXES | READ:
+        raise OutputError(f"{output}: a .sempic file under the name of a picture or a video")
+    return output
+
+
 def _beside(name: str, suffix: str) -> str:
-    if "://" in name or name.startswith("/dev/") or name == "-":
+    path = Path(os.path.abspath(name) if name.strip("./") == "" else name)
+    if "://" in name or name.startswith("/dev/") or name == "-" or not path.name:
         raise OutputError(f"{name}: name the output with -o")
-    return str(Path(name).with_suffix(suffix))
-
-
-def _apart(name: str, target: str) -> None:
-    """Raises OutputError if a file would be written over itself."""
-    if name != "-" and target != "-" and Path(name).exists():
-        names, others = (set(files.same(Path(path))) - {None} for path in (name, target))
-        if names & others:
-            raise OutputError(f"{name}: would replace itself; name the output with -o")
+    return str(path.with_name(path.name + suffix) if path.is_dir() else path.with_suffix(suffix))
 
 
 def _tell(

@@ -27,7 +27,9 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from sempic.evaluation.compare import compare, describe
+    from sempic.jobs import apart
 
+    apart((args.original, *args.versions, args.labels, args.receiver), args.output)
     found, page = compare(
         args.original,
         args.versions,

@@ -67,6 +67,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from sempic import formats, pictures
+    from sempic.sequence.video import READ
 
     if _sequence.encodes(args):
         return _sequence.encode(args)
@@ -78,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
         args.output,
         found=pictures.SUFFIXES | {TAR},
         suffix=".sempic",
-        foreign=formats.FOREIGN,
+        foreign=formats.FOREIGN | READ,  # of videos one at a time is coded
         reads=(args.labels, args.segmenter, args.verifier),
         writes=(args.manifest,),
         say=processes.say,

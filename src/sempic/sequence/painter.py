@@ -7,13 +7,14 @@ picture bears it out; elsewhere, where something new appears, the new picture st
 
 from __future__ import annotations
 
+import os
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import PIL.Image
 
-from sempic import api
+from sempic import api, checks
 from sempic.scene import Image, Scene
 from sempic.sequence.detail import heed
 from sempic.sequence.pack import Moment
@@ -47,7 +48,8 @@ class Painter:
 
     def __init__(self, coder: api.Codec, *, kept: float = KEPT, **controls: Any) -> None:
         """controls: of `Codec.synthesize`. kept: share of the last picture's detail."""
-        self._coder, self._controls, self._share = coder, controls, kept
+        self._coder, self._controls = coder, controls
+        self._share = checks.number("kept", kept, 0, 1)
         self._last: _Painted | None = None
 
     def paint(self, moment: Moment) -> Image:
@@ -122,8 +124,9 @@ def decode(
     from sempic.sequence.pack import Unpacker
 
     unpacker = Unpacker()
-    painter = Painter(codec or api.shared(), kept=kept, **controls)
-    for chunk in (chunks,) if isinstance(chunks, (bytes, bytearray, memoryview)) else chunks:
-        for moment in unpacker.feed(bytes(chunk)):
+    painter = Painter(api.codec_or_shared(codec), kept=kept, **controls)
+    whole = isinstance(chunks, (bytes, bytearray, memoryview, str, os.PathLike))
+    for chunk in (chunks,) if whole else checks.several("chunks", chunks):
+        for moment in unpacker.feed(checks.stream(chunk)):
             yield PIL.Image.fromarray(painter.paint(moment))
     unpacker.close()

@@ -201,11 +201,11 @@ def encode(
     Raises InputError for an option out of range, ImageError for a frame that cannot be coded, and
     ModelError where labels cannot be found.
     """
-    from sempic import pictures
+    from sempic import checks, pictures
 
     given = SequenceOptions(**options)
-    sender = Sender(given, as_rate(rate), codec or api.shared())
-    for frame in frames:
+    sender = Sender(given, as_rate(rate), api.codec_or_shared(codec))
+    for frame in checks.several("frames", frames):
         yield sender.send(pictures.to_rgb(frame))
 
 
@@ -213,5 +213,5 @@ def as_rate(rate: float | Fraction) -> Fraction:
     """Frames in a second as a simple fraction. Raises InputError."""
     from sempic import checks
 
-    found = rate if isinstance(rate, Fraction) else Fraction(checks.number("rate", rate, 0.01, 240))
-    return found.limit_denominator(1001)
+    number = checks.number("rate", rate, 0.01, 240)
+    return (rate if isinstance(rate, Fraction) else Fraction(number)).limit_denominator(1001)

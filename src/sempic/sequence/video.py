@@ -13,6 +13,7 @@ import numpy as np
 
 from sempic import files
 from sempic.errors import InputError, OutputError
+from sempic.jobs import naming
 from sempic.scene import Image
 
 READ = frozenset(
@@ -36,6 +37,10 @@ READ = frozenset(
 """Suffixes of files that are taken for videos."""
 WRITTEN = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
 """Suffixes of videos that are written, and PyAV's names of the formats."""
+_FORMATS = (
+    "mov,mp4,matroska,webm,avi,mpegts,mpeg,mpegvideo,m4v,ogg,yuv4mpegpipe,hevc,h264,flv,rtsp,v4l2"
+)
+"""FFmpeg's names of what is opened: not what opens files and addresses of its own (playlists)."""
 _LIVE = ("rtsp://", "rtmp://", "http://", "https://", "udp://", "/dev/video")
 _CRF = "16"
 
@@ -60,10 +65,11 @@ class Source:
         from av.error import FFmpegError
 
         self._name = name
-        file: Any = sys.stdin.buffer if name == "-" else name
         kind = "v4l2" if name.startswith("/dev/video") else None
         try:
-            self._container = av.open(file, format=kind)
+            file: Any = name if name.startswith(_LIVE) else _opened(name)
+            options = {"format_whitelist": _FORMATS}
+            self._container = av.open(file, format=kind, options=options)
         except (FFmpegError, OSError, ValueError) as error:
             raise InputError(f"{name}: not a video that can be read: {_why(error)}") from None
         if not self._container.streams.video:
@@ -126,7 +132,8 @@ class Video:
         self._path = path
         self._part = files.part_of(path)
         try:
-            self._container = av.open(str(self._part), "w", format=WRITTEN[path.suffix.lower()])
+            format = WRITTEN[path.suffix.lower()]
+            self._container = av.open(_local(str(self._part)), "w", format=format)
         except (FFmpegError, OSError) as error:
             raise OutputError(f"{path}: cannot write: {_why(error)}") from None
         name = "libx264" if "libx264" in av.codecs_available else "mpeg4"
@@ -159,7 +166,8 @@ class Video:
                 self._container.mux(self._stream.encode(None))
             self._container.close()
             if keep and self._begun:
-                os.replace(self._part, self._path)
+                with naming(self._path):
+                    files.place(self._part, self._path)
         except (FFmpegError, OSError) as error:
             raise OutputError(f"{self._path}: cannot write: {_why(error)}") from None
         finally:
@@ -169,22 +177,26 @@ class Video:
 class Growing:
     """A file that holds, at any moment, all that was written: a sequence that breaks off decodes.
 
-    Where a file is there already it stays until the new one is whole, which is `NAME.part` so long.
+    Where a file is there already it stays until the new one is whole, which is `NAME.part` so long
+    (if that name is free). Devices, pipes and open files are written to as they are.
     """
 
     def __init__(self, path: Path) -> None:
         """Raises OutputError if it cannot be written."""
-        self._path = Path(os.path.realpath(path))
-        self._part: Path | None = None
-        if self._path.is_file():
-            self._part = self._path.with_name(self._path.name + ".part")
+        self._path, self._part = path, None
         try:
-            self._file: IO[bytes] = open(self._part or self._path, "wb", buffering=0)  # noqa: SIM115
+            stream = files.as_it_is(path)
+            self.is_new = stream is None and not path.exists()
+            """Whether there was no such file."""
+            if stream is None and not self.is_new:
+                if not os.access(path, os.W_OK):
+                    raise PermissionError(13, os.strerror(13))
+                self._part = _part_of(path)
+            name = stream if stream is not None else self._part or os.path.realpath(path)
+            self._file: IO[bytes] = open(name, "wb", buffering=0)  # noqa: SIM115
         except OSError as cause:
             raise OutputError(f"{path}: cannot write: {cause.strerror}") from cause
         self.size = 0
-        self.is_new = self._part is None
-        """Whether there was no such file."""
 
     def write(self, data: bytes) -> None:
         try:
@@ -197,12 +209,38 @@ class Growing:
         """keep: False removes what was written, and leaves what was there before."""
         self._file.close()
         if self._part is not None:
-            if keep:
-                os.replace(self._part, self._path)
-            else:
-                self._part.unlink(missing_ok=True)
-        elif not keep and self._path.is_file():
-            self._path.unlink()
+            with naming(self._path):
+                if keep:
+                    files.place(self._part, self._path)
+                else:
+                    self._part.unlink(missing_ok=True)
+        elif not keep and self.is_new:
+            Path(os.path.realpath(self._path)).unlink(missing_ok=True)
+
+
+def _part_of(path: Path) -> Path:
+    """A name that people find after a crash, where that is to be had."""
+    target = Path(os.path.realpath(path))
+    part = target.with_name(target.name + ".part")
+    try:
+        part.open("xb").close()
+    except OSError:  # too long, taken, or in a folder that cannot be written
+        return files.part_of(path)
+    return part
+
+
+def _opened(name: str) -> Any:
+    """What PyAV opens: a file, or standard input for "-"."""
+    if name != "-":
+        return _local(name)
+    if sys.stdin is None:
+        raise InputError("standard input is closed")
+    return sys.stdin.buffer
+
+
+def _local(name: str) -> str:
+    """A file's name for FFmpeg, which takes what is before a colon for a protocol."""
+    return f"file:{name}"
 
 
 def _why(error: BaseException) -> str:
