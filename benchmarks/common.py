@@ -19,6 +19,7 @@ Size = tuple[int, int]
 def add_folder(parser: argparse.ArgumentParser, *, scaled: bool = True) -> None:
     """What `load_pictures` needs; scaled: whether they may be scaled to one size first."""
     parser.add_argument("folder", type=Path, help="pictures, searched at any depth")
+    parser.add_argument("--glob", default="*", metavar="PATTERN", help="of the names to take")
     if scaled:
         text = "scale to this first (PIL BICUBIC, maps NEAREST)"
         parser.add_argument("--size", type=parse_size, metavar="WxH", help=text)
@@ -29,7 +30,7 @@ def add_folder(parser: argparse.ArgumentParser, *, scaled: bool = True) -> None:
 
 def load_pictures(args: argparse.Namespace) -> list[tuple[Path, Image]]:
     """Every picture of the folder with its path, in the order of names."""
-    paths = sorted(p for p in args.folder.rglob("*") if p.suffix.lower() in pictures.SUFFIXES)
+    paths = sorted(p for p in args.folder.rglob(args.glob) if p.suffix.lower() in pictures.SUFFIXES)
     if args.limit and args.limit < len(paths):
         paths = [paths[i * len(paths) // args.limit] for i in range(args.limit)]
     return [(path, load_picture(path, args.size)) for path in paths]

@@ -13,7 +13,8 @@ import pytest
 from conftest import HAVE_MODELS, ROOT, FakeReceiver, FakeSegmenter, street
 
 import sempic
-from sempic import api, models, segment
+from sempic import api, check, models, segment
+from sempic.palette import CAMVID
 from sempic.sequence.video import Video
 
 
@@ -98,6 +99,28 @@ def test_roads(folder, monkeypatch, capsys):
         assert f"| {row['title']} | {row['bpp']:.3f} | {row['psnr']:.2f} |" in printed
     with pytest.raises(SystemExit):
         run(monkeypatch, "roads", "pictures", "--rows", "ours,heif")
+
+
+def test_check(folder, monkeypatch, capsys):
+    class Bright(FakeSegmenter):
+        def __call__(self, picture):
+            return np.where(picture[..., 0] > 128, CAMVID.classes.index("car"), 3).astype(np.uint8)
+
+    see = Bright()
+    verifier = check.Verifier(look=lambda p: (see(p), None), palette=CAMVID.id, digest="cafe0123")
+    monkeypatch.setattr(api.Codec, "verifier", verifier)
+    monkeypatch.setattr(segment, "load", lambda spec, *, side: see)
+    run(monkeypatch, "check", "pictures", "--glob", "1*", "--json", "out.json")
+    result = json.loads((folder / "out.json").read_text())
+    printed = capsys.readouterr().out
+    assert result["pictures"] == 1
+    assert sum(seen for seen, _, _ in result["objects"]["plain"])
+    assert result["bpp"]["checked"] > result["bpp"]["plain"]  # by a receipt, at least
+    # Judge and verifier are one here, so that they cannot but agree.
+    for what, ((neither, _), (_, both)) in result["agreement"].items():
+        assert neither + both == 1
+        assert f"{what} by receipt and judge: neither {neither}," in printed
+    assert all(len(taken) == 2 for taken in result["seconds"].values())
 
 
 def test_objects_by_size(folder, monkeypatch, capsys):

@@ -330,10 +330,18 @@ class Codec:
         if options.targeted:
             level = _best_within(options, lambda level: draft(level)[1], levels)
         found, stream = draft(level)
-        return self._checked(pixels, found, sent, never, options) if options.check else stream
+        return (
+            self._checked(pixels, found, stream, sent, never, options) if options.check else stream
+        )
 
     def _checked(
-        self, pixels: Image, draft: Draft, sent: Cells, never: Cells, options: EncodeOptions
+        self,
+        pixels: Image,
+        draft: Draft,
+        stream: bytes,
+        sent: Cells,
+        never: Cells,
+        options: EncodeOptions,
     ) -> bytes:
         """The stream of a draft, mended, with a receipt."""
         from sempic import check
@@ -349,6 +357,7 @@ class Codec:
             return check.checked(
                 pixels,
                 draft,
+                stream,
                 verifier=self.verifier,
                 paint=self.synthesize,
                 budget=options.check_budget,

@@ -62,7 +62,9 @@ def draft():
 
 
 def checked(draft, budget, **more):
-    return check.checked(IMAGE, draft, verifier=VERIFIER, paint=Painter(), budget=budget, **more)
+    return check.checked(
+        IMAGE, draft, draft.pack(), verifier=VERIFIER, paint=Painter(), budget=budget, **more
+    )
 
 
 def receipt(stream):
@@ -129,14 +131,14 @@ def test_windows_that_are_sent_in_any_case_stay(draft):
 
 def test_nothing_to_mend(draft):
     plain = draft.pack()
-    stream = check.checked(IMAGE, draft, verifier=VERIFIER, paint=lambda scene: IMAGE)
+    stream = check.checked(IMAGE, draft, draft.pack(), verifier=VERIFIER, paint=lambda scene: IMAGE)
     assert receipt(stream).total == critical.Tally(2, 0, 0)
     assert len(stream) == len(plain) + 1 + 6
 
 
 def test_the_receiver_is_shown_what_it_will_get(draft):
     painter = Painter()
-    stream = check.checked(IMAGE, draft, verifier=VERIFIER, paint=painter)
+    stream = check.checked(IMAGE, draft, draft.pack(), verifier=VERIFIER, paint=painter)
     (scene,) = painter.scenes
     there = unpack(stream)
     assert np.array_equal(scene.labels, there.labels)
@@ -157,7 +159,10 @@ def test_what_is_half_seen_is_sent_and_not_counted(draft):
 
     verifier = check.Verifier(look=look, palette=CAMVID.id, digest="cafe0123")
     more = {"verifier": verifier, "paint": Painter(ghost=False)}
-    stream = check.checked(IMAGE, draft, budget=9.0, **more)
+    stream = check.checked(IMAGE, draft, draft.pack(), budget=9.0, **more)
     assert len(unpack(stream).windows) == 2
     assert receipt(stream).total == critical.Tally(0, 0, 0)
-    assert container.read(check.checked(IMAGE, draft, budget=0.0, **more)).windows is None
+    assert (
+        container.read(check.checked(IMAGE, draft, draft.pack(), budget=0.0, **more)).windows
+        is None
+    )

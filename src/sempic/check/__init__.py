@@ -7,6 +7,7 @@ windows are sent, within a budget, and its verdict travels in the stream as a re
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import math
 from collections.abc import Callable
@@ -31,14 +32,17 @@ __all__ = ["OVERHEAD", "SIDE", "Verifier", "checked"]
 
 CHUNK = 3
 """Bytes of a chunk beside its payload, at most, as long as that is below 2^17."""
-SIDE = 512
-"""Shorter side at which verifiers look, as the judge of evaluation does."""
+SIDE = 384
+"""Shorter side at which verifiers look; at 512 they take twice as long and see little more
+(docs/decisions.md)."""
 LIKELY = 0.08
 """Chance of a group from which a region may be an object of it."""
 SMALLEST = 0.0007
 """Share of the picture that such a region takes at least."""
 QP = 32
 """HEVC's, of windows that a check adds: of coarser ones, small objects are not seen."""
+RATE = 6.0
+"""Bytes that a cell of a window takes, about: where to begin to look for how many there is room."""
 OVERHEAD = 32
 """More bytes than a receipt ever takes."""
 
@@ -59,6 +63,7 @@ class Verifier:
 def checked(
     picture: Image,
     draft: Draft,
+    stream: bytes,
     *,
     verifier: Verifier,
     paint: Callable[[Scene], Image],
@@ -71,13 +76,13 @@ def checked(
     Args:
         picture: uint8 (H, W, 3), the original.
         draft: what is to be sent; its windows, if it has any, are those of `sent`.
+        stream: the draft, packed.
         verifier: who says what is lost.
         paint: the receiver, for a scene without windows.
         budget: the stream may grow by this share of its size; the receipt is not counted.
         sent: the cells of the draft's windows, which are sent in any case.
         never: given the verifier's map of the original, the cells that no window may have.
     """
-    stream = draft.pack()
     room = int(budget * len(stream))
     before, hoped = _seen(picture, verifier)
     painted = paint(draft.scene())
@@ -126,9 +131,7 @@ def _doubtful(before: list[Likely], after: list[Likely]) -> list[Cells]:
             here, there_too = (float(p[box][region.shape].mean()) for p in (one, other))
             worth = here * (1 - there_too)
             if worth >= LIKELY / 2:
-                there = np.zeros(one.shape, bool)
-                there[box] = region.shape
-                cells = windows.touched(choice.grown(there, choice.MARGIN))
+                cells = windows.touched(region.around(choice.MARGIN, one.shape))
                 found.append((worth / math.sqrt(cells.sum()), cells))
     return [cells for _, cells in sorted(found, key=lambda pair: -pair[0])]
 
@@ -140,14 +143,18 @@ def _afforded(
     with the cells that are sent in any case; None if that is none."""
     qp = windows.QP if cells.any() else QP
     given = 0 if draft.windows is None else len(draft.windows) + CHUNK
-    found = None
+    unions = [np.logical_or.reduce([cells, *wanted[:n]]) for n in range(len(wanted) + 1)]
+    area = [int(union.sum()) for union in unions]
+    found, rate = None, RATE
     low, high = 0, len(wanted)  # low fits
     while low < high:
-        count = (low + high + 1) // 2
-        places = windows.rectangles(np.logical_or.reduce([cells, *wanted[:count]]))
+        likely = bisect.bisect_right(area, (room + given) / rate) - 1
+        count = min(max(likely, low + 1), high)
+        places = windows.rectangles(unions[count])
         fits = 0 < len(places) <= windows.MOST
         if fits:
             payload = windows.encode(picture, places, draft.planes(), qp=qp)
+            rate = len(payload) / area[count]
             fits = len(payload) + CHUNK - given <= room
         if fits:
             low, found = count, payload

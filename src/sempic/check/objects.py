@@ -45,12 +45,24 @@ class Region(NamedTuple):
     def covered(self, mask: Mask) -> float:
         """How much of a mask of the whole picture lies in the region, grown, as a share of its
         size; above 1 if the growth is covered, too."""
-        height, width = mask.shape
-        top, left = self.rows.start - GROWN, self.columns.start - GROWN
-        reach = grown(np.pad(self.shape, GROWN), GROWN)
-        inside = reach[max(0, -top) : height - top, max(0, -left) : width - left]
-        other = mask[max(0, top) : self.rows.stop + GROWN, max(0, left) : self.columns.stop + GROWN]
-        return float((inside & other).sum() / self.size)
+        box, inside = self._grown(GROWN, mask.shape)
+        return float((inside & mask[box]).sum() / self.size)
+
+    def around(self, pixels: int, size: tuple[int, ...]) -> Mask:
+        """The region, grown by so many pixels, in a picture of a size (height, width)."""
+        found = np.zeros(size, bool)
+        box, inside = self._grown(pixels, size)
+        found[box] = inside
+        return found
+
+    def _grown(self, pixels: int, size: tuple[int, ...]) -> tuple[tuple[slice, slice], Mask]:
+        """The box of the region, grown, in a picture of a size, and which pixels of it belong."""
+        top, left = self.rows.start - pixels, self.columns.start - pixels
+        reach = grown(np.pad(self.shape, pixels), pixels)
+        inside = reach[max(0, -top) : size[0] - top, max(0, -left) : size[1] - left]
+        down, right = max(0, top), max(0, left)
+        box = slice(down, down + inside.shape[0]), slice(right, right + inside.shape[1])
+        return box, inside
 
 
 class Change(NamedTuple):

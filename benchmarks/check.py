@@ -1,0 +1,129 @@
+"""What `sempic encode --check` keeps, costs, and whether its receipts are right.
+
+    python benchmarks/check.py PICTURES [--glob 'nuscenes-*'] [--size 341x256] [--limit N]
+        [--budget 0.25] [--json OUT]
+
+Objects are counted by the evaluation's judge, which has no part in the coding: in decoded pictures
+without and with the check, and in the originals as JPEG. Then whether receipt and judge agree that
+something was lost, or invented, picture by picture. Then the seconds of both, medians of processor
+time and of the clock: pictures are coded in turn with and without.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from common import add_folder, load_pictures
+from tqdm import tqdm
+
+import sempic
+from sempic import api, models, segment
+from sempic.critical import BUDGET, GROUPS
+from sempic.evaluation.measures.objects import REFERENCE_QUALITY, SIDE, as_jpeg, count
+from sempic.palette import PALETTES
+from sempic.scene import Image
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_folder(parser)
+    parser.add_argument("--budget", type=float, default=BUDGET, help="as --check-budget")
+    parser.add_argument("--judge", metavar="SPEC", help="an ONNX file; default: the bundled judge")
+    args = parser.parse_args()
+    found = [picture for _, picture in load_pictures(args)]
+    if not found:
+        raise SystemExit(f"{args.folder}: no pictures")
+    judge = segment.load(args.judge or str(models.find(models.JUDGE)), side=SIDE)
+    result = measure(found, judge, args.budget)
+    print(f"{len(found)} pictures of {args.folder} {args.glob}, the first {found[0].shape[1::-1]}")
+    print(describe(result))
+    if args.json:
+        args.json.write_text(json.dumps(result, indent=1) + "\n")
+
+
+def measure(pictures: list[Image], judge: Any, budget: float) -> dict[str, Any]:
+    """The figures by name; what has objects in it has one list for each of GROUPS."""
+    codec, palette = api.Codec(), PALETTES[judge.palette]
+    ways: dict[str, dict[str, Any]] = {
+        "plain": {},
+        "checked": {"check": True, "check_budget": budget},
+    }
+    objects = {way: np.zeros((len(GROUPS), 3), np.int64) for way in (*ways, "jpeg")}
+    bits: dict[str, list[float]] = {way: [] for way in ways}
+    seconds: dict[str, list[list[float]]] = {way: [] for way in ways}
+    agreement = {what: np.zeros((2, 2), np.int64) for what in ("lost", "invented", "either")}
+    for options in ways.values():  # networks are loaded, kernels compiled
+        codec.decode(codec.encode(pictures[0], **options))
+    for picture in tqdm(pictures, unit="picture", disable=None):
+        before = judge(picture)
+        objects["jpeg"] += count(before, judge(as_jpeg(picture)), palette)
+        for way, options in ways.items():
+            stream, *taken = _timed(functools.partial(codec.encode, picture, **options))
+            seconds[way].append(taken)
+            bits[way].append(8 * len(stream) / picture[..., 0].size)
+            counts = count(before, judge(np.asarray(codec.decode(stream))), palette)
+            objects[way] += counts
+        receipt = sempic.info(stream)["receipt"]["groups"].values()
+        there, kept, invented = counts.sum(0)
+        said = {what: any(tally[what] for tally in receipt) for what in ("lost", "invented")}
+        judged = {"lost": kept < there, "invented": invented > 0}
+        for what, table in agreement.items():
+            by = (
+                any(found.values()) if what == "either" else found[what] for found in (said, judged)
+            )
+            table[tuple(map(int, by))] += 1
+    return {
+        "pictures": len(pictures),
+        "bpp": {way: float(np.mean(each)) for way, each in bits.items()},
+        "objects": {way: each.tolist() for way, each in objects.items()},
+        "agreement": {what: table.tolist() for what, table in agreement.items()},
+        "seconds": {
+            way: [statistics.median(each) for each in zip(*taken, strict=True)]
+            for way, taken in seconds.items()
+        },
+    }
+
+
+def describe(result: dict[str, Any]) -> str:
+    """Of what `measure` gives."""
+    titles = {"plain": "without", "checked": "with", "jpeg": f"JPEG {REFERENCE_QUALITY}"}
+    names = (*GROUPS, "all")
+    lines = ["kept / invented   bpp     " + "".join(f"{name:<18}" for name in names)]
+    for way, title in titles.items():
+        groups = [*result["objects"][way], np.sum(result["objects"][way], 0)]
+        cells = "".join(f"{f'{k} of {n} / {i}':<18}" for n, k, i in groups)
+        bpp = f"{result['bpp'][way]:.4f}" if way in result["bpp"] else ""
+        lines.append(f"{title:<18}{bpp:<8}{cells}")
+    for what, table in result["agreement"].items():
+        right = (table[0][0] + table[1][1]) / result["pictures"]
+        lines.append(
+            f"\n{what} by receipt and judge: neither {table[0][0]}, receipt alone {table[1][0]}, "
+            f"judge alone {table[0][1]}, both {table[1][1]}; they agree on {right:.0%}"
+        )
+    plain, checked = result["seconds"].values()
+    lines.append("\nseconds                 processor  clock")
+    for title, taken in (("encode", plain), ("encode --check", checked)):
+        lines.append(f"{title:<24}{taken[0]:<11.3f}{taken[1]:.3f}")
+    shares = [(c - p) / p for c, p in zip(checked, plain, strict=True)]
+    lines.append(f"{'the check, of encode':<24}{shares[0]:<11.2f}{shares[1]:.2f}")
+    return "\n".join(lines)
+
+
+def _timed(work: Callable[[], bytes]) -> tuple[bytes, float, float]:
+    """What it gives, and the processor's and the clock's seconds."""
+    processor, clock = time.process_time(), time.perf_counter()
+    stream = work()
+    return stream, time.process_time() - processor, time.perf_counter() - clock
+
+
+if __name__ == "__main__":
+    main()
