@@ -12,6 +12,7 @@ from sempic import cli, segment
 from sempic.evaluation import evaluate as evaluation
 from sempic.evaluation import measure as measure_module
 from sempic.evaluation.measure import Measure, Settings
+from sempic.evaluation.measures import base
 from sempic.palette import CITYSCAPES, CITYSCAPES_FULL
 
 SIZE = (48, 64)
@@ -271,7 +272,7 @@ def test_networks_see_each_picture_once(results, monkeypatch, capsys):
         def distance(self, a, b):
             return float(np.abs(a - b).mean())
 
-    monkeypatch.setattr(measure_module.Measure, "network", lambda _, name, load: Network(name))
+    monkeypatch.setattr(base.NetworkCache, "once", lambda _, name, load: Network(name))
     monkeypatch.setattr(measure_module.Measure, "batch", 2)
     settings = Settings(metrics=("fid", "lpips"))
     found = evaluation.evaluate(results, settings)

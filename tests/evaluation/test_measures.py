@@ -13,7 +13,7 @@ from sempic.evaluation import metrics, report
 from sempic.evaluation.benchmark import Codec, Point, Results, tables
 from sempic.evaluation.benchmark.results import matched
 from sempic.evaluation.measure import Measure, Settings, available, row
-from sempic.evaluation.measures import FIGURES, METRICS, inception, objects
+from sempic.evaluation.measures import FIGURES, METRICS, base, inception, objects
 from sempic.evaluation.measures.base import Figure, Mean
 from sempic.palette import CAMVID, CITYSCAPES, INDICES, PALETTES
 
@@ -156,9 +156,9 @@ def test_the_bundled_judge_looks_for_objects_at_its_best_size(monkeypatch):
     monkeypatch.setattr(segment, "load", lambda spec, **options: asked.append((spec, options)))
     for judge in (None, "other.onnx"):
         measure = Measure(Settings(judge=judge))
-        assert measure.judge is measure.finder is None
+        assert measure.cache.judge is measure.cache.finder is None
     bundled = str(models.find(models.JUDGE))
-    assert asked == [(bundled, {}), (bundled, {"side": objects.SIDE}), ("other.onnx", {})]
+    assert asked == [(bundled, {}), (bundled, {"side": base.SIDE}), ("other.onnx", {})]
 
 
 @pytest.mark.parametrize(
@@ -220,7 +220,7 @@ def test_a_new_metric_is_a_record_and_a_line(tmp_path, monkeypatch, capsys):
         def __init__(self):
             super().__init__(Figure(name="dark", title="darkness", digits="{:.3f}", lower=True))
 
-        def measure(self, measure, reference, shown):
+        def measure(self, cache, reference, shown):
             return {"dark": float((shown.picture < 100).mean())}
 
     monkeypatch.setitem(METRICS, "dark", Darkness())

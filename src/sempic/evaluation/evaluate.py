@@ -14,8 +14,9 @@ from tqdm import tqdm
 from sempic import api, jobs, pictures
 from sempic.errors import InputError
 from sempic.evaluation import metrics
-from sempic.evaluation.measure import Measure, Reference, Settings, row
+from sempic.evaluation.measure import Measure, Settings, row
 from sempic.evaluation.measures import FIGURES, METRICS, Figure, Record, Row
+from sempic.evaluation.measures.base import Reference
 from sempic.evaluation.measures.segmentation import count_classes
 from sempic.jobs import naming
 from sempic.palette import (
@@ -71,7 +72,7 @@ def evaluate(
     measure = Measure(replace(settings, metrics=measured))
     maps = None
     if (folder / "labels").is_dir() and "miou" in settings.metrics:
-        judged_in = None if predictions is not None else PALETTES[measure.judge.palette]
+        judged_in = None if predictions is not None else PALETTES[measure.cache.judge.palette]
         told = palette or (None if sizes is None else sizes.palette)
         try:
             maps = _Maps.find(folder / "labels", told, judged_in, settings.num_classes)

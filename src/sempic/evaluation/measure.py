@@ -6,18 +6,17 @@ there an mIoU, an FID and confidence intervals.
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from sempic import models, segment
+from sempic import models
 from sempic.errors import InputError, ModelError
 from sempic.evaluation import metrics, weights
-from sempic.evaluation.measures import METRICS, Metric, Record, Row, objects
+from sempic.evaluation.measures import METRICS, Metric, Record, Row
+from sempic.evaluation.measures.base import SIDE, NetworkCache, Reference
 from sempic.scene import Image, LabelMap
 
 
@@ -43,7 +42,7 @@ class Settings:
         if any(METRICS[name].judged for name in self.metrics):
             judge = self.judge or str(models.find(models.JUDGE))
             parts.append(judge if judge.startswith("hf:") else weights.digest(Path(judge)))
-            parts.append(str(objects.SIDE))
+            parts.append(str(SIDE))
         if {"fid", "patch_fid"} & set(self.metrics):
             parts.append(str(weights.inception(self.inception).stat().st_size))
         return " ".join(parts)
@@ -74,56 +73,14 @@ def available(
     return found, missing
 
 
-class Reference:
-    """A picture, above all an original, and what the networks say of it, found when first asked
-    for."""
-
-    def __init__(self, measure: Measure, picture: Image, labels: LabelMap | None) -> None:
-        self.picture = picture
-        self.labels = labels
-        self._measure = measure
-        self._found: dict[str, Any] = {}
-
-    @functools.cached_property
-    def judged(self) -> LabelMap:
-        """The judge's map."""
-        return self._measure.judge(self.picture)
-
-    def find(self, name: str, see: Callable[[Image], Any]) -> Any:
-        """What `see` finds in the picture, found once under a name."""
-        if name not in self._found:
-            self._found[name] = see(self.picture)
-        return self._found[name]
-
-    def keep(self, name: str, found: Any) -> None:
-        """What `find` is to give under a name."""
-        self._found[name] = found
-
-
 class Measure:
-    """Compares pictures with originals; networks are loaded when first needed."""
+    """Compares pictures with originals."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self._networks: dict[str, Any] = {}
-
-    @functools.cached_property
-    def judge(self) -> Any:
-        """The judging segmenter. Raises ModelError if it cannot be loaded."""
-        return segment.load(self.settings.judge or str(models.find(models.JUDGE)))
-
-    @functools.cached_property
-    def finder(self) -> Any:
-        """The judge as it looks for objects: at the bundled one's best size, others as they are."""
-        if self.settings.judge is not None:
-            return self.judge
-        return segment.load(str(models.find(models.JUDGE)), side=objects.SIDE)
-
-    def network(self, name: str, load: Callable[[], Any]) -> Any:
-        """What `load` gives, loaded once under a name."""
-        if name not in self._networks:
-            self._networks[name] = load()
-        return self._networks[name]
+        self.cache = NetworkCache(
+            judge=settings.judge, inception=settings.inception, num_classes=settings.num_classes
+        )
 
     @property
     def _looking(self) -> list[Metric]:
@@ -142,7 +99,7 @@ class Measure:
         """Shows pictures to the networks of all metrics, as many at once as their device takes."""
         pictures = [one.picture for one in shown]
         for metric in self._looking:
-            seen = metric.network(self).features_of(pictures)
+            seen = metric.network(self.cache).features_of(pictures)
             for one, features in zip(shown, seen, strict=True):
                 one.keep(metric.name, features)
 
@@ -150,7 +107,7 @@ class Measure:
         """An original, uint8 (H, W, 3), with its human labels, uint8 (H, W), if there are any."""
         if labels is not None and labels.shape != picture.shape[:2]:
             raise InputError(f"a label map of {labels.shape} for a picture of {picture.shape[:2]}")
-        return Reference(self, picture, labels)
+        return Reference(self.cache, picture, labels)
 
     def __call__(
         self, reference: Reference, shown: Image | Reference, wanted: Sequence[str] | None = None
@@ -163,7 +120,7 @@ class Measure:
             raise InputError(f"a picture of {picture.shape} against one of {original.shape}")
         record: Record = {}
         for name in self.settings.metrics if wanted is None else wanted:
-            record |= METRICS[name].measure(self, reference, shown)
+            record |= METRICS[name].measure(self.cache, reference, shown)
         return record
 
     def original(self, reference: Reference, wanted: Sequence[str] | None = None) -> Record:
@@ -171,7 +128,7 @@ class Measure:
         record: Record = {}
         for name in self.settings.metrics if wanted is None else wanted:
             if METRICS[name].of_originals:
-                record |= METRICS[name].original(self, reference)
+                record |= METRICS[name].original(self.cache, reference)
         return record
 
 

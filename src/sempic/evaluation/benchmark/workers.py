@@ -15,8 +15,9 @@ from tqdm import tqdm
 from sempic import processes
 from sempic.errors import InputError, SempicError
 from sempic.evaluation.benchmark.plan import Plan
-from sempic.evaluation.measure import Measure, Reference
+from sempic.evaluation.measure import Measure
 from sempic.evaluation.measures import Record
+from sempic.evaluation.measures.base import Reference
 
 
 class Job(NamedTuple):

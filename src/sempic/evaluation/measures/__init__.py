@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from sempic.evaluation.measures.base import Figure, Metric, Record, Row
+from sempic.evaluation.measures.distances import Dists, Lpips, MsSsim, Psnr
 from sempic.evaluation.measures.inception import Fid, PatchFid
 from sempic.evaluation.measures.objects import Objects
-from sempic.evaluation.measures.perceptual import Dists, Lpips
-from sempic.evaluation.measures.pixels import MsSsim, Psnr
 from sempic.evaluation.measures.segmentation import Miou
 
 __all__ = ["FIGURES", "METRICS", "Figure", "Metric", "Record", "Row"]

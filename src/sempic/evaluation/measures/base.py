@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from sempic import models
+from sempic import models, segment
 from sempic.evaluation import weights
-
-if TYPE_CHECKING:
-    from sempic.evaluation.measure import Measure, Reference
+from sempic.scene import Image, LabelMap
 
 Record = dict[str, Any]
 """Of one picture: numbers and arrays by name, which can be kept, and added up later."""
+SIDE = 512
+"""Shorter side at which the bundled judge looks for objects; docs/guides/evaluate.md says why."""
 Row = dict[str, Any]
 """Of one operating point over all its pictures: figures by name, and what is behind them."""
 
@@ -43,6 +44,61 @@ class Figure:
         return self.digits.format(row[self.name]) if row.get(self.name) is not None else "–"
 
 
+class NetworkCache:
+    """What looks at pictures for the metrics, loaded when first needed."""
+
+    def __init__(
+        self, *, judge: str | None, inception: str | None, num_classes: int | None
+    ) -> None:
+        """As in `sempic.evaluation.measure.Settings`."""
+        self._judge, self.inception, self.num_classes = judge, inception, num_classes
+        self._loaded: dict[str, Any] = {}
+
+    @functools.cached_property
+    def judge(self) -> Any:
+        """The judging segmenter. Raises ModelError if it cannot be loaded."""
+        return segment.load(self._judge or str(models.find(models.JUDGE)))
+
+    @functools.cached_property
+    def finder(self) -> Any:
+        """The judge as it looks for objects: at the bundled one's best size, others as they are."""
+        if self._judge is not None:
+            return self.judge
+        return segment.load(str(models.find(models.JUDGE)), side=SIDE)
+
+    def once(self, name: str, load: Callable[[], Any]) -> Any:
+        """What `load` gives, loaded once under a name."""
+        if name not in self._loaded:
+            self._loaded[name] = load()
+        return self._loaded[name]
+
+
+class Reference:
+    """A picture, above all an original, and what the networks say of it, found when first asked
+    for."""
+
+    def __init__(self, cache: NetworkCache, picture: Image, labels: LabelMap | None = None) -> None:
+        self.picture = picture
+        self.labels = labels
+        self._cache = cache
+        self._found: dict[str, Any] = {}
+
+    @functools.cached_property
+    def judged(self) -> LabelMap:
+        """The judge's map."""
+        return self._cache.judge(self.picture)
+
+    def find(self, name: str, see: Callable[[Image], Any]) -> Any:
+        """What `see` finds in the picture, found once under a name."""
+        if name not in self._found:
+            self._found[name] = see(self.picture)
+        return self._found[name]
+
+    def keep(self, name: str, found: Any) -> None:
+        """What `find` is to give under a name."""
+        self._found[name] = found
+
+
 class Metric(ABC):
     """One thing that is measured of decoded pictures. Holds no state."""
 
@@ -65,13 +121,13 @@ class Metric(ABC):
     """Whether there is a `network`."""
 
     def check(self, inception: str | None, judge: str | None) -> None:
-        """Raises ModelError where its weights are missing; arguments as in `Settings`."""
+        """Raises ModelError where its weights are missing; arguments as of `NetworkCache`."""
         if self.judged and judge is None:
             models.find(models.JUDGE)
         for part in self.weights:
             weights.check(part)
 
-    def network(self, measure: Measure) -> Any:
+    def network(self, cache: NetworkCache) -> Any:
         """What whole pictures are shown to, of `sempic.evaluation.networks`; for `looks`.
 
         What it sees in a picture is kept in its Reference under this metric's name.
@@ -83,12 +139,12 @@ class Metric(ABC):
         return self.field in record
 
     @abstractmethod
-    def measure(self, measure: Measure, reference: Reference, shown: Reference) -> Record:
+    def measure(self, cache: NetworkCache, reference: Reference, shown: Reference) -> Record:
         """Of a decoded picture, of the reference's size."""
 
-    def original(self, measure: Measure, reference: Reference) -> Record:
+    def original(self, cache: NetworkCache, reference: Reference) -> Record:
         """Of the original, for `of_originals`."""
-        return self.measure(measure, reference, reference)
+        return self.measure(cache, reference, reference)
 
     @abstractmethod
     def add_up(self, records: Sequence[Record], originals: Sequence[Record]) -> Row:

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sempic.evaluation import metrics, weights
-from sempic.evaluation.measures.base import Figure, Metric, Record, Row
+from sempic.evaluation.measures.base import Figure, Metric, NetworkCache, Record, Reference, Row
 from sempic.scene import Image
 
 if TYPE_CHECKING:
     from sempic.evaluation import networks
-    from sempic.evaluation.measure import Measure, Reference
 
 PATCH = 64
 """Side of the patches of the patch FID, in pixels."""
@@ -28,11 +27,11 @@ class _Inception(Metric):
     def check(self, inception: str | None, judge: str | None) -> None:
         weights.inception(inception)
 
-    def network(self, measure: Measure) -> networks.Inception:
+    def network(self, cache: NetworkCache) -> networks.Inception:
         from sempic.evaluation import networks
 
-        path = measure.settings.inception
-        found: networks.Inception = measure.network("inception", lambda: networks.Inception(path))
+        path = cache.inception
+        found: networks.Inception = cache.once("inception", lambda: networks.Inception(path))
         return found
 
 
@@ -47,8 +46,8 @@ class Fid(_Inception):
         Figure(name="kid", title="KID", digits="{:.4f}", lower=True, brief=False),
     )
 
-    def measure(self, measure: Measure, reference: Reference, shown: Reference) -> Record:
-        return {self.field: shown.find(self.name, self.network(measure).features)}
+    def measure(self, cache: NetworkCache, reference: Reference, shown: Reference) -> Record:
+        return {self.field: shown.find(self.name, self.network(cache).features)}
 
     def add_up(self, records: Sequence[Record], originals: Sequence[Record]) -> Row:
         if len(records) < 2 or not originals:
@@ -75,8 +74,8 @@ class PatchFid(_Inception):
         ),
     )
 
-    def measure(self, measure: Measure, reference: Reference, shown: Reference) -> Record:
-        found = self.network(measure).features_of(patches(shown.picture))
+    def measure(self, cache: NetworkCache, reference: Reference, shown: Reference) -> Record:
+        found = self.network(cache).features_of(patches(shown.picture))
         return {self.field: np.array(found, np.float16)}
 
     def add_up(self, records: Sequence[Record], originals: Sequence[Record]) -> Row:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -17,15 +16,10 @@ import PIL.Image
 
 from sempic.check.objects import compare
 from sempic.critical import GROUPS
-from sempic.evaluation.measures.base import Figure, Metric, Record, Row
+from sempic.evaluation.measures.base import Figure, Metric, NetworkCache, Record, Reference, Row
 from sempic.palette import PALETTES, Palette
 from sempic.scene import Image, LabelMap
 
-if TYPE_CHECKING:
-    from sempic.evaluation.measure import Measure, Reference
-
-SIDE = 512
-"""Shorter side at which the bundled judge looks for objects; docs/guides/evaluate.md says why."""
 REFERENCE_QUALITY = 90
 
 _REFERENCE = f"originals as JPEG {REFERENCE_QUALITY}"
@@ -56,13 +50,13 @@ class Objects(Metric):
         ),
     )
 
-    def measure(self, measure: Measure, reference: Reference, shown: Reference) -> Record:
-        there, here = (one.find(self.name, measure.finder) for one in (reference, shown))
-        return {self.field: count(there, here, PALETTES[measure.finder.palette])}
+    def measure(self, cache: NetworkCache, reference: Reference, shown: Reference) -> Record:
+        there, here = (one.find(self.name, cache.finder) for one in (reference, shown))
+        return {self.field: count(there, here, PALETTES[cache.finder.palette])}
 
-    def original(self, measure: Measure, reference: Reference) -> Record:
+    def original(self, cache: NetworkCache, reference: Reference) -> Record:
         """Of the reference: what even a good picture loses."""
-        return self.measure(measure, reference, measure.reference(as_jpeg(reference.picture)))
+        return self.measure(cache, reference, Reference(cache, as_jpeg(reference.picture)))
 
     def add_up(self, records: Sequence[Record], originals: Sequence[Record]) -> Row:
         counts = _by_group(records)

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sempic.evaluation import metrics
-from sempic.evaluation.measures.base import Figure, Metric, Record, Row
+from sempic.evaluation.measures.base import Figure, Metric, NetworkCache, Record, Reference, Row
 from sempic.palette import INDICES, PALETTES, Palette
-
-if TYPE_CHECKING:
-    from sempic.evaluation.measure import Measure, Reference
 
 
 class Miou(Metric):
@@ -30,8 +26,8 @@ class Miou(Metric):
         Figure(name="agreement", title="agreement", digits="{:.4f}", brief=False),
     )
 
-    def measure(self, measure: Measure, reference: Reference, shown: Reference) -> Record:
-        classes = count_classes(PALETTES[measure.judge.palette], measure.settings.num_classes)
+    def measure(self, cache: NetworkCache, reference: Reference, shown: Reference) -> Record:
+        classes = count_classes(PALETTES[cache.judge.palette], cache.num_classes)
         record = {"agreement": metrics.confusion(reference.judged, shown.judged, classes)}
         if reference.labels is not None:
             record["confusion"] = metrics.confusion(reference.labels, shown.judged, classes)

@@ -1,15 +1,36 @@
-"""LPIPS and DISTS."""
+"""What compares a picture with its original: PSNR, MS-SSIM, LPIPS and DISTS."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Any
 
-from sempic.evaluation.measures.base import Figure, Mean, Record
+from sempic.evaluation import metrics
+from sempic.evaluation.measures.base import Figure, Mean, NetworkCache, Record, Reference
 
 if TYPE_CHECKING:
     from sempic.evaluation import networks
-    from sempic.evaluation.measure import Measure, Reference
+
+
+class Psnr(Mean):
+    """`metrics.psnr`."""
+
+    def __init__(self) -> None:
+        super().__init__(Figure(name="psnr", title="PSNR, dB", digits="{:.2f}"))
+
+    def measure(self, cache: NetworkCache, reference: Reference, shown: Reference) -> Record:
+        return {self.name: metrics.psnr(reference.picture, shown.picture)}
+
+
+class MsSsim(Mean):
+    """`metrics.ms_ssim`; absent where one of the pictures is too small."""
+
+    def __init__(self) -> None:
+        super().__init__(Figure(name="ms_ssim", title="MS-SSIM", digits="{:.4f}"))
+
+    def measure(self, cache: NetworkCache, reference: Reference, shown: Reference) -> Record:
+        found = metrics.ms_ssim(reference.picture, shown.picture)
+        return {self.name: float("nan") if found is None else found}
 
 
 class _Distance(Mean):
@@ -21,13 +42,13 @@ class _Distance(Mean):
     def load(self) -> networks.Lpips | networks.Dists:
         """The network."""
 
-    def measure(self, measure: Measure, reference: Reference, shown: Reference) -> Record:
-        network = self.network(measure)
+    def measure(self, cache: NetworkCache, reference: Reference, shown: Reference) -> Record:
+        network = self.network(cache)
         there, here = (one.find(self.name, network.features) for one in (reference, shown))
         return {self.name: network.distance(there, here)}
 
-    def network(self, measure: Measure) -> Any:
-        return measure.network(self.name, self.load)
+    def network(self, cache: NetworkCache) -> Any:
+        return cache.once(self.name, self.load)
 
 
 class Lpips(_Distance):
