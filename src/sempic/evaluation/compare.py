@@ -13,46 +13,12 @@ from sempic.errors import InputError
 from sempic.evaluation.evaluate import read, read_labels
 from sempic.evaluation.measure import Measure, Settings, row
 from sempic.evaluation.measures import FIGURES, METRICS, Figure
-from sempic.evaluation.report import BPP, best, document, embedded, table, table_of_texts
+from sempic.evaluation.report import BPP, best, document, embedded, resource, table, table_of_texts
 from sempic.jobs import naming
 from sempic.scene import Image
 
 LOSSLESS = frozenset({".bmp", ".pgm", ".png", ".pnm", ".ppm", ".tga", ".tif", ".tiff"})
 """Files like these hold a decoded picture: their sizes say nothing about a rate."""
-
-_STYLE = """<style>
-.stage { position: relative; overflow: hidden; border-radius: 4px; touch-action: none;
-  cursor: ew-resize; user-select: none; }
-.stage img { display: block; width: 100%; transform-origin: var(--x, 50%) var(--y, 50%);
-  transform: scale(var(--zoom, 1)); }
-.stage .over { position: absolute; inset: 0; clip-path: inset(0 0 0 var(--split, 50%)); }
-.stage .bar { position: absolute; top: 0; bottom: 0; left: var(--split, 50%); width: 2px;
-  background: #fff; box-shadow: 0 0 3px #000; pointer-events: none; }
-.choose { display: flex; justify-content: space-between; margin: .6rem 0; }
-select { font: inherit; padding: .2rem; }
-</style>"""
-
-_SCRIPT = """
-const stage = document.querySelector('.stage'), [under, over] = stage.querySelectorAll('img');
-const names = document.querySelectorAll('select');
-const show = () => { under.src = pictures[names[0].value]; over.src = pictures[names[1].value]; };
-names.forEach(n => n.addEventListener('change', show));
-stage.addEventListener('pointermove', e => {
-  const r = stage.getBoundingClientRect();
-  stage.style.setProperty('--split', 100 * (e.clientX - r.left) / r.width + '%');
-});
-let zoom = 1;
-stage.addEventListener('wheel', e => {
-  e.preventDefault();
-  const r = stage.getBoundingClientRect();
-  zoom = Math.min(16, Math.max(1, zoom * (e.deltaY < 0 ? 1.25 : 0.8)));
-  stage.style.setProperty('--x', 100 * (e.clientX - r.left) / r.width + '%');
-  stage.style.setProperty('--y', 100 * (e.clientY - r.top) / r.height + '%');
-  stage.style.setProperty('--zoom', zoom);
-  stage.style.imageRendering = zoom > 2 ? 'pixelated' : 'auto';
-}, { passive: false });
-show();
-"""
 
 
 def compare(
@@ -160,7 +126,7 @@ def _page(title: str, found: Sequence[dict[str, Any]], shown: dict[str, Image]) 
     height, width = shown[names[0]].shape[:2]
     embeds = ",".join(f"{_quoted(name)}:'{embedded(p)}'" for name, p in shown.items())
     body = (
-        f"{_STYLE}<h1>{html.escape(title)}</h1><p class='dim'>{width}×{height} pixels. Move over "
+        f"<h1>{html.escape(title)}</h1><p class='dim'>{width}×{height} pixels. Move over "
         "the picture to slide, turn the wheel to zoom.</p><div class='choose'>"
         f"<select>{options[0]}</select><select>{options[1]}</select></div>"
         "<div class='stage'><img alt=''><div class='over'><img alt=''></div>"
@@ -168,7 +134,8 @@ def _page(title: str, found: Sequence[dict[str, Any]], shown: dict[str, Image]) 
         + table(["", "bytes", "bpp", *(f.title for f in columns)], rows)
         + "".join(table_of_texts(rows) for rows in _behind(found))
     )
-    return document(f"sempic compare: {title}", body, f"const pictures = {{{embeds}}};{_SCRIPT}")
+    script = f"const pictures = {{{embeds}}};{resource('slide.js')}"
+    return document(f"sempic compare: {title}", body, script, resource("slide.css"))
 
 
 def _quoted(text: str) -> str:

@@ -6,6 +6,7 @@ import base64
 import html
 import io
 from collections.abc import Sequence
+from importlib import resources
 
 import numpy as np
 import PIL.Image
@@ -23,41 +24,6 @@ from sempic.evaluation.metrics import FEW
 from sempic.scene import Image
 
 BPP = Figure(name="bpp", title="bpp", digits="{:.4f}", lower=True)
-
-STYLE = """
-:root { color-scheme: light; }
-body { font: 16px/1.55 Helvetica, Arial, sans-serif; color: #24292f; background: #fff;
-  max-width: 1060px; margin: 2.5rem auto; padding: 0 1.2rem; }
-h1 { font-size: 1.9rem; margin: 0 0 .3rem; } h2 { margin: 2.8rem 0 .6rem; font-size: 1.3rem;
-  border-bottom: 1px solid #d8dee4; padding-bottom: .25rem; } h3 { margin: 1.6rem 0 .4rem; }
-p, li { max-width: 48rem; } .dim { color: #57606a; } svg { width: 100%; height: auto; }
-table { border-collapse: collapse; font-size: .88rem; margin: .6rem 0; width: 100%; }
-th, td { text-align: right; padding: .28rem .6rem; border-bottom: 1px solid #eaeef2;
-  font-variant-numeric: tabular-nums; white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; } th { background: #f6f8fa; }
-tr.ours td { background: #fff5f5; } td.best { font-weight: bold; }
-tr.group td { background: #f6f8fa; font-weight: bold; padding-top: .6rem; text-align: left; }
-.scroll { overflow-x: auto; }
-.sheet { display: grid; grid-template-columns: repeat(3, 1fr); gap: 10px; }
-.sheet figure { margin: 0; } .sheet figcaption { font-size: .8rem; color: #57606a; }
-.pane { overflow: hidden; border-radius: 4px; cursor: zoom-in; background: #eee; }
-.pane img { display: block; width: 100%; transition: transform .12s; image-rendering: auto; }
-.zoomed .pane { cursor: zoom-out; }
-.zoomed .pane img { transform: scale(4); image-rendering: pixelated; }
-"""
-
-ZOOM = """
-document.querySelectorAll('.sheet').forEach(sheet => {
-  const aim = (x, y) => sheet.querySelectorAll('.pane img').forEach(
-    img => img.style.transformOrigin = `${100 * x}% ${100 * y}%`);
-  sheet.querySelectorAll('.pane').forEach(pane => {
-    const at = e => { const r = pane.getBoundingClientRect();
-      aim((e.clientX - r.left) / r.width, (e.clientY - r.top) / r.height); };
-    pane.addEventListener('click', e => { at(e); sheet.classList.toggle('zoomed'); });
-    pane.addEventListener('mousemove', at);
-  });
-});
-"""
 
 
 def plot(results: Results, figures: Sequence[str] = ("miou", "fid", "lpips", "psnr")) -> str:
@@ -121,15 +87,20 @@ def page(bench: Benchmark, results: Results) -> str:
         "<h2>How this was measured</h2>",
         _notes(results),
     ]
-    return document(f"sempic benchmark: {count} pictures", "".join(sections), ZOOM)
+    return document(f"sempic benchmark: {count} pictures", "".join(sections), resource("zoom.js"))
 
 
-def document(title: str, body: str, script: str) -> str:
-    """A page with our style."""
+def resource(name: str) -> str:
+    """A script or style of the pages."""
+    return resources.files("sempic.evaluation").joinpath("pages", name).read_text("utf-8")
+
+
+def document(title: str, body: str, script: str, style: str = "") -> str:
+    """A page with our style, and more of it."""
     return (
         "<!doctype html><html lang='en'><head><meta charset='utf-8'>"
         "<meta name='viewport' content='width=device-width'>"
-        f"<title>{html.escape(title)}</title><style>{STYLE}</style></head><body>{body}"
+        f"<title>{html.escape(title)}</title><style>{resource('page.css')}{style}</style></head><body>{body}"
         f"<script>{script}</script></body></html>\n"
     )
 
