@@ -20,6 +20,7 @@ from sempic.errors import BitstreamError, InputError, OutputError, SempicError, 
 from sempic.jobs import STDOUT, Job, naming, read
 from sempic.options import DecodeOptions, EncodeOptions
 from sempic.palette import PALETTES
+from sempic.scene import Scene
 
 Record = dict[str, Any]
 """What is reported of one picture: path, output, seconds, and bytes, bpp, … or error."""
@@ -125,14 +126,24 @@ class Decode:
     def _picture(self, scene: Any, suffix: str) -> bytes:
         from sempic import pictures
 
-        if self.only == "labels":
-            if scene.labels is None:
-                raise BitstreamError("the stream has no label map")
-            return pictures.encode_labels(scene.labels, PALETTES[scene.palette], suffix)
-        if self.only == "coarse":
-            return pictures.encode(api.preview(scene), suffix)
+        if self.only is not None:
+            return part_of(scene, self.only, suffix)
         coder = coder_with(receiver=self.receiver)
         return pictures.encode(coder.synthesize(scene, **self.options.keywords()), suffix)
+
+
+def part_of(scene: Scene, only: str, suffix: str) -> bytes:
+    """A picture file of a part of a scene: "labels" in their colours, or "coarse", enlarged.
+
+    Raises BitstreamError if the scene lacks it.
+    """
+    from sempic import pictures
+
+    if only == "coarse":
+        return pictures.encode(api.preview(scene), suffix)
+    if scene.labels is None:
+        raise BitstreamError("the stream has no label map")
+    return pictures.encode_labels(scene.labels, PALETTES[scene.palette], suffix)
 
 
 @functools.cache

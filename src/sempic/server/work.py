@@ -31,9 +31,8 @@ import numpy as np
 import PIL.Image
 
 from sempic import api, coarse, codec, container, pictures, processes, progress
-from sempic.batch.work import noting
+from sempic.batch.work import noting, part_of
 from sempic.errors import (
-    BitstreamError,
     ImageError,
     LimitExceeded,
     RateError,
@@ -122,27 +121,17 @@ class Coder:
     ) -> tuple[bytes, list[str]]:
         """A picture file of what a stream decodes to, and what is to be said of it; `synthesis` is
         for `Codec.synthesize`."""
-        with noting() as record:
-            picture = self._decoded(stream, only, format, synthesis)
-        return picture, record.get("notes", [])
-
-    def _decoded(
-        self, stream: bytes, only: str | None, format: str, synthesis: dict[str, Any]
-    ) -> bytes:
         part: Any = "labels" if only == "ids" else only
-        scene = codec.unpack(stream, only=part, max_pixels=self._max_pixels)
-        if part == "labels" and scene.labels is None:
-            raise BitstreamError("the stream has no label map")
-        if only == "labels":
-            assert scene.labels is not None
-            palette = PALETTES[scene.palette]
-            return pictures.encode_labels(scene.labels, palette, FORMATS[format])
-        if only == "ids":
-            assert scene.labels is not None
-            return _png(scene.labels)
-        if only == "coarse":
-            return pictures.encode(api.preview(scene), FORMATS[format])
-        return pictures.encode(self._codec.synthesize(scene, **synthesis), FORMATS[format])
+        with noting() as record:
+            scene = codec.unpack(stream, only=part, max_pixels=self._max_pixels)
+            if only == "ids" and scene.labels is not None:
+                picture = pictures.encode(scene.labels, ".png")
+            elif part is not None:
+                picture = part_of(scene, part, FORMATS[format])
+            else:
+                pixels = self._codec.synthesize(scene, **synthesis)
+                picture = pictures.encode(pixels, FORMATS[format])
+        return picture, record.get("notes", [])
 
     def relabel(self, stream: bytes, labels: bytes) -> bytes:
         """The stream with another label map; the coarse payload stays as it is."""
@@ -243,12 +232,6 @@ def _best_quality(picture: PIL.Image.Image, codec: str, budget: int) -> bytes | 
         else:
             high = middle
     return best
-
-
-def _png(plane: Any) -> bytes:
-    out = io.BytesIO()
-    PIL.Image.fromarray(plane).save(out, "PNG")
-    return out.getvalue()
 
 
 # ── the pool ─────────────────────────────────────────────────────────────────────────────────
