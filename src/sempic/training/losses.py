@@ -196,32 +196,42 @@ class Discriminator(nn.Module):
             for count, width in zip(channels, widths, strict=True)
         )
 
-    def forward(self, features: list[Tensor], sent: list[Tensor]) -> list[Tensor]:
-        """Scores, (B, 1, h, w) for each feature map that has a head; `sent` is from `told`."""
+    def forward(self, features: list[Tensor], conditions: list[Tensor]) -> list[Tensor]:
+        """Scores, (B, 1, h, w) for each feature map that has a head; `conditions` are from
+        `conditioning`."""
         return [
             head(torch.cat([f, s], 1))
-            for head, f, s in zip(self.heads, features, sent, strict=True)
+            for head, f, s in zip(self.heads, features, conditions, strict=True)
             if not isinstance(head, nn.Identity)
         ]
 
 
-def told(features: list[Tensor], classes: Tensor, window: tuple[slice, slice]) -> list[Tensor]:
-    """What a discriminator is told: features of the enlarged coarse picture, and the label map."""
+def shrunk(planes: Tensor, features: list[Tensor], window: tuple[slice, slice]) -> list[Tensor]:
+    """Planes of a picture, (B, C, H, W), at the size of each feature map, of what that sees of it:
+    VGG-16's are of the window."""
+    seen = (planes if n < len(TAPS) else planes[(..., *window)] for n in range(len(features)))
     return [
-        torch.cat([f, F.adaptive_avg_pool2d(c, (f.shape[-2], f.shape[-1]))], 1)
-        for number, f in enumerate(features)
-        for c in (classes if number < len(TAPS) else classes[(..., *window)],)
+        F.adaptive_avg_pool2d(part, (f.shape[-2], f.shape[-1]))
+        for part, f in zip(seen, features, strict=True)
     ]
 
 
-def window_of(like: Tensor, rng: np.random.Generator) -> tuple[slice, slice]:
+def conditioning(
+    features: list[Tensor], classes: Tensor, window: tuple[slice, slice]
+) -> list[Tensor]:
+    """What a discriminator is told: features of the enlarged coarse picture, and the label map."""
+    maps = shrunk(classes, features, window)
+    return [torch.cat([f, m], 1) for f, m in zip(features, maps, strict=True)]
+
+
+def random_window(like: Tensor, rng: np.random.Generator) -> tuple[slice, slice]:
     """Half of the rows and columns of a crop, at multiples of four."""
     starts = (4 * int(rng.integers(side // 8 + 1)) for side in like.shape[-2:])
     top, left = starts
     return slice(top, top + like.shape[-2] // 2), slice(left, left + like.shape[-1] // 2)
 
 
-def view_of(like: Tensor, rng: np.random.Generator) -> Callable[[Tensor], Tensor]:
+def random_view(like: Tensor, rng: np.random.Generator) -> Callable[[Tensor], Tensor]:
     """How the features look at a crop: shifted by a few pixels, and half of the time at a quarter
     of it twice as large.
 

@@ -141,17 +141,17 @@ def test_other_classes_are_refused(made, tmp_path, capsys):
 
 @needs_imagenet
 def test_a_viewer_minds_critical_pixels_more(tmp_path):
-    from sempic.training.recipes.distill import Viewer, segmenter_view, weighted
+    from sempic.training.recipes.distill import SemanticLoss, segmenter_view, weighted
 
     torch.manual_seed(0)
     segmenter = SegmentationNet(SegmenterConfig(width=16))
     save_segmenter(segmenter.state_dict(), segmenter.config, tmp_path / "seg.safetensors")
-    viewer = Viewer(tmp_path / "seg.safetensors", BUNDLED["cityscapes"], torch.device("cpu"))
+    loss = SemanticLoss(tmp_path / "seg.safetensors", BUNDLED["cityscapes"], torch.device("cpu"))
     view = segmenter_view((96, 128), np.random.default_rng(0))
     image, made = torch.rand(2, 2, 3, 96, 128) * 2 - 1
-    assert viewer.divergence(image, image, 16, view).item() == pytest.approx(0, abs=1e-4)
+    assert loss.divergence(image, image, 16, view).item() == pytest.approx(0, abs=1e-4)
     made.requires_grad_()
-    apart = viewer.divergence(made, image, 16, view)
+    apart = loss.divergence(made, image, 16, view)
     assert apart > 0
     apart.backward()
     assert made.grad.abs().max() > 0
@@ -159,7 +159,7 @@ def test_a_viewer_minds_critical_pixels_more(tmp_path):
     assert seen.shape[2] % 32 == seen.shape[3] % 32 == 0
     assert 0 <= seen.min() <= seen.max() <= 1
     with pytest.raises(ModelError, match="knows 19 classes, the receiver 11"):
-        Viewer(tmp_path / "seg.safetensors", BUNDLED["camvid"], torch.device("cpu"))
+        SemanticLoss(tmp_path / "seg.safetensors", BUNDLED["camvid"], torch.device("cpu"))
 
     apart = torch.zeros(1, 3, 4, 4)
     apart[..., 0, 0] = 1

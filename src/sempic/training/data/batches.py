@@ -191,8 +191,8 @@ class Crops:
         rng = np.random.default_rng((seed, step, 1))
         light = rng.uniform(-0.25, 0.25, (batch, 1)) + rng.uniform(-0.08, 0.08, (batch, 3))
         light *= rng.random((batch, 1)) < 0.5
-        gains = sent(np.exp(light).astype(np.float32), self.device)[:, :, None, None]
-        cuts = sent(windows, self.device)
+        gains = to_device(np.exp(light).astype(np.float32), self.device)[:, :, None, None]
+        cuts = to_device(windows, self.device)
         small = self.size[0] // PATCH, self.size[1] // PATCH
         image = to_unit(self.images.cut(cuts[:, 0:5], self.size))
         coarse = to_unit(self.coarse.cut(cuts[:, 15:20], small))
@@ -218,7 +218,7 @@ def drop(labels: Tensor, void: int, drops: Drops, rng: np.random.Generator) -> T
             last = first + np.maximum(1, (shares * sides).astype(np.int64))
             middle = (first + last) // 2
             table = np.concatenate([first, last, middle, chances[:, kind : kind + 1]], 1)
-            box = sent(table.astype(np.int64), labels.device)[:, :, None, None]
+            box = to_device(table.astype(np.int64), labels.device)[:, :, None, None]
             y = torch.arange(height, device=labels.device)[:, None]
             x = torch.arange(width, device=labels.device)
             inside = (y >= box[:, 0]) & (y < box[:, 2]) & (x >= box[:, 1]) & (x < box[:, 3])
@@ -227,7 +227,7 @@ def drop(labels: Tensor, void: int, drops: Drops, rng: np.random.Generator) -> T
             region = inside & (labels == here) & (box[:, 6] == 1)
             other = labels.roll(1, 0) if kind == 2 else torch.full_like(labels, void)
             labels = torch.where(region, other, labels)
-    whole = sent(chances[:, 0], labels.device)[:, None, None]
+    whole = to_device(chances[:, 0], labels.device)[:, None, None]
     return labels.masked_fill(whole, void)
 
 
@@ -248,7 +248,7 @@ def _ranges(counts: Sequence[int]) -> list[tuple[int, int]]:
     return [(int(first), count) for first, count in zip(firsts, counts, strict=True)]
 
 
-def sent(array: npt.NDArray[Any], device: torch.device) -> Tensor:
+def to_device(array: npt.NDArray[Any], device: torch.device) -> Tensor:
     """The array on the device; a GPU is not waited for."""
     tensor = torch.from_numpy(np.ascontiguousarray(array))
     if device.type == "cuda":

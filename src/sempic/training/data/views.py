@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sempic.scene import Image, LabelMap
-from sempic.training.data.batches import RARE_RATE, Pool, sent, spots_of
+from sempic.training.data.batches import RARE_RATE, Pool, spots_of, to_device
 from sempic.training.data.taxonomy import GROUP, UNKNOWN, Taxonomy
 
 
@@ -147,7 +147,7 @@ class Views:
             first.append(np.floor(start - reach).astype(np.int64))
             ends = np.ceil(start + self.size[axis] * step + reach)
             window.append(int((ends - first[axis]).max()))
-        cut = sent(np.stack([*plan.T[:4], *first], 1), self.device)
+        cut = to_device(np.stack([*plan.T[:4], *first], 1), self.device)
         offset, height, width, mirror, top, left = (c[:, None] for c in cut.unbind(1))
         y = (top + torch.arange(window[0], device=self.device)).clamp_min(0)
         x = (left + torch.arange(window[1], device=self.device)).clamp_min(0)
@@ -156,7 +156,7 @@ class Views:
         pixels = self.images.flat.index_select(0, index.flatten())
         pixels = pixels.reshape(len(plan), window[0], -1).float()
 
-        steps = sent(rows.astype(np.float32), self.device)
+        steps = to_device(rows.astype(np.float32), self.device)
         matrices = []
         for axis, (length, begin) in enumerate(((height, top), (width, left))):
             start, step, count = (c[:, None, None] for c in steps[:, axis].unbind(1))
@@ -188,22 +188,22 @@ class Views:
         for axis, matrix in enumerate(matrices):
             size = self.size[axis]
             if len(blurred):
-                chosen = sent(blurred, self.device)
-                with_ = blurring(size, sent(deviations, self.device)[:, None, None])
+                chosen = to_device(blurred, self.device)
+                with_ = blurring(size, to_device(deviations, self.device)[:, None, None])
                 matrix = matrix.index_copy(0, chosen, with_ @ matrix[chosen])
             if len(coarse):
-                chosen = sent(coarse, self.device)
+                chosen = to_device(coarse, self.device)
                 small = np.maximum(1, np.round(size * factors)).astype(np.float32)
-                with_ = coarsening(size, sent(small, self.device)[:, None, None])
+                with_ = coarsening(size, to_device(small, self.device)[:, None, None])
                 matrix = matrix.index_copy(0, chosen, with_ @ matrix[chosen])
             softened.append(matrix)
         return softened
 
     def _labels(self, plan: npt.NDArray[np.int64], rows: npt.NDArray[np.float64]) -> Tensor:
         """Nearest neighbours, and nothing known of what lies beyond the picture."""
-        cut = sent(plan[:, :4], self.device)
+        cut = to_device(plan[:, :4], self.device)
         offset, height, width, mirror = (c[:, None] for c in cut.unbind(1))
-        steps = sent(rows.astype(np.float32), self.device)
+        steps = to_device(rows.astype(np.float32), self.device)
         found = []
         for axis, side in enumerate((height, width)):
             start, step, count = (c[:, None] for c in steps[:, axis].unbind(1))
@@ -230,7 +230,7 @@ def degrade(image: Tensor, rng: np.random.Generator) -> Tensor:
         """Values for a share `rate` of the pictures, and what changes nothing for the others."""
         chosen = rng.random((batch, 1)) < rate
         table = np.where(chosen, values, neutral).astype(np.float32)
-        return sent(table, device)[:, :, None, None]
+        return to_device(table, device)[:, :, None, None]
 
     def spread(width: float, columns: int = 1) -> npt.NDArray[np.float64]:
         return np.exp(rng.uniform(-width, width, (batch, columns)))
@@ -245,8 +245,8 @@ def degrade(image: Tensor, rng: np.random.Generator) -> Tensor:
     image = (image.clamp_min(1e-4) ** gamma[:, :1] * gamma[:, 1:]).clamp(0, 1)
     compressed = np.flatnonzero(rng.random(batch) < 0.2)
     if len(compressed):
-        chosen = sent(compressed, device)
-        quality = sent(rng.integers(25, 90, len(compressed)).astype(np.float32), device)
+        chosen = to_device(compressed, device)
+        quality = to_device(rng.integers(25, 90, len(compressed)).astype(np.float32), device)
         image = image.index_copy(0, chosen, jpeg(image[chosen], quality))
     strength = column(rng.uniform(2, 10, (batch, 1)) / 255, 0.2, 0.0)
     return (image + strength * torch.randn_like(image)).clamp(0, 1)

@@ -30,12 +30,13 @@ from sempic.training.losses import (
     TAPS,
     Discriminator,
     Features,
+    conditioning,
     divergence,
     moments,
-    told,
+    random_view,
+    random_window,
+    shrunk,
     unevenness,
-    view_of,
-    window_of,
 )
 from sempic.training.options import DistillOptions
 from sempic.training.recipes.receiver import ReceiverRecipe, parameter_groups
@@ -58,7 +59,7 @@ _MARGIN = 16
 View = Callable[[Tensor], Tensor]
 
 
-class Viewer:
+class SemanticLoss:
     """A frozen segmenter that compares what it sees in two pictures."""
 
     def __init__(self, path: Path, taxonomy: Taxonomy, device: torch.device) -> None:
@@ -124,7 +125,9 @@ class Distill(ReceiverRecipe):
             self.discriminator.load_state_dict({k: v.float() for k, v in state.items()})
         self.networks = {"discriminator": self.discriminator}
         self.critical = torch.from_numpy(self.taxonomy.critical()).to(device)
-        self.viewers = [Viewer(path, self.taxonomy, device) for path in options.segmenter]
+        self.semantic_losses = [
+            SemanticLoss(path, self.taxonomy, device) for path in options.segmenter
+        ]
         self.network_optimizer = Optimizer(
             parameter_groups(self.network, options.lr),
             schedule=Schedule(warmup=100, floor=0.1),
@@ -154,7 +157,7 @@ class Distill(ReceiverRecipe):
         fidelity = float(rng.choice((0.0, rng.random(), 1.0), p=(0.8, 0.1, 0.1)))
         base = upsample(batch.coarse)
         made = base + self._sample(number, batch.coarse, planes, fidelity, rng)
-        view, window = view_of(batch.image, rng), window_of(batch.image, rng)
+        view, window = random_view(batch.image, rng), random_window(batch.image, rng)
         classes = planes[:, : self.config.classes]
 
         def features_of(picture: Tensor) -> list[Tensor]:
@@ -164,18 +167,18 @@ class Distill(ReceiverRecipe):
         with autocast(self.device):
             with torch.no_grad():
                 real = features_of(batch.image)
-                sent = told(features_of(base), view(classes), window)
+                conditions = conditioning(features_of(base), view(classes), window)
             fake = features_of(made)  # the discriminator's and the receiver's
-        discriminator_loss = self._criticise(real, fake, sent, fidelity)
+        discriminator_loss = self._update_discriminator(real, fake, conditions, fidelity)
         weight = 1 + self.options.critical * self.critical[batch.truth.long()][:, None]
-        parts = self._compare(made, batch.image, weight, fidelity)
-        parts |= self._compare_features(fake, real, view(weight), window, fidelity)
-        parts["adversarial"] = self._persuade(fake, sent, fidelity)
-        if self.viewers:
-            viewer = self.viewers[int(rng.integers(len(self.viewers)))]
+        parts = self._pixel_losses(made, batch.image, weight, fidelity)
+        parts |= self._feature_losses(fake, real, view(weight), window, fidelity)
+        parts["adversarial"] = self._adversarial_loss(fake, conditions, fidelity)
+        if self.semantic_losses:
+            semantic = self.semantic_losses[int(rng.integers(len(self.semantic_losses)))]
             look = segmenter_view(self.options.crop, rng)
             with autocast(self.device):
-                apart = viewer.divergence(made, batch.image, self.options.critical, look)
+                apart = semantic.divergence(made, batch.image, self.options.critical, look)
             parts["semantic"] = (1 - 0.5 * fidelity) * self.options.semantic * apart
         norm = self.network_optimizer.minimise(torch.stack(list(parts.values())).sum())
         self.network.normalise()
@@ -200,14 +203,14 @@ class Distill(ReceiverRecipe):
             )
         return residual
 
-    def _criticise(
-        self, real: list[Tensor], fake: list[Tensor], sent: list[Tensor], fidelity: float
+    def _update_discriminator(
+        self, real: list[Tensor], fake: list[Tensor], conditions: list[Tensor], fidelity: float
     ) -> Tensor:
         """The discriminator's step; its hinge loss."""
         with autocast(self.device):
             opinions = zip(
-                self.discriminator(real, sent),
-                self.discriminator([f.detach() for f in fake], sent),
+                self.discriminator(real, conditions),
+                self.discriminator([f.detach() for f in fake], conditions),
                 strict=True,
             )
             loss = torch.stack(
@@ -217,16 +220,18 @@ class Distill(ReceiverRecipe):
             self.discriminator_optimizer.minimise(loss)
         return loss
 
-    def _persuade(self, fake: list[Tensor], sent: list[Tensor], fidelity: float) -> Tensor:
+    def _adversarial_loss(
+        self, fake: list[Tensor], conditions: list[Tensor], fidelity: float
+    ) -> Tensor:
         """What the discriminator thinks of the painted picture."""
         self.discriminator.requires_grad_(False)
         with autocast(self.device):
-            scores = self.discriminator(fake, sent)
+            scores = self.discriminator(fake, conditions)
         self.discriminator.requires_grad_(True)
         opinion = torch.stack([s.float().mean() for s in scores]).mean()
         return -(1 - fidelity) * self.options.adversarial * opinion
 
-    def _compare(
+    def _pixel_losses(
         self, made: Tensor, image: Tensor, weight: Tensor, fidelity: float
     ) -> dict[str, Tensor]:
         """Distances between pictures."""
@@ -238,7 +243,7 @@ class Distill(ReceiverRecipe):
             "energy": (1 - fidelity) * options.energy * unevenness(made, image),
         }
 
-    def _compare_features(
+    def _feature_losses(
         self,
         fake: list[Tensor],
         real: list[Tensor],
@@ -249,12 +254,7 @@ class Distill(ReceiverRecipe):
         """Distances between features of pictures, place by place and over the crop; `weight`,
         (B, 1, H, W), is of the pixels that the features see."""
         options, likely = self.options, 1 - fidelity
-        weight = weight.clamp_min(0.5)  # enlarging overshoots
-        weights = [
-            F.adaptive_avg_pool2d(w, (f.shape[-2], f.shape[-1]))
-            for number, f in enumerate(real)
-            for w in (weight if number < len(TAPS) else weight[(..., *window)],)
-        ]
+        weights = shrunk(weight.clamp_min(0.5), real, window)  # enlarging overshoots
         apart = torch.stack(
             [weighted(f - r, w) for f, r, w in zip(fake, real, weights, strict=True)]
         )

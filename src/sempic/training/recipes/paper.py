@@ -36,7 +36,7 @@ from sempic.diffusion.timesteps import LossSecondMomentSampler, TimestepSampler,
 from sempic.errors import InputError, ModelError
 from sempic.networks.unet import SemanticUNet, UNetConfig, make_condition
 from sempic.networks.weights import filled
-from sempic.training.data.batches import sent, to_unit
+from sempic.training.data.batches import to_device, to_unit
 from sempic.training.data.readers import open_dataset
 from sempic.training.data.scenes import CropStream, SceneFolder, TrainingScene, seeded
 from sempic.training.flags import PaperOptions
@@ -184,7 +184,7 @@ class Paper(Recipe):
         scenes = [self.stream[position] for position in positions]
 
         def stacked(part: str) -> Tensor:
-            return sent(np.stack([getattr(scene, part) for scene in scenes]), self.device)
+            return to_device(np.stack([getattr(scene, part) for scene in scenes]), self.device)
 
         edges = stacked("edges") if self.unet.instance_edges else None
         condition = make_condition(stacked("labels"), self.unet.num_classes, edges)
@@ -199,11 +199,11 @@ class Paper(Recipe):
         torch.manual_seed(int(seeded(options.seed, "dropout", first).integers(2**62)))
         scenes, image, coarse, condition = self.draw(positions)
         kept = [seeded(options.seed, "drop", p).random() >= options.drop_rate for p in positions]
-        condition *= sent(np.array(kept), self.device)[:, None, None, None]
+        condition *= to_device(np.array(kept), self.device)[:, None, None, None]
         noise = torch.stack([self._noise(position, image.shape[1:]) for position in positions])
         t, weights = self.sampler.draw(self.global_batch, seeded(options.seed, "time", number))
         mine = slice(self.rank * size, (self.rank + 1) * size)
-        drawn = (sent(x.numpy(), self.device) for x in (noise, t[mine], weights[mine]))
+        drawn = (to_device(x.numpy(), self.device) for x in (noise, t[mine], weights[mine]))
 
         losses = self._descend(image, coarse, condition, *drawn)
         terms = {name: self.accelerator.gather(x).cpu() for name, x in losses.items()}
