@@ -113,7 +113,7 @@ def planes(frame: av.VideoFrame, width: int, height: int) -> Coarse:
         for plane in frame.planes
     )
     across, down = width, height
-    if frame.format.name == "yuv420p":
+    if "420" in frame.format.name:  # yuvj420p, too
         across, down = -(-width // 2), -(-height // 2)
     return Coarse(
         y=y[:height, :width].copy(), cb=cb[:down, :across].copy(), cr=cr[:down, :across].copy()

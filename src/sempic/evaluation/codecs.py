@@ -27,10 +27,11 @@ from PIL import features
 
 import sempic
 from sempic import api, coarse, formats, labels, models
+from sempic.coarse import hevc
 from sempic.errors import InputError, install_hint
 from sempic.evaluation import weights
 from sempic.palette import CAMVID, PALETTES
-from sempic.scene import Coarse, Image, LabelMap
+from sempic.scene import Image, LabelMap
 
 if TYPE_CHECKING:
     from sempic.evaluation import networks
@@ -133,19 +134,14 @@ class Video(PictureCodec):
         from av.video.codeccontext import VideoCodecContext
 
         os.environ.setdefault("SVT_LOG", "1")  # errors only; it prints a page a picture otherwise
-        planes = coarse.from_rgb(_even(picture), "420")
+        height, width = (side + side % 2 for side in picture.shape[:2])
         context = av.CodecContext.create(self.encoder, "w")
         assert isinstance(context, VideoCodecContext)
-        context.width, context.height = planes.y.shape[1], planes.y.shape[0]
+        context.width, context.height = width, height
         context.pix_fmt, context.color_range = "yuv420p", 2
         context.time_base, context.thread_count = Fraction(1, 25), 1
         context.options = self.options(setting)
-        frame = av.VideoFrame.from_ndarray(
-            np.concatenate([p.ravel() for p in (planes.y, planes.cb, planes.cr)]).reshape(
-                -1, planes.y.shape[1]
-            ),
-            format="yuv420p",
-        )
+        frame = hevc.frame(coarse.from_rgb(picture, "420"), width, height)
         with _no_real_time():
             packets = [*context.encode(frame), *context.encode(None)]
         return b"".join(bytes(packet) for packet in packets)
@@ -158,14 +154,7 @@ class Video(PictureCodec):
         assert isinstance(context, VideoCodecContext)
         context.thread_count = 1
         (frame, *_) = [*context.decode(av.Packet(stream)), *context.decode(None)]
-        y, cb, cr = (
-            np.frombuffer(bytes(plane), np.uint8).reshape(plane.height, plane.line_size)[
-                :, : plane.width
-            ]
-            for plane in frame.planes
-        )
-        picture = coarse.to_rgb(Coarse(y=y, cb=cb, cr=cr))
-        return np.ascontiguousarray(picture[:height, :width])
+        return coarse.to_rgb(hevc.planes(frame, width, height))
 
 
 @dataclass(frozen=True)
@@ -297,12 +286,6 @@ def _no_real_time() -> Iterator[None]:
         yield
     finally:
         libc.capset(header, held)
-
-
-def _even(picture: Image) -> Image:
-    """With the last row and column repeated where a side is odd: what 4:2:0 video wants."""
-    height, width = picture.shape[:2]
-    return np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
 
 
 def _versions_of_avif() -> str:
