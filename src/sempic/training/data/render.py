@@ -12,7 +12,7 @@ import os
 import shutil
 import tarfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -207,8 +207,13 @@ def _recipe(options: CorpusOptions, classes: Taxonomy, jobs: Sequence[Job]) -> d
         "seed": options.seed,
         "factors": {str(k): v for k, v in FACTORS.items()},
         "qps": [*QPS, USUAL_QP],
-        "files": hashlib.sha256("".join(map(_digest, used)).encode()).hexdigest(),
+        "files": digest(used),
     }
+
+
+def digest(paths: Iterable[Path | None]) -> str:
+    """Of the contents of files, those that there are."""
+    return hashlib.sha256("".join(map(_digest, paths)).encode()).hexdigest()
 
 
 def _digest(path: Path | None) -> str:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from sempic import coarse, segment
+from sempic import coarse, files, models, segment
 from sempic.errors import InputError
 from sempic.labels import network, payload, primed, prior, range_coder
 from sempic.labels.neighbourhood import PAD
@@ -32,7 +32,7 @@ from sempic.networks.label_prior import LabelPriorNet
 from sempic.networks.weights import load_tensors
 from sempic.palette import CAMVID
 from sempic.training.data import taxonomy
-from sempic.training.data.render import sent_map
+from sempic.training.data.render import digest, sent_map
 from sempic.training.data.sources import Item, open_sources
 from sempic.training.options import LabelPriorOptions, PriorExportOptions, PriorTablesOptions
 from sempic.training.trainer import Optimizer, Recipe, Schedule, autocast, set_up, train
@@ -44,16 +44,20 @@ VIEWS = ((35, "420"), (35, "444"), (41, "444"), (29, "444"))
 
 
 def corpus(
-    items: Sequence[Item], cache: Path, segmenter: Path | None = None
+    items: Sequence[Item], folder: Path, segmenter: Path | None = None
 ) -> dict[str, npt.NDArray[np.uint8]]:
     """Human labels and predicted (N, H, W) as the encoder sends them, of the bundled segmenter or
-    another, and planes (N, VIEWS, 3, ⌈H/4⌉, ⌈W/4⌉); built once."""
+    another, and planes (N, VIEWS, 3, ⌈H/4⌉, ⌈W/4⌉); kept in the folder under a digest of the files
+    that they were made of."""
+    segmenter = segmenter or models.find(models.SEGMENTER)
+    used = [segmenter, *(path for item in items for path in (item.image, item.labels))]
+    cache = folder / f"prior-{digest(used)[:16]}.npz"
     if cache.exists():
         with np.load(cache, allow_pickle=False) as file:
             return dict(file)
     sender = segment.Segmenter(segmenter)
     maps, predicted, planes = [], [], []
-    for item in tqdm(items, desc=cache.stem):
+    for item in tqdm(items, desc="rendering"):
         human = item.human()
         if human is None:
             continue
@@ -71,7 +75,7 @@ def corpus(
         "predicted": np.stack(predicted),
         "planes": np.stack(planes),
     }
-    cache.parent.mkdir(parents=True, exist_ok=True)
+    files.make_folder(folder)
     np.savez(cache, **result)  # type: ignore[arg-type]
     return result
 
@@ -260,8 +264,7 @@ class LabelPrior(Recipe):
         self.options, self.device = options, device
         train_items, val_items = _items(options.data)
         stored = options.out.parent
-        data = corpus(train_items, stored / "prior-train.npz")
-        val = corpus(val_items, stored / "prior-val.npz")
+        data, val = corpus(train_items, stored), corpus(val_items, stored)
         self.classes = len(CAMVID.classes)
         network = LabelPriorNet(self.classes, options.coarse).to(device)
         if options.init is not None:
@@ -377,7 +380,7 @@ def run_tables(options: PriorTablesOptions) -> None:
     """`sempic train label-prior tables`."""
     torch.set_num_threads(1)
     items, _ = _items(options.data)
-    data = corpus(items, options.out.parent / "prior-train.npz", options.segmenter)
+    data = corpus(items, options.out.parent, options.segmenter)
     trained = options.networks or BUNDLED
     known = prior.load(trained)
     layer = readout(known, data)
