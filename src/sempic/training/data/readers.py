@@ -157,13 +157,12 @@ def cityscapes(
         labels, ids = label_ids, _table({i: i for i in range(34)}, void=34)
     else:
         labels, ids = label_ids, _table({**{i: i for i in range(35)}, 255: 34}, void=35)
-    pairs = _paired(images, labels, "_gtFine_labelIds.png")
-    return Dataset(
-        entries=tuple(
-            Entry(name=name, image=image, labels=map_, instances=instances.get(name))
-            for name, image, map_ in pairs
-        ),
-        num_classes=classes,
+    return _dataset(
+        images,
+        labels,
+        instances,
+        ending="_gtFine_labelIds.png",
+        classes=classes,
         ids=ids,
         palette=CITYSCAPES if classes == 19 else CITYSCAPES_FULL,
     )
@@ -182,12 +181,12 @@ def plain(folder: Path, split: str, num_classes: int | None) -> Dataset:
     def part(name: str) -> Path:
         return folder / name / split if (folder / name / split).is_dir() else folder / name
 
-    return _folders(
-        part("images"),
-        part("labels"),
+    return _dataset(
+        _named(part("images"), PICTURES),
+        _named(part("labels"), MAPS),
+        _perhaps(part("instances")),
         classes=classes,
         ids=_table({i: i for i in range(classes)}, void=min(classes, 255)),
-        instances=part("instances") if (folder / "instances").is_dir() else None,
     )
 
 
@@ -215,13 +214,12 @@ def _alike(
         if num_classes is not None and num_classes not in classes:
             known = " or ".join(map(str, classes))
             raise InputError(f"{dataset} has {known} classes here, not {num_classes}")
-        of_instances = _below(folder, instances, split) if instances else None
-        return _folders(
-            _below(folder, images, split),
-            _below(folder, labels, split),
+        return _dataset(
+            _named(_below(folder, images, split), PICTURES),
+            _named(_below(folder, labels, split), MAPS),
+            _perhaps(_below(folder, instances, split)) if instances else {},
             classes=num_classes or classes[0],
             ids=_table({first + i: i for i in range(classes[0])}, void=classes[0]),
-            instances=of_instances if of_instances and of_instances.is_dir() else None,
             palette=palette,
         )
 
@@ -249,22 +247,21 @@ LAYOUTS: dict[str, Layout] = {
 # ── files and partners ───────────────────────────────────────────────────────────────────────
 
 
-def _folders(
-    images: Path,
-    labels: Path,
+def _dataset(
+    images: dict[str, Path],
+    labels: dict[str, Path],
+    instances: dict[str, Path],
     *,
+    ending: str = ".png",
     classes: int,
     ids: npt.NDArray[np.uint8],
-    instances: Path | None = None,
     palette: Palette | None = None,
 ) -> Dataset:
-    """Two folders whose files carry the same names."""
-    pairs = _paired(_named(images, PICTURES), _named(labels, MAPS), ".png")
-    of_instances = _named(instances, MAPS) if instances else {}
+    """Files that belong together by their names; a map that is missing ends so."""
     return Dataset(
         entries=tuple(
-            Entry(name=name, image=image, labels=map_, instances=of_instances.get(name))
-            for name, image, map_ in pairs
+            Entry(name=name, image=image, labels=map_, instances=instances.get(name))
+            for name, image, map_ in _paired(images, labels, ending)
         ),
         num_classes=classes,
         ids=ids,
@@ -301,6 +298,11 @@ def _named(folder: Path, suffixes: Iterable[str], ending: str = "") -> dict[str,
     if not named:
         raise InputError(f"{folder}: no pictures here")
     return named
+
+
+def _perhaps(folder: Path) -> dict[str, Path]:
+    """Instance maps by their names, if there is the folder."""
+    return _named(folder, MAPS) if folder.is_dir() else {}
 
 
 def _paired(
