@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from sempic import palette
 from sempic.errors import InputError
-from sempic.palette import CAMVID, CITYSCAPES, Palette, to_camvid, translate
+from sempic.palette import CAMVID, CITYSCAPES, Palette, alike, translate
 from sempic.scene import LabelMap
 
 GROUP = 128
@@ -77,20 +77,13 @@ class Taxonomy:
 
     def of(self, palette: Palette) -> npt.NDArray[np.bool_]:
         """Which classes (columns) an id of a palette (rows) may be; void may be none."""
-        mine = self.palette.classes[: self.classes]
-        allowed = np.zeros((len(palette.classes), self.classes), bool)
-        if palette.name == CAMVID.name and self.palette.name == CITYSCAPES.name:
-            ids = np.arange(self.classes, dtype=np.uint8)[None]
-            merged = to_camvid(ids, CITYSCAPES.id)[0]
-            allowed[merged, np.arange(self.classes)] = True
-        else:
-            names = palette.classes
-            if palette.name == CITYSCAPES.name and self.palette.name == CAMVID.name:
-                ids = np.arange(len(names), dtype=np.uint8)[None]
-                names = tuple(CAMVID.classes[i] for i in to_camvid(ids, CITYSCAPES.id)[0])
-            for number, name in enumerate(names):
-                if name in mine:
-                    allowed[number, mine.index(name)] = True
+        roads = {palette.name, self.palette.name} == {CAMVID.name, CITYSCAPES.name}
+
+        def common(name: str) -> str | None:
+            return alike(name, CAMVID) if roads else name
+
+        mine = [common(name) for name in self.palette.classes[: self.classes]]
+        allowed = np.array([[common(name) == own for own in mine] for name in palette.classes])
         if palette.void is not None:
             allowed[palette.void] = False
         return allowed
