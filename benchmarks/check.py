@@ -1,12 +1,13 @@
 """What `sempic encode --check` keeps, costs, and whether its receipts are right.
 
     python benchmarks/check.py PICTURES [--glob 'nuscenes-*'] [--size 341x256] [--limit N]
-        [--budget 0.25] [--json OUT]
+        [--labels MAPS] [--budget 0.25] [--json OUT]
 
 Objects are counted by the evaluation's judge, which has no part in the coding: in decoded pictures
-without and with the check, and in the originals as JPEG. Then whether receipt and judge agree that
-something was lost, or invented, picture by picture. Then the seconds of both, medians of processor
-time and of the clock: pictures are coded in turn with and without.
+without and with the check, and in the originals as JPEG. With --labels, index maps of the same
+names in the judge's palette, those that a map confirms are counted, too. Then whether receipt and
+judge agree that something was lost, or invented, picture by picture. Then the seconds of both,
+medians of processor time and of the clock: pictures are coded in turn with and without.
 """
 
 from __future__ import annotations
@@ -17,18 +18,20 @@ import json
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import add_folder, load_pictures
+from common import add_folder, load_labels, load_pictures
 from tqdm import tqdm
 
 import sempic
 from sempic import api, models, segment
 from sempic.critical import BUDGET, GROUPS
-from sempic.evaluation.measures.objects import REFERENCE_QUALITY, SIDE, as_jpeg, count
+from sempic.evaluation.measures.base import SIDE
+from sempic.evaluation.measures.objects import REFERENCE_QUALITY, as_jpeg, confirmed, count
 from sempic.palette import PALETTES
-from sempic.scene import Image
+from sempic.scene import Image, LabelMap
 
 
 def main() -> None:
@@ -36,42 +39,59 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_folder(parser)
+    parser.add_argument("--labels", type=Path, metavar="MAPS", help="what is really there")
     parser.add_argument("--budget", type=float, default=BUDGET, help="as --check-budget")
     parser.add_argument("--judge", metavar="SPEC", help="an ONNX file; default: the bundled judge")
     args = parser.parse_args()
-    found = [picture for _, picture in load_pictures(args)]
+    paths = load_pictures(args)
+    found = [picture for _, picture in paths]
+    maps = [load_labels(args.labels / f"{p.stem}.png", args.size) for p, _ in paths if args.labels]
     if not found:
         raise SystemExit(f"{args.folder}: no pictures")
     judge = segment.load(args.judge or str(models.find(models.JUDGE)), side=SIDE)
-    result = measure(found, judge, args.budget)
+    result = measure(found, maps, judge, args.budget)
     print(f"{len(found)} pictures of {args.folder} {args.glob}, the first {found[0].shape[1::-1]}")
     print(describe(result))
     if args.json:
         args.json.write_text(json.dumps(result, indent=1) + "\n")
 
 
-def measure(pictures: list[Image], judge: Any, budget: float) -> dict[str, Any]:
-    """The figures by name; what has objects in it has one list for each of GROUPS."""
+def measure(
+    pictures: list[Image], maps: list[LabelMap], judge: Any, budget: float
+) -> dict[str, Any]:
+    """The figures by name; what has objects in it has one list for each of GROUPS. maps: one for
+    each picture, or none at all."""
     codec, palette = api.Codec(), PALETTES[judge.palette]
     ways: dict[str, dict[str, Any]] = {
         "plain": {},
         "checked": {"check": True, "check_budget": budget},
     }
     objects = {way: np.zeros((len(GROUPS), 3), np.int64) for way in (*ways, "jpeg")}
+    true = {way: np.zeros((len(GROUPS), 2), np.int64) for way in objects}
     bits: dict[str, list[float]] = {way: [] for way in ways}
     seconds: dict[str, list[list[float]]] = {way: [] for way in ways}
     agreement = {what: np.zeros((2, 2), np.int64) for what in ("lost", "invented", "either")}
     for options in ways.values():  # networks are loaded, kernels compiled
         codec.decode(codec.encode(pictures[0], **options))
-    for picture in tqdm(pictures, unit="picture", disable=None):
+
+    def add(way: str, before: LabelMap, shown: Image, truth: LabelMap | None) -> Any:
+        after = judge(shown)
+        counts = count(before, after, palette)
+        objects[way] += counts
+        if truth is not None:
+            tallies = (c.tally for c in confirmed(before, after, truth, palette).values())
+            true[way] += np.array([(tally.seen, tally.kept) for tally in tallies])
+        return counts
+
+    rows = zip(pictures, maps or [None] * len(pictures), strict=True)
+    for picture, truth in tqdm(rows, total=len(pictures), unit="picture", disable=None):
         before = judge(picture)
-        objects["jpeg"] += count(before, judge(as_jpeg(picture)), palette)
+        add("jpeg", before, as_jpeg(picture), truth)
         for way, options in ways.items():
             stream, *taken = _timed(functools.partial(codec.encode, picture, **options))
             seconds[way].append(taken)
             bits[way].append(8 * len(stream) / picture[..., 0].size)
-            counts = count(before, judge(np.asarray(codec.decode(stream))), palette)
-            objects[way] += counts
+            counts = add(way, before, np.asarray(codec.decode(stream)), truth)
         receipt = sempic.info(stream)["receipt"]["groups"].values()
         there, kept, invented = counts.sum(0)
         said = {what: any(tally[what] for tally in receipt) for what in ("lost", "invented")}
@@ -85,6 +105,7 @@ def measure(pictures: list[Image], judge: Any, budget: float) -> dict[str, Any]:
         "pictures": len(pictures),
         "bpp": {way: float(np.mean(each)) for way, each in bits.items()},
         "objects": {way: each.tolist() for way, each in objects.items()},
+        "confirmed": {way: each.tolist() for way, each in true.items()} if maps else None,
         "agreement": {what: table.tolist() for what, table in agreement.items()},
         "seconds": {
             way: [statistics.median(each) for each in zip(*taken, strict=True)]
@@ -103,6 +124,12 @@ def describe(result: dict[str, Any]) -> str:
         cells = "".join(f"{f'{k} of {n} / {i}':<18}" for n, k, i in groups)
         bpp = f"{result['bpp'][way]:.4f}" if way in result["bpp"] else ""
         lines.append(f"{title:<18}{bpp:<8}{cells}")
+    if result["confirmed"]:
+        lines.append("confirmed, kept")
+        for way, title in titles.items():
+            groups = [*result["confirmed"][way], np.sum(result["confirmed"][way], 0)]
+            cells = "".join(f"{f'{k} of {n}':<18}" for n, k in groups)
+            lines.append(f"{title:<26}{cells}")
     for what, table in result["agreement"].items():
         right = (table[0][0] + table[1][1]) / result["pictures"]
         lines.append(

@@ -110,11 +110,17 @@ def test_check(folder, monkeypatch, capsys):
     verifier = check.Verifier(look=lambda p: (see(p), None), palette=CAMVID.id, digest="cafe0123")
     monkeypatch.setattr(api.Codec, "verifier", verifier)
     monkeypatch.setattr(segment, "load", lambda spec, *, side: see)
-    run(monkeypatch, "check", "pictures", "--glob", "1*", "--json", "out.json")
+    truth = see(np.asarray(PIL.Image.open("pictures/1.png")))
+    PIL.Image.fromarray(truth).save("maps/1.png")
+    run(
+        monkeypatch, "check", "pictures", "--glob", "1*", "--labels", "maps", "--json", "out.json"
+    )  # fmt: skip
     result = json.loads((folder / "out.json").read_text())
     printed = capsys.readouterr().out
     assert result["pictures"] == 1
-    assert sum(seen for seen, _, _ in result["objects"]["plain"])
+    seen = [seen for seen, _, _ in result["objects"]["plain"]]
+    assert sum(seen)
+    assert [there for there, _ in result["confirmed"]["plain"]] == seen
     assert result["bpp"]["checked"] > result["bpp"]["plain"]  # by a receipt, at least
     # Judge and verifier are one here, so that they cannot but agree.
     for what, ((neither, _), (_, both)) in result["agreement"].items():

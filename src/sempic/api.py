@@ -66,7 +66,6 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from sempic.check import Verifier
-    from sempic.segment.stakes import Stakes
     from sempic.windows import Cells
 
 
@@ -413,18 +412,16 @@ class Codec:
     ) -> tuple[LabelMap | None, int]:
         """The segmenter's map as it would be sent, None where it knows too little, and the id of
         its palette."""
-        from sempic.segment.stakes import CHECKED, USUAL, decide
+        from sempic.segment.stakes import decide
 
         options = options or EncodeOptions()
         label_quality = options.label_quality or DEFAULT_LABEL_QUALITY
         labels, chances, number = self.look(pixels, label_quality, options.ignore_label)
         if label_quality == LOSSLESS:
             return labels, number
-        stakes = CHECKED if options.check else USUAL
         if chances is not None:
-            labels = decide(labels, chances, PALETTES[number], stakes)
-        sent = self.sent(labels, chances, number, int(label_quality), options.importance, stakes)
-        return sent, number
+            labels = decide(labels, chances, PALETTES[number])
+        return self.sent(labels, chances, number, int(label_quality), options.importance), number
 
     def sent(
         self,
@@ -433,11 +430,9 @@ class Codec:
         palette: int,
         label_quality: int,
         importance: Mapping[str, float] | None = None,
-        stakes: Stakes | None = None,
     ) -> LabelMap | None:
         """What is sent of a segmenter's map, None where it knows too little, which warns."""
         from sempic.segment.doubt import STREET, void_where_unsure
-        from sempic.segment.stakes import USUAL
         from sempic.simplify import simplify
 
         if chances is not None:
@@ -454,7 +449,7 @@ class Codec:
         )
         if chances is not None and self.segmenter.voids:
             # Regions that were merged first: void in ragged pieces costs more than it saves.
-            found, _ = void_where_unsure(found, chances, palette, stakes or USUAL)
+            found, _ = void_where_unsure(found, chances, palette)
             if (found == found[0, 0]).all():  # it says nothing of what is where
                 return None
         return found

@@ -8,7 +8,7 @@ import pytest
 from conftest import street
 
 from sempic import cli, models, segment
-from sempic.critical import GROUPS
+from sempic.critical import GROUPS, Tally
 from sempic.evaluation import metrics, report
 from sempic.evaluation.benchmark import Codec, Point, Results, tables
 from sempic.evaluation.benchmark.results import matched
@@ -138,6 +138,33 @@ def test_the_reference_stands_beside_every_figure(monkeypatch):
     assert heads[heads.index("vehicles: 3")] in heads
     assert (mine[3], beside[3]) == ("1 / 1", "3 / 0")
     assert "objects_kept" not in row([measure(measure.reference(painted()), painted())], [], None)
+
+
+def test_what_the_human_map_does_not_show_is_not_confirmed(monkeypatch):
+    monkeypatch.setattr(segment, "load", lambda spec, **_: Judge())
+    measure = Measure(Settings(metrics=("objects", "confirmed")))
+    truth = map_of(("car", 10, 10, 10, 20), ("car", 10, 60, 10, 7), ("pedestrian", 50, 30, 10, 20))
+    reference = measure.reference(painted((10, 10), (10, 60), (50, 30)), truth)
+    decoded = [painted((10, 10)), painted((10, 60), (50, 30))]
+    records = [measure(reference, picture) for picture in decoded]
+    # Of the three cars that the judge sees, one is in the map; less than 40 % of the second are,
+    # and the third is a pedestrian there.
+    found = row(records, [measure.original(reference)] * 2, None)
+    assert found["objects"]["all"]["there"] == 6
+    assert found["confirmed"]["vehicles"] == (1, 2)
+    assert found["confirmed_kept"] == 0.5
+    heads, mine, beside = METRICS["confirmed"].behind([("mine", found)])
+    assert (heads[3], mine[3], beside[3]) == ("vehicles: 2", "1", "2")
+    without = measure.reference(painted((10, 10)))
+    assert "confirmed_kept" not in row([*records, measure(without, decoded[0])], [], None)
+
+
+def test_a_rider_may_be_one_or_the_other():
+    man, rider = (map_of((name, 40, 80, 12, 4)) for name in ("pedestrian", "bicyclist"))
+    car = map_of(("car", 40, 80, 12, 4))
+    for truth, seen in ((man, 1), (rider, 1), (car, 0)):
+        changes = objects.confirmed(man, man, truth, CAMVID)
+        assert changes["people"].tally == Tally(seen, 0, 0)
 
 
 def test_counts_of_pictures_add_up(monkeypatch):

@@ -2,9 +2,10 @@ import numpy as np
 import pytest
 
 from sempic.palette import CITYSCAPES, INDICES
-from sempic.segment.stakes import CHECKED, SPECK, USUAL, decide
+from sempic.segment.stakes import KNOWN, SPECK, STAKES, Stake, decide
 
 ROAD, CAR, PERSON = 0, 13, 11
+HIGH = {**STAKES, "people": Stake(15, KNOWN)}
 SIDE = 100
 
 
@@ -20,7 +21,7 @@ def scene(person: int, side: int = 10, road: int = 150):
 
 @pytest.mark.parametrize(
     ("person", "stakes", "sent"),
-    [(30, USUAL, ROAD), (50, USUAL, PERSON), (30, CHECKED, PERSON), (5, CHECKED, ROAD)],
+    [(30, STAKES, ROAD), (50, STAKES, PERSON), (30, HIGH, PERSON), (5, HIGH, ROAD)],
 )
 def test_a_person_is_sent_where_missing_one_would_be_the_greater_risk(person, stakes, sent):
     labels, chances, square = scene(person)
@@ -35,9 +36,9 @@ def test_the_most_worthy_of_several_groups_wins_whatever_their_order():
     for first, second in ((PERSON, CAR), (CAR, PERSON)):
         chances[(first, *square)], chances[(second, *square)] = 240, 90
         labels[square] = first
-        worth = {PERSON: USUAL["people"].worth, CAR: USUAL["vehicles"].worth}
+        worth = {PERSON: STAKES["people"].worth, CAR: STAKES["vehicles"].worth}
         expected = max((first, second), key=lambda i: worth[i] * int(chances[(i, 25, 35)]))
-        assert (decide(labels, chances, CITYSCAPES, USUAL)[square] == expected).all()
+        assert (decide(labels, chances, CITYSCAPES, STAKES)[square] == expected).all()
 
 
 def test_specks_are_sent_only_if_they_are_sure():
@@ -45,16 +46,16 @@ def test_specks_are_sent_only_if_they_are_sure():
     for person, sent in ((120, ROAD), (200, PERSON)):
         labels, chances, square = scene(person, side, road=255 - person)
         labels[square] = PERSON if person > 127 else ROAD
-        assert (decide(labels, chances, CITYSCAPES, USUAL)[square] == sent).all()
+        assert (decide(labels, chances, CITYSCAPES, STAKES)[square] == sent).all()
 
 
 def test_the_likeliest_class_takes_the_place_of_a_speck():
     labels, chances, square = scene(100, 2, road=20)
     chances[(8, *square)] = 60
     labels[square] = PERSON
-    assert (decide(labels, chances, CITYSCAPES, USUAL)[square] == 8).all()
+    assert (decide(labels, chances, CITYSCAPES, STAKES)[square] == 8).all()
 
 
 def test_a_palette_without_such_classes_is_left_alone():
     labels, chances, _ = scene(200)
-    assert decide(labels, chances, INDICES, USUAL) is labels
+    assert decide(labels, chances, INDICES, STAKES) is labels

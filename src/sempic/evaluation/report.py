@@ -254,11 +254,18 @@ def _objects(results: Results) -> str:
     behind = METRICS["objects"].behind(rows)
     if behind is None:
         return ""
-    return (
+    found = (
         "<h2>Objects kept and invented</h2><p class='dim'>Connected regions of at least "
         f"{SHARE:.1%} of the picture that the judge sees in the originals: how many of "
         "each group there are, and how many of them each point of each codec keeps / how many it "
         "invents.</p>" + table_of_texts(behind)
+    )
+    confirmed = METRICS["confirmed"].behind(rows)
+    if confirmed is None:
+        return found
+    return (
+        found + "<p class='dim'>The judge sees some where there are none. Of those that the human "
+        "maps show, too, are kept:</p>" + table_of_texts(confirmed)
     )
 
 

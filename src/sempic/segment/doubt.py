@@ -19,16 +19,16 @@ from sempic.check.objects import ids
 from sempic.labels.regions import components
 from sempic.palette import PALETTES, Palette
 from sempic.scene import Chances, LabelMap
-from sempic.segment.stakes import KNOWN, USUAL, Stakes
+from sempic.segment.stakes import KNOWN, STAKES
 
 STREET = 0.65
 """A picture of which less than this share is known is sent without a map."""
 
 
-def least(palette: Palette, stakes: Stakes = USUAL) -> npt.NDArray[np.float64]:
+def least(palette: Palette) -> npt.NDArray[np.float64]:
     """The mean probability of each class below which a region of it is void."""
     found = np.full(len(palette.classes), KNOWN)
-    for name, stake in stakes.items():
+    for name, stake in STAKES.items():
         found[ids(name, palette)] = stake.known
     return found
 
@@ -55,21 +55,18 @@ def regions_of(labels: LabelMap, chances: npt.NDArray[Any]) -> Regions:
     return Regions(numbers, area, label, np.bincount(numbers.ravel(), sure.ravel()) / area)
 
 
-def void_where_unsure(
-    labels: LabelMap, chances: Chances, palette: int, stakes: Stakes = USUAL
-) -> tuple[LabelMap, float]:
+def void_where_unsure(labels: LabelMap, chances: Chances, palette: int) -> tuple[LabelMap, float]:
     """The map with void where the segmenter does not know, and the share of it that is known.
 
     Args:
         labels: uint8 (H, W), ids of the palette.
         chances: of the ids, uint8 (classes, H, W) in 1/255, as the segmenter gives them.
         palette: its id; one without void is left as it is.
-        stakes: what hangs on its classes.
     """
     void = PALETTES[palette].void
     if void is None:
         return labels, 1.0
     numbers, area, label, mean = regions_of(labels, chances)
-    unsure = (mean < 255 * least(PALETTES[palette], stakes)[label]) | (label == void)
+    unsure = (mean < 255 * least(PALETTES[palette])[label]) | (label == void)
     known = 1 - float(area[unsure].sum()) / labels.size
     return np.where(unsure[numbers], np.uint8(void), labels), known

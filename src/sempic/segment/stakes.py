@@ -41,17 +41,18 @@ Stakes: TypeAlias = Mapping[str, Stake]
 """By names of `critical.GROUPS`."""
 
 
-def _stakes(small: Stake, vehicles: Stake) -> Stakes:
-    groups = dict.fromkeys(("people", "two-wheelers", "signs and lights"), small)
-    return {**groups, "vehicles": vehicles}
+_SMALL = Stake(worth=4, known=0.3)
+STAKES: Stakes = {
+    "people": _SMALL,
+    "two-wheelers": _SMALL,
+    "vehicles": Stake(worth=1.5, known=KNOWN),
+    "signs and lights": _SMALL,
+}
 
 
-USUAL = _stakes(small=Stake(4, 0.3), vehicles=Stake(1.5, KNOWN))
-CHECKED = _stakes(small=Stake(15, 0.12), vehicles=Stake(2, KNOWN))
-"""Of streams that are checked: who asks for that would rather have an object too many."""
-
-
-def decide(labels: LabelMap, chances: Chances, palette: Palette, stakes: Stakes) -> LabelMap:
+def decide(
+    labels: LabelMap, chances: Chances, palette: Palette, stakes: Stakes = STAKES
+) -> LabelMap:
     """The map of least risk, without specks that are unsure.
 
     Args:

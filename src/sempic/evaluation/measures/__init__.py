@@ -5,7 +5,7 @@ from __future__ import annotations
 from sempic.evaluation.measures.base import Figure, Metric, Record, Row
 from sempic.evaluation.measures.distances import Dists, Lpips, MsSsim, Psnr
 from sempic.evaluation.measures.inception import Fid, PatchFid
-from sempic.evaluation.measures.objects import Objects
+from sempic.evaluation.measures.objects import Confirmed, Objects
 from sempic.evaluation.measures.segmentation import Miou
 
 __all__ = ["FIGURES", "METRICS", "Figure", "Metric", "Record", "Row"]
@@ -17,6 +17,7 @@ METRICS: dict[str, Metric] = {
         Fid(),
         Lpips("lpips", "LPIPS (AlexNet)", "alexnet"),
         Objects(),
+        Confirmed(),
         PatchFid(),
         Psnr(),
         MsSsim(),

@@ -8,13 +8,13 @@ of quality REFERENCE_QUALITY stand beside.
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 import PIL.Image
 
-from sempic.check.objects import compare
+from sempic.check.objects import KEPT, Change, compare, mask
 from sempic.critical import GROUPS
 from sempic.evaluation.measures.base import Figure, Metric, NetworkCache, Record, Reference, Row
 from sempic.palette import PALETTES, Palette
@@ -23,6 +23,7 @@ from sempic.scene import Image, LabelMap
 REFERENCE_QUALITY = 90
 
 _REFERENCE = f"originals as JPEG {REFERENCE_QUALITY}"
+_RIDERS = ("people", "two-wheelers")
 _COLUMNS = ("there", "kept", "invented")
 
 Counts = npt.NDArray[np.int64]
@@ -31,6 +32,7 @@ Counts = npt.NDArray[np.int64]
 class Objects(Metric):
     """In a record: int64 "objects" (groups, 3), as `count` gives it.
 
+    The judge alone says what there is, and sees people in fences and wheels, too: see `Confirmed`.
     Behind the figures, which are shares of the objects in the originals: "objects", by group and of
     "all" the counts there, kept and invented, and kept and invented by the reference.
     """
@@ -84,6 +86,83 @@ class Objects(Metric):
             cells = [f"{g['jpeg_kept']} / {g['jpeg_invented']}" for g in first.values()]
             table.append([_REFERENCE, *cells])
         return table
+
+
+class Confirmed(Metric):
+    """In a record: int64 "confirmed" (groups, 2): objects that the original's own map shows, too,
+    in the judge's palette, and those of them that are kept. Only where all pictures have maps."""
+
+    name = "confirmed"
+    field = "confirmed"
+    of_originals = True
+    judged = True
+    figures = (
+        Figure(
+            name="confirmed_kept",
+            title="confirmed objects kept",
+            digits="{:.3f}",
+            ceiling=_REFERENCE,
+        ),
+    )
+
+    def measure(self, cache: NetworkCache, reference: Reference, shown: Reference) -> Record:
+        if reference.labels is None:
+            return {}
+        there, here = (one.find(Objects.name, cache.finder) for one in (reference, shown))
+        changes = confirmed(there, here, reference.labels, PALETTES[cache.finder.palette])
+        return {self.field: np.array([(c.tally.seen, c.tally.kept) for c in changes.values()])}
+
+    def original(self, cache: NetworkCache, reference: Reference) -> Record:
+        """Of the reference: what even a good picture loses."""
+        if reference.labels is None:
+            return {}
+        return self.measure(cache, reference, Reference(cache, as_jpeg(reference.picture)))
+
+    def add_up(self, records: Sequence[Record], originals: Sequence[Record]) -> Row:
+        there, kept = np.sum([record[self.field] for record in records], 0).T.tolist()
+        found: Row = {"confirmed": dict(zip(GROUPS, zip(kept, there, strict=True), strict=True))}
+        if originals:
+            by_jpeg = np.sum([record[self.field] for record in originals], 0)[:, 1].tolist()
+            found["confirmed_jpeg"] = dict(zip(GROUPS, by_jpeg, strict=True))
+        if sum(there):
+            found["confirmed_kept"] = sum(kept) / sum(there)
+        return found
+
+    def behind(self, rows: Sequence[tuple[str, Row]]) -> list[list[str]] | None:
+        """Of each group how many are kept; the reference is the last line."""
+        there = [(title, row) for title, row in rows if "confirmed" in row]
+        if not there:
+            return None
+        first = there[0][1]
+        heads = [f"{name}: {seen}" for name, (_, seen) in first["confirmed"].items()]
+        table = [["confirmed, kept", *heads]]
+        for title, row in there:
+            table.append([title, *(str(kept) for kept, _ in row["confirmed"].values())])
+        if "confirmed_jpeg" in first:
+            table.append([_REFERENCE, *map(str, first["confirmed_jpeg"].values())])
+        return table
+
+
+def confirmed(
+    before: LabelMap, after: LabelMap, truth: LabelMap, palette: Palette
+) -> Mapping[str, Change]:
+    """`compare`, of those objects of `before` alone that a third map shows, too, by the measure by
+    which objects are kept. A rider may be a person to the one and a two-wheeler to the other.
+
+    Args:
+        before, after, truth: uint8 (H, W).
+        palette: of all three.
+    """
+    found = {}
+    for name, change in compare(before, after, palette).items():
+        groups = _RIDERS if name in _RIDERS else (name,)
+        there = np.logical_or.reduce([mask(truth, group, palette) for group in groups])
+        seen, lost = (
+            [region for region in regions if region.covered(there) >= KEPT]
+            for regions in (change.seen, change.lost)
+        )
+        found[name] = Change(seen, lost, [])
+    return found
 
 
 def _by_group(records: Sequence[Record]) -> dict[str, dict[str, int]]:
