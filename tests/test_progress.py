@@ -7,7 +7,6 @@ import time
 import numpy as np
 import pytest
 from conftest import ROOT, loaded_after, needs_models, street
-from numba import njit
 
 import sempic
 from sempic import api, compiling, progress
@@ -79,7 +78,7 @@ def test_on_a_terminal(impatient, monkeypatch):
 def test_compiling_is_said_and_reading_what_was_compiled_is_not(impatient):
     said = []
     with progress.shown(said.append):
-        function = njit(lambda x: x + 1)
+        function = compiling.compiled()(lambda x: x + 1)
         assert function(1) == 2
         assert said == [compiling.TEXT]
         assert function(2) == 3
@@ -135,12 +134,13 @@ def compiled(code: str) -> set[str]:
     """Which of our functions, for which types, a fresh process has in machine code after some code,
     compiled or from disk."""
     code += (
-        "\nimport sys, numba.core.dispatcher as d"
+        "\nimport sys"
+        "\nfrom sempic.compiling import Kernel"
         "\nours = ('sempic.labels', 'sempic.simplify')"
         "\nfor m in [m for n, m in sys.modules.items() if n.startswith(ours)]:"
         "\n    for n, f in vars(m).items():"
-        "\n        if isinstance(f, d.Dispatcher) and f.__module__ == m.__name__ and f.signatures:"
-        "\n            for s in f.signatures:"
+        "\n        if isinstance(f, Kernel) and f.__module__ == m.__name__:"
+        "\n            for s in f.forms:"
         "\n                sys.modules[f'machine.{m.__name__}.{n}:{s}'.replace(' ', '')] = m"
     )
     return {name for name in loaded_after(code) if name.startswith("machine.")}

@@ -87,6 +87,16 @@ def test_a_worker_that_dies_idle_costs_no_request():
     with_pool(test)
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_for_the_group_leave_a_worker_alone_that_starts(number):
+    worker = work._Worker(FakeCoder)
+    os.kill(worker.process.pid, number)
+    try:
+        assert worker.ready() is None
+    finally:
+        worker.kill()
+
+
 def test_a_worker_that_dies_at_its_start_is_replaced_again(monkeypatch):
     async def test(p):
         began, ready = [], work._Worker.ready

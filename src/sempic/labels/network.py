@@ -124,7 +124,7 @@ def scores(layers: tuple[Layer, ...], readout: Layer, planes: Bytes) -> Bytes:
             rows = hidden.shape[1]
             with _one_thread():
                 sums: Floats = readout.weights @ hidden.reshape(len(hidden), -1)
-            _place(sums, readout.multipliers, readout.biases, found[:, first + top :], rows)
+            _place(sums, readout.multipliers, readout.biases, found, first + top, rows)
     return found.reshape(classes, CELL * h, CELL * w)
 
 
@@ -138,15 +138,15 @@ def _requantise(sums: Any, multipliers: Any, biases: Any) -> None:
 
 
 @kernel
-def _place(sums: Any, multipliers: Any, biases: Any, found: Any, rows: Any) -> None:
-    """The same, of the readout, into the first rows of `found`, (classes, …, CELL, w, CELL)."""
+def _place(sums: Any, multipliers: Any, biases: Any, found: Any, top: Any, rows: Any) -> None:
+    """The same, of the readout, into `found`, (classes, h, CELL, w, CELL), from row `top` on."""
     classes, columns = found.shape[0], found.shape[3]
     for i in range(sums.shape[0]):
         place, label = i // classes, i % classes
         for y in range(rows):
             for x in range(columns):
                 v = np.int64(sums[i, y * columns + x]) * multipliers[i] + biases[i] >> 24
-                found[label, y, place // CELL, x, place % CELL] = min(max(v, 0), 255)
+                found[label, top + y, place // CELL, x, place % CELL] = min(max(v, 0), 255)
 
 
 def convolve(layers: tuple[Layer, ...], planes: Bytes) -> Bytes:

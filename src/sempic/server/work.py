@@ -415,7 +415,8 @@ class _Worker:
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, make), daemon=True)
-        self.process.start()
+        with processes.signals_held():  # Ctrl-C while it starts is for the parent, which ends it
+            self.process.start()
         theirs.close()
 
     def ready(self) -> SempicError | Broken | None:
