@@ -14,13 +14,14 @@ import argparse
 import itertools
 import time
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 from common import Size, parse_size
-from sequences import load
 
 from sempic import api, sequence
+from sempic.evaluation import clips
 from sempic.scene import Image
 
 
@@ -34,7 +35,8 @@ def main() -> None:
     parser.add_argument("--size", type=parse_size, default=(341, 256), metavar="WxH")
     parser.add_argument("--bitrate", metavar="BITS")
     args = parser.parse_args()
-    frames = load(args.clip, args.size, args.fps, 0, 100)
+    rate = Fraction(args.fps)
+    frames = clips.read(args.clip, size=args.size, rate=rate, count=100).frames
     total = round(60 * args.minutes * args.fps)
     run(frames, args.fps, total, args.size, {"bitrate": args.bitrate} if args.bitrate else {})
 

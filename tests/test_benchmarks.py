@@ -337,25 +337,6 @@ def drive(folder):
 
 
 @pytest.mark.usefixtures("drive")
-def test_sequences(folder, monkeypatch, capsys):
-    monkeypatch.setattr(segment, "load", lambda *_, **how: FakeSegmenter())
-    run(
-        monkeypatch, "sequences", "drive.mp4", "--size", "128x96", "--frames", "4",
-        "--metrics", "objects", "--rows", "single,av1,hevcx2", "--drop", "0.3",
-        "--json", "out.json", "--show", "all.mp4",
-    )  # fmt: skip
-    result = json.loads((folder / "out.json").read_text())
-    assert set(result) == {"ours", "single", "av1", "hevcx2"}
-    ours, single = result["ours"], result["single"]
-    assert ours["bytes"] == ours["coarse"] + ours["labels"] + ours["overhead"] < single["bytes"]
-    assert result["hevcx2"]["bytes"] < 4 * ours["bytes"]
-    printed = capsys.readouterr().out
-    assert f"against single pictures: {ours['bytes'] / single['bytes']:.3f}" in printed
-    assert "30% dropped, mIoU of frames that arrive, five seeds: " in printed
-    assert (folder / "all.mp4").stat().st_size > 0
-
-
-@pytest.mark.usefixtures("drive")
 def test_stream(monkeypatch, capsys):
     run(monkeypatch, "stream", "drive.mp4", "--size", "128x96", "--minutes", "0.04")
     head, _, *lines = capsys.readouterr().out.splitlines()

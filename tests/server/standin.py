@@ -6,9 +6,12 @@ import contextlib
 import functools
 import io
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import PIL.Image
@@ -17,6 +20,7 @@ from conftest import street
 from fakecoder import FakeCoder
 
 from sempic import coarse, codec
+from sempic.sequence.video import Video
 from sempic.server import work
 from sempic.server.app import Settings, create_app
 
@@ -35,6 +39,17 @@ def png(image=IMAGE) -> bytes:
     out = io.BytesIO()
     PIL.Image.fromarray(image).save(out, "PNG")
     return out.getvalue()
+
+
+def clip(width=64, height=48, count=10) -> bytes:
+    """An MP4 of ten frames a second."""
+    with tempfile.TemporaryDirectory() as folder:
+        video = Video(Path(folder) / "clip.mp4", Fraction(10))
+        picture = street(height, width + 2 * count)[0]
+        for left in range(0, 2 * count, 2):
+            video.add(picture[:, left : left + width])
+        video.close(keep=True)
+        return (Path(folder) / "clip.mp4").read_bytes()
 
 
 def stream(labels=LABELS, image=IMAGE) -> bytes:

@@ -37,8 +37,10 @@ CHECKS = [not_a_server_error, status_code_conformance, response_schema_conforman
 
 
 def test_every_endpoint_is_described():
-    paths = "GET /healthz, GET /metrics, GET /info, POST /info, POST /encode, POST /decode, "
-    assert set(OPERATIONS) == set((paths + "POST /relabel, POST /compare").split(", "))
+    paths = "GET /healthz, GET /metrics, GET /info, POST /info, POST /encode, POST /film, "
+    assert set(OPERATIONS) == set(
+        (paths + "POST /decode, POST /relabel, POST /compare").split(", ")
+    )
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)

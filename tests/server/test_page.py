@@ -13,12 +13,13 @@ import numpy as np
 import PIL.Image
 import pytest
 from conftest import street
+from standin import clip as clip_of
 from standin import live
 from standin import png as png_of
 from standin import stream as stream_of
 
 import sempic
-from sempic import container, critical
+from sempic import container, critical, sequence
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = (
@@ -131,6 +132,24 @@ def test_a_scene_that_is_coded_already(visit):
         assert picture.size == (512, 288)
     assert page.is_hidden("#encoder")  # a .sempic has its quality
     assert "for lack of the original" in page.text_content("#others")
+
+
+def test_a_clip_becomes_a_sequence_that_plays(visit):
+    page = visit()
+    opened(page, "drive.mp4", clip_of())
+    assert views(page) == ["Original", "Labels", "Coarse", "Decoded"]
+    assert "10 frames in 1.0 s" in page.text_content("#lead")
+    assert page.locator("#strip .shot:disabled").count() == 0
+    assert page.is_disabled("#edit")
+    data = downloaded(page, "#get-sempic")
+    assert sequence.info(data)["frames"] == 10
+    with PIL.Image.open(io.BytesIO(downloaded(page, "#get-png"))) as picture:
+        assert (picture.format, picture.n_frames) == ("WEBP", 10)
+
+    opened(page, "again.sempic", data)
+    assert views(page) == ["Labels", "Coarse", "Decoded"]
+    assert page.is_hidden("#encoder")
+    assert "again.sempic in" in page.text_content("h1")
 
 
 def test_windows_are_outlined_and_a_verdict_is_shown(visit):

@@ -1,5 +1,6 @@
 """The HTTP interface: every endpoint, every limit, every refusal."""
 
+import io
 import json
 import logging
 import os
@@ -14,15 +15,17 @@ from pathlib import Path
 
 import httpx2 as httpx
 import numpy as np
+import PIL.Image
 import pytest
 from conftest import ROOT
 from fakecoder import FakeCoder
 from fastapi.testclient import TestClient
-from standin import LABELS, live, pixels, png, pool, settings, stream
+from standin import LABELS, clip, live, pixels, png, pool, settings, stream
 
 import sempic
-from sempic import api, cli, pictures
-from sempic.errors import install_hint
+from sempic import api, cli, pictures, sequence
+from sempic.errors import LimitExceeded, install_hint
+from sempic.palette import CAMVID
 from sempic.server import app
 
 
@@ -112,6 +115,48 @@ def test_decode_parts(client):
     for only in ("labels", "ids"):
         answer = client.post("/decode", params={"only": only}, content=bare)
         refused(answer, 422, "BitstreamError", "no label map")
+
+
+def test_a_clip_and_its_sequence(client):
+    answer = client.post("/film", params={"fps": 5, "seconds": 0.8, "quality": 3}, content=clip())
+    assert (answer.status_code, answer.headers["Content-Type"]) == (200, "image/x-sempic")
+    told = client.post("/info", content=answer.content).json()
+    assert told == sequence.info(answer.content)
+    assert (told["frames"], told["rate"], told["width"], told["height"]) == (4, 5, 64, 48)
+    small = client.post("/film", params={"max_side": 32}, content=clip()).content
+    assert (sequence.info(small)["width"], sequence.info(small)["frames"]) == (32, 10)
+
+    query = {"format": "webp", "steps": 3, "seed": 7}
+    decoded = client.post("/decode", params=query, content=answer.content)
+    shown = PIL.Image.open(io.BytesIO(decoded.content))
+    assert (shown.format, shown.size, shown.n_frames) == ("WEBP", (64, 48), 4)
+    labels = client.post("/decode", params={"only": "labels"}, content=answer.content)
+    shown = PIL.Image.open(io.BytesIO(labels.content))
+    assert shown.format == "PNG"
+    lasting = [shown.seek(i) or shown.info["duration"] for i in range(shown.n_frames)]
+    assert sum(lasting) == 800  # frames that are equal are one
+    assert shown.convert("RGB").getpixel((5, 5)) == CAMVID.colours[0]  # sky above
+
+    for only, format in (("ids", "png"), (None, "jpeg")):
+        query = {"format": format} | ({"only": only} if only else {})
+        answer_ = client.post("/decode", params=query, content=answer.content)
+        refused(answer_, 422, "InputError", "decoded to png or webp")
+    broken = client.post("/decode", content=answer.content[:40])
+    refused(broken, 422, "CorruptStream", "no frame that can be decoded")
+
+
+def test_clips_are_limited(client):
+    for junk in (png(), b"#EXTM3U\nfile:///etc/passwd\n", b"ffconcat version 1.0\nfile x.mp4\n"):
+        refused(client.post("/film", content=junk), 422, "InputError", "the clip: not a video")
+    refused(client.post("/film", content=clip()[:200]), 422, "InputError", "the clip")
+    large = clip(264, 256, 2)
+    refused(client.post("/film", content=large), 413, "LimitExceeded", "264×256")
+    shrunk = client.post("/film", params={"max_side": 66, "seconds": 0.2}, content=large)
+    assert sequence.info(shrunk.content)["width"] == 66
+    coder = FakeCoder(max_pixels=64 * 48)
+    assert coder.film(clip(), fps=16, seconds=1)  # sixteen frames
+    with pytest.raises(LimitExceeded, match="fewer seconds"):
+        coder.film(clip(), fps=20, seconds=1)
 
 
 def test_relabel(client):

@@ -37,7 +37,7 @@ def add_encode(parser: argparse.ArgumentParser) -> None:
         "their names; files such as .mp4, /dev/video0 and rtsp:// are taken for videos anyway",
     )
     group.add_argument(
-        "--fps", type=_rate, metavar="N", help="frames in a second; default: as the video has"
+        "--fps", type=rate, metavar="N", help="frames in a second; default: as the video has"
     )
     fields.add(group, SequenceOptions, but=_ALSO)
 
@@ -344,12 +344,9 @@ def _tell(
         print(f"{processes.printable(name)} → {processes.printable(target)}: {seconds:.1f} s")
 
 
-def _rate(text: str) -> Fraction:
+def rate(text: str) -> Fraction:
     """For argparse: frames in a second, such as 10, 12.5 or 30000/1001."""
     value = Fraction(text)
     if not Fraction(1, 100) <= value <= 240:
         raise ValueError
     return value
-
-
-_rate.__name__ = "rate"

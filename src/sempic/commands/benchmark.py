@@ -4,26 +4,42 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
+from sempic import fields
 from sempic.commands import _measuring
+from sempic.errors import InputError
 
 _QUICK = ("miou", "fid", "psnr", "lpips")
 """What `--quick` measures, as far as it can be measured here."""
+_OF_CLIPS = ("miou", "lpips", "objects")
+"""The same of clips, if nothing is said."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    from sempic.evaluation import benchmark, codecs
+    from sempic.commands import _sequence
+    from sempic.evaluation import benchmark, clips, codecs
+    from sempic.sequence import SequenceOptions
 
     parser.description = (
         "Codes a folder of pictures with several codecs at several rates and reports "
         "rate and quality: report.html, report.json, pictures.csv, summary.md. What was "
-        "done before is kept, so an interrupted run goes on and another codec costs one codec."
+        "done before is kept, so an interrupted run goes on and another codec costs one codec. "
+        "Clips are coded as sequences, beside their frames as single pictures, and AV1 and HEVC at "
+        "the same bit rate and at twice that."
     )
     parser.epilog = (
         f"codecs: {', '.join(codecs.NAMES)}; sempic@N takes N steps, sempic+human sends the "
-        "human labels."
+        f"human labels. Of clips: {', '.join(clips.NAMES)}."
     )
-    parser.add_argument("folder", type=Path, help="pictures, or a data set with val/ and valannot/")
+    parser.add_argument(
+        "inputs",
+        type=Path,
+        nargs="+",
+        metavar="INPUT",
+        help="a folder of pictures, a data set with val/ and valannot/, or videos, or a folder of "
+        "them",
+    )
     parser.add_argument("-o", "--output", type=Path, default=Path("report"), metavar="DIR")
     parser.add_argument(
         "--codecs",
@@ -43,7 +59,12 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--short-side", type=int, metavar="N", help="without --size: scale larger ones down to it"
     )
     parser.add_argument("--glob", default="*", metavar="PATTERN", help="of the names to take")
-    parser.add_argument("--limit", type=int, metavar="N", help="take N pictures, evenly spread")
+    parser.add_argument(
+        "--limit",
+        type=int,
+        metavar="N",
+        help="take N pictures, evenly spread; of a clip N frames, from the first on",
+    )
     parser.add_argument(
         "--quick", action="store_true", help="8 pictures, 3 codecs, fast presets: about a minute"
     )
@@ -53,20 +74,48 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--jobs", type=int, metavar="N", help="processes; default one a core")
     parser.add_argument("--cache", type=Path, metavar="FILE", help="default ~/.cache/sempic")
     _measuring.add(parser)
+    group = parser.add_argument_group("clips")
+    group.add_argument("--fps", type=_sequence.rate, metavar="N", help="default: as the video has")
+    group.add_argument("--start", type=float, metavar="SECONDS", help="where a clip begins")
+    group.add_argument(
+        "--every", type=int, metavar="N", help="measure each N-th frame, but flicker; default 1"
+    )
+    group.add_argument(
+        "--drop",
+        type=float,
+        metavar="SHARE",
+        help="also lose such a share of the frames, five times, and say what is left of the maps",
+    )
+    fields.add(group, SequenceOptions)
 
 
 def run(args: argparse.Namespace) -> int:
-    from sempic import files, models
+    from sempic.evaluation import clips
+    from sempic.sequence import SequenceOptions
+
+    found = clips.find(args.inputs)
+    given = [name for name in ("fps", "start", "every", "drop") if getattr(args, name) is not None]
+    given += fields.given(args, SequenceOptions)
+    if found:
+        return _clips(args, found)
+    if given:
+        raise InputError(f"--{given[0].replace('_', '-')} is for clips, and these are pictures")
+    return _pictures(args)
+
+
+def _pictures(args: argparse.Namespace) -> int:
+    from sempic import models
     from sempic.evaluation import benchmark, codecs, report
     from sempic.evaluation.benchmark import tables
 
+    (folder,) = args.inputs
     if args.quick:
         args.limit = args.limit or 8
         args.codecs = args.codecs or ["sempic", "bpg444", "avif"]
         args.rates = args.rates or [0.06, 0.12, 0.18]
         args.effort = args.effort or "fast"
     plan = benchmark.Plan(
-        items=benchmark.items(args.folder, args.labels, args.limit, args.glob),
+        items=benchmark.items(folder, args.labels, args.limit, args.glob),
         size=args.size,
         short_side=args.short_side,
         settings=_measuring.settings(args, _QUICK if args.quick else None),
@@ -87,9 +136,49 @@ def run(args: argparse.Namespace) -> int:
             "rd.svg": report.plot(results),
             "report.html": report.page(bench, results),
         }
-    files.make_folder(args.output)
+    return _write(args.output, parts)
+
+
+def _clips(args: argparse.Namespace, paths: list[Path]) -> int:
+    from tqdm import tqdm
+
+    from sempic.evaluation import clips
+    from sempic.evaluation.clips import tables
+    from sempic.sequence import SequenceOptions
+
+    for name in ("rates", "labels", "short_side", "quick", "effort", "jobs", "cache"):
+        if getattr(args, name):
+            raise InputError(f"--{name.replace('_', '-')} is for pictures, and these are clips")
+    options = SequenceOptions(**fields.given(args, SequenceOptions))
+    plan = clips.Plan(
+        settings=_measuring.settings(args, _OF_CLIPS),
+        names=tuple(args.codecs or clips.NAMES),
+        options=options.keywords(),
+        every=args.every or 1,
+        drop=args.drop or 0.0,
+        segmenter=args.segmenter,
+        receiver=args.receiver,
+    )
+    how: dict[str, Any] = {"size": args.size, "rate": args.fps, "start": args.start or 0.0}
+    results = []
+    for path in tqdm(paths, "clips", unit="clip", disable=None):
+        clip = clips.read(path, count=args.limit, **how)
+        results.append((clip, clips.measure(clip, plan)))
+    parts = {
+        "report.json": tables.dump(results),
+        "summary.md": tables.summary(results),
+        "report.html": tables.page(results, plan),
+    }
+    return _write(args.output, parts)
+
+
+def _write(folder: Path, parts: dict[str, str]) -> int:
+    """Writes a report and prints its summary."""
+    from sempic import files
+
+    files.make_folder(folder)
     for name, text in parts.items():
-        files.write(args.output / name, text.encode())
+        files.write(folder / name, text.encode())
     print(parts["summary.md"], end="")
     return 0
 

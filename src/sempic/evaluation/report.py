@@ -291,7 +291,7 @@ def _pictures(bench: Benchmark, results: Results) -> str:
     for word, index in picks.items():
         item = bench.plan.items[int(index)]
         original, _ = bench.plan.load(int(index))
-        panes = [_pane(original, "original")]
+        panes = [pane(embedded(original), "original")]
         for other, point in _beside(results, 8):
             codec = bench.plan.codec(other)
             known = bench.stream(int(index), other, point.setting)
@@ -301,7 +301,7 @@ def _pictures(bench: Benchmark, results: Results) -> str:
             caption = f"{codec.title}, {file.bpp:.3f} bpp"
             if "confusion" in file.record:
                 caption += f", mIoU {metrics.miou(file.record['confusion']):.3f}"
-            panes.append(_pane(picture, caption))
+            panes.append(pane(embedded(picture), caption))
         parts.append(
             f"<h3>{word.capitalize()}: {html.escape(item.name)}</h3>"
             f"<div class='sheet'>{''.join(panes)}</div>"
@@ -309,9 +309,10 @@ def _pictures(bench: Benchmark, results: Results) -> str:
     return "".join(parts)
 
 
-def _pane(picture: Image, caption: str) -> str:
+def pane(source: str, caption: str) -> str:
+    """A picture, a data URL, in a sheet."""
     return (
-        f"<figure><div class='pane'><img src='{embedded(picture)}' alt=''></div>"
+        f"<figure><div class='pane'><img src='{source}' alt=''></div>"
         f"<figcaption>{html.escape(caption)}</figcaption></figure>"
     )
 

@@ -18,7 +18,7 @@ from sempic.sequence.options import SequenceOptions
 if TYPE_CHECKING:
     from sempic.sequence.pack import Moment, Packer, Unpacker
     from sempic.sequence.painter import decode
-    from sempic.sequence.sender import encode
+    from sempic.sequence.sender import as_rate, encode
     from sempic.sequence.summary import info
 
 # Options are asked for by every `sempic encode`; numba behind the others loads half a second.
@@ -26,6 +26,7 @@ _LATER = {
     "Moment": "pack",
     "Packer": "pack",
     "Unpacker": "pack",
+    "as_rate": "sender",
     "decode": "painter",
     "encode": "sender",
     "info": "summary",
@@ -39,4 +40,6 @@ def __getattr__(name: str) -> Any:
     return found
 
 
-__all__ = ["Moment", "Packer", "SequenceOptions", "Unpacker", "decode", "encode", "info"]
+__all__ = [
+    "Moment", "Packer", "SequenceOptions", "Unpacker", "as_rate", "decode", "encode", "info",
+]  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from typing import IO, Any
 import numpy as np
 
 from sempic import files
-from sempic.errors import InputError, OutputError
+from sempic.errors import InputError, LimitExceeded, OutputError
 from sempic.jobs import naming
 from sempic.scene import Image
 
@@ -54,12 +55,19 @@ class Source:
     """A video to be read, frame by frame, at a rate and a size."""
 
     def __init__(
-        self, name: str, *, rate: Fraction | None = None, max_side: int | None = None
+        self,
+        name: str,
+        *,
+        rate: Fraction | None = None,
+        max_side: int | None = None,
+        data: bytes | None = None,
+        max_pixels: int | None = None,
     ) -> None:
         """name: a file, "-" for standard input, a camera (/dev/video0) or a URL. rate: frames in a
-        second; None: as the video has. max_side: scales larger frames down.
+        second; None: as the video has. max_side: scales larger frames down. data: the video itself,
+        `name` is then for messages alone. max_pixels: of a frame before it is scaled down.
 
-        Raises InputError if it cannot be opened.
+        Raises InputError if it cannot be opened, LimitExceeded for larger frames.
         """
         import av
         from av.error import FFmpegError
@@ -67,7 +75,9 @@ class Source:
         self._name = name
         kind = "v4l2" if name.startswith("/dev/video") else None
         try:
-            file: Any = name if name.startswith(_LIVE) else _opened(name)
+            file: Any = io.BytesIO(data) if data is not None else name
+            if data is None and not name.startswith(_LIVE):
+                file = _opened(name)
             options = {"format_whitelist": _FORMATS}
             self._container = av.open(file, format=kind, options=options)
         except (FFmpegError, OSError, ValueError) as error:
@@ -76,6 +86,13 @@ class Source:
             raise InputError(f"{name}: there is no video in it")
         self._stream = self._container.streams.video[0]
         self._stream.thread_type = "AUTO"
+        if max_pixels is not None:
+            width, height = self._stream.width, self._stream.height
+            if width * height > max_pixels:
+                raise LimitExceeded(
+                    f"{width}×{height} is more than the limit of {max_pixels} pixels"
+                )
+            self._stream.codec_context.options = {"max_pixels": str(max_pixels)}
         given = self._stream.average_rate or self._stream.guessed_rate or Fraction(25)
         self.rate = (rate or given).limit_denominator(1001)
         self._max_side = max_side

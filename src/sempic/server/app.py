@@ -33,10 +33,12 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import sempic
-from sempic import api, fields
+from sempic import api, fields, sequence
+from sempic.container import SEQUENCE_MAGIC
 from sempic.errors import InputError, LimitExceeded, ModelError, OutputError, SempicError
 from sempic.options import DecodeOptions, EncodeOptions
 from sempic.palette import PALETTES
+from sempic.sequence import SequenceOptions
 from sempic.server import work
 from sempic.server.settings import Settings
 from sempic.server.work import Broken, Busy, Done, Gone, Pool, QueueFull, TooSlow
@@ -126,6 +128,16 @@ def _given(query: BaseModel, kind: Any) -> dict[str, Any]:
     kinds = fields.hints(kind)
     found = query.model_dump(include=set(kinds), exclude_unset=True)
     return {name: fields.read(kinds[name], value) for name, value in found.items()}
+
+
+class _Clip(_Options):
+    fps: float = Field(10, ge=0.1, le=60, description="Frames in a second.")
+    seconds: float = Field(10, gt=0, le=60, description="Of the clip, from its start on.")
+    max_side: int | None = Field(None, ge=1, le=65535, description="As of /encode.")
+
+
+Filming: Any = create_model("Filming", __base__=_Clip, **_parameters(SequenceOptions))
+"""Options of /film."""
 
 
 class Comparison(_Options):
@@ -276,7 +288,9 @@ async def about(request: Request) -> dict[str, Any]:
     responses=_PROBLEMS,
 )
 async def info(request: Request) -> dict[str, Any]:
-    return api.info(await request.body())  # reads the container only, so it needs no worker
+    data = await request.body()
+    # Neither decodes a payload, so it needs no worker.
+    return (sequence.info if data.startswith(SEQUENCE_MAGIC) else api.info)(data)
 
 
 @router.post(
@@ -296,8 +310,22 @@ async def encode(request: Request, options: Annotated[Encoding, Query()]) -> Res
 
 
 @router.post(
+    "/film",
+    summary="A clip → a .sempic sequence",
+    openapi_extra=_body("video/*", "application/octet-stream"),
+    responses=_answers(SEMPIC),
+    response_class=Response,
+)
+async def film(request: Request, options: Annotated[Filming, Query()]) -> Response:
+    chosen = _given(options, SequenceOptions)
+    how = {"fps": options.fps, "seconds": options.seconds, "max_side": options.max_side}
+    done = await _run(request, "film", await request.body(), **how, **chosen)
+    return _answer(done, *done.value, kind=SEMPIC)
+
+
+@router.post(
     "/decode",
-    summary="A .sempic → picture",
+    summary="A .sempic → picture; a sequence → one that plays, png or webp",
     openapi_extra=_body(SEMPIC, "application/octet-stream"),
     responses=_answers("image/png", "image/webp", "image/jpeg"),
     response_class=Response,
@@ -392,8 +420,8 @@ def _page() -> tuple[str, str]:
 
     return html, (
         f"default-src 'none'; script-src {hashes('script')}; style-src {hashes('style')}; "
-        "img-src 'self' blob: data:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
-        "frame-ancestors 'none'"
+        "img-src 'self' blob: data:; media-src blob:; connect-src 'self'; base-uri 'none'; "
+        "form-action 'none'; frame-ancestors 'none'"
     )
 
 

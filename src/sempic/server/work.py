@@ -20,7 +20,7 @@ import signal
 import time
 import traceback
 import warnings
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -30,10 +30,12 @@ from typing import Any, Protocol
 import numpy as np
 import PIL.Image
 
-from sempic import api, coarse, codec, container, pictures, processes, progress
+from sempic import api, coarse, codec, container, pictures, processes, progress, sequence
 from sempic.batch.work import noting, part_of
+from sempic.container import SEQUENCE_MAGIC
 from sempic.errors import (
     ImageError,
+    InputError,
     LimitExceeded,
     RateError,
     SempicError,
@@ -41,14 +43,21 @@ from sempic.errors import (
 )
 from sempic.palette import PALETTES
 from sempic.scene import Image
+from sempic.sequence.painter import Painter
+from sempic.sequence.video import Source
 
 log = logging.getLogger("sempic.server")
 
 SHRINK = 8
 """A picture that is scaled down before it is coded may have this many times `max_pixels`."""
 
+PLAYED = 16
+"""The frames of a sequence may have this many times `max_pixels`, all of them together."""
+
 FORMATS = {"png": ".png", "webp": ".webp", "jpeg": ".jpg"}
 """Of pictures that are answered, with the suffix that `sempic.pictures` knows them by."""
+MOVING = {"png": "PNG", "webp": "WEBP"}
+"""Those of them that play, and Pillow's names."""
 
 
 class Busy(Exception):
@@ -116,22 +125,100 @@ class Coder:
             stream = self._codec.encode(pixels, max_side=max_side, **options)
         return stream, record.get("notes", [])
 
+    def film(
+        self,
+        clip: bytes,
+        *,
+        fps: float,
+        seconds: float,
+        max_side: int | None = None,
+        **options: Any,
+    ) -> tuple[bytes, list[str]]:
+        """A clip's first seconds as a sequence, and what is to be said of it; options of
+        `SequenceOptions`."""
+        with noting() as record:
+            source = Source(
+                "the clip",
+                data=clip,
+                rate=sequence.as_rate(fps),
+                max_side=max_side,
+                max_pixels=self._max_pixels * (1 if max_side is None else SHRINK),
+            )
+            frames = itertools.islice(source, max(1, math.ceil(seconds * source.rate)))
+            stream = b"".join(
+                sequence.encode(
+                    self._within(frames), rate=source.rate, codec=self._codec, **options
+                )
+            )
+        if not stream:
+            raise ImageError("a clip without frames")
+        return stream, record.get("notes", [])
+
+    def _within(self, frames: Iterable[Image]) -> Iterator[Image]:
+        """The same; raises LimitExceeded where all of them are too many pixels."""
+        left = self._max_pixels * PLAYED
+        for frame in frames:
+            if frame.shape[0] * frame.shape[1] > self._max_pixels:
+                raise LimitExceeded(f"a frame of more than the limit of {self._max_pixels} pixels")
+            left -= frame.shape[0] * frame.shape[1]
+            if left < 0:
+                raise LimitExceeded(
+                    f"the frames have more than the limit of {self._max_pixels * PLAYED} pixels; "
+                    "fewer seconds, or a smaller max_side"
+                )
+            yield frame
+
     def decode(
         self, stream: bytes, *, only: str | None, format: str, synthesis: dict[str, Any]
     ) -> tuple[bytes, list[str]]:
-        """A picture file of what a stream decodes to, and what is to be said of it; `synthesis` is
-        for `Codec.synthesize`."""
-        part: Any = "labels" if only == "ids" else only
+        """A picture file of what a stream decodes to, which plays if that is a sequence, and what
+        is to be said of it; `synthesis` is for `Codec.synthesize`."""
         with noting() as record:
-            scene = codec.unpack(stream, only=part, max_pixels=self._max_pixels)
-            if only == "ids" and scene.labels is not None:
-                picture = pictures.encode(scene.labels, ".png")
-            elif part is not None:
-                picture = part_of(scene, part, FORMATS[format])
+            if stream.startswith(SEQUENCE_MAGIC):
+                picture = self._played(stream, only, format, synthesis)
             else:
-                pixels = self._codec.synthesize(scene, **synthesis)
-                picture = pictures.encode(pixels, FORMATS[format])
+                picture = self._decoded(stream, only, format, synthesis)
         return picture, record.get("notes", [])
+
+    def _decoded(
+        self, stream: bytes, only: str | None, format: str, synthesis: dict[str, Any]
+    ) -> bytes:
+        part: Any = "labels" if only == "ids" else only
+        scene = codec.unpack(stream, only=part, max_pixels=self._max_pixels)
+        if only == "ids" and scene.labels is not None:
+            return pictures.encode(scene.labels, ".png")
+        if part is not None:
+            return part_of(scene, part, FORMATS[format])
+        return pictures.encode(self._codec.synthesize(scene, **synthesis), FORMATS[format])
+
+    def _played(
+        self, stream: bytes, only: str | None, format: str, synthesis: dict[str, Any]
+    ) -> bytes:
+        """Frames that are lost show the last one."""
+        if only == "ids" or format not in MOVING:
+            raise InputError(f"a sequence is decoded to {' or '.join(MOVING)}, and not to ids")
+        unpacker = sequence.Unpacker(max_pixels=self._max_pixels)
+        painter = Painter(self._codec, **synthesis)
+
+        def frames() -> Iterator[Image]:
+            for moment in unpacker.feed(stream):
+                scene = moment.scene
+                if only == "labels":
+                    if scene.labels is None:
+                        labels = np.zeros((scene.height, scene.width, 3), np.uint8)
+                    else:
+                        colours = np.array(PALETTES[scene.palette].colours, np.uint8)
+                        labels = colours[scene.labels]
+                    yield labels
+                elif only == "coarse":
+                    yield api.preview(scene)
+                else:
+                    yield painter.paint(moment)
+
+        shown = list(self._within(frames()))
+        unpacker.close()
+        assert unpacker.head is not None
+        return _animation(shown, float(unpacker.head.rate), format)
 
     def relabel(self, stream: bytes, labels: bytes) -> bytes:
         """The stream with another label map; the coarse payload stays as it is."""
@@ -232,6 +319,17 @@ def _best_quality(picture: PIL.Image.Image, codec: str, budget: int) -> bytes | 
         else:
             high = middle
     return best
+
+
+def _animation(frames: Sequence[Image], rate: float, format: str) -> bytes:
+    """One that plays over and over."""
+    first, *rest = map(PIL.Image.fromarray, frames)
+    out = io.BytesIO()
+    first.save(
+        out, MOVING[format], save_all=True, append_images=rest, duration=1000 / rate, loop=0,
+        **({"quality": 85, "method": 1} if format == "webp" else {}),
+    )  # fmt: skip
+    return out.getvalue()
 
 
 # ── the pool ─────────────────────────────────────────────────────────────────────────────────

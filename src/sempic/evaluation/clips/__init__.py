@@ -1,0 +1,6 @@
+"""Clips as sequences, as single pictures, and by other codecs in time: what is measured of them."""
+
+from sempic.evaluation.clips.clip import Clip, find, read
+from sempic.evaluation.clips.measuring import NAMES, Found, Plan, measure
+
+__all__ = ["NAMES", "Clip", "Found", "Plan", "find", "measure", "read"]

@@ -1,0 +1,134 @@
+"""AV1 and HEVC in time, without frames that wait for others, at a number of bytes."""
+
+from __future__ import annotations
+
+import functools
+import os
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, NamedTuple
+
+import numpy as np
+import PIL.Image
+
+from sempic import coarse
+from sempic.coarse import hevc
+from sempic.errors import InputError
+from sempic.evaluation.clips.clip import Clip
+from sempic.scene import Image
+
+_SLACK = 1.1
+"""A stream may be so many times as large as is asked for before half the size is tried."""
+_SMALLEST = 320
+"""Width of clips that are halved."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rival:
+    """A codec, and how PyAV is asked for it."""
+
+    title: str
+    encoders: dict[str, dict[str, str]]
+    """By PyAV's name, the first that is there is taken; their options but for CRF."""
+    decoder: str
+    crfs: range
+
+
+RIVALS = {
+    "av1": Rival(
+        title="AV1",
+        encoders={
+            "libsvtav1": {
+                "preset": "4",
+                "svtav1-params": "pred-struct=1:lp=1:keyint=-1:scd=0:enable-tf=0",
+            },
+            "libaom-av1": {"cpu-used": "4", "lag-in-frames": "0", "usage": "realtime"},
+        },
+        decoder="libdav1d",
+        crfs=range(20, 64),
+    ),
+    "hevc": Rival(
+        title="HEVC",
+        encoders={
+            "libx265": {
+                "preset": "slow",
+                "tune": "zerolatency",
+                "x265-params": "log-level=none:pools=none:frame-threads=1:info=0:keyint=-1:"
+                "scenecut=0",
+            }
+        },
+        decoder="hevc",
+        crfs=range(20, 52),
+    ),
+}
+
+
+class Coded(NamedTuple):
+    """What a rival made of a clip."""
+
+    size: int
+    """In bytes."""
+    pictures: list[Image]
+    width: int
+    """At which it was coded."""
+
+
+def nearest(rival: Rival, clip: Clip, size: int) -> Coded:
+    """A rival's stream that is nearest in bytes, by bisection over its CRF; at half the width and
+    height, enlarged again, if it has none that is as small. Raises InputError without encoder."""
+    height, width = clip.frames[0].shape[:2]
+
+    @functools.cache
+    def coded(crf: int) -> list[bytes]:
+        return _code(rival, clip.frames, clip.rate, crf)
+
+    def bytes_at(crf: int) -> int:
+        return sum(map(len, coded(crf)))
+
+    low, high = rival.crfs.start, rival.crfs.stop - 1
+    while low < high:  # the least CRF whose stream is no larger
+        middle = (low + high) // 2
+        low, high = (low, middle) if bytes_at(middle) <= size else (middle + 1, high)
+    if bytes_at(rival.crfs[-1]) > _SLACK * size and width >= _SMALLEST:
+        half = width // 4 * 2, height // 4 * 2
+        frames = [_scaled(frame, half, PIL.Image.Resampling.BOX) for frame in clip.frames]
+        found = nearest(rival, Clip(name=clip.name, frames=frames, rate=clip.rate), size)
+        back = [_scaled(p, (width, height), PIL.Image.Resampling.BICUBIC) for p in found.pictures]
+        return found._replace(pictures=back)
+    tried = [crf for crf in (low - 1, low) if crf in rival.crfs]
+    best = min(tried, key=lambda crf: abs(bytes_at(crf) - size))
+    return Coded(bytes_at(best), _decode(rival, coded(best), width, height), width)
+
+
+def _scaled(picture: Image, size: tuple[int, int], how: PIL.Image.Resampling) -> Image:
+    return np.asarray(PIL.Image.fromarray(picture).resize(size, how))
+
+
+def _code(rival: Rival, frames: list[Image], rate: Fraction, crf: int) -> list[bytes]:
+    import av
+
+    os.environ.setdefault("SVT_LOG", "1")
+    name = next((name for name in rival.encoders if name in av.codecs_available), None)
+    if name is None:
+        raise InputError(f"this PyAV has no {' or '.join(rival.encoders)}, which {rival.title} is")
+    height, width = frames[0].shape[:2]
+    context: Any = av.CodecContext.create(name, "w")
+    context.width, context.height, context.pix_fmt = width, height, "yuv420p"
+    context.color_range, context.time_base, context.framerate = 2, 1 / rate, rate
+    context.thread_count, context.options = 1, {"crf": str(crf), **rival.encoders[name]}
+    packets = []
+    for number, frame in enumerate(frames):
+        picture = hevc.frame(coarse.from_rgb(frame, "420"), width, height)
+        picture.pts = number
+        packets += context.encode(picture)
+    return [bytes(packet) for packet in (*packets, *context.encode(None))]
+
+
+def _decode(rival: Rival, packets: list[bytes], width: int, height: int) -> list[Image]:
+    import av
+
+    context: Any = av.CodecContext.create(rival.decoder, "r")
+    context.thread_count = 1
+    frames = [f for packet in packets for f in context.decode(av.Packet(packet))]
+    frames += context.decode(None)
+    return [coarse.to_rgb(hevc.planes(frame, width, height)) for frame in frames]

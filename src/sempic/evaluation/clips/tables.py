@@ -1,0 +1,142 @@
+"""What was found of clips as Markdown, JSON, and a page with video beside video."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import json
+from collections.abc import Mapping, Sequence
+
+import PIL.Image
+
+import sempic
+from sempic.evaluation import report
+from sempic.evaluation.clips.clip import Clip
+from sempic.evaluation.clips.measuring import STATIC, Found, Plan
+from sempic.evaluation.measures import FIGURES, Figure
+from sempic.scene import Image
+
+Results = Sequence[tuple[Clip, Mapping[str, Found]]]
+
+_RATE = Figure(name="kbps", title="kbit/s", digits="{:.1f}")
+_FLICKER = Figure(name="flicker", title="flicker", digits="{:.2f}", lower=True)
+_AGREEMENT = Figure(name="agreement", title="mIoU against the original's map", digits="{:.4f}")
+_PARTS = ("coarse", "labels", "overhead")
+_QUALITY = 75
+"""Of the report's animations."""
+
+
+def _figures(results: Results) -> list[Figure]:
+    measured = {name for _, ways in results for found in ways.values() for name in found.row}
+    others = (_AGREEMENT if figure.name == "agreement" else figure for figure in FIGURES.values())
+    return [f for f in (_RATE, *others, _FLICKER) if f.name in measured]
+
+
+def dump(results: Results) -> str:
+    """report.json: of each clip its frames, its rate, and of each way its figures."""
+    found = {
+        clip.name: {
+            "frames": len(clip.frames),
+            "size": list(clip.frames[0].shape[1::-1]),
+            "rate": float(clip.rate),
+            "codecs": {name: {"title": way.title, **way.row} for name, way in ways.items()},
+        }
+        for clip, ways in results
+    }
+    return json.dumps(found, indent=1, ensure_ascii=False) + "\n"
+
+
+def summary(results: Results) -> str:
+    """A table for each clip, and a line about what the sequence saves."""
+    figures = _figures(results)
+    lines: list[str] = []
+    for clip, ways in results:
+        lines += [f"{_described(clip)}", "", *_table(_rows(ways, figures)), "", *_notes(ways), ""]
+    return "\n".join(lines)
+
+
+def _described(clip: Clip) -> str:
+    height, width = clip.frames[0].shape[:2]
+    return f"{clip.name}: {len(clip.frames)} frames of {width}×{height}, {float(clip.rate):g}/s"
+
+
+def _rows(ways: Mapping[str, Found], figures: Sequence[Figure]) -> list[list[str]]:
+    rows = [["", *(figure.title for figure in figures), *_PARTS]]
+    for way in ways.values():
+        shares = (way.row[part] / way.row["bytes"] if part in way.row else None for part in _PARTS)
+        texts = ["–" if share is None else f"{share:.0%}" for share in shares]
+        rows.append([way.title, *(figure.text(way.row) for figure in figures), *texts])
+    return rows
+
+
+def _table(rows: Sequence[Sequence[str]]) -> list[str]:
+    heads, *rest = ("| " + " | ".join(row) + " |" for row in rows)
+    return [heads, "|---" * len(rows[0]) + "|", *rest]
+
+
+def _notes(ways: Mapping[str, Found]) -> list[str]:
+    notes = []
+    ours, single = ways["sempic"].row, ways["single"].row if "single" in ways else None
+    if "objects" in ours:
+        counts = ", ".join(
+            f"{way.title} {way.row['objects']['all']['kept']}" for way in ways.values()
+        )
+        notes.append(f"Objects kept, of {ours['objects']['all']['there']}: {counts}.")
+    if single is not None:
+        saved = f"Against single pictures: {ours['bytes'] / single['bytes']:.3f} of the bits"
+        if single["labels"]:
+            saved += f", {ours['labels'] / single['labels']:.3f} of the map's"
+        if "lpips" in ours:
+            saved += f", LPIPS {ours['lpips'] - single['lpips']:+.4f}"
+        notes.append(saved + ".")
+    if "losses" in ours:
+        texts = ", ".join(f"{value:.3f}" for value in ours["losses"])
+        notes.append(f"With losses, mean mIoU of each frame that arrives, by trial: {texts}.")
+    return notes
+
+
+def page(results: Results, plan: Plan) -> str:
+    """report.html, which opens offline: the videos are inside it."""
+    figures = _figures(results)
+    title = f"sempic benchmark: {len(results)} clip{'s' * (len(results) != 1)}"
+    parts = [
+        f"<h1>{title.partition(': ')[2]}</h1><p class='dim'>sempic {sempic.__version__} · judge: "
+        f"{html.escape(plan.settings.judge_name)}</p>"
+    ]
+    for clip, ways in results:
+        parts += [
+            f"<h2>{html.escape(_described(clip))}</h2>",
+            report.table_of_texts(_rows(ways, figures)),
+            *(f"<p class='dim'>{html.escape(note)}</p>" for note in _notes(ways)),
+            "<div class='sheet'>",
+            report.pane(_animated(clip.frames, clip), "original"),
+            *(
+                report.pane(
+                    _animated(way.pictures, clip), f"{way.title}, {way.row['kbps']:.1f} kbit/s"
+                )
+                for way in ways.values()
+            ),
+            "</div>",
+        ]
+    parts.append(
+        "<h2>How this was measured</h2><ul><li>AV1 and HEVC have no frame that waits for others, "
+        "and the CRF at which they are nearest in bytes to ours, or to twice that; where there is "
+        "none so small, half the width and height.</li><li>Networks look at one frame of "
+        f"{plan.every}; mIoU is the judge's map against its map of the original.</li><li>Flicker: "
+        "the mean difference of successive frames along the original's motion, over the original's "
+        f"own, where that differs by less than {STATIC} levels.</li><li>The videos here are "
+        f"animated WebP of quality {_QUALITY}.</li></ul>"
+    )
+    return report.document(title, "".join(parts), report.ZOOM)
+
+
+def _animated(pictures: Sequence[Image], clip: Clip) -> str:
+    """A data URL."""
+    out = io.BytesIO()
+    first, *rest = map(PIL.Image.fromarray, pictures)
+    first.save(
+        out, "WEBP", save_all=True, append_images=rest, duration=round(1000 / clip.rate), loop=0,
+        quality=_QUALITY, method=2,
+    )  # fmt: skip
+    return "data:image/webp;base64," + base64.b64encode(out.getvalue()).decode()

@@ -1,0 +1,107 @@
+"""`sempic benchmark CLIP`: what is read, coded, measured and told."""
+
+import json
+import re
+from fractions import Fraction
+
+import numpy as np
+import PIL.Image
+import pytest
+from conftest import HAVE_MODELS, FakeReceiver, FakeSegmenter, street
+
+from sempic import api, cli, segment
+from sempic.errors import InputError
+from sempic.evaluation import clips
+from sempic.evaluation.clips import measuring
+from sempic.sequence.video import Video
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """drive.mp4 in a folder, five frames at 10 a second."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(segment, "load", lambda *_, **how: FakeSegmenter())
+    monkeypatch.setattr(api.Codec, "receiver", FakeReceiver())
+    (tmp_path / "clips").mkdir()
+    video = Video(tmp_path / "clips/drive.mp4", Fraction(10))
+    picture = street(96, 150)[0]
+    for left in range(0, 20, 4):
+        video.add(picture[:, left : left + 128])
+    video.close(keep=True)
+    return tmp_path
+
+
+@pytest.mark.skipif(not HAVE_MODELS, reason="there is no judge")
+@pytest.mark.parametrize("given", ["clips", "clips/drive.mp4"])
+def test_report(folder, capsys, given):
+    arguments = f"benchmark {given} --limit 4 --metrics miou,objects --drop 0.3 -o out"
+    names = "single,av1,hevcx2" if given == "clips" else "sempic"
+    assert cli.main([*arguments.split(), "--codecs", names]) == 0, capsys.readouterr()
+    printed = capsys.readouterr().out
+    assert printed == (folder / "out/summary.md").read_text()
+    assert "drive.mp4: 4 frames of 128×96, 10/s" in printed
+    found = json.loads((folder / "out/report.json").read_text())["drive.mp4"]["codecs"]
+    ours = found["sempic"]
+    assert ours["bytes"] == ours["coarse"] + ours["labels"] + ours["overhead"]
+    assert ours["kbps"] == pytest.approx(8 * ours["bytes"] / 0.4 / 1000)
+    assert 0 < ours["agreement"] <= 1
+    assert len(ours["losses"]) == measuring.SEEDS
+    page = (folder / "out/report.html").read_text()
+    assert page.count("data:image/webp") == 1 + len(found)
+    assert not re.search(r"(src|href)=['\"](?!data:)", page)  # opens offline
+    if given == "clips":
+        assert list(found) == ["sempic", "single", "av1", "hevcx2"]
+        assert ours["bytes"] < found["single"]["bytes"]
+        share = ours["bytes"] / found["single"]["bytes"]
+        assert f"Against single pictures: {share:.3f} of the bits" in printed
+        assert 0.5 * ours["bytes"] < found["hevcx2"]["bytes"] < 4 * ours["bytes"]
+
+
+def test_what_is_for_clips_and_what_for_pictures(folder, capsys):
+    PIL.Image.fromarray(street()[0]).save(folder / "picture.png")
+    for arguments, why in (
+        ("clips/drive.mp4 --rates 0.1", "--rates is for pictures"),
+        ("clips/drive.mp4 --codecs bpg", "'bpg' is not one of sempic, single, av1"),
+        ("clips/drive.mp4 --start 9", "two frames or more, there are 0"),
+        ("clips/drive.mp4 picture.png", "picture.png: not a clip"),
+        (". --bitrate 16k", "--bitrate is for clips"),
+        ("nowhere.mp4", "nowhere.mp4: not a video that can be read"),
+    ):
+        assert cli.main(["benchmark", *arguments.split(), "-o", "out"]) == 2
+        told = capsys.readouterr().err
+        assert why in told
+        assert told.count("\n") == 1
+    assert not (folder / "out").exists()
+
+
+def test_a_clip_is_read_at_a_rate_and_a_size(folder):
+    whole = clips.read(folder / "clips/drive.mp4")
+    assert (len(whole.frames), whole.rate, whole.seconds) == (5, 10, 0.5)
+    part = clips.read(
+        folder / "clips/drive.mp4", size=(64, 48), rate=Fraction(20), start=0.1, count=3
+    )
+    assert [frame.shape for frame in part.frames] == [(48, 64, 3)] * 3
+    assert np.array_equal(part.frames[0], part.frames[1])  # twice the rate shows each twice
+    with pytest.raises(InputError, match="two frames or more"):
+        clips.read(folder / "clips/drive.mp4", count=1)
+
+
+def test_flicker():
+    """What changes no more than the original has 1, what stands still 0, noise more."""
+    rng = np.random.default_rng(0)
+    picture = street()[0].astype(np.int16)
+    noise = [rng.integers(-2, 3, picture.shape) for _ in range(3)]
+    frames = [np.clip(picture + n, 0, 255).astype(np.uint8) for n in noise]
+    wilder = [np.clip(picture + 3 * n, 0, 255).astype(np.uint8) for n in noise]
+    places = [np.arange(picture[..., 0].size, dtype=np.int32).reshape(picture.shape[:2])] * 2
+    assert measuring.flicker(frames, frames, places) == 1
+    assert measuring.flicker(frames, [frames[0]] * 3, places) == 0
+    assert 2 < measuring.flicker(frames, wilder, places) < 4
+
+
+def test_agreement_of_maps():
+    labels = street()[1]
+    assert measuring.agreement(labels, labels) == measuring.agreement(None, None) == 1
+    assert measuring.agreement(labels, None) == measuring.agreement(None, labels) == 0
+    half = np.array([[1, 1, 2, 2]], np.uint8)
+    assert measuring.agreement(half, np.array([[1, 1, 2, 1]], np.uint8)) == (2 / 3 + 1 / 2) / 2
