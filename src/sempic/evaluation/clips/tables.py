@@ -128,7 +128,7 @@ def page(results: Results, plan: Plan) -> str:
         f"own, where that differs by less than {STATIC} levels.</li><li>The videos here are "
         f"animated WebP of quality {_QUALITY}.</li></ul>"
     )
-    return report.document(title, "".join(parts), report.ZOOM)
+    return report.document(title, "".join(parts), report.resource("zoom.js"))
 
 
 def _animated(pictures: Sequence[Image], clip: Clip) -> str:
