@@ -24,7 +24,7 @@ from sempic.training.checkpoint import Folder
 from sempic.training.recipes import paper
 from sempic.training.trainer import train
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
 
 
@@ -118,7 +118,7 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(
     out = tmp_path / "run"
     argv = flags(data, out, steps=20, save_interval=5, sheet_size=2, save_minutes=0)
     process = subprocess.Popen(
-        [sys.executable, "-m", "sempic.training.recipes.paper", *argv],
+        [sys.executable, "-m", "sempic.cli", "train", *argv],
         env={**ENVIRONMENT, "OMP_NUM_THREADS": str(torch.get_num_threads())},
         stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
     )  # fmt: skip
@@ -226,7 +226,7 @@ def test_two_processes_do_what_one_does_with_twice_the_batch(data: Path, tmp_pat
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     argv = flags(data, two, steps=3, batch_size=2, log_interval=1)
     done = subprocess.run(
-        [*command, "-m", "sempic.training.recipes.paper", *argv], env=ENVIRONMENT,
+        [*command, "-m", "sempic.cli", "train", *argv], env=ENVIRONMENT,
         capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
