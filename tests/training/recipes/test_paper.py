@@ -21,6 +21,7 @@ from sempic.networks.unet import make_condition
 from sempic.networks.weights import load_tensors
 from sempic.training import flags as original
 from sempic.training.checkpoint import Folder
+from sempic.training.data.scenes import geometry
 from sempic.training.recipes import paper
 from sempic.training.trainer import train
 
@@ -388,12 +389,12 @@ def test_the_published_flags_and_presets() -> None:
     assert again == (config, unet, process)
     assert config.batch_size == 8
     assert unet.num_channels == 256
-    assert paper.geometry(config, unet) == (4, (256, 512))
+    assert geometry(config, unet) == (4, (256, 512))
     assert (config.quality, config.chroma) == (35, "420")  # what bpgenc -q 35 makes
     config, _, _ = parsed(["--data_dir", "D", "--preset", "paper-cityscapes", "--lr", "2e-5"])
     assert config.lr == 2e-5
     config, unet, _ = parsed(["--data_dir", "D", "--preset", "camvid-small"])
-    assert paper.geometry(config, unet) == (4, (72, 96))
+    assert geometry(config, unet) == (4, (72, 96))
     assert unet.precision == "bfloat16"
 
 
