@@ -20,9 +20,8 @@ from sempic.diffusion.flags import DEFAULTS, SamplingConfig, filled_in
 from sempic.diffusion.receiver import Given, ready, reconstruct
 from sempic.palette import INDICES, Palette
 from sempic.scene import Image, LabelMap
-from sempic.training.data.scenes import SceneFolder, TrainingScene
+from sempic.training.data.scenes import SceneFolder, TrainingScene, geometry, open_scenes
 from sempic.training.flags import PaperOptions, SampleConfig
-from sempic.training.recipes.paper import geometry, open_scenes
 
 
 @dataclass(frozen=True, slots=True, eq=False)

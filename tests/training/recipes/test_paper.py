@@ -21,10 +21,11 @@ from sempic.networks.unet import make_condition
 from sempic.networks.weights import load_tensors
 from sempic.training import flags as original
 from sempic.training.checkpoint import Folder
+from sempic.training.data.scenes import geometry
 from sempic.training.recipes import paper
 from sempic.training.trainer import train
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
 
 
@@ -118,7 +119,7 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(
     out = tmp_path / "run"
     argv = flags(data, out, steps=20, save_interval=5, sheet_size=2, save_minutes=0)
     process = subprocess.Popen(
-        [sys.executable, "-m", "sempic.training.recipes.paper", *argv],
+        [sys.executable, "-m", "sempic.cli", "train", *argv],
         env={**ENVIRONMENT, "OMP_NUM_THREADS": str(torch.get_num_threads())},
         stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
     )  # fmt: skip
@@ -226,7 +227,7 @@ def test_two_processes_do_what_one_does_with_twice_the_batch(data: Path, tmp_pat
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     argv = flags(data, two, steps=3, batch_size=2, log_interval=1)
     done = subprocess.run(
-        [*command, "-m", "sempic.training.recipes.paper", *argv], env=ENVIRONMENT,
+        [*command, "-m", "sempic.cli", "train", *argv], env=ENVIRONMENT,
         capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -388,12 +389,12 @@ def test_the_published_flags_and_presets() -> None:
     assert again == (config, unet, process)
     assert config.batch_size == 8
     assert unet.num_channels == 256
-    assert paper.geometry(config, unet) == (4, (256, 512))
+    assert geometry(config, unet) == (4, (256, 512))
     assert (config.quality, config.chroma) == (35, "420")  # what bpgenc -q 35 makes
     config, _, _ = parsed(["--data_dir", "D", "--preset", "paper-cityscapes", "--lr", "2e-5"])
     assert config.lr == 2e-5
     config, unet, _ = parsed(["--data_dir", "D", "--preset", "camvid-small"])
-    assert paper.geometry(config, unet) == (4, (72, 96))
+    assert geometry(config, unet) == (4, (72, 96))
     assert unet.precision == "bfloat16"
 
 

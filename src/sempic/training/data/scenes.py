@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,11 +15,22 @@ from PIL import Image
 
 from sempic import coarse as coarse_codec
 from sempic.coarse import bpg
-from sempic.errors import BitstreamError, InputError
+from sempic.errors import BitstreamError, InputError, ModelError
 from sempic.jobs import naming, read
+from sempic.networks.unet import UNetConfig
 from sempic.scene import Image as Picture
 from sempic.scene import LabelMap
-from sempic.training.data.readers import Dataset, Entry, open_picture, read_ids
+from sempic.training.data.readers import (
+    Dataset,
+    Entry,
+    open_dataset,
+    open_picture,
+    read_ids,
+)
+from sempic.training.flags import PaperOptions
+
+ASPECT = {"cityscapes": 2.0, "camvid": 4 / 3}
+"""Width of a training picture by its height; the other datasets are cropped to squares."""
 
 Box = Image.Resampling.BOX
 Bicubic = Image.Resampling.BICUBIC
@@ -124,6 +136,53 @@ class SceneFolder:
             except BitstreamError as error:
                 raise InputError(f"{entry.coarse}: {error}") from error
         return np.asarray(open_picture(entry.coarse).convert("RGB")), None
+
+
+# ── of the paper's network ───────────────────────────────────────────────────────────────────
+
+
+def geometry(options: PaperOptions, unet: UNetConfig) -> tuple[int, tuple[int, int]]:
+    """Coarse factor and the (height, width) of a training crop. Raises ModelError."""
+    small = options.small_size or unet.image_size // 4
+    if small < 1 or unet.image_size % small:
+        raise ModelError(f"small_size {small} does not divide image_size {unet.image_size}")
+    factor = unet.image_size // small
+    grid, short = math.lcm(unet.size_multiple, factor), options.crop_size or unet.image_size
+    if not grid <= short <= unet.image_size:
+        name = "crop_size" if options.crop_size else "image_size"
+        raise ModelError(f"{name} {short} is not within {grid} (the grid) … {unet.image_size}")
+    height = short // grid * grid
+    width = int(short * ASPECT.get(options.dataset_mode, 1.0)) // grid * grid
+    return factor, (height, width)
+
+
+def open_scenes(options: PaperOptions, unet: UNetConfig, factor: int, split: str) -> SceneFolder:
+    """The dataset of a run, checked against the network. Raises InputError."""
+    dataset = open_dataset(
+        options.dataset_mode,
+        Path(options.data_dir),
+        split,
+        num_classes=unet.num_classes,
+        generated_semantic=Path(options.generated_semantic) if options.generated_semantic else None,
+        coarse_path=Path(options.coarse_path) if options.coarse_path else None,
+        image_path=Path(options.image_path) if options.image_path else None,
+    )
+    if unet.instance_edges:
+        lone = [e.image for e in dataset.entries if e.instances is None]
+        if lone:
+            raise InputError(
+                f"no_instance is False, but {lone[0]} has no instance map: give --no_instance True"
+            )
+    return SceneFolder(
+        dataset=dataset,
+        image_size=unet.image_size,
+        coarse_factor=factor,
+        quality=options.quality if options.compression_type == "down+bpg" else None,
+        chroma=options.chroma,
+    )
+
+
+# ── crops ────────────────────────────────────────────────────────────────────────────────────
 
 
 class CropStream:

@@ -33,19 +33,20 @@ from sempic.diffusion.gaussian import DiffusionConfig, make_diffusion
 from sempic.diffusion.original import read_original, read_progress
 from sempic.diffusion.sampling import ddpm, guided, paper_start, seeded_noise, to_uint8
 from sempic.diffusion.timesteps import LossSecondMomentSampler, TimestepSampler, UniformSampler
-from sempic.errors import InputError, ModelError
+from sempic.errors import ModelError
 from sempic.networks.unet import SemanticUNet, UNetConfig, make_condition
 from sempic.networks.weights import filled
 from sempic.training.data.batches import to_device, to_unit
-from sempic.training.data.readers import open_dataset
-from sempic.training.data.scenes import CropStream, SceneFolder, TrainingScene, seeded
+from sempic.training.data.scenes import (
+    CropStream,
+    TrainingScene,
+    geometry,
+    open_scenes,
+    seeded,
+)
 from sempic.training.flags import PaperOptions
 from sempic.training.options import RunOptions
 from sempic.training.trainer import Ema, Optimizer, Recipe, Schedule, train
-
-ASPECT = {"cityscapes": 2.0, "camvid": 4 / 3}
-"""Width of a training picture by its height; the other datasets are cropped to squares."""
-
 
 MAY_CHANGE = {
     "lr_anneal_steps", "steps", "log_interval", "save_interval", "save_minutes", "keep",
@@ -296,47 +297,6 @@ class Paper(Recipe):
         stem = path.stem.rpartition("_")[0]
         for old in sorted(path.parent.glob(f"{stem}_*.safetensors"))[: -self.options.keep]:
             old.unlink()
-
-
-def geometry(options: PaperOptions, unet: UNetConfig) -> tuple[int, tuple[int, int]]:
-    """Coarse factor and the (height, width) of a training crop. Raises ModelError."""
-    small = options.small_size or unet.image_size // 4
-    if small < 1 or unet.image_size % small:
-        raise ModelError(f"small_size {small} does not divide image_size {unet.image_size}")
-    factor = unet.image_size // small
-    grid, short = math.lcm(unet.size_multiple, factor), options.crop_size or unet.image_size
-    if not grid <= short <= unet.image_size:
-        name = "crop_size" if options.crop_size else "image_size"
-        raise ModelError(f"{name} {short} is not within {grid} (the grid) … {unet.image_size}")
-    height = short // grid * grid
-    width = int(short * ASPECT.get(options.dataset_mode, 1.0)) // grid * grid
-    return factor, (height, width)
-
-
-def open_scenes(options: PaperOptions, unet: UNetConfig, factor: int, split: str) -> SceneFolder:
-    """The dataset of a run, checked against the network. Raises InputError."""
-    dataset = open_dataset(
-        options.dataset_mode,
-        Path(options.data_dir),
-        split,
-        num_classes=unet.num_classes,
-        generated_semantic=Path(options.generated_semantic) if options.generated_semantic else None,
-        coarse_path=Path(options.coarse_path) if options.coarse_path else None,
-        image_path=Path(options.image_path) if options.image_path else None,
-    )
-    if unet.instance_edges:
-        lone = [e.image for e in dataset.entries if e.instances is None]
-        if lone:
-            raise InputError(
-                f"no_instance is False, but {lone[0]} has no instance map: give --no_instance True"
-            )
-    return SceneFolder(
-        dataset=dataset,
-        image_size=unet.image_size,
-        coarse_factor=factor,
-        quality=options.quality if options.compression_type == "down+bpg" else None,
-        chroma=options.chroma,
-    )
 
 
 def read_weights(path: Path, unet: UNetConfig, process: DiffusionConfig) -> SemanticUNet:
