@@ -1,7 +1,7 @@
 """Has numba compile all that coding needs, so that the first use does not wait for it.
 
-For images and installations: `python examples/compile.py`. numba keeps the machine code in
-NUMBA_CACHE_DIR, or beside the sources, and takes it from there if the processor is the same (or
+For images and installations: `python examples/compile.py`. The machine code is kept in
+NUMBA_CACHE_DIR, or beside the sources, and taken from there if the processor is the same (or
 NUMBA_CPU_NAME is `generic` both times).
 """
 

@@ -96,7 +96,8 @@ def test_files_that_cannot_be_read(cache):
     (path,) = cache.rglob("*.machine")
     path.unlink()
     path.mkdir()
-    assert load(cache) == 0
+    with pytest.warns(SempicWarning, match="NUMBA_CACHE_DIR"):
+        assert load(cache) == 0
 
 
 def test_a_full_disk(cache, monkeypatch):
@@ -189,6 +190,12 @@ def test_the_order_of_places(tmp_path, monkeypatch):
     assert places[0] == str(tmp_path / "package/__pycache__")
     assert places[1].startswith(str(tmp_path / "xdg/sempic/numba"))
     assert places[2].startswith(str(tmp_path / f"tmp/sempic-{os.getuid()}"))
+    monkeypatch.setenv("NUMBA_CACHE_DIR", "/proc/none")
+    assert list(compiling.folders(source))[1:] == places
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "named"))
+    (only,) = compiling.folders(source)
+    assert only.startswith(str(tmp_path / "named"))
+    monkeypatch.delenv("NUMBA_CACHE_DIR")
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")
     assert len(list(compiling.folders(source))) == 2
     monkeypatch.setenv("XDG_CACHE_HOME", "")

@@ -322,11 +322,16 @@ def _machine() -> tuple[Any, Callable[[], Any]]:
 
 
 def folders(source: str) -> Iterator[str]:
-    """Where what is compiled of a source file may be kept, the best place first."""
+    """Where what is compiled of a source file may be kept, the best place first: NUMBA_CACHE_DIR
+    and no other, if that can be written."""
     folder = os.path.dirname(os.path.abspath(source))
     below = f"{os.path.basename(folder)}_{hashlib.sha1(folder.encode()).hexdigest()}"
     if named := os.environ.get("NUMBA_CACHE_DIR"):
         yield os.path.join(named, below)
+        with contextlib.suppress(OSError):
+            os.makedirs(named, exist_ok=True)
+        if os.access(named, os.W_OK):
+            return
     yield os.path.join(os.path.dirname(source), "__pycache__")
     home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     if os.path.isabs(home):  # "~" stays where there is no home

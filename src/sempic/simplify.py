@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sempic.compiling import compiled
+from sempic.compiling import kernel
 from sempic.errors import InputError
 from sempic.palette import PALETTES
 from sempic.scene import Chances, LabelMap
@@ -129,7 +129,7 @@ def _price(counts: npt.NDArray[np.int64], n: int) -> npt.NDArray[np.float64]:
     return bits
 
 
-@compiled()
+@kernel
 def _look(image: Any, o: Any, s: Any, n: Any) -> Any:
     """Pattern and answer of a pixel, as one number: which of the neighbours W N NE NW WW NN are
     equal, and the place of the pixel's label among their distinct ones (4: elsewhere)."""
@@ -167,7 +167,7 @@ def _look(image: Any, o: Any, s: Any, n: Any) -> Any:
     return pattern * 5 + answer
 
 
-@compiled()
+@kernel
 def _cost(image: Any, s: Any, n: Any, bits: Any, first: Any, last: Any) -> Any:
     """Bits of the pixels whose price depends on those in the rectangle from `first` to `last`."""
     rows = (last - first) // s
@@ -181,7 +181,7 @@ def _cost(image: Any, s: Any, n: Any, bits: Any, first: Any, last: Any) -> Any:
     return total
 
 
-@compiled()
+@kernel
 def _before(image: Any, s: Any, n: Any, looks: Any, bits: Any, first: Any, last: Any) -> Any:
     """`_cost` of what was looked at. One function with a flag takes a third longer."""
     rows = (last - first) // s
@@ -195,7 +195,7 @@ def _before(image: Any, s: Any, n: Any, looks: Any, bits: Any, first: Any, last:
     return total
 
 
-@compiled()
+@kernel
 def _look_again(image: Any, s: Any, n: Any, looks: Any, first: Any, last: Any) -> None:
     """Keeps the looks of the pixels that `_cost` counts."""
     rows = (last - first) // s
@@ -207,7 +207,7 @@ def _look_again(image: Any, s: Any, n: Any, looks: Any, first: Any, last: Any) -
                 looks[o] = _look(image, o, s, n)
 
 
-@compiled()
+@kernel
 def _loss(worth: Any, likely: Any, a: Any, b: Any, o: Any) -> Any:
     """Bits that must be saved for pixel `o` to become `b` instead of `a`."""
     most = max(worth[a], worth[b])
@@ -216,7 +216,7 @@ def _loss(worth: Any, likely: Any, a: Any, b: Any, o: Any) -> Any:
     return most * _SURE * max(0, np.int64(likely[a, o]) - np.int64(likely[b, o])) / 255
 
 
-@compiled()
+@kernel
 def _smooth(
     image: Any, s: Any, n: Any, looks: Any, bits: Any, worth: Any, kept: Any, likely: Any,
     around: Any,
@@ -261,7 +261,7 @@ def _smooth(
                 break
 
 
-@compiled()
+@kernel
 def _merge(
     image: Any, s: Any, n: Any, looks: Any, bits: Any, worth: Any, likely: Any, around: Any,
     visited: Any, region: Any, border: Any,

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sempic.compiling import compiled
+from sempic.compiling import kernel
 
 
 def components(labels: npt.NDArray[np.uint8], *, corners: bool = False) -> npt.NDArray[np.int64]:
@@ -20,7 +20,7 @@ def components(labels: npt.NDArray[np.uint8], *, corners: bool = False) -> npt.N
     return numbers.reshape(labels.shape)
 
 
-@compiled()
+@kernel
 def _root(parent: Any, i: Any) -> Any:
     while parent[i] != i:
         parent[i] = parent[parent[i]]
@@ -28,7 +28,7 @@ def _root(parent: Any, i: Any) -> Any:
     return i
 
 
-@compiled()
+@kernel
 def _join(labels: Any, parent: Any, corners: Any) -> None:
     """Union-find over rows; regions are numbered by their first pixels.
 

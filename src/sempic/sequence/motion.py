@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from sempic.compiling import compiled
+from sempic.compiling import kernel
 from sempic.scene import Plane
 
 Vectors: TypeAlias = npt.NDArray[np.int16]
@@ -108,7 +108,7 @@ def move(plane: npt.NDArray[_T], places: npt.NDArray[np.int32]) -> npt.NDArray[_
     return moved
 
 
-@compiled()
+@kernel
 def _difference(before: Any, after: Any, y: Any, x: Any, span: Any, dy: Any, dx: Any,
                 most: Any) -> Any:  # fmt: skip
     """Sum of absolute differences over span × span pixels from (y, x), of a vector in quarters;
@@ -130,7 +130,7 @@ def _difference(before: Any, after: Any, y: Any, x: Any, span: Any, dy: Any, dx:
     return total
 
 
-@compiled()
+@kernel
 def _search(before: Any, after: Any, blocks: Any, same: Any, still: Any) -> None:
     """The best whole step of each block."""
     for row in range(blocks.shape[1]):
@@ -153,7 +153,7 @@ def _search(before: Any, after: Any, blocks: Any, same: Any, still: Any) -> None
             blocks[0, row, column], blocks[1, row, column] = STEPS * by, STEPS * bx
 
 
-@compiled()
+@kernel
 def _beside(blocks: Any, row: Any, column: Any, side: Any) -> Any:
     """The vector of the block below, above, on the right or on the left; at the edge its own."""
     r = min(max(row + (side == 0) - (side == 1), 0), blocks.shape[1] - 1)
@@ -161,7 +161,7 @@ def _beside(blocks: Any, row: Any, column: Any, side: Any) -> Any:
     return np.int64(blocks[0, r, c]), np.int64(blocks[1, r, c])
 
 
-@compiled()
+@kernel
 def _refine(before: Any, after: Any, blocks: Any, step: Any, still: Any, smooth: Any) -> None:
     """Each block takes the best of its own vector, those of its neighbours, none, and those around
     its own at this step."""
@@ -198,7 +198,7 @@ def _refine(before: Any, after: Any, blocks: Any, step: Any, still: Any, smooth:
             blocks[0, row, column], blocks[1, row, column] = by, bx
 
 
-@compiled()
+@kernel
 def _assign(before: Any, after: Any, blocks: Any, vectors: Any) -> None:
     """Each pixel takes the vector of its block, or of a neighbouring one where that fits better."""
     for y in range(vectors.shape[1]):
@@ -220,7 +220,7 @@ def _assign(before: Any, after: Any, blocks: Any, vectors: Any) -> None:
                     vectors[0, y, x], vectors[1, y, x] = vy, vx
 
 
-@compiled()
+@kernel
 def _places(vectors: Any, factor: Any, places: Any) -> None:
     height, width = places.shape
     for y in range(height):

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sempic.compiling import compiled
+from sempic.compiling import kernel
 from sempic.labels.regions import components
 from sempic.palette import PALETTES
 from sempic.scene import Chances, LabelMap
@@ -150,7 +150,7 @@ class Stabiliser:
         return np.where(changed & sent[regions], best, moved)
 
 
-@compiled()
+@kernel
 def _settle(odds: Any, last: Any, average: Any, places: Any, moved: Any, looks: Any, margin: Any,
             best: Any, gain: Any) -> None:  # fmt: skip
     """The new average, the label that it prefers, and by how much; all flat."""
