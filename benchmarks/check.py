@@ -1,11 +1,11 @@
 """What `sempic encode --check` keeps, costs, and whether its receipts are right.
 
     python benchmarks/check.py PICTURES [--glob 'nuscenes-*'] [--size 341x256] [--limit N]
-        [--labels MAPS] [--budget 0.25] [--json OUT]
+        [--labels MAPS] [--palette camvid] [--budget 0.25] [--json OUT]
 
 Objects are counted by the evaluation's judge, which has no part in the coding: in decoded pictures
 without and with the check, and in the originals as JPEG. With --labels, index maps of the same
-names in the judge's palette, those that a map confirms are counted, too. Then whether receipt and
+names, those that a map confirms are counted, too. Then whether receipt and
 judge agree that something was lost, or invented, picture by picture. Then the seconds of both,
 medians of processor time and of the clock: pictures are coded in turn with and without.
 """
@@ -30,7 +30,7 @@ from sempic import api, models, segment
 from sempic.critical import BUDGET, GROUPS
 from sempic.evaluation.measures.base import SIDE
 from sempic.evaluation.measures.objects import REFERENCE_QUALITY, as_jpeg, confirmed, count
-from sempic.palette import PALETTES
+from sempic.palette import BY_NAME, PALETTES, translate
 from sempic.scene import Image, LabelMap
 
 
@@ -40,15 +40,19 @@ def main() -> None:
     )
     add_folder(parser)
     parser.add_argument("--labels", type=Path, metavar="MAPS", help="what is really there")
+    parser.add_argument("--palette", choices=BY_NAME, default="camvid", help="of --labels")
     parser.add_argument("--budget", type=float, default=BUDGET, help="as --check-budget")
     parser.add_argument("--judge", metavar="SPEC", help="an ONNX file; default: the bundled judge")
     args = parser.parse_args()
     paths = load_pictures(args)
     found = [picture for _, picture in paths]
-    maps = [load_labels(args.labels / f"{p.stem}.png", args.size) for p, _ in paths if args.labels]
     if not found:
         raise SystemExit(f"{args.folder}: no pictures")
     judge = segment.load(args.judge or str(models.find(models.JUDGE)), side=SIDE)
+    maps, palette = [], BY_NAME[args.palette]
+    for path, _ in paths if args.labels else ():
+        labels = load_labels(args.labels / f"{path.stem}.png", args.size)
+        maps.append(translate(palette.settle(labels), palette.id, judge.palette))
     result = measure(found, maps, judge, args.budget)
     print(f"{len(found)} pictures of {args.folder} {args.glob}, the first {found[0].shape[1::-1]}")
     print(describe(result))

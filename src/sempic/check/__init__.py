@@ -35,8 +35,10 @@ CHUNK = 3
 SIDE = 384
 """Shorter side at which verifiers look; at 512 they take twice as long and see little more
 (docs/decisions.md)."""
-LIKELY = 0.08
+LIKELY = 0.25
 """Chance of a group from which a region may be an object of it."""
+LESS = 0.1
+"""By how much a group is less likely in the other picture, at least, for a region to be in doubt."""
 SMALLEST = 0.0007
 """Share of the picture that such a region takes at least."""
 QP = 32
@@ -117,20 +119,19 @@ def _seen(picture: Image, verifier: Verifier) -> tuple[LabelMap, list[Likely]]:
 
 
 def _doubtful(before: list[Likely], after: list[Likely]) -> list[Cells]:
-    """Of each region where a group is likely in one of the pictures and not sure in the other, the
+    """Of each region where a group is likely in one of the pictures and less so in the other, the
     cells of a window that would show the truth; what is worth most for its size comes first.
 
-    That is how likely the group is in the one and not in the other, not by how much the two
-    differ: what is lost was hardly seen before, either, by a network that is not the one that asks
-    (docs/decisions.md).
+    That is how much less likely the group is, times how likely it was: what is hardly seen is
+    mostly not there at all (docs/decisions.md).
     """
     found: list[tuple[float, Cells]] = []
     for one, other in zip((*before, *after), (*after, *before), strict=True):
         for region in regions(one >= LIKELY, SMALLEST):
             box = region.rows, region.columns
             here, there_too = (float(p[box][region.shape].mean()) for p in (one, other))
-            worth = here * (1 - there_too)
-            if worth >= LIKELY / 2:
+            worth = here * (here - there_too)
+            if here - there_too >= LESS:
                 cells = windows.touched(region.around(choice.MARGIN, one.shape))
                 found.append((worth / math.sqrt(cells.sum()), cells))
     return [cells for _, cells in sorted(found, key=lambda pair: -pair[0])]
