@@ -38,7 +38,7 @@ SIDE = 384
 LIKELY = 0.25
 """Chance of a group from which a region may be an object of it."""
 LESS = 0.1
-"""By how much a group is less likely in the other picture, at least, for a region to be in doubt."""
+"""By how much a group is less likely in the other picture, at least, where a region is in doubt."""
 SMALLEST = 0.0007
 """Share of the picture that such a region takes at least."""
 QP = 32
