@@ -237,25 +237,21 @@ class Codec:
                 "camvid" maps the segmenter's classes to those.
             quality: 1…9, a level of QUALITY.
             coarse_codec: "bpg", "avif", "webp" or "jxl".
-            target_bpp: bits per pixel of the whole stream; the best level that stays at or under
-                it is taken, and `quality` is ignored. Warns (SempicWarning) if even the finest
-                level leaves bits over.
+            target_bpp: bits per pixel of the whole stream: the best level at or below it, whatever
+                `quality` is. Warns (SempicWarning) if even the finest level leaves bits over.
             target_bytes: the same in bytes of the whole stream.
             max_side: scale the picture down first so that its longer side is at most this.
-            label_quality: 1 (fewest bits) … 5 (fewest changes): the label map is simplified where
-                that saves most bits for each changed pixel (`sempic.simplify`); or "lossless".
+            label_quality: 1 (fewest bits) … 5 (fewest changes) of `sempic.simplify`, or "lossless".
                 None: "lossless" for `labels`, DEFAULT_LABEL_QUALITY for the segmenter's map.
             importance: what a pixel of a class is worth to `label_quality`; `math.inf`: all.
-            ignore_label: an id that is sent as the palette's void, in `labels` and in what the
-                segmenter finds.
+            ignore_label: an id, in `labels` or of the segmenter, that is sent as void.
             model: `model_id` of the receiver that the picture is meant for, 1…14; another one
                 decodes it, too, and warns. 0: any.
             keep: classes by name: what the map takes for them is sent in `sempic.windows`.
             keep_boxes: (left, top, width, height) in pixels of the upright picture: sent as well.
             imagine: classes by name; one kind of people stands for all. No window touches what the
                 map, or the verifier, takes for them; without a map there are no windows.
-            check: decode the stream, send windows where a verifier doubts it, and say in it what
-                the verifier sees then (`sempic.check`).
+            check: send windows where a verifier doubts the stream, and its verdict (`sempic.check`).
             check_budget: the share of the file by which these windows may enlarge it.
 
         Raises:
