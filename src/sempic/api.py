@@ -251,7 +251,7 @@ class Codec:
             keep_boxes: (left, top, width, height) in pixels of the upright picture: sent as well.
             imagine: classes by name; one kind of people stands for all. No window touches what the
                 map, or the verifier, takes for them; without a map there are no windows.
-            check: send windows where a verifier doubts the stream, and its verdict (`sempic.check`).
+            check: send windows where a verifier doubts it, and the verdict (`sempic.check`).
             check_budget: the share of the file by which these windows may enlarge it.
 
         Raises:
