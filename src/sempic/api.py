@@ -416,8 +416,23 @@ class Codec:
         if label_quality == LOSSLESS:
             return labels, number
         if chances is not None:
+            if not self.is_street(labels, chances, number):
+                return None, number
             labels = decide(labels, chances, PALETTES[number])
         return self.sent(labels, chances, number, int(label_quality), options.importance), number
+
+    def is_street(self, labels: LabelMap, chances: Chances, palette: int) -> bool:
+        """Whether the segmenter knows enough of a picture; warns where it does not."""
+        from sempic.segment.doubt import STREET, known
+
+        share = known(labels, chances, palette)
+        if share < STREET:
+            warnings.warn(
+                f"sent without a label map: the segmenter knows {share:.0%} of the picture",
+                SempicWarning,
+                stacklevel=3,
+            )
+        return share >= STREET
 
     def sent(
         self,
@@ -427,26 +442,17 @@ class Codec:
         label_quality: int,
         importance: Mapping[str, float] | None = None,
     ) -> LabelMap | None:
-        """What is sent of a segmenter's map, None where it knows too little, which warns."""
-        from sempic.segment.doubt import STREET, void_where_unsure
+        """What is sent of a segmenter's map, None where that says nothing of what is where."""
+        from sempic.segment.doubt import void_where_unsure
         from sempic.simplify import simplify
 
-        if chances is not None:
-            _, known = void_where_unsure(labels, chances, palette)
-            if known < STREET:
-                warnings.warn(
-                    f"sent without a label map: the segmenter knows {known:.0%} of the picture",
-                    SempicWarning,
-                    stacklevel=3,
-                )
-                return None
         found = simplify(
             labels, label_quality, palette=palette, importance=importance, chances=chances
         )
         if chances is not None and self.segmenter.voids:
             # Regions that were merged first: void in ragged pieces costs more than it saves.
-            found, _ = void_where_unsure(found, chances, palette)
-            if (found == found[0, 0]).all():  # it says nothing of what is where
+            found = void_where_unsure(found, chances, palette)
+            if (found == found[0, 0]).all():
                 return None
         return found
 

@@ -3,7 +3,7 @@ import pytest
 
 from sempic.labels.regions import components
 from sempic.palette import CAMVID, CITYSCAPES, INDICES
-from sempic.segment.doubt import void_where_unsure
+from sempic.segment.doubt import known, void_where_unsure
 
 ROAD, PERSON, VOID = 0, 11, 19
 
@@ -38,33 +38,38 @@ def two_regions(left: int, right: int):
 
 def test_unsure_regions_become_void_and_no_others():
     labels, chances = two_regions(250, 60)
-    sent, known = void_where_unsure(labels, chances, CITYSCAPES.id)
+    sent = void_where_unsure(labels, chances, CITYSCAPES.id)
     assert (sent[:, :10] == ROAD).all()
     assert (sent[:, 10:] == VOID).all()
-    assert known == 0.5
+    assert known(labels, chances, CITYSCAPES.id) == 0.5
 
 
 def test_a_person_needs_less_certainty_than_a_road():
     labels, chances = two_regions(140, 140)
-    sent, known = void_where_unsure(labels, chances, CITYSCAPES.id)
+    sent = void_where_unsure(labels, chances, CITYSCAPES.id)
     assert (sent[:, :10] == VOID).all()
     assert (sent[:, 10:] == PERSON).all()
-    assert known == 0.5
 
 
 def test_one_unsure_pixel_is_not_enough():
     labels, chances = two_regions(250, 250)
     chances[ROAD, 3, 3] = 0
-    assert (void_where_unsure(labels, chances, CITYSCAPES.id)[0] == labels).all()
+    assert (void_where_unsure(labels, chances, CITYSCAPES.id) == labels).all()
 
 
 def test_what_is_void_already_is_not_known():
     labels = np.full((8, 8), CAMVID.void, np.uint8)
-    sent, known = void_where_unsure(labels, np.full((11, 8, 8), 255, np.uint8), CAMVID.id)
-    assert (sent == CAMVID.void).all()
-    assert known == 0
+    sure = np.full((11, 8, 8), 255, np.uint8)
+    assert (void_where_unsure(labels, sure, CAMVID.id) == CAMVID.void).all()
+    assert known(labels, sure, CAMVID.id) == 0
+
+
+def test_what_is_sent_at_a_low_chance_is_no_more_known_for_that():
+    labels, chances = two_regions(250, 140)
+    assert (void_where_unsure(labels, chances, CITYSCAPES.id) == labels).all()
+    assert known(labels, chances, CITYSCAPES.id) == 0.5
 
 
 def test_a_palette_without_void_is_left_alone():
     labels, chances = two_regions(0, 0)
-    assert void_where_unsure(labels, chances, INDICES.id)[0] is labels
+    assert void_where_unsure(labels, chances, INDICES.id) is labels

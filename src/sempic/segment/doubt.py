@@ -55,8 +55,23 @@ def regions_of(labels: LabelMap, chances: npt.NDArray[Any]) -> Regions:
     return Regions(numbers, area, label, np.bincount(numbers.ravel(), sure.ravel()) / area)
 
 
-def void_where_unsure(labels: LabelMap, chances: Chances, palette: int) -> tuple[LabelMap, float]:
-    """The map with void where the segmenter does not know, and the share of it that is known.
+def known(labels: LabelMap, chances: Chances, palette: int) -> float:
+    """The share of a map that is known: in regions of a mean probability of KNOWN, whatever class.
+
+    Args:
+        labels: uint8 (H, W), the likeliest ids of the palette: any other choice is known less.
+        chances: of the ids, uint8 (classes, H, W) in 1/255, as the segmenter gives them.
+        palette: its id.
+    """
+    _, area, label, mean = regions_of(labels, chances)
+    unknown = mean < 255 * KNOWN
+    if (void := PALETTES[palette].void) is not None:
+        unknown |= label == void
+    return 1 - float(area[unknown].sum()) / labels.size
+
+
+def void_where_unsure(labels: LabelMap, chances: Chances, palette: int) -> LabelMap:
+    """The map with void where the segmenter does not know.
 
     Args:
         labels: uint8 (H, W), ids of the palette.
@@ -65,8 +80,7 @@ def void_where_unsure(labels: LabelMap, chances: Chances, palette: int) -> tuple
     """
     void = PALETTES[palette].void
     if void is None:
-        return labels, 1.0
-    numbers, area, label, mean = regions_of(labels, chances)
-    unsure = (mean < 255 * least(PALETTES[palette])[label]) | (label == void)
-    known = 1 - float(area[unsure].sum()) / labels.size
-    return np.where(unsure[numbers], np.uint8(void), labels), known
+        return labels
+    numbers, _, label, mean = regions_of(labels, chances)
+    unsure = mean < 255 * least(PALETTES[palette])[label]
+    return np.where(unsure[numbers], np.uint8(void), labels)

@@ -163,6 +163,8 @@ class Sender:
             return found
         if chances is not None:  # which regions are void is decided anew
             found, chances = settled.known
+            if not self._coder.is_street(found, chances, palette):
+                return None
         sent = self._coder.sent(found, chances, palette, quality)
         if sent is not None:
             settled.sent(sent)
