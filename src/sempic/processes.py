@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import ctypes
 import io
 import multiprocessing
 import os
@@ -17,6 +18,29 @@ from typing import Any
 
 _GRACE = 3.0
 """Seconds to clean up between the wish to end and the end."""
+
+
+@contextlib.contextmanager
+def no_real_time() -> Iterator[None]:
+    """Takes the right to real-time scheduling from this thread and those that it starts.
+
+    SVT-AV1 puts its threads, and the caller's, at SCHED_FIFO 99 wherever it may, as it does for
+    root in a container, and nothing else on the machine gets its turn.
+    """
+    if not sys.platform.startswith("linux") or os.geteuid() != 0:
+        yield
+        return
+    libc = ctypes.CDLL(None)
+    header = (ctypes.c_uint32 * 2)(0x20080522, 0)  # version 3 of capget(2), this thread
+    held = (ctypes.c_uint32 * 6)()
+    libc.capget(header, held)
+    fewer = (ctypes.c_uint32 * 6)(*held)
+    fewer[0] &= ~(1 << 23)  # CAP_SYS_NICE, of the effective set
+    libc.capset(header, fewer)
+    try:
+        yield
+    finally:
+        libc.capset(header, held)
 
 
 @contextlib.contextmanager

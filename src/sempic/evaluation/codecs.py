@@ -7,15 +7,12 @@ bare stream where we would have to wrap it ourselves (HEVC, SVT-AV1), which favo
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import functools
 import io
 import os
 import re
-import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -31,6 +28,7 @@ from sempic.coarse import hevc
 from sempic.errors import InputError, install_hint
 from sempic.evaluation import weights
 from sempic.palette import CAMVID, PALETTES
+from sempic.processes import no_real_time
 from sempic.scene import Image, LabelMap
 
 if TYPE_CHECKING:
@@ -142,7 +140,7 @@ class Video(PictureCodec):
         context.time_base, context.thread_count = Fraction(1, 25), 1
         context.options = self.options(setting)
         frame = hevc.frame(coarse.from_rgb(picture, "420"), width, height)
-        with _no_real_time():
+        with no_real_time():
             packets = [*context.encode(frame), *context.encode(None)]
         return b"".join(bytes(packet) for packet in packets)
 
@@ -263,29 +261,6 @@ def digest(path: Path) -> str:
     if not path.is_file():
         raise InputError(f"{path}: no such model")
     return weights.digest(path)
-
-
-@contextlib.contextmanager
-def _no_real_time() -> Iterator[None]:
-    """Takes the right to real-time scheduling from this thread and those that it starts.
-
-    SVT-AV1 puts its threads, and the caller's, at SCHED_FIFO 99 wherever it may, as it does for
-    root in a container, and nothing else on the machine gets its turn.
-    """
-    if not sys.platform.startswith("linux") or os.geteuid() != 0:
-        yield
-        return
-    libc = ctypes.CDLL(None)
-    header = (ctypes.c_uint32 * 2)(0x20080522, 0)  # version 3 of capget(2), this thread
-    held = (ctypes.c_uint32 * 6)()
-    libc.capget(header, held)
-    fewer = (ctypes.c_uint32 * 6)(*held)
-    fewer[0] &= ~(1 << 23)  # CAP_SYS_NICE, of the effective set
-    libc.capset(header, fewer)
-    try:
-        yield
-    finally:
-        libc.capset(header, held)
 
 
 def _versions_of_avif() -> str:

@@ -15,6 +15,7 @@ from sempic import coarse
 from sempic.coarse import hevc
 from sempic.errors import InputError
 from sempic.evaluation.clips.clip import Clip
+from sempic.processes import no_real_time
 from sempic.scene import Image
 
 _SLACK = 1.1
@@ -117,11 +118,13 @@ def _code(rival: Rival, frames: list[Image], rate: Fraction, crf: int) -> list[b
     context.color_range, context.time_base, context.framerate = 2, 1 / rate, rate
     context.thread_count, context.options = 1, {"crf": str(crf), **rival.encoders[name]}
     packets = []
-    for number, frame in enumerate(frames):
-        picture = hevc.frame(coarse.from_rgb(frame, "420"), width, height)
-        picture.pts = number
-        packets += context.encode(picture)
-    return [bytes(packet) for packet in (*packets, *context.encode(None))]
+    with no_real_time():
+        for number, frame in enumerate(frames):
+            picture = hevc.frame(coarse.from_rgb(frame, "420"), width, height)
+            picture.pts = number
+            packets += context.encode(picture)
+        packets += context.encode(None)
+    return [bytes(packet) for packet in packets]
 
 
 def _decode(rival: Rival, packets: list[bytes], width: int, height: int) -> list[Image]:
