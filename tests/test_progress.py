@@ -75,11 +75,13 @@ def test_on_a_terminal(impatient, monkeypatch):
     assert said.splitlines()[-1].strip() == ""  # and leaves the line as it was
 
 
-def test_compiling_is_said_and_reading_what_was_compiled_is_not(impatient):
+def test_compiling_is_said_and_reading_what_was_compiled_is_not(impatient, monkeypatch, tmp_path):
     said = []
     with progress.shown(said.append):
         function = compiling.compiled()(lambda x: x + 1)
-        assert function(1) == 2
+        with monkeypatch.context() as patch:
+            patch.setenv("NUMBA_CACHE_DIR", str(tmp_path))  # where earlier runs kept nothing
+            assert function(1) == 2
         assert said == [compiling.TEXT]
         assert function(2) == 3
         said.clear()
