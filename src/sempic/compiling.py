@@ -19,7 +19,6 @@ import os
 import stat
 import sys
 import tempfile
-import threading
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,7 +26,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sempic import files, progress
+from sempic import files, processes, progress
 from sempic.errors import OutputError, SempicWarning
 
 TEXT = "compiling the label coder, once on this machine (about ten seconds)"
@@ -59,7 +58,7 @@ class Kernel:
         form = _form(args)
         entry = self._entries.get(form)
         if entry is None:
-            with _lock:
+            with _lock():
                 entry = self._entries.get(form) or _entry(self, form)
                 self._entries[form] = entry
         flat: list[Any] = []
@@ -122,16 +121,7 @@ def integers(signature: str) -> Callable[[Callable[..., Any]], Callable[..., Any
     return compiled(signature, **_KERNEL, forceinline=True)
 
 
-_lock = threading.RLock()
-
-
-def _new_lock() -> None:
-    global _lock
-    _lock = threading.RLock()
-
-
-if hasattr(os, "register_at_fork"):  # a child must not wait for a thread that it does not have
-    os.register_at_fork(after_in_child=_new_lock)
+_lock = processes.ForkSafeLock()
 
 
 @functools.cache

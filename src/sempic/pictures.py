@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 import re
-import threading
 import warnings
-from collections.abc import Iterator
-from typing import TypeAlias
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +18,7 @@ import PIL.Image
 import PIL.ImageChops
 from PIL import ImageCms, ImagePalette, UnidentifiedImageError
 
-from sempic import formats
+from sempic import formats, processes
 from sempic.checks import whole
 from sempic.container import MAX_PIXELS, MAX_SIDE
 from sempic.errors import ImageError, LabelMapError, OutputError, SempicWarning, install_hint, line
@@ -239,6 +237,21 @@ def encode_labels(labels: LabelMap, palette: Palette, suffix: str) -> bytes:
     return _save(picture, suffix)
 
 
+def animation(frames: Sequence[Image], rate: float, format: str, **told: Any) -> bytes:
+    """A picture file that plays over and over.
+
+    Args:
+        frames: uint8 (H, W, 3), one at least, all of one size.
+        rate: frames in a second.
+        format: one that moves, as Pillow calls it.
+        told: to Pillow's writer of it.
+    """
+    out = io.BytesIO()
+    first, *rest = map(PIL.Image.fromarray, frames)
+    first.save(out, format, save_all=True, append_images=rest, duration=1000 / rate, loop=0, **told)
+    return out.getvalue()
+
+
 def _save(picture: PIL.Image.Image, suffix: str) -> bytes:
     format = formats.by_suffix().get(suffix.lower())
     if format is None:
@@ -328,22 +341,13 @@ def _check_size(width: int, height: int, error: _Kind) -> None:
         )
 
 
-_lock = threading.RLock()
-
-
-def _new_lock() -> None:
-    global _lock
-    _lock = threading.RLock()
-
-
-if hasattr(os, "register_at_fork"):  # a child must not wait for a thread that it does not have
-    os.register_at_fork(after_in_child=_new_lock)
+_lock = processes.ForkSafeLock()
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Without Pillow's warnings: sizes are checked here, and damaged tags are harmless."""
-    with _lock, warnings.catch_warnings():  # filters are the process's, not the thread's
+    with _lock(), warnings.catch_warnings():  # filters are the process's, not the thread's
         warnings.simplefilter("ignore")
         yield
 

@@ -20,6 +20,22 @@ _GRACE = 3.0
 """Seconds to clean up between the wish to end and the end."""
 
 
+class ForkSafeLock:
+    """Gives the reentrant lock of this process, `with lock():`. A forked child has another one: it
+    must not wait for a thread that it does not have."""
+
+    def __init__(self) -> None:
+        self._renew()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._renew)
+
+    def _renew(self) -> None:
+        self._lock = threading.RLock()
+
+    def __call__(self) -> contextlib.AbstractContextManager[object]:
+        return self._lock
+
+
 @contextlib.contextmanager
 def no_real_time() -> Iterator[None]:
     """Takes the right to real-time scheduling from this thread and those that it starts.

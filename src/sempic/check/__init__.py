@@ -144,8 +144,8 @@ def _afforded(
     with the cells that are sent in any case; None if that is none."""
     qp = windows.QP if cells.any() else QP
     given = 0 if draft.windows is None else len(draft.windows) + CHUNK
-    unions = [np.logical_or.reduce([cells, *wanted[:n]]) for n in range(len(wanted) + 1)]
-    area = [int(union.sum()) for union in unions]
+    unions = np.logical_or.accumulate([cells, *wanted])
+    area = unions.sum((1, 2)).tolist()
     found, rate = None, RATE
     low, high = 0, len(wanted)  # low fits
     while low < high:

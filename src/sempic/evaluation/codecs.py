@@ -12,7 +12,7 @@ import io
 import os
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -128,31 +128,54 @@ class Video(PictureCodec):
         return f"PyAV {av.__version__} {self.options(self.settings[0])}"
 
     def encode(self, picture: Image, setting: int, labels: LabelMap | None = None) -> bytes:
-        import av
-        from av.video.codeccontext import VideoCodecContext
-
-        os.environ.setdefault("SVT_LOG", "1")  # errors only; it prints a page a picture otherwise
-        height, width = (side + side % 2 for side in picture.shape[:2])
-        context = av.CodecContext.create(self.encoder, "w")
-        assert isinstance(context, VideoCodecContext)
-        context.width, context.height = width, height
-        context.pix_fmt, context.color_range = "yuv420p", 2
-        context.time_base, context.thread_count = Fraction(1, 25), 1
-        context.options = self.options(setting)
-        frame = hevc.frame(coarse.from_rgb(picture, "420"), width, height)
-        with no_real_time():
-            packets = [*context.encode(frame), *context.encode(None)]
-        return b"".join(bytes(packet) for packet in packets)
+        return b"".join(encode_video(self.encoder, [picture], self.options(setting)))
 
     def decode(self, stream: bytes, width: int, height: int) -> Image:
-        import av
-        from av.video.codeccontext import VideoCodecContext
+        return decode_video(self.decoder, [stream], width, height)[0]
 
-        context = av.CodecContext.create(self.decoder, "r")
-        assert isinstance(context, VideoCodecContext)
-        context.thread_count = 1
-        (frame, *_) = [*context.decode(av.Packet(stream)), *context.decode(None)]
-        return coarse.to_rgb(hevc.planes(frame, width, height))
+
+def encode_video(
+    encoder: str, frames: Sequence[Image], options: dict[str, str], rate: Fraction = Fraction(25)
+) -> list[bytes]:
+    """Packets of frames in 4:2:0, BT.601 full range, their sides made even.
+
+    Args:
+        encoder: PyAV's name of it. options: what it is told.
+        frames: uint8 (H, W, 3), all of one size.
+        rate: frames in a second.
+    """
+    import av
+    from av.video.codeccontext import VideoCodecContext
+
+    os.environ.setdefault("SVT_LOG", "1")  # errors only; it prints a page a picture otherwise
+    height, width = (side + side % 2 for side in frames[0].shape[:2])
+    context = av.CodecContext.create(encoder, "w")
+    assert isinstance(context, VideoCodecContext)
+    context.width, context.height = width, height
+    context.pix_fmt, context.color_range = "yuv420p", 2
+    context.time_base, context.framerate, context.thread_count = 1 / rate, rate, 1
+    context.options = options
+    packets: list[Any] = []
+    with no_real_time():
+        for number, picture in enumerate(frames):
+            frame = hevc.frame(coarse.from_rgb(picture, "420"), width, height)
+            frame.pts = number
+            packets += context.encode(frame)
+        packets += context.encode(None)
+    return [bytes(packet) for packet in packets]
+
+
+def decode_video(decoder: str, packets: Sequence[bytes], width: int, height: int) -> list[Image]:
+    """The frames of packets, uint8 (height, width, 3); decoder: PyAV's name of it."""
+    import av
+    from av.video.codeccontext import VideoCodecContext
+
+    context = av.CodecContext.create(decoder, "r")
+    assert isinstance(context, VideoCodecContext)
+    context.thread_count = 1
+    frames = [frame for packet in packets for frame in context.decode(av.Packet(packet))]
+    frames += context.decode(None)
+    return [coarse.to_rgb(hevc.planes(frame, width, height)) for frame in frames]
 
 
 @dataclass(frozen=True)

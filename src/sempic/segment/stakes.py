@@ -62,19 +62,19 @@ def decide(
         stakes: of its groups; a palette that has none of them is left as it is.
     """
     groups = {name: [i for i in ids(name, palette) if i < len(chances)] for name in stakes}
-    critical = sorted(i for inside in groups.values() for i in inside)
+    critical = [i for inside in groups.values() for i in inside]
     if not critical:
         return labels
     others = [i for i in range(len(chances)) if i not in critical]
-    risk = np.take_along_axis(chances, np.minimum(labels, len(chances) - 1)[None], 0)[0]
-    risk, decided = risk.astype(np.float32), labels.copy()
+    worth = np.ones(256, np.float32)
     for name, inside in groups.items():
-        risk[np.isin(labels, inside)] *= stakes[name].worth
-    for name, inside in groups.items():
-        for i in inside:
-            weighed = chances[i] * np.float32(stakes[name].worth)
-            decided[weighed > risk] = i
-            np.maximum(weighed, risk, out=risk)
+        worth[inside] = stakes[name].worth
+    at = np.minimum(labels, len(chances) - 1)[None]
+    risk, decided = np.take_along_axis(chances, at, 0)[0] * worth[labels], labels.copy()
+    for i in critical:
+        weighed = chances[i] * worth[i]
+        decided[weighed > risk] = i
+        np.maximum(weighed, risk, out=risk)
     for inside in groups.values():
         shown = np.isin(decided, inside)
         if not shown.any() or not others:

@@ -20,7 +20,7 @@ import signal
 import time
 import traceback
 import warnings
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -205,11 +205,9 @@ class Coder:
                 scene = moment.scene
                 if only == "labels":
                     if scene.labels is None:
-                        labels = np.zeros((scene.height, scene.width, 3), np.uint8)
+                        yield np.zeros((scene.height, scene.width, 3), np.uint8)
                     else:
-                        colours = np.array(PALETTES[scene.palette].colours, np.uint8)
-                        labels = colours[scene.labels]
-                    yield labels
+                        yield PALETTES[scene.palette].paint(scene.labels)
                 elif only == "coarse":
                     yield api.preview(scene)
                 else:
@@ -218,7 +216,8 @@ class Coder:
         shown = list(self._within(frames()))
         unpacker.close()
         assert unpacker.head is not None
-        return _animation(shown, float(unpacker.head.rate), format)
+        told = {"quality": 85, "method": 1} if format == "webp" else {}
+        return pictures.animation(shown, float(unpacker.head.rate), MOVING[format], **told)
 
     def relabel(self, stream: bytes, labels: bytes) -> bytes:
         """The stream with another label map; the coarse payload stays as it is."""
@@ -319,17 +318,6 @@ def _best_quality(picture: PIL.Image.Image, codec: str, budget: int) -> bytes | 
         else:
             high = middle
     return best
-
-
-def _animation(frames: Sequence[Image], rate: float, format: str) -> bytes:
-    """One that plays over and over."""
-    first, *rest = map(PIL.Image.fromarray, frames)
-    out = io.BytesIO()
-    first.save(
-        out, MOVING[format], save_all=True, append_images=rest, duration=1000 / rate, loop=0,
-        **({"quality": 85, "method": 1} if format == "webp" else {}),
-    )  # fmt: skip
-    return out.getvalue()
 
 
 # ── the pool ─────────────────────────────────────────────────────────────────────────────────

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import functools
-import os
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import PIL.Image
 
-from sempic import coarse
-from sempic.coarse import hevc
 from sempic.errors import InputError
 from sempic.evaluation.clips.clip import Clip
-from sempic.processes import no_real_time
+from sempic.evaluation.codecs import decode_video, encode_video
 from sempic.scene import Image
 
 _SLACK = 1.1
@@ -98,7 +95,7 @@ def nearest(rival: Rival, clip: Clip, size: int) -> Coded:
         return found._replace(pictures=back)
     tried = [crf for crf in (low - 1, low) if crf in rival.crfs]
     best = min(tried, key=lambda crf: abs(bytes_at(crf) - size))
-    return Coded(bytes_at(best), _decode(rival, coded(best), width, height), width)
+    return Coded(bytes_at(best), decode_video(rival.decoder, coded(best), width, height), width)
 
 
 def _scaled(picture: Image, size: tuple[int, int], how: PIL.Image.Resampling) -> Image:
@@ -108,30 +105,7 @@ def _scaled(picture: Image, size: tuple[int, int], how: PIL.Image.Resampling) ->
 def _code(rival: Rival, frames: list[Image], rate: Fraction, crf: int) -> list[bytes]:
     import av
 
-    os.environ.setdefault("SVT_LOG", "1")
     name = next((name for name in rival.encoders if name in av.codecs_available), None)
     if name is None:
         raise InputError(f"this PyAV has no {' or '.join(rival.encoders)}, which {rival.title} is")
-    height, width = frames[0].shape[:2]
-    context: Any = av.CodecContext.create(name, "w")
-    context.width, context.height, context.pix_fmt = width, height, "yuv420p"
-    context.color_range, context.time_base, context.framerate = 2, 1 / rate, rate
-    context.thread_count, context.options = 1, {"crf": str(crf), **rival.encoders[name]}
-    packets = []
-    with no_real_time():
-        for number, frame in enumerate(frames):
-            picture = hevc.frame(coarse.from_rgb(frame, "420"), width, height)
-            picture.pts = number
-            packets += context.encode(picture)
-        packets += context.encode(None)
-    return [bytes(packet) for packet in packets]
-
-
-def _decode(rival: Rival, packets: list[bytes], width: int, height: int) -> list[Image]:
-    import av
-
-    context: Any = av.CodecContext.create(rival.decoder, "r")
-    context.thread_count = 1
-    frames = [f for packet in packets for f in context.decode(av.Packet(packet))]
-    frames += context.decode(None)
-    return [coarse.to_rgb(hevc.planes(frame, width, height)) for frame in frames]
+    return encode_video(name, frames, {"crf": str(crf), **rival.encoders[name]}, rate)

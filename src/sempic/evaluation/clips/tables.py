@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import base64
 import html
-import io
 import json
 from collections.abc import Mapping, Sequence
-
-import PIL.Image
 
 import sempic
 from sempic.evaluation import report
 from sempic.evaluation.clips.clip import Clip
 from sempic.evaluation.clips.measuring import STATIC, Found, Plan
 from sempic.evaluation.measures import FIGURES, Figure
+from sempic.pictures import animation
 from sempic.scene import Image
 
 Results = Sequence[tuple[Clip, Mapping[str, Found]]]
@@ -133,10 +131,5 @@ def page(results: Results, plan: Plan) -> str:
 
 def _animated(pictures: Sequence[Image], clip: Clip) -> str:
     """A data URL."""
-    out = io.BytesIO()
-    first, *rest = map(PIL.Image.fromarray, pictures)
-    first.save(
-        out, "WEBP", save_all=True, append_images=rest, duration=round(1000 / clip.rate), loop=0,
-        quality=_QUALITY, method=2,
-    )  # fmt: skip
-    return "data:image/webp;base64," + base64.b64encode(out.getvalue()).decode()
+    data = animation(pictures, float(clip.rate), "WEBP", quality=_QUALITY, method=2)
+    return "data:image/webp;base64," + base64.b64encode(data).decode()

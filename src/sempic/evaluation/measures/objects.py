@@ -29,7 +29,19 @@ _COLUMNS = ("there", "kept", "invented")
 Counts = npt.NDArray[np.int64]
 
 
-class Objects(Metric):
+class _OfObjects(Metric):
+    """What the judge finds, beside what it finds in the originals as JPEG."""
+
+    of_originals = True
+    judged = True
+
+    def original(self, cache: NetworkCache, reference: Reference) -> Record:
+        """Of the reference: what even a good picture loses."""
+        shown = reference.find("as JPEG", lambda picture: Reference(cache, as_jpeg(picture)))
+        return self.measure(cache, reference, shown)
+
+
+class Objects(_OfObjects):
     """In a record: int64 "objects" (groups, 3), as `count` gives it.
 
     The judge alone says what there is, and sees people in fences and wheels, too: see `Confirmed`.
@@ -39,8 +51,6 @@ class Objects(Metric):
 
     name = "objects"
     field = "objects"
-    of_originals = True
-    judged = True
     figures = (
         Figure(name="objects_kept", title="objects kept", digits="{:.3f}", ceiling=_REFERENCE),
         Figure(
@@ -55,10 +65,6 @@ class Objects(Metric):
     def measure(self, cache: NetworkCache, reference: Reference, shown: Reference) -> Record:
         there, here = (one.find(self.name, cache.finder) for one in (reference, shown))
         return {self.field: count(there, here, PALETTES[cache.finder.palette])}
-
-    def original(self, cache: NetworkCache, reference: Reference) -> Record:
-        """Of the reference: what even a good picture loses."""
-        return self.measure(cache, reference, Reference(cache, as_jpeg(reference.picture)))
 
     def add_up(self, records: Sequence[Record], originals: Sequence[Record]) -> Row:
         counts = _by_group(records)
@@ -88,14 +94,12 @@ class Objects(Metric):
         return table
 
 
-class Confirmed(Metric):
+class Confirmed(_OfObjects):
     """In a record: int64 "confirmed" (groups, 2): objects that the original's own map shows, too,
     in the judge's palette, and those of them that are kept. Only where all pictures have maps."""
 
     name = "confirmed"
     field = "confirmed"
-    of_originals = True
-    judged = True
     figures = (
         Figure(
             name="confirmed_kept",
@@ -111,12 +115,6 @@ class Confirmed(Metric):
         there, here = (one.find(Objects.name, cache.finder) for one in (reference, shown))
         changes = confirmed(there, here, reference.labels, PALETTES[cache.finder.palette])
         return {self.field: np.array([(c.tally.seen, c.tally.kept) for c in changes.values()])}
-
-    def original(self, cache: NetworkCache, reference: Reference) -> Record:
-        """Of the reference: what even a good picture loses."""
-        if reference.labels is None:
-            return {}
-        return self.measure(cache, reference, Reference(cache, as_jpeg(reference.picture)))
 
     def add_up(self, records: Sequence[Record], originals: Sequence[Record]) -> Row:
         there, kept = np.sum([record[self.field] for record in records], 0).T.tolist()
