@@ -75,6 +75,9 @@ def test_decodes_to_the_expected_scene(vector):
     for number, window in enumerate(scene.windows):
         assert expected.pop(f"window{number}-at").tolist() == [window.x, window.y]
         got[f"window{number}"] = window.picture
+    if scene.texture:
+        said = [[number, *levels] for number, levels in scene.texture.items()]
+        assert expected.pop("texture").tolist() == said
     assert got.keys() == expected.keys()
     for name, array in got.items():
         assert array.dtype == np.uint8
@@ -94,6 +97,7 @@ def test_label_maps_are_those_that_were_drawn():
         ("primed4-alone", (128, 171)),
         ("windows", (61, 83)),
         ("windows-alone", (61, 83)),
+        ("texture", (61, 83)),
     ):
         stream = (ROOT / f"vectors/{name}.sempic").read_bytes()
         assert np.array_equal(sempic.unpack(stream, only="labels").labels, make.street(*size)[1])

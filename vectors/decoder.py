@@ -42,7 +42,7 @@ def clamp(x: int, low: int, high: int) -> int:
 # ---- F1–F4: the stream -------------------------------------------------------------------------
 
 
-LABELS, HALVED, PALETTE, WINDOWS, RECEIPT = 1, 6, 9, 10, 11
+LABELS, HALVED, PALETTE, WINDOWS, RECEIPT, TEXTURE = 1, 6, 9, 10, 11, 12
 COARSE = {2: "bpg", 3: "avif", 4: "webp", 5: "jxl"}
 IDS = {0: 256, 1: 12, 2: 20, 3: 35}
 """F4: how many ids each palette has."""
@@ -62,7 +62,8 @@ def decode(stream: bytes) -> dict[str, Any]:
     require(at < len(body), "truncated")
     palette, model = body[at] & 15, body[at] >> 4
     require(palette in IDS and model < 15, "reserved profile")
-    known = {LABELS, HALVED, WINDOWS, RECEIPT, *COARSE} | ({PALETTE} if palette == 0 else set())
+    known = {LABELS, HALVED, WINDOWS, RECEIPT, TEXTURE, *COARSE}
+    known |= {PALETTE} if palette == 0 else set()
     chunks = split(body, at + 1, known)
 
     result: dict[str, Any] = {"size": np.array([width, height, palette, model])}
@@ -88,6 +89,8 @@ def decode(stream: bytes) -> dict[str, Any]:
             result[f"window{number}-at"], result[f"window{number}"] = corner, picture
     if RECEIPT in chunks:
         result["receipt"] = receipt(chunks[RECEIPT])
+    if TEXTURE in chunks:
+        result["texture"] = np.array(texture(chunks[TEXTURE]))
     return result
 
 
@@ -204,7 +207,7 @@ def block(size: tuple[int, int], coarse_size: tuple[int, int]) -> int | None:
     return next(fits, None)
 
 
-# ---- F7, F8: windows and receipt ---------------------------------------------------------------
+# ---- F7, F8, F9: windows, receipt, texture -----------------------------------------------------
 
 
 class Bits:
@@ -317,6 +320,20 @@ def receipt(payload: bytes) -> dict[str, Any]:
         groups.append((seen, lost, bits.ue()))
     require(bits.rest() == b"", "bytes after the receipt")
     return {"verifier": verifier, "groups": groups}
+
+
+def texture(payload: bytes) -> list[tuple[int, int, int]]:
+    """F9: ids, each with its two levels."""
+    bits = Bits(payload)
+    found, number = [], -1
+    for _ in range(bits.ue() + 1):
+        number += bits.ue() + 1
+        median = bits.take(5)
+        high = median + bits.take(4)
+        require(number < 256 and high < 32, "no level of texture")
+        found.append((number, median, high))
+    require(bits.rest() == b"", "bytes after the texture")
+    return found
 
 
 # ---- L2, L3: the labels' payload ---------------------------------------------------------------

@@ -95,6 +95,12 @@ def make(name: str) -> bytes:
         return sempic.pack(
             width=83, height=61, labels=labels, coarse=payload, windows=sent, receipt=receipt
         )
+    if name == "texture":  # of three classes
+        picture, labels = street(61, 83)
+        said = {2: (0, 9), 3: (7, 22), 11: (31, 31)}
+        return sempic.pack(
+            width=83, height=61, labels=labels, coarse=bpg(picture, 36, "444"), texture=said
+        )
     if name == "windows-alone":  # without a coarse picture
         picture, labels = street(61, 83)
         sent = windows.encode(picture, PLACES[:1], None)
@@ -174,6 +180,7 @@ NAMES = (
     "windows",
     "windows-alone",
     "windows-subsampled",
+    "texture",
 )
 SEQUENCES = {"sequences/street": make_sequence, "sequences/exposure": make_exposure}
 
@@ -202,6 +209,8 @@ def main() -> None:
                 f"window{number}": window.picture,
                 f"window{number}-at": np.array([window.x, window.y]),
             }
+        if scene.texture:
+            arrays["texture"] = np.array([(n, *said) for n, said in scene.texture.items()])
         path.write_bytes(stream)
         np.savez_compressed(path.with_suffix(".npz"), **arrays)
         print(f"{path.name}: {len(stream)} bytes")

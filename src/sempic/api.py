@@ -27,7 +27,7 @@ from typing import (
 
 import numpy as np
 
-from sempic import checks, coarse, codec, container, critical, progress
+from sempic import checks, coarse, codec, container, critical, progress, texture
 from sempic.codec import Draft
 from sempic.critical import BUDGET, Receipt, Tally
 from sempic.errors import (
@@ -314,11 +314,12 @@ class Codec:
                 )
         boxes = _scaled(options.keep_boxes, full, pixels.shape[:2])
         sent, never = _cells(pixels, given, PALETTES[palette], boxes, options)
+        said = {} if halved else texture.ask(pixels, given, PALETTES[palette])
 
         @functools.cache
         def draft(level: int) -> tuple[Draft, bytes]:
             with progress.waiting(f"coding at quality {level}", aloud=False):
-                made = _draft(pixels, given, palette, halved, level, sent, options)
+                made = _draft(pixels, given, palette, halved, said, level, sent, options)
                 return made, made.pack()
 
         level = options.quality
@@ -509,7 +510,7 @@ class Codec:
             mine = receiver.model_id
             text = f"the stream was made for receiver {scene.model}, and this is {mine}"
             warnings.warn(text, SempicWarning, stacklevel=3)
-        picture: Any = receiver(scene, **controls)
+        picture: Image = receiver(scene, **controls)
         if (
             not isinstance(picture, np.ndarray)
             or picture.dtype != np.uint8
@@ -522,6 +523,8 @@ class Codec:
                 f"the receiver is at fault: a picture of this scene is uint8 "
                 f"{(scene.height, scene.width, 3)}, not {given}"
             )
+        if scene.texture:
+            picture = texture.heed(picture, scene.labels, scene.texture)
         if not scene.windows:
             return picture
         from sempic import windows
@@ -589,10 +592,10 @@ def info(stream: bytes, *, shares: bool = False) -> dict[str, Any]:
 
     Keys: version, width, height (pixels), palette (name), model (id, 0 for any), coarse_codec
     (None if there is no coarse picture), bytes, bpp (of the whole stream), chunks ({"coarse": …,
-    "labels": …, "windows": …} in bytes, of those that there are), overhead (bytes of all else),
-    windows (where the original is shown: a list of [left, top, width, height] in pixels), receipt
-    (None, or what a check found: {"verifier": …, "groups": {"people": {"seen": …, "kept": …,
-    "lost": …, "invented": …}, …}, "all": {…}}).
+    "labels": …, "windows": …, "texture": …} in bytes, of those that there are), overhead (bytes of
+    all else), windows (where the original is shown: a list of [left, top, width, height] in
+    pixels), receipt (None, or what a check found: {"verifier": …, "groups": {"people":
+    {"seen": …, "kept": …, "lost": …, "invented": …}, …}, "all": {…}}).
 
     Raises BitstreamError as `unpack` does for a broken container.
     """
@@ -602,8 +605,8 @@ def info(stream: bytes, *, shares: bool = False) -> dict[str, Any]:
     c = container.read(stream)
     chunks = {
         name: len(payload)
-        for name, payload in (("coarse", c.coarse), ("labels", c.labels), ("windows", c.windows))
-        if payload is not None
+        for name in ("coarse", "labels", "windows", "texture")
+        if (payload := getattr(c, name)) is not None
     }
     known = {
         "version": container.VERSION,
@@ -718,6 +721,7 @@ def _draft(
     labels: LabelMap | None,
     palette: int,
     halved: bool,
+    said: texture.Texture,
     level: int,
     sent: Cells,
     options: EncodeOptions,
@@ -734,6 +738,7 @@ def _draft(
         palette=palette,
         model=options.model,
         halved=halved,
+        texture=said,
     )
     if not sent.any():
         return draft

@@ -15,11 +15,13 @@ import numpy as np
 
 from sempic import checks, container, critical
 from sempic import coarse as coarse_codecs
+from sempic import texture as textures
 from sempic.container import MAX_PIXELS, Container
 from sempic.critical import Receipt
 from sempic.errors import CorruptStream, LabelMapError
 from sempic.palette import CAMVID, PALETTES
 from sempic.scene import Coarse, LabelMap, Scene, Window
+from sempic.texture import Texture
 
 # sempic.labels is imported where it is used: numba behind it takes long to load, which
 # `import sempic` and `sempic info` need not pay.
@@ -39,6 +41,7 @@ class Draft:
     halved: bool = False
     windows: bytes | None = None
     receipt: Receipt | None = None
+    texture: Texture | None = None
 
     def pack(self) -> bytes:
         """The stream; raises as `pack` does."""
@@ -67,6 +70,7 @@ class Draft:
             if self.coarse is None
             else coarse_codecs.decode(self.coarse, codec=self.coarse_codec),
             windows=shown,
+            texture=dict(self.texture or {}),
         )
 
 
@@ -82,6 +86,7 @@ def pack(
     halved: bool = False,
     windows: bytes | None = None,
     receipt: Receipt | None = None,
+    texture: Texture | None = None,
 ) -> bytes:
     """The stream of a scene.
 
@@ -97,6 +102,7 @@ def pack(
             in each 2×2 pixels, which is sent.
         windows: payload from `sempic.windows.encode`, made with this coarse picture.
         receipt: what a check found.
+        texture: what `sempic.texture.ask` found, if that is anything.
 
     Raises:
         LabelMapError: labels of another shape or type, with ids outside the palette, or `halved`
@@ -138,6 +144,7 @@ def pack(
             coarse_type=kind.chunk,
             windows=windows,
             receipt=None if receipt is None else critical.write(receipt),
+            texture=textures.write(texture) if texture else None,
         )
     )
 
@@ -163,6 +170,7 @@ def unpack(
     c = container.read(checks.stream(stream), max_pixels=checks.whole("max_pixels", max_pixels, 1))
     if c.receipt is not None:
         critical.read(c.receipt)
+    said = {} if c.texture is None else textures.read(c.texture)
     scene_labels = scene_coarse = None
     scene_windows: tuple[Window, ...] = ()
     kind = coarse_codecs.BY_CHUNK[c.coarse_type]
@@ -198,6 +206,7 @@ def unpack(
         labels=scene_labels,
         coarse=None if only == "labels" else scene_coarse,
         windows=scene_windows,
+        texture=said,
     )
 
 

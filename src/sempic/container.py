@@ -40,6 +40,7 @@ class Chunk(IntEnum):
     PALETTE = 9
     WINDOWS = 10
     RECEIPT = 11
+    TEXTURE = 12
 
 
 FIRST_OPTIONAL = 8
@@ -70,6 +71,8 @@ class Container:
     """Payload of the windows (§7)."""
     receipt: bytes | None = None
     """Payload of the receipt (§8)."""
+    texture: bytes | None = None
+    """Payload of the texture (§9)."""
 
 
 def write(container: Container) -> bytes:
@@ -97,6 +100,7 @@ def write(container: Container) -> bytes:
         (Chunk.HALVED if c.halved else Chunk.LABELS, c.labels),
         (Chunk.WINDOWS, c.windows),
         (Chunk.RECEIPT, c.receipt),
+        (Chunk.TEXTURE, c.texture),
     ):
         if payload is not None:
             stream += varint(len(payload) << 4 | kind)
@@ -198,6 +202,7 @@ def _content(
         coarse_type=coarse_type,
         windows=found.get("windows"),
         receipt=found.get("receipt"),
+        texture=found.get("texture"),
     )
 
 

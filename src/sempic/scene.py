@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import numpy as np
@@ -66,3 +67,5 @@ class Scene:
     each 2×2 pixels, and a receiver may paint at half the size."""
     windows: tuple[Window, ...] = ()
     """Parts of the picture that are shown as they are; no two overlap."""
+    texture: Mapping[int, tuple[int, int]] = field(default_factory=dict)
+    """How strong texture may be, by id (`sempic.texture`); nothing is said of other ids."""

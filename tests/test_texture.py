@@ -1,0 +1,186 @@
+"""Texture: how strong the finest detail is, said by the sender, heeded by the receiver."""
+
+import numpy as np
+import PIL.Image
+import pytest
+from conftest import ROOT
+from hypothesis import given
+from hypothesis import strategies as st
+
+import sempic
+from sempic import api, codec, container, texture
+from sempic.errors import BitstreamError, CorruptStream, InputError, TruncatedStream
+from sempic.palette import CAMVID, CITYSCAPES, INDICES
+
+ROAD, CAR = CITYSCAPES.classes.index("road"), CITYSCAPES.classes.index("car")
+levels = st.tuples(st.integers(0, 31), st.integers(0, 15)).map(lambda p: (p[0], min(31, sum(p))))
+textures = st.dictionaries(st.integers(0, 255), levels, min_size=1)
+
+
+def grain(sigma, shape=(96, 128)):
+    """A grey picture with noise in it."""
+    noise = np.random.default_rng(7).normal(0, sigma, shape)
+    return np.clip(128 + noise[..., None] + np.zeros(3), 0, 255).astype(np.uint8)
+
+
+def halves():
+    """A map: a road on the left, a car on the right."""
+    labels = np.full((96, 128), ROAD, np.uint8)
+    labels[:, 64:] = CAR
+    return labels
+
+
+def strength(picture):
+    """The root mean square of what is finer than a pixel and its neighbours."""
+    grey = picture[..., 1].astype(float)
+    return float(np.sqrt((np.diff(grey, axis=1) ** 2).mean()))
+
+
+@given(textures)
+def test_texture_is_read_as_it_was_written(said):
+    assert texture.read(texture.write(said)) == said
+
+
+def test_a_class_takes_ten_bits_and_its_number():
+    assert len(texture.write({0: (5, 19)})) == 2
+    assert len(texture.write({0: (5, 19), 4: (15, 24), 10: (3, 8)})) == 6
+
+
+def test_what_is_no_texture_is_refused():
+    payload = texture.write({0: (5, 19), 10: (3, 8)})
+    for cut in range(len(payload)):
+        with pytest.raises(TruncatedStream):
+            texture.read(payload[:cut])
+    with pytest.raises(CorruptStream, match="longer"):
+        texture.read(payload + b"\0")
+    with pytest.raises(CorruptStream, match="longer"):
+        texture.read(payload[:-1] + bytes([payload[-1] | 1]))
+    with pytest.raises(CorruptStream, match="of id 0"):
+        texture.read(bytes([0b11111111, 0b11110000]))  # high above the last level
+    for wrong in ({}, {256: (0, 0)}, {-1: (0, 0)}, {0: (5, 4)}, {0: (0, 16)}, {0: (31, 32)}):
+        with pytest.raises(InputError):
+            texture.write(wrong)
+
+
+@given(st.binary(max_size=12))
+def test_any_bytes_are_a_texture_or_refused(noise):
+    try:
+        found = texture.read(noise)
+    except BitstreamError:
+        return
+    assert texture.write(found) == noise
+
+
+def test_nothing_is_asked_for_where_texture_is_as_strong_as_it_is_painted():
+    assert texture.ask(grain(25), halves(), CITYSCAPES) == {}
+
+
+def test_classes_with_little_texture_are_said():
+    picture = grain(25)
+    picture[:, :64] = grain(1)[:, :64]
+    assert list(texture.ask(picture, halves(), CITYSCAPES)) == [ROAD]
+    assert texture.ask(np.full_like(picture, 90), halves(), CITYSCAPES).keys() == {ROAD, CAR}
+    assert texture.ask(np.full_like(picture, 90), None, CITYSCAPES) == {0: (0, 0)}
+
+
+@pytest.mark.parametrize("palette", [CAMVID, INDICES])
+def test_other_palettes_are_asked_for_too(palette):
+    labels = np.zeros((96, 128), np.uint8)
+    assert texture.ask(grain(0), labels, palette) == {0: (0, 0)}
+
+
+def test_small_classes_are_left_out():
+    labels = np.full((96, 128), ROAD, np.uint8)
+    labels[:4, :4] = CAR
+    assert list(texture.ask(grain(0), labels, CITYSCAPES)) == [ROAD]
+
+
+def test_what_is_painted_beyond_what_was_said_is_taken_back():
+    painted = grain(20)
+    wanted = grain(4)
+    said = texture.ask(wanted, None, INDICES)
+    found = texture.heed(painted, None, said)
+    assert found.dtype == np.uint8
+    assert strength(found) == pytest.approx(0.8 * strength(wanted), rel=0.25)
+    assert abs(found.mean() - painted.mean()) < 0.1
+
+
+def test_only_the_classes_that_were_said_are_touched():
+    painted, labels = grain(20), halves()
+    found = texture.heed(painted, labels, {ROAD: (0, 0)})
+    assert strength(found[:, :60]) < 0.35 * strength(painted[:, :60])
+    assert np.array_equal(found[:, 64:], painted[:, 64:])
+
+
+def test_texture_is_never_made_stronger():
+    painted = grain(3)
+    assert texture.heed(painted, halves(), {ROAD: (31, 31), CAR: (31, 31)}) is painted
+
+
+def test_strips_have_no_seams():
+    """Whatever the number of rows that are held at a time."""
+    painted = grain(20, (200, 60))
+    whole = texture.heed(painted, None, {0: (4, 9)})
+    part = texture.heed(painted[:128], None, {0: (4, 9)})
+    assert np.abs(whole[:120].astype(int) - part[:120]).max() <= 2
+    flat = np.full((200, 60, 3), 77, np.uint8)
+    flat[::2] += 2
+    assert len(np.unique(texture.heed(flat, None, {0: (0, 0)})[2:-2:2])) == 1
+
+
+def test_large_pictures_are_measured_by_a_part_of_their_rows():
+    large = np.tile(grain(6, (64, 64)), (40, 32, 1))
+    assert large[..., 0].size > 2 * texture._ENOUGH
+    one, other = (texture.ask(p, None, CITYSCAPES)[0] for p in (large, large[:256, :256]))
+    assert np.abs(np.subtract(one, other)).max() <= 1
+
+
+def test_tiny_pictures():
+    for shape in ((1, 1), (1, 7), (2, 3)):
+        picture = grain(30, shape)
+        said = texture.ask(np.full_like(picture, 9), None, INDICES)
+        assert said == {0: (0, 0)}
+        assert texture.heed(picture, None, said).shape == picture.shape
+
+
+@pytest.fixture
+def street():
+    """A blurred picture, a map, and a codec whose receiver paints noise."""
+    picture = grain(2)
+    coder = api.Codec(
+        segmenter=lambda pixels: np.zeros(pixels.shape[:2], np.uint8),
+        receiver=lambda scene: grain(20, (scene.height, scene.width)),
+    )
+    return picture, halves(), coder
+
+
+def test_a_stream_says_it_and_its_receiver_heeds_it(street):
+    picture, labels, coder = street
+    stream = coder.encode(picture, labels=labels, palette="cityscapes")
+    scene = codec.unpack(stream)
+    assert scene.texture.keys() == {ROAD, CAR}
+    size = api.info(stream)["chunks"]["texture"]
+    assert size == len(texture.write(scene.texture)) <= 4
+    shown = np.asarray(coder.decode(stream))
+    assert strength(shown) < 0.3 * strength(grain(20))
+
+
+def test_broken_texture_is_refused_even_where_it_is_not_needed():
+    stream = (ROOT / "vectors/texture.sempic").read_bytes()
+    parts = container.read(stream)
+    broken = container.write(container.Container(
+        width=parts.width, height=parts.height, palette=parts.palette, coarse=parts.coarse,
+        texture=b"\xff\xff\xff",
+    ))  # fmt: skip
+    for only in (None, "labels", "coarse"):
+        with pytest.raises(CorruptStream):
+            sempic.unpack(broken, only=only)
+
+
+def test_pictures_of_half_the_size_say_nothing():
+    """What is enlarged has no fine detail."""
+    small = PIL.Image.fromarray(grain(10, (105, 130)))
+    coder = api.Codec(segmenter=lambda pixels: np.zeros(pixels.shape[:2], np.uint8))
+    scene = codec.unpack(coder.encode(small.resize((520, 420), PIL.Image.Resampling.BICUBIC)))
+    assert scene.halved
+    assert scene.texture == {}
