@@ -138,6 +138,7 @@ def pack(
             coarse_type=kind.chunk,
             windows=windows,
             receipt=None if receipt is None else critical.write(receipt),
+            own_groups=receipt is not None and receipt.table is not None,
         )
     )
 
@@ -162,7 +163,7 @@ def unpack(
         checks.one_of("only", only, ("labels", "coarse"))
     c = container.read(checks.stream(stream), max_pixels=checks.whole("max_pixels", max_pixels, 1))
     if c.receipt is not None:
-        critical.read(c.receipt)
+        critical.read(c.receipt, own=c.own_groups)
     scene_labels = scene_coarse = None
     scene_windows: tuple[Window, ...] = ()
     kind = coarse_codecs.BY_CHUNK[c.coarse_type]
