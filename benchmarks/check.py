@@ -1,13 +1,15 @@
 """What `sempic encode --check` keeps, costs, and whether its receipts are right.
 
     python benchmarks/check.py PICTURES [--glob 'nuscenes-*'] [--size 341x256] [--limit N]
-        [--labels MAPS] [--palette camvid] [--budget 0.25] [--json OUT]
+        [--labels MAPS] [--palette camvid] [--budget 0.25] [--avif 1 2] [--effort slowest]
+        [--json OUT]
 
 Objects are counted by the evaluation's judge, which has no part in the coding: in decoded pictures
-without and with the check, and in the originals as JPEG. With --labels, index maps of the same
-names, those that a map confirms are counted, too. Then whether receipt and
-judge agree that something was lost, or invented, picture by picture. Then the seconds of both,
-medians of processor time and of the clock: pictures are coded in turn with and without.
+without and with the check, in AVIF's whose files are nearest to once and twice our bytes without
+it (--avif; its least file may be larger), and in the originals as JPEG. With --labels, index maps
+of the same names, those that a map confirms are counted, too. Then whether receipt and judge agree
+that something was lost, or invented, picture by picture. Then the seconds of both, medians of
+processor time and of the clock: pictures are coded in turn with and without.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import functools
 import json
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,8 @@ from tqdm import tqdm
 import sempic
 from sempic import api, models, segment
 from sempic.critical import BUDGET, GROUPS
+from sempic.evaluation import codecs
+from sempic.evaluation.benchmark import dial
 from sempic.evaluation.measures.base import SIDE
 from sempic.evaluation.measures.objects import REFERENCE_QUALITY, as_jpeg, confirmed, count
 from sempic.palette import BY_NAME, PALETTES, translate
@@ -42,6 +46,10 @@ def main() -> None:
     parser.add_argument("--labels", type=Path, metavar="MAPS", help="what is really there")
     parser.add_argument("--palette", choices=BY_NAME, default="camvid", help="of --labels")
     parser.add_argument("--budget", type=float, default=BUDGET, help="as --check-budget")
+    parser.add_argument(
+        "--avif", type=int, nargs="*", default=[1, 2], metavar="N", help="at N times our bytes"
+    )
+    parser.add_argument("--effort", choices=codecs.EFFORTS, default=codecs.EFFORTS[0], help="its")
     parser.add_argument("--judge", metavar="SPEC", help="an ONNX file; default: the bundled judge")
     args = parser.parse_args()
     paths = load_pictures(args)
@@ -53,7 +61,7 @@ def main() -> None:
     for path, _ in paths if args.labels else ():
         labels = load_labels(args.labels / f"{path.stem}.png", args.size)
         maps.append(translate(palette.settle(labels), palette.id, judge.palette))
-    result = measure(found, maps, judge, args.budget)
+    result = measure(found, maps, judge, args.budget, args.avif, args.effort)
     print(f"{len(found)} pictures of {args.folder} {args.glob}, the first {found[0].shape[1::-1]}")
     print(describe(result))
     if args.json:
@@ -61,18 +69,25 @@ def main() -> None:
 
 
 def measure(
-    pictures: list[Image], maps: list[LabelMap], judge: Any, budget: float
+    pictures: list[Image],
+    maps: list[LabelMap],
+    judge: Any,
+    budget: float,
+    avif: list[int],
+    effort: str,
 ) -> dict[str, Any]:
     """The figures by name; what has objects in it has one list for each of GROUPS. maps: one for
-    each picture, or none at all."""
+    each picture, or none at all. avif: how many times our bytes it may take."""
     codec, palette = api.Codec(), PALETTES[judge.palette]
     ways: dict[str, dict[str, Any]] = {
         "plain": {},
         "checked": {"check": True, "check_budget": budget},
     }
-    objects = {way: np.zeros((len(GROUPS), 3), np.int64) for way in (*ways, "jpeg")}
+    rivals = {f"avif{times}": times for times in avif}
+    rival = codecs.load("avif", effort=effort) if avif else None
+    objects = {way: np.zeros((len(GROUPS), 3), np.int64) for way in (*ways, *rivals, "jpeg")}
     true = {way: np.zeros((len(GROUPS), 2), np.int64) for way in objects}
-    bits: dict[str, list[float]] = {way: [] for way in ways}
+    bits: dict[str, list[float]] = {way: [] for way in (*ways, *rivals)}
     seconds: dict[str, list[list[float]]] = {way: [] for way in ways}
     agreement = {what: np.zeros((2, 2), np.int64) for what in ("lost", "invented", "either")}
     for options in ways.values():  # networks are loaded, kernels compiled
@@ -96,6 +111,10 @@ def measure(
             seconds[way].append(taken)
             bits[way].append(8 * len(stream) / picture[..., 0].size)
             counts = add(way, before, np.asarray(codec.decode(stream)), truth)
+        targets = [times * bits["plain"][-1] for times in avif]
+        for way, (bpp, shown) in zip(rivals, _nearest(rival, picture, targets), strict=True):
+            bits[way].append(bpp)
+            add(way, before, shown, truth)
         receipt = sempic.info(stream)["receipt"]["groups"].values()
         there, kept, invented = counts.sum(0)
         said = {what: any(tally[what] for tally in receipt) for what in ("lost", "invented")}
@@ -120,7 +139,10 @@ def measure(
 
 def describe(result: dict[str, Any]) -> str:
     """Of what `measure` gives."""
-    titles = {"plain": "without", "checked": "with", "jpeg": f"JPEG {REFERENCE_QUALITY}"}
+    titles = {"plain": "without", "checked": "with"}
+    rivals = [way for way in result["bpp"] if way not in titles]
+    titles |= {way: f"AVIF, {way.removeprefix('avif')} × bytes" for way in rivals}
+    titles["jpeg"] = f"JPEG {REFERENCE_QUALITY}"
     names = (*GROUPS, "all")
     lines = ["kept / invented   bpp     " + "".join(f"{name:<18}" for name in names)]
     for way, title in titles.items():
@@ -147,6 +169,23 @@ def describe(result: dict[str, Any]) -> str:
     shares = [(c - p) / p for c, p in zip(checked, plain, strict=True)]
     lines.append(f"{'the check, of encode':<24}{shares[0]:<11.2f}{shares[1]:.2f}")
     return "\n".join(lines)
+
+
+def _nearest(
+    rival: codecs.PictureCodec | None, picture: Image, targets: list[float]
+) -> Iterator[tuple[float, Image]]:
+    """Bits per pixel, and what is shown, of its files that are nearest to some bits per pixel."""
+    if rival is None:
+        return
+    height, width = picture.shape[:2]
+    coded = functools.cache(lambda at: rival.encode(picture, rival.settings[at]))
+
+    def rate(at: int) -> float:
+        return 8 * len(coded(at)) / (height * width)
+
+    for target in targets:
+        at = dial.nearest_from_below(rate, len(rival.settings), target)
+        yield rate(at), rival.decode(coded(at), width, height)
 
 
 def _timed(work: Callable[[], bytes]) -> tuple[bytes, float, float]:

@@ -61,7 +61,8 @@ def main() -> None:
                 raise SystemExit(f"{path}: the label map came back changed")
             info = sempic.info(stream)
             pixels = info["width"] * info["height"]
-            parts = [info["chunks"].get("labels", 0), info["chunks"]["coarse"], info["overhead"]]
+            parts = [info["chunks"].get("labels", 0), info["chunks"]["coarse"]]
+            parts.append(info["bytes"] - sum(parts))
             sizes[quality] += info["bytes"]
             totals[quality] += 8 * np.array([*parts, info["bytes"]]) / pixels
         count += 1
@@ -70,14 +71,14 @@ def main() -> None:
 
     source = str(args.labels) if args.labels else args.segmenter or "bundled segmenter"
     print(f"{count} pictures of {args.folder}, labels: {source}, coarse: {args.coarse_codec}")
-    print("quality   coarse          labels   coarse  header    whole   bytes   (means, bpp)")
+    print("quality   coarse          labels   coarse   other    whole   bytes   (means, bpp)")
     rows = []
     for quality in args.quality:
         level = sempic.QUALITY[quality]
-        labels_bpp, coarse_bpp, header_bpp, whole = (float(v) for v in totals[quality] / count)
+        labels_bpp, coarse_bpp, other_bpp, whole = (float(v) for v in totals[quality] / count)
         name = f"1/{level.factor}, QP {level.qp}"
         print(
-            f"{quality:>7}   {name:<15}{labels_bpp:>7.4f}  {coarse_bpp:>7.4f} {header_bpp:>7.4f}"
+            f"{quality:>7}   {name:<15}{labels_bpp:>7.4f}  {coarse_bpp:>7.4f} {other_bpp:>7.4f}"
             f"  {whole:>7.4f} {sizes[quality] / count:>7.0f}"
         )
         rows.append(
@@ -87,7 +88,7 @@ def main() -> None:
                 "qp": level.qp,
                 "labels_bpp": labels_bpp,
                 "coarse_bpp": coarse_bpp,
-                "header_bpp": header_bpp,
+                "other_bpp": other_bpp,
                 "bpp": whole,
                 "bytes": sizes[quality] / count,
             }

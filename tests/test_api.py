@@ -152,7 +152,7 @@ def test_preview(codec):
 def test_info(codec):
     stream = codec.encode(IMAGE, labels=LABELS)
     info = sempic.info(stream)
-    assert info.pop("chunks").keys() == {"coarse", "labels"}
+    assert info.pop("chunks").keys() == {"coarse", "labels", "texture"}
     assert info == {
         "version": 1,
         "width": 128,
@@ -162,7 +162,7 @@ def test_info(codec):
         "coarse_codec": "bpg",
         "bytes": len(stream),
         "bpp": 8 * len(stream) / (128 * 96),
-        "overhead": 15,
+        "overhead": 16,
         "windows": [],
         "receipt": None,
     }

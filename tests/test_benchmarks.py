@@ -52,7 +52,7 @@ def test_rate(folder, monkeypatch, capsys, labels):
     assert (low["quality"], high["quality"]) == (1, 9)
     assert low["coarse_bpp"] < high["coarse_bpp"]
     for level in (low, high):
-        parts = level["labels_bpp"] + level["coarse_bpp"] + level["header_bpp"]
+        parts = level["labels_bpp"] + level["coarse_bpp"] + level["other_bpp"]
         assert level["bpp"] == pytest.approx(parts)
         assert f"{level['bpp']:.4f}" in printed
 
@@ -113,7 +113,8 @@ def test_check(folder, monkeypatch, capsys):
     truth = see(np.asarray(PIL.Image.open("pictures/1.png")))
     PIL.Image.fromarray(truth).save("maps/1.png")
     run(
-        monkeypatch, "check", "pictures", "--glob", "1*", "--labels", "maps", "--json", "out.json"
+        monkeypatch, "check", "pictures", "--glob", "1*", "--labels", "maps", "--json", "out.json",
+        "--effort", "fast",
     )  # fmt: skip
     result = json.loads((folder / "out.json").read_text())
     printed = capsys.readouterr().out
@@ -127,6 +128,11 @@ def test_check(folder, monkeypatch, capsys):
         assert neither + both == 1
         assert f"{what} by receipt and judge: neither {neither}," in printed
     assert all(len(taken) == 2 for taken in result["seconds"].values())
+    assert result["bpp"]["avif1"] <= result["bpp"]["avif2"]
+    assert [there for there, _, _ in result["objects"]["avif2"]] == seen
+    rows = {line.split("  ")[0]: line for line in printed.splitlines() if line.startswith("AVIF")}
+    assert f"{result['bpp']['avif2']:.4f}" in printed
+    assert list(rows) == ["AVIF, 1 × bytes", "AVIF, 2 × bytes"]
 
 
 def test_objects_by_size(folder, monkeypatch, capsys):

@@ -168,13 +168,13 @@ def test_unknown_required_chunks_are_refused_by_number(kind):
 
 
 def test_unknown_optional_chunks_are_skipped():
-    optional = b"".join(chunk(kind, b"skip me") for kind in (8, *range(13, 16)))
+    optional = b"".join(chunk(kind, b"skip me") for kind in (8, 14, 15))
     known = read(sealed(HEADER + chunk(2, b"c") + chunk(1, b"l")))
     mixed = HEADER + optional + chunk(2, b"c") + optional + chunk(1, b"l") + optional
     assert read(sealed(mixed)) == known
 
 
-@pytest.mark.parametrize("kinds", [(1, 1), (1, 6), (2, 2), (2, 3), (4, 5), (12, 12)])
+@pytest.mark.parametrize("kinds", [(1, 1), (1, 6), (2, 2), (2, 3), (4, 5), (11, 12), (13, 13)])
 def test_duplicate_chunks_are_refused(kinds):
     with pytest.raises(CorruptStream, match="two"):
         read(sealed(HEADER + b"".join(map(chunk, kinds))))

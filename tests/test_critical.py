@@ -1,11 +1,13 @@
 """Receipts: a few bytes that say what became of critical objects."""
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sempic import critical
-from sempic.critical import GROUPS, Receipt, Tally
+from sempic.critical import GROUPS, Group, Receipt, Tally
 from sempic.errors import BitstreamError, CorruptStream, InputError, TruncatedStream
 
 counts = st.tuples(st.integers(0, 200), st.integers(0, 200), st.integers(0, 200))
@@ -52,13 +54,37 @@ def test_what_is_no_receipt_is_refused():
         critical.read(lost[:4] + bytes([0b01001111, 0b11111110]))
 
 
-@given(st.binary(max_size=12))
-def test_any_bytes_are_a_receipt_or_refused(noise):
+HEAD = bytes.fromhex("0123456789abcdef")
+OWN = Receipt(
+    verifier="01234567", table="89abcdef", groups={"Füchse": Tally(2, 1, 0), "signs 2": NONE}
+)
+
+
+@given(noise=st.binary(max_size=12), own=st.booleans())
+def test_any_bytes_are_a_receipt_or_refused(noise, own):
+    noise = HEAD + b"\3a\nb" + noise if own else noise
     try:
-        found = critical.read(noise)
+        found = critical.read(noise, own=own)
     except BitstreamError:
         return
     assert critical.write(found) == noise
+
+
+def test_groups_of_ones_own_have_their_names():
+    payload = critical.write(OWN)
+    assert payload[:-2] == HEAD + bytes([15]) + "Füchse\nsigns 2".encode()
+    assert critical.read(payload, own=True) == OWN
+    for cut in range(len(payload)):
+        with pytest.raises(TruncatedStream):
+            critical.read(payload[:cut], own=True)
+
+
+@pytest.mark.parametrize(
+    "names", [b"", b"a\n", b"a\na", b" a", b"-", b"a\x1b", b"\xff", b"a" * 33, b"a\tb"]
+)
+def test_names_of_groups(names):
+    with pytest.raises(CorruptStream, match="names no groups"):
+        critical.read(HEAD + bytes([len(names)]) + names + b"\xff", own=True)
 
 
 @pytest.mark.parametrize(
@@ -69,8 +95,108 @@ def test_any_bytes_are_a_receipt_or_refused(noise):
         receipt(NONE, NONE, NONE, Tally(1, 2, 0)),
         receipt(NONE, NONE, NONE, Tally(1, 0, -1)),
         receipt(NONE, NONE, NONE, Tally(65535, 0, 0)),
+        Receipt(verifier="01234567", table="89", groups={"a": NONE}),
+        Receipt(verifier="01234567", table="01234567", groups={}),
+        Receipt(verifier="01234567", table="01234567", groups={"a\nb": NONE}),
+        Receipt(
+            verifier="01234567", table="01234567", groups={30 * str(i): NONE for i in range(9)}
+        ),
     ],
 )
 def test_what_a_receipt_cannot_say(wrong):
     with pytest.raises(InputError):
         critical.write(wrong)
+
+
+def test_a_receipt_counts_as_far_as_it_can():
+    assert Tally(70000, 66000, 3).capped == Tally(65534, 65534, 3)
+    assert Tally(5, 2, 1).capped == Tally(5, 2, 1)
+
+
+@pytest.mark.parametrize("count", [0, 1000, 65534])
+def test_no_receipt_is_longer_than_its_overhead(count):
+    table = critical.table("critical", {"Füchse": ["fox"], "signs": ["sign"]})
+    one = Receipt(
+        verifier="01234567",
+        table=table.digest,
+        groups=dict.fromkeys(table.groups, Tally(count, count, count)),
+    )
+    assert len(critical.write(one)) + 3 <= critical.overhead(table)
+    least = receipt(*[Tally(250, 250, 250)] * 4)  # of a thousandth of the picture each
+    assert len(critical.write(least)) + 3 <= critical.overhead(None)
+
+
+# ── tables ───────────────────────────────────────────────────────────────────────────────────
+
+
+TABLE = """{"who walks": ["person"], "who rides": {"classes": ["rider", "bicycle"], "pixels": 40},
+"signs": {"classes": ["sign"], "share": 0.5},
+"cars": {"classes": ["car"], "pixels": 9, "share": 0.01}}
+"""
+
+
+def test_a_table_is_read_from_a_file_or_given(tmp_path):
+    path = tmp_path / "mine.json"
+    path.write_text(TABLE)
+    found = critical.table("critical", str(path))
+    assert found.source == str(path)
+    assert found.groups == {
+        "who walks": Group(("person",), 1, 0.001),
+        "who rides": Group(("rider", "bicycle"), 40, 0),
+        "signs": Group(("sign",), 1, 0.5),
+        "cars": Group(("car",), 9, 0.01),
+    }
+    given = critical.table("critical", json.loads(TABLE))
+    assert given == found._replace(source="critical")
+    assert given.digest == found.digest
+    assert critical.table("critical", path) == critical.table("critical", found) == found
+    other = critical.table("critical", {"who walks": {"classes": ["person"], "pixels": 2}})
+    assert other.digest != critical.table("critical", {"who walks": ["person"]}).digest
+
+
+def test_how_large_an_object_is_at_least():
+    sizes = {"classes": ["car"], "pixels": 9, "share": 0.01}
+    (group,) = critical.table("critical", {"cars": sizes}).groups.values()
+    assert [group.least(size) for size in (100, 900, 5000)] == [9, 9, 50]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "no table of groups (Expecting value"),
+        ("[1]", "no table of groups: it maps"),
+        ("{}", "no table of groups: it maps"),
+        ('{"a": ["car"], "a": ["bus"]}', "'a' stands in it twice"),
+        ('{"a\\u001b": ["car"]}', "group name 'a\\x1b' is not"),
+        ('{"a": []}', "a: classes are a list of names"),
+        ('{"a": "car"}', "a: classes are a list of names"),
+        ('{"a": [3]}', "a: classes are a list of names"),
+        ('{"a": {"pixels": 3}}', "a: classes are a list of names"),
+        (
+            '{"a": {"classes": ["car"], "least": 3}}',
+            "a: 'least' is not one of classes, pixels, share",
+        ),
+        ('{"a": {"classes": ["car"], "pixels": 0}}', "a: pixels must be 1 or more, not 0"),
+        ('{"a": {"classes": ["car"], "pixels": 1.5}}', "a: pixels is a whole number, not 1.5"),
+        ('{"a": {"classes": ["car"], "share": 2}}', "a: share is 0…1, not 2"),
+        ('{"a": {"classes": ["car"], "share": NaN}}', "a: share is a finite number, not nan"),
+        (json.dumps({32 * str(i): ["car"] for i in range(8)}), "take more than 255 bytes"),
+    ],
+)
+def test_what_is_no_table_is_refused_by_its_file(tmp_path, text, said):
+    path = tmp_path / "mine.json"
+    path.write_text(text)
+    with pytest.raises(InputError) as caught:
+        critical.table("critical", path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_no_file_and_no_table(tmp_path):
+    with pytest.raises(InputError, match=r"none.json: no table of groups \(No such file"):
+        critical.table("critical", tmp_path / "none.json")
+    with pytest.raises(InputError, match="critical is a table of groups or its file, not int"):
+        critical.table("critical", 5)
+    with pytest.raises(InputError, match="critical: a: classes"):
+        critical.table("critical", {"a": None})

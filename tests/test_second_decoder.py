@@ -56,6 +56,12 @@ def test_receipts():
     found = decoder.receipt(critical.write(receipt))
     assert found["verifier"] == receipt.verifier
     assert found["groups"] == [(one.seen, one.lost, one.invented) for one in tallies]
+    groups = {"Füchse": tallies[1], "all that rolls": tallies[0]}
+    receipt = critical.Receipt(verifier="00c0ffee", table="0badcafe", groups=groups)
+    found = decoder.receipt(critical.write(receipt), own=True)
+    assert (found["verifier"], found["table"]) == ("00c0ffee", "0badcafe")
+    assert found["names"] == list(groups)
+    assert found["groups"] == [(3, 1, 0), (0, 0, 2)]
 
 
 def test_damage_is_refused_by_both_or_by_neither():

@@ -97,6 +97,7 @@ def test_label_maps_are_those_that_were_drawn():
         ("primed4-alone", (128, 171)),
         ("windows", (61, 83)),
         ("windows-alone", (61, 83)),
+        ("groups", (48, 64)),
         ("texture", (61, 83)),
     ):
         stream = (ROOT / f"vectors/{name}.sempic").read_bytes()
@@ -104,6 +105,21 @@ def test_label_maps_are_those_that_were_drawn():
     scene = sempic.unpack((ROOT / "vectors/halved.sempic").read_bytes())
     assert scene.halved
     assert np.array_equal(scene.labels[::2, ::2], make.street(45, 61)[1][::2, ::2])
+
+
+def test_receipts_say_what_they_said():
+    none = {"seen": 0, "kept": 0, "lost": 0, "invented": 0}
+    receipt = sempic.info((ROOT / "vectors/windows.sempic").read_bytes())["receipt"]
+    assert (receipt["verifier"], receipt["table"]) == ("0badcafe", None)
+    assert receipt["groups"] == dict.fromkeys(
+        ("people", "two-wheelers", "vehicles", "signs and lights"), none
+    ) | {"vehicles": none | {"seen": 1, "kept": 1}}
+    receipt = sempic.info((ROOT / "vectors/groups.sempic").read_bytes())["receipt"]
+    assert (receipt["verifier"], receipt["table"]) == ("0badcafe", "00c0ffee")
+    assert receipt["groups"] == {
+        "Füchse": {"seen": 3, "kept": 2, "lost": 1, "invented": 0},
+        "all that rolls": none | {"invented": 2},
+    }
 
 
 def test_label_maps_are_coded_as_they_were(vector):

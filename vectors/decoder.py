@@ -42,7 +42,7 @@ def clamp(x: int, low: int, high: int) -> int:
 # ---- F1–F4: the stream -------------------------------------------------------------------------
 
 
-LABELS, HALVED, PALETTE, WINDOWS, RECEIPT, TEXTURE = 1, 6, 9, 10, 11, 12
+LABELS, HALVED, PALETTE, WINDOWS, RECEIPT, OWN_RECEIPT, TEXTURE = 1, 6, 9, 10, 11, 12, 13
 COARSE = {2: "bpg", 3: "avif", 4: "webp", 5: "jxl"}
 IDS = {0: 256, 1: 12, 2: 20, 3: 35}
 """F4: how many ids each palette has."""
@@ -62,7 +62,7 @@ def decode(stream: bytes) -> dict[str, Any]:
     require(at < len(body), "truncated")
     palette, model = body[at] & 15, body[at] >> 4
     require(palette in IDS and model < 15, "reserved profile")
-    known = {LABELS, HALVED, WINDOWS, RECEIPT, TEXTURE, *COARSE}
+    known = {LABELS, HALVED, WINDOWS, RECEIPT, OWN_RECEIPT, TEXTURE, *COARSE}
     known |= {PALETTE} if palette == 0 else set()
     chunks = split(body, at + 1, known)
 
@@ -89,6 +89,8 @@ def decode(stream: bytes) -> dict[str, Any]:
             result[f"window{number}-at"], result[f"window{number}"] = corner, picture
     if RECEIPT in chunks:
         result["receipt"] = receipt(chunks[RECEIPT])
+    if OWN_RECEIPT in chunks:
+        result["receipt"] = receipt(chunks[OWN_RECEIPT], own=True)
     if TEXTURE in chunks:
         result["texture"] = np.array(texture(chunks[TEXTURE]))
     return result
@@ -116,7 +118,7 @@ def split(body: bytes, at: int, known: set[int]) -> dict[int, bytes]:
         require(at + length <= len(body), "truncated")
         payload, at = body[at : at + length], at + length
         if kind in known:
-            families = (COARSE.keys(), {LABELS, HALVED})
+            families = (COARSE.keys(), {LABELS, HALVED}, {RECEIPT, OWN_RECEIPT})
             rivals = next((family for family in families if kind in family), {kind})
             require(not rivals & chunks.keys(), "two chunks of one kind")
             require(
@@ -308,18 +310,26 @@ def enlarged(
     return (picture + total // 2) // total
 
 
-def receipt(payload: bytes) -> dict[str, Any]:
-    """F8: the verifier, and (seen, lost, invented) of each group."""
+def receipt(payload: bytes, own: bool = False) -> dict[str, Any]:
+    """F8: the verifier, and (seen, lost, invented) of each group; of the sender's own groups their
+    table and names, too."""
     bits = Bits(payload)
-    verifier = bits.take(32).to_bytes(4, "big").hex()
+    found: dict[str, Any] = {"verifier": bits.take(32).to_bytes(4, "big").hex()}
+    count = 4
+    if own:
+        found["table"] = bits.take(32).to_bytes(4, "big").hex()
+        names = bytes(bits.take(8) for _ in range(bits.take(8))).decode().split("\n")
+        require(all(re.fullmatch(r"\w[\w -]{0,31}", name) for name in names), "no name of a group")
+        require(len(set(names)) == len(names), "a name of two groups")
+        found["names"], count = names, len(names)
     groups = []
-    for _ in range(4):
+    for _ in range(count):
         seen = bits.ue()
         lost = bits.ue() if seen else 0
         require(lost <= seen, "more lost than seen")
         groups.append((seen, lost, bits.ue()))
     require(bits.rest() == b"", "bytes after the receipt")
-    return {"verifier": verifier, "groups": groups}
+    return found | {"groups": groups}
 
 
 def texture(payload: bytes) -> list[tuple[int, int, int]]:

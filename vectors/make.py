@@ -110,6 +110,10 @@ def make(name: str) -> bytes:
         payload = bpg(picture, 30, "420")
         sent = windows.encode(picture, PLACES[1:], coarse.decode(payload))
         return sempic.pack(width=83, height=61, coarse=payload, windows=sent)
+    if name == "groups":  # a receipt of the sender's own groups
+        groups = {"Füchse": Tally(3, 1, 0), "all that rolls": Tally(0, 0, 2)}
+        receipt = Receipt(verifier="0badcafe", table="00c0ffee", groups=groups)
+        return sempic.pack(width=64, height=48, labels=labels, receipt=receipt)
     raise SystemExit(f"no vector is called {name}")
 
 
@@ -180,6 +184,7 @@ NAMES = (
     "windows",
     "windows-alone",
     "windows-subsampled",
+    "groups",
     "texture",
 )
 SEQUENCES = {"sequences/street": make_sequence, "sequences/exposure": make_exposure}

@@ -220,6 +220,7 @@ class Codec:
         keep_boxes: Collection[tuple[int, ...]] = (),
         imagine: Collection[str] = (),
         check: bool = False,
+        critical: Mapping[str, Any] | str | os.PathLike[str] | None = None,
         check_budget: float = BUDGET,
     ) -> bytes:
         """The .sempic stream of a picture.
@@ -252,6 +253,10 @@ class Codec:
             imagine: classes by name; one kind of people stands for all. No window touches what the
                 map, or the verifier, takes for them; without a map there are no windows.
             check: send windows where a verifier doubts it, and the verdict (`sempic.check`).
+            critical: what the check looks for instead of `sempic.critical.GROUPS`: group → list of
+                classes, or mapping of `classes` and an object's least size, as `pixels` or as
+                `share` of the picture that is sent; or the path of a JSON file of that. Classes are
+                the verifier's, or of a palette of which it has the nearest, as for `keep`.
             check_budget: the share of the file by which these windows may enlarge it.
 
         Raises:
@@ -278,6 +283,7 @@ class Codec:
                 keep_boxes=keep_boxes,  # type: ignore[arg-type]
                 imagine=imagine,  # type: ignore[arg-type]
                 check=check,
+                critical=critical,  # type: ignore[arg-type]
                 check_budget=check_budget,
             ),
         )
@@ -357,6 +363,7 @@ class Codec:
                 verifier=self.verifier,
                 paint=self.synthesize,
                 budget=options.check_budget,
+                table=options.table,
                 sent=sent,
                 never=forbidden,
             )
@@ -594,8 +601,9 @@ def info(stream: bytes, *, shares: bool = False) -> dict[str, Any]:
     (None if there is no coarse picture), bytes, bpp (of the whole stream), chunks ({"coarse": …,
     "labels": …, "windows": …, "texture": …} in bytes, of those that there are), overhead (bytes of
     all else), windows (where the original is shown: a list of [left, top, width, height] in
-    pixels), receipt (None, or what a check found: {"verifier": …, "groups": {"people":
-    {"seen": …, "kept": …, "lost": …, "invented": …}, …}, "all": {…}}).
+    pixels), receipt (None, or what a check found: {"verifier": …, "table": None or the digest of
+    groups of the sender's own, "groups": {"people": {"seen": …, "kept": …, "lost": …,
+    "invented": …}, …}, "all": {…}}).
 
     Raises BitstreamError as `unpack` does for a broken container.
     """
@@ -620,7 +628,9 @@ def info(stream: bytes, *, shares: bool = False) -> dict[str, Any]:
         "chunks": chunks,
         "overhead": len(stream) - sum(chunks.values()),
         "windows": [] if c.windows is None else windows.where(c.windows, c.width, c.height),
-        "receipt": None if c.receipt is None else _receipt(critical.read(c.receipt)),
+        "receipt": None
+        if c.receipt is None
+        else _receipt(critical.read(c.receipt, own=c.own_groups)),
     }
     return known | {"classes": _shares(codec.unpack(stream, only="labels"))} if shares else known
 
@@ -640,6 +650,7 @@ def _receipt(receipt: Receipt) -> dict[str, Any]:
 
     return {
         "verifier": receipt.verifier,
+        "table": receipt.table,
         "groups": {name: counts(tally) for name, tally in receipt.groups.items()},
         "all": counts(receipt.total),
     }
@@ -711,9 +722,8 @@ def _most(stream: bytes, options: EncodeOptions) -> float:
     size: float = len(stream) if options.target_bytes is not None else info(stream)["bpp"]
     if not options.check:
         return size
-    from sempic import check
-
-    return size * (1 + options.check_budget + check.OVERHEAD / len(stream))
+    receipt = critical.overhead(options.table)
+    return size * (1 + options.check_budget + receipt / len(stream))
 
 
 def _draft(

@@ -144,6 +144,7 @@ def pack(
             coarse_type=kind.chunk,
             windows=windows,
             receipt=None if receipt is None else critical.write(receipt),
+            own_groups=receipt is not None and receipt.table is not None,
             texture=textures.write(texture) if texture else None,
         )
     )
@@ -169,7 +170,7 @@ def unpack(
         checks.one_of("only", only, ("labels", "coarse"))
     c = container.read(checks.stream(stream), max_pixels=checks.whole("max_pixels", max_pixels, 1))
     if c.receipt is not None:
-        critical.read(c.receipt)
+        critical.read(c.receipt, own=c.own_groups)
     said = {} if c.texture is None else textures.read(c.texture)
     scene_labels = scene_coarse = None
     scene_windows: tuple[Window, ...] = ()

@@ -40,7 +40,8 @@ class Chunk(IntEnum):
     PALETTE = 9
     WINDOWS = 10
     RECEIPT = 11
-    TEXTURE = 12
+    OWN_RECEIPT = 12
+    TEXTURE = 13
 
 
 FIRST_OPTIONAL = 8
@@ -71,6 +72,8 @@ class Container:
     """Payload of the windows (§7)."""
     receipt: bytes | None = None
     """Payload of the receipt (§8)."""
+    own_groups: bool = False
+    """Whether that is of groups of the sender's own."""
     texture: bytes | None = None
     """Payload of the texture (§9)."""
 
@@ -99,7 +102,7 @@ def write(container: Container) -> bytes:
         (c.coarse_type, c.coarse),
         (Chunk.HALVED if c.halved else Chunk.LABELS, c.labels),
         (Chunk.WINDOWS, c.windows),
-        (Chunk.RECEIPT, c.receipt),
+        (Chunk.OWN_RECEIPT if c.own_groups else Chunk.RECEIPT, c.receipt),
         (Chunk.TEXTURE, c.texture),
     ):
         if payload is not None:
@@ -162,12 +165,13 @@ def _content(
     chunks: list[tuple[int, bytes]], *, width: int, height: int, palette: int, model: int
 ) -> Container:
     names = {chunk.value: chunk.name.lower() for chunk in Chunk}
-    names |= dict.fromkeys(BY_CHUNK, "coarse") | {Chunk.HALVED: "labels"}
+    names |= dict.fromkeys(BY_CHUNK, "coarse")
+    names |= {Chunk.HALVED: "labels", Chunk.OWN_RECEIPT: "receipt"}
     if palette != INDICES.id:
         del names[Chunk.PALETTE]  # means nothing there
     found: dict[str, bytes] = {}
     coarse_type = CODECS["bpg"].chunk
-    halved = False
+    halved = own_groups = False
     for kind, payload in chunks:
         if kind not in names:
             if kind < FIRST_OPTIONAL:
@@ -180,6 +184,7 @@ def _content(
             if "labels" in found:
                 raise CorruptStream("the coarse chunk must precede the labels")
         halved |= kind == Chunk.HALVED
+        own_groups |= kind == Chunk.OWN_RECEIPT
         found[name] = payload
     if "labels" not in found and "coarse" not in found:
         raise CorruptStream("neither labels nor a coarse picture")
@@ -202,6 +207,7 @@ def _content(
         coarse_type=coarse_type,
         windows=found.get("windows"),
         receipt=found.get("receipt"),
+        own_groups=own_groups,
         texture=found.get("texture"),
     )
 

@@ -4,27 +4,143 @@ became of them (spec/format.md §8).
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
 
+from sempic import checks
 from sempic.bits import Bits, from_golomb, packed, ue
 from sempic.errors import CorruptStream, InputError
 
-GROUPS = {
-    "people": ("pedestrian", "person", "rider"),
-    "two-wheelers": ("bicyclist", "bicycle", "motorcycle"),
-    "vehicles": ("car", "truck", "bus", "train", "caravan", "trailer"),
-    "signs and lights": ("sign", "traffic sign", "traffic light"),
-}
-"""Classes by name, in whatever palette. CamVid's bicyclist is the rider and what he rides."""
 SHARE = 0.001
-"""Of the picture that an object takes at least."""
+"""Of the picture that an object takes at least, if nothing is said."""
 BUDGET = 0.25
 """What mending may add to a stream if nothing is said, as a share of it."""
-VERIFIER = re.compile(r"[0-9a-f]{8}")
-_MOST = (1 << 16) - 1
-"""Counts are smaller, as `Bits.golomb` has it."""
+DIGEST = re.compile(r"[0-9a-f]{8}")
+_NAME = re.compile(r"\w[\w -]{0,31}")
+_MOST_TEXT = 255
+"""Bytes of all names of groups, with one between two."""
+MOST = (1 << 16) - 2
+"""A receipt counts no further, as `Bits.golomb` has it."""
+
+
+class Group(NamedTuple):
+    """Classes whose regions are objects."""
+
+    classes: tuple[str, ...]
+    pixels: int = 1
+    """That an object has at least."""
+    share: float = SHARE
+    """Of the picture that it takes at least, 0…1."""
+
+    def least(self, size: int) -> float:
+        """Pixels that an object has at least in a picture of so many."""
+        return max(self.pixels, self.share * size)
+
+
+Groups: TypeAlias = Mapping[str, Group]
+"""By their names."""
+
+GROUPS: Groups = {
+    "people": Group(("pedestrian", "person", "rider")),
+    "two-wheelers": Group(("bicyclist", "bicycle", "motorcycle")),
+    "vehicles": Group(("car", "truck", "bus", "train", "caravan", "trailer")),
+    "signs and lights": Group(("sign", "traffic sign", "traffic light")),
+}
+"""If nothing is said; classes by name, in whatever palette. CamVid's bicyclist is the rider and
+what he rides."""
+
+
+# ── groups of one's own ──────────────────────────────────────────────────────────────────────
+
+
+class Table(NamedTuple):
+    """Groups of one's own."""
+
+    groups: Groups
+    source: str
+    """The file that they stand in, or what else messages call them."""
+
+    @property
+    def digest(self) -> str:
+        """What a receipt says of them: eight hexadecimal digits, others for other groups."""
+        return hashlib.sha256(json.dumps(self.groups).encode()).hexdigest()[:8]
+
+
+def table(name: str, given: Any) -> Table:
+    """Groups of one's own, of a JSON file or a mapping: group → its classes, or a mapping with
+    them as `classes` and the least size of an object as `pixels`, or as `share` of the picture.
+
+    Raises InputError that begins with the file, or with `name` for a mapping.
+    """
+    if isinstance(given, Table):
+        return given
+    if isinstance(given, Mapping):
+        return _table(name, given)
+    if not isinstance(given, (str, os.PathLike)):
+        raise InputError(f"{name} is a table of groups or its file, not {type(given).__name__}")
+    source = os.fspath(given)
+    try:
+        entries = json.loads(Path(source).read_text("utf-8"), object_pairs_hook=_once)
+    except (OSError, ValueError, RecursionError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{source}: no table of groups ({reason})") from error
+    return _table(str(source), entries)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON, in which a name that stands twice is an error."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{max(names, key=names.count)!r} stands in it twice")
+    return found
+
+
+def _table(source: str, entries: Any) -> Table:
+    if not isinstance(entries, Mapping) or not entries:
+        raise InputError(f"{source}: no table of groups: it maps their names to classes")
+    for name in entries:
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise InputError(
+                f"{source}: group name {name!r:.40} is not 1 to 32 letters, digits, _, - or spaces"
+            )
+    if len("\n".join(entries).encode()) > _MOST_TEXT:
+        raise InputError(f"{source}: the names of all groups take more than {_MOST_TEXT} bytes")
+    return Table(
+        {name: _group(f"{source}: {name}", entry) for name, entry in entries.items()}, source
+    )
+
+
+def _group(where: str, entry: Any) -> Group:
+    told = entry if isinstance(entry, Mapping) else {"classes": entry}
+    if strange := told.keys() - set(Group._fields):
+        raise InputError(f"{where}: {min(map(str, strange))!r:.40} is not one of {_KEYS}")
+    classes = told.get("classes")
+    if (
+        isinstance(classes, str)
+        or not isinstance(classes, Sequence)
+        or not classes
+        or not all(isinstance(name, str) for name in classes)
+    ):
+        raise InputError(f"{where}: classes are a list of names")
+    share = 0.0 if "pixels" in told else SHARE
+    return Group(
+        classes=tuple(classes),
+        pixels=checks.whole(f"{where}: pixels", told.get("pixels", 1), 1),
+        share=checks.number(f"{where}: share", told.get("share", share), 0, 1),
+    )
+
+
+_KEYS = ", ".join(Group._fields)
+
+
+# ── receipts ─────────────────────────────────────────────────────────────────────────────────
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +159,11 @@ class Tally:
         """In both."""
         return self.seen - self.lost
 
+    @property
+    def capped(self) -> Tally:
+        """The same as far as a receipt counts."""
+        return Tally(*(min(count, MOST) for count in (self.seen, self.lost, self.invented)))
+
     def __add__(self, other: Tally) -> Tally:
         return Tally(self.seen + other.seen, self.lost + other.lost, self.invented + other.invented)
 
@@ -55,7 +176,9 @@ class Receipt:
     verifier: str
     """Of that network: the first eight hexadecimal digits of its file's SHA-256."""
     groups: Mapping[str, Tally]
-    """One for each of GROUPS."""
+    """One for each of GROUPS, or of the table."""
+    table: str | None = None
+    """Digest of the `Table`; None: the groups are GROUPS."""
 
     @property
     def total(self) -> Tally:
@@ -63,25 +186,46 @@ class Receipt:
         return sum(self.groups.values(), Tally(0, 0, 0))
 
 
+def overhead(groups: Table | None) -> int:
+    """More bytes than a receipt with its chunk's head ever takes."""
+    if groups is None:
+        return 32  # there is no room for many objects
+    return 16 + len("\n".join(groups.groups).encode()) + 12 * len(groups.groups)
+
+
 def write(receipt: Receipt) -> bytes:
-    """The payload of a receipt chunk. Raises InputError if it is not as `Receipt` says."""
-    if not VERIFIER.fullmatch(receipt.verifier) or list(receipt.groups) != list(GROUPS):
+    """The payload of a receipt chunk, or, of a table, of one of the sender's own groups. Raises
+    InputError if it is not as `Receipt` says."""
+    names = list(receipt.groups)
+    head = [receipt.verifier] if receipt.table is None else [receipt.verifier, receipt.table]
+    text = b"" if receipt.table is None else "\n".join(names).encode()
+    if receipt.table is None:
+        named = names == list(GROUPS)
+    else:
+        named = bool(names) and all(map(_NAME.fullmatch, names)) and len(text) <= _MOST_TEXT
+    if not named or not all(map(DIGEST.fullmatch, head)):
         raise InputError("a receipt names its verifier, and counts every group")
     bits = ""
     for name, tally in receipt.groups.items():
         numbers = (tally.seen, tally.lost, tally.invented)
-        if not (0 <= tally.lost <= tally.seen and all(0 <= n < _MOST for n in numbers)):
+        if not (0 <= tally.lost <= tally.seen and all(0 <= n <= MOST for n in numbers)):
             raise InputError(f"{name}: {numbers} are no counts of objects")
         bits += ue(tally.seen) + (ue(tally.lost) if tally.seen else "") + ue(tally.invented)
-    return bytes.fromhex(receipt.verifier) + packed(bits)
+    length = b"" if receipt.table is None else bytes([len(text)])
+    return bytes.fromhex("".join(head)) + length + text + packed(bits)
 
 
-def read(payload: bytes) -> Receipt:
-    """The receipt in a payload. Raises a BitstreamError if it is not exactly one."""
+def read(payload: bytes, *, own: bool = False) -> Receipt:
+    """The receipt in a payload; `own`: of groups of the sender's own. Raises a BitstreamError if it
+    is not exactly one."""
     bits = Bits(payload, "the receipt")
-    verifier = f"{int(bits.take(32), 2):08x}"
+    verifier, table, names = f"{int(bits.take(32), 2):08x}", None, list(GROUPS)
+    if own:
+        table = f"{int(bits.take(32), 2):08x}"
+        length = int(bits.take(8), 2)
+        names = _names(int("0" + bits.take(8 * length), 2).to_bytes(length, "big"))
     groups = {}
-    for name in GROUPS:
+    for name in names:
         seen = from_golomb(bits.golomb())
         lost = from_golomb(bits.golomb()) if seen else 0
         if lost > seen:
@@ -89,4 +233,12 @@ def read(payload: bytes) -> Receipt:
         groups[name] = Tally(seen, lost, from_golomb(bits.golomb()))
     if len(bits.bits) - bits.at > 7 or "1" in bits.bits[bits.at :]:
         raise CorruptStream("the receipt is longer than need be")
-    return Receipt(verifier=verifier, groups=groups)
+    return Receipt(verifier=verifier, groups=groups, table=table)
+
+
+def _names(text: bytes) -> list[str]:
+    """Of a receipt's groups."""
+    names = text.decode("utf-8", "replace").split("\n")
+    if not all(map(_NAME.fullmatch, names)) or len(set(names)) < len(names):
+        raise CorruptStream("the receipt names no groups")
+    return names

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
 
-from sempic import checks, coarse, fields
-from sempic.critical import BUDGET
+from sempic import checks, coarse, critical, fields
+from sempic.critical import BUDGET, Table
 from sempic.errors import InputError, LabelMapError
 from sempic.fields import option
 from sempic.palette import BY_NAME, CAMVID, PALETTES, Palette, find
@@ -190,6 +190,14 @@ class EncodeOptions(Options):
         "into the stream",
         False,
     )
+    critical: str | Table | None = option(
+        "what the check looks for instead of people, two-wheelers, vehicles, signs and lights: "
+        "classes of the verifier in groups, with the least size of an object",
+        None,
+        check=critical.table,
+        metavar="FILE",
+        console="; a JSON file",
+    )
     check_budget: float = option(
         "what the check may add, as a share of the stream",
         BUDGET,
@@ -213,11 +221,25 @@ class EncodeOptions(Options):
         fields.check(self)
         if self.target_bpp is not None and self.target_bytes is not None:
             raise InputError("target_bpp and target_bytes exclude each other")
+        if self.critical is not None and not self.check:
+            raise InputError("critical says what a check looks for, and no check is asked for")
 
     @property
     def targeted(self) -> bool:
         """Whether the quality follows from a size."""
         return self.target_bpp is not None or self.target_bytes is not None
+
+    @property
+    def table(self) -> Table | None:
+        """What a check looks for, if that is said."""
+        return None if self.critical is None else critical.table("critical", self.critical)
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """What is read for them."""
+        palette = str(self.palette)
+        own = (palette,) if palette.endswith(".json") else ()
+        return own if self.table is None else (*own, self.table.source)
 
     @property
     def known_palette(self) -> Palette:

@@ -1,11 +1,24 @@
 """keep, keep_boxes, imagine, check and check_budget, as encoding takes them."""
 
+import json
+
 import numpy as np
 import pytest
 from conftest import FakeSegmenter, street
 
 import sempic
-from sempic import api, check, cli, coarse, container, models, windows
+from sempic import (
+    api,
+    check,
+    cli,
+    coarse,
+    container,
+    critical,
+    models,
+    palette,
+    texture,
+    windows,
+)
 from sempic.errors import InputError, ModelError, RateError
 from sempic.options import EncodeOptions
 from sempic.palette import CAMVID
@@ -44,7 +57,8 @@ def shown(stream):
 
 def test_nothing_is_added_to_what_is_not_asked_for(codec):
     payload = coarse.encode(coarse.downscale(IMAGE, 4), quality=36)
-    plain = sempic.pack(width=128, height=96, labels=LABELS, coarse=payload)
+    said = texture.ask(IMAGE, LABELS, CAMVID)
+    plain = sempic.pack(width=128, height=96, labels=LABELS, coarse=payload, texture=said)
     assert codec.encode(IMAGE, labels=LABELS) == plain
     assert codec.encode(IMAGE, labels=LABELS, imagine="person") == plain
     assert codec.encode(IMAGE, labels=LABELS, keep="pedestrian") == plain  # there is none
@@ -160,6 +174,84 @@ def test_info_prints_receipts(codec, tmp_path, capsys):
     assert "checked by 0badcafe: 0 of 1 kept, 1 lost, 0 invented" in shown
     assert "vehicles: 0 of 1 kept" in shown
     assert "people" not in shown
+
+
+TABLE = {"what drives": {"classes": ["truck", "car"], "pixels": 200}, "who walks": ["person"]}
+
+
+def test_a_table_of_ones_own_is_looked_for(codec, tmp_path, capsys):
+    stream = codec.encode(IMAGE, labels=LABELS, check=True, check_budget=0, critical=TABLE)
+    receipt = sempic.info(stream)["receipt"]
+    assert list(receipt["groups"]) == ["what drives", "who walks"]
+    there = {"seen": 1, "kept": 0, "lost": 1, "invented": 0}
+    assert receipt["groups"]["what drives"] == receipt["all"] == there
+    assert receipt["table"] == critical.table("critical", TABLE).digest
+    assert sempic.unpack(stream).labels is not None
+    path = tmp_path / "a.sempic"
+    path.write_bytes(stream)
+    assert cli.main(["info", str(path)]) == 0
+    shown = capsys.readouterr().out
+    assert f"checked by 0badcafe, groups of table {receipt['table']}: 0 of 1 kept" in shown
+    assert "what drives: 0 of 1 kept, 1 lost" in shown
+
+
+def test_only_what_a_table_names_is_mended(codec):
+    """The car is lost, but walkers alone are asked for, and objects of half the picture."""
+    for groups in ({"who walks": ["person"]}, {"cars": {"classes": ["car"], "share": 0.5}}):
+        stream = codec.encode(IMAGE, labels=LABELS, check=True, check_budget=5.0, critical=groups)
+        assert shown(stream) == []
+        assert sempic.info(stream)["receipt"]["all"]["seen"] == 0
+    stream = codec.encode(IMAGE, labels=LABELS, check=True, check_budget=5.0, critical=TABLE)
+    assert shown(stream) == [CAR[1]]
+
+
+def test_a_table_names_the_classes_of_the_verifiers_own_palette():
+    toys = palette.own("toys", [("floor", (0, 0, 0)), ("brick", (200, 0, 0))])
+    verifier = check.Verifier(
+        look=lambda image: ((no_car(image) == 8).astype(np.uint8), None),
+        palette=toys.id,
+        digest="0badcafe",
+    )
+    coder = sempic.Codec(FakeSegmenter(), Blurred(), verifier)
+    options = {"labels": LABELS, "check": True, "check_budget": 0}
+    stream = coder.encode(IMAGE, critical={"bricks": ["brick"]}, **options)
+    assert sempic.info(stream)["receipt"]["groups"]["bricks"]["lost"] == 1
+    with pytest.raises(InputError, match="critical: cars: class 'car' is not one of palette toys"):
+        coder.encode(IMAGE, critical={"cars": ["car"]}, **options)
+
+
+def test_a_table_on_the_command_line(tmp_path, capsys, monkeypatch, codec):
+    import PIL.Image
+
+    from sempic.batch import work
+
+    monkeypatch.setattr(work, "coder_with", lambda **_: codec)
+    PIL.Image.fromarray(IMAGE).save(tmp_path / "a.png")
+    table, picture = tmp_path / "mine.json", str(tmp_path / "a.png")
+    table.write_text(json.dumps(TABLE))
+    manifest = tmp_path / "manifest.jsonl"
+    line = ["encode", picture, "--check", "--critical", str(table), "--manifest", str(manifest)]
+    assert cli.main(line) == 0
+    record = json.loads(manifest.read_text().splitlines()[1])
+    assert list(record["receipt"]["groups"]) == ["what drives", "who walks"]
+    (tmp_path / "a.sempic").unlink()
+    table.write_text(json.dumps({"ghosts": ["ghost"]}))
+    capsys.readouterr()
+    assert cli.main(line) == 2
+    assert "other settings" in capsys.readouterr().err
+    assert cli.main(line[:-2]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"sempic: {picture}: {table}: ghosts: class 'ghost' is not one of")
+    assert said.count("\n") == 1
+    assert not (tmp_path / "a.sempic").exists()
+    assert cli.main(["encode", picture, "--critical", str(table)]) == 2
+    assert "no check is asked for" in capsys.readouterr().err
+    assert cli.main([*line[:-2], "-o", str(table)]) == 2
+    assert "would replace" in capsys.readouterr().err
+    assert table.read_text() == json.dumps({"ghosts": ["ghost"]})
+    with pytest.raises(SystemExit):
+        cli.main(["encode", picture, "--check", "--critical", str(tmp_path / "none.json")])
+    assert f"{tmp_path / 'none.json'}: no table of groups" in capsys.readouterr().err
 
 
 def test_windows_are_shown_by_any_receiver(codec):

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from sempic.check import objects
+from sempic.critical import GROUPS, table
+from sempic.errors import InputError
 from sempic.palette import CAMVID, CITYSCAPES
 
 
@@ -22,7 +24,7 @@ def test_regions_and_their_cover_are_those_of_scipy(seed):
         if region.sum() >= 0.001 * mask.size:
             grown = ndimage.binary_dilation(region, near, objects.GROWN)
             expected.append((region, (grown & other).sum() / region.sum()))
-    found = objects.regions(mask)
+    found = objects.regions(mask, 0.001 * mask.size)
     assert len(found) == len(expected) > 3
     for (region, share), one in zip(
         sorted(expected, key=lambda e: e[0].argmax()),
@@ -37,7 +39,7 @@ def test_regions_and_their_cover_are_those_of_scipy(seed):
 
 
 def test_no_object_in_an_empty_mask():
-    assert objects.regions(np.zeros((5, 7), bool)) == []
+    assert objects.regions(np.zeros((5, 7), bool), 0) == []
 
 
 def test_lost_and_invented_are_named():
@@ -55,5 +57,35 @@ def test_lost_and_invented_are_named():
 
 
 def test_groups_are_found_by_name():
-    assert objects.ids("people", CITYSCAPES) == [11, 12]
-    assert objects.ids("people", CAMVID) == [9]
+    assert objects.ids(GROUPS["people"], CITYSCAPES) == [11, 12]
+    assert objects.ids(GROUPS["people"], CAMVID) == [9]
+
+
+def test_groups_of_ones_own():
+    """Sizes in pixels and as shares; names of another palette."""
+    before = np.zeros((40, 60), np.uint8)
+    before[5:8, 5:8] = 9  # pedestrian
+    before[20:30, 40:52] = 8  # car
+    after = np.zeros_like(before)
+    mine = table("mine", {"small": {"classes": ["person"], "pixels": 9}, "wheels": ["car", "bus"]})
+    groups = objects.within(mine, CAMVID)
+    assert groups["small"].classes == ("pedestrian",)
+    assert groups["wheels"].classes == ("car",)
+    changes = objects.compare(before, after, CAMVID, groups)
+    assert [(name, len(change.lost)) for name, change in changes.items()] == [
+        ("small", 1), ("wheels", 1),
+    ]  # fmt: skip
+    mine = table("mine", {"small": {"classes": ["person"], "pixels": 10}})
+    assert not objects.compare(before, after, CAMVID, objects.within(mine, CAMVID))["small"].seen
+
+
+@pytest.mark.parametrize(
+    ("groups", "said"),
+    [
+        ({"a": ["ghost"]}, "mine.json: a: class 'ghost' is not one of palette camvid: sky, build"),
+        ({"a": ["car"], "b": ["sign", "truck"]}, "mine.json: 'car' is in 'a' and in 'b'"),
+    ],
+)
+def test_classes_that_no_group_can_have(groups, said):
+    with pytest.raises(InputError, match=said):
+        objects.within(table("mine.json", groups), CAMVID)

@@ -70,6 +70,21 @@ def test_a_checked_answer_has_its_receipt_in_a_header(client):
     assert "X-Receipt" not in client.post("/encode", content=png()).headers
 
 
+def test_a_table_of_groups_comes_as_json(client, tmp_path):
+    """And never as a path."""
+    table = {"who walks": ["pedestrian"], "wheels": {"classes": ["car"], "pixels": 9}}
+    query = {"check": True, "critical": json.dumps(table)}
+    answer = client.post("/encode", params=query, content=png())
+    assert answer.status_code == 200, answer.text
+    assert list(json.loads(answer.headers["X-Receipt"])["groups"]) == list(table)
+    path = tmp_path / "table.json"
+    path.write_text(json.dumps(table))
+    for wrong in (str(path), json.dumps(str(path)), "[]", '{"a": ["ghost"]}', '{"a": 5}'):
+        answer = client.post("/encode", params=query | {"critical": wrong}, content=png())
+        refused(answer, 422, "InputError")
+        assert "critical: " in answer.json()["message"]
+
+
 def test_encode_options(client):
     small = client.post("/encode", params={"max_side": 32}, content=png()).content
     assert (sempic.info(small)["width"], sempic.info(small)["height"]) == (32, 24)

@@ -18,9 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from sempic import container, critical, windows
-from sempic.check.objects import compare, ids, mask, regions
+from sempic.check.objects import compare, ids, mask, regions, within
 from sempic.codec import Draft
-from sempic.critical import BUDGET, GROUPS, Receipt
+from sempic.critical import BUDGET, GROUPS, Groups, Receipt, Table
 from sempic.palette import PALETTES
 from sempic.scene import Chances, Image, LabelMap, Scene
 from sempic.windows import Cells, choice
@@ -28,7 +28,7 @@ from sempic.windows import Cells, choice
 Likely: TypeAlias = npt.NDArray[np.float32]
 """float32 (H, W), 0…1."""
 
-__all__ = ["OVERHEAD", "SIDE", "Verifier", "checked"]
+__all__ = ["SIDE", "Verifier", "checked"]
 
 CHUNK = 3
 """Bytes of a chunk beside its payload, at most, as long as that is below 2^17."""
@@ -39,14 +39,12 @@ LIKELY = 0.25
 """Chance of a group from which a region may be an object of it."""
 LESS = 0.1
 """By how much a group is less likely in the other picture, at least, where a region is in doubt."""
-SMALLEST = 0.0007
-"""Share of the picture that such a region takes at least."""
+SMALLEST = 0.7
+"""Such a region takes at least this share of an object's least size."""
 QP = 32
 """HEVC's, of windows that a check adds: of coarser ones, small objects are not seen."""
 RATE = 6.0
 """Bytes that a cell of a window takes, about: where to begin to look for how many there is room."""
-OVERHEAD = 32
-"""More bytes than a receipt ever takes."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,6 +68,7 @@ def checked(
     verifier: Verifier,
     paint: Callable[[Scene], Image],
     budget: float = BUDGET,
+    table: Table | None = None,
     sent: Cells | None = None,
     never: Callable[[LabelMap], Cells] | None = None,
 ) -> bytes:
@@ -82,43 +81,52 @@ def checked(
         verifier: who says what is lost.
         paint: the receiver, for a scene without windows.
         budget: the stream may grow by this share of its size; the receipt is not counted.
+        table: of groups to look for; None: GROUPS.
         sent: the cells of the draft's windows, which are sent in any case.
         never: given the verifier's map of the original, the cells that no window may have.
+
+    Raises InputError: a class of the table that the verifier does not know.
     """
+    palette = PALETTES[verifier.palette]
+    groups = GROUPS if table is None else within(table, palette)
     room = int(budget * len(stream))
-    before, hoped = _seen(picture, verifier)
+    before, hoped = _seen(picture, verifier, groups)
     painted = paint(draft.scene())
-    after, left = _seen(windows.blend(painted, draft.scene().windows), verifier)
+    after, left = _seen(windows.blend(painted, draft.scene().windows), verifier, groups)
     columns, rows = windows.grid(draft.width, draft.height)
     cells = np.zeros((rows, columns), bool) if sent is None else sent
     forbidden = np.zeros_like(cells) if never is None else never(before)
-    wanted = [cells_of & ~forbidden for cells_of in _doubtful(hoped, left)]
+    wanted = [cells_of & ~forbidden for cells_of in _doubtful(hoped, left, groups)]
     more = _afforded(picture, draft, wanted, cells, room)
     if more is not None:
         draft = dataclasses.replace(draft, windows=more)
-        after, _ = _seen(windows.blend(painted, draft.scene().windows), verifier)
-    changes = compare(before, after, PALETTES[verifier.palette])
-    tallies = {name: change.tally for name, change in changes.items()}
-    receipt = Receipt(verifier=verifier.digest, groups=tallies)
+        after, _ = _seen(windows.blend(painted, draft.scene().windows), verifier, groups)
+    changes = compare(before, after, palette, groups)
+    receipt = Receipt(
+        verifier=verifier.digest,
+        groups={name: change.tally.capped for name, change in changes.items()},
+        table=None if table is None else table.digest,
+    )
     parts = dataclasses.replace(
         container.read(stream, max_pixels=picture.size),
         windows=draft.windows,
         receipt=critical.write(receipt),
+        own_groups=table is not None,
     )
     return container.write(parts)
 
 
-def _seen(picture: Image, verifier: Verifier) -> tuple[LabelMap, list[Likely]]:
-    """The verifier's map of a picture, and how likely it thinks each of GROUPS, float32 (H, W)."""
+def _seen(picture: Image, verifier: Verifier, groups: Groups) -> tuple[LabelMap, list[Likely]]:
+    """The verifier's map of a picture, and how likely it thinks each group, float32 (H, W)."""
     labels, chances = verifier.look(picture)
     palette = PALETTES[verifier.palette]
     if chances is None:
-        return labels, [mask(labels, group, palette).astype(np.float32) for group in GROUPS]
-    inside = [[i for i in ids(group, palette) if i < len(chances)] for group in GROUPS]
+        return labels, [mask(labels, each, palette).astype(np.float32) for each in groups.values()]
+    inside = [[i for i in ids(each, palette) if i < len(chances)] for each in groups.values()]
     return labels, [chances[some].sum(0, dtype=np.float32) / 255 for some in inside]
 
 
-def _doubtful(before: list[Likely], after: list[Likely]) -> list[Cells]:
+def _doubtful(before: list[Likely], after: list[Likely], groups: Groups) -> list[Cells]:
     """Of each region where a group is likely in one of the pictures and less so in the other, the
     cells of a window that would show the truth; what is worth most for its size comes first.
 
@@ -126,8 +134,9 @@ def _doubtful(before: list[Likely], after: list[Likely]) -> list[Cells]:
     mostly not there at all (docs/decisions.md).
     """
     found: list[tuple[float, Cells]] = []
-    for one, other in zip((*before, *after), (*after, *before), strict=True):
-        for region in regions(one >= LIKELY, SMALLEST):
+    pairs = zip((*before, *after), (*after, *before), (*groups.values(),) * 2, strict=True)
+    for one, other, group in pairs:
+        for region in regions(one >= LIKELY, SMALLEST * group.least(one.size)):
             box = region.rows, region.columns
             here, there_too = (float(p[box][region.shape].mean()) for p in (one, other))
             worth = here * (here - there_too)

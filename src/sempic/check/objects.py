@@ -1,7 +1,7 @@
 """Objects kept, lost and invented: people, vehicles and signs in two maps of one picture.
 
 An object is a connected region of a group of classes in a network's map of the original, of at
-least SHARE of the picture. It is kept if the map of the decoded picture has pixels of the group
+least the group's least size. It is kept if the map of the decoded picture has pixels of the group
 there, as many as KEPT of the region's size; an object of the decoded picture is invented if the map
 of the original has none there. "There" is the region grown by GROWN pixels, so that a shifted
 outline is no loss.
@@ -15,11 +15,12 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from sempic.critical import GROUPS, SHARE, Tally
+from sempic.critical import GROUPS, Group, Groups, Table, Tally
+from sempic.errors import InputError
 from sempic.labels.regions import components
 from sempic.palette import Palette
 from sempic.scene import LabelMap
-from sempic.windows.choice import grown
+from sempic.windows.choice import grown, numbers
 
 KEPT = 0.4
 GROWN = 2
@@ -80,43 +81,62 @@ class Change(NamedTuple):
         return Tally(len(self.seen), len(self.lost), len(self.invented))
 
 
-def compare(before: LabelMap, after: LabelMap, palette: Palette) -> Mapping[str, Change]:
-    """What became of the objects of each of GROUPS.
+def compare(
+    before: LabelMap, after: LabelMap, palette: Palette, groups: Groups = GROUPS
+) -> Mapping[str, Change]:
+    """What became of the objects of each of the groups.
 
     Args:
         before, after: uint8 (H, W), maps of the original and of the decoded picture.
         palette: of both; a group none of whose classes it has counts nothing.
     """
     changes = {}
-    for name in GROUPS:
-        there, here = (mask(labels, name, palette) for labels in (before, after))
-        seen = regions(there)
+    for name, group in groups.items():
+        there, here = (mask(labels, group, palette) for labels in (before, after))
+        seen, shown = (regions(each, group.least(before.size)) for each in (there, here))
         lost = [region for region in seen if region.covered(here) < KEPT]
-        changes[name] = Change(
-            seen, lost, [region for region in regions(here) if region.covered(there) == 0]
-        )
+        invented = [region for region in shown if region.covered(there) == 0]
+        changes[name] = Change(seen, lost, invented)
     return changes
 
 
-def mask(labels: LabelMap, group: str, palette: Palette) -> Mask:
-    """Where a map shows a group of GROUPS."""
+def within(table: Table, palette: Palette) -> Groups:
+    """Groups of one's own by the names that a palette has for their classes, or for the nearest.
+
+    Raises InputError naming the table: a class that the palette lacks, or one in two groups.
+    """
+    found, taken = {}, dict[str, str]()
+    for name, group in table.groups.items():
+        try:
+            classes = {palette.classes[i] for i in numbers(group.classes, palette)}
+        except InputError as error:
+            raise InputError(f"{table.source}: {name}: {error}") from error
+        if twice := min(classes & taken.keys(), default=None):
+            raise InputError(f"{table.source}: {twice!r} is in {taken[twice]!r} and in {name!r}")
+        taken |= dict.fromkeys(classes, name)
+        found[name] = group._replace(classes=tuple(sorted(classes)))
+    return found
+
+
+def mask(labels: LabelMap, group: Group, palette: Palette) -> Mask:
+    """Where a map shows a group."""
     found: Mask = np.isin(labels, ids(group, palette))
     return found
 
 
-def ids(group: str, palette: Palette) -> list[int]:
+def ids(group: Group, palette: Palette) -> list[int]:
     """Of the classes of a group in a palette."""
-    return [i for i, name in enumerate(palette.classes) if name in GROUPS[group]]
+    return [i for i, name in enumerate(palette.classes) if name in group.classes]
 
 
-def regions(mask: Mask, share: float = SHARE) -> list[Region]:
-    """The connected regions of a mask, joined by corners too, of at least that share of it."""
+def regions(mask: Mask, least: float) -> list[Region]:
+    """The connected regions of a mask, joined by corners too, of at least so many pixels."""
     inside = np.flatnonzero(mask)
     numbers = components(mask.view(np.uint8), corners=True).ravel()[inside]
     inside = inside[np.argsort(numbers, kind="stable")]
     found = []
     for pixels in np.split(inside, np.cumsum(np.unique(numbers, return_counts=True)[1])[:-1]):
-        if len(pixels) and len(pixels) >= share * mask.size:
+        if len(pixels) and len(pixels) >= least:
             y, x = np.divmod(pixels, mask.shape[1])
             rows, columns = (slice(int(at.min()), int(at.max()) + 1) for at in (y, x))
             shape = np.zeros((rows.stop - rows.start, columns.stop - columns.start), bool)

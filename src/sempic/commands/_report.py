@@ -114,8 +114,9 @@ def verdict(receipt: Record | None) -> list[str]:
     if receipt is None:
         return []
     groups = {name: group for name, group in receipt["groups"].items() if any(group.values())}
+    table = f", groups of table {receipt['table']}" if receipt["table"] else ""
     return [
-        f"  checked by {receipt['verifier']}: {_counted(receipt['all'])}",
+        f"  checked by {receipt['verifier']}{table}: {_counted(receipt['all'])}",
         *(f"    {name}: {_counted(group)}" for name, group in groups.items()),
     ]
 

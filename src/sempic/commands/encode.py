@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
         found=pictures.SUFFIXES | {TAR},
         suffix=".sempic",
         foreign=formats.FOREIGN | READ,  # of videos one at a time is coded
-        reads=(args.labels, args.segmenter, args.verifier),
+        reads=(args.labels, args.segmenter, args.verifier, *options.files),
         writes=(args.manifest,),
         say=processes.say,
     )

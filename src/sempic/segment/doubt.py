@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sempic.check.objects import ids
+from sempic.critical import GROUPS
 from sempic.labels.regions import components
 from sempic.palette import PALETTES, Palette
 from sempic.scene import Chances, LabelMap
@@ -29,7 +30,7 @@ def least(palette: Palette) -> npt.NDArray[np.float64]:
     """The mean probability of each class below which a region of it is void."""
     found = np.full(len(palette.classes), KNOWN)
     for name, stake in STAKES.items():
-        found[ids(name, palette)] = stake.known
+        found[ids(GROUPS[name], palette)] = stake.known
     return found
 
 

@@ -15,6 +15,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 
 from sempic.check.objects import ids
+from sempic.critical import GROUPS
 from sempic.labels.regions import components
 from sempic.palette import Palette
 from sempic.scene import Chances, LabelMap
@@ -61,7 +62,7 @@ def decide(
         palette: of the labels.
         stakes: of its groups; a palette that has none of them is left as it is.
     """
-    groups = {name: [i for i in ids(name, palette) if i < len(chances)] for name in stakes}
+    groups = {name: [i for i in ids(GROUPS[name], palette) if i < len(chances)] for name in stakes}
     critical = [i for inside in groups.values() for i in inside]
     if not critical:
         return labels

@@ -28,7 +28,7 @@ from fastapi import APIRouter, FastAPI, File, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from fastapi_offline import FastAPIOffline
-from pydantic import BaseModel, ConfigDict, Field, create_model
+from pydantic import BaseModel, ConfigDict, Field, Json, create_model
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -86,6 +86,8 @@ def _parameter(name: str, kind: Any, part: dataclasses.Field[Any]) -> tuple[Any,
     hint: Any
     if name == "palette":  # by name alone: no path of a client is opened
         hint = Literal[tuple(p.name for p in PALETTES.values())]
+    elif name == "critical":  # the table itself, for the same reason
+        hint = Json[dict[str, Any]]
     elif get_origin(kind) is Mapping or fields.repeats(kind, told):
         hint = list[str]
     elif told.choices is not None:

@@ -154,7 +154,7 @@ def confirmed(
     found = {}
     for name, change in compare(before, after, palette).items():
         groups = _RIDERS if name in _RIDERS else (name,)
-        there = np.logical_or.reduce([mask(truth, group, palette) for group in groups])
+        there = np.logical_or.reduce([mask(truth, GROUPS[each], palette) for each in groups])
         seen, lost = (
             [region for region in regions if region.covered(there) >= KEPT]
             for regions in (change.seen, change.lost)
