@@ -262,6 +262,30 @@ def test_soft_large_pictures_are_labelled_at_half_their_size():
     assert sizes[1:] == [(421, 500)] * 2
 
 
+@pytest.mark.parametrize("factor", [4, 8])
+@pytest.mark.parametrize("size", [(3, 50), (33, 17), (96, 128)])
+def test_halved_scenes_are_painted_at_half_their_size(size, factor):
+    """Whatever the receiver, and enlarged."""
+    asked = []
+
+    def receiver(scene):
+        asked.append(scene)
+        return street(scene.height, scene.width)[0]
+
+    height, width = size
+    picture, labels = street(*size)
+    labels = labels[::2, ::2].repeat(2, 0)[:height].repeat(2, 1)[:, :width]
+    small = coarse.encode(coarse.downscale(picture, factor), quality=30)
+    stream = sempic.pack(width=width, height=height, labels=labels, coarse=small, halved=True)
+    shown = np.asarray(sempic.Codec(receiver=receiver).decode(stream))
+    (half,) = asked
+    assert not half.halved
+    assert (half.width, half.height) == (-(-width // 2), -(-height // 2))
+    assert np.array_equal(half.labels, labels[::2, ::2])
+    assert coarse.factor(half.width, half.height, *half.coarse.y.shape[::-1]) == factor // 2
+    assert np.array_equal(shown, pictures.doubled(receiver(half))[:height, :width])
+
+
 def test_no_labels_when_asked():
     picture = np.full((32, 48, 3), 90, np.uint8)
     stream = sempic.Codec(segmenter=Unsure()).encode(picture, labels="none", max_side=24)

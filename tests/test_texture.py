@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import sempic
-from sempic import api, codec, container, texture
+from sempic import api, coarse, codec, container, texture
 from sempic.errors import BitstreamError, CorruptStream, InputError, TruncatedStream
 from sempic.palette import CAMVID, CITYSCAPES, INDICES
 
@@ -177,10 +177,18 @@ def test_broken_texture_is_refused_even_where_it_is_not_needed():
             sempic.unpack(broken, only=only)
 
 
-def test_pictures_of_half_the_size_say_nothing():
-    """What is enlarged has no fine detail."""
-    small = PIL.Image.fromarray(grain(10, (105, 130)))
-    coder = api.Codec(segmenter=lambda pixels: np.zeros(pixels.shape[:2], np.uint8))
-    scene = codec.unpack(coder.encode(small.resize((520, 420), PIL.Image.Resampling.BICUBIC)))
+def test_halved_pictures_say_it_of_half_their_size():
+    """That is what is painted; enlarged it has no texture."""
+    small = grain(3, (210, 260))
+    large = PIL.Image.fromarray(small).resize((520, 420), PIL.Image.Resampling.BICUBIC)
+    coder = api.Codec(
+        segmenter=lambda pixels: np.zeros(pixels.shape[:2], np.uint8),
+        receiver=lambda scene: grain(20, (scene.height, scene.width)),
+    )
+    stream = coder.encode(large)
+    scene = codec.unpack(stream)
     assert scene.halved
-    assert scene.texture == {}
+    half = coarse.downscale(np.asarray(large), 2)
+    assert scene.texture == texture.ask(half, scene.labels[::2, ::2], CAMVID)
+    shown = coarse.downscale(np.asarray(coder.decode(stream)), 2)
+    assert strength(shown) < 0.4 * strength(grain(20))

@@ -320,7 +320,7 @@ class Codec:
                 )
         boxes = _scaled(options.keep_boxes, full, pixels.shape[:2])
         sent, never = _cells(pixels, given, PALETTES[palette], boxes, options)
-        said = {} if halved else texture.ask(pixels, given, PALETTES[palette])
+        said = _texture(pixels, given, palette, halved)
 
         @functools.cache
         def draft(level: int) -> tuple[Draft, bytes]:
@@ -517,7 +517,22 @@ class Codec:
             mine = receiver.model_id
             text = f"the stream was made for receiver {scene.model}, and this is {mine}"
             warnings.warn(text, SempicWarning, stacklevel=3)
-        picture: Image = receiver(scene, **controls)
+        picture = self._painted(scene, controls)
+        if not scene.windows:
+            return picture
+        from sempic import windows
+
+        return windows.blend(picture, scene.windows)
+
+    def _painted(self, scene: Scene, controls: dict[str, Any]) -> Image:
+        """What the receiver paints, at half the size if the scene says so, with no more texture
+        than it says."""
+        if scene.halved:
+            from sempic import pictures
+
+            half = self._painted(scene.half(), controls)
+            return pictures.doubled(half)[: scene.height, : scene.width]
+        picture: Any = self.receiver(scene, **controls)
         if (
             not isinstance(picture, np.ndarray)
             or picture.dtype != np.uint8
@@ -530,13 +545,7 @@ class Codec:
                 f"the receiver is at fault: a picture of this scene is uint8 "
                 f"{(scene.height, scene.width, 3)}, not {given}"
             )
-        if scene.texture:
-            picture = texture.heed(picture, scene.labels, scene.texture)
-        if not scene.windows:
-            return picture
-        from sempic import windows
-
-        return windows.blend(picture, scene.windows)
+        return texture.heed(picture, scene.labels, scene.texture) if scene.texture else picture
 
     def uncertainty(
         self,
@@ -724,6 +733,14 @@ def _most(stream: bytes, options: EncodeOptions) -> float:
         return size
     receipt = critical.overhead(options.table)
     return size * (1 + options.check_budget + receipt / len(stream))
+
+
+def _texture(pixels: Image, labels: LabelMap | None, palette: int, halved: bool) -> texture.Texture:
+    """What is said of texture: of the picture that is painted, which may be half as large."""
+    if halved:
+        assert labels is not None
+        pixels, labels = coarse.downscale(pixels, 2), labels[::2, ::2]
+    return texture.ask(pixels, labels, PALETTES[palette])
 
 
 def _draft(

@@ -30,10 +30,10 @@ SUFFIXES = frozenset(formats.by_suffix())
 _EXACT = ("PNG", "BMP", "DIB", "GIF", "PPM", "TIFF", "TGA")
 """Formats that keep ids as they are."""
 
-LARGE = 400
-"""Up to this shorter side pictures are at the scale that the networks were taught."""
-SOFT = 8.0
-"""Mean square, in grey levels, of what half the size loses (docs/experiments/scale.md)."""
+SOFT = {400: 8.0, 300: 6.0}
+"""By the shorter side that a picture exceeds: the mean square, in grey levels, of what half its
+size may lose (docs/experiments/scale.md). Smaller ones are of the scale that networks were taught.
+"""
 
 _HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 """Brands of pictures that phones make and Pillow does not open by itself."""
@@ -201,12 +201,19 @@ def is_soft(picture: Image) -> bool:
     """Whether a picture is large and has no detail that half its size would lose, as most frames of
     a camera; uint8 (H, W, 3)."""
     height, width = picture.shape[:2]
-    if min(height, width) <= LARGE:
+    allowed = [loss for side, loss in SOFT.items() if min(height, width) > side]
+    if not allowed:
         return False
     grey = PIL.Image.fromarray(picture[: height // 2 * 2, : width // 2 * 2]).convert("L")
     again = grey.reduce(2).resize(grey.size, PIL.Image.Resampling.BICUBIC)
     counts = np.array(PIL.ImageChops.difference(grey, again).histogram())
-    return float(counts @ np.arange(256) ** 2 / counts.sum()) <= SOFT
+    return float(counts @ np.arange(256) ** 2 / counts.sum()) <= allowed[0]
+
+
+def doubled(picture: Image) -> Image:
+    """A picture at twice its size (bicubic)."""
+    size = 2 * picture.shape[1], 2 * picture.shape[0]
+    return np.asarray(PIL.Image.fromarray(picture).resize(size, PIL.Image.Resampling.BICUBIC))
 
 
 def encode(picture: Image, suffix: str) -> bytes:

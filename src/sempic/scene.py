@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -64,8 +65,20 @@ class Scene:
     """The coarse planes, or None if the file carries none."""
     halved: bool = False
     """Whether the picture has no detail that half its size would lose: then labels are the same in
-    each 2×2 pixels, and a receiver may paint at half the size."""
+    each 2×2 pixels, and it is painted at half the size."""
     windows: tuple[Window, ...] = ()
     """Parts of the picture that are shown as they are; no two overlap."""
     texture: Mapping[int, tuple[int, int]] = field(default_factory=dict)
     """How strong texture may be, by id (`sempic.texture`); nothing is said of other ids."""
+
+    def half(self) -> Scene:
+        """The same at half its size, rounded up, without windows; the coarse picture and what is
+        said of texture stay as they are."""
+        return dataclasses.replace(
+            self,
+            width=-(-self.width // 2),
+            height=-(-self.height // 2),
+            labels=None if self.labels is None else self.labels[::2, ::2],
+            halved=False,
+            windows=(),
+        )

@@ -1,4 +1,3 @@
-import dataclasses
 import itertools
 import json
 import zlib
@@ -6,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import PIL.Image
 import pytest
 from conftest import street
 
@@ -113,24 +111,6 @@ def test_controls_out_of_range(path, wish):
 @pytest.mark.parametrize("size", [(1, 1), (3, 50), (33, 17), (48, 64)])
 def test_any_size(path, size, factor):
     assert Receiver(path)(scene(*size, factor=factor), steps=1).shape == (*size, 3)
-
-
-@pytest.mark.parametrize("factor", [4, 8])
-@pytest.mark.parametrize("size", [(3, 50), (33, 17), (96, 128)])
-def test_halved_scenes_are_painted_at_half_their_size(path, size, factor):
-    receiver = Receiver(path)
-    s = scene(*size, factor=factor)
-    labels = s.labels[::2, ::2]
-    s = dataclasses.replace(s, labels=labels.repeat(2, 0).repeat(2, 1), halved=True)
-    half = dataclasses.replace(
-        s, width=labels.shape[1], height=labels.shape[0], labels=labels, halved=False
-    )
-    shown = receiver(s, seed=2)
-    assert shown.shape == (*size, 3)
-    large = PIL.Image.fromarray(receiver(half, seed=2)).resize(
-        (2 * half.width, 2 * half.height), PIL.Image.Resampling.BICUBIC
-    )
-    assert (shown == np.asarray(large)[: size[0], : size[1]]).all()
 
 
 def test_a_finer_coarse_picture_is_heeded(path, monkeypatch):

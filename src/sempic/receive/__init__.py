@@ -5,7 +5,6 @@ The network is `sempic.networks.compact.denoise` exported; the sampler around it
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -125,17 +124,6 @@ class Receiver:
             raise ModelError("this receiver was not trained for any fidelity but 0")
         if scene.coarse is None:
             raise ModelError("this receiver needs a coarse picture, and the stream has none")
-        if not scene.halved:
-            return self._paint(scene, steps, seed, guidance, fidelity)
-        painted = self._paint(_half(scene), steps, seed, guidance, fidelity)
-        size = 2 * painted.shape[1], 2 * painted.shape[0]
-        large = PIL.Image.fromarray(painted).resize(size, PIL.Image.Resampling.BICUBIC)
-        return np.asarray(large)[: scene.height, : scene.width]
-
-    def _paint(
-        self, scene: Scene, steps: int, seed: int, guidance: float, fidelity: float
-    ) -> Image:
-        """The picture of a scene, at its size."""
         rows, columns = (-(-side // _MULTIPLE) * _MULTIPLE for side in (scene.height, scene.width))
         rgb, factor = _sent(scene)
         small = _grid(scene, rgb, factor, rows // _PATCH, columns // _PATCH)
@@ -246,15 +234,6 @@ class Receiver:
             feed["fidelity"] = np.array([fidelity], np.float32)
         residual: _Floats = runtime.run(self._session, "residual", feed)[0]
         return residual
-
-
-def _half(scene: Scene) -> Scene:
-    """The same scene at half its size, rounded up; the coarse picture stays as it is."""
-    labels = None if scene.labels is None else scene.labels[::2, ::2]
-    width, height = -(-scene.width // 2), -(-scene.height // 2)
-    return dataclasses.replace(
-        scene, width=width, height=height, labels=labels, halved=False, windows=()
-    )
 
 
 def _sent(scene: Scene) -> tuple[Image, int | None]:

@@ -30,7 +30,17 @@ from typing import Any, Protocol
 import numpy as np
 import PIL.Image
 
-from sempic import api, coarse, codec, container, pictures, processes, progress, sequence
+from sempic import (
+    api,
+    coarse,
+    codec,
+    container,
+    pictures,
+    processes,
+    progress,
+    sequence,
+    texture,
+)
 from sempic.batch.work import noting, part_of
 from sempic.container import SEQUENCE_MAGIC
 from sempic.errors import (
@@ -233,6 +243,7 @@ class Coder:
             palette=c.palette,
             model=c.model,
             halved=c.halved,
+            texture=None if c.texture is None else texture.read(c.texture),
         )
 
     def compare(
