@@ -43,14 +43,14 @@ def main() -> None:
         raise SystemExit(f"{args.folder}: no pictures")
     for path, picture in tqdm(found, unit="picture", disable=None):
         truth = load_labels(args.labels / f"{path.stem}.png", args.size)
-        map_, chances = network.look(picture)
+        map_, probabilities = network.predict(picture)
         small = coarse.downscale(picture, dial.factor)
         planes = coarse.decode(coarse.encode(small, quality=dial.qp))
         pixels += map_.size
         for level in levels:
             sent = map_
             if level is not None:
-                sent = simplify(map_, level, palette=network.palette, chances=chances)
+                sent = simplify(map_, level, palette=network.palette, probabilities=probabilities)
             sizes[level] += len(labels.encode(sent, coarse=planes, model="camvid"))
             changed[level] += int((sent != map_).sum())
             matrices[level] += confusion(truth, sent, classes)

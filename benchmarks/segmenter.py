@@ -58,13 +58,13 @@ def main() -> None:
     for path, picture in tqdm(loaded, unit="picture", disable=None):
         labels = load_labels(_map_of(path, args), args.size)
         truth = translate(labels, BY_NAME[args.palette].id, palette.id)
-        guess, chances = network.look(picture)
+        guess, probabilities = network.predict(picture)
         guess = translate(guess, network.palette, palette.id)
         matrix += confusion(truth, guess, len(classes))
         known = truth < len(classes)
         right.append(float((guess == truth)[known].mean()))
-        if args.reliability and chances is not None:
-            confident += _by_confidence(chances, network.palette, truth, palette)
+        if args.reliability and probabilities is not None:
+            confident += _by_confidence(probabilities, network.palette, truth, palette)
     scores = dict(zip(classes, iou(matrix).round(4).tolist(), strict=True))
     mean = float(np.nanmean(list(scores.values())))
     for name, score in scores.items():
@@ -95,13 +95,13 @@ def _draw(bins: np.ndarray, path: Path) -> None:
 
 
 def _by_confidence(
-    chances: np.ndarray, known: int, truth: np.ndarray, palette: Palette
+    probabilities: np.ndarray, known: int, truth: np.ndarray, palette: Palette
 ) -> np.ndarray:
     """(3, BINS): pixels, the sum of their confidences, and how many are right."""
-    ids = translate(np.arange(len(chances), dtype=np.uint8), known, palette.id)
+    ids = translate(np.arange(len(probabilities), dtype=np.uint8), known, palette.id)
     count = palette.void
     merged = np.zeros((count, *truth.shape))
-    for number, plane in zip(ids, chances, strict=True):
+    for number, plane in zip(ids, probabilities, strict=True):
         if number < count:
             merged[number] += plane / 255
     labelled = truth < count

@@ -50,7 +50,7 @@ def run(picture: Path, folder: Path) -> None:
     start = time.perf_counter()
     stream = sempic.encode(original)
     encoded = time.perf_counter()
-    panels = look(original, stream)
+    panels = parts(original, stream)
     decoded = time.perf_counter()
     info = sempic.info(stream)
     print(
@@ -66,7 +66,7 @@ def run(picture: Path, folder: Path) -> None:
     print(f"look at {folder}/side-by-side.png")
 
 
-def look(original: np.ndarray, stream: bytes) -> Panels:
+def parts(original: np.ndarray, stream: bytes) -> Panels:
     """Original, labels, coarse picture, what is decoded, AVIF in as many bytes, and a legend."""
     scene, sizes = sempic.unpack(stream), sempic.info(stream)["chunks"]
     palette = sempic.PALETTES[scene.palette]

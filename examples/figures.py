@@ -47,7 +47,7 @@ class Shown:
     """A file beside this script, or a photograph of `skimage.data`."""
     title: str
     credit: str
-    look: str
+    notice: str
     """What to look at. Says nothing that another model could make untrue."""
 
 
@@ -142,7 +142,7 @@ def street(root: Path) -> None:
     (root / SCENES).mkdir(parents=True, exist_ok=True)
     for name in ("street.jpg", "street.sempic"):
         shutil.copyfile(root / "examples" / name, root / SCENES / name)
-    _save(root / "docs/images/street.jpg", demo.beside(demo.look(original, stream), 3))
+    _save(root / "docs/images/street.jpg", demo.beside(demo.parts(original, stream), 3))
 
 
 BOX = (328, 102, 28, 14)
@@ -220,7 +220,7 @@ def gallery(root: Path) -> None:
             warnings.simplefilter("ignore", sempic.SempicWarning)
             stream = sempic.encode(original)
         panels = {
-            title.split()[0].strip(","): (title, p) for title, p in demo.look(original, stream)
+            title.split()[0].strip(","): (title, p) for title, p in demo.parts(original, stream)
         }
         name = shown.name.partition(".")[0]
         chosen = [panels[key] for key in ("original", "decoded", "labels", "AVIF")]
@@ -232,7 +232,7 @@ def gallery(root: Path) -> None:
         text += [
             f"\n## {shown.title}\n",
             f"![{shown.title}: original, decoded, labels, AVIF](images/gallery/{name}.jpg)\n",
-            f"{shown.look}\n",
+            f"{shown.notice}\n",
             f"*{shown.credit}.*",
         ]
     page = "\n".join([INTRODUCTION, *rows, *text]) + "\n"

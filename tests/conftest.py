@@ -112,7 +112,7 @@ class FakeSegmenter:
         labels[labels.shape[0] // 2 :] = 3
         return labels
 
-    def look(self, image: Image) -> tuple[LabelMap, None]:
+    def predict(self, image: Image) -> tuple[LabelMap, None]:
         return self(image), None
 
 

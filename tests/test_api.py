@@ -196,11 +196,11 @@ class Unsure:
         labels[:, 2 * image.shape[1] // 3 :] = 8
         return labels
 
-    def look(self, image):
-        chances = np.full((19, *image.shape[:2]), 4, np.uint8)
-        chances[8] = 20
-        chances[0, :, : 2 * image.shape[1] // 3] = self.left
-        return self(image), chances
+    def predict(self, image):
+        probabilities = np.full((19, *image.shape[:2]), 4, np.uint8)
+        probabilities[8] = 20
+        probabilities[0, :, : 2 * image.shape[1] // 3] = self.left
+        return self(image), probabilities
 
 
 def test_what_the_segmenter_does_not_know_is_sent_as_void():
@@ -227,7 +227,7 @@ def test_a_map_of_one_class_is_not_sent():
         def __call__(self, image):
             return np.zeros(image.shape[:2], np.uint8)
 
-        def look(self, image):
+        def predict(self, image):
             return self(image), np.full((19, *image.shape[:2]), 250, np.uint8)
 
     picture = np.full((32, 48, 3), 90, np.uint8)
@@ -470,7 +470,7 @@ def test_segmenters_that_give_no_label_map(answer):
     with pytest.raises(ModelError, match="segmenter"):
         sempic.Codec(segmenter=lambda image: answer).encode(IMAGE)
     looks = FakeSegmenter()
-    looks.look = lambda image: (answer, None)
+    looks.predict = lambda image: (answer, None)
     with pytest.raises(ModelError, match="segmenter"):
         sempic.Codec(segmenter=looks).encode(IMAGE)
 
@@ -481,10 +481,10 @@ def test_segmenters_that_are_wrong_about_themselves():
         segmenter.palette = palette
         with pytest.raises(ModelError, match="palette"):
             sempic.Codec(segmenter=segmenter).encode(IMAGE)
-    for chances in (np.zeros((12, 96, 128)), np.zeros((96, 128), np.uint8), "sure"):
+    for probabilities in (np.zeros((12, 96, 128)), np.zeros((96, 128), np.uint8), "sure"):
         segmenter = FakeSegmenter()
-        segmenter.look = lambda image, chances=chances: (LABELS, chances)
-        with pytest.raises(ModelError, match="chances"):
+        segmenter.predict = lambda image, probabilities=probabilities: (LABELS, probabilities)
+        with pytest.raises(ModelError, match="probabilities"):
             sempic.Codec(segmenter=segmenter).encode(IMAGE)
 
 

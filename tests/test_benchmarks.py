@@ -107,7 +107,9 @@ def test_check(folder, monkeypatch, capsys):
             return np.where(picture[..., 0] > 128, CAMVID.classes.index("car"), 3).astype(np.uint8)
 
     see = Bright()
-    verifier = check.Verifier(look=lambda p: (see(p), None), palette=CAMVID.id, digest="cafe0123")
+    verifier = check.Verifier(
+        predict=lambda p: (see(p), None), palette=CAMVID.id, digest="cafe0123"
+    )
     monkeypatch.setattr(api.Codec, "verifier", verifier)
     monkeypatch.setattr(segment, "load", lambda spec, *, side: see)
     truth = see(np.asarray(PIL.Image.open("pictures/1.png")))
@@ -209,7 +211,7 @@ def test_demo_of_a_picture_without_a_map(folder):
     """As photographs of no street are sent."""
     demo = importlib.import_module("demo")
     original = np.asarray(PIL.Image.open("pictures/0.png").convert("RGB"))
-    panels = demo.look(original, sempic.encode(original, labels="none"))
+    panels = demo.parts(original, sempic.encode(original, labels="none"))
     assert [title for title, _ in panels][1] == "labels, 0 bytes"
     assert (panels[1][1] == 0).all()
     assert panels[3][1].shape == original.shape
@@ -291,7 +293,7 @@ def test_the_gallery_is_what_the_script_makes(folder):
     page = (ROOT / "docs/gallery.md").read_text()
     assert page.startswith(figures.INTRODUCTION)
     for shown in figures.GALLERY:
-        for text in (f"## {shown.title}\n", f"\n{shown.look}\n", f"*{shown.credit}.*"):
+        for text in (f"## {shown.title}\n", f"\n{shown.notice}\n", f"*{shown.credit}.*"):
             assert text in page
         name = shown.name.partition(".")[0]
         assert (ROOT / f"docs/images/gallery/{name}.jpg").stat().st_size < 250_000

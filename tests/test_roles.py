@@ -23,7 +23,7 @@ def test_controls_are_the_options_of_decoding():
 
 def test_ours_are_what_is_asked_for():
     for kind in (segment.Segmenter, segment.HubSegmenter):
-        assert callable(kind.look)
+        assert callable(kind.predict)
     assert roles.as_segmenter(given := FakeSegmenter()) is given
     assert roles.as_receiver(given := FakeReceiver()) is given
 
@@ -37,7 +37,7 @@ def test_a_function_heeds_what_it_has_arguments_for():
     assert roles.as_receiver(lambda scene, **rest: None).controls == set(roles.CONTROLS)
     segmenter = roles.as_segmenter(lambda image: image[..., 0])
     assert (segmenter.palette, segmenter.voids) == (1, False)
-    assert segmenter.look(IMAGE)[1] is None
+    assert segmenter.predict(IMAGE)[1] is None
 
 
 def test_what_a_receiver_does_not_heed_is_refused_if_it_would_matter():

@@ -114,8 +114,8 @@ def test_doubtful_outlines_are_cheaper_and_nothing_important_vanishes() -> None:
     doubtful = np.full_like(sure, 20)
     np.put_along_axis(doubtful, original[None].astype(np.int64), np.uint8(50), 0)
     sizes = []
-    for chances in (sure, None, doubtful):
-        simplified = simplify(original, 3, palette=CAMVID.id, chances=chances)
+    for probabilities in (sure, None, doubtful):
+        simplified = simplify(original, 3, palette=CAMVID.id, probabilities=probabilities)
         sizes.append(len(labels.encode(simplified)))
         for thing in things:
             assert (simplified[thing] == PEDESTRIAN).any()

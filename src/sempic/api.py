@@ -12,7 +12,6 @@ import hashlib
 import inspect
 import math
 import os
-import warnings
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import (
@@ -37,7 +36,7 @@ from sempic.errors import (
     LabelMapError,
     ModelError,
     RateError,
-    SempicWarning,
+    warn,
 )
 from sempic.options import (
     DEFAULT_LABEL_QUALITY,
@@ -58,7 +57,7 @@ from sempic.palette import (
     translate,
 )
 from sempic.roles import Receiver, Segmenter, as_receiver, as_segmenter
-from sempic.scene import Chances, Image, LabelMap, Scene
+from sempic.scene import Image, LabelMap, Probabilities, Scene
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -137,7 +136,7 @@ class Codec:
         if coder is not None and coder.is_file() and coder.read_bytes() == content:
             raise ModelError(f"{path}: the segmenter itself, which does not see what it missed")
         digest = hashlib.sha256(content).hexdigest()[:8]
-        return check.Verifier(look=network.look, palette=network.palette, digest=digest)
+        return check.Verifier(predict=network.predict, palette=network.palette, digest=digest)
 
     @classmethod
     def from_pretrained(
@@ -382,19 +381,19 @@ class Codec:
             raise InputError(f"the segmenter's classes cannot be named in palette {name}")
         return (None if labels is None else translate(labels, found, palette)), palette
 
-    def look(
+    def predict(
         self, pixels: Image, label_quality: LabelQuality, ignore_label: int | None = None
-    ) -> tuple[LabelMap, Chances | None, int]:
+    ) -> tuple[LabelMap, Probabilities | None, int]:
         """The segmenter's map, checked, how sure it is if it says so, and its palette."""
         number: Any = self.segmenter.palette
         if not isinstance(number, int) or number not in PALETTES:
             raise ModelError(f"the segmenter's palette {number!r} is not one of {list(PALETTES)}")
         found: Any
-        chances: Any = None
+        probabilities: Any = None
         if label_quality == LOSSLESS:
             found = self.segmenter(pixels)
         else:
-            found, chances = self.segmenter.look(pixels)
+            found, probabilities = self.segmenter.predict(pixels)
         height, width = pixels.shape[:2]
         try:
             codec.check_map(found, width=width, height=height)
@@ -402,14 +401,14 @@ class Codec:
             codec.check_labels(found, width=width, height=height, palette=number)
         except LabelMapError as error:
             raise ModelError(f"the segmenter is at fault: {error}") from error
-        if chances is not None and (
-            not isinstance(chances, np.ndarray)
-            or chances.dtype != np.uint8
-            or chances.ndim != 3
-            or chances.shape[1:] != (height, width)
+        if probabilities is not None and (
+            not isinstance(probabilities, np.ndarray)
+            or probabilities.dtype != np.uint8
+            or probabilities.ndim != 3
+            or probabilities.shape[1:] != (height, width)
         ):
-            raise ModelError("the segmenter's chances are not uint8 (classes, height, width)")
-        return found, chances, number
+            raise ModelError("the segmenter's probabilities are not uint8 (classes, height, width)")
+        return found, probabilities, number
 
     def find_labels(
         self, pixels: Image, options: EncodeOptions | None = None
@@ -420,32 +419,30 @@ class Codec:
 
         options = options or EncodeOptions()
         label_quality = options.label_quality or DEFAULT_LABEL_QUALITY
-        labels, chances, number = self.look(pixels, label_quality, options.ignore_label)
+        labels, probabilities, number = self.predict(pixels, label_quality, options.ignore_label)
         if label_quality == LOSSLESS:
             return labels, number
-        if chances is not None:
-            if not self.is_street(labels, chances, number):
+        if probabilities is not None:
+            if not self.is_street(labels, probabilities, number):
                 return None, number
-            labels = decide(labels, chances, PALETTES[number])
-        return self.sent(labels, chances, number, int(label_quality), options.importance), number
+            labels = decide(labels, probabilities, PALETTES[number])
+        return self.sent(
+            labels, probabilities, number, int(label_quality), options.importance
+        ), number
 
-    def is_street(self, labels: LabelMap, chances: Chances, palette: int) -> bool:
+    def is_street(self, labels: LabelMap, probabilities: Probabilities, palette: int) -> bool:
         """Whether the segmenter knows enough of a picture; warns where it does not."""
         from sempic.segment.doubt import STREET, known
 
-        share = known(labels, chances, palette)
+        share = known(labels, probabilities, palette)
         if share < STREET:
-            warnings.warn(
-                f"sent without a label map: the segmenter knows {share:.0%} of the picture",
-                SempicWarning,
-                stacklevel=3,
-            )
+            warn(f"sent without a label map: the segmenter knows {share:.0%} of the picture")
         return share >= STREET
 
     def sent(
         self,
         labels: LabelMap,
-        chances: Chances | None,
+        probabilities: Probabilities | None,
         palette: int,
         label_quality: int,
         importance: Mapping[str, float] | None = None,
@@ -455,11 +452,15 @@ class Codec:
         from sempic.simplify import simplify
 
         found = simplify(
-            labels, label_quality, palette=palette, importance=importance, chances=chances
+            labels,
+            label_quality,
+            palette=palette,
+            importance=importance,
+            probabilities=probabilities,
         )
-        if chances is not None and self.segmenter.voids:
+        if probabilities is not None and self.segmenter.voids:
             # Regions that were merged first: void in ragged pieces costs more than it saves.
-            found = void_where_unsure(found, chances, palette)
+            found = void_where_unsure(found, probabilities, palette)
             if (found == found[0, 0]).all():
                 return None
         return found
@@ -515,8 +516,7 @@ class Codec:
                 raise ModelError(f"this receiver has no {name}")
         if scene.model and receiver.model_id not in (None, scene.model):
             mine = receiver.model_id
-            text = f"the stream was made for receiver {scene.model}, and this is {mine}"
-            warnings.warn(text, SempicWarning, stacklevel=3)
+            warn(f"the stream was made for receiver {scene.model}, and this is {mine}")
         picture = self._painted(scene, controls)
         if not scene.windows:
             return picture
@@ -721,8 +721,7 @@ def _best_within(options: EncodeOptions, stream: Callable[[int], bytes], levels:
         else:
             high = middle
     if low == len(levels) - 1 and (most := size(levels[low])) < target:
-        text = f"quality {levels[-1]}, the finest, takes {shown(most)} of the {target:.10g} given"
-        warnings.warn(text, SempicWarning, stacklevel=5)
+        warn(f"quality {levels[-1]}, the finest, takes {shown(most)} of the {target:.10g} given")
     return levels[low]
 
 

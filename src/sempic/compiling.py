@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sempic import files, processes, progress
-from sempic.errors import OutputError, SempicWarning
+from sempic.errors import OutputError, warn
 
 TEXT = "compiling the label coder, once on this machine (about ten seconds)"
 
@@ -132,7 +132,7 @@ def _numba() -> Any:
         from numba.core import types
         from numba.extending import typeof_impl
     for warning in told:
-        warnings.warn(str(warning.message).splitlines()[0], SempicWarning, stacklevel=2)
+        warn(str(warning.message).splitlines()[0])
 
     @typeof_impl.register(Kernel)
     def typeof(value: Kernel, _: Any) -> Any:
@@ -398,11 +398,9 @@ def _keep(kernel: Kernel, name: str, stamp: str, code: _Code) -> None:
             os.makedirs(folder, exist_ok=True)
             files.write(Path(folder, name), hashlib.sha256(data).digest() + data)
             return
-    warnings.warn(
+    warn(
         "the label coder is compiled at each start, since no folder can be written to keep it "
-        "in; NUMBA_CACHE_DIR names one",
-        SempicWarning,
-        stacklevel=3,
+        "in; NUMBA_CACHE_DIR names one"
     )
 
 

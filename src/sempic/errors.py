@@ -20,6 +20,12 @@ Each message is one line that a user can act on. Files are named by whoever open
 (the command line), since the codec itself sees only bytes and arrays.
 """
 
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+
 
 class SempicError(Exception):
     """Base of all errors that sempic raises on purpose."""
@@ -84,6 +90,25 @@ class ModelError(SempicError):
 
 class OutputError(SempicError):
     """A result cannot be written where it was asked for."""
+
+
+_PACKAGE = os.path.dirname(__file__) + os.sep
+
+
+def warn(text: str) -> None:
+    """Warns (SempicWarning) of the line outside sempic that led here, however deep that is."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith((_PACKAGE, "<frozen ")):
+        frame = frame.f_back
+    names = frame.f_globals
+    warnings.warn_explicit(
+        text,
+        SempicWarning,
+        frame.f_code.co_filename,
+        frame.f_lineno,
+        names.get("__name__"),
+        names.setdefault("__warningregistry__", {}),
+    )
 
 
 def line(cause: BaseException) -> str:

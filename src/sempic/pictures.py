@@ -21,7 +21,7 @@ from PIL import ImageCms, ImagePalette, UnidentifiedImageError
 from sempic import formats, processes
 from sempic.checks import whole
 from sempic.container import MAX_PIXELS, MAX_SIDE
-from sempic.errors import ImageError, LabelMapError, OutputError, SempicWarning, install_hint, line
+from sempic.errors import ImageError, LabelMapError, OutputError, install_hint, line, warn
 from sempic.palette import CAMVID, INDICES, Palette
 from sempic.scene import Image, LabelMap
 
@@ -174,9 +174,9 @@ def to_rgb(picture: PIL.Image.Image | npt.NDArray[np.uint8]) -> Image:
     except Exception as cause:
         raise ImageError(f"mode {picture.mode} cannot become RGB: {line(cause)}") from cause
     if more:
-        _warn("an animation or several pages: the first is taken, the others are left out")
+        warn("an animation or several pages: the first is taken, the others are left out")
     if alpha is not None and alpha.getextrema() != (255, 255):
-        _warn("transparency is laid over white; a .sempic file has none")
+        warn("transparency is laid over white; a .sempic file has none")
     return pixels
 
 
@@ -323,10 +323,6 @@ def _has_more_frames(picture: PIL.Image.Image) -> bool:
         return bool(getattr(picture, "is_animated", False))
     except Exception:  # of a damaged second frame; the first is whole
         return True
-
-
-def _warn(text: str) -> None:
-    warnings.warn(text, SempicWarning, stacklevel=4)
 
 
 def _load(picture: PIL.Image.Image, error: _Kind) -> None:

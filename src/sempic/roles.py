@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from sempic.palette import CAMVID
-from sempic.scene import Chances, Image, LabelMap, Scene
+from sempic.scene import Image, LabelMap, Probabilities, Scene
 
 CONTROLS = ("steps", "seed", "guidance", "fidelity")
 """What a receiver may heed; the fields of `sempic.options.DecodeOptions`."""
@@ -26,7 +26,7 @@ class Segmenter(Protocol):
     def __call__(self, image: Image) -> LabelMap:
         """uint8 (H, W, 3) → uint8 (H, W), ids of the palette."""
 
-    def look(self, image: Image) -> tuple[LabelMap, Chances | None]:
+    def predict(self, image: Image) -> tuple[LabelMap, Probabilities | None]:
         """The same map, and how likely each id is; None where that is not known."""
 
 
@@ -54,7 +54,7 @@ class FunctionSegmenter:
     def __call__(self, image: Image) -> LabelMap:
         return self.function(image)
 
-    def look(self, image: Image) -> tuple[LabelMap, Chances | None]:
+    def predict(self, image: Image) -> tuple[LabelMap, Probabilities | None]:
         return self.function(image), None
 
 

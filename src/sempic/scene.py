@@ -14,7 +14,7 @@ Image: TypeAlias = npt.NDArray[np.uint8]
 """uint8 (H, W, 3), sRGB."""
 LabelMap: TypeAlias = npt.NDArray[np.uint8]
 """uint8 (H, W), ids of a palette."""
-Chances: TypeAlias = npt.NDArray[np.uint8]
+Probabilities: TypeAlias = npt.NDArray[np.uint8]
 """uint8 (C, H, W), how likely each id is at each pixel, in 1/255."""
 Plane: TypeAlias = npt.NDArray[np.uint8]
 """uint8 (h, w), one component of a picture."""

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from sempic.compiling import kernel
 from sempic.errors import InputError
 from sempic.palette import PALETTES
-from sempic.scene import Chances, LabelMap
+from sempic.scene import LabelMap, Probabilities
 
 LEVELS = {1: 0.4, 2: 0.7, 3: 1.0, 4: 2.0, 5: 4.0}
 """label_quality → bits that each changed pixel of importance 1 must save."""
@@ -49,9 +49,10 @@ _SWEEPS = 3
 _LONGEST = 6
 """Pixels of a row or column that may change at once."""
 _SURE = 1.2
-"""Where chances are known, what a certain label counts; those that change are mostly not."""
+"""Where probabilities are known, what a certain label counts; those that change are mostly not."""
 _OUTLINE = 3.0
-"""Where chances are known, the importance of a pixel at the outline of what is never removed."""
+"""Where probabilities are known, the importance of a pixel at the outline of what is never
+removed."""
 _LARGEST = 64
 """Regions of at most so many pixels may vanish whole."""
 _PATTERNS = 6**5
@@ -64,15 +65,15 @@ def simplify(
     *,
     palette: int,
     importance: Mapping[str, float] | None = None,
-    chances: Chances | None = None,
+    probabilities: Probabilities | None = None,
 ) -> LabelMap:
     """A map that takes fewer bits; uint8 (H, W) → uint8 (H, W), the same ids or fewer.
 
     quality: 1 (fewest bits) … 5 (fewest changes), a key of LEVELS.
     palette: whose ids the labels are.
     importance: by class name, over IMPORTANCE; 0 or more, `math.inf` for never.
-    chances: of the ids, where a segmenter says so: then a changed pixel counts as much as its label
-        is likelier than the new one.
+    probabilities: of the ids, where a segmenter says so: then a changed pixel counts as much as its
+        label is likelier than the new one.
     Raises InputError for another quality, name or weight.
     """
     if quality not in LEVELS:
@@ -96,26 +97,30 @@ def simplify(
     image[_BORDER:-_BORDER, _BORDER:-_BORDER] = index[labels]
     stride = image.shape[1]
     likely, outlines = np.zeros((0, 0), np.uint8), worth
-    if chances is not None and ids[-1] < len(chances):
+    if probabilities is not None and ids[-1] < len(probabilities):
         likely = np.zeros((n, *image.shape), np.uint8)
         for plane, number in zip(likely, ids, strict=True):
-            plane[_BORDER:-_BORDER, _BORDER:-_BORDER] = chances[number]
+            plane[_BORDER:-_BORDER, _BORDER:-_BORDER] = probabilities[number]
         likely = likely.reshape(n, -1)
         outlines = np.where(np.isinf(worth), _OUTLINE * LEVELS[quality], worth)
     image = image.ravel()
     around = np.array([-1, 1, -stride, stride])
-    looks = np.zeros(image.size, np.uint16)
-    inside = looks.reshape(-1, stride)[_BORDER:-_BORDER, _BORDER:-_BORDER]
+    contexts = np.zeros(image.size, np.uint16)
+    inside = contexts.reshape(-1, stride)[_BORDER:-_BORDER, _BORDER:-_BORDER]
     first = _BORDER * (stride + 1)
-    _look_again(image, stride, n, looks, first, first + (height - 1) * stride + width - 1)
+    _update_contexts(image, stride, n, contexts, first, first + (height - 1) * stride + width - 1)
     for _ in range(_SWEEPS):
         counts = np.bincount(inside.ravel(), minlength=5 * _PATTERNS)
         bits = _price(counts.reshape(-1, 5), n).ravel()
         # Arrays are made here: functions that made them would take twice as long to compile.
-        _smooth(image, stride, n, looks, bits, outlines[ids], np.isinf(worth[ids]), likely, around)
+        _smooth(
+            image, stride, n, contexts, bits, outlines[ids], np.isinf(worth[ids]), likely, around
+        )
         region, border = np.zeros(_LARGEST + 1, np.int64), np.zeros(n + 1, np.int64)
         visited = np.zeros(image.size, np.bool_)
-        _merge(image, stride, n, looks, bits, worth[ids], likely, around, visited, region, border)
+        _merge(
+            image, stride, n, contexts, bits, worth[ids], likely, around, visited, region, border
+        )
     kept = image.reshape(-1, stride)[_BORDER:-_BORDER, _BORDER:-_BORDER]
     return ids[kept]
 
@@ -130,7 +135,7 @@ def _price(counts: npt.NDArray[np.int64], n: int) -> npt.NDArray[np.float64]:
 
 
 @kernel
-def _look(image: Any, o: Any, s: Any, n: Any) -> Any:
+def _context(image: Any, o: Any, s: Any, n: Any) -> Any:
     """Pattern and answer of a pixel, as one number: which of the neighbours W N NE NW WW NN are
     equal, and the place of the pixel's label among their distinct ones (4: elsewhere)."""
     found = 0
@@ -177,12 +182,12 @@ def _cost(image: Any, s: Any, n: Any, bits: Any, first: Any, last: Any) -> Any:
         for x in range(-1, columns + 3):
             o = first + y * s + x
             if (y > 0 or x >= 0) and o < image.size and image[o] != n:
-                total += bits[_look(image, o, s, n)]
+                total += bits[_context(image, o, s, n)]
     return total
 
 
 @kernel
-def _before(image: Any, s: Any, n: Any, looks: Any, bits: Any, first: Any, last: Any) -> Any:
+def _before(image: Any, s: Any, n: Any, contexts: Any, bits: Any, first: Any, last: Any) -> Any:
     """`_cost` of what was looked at. One function with a flag takes a third longer."""
     rows = (last - first) // s
     columns = last - first - rows * s
@@ -191,20 +196,20 @@ def _before(image: Any, s: Any, n: Any, looks: Any, bits: Any, first: Any, last:
         for x in range(-1, columns + 3):
             o = first + y * s + x
             if (y > 0 or x >= 0) and o < image.size and image[o] != n:
-                total += bits[looks[o]]
+                total += bits[contexts[o]]
     return total
 
 
 @kernel
-def _look_again(image: Any, s: Any, n: Any, looks: Any, first: Any, last: Any) -> None:
-    """Keeps the looks of the pixels that `_cost` counts."""
+def _update_contexts(image: Any, s: Any, n: Any, contexts: Any, first: Any, last: Any) -> None:
+    """Keeps the contexts of the pixels that `_cost` counts."""
     rows = (last - first) // s
     columns = last - first - rows * s
     for y in range(rows + 3):
         for x in range(-1, columns + 3):
             o = first + y * s + x
             if (y > 0 or x >= 0) and o < image.size and image[o] != n:
-                looks[o] = _look(image, o, s, n)
+                contexts[o] = _context(image, o, s, n)
 
 
 @kernel
@@ -218,11 +223,11 @@ def _loss(worth: Any, likely: Any, a: Any, b: Any, o: Any) -> Any:
 
 @kernel
 def _smooth(
-    image: Any, s: Any, n: Any, looks: Any, bits: Any, worth: Any, kept: Any, likely: Any,
+    image: Any, s: Any, n: Any, contexts: Any, bits: Any, worth: Any, kept: Any, likely: Any,
     around: Any,
 ) -> None:  # fmt: skip
     """Short rows and columns. Of what is `kept` they leave a pixel behind them, so that it thins
-    but never vanishes. looks: of all pixels, and kept so."""
+    but never vanishes. contexts: of all pixels, and kept so."""
     for o in range(image.size):
         a = np.int64(image[o])  # the image is small, and one type of numbers is enough
         if a == n or (image[o - 1] == a and image[o - s] == a
@@ -242,7 +247,7 @@ def _smooth(
                     loss += _loss(worth, likely, a, b, last)
                     if length == 1 and step != 1:
                         continue
-                    before = _before(image, s, n, looks, bits, o, last)
+                    before = _before(image, s, n, contexts, bits, o, last)
                     if loss >= before:
                         break
                     if before - loss <= best:
@@ -257,19 +262,19 @@ def _smooth(
             if best_length:
                 for i in range(best_length):
                     image[o + i * best_step] = b
-                _look_again(image, s, n, looks, o, o + (best_length - 1) * best_step)
+                _update_contexts(image, s, n, contexts, o, o + (best_length - 1) * best_step)
                 break
 
 
 @kernel
 def _merge(
-    image: Any, s: Any, n: Any, looks: Any, bits: Any, worth: Any, likely: Any, around: Any,
+    image: Any, s: Any, n: Any, contexts: Any, bits: Any, worth: Any, likely: Any, around: Any,
     visited: Any, region: Any, border: Any,
 ) -> None:  # fmt: skip
     """Whole small regions, into the label that borders most on them; the first of several.
 
-    looks: of all pixels, and kept so. visited: as `image`, False. region: room for the places of a
-    region. border: for each label.
+    contexts: of all pixels, and kept so. visited: as `image`, False. region: room for the places of
+    a region. border: for each label.
     """
     for start in range(image.size):
         a = np.int64(image[start])
@@ -312,7 +317,7 @@ def _merge(
             top, bottom = min(top, y), max(bottom, y)
             left, right = min(left, x), max(right, x)
         first, last = top * s + left, bottom * s + right
-        before = _before(image, s, n, looks, bits, first, last)
+        before = _before(image, s, n, contexts, bits, first, last)
         loss = 0.0
         for i in range(size):
             image[region[i]] = b
@@ -322,4 +327,4 @@ def _merge(
             for i in range(size):
                 image[region[i]] = a
         else:
-            _look_again(image, s, n, looks, first, last)
+            _update_contexts(image, s, n, contexts, first, last)

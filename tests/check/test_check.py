@@ -50,7 +50,7 @@ class Painter:
 
 
 VERIFIER = check.Verifier(
-    look=lambda image: (see(image), None), palette=CAMVID.id, digest="cafe0123"
+    predict=lambda image: (see(image), None), palette=CAMVID.id, digest="cafe0123"
 )
 
 
@@ -151,13 +151,13 @@ def test_the_receiver_is_shown_what_it_will_get(draft):
 def test_what_is_half_seen_is_sent_and_not_counted(draft):
     """A network that is less than sure of a sign, and still less where it is blurred."""
 
-    def look(image):
+    def predict(image):
         there = see(image) == 6
-        chances = np.zeros((12, *image.shape[:2]), np.uint8)
-        chances[6] = np.where(there, 80, 10)
-        return np.zeros_like(there, np.uint8), chances
+        probabilities = np.zeros((12, *image.shape[:2]), np.uint8)
+        probabilities[6] = np.where(there, 80, 10)
+        return np.zeros_like(there, np.uint8), probabilities
 
-    verifier = check.Verifier(look=look, palette=CAMVID.id, digest="cafe0123")
+    verifier = check.Verifier(predict=predict, palette=CAMVID.id, digest="cafe0123")
     more = {"verifier": verifier, "paint": Painter(ghost=False)}
     stream = check.checked(IMAGE, draft, draft.pack(), budget=9.0, **more)
     assert len(unpack(stream).windows) == 2

@@ -46,7 +46,7 @@ def no_car(image):
 @pytest.fixture(scope="module")
 def codec():
     verifier = check.Verifier(
-        look=lambda image: (no_car(image), None), palette=CAMVID.id, digest="0badcafe"
+        predict=lambda image: (no_car(image), None), palette=CAMVID.id, digest="0badcafe"
     )
     return sempic.Codec(FakeSegmenter(), Blurred(), verifier)
 
@@ -208,7 +208,7 @@ def test_only_what_a_table_names_is_mended(codec):
 def test_a_table_names_the_classes_of_the_verifiers_own_palette():
     toys = palette.own("toys", [("floor", (0, 0, 0)), ("brick", (200, 0, 0))])
     verifier = check.Verifier(
-        look=lambda image: ((no_car(image) == 8).astype(np.uint8), None),
+        predict=lambda image: ((no_car(image) == 8).astype(np.uint8), None),
         palette=toys.id,
         digest="0badcafe",
     )

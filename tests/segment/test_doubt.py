@@ -31,30 +31,30 @@ def test_regions_agree_with_a_flood(tmp_path):
 def two_regions(left: int, right: int):
     labels = np.full((10, 20), ROAD, np.uint8)
     labels[:, 10:] = PERSON
-    chances = np.zeros((19, 10, 20), np.uint8)
-    chances[ROAD, :, :10], chances[PERSON, :, 10:] = left, right
-    return labels, chances
+    probabilities = np.zeros((19, 10, 20), np.uint8)
+    probabilities[ROAD, :, :10], probabilities[PERSON, :, 10:] = left, right
+    return labels, probabilities
 
 
 def test_unsure_regions_become_void_and_no_others():
-    labels, chances = two_regions(250, 60)
-    sent = void_where_unsure(labels, chances, CITYSCAPES.id)
+    labels, probabilities = two_regions(250, 60)
+    sent = void_where_unsure(labels, probabilities, CITYSCAPES.id)
     assert (sent[:, :10] == ROAD).all()
     assert (sent[:, 10:] == VOID).all()
-    assert known(labels, chances, CITYSCAPES.id) == 0.5
+    assert known(labels, probabilities, CITYSCAPES.id) == 0.5
 
 
 def test_a_person_needs_less_certainty_than_a_road():
-    labels, chances = two_regions(140, 140)
-    sent = void_where_unsure(labels, chances, CITYSCAPES.id)
+    labels, probabilities = two_regions(140, 140)
+    sent = void_where_unsure(labels, probabilities, CITYSCAPES.id)
     assert (sent[:, :10] == VOID).all()
     assert (sent[:, 10:] == PERSON).all()
 
 
 def test_one_unsure_pixel_is_not_enough():
-    labels, chances = two_regions(250, 250)
-    chances[ROAD, 3, 3] = 0
-    assert (void_where_unsure(labels, chances, CITYSCAPES.id) == labels).all()
+    labels, probabilities = two_regions(250, 250)
+    probabilities[ROAD, 3, 3] = 0
+    assert (void_where_unsure(labels, probabilities, CITYSCAPES.id) == labels).all()
 
 
 def test_what_is_void_already_is_not_known():
@@ -64,12 +64,12 @@ def test_what_is_void_already_is_not_known():
     assert known(labels, sure, CAMVID.id) == 0
 
 
-def test_what_is_sent_at_a_low_chance_is_no_more_known_for_that():
-    labels, chances = two_regions(250, 140)
-    assert (void_where_unsure(labels, chances, CITYSCAPES.id) == labels).all()
-    assert known(labels, chances, CITYSCAPES.id) == 0.5
+def test_what_is_sent_at_a_low_probability_is_no_more_known_for_that():
+    labels, probabilities = two_regions(250, 140)
+    assert (void_where_unsure(labels, probabilities, CITYSCAPES.id) == labels).all()
+    assert known(labels, probabilities, CITYSCAPES.id) == 0.5
 
 
 def test_a_palette_without_void_is_left_alone():
-    labels, chances = two_regions(0, 0)
-    assert void_where_unsure(labels, chances, INDICES.id) is labels
+    labels, probabilities = two_regions(0, 0)
+    assert void_where_unsure(labels, probabilities, INDICES.id) is labels

@@ -10,13 +10,13 @@ SIDE = 100
 
 
 def scene(person: int, side: int = 10, road: int = 150):
-    """A road on which a square may be a person, with that chance in 1/255."""
+    """A road on which a square may be a person, with that probability in 1/255."""
     labels = np.full((SIDE, SIDE), ROAD, np.uint8)
-    chances = np.zeros((19, SIDE, SIDE), np.uint8)
-    chances[ROAD] = 255
+    probabilities = np.zeros((19, SIDE, SIDE), np.uint8)
+    probabilities[ROAD] = 255
     square = np.s_[20 : 20 + side, 30 : 30 + side]
-    chances[(ROAD, *square)], chances[(PERSON, *square)] = road, person
-    return labels, chances, square
+    probabilities[(ROAD, *square)], probabilities[(PERSON, *square)] = road, person
+    return labels, probabilities, square
 
 
 @pytest.mark.parametrize(
@@ -24,38 +24,38 @@ def scene(person: int, side: int = 10, road: int = 150):
     [(30, STAKES, ROAD), (50, STAKES, PERSON), (30, HIGH, PERSON), (5, HIGH, ROAD)],
 )
 def test_a_person_is_sent_where_missing_one_would_be_the_greater_risk(person, stakes, sent):
-    labels, chances, square = scene(person)
-    decided = decide(labels, chances, CITYSCAPES, stakes)
+    labels, probabilities, square = scene(person)
+    decided = decide(labels, probabilities, CITYSCAPES, stakes)
     assert (decided[square] == sent).all()
     decided[square] = ROAD
     assert (decided == ROAD).all()
 
 
 def test_the_most_worthy_of_several_groups_wins_whatever_their_order():
-    labels, chances, square = scene(0)
+    labels, probabilities, square = scene(0)
     for first, second in ((PERSON, CAR), (CAR, PERSON)):
-        chances[(first, *square)], chances[(second, *square)] = 240, 90
+        probabilities[(first, *square)], probabilities[(second, *square)] = 240, 90
         labels[square] = first
         worth = {PERSON: STAKES["people"].worth, CAR: STAKES["vehicles"].worth}
-        expected = max((first, second), key=lambda i: worth[i] * int(chances[(i, 25, 35)]))
-        assert (decide(labels, chances, CITYSCAPES, STAKES)[square] == expected).all()
+        expected = max((first, second), key=lambda i: worth[i] * int(probabilities[(i, 25, 35)]))
+        assert (decide(labels, probabilities, CITYSCAPES, STAKES)[square] == expected).all()
 
 
 def test_specks_are_sent_only_if_they_are_sure():
     side = int((SPECK * SIDE * SIDE) ** 0.5)
     for person, sent in ((120, ROAD), (200, PERSON)):
-        labels, chances, square = scene(person, side, road=255 - person)
+        labels, probabilities, square = scene(person, side, road=255 - person)
         labels[square] = PERSON if person > 127 else ROAD
-        assert (decide(labels, chances, CITYSCAPES, STAKES)[square] == sent).all()
+        assert (decide(labels, probabilities, CITYSCAPES, STAKES)[square] == sent).all()
 
 
 def test_the_likeliest_class_takes_the_place_of_a_speck():
-    labels, chances, square = scene(100, 2, road=20)
-    chances[(8, *square)] = 60
+    labels, probabilities, square = scene(100, 2, road=20)
+    probabilities[(8, *square)] = 60
     labels[square] = PERSON
-    assert (decide(labels, chances, CITYSCAPES, STAKES)[square] == 8).all()
+    assert (decide(labels, probabilities, CITYSCAPES, STAKES)[square] == 8).all()
 
 
 def test_a_palette_without_such_classes_is_left_alone():
-    labels, chances, _ = scene(200)
-    assert decide(labels, chances, INDICES, STAKES) is labels
+    labels, probabilities, _ = scene(200)
+    assert decide(labels, probabilities, INDICES, STAKES) is labels

@@ -321,7 +321,7 @@ def test_an_interruption_leaves_what_was_coded(clip, monkeypatch, capsys, there)
     calls = []
 
     class Interrupted(FakeSegmenter):
-        def look(self, image):
+        def predict(self, image):
             calls.append(1)
             if len(calls) > 3:
                 part = clip / ("drive.sempic.part" if there else "drive.sempic")
@@ -329,7 +329,7 @@ def test_an_interruption_leaves_what_was_coded(clip, monkeypatch, capsys, there)
                 if there:
                     assert (clip / "drive.sempic").read_bytes() == b"a good file"
                 raise KeyboardInterrupt
-            return super().look(image)
+            return super().predict(image)
 
     monkeypatch.setattr(api.Codec, "segmenter", Interrupted())
     assert cli.main(["encode", "drive.mp4", "--segment-every", "1"]) == 2
@@ -346,12 +346,12 @@ from sempic import api, cli
 
 class Slow(FakeSegmenter):
     looks = 0
-    def look(self, image):
+    def predict(self, image):
         self.looks += 1
         if self.looks > 3:
             print("three frames are there", flush=True)
             time.sleep(60)
-        return super().look(image)
+        return super().predict(image)
 
 api.Codec.segmenter = Slow()
 cli.main(["encode", "drive.mp4", "--segment-every", "1"])
@@ -374,16 +374,16 @@ def test_labels_are_looked_for_a_few_times_a_second(coder):
     looks = []
 
     class Counting(FakeSegmenter):
-        def look(self, image):
+        def predict(self, image):
             looks.append(1)
-            return super().look(image)
+            return super().predict(image)
 
     coder.segmenter = Counting()
     for rate, options, count in (
         (10, {}, 2),
         (2, {}, 6),
         (10, {"segment_every": 2}, 3),
-        (10, {"label_quality": "lossless"}, 0),  # which does not ask for chances
+        (10, {"label_quality": "lossless"}, 0),  # which does not ask for probabilities
     ):
         looks.clear()
         list(sequence.encode(FRAMES, rate=rate, codec=coder, key_interval=10, **options))
@@ -394,7 +394,7 @@ def test_an_error_on_the_way_replaces_nothing(clip, monkeypatch, capsys):
     (clip / "drive.sempic").write_bytes(b"a good file")
 
     class Failing(FakeSegmenter):
-        def look(self, image):
+        def predict(self, image):
             raise errors.ModelError("no more")
 
     monkeypatch.setattr(api.Codec, "segmenter", Failing())
@@ -416,8 +416,8 @@ def test_lost_frames_are_said(clip, capsys):
 
 def test_a_segmenter_that_knows_too_little_sends_no_map(clip, monkeypatch, capsys):
     class Unsure(FakeSegmenter):
-        def look(self, image):
-            return super().look(image)[0], np.full((12, *image.shape[:2]), 20, np.uint8)
+        def predict(self, image):
+            return super().predict(image)[0], np.full((12, *image.shape[:2]), 20, np.uint8)
 
     monkeypatch.setattr(api.Codec, "segmenter", Unsure())
     assert cli.main(["encode", "drive.mp4"]) == 0

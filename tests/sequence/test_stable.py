@@ -7,12 +7,12 @@ from scenes import drive, packer_of, planes
 from sempic.sequence.stable import Stabiliser
 
 
-def settled(maps, chances, pictures, **how):
+def settled(maps, probabilities, pictures, **how):
     """What is sent of these maps."""
     packer = packer_of(maps[0])
     stabiliser = Stabiliser(1, **how)
     sent = []
-    for labels, odds, picture in zip(maps, chances, pictures, strict=True):
+    for labels, odds, picture in zip(maps, probabilities, pictures, strict=True):
 
         def choose(expected, labels=labels, odds=odds):
             sent.append(stabiliser.settle(labels, odds, expected))
@@ -22,7 +22,7 @@ def settled(maps, chances, pictures, **how):
     return sent
 
 
-def chances_of(labels, sure):
+def probabilities_of(labels, sure):
     """`sure` for each label, the rest for the one after it."""
     odds = np.zeros((12, *labels.shape), np.uint8)
     np.put_along_axis(odds, labels[None].astype(int), round(255 * sure), 0)
@@ -34,14 +34,14 @@ def test_flicker_is_not_sent():
     """A segmenter of two minds, frame by frame."""
     picture, labels = drive(1)[0]
     rng = np.random.default_rng(0)
-    maps, chances = [], []
+    maps, probabilities = [], []
     for _ in range(8):
         odd = np.kron(rng.random((6, 8)) < 0.3, np.ones((8, 8), bool))
         maps.append(np.where(odd, (labels + 1) % 12, labels).astype(np.uint8))
-        odds = chances_of(labels, 0.55)
-        swapped = chances_of(labels, 0.45)
-        chances.append(np.where(odd, swapped, odds))
-    sent = settled(maps, chances, [picture] * 8)
+        odds = probabilities_of(labels, 0.55)
+        swapped = probabilities_of(labels, 0.45)
+        probabilities.append(np.where(odd, swapped, odds))
+    sent = settled(maps, probabilities, [picture] * 8)
     flicker = np.mean([(a != b).mean() for a, b in zip(sent[1:], sent, strict=False)])
     given = np.mean([(a != b).mean() for a, b in zip(maps[1:], maps, strict=False)])
     assert flicker < 0.2 * given
@@ -52,7 +52,7 @@ def test_what_is_new_and_certain_is_sent_within_frames():
     later, changed = labels.copy(), picture.copy()
     later[10:26, 20:40], changed[10:26, 20:40] = 8, 255 - picture[10:26, 20:40]
     maps = [labels] * 3 + [later] * 4
-    sent = settled(maps, [chances_of(m, 1.0) for m in maps], [picture] * 3 + [changed] * 4)
+    sent = settled(maps, [probabilities_of(m, 1.0) for m in maps], [picture] * 3 + [changed] * 4)
     assert np.array_equal(sent[2], labels)
     assert (sent[-1] == later)[10:26, 20:40].mean() > 0.8
     assert (sent[-1] == later).mean() > 0.95
@@ -63,7 +63,7 @@ def test_another_mind_about_the_same_picture_takes_longer():
     later = labels.copy()
     later[10:26, 20:40] = 8
     maps = [labels] * 20 + [later] * 40
-    sent = settled(maps, [chances_of(m, 1.0) for m in maps], [picture] * 60)
+    sent = settled(maps, [probabilities_of(m, 1.0) for m in maps], [picture] * 60)
     assert np.array_equal(sent[28], labels)
     assert np.array_equal(sent[-1], later)
 
@@ -71,21 +71,23 @@ def test_another_mind_about_the_same_picture_takes_longer():
 def test_a_scene_that_moves_takes_its_labels_along():
     scenes = drive(6)
     maps = [labels for _, labels in scenes]
-    sent = settled(maps, [chances_of(m, 0.9) for m in maps], [picture for picture, _ in scenes])
+    sent = settled(
+        maps, [probabilities_of(m, 0.9) for m in maps], [picture for picture, _ in scenes]
+    )
     assert (sent[-1] == maps[-1]).mean() > 0.9
 
 
-@pytest.mark.parametrize("chances", [None, "some"])
-def test_the_first_map_is_the_segmenter_s(chances):
+@pytest.mark.parametrize("probabilities", [None, "some"])
+def test_the_first_map_is_the_segmenter_s(probabilities):
     picture, labels = drive(1)[0]
-    odds = None if chances is None else chances_of(labels, 0.7)
+    odds = None if probabilities is None else probabilities_of(labels, 0.7)
     assert np.array_equal(settled([labels], [odds], [picture])[0], labels)
 
 
 def test_void_is_laid_over_what_is_unknown_and_stays_while_that_is_in_doubt():
     """And what is under it is known again when it is known."""
     picture, labels = drive(1)[0]
-    odds = {sure: chances_of(labels, sure)[:11] for sure in (1.0, 0.45, 0.65)}
+    odds = {sure: probabilities_of(labels, sure)[:11] for sure in (1.0, 0.45, 0.65)}
     levels = [1.0] + [0.45] * 60 + [0.65] * 60 + [1.0] * 60
     sent = settled([labels] * 181, [odds[v] for v in levels], [picture] * 181, voids=True)
     assert np.array_equal(sent[5], labels)
@@ -99,10 +101,10 @@ def test_void_does_not_flicker():
     """A segmenter that is at the limit of what void asks for, frame by frame."""
     picture, labels = drive(1)[0]
     rng = np.random.default_rng(0)
-    chances = []
+    probabilities = []
     for _ in range(12):
         sure = 0.62 + 0.2 * (np.kron(rng.random((6, 8)), np.ones((8, 8))) - 0.5)
-        odds = chances_of(labels, 1.0)[:11].astype(float)
-        chances.append(np.rint(odds * sure).astype(np.uint8))
-    sent = settled([labels] * 12, chances, [picture] * 12, voids=True)
+        odds = probabilities_of(labels, 1.0)[:11].astype(float)
+        probabilities.append(np.rint(odds * sure).astype(np.uint8))
+    sent = settled([labels] * 12, probabilities, [picture] * 12, voids=True)
     assert all(np.array_equal(found, sent[0]) for found in sent)

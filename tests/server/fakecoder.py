@@ -39,7 +39,7 @@ class FakeCoder(work.Coder):
             segment,
             receive,
             check.Verifier(
-                look=lambda image: (segment(image), None), palette=CAMVID.id, digest="0badcafe"
+                predict=lambda image: (segment(image), None), palette=CAMVID.id, digest="0badcafe"
             ),
         )
         self._max_pixels = max_pixels

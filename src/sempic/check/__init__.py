@@ -22,7 +22,7 @@ from sempic.check.objects import compare, ids, mask, regions, within
 from sempic.codec import Draft
 from sempic.critical import BUDGET, GROUPS, Groups, Receipt, Table
 from sempic.palette import PALETTES
-from sempic.scene import Chances, Image, LabelMap, Scene
+from sempic.scene import Image, LabelMap, Probabilities, Scene
 from sempic.windows import Cells, choice
 
 Likely: TypeAlias = npt.NDArray[np.float32]
@@ -36,7 +36,7 @@ SIDE = 384
 """Shorter side at which verifiers look; at 512 they take twice as long and see little more
 (docs/decisions.md)."""
 LIKELY = 0.25
-"""Chance of a group from which a region may be an object of it."""
+"""Probability of a group from which a region may be an object of it."""
 LESS = 0.1
 """By how much a group is less likely in the other picture, at least, where a region is in doubt."""
 SMALLEST = 0.7
@@ -51,7 +51,7 @@ RATE = 6.0
 class Verifier:
     """Who looks."""
 
-    look: Callable[[Image], tuple[LabelMap, Chances | None]]
+    predict: Callable[[Image], tuple[LabelMap, Probabilities | None]]
     """uint8 (H, W, 3) → uint8 (H, W), ids of `palette`, and how likely each id is, uint8 (C, H, W)
     in 1/255; None where that is not known."""
     palette: int
@@ -118,12 +118,12 @@ def checked(
 
 def _seen(picture: Image, verifier: Verifier, groups: Groups) -> tuple[LabelMap, list[Likely]]:
     """The verifier's map of a picture, and how likely it thinks each group, float32 (H, W)."""
-    labels, chances = verifier.look(picture)
+    labels, probabilities = verifier.predict(picture)
     palette = PALETTES[verifier.palette]
-    if chances is None:
+    if probabilities is None:
         return labels, [mask(labels, each, palette).astype(np.float32) for each in groups.values()]
-    inside = [[i for i in ids(each, palette) if i < len(chances)] for each in groups.values()]
-    return labels, [chances[some].sum(0, dtype=np.float32) / 255 for some in inside]
+    inside = [[i for i in ids(each, palette) if i < len(probabilities)] for each in groups.values()]
+    return labels, [probabilities[some].sum(0, dtype=np.float32) / 255 for some in inside]
 
 
 def _doubtful(before: list[Likely], after: list[Likely], groups: Groups) -> list[Cells]:

@@ -127,7 +127,7 @@ def _measured(
                     human = maps.read(path.stem, original.shape[:2])
                 shown = measure.reference(read(path))
                 batch.append((path, measure.reference(original, human), shown))
-            measure.look([one for _, *both in batch for one in both])
+            measure.show([one for _, *both in batch for one in both])
             for path, reference, shown in batch:
                 try:
                     record = measure(reference, shown)

@@ -83,22 +83,22 @@ class Measure:
         )
 
     @property
-    def _looking(self) -> list[Metric]:
-        return [METRICS[name] for name in self.settings.metrics if METRICS[name].looks]
+    def _through_networks(self) -> list[Metric]:
+        return [METRICS[name] for name in self.settings.metrics if METRICS[name].has_network]
 
     @property
     def batch(self) -> int:
-        """How many pictures `look` is best given."""
-        if not self._looking:
+        """How many pictures `show` is best given."""
+        if not self._through_networks:
             return 1
         from sempic.evaluation import networks
 
         return networks.batch_size()
 
-    def look(self, shown: Sequence[Reference]) -> None:
+    def show(self, shown: Sequence[Reference]) -> None:
         """Shows pictures to the networks of all metrics, as many at once as their device takes."""
         pictures = [one.picture for one in shown]
-        for metric in self._looking:
+        for metric in self._through_networks:
             seen = metric.network(self.cache).features_of(pictures)
             for one, features in zip(shown, seen, strict=True):
                 one.keep(metric.name, features)

@@ -13,7 +13,7 @@ from sempic import models, roles
 from sempic.errors import InputError, ModelError, install_hint
 from sempic.models import runtime
 from sempic.palette import CAMVID, CITYSCAPES, INDICES, from_description
-from sempic.scene import Chances, Image, LabelMap
+from sempic.scene import Image, LabelMap, Probabilities
 
 WORKING_SIDE = 512
 """Pictures whose shorter side is longer are segmented at this size and their maps enlarged.
@@ -84,12 +84,12 @@ class Segmenter:
         out, share = self._run(image)
         return self._labels(out, share, image.shape[:2])
 
-    def look(self, image: Image) -> tuple[LabelMap, Chances | None]:
-        """The same map, and the chance of each class; None where the network gives ids alone."""
+    def predict(self, image: Image) -> tuple[LabelMap, Probabilities | None]:
+        """The same map, and the probability of each class; None where the network gives ids."""
         out, share = self._run(image)
         size = image.shape[:2]
-        chances = _chances(out[0], share, size) if out.ndim == 4 else None
-        return self._labels(out, share, size), chances
+        probabilities = _probabilities(out[0], share, size) if out.ndim == 4 else None
+        return self._labels(out, share, size), probabilities
 
     def _run(self, image: Image) -> tuple[npt.NDArray[Any], tuple[float, float]]:
         """What the network gives, and the share of its height and width that is no padding."""
@@ -155,7 +155,7 @@ class HubSegmenter:
             labels[np.asarray(part["mask"]) > 0] = self._ids[part["label"].lower()]
         return labels
 
-    def look(self, image: Image) -> tuple[LabelMap, Chances | None]:
+    def predict(self, image: Image) -> tuple[LabelMap, Probabilities | None]:
         """The same map; how sure it is, the pipeline does not say."""
         return self(image), None
 
@@ -191,16 +191,16 @@ def _argmax(
     return ids
 
 
-def _chances(
+def _probabilities(
     logits: npt.NDArray[np.float32], share: tuple[float, float], size: tuple[int, int]
-) -> Chances:
+) -> Probabilities:
     """Softmax of that share of logits (C, h, w), in 1/255."""
     odds = np.exp(logits.astype(np.float32) - logits.max(0))
     levels = np.rint(255 * odds / odds.sum(0)).astype(np.uint8)
-    chances = np.empty((len(levels), *size), np.uint8)
-    for plane, level in zip(chances, levels, strict=True):
+    probabilities = np.empty((len(levels), *size), np.uint8)
+    for plane, level in zip(probabilities, levels, strict=True):
         plane[...] = _fit(level, share, size)
-    return chances
+    return probabilities
 
 
 def _fit(

@@ -19,7 +19,7 @@ from sempic.check.objects import ids
 from sempic.critical import GROUPS
 from sempic.labels.regions import components
 from sempic.palette import PALETTES, Palette
-from sempic.scene import Chances, LabelMap
+from sempic.scene import LabelMap, Probabilities
 from sempic.segment.stakes import KNOWN, STAKES
 
 STREET = 0.65
@@ -43,12 +43,12 @@ class Regions(NamedTuple):
     """Of each region, in pixels, as all that follows."""
     label: npt.NDArray[np.int64]
     mean: npt.NDArray[np.float64]
-    """Of the chance of its label, in the chances' unit."""
+    """Of the probability of its label, in their unit."""
 
 
-def regions_of(labels: LabelMap, chances: npt.NDArray[Any]) -> Regions:
-    """The regions of a map, uint8 (H, W), and their mean chances; chances are (classes, H, W)."""
-    sure = np.take_along_axis(chances, np.minimum(labels, len(chances) - 1)[None], 0)[0]
+def regions_of(labels: LabelMap, probabilities: npt.NDArray[Any]) -> Regions:
+    """The regions of a map, uint8 (H, W), by probabilities of (classes, H, W)."""
+    sure = np.take_along_axis(probabilities, np.minimum(labels, len(probabilities) - 1)[None], 0)[0]
     numbers = components(labels)
     area = np.bincount(numbers.ravel())
     label = np.zeros(len(area), np.int64)
@@ -56,32 +56,32 @@ def regions_of(labels: LabelMap, chances: npt.NDArray[Any]) -> Regions:
     return Regions(numbers, area, label, np.bincount(numbers.ravel(), sure.ravel()) / area)
 
 
-def known(labels: LabelMap, chances: Chances, palette: int) -> float:
+def known(labels: LabelMap, probabilities: Probabilities, palette: int) -> float:
     """The share of a map that is known: in regions of a mean probability of KNOWN, whatever class.
 
     Args:
         labels: uint8 (H, W), the likeliest ids of the palette: any other choice is known less.
-        chances: of the ids, uint8 (classes, H, W) in 1/255, as the segmenter gives them.
+        probabilities: of the ids, uint8 (classes, H, W) in 1/255, as the segmenter gives them.
         palette: its id.
     """
-    _, area, label, mean = regions_of(labels, chances)
+    _, area, label, mean = regions_of(labels, probabilities)
     unknown = mean < 255 * KNOWN
     if (void := PALETTES[palette].void) is not None:
         unknown |= label == void
     return 1 - float(area[unknown].sum()) / labels.size
 
 
-def void_where_unsure(labels: LabelMap, chances: Chances, palette: int) -> LabelMap:
+def void_where_unsure(labels: LabelMap, probabilities: Probabilities, palette: int) -> LabelMap:
     """The map with void where the segmenter does not know.
 
     Args:
         labels: uint8 (H, W), ids of the palette.
-        chances: of the ids, uint8 (classes, H, W) in 1/255, as the segmenter gives them.
+        probabilities: of the ids, uint8 (classes, H, W) in 1/255, as the segmenter gives them.
         palette: its id; one without void is left as it is.
     """
     void = PALETTES[palette].void
     if void is None:
         return labels
-    numbers, _, label, mean = regions_of(labels, chances)
+    numbers, _, label, mean = regions_of(labels, probabilities)
     unsure = mean < 255 * least(PALETTES[palette])[label]
     return np.where(unsure[numbers], np.uint8(void), labels)

@@ -18,7 +18,7 @@ from sempic.check.objects import ids
 from sempic.critical import GROUPS
 from sempic.labels.regions import components
 from sempic.palette import Palette
-from sempic.scene import Chances, LabelMap
+from sempic.scene import LabelMap, Probabilities
 
 KNOWN = 0.62
 """Mean probability below which a region of a class without a stake is void."""
@@ -52,28 +52,30 @@ STAKES: Stakes = {
 
 
 def decide(
-    labels: LabelMap, chances: Chances, palette: Palette, stakes: Stakes = STAKES
+    labels: LabelMap, probabilities: Probabilities, palette: Palette, stakes: Stakes = STAKES
 ) -> LabelMap:
     """The map of least risk, without specks that are unsure.
 
     Args:
         labels: uint8 (H, W), the likeliest class of each pixel.
-        chances: of the classes, uint8 (classes, H, W) in 1/255.
+        probabilities: of the classes, uint8 (classes, H, W) in 1/255.
         palette: of the labels.
         stakes: of its groups; a palette that has none of them is left as it is.
     """
-    groups = {name: [i for i in ids(GROUPS[name], palette) if i < len(chances)] for name in stakes}
+    groups = {
+        name: [i for i in ids(GROUPS[name], palette) if i < len(probabilities)] for name in stakes
+    }
     critical = [i for inside in groups.values() for i in inside]
     if not critical:
         return labels
-    others = [i for i in range(len(chances)) if i not in critical]
+    others = [i for i in range(len(probabilities)) if i not in critical]
     worth = np.ones(256, np.float32)
     for name, inside in groups.items():
         worth[inside] = stakes[name].worth
-    at = np.minimum(labels, len(chances) - 1)[None]
-    risk, decided = np.take_along_axis(chances, at, 0)[0] * worth[labels], labels.copy()
+    at = np.minimum(labels, len(probabilities) - 1)[None]
+    risk, decided = np.take_along_axis(probabilities, at, 0)[0] * worth[labels], labels.copy()
     for i in critical:
-        weighed = chances[i] * worth[i]
+        weighed = probabilities[i] * worth[i]
         decided[weighed > risk] = i
         np.maximum(weighed, risk, out=risk)
     for inside in groups.values():
@@ -82,8 +84,11 @@ def decide(
             continue
         numbers = components(shown.view(np.uint8))
         area = np.bincount(numbers.ravel())
-        sure = np.bincount(numbers.ravel(), chances[inside].sum(0, dtype=np.int32).ravel()) / area
+        sure = (
+            np.bincount(numbers.ravel(), probabilities[inside].sum(0, dtype=np.int32).ravel())
+            / area
+        )
         speck = (area < SPECK * labels.size) & (sure < 255 * SURE)
         gone = shown & speck[numbers]
-        decided[gone] = np.array(others, np.uint8)[chances[others][:, gone].argmax(0)]
+        decided[gone] = np.array(others, np.uint8)[probabilities[others][:, gone].argmax(0)]
     return decided

@@ -155,17 +155,17 @@ class Sender:
                 return expected.labels
         self._labels_due = self._every
         quality: Any = self._options.label_quality or DEFAULT_LABEL_QUALITY
-        labels, chances, palette = self._coder.look(pixels, quality)
+        labels, probabilities, palette = self._coder.predict(pixels, quality)
         if settled is None:
             return labels
-        found = settled.settle(labels, chances, expected)
+        found = settled.settle(labels, probabilities, expected)
         if not key:
             return found
-        if chances is not None:  # which regions are void is decided anew
-            found, chances = settled.known
-            if not self._coder.is_street(found, chances, palette):
+        if probabilities is not None:  # which regions are void is decided anew
+            found, probabilities = settled.known
+            if not self._coder.is_street(found, probabilities, palette):
                 return None
-        sent = self._coder.sent(found, chances, palette, quality)
+        sent = self._coder.sent(found, probabilities, palette, quality)
         if sent is not None:
             settled.sent(sent)
         return sent

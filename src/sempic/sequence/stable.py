@@ -1,11 +1,11 @@
 """Label maps that change where the scene does, and not where a segmenter is of two minds.
 
-Chances are averaged along the motion, less where the coarse picture says that something is new, and
-far more where nothing moved. A pixel is given another label than the one that moved there if it is
-likelier by a margin; and each region of such pixels is sent only if what it gains pays for its
-outline. Void is laid over the regions of that map which the segmenter does not know, and taken from
-them, by a margin too: decided pixel by pixel it would come and go. The sender's business alone: the
-format does not know of it, and floats are welcome.
+Probabilities are averaged along the motion, less where the coarse picture says that something is
+new, and far more where nothing moved. A pixel is given another label than the one that moved there
+if it is likelier by a margin; and each region of such pixels is sent only if what it gains pays for
+its outline. Void is laid over the regions of that map which the segmenter does not know, and taken
+from them, by a margin too: decided pixel by pixel it would come and go. The sender's business
+alone: the format does not know of it, and floats are welcome.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ import numpy.typing as npt
 from sempic.compiling import kernel
 from sempic.labels.regions import components
 from sempic.palette import PALETTES
-from sempic.scene import Chances, LabelMap
+from sempic.scene import LabelMap, Probabilities
 from sempic.segment import doubt
 from sempic.sequence import motion
 from sempic.sequence.pack import Expected
 from sempic.simplify import IMPORTANCE
 
 _UNIT = 64
-"""Chances in 1/255 are kept in so many parts."""
-_LOOKS = np.array((2, 2, 2, 1, 1, 0), np.uint8)
-"""How many earlier looks at what moved, or is another than it was, count at most, by the hint."""
+"""Probabilities in 1/255 are kept in so many parts."""
+_MOVED = np.array((2, 2, 2, 1, 1, 0), np.uint8)
+"""How many earlier maps of what moved, or is another than it was, count at most, by the hint."""
 _STILL = 31
-"""The same of what neither moved nor changed: another look at the same tells little."""
+"""The same of what neither moved nor changed: another map of the same tells little."""
 _FIRST = 3
-"""How many looks the first one counts for."""
+"""How many maps the first one counts for."""
 _MARGIN = 0.1
 """By how much a label must be likelier than the one that is expected."""
 _REGION = 8.0
@@ -55,27 +55,30 @@ class Stabiliser:
         self._palette = PALETTES[palette]
         self._void = self._palette.void if voids else None
         self._average: npt.NDArray[np.int16] | None = None
-        self._looks: npt.NDArray[np.uint8] | None = None
-        """How many looks each pixel's average is of."""
+        self._counts: npt.NDArray[np.uint8] | None = None
+        """How many maps each pixel's average is of."""
         self._classes: LabelMap | None = None
         """The last map before void was laid over it."""
         worth = [IMPORTANCE.get(name, 1.0) for name in self._palette.classes]
         self._price = np.maximum(1 / np.array(worth), _CRITICAL) * thrift
 
-    def settle(self, labels: LabelMap, chances: Chances | None, expected: Expected) -> LabelMap:
+    def settle(
+        self, labels: LabelMap, probabilities: Probabilities | None, expected: Expected
+    ) -> LabelMap:
         """The map to send: uint8 (H, W).
 
-        labels: what the segmenter finds, uint8 (H, W). chances: how sure it is; None: altogether.
+        labels: what the segmenter finds, uint8 (H, W).
+        probabilities: how sure it is of each id; None: altogether.
         """
-        odds = _odds(labels, chances)
+        odds = _odds(labels, probabilities)
         last, self._average = self._average, np.empty(odds.shape, np.int16)
         if last is None or self._classes is None or expected.labels is None:
             np.multiply(odds, _UNIT, out=self._average, dtype=np.int16)
-            self._looks, self._classes = np.full(labels.shape, _FIRST, np.uint8), labels
+            self._counts, self._classes = np.full(labels.shape, _FIRST, np.uint8), labels
             return labels
         assert expected.places is not None
-        assert self._looks is not None
-        looks = _counting(self._looks, expected)
+        assert self._counts is not None
+        counts = _counting(self._counts, expected)
         moved = expected.labels
         hidden = moved == (256 if self._void is None else self._void)
         if hidden.any():
@@ -84,10 +87,10 @@ class Stabiliser:
         flat = (len(odds), -1)
         _settle(
             odds.reshape(flat), last.reshape(flat), self._average.reshape(flat),
-            expected.places.ravel(), moved.ravel(), looks.ravel(),
+            expected.places.ravel(), moved.ravel(), counts.ravel(),
             round(_MARGIN * 255 * _UNIT), best.ravel(), gain.ravel(),
         )  # fmt: skip
-        self._looks, self._classes = looks + np.uint8(1), self._worth(best, gain, moved)
+        self._counts, self._classes = counts + np.uint8(1), self._worth(best, gain, moved)
         return self._veiled(self._classes, self._average, hidden)
 
     def sent(self, labels: LabelMap) -> None:
@@ -97,12 +100,12 @@ class Stabiliser:
         self._classes = labels
 
     def move(self, expected: Expected) -> None:
-        """A frame goes by without a look at it."""
+        """A frame goes by without a map of it."""
         if self._average is None or self._classes is None or expected.places is None:
             return
         self._average = motion.move(self._average, expected.places)
-        assert self._looks is not None
-        self._looks = _counting(self._looks, expected)
+        assert self._counts is not None
+        self._counts = _counting(self._counts, expected)
         self._classes = motion.move(self._classes, expected.places)
 
     def forget(self) -> None:
@@ -110,9 +113,9 @@ class Stabiliser:
         self._average = self._classes = None
 
     @property
-    def known(self) -> tuple[LabelMap, Chances]:
-        """The map without void, uint8 (H, W), and the chances averaged so far, uint8 (classes, H,
-        W) in 1/255; there are some once a map was settled."""
+    def known(self) -> tuple[LabelMap, Probabilities]:
+        """The map without void, uint8 (H, W), and the probabilities averaged so far, uint8
+        (classes, H, W) in 1/255; there are some once a map was settled."""
         assert self._average is not None
         assert self._classes is not None
         return self._classes, (self._average // _UNIT).astype(np.uint8)
@@ -151,11 +154,11 @@ class Stabiliser:
 
 
 @kernel
-def _settle(odds: Any, last: Any, average: Any, places: Any, moved: Any, looks: Any, margin: Any,
+def _settle(odds: Any, last: Any, average: Any, places: Any, moved: Any, counts: Any, margin: Any,
             best: Any, gain: Any) -> None:  # fmt: skip
     """The new average, the label that it prefers, and by how much; all flat."""
     for o in range(moved.size):
-        share, from_ = 256 // (looks[o] + 1), places[o]
+        share, from_ = 256 // (counts[o] + 1), places[o]
         most, which = -1, 0
         for v in range(odds.shape[0]):
             old = np.int64(last[v, from_])
@@ -170,18 +173,18 @@ def _settle(odds: Any, last: Any, average: Any, places: Any, moved: Any, looks: 
             best[o] = moved[o]
 
 
-def _counting(looks: npt.NDArray[np.uint8], expected: Expected) -> npt.NDArray[np.uint8]:
-    """How many of the looks that an average is of still count, uint8 (H, W)."""
+def _counting(counts: npt.NDArray[np.uint8], expected: Expected) -> npt.NDArray[np.uint8]:
+    """How many of the maps that an average is of still count, uint8 (H, W)."""
     assert expected.places is not None
     assert expected.hint is not None
     places, hint = expected.places, expected.hint
     still = (places == np.arange(places.size).reshape(places.shape)) & (hint < 2)
-    most = np.where(still, np.uint8(_STILL), _LOOKS[hint])
-    return np.minimum(motion.move(looks, places), most)
+    most = np.where(still, np.uint8(_STILL), _MOVED[hint])
+    return np.minimum(motion.move(counts, places), most)
 
 
-def _odds(labels: LabelMap, chances: Chances | None) -> Chances:
-    if chances is not None:
-        return chances
+def _odds(labels: LabelMap, probabilities: Probabilities | None) -> Probabilities:
+    if probabilities is not None:
+        return probabilities
     ids = np.arange(int(labels.max()) + 1)[:, None, None]
     return np.where(labels == ids, 255, 0).astype(np.uint8)

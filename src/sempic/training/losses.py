@@ -131,8 +131,8 @@ def write_features(options: FeaturesOptions) -> None:
 
 
 def divergence(log_q: Tensor, p: Tensor) -> Tensor:
-    """Kullback-Leibler divergence of q from p, in nats, (B, H, W): p are chances, (B, C, H, W), and
-    log_q the logarithms of others."""
+    """Kullback-Leibler divergence of q from p, in nats, (B, H, W): p are probabilities,
+    (B, C, H, W), and log_q the logarithms of others."""
     return (p * (p.clamp_min(1e-6).log() - log_q)).sum(1)
 
 
@@ -243,11 +243,11 @@ def random_view(like: Tensor, rng: np.random.Generator) -> Callable[[Tensor], Te
     near = rng.random() < 0.5
     top, left = (int(rng.integers(side - side // 2 + 1)) for side in (height, width))
 
-    def look(x: Tensor) -> Tensor:
+    def view(x: Tensor) -> Tensor:
         x = x.roll(shift, (2, 3))
         if near:
             x = x[..., top : top + height // 2, left : left + width // 2]
             x = F.interpolate(x, (height, width), mode="bicubic", align_corners=False)
         return x
 
-    return look
+    return view

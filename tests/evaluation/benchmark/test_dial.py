@@ -4,9 +4,9 @@ import pytest
 from sempic.evaluation.benchmark import dial
 
 
-@pytest.mark.parametrize("look", [dial.nearest, dial.nearest_from_below])
+@pytest.mark.parametrize("search", [dial.nearest, dial.nearest_from_below])
 @pytest.mark.parametrize("target", [0.001, 0.05, 0.31, 0.9, 5])
-def test_nearest(target, look):
+def test_nearest(target, search):
     rates = 0.01 * 1.09 ** np.arange(60)
     looks = []
 
@@ -14,7 +14,7 @@ def test_nearest(target, look):
         looks.append(at)
         return float(rates[at])
 
-    found = look(rate, len(rates), target)
+    found = search(rate, len(rates), target)
     best = np.abs(np.log(rates / target)).argmin()
     assert abs(np.log(rates[found] / target)) <= max(abs(np.log(rates[best] / target)), 0.03)
     assert len(set(looks)) <= 9

@@ -102,13 +102,13 @@ class _Seen:
         self._found: dict[bytes, Any] = {}
 
     def __call__(self, image: Image) -> LabelMap:
-        labels: LabelMap = self.look(image)[0]
+        labels: LabelMap = self.predict(image)[0]
         return labels
 
-    def look(self, image: Image) -> Any:
+    def predict(self, image: Image) -> Any:
         key = image.tobytes()
         if key not in self._found:
-            self._found[key] = self._inner.look(image)
+            self._found[key] = self._inner.predict(image)
         return self._found[key]
 
 

@@ -117,7 +117,7 @@ class Metric(ABC):
     """Whether the originals' own records are needed."""
     judged = False
     """Whether it needs the judge."""
-    looks = False
+    has_network = False
     """Whether there is a `network`."""
 
     def check(self, inception: str | None, judge: str | None) -> None:
@@ -128,7 +128,7 @@ class Metric(ABC):
             weights.check(part)
 
     def network(self, cache: NetworkCache) -> Any:
-        """What whole pictures are shown to, of `sempic.evaluation.networks`; for `looks`.
+        """What whole pictures are shown to, of `sempic.evaluation.networks`; if `has_network`.
 
         What it sees in a picture is kept in its Reference under this metric's name.
         """

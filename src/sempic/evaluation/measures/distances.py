@@ -36,7 +36,7 @@ class MsSsim(Mean):
 class _Distance(Mean):
     """Between the features of the original and of the decoded picture."""
 
-    looks = True
+    has_network = True
 
     @abstractmethod
     def load(self) -> networks.Lpips | networks.Dists:

@@ -40,7 +40,7 @@ class Fid(_Inception):
 
     name = "fid"
     field = "features"
-    looks = True
+    has_network = True
     figures = (
         Figure(name="fid", title="FID", digits="{:.1f}", lower=True, biased_by="pictures"),
         Figure(name="kid", title="KID", digits="{:.4f}", lower=True, brief=False),

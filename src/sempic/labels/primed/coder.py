@@ -14,7 +14,7 @@ from sempic.labels.mixing import Question
 from sempic.labels.neighbourhood import CANDIDATES, NEIGHBOURS, PAD, rank_candidates
 from sempic.labels.network import BANDS, predict, predictor
 from sempic.labels.primed import calm, outline
-from sempic.labels.primed.evidence import NONE, Bytes, evidence, look
+from sempic.labels.primed.evidence import NONE, Bytes, evidence, trunk_at
 from sempic.labels.primed.state import State
 from sempic.labels.prior import Prior
 from sempic.labels.range_coder import RangeCoder, code_choice
@@ -85,7 +85,7 @@ def _code_map(
             o = (y + PAD) * s + x + PAD
             w = image[o - 1]
             run_w = run_w + 1 if x > 1 and w == image[o - 2] else min(x, 1)
-            trunk = look(evidence, y, x)
+            trunk = trunk_at(evidence, y, x)
             calm_here = (
                 calm.is_calm(room.columns, x, width, run_w) and image[o - s] == w and used > 1
             )

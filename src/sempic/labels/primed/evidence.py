@@ -97,7 +97,7 @@ def leaders(scores: Bytes, allowed: Ints) -> tuple[Shorts, Shorts, Shorts]:
 
 
 @merged
-def look(evidence: Any, y: Any, x: Any) -> Any:
+def trunk_at(evidence: Any, y: Any, x: Any) -> Any:
     """What the trunk says of pixel (y, x)."""
     at = y * evidence.width + x
     best: Any = np.int64(NONE)

@@ -148,27 +148,27 @@ class Crops:
         """What is cut for a step, (B, 6): image, map, coarse picture, top, left, mirrored."""
         rng = np.random.default_rng((seed, step))
         sources = rng.choice(len(self._shares), batch, p=self._shares)
-        chances = rng.random((batch, 6))
+        draws = rng.random((batch, 6))
         seeks = rng.random(batch) < RARE_RATE
         plan = np.empty((batch, 6), np.int64)
-        for row, (source, chance) in enumerate(zip(sources, chances, strict=True)):
+        for row, (source, draw) in enumerate(zip(sources, draws, strict=True)):
             of = self._of[source]
-            number = int(of[int(chance[0] * len(of))])
+            number = int(of[int(draw[0] * len(of))])
             first, count = self._maps[number]
-            map_ = first + int(chance[1] * count)
+            map_ = first + int(draw[1] * count)
             first, count = self._coarse[number]
-            coarse = first + int(chance[2] * count)
+            coarse = first + int(draw[2] * count)
             room = (
                 (self.images.heights[number] - self.size[0]) // GRID,
                 (self.images.widths[number] - self.size[1]) // GRID,
             )
-            at = [int(chance[3 + k] * (room[k] + 1)) for k in (0, 1)]
+            at = [int(draw[3 + k] * (room[k] + 1)) for k in (0, 1)]
             if seeks[row] and self._spots[map_].places:
                 spot = self._spots[map_].draw(rng)
                 for k in (0, 1):
                     start = int(spot[k] - rng.uniform(0.2, 0.8) * self.size[k]) // GRID
                     at[k] = min(max(0, start), room[k])
-            plan[row] = number, map_, coarse, at[0] * GRID, at[1] * GRID, chance[5] < 0.5
+            plan[row] = number, map_, coarse, at[0] * GRID, at[1] * GRID, draw[5] < 0.5
         return plan
 
     def draw(self, seed: int, step: int, batch: int) -> Batch:
@@ -208,7 +208,7 @@ def drop(labels: Tensor, void: int, drops: Drops, rng: np.random.Generator) -> T
     at its centre; what is wrong there comes from the next picture of the batch.
     """
     batch, height, width = labels.shape
-    chances = rng.random((batch, 3)) < drops
+    dropped = rng.random((batch, 3)) < drops
     if drops.region or drops.wrong:
         for kind in (1, 2):
             shares = rng.uniform(0.25, 0.75, (batch, 2))
@@ -217,7 +217,7 @@ def drop(labels: Tensor, void: int, drops: Drops, rng: np.random.Generator) -> T
             first = (places * (1 - shares) * sides).astype(np.int64)
             last = first + np.maximum(1, (shares * sides).astype(np.int64))
             middle = (first + last) // 2
-            table = np.concatenate([first, last, middle, chances[:, kind : kind + 1]], 1)
+            table = np.concatenate([first, last, middle, dropped[:, kind : kind + 1]], 1)
             box = to_device(table.astype(np.int64), labels.device)[:, :, None, None]
             y = torch.arange(height, device=labels.device)[:, None]
             x = torch.arange(width, device=labels.device)
@@ -227,7 +227,7 @@ def drop(labels: Tensor, void: int, drops: Drops, rng: np.random.Generator) -> T
             region = inside & (labels == here) & (box[:, 6] == 1)
             other = labels.roll(1, 0) if kind == 2 else torch.full_like(labels, void)
             labels = torch.where(region, other, labels)
-    whole = to_device(chances[:, 0], labels.device)[:, None, None]
+    whole = to_device(dropped[:, 0], labels.device)[:, None, None]
     return labels.masked_fill(whole, void)
 
 

@@ -116,7 +116,7 @@ class Distill(ReceiverRecipe):
         super().__init__(options, device, offset=1)
         features = Features(vgg=options.vgg > 0, folder=options.features).to(device)
         self.features = features
-        self.look = compiled(features, device)
+        self.compiled_features = compiled(features, device)
         self.discriminator = Discriminator(
             features.channels, features.widths, self.config.classes
         ).to(device)
@@ -162,7 +162,7 @@ class Distill(ReceiverRecipe):
 
         def features_of(picture: Tensor) -> list[Tensor]:
             seen = view(picture).contiguous(memory_format=torch.channels_last)
-            return self.look(seen, seen[(..., *window)])
+            return self.compiled_features(seen, seen[(..., *window)])
 
         with autocast(self.device):
             with torch.no_grad():
@@ -176,9 +176,9 @@ class Distill(ReceiverRecipe):
         parts["adversarial"] = self._adversarial_loss(fake, conditions, fidelity)
         if self.semantic_losses:
             semantic = self.semantic_losses[int(rng.integers(len(self.semantic_losses)))]
-            look = segmenter_view(self.options.crop, rng)
+            seen_by = segmenter_view(self.options.crop, rng)
             with autocast(self.device):
-                apart = semantic.divergence(made, batch.image, self.options.critical, look)
+                apart = semantic.divergence(made, batch.image, self.options.critical, seen_by)
             parts["semantic"] = (1 - 0.5 * fidelity) * self.options.semantic * apart
         norm = self.network_optimizer.minimise(torch.stack(list(parts.values())).sum())
         self.network.normalise()
