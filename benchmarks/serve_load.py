@@ -67,7 +67,7 @@ def queries() -> list[Query]:
     """Some of every kind, with answers from the library."""
     import sempic
     from sempic import pictures
-    from sempic.server.work import best_within
+    from sempic.server.coder import best_within
 
     street = (ROOT / "examples/street.sempic").read_bytes()
     first = np.array(sempic.decode(street, steps=1))

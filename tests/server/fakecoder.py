@@ -14,7 +14,7 @@ import sempic
 from sempic import api, check
 from sempic.errors import InputError
 from sempic.palette import CAMVID
-from sempic.server import work
+from sempic.server.coder import Coder
 
 
 def segment(image):
@@ -33,7 +33,7 @@ def receive(scene, *, steps=4, seed=0):
     return picture
 
 
-class FakeCoder(work.Coder):
+class FakeCoder(Coder):
     def __init__(self, max_pixels: int = 1 << 16, delay: float = 0) -> None:
         self._codec = api.Codec(
             segment,

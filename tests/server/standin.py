@@ -21,8 +21,9 @@ from fakecoder import FakeCoder
 
 from sempic import coarse, codec
 from sempic.sequence.video import Video
-from sempic.server import work
-from sempic.server.app import Settings, create_app
+from sempic.server.app import create_app
+from sempic.server.pool import Pool
+from sempic.server.settings import Settings
 
 IMAGE, LABELS = street(48, 64)
 
@@ -31,8 +32,8 @@ def settings(**changes) -> Settings:
     return Settings(**{"workers": 1, "queue": 8, "max_pixels": 1 << 16, **changes})
 
 
-def pool(make=FakeCoder, *, workers=1, queue=8, seconds=60.0) -> work.Pool:
-    return work.Pool(make, workers=workers, queue=queue, seconds=seconds)
+def pool(make=FakeCoder, *, workers=1, queue=8, seconds=60.0) -> Pool:
+    return Pool(make, workers=workers, queue=queue, seconds=seconds)
 
 
 def png(image=IMAGE) -> bytes:
@@ -60,6 +61,16 @@ def stream(labels=LABELS, image=IMAGE) -> bytes:
 
 def pixels(picture: bytes) -> np.ndarray:
     return np.array(PIL.Image.open(io.BytesIO(picture)))
+
+
+def refused(answer, status, error, *parts):
+    assert answer.status_code == status, answer.text
+    problem = answer.json()
+    assert problem["error"] == error
+    assert problem["request"] == answer.headers["X-Request-ID"]
+    for part in parts:
+        assert part in problem["message"]
+    return problem
 
 
 @contextlib.contextmanager

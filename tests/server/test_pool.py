@@ -1,21 +1,17 @@
 """The pool: bounded, in order, and alive whatever a job does."""
 
 import asyncio
-import io
 import os
 import signal
 import time
 
-import numpy as np
-import PIL.Image
 import pytest
-from conftest import street
 from fakecoder import FakeCoder, Unfit
-from standin import LABELS, png, pool, stream
+from standin import pool
 
 import sempic
 from sempic import progress
-from sempic.server import work
+from sempic.server import pool as pools
 
 
 def with_pool(test, **options):
@@ -43,7 +39,7 @@ def test_jobs_are_done_in_order_and_the_queue_is_bounded():
         jobs = [asyncio.create_task(job(i)) for i in range(4)]
         await asyncio.sleep(0)
         assert p.accepted == 4
-        with pytest.raises(work.QueueFull, match="4 places") as full:
+        with pytest.raises(pools.QueueFull, match="4 places") as full:
             await p.run("echo", 4)
         assert 1 <= full.value.retry_after <= 60
         await asyncio.gather(*jobs)
@@ -58,13 +54,13 @@ def test_a_pool_survives_its_jobs():
     """A job that takes too long, one that kills its process, one with a bug, one refused."""
 
     async def test(p):
-        with pytest.raises(work.TooSlow, match=r"0\.5 s"):
+        with pytest.raises(pools.TooSlow, match=r"0\.5 s"):
             await p.run("echo", 0, 30)
         p._seconds = 30  # for the rest
-        with pytest.raises(work.Broken, match="died"):
+        with pytest.raises(pools.Broken, match="died"):
             await p.run("die")
         assert p.replaced == 2
-        with pytest.raises(work.Broken, match="internal"):
+        with pytest.raises(pools.Broken, match="internal"):
             await p.run("fail")
         with pytest.raises(sempic.InputError, match="not this"):
             await p.run("refuse")
@@ -89,7 +85,7 @@ def test_a_worker_that_dies_idle_costs_no_request():
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signals_for_the_group_leave_a_worker_alone_that_starts(number):
-    worker = work._Worker(FakeCoder)
+    worker = pools._Worker(FakeCoder)
     os.kill(worker.process.pid, number)
     try:
         assert worker.ready() is None
@@ -99,7 +95,7 @@ def test_signals_for_the_group_leave_a_worker_alone_that_starts(number):
 
 def test_a_worker_that_dies_at_its_start_is_replaced_again(monkeypatch):
     async def test(p):
-        began, ready = [], work._Worker.ready
+        began, ready = [], pools._Worker.ready
 
         def dies_once(worker):
             began.append(worker)
@@ -107,8 +103,8 @@ def test_a_worker_that_dies_at_its_start_is_replaced_again(monkeypatch):
                 worker.process.kill()
             return ready(worker)
 
-        monkeypatch.setattr(work._Worker, "ready", dies_once)
-        with pytest.raises(work.Broken, match="died"):
+        monkeypatch.setattr(pools._Worker, "ready", dies_once)
+        with pytest.raises(pools.Broken, match="died"):
             await p.run("die")
         assert (await p.run("echo", 1)).value == 1
         assert len(began) == 2
@@ -122,7 +118,7 @@ def test_what_nobody_waits_for_is_not_done():
         async def gone():
             return True
 
-        with pytest.raises(work.Gone):
+        with pytest.raises(pools.Gone):
             await p.run("die", gone=gone)
         assert (await p.run("echo", 1)).value == 1
         assert p.replaced == 0
@@ -136,7 +132,7 @@ def test_waiting_has_a_limit():
         while not p.running:
             await asyncio.sleep(0.01)
         p._seconds = 0.1
-        with pytest.raises(work.Busy, match="no worker"):
+        with pytest.raises(pools.Busy, match="no worker"):
             await p.run("echo", 1)
         assert (await slow).value == 0
 
@@ -146,65 +142,6 @@ def test_waiting_has_a_limit():
 def test_a_pool_that_cannot_start_says_why():
     with pytest.raises(sempic.ModelError, match="no such model"):
         with_pool(None, make=Unfit)
-
-
-# ── the verbs ────────────────────────────────────────────────────────────────────────────────
-
-
-@pytest.mark.parametrize(("codec", "format"), [("avif", "AVIF"), ("jpeg", "JPEG")])
-@pytest.mark.parametrize("budget", [900, 4000])
-def test_another_codec_within_a_budget(codec, format, budget):
-    picture = street(128, 160)[0]
-    data, factor = work.best_within(picture, codec, budget)
-    assert len(data) <= budget
-    decoded = PIL.Image.open(io.BytesIO(data))
-    assert decoded.format == format
-    assert decoded.size == (160 // factor, 128 // factor)
-    with pytest.raises(sempic.RateError, match="10 bytes"):
-        work.best_within(picture, codec, 10)
-
-
-def test_more_bytes_come_closer():
-    picture = street(128, 160)[0]
-
-    def error(budget):
-        data, _ = work.best_within(picture, "jpeg", budget)
-        back = PIL.Image.open(io.BytesIO(data)).resize((160, 128), PIL.Image.Resampling.BICUBIC)
-        return np.mean((np.array(back, float) - picture) ** 2)
-
-    assert error(6000) < error(1500) < error(700)
-
-
-def test_relabel_keeps_the_coarse_picture():
-    changed = LABELS.copy()
-    changed[LABELS == 5] = 1
-    before = stream()
-    after = FakeCoder().relabel(before, png(changed))
-    assert np.array_equal(sempic.unpack(after).labels, changed)
-    assert sempic.info(after)["chunks"]["coarse"] == sempic.info(before)["chunks"]["coarse"]
-    assert np.array_equal(sempic.unpack(after).coarse.y, sempic.unpack(before).coarse.y)
-    assert FakeCoder().relabel(before, png(LABELS)) == before
-    with pytest.raises(sempic.LabelMapError, match="32×48"):
-        FakeCoder().relabel(before, png(changed[:, :32]))
-
-
-def test_relabelled_streams_stay_halved():
-    labels = LABELS[::2, ::2].repeat(2, 0).repeat(2, 1)
-    before = sempic.pack(width=64, height=48, labels=labels, halved=True)
-    scene = sempic.unpack(FakeCoder().relabel(before, png(LABELS)))
-    assert scene.halved
-    assert np.array_equal(scene.labels, labels)
-
-
-def test_pixel_limits():
-    coder = FakeCoder(max_pixels=48 * 64 - 1)
-    with pytest.raises(sempic.LimitExceeded, match="max_side takes larger"):
-        coder.encode(png(), max_side=None)
-    with pytest.raises(sempic.LimitExceeded, match="with max_side 64"):
-        coder.encode(png(), max_side=64)
-    assert sempic.info(coder.encode(png(), max_side=32)[0])["width"] == 32
-    with pytest.raises(sempic.LimitExceeded):
-        coder.decode(stream(), only=None, format="png", synthesis={})
 
 
 class Slow(FakeCoder):

@@ -1,0 +1,128 @@
+"""What every request passes: an id, limits, the log, metrics."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import re
+import secrets
+import time
+
+import prometheus_client as prometheus
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from sempic.server.pool import Pool
+
+log = logging.getLogger("sempic.server")
+
+
+class Metrics:
+    """What /metrics shows, in a registry of its own so that one process can hold several apps."""
+
+    def __init__(self, jobs: Pool) -> None:
+        self.registry = prometheus.CollectorRegistry()
+        prometheus.ProcessCollector(registry=self.registry)
+        seconds = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)
+        self.requests = prometheus.Counter(
+            "sempic_requests", "Answered", ("route", "method", "status"), registry=self.registry
+        )
+        self.latency = prometheus.Histogram(
+            "sempic_request_seconds",
+            "From first byte in to last byte out",
+            ("route",),
+            buckets=seconds,
+            registry=self.registry,
+        )
+        self.work = prometheus.Histogram(
+            "sempic_work_seconds", "In a worker", ("verb",), buckets=seconds, registry=self.registry
+        )
+        for name, text, attribute in (
+            ("sempic_jobs_accepted", "Jobs that wait or run", "accepted"),
+            ("sempic_jobs_running", "Jobs that run", "running"),
+            ("sempic_workers_replaced", "Workers ended since the start", "replaced"),
+        ):
+            gauge = prometheus.Gauge(name, text, registry=self.registry)
+            gauge.set_function(functools.partial(getattr, jobs, attribute))
+
+
+class Door:
+    """ASGI middleware: gives each request an id, bounds its body, logs and counts it."""
+
+    def __init__(self, app: ASGIApp, *, metrics: Metrics, max_bytes: int, seconds: float) -> None:
+        self._app, self._metrics = app, metrics
+        self._max_bytes, self._seconds = max_bytes, seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        start = time.perf_counter()
+        headers = dict(scope["headers"])
+        given = headers.get(b"x-request-id", b"").decode("latin-1")
+        request_id = given if re.fullmatch(r"[\w.-]{1,64}", given, re.ASCII) else _new_id()
+        scope.setdefault("state", {})["id"] = request_id
+        method = scope["method"]
+        if method == "HEAD":  # as GET, and the body is left out
+            scope = {**scope, "method": "GET"}
+        status, size_in, size_out = 500, 0, 0
+        whole = False
+        announced = headers.get(b"content-length", b"0")
+
+        async def bounded_receive() -> Message:
+            nonlocal size_in, whole
+            if whole:  # nothing more comes but a disconnect
+                return await receive()
+            left = self._seconds - (time.perf_counter() - start)
+            try:
+                if announced.isdigit() and int(announced) > self._max_bytes:
+                    raise OverflowError
+                message = await asyncio.wait_for(receive(), max(0.0, left))
+                size_in += len(message.get("body", b""))
+                if size_in > self._max_bytes:
+                    raise OverflowError
+            except OverflowError:
+                text = f"a body of more than the limit of {self._max_bytes} bytes"
+                raise HTTPException(413, text, {"Connection": "close"}) from None
+            except asyncio.TimeoutError:
+                text = f"the body did not arrive within {self._seconds:g} s"
+                raise HTTPException(408, text, {"Connection": "close"}) from None
+            whole = not message.get("more_body", False)
+            return message
+
+        async def marked_send(message: Message) -> None:
+            nonlocal status, size_out
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [
+                    *message["headers"],
+                    (b"x-request-id", request_id.encode()),
+                    (b"x-content-type-options", b"nosniff"),
+                ]
+            elif method == "HEAD":
+                message = {**message, "body": b""}
+            size_out += len(message.get("body", b""))
+            await send(message)
+
+        try:
+            await self._app(scope, bounded_receive, marked_send)
+        finally:
+            seconds = time.perf_counter() - start
+            route = getattr(scope.get("route"), "path", "none")
+            self._metrics.requests.labels(route, method, status).inc()
+            self._metrics.latency.labels(route).observe(seconds)
+            fields = {
+                "id": request_id,
+                "method": method,
+                "path": scope["path"],
+                "status": status,
+                "seconds": round(seconds, 4),
+                "bytes_in": size_in,
+                "bytes_out": size_out,
+                "client": (scope.get("client") or ("",))[0],
+            }
+            log.info("request", extra={"fields": fields})
+
+
+def _new_id() -> str:
+    return secrets.token_hex(8)

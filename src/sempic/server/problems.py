@@ -1,0 +1,81 @@
+"""What went wrong, as every answer from 400 on says it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+
+from sempic.errors import LimitExceeded, SempicError
+from sempic.server.pool import Broken, Busy, Gone, QueueFull, TooSlow
+
+
+class Problem(BaseModel):
+    """What every answer from 400 on holds."""
+
+    error: str
+    """Class of the error, of `sempic.errors` where it is one of ours."""
+    message: str
+    request: str
+    """Id of the request, as in the log and in X-Request-ID."""
+
+
+_MEANINGS = {
+    400: "Not a request that HTTP or multipart allows.",
+    408: "The body did not arrive in time.",
+    413: "More bytes or pixels than this server takes.",
+    422: "Not a picture, a stream or an option that can be used; the message says why.",
+    429: "The queue is full; Retry-After says when to come back.",
+    500: "An internal error; the log knows more.",
+    503: "No worker was free in time; Retry-After says when to come back.",
+    504: "Stopped at the time limit.",
+}
+PROBLEMS: dict[int | str, dict[str, Any]] = {
+    status: {"model": Problem, "description": text} for status, text in _MEANINGS.items()
+}
+
+_STATUS: dict[type[Exception], int] = {
+    LimitExceeded: 413,
+    SempicError: 422,
+    QueueFull: 429,
+    Gone: 499,  # nobody is left to read it, but the log is
+    Broken: 500,
+    Busy: 503,
+    TooSlow: 504,
+}
+
+
+def _problem(
+    request: Request, status: int, error: str, message: str, headers: dict[str, str] | None = None
+) -> JSONResponse:
+    problem = Problem(error=error, message=message, request=request.state.id)
+    return JSONResponse(problem.model_dump(), status, headers)
+
+
+def add_handlers(app: FastAPI) -> None:
+    async def ours(request: Request, error: Exception) -> JSONResponse:
+        status = next(_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS)
+        headers = {"Retry-After": str(error.retry_after)} if isinstance(error, Busy) else None
+        return _problem(request, status, type(error).__name__, str(error), headers)
+
+    for kind in _STATUS:
+        app.add_exception_handler(kind, ours)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        faults = (f"{e['loc'][-1]}: {e['msg']}" for e in error.errors())
+        return _problem(request, 422, "InputError", "; ".join(faults))
+
+    @app.exception_handler(HTTPException)
+    async def refused(request: Request, error: HTTPException) -> JSONResponse:
+        headers = dict(error.headers or {})
+        name = "LimitExceeded" if error.status_code == 413 else "HTTPError"
+        return _problem(request, error.status_code, name, str(error.detail), headers)
+
+    @app.exception_handler(Exception)
+    async def unexpected(request: Request, error: Exception) -> JSONResponse:
+        return _problem(request, 500, "InternalError", "an internal error")

@@ -1,0 +1,106 @@
+"""What clients may ask for, made of the options' fields; the page makes its controls of these."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, Field, Json, create_model
+
+from sempic import fields
+from sempic.options import DecodeOptions, EncodeOptions
+from sempic.palette import PALETTES
+from sempic.sequence import SequenceOptions
+
+
+class _Options(BaseModel):
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)  # a typo is told, not ignored
+
+
+_NARROWER: dict[str, dict[str, Any]] = {
+    "steps": {"le": 32},
+    "seed": {"le": 2**32 - 1},
+    "guidance": {"le": 2},  # what lies beyond makes noise
+    "target_bpp": {"le": 1000},
+    "target_bytes": {"le": 2**32 - 1},
+    "max_side": {"le": 65535},
+}
+"""Limits of this server beyond those of the options themselves."""
+
+
+def _parameters(kind: Any) -> dict[str, Any]:
+    """The fields of an options dataclass as those of a pydantic model."""
+    kinds = fields.hints(kind)
+    return {name: _parameter(name, kinds[name], part) for name, part in fields.of(kind).items()}
+
+
+def _parameter(name: str, kind: Any, part: dataclasses.Field[Any]) -> tuple[Any, Any]:
+    told = fields.about(part)
+    bounds = {"ge": told.low, "le": told.high, "gt": told.above} | _NARROWER.get(name, {})
+    bounds = {rule: bound for rule, bound in bounds.items() if bound is not None}
+    hint: Any
+    if name == "palette":  # by name alone: no path of a client is opened
+        hint = Literal[tuple(p.name for p in PALETTES.values())]
+    elif name == "critical":  # the table itself, for the same reason
+        hint = Json[dict[str, Any]]
+    elif get_origin(kind) is Mapping or fields.repeats(kind, told):
+        hint = list[str]
+    elif told.choices is not None:
+        hint = Literal[tuple(told.choices)]
+    else:
+        parts = get_args(kind) if get_origin(kind) is Union else (kind,)
+        numbers = tuple(Annotated[k, Field(**bounds)] if k in (int, float) else k for k in parts)
+        hint = Union[numbers]  # noqa: UP007 - of one it is that one
+    default = part.default if told.usual is None else told.usual
+    described = told.help[0].upper() + told.help[1:] + "."
+    title = name.replace("_", " ").capitalize()
+    return (
+        hint if default is not None else hint | None,
+        Field(default, title=title, description=described),
+    )
+
+
+Synthesis: Any = create_model("Synthesis", __base__=_Options, **_parameters(DecodeOptions))
+"""Options for `Codec.synthesize`; the page has a slider for each that the receiver heeds."""
+
+
+class _Part(_Options):
+    only: Literal["labels", "ids", "coarse"] | None = Field(
+        None,
+        description="Just a part: the label map in its colours, its ids as an 8-bit grey PNG, or "
+        "the coarse picture enlarged.",
+    )
+    format: Literal["png", "webp", "jpeg"] = "png"
+
+
+Decoding: Any = create_model("Decoding", __base__=_Part, **_parameters(DecodeOptions))
+"""Options of /decode."""
+
+Encoding: Any = create_model("Encoding", __base__=_Options, **_parameters(EncodeOptions))
+"""Options of /encode."""
+
+
+def given(query: BaseModel, kind: Any) -> dict[str, Any]:
+    """What a query gives of the fields of an options dataclass, as that has them."""
+    kinds = fields.hints(kind)
+    found = query.model_dump(include=set(kinds), exclude_unset=True)
+    return {name: fields.read(kinds[name], value) for name, value in found.items()}
+
+
+class _Clip(_Options):
+    fps: float = Field(10, ge=0.1, le=60, description="Frames in a second.")
+    seconds: float = Field(10, gt=0, le=60, description="Of the clip, from its start on.")
+    max_side: int | None = Field(None, ge=1, le=65535, description="As of /encode.")
+
+
+Filming: Any = create_model("Filming", __base__=_Clip, **_parameters(SequenceOptions))
+"""Options of /film."""
+
+
+class Comparison(_Options):
+    """Options of /compare."""
+
+    max_side: int | None = Field(None, ge=1, le=65535, description="As of /encode.")
+    codec: Literal["avif", "jpeg"] = "avif"
+    bytes: int = Field(ge=1, le=1 << 25, description="The file is at most as long as this.")

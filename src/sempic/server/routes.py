@@ -1,0 +1,207 @@
+"""The endpoints; `sempic.server` lists them."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import hashlib
+import json
+import re
+from collections.abc import Callable, Sequence
+from importlib import resources
+from typing import Annotated, Any
+
+import prometheus_client as prometheus
+from fastapi import APIRouter, File, Query, Request
+from fastapi.responses import HTMLResponse, JSONResponse, Response
+from starlette.exceptions import HTTPException
+
+import sempic
+from sempic import api, sequence
+from sempic.container import SEQUENCE_MAGIC
+from sempic.errors import InputError
+from sempic.options import DecodeOptions, EncodeOptions
+from sempic.palette import PALETTES
+from sempic.sequence import SequenceOptions
+from sempic.server.coder import SHRINK
+from sempic.server.pool import Done
+from sempic.server.problems import PROBLEMS
+from sempic.server.queries import Comparison, Decoding, Encoding, Filming, Synthesis, given
+
+SEMPIC = "image/x-sempic"
+SCENES = {
+    "street.jpg": "A street in Kathmandu (Shah et al., CC BY 4.0)",
+    "street.sempic": "The same, coded before",
+}
+"""What the page offers, by file name in `scenes/`; it opens with the first."""
+
+
+router = APIRouter()
+_Route = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+def _post(path: str, summary: str, *, takes: str | None, gives: Sequence[str]) -> _Route:
+    """A route that takes a body of a media type and answers with files, or else with JSON."""
+
+    def files(kinds: Sequence[str]) -> dict[str, Any]:
+        return {"content": {k: {"schema": {"type": "string", "format": "binary"}} for k in kinds}}
+
+    body = {"required": True} | files([takes, "application/octet-stream"]) if takes else None
+    return router.post(
+        path,
+        summary=summary,
+        openapi_extra={"requestBody": body} if body else None,
+        responses={200: files(gives), **PROBLEMS} if gives else PROBLEMS,
+        response_class=Response if gives else JSONResponse,
+    )
+
+
+async def _run(request: Request, verb: str, *args: Any, **kwargs: Any) -> Done:
+    state = request.app.state
+    done: Done = await state.jobs.run(verb, *args, gone=request.is_disconnected, **kwargs)
+    state.metrics.work.labels(verb).observe(done.worked)
+    return done
+
+
+@router.get("/", include_in_schema=False)
+async def page() -> HTMLResponse:
+    html, policy = _page()
+    headers = {"Content-Security-Policy": policy, "Cache-Control": "no-cache"}
+    return HTMLResponse(html, headers=headers)
+
+
+@router.get("/scenes/{name}", include_in_schema=False)
+async def scene(name: str) -> Response:
+    if name not in SCENES:
+        raise HTTPException(404, f"there is no scene {name!r}")
+    media_type = SEMPIC if name.endswith(".sempic") else "image/jpeg"
+    return Response(_resource("scenes", name), media_type=media_type)
+
+
+@router.get("/healthz", summary="Whether the server serves")
+async def healthz() -> dict[str, str]:
+    return {"status": "ok"}
+
+
+@router.get("/metrics", summary="Metrics for Prometheus", response_class=Response)
+async def read_metrics(request: Request) -> Response:
+    body = prometheus.generate_latest(request.app.state.metrics.registry)
+    return Response(body, media_type=prometheus.CONTENT_TYPE_LATEST)
+
+
+@router.get("/info", summary="What this server takes and offers")
+async def about(request: Request) -> dict[str, Any]:
+    s, heeded = request.app.state.settings, request.app.state.controls
+    controls = Synthesis.model_json_schema()["properties"]
+    return {
+        "version": sempic.__version__,
+        "limits": {
+            "bytes": s.max_bytes,
+            "pixels": s.max_pixels,
+            "pixels_before_max_side": s.max_pixels * SHRINK,
+            "seconds": s.seconds,
+            "queue": s.queue,
+        },
+        "encode": {"quality": Encoding.model_json_schema()["properties"]["quality"]},
+        "decode": {name: controls[name] for name in controls if name in heeded},
+        "palettes": {
+            p.name: {"classes": p.classes, "colours": p.colours} for p in PALETTES.values()
+        },
+        "scenes": SCENES,
+    }
+
+
+@_post("/info", "What a .sempic holds and what each part costs", takes=SEMPIC, gives=[])
+async def info(request: Request) -> dict[str, Any]:
+    data = await request.body()
+    # Neither decodes a payload, so it needs no worker.
+    return (sequence.info if data.startswith(SEQUENCE_MAGIC) else api.info)(data)
+
+
+@_post("/encode", "A picture → .sempic", takes="image/*", gives=[SEMPIC])
+async def encode(request: Request, options: Annotated[Encoding, Query()]) -> Response:
+    chosen = given(options, EncodeOptions)
+    done = await _run(request, "encode", await request.body(), **chosen)
+    response = _answer(done, *done.value, kind=SEMPIC)
+    if options.check:
+        response.headers["X-Receipt"] = json.dumps(api.info(done.value[0])["receipt"])
+    return response
+
+
+@_post("/film", "A clip → a .sempic sequence", takes="video/*", gives=[SEMPIC])
+async def film(request: Request, options: Annotated[Filming, Query()]) -> Response:
+    chosen = given(options, SequenceOptions)
+    how = {"fps": options.fps, "seconds": options.seconds, "max_side": options.max_side}
+    done = await _run(request, "film", await request.body(), **how, **chosen)
+    return _answer(done, *done.value, kind=SEMPIC)
+
+
+@_post(
+    "/decode",
+    "A .sempic → picture; a sequence → one that plays, png or webp",
+    takes=SEMPIC,
+    gives=["image/png", "image/webp", "image/jpeg"],
+)
+async def decode(request: Request, options: Annotated[Decoding, Query()]) -> Response:
+    format = "png" if options.only == "ids" else options.format
+    chosen = given(options, DecodeOptions)
+    for name in chosen.keys() - set(request.app.state.controls):
+        raise InputError(f"this server's receiver has no {name}")
+    how = {"only": options.only, "format": format, "synthesis": chosen}
+    done = await _run(request, "decode", await request.body(), **how)
+    return _answer(done, *done.value, kind=f"image/{format}")
+
+
+@_post("/relabel", "A .sempic with another label map", takes=None, gives=[SEMPIC])
+async def relabel(
+    request: Request,
+    sempic: Annotated[bytes, File(description="The stream.")],
+    labels: Annotated[
+        bytes, File(description="The new map: an 8-bit grey or palette picture of ids.")
+    ],
+) -> Response:
+    done = await _run(request, "relabel", sempic, labels)
+    return _answer(done, done.value, kind=SEMPIC)
+
+
+@_post(
+    "/compare",
+    "What AVIF or JPEG make of a picture in as many bytes",
+    takes="image/*",
+    gives=["image/avif", "image/jpeg"],
+)
+async def compare(request: Request, options: Annotated[Comparison, Query()]) -> Response:
+    how = {"codec": options.codec, "budget": options.bytes, "max_side": options.max_side}
+    done = await _run(request, "compare", await request.body(), **how)
+    data, factor = done.value
+    response = _answer(done, data, kind=f"image/{options.codec}")
+    response.headers["X-Scaled-Down"] = str(factor)
+    return response
+
+
+def _answer(done: Done, body: bytes, notes: Sequence[str] = (), *, kind: str) -> Response:
+    timing = f"queue;dur={1000 * done.waited:.1f}, work;dur={1000 * done.worked:.1f}"
+    headers = {"Server-Timing": timing} | ({"X-Notes": "; ".join(notes)} if notes else {})
+    return Response(body, media_type=kind, headers=headers)
+
+
+@functools.cache
+def _resource(*path: str) -> bytes:
+    return resources.files("sempic.server").joinpath(*path).read_bytes()
+
+
+@functools.cache
+def _page() -> tuple[str, str]:
+    """The page, and the policy that lets it run what it holds and nothing else."""
+    html = _resource("page.html").decode()
+
+    def hashes(tag: str) -> str:
+        parts = re.findall(rf"<{tag}>(.*?)</{tag}>", html, re.DOTALL)
+        digests = (hashlib.sha256(part.encode()).digest() for part in parts)
+        return " ".join(f"'sha256-{base64.b64encode(d).decode()}'" for d in digests)
+
+    return html, (
+        f"default-src 'none'; script-src {hashes('script')}; style-src {hashes('style')}; "
+        "img-src 'self' blob: data:; media-src blob:; connect-src 'self'; base-uri 'none'; "
+        "form-action 'none'; frame-ancestors 'none'"
+    )

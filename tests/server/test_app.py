@@ -1,0 +1,157 @@
+"""The process: how it starts, serves and ends."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import httpx2 as httpx
+import pytest
+from conftest import ROOT
+from standin import pixels, stream
+
+import sempic
+from sempic import cli
+from sempic.errors import install_hint
+from sempic.server import app
+
+PROCESS = """
+import functools, sys
+from fakecoder import FakeCoder
+from standin import pool, settings
+from sempic.server import app
+app._pool = lambda s: pool(functools.partial(FakeCoder, delay=1.5))
+app.serve(settings(), port=0)
+"""
+
+
+def test_accepted_work_is_finished():
+    """SIGTERM to the whole group, as service managers do: what was accepted is answered."""
+    path = os.pathsep.join([str(Path(__file__).parent), str(ROOT / "tests"), str(ROOT / "src")])
+    with subprocess.Popen(
+        [sys.executable, "-c", PROCESS],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": path},
+        start_new_session=True,
+    ) as process:
+        stop = threading.Timer(100, process.kill)
+        stop.start()
+        assert process.stderr is not None
+        lines = iter(process.stderr.readline, "")
+        url = next(line["url"] for line in map(json.loads, lines) if line["message"] == "serving")
+        answers = {}
+
+        def decode(i):
+            answers[i] = httpx.post(
+                f"{url}/decode", params={"seed": i}, content=stream(), timeout=60
+            )
+
+        threads = [threading.Thread(target=decode, args=(i,)) for i in range(2)]
+        for thread in threads:
+            thread.start()
+        while "sempic_jobs_accepted 2.0" not in httpx.get(f"{url}/metrics").text:
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGTERM)
+        for thread in threads:
+            thread.join(30)
+        assert [answers[i].status_code for i in range(2)] == [200, 200]
+        assert [pixels(answers[i].content)[0, 0, 2] for i in range(2)] == [0, 1]
+        rest = [json.loads(line) for line in process.stderr]
+        assert process.wait(30) == 0
+        assert [line["status"] for line in rest if line.get("path") == "/decode"] == [200, 200]
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(f"{url}/healthz")
+        stop.cancel()
+
+
+def test_command_line(monkeypatch, capsys):
+    got = {}
+    monkeypatch.setattr(app, "serve", lambda s, **where: got.update(settings=s, **where))
+    assert cli.main(["serve", "--port", "81", "--workers", "3", "--seconds", "5"]) == 0
+    assert got["settings"] == app.Settings(workers=3, seconds=5)
+    assert (got["host"], got["port"]) == ("127.0.0.1", 81)
+
+
+def test_defaults_are_those_of_the_settings(monkeypatch):
+    got = {}
+    monkeypatch.setattr(app, "serve", lambda s, **_: got.update(settings=s))
+    assert cli.main(["serve"]) == 0
+    assert got["settings"] == app.Settings()
+
+
+def test_an_address_in_use(capsys):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        assert cli.main(["serve", "--port", str(port)]) == 2
+    assert re.fullmatch(
+        rf"sempic: cannot listen on 127.0.0.1:{port}: .+\n", capsys.readouterr().err
+    )
+
+
+@pytest.mark.parametrize("port", [-1, 65536, 99999])
+def test_ports_that_do_not_exist(port, capsys):
+    assert cli.main(["serve", "--port", str(port)]) == 2
+    assert capsys.readouterr().err == f"sempic: a port is 0…65535, not {port}\n"
+
+
+def test_without_the_extra(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "fastapi", None)
+    monkeypatch.delitem(sys.modules, "sempic.server.app")
+    monkeypatch.delattr(sempic.server, "app")
+    assert cli.main(["serve"]) == 2
+    assert install_hint("serve") in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "cause"),
+    [
+        (["--segmenter", "gone.onnx"], "gone.onnx: no such model"),
+        (["--receiver", "gone.onnx"], "gone.onnx: no such model"),
+        (["--port", "99999"], "99999"),
+        (["--port", "-1"], "-1"),
+        (["--host", "no.such.host.invalid"], "cannot listen"),
+        (["--host", "a" * 70 + ".example"], "cannot listen"),
+        (["--host", ""], "an empty value"),
+    ],
+)
+def test_a_start_that_cannot_work_is_one_line(options, cause, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "sempic", "serve", "--port", "0", *options],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert cause in done.stderr
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="this system has no /proc")
+def test_workers_end_with_a_server_that_is_killed(tmp_path):
+    code = (
+        "import functools; from fakecoder import FakeCoder; from sempic.server import app, pool\n"
+        "if __name__ == '__main__':\n"
+        "    app._pool = lambda s: pool.Pool(FakeCoder, workers=2, queue=1, seconds=60)\n"
+        "    app.serve(app.Settings(), port=0)\n"
+    )
+    (tmp_path / "main.py").write_text(code)
+    paths = os.pathsep.join((str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")))
+    with subprocess.Popen(
+        [sys.executable, "main.py"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": paths},
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    ) as process:
+        assert any(b"serving" in line for line in process.stderr)
+        process.kill()
+        process.communicate(timeout=30)  # workers hold the pipe as long as they live

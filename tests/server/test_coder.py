@@ -1,0 +1,69 @@
+"""What a worker does with bytes."""
+
+import io
+
+import numpy as np
+import PIL.Image
+import pytest
+from conftest import street
+from fakecoder import FakeCoder
+from standin import LABELS, png, stream
+
+import sempic
+from sempic.server import coder as verbs
+
+
+@pytest.mark.parametrize(("codec", "format"), [("avif", "AVIF"), ("jpeg", "JPEG")])
+@pytest.mark.parametrize("budget", [900, 4000])
+def test_another_codec_within_a_budget(codec, format, budget):
+    picture = street(128, 160)[0]
+    data, factor = verbs.best_within(picture, codec, budget)
+    assert len(data) <= budget
+    decoded = PIL.Image.open(io.BytesIO(data))
+    assert decoded.format == format
+    assert decoded.size == (160 // factor, 128 // factor)
+    with pytest.raises(sempic.RateError, match="10 bytes"):
+        verbs.best_within(picture, codec, 10)
+
+
+def test_more_bytes_come_closer():
+    picture = street(128, 160)[0]
+
+    def error(budget):
+        data, _ = verbs.best_within(picture, "jpeg", budget)
+        back = PIL.Image.open(io.BytesIO(data)).resize((160, 128), PIL.Image.Resampling.BICUBIC)
+        return np.mean((np.array(back, float) - picture) ** 2)
+
+    assert error(6000) < error(1500) < error(700)
+
+
+def test_relabel_keeps_the_coarse_picture():
+    changed = LABELS.copy()
+    changed[LABELS == 5] = 1
+    before = stream()
+    after = FakeCoder().relabel(before, png(changed))
+    assert np.array_equal(sempic.unpack(after).labels, changed)
+    assert sempic.info(after)["chunks"]["coarse"] == sempic.info(before)["chunks"]["coarse"]
+    assert np.array_equal(sempic.unpack(after).coarse.y, sempic.unpack(before).coarse.y)
+    assert FakeCoder().relabel(before, png(LABELS)) == before
+    with pytest.raises(sempic.LabelMapError, match="32×48"):
+        FakeCoder().relabel(before, png(changed[:, :32]))
+
+
+def test_relabelled_streams_stay_halved():
+    labels = LABELS[::2, ::2].repeat(2, 0).repeat(2, 1)
+    before = sempic.pack(width=64, height=48, labels=labels, halved=True)
+    scene = sempic.unpack(FakeCoder().relabel(before, png(LABELS)))
+    assert scene.halved
+    assert np.array_equal(scene.labels, labels)
+
+
+def test_pixel_limits():
+    coder = FakeCoder(max_pixels=48 * 64 - 1)
+    with pytest.raises(sempic.LimitExceeded, match="max_side takes larger"):
+        coder.encode(png(), max_side=None)
+    with pytest.raises(sempic.LimitExceeded, match="with max_side 64"):
+        coder.encode(png(), max_side=64)
+    assert sempic.info(coder.encode(png(), max_side=32)[0])["width"] == 32
+    with pytest.raises(sempic.LimitExceeded):
+        coder.decode(stream(), only=None, format="png", synthesis={})

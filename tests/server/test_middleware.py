@@ -1,0 +1,77 @@
+"""What every request passes."""
+
+import json
+import logging
+import re
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+from standin import png, pool, refused, settings, stream
+
+import sempic
+from sempic.server import app
+
+
+@pytest.fixture(scope="module")
+def client():
+    with TestClient(app.create_app(settings(max_bytes=50_000), pool())) as client:
+        yield client
+
+
+def test_head(client):
+    """What a monitor asks: as GET, without the body."""
+    for path in ("/", "/healthz", "/info", "/scenes/street.sempic"):
+        head, get = client.head(path), client.get(path)
+        assert head.status_code == get.status_code == 200
+        assert head.headers["Content-Length"] == get.headers["Content-Length"]
+        assert (head.content, len(get.content) > 0) == (b"", True)
+    assert client.head("/encode").status_code == 405
+    assert client.head("/none").status_code == 404
+
+
+def test_sizes_are_limited(client):
+    refused(client.post("/encode", content=bytes(50_001)), 413, "LimitExceeded", "50000 bytes")
+    chunks = (bytes(10_000) for _ in range(6))  # of no announced length
+    refused(client.post("/decode", content=chunks), 413, "LimitExceeded", "50000 bytes")
+    files = {"sempic": bytes(40_000), "labels": bytes(40_000)}
+    refused(client.post("/relabel", files=files), 413, "LimitExceeded")
+    wide = png(np.zeros((300, 300, 3), np.uint8))
+    refused(client.post("/encode", content=wide), 413, "LimitExceeded", "max_side takes larger")
+    assert client.post("/encode", params={"max_side": 64}, content=wide).status_code == 200
+    big = sempic.pack(width=300, height=300, labels=np.zeros((300, 300), np.uint8))
+    refused(client.post("/decode", content=big), 413, "LimitExceeded", "300×300")
+
+
+def test_request_ids(client, caplog):
+    caplog.set_level(logging.INFO, "sempic.server")
+    given = client.post("/info", content=stream(), headers={"X-Request-ID": "abc-1"})
+    assert given.headers["X-Request-ID"] == "abc-1"
+    made = client.get("/healthz", headers={"X-Request-ID": 'x"\n{}'.replace("\n", "")})
+    assert re.fullmatch(r"[0-9a-f]{16}", made.headers["X-Request-ID"])
+    lines = [json.loads(app.JsonLines().format(r)) for r in caplog.records if r.msg == "request"]
+    assert lines[0] | {"time": "", "seconds": 0} == {
+        "time": "", "level": "info", "message": "request", "id": "abc-1", "method": "POST",
+        "path": "/info", "status": 200, "seconds": 0, "bytes_in": len(stream()),
+        "bytes_out": int(given.headers["Content-Length"]), "client": "testclient",
+    }  # fmt: skip
+    assert lines[1]["id"] == made.headers["X-Request-ID"]
+
+
+def test_metrics(client):
+    client.post("/decode", content=stream())
+    client.post("/decode", content=b"")
+    text = client.get("/metrics").text
+    assert re.search(
+        r'sempic_requests_total\{method="POST",route="/decode",status="200"\} \d', text
+    )
+    assert re.search(
+        r'sempic_requests_total\{method="POST",route="/decode",status="422"\} \d', text
+    )
+    assert 'sempic_work_seconds_count{verb="decode"}' in text
+    assert "sempic_jobs_running 0.0" in text
+    for i in range(3):  # what clients invent makes no new series
+        client.get(f"/invented/{i}")
+        client.get(f"/scenes/{i}")
+    assert "invented" not in client.get("/metrics").text
+    assert 'route="/scenes/{name}"' in client.get("/metrics").text

@@ -1,0 +1,62 @@
+"""What is answered when something goes wrong."""
+
+import time
+
+import httpx2 as httpx
+import pytest
+from fastapi.testclient import TestClient
+from standin import live, pool, refused, settings, stream
+
+from sempic.server import app
+
+
+@pytest.fixture(scope="module")
+def client():
+    with TestClient(app.create_app(settings(max_bytes=50_000), pool())) as client:
+        yield client
+
+
+def test_unknown_addresses(client):
+    refused(client.get("/nothing"), 404, "HTTPError")
+    refused(client.get("/decode"), 405, "HTTPError")
+
+
+def test_a_full_queue_and_slow_bodies():
+    quick = pool(queue=1)
+    with TestClient(app.create_app(settings(), quick)) as client:
+        quick.accepted = 2
+        answer = client.post("/decode", content=stream())
+        refused(answer, 429, "QueueFull", "2 places")
+        assert int(answer.headers["Retry-After"]) >= 1
+        assert client.post("/info", content=stream()).status_code == 200  # needs no worker
+        quick.accepted = 0
+        assert client.post("/decode", content=stream()).status_code == 200
+
+        def trickle():
+            yield b"x"
+            time.sleep(1.5)
+            yield b"y"
+
+    with live(seconds=1.0) as url:
+        refused(httpx.post(f"{url}/decode", content=trickle(), timeout=60), 408, "HTTPError", "1 s")
+
+
+def test_failures_of_workers(monkeypatch):
+    jobs = pool(seconds=1.0)
+    with TestClient(app.create_app(settings(), jobs), raise_server_exceptions=False) as client:
+        run = jobs.run
+        for verb, arguments, status, error in (
+            ("echo", (0, 9), 504, "TooSlow"),
+            ("fail", (), 500, "Broken"),
+            ("die", (), 500, "Broken"),
+        ):
+            jobs._seconds = 1.0 if verb == "echo" else 30
+
+            def instead(_verb, *_, verb=verb, arguments=arguments, gone=None, **__):
+                return run(verb, *arguments, gone=gone)
+
+            monkeypatch.setattr(jobs, "run", instead)
+            refused(client.post("/decode", content=stream()), status, error)
+        jobs._seconds = 30
+        monkeypatch.undo()
+        assert client.post("/decode", content=stream()).status_code == 200

@@ -1,0 +1,234 @@
+"""Every endpoint: what it answers, and what it refuses."""
+
+import io
+import json
+import re
+
+import numpy as np
+import PIL.Image
+import pytest
+from conftest import ROOT
+from fakecoder import FakeCoder
+from fastapi.testclient import TestClient
+from standin import LABELS, clip, pixels, png, pool, refused, settings, stream
+
+import sempic
+from sempic import api, pictures, sequence
+from sempic.errors import LimitExceeded
+from sempic.palette import CAMVID
+from sempic.server import app
+
+
+@pytest.fixture(scope="module")
+def client():
+    with TestClient(app.create_app(settings(max_bytes=50_000), pool())) as client:
+        yield client
+
+
+def test_encode_info_decode(client):
+    answer = client.post("/encode", params={"quality": 3}, content=png())
+    assert answer.status_code == 200
+    assert answer.headers["Content-Type"] == "image/x-sempic"
+    assert re.fullmatch(r"queue;dur=[\d.]+, work;dur=[\d.]+", answer.headers["Server-Timing"])
+    assert "X-Notes" not in answer.headers
+    assert (answer.content, []) == FakeCoder().encode(png(), quality=3, max_side=None)
+    assert client.post("/info", content=answer.content).json() == sempic.info(answer.content)
+    for format in ("png", "webp", "jpeg"):
+        query = {"steps": 3, "seed": 7, "format": format}
+        decoded = client.post("/decode", params=query, content=answer.content)
+        assert decoded.headers["Content-Type"] == f"image/{format}"
+        assert pixels(decoded.content).shape == (48, 64, 3)
+    plain = client.post("/decode", params={"steps": 3, "seed": 7}, content=answer.content)
+    assert pixels(plain.content)[0, 0].tolist() == [0, 3, 7]
+
+
+def test_a_checked_answer_has_its_receipt_in_a_header(client):
+    answer = client.post("/encode", params={"check": True}, content=png())
+    receipt = json.loads(answer.headers["X-Receipt"])
+    assert receipt == sempic.info(answer.content)["receipt"]
+    assert receipt["verifier"] == "0badcafe"
+    assert "X-Receipt" not in client.post("/encode", content=png()).headers
+
+
+def test_a_table_of_groups_comes_as_json(client, tmp_path):
+    """And never as a path."""
+    table = {"who walks": ["pedestrian"], "wheels": {"classes": ["car"], "pixels": 9}}
+    query = {"check": True, "critical": json.dumps(table)}
+    answer = client.post("/encode", params=query, content=png())
+    assert answer.status_code == 200, answer.text
+    assert list(json.loads(answer.headers["X-Receipt"])["groups"]) == list(table)
+    path = tmp_path / "table.json"
+    path.write_text(json.dumps(table))
+    for wrong in (str(path), json.dumps(str(path)), "[]", '{"a": ["ghost"]}', '{"a": 5}'):
+        answer = client.post("/encode", params=query | {"critical": wrong}, content=png())
+        refused(answer, 422, "InputError")
+        assert "critical: " in answer.json()["message"]
+
+
+def test_encode_options(client):
+    small = client.post("/encode", params={"max_side": 32}, content=png()).content
+    assert (sempic.info(small)["width"], sempic.info(small)["height"]) == (32, 24)
+    within = client.post("/encode", params={"target_bpp": 3}, content=png()).content
+    assert sempic.info(within)["bpp"] <= 3
+    refused(client.post("/encode", params={"target_bpp": 1e-3}, content=png()), 422, "RateError")
+    jxl = client.post("/encode", params={"coarse_codec": "webp"}, content=png()).content
+    assert sempic.info(jxl)["coarse_codec"] == "webp"
+
+
+def test_what_a_picture_loses_is_said(client):
+    rgba = np.dstack([np.zeros((32, 32, 3), np.uint8), np.full((32, 32), 9, np.uint8)])
+    answer = client.post("/encode", params={"target_bpp": 900}, content=png(rgba))
+    assert answer.status_code == 200
+    first, second = answer.headers["X-Notes"].split("; quality")
+    assert first == "transparency is laid over white; a .sempic file has none"
+    assert second.startswith(" 9, the finest, takes")
+
+
+def test_decode_parts(client):
+    def part(only):
+        return pixels(client.post("/decode", params={"only": only}, content=stream()).content)
+
+    assert np.array_equal(part("ids"), LABELS)
+    assert np.array_equal(part("labels"), LABELS)  # a palette picture: indices
+    assert np.array_equal(part("coarse"), api.preview(sempic.unpack(stream())))
+    bare = stream(labels=None)
+    for only in ("labels", "ids"):
+        answer = client.post("/decode", params={"only": only}, content=bare)
+        refused(answer, 422, "BitstreamError", "no label map")
+
+
+def test_a_clip_and_its_sequence(client):
+    answer = client.post("/film", params={"fps": 5, "seconds": 0.8, "quality": 3}, content=clip())
+    assert (answer.status_code, answer.headers["Content-Type"]) == (200, "image/x-sempic")
+    told = client.post("/info", content=answer.content).json()
+    assert told == sequence.info(answer.content)
+    assert (told["frames"], told["rate"], told["width"], told["height"]) == (4, 5, 64, 48)
+    small = client.post("/film", params={"max_side": 32}, content=clip()).content
+    assert (sequence.info(small)["width"], sequence.info(small)["frames"]) == (32, 10)
+
+    query = {"format": "webp", "steps": 3, "seed": 7}
+    decoded = client.post("/decode", params=query, content=answer.content)
+    shown = PIL.Image.open(io.BytesIO(decoded.content))
+    assert (shown.format, shown.size, shown.n_frames) == ("WEBP", (64, 48), 4)
+    labels = client.post("/decode", params={"only": "labels"}, content=answer.content)
+    shown = PIL.Image.open(io.BytesIO(labels.content))
+    assert shown.format == "PNG"
+    lasting = [shown.seek(i) or shown.info["duration"] for i in range(shown.n_frames)]
+    assert sum(lasting) == 800  # frames that are equal are one
+    assert shown.convert("RGB").getpixel((5, 5)) == CAMVID.colours[0]  # sky above
+
+    for only, format in (("ids", "png"), (None, "jpeg")):
+        query = {"format": format} | ({"only": only} if only else {})
+        answer_ = client.post("/decode", params=query, content=answer.content)
+        refused(answer_, 422, "InputError", "decoded to png or webp")
+    broken = client.post("/decode", content=answer.content[:40])
+    refused(broken, 422, "CorruptStream", "no frame that can be decoded")
+
+
+def test_clips_are_limited(client):
+    for junk in (png(), b"#EXTM3U\nfile:///etc/passwd\n", b"ffconcat version 1.0\nfile x.mp4\n"):
+        refused(client.post("/film", content=junk), 422, "InputError", "the clip: not a video")
+    refused(client.post("/film", content=clip()[:200]), 422, "InputError", "the clip")
+    large = clip(264, 256, 2)
+    refused(client.post("/film", content=large), 413, "LimitExceeded", "264×256")
+    shrunk = client.post("/film", params={"max_side": 66, "seconds": 0.2}, content=large)
+    assert sequence.info(shrunk.content)["width"] == 66
+    coder = FakeCoder(max_pixels=64 * 48)
+    assert coder.film(clip(), fps=16, seconds=1)  # sixteen frames
+    with pytest.raises(LimitExceeded, match="fewer seconds"):
+        coder.film(clip(), fps=20, seconds=1)
+
+
+def test_relabel(client):
+    flat = np.full_like(LABELS, 3)
+    files = {"sempic": stream(), "labels": png(flat)}
+    answer = client.post("/relabel", files=files)
+    assert np.array_equal(sempic.unpack(answer.content).labels, flat)
+    files["labels"] = png(np.full_like(LABELS, 99))
+    refused(client.post("/relabel", files=files), 422, "LabelMapError", "id 99")
+    refused(client.post("/relabel", files={"sempic": stream()}), 422, "InputError", "labels")
+
+
+def test_compare(client):
+    for codec in ("avif", "jpeg"):
+        query = {"codec": codec, "bytes": 800, "max_side": 40}
+        answer = client.post("/compare", params=query, content=png())
+        assert answer.headers["Content-Type"] == f"image/{codec}"
+        assert len(answer.content) <= 800
+        factor = int(answer.headers["X-Scaled-Down"])
+        assert pixels(answer.content).shape[:2] == (30 // factor, 40 // factor)
+    query = {"codec": "jpeg", "bytes": 3}
+    refused(client.post("/compare", params=query, content=png()), 422, "RateError", "3 bytes")
+
+
+def test_about(client):
+    about = client.get("/info").json()
+    assert about["version"] == sempic.__version__
+    assert about["limits"]["bytes"] == 50_000
+    assert set(about["decode"]) == {"steps", "seed"}  # what the receiver heeds
+    assert about["palettes"]["camvid"]["classes"][0] == "sky"
+    assert next(iter(about["scenes"])) == "street.jpg"
+    assert client.get("/healthz").json() == {"status": "ok"}
+
+
+@pytest.mark.parametrize("name", ["street.jpg", "street.sempic"])
+def test_the_bundled_scenes_are_the_examples(client, name):
+    answer = client.get(f"/scenes/{name}")
+    assert answer.content == (ROOT / "examples" / name).read_bytes()
+    if name.endswith(".sempic"):
+        assert answer.headers["content-type"] == "image/x-sempic"
+        assert sempic.info(answer.content)["bytes"] == len(answer.content)
+    else:
+        assert answer.headers["content-type"] == "image/jpeg"
+        assert pixels(answer.content).shape == (288, 512, 3)
+
+
+@pytest.mark.parametrize("name", ["nothing.sempic", "..%2f__init__.py", "%2fetc%2fpasswd"])
+def test_no_path_of_a_client_is_opened(client, name):
+    answer = client.get(f"/scenes/{name}")
+    assert answer.status_code == 404
+    assert "import" not in answer.text
+
+
+@pytest.mark.parametrize("cut", [0, 1, 2, 10, 40])
+def test_broken_streams(client, cut):
+    with pytest.raises(sempic.BitstreamError) as error:
+        sempic.info(stream()[:cut])
+    for path in ("/decode", "/info"):
+        answer = client.post(path, content=stream()[:cut])
+        refused(answer, 422, type(error.value).__name__, str(error.value))
+
+
+def test_junk(client):
+    refused(client.post("/decode", content=png()), 422, "NotSempic")
+    pickled = b"\x80\x04\x95\x0b\x00\x00\x00\x00\x00\x00\x00\x8c\x02os\x94."
+    for path in ("/encode", "/compare?bytes=99"):
+        refused(client.post(path, content=b""), 422, "ImageError", "empty")
+        refused(client.post(path, content=pickled), 422, "ImageError", "not a picture")
+        refused(client.post(path, content=png()[:60]), 422, "ImageError")
+
+
+def test_the_page_may_load_nothing_foreign(client):
+    answer = client.get("/")
+    policy = answer.headers["Content-Security-Policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert policy.count("'sha256-") == 2
+    assert not re.search(r"(src|href)=\"(https?:)?//", answer.text)
+    assert not re.search(r"<[^>]+ (style|on\w+)=", answer.text)  # the policy forbids these
+
+
+def test_the_reference_loads_nothing_foreign(client):
+    page = client.get("/docs").text
+    sources = re.findall(r'(?:src|href)="([^"]+)"', page)
+    assert len(sources) >= 3
+    for source in sources:
+        assert source.startswith("/")
+        assert client.get(source).status_code == 200
+
+
+def test_sides_that_another_codec_does_not_have_are_no_fault_of_the_server(client):
+    wide = pictures.encode(np.zeros((1, 65535, 3), np.uint8), ".png")
+    for codec in ("jpeg", "avif"):
+        answer = client.post("/compare", params={"codec": codec, "bytes": 5000}, content=wide)
+        assert answer.status_code in (200, 413, 422), answer.text
