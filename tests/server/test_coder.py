@@ -50,6 +50,15 @@ def test_relabel_keeps_the_coarse_picture():
         FakeCoder().relabel(before, png(changed[:, :32]))
 
 
+def test_relabel_keeps_windows():
+    """What is shown as it is; but a receipt is of what was painted from the map before."""
+    before, _ = FakeCoder().encode(png(), keep_boxes=[(8, 8, 16, 8)], check=True)
+    after = sempic.info(FakeCoder().relabel(before, png(np.full_like(LABELS, 3))))
+    assert after["windows"] == sempic.info(before)["windows"] != []
+    assert sempic.info(before)["receipt"]
+    assert after["receipt"] is None
+
+
 def test_relabelled_streams_stay_halved():
     labels = LABELS[::2, ::2].repeat(2, 0).repeat(2, 1)
     before = sempic.pack(width=64, height=48, labels=labels, halved=True)

@@ -167,7 +167,7 @@ class Coder:
         return pictures.animation(shown, float(unpacker.head.rate), MOVING[format], **told)
 
     def relabel(self, stream: bytes, labels: bytes) -> bytes:
-        """The stream with another label map; the coarse payload stays as it is."""
+        """The stream with another label map; a receipt is of the former one, all else stays."""
         c = container.read(stream, max_pixels=self._max_pixels)
         palette = PALETTES[c.palette]
         given = palette.settle(pictures.read_labels(labels, palette))
@@ -180,6 +180,7 @@ class Coder:
             palette=c.palette,
             model=c.model,
             halved=c.halved,
+            windows=c.windows,
             texture=None if c.texture is None else texture.read(c.texture),
         )
 
