@@ -1,5 +1,7 @@
 # make demo [IMAGE=photo.jpg]   from nothing to pictures in demo/; no torch
 # make figures                  the pictures of README and docs anew, after models have changed
+# make kernels                  the machine code that sempic brings anew, after the label coder's sources have
+#                               changed; on x86-64 Linux
 # make test                     from nothing through the whole gate; what .ci/run calls
 # make check                    the gate alone, in whatever environment is active
 
@@ -9,7 +11,7 @@ export IMAGE
 BIN    := .venv/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --only-binary :all: --no-compile
 
-.PHONY: demo figures test check format clean
+.PHONY: demo figures kernels test check format clean
 
 demo: .venv/.base
 	$(BIN)/python examples/demo.py $${IMAGE:+"$$IMAGE"}
@@ -17,6 +19,10 @@ demo: .venv/.base
 # Needs what the notebooks need, in whatever environment is active.
 figures:
 	python examples/figures.py
+
+# In whatever environment is active.
+kernels:
+	python examples/kernels.py
 
 test: .venv/.test
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(MAKE) --no-print-directory check

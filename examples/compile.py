@@ -1,17 +1,30 @@
-"""Has numba compile all that coding needs, so that the first use does not wait for it.
+"""Has ready in machine code all that coding needs, so that the first use does not wait for numba.
 
-For images and installations: `python examples/compile.py`. The machine code is kept in
-NUMBA_CACHE_DIR, or beside the sources, and taken from there if the processor is the same (or
-NUMBA_CPU_NAME is `generic` both times).
+For images and installations: `python examples/compile.py`. What sempic brings for this machine is
+left as it is; the rest is kept in NUMBA_CACHE_DIR, or beside the sources, and taken from there if
+the processor is the same (or NUMBA_CPU_NAME is `generic` both times).
 """
 
 import numpy as np
 
 import sempic
-from sempic import progress
+from sempic import progress, sequence
 
-with progress.shown():
-    picture, labels = np.zeros((64, 64, 3), np.uint8), np.eye(64, dtype=np.uint8)
-    sempic.encode(picture)  # simplifies by what the segmenter is sure of
-    for palette in ("camvid", "cityscapes"):  # with a trained prior, and without
+SIDE = 64
+
+
+def main() -> None:
+    picture, labels = np.zeros((SIDE, SIDE, 3), np.uint8), np.eye(SIDE, dtype=np.uint8)
+    for palette in ("camvid", "indices"):  # with a trained prior, and without
         sempic.unpack(sempic.encode(picture, labels=labels, palette=palette, label_quality=3))
+    drive = (
+        np.random.default_rng(0).integers(0, 255, (4, 8, 3), np.uint8).repeat(16, 0).repeat(16, 1)
+    )
+    frames = [drive[:, i : i + SIDE] for i in range(0, 24, 4)]
+    codec = sempic.Codec(segmenter=lambda frame: np.array(frame[..., 0] < 128, np.uint8))
+    list(sequence.encode(frames, codec=codec, segment_every=2))
+
+
+if __name__ == "__main__":
+    with progress.shown():
+        main()

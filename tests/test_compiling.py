@@ -1,12 +1,9 @@
-"""Where compiled code is kept: it works wherever nothing can be kept, and with damaged files."""
+"""Compiling: arguments of every kind, and what machine code is made of."""
 
-import hashlib
-import importlib.util
 import os
 import subprocess
 import sys
-import warnings
-from pathlib import Path
+from collections import namedtuple
 from typing import NamedTuple
 
 import numpy as np
@@ -14,109 +11,8 @@ import pytest
 from conftest import loaded_after
 
 from sempic import compiling
-from sempic.errors import OutputError, SempicWarning
-
-SOURCE = """
-from sempic.compiling import compiled
-
-@compiled(error_model="numpy", _nrt=False)
-def twice(x):
-    return 2 * x
-"""
-
-
-@pytest.fixture
-def cache(tmp_path, monkeypatch):
-    (tmp_path / "module.py").write_text(SOURCE)
-    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "cache"))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return tmp_path / "cache"
-
-
-def load(cache):
-    """The function in a new module, as a new process would have it; how often it was kept."""
-    spec = importlib.util.spec_from_file_location("module", cache.parent / "module.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    compilations = []
-    with pytest.MonkeyPatch.context() as patch:
-        real = compiling._compile
-        patch.setattr(compiling, "_compile", lambda *a: compilations.append(a) or real(*a))
-        assert module.twice(21) == 42
-        assert module.twice(-4) == -8
-    return 1 - len(compilations)
-
-
-def test_what_was_compiled_is_kept(cache):
-    assert load(cache) == 0
-    assert load(cache) == 1
-    (cache.parent / "module.py").write_text(SOURCE + "# changed\n")
-    compiling._stamp.cache_clear()  # as in a new process
-    assert load(cache) == 0
-
-
-def test_kernels_are_known_by_all_modules_that_they_have_parts_of(tmp_path):
-    from sempic.labels import adaptive, mixing
-
-    sources = compiling._sources(adaptive.__name__, adaptive.__file__)
-    assert {Path(compiling.__file__), Path(adaptive.__file__), Path(mixing.__file__)} <= {*sources}
-    (tmp_path / "a.py").write_text("a = 1\n")
-    before = compiling._stamp(tmp_path / "a.py")
-    compiling._stamp.cache_clear()
-    (tmp_path / "a.py").write_text("a = 2\n")
-    assert compiling._stamp(tmp_path / "a.py") != before
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda data: b"",
-        lambda data: data[:20],
-        lambda data: data[: len(data) // 2],
-        lambda data: data[:-1],
-        lambda data: bytes(len(data)),
-        lambda data: data[: len(data) // 2] + bytes(64) + data[len(data) // 2 + 64 :],
-        lambda data: data[:-9] + bytes([data[-9] ^ 1]) + data[-8:],
-        lambda data: data[32:],
-        lambda data: hashlib.sha256(b"{}\n").digest() + b"{}\n",
-        lambda data: hashlib.sha256(b"[]\n").digest() + b"[]\n",
-        lambda data: b"cos\nsystem\n(S'exit 1'\ntR.",
-    ],
-)
-def test_damaged_files_are_compiled_again(cache, damage):
-    load(cache)
-    (path,) = cache.rglob("*.machine")
-    path.write_bytes(damage(path.read_bytes()))
-    assert load(cache) == 0
-    assert load(cache) == 1
-
-
-def test_files_that_cannot_be_read(cache):
-    load(cache)
-    (path,) = cache.rglob("*.machine")
-    path.unlink()
-    path.mkdir()
-    with pytest.warns(SempicWarning, match="NUMBA_CACHE_DIR"):
-        assert load(cache) == 0
-
-
-def test_a_full_disk(cache, monkeypatch):
-    def full(*_):
-        raise OutputError("cannot write: No space left on device")
-
-    monkeypatch.setattr(compiling.files, "write", full)
-    for _ in range(2):
-        with pytest.warns(SempicWarning, match="NUMBA_CACHE_DIR"):
-            assert load(cache) == 0
-
-
-def test_where_no_folder_can_be_written(cache, monkeypatch):
-    def refuse(*_, **__):
-        raise OSError(30, "Read-only file system")
-
-    monkeypatch.setattr(os, "makedirs", refuse)
-    with pytest.warns(SempicWarning, match="NUMBA_CACHE_DIR"):
-        assert load(cache) == 0
+from sempic.labels import mixing, network, payload
+from sempic.labels.primed import calm, coder, evidence
 
 
 def test_absurd_variables_of_numba_take_one_line():
@@ -138,8 +34,9 @@ class Pair(NamedTuple):
     inner: tuple
 
 
-def test_arguments_of_every_kind(monkeypatch, cache):
+def test_arguments_of_every_kind(monkeypatch, tmp_path):
     """As Python has them: named tuples of arrays of all types, numbers, truth values."""
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
 
     @compiling.kernel
     def part(values, i):
@@ -180,41 +77,56 @@ def test_numba_is_loaded_by_nobody_who_finds_what_it_made():
     assert not {"numba", "scipy"} & loaded_after(code)
 
 
-def test_the_order_of_places(tmp_path, monkeypatch):
-    source = str(tmp_path / "package/module.py")
-    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
-    monkeypatch.setattr(compiling.tempfile, "gettempdir", lambda: str(tmp_path / "tmp"))
-    (tmp_path / "tmp").mkdir()
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    places = list(compiling.folders(source))
-    assert places[0] == str(tmp_path / "package/__pycache__")
-    assert places[1].startswith(str(tmp_path / "xdg/sempic/numba"))
-    assert places[2].startswith(str(tmp_path / f"tmp/sempic-{os.getuid()}"))
-    monkeypatch.setenv("NUMBA_CACHE_DIR", "/proc/none")
-    assert list(compiling.folders(source))[1:] == places
-    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "named"))
-    (only,) = compiling.folders(source)
-    assert only.startswith(str(tmp_path / "named"))
-    monkeypatch.delenv("NUMBA_CACHE_DIR")
-    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
-    assert len(list(compiling.folders(source))) == 2
-    monkeypatch.setenv("XDG_CACHE_HOME", "")
-    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # a user without a home
-    assert len(list(compiling.folders(source))) == 2
+def test_machine_code_is_of_its_functions_and_of_what_they_name(monkeypatch):
+    """And of nothing else: other modules of their package may change."""
+    kernel = coder._code_map
+    before = compiling._stamp(kernel)
+    monkeypatch.setattr(mixing, "_RATE", mixing._RATE)
+    monkeypatch.setattr(payload, "MODELS", {})
+    assert compiling._stamp(kernel) == before
+    for module, name in (
+        (calm, "BANDS"),  # from another module
+        (mixing, "_RATE"),  # of a part of a part
+        (evidence, "CELL"),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, getattr(module, name) + 1)
+            assert compiling._stamp(kernel) != before
+    real = compiling._digest
+    for name, matters in (("calm.py", True), ("compiling.py", True), ("payload.py", False)):
+        with monkeypatch.context() as patch:
+            patch.setattr(compiling, "_digest", lambda f, n=name: "" if f.name == n else real(f))
+            assert (compiling._stamp(kernel) != before) == matters
 
 
-def test_nobody_else_may_write_what_will_be_run(tmp_path, monkeypatch):
-    monkeypatch.setattr(compiling.tempfile, "gettempdir", lambda: str(tmp_path))
-    place = Path(compiling._private())
-    assert place.stat().st_mode & 0o777 == 0o700
-    place.chmod(0o777)
-    with pytest.raises(PermissionError):
-        compiling._private()
-    place.rmdir()
-    (tmp_path / "theirs").mkdir()
-    place.symlink_to("theirs")
-    with pytest.raises(PermissionError):
-        compiling._private()
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert not [p for p in compiling.folders(str(tmp_path / "x.py")) if str(place) in p]
+def test_constants_of_modules_of_arrays_and_of_functions_around():
+    def function(values, scale=Pair):
+        @compiling.compiled()
+        def kernel(x):
+            return network.CELL * x + values[0] + scale(x, ()).numbers
+
+        return compiling._stamp(kernel)
+
+    found = [
+        function(np.arange(3)),
+        function(np.arange(4)),
+        function(np.arange(3, dtype=np.int32)),
+        function((0, 1)),
+        function((0, np.int16(1))),
+        function(np.arange(3), NamedTuple("Pair", [("inner", tuple), ("numbers", tuple)])),
+    ]
+    assert len(set(found)) == len(found)
+    assert function(np.arange(3)) == found[0]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(network, "CELL", 5)
+        assert function(np.arange(3)) != found[0]
+
+
+def test_machine_code_knows_the_order_of_fields():
+    numbers = np.arange(3)
+    for one, other in (("a b", "b a"), ("a b", "a c")):
+        origins = {
+            compiling._origin(coder._code_map, compiling._Source(compiling._form((pair,))))
+            for pair in (namedtuple("Pair", names)(numbers, numbers) for names in (one, other))
+        }
+        assert len(origins) == 2

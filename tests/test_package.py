@@ -70,6 +70,7 @@ def test_the_wheel_has_what_coding_needs_and_no_more(wheel):
     assert Path("models/judge.onnx") not in files  # ten megabytes, for evaluation only
     for name in ("segmenter", "receiver"):
         assert {Path(f"models/{name}.onnx"), Path(f"models/{name}.md")} <= files
+    assert [file for file in files if file.suffix == ".machine"]
     assert {Path("labels/weights/camvid3.npz"), Path("server/page.html"), Path("py.typed")} <= files
     assert {Path("server/scenes/street.jpg"), Path("server/scenes/CREDITS.md")} <= files
 

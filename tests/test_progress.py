@@ -174,8 +174,7 @@ def test_the_docker_image_compiles_all_that_coding_needs():
         "    sempic.decode(s)\n"
         "    sempic.unpack(sempic.pack(width=64, height=48, labels=labels, palette=palette))"
     )
-    for code in (script, coding):  # what is compiled, not read, has its helpers' signatures too
-        compiled(code)
-    assert compiled(script) == compiled(coding)
+    assert compiled(script) >= compiled(coding)
     lines = (ROOT / "Dockerfile").read_text().splitlines()
-    assert 'RUN python /src/compile.py && chmod -R a+rwX "$NUMBA_CACHE_DIR"' in lines
+    (line,) = (line for line in lines if "compile.py" in line and line.startswith("RUN"))
+    assert line.endswith('python /src/compile.py && chmod -R a+rwX "$NUMBA_CACHE_DIR"')

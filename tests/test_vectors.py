@@ -1,19 +1,32 @@
 """Frozen files decode to frozen arrays (vectors/README.md)."""
 
 import importlib.util
+import sys
 
 import numpy as np
 import pytest
 from conftest import ROOT
 
 import sempic
-from sempic import container, labels
+from sempic import compiling, container, labels, machine
 from sempic.labels import moved
 from sempic.sequence import Unpacker
 from sempic.sequence.stream import Frame, Reader
 
 FILES = sorted((ROOT / "vectors").glob("*.sempic"))
 SMALL = "small"
+
+
+@pytest.fixture(params=machine.levels() or [None], autouse=True)
+def _machine_code(request, monkeypatch):
+    """All here holds of all machine code that is shipped for this machine."""
+    if level := request.param:
+        monkeypatch.setattr(machine, "levels", lambda: [level])
+        monkeypatch.setattr(compiling, "_compile", None)
+        for module in [m for name, m in sys.modules.items() if name.startswith("sempic.")]:
+            for value in vars(module).values():
+                if isinstance(value, compiling.Kernel):
+                    monkeypatch.setattr(value, "_entries", {})
 
 
 @pytest.fixture(params=FILES, ids=lambda p: p.stem)

@@ -1,35 +1,29 @@
-"""Compiling what numba makes fast: once on a machine, kept on disk, and said while it lasts.
+"""Compiling what numba makes fast: what is not shipped, once on a machine, and said while it lasts.
 
-What is kept is machine code behind a plain C function, which llvmlite alone loads: numba, which
-takes a third of a second to load, is imported by whoever must compile and by nobody else.
+What is kept is machine code behind a plain C function, which `sempic.machine` loads without numba:
+numba takes a third of a second to load, and is imported by whoever must compile and by nobody else.
 """
 
-# numba and llvmlite have no types.
+# numba has no types.
 # mypy: disable-error-code="no-untyped-call,attr-defined,misc"
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import functools
 import hashlib
-import importlib.util
-import json
 import os
-import stat
-import sys
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import CodeType, ModuleType
+from typing import Any
 
 import numpy as np
 
-from sempic import files, processes, progress
-from sempic.errors import OutputError, warn
+from sempic import machine, processes, progress
+from sempic.errors import warn
 
-TEXT = "compiling the label coder, once on this machine (about ten seconds)"
+TEXT = "compiling the label coder, once on this machine (ten seconds or more)"
 
 
 def _compiles() -> bool:
@@ -52,7 +46,7 @@ class Kernel:
     ) -> None:
         functools.update_wrapper(self, function)
         self._function, self._options, self._signature = function, options, signature
-        self._entries: dict[Any, _Entry] = {}
+        self._entries: dict[Any, machine.Entry] = {}
 
     def __call__(self, *args: Any) -> Any:
         form = _form(args)
@@ -207,37 +201,30 @@ class _Source:
 # ── machine code ─────────────────────────────────────────────────────────────────────────────
 
 
-class _Code(NamedTuple):
-    """What is kept of a kernel for some types."""
-
-    symbol: str
-    returns: str
-    """"i", "b", "f" or "" for nothing."""
-    externals: list[str]
-    """Symbols that are to be found elsewhere."""
-    machine: bytes
-    """An object file."""
-
-
-class _Entry(NamedTuple):
-    call: Any
-    """The C function, as ctypes has it."""
-    engine: Any
-    """What holds its code."""
-
-
-def _entry(kernel: Kernel, form: Any) -> _Entry:
+def _entry(kernel: Kernel, form: Any) -> machine.Entry:
     source = _Source(form)
-    name, stamp = _name(kernel, source), _stamp(*_sources(kernel.__module__, _file(kernel)))
-    code = _kept(kernel, name, stamp)
+    origin = _origin(kernel, source)
+    code = machine.find(origin)
     if code is None:
         with progress.waiting(TEXT):
             code = _compile(kernel, source)
-        _keep(kernel, name, stamp, code)
-    return _loaded(code, source.kinds)
+        machine.keep(origin, code)
+    return machine.load(code, source.kinds)
 
 
-def _compile(kernel: Kernel, source: _Source) -> _Code:
+def ship(kernel: Kernel, form: Any, level: str) -> None:
+    """Compiles what is shipped for one of `machine.LEVELS`; numba must have been told of it."""
+    source = _Source(form)
+    machine.ship(_origin(kernel, source), level, _compile(kernel, source))
+
+
+def shipped(kernel: Kernel, form: Any, level: str) -> Path | None:
+    """Where that is; None if it is not there, or of other sources."""
+    origin = _origin(kernel, _Source(form))
+    return machine.shipped(origin, level) if machine.find_shipped(origin, level) else None
+
+
+def _compile(kernel: Kernel, source: _Source) -> machine.Code:
     numba = _numba()
     from numba.core import compiler, registry, types
     from numba.core.ccallback import _CFuncCompiler
@@ -273,148 +260,69 @@ def _compile(kernel: Kernel, source: _Source) -> _Code:
         part.name for part in (*module.functions, *module.global_variables) if part.is_declaration
     ]
     externals = [name for name in named if not name.startswith("llvm.")]
-    return _Code(symbol, returns, externals, found.library._get_compiled_object())
+    return machine.Code(symbol, returns, externals, found.library._get_compiled_object())
 
 
-_C: dict[str, Any] = {"i": ctypes.c_int64, "f": ctypes.c_double, "b": ctypes.c_bool, "": None}
+# ── what machine code is made of ─────────────────────────────────────────────────────────────
 
 
-def _loaded(code: _Code, kinds: list[str]) -> _Entry:
-    llvm, target = _machine()
-    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), target())  # knows the process
-    for name in code.externals:
-        if not llvm.address_of_symbol(name):
-            assert name.startswith(("numba_", "NRT_")), name
-            llvm.add_symbol(name, _never)  # for exceptions; kernels raise none
-    engine.add_object_file(llvm.ObjectFileRef.from_data(code.machine))
-    engine.finalize_object()
-    types: list[Any] = [_C.get(kind, ctypes.c_void_p) for kind in kinds]
-    function = ctypes.CFUNCTYPE(_C[code.returns], *types)
-    return _Entry(function(engine.get_function_address(code.symbol)), engine)
-
-
-_abort = ctypes.CFUNCTYPE(None)(os.abort)
-_never = ctypes.cast(_abort, ctypes.c_void_p).value
-
-
-@functools.cache
-def _machine() -> tuple[Any, Callable[[], Any]]:
-    """llvmlite, and what makes machines for its engines."""
-    import llvmlite.binding as llvm
-
-    llvm.initialize_native_target()
-    llvm.initialize_native_asmprinter()
-    triple = llvm.Target.from_triple(llvm.get_process_triple())
-    return llvm, lambda: triple.create_target_machine(reloc="static", codemodel="jitdefault")
-
-
-# ── the cache ────────────────────────────────────────────────────────────────────────────────
-
-
-def folders(source: str) -> Iterator[str]:
-    """Where what is compiled of a source file may be kept, the best place first: NUMBA_CACHE_DIR
-    and no other, if that can be written."""
-    folder = os.path.dirname(os.path.abspath(source))
-    below = f"{os.path.basename(folder)}_{hashlib.sha1(folder.encode()).hexdigest()}"
-    if named := os.environ.get("NUMBA_CACHE_DIR"):
-        yield os.path.join(named, below)
-        with contextlib.suppress(OSError):
-            os.makedirs(named, exist_ok=True)
-        if os.access(named, os.W_OK):
-            return
-    yield os.path.join(os.path.dirname(source), "__pycache__")
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    if os.path.isabs(home):  # "~" stays where there is no home
-        yield os.path.join(home, "sempic", "numba", below)
-    with contextlib.suppress(OSError):
-        yield os.path.join(_private(), below)
-
-
-def _private() -> str:
-    """A folder for temporary files that nobody else can write to: what is there will be run."""
-    path = os.path.join(tempfile.gettempdir(), f"sempic-{os.getuid()}")
-    os.makedirs(path, mode=0o700, exist_ok=True)
-    found = os.lstat(path)
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
-        raise PermissionError(path)
-    return path
-
-
-def _file(kernel: Kernel) -> str:
-    return kernel.__wrapped__.__code__.co_filename  # type: ignore[no-any-return]
-
-
-def _name(kernel: Kernel, source: _Source) -> str:
-    """Of the file: one for each kernel, its types, and the machine."""
+def _origin(kernel: Kernel, source: _Source) -> machine.Origin:
     code = kernel.__wrapped__.__code__
     function = kernel.__module__, kernel.__qualname__, code.co_firstlineno
-    parts = repr((function, source.text, source.kinds, _here()))
-    return f"{kernel.__name__}.{hashlib.sha256(parts.encode()).hexdigest()[:16]}.machine"
-
-
-@functools.cache
-def _here() -> tuple[Any, ...]:
-    """What machine code depends on beside its source."""
-    llvm, _ = _machine()
-    cpu = os.environ.get("NUMBA_CPU_NAME") or llvm.get_host_cpu_name()
-    features = os.environ.get("NUMBA_CPU_FEATURES")
-    if features is None:
-        features = "" if cpu.lower() == "generic" else llvm.get_host_cpu_features().flatten()
-    others = {k: v for k, v in os.environ.items() if k.startswith("NUMBA_")}
-    for name in ("NUMBA_CACHE_DIR", "NUMBA_NUM_THREADS", "NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES"):
-        others.pop(name, None)
-    import llvmlite
-
-    numba = importlib.util.find_spec("numba")
-    assert numba is not None
-    assert numba.origin is not None
-    version = Path(numba.origin).with_name("_version.py").read_text("utf-8")
-    return (
-        llvm.get_process_triple(), cpu, features, sorted(others.items()), llvmlite.__version__,
-        version, np.__version__, sys.version,
-    )  # fmt: skip
-
-
-def _kept(kernel: Kernel, name: str, stamp: str) -> _Code | None:
-    for folder in folders(_file(kernel)):
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            data = Path(folder, name).read_bytes()
-            if hashlib.sha256(data[32:]).digest() != data[:32]:
-                continue
-            head, _, machine = data[32:].partition(b"\n")
-            said = json.loads(head)
-            if said.pop("stamp") == stamp:
-                return _Code(**said, machine=machine)
-    return None
-
-
-def _keep(kernel: Kernel, name: str, stamp: str, code: _Code) -> None:
-    """Never fails: what cannot be written is not kept."""
-    said = {"stamp": stamp} | code._asdict()
-    said.pop("machine")
-    data = json.dumps(said).encode() + b"\n" + code.machine
-    for folder in folders(_file(kernel)):
-        with contextlib.suppress(OSError, OutputError):
-            os.makedirs(folder, exist_ok=True)
-            files.write(Path(folder, name), hashlib.sha256(data).digest() + data)
-            return
-    warn(
-        "the label coder is compiled at each start, since no folder can be written to keep it "
-        "in; NUMBA_CACHE_DIR names one"
+    types = source.text, source.kinds, [_described(kind) for kind in source.classes.values()]
+    return machine.Origin(
+        code.co_filename, kernel.__name__, repr((function, types)), _stamp(kernel)
     )
 
 
-@functools.cache
-def _sources(module: str, own: str) -> tuple[Path, ...]:
-    """All that the machine code of functions of a module in the file `own` may be made of: a kernel
-    has parts from other modules of its package, and this one says how they are compiled."""
-    here, parts = Path(__file__), module.split(".")
-    if parts[0] == "sempic" and (here.parent / parts[1]).is_dir():
-        return (here, *sorted((here.parent / parts[1]).rglob("*.py")))
-    return here, Path(own)
+def _stamp(kernel: Kernel) -> str:
+    """SHA-256 of the files that have its functions, and of the values that these name, wherever
+    they come from. Not of times, which may be those of any release."""
+    kernels, files, values = [kernel], {Path(__file__)}, set()
+    for part in kernels:  # which grows
+        files.add(Path(part.__wrapped__.__code__.co_filename))
+        for name, value in _named(part.__wrapped__):
+            if not isinstance(value, Kernel):
+                values.add(f"{name} = {_described(value)}")
+            elif value not in kernels:
+                kernels.append(value)
+    parts = (*sorted(map(_digest, files)), *sorted(values))
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 @functools.cache
-def _stamp(*sources: Path) -> str:
-    """SHA-256 of the files, whose times may be those of any release."""
-    return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
+def _digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def _named(function: Any) -> Iterator[tuple[str, Any]]:
+    """What a function, and those within it, know by names that are not their own."""
+    codes = [function.__code__]
+    for code in codes:  # which grows
+        codes += [part for part in code.co_consts if isinstance(part, CodeType)]
+    yield from _values(function.__globals__, {name for code in codes for name in code.co_names})
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        yield name, cell.cell_contents
+
+
+def _values(scope: dict[str, Any], names: set[str]) -> Iterator[tuple[str, Any]]:
+    for name in names & scope.keys():
+        value = scope[name]
+        if isinstance(value, ModuleType) and value.__name__.startswith("sempic."):
+            yield from _values(vars(value), names)  # `module.constant` has the names of both
+        else:
+            yield name, value
+
+
+def _described(value: Any) -> Any:
+    """A constant, the same text for the same on every machine."""
+    if isinstance(value, np.ndarray):
+        return value.dtype.str, value.shape, hashlib.sha256(value.tobytes()).hexdigest()
+    if isinstance(value, np.generic):
+        return value.dtype.str, value.item()
+    if isinstance(value, tuple):
+        return type(value).__qualname__, [_described(part) for part in value]
+    if isinstance(value, type):
+        return value.__module__, value.__qualname__, getattr(value, "_fields", None)
+    plain = value is None or isinstance(value, (bool, int, float, str))
+    return repr(value) if plain else type(value).__qualname__

@@ -1,0 +1,213 @@
+"""Machine code in files: what is shipped is of the present sources and right; what is kept works
+wherever nothing can be kept, and with damaged files."""
+
+import hashlib
+import importlib.util
+import os
+import shutil
+import sys
+import warnings
+from pathlib import Path
+from types import SimpleNamespace
+
+import PIL.Image
+import pytest
+from conftest import ROOT, needs_models
+
+import sempic
+from sempic import compiling, machine
+from sempic.errors import OutputError, SempicWarning
+
+SOURCE = """
+from sempic.compiling import compiled
+
+@compiled(error_model="numpy", _nrt=False)
+def twice(x):
+    return 2 * x
+"""
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    (tmp_path / "module.py").write_text(SOURCE)
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def module(cache):
+    """The module anew, as a new process would have it."""
+    spec = importlib.util.spec_from_file_location("module", cache.parent / "module.py")
+    found = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(found)
+    return found
+
+
+def load(cache):
+    """1 if a new process would find its machine code, 0 if it would compile."""
+    function = module(cache).twice
+    compilations = []
+    with pytest.MonkeyPatch.context() as patch:
+        real = compiling._compile
+        patch.setattr(compiling, "_compile", lambda *a: compilations.append(a) or real(*a))
+        assert function(21) == 42
+        assert function(-4) == -8
+    return 1 - len(compilations)
+
+
+def test_what_was_compiled_is_kept(cache):
+    assert load(cache) == 0
+    assert load(cache) == 1
+    (cache.parent / "module.py").write_text(SOURCE + "# changed\n")
+    compiling._digest.cache_clear()  # as in a new process
+    assert load(cache) == 0
+
+
+@needs_models
+def test_what_is_shipped_is_of_the_present_sources(monkeypatch):
+    """All that coding calls, for every level, and no more. Else: make kernels."""
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    used = importlib.import_module("kernels").used
+    found = {
+        compiling.shipped(kernel, form, level)
+        for kernel, form in used()
+        for level in machine.LEVELS
+    }
+    assert found == {*machine.SHIPPED.rglob("*.*")}, "make kernels"
+    before = len(used())
+    sempic.decode(sempic.encode(PIL.Image.open(ROOT / "examples/street.jpg").resize((128, 72))))
+    assert len(used()) == before
+
+
+def test_what_is_shipped_comes_first_unless_it_is_damaged_or_out_of_date(cache, monkeypatch):
+    monkeypatch.setattr(machine, "SHIPPED", cache.parent / "kernels")
+    monkeypatch.setattr(machine, "levels", lambda: ["fine", "plain"])
+    kernel = module(cache).twice
+    origin = compiling._origin(kernel, compiling._Source(compiling._form((1,))))
+    assert load(cache) == 0
+    code = machine.find(origin)
+    for level in machine.levels():
+        machine.ship(origin, level, code)
+    shutil.rmtree(cache)
+    assert load(cache) == 1
+    assert not cache.exists()
+    machine.shipped(origin, "fine").write_bytes(b"")
+    assert load(cache) == 1
+    machine.ship(origin._replace(stamp="0"), "plain", code)
+    assert load(cache) == 0
+
+
+@pytest.mark.parametrize(
+    ("platform", "triple", "lacks", "levels"),
+    [
+        ("linux", "x86_64-unknown-linux-gnu", "", ["x86-64-v3", "x86-64-v2"]),
+        ("linux", "x86_64-unknown-linux-gnu", "avx2 f16c", ["x86-64-v2"]),
+        ("linux", "x86_64-unknown-linux-gnu", "avx2 sse4.2", []),
+        ("linux", "aarch64-unknown-linux-gnu", "avx2 sse4.2", ["aarch64"]),
+        ("linux", "aarch64_be-unknown-linux-gnu", "", []),
+        ("linux", "i686-unknown-linux-gnu", "", []),
+        ("darwin", "aarch64-apple-darwin24", "", []),
+        ("win32", "x86_64-pc-windows-msvc", "", []),
+    ],
+)
+def test_processors(monkeypatch, platform, triple, lacks, levels):
+    every = " ".join(level.needs for level in machine.LEVELS.values()).split()
+    llvm = SimpleNamespace(
+        get_process_triple=lambda: triple,
+        get_host_cpu_features=lambda: {name: name not in lacks.split() for name in every},
+    )
+    monkeypatch.setattr(machine, "_machine", lambda: (llvm, None))
+    monkeypatch.setattr(sys, "platform", platform)
+    assert machine.levels.__wrapped__() == levels
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: b"",
+        lambda data: data[:20],
+        lambda data: data[: len(data) // 2],
+        lambda data: data[:-1],
+        lambda data: bytes(len(data)),
+        lambda data: data[: len(data) // 2] + bytes(64) + data[len(data) // 2 + 64 :],
+        lambda data: data[:-9] + bytes([data[-9] ^ 1]) + data[-8:],
+        lambda data: data[32:],
+        lambda data: hashlib.sha256(b"{}\n").digest() + b"{}\n",
+        lambda data: hashlib.sha256(b"[]\n").digest() + b"[]\n",
+        lambda data: b"cos\nsystem\n(S'exit 1'\ntR.",
+    ],
+)
+def test_damaged_files_are_compiled_again(cache, damage):
+    load(cache)
+    (path,) = cache.rglob("*.machine")
+    path.write_bytes(damage(path.read_bytes()))
+    assert load(cache) == 0
+    assert load(cache) == 1
+
+
+def test_files_that_cannot_be_read(cache):
+    load(cache)
+    (path,) = cache.rglob("*.machine")
+    path.unlink()
+    path.mkdir()
+    with pytest.warns(SempicWarning, match="NUMBA_CACHE_DIR"):
+        assert load(cache) == 0
+
+
+def test_a_full_disk(cache, monkeypatch):
+    def full(*_):
+        raise OutputError("cannot write: No space left on device")
+
+    monkeypatch.setattr(machine.files, "write", full)
+    for _ in range(2):
+        with pytest.warns(SempicWarning, match="NUMBA_CACHE_DIR"):
+            assert load(cache) == 0
+
+
+def test_where_no_folder_can_be_written(cache, monkeypatch):
+    def refuse(*_, **__):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(os, "makedirs", refuse)
+    with pytest.warns(SempicWarning, match="NUMBA_CACHE_DIR"):
+        assert load(cache) == 0
+
+
+def test_the_order_of_places(tmp_path, monkeypatch):
+    source = str(tmp_path / "package/module.py")
+    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
+    monkeypatch.setattr(machine.tempfile, "gettempdir", lambda: str(tmp_path / "tmp"))
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    places = list(machine.folders(source))
+    assert places[0] == str(tmp_path / "package/__pycache__")
+    assert places[1].startswith(str(tmp_path / "xdg/sempic/numba"))
+    assert places[2].startswith(str(tmp_path / f"tmp/sempic-{os.getuid()}"))
+    monkeypatch.setenv("NUMBA_CACHE_DIR", "/proc/none")
+    assert list(machine.folders(source))[1:] == places
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "named"))
+    (only,) = machine.folders(source)
+    assert only.startswith(str(tmp_path / "named"))
+    monkeypatch.delenv("NUMBA_CACHE_DIR")
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
+    assert len(list(machine.folders(source))) == 2
+    monkeypatch.setenv("XDG_CACHE_HOME", "")
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # a user without a home
+    assert len(list(machine.folders(source))) == 2
+
+
+def test_nobody_else_may_write_what_will_be_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(machine.tempfile, "gettempdir", lambda: str(tmp_path))
+    place = Path(machine._private())
+    assert place.stat().st_mode & 0o777 == 0o700
+    place.chmod(0o777)
+    with pytest.raises(PermissionError):
+        machine._private()
+    place.rmdir()
+    (tmp_path / "theirs").mkdir()
+    place.symlink_to("theirs")
+    with pytest.raises(PermissionError):
+        machine._private()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert not [p for p in machine.folders(str(tmp_path / "x.py")) if str(place) in p]
