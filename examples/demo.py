@@ -21,7 +21,7 @@ import PIL.ImageFont
 
 import sempic
 from sempic import api, files, pictures
-from sempic.server.work import best_within
+from sempic.server.coder import best_within
 
 STREET = Path(__file__).parent / "street.jpg"
 GAP, BAR, TEXT = 8, 30, 20
