@@ -33,7 +33,7 @@ import onnxruntime as ort
 import PIL.Image
 from common import add_folder, load_pictures, parse_size, processor
 
-from sempic import api, coarse, codec, pictures, receive, segment, simplify
+from sempic import api, coarse, codec, pictures, receive, segment, simplify, texture
 from sempic.labels import network, payload
 from sempic.labels.primed import coder as primed
 from sempic.models import runtime
@@ -46,9 +46,11 @@ STAGES = (
     (pictures, "is_soft", "whether half its size does"),
     (segment, "_resize", "to the network's size and back"),
     (segment, "_argmax", "to the network's size and back"),
-    (segment, "_chances", "to the network's size and back"),
+    (segment, "_probabilities", "to the network's size and back"),
     (doubt, "void_where_unsure", "void"),
     (simplify, "simplify", "simplification"),
+    (texture, "ask", "texture"),
+    (texture, "heed", "texture"),
     (coarse, "downscale", "coarse picture"),
     (coarse, "encode", "coarse picture"),
     (codec, "exact_planes", "coarse picture"),
