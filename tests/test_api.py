@@ -286,6 +286,17 @@ def test_halved_scenes_are_painted_at_half_their_size(size, factor):
     assert np.array_equal(shown, pictures.doubled(receiver(half))[:height, :width])
 
 
+def test_without_a_map_the_coarse_picture_is_finer(codec):
+    sizes = {
+        labels is None: [
+            sempic.info(codec.encode(IMAGE, labels=labels, quality=q))["chunks"]["coarse"]
+            for q in (4, 5, 6)
+        ]
+        for labels in (None, "none")
+    }
+    assert sizes[False][:2] == sizes[True][1:]  # three steps of QP are one level
+
+
 def test_no_labels_when_asked():
     picture = np.full((32, 48, 3), 90, np.uint8)
     stream = sempic.Codec(segmenter=Unsure()).encode(picture, labels="none", max_side=24)

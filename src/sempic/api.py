@@ -43,6 +43,7 @@ from sempic.options import (
     DEFAULT_QUALITY,
     LOSSLESS,
     QUALITY,
+    UNMAPPED,
     DecodeOptions,
     EncodeOptions,
     LabelQuality,
@@ -755,11 +756,12 @@ def _draft(
     """What is packed at a level of the dial, with the windows of the cells that are to be sent."""
     height, width = pixels.shape[:2]
     small = coarse.downscale(pixels, QUALITY[level].factor)
+    qp = QUALITY[level].qp - (UNMAPPED if labels is None else 0)
     draft = Draft(
         width=width,
         height=height,
         labels=labels,
-        coarse=coarse.encode(small, codec=options.coarse_codec, quality=QUALITY[level].qp),
+        coarse=coarse.encode(small, codec=options.coarse_codec, quality=qp),
         coarse_codec=options.coarse_codec,
         palette=palette,
         model=options.model,

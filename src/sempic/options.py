@@ -41,6 +41,9 @@ QUALITY = {
     9: Quality(4, 23),
 }
 """The levels of `quality`; chroma is 4:4:4. README.md says what each costs (benchmarks/rate.py)."""
+UNMAPPED: Final = 3
+"""By how much QP is less in a stream without a map: its coarse picture then costs about what both
+do elsewhere, and looks like it (docs/decisions.md)."""
 
 DEFAULT_QUALITY: Final = 5
 
