@@ -1,7 +1,7 @@
 """Has ready in machine code all that coding needs, so that the first use does not wait for numba.
 
-For images and installations: `python examples/compile.py`. What sempic brings for this machine is
-left as it is; the rest is kept in NUMBA_CACHE_DIR, or beside the sources, and taken from there if
+For images and installations on other systems than Linux, for which sempic brings it along: `python
+examples/compile.py`. It is kept in NUMBA_CACHE_DIR, or beside the sources, and taken from there if
 the processor is the same (or NUMBA_CPU_NAME is `generic` both times).
 """
 

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import PIL.Image
 import pytest
-from conftest import ROOT, needs_models
+from conftest import ROOT, loaded_after, needs_models
 
 import sempic
 from sempic import compiling, machine
@@ -77,6 +77,19 @@ def test_what_is_shipped_is_of_the_present_sources(monkeypatch):
     before = len(used())
     sempic.decode(sempic.encode(PIL.Image.open(ROOT / "examples/street.jpg").resize((128, 72))))
     assert len(used()) == before
+
+
+@needs_models
+@pytest.mark.skipif(not machine.levels(), reason="no machine code comes along for this processor")
+def test_the_first_command_neither_compiles_nor_keeps_anything(tmp_path, monkeypatch):
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "cache"))
+    street = str(ROOT / "examples/street.jpg")
+    code = (
+        f"import PIL.Image, sempic; p = PIL.Image.open({street!r}).resize((128, 72)); "
+        "sempic.decode(sempic.encode(p), steps=1)"
+    )
+    assert not {"numba", "scipy"} & loaded_after(code)
+    assert not (tmp_path / "cache").exists()
 
 
 def test_what_is_shipped_comes_first_unless_it_is_damaged_or_out_of_date(cache, monkeypatch):

@@ -162,7 +162,7 @@ def test_decoding_compiles_nothing_that_it_does_not_need(tmp_path):
 
 
 @needs_models
-def test_the_docker_image_compiles_all_that_coding_needs():
+def test_the_example_compiles_all_that_coding_needs():
     script = (ROOT / "examples/compile.py").read_text()
     coding = (
         "import numpy as np, sempic\n"
@@ -175,6 +175,3 @@ def test_the_docker_image_compiles_all_that_coding_needs():
         "    sempic.unpack(sempic.pack(width=64, height=48, labels=labels, palette=palette))"
     )
     assert compiled(script) >= compiled(coding)
-    lines = (ROOT / "Dockerfile").read_text().splitlines()
-    (line,) = (line for line in lines if "compile.py" in line and line.startswith("RUN"))
-    assert line.endswith('python /src/compile.py && chmod -R a+rwX "$NUMBA_CACHE_DIR"')
