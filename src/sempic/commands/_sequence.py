@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sempic import api, fields, files, processes, progress
 from sempic.batch.work import noting
@@ -20,6 +20,9 @@ from sempic.container import SEQUENCE_MAGIC
 from sempic.errors import InputError, OutputError
 from sempic.jobs import apart, naming, read, reason
 from sempic.options import DecodeOptions, EncodeOptions
+
+if TYPE_CHECKING:
+    from sempic.sequence import Moment, Unpacker
 
 _ALSO = ("quality", "label_quality", "model", "max_side")
 """What is asked of pictures and of frames alike."""
@@ -123,20 +126,25 @@ def decode(args: argparse.Namespace) -> int:
     with contextlib.ExitStack() as stack:
         sink: Callable[[Any], None] | None = None
         advance = stack.enter_context(progress.bar(None, "frame"))
-        for piece in _pieces(name):
-            for moment in unpacker.feed(piece):
-                if sink is None:
-                    assert unpacker.head is not None
-                    sink = stack.enter_context(_pictures(target, unpacker.head.rate))
-                sink(painter.paint(moment))
-                advance()
-        with naming(Path(name)):
-            unpacker.close()
+        for moment in _moments(name, unpacker):
+            if sink is None:
+                assert unpacker.head is not None
+                sink = stack.enter_context(_pictures(target, unpacker.head.rate))
+            sink(painter.paint(moment))
+            advance()
     for why in sorted(set(unpacker.damage)):
         processes.say(f"{name}: {why}")
     record = {} if name == "-" else sequence.info(Path(name).read_bytes())
     _tell(args, name, target, record, start)
     return 0
+
+
+def _moments(name: str, unpacker: Unpacker) -> Iterator[Moment]:
+    for piece in _pieces(name):
+        yield from unpacker.feed(piece)
+    with naming(Path(name)):
+        rest = unpacker.close()
+    yield from rest
 
 
 def _for_pictures(given: Iterable[str]) -> None:

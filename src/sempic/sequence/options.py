@@ -58,6 +58,14 @@ class SequenceOptions(Options):
         above=0,
         metavar="SECONDS",
     )
+    parity: int = option(
+        "for links that lose frames: so many bits in a hundred are sent besides, from which lost "
+        "frames are restored; where one is lost the picture waits for them, up to four seconds",
+        0,
+        low=0,
+        high=100,
+        metavar="PERCENT",
+    )
     segment_every: int | None = option(
         "look for labels in every so many frames alone, and move them along in between; about "
         "three times a second if nothing is said, in each frame if --label-quality is lossless",

@@ -6,7 +6,7 @@ picture, by HEVC, and the last map, moved along as the coarse pictures say (docs
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING
@@ -22,6 +22,7 @@ from sempic.palette import IDENTITY, INDICES, OWN, PALETTES
 from sempic.scene import Coarse, LabelMap, Plane, Scene
 from sempic.sequence import stream
 from sempic.sequence.detail import Strengths
+from sempic.sequence.parity import Guard, Mender
 from sempic.sequence.stream import Advice, Damage, Frame, Head
 
 if TYPE_CHECKING:
@@ -126,8 +127,10 @@ class Packer:
         factor: int = 4,
         chroma: str = "444",
         model: int = 0,
+        parity: float = 0.0,
     ) -> None:
-        """Arguments as of `Head`; chroma: "444" or "420". Raises InputError."""
+        """Arguments as of `Head`; chroma: "444" or "420"; parity: what is sent besides, as a share,
+        0…1. Raises InputError."""
         for name, value in (("width", width), ("height", height)):
             checks.whole(name, value, 1, MAX_SIDE)
         checks.whole("factor", factor, 1, 255)
@@ -146,10 +149,14 @@ class Packer:
             model=model,
         )
         self._time = Timeline(self._head)
+        share = checks.number("parity", parity, 0, 1)
+        self._guard = Guard(share, rate) if share else None
         self._number = 0
         self._mapped = False
         self.coarse_bytes = 0
         """Of the last frame's coarse picture."""
+        self.parity_bytes = 0
+        """Of what was sent behind the last frame."""
 
     @property
     def number(self) -> int:
@@ -170,7 +177,7 @@ class Packer:
         qp: int = 34,
         key: bool = False,
     ) -> bytes:
-        """The packets of the next frame.
+        """The packets of the next frame, and what parity is due.
 
         coarse: its planes, as they are; None: as they were in the last frame. labels: called with
         what a receiver expects, gives the map, uint8 (height, width), sent bit for bit; None: no
@@ -207,8 +214,15 @@ class Packer:
         if key:
             self._head = replace(self._head, parameters=self._coder.parameters)
             begin = stream.begin if frame.number == 0 else stream.write_head
-            head = begin(self._head) + head
-        return head + stream.write_frame(frame)
+            announced = b"" if self._guard is None else self._guard.announce()
+            head = begin(self._head) + announced + head
+        parity = b"" if self._guard is None else self._guard.add(stream.content_of(frame))
+        self.parity_bytes = len(parity)
+        return head + stream.write_frame(frame) + parity
+
+    def close(self) -> list[bytes]:
+        """The packets behind the last frame: parity of the last ones, or none."""
+        return [] if self._guard is None else self._guard.close()
 
     def _coded(self, labels: LabelMap | None, expected: Expected, key: bool) -> bytes | None:
         from sempic import labels as coder
@@ -234,6 +248,7 @@ class Unpacker:
 
     def __init__(self, *, max_pixels: int = MAX_PIXELS) -> None:
         self._reader = stream.Reader()
+        self._mender = Mender()
         self._limit = checks.whole("max_pixels", max_pixels, 1)
         self.head: Head | None = None
         self.damage: list[str] = []
@@ -244,37 +259,56 @@ class Unpacker:
         self._strengths: Strengths = {}
         self._palette = 0
         self._next = 0
+        self._damaged = 0
+        """Packets since the last frame that could not be read."""
         self._whole = False
         """Whether all that predicted frames need is there."""
 
     def feed(self, data: bytes) -> Iterator[Moment]:
         """The frames that are whole now, and, for those that are lost before them, the last one.
+        Where parity is sent, frames behind one that is lost wait while it may be restored.
 
         Raises a BitstreamError for what is no sequence, or one that is not known here.
         """
         for packet in self._reader.feed(data):
-            if isinstance(packet, Damage):
-                self._note(packet.why)
-            elif isinstance(packet, Head):
-                self._begin(packet)
-            elif isinstance(packet, Advice):
-                self._strengths = {**self._strengths, **packet.strengths}
-            elif self.head is not None:
-                yield from self._frame(packet)
+            for whole in self._mender.take(packet):
+                yield from self._take(whole)
 
-    def close(self) -> None:
-        """Notes what the stream ends with, if that is no whole frame.
+    def moments(self, pieces: Iterable[bytes]) -> Iterator[Moment]:
+        """All frames of a stream: `feed` of each piece, and `close`."""
+        for piece in pieces:
+            yield from self.feed(piece)
+        yield from self.close()
+
+    def _take(self, packet: Head | Frame | Advice | Damage) -> Iterator[Moment]:
+        if isinstance(packet, Damage):
+            self._note(packet.why)
+            self._damaged += 1
+        elif isinstance(packet, Head):
+            self._begin(packet)
+        elif isinstance(packet, Advice):
+            self._strengths = {**self._strengths, **packet.strengths}
+        elif self.head is not None:
+            # What is damaged may have been frames; so many are not seen in the next one's number.
+            self._whole = self._whole and self._damaged < stream.NUMBERS
+            self._damaged = 0
+            yield from self._frame(packet)
+
+    def close(self) -> list[Moment]:
+        """The frames that wait for one that is lost. Notes what the stream ends with, if that is no
+        whole frame.
 
         Raises CorruptStream if nothing could be decoded at all.
         """
+        found = [moment for packet in self._mender.close() for moment in self._take(packet)]
         if self._reader.left:
             self._note(f"the last {self._reader.left} bytes are no whole frame")
         if self._last is None:
             why = f": {self.damage[0]}" if self.damage else ""
             raise CorruptStream(f"the sequence has no frame that can be decoded{why}")
+        return found
 
     def _note(self, why: str) -> None:
-        self._whole = False
         self.damage = [*self.damage, why][-100:]
 
     def _begin(self, head: Head) -> None:
@@ -301,20 +335,15 @@ class Unpacker:
 
     def _frame(self, frame: Frame) -> Iterator[Moment]:
         first = self._last is None
-        if frame.key:
-            lost = frame.number - self._next
-            if lost < 0 and not first:  # an older one once more
-                return
-        else:
-            lost = (frame.number - self._next) % stream.NUMBERS
-            if first:
-                return
+        if first and not frame.key:
+            return
+        number = frame.number
+        lost = number - self._next
         if lost:
             self._whole = False
         if not first and lost <= MOST_CONCEALED:
-            for number in range(self._next, self._next + lost):
-                yield self._concealed(number)
-        number = self._next + lost
+            for missing in range(self._next, number):
+                yield self._concealed(missing)
         self._next = number + 1
         exact = frame.key or self._whole
         if not exact:
@@ -323,6 +352,7 @@ class Unpacker:
             moment = self._decoded(frame, number, exact=exact)
         except BitstreamError as error:
             self._note(f"frame {number}: {error}")
+            self._whole = False
             if not first:
                 yield self._concealed(number)
             return

@@ -126,7 +126,6 @@ def decode(
     unpacker = Unpacker()
     painter = Painter(api.codec_or_shared(codec), kept=kept, **controls)
     whole = isinstance(chunks, (bytes, bytearray, memoryview, str, os.PathLike))
-    for chunk in (chunks,) if whole else checks.several("chunks", chunks):
-        for moment in unpacker.feed(checks.stream(chunk)):
-            yield PIL.Image.fromarray(painter.paint(moment))
-    unpacker.close()
+    pieces = (chunks,) if whole else checks.several("chunks", chunks)
+    for moment in unpacker.moments(map(checks.stream, pieces)):
+        yield PIL.Image.fromarray(painter.paint(moment))

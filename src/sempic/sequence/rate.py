@@ -66,6 +66,10 @@ class Bucket:
         self._coarse = coarse if self._coarse is None else 0.7 * self._coarse + 0.3 * coarse
         self._other = 0.8 * self._other + 0.2 * (bits - coarse)
 
+    def add(self, bits: int) -> None:
+        """What is sent besides, of no one frame."""
+        self._level += bits
+
     def _set(self, qp: float) -> None:
         before, self.qp = self.qp, max(_RANGE[0], min(qp, _RANGE[1]))
         if self._coarse is not None:

@@ -84,8 +84,14 @@ class Sender:
         if not still:
             self._source = planes
         if self._bucket is not None:
-            self._bucket.put(8 * len(sent), 8 * packer.coarse_bytes, key=key)
+            parity = 8 * packer.parity_bytes
+            self._bucket.put(8 * len(sent) - parity, 8 * packer.coarse_bytes, key=key)
+            self._bucket.add(parity)
         return sent
+
+    def close(self) -> list[bytes]:
+        """What is to be sent behind the last frame: parity of the last ones, or nothing."""
+        return self._packer.close() if self._packer else []
 
     def _begin(self, pixels: Image) -> Packer:
         segmenter = self._coder.segmenter
@@ -100,6 +106,7 @@ class Sender:
             palette=segmenter.palette,
             factor=self._factor,
             model=self._options.model,
+            parity=self._options.parity / 100,
         )
         return self._packer
 
@@ -192,7 +199,8 @@ def encode(
     codec: api.Codec | None = None,
     **options: Any,
 ) -> Iterator[bytes]:
-    """The pieces of a sequence: one for each frame, made as soon as the frame is there.
+    """The pieces of a sequence: one for each frame, made as soon as the frame is there; a few
+    more at the end with parity.
 
     Args:
         frames: PIL images, or uint8 (H, W, 3) in sRGB, all of one size.
@@ -209,6 +217,7 @@ def encode(
     sender = Sender(given, as_rate(rate), api.codec_or_shared(codec))
     for frame in checks.several("frames", frames):
         yield sender.send(pictures.to_rgb(frame))
+    yield from sender.close()
 
 
 def as_rate(rate: float | Fraction) -> Fraction:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from fractions import Fraction
 
@@ -28,8 +28,10 @@ LARGEST = 1 << 24
 """Bytes of a packet as it is sent, its zero left out."""
 NUMBERS = 16
 """A predicted frame says its number modulo this."""
+SPAN = 128
+"""Frames of a group that parity is of, at most."""
 _COARSE, _LABELS = 32, 16
-_DETAIL = 1
+_DETAIL, _PARITY = 1, 2
 """What advice there is."""
 
 
@@ -78,6 +80,30 @@ class Frame:
     """None: the last map moved along; with a key frame there is no map."""
     size: int = 0
     """Bytes of its packet."""
+    content: bytes = b""
+    """What its packet holds, unstuffed."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Parity:
+    """Sums of a group's symbols, which restore frames that are lost (`sempic.sequence.parity`)."""
+
+    span: int
+    """Frames of a group, 1…SPAN."""
+    wait: int
+    """When so many frames of the next group have come, all parity of a group has, 0…SPAN."""
+    group: int = 0
+    """From 0 on."""
+    symbol: int = 0
+    """Bytes of a symbol."""
+    first: int = 0
+    """Number of the first sum, at least the sum of counts; the last is 255 at most."""
+    counts: bytes = b""
+    """Symbols of each frame."""
+    sums: bytes = b""
+    """Without any, this only says that parity follows."""
+    size: int = 0
+    """Bytes of its packet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +148,24 @@ def write_advice(advice: Advice) -> bytes:
     return _packet(bytes((Kind.ADVICE << 6 | _DETAIL,)), *pairs)
 
 
-def write_frame(frame: Frame) -> bytes:
-    """The packet of a frame. Raises InputError if it is too large."""
+def write_parity(parity: Parity) -> bytes:
+    """The packet of parity."""
+    parts = [varint(parity.span), varint(parity.wait)]
+    if parity.sums:
+        parts += [varint(parity.group), varint(parity.symbol), bytes((parity.first,))]
+    return _packet(bytes((Kind.ADVICE << 6 | _PARITY,)), *parts, parity.counts, parity.sums)
+
+
+def read_frame(content: bytes) -> Frame:
+    """A frame from what its packet holds, unstuffed. Raises a BitstreamError."""
+    found = _parse(content, len(content) + 2, VERSION)
+    if not isinstance(found, Frame):
+        raise CorruptStream("no frame")
+    return found
+
+
+def content_of(frame: Frame) -> bytes:
+    """What the packet of a frame holds, unstuffed: what is to be restored if it is lost."""
     kind = Kind.KEY if frame.key else Kind.PREDICTED
     parts = [part for part in (frame.coarse, frame.labels) if part is not None]
     flags = (_COARSE if frame.coarse is not None else 0) | (
@@ -132,7 +174,12 @@ def write_frame(frame: Frame) -> bytes:
     body = [varint(frame.number)] if frame.key else []
     if len(parts) == 2:
         body.append(varint(len(parts[0])))
-    return _packet(bytes((kind << 6 | flags | frame.number % NUMBERS,)), *body, *parts)
+    return _summed(bytes((kind << 6 | flags | frame.number % NUMBERS,)), *body, *parts)
+
+
+def write_frame(frame: Frame) -> bytes:
+    """The packet of a frame. Raises InputError if it is too large."""
+    return _sent(content_of(frame))
 
 
 @dataclass(slots=True)
@@ -144,7 +191,7 @@ class Reader:
     _skipped: int = 0
     """Bytes left out of a packet that was too large."""
 
-    def feed(self, data: bytes) -> Iterator[Head | Frame | Advice | Damage]:
+    def feed(self, data: bytes) -> Iterator[Head | Frame | Advice | Parity | Damage]:
         """The packets that are whole now. Raises NotSempic or UnsupportedVersion, nothing else."""
         self._held += data
         if self._version is None:
@@ -179,29 +226,39 @@ class Reader:
 
 
 def _packet(*parts: bytes) -> bytes:
+    return _sent(_summed(*parts))
+
+
+def _summed(*parts: bytes) -> bytes:
     content = b"".join(parts)
-    content += zlib.crc32(content).to_bytes(4, "little")
+    return content + zlib.crc32(content).to_bytes(4, "little")
+
+
+def _sent(content: bytes) -> bytes:
     sent = _stuff(content)
     if len(sent) >= LARGEST:
         raise InputError(f"a frame of {len(sent)} bytes is too large for a sequence")
     return sent + b"\0"
 
 
-def _read(packet: bytes, version: int) -> Head | Frame | Advice | Damage | None:
+def _read(packet: bytes, version: int) -> Head | Frame | Advice | Parity | Damage | None:
     """What a packet holds; None: a kind that is not known here."""
     size = len(packet) + 1
     try:
-        content = _unstuff(packet)
-        if len(content) < 5 or zlib.crc32(content[:-4]) != int.from_bytes(content[-4:], "little"):
-            raise CorruptStream("a checksum does not match: a packet was changed or cut")
-        kind = content[0] >> 6
-        if kind == Kind.HEAD:
-            return _read_head(content[:-4], version)
-        if kind == Kind.ADVICE:
-            return _read_advice(content[:-4])
-        return _read_frame(content[:-4], size)
+        return _parse(_unstuff(packet), size, version)
     except BitstreamError as error:
         return Damage(str(error), size)
+
+
+def _parse(content: bytes, size: int, version: int) -> Head | Frame | Advice | Parity | None:
+    if len(content) < 5 or zlib.crc32(content[:-4]) != int.from_bytes(content[-4:], "little"):
+        raise CorruptStream("a checksum does not match: a packet was changed or cut")
+    kind = content[0] >> 6
+    if kind == Kind.HEAD:
+        return _read_head(content[:-4], version)
+    if kind == Kind.ADVICE:
+        return _read_advice(content[:-4], size)
+    return replace(_read_frame(content[:-4], size), content=content)
 
 
 def _read_head(content: bytes, version: int) -> Head:
@@ -232,7 +289,9 @@ def _read_head(content: bytes, version: int) -> Head:
     )
 
 
-def _read_advice(content: bytes) -> Advice | None:
+def _read_advice(content: bytes, size: int) -> Advice | Parity | None:
+    if content[0] & 63 == _PARITY:
+        return _read_parity(content, size)
     if content[0] & 63 != _DETAIL:
         return None
     strengths, at, end = {}, 1, len(content)
@@ -243,6 +302,34 @@ def _read_advice(content: bytes) -> Advice | None:
         strengths[id_] = content[at]
         at += 1
     return Advice(strengths)
+
+
+def _read_parity(content: bytes, size: int) -> Parity:
+    end = len(content)
+    span, at = read_varint(content, 1, end)
+    wait, at = read_varint(content, at, end)
+    if not 1 <= span <= SPAN or wait > SPAN:
+        raise CorruptStream("parity says what cannot be")
+    if at == end:
+        return Parity(span=span, wait=wait, size=size)
+    group, at = read_varint(content, at, end)
+    symbol, at = read_varint(content, at, end)
+    counts, sums = content[at + 1 : at + 1 + span], content[at + 1 + span :]
+    if not (symbol and sums) or len(sums) % symbol:
+        raise CorruptStream("parity says what cannot be")
+    first = content[at]
+    if not sum(counts) <= first <= 256 - len(sums) // symbol:
+        raise CorruptStream("parity says what cannot be")
+    return Parity(
+        span=span,
+        wait=wait,
+        group=group,
+        symbol=symbol,
+        first=first,
+        counts=counts,
+        sums=sums,
+        size=size,
+    )
 
 
 def _read_frame(content: bytes, size: int) -> Frame:

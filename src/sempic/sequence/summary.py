@@ -8,22 +8,22 @@ from sempic import checks
 from sempic.errors import CorruptStream
 from sempic.palette import shown_name
 from sempic.sequence import stream
-from sempic.sequence.stream import Damage, Frame, Head
+from sempic.sequence.stream import Damage, Frame, Head, Parity
 
 
 def info(data: bytes) -> dict[str, Any]:
     """Keys: version, width, height (pixels), rate (frames in a second), palette (name), model (id,
     0 for any), frames, keys (how many of them are key frames), seconds, damaged (packets that
     cannot be read), bytes, kbps (kbit in a second), bpp (bits for each pixel of each frame),
-    chunks ({"coarse": …, "labels": …} in bytes), overhead (bytes of all else), sizes (bytes of each
-    frame). No payload is decoded.
+    chunks ({"coarse": …, "labels": …}, and "parity" if there is any, in bytes), overhead (bytes of
+    all else), sizes (bytes of each frame). No payload is decoded.
 
     Raises a BitstreamError for what is no sequence.
     """
     data = checks.stream(data)
     head: Head | None = None
     frames: list[Frame] = []
-    damaged = 0
+    damaged = parity = 0
     reader = stream.Reader()
     for packet in reader.feed(data):
         if isinstance(packet, Head):
@@ -32,12 +32,16 @@ def info(data: bytes) -> dict[str, Any]:
             damaged += 1
         elif isinstance(packet, Frame):
             frames.append(packet)
+        elif isinstance(packet, Parity):
+            parity += packet.size
     if head is None:
         raise CorruptStream("the sequence has no head that can be read")
     chunks = {
         name: sum(len(getattr(frame, name) or b"") for frame in frames)
         for name in ("coarse", "labels")
     }
+    if parity:
+        chunks["parity"] = parity
     seconds = float(len(frames) / head.rate)
     return {
         "version": head.version,

@@ -148,7 +148,7 @@ class Coder:
         painter = Painter(self._codec, **synthesis)
 
         def frames() -> Iterator[Image]:
-            for moment in unpacker.feed(stream):
+            for moment in unpacker.moments([stream]):
                 scene = moment.scene
                 if only == "labels":
                     if scene.labels is None:
@@ -161,7 +161,6 @@ class Coder:
                     yield painter.paint(moment)
 
         shown = list(self._within(frames()))
-        unpacker.close()
         assert unpacker.head is not None
         told = {"quality": 85, "method": 1} if format == "webp" else {}
         return pictures.animation(shown, float(unpacker.head.rate), MOVING[format], **told)

@@ -195,8 +195,7 @@ def losses(pieces: Sequence[bytes], share: float) -> list[float]:
 
 
 def _unpacked(pieces: Sequence[bytes]) -> list[sequence.Moment]:
-    unpacker = sequence.Unpacker()
-    return [moment for piece in pieces for moment in unpacker.feed(piece)]
+    return list(sequence.Unpacker().moments(pieces))
 
 
 def agreement(truth: LabelMap | None, guess: LabelMap | None) -> float:

@@ -1,0 +1,342 @@
+"""Frames that are lost and restored."""
+
+import itertools
+from dataclasses import replace
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scenes import drive, packer_of, planes
+
+from sempic import cli, sequence
+from sempic.errors import InputError
+from sempic.sequence import parity, stream
+from sempic.sequence.stream import Damage, Frame, Parity
+
+RATE = Fraction(5, 2)
+"""At which a group has ten frames."""
+
+
+def frames(count, keys=(0,), seed=0):
+    rng = np.random.default_rng(seed)
+    return [
+        Frame(key=n in keys, number=n, coarse=rng.bytes(int(rng.integers(1, 90))), labels=None)
+        for n in range(count)
+    ]
+
+
+def reader():
+    found = stream.Reader()
+    list(found.feed(stream.MAGIC + bytes((stream.VERSION,))))
+    return found
+
+
+def sent(given, share):
+    """The packets of each frame, and those behind the last, as a receiver reads them."""
+    guard, read = parity.Guard(share, RATE), reader()
+    pieces = [
+        (guard.announce() if frame.key else b"")
+        + stream.write_frame(frame)
+        + guard.add(stream.content_of(frame))
+        for frame in given
+    ]
+    return [list(read.feed(piece)) for piece in (*pieces, *guard.close())]
+
+
+def received(pieces):
+    mender = parity.Mender()
+    out = [p for piece in pieces for packet in piece for p in mender.take(packet)]
+    return [p.content for p in (*out, *mender.close()) if isinstance(p, Frame)]
+
+
+def contents(given):
+    return [stream.content_of(frame) for frame in given]
+
+
+def without(pieces, lost):
+    return [piece for number, piece in enumerate(pieces) if number not in lost]
+
+
+def is_sum(packet):
+    return isinstance(packet, Parity) and bool(packet.sums)
+
+
+def test_any_frame_of_a_group_is_restored():
+    """However little parity is asked for; the largest and the last, too."""
+    whole = frames(20)
+    pieces = sent(whole, 0.01)
+    for lost in range(1, 20):
+        assert received(without(pieces, {lost})) == contents(whole)
+
+
+def test_as_many_symbols_as_there_are_sums_are_restored():
+    whole = frames(10)
+    pieces = sent(whole, 0.4)
+    sums = [p for piece in pieces[10:] for p in piece]
+    assert all(map(is_sum, sums))
+    there = sum(len(p.sums) // p.symbol for p in sums)
+    restored = 0
+    for lost in itertools.combinations(range(1, 10), 4):
+        enough = sum(sums[0].counts[n] for n in lost) <= there
+        expected = [c for n, c in enumerate(contents(whole)) if enough or n not in lost]
+        assert received(without(pieces, lost)) == expected
+        restored += enough
+    assert 10 < restored < 116  # of 126
+
+
+def test_sums_are_those_of_the_specification():
+    """Each symbol times 1 / (number + place), with a multiplication of its own."""
+
+    def times(a, b):
+        total = 0
+        for bit in range(8):
+            total ^= (a << bit) * (b >> bit & 1)
+        for bit in range(14, 7, -1):
+            total ^= (0x11D << bit - 8) * (total >> bit & 1)
+        return total
+
+    whole = frames(10)
+    found = [p for piece in sent(whole, 0.3) for p in piece if is_sum(p)]
+    size, counts = found[0].symbol, found[0].counts
+    data = b""
+    for content, count in zip(contents(whole), counts, strict=True):
+        assert count == -(-(len(content) + 1) // size)
+        data += (content + b"\1").ljust(count * size, b"\0")
+    assert found[0].first == sum(counts)
+    sums = b"".join(p.sums for p in found)
+    for index in range(len(sums) // size):
+        for i in range(size):
+            total = 0
+            for place in range(sum(counts)):
+                by = (sum(counts) + index) ^ place
+                inverse = next(b for b in range(256) if times(by, b) == 1)
+                total ^= times(inverse, data[place * size + i])
+            assert total == sums[index * size + i]
+            break  # one byte of each: the others are alike
+
+
+def test_a_key_frame_is_restored():
+    whole = frames(30, keys=(0, 14))
+    assert received(without(sent(whole, 0.2), {14})) == contents(whole)
+
+
+def test_nothing_waits_where_nothing_is_lost():
+    for share in (0.0, 0.2):
+        mender = parity.Mender()
+        for number, piece in enumerate(sent(frames(25), share) if share else plain(25)):
+            out = [p for packet in piece for p in mender.take(packet)]
+            assert [p.number for p in out if isinstance(p, Frame)] == [number][: number < 25]
+
+
+def plain(count):
+    read = reader()
+    return [list(read.feed(stream.write_frame(frame))) for frame in frames(count)]
+
+
+def test_without_parity_nothing_waits_for_a_lost_frame():
+    mender = parity.Mender()
+    for number, (packet,) in enumerate(plain(40)):
+        if number not in (4, 5, 17):
+            assert [p.number for p in mender.take(packet)] == [number]
+
+
+def test_a_lost_frame_is_waited_for_until_the_last_sum():
+    """No longer: too many are lost here, and they are given up when no parity can come."""
+    mender = parity.Mender()
+    shown = {}
+    for number, piece in enumerate(sent(frames(25), 0.01)):
+        if number not in (3, 4, 5, 6):
+            for packet in piece:
+                for out in mender.take(packet):
+                    if isinstance(out, Frame):
+                        shown[out.number] = number
+    assert {n: at for n, at in shown.items() if n != at} == dict.fromkeys((7, 8, 9, 10, 11), 12)
+
+
+@given(st.sets(st.integers(1, 65), max_size=30), st.floats(0.01, 1), st.integers(0, 9))
+@settings(max_examples=50)
+def test_frames_come_in_order_and_as_they_were_sent(lost, share, seed):
+    """Whatever is lost, as long as fewer than 16 are in a row."""
+    whole = frames(60, keys=(0, 23, 41), seed=seed)
+    if any({*range(n, n + 15)} <= lost for n in range(60)):
+        return
+    found = received(without(sent(whole, share), lost))
+    places = [contents(whole).index(content) for content in found]
+    assert places == sorted(set(places))
+    assert set(range(60)) - lost <= set(places)
+
+
+def test_damage_is_told_behind_the_frames_before_it():
+    mender = parity.Mender()
+    pieces = sent(frames(12), 0.2)
+    pieces[4] = [Damage("torn", 9)]
+    out = [p for piece in pieces for packet in piece for p in mender.take(packet)]
+    kinds = [p.number if isinstance(p, Frame) else "torn" for p in out]
+    assert kinds == [0, 1, 2, 3, 4, "torn", *range(5, 12)]
+
+
+def test_sums_that_lie():
+    """With a checksum that is right: no frame is made of them."""
+    whole = frames(12)
+    pieces = without(sent(whole, 0.2), {4})
+    left = [c for n, c in enumerate(contents(whole)) if n != 4]
+    for change in (
+        lambda p: replace(p, sums=bytes(len(p.sums))),
+        lambda p: replace(p, counts=p.counts[::-1]),
+        lambda p: replace(p, group=1 << 40),
+        lambda p: replace(p, span=7, counts=p.counts[:7]),
+    ):
+        lie = [[change(p) if is_sum(p) else p for p in piece] for piece in pieces]
+        assert received(lie) == left
+
+
+def test_parity_of_other_frames_makes_none():
+    """A frame has the number of its place."""
+    whole = frames(10)
+    moved = [replace(frame, number=frame.number + 10) for frame in whole]
+    moved[0] = replace(moved[0], key=False)
+    (*_, first, second) = sent([*whole, *moved], 0.2)
+    theirs = [[replace(p, group=0) for p in piece] for piece in (first, second)]
+    lost = 4
+    pieces = [*without(sent(whole, 0.2)[:10], {lost}), *theirs]
+    assert received(pieces) == [c for n, c in enumerate(contents(whole)) if n != lost]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"span": 0, "counts": b""},
+        {"span": 129, "counts": b"\1" * 129},
+        {"wait": 129},
+        {"symbol": 0},
+        {"symbol": 3},
+        {"first": 9},
+        {"first": 255},
+        {"counts": b"\1\1"},
+    ],
+)
+def test_parity_that_cannot_be_is_damage(change):
+    good = Parity(span=10, wait=2, symbol=2, first=10, counts=b"\1" * 10, sums=b"sums")
+    assert list(reader().feed(stream.write_parity(good))) == [replace(good, size=26)]
+    (damage,) = reader().feed(stream.write_parity(replace(good, **change)))
+    assert "what cannot be" in damage.why or "cut short" in damage.why
+
+
+def test_what_waits_is_bounded(monkeypatch):
+    """Frames that are too large do not wait, and are not remembered."""
+    monkeypatch.setattr(parity, "LARGEST", 400)
+    mender = parity.Mender()
+    pieces = sent(frames(10), 0.2)
+    assert not any(map(is_sum, itertools.chain(*pieces)))  # a group of that size has no parity
+    for number, piece in enumerate(pieces):
+        if number != 1:
+            for packet in piece:
+                list(mender.take(packet))
+        held = itertools.chain(*mender._held.values())
+        assert sum(p.size for p in held if isinstance(p, Frame)) <= 400
+        assert sum(map(len, mender._known.values())) <= 800
+
+
+# ── sequences ────────────────────────────────────────────────────────────────────────────────
+
+
+def guarded(scenes, **how):
+    packer = packer_of(scenes[0][1], parity=0.2)
+    pieces = [
+        packer.pack(planes(picture), lambda _, found=labels: found, qp=30, key=n in (0, 43))
+        for n, (picture, labels) in enumerate(scenes)
+    ]
+    return [*pieces, *packer.close()]
+
+
+SCENES = drive(frames=48)
+GUARDED = guarded(SCENES)
+
+
+def test_a_decoder_that_does_not_know_parity_misses_nothing():
+    """To it this is advice that it skips; all else is the stream as it is without parity."""
+    packets = b"".join(GUARDED)[3:].split(b"\0")
+    theirs = [p for p in packets if not p or stream._unstuff(p)[0] != stream.Kind.ADVICE << 6 | 2]
+    assert len(packets) - len(theirs) == 2 + 2 + 2  # two key frames announce it, two groups have it
+    left = GUARDED[0][:3] + b"\0".join(theirs)
+    found = list(stream.Reader().feed(left))
+    numbers = [p.number % 16 if isinstance(p, Frame) else "head" for p in found]
+    assert numbers == [
+        "head",
+        *(n % 16 for n in range(43)),
+        "head",
+        *(n % 16 for n in range(43, 48)),
+    ]
+    moments = list(sequence.Unpacker().moments([left]))
+    for moment, (_, labels) in zip(moments, SCENES, strict=True):
+        assert moment.arrived
+        assert np.array_equal(moment.scene.labels, labels)
+
+
+def test_without_parity_there_is_none():
+    packer = packer_of(SCENES[0][1])
+    pieces = [packer.pack(planes(p), lambda _, found=labels: found) for p, labels in SCENES[:3]]
+    found = list(stream.Reader().feed(b"".join(pieces)))
+    assert [type(packet) for packet in found] == [stream.Head, Frame, Frame, Frame]
+    assert [len(piece) for piece in pieces[1:]] == [frame.size for frame in found[2:]]
+    assert packer.close() == []
+
+
+@pytest.mark.parametrize("lost", [{4, 20}, {43}, {40, 47}, {39, 40}])
+def test_a_decoder_has_the_maps_without_loss(lost):
+    unpacker = sequence.Unpacker()
+    moments = list(unpacker.moments(without(GUARDED, lost)))
+    assert [moment.number for moment in moments] == list(range(48))
+    assert all(moment.arrived for moment in moments)
+    for moment, (_, labels) in zip(moments, SCENES, strict=True):
+        assert np.array_equal(moment.scene.labels, labels)
+    assert not unpacker.damage
+
+
+def test_a_damaged_frame_is_restored():
+    pieces = [bytearray(piece) for piece in GUARDED]
+    pieces[7][20] ^= 4
+    unpacker = sequence.Unpacker()
+    moments = list(unpacker.moments(map(bytes, pieces)))
+    assert len(moments) == 48
+    assert all(moment.arrived for moment in moments)
+    assert "checksum" in unpacker.damage[0]
+
+
+def test_what_cannot_be_restored_is_concealed():
+    lost = set(range(5, 15))
+    moments = list(sequence.Unpacker().moments(without(GUARDED, lost)))
+    assert [m.number for m in moments] == list(range(48))
+    assert [m.number for m in moments if m.arrived] == [*range(5), *range(43, 48)]
+
+
+def test_what_waits_comes_at_the_end():
+    """A stream that ends before its parity."""
+    unpacker = sequence.Unpacker()
+    moments = [m for piece in without(GUARDED[:12], {5}) for m in unpacker.feed(piece)]
+    assert [m.number for m in moments] == list(range(5))
+    assert [m.number for m in unpacker.close()] == list(range(5, 12))
+
+
+def test_a_receiver_begins_at_a_key_frame():
+    start = stream.MAGIC + bytes((stream.VERSION,))
+    moments = list(sequence.Unpacker().moments([start, *without(GUARDED, range(44, 45))[30:]]))
+    assert [m.number for m in moments] == list(range(43, 48))
+
+
+def test_info_tells_it():
+    found = sequence.info(b"".join(GUARDED))
+    assert found["bytes"] == sum(found["chunks"].values()) + found["overhead"]
+    packets = stream.Reader().feed(b"".join(GUARDED))
+    assert found["chunks"]["parity"] == sum(p.size for p in packets if isinstance(p, Parity)) > 0
+
+
+def test_parity_is_a_percentage(capsys):
+    for value in ("101", "-1", "much"):
+        with pytest.raises(SystemExit):
+            cli.main(["encode", "drive.mp4", "--parity", value])
+        assert "--parity" in capsys.readouterr().err
+    with pytest.raises(InputError, match="parity"):
+        sequence.SequenceOptions(parity=101)
