@@ -427,9 +427,10 @@ class Codec:
             if not self.is_street(labels, probabilities, number):
                 return None, number
             labels = decide(labels, probabilities, PALETTES[number])
-        return self.sent(
-            labels, probabilities, number, int(label_quality), options.importance
-        ), number
+        found = self.sent(labels, probabilities, number, int(label_quality), options.importance)
+        if probabilities is not None and self.segmenter.voids and (found == found[0, 0]).all():
+            return None, number  # it says nothing of what is where
+        return found, number
 
     def is_street(self, labels: LabelMap, probabilities: Probabilities, palette: int) -> bool:
         """Whether the segmenter knows enough of a picture; warns where it does not."""
@@ -447,8 +448,8 @@ class Codec:
         palette: int,
         label_quality: int,
         importance: Mapping[str, float] | None = None,
-    ) -> LabelMap | None:
-        """What is sent of a segmenter's map, None where that says nothing of what is where."""
+    ) -> LabelMap:
+        """What is sent of a segmenter's map."""
         from sempic.segment.doubt import void_where_unsure
         from sempic.simplify import simplify
 
@@ -462,8 +463,6 @@ class Codec:
         if probabilities is not None and self.segmenter.voids:
             # Regions that were merged first: void in ragged pieces costs more than it saves.
             found = void_where_unsure(found, probabilities, palette)
-            if (found == found[0, 0]).all():
-                return None
         return found
 
     def decode(

@@ -60,6 +60,8 @@ _USUAL = {
 """What the bundled receiver paints, the median of 54 pictures of four cities; only this side needs
 to know, so as to say nothing where nothing is to be taken back."""
 _OTHERS = 22, 29
+_CHANGE = 2
+"""Levels by which one changes, at least, before it is said anew."""
 _SOFT = 0.05
 """Grey values that are added to what is divided."""
 _ROWS = 64
@@ -118,17 +120,27 @@ def _measured(picture: Image, labels: LabelMap | None) -> dict[int, tuple[float,
     return found
 
 
-def ask(picture: Image, labels: LabelMap | None, palette: Palette) -> dict[int, tuple[int, int]]:
+def ask(
+    picture: Image, labels: LabelMap | None, palette: Palette, said: Texture | None = None
+) -> dict[int, tuple[int, int]]:
     """What is to be said of a picture, uint8 (H, W, 3), with a map of uint8 (H, W) or without:
-    of classes that have so little texture that a receiver would paint more."""
+    of classes that have so little texture that a receiver would paint more.
+
+    said: what was said of the pictures before; of those classes only what has changed since.
+    """
     found = {}
     for number, levels in _measured(picture, labels).items():
         wanted = [_WANTED * _grey(level) for level in levels]
         name = alike(palette.classes[number], CITYSCAPES) or "" if labels is not None else ""
         usual = [_grey(level) for level in _USUAL.get(name, _OTHERS)]
-        if any(w < _LESS * u and w < u - _SEEN for w, u in zip(wanted, usual, strict=True)):
-            median, high = (min(LEVELS - 1, round(4 * math.log2(1 + 4 * w))) for w in wanted)
-            found[number] = median, min(high, median + _WIDEST)
+        median, high = (min(LEVELS - 1, round(4 * math.log2(1 + 4 * w))) for w in wanted)
+        now = median, min(high, median + _WIDEST)
+        if said and number in said:
+            news = max(abs(a - b) for a, b in zip(now, said[number], strict=True)) >= _CHANGE
+        else:
+            news = any(w < _LESS * u and w < u - _SEEN for w, u in zip(wanted, usual, strict=True))
+        if news:
+            found[number] = now
     return found
 
 

@@ -47,7 +47,7 @@ class Inertia(NamedTuple):
 
 
 INERTIA = {1: Inertia(96, 8, 3), 2: Inertia(192, 12, 3)}
-"""By version of the format."""
+"""By version of the format, and of those since."""
 _AROUND = 8
 """What is taken away is the mean of all that is so near, along each axis."""
 
@@ -69,7 +69,7 @@ def estimate(last: Plane, now: Plane, version: int = max(INERTIA)) -> Vectors:
 
     version: of the format; from 2 on exposure does not count.
     """
-    inertia = INERTIA[version]
+    inertia = INERTIA[min(version, max(INERTIA))]
     if version > 1:
         last, now = levelled(last), levelled(now)
     if np.array_equal(last, now):

@@ -21,9 +21,9 @@ from sempic.errors import BitstreamError, CorruptStream, LimitExceeded, Unsuppor
 from sempic.palette import IDENTITY, INDICES, OWN, PALETTES
 from sempic.scene import Coarse, LabelMap, Plane, Scene
 from sempic.sequence import stream
-from sempic.sequence.detail import Strengths
 from sempic.sequence.parity import Guard, Mender
 from sempic.sequence.stream import Advice, Damage, Frame, Head
+from sempic.texture import Texture
 
 if TYPE_CHECKING:
     from sempic.labels.moved import Memory
@@ -58,20 +58,25 @@ class Moment:
     number: int
     scene: Scene
     expected: Expected
-    strengths: Strengths
-    """How strong detail is, of all ids of which that was said."""
     arrived: bool
     """False: it was lost, and the scene is the last one that is known; or what it needs was, and
     the scene is that one moved along, as its coarse picture says."""
+
+
+def _painted_size(head: Head) -> tuple[int, int]:
+    """(height, width) of the pictures that are painted, which maps and motion are of."""
+    if not head.halved:
+        return head.height, head.width
+    return -(-head.height // 2), -(-head.width // 2)
 
 
 class Timeline:
     """What both sides know of the last frame."""
 
     def __init__(self, head: Head) -> None:
-        self._size = head.height, head.width
+        self._size = _painted_size(head)
         self._version = head.version
-        self._factor = head.factor
+        self._factor = head.factor // 2 if head.halved else head.factor
         self._classes = head.classes
         self.coarse: Coarse | None = None
         self.labels: LabelMap | None = None
@@ -125,6 +130,7 @@ class Packer:
         rate: Fraction,
         palette: int,
         factor: int = 4,
+        halved: bool = False,
         chroma: str = "444",
         model: int = 0,
         parity: float = 0.0,
@@ -143,6 +149,7 @@ class Packer:
             height=height,
             rate=rate,
             factor=factor,
+            halved=halved,
             palette=palette if palette < OWN else INDICES.id,
             classes=len(PALETTES[palette].classes),
             own=PALETTES[palette].identity or "",
@@ -173,17 +180,17 @@ class Packer:
         coarse: Coarse | None,
         labels: Callable[[Expected], LabelMap | None],
         *,
-        advice: Callable[[Expected, LabelMap | None], Strengths] | None = None,
+        advice: Callable[[LabelMap | None], Texture] | None = None,
         qp: int = 34,
         key: bool = False,
     ) -> bytes:
         """The packets of the next frame, and what parity is due.
 
         coarse: its planes, as they are; None: as they were in the last frame. labels: called with
-        what a receiver expects, gives the map, uint8 (height, width), sent bit for bit; None: no
-        map until the next key frame. advice: called with the same and that map, gives what is to be
-        said of detail. qp: HEVC's, 1…51. key: predict it from nothing, as the first
-        is in any case.
+        what a receiver expects, gives the map, uint8 (height, width) of the picture that is
+        painted, sent bit for bit; None: no map until the next key frame. advice: called with that
+        map, gives what is to be said of texture. qp: HEVC's, 1…51. key: predict it from nothing, as
+        the first is in any case.
 
         Raises LabelMapError for a map of another size or palette.
         """
@@ -197,7 +204,7 @@ class Packer:
         expected = time.expect(planes)
         found = labels(expected)
         if found is not None:
-            width, height = self.size
+            height, width = _painted_size(self._head)
             codec.check_labels(found, width=width, height=height, palette=self._palette)
         frame = Frame(
             key=key,
@@ -209,8 +216,8 @@ class Packer:
         self.coarse_bytes = len(payload or b"")
         self._number += 1
         head = b""
-        if advice is not None and (strengths := advice(expected, time.labels)):
-            head = stream.write_advice(Advice(dict(strengths)))
+        if advice is not None and (said := advice(time.labels)):
+            head = stream.write_advice(Advice(dict(said)))
         if key:
             self._head = replace(self._head, parameters=self._coder.parameters)
             begin = stream.begin if frame.number == 0 else stream.write_head
@@ -256,7 +263,9 @@ class Unpacker:
         self._decoder: moving.Decoder | None = None
         self._time: Timeline | None = None
         self._last: Moment | None = None
-        self._strengths: Strengths = {}
+        self._texture: dict[int, tuple[int, int]] = {}
+        self._news: dict[int, tuple[int, int]] = {}
+        """What was said of texture since the last frame."""
         self._palette = 0
         self._next = 0
         self._damaged = 0
@@ -287,7 +296,7 @@ class Unpacker:
         elif isinstance(packet, Head):
             self._begin(packet)
         elif isinstance(packet, Advice):
-            self._strengths = {**self._strengths, **packet.strengths}
+            self._news |= packet.texture
         elif self.head is not None:
             # What is damaged may have been frames; so many are not seen in the next one's number.
             self._whole = self._whole and self._damaged < stream.NUMBERS
@@ -337,6 +346,8 @@ class Unpacker:
         first = self._last is None
         if first and not frame.key:
             return
+        self._texture = self._news if frame.key else {**self._texture, **self._news}
+        self._news = {}
         number = frame.number
         lost = number - self._next
         if lost:
@@ -378,7 +389,7 @@ class Unpacker:
         if frame.key:
             found = None
             if frame.labels is not None:
-                found = coder.decode(frame.labels, head.height, head.width, coarse=planes)
+                found = coder.decode(frame.labels, *_painted_size(head), coarse=planes)
         elif frame.labels is not None and exact:
             if expected.labels is None or expected.hint is None:
                 raise CorruptStream("a map that is predicted from none")
@@ -386,18 +397,20 @@ class Unpacker:
         if found is not None:
             codec.check_decoded(found, self._palette)
         time.coarse, time.labels = planes, found
+        if head.halved and found is not None:
+            found = codec.repeated(found, 2, (head.height, head.width))
         scene = Scene(
             width=head.width,
             height=head.height,
             palette=self._palette,
             own=head.own or None,
             model=head.model,
+            halved=head.halved,
             labels=found,
             coarse=planes,
+            texture=self._texture,
         )
-        return Moment(
-            number=number, scene=scene, expected=expected, strengths=self._strengths, arrived=exact
-        )
+        return Moment(number=number, scene=scene, expected=expected, arrived=exact)
 
     def _concealed(self, number: int) -> Moment:
         assert self._last is not None

@@ -14,14 +14,13 @@ import numpy as np
 import numpy.typing as npt
 import PIL.Image
 
-from sempic import api, checks
+from sempic import api, checks, pictures
 from sempic.scene import Image, Scene
-from sempic.sequence.detail import heed
-from sempic.sequence.pack import Moment
+from sempic.sequence.pack import Expected, Moment
 
 _Floats = npt.NDArray[np.float32]
 
-KEPT = 0.9
+KEPT = 0.8
 """The share of detail that is kept where nothing speaks against it."""
 _NOISE = 300.0
 """Square of the change of a coarse sample that counts half."""
@@ -57,11 +56,11 @@ class Painter:
         scene, last = moment.scene, self._last
         if last is not None and _same(last.scene, scene):
             return last.picture
-        fresh = self._coder.synthesize(scene, **self._controls).astype(np.float32)
-        base = api.preview(scene).astype(np.float32)
+        small = scene.half() if scene.halved else scene
+        fresh = self._coder.synthesize(small, **self._controls).astype(np.float32)
+        base = api.preview(small).astype(np.float32)
         detail = fresh - base
-        heed(detail, scene.labels, moment.strengths)
-        if last is not None and (share := self._agreement(moment)) is not None:
+        if last is not None and (share := self._agreement(small, moment.expected)) is not None:
             assert moment.expected.places is not None
             shares = share[..., None]
             before = _moved(last.base, moment.expected.places)
@@ -70,16 +69,17 @@ class Painter:
             base -= shares * change * (_NOISE / (_NOISE + change * change))
             detail += shares * (_moved(last.detail, moment.expected.places) - detail)
         picture = np.clip(np.rint(base + detail), 0, 255).astype(np.uint8)
+        if scene.halved:
+            picture = pictures.doubled(picture)[: scene.height, : scene.width]
         self._last = _Painted(scene, picture, base, detail)
         return picture
 
-    def _agreement(self, moment: Moment) -> _Floats | None:
+    def _agreement(self, small: Scene, expected: Expected) -> _Floats | None:
         """How much of the last detail each pixel keeps, float32 (height, width)."""
-        expected = moment.expected
         if self._last is None or expected.hint is None or not self._share:
             return None
         share: _Floats = self._share * _TRUST[expected.hint]
-        labels = moment.scene.labels
+        labels = small.labels
         if labels is not None and expected.labels is not None:
             same_scene = (expected.hint == 0).mean() > _SAME_SCENE
             share[labels != expected.labels] *= _RENAMED if same_scene else 0

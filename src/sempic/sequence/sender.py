@@ -8,23 +8,25 @@ from typing import Any
 
 import numpy as np
 
-from sempic import api, coarse
+from sempic import api, coarse, pictures, texture
 from sempic.coarse import moving
 from sempic.errors import ImageError
 from sempic.options import DEFAULT_LABEL_QUALITY, LOSSLESS, QUALITY
-from sempic.scene import Coarse, Image, LabelMap, Scene
-from sempic.sequence import detail
-from sempic.sequence.detail import Strengths
+from sempic.palette import PALETTES
+from sempic.scene import Coarse, Image, LabelMap
 from sempic.sequence.options import SequenceOptions
 from sempic.sequence.pack import Expected, Packer
 from sempic.sequence.rate import Bucket
 from sempic.sequence.stable import Stabiliser
 from sempic.simplify import LEVELS
+from sempic.texture import Texture
 
 _CELL = 4
 """Side of the squares of coarse pixels that are looked at for change."""
-_KEY_FINER = 6
-"""By how much QP is less in key frames: all that follows is made of them."""
+_FINER = 1
+"""By how much QP is less than in single pictures: most of a frame is left as it was predicted."""
+_KEY_FINER = 5
+"""By how much it is less in key frames than in others: all that follows is made of them."""
 _LOOKS = 3
 """How often labels are looked for in a second."""
 _CUT = 32
@@ -37,7 +39,7 @@ class Sender:
     def __init__(self, options: SequenceOptions, rate: Fraction, coder: api.Codec) -> None:
         self._options, self._rate, self._coder = options, rate, coder
         level = QUALITY[options.quality]
-        self._factor, self._qp = level.factor, level.qp
+        self._factor, self._qp = level.factor, level.qp - _FINER
         self._bucket: Bucket | None = None
         if options.bitrate is not None:
             self._factor = 4
@@ -51,8 +53,9 @@ class Sender:
         if options.segment_every is None and options.label_quality == LOSSLESS:
             self._every = 1
         self._labels_due = 0
-        self._said: Strengths = {}
-        """Of detail."""
+        self._halved = False
+        """Whether pictures are painted, and looked at, at half their size."""
+        self._said: Texture = {}
 
     def send(self, pixels: Image) -> bytes:
         """The packets of the next frame, uint8 (H, W, 3).
@@ -73,12 +76,13 @@ class Sender:
             if self._bucket is not None:
                 qp = self._key_qp(planes, self._bucket, qp)
         still = not key and self._is_still(planes, packer.last, qp)
+        small = coarse.downscale(pixels, 2) if self._halved else pixels
 
         def labels(expected: Expected) -> LabelMap | None:
-            return self._found(pixels, expected, key=key, still=still)
+            return self._found(small, expected, key=key, still=still)
 
-        def advice(expected: Expected, labels: LabelMap | None) -> Strengths:
-            return {} if still else self._advice(pixels, expected.coarse, labels, key=key)
+        def advice(labels: LabelMap | None) -> Texture:
+            return {} if still else self._advice(small, labels, key=key)
 
         sent = packer.pack(None if still else planes, labels, advice=advice, qp=qp, key=key)
         if not still:
@@ -99,12 +103,14 @@ class Sender:
         if quality != LOSSLESS:
             thrift = LEVELS[DEFAULT_LABEL_QUALITY] / LEVELS[int(quality)]
             self._stable = Stabiliser(segmenter.palette, thrift=thrift, voids=segmenter.voids)
+            self._halved = self._factor % 2 == 0 and pictures.is_soft(pixels)
         self._packer = Packer(
             width=pixels.shape[1],
             height=pixels.shape[0],
             rate=self._rate,
             palette=segmenter.palette,
             factor=self._factor,
+            halved=self._halved,
             model=self._options.model,
             parity=self._options.parity / 100,
         )
@@ -173,22 +179,16 @@ class Sender:
             if not self._coder.is_street(found, probabilities, palette):
                 return None
         sent = self._coder.sent(found, probabilities, palette, quality)
-        if sent is not None:
-            settled.sent(sent)
+        if (sent == PALETTES[palette].void).all():
+            return None
+        settled.sent(sent)  # be it a single class: what comes is told from it
         return sent
 
-    def _advice(
-        self, pixels: Image, shown: Coarse, labels: LabelMap | None, *, key: bool
-    ) -> Strengths:
-        """What is to be said of detail; all of it with a key frame."""
-        height, width = pixels.shape[:2]
-        palette = self._coder.segmenter.palette
-        base = api.preview(
-            Scene(width=width, height=height, palette=palette, model=0, labels=None, coarse=shown)
-        )
-        found = detail.strengths(pixels.astype(np.float32) - base, labels)
-        news = detail.news(found, {} if key else self._said)
-        self._said = {**self._said, **news}
+    def _advice(self, pixels: Image, labels: LabelMap | None, *, key: bool) -> Texture:
+        """What is to be said of texture; all of it with a key frame."""
+        said = {} if key else self._said
+        news = texture.ask(pixels, labels, PALETTES[self._coder.segmenter.palette], said)
+        self._said = {**said, **news}
         return news
 
 
@@ -211,7 +211,7 @@ def encode(
     Raises InputError for an option out of range, ImageError for a frame that cannot be coded, and
     ModelError where labels cannot be found.
     """
-    from sempic import checks, pictures
+    from sempic import checks
 
     given = SequenceOptions(**options)
     sender = Sender(given, as_rate(rate), api.codec_or_shared(codec))

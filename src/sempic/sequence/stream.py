@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from fractions import Fraction
 
+from sempic import texture
 from sempic.container import SEQUENCE_MAGIC as MAGIC
 from sempic.container import read_varint, varint
 from sempic.errors import (
@@ -22,16 +23,18 @@ from sempic.errors import (
     UnsupportedVersion,
 )
 
-VERSION = 2
-"""Version 1 is read, too."""
+VERSION = 3
+"""Earlier ones are read, too."""
 LARGEST = 1 << 24
 """Bytes of a packet as it is sent, its zero left out."""
 NUMBERS = 16
 """A predicted frame says its number modulo this."""
 SPAN = 128
 """Frames of a group that parity is of, at most."""
+_HALVED_FROM = 3
+"""The version since which heads say so."""
 _COARSE, _LABELS = 32, 16
-_DETAIL, _PARITY = 1, 2
+_PARITY, _TEXTURE = 2, 3
 """What advice there is."""
 
 
@@ -53,6 +56,9 @@ class Head:
     """Frames in a second."""
     factor: int
     """By which coarse pictures are smaller."""
+    halved: bool = False
+    """Whether all else is of pictures of half the size, rounded up, which are enlarged to be
+    shown; then `factor` is even."""
     palette: int
     """Id of the palette as format.md §4 has it."""
     classes: int
@@ -108,10 +114,10 @@ class Parity:
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """What a receiver may heed from the next frame on: how strong detail is."""
+    """What a receiver may heed from the next frame on."""
 
-    strengths: dict[int, int]
-    """As `sempic.sequence.detail` has them, of some ids; those of all others stay."""
+    texture: dict[int, tuple[int, int]]
+    """Of some ids (`sempic.texture`); those of all others stay, but before a key frame."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +137,9 @@ def write_head(head: Head) -> bytes:
     """The packet of a head, which may stand before any key frame."""
     own = head.own.encode()
     rate = head.rate.numerator, head.rate.denominator
-    numbers = (head.width, head.height, *rate, head.factor, head.classes - 1)
+    numbers = [head.width, head.height, *rate, head.factor, head.classes - 1]
+    if head.version >= _HALVED_FROM:
+        numbers.append(int(head.halved))
     return _packet(
         bytes((Kind.HEAD << 6,)),
         b"".join(varint(number) for number in numbers),
@@ -144,8 +152,7 @@ def write_head(head: Head) -> bytes:
 
 def write_advice(advice: Advice) -> bytes:
     """The packet of advice."""
-    pairs = (varint(id_) + bytes((strength,)) for id_, strength in advice.strengths.items())
-    return _packet(bytes((Kind.ADVICE << 6 | _DETAIL,)), *pairs)
+    return _packet(bytes((Kind.ADVICE << 6 | _TEXTURE,)), texture.write(advice.texture))
 
 
 def write_parity(parity: Parity) -> bytes:
@@ -264,10 +271,10 @@ def _parse(content: bytes, size: int, version: int) -> Head | Frame | Advice | P
 def _read_head(content: bytes, version: int) -> Head:
     end = len(content)
     numbers, at = [], 1
-    for _ in range(6):
+    for _ in range(6 + (version >= _HALVED_FROM)):
         number, at = read_varint(content, at, end)
         numbers.append(number)
-    width, height, numerator, denominator, factor, last = numbers
+    width, height, numerator, denominator, factor, last, halved = (*numbers, 0)[:7]
     if at >= end:
         raise TruncatedStream("the head is cut short")
     model, palette = divmod(content[at], 16)
@@ -275,11 +282,14 @@ def _read_head(content: bytes, version: int) -> Head:
     own = content[at : at + size].decode("utf-8", "replace")
     if numerator == 0 or denominator == 0 or factor == 0 or last > 255 or size > end - at:
         raise CorruptStream("the head says what cannot be")
+    if halved > 1 or (halved and factor % 2):
+        raise CorruptStream("the head says what cannot be")
     return Head(
         width=width,
         height=height,
         rate=Fraction(numerator, denominator),
         factor=factor,
+        halved=bool(halved),
         palette=palette,
         classes=last + 1,
         own=own,
@@ -292,16 +302,9 @@ def _read_head(content: bytes, version: int) -> Head:
 def _read_advice(content: bytes, size: int) -> Advice | Parity | None:
     if content[0] & 63 == _PARITY:
         return _read_parity(content, size)
-    if content[0] & 63 != _DETAIL:
+    if content[0] & 63 != _TEXTURE:
         return None
-    strengths, at, end = {}, 1, len(content)
-    while at < end:
-        id_, at = read_varint(content, at, end)
-        if at == end:
-            raise TruncatedStream("advice is cut short")
-        strengths[id_] = content[at]
-        at += 1
-    return Advice(strengths)
+    return Advice(texture.read(content[1:]))
 
 
 def _read_parity(content: bytes, size: int) -> Parity:
