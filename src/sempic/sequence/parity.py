@@ -1,4 +1,4 @@
-"""Frames that are lost and restored from parity packets. docs/spec/sequence.md §4.
+"""Frames that are lost and restored from parity packets. docs/spec/sequence.md §7.
 
 A group of frames is cut into symbols; sums of these over GF(2⁸) are sent behind the group, by a
 Cauchy matrix (Blömer et al., "An XOR-Based Erasure-Resilient Coding Scheme", 1995). As many symbols
