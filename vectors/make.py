@@ -152,10 +152,24 @@ def make_exposure() -> bytes:
     return b"".join(pieces)
 
 
+def make_parity() -> bytes:
+    """Two groups of six and three frames, with parity; of each two frames are lost."""
+    picture, labels = street(48, 80)
+    packer = Packer(width=60, height=48, rate=Fraction(3, 2), palette=1, parity=0.9)
+    pieces = []
+    for left in range(0, 18, 2):
+        part = np.s_[:, left : left + 60]
+        found = np.ascontiguousarray(labels[part])
+        planes = coarse.from_rgb(coarse.downscale(picture[part]))
+        pieces.append(packer.pack(planes, lambda _, f=found: f, qp=30, key=left == 12))
+    left = [piece for number, piece in enumerate(pieces) if number not in (2, 5, 6, 8)]
+    return b"".join((*left, *packer.close()))
+
+
 def frames_of(stream: bytes) -> dict[str, np.ndarray]:
     """What a decoder gets of a sequence."""
     unpacker = Unpacker()
-    moments = list(unpacker.feed(stream))
+    moments = list(unpacker.moments([stream]))
     scenes = [moment.scene for moment in moments]
     head = unpacker.head
     rate = head.rate
@@ -187,7 +201,11 @@ NAMES = (
     "groups",
     "texture",
 )
-SEQUENCES = {"sequences/street": make_sequence, "sequences/exposure": make_exposure}
+SEQUENCES = {
+    "sequences/street": make_sequence,
+    "sequences/exposure": make_exposure,
+    "sequences/parity": make_parity,
+}
 
 
 def main() -> None:

@@ -73,7 +73,7 @@ def test_any_frame_of_a_group_is_restored():
 
 def test_as_many_symbols_as_there_are_sums_are_restored():
     whole = frames(10)
-    pieces = sent(whole, 0.4)
+    pieces = sent(whole, 0.5)
     sums = [p for piece in pieces[10:] for p in piece]
     assert all(map(is_sum, sums))
     there = sum(len(p.sums) // p.symbol for p in sums)

@@ -119,7 +119,8 @@ def decode(
             same, 0…1.
         controls: steps, seed, guidance, fidelity as of `sempic.decode`.
 
-    A frame that is lost is shown as the last one. Raises a BitstreamError for what is no sequence.
+    A frame that is lost is shown as the last one, unless parity restores it: then it comes in
+    its place, and those behind it wait so long. Raises a BitstreamError for what is no sequence.
     """
     from sempic.sequence.pack import Unpacker
 

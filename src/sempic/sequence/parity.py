@@ -1,4 +1,4 @@
-"""Frames that are lost and restored from parity packets. docs/spec/sequence.md §4.
+"""Frames that are lost and restored from parity packets. docs/spec/sequence.md §7.
 
 A group of frames is cut into symbols; sums of these over GF(2⁸) are sent behind the group, by a
 Cauchy matrix (Blömer et al., "An XOR-Based Erasure-Resilient Coding Scheme", 1995). As many symbols
@@ -25,6 +25,8 @@ _SECONDS = 4.0
 """Of a group. The longer, the more evenly losses are spread, and the later a frame is restored."""
 _PACKETS = 2
 """Of a group's parity: each is lost as a whole."""
+_HEADER = 16
+"""Bytes of a packet beside its sums and counts, about."""
 _END = b"\1"
 """Behind what a frame holds; zeros fill up its last symbol."""
 _POLYNOMIAL = 0x11D
@@ -37,8 +39,8 @@ class Guard:
     """The sender's part: what frames hold in, packets of parity out."""
 
     def __init__(self, share: float, rate: Fraction) -> None:
-        """share: bytes of sums for each byte of a group, 0…1; there are at least so many that any
-        one frame can be restored. rate: frames in a second."""
+        """share: bytes of parity for each byte of a group, 0…1; it is at least so much that any one
+        frame can be restored. rate: frames in a second."""
         self._share = share
         self._span = min(max(_PACKETS, round(_SECONDS * rate)), SPAN)
         self._number = 0
@@ -90,8 +92,8 @@ class Guard:
 
     def _sums(self, group: Sequence[bytes], size: int) -> int:
         """How many there are of symbols of this size."""
-        wanted = math.ceil(self._share * sum(map(len, group)) / size)
-        return max(wanted, *(_count(content, size) for content in group))
+        wanted = self._share * sum(map(len, group)) - _PACKETS * (self._span + _HEADER)
+        return max(math.ceil(wanted / size), *(_count(content, size) for content in group))
 
     def _size(self, group: Sequence[bytes]) -> int:
         """The least with which symbols and sums have numbers."""

@@ -1,4 +1,4 @@
-"""The bytes of a sequence: packets between zero bytes. docs/spec/sequence.md §1 to §3.
+"""The bytes of a sequence: packets between zero bytes. docs/spec/sequence.md §1 to §3, §7.
 
 Sans-IO: `write_…` make bytes, `Reader` takes them as they come. Neither knows what a payload holds.
 """

@@ -31,7 +31,7 @@ STATIC = 8
 NAMES = ("sempic", "single", *(f"{name}{times}" for name in RIVALS for times in ("", "x2")))
 """Ways to code a clip: as a sequence, as single pictures, and by others in as many bytes as the
 sequence, or twice as many."""
-SEEDS = 5
+SEEDS = 10
 """Losses are tried so often."""
 _FACTOR = 4
 
@@ -63,9 +63,9 @@ class Found:
 
     title: str
     row: Row
-    """As of `measure.row`, and: bytes, kbps (kbit in a second), flicker; of our own coarse, labels
-    and overhead (bytes); of the sequence, with a trial of losses, losses (mean mIoU of the maps of
-    frames that arrive against those without loss, one for each trial)."""
+    """As of `measure.row`, and: bytes, kbps (kbit in a second), flicker; of our own coarse, labels,
+    parity if there is any, and overhead (bytes); of the sequence, with a trial of losses, losses
+    (mean mIoU of the maps of frames that arrive against those without loss, one for each trial)."""
     pictures: list[Image]
 
 

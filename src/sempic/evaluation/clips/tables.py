@@ -20,7 +20,7 @@ Results = Sequence[tuple[Clip, Mapping[str, Found]]]
 _RATE = Figure(name="kbps", title="kbit/s", digits="{:.1f}")
 _FLICKER = Figure(name="flicker", title="flicker", digits="{:.2f}", lower=True)
 _AGREEMENT = Figure(name="agreement", title="mIoU against the original's map", digits="{:.4f}")
-_PARTS = ("coarse", "labels", "overhead")
+_PARTS = ("coarse", "labels", "parity", "overhead")
 _QUALITY = 75
 """Of the report's animations."""
 
@@ -60,9 +60,10 @@ def _described(clip: Clip) -> str:
 
 
 def _rows(ways: Mapping[str, Found], figures: Sequence[Figure]) -> list[list[str]]:
-    rows = [["", *(figure.title for figure in figures), *_PARTS]]
+    parts = [part for part in _PARTS if any(part in way.row for way in ways.values())]
+    rows = [["", *(figure.title for figure in figures), *parts]]
     for way in ways.values():
-        shares = (way.row[part] / way.row["bytes"] if part in way.row else None for part in _PARTS)
+        shares = (way.row[part] / way.row["bytes"] if part in way.row else None for part in parts)
         texts = ["–" if share is None else f"{share:.0%}" for share in shares]
         rows.append([way.title, *(figure.text(way.row) for figure in figures), *texts])
     return rows
@@ -88,6 +89,9 @@ def _notes(ways: Mapping[str, Found]) -> list[str]:
         if "lpips" in ours:
             saved += f", LPIPS {ours['lpips'] - single['lpips']:+.4f}"
         notes.append(saved + ".")
+    if "parity" in ours:
+        more = ours["parity"] / (ours["bytes"] - ours["parity"])
+        notes.append(f"Parity: {more:.1%} more bits.")
     if "losses" in ours:
         texts = ", ".join(f"{value:.3f}" for value in ours["losses"])
         notes.append(f"With losses, mean mIoU of each frame that arrives, by trial: {texts}.")
