@@ -95,6 +95,14 @@ def test_small_classes_are_left_out():
     assert list(texture.ask(grain(0), labels, CITYSCAPES)) == [ROAD]
 
 
+def test_of_what_was_said_only_news_is_said_again():
+    said = texture.ask(grain(1), halves(), CITYSCAPES)
+    assert texture.ask(grain(1.1), halves(), CITYSCAPES, said) == {}
+    rough = grain(1)
+    rough[:, :64] = grain(25)[:, :64]
+    assert list(texture.ask(rough, halves(), CITYSCAPES, said)) == [ROAD]  # be it strong now
+
+
 def test_what_is_painted_beyond_what_was_said_is_taken_back():
     painted = grain(20)
     wanted = grain(4)

@@ -131,7 +131,8 @@ def make_sequence() -> bytes:
 
 
 def make_exposure() -> bytes:
-    """A street that gets darker while something passes, with advice."""
+    """A street that gets darker while something passes. The file has advice of a kind, too, that
+    was given up since."""
     picture, labels = street(64, 90)
     passing, _ = street(24, 30)
     packer = Packer(width=90, height=64, rate=Fraction(10), palette=1)
@@ -140,12 +141,25 @@ def make_exposure() -> bytes:
         frame, found = (picture * (1 - 0.06 * number)).astype(np.uint8), labels.copy()
         at = np.s_[30:54, 6 * number : 6 * number + 30]
         frame[at], found[at] = passing, 8
-        said = {0: {1: 20, 3: 7}, 3: {3: 9, 256: 30}}.get(number, {})
+        planes = coarse.from_rgb(coarse.downscale(frame))
+        pieces.append(packer.pack(planes, lambda _, f=found: f, qp=28))
+    return b"".join(pieces)
+
+
+def make_halved() -> bytes:
+    """A drive whose pictures are painted at half their size, with advice of texture."""
+    picture, labels = street(72, 120)
+    packer = Packer(width=101, height=71, rate=Fraction(10), palette=1, halved=True)
+    pieces = []
+    for number, left in enumerate(range(0, 16, 4)):
+        part = np.s_[:71, left : left + 101]
+        found = np.ascontiguousarray(labels[part][::2, ::2])
+        said = {0: {1: (4, 19), 3: (7, 9)}, 2: {3: (9, 9), 11: (0, 15)}}.get(number, {})
         pieces.append(
             packer.pack(
-                coarse.from_rgb(coarse.downscale(frame)),
+                coarse.from_rgb(coarse.downscale(picture[part])),
                 lambda _, f=found: f,
-                advice=lambda *_, s=said: s,
+                advice=lambda _, s=said: s,
                 qp=28,
             )
         )
@@ -175,8 +189,8 @@ def frames_of(stream: bytes) -> dict[str, np.ndarray]:
     rate = head.rate
     size = [head.width, head.height, head.palette, head.model, rate.numerator, rate.denominator]
     planes = {n: np.stack([getattr(s.coarse, n) for s in scenes]) for n in ("y", "cb", "cr")}
-    if said := moments[-1].strengths:
-        planes["strengths"] = np.array([list(said), list(said.values())])
+    if said := moments[-1].scene.texture:
+        planes["texture"] = np.array([(number, *levels) for number, levels in said.items()])
     return {"size": np.array(size), "labels": np.stack([s.labels for s in scenes]), **planes}
 
 
@@ -205,6 +219,7 @@ SEQUENCES = {
     "sequences/street": make_sequence,
     "sequences/exposure": make_exposure,
     "sequences/parity": make_parity,
+    "sequences/halved": make_halved,
 }
 
 

@@ -425,3 +425,58 @@ def test_a_segmenter_that_knows_too_little_sends_no_map(clip, monkeypatch, capsy
     data = (clip / "drive.sempic").read_bytes()
     assert sequence.info(data)["chunks"]["labels"] == 0
     assert all(m.scene.labels is None for m in sequence.Unpacker().feed(data))
+
+
+def test_a_blurred_street_is_not_painted_grainy(monkeypatch):
+    """From the pictures to the pictures, with a receiver that paints grain everywhere."""
+    monkeypatch.setattr(api.Codec, "segmenter", FakeSegmenter())
+    rng = np.random.default_rng(0)
+    grain = rng.integers(-30, 31, (48, 64, 3))
+
+    class Grainy(FakeReceiver):
+        def __call__(self, scene, **how):
+            return np.clip(api.preview(scene) + grain, 0, 255).astype(np.uint8)
+
+    coder = api.Codec(receiver=Grainy())
+    flat = [np.full((48, 64, 3), 90 + i, np.uint8) for i in range(3)]
+    rough = [np.clip(f + grain, 0, 255).astype(np.uint8) for f in flat]
+    for frames, least, most in ((flat, 0, 4), (rough, 8, 18)):
+        pieces = list(sequence.encode(frames, codec=coder))
+        for picture in sequence.decode(pieces, codec=coder):
+            assert least <= np.asarray(picture).astype(int).std(axis=(0, 1)).mean() <= most
+
+
+def test_texture_is_said_with_key_frames_and_where_it_changes(coder):
+    flat = [np.full((48, 64, 3), 90 + 30 * (i // 6), np.uint8) for i in range(12)]
+    pieces = list(sequence.encode(flat, codec=coder, rate=10, key_interval=0.6))
+    packets = [p for p in stream.Reader().feed(b"".join(pieces)) if not isinstance(p, stream.Head)]
+    advice = [number for number, p in enumerate(packets) if isinstance(p, stream.Advice)]
+    assert [packets[number + 1].number for number in advice] == [0, 6]
+    assert all(packets[number + 1].key for number in advice)
+
+
+@pytest.mark.parametrize("quality", [5, "lossless"])
+def test_soft_frames_are_painted_at_half_their_size(monkeypatch, quality):
+    """And labelled; but not where every label counts."""
+    monkeypatch.setattr(api.Codec, "segmenter", FakeSegmenter())
+    asked = []
+
+    class Watching(FakeReceiver):
+        def __call__(self, scene, **how):
+            asked.append((scene.height, scene.width))
+            return super().__call__(scene, **how)
+
+    small = [picture for picture, _ in drive(3, height=160, width=200)]
+    frames = [np.asarray(PIL.Image.fromarray(p).resize((399, 319))) for p in small]
+    watched = api.Codec(receiver=Watching())
+    pieces = list(sequence.encode(frames, codec=watched, label_quality=quality))
+    pictures = list(sequence.decode(pieces, codec=watched))
+    halved = quality != "lossless"
+    assert {p.size for p in pictures} == {(399, 319)}
+    assert set(asked) == ({(160, 200)} if halved else {(319, 399)})
+    unpacker = sequence.Unpacker()
+    scenes = [moment.scene for moment in unpacker.moments(pieces)]
+    assert unpacker.head.halved == halved
+    for scene in scenes:
+        assert scene.labels.shape == (319, 399)
+        assert scene.halved == halved

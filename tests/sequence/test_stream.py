@@ -112,16 +112,16 @@ def test_foreign_bytes_are_refused():
     for data in (b"\xe5S\1", b"\0", b"PK"):
         with pytest.raises(NotSempic):
             read(data)
-    with pytest.raises(UnsupportedVersion, match="3"):
-        read(b"\xe5V\3")
+    with pytest.raises(UnsupportedVersion, match="4"):
+        read(b"\xe5V\4")
 
 
 def test_advice_is_read():
-    advice = Advice({0: 12, 255: 0, 256: 255})
+    advice = Advice({0: (5, 19), 255: (0, 0)})
     piece = stream.write_advice(advice)
-    assert len(piece) < 20
+    assert len(piece) < 14
     assert read(PIECES[0] + piece + PIECES[1])[1] == advice
-    (cut,) = read(PIECES[0] + stream._packet(b"\xc1\0"))[1:]
+    (cut,) = read(PIECES[0] + stream._packet(b"\xc3\0"))[1:]
     assert isinstance(cut, Damage)
 
 
@@ -140,9 +140,11 @@ def test_unknown_advice_is_skipped():
         b"\xb0\5abc",  # a coarse picture that is longer than its frame
         b"\x70",  # a key frame without a number
         b"\0\1\1\1\1",  # heads that are cut short
-        b"\0\1\1\0\1\4\x0b\1\0",  # no rate
-        b"\0\1\1\1\1\0\x0b\1\0",  # no factor
-        b"\0\1\1\1\1\4\x0b\1\5ab",
+        b"\0\1\1\0\1\4\x0b\0\1\0",  # no rate
+        b"\0\1\1\1\1\0\x0b\0\1\0",  # no factor
+        b"\0\1\1\1\1\4\x0b\2\1\0",  # neither halved nor not
+        b"\0\1\1\1\1\5\x0b\1\1\0",  # halved, and coarse pixels of two and a half
+        b"\0\1\1\1\1\4\x0b\0\1\5ab",
     ],
 )
 def test_content_that_cannot_be_is_damage(content):
