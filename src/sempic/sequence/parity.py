@@ -96,10 +96,10 @@ class Guard:
         return max(math.ceil(wanted / size), *(_count(content, size) for content in group))
 
     def _size(self, group: Sequence[bytes]) -> int:
-        """The least with which symbols and sums have numbers."""
+        """About the least with which symbols and sums have numbers."""
         size = max(1, sum(map(len, group)) // 256)
         while sum(_count(c, size) for c in group) + self._sums(group, size) > 256:
-            size += 1
+            size += 1 + size // 64
         return size
 
 
