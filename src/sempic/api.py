@@ -226,13 +226,11 @@ class Codec:
         """The .sempic stream of a picture.
 
         Args:
-            image: PIL image of any mode, or uint8 (H, W, 3) in sRGB; `sempic.pictures.to_rgb` says
-                how modes, rotation, colour profiles and transparency are dealt with.
+            image: PIL image of any mode (see `sempic.pictures.to_rgb`), or uint8 (H, W, 3) in sRGB.
             labels: uint8 (H, W) ids of the palette, of the size of the upright picture; sent bit
-                for bit, but for 255 where that is no id: as in files of that palette it means void
-                (and Cityscapes' license plate). None: the segmenter finds them; a picture of which
-                it knows little has none, and warns, nor has one of a single class. "none": a
-                stream without a map.
+                for bit, but for 255 where that is no id: that is void (and Cityscapes' license
+                plate). None: the segmenter finds them; a picture of which it knows little has none,
+                and warns, nor has one of a single class. "none": a stream without a map.
             palette: of `labels`, id or name (`sempic.palette`), or the path of a `.json` file with
                 one of your own; CamVid if not given. Without `labels` it is the segmenter's;
                 "camvid" maps the segmenter's classes to those.
@@ -246,17 +244,13 @@ class Codec:
                 None: "lossless" for `labels`, DEFAULT_LABEL_QUALITY for the segmenter's map.
             importance: what a pixel of a class is worth to `label_quality`; `math.inf`: all.
             ignore_label: an id, in `labels` or of the segmenter, that is sent as void.
-            model: `model_id` of the receiver that the picture is meant for, 1…14; another one
-                decodes it, too, and warns. 0: any.
+            model: `model_id` of the receiver meant, 1…14; others decode it and warn. 0: any.
             keep: classes by name: what the map takes for them is sent in `sempic.windows`.
             keep_boxes: (left, top, width, height) in pixels of the upright picture: sent as well.
             imagine: classes by name; one kind of people stands for all. No window touches what the
                 map, or the verifier, takes for them; without a map there are no windows.
             check: send windows where a verifier doubts it, and the verdict (`sempic.check`).
-            critical: what the check looks for instead of `sempic.critical.GROUPS`: group → list of
-                classes, or mapping of `classes` and an object's least size, as `pixels` or as
-                `share` of the picture that is sent; or the path of a JSON file of that. Classes are
-                the verifier's, or of a palette of which it has the nearest, as for `keep`.
+            critical: what the check looks for instead of `GROUPS`: see `sempic.critical.table`.
             check_budget: the share of the file by which these windows may enlarge it.
 
         Raises:

@@ -74,7 +74,8 @@ class Table(NamedTuple):
 
 def table(name: str, given: Any) -> Table:
     """Groups of one's own, of a JSON file or a mapping: group → its classes, or a mapping with
-    them as `classes` and the least size of an object as `pixels`, or as `share` of the picture.
+    them as `classes` and the least size of an object as `pixels`, or as `share` of the picture that
+    is sent. Classes are the verifier's, or of a palette of which it has the nearest.
 
     Raises InputError that begins with the file, or with `name` for a mapping.
     """
