@@ -73,17 +73,21 @@ _LUMA = np.array((0.299, 0.587, 0.114), np.float32)
 _Floats: TypeAlias = npt.NDArray[np.float32]
 
 
-def _fine(picture: Image, every: int = 1) -> Iterator[tuple[slice, _Floats]]:
+def _fine(
+    picture: Image, every: int = 1, weights: _Floats | None = None
+) -> Iterator[tuple[slice, _Floats]]:
     """Rows of a picture, uint8 (H, W, 3), and what they are more than their smoothed selves: by
     (1 2 1) / 4 and (1 0 2 0 1) / 4 in both directions, edges repeated.
 
-    every: leave all but each n-th of these strips out.
+    every: leave all but each n-th of these strips out. weights: (3, n), of sums of the channels
+    that are taken instead of them.
     """
     height = len(picture)
     for top in range(0, height, every * _ROWS):
         rows = slice(top, min(top + _ROWS, height))
         around = np.arange(top - 3, rows.stop + 3).clip(0, height - 1)
-        part = np.pad(picture[around].astype(np.float32), ((0, 0), (3, 3), (0, 0)), mode="edge")
+        part = picture[around].astype(np.float32) if weights is None else picture[around] @ weights
+        part = np.pad(part, ((0, 0), (3, 3), (0, 0)), mode="edge")
         smooth = part
         for step in (1, 2):
             smooth = smooth[: -2 * step] + 2 * smooth[step:-step] + smooth[2 * step :]
@@ -105,8 +109,9 @@ def _measured(picture: Image, labels: LabelMap | None) -> dict[int, tuple[float,
     """Of each class that takes _LEAST of a picture, as `Texture`, in parts of a level."""
     most = LEVELS * _PRECISION
     counts = np.zeros(256 * most, np.int64)
-    for rows, fine in _fine(picture, every=-(-picture[..., 0].size // _ENOUGH)):
-        levels = np.minimum(_level(np.abs(fine @ _LUMA)) * _PRECISION + 0.5, most - 1)
+    every = -(-picture[..., 0].size // _ENOUGH)
+    for rows, fine in _fine(picture, every, _LUMA[:, None]):
+        levels = np.minimum(_level(np.abs(fine[..., 0])) * _PRECISION + 0.5, most - 1)
         places = levels.astype(np.int64)
         if labels is not None:
             places += most * labels[rows].astype(np.int64)
