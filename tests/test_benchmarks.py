@@ -90,9 +90,9 @@ def test_roads(folder, monkeypatch, capsys):
         *("AVIF, same bytes", "AVIF, twice", "AVIF, thrice", "JPEG 90"),
     ]
     ours, void, none = list(rows.values())[:3]
-    assert none["bpp"] < void["bpp"]
+    assert none["bpp"] > void["bpp"]  # a finer coarse picture stands for the map
     assert none["bpp"] <= ours["bpp"]  # of a picture that is no street, ours has no map either
-    assert none["psnr"] == void["psnr"]
+    assert none["psnr"] > void["psnr"]
     avif = [rows[f"AVIF, {times}"]["bpp"] for times in ("same bytes", "twice", "thrice")]
     assert avif == sorted(avif)
     for row in rows.values():
