@@ -30,6 +30,11 @@ class Bits:
             raise CorruptStream(f"{self._what} holds a number that is too large")
         return self.take(2 * (one - self.at) + 1)
 
+    def end(self) -> None:
+        """Raises CorruptStream unless all that is left are the zeros that fill the last byte."""
+        if len(self.bits) - self.at > 7 or "1" in self.bits[self.at :]:
+            raise CorruptStream(f"{self._what} is longer than need be")
+
     def pcm(self) -> str:
         """pcm_enabled_flag and what depends on it (H.265 7.3.2.2)."""
         flag = self.take(1)

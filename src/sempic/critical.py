@@ -232,8 +232,7 @@ def read(payload: bytes, *, own: bool = False) -> Receipt:
         if lost > seen:
             raise CorruptStream(f"the receipt has {lost} objects lost of {seen}")
         groups[name] = Tally(seen, lost, from_golomb(bits.golomb()))
-    if len(bits.bits) - bits.at > 7 or "1" in bits.bits[bits.at :]:
-        raise CorruptStream("the receipt is longer than need be")
+    bits.end()
     return Receipt(verifier=verifier, groups=groups, table=table)
 
 

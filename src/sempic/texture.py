@@ -152,21 +152,23 @@ def ask(
 def heed(picture: Image, labels: LabelMap | None, said: Texture) -> Image:
     """A picture, uint8 (H, W, 3), whose texture is no stronger than was said."""
     painted = _measured(picture, labels)
-    few = {n: (painted[n], said[n]) for n in said if n in painted}
-    few = {n: (had, want) for n, (had, want) in few.items() if min(np.subtract(want, had)) < 0}
-    if not few:
+    gains = {
+        number: [
+            min(1.0, (_grey(w) + _SOFT) / (_grey(h) + _SOFT))
+            for w, h in zip(said[number], painted[number], strict=True)
+        ]
+        for number in said.keys() & painted.keys()
+    }
+    weakened = {number: gain for number, gain in gains.items() if min(gain) < 1}
+    if not weakened:
         return picture
     found = picture.copy()
     for rows, fine in _fine(picture):
         levels = _level(np.abs(fine @ _LUMA))
         share = np.ones_like(levels)
-        for number, (had, want) in few.items():
-            gains = [
-                min(1.0, (_grey(w) + _SOFT) / (_grey(h) + _SOFT))
-                for w, h in zip(want, had, strict=True)
-            ]
+        for number, gain in weakened.items():
             here = ... if labels is None else labels[rows] == number
-            share[here] = np.interp(levels[here], had, gains)
+            share[here] = np.interp(levels[here], painted[number], gain)
         kept = picture[rows] - (1 - share[..., None]) * fine
         found[rows] = np.clip(np.rint(kept), 0, 255)
     return found
@@ -197,6 +199,5 @@ def read(payload: bytes) -> dict[int, tuple[int, int]]:
         if number > 255 or high >= LEVELS:
             raise CorruptStream(f"the texture says {median}, {high} of id {number}")
         found[number] = median, high
-    if len(bits.bits) - bits.at > 7 or "1" in bits.bits[bits.at :]:
-        raise CorruptStream("the texture is longer than need be")
+    bits.end()
     return found

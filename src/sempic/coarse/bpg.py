@@ -289,8 +289,7 @@ def _read_bpg_sps(fields: bytes) -> _Sps:
     )
     if sps.extension == "1":
         raise UnsupportedProfile("BPG with HEVC range extensions is not supported")
-    if len(bits.bits) - bits.at > 7 or "1" in bits.bits[bits.at :]:
-        raise CorruptStream("the HEVC header is longer than need be")
+    bits.end()
     return sps
 
 

@@ -76,7 +76,8 @@ class Sender:
             if self._bucket is not None:
                 qp = self._key_qp(planes, self._bucket, qp)
         still = not key and self._is_still(planes, packer.last, qp)
-        small = coarse.downscale(pixels, 2) if self._halved else pixels
+        # Of a frame that stands still nobody looks at the pixels.
+        small = coarse.downscale(pixels, 2) if self._halved and not still else pixels
 
         def labels(expected: Expected) -> LabelMap | None:
             return self._found(small, expected, key=key, still=still)
