@@ -191,15 +191,32 @@ class DistillOptions(ReceiverOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LabelPriorOptions(RunOptions):
+class PriorData:
+    """What a prior of the label coder learns from."""
+
+    out: Path = option("what is made of it; what was rendered is kept beside it")
+    data: tuple[str, ...] = option("folders, FOLDER or FOLDER=WEIGHT")
+    classes: str = option(
+        "a palette, cityscapes or camvid, or a JSON file of one's own", "cityscapes"
+    )
+    segmenter: Path | None = option(
+        "ONNX file whose maps are learned from, too, as they are sent; default: the bundled one "
+        "for Cityscapes' classes",
+        None,
+    )
+    limit: int = option("pictures of each source at most, spread evenly; 0 for all", 0, low=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelPriorOptions(RunOptions, PriorData):
     """Train one of the two networks of the label coder's prior. Run it again to go on."""
 
-    data: tuple[str, ...] = option("labelled folders, CamVid's layout for one")
     batch: int = option("maps in a step", 4, low=1)
     coarse: bool = option("one that sees the coarse picture", False)
     busy: int = option("pixels at outlines, a map", 3000)
     calm: int = option("other pixels, a map", 700)
     lr: float = option("learning rate at its highest", 3e-3)
+    init: Path | None = option("weights to begin with, .safetensors, or a label model, .npz", None)
     threads: int = option("of a CPU", 1)
 
 
@@ -213,14 +230,10 @@ class PriorExportOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PriorTablesOptions:
+class PriorTablesOptions(PriorData):
     """Fit readout and tables of a label model."""
 
-    data: tuple[str, ...] = option("labelled folders, CamVid's layout for one")
-    networks: Path | None = option("of `export`; default: those of the bundled model", None)
-    segmenter: Path | None = option(
-        "ONNX file whose maps are learned from; default: the bundled one", None
-    )
+    networks: Path = option("of `export`, or another label model, .npz")
     out: Path = option("the file, .npz")
 
 

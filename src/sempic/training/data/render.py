@@ -168,7 +168,7 @@ def make(options: CorpusOptions) -> None:
 
 def _chosen(source: Source, options: CorpusOptions) -> tuple[Sequence[Item], Sequence[Item]]:
     """The pictures of a source that are learned from, and those that are judged by."""
-    train, val = _spread(source.train, options.limit), _spread(source.val, JUDGED)
+    train, val = spread(source.train, options.limit), spread(source.val, JUDGED)
     if options.segmenter is None:  # what has no map cannot be learned from
         train = [item for item in train if item.labels or item.teacher]
         val = [item for item in val if item.labels or item.teacher]
@@ -178,13 +178,13 @@ def _chosen(source: Source, options: CorpusOptions) -> tuple[Sequence[Item], Seq
             "weight 0"
         )
     if not val and len(train) > 4 * options.renditions:
-        val = _spread(train, max(1, min(JUDGED, len(train) // 40)))
+        val = spread(train, max(1, min(JUDGED, len(train) // 40)))
         kept = {item.name for item in val}
         train = [item for item in train if item.name not in kept]
     return train, val
 
 
-def _spread(items: Sequence[Item], count: int) -> Sequence[Item]:
+def spread(items: Sequence[Item], count: int) -> Sequence[Item]:
     """At most `count` of them, evenly; 0 for all."""
     if not 0 < count < len(items):
         return items
@@ -244,10 +244,15 @@ def _tools(options: CorpusOptions) -> tuple[Taxonomy, Segmenter | None]:
     classes = taxonomy.load(options.classes)
     if options.segmenter is None:
         return classes, None
-    segmenter = Segmenter(options.segmenter)
-    if segmenter.palette != classes.palette.id:
-        raise InputError(f"{options.segmenter} has other classes than {classes.palette.name}")
-    return classes, segmenter
+    return classes, open_segmenter(options.segmenter, classes)
+
+
+def open_segmenter(path: Path, classes: Taxonomy | None = None) -> Segmenter:
+    """Raises ModelError, or InputError if it knows other classes than these."""
+    segmenter = Segmenter(path)
+    if classes is not None and segmenter.palette != classes.palette.id:
+        raise InputError(f"{path} has other classes than {classes.palette.name}")
+    return segmenter
 
 
 # ── shards ───────────────────────────────────────────────────────────────────────────────────

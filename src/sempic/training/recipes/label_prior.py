@@ -1,18 +1,19 @@
 """`sempic train label-prior`: a prior of the label coder (`sempic.labels.prior`), in three steps.
 
 The networks take hours, their integers (`export`) no time, the tables minutes. The loss of the
-networks is the code length itself: bits per pixel of each human label given the labels before it in
+networks is the code length itself: bits per pixel of each label given the labels before it in
 raster order and, with --coarse, the decoded coarse planes. The tables are what a label model adds
-to the networks: the readout of the trunk, and the state of the coder after the training maps, human
-and predicted.
+to the networks: the readout of the trunk, and the state of the coder after the training maps.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -22,62 +23,146 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from sempic import coarse, files, models, segment
-from sempic.errors import InputError
-from sempic.labels import network, payload, primed, prior, range_coder
+from sempic import coarse, files, models
+from sempic.errors import InputError, ModelError
+from sempic.labels import network, primed, prior, range_coder
 from sempic.labels.neighbourhood import PAD
 from sempic.labels.network import BANDS, CELL, LAYERS, TEMPLATE
 from sempic.labels.primed import state
 from sempic.networks.label_prior import LabelPriorNet
 from sempic.networks.weights import load_tensors
-from sempic.palette import CAMVID
 from sempic.training.data import taxonomy
-from sempic.training.data.render import digest, sent_map
-from sempic.training.data.sources import Item, open_sources
-from sempic.training.options import LabelPriorOptions, PriorExportOptions, PriorTablesOptions
+from sempic.training.data.render import digest, open_segmenter, sent_map, spread
+from sempic.training.data.sources import Item, Source, open_sources
+from sempic.training.data.taxonomy import Taxonomy
+from sempic.training.options import (
+    LabelPriorOptions,
+    PriorData,
+    PriorExportOptions,
+    PriorTablesOptions,
+)
 from sempic.training.trainer import Optimizer, Recipe, Schedule, autocast, set_up, train
 
 SIZE = (341, 256)
-BUNDLED = payload.WEIGHTS[payload.MODELS[CAMVID.name]]
+JUDGED = 24
+"""Pictures of a source without a split of its own that are kept for validation, at most."""
 VIEWS = ((35, "420"), (35, "444"), (41, "444"), (29, "444"))
 """QP and chroma of the coarse pictures that a prior learns from."""
 
+Bytes = npt.NDArray[np.uint8]
 
-def corpus(
-    items: Sequence[Item], folder: Path, segmenter: Path | None = None
-) -> dict[str, npt.NDArray[np.uint8]]:
-    """Human labels and predicted (N, H, W) as the encoder sends them, of the bundled segmenter or
-    another, and planes (N, VIEWS, 3, ⌈H/4⌉, ⌈W/4⌉); kept in the folder under a digest of the files
-    that they were made of."""
-    segmenter = segmenter or models.find(models.SEGMENTER)
-    used = [segmenter, *(path for item in items for path in (item.image, item.labels))]
-    cache = folder / f"prior-{digest(used)[:16]}.npz"
-    if cache.exists():
-        with np.load(cache, allow_pickle=False) as file:
-            return dict(file)
-    sender = segment.Segmenter(segmenter)
-    maps, predicted, planes = [], [], []
-    for item in tqdm(items, desc="rendering"):
-        human = item.human()
-        if human is None:
+
+class Maps(NamedTuple):
+    """What a prior learns from, or is judged by."""
+
+    labels: Bytes
+    """(M, H, W): one map of a picture or two, a person's and the one that the encoder sends."""
+    picture: npt.NDArray[np.int64]
+    """(M,): which picture a map is of."""
+    planes: Bytes
+    """(N, VIEWS, 3, ⌈H/4⌉, ⌈W/4⌉): the coarse pictures of each."""
+    weight: npt.NDArray[np.float64]
+    """(M,): how often a map is drawn; they sum to 1."""
+
+
+def corpus(sources: Sequence[Sequence[Item]], weights: Sequence[float], options: PriorData) -> Maps:
+    """The maps of pictures by source, rendered once: they are kept beside `options.out` under a
+    digest of all that they were made of. Raises InputError or ModelError."""
+    classes = taxonomy.load(options.classes)
+    segmenter = _segmenter(options, classes)
+    items = [item for source in sources for item in source]
+    made = [segmenter, *(p for item in items for p in (item.image, item.labels, item.teacher))]
+    what = json.dumps([taxonomy.describe(classes), digest(made), list(map(len, sources))])
+    cache = options.out.parent / f"prior-{hashlib.sha256(what.encode()).hexdigest()[:16]}.npz"
+    if not cache.exists():
+        files.make_folder(cache.parent)
+        part = files.part_of(cache)
+        with part.open("wb") as file:
+            np.savez(file, **_rendered(sources, classes, segmenter))  # type: ignore[arg-type]
+        files.place(part, cache)
+    with np.load(cache, allow_pickle=False) as file:
+        labels, picture, planes, source = (
+            file[name] for name in ("labels", "picture", "planes", "source")
+        )
+    share = np.array(weights)[source] / np.bincount(source, minlength=len(weights))[source]
+    return Maps(labels, picture, planes, share / share.sum())
+
+
+def _segmenter(options: PriorData, classes: Taxonomy) -> Path | None:
+    """Whose maps are learned from: the one that was named, or the bundled one if it knows these
+    classes; None: people's maps alone."""
+    if options.segmenter is not None:
+        return options.segmenter
+    bundled = models.find(models.SEGMENTER)
+    return bundled if open_segmenter(bundled).palette == classes.palette.id else None
+
+
+def _rendered(
+    sources: Sequence[Sequence[Item]], classes: Taxonomy, segmenter: Path | None
+) -> dict[str, npt.NDArray[Any]]:
+    sender = None if segmenter is None else open_segmenter(segmenter, classes)
+    found: list[Bytes] = []
+    planes: list[Bytes] = []
+    picture: list[int] = []
+    source: list[int] = []
+    items = [(number, item) for number, source_ in enumerate(sources) for item in source_]
+    for number, item in tqdm(items, desc="rendering", disable=None):
+        image = item.picture()
+        known = item.known(classes, image.shape[:2])
+        rgb = _cut(image, Image.Resampling.BICUBIC)
+        maps = [] if known is None else [_cut(classes.settle(known), Image.Resampling.NEAREST)]
+        maps += [] if sender is None else [sent_map(sender, rgb)]
+        maps = [m for m in maps if m.min() < m.max()]  # one label is coded by its name alone
+        if not maps:
             continue
-        maps.append(np.asarray(Image.fromarray(human).resize(SIZE, Image.Resampling.NEAREST)))
-        picture = Image.fromarray(item.picture()).resize(SIZE, Image.Resampling.BICUBIC)
-        rgb = np.asarray(picture)
         small = coarse.downscale(rgb, 4)
         decoded = [coarse.decode(coarse.encode(small, quality=q, chroma=c)) for q, c in VIEWS]
-        predicted.append(sent_map(sender, rgb))
+        found += maps
+        picture += [len(planes)] * len(maps)
+        source += [number] * len(maps)
         planes.append(np.stack([network.grid(c, SIZE[1], SIZE[0]) for c in decoded]))
-    if not maps:
-        raise InputError("no labelled pictures to learn the label prior from")
-    result = {
-        "labels": np.stack(maps),
-        "predicted": np.stack(predicted),
+    if not found:
+        raise InputError("no label maps to learn the prior from: give labels, or --segmenter")
+    return {
+        "labels": np.stack(found),
+        "picture": np.array(picture),
         "planes": np.stack(planes),
+        "source": np.array(source),
     }
-    files.make_folder(folder)
-    np.savez(cache, **result)  # type: ignore[arg-type]
-    return result
+
+
+def _cut(array: Bytes, filter_: Image.Resampling) -> Bytes:
+    """The middle of a picture or map that has the proportions of SIZE, at SIZE."""
+    height, width = array.shape[:2]
+    w, h = (
+        min(width, round(height * SIZE[0] / SIZE[1])),
+        min(height, round(width * SIZE[1] / SIZE[0])),
+    )
+    x, y = (width - w) // 2, (height - h) // 2
+    resized = Image.fromarray(array).resize(SIZE, filter_, (x, y, x + w, y + h))
+    return np.asarray(resized)
+
+
+def opened(options: PriorData) -> tuple[Maps, Maps]:
+    """What is learned from, and what is judged by: the folders' own `val`, or a few of each.
+
+    Raises InputError or ModelError."""
+    sources = open_sources(options.data, taxonomy.load(options.classes))
+    splits = [_split(source, options.limit) for source in sources]
+    weights = [source.weight for source in sources]
+    return (
+        corpus([train for train, _ in splits], weights, options),
+        corpus([val for _, val in splits], weights, options),
+    )
+
+
+def _split(source: Source, limit: int) -> tuple[Sequence[Item], Sequence[Item]]:
+    items = spread(source.train, limit)
+    if source.val:
+        return items, spread(source.val, JUDGED)
+    val = spread(items, min(JUDGED, (len(items) + 9) // 10))
+    kept = {item.name for item in val}
+    return [item for item in items if item.name not in kept], val
 
 
 class Pixels:
@@ -125,13 +210,16 @@ class Pixels:
         return chosen, self.around(i, chosen).long(), target[chosen].long(), weight
 
 
-def evaluate(net: LabelPriorNet, pixels: Pixels, planes: Tensor | None, step: int) -> float:
-    """Bytes for each map, over every pixel (flat ones too)."""
+def evaluate(
+    net: LabelPriorNet, pixels: Pixels, maps: Maps, chosen: Iterable[int], informed: bool
+) -> float:
+    """Bytes for each of the chosen maps, over every pixel (flat ones too)."""
     total, count = 0.0, 0
     net.eval()
     with torch.no_grad():
-        for i in range(0, pixels.n, step):
-            f_all = None if planes is None else net.features(planes[i : i + 1, 0])[0]
+        for i in chosen:
+            planes = torch.from_numpy(maps.planes[maps.picture[i]][:1])
+            f_all = net.features(planes)[0] if informed else None
             around = pixels.around(i)
             target = pixels.maps[i][pixels.centres].long()
             for part in torch.arange(len(target)).split(16384):
@@ -179,18 +267,45 @@ def export(causal: dict[str, Tensor], informed: dict[str, Tensor], path: Path) -
     np.savez_compressed(path, **arrays)  # type: ignore[arg-type]
 
 
-def readout(
-    known: prior.Prior, data: dict[str, npt.NDArray[np.uint8]]
-) -> dict[str, npt.NDArray[Any]]:
+def restored(known: prior.Prior) -> dict[str, Tensor]:
+    """The state of a `LabelPriorNet` that `export` would make these integers of, but for what they
+    do not keep: the trunk's last layer and what reads it."""
+
+    def floats(x: Any) -> Tensor:
+        return torch.from_numpy(np.array(x, np.float32) / 256)
+
+    causal = known.causal
+    found = {
+        "template": floats(causal.template).flatten(0, 1),
+        "rows": floats(causal.rows),
+        "columns": floats(causal.columns),
+        "second.weight": floats(causal.second).T.contiguous(),
+        "second.bias": floats(causal.second_bias),
+        "last.weight": floats(causal.last).T.contiguous(),
+        "last.bias": floats(causal.last_bias),
+    }
+    for i, ((inputs, outputs, kernel, _), layer) in enumerate(
+        zip(LAYERS, known.layers, strict=True)
+    ):
+        scale = torch.from_numpy(layer.multipliers / (1 << 24)).float()
+        weight = torch.from_numpy(layer.weights) * scale[:, None]
+        weight = weight.reshape(outputs, kernel, kernel, inputs).permute(0, 3, 1, 2)
+        found[f"trunk.{i}.weight"] = weight.contiguous()
+        bias = (layer.biases / (1 << 24) - 0.5) / 32
+        found[f"trunk.{i}.bias"] = torch.from_numpy(bias).float()
+    return found
+
+
+def readout(known: prior.Prior, data: Maps) -> dict[str, npt.NDArray[Any]]:
     """Fits the layer that names the classes of each pixel to the trunk's last hidden layer, by
-    cross-entropy on human and predicted maps; returns its integers, as `prior.load` reads them."""
+    cross-entropy; returns its integers, as `prior.load` reads them."""
     torch.manual_seed(0)
-    steps, rng = 600, np.random.default_rng(0)
-    views = data["planes"].shape[1]
+    steps, rng = min(600, 20 * len(data.planes)), np.random.default_rng(0)
+    views = data.planes.shape[1]
     seen = np.stack(
         [
             network.convolve(known.layers, p[rng.integers(views)])
-            for p in tqdm(data["planes"], desc="trunk")
+            for p in tqdm(data.planes, desc="trunk", disable=None)
         ]
     )
     inputs = seen.shape[1]
@@ -199,15 +314,14 @@ def readout(
     net = nn.Conv2d(inputs, cell * cell * known.classes, 1)
     nn.init.zeros_(net.weight)
     optimizer = torch.optim.Adam(net.parameters())
-    _, h, w = data["labels"].shape
-    for step in tqdm(range(steps), desc="readout"):
+    _, h, w = data.labels.shape
+    for step in tqdm(range(steps), desc="readout", disable=None):
         for group in optimizer.param_groups:
             group["lr"] = 0.02 * (1 - step / steps) + 1e-4
-        batch = rng.choice(len(seen), 3)
-        kind = ("labels", "predicted")[step % 2]
-        x = torch.from_numpy(seen[batch].astype(np.float32) / scale[:, None, None])
+        batch = rng.choice(len(data.labels), 3, p=data.weight)
+        x = torch.from_numpy(seen[data.picture[batch]].astype(np.float32) / scale[:, None, None])
         logits = F.pixel_shuffle(net(x), cell)[:, :, :h, :w]
-        loss = F.cross_entropy(logits, torch.from_numpy(data[kind][batch]).long())
+        loss = F.cross_entropy(logits, torch.from_numpy(data.labels[batch]).long())
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -218,7 +332,7 @@ def readout(
     bias = bias.reshape(known.classes, cell * cell)
     weight = (weight - weight.mean(0)).transpose(0, 1).reshape(-1, inputs)
     bias = (bias - bias.mean(0)).T.reshape(-1)
-    steps_ = weight.abs().amax(1) / 127
+    steps_ = weight.abs().amax(1).clamp_min(1e-6) / 127
     return {
         "readout.weight": (weight / steps_[:, None]).round().numpy().astype(np.int8),
         "readout.multiplier": (steps_ * 8 * (1 << 24)).round().numpy().astype(np.int32),
@@ -226,50 +340,45 @@ def readout(
     }
 
 
-def prime(
-    known: prior.Prior, data: dict[str, npt.NDArray[np.uint8]]
-) -> dict[str, npt.NDArray[Any]]:
-    """The tables of a primed coder: its state after the training maps and their mirror images, in
-    turn human and predicted, without and with their coarse pictures."""
+def prime(known: prior.Prior, data: Maps) -> dict[str, npt.NDArray[Any]]:
+    """The tables of a primed coder: its state after the maps and their mirror images, without and
+    with their coarse pictures."""
     rng = np.random.default_rng(0)
-    order = rng.permutation(2 * len(data["labels"]))
-    views = rng.integers(data["planes"].shape[1], size=len(order))
+    order = rng.permutation(2 * len(data.labels))
+    views = rng.integers(data.planes.shape[1], size=len(order))
     states: list[state.State] = []
     for informed in (False, True):
         learnt = state.unprimed(known.classes)
-        for turn, number in enumerate(tqdm(order, desc="informed" if informed else "causal")):
+        name = "informed" if informed else "causal"
+        for turn, number in enumerate(tqdm(order, desc=name, disable=None)):
             i, mirror = number // 2, slice(None, None, -1 if number % 2 else 1)
-            planes = data["planes"][i, views[turn], ..., mirror] if informed else None
-            for kind in ("labels", "predicted"):
-                labels = data[kind][i, :, mirror]
-                primed.code(
-                    range_coder.encoder(0),
-                    labels.astype(np.int64),
-                    np.bincount(labels.ravel(), minlength=known.classes).clip(0, 1),
-                    known,
-                    learnt,
-                    planes,
-                )
+            planes = data.planes[data.picture[i], views[turn], ..., mirror] if informed else None
+            labels = data.labels[i, :, mirror]
+            primed.code(
+                range_coder.encoder(0),
+                labels.astype(np.int64),
+                np.bincount(labels.ravel(), minlength=known.classes).clip(0, 1),
+                known,
+                learnt,
+                planes,
+            )
         states.append(learnt)
     return {f"primed.{k}": v for k, v in state.tables_of(*states).items()}
 
 
 class LabelPrior(Recipe):
-    """The code length of human maps."""
+    """The code length of label maps."""
 
     kind = "label-prior"
     decay = 0.998
 
     def __init__(self, options: LabelPriorOptions, device: torch.device) -> None:
         self.options, self.device = options, device
-        train_items, val_items = _items(options.data)
-        stored = options.out.parent
-        data, val = corpus(train_items, stored), corpus(val_items, stored)
-        self.classes = len(CAMVID.classes)
+        self.classes = len(taxonomy.load(options.classes).palette.classes)
+        self.data, self.val = opened(options)
         network = LabelPriorNet(self.classes, options.coarse).to(device)
         if options.init is not None:
-            state, _ = load_tensors(options.init, self.kind)
-            network.load_state_dict({k: v.float() for k, v in state.items()}, strict=False)
+            _begin(network, options.init)
         self.network: LabelPriorNet = network
         self.optimizer = Optimizer(
             [{"params": list(network.parameters()), "lr": options.lr}],
@@ -279,29 +388,17 @@ class LabelPrior(Recipe):
         )
         self.optimizers = {"network": self.optimizer}
         self.networks, self.memory = {}, {}
-        labels = data["labels"]
+        labels = self.data.labels
         self.pools = [Pixels(labels, self.classes), Pixels(labels[:, :, ::-1].copy(), self.classes)]
-        self.judged = Pixels(val["labels"], self.classes)
-        self.planes = torch.from_numpy(data["planes"]) if options.coarse else None
-        self.val_planes = torch.from_numpy(val["planes"]) if options.coarse else None
+        self.judged = Pixels(self.val.labels, self.classes)
         self._averaged = LabelPriorNet(self.classes, options.coarse).to(device)
-
-    def _maps(self, number: int) -> list[int]:
-        """The maps of a step: each once before any comes again."""
-        found = []
-        for position in range(number * self.options.batch, (number + 1) * self.options.batch):
-            epoch, offset = divmod(position, self.pools[0].n)
-            order = np.random.default_rng((self.options.seed, 0, epoch)).permutation(
-                self.pools[0].n
-            )
-            found.append(int(order[offset]))
-        return found
 
     def step(self, number: int) -> dict[str, Tensor]:
         options, maps = self.options, self.options.batch
         g = torch.Generator().manual_seed(options.seed * 1_000_003 + number)
         rng = np.random.default_rng((options.seed, 1, number))
-        batch, flips = self._maps(number), rng.integers(0, 2, maps)
+        batch = rng.choice(len(self.data.labels), maps, p=self.data.weight)
+        flips = rng.integers(0, 2, maps)
         drawn = [
             self.pools[m].draw(i, g, options.busy, options.calm)
             for i, m in zip(batch, flips, strict=True)
@@ -312,14 +409,10 @@ class LabelPrior(Recipe):
         y, x = chosen // width, chosen % width
         f, aux = None, torch.zeros((), device=self.device)
         around, target, weight, y, x = (t.to(self.device) for t in (around, target, weight, y, x))
-        if self.planes is not None:
+        if options.coarse:
             quality = rng.integers(len(VIEWS), size=maps)
-            view = torch.stack(
-                [
-                    self.planes[i, q].flip(-1) if m else self.planes[i, q]
-                    for i, q, m in zip(batch, quality, flips, strict=True)
-                ]
-            )
+            planes = torch.from_numpy(self.data.planes[self.data.picture[batch], quality])
+            view = torch.stack([p.flip(-1) if m else p for p, m in zip(planes, flips, strict=True)])
             with autocast(self.device):
                 dense = self.network.features(view).float()
             mirrored = torch.from_numpy(flips)
@@ -344,21 +437,26 @@ class LabelPrior(Recipe):
 
     def validate(self, state: dict[str, Tensor], sheet: Path) -> dict[str, float]:
         self._averaged.load_state_dict(state)
-        every = max(1, self.judged.n // 10)
-        return {"val_bytes": evaluate(self._averaged, self.judged, self.val_planes, every)}
+        some = range(0, self.judged.n, max(1, self.judged.n // 10))
+        found = evaluate(self._averaged, self.judged, self.val, some, self.options.coarse)
+        return {"val_bytes": found}
 
     def about(self) -> dict[str, Any]:
         return {"classes": self.classes, "coarse": self.options.coarse}
 
 
-def _items(folders: Sequence[str]) -> tuple[list[Item], list[Item]]:
-    """What is learned from and what is judged by: `val`, or every tenth."""
-    sources = open_sources(folders, taxonomy.BUNDLED[CAMVID.name])
-    items = [item for source in sources for item in source.train]
-    val = [item for source in sources for item in source.val]
-    if val:
-        return items, val
-    return [item for number, item in enumerate(items) if number % 10], items[::10]
+def _begin(net: LabelPriorNet, path: Path) -> None:
+    """Takes over the weights of another run (.safetensors) or what a label model (.npz) keeps of
+    them. Raises ModelError."""
+    if path.suffix == ".npz":
+        found = restored(prior.load(path))
+    else:
+        found = {k: v.float() for k, v in load_tensors(path, LabelPrior.kind)[0].items()}
+    own = net.state_dict()
+    for name, value in found.items():
+        if name in own and own[name].shape != value.shape:
+            raise ModelError(f"{path} is for another number of classes")
+    net.load_state_dict(found, strict=False)
 
 
 def run(options: LabelPriorOptions) -> None:
@@ -379,17 +477,17 @@ def _averaged(folder: Path) -> dict[str, Tensor]:
 def run_tables(options: PriorTablesOptions) -> None:
     """`sempic train label-prior tables`."""
     torch.set_num_threads(1)
-    items, _ = _items(options.data)
-    data = corpus(items, options.out.parent, options.segmenter)
-    trained = options.networks or BUNDLED
-    known = prior.load(trained)
+    data, _ = opened(options)
+    known = prior.load(options.networks)
+    if known.classes != len(taxonomy.load(options.classes).palette.classes):
+        raise ModelError(f"{options.networks} is for another number of classes")
     layer = readout(known, data)
     parsed = network.Layer(
         layer["readout.weight"].astype(np.float32),
         layer["readout.multiplier"].astype(np.int64),
         layer["readout.bias"].astype(np.int64),
     )
-    with np.load(trained, allow_pickle=False) as file:
+    with np.load(options.networks, allow_pickle=False) as file:
         networks = {k: v for k, v in file.items() if not k.startswith(("readout.", "primed."))}
     arrays: dict[str, Any] = networks | layer | prime(known._replace(readout=parsed), data)
     np.savez_compressed(options.out, **arrays)
