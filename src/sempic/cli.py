@@ -25,7 +25,7 @@ def _run(argv: list[str]) -> int:
     name = argv[0] if argv else ""
     with progress.shown():
         try:
-            if name in COMMANDS and not COMMANDS[name].verbatim:
+            if name in COMMANDS and not COMMANDS[name].trains:
                 _refuse_empty(argv)
             args = commands.parsers(name)[0].parse_args(argv)
             return commands.load(name).run(args)

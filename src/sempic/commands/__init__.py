@@ -1,4 +1,4 @@
-"""The commands: one module each, imported when it is used.
+"""The commands: one module each, imported when it is used (three share that of training).
 
 A module has `add(parser)`, which declares the arguments, and `run(args)`, which does the work and
 returns the exit code, 0 or 2. It may raise SempicError, which ends it with one line, and
@@ -33,8 +33,9 @@ class About:
     help: str
     extra: str | None = None
     """The extra whose packages it cannot do without."""
-    verbatim: bool = False
-    """Whether it reads its arguments itself: all of them are in `args.arguments`."""
+    trains: bool = False
+    """Whether it is of the module `train`, which reads its arguments itself: all of them are in
+    `args.arguments`."""
 
 
 COMMANDS = {
@@ -56,7 +57,8 @@ COMMANDS = {
 
 def load(name: str) -> Command:
     """The module of a command."""
-    return cast(Command, importlib.import_module(f"sempic.commands.{name}"))
+    module = "train" if COMMANDS[name].trains else name
+    return cast(Command, importlib.import_module(f"sempic.commands.{module}"))
 
 
 def parsers(*names: str) -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
@@ -74,7 +76,7 @@ def parsers(*names: str) -> tuple[argparse.ArgumentParser, dict[str, argparse.Ar
     found: dict[str, argparse.ArgumentParser] = {}
     for name, about in COMMANDS.items():
         # One that reads its arguments itself: none of them looks like an option to argparse.
-        how: dict[str, Any] = {"prefix_chars": "\0", "add_help": False} if about.verbatim else {}
+        how: dict[str, Any] = {"prefix_chars": "\0", "add_help": False} if about.trains else {}
         found[name] = within.add_parser(name, help=about.help, formatter_class=_Help, **how)
         if name in names or not names:
             load(name).add(found[name])

@@ -1,4 +1,5 @@
-"""`sempic train …`: one command for each network, all of them resumable.
+"""`sempic train …`: one command for each network, all of them resumable; `distill`, the same as
+`train distill`; and `sample`, of the paper's network.
 
 Without a command's name, the flags are those of the paper's own training.
 """
@@ -52,6 +53,8 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     argv = args.arguments
+    if args.command != "train":
+        return _call(args.command, argv)
     if argv and argv[0].startswith("--") and argv[0] != "--help":
         argv = ["paper", *argv]
     listed = "\n".join(f"  {name:<21}{what}" for name, what in TRAININGS.items())
@@ -65,10 +68,10 @@ def run(args: argparse.Namespace) -> int:
     parser.add_argument("command", choices=TRAININGS, metavar="COMMAND")
     words = argv[: 2 if argv[:1] == ["label-prior"] else 1]
     asked = ["--help"] if "--help" in words else [" ".join(words)] if words else []
-    return call(parser.parse_args(asked).command, argv[len(words) :])
+    return _call(parser.parse_args(asked).command, argv[len(words) :])
 
 
-def call(name: str, argv: list[str]) -> int:
+def _call(name: str, argv: list[str]) -> int:
     """Runs what lies in `sempic.training` under that name."""
     options, function = _HOMES[name]
     read = _found(options)
