@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -70,79 +68,51 @@ def _sections(steps: int, respacing: str) -> list[int]:
     return kept
 
 
-class TimestepSampler(Protocol):
-    """Draws the timesteps that a training batch is noised to."""
+class UniformSampler:
+    """Draws the timesteps that a training batch is noised to, each as likely as any other."""
+
+    memory: dict[str, Tensor]
+    """What it has learned: tensors that share its memory."""
+
+    def __init__(self, steps: int) -> None:
+        self.steps, self.memory = steps, {}
+
+    def probability(self) -> npt.NDArray[np.float64]:
+        """float64 (steps,), sums to 1."""
+        return np.full(self.steps, 1 / self.steps)
 
     def draw(self, batch: int, generator: np.random.Generator) -> tuple[Tensor, Tensor]:
         """int64 (batch,) step indices and float32 (batch,) weights of their losses."""
-        ...
+        probability = self.probability()
+        t = generator.choice(self.steps, size=batch, p=probability)
+        weights = 1 / (self.steps * probability[t])
+        return torch.from_numpy(t).long(), torch.from_numpy(weights).float()
 
     def update(self, t: Sequence[int], losses: Sequence[float]) -> None:
         """Learns from the unweighted losses (all processes' together) at steps t."""
-        ...
-
-    @property
-    def memory(self) -> dict[str, Tensor]:
-        """What it has learned: tensors that share its memory."""
-        ...
 
 
-def _draw(
-    probability: npt.NDArray[np.float64], batch: int, generator: np.random.Generator
-) -> tuple[Tensor, Tensor]:
-    t = generator.choice(len(probability), size=batch, p=probability)
-    weights = 1 / (len(probability) * probability[t])
-    return torch.from_numpy(t).long(), torch.from_numpy(weights).float()
-
-
-@dataclass(frozen=True, slots=True)
-class UniformSampler:
-    """Every step is as likely as any other."""
-
-    steps: int
-
-    def draw(self, batch: int, generator: np.random.Generator) -> tuple[Tensor, Tensor]:
-        return _draw(np.full(self.steps, 1 / self.steps), batch, generator)
-
-    def update(self, t: Sequence[int], losses: Sequence[float]) -> None:
-        pass
-
-    @property
-    def memory(self) -> dict[str, Tensor]:
-        return {}
-
-
-@dataclass(slots=True)
-class LossSecondMomentSampler:
+class LossSecondMomentSampler(UniformSampler):
     """Steps in proportion to the root mean square of their latest losses.
 
     Importance sampling of Nichol & Dhariwal 2021, §3.3: uniform until every step has `history`
     losses; `uniform_share` of the probability stays uniform for good.
     """
 
-    steps: int
-    history: int = 10
-    uniform_share: float = 0.001
-    losses: npt.NDArray[np.float64] = field(init=False)
-    counts: npt.NDArray[np.int64] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.losses = np.zeros((self.steps, self.history))
-        self.counts = np.zeros(self.steps, np.int64)
+    def __init__(self, steps: int, history: int = 10, uniform_share: float = 0.001) -> None:
+        super().__init__(steps)
+        self.history, self.uniform_share = history, uniform_share
+        self.losses, self.counts = np.zeros((steps, history)), np.zeros(steps, np.int64)
+        arrays = {"losses": self.losses, "counts": self.counts}
+        self.memory = {name: torch.from_numpy(array) for name, array in arrays.items()}
 
     def probability(self) -> npt.NDArray[np.float64]:
-        """float64 (steps,), sums to 1."""
-        uniform = np.full(self.steps, 1 / self.steps)
-        if (self.counts < self.history).any():
-            return uniform
+        uniform = super().probability()
         weights = np.sqrt(np.mean(self.losses**2, axis=1))
         total = weights.sum()
-        if not total > 0:
+        if (self.counts < self.history).any() or not total > 0:
             return uniform
         return weights / total * (1 - self.uniform_share) + uniform * self.uniform_share
-
-    def draw(self, batch: int, generator: np.random.Generator) -> tuple[Tensor, Tensor]:
-        return _draw(self.probability(), batch, generator)
 
     def update(self, t: Sequence[int], losses: Sequence[float]) -> None:
         for step, loss in zip(t, losses, strict=True):
@@ -153,7 +123,3 @@ class LossSecondMomentSampler:
             else:
                 self.losses[step, self.counts[step]] = loss
                 self.counts[step] += 1
-
-    @property
-    def memory(self) -> dict[str, Tensor]:
-        return {"losses": torch.from_numpy(self.losses), "counts": torch.from_numpy(self.counts)}

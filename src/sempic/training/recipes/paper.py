@@ -32,7 +32,7 @@ from sempic.diffusion.flags import filled_in
 from sempic.diffusion.gaussian import DiffusionConfig, make_diffusion
 from sempic.diffusion.original import read_original, read_progress
 from sempic.diffusion.sampling import ddpm, guided, paper_start, seeded_noise, to_uint8
-from sempic.diffusion.timesteps import LossSecondMomentSampler, TimestepSampler, UniformSampler
+from sempic.diffusion.timesteps import LossSecondMomentSampler, UniformSampler
 from sempic.errors import ModelError
 from sempic.networks.unet import SemanticUNet, UNetConfig, make_condition
 from sempic.networks.weights import filled
@@ -122,7 +122,7 @@ class Paper(Recipe):
         self.times = min(len(self.diffusion), (options.max_train_time or process.steps) + 1)
         uniform = options.schedule_sampler == "uniform"
         kind = UniformSampler if uniform else LossSecondMomentSampler
-        self.sampler: TimestepSampler = kind(self.times)
+        self.sampler = kind(self.times)
         self.scale = LossScale(options.fp16_scale_growth)
         self.memory = {**self.sampler.memory, "scale": self.scale.log2}
         self._board: Any = None
