@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 STYLES = {
+    "originals": ("#afb8c1", ""),
     "sempic": ("#d1242f", ""),
     "sempic@1": ("#f0883e", ""),
     "sempic+human": ("#d1242f", "2 3"),
@@ -72,10 +73,7 @@ def figure(panels: Sequence[Panel]) -> str:
     per_row = max(1, columns * _WIDTH // 230)
     legend_rows = -(-len(names) // per_row)
     width, height = columns * _WIDTH, rows * _HEIGHT + 22 * legend_rows + 12
-    parts = [
-        f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {width} {height}' {_FONT} "
-        f"font-size='12' fill='#24292f'><rect width='{width}' height='{height}' fill='#fff'/>"
-    ]
+    parts = []
     for number, panel in enumerate(panels):
         x, y = number % columns * _WIDTH, number // columns * _HEIGHT
         parts.append(f"<g transform='translate({x} {y})'>{_panel(panel)}</g>")
@@ -92,7 +90,15 @@ def figure(panels: Sequence[Panel]) -> str:
             f"<text x='{x + 36}' y='{y + 4}' font-weight='{weight}'>"
             f"{html.escape(title)}</text>"
         )
-    return "".join([*parts, "</svg>"])
+    return _document(width, height, parts)
+
+
+def _document(width: float, height: float, parts: Sequence[str]) -> str:
+    return (
+        f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {width} {height}' {_FONT} "
+        f"font-size='12' fill='#24292f'><rect width='{width}' height='{height}' fill='#fff'/>"
+        f"{''.join(parts)}</svg>"
+    )
 
 
 def _panel(panel: Panel) -> str:
@@ -164,14 +170,16 @@ def _panel(panel: Panel) -> str:
 
 def bars(classes: Sequence[str], series: Sequence[tuple[str, str, Sequence[float | None]]]) -> str:
     """Groups of bars, one group a class, from 0 to 1; series are (codec, title, values)."""
+
+    def fill(codec: str) -> str:
+        colour, dashes = style(codec)
+        return f"fill='{colour}' fill-opacity='{0.55 if dashes else 1}'"
+
     bar, gap = 9, 16
     group = len(series) * bar + gap
     width, height = _LEFT + _RIGHT + len(classes) * group, 300
     inner = height - _TOP - 70
-    parts = [
-        f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {width} {height}' {_FONT} "
-        f"font-size='12' fill='#24292f'><rect width='{width}' height='{height}' fill='#fff'/>"
-    ]
+    parts = []
     for tick in (0, 0.25, 0.5, 0.75, 1):
         y = _TOP + inner * (1 - tick)
         parts.append(
@@ -184,13 +192,10 @@ def bars(classes: Sequence[str], series: Sequence[tuple[str, str, Sequence[float
             value = values[number]
             if value is None:
                 continue
-            colour = "#afb8c1" if codec == "originals" else style(codec)[0]
-            opacity = 0.55 if style(codec)[1] else 1
             parts.append(
                 f"<rect x='{left + at * bar:.1f}' y='{_TOP + inner * (1 - value):.1f}' "
-                f"width='{bar - 1}' height='{inner * value:.1f}' fill='{colour}' "
-                f"fill-opacity='{opacity}'><title>{html.escape(name)}, {html.escape(title)}: "
-                f"{value:.3f}</title></rect>"
+                f"width='{bar - 1}' height='{inner * value:.1f}' {fill(codec)}>"
+                f"<title>{html.escape(name)}, {html.escape(title)}: {value:.3f}</title></rect>"
             )
         parts.append(
             f"<text x='{left + (group - gap) / 2:.1f}' y='{_TOP + inner + 16}' "
@@ -198,15 +203,12 @@ def bars(classes: Sequence[str], series: Sequence[tuple[str, str, Sequence[float
         )
     x = float(_LEFT)
     for codec, title, _ in series:
-        colour = "#afb8c1" if codec == "originals" else style(codec)[0]
-        opacity = 0.55 if style(codec)[1] else 1
         parts.append(
-            f"<rect x='{x}' y='{height - 28}' width='11' height='11' fill='{colour}' "
-            f"fill-opacity='{opacity}'/><text x='{x + 16}' y='{height - 18}'>"
-            f"{html.escape(title)}</text>"
+            f"<rect x='{x}' y='{height - 28}' width='11' height='11' {fill(codec)}/>"
+            f"<text x='{x + 16}' y='{height - 18}'>{html.escape(title)}</text>"
         )
         x += 34 + 6.2 * len(title)
-    return "".join([*parts, "</svg>"])
+    return _document(width, height, parts)
 
 
 def _ticks(low: float, high: float) -> list[float]:

@@ -37,28 +37,26 @@ def summary(results: Results) -> str:
     heads = [results.title(figure) for figure in figures]
     rates = list(dict.fromkeys(entry["bpp"] for entry in results.matched))
     first = figures[:3]
-    lines = [
-        _line([" / ".join(heads[:3]) + " at", *(f"{bpp:.3f} bpp" for bpp in rates)]),
-        _line(["---"] * (1 + len(rates))),
-    ]
+    matched = [[" / ".join(heads[:3]) + " at", *(f"{bpp:.3f} bpp" for bpp in rates)]]
     if "miou" in ceiling:
-        lines.append(_line([f"originals: mIoU {ceiling['miou']:.3f}", *([""] * len(rates))]))
+        matched.append([f"originals: mIoU {ceiling['miou']:.3f}", *([""] * len(rates))])
+    points = [["", "bpp", *heads]]
     for name, codec in results.codecs.items():
         cells = [codec.title]
         for entry in (e for e in results.matched if e["codec"] == name):
             there = any(entry.get(f.name) is not None for f in first)
             cells.append(" / ".join(f.text(entry) for f in first) if there else "–")
-        lines.append(_line(cells))
-    lines += ["", _line(["", "bpp", *heads]), _line(["---"] * (2 + len(figures)))]
-    for codec in results.codecs.values():
+        matched.append(cells)
         for point in codec.points:
             cells = [f.text(point.row) for f in figures]
-            lines.append(_line([codec.title, f"{point.bpp:.4f}", *cells]))
-    return "\n".join(lines)
+            points.append([codec.title, f"{point.bpp:.4f}", *cells])
+    return "\n".join([*markdown(matched), "", *markdown(points)])
 
 
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
+def markdown(rows: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a table; the first row has the heads."""
+    heads, *rest = ("| " + " | ".join(row) + " |" for row in rows)
+    return [heads, "|" + " --- |" * len(rows[0]), *rest]
 
 
 def dump(results: Results) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import sempic
 from sempic.evaluation import report
+from sempic.evaluation.benchmark.tables import markdown
 from sempic.evaluation.clips.clip import Clip
 from sempic.evaluation.clips.measuring import STATIC, Found, Plan
 from sempic.evaluation.measures import FIGURES, Figure
@@ -50,7 +51,7 @@ def summary(results: Results) -> str:
     figures = _figures(results)
     lines: list[str] = []
     for clip, ways in results:
-        lines += [f"{_described(clip)}", "", *_table(_rows(ways, figures)), "", *_notes(ways), ""]
+        lines += [f"{_described(clip)}", "", *markdown(_rows(ways, figures)), "", *_notes(ways), ""]
     return "\n".join(lines)
 
 
@@ -67,11 +68,6 @@ def _rows(ways: Mapping[str, Found], figures: Sequence[Figure]) -> list[list[str
         texts = ["–" if share is None else f"{share:.0%}" for share in shares]
         rows.append([way.title, *(figure.text(way.row) for figure in figures), *texts])
     return rows
-
-
-def _table(rows: Sequence[Sequence[str]]) -> list[str]:
-    heads, *rest = ("| " + " | ".join(row) + " |" for row in rows)
-    return [heads, "|---" * len(rows[0]) + "|", *rest]
 
 
 def _notes(ways: Mapping[str, Found]) -> list[str]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from sempic.evaluation import metrics
 from sempic.evaluation.measures.base import Figure, Metric, Record, Row
-from sempic.evaluation.measures.distances import Dists, Lpips, MsSsim, Psnr
+from sempic.evaluation.measures.distances import Direct, Dists, Lpips
 from sempic.evaluation.measures.inception import Fid, PatchFid
 from sempic.evaluation.measures.objects import Confirmed, Objects
 from sempic.evaluation.measures.segmentation import Miou
@@ -19,8 +20,8 @@ METRICS: dict[str, Metric] = {
         Objects(),
         Confirmed(),
         PatchFid(),
-        Psnr(),
-        MsSsim(),
+        Direct(Figure(name="psnr", title="PSNR, dB", digits="{:.2f}"), metrics.psnr),
+        Direct(Figure(name="ms_ssim", title="MS-SSIM", digits="{:.4f}"), metrics.ms_ssim),
         Dists(),
         Lpips("lpips_vgg", "LPIPS (VGG-16)", "vgg16"),
     )

@@ -2,34 +2,22 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
-from sempic.evaluation import metrics
 from sempic.evaluation.measures.base import Figure, Mean, NetworkCache, Record, Reference
-
-if TYPE_CHECKING:
-    from sempic.evaluation import networks
+from sempic.scene import Image
 
 
-class Psnr(Mean):
-    """`metrics.psnr`."""
+class Direct(Mean):
+    """A function of `metrics`; absent where it is None of one of the pictures."""
 
-    def __init__(self) -> None:
-        super().__init__(Figure(name="psnr", title="PSNR, dB", digits="{:.2f}"))
-
-    def measure(self, cache: NetworkCache, reference: Reference, shown: Reference) -> Record:
-        return {self.name: metrics.psnr(reference.picture, shown.picture)}
-
-
-class MsSsim(Mean):
-    """`metrics.ms_ssim`; absent where one of the pictures is too small."""
-
-    def __init__(self) -> None:
-        super().__init__(Figure(name="ms_ssim", title="MS-SSIM", digits="{:.4f}"))
+    def __init__(self, figure: Figure, compare: Callable[[Image, Image], float | None]) -> None:
+        super().__init__(figure)
+        self._compare = compare
 
     def measure(self, cache: NetworkCache, reference: Reference, shown: Reference) -> Record:
-        found = metrics.ms_ssim(reference.picture, shown.picture)
+        found = self._compare(reference.picture, shown.picture)
         return {self.name: float("nan") if found is None else found}
 
 
@@ -38,17 +26,10 @@ class _Distance(Mean):
 
     has_network = True
 
-    @abstractmethod
-    def load(self) -> networks.Lpips | networks.Dists:
-        """The network."""
-
     def measure(self, cache: NetworkCache, reference: Reference, shown: Reference) -> Record:
         network = self.network(cache)
         there, here = (one.find(self.name, network.features) for one in (reference, shown))
         return {self.name: network.distance(there, here)}
-
-    def network(self, cache: NetworkCache) -> Any:
-        return cache.once(self.name, self.load)
 
 
 class Lpips(_Distance):
@@ -59,10 +40,10 @@ class Lpips(_Distance):
         super().__init__(Figure(name=name, title=title, digits="{:.4f}", lower=True, brief=brief))
         self.weights = (backbone,)
 
-    def load(self) -> networks.Lpips:
+    def network(self, cache: NetworkCache) -> Any:
         from sempic.evaluation import networks
 
-        return networks.Lpips(*self.weights)
+        return cache.once(self.name, lambda: networks.Lpips(*self.weights))
 
 
 class Dists(_Distance):
@@ -73,7 +54,7 @@ class Dists(_Distance):
     def __init__(self) -> None:
         super().__init__(Figure(name="dists", title="DISTS", digits="{:.4f}", lower=True))
 
-    def load(self) -> networks.Dists:
+    def network(self, cache: NetworkCache) -> Any:
         from sempic.evaluation import networks
 
-        return networks.Dists()
+        return cache.once(self.name, networks.Dists)
