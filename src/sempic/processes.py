@@ -14,7 +14,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
 
 _GRACE = 3.0
 """Seconds to clean up between the wish to end and the end."""
@@ -70,6 +73,20 @@ def signals_held() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def child(target: Callable[..., None], *args: Any) -> tuple[Any, Connection]:
+    """A new process that runs target(pipe, *args), and our end of that pipe.
+
+    Ctrl-C while it starts is for this process, which ends it.
+    """
+    context = multiprocessing.get_context("spawn")  # forks of threaded libraries hang
+    ours, theirs = context.Pipe()
+    process = context.Process(target=target, args=(theirs, *args), daemon=True)
+    with signals_held():
+        process.start()
+    theirs.close()
+    return process, ours
 
 
 def end_with_parent() -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import multiprocessing
 import os
 import pickle
 from collections import deque
@@ -82,12 +81,7 @@ class _Process:
     """
 
     def __init__(self, work: Work) -> None:
-        context = multiprocessing.get_context("spawn")  # forks of threaded libraries hang
-        self.pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_live, args=(theirs, work), daemon=True)
-        with processes.signals_held():  # Ctrl-C is for the parent, which ends the others
-            self._process.start()
-        theirs.close()
+        self._process, self.pipe = processes.child(_live, work)
         self._job: tuple[int, Job] | None = None
         self.lost = False
 

@@ -60,7 +60,9 @@ class Door:
         start = time.perf_counter()
         headers = dict(scope["headers"])
         given = headers.get(b"x-request-id", b"").decode("latin-1")
-        request_id = given if re.fullmatch(r"[\w.-]{1,64}", given, re.ASCII) else _new_id()
+        request_id = (
+            given if re.fullmatch(r"[\w.-]{1,64}", given, re.ASCII) else secrets.token_hex(8)
+        )
         scope.setdefault("state", {})["id"] = request_id
         method = scope["method"]
         if method == "HEAD":  # as GET, and the body is left out
@@ -122,7 +124,3 @@ class Door:
                 "client": (scope.get("client") or ("",))[0],
             }
             log.info("request", extra={"fields": fields})
-
-
-def _new_id() -> str:
-    return secrets.token_hex(8)

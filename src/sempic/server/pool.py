@@ -13,7 +13,6 @@ import functools
 import itertools
 import logging
 import math
-import multiprocessing
 import signal
 import time
 import traceback
@@ -229,12 +228,7 @@ class _Worker:
     """The parent's end of one process. Methods block; they are called in threads."""
 
     def __init__(self, make: Callable[[], Verbs]) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._pipe, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs, make), daemon=True)
-        with processes.signals_held():  # Ctrl-C while it starts is for the parent, which ends it
-            self.process.start()
-        theirs.close()
+        self.process, self._pipe = processes.child(_serve, make)
 
     def ready(self) -> SempicError | Broken | None:
         """Waits for the process to be ready; what went wrong if it cannot be."""
