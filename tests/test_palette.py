@@ -13,7 +13,6 @@ from sempic.palette import (
     INDICES,
     OWN,
     PALETTES,
-    to_camvid,
     translate,
 )
 
@@ -49,11 +48,11 @@ def test_paint():
 def test_palettes_become_camvid():
     names = ("road", "sidewalk", "traffic sign", "person", "rider", "truck", "void")
     ids = np.array([CITYSCAPES.classes.index(name) for name in names], np.uint8)
-    known = to_camvid(ids, CITYSCAPES.id)
+    known = translate(ids, CITYSCAPES.id, CAMVID.id)
     found = [CAMVID.classes[i] for i in known]
     assert found == ["road", "pavement", "sign", "pedestrian", "bicyclist", "car", "void"]
-    assert to_camvid(known, CAMVID.id) is known
-    assert (to_camvid(known, INDICES.id) == CAMVID.void).all()
+    assert translate(known, CAMVID.id, CAMVID.id) is known
+    assert (translate(known, INDICES.id, CAMVID.id) == CAMVID.void).all()
 
 
 def test_camvid_as_cityscapes_and_back():
@@ -63,7 +62,7 @@ def test_camvid_as_cityscapes_and_back():
         "sky", "building", "pole", "road", "sidewalk", "vegetation",
         "traffic sign", "fence", "car", "person", "rider", "void",
     ]  # fmt: skip
-    assert np.array_equal(to_camvid(there, CITYSCAPES.id), ids)
+    assert np.array_equal(translate(there, CITYSCAPES.id, CAMVID.id), ids)
 
 
 def test_label_ids_as_train_ids():

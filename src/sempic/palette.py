@@ -9,9 +9,10 @@ import colorsys
 import hashlib
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +24,7 @@ from sempic.scene import Image, LabelMap
 Colour = tuple[int, int, int]
 OWN = 256
 """Ids of palettes of one's own begin here; they mean nothing outside this process."""
+_Understood = TypeVar("_Understood")
 IDENTITY = re.compile(r"[\w-]{1,32}#[0-9a-f]{8}")
 _NAME = re.compile(r"[\w-]{1,32}")
 MOST = 126
@@ -289,11 +291,6 @@ def translate(labels: LabelMap, source: int, target: int, *, near: bool = True) 
     return known
 
 
-def to_camvid(labels: LabelMap, palette: int) -> LabelMap:
-    """`translate` to CamVid's classes."""
-    return translate(labels, palette, CAMVID.id)
-
-
 # ── palettes of one's own ────────────────────────────────────────────────────────────────────
 
 
@@ -358,14 +355,6 @@ def from_description(what: Any) -> Palette:
         raise InputError(f"no palette: it has a name and classes with names ({error})") from error
 
 
-def read_description(path: Path) -> Any:
-    """The JSON of a palette file. Raises InputError naming the file."""
-    try:
-        return json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: no palette file ({error})") from error
-
-
 def find(name: str) -> Palette:
     """One of ours by its name, or one's own by its file, `.json`. Raises InputError."""
     return read(Path(name)) if name.endswith(".json") else named(name)
@@ -380,7 +369,16 @@ def named(name: str) -> Palette:
 
 def read(path: Path) -> Palette:
     """A palette of one's own from a JSON file (docs/guides/train.md). Raises InputError."""
+    return understood(path, from_description)
+
+
+def understood(path: Path, understand: Callable[[Any], _Understood]) -> _Understood:
+    """What a palette file says to somebody. Raises InputError naming the file."""
     try:
-        return from_description(read_description(path))
+        what = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: no palette file ({error})") from error
+    try:
+        return understand(what)
     except InputError as error:
-        raise InputError(f"{path}: {error}".replace(f"{path}: {path}", str(path))) from error
+        raise InputError(f"{path}: {error}") from error

@@ -11,7 +11,7 @@ from sempic.networks import weights  # noqa: E402
 
 def test_weights_carry_their_configuration(tmp_path):
     network = trained()
-    weights.save_receiver(network.state_dict(), TINY, tmp_path / "a.safetensors")
+    weights.save_network(network, tmp_path / "a.safetensors")
     loaded = weights.load_receiver(tmp_path / "a.safetensors")
     assert loaded.config == TINY
     assert all(
@@ -27,7 +27,7 @@ def test_weights_carry_their_configuration(tmp_path):
     with pytest.raises(ModelError, match=r"c\.safetensors: not safetensors"):
         weights.load_receiver(tmp_path / "c.safetensors")
     with pytest.raises(OutputError, match="cannot be written"):
-        weights.save_receiver(network.state_dict(), TINY, tmp_path / "none/a.safetensors")
+        weights.save_network(network, tmp_path / "none/a.safetensors")
 
 
 def test_shards_are_small_and_read_together(tmp_path):

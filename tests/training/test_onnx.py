@@ -12,7 +12,7 @@ from streets import TINY, trained, write_camvid  # noqa: E402
 from sempic import cli  # noqa: E402
 from sempic.networks.compact import denoise, one_hot  # noqa: E402
 from sempic.networks.segmenter import SegmentationNet, SegmenterConfig  # noqa: E402
-from sempic.networks.weights import load_receiver, load_segmenter, save_receiver  # noqa: E402
+from sempic.networks.weights import load_receiver, load_segmenter, save_network  # noqa: E402
 from sempic.receive import Receiver  # noqa: E402
 from sempic.training.data.render import make  # noqa: E402
 from sempic.training.grow import as_cityscapes  # noqa: E402
@@ -64,7 +64,7 @@ def test_a_receiver_in_eight_bits_is_nearly_the_same(tmp_path):
     data = write_camvid(tmp_path / "camvid")
     corpus(data, tmp_path / "c")
     network, path = trained(), tmp_path / "r.onnx"
-    save_receiver(network.state_dict(), TINY, tmp_path / "w.safetensors")
+    save_network(network, tmp_path / "w.safetensors")
     argv = ["export", str(tmp_path / "w.safetensors"), str(path), "--int8", str(tmp_path / "c")]
     assert cli.main(["train", *argv]) == 0
     graph = onnx.load(path).graph

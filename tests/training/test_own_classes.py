@@ -17,7 +17,7 @@ from sempic import cli, palette  # noqa: E402
 from sempic.errors import InputError, ModelError  # noqa: E402
 from sempic.networks.compact import CompactNet  # noqa: E402
 from sempic.networks.segmenter import SegmentationNet, SegmenterConfig  # noqa: E402
-from sempic.networks.weights import load_receiver, save_receiver, save_segmenter  # noqa: E402
+from sempic.networks.weights import load_receiver, save_network  # noqa: E402
 from sempic.receive import Receiver  # noqa: E402
 from sempic.segment import Segmenter  # noqa: E402
 from sempic.training.data import taxonomy  # noqa: E402
@@ -94,7 +94,8 @@ def test_only_a_receiver_of_the_palette_paints_it(toys, tmp_path):
 
 def test_the_palette_travels_with_weights_and_files(toys, tmp_path):
     network = SegmentationNet(SegmenterConfig(classes=3, width=16))
-    save_segmenter(network.state_dict(), network.config, tmp_path / "s.safetensors", toys)
+    network.palette = toys
+    save_network(network, tmp_path / "s.safetensors")
     argv = ["export", str(tmp_path / "s.safetensors"), str(tmp_path / "s.onnx")]
     forget()
     assert cli.main(["train", *argv]) == 0
@@ -106,7 +107,8 @@ def test_the_palette_travels_with_weights_and_files(toys, tmp_path):
         stream = sempic.Codec(segmenter).encode(np.zeros((48, 64, 3), np.uint8))
     assert sempic.info(stream)["palette"] == "toys"
     net = trained(SMALL)
-    save_receiver(net.state_dict(), net.config, tmp_path / "r.safetensors", toys)
+    net.palette = toys
+    save_network(net, tmp_path / "r.safetensors")
     assert (
         cli.main(["train", "export", str(tmp_path / "r.safetensors"), str(tmp_path / "r.onnx")])
         == 0

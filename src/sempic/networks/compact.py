@@ -130,6 +130,8 @@ class _Refinement(nn.Module):
 class CompactNet(nn.Module):
     """The raw network F of EDM's preconditioning (Karras et al. 2022, eq. 7); see `denoise`."""
 
+    kind = "compact"
+    """Of its weights, in their metadata."""
     palette: Palette | None = None
     """Of the classes, if it is one of somebody's own."""
 

@@ -43,6 +43,8 @@ class SegmentationNet(nn.Module):
     Output: logits (B, classes, H / 2, W / 2).
     """
 
+    kind = "segmenter"
+    """Of its weights, in their metadata."""
     palette: Palette | None = None
     """Of the classes, if it is one of somebody's own."""
 

@@ -20,6 +20,7 @@ from sempic.networks.segmenter import SegmentationNet, SegmenterConfig
 from sempic.palette import Palette, described, from_description
 
 Network = TypeVar("Network", bound=nn.Module)
+_Ours = TypeVar("_Ours", CompactNet, SegmentationNet)
 Config = TypeVar("Config")
 
 
@@ -128,53 +129,36 @@ def configured(kind: type[Config], said: Any, path: Path) -> Config:
         raise ModelError(f"{path}: its {kind.__name__} cannot be read ({error})") from error
 
 
-def _load(
-    kind: str, network: Callable[[Config], Network], config: type[Config], path: Path
-) -> tuple[Network, Palette | None]:
-    """The network of a file, and the palette if that is one of somebody's own."""
-    state, said = load_tensors(path, kind)
-    palette = said.pop("palette", None)
-    shape = configured(config, said, path)
-    try:
-        own = None if palette is None else from_description(palette)
-    except InputError as error:
-        raise ModelError(f"{path}: {error}") from error
-    return filled(lambda: network(shape), state, path), own
-
-
-def about(config: Any, palette: Palette | None = None) -> dict[str, Any]:
+def about(config: Any, palette: Palette | None) -> dict[str, Any]:
     """What the metadata of a network says: its configuration, and its palette if that is one of
     somebody's own."""
     own = palette is not None and palette.identity is not None
     return asdict(config) | ({"palette": described(palette)} if own and palette else {})
 
 
-def save_receiver(
-    state: Mapping[str, Tensor], config: CompactConfig, path: Path, palette: Palette | None = None
-) -> None:
-    """Write the weights of a compact receiver. Raises OutputError."""
-    save_tensors(state, "compact", about(config, palette), path)
+def save_network(network: CompactNet | SegmentationNet, path: Path) -> None:
+    """Write the weights of a receiver or a segmenter. Raises OutputError."""
+    said = about(network.config, network.palette)
+    save_tensors(network.state_dict(), network.kind, said, path)
 
 
 def load_receiver(path: Path) -> CompactNet:
-    """A compact receiver that `save_receiver` wrote; raises ModelError if `path` holds none."""
-    network, palette = _load("compact", CompactNet, CompactConfig, path)
-    network.palette = palette or network.palette
-    return network
-
-
-def save_segmenter(
-    state: Mapping[str, Tensor],
-    config: SegmenterConfig,
-    path: Path,
-    palette: Palette | None = None,
-) -> None:
-    """Write the weights of a segmenter. Raises OutputError."""
-    save_tensors(state, "segmenter", about(config, palette), path)
+    """A compact receiver that `save_network` wrote; raises ModelError if `path` holds none."""
+    return _load(CompactNet, CompactConfig, path)
 
 
 def load_segmenter(path: Path) -> SegmentationNet:
-    """A segmenter that `save_segmenter` wrote, not training; raises ModelError if there is none."""
-    network, palette = _load("segmenter", SegmentationNet, SegmenterConfig, path)
-    network.palette = palette or network.palette
-    return network.eval()
+    """A segmenter that `save_network` wrote, not training; raises ModelError if there is none."""
+    return _load(SegmentationNet, SegmenterConfig, path).eval()
+
+
+def _load(network: type[_Ours], config: type[Any], path: Path) -> _Ours:
+    state, said = load_tensors(path, network.kind)
+    palette = said.pop("palette", None)
+    shape = configured(config, said, path)
+    found = filled(lambda: network(shape), state, path)
+    try:
+        found.palette = None if palette is None else from_description(palette)
+    except InputError as error:
+        raise ModelError(f"{path}: {error}") from error
+    return found

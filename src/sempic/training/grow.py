@@ -11,8 +11,8 @@ import torch
 
 from sempic.errors import ModelError
 from sempic.networks.compact import CompactNet
-from sempic.networks.weights import load_receiver, save_receiver
-from sempic.palette import CAMVID, CITYSCAPES, to_camvid
+from sempic.networks.weights import load_receiver, save_network
+from sempic.palette import CAMVID, CITYSCAPES, translate
 from sempic.training.options import GrowOptions
 
 
@@ -78,11 +78,10 @@ def as_cityscapes(network: CompactNet) -> CompactNet:
     known = CAMVID.classes.index("void")
     if network.config.classes != known:
         raise ModelError(f"this receiver knows {network.config.classes} classes, not {known}")
-    ids = np.arange(CITYSCAPES.classes.index("void"), dtype=np.uint8)[None]
-    return regroup(network, to_camvid(ids, CITYSCAPES.id)[0].tolist())
+    ids = np.arange(CITYSCAPES.classes.index("void"), dtype=np.uint8)
+    return regroup(network, translate(ids, CITYSCAPES.id, CAMVID.id).tolist())
 
 
 def run(options: GrowOptions) -> None:
     """`sempic train grow`."""
-    grown = as_cityscapes(load_receiver(options.weights))
-    save_receiver(grown.state_dict(), grown.config, options.output)
+    save_network(as_cityscapes(load_receiver(options.weights)), options.output)

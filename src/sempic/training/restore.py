@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from sempic.errors import ModelError
 from sempic.networks.compact import CompactConfig, CompactNet
 from sempic.networks.segmenter import SegmentationNet, SegmenterConfig
-from sempic.networks.weights import save_receiver, save_segmenter
+from sempic.networks.weights import save_network
 from sempic.palette import from_description
 from sempic.training.data.readers import PICTURES, open_picture
 from sempic.training.options import RestoreOptions
@@ -178,20 +178,20 @@ def run(options: RestoreOptions) -> None:
         raise ModelError(f"{options.model}: not an ONNX file ({error})") from error
     metadata = {p.key: p.value for p in model.metadata_props}
     about = json.loads(metadata.get("sempic", "{}"))
-    config, palette = about.get("config"), None
+    config = about.get("config")
     names = {i.name for i in model.graph.input}
     if config is None or not names & {"image", "noisy"}:
         raise ModelError(f"{options.model}: no network that `sempic train export` wrote")
-    if about.get("palette") is not None:
-        palette = from_description(about["palette"])
+    network: CompactNet | SegmentationNet
     if "image" not in names:
         config["widths"] = tuple(config["widths"])
-        receiver = CompactNet(CompactConfig(**config))
-        restore_receiver(model, receiver)
-        save_receiver(receiver.state_dict(), receiver.config, options.output, palette)
-        return
-    if options.images is None:
+        network = CompactNet(CompactConfig(**config))
+        restore_receiver(model, network)
+    elif options.images is None:
         raise ModelError("a segmenter's norms are measured on pictures: say which with --images")
-    segmenter = SegmentationNet(SegmenterConfig(**config))
-    restore_segmenter(model, segmenter, _batches(options.images))
-    save_segmenter(segmenter.state_dict(), segmenter.config, options.output, palette)
+    else:
+        network = SegmentationNet(SegmenterConfig(**config))
+        restore_segmenter(model, network, _batches(options.images))
+    if about.get("palette") is not None:
+        network.palette = from_description(about["palette"])
+    save_network(network, options.output)

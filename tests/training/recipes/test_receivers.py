@@ -12,8 +12,8 @@ from sempic import cli  # noqa: E402
 from sempic.errors import ModelError  # noqa: E402
 from sempic.networks.compact import denoise, one_hot  # noqa: E402
 from sempic.networks.segmenter import SegmentationNet, SegmenterConfig  # noqa: E402
-from sempic.networks.weights import load_receiver, load_tensors, save_receiver, save_segmenter  # noqa: E402  # noqa: E402
-from sempic.palette import CAMVID, CITYSCAPES, to_camvid  # noqa: E402
+from sempic.networks.weights import load_receiver, load_tensors, save_network  # noqa: E402  # noqa: E402
+from sempic.palette import CAMVID, CITYSCAPES, translate  # noqa: E402
 from sempic.training.data.render import make  # noqa: E402
 from sempic.training.data.taxonomy import BUNDLED  # noqa: E402
 from sempic.training.grow import as_cityscapes, grow  # noqa: E402
@@ -26,7 +26,7 @@ def made(tmp_path_factory):
     root = tmp_path_factory.mktemp("receivers")
     data = write_camvid(root / "camvid")
     make(CorpusOptions(data=(str(data),), out=root / "corpus", renditions=1, side=144, workers=1))
-    save_receiver(trained(TINY19).state_dict(), TINY19, root / "begin.safetensors")
+    save_network(trained(TINY19), root / "begin.safetensors")
     return root
 
 
@@ -57,7 +57,7 @@ def test_each_of_nineteen_classes_begins_as_the_one_of_eleven():
     assert grown.config.classes == 19
     noisy, coarse, _, sigma = inputs(19)
     ids = torch.randint(0, 20, (1, 32, 32)).to(torch.uint8)
-    eleven = torch.from_numpy(to_camvid(ids.numpy(), CITYSCAPES.id))
+    eleven = torch.from_numpy(translate(ids.numpy(), CITYSCAPES.id, CAMVID.id))
     assert (eleven == CAMVID.void).any()
     before = denoise(network, noisy, coarse, one_hot(eleven, 11), sigma)
     after = denoise(grown, noisy, coarse, one_hot(ids, 19), sigma)
@@ -69,7 +69,7 @@ def test_each_of_nineteen_classes_begins_as_the_one_of_eleven():
 
 
 def test_growing_is_a_command(tmp_path):
-    save_receiver(trained().state_dict(), TINY, tmp_path / "a.safetensors")
+    save_network(trained(), tmp_path / "a.safetensors")
     assert (
         cli.main(
             ["train", "grow", str(tmp_path / "a.safetensors"), str(tmp_path / "b.safetensors")]
@@ -98,7 +98,7 @@ def test_a_run_resumes_on_the_same_path(made, recipe, monkeypatch):
     if recipe[0] == "distill":
         torch.manual_seed(0)
         segmenter = SegmentationNet(SegmenterConfig(width=16))
-        save_segmenter(segmenter.state_dict(), segmenter.config, made / "seg.safetensors")
+        save_network(segmenter, made / "seg.safetensors")
         recipe = (*recipe, "--segmenter", str(made / "seg.safetensors"))
     name = recipe[0]
     assert run(made, f"{name}-a", *recipe, "--export-dir", str(made / f"{name}-out")) == 0
@@ -134,7 +134,7 @@ def test_a_run_resumes_on_the_same_path(made, recipe, monkeypatch):
 
 
 def test_other_classes_are_refused(made, tmp_path, capsys):
-    save_receiver(trained().state_dict(), TINY, tmp_path / "a.safetensors")
+    save_network(trained(), tmp_path / "a.safetensors")
     assert run(made, "no", *DENOISE, "--init", str(tmp_path / "a.safetensors")) == 2
     assert "knows 11 classes, the corpus has 19" in capsys.readouterr().err
 
@@ -145,7 +145,7 @@ def test_a_viewer_minds_critical_pixels_more(tmp_path):
 
     torch.manual_seed(0)
     segmenter = SegmentationNet(SegmenterConfig(width=16))
-    save_segmenter(segmenter.state_dict(), segmenter.config, tmp_path / "seg.safetensors")
+    save_network(segmenter, tmp_path / "seg.safetensors")
     loss = SemanticLoss(tmp_path / "seg.safetensors", BUNDLED["cityscapes"], torch.device("cpu"))
     view = segmenter_view((96, 128), np.random.default_rng(0))
     image, made = torch.rand(2, 2, 3, 96, 128) * 2 - 1

@@ -171,11 +171,7 @@ def load(spec: str) -> Taxonomy:
         return BUNDLED[spec]
     if not spec.endswith(".json"):
         raise InputError(f"classes {spec!r} are none of {', '.join(BUNDLED)}, and no JSON file")
-    path = Path(spec)
-    try:
-        return from_description(palette.read_description(path))
-    except InputError as error:
-        raise InputError(f"{path}: {error}" if spec not in str(error) else str(error)) from error
+    return palette.understood(Path(spec), from_description)
 
 
 def describe(taxonomy: Taxonomy) -> Any:

@@ -27,7 +27,7 @@ from sempic.training.trainer import Recipe, compiled
 class ReceiverRecipe(Recipe):
     """A compact receiver and crops of a corpus to teach it with."""
 
-    kind = "compact"
+    kind = CompactNet.kind
     decay = 0.999
 
     def __init__(self, options: ReceiverOptions, device: torch.device, offset: int = 0) -> None:

@@ -25,7 +25,7 @@ from sempic.evaluation.metrics import confusion, iou
 from sempic.networks.efficientnet import imagenet
 from sempic.networks.segmenter import SegmentationNet, SegmenterConfig, double, predict
 from sempic.networks.weights import about, load_segmenter
-from sempic.palette import CAMVID, CITYSCAPES, to_camvid
+from sempic.palette import CAMVID, CITYSCAPES, translate
 from sempic.scene import Image as Picture
 from sempic.scene import LabelMap
 from sempic.training.data import taxonomy
@@ -101,7 +101,7 @@ def grow_head(network: SegmentationNet, given: SegmentationNet, path: Path) -> N
     last = f"head.{len(network.head) - 1}."
     theirs = given.config.classes
     if (theirs, mine) == (CAMVID.void, CITYSCAPES.void):
-        merged = to_camvid(np.arange(mine, dtype=np.uint8)[None], CITYSCAPES.id)[0]
+        merged = translate(np.arange(mine, dtype=np.uint8), CITYSCAPES.id, CAMVID.id)
         order = torch.from_numpy(merged.astype(np.int64))
         state = {**state, **{last + k: state[last + k][order] for k in ("weight", "bias")}}
     elif theirs != mine:  # all but the last layer
@@ -170,7 +170,7 @@ class Validation:
 class Segmenter(Recipe):
     """Cross-entropy of what is known, and a soft Jaccard index of what is known exactly."""
 
-    kind = "segmenter"
+    kind = SegmentationNet.kind
     decay = 0.998
 
     def __init__(self, options: SegmenterOptions, device: torch.device) -> None:
