@@ -32,6 +32,11 @@ class Coarse:
     cb: Plane
     cr: Plane
 
+    @property
+    def chroma(self) -> str:
+        """ "444" or "420"."""
+        return "444" if self.cb.shape == self.y.shape else "420"
+
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Window:

@@ -136,10 +136,9 @@ def test_a_pyav_without_x265_is_named(monkeypatch):
     [((64, 86), "420", 0, 0xC0), ((64, 86), "444", 3, 0xC1), ((64, 86), "444", -6, 0xC4),
      ((40, 33), "420", 0, 0xC2), ((40, 33), "444", 3, 0xC3), ((40, 33), "444", -6, 0xC5)],
 )  # fmt: skip
-def test_usual_openings_take_one_byte(size, chroma, offset, code, monkeypatch):
-    monkeypatch.setitem(bpg._CHROMA_QP, chroma, offset)  # 3 is what early files have
+def test_usual_openings_take_one_byte(size, chroma, offset, code):
     planes = coarse.from_rgb(street(*size)[0], chroma)
-    file = bpg.encode(planes)
+    file = bpg.encode(planes, chroma_qp=offset)  # 3 is what early files have
     short = bpg.shorten(file)
     assert short[0] == code
     assert len(short) <= len(file) - 21

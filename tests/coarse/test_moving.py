@@ -21,8 +21,7 @@ def equal(a, b):
 
 def coded(planes, qps, keys=()):
     height, width = planes[0].y.shape
-    chroma = "444" if planes[0].cb.shape == planes[0].y.shape else "420"
-    encoder = moving.Encoder(width, height, chroma)
+    encoder = moving.Encoder(width, height, planes[0].chroma)
     found = [
         encoder.encode(p, qp=q, key=i in keys)
         for i, (p, q) in enumerate(zip(planes, qps, strict=True))

@@ -41,7 +41,9 @@ def toys(tmp_path, monkeypatch):
 
 
 def receiver(path, own):
-    export_receiver(CompactNet(SMALL), path, palette=own)
+    network = CompactNet(SMALL)
+    network.palette = own
+    export_receiver(network, path)
     return Receiver(path)
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from sempic.bits import Bits, from_golomb, packed, ue
 from sempic.coarse import hevc
 from sempic.coarse.codec import CoarseCodec
-from sempic.coarse.hevc import START
+from sempic.coarse.hevc import CHROMA, CHROMA_QP, START
 from sempic.coarse.planes import check_size, from_rgb
 from sempic.errors import CorruptStream, InputError, TruncatedStream, UnsupportedProfile
 from sempic.scene import Coarse, Image
@@ -25,13 +25,8 @@ if TYPE_CHECKING:
 
 MAGIC = b"BPG\xfb"
 
-_PIXEL_FORMATS: dict[int, str] = {1: "420", 3: "444"}  # these are HEVC's chroma_format_idc too
 _VPS, _SPS, _PPS, _PREFIX_SEI, _SUFFIX_SEI = 32, 33, 34, 39, 40
 _SLICES = range(16, 22)  # of intra random access pictures
-
-# What is painted from the coarse picture shows errors of its chroma more than those of its luma,
-# and chroma is cheap: docs/decisions.md.
-_CHROMA_QP = {"420": 0, "444": -6}
 
 # Bytes of a BPG file before its width and after its height, up to the first slice's NAL header:
 # 4:2:0 and 4:4:4, coding trees of 64 and 32, all else as x265 4.2 has it under the settings above;
@@ -89,15 +84,9 @@ def encode(coarse: Coarse, *, qp: int = 33, chroma_qp: int | None = None) -> byt
 
     Raises InputError where PyAV was built without x265, as its wheels never are.
     """
-    import av
-
-    if "libx265" not in av.codecs_available:
-        raise InputError("this PyAV has no x265, which BPG needs: install PyAV's own wheel")
     height, width = coarse.y.shape
-    pixel_format = 3 if coarse.cb.shape == coarse.y.shape else 1
-    if chroma_qp is None:
-        chroma_qp = _CHROMA_QP[_PIXEL_FORMATS[pixel_format]]
-    units = _x265(coarse, qp, chroma_qp)
+    (pixel_format,) = (number for number, name in CHROMA.items() if name == coarse.chroma)
+    units = _x265(coarse, qp, CHROMA_QP[coarse.chroma] if chroma_qp is None else chroma_qp)
     sps = _read_x265_sps(units[_SPS])
     fields = packed(sps.sizes + sps.depth + sps.sao + sps.pcm + sps.smoothing + sps.extension)
     return b"".join(
@@ -212,7 +201,7 @@ def _read_header(file: bytes) -> _Header:
         raise TruncatedStream("the BPG file ends inside its header")
     pixel_format, alpha, depth = file[4] >> 5, file[4] >> 4 & 1, (file[4] & 15) + 8
     space, flags = file[5] >> 4, file[5] & 15
-    if pixel_format not in _PIXEL_FORMATS or depth != 8 or space != 0:
+    if pixel_format not in CHROMA or depth != 8 or space != 0:
         raise UnsupportedProfile(
             f"BPG pixel format {pixel_format}, {depth} bits, color space {space}: only 8-bit "
             "YCbCr 4:2:0 and 4:4:4 are supported"
@@ -230,7 +219,7 @@ def _read_header(file: bytes) -> _Header:
     left = len(file) - at
     if size > left or left <= 0:
         raise TruncatedStream(f"the BPG picture claims {size} bytes, {max(left, 0)} are left")
-    return _Header(width, height, _PIXEL_FORMATS[pixel_format], at, at + (size or left))
+    return _Header(width, height, CHROMA[pixel_format], at, at + (size or left))
 
 
 def _ue7(value: int) -> bytes:
@@ -358,9 +347,8 @@ def _x265(coarse: Coarse, qp: int, chroma_qp: int) -> dict[int, bytes]:
     # that the smallest coding block is as large, so that BPG's rule still gives the coded size.
     block = 8 if min(coarse.y.shape) > 8 else 16
     height, width = (-(-side // block) * block for side in coarse.y.shape)
-    chroma = "444" if coarse.cb.shape == coarse.y.shape else "420"
     settings = hevc.X265 | {"qp": qp, "min-cu-size": block}
-    encoder = hevc.encoder(width, height, chroma, chroma_qp, settings, preset="placebo")
+    encoder = hevc.encoder(width, height, coarse.chroma, chroma_qp, settings, preset="placebo")
     frame = hevc.frame(coarse, width, height)
     stream = b"".join(bytes(p) for p in (*encoder.encode(frame), *encoder.encode(None)))
     return {unit[0] >> 1: unit for unit in hevc.units(stream)}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sempic.errors import InputError
 from sempic.scene import Coarse
 
 if TYPE_CHECKING:
@@ -17,6 +18,14 @@ if TYPE_CHECKING:
 
 START = b"\0\0\1"
 """What stands before each NAL unit of a byte stream (H.265 annex B)."""
+
+CHROMA = {1: "420", 3: "444"}
+"""By HEVC's chroma_format_idc, which are BPG's pixel formats, too."""
+
+# What is painted from the coarse picture shows errors of its chroma more than those of its luma,
+# and chroma is cheap: docs/decisions.md.
+CHROMA_QP = {"420": 0, "444": -6}
+"""What chroma's QP is above luma's, in coarse pictures."""
 
 # One thread and no wavefronts: the same bytes every time, and no entry points to send.
 X265 = {
@@ -50,10 +59,16 @@ def encoder(
 
     chroma: "420" or "444". chroma_qp: what chroma's QP is above luma's. settings: of x265, X265
     among them. options: FFmpeg's.
+
+    Raises InputError where PyAV was built without x265, as its wheels never are.
     """
     import av
     from av.video.codeccontext import VideoCodecContext
 
+    if "libx265" not in av.codecs_available:
+        raise InputError(
+            "this PyAV has no x265, which makes coarse pictures: install its own wheel"
+        )
     made = av.CodecContext.create("libx265", "w")
     assert isinstance(made, VideoCodecContext)
     made.width, made.height = width, height
@@ -97,8 +112,7 @@ def frame(coarse: Coarse, width: int, height: int) -> av.VideoFrame:
     """A frame of this size that has the planes, their edges repeated."""
     import av
 
-    chroma = "444" if coarse.cb.shape == coarse.y.shape else "420"
-    made = av.VideoFrame(width, height, f"yuv{chroma}p")
+    made = av.VideoFrame(width, height, f"yuv{coarse.chroma}p")
     for plane, samples in zip(made.planes, (coarse.y, coarse.cb, coarse.cr), strict=True):
         rows, line = plane.buffer_size // plane.line_size, plane.line_size
         pad = ((0, max(0, rows - samples.shape[0])), (0, line - samples.shape[1]))

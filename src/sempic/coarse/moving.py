@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sempic.bits import Bits, from_golomb
 from sempic.coarse import hevc
-from sempic.coarse.hevc import START
+from sempic.coarse.hevc import CHROMA, CHROMA_QP, START
 from sempic.coarse.planes import MAX_SIDE
-from sempic.errors import CorruptStream, ImageError, InputError, LimitExceeded, UnsupportedProfile
+from sempic.errors import CorruptStream, ImageError, LimitExceeded, UnsupportedProfile
 from sempic.scene import Coarse
 
 if TYPE_CHECKING:
@@ -24,8 +24,6 @@ QP = range(1, 52)
 _PARAMETERS = range(32, 35)
 _KEYS = (19, 20)
 _PREDICTED = (0, 1)
-_CHROMA = {1: "420", 3: "444"}
-_CHROMA_QP = {"420": 0, "444": -6}
 _BASE = 30
 _OPENING = 32
 """Bytes of a slice, at least, in which the place of its picture stands."""
@@ -60,18 +58,14 @@ class Encoder:
     def __init__(self, width: int, height: int, chroma: str = "444") -> None:
         """Raises ImageError for a side beyond MAX_SIDE, and InputError where PyAV was built
         without x265, as its wheels never are."""
-        import av
-
         if max(width, height) > MAX_SIDE:
             raise ImageError(f"a coarse picture of {width}×{height} has a side beyond {MAX_SIDE}")
-        if "libx265" not in av.codecs_available:
-            raise InputError("this PyAV has no x265, which sequences need: install its own wheel")
         self._size = width, height
         across, down = (max(16, -(-side // 8) * 8) for side in self._size)
         self._coded = across, down
         settings = _X265 | {"min-cu-size": 8}
         options = {"preset": "slow", "forced-idr": "1"}
-        self._encoder = hevc.encoder(across, down, chroma, _CHROMA_QP[chroma], settings, **options)
+        self._encoder = hevc.encoder(across, down, chroma, CHROMA_QP[chroma], settings, **options)
         self._regions: dict[int, Any] = {}
         self._decoder: Decoder | None = None
         self._count = 0
@@ -235,7 +229,7 @@ def _read_sps(unit: bytes) -> tuple[str, tuple[int, int], int]:
     chroma = from_golomb(bits.golomb())
     if chroma == 3:
         bits.take(1)
-    if chroma not in _CHROMA:
+    if chroma not in CHROMA:
         raise UnsupportedProfile("coarse pictures are 4:2:0 or 4:4:4")
     size = from_golomb(bits.golomb()), from_golomb(bits.golomb())
     if bits.take(1) == "1":
@@ -246,4 +240,4 @@ def _read_sps(unit: bytes) -> tuple[str, tuple[int, int], int]:
     places = from_golomb(bits.golomb()) + 4
     if places > 16:
         raise CorruptStream("the coarse pictures' parameter sets are damaged")
-    return _CHROMA[chroma], size, places
+    return CHROMA[chroma], size, places

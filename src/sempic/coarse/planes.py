@@ -62,7 +62,7 @@ def full(coarse: Coarse) -> _Ints:
     """Y, Cb and Cr, each as large as luma: int32 (3, h, w)."""
     y = coarse.y.astype(np.int32)
     cb, cr = (c.astype(np.int32) for c in (coarse.cb, coarse.cr))
-    if cb.shape != y.shape:
+    if coarse.chroma == "420":
         cb, cr = (_double(c)[: y.shape[0], : y.shape[1]] for c in (cb, cr))
     return np.stack((y, cb, cr))
 

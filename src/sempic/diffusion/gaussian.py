@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args, get_type_hints
 
 import numpy as np
 import numpy.typing as npt
@@ -41,14 +41,10 @@ class DiffusionConfig:
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise ModelError(f"diffusion steps must be at least 1, not {self.steps}")
-        for name, known in (
-            ("schedule", ("linear", "cosine")),
-            ("prediction", ("epsilon", "x0")),
-            ("variance", ("learned_range", "fixed_large", "fixed_small")),
-            ("loss", ("mse", "rescaled_mse", "kl", "rescaled_kl")),
-        ):
-            if getattr(self, name) not in known:
-                raise ModelError(f"diffusion {name} {getattr(self, name)!r} is none of {known}")
+        for name, kind in get_type_hints(type(self)).items():
+            known, value = get_args(kind), getattr(self, name)
+            if known and value not in known:
+                raise ModelError(f"diffusion {name} {value!r} is none of {known}")
         if self.betas().max() >= 1:
             raise ModelError(f"{self.steps} steps are too few for the {self.schedule} schedule")
 

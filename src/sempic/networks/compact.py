@@ -133,7 +133,7 @@ class CompactNet(nn.Module):
     kind = "compact"
     """Of its weights, in their metadata."""
     palette: Palette | None = None
-    """Of the classes, if it is one of somebody's own."""
+    """Of the classes; None: that of ours which has so many."""
 
     def __init__(self, config: CompactConfig) -> None:
         super().__init__()

@@ -46,7 +46,7 @@ class SegmentationNet(nn.Module):
     kind = "segmenter"
     """Of its weights, in their metadata."""
     palette: Palette | None = None
-    """Of the classes, if it is one of somebody's own."""
+    """Of the classes; None: that of ours which has so many."""
 
     def __init__(self, config: SegmenterConfig) -> None:
         super().__init__()

@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -85,7 +85,7 @@ class UNetConfig:
                 raise ModelError(f"{name} cannot be {getattr(self, name)}")
         if not 0 <= self.dropout < 1:
             raise ModelError(f"dropout must lie in [0, 1), not {self.dropout}")
-        if self.precision not in ("float32", "float16", "bfloat16"):
+        if self.precision not in get_args(Precision):
             raise ModelError(f"precision {self.precision!r} is unknown")
         for level, width in enumerate(self.widths):
             if width % GROUPS or width < GROUPS:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from sempic.errors import InputError, ModelError, OutputError
 from sempic.networks.compact import CompactConfig, CompactNet
 from sempic.networks.segmenter import SegmentationNet, SegmenterConfig
-from sempic.palette import Palette, described, from_description
+from sempic.palette import described, from_description
 
 Network = TypeVar("Network", bound=nn.Module)
 _Ours = TypeVar("_Ours", CompactNet, SegmentationNet)
@@ -129,17 +129,17 @@ def configured(kind: type[Config], said: Any, path: Path) -> Config:
         raise ModelError(f"{path}: its {kind.__name__} cannot be read ({error})") from error
 
 
-def about(config: Any, palette: Palette | None) -> dict[str, Any]:
+def about(network: CompactNet | SegmentationNet) -> dict[str, Any]:
     """What the metadata of a network says: its configuration, and its palette if that is one of
     somebody's own."""
+    palette = network.palette
     own = palette is not None and palette.identity is not None
-    return asdict(config) | ({"palette": described(palette)} if own and palette else {})
+    return asdict(network.config) | ({"palette": described(palette)} if own and palette else {})
 
 
 def save_network(network: CompactNet | SegmentationNet, path: Path) -> None:
     """Write the weights of a receiver or a segmenter. Raises OutputError."""
-    said = about(network.config, network.palette)
-    save_tensors(network.state_dict(), network.kind, said, path)
+    save_tensors(network.state_dict(), network.kind, about(network), path)
 
 
 def load_receiver(path: Path) -> CompactNet:

@@ -7,11 +7,13 @@ convolutions.
 from __future__ import annotations
 
 import copy
+import functools
 import json
 import warnings
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -149,16 +151,6 @@ def halve(model: onnx.ModelProto) -> None:
     graph.node.extend(nodes)
 
 
-class _Inputs:
-    """A calibration data reader, as ONNX Runtime calls it."""
-
-    def __init__(self, feeds: Iterable[dict[str, Any]]) -> None:
-        self._feeds = iter(feeds)
-
-    def get_next(self) -> dict[str, Any] | None:
-        return next(self._feeds, None)
-
-
 def quantise(
     model: Path, feeds: Iterable[dict[str, Any]], names: Collection[str] | None = None
 ) -> None:
@@ -169,11 +161,12 @@ def quantise(
     bring about. Weights have seven bits: processors without VNNI add pairs of products in 16 bits,
     which eight would overflow.
     """
+    reader = SimpleNamespace(get_next=functools.partial(next, iter(feeds), None))
     convs = [n.name for n in onnx.load(model).graph.node if n.op_type == "Conv"]
     quantize_static(
         model,
         model,
-        _Inputs(feeds),
+        reader,
         quant_format=QuantFormat.QDQ,
         op_types_to_quantize=["Conv", "Relu"],
         nodes_to_quantize=[
@@ -269,14 +262,12 @@ def export_receiver(
     network: CompactNet,
     path: Path,
     *,
-    palette: Palette | None = None,
     model_id: int = 1,
     feeds: Iterable[dict[str, Any]] | None = None,
 ) -> None:
     """Write the denoiser with what `sempic.receive.Receiver` must know about sampling.
 
-    With `feeds`, such as `first_inputs`, its convolutions are quantised (`quantise`). Without a
-    palette, the number of classes tells which one of ours it is.
+    With `feeds`, such as `first_inputs`, its convolutions are quantised (`quantise`).
     """
     classes, sizes = network.config.classes, (48, 64)
     example = (
@@ -298,7 +289,7 @@ def export_receiver(
         "sigma_max": config.sigma_max,
         "sigma_min": edm.SIGMA_MIN,
         "rho": edm.RHO,
-        "palette": described(palette or network.palette or _palette(classes)),
+        "palette": described(network.palette or _palette(classes)),
         "config": asdict(config),
     }
     names = ["noisy", "coarse", "labels", "sigma", "fidelity"]
@@ -309,7 +300,6 @@ def export_segmenter(
     network: SegmentationNet,
     path: Path,
     *,
-    palette: Palette | None = None,
     enlarge: float = ENLARGE,
     feeds: Iterable[dict[str, Any]] | None = None,
 ) -> None:
@@ -322,7 +312,7 @@ def export_segmenter(
     example = (torch.zeros(1, 64, 96, 3, dtype=torch.uint8).random_(256),)
     axes = {"image": {1: "height", 2: "width"}, "logits": {2: "rows", 3: "columns"}}
     metadata = {
-        "palette": described(palette or network.palette or _palette(network.config.classes)),
+        "palette": described(network.palette or _palette(network.config.classes)),
         "enlarge": enlarge,
         "voids": True,  # receivers of today's recipes know void
         "config": asdict(network.config),

@@ -6,6 +6,7 @@ A `Recipe` says what is trained, on what, and towards what; nothing here knows a
 from __future__ import annotations
 
 import contextlib
+import copy
 import itertools
 import json
 import math
@@ -119,8 +120,8 @@ class Ema:
         """Follow the network after its `step`th step, counted from 1."""
         decay = min(self.decay, (1 + step) / (10 + step)) if self.warmup else self.decay
         torch._foreach_lerp_(self._moving, self._current, 1 - decay)
-        for value, copy in self._counters:
-            copy.copy_(value)
+        for value, kept in self._counters:
+            kept.copy_(value)
 
 
 class Recipe(ABC):
@@ -148,6 +149,12 @@ class Recipe(ABC):
     def averages(self) -> dict[str, Ema]:
         """By the name of the weights that are saved; what is judged and exported is the first."""
         return {self.kind: Ema(self.network, self.decay)}
+
+    def averaged(self, state: dict[str, Tensor]) -> Any:
+        """A copy of the network that has averaged weights, not training."""
+        network = copy.deepcopy(self.network).eval()
+        network.load_state_dict(state)
+        return network
 
     def fixed(self) -> dict[str, Any]:
         """What a run cannot be gone on with in another way, as JSON has it."""

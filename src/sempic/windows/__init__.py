@@ -99,7 +99,7 @@ def decode(payload: bytes, width: int, height: int, coarse: Coarse | None) -> tu
     if opened.size != size:
         raise CorruptStream("the windows' atlas is not of the size that they take")
     atlas = opened.decode()
-    if atlas.cb.shape != atlas.y.shape:
+    if atlas.chroma != "444":
         raise CorruptStream("the windows' atlas is not 4:4:4")
     differences = np.stack((atlas.y, atlas.cb, atlas.cr)).astype(np.int64)
     found = []

@@ -37,6 +37,7 @@ class ReceiverRecipe(Recipe):
         self.taxonomy = corpus.taxonomy
         network = self._begin(corpus.taxonomy).to(device)
         network.normalise()
+        network.palette = corpus.taxonomy.palette
         self.config = network.config
         self.network: CompactNet = network
         self.working = compiled(network, device)
@@ -45,7 +46,6 @@ class ReceiverRecipe(Recipe):
         drops = Drops(options.label_drop, options.region_drop, options.region_wrong)
         self.crops = Crops(corpus, size=options.crop, device=device, drops=drops)
         self._seed = options.seed + offset
-        self._averaged = CompactNet(self.config).to(device)
         self._sheet = Sheet(corpus, options.sheet)
 
     def _begin(self, classes: Taxonomy) -> CompactNet:
@@ -74,15 +74,13 @@ class ReceiverRecipe(Recipe):
         return batch._replace(image=image, coarse=coarse), planes
 
     def validate(self, state: dict[str, Tensor], sheet: Path) -> dict[str, float]:
-        self._averaged.load_state_dict(state)
-        return {"psnr": self._sheet.write(self._averaged, sheet)}
+        return {"psnr": self._sheet.write(self.averaged(state), sheet)}
 
     def about(self) -> dict[str, Any]:
-        return about(self.config, self.taxonomy.palette)
+        return about(self.network)
 
     def export(self, state: dict[str, Tensor], folder: Path) -> None:
-        self._averaged.load_state_dict(state)
-        export_receiver(self._averaged, folder / "receiver.onnx", palette=self.taxonomy.palette)
+        export_receiver(self.averaged(state), folder / "receiver.onnx")
 
 
 def parameter_groups(network: CompactNet, lr: float) -> list[dict[str, Any]]:

@@ -193,6 +193,7 @@ class Segmenter(Recipe):
         )
         self.config = SegmenterConfig(backbone=options.backbone, classes=self.taxonomy.classes)
         network = SegmentationNet(self.config)
+        network.palette = self.taxonomy.palette
         if options.init is not None:
             grow_head(network, load_segmenter(options.init), options.init)
         else:
@@ -203,7 +204,7 @@ class Segmenter(Recipe):
                 if isinstance(block, nn.Conv2d) and block.groups > 1:
                     block.weight.requires_grad_(False)
         network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.network = network
+        self.network: SegmentationNet = network
         self.working = compiled(network, device)
         self.teacher = self._load_teacher(options.teacher)
         head = [p for n, p in network.named_parameters() if not n.startswith("backbone.")]
@@ -216,7 +217,6 @@ class Segmenter(Recipe):
         )
         self.optimizers = {"network": self.optimizer}
         self.networks, self.memory = {}, {}
-        self._averaged = SegmentationNet(self.config).to(device).eval()
 
     def _load_teacher(self, path: Path | None) -> nn.Module | None:
         """Raises ModelError for a teacher of other classes."""
@@ -251,20 +251,14 @@ class Segmenter(Recipe):
         return {"loss": loss, **parts, "norm": norm}
 
     def validate(self, state: dict[str, Tensor], sheet: Path) -> dict[str, float]:
-        self._averaged.load_state_dict(state)
-        return self.validation.scores(self._averaged)
+        return self.validation.scores(self.averaged(state))
 
     def about(self) -> dict[str, Any]:
-        return about(self.config, self.taxonomy.palette)
+        return about(self.network)
 
     def export(self, state: dict[str, Tensor], folder: Path) -> None:
-        self._averaged.load_state_dict(state)
-        export_segmenter(
-            self._averaged,
-            folder / "segmenter.onnx",
-            palette=self.taxonomy.palette,
-            enlarge=self.options.enlarge,
-        )
+        network, enlarge = self.averaged(state), self.options.enlarge
+        export_segmenter(network, folder / "segmenter.onnx", enlarge=enlarge)
 
 
 def run(options: SegmenterOptions) -> None:
