@@ -67,7 +67,7 @@ def stream(data: bytes) -> None:
 
 
 def bpg(data: bytes) -> None:
-    width, height = coarse.peek(data)
+    width, height = coarse.open(data).size
     if width * height <= 1 << 14:
         coarse.to_rgb(coarse.decode(data))
 

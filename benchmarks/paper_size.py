@@ -24,7 +24,7 @@ import torch
 
 from sempic.diffusion.checkpoints import load_model, save_model
 from sempic.diffusion.gaussian import DiffusionConfig, make_diffusion
-from sempic.networks.unet import SemanticUNet, UNetConfig, make_condition, parameter_count
+from sempic.networks.unet import SemanticUNet, UNetConfig, make_condition
 
 PAPER = UNetConfig(use_checkpoint=True)
 
@@ -61,7 +61,7 @@ def main() -> None:
 
     with stage("build", report):
         model = SemanticUNet(config)
-    parameters = parameter_count(model)
+    parameters = sum(p.numel() for p in model.parameters())
     print(f"{parameters:,} parameters; {width}×{height}, {torch.get_num_threads()} threads")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.safetensors"

@@ -455,7 +455,7 @@ def test_other_arguments_that_cannot_be(codec):
         lambda: coarse.encode(IMAGE, quality="35"),
         lambda: coarse.encode(IMAGE, quality=float("nan")),
         lambda: coarse.decode("x"),
-        lambda: coarse.peek(None),
+        lambda: coarse.open(None),
         lambda: coding.encode(LABELS.tolist()),
         lambda: coding.decode("x", 3, 3),
     ):

@@ -314,12 +314,21 @@ class Codec:
                 )
         boxes = _scaled(options.keep_boxes, full, pixels.shape[:2])
         sent, never = _cells(pixels, given, PALETTES[palette], boxes, options)
-        said = _texture(pixels, given, palette, halved)
+        plain = Draft(
+            width=pixels.shape[1],
+            height=pixels.shape[0],
+            labels=given,
+            coarse_codec=options.coarse_codec,
+            palette=palette,
+            model=options.model,
+            halved=halved,
+            texture=_texture(pixels, given, palette, halved),
+        )
 
         @functools.cache
         def draft(level: int) -> tuple[Draft, bytes]:
             with progress.waiting(f"coding at quality {level}", aloud=False):
-                made = _draft(pixels, given, palette, halved, said, level, sent, options)
+                made = _at_level(plain, pixels, sent, level)
                 return made, made.pack()
 
         level = options.quality
@@ -736,31 +745,13 @@ def _texture(pixels: Image, labels: LabelMap | None, palette: int, halved: bool)
     return texture.ask(pixels, labels, PALETTES[palette])
 
 
-def _draft(
-    pixels: Image,
-    labels: LabelMap | None,
-    palette: int,
-    halved: bool,
-    said: texture.Texture,
-    level: int,
-    sent: Cells,
-    options: EncodeOptions,
-) -> Draft:
-    """What is packed at a level of the dial, with the windows of the cells that are to be sent."""
-    height, width = pixels.shape[:2]
+def _at_level(plain: Draft, pixels: Image, sent: Cells, level: int) -> Draft:
+    """A draft with its coarse picture at a level of the dial, and the windows of the cells that are
+    to be sent."""
     small = coarse.downscale(pixels, QUALITY[level].factor)
-    qp = QUALITY[level].qp - (UNMAPPED if labels is None else 0)
-    draft = Draft(
-        width=width,
-        height=height,
-        labels=labels,
-        coarse=coarse.encode(small, codec=options.coarse_codec, quality=qp),
-        coarse_codec=options.coarse_codec,
-        palette=palette,
-        model=options.model,
-        halved=halved,
-        texture=said,
-    )
+    qp = QUALITY[level].qp - (UNMAPPED if plain.labels is None else 0)
+    payload = coarse.encode(small, codec=plain.coarse_codec, quality=qp)
+    draft = dataclasses.replace(plain, coarse=payload)
     if not sent.any():
         return draft
     from sempic import windows

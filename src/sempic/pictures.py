@@ -9,8 +9,8 @@ import contextlib
 import io
 import re
 import warnings
-from collections.abc import Iterator, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,7 @@ from sempic.errors import ImageError, LabelMapError, OutputError, install_hint, 
 from sempic.palette import CAMVID, INDICES, Palette
 from sempic.scene import Image, LabelMap
 
+_Found = TypeVar("_Found")
 SUFFIXES = frozenset(formats.by_suffix())
 """What counts as a picture when a folder is searched; a file named outright is always tried."""
 _EXACT = ("PNG", "BMP", "DIB", "GIF", "PPM", "TIFF", "TGA")
@@ -46,25 +47,23 @@ def read(data: bytes) -> Image:
 
     Raises ImageError: not a picture, cut short, damaged, or too large.
     """
-    data = _checked(data, ImageError)
-    try:
-        return to_rgb(_open(data, ImageError))
-    except ImageError:
-        for bare in _without_metadata(data):
-            with contextlib.suppress(ImageError):  # the first error says more
-                return to_rgb(_open(bare, ImageError))
-        raise
+    return _whatever_its_metadata(data, to_rgb)
 
 
 def peek(data: bytes) -> tuple[int, int]:
     """(width, height) of a picture file as stored, from its header; raises ImageError as `read`."""
+    return _whatever_its_metadata(data, lambda picture: picture.size)
+
+
+def _whatever_its_metadata(data: bytes, use: Callable[[PIL.Image.Image], _Found]) -> _Found:
+    """What is made of a picture file; of its pixels alone, if what is around them is damaged."""
     data = _checked(data, ImageError)
     try:
-        return _open(data, ImageError).size
+        return use(_open(data, ImageError))
     except ImageError:
         for bare in _without_metadata(data):
-            with contextlib.suppress(ImageError):
-                return _open(bare, ImageError).size
+            with contextlib.suppress(ImageError):  # the first error says more
+                return use(_open(bare, ImageError))
         raise
 
 

@@ -104,7 +104,7 @@ SIZES = [(1, 1), (3, 5), (8, 8), (9, 8), (16, 17), (17, 33), (40, 33), (63, 57),
 def test_any_size_comes_back(size, chroma):
     image, _ = street(*size)
     payload = coarse.encode(image, quality=12, chroma=chroma)
-    assert coarse.peek(payload) == size[::-1]
+    assert coarse.open(payload).size == size[::-1]
     source, planes = coarse.from_rgb(image, chroma), coarse.decode(payload)
     for a, b in zip(planes_of(planes), planes_of(source), strict=True):
         assert a.dtype == np.uint8
@@ -165,7 +165,7 @@ def decodes_as_announced(file: bytes) -> bool:
         planes = coarse.decode(file)
     except BitstreamError:
         return False
-    width, height = coarse.peek(file)
+    width, height = coarse.open(file).size
     halves = ((height + 1) // 2, (width + 1) // 2)
     assert planes.y.shape == (height, width)
     assert planes.cb.shape == planes.cr.shape
@@ -199,7 +199,7 @@ def test_garbage_is_refused_or_fits(tail, keep):
 def test_a_tiny_file_cannot_claim_a_huge_picture():
     side = b"\x83\xff\x7f"  # 65535
     file = SMALL[:6] + side + side + SMALL[8:40]
-    assert coarse.peek(file) == (65535, 65535)
+    assert coarse.open(file).size == (65535, 65535)
     with pytest.raises(LimitExceeded, match="65535"):
         coarse.decode(file)
 

@@ -1,6 +1,6 @@
 """Coarse picture ⇄ payload of a coarse chunk, and the planes in it (docs/spec/format.md §6).
 
-`encode`, `decode` and `peek` speak to every codec by name: "bpg", which the format relies on, and
+`encode`, `decode` and `open` speak to every codec by name: "bpg", which the format relies on, and
 "avif", "webp", "jxl". `sempic.coarse.bpg` has whole BPG files.
 """
 
@@ -24,7 +24,6 @@ __all__ = [
     "factor",
     "from_rgb",
     "open",
-    "peek",
     "to_rgb",
 ]
 
@@ -75,8 +74,3 @@ def decode(payload: bytes, *, codec: str = "bpg") -> Coarse:
     to planes of the size that it announces: checksums belong to the container.
     """
     return open(payload, codec).decode()
-
-
-def peek(payload: bytes, codec: str = "bpg") -> tuple[int, int]:
-    """(width, height) in pixels, from the header alone, and not judged; raises as `open`."""
-    return open(payload, codec).size

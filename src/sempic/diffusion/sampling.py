@@ -143,10 +143,10 @@ def multistep(
     x: Tensor,
     *,
     solver: Literal["dpmsolver++", "unipc"] = "dpmsolver++",
-    order: int = 2,
     clip: bool = True,
 ) -> Iterator[Step]:
-    """DPM-Solver++ (Lu et al. 2022) or UniPC (Zhao et al. 2023), by diffusers' schedulers.
+    """DPM-Solver++ (Lu et al. 2022) or UniPC (Zhao et al. 2023), both of the second order, by
+    diffusers' schedulers.
 
     Makes one step fewer than `diffusion` has: from step 1 it goes straight to the clean picture.
     Step 0 would take away a last 1 % of noise, and to extrapolate across the leap in log-SNR
@@ -154,7 +154,7 @@ def multistep(
     not installed (the extra `train`).
     """
     first = min(1, len(diffusion) - 1)
-    scheduler = _scheduler(diffusion.alphas_cumprod[first:], solver, order)
+    scheduler = _scheduler(diffusion.alphas_cumprod[first:], solver)
     for index in reversed(range(first, len(diffusion))):
         i, output = _evaluate(diffusion, denoise, x, index)
         x0 = diffusion.predict_x0(output, x, i, clip=clip)
@@ -171,7 +171,7 @@ def _evaluate(
         return i, denoise(x, diffusion.network_time(i))
 
 
-def _scheduler(alphas_cumprod: Array, solver: str, order: int) -> Any:
+def _scheduler(alphas_cumprod: Array, solver: str) -> Any:
     try:
         from diffusers import DPMSolverMultistepScheduler, UniPCMultistepScheduler
     except ImportError as error:
@@ -183,7 +183,7 @@ def _scheduler(alphas_cumprod: Array, solver: str, order: int) -> Any:
         "trained_betas": 1 - alphas_cumprod / np.append(1.0, alphas_cumprod[:-1]),
         "prediction_type": "sample",
         "timestep_spacing": "trailing",
-        "solver_order": order,
+        "solver_order": 2,
         "final_sigmas_type": "zero",
     }
     scheduler: Any

@@ -82,10 +82,6 @@ class _Conv(nn.Module):
         self.weight.mul_(math.sqrt(fan_in) / norm.clamp_min(1e-4))
 
 
-def _double(x: Tensor) -> Tensor:
-    return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
-
-
 class _Block(nn.Module):
     """Residual block modulated by the noise level."""
 
@@ -222,14 +218,14 @@ class CompactNet(nn.Module):
         blocks = iter(self.decoder)
         for level in range(len(self.config.widths)):
             if level:
-                x = _double(self.up[level - 1](x))
+                x = double(self.up[level - 1](x))
             for index in range(self.config.decoder_blocks):
                 if index < 2:
                     x = torch.cat([x, skips.pop()], 1)
                 x = next(blocks)(x, emb)
-        x = _double(self.narrow(torch.cat([x, semantic], 1)))
+        x = double(self.narrow(torch.cat([x, semantic], 1)))
         contours = self.embed_fine(labels, self.fine_gain if gains else 1.0)
-        fine = [F.pixel_unshuffle(unit, PATCH // 2), 2 * _double(coarse), contours]
+        fine = [F.pixel_unshuffle(unit, PATCH // 2), 2 * double(coarse), contours]
         x = self.tail(F.silu(torch.cat([*fine, x], 1)))
         for block in self.refine_tail:
             x = block(x, emb)
@@ -247,6 +243,11 @@ def one_hot(labels: Tensor, classes: int) -> Tensor:
     ids = torch.arange(classes, device=labels.device).reshape(1, classes, 1, 1)
     planes = (labels[:, None] == ids).float()
     return torch.cat([planes, torch.ones_like(planes[:, :1])], 1)
+
+
+def double(x: Tensor) -> Tensor:
+    """(B, C, H, W) → (B, C, 2 H, 2 W), bilinear."""
+    return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
 
 
 def upsample(coarse: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sempic.networks.compact import double
 from sempic.networks.efficientnet import EfficientNetLite
 from sempic.palette import Palette
 from sempic.scene import Image, LabelMap
@@ -70,11 +71,6 @@ class SegmentationNet(nn.Module):
         return self.head(torch.cat([double(top), self.skip(fine)], 1))
 
 
-def double(x: Tensor) -> Tensor:
-    """(B, C, H, W) → (B, C, 2 H, 2 W), bilinear."""
-    return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
-
-
 @torch.no_grad()
 def predict(network: nn.Module, image: Image, enlarge: float = 1.0) -> LabelMap:
     """Label map, uint8 (H, W), of a picture, uint8 (H, W, 3), of any size, enlarged before."""
@@ -85,8 +81,7 @@ def predict(network: nn.Module, image: Image, enlarge: float = 1.0) -> LabelMap:
     if enlarge != 1:
         x = F.interpolate(x, (height, width), mode="bicubic", align_corners=False).clamp(0, 1)
     x = F.pad(x, (0, -width % 32, 0, -height % 32), mode="replicate")
-    logits = F.interpolate(network(x), scale_factor=2, mode="bilinear", align_corners=False)
-    logits = logits[..., :height, :width]
+    logits = double(network(x))[..., :height, :width]
     if enlarge != 1:
         logits = F.interpolate(logits, size, mode="bilinear", align_corners=False)
     return logits[0].argmax(0).to(torch.uint8).cpu().numpy()

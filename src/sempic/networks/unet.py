@@ -10,7 +10,7 @@ checkpoints load unchanged.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Literal, cast, get_args
@@ -130,11 +130,11 @@ class UNetConfig:
         return int(2 ** (len(self.multipliers) - 1))
 
 
-def timestep_embedding(t: Tensor, channels: int, max_period: float = 10000.0) -> Tensor:
+def timestep_embedding(t: Tensor, channels: int) -> Tensor:
     """Sinusoids of the timesteps t, float32 (B, channels): cosines, then sines."""
     half = channels // 2
     ramp = torch.arange(half, dtype=torch.float32, device=t.device)
-    angles = t[:, None].float() * torch.exp(-math.log(max_period) * ramp / half)
+    angles = t[:, None].float() * torch.exp(-math.log(10000.0) * ramp / half)
     embedding = torch.cat([torch.cos(angles), torch.sin(angles)], dim=-1)
     return F.pad(embedding, (0, channels % 2))
 
@@ -457,8 +457,3 @@ def make_condition(labels: Tensor, num_classes: int, edges: Tensor | None = None
     ids = torch.arange(num_classes, device=labels.device)[None, :, None, None]
     one_hot = (labels.long()[:, None] == ids).float()
     return one_hot if edges is None else torch.cat([one_hot, edges[:, None].float()], dim=1)
-
-
-def parameter_count(model: nn.Module | Sequence[nn.Parameter]) -> int:
-    parameters = model.parameters() if isinstance(model, nn.Module) else model
-    return sum(p.numel() for p in parameters)

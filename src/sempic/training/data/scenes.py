@@ -78,7 +78,10 @@ class SceneFolder:
         image = open_picture(entry.image).convert("RGB")
         small = resize_picture(image, self.image_size)
         pixels = np.asarray(small)
-        labels = self._labels(entry, image.size)
+        if entry.predicted is None:
+            labels = self._human(entry, image.size)
+        else:
+            labels = _predicted(entry.predicted, self.dataset)
         edges = self._edges(entry, image.size, small.size)
         coarse, payload = self._coarse(entry, pixels)
         return TrainingScene(
@@ -96,11 +99,6 @@ class SceneFolder:
         size = open_picture(entry.image).size
         labels = Image.fromarray(self._human(entry, size))
         return np.asarray(labels.resize(working_size(size, self.image_size)[-1], Nearest))
-
-    def _labels(self, entry: Entry, size: tuple[int, int]) -> LabelMap:
-        if entry.predicted is not None:
-            return _predicted(entry.predicted, self.dataset)
-        return self._human(entry, size)
 
     def _human(self, entry: Entry, size: tuple[int, int]) -> LabelMap:
         ids = read_ids(entry.labels)
@@ -124,11 +122,11 @@ class SceneFolder:
         return instance_edges(np.asarray(ids))
 
     def _coarse(self, entry: Entry, image: Picture) -> tuple[Picture, bytes | None]:
-        if entry.coarse is None and self.quality is None:
-            return coarse_codec.downscale(image, self.coarse_factor), None
         if entry.coarse is None:
             small = coarse_codec.downscale(image, self.coarse_factor)
-            payload = coarse_codec.encode(small, quality=self.quality or 0, chroma=self.chroma)
+            if self.quality is None:
+                return small, None
+            payload = coarse_codec.encode(small, quality=self.quality, chroma=self.chroma)
             return coarse_codec.to_rgb(coarse_codec.decode(payload)), payload
         if entry.coarse.suffix.lower() == ".bpg":
             try:

@@ -22,8 +22,9 @@ from tqdm import tqdm
 
 from sempic.errors import InputError, ModelError
 from sempic.evaluation.metrics import confusion, iou
+from sempic.networks.compact import double
 from sempic.networks.efficientnet import imagenet
-from sempic.networks.segmenter import SegmentationNet, SegmenterConfig, double, predict
+from sempic.networks.segmenter import SegmentationNet, SegmenterConfig, predict
 from sempic.networks.weights import about, load_segmenter
 from sempic.palette import CAMVID, CITYSCAPES, translate
 from sempic.scene import Image as Picture
