@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from sempic import checks
 from sempic.bits import Bits, from_golomb, packed, ue
-from sempic.errors import CorruptStream, InputError
+from sempic.errors import CorruptStream, InputError, reason
 
 SHARE = 0.001
 """Of the picture that an object takes at least, if nothing is said."""
@@ -89,8 +89,7 @@ def table(name: str, given: Any) -> Table:
     try:
         entries = json.loads(Path(source).read_text("utf-8"), object_pairs_hook=_once)
     except (OSError, ValueError, RecursionError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"{source}: no table of groups ({reason})") from error
+        raise InputError(f"{source}: no table of groups ({reason(error)})") from error
     return _table(str(source), entries)
 
 

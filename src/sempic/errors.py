@@ -116,6 +116,11 @@ def line(cause: BaseException) -> str:
     return (str(cause).strip() or type(cause).__name__).splitlines()[0]
 
 
+def reason(cause: BaseException) -> str:
+    """Why the system refused, without the number and the name of the file."""
+    return getattr(cause, "strerror", None) or line(cause)
+
+
 def install_hint(extra: str) -> str:
     """How to get what an extra brings, for messages: there is no release on an index yet."""
     return f"pip install '.[{extra}]' in sempic's source folder"

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     import argparse
 
 Options = TypeVar("Options")
-_NEEDED = object()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,7 +47,7 @@ class About:
     """What None comes to most often, for interfaces that must show a value."""
 
 
-def option(help: str, default: Any = _NEEDED, **about: Any) -> Any:
+def option(help: str, default: Any = dataclasses.MISSING, **about: Any) -> Any:
     """A field of an options dataclass; without a default it must be given. `about`: of `About`.
 
     The field's type says how it is read: `bool` is a switch, `tuple[int, int]` takes two numbers,
@@ -56,8 +55,7 @@ def option(help: str, default: Any = _NEEDED, **about: Any) -> Any:
     of them, `Mapping[str, float]` is NAME=NUMBER, as often as one likes, and `X | None` may be left
     out.
     """
-    told = {"about": About(help=help, **about)}
-    return field(metadata=told) if default is _NEEDED else field(default=default, metadata=told)
+    return field(default=default, metadata={"about": About(help=help, **about)})
 
 
 def about(part: dataclasses.Field[Any]) -> About:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from sempic import files
-from sempic.errors import InputError, OutputError, SempicError, install_hint, line
+from sempic.errors import InputError, OutputError, SempicError, install_hint, line, reason
 
 STDOUT = Path("-")
 TAR = ".tar"
@@ -348,7 +348,7 @@ def read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as cause:
-        raise InputError(f"cannot read: {cause.strerror or line(cause)}") from cause
+        raise InputError(f"cannot read: {reason(cause)}") from cause
     except Exception as cause:
         if is_local(path):
             raise
@@ -378,11 +378,6 @@ def _to_stdout(data: bytes) -> None:
         raise
     except (OSError, ValueError) as cause:
         raise OutputError(f"cannot write to standard output: {reason(cause)}") from cause
-
-
-def reason(cause: BaseException) -> str:
-    """Why the system refused, without the number and the name of the file."""
-    return getattr(cause, "strerror", None) or line(cause)
 
 
 def _path(name: str) -> Path:

@@ -32,14 +32,9 @@ def listed(text: str) -> list[str]:
     return text.split(",")
 
 
-def settings(args: argparse.Namespace, preferred: Sequence[str] | None = None) -> Settings:
-    """The metrics that are asked for; else the preferred ones, and all by default, as there are."""
-    found, missing = available(args.metrics, args.inception, args.judge)
-    if args.metrics is None and preferred is not None:
-        found = [name for name in found if name in preferred]
-        missing = [
-            line for line in missing if line.startswith(tuple(f"no {n}:" for n in preferred))
-        ]
+def settings(args: argparse.Namespace, usual: Sequence[str] | None = None) -> Settings:
+    """The metrics that are asked for, or else the usual ones as far as they are there."""
+    found, missing = available(args.metrics, args.inception, args.judge, usual)
     for line in missing:
         processes.say(line)
     return Settings(judge=args.judge, inception=args.inception, metrics=tuple(found))

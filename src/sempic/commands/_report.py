@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from sempic import batch, processes
 from sempic.batch import Done, Record
-from sempic.errors import OutputError
+from sempic.errors import OutputError, reason
 from sempic.jobs import STDOUT, Job
 
 
@@ -62,7 +62,7 @@ def each(
         processes.say(f"{failed} of {count} files failed")
     if unsaid is not None:
         processes.leave_stdout()  # said once is enough
-        processes.say(f"cannot write to standard output: {unsaid.strerror or unsaid}")
+        processes.say(f"cannot write to standard output: {reason(unsaid)}")
         return 2
     return 2 if failed else 0
 

@@ -17,8 +17,8 @@ from sempic import api, fields, files, processes, progress
 from sempic.batch.work import noting
 from sempic.commands import _report
 from sempic.container import SEQUENCE_MAGIC
-from sempic.errors import InputError, OutputError
-from sempic.jobs import apart, naming, read, reason
+from sempic.errors import InputError, OutputError, reason
+from sempic.jobs import apart, naming, read
 from sempic.options import DecodeOptions, EncodeOptions
 
 if TYPE_CHECKING:
@@ -226,7 +226,7 @@ def _pieces(name: str) -> Iterator[bytes]:
             while piece := file.read(_PIECE):
                 yield piece
     except OSError as cause:
-        raise InputError(f"{name}: cannot read: {cause.strerror}") from cause
+        raise InputError(f"{name}: cannot read: {reason(cause)}") from cause
 
 
 def _standard_input() -> Any:
@@ -296,10 +296,7 @@ def _pictures(target: str, rate: Fraction) -> Iterator[Callable[[Any], None]]:
         raise OutputError(f"{target}: a video is {', '.join(WRITTEN)}, or a folder of pictures")
     from sempic import pictures
 
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as cause:
-        raise OutputError(f"{target}: cannot make the folder: {cause.strerror}") from cause
+    files.make_folder(path)
     count = 0
 
     def add(picture: Any) -> None:

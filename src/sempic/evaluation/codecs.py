@@ -236,21 +236,17 @@ class Sempic(PictureCodec):
 
     @property
     def version(self) -> str:
-        files = [
-            Path(self.segmenter) if self.segmenter else models.find(models.SEGMENTER),
-            Path(self.receiver) if self.receiver else models.find(models.RECEIVER),
-            *self._checkers(),
-            *sorted(Path(labels.__file__).parent.glob("weights/*.npz")),
-            *_sources(),
+        networks = [
+            self.segmenter or models.find(models.SEGMENTER),
+            self.receiver or models.find(models.RECEIVER),
         ]
+        if self.sent == "checked":
+            networks.append(self.verifier or models.find(models.VERIFIER))
+        coder = sorted(Path(labels.__file__).parent.glob("weights/*.npz"))
+        files = [*map(Path, networks), *coder, *_sources()]
         return " ".join(
             [str(sempic.QUALITY), str(list(coarse.BY_CHUNK)), *(digest(path) for path in files)]
         )
-
-    def _checkers(self) -> list[Path]:
-        if self.sent != "checked":
-            return []
-        return [Path(self.verifier) if self.verifier else models.find(models.VERIFIER)]
 
     def encode(self, picture: Image, setting: int, labels: LabelMap | None = None) -> bytes:
         if self.sent == "none":

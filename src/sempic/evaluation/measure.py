@@ -6,7 +6,7 @@ there an mIoU, an FID and confidence intervals.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,16 +49,22 @@ class Settings:
 
 
 def available(
-    wanted: Sequence[str] | None, inception: str | None, judge: str | None = None
+    wanted: Sequence[str] | None,
+    inception: str | None,
+    judge: str | None = None,
+    usual: Collection[str] | None = None,
 ) -> tuple[list[str], list[str]]:
     """The metrics that can be measured here, and a line about each that cannot.
 
     Args:
-        wanted: names out of METRICS; a missing one is then an error. None: whatever there is, but
-            for the costly ones.
+        wanted: names out of METRICS; a missing one is then an error. None: whatever there is of
+            the usual ones.
+        usual: names likewise; None: all but the costly ones.
     """
     found, missing = [], []
-    chosen = [m.name for m in METRICS.values() if not m.costly] if wanted is None else wanted
+    if usual is None:
+        usual = [m.name for m in METRICS.values() if not m.costly]
+    chosen = [name for name in METRICS if name in usual] if wanted is None else wanted
     for name in chosen:
         if name not in METRICS:
             raise InputError(f"metric {name!r} is not one of {', '.join(METRICS)}")

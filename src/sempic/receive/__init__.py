@@ -85,9 +85,8 @@ class Receiver:
         if self._palette.id < OWN and self._palette.id not in (CAMVID.id, CITYSCAPES.id):
             raise ModelError(f"{path}: a receiver cannot know palette {self._palette.name}")
         # Files of version 0.1 know only the likely picture.
-        self._heeds_fidelity = "fidelity" in {i.name for i in self._session.get_inputs()}
-        left_out = () if self._heeds_fidelity else ("fidelity",)
-        self.controls = frozenset(roles.CONTROLS).difference(left_out)
+        known = {i.name for i in self._session.get_inputs()}
+        self.controls = frozenset(roles.CONTROLS) - ({"fidelity"} - known)
 
     def __call__(
         self,
@@ -120,7 +119,7 @@ class Receiver:
             raise InputError(
                 f"fidelity is 0…1 and guidance 0…10, not {fidelity:g} and {guidance:g}"
             )
-        if fidelity and not self._heeds_fidelity:
+        if fidelity and "fidelity" not in self.controls:
             raise ModelError("this receiver was not trained for any fidelity but 0")
         if scene.coarse is None:
             raise ModelError("this receiver needs a coarse picture, and the stream has none")
@@ -230,7 +229,7 @@ class Receiver:
             "labels": np.ascontiguousarray(labels)[None],
             "sigma": np.array([sigma], np.float32),
         }
-        if self._heeds_fidelity:
+        if "fidelity" in self.controls:
             feed["fidelity"] = np.array([fidelity], np.float32)
         residual: _Floats = runtime.run(self._session, "residual", feed)[0]
         return residual

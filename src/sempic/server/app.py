@@ -18,7 +18,7 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
 import sempic
-from sempic.errors import InputError, ModelError, OutputError
+from sempic.errors import InputError, ModelError, OutputError, reason
 from sempic.server import problems
 from sempic.server.coder import Coder
 from sempic.server.middleware import Door, Metrics
@@ -112,8 +112,7 @@ def serve(settings: Settings, *, host: str = "127.0.0.1", port: int = 8000) -> N
     try:
         listener = socket.create_server((host, port), family=family, backlog=128)
     except (OSError, ValueError) as cause:  # a name that is none of a machine is a ValueError
-        reason = getattr(cause, "strerror", None) or cause
-        raise OutputError(f"cannot listen on {host}:{port}: {reason}") from cause
+        raise OutputError(f"cannot listen on {host}:{port}: {reason(cause)}") from cause
     pool = _pool(settings)
     config = uvicorn.Config(
         create_app(settings, pool),
