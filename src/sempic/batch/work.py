@@ -42,17 +42,14 @@ class Encode:
     options: EncodeOptions = field(default_factory=EncodeOptions)
 
     def __call__(self, job: Job) -> Record | list[Record]:
-        from sempic import pictures
-
         if job.is_tar:
             if self.labels:
                 raise InputError("--labels are for pictures, not for tars of them")
             choose = functools.partial(tar.pictures, ending=self.images)
-            return _change_tar(job, self._member, choose, ".sempic")
-        picture = pictures.read(job.read())
-        stream = self._coded(picture, labels=self._labels(job) if self.labels else None)
+            return _change_tar(job, self._coded, choose, ".sempic")
+        stream, record = self._coded(job.read(), job)
         job.write(stream)
-        return described(stream)
+        return record
 
     def _labels(self, job: Job) -> Any:
         from sempic import pictures
@@ -64,15 +61,15 @@ class Encode:
         with naming(path):
             return pictures.read_labels(read(path), self.options.known_palette)
 
-    def _member(self, data: bytes) -> tuple[bytes, Record]:
+    def _coded(self, data: bytes, job: Job | None = None) -> tuple[bytes, Record]:
+        """`job`: whose picture it is, which may have a label map; None: a member of a tar."""
         from sempic import pictures
 
-        stream = self._coded(pictures.read(data))
-        return stream, described(stream)
-
-    def _coded(self, picture: Any, **labels: Any) -> bytes:
+        picture = pictures.read(data)
+        labels = self._labels(job) if job is not None and self.labels else None
         coder = coder_with(segmenter=self.segmenter, verifier=self.verifier)
-        return coder.encode(picture, **labels, **self.options.keywords())
+        stream = coder.encode(picture, labels=labels, **self.options.keywords())
+        return stream, described(stream)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -51,17 +51,6 @@ _WINDOWS = {
 
 
 @dataclass(frozen=True, slots=True)
-class _Header:
-    width: int
-    height: int
-    chroma: str
-    data: int
-    """Where hevc_header_and_data starts."""
-    end: int
-    """Where it ends."""
-
-
-@dataclass(frozen=True, slots=True)
 class _Sps:
     """The fields of a sequence parameter set that BPG carries, as strings of bits."""
 
@@ -109,37 +98,31 @@ def decode(file: bytes) -> Coarse:
     Raises a BitstreamError: UnsupportedProfile for what is legal but not ours (alpha, animation,
     other than 8-bit full-range YCbCr 4:2:0 or 4:4:4), LimitExceeded as check_size does.
     """
-    return _decode(file, _read_header(file))
-
-
-def _decode(file: bytes, header: _Header) -> Coarse:
-    check_size(header.width, header.height)
-    size, at = _read_ue7(file, header.data, header.end)
-    if size > header.end - at:
-        raise TruncatedStream(f"the HEVC header claims {size} bytes, {header.end - at} are left")
-    sps = _read_bpg_sps(file[at : at + size])
-    units = _split(file[at + size : header.end])
-    frame = _hevc(b"".join(START + unit for unit in (*_parameter_sets(header, sps), *units)))
-    block = sps.min_block
-    coded = (-(-header.width // block) * block, -(-header.height // block) * block)
-    if (frame.width, frame.height) != coded or frame.format.name != f"yuv{header.chroma}p":
-        raise CorruptStream("the HEVC picture is not of the announced size and format")
-    return hevc.planes(frame, header.width, header.height)
+    return _read_header(file).decode()
 
 
 @dataclass(frozen=True, slots=True)
 class _Opened:
-    """A file with its header."""
+    """A file whose header has been read."""
 
-    file: bytes
-    header: _Header
-
-    @property
-    def size(self) -> tuple[int, int]:
-        return self.header.width, self.header.height
+    size: tuple[int, int]
+    chroma: str
+    data: bytes
+    """hevc_header_and_data."""
 
     def decode(self) -> Coarse:
-        return _decode(self.file, self.header)
+        check_size(*self.size)
+        size, at = _read_ue7(self.data, 0, len(self.data))
+        left = len(self.data) - at
+        if size > left:
+            raise TruncatedStream(f"the HEVC header claims {size} bytes, {left} are left")
+        sps = _read_bpg_sps(self.data[at : at + size])
+        coded = tuple(-(-side // sps.min_block) * sps.min_block for side in self.size)
+        sets = _parameter_sets(coded, self.chroma, sps)
+        frame = _hevc(b"".join(START + unit for unit in (*sets, *_split(self.data[at + size :]))))
+        if (frame.width, frame.height) != coded or frame.format.name != f"yuv{self.chroma}p":
+            raise CorruptStream("the HEVC picture is not of the announced size and format")
+        return hevc.planes(frame, *self.size)
 
 
 def shorten(file: bytes) -> bytes:
@@ -148,9 +131,9 @@ def shorten(file: bytes) -> bytes:
     Without the magic; and where everything but the size that precedes the slice data is one of
     a few usual openings, that opening becomes one byte (docs/spec/format.md §6): 22 of some 550.
     """
-    header = _read_header(file)
+    width, height = _read_header(file).size
+    at = 6 + len(_ue7(width)) + len(_ue7(height))
     for code, (flags, rest) in _OPENINGS.items():
-        at = 6 + len(_ue7(header.width)) + len(_ue7(header.height))
         if file[4:6] == flags and file[at : at + len(rest)] == rest:
             return bytes((code,)) + file[6:at] + file[at + len(rest) :]
     return file[len(MAGIC) :]
@@ -184,8 +167,7 @@ def _encode_payload(rgb: Image, quality: int, chroma: str) -> bytes:
 
 
 def _open(payload: bytes) -> _Opened:
-    file = lengthen(payload)
-    return _Opened(file, _read_header(file))
+    return _read_header(lengthen(payload))
 
 
 CODEC = CoarseCodec(name="bpg", chunk=2, exact=True, encode=_encode_payload, open=_open)
@@ -194,7 +176,7 @@ CODEC = CoarseCodec(name="bpg", chunk=2, exact=True, encode=_encode_payload, ope
 # ── the file (BPG §3) ─────────────────────────────────────────────────────────────────────────
 
 
-def _read_header(file: bytes) -> _Header:
+def _read_header(file: bytes) -> _Opened:
     if file[:4] != MAGIC[: len(file)]:
         raise CorruptStream("not a BPG file: the magic is missing")
     if len(file) < 6:
@@ -219,7 +201,8 @@ def _read_header(file: bytes) -> _Header:
     left = len(file) - at
     if size > left or left <= 0:
         raise TruncatedStream(f"the BPG picture claims {size} bytes, {max(left, 0)} are left")
-    return _Header(width, height, CHROMA[pixel_format], at, at + (size or left))
+    data = file[at : at + (size or left)]
+    return _Opened((width, height), CHROMA[pixel_format], data)
 
 
 def _ue7(value: int) -> bytes:
@@ -316,17 +299,17 @@ def _read_x265_sps(unit: bytes) -> _Sps:
     return _Sps("".join(sizes), depth, sao, pcm, bits.take(1), "0", _min_block(sizes))
 
 
-def _parameter_sets(header: _Header, sps: _Sps) -> tuple[bytes, bytes]:
-    """The video and sequence parameter sets that a BPG file implies."""
-    chroma = 3 if header.chroma == "444" else 1
+def _parameter_sets(coded: tuple[int, ...], format: str, sps: _Sps) -> tuple[bytes, bytes]:
+    """The video and sequence parameter sets that a BPG file implies; `coded`: width and height in
+    whole blocks, `format`: of chroma."""
+    chroma = 3 if format == "444" else 1
     # Main, or the format range extensions with no constraint; intra only; level 8.5, no limit.
     profile = f"{1 if chroma == 1 else 4:08b}" + f"{0b01111 << 27:032b}" + "0" * 48 + f"{255:08b}"
     order = "1" + ue(0) * 3  # one picture in the buffer, none reordered
     vps = "0000" + "11" + "0" * 6 + "000" + "1" + "1" * 16 + profile + order
     vps += "0" * 6 + ue(0) + "0" + "0"
-    side = [-(-size // sps.min_block) * sps.min_block for size in (header.width, header.height)]
     seq = "0000" + "000" + "1" + profile + ue(0) + ue(chroma) + "0" * (chroma == 3)
-    seq += ue(side[0]) + ue(side[1]) + "0" + ue(0) * 2  # no cropping, 8 bits
+    seq += ue(coded[0]) + ue(coded[1]) + "0" + ue(0) * 2  # no cropping, 8 bits
     seq += ue(4) + order + sps.sizes + ue(0) + sps.depth + "0" + "0" + sps.sao + sps.pcm
     seq += ue(0) + "0" + "0" + sps.smoothing + "0" + sps.extension
     return _unit(_VPS, vps), _unit(_SPS, seq)

@@ -9,7 +9,7 @@ import weakref
 from pathlib import Path
 from typing import Any
 
-from sempic.errors import InputError, ModelError
+from sempic.errors import InputError, ModelError, line
 
 _MOST_THREADS = 256
 
@@ -75,7 +75,7 @@ def load(path: Path) -> tuple[Session, dict[str, Any]]:
         metadata = session.inner().get_modelmeta().custom_metadata_map
         return session, json.loads(metadata.get("sempic", "{}"))
     except Exception as error:
-        raise ModelError(f"{path}: not a usable ONNX model ({_line(error)})") from error
+        raise ModelError(f"{path}: not a usable ONNX model ({line(error)})") from error
 
 
 def threads() -> int:
@@ -109,11 +109,7 @@ def _start(path: Path, shown: Path) -> Any:
     try:
         return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises its own classes, which share no base
-        raise ModelError(f"{shown}: not a usable ONNX model ({_line(error)})") from error
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ModelError(f"{shown}: not a usable ONNX model ({line(error)})") from error
 
 
 _LARGE = 1 << 19

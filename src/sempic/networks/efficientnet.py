@@ -137,7 +137,7 @@ def imagenet_weights(version: int) -> dict[str, Tensor]:
     return state
 
 
-def imagenet(version: int = 0, state: dict[str, Tensor] | None = None) -> EfficientNetLite:
+def imagenet(version: int, state: dict[str, Tensor] | None = None) -> EfficientNetLite:
     """With ImageNet's weights, `imagenet_weights` unless given. Raises ModelError as those do."""
     network = EfficientNetLite(version)
     state = imagenet_weights(version) if state is None else state
@@ -145,12 +145,9 @@ def imagenet(version: int = 0, state: dict[str, Tensor] | None = None) -> Effici
     return network
 
 
-def imagenet_head(version: int = 0, state: dict[str, Tensor] | None = None) -> nn.Module:
-    """What the classifier of `imagenet` has before it pools: (B, C, h, w) → (B, 1280, h, w).
-
-    C is the last of the pyramid's channels. Raises as `imagenet`.
-    """
-    state = imagenet_weights(version) if state is None else state
+def imagenet_head(state: dict[str, Tensor]) -> nn.Module:
+    """What the classifier of these `imagenet_weights` has before it pools: (B, C, h, w) →
+    (B, 1280, h, w). C is the last of the pyramid's channels."""
     outputs, inputs = state["_conv_head.weight"].shape[:2]
     head = nn.Sequential(nn.Conv2d(inputs, outputs, 1, bias=False), _norm(outputs), nn.ReLU6())
     names = {"_conv_head.": "0.", "_bn1.": "1."}

@@ -20,7 +20,7 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from typing import Any, Protocol
+from typing import Any
 
 from sempic import processes, progress
 from sempic.errors import ImageError, SempicError
@@ -53,10 +53,6 @@ class Gone(Exception):
     """Whoever asked hung up while the job waited."""
 
 
-class Verbs(Protocol):
-    """Anything whose methods a worker can call; `Coder`, or what a test puts in its place."""
-
-
 @dataclass(frozen=True, slots=True)
 class Done:
     """An answer of a worker."""
@@ -72,11 +68,12 @@ class Pool:
     """Worker processes behind a bounded queue, first come, first served."""
 
     def __init__(
-        self, make: Callable[[], Verbs], *, workers: int, queue: int, seconds: float
+        self, make: Callable[[], object], *, workers: int, queue: int, seconds: float
     ) -> None:
         """
         Args:
-            make: run once in each worker, so it must pickle; what it returns has the verbs.
+            make: run once in each worker, so it must pickle; the methods of what it returns (a
+                `Coder`) are the verbs.
             workers: processes, each of which does one job at a time.
             queue: jobs that may wait for one.
             seconds: limit of a job, waiting included.
@@ -227,7 +224,7 @@ class Notice:
 class _Worker:
     """The parent's end of one process. Methods block; they are called in threads."""
 
-    def __init__(self, make: Callable[[], Verbs]) -> None:
+    def __init__(self, make: Callable[[], object]) -> None:
         self.process, self._pipe = processes.child(_serve, make)
 
     def ready(self) -> SempicError | Broken | None:
@@ -258,7 +255,7 @@ class _Worker:
         self.process.join(5)
 
 
-def _serve(pipe: Connection, make: Callable[[], Verbs]) -> None:
+def _serve(pipe: Connection, make: Callable[[], object]) -> None:
     """The life of a worker process: until the pipe closes."""
     # Ctrl-C and a service manager signal the whole group, but accepted work is to be finished.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

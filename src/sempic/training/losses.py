@@ -53,7 +53,7 @@ class Features(nn.Module):
         super().__init__()
         backbone, layers16 = _frozen(folder, vgg)
         self.network: EfficientNetLite = imagenet(0, backbone)
-        self.head = imagenet_head(0, backbone)
+        self.head = imagenet_head(backbone)
         self.channels, self.widths = list(_CHANNELS), list(_WIDTHS)
         self.stages = nn.ModuleList()
         if vgg:
