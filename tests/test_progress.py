@@ -101,7 +101,7 @@ def test_tiles_and_steps_move_the_bar(monkeypatch):
             self.controls = frozenset({"fidelity"})
             self._palette = sempic.PALETTES[1]
 
-        def _run(self, noisy, *_):
+        def _denoise(self, sigma, fidelity, noisy, *_):
             return np.zeros_like(noisy)
 
     bars = []
@@ -129,7 +129,7 @@ def test_tiles_and_steps_move_the_bar(monkeypatch):
         api.Codec(receiver=Network()).synthesize(scene, steps=3, guidance=1.5)
     (line,) = bars
     assert (line.n, line.unit) == (line.total, "tile")
-    assert line.total == 3 * 2 * len(receive._tiles(320))
+    assert line.total == 3 * 2 * len(receive.tiles(320))
 
 
 def compiled(code: str) -> set[str]:

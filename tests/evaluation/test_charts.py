@@ -14,5 +14,5 @@ def test_charts():
     assert svg.count("<") == svg.count(">")
     one = charts.Curve(codec="jpeg", title="JPEG", points=[(0.1, 20.0)])
     assert "<circle" in charts.figure([charts.Panel(title="PSNR", better="up", curves=[one])])
-    assert charts._ticks(0.35, 0.6) == [0.35, 0.4, 0.45, 0.5, 0.55, 0.6]
+    assert charts.ticks(0.35, 0.6) == [0.35, 0.4, 0.45, 0.5, 0.55, 0.6]
     assert "0.250" in charts.bars(["sky"], [("jpeg", "JPEG", [0.25])])

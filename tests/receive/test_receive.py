@@ -74,7 +74,7 @@ def test_levels_are_those_of_training(network, path):
     receiver = Receiver(path)
     for steps in (1, 2, 4, 9):
         expected = edm.sigmas(steps, network.config.sigma_max).numpy()
-        np.testing.assert_allclose(receiver._levels(steps), expected, rtol=1e-5)
+        np.testing.assert_allclose(receiver.levels(steps), expected, rtol=1e-5)
 
 
 def test_deterministic_in_the_seed(path):
@@ -154,20 +154,20 @@ def test_tiles_leave_no_seam(path, monkeypatch):
     assert np.abs(whole.astype(int) - receiver(s, steps=2, seed=1)).mean() > 5 * error.mean()
 
 
-def test_tiles_of_a_local_function_are_exact(path, monkeypatch):
-    receiver = Receiver(path)
+def test_tiles_of_a_local_function_are_exact(monkeypatch):
     monkeypatch.setattr(receive, "TILE", 160)
-    monkeypatch.setattr(receiver, "_run", lambda noisy, small, labels, *_: noisy * labels)
     noisy = np.random.default_rng(0).random((3, 320, 400), np.float32)
     labels = np.random.default_rng(1).integers(0, 12, (320, 400), np.uint8)
     small = np.zeros((3, 80, 100), np.float32)
-    out = receiver._denoise(noisy, small, labels, 1.0, 0.0, lambda: None)
+    out = receive.tiled(
+        lambda noisy, small, labels: noisy * labels, noisy, small, labels, lambda: None
+    )
     np.testing.assert_allclose(out, noisy * labels, rtol=1e-5)
 
 
 @pytest.mark.parametrize("size", [16, 1024, 1040, 2048, 5008])
 def test_tiles_cover(size):
-    tiles = list(receive._tiles(size))
+    tiles = list(receive.tiles(size))
     assert tiles[0][0] == 0
     assert tiles[-1][1] == size
     for (_, end), (start, _) in itertools.pairwise(tiles):

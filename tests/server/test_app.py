@@ -26,7 +26,7 @@ import functools, sys
 from fakecoder import FakeCoder
 from standin import pool, settings
 from sempic.server import app
-app._pool = lambda s: pool(functools.partial(FakeCoder, delay=1.5))
+app.make_pool = lambda s: pool(functools.partial(FakeCoder, delay=1.5))
 app.serve(settings(), port=0)
 """
 
@@ -140,7 +140,7 @@ def test_workers_end_with_a_server_that_is_killed(tmp_path):
     code = (
         "import functools; from fakecoder import FakeCoder; from sempic.server import app, pool\n"
         "if __name__ == '__main__':\n"
-        "    app._pool = lambda s: pool.Pool(FakeCoder, workers=2, queue=1, seconds=60)\n"
+        "    app.make_pool = lambda s: pool.Pool(FakeCoder, workers=2, queue=1, seconds=60)\n"
         "    app.serve(app.Settings(), port=0)\n"
     )
     (tmp_path / "main.py").write_text(code)

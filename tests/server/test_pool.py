@@ -56,7 +56,7 @@ def test_a_pool_survives_its_jobs():
     async def test(p):
         with pytest.raises(pools.TooSlow, match=r"0\.5 s"):
             await p.run("echo", 0, 30)
-        p._seconds = 30  # for the rest
+        p.seconds = 30  # for the rest
         with pytest.raises(pools.Broken, match="died"):
             await p.run("die")
         assert p.replaced == 2
@@ -74,7 +74,7 @@ def test_a_pool_survives_its_jobs():
 
 def test_a_worker_that_dies_idle_costs_no_request():
     async def test(p):
-        (idle,) = p._workers
+        (idle,) = p.workers
         os.kill(idle.process.pid, signal.SIGKILL)
         idle.process.join(10)
         assert (await p.run("echo", 1)).value == 1
@@ -85,7 +85,7 @@ def test_a_worker_that_dies_idle_costs_no_request():
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signals_for_the_group_leave_a_worker_alone_that_starts(number):
-    worker = pools._Worker(FakeCoder)
+    worker = pools.Worker(FakeCoder)
     os.kill(worker.process.pid, number)
     try:
         assert worker.ready() is None
@@ -95,7 +95,7 @@ def test_signals_for_the_group_leave_a_worker_alone_that_starts(number):
 
 def test_a_worker_that_dies_at_its_start_is_replaced_again(monkeypatch):
     async def test(p):
-        began, ready = [], pools._Worker.ready
+        began, ready = [], pools.Worker.ready
 
         def dies_once(worker):
             began.append(worker)
@@ -103,12 +103,12 @@ def test_a_worker_that_dies_at_its_start_is_replaced_again(monkeypatch):
                 worker.process.kill()
             return ready(worker)
 
-        monkeypatch.setattr(pools._Worker, "ready", dies_once)
+        monkeypatch.setattr(pools.Worker, "ready", dies_once)
         with pytest.raises(pools.Broken, match="died"):
             await p.run("die")
         assert (await p.run("echo", 1)).value == 1
         assert len(began) == 2
-        assert len(p._workers) == 1
+        assert len(p.workers) == 1
 
     with_pool(test)
 
@@ -131,7 +131,7 @@ def test_waiting_has_a_limit():
         slow = asyncio.create_task(p.run("echo", 0, 1.5))
         while not p.running:
             await asyncio.sleep(0.01)
-        p._seconds = 0.1
+        p.seconds = 0.1
         with pytest.raises(pools.Busy, match="no worker"):
             await p.run("echo", 1)
         assert (await slow).value == 0

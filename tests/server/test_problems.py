@@ -50,13 +50,13 @@ def test_failures_of_workers(monkeypatch):
             ("fail", (), 500, "Broken"),
             ("die", (), 500, "Broken"),
         ):
-            jobs._seconds = 1.0 if verb == "echo" else 30
+            jobs.seconds = 1.0 if verb == "echo" else 30
 
             def instead(_verb, *_, verb=verb, arguments=arguments, gone=None, **__):
                 return run(verb, *arguments, gone=gone)
 
             monkeypatch.setattr(jobs, "run", instead)
             refused(client.post("/decode", content=stream()), status, error)
-        jobs._seconds = 30
+        jobs.seconds = 30
         monkeypatch.undo()
         assert client.post("/decode", content=stream()).status_code == 200

@@ -107,9 +107,9 @@ def _panel(panel: Panel) -> str:
     values = [v for _, v in points] + ([] if panel.ceiling is None else [panel.ceiling])
     low_x, high_x = math.log(min(rates) / 1.08), math.log(max(rates) * 1.08)
     margin = 0.05 * abs(values[0]) + 1e-3 if len(set(values)) == 1 else 0
-    ticks = _ticks(min(values) - margin, max(values) + margin)
-    step = ticks[1] - ticks[0]
-    low_y, high_y = min(ticks[0], min(values)), max(ticks[-1], max(values) + 0.1 * step)
+    marks = ticks(min(values) - margin, max(values) + margin)
+    step = marks[1] - marks[0]
+    low_y, high_y = min(marks[0], min(values)), max(marks[-1], max(values) + 0.1 * step)
     inner_w, inner_h = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
 
     def x(rate: float) -> float:
@@ -124,7 +124,7 @@ def _panel(panel: Panel) -> str:
         f"<tspan fill='#57606a' font-weight='normal' font-size='12'>  {arrow} is better</tspan>"
         "</text>"
     ]
-    for tick in ticks:
+    for tick in marks:
         parts.append(
             f"<line x1='{_LEFT}' x2='{_WIDTH - _RIGHT}' y1='{y(tick):.1f}' y2='{y(tick):.1f}' "
             f"stroke='#d8dee4'/><text x='{_LEFT - 7}' y='{y(tick) + 4:.1f}' text-anchor='end' "
@@ -211,7 +211,7 @@ def bars(classes: Sequence[str], series: Sequence[tuple[str, str, Sequence[float
     return _document(width, height, parts)
 
 
-def _ticks(low: float, high: float) -> list[float]:
+def ticks(low: float, high: float) -> list[float]:
     """Four to eight round numbers that cover low…high from below."""
     span = max(high - low, 1e-6)
     power = 10 ** math.floor(math.log10(span / 4))

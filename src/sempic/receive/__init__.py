@@ -5,6 +5,7 @@ The network is `sempic.networks.compact.denoise` exported; the sampler around it
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -134,18 +135,19 @@ class Receiver:
             )
         noise = np.random.default_rng(seed)
         residual: _Floats | None = None
-        tiles = len(_tiles(rows)) * len(_tiles(columns))
-        with progress.bar(steps * tiles * (1 if guidance == 1 else 2), "tile") as advance:
-            for number, sigma in enumerate(self._levels(steps)):
+        count = len(tiles(rows)) * len(tiles(columns))
+        with progress.bar(steps * count * (1 if guidance == 1 else 2), "tile") as advance:
+            for number, sigma in enumerate(self.levels(steps)):
+                denoise = functools.partial(self._denoise, sigma, fidelity)
                 # In place, since a large picture has room for few of these arrays.
                 noisy = noise.standard_normal((3, rows, columns), np.float32)
                 noisy *= np.float32(RENOISE if number else 1) * sigma
                 if residual is not None:
                     noisy += residual
-                residual = self._denoise(noisy, small, labels, sigma, fidelity, advance)
+                residual = tiled(denoise, noisy, small, labels, advance)
                 if guidance != 1:
                     void = np.full_like(labels, self._palette.void)
-                    free = self._denoise(noisy, small, void, sigma, fidelity, advance)
+                    free = tiled(denoise, noisy, small, void, advance)
                     residual -= free
                     residual *= np.float32(guidance)
                     residual += free
@@ -180,7 +182,7 @@ class Receiver:
             )
         return labels
 
-    def _levels(self, steps: int) -> _Floats:
+    def levels(self, steps: int) -> _Floats:
         """Falling noise levels (Karras et al. 2022, eq. 5), as `sempic.diffusion.edm.sigmas`."""
         top, bottom = self._sigma_max ** (1 / self._rho), self._sigma_min ** (1 / self._rho)
         ramp = np.arange(steps) / steps
@@ -188,40 +190,7 @@ class Receiver:
         return levels
 
     def _denoise(
-        self,
-        noisy: _Floats,
-        small: _Floats,
-        labels: LabelMap,
-        sigma: float,
-        fidelity: float,
-        advance: Callable[[], object],
-    ) -> _Floats:
-        """The residual; `advance` is called after each tile."""
-        _, rows, columns = noisy.shape
-        if max(rows, columns) <= TILE:
-            whole = self._run(noisy, small, labels, sigma, fidelity)
-            advance()
-            return whole
-        total = np.zeros_like(noisy)
-        weights = np.zeros((rows, columns), np.float32)
-        for top, bottom in _tiles(rows):
-            for left, right in _tiles(columns):
-                part = self._run(
-                    noisy[:, top:bottom, left:right],
-                    small[:, top // _PATCH : bottom // _PATCH, left // _PATCH : right // _PATCH],
-                    labels[top:bottom, left:right],
-                    sigma,
-                    fidelity,
-                )
-                fade = np.outer(_fade(top, bottom, rows), _fade(left, right, columns))
-                total[:, top:bottom, left:right] += part * fade
-                weights[top:bottom, left:right] += fade
-                advance()
-        total /= weights
-        return total
-
-    def _run(
-        self, noisy: _Floats, small: _Floats, labels: LabelMap, sigma: float, fidelity: float
+        self, sigma: float, fidelity: float, noisy: _Floats, small: _Floats, labels: LabelMap
     ) -> _Floats:
         feed: dict[str, Any] = {
             "noisy": noisy[None],
@@ -283,7 +252,42 @@ def _upsample(small: _Floats) -> _Floats:
     return np.asarray(PIL.Image.fromarray(small).resize(size, PIL.Image.Resampling.BILINEAR))
 
 
-def _tiles(size: int) -> list[tuple[int, int]]:
+def tiled(
+    denoise: Callable[[_Floats, _Floats, LabelMap], _Floats],
+    noisy: _Floats,
+    small: _Floats,
+    labels: LabelMap,
+    advance: Callable[[], object],
+) -> _Floats:
+    """The residual, tile by tile and cross-faded; `advance` is called after each tile.
+
+    Args:
+        denoise: (noisy, small, labels) of a tile → its residual.
+        noisy: (3, H, W). small: (3, H / 4, W / 4). labels: uint8 (H, W).
+    """
+    _, rows, columns = noisy.shape
+    if max(rows, columns) <= TILE:
+        whole = denoise(noisy, small, labels)
+        advance()
+        return whole
+    total = np.zeros_like(noisy)
+    weights = np.zeros((rows, columns), np.float32)
+    for top, bottom in tiles(rows):
+        for left, right in tiles(columns):
+            part = denoise(
+                noisy[:, top:bottom, left:right],
+                small[:, top // _PATCH : bottom // _PATCH, left // _PATCH : right // _PATCH],
+                labels[top:bottom, left:right],
+            )
+            fade = np.outer(_fade(top, bottom, rows), _fade(left, right, columns))
+            total[:, top:bottom, left:right] += part * fade
+            weights[top:bottom, left:right] += fade
+            advance()
+    total /= weights
+    return total
+
+
+def tiles(size: int) -> list[tuple[int, int]]:
     """Evenly spread stretches of at most TILE that overlap by at least OVERLAP and cover `size`."""
     count = max(1, -(-(size - OVERLAP) // (TILE - OVERLAP)))
     length = min(size, TILE)

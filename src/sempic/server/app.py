@@ -40,7 +40,7 @@ def create_app(settings: Settings | None = None, pool: Pool | None = None) -> Fa
         pool: of workers, started and ended with the application; made from `settings` if None.
     """
     s = settings or Settings()
-    jobs = pool or _pool(s)
+    jobs = pool or make_pool(s)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -66,7 +66,7 @@ def create_app(settings: Settings | None = None, pool: Pool | None = None) -> Fa
     return app
 
 
-def _pool(s: Settings) -> Pool:
+def make_pool(s: Settings) -> Pool:
     make = functools.partial(
         Coder,
         segmenter=s.segmenter,
@@ -113,7 +113,7 @@ def serve(settings: Settings, *, host: str = "127.0.0.1", port: int = 8000) -> N
         listener = socket.create_server((host, port), family=family, backlog=128)
     except (OSError, ValueError) as cause:  # a name that is none of a machine is a ValueError
         raise OutputError(f"cannot listen on {host}:{port}: {reason(cause)}") from cause
-    pool = _pool(settings)
+    pool = make_pool(settings)
     config = uvicorn.Config(
         create_app(settings, pool),
         log_config=None,

@@ -79,9 +79,9 @@ class Pool:
             seconds: limit of a job, waiting included.
         """
         self._make = make
-        self._count, self._places, self._seconds = workers, workers + queue, seconds
-        self._workers: set[_Worker] = set()
-        self._free: asyncio.Queue[_Worker] = asyncio.Queue()
+        self._count, self._places, self.seconds = workers, workers + queue, seconds
+        self.workers: set[Worker] = set()
+        self._free: asyncio.Queue[Worker] = asyncio.Queue()
         self._threads = ThreadPoolExecutor(2 * workers, "sempic-worker")
         self._replacing: set[asyncio.Task[None]] = set()
         self._mean = 1.0  # seconds of a job, recent ones counting most
@@ -94,7 +94,7 @@ class Pool:
     async def start(self) -> None:
         """Returns when all workers are ready, at once if they are; raises SempicError or Broken if
         one of them cannot be."""
-        if self._workers:
+        if self.workers:
             return
         self._free = asyncio.Queue()
         try:
@@ -124,9 +124,9 @@ class Pool:
         start = time.perf_counter()
         try:
             try:
-                worker = await asyncio.wait_for(self._alive(), self._seconds)
+                worker = await asyncio.wait_for(self._alive(), self.seconds)
             except asyncio.TimeoutError:
-                message = f"no worker was free within {self._seconds:g} s"
+                message = f"no worker was free within {self.seconds:g} s"
                 raise Busy(message, self._retry_after()) from None
             waited = time.perf_counter() - start
             if gone is not None and await gone():
@@ -136,22 +136,22 @@ class Pool:
         finally:
             self.accepted -= 1
 
-    async def _alive(self) -> _Worker:
+    async def _alive(self) -> Worker:
         """The next free worker; those that died while they waited are replaced."""
         while not (worker := await self._free.get()).process.is_alive():
             self._discard(worker)
         return worker
 
-    async def _work(self, worker: _Worker, job: Any, waited: float) -> Done:
+    async def _work(self, worker: Worker, job: Any, waited: float) -> Done:
         self.running += 1
         start = time.perf_counter()
         try:
-            call = functools.partial(worker.call, job, max(0.0, self._seconds - waited))
+            call = functools.partial(worker.call, job, max(0.0, self.seconds - waited))
             answer = await asyncio.get_running_loop().run_in_executor(self._threads, call)
         except BaseException as error:  # cut off in the middle: this worker is of no more use
             self._discard(worker)
             if isinstance(error, TooSlow):
-                raise TooSlow(f"stopped after {self._seconds:g} s, the limit of a job") from None
+                raise TooSlow(f"stopped after {self.seconds:g} s, the limit of a job") from None
             raise
         finally:
             self.running -= 1
@@ -169,24 +169,24 @@ class Pool:
         """Ends all workers at once; there is no run after that."""
         for task in self._replacing:
             task.cancel()
-        for worker in list(self._workers):
+        for worker in list(self.workers):
             worker.kill()
-        self._workers.clear()
+        self.workers.clear()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _add(self) -> None:
-        worker = _Worker(self._make)
-        self._workers.add(worker)
+        worker = Worker(self._make)
+        self.workers.add(worker)
         loop = asyncio.get_running_loop()
         fault = await loop.run_in_executor(self._threads, worker.ready)
         if fault is not None:
-            self._workers.discard(worker)
+            self.workers.discard(worker)
             worker.kill()
             raise fault
         self._free.put_nowait(worker)
 
-    def _discard(self, worker: _Worker) -> None:
-        self._workers.discard(worker)
+    def _discard(self, worker: Worker) -> None:
+        self.workers.discard(worker)
         worker.kill()
         self.replaced += 1
         log.warning("a worker is replaced", extra={"fields": {"pid": worker.process.pid}})
@@ -221,7 +221,7 @@ class Notice:
     text: str
 
 
-class _Worker:
+class Worker:
     """The parent's end of one process. Methods block; they are called in threads."""
 
     def __init__(self, make: Callable[[], object]) -> None:
