@@ -12,6 +12,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -264,7 +265,7 @@ def export(causal: dict[str, Tensor], informed: dict[str, Tensor], path: Path) -
         arrays[f"layer{i}.bias"] = (
             ((bias.double() * 32 + 0.5) * (1 << 24)).round().numpy().astype(np.int64)
         )
-    np.savez_compressed(path, **arrays)  # type: ignore[arg-type]
+    _write(path, arrays)
 
 
 def restored(known: prior.Prior) -> dict[str, Tensor]:
@@ -479,7 +480,8 @@ def run_tables(options: PriorTablesOptions) -> None:
     torch.set_num_threads(1)
     data, _ = opened(options)
     known = prior.load(options.networks)
-    if known.classes != len(taxonomy.load(options.classes).palette.classes):
+    palette = taxonomy.load(options.classes).palette
+    if known.classes != len(palette.classes):
         raise ModelError(f"{options.networks} is for another number of classes")
     layer = readout(known, data)
     parsed = network.Layer(
@@ -489,5 +491,13 @@ def run_tables(options: PriorTablesOptions) -> None:
     )
     with np.load(options.networks, allow_pickle=False) as file:
         networks = {k: v for k, v in file.items() if not k.startswith(("readout.", "primed."))}
-    arrays: dict[str, Any] = networks | layer | prime(known._replace(readout=parsed), data)
-    np.savez_compressed(options.out, **arrays)
+    arrays: dict[str, Any] = networks | layer | prime(replace(known, readout=parsed), data)
+    _write(options.out, arrays | {"palette": np.array(palette.full_name)})
+
+
+def _write(path: Path, arrays: dict[str, Any]) -> None:
+    """Writes a label model, whole or not at all."""
+    part = files.part_of(path)
+    with part.open("wb") as file:
+        np.savez_compressed(file, **arrays)
+    files.place(part, path)
