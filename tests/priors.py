@@ -40,7 +40,7 @@ def arrays_for(palette: Palette, labels: LabelMap) -> dict[str, npt.NDArray[Any]
     allowed = np.bincount(labels.ravel(), minlength=n).clip(0, 1)
     states = [state.unprimed(n), state.unprimed(n)]
     for learnt, grid in zip(states, (None, network.grid(COARSE, *labels.shape)), strict=True):
-        for _ in range(2):
+        for _ in range(6):
             coder = range_coder.encoder(0)
             primed.code(coder, labels.astype(np.int64), allowed, networks, learnt, grid)
     return arrays | {f"primed.{k}": v for k, v in state.tables_of(*states).items()}
