@@ -96,9 +96,9 @@ class Codec:
         of the controls steps, seed, guidance and fidelity that it has arguments for. The verifier,
         which only checks need, is an ONNX file or a `sempic.check.Verifier`. The prior is an
         .npz file of `sempic train label-prior`, or what `sempic.labels.own` reads of one: maps of
-        its palette are coded with it, and need it where they are decoded. A codec can be copied and
-        pickled as far as these can; the copy loads its networks anew. Raises InputError for
-        anything else."""
+        its palette are coded with it where that saves bytes, and decoded by codecs that have it. A
+        codec can be copied and pickled as far as these can; the copy loads its networks anew.
+        Raises InputError for anything else."""
         self._segmenter = _model("segmenter", segmenter)
         self._receiver = _model("receiver", receiver)
         self._verifier = verifier

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import street
 from hypothesis import given
 from hypothesis import strategies as st
 from maps import noise, scene
@@ -74,11 +75,12 @@ def test_a_prior_that_does_not_know_all_ids_is_not_used() -> None:
 
 
 def test_a_prior_that_costs_more_than_none_is_not_used() -> None:
-    strange = spread(noise(48, 64, 12), 4)
-    coded = labels.encode(strange, model="camvid", own=MINE)
+    strange, toy = spread(noise(48, 64, 12), 4), dataclasses.replace(MINE, palette="toys#12345678")
+    coded = labels.encode(strange, model=toy.palette, own=toy)
     assert coded == labels.encode(strange)
     assert coded[0] >> 6 == payload.ADAPTIVE
-    assert labels.encode(np.full_like(MAP, 3), model="camvid", own=MINE) == b"\x08\x00"
+    one = np.full_like(MAP, 3)
+    assert labels.encode(one, model="camvid", own=MINE) == b"\x08\x00"
 
 
 def test_what_is_missing_or_another_is_named() -> None:
@@ -92,6 +94,13 @@ def test_what_is_missing_or_another_is_named() -> None:
         labels.decode(coded, *MAP.shape, own="mine.npz")  # type: ignore[arg-type]
     bundled = labels.encode(MAP, model="camvid")
     assert np.array_equal(labels.decode(bundled, *MAP.shape, own=other), MAP)
+
+
+def test_the_bundled_prior_is_used_where_it_is_better() -> None:
+    unlike = street(48, 64)[1]
+    coded = labels.encode(unlike, model="camvid")
+    assert coded[0] >> 6 == payload.CAUSAL
+    assert labels.encode(unlike, model="camvid", own=MINE) == coded
 
 
 @pytest.mark.parametrize("coarse", [None, COARSE], ids=["alone", "informed"])

@@ -74,9 +74,8 @@ def encode(
     coarse: what the decoder will hold already; it narrows the labels down if there is a prior.
     model: full name of the palette of `labels`, by which a bundled prior is found (MODELS); None
     for any palette.
-    own: a prior of one's own (`sempic.labels.own`), which the decoder must have: if it is of that
-    palette, it takes the place of a bundled one, and is used where the payload is shorter than
-    with none.
+    own: a prior of one's own (`sempic.labels.own`), used if it is of that palette and makes the
+    payload shorter than it is without; the decoder must then have it.
     Raises LabelMapError if the array is of another kind.
     """
     given: object = labels
@@ -94,7 +93,7 @@ def encode(
     number = None if model is None else MODELS.get(model)
     tried: list[_Model | None] = [None if number is None else _bundled(number)]
     if (mine := _checked(own)) is not None and mine.palette == model:
-        tried = [None, _own(mine)]
+        tried.append(_own(mine))
     found = [_encode_coded(labels, ids, coarse, model, raw) for model in tried]
     shortest = min(found, key=len)
     return shortest if len(shortest) < raw else plain + _encode_raw(_indices(labels, ids), len(ids))
