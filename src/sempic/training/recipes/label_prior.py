@@ -9,6 +9,7 @@ to the networks: the readout of the trunk, and the state of the coder after the 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import math
 from collections.abc import Iterable, Sequence
@@ -26,6 +27,7 @@ from tqdm import tqdm
 
 from sempic import coarse, files, models
 from sempic.errors import InputError, ModelError
+from sempic.jobs import naming
 from sempic.labels import network, primed, prior, range_coder
 from sempic.labels.neighbourhood import PAD
 from sempic.labels.network import BANDS, CELL, LAYERS, TEMPLATE
@@ -497,7 +499,8 @@ def run_tables(options: PriorTablesOptions) -> None:
 
 def _write(path: Path, arrays: dict[str, Any]) -> None:
     """Writes a label model, whole or not at all."""
-    part = files.part_of(path)
-    with part.open("wb") as file:
-        np.savez_compressed(file, **arrays)
-    files.place(part, path)
+    out = io.BytesIO()
+    np.savez_compressed(out, **arrays)
+    files.make_folder(path.parent)
+    with naming(path):
+        files.write(path, out.getvalue())
