@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import hashlib
 import io
 import random
@@ -52,9 +53,14 @@ with guided:
     from sempic.batch import tar
     from sempic.errors import SempicError, SempicWarning
     from sempic.formats import has_jxl
+    from sempic.labels import payload, prior
 
 SIZE = 24, 32
 """Height and width of the label maps whose payloads are damaged."""
+OWN = dataclasses.replace(
+    prior.load(payload.WEIGHTS[3]), palette="camvid", digest=hashlib.sha256(b"own").hexdigest()[:8]
+)
+"""A bundled prior as if it were one's own."""
 
 
 def signed(data: bytes) -> bytes:
@@ -73,7 +79,7 @@ def bpg(data: bytes) -> None:
 
 
 def label_payload(data: bytes) -> None:
-    labels.decode(data, *SIZE)
+    labels.decode(data, *SIZE, own=OWN)
 
 
 def small(read: Callable[[bytes], object]) -> Callable[[bytes], object]:
@@ -126,7 +132,9 @@ def seeds(target: str) -> list[bytes]:
     if target == "bpg":
         return [coarse.encode(np.asarray(image), quality=q) for q in (20, 45)]
     if target == "labels":
-        return [labels.encode(map_), labels.encode(map_, model="camvid"), labels.encode(map_ * 0)]
+        named = labels.encode(map_, model="camvid")
+        mine = named[:2] + b"\0" + bytes.fromhex(OWN.digest) + named[3:]
+        return [labels.encode(map_), named, mine, labels.encode(map_ * 0)]
     if target == "label-png":
         painted = PIL.Image.fromarray(map_)
         painted.putpalette(sempic.PALETTES[1].table().tobytes())

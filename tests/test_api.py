@@ -8,11 +8,19 @@ import numpy as np
 import PIL.Image
 import pytest
 from conftest import FakeReceiver, FakeSegmenter, needs_models, street
+from priors import write_prior
 
 import sempic
 from sempic import api, coarse, container, jobs, pictures
 from sempic import labels as coding
-from sempic.errors import ImageError, InputError, LabelMapError, ModelError, RateError
+from sempic.errors import (
+    ImageError,
+    InputError,
+    LabelMapError,
+    ModelError,
+    RateError,
+    UnsupportedChunk,
+)
 
 IMAGE, LABELS = street(96, 128)
 
@@ -578,6 +586,31 @@ def test_codecs_can_be_copied_and_pickled_used_or_not(duplicate):
     codec.decode(stream)
     assert duplicate(codec).encode(IMAGE) == stream
     assert duplicate(duplicate(codec)).decode(stream).size == (128, 96)
+
+
+def test_a_prior_of_ones_own(tmp_path):
+    path = write_prior(tmp_path / "mine.npz", sempic.PALETTES[1], LABELS)
+    for given in (path, str(path), coding.own.load(path)):
+        codec = sempic.Codec(FakeSegmenter(), FakeReceiver(), prior=given)
+        stream = codec.encode(IMAGE, labels=LABELS)
+        assert len(stream) < len(sempic.Codec().encode(IMAGE, labels=LABELS))
+        again = pickle.loads(pickle.dumps(codec))
+        assert np.array_equal(np.asarray(again.decode(stream))[..., 0], LABELS)
+        with pytest.raises(UnsupportedChunk, match=f"begins with {codec.prior.digest}"):
+            sempic.Codec(receiver=FakeReceiver()).decode(stream)
+    shares = sempic.info(stream, shares=True, prior=codec.prior)["classes"]
+    assert sum(shares.values()) == pytest.approx(1)
+    with pytest.warns(sempic.SempicWarning, match="of palette camvid: a map of indices is coded"):
+        other = codec.encode(IMAGE, labels=LABELS, palette="indices")
+    assert other == sempic.Codec().encode(IMAGE, labels=LABELS, palette="indices")
+    assert codec.encode(IMAGE, labels="none") == sempic.Codec().encode(IMAGE, labels="none")
+
+
+def test_priors_that_are_none(tmp_path):
+    with pytest.raises(ModelError, match="absent"):
+        sempic.Codec(nothing, prior=tmp_path / "absent.npz").encode(IMAGE)
+    with pytest.raises(InputError, match="prior is a name or a path, not int"):
+        sempic.Codec(nothing, prior=3).encode(IMAGE)
 
 
 @needs_models

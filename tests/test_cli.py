@@ -9,9 +9,10 @@ import numpy as np
 import PIL.Image
 import pytest
 from conftest import FakeReceiver, FakeSegmenter, street
+from priors import write_prior
 
 import sempic
-from sempic import api, cli, models, pictures
+from sempic import api, cli, labels, models, pictures
 from sempic.commands import train
 from sempic.errors import install_hint
 
@@ -111,6 +112,30 @@ def test_given_labels(photo, capsys):
     assert np.array_equal(sempic.unpack(Path("photo.sempic").read_bytes()).labels, LABELS)
     assert cli.main(["encode", "photo.png", "--labels", "map.png", "--palette", "cityscapes"]) == 0
     assert sempic.unpack(Path("photo.sempic").read_bytes()).palette == 2
+
+
+def test_a_prior_of_ones_own(photo, capsys):
+    PIL.Image.fromarray(LABELS).save("map.png")
+    digest = labels.own.load(write_prior(Path("mine.npz"), sempic.PALETTES[1], LABELS)).digest
+    given = ["--prior", "mine.npz"]
+    assert cli.main(["encode", "photo.png", "--labels", "map.png", *given]) == 0
+    decode = ["decode", "photo.sempic", "-o", "out.png"]
+    assert cli.main([*decode, *given]) == 0
+    assert np.array_equal(pictures.read(Path("out.png").read_bytes())[..., 0], LABELS)
+    assert cli.main([*decode, "--only", "labels", *given]) == 0
+    assert cli.main(["info", "photo.sempic", "--map", *given]) == 0
+    capsys.readouterr()
+    Path("out.png").unlink()
+    for command in (decode, [*decode, "--only", "labels"], ["info", "photo.sempic", "--map"]):
+        assert cli.main(command) == 2
+        one_line(capsys, "photo.sempic", f"begins with {digest}; none is given")
+    assert not Path("out.png").exists()
+    Path("bad.npz").write_bytes(b"nonsense")
+    assert cli.main(["encode", "photo.png", "--prior", "bad.npz"]) == 2
+    one_line(capsys, "photo.png", "bad.npz is no prior of the label coder")
+    assert cli.main(["info", "photo.sempic", *given]) == 2
+    one_line(capsys, "--prior is for --map")
+    assert cli.main(["encode", "photo.png", *given, "-o", "mine.npz"]) == 2
 
 
 def test_a_folder_of_labels():

@@ -10,6 +10,7 @@ from conftest import refuses_prefixes_and_flips, street
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
+from priors import write_prior
 
 from sempic import coarse, container
 from sempic.coarse import CODECS
@@ -20,8 +21,10 @@ from sempic.errors import (
     InputError,
     LabelMapError,
     LimitExceeded,
+    UnsupportedChunk,
 )
-from sempic.palette import PALETTES
+from sempic.labels import own
+from sempic.palette import CAMVID, CITYSCAPES, PALETTES
 
 IMAGE, LABELS = street(24, 32)
 COARSE = coarse.encode(coarse.downscale(IMAGE, 4), codec="bpg", quality=35, chroma="420")
@@ -177,6 +180,24 @@ def test_coarse_larger_than_the_picture():
 def test_the_limit_can_be_set():
     with pytest.raises(LimitExceeded):
         unpack(STREAM, max_pixels=32 * 24 - 1)
+
+
+def test_a_prior_of_ones_own(tmp_path):
+    """Serves maps of its palette, and is then needed; all else stays as it is."""
+    mine = own.load(write_prior(tmp_path / "mine.npz", CAMVID, LABELS))
+    stream = pack(width=32, height=24, labels=LABELS, coarse=COARSE, prior=mine)
+    assert len(stream) < len(STREAM)
+    for only in (None, "labels"):
+        assert np.array_equal(unpack(stream, only=only, prior=mine).labels, LABELS)
+        with pytest.raises(UnsupportedChunk, match=f"begins with {mine.digest}; none is given"):
+            unpack(stream, only=only)
+    assert unpack(stream, only="coarse").labels is None
+    assert np.array_equal(unpack(STREAM, prior=mine).labels, LABELS)
+    refuses_prefixes_and_flips(stream)
+    other = {"width": 32, "height": 24, "labels": LABELS, "palette": CITYSCAPES.id}
+    assert pack(**other, prior=mine) == pack(**other)
+    with pytest.raises(InputError, match="a prior is what"):
+        unpack(stream, prior=tmp_path / "mine.npz")
 
 
 def test_every_prefix_and_every_single_bit_flip_is_refused():

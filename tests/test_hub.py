@@ -5,11 +5,14 @@ from unittest.mock import create_autospec
 import numpy as np
 import pytest
 from conftest import FakeReceiver, FakeSegmenter, needs_models, street
+from priors import write_prior
 
 import sempic
 from sempic import hub
+from sempic.labels import own
+from sempic.palette import CAMVID
 
-IMAGE, _ = street(48, 64)
+IMAGE, LABELS = street(48, 64)
 
 
 @pytest.fixture
@@ -168,3 +171,36 @@ def test_the_bundled_models_saved_and_read(tmp_path):
     stream = codec.encode(IMAGE)
     assert stream == sempic.encode(IMAGE)
     assert np.array_equal(codec.decode(stream, steps=1), sempic.decode(stream, steps=1))
+
+
+@pytest.fixture
+def prior(tmp_path):
+    return write_prior(tmp_path / "learned.npz", CAMVID, LABELS)
+
+
+def test_a_prior_is_saved_and_read_with_the_networks(networks, prior, tmp_path):
+    networks.save_pretrained(tmp_path / "a")
+    found = hub.read(tmp_path / "a")
+    assert found.keys() == {"segmenter", "receiver"}
+    digest = sempic.Codec(**found, prior=prior).save_pretrained(tmp_path / "b")
+    assert hub.read(tmp_path / "b")["prior"].read_bytes() == prior.read_bytes()
+    codec = sempic.Codec.from_pretrained(tmp_path / "b", sha256=digest)
+    assert codec.prior.digest == own.load(prior).digest
+    assert codec.save_pretrained(tmp_path / "c") == digest
+    sempic.Codec(**found).save_pretrained(tmp_path / "b")  # the file stays, unlisted
+    assert sempic.Codec.from_pretrained(tmp_path / "b").prior is None
+
+
+def test_priors_that_are_refused(networks, prior, tmp_path):
+    found = {"segmenter": tmp_path / "mine.onnx", "receiver": tmp_path / "yours.onnx"}
+    with pytest.raises(sempic.ModelError, match="the prior is none"):
+        sempic.Codec(**found, prior=own.load(prior)).save_pretrained(tmp_path / "a")
+    sempic.Codec(**found, prior=prior).save_pretrained(tmp_path / "a")
+    manifest = json.loads((tmp_path / "a/sempic.json").read_text())
+    (tmp_path / "a/prior.npz").write_bytes(b"another")
+    with pytest.raises(sempic.ModelError, match=r"prior\.npz: not the file"):
+        sempic.Codec.from_pretrained(tmp_path / "a")
+    for name in ("elsewhere.npz", [], None):
+        (tmp_path / "a/sempic.json").write_text(json.dumps(manifest | {"prior": name}))
+        with pytest.raises(sempic.ModelError, match="manifest"):
+            sempic.Codec.from_pretrained(tmp_path / "a")

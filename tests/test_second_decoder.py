@@ -5,9 +5,11 @@ import importlib.util
 import numpy as np
 import pytest
 from conftest import ROOT
+from priors import COARSE, write_prior
 
 import sempic
-from sempic import critical, labels
+from sempic import critical, labels, palette
+from sempic.labels import own
 
 VECTORS = sorted((ROOT / "vectors").glob("*.sempic"))
 
@@ -44,6 +46,23 @@ def test_labels_that_no_vector_has():
         chosen = np.array(ids, np.uint8)[rng.integers(0, len(ids), shape)]
         payload = labels.encode(chosen, model=model)
         assert np.array_equal(decoder.label_map(payload, *shape, None), chosen)
+
+
+@pytest.mark.parametrize("coarse", [None, COARSE], ids=["alone", "informed"])
+@pytest.mark.parametrize("classes", [6, 40])
+def test_a_prior_of_the_senders_own(tmp_path, classes, coarse):
+    toys = palette.own("toys", [(f"toy {i}", (i, i, i)) for i in range(classes - 1)])
+    places = np.random.default_rng(1).integers(0, 4, (4, 5)) * (classes - 1) // 3
+    chosen = np.kron(places, np.ones((5, 6), np.int64)).astype(np.uint8)
+    path = write_prior(tmp_path / "mine.npz", toys, chosen)
+    payload = labels.encode(chosen, coarse=coarse, model=toys.full_name, own=own.load(path))
+    assert payload[0] >> 6 == (2 if coarse is None else 3)
+    planes = None if coarse is None else (coarse.y, coarse.cb, coarse.cr)
+    found = decoder.label_map(payload, *chosen.shape, planes, path)
+    assert np.array_equal(found, chosen)
+    path.write_bytes(path.read_bytes() + b" ")
+    with pytest.raises(ValueError, match="another prior"):
+        decoder.label_map(payload, *chosen.shape, planes, path)
 
 
 def test_receipts():

@@ -10,6 +10,7 @@ docs/spec/format.md (F6 is its §6) and docs/spec/labels.md (L6 is its §6).
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 import sys
@@ -48,9 +49,10 @@ IDS = {0: 256, 1: 12, 2: 20, 3: 35}
 """F4: how many ids each palette has."""
 
 
-def decode(stream: bytes) -> dict[str, Any]:
+def decode(stream: bytes, prior: Path | None = None) -> dict[str, Any]:
     """F1 to F4: what a stream says. The arrays have the names that vectors/README.md gives them;
-    beside them are `own` and `receipt`, where there are such."""
+    beside them are `own` and `receipt`, where there are such. prior: a file of the sender's own
+    weights (L2)."""
     require(stream[:2] == b"\xe5\x53", "not sempic")
     require(stream[2:3] == b"\x01", "another version")
     body, crc = stream[:-4], stream[-4:]
@@ -75,9 +77,9 @@ def decode(stream: bytes) -> dict[str, Any]:
         result |= dict(zip(("y", "cb", "cr"), planes, strict=True))
         exact = planes if COARSE[kind] == "bpg" else None
     if LABELS in chunks:
-        result["labels"] = label_map(chunks[LABELS], height, width, exact)
+        result["labels"] = label_map(chunks[LABELS], height, width, exact, prior)
     if HALVED in chunks:  # F5
-        small = label_map(chunks[HALVED], (height + 1) // 2, (width + 1) // 2, exact)
+        small = label_map(chunks[HALVED], (height + 1) // 2, (width + 1) // 2, exact, prior)
         result["labels"] = small.repeat(2, 0).repeat(2, 1)[:height, :width]
     if "labels" in result:
         require(result["labels"].max() < IDS[palette], "id outside the palette")
@@ -353,7 +355,9 @@ WEIGHTS = Path(__file__).parents[1] / "src/sempic/labels/weights"
 MODELS = {3: "camvid3.npz", 4: "cityscapes4.npz"}
 
 
-def label_map(payload: bytes, height: int, width: int, planes: Planes | None) -> np.ndarray:
+def label_map(
+    payload: bytes, height: int, width: int, planes: Planes | None, prior: Path | None = None
+) -> np.ndarray:
     """L2: uint8 (height, width)."""
     require(payload, "truncated")
     head = payload[0]
@@ -370,11 +374,20 @@ def label_map(payload: bytes, height: int, width: int, planes: Planes | None) ->
         places = adaptive(bits, height, width, len(ids))
         bits.finish()
         return np.array(ids, np.uint8)[places]
-    require(body and body[0] in MODELS, "unknown label model")
+    require(body, "truncated")
+    if body[0] == 0:
+        require(len(body) > 4, "truncated")
+        require(prior is not None, "it needs a prior of the sender's own")
+        digest = hashlib.sha256(prior.read_bytes()).digest()
+        require(body[1:5] == digest[:4], "it needs another prior")
+        path, body = prior, body[5:]
+    else:
+        require(body[0] in MODELS, "unknown label model")
+        path, body = WEIGHTS / MODELS[body[0]], body[1:]
     require(coder == 2 or planes is not None, "it needs the coarse picture")
-    weights = dict(np.load(WEIGHTS / MODELS[body[0]]))
+    weights = dict(np.load(path))
     require(ids[-1] < weights["classes"], "ids that the model does not know")
-    bits = RangeDecoder(body[1:])
+    bits = RangeDecoder(body)
     labels = Primed(bits, height, width, ids, weights, planes if coder == 3 else None).decode()
     bits.finish()
     return labels.astype(np.uint8)

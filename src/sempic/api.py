@@ -66,6 +66,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from sempic.check import Verifier
+    from sempic.labels import Prior
     from sempic.windows import Cells
 
 
@@ -76,31 +77,39 @@ _T = TypeVar("_T")
 
 
 class Codec:
-    """A segmenter and a receiver, loaded when first needed, around `pack` and `unpack`."""
+    """A segmenter and a receiver, loaded when first needed, around `pack` and `unpack`.
+
+    A verifier and a prior of the label coder may be told with them.
+    """
 
     def __init__(
         self,
         segmenter: Segmenter | Callable[[Image], LabelMap] | str | Path | None = None,
         receiver: Receiver | Callable[..., Image] | str | Path | None = None,
         verifier: Verifier | str | Path | None = None,
+        prior: Prior | str | Path | None = None,
     ) -> None:
         """Each is None (the bundled one), a specification for `load` of `sempic.segment` or
         `sempic.receive` (a path to an ONNX file, "hf:NAME", a checkpoint of the paper's
         network), a `Segmenter` or `Receiver` of `sempic.roles`, or a plain function: uint8
         (H, W, 3) → uint8 (H, W), ids of CamVid; (scene, **controls) → uint8 (H, W, 3), with those
         of the controls steps, seed, guidance and fidelity that it has arguments for. The verifier,
-        which only checks need, is an ONNX file or a `sempic.check.Verifier`. A codec can be
-        copied and pickled as far as these can; the copy loads its networks anew. Raises InputError
-        for anything else."""
+        which only checks need, is an ONNX file or a `sempic.check.Verifier`. The prior is an
+        .npz file of `sempic train label-prior`, or what `sempic.labels.own` reads of one: maps of
+        its palette are coded with it where that saves bytes, and decoded by codecs that have it. A
+        codec can be copied and pickled as far as these can; the copy loads its networks anew.
+        Raises InputError for anything else."""
         self._segmenter = _model("segmenter", segmenter)
         self._receiver = _model("receiver", receiver)
         self._verifier = verifier
+        self._prior = prior
 
     def __getstate__(self) -> dict[str, Any]:
         return {
             "_segmenter": self._segmenter,
             "_receiver": self._receiver,
             "_verifier": self._verifier,
+            "_prior": self._prior,
         }  # nothing that is loaded
 
     @functools.cached_property
@@ -139,6 +148,16 @@ class Codec:
         digest = hashlib.sha256(content).hexdigest()[:8]
         return check.Verifier(predict=network.predict, palette=network.palette, digest=digest)
 
+    @functools.cached_property
+    def prior(self) -> Prior | None:
+        """Of the label coder, if one was given. Raises ModelError if it cannot be loaded."""
+        if self._prior is None:
+            return None
+        from sempic.labels import Prior, own
+
+        given = self._prior
+        return given if isinstance(given, Prior) else own.load(Path(_named("prior", given)))
+
     @classmethod
     def from_pretrained(
         cls, name_or_path: str | Path, *, revision: str | None = None, sha256: str | None = None
@@ -166,23 +185,28 @@ class Codec:
         return cls(**hub.read(folder, sha256=sha256))
 
     def save_pretrained(self, folder: str | Path) -> str:
-        """Write the models, a model card and a manifest with the hash of each file to a folder.
+        """Write the models, and the prior if there is one, to a folder, with a model card and a
+        manifest with the hash of each file.
 
         Returns the SHA-256 of the manifest, which `from_pretrained` can be given.
 
         Raises:
-            ModelError: a model is no ONNX file but a function or one of transformers.
+            ModelError: a model is no file but a function or one of transformers.
             OutputError: the folder cannot be written.
         """
         from sempic import hub, models
 
-        networks = {}
+        found = {}
         for role in (models.SEGMENTER, models.RECEIVER):
             given: Any = self._segmenter if role == models.SEGMENTER else self._receiver
             if callable(given) or str(given).startswith("hf:"):
                 raise ModelError(f"only ONNX files can be saved, and the {role} is none")
-            networks[role] = models.find(role) if given is None else Path(given)
-        return hub.write(Path(_named("folder", folder)), networks)
+            found[role] = models.find(role) if given is None else Path(given)
+        if self._prior is not None:
+            if not isinstance(self._prior, (str, os.PathLike)):
+                raise ModelError("only files can be saved, and the prior is none")
+            found[hub.PRIOR] = Path(self._prior)
+        return hub.write(Path(_named("folder", folder)), found)
 
     def push_to_hub(self, name: str, *, private: bool = True) -> str:
         """Upload what `save_pretrained` writes to OWNER/NAME on the Hugging Face hub.
@@ -313,6 +337,8 @@ class Codec:
                     given, options.label_quality, palette=palette, importance=options.importance
                 )
         boxes = _scaled(options.keep_boxes, full, pixels.shape[:2])
+        if given is not None:
+            self._heed_prior(PALETTES[palette])
         sent, never = _cells(pixels, given, PALETTES[palette], boxes, options)
         plain = Draft(
             width=pixels.shape[1],
@@ -323,6 +349,7 @@ class Codec:
             model=options.model,
             halved=halved,
             texture=_texture(pixels, given, palette, halved),
+            prior=self.prior,
         )
 
         @functools.cache
@@ -338,6 +365,12 @@ class Codec:
         return (
             self._checked(pixels, found, stream, sent, never, options) if options.check else stream
         )
+
+    def _heed_prior(self, palette: Palette) -> None:
+        """Warns if the prior that was given does not serve maps of a palette."""
+        if self.prior is not None and self.prior.palette != palette.full_name:
+            of, here = self.prior.palette, palette.full_name
+            warn(f"the prior is of palette {of}: a map of {here} is coded without it")
 
     def _checked(
         self,
@@ -496,7 +529,11 @@ class Codec:
 
         return PIL.Image.fromarray(
             self.synthesize(
-                codec.unpack(stream), steps=steps, seed=seed, guidance=guidance, fidelity=fidelity
+                codec.unpack(stream, prior=self.prior),
+                steps=steps,
+                seed=seed,
+                guidance=guidance,
+                fidelity=fidelity,
             )
         )
 
@@ -601,13 +638,14 @@ def preview(scene: Scene) -> Image:
     return np.array(small.resize(size, PIL.Image.Resampling.BICUBIC, box))
 
 
-def info(stream: bytes, *, shares: bool = False) -> dict[str, Any]:
+def info(stream: bytes, *, shares: bool = False, prior: Prior | None = None) -> dict[str, Any]:
     """What a stream holds and what each part costs, without decoding any payload.
 
     Args:
         stream: a whole .sempic file.
         shares: decode the map, too, and add `classes`: which share of the picture each class
             that is in it takes, void too, the largest first; None if there is no map.
+        prior: of the label coder, one's own, which the map may need.
 
     Keys: version, width, height (pixels), palette (name), model (id, 0 for any), coarse_codec
     (None if there is no coarse picture), bytes, bpp (of the whole stream), chunks ({"coarse": …,
@@ -644,7 +682,9 @@ def info(stream: bytes, *, shares: bool = False) -> dict[str, Any]:
         if c.receipt is None
         else _receipt(critical.read(c.receipt, own=c.own_groups)),
     }
-    return known | {"classes": _shares(codec.unpack(stream, only="labels"))} if shares else known
+    if not shares:
+        return known
+    return known | {"classes": _shares(codec.unpack(stream, only="labels", prior=prior))}
 
 
 def _shares(scene: Scene) -> dict[str, float] | None:

@@ -9,7 +9,7 @@ and how well that was coded is the encoder's choice, not the format's.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -22,6 +22,9 @@ from sempic.errors import CorruptStream, LabelMapError
 from sempic.palette import CAMVID, PALETTES
 from sempic.scene import Coarse, LabelMap, Scene, Window
 from sempic.texture import Texture
+
+if TYPE_CHECKING:
+    from sempic.labels import Prior
 
 # sempic.labels is imported where it is used: numba behind it takes long to load, which
 # `import sempic` and `sempic info` need not pay.
@@ -42,6 +45,7 @@ class Draft:
     windows: bytes | None = None
     receipt: Receipt | None = None
     texture: Texture | None = None
+    prior: Prior | None = None
 
     def pack(self) -> bytes:
         """The stream; raises as `pack` does."""
@@ -87,6 +91,7 @@ def pack(
     windows: bytes | None = None,
     receipt: Receipt | None = None,
     texture: Texture | None = None,
+    prior: Prior | None = None,
 ) -> bytes:
     """The stream of a scene.
 
@@ -103,6 +108,8 @@ def pack(
         windows: payload from `sempic.windows.encode`, made with this coarse picture.
         receipt: what a check found.
         texture: what `sempic.texture.ask` found, if that is anything.
+        prior: of the label coder, one's own (`sempic.labels.own`), which the decoder must have;
+            used for labels of its palette where it saves bytes.
 
     Raises:
         LabelMapError: labels of another shape or type, with ids outside the palette, or `halved`
@@ -130,7 +137,10 @@ def pack(
 
         context = exact_planes(coarse, kind)
         payload = coder.encode(
-            labels[::2, ::2] if halved else labels, coarse=context, model=PALETTES[palette].name
+            labels[::2, ::2] if halved else labels,
+            coarse=context,
+            model=PALETTES[palette].full_name,
+            own=prior,
         )
     return container.write(
         Container(
@@ -155,6 +165,7 @@ def unpack(
     *,
     only: Literal["labels", "coarse"] | None = None,
     max_pixels: int = MAX_PIXELS,
+    prior: Prior | None = None,
 ) -> Scene:
     """The scene in a stream.
 
@@ -162,6 +173,7 @@ def unpack(
         stream: a whole .sempic file.
         only: decode just this part and leave the other None.
         max_pixels: refuse pictures with more pixels than this.
+        prior: of the label coder, one's own, which the stream may have been made with.
 
     Raises:
         BitstreamError: the stream is not one that this version decodes; its subclass says why.
@@ -188,7 +200,7 @@ def unpack(
 
         context = scene_coarse if kind.exact else None
         size = (-(-c.height // 2), -(-c.width // 2)) if c.halved else (c.height, c.width)
-        scene_labels = labels.decode(c.labels, *size, coarse=context)
+        scene_labels = labels.decode(c.labels, *size, coarse=context, own=prior)
         if c.halved:
             scene_labels = repeated(scene_labels, 2, (c.height, c.width))
         check_decoded(scene_labels, c.palette)

@@ -1,8 +1,10 @@
-"""Folders of models that say what they hold: the two networks, a card, and the hash of each file.
+"""Folders of models that say what they hold: the two networks, a prior of the label coder if there
+is one of one's own, a card, and the hash of each file.
 
-    sempic.json       {"version": 1, "segmenter": FILE, "receiver": FILE,
+    sempic.json       {"version": 1, "segmenter": FILE, "receiver": FILE, ["prior": FILE,]
                      "files": {FILE: {"bytes": …, "sha256": …}, …}}
     FILE.onnx …     the networks
+    FILE.npz        the prior
     README.md       the model card
 
 A file that is not as sempic.json says is refused. This finds damage and mix-ups; against somebody
@@ -26,14 +28,18 @@ MANIFEST = "sempic.json"
 CARD = "README.md"
 PREFIX = "hf:"
 """Before the name of a repository of the Hugging Face hub."""
-_ROLES = (models.SEGMENTER, models.RECEIVER)
+PRIOR = "prior"
+_ROLES = {models.SEGMENTER: "segmenter.onnx", models.RECEIVER: "receiver.onnx", PRIOR: "prior.npz"}
+"""What a folder holds, and under which name `write` puts it there."""
+_NEEDED = (models.SEGMENTER, models.RECEIVER)
 _MAX_MANIFEST = 1 << 16
 _PLAIN = re.compile(r"\w[\w.-]*", re.ASCII)
 """Names of files: nothing that leads out of the folder."""
 
 
 def read(folder: Path, *, sha256: str | None = None) -> dict[str, Path]:
-    """The networks in a folder, {"segmenter": path, "receiver": path}, every file verified.
+    """The models in a folder, {"segmenter": path, "receiver": path}, and "prior" if there is one,
+    every file verified.
 
     Args:
         sha256: of sempic.json, in hexadecimal; None takes whatever sempic.json is there.
@@ -51,20 +57,20 @@ def read(folder: Path, *, sha256: str | None = None) -> dict[str, Path]:
         found = _measure(_contents(folder / name))
         if found != expected:
             raise ModelError(f"{folder / name}: not the file that {MANIFEST} describes")
-    return {role: folder / manifest[role] for role in _ROLES}
+    return {role: folder / manifest[role] for role in _ROLES if role in manifest}
 
 
-def write(folder: Path, networks: dict[str, Path]) -> str:
-    """Copy two networks, {"segmenter": path, "receiver": path}, with a card and a manifest.
+def write(folder: Path, found: dict[str, Path]) -> str:
+    """Copy models, by role as `read` gives them, with a card and a manifest.
 
-    Returns the SHA-256 of sempic.json. Raises ModelError (a network cannot be read) or OutputError.
+    Returns the SHA-256 of sempic.json. Raises ModelError (a file cannot be read) or OutputError.
     """
-    contents = {f"{role}.onnx": _contents(networks[role]) for role in _ROLES}
+    contents = {_ROLES[role]: _contents(path) for role, path in found.items()}
     listed = {name: _measure(data) for name, data in contents.items()}
-    cards = [networks[role].with_suffix(".md") for role in _ROLES]
+    cards = [path.with_suffix(".md") for path in found.values()]
     contents[CARD] = _card(listed, [c.read_text("utf-8") for c in cards if c.is_file()]).encode()
     listed[CARD] = _measure(contents[CARD])
-    manifest = {"version": 1} | {role: f"{role}.onnx" for role in _ROLES} | {"files": listed}
+    manifest = {"version": 1} | {role: _ROLES[role] for role in found} | {"files": listed}
     # The manifest comes last: a folder that was written half is refused.
     contents[MANIFEST] = (json.dumps(manifest, indent=1) + "\n").encode()
     files.make_folder(folder)
@@ -134,7 +140,8 @@ def _manifest(path: Path, sha256: str | None) -> dict[str, Any]:
         sound = (
             isinstance(files, dict)
             and all(_PLAIN.fullmatch(name) for name in files)
-            and all(manifest[role] in files for role in _ROLES)
+            and all(manifest[role] in files for role in _NEEDED)
+            and manifest.get(PRIOR, manifest[models.SEGMENTER]) in files
         )
     except (ValueError, KeyError, TypeError, RecursionError) as cause:
         raise ModelError(f"{path}: not a manifest of sempic") from cause

@@ -55,6 +55,11 @@ class Palette:
         digest = hashlib.sha256("\n".join(self.classes).encode()).hexdigest()
         return f"{self.name}#{digest[:8]}"
 
+    @property
+    def full_name(self) -> str:
+        """What tells it from every other: the identity of one of one's own, else the name."""
+        return self.identity or self.name
+
     def table(self) -> npt.NDArray[np.uint8]:
         """The colours as uint8 (len(classes), 3)."""
         return np.array(self.colours, np.uint8)

@@ -34,13 +34,16 @@ def receive(scene, *, steps=4, seed=0):
 
 
 class FakeCoder(Coder):
-    def __init__(self, max_pixels: int = 1 << 16, delay: float = 0) -> None:
+    def __init__(
+        self, max_pixels: int = 1 << 16, delay: float = 0, prior: str | None = None
+    ) -> None:
         self._codec = api.Codec(
             segment,
             receive,
             check.Verifier(
                 predict=lambda image: (segment(image), None), palette=CAMVID.id, digest="0badcafe"
             ),
+            prior,
         )
         self._max_pixels = max_pixels
         self._delay = delay

@@ -7,6 +7,7 @@ import PIL.Image
 import pytest
 from conftest import street
 from fakecoder import FakeCoder
+from priors import write_prior
 from standin import LABELS, png, stream
 
 import sempic
@@ -57,6 +58,18 @@ def test_relabel_keeps_windows():
     assert after["windows"] == sempic.info(before)["windows"] != []
     assert sempic.info(before)["receipt"]
     assert after["receipt"] is None
+
+
+def test_a_prior_of_the_servers_own(tmp_path):
+    path = write_prior(tmp_path / "mine.npz", sempic.PALETTES[1], LABELS)
+    coder = FakeCoder(prior=str(path))
+    mine = coder.relabel(stream(), png(LABELS))
+    assert len(mine) < len(stream())
+    for only, channel in (("ids", ...), (None, (..., 0))):
+        data, _ = coder.decode(mine, only=only, format="png", synthesis={})
+        assert np.array_equal(np.array(PIL.Image.open(io.BytesIO(data)))[channel], LABELS)
+    with pytest.raises(sempic.UnsupportedChunk, match="none is given"):
+        FakeCoder().decode(mine, only="ids", format="png", synthesis={})
 
 
 def test_relabelled_streams_stay_halved():

@@ -35,6 +35,8 @@ class Encode:
     segmenter: str | None = None
     verifier: str | None = None
     """Of the check."""
+    prior: str | None = None
+    """Of the label coder, one's own."""
     labels: str | None = None
     """A label map, or a folder of them under the pictures' names."""
     images: str | None = None
@@ -67,7 +69,7 @@ class Encode:
 
         picture = pictures.read(data)
         labels = self._labels(job) if job is not None and self.labels else None
-        coder = coder_with(segmenter=self.segmenter, verifier=self.verifier)
+        coder = coder_with(segmenter=self.segmenter, verifier=self.verifier, prior=self.prior)
         stream = coder.encode(picture, labels=labels, **self.options.keywords())
         return stream, described(stream)
 
@@ -77,6 +79,8 @@ class Decode:
     """What `sempic decode` does to one file."""
 
     receiver: str | None = None
+    prior: str | None = None
+    """Of the label coder, one's own."""
     only: Literal["labels", "coarse"] | None = None
     """Just the coloured label map, or the coarse picture enlarged."""
     images: str = ".png"
@@ -102,8 +106,7 @@ class Decode:
         scene = self._scene(stream)
         data = self._picture(scene, ".png" if target == STDOUT else target.suffix)
         if self.uncertainty is not None:
-            coder = coder_with(receiver=self.receiver)
-            spread = coder.uncertainty(scene, samples=self.samples, **self.options.keywords())
+            spread = self._coder.uncertainty(scene, samples=self.samples, **self.options.keywords())
             grey = np.minimum(np.rint(4 * spread), 255).astype(np.uint8)
             path = Path(self.uncertainty)
             with naming(path):
@@ -118,15 +121,19 @@ class Decode:
 
     def _scene(self, stream: bytes) -> Any:
         with progress.waiting("reading labels and coarse picture", aloud=False):
-            return codec.unpack(stream, only=self.only)
+            return codec.unpack(stream, only=self.only, prior=self._coder.prior)
 
     def _picture(self, scene: Any, suffix: str) -> bytes:
         from sempic import pictures
 
         if self.only is not None:
             return part_of(scene, self.only, suffix)
-        coder = coder_with(receiver=self.receiver)
-        return pictures.encode(coder.synthesize(scene, **self.options.keywords()), suffix)
+        picture = self._coder.synthesize(scene, **self.options.keywords())
+        return pictures.encode(picture, suffix)
+
+    @property
+    def _coder(self) -> api.Codec:
+        return coder_with(receiver=self.receiver, prior=self.prior)
 
 
 def part_of(scene: Scene, only: str, suffix: str) -> bytes:
@@ -145,15 +152,19 @@ def part_of(scene: Scene, only: str, suffix: str) -> bytes:
 
 @functools.cache
 def coder_with(
-    *, segmenter: str | None = None, receiver: str | None = None, verifier: str | None = None
+    *,
+    segmenter: str | None = None,
+    receiver: str | None = None,
+    verifier: str | None = None,
+    prior: str | None = None,
 ) -> api.Codec:
     """One codec for all files of a process: its networks are loaded once."""
-    return api.Codec(segmenter=segmenter, receiver=receiver, verifier=verifier)
+    return api.Codec(segmenter=segmenter, receiver=receiver, verifier=verifier, prior=prior)
 
 
-def described(stream: bytes, *, shares: bool = False) -> Record:
-    """`sempic.info` of a stream, as it is reported."""
-    record = api.info(stream, shares=shares)
+def described(stream: bytes, *, shares: bool = False, prior: str | None = None) -> Record:
+    """`sempic.info` of a stream, as it is reported; the prior is for the shares."""
+    record = api.info(stream, shares=shares, prior=coder_with(prior=prior).prior)
     record["bpp"] = round(record["bpp"], 5)
     return record
 

@@ -52,6 +52,15 @@ def add_many(parser: argparse.ArgumentParser, verb: str) -> None:
     )
 
 
+def add_prior(parser: argparse.ArgumentParser, verb: str) -> None:
+    parser.add_argument(
+        "--prior",
+        metavar="FILE",
+        help=f"{verb} maps of its palette with this prior of the label coder, one's own "
+        "(sempic train label-prior, .npz)",
+    )
+
+
 def positive(text: str) -> int:
     """For argparse: a whole number from 1 on."""
     value = int(text)

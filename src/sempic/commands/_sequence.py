@@ -68,7 +68,9 @@ def encode(args: argparse.Namespace) -> int:
 
     (name,) = args.inputs
     _for_pictures(name for name in fields.given(args, EncodeOptions) if name not in _ALSO)
-    _for_pictures(n for n in ("labels", "verifier", "manifest", "images") if getattr(args, n))
+    _for_pictures(
+        n for n in ("labels", "verifier", "prior", "manifest", "images") if getattr(args, n)
+    )
     options = SequenceOptions(**fields.given(args, SequenceOptions))
     target = _encoded(name, args.output)
     frames, rate, count = _frames(name, args, target)
@@ -111,7 +113,9 @@ def decode(args: argparse.Namespace) -> int:
     from sempic.sequence.painter import Painter
 
     (name,) = args.inputs
-    _for_pictures(n for n in ("only", "uncertainty", "samples", "manifest") if getattr(args, n))
+    _for_pictures(
+        n for n in ("only", "uncertainty", "samples", "prior", "manifest") if getattr(args, n)
+    )
     options = DecodeOptions(**fields.given(args, DecodeOptions))
     target = args.output or _beside(name, ".mp4")
     if target == "-":

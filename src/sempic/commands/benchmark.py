@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sempic import fields
-from sempic.commands import _measuring
+from sempic.commands import _files, _measuring
 from sempic.errors import InputError
 
 _QUICK = ("miou", "fid", "psnr", "lpips")
@@ -71,6 +71,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--effort", choices=codecs.EFFORTS, help="of the others; default slowest")
     parser.add_argument("--receiver", metavar="SPEC", help="of sempic, as in sempic decode")
     parser.add_argument("--segmenter", metavar="SPEC", help="of sempic, as in sempic encode")
+    _files.add_prior(parser, "code")
     parser.add_argument("--jobs", type=int, metavar="N", help="processes; default one a core")
     parser.add_argument("--cache", type=Path, metavar="FILE", help="default ~/.cache/sempic")
     _measuring.add(parser)
@@ -122,6 +123,7 @@ def _pictures(args: argparse.Namespace) -> int:
         effort=args.effort or codecs.EFFORTS[0],
         receiver=args.receiver,
         segmenter=args.segmenter,
+        prior=args.prior,
     )
     names = args.codecs or list(benchmark.CODECS)
     for name in names:
@@ -146,7 +148,7 @@ def _clips(args: argparse.Namespace, paths: list[Path]) -> int:
     from sempic.evaluation.clips import tables
     from sempic.sequence import SequenceOptions
 
-    for name in ("rates", "labels", "short_side", "quick", "effort", "jobs", "cache"):
+    for name in ("rates", "labels", "short_side", "quick", "effort", "jobs", "cache", "prior"):
         if getattr(args, name):
             raise InputError(f"--{name.replace('_', '-')} is for pictures, and these are clips")
     options = SequenceOptions(**fields.given(args, SequenceOptions))

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from sempic import files
-from sempic.commands import _measuring
+from sempic.commands import _files, _measuring
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -21,6 +21,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--labels", type=Path, metavar="MAP", help="human label map, for mIoU")
     parser.add_argument("--steps", type=int, default=1, metavar="N", help="for .sempic; default 1")
     parser.add_argument("--receiver", metavar="SPEC", help="for .sempic, as in sempic decode")
+    _files.add_prior(parser, "decode")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     _measuring.add(parser)
 
@@ -29,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
     from sempic.evaluation.compare import compare, describe
     from sempic.jobs import apart
 
-    apart((args.original, *args.versions, args.labels, args.receiver), args.output)
+    apart((args.original, *args.versions, args.labels, args.receiver, args.prior), args.output)
     found, page = compare(
         args.original,
         args.versions,
@@ -37,6 +38,7 @@ def run(args: argparse.Namespace) -> int:
         labels=args.labels,
         steps=args.steps,
         receiver=args.receiver,
+        prior=args.prior,
     )
     files.write(args.output, page.encode())
     print(json.dumps(found, indent=1) if args.json else describe(found))

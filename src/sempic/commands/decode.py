@@ -55,6 +55,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         help="an ONNX file, or a checkpoint of the paper's network (.safetensors, .pt; needs "
         "the extra train); default: the bundled receiver",
     )
+    _files.add_prior(parser, "decode")
     parser.add_argument(
         "--images",
         default=".png",
@@ -79,14 +80,14 @@ def run(args: argparse.Namespace) -> int:
         args.output,
         found={".sempic", TAR},
         suffix=f".{args.only}.png" if args.only else ".png",
-        reads=(args.receiver,),
+        reads=(args.receiver, args.prior),
         writes=(args.uncertainty, args.manifest),
     )
     if args.uncertainty and (
         len(jobs) > 1 or len(args.inputs) > 1 or args.only or any(job.is_tar for job in jobs)
     ):
         raise InputError("--uncertainty is for one file, and not with --only")
-    chosen = {name: getattr(args, name) for name in ("receiver", "only", "images")}
+    chosen = {name: getattr(args, name) for name in ("receiver", "prior", "only", "images")}
     work = batch.Decode(
         options=options,
         replace=args.output is not None,

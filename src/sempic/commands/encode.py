@@ -55,6 +55,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--verifier", metavar="PATH", help="an ONNX file of a segmenter, for --check"
     )
+    _files.add_prior(parser, "code")
     parser.add_argument(
         "--images",
         metavar="ENDING",
@@ -80,13 +81,14 @@ def run(args: argparse.Namespace) -> int:
         found=pictures.SUFFIXES | {TAR},
         suffix=".sempic",
         foreign=formats.FOREIGN | READ,  # of videos one at a time is coded
-        reads=(args.labels, args.segmenter, args.verifier, *options.files),
+        reads=(args.labels, args.segmenter, args.verifier, args.prior, *options.files),
         writes=(args.manifest,),
         say=processes.say,
     )
     for job in jobs:
         if job.target is not None and job.target.suffix.lower() in pictures.SUFFIXES:
             raise OutputError(f"{job.target}: a .sempic file under the name of a picture")
-    chosen = {name: getattr(args, name) for name in ("segmenter", "verifier", "labels", "images")}
+    names = ("segmenter", "verifier", "prior", "labels", "images")
+    chosen = {name: getattr(args, name) for name in names}
     work = batch.Encode(options=options, **chosen)
     return _files.run(args, work, jobs, options.keywords() | chosen)

@@ -8,6 +8,7 @@ import functools
 from sempic import batch, models
 from sempic.commands import _files, _report, _sequence
 from sempic.container import SEQUENCE_MAGIC
+from sempic.errors import InputError
 from sempic.jobs import Job, find
 
 _HELP = """Prints size, rate and the cost of each part. No network runs, and nothing is decoded
@@ -28,14 +29,17 @@ def add(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="decode the label map, and print the share that each class takes, void too",
     )
+    _files.add_prior(parser, "decode")
 
 
 def run(args: argparse.Namespace) -> int:
     _report.need_stdout()
+    if args.prior and not args.map:
+        raise InputError("--prior is for --map; nothing else is decoded")
     jobs = find(args.inputs, None, found={".sempic"}, suffix=None)
     code = _report.each(
         jobs,
-        batch.here(functools.partial(_described, shares=args.map), jobs),
+        batch.here(functools.partial(_described, shares=args.map, prior=args.prior), jobs),
         _details,
         args.json,
     )
@@ -44,11 +48,11 @@ def run(args: argparse.Namespace) -> int:
     return code
 
 
-def _described(job: Job, *, shares: bool) -> batch.Record:
+def _described(job: Job, *, shares: bool, prior: str | None) -> batch.Record:
     data = job.read()
     if data.startswith(SEQUENCE_MAGIC):
         return _sequence.described(data)
-    return batch.described(batch.stream_of(data), shares=shares)
+    return batch.described(batch.stream_of(data), shares=shares, prior=prior)
 
 
 def _details(record: batch.Record) -> str:

@@ -224,6 +224,7 @@ class Sempic(PictureCodec):
     receiver: str | None = None
     segmenter: str | None = None
     verifier: str | None = None
+    prior: str | None = None
     settings: range = range(min(sempic.QUALITY), max(sempic.QUALITY) + 1)
 
     @property
@@ -232,7 +233,7 @@ class Sempic(PictureCodec):
 
     @functools.cached_property
     def _codec(self) -> api.Codec:
-        return api.Codec(self.segmenter, self.receiver, self.verifier)
+        return api.Codec(self.segmenter, self.receiver, self.verifier, self.prior)
 
     @property
     def version(self) -> str:
@@ -242,6 +243,8 @@ class Sempic(PictureCodec):
         ]
         if self.sent == "checked":
             networks.append(self.verifier or models.find(models.VERIFIER))
+        if self.prior is not None:
+            networks.append(self.prior)
         coder = sorted(Path(labels.__file__).parent.glob("weights/*.npz"))
         files = [*map(Path, networks), *coder, *_sources()]
         return " ".join(
@@ -392,6 +395,7 @@ def load(
     receiver: str | None = None,
     segmenter: str | None = None,
     verifier: str | None = None,
+    prior: str | None = None,
 ) -> PictureCodec:
     """A codec by its name.
 
@@ -399,7 +403,7 @@ def load(
         name: one of NAMES; "sempic" may be followed by "@STEPS", and that by "+human", "+void",
             "+none" or "+checked".
         effort: one of EFFORTS.
-        receiver, segmenter, verifier: of "sempic", as `sempic.api.Codec` takes them.
+        receiver, segmenter, verifier, prior: of "sempic", as `sempic.api.Codec` takes them.
 
     Raises:
         InputError: an unknown name, or a library that is missing.
@@ -407,7 +411,7 @@ def load(
     if match := re.fullmatch(r"sempic(?:@(\d+))?(?:\+(human|void|none|checked))?", name):
         steps, sent = int(match[1] or 1), match[2] or ""
         title = f"sempic, {steps} step{'s' * (steps > 1)}" + _SENT[sent]
-        return Sempic(name, title, max(1, steps), sent, receiver, segmenter, verifier)
+        return Sempic(name, title, max(1, steps), sent, receiver, segmenter, verifier, prior)
     if name not in COMPETITORS:
         raise InputError(f"codec {name!r} is not one of {', '.join(NAMES)}")
     return COMPETITORS[name](effort == EFFORTS[0])

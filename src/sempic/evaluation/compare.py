@@ -29,13 +29,14 @@ def compare(
     labels: Path | None = None,
     steps: int = 1,
     receiver: str | None = None,
+    prior: str | None = None,
 ) -> tuple[list[dict[str, Any]], str]:
     """(figures of each version, the page as HTML).
 
     Args:
         versions: pictures of any type, .sempic and .bpg files, all of the original's size.
         labels: human label map, for mIoU.
-        steps, receiver: for .sempic files.
+        steps, receiver, prior: for .sempic files.
 
     Raises:
         InputError, BitstreamError: a file that cannot be read or does not fit, named.
@@ -47,7 +48,7 @@ def compare(
     wanted = [name for name in settings.metrics if not METRICS[name].of_sets]
     ceiling = measure.original(reference, wanted)
     found, shown = [], {original.name: picture}
-    coder = api.Codec(receiver=receiver)
+    coder = api.Codec(receiver=receiver, prior=prior)
     for path in versions:
         decoded, size = _decode(path, coder, steps)
         try:
@@ -100,7 +101,7 @@ def _decode(path: Path, coder: api.Codec, steps: int) -> tuple[Image, int | None
         data = jobs.read(path)
         if path.suffix.lower() == ".bpg":
             return coarse.to_rgb(coarse.decode(data)), len(data)
-        return coder.synthesize(codec.unpack(data), steps=steps), len(data)
+        return coder.synthesize(codec.unpack(data, prior=coder.prior), steps=steps), len(data)
 
 
 def _page(title: str, found: Sequence[dict[str, Any]], shown: dict[str, Image]) -> str:

@@ -1,25 +1,34 @@
 """The payload of a label map: its head, the set of its ids, the choice of a coder.
 
-    payload := head:u8 set:bytes [model:u8] body
+    payload := head:u8 set:bytes [model] body
     head    := coder:2 bits, kind:2 bits, the first 4 bits of the set
+    model   := number:u8, or 0 and four bytes of the digest of a prior of one's own
 
 The set names the ids in use as a bit mask of 12, 20, 36 or 260 bits (by kind). Coder 0 stores
 indices into the set with ceil(log2 n) bits; coder 1 is `adaptive`; coders 2 and 3 are `primed` with
-the trained prior that the model byte names, 3 with the coarse picture. docs/spec/labels.md §2.
+the trained prior that `model` names, 3 with the coarse picture. docs/spec/labels.md §2.
 """
 
 from __future__ import annotations
 
 import functools
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from sempic import checks
-from sempic.errors import CorruptStream, LabelMapError, TruncatedStream, UnsupportedChunk
+from sempic.errors import (
+    CorruptStream,
+    InputError,
+    LabelMapError,
+    TruncatedStream,
+    UnsupportedChunk,
+)
 from sempic.labels import adaptive, network, primed, prior, range_coder
 from sempic.labels.arithmetic import Ints
 from sempic.labels.primed.state import State, begin, copied
+from sempic.labels.prior import Prior
 from sempic.labels.range_coder import RangeCoder
 from sempic.scene import Coarse, LabelMap
 
@@ -31,15 +40,42 @@ MODELS = {"camvid": 3, "cityscapes": 4}
 _FOLDER = Path(__file__).parent / "weights"
 WEIGHTS = {3: _FOLDER / "camvid3.npz", 4: _FOLDER / "cityscapes4.npz"}
 """By number; 1 and 2 were never released."""
+OWN = 0
+"""Instead of a number: what follows is the digest of a prior of one's own."""
+_DIGEST = 4
 
 
-def encode(labels: LabelMap, *, coarse: Coarse | None = None, model: str | None = None) -> bytes:
+class _Model(NamedTuple):
+    """A trained prior, and what names it in a payload."""
+
+    name: bytes
+    prior: Prior
+
+
+def _bundled(number: int) -> _Model:
+    return _Model(bytes([number]), prior.load(WEIGHTS[number]))
+
+
+def _own(known: Prior) -> _Model:
+    return _Model(bytes([OWN]) + bytes.fromhex(known.digest), known)
+
+
+def encode(
+    labels: LabelMap,
+    *,
+    coarse: Coarse | None = None,
+    model: str | None = None,
+    own: Prior | None = None,
+) -> bytes:
     """Codes a map without loss.
 
     labels: uint8 (H, W), any ids, at least one pixel. Never longer than 33 bytes plus
     ceil(log2 n) bits per pixel, n being the number of ids in use.
-    coarse: what the decoder will hold already; it narrows the labels down if `model` is given.
-    model: a trained prior for the palette of `labels` (a key of MODELS); None for any palette.
+    coarse: what the decoder will hold already; it narrows the labels down if there is a prior.
+    model: full name of the palette of `labels`, by which a bundled prior is found (MODELS); None
+    for any palette.
+    own: a prior of one's own (`sempic.labels.own`), used if it is of that palette and makes the
+    payload shorter than it is without; the decoder must then have it.
     Raises LabelMapError if the array is of another kind.
     """
     given: object = labels
@@ -55,26 +91,44 @@ def encode(labels: LabelMap, *, coarse: Coarse | None = None, model: str | None 
     if len(ids) == 1:
         return plain
     number = None if model is None else MODELS.get(model)
-    coder = range_coder.encoder(raw)  # cut off where storing is shorter anyway
-    if number is not None and int(ids[-1]) < prior.load(WEIGHTS[number]).classes:
-        head = _head(CAUSAL if coarse is None else INFORMED, ids) + bytes([number])
-        _code_primed(coder, labels.astype(np.int64), number, ids, coarse)
+    tried: list[_Model | None] = [None if number is None else _bundled(number)]
+    if (mine := _checked(own)) is not None and mine.palette == model:
+        tried.append(_own(mine))
+    found = [_encode_coded(labels, ids, coarse, model, raw) for model in tried]
+    shortest = min(found, key=len)
+    return shortest if len(shortest) < raw else plain + _encode_raw(_indices(labels, ids), len(ids))
+
+
+def _encode_coded(
+    labels: LabelMap, ids: LabelMap, coarse: Coarse | None, model: _Model | None, most: int
+) -> bytes:
+    """By the primed coder, or the adaptive one if there is no model or it does not know all ids;
+    of more bytes than `most` some are left out."""
+    coder = range_coder.encoder(most)
+    if model is not None and int(ids[-1]) < model.prior.classes:
+        head = _head(CAUSAL if coarse is None else INFORMED, ids) + model.name
+        _code_primed(coder, labels.astype(np.int64), model.prior, ids, coarse)
     else:
         head = _head(ADAPTIVE, ids)
         adaptive.code(coder, _indices(labels, ids), len(ids))
-    body = range_coder.finish(coder)
-    if len(head) + len(body) < raw:
-        return head + body
-    return plain + _encode_raw(_indices(labels, ids), len(ids))
+    return head + range_coder.finish(coder)
 
 
-def decode(payload: bytes, height: int, width: int, *, coarse: Coarse | None = None) -> LabelMap:
+def decode(
+    payload: bytes,
+    height: int,
+    width: int,
+    *,
+    coarse: Coarse | None = None,
+    own: Prior | None = None,
+) -> LabelMap:
     """Rebuilds the map: uint8 (height, width).
 
     The caller bounds height and width. coarse: the planes that `encode` was given, exactly; needed
-    only if it was given some.
-    Raises TruncatedStream or CorruptStream when the payload cannot be that of such a map; a damaged
-    payload may also decode to a wrong map, which the container's checksum tells.
+    only if it was given some. own: the prior of one's own that `encode` was given, if it was.
+    Raises TruncatedStream or CorruptStream when the payload cannot be that of such a map, and
+    UnsupportedChunk if it needs a prior that is not here; a damaged payload may also decode to a
+    wrong map, which the container's checksum tells.
     """
     kind, ids, body = _parse_head(checks.stream(payload))
     if kind == RAW:
@@ -84,31 +138,37 @@ def decode(payload: bytes, height: int, width: int, *, coarse: Coarse | None = N
         coder = range_coder.decoder(body)
         found = ids[adaptive.code(coder, empty, len(ids))]
     else:
-        number, body = _parse_model(body, ids)
+        known, body = _parse_model(body, ids, _checked(own))
         if kind == INFORMED and coarse is None:
             raise CorruptStream("this label map needs the coarse picture it was coded with")
         coder = range_coder.decoder(body)
         context = coarse if kind == INFORMED else None
-        found = _code_primed(coder, empty, number, ids, context).astype(np.uint8)
+        found = _code_primed(coder, empty, known, ids, context).astype(np.uint8)
     _check_length(len(body), range_coder.length(coder))
     return found
 
 
 def _code_primed(
-    coder: RangeCoder, labels: Ints, number: int, ids: LabelMap, coarse: Coarse | None
+    coder: RangeCoder, labels: Ints, known: Prior, ids: LabelMap, coarse: Coarse | None
 ) -> Ints:
-    known = prior.load(WEIGHTS[number])
     allowed = np.zeros(known.classes, np.int64)
     allowed[ids] = 1
     grid = None if coarse is None else network.grid(coarse, *labels.shape)
-    state = copied(_begun(number, informed=grid is not None))
+    state = copied(_begun(known, informed=grid is not None))
     return primed.code(coder, labels, allowed, known, state, grid)
 
 
-@functools.cache
-def _begun(number: int, *, informed: bool) -> State:
+@functools.lru_cache(8)
+def _begun(known: Prior, *, informed: bool) -> State:
     """Where each map begins: kept, since to unpack it takes as long as a tenth of a map."""
-    return begin(prior.load(WEIGHTS[number]).primed, informed=informed)
+    return begin(known.primed, informed=informed)
+
+
+def _checked(own: Prior | None) -> Prior | None:
+    given: object = own
+    if given is not None and not isinstance(given, Prior):
+        raise InputError(f"a prior is what sempic.labels.own reads, not {type(given).__name__}")
+    return own
 
 
 def _head(coder: int, ids: LabelMap) -> bytes:
@@ -132,15 +192,29 @@ def _parse_head(payload: bytes) -> tuple[int, LabelMap, bytes]:
     return coder, ids, payload[1 + size :]
 
 
-def _parse_model(body: bytes, ids: LabelMap) -> tuple[int, bytes]:
+def _parse_model(body: bytes, ids: LabelMap, own: Prior | None) -> tuple[Prior, bytes]:
+    """The prior that is named, and what comes after its name."""
     if not body:
         raise TruncatedStream("the label payload ends before its model number")
     number = body[0]
-    if number not in WEIGHTS:
+    if number != OWN and number not in WEIGHTS:
         raise UnsupportedChunk(f"label model {number} is not known to this version")
-    if int(ids[-1]) >= prior.load(WEIGHTS[number]).classes:
+    if number == OWN and len(body) <= _DIGEST:
+        raise TruncatedStream("the label payload ends before the digest of its prior")
+    model = _bundled(number) if number != OWN else _theirs(body[1 : 1 + _DIGEST].hex(), own)
+    if int(ids[-1]) >= model.prior.classes:
         raise CorruptStream(f"label {ids[-1]} is not known to label model {number}")
-    return number, body[1:]
+    return model.prior, body[len(model.name) :]
+
+
+def _theirs(digest: str, own: Prior | None) -> _Model:
+    """The prior of one's own that a payload names by its digest."""
+    if own is not None and own.digest == digest:
+        return _own(own)
+    here = "none is given" if own is None else f"that of the one given with {own.digest}"
+    raise UnsupportedChunk(
+        f"the label map needs a prior whose file's SHA-256 begins with {digest}; {here}"
+    )
 
 
 def _check_length(size: int, expected: int) -> None:

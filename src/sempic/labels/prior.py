@@ -1,21 +1,31 @@
-"""Trained priors of the label coder, and the files that they are kept in."""
+"""Trained priors of the label coder, and their files. docs/spec/labels.md §8."""
 
 from __future__ import annotations
 
+import hashlib
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
-from zipfile import BadZipFile
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from sempic.errors import ModelError
+from sempic.errors import ModelError, line
 from sempic.labels.network import LAYERS, Causal, Layer
 
+Arrays = Mapping[str, npt.NDArray[Any]]
 
-class Prior(NamedTuple):
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Prior:
     classes: int
+    palette: str | None
+    """Full name of the palette that its classes are of; None in the bundled ones."""
+    digest: str
+    """The first eight hexadecimal digits of the SHA-256 of its file."""
     causal: Causal
     layers: tuple[Layer, ...]
     """Of the trunk."""
@@ -27,26 +37,43 @@ class Prior(NamedTuple):
 
 @lru_cache
 def load(path: Path) -> Prior:
-    """Reads a file of `sempic train label-prior`, other names in it apart; raises ModelError."""
+    """Reads a file of `sempic train label-prior` that is trusted, bundled or in the making, other
+    names in it apart; `sempic.labels.own` checks what comes from elsewhere. Raises ModelError."""
+    arrays, digest = contents(path)
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays: dict[str, npt.NDArray[Any]] = dict(file)
+        return parsed(arrays, digest)
+    except (ValueError, KeyError) as error:
+        raise ModelError(f"{path} is no prior of the label coder: {error}") from error
 
-        def layer(name: str) -> Layer:
-            return Layer(
-                arrays[f"{name}.weight"].astype(np.float32),
-                arrays[f"{name}.multiplier"].astype(np.int64),
-                arrays[f"{name}.bias"].astype(np.int64),
-            )
 
-        # One memory layout, so that numba compiles once.
-        fields = (arrays[f"causal.{field}"] for field in Causal._fields)
-        return Prior(
-            int(arrays["classes"]),
-            Causal(*(np.ascontiguousarray(field, np.int32) for field in fields)),
-            tuple(layer(f"layer{i}") for i in range(len(LAYERS))),
-            layer("readout") if "readout.weight" in arrays else None,
-            {k.removeprefix("primed."): v for k, v in arrays.items() if k.startswith("primed.")},
+def contents(path: Path) -> tuple[Arrays, str]:
+    """The arrays of a file by name, and its digest; raises ModelError."""
+    try:
+        data = path.read_bytes()
+        with np.load(io.BytesIO(data), allow_pickle=False) as file:
+            return dict(file), hashlib.sha256(data).hexdigest()[:8]
+    except Exception as error:  # zipfile, zlib and numpy raise what they like
+        raise ModelError(f"{path} is no prior of the label coder: {line(error)}") from error
+
+
+def parsed(arrays: Arrays, digest: str) -> Prior:
+    """The prior in these arrays; raises ValueError or KeyError."""
+
+    def layer(name: str) -> Layer:
+        return Layer(
+            arrays[f"{name}.weight"].astype(np.float32),
+            arrays[f"{name}.multiplier"].astype(np.int64),
+            arrays[f"{name}.bias"].astype(np.int64),
         )
-    except (OSError, ValueError, KeyError, BadZipFile) as error:
-        raise ModelError(f"{path.name} is no prior of the label coder: {error}") from error
+
+    # One memory layout, so that numba compiles once.
+    fields = (arrays[f"causal.{field}"] for field in Causal._fields)
+    return Prior(
+        classes=int(arrays["classes"]),
+        palette=str(arrays["palette"]) if "palette" in arrays else None,
+        digest=digest,
+        causal=Causal(*(np.ascontiguousarray(field, np.int32) for field in fields)),
+        layers=tuple(layer(f"layer{i}") for i in range(len(LAYERS))),
+        readout=layer("readout") if "readout.weight" in arrays else None,
+        primed={k.removeprefix("primed."): v for k, v in arrays.items() if k.startswith("primed.")},
+    )

@@ -72,6 +72,7 @@ def make_pool(s: Settings) -> Pool:
         segmenter=s.segmenter,
         receiver=s.receiver,
         verifier=s.verifier,
+        prior=s.prior,
         max_pixels=s.max_pixels,
         threads=max(1, (os.cpu_count() or 1) // s.workers),
     )

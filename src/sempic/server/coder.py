@@ -44,12 +44,13 @@ class Coder:
         segmenter: str | None = None,
         verifier: str | None = None,
         receiver: str | None = None,
+        prior: str | None = None,
         max_pixels: int = 1 << 22,
         threads: int = 1,
     ) -> None:
         """Raises ModelError if a model cannot be loaded."""
         os.environ["SEMPIC_THREADS"] = str(threads)  # before ONNX Runtime starts its own
-        self._codec = api.Codec(segmenter=segmenter, receiver=receiver, verifier=verifier)
+        self._codec = api.Codec(segmenter, receiver, verifier, prior)
         self._max_pixels = max_pixels
         # Models load and the label coder is compiled now, not on somebody's first request: with a
         # street, since nothing that is no street has a map to code.
@@ -131,7 +132,9 @@ class Coder:
         self, stream: bytes, only: str | None, format: str, synthesis: dict[str, Any]
     ) -> bytes:
         part: Any = "labels" if only == "ids" else only
-        scene = codec.unpack(stream, only=part, max_pixels=self._max_pixels)
+        scene = codec.unpack(
+            stream, only=part, max_pixels=self._max_pixels, prior=self._codec.prior
+        )
         if only == "ids" and scene.labels is not None:
             return pictures.encode(scene.labels, ".png")
         if part is not None:
@@ -181,6 +184,7 @@ class Coder:
             halved=c.halved,
             windows=c.windows,
             texture=None if c.texture is None else texture.read(c.texture),
+            prior=self._codec.prior,
         )
 
     def compare(

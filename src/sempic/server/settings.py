@@ -26,6 +26,7 @@ class Settings:
     segmenter: str | None = option("as of sempic encode", None, metavar="SPEC")
     receiver: str | None = option("as of sempic decode", None, metavar="SPEC")
     verifier: str | None = option("as of sempic encode", None, metavar="PATH")
+    prior: str | None = option("as of sempic encode and decode", None, metavar="FILE")
 
     def __post_init__(self) -> None:
         fields.check(self)

@@ -44,10 +44,12 @@ def test_calm_is_one_label_all_around():
 def test_no_two_kinds_of_calm_share_a_slot():
     """Addresses stay within their slots for as many labels as models may have."""
     from sempic.labels.primed.evidence import Trunk
-    from sempic.labels.primed.state import CALM_CONTEXTS, CALM_SLOTS
+    from sempic.labels.primed.state import CALM_CONTEXTS, calm_slots
 
     addresses = getattr(calm.addresses, "py_func", calm.addresses)
     address = np.zeros(CALM_CONTEXTS, np.int64)
-    trunk = Trunk(at=0, best=255, second=0, top=19, sure=7)
-    addresses(address, 19, 31, 10**6, 10**6, 10**6, 10, 9, 10**3, trunk, 20)
-    assert (address < CALM_SLOTS).all()
+    for classes in (2, 12, 16, 17, 20, 31, 32, 33, 127, 255):
+        last = classes - 1
+        trunk = Trunk(at=0, best=255, second=0, top=last, sure=7)
+        addresses(address, last, 31, 10**6, 10**6, 10**6, 10, 10, 10**3, trunk, classes)
+        assert (address < calm_slots(classes)).all()

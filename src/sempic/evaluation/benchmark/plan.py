@@ -47,6 +47,7 @@ class Plan:
     receiver: str | None = None
     segmenter: str | None = None
     verifier: str | None = None
+    prior: str | None = None
 
     def codec(self, name: str) -> codecs.PictureCodec:
         return codecs.load(
@@ -55,6 +56,7 @@ class Plan:
             receiver=self.receiver,
             segmenter=self.segmenter,
             verifier=self.verifier,
+            prior=self.prior,
         )
 
     def load(self, index: int) -> tuple[Image, LabelMap | None]:

@@ -20,6 +20,7 @@ CHOICES_CAUSAL = 4
 CALM_CONTEXTS = 6
 CALM_CONTEXTS_CAUSAL = 2
 CALM_SLOTS = 1 << 15
+"""Of each context in calm areas, where up to 32 classes are told apart; `calm_slots`."""
 NETWORK, LEAD, OVER = range(3)
 """Inputs after those of the contexts: logarithms of odds by the causal network, and by the trunk
 against the best other label and against the next candidate (in a calm area: the first once more,
@@ -36,6 +37,11 @@ class State(NamedTuple):
     """Weights (1, 2 · classes, CALM_INPUTS)."""
 
 
+def calm_slots(classes: int) -> int:
+    """How many each context in calm areas has: as many as `primed.calm.addresses` may name."""
+    return max(CALM_SLOTS, 1056 * classes)
+
+
 def unprimed(classes: int) -> State:
     """The state before any training map."""
     outline = np.full((CHOICES, mixing.SETS, INPUTS), 4000, np.int64)
@@ -49,7 +55,11 @@ def unprimed(classes: int) -> State:
         Mixture(
             mixing.unseen(CONTEXTS, mixing.SLOTS), outline, np.zeros(outline.shape[:2], np.int64)
         ),
-        Mixture(mixing.unseen(CALM_CONTEXTS, CALM_SLOTS), calm, np.zeros(calm.shape[:2], np.int64)),
+        Mixture(
+            mixing.unseen(CALM_CONTEXTS, calm_slots(classes)),
+            calm,
+            np.zeros(calm.shape[:2], np.int64),
+        ),
     )
 
 

@@ -9,9 +9,11 @@ to the networks: the readout of the trunk, and the state of the coder after the 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +27,7 @@ from tqdm import tqdm
 
 from sempic import coarse, files, models
 from sempic.errors import InputError, ModelError
+from sempic.jobs import naming
 from sempic.labels import network, primed, prior, range_coder
 from sempic.labels.neighbourhood import PAD
 from sempic.labels.network import BANDS, CELL, LAYERS, TEMPLATE
@@ -264,7 +267,7 @@ def export(causal: dict[str, Tensor], informed: dict[str, Tensor], path: Path) -
         arrays[f"layer{i}.bias"] = (
             ((bias.double() * 32 + 0.5) * (1 << 24)).round().numpy().astype(np.int64)
         )
-    np.savez_compressed(path, **arrays)  # type: ignore[arg-type]
+    _write(path, arrays)
 
 
 def restored(known: prior.Prior) -> dict[str, Tensor]:
@@ -479,7 +482,8 @@ def run_tables(options: PriorTablesOptions) -> None:
     torch.set_num_threads(1)
     data, _ = opened(options)
     known = prior.load(options.networks)
-    if known.classes != len(taxonomy.load(options.classes).palette.classes):
+    palette = taxonomy.load(options.classes).palette
+    if known.classes != len(palette.classes):
         raise ModelError(f"{options.networks} is for another number of classes")
     layer = readout(known, data)
     parsed = network.Layer(
@@ -489,5 +493,14 @@ def run_tables(options: PriorTablesOptions) -> None:
     )
     with np.load(options.networks, allow_pickle=False) as file:
         networks = {k: v for k, v in file.items() if not k.startswith(("readout.", "primed."))}
-    arrays: dict[str, Any] = networks | layer | prime(known._replace(readout=parsed), data)
-    np.savez_compressed(options.out, **arrays)
+    arrays: dict[str, Any] = networks | layer | prime(replace(known, readout=parsed), data)
+    _write(options.out, arrays | {"palette": np.array(palette.full_name)})
+
+
+def _write(path: Path, arrays: dict[str, Any]) -> None:
+    """Writes a label model, whole or not at all."""
+    out = io.BytesIO()
+    np.savez_compressed(out, **arrays)
+    files.make_folder(path.parent)
+    with naming(path):
+        files.write(path, out.getvalue())
