@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import json
 import os
 import sys
@@ -301,14 +302,12 @@ def _pictures(target: str, rate: Fraction) -> Iterator[Callable[[Any], None]]:
     from sempic import pictures
 
     files.make_folder(path)
-    count = 0
+    numbers = itertools.count()
 
     def add(picture: Any) -> None:
-        nonlocal count
-        file = path / f"{count:06d}.png"
+        file = path / f"{next(numbers):06d}.png"
         with naming(file):
             files.write(file, pictures.encode(picture, ".png"))
-        count += 1
 
     yield add
 

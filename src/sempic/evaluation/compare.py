@@ -13,7 +13,15 @@ from sempic.errors import InputError
 from sempic.evaluation.evaluate import read, read_labels
 from sempic.evaluation.measure import Measure, Settings, row
 from sempic.evaluation.measures import FIGURES, METRICS, Figure
-from sempic.evaluation.report import BPP, best, document, embedded, resource, table, table_of_texts
+from sempic.evaluation.report import (
+    BPP,
+    document,
+    embedded,
+    marked,
+    resource,
+    table,
+    table_of_texts,
+)
 from sempic.jobs import naming
 from sempic.scene import Image
 
@@ -106,16 +114,11 @@ def _decode(path: Path, coder: api.Codec, steps: int) -> tuple[Image, int | None
 
 def _page(title: str, found: Sequence[dict[str, Any]], shown: dict[str, Image]) -> str:
     columns = _columns(found)
-    top = {f.name: best([line.get(f.name) for line in found], f) for f in columns}
     rows = []
-    for line in found:
-        cells = [html.escape(Path(line["path"]).name)]
-        cells.append("–" if line["bytes"] is None else str(line["bytes"]))
-        cells.append(BPP.text(line))
-        for f in columns:
-            text = f.text(line)
-            cells.append(f"*{text}" if line.get(f.name) == top[f.name] and len(found) > 1 else text)
-        rows.append(("ours" if line["path"].endswith(".sempic") else "", cells))
+    for line, figures in zip(found, marked(found, columns), strict=True):
+        size = "–" if line["bytes"] is None else str(line["bytes"])
+        kind = "ours" if line["path"].endswith(".sempic") else ""
+        rows.append((kind, [html.escape(Path(line["path"]).name), size, BPP.text(line), *figures]))
     names = list(shown)
     options = [
         "".join(

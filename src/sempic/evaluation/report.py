@@ -113,7 +113,7 @@ def embedded(picture: Image) -> str:
 
 
 def table(heads: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) -> str:
-    """An HTML table; a row is (its class, its cells), cells are HTML."""
+    """An HTML table; a row is (its class, its cells), cells are HTML, the best begin with a *."""
     head = "".join(f"<th>{html.escape(h)}</th>" for h in heads)
     lines = []
     for kind, cells in rows:
@@ -134,12 +134,19 @@ def table_of_texts(rows: Sequence[Sequence[str]]) -> str:
     return table(heads, [("", [html.escape(cell) for cell in row]) for row in rest])
 
 
-def best(values: Sequence[float | None], figure: Figure) -> float | None:
-    """The best of some figures, if there are any."""
-    there = [v for v in values if v is not None]
-    if not there:
-        return None
-    return min(there) if figure.lower else max(there)
+def marked(lines: Sequence[Row], figures: Sequence[Figure]) -> list[list[str]]:
+    """The figures of each line as cells of `table`; the best of several lines are marked."""
+    best = {}
+    for f in figures:
+        there = [line[f.name] for line in lines if line.get(f.name) is not None]
+        if there and len(lines) > 1:
+            best[f.name] = min(there) if f.lower else max(there)
+
+    def cell(line: Row, f: Figure) -> str:
+        is_best = f.name in best and line.get(f.name) == best[f.name]
+        return "*" * is_best + f.text(line)
+
+    return [[cell(line, f) for f in figures] for line in lines]
 
 
 def _columns(results: Results) -> list[Figure]:
@@ -156,13 +163,9 @@ def _matched(results: Results) -> str:
     for bpp in dict.fromkeys(line["bpp"] for line in results.matched):
         rows.append(("group", [f"{bpp:.4f} bpp"]))
         lines = [line for line in results.matched if line["bpp"] == bpp]
-        top = {f.name: best([line.get(f.name) for line in lines], f) for f in figures}
-        for line in lines:
-            cells = [html.escape(results.codecs[line["codec"]].title)]
-            for f in figures:
-                value, text = line.get(f.name), f.text(line)
-                cells.append(f"*{text}" if value is not None and value == top[f.name] else text)
-            rows.append((_kind(line["codec"]), cells))
+        for line, found in zip(lines, marked(lines, figures), strict=True):
+            title = html.escape(results.codecs[line["codec"]].title)
+            rows.append((_kind(line["codec"]), [title, *found]))
     return table(["", *(f.title for f in figures)], rows)
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import itertools
 import json
 import math
 import shutil
@@ -387,7 +386,7 @@ def _export(recipe: Recipe, state: dict[str, Tensor], run: Folder, folder: Path)
         save_shards(network.state_dict(), name, {}, folder / f"{name}.safetensors", LARGEST_EXPORT)
     recipe.export(state, folder)
     sheets = sorted(run.path.glob("sheet-*.png"))
-    for path in itertools.chain([run.log], sheets[-1:]):
+    for path in (run.log, *sheets[-1:]):
         shutil.copyfile(path, folder / path.name)
     made = [path for path in folder.iterdir() if path.is_file()]
     large = [path for path in made if path.stat().st_size > LARGEST_EXPORT]
