@@ -19,11 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+import PIL.Image
 
 from sempic.errors import InputError
-from sempic.scene import Image as Picture
-from sempic.scene import LabelMap
+from sempic.scene import Image, LabelMap
 from sempic.training.data import taxonomy
 from sempic.training.data.taxonomy import Taxonomy
 
@@ -40,9 +39,9 @@ class Sample:
     name: str
     judged: bool
     """It is for validation."""
-    image: Picture
+    image: Image
     """uint8 (H, W, 3); H and W multiples of GRID."""
-    coarse: tuple[Picture, ...]
+    coarse: tuple[Image, ...]
     """uint8 (H / 4, W / 4, 3) each, as the receiver decodes it."""
     maps: tuple[LabelMap, ...]
     """uint8 (H, W) each."""
@@ -113,7 +112,7 @@ def _read(path: Path) -> list[dict[str, bytes]]:
 
 def _unpacked(files: dict[str, bytes], path: Path) -> Sample:
     def decoded(name: str) -> np.ndarray:
-        return np.asarray(Image.open(io.BytesIO(files[name])))
+        return np.asarray(PIL.Image.open(io.BytesIO(files[name])))
 
     def several(stem: str) -> tuple[np.ndarray, ...]:
         names = sorted(name for name in files if name.startswith(stem))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+import PIL.Image
 
 from sempic import files, jobs, pictures
 from sempic.errors import InputError
@@ -345,7 +345,7 @@ def _twins(
     return found
 
 
-def open_picture(path: Path) -> Image.Image:
+def open_picture(path: Path) -> PIL.Image.Image:
     """A picture or map, decoded. Raises InputError naming it."""
     with naming(path):
         return pictures.decode(jobs.read(path))

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
+import PIL.Image
 from tqdm import tqdm
 
 from sempic import coarse, files
@@ -26,8 +26,7 @@ from sempic.api import Codec
 from sempic.errors import InputError, SempicWarning
 from sempic.networks.compact import PATCH
 from sempic.palette import PALETTES
-from sempic.scene import Image as Picture
-from sempic.scene import LabelMap
+from sempic.scene import Image, LabelMap
 from sempic.segment import Segmenter
 from sempic.training.data import taxonomy
 from sempic.training.data.corpus import FORMAT, GRID, Sample, about
@@ -50,17 +49,19 @@ USUAL_QP = 35
 # ── one rendition ────────────────────────────────────────────────────────────────────────────
 
 
-def transmit(image: Picture, factor: int, qp: int) -> Picture:
+def transmit(image: Image, factor: int, qp: int) -> Image:
     """The coarse picture as the receiver sees it, on the grid of a quarter of the resolution."""
     small = coarse.downscale(image, factor)
     decoded = coarse.to_rgb(coarse.decode(coarse.encode(small, quality=qp)))
     if factor != PATCH:
         grid = image.shape[1] // PATCH, image.shape[0] // PATCH
-        decoded = np.asarray(Image.fromarray(decoded).resize(grid, Image.Resampling.BICUBIC))
+        decoded = np.asarray(
+            PIL.Image.fromarray(decoded).resize(grid, PIL.Image.Resampling.BICUBIC)
+        )
     return decoded
 
 
-def sent_map(segmenter: Any, image: Picture) -> LabelMap:
+def sent_map(segmenter: Any, image: Image) -> LabelMap:
     """A segmenter's map as the encoder sends it by default: void where it does not know, which may
     be everywhere, and simplified."""
     with warnings.catch_warnings():
@@ -71,7 +72,7 @@ def sent_map(segmenter: Any, image: Picture) -> LabelMap:
     return labels
 
 
-def _resized(image: Picture, known: LabelMap | None, short: int) -> tuple[Picture, LabelMap | None]:
+def _resized(image: Image, known: LabelMap | None, short: int) -> tuple[Image, LabelMap | None]:
     height, width = image.shape[:2]
     scale = short / min(height, width)
     size = (
@@ -79,10 +80,10 @@ def _resized(image: Picture, known: LabelMap | None, short: int) -> tuple[Pictur
         max(8 * GRID, round(height * scale)),
     )
     rows, columns = size[1] // GRID * GRID, size[0] // GRID * GRID
-    image = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
+    image = np.asarray(PIL.Image.fromarray(image).resize(size, PIL.Image.Resampling.BICUBIC))
     image = image[:rows, :columns]
     if known is not None:
-        known = np.asarray(Image.fromarray(known).resize(size, Image.Resampling.NEAREST))
+        known = np.asarray(PIL.Image.fromarray(known).resize(size, PIL.Image.Resampling.NEAREST))
         known = known[:rows, :columns]
     return image, known
 
@@ -263,7 +264,7 @@ def _packed(sample: Sample) -> dict[str, bytes]:
 
     def encoded(array: np.ndarray, **how: Any) -> bytes:
         buffer = io.BytesIO()
-        Image.fromarray(array).save(buffer, **how)
+        PIL.Image.fromarray(array).save(buffer, **how)
         return buffer.getvalue()
 
     told = {"source": sample.source, "name": sample.name, "judged": sample.judged}

@@ -11,15 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+import PIL.Image
 
 from sempic import coarse as coarse_codec
 from sempic.coarse import bpg
 from sempic.errors import BitstreamError, InputError, ModelError
 from sempic.jobs import naming, read
 from sempic.networks.unet import UNetConfig
-from sempic.scene import Image as Picture
-from sempic.scene import LabelMap
+from sempic.scene import Image, LabelMap
 from sempic.training.data.readers import (
     Dataset,
     Entry,
@@ -32,9 +31,9 @@ from sempic.training.flags import PaperOptions
 ASPECT = {"cityscapes": 2.0, "camvid": 4 / 3}
 """Width of a training picture by its height; the other datasets are cropped to squares."""
 
-Box = Image.Resampling.BOX
-Bicubic = Image.Resampling.BICUBIC
-Nearest = Image.Resampling.NEAREST
+Box = PIL.Image.Resampling.BOX
+Bicubic = PIL.Image.Resampling.BICUBIC
+Nearest = PIL.Image.Resampling.NEAREST
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -42,13 +41,13 @@ class TrainingScene:
     """What a network learns from."""
 
     name: str
-    image: Picture
+    image: Image
     """uint8 (H, W, 3)."""
     labels: LabelMap
     """uint8 (H, W); num_classes of its dataset is void."""
     edges: LabelMap | None
     """uint8 (H, W) in {0, 1}: where two instances meet; None if the dataset has no instances."""
-    coarse: Picture
+    coarse: Image
     """uint8 (h, w, 3), as the receiver decodes it."""
     payload: bytes | None = None
     """What `coarse` was decoded from (`sempic.coarse.decode`), if we coded it."""
@@ -87,7 +86,7 @@ class SceneFolder:
         return TrainingScene(
             name=entry.name,
             image=pixels,
-            labels=np.asarray(Image.fromarray(labels).resize(small.size, Nearest)),
+            labels=np.asarray(PIL.Image.fromarray(labels).resize(small.size, Nearest)),
             edges=edges,
             coarse=coarse,
             payload=payload,
@@ -97,7 +96,7 @@ class SceneFolder:
         """The scene's human label map, uint8 (H, W), even where predicted ones are in use."""
         entry = self.dataset.entries[index]
         size = open_picture(entry.image).size
-        labels = Image.fromarray(self._human(entry, size))
+        labels = PIL.Image.fromarray(self._human(entry, size))
         return np.asarray(labels.resize(working_size(size, self.image_size)[-1], Nearest))
 
     def _human(self, entry: Entry, size: tuple[int, int]) -> LabelMap:
@@ -118,10 +117,10 @@ class SceneFolder:
         if map_.size != size:
             raise InputError(f"{entry.instances} has another size than {entry.image}")
         # Ids beyond 255 stay apart here; the original squeezes them into 8 bits first.
-        ids = Image.fromarray(np.asarray(map_).astype(np.int32)).resize(small, Nearest)
+        ids = PIL.Image.fromarray(np.asarray(map_).astype(np.int32)).resize(small, Nearest)
         return instance_edges(np.asarray(ids))
 
-    def _coarse(self, entry: Entry, image: Picture) -> tuple[Picture, bytes | None]:
+    def _coarse(self, entry: Entry, image: Image) -> tuple[Image, bytes | None]:
         if entry.coarse is None:
             small = coarse_codec.downscale(image, self.coarse_factor)
             if self.quality is None:
@@ -275,7 +274,7 @@ def working_size(size: tuple[int, int], short_side: int) -> list[tuple[int, int]
     return [*sizes, (round(size[0] * scale), round(size[1] * scale))]
 
 
-def resize_picture(image: Image.Image, short_side: int) -> Image.Image:
+def resize_picture(image: PIL.Image.Image, short_side: int) -> PIL.Image.Image:
     """Halved by BOX while twice too large, then BICUBIC to the short side, aspect kept."""
     *halves, last = working_size(image.size, short_side)
     for size in halves:

@@ -22,12 +22,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+import PIL.Image
 
 from sempic.errors import InputError
 from sempic.palette import CAMVID, CITYSCAPES, Palette
-from sempic.scene import Image as Picture
-from sempic.scene import LabelMap
+from sempic.scene import Image, LabelMap
 from sempic.training.data import readers
 from sempic.training.data.readers import open_picture, read_ids
 from sempic.training.data.taxonomy import UNLABELLED, Taxonomy
@@ -62,7 +61,7 @@ class Item:
     hidden: tuple[str, ...] = ()
     """Classes that nobody labelled."""
 
-    def picture(self) -> Picture:
+    def picture(self) -> Image:
         """uint8 (H, W, 3). Raises InputError."""
         return np.asarray(open_picture(self.image).convert("RGB"))
 
@@ -85,7 +84,7 @@ class Item:
                 f"{size[1]}×{size[0]}"
             )
         if self.teacher is not None and taxonomy.palette.name == CITYSCAPES.name:
-            map_ = open_picture(self.teacher).resize(size[::-1], Image.Resampling.NEAREST)
+            map_ = open_picture(self.teacher).resize(size[::-1], PIL.Image.Resampling.NEAREST)
             teacher = np.asarray(map_, np.uint8)
         if human is None and teacher is None:
             return None

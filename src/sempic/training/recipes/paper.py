@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import torch
 from accelerate import Accelerator
-from PIL import Image
 from torch import Tensor
 
 from sempic.diffusion.checkpoints import (
@@ -267,7 +267,7 @@ class Paper(Recipe):
         painted = palette.paint(maps) if palette else np.repeat(maps[..., None], 3, -1)
         columns = [to_uint8(start), painted, to_uint8(last.sample), to_uint8(image)]
         rows = np.concatenate([np.concatenate(list(c), axis=0) for c in columns], axis=1)
-        Image.fromarray(rows).save(sheet)
+        PIL.Image.fromarray(rows).save(sheet)
         return {}
 
     def log(self, step: int, figures: dict[str, float]) -> None:
@@ -282,7 +282,7 @@ class Paper(Recipe):
             self._board.add_scalar(name, value, step)
         sheet = Path(self.options.out) / f"sheet-{step:06}.png"
         if sheet.exists():
-            with Image.open(sheet) as picture:
+            with PIL.Image.open(sheet) as picture:
                 self._board.add_image("sheet", np.asarray(picture), step, dataformats="HWC")
         self._board.flush()
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from sempic.diffusion import edm
@@ -125,5 +125,5 @@ class Sheet:
                 row.append(to_uint8((upsample(coarse) + residual)[0]))
             errors.append(np.square(row[-1].astype(float) - image).mean())
             rows.append(np.concatenate([*row, image], 1))
-        Image.fromarray(np.concatenate(rows)).save(path)
+        PIL.Image.fromarray(np.concatenate(rows)).save(path)
         return float(10 * np.log10(255**2 / np.mean(errors)))

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import PIL.Image
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -27,8 +27,7 @@ from sempic.networks.efficientnet import imagenet
 from sempic.networks.segmenter import SegmentationNet, SegmenterConfig, predict
 from sempic.networks.weights import about, load_segmenter
 from sempic.palette import CAMVID, CITYSCAPES, translate
-from sempic.scene import Image as Picture
-from sempic.scene import LabelMap
+from sempic.scene import Image, LabelMap
 from sempic.training.data import taxonomy
 from sempic.training.data.sources import Item, Source, open_sources
 from sempic.training.data.taxonomy import GROUP, Taxonomy
@@ -134,7 +133,7 @@ class Validation:
     """IoU in the classes of human maps, of some pictures of short side 256."""
 
     def __init__(self, items: Sequence[Item], classes: Taxonomy, enlarge: float) -> None:
-        self.scenes: list[tuple[Picture, LabelMap]] = []
+        self.scenes: list[tuple[Image, LabelMap]] = []
         self.enlarge, self.names = enlarge, items[0].palette.classes if items else ()
         if not items:
             return
@@ -148,11 +147,11 @@ class Validation:
         for item in items:
             truth = item.human()
             if item.palette.name == palette.name and truth is not None:
-                image = Image.fromarray(item.picture())
+                image = PIL.Image.fromarray(item.picture())
                 scale = 256 / min(image.size)
                 size = round(image.width * scale), round(image.height * scale)
-                small = np.asarray(image.resize(size, Image.Resampling.BICUBIC))
-                ids = Image.fromarray(truth).resize(size, Image.Resampling.NEAREST)
+                small = np.asarray(image.resize(size, PIL.Image.Resampling.BICUBIC))
+                ids = PIL.Image.fromarray(truth).resize(size, PIL.Image.Resampling.NEAREST)
                 self.scenes.append((small, np.asarray(ids)))
 
     def scores(self, network: SegmentationNet) -> dict[str, float]:
