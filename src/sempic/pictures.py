@@ -10,7 +10,7 @@ import io
 import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -190,10 +190,16 @@ def shrink(picture: Image, labels: LabelMap | None, max_side: int) -> tuple[Imag
         return picture, labels
     scale = max_side / max(width, height)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    picture = np.array(PIL.Image.fromarray(picture).resize(size, PIL.Image.Resampling.BICUBIC))
-    if labels is not None:
-        labels = np.array(PIL.Image.fromarray(labels).resize(size, PIL.Image.Resampling.NEAREST))
-    return picture, labels
+    return resized(picture, size), None if labels is None else resized(labels, size, "NEAREST")
+
+
+def resized(
+    array: npt.NDArray[np.uint8],
+    size: tuple[int, int],
+    how: Literal["BICUBIC", "NEAREST", "BOX", "LANCZOS"] = "BICUBIC",
+) -> npt.NDArray[np.uint8]:
+    """A picture or a label map, uint8 (H, W, 3) or (H, W), at another size, (width, height)."""
+    return np.array(PIL.Image.fromarray(array).resize(size, PIL.Image.Resampling[how]))
 
 
 def is_soft(picture: Image) -> bool:
@@ -211,8 +217,7 @@ def is_soft(picture: Image) -> bool:
 
 def doubled(picture: Image) -> Image:
     """A picture at twice its size (bicubic)."""
-    size = 2 * picture.shape[1], 2 * picture.shape[0]
-    return np.asarray(PIL.Image.fromarray(picture).resize(size, PIL.Image.Resampling.BICUBIC))
+    return resized(picture, (2 * picture.shape[1], 2 * picture.shape[0]))
 
 
 def encode(picture: Image, suffix: str) -> bytes:

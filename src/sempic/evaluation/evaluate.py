@@ -189,8 +189,7 @@ class _Maps:
         """Of another segmenter's map, of any size, with a human one."""
         labels = read_map(guess, self.judged)
         if labels.shape != truth.shape:
-            picture, size = PIL.Image.fromarray(labels), truth.shape[::-1]
-            labels = np.asarray(picture.resize(size, PIL.Image.Resampling.NEAREST))
+            labels = pictures.resized(labels, (truth.shape[1], truth.shape[0]), "NEAREST")
         return metrics.confusion(truth, labels, count_classes(self.judged, self.wanted))
 
 

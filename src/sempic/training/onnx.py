@@ -21,7 +21,6 @@ import onnx
 import onnx.helper as oh
 import onnx.numpy_helper
 import onnxruntime as ort
-import PIL.Image
 import torch
 from onnxruntime.quantization import (
     CalibrationMethod,
@@ -38,6 +37,7 @@ from sempic.networks.compact import PATCH, CompactConfig, CompactNet
 from sempic.networks.segmenter import SegmentationNet
 from sempic.networks.weights import load_receiver, load_segmenter
 from sempic.palette import CAMVID, CITYSCAPES, Palette, described
+from sempic.pictures import resized
 from sempic.training.data.batches import to_unit
 from sempic.training.data.corpus import open_corpus
 from sempic.training.graph import simplify
@@ -211,11 +211,10 @@ def pictures_of(folder: Path, enlarge: float) -> Iterator[dict[str, Any]]:
     """What a segmenter is given, of pictures that a corpus trains with, enlarged as it asks for."""
     samples = open_corpus([folder]).part(judged=False)
     rows, columns = (min(s.image.shape[axis] for s in samples) for axis in (0, 1))
-    size = [round(side * enlarge) // 32 * 32 for side in (columns, rows)]
+    size = round(columns * enlarge) // 32 * 32, round(rows * enlarge) // 32 * 32
     for index in range(CALIBRATION):
         image = samples[index * len(samples) // CALIBRATION].image[:rows, :columns]
-        shown = PIL.Image.fromarray(np.ascontiguousarray(image)).resize(size)
-        yield {"image": np.asarray(shown)[None]}
+        yield {"image": resized(np.ascontiguousarray(image), size)[None]}
 
 
 def _write(

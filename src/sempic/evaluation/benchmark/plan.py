@@ -5,11 +5,9 @@ from __future__ import annotations
 import fnmatch
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
-import numpy as np
-import PIL.Image
-
+from sempic import pictures
 from sempic.errors import InputError
 from sempic.evaluation import codecs
 from sempic.evaluation.evaluate import find, read, read_labels
@@ -62,20 +60,18 @@ class Plan:
     def load(self, index: int) -> tuple[Image, LabelMap | None]:
         """A picture and its labels at the working size (pictures BICUBIC, labels NEAREST)."""
         item = self.items[index]
-        picture = self._resize(read(item.picture), PIL.Image.Resampling.BICUBIC)
+        picture = self._resize(read(item.picture), "BICUBIC")
         if item.labels is None:
             return picture, None
-        return picture, self._resize(read_labels(item.labels), PIL.Image.Resampling.NEAREST)
+        return picture, self._resize(read_labels(item.labels), "NEAREST")
 
-    def _resize(self, array: Any, how: PIL.Image.Resampling) -> Any:
+    def _resize(self, array: Image, how: Literal["BICUBIC", "NEAREST"]) -> Image:
         height, width = array.shape[:2]
         size = self.size or (width, height)
         if self.size is None and self.short_side and min(size) > self.short_side:
             scale = self.short_side / min(size)
             size = round(width * scale), round(height * scale)
-        if size == (width, height):
-            return array
-        return np.array(PIL.Image.fromarray(array).resize(size, how))
+        return array if size == (width, height) else pictures.resized(array, size, how)
 
 
 def items(

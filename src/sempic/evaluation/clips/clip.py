@@ -7,9 +7,6 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
-import numpy as np
-import PIL.Image
-
 from sempic import pictures
 from sempic.errors import InputError
 from sempic.scene import Image
@@ -73,8 +70,7 @@ def read(
         if number < start * source.rate:
             continue
         if size is not None and frame.shape[1::-1] != size:
-            small = PIL.Image.fromarray(frame).resize(size, PIL.Image.Resampling.LANCZOS)
-            frame = np.asarray(small)
+            frame = pictures.resized(frame, size, "LANCZOS")
         frames.append(frame)
         if len(frames) == count:
             break

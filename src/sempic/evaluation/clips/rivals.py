@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import NamedTuple
 
-import numpy as np
-import PIL.Image
-
+from sempic import pictures
 from sempic.errors import InputError
 from sempic.evaluation.clips.clip import Clip
 from sempic.evaluation.codecs import decode_video, encode_video
@@ -89,17 +87,13 @@ def nearest(rival: Rival, clip: Clip, size: int) -> Coded:
         low, high = (low, middle) if bytes_at(middle) <= size else (middle + 1, high)
     if bytes_at(rival.crfs[-1]) > _SLACK * size and width >= _SMALLEST:
         half = width // 4 * 2, height // 4 * 2
-        frames = [_scaled(frame, half, PIL.Image.Resampling.BOX) for frame in clip.frames]
+        frames = [pictures.resized(frame, half, "BOX") for frame in clip.frames]
         found = nearest(rival, Clip(name=clip.name, frames=frames, rate=clip.rate), size)
-        back = [_scaled(p, (width, height), PIL.Image.Resampling.BICUBIC) for p in found.pictures]
+        back = [pictures.resized(picture, (width, height)) for picture in found.pictures]
         return found._replace(pictures=back)
     tried = [crf for crf in (low - 1, low) if crf in rival.crfs]
     best = min(tried, key=lambda crf: abs(bytes_at(crf) - size))
     return Coded(bytes_at(best), decode_video(rival.decoder, coded(best), width, height), width)
-
-
-def _scaled(picture: Image, size: tuple[int, int], how: PIL.Image.Resampling) -> Image:
-    return np.asarray(PIL.Image.fromarray(picture).resize(size, how))
 
 
 def _code(rival: Rival, frames: list[Image], rate: Fraction, crf: int) -> list[bytes]:

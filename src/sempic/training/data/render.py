@@ -21,7 +21,7 @@ import numpy as np
 import PIL.Image
 from tqdm import tqdm
 
-from sempic import coarse, files
+from sempic import coarse, files, pictures
 from sempic.api import Codec
 from sempic.errors import InputError, SempicWarning
 from sempic.networks.compact import PATCH
@@ -55,9 +55,7 @@ def transmit(image: Image, factor: int, qp: int) -> Image:
     decoded = coarse.to_rgb(coarse.decode(coarse.encode(small, quality=qp)))
     if factor != PATCH:
         grid = image.shape[1] // PATCH, image.shape[0] // PATCH
-        decoded = np.asarray(
-            PIL.Image.fromarray(decoded).resize(grid, PIL.Image.Resampling.BICUBIC)
-        )
+        decoded = pictures.resized(decoded, grid)
     return decoded
 
 
@@ -75,16 +73,11 @@ def sent_map(segmenter: Any, image: Image) -> LabelMap:
 def _resized(image: Image, known: LabelMap | None, short: int) -> tuple[Image, LabelMap | None]:
     height, width = image.shape[:2]
     scale = short / min(height, width)
-    size = (
-        max(11 * GRID, round(width * scale)),
-        max(8 * GRID, round(height * scale)),
-    )
+    size = max(11 * GRID, round(width * scale)), max(8 * GRID, round(height * scale))
     rows, columns = size[1] // GRID * GRID, size[0] // GRID * GRID
-    image = np.asarray(PIL.Image.fromarray(image).resize(size, PIL.Image.Resampling.BICUBIC))
-    image = image[:rows, :columns]
+    image = pictures.resized(image, size)[:rows, :columns]
     if known is not None:
-        known = np.asarray(PIL.Image.fromarray(known).resize(size, PIL.Image.Resampling.NEAREST))
-        known = known[:rows, :columns]
+        known = pictures.resized(known, size, "NEAREST")[:rows, :columns]
     return image, known
 
 

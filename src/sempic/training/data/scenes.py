@@ -14,6 +14,7 @@ import numpy.typing as npt
 import PIL.Image
 
 from sempic import coarse as coarse_codec
+from sempic import pictures
 from sempic.coarse import bpg
 from sempic.errors import BitstreamError, InputError, ModelError
 from sempic.jobs import naming, read
@@ -86,7 +87,7 @@ class SceneFolder:
         return TrainingScene(
             name=entry.name,
             image=pixels,
-            labels=np.asarray(PIL.Image.fromarray(labels).resize(small.size, Nearest)),
+            labels=pictures.resized(labels, small.size, "NEAREST"),
             edges=edges,
             coarse=coarse,
             payload=payload,
@@ -96,8 +97,8 @@ class SceneFolder:
         """The scene's human label map, uint8 (H, W), even where predicted ones are in use."""
         entry = self.dataset.entries[index]
         size = open_picture(entry.image).size
-        labels = PIL.Image.fromarray(self._human(entry, size))
-        return np.asarray(labels.resize(working_size(size, self.image_size)[-1], Nearest))
+        last = working_size(size, self.image_size)[-1]
+        return pictures.resized(self._human(entry, size), last, "NEAREST")
 
     def _human(self, entry: Entry, size: tuple[int, int]) -> LabelMap:
         ids = read_ids(entry.labels)

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import PIL.Image
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -27,6 +26,7 @@ from sempic.networks.efficientnet import imagenet
 from sempic.networks.segmenter import SegmentationNet, SegmenterConfig, predict
 from sempic.networks.weights import about, load_segmenter
 from sempic.palette import CAMVID, CITYSCAPES, translate
+from sempic.pictures import resized
 from sempic.scene import Image, LabelMap
 from sempic.training.data import taxonomy
 from sempic.training.data.sources import Item, Source, open_sources
@@ -147,12 +147,11 @@ class Validation:
         for item in items:
             truth = item.human()
             if item.palette.name == palette.name and truth is not None:
-                image = PIL.Image.fromarray(item.picture())
-                scale = 256 / min(image.size)
-                size = round(image.width * scale), round(image.height * scale)
-                small = np.asarray(image.resize(size, PIL.Image.Resampling.BICUBIC))
-                ids = PIL.Image.fromarray(truth).resize(size, PIL.Image.Resampling.NEAREST)
-                self.scenes.append((small, np.asarray(ids)))
+                image = item.picture()
+                height, width = image.shape[:2]
+                scale = 256 / min(height, width)
+                size = round(width * scale), round(height * scale)
+                self.scenes.append((resized(image, size), resized(truth, size, "NEAREST")))
 
     def scores(self, network: SegmentationNet) -> dict[str, float]:
         """IoU of each class over all pictures together, and their mean; nothing without any."""
