@@ -36,7 +36,7 @@ class File(NamedTuple):
 
 
 class Benchmark:
-    """A plan under way. Use as a context manager: it starts and stops the processes."""
+    """A plan under way. Use as a context manager, which stops the processes at its end."""
 
     def __init__(self, plan: Plan, *, cache: Path, jobs: int | None = None) -> None:
         """`jobs`: processes; None: one for each core. Raises OutputError for the cache."""
@@ -51,11 +51,10 @@ class Benchmark:
         self._codec = functools.lru_cache(None)(plan.codec)
 
     def __enter__(self) -> Benchmark:
-        self._workers.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._workers.__exit__()
+        self._workers.stop()
 
     # keys
 

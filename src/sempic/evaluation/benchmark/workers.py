@@ -44,19 +44,13 @@ class Answer(NamedTuple):
 
 
 class Workers:
-    """Processes that know a plan. Use as a context manager: it starts and stops them."""
+    """Processes that know a plan; they start when there is something to do."""
 
     def __init__(self, plan: Plan, count: int) -> None:
-        self.plan, self.count = plan, count
-        self._context = multiprocessing.get_context("spawn")
+        self._plan, self._context = plan, multiprocessing.get_context("spawn")
+        self._pool = concurrent.futures.ProcessPoolExecutor(count, self._context, _begin, (plan,))
 
-    def __enter__(self) -> Workers:
-        self._pool = concurrent.futures.ProcessPoolExecutor(
-            self.count, self._context, _begin, (self.plan,)
-        )
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def stop(self) -> None:
         self._pool.shutdown(cancel_futures=True)
 
     def code(self, jobs: Sequence[Job], title: str = "") -> Iterator[tuple[Job, Answer]]:
@@ -86,7 +80,7 @@ class Workers:
     def memory(self, codec: str, setting: int) -> int:
         """Peak bytes of a process of its own that codes and decodes the first picture."""
         with concurrent.futures.ProcessPoolExecutor(1, self._context) as alone:
-            return int(_result(alone.submit(_peak, self.plan, codec, setting)))
+            return int(_result(alone.submit(_peak, self._plan, codec, setting)))
 
 
 def _result(future: concurrent.futures.Future[Any]) -> Any:
