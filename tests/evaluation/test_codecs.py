@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 from conftest import FakeSegmenter, needs_models, street
+from priors import write_prior
 
 import sempic
 from sempic import api
@@ -78,6 +79,16 @@ def test_ours_with_less_of_a_map():
     for name, scene in sent.items():  # without a map it is finer
         alike = (scene.coarse.y == sent["sempic"].coarse.y).all()
         assert alike == (name != "sempic+none")
+
+
+def test_a_prior_of_ones_own_is_used_and_part_of_what_is_cached(tmp_path, monkeypatch):
+    monkeypatch.setattr(api.Codec, "segmenter", FakeSegmenter())
+    picture, labels = street(64, 96)
+    path = str(write_prior(tmp_path / "mine.npz", PALETTES[1], labels))
+    plain, mine = codecs.load("sempic+human"), codecs.load("sempic+human", prior=path)
+    assert plain.version != mine.version
+    sizes = [sempic.info(c.encode(picture, 5, labels))["chunks"]["labels"] for c in (plain, mine)]
+    assert sizes[0] > sizes[1]
 
 
 def test_void_needs_a_palette_that_has_it(monkeypatch):

@@ -3,6 +3,7 @@ import json
 import PIL.Image
 import pytest
 from conftest import FakeReceiver, FakeSegmenter, street
+from priors import write_prior
 
 import sempic
 from sempic import api, cli, coarse, segment
@@ -43,6 +44,17 @@ def test_compare(versions, capsys):
     assert "<b>.png" not in page
     assert cli.main(["compare", "original.png", *names, *common]) == 0
     assert f"{found['a.webp']['psnr']:.2f}" in capsys.readouterr().out
+
+
+def test_a_stream_that_needs_a_prior(versions, capsys):
+    picture, labels = street(48, 64)
+    prior = write_prior(versions / "mine.npz", sempic.PALETTES[1], labels)
+    stream = sempic.Codec(prior=prior).encode(picture, labels=labels)
+    (versions / "c.sempic").write_bytes(stream)
+    words = ["compare", "original.png", "c.sempic", "--metrics", "psnr"]
+    assert cli.main([*words, "--prior", "mine.npz"]) == 0
+    assert cli.main(words) == 2
+    assert "c.sempic: the label map needs a prior" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["original.png", "a.webp", "labels.png", "link"])
