@@ -218,7 +218,6 @@ def evaluate(
 ) -> float:
     """Bytes for each of the chosen maps, over every pixel (flat ones too)."""
     total, count = 0.0, 0
-    net.eval()
     with torch.no_grad():
         for i in chosen:
             planes = torch.from_numpy(maps.planes[maps.picture[i]][:1])
@@ -232,7 +231,6 @@ def evaluate(
                 logits = net(around[part].long(), row, column, f)
                 total += F.cross_entropy(logits, target[part], reduction="sum").item()
             count += 1
-    net.train()
     return total / math.log(2) / 8 / count
 
 
@@ -394,7 +392,6 @@ class LabelPrior(Recipe):
         labels = self.data.labels
         self.pools = [Pixels(labels, self.classes), Pixels(labels[:, :, ::-1].copy(), self.classes)]
         self.judged = Pixels(self.val.labels, self.classes)
-        self._averaged = LabelPriorNet(self.classes, options.coarse).to(device)
 
     def step(self, number: int) -> dict[str, Tensor]:
         options, maps = self.options, self.options.batch
@@ -439,9 +436,8 @@ class LabelPrior(Recipe):
         return {"bytes": bytes_per_map, "aux": aux, "norm": norm}
 
     def validate(self, state: dict[str, Tensor], sheet: Path) -> dict[str, float]:
-        self._averaged.load_state_dict(state)
         some = range(0, self.judged.n, max(1, self.judged.n // 10))
-        found = evaluate(self._averaged, self.judged, self.val, some, self.options.coarse)
+        found = evaluate(self.averaged(state), self.judged, self.val, some, self.options.coarse)
         return {"val_bytes": found}
 
     def about(self) -> dict[str, Any]:
