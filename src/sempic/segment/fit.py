@@ -24,7 +24,7 @@ class _Taps(NamedTuple):
 
     first: npt.NDArray[np.int64]
     """The first sample of what is given that it is made of."""
-    count: npt.NDArray[np.int64]
+    number: npt.NDArray[np.int64]
     """Of how many."""
     weights: npt.NDArray[Any]
     """(samples, most): float64, or int32 with _BITS fractional bits."""
@@ -101,7 +101,7 @@ def _across(planes: Any, y: Any, columns: Any, row: Any, wide: Any, half: Any) -
     for x in range(wide.shape[0]):
         for v in range(wide.shape[1]):
             wide[x, v] = half
-        for t in range(columns.count[x]):
+        for t in range(columns.number[x]):
             at, weight = columns.first[x] + t, columns.weights[x, t]
             for v in range(wide.shape[1]):
                 wide[x, v] += row[at, v] * weight
@@ -112,7 +112,7 @@ def _down(last: Any, v: Any, y: Any, rows: Any, line: Any, half: Any) -> None:
     """Sums of row `y` of class `v` of what is made, and `half` more."""
     for x in range(line.size):
         line[x] = half
-    for t in range(rows.count[y]):
+    for t in range(rows.number[y]):
         at, weight = (rows.first[y] + t) % last.shape[0], rows.weights[y, t]
         for x in range(line.size):
             line[x] += last[at, v, x] * weight
@@ -125,7 +125,7 @@ def _best(
 ) -> None:  # fmt: skip
     done = 0
     for y in range(ids.shape[0]):
-        while done < rows.first[y] + rows.count[y]:
+        while done < rows.first[y] + rows.number[y]:
             _across(planes, done, columns, row, wide, 0.0)
             for v in range(last.shape[1]):
                 for x in range(line.size):
@@ -149,7 +149,7 @@ def _enlarge(
     half = np.int32(1 << _BITS - 1)
     done = 0
     for y in range(found.shape[1]):
-        while done < rows.first[y] + rows.count[y]:
+        while done < rows.first[y] + rows.number[y]:
             _across(planes, done, columns, row, wide, half)
             for v in range(last.shape[1]):
                 for x in range(line.size):
