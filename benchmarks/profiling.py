@@ -20,6 +20,7 @@ import os
 import platform
 import statistics
 import tempfile
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -37,7 +38,7 @@ from sempic import api, coarse, codec, pictures, receive, segment, simplify, tex
 from sempic.labels import network, payload
 from sempic.labels.primed import coder as primed
 from sempic.models import runtime
-from sempic.segment import doubt
+from sempic.segment import doubt, fit
 
 Size = tuple[int, int]
 
@@ -45,7 +46,7 @@ STAGES = (
     (runtime, "run", "network"),
     (pictures, "is_soft", "whether half its size does"),
     (segment, "_resize", "to the network's size and back"),
-    (segment, "_argmax", "to the network's size and back"),
+    (fit, "best", "to the network's size and back"),
     (segment, "_probabilities", "to the network's size and back"),
     (doubt, "void_where_unsure", "void"),
     (simplify, "simplify", "simplification"),
@@ -55,6 +56,8 @@ STAGES = (
     (coarse, "encode", "coarse picture"),
     (codec, "exact_planes", "coarse picture"),
     (network, "scores", "labels: trunk"),
+    (codec, "look", "labels: trunk"),
+    (primed, "look", "labels: trunk"),
     (primed, "evidence", "labels: trunk"),
     (primed, "_code_map", "labels: pixels"),
     (payload, "_code_primed", "labels: pixels"),
@@ -62,6 +65,8 @@ STAGES = (
     (receive, "_upsample", "to the network's size and back"),
 )
 """Module, function, stage. What none of them is in is "all else"."""
+BESIDE = ", beside"
+"""Ends the name of a stage on another thread: its time is not part of the whole."""
 
 
 class Stopwatch:
@@ -70,7 +75,7 @@ class Stopwatch:
     def __init__(self) -> None:
         self.spent: dict[str, float] = defaultdict(float)
         self.fed: dict[Path, dict[str, Any]] = {}
-        self._inner: list[float] = []
+        self._inner: dict[int, list[float]] = defaultdict(list)
 
     @contextlib.contextmanager
     def worn(self) -> Iterator[None]:
@@ -87,15 +92,18 @@ class Stopwatch:
         def timed(*args: Any, **named: Any) -> Any:
             if stage == "network":
                 self.fed[args[0]._path] = args[2]
-            self._inner.append(0)
+            thread = threading.current_thread()
+            beside = "" if thread is threading.main_thread() else BESIDE
+            inner = self._inner[threading.get_ident()]
+            inner.append(0)
             start = time.perf_counter()
             try:
                 return function(*args, **named)
             finally:
                 took = time.perf_counter() - start
-                self.spent[stage] += took - self._inner.pop()
-                if self._inner:
-                    self._inner[-1] += took
+                self.spent[stage + beside] += took - inner.pop()
+                if inner:
+                    inner[-1] += took
 
         return timed
 
@@ -129,7 +137,7 @@ def main() -> None:
         result["sizes"]["{}x{}".format(*size)] = both = stages(scaled, watch)
         print("\n{}×{}, median of {}".format(*size, len(scaled)))
         for side, parts in both.items():
-            total = sum(parts.values())
+            total = whole(parts)
             print(f"  {side:<36}{1000 * total:9.1f} ms")
             for name, seconds in sorted(parts.items(), key=lambda item: -item[1]):
                 print(f"    {name:<34}{1000 * seconds:9.1f} ms {100 * seconds / total:4.0f} %")
@@ -153,7 +161,7 @@ def stages(images: list[Any], watch: Stopwatch) -> dict[str, dict[str, float]]:
                 given = call(given)
                 took = time.perf_counter() - start
                 parts = dict(watch.spent)
-                times[side].append(parts | {"all else": took - sum(parts.values())})
+                times[side].append(parts | {"all else": took - whole(parts)})
     return {
         side: {
             name: statistics.median(parts.get(name, 0) for parts in found)
@@ -161,6 +169,10 @@ def stages(images: list[Any], watch: Stopwatch) -> dict[str, dict[str, float]]:
         }
         for side, found in times.items()
     }
+
+
+def whole(parts: dict[str, float]) -> float:
+    return sum(seconds for name, seconds in parts.items() if not name.endswith(BESIDE))
 
 
 def describe(path: Path, feed: dict[str, Any], peaks: dict[str, float]) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 
 import sempic
 from sempic import progress, sequence
+from sempic.segment import fit
 
 SIDE = 64
 
@@ -17,6 +18,9 @@ def main() -> None:
     picture, labels = np.zeros((SIDE, SIDE, 3), np.uint8), np.eye(SIDE, dtype=np.uint8)
     for palette in ("camvid", "indices"):  # with a trained prior, and without
         sempic.unpack(sempic.encode(picture, labels=labels, palette=palette, label_quality=3))
+    planes = np.zeros((2, 4, 4), np.float32)
+    fit.best(planes, (1, 1), (8, 8))
+    fit.enlarge(planes.astype(np.uint8), (1, 1), (8, 8))
     drive = (
         np.random.default_rng(0).integers(0, 255, (4, 8, 3), np.uint8).repeat(16, 0).repeat(16, 1)
     )

@@ -12,6 +12,7 @@ from priors import write_prior
 
 import sempic
 from sempic import api, coarse, container, jobs, pictures
+from sempic import codec as codecs
 from sempic import labels as coding
 from sempic.errors import (
     ImageError,
@@ -35,6 +36,18 @@ def test_encode_finds_labels(codec):
     assert np.array_equal(scene.labels, FakeSegmenter()(IMAGE))
     assert scene.coarse.y.shape == (24, 32)
     assert (scene.width, scene.height, scene.palette) == (128, 96, 1)
+
+
+@pytest.mark.parametrize("options", [{}, {"palette": "cityscapes"}, {"coarse_codec": "webp"}])
+def test_one_thread_makes_the_same_stream(codec, options, monkeypatch):
+    looked = []
+    look = codecs.look
+    monkeypatch.setattr(codecs, "look", lambda *a, **k: looked.append(a) or look(*a, **k))
+    at_once = codec.encode(IMAGE, **options)
+    assert len(looked) == 1
+    monkeypatch.setenv("SEMPIC_THREADS", "1")
+    assert codec.encode(IMAGE, **options) == at_once
+    assert len(looked) == 1
 
 
 def test_given_labels_are_sent_bit_for_bit(codec):

@@ -20,6 +20,7 @@ from typing import (
     Concatenate,
     Final,
     Literal,
+    NamedTuple,
     ParamSpec,
     TypeVar,
 )
@@ -61,12 +62,14 @@ from sempic.roles import Receiver, Segmenter, as_receiver, as_segmenter
 from sempic.scene import Image, LabelMap, Probabilities, Scene
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     import numpy.typing as npt
     import PIL.Image
     from typing_extensions import Self
 
     from sempic.check import Verifier
-    from sempic.labels import Prior
+    from sempic.labels import Prior, Seen
     from sempic.windows import Cells
 
 
@@ -324,10 +327,11 @@ class Codec:
         if options.max_side is not None:
             pixels, given = pictures.shrink(pixels, given, options.max_side)
         palette, halved = options.known_palette.id, False
+        ready: Future[_Coarse] | None = None
         if labels is None:
             halved = options.label_quality != LOSSLESS and pictures.is_soft(pixels)
             with progress.waiting("finding and simplifying labels", aloud=False):
-                given, palette = self._found(pixels, options, halved)
+                given, palette, ready = self._found(pixels, options, halved)
             halved = halved and given is not None
         elif given is not None and isinstance(options.label_quality, int):
             from sempic.simplify import simplify
@@ -355,7 +359,7 @@ class Codec:
         @functools.cache
         def draft(level: int) -> tuple[Draft, bytes]:
             with progress.waiting(f"coding at quality {level}", aloud=False):
-                made = _at_level(plain, pixels, sent, level)
+                made = _at_level(plain, pixels, sent, level, ready)
                 return made, made.pack()
 
         level = options.quality
@@ -406,17 +410,29 @@ class Codec:
 
     def _found(
         self, pixels: Image, options: EncodeOptions, halved: bool
-    ) -> tuple[LabelMap | None, int]:
-        """The segmenter's map as it is sent, None where it knows too little, and its palette."""
+    ) -> tuple[LabelMap | None, int, Future[_Coarse] | None]:
+        """The segmenter's map as it is sent, None where it knows too little, its palette, and, if
+        one level is asked for, its coarse picture: both are made at once."""
+        from concurrent.futures import ThreadPoolExecutor
+
+        from sempic.models import runtime
+
         small = coarse.downscale(pixels, 2) if halved else pixels
-        labels, found = self.find_labels(small, options)
-        if halved and labels is not None:
-            labels = codec.repeated(labels, 2, pixels.shape[:2])
-        palette = found if options.palette is None else options.known_palette.id
-        if palette != found and palette not in (CAMVID.id, CITYSCAPES.id):
+        guess = self._guess(small, options)
+        palette = guess.palette if options.palette is None else options.known_palette.id
+        if palette != guess.palette and palette not in (CAMVID.id, CITYSCAPES.id):
             name = PALETTES[palette].name
             raise InputError(f"the segmenter's classes cannot be named in palette {name}")
-        return (None if labels is None else translate(labels, found, palette)), palette
+        ready = None
+        with ThreadPoolExecutor(1) as helper:
+            if not options.targeted and guess.labels is not None and runtime.threads() != 1:
+                ready = helper.submit(_looked_at, pixels, palette, halved, options)
+            labels = self._chosen(guess, options)
+        if labels is None:
+            return None, palette, None
+        if halved:
+            labels = codec.repeated(labels, 2, pixels.shape[:2])
+        return translate(labels, guess.palette, palette), palette, ready
 
     def predict(
         self, pixels: Image, label_quality: LabelQuality, ignore_label: int | None = None
@@ -452,21 +468,33 @@ class Codec:
     ) -> tuple[LabelMap | None, int]:
         """The segmenter's map as it would be sent, None where it knows too little, and the id of
         its palette."""
+        options = options or EncodeOptions()
+        guess = self._guess(pixels, options)
+        return self._chosen(guess, options), guess.palette
+
+    def _guess(self, pixels: Image, options: EncodeOptions) -> _Guess:
+        quality = options.label_quality or DEFAULT_LABEL_QUALITY
+        guess = _Guess(*self.predict(pixels, quality, options.ignore_label))
+        labels, probabilities, palette = guess
+        if quality == LOSSLESS or labels is None or probabilities is None:
+            return guess
+        street = self.is_street(labels, probabilities, palette)
+        return guess if street else _Guess(None, None, palette)
+
+    def _chosen(self, guess: _Guess, options: EncodeOptions) -> LabelMap | None:
+        """What is sent of a guess."""
         from sempic.segment.stakes import decide
 
-        options = options or EncodeOptions()
-        label_quality = options.label_quality or DEFAULT_LABEL_QUALITY
-        labels, probabilities, number = self.predict(pixels, label_quality, options.ignore_label)
-        if label_quality == LOSSLESS:
-            return labels, number
+        labels, probabilities, palette = guess
+        quality = options.label_quality or DEFAULT_LABEL_QUALITY
+        if labels is None or quality == LOSSLESS:
+            return labels
         if probabilities is not None:
-            if not self.is_street(labels, probabilities, number):
-                return None, number
-            labels = decide(labels, probabilities, PALETTES[number])
-        found = self.sent(labels, probabilities, number, int(label_quality), options.importance)
+            labels = decide(labels, probabilities, PALETTES[palette])
+        found = self.sent(labels, probabilities, palette, int(quality), options.importance)
         if probabilities is not None and self.segmenter.voids and (found == found[0, 0]).all():
-            return None, number  # it says nothing of what is where
-        return found, number
+            return None  # it says nothing of what is where
+        return found
 
     def is_street(self, labels: LabelMap, probabilities: Probabilities, palette: int) -> bool:
         """Whether the segmenter knows enough of a picture; warns where it does not."""
@@ -619,6 +647,23 @@ class Codec:
             spread += change * (picture - mean)
         deviation: npt.NDArray[np.float32] = np.sqrt(spread.mean(2) / (samples - 1))
         return deviation
+
+
+class _Guess(NamedTuple):
+    """What a segmenter finds."""
+
+    labels: LabelMap | None
+    """None where it knows too little of the picture."""
+    probabilities: Probabilities | None
+    palette: int
+
+
+class _Coarse(NamedTuple):
+    """A coarse picture, coded."""
+
+    payload: bytes
+    seen: Seen | None
+    """By the coder of labels, if it has looked."""
 
 
 def preview(scene: Scene) -> Image:
@@ -785,13 +830,34 @@ def _texture(pixels: Image, labels: LabelMap | None, palette: int, halved: bool)
     return texture.ask(pixels, labels, PALETTES[palette])
 
 
-def _at_level(plain: Draft, pixels: Image, sent: Cells, level: int) -> Draft:
-    """A draft with its coarse picture at a level of the dial, and the windows of the cells that are
-    to be sent."""
+def _coarse(pixels: Image, level: int, coarse_codec: str, *, mapped: bool) -> bytes:
+    """The coarse picture at a level of the dial; mapped: beside a label map."""
     small = coarse.downscale(pixels, QUALITY[level].factor)
-    qp = QUALITY[level].qp - (UNMAPPED if plain.labels is None else 0)
-    payload = coarse.encode(small, codec=plain.coarse_codec, quality=qp)
-    draft = dataclasses.replace(plain, coarse=payload)
+    qp = QUALITY[level].qp - (0 if mapped else UNMAPPED)
+    return coarse.encode(small, codec=coarse_codec, quality=qp)
+
+
+def _looked_at(pixels: Image, palette: int, halved: bool, options: EncodeOptions) -> _Coarse:
+    """The coarse picture beside a label map that is not known yet."""
+    payload = _coarse(pixels, options.quality, options.coarse_codec, mapped=True)
+    height, width = pixels.shape[:2]
+    seen = codec.look(
+        payload, options.coarse_codec, width=width, height=height, palette=palette, halved=halved
+    )
+    return _Coarse(payload, seen)
+
+
+def _at_level(
+    plain: Draft, pixels: Image, sent: Cells, level: int, ready: Future[_Coarse] | None
+) -> Draft:
+    """A draft with its coarse picture at a level of the dial, and the windows of the cells that are
+    to be sent. ready: the coarse picture, if that has been begun."""
+    if ready is None:
+        mapped = plain.labels is not None
+        coded = _Coarse(_coarse(pixels, level, plain.coarse_codec, mapped=mapped), None)
+    else:
+        coded = ready.result()
+    draft = dataclasses.replace(plain, coarse=coded.payload, seen=coded.seen)
     if not sent.any():
         return draft
     from sempic import windows

@@ -24,7 +24,7 @@ from sempic.scene import Coarse, LabelMap, Scene, Window
 from sempic.texture import Texture
 
 if TYPE_CHECKING:
-    from sempic.labels import Prior
+    from sempic.labels import Prior, Seen
 
 # sempic.labels is imported where it is used: numba behind it takes long to load, which
 # `import sempic` and `sempic info` need not pay.
@@ -46,6 +46,7 @@ class Draft:
     receipt: Receipt | None = None
     texture: Texture | None = None
     prior: Prior | None = None
+    seen: Seen | None = None
 
     def pack(self) -> bytes:
         """The stream; raises as `pack` does."""
@@ -92,6 +93,7 @@ def pack(
     receipt: Receipt | None = None,
     texture: Texture | None = None,
     prior: Prior | None = None,
+    seen: Seen | None = None,
 ) -> bytes:
     """The stream of a scene.
 
@@ -110,6 +112,7 @@ def pack(
         texture: what `sempic.texture.ask` found, if that is anything.
         prior: of the label coder, one's own (`sempic.labels.own`), which the decoder must have;
             used for labels of its palette where it saves bytes.
+        seen: what `look` saw of this coarse picture, if it has looked before.
 
     Raises:
         LabelMapError: labels of another shape or type, with ids outside the palette, or `halved`
@@ -141,6 +144,7 @@ def pack(
             coarse=context,
             model=PALETTES[palette].full_name,
             own=prior,
+            seen=seen,
         )
     return container.write(
         Container(
@@ -221,6 +225,19 @@ def unpack(
         windows=scene_windows,
         texture=said,
     )
+
+
+def look(
+    coarse: bytes, coarse_codec: str, *, width: int, height: int, palette: int, halved: bool
+) -> Seen | None:
+    """What `pack` sees of a coarse picture, whatever the labels: sooner than they are known."""
+    from sempic import labels as coder
+
+    planes = exact_planes(coarse, coarse_codecs.CODECS[coarse_codec])
+    if planes is None:
+        return None
+    rows, columns = (-(-side // 2) if halved else side for side in (height, width))
+    return coder.look(planes, rows, columns, PALETTES[palette].full_name)
 
 
 def exact_planes(payload: bytes | None, kind: coarse_codecs.CoarseCodec) -> Coarse | None:

@@ -129,15 +129,27 @@ def ids(group: Group, palette: Palette) -> list[int]:
     return [i for i, name in enumerate(palette.classes) if name in group.classes]
 
 
+def bounds(mask: Mask) -> tuple[slice, slice]:
+    """The box of all that is in a mask: nothing need be looked for elsewhere."""
+    sides = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
+    rows, columns = (slice(int(s[0]), int(s[-1]) + 1) if len(s) else slice(0) for s in sides)
+    return rows, columns
+
+
 def regions(mask: Mask, least: float) -> list[Region]:
     """The connected regions of a mask, joined by corners too, of at least so many pixels."""
-    inside = np.flatnonzero(mask)
-    numbers = components(mask.view(np.uint8), corners=True).ravel()[inside]
+    if np.count_nonzero(mask) < max(least, 1):
+        return []
+    box = bounds(mask)
+    part = mask[box]
+    inside = np.flatnonzero(part)
+    numbers = components(part.view(np.uint8), corners=True).ravel()[inside]
     inside = inside[np.argsort(numbers, kind="stable")]
     found = []
     for pixels in np.split(inside, np.cumsum(np.unique(numbers, return_counts=True)[1])[:-1]):
         if len(pixels) and len(pixels) >= least:
-            y, x = np.divmod(pixels, mask.shape[1])
+            y, x = np.divmod(pixels, part.shape[1])
+            y, x = y + box[0].start, x + box[1].start
             rows, columns = (slice(int(at.min()), int(at.max()) + 1) for at in (y, x))
             shape = np.zeros((rows.stop - rows.start, columns.stop - columns.start), bool)
             shape[y - rows.start, x - columns.start] = True

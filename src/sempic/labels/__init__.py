@@ -7,7 +7,8 @@ is a few yes/no questions about its `neighbourhood`, each is answered with a pro
 
 from __future__ import annotations
 
-from sempic.labels.payload import MODELS, decode, encode
+from sempic.labels.payload import MODELS, decode, encode, look
+from sempic.labels.primed import Seen
 from sempic.labels.prior import Prior
 
-__all__ = ["MODELS", "Prior", "decode", "encode"]
+__all__ = ["MODELS", "Prior", "Seen", "decode", "encode", "look"]

@@ -64,12 +64,24 @@ def _own(known: Prior) -> _Model:
     return _Model(bytes([OWN]) + bytes.fromhex(known.digest), known)
 
 
+def look(coarse: Coarse, height: int, width: int, model: str) -> primed.Seen | None:
+    """What `encode` sees of a coarse picture, whatever the labels: sooner than they are known.
+
+    height, width: of the map. model: as of `encode`; None for one without a bundled prior.
+    """
+    if model not in MODELS:
+        return None
+    known = _bundled(MODELS[model]).prior
+    return primed.look(known, network.grid(coarse, height, width), height, width)
+
+
 def encode(
     labels: LabelMap,
     *,
     coarse: Coarse | None = None,
     model: str | None = None,
     own: Prior | None = None,
+    seen: primed.Seen | None = None,
 ) -> bytes:
     """Codes a map without loss.
 
@@ -80,6 +92,7 @@ def encode(
     for any palette.
     own: a prior of one's own (`sempic.labels.own`), used if it is of that palette and makes the
     payload shorter than it is without; the decoder must then have it.
+    seen: what `look` saw of `coarse` for this size and model, if it has looked before.
     Raises LabelMapError if the array is of another kind.
     """
     given: object = labels
@@ -95,23 +108,28 @@ def encode(
     if len(ids) == 1:
         return plain
     number = None if model is None else MODELS.get(model)
-    tried: list[_Model | None] = [None if number is None else _bundled(number)]
+    bundled = None if number is None else _bundled(number)
+    found = [_encode_coded(labels, ids, coarse, bundled, raw, seen)]
     if (mine := _checked(own)) is not None and mine.palette == model:
-        tried.append(_own(mine))
-    found = [_encode_coded(labels, ids, coarse, model, raw) for model in tried]
+        found.append(_encode_coded(labels, ids, coarse, _own(mine), raw))
     shortest = min(found, key=len)
     return shortest if len(shortest) < raw else plain + _encode_raw(_indices(labels, ids), len(ids))
 
 
 def _encode_coded(
-    labels: LabelMap, ids: LabelMap, coarse: Coarse | None, model: _Model | None, most: int
+    labels: LabelMap,
+    ids: LabelMap,
+    coarse: Coarse | None,
+    model: _Model | None,
+    most: int,
+    seen: primed.Seen | None = None,
 ) -> bytes:
     """By the primed coder, or the adaptive one if there is no model or it does not know all ids;
     of more bytes than `most` some are left out."""
     coder = range_coder.encoder(most)
     if model is not None and int(ids[-1]) < model.prior.classes:
         head = _head(CAUSAL if coarse is None else INFORMED, ids) + model.name
-        _code_primed(coder, labels.astype(np.int64), model.prior, ids, coarse)
+        _code_primed(coder, labels.astype(np.int64), model.prior, ids, coarse, seen)
     else:
         head = _head(ADAPTIVE, ids)
         adaptive.code(coder, _indices(labels, ids), len(ids))
@@ -153,13 +171,18 @@ def decode(
 
 
 def _code_primed(
-    coder: RangeCoder, labels: Ints, known: Prior, ids: LabelMap, coarse: Coarse | None
+    coder: RangeCoder,
+    labels: Ints,
+    known: Prior,
+    ids: LabelMap,
+    coarse: Coarse | None,
+    seen: primed.Seen | None = None,
 ) -> Ints:
     allowed = np.zeros(known.classes, np.int64)
     allowed[ids] = 1
     grid = None if coarse is None else network.grid(coarse, *labels.shape)
     state = copied(_begun(known, informed=grid is not None))
-    return primed.code(coder, labels, allowed, known, state, grid)
+    return primed.code(coder, labels, allowed, known, state, grid, seen)
 
 
 @functools.lru_cache(8)

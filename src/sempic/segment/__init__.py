@@ -14,6 +14,7 @@ from sempic.errors import InputError, ModelError, install_hint
 from sempic.models import runtime
 from sempic.palette import CAMVID, CITYSCAPES, INDICES, from_description
 from sempic.scene import Image, LabelMap, Probabilities
+from sempic.segment import fit
 
 WORKING_SIDE = 512
 """Pictures whose shorter side is longer are segmented at this size and their maps enlarged.
@@ -109,6 +110,8 @@ class Segmenter:
         ids = out.ndim == 3 and out.shape[1:] == padded.shape[:2] and out.max() <= 255
         if not ids and not (out.ndim == 4 and 1 <= out.shape[1] <= 256):
             raise ModelError(f"{self._path}: output of shape {out.shape} is no label map")
+        if not ids:
+            out = out.astype(np.float32, copy=False)
         return out, (rows / padded.shape[0], columns / padded.shape[1])
 
     @staticmethod
@@ -116,7 +119,7 @@ class Segmenter:
         out: npt.NDArray[Any], share: tuple[float, float], size: tuple[int, int]
     ) -> LabelMap:
         if out.ndim == 4:
-            return _argmax(out[0], share, size)
+            return fit.best(out[0], share, size)
         rows, columns = (round(n * part) for n, part in zip(out.shape[1:], share, strict=True))
         map_ = PIL.Image.fromarray(np.ascontiguousarray(out[0, :rows, :columns], dtype=np.uint8))
         return np.asarray(map_.resize(size[::-1], PIL.Image.Resampling.NEAREST))
@@ -178,35 +181,14 @@ def _resize(image: Image, scale: float) -> Image:
     return np.asarray(PIL.Image.fromarray(image).resize(size, how))
 
 
-def _argmax(
-    logits: npt.NDArray[np.float32], share: tuple[float, float], size: tuple[int, int]
-) -> LabelMap:
-    """Best class of each pixel, uint8 `size`, from that share of logits (C, h, w) at any scale."""
-    ids = np.zeros(size, np.uint8)
-    best = np.full(size, -np.inf, np.float32)
-    for number, plane in enumerate(logits.astype(np.float32)):  # one at a time: little memory
-        value = _fit(plane, share, size)
-        ids[value > best] = number
-        np.maximum(best, value, out=best)
-    return ids
-
-
 def _probabilities(
     logits: npt.NDArray[np.float32], share: tuple[float, float], size: tuple[int, int]
 ) -> Probabilities:
     """Softmax of that share of logits (C, h, w), in 1/255."""
-    odds = np.exp(logits.astype(np.float32) - logits.max(0))
-    levels = np.rint(255 * odds / odds.sum(0)).astype(np.uint8)
-    probabilities = np.empty((len(levels), *size), np.uint8)
-    for plane, level in zip(probabilities, levels, strict=True):
-        plane[...] = _fit(level, share, size)
-    return probabilities
-
-
-def _fit(
-    plane: npt.NDArray[Any], share: tuple[float, float], size: tuple[int, int]
-) -> npt.NDArray[Any]:
-    """That share of a plane, bilinear at `size`."""
-    box = (0, 0, plane.shape[1] * share[1], plane.shape[0] * share[0])
-    picture = PIL.Image.fromarray(plane)
-    return np.asarray(picture.resize(size[::-1], PIL.Image.Resampling.BILINEAR, box=box))
+    odds = logits - logits.max(0)
+    np.exp(odds, out=odds)
+    total = odds.sum(0)
+    odds *= 255
+    odds /= total
+    np.rint(odds, out=odds)
+    return fit.enlarge(odds.astype(np.uint8), share, size)

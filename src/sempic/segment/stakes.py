@@ -14,7 +14,7 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
-from sempic.check.objects import ids
+from sempic.check.objects import bounds, ids
 from sempic.critical import GROUPS
 from sempic.labels.regions import components
 from sempic.palette import Palette
@@ -82,13 +82,14 @@ def decide(
         shown = np.isin(decided, inside)
         if not shown.any() or not others:
             continue
+        box = bounds(shown)
+        shown, likely = shown[box], probabilities[(slice(None), *box)]
         numbers = components(shown.view(np.uint8))
         area = np.bincount(numbers.ravel())
-        sure = (
-            np.bincount(numbers.ravel(), probabilities[inside].sum(0, dtype=np.int32).ravel())
-            / area
-        )
+        weights = likely[inside].sum(0, dtype=np.int32)
+        sure = np.bincount(numbers.ravel(), weights.ravel()) / area
         speck = (area < SPECK * labels.size) & (sure < 255 * SURE)
         gone = shown & speck[numbers]
-        decided[gone] = np.array(others, np.uint8)[probabilities[others][:, gone].argmax(0)]
+        best = np.stack([likely[i][gone] for i in others]).argmax(0)
+        decided[box][gone] = np.array(others, np.uint8)[best]
     return decided

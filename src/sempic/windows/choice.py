@@ -90,6 +90,9 @@ def grown(mask: npt.NDArray[np.bool_], pixels: int) -> npt.NDArray[np.bool_]:
     and at the corners."""
     for axis, side in enumerate(mask.shape):
         padded = np.pad(mask, [(pixels, pixels) if axis == i else (0, 0) for i in (0, 1)])
-        shifts = (np.take(padded, range(i, i + side), axis) for i in range(2 * pixels + 1))
-        mask = np.logical_or.reduce(list(shifts))
+        lines = np.moveaxis(padded, axis, 0)
+        reached = lines[:side].copy()
+        for i in range(1, 2 * pixels + 1):
+            reached |= lines[i : i + side]
+        mask = np.moveaxis(reached, 0, axis)
     return mask

@@ -9,5 +9,6 @@ the coder knows when it begins, `evidence` what it sees of the coarse picture. d
 from __future__ import annotations
 
 from sempic.labels.primed.coder import code
+from sempic.labels.primed.evidence import Seen, look
 
-__all__ = ["code"]
+__all__ = ["Seen", "code", "look"]

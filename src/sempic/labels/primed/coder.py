@@ -14,7 +14,7 @@ from sempic.labels.mixing import Question
 from sempic.labels.neighbourhood import CANDIDATES, NEIGHBOURS, PAD, rank_candidates
 from sempic.labels.network import BANDS, predict, predictor
 from sempic.labels.primed import calm, outline
-from sempic.labels.primed.evidence import NONE, Bytes, evidence, trunk_at
+from sempic.labels.primed.evidence import NONE, Bytes, Seen, evidence, look, trunk_at
 from sempic.labels.primed.state import State
 from sempic.labels.prior import Prior
 from sempic.labels.range_coder import RangeCoder, code_choice
@@ -41,12 +41,19 @@ class _Room(NamedTuple):
 
 
 def code(
-    coder: RangeCoder, labels: Ints, allowed: Ints, known: Prior, state: State, grid: Bytes | None
+    coder: RangeCoder,
+    labels: Ints,
+    allowed: Ints,
+    known: Prior,
+    state: State,
+    grid: Bytes | None,
+    seen: Seen | None = None,
 ) -> Ints:
     """Encodes a map, int64 (H, W), or decodes one of this size; returns it.
 
     allowed: int64 (classes,), 1 for the labels that occur. state: changed. grid: the coarse planes
-    as `network.grid` makes them, if the decoder has them.
+    as `network.grid` makes them, if the decoder has them. seen: what `look` saw of them, if it has
+    looked before.
     """
     classes = allowed.size
     frame = neighbourhood.frame(labels, classes)
@@ -62,8 +69,8 @@ def code(
         np.zeros((CANDIDATES, 4), np.int64),
     )
     net = predictor(known.causal, allowed, frame.stride)
-    seen = evidence(known, grid, frame.height, frame.width, allowed)
-    _code_map(coder, frame, state, net, seen, room, TABLES)
+    seen = seen or look(known, grid, frame.height, frame.width)
+    _code_map(coder, frame, state, net, evidence(seen, allowed), room, TABLES)
     return neighbourhood.inside(frame)
 
 

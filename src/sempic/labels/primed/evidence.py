@@ -22,13 +22,22 @@ NONE = -1000
 """The score of a label that does not occur."""
 
 
-class Evidence(NamedTuple):
-    """Of one map; empty arrays if there is no coarse picture."""
+class Seen(NamedTuple):
+    """Of a coarse picture, whatever the map; empty arrays if there is none."""
 
     planes: Bytes
     """(3, …): Y, Cb, Cr enlarged to the map's size, with its border of PAD; flat."""
     scores: Bytes
     """The trunk's class scores, (classes, rows · width); 8 to a nat."""
+    width: int
+
+
+class Evidence(NamedTuple):
+    """Of a coarse picture and the labels in use."""
+
+    planes: Bytes
+    """As in `Seen`, as the two that follow."""
+    scores: Bytes
     width: int
     best: Shorts
     """(rows · width,): the best score of a label in use; NONE if there is none."""
@@ -50,16 +59,18 @@ class Trunk(NamedTuple):
     """0 … 7: how far the best is from the next best, in nats."""
 
 
-def evidence(known: Prior, grid: Bytes | None, height: int, width: int, allowed: Ints) -> Evidence:
-    """What the coder sees of the planes of `network.grid`; allowed: 1 for each label in use."""
+def look(known: Prior, grid: Bytes | None, height: int, width: int) -> Seen:
+    """What the coder sees of the planes of `network.grid` for a map of this size."""
     if grid is None:
-        scores, planes, stride = np.zeros((0, 0), np.uint8), np.zeros((3, 0), np.uint8), 0
-    else:
-        assert known.readout is not None
-        cells = network.scores(known.layers, known.readout, grid)
-        scores, stride = cells.reshape(len(cells), -1), cells.shape[2]
-        planes = enlarge(grid, height, width)
-    return Evidence(planes, scores, stride, *leaders(scores, allowed))
+        return Seen(np.zeros((3, 0), np.uint8), np.zeros((0, 0), np.uint8), 0)
+    assert known.readout is not None
+    cells = network.scores(known.layers, known.readout, grid)
+    return Seen(enlarge(grid, height, width), cells.reshape(len(cells), -1), cells.shape[2])
+
+
+def evidence(seen: Seen, allowed: Ints) -> Evidence:
+    """allowed: 1 for each label in use."""
+    return Evidence(*seen, *leaders(seen.scores, allowed))
 
 
 def enlarge(grid: Bytes, height: int, width: int) -> Bytes:
