@@ -452,6 +452,7 @@ class Codec:
     ) -> tuple[LabelMap | None, int]:
         """The segmenter's map as it would be sent, None where it knows too little, and the id of
         its palette."""
+        from sempic.segment import doubt
         from sempic.segment.stakes import decide
 
         options = options or EncodeOptions()
@@ -462,10 +463,14 @@ class Codec:
         if probabilities is not None:
             if not self.is_street(labels, probabilities, number):
                 return None, number
+            sure = doubt.certainty(probabilities)
+            if self.segmenter.voids and sure < doubt.SURE:
+                warn(f"sent without a label map: the segmenter is {sure:.0%} sure of the picture")
+                return None, number
             labels = decide(labels, probabilities, PALETTES[number])
         found = self.sent(labels, probabilities, number, int(label_quality), options.importance)
-        if probabilities is not None and self.segmenter.voids and (found == found[0, 0]).all():
-            return None, number  # it says nothing of what is where
+        if probabilities is not None and self.segmenter.voids and not doubt.tells(found, number):
+            return None, number
         return found, number
 
     def is_street(self, labels: LabelMap, probabilities: Probabilities, palette: int) -> bool:
