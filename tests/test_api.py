@@ -198,14 +198,15 @@ def test_missing_models(spec):
 
 @needs_models
 def test_the_bundled_models_code_a_picture():
-    stream = sempic.encode(IMAGE)
+    with pytest.warns(sempic.SempicWarning, match="the segmenter is [0-9]+% sure"):  # of a drawing
+        stream = sempic.encode(IMAGE)
     a, b = (sempic.decode(stream, steps=2, seed=3) for _ in range(2))
     assert a.size == (128, 96)
     assert np.array_equal(np.array(a), np.array(b))
 
 
 class Unsure:
-    """A segmenter that knows two thirds of a picture, and that as much as it is told."""
+    """A segmenter that knows five sixths of a picture, and that as much as it is told."""
 
     palette = 2
 
@@ -214,23 +215,23 @@ class Unsure:
 
     def __call__(self, image):
         labels = np.zeros(image.shape[:2], np.uint8)
-        labels[:, 2 * image.shape[1] // 3 :] = 8
+        labels[:, 5 * image.shape[1] // 6 :] = 8
         return labels
 
     def predict(self, image):
         probabilities = np.full((19, *image.shape[:2]), 4, np.uint8)
         probabilities[8] = 20
-        probabilities[0, :, : 2 * image.shape[1] // 3] = self.left
+        probabilities[0, :, : 5 * image.shape[1] // 6] = self.left
         return self(image), probabilities
 
 
 def test_what_the_segmenter_does_not_know_is_sent_as_void():
     picture = np.full((32, 48, 3), 90, np.uint8)
     scene = sempic.unpack(sempic.Codec(segmenter=Unsure()).encode(picture))
-    assert (scene.labels[:, :32] == 0).all()
-    assert (scene.labels[:, 32:] == 19).all()
+    assert (scene.labels[:, :40] == 0).all()
+    assert (scene.labels[:, 40:] == 19).all()
     all_of_it = sempic.Codec(segmenter=Unsure(voids=False)).encode(picture)
-    assert (sempic.unpack(all_of_it).labels[:, 32:] == 8).all()
+    assert (sempic.unpack(all_of_it).labels[:, 40:] == 8).all()
 
 
 def test_a_picture_of_which_little_is_known_has_no_map():
@@ -241,6 +242,15 @@ def test_a_picture_of_which_little_is_known_has_no_map():
     assert sempic.unpack(stream).labels is None
     whole = sempic.unpack(codec.encode(picture, label_quality="lossless"))
     assert set(np.unique(whole.labels)) == {0, 8}
+
+
+def test_a_picture_of_which_the_segmenter_is_not_sure_has_no_map():
+    picture = np.full((32, 48, 3), 90, np.uint8)
+    codec = sempic.Codec(segmenter=Unsure(left=200))  # each known region is, 0.67 of all pixels
+    with pytest.warns(sempic.SempicWarning, match="sent without a label map: .* is 67% sure"):
+        assert sempic.unpack(codec.encode(picture)).labels is None
+    uncalibrated = sempic.Codec(segmenter=Unsure(left=200, voids=False))
+    assert sempic.unpack(uncalibrated.encode(picture)).labels is not None
 
 
 def test_a_map_of_one_class_is_not_sent():
@@ -333,8 +343,8 @@ def test_the_segmenter_map_in_another_palette():
     codec = sempic.Codec(segmenter=Unsure())
     scene = sempic.unpack(codec.encode(picture, palette="camvid"))
     assert scene.palette == 1
-    assert (scene.labels[:, :32] == 3).all()
-    assert (scene.labels[:, 32:] == 11).all()
+    assert (scene.labels[:, :40] == 3).all()
+    assert (scene.labels[:, 40:] == 11).all()
     with pytest.raises(sempic.InputError, match="palette indices"):
         codec.encode(picture, palette="indices")
 
@@ -627,6 +637,7 @@ def test_priors_that_are_none(tmp_path):
 
 
 @needs_models
+@pytest.mark.filterwarnings("ignore:sent without a label map")  # it is but a drawing
 def test_used_networks_can_be_pickled():
     codec = sempic.Codec()
     stream = codec.encode(IMAGE)

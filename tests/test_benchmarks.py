@@ -101,6 +101,48 @@ def test_roads(folder, monkeypatch, capsys):
         run(monkeypatch, "roads", "pictures", "--rows", "ours,heif")
 
 
+def test_scale(folder, monkeypatch, capsys):
+    scale = importlib.import_module("scale")
+
+    class Measure:
+        def __init__(self, settings):
+            self.settings = settings
+
+        def reference(self, picture):
+            return picture.astype(float)
+
+        def original(self, reference):
+            return {"patches": reference[:40, :7, 0]}
+
+        def __call__(self, reference, shown):
+            off = float(np.abs(reference - shown).mean())
+            return {"lpips": off, "patches": shown[:40, :7, 0] + off}
+
+    monkeypatch.setattr(scale, "Measure", Measure)
+    monkeypatch.setattr(scale, "available", lambda wanted, _: (wanted, []))
+    slope = np.add.outer(np.arange(304), np.arange(320)) * 0.4
+    for name in ("soft", "softer"):  # the two of 64×48 are small, and no matter
+        PIL.Image.fromarray(np.repeat(slope[..., None], 3, 2).astype(np.uint8)).save(
+            f"pictures/{name}.png"
+        )
+        slope = slope / 2
+    run(monkeypatch, "scale", "pictures", "--patches", "--json", "out.json")
+    result = json.loads((folder / "out.json").read_text())
+    printed = capsys.readouterr().out
+    assert printed.startswith("2 pictures of pictures *, the first (320, 304)\n")
+    assert result["patch FID"]["patches"] == 80
+    for name in ("lpips", "patch FID"):
+        native, half = result[name]["figures"]
+        assert result[name]["change"] == pytest.approx(half - native)
+        low, high = result[name]["interval"]
+        assert low <= high
+    low, high = result["lpips"]["interval"]
+    assert low <= result["lpips"]["change"] <= high
+    assert f"| {result['lpips']['change']:+.4f} | {low:+.4f} … {high:+.4f} |" in printed
+    with pytest.raises(SystemExit, match="no two pictures"):
+        run(monkeypatch, "scale", "pictures", "--glob", "0*")
+
+
 def test_check(folder, monkeypatch, capsys):
     class Bright(FakeSegmenter):
         def __call__(self, picture):

@@ -473,16 +473,24 @@ class Codec:
         return self._chosen(guess, options), guess.palette
 
     def _guess(self, pixels: Image, options: EncodeOptions) -> _Guess:
+        from sempic.segment import doubt
+
         quality = options.label_quality or DEFAULT_LABEL_QUALITY
         guess = _Guess(*self.predict(pixels, quality, options.ignore_label))
         labels, probabilities, palette = guess
         if quality == LOSSLESS or labels is None or probabilities is None:
             return guess
-        street = self.is_street(labels, probabilities, palette)
-        return guess if street else _Guess(None, None, palette)
+        if not self.is_street(labels, probabilities, palette):
+            return _Guess(None, None, palette)
+        sure = doubt.certainty(probabilities)
+        if self.segmenter.voids and sure < doubt.SURE:
+            warn(f"sent without a label map: the segmenter is {sure:.0%} sure of the picture")
+            return _Guess(None, None, palette)
+        return guess
 
     def _chosen(self, guess: _Guess, options: EncodeOptions) -> LabelMap | None:
         """What is sent of a guess."""
+        from sempic.segment import doubt
         from sempic.segment.stakes import decide
 
         labels, probabilities, palette = guess
@@ -492,8 +500,8 @@ class Codec:
         if probabilities is not None:
             labels = decide(labels, probabilities, PALETTES[palette])
         found = self.sent(labels, probabilities, palette, int(quality), options.importance)
-        if probabilities is not None and self.segmenter.voids and (found == found[0, 0]).all():
-            return None  # it says nothing of what is where
+        if probabilities is not None and self.segmenter.voids and not doubt.tells(found, palette):
+            return None
         return found
 
     def is_street(self, labels: LabelMap, probabilities: Probabilities, palette: int) -> bool:

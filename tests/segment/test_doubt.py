@@ -3,7 +3,7 @@ import pytest
 
 from sempic.labels.regions import components
 from sempic.palette import CAMVID, CITYSCAPES, INDICES
-from sempic.segment.doubt import known, void_where_unsure
+from sempic.segment.doubt import certainty, known, tells, void_where_unsure
 
 ROAD, PERSON, VOID = 0, 11, 19
 
@@ -73,3 +73,21 @@ def test_what_is_sent_at_a_low_probability_is_no_more_known_for_that():
 def test_a_palette_without_void_is_left_alone():
     labels, probabilities = two_regions(0, 0)
     assert void_where_unsure(labels, probabilities, INDICES.id) is labels
+
+
+def test_certainty_is_the_mean_of_the_likeliest():
+    assert certainty(two_regions(255, 0)[1]) == 0.5
+    assert certainty(two_regions(255, 51)[1]) == pytest.approx(0.6)
+
+
+def test_a_map_of_nearly_one_class_tells_nothing_unless_something_is_critical():
+    labels = np.full((10, 20), ROAD, np.uint8)
+    labels[0, :15] = VOID
+    assert not tells(labels, CITYSCAPES.id)
+    labels[1, :1] = 10  # sky
+    assert tells(labels, CITYSCAPES.id)
+    labels[:] = ROAD
+    assert not tells(labels, CITYSCAPES.id)
+    labels[5, 5] = PERSON
+    assert tells(labels, CITYSCAPES.id)
+    assert not tells(np.full_like(labels, PERSON), CITYSCAPES.id)

@@ -24,6 +24,12 @@ from sempic.segment.stakes import KNOWN, STAKES
 
 STREET = 0.65
 """A picture of which less than this share is known is sent without a map."""
+SURE = 0.77
+"""So is a single picture whose pixels' classes have a lower mean probability: elsewhere than in the
+streets that receivers know best a map costs more there than it gives (docs/decisions.md)."""
+MOST = 0.92
+"""And one of whose map one class takes more than this share, if nothing in it is critical: where
+what is would be known without it."""
 
 
 def least(palette: Palette) -> npt.NDArray[np.float64]:
@@ -69,6 +75,20 @@ def known(labels: LabelMap, probabilities: Probabilities, palette: int) -> float
     if (void := PALETTES[palette].void) is not None:
         unknown |= label == void
     return 1 - float(area[unknown].sum()) / labels.size
+
+
+def certainty(probabilities: Probabilities) -> float:
+    """The mean probability of the likeliest class, 0…1, of uint8 (classes, H, W) in 1/255."""
+    return float(probabilities.max(0).mean()) / 255
+
+
+def tells(labels: LabelMap, palette: int) -> bool:
+    """Whether a map, uint8 (H, W) of a palette's ids, tells what is where: not of a picture that is
+    one class but for scraps of which none is critical."""
+    area = np.bincount(labels.ravel(), minlength=len(PALETTES[palette].classes))
+    critical = [i for group in GROUPS.values() for i in ids(group, PALETTES[palette])]
+    most = area.max()
+    return bool(most <= MOST * labels.size or (most < labels.size and area[critical].any()))
 
 
 def void_where_unsure(labels: LabelMap, probabilities: Probabilities, palette: int) -> LabelMap:

@@ -121,7 +121,7 @@ def goes_on(coder: Any, frame: Any, o: Any, x: Any, row: Any, run_w: Any, column
 @inlined
 def addresses(address: Any, w: Any, row: Any, run_w: Any, high: Any, reach: Any, across: Any,
               down: Any, ahead: Any, trunk: Any, classes: Any) -> None:  # fmt: skip
-    """Of the slots, unhashed: below CALM_SLOTS."""
+    """Of the slots, unhashed: below `state.calm_slots`."""
     ring = min(reach // 4, 4)
     up = log2(min(high, 31))
     tops = 16 if classes <= 16 else 32
