@@ -35,7 +35,7 @@ check:
 	ruff check .
 	mypy
 	lint-imports
-	python -m pytest -q
+	python -m pytest -q -n auto --dist loadfile
 
 format:
 	ruff format .

@@ -22,6 +22,7 @@ from sempic.errors import (
     RateError,
     UnsupportedChunk,
 )
+from sempic.labels import own
 
 IMAGE, LABELS = street(96, 128)
 
@@ -613,7 +614,7 @@ def test_codecs_can_be_copied_and_pickled_used_or_not(duplicate):
 
 def test_a_prior_of_ones_own(tmp_path):
     path = write_prior(tmp_path / "mine.npz", sempic.PALETTES[1], LABELS)
-    for given in (path, str(path), coding.own.load(path)):
+    for given in (path, str(path), own.load(path)):
         codec = sempic.Codec(FakeSegmenter(), FakeReceiver(), prior=given)
         stream = codec.encode(IMAGE, labels=LABELS)
         assert len(stream) < len(sempic.Codec().encode(IMAGE, labels=LABELS))
