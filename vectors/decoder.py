@@ -352,7 +352,7 @@ def texture(payload: bytes) -> list[tuple[int, int, int]]:
 
 
 WEIGHTS = Path(__file__).parents[1] / "src/sempic/labels/weights"
-MODELS = {3: "camvid3.npz", 4: "cityscapes4.npz", 5: "cityscapes5.npz"}
+MODELS = {3: "camvid3.npz", 4: "cityscapes4.npz"}
 
 
 def label_map(

@@ -68,10 +68,10 @@ def make(name: str) -> bytes:
     if name == "primed3-alone":  # without
         picture, labels = street(128, 171)
         return sempic.pack(width=171, height=128, labels=labels)
-    if name in ("primed4", "primed5"):  # Cityscapes' palette; 4 was made before there was 5
+    if name == "primed4":  # the same of Cityscapes' palette
         payload = bpg(picture, 32, "444")
         return sempic.pack(width=64, height=48, labels=labels, coarse=payload, palette=2)
-    if name in ("primed4-alone", "primed5-alone"):
+    if name == "primed4-alone":
         picture, labels = street(128, 171)
         return sempic.pack(width=171, height=128, labels=labels, palette=2)
     if name == "halved":  # one id in each 2×2 pixels; odd sizes
@@ -208,8 +208,6 @@ NAMES = (
     "primed3-alone",
     "primed4",
     "primed4-alone",
-    "primed5",
-    "primed5-alone",
     "halved",
     "windows",
     "windows-alone",

@@ -35,15 +35,11 @@ from sempic.scene import Coarse, LabelMap
 RAW, ADAPTIVE, CAUSAL, INFORMED = 0, 1, 2, 3
 SET_BYTES = (1, 2, 4, 32)
 
-MODELS = {"camvid": 3, "cityscapes": 5}
+MODELS = {"camvid": 3, "cityscapes": 4}
 """Trained priors by the palette they know; the number is in the stream."""
 _FOLDER = Path(__file__).parent / "weights"
-WEIGHTS = {
-    3: _FOLDER / "camvid3.npz",
-    4: _FOLDER / "cityscapes4.npz",
-    5: _FOLDER / "cityscapes5.npz",
-}
-"""By number; 1 and 2 were never released, and 4 is only read."""
+WEIGHTS = {3: _FOLDER / "camvid3.npz", 4: _FOLDER / "cityscapes4.npz"}
+"""By number; 1 and 2 were never released."""
 OWN = 0
 """Instead of a number: what follows is the digest of a prior of one's own."""
 _DIGEST = 4
