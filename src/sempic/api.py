@@ -326,6 +326,7 @@ class Codec:
         full = pixels.shape[:2]
         if options.max_side is not None:
             pixels, given = pictures.shrink(pixels, given, options.max_side)
+        verifier = self._begun(pixels) if options.check else None
         palette, halved = options.known_palette.id, False
         ready: Future[_Coarse] | None = None
         if labels is None:
@@ -366,9 +367,16 @@ class Codec:
         if options.targeted:
             level = _best_within(options, lambda level: draft(level)[1], levels)
         found, stream = draft(level)
-        return (
-            self._checked(pixels, found, stream, sent, never, options) if options.check else stream
-        )
+        if verifier is None:
+            return stream
+        return self._checked(pixels, found, stream, sent, never, verifier, options)
+
+    def _begun(self, pixels: Image) -> Verifier:
+        """The verifier, which looks at the original while that is coded, if threads may be used."""
+        from sempic import check
+        from sempic.models import runtime
+
+        return self.verifier if runtime.threads() == 1 else check.looking(self.verifier, pixels)
 
     def _heed_prior(self, palette: Palette) -> None:
         """Warns if the prior that was given does not serve maps of a palette."""
@@ -383,13 +391,14 @@ class Codec:
         stream: bytes,
         sent: Cells,
         never: Cells,
+        verifier: Verifier,
         options: EncodeOptions,
     ) -> bytes:
         """The stream of a draft, mended, with a receipt."""
         from sempic import check
         from sempic.windows import choice
 
-        seen_by = PALETTES[self.verifier.palette]
+        seen_by = PALETTES[verifier.palette]
         known = [name for name in options.imagine if alike(name, seen_by) is not None]
 
         def forbidden(before: LabelMap) -> Cells:
@@ -400,7 +409,7 @@ class Codec:
                 pixels,
                 draft,
                 stream,
-                verifier=self.verifier,
+                verifier=verifier,
                 paint=self.synthesize,
                 budget=options.check_budget,
                 table=options.table,

@@ -1,6 +1,7 @@
 """A check finds what is lost, mends it with windows, and says what became of it."""
 
 import dataclasses
+import threading
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from conftest import street
 
 from sempic import check, coarse, container, critical, windows
 from sempic.codec import Draft, unpack
+from sempic.errors import ModelError
 from sempic.palette import CAMVID
 
 SIZE = (96, 128)
@@ -134,6 +136,29 @@ def test_nothing_to_mend(draft):
     stream = check.checked(IMAGE, draft, draft.pack(), verifier=VERIFIER, paint=lambda scene: IMAGE)
     assert receipt(stream).total == critical.Tally(2, 0, 0)
     assert len(stream) == len(plain) + 1 + 6
+
+
+def test_a_verifier_looks_at_the_original_on_a_thread_of_its_own(draft):
+    where = []
+
+    def predict(image):
+        where.append(threading.get_ident())
+        return see(image), None
+
+    verifier = check.looking(dataclasses.replace(VERIFIER, predict=predict), IMAGE)
+    stream = check.checked(IMAGE, draft, draft.pack(), verifier=verifier, paint=Painter())
+    assert stream == checked(draft, critical.BUDGET)
+    assert where[0] != threading.get_ident()
+    assert set(where[1:]) == {threading.get_ident()}
+
+
+def test_what_goes_wrong_on_that_thread_is_raised(draft):
+    def predict(image):
+        raise ModelError("blind")
+
+    verifier = check.looking(dataclasses.replace(VERIFIER, predict=predict), IMAGE)
+    with pytest.raises(ModelError, match="blind"):
+        check.checked(IMAGE, draft, draft.pack(), verifier=verifier, paint=Painter())
 
 
 def test_the_receiver_is_shown_what_it_will_get(draft):

@@ -11,6 +11,7 @@ import bisect
 import dataclasses
 import math
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -28,7 +29,7 @@ from sempic.windows import Cells, choice
 Likely: TypeAlias = npt.NDArray[np.float32]
 """float32 (H, W), 0…1."""
 
-__all__ = ["SIDE", "Verifier", "checked"]
+__all__ = ["SIDE", "Verifier", "checked", "looking"]
 
 CHUNK = 3
 """Bytes of a chunk beside its payload, at most, as long as that is below 2^17."""
@@ -58,6 +59,19 @@ class Verifier:
     """Its id."""
     digest: str
     """The first eight hexadecimal digits of the SHA-256 of its file."""
+
+
+def looking(verifier: Verifier, picture: Image) -> Verifier:
+    """The verifier, which looks at this picture from now on, on another thread: whoever asks it
+    for this very array waits for that."""
+    helper = ThreadPoolExecutor(1)
+    seen = helper.submit(verifier.predict, picture)
+    helper.shutdown(wait=False)
+
+    def predict(shown: Image) -> tuple[LabelMap, Probabilities | None]:
+        return seen.result() if shown is picture else verifier.predict(shown)
+
+    return dataclasses.replace(verifier, predict=predict)
 
 
 def checked(
