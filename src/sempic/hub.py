@@ -140,8 +140,9 @@ def _manifest(path: Path, sha256: str | None) -> dict[str, Any]:
         sound = (
             isinstance(files, dict)
             and all(_PLAIN.fullmatch(name) for name in files)
-            and all(manifest[role] in files for role in _NEEDED)
-            and manifest.get(PRIOR, manifest[models.SEGMENTER]) in files
+            and all(
+                manifest[role] in files for role in {*_NEEDED, *(_ROLES.keys() & manifest.keys())}
+            )
         )
     except (ValueError, KeyError, TypeError, RecursionError) as cause:
         raise ModelError(f"{path}: not a manifest of sempic") from cause

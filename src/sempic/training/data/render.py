@@ -172,10 +172,15 @@ def _chosen(source: Source, options: CorpusOptions) -> tuple[Sequence[Item], Seq
             "weight 0"
         )
     if not val and len(train) > 4 * options.renditions:
-        val = spread(train, max(1, min(JUDGED, len(train) // 40)))
-        kept = {item.name for item in val}
-        train = [item for item in train if item.name not in kept]
+        train, val = hold_out(train, max(1, min(JUDGED, len(train) // 40)))
     return train, val
+
+
+def hold_out(items: Sequence[Item], count: int) -> tuple[Sequence[Item], Sequence[Item]]:
+    """What is left of the items without `count` of them, and these, evenly spread."""
+    held = spread(items, count)
+    names = {item.name for item in held}
+    return [item for item in items if item.name not in names], held
 
 
 def spread(items: Sequence[Item], count: int) -> Sequence[Item]:

@@ -35,7 +35,7 @@ from sempic.labels.primed import state
 from sempic.networks.label_prior import LabelPriorNet
 from sempic.networks.weights import load_tensors
 from sempic.training.data import taxonomy
-from sempic.training.data.render import digest, open_segmenter, sent_map, spread
+from sempic.training.data.render import JUDGED, digest, hold_out, open_segmenter, sent_map, spread
 from sempic.training.data.sources import Item, Source, open_sources
 from sempic.training.data.taxonomy import Taxonomy
 from sempic.training.options import (
@@ -47,8 +47,6 @@ from sempic.training.options import (
 from sempic.training.trainer import Optimizer, Recipe, Schedule, autocast, set_up, train
 
 SIZE = (341, 256)
-JUDGED = 24
-"""Pictures of a source without a split of its own that are kept for validation, at most."""
 VIEWS = ((35, "420"), (35, "444"), (41, "444"), (29, "444"))
 """QP and chroma of the coarse pictures that a prior learns from."""
 
@@ -68,17 +66,21 @@ class Maps(NamedTuple):
     """(M,): how often a map is drawn; they sum to 1."""
 
 
-def corpus(sources: Sequence[Sequence[Item]], weights: Sequence[float], options: PriorData) -> Maps:
-    """The maps of pictures by source, rendered once: they are kept beside `options.out` under a
-    digest of all that they were made of. Raises InputError or ModelError."""
-    classes = taxonomy.load(options.classes)
-    segmenter = _segmenter(options, classes)
+def corpus(
+    sources: Sequence[Sequence[Item]],
+    weights: Sequence[float],
+    classes: Taxonomy,
+    segmenter: Path | None,
+    folder: Path,
+) -> Maps:
+    """The maps of pictures by source, rendered once: they are kept in the folder under a digest of
+    all that they were made of. Raises InputError or ModelError."""
     items = [item for source in sources for item in source]
     made = [segmenter, *(p for item in items for p in (item.image, item.labels, item.teacher))]
     what = json.dumps([taxonomy.describe(classes), digest(made), list(map(len, sources))])
-    cache = options.out.parent / f"prior-{hashlib.sha256(what.encode()).hexdigest()[:16]}.npz"
+    cache = folder / f"prior-{hashlib.sha256(what.encode()).hexdigest()[:16]}.npz"
     if not cache.exists():
-        files.make_folder(cache.parent)
+        files.make_folder(folder)
         part = files.part_of(cache)
         with part.open("wb") as file:
             np.savez(file, **_rendered(sources, classes, segmenter))  # type: ignore[arg-type]
@@ -150,22 +152,23 @@ def opened(options: PriorData) -> tuple[Maps, Maps]:
     """What is learned from, and what is judged by: the folders' own `val`, or a few of each.
 
     Raises InputError or ModelError."""
-    sources = open_sources(options.data, taxonomy.load(options.classes))
-    splits = [_split(source, options.limit) for source in sources]
+    classes = taxonomy.load(options.classes)
+    sources = open_sources(options.data, classes)
     weights = [source.weight for source in sources]
-    return (
-        corpus([train for train, _ in splits], weights, options),
-        corpus([val for _, val in splits], weights, options),
+    segmenter = _segmenter(options, classes)
+    splits = [_split(source, options.limit) for source in sources]
+    learnt, judged = (
+        corpus([split[part] for split in splits], weights, classes, segmenter, options.out.parent)
+        for part in (0, 1)
     )
+    return learnt, judged
 
 
 def _split(source: Source, limit: int) -> tuple[Sequence[Item], Sequence[Item]]:
     items = spread(source.train, limit)
     if source.val:
         return items, spread(source.val, JUDGED)
-    val = spread(items, min(JUDGED, (len(items) + 9) // 10))
-    kept = {item.name for item in val}
-    return [item for item in items if item.name not in kept], val
+    return hold_out(items, min(JUDGED, (len(items) + 9) // 10))
 
 
 class Pixels:
