@@ -615,8 +615,12 @@ class Codec:
         if scene.halved:
             from sempic import pictures
 
-            half = self._painted(scene.half(), controls)
-            return pictures.doubled(half)[: scene.height, : scene.width]
+            half = scene.half()
+            # What the network would paint weaker is weaker yet when enlarged: it is not told
+            # (docs/decisions.md).
+            painted = self._painted(dataclasses.replace(half, texture={}), controls)
+            painted = texture.heed(painted, half.labels, scene.texture)
+            return pictures.doubled(painted)[: scene.height, : scene.width]
         picture: Any = self.receiver(scene, **controls)
         if (
             not isinstance(picture, np.ndarray)
@@ -630,7 +634,7 @@ class Codec:
                 f"the receiver is at fault: a picture of this scene is uint8 "
                 f"{(scene.height, scene.width, 3)}, not {given}"
             )
-        return texture.heed(picture, scene.labels, scene.texture) if scene.texture else picture
+        return texture.heed(picture, scene.labels, scene.texture)
 
     def uncertainty(
         self,

@@ -28,6 +28,8 @@ LEVELS = 32
 _WIDEST = 15
 """Levels between the two, at most."""
 _QUANTILES = (0.5, 0.95)
+CONDITION = 4
+"""Values by which a network is told of a class (`condition`)."""
 _PRECISION = 8
 """Steps of a level in which a receiver measures what it painted."""
 _WANTED = 0.8
@@ -125,32 +127,59 @@ def _measured(picture: Image, labels: LabelMap | None) -> dict[int, tuple[float,
     return found
 
 
-def ask(
-    picture: Image, labels: LabelMap | None, palette: Palette, said: Texture | None = None
-) -> dict[int, tuple[int, int]]:
-    """What is to be said of a picture, uint8 (H, W, 3), with a map of uint8 (H, W) or without:
-    of classes that have so little texture that a receiver would paint more.
-
-    said: what was said of the pictures before; of those classes only what has changed since.
-    """
+def measure(
+    picture: Image, labels: LabelMap | None, palette: Palette
+) -> dict[int, tuple[int, int, bool]]:
+    """Of each class of a picture, uint8 (H, W, 3), with a map of uint8 (H, W) or without: what
+    would be said of it, and whether a receiver that is not told paints much more."""
     found = {}
     for number, levels in _measured(picture, labels).items():
         wanted = [_WANTED * _grey(level) for level in levels]
         name = alike(palette.classes[number], CITYSCAPES) or "" if labels is not None else ""
         usual = [_grey(level) for level in _USUAL.get(name, _OTHERS)]
+        weak = any(w < _LESS * u and w < u - _SEEN for w, u in zip(wanted, usual, strict=True))
         median, high = (min(LEVELS - 1, round(4 * math.log2(1 + 4 * w))) for w in wanted)
-        now = median, min(high, median + _WIDEST)
-        if said and number in said:
-            news = max(abs(a - b) for a, b in zip(now, said[number], strict=True)) >= _CHANGE
-        else:
-            news = any(w < _LESS * u and w < u - _SEEN for w, u in zip(wanted, usual, strict=True))
-        if news:
-            found[number] = now
+        found[number] = median, min(high, median + _WIDEST), weak
     return found
+
+
+def ask(
+    picture: Image, labels: LabelMap | None, palette: Palette, said: Texture | None = None
+) -> dict[int, tuple[int, int]]:
+    """What is to be said of a picture, as `measure`: of classes that have so little texture that a
+    receiver would paint more.
+
+    said: what was said of the pictures before; of those classes only what has changed since.
+    """
+    found = {}
+    for number, (median, high, news) in measure(picture, labels, palette).items():
+        if said and number in said:
+            before = said[number]
+            news = max(abs(median - before[0]), abs(high - before[1])) >= _CHANGE
+        if news:
+            found[number] = median, high
+    return found
+
+
+def condition(said: Texture) -> _Floats:
+    """What a receiver is told of each id, float32 (256, CONDITION), some -1 … 1: whether anything
+    is said, the two levels, and how far they are apart; all zero where nothing is."""
+    table = np.zeros((256, CONDITION), np.float32)
+    for number, (median, high) in said.items():
+        table[number] = 1, median / 16 - 1, high / 16 - 1, (high - median) / 8 - 1
+    return table
+
+
+def cells(said: Texture, labels: LabelMap, patch: int = 4) -> _Floats:
+    """`condition` of the class in the middle of each patch, (CONDITION, H / patch, W / patch)."""
+    middle = labels[patch // 2 :: patch, patch // 2 :: patch]
+    return np.ascontiguousarray(condition(said)[middle].transpose(2, 0, 1))
 
 
 def heed(picture: Image, labels: LabelMap | None, said: Texture) -> Image:
     """A picture, uint8 (H, W, 3), whose texture is no stronger than was said."""
+    if not said:
+        return picture
     painted = _measured(picture, labels)
     gains = {
         number: [

@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 import json
 import zlib
@@ -8,7 +9,7 @@ import onnx
 import pytest
 from conftest import street
 
-from sempic import coarse, receive
+from sempic import coarse, receive, texture
 from sempic.errors import InputError, ModelError
 from sempic.palette import CAMVID, INDICES
 from sempic.receive import Receiver
@@ -18,6 +19,7 @@ torch = pytest.importorskip("torch")
 
 from sempic.diffusion import edm  # noqa: E402
 from sempic.networks.compact import CompactConfig, CompactNet, denoise, one_hot, upsample  # noqa: E402
+from sempic.training.grow import grow  # noqa: E402
 from sempic.training.onnx import export_receiver  # noqa: E402
 
 
@@ -68,6 +70,31 @@ def test_one_step_is_what_torch_computes(network, path):
         )
         expected = (upsample(small) + residual)[0].clamp(-1, 1).permute(1, 2, 0)
     assert np.abs(picture - (expected.numpy() + 1) * 127.5).max() < 1
+
+
+def test_what_is_said_of_texture_reaches_the_network(network, path, tmp_path, monkeypatch):
+    torch.manual_seed(1)
+    told = grow(network, texture=texture.CONDITION)
+    torch.nn.init.normal_(told.stem.weight)
+    export_receiver(told.eval(), tmp_path / "told.onnx")
+    receiver = Receiver(tmp_path / "told.onnx")
+    s = scene(160, 336)
+    number = int(s.labels[60, 100])
+    said = dataclasses.replace(s, texture={number: (5, 19)})
+    silent, picture = receiver(s), receiver(said)
+    near = np.abs(silent.astype(int) - picture).max(2)
+    assert near[s.labels == number].mean() > 4 * near[s.labels != number].mean()
+    monkeypatch.setattr(receive, "TILE", 192)  # tiles are told what lies in them
+    assert np.abs(picture.astype(int) - receiver(said)).mean() < near[s.labels == number].mean() / 2
+    # One that is not told takes no notice.
+    assert (Receiver(path)(s) == Receiver(path)(said)).all()
+
+    fine = torch.from_numpy(texture.cells(said.texture, s.labels))
+    assert fine.shape == (4, 40, 84)
+    middle = s.labels[2::4, 2::4]
+    assert (fine[0].numpy() == (middle == number)).all()
+    assert fine[1:, middle == number][:, 0].tolist() == [5 / 16 - 1, 19 / 16 - 1, 14 / 8 - 1]
+    assert not fine[:, middle != number].any()
 
 
 def test_levels_are_those_of_training(network, path):

@@ -14,8 +14,9 @@ from sempic.networks.compact import denoise, one_hot  # noqa: E402
 from sempic.networks.segmenter import SegmentationNet, SegmenterConfig  # noqa: E402
 from sempic.networks.weights import load_receiver, load_segmenter, save_network  # noqa: E402
 from sempic.receive import Receiver  # noqa: E402
+from sempic.texture import CONDITION  # noqa: E402
 from sempic.training.data.render import make  # noqa: E402
-from sempic.training.grow import as_cityscapes  # noqa: E402
+from sempic.training.grow import as_cityscapes, grow  # noqa: E402
 from sempic.training.onnx import (  # noqa: E402
     bake,
     export_receiver,
@@ -39,7 +40,7 @@ def test_a_baked_network_is_the_same_function():
 
 @pytest.mark.parametrize("grown", [False, True])
 def test_a_restored_receiver_is_the_same_function(tmp_path, grown):
-    network = as_cityscapes(trained()) if grown else trained()
+    network = grow(as_cityscapes(trained()), texture=CONDITION) if grown else trained()
     export_receiver(network, tmp_path / "r.onnx")
     assert Receiver(tmp_path / "r.onnx")._palette.name == ("cityscapes" if grown else "camvid")
     assert (

@@ -51,11 +51,13 @@ def loss(
     labels: Tensor,
     sigma: Tensor,
     noise: Tensor,
+    texture: Tensor | None = None,
 ) -> Tensor:
     """Weighted squared error per picture, (B,) (Karras et al. 2022, eq. 8)."""
     data = network.config.sigma_data
     noisy = residual + noise * sigma[:, None, None, None]
-    error = (denoise(network, noisy, coarse, labels, sigma) - residual).square().mean((1, 2, 3))
+    expected = denoise(network, noisy, coarse, labels, sigma, texture=texture)
+    error = (expected - residual).square().mean((1, 2, 3))
     return error * (sigma**2 + data**2) / (sigma * data) ** 2
 
 
@@ -66,6 +68,7 @@ def sample(
     levels: Tensor,
     generator: torch.Generator | None,
     fidelity: float = 0.0,
+    texture: Tensor | None = None,
 ) -> Iterator[Tensor]:
     """Denoise, renoise, denoise … (multistep sampling of Song et al. 2023, alg. 1, with RENOISE).
 
@@ -80,5 +83,5 @@ def sample(
         noise = draw(residual.shape, device, generator)
         noisy = residual + (RENOISE if number else 1) * level * noise
         with torch.set_grad_enabled(torch.is_grad_enabled() and number == len(levels) - 1):
-            residual = denoise(network, noisy, coarse, labels, level.expand(batch), wanted)
+            residual = denoise(network, noisy, coarse, labels, level.expand(batch), wanted, texture)
         yield residual

@@ -44,6 +44,8 @@ class CompactConfig:
     label_gains: bool = False
     """Filters of the label map have a size of their own, as in a network that was given more
     classes than it was first trained with."""
+    texture: int = 0
+    """Planes that say how strong texture is, `sempic.texture.CONDITION` or none."""
     sigma_data: float = 0.1
     """Standard deviation of the residual, pictures in [-1, 1]."""
     sigma_max: float = 0.8
@@ -139,7 +141,8 @@ class CompactNet(nn.Module):
             nn.Linear(1 + 2 * 8 + 1, emb), nn.SiLU(), nn.Linear(emb, emb), nn.SiLU()
         )
         self.embed_labels = _Conv(config.classes + 1, config.label_width, PATCH, PATCH)
-        self.stem = _Conv(3 * PATCH**2 + 3 + config.label_width + 1, widths[0], 3)
+        inputs = 3 * PATCH**2 + 3 + config.label_width + 1 + config.texture
+        self.stem = _Conv(inputs, widths[0], 3)
         encoder: list[nn.Module] = []
         self.down = nn.ModuleList()
         skips = [widths[0]]
@@ -190,6 +193,7 @@ class CompactNet(nn.Module):
         labels: Tensor,
         noise: Tensor,
         fidelity: Tensor,
+        texture: Tensor | None = None,
     ) -> Tensor:
         """As `denoise`, but everything is scaled already and `noise` (B,) is ln(sigma) / 4.
 
@@ -205,6 +209,8 @@ class CompactNet(nn.Module):
         one = torch.ones_like(semantic[:, :1])
         # Three coarse channels against forty-eight noisy ones: the gains let them be heard.
         inputs = [F.pixel_unshuffle(noisy, PATCH), 4 * coarse, 2.5 * semantic, one]
+        if texture is not None:
+            inputs.append(texture.to(semantic.dtype))
         x = self.stem(torch.cat(inputs, 1))
         skips = [x]
         blocks = iter(self.encoder)
@@ -262,6 +268,7 @@ def denoise(
     labels: Tensor,
     sigma: Tensor,
     fidelity: Tensor | None = None,
+    texture: Tensor | None = None,
 ) -> Tensor:
     """The residual that the network expects behind a noisy one (Karras et al. 2022, eq. 7).
 
@@ -271,13 +278,16 @@ def denoise(
         labels: (B, classes + 1, H, W), see `one_hot`.
         sigma: (B,).
         fidelity: (B,), 0 (a likely picture; also None) … 1 (the mean of all likely pictures).
+        texture: (B, texture, H / 4, W / 4) of a network that is told of it (`texture.condition`);
+            None: nothing is said.
     """
     if fidelity is None:
         fidelity = torch.zeros_like(sigma)
+    if texture is None and network.config.texture:
+        texture = torch.zeros_like(coarse[:, :1]).expand(-1, network.config.texture, -1, -1)
     data = network.config.sigma_data
     s = sigma[:, None, None, None]
     total = (s**2 + data**2).sqrt()
-    raw = network(
-        noisy * (data / total**2), noisy / total, coarse, labels, sigma.log() / 4, fidelity
-    )
+    scaled = noisy * (data / total**2), noisy / total
+    raw = network(*scaled, coarse, labels, sigma.log() / 4, fidelity, texture)
     return noisy * (data**2 / total**2) + raw.float() * (s * data / total)

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import PIL.Image
 
-from sempic import models, progress, roles
+from sempic import models, progress, roles, texture
 from sempic.errors import InputError, ModelError, install_hint
 from sempic.models import RENOISE, runtime
 from sempic.palette import (
@@ -86,8 +86,8 @@ class Receiver:
         if self._palette.id < OWN and self._palette.id not in (CAMVID.id, CITYSCAPES.id):
             raise ModelError(f"{path}: a receiver cannot know palette {self._palette.name}")
         # Files of version 0.1 know only the likely picture.
-        known = {i.name for i in self._session.get_inputs()}
-        self.controls = frozenset(roles.CONTROLS) - ({"fidelity"} - known)
+        self._inputs = {i.name for i in self._session.get_inputs()}
+        self.controls = frozenset(roles.CONTROLS) - ({"fidelity"} - self._inputs)
 
     def __call__(
         self,
@@ -128,11 +128,13 @@ class Receiver:
         rgb, factor = _sent(scene)
         small = _grid(scene, rgb, factor, rows // _PATCH, columns // _PATCH)
         labels = np.full((rows, columns), self._palette.void, np.uint8)
+        sent = np.zeros_like(labels)  # what texture is said of
         if scene.labels is not None:
             known = self._understood(scene.labels, scene)
-            labels = np.pad(
-                known, ((0, rows - scene.height), (0, columns - scene.width)), mode="edge"
-            )
+            room = (0, rows - scene.height), (0, columns - scene.width)
+            labels, sent = (np.pad(ids, room, mode="edge") for ids in (known, scene.labels))
+        if "texture" in self._inputs:
+            small = np.concatenate([small, texture.cells(scene.texture, sent, _PATCH)])
         noise = np.random.default_rng(seed)
         residual: _Floats | None = None
         count = len(tiles(rows)) * len(tiles(columns))
@@ -155,7 +157,7 @@ class Receiver:
                 del noisy
         assert residual is not None
         levels = residual
-        for plane, base in zip(levels, small, strict=True):
+        for plane, base in zip(levels, small[:3], strict=True):
             plane += _upsample(base)
         levels += 1
         levels *= np.float32(127.5)
@@ -194,10 +196,12 @@ class Receiver:
     ) -> _Floats:
         feed: dict[str, Any] = {
             "noisy": noisy[None],
-            "coarse": small[None],
+            "coarse": small[None, :3],
             "labels": np.ascontiguousarray(labels)[None],
             "sigma": np.array([sigma], np.float32),
         }
+        if "texture" in self._inputs:
+            feed["texture"] = small[None, 3:]
         if "fidelity" in self.controls:
             feed["fidelity"] = np.array([fidelity], np.float32)
         residual: _Floats = runtime.run(self._session, "residual", feed)[0]
@@ -263,7 +267,8 @@ def tiled(
 
     Args:
         denoise: (noisy, small, labels) of a tile → its residual.
-        noisy: (3, H, W). small: (3, H / 4, W / 4). labels: uint8 (H, W).
+        noisy: (3, H, W). small: (C, H / 4, W / 4), what is known of each patch.
+        labels: uint8 (H, W).
     """
     _, rows, columns = noisy.shape
     if max(rows, columns) <= TILE:

@@ -38,6 +38,7 @@ from sempic.networks.segmenter import SegmentationNet
 from sempic.networks.weights import load_receiver, load_segmenter
 from sempic.palette import CAMVID, CITYSCAPES, Palette, described
 from sempic.pictures import resized
+from sempic.texture import cells
 from sempic.training.data.batches import to_unit
 from sempic.training.data.corpus import open_corpus
 from sempic.training.graph import simplify
@@ -56,10 +57,16 @@ class _Denoiser(nn.Module):
         self.network = network
 
     def forward(
-        self, noisy: Tensor, coarse: Tensor, labels: Tensor, sigma: Tensor, fidelity: Tensor
+        self,
+        noisy: Tensor,
+        coarse: Tensor,
+        labels: Tensor,
+        sigma: Tensor,
+        fidelity: Tensor,
+        texture: Tensor | None = None,
     ) -> Tensor:
         planes = compact.one_hot(labels, self.network.config.classes)
-        return compact.denoise(self.network, noisy, coarse, planes, sigma, fidelity)
+        return compact.denoise(self.network, noisy, coarse, planes, sigma, fidelity, texture)
 
 
 class _Plain(nn.Module):
@@ -198,13 +205,17 @@ def first_inputs(folder: Path, config: CompactConfig) -> Iterator[dict[str, Any]
         sample = samples[index * len(samples) // CALIBRATION]
         noise = rng.standard_normal((1, 3, rows, columns), np.float32)
         small = torch.from_numpy(sample.coarse[0][: rows // PATCH, : columns // PATCH].copy())
-        yield {
+        labels = np.ascontiguousarray(sample.maps[-1][:rows, :columns])
+        given = {
             "noisy": np.float32(config.sigma_max) * noise,
             "coarse": to_unit(small)[None].numpy(),
-            "labels": np.ascontiguousarray(sample.maps[-1][:rows, :columns])[None],
+            "labels": labels[None],
             "sigma": np.array([config.sigma_max], np.float32),
             "fidelity": np.array([index % 5 == 4], np.float32),
         }
+        if config.texture:
+            given["texture"] = cells(sample.said(len(sample.maps) - 1), labels)[None]
+        yield given
 
 
 def pictures_of(folder: Path, enlarge: float) -> Iterator[dict[str, Any]]:
@@ -234,7 +245,7 @@ def _write(
         # multiples of 16; torch is pinned, so this is settled when the pin moves.
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            module.eval(),
+            module.cpu().eval(),  # beside the example, wherever it was trained
             example,
             part,
             input_names=names,
@@ -268,11 +279,11 @@ def export_receiver(
 
     With `feeds`, such as `first_inputs`, its convolutions are quantised (`quantise`).
     """
-    classes, sizes = network.config.classes, (48, 64)
-    example = (
+    config, sizes = network.config, (48, 64)
+    example: tuple[Tensor, ...] = (
         torch.randn(1, 3, *sizes),
         torch.randn(1, 3, sizes[0] // PATCH, sizes[1] // PATCH),
-        torch.zeros(1, *sizes, dtype=torch.uint8).random_(classes + 1),
+        torch.zeros(1, *sizes, dtype=torch.uint8).random_(config.classes + 1),
         torch.tensor([0.5]),
         torch.tensor([0.0]),
     )
@@ -282,16 +293,19 @@ def export_receiver(
         "labels": {1: "height", 2: "width"},
         "residual": {2: "height", 3: "width"},
     }
-    config = network.config
     metadata = {
         "model_id": model_id,
         "sigma_max": config.sigma_max,
         "sigma_min": edm.SIGMA_MIN,
         "rho": edm.RHO,
-        "palette": described(network.palette or _palette(classes)),
+        "palette": described(network.palette or _palette(config.classes)),
         "config": asdict(config),
     }
     names = ["noisy", "coarse", "labels", "sigma", "fidelity"]
+    if config.texture:
+        names.append("texture")
+        axes["texture"] = axes["coarse"]
+        example = (*example, torch.zeros(1, config.texture, *example[1].shape[2:]))
     _write(_Denoiser(bake(network)), example, names, "residual", axes, metadata, path, feeds)
 
 

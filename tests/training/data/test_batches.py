@@ -4,7 +4,7 @@ from conftest import street
 
 torch = pytest.importorskip("torch")
 
-from sempic import coarse  # noqa: E402
+from sempic import coarse, texture  # noqa: E402
 from sempic.errors import InputError  # noqa: E402
 from sempic.training.data import batches, taxonomy  # noqa: E402
 from sempic.training.data.batches import Crops, Drops, Pool, drop, to_unit  # noqa: E402
@@ -48,7 +48,7 @@ def test_crops_align_and_are_seeded():
         plan = source.plan(1, step, 6)
         assert (plan[:, 3:5] % 16 == 0).all()
         batch = source.draw(1, step, 6)
-        image, small, labels, truth = batch
+        image, small, labels, truth = batch.image, batch.coarse, batch.labels, batch.truth
         assert image.shape == (6, 3, 64, 96)
         assert (truth == labels).all()  # nothing is dropped
         assert small.shape == (6, 3, 16, 24)
@@ -92,17 +92,51 @@ def test_maps_are_dropped_as_often_as_said():
 def test_regions_are_void_or_anothers():
     labels = torch.stack([torch.full((32, 48), n, dtype=torch.uint8) for n in range(4)])
     labels[:, :, 24:] = 9
-    some = drop(labels, 11, Drops(0, 1, 0), np.random.default_rng(0))
+    some, without = drop(labels, 11, Drops(0, 1, 0), np.random.default_rng(0))
+    assert not without.any()
     gone = some == 11
     assert gone.flatten(1).any(1).all()
     assert (gone.flatten(1).float().mean(1) < 0.6).all()
     for number in range(4):  # of one region only
         assert len(labels[number][gone[number]].unique()) == 1
-    wrong = drop(labels, 11, Drops(0, 0, 1), np.random.default_rng(1))
+    wrong, _ = drop(labels, 11, Drops(0, 0, 1), np.random.default_rng(1))
     changed = wrong != labels
     assert (wrong[changed] == labels.roll(1, 0)[changed]).all()
     assert changed.any()
-    assert (drop(labels, 11, Drops(0, 0, 0), np.random.default_rng(1)) == labels).all()
+    same, _ = drop(labels, 11, Drops(0, 0, 0), np.random.default_rng(1))
+    assert (same == labels).all()
+
+
+def test_what_is_said_of_texture_is_of_the_class_in_each_patch(monkeypatch):
+    road, sky = (CLASSES.ids([name])[0] for name in ("road", "sky"))
+    labels = np.full((64, 96), road, np.uint8)
+    labels[:32] = sky
+    image = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
+    measured = {road: (20, 24, True), sky: (8, 12, False)}
+    one = Sample(
+        "camvid", "0", False, image, (image[::4, ::4],), (labels,), (measured, {0: (4, 6, True)})
+    )
+
+    def drawn(as_sent, of_all, whole=0):
+        monkeypatch.setattr(batches, "AS_SENT", as_sent)
+        monkeypatch.setattr(batches, "OF_ALL", of_all)
+        return crops(one, size=(64, 96), drops=(whole, 0, 0)).draw(0, 0, 8)
+
+    batch = drawn(1.0, 0.0)  # as a sender says it: of what receivers paint too strong alone
+    said = batch.texture[:, 0]
+    middle = batch.labels[:, 2::4, 2::4]
+    assert batch.texture.shape == (8, texture.CONDITION, 16, 24)
+    assert (said == (middle == road)).all()
+    level = batch.texture[:, 1] * 16 + 16
+    # Light makes texture stronger: a quarter more of it is 1.3 levels.
+    assert (level[said == 1] - 20).abs().max() < 2.1
+    assert (level[said == 1] - 20).abs().max() > 0.1
+    assert not batch.texture[:, :, :8].any()
+    assert drawn(0.0, 1.0).texture[:, 0].all()
+    assert not drawn(0.0, 0.0).texture.any()
+    alone = drawn(1.0, 0.0, whole=1).texture  # without a map: what is said of all of it
+    assert alone[:, 0].all()
+    assert (alone[:, 1] * 16 + 16 - 4).abs().max() < 2.1
 
 
 def test_pictures_must_be_as_large_as_a_crop():

@@ -15,12 +15,16 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from sempic import texture
 from sempic.errors import InputError
 from sempic.networks.compact import PATCH
-from sempic.training.data.corpus import GRID, Corpus, Sample
+from sempic.training.data.corpus import GRID, Corpus, Measured, Sample
 
 RARE_RATE = 0.5
 """Share of the crops that are made around a rare class, where there is one."""
+AS_SENT, OF_ALL = 0.6, 0.25
+"""Shares of the crops of which a receiver is told the texture as senders say it, and of all
+classes; of the others nothing."""
 _SPOTS = 48
 """Places of a rare class that are remembered of each map."""
 
@@ -76,6 +80,8 @@ class Batch(NamedTuple):
     """float (B, 3, H / 4, W / 4) in [-1, 1]."""
     labels: Tensor
     """uint8 (B, H, W), as the receiver is given them; `classes` and more is void."""
+    texture: Tensor
+    """float (B, CONDITION, H / 4, W / 4), what is said of it (`sempic.texture.condition`)."""
     truth: Tensor
     """uint8 (B, H, W), the first map of each picture, with nothing dropped."""
 
@@ -138,6 +144,7 @@ class Crops:
         self._first = np.array([first for first, _ in self._maps])
         self._coarse = _ranges([len(s.coarse) for s in chosen])
         rare = corpus.taxonomy.ids(sorted(corpus.taxonomy.rare))
+        self._told = _Told(chosen, self.void)
         self._spots = [spots_of(m, rare) for s in chosen for m in s.maps]
         names = sorted({s.source for s in chosen})
         weights = np.array([corpus.weights[name] for name in names], float)
@@ -198,11 +205,70 @@ class Crops:
         coarse = to_unit(self.coarse.cut(cuts[:, 15:20], small))
         image, coarse = (((part + 1) * gains - 1).clamp(-1, 1) for part in (image, coarse))
         labels, truth = (self.maps.cut(cuts[:, k : k + 5], self.size) for k in (5, 10))
-        return Batch(image, coarse, drop(labels, self.void, self.drops, rng), truth)
+        labels, without = drop(labels, self.void, self.drops, rng)
+        told = self._told.draw(plan[:, 1], plan[:, 0], without, light.mean(1), rng)
+        fine = cells(to_device(told, self.device), labels, self.void)
+        return Batch(image, coarse, labels, fine, truth)
 
 
-def drop(labels: Tensor, void: int, drops: Drops, rng: np.random.Generator) -> Tensor:
-    """Maps, uint8 (B, H, W), of which some are made void or wrong, whole or in part (`Drops`).
+class _Told:
+    """What is said of texture, for every map of every sample, and of samples without one."""
+
+    def __init__(self, samples: Sequence[Sample], void: int) -> None:
+        self.void = void
+        self._first = sum(len(s.maps) for s in samples)
+        with_map = [t for s in samples for t in (s.textures or [{}] * (len(s.maps) + 1))[:-1]]
+        without = [s.textures[-1] if s.textures else {} for s in samples]
+        self._of: list[Measured] = [*with_map, *({void: t[0]} if t else {} for t in without)]
+
+    def draw(
+        self,
+        maps: npt.NDArray[np.int64],
+        samples: npt.NDArray[np.int64],
+        without: npt.NDArray[np.bool_],
+        light: npt.NDArray[np.float64],
+        rng: np.random.Generator,
+    ) -> npt.NDArray[np.float32]:
+        """Tables, (B, void + 1, CONDITION), for crops of these samples with these of all maps, or
+        without any, lit by e to the power of `light`: as senders say it, of all classes, or
+        nothing."""
+        tables = []
+        for map_, sample, none, how in zip(
+            maps, samples, without, rng.random(len(maps)), strict=True
+        ):
+            of = self._of[self._first + sample if none else map_]
+            said = {
+                number: (median, high)
+                for number, (median, high, weak) in of.items()
+                if (how < AS_SENT and weak) or AS_SENT <= how < AS_SENT + OF_ALL
+            }
+            tables.append(texture.condition(said)[: self.void + 1])
+        found = np.stack(tables)
+        # A brighter picture's texture is stronger (`LEVELS`), by as many quarters of an octave.
+        found[..., 1:3] += found[..., :1] * (light / np.log(2) / 4)[:, None, None].astype(
+            np.float32
+        )
+        return found
+
+
+def cells(told: Tensor, labels: Tensor, void: int) -> Tensor:
+    """What is said of each patch's class, float (B, CONDITION, H / 4, W / 4).
+
+    Args:
+        told: float (B, void + 1, CONDITION), a table for each map.
+        labels: uint8 (B, H, W); `void` and more is void.
+    """
+    ids = labels[:, PATCH // 2 :: PATCH, PATCH // 2 :: PATCH].long().clamp_max(void)
+    batch, rows, columns = ids.shape
+    index = ids.flatten(1)[:, :, None].expand(-1, -1, told.shape[2])
+    return told.gather(1, index).transpose(1, 2).reshape(batch, told.shape[2], rows, columns)
+
+
+def drop(
+    labels: Tensor, void: int, drops: Drops, rng: np.random.Generator
+) -> tuple[Tensor, npt.NDArray[np.bool_]]:
+    """Maps, uint8 (B, H, W), of which some are made void or wrong, whole or in part (`Drops`); and
+    which of them are void as a whole.
 
     A part is what a rectangle, of a quarter to three quarters of the sides, cuts out of the class
     at its centre; what is wrong there comes from the next picture of the batch.
@@ -228,7 +294,7 @@ def drop(labels: Tensor, void: int, drops: Drops, rng: np.random.Generator) -> T
             other = labels.roll(1, 0) if kind == 2 else torch.full_like(labels, void)
             labels = torch.where(region, other, labels)
     whole = to_device(dropped[:, 0], labels.device)[:, None, None]
-    return labels.masked_fill(whole, void)
+    return labels.masked_fill(whole, void), dropped[:, 0]
 
 
 def _window(

@@ -12,7 +12,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +23,11 @@ import PIL.Image
 
 from sempic.errors import InputError
 from sempic.scene import Image, LabelMap
+from sempic.texture import Texture
 from sempic.training.data import taxonomy
 from sempic.training.data.taxonomy import Taxonomy
 
+Measured = Mapping[int, tuple[int, int, bool]]
 FORMAT = "sempic.corpus/1"
 GRID = 16
 """Sides are multiples of this: pixels of every coarse factor, and their chroma, align."""
@@ -45,6 +47,13 @@ class Sample:
     """uint8 (H / 4, W / 4, 3) each, as the receiver decodes it."""
     maps: tuple[LabelMap, ...]
     """uint8 (H, W) each."""
+    textures: tuple[Measured, ...] = ()
+    """`texture.measure` of the picture with each map, and without."""
+
+    def said(self, map_: int) -> Texture:
+        """What a sender says of its texture beside one of the maps."""
+        of = self.textures[map_] if self.textures else {}
+        return {number: (median, high) for number, (median, high, weak) in of.items() if weak}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -127,6 +136,10 @@ def _unpacked(files: dict[str, bytes], path: Path) -> Sample:
             decoded("image.webp"),
             several("coarse"),
             several("map"),
+            tuple(
+                {int(number): (levels[0], levels[1], levels[2]) for number, levels in of.items()}
+                for of in told.get("textures", ())
+            ),
         )
     except (KeyError, ValueError, OSError) as error:
         raise InputError(f"{path}: a sample cannot be read ({error})") from error

@@ -19,9 +19,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import PIL.Image
+import PIL.ImageFilter
 from tqdm import tqdm
 
-from sempic import coarse, files, pictures
+from sempic import coarse, files, pictures, texture
 from sempic.api import Codec
 from sempic.errors import InputError, SempicWarning
 from sempic.networks.compact import PATCH
@@ -44,6 +45,12 @@ QPS = (24, 42)
 """Between which the quality of a coarse picture is drawn."""
 USUAL_QP = 35
 """What it is four times in ten, and always for validation."""
+
+BLURRED = 0.3
+"""Share of the renditions that are blurred first: many cameras are less sharp than those whose
+pictures these are, and a receiver is told how sharp a picture was (`sempic.texture`)."""
+BLUR = 0.4, 1.4
+"""Between which a Gaussian's deviation is drawn for it, pixels."""
 
 
 # ── one rendition ────────────────────────────────────────────────────────────────────────────
@@ -81,6 +88,11 @@ def _resized(image: Image, known: LabelMap | None, short: int) -> tuple[Image, L
     return image, known
 
 
+def _blurred(image: Image, deviation: float) -> Image:
+    blur = PIL.ImageFilter.GaussianBlur(deviation)
+    return np.asarray(PIL.Image.fromarray(image).filter(blur))
+
+
 class Job(NamedTuple):
     """A rendition to be made."""
 
@@ -103,6 +115,8 @@ def render(job: Job, options: CorpusOptions, classes: Taxonomy, segmenter: Any) 
     if not judged and rng.random() < 0.3:
         gains = np.exp(rng.uniform(-0.2, 0.2) + rng.uniform(-0.06, 0.06, 3))
         image = np.clip(image * gains, 0, 255).astype(np.uint8)
+    if not judged and rng.random() < BLURRED:
+        image = _blurred(image, rng.uniform(*BLUR))
     coarse = []
     for _ in range(1 if judged else options.coarse):
         factor = 4 if judged else int(rng.choice(list(FACTORS), p=list(FACTORS.values())))
@@ -113,7 +127,8 @@ def render(job: Job, options: CorpusOptions, classes: Taxonomy, segmenter: Any) 
         maps.append(sent_map(segmenter, image))
     if not maps:
         raise InputError(f"{item.image}: it has no label map: give --segmenter")
-    return Sample(item.source, item.name, judged, image, tuple(coarse), tuple(maps))
+    textures = tuple(texture.measure(image, labels, classes.palette) for labels in (*maps, None))
+    return Sample(item.source, item.name, judged, image, tuple(coarse), tuple(maps), textures)
 
 
 # ── all of them ──────────────────────────────────────────────────────────────────────────────
@@ -206,6 +221,7 @@ def _recipe(options: CorpusOptions, classes: Taxonomy, jobs: Sequence[Job]) -> d
         "seed": options.seed,
         "factors": {str(k): v for k, v in FACTORS.items()},
         "qps": [*QPS, USUAL_QP],
+        "blur": [BLURRED, *BLUR],
         "files": digest(used),
     }
 
@@ -265,7 +281,10 @@ def _packed(sample: Sample) -> dict[str, bytes]:
         PIL.Image.fromarray(array).save(buffer, **how)
         return buffer.getvalue()
 
-    told = {"source": sample.source, "name": sample.name, "judged": sample.judged}
+    told = {
+        "source": sample.source, "name": sample.name, "judged": sample.judged,
+        "textures": sample.textures,
+    }  # fmt: skip
     image = encoded(sample.image, format="WEBP", lossless=True, quality=20, method=1)
     found = {"json": json.dumps(told).encode(), "image.webp": image}
     found |= {f"map{i}.png": encoded(m, format="PNG") for i, m in enumerate(sample.maps)}

@@ -33,7 +33,9 @@ class Denoise(ReceiverRecipe):
         noise = edm.draw(image.shape, self.device, drawn)
         with autocast(self.device):
             residual = image - upsample(coarse)
-            loss = edm.loss(self.working, residual, coarse, planes, sigma, noise).mean()
+            loss = edm.loss(
+                self.working, residual, coarse, planes, sigma, noise, batch.texture
+            ).mean()
         norm = self.optimizer.minimise(loss)
         self.network.normalise()
         return {"loss": loss, "norm": norm}

@@ -25,6 +25,7 @@ from sempic.errors import ModelError
 from sempic.networks.compact import PATCH, upsample
 from sempic.networks.weights import load_segmenter, load_tensors
 from sempic.palette import CAMVID
+from sempic.training.data.batches import Batch
 from sempic.training.data.taxonomy import Taxonomy
 from sempic.training.losses import (
     TAPS,
@@ -156,7 +157,7 @@ class Distill(ReceiverRecipe):
         rng = np.random.default_rng((self.options.seed + 2, number))
         fidelity = float(rng.choice((0.0, rng.random(), 1.0), p=(0.8, 0.1, 0.1)))
         base = upsample(batch.coarse)
-        made = base + self._sample(number, batch.coarse, planes, fidelity, rng)
+        made = base + self._sample(number, batch, planes, fidelity, rng)
         view, window = random_view(batch.image, rng), random_window(batch.image, rng)
         classes = planes[:, : self.config.classes]
 
@@ -187,7 +188,7 @@ class Distill(ReceiverRecipe):
     def _sample(
         self,
         number: int,
-        coarse: Tensor,
+        batch: Batch,
         planes: Tensor,
         fidelity: float,
         rng: np.random.Generator,
@@ -199,7 +200,13 @@ class Distill(ReceiverRecipe):
         drawn = generator(self.options, number)
         with autocast(self.device):
             *_, residual = edm.sample(
-                self.working, coarse, planes, levels[: last + 1], drawn, fidelity
+                self.working,
+                batch.coarse,
+                planes,
+                levels[: last + 1],
+                drawn,
+                fidelity,
+                batch.texture,
             )
         return residual
 

@@ -10,12 +10,13 @@ import PIL.Image
 import torch
 from torch import Tensor, nn
 
+from sempic import texture
 from sempic.diffusion import edm
 from sempic.diffusion.sampling import to_uint8
 from sempic.errors import ModelError
 from sempic.networks.compact import CompactConfig, CompactNet, one_hot, upsample
 from sempic.networks.weights import about, load_receiver
-from sempic.training.data.batches import Batch, Crops, Drops, to_unit
+from sempic.training.data.batches import Batch, Crops, Drops, cells, to_unit
 from sempic.training.data.corpus import Corpus, Sample, open_corpus
 from sempic.training.data.taxonomy import Taxonomy
 from sempic.training.grow import grow
@@ -50,7 +51,8 @@ class ReceiverRecipe(Recipe):
 
     def _begin(self, classes: Taxonomy) -> CompactNet:
         asked: dict[str, Any] = {
-            "tail_blocks": self.options.tail_blocks, "narrow_width": self.options.narrow_width
+            "tail_blocks": self.options.tail_blocks, "narrow_width": self.options.narrow_width,
+            "texture": texture.CONDITION,
         }  # fmt: skip
         asked = {name: size for name, size in asked.items() if size is not None}
         if self.options.init is None:
@@ -117,11 +119,13 @@ class Sheet:
             coarse = to_unit(small.to(device))[None]
             ids = torch.from_numpy(labels.copy())[None].to(device)
             planes = one_hot(ids, network.config.classes)
+            told = texture.condition(scene.said(0))[None, : network.config.classes + 1]
+            fine = cells(torch.from_numpy(told).to(device), ids, network.config.classes)
             row = [to_uint8(upsample(coarse)[0]), self.colours[labels]]
             for steps in (1, 4):
                 levels = edm.sigmas(steps, network.config.sigma_max)
                 generator = torch.Generator().manual_seed(0)
-                *_, residual = edm.sample(network, coarse, planes, levels, generator)
+                *_, residual = edm.sample(network, coarse, planes, levels, generator, texture=fine)
                 row.append(to_uint8((upsample(coarse) + residual)[0]))
             errors.append(np.square(row[-1].astype(float) - image).mean())
             rows.append(np.concatenate([*row, image], 1))
