@@ -10,7 +10,7 @@ from conftest import FakeSegmenter, street
 import sempic
 from sempic import cli, segment
 from sempic.evaluation import evaluate as evaluation
-from sempic.evaluation import measure as measure_module
+from sempic.evaluation import networks
 from sempic.evaluation.measure import Measure, Settings
 from sempic.evaluation.measures import base
 from sempic.palette import CITYSCAPES, CITYSCAPES_FULL
@@ -255,15 +255,18 @@ def test_no_such_folder(capsys):
 
 
 def test_networks_see_each_picture_once(results, monkeypatch, capsys):
-    """Originals for LPIPS, for FID and as its reference; samples likewise."""
-    seen = {"inception": 0, "lpips": 0}
+    """Originals for LPIPS, for FID and as its reference; samples likewise. As many at once as suits
+    the originals' size: the first is so large that it is alone with its sample."""
+    for kind in ("images", "samples"):
+        PIL.Image.fromarray(street(96, 128)[0]).save(f"{kind}/0.png")
+    seen = {"inception": [], "lpips": []}
 
     class Network:
         def __init__(self, name):
             self.name = name
 
         def features_of(self, pictures):
-            seen[self.name] += len(pictures)
+            seen[self.name].append(len(pictures))
             return [p.reshape(-1, 3).mean(0).astype(np.float32) for p in pictures]
 
         def features(self, picture):
@@ -273,10 +276,10 @@ def test_networks_see_each_picture_once(results, monkeypatch, capsys):
             return float(np.abs(a - b).mean())
 
     monkeypatch.setattr(base.NetworkCache, "once", lambda _, name, load: Network(name))
-    monkeypatch.setattr(measure_module.Measure, "batch", 2)
+    monkeypatch.setattr(networks, "batch_size", lambda picture: 96 // len(picture))
     settings = Settings(metrics=("fid", "lpips"))
     found = evaluation.evaluate(results, settings)
-    assert seen == {"inception": 6, "lpips": 6}
+    assert seen == {"inception": [2, 4], "lpips": [2, 4]}
     assert found.samples["fid"] > 0
     assert found.samples["lpips"] > 0
 

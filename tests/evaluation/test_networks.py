@@ -204,6 +204,13 @@ class Pool(torch.nn.Module):
         return torch.nn.functional.avg_pool2d(x, 23)
 
 
+def test_the_larger_the_fewer_at_once(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    sizes = {(64, 64): 16, (256, 512): 16, (512, 512): 8, (1024, 2048): 1, (3000, 4000): 1}
+    for size, expected in sizes.items():
+        assert networks.batch_size(np.zeros((*size, 3), np.uint8)) == expected
+
+
 @pytest.mark.parametrize("kind", ["lpips", "inception"])
 def test_several_pictures_at_once_are_each_as_if_alone(kind, monkeypatch, tmp_path):
     if kind == "lpips":
@@ -212,7 +219,7 @@ def test_several_pictures_at_once_are_each_as_if_alone(kind, monkeypatch, tmp_pa
     else:
         torch.jit.script(Pool()).save(str(tmp_path / "pool.pt"))
         network = networks.Inception(tmp_path / "pool.pt")
-    network.batch = 2  # as on a GPU, but more of them
+    monkeypatch.setattr(networks, "batch_size", lambda picture: 2)  # as on a GPU
     sizes = [(64, 96), (64, 96), (64, 96), (72, 80), (64, 96)]
     pictures = [street(*size, seed=i)[0] for i, size in enumerate(sizes)]
     together = network.features_of(pictures)

@@ -117,24 +117,26 @@ def _measured(
     networks."""
     originals = {path.stem: path for path in find(images)}
     with tqdm(total=len(samples), unit="picture", disable=None) as bar:
-        for first in range(0, len(samples), measure.batch):
-            batch = []
-            for path in samples[first : first + measure.batch]:
-                if path.stem not in originals:
-                    raise InputError(f"{images}: no picture {path.stem}")
-                original, human = read(originals[path.stem]), None
-                if maps is not None:
-                    human = maps.read(path.stem, original.shape[:2])
-                shown = measure.reference(read(path))
-                batch.append((path, measure.reference(original, human), shown))
+        batch: list[tuple[Path, Reference, Reference]] = []
+        for path in samples:
+            if path.stem not in originals:
+                raise InputError(f"{images}: no picture {path.stem}")
+            original, human = read(originals[path.stem]), None
+            if maps is not None:
+                human = maps.read(path.stem, original.shape[:2])
+            shown = measure.reference(read(path))
+            batch.append((path, measure.reference(original, human), shown))
+            if path is not samples[-1] and len(batch) < measure.batch(original):
+                continue
             measure.show([one for _, *both in batch for one in both])
-            for path, reference, shown in batch:
+            for one, reference, shown in batch:
                 try:
                     record = measure(reference, shown)
                 except InputError as error:
-                    raise InputError(f"{path}: {error}") from None
-                yield path, reference, record
+                    raise InputError(f"{one}: {error}") from None
+                yield one, reference, record
                 bar.update()
+            batch.clear()
 
 
 class _Unknown(Exception):

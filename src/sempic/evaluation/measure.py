@@ -92,14 +92,13 @@ class Measure:
     def _through_networks(self) -> list[Metric]:
         return [METRICS[name] for name in self.settings.metrics if METRICS[name].has_network]
 
-    @property
-    def batch(self) -> int:
-        """How many pictures `show` is best given."""
+    def batch(self, picture: Image) -> int:
+        """How many originals like this one, each with its copy, `show` is best given at once."""
         if not self._through_networks:
             return 1
         from sempic.evaluation import networks
 
-        return networks.batch_size()
+        return networks.batch_size(picture)
 
     def show(self, shown: Sequence[Reference]) -> None:
         """Shows pictures to the networks of all metrics, as many at once as their device takes."""

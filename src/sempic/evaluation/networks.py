@@ -25,20 +25,21 @@ Features = list[Tensor]
 Seen = TypeVar("Seen")
 
 
-def batch_size() -> int:
-    """How many pictures a network is best shown at once: one where there is no GPU."""
-    return 16 if torch.cuda.is_available() else 1
+def batch_size(picture: Image) -> int:
+    """How many such pictures a network is best shown at once: one where there is no GPU.
+
+    There 16 of 512×256, and of larger ones as many as have no more pixels: what VGG-16 sees in one
+    of 2048×1024 is 1 GB, which stays on the GPU while a batch is measured.
+    """
+    height, width = picture.shape[:2]
+    return max(1, min(16, 16 * 512 * 256 // (height * width))) if torch.cuda.is_available() else 1
 
 
 class _Network(Generic[Seen]):
     """What sees pictures on the device of its choice."""
 
-    batch: int
-    """At most so many pictures at once."""
-
     def __init__(self) -> None:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.batch = batch_size()
 
     def features(self, picture: Image) -> Seen:
         """Of one picture, uint8 (H, W, 3)."""
@@ -49,9 +50,10 @@ class _Network(Generic[Seen]):
         """Of each picture, in batches of pictures of one size."""
         found: list[Seen] = []
         for _, alike in itertools.groupby(pictures, lambda picture: picture.shape):
-            group = [_tensor(picture) for picture in alike]
-            for first in range(0, len(group), self.batch):
-                x = torch.cat(group[first : first + self.batch]).to(self.device)
+            same = list(alike)
+            group, batch = [_tensor(picture) for picture in same], batch_size(same[0])
+            for first in range(0, len(group), batch):
+                x = torch.cat(group[first : first + batch]).to(self.device)
                 found += self._see(x)
         return found
 
