@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 from importlib.resources import files
+from types import SimpleNamespace
 
 import numpy as np
 import PIL.Image
@@ -202,6 +203,32 @@ class Pool(torch.nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return torch.nn.functional.avg_pool2d(x, 23)
+
+
+@pytest.mark.parametrize("version", ["2.13", "2.4"])
+def test_convolutions_are_exact_while_networks_see(version, monkeypatch):
+    """Whatever the program around them has chosen, which stays."""
+    if version == "2.4":
+        monkeypatch.setattr(networks, "cudnn", SimpleNamespace(allow_tf32=True))
+        home, flag, exact = networks.cudnn, "allow_tf32", False
+    else:
+        home, flag, exact = networks.cudnn.conv, "fp32_precision", "ieee"
+    before = getattr(home, flag)
+    assert before != exact
+
+    class Network(networks._Network):
+        def _see(self, x):
+            if len(x) > 1:
+                raise ModelError("too many")
+            return [getattr(home, flag)]
+
+    picture = street(8, 8)[0]
+    assert Network().features(picture) == exact
+    assert getattr(home, flag) == before
+    monkeypatch.setattr(networks, "batch_size", lambda picture: 2)
+    with pytest.raises(ModelError):
+        Network().features_of([picture, picture])
+    assert getattr(home, flag) == before
 
 
 def test_the_larger_the_fewer_at_once(monkeypatch):

@@ -8,15 +8,17 @@ is one, there several pictures at a time.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.backends import cudnn
 
 from sempic.evaluation import weights
 from sempic.scene import Image
@@ -35,6 +37,22 @@ def batch_size(picture: Image) -> int:
     return max(1, min(16, 16 * 512 * 256 // (height * width))) if torch.cuda.is_available() else 1
 
 
+@contextmanager
+def _float32() -> Iterator[None]:
+    """Figures of a GPU are to be those of a CPU, but there convolutions take float32 as TF32, with
+    10 bits of mantissa, unless told otherwise."""
+    flag: tuple[Any, str, Any] = (cudnn, "allow_tf32", False)
+    if hasattr(cudnn, "conv"):  # since PyTorch 2.9, which warns of the older name
+        flag = (cudnn.conv, "fp32_precision", "ieee")
+    home, name, exact = flag
+    before = getattr(home, name)
+    setattr(home, name, exact)
+    try:
+        yield
+    finally:
+        setattr(home, name, before)
+
+
 class _Network(Generic[Seen]):
     """What sees pictures on the device of its choice."""
 
@@ -46,6 +64,7 @@ class _Network(Generic[Seen]):
         return self.features_of([picture])[0]
 
     @torch.inference_mode()
+    @_float32()
     def features_of(self, pictures: Sequence[Image]) -> list[Seen]:
         """Of each picture, in batches of pictures of one size."""
         found: list[Seen] = []
