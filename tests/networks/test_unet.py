@@ -7,6 +7,7 @@ import torch
 from tiny import TINY, inputs, tiny_unet
 
 from sempic.errors import ModelError
+from sempic.networks import unet
 from sempic.networks.unet import (
     SemanticUNet,
     UNetConfig,
@@ -133,6 +134,35 @@ def test_half_precisions_stay_near() -> None:
             assert out.dtype == torch.float32
             error = (out - exact).abs().max() / exact.abs().max()
             assert 0 < error < bound
+
+
+@pytest.mark.parametrize("new_order", [False, True])
+def test_attention_in_half_precision_is_what_fused_kernels_take(
+    new_order: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the same as in float32."""
+    attend, seen = unet.F.scaled_dot_product_attention, []
+
+    def watched(*qkv: torch.Tensor) -> torch.Tensor:
+        seen.extend(qkv)
+        return attend(*qkv)
+
+    monkeypatch.setattr(unet.F, "scaled_dot_product_attention", watched)
+    torch.manual_seed(0)
+    block = unet.AttentionBlock(
+        dataclasses.replace(TINY, use_new_attention_order=new_order, num_head_channels=16), 32
+    )
+    torch.nn.init.normal_(block.proj_out.weight)
+    x = torch.randn(2, 32, 4, 6)
+    nothing = torch.zeros(0)
+    with torch.no_grad():
+        exact = block.compute(x, nothing, nothing)
+        assert not seen
+        with torch.autocast("cpu", torch.bfloat16):
+            half = block.compute(x.bfloat16(), nothing, nothing)
+    assert [tuple(tensor.shape) for tensor in seen] == 3 * [(1, 4, 24, 16)]
+    assert all(tensor.stride(-1) == 1 for tensor in seen)
+    torch.testing.assert_close(half.float(), exact, rtol=0.05, atol=0.05 * float(exact.abs().max()))
 
 
 def test_recomputation_changes_no_gradient() -> None:

@@ -335,7 +335,8 @@ class AttentionBlock(_Block):
 def _attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """softmax(qᵀk / √c) over tensors (heads, c, positions)."""
     if q.dtype != torch.float32:
-        q, k, v = (tensor.transpose(1, 2)[None] for tensor in (q, k, v))
+        # On a GPU fused kernels take no other layout; the rest keep every weight of every head.
+        q, k, v = (tensor.transpose(1, 2).contiguous()[None] for tensor in (q, k, v))
         return F.scaled_dot_product_attention(q, k, v)[0].transpose(1, 2)
     # In float32 the original's operations one by one, so that sums round as there.
     scale = 1 / math.sqrt(math.sqrt(q.shape[1]))
