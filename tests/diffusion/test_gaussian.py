@@ -188,6 +188,36 @@ def test_network_time() -> None:
     assert part.network_time(torch.tensor([0, 4])).tolist() == [0, 998]
 
 
+def test_tables_are_copied_to_a_device_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    d = diffusion()
+    out = torch.cat([noise(2), noise(3)], dim=1)
+    i = torch.arange(4)
+
+    def step(device: str) -> list[Tensor]:
+        x, e, o, at = (tensor.to(device) for tensor in (picture(), noise(), out, i))
+        losses = d.losses(o, x, d.q_sample(x, at, e), at, e)
+        return [losses.loss, d.predict_epsilon(x, e, at), d.network_time(at)]
+
+    first = step("cpu")
+    assert {tensor.device.type for tensor in step("meta")} == {"meta"}
+    with monkeypatch.context() as patched:
+        for name in ("tensor", "as_tensor", "from_numpy"):
+            patched.setattr(torch, name, None)
+        again = step("cpu")
+        step("meta")
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+
+
+def test_tables_of_sampling_serve_training() -> None:
+    """Tensors of inference mode cannot be saved for a gradient; what is picked of them can."""
+    d, i = diffusion(), torch.arange(4)
+    with torch.inference_mode():
+        d.q_sample(picture(), i, noise())
+    out = torch.cat([noise(2), noise(3)], dim=1).requires_grad_()
+    d.losses(out, picture(), d.q_sample(picture(), i, noise()), i, noise()).loss.sum().backward()
+    assert out.grad is not None
+
+
 @pytest.mark.parametrize(
     "changes",
     [{"steps": 0}, {"schedule": "square"}, {"loss": "l1"}, {"steps": 20}, {"variance": "none"}],

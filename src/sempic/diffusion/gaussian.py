@@ -121,26 +121,55 @@ class Diffusion:
     def _fixed_large_log_variance(self) -> Array:
         return np.log(np.append(self._first_variance, self.betas[1:]))
 
+    @cached_property
+    def _moved(self) -> dict[torch.device, dict[str, Tensor]]:
+        return {}
+
+    def _tables(self, device: torch.device) -> dict[str, Tensor]:
+        """What is looked up at steps, (len,) each; copied to a device once, since each copy from
+        the host's memory waits for the device."""
+        if device not in self._moved:
+            here, before = self.alphas_cumprod, self.alphas_cumprod_prev
+            coefficients = {
+                "signal": np.sqrt(here),
+                "noise": np.sqrt(1 - here),
+                "x0 of x": np.sqrt(1 / here),
+                "x0 of noise": np.sqrt(1 / here - 1),
+                "mean of x0": self.betas * np.sqrt(before) / (1.0 - here),
+                "mean of x": (1.0 - before) * np.sqrt(1.0 - self.betas) / (1.0 - here),
+                "log beta": np.log(self.betas),
+                "posterior": self.posterior_log_variance,
+                "fixed large": self._fixed_large_log_variance,
+            }
+            self._moved[device] = {
+                "timestep": torch.tensor(self.timesteps, device=device),
+                **{
+                    k: torch.tensor(v, dtype=torch.float32, device=device)
+                    for k, v in coefficients.items()
+                },
+            }
+        return self._moved[device]
+
+    def _at(self, name: str, i: Tensor, like: Tensor) -> Tensor:
+        """A coefficient at steps i, float32, shaped to multiply `like`."""
+        return self._tables(i.device)[name][i].view(-1, *([1] * (like.dim() - 1)))
+
     # --- the forward process ---
 
     def q_sample(self, x0: Tensor, i: Tensor, noise: Tensor) -> Tensor:
         """x0 noised to step i (DDPM eq. 4). Pictures (B, 3, H, W) in [-1, 1], i int64 (B,)."""
-        scale = _at(np.sqrt(self.alphas_cumprod), i, x0)
-        return scale * x0 + _at(np.sqrt(1 - self.alphas_cumprod), i, x0) * noise
+        return self._at("signal", i, x0) * x0 + self._at("noise", i, x0) * noise
 
     def q_posterior(self, x0: Tensor, x: Tensor, i: Tensor) -> Gaussian:
         """q(x_{i-1} | x_i, x0), DDPM eq. 6 and 7."""
-        left, before = 1.0 - self.alphas_cumprod, self.alphas_cumprod_prev
-        mean = _at(self.betas * np.sqrt(before) / left, i, x) * x0
-        mean = mean + _at((1.0 - before) * np.sqrt(1.0 - self.betas) / left, i, x) * x
-        log_variance = _at(self.posterior_log_variance, i, x).expand_as(x)
-        return Gaussian(mean, log_variance, x0)
+        mean = self._at("mean of x0", i, x) * x0 + self._at("mean of x", i, x) * x
+        return Gaussian(mean, self._at("posterior", i, x).expand_as(x), x0)
 
     # --- what a network's output says ---
 
     def network_time(self, i: Tensor) -> Tensor:
         """The timesteps that the network is told for steps i."""
-        t = torch.as_tensor(self.timesteps, device=i.device)[i]
+        t = self._tables(i.device)["timestep"][i]
         return t.float() * (1000.0 / self.config.steps) if self.config.rescale_timesteps else t
 
     def predict_x0(self, output: Tensor, x: Tensor, i: Tensor, *, clip: bool = True) -> Tensor:
@@ -149,14 +178,12 @@ class Diffusion:
         if self.config.prediction == "x0":
             x0 = raw
         else:
-            x0 = _at(np.sqrt(1 / self.alphas_cumprod), i, x) * x
-            x0 = x0 - _at(np.sqrt(1 / self.alphas_cumprod - 1), i, x) * raw
+            x0 = self._at("x0 of x", i, x) * x - self._at("x0 of noise", i, x) * raw
         return x0.clamp(-1, 1) if clip else x0
 
     def predict_epsilon(self, x0: Tensor, x: Tensor, i: Tensor) -> Tensor:
         """The noise in x = x_i if x0 is the clean picture."""
-        scaled = _at(np.sqrt(1 / self.alphas_cumprod), i, x) * x
-        return (scaled - x0) / _at(np.sqrt(1 / self.alphas_cumprod - 1), i, x)
+        return (self._at("x0 of x", i, x) * x - x0) / self._at("x0 of noise", i, x)
 
     def p_mean_variance(
         self, output: Tensor, x: Tensor, i: Tensor, *, clip: bool = True
@@ -165,12 +192,12 @@ class Diffusion:
         x0 = self.predict_x0(output, x, i, clip=clip)
         if self.config.variance == "learned_range":  # Improved DDPM, eq. 15
             share = (output[:, x.shape[1] :] + 1) / 2
-            low = _at(self.posterior_log_variance, i, x)
-            log_variance = share * _at(np.log(self.betas), i, x) + (1 - share) * low
+            low = self._at("posterior", i, x)
+            log_variance = share * self._at("log beta", i, x) + (1 - share) * low
         elif self.config.variance == "fixed_large":
-            log_variance = _at(self._fixed_large_log_variance, i, x).expand_as(x)
+            log_variance = self._at("fixed large", i, x).expand_as(x)
         else:
-            log_variance = _at(self.posterior_log_variance, i, x).expand_as(x)
+            log_variance = self._at("posterior", i, x).expand_as(x)
         return Gaussian(self.q_posterior(x0, x, i).mean, log_variance, x0)
 
     # --- losses ---
@@ -245,12 +272,6 @@ def discretized_log_likelihood(x: Tensor, mean: Tensor, log_scale: Tensor) -> Te
     lower = _normal_cdf(inverse * (centered - 1.0 / 255.0))
     mass = torch.where(x < -0.999, upper, torch.where(x > 0.999, 1.0 - lower, upper - lower))
     return mass.clamp(min=1e-12).log()
-
-
-def _at(values: Array, i: Tensor, like: Tensor) -> Tensor:
-    """values[i] as float32, shaped to multiply `like`."""
-    picked = torch.from_numpy(values).to(i.device)[i].float()
-    return picked.view(-1, *([1] * (like.dim() - 1)))
 
 
 def _mean(x: Tensor) -> Tensor:
