@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import os
@@ -212,6 +213,15 @@ def test_the_scale_of_half_gradients_follows_what_overflows() -> None:
     assert scale.log2 == 20.5
     assert not scale.undo([torch.tensor([math.inf])])
     assert scale.log2 == 19.5
+
+
+def test_the_scale_of_half_gradients_is_in_the_log(data: Path, tmp_path: Path) -> None:
+    recipe = paper.Paper(*parsed(flags(data, tmp_path / "run", steps=3, log_interval=1)))
+    assert "lg_loss_scale" not in recipe.step(0)
+    recipe.unet = dataclasses.replace(recipe.unet, precision="float16")  # the network stays
+    train(recipe, recipe.run)
+    lines = [json.loads(x) for x in (tmp_path / "run/log.jsonl").read_text().splitlines()]
+    assert [line["lg_loss_scale"] for line in lines] == pytest.approx([20, 20.001, 20.002])
 
 
 def test_microbatches_change_nothing(data: Path, tmp_path: Path) -> None:

@@ -214,7 +214,10 @@ class Paper(Recipe):
                 f"in the batch: {', '.join(scene.name for scene in scenes)}"
             )
         gradients = [p.grad for p in self.optimizer.parameters if p.grad is not None]
-        if self.unet.precision != "float16" or self.scale.undo(gradients):
+        half = self.unet.precision == "float16"
+        if half:
+            terms["lg_loss_scale"] = self.scale.log2.clone()  # the original's name
+        if not half or self.scale.undo(gradients):
             self.optimizer.advance()
         self.sampler.update(t.tolist(), terms["loss"].tolist())
         quartiles = 4 * t // self.times  # of the least to the most noise
