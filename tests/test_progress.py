@@ -98,7 +98,7 @@ def test_tiles_and_steps_move_the_bar(monkeypatch):
     class Network(receive.Receiver):
         def __init__(self):
             self._sigma_max, self._sigma_min, self._rho = 1.0, 0.1, 7
-            self.controls = frozenset({"fidelity"})
+            self._inputs, self.controls = {"fidelity"}, frozenset({"fidelity"})
             self._palette = sempic.PALETTES[1]
 
         def _denoise(self, sigma, fidelity, noisy, *_):
