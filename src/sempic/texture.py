@@ -161,6 +161,13 @@ def ask(
     return found
 
 
+def stronger(said: Texture, levels: int) -> Texture:
+    """The same, stronger by so many levels."""
+    return {
+        n: (min(m + levels, LEVELS - 1), min(h + levels, LEVELS - 1)) for n, (m, h) in said.items()
+    }
+
+
 def condition(said: Texture) -> _Floats:
     """What a receiver is told of each id, float32 (256, CONDITION), some -1 … 1: whether anything
     is said, the two levels, and how far they are apart; all zero where nothing is."""

@@ -89,6 +89,7 @@ def test_what_is_said_of_texture_reaches_the_network(network, path, tmp_path, mo
     # One that is not told takes no notice.
     assert (Receiver(path)(s) == Receiver(path)(said)).all()
 
+    assert texture.stronger({3: (5, 19), 4: (31, 31)}, 1) == {3: (6, 20), 4: (31, 31)}
     fine = torch.from_numpy(texture.cells(said.texture, s.labels))
     assert fine.shape == (4, 40, 84)
     middle = s.labels[2::4, 2::4]

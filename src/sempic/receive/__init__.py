@@ -33,6 +33,9 @@ _Floats = npt.NDArray[np.float32]
 HEEDED = 0.7
 """How much of what a coarse picture finer than the network's says otherwise is put right
 (docs/experiments/scale.md)."""
+TOLD = 1
+"""Levels by which a network is told of more texture than was said, since what it paints beyond that
+is taken back later (docs/decisions.md)."""
 TILE = 1024
 """Pictures with a longer side are painted in tiles of at most this, in pixels."""
 OVERLAP = 128
@@ -134,7 +137,8 @@ class Receiver:
             room = (0, rows - scene.height), (0, columns - scene.width)
             labels, sent = (np.pad(ids, room, mode="edge") for ids in (known, scene.labels))
         if "texture" in self._inputs:
-            small = np.concatenate([small, texture.cells(scene.texture, sent, _PATCH)])
+            told = texture.stronger(scene.texture, TOLD)
+            small = np.concatenate([small, texture.cells(told, sent, _PATCH)])
         noise = np.random.default_rng(seed)
         residual: _Floats | None = None
         count = len(tiles(rows)) * len(tiles(columns))
