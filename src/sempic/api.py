@@ -40,7 +40,6 @@ from sempic.errors import (
     warn,
 )
 from sempic.options import (
-    DEFAULT_LABEL_QUALITY,
     DEFAULT_QUALITY,
     LOSSLESS,
     QUALITY,
@@ -484,7 +483,7 @@ class Codec:
     def _guess(self, pixels: Image, options: EncodeOptions) -> _Guess:
         from sempic.segment import doubt
 
-        quality = options.label_quality or DEFAULT_LABEL_QUALITY
+        quality = options.found_quality
         guess = _Guess(*self.predict(pixels, quality, options.ignore_label))
         labels, probabilities, palette = guess
         if quality == LOSSLESS or labels is None or probabilities is None:
@@ -503,7 +502,7 @@ class Codec:
         from sempic.segment.stakes import decide
 
         labels, probabilities, palette = guess
-        quality = options.label_quality or DEFAULT_LABEL_QUALITY
+        quality = options.found_quality
         if labels is None or quality == LOSSLESS:
             return labels
         if probabilities is not None:

@@ -67,6 +67,17 @@ class Options:
         return fields.about(part).usual if part.default is None else part.default
 
 
+class SenderOptions(Options):
+    """Base of those that a segmenter's maps are sent with."""
+
+    label_quality: LabelQuality | None
+
+    @property
+    def found_quality(self) -> LabelQuality:
+        """The label quality of a map that the segmenter found."""
+        return self.label_quality or DEFAULT_LABEL_QUALITY
+
+
 def label_quality_of(name: str, value: Any) -> LabelQuality:
     return LOSSLESS if value == LOSSLESS else checks.whole(name, value, 1, 5)
 
@@ -116,7 +127,7 @@ def _palette(name: str, value: Any) -> int | str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EncodeOptions(Options):
+class EncodeOptions(SenderOptions):
     """How a picture is coded; `Codec.encode` says more of each. Raises InputError."""
 
     quality: int = option(

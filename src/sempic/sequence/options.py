@@ -14,7 +14,7 @@ from sempic.options import (
     DEFAULT_QUALITY,
     QUALITY,
     LabelQuality,
-    Options,
+    SenderOptions,
     label_quality_of,
 )
 
@@ -31,7 +31,7 @@ def bitrate(name: str, value: Any) -> float:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SequenceOptions(Options):
+class SequenceOptions(SenderOptions):
     """How frames are coded; raises InputError."""
 
     quality: int = option(

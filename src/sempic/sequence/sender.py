@@ -100,7 +100,7 @@ class Sender:
 
     def _begin(self, pixels: Image) -> Packer:
         segmenter = self._coder.segmenter
-        quality = self._options.label_quality or DEFAULT_LABEL_QUALITY
+        quality = self._options.found_quality
         if quality != LOSSLESS:
             thrift = LEVELS[DEFAULT_LABEL_QUALITY] / LEVELS[int(quality)]
             self._stable = Stabiliser(segmenter.palette, thrift=thrift, voids=segmenter.voids)
@@ -168,7 +168,7 @@ class Sender:
                     settled.move(expected)
                 return expected.labels
         self._labels_due = self._every
-        quality: Any = self._options.label_quality or DEFAULT_LABEL_QUALITY
+        quality = self._options.found_quality
         labels, probabilities, palette = self._coder.predict(pixels, quality)
         if settled is None:
             return labels
@@ -179,7 +179,7 @@ class Sender:
             found, probabilities = settled.known
             if not self._coder.is_street(found, probabilities, palette):
                 return None
-        sent = self._coder.sent(found, probabilities, palette, quality)
+        sent = self._coder.sent(found, probabilities, palette, int(quality))
         if (sent == PALETTES[palette].void).all():
             return None
         settled.sent(sent)  # be it a single class: what comes is told from it
