@@ -215,10 +215,8 @@ def _search(folder: Path, suffixes: Collection[str], foreign: Collection[str]) -
         return files.search(folder, suffixes, foreign)
     found = files.Found()
     for path in sorted(folder.rglob("*"), key=lambda p: p.parts):
-        suffix, hidden = (
-            path.suffix.lower(),
-            any(part.startswith(".") for part in path.parts[len(folder.parts) :]),
-        )
+        suffix = path.suffix.lower()
+        hidden = any(part.startswith(".") for part in path.parts[len(folder.parts) :])
         if not hidden and suffix in suffixes and path.is_file():
             found.files.append(path)
         elif not hidden and suffix in foreign:

@@ -27,7 +27,7 @@ from sempic import api, coarse, formats, labels, models
 from sempic.coarse import hevc
 from sempic.errors import InputError, install_hint
 from sempic.evaluation import weights
-from sempic.palette import CAMVID, PALETTES
+from sempic.palette import PALETTES
 from sempic.processes import no_real_time
 from sempic.scene import Image, LabelMap
 
@@ -258,7 +258,7 @@ class Sempic(PictureCodec):
             return self._codec.encode(picture, quality=setting, check=True)
         palette = None
         if self.sent == "void":
-            palette = getattr(self._codec.segmenter, "palette", CAMVID.id)
+            palette = self._codec.segmenter.palette
             void = PALETTES[palette].void
             if void is None:
                 raise InputError(f"{self.name}: palette {PALETTES[palette].name} has no void")

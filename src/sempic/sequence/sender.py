@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from sempic import api, coarse, pictures, texture
+from sempic import api, checks, coarse, pictures, texture
 from sempic.coarse import moving
 from sempic.errors import ImageError
 from sempic.options import DEFAULT_LABEL_QUALITY, LOSSLESS, QUALITY
@@ -212,8 +212,6 @@ def encode(
     Raises InputError for an option out of range, ImageError for a frame that cannot be coded, and
     ModelError where labels cannot be found.
     """
-    from sempic import checks
-
     given = SequenceOptions(**options)
     sender = Sender(given, as_rate(rate), api.codec_or_shared(codec))
     for frame in checks.several("frames", frames):
@@ -223,7 +221,5 @@ def encode(
 
 def as_rate(rate: float | Fraction) -> Fraction:
     """Frames in a second as a simple fraction. Raises InputError."""
-    from sempic import checks
-
     number = checks.number("rate", rate, 0.01, 240)
     return (rate if isinstance(rate, Fraction) else Fraction(number)).limit_denominator(1001)
