@@ -25,7 +25,7 @@ from typing import (
 
 import numpy as np
 
-from sempic import checks, coarse, codec, container, critical, progress, texture
+from sempic import checks, coarse, codec, container, critical, models, progress, texture
 from sempic.codec import Draft
 from sempic.critical import BUDGET, Receipt, Tally
 from sempic.errors import (
@@ -35,6 +35,7 @@ from sempic.errors import (
     ModelError,
     warn,
 )
+from sempic.models import runtime
 from sempic.options import (
     DEFAULT_QUALITY,
     LOSSLESS,
@@ -100,12 +101,8 @@ class Codec:
         self._prior = prior
 
     def __getstate__(self) -> dict[str, Any]:
-        return {
-            "_segmenter": self._segmenter,
-            "_receiver": self._receiver,
-            "_verifier": self._verifier,
-            "_prior": self._prior,
-        }  # nothing that is loaded
+        given = ("_segmenter", "_receiver", "_verifier", "_prior")
+        return {name: getattr(self, name) for name in given}  # nothing that is loaded
 
     @functools.cached_property
     def segmenter(self) -> Segmenter:
@@ -128,7 +125,7 @@ class Codec:
     @functools.cached_property
     def verifier(self) -> Verifier:
         """Raises ModelError if it cannot be loaded."""
-        from sempic import check, models, segment
+        from sempic import check, segment
 
         if isinstance(self._verifier, check.Verifier):
             return self._verifier
@@ -189,7 +186,7 @@ class Codec:
             ModelError: a model is no file but a function or one of transformers.
             OutputError: the folder cannot be written.
         """
-        from sempic import hub, models
+        from sempic import hub
 
         found = {}
         for role in (models.SEGMENTER, models.RECEIVER):
@@ -354,7 +351,6 @@ class Codec:
     def _begun(self, pixels: Image) -> Verifier:
         """The verifier, which looks at the original while that is coded, if threads may be used."""
         from sempic import check
-        from sempic.models import runtime
 
         return self.verifier if runtime.threads() == 1 else check.looking(self.verifier, pixels)
 
@@ -404,7 +400,6 @@ class Codec:
         from concurrent.futures import ThreadPoolExecutor
 
         from sempic import drafts
-        from sempic.models import runtime
 
         small = coarse.downscale(pixels, 2) if halved else pixels
         guess = self._guess(small, options)
