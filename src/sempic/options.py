@@ -78,7 +78,12 @@ class SenderOptions(Options):
         return self.label_quality or DEFAULT_LABEL_QUALITY
 
 
-def label_quality_of(name: str, value: Any) -> LabelQuality:
+def label_quality_option(help: str) -> Any:
+    """A field for `label_quality`."""
+    return option(help, None, low=1, high=5, check=_label_quality, metavar="1…5|lossless")
+
+
+def _label_quality(name: str, value: Any) -> LabelQuality:
     return LOSSLESS if value == LOSSLESS else checks.whole(name, value, 1, 5)
 
 
@@ -162,14 +167,9 @@ class EncodeOptions(SenderOptions):
         high=255,
         metavar="ID",
     )
-    label_quality: LabelQuality | None = option(
+    label_quality: LabelQuality | None = label_quality_option(
         "simplify the label map where that saves most bits (1 the most); if nothing is said, "
-        f"lossless for a map that is given, else {DEFAULT_LABEL_QUALITY}",
-        None,
-        low=1,
-        high=5,
-        check=label_quality_of,
-        metavar="1…5|lossless",
+        f"lossless for a map that is given, else {DEFAULT_LABEL_QUALITY}"
     )
     importance: Mapping[str, float] | None = option(
         "what a pixel of a class is worth to the label quality, 1 for most, inf for never changed",

@@ -15,7 +15,7 @@ from sempic.options import (
     QUALITY,
     LabelQuality,
     SenderOptions,
-    label_quality_of,
+    label_quality_option,
 )
 
 
@@ -43,14 +43,9 @@ class SequenceOptions(SenderOptions):
         check=bitrate,
         metavar="BITS",
     )
-    label_quality: LabelQuality | None = option(
+    label_quality: LabelQuality | None = label_quality_option(
         "how much a change of the label map must gain to be sent (1 the most), or lossless; "
-        f"{DEFAULT_LABEL_QUALITY} if nothing is said",
-        None,
-        low=1,
-        high=5,
-        check=label_quality_of,
-        metavar="1…5|lossless",
+        f"{DEFAULT_LABEL_QUALITY} if nothing is said"
     )
     key_interval: float = option(
         "seconds between key frames, from which a receiver can begin or recover",
