@@ -366,9 +366,14 @@ def is_local(path: Path) -> bool:
     return "://" not in str(path)
 
 
-def _to_stdout(data: bytes) -> None:
+def need_stdout() -> None:
+    """Raises OutputError if there is none."""
     if sys.stdout is None:
         raise OutputError("standard output is closed")
+
+
+def _to_stdout(data: bytes) -> None:
+    need_stdout()
     try:
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()

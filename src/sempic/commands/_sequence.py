@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from sempic import api, fields, files, processes, progress, sequence
 from sempic.batch.work import noting
-from sempic.commands import _report
 from sempic.container import SEQUENCE_MAGIC
 from sempic.errors import InputError, OutputError, reason
-from sempic.jobs import apart, naming, read
+from sempic.jobs import apart, naming, need_stdout, read
 from sempic.options import DecodeOptions, EncodeOptions
 from sempic.sequence import SequenceOptions
 
@@ -249,7 +248,7 @@ def _growing(target: str) -> Iterator[Callable[[bytes], None]]:
     """Writes pieces as they come. What was written stays if it ends early, but replaces no file
     then, unless it is the user who ends it."""
     if target == "-":
-        _report.need_stdout()
+        need_stdout()
 
         def out(data: bytes) -> None:
             sys.stdout.buffer.write(data)

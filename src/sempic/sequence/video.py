@@ -206,9 +206,7 @@ class Growing:
             self.is_new = stream is None and not path.exists()
             """Whether there was no such file."""
             if stream is None and not self.is_new:
-                if not os.access(path, os.W_OK):
-                    raise PermissionError(13, os.strerror(13))
-                self._part = _part_of(path)
+                self._part = _part_of(files.replaceable(path))
             name = stream if stream is not None else self._part or os.path.realpath(path)
             self._file: IO[bytes] = open(name, "wb", buffering=0)  # noqa: SIM115
         except OSError as cause:
@@ -235,14 +233,13 @@ class Growing:
             Path(os.path.realpath(self._path)).unlink(missing_ok=True)
 
 
-def _part_of(path: Path) -> Path:
+def _part_of(target: Path) -> Path:
     """A name that people find after a crash, where that is to be had."""
-    target = Path(os.path.realpath(path))
     part = target.with_name(target.name + ".part")
     try:
         part.open("xb").close()
     except OSError:  # too long, taken, or in a folder that cannot be written
-        return files.part_of(path)
+        return files.part_of(target)
     return part
 
 
