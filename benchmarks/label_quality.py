@@ -16,8 +16,8 @@ from common import add_folder, load_labels, load_pictures
 from tqdm import tqdm
 
 from sempic import coarse, labels, segment
-from sempic.api import DEFAULT_LABEL_QUALITY, DEFAULT_QUALITY, QUALITY
 from sempic.evaluation.metrics import confusion, iou
+from sempic.options import DEFAULT_LABEL_QUALITY, DEFAULT_QUALITY, QUALITY
 from sempic.palette import CAMVID
 from sempic.simplify import LEVELS, simplify
 

@@ -12,9 +12,10 @@ from conftest import FakeReceiver, FakeSegmenter, street
 from priors import write_prior
 
 import sempic
-from sempic import api, cli, labels, models, pictures
+from sempic import api, cli, models, pictures
 from sempic.commands import train
 from sempic.errors import install_hint
+from sempic.labels import own
 
 IMAGE, LABELS = street(48, 64)
 REAL = {name: vars(api.Codec)[name] for name in ("segmenter", "receiver")}
@@ -116,7 +117,7 @@ def test_given_labels(photo, capsys):
 
 def test_a_prior_of_ones_own(photo, capsys):
     PIL.Image.fromarray(LABELS).save("map.png")
-    digest = labels.own.load(write_prior(Path("mine.npz"), sempic.PALETTES[1], LABELS)).digest
+    digest = own.load(write_prior(Path("mine.npz"), sempic.PALETTES[1], LABELS)).digest
     given = ["--prior", "mine.npz"]
     assert cli.main(["encode", "photo.png", "--labels", "map.png", *given]) == 0
     decode = ["decode", "photo.sempic", "-o", "out.png"]

@@ -10,7 +10,6 @@ import dataclasses
 import functools
 import hashlib
 import inspect
-import math
 import os
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
@@ -18,7 +17,6 @@ from typing import (
     TYPE_CHECKING,
     Any,
     Concatenate,
-    Final,
     Literal,
     NamedTuple,
     ParamSpec,
@@ -27,24 +25,20 @@ from typing import (
 
 import numpy as np
 
-from sempic import checks, coarse, codec, container, critical, progress, texture
+from sempic import checks, coarse, codec, container, critical, models, progress, texture
 from sempic.codec import Draft
 from sempic.critical import BUDGET, Receipt, Tally
 from sempic.errors import (
     BitstreamError,
-    ImageError,
     InputError,
     LabelMapError,
     ModelError,
-    RateError,
     warn,
 )
+from sempic.models import runtime
 from sempic.options import (
-    DEFAULT_LABEL_QUALITY,
     DEFAULT_QUALITY,
     LOSSLESS,
-    QUALITY,
-    UNMAPPED,
     DecodeOptions,
     EncodeOptions,
     LabelQuality,
@@ -69,11 +63,10 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from sempic.check import Verifier
-    from sempic.labels import Prior, Seen
+    from sempic.drafts import Coded, Drafts
+    from sempic.labels import Prior
     from sempic.windows import Cells
 
-
-NO_LABELS: Final = "none"
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -108,12 +101,8 @@ class Codec:
         self._prior = prior
 
     def __getstate__(self) -> dict[str, Any]:
-        return {
-            "_segmenter": self._segmenter,
-            "_receiver": self._receiver,
-            "_verifier": self._verifier,
-            "_prior": self._prior,
-        }  # nothing that is loaded
+        given = ("_segmenter", "_receiver", "_verifier", "_prior")
+        return {name: getattr(self, name) for name in given}  # nothing that is loaded
 
     @functools.cached_property
     def segmenter(self) -> Segmenter:
@@ -136,7 +125,7 @@ class Codec:
     @functools.cached_property
     def verifier(self) -> Verifier:
         """Raises ModelError if it cannot be loaded."""
-        from sempic import check, models, segment
+        from sempic import check, segment
 
         if isinstance(self._verifier, check.Verifier):
             return self._verifier
@@ -197,7 +186,7 @@ class Codec:
             ModelError: a model is no file but a function or one of transformers.
             OutputError: the folder cannot be written.
         """
-        from sempic import hub, models
+        from sempic import hub
 
         found = {}
         for role in (models.SEGMENTER, models.RECEIVER):
@@ -315,20 +304,20 @@ class Codec:
         labels: npt.NDArray[np.uint8] | Literal["none"] | None,
         options: EncodeOptions,
     ) -> bytes:
-        from sempic import pictures
+        from sempic import drafts, pictures
 
         size = getattr(image, "size", None)  # of a PIL image: before its pixels are decoded
         if isinstance(size, tuple) and len(size) == 2:
-            _levels(size, options)
+            drafts.levels(size, options)
         pixels = pictures.to_rgb(image)
-        levels = _levels(pixels.shape[1::-1], options)
-        given = _settled(labels, pixels, options)
-        full = pixels.shape[:2]
+        height, width = pixels.shape[:2]
+        levels = drafts.levels((width, height), options)
+        given = drafts.settled(labels, pixels, options)
         if options.max_side is not None:
             pixels, given = pictures.shrink(pixels, given, options.max_side)
         verifier = self._begun(pixels) if options.check else None
         palette, halved = options.known_palette.id, False
-        ready: Future[_Coarse] | None = None
+        ready: Future[Coded] | None = None
         if labels is None:
             halved = options.label_quality != LOSSLESS and pictures.is_soft(pixels)
             with progress.waiting("finding and simplifying labels", aloud=False):
@@ -341,10 +330,8 @@ class Codec:
                 given = simplify(
                     given, options.label_quality, palette=palette, importance=options.importance
                 )
-        boxes = _scaled(options.keep_boxes, full, pixels.shape[:2])
         if given is not None:
             self._heed_prior(PALETTES[palette])
-        sent, never = _cells(pixels, given, PALETTES[palette], boxes, options)
         plain = Draft(
             width=pixels.shape[1],
             height=pixels.shape[0],
@@ -353,28 +340,17 @@ class Codec:
             palette=palette,
             model=options.model,
             halved=halved,
-            texture=_texture(pixels, given, palette, halved),
             prior=self.prior,
         )
-
-        @functools.cache
-        def draft(level: int) -> tuple[Draft, bytes]:
-            with progress.waiting(f"coding at quality {level}", aloud=False):
-                made = _at_level(plain, pixels, sent, level, ready)
-                return made, made.pack()
-
-        level = options.quality
-        if options.targeted:
-            level = _best_within(options, lambda level: draft(level)[1], levels)
-        found, stream = draft(level)
+        made = drafts.Drafts(pixels, plain, options, full=(height, width), ready=ready)
+        draft, stream = made.best(levels)
         if verifier is None:
             return stream
-        return self._checked(pixels, found, stream, sent, never, verifier, options)
+        return self._checked(pixels, draft, stream, made, verifier, options)
 
     def _begun(self, pixels: Image) -> Verifier:
         """The verifier, which looks at the original while that is coded, if threads may be used."""
         from sempic import check
-        from sempic.models import runtime
 
         return self.verifier if runtime.threads() == 1 else check.looking(self.verifier, pixels)
 
@@ -389,8 +365,7 @@ class Codec:
         pixels: Image,
         draft: Draft,
         stream: bytes,
-        sent: Cells,
-        never: Cells,
+        made: Drafts,
         verifier: Verifier,
         options: EncodeOptions,
     ) -> bytes:
@@ -402,7 +377,7 @@ class Codec:
         known = [name for name in options.imagine if alike(name, seen_by) is not None]
 
         def forbidden(before: LabelMap) -> Cells:
-            return never | choice.imagined(before, seen_by, known)
+            return made.never | choice.imagined(before, seen_by, known)
 
         with progress.waiting("checking what is lost", aloud=False):
             return check.checked(
@@ -413,18 +388,18 @@ class Codec:
                 paint=self.synthesize,
                 budget=options.check_budget,
                 table=options.table,
-                sent=sent,
+                sent=made.sent,
                 never=forbidden,
             )
 
     def _found(
         self, pixels: Image, options: EncodeOptions, halved: bool
-    ) -> tuple[LabelMap | None, int, Future[_Coarse] | None]:
+    ) -> tuple[LabelMap | None, int, Future[Coded] | None]:
         """The segmenter's map as it is sent, None where it knows too little, its palette, and, if
         one level is asked for, its coarse picture: both are made at once."""
         from concurrent.futures import ThreadPoolExecutor
 
-        from sempic.models import runtime
+        from sempic import drafts
 
         small = coarse.downscale(pixels, 2) if halved else pixels
         guess = self._guess(small, options)
@@ -435,7 +410,7 @@ class Codec:
         ready = None
         with ThreadPoolExecutor(1) as helper:
             if not options.targeted and guess.labels is not None and runtime.threads() != 1:
-                ready = helper.submit(_looked_at, pixels, palette, halved, options)
+                ready = helper.submit(drafts.begun, pixels, palette, halved, options)
             labels = self._chosen(guess, options)
         if labels is None:
             return None, palette, None
@@ -484,7 +459,7 @@ class Codec:
     def _guess(self, pixels: Image, options: EncodeOptions) -> _Guess:
         from sempic.segment import doubt
 
-        quality = options.label_quality or DEFAULT_LABEL_QUALITY
+        quality = options.found_quality
         guess = _Guess(*self.predict(pixels, quality, options.ignore_label))
         labels, probabilities, palette = guess
         if quality == LOSSLESS or labels is None or probabilities is None:
@@ -503,7 +478,7 @@ class Codec:
         from sempic.segment.stakes import decide
 
         labels, probabilities, palette = guess
-        quality = options.label_quality or DEFAULT_LABEL_QUALITY
+        quality = options.found_quality
         if labels is None or quality == LOSSLESS:
             return labels
         if probabilities is not None:
@@ -679,14 +654,6 @@ class _Guess(NamedTuple):
     palette: int
 
 
-class _Coarse(NamedTuple):
-    """A coarse picture, coded."""
-
-    payload: bytes
-    seen: Seen | None
-    """By the coder of labels, if it has looked."""
-
-
 def preview(scene: Scene) -> Image:
     """The coarse picture of a scene enlarged to its full size (bicubic), uint8 (height, width, 3).
 
@@ -806,154 +773,6 @@ encode = _of_the_shared(Codec.encode)
 
 decode = _of_the_shared(Codec.decode)
 """`Codec.decode`, where everything is explained, with the bundled receiver."""
-
-
-def _best_within(options: EncodeOptions, stream: Callable[[int], bytes], levels: list[int]) -> int:
-    """The highest level whose stream stays at or under the target, by bisection; RateError."""
-
-    def size(level: int) -> float:
-        return _most(stream(level), options)
-
-    target, unit = options.target_bpp or options.target_bytes or 0, " bpp"
-    shown = "{:.4f} bpp".format
-    if options.target_bytes is not None:
-        unit, shown = " bytes", "{:.0f} bytes".format
-    if (least := size(levels[0])) > target:
-        raise RateError(
-            f"{target:.10g}{unit} cannot be reached: the least for this picture is {shown(least)}"
-        )
-    low, high = 0, len(levels)  # low fits, high does not
-    while high - low > 1:
-        middle = (low + high) // 2
-        if size(levels[middle]) <= target:
-            low = middle
-        else:
-            high = middle
-    if low == len(levels) - 1 and (most := size(levels[low])) < target:
-        warn(f"quality {levels[-1]}, the finest, takes {shown(most)} of the {target:.10g} given")
-    return levels[low]
-
-
-def _most(stream: bytes, options: EncodeOptions) -> float:
-    """Bits per pixel, or bytes, that a stream may have when it has been checked, if it is to be."""
-    size: float = len(stream) if options.target_bytes is not None else info(stream)["bpp"]
-    if not options.check:
-        return size
-    receipt = critical.overhead(options.table)
-    return size * (1 + options.check_budget + receipt / len(stream))
-
-
-def _texture(pixels: Image, labels: LabelMap | None, palette: int, halved: bool) -> texture.Texture:
-    """What is said of texture: of the picture that is painted, which may be half as large."""
-    if halved:
-        assert labels is not None
-        pixels, labels = coarse.downscale(pixels, 2), labels[::2, ::2]
-    return texture.ask(pixels, labels, PALETTES[palette])
-
-
-def _coarse(pixels: Image, level: int, coarse_codec: str, *, mapped: bool) -> bytes:
-    """The coarse picture at a level of the dial; mapped: beside a label map."""
-    small = coarse.downscale(pixels, QUALITY[level].factor)
-    qp = QUALITY[level].qp - (0 if mapped else UNMAPPED)
-    return coarse.encode(small, codec=coarse_codec, quality=qp)
-
-
-def _looked_at(pixels: Image, palette: int, halved: bool, options: EncodeOptions) -> _Coarse:
-    """The coarse picture beside a label map that is not known yet."""
-    payload = _coarse(pixels, options.quality, options.coarse_codec, mapped=True)
-    height, width = pixels.shape[:2]
-    seen = codec.look(
-        payload, options.coarse_codec, width=width, height=height, palette=palette, halved=halved
-    )
-    return _Coarse(payload, seen)
-
-
-def _at_level(
-    plain: Draft, pixels: Image, sent: Cells, level: int, ready: Future[_Coarse] | None
-) -> Draft:
-    """A draft with its coarse picture at a level of the dial, and the windows of the cells that are
-    to be sent. ready: the coarse picture, if that has been begun."""
-    if ready is None:
-        mapped = plain.labels is not None
-        coded = _Coarse(_coarse(pixels, level, plain.coarse_codec, mapped=mapped), None)
-    else:
-        coded = ready.result()
-    draft = dataclasses.replace(plain, coarse=coded.payload, seen=coded.seen)
-    if not sent.any():
-        return draft
-    from sempic import windows
-
-    payload = windows.encode(pixels, windows.rectangles(sent), draft.planes())
-    return dataclasses.replace(draft, windows=payload)
-
-
-def _cells(
-    pixels: Image,
-    labels: LabelMap | None,
-    palette: Palette,
-    boxes: Collection[tuple[int, ...]],
-    options: EncodeOptions,
-) -> tuple[Cells, Cells]:
-    """The cells that are sent as they are in any case, and those that never are."""
-    from sempic.windows import choice, grid
-
-    height, width = pixels.shape[:2]
-    sent = choice.kept(labels, palette, options.keep, boxes, size=(width, height))
-    if not options.imagine:
-        never = np.zeros_like(sent)
-    elif labels is None:  # who knows what is where
-        never = np.ones(grid(width, height)[::-1], bool)
-    else:
-        never = choice.imagined(labels, palette, options.imagine)
-    return sent & ~never, never
-
-
-def _scaled(
-    boxes: Collection[tuple[int, ...]], full: tuple[int, ...], size: tuple[int, ...]
-) -> list[tuple[int, ...]]:
-    """Boxes in a picture of (height, width) `full` as they lie in it at `size`."""
-    if full == size:
-        return list(boxes)
-    down, right = (small / large for small, large in zip(size, full, strict=True))
-    found: list[tuple[int, ...]] = []
-    for x, y, width, height in boxes:
-        left, top = math.floor(x * right), math.floor(y * down)
-        end, bottom = math.ceil((x + width) * right), math.ceil((y + height) * down)
-        found.append((left, top, end - left, bottom - top))
-    return found
-
-
-def _settled(
-    labels: npt.NDArray[np.uint8] | str | None, pixels: Image, options: EncodeOptions
-) -> LabelMap | None:
-    """The map that is given, checked, with void where it says so; None if none is."""
-    if labels is None:
-        return None
-    if isinstance(labels, str):
-        if labels != NO_LABELS:
-            raise InputError(f"labels are an array or {NO_LABELS!r}, not {labels!r}")
-        return None
-    height, width = pixels.shape[:2]
-    palette = options.known_palette
-    codec.check_map(labels, width=width, height=height)
-    labels = palette.settle(labels, options.ignore_label)
-    codec.check_labels(labels, width=width, height=height, palette=palette.id)
-    return labels
-
-
-def _levels(size: tuple[int, ...], options: EncodeOptions) -> list[int]:
-    """The levels that may be used for a picture of this size: the one that was asked for, or, for
-    a target, all whose coarse picture is not too large; raises ImageError where there is none."""
-    longest = max(size) if options.max_side is None else min(max(size), options.max_side)
-    wanted = sorted(QUALITY) if options.targeted else [options.quality]
-    fit = [level for level in wanted if longest <= coarse.MAX_SIDE * QUALITY[level].factor]
-    if not fit:
-        most = coarse.MAX_SIDE * max(QUALITY[level].factor for level in wanted)
-        raise ImageError(
-            f"{size[0]}×{size[1]}: at quality {wanted[0]} a side may have {most} pixels; "
-            f"max_side {most} (--max-side {most}) scales it down"
-        )
-    return fit
 
 
 def _need_scene(given: object) -> None:

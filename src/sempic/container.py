@@ -91,10 +91,7 @@ def write(container: Container) -> bytes:
     if c.labels is None and c.coarse is None:
         raise InputError("a stream needs labels, a coarse picture or both")
 
-    stream = bytearray(MAGIC)
-    stream.append(VERSION)
-    stream += varint(c.width)
-    stream += varint(c.height)
+    stream = bytearray((*MAGIC, VERSION)) + varint(c.width) + varint(c.height)
     own = c.own or PALETTES[c.palette].identity
     stream.append(c.model << 4 | (INDICES.id if own else c.palette))
     for kind, payload in (

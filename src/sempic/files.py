@@ -88,7 +88,7 @@ def write(path: str | os.PathLike[str], data: bytes) -> None:
             with open(stream, "wb") as file:
                 file.write(data)
             return
-        target = _replaceable(path)
+        target = replaceable(path)
         try:
             temporary = part_of(target)
             with _removed_on_failure(temporary):
@@ -123,7 +123,7 @@ def place(part: Path, path: str | os.PathLike[str]) -> None:
                 shutil.copyfileobj(source, file)
             part.unlink()
             return
-        target = _replaceable(path)
+        target = replaceable(path)
         if part.parent != target.parent or (target.is_file() and _mounted(target)):
             _overwrite(target, part.read_bytes())
             part.unlink()
@@ -158,7 +158,7 @@ def as_it_is(path: str | os.PathLike[str]) -> int | Path | None:
     return Path(os.path.realpath(path)) if number is None else os.dup(number)
 
 
-def _replaceable(path: str | os.PathLike[str]) -> Path:
+def replaceable(path: str | os.PathLike[str]) -> Path:
     """The file that is meant, through links; PermissionError if it is protected."""
     target = Path(os.path.realpath(path))
     if target.exists() and not os.access(target, os.W_OK):

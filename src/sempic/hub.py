@@ -87,17 +87,14 @@ def download(name: str, *, revision: str | None = None) -> Path:
     hub = _hub()
 
     def fetch(file: str) -> Path:
-        return Path(hub.hf_hub_download(name, file, revision=revision, library_name="sempic"))
-
-    try:
-        path = fetch(MANIFEST)
-    except Exception as error:  # the hub's errors share no base
-        raise ModelError(f"{PREFIX}{name}: cannot fetch {MANIFEST}: {line(error)}") from error
-    for file in _manifest(path, None)["files"]:
         try:
-            fetch(file)
-        except Exception as error:
+            return Path(hub.hf_hub_download(name, file, revision=revision, library_name="sempic"))
+        except Exception as error:  # the hub's errors share no base
             raise ModelError(f"{PREFIX}{name}: cannot fetch {file}: {line(error)}") from error
+
+    path = fetch(MANIFEST)
+    for file in _manifest(path, None)["files"]:
+        fetch(file)
     return path.parent
 
 

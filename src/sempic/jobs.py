@@ -215,10 +215,8 @@ def _search(folder: Path, suffixes: Collection[str], foreign: Collection[str]) -
         return files.search(folder, suffixes, foreign)
     found = files.Found()
     for path in sorted(folder.rglob("*"), key=lambda p: p.parts):
-        suffix, hidden = (
-            path.suffix.lower(),
-            any(part.startswith(".") for part in path.parts[len(folder.parts) :]),
-        )
+        suffix = path.suffix.lower()
+        hidden = any(part.startswith(".") for part in path.parts[len(folder.parts) :])
         if not hidden and suffix in suffixes and path.is_file():
             found.files.append(path)
         elif not hidden and suffix in foreign:
@@ -368,9 +366,14 @@ def is_local(path: Path) -> bool:
     return "://" not in str(path)
 
 
-def _to_stdout(data: bytes) -> None:
+def need_stdout() -> None:
+    """Raises OutputError if there is none."""
     if sys.stdout is None:
         raise OutputError("standard output is closed")
+
+
+def _to_stdout(data: bytes) -> None:
+    need_stdout()
     try:
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()

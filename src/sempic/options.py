@@ -67,7 +67,23 @@ class Options:
         return fields.about(part).usual if part.default is None else part.default
 
 
-def label_quality_of(name: str, value: Any) -> LabelQuality:
+class SenderOptions(Options):
+    """Base of those that a segmenter's maps are sent with."""
+
+    label_quality: LabelQuality | None
+
+    @property
+    def found_quality(self) -> LabelQuality:
+        """The label quality of a map that the segmenter found."""
+        return self.label_quality or DEFAULT_LABEL_QUALITY
+
+
+def label_quality_option(help: str) -> Any:
+    """A field for `label_quality`."""
+    return option(help, None, low=1, high=5, check=_label_quality, metavar="1…5|lossless")
+
+
+def _label_quality(name: str, value: Any) -> LabelQuality:
     return LOSSLESS if value == LOSSLESS else checks.whole(name, value, 1, 5)
 
 
@@ -116,7 +132,7 @@ def _palette(name: str, value: Any) -> int | str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EncodeOptions(Options):
+class EncodeOptions(SenderOptions):
     """How a picture is coded; `Codec.encode` says more of each. Raises InputError."""
 
     quality: int = option(
@@ -151,14 +167,9 @@ class EncodeOptions(Options):
         high=255,
         metavar="ID",
     )
-    label_quality: LabelQuality | None = option(
+    label_quality: LabelQuality | None = label_quality_option(
         "simplify the label map where that saves most bits (1 the most); if nothing is said, "
-        f"lossless for a map that is given, else {DEFAULT_LABEL_QUALITY}",
-        None,
-        low=1,
-        high=5,
-        check=label_quality_of,
-        metavar="1…5|lossless",
+        f"lossless for a map that is given, else {DEFAULT_LABEL_QUALITY}"
     )
     importance: Mapping[str, float] | None = option(
         "what a pixel of a class is worth to the label quality, 1 for most, inf for never changed",

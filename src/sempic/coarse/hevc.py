@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -63,18 +63,15 @@ def encoder(
     Raises InputError where PyAV was built without x265, as its wheels never are.
     """
     import av
-    from av.video.codeccontext import VideoCodecContext
 
     if "libx265" not in av.codecs_available:
         raise InputError(
             "this PyAV has no x265, which makes coarse pictures: install its own wheel"
         )
-    made = av.CodecContext.create("libx265", "w")
-    assert isinstance(made, VideoCodecContext)
+    made = context("libx265", "w")
     made.width, made.height = width, height
     made.pix_fmt = f"yuv{chroma}p"
     made.time_base = made.framerate = Fraction(1)
-    made.thread_count = 1
     every = {**settings, "ctu": tree(width, height), "cbqpoffs": chroma_qp, "crqpoffs": chroma_qp}
     parameters = ":".join(f"{name}={value}" for name, value in every.items())
     made.options = {**options, "x265-params": parameters}
@@ -83,13 +80,19 @@ def encoder(
 
 def decoder() -> VideoCodecContext:
     """One that refuses what is damaged."""
+    made = context("hevc", "r")
+    made.options = {"err_detect": "crccheck+bitstream+buffer+explode", "ec": "0"}
+    return made
+
+
+def context(codec: str, mode: Literal["r", "w"]) -> VideoCodecContext:
+    """PyAV's codec of that name, to read or to write with, in one thread."""
     import av
     from av.video.codeccontext import VideoCodecContext
 
-    made = av.CodecContext.create("hevc", "r")
+    made = av.CodecContext.create(codec, mode)
     assert isinstance(made, VideoCodecContext)
     made.thread_count = 1
-    made.options = {"err_detect": "crccheck+bitstream+buffer+explode", "ec": "0"}
     return made
 
 

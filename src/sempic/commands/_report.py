@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from sempic import batch, processes
 from sempic.batch import Done, Record
-from sempic.errors import OutputError, reason
+from sempic.errors import reason
 from sempic.jobs import STDOUT, Job
 
 
@@ -65,12 +65,6 @@ def each(
         processes.say(f"cannot write to standard output: {reason(unsaid)}")
         return 2
     return 2 if failed else 0
-
-
-def need_stdout() -> None:
-    """Raises OutputError if there is none."""
-    if sys.stdout is None:
-        raise OutputError("standard output is closed")
 
 
 def summary(record: Record) -> str:

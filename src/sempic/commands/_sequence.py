@@ -14,13 +14,13 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sempic import api, fields, files, processes, progress
+from sempic import api, fields, files, processes, progress, sequence
 from sempic.batch.work import noting
-from sempic.commands import _report
 from sempic.container import SEQUENCE_MAGIC
 from sempic.errors import InputError, OutputError, reason
-from sempic.jobs import apart, naming, read
+from sempic.jobs import apart, naming, need_stdout, read
 from sempic.options import DecodeOptions, EncodeOptions
+from sempic.sequence import SequenceOptions
 
 if TYPE_CHECKING:
     from sempic.sequence import Moment, Unpacker
@@ -31,8 +31,6 @@ _PIECE = 1 << 16
 
 
 def add_encode(parser: argparse.ArgumentParser) -> None:
-    from sempic.sequence.options import SequenceOptions
-
     group = parser.add_argument_group("sequences", "of videos, cameras and streams")
     group.add_argument(
         "--sequence",
@@ -48,7 +46,6 @@ def add_encode(parser: argparse.ArgumentParser) -> None:
 
 def encodes(args: argparse.Namespace) -> bool:
     """Whether a sequence is meant. Raises InputError where that cannot be."""
-    from sempic.sequence.options import SequenceOptions
     from sempic.sequence.video import is_video
 
     videos = [name for name in args.inputs if is_video(name)]
@@ -64,9 +61,6 @@ def encodes(args: argparse.Namespace) -> bool:
 
 
 def encode(args: argparse.Namespace) -> int:
-    from sempic import sequence
-    from sempic.sequence.options import SequenceOptions
-
     (name,) = args.inputs
     _for_pictures(name for name in fields.given(args, EncodeOptions) if name not in _ALSO)
     _for_pictures(
@@ -109,7 +103,6 @@ def decodes(args: argparse.Namespace) -> bool:
 
 
 def decode(args: argparse.Namespace) -> int:
-    from sempic import sequence
     from sempic.sequence.pack import Unpacker
     from sempic.sequence.painter import Painter
 
@@ -160,8 +153,6 @@ def _for_pictures(given: Iterable[str]) -> None:
 
 def described(data: bytes) -> dict[str, Any]:
     """`sequence.info` of a file, as it is reported."""
-    from sempic import sequence
-
     record = sequence.info(data)
     return record | {"bpp": round(record["bpp"], 5), "kbps": round(record["kbps"], 3)}
 
@@ -257,7 +248,7 @@ def _growing(target: str) -> Iterator[Callable[[bytes], None]]:
     """Writes pieces as they come. What was written stays if it ends early, but replaces no file
     then, unless it is the user who ends it."""
     if target == "-":
-        _report.need_stdout()
+        need_stdout()
 
         def out(data: bytes) -> None:
             sys.stdout.buffer.write(data)

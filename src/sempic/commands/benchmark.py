@@ -6,9 +6,10 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from sempic import fields
-from sempic.commands import _files, _measuring
+from sempic import fields, files
+from sempic.commands import _files, _measuring, _sequence
 from sempic.errors import InputError
+from sempic.sequence import SequenceOptions
 
 _QUICK = ("miou", "fid", "psnr", "lpips")
 """What `--quick` measures, as far as it can be measured here."""
@@ -17,9 +18,7 @@ _OF_CLIPS = ("miou", "lpips", "objects")
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    from sempic.commands import _sequence
     from sempic.evaluation import benchmark, clips, codecs
-    from sempic.sequence import SequenceOptions
 
     parser.description = (
         "Codes a folder of pictures with several codecs at several rates and reports "
@@ -92,7 +91,6 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from sempic.evaluation import clips
-    from sempic.sequence import SequenceOptions
 
     found = clips.find(args.inputs)
     given = [name for name in ("fps", "start", "every", "drop") if getattr(args, name) is not None]
@@ -146,7 +144,6 @@ def _clips(args: argparse.Namespace, paths: list[Path]) -> int:
 
     from sempic.evaluation import clips
     from sempic.evaluation.clips import tables
-    from sempic.sequence import SequenceOptions
 
     for name in ("rates", "labels", "short_side", "quick", "effort", "jobs", "cache", "prior"):
         if getattr(args, name):
@@ -176,8 +173,6 @@ def _clips(args: argparse.Namespace, paths: list[Path]) -> int:
 
 def _write(folder: Path, parts: dict[str, str]) -> int:
     """Writes a report and prints its summary."""
-    from sempic import files
-
     files.make_folder(folder)
     for name, text in parts.items():
         files.write(folder / name, text.encode())

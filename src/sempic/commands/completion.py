@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from sempic.commands import _report, parsers, train
+from sempic.commands import parsers, train
+from sempic.jobs import need_stdout
 
 _HELP = (
     "Prints a script for your shell (needs the extra completion). Where it goes depends on "
@@ -26,7 +27,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     import shtab
 
-    _report.need_stdout()
+    need_stdout()
     parser, commands = parsers()
     for name, command in commands.items():
         for action in command._actions:

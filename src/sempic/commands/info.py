@@ -9,7 +9,7 @@ from sempic import batch, models
 from sempic.commands import _files, _report, _sequence
 from sempic.container import SEQUENCE_MAGIC
 from sempic.errors import InputError
-from sempic.jobs import Job, find
+from sempic.jobs import Job, find, need_stdout
 
 _HELP = """Prints size, rate and the cost of each part. No network runs, and nothing is decoded
 unless --map asks for it."""
@@ -33,7 +33,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    _report.need_stdout()
+    need_stdout()
     if args.prior and not args.map:
         raise InputError("--prior is for --map; nothing else is decoded")
     jobs = find(args.inputs, None, found={".sempic"}, suffix=None)

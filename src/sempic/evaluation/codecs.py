@@ -27,7 +27,7 @@ from sempic import api, coarse, formats, labels, models
 from sempic.coarse import hevc
 from sempic.errors import InputError, install_hint
 from sempic.evaluation import weights
-from sempic.palette import CAMVID, PALETTES
+from sempic.palette import PALETTES
 from sempic.processes import no_real_time
 from sempic.scene import Image, LabelMap
 
@@ -144,16 +144,12 @@ def encode_video(
         frames: uint8 (H, W, 3), all of one size.
         rate: frames in a second.
     """
-    import av
-    from av.video.codeccontext import VideoCodecContext
-
     os.environ.setdefault("SVT_LOG", "1")  # errors only; it prints a page a picture otherwise
     height, width = (side + side % 2 for side in frames[0].shape[:2])
-    context = av.CodecContext.create(encoder, "w")
-    assert isinstance(context, VideoCodecContext)
+    context = hevc.context(encoder, "w")
     context.width, context.height = width, height
     context.pix_fmt, context.color_range = "yuv420p", 2
-    context.time_base, context.framerate, context.thread_count = 1 / rate, rate, 1
+    context.time_base, context.framerate = 1 / rate, rate
     context.options = options
     packets: list[Any] = []
     with no_real_time():
@@ -168,11 +164,8 @@ def encode_video(
 def decode_video(decoder: str, packets: Sequence[bytes], width: int, height: int) -> list[Image]:
     """The frames of packets, uint8 (height, width, 3); decoder: PyAV's name of it."""
     import av
-    from av.video.codeccontext import VideoCodecContext
 
-    context = av.CodecContext.create(decoder, "r")
-    assert isinstance(context, VideoCodecContext)
-    context.thread_count = 1
+    context = hevc.context(decoder, "r")
     frames = [frame for packet in packets for frame in context.decode(av.Packet(packet))]
     frames += context.decode(None)
     return [coarse.to_rgb(hevc.planes(frame, width, height)) for frame in frames]
@@ -258,7 +251,7 @@ class Sempic(PictureCodec):
             return self._codec.encode(picture, quality=setting, check=True)
         palette = None
         if self.sent == "void":
-            palette = getattr(self._codec.segmenter, "palette", CAMVID.id)
+            palette = self._codec.segmenter.palette
             void = PALETTES[palette].void
             if void is None:
                 raise InputError(f"{self.name}: palette {PALETTES[palette].name} has no void")

@@ -212,9 +212,7 @@ def find(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
     named = (p for p in folder.iterdir() if p.suffix.lower() in pictures.SUFFIXES)
-    found = sorted(
-        p for p in named if not p.name.startswith(".")
-    )  # macOS leaves ._NAME beside NAME
+    found = sorted(p for p in named if p.name[0] != ".")  # macOS leaves ._NAME beside NAME
     if not found:
         raise InputError(f"{folder}: no pictures")
     return found
@@ -318,11 +316,9 @@ def _beside(figure: Figure, found: Row, ceiling: Row) -> str:
 
 def sample_count(count: int) -> str:
     """What stands beside every FID."""
-    from sempic.evaluation.metrics import FEW
-
-    if count >= FEW:
+    if count >= metrics.FEW:
         return f"(N = {count})"
-    return f"(N = {count}: fewer than {FEW}, biased upwards; compare at equal N only)"
+    return f"(N = {count}: fewer than {metrics.FEW}, biased upwards; compare at equal N only)"
 
 
 def _interval(found: Row, name: str) -> str:

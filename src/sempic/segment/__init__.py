@@ -10,7 +10,7 @@ import numpy.typing as npt
 import PIL.Image
 
 from sempic import models, roles
-from sempic.errors import InputError, ModelError, install_hint
+from sempic.errors import InputError, ModelError, install_hint, line
 from sempic.models import runtime
 from sempic.palette import CAMVID, CITYSCAPES, INDICES, from_description
 from sempic.scene import Image, LabelMap, Probabilities
@@ -105,8 +105,7 @@ class Segmenter:
         try:
             out = runtime.run(self._session, self._output, {self._input: x})
         except Exception as error:
-            cause = str(error).strip().splitlines()[0]
-            raise ModelError(f"{self._path}: the segmenter failed ({cause})") from error
+            raise ModelError(f"{self._path}: the segmenter failed ({line(error)})") from error
         ids = out.ndim == 3 and out.shape[1:] == padded.shape[:2] and out.max() <= 255
         if not ids and not (out.ndim == 4 and 1 <= out.shape[1] <= 256):
             raise ModelError(f"{self._path}: output of shape {out.shape} is no label map")
@@ -139,8 +138,7 @@ class HubSegmenter:
         try:
             self._pipe = pipeline("image-segmentation", model=name)
         except Exception as error:
-            cause = str(error).strip().splitlines()[0]
-            raise ModelError(f"hf:{name}: transformers cannot load it ({cause})") from error
+            raise ModelError(f"hf:{name}: transformers cannot load it ({line(error)})") from error
         names = self._pipe.model.config.label2id
         self._ids = {str(label).lower(): int(number) for label, number in names.items()}
         cityscapes = {label: number for number, label in enumerate(CITYSCAPES.classes)}

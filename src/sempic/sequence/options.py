@@ -14,8 +14,8 @@ from sempic.options import (
     DEFAULT_QUALITY,
     QUALITY,
     LabelQuality,
-    Options,
-    label_quality_of,
+    SenderOptions,
+    label_quality_option,
 )
 
 
@@ -31,7 +31,7 @@ def bitrate(name: str, value: Any) -> float:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SequenceOptions(Options):
+class SequenceOptions(SenderOptions):
     """How frames are coded; raises InputError."""
 
     quality: int = option(
@@ -43,14 +43,9 @@ class SequenceOptions(Options):
         check=bitrate,
         metavar="BITS",
     )
-    label_quality: LabelQuality | None = option(
+    label_quality: LabelQuality | None = label_quality_option(
         "how much a change of the label map must gain to be sent (1 the most), or lossless; "
-        f"{DEFAULT_LABEL_QUALITY} if nothing is said",
-        None,
-        low=1,
-        high=5,
-        check=label_quality_of,
-        metavar="1…5|lossless",
+        f"{DEFAULT_LABEL_QUALITY} if nothing is said"
     )
     key_interval: float = option(
         "seconds between key frames, from which a receiver can begin or recover",

@@ -158,17 +158,13 @@ class Packer:
         self._time = Timeline(self._head)
         share = checks.number("parity", parity, 0, 1)
         self._guard = Guard(share, rate) if share else None
-        self._number = 0
+        self.number = 0
+        """Of the next frame."""
         self._mapped = False
         self.coarse_bytes = 0
         """Of the last frame's coarse picture."""
         self.parity_bytes = 0
         """Of what was sent behind the last frame."""
-
-    @property
-    def number(self) -> int:
-        """Of the next frame."""
-        return self._number
 
     @property
     def last(self) -> Coarse | None:
@@ -208,13 +204,13 @@ class Packer:
             codec.check_labels(found, width=width, height=height, palette=self._palette)
         frame = Frame(
             key=key,
-            number=self._number,
+            number=self.number,
             coarse=payload,
             labels=self._coded(found, expected, key),
         )
         time.coarse, time.labels = planes, found if key or self._mapped else None
         self.coarse_bytes = len(payload or b"")
-        self._number += 1
+        self.number += 1
         head = b""
         if advice is not None and (said := advice(time.labels)):
             head = stream.write_advice(Advice(dict(said)))

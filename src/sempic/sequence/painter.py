@@ -16,7 +16,7 @@ import PIL.Image
 
 from sempic import api, checks, pictures
 from sempic.scene import Image, Scene
-from sempic.sequence.pack import Expected, Moment
+from sempic.sequence.pack import Expected, Moment, Unpacker
 
 _Floats = npt.NDArray[np.float32]
 
@@ -122,8 +122,6 @@ def decode(
     A frame that is lost is shown as the last one, unless parity restores it: then it comes in
     its place, and those behind it wait so long. Raises a BitstreamError for what is no sequence.
     """
-    from sempic.sequence.pack import Unpacker
-
     unpacker = Unpacker()
     painter = Painter(api.codec_or_shared(codec), kept=kept, **controls)
     whole = isinstance(chunks, (bytes, bytearray, memoryview, str, os.PathLike))

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from sempic import api, coarse, pictures, texture
+from sempic import api, checks, coarse, pictures, texture
 from sempic.coarse import moving
 from sempic.errors import ImageError
 from sempic.options import DEFAULT_LABEL_QUALITY, LOSSLESS, QUALITY
@@ -100,7 +100,7 @@ class Sender:
 
     def _begin(self, pixels: Image) -> Packer:
         segmenter = self._coder.segmenter
-        quality = self._options.label_quality or DEFAULT_LABEL_QUALITY
+        quality = self._options.found_quality
         if quality != LOSSLESS:
             thrift = LEVELS[DEFAULT_LABEL_QUALITY] / LEVELS[int(quality)]
             self._stable = Stabiliser(segmenter.palette, thrift=thrift, voids=segmenter.voids)
@@ -168,7 +168,7 @@ class Sender:
                     settled.move(expected)
                 return expected.labels
         self._labels_due = self._every
-        quality: Any = self._options.label_quality or DEFAULT_LABEL_QUALITY
+        quality = self._options.found_quality
         labels, probabilities, palette = self._coder.predict(pixels, quality)
         if settled is None:
             return labels
@@ -179,7 +179,7 @@ class Sender:
             found, probabilities = settled.known
             if not self._coder.is_street(found, probabilities, palette):
                 return None
-        sent = self._coder.sent(found, probabilities, palette, quality)
+        sent = self._coder.sent(found, probabilities, palette, int(quality))
         if (sent == PALETTES[palette].void).all():
             return None
         settled.sent(sent)  # be it a single class: what comes is told from it
@@ -212,8 +212,6 @@ def encode(
     Raises InputError for an option out of range, ImageError for a frame that cannot be coded, and
     ModelError where labels cannot be found.
     """
-    from sempic import checks
-
     given = SequenceOptions(**options)
     sender = Sender(given, as_rate(rate), api.codec_or_shared(codec))
     for frame in checks.several("frames", frames):
@@ -223,7 +221,5 @@ def encode(
 
 def as_rate(rate: float | Fraction) -> Fraction:
     """Frames in a second as a simple fraction. Raises InputError."""
-    from sempic import checks
-
     number = checks.number("rate", rate, 0.01, 240)
     return (rate if isinstance(rate, Fraction) else Fraction(number)).limit_denominator(1001)

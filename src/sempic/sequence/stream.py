@@ -280,9 +280,8 @@ def _read_head(content: bytes, version: int) -> Head:
     model, palette = divmod(content[at], 16)
     size, at = read_varint(content, at + 1, end)
     own = content[at : at + size].decode("utf-8", "replace")
-    if numerator == 0 or denominator == 0 or factor == 0 or last > 255 or size > end - at:
-        raise CorruptStream("the head says what cannot be")
-    if halved > 1 or (halved and factor % 2):
+    odd = halved > 1 or (halved and factor % 2)
+    if 0 in (numerator, denominator, factor) or last > 255 or size > end - at or odd:
         raise CorruptStream("the head says what cannot be")
     return Head(
         width=width,

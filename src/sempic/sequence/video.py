@@ -13,7 +13,7 @@ from typing import IO, Any
 import numpy as np
 
 from sempic import files
-from sempic.errors import InputError, LimitExceeded, OutputError
+from sempic.errors import InputError, LimitExceeded, OutputError, reason
 from sempic.jobs import naming
 from sempic.scene import Image
 
@@ -81,7 +81,7 @@ class Source:
             options = {"format_whitelist": _FORMATS}
             self._container = av.open(file, format=kind, options=options)
         except (FFmpegError, OSError, ValueError) as error:
-            raise InputError(f"{name}: not a video that can be read: {_why(error)}") from None
+            raise InputError(f"{name}: not a video that can be read: {reason(error)}") from None
         if not self._container.streams.video:
             raise InputError(f"{name}: there is no video in it")
         self._stream = self._container.streams.video[0]
@@ -120,7 +120,7 @@ class Source:
             if last is not None and behind >= due:
                 yield self._picture(last)
         except (FFmpegError, OSError) as error:
-            raise InputError(f"{self._name}: breaks off at frame {due}: {_why(error)}") from None
+            raise InputError(f"{self._name}: breaks off at frame {due}: {reason(error)}") from None
 
     def _picture(self, frame: Any) -> Image:
         scale = 1.0
@@ -152,7 +152,7 @@ class Video:
             format = WRITTEN[path.suffix.lower()]
             self._container = av.open(_local(str(self._part)), "w", format=format)
         except (FFmpegError, OSError) as error:
-            raise OutputError(f"{path}: cannot write: {_why(error)}") from None
+            raise OutputError(f"{path}: cannot write: {reason(error)}") from None
         name = "libx264" if "libx264" in av.codecs_available else "mpeg4"
         self._stream: Any = self._container.add_stream(name, rate=rate)
         self._begun = False
@@ -172,7 +172,7 @@ class Video:
         try:
             self._container.mux(self._stream.encode(frame))
         except (FFmpegError, OSError) as error:
-            raise OutputError(f"{self._path}: cannot write: {_why(error)}") from None
+            raise OutputError(f"{self._path}: cannot write: {reason(error)}") from None
 
     def close(self, *, keep: bool) -> None:
         """Ends the file, and puts it in its place, or removes it."""
@@ -186,7 +186,7 @@ class Video:
                 with naming(self._path):
                     files.place(self._part, self._path)
         except (FFmpegError, OSError) as error:
-            raise OutputError(f"{self._path}: cannot write: {_why(error)}") from None
+            raise OutputError(f"{self._path}: cannot write: {reason(error)}") from None
         finally:
             self._part.unlink(missing_ok=True)
 
@@ -206,9 +206,7 @@ class Growing:
             self.is_new = stream is None and not path.exists()
             """Whether there was no such file."""
             if stream is None and not self.is_new:
-                if not os.access(path, os.W_OK):
-                    raise PermissionError(13, os.strerror(13))
-                self._part = _part_of(path)
+                self._part = _part_of(files.replaceable(path))
             name = stream if stream is not None else self._part or os.path.realpath(path)
             self._file: IO[bytes] = open(name, "wb", buffering=0)  # noqa: SIM115
         except OSError as cause:
@@ -235,14 +233,13 @@ class Growing:
             Path(os.path.realpath(self._path)).unlink(missing_ok=True)
 
 
-def _part_of(path: Path) -> Path:
+def _part_of(target: Path) -> Path:
     """A name that people find after a crash, where that is to be had."""
-    target = Path(os.path.realpath(path))
     part = target.with_name(target.name + ".part")
     try:
         part.open("xb").close()
     except OSError:  # too long, taken, or in a folder that cannot be written
-        return files.part_of(path)
+        return files.part_of(target)
     return part
 
 
@@ -258,7 +255,3 @@ def _opened(name: str) -> Any:
 def _local(name: str) -> str:
     """A file's name for FFmpeg, which takes what is before a colon for a protocol."""
     return f"file:{name}"
-
-
-def _why(error: BaseException) -> str:
-    return getattr(error, "strerror", None) or str(error).splitlines()[0]

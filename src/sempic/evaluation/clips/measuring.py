@@ -167,10 +167,9 @@ def flicker(
 
 def _change(last: Image, now: Image, places: npt.NDArray[np.int32]) -> npt.NDArray[np.float64]:
     moved = motion.move(np.moveaxis(last, 2, 0), places)
-    change: npt.NDArray[np.float64] = np.abs(np.moveaxis(now, 2, 0).astype(np.int16) - moved).mean(
-        0
-    )
-    return change
+    change = np.moveaxis(now, 2, 0).astype(np.int16) - moved
+    mean: npt.NDArray[np.float64] = np.abs(change).mean(0)
+    return mean
 
 
 # ── losses ───────────────────────────────────────────────────────────────────────────────────
