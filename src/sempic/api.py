@@ -315,7 +315,7 @@ class Codec:
         given = drafts.settled(labels, pixels, options)
         if options.max_side is not None:
             pixels, given = pictures.shrink(pixels, given, options.max_side)
-        verifier = self._begun(pixels) if options.check else None
+        verifier = self._looking(pixels) if options.check else None
         palette, halved = options.known_palette.id, False
         ready: Future[Coded] | None = None
         if labels is None:
@@ -348,7 +348,7 @@ class Codec:
             return stream
         return self._checked(pixels, draft, stream, made, verifier, options)
 
-    def _begun(self, pixels: Image) -> Verifier:
+    def _looking(self, pixels: Image) -> Verifier:
         """The verifier, which looks at the original while that is coded, if threads may be used."""
         from sempic import check
 

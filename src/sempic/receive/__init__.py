@@ -130,15 +130,12 @@ class Receiver:
         rows, columns = (-(-side // _MULTIPLE) * _MULTIPLE for side in (scene.height, scene.width))
         rgb, factor = _sent(scene)
         small = _grid(scene, rgb, factor, rows // _PATCH, columns // _PATCH)
-        labels = np.full((rows, columns), self._palette.void, np.uint8)
-        sent = np.zeros_like(labels)  # what texture is said of
-        if scene.labels is not None:
-            known = self._understood(scene.labels, scene)
-            room = (0, rows - scene.height), (0, columns - scene.width)
-            labels, sent = (np.pad(ids, room, mode="edge") for ids in (known, scene.labels))
-        if "texture" in self._inputs:
+        known = None if scene.labels is None else self._understood(scene.labels, scene)
+        labels = _spread(known, rows, columns, self._palette.void)
+        if "texture" in self._inputs:  # whose ids are the stream's
             told = texture.stronger(scene.texture, TOLD)
-            small = np.concatenate([small, texture.cells(told, sent, _PATCH)])
+            ids = _spread(scene.labels, rows, columns, 0)
+            small = np.concatenate([small, texture.cells(told, ids, _PATCH)])
         noise = np.random.default_rng(seed)
         residual: _Floats | None = None
         count = len(tiles(rows)) * len(tiles(columns))
@@ -235,6 +232,13 @@ def _grid(scene: Scene, rgb: Image, factor: int | None, rows: int, columns: int)
         rgb = np.asarray(PIL.Image.fromarray(rgb).resize(size, how, box))
     padded = _padded(rgb, rows, columns).astype(np.float32)
     return np.ascontiguousarray(padded.transpose(2, 0, 1)) / np.float32(127.5) - 1
+
+
+def _spread(ids: LabelMap | None, rows: int, columns: int, otherwise: int | None) -> LabelMap:
+    """A map on the whole grid, its edge repeated; without one, the same id everywhere."""
+    if ids is None:
+        return np.full((rows, columns), otherwise, np.uint8)
+    return np.pad(ids, ((0, rows - ids.shape[0]), (0, columns - ids.shape[1])), mode="edge")
 
 
 def _padded(rgb: Image, rows: int, columns: int) -> Image:
