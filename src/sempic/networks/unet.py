@@ -182,11 +182,11 @@ class SPADE(nn.Module):
 
 
 class Downsample(nn.Module):
-    """Halves the sides: a strided convolution, or a mean if `convolve` is off."""
+    """Halves the sides by a strided convolution."""
 
-    def __init__(self, channels: int, *, convolve: bool = True) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        self.op = nn.Conv2d(channels, channels, 3, 2, 1) if convolve else nn.AvgPool2d(2)
+        self.op = nn.Conv2d(channels, channels, 3, 2, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         return cast(Tensor, self.op(x))
@@ -195,9 +195,9 @@ class Downsample(nn.Module):
 class Upsample(nn.Module):
     """Doubles the sides by repetition, then convolves."""
 
-    def __init__(self, channels: int, *, convolve: bool = True) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1) if convolve else nn.Identity()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         return cast(Tensor, self.conv(F.interpolate(x, scale_factor=2, mode="nearest")))
@@ -206,11 +206,11 @@ class Upsample(nn.Module):
 Resample = Literal["none", "up", "down"]
 
 
-def _resampler(kind: Resample, channels: int) -> nn.Module:
+def _resampler(kind: Resample) -> nn.Module:
+    """As within residual blocks, without weights."""
     if kind == "none":
         return nn.Identity()
-    block = Upsample if kind == "up" else Downsample
-    return block(channels, convolve=False)
+    return nn.Upsample(scale_factor=2) if kind == "up" else nn.AvgPool2d(2)
 
 
 class _Block(nn.Module):
@@ -240,8 +240,8 @@ class ResBlock(_Block):
         self.in_layers = nn.Sequential(
             _norm(channels), SiLU(), nn.Conv2d(channels, out, 3, padding=1)
         )
-        self.h_upd = _resampler(resample, channels)
-        self.x_upd = _resampler(resample, channels)
+        self.h_upd = _resampler(resample)
+        self.x_upd = _resampler(resample)
         self.emb_layers = _time_layers(config, out)
         self.out_layers = nn.Sequential(
             _norm(out),
@@ -268,8 +268,8 @@ class SPADEResBlock(_Block):
         self.scale_shift = config.use_scale_shift_norm
         self.in_norm = SPADE(channels, config.condition_channels)
         self.in_layers = nn.Sequential(SiLU(), nn.Conv2d(channels, out, 3, padding=1))
-        self.h_upd = _resampler(resample, channels)
-        self.x_upd = _resampler(resample, channels)
+        self.h_upd = _resampler(resample)
+        self.x_upd = _resampler(resample)
         self.emb_layers = _time_layers(config, out)
         self.out_norm = SPADE(out, config.condition_channels)
         self.out_layers = nn.Sequential(
