@@ -17,24 +17,10 @@ from sempic.errors import InputError, LimitExceeded, OutputError, reason
 from sempic.jobs import naming
 from sempic.scene import Image
 
-READ = frozenset(
-    [
-        ".mp4",
-        ".m4v",
-        ".mov",
-        ".mkv",
-        ".webm",
-        ".avi",
-        ".ts",
-        ".mpg",
-        ".mpeg",
-        ".ogv",
-        ".3gp",
-        ".y4m",
-        ".hevc",
-        ".h264",
-    ]
-)
+READ = frozenset((
+    ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".mpg", ".mpeg", ".ogv", ".3gp", ".y4m",
+    ".hevc", ".h264",
+))  # fmt: skip
 """Suffixes of files that are taken for videos."""
 WRITTEN = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
 """Suffixes of videos that are written, and PyAV's names of the formats."""
