@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from sempic import api, fields, files, processes, progress, sequence
 from sempic.batch.work import noting
 from sempic.container import SEQUENCE_MAGIC
-from sempic.errors import InputError, OutputError, reason
+from sempic.errors import InputError, OutputError, refused
 from sempic.jobs import apart, naming, need_stdout, read
 from sempic.options import DecodeOptions, EncodeOptions
 from sempic.sequence import SequenceOptions
@@ -92,10 +92,8 @@ def decodes(args: argparse.Namespace) -> bool:
     """Whether a sequence is meant: by how the file begins."""
     (first, *others) = args.inputs
     if first == "-":
-        try:
+        with refused(InputError, "cannot read standard input"):
             return sys.stdin is not None and _standard_input().peek(2)[:2] == SEQUENCE_MAGIC
-        except OSError as cause:
-            raise InputError(f"cannot read standard input: {reason(cause)}") from cause
     found = [name for name in args.inputs if _begins(name)]
     if found and others:
         raise InputError(f"{found[0]}: a sequence; decode one at a time")
@@ -217,12 +215,9 @@ def _pieces(name: str) -> Iterator[bytes]:
         while piece := _standard_input().read1(_PIECE):
             yield piece
         return
-    try:
-        with open(name, "rb") as file:
-            while piece := file.read(_PIECE):
-                yield piece
-    except OSError as cause:
-        raise InputError(f"{name}: cannot read: {reason(cause)}") from cause
+    with refused(InputError, f"{name}: cannot read"), open(name, "rb") as file:
+        while piece := file.read(_PIECE):
+            yield piece
 
 
 def _standard_input() -> Any:
