@@ -240,8 +240,7 @@ class ResBlock(_Block):
         self.in_layers = nn.Sequential(
             _norm(channels), SiLU(), nn.Conv2d(channels, out, 3, padding=1)
         )
-        self.h_upd = _resampler(resample)
-        self.x_upd = _resampler(resample)
+        self.resample = _resampler(resample)
         self.emb_layers = _time_layers(config, out)
         self.out_layers = nn.Sequential(
             _norm(out),
@@ -252,9 +251,9 @@ class ResBlock(_Block):
         self.skip_connection = nn.Identity() if channels == out else nn.Conv2d(channels, out, 1)
 
     def compute(self, x: Tensor, condition: Tensor, embedding: Tensor) -> Tensor:
-        h = self.in_layers[2](self.h_upd(self.in_layers[1](self.in_layers[0](x))))
+        h = self.in_layers[2](self.resample(self.in_layers[1](self.in_layers[0](x))))
         h = _modulate(h, self.out_layers[0], self.emb_layers(embedding), self.scale_shift)
-        return cast(Tensor, self.skip_connection(self.x_upd(x)) + self.out_layers[1:](h))
+        return cast(Tensor, self.skip_connection(self.resample(x)) + self.out_layers[1:](h))
 
 
 class SPADEResBlock(_Block):
@@ -268,8 +267,7 @@ class SPADEResBlock(_Block):
         self.scale_shift = config.use_scale_shift_norm
         self.in_norm = SPADE(channels, config.condition_channels)
         self.in_layers = nn.Sequential(SiLU(), nn.Conv2d(channels, out, 3, padding=1))
-        self.h_upd = _resampler(resample)
-        self.x_upd = _resampler(resample)
+        self.resample = _resampler(resample)
         self.emb_layers = _time_layers(config, out)
         self.out_norm = SPADE(out, config.condition_channels)
         self.out_layers = nn.Sequential(
@@ -278,13 +276,13 @@ class SPADEResBlock(_Block):
         self.skip_connection = nn.Identity() if channels == out else nn.Conv2d(channels, out, 1)
 
     def compute(self, x: Tensor, condition: Tensor, embedding: Tensor) -> Tensor:
-        h = self.in_layers[1](self.h_upd(self.in_layers[0](self.in_norm(x, condition))))
+        h = self.in_layers[1](self.resample(self.in_layers[0](self.in_norm(x, condition))))
 
         def norm(h: Tensor) -> Tensor:
             return cast(Tensor, self.out_norm(h, condition))
 
         h = _modulate(h, norm, self.emb_layers(embedding), self.scale_shift)
-        return cast(Tensor, self.skip_connection(self.x_upd(x)) + self.out_layers(h))
+        return cast(Tensor, self.skip_connection(self.resample(x)) + self.out_layers(h))
 
 
 def _time_layers(config: UNetConfig, out: int) -> nn.Sequential:
