@@ -187,7 +187,7 @@ def _content(
         raise CorruptStream("neither labels nor a coarse picture")
     own = None
     if "palette" in found:
-        own = found["palette"].decode("utf-8", "replace")
+        own = found.pop("palette").decode("utf-8", "replace")
         if not IDENTITY.fullmatch(own):
             raise CorruptStream("the palette chunk names no palette")
         mine = (p.id for p in PALETTES.values() if p.id >= OWN and p.identity == own)
@@ -198,14 +198,10 @@ def _content(
         palette=palette,
         own=own,
         model=model,
-        labels=found.get("labels"),
         halved=halved,
-        coarse=found.get("coarse"),
         coarse_type=coarse_type,
-        windows=found.get("windows"),
-        receipt=found.get("receipt"),
         own_groups=own_groups,
-        texture=found.get("texture"),
+        **found,
     )
 
 

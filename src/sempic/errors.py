@@ -22,9 +22,11 @@ Each message is one line that a user can act on. Files are named by whoever open
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import warnings
+from collections.abc import Iterator
 
 
 class SempicError(Exception):
@@ -119,6 +121,15 @@ def line(cause: BaseException) -> str:
 def reason(cause: BaseException) -> str:
     """Why the system refused, without the number and the name of the file."""
     return getattr(cause, "strerror", None) or line(cause)
+
+
+@contextlib.contextmanager
+def refused(kind: type[SempicError], what: str) -> Iterator[None]:
+    """Makes an error of ours of what the system refuses within it: `what`, and why."""
+    try:
+        yield
+    except OSError as cause:
+        raise kind(f"{what}: {reason(cause)}") from cause
 
 
 def install_hint(extra: str) -> str:

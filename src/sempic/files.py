@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sempic.errors import OutputError
+from sempic.errors import OutputError, refused
 
 
 @dataclass(slots=True)
@@ -82,7 +82,7 @@ def write(path: str | os.PathLike[str], data: bytes) -> None:
     Raises OutputError, and leaves nothing behind, if that fails (no such folder, no permission,
     disk full).
     """
-    try:
+    with refused(OutputError, "cannot write"):
         stream = as_it_is(path)
         if stream is not None:
             with open(stream, "wb") as file:
@@ -101,22 +101,18 @@ def write(path: str | os.PathLike[str], data: bytes) -> None:
             if not target.is_file() or (os.access(target.parent, os.W_OK) and not _mounted(target)):
                 raise
             _overwrite(target, data)
-    except OSError as cause:
-        raise OutputError(f"cannot write: {cause.strerror}") from cause
 
 
 def make_folder(path: Path) -> None:
     """Make a folder and those above it, where they are not there. Raises OutputError."""
-    try:
+    with refused(OutputError, f"{path}: cannot make the folder"):
         path.mkdir(parents=True, exist_ok=True)
-    except OSError as cause:
-        raise OutputError(f"{path}: cannot make the folder: {cause.strerror}") from cause
 
 
 def place(part: Path, path: str | os.PathLike[str]) -> None:
     """Put a file that was written elsewhere, beside or `part_of`, where `write` would put its
     bytes, and in the same way; raises OutputError."""
-    try:
+    with refused(OutputError, "cannot write"):
         stream = as_it_is(path)
         if stream is not None:
             with open(part, "rb") as source, open(stream, "wb") as file:
@@ -129,8 +125,6 @@ def place(part: Path, path: str | os.PathLike[str]) -> None:
             part.unlink()
         else:
             _move(part, target)
-    except OSError as cause:
-        raise OutputError(f"cannot write: {cause.strerror}") from cause
 
 
 def part_of(path: str | os.PathLike[str]) -> Path:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from sempic import files, models
-from sempic.errors import ModelError, install_hint, line
+from sempic.errors import ModelError, install_hint, line, refused
 
 MANIFEST = "sempic.json"
 CARD = "README.md"
@@ -123,12 +123,10 @@ def _hub() -> Any:
 
 
 def _manifest(path: Path, sha256: str | None) -> dict[str, Any]:
-    try:
+    with refused(ModelError, f"{path}: cannot read the manifest"):
         if path.stat().st_size > _MAX_MANIFEST:
             raise ModelError(f"{path}: too large to be a manifest")
         data = path.read_bytes()
-    except OSError as cause:
-        raise ModelError(f"{path}: cannot read the manifest: {cause.strerror}") from cause
     if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256.lower():
         raise ModelError(f"{path}: its SHA-256 is not the expected {sha256}")
     try:
@@ -149,10 +147,8 @@ def _manifest(path: Path, sha256: str | None) -> dict[str, Any]:
 
 
 def _contents(path: Path) -> bytes:
-    try:
+    with refused(ModelError, f"{path}: cannot read"):
         return path.read_bytes()
-    except OSError as cause:
-        raise ModelError(f"{path}: cannot read: {cause.strerror}") from cause
 
 
 def _measure(data: bytes) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from sempic.batch.work import Record
-from sempic.errors import InputError, OutputError
+from sempic.errors import InputError, OutputError, refused
 from sempic.jobs import Job, exists, naming, read
 
 
@@ -61,9 +61,7 @@ class Manifest:
         self._write("".join(json.dumps(e) + "\n" for e in entries))
 
     def _write(self, text: str) -> None:
-        try:
+        with refused(OutputError, f"{self._path}: cannot write"):
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with open(self._path, "a", encoding="utf-8") as file:
                 file.write(text)
-        except OSError as cause:
-            raise OutputError(f"{self._path}: cannot write: {cause.strerror}") from cause

@@ -105,8 +105,9 @@ def checked(
     groups = GROUPS if table is None else within(table, palette)
     room = int(budget * len(stream))
     before, hoped = _seen(picture, verifier, groups)
-    painted = paint(draft.scene())
-    after, left = _seen(windows.blend(painted, draft.scene().windows), verifier, groups)
+    scene = draft.scene()
+    painted = paint(scene)
+    after, left = _seen(windows.blend(painted, scene.windows), verifier, groups)
     columns, rows = windows.grid(draft.width, draft.height)
     cells = np.zeros((rows, columns), bool) if sent is None else sent
     forbidden = np.zeros_like(cells) if never is None else never(before)
@@ -170,6 +171,7 @@ def _afforded(
     unions = np.logical_or.accumulate([cells, *wanted])
     area = unions.sum((1, 2)).tolist()
     found, rate = None, RATE
+    planes = draft.planes() if wanted else None
     low, high = 0, len(wanted)  # low fits
     while low < high:
         likely = bisect.bisect_right(area, (room + given) / rate) - 1
@@ -177,7 +179,7 @@ def _afforded(
         places = windows.rectangles(unions[count])
         fits = 0 < len(places) <= windows.MOST
         if fits:
-            payload = windows.encode(picture, places, draft.planes(), qp=qp)
+            payload = windows.encode(picture, places, planes, qp=qp)
             rate = len(payload) / area[count]
             fits = len(payload) + CHUNK - given <= room
         if fits:

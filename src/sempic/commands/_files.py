@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,12 @@ def add_prior(parser: argparse.ArgumentParser, verb: str) -> None:
         help=f"{verb} maps of its palette with this prior of the label coder, one's own "
         "(sempic train label-prior, .npz)",
     )
+
+
+def only_for(what: str, given: Iterable[str]) -> None:
+    """Raises InputError for an option that was given, and is only for what is not at hand."""
+    for name in given:
+        raise InputError(f"--{name.replace('_', '-')} is for {what}")
 
 
 def positive(text: str) -> int:

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from sempic import api, fields, files, processes, progress, sequence
 from sempic.batch.work import noting
+from sempic.commands._files import only_for
 from sempic.container import SEQUENCE_MAGIC
-from sempic.errors import InputError, OutputError, reason
+from sempic.errors import InputError, OutputError, refused
 from sempic.jobs import apart, naming, need_stdout, read
 from sempic.options import DecodeOptions, EncodeOptions
 from sempic.sequence import SequenceOptions
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 _ALSO = ("quality", "label_quality", "model", "max_side")
 """What is asked of pictures and of frames alike."""
+_PICTURES = "pictures, not for sequences"
 _PIECE = 1 << 16
 
 
@@ -54,18 +56,16 @@ def encodes(args: argparse.Namespace) -> bool:
             raise InputError("one video at a time")
         return True
     given = fields.given(args, SequenceOptions).keys() - set(_ALSO)
-    for name in sorted(given | ({"fps"} if args.fps else set())):
-        flag = name.replace("_", "-")
-        raise InputError(f"--{flag} is for videos; with --sequence the input is taken for one")
+    given |= {"fps"} if args.fps else set()
+    only_for("videos; with --sequence the input is taken for one", sorted(given))
     return False
 
 
 def encode(args: argparse.Namespace) -> int:
     (name,) = args.inputs
-    _for_pictures(name for name in fields.given(args, EncodeOptions) if name not in _ALSO)
-    _for_pictures(
-        n for n in ("labels", "verifier", "prior", "manifest", "images") if getattr(args, n)
-    )
+    given = [name for name in fields.given(args, EncodeOptions) if name not in _ALSO]
+    others = ("labels", "verifier", "prior", "manifest", "images")
+    only_for(_PICTURES, [*given, *filter(vars(args).get, others)])
     options = SequenceOptions(**fields.given(args, SequenceOptions))
     target = _encoded(name, args.output)
     frames, rate, count = _frames(name, args, target)
@@ -92,10 +92,8 @@ def decodes(args: argparse.Namespace) -> bool:
     """Whether a sequence is meant: by how the file begins."""
     (first, *others) = args.inputs
     if first == "-":
-        try:
+        with refused(InputError, "cannot read standard input"):
             return sys.stdin is not None and _standard_input().peek(2)[:2] == SEQUENCE_MAGIC
-        except OSError as cause:
-            raise InputError(f"cannot read standard input: {reason(cause)}") from cause
     found = [name for name in args.inputs if _begins(name)]
     if found and others:
         raise InputError(f"{found[0]}: a sequence; decode one at a time")
@@ -107,9 +105,8 @@ def decode(args: argparse.Namespace) -> int:
     from sempic.sequence.painter import Painter
 
     (name,) = args.inputs
-    _for_pictures(
-        n for n in ("only", "uncertainty", "samples", "prior", "manifest") if getattr(args, n)
-    )
+    others = ("only", "uncertainty", "samples", "prior", "manifest")
+    only_for(_PICTURES, filter(vars(args).get, others))
     options = DecodeOptions(**fields.given(args, DecodeOptions))
     target = args.output or _beside(name, ".mp4")
     if target == "-":
@@ -143,12 +140,6 @@ def _moments(name: str, unpacker: Unpacker) -> Iterator[Moment]:
     with naming(Path(name)):
         rest = unpacker.close()
     yield from rest
-
-
-def _for_pictures(given: Iterable[str]) -> None:
-    """Raises InputError for an option that was given and that sequences have not."""
-    for name in given:
-        raise InputError(f"--{name.replace('_', '-')} is for pictures, not for sequences")
 
 
 def described(data: bytes) -> dict[str, Any]:
@@ -217,12 +208,9 @@ def _pieces(name: str) -> Iterator[bytes]:
         while piece := _standard_input().read1(_PIECE):
             yield piece
         return
-    try:
-        with open(name, "rb") as file:
-            while piece := file.read(_PIECE):
-                yield piece
-    except OSError as cause:
-        raise InputError(f"{name}: cannot read: {reason(cause)}") from cause
+    with refused(InputError, f"{name}: cannot read"), open(name, "rb") as file:
+        while piece := file.read(_PIECE):
+            yield piece
 
 
 def _standard_input() -> Any:

@@ -8,7 +8,6 @@ from typing import Any
 
 from sempic import fields, files
 from sempic.commands import _files, _measuring, _sequence
-from sempic.errors import InputError
 from sempic.sequence import SequenceOptions
 
 _QUICK = ("miou", "fid", "psnr", "lpips")
@@ -97,8 +96,7 @@ def run(args: argparse.Namespace) -> int:
     given += fields.given(args, SequenceOptions)
     if found:
         return _clips(args, found)
-    if given:
-        raise InputError(f"--{given[0].replace('_', '-')} is for clips, and these are pictures")
+    _files.only_for("clips, and these are pictures", given)
     return _pictures(args)
 
 
@@ -145,9 +143,8 @@ def _clips(args: argparse.Namespace, paths: list[Path]) -> int:
     from sempic.evaluation import clips
     from sempic.evaluation.clips import tables
 
-    for name in ("rates", "labels", "short_side", "quick", "effort", "jobs", "cache", "prior"):
-        if getattr(args, name):
-            raise InputError(f"--{name.replace('_', '-')} is for pictures, and these are clips")
+    others = ("rates", "labels", "short_side", "quick", "effort", "jobs", "cache", "prior")
+    _files.only_for("pictures, and these are clips", filter(vars(args).get, others))
     options = SequenceOptions(**fields.given(args, SequenceOptions))
     plan = clips.Plan(
         settings=_measuring.settings(args, _OF_CLIPS),

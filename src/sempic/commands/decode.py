@@ -70,8 +70,8 @@ def run(args: argparse.Namespace) -> int:
         return _sequence.decode(args)
     given = fields.given(args, DecodeOptions)
     if args.only:
-        for name in (*given, *(["receiver"] if args.receiver else [])):
-            raise InputError(f"--{name} is for the receiver, which --only leaves out")
+        asked = (*given, *(["receiver"] if args.receiver else []))
+        _files.only_for("the receiver, which --only leaves out", asked)
     if args.samples is not None and not args.uncertainty:
         raise InputError("--samples is for --uncertainty; a decode is one sample")
     options = DecodeOptions(**given)

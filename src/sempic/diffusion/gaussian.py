@@ -118,10 +118,6 @@ class Diffusion:
         return np.log(np.append(self._first_variance, self.posterior_variance[1:]))
 
     @cached_property
-    def _fixed_large_log_variance(self) -> Array:
-        return np.log(np.append(self._first_variance, self.betas[1:]))
-
-    @cached_property
     def _moved(self) -> dict[torch.device, dict[str, Tensor]]:
         return {}
 
@@ -139,7 +135,7 @@ class Diffusion:
                 "mean of x": (1.0 - before) * np.sqrt(1.0 - self.betas) / (1.0 - here),
                 "log beta": np.log(self.betas),
                 "posterior": self.posterior_log_variance,
-                "fixed large": self._fixed_large_log_variance,
+                "fixed large": np.log(np.append(self._first_variance, self.betas[1:])),
             }
             self._moved[device] = {
                 "timestep": torch.tensor(self.timesteps, device=device),

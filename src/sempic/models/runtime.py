@@ -36,12 +36,6 @@ class Session:
             self._inner = _start(self._path, self._shown)
         return self._inner
 
-    def get_inputs(self) -> Any:
-        return self.inner().get_inputs()
-
-    def get_outputs(self) -> Any:
-        return self.inner().get_outputs()
-
     def leave(self) -> None:
         """In a child: forgets the inherited session without ending it."""
         if self._inner is not None:

@@ -182,11 +182,11 @@ class SPADE(nn.Module):
 
 
 class Downsample(nn.Module):
-    """Halves the sides: a strided convolution, or a mean if `convolve` is off."""
+    """Halves the sides by a strided convolution."""
 
-    def __init__(self, channels: int, *, convolve: bool = True) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        self.op = nn.Conv2d(channels, channels, 3, 2, 1) if convolve else nn.AvgPool2d(2)
+        self.op = nn.Conv2d(channels, channels, 3, 2, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         return cast(Tensor, self.op(x))
@@ -195,9 +195,9 @@ class Downsample(nn.Module):
 class Upsample(nn.Module):
     """Doubles the sides by repetition, then convolves."""
 
-    def __init__(self, channels: int, *, convolve: bool = True) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1) if convolve else nn.Identity()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         return cast(Tensor, self.conv(F.interpolate(x, scale_factor=2, mode="nearest")))
@@ -206,11 +206,11 @@ class Upsample(nn.Module):
 Resample = Literal["none", "up", "down"]
 
 
-def _resampler(kind: Resample, channels: int) -> nn.Module:
+def _resampler(kind: Resample) -> nn.Module:
+    """As within residual blocks, without weights."""
     if kind == "none":
         return nn.Identity()
-    block = Upsample if kind == "up" else Downsample
-    return block(channels, convolve=False)
+    return nn.Upsample(scale_factor=2) if kind == "up" else nn.AvgPool2d(2)
 
 
 class _Block(nn.Module):
@@ -240,8 +240,7 @@ class ResBlock(_Block):
         self.in_layers = nn.Sequential(
             _norm(channels), SiLU(), nn.Conv2d(channels, out, 3, padding=1)
         )
-        self.h_upd = _resampler(resample, channels)
-        self.x_upd = _resampler(resample, channels)
+        self.resample = _resampler(resample)
         self.emb_layers = _time_layers(config, out)
         self.out_layers = nn.Sequential(
             _norm(out),
@@ -252,9 +251,9 @@ class ResBlock(_Block):
         self.skip_connection = nn.Identity() if channels == out else nn.Conv2d(channels, out, 1)
 
     def compute(self, x: Tensor, condition: Tensor, embedding: Tensor) -> Tensor:
-        h = self.in_layers[2](self.h_upd(self.in_layers[1](self.in_layers[0](x))))
+        h = self.in_layers[2](self.resample(self.in_layers[1](self.in_layers[0](x))))
         h = _modulate(h, self.out_layers[0], self.emb_layers(embedding), self.scale_shift)
-        return cast(Tensor, self.skip_connection(self.x_upd(x)) + self.out_layers[1:](h))
+        return cast(Tensor, self.skip_connection(self.resample(x)) + self.out_layers[1:](h))
 
 
 class SPADEResBlock(_Block):
@@ -268,8 +267,7 @@ class SPADEResBlock(_Block):
         self.scale_shift = config.use_scale_shift_norm
         self.in_norm = SPADE(channels, config.condition_channels)
         self.in_layers = nn.Sequential(SiLU(), nn.Conv2d(channels, out, 3, padding=1))
-        self.h_upd = _resampler(resample, channels)
-        self.x_upd = _resampler(resample, channels)
+        self.resample = _resampler(resample)
         self.emb_layers = _time_layers(config, out)
         self.out_norm = SPADE(out, config.condition_channels)
         self.out_layers = nn.Sequential(
@@ -278,13 +276,13 @@ class SPADEResBlock(_Block):
         self.skip_connection = nn.Identity() if channels == out else nn.Conv2d(channels, out, 1)
 
     def compute(self, x: Tensor, condition: Tensor, embedding: Tensor) -> Tensor:
-        h = self.in_layers[1](self.h_upd(self.in_layers[0](self.in_norm(x, condition))))
+        h = self.in_layers[1](self.resample(self.in_layers[0](self.in_norm(x, condition))))
 
         def norm(h: Tensor) -> Tensor:
             return cast(Tensor, self.out_norm(h, condition))
 
         h = _modulate(h, norm, self.emb_layers(embedding), self.scale_shift)
-        return cast(Tensor, self.skip_connection(self.x_upd(x)) + self.out_layers(h))
+        return cast(Tensor, self.skip_connection(self.resample(x)) + self.out_layers(h))
 
 
 def _time_layers(config: UNetConfig, out: int) -> nn.Sequential:

@@ -89,7 +89,7 @@ class Receiver:
         if self._palette.id < OWN and self._palette.id not in (CAMVID.id, CITYSCAPES.id):
             raise ModelError(f"{path}: a receiver cannot know palette {self._palette.name}")
         # Files of version 0.1 know only the likely picture.
-        self._inputs = {i.name for i in self._session.get_inputs()}
+        self._inputs = {i.name for i in self._session.inner().get_inputs()}
         self.controls = frozenset(roles.CONTROLS) - ({"fidelity"} - self._inputs)
 
     def __call__(

@@ -55,7 +55,8 @@ class Segmenter:
         """
         self._path = Path(path) if path is not None else models.find(models.SEGMENTER)
         self._session, metadata = runtime.load(self._path)
-        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        session = self._session.inner()
+        inputs, outputs = session.get_inputs(), session.get_outputs()
         if len(inputs) != 1 or len(inputs[0].shape) != 4:
             raise ModelError(f"{self._path}: a segmenter takes one picture and nothing else")
         self._input, self._output = inputs[0].name, outputs[0].name

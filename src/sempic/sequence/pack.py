@@ -41,10 +41,8 @@ class Expected:
 
     coarse: Coarse
     """Its coarse planes, decoded."""
-    vectors: Vectors | None
-    """How coarse pixels moved since the last frame; None if there was none."""
     places: npt.NDArray[np.int32] | None
-    """The same for the picture's pixels, as `motion.move` takes it."""
+    """How pixels moved since the last frame, as `motion.move` takes it; None if there was none."""
     labels: LabelMap | None
     """The last map, moved along."""
     hint: LabelMap | None
@@ -87,14 +85,13 @@ class Timeline:
         from sempic.sequence import motion
 
         if self.coarse is None:
-            return Expected(coarse=coarse, vectors=None, places=None, labels=None, hint=None)
+            return Expected(coarse=coarse, places=None, labels=None, hint=None)
         last, now = self.coarse.y, coarse.y
         vectors = motion.estimate(last, now, self._version)
         places = motion.enlarge(vectors, self._factor, *self._size)
         labels = None if self.labels is None else motion.move(self.labels, places)
         return Expected(
             coarse=coarse,
-            vectors=vectors,
             places=places,
             labels=labels,
             hint=codec.repeated(self._doubt(last, now, vectors), self._factor, self._size),

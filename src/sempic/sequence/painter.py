@@ -97,9 +97,8 @@ def _same(a: Scene, b: Scene) -> bool:
     """Whether two scenes show the same."""
     if a.coarse is None or b.coarse is None:
         return False
-    planes = all(
-        getattr(a.coarse, name) is getattr(b.coarse, name)
-        or np.array_equal(getattr(a.coarse, name), getattr(b.coarse, name))
+    planes = a.coarse is b.coarse or all(
+        np.array_equal(getattr(a.coarse, name), getattr(b.coarse, name))
         for name in ("y", "cb", "cr")
     )
     if a.labels is None or b.labels is None:

@@ -13,28 +13,14 @@ from typing import IO, Any
 import numpy as np
 
 from sempic import files
-from sempic.errors import InputError, LimitExceeded, OutputError, reason
+from sempic.errors import InputError, LimitExceeded, OutputError, reason, refused
 from sempic.jobs import naming
 from sempic.scene import Image
 
-READ = frozenset(
-    [
-        ".mp4",
-        ".m4v",
-        ".mov",
-        ".mkv",
-        ".webm",
-        ".avi",
-        ".ts",
-        ".mpg",
-        ".mpeg",
-        ".ogv",
-        ".3gp",
-        ".y4m",
-        ".hevc",
-        ".h264",
-    ]
-)
+READ = frozenset((
+    ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".mpg", ".mpeg", ".ogv", ".3gp", ".y4m",
+    ".hevc", ".h264",
+))  # fmt: skip
 """Suffixes of files that are taken for videos."""
 WRITTEN = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
 """Suffixes of videos that are written, and PyAV's names of the formats."""
@@ -201,7 +187,7 @@ class Growing:
     def __init__(self, path: Path) -> None:
         """Raises OutputError if it cannot be written."""
         self._path, self._part = path, None
-        try:
+        with refused(OutputError, f"{path}: cannot write"):
             stream = files.as_it_is(path)
             self.is_new = stream is None and not path.exists()
             """Whether there was no such file."""
@@ -209,15 +195,11 @@ class Growing:
                 self._part = _part_of(files.replaceable(path))
             name = stream if stream is not None else self._part or os.path.realpath(path)
             self._file: IO[bytes] = open(name, "wb", buffering=0)  # noqa: SIM115
-        except OSError as cause:
-            raise OutputError(f"{path}: cannot write: {cause.strerror}") from cause
         self.size = 0
 
     def write(self, data: bytes) -> None:
-        try:
+        with refused(OutputError, f"{self._path}: cannot write"):
             self._file.write(data)
-        except OSError as cause:
-            raise OutputError(f"{self._path}: cannot write: {cause.strerror}") from cause
         self.size += len(data)
 
     def close(self, *, keep: bool) -> None:

@@ -15,7 +15,8 @@ from sempic import files
 from sempic.errors import ModelError
 from sempic.networks.weights import load_tensors, save_tensors
 
-Moving = Mapping[str, nn.Module | torch.optim.Optimizer | dict[str, Tensor]]
+_Part = nn.Module | torch.optim.Optimizer | dict[str, Tensor]
+Moving = Mapping[str, _Part]
 """Everything that changes from step to step, by name."""
 
 
@@ -80,7 +81,7 @@ class Folder:
             file.write(json.dumps({"step": step, "time": time.time(), **values}) + "\n")
 
 
-def _tensors(part: nn.Module | torch.optim.Optimizer | dict[str, Tensor]) -> dict[str, Tensor]:
+def _tensors(part: _Part) -> dict[str, Tensor]:
     if isinstance(part, nn.Module):
         return part.state_dict()
     if isinstance(part, torch.optim.Optimizer):
@@ -92,9 +93,7 @@ def _tensors(part: nn.Module | torch.optim.Optimizer | dict[str, Tensor]) -> dic
     return part
 
 
-def _fill(
-    part: nn.Module | torch.optim.Optimizer | dict[str, Tensor], tensors: dict[str, Tensor]
-) -> None:
+def _fill(part: _Part, tensors: dict[str, Tensor]) -> None:
     if isinstance(part, nn.Module):
         part.load_state_dict(tensors)
     elif isinstance(part, torch.optim.Optimizer):

@@ -256,8 +256,8 @@ def _write(
         )
     model = onnx.load(part)
     fold_pads(model, {n: x.numpy() for n, x in zip(names, example, strict=True)})
-    onnx.save(model, part)
     if feeds is not None:
+        onnx.save(model, part)
         quantise(part, feeds, quantised)
         model = onnx.load(part)
     simplify(model)

@@ -15,6 +15,8 @@ from sempic.fields import option
 
 ENLARGE = 1.5
 """How much small pictures are enlarged before they are segmented, unless a run says otherwise."""
+_CROPS = "crops; multiples of 32 are fastest, of 16 allowed"
+_CLASSES = "a palette, cityscapes or camvid, or a JSON file of one's own"
 
 
 def _minutes(name: str, value: Any) -> float:
@@ -66,9 +68,7 @@ class CorpusOptions:
         "folders, FOLDER or FOLDER=WEIGHT", positional=True, metavar="DATA"
     )
     out: Path = option("folder of the corpus")
-    classes: str = option(
-        "a palette, cityscapes or camvid, or a JSON file of one's own", "cityscapes"
-    )
+    classes: str = option(_CLASSES, "cityscapes")
     segmenter: Path | None = option(
         "ONNX file whose maps are learned from too, simplified as they are sent", None
     )
@@ -92,9 +92,7 @@ class SegmenterOptions(RunOptions):
     """Fine-tune an ImageNet backbone, or a segmenter, on folders. Run it again to go on."""
 
     data: tuple[str, ...] = option("folders, FOLDER or FOLDER=WEIGHT")
-    classes: str = option(
-        "a palette, cityscapes or camvid, or a JSON file of one's own", "cityscapes"
-    )
+    classes: str = option(_CLASSES, "cityscapes")
     backbone: int = option("version of EfficientNet-Lite", 0, low=0, high=2)
     crop: tuple[int, int] = option("multiples of 32", (256, 320), metavar=("H", "W"))
     heights: tuple[int, int] = option(
@@ -123,9 +121,7 @@ class ReceiverOptions(RunOptions):
     """What both stages of the compact receiver take."""
 
     corpus: tuple[Path, ...] = option("folders of `sempic train corpus`")
-    crop: tuple[int, int] = option(
-        "crops; multiples of 32 are fastest, of 16 allowed", (128, 176), metavar=("H", "W")
-    )
+    crop: tuple[int, int] = option(_CROPS, (128, 176), metavar=("H", "W"))
     label_drop: float = option("share of the maps that are void", 0.1)
     region_drop: float = option("share of the maps in which a part of a region is void", 0.0)
     region_wrong: float = option("share of the maps in which a part of a region is wrong", 0.0)
@@ -158,9 +154,7 @@ class DistillOptions(ReceiverOptions):
     )
     batch: int = option("crops in a step; pooled features need two for a variance", 4, low=2)
     lr: float = option("learning rate at its highest", 3e-3)
-    crop: tuple[int, int] = option(
-        "crops; multiples of 32 are fastest, of 16 allowed", (192, 256), metavar=("H", "W")
-    )
+    crop: tuple[int, int] = option(_CROPS, (192, 256), metavar=("H", "W"))
     label_drop: float = option("share of the maps that are void", 0.15)
     region_drop: float = option("share of the maps in which a part of a region is void", 0.25)
     region_wrong: float = option("share of the maps in which a part of a region is wrong", 0.06)
@@ -196,9 +190,7 @@ class PriorData:
 
     out: Path = option("what is made of it; what was rendered is kept beside it")
     data: tuple[str, ...] = option("folders, FOLDER or FOLDER=WEIGHT")
-    classes: str = option(
-        "a palette, cityscapes or camvid, or a JSON file of one's own", "cityscapes"
-    )
+    classes: str = option(_CLASSES, "cityscapes")
     segmenter: Path | None = option(
         "ONNX file whose maps are learned from, too, as they are sent; default: the bundled one "
         "for Cityscapes' classes",

@@ -92,9 +92,7 @@ class Optimizer:
         """The part of `minimise` after the gradients are there."""
         norm = torch.zeros((), device=self.parameters[0].device)
         if self.clip is not None:
-            gradients = [p.grad for p in self.parameters if p.grad is not None]
-            norm = torch.stack(torch._foreach_norm(gradients)).norm()
-            torch._foreach_mul_(gradients, (self.clip / (norm + 1e-6)).clamp(max=1.0))
+            norm = nn.utils.clip_grad_norm_(self.parameters, self.clip)
         self.adam.step()
         return norm
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -123,14 +123,6 @@ def read(payload: bytes, columns: int, rows: int) -> tuple[list[Place], bool, in
     if "1" in bits.take(-bits.at % 8):
         raise CorruptStream("the header of the windows is longer than need be")
     return places, flag, bits.at // 8
-
-
-def union(places: Iterable[Place], columns: int, rows: int) -> Cells:
-    """The cells that are in one of the places."""
-    cells = np.zeros((rows, columns), bool)
-    for place in places:
-        cells[place.inside] = True
-    return cells
 
 
 def _grown(left: Cells, x: int, y: int) -> Iterator[Place]:

@@ -176,23 +176,19 @@ class Pixels:
 
     def __init__(self, maps: npt.NDArray[np.uint8], classes: int) -> None:
         self.n, self.h, self.w = maps.shape
-        pad = PAD
-        framed = np.full((self.n, self.h + pad, self.w + 2 * pad), classes, np.uint8)
-        framed[:, pad:, pad:-pad] = maps
-        self.s = self.w + 2 * pad
+        framed = np.full((self.n, self.h + PAD, self.w + 2 * PAD), classes, np.uint8)
+        framed[:, PAD:, PAD:-PAD] = maps
+        self.s = self.w + 2 * PAD
         self.maps = torch.from_numpy(framed.reshape(self.n, -1))
         self.offsets = torch.tensor([dy * self.s + dx for dy, dx in TEMPLATE])
         y, x = np.mgrid[: self.h, : self.w]
-        self.centres = torch.from_numpy(((y + pad) * self.s + x + pad).ravel())
+        self.centres = torch.from_numpy(((y + PAD) * self.s + x + PAD).ravel())
 
         flat = np.ones(maps.shape, bool)
-        west = framed[:, pad:, pad - 1 : pad - 1 + self.w]
+        west = framed[:, PAD:, PAD - 1 : PAD - 1 + self.w]
         for dy, dx in TEMPLATE:
-            flat &= west == framed[:, pad + dy : pad + dy + self.h, pad + dx : pad + dx + self.w]
+            flat &= west == framed[:, PAD + dy : PAD + dy + self.h, PAD + dx : PAD + dx + self.w]
         self.flat = torch.from_numpy(flat.reshape(self.n, -1))
-
-    def first(self, i: int) -> Tensor:
-        return self.maps[i][self.centres - 1][:, None]
 
     def around(self, i: int, chosen: Tensor | None = None) -> Tensor:
         """The neighbourhoods of (chosen) pixels of map i: uint8 (P, T)."""
@@ -205,7 +201,7 @@ class Pixels:
         Pixels with one label all around that end there are drawn like the busy ones.
         """
         target = self.maps[i][self.centres]
-        calm_ones = self.flat[i] & (target == self.first(i)[:, 0])
+        calm_ones = self.flat[i] & (target == self.maps[i][self.centres - 1])
         must, rest = torch.nonzero(~calm_ones)[:, 0], torch.nonzero(calm_ones)[:, 0]
         a = must[torch.randint(len(must), (busy,), generator=g)]
         b = rest[torch.randint(len(rest), (calm,), generator=g)]
@@ -314,8 +310,7 @@ def readout(known: prior.Prior, data: Maps) -> dict[str, npt.NDArray[Any]]:
     )
     inputs = seen.shape[1]
     scale = seen[::10].transpose(1, 0, 2, 3).reshape(inputs, -1).astype(np.float32).std(1) + 1
-    cell = CELL
-    net = nn.Conv2d(inputs, cell * cell * known.classes, 1)
+    net = nn.Conv2d(inputs, CELL * CELL * known.classes, 1)
     nn.init.zeros_(net.weight)
     optimizer = torch.optim.Adam(net.parameters())
     _, h, w = data.labels.shape
@@ -324,16 +319,17 @@ def readout(known: prior.Prior, data: Maps) -> dict[str, npt.NDArray[Any]]:
             group["lr"] = 0.02 * (1 - step / steps) + 1e-4
         batch = rng.choice(len(data.labels), 3, p=data.weight)
         x = torch.from_numpy(seen[data.picture[batch]].astype(np.float32) / scale[:, None, None])
-        logits = F.pixel_shuffle(net(x), cell)[:, :, :h, :w]
+        logits = F.pixel_shuffle(net(x), CELL)[:, :, :h, :w]
         loss = F.cross_entropy(logits, torch.from_numpy(data.labels[batch]).long())
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
     weight = (net.weight.detach()[:, :, 0, 0] / torch.from_numpy(scale)).double()
-    bias = net.bias.detach().double() if net.bias is not None else torch.zeros(len(weight))
+    assert net.bias is not None
+    bias = net.bias.detach().double()
     # From (class, y, x) to (y, x, class); only differences between classes matter.
-    weight = weight.reshape(known.classes, cell * cell, inputs)
-    bias = bias.reshape(known.classes, cell * cell)
+    weight = weight.reshape(known.classes, CELL * CELL, inputs)
+    bias = bias.reshape(known.classes, CELL * CELL)
     weight = (weight - weight.mean(0)).transpose(0, 1).reshape(-1, inputs)
     bias = (bias - bias.mean(0)).T.reshape(-1)
     steps_ = weight.abs().amax(1).clamp_min(1e-6) / 127
