@@ -18,7 +18,6 @@ from typing import (
     Any,
     Concatenate,
     Literal,
-    NamedTuple,
     ParamSpec,
     TypeVar,
 )
@@ -31,7 +30,6 @@ from sempic.critical import BUDGET, Receipt, Tally
 from sempic.errors import (
     BitstreamError,
     InputError,
-    LabelMapError,
     ModelError,
     warn,
 )
@@ -53,7 +51,7 @@ from sempic.palette import (
     translate,
 )
 from sempic.roles import Receiver, Segmenter, as_receiver, as_segmenter
-from sempic.scene import Image, LabelMap, Probabilities, Scene
+from sempic.scene import Image, LabelMap, Scene
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -65,6 +63,7 @@ if TYPE_CHECKING:
     from sempic.check import Verifier
     from sempic.drafts import Coded, Drafts
     from sempic.labels import Prior
+    from sempic.segment.guess import Guess
     from sempic.windows import Cells
 
 
@@ -402,50 +401,21 @@ class Codec:
         from sempic import drafts
 
         small = coarse.downscale(pixels, 2) if halved else pixels
-        guess = self._guess(small, options)
+        guess, enough = self._guess(small, options)
         palette = guess.palette if options.palette is None else options.known_palette.id
         if palette != guess.palette and palette not in (CAMVID.id, CITYSCAPES.id):
             name = PALETTES[palette].name
             raise InputError(f"the segmenter's classes cannot be named in palette {name}")
         ready = None
         with ThreadPoolExecutor(1) as helper:
-            if not options.targeted and guess.labels is not None and runtime.threads() != 1:
+            if not options.targeted and enough and runtime.threads() != 1:
                 ready = helper.submit(drafts.begun, pixels, palette, halved, options)
-            labels = self._chosen(guess, options)
+            labels = guess.sent_alone(options.found_quality, options.importance) if enough else None
         if labels is None:
             return None, palette, None
         if halved:
             labels = codec.repeated(labels, 2, pixels.shape[:2])
         return translate(labels, guess.palette, palette), palette, ready
-
-    def predict(
-        self, pixels: Image, label_quality: LabelQuality, ignore_label: int | None = None
-    ) -> tuple[LabelMap, Probabilities | None, int]:
-        """The segmenter's map, checked, how sure it is if it says so, and its palette."""
-        number: Any = self.segmenter.palette
-        if not isinstance(number, int) or number not in PALETTES:
-            raise ModelError(f"the segmenter's palette {number!r} is not one of {list(PALETTES)}")
-        found: Any
-        probabilities: Any = None
-        if label_quality == LOSSLESS:
-            found = self.segmenter(pixels)
-        else:
-            found, probabilities = self.segmenter.predict(pixels)
-        height, width = pixels.shape[:2]
-        try:
-            codec.check_map(found, width=width, height=height)
-            found = PALETTES[number].settle(found, ignore_label)
-            codec.check_labels(found, width=width, height=height, palette=number)
-        except LabelMapError as error:
-            raise ModelError(f"the segmenter is at fault: {error}") from error
-        if probabilities is not None and (
-            not isinstance(probabilities, np.ndarray)
-            or probabilities.dtype != np.uint8
-            or probabilities.ndim != 3
-            or probabilities.shape[1:] != (height, width)
-        ):
-            raise ModelError("the segmenter's probabilities are not uint8 (classes, height, width)")
-        return found, probabilities, number
 
     def find_labels(
         self, pixels: Image, options: EncodeOptions | None = None
@@ -453,73 +423,16 @@ class Codec:
         """The segmenter's map as it would be sent, None where it knows too little, and the id of
         its palette."""
         options = options or EncodeOptions()
-        guess = self._guess(pixels, options)
-        return self._chosen(guess, options), guess.palette
+        guess, enough = self._guess(pixels, options)
+        found = guess.sent_alone(options.found_quality, options.importance) if enough else None
+        return found, guess.palette
 
-    def _guess(self, pixels: Image, options: EncodeOptions) -> _Guess:
-        from sempic.segment import doubt
+    def _guess(self, pixels: Image, options: EncodeOptions) -> tuple[Guess, bool]:
+        """What the segmenter finds, and whether it knows enough for that to be sent."""
+        from sempic.segment.guess import look
 
-        quality = options.found_quality
-        guess = _Guess(*self.predict(pixels, quality, options.ignore_label))
-        labels, probabilities, palette = guess
-        if quality == LOSSLESS or labels is None or probabilities is None:
-            return guess
-        if not self.is_street(labels, probabilities, palette):
-            return _Guess(None, None, palette)
-        sure = doubt.certainty(probabilities)
-        if self.segmenter.voids and sure < doubt.SURE:
-            warn(f"sent without a label map: the segmenter is {sure:.0%} sure of the picture")
-            return _Guess(None, None, palette)
-        return guess
-
-    def _chosen(self, guess: _Guess, options: EncodeOptions) -> LabelMap | None:
-        """What is sent of a guess."""
-        from sempic.segment import doubt
-        from sempic.segment.stakes import decide
-
-        labels, probabilities, palette = guess
-        quality = options.found_quality
-        if labels is None or quality == LOSSLESS:
-            return labels
-        if probabilities is not None:
-            labels = decide(labels, probabilities, PALETTES[palette])
-        found = self.sent(labels, probabilities, palette, int(quality), options.importance)
-        if probabilities is not None and self.segmenter.voids and not doubt.tells(found, palette):
-            return None
-        return found
-
-    def is_street(self, labels: LabelMap, probabilities: Probabilities, palette: int) -> bool:
-        """Whether the segmenter knows enough of a picture; warns where it does not."""
-        from sempic.segment.doubt import STREET, known
-
-        share = known(labels, probabilities, palette)
-        if share < STREET:
-            warn(f"sent without a label map: the segmenter knows {share:.0%} of the picture")
-        return share >= STREET
-
-    def sent(
-        self,
-        labels: LabelMap,
-        probabilities: Probabilities | None,
-        palette: int,
-        label_quality: int,
-        importance: Mapping[str, float] | None = None,
-    ) -> LabelMap:
-        """What is sent of a segmenter's map."""
-        from sempic.segment.doubt import void_where_unsure
-        from sempic.simplify import simplify
-
-        found = simplify(
-            labels,
-            label_quality,
-            palette=palette,
-            importance=importance,
-            probabilities=probabilities,
-        )
-        if probabilities is not None and self.segmenter.voids:
-            # Regions that were merged first: void in ragged pieces costs more than it saves.
-            found = void_where_unsure(found, probabilities, palette)
-        return found
+        guess = look(self.segmenter, pixels, options.found_quality, options.ignore_label)
+        return guess, guess.is_street() and guess.is_sure()
 
     def decode(
         self,
@@ -643,15 +556,6 @@ class Codec:
             spread += change * (picture - mean)
         deviation: npt.NDArray[np.float32] = np.sqrt(spread.mean(2) / (samples - 1))
         return deviation
-
-
-class _Guess(NamedTuple):
-    """What a segmenter finds."""
-
-    labels: LabelMap | None
-    """None where it knows too little of the picture."""
-    probabilities: Probabilities | None
-    palette: int
 
 
 def preview(scene: Scene) -> Image:

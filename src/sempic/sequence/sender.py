@@ -14,6 +14,7 @@ from sempic.errors import ImageError
 from sempic.options import DEFAULT_LABEL_QUALITY, LOSSLESS, QUALITY
 from sempic.palette import PALETTES
 from sempic.scene import Coarse, Image, LabelMap
+from sempic.segment.guess import look
 from sempic.sequence.options import SequenceOptions
 from sempic.sequence.pack import Expected, Packer
 from sempic.sequence.rate import Bucket
@@ -169,18 +170,19 @@ class Sender:
                 return expected.labels
         self._labels_due = self._every
         quality = self._options.found_quality
-        labels, probabilities, palette = self._coder.predict(pixels, quality)
+        guess = look(self._coder.segmenter, pixels, quality)
         if settled is None:
-            return labels
-        found = settled.settle(labels, probabilities, expected)
+            return guess.labels
+        found = settled.settle(guess.labels, guess.probabilities, expected)
         if not key:
             return found
-        if probabilities is not None:  # which regions are void is decided anew
-            found, probabilities = settled.known
-            if not self._coder.is_street(found, probabilities, palette):
-                return None
-        sent = self._coder.sent(found, probabilities, palette, int(quality))
-        if (sent == PALETTES[palette].void).all():
+        # Which regions are void is decided anew.
+        best, odds = (found, None) if guess.probabilities is None else settled.known
+        guess = guess._replace(labels=best, probabilities=odds)
+        if not guess.is_street():
+            return None
+        sent = guess.sent(int(quality))
+        if (sent == PALETTES[guess.palette].void).all():
             return None
         settled.sent(sent)  # be it a single class: what comes is told from it
         return sent

@@ -1,0 +1,106 @@
+"""What a segmenter finds in a picture, checked, and what is sent of that."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from sempic import codec, simplify
+from sempic.errors import LabelMapError, ModelError, warn
+from sempic.options import LOSSLESS, LabelQuality
+from sempic.palette import PALETTES
+from sempic.roles import Segmenter
+from sempic.scene import Image, LabelMap, Probabilities
+from sempic.segment import doubt
+from sempic.segment.stakes import decide
+
+
+class Guess(NamedTuple):
+    """What a segmenter finds in a picture."""
+
+    labels: LabelMap
+    """uint8 (H, W), ids of the palette."""
+    probabilities: Probabilities | None
+    """uint8 (classes, H, W) in 1/255; None where that is not known, or was not asked for."""
+    palette: int
+    voids: bool
+    """As of the segmenter."""
+
+    def is_street(self) -> bool:
+        """Whether the segmenter knows enough of the picture; warns where it does not."""
+        if self.probabilities is None:
+            return True
+        share = doubt.known(self.labels, self.probabilities, self.palette)
+        if share < doubt.STREET:
+            warn(f"sent without a label map: the segmenter knows {share:.0%} of the picture")
+        return share >= doubt.STREET
+
+    def is_sure(self) -> bool:
+        """Whether it is sure enough of a single picture; warns where it is not."""
+        if self.probabilities is None or not self.voids:
+            return True
+        sure = doubt.certainty(self.probabilities)
+        if sure < doubt.SURE:
+            warn(f"sent without a label map: the segmenter is {sure:.0%} sure of the picture")
+        return sure >= doubt.SURE
+
+    def sent(self, quality: int, importance: Mapping[str, float] | None = None) -> LabelMap:
+        """What is sent of the map, uint8 (H, W); arguments as of `simplify`."""
+        found = simplify.simplify(
+            self.labels,
+            quality,
+            palette=self.palette,
+            importance=importance,
+            probabilities=self.probabilities,
+        )
+        if self.probabilities is None or not self.voids:
+            return found
+        # Regions that were merged first: void in ragged pieces costs more than it saves.
+        return doubt.void_where_unsure(found, self.probabilities, self.palette)
+
+    def sent_alone(
+        self, quality: LabelQuality, importance: Mapping[str, float] | None = None
+    ) -> LabelMap | None:
+        """The same of a single picture, by least risk; None if it tells nothing."""
+        if quality == LOSSLESS:
+            return self.labels
+        if self.probabilities is None:
+            return self.sent(quality, importance)
+        labels = decide(self.labels, self.probabilities, PALETTES[self.palette])
+        found = self._replace(labels=labels).sent(quality, importance)
+        return None if self.voids and not doubt.tells(found, self.palette) else found
+
+
+def look(
+    segmenter: Segmenter, pixels: Image, quality: LabelQuality, ignore_label: int | None = None
+) -> Guess:
+    """What a segmenter finds in a picture, uint8 (H, W, 3); `ignore_label` becomes void.
+
+    Raises ModelError where it is no label map of its palette, or no probabilities.
+    """
+    palette: Any = segmenter.palette
+    if not isinstance(palette, int) or palette not in PALETTES:
+        raise ModelError(f"the segmenter's palette {palette!r} is not one of {list(PALETTES)}")
+    found: Any
+    probabilities: Any = None
+    if quality == LOSSLESS:
+        found = segmenter(pixels)
+    else:
+        found, probabilities = segmenter.predict(pixels)
+    height, width = pixels.shape[:2]
+    try:
+        codec.check_map(found, width=width, height=height)
+        found = PALETTES[palette].settle(found, ignore_label)
+        codec.check_labels(found, width=width, height=height, palette=palette)
+    except LabelMapError as error:
+        raise ModelError(f"the segmenter is at fault: {error}") from error
+    if probabilities is not None and (
+        not isinstance(probabilities, np.ndarray)
+        or probabilities.dtype != np.uint8
+        or probabilities.ndim != 3
+        or probabilities.shape[1:] != (height, width)
+    ):
+        raise ModelError("the segmenter's probabilities are not uint8 (classes, height, width)")
+    return Guess(found, probabilities, palette, segmenter.voids)
