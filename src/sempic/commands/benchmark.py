@@ -83,7 +83,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--drop",
         type=float,
         metavar="SHARE",
-        help="also lose such a share of the frames, five times, and say what is left of the maps",
+        help="also lose such a share of the frames, ten times, and say what is left of the maps",
     )
     fields.add(group, SequenceOptions)
 
