@@ -432,7 +432,9 @@ class Codec:
         from sempic.segment.guess import look
 
         guess = look(self.segmenter, pixels, options.found_quality, options.ignore_label)
-        return guess, guess.is_street() and guess.is_sure()
+        if (why := guess.objection()) is not None:
+            warn(f"sent without a label map: {why}")
+        return guess, why is None
 
     def decode(
         self,

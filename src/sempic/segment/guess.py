@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sempic import codec, simplify
-from sempic.errors import LabelMapError, ModelError, warn
+from sempic.errors import LabelMapError, ModelError
 from sempic.options import LOSSLESS, LabelQuality
 from sempic.palette import PALETTES
 from sempic.roles import Segmenter
@@ -28,23 +28,17 @@ class Guess(NamedTuple):
     voids: bool
     """As of the segmenter."""
 
-    def is_street(self) -> bool:
-        """Whether the segmenter knows enough of the picture; warns where it does not."""
+    def objection(self) -> str | None:
+        """Why no map of the picture should be sent: the segmenter knows too little of it, or is not
+        sure enough. None: it should."""
         if self.probabilities is None:
-            return True
+            return None
         share = doubt.known(self.labels, self.probabilities, self.palette)
         if share < doubt.STREET:
-            warn(f"sent without a label map: the segmenter knows {share:.0%} of the picture")
-        return share >= doubt.STREET
-
-    def is_sure(self) -> bool:
-        """Whether it is sure enough of a single picture; warns where it is not."""
-        if self.probabilities is None or not self.voids:
-            return True
-        sure = doubt.certainty(self.probabilities)
-        if sure < doubt.SURE:
-            warn(f"sent without a label map: the segmenter is {sure:.0%} sure of the picture")
-        return sure >= doubt.SURE
+            return f"the segmenter knows {share:.0%} of the picture"
+        if self.voids and (sure := doubt.certainty(self.probabilities)) < doubt.SURE:
+            return f"the segmenter is {sure:.0%} sure of the picture"
+        return None
 
     def sent(self, quality: int, importance: Mapping[str, float] | None = None) -> LabelMap:
         """What is sent of the map, uint8 (H, W); arguments as of `simplify`."""
@@ -70,7 +64,11 @@ class Guess(NamedTuple):
             return self.sent(quality, importance)
         labels = decide(self.labels, self.probabilities, PALETTES[self.palette])
         found = self._replace(labels=labels).sent(quality, importance)
-        return None if self.voids and not doubt.tells(found, self.palette) else found
+        return found if self.tells(found) else None
+
+    def tells(self, sent: LabelMap) -> bool:
+        """Whether what is sent of the map tells anything, uint8 (H, W)."""
+        return not self.voids or doubt.tells(sent, self.palette)
 
 
 def look(

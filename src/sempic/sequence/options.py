@@ -47,9 +47,10 @@ class SequenceOptions(SenderOptions):
         "how much a change of the label map must gain to be sent (1 the most), or lossless; "
         f"{DEFAULT_LABEL_QUALITY} if nothing is said"
     )
-    key_interval: float = option(
-        "seconds between key frames, from which a receiver can begin or recover",
-        2.0,
+    key_interval: float | None = option(
+        "seconds between key frames, from which a receiver can begin or recover; if nothing is "
+        "said 2, and up to 10 where the scene stands still",
+        None,
         above=0,
         metavar="SECONDS",
     )

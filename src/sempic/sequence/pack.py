@@ -48,6 +48,15 @@ class Expected:
     hint: LabelMap | None
     """uint8 (height, width), 0…5: how badly the coarse picture bears that out."""
 
+    @property
+    def still(self) -> npt.NDArray[np.bool_]:
+        """What neither moved nor changed since the last frame, (height, width); none of a first."""
+        if self.places is None or self.hint is None:
+            return np.zeros((1, 1), np.bool_)
+        here = np.arange(self.places.size).reshape(self.places.shape)
+        still: npt.NDArray[np.bool_] = (self.places == here) & (self.hint < 2)
+        return still
+
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Moment:

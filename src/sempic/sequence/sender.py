@@ -10,11 +10,12 @@ import numpy as np
 
 from sempic import api, checks, coarse, pictures, texture
 from sempic.coarse import moving
-from sempic.errors import ImageError
+from sempic.errors import ImageError, warn
 from sempic.options import DEFAULT_LABEL_QUALITY, LOSSLESS, QUALITY
 from sempic.palette import PALETTES
 from sempic.scene import Coarse, Image, LabelMap
 from sempic.segment.guess import look
+from sempic.sequence.keys import INTERVAL, Keys
 from sempic.sequence.options import SequenceOptions
 from sempic.sequence.pack import Expected, Packer
 from sempic.sequence.rate import Bucket
@@ -24,10 +25,6 @@ from sempic.texture import Texture
 
 _CELL = 4
 """Side of the squares of coarse pixels that are looked at for change."""
-_FINER = 1
-"""By how much QP is less than in single pictures: most of a frame is left as it was predicted."""
-_KEY_FINER = 5
-"""By how much it is less in key frames than in others: all that follows is made of them."""
 _LOOKS = 3
 """How often labels are looked for in a second."""
 _CUT = 32
@@ -40,11 +37,13 @@ class Sender:
     def __init__(self, options: SequenceOptions, rate: Fraction, coder: api.Codec) -> None:
         self._options, self._rate, self._coder = options, rate, coder
         level = QUALITY[options.quality]
-        self._factor, self._qp = level.factor, level.qp - _FINER
+        self._factor, self._qp = level.factor, level.qp
+        self._keys = Keys(rate, options.key_interval)
         self._bucket: Bucket | None = None
         if options.bitrate is not None:
             self._factor = 4
-            self._bucket = Bucket(float(options.bitrate), float(rate), options.key_interval)
+            interval = options.key_interval or INTERVAL
+            self._bucket = Bucket(float(options.bitrate), float(rate), interval)
         self._packer: Packer | None = None
         self._trial: moving.Encoder | None = None
         self._stable: Stabiliser | None = None
@@ -57,6 +56,8 @@ class Sender:
         self._halved = False
         """Whether pictures are painted, and looked at, at half their size."""
         self._said: Texture = {}
+        self._objection: str | None = None
+        """To sending the last key frame's map."""
 
     def send(self, pixels: Image) -> bytes:
         """The packets of the next frame, uint8 (H, W, 3).
@@ -70,17 +71,14 @@ class Sender:
                 f"frame {packer.number} is {pixels.shape[1]}×{pixels.shape[0]}, the first was "
                 f"{packer.size[0]}×{packer.size[1]}"
             )
-        key = self._is_key(planes, packer)
-        qp = self._qp if self._bucket is None else self._bucket.choose(key=key)
-        if key:
-            qp = max(moving.QP.start, qp - _KEY_FINER)
-            if self._bucket is not None:
-                qp = self._key_qp(planes, self._bucket, qp)
+        key = self._is_key(planes, packer.last)
+        qp = self._precision(planes, key=key)
         still = not key and self._is_still(planes, packer.last, qp)
         # Of a frame that stands still nobody looks at the pixels.
         small = coarse.downscale(pixels, 2) if self._halved and not still else pixels
 
         def labels(expected: Expected) -> LabelMap | None:
+            self._keys.saw(1.0 if still else float(expected.still.mean()))
             return self._found(small, expected, key=key, still=still)
 
         def advice(labels: LabelMap | None) -> Texture:
@@ -105,7 +103,9 @@ class Sender:
         if quality != LOSSLESS:
             thrift = LEVELS[DEFAULT_LABEL_QUALITY] / LEVELS[int(quality)]
             self._stable = Stabiliser(segmenter.palette, thrift=thrift, voids=segmenter.voids)
-            self._halved = self._factor % 2 == 0 and pictures.is_soft(pixels)
+            if self._factor % 2 == 0 and pictures.is_soft(pixels):  # as a single picture would be
+                guess = look(segmenter, coarse.downscale(pixels, 2), quality)
+                self._halved = guess.objection() is None and guess.sent_alone(quality) is not None
         self._packer = Packer(
             width=pixels.shape[1],
             height=pixels.shape[0],
@@ -118,23 +118,31 @@ class Sender:
         )
         return self._packer
 
-    def _is_key(self, planes: Coarse, packer: Packer) -> bool:
-        if packer.last is None:
-            return True
-        if packer.number % max(1, round(self._options.key_interval * self._rate)) == 0:
-            return True
-        change = np.abs(planes.y.astype(np.int16) - packer.last.y)
-        cut = bool(change.mean() > _CUT)
+    def _is_key(self, planes: Coarse, last: Coarse | None) -> bool:
+        cut = False
+        if last is not None:
+            cut = bool(np.abs(planes.y.astype(np.int16) - last.y).mean() > _CUT)
         if cut and self._stable is not None:
             self._stable.forget()
-        return cut
+        key = last is None or cut or self._keys.due()
+        if key:
+            self._keys.begin(cut=cut)
+        return key
 
-    def _key_qp(self, planes: Coarse, bucket: Bucket, qp: int) -> int:
-        """The finest QP from `qp` on at which a key frame is not too large."""
+    def _precision(self, planes: Coarse, *, key: bool) -> int:
+        """QP of the next coarse picture. Of a key frame within a bit rate it is the finest at which
+        the frame is not too large."""
+        than, bucket = self._keys.precision, self._bucket
+        if bucket is None:
+            return max(moving.QP.start, self._qp + (than.key if key else than.other))
+        qp = bucket.choose(key=key)
+        if not key:
+            return qp
         height, width = planes.y.shape
         self._trial = self._trial or moving.Encoder(width, height)
+        qp = max(moving.QP.start, qp + than.key - than.other)
         while bucket.too_large(8 * len(self._trial.encode(planes, qp=qp, key=True)[0])):
-            qp = max(qp + 1, bucket.choose(key=True) - _KEY_FINER)
+            qp = max(qp + 1, bucket.choose(key=True) + than.key - than.other)
         return qp
 
     def _is_still(self, now: Coarse, shown: Coarse | None, qp: int) -> bool:
@@ -176,15 +184,17 @@ class Sender:
         found = settled.settle(guess.labels, guess.probabilities, expected)
         if not key:
             return found
+        before, self._objection = self._objection, guess.objection()
+        if self._objection is not None:
+            if before is None:
+                warn(f"sent without a label map: {self._objection}")
+            return None
         # Which regions are void is decided anew.
         best, odds = (found, None) if guess.probabilities is None else settled.known
-        guess = guess._replace(labels=best, probabilities=odds)
-        if not guess.is_street():
+        sent = guess._replace(labels=best, probabilities=odds).sent(int(quality))
+        if not guess.tells(sent):
             return None
-        sent = guess.sent(int(quality))
-        if (sent == PALETTES[guess.palette].void).all():
-            return None
-        settled.sent(sent)  # be it a single class: what comes is told from it
+        settled.sent(sent)
         return sent
 
     def _advice(self, pixels: Image, labels: LabelMap | None, *, key: bool) -> Texture:

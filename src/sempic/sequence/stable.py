@@ -177,10 +177,8 @@ def _counting(counts: npt.NDArray[np.uint8], expected: Expected) -> npt.NDArray[
     """How many of the maps that an average is of still count, uint8 (H, W)."""
     assert expected.places is not None
     assert expected.hint is not None
-    places, hint = expected.places, expected.hint
-    still = (places == np.arange(places.size).reshape(places.shape)) & (hint < 2)
-    most = np.where(still, np.uint8(_STILL), _MOVED[hint])
-    return np.minimum(motion.move(counts, places), most)
+    most = np.where(expected.still, np.uint8(_STILL), _MOVED[expected.hint])
+    return np.minimum(motion.move(counts, expected.places), most)
 
 
 def _odds(labels: LabelMap, probabilities: Probabilities | None) -> Probabilities:
