@@ -72,7 +72,7 @@ def encoder(
     made.width, made.height = width, height
     made.pix_fmt = f"yuv{chroma}p"
     made.time_base = made.framerate = Fraction(1)
-    every = {**settings, "ctu": tree(width, height), "cbqpoffs": chroma_qp, "crqpoffs": chroma_qp}
+    every = {"ctu": tree(width, height), **settings, "cbqpoffs": chroma_qp, "crqpoffs": chroma_qp}
     parameters = ":".join(f"{name}={value}" for name, value in every.items())
     made.options = {**options, "x265-params": parameters}
     return made

@@ -25,6 +25,8 @@ _PARAMETERS = range(32, 35)
 _KEYS = (19, 20)
 _PREDICTED = (0, 1)
 _BASE = 30
+_LEAST = 24
+"""Side of a coded picture, at least: more than x265's smallest coding tree."""
 _OPENING = 32
 """Bytes of a slice, at least, in which the place of its picture stands."""
 
@@ -61,9 +63,11 @@ class Encoder:
         if max(width, height) > MAX_SIDE:
             raise ImageError(f"a coarse picture of {width}×{height} has a side beyond {MAX_SIDE}")
         self._size = width, height
-        across, down = (max(16, -(-side // 8) * 8) for side in self._size)
+        across, down = (max(_LEAST, -(-side // 8) * 8) for side in self._size)
         self._coded = across, down
-        settings = _X265 | {"min-cu-size": 8}
+        # Two coding trees each way: of a picture that is one wide or high, x265 leaves parts of the
+        # margins unset that it looks for motion in, and even predicts from.
+        settings = _X265 | {"min-cu-size": 8, "ctu": hevc.tree(across - 1, down - 1)}
         options = {"preset": "slow", "forced-idr": "1"}
         self._encoder = hevc.encoder(across, down, chroma, CHROMA_QP[chroma], settings, **options)
         self._regions: dict[int, Any] = {}
