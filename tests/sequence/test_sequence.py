@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import warnings
 from fractions import Fraction
 from pathlib import Path
 
@@ -16,7 +17,8 @@ import pytest
 from conftest import FakeReceiver, FakeSegmenter
 from scenes import drive
 
-from sempic import api, cli, errors, sequence
+import sempic
+from sempic import api, cli, coarse, errors, sequence
 from sempic.sequence import stream, video
 
 FRAMES = [picture for picture, _ in drive(6)]
@@ -73,6 +75,20 @@ def test_key_frames_come_at_intervals_and_at_cuts(coder):
     assert keys(sequence.encode(FRAMES, rate=10, codec=coder, key_interval=0.2)) == [0, 2, 4]
     cut = [*FRAMES[:2], 255 - FRAMES[2], *FRAMES[3:4]]
     assert keys(sequence.encode(cut, codec=coder)) == [0, 2, 3]
+
+
+def test_a_scene_that_stands_has_few_key_frames_and_fine_ones(coder):
+    frames = [FRAMES[0]] * 22 + FRAMES
+    assert keys(sequence.encode(frames, rate=10, codec=coder)) == [0, 20]
+    assert keys(sequence.encode(FRAMES * 4, rate=10, codec=coder)) == [0, 20]
+    whole = coarse.from_rgb(coarse.downscale(FRAMES[0], 4)).y.astype(int)
+
+    def worst(options):
+        pieces = sequence.encode([FRAMES[0]] * 22, rate=10, codec=coder, **options)
+        *_, last = sequence.Unpacker().moments(pieces)
+        return np.abs(last.scene.coarse.y - whole).max()
+
+    assert worst({}) < worst({"key_interval": 2})
 
 
 def test_what_stands_still_takes_seven_bytes_and_the_receiver_s_work_once(coder):
@@ -425,6 +441,31 @@ def test_a_segmenter_that_knows_too_little_sends_no_map(clip, monkeypatch, capsy
     data = (clip / "drive.sempic").read_bytes()
     assert sequence.info(data)["chunks"]["labels"] == 0
     assert all(m.scene.labels is None for m in sequence.Unpacker().feed(data))
+
+
+@pytest.mark.parametrize(("fault", "sent"), [("unsure", False), ("one class", False), ("", True)])
+def test_key_frames_have_a_map_where_a_single_picture_has(monkeypatch, fault, sent):
+    class Street(FakeSegmenter):
+        voids = True
+
+        def predict(self, image):
+            labels, odds = super().predict(image)
+            labels = np.full_like(labels, 3) if fault == "one class" else labels
+            sure = 190 if fault == "unsure" else 255
+            odds = np.where(np.arange(12)[:, None, None] == labels, sure, 0).astype(np.uint8)
+            return labels, odds
+
+    monkeypatch.setattr(api.Codec, "segmenter", Street())
+    soft = [np.asarray(PIL.Image.fromarray(f).resize((640, 480))) for f in FRAMES[:2]]
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        pieces = list(sequence.encode(soft, codec=api.Codec(), key_interval=0.1))
+        single = api.Codec().encode(soft[0])
+    unpacker = sequence.Unpacker()
+    assert {m.scene.labels is not None for m in unpacker.moments(pieces)} == {sent}
+    assert unpacker.head.halved == sent  # nor is it painted at half its size without one
+    assert len(told) == 2 * (fault == "unsure")  # once each, not with each key frame
+    assert (sempic.unpack(single).labels is not None) == sent
 
 
 def test_a_blurred_street_is_not_painted_grainy(monkeypatch):
