@@ -97,6 +97,16 @@ def test_decode_parts(client):
         refused(answer, 422, "BitstreamError", "no label map")
 
 
+def lasts(shown):
+    """Milliseconds of an animation."""
+    total = 0
+    for number in range(shown.n_frames):
+        shown.seek(number)
+        shown.load()
+        total += shown.info["duration"]
+    return total
+
+
 def test_a_clip_and_its_sequence(client):
     answer = client.post("/film", params={"fps": 5, "seconds": 0.8, "quality": 3}, content=clip())
     assert (answer.status_code, answer.headers["Content-Type"]) == (200, "image/x-sempic")
@@ -109,12 +119,13 @@ def test_a_clip_and_its_sequence(client):
     query = {"format": "webp", "steps": 3, "seed": 7}
     decoded = client.post("/decode", params=query, content=answer.content)
     shown = PIL.Image.open(io.BytesIO(decoded.content))
-    assert (shown.format, shown.size, shown.n_frames) == ("WEBP", (64, 48), 4)
+    assert (shown.format, shown.size) == ("WEBP", (64, 48))
+    assert shown.n_frames > 1
+    assert lasts(shown) == 800  # frames that are equal are one
     labels = client.post("/decode", params={"only": "labels"}, content=answer.content)
     shown = PIL.Image.open(io.BytesIO(labels.content))
     assert shown.format == "PNG"
-    lasting = [shown.seek(i) or shown.info["duration"] for i in range(shown.n_frames)]
-    assert sum(lasting) == 800  # frames that are equal are one
+    assert lasts(shown) == 800
     assert shown.convert("RGB").getpixel((5, 5)) == CAMVID.colours[0]  # sky above
 
     for only, format in (("ids", "png"), (None, "jpeg")):
