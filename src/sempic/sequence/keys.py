@@ -10,7 +10,7 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import NamedTuple
 
-INTERVAL = 2.0
+_INTERVAL = 2.0
 """Seconds between key frames."""
 _STANDING = 10.0
 """The same in a scene that stands still."""
@@ -35,7 +35,9 @@ class Keys:
 
     def __init__(self, rate: Fraction, interval: float | None) -> None:
         """rate: frames in a second. interval: seconds between them; None: as the scene is."""
-        self._rate, self._interval = rate, interval
+        self._rate, self._free = rate, interval is None
+        self.interval = interval or _INTERVAL
+        """Seconds between them where the scene does not stand still."""
         self._since = 0
         """Frames since the last one, with it."""
         self._still = 0.0
@@ -45,13 +47,11 @@ class Keys:
 
     @property
     def _stands(self) -> bool:
-        return self._interval is None and self._still >= _STANDS * max(1, self._since - 1)
+        return self._free and self._still >= _STANDS * max(1, self._since - 1)
 
     def due(self) -> bool:
         """Whether the next frame is to be one."""
-        seconds = self._interval or INTERVAL
-        if self.precision is _STILL and self._stands:
-            seconds = _STANDING
+        seconds = _STANDING if self.precision is _STILL and self._stands else self.interval
         return self._since >= max(1, round(seconds * self._rate))
 
     def begin(self, *, cut: bool) -> None:

@@ -6,6 +6,7 @@ picture, by HEVC, and the last map, moved along as the coarse pictures say (docs
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -35,7 +36,7 @@ _DOUBT = (3, 6, 12, 24, 48)
 """Differences of luma from which on a hint is 1, 2, …"""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Expected:
     """What both sides expect of a frame before its map is known."""
 
@@ -48,7 +49,7 @@ class Expected:
     hint: LabelMap | None
     """uint8 (height, width), 0…5: how badly the coarse picture bears that out."""
 
-    @property
+    @functools.cached_property
     def still(self) -> npt.NDArray[np.bool_]:
         """What neither moved nor changed since the last frame, (height, width); none of a first."""
         if self.places is None or self.hint is None:

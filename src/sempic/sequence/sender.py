@@ -15,7 +15,7 @@ from sempic.options import DEFAULT_LABEL_QUALITY, LOSSLESS, QUALITY
 from sempic.palette import PALETTES
 from sempic.scene import Coarse, Image, LabelMap
 from sempic.segment.guess import look
-from sempic.sequence.keys import INTERVAL, Keys
+from sempic.sequence.keys import Keys
 from sempic.sequence.options import SequenceOptions
 from sempic.sequence.pack import Expected, Packer
 from sempic.sequence.rate import Bucket
@@ -42,8 +42,7 @@ class Sender:
         self._bucket: Bucket | None = None
         if options.bitrate is not None:
             self._factor = 4
-            interval = options.key_interval or INTERVAL
-            self._bucket = Bucket(float(options.bitrate), float(rate), interval)
+            self._bucket = Bucket(float(options.bitrate), float(rate), self._keys.interval)
         self._packer: Packer | None = None
         self._trial: moving.Encoder | None = None
         self._stable: Stabiliser | None = None
@@ -140,9 +139,10 @@ class Sender:
             return qp
         height, width = planes.y.shape
         self._trial = self._trial or moving.Encoder(width, height)
-        qp = max(moving.QP.start, qp + than.key - than.other)
+        finer = than.other - than.key
+        qp = max(moving.QP.start, qp - finer)
         while bucket.too_large(8 * len(self._trial.encode(planes, qp=qp, key=True)[0])):
-            qp = max(qp + 1, bucket.choose(key=True) + than.key - than.other)
+            qp = max(qp + 1, bucket.choose(key=True) - finer)
         return qp
 
     def _is_still(self, now: Coarse, shown: Coarse | None, qp: int) -> bool:
