@@ -36,7 +36,7 @@ def vector(request):
         return request.param.stem, request.param.read_bytes(), dict(arrays)
 
 
-@pytest.mark.parametrize("which", ["street", "exposure", "parity", "halved"])
+@pytest.mark.parametrize("which", ["street", "exposure", "parity", "halved", "short"])
 def test_a_sequence_decodes_to_the_expected_frames(which):
     file = ROOT / f"vectors/sequences/{which}.sempic"
     make = maker()
@@ -55,6 +55,10 @@ def test_a_sequence_decodes_to_the_expected_frames(which):
         for frame, left in zip(found["labels"], range(0, 16, 4), strict=True):
             assert np.array_equal(frame[::2, ::2], labels[:71, left : left + 101][::2, ::2])
             assert is_doubled(frame)
+    if which == "short":
+        labels = make.street(64, 96)[1]
+        for frame, left in zip(found["labels"], (0, 2, 2, 4, 6, 8), strict=True):
+            assert np.array_equal(frame, labels[:, left : left + 80])
     if which == "parity":  # those of the frames that are lost, too
         labels = make.street(48, 80)[1]
         for frame, left in zip(found["labels"], range(0, 18, 2), strict=True):

@@ -1,20 +1,28 @@
-"""When key frames are due, and how fine they are."""
+"""When key frames are due, which others are fine, and how fine."""
 
 import itertools
 from fractions import Fraction
 
-from sempic.sequence.keys import _MOVING, _STILL, Keys
+from sempic.sequence.keys import _MOVING, _STILL, Keys, Role
 
 
-def keys(still, rate=10, interval=None, cuts=()):
-    """Of frames with these shares that stand still, the first one aside: (number, precision)."""
-    found, times = [], Keys(Fraction(rate), interval)
+def roles(still, rate=10, interval=None, cuts=()):
+    """What frames are with these shares that stand still, the first one aside."""
+    times = Keys(Fraction(rate), interval)
     for number, share in enumerate([0, *still]):
-        if number == 0 or number in cuts or times.due():
-            times.begin(cut=number in cuts)
-            found.append((number, times.precision))
+        role = times.next(cut=number in cuts)
+        yield number, role, times.precision
         times.saw(share)
-    return found
+
+
+def keys(still, **options):
+    """The key frames among them: (number, precision)."""
+    return [(n, precision) for n, role, precision in roles(still, **options) if role is Role.KEY]
+
+
+def finer(still, **options):
+    """Those that are fine and no key frames."""
+    return [n for n, role, _ in roles(still, **options) if role is Role.FINER]
 
 
 def test_what_moves_has_one_each_two_seconds():
@@ -22,25 +30,37 @@ def test_what_moves_has_one_each_two_seconds():
     assert keys([0.55] * 25, rate=5) == [(n, _MOVING) for n in (0, 10, 20)]
 
 
+def test_what_moves_has_no_other_that_is_fine():
+    assert not finer([0.55] * 65)
+
+
 def test_what_stands_has_a_fine_one_each_ten_seconds():
-    assert keys([0.9] * 230) == [(0, _MOVING), (20, _STILL), (120, _STILL), (220, _STILL)]
+    assert keys([0.9] * 230) == [(0, _MOVING), (100, _STILL), (200, _STILL)]
     assert _STILL.key < _MOVING.key
 
 
+def test_once_a_scene_is_seen_to_stand_it_is_made_finer():
+    assert finer([0.9] * 230) == [20]
+    assert {precision for n, _, precision in roles([0.9] * 50) if n >= 20} == {_STILL}
+
+
 def test_a_bus_that_passes_makes_none():
-    assert keys([0.9] * 60 + [0.4] * 15 + [0.9] * 50) == [(0, _MOVING), (20, _STILL), (120, _STILL)]
+    still = [0.9] * 60 + [0.4] * 15 + [0.9] * 50
+    assert keys(still) == [(0, _MOVING), (100, _STILL)]
+    assert finer(still) == [20]
 
 
 def test_a_camera_that_begins_to_move_has_one_soon_and_then_each_two_seconds():
     found = keys([0.9] * 70 + [0.1] * 60)
-    assert found[:2] == [(0, _MOVING), (20, _STILL)]
-    assert 70 < found[2][0] < 90
-    assert {precision for _, precision in found[2:]} == {_MOVING}
-    assert [b - a for (a, _), (b, _) in itertools.pairwise(found[2:])] == [20] * 2
+    assert found[0] == (0, _MOVING)
+    assert 70 < found[1][0] < 90
+    assert {precision for _, precision in found[1:]} == {_MOVING}
+    assert [b - a for (a, _), (b, _) in itertools.pairwise(found[1:])] == [20] * 2
 
 
 def test_a_cut_is_the_beginning_of_what_nobody_knows():
-    assert keys([1.0] * 90, cuts=[50]) == [(0, _MOVING), (20, _STILL), (50, _MOVING), (70, _STILL)]
+    assert keys([1.0] * 90, cuts=[50]) == [(0, _MOVING), (50, _MOVING)]
+    assert finer([1.0] * 90, cuts=[50]) == [20, 70]
 
 
 def test_who_asks_for_an_interval_gets_it():

@@ -55,7 +55,7 @@ def frames_of(pieces):
     return [f for f in stream.Reader().feed(b"".join(pieces)) if isinstance(f, stream.Frame)]
 
 
-def test_a_still_frame_takes_seven_bytes():
+def test_a_still_frame_takes_five_bytes():
     """And what is learnt meanwhile is the same on both sides."""
     packer = packer_of(SCENES[0][1])
     pieces, sent = [], []
@@ -64,7 +64,7 @@ def test_a_still_frame_takes_seven_bytes():
         again = bool(sent) and sent[-1] is labels
         pieces.append(packer.pack(None if again else planes(picture), lambda _, f=labels: f))
         sent.append(labels)
-    assert [len(p) for p in pieces[1::3]] == [7, 7]
+    assert [len(p) for p in pieces[1::3]] == [5, 5]
     arrives(pieces, sent)
 
 

@@ -44,7 +44,7 @@ def test_detail_stays_where_the_scene_does():
     picture, labels = drive(1)[0]
     rng = np.random.default_rng(1)
     scenes = [
-        (np.clip(picture + rng.normal(0, 3, picture.shape), 0, 255).astype(np.uint8), labels)
+        (np.clip(picture + rng.normal(0, 6, picture.shape), 0, 255).astype(np.uint8), labels)
         for _ in range(6)
     ]
     found = moments(scenes)

@@ -1,5 +1,6 @@
 """Packets: what is written is read, and damage costs what it hits."""
 
+import zlib
 from fractions import Fraction
 
 import pytest
@@ -55,8 +56,8 @@ def test_what_is_written_is_read(step):
     assert [f.size for f in found[1:]] == [len(piece) for piece in PIECES[1:]]
 
 
-def test_a_frame_of_nothing_has_seven_bytes():
-    assert len(PIECES[3]) == 7
+def test_a_frame_of_nothing_has_five_bytes():
+    assert len(PIECES[3]) == 5
 
 
 @given(st.binary(max_size=600))
@@ -112,8 +113,19 @@ def test_foreign_bytes_are_refused():
     for data in (b"\xe5S\1", b"\0", b"PK"):
         with pytest.raises(NotSempic):
             read(data)
-    with pytest.raises(UnsupportedVersion, match="4"):
-        read(b"\xe5V\4")
+    with pytest.raises(UnsupportedVersion, match="5"):
+        read(b"\xe5V\5")
+
+
+def test_sums_are_shorter_between_key_frames_since_version_4():
+    """What an older encoder wrote has four bytes everywhere."""
+    content = b"\x80"
+    long = content + zlib.crc32(content).to_bytes(4, "little")
+    for version, sums in ((3, 4), (4, 2)):
+        start = b"\xe5V" + bytes((version,))
+        for count in (2, 4):
+            (found,) = read(start + stream._stuff(long[: 1 + count]) + b"\0")
+            assert isinstance(found, Frame) == (count == sums)
 
 
 def test_advice_is_read():

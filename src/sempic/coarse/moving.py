@@ -1,7 +1,8 @@
 """Coarse pictures in time: HEVC, each predicted from the last one. docs/spec/sequence.md §4.
 
-Parameter sets are sent once, and pictures without start codes. HEVC defines every sample, so that
-what a decoder has is what the encoder predicts from. No picture waits for a later one.
+Parameter sets are sent once, pictures without start codes, predicted ones without what their slices
+say each time (`slices`). HEVC defines every sample, so that what a decoder has is what the encoder
+predicts from. No picture waits for a later one.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sempic.bits import Bits, from_golomb
-from sempic.coarse import hevc
+from sempic.coarse import hevc, slices
 from sempic.coarse.hevc import CHROMA, CHROMA_QP, START
 from sempic.coarse.planes import MAX_SIDE
 from sempic.errors import CorruptStream, ImageError, LimitExceeded, UnsupportedProfile
@@ -29,6 +30,8 @@ _LEAST = 24
 """Side of a coded picture, at least: more than x265's smallest coding tree."""
 _OPENING = 32
 """Bytes of a slice, at least, in which the place of its picture stands."""
+_WHOLE = b"\0"
+"""Before slices that have no short form."""
 
 # Quantisation of each picture is the caller's: x265 takes it as an offset of a region of interest,
 # which needs its adaptive quantisation on, if at next to no strength, and a constant rate factor,
@@ -40,6 +43,7 @@ _X265 = hevc.X265 | {
     "ref": 1,
     "weightp": 1,
     "temporal-mvp": 0,
+    "sao": 0,
     "rd": 6,
     "rdoq-level": 2,
     "subme": 5,
@@ -96,7 +100,8 @@ class Encoder:
         parameters = [unit for unit in units if _kind(unit) in _PARAMETERS]
         if self._decoder is None:
             self._decoder = Decoder(START.join(parameters), *self._size)
-        payload = START.join(unit for unit in units if _kind(unit) not in _PARAMETERS)
+        shown = [unit for unit in units if _kind(unit) not in _PARAMETERS]
+        payload = START.join(shown) if parameters else self._decoder.shortened(shown)
         return payload, self._decoder.decode(payload, key=bool(parameters))
 
     def _region(self, qp: int, frame: Any) -> Any:
@@ -123,13 +128,15 @@ class Encoder:
 class Decoder:
     """Payloads → planes."""
 
-    def __init__(self, parameters: bytes, width: int, height: int) -> None:
-        """parameters: HEVC's parameter sets. width, height: of the planes.
+    def __init__(self, parameters: bytes, width: int, height: int, *, short: bool = True) -> None:
+        """parameters: HEVC's parameter sets. width, height: of the planes. short: whether slices of
+        predicted pictures are short, as since version 4 of sequences.
 
         Raises CorruptStream, UnsupportedProfile or LimitExceeded for sets that cannot be.
         """
         self.parameters = parameters
         self.size = width, height
+        self._short = short
         self._place = 0
         """Of the last picture since the key frame, as its slices say it."""
         units = parameters.split(START)
@@ -142,6 +149,11 @@ class Decoder:
         if coded[0] < width or coded[1] < height:
             raise CorruptStream("the coarse pictures are smaller than announced")
         self._decoder: VideoCodecContext | None = None
+
+    def shortened(self, units: list[bytes]) -> bytes:
+        """The payload of a predicted picture with these slices."""
+        short = slices.shorten(units[0], self._places) if len(units) == 1 else None
+        return short or _WHOLE + START.join(units)
 
     def decode(self, payload: bytes, *, key: bool, lost: bool = False) -> Coarse:
         """The planes of the next picture.
@@ -156,17 +168,11 @@ class Decoder:
         import av
         from av.error import FFmpegError
 
-        units = payload.split(START)
-        if any(_kind(unit) not in (_KEYS if key else _PREDICTED) for unit in units):
-            raise CorruptStream("a coarse picture of another kind than its frame")
+        self._place = 0 if key else self._place + 1
+        units = self._units(payload, key=key, lost=lost)
         if key:
             self._decoder = hevc.decoder()
             units = [*self.parameters.split(START), *units]
-            self._place = 0
-        else:
-            self._place += 1
-            if lost:
-                units = [self._placed(unit) for unit in units]
         if self._decoder is None:
             raise CorruptStream("a predicted coarse picture before any other")
         stream = b"".join(START + unit for unit in units)
@@ -182,6 +188,17 @@ class Decoder:
         if frames[0].width < width or frames[0].height < height:
             raise CorruptStream("a coarse picture is smaller than announced")
         return hevc.planes(frames[0], width, height)
+
+    def _units(self, payload: bytes, *, key: bool, lost: bool) -> list[bytes]:
+        """The slices of a picture."""
+        if self._short and not key:
+            if payload[:1] != _WHOLE:
+                return [slices.restore(payload, self._place, self._places)]
+            payload = payload[1:]
+        units = payload.split(START)
+        if any(_kind(unit) not in (_KEYS if key else _PREDICTED) for unit in units):
+            raise CorruptStream("a coarse picture of another kind than its frame")
+        return [self._placed(unit) for unit in units] if lost else units
 
     def _placed(self, unit: bytes) -> bytes:
         """A slice of a predicted picture that says to follow the last one (H.265 7.3.6.1)."""

@@ -1,12 +1,14 @@
-"""When a key frame is due, and how much finer than the others it is worth making.
+"""When a key frame is due, and which frames are worth being made finer than the others.
 
-All frames behind a key frame are made of it. Where the scene stands still that is most of what they
-show, for as long as it stands: so key frames are rare there and fine, and the few bits between them
-go to what moves. Nobody knows at the first frame whether it will.
+All frames behind a fine one are made of it. Where the scene stands still that is most of what they
+show, for as long as it stands: so fine frames are rare there and very fine, and the few bits
+between them go to what moves. Nobody knows at the first frame whether it will: once that is seen
+one frame is made finer, predicted from the others as any.
 """
 
 from __future__ import annotations
 
+from enum import Enum
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -23,11 +25,20 @@ class Precision(NamedTuple):
     """By how much QP is more, or less, than in a single picture."""
 
     key: int
+    """Of what is fine."""
     other: int
 
 
 _MOVING = Precision(-7, -3)
 _STILL = Precision(-14, 0)
+
+
+class Role(Enum):
+    """What a frame is for those behind it."""
+
+    KEY = "predicted from nothing, and fine"
+    FINER = "predicted, and as fine as a key frame"
+    OTHER = "predicted"
 
 
 class Keys:
@@ -43,21 +54,25 @@ class Keys:
         self._still = 0.0
         """The sum of what `saw` was told since."""
         self.precision = _MOVING
-        """Of the last key frame, and of what is made of it."""
+        """Of the last fine frame, and of what is made of it."""
 
     @property
     def _stands(self) -> bool:
         return self._free and self._still >= _STANDS * max(1, self._since - 1)
 
-    def due(self) -> bool:
-        """Whether the next frame is to be one."""
-        seconds = _STANDING if self.precision is _STILL and self._stands else self.interval
-        return self._since >= max(1, round(seconds * self._rate))
-
-    def begin(self, *, cut: bool) -> None:
-        """The next frame is one; cut: of another scene."""
-        self.precision = _STILL if self._since and self._stands and not cut else _MOVING
+    def next(self, *, cut: bool = False) -> Role:
+        """What the next frame is; cut: it has little to do with the last one."""
+        stands = self._stands and not cut
+        long = stands and self.precision is _STILL
+        seconds = _STANDING if long else self.interval
+        if self._since and not cut and self._since < max(1, round(seconds * self._rate)):
+            return Role.OTHER
+        if self._since and stands and not long:
+            self.precision = _STILL
+            return Role.FINER
+        self.precision = _STILL if self._since and stands else _MOVING
         self._since, self._still = 0, 0.0
+        return Role.KEY
 
     def saw(self, still: float) -> None:
         """A frame went by, with that share of it still."""

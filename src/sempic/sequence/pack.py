@@ -341,7 +341,7 @@ class Unpacker:
         mine = (p.id for p in PALETTES.values() if p.id >= OWN and p.identity == head.own)
         self._palette = next(mine, head.palette)
         small = (-(-side // head.factor) for side in (head.width, head.height))
-        self._decoder = moving.Decoder(head.parameters, *small)
+        self._decoder = moving.Decoder(head.parameters, *small, short=head.version >= 4)
         self._time = Timeline(head)
         self.head = head
 

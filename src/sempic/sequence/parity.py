@@ -120,6 +120,7 @@ class Mender:
     """
 
     def __init__(self) -> None:
+        self._version = stream.VERSION
         self._span = self._wait = 0
         self._next: int | None = None
         """Number of the frame that is to go out next."""
@@ -135,6 +136,7 @@ class Mender:
     def take(self, packet: _Packet | Parity) -> Iterator[_Packet]:
         """What goes out now."""
         if isinstance(packet, Head):
+            self._version = packet.version
             yield packet
         elif isinstance(packet, Parity):
             self._learn(packet)
@@ -250,7 +252,7 @@ class Mender:
         symbols[missing] = _solve(_factors(numbers, missing), left)
         del self._groups[index]
         for number, place in lost.items():
-            frame = _frame(symbols[place].tobytes(), number)
+            frame = _frame(symbols[place].tobytes(), number, self._version)
             if frame is not None:
                 self._known[number] = frame.content
                 if number >= self._next:
@@ -258,13 +260,13 @@ class Mender:
                     self._newest = max(self._newest, number)
 
 
-def _frame(data: bytes, number: int) -> Frame | None:
+def _frame(data: bytes, number: int, version: int) -> Frame | None:
     """A frame from its symbols; None if they are of no frame with this number."""
     content = data.rstrip(b"\0")
     if not content.endswith(_END):
         return None
     try:
-        frame = stream.read_frame(content[: -len(_END)])
+        frame = stream.read_frame(content[: -len(_END)], version)
     except BitstreamError:
         return None
     if frame.number != (number if frame.key else number % NUMBERS):

@@ -15,7 +15,7 @@ from sempic.options import DEFAULT_LABEL_QUALITY, LOSSLESS, QUALITY
 from sempic.palette import PALETTES
 from sempic.scene import Coarse, Image, LabelMap
 from sempic.segment.guess import look
-from sempic.sequence.keys import Keys
+from sempic.sequence.keys import Keys, Role
 from sempic.sequence.options import SequenceOptions
 from sempic.sequence.pack import Expected, Packer
 from sempic.sequence.rate import Bucket
@@ -70,9 +70,10 @@ class Sender:
                 f"frame {packer.number} is {pixels.shape[1]}×{pixels.shape[0]}, the first was "
                 f"{packer.size[0]}×{packer.size[1]}"
             )
-        key = self._is_key(planes, packer.last)
-        qp = self._precision(planes, key=key)
-        still = not key and self._is_still(planes, packer.last, qp)
+        role = self._role(planes, packer.last)
+        key, fine = role is Role.KEY, role is not Role.OTHER
+        qp = self._precision(planes, fine=fine)
+        still = not fine and self._is_still(planes, packer.last, qp)
         # Of a frame that stands still nobody looks at the pixels.
         small = coarse.downscale(pixels, 2) if self._halved and not still else pixels
 
@@ -88,7 +89,7 @@ class Sender:
             self._source = planes
         if self._bucket is not None:
             parity = 8 * packer.parity_bytes
-            self._bucket.put(8 * len(sent) - parity, 8 * packer.coarse_bytes, key=key)
+            self._bucket.put(8 * len(sent) - parity, 8 * packer.coarse_bytes, key=fine)
             self._bucket.add(parity)
         return sent
 
@@ -117,25 +118,22 @@ class Sender:
         )
         return self._packer
 
-    def _is_key(self, planes: Coarse, last: Coarse | None) -> bool:
+    def _role(self, planes: Coarse, last: Coarse | None) -> Role:
         cut = False
         if last is not None:
             cut = bool(np.abs(planes.y.astype(np.int16) - last.y).mean() > _CUT)
         if cut and self._stable is not None:
             self._stable.forget()
-        key = last is None or cut or self._keys.due()
-        if key:
-            self._keys.begin(cut=cut)
-        return key
+        return self._keys.next(cut=cut)
 
-    def _precision(self, planes: Coarse, *, key: bool) -> int:
-        """QP of the next coarse picture. Of a key frame within a bit rate it is the finest at which
-        the frame is not too large."""
+    def _precision(self, planes: Coarse, *, fine: bool) -> int:
+        """QP of the next coarse picture. Of a fine frame within a bit rate it is the finest at
+        which it would not be too large as a key frame."""
         than, bucket = self._keys.precision, self._bucket
         if bucket is None:
-            return max(moving.QP.start, self._qp + (than.key if key else than.other))
-        qp = bucket.choose(key=key)
-        if not key:
+            return max(moving.QP.start, self._qp + (than.key if fine else than.other))
+        qp = bucket.choose(key=fine)
+        if not fine:
             return qp
         height, width = planes.y.shape
         self._trial = self._trial or moving.Encoder(width, height)

@@ -23,7 +23,7 @@ from sempic.errors import (
     UnsupportedVersion,
 )
 
-VERSION = 3
+VERSION = 4
 """Earlier ones are read, too."""
 LARGEST = 1 << 24
 """Bytes of a packet as it is sent, its zero left out."""
@@ -33,6 +33,8 @@ SPAN = 128
 """Frames of a group that parity is of, at most."""
 _HALVED_FROM = 3
 """The version since which heads say so."""
+_BRIEF_FROM = 4
+"""The version since which packets between heads and key frames have a sum of 16 bits."""
 _COARSE, _LABELS = 32, 16
 _PARITY, _TEXTURE = 2, 3
 """What advice there is."""
@@ -163,9 +165,9 @@ def write_parity(parity: Parity) -> bytes:
     return _packet(bytes((Kind.ADVICE << 6 | _PARITY,)), *parts, parity.counts, parity.sums)
 
 
-def read_frame(content: bytes) -> Frame:
+def read_frame(content: bytes, version: int) -> Frame:
     """A frame from what its packet holds, unstuffed. Raises a BitstreamError."""
-    found = _parse(content, len(content) + 2, VERSION)
+    found = _parse(content, len(content) + 2, version)
     if not isinstance(found, Frame):
         raise CorruptStream("no frame")
     return found
@@ -238,7 +240,17 @@ def _packet(*parts: bytes) -> bytes:
 
 def _summed(*parts: bytes) -> bytes:
     content = b"".join(parts)
-    return content + zlib.crc32(content).to_bytes(4, "little")
+    return content + _sum(content, _sum_size(content, VERSION))
+
+
+def _sum_size(content: bytes, version: int) -> int:
+    """Bytes of a packet's checksum: fewer where little else depends on it."""
+    brief = version >= _BRIEF_FROM and content[0] >> 6 in (Kind.PREDICTED, Kind.ADVICE)
+    return 2 if brief else 4
+
+
+def _sum(content: bytes, size: int) -> bytes:
+    return zlib.crc32(content).to_bytes(4, "little")[:size]
 
 
 def _sent(content: bytes) -> bytes:
@@ -258,14 +270,16 @@ def _read(packet: bytes, version: int) -> Head | Frame | Advice | Parity | Damag
 
 
 def _parse(content: bytes, size: int, version: int) -> Head | Frame | Advice | Parity | None:
-    if len(content) < 5 or zlib.crc32(content[:-4]) != int.from_bytes(content[-4:], "little"):
+    summed = _sum_size(content, version) if content else 0
+    said = content[:-summed]
+    if not said or content[-summed:] != _sum(said, summed):
         raise CorruptStream("a checksum does not match: a packet was changed or cut")
     kind = content[0] >> 6
     if kind == Kind.HEAD:
-        return _read_head(content[:-4], version)
+        return _read_head(said, version)
     if kind == Kind.ADVICE:
-        return _read_advice(content[:-4], size)
-    return replace(_read_frame(content[:-4], size), content=content)
+        return _read_advice(said, size)
+    return replace(_read_frame(said, size), content=content)
 
 
 def _read_head(content: bytes, version: int) -> Head:

@@ -1,0 +1,87 @@
+"""Short slices of predicted pictures."""
+
+import numpy as np
+import pytest
+from conftest import street
+
+from sempic import coarse
+from sempic.coarse import hevc, moving, slices
+from sempic.errors import BitstreamError
+
+PLACES = 8
+
+
+def darker(count=5, height=36, width=50, chroma="444"):
+    """Pictures that x265 predicts with weights."""
+    large = street(4 * height, 4 * width + 8 * count)[0].astype(float)
+    parts = (large[:, 8 * i : 8 * i + 4 * width] * (1 - 0.08 * i) for i in range(count))
+    return [coarse.from_rgb(coarse.downscale(part.astype(np.uint8)), chroma) for part in parts]
+
+
+def coded(planes, monkeypatch, shorten=slices.shorten):
+    """Payloads of these pictures, what a decoder has of each, and parameter sets."""
+    monkeypatch.setattr(slices, "shorten", shorten)
+    height, width = planes[0].y.shape
+    encoder = moving.Encoder(width, height, planes[0].chroma)
+    found = [encoder.encode(p, qp=28 + i, key=i == 3) for i, p in enumerate(planes)]
+    return *zip(*found, strict=True), encoder.parameters
+
+
+def equal(a, b):
+    return all(np.array_equal(getattr(a, n), getattr(b, n)) for n in ("y", "cb", "cr"))
+
+
+@pytest.mark.parametrize("chroma", ["444", "420"])
+def test_short_slices_decode_as_whole_ones(monkeypatch, chroma):
+    planes = darker(8, chroma=chroma)
+    short, expected, parameters = coded(planes, monkeypatch)
+    whole, same, _ = coded(planes, monkeypatch, lambda unit, places: None)
+    assert all(equal(a, b) for a, b in zip(expected, same, strict=True))
+    first = moving.Decoder(parameters, 50, 36)
+    second = moving.Decoder(parameters, 50, 36)
+    old = moving.Decoder(parameters, 50, 36, short=False)
+    weighted = 0
+    for number, (a, b, planes) in enumerate(zip(short, whole, expected, strict=True)):
+        key = number in (0, 3)
+        assert equal(first.decode(a, key=key), planes)
+        assert equal(second.decode(b, key=key), planes)
+        assert equal(old.decode(b if key else b[1:], key=key), planes)
+        if key:
+            assert a == b
+        else:
+            assert b[0] == 0
+            assert len(b) - len(a) >= 5
+            weighted += a[0] >> 7
+    assert 0 < weighted < 6
+
+
+def test_a_short_slice_says_nothing_of_its_place(monkeypatch):
+    """So that what is behind a lost picture decodes as if it followed the last one."""
+    short, _, parameters = coded(darker(3), monkeypatch)
+    decoder = moving.Decoder(parameters, 50, 36)
+    decoder.decode(short[0], key=True)
+    decoder.decode(short[2], key=False, lost=True)
+    unit = slices.restore(short[2], 2, PLACES)
+    other = slices.restore(short[2], 1, PLACES)
+    assert sum(a != b for a, b in zip(unit, other, strict=True)) == 1
+    assert slices.shorten(unit, PLACES) == slices.shorten(other, PLACES) == short[2]
+
+
+def test_what_is_no_short_slice_is_refused():
+    for payload in (b"", b"\0", b"\x3f\x80", b"\xbf", b"\xa0", b"\xa0\0\0\0\0\0"):
+        with pytest.raises(BitstreamError):
+            slices.restore(payload, 1, PLACES)
+
+
+def test_other_slices_have_no_short_form(monkeypatch):
+    whole, _, _ = coded(darker(2), monkeypatch, lambda unit, places: None)
+    monkeypatch.undo()
+    unit = whole[1][1:]
+    assert slices.shorten(unit, PLACES) is not None
+    for at in range(0, 16 + PLACES):  # all that is before the pictures it is predicted from
+        if 5 <= at - 16 < 5 + PLACES:
+            continue
+        number = int.from_bytes(unit, "big") ^ 1 << (8 * len(unit) - 1 - at)
+        assert slices.shorten(number.to_bytes(len(unit), "big"), PLACES) is None
+    assert slices.shorten(unit[:6], PLACES) is None
+    assert slices.shorten(whole[0].split(hevc.START)[0], PLACES) is None
