@@ -5,7 +5,7 @@ import pytest
 from conftest import street
 
 from sempic import coarse
-from sempic.coarse import moving
+from sempic.coarse import moving, sets
 from sempic.errors import CorruptStream, ImageError, LimitExceeded
 
 
@@ -118,8 +118,8 @@ def test_damage_is_refused_or_gives_planes():
 
 
 def test_parameters_that_cannot_be(monkeypatch):
-    parameters = coded(pictures(1), [30])[0]
-    for wrong in (b"", parameters[:40], parameters + b"\0\0\1" + parameters[:20]):
+    parameters = sets.WHOLE + sets.restore(coded(pictures(1), [30])[0], 50, 36)
+    for wrong in (b"\0", parameters[:40], parameters + b"\0\0\1" + parameters[:20]):
         with pytest.raises(CorruptStream):
             moving.Decoder(wrong, 50, 36)
     with pytest.raises(CorruptStream, match="smaller"):

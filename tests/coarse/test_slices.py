@@ -5,7 +5,7 @@ import pytest
 from conftest import street
 
 from sempic import coarse
-from sempic.coarse import hevc, moving, slices
+from sempic.coarse import hevc, moving, sets, slices
 from sempic.errors import BitstreamError
 
 PLACES = 8
@@ -39,7 +39,7 @@ def test_short_slices_decode_as_whole_ones(monkeypatch, chroma):
     assert all(equal(a, b) for a, b in zip(expected, same, strict=True))
     first = moving.Decoder(parameters, 50, 36)
     second = moving.Decoder(parameters, 50, 36)
-    old = moving.Decoder(parameters, 50, 36, short=False)
+    old = moving.Decoder(sets.restore(parameters, 50, 36), 50, 36, short=False)
     weighted = 0
     for number, (a, b, planes) in enumerate(zip(short, whole, expected, strict=True)):
         key = number in (0, 3)

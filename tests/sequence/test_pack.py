@@ -9,6 +9,7 @@ from scenes import drive, packed, packer_of, planes
 import sempic
 from sempic import coarse, errors
 from sempic import palette as palettes
+from sempic.coarse import sets
 from sempic.sequence import Packer, Unpacker, info, stream
 
 SCENES = drive(8)
@@ -166,13 +167,14 @@ def test_a_second_head():
 
 def test_a_head_cannot_claim_what_is_too_large():
     (head, *_) = stream.Reader().feed(b"".join(PIECES))
+    whole = sets.WHOLE + sets.restore(head.parameters, 16, 12)
     for change, error in (
         ({"width": 65536}, errors.LimitExceeded),
         ({"width": 60000, "height": 60000}, errors.LimitExceeded),
         ({"palette": 9}, errors.UnsupportedProfile),
         ({"own": "no palette"}, errors.CorruptStream),
-        ({"parameters": b"x"}, errors.CorruptStream),
-        ({"width": 4000}, errors.CorruptStream),  # more than HEVC's parameters say
+        ({"parameters": b"xy"}, errors.CorruptStream),
+        ({"width": 4000, "parameters": whole}, errors.CorruptStream),  # more than they say
     ):
         fields = {n: getattr(head, n) for n in stream.Head.__slots__} | change
         with pytest.raises(error):

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from scenes import drive, packer_of, planes
 
+from sempic.palette import PALETTES
+from sempic.segment import stakes
 from sempic.sequence.stable import Stabiliser
 
 
@@ -78,16 +80,42 @@ def test_a_scene_that_moves_takes_its_labels_along():
 
 
 @pytest.mark.parametrize("probabilities", [None, "some"])
-def test_the_first_map_is_the_segmenter_s(probabilities):
+def test_the_first_map_is_that_of_a_single_picture(probabilities):
     picture, labels = drive(1)[0]
-    odds = None if probabilities is None else probabilities_of(labels, 0.7)
-    assert np.array_equal(settled([labels], [odds], [picture])[0], labels)
+    odds, expected = None, labels
+    if probabilities is not None:
+        odds = probabilities_of(labels, 0.7)
+        expected = stakes.decide(labels, odds, PALETTES[1])
+        assert not np.array_equal(expected, labels)
+    assert np.array_equal(settled([labels], [odds], [picture])[0], expected)
+
+
+def test_who_may_be_there_is_sent():
+    """A person of whom the segmenter is no more than two fifths sure, and a tree."""
+    picture, labels = drive(1)[0]
+    changed = picture.copy()
+    box = np.s_[20:44, 24:36]
+    changed[box] = 255 - picture[box]
+    found = {}
+    for name in ("tree", "pedestrian"):
+        number = PALETTES[1].classes.index(name)
+        odds = probabilities_of(labels, 0.6)
+        odds[(slice(None), *box)] = 0
+        np.put_along_axis(odds[(slice(None), *box)], labels[box][None].astype(int), 153, 0)
+        odds[(number, *box)] = 102
+        before = probabilities_of(labels, 1.0)
+        pictures = [picture] * 2 + [changed] * 4
+        sent = settled([labels] * 6, [before] * 2 + [odds] * 4, pictures)
+        found[name] = (sent[-1] == number)[box].mean()
+    assert found["pedestrian"] > 0.8
+    assert found["tree"] < 0.2
 
 
 def test_void_is_laid_over_what_is_unknown_and_stays_while_that_is_in_doubt():
     """And what is under it is known again when it is known."""
     picture, labels = drive(1)[0]
-    odds = {sure: probabilities_of(labels, sure)[:11] for sure in (1.0, 0.45, 0.65)}
+    certain = probabilities_of(labels, 1.0)[:11]
+    odds = {sure: np.rint(sure * certain).astype(np.uint8) for sure in (1.0, 0.45, 0.65)}
     levels = [1.0] + [0.45] * 60 + [0.65] * 60 + [1.0] * 60
     sent = settled([labels] * 181, [odds[v] for v in levels], [picture] * 181, voids=True)
     assert np.array_equal(sent[5], labels)

@@ -1,7 +1,7 @@
 """Coarse pictures in time: HEVC, each predicted from the last one. docs/spec/sequence.md §4.
 
-Parameter sets are sent once, pictures without start codes, predicted ones without what their slices
-say each time (`slices`). HEVC defines every sample, so that what a decoder has is what the encoder
+Parameter sets are sent before key frames (`sets`), pictures without start codes, predicted ones
+without what their slices say each time (`slices`). HEVC defines every sample, so that what a decoder has is what the encoder
 predicts from. No picture waits for a later one.
 """
 
@@ -11,7 +11,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sempic.bits import Bits, from_golomb
-from sempic.coarse import hevc, slices
+from sempic.coarse import hevc, sets, slices
 from sempic.coarse.hevc import CHROMA, CHROMA_QP, START
 from sempic.coarse.planes import MAX_SIDE
 from sempic.errors import CorruptStream, ImageError, LimitExceeded, UnsupportedProfile
@@ -26,8 +26,6 @@ _PARAMETERS = range(32, 35)
 _KEYS = (19, 20)
 _PREDICTED = (0, 1)
 _BASE = 30
-_LEAST = 24
-"""Side of a coded picture, at least: more than x265's smallest coding tree."""
 _OPENING = 32
 """Bytes of a slice, at least, in which the place of its picture stands."""
 _WHOLE = b"\0"
@@ -67,8 +65,7 @@ class Encoder:
         if max(width, height) > MAX_SIDE:
             raise ImageError(f"a coarse picture of {width}×{height} has a side beyond {MAX_SIDE}")
         self._size = width, height
-        across, down = (max(_LEAST, -(-side // 8) * 8) for side in self._size)
-        self._coded = across, down
+        self._coded = across, down = sets.coded_size(width, height)
         # Two coding trees each way: of a picture that is one wide or high, x265 leaves parts of the
         # margins unset that it looks for motion in, and even predicts from.
         settings = _X265 | {"min-cu-size": 8, "ctu": hevc.tree(across - 1, down - 1)}
@@ -80,7 +77,7 @@ class Encoder:
 
     @property
     def parameters(self) -> bytes:
-        """Parameter sets; there is one after the first picture."""
+        """Parameter sets, short; there are some after the first picture."""
         assert self._decoder is not None
         return self._decoder.parameters
 
@@ -99,7 +96,8 @@ class Encoder:
         units = hevc.units(b"".join(bytes(packet) for packet in packets))
         parameters = [unit for unit in units if _kind(unit) in _PARAMETERS]
         if self._decoder is None:
-            self._decoder = Decoder(START.join(parameters), *self._size)
+            short = sets.shorten(START.join(parameters), *self._size)
+            self._decoder = Decoder(short, *self._size)
         shown = [unit for unit in units if _kind(unit) not in _PARAMETERS]
         payload = START.join(shown) if parameters else self._decoder.shortened(shown)
         return payload, self._decoder.decode(payload, key=bool(parameters))
@@ -129,8 +127,8 @@ class Decoder:
     """Payloads → planes."""
 
     def __init__(self, parameters: bytes, width: int, height: int, *, short: bool = True) -> None:
-        """parameters: HEVC's parameter sets. width, height: of the planes. short: whether slices of
-        predicted pictures are short, as since version 4 of sequences.
+        """parameters: HEVC's parameter sets. width, height: of the planes. short: whether these, and
+        slices of predicted pictures, are short, as since version 4 of sequences.
 
         Raises CorruptStream, UnsupportedProfile or LimitExceeded for sets that cannot be.
         """
@@ -139,7 +137,8 @@ class Decoder:
         self._short = short
         self._place = 0
         """Of the last picture since the key frame, as its slices say it."""
-        units = parameters.split(START)
+        self._sets = sets.restore(parameters, width, height) if short else parameters
+        units = self._sets.split(START)
         if [_kind(unit) for unit in units] != list(_PARAMETERS):
             raise CorruptStream("the coarse pictures' parameter sets are not three")
         self.chroma, coded, self._places = _read_sps(units[1])
@@ -172,7 +171,7 @@ class Decoder:
         units = self._units(payload, key=key, lost=lost)
         if key:
             self._decoder = hevc.decoder()
-            units = [*self.parameters.split(START), *units]
+            units = [*self._sets.split(START), *units]
         if self._decoder is None:
             raise CorruptStream("a predicted coarse picture before any other")
         stream = b"".join(START + unit for unit in units)

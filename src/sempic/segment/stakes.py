@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from sempic.check.objects import bounds, ids
 from sempic.critical import GROUPS
@@ -51,6 +52,14 @@ STAKES: Stakes = {
 }
 
 
+def worth(palette: Palette, stakes: Stakes = STAKES) -> npt.NDArray[np.float32]:
+    """What a pixel of each id counts, float32 (256,)."""
+    found = np.ones(256, np.float32)
+    for name, stake in stakes.items():
+        found[ids(GROUPS[name], palette)] = stake.worth
+    return found
+
+
 def decide(
     labels: LabelMap, probabilities: Probabilities, palette: Palette, stakes: Stakes = STAKES
 ) -> LabelMap:
@@ -69,13 +78,11 @@ def decide(
     if not critical:
         return labels
     others = [i for i in range(len(probabilities)) if i not in critical]
-    worth = np.ones(256, np.float32)
-    for name, inside in groups.items():
-        worth[inside] = stakes[name].worth
+    weights = worth(palette, stakes)
     at = np.minimum(labels, len(probabilities) - 1)[None]
-    risk, decided = np.take_along_axis(probabilities, at, 0)[0] * worth[labels], labels.copy()
+    risk, decided = np.take_along_axis(probabilities, at, 0)[0] * weights[labels], labels.copy()
     for i in critical:
-        weighed = probabilities[i] * worth[i]
+        weighed = probabilities[i] * weights[i]
         decided[weighed > risk] = i
         np.maximum(weighed, risk, out=risk)
     for inside in groups.values():
@@ -86,8 +93,8 @@ def decide(
         shown, likely = shown[box], probabilities[(slice(None), *box)]
         numbers = components(shown.view(np.uint8))
         area = np.bincount(numbers.ravel())
-        weights = likely[inside].sum(0, dtype=np.int32)
-        sure = np.bincount(numbers.ravel(), weights.ravel()) / area
+        group = likely[inside].sum(0, dtype=np.int32)
+        sure = np.bincount(numbers.ravel(), group.ravel()) / area
         speck = (area < SPECK * labels.size) & (sure < 255 * SURE)
         gone = shown & speck[numbers]
         best = np.stack([likely[i][gone] for i in others]).argmax(0)

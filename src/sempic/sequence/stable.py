@@ -19,7 +19,7 @@ from sempic.compiling import kernel
 from sempic.labels.regions import components
 from sempic.palette import PALETTES
 from sempic.scene import LabelMap, Probabilities
-from sempic.segment import doubt
+from sempic.segment import doubt, stakes
 from sempic.sequence import motion
 from sempic.sequence.pack import Expected
 from sempic.simplify import IMPORTANCE
@@ -32,6 +32,8 @@ _STILL = 31
 """The same of what neither moved nor changed: another map of the same tells little."""
 _FIRST = 3
 """How many maps the first one counts for."""
+_PARTS = 2
+"""What hangs on a class is counted in so many parts."""
 _MARGIN = 0.1
 """By how much a label must be likelier than the one that is expected."""
 _REGION = 8.0
@@ -59,8 +61,9 @@ class Stabiliser:
         """How many maps each pixel's average is of."""
         self._classes: LabelMap | None = None
         """The last map before void was laid over it."""
-        worth = [IMPORTANCE.get(name, 1.0) for name in self._palette.classes]
-        self._price = np.maximum(1 / np.array(worth), _CRITICAL) * thrift
+        importance = [IMPORTANCE.get(name, 1.0) for name in self._palette.classes]
+        self._price = np.maximum(1 / np.array(importance), _CRITICAL) * thrift
+        self._stakes = np.rint(_PARTS * stakes.worth(self._palette)).astype(np.int64)
 
     def settle(
         self, labels: LabelMap, probabilities: Probabilities | None, expected: Expected
@@ -74,6 +77,8 @@ class Stabiliser:
         last, self._average = self._average, np.empty(odds.shape, np.int16)
         if last is None or self._classes is None or expected.labels is None:
             np.multiply(odds, _UNIT, out=self._average, dtype=np.int16)
+            if probabilities is not None:
+                labels = stakes.decide(labels, probabilities, self._palette)
             self._counts, self._classes = np.full(labels.shape, _FIRST, np.uint8), labels
             return labels
         assert expected.places is not None
@@ -87,7 +92,7 @@ class Stabiliser:
         flat = (len(odds), -1)
         _settle(
             odds.reshape(flat), last.reshape(flat), self._average.reshape(flat),
-            expected.places.ravel(), moved.ravel(), counts.ravel(),
+            expected.places.ravel(), moved.ravel(), counts.ravel(), self._stakes,
             round(_MARGIN * 255 * _UNIT), best.ravel(), gain.ravel(),
         )  # fmt: skip
         self._counts, self._classes = counts + np.uint8(1), self._worth(best, gain, moved)
@@ -154,9 +159,9 @@ class Stabiliser:
 
 
 @kernel
-def _settle(odds: Any, last: Any, average: Any, places: Any, moved: Any, counts: Any, margin: Any,
-            best: Any, gain: Any) -> None:  # fmt: skip
-    """The new average, the label that it prefers, and by how much; all flat."""
+def _settle(odds: Any, last: Any, average: Any, places: Any, moved: Any, counts: Any, stakes: Any,
+            margin: Any, best: Any, gain: Any) -> None:  # fmt: skip
+    """The new average, the label of least risk by it, and by how much; all flat."""
     for o in range(moved.size):
         share, from_ = 256 // (counts[o] + 1), places[o]
         most, which = -1, 0
@@ -164,9 +169,12 @@ def _settle(odds: Any, last: Any, average: Any, places: Any, moved: Any, counts:
             old = np.int64(last[v, from_])
             new = old + ((odds[v, o] * _UNIT - old) * share >> 8)
             average[v, o] = new
-            if new > most:
-                most, which = new, v
-        lead = most - (np.int64(average[moved[o], o]) if moved[o] < odds.shape[0] else 0)
+            if new * stakes[v] > most:
+                most, which = new * stakes[v], v
+        lead = most
+        if moved[o] < odds.shape[0]:
+            lead -= np.int64(average[moved[o], o]) * stakes[moved[o]]
+        lead //= _PARTS
         if lead > margin:
             best[o], gain[o] = which, lead - margin
         else:

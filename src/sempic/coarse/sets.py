@@ -1,0 +1,73 @@
+"""HEVC's parameter sets of moving coarse pictures in two bytes. docs/spec/sequence.md §4.
+
+x265 makes the same sets each time but for chroma, size, the side of coding trees and the level,
+seventy-six bytes before each key frame. Frozen with the format: append, never change.
+"""
+
+from __future__ import annotations
+
+from sempic.bits import packed, ue
+from sempic.coarse.hevc import START, escaped
+from sempic.errors import CorruptStream, TruncatedStream
+
+LEAST = 24
+"""Side of a coded picture, at least: more than x265's smallest coding tree."""
+WHOLE = b"\0"
+"""Before sets that have no short form."""
+_VPS, _SPS, _PPS = b"\x40\1", b"\x42\1", b"\x44\1"
+_TREES = (64, 32, 16)
+
+# By chroma: general profile, with what stands before it in a video parameter set, without its
+# level; a sequence parameter set from its id up to the size; a picture parameter set.
+_PROFILE = {
+    "444": bytes.fromhex("04080000009e0800000000"),
+    "420": bytes.fromhex("0160000000900000000000"),
+}
+_CHROMA = {"444": "1" + ue(3) + "0", "420": "1" + ue(1)}
+_PICTURE = {"444": bytes.fromhex("c1731a350890"), "420": bytes.fromhex("c173d089")}
+_BEFORE, _BEHIND = bytes.fromhex("0c01ffff"), bytes.fromhex("ba0240")
+# A sequence parameter set behind the size: up to the sizes of blocks, these by the side of coding
+# trees, and the rest.
+_FIRST = "01100101101110101"
+_BLOCKS = {64: "00100100100101", 32: "011100100101", 16: "0101011101"}
+_REST = "1000010011001101" + "0" * 7 + "1" + "0" * 31 + "1" + "0" * 31 + "100001"
+
+
+def coded_size(width: int, height: int) -> tuple[int, int]:
+    """Of the picture that is coded for planes of a size: whole blocks of 8."""
+    across, down = (max(LEAST, -(-side // 8) * 8) for side in (width, height))
+    return across, down
+
+
+def shorten(parameters: bytes, width: int, height: int) -> bytes:
+    """The short form of parameter sets of planes of this size, or these themselves, marked."""
+    level = parameters.partition(START)[0][-len(_BEHIND) - 1 : -len(_BEHIND)]
+    for number in range(len(_CHROMA) * len(_TREES)):
+        short = bytes((1 + number,)) + level
+        if level and restore(short, width, height) == parameters:
+            return short
+    return WHOLE + parameters
+
+
+def restore(short: bytes, width: int, height: int) -> bytes:
+    """The parameter sets of a short form.
+
+    Raises CorruptStream or TruncatedStream for what is none.
+    """
+    if short[:1] == WHOLE:
+        return short[1:]
+    if len(short) < 2:
+        raise TruncatedStream("the coarse pictures' parameter sets are cut short")
+    number, level = divmod(short[0] - 1, len(_TREES)), short[1:]
+    if len(short) > 2 or number[0] >= len(_CHROMA):
+        raise CorruptStream(f"the coarse pictures' parameter sets are said to be of form {short[0]}")
+    chroma, tree = tuple(_CHROMA)[number[0]], _TREES[number[1]]
+    profile = _PROFILE[chroma] + level
+    sizes = "".join(map(ue, coded_size(width, height)))
+    sps = _CHROMA[chroma] + sizes + _FIRST + _BLOCKS[tree] + _REST
+    units = (
+        (_VPS, _BEFORE + profile + _BEHIND),
+        (_SPS, b"\1" + profile + packed(sps)),
+        (_PPS, _PICTURE[chroma]),
+    )
+    return START.join(head + escaped(payload) for head, payload in units)
