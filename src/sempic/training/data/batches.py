@@ -18,7 +18,7 @@ from torch import Tensor
 from sempic import texture
 from sempic.errors import InputError
 from sempic.networks.compact import PATCH
-from sempic.training.data.corpus import GRID, Corpus, Measured, Sample
+from sempic.training.data.corpus import GRID, Corpus, Measured, Sample, said_of
 
 RARE_RATE = 0.5
 """Share of the crops that are made around a rare class, where there is one."""
@@ -237,11 +237,7 @@ class _Told:
             maps, samples, without, rng.random(len(maps)), strict=True
         ):
             of = self._of[self._first + sample if none else map_]
-            said = {
-                number: (median, high)
-                for number, (median, high, weak) in of.items()
-                if (how < AS_SENT and weak) or AS_SENT <= how < AS_SENT + OF_ALL
-            }
+            said = said_of(of, wholly=how >= AS_SENT) if how < AS_SENT + OF_ALL else {}
             tables.append(texture.condition(said)[: self.void + 1])
         found = np.stack(tables)
         # A brighter picture's texture is stronger (`LEVELS`), by as many quarters of an octave.

@@ -52,8 +52,12 @@ class Sample:
 
     def said(self, map_: int) -> Texture:
         """What a sender says of its texture beside one of the maps."""
-        of = self.textures[map_] if self.textures else {}
-        return {number: (median, high) for number, (median, high, weak) in of.items() if weak}
+        return said_of(self.textures[map_] if self.textures else {})
+
+
+def said_of(measured: Measured, *, wholly: bool = False) -> Texture:
+    """What a sender says of texture that was measured; wholly: of every class, weak or not."""
+    return {n: (median, high) for n, (median, high, weak) in measured.items() if weak or wholly}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
