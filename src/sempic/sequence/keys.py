@@ -29,8 +29,8 @@ class Precision(NamedTuple):
     other: int
 
 
-_MOVING = Precision(-7, -3)
-_STILL = Precision(-14, 0)
+_MOVING = Precision(-6, -2)
+_STILL = Precision(-13, 3)
 
 
 class Role(Enum):
