@@ -1,5 +1,6 @@
 """Scenes in time: exact, whatever is lost."""
 
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -179,6 +180,19 @@ def test_a_head_cannot_claim_what_is_too_large():
         fields = {n: getattr(head, n) for n in stream.Head.__slots__} | change
         with pytest.raises(error):
             list(Unpacker().feed(stream.begin(stream.Head(**fields))))
+
+
+def test_a_map_with_other_ids_than_the_head_says():
+    """Else tables of too few ids are written beyond their ends, by compiled code."""
+    (head, *_) = stream.Reader().feed(b"".join(PIECES))
+    most = int(max(labels.max() for _, labels in SCENES[:3]))
+    for last, good in ((most, True), (most - 1, False), (0, False)):
+        begin = stream.begin(replace(head, classes=last + 1))
+        unpacker = Unpacker()
+        rest = b"".join(PIECES[:3])
+        moments = list(unpacker.feed(begin + rest[rest.index(b"\0") + 1 :]))
+        assert len(moments) == 3 * good
+        assert all(f"id {most}" in why for why in unpacker.damage[:1])
 
 
 def test_a_picture_decoder_says_what_it_is():

@@ -8,6 +8,7 @@ one frame is made finer, predicted from the others as any.
 
 from __future__ import annotations
 
+from collections import deque
 from enum import Enum
 from fractions import Fraction
 from typing import NamedTuple
@@ -17,8 +18,11 @@ _INTERVAL = 2.0
 _STANDING = 10.0
 """The same in a scene that stands still."""
 _STANDS = 0.75
-"""The share of the pixels, on average since the last key frame, that neither move nor change in
-one. A street from a car has 0.55, from a pole, full of cars, 0.8."""
+"""Share of a picture that is still, on average over _INTERVAL, from which on a scene stands. A
+street from a car has 0.6, from a pole, full of cars, 0.9."""
+_STAYS = 0.65
+"""The same over _LONG seconds while it has stood: a bus that passes by is no other scene."""
+_LONG = 4.0
 
 
 class Precision(NamedTuple):
@@ -51,30 +55,35 @@ class Keys:
         """Seconds between them where the scene does not stand still."""
         self._since = 0
         """Frames since the last one, with it."""
-        self._still = 0.0
-        """The sum of what `saw` was told since."""
+        self._still = deque[float](maxlen=max(1, round(_LONG * rate)))
+        """What `saw` was told lately."""
         self.precision = _MOVING
         """Of the last fine frame, and of what is made of it."""
 
     @property
     def _stands(self) -> bool:
-        return self._free and self._still >= _STANDS * max(1, self._since - 1)
+        has_stood = self.precision is _STILL
+        seconds, least = (_LONG, _STAYS) if has_stood else (_INTERVAL, _STANDS)
+        last = list(self._still)[-max(1, round(seconds * self._rate)) :]
+        return self._free and sum(last) >= least * len(last) > 0
 
     def next(self, *, cut: bool = False) -> Role:
         """What the next frame is; cut: it has little to do with the last one."""
-        stands = self._stands and not cut
-        long = stands and self.precision is _STILL
-        seconds = _STANDING if long else self.interval
+        if cut:
+            self._still.clear()
+        stands, has_stood = self._stands, self.precision is _STILL
+        seconds = _STANDING if stands and has_stood else self.interval
         if self._since and not cut and self._since < max(1, round(seconds * self._rate)):
             return Role.OTHER
-        if self._since and stands and not long:
-            self.precision = _STILL
+        self.precision = _STILL if stands else _MOVING
+        if stands and not has_stood:
             return Role.FINER
-        self.precision = _STILL if self._since and stands else _MOVING
-        self._since, self._still = 0, 0.0
+        self._since = 0
         return Role.KEY
 
-    def saw(self, still: float) -> None:
-        """A frame went by, with that share of it still."""
+    def saw(self, still: float | None) -> None:
+        """A frame goes by, of which that share is as in the frame before, 0…1; None: there was
+        none before it."""
         self._since += 1
-        self._still += still
+        if still is not None:
+            self._still.append(still)

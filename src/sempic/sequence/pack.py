@@ -399,6 +399,8 @@ class Unpacker:
             found = moved.decode(frame.labels, expected.labels, expected.hint, memory)
         if found is not None:
             codec.check_decoded(found, self._palette)
+            if found.max() >= head.classes:  # by which tables of the next frame are made
+                raise CorruptStream(f"a map has id {found.max()}, the last is {head.classes - 1}")
         time.coarse, time.labels = planes, found
         if head.halved and found is not None:
             found = codec.repeated(found, 2, (head.height, head.width))

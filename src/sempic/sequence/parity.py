@@ -115,8 +115,7 @@ class Mender:
     """The receiver's part: packets as they come in; out in the order of their frames, with those
     that could be restored. Frames behind one that is lost wait while its parity may come.
 
-    Frames come out with their own numbers, not modulo NUMBERS, each later than the last, and
-    predicted ones behind a key frame.
+    Frames come out each later than the last, and predicted ones behind a key frame.
     """
 
     def __init__(self) -> None:
@@ -155,13 +154,10 @@ class Mender:
 
     def _hold(self, frame: Frame) -> bool:
         """Whether a frame is to go out."""
-        if not frame.key:
-            if self._next is None:
-                return False
-            after = self._newest + 1
-            frame = replace(frame, number=after + (frame.number - after) % NUMBERS)
         number = frame.number
         if self._next is None:
+            if not frame.key:
+                return False
             self._next = number
         if number < self._next or number in self._held:
             return False
@@ -266,12 +262,9 @@ def _frame(data: bytes, number: int, version: int) -> Frame | None:
     if not content.endswith(_END):
         return None
     try:
-        frame = stream.read_frame(content[: -len(_END)], version)
+        return stream.read_frame(content[: -len(_END)], version, number)
     except BitstreamError:
         return None
-    if frame.number != (number if frame.key else number % NUMBERS):
-        return None
-    return replace(frame, number=number)
 
 
 # ── symbols ──────────────────────────────────────────────────────────────────────────────────

@@ -13,7 +13,7 @@ from sempic.coarse import moving
 from sempic.errors import ImageError, warn
 from sempic.options import DEFAULT_LABEL_QUALITY, LOSSLESS, QUALITY
 from sempic.palette import PALETTES
-from sempic.scene import Coarse, Image, LabelMap
+from sempic.scene import Coarse, Image, LabelMap, Plane
 from sempic.segment.guess import look
 from sempic.sequence.keys import Keys, Role
 from sempic.sequence.options import SequenceOptions
@@ -27,6 +27,8 @@ _CELL = 4
 """Side of the squares of coarse pixels that are looked at for change."""
 _LOOKS = 3
 """How often labels are looked for in a second."""
+_NOISE = 1.5
+"""Mean difference of luma in such a square below which it is still."""
 _CUT = 32
 """Mean difference of luma from the last frame from which on a frame has little to do with it."""
 
@@ -48,6 +50,8 @@ class Sender:
         self._stable: Stabiliser | None = None
         self._source: Coarse | None = None
         """The coarse picture that was coded last, as it was."""
+        self._before: Plane | None = None
+        """Luma of the last coarse picture, as it was."""
         self._every = options.segment_every or max(1, round(rate / _LOOKS))
         if options.segment_every is None and options.label_quality == LOSSLESS:
             self._every = 1
@@ -72,13 +76,14 @@ class Sender:
             )
         role = self._role(planes, packer.last)
         key, fine = role is Role.KEY, role is not Role.OTHER
+        self._keys.saw(None if self._before is None else _still(self._before, planes.y))
+        self._before = planes.y
         qp = self._precision(planes, fine=fine)
         still = not fine and self._is_still(planes, packer.last, qp)
         # Of a frame that stands still nobody looks at the pixels.
         small = coarse.downscale(pixels, 2) if self._halved and not still else pixels
 
         def labels(expected: Expected) -> LabelMap | None:
-            self._keys.saw(1.0 if still else float(expected.still.mean()))
             return self._found(small, expected, key=key, still=still)
 
         def advice(labels: LabelMap | None) -> Texture:
@@ -201,6 +206,17 @@ class Sender:
         news = texture.ask(pixels, labels, PALETTES[self._coder.segmenter.palette], said)
         self._said = {**said, **news}
         return news
+
+
+def _still(before: Plane, now: Plane) -> float:
+    """The share of a frame that is as in the one before, but for exposure."""
+    change = now.astype(np.int16) - before
+    change -= np.partition(change, change.size // 2, None)[change.size // 2]
+    height, width = change.shape
+    rows, columns = (np.arange(0, side, _CELL) for side in (height, width))
+    cells = np.add.reduceat(np.add.reduceat(np.abs(change), rows, 0), columns, 1)
+    sizes = np.minimum(height - rows, _CELL)[:, None] * np.minimum(width - columns, _CELL)
+    return float((cells < _NOISE * sizes).mean())
 
 
 def encode(

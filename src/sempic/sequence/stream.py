@@ -81,7 +81,7 @@ class Frame:
 
     key: bool
     number: int
-    """From 0 on; of a predicted frame as the reader found it, modulo NUMBERS."""
+    """From 0 on."""
     coarse: bytes | None
     """None: the last coarse picture once more."""
     labels: bytes | None
@@ -165,11 +165,11 @@ def write_parity(parity: Parity) -> bytes:
     return _packet(bytes((Kind.ADVICE << 6 | _PARITY,)), *parts, parity.counts, parity.sums)
 
 
-def read_frame(content: bytes, version: int) -> Frame:
-    """A frame from what its packet holds, unstuffed. Raises a BitstreamError."""
-    found = _parse(content, len(content) + 2, version)
-    if not isinstance(found, Frame):
-        raise CorruptStream("no frame")
+def read_frame(content: bytes, version: int, number: int) -> Frame:
+    """The frame of a number from what its packet holds, unstuffed. Raises a BitstreamError."""
+    found = _parse(content, len(content) + 2, version, number)
+    if not isinstance(found, Frame) or found.number != number:
+        raise CorruptStream("no such frame")
     return found
 
 
@@ -183,7 +183,8 @@ def content_of(frame: Frame) -> bytes:
     body = [varint(frame.number)] if frame.key else []
     if len(parts) == 2:
         body.append(varint(len(parts[0])))
-    return _summed(bytes((kind << 6 | flags | frame.number % NUMBERS,)), *body, *parts)
+    tag = kind << 6 | flags | frame.number % NUMBERS
+    return _summed(bytes((tag,)), *body, *parts, number=frame.number)
 
 
 def write_frame(frame: Frame) -> bytes:
@@ -199,6 +200,10 @@ class Reader:
     _version: int | None = None
     _skipped: int = 0
     """Bytes left out of a packet that was too large."""
+    _next: int | None = None
+    """Number of the frame that is to come; None: no frame is of use before a key frame."""
+    _key: bytes = b""
+    """What the last key frame's packet was."""
 
     def feed(self, data: bytes) -> Iterator[Head | Frame | Advice | Parity | Damage]:
         """The packets that are whole now. Raises NotSempic or UnsupportedVersion, nothing else."""
@@ -214,11 +219,29 @@ class Reader:
             skipped, self._skipped = self._skipped, 0
             if skipped:
                 yield Damage("a packet is too large", skipped + end)
-            elif packet and (found := _read(packet, self._version)) is not None:
+            elif packet and packet != self._key and (found := self._read(packet)) is not None:
                 yield found
         if len(self._held) >= LARGEST:
             self._skipped += len(self._held)
             self._held.clear()
+
+    def _read(self, packet: bytes) -> Head | Frame | Advice | Parity | Damage | None:
+        """What a packet holds; None: a kind that is not known here, or a frame that is of no
+        use."""
+        assert self._version is not None
+        size = len(packet) + 1
+        try:
+            found = _parse(_unstuff(packet), size, self._version, self._next)
+        except BitstreamError as error:
+            return Damage(str(error), size)
+        if isinstance(found, Frame):
+            if found.key:
+                self._key = packet
+                if self._next is not None and found.number < self._next:
+                    self._next = None  # another sequence, whose frames have numbers of their own
+                    return Damage(f"key frame {found.number} comes too late", size)
+            self._next = found.number + 1
+        return found
 
     @property
     def left(self) -> int:
@@ -238,19 +261,19 @@ def _packet(*parts: bytes) -> bytes:
     return _sent(_summed(*parts))
 
 
-def _summed(*parts: bytes) -> bytes:
+def _summed(*parts: bytes, number: int = 0) -> bytes:
     content = b"".join(parts)
-    return content + _sum(content, _sum_size(content, VERSION))
+    return content + _sum(content, VERSION, number)
 
 
-def _sum_size(content: bytes, version: int) -> int:
-    """Bytes of a packet's checksum: fewer where little else depends on it."""
-    brief = version >= _BRIEF_FROM and content[0] >> 6 in (Kind.PREDICTED, Kind.ADVICE)
-    return 2 if brief else 4
-
-
-def _sum(content: bytes, size: int) -> bytes:
-    return zlib.crc32(content).to_bytes(4, "little")[:size]
+def _sum(content: bytes, version: int, number: int) -> bytes:
+    """A packet's checksum: shorter where little else depends on it, and then of a frame's whole
+    number, too, of which its tag has but the end."""
+    kind = content[0] >> 6
+    if version < _BRIEF_FROM or kind in (Kind.HEAD, Kind.KEY):
+        return zlib.crc32(content).to_bytes(4, "little")
+    before = varint(number) if kind == Kind.PREDICTED else b""
+    return zlib.crc32(before + content).to_bytes(4, "little")[:2]
 
 
 def _sent(content: bytes) -> bytes:
@@ -260,26 +283,26 @@ def _sent(content: bytes) -> bytes:
     return sent + b"\0"
 
 
-def _read(packet: bytes, version: int) -> Head | Frame | Advice | Parity | Damage | None:
-    """What a packet holds; None: a kind that is not known here."""
-    size = len(packet) + 1
-    try:
-        return _parse(_unstuff(packet), size, version)
-    except BitstreamError as error:
-        return Damage(str(error), size)
-
-
-def _parse(content: bytes, size: int, version: int) -> Head | Frame | Advice | Parity | None:
-    summed = _sum_size(content, version) if content else 0
+def _parse(
+    content: bytes, size: int, version: int, expected: int | None
+) -> Head | Frame | Advice | Parity | None:
+    """expected: the number of a predicted frame, or one that it is at most NUMBERS - 1 more than;
+    None: it is of no use."""
+    kind = content[0] >> 6 if content else 0
+    number = 0
+    if kind == Kind.PREDICTED:
+        if expected is None:
+            return None
+        number = expected + (content[0] - expected) % NUMBERS
+    summed = 4 if version < _BRIEF_FROM or kind in (Kind.HEAD, Kind.KEY) else 2
     said = content[:-summed]
-    if not said or content[-summed:] != _sum(said, summed):
+    if not said or content[-summed:] != _sum(said, version, number):
         raise CorruptStream("a checksum does not match: a packet was changed or cut")
-    kind = content[0] >> 6
     if kind == Kind.HEAD:
         return _read_head(said, version)
     if kind == Kind.ADVICE:
         return _read_advice(said, size)
-    return replace(_read_frame(said, size), content=content)
+    return replace(_read_frame(said, size, number), content=content)
 
 
 def _read_head(content: bytes, version: int) -> Head:
@@ -348,9 +371,9 @@ def _read_parity(content: bytes, size: int) -> Parity:
     )
 
 
-def _read_frame(content: bytes, size: int) -> Frame:
+def _read_frame(content: bytes, size: int, number: int) -> Frame:
     tag, at, end = content[0], 1, len(content)
-    key, number = tag >> 6 == Kind.KEY, tag % NUMBERS
+    key = tag >> 6 == Kind.KEY
     if key:
         number, at = read_varint(content, at, end)
     first = end
