@@ -5,8 +5,10 @@ import pytest
 from conftest import street
 
 from sempic import coarse
-from sempic.coarse import moving, sets
-from sempic.errors import CorruptStream, ImageError, LimitExceeded
+from sempic.bits import ue
+from sempic.coarse import hevc, moving, sets
+from sempic.coarse.hevc import START
+from sempic.errors import CorruptStream, ImageError, LimitExceeded, UnsupportedProfile
 
 
 def pictures(count=5, height=36, width=50, chroma="444"):
@@ -124,6 +126,15 @@ def test_parameters_that_cannot_be(monkeypatch):
             moving.Decoder(wrong, 50, 36)
     with pytest.raises(CorruptStream, match="smaller"):
         moving.Decoder(parameters, 100, 36)
+    vps, sps, pps = parameters[1:].split(START)
+    raw = hevc.payload(sps)
+    separate = 8 * 13 + len("1" + ue(3))  # behind profile, level and number
+    depth = separate + 1 + len(ue(56) + ue(40)) + 1
+    for bit in (separate, depth):
+        other = (int.from_bytes(raw, "big") ^ 1 << 8 * len(raw) - 1 - bit).to_bytes(len(raw), "big")
+        changed = START.join((vps, sps[:2] + hevc.escaped(other), pps))
+        with pytest.raises(UnsupportedProfile):
+            moving.Decoder(sets.WHOLE + changed, 50, 36)
     with pytest.raises(ImageError, match="4097"):
         moving.Encoder(4097, 16)
     large = coded(pictures(1, 36, 100), [30])[0]

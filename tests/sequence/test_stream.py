@@ -42,11 +42,7 @@ def read(data, step=None):
 
 def plain(found):
     """Frames as they were written."""
-    return [
-        (f.key, f.number, f.coarse, f.labels)
-        for f in found
-        if isinstance(f, Frame)
-    ]
+    return [(f.key, f.number, f.coarse, f.labels) for f in found if isinstance(f, Frame)]
 
 
 @pytest.mark.parametrize("step", [1, 7, 1000000])
@@ -187,7 +183,8 @@ def test_unknown_advice_is_skipped():
     ],
 )
 def test_content_that_cannot_be_is_damage(content):
-    found = read(PIECES[0] + PIECES[1] + stream._sent(stream._summed(content, number=16)) + PIECES[5])
+    packet = stream._sent(stream._summed(content, number=16))
+    found = read(PIECES[0] + PIECES[1] + packet + PIECES[5])
     assert isinstance(found[2], Damage)
     assert plain(found) == plain([FRAMES[0], FRAMES[4]])
 

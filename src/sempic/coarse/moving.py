@@ -1,8 +1,8 @@
 """Coarse pictures in time: HEVC, each predicted from the last one. docs/spec/sequence.md §4.
 
 Parameter sets are sent before key frames (`sets`), pictures without start codes, predicted ones
-without what their slices say each time (`slices`). HEVC defines every sample, so that what a decoder has is what the encoder
-predicts from. No picture waits for a later one.
+without what their slices say each time (`slices`). HEVC defines every sample, so that what a
+decoder has is what the encoder predicts from. No picture waits for a later one.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sempic.bits import Bits, from_golomb
+from sempic.bits import Bits, from_golomb, ue
 from sempic.coarse import hevc, sets, slices
 from sempic.coarse.hevc import CHROMA, CHROMA_QP, START
 from sempic.coarse.planes import MAX_SIDE
@@ -127,8 +127,8 @@ class Decoder:
     """Payloads → planes."""
 
     def __init__(self, parameters: bytes, width: int, height: int, *, short: bool = True) -> None:
-        """parameters: HEVC's parameter sets. width, height: of the planes. short: whether these, and
-        slices of predicted pictures, are short, as since version 4 of sequences.
+        """parameters: HEVC's parameter sets. width, height: of the planes. short: whether these and
+        slices of predicted pictures are short, as since version 4 of sequences.
 
         Raises CorruptStream, UnsupportedProfile or LimitExceeded for sets that cannot be.
         """
@@ -247,16 +247,15 @@ def _read_sps(unit: bytes) -> tuple[str, tuple[int, int], int]:
     bits.take(96)  # profile, tier and level
     bits.golomb()  # sps_seq_parameter_set_id
     chroma = from_golomb(bits.golomb())
-    if chroma == 3:
-        bits.take(1)
-    if chroma not in CHROMA:
+    separate = chroma == 3 and bits.take(1) == "1"  # colours as three pictures in grey
+    if chroma not in CHROMA or separate:
         raise UnsupportedProfile("coarse pictures are 4:2:0 or 4:4:4")
     size = from_golomb(bits.golomb()), from_golomb(bits.golomb())
     if bits.take(1) == "1":
         for _ in range(4):
             bits.golomb()  # what is cut off at the edges
-    for _ in range(2):
-        bits.golomb()  # depths of samples
+    if {bits.golomb(), bits.golomb()} != {ue(0)}:
+        raise UnsupportedProfile("samples of coarse pictures have 8 bits")
     places = from_golomb(bits.golomb()) + 4
     if places > 16:
         raise CorruptStream("the coarse pictures' parameter sets are damaged")

@@ -60,7 +60,7 @@ def restore(short: bytes, width: int, height: int) -> bytes:
         raise TruncatedStream("the coarse pictures' parameter sets are cut short")
     number, level = divmod(short[0] - 1, len(_TREES)), short[1:]
     if len(short) > 2 or number[0] >= len(_CHROMA):
-        raise CorruptStream(f"the coarse pictures' parameter sets are said to be of form {short[0]}")
+        raise CorruptStream(f"the coarse pictures' parameter sets are of form {short[0]}")
     chroma, tree = tuple(_CHROMA)[number[0]], _TREES[number[1]]
     profile = _PROFILE[chroma] + level
     sizes = "".join(map(ue, coded_size(width, height)))

@@ -1,4 +1,4 @@
-"""Slices of predicted coarse pictures without what a decoder knows anyway. docs/spec/sequence.md §4.
+"""Slices of predicted coarse pictures without what a decoder knows. docs/spec/sequence.md §4.
 
 x265 says in nine bytes what kind of picture follows, often of twenty altogether: its place, which
 picture it is predicted from, settings that never change. A short slice has one byte for them.
