@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import PIL.Image
 
-from sempic import models, progress, roles, texture
+from sempic import models, pictures, progress, roles, texture
 from sempic.errors import InputError, ModelError, install_hint
 from sempic.models import RENOISE, runtime
 from sempic.palette import (
@@ -80,6 +80,7 @@ class Receiver:
             self.model_id: int | None = int(metadata["model_id"])
             self._sigma_max, self._sigma_min = metadata["sigma_max"], metadata["sigma_min"]
             self._rho = metadata["rho"]
+            self._sharpen = int(metadata.get("sharpen", 0))
             self._palette = from_description(metadata.get("palette", CAMVID.name))
             """Whose classes it was trained on; maps of our other palettes are translated."""
         except KeyError as error:
@@ -169,7 +170,7 @@ class Receiver:
         picture = np.empty((scene.height, scene.width, 3), np.uint8)
         for channel, plane in enumerate(levels):
             picture[..., channel] = plane[: scene.height, : scene.width]
-        return picture
+        return pictures.sharpened(picture, self._sharpen) if self._sharpen else picture
 
     def _understood(self, labels: LabelMap, scene: Scene) -> LabelMap:
         """The labels as ids of the receiver's palette. Raises ModelError: palettes of somebody's
