@@ -40,6 +40,8 @@ TILE = 1024
 """Pictures with a longer side are painted in tiles of at most this, in pixels."""
 OVERLAP = 128
 """By which tiles overlap; they are cross-faded there."""
+_BLURRED = 0.4
+"""Share of a picture whose texture is said to be weak from which on its camera has blurred it."""
 MAX_STEPS = 100
 """Networks that were taught to do it in one gain nothing from more than a few."""
 _PATCH = 4
@@ -170,7 +172,9 @@ class Receiver:
         picture = np.empty((scene.height, scene.width, 3), np.uint8)
         for channel, plane in enumerate(levels):
             picture[..., channel] = plane[: scene.height, : scene.width]
-        return pictures.sharpened(picture, self._sharpen) if self._sharpen else picture
+        if self._sharpen and _is_sharp(scene):
+            return pictures.sharpened(picture, self._sharpen)
+        return picture
 
     def _understood(self, labels: LabelMap, scene: Scene) -> LabelMap:
         """The labels as ids of the receiver's palette. Raises ModelError: palettes of somebody's
@@ -208,6 +212,13 @@ class Receiver:
             feed["fidelity"] = np.array([fidelity], np.float32)
         residual: _Floats = runtime.run(self._session, "residual", feed)[0]
         return residual
+
+
+def _is_sharp(scene: Scene) -> bool:
+    """Whether a scene is known to be a street that its camera has not blurred."""
+    if scene.labels is None:
+        return False
+    return float(np.isin(scene.labels, list(scene.texture)).mean()) <= _BLURRED
 
 
 def _sent(scene: Scene) -> tuple[Image, int | None]:
