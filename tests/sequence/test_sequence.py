@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -55,6 +56,27 @@ def test_there_and_back(coder):
     again = list(sequence.decode(b"".join(pieces), codec=coder))
     for a, b in zip(pictures, again, strict=True):
         assert np.array_equal(np.asarray(a), np.asarray(b))
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"palette": 15}, errors.UnsupportedProfile),
+        ({"model": 15}, errors.UnsupportedProfile),
+        ({"width": 70000}, errors.LimitExceeded),
+        ({"width": 65535, "height": 65535}, errors.LimitExceeded),
+        ({"own": "street\n"}, errors.CorruptStream),
+    ],
+)
+def test_info_refuses_the_heads_that_decoding_refuses(coder, changes, error):
+    data = b"".join(sequence.encode(FRAMES[:2], codec=coder))
+    head = next(stream.Reader().feed(data))
+    data = stream.begin(replace(head, **changes)) + data[len(stream.begin(head)) :]
+    with pytest.raises(error) as told:
+        sequence.info(data)
+    with pytest.raises(error) as decoded:
+        list(sequence.decode(data, codec=coder))
+    assert str(told.value) == str(decoded.value)
 
 
 def test_a_frame_comes_out_before_the_next_goes_in(coder):
