@@ -452,6 +452,56 @@ def test_lost_frames_are_said(clip, capsys):
     assert len(list(video.Source("x.mp4"))) == 6
 
 
+def test_what_is_lost_takes_one_line_in_the_order_of_numbers(clip, capsys):
+    frames = [FRAMES[i % 6] for i in range(24)]
+    pieces = list(sequence.encode(frames, codec=api.Codec(), key_interval=1))
+    broken = bytes([*pieces[21][:-2], pieces[21][-2] ^ 1, 0])
+    left = [*pieces[:3], *pieces[4:13], *pieces[14:21], broken, *pieces[22:], b"cut"]
+    (clip / "lossy.sempic").write_bytes(b"".join(left))
+    assert cli.main(["decode", "lossy.sempic", "-o", "x.mp4"]) == 0
+    assert capsys.readouterr().err == (
+        "sempic: lossy.sempic: frames 3 to 9, 13 to 19, 21 to 23: each is lost or needs a frame "
+        "that is lost; a checksum does not match: a packet was changed or cut; "
+        "the last 3 bytes are no whole frame\n"
+    )
+    (clip / "lossy.sempic").write_bytes(b"".join(pieces[:9] + pieces[10:]))
+    assert cli.main(["decode", "lossy.sempic", "-o", "x.mp4"]) == 0
+    assert "frame 9: it is lost" in capsys.readouterr().err
+    pieces = list(sequence.encode(frames, codec=api.Codec(), key_interval=0.2))
+    left = [piece for number, piece in enumerate(pieces) if number % 2 == 0]
+    (clip / "lossy.sempic").write_bytes(b"".join(left))
+    assert cli.main(["decode", "lossy.sempic", "-o", "x.mp4"]) == 0
+    assert "17, 19 and others, 11 in all:" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("gone", "lost"), [((), 0), ((1, 2, 4), 5), ((0, 1), 2)], ids=["restored", "lost", "at first"]
+)
+@pytest.mark.parametrize("source", ["guarded.sempic", "-"])
+def test_decode_reports_what_it_wrote(clip, monkeypatch, capsys, gone, lost, source):
+    """Also where a part of that never arrived."""
+    if gone:
+        made = list(
+            sequence.encode(FRAMES, codec=api.Codec(), key_interval=0.2 if 0 in gone else 9)
+        )
+        left = [piece for number, piece in enumerate(made) if number not in gone]
+        data = b"".join([made[0][:3], *left] if 0 in gone else left)
+    else:
+        data = (Path(__file__).parents[2] / "vectors/sequences/parity.sempic").read_bytes()
+    (clip / "guarded.sempic").write_bytes(data)
+    stdin = io.TextIOWrapper(io.BufferedReader(io.BytesIO(data)))
+    monkeypatch.setattr(sys, "stdin", stdin)
+    assert cli.main(["decode", source, "-o", "x.mp4", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    written = len(list(video.Source("x.mp4")))
+    assert (told["frames"], told["lost"], told["bytes"]) == (written, lost, len(data))
+    assert told["seconds"] == written / told["rate"]
+    assert told["kbps"] == pytest.approx(8 * len(data) / told["seconds"] / 1000)
+    (clip / "guarded.sempic").write_bytes(data)
+    assert cli.main(["decode", "guarded.sempic", "-o", "x.mp4"]) == 0
+    assert f": {written} frames of " in capsys.readouterr().out
+
+
 def test_a_segmenter_that_knows_too_little_sends_no_map(clip, monkeypatch, capsys):
     class Unsure(FakeSegmenter):
         def predict(self, image):

@@ -7,9 +7,11 @@ import contextlib
 import itertools
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,11 +27,16 @@ from sempic.sequence import SequenceOptions
 
 if TYPE_CHECKING:
     from sempic.sequence import Moment, Unpacker
+    from sempic.sequence.stream import Head
 
 _ALSO = ("quality", "label_quality", "model", "max_side")
 """What is asked of pictures and of frames alike."""
 _PICTURES = "pictures, not for sequences"
 _PIECE = 1 << 16
+_NEEDY = "it needs a frame that is lost"
+"""What an `Unpacker` notes of a frame that can be shown in part."""
+_MOST_RUNS, _MOST_WHYS = 10, 3
+"""Of what is lost, so much is said."""
 
 
 def add_encode(parser: argparse.ArgumentParser) -> None:
@@ -116,30 +123,100 @@ def decode(args: argparse.Namespace) -> int:
         raise OutputError(f"{target} exists, maybe the original; name the output with -o")
     coder = api.Codec(receiver=args.receiver)
     painter = Painter(coder, **options.keywords())
-    unpacker = Unpacker()
+    unpacker, tally = Unpacker(), _Tally()
     start = time.perf_counter()
     with contextlib.ExitStack() as stack:
         sink: Callable[[Any], None] | None = None
         advance = stack.enter_context(progress.bar(None, "frame"))
-        for moment in _moments(name, unpacker):
+        for moment in _moments(name, unpacker, tally):
             if sink is None:
                 assert unpacker.head is not None
                 sink = stack.enter_context(_pictures(target, unpacker.head.rate))
             sink(painter.paint(moment))
+            tally.add(moment)
             advance()
-    for why in sorted(set(unpacker.damage)):
-        processes.say(f"{name}: {why}")
+    if damage := tally.damage(unpacker.damage):
+        processes.say(f"{name}: {damage}")
+    assert unpacker.head is not None
     record = {} if name == "-" else sequence.info(Path(name).read_bytes())
-    _tell(args, name, target, record, start)
+    _tell(args, name, target, record | tally.record(unpacker.head), start)
     return 0
 
 
-def _moments(name: str, unpacker: Unpacker) -> Iterator[Moment]:
+def _moments(name: str, unpacker: Unpacker, tally: _Tally) -> Iterator[Moment]:
     for piece in _pieces(name):
+        tally.bytes += len(piece)
         yield from unpacker.feed(piece)
     with naming(Path(name)):
         rest = unpacker.close()
     yield from rest
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What was read of a sequence, and what became of it."""
+
+    bytes: int = 0
+    """That were read."""
+    frames: int = 0
+    """That were written."""
+    lost: list[range] = field(default_factory=list)
+    """Numbers of frames that are lost or need one that is, in order."""
+    _due: int = 0
+    """Number of the next frame."""
+
+    def add(self, moment: Moment) -> None:
+        """A frame is written."""
+        self.frames += 1
+        gone = range(self._due, moment.number + (not moment.arrived))
+        self._due = moment.number + 1
+        if gone and self.lost and self.lost[-1].stop == gone.start:
+            self.lost[-1] = range(self.lost[-1].start, gone.stop)
+        elif gone:
+            self.lost.append(gone)
+
+    @property
+    def _lost_count(self) -> int:
+        return sum(run.stop - run.start for run in self.lost)
+
+    def record(self, head: Head) -> dict[str, Any]:
+        """What is reported, under the keys of `sequence.info`; and lost, a number of frames."""
+        seconds = float(self.frames / head.rate)
+        return {
+            "width": head.width,
+            "height": head.height,
+            "rate": float(head.rate),
+            "frames": self.frames,
+            "lost": self._lost_count,
+            "seconds": seconds,
+            "bytes": self.bytes,
+            "kbps": 8 * self.bytes / seconds / 1000,
+            "bpp": 8 * self.bytes / (self.frames * head.width * head.height),
+        }
+
+    def damage(self, notes: Iterable[str]) -> str:
+        """What went wrong, on one line; "" if nothing did. notes: of the `Unpacker`."""
+        whys = dict.fromkeys(re.sub(r"^frame \d+: ", "", note) for note in notes)
+        whys.pop(_NEEDY, None)
+        parts = list(whys)[:_MOST_WHYS]
+        if self.lost:
+            many = self._lost_count > 1
+            why = (
+                "each is lost or needs a frame that is lost" if many else f"it is lost, or {_NEEDY}"
+            )
+            parts.insert(0, f"{_listed(self.lost)}: {why}")
+        return "; ".join(parts)
+
+
+def _listed(runs: list[range]) -> str:
+    """Numbers of frames for people, such as "frames 1, 3 to 12"."""
+    shown = [
+        f"{run.start} to {run.stop - 1}" if run.stop - run.start > 1 else str(run.start)
+        for run in runs[:_MOST_RUNS]
+    ]
+    count = sum(run.stop - run.start for run in runs)
+    more = f" and others, {count} in all" if len(runs) > _MOST_RUNS else ""
+    return f"frame{'s' if count > 1 else ''} {', '.join(shown)}{more}"
 
 
 def described(data: bytes) -> dict[str, Any]:
@@ -321,14 +398,12 @@ def _tell(
     record = {"path": name, "output": target, "took": seconds, **record}
     if args.json:
         print(json.dumps(record))
-    elif "frames" in record:
+    else:
         print(
             f"{processes.printable(name)} → {processes.printable(target)}: {record['frames']} "
             f"frames of {record['width']}×{record['height']}, {record['bytes']} bytes, "
             f"{record['kbps']:.1f} kbit/s, {seconds:.1f} s"
         )
-    else:
-        print(f"{processes.printable(name)} → {processes.printable(target)}: {seconds:.1f} s")
 
 
 def rate(text: str) -> Fraction:
