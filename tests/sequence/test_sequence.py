@@ -502,6 +502,22 @@ def test_decode_reports_what_it_wrote(clip, monkeypatch, capsys, gone, lost, sou
     assert f": {written} frames of " in capsys.readouterr().out
 
 
+def test_what_is_warned_of_in_decoding_is_said_once(clip, monkeypatch, capsys):
+    assert cli.main(["encode", "drive.mp4", "--model", "3"]) == 0
+    capsys.readouterr()
+
+    class Other(FakeReceiver):
+        model_id = 4
+
+    monkeypatch.setattr(api.Codec, "receiver", Other())
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        assert cli.main(["decode", "drive.sempic", "-o", "x.mp4"]) == 0
+    assert not told
+    note = "sempic: drive.sempic: the stream was made for receiver 3, and this is 4\n"
+    assert capsys.readouterr().err == note
+
+
 def test_a_segmenter_that_knows_too_little_sends_no_map(clip, monkeypatch, capsys):
     class Unsure(FakeSegmenter):
         def predict(self, image):

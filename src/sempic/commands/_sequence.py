@@ -10,6 +10,7 @@ import os
 import re
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -17,10 +18,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sempic import api, fields, files, processes, progress, sequence
-from sempic.batch.work import noting
+from sempic.batch.work import Record, noting
 from sempic.commands._files import only_for
 from sempic.container import SEQUENCE_MAGIC
-from sempic.errors import InputError, OutputError, refused
+from sempic.errors import InputError, OutputError, SempicWarning, refused
 from sempic.jobs import apart, naming, need_stdout, read
 from sempic.options import DecodeOptions, EncodeOptions
 from sempic.sequence import SequenceOptions
@@ -78,7 +79,7 @@ def encode(args: argparse.Namespace) -> int:
     frames, rate, count = _frames(name, args, target)
     coder = api.Codec(segmenter=args.segmenter)
     start = time.perf_counter()
-    with noting() as notes, _growing(target) as write:
+    with _noted(name), _growing(target) as write:
         done = 0
         with progress.bar(count, "frame") as advance:
             pieces = sequence.encode(frames, rate=rate, codec=coder, **options.keywords())
@@ -86,13 +87,26 @@ def encode(args: argparse.Namespace) -> int:
                 write(piece)
                 done += 1
                 advance()
-    for note in sorted(set(notes.get("notes", ()))):
-        processes.say(f"{name}: {note}")
     if not done:
         raise InputError(f"{name}: a video without frames")
     if target != "-" and not files.is_stream(target):
         _tell(args, name, target, sequence.info(Path(target).read_bytes()), start)
     return 0
+
+
+@contextlib.contextmanager
+def _noted(name: str) -> Iterator[None]:
+    """Says at the end what sempic warned of, each once, however many frames it was of."""
+    with noting() as record:
+        warnings.simplefilter("default", SempicWarning)  # repeated ones would pile up
+        yield
+    say_notes(name, record)
+
+
+def say_notes(name: str, record: Record) -> None:
+    """Each note of `noting`, once."""
+    for note in sorted(set(record.get("notes", ()))):
+        processes.say(f"{name}: {note}")
 
 
 def decodes(args: argparse.Namespace) -> bool:
@@ -127,6 +141,7 @@ def decode(args: argparse.Namespace) -> int:
     start = time.perf_counter()
     with contextlib.ExitStack() as stack:
         sink: Callable[[Any], None] | None = None
+        stack.enter_context(_noted(name))
         advance = stack.enter_context(progress.bar(None, "frame"))
         for moment in _moments(name, unpacker, tally):
             if sink is None:
