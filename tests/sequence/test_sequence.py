@@ -371,9 +371,71 @@ def test_an_interruption_leaves_what_was_coded(clip, monkeypatch, capsys, there)
 
     monkeypatch.setattr(api.Codec, "segmenter", Interrupted())
     assert cli.main(["encode", "drive.mp4", "--segment-every", "1"]) == 2
-    assert "drive.sempic has all frames until now" in capsys.readouterr().err
-    assert sequence.info((clip / "drive.sempic").read_bytes())["frames"] == 3
-    assert not (clip / "drive.sempic.part").exists()
+    kept = "drive.sempic.part" if there else "drive.sempic"
+    assert f"{kept} has all frames until now" in capsys.readouterr().err
+    assert sequence.info((clip / kept).read_bytes())["frames"] == 3
+    assert (clip / "drive.sempic.part").exists() == there
+    if there:
+        assert (clip / "drive.sempic").read_bytes() == b"a good file"
+
+
+@pytest.mark.parametrize("part", [False, True])
+@pytest.mark.parametrize("there", [False, True])
+def test_an_interruption_leaves_what_was_decoded(clip, monkeypatch, capsys, there, part):
+    """Under its name, or beside the file that has it; part: that name is taken, too."""
+    assert cli.main(["encode", "drive.mp4"]) == 0
+    if there:
+        (clip / "x.mp4").write_bytes(b"a good file")
+    if part:
+        (clip / "x.mp4.part").write_bytes(b"another")
+    before = {path: path.read_bytes() for path in clip.iterdir()}
+    calls = []
+
+    class Interrupted(FakeReceiver):
+        def __call__(self, scene, **how):
+            calls.append(1)
+            if len(calls) > 3:
+                raise KeyboardInterrupt
+            return super().__call__(scene, **how)
+
+    monkeypatch.setattr(api.Codec, "receiver", Interrupted())
+    assert cli.main(["decode", "drive.sempic", "-o", "x.mp4"]) == 2
+    assert {path: path.read_bytes() for path in before} == before
+    (made,) = set(clip.iterdir()) - set(before)
+    assert there or made.name == "x.mp4"
+    assert part or not there or made.name == "x.mp4.part"
+    told = capsys.readouterr().err
+    assert f"{made.name} has all frames until now\n" in told
+    assert told.count("\n") == 1
+    made.rename("made.mp4")
+    assert len(list(video.Source("made.mp4"))) == 3
+
+
+@pytest.mark.parametrize("there", [False, True])
+@pytest.mark.parametrize(
+    "command", ["encode drive.mp4 -o x.sempic", "decode drive.sempic -o x.mp4"]
+)
+def test_an_interruption_before_the_first_frame_leaves_nothing(
+    clip, monkeypatch, capsys, command, there
+):
+    assert cli.main(["encode", "drive.mp4"]) == 0
+    target = clip / command.split()[-1]
+    if there:
+        target.write_bytes(b"a good file")
+
+    class Interrupted(FakeReceiver, FakeSegmenter):
+        def __call__(self, *_, **how):
+            raise KeyboardInterrupt
+
+        predict = __call__
+
+    for role in ("segmenter", "receiver"):
+        monkeypatch.setattr(api.Codec, role, Interrupted())
+    before = {path: path.read_bytes() for path in clip.iterdir()}
+    capsys.readouterr()
+    assert cli.main(command.split()) == 2
+    assert capsys.readouterr().err == "sempic: interrupted\n"
+    assert {path: path.read_bytes() for path in clip.iterdir()} == before
 
 
 KILLED = """

@@ -326,7 +326,7 @@ def _begins(name: str) -> bool:
 @contextlib.contextmanager
 def _growing(target: str) -> Iterator[Callable[[bytes], None]]:
     """Writes pieces as they come. What was written stays if it ends early, but replaces no file
-    then, unless it is the user who ends it."""
+    then; beside one it stays if it is the user who ends it."""
     if target == "-":
         need_stdout()
 
@@ -342,8 +342,7 @@ def _growing(target: str) -> Iterator[Callable[[bytes], None]]:
     try:
         yield file.write
     except KeyboardInterrupt:
-        file.close(keep=file.size > 0)
-        raise KeyboardInterrupt(f"{target} has all frames until now") from None
+        raise KeyboardInterrupt(file.interrupt()) from None
     except BaseException:
         file.close(keep=file.size > 0 and file.is_new)
         raise
@@ -352,7 +351,8 @@ def _growing(target: str) -> Iterator[Callable[[bytes], None]]:
 
 @contextlib.contextmanager
 def _pictures(target: str, rate: Fraction) -> Iterator[Callable[[Any], None]]:
-    """A video, or a folder of numbered pictures."""
+    """A video, or a folder of numbered pictures. If the user ends it early, what was made of a
+    video stays, and replaces no file."""
     from sempic.sequence.video import WRITTEN, Video
 
     path = Path(target)
@@ -361,8 +361,7 @@ def _pictures(target: str, rate: Fraction) -> Iterator[Callable[[Any], None]]:
         try:
             yield video.add
         except KeyboardInterrupt:
-            video.close(keep=True)
-            raise
+            raise KeyboardInterrupt(video.interrupt()) from None
         except BaseException:
             video.close(keep=False)
             raise

@@ -162,19 +162,42 @@ class Video:
 
     def close(self, *, keep: bool) -> None:
         """Ends the file, and puts it in its place, or removes it."""
+        try:
+            self._end()
+            if keep and self._begun:
+                with naming(self._path):
+                    files.place(self._part, self._path)
+        finally:
+            self._part.unlink(missing_ok=True)
+
+    def interrupt(self) -> str:
+        """Ends the file before it is whole, and says where what was made of it is: in its place if
+        that is free, else beside it. "": nothing was made."""
+        if not self._begun or files.is_stream(self._path) or not self._path.exists():
+            self.close(keep=True)
+            return _told(self._path) if self._begun else ""
+        try:
+            self._end()
+        except BaseException:
+            self._part.unlink(missing_ok=True)
+            raise
+        target = Path(os.path.realpath(self._path))
+        if self._part.parent == target.parent:  # else it lies where files can be written
+            part = _part_of(target)
+            with refused(OutputError, f"{part}: cannot write"):
+                os.replace(self._part, part)
+            self._part = part
+        return _told(self._path, self._part)
+
+    def _end(self) -> None:
         from av.error import FFmpegError
 
         try:
             if self._begun:
                 self._container.mux(self._stream.encode(None))
             self._container.close()
-            if keep and self._begun:
-                with naming(self._path):
-                    files.place(self._part, self._path)
         except (FFmpegError, OSError) as error:
             raise OutputError(f"{self._path}: cannot write: {reason(error)}") from None
-        finally:
-            self._part.unlink(missing_ok=True)
 
 
 class Growing:
@@ -213,6 +236,22 @@ class Growing:
                     self._part.unlink(missing_ok=True)
         elif not keep and self.is_new:
             Path(os.path.realpath(self._path)).unlink(missing_ok=True)
+
+    def interrupt(self) -> str:
+        """Ends the file before it is whole, and says where what was written is: in its place, or
+        beside the file that was there. "": nothing was written."""
+        if not self.size:
+            self.close(keep=False)
+            return ""
+        self._file.close()
+        return _told(self._path, self._part)
+
+
+def _told(path: Path, part: Path | None = None) -> str:
+    """Of an interruption; part: where the frames are if not at the path."""
+    if part is None:
+        return f"{path} has all frames until now"
+    return f"{path} is as it was, and {part} has all frames until now"
 
 
 def _part_of(target: Path) -> Path:
