@@ -12,6 +12,7 @@ from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import PIL.Image
 import pytest
@@ -305,6 +306,51 @@ def test_rate_and_size_of_a_video_can_be_changed(clip):
     found = list(video.Source("drive.mp4", rate=Fraction(5), max_side=32))
     assert [f.shape for f in found] == [(24, 32, 3)] * 3
     assert len(list(video.Source("drive.mp4", rate=Fraction(20)))) == 11
+
+
+def noisy(name, count=20, last=1, **options):
+    """A video of frames that take some bytes; last: how many frames the last one lasts."""
+    rng = np.random.default_rng(0)
+    with av.open(name, "w", options=options) as file:
+        out = file.add_stream("mpeg4", rate=10)
+        out.height, out.width = 48, 64
+        for number in range(count):
+            noise = rng.integers(0, 256, (48, 64, 3), np.uint8)
+            frame = av.VideoFrame.from_ndarray(noise, format="rgb24")
+            frame.pts, frame.time_base = number, Fraction(1, 10)
+            packets = out.encode(frame)
+            for packet in packets:
+                packet.duration = last if number == count - 1 else 1
+            file.mux(packets)
+        file.mux(out.encode(None))
+    return Path(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "announced"),
+    [("clip.mkv", 20), ("clip.avi", 10)],  # of .avi FFmpeg halves it where half of the file is gone
+)
+@pytest.mark.parametrize("fps", [(), ("--fps", "5")])
+def test_fewer_frames_than_announced_are_said(clip, capsys, name, announced, fps):
+    whole = noisy(name).read_bytes()
+    assert cli.main(["encode", name, *fps, "-o", "x.sempic"]) == 0
+    assert capsys.readouterr().err == ""
+    (clip / name).write_bytes(whole[: len(whole) // 2])
+    assert cli.main(["encode", name, *fps, "-o", "x.sempic"]) == 0
+    told = capsys.readouterr().err
+    count = sequence.info((clip / "x.sempic").read_bytes())["frames"]
+    announced //= 2 if fps else 1
+    assert told == (
+        f"sempic: {name}: {count} frames came of {announced} that it announces: "
+        "it is cut short or damaged\n"
+    )
+
+
+def test_a_last_frame_that_lasts_is_not_missing(clip, capsys):
+    noisy("clip.mkv", 10, last=30)
+    assert video.Source("clip.mkv").count > 30
+    assert cli.main(["encode", "clip.mkv", "-o", "x.sempic"]) == 0
+    assert capsys.readouterr().err == ""
 
 
 def test_standard_streams(clip, monkeypatch, capsys):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import sys
@@ -13,7 +14,7 @@ from typing import IO, Any
 import numpy as np
 
 from sempic import files
-from sempic.errors import InputError, LimitExceeded, OutputError, reason, refused
+from sempic.errors import InputError, LimitExceeded, OutputError, reason, refused, warn
 from sempic.jobs import naming
 from sempic.scene import Image
 
@@ -30,6 +31,10 @@ _FORMATS = (
 """FFmpeg's names of what is opened: not what opens files and addresses of its own (playlists)."""
 _LIVE = ("rtsp://", "rtmp://", "http://", "https://", "udp://", "/dev/video")
 _CRF = "16"
+_SAY_LENGTH = {"mp4", "matroska", "avi"}
+"""FFmpeg's names of formats that say how long they are; of others it is estimated."""
+_FEWER, _FEWER_SHARE = 2, 0.05
+"""So many frames, and so large a share, may be missing without a word."""
 
 
 def is_video(name: str) -> bool:
@@ -82,7 +87,7 @@ class Source:
         given = self._stream.average_rate or self._stream.guessed_rate or Fraction(25)
         self.rate = (rate or given).limit_denominator(1001)
         self._max_side = max_side
-        seconds = self._stream.duration and float(self._stream.duration * self._stream.time_base)
+        seconds = self._seconds()
         self.count = round(seconds * self.rate) if seconds else None
         """Frames that are to be expected; None: nobody knows."""
 
@@ -105,8 +110,35 @@ class Source:
                 behind = round((at - start) * self.rate, 6)
             if last is not None and behind >= due:
                 yield self._picture(last)
+                due += 1
         except (FFmpegError, OSError) as error:
             raise InputError(f"{self._name}: breaks off at frame {due}: {reason(error)}") from None
+        if last is not None:
+            shown = float((last.duration or 0) * (last.time_base or 0))
+            self._compare(due, behind + float(shown * self.rate))
+
+    def _seconds(self) -> float | None:
+        """How long the video is to be; None: nobody knows."""
+        stream, container = self._stream, self._container
+        if stream.duration and stream.time_base:
+            return float(stream.duration * stream.time_base)
+        if "matroska" not in container.format.name:
+            return None
+        with contextlib.suppress(ValueError):
+            hours, minutes, seconds = stream.metadata.get("DURATION", "").split(":")
+            return 3600 * int(hours) + 60 * int(minutes) + float(seconds)
+        if container.duration and len(container.streams) == 1:
+            return float(container.duration / 1e6)
+        return None
+
+    def _compare(self, came: int, reached: float) -> None:
+        """Warns of a file with clearly fewer frames than its container says; reached: the frames
+        that there would be at an even rate to the end of the last one."""
+        count = self.count
+        if count is None or not set(self._container.format.name.split(",")) & _SAY_LENGTH:
+            return
+        if count - reached > max(_FEWER, _FEWER_SHARE * count):
+            warn(f"{came} frames came of {count} that it announces: it is cut short or damaged")
 
     def _picture(self, frame: Any) -> Image:
         scale = 1.0
