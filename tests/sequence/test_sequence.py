@@ -365,6 +365,65 @@ def test_standard_streams(clip, monkeypatch, capsys):
     assert len(list(video.Source("out.mp4"))) == 6
 
 
+class OneWay(io.BytesIO):
+    """As pipes are."""
+
+    def seekable(self):
+        return False
+
+    def seek(self, *_):
+        raise OSError("Illegal seek")
+
+
+def test_a_video_from_a_pipe(clip, monkeypatch, capsys):
+    """An index at the end is no damage; and without --sequence a picture is meant."""
+
+    def run(command, name):
+        stdin = io.TextIOWrapper(io.BufferedReader(OneWay(Path(name).read_bytes())))
+        monkeypatch.setattr(sys, "stdin", stdin)
+        return cli.main(command.split())
+
+    noisy("last.mp4", 200)
+    noisy("first.mp4", 200, movflags="faststart")
+    assert run("encode - --sequence -o x.sempic", "first.mp4") == 0
+    (clip / "x.sempic").unlink()
+    assert run("encode - --sequence -o x.sempic", "last.mp4") == 2
+    told = capsys.readouterr().err
+    assert "sempic: -: the index of such a file mostly stands at its end" in told
+    assert "breaks off" not in told
+    assert told.count("\n") == 1
+    assert not (clip / "x.sempic").exists()
+    noisy("clip.mkv")
+    noisy("clip.avi")
+    for name in ("last.mp4", "clip.mkv", "clip.avi"):
+        assert run("encode - -o x.sempic", name) == 2
+        told = capsys.readouterr().err
+        assert told == "sempic: -: not a picture that can be read; a video takes --sequence\n"
+    (clip / "photo").write_bytes(b"\0\0\0\x18ftypheic" + bytes(99))
+    assert run("encode - -o x.sempic", "photo") == 2
+    assert "--sequence" not in capsys.readouterr().err
+
+
+def test_a_frame_of_another_size_is_named(clip, capsys):
+    (clip / "frames").mkdir()
+    for name, size in (("a", (64, 48)), ("b", (64, 48)), ("c", (10, 20))):
+        PIL.Image.new("RGB", size).save(clip / f"frames/{name}.png")
+    assert cli.main(["encode", "frames", "--sequence", "-o", "x.sempic"]) == 2
+    told = "sempic: frames/c.png: 10×20, and the first frame, a.png, is 64×48\n"
+    assert capsys.readouterr().err == told
+
+
+@pytest.mark.parametrize("text", ["1000", "0", "1/0", "fast", "nan"])
+def test_rates_that_cannot_be(capsys, text):
+    with pytest.raises(SystemExit) as end:
+        cli.main(["encode", "drive.mp4", "--fps", text])
+    assert end.value.code == 2
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert told.endswith(
+        f"--fps: frames in a second are 0.01…240, such as 10, 12.5 or 30000/1001, not '{text}'"
+    )
+
+
 @pytest.mark.parametrize(
     ("command", "says"),
     [

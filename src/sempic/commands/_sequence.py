@@ -21,7 +21,7 @@ from sempic import api, fields, files, processes, progress, sequence
 from sempic.batch.work import Record, noting
 from sempic.commands._files import only_for
 from sempic.container import SEQUENCE_MAGIC
-from sempic.errors import InputError, OutputError, SempicWarning, refused
+from sempic.errors import ImageError, InputError, OutputError, SempicWarning, refused
 from sempic.jobs import apart, naming, need_stdout, read
 from sempic.options import DecodeOptions, EncodeOptions
 from sempic.sequence import SequenceOptions
@@ -287,12 +287,20 @@ def _frames(
 
 
 def _read(paths: list[Path], max_side: int | None) -> Iterator[Any]:
+    """The frames; raises ImageError where one has another size than the first."""
     from sempic import pictures
 
+    first = None
     for path in paths:
         with naming(path):
             pixels = pictures.read(read(path))
-            yield pixels if max_side is None else pictures.shrink(pixels, None, max_side)[0]
+            if max_side is not None:
+                pixels = pictures.shrink(pixels, None, max_side)[0]
+            size = f"{pixels.shape[1]}×{pixels.shape[0]}"
+            first = first or size
+            if size != first:
+                raise ImageError(f"{size}, and the first frame, {paths[0].name}, is {first}")
+        yield pixels
 
 
 def _pieces(name: str) -> Iterator[bytes]:
@@ -422,7 +430,10 @@ def _tell(
 
 def rate(text: str) -> Fraction:
     """For argparse: frames in a second, such as 10, 12.5 or 30000/1001."""
-    value = Fraction(text)
-    if not Fraction(1, 100) <= value <= 240:
-        raise ValueError
-    return value
+    with contextlib.suppress(ValueError, ZeroDivisionError):
+        value = Fraction(text)
+        if Fraction(1, 100) <= value <= 240:
+            return value
+    raise argparse.ArgumentTypeError(
+        f"frames in a second are 0.01…240, such as 10, 12.5 or 30000/1001, not {text!r}"
+    )

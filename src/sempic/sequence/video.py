@@ -30,6 +30,10 @@ _FORMATS = (
 )
 """FFmpeg's names of what is opened: not what opens files and addresses of its own (playlists)."""
 _LIVE = ("rtsp://", "rtmp://", "http://", "https://", "udp://", "/dev/video")
+_INDEX_LAST = (
+    "the index of such a file mostly stands at its end, which a pipe does not reach in time: name "
+    "the file, or put the index first (ffmpeg -i IN.mp4 -c copy -movflags +faststart OUT.mp4)"
+)
 _CRF = "16"
 _SAY_LENGTH = {"mp4", "matroska", "avi"}
 """FFmpeg's names of formats that say how long they are; of others it is estimated."""
@@ -64,11 +68,14 @@ class Source:
         from av.error import FFmpegError
 
         self._name = name
+        self._in_order = False
+        """Whether it can only be read from its beginning to its end."""
         kind = "v4l2" if name.startswith("/dev/video") else None
         try:
             file: Any = io.BytesIO(data) if data is not None else name
             if data is None and not name.startswith(_LIVE):
                 file = _opened(name)
+                self._in_order = name == "-" and not file.seekable()
             options = {"format_whitelist": _FORMATS}
             self._container = av.open(file, format=kind, options=options)
         except (FFmpegError, OSError, ValueError) as error:
@@ -112,7 +119,10 @@ class Source:
                 yield self._picture(last)
                 due += 1
         except (FFmpegError, OSError) as error:
-            raise InputError(f"{self._name}: breaks off at frame {due}: {reason(error)}") from None
+            why = f"breaks off at frame {due}: {reason(error)}"
+            if last is None and self._in_order and "mp4" in self._container.format.name.split(","):
+                why = _INDEX_LAST
+            raise InputError(f"{self._name}: {why}") from None
         if last is not None:
             shown = float((last.duration or 0) * (last.time_base or 0))
             self._compare(due, behind + float(shown * self.rate))
