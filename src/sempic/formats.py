@@ -40,6 +40,19 @@ def has_jxl() -> bool:
     return True
 
 
+def is_video(data: bytes) -> bool:
+    """Whether a file begins as videos do: MP4 and its kin, Matroska, AVI, YUV4MPEG."""
+    if data[4:8] == b"ftyp":
+        return not data[8:12].startswith(_PICTURE_BRANDS)
+    return data.startswith((b"\x1aE\xdf\xa3", b"YUV4MPEG2 ")) or (
+        data.startswith(b"RIFF") and data[8:12] == b"AVI "
+    )
+
+
+_PICTURE_BRANDS = (b"avi", b"hei", b"hev", b"mif1", b"msf1", b"crx")
+"""What files of boxes begin with that are pictures: AVIF, HEIF, raw ones of Canon."""
+
+
 def jxl_size(data: bytes) -> tuple[int, int] | None:
     """(width, height) that a JPEG XL file claims; None if it is none.
 

@@ -8,9 +8,11 @@ import signal
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import PIL.Image
 import pytest
@@ -55,6 +57,27 @@ def test_there_and_back(coder):
     again = list(sequence.decode(b"".join(pieces), codec=coder))
     for a, b in zip(pictures, again, strict=True):
         assert np.array_equal(np.asarray(a), np.asarray(b))
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"palette": 15}, errors.UnsupportedProfile),
+        ({"model": 15}, errors.UnsupportedProfile),
+        ({"width": 70000}, errors.LimitExceeded),
+        ({"width": 65535, "height": 65535}, errors.LimitExceeded),
+        ({"own": "street\n"}, errors.CorruptStream),
+    ],
+)
+def test_info_refuses_the_heads_that_decoding_refuses(coder, changes, error):
+    data = b"".join(sequence.encode(FRAMES[:2], codec=coder))
+    head = next(stream.Reader().feed(data))
+    data = stream.begin(replace(head, **changes)) + data[len(stream.begin(head)) :]
+    with pytest.raises(error) as told:
+        sequence.info(data)
+    with pytest.raises(error) as decoded:
+        list(sequence.decode(data, codec=coder))
+    assert str(told.value) == str(decoded.value)
 
 
 def test_a_frame_comes_out_before_the_next_goes_in(coder):
@@ -285,6 +308,51 @@ def test_rate_and_size_of_a_video_can_be_changed(clip):
     assert len(list(video.Source("drive.mp4", rate=Fraction(20)))) == 11
 
 
+def noisy(name, count=20, last=1, **options):
+    """A video of frames that take some bytes; last: how many frames the last one lasts."""
+    rng = np.random.default_rng(0)
+    with av.open(name, "w", options=options) as file:
+        out = file.add_stream("mpeg4", rate=10)
+        out.height, out.width = 48, 64
+        for number in range(count):
+            noise = rng.integers(0, 256, (48, 64, 3), np.uint8)
+            frame = av.VideoFrame.from_ndarray(noise, format="rgb24")
+            frame.pts, frame.time_base = number, Fraction(1, 10)
+            packets = out.encode(frame)
+            for packet in packets:
+                packet.duration = last if number == count - 1 else 1
+            file.mux(packets)
+        file.mux(out.encode(None))
+    return Path(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "announced"),
+    [("clip.mkv", 20), ("clip.avi", 10)],  # of .avi FFmpeg halves it where half of the file is gone
+)
+@pytest.mark.parametrize("fps", [(), ("--fps", "5")])
+def test_fewer_frames_than_announced_are_said(clip, capsys, name, announced, fps):
+    whole = noisy(name).read_bytes()
+    assert cli.main(["encode", name, *fps, "-o", "x.sempic"]) == 0
+    assert capsys.readouterr().err == ""
+    (clip / name).write_bytes(whole[: len(whole) // 2])
+    assert cli.main(["encode", name, *fps, "-o", "x.sempic"]) == 0
+    told = capsys.readouterr().err
+    count = sequence.info((clip / "x.sempic").read_bytes())["frames"]
+    announced //= 2 if fps else 1
+    assert told == (
+        f"sempic: {name}: {count} frames came of {announced} that it announces: "
+        "it is cut short or damaged\n"
+    )
+
+
+def test_a_last_frame_that_lasts_is_not_missing(clip, capsys):
+    noisy("clip.mkv", 10, last=30)
+    assert video.Source("clip.mkv").count > 30
+    assert cli.main(["encode", "clip.mkv", "-o", "x.sempic"]) == 0
+    assert capsys.readouterr().err == ""
+
+
 def test_standard_streams(clip, monkeypatch, capsys):
     out = io.BytesIO()
     pipe = io.TextIOWrapper(out, write_through=True)
@@ -295,6 +363,65 @@ def test_standard_streams(clip, monkeypatch, capsys):
     monkeypatch.setattr(sys, "stdin", back)
     assert cli.main(["decode", "-", "-o", "out.mp4"]) == 0
     assert len(list(video.Source("out.mp4"))) == 6
+
+
+class OneWay(io.BytesIO):
+    """As pipes are."""
+
+    def seekable(self):
+        return False
+
+    def seek(self, *_):
+        raise OSError("Illegal seek")
+
+
+def test_a_video_from_a_pipe(clip, monkeypatch, capsys):
+    """An index at the end is no damage; and without --sequence a picture is meant."""
+
+    def run(command, name):
+        stdin = io.TextIOWrapper(io.BufferedReader(OneWay(Path(name).read_bytes())))
+        monkeypatch.setattr(sys, "stdin", stdin)
+        return cli.main(command.split())
+
+    noisy("last.mp4", 200)
+    noisy("first.mp4", 200, movflags="faststart")
+    assert run("encode - --sequence -o x.sempic", "first.mp4") == 0
+    (clip / "x.sempic").unlink()
+    assert run("encode - --sequence -o x.sempic", "last.mp4") == 2
+    told = capsys.readouterr().err
+    assert "sempic: -: the index of such a file mostly stands at its end" in told
+    assert "breaks off" not in told
+    assert told.count("\n") == 1
+    assert not (clip / "x.sempic").exists()
+    noisy("clip.mkv")
+    noisy("clip.avi")
+    for name in ("last.mp4", "clip.mkv", "clip.avi"):
+        assert run("encode - -o x.sempic", name) == 2
+        told = capsys.readouterr().err
+        assert told == "sempic: -: not a picture that can be read; a video takes --sequence\n"
+    (clip / "photo").write_bytes(b"\0\0\0\x18ftypheic" + bytes(99))
+    assert run("encode - -o x.sempic", "photo") == 2
+    assert "--sequence" not in capsys.readouterr().err
+
+
+def test_a_frame_of_another_size_is_named(clip, capsys):
+    (clip / "frames").mkdir()
+    for name, size in (("a", (64, 48)), ("b", (64, 48)), ("c", (10, 20))):
+        PIL.Image.new("RGB", size).save(clip / f"frames/{name}.png")
+    assert cli.main(["encode", "frames", "--sequence", "-o", "x.sempic"]) == 2
+    told = "sempic: frames/c.png: 10×20, and the first frame, a.png, is 64×48\n"
+    assert capsys.readouterr().err == told
+
+
+@pytest.mark.parametrize("text", ["1000", "0", "1/0", "fast", "nan"])
+def test_rates_that_cannot_be(capsys, text):
+    with pytest.raises(SystemExit) as end:
+        cli.main(["encode", "drive.mp4", "--fps", text])
+    assert end.value.code == 2
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert told.endswith(
+        f"--fps: frames in a second are 0.01…240, such as 10, 12.5 or 30000/1001, not '{text}'"
+    )
 
 
 @pytest.mark.parametrize(
@@ -349,9 +476,71 @@ def test_an_interruption_leaves_what_was_coded(clip, monkeypatch, capsys, there)
 
     monkeypatch.setattr(api.Codec, "segmenter", Interrupted())
     assert cli.main(["encode", "drive.mp4", "--segment-every", "1"]) == 2
-    assert "drive.sempic has all frames until now" in capsys.readouterr().err
-    assert sequence.info((clip / "drive.sempic").read_bytes())["frames"] == 3
-    assert not (clip / "drive.sempic.part").exists()
+    kept = "drive.sempic.part" if there else "drive.sempic"
+    assert f"{kept} has all frames until now" in capsys.readouterr().err
+    assert sequence.info((clip / kept).read_bytes())["frames"] == 3
+    assert (clip / "drive.sempic.part").exists() == there
+    if there:
+        assert (clip / "drive.sempic").read_bytes() == b"a good file"
+
+
+@pytest.mark.parametrize("part", [False, True])
+@pytest.mark.parametrize("there", [False, True])
+def test_an_interruption_leaves_what_was_decoded(clip, monkeypatch, capsys, there, part):
+    """Under its name, or beside the file that has it; part: that name is taken, too."""
+    assert cli.main(["encode", "drive.mp4"]) == 0
+    if there:
+        (clip / "x.mp4").write_bytes(b"a good file")
+    if part:
+        (clip / "x.mp4.part").write_bytes(b"another")
+    before = {path: path.read_bytes() for path in clip.iterdir()}
+    calls = []
+
+    class Interrupted(FakeReceiver):
+        def __call__(self, scene, **how):
+            calls.append(1)
+            if len(calls) > 3:
+                raise KeyboardInterrupt
+            return super().__call__(scene, **how)
+
+    monkeypatch.setattr(api.Codec, "receiver", Interrupted())
+    assert cli.main(["decode", "drive.sempic", "-o", "x.mp4"]) == 2
+    assert {path: path.read_bytes() for path in before} == before
+    (made,) = set(clip.iterdir()) - set(before)
+    assert there or made.name == "x.mp4"
+    assert part or not there or made.name == "x.mp4.part"
+    told = capsys.readouterr().err
+    assert f"{made.name} has all frames until now\n" in told
+    assert told.count("\n") == 1
+    made.rename("made.mp4")
+    assert len(list(video.Source("made.mp4"))) == 3
+
+
+@pytest.mark.parametrize("there", [False, True])
+@pytest.mark.parametrize(
+    "command", ["encode drive.mp4 -o x.sempic", "decode drive.sempic -o x.mp4"]
+)
+def test_an_interruption_before_the_first_frame_leaves_nothing(
+    clip, monkeypatch, capsys, command, there
+):
+    assert cli.main(["encode", "drive.mp4"]) == 0
+    target = clip / command.split()[-1]
+    if there:
+        target.write_bytes(b"a good file")
+
+    class Interrupted(FakeReceiver, FakeSegmenter):
+        def __call__(self, *_, **how):
+            raise KeyboardInterrupt
+
+        predict = __call__
+
+    for role in ("segmenter", "receiver"):
+        monkeypatch.setattr(api.Codec, role, Interrupted())
+    before = {path: path.read_bytes() for path in clip.iterdir()}
+    capsys.readouterr()
+    assert cli.main(command.split()) == 2
+    assert capsys.readouterr().err == "sempic: interrupted\n"
+    assert {path: path.read_bytes() for path in clip.iterdir()} == before
 
 
 KILLED = """
@@ -428,6 +617,72 @@ def test_lost_frames_are_said(clip, capsys):
     assert cli.main(["decode", "lossy.sempic", "-o", "x.mp4"]) == 0
     assert "needs a frame that is lost" in capsys.readouterr().err
     assert len(list(video.Source("x.mp4"))) == 6
+
+
+def test_what_is_lost_takes_one_line_in_the_order_of_numbers(clip, capsys):
+    frames = [FRAMES[i % 6] for i in range(24)]
+    pieces = list(sequence.encode(frames, codec=api.Codec(), key_interval=1))
+    broken = bytes([*pieces[21][:-2], pieces[21][-2] ^ 1, 0])
+    left = [*pieces[:3], *pieces[4:13], *pieces[14:21], broken, *pieces[22:], b"cut"]
+    (clip / "lossy.sempic").write_bytes(b"".join(left))
+    assert cli.main(["decode", "lossy.sempic", "-o", "x.mp4"]) == 0
+    assert capsys.readouterr().err == (
+        "sempic: lossy.sempic: frames 3 to 9, 13 to 19, 21 to 23: each is lost or needs a frame "
+        "that is lost; a checksum does not match: a packet was changed or cut; "
+        "the last 3 bytes are no whole frame\n"
+    )
+    (clip / "lossy.sempic").write_bytes(b"".join(pieces[:9] + pieces[10:]))
+    assert cli.main(["decode", "lossy.sempic", "-o", "x.mp4"]) == 0
+    assert "frame 9: it is lost" in capsys.readouterr().err
+    pieces = list(sequence.encode(frames, codec=api.Codec(), key_interval=0.2))
+    left = [piece for number, piece in enumerate(pieces) if number % 2 == 0]
+    (clip / "lossy.sempic").write_bytes(b"".join(left))
+    assert cli.main(["decode", "lossy.sempic", "-o", "x.mp4"]) == 0
+    assert "17, 19 and others, 11 in all:" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("gone", "lost"), [((), 0), ((1, 2, 4), 5), ((0, 1), 2)], ids=["restored", "lost", "at first"]
+)
+@pytest.mark.parametrize("source", ["guarded.sempic", "-"])
+def test_decode_reports_what_it_wrote(clip, monkeypatch, capsys, gone, lost, source):
+    """Also where a part of that never arrived."""
+    if gone:
+        made = list(
+            sequence.encode(FRAMES, codec=api.Codec(), key_interval=0.2 if 0 in gone else 9)
+        )
+        left = [piece for number, piece in enumerate(made) if number not in gone]
+        data = b"".join([made[0][:3], *left] if 0 in gone else left)
+    else:
+        data = (Path(__file__).parents[2] / "vectors/sequences/parity.sempic").read_bytes()
+    (clip / "guarded.sempic").write_bytes(data)
+    stdin = io.TextIOWrapper(io.BufferedReader(io.BytesIO(data)))
+    monkeypatch.setattr(sys, "stdin", stdin)
+    assert cli.main(["decode", source, "-o", "x.mp4", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    written = len(list(video.Source("x.mp4")))
+    assert (told["frames"], told["lost"], told["bytes"]) == (written, lost, len(data))
+    assert told["seconds"] == written / told["rate"]
+    assert told["kbps"] == pytest.approx(8 * len(data) / told["seconds"] / 1000)
+    (clip / "guarded.sempic").write_bytes(data)
+    assert cli.main(["decode", "guarded.sempic", "-o", "x.mp4"]) == 0
+    assert f": {written} frames of " in capsys.readouterr().out
+
+
+def test_what_is_warned_of_in_decoding_is_said_once(clip, monkeypatch, capsys):
+    assert cli.main(["encode", "drive.mp4", "--model", "3"]) == 0
+    capsys.readouterr()
+
+    class Other(FakeReceiver):
+        model_id = 4
+
+    monkeypatch.setattr(api.Codec, "receiver", Other())
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        assert cli.main(["decode", "drive.sempic", "-o", "x.mp4"]) == 0
+    assert not told
+    note = "sempic: drive.sempic: the stream was made for receiver 3, and this is 4\n"
+    assert capsys.readouterr().err == note
 
 
 def test_a_segmenter_that_knows_too_little_sends_no_map(clip, monkeypatch, capsys):

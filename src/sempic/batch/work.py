@@ -14,9 +14,17 @@ from typing import Any, Literal
 
 import numpy as np
 
-from sempic import api, codec, container, files, progress
+from sempic import api, codec, container, files, formats, progress
 from sempic.batch import tar
-from sempic.errors import BitstreamError, InputError, OutputError, SempicError, SempicWarning, line
+from sempic.errors import (
+    BitstreamError,
+    ImageError,
+    InputError,
+    OutputError,
+    SempicError,
+    SempicWarning,
+    line,
+)
 from sempic.jobs import STDOUT, Job, naming, read
 from sempic.options import DecodeOptions, EncodeOptions
 from sempic.palette import PALETTES
@@ -67,7 +75,12 @@ class Encode:
         """`job`: whose picture it is, which may have a label map; None: a member of a tar."""
         from sempic import pictures
 
-        picture = pictures.read(data)
+        try:
+            picture = pictures.read(data)
+        except ImageError as error:
+            if job is None or not formats.is_video(data):
+                raise
+            raise ImageError(f"{error}; a video takes --sequence") from error
         labels = self._labels(job) if job is not None and self.labels else None
         coder = coder_with(segmenter=self.segmenter, verifier=self.verifier, prior=self.prior)
         stream = coder.encode(picture, labels=labels, **self.options.keywords())

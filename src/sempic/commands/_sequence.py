@@ -7,29 +7,37 @@ import contextlib
 import itertools
 import json
 import os
+import re
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sempic import api, fields, files, processes, progress, sequence
-from sempic.batch.work import noting
+from sempic.batch.work import Record, noting
 from sempic.commands._files import only_for
 from sempic.container import SEQUENCE_MAGIC
-from sempic.errors import InputError, OutputError, refused
+from sempic.errors import ImageError, InputError, OutputError, SempicWarning, refused
 from sempic.jobs import apart, naming, need_stdout, read
 from sempic.options import DecodeOptions, EncodeOptions
 from sempic.sequence import SequenceOptions
 
 if TYPE_CHECKING:
     from sempic.sequence import Moment, Unpacker
+    from sempic.sequence.stream import Head
 
 _ALSO = ("quality", "label_quality", "model", "max_side")
 """What is asked of pictures and of frames alike."""
 _PICTURES = "pictures, not for sequences"
 _PIECE = 1 << 16
+_NEEDY = "it needs a frame that is lost"
+"""What an `Unpacker` notes of a frame that can be shown in part."""
+_MOST_RUNS, _MOST_WHYS = 10, 3
+"""Of what is lost, so much is said."""
 
 
 def add_encode(parser: argparse.ArgumentParser) -> None:
@@ -71,7 +79,7 @@ def encode(args: argparse.Namespace) -> int:
     frames, rate, count = _frames(name, args, target)
     coder = api.Codec(segmenter=args.segmenter)
     start = time.perf_counter()
-    with noting() as notes, _growing(target) as write:
+    with _noted(name), _growing(target) as write:
         done = 0
         with progress.bar(count, "frame") as advance:
             pieces = sequence.encode(frames, rate=rate, codec=coder, **options.keywords())
@@ -79,13 +87,26 @@ def encode(args: argparse.Namespace) -> int:
                 write(piece)
                 done += 1
                 advance()
-    for note in sorted(set(notes.get("notes", ()))):
-        processes.say(f"{name}: {note}")
     if not done:
         raise InputError(f"{name}: a video without frames")
     if target != "-" and not files.is_stream(target):
         _tell(args, name, target, sequence.info(Path(target).read_bytes()), start)
     return 0
+
+
+@contextlib.contextmanager
+def _noted(name: str) -> Iterator[None]:
+    """Says at the end what sempic warned of, each once, however many frames it was of."""
+    with noting() as record:
+        warnings.simplefilter("default", SempicWarning)  # repeated ones would pile up
+        yield
+    say_notes(name, record)
+
+
+def say_notes(name: str, record: Record) -> None:
+    """Each note of `noting`, once."""
+    for note in sorted(set(record.get("notes", ()))):
+        processes.say(f"{name}: {note}")
 
 
 def decodes(args: argparse.Namespace) -> bool:
@@ -116,30 +137,101 @@ def decode(args: argparse.Namespace) -> int:
         raise OutputError(f"{target} exists, maybe the original; name the output with -o")
     coder = api.Codec(receiver=args.receiver)
     painter = Painter(coder, **options.keywords())
-    unpacker = Unpacker()
+    unpacker, tally = Unpacker(), _Tally()
     start = time.perf_counter()
     with contextlib.ExitStack() as stack:
         sink: Callable[[Any], None] | None = None
+        stack.enter_context(_noted(name))
         advance = stack.enter_context(progress.bar(None, "frame"))
-        for moment in _moments(name, unpacker):
+        for moment in _moments(name, unpacker, tally):
             if sink is None:
                 assert unpacker.head is not None
                 sink = stack.enter_context(_pictures(target, unpacker.head.rate))
             sink(painter.paint(moment))
+            tally.add(moment)
             advance()
-    for why in sorted(set(unpacker.damage)):
-        processes.say(f"{name}: {why}")
+    if damage := tally.damage(unpacker.damage):
+        processes.say(f"{name}: {damage}")
+    assert unpacker.head is not None
     record = {} if name == "-" else sequence.info(Path(name).read_bytes())
-    _tell(args, name, target, record, start)
+    _tell(args, name, target, record | tally.record(unpacker.head), start)
     return 0
 
 
-def _moments(name: str, unpacker: Unpacker) -> Iterator[Moment]:
+def _moments(name: str, unpacker: Unpacker, tally: _Tally) -> Iterator[Moment]:
     for piece in _pieces(name):
+        tally.bytes += len(piece)
         yield from unpacker.feed(piece)
     with naming(Path(name)):
         rest = unpacker.close()
     yield from rest
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What was read of a sequence, and what became of it."""
+
+    bytes: int = 0
+    """That were read."""
+    frames: int = 0
+    """That were written."""
+    lost: list[range] = field(default_factory=list)
+    """Numbers of frames that are lost or need one that is, in order."""
+    _due: int = 0
+    """Number of the next frame."""
+
+    def add(self, moment: Moment) -> None:
+        """A frame is written."""
+        self.frames += 1
+        gone = range(self._due, moment.number + (not moment.arrived))
+        self._due = moment.number + 1
+        if gone and self.lost and self.lost[-1].stop == gone.start:
+            self.lost[-1] = range(self.lost[-1].start, gone.stop)
+        elif gone:
+            self.lost.append(gone)
+
+    @property
+    def _lost_count(self) -> int:
+        return sum(run.stop - run.start for run in self.lost)
+
+    def record(self, head: Head) -> dict[str, Any]:
+        """What is reported, under the keys of `sequence.info`; and lost, a number of frames."""
+        seconds = float(self.frames / head.rate)
+        return {
+            "width": head.width,
+            "height": head.height,
+            "rate": float(head.rate),
+            "frames": self.frames,
+            "lost": self._lost_count,
+            "seconds": seconds,
+            "bytes": self.bytes,
+            "kbps": 8 * self.bytes / seconds / 1000,
+            "bpp": 8 * self.bytes / (self.frames * head.width * head.height),
+        }
+
+    def damage(self, notes: Iterable[str]) -> str:
+        """What went wrong, on one line; "" if nothing did. notes: of the `Unpacker`."""
+        whys = dict.fromkeys(re.sub(r"^frame \d+: ", "", note) for note in notes)
+        whys.pop(_NEEDY, None)
+        parts = list(whys)[:_MOST_WHYS]
+        if self.lost:
+            many = self._lost_count > 1
+            why = (
+                "each is lost or needs a frame that is lost" if many else f"it is lost, or {_NEEDY}"
+            )
+            parts.insert(0, f"{_listed(self.lost)}: {why}")
+        return "; ".join(parts)
+
+
+def _listed(runs: list[range]) -> str:
+    """Numbers of frames for people, such as "frames 1, 3 to 12"."""
+    shown = [
+        f"{run.start} to {run.stop - 1}" if run.stop - run.start > 1 else str(run.start)
+        for run in runs[:_MOST_RUNS]
+    ]
+    count = sum(run.stop - run.start for run in runs)
+    more = f" and others, {count} in all" if len(runs) > _MOST_RUNS else ""
+    return f"frame{'s' if count > 1 else ''} {', '.join(shown)}{more}"
 
 
 def described(data: bytes) -> dict[str, Any]:
@@ -195,12 +287,20 @@ def _frames(
 
 
 def _read(paths: list[Path], max_side: int | None) -> Iterator[Any]:
+    """The frames; raises ImageError where one has another size than the first."""
     from sempic import pictures
 
+    first = None
     for path in paths:
         with naming(path):
             pixels = pictures.read(read(path))
-            yield pixels if max_side is None else pictures.shrink(pixels, None, max_side)[0]
+            if max_side is not None:
+                pixels = pictures.shrink(pixels, None, max_side)[0]
+            size = f"{pixels.shape[1]}×{pixels.shape[0]}"
+            first = first or size
+            if size != first:
+                raise ImageError(f"{size}, and the first frame, {paths[0].name}, is {first}")
+        yield pixels
 
 
 def _pieces(name: str) -> Iterator[bytes]:
@@ -234,7 +334,7 @@ def _begins(name: str) -> bool:
 @contextlib.contextmanager
 def _growing(target: str) -> Iterator[Callable[[bytes], None]]:
     """Writes pieces as they come. What was written stays if it ends early, but replaces no file
-    then, unless it is the user who ends it."""
+    then; beside one it stays if it is the user who ends it."""
     if target == "-":
         need_stdout()
 
@@ -250,8 +350,7 @@ def _growing(target: str) -> Iterator[Callable[[bytes], None]]:
     try:
         yield file.write
     except KeyboardInterrupt:
-        file.close(keep=file.size > 0)
-        raise KeyboardInterrupt(f"{target} has all frames until now") from None
+        raise KeyboardInterrupt(file.interrupt()) from None
     except BaseException:
         file.close(keep=file.size > 0 and file.is_new)
         raise
@@ -260,7 +359,8 @@ def _growing(target: str) -> Iterator[Callable[[bytes], None]]:
 
 @contextlib.contextmanager
 def _pictures(target: str, rate: Fraction) -> Iterator[Callable[[Any], None]]:
-    """A video, or a folder of numbered pictures."""
+    """A video, or a folder of numbered pictures. If the user ends it early, what was made of a
+    video stays, and replaces no file."""
     from sempic.sequence.video import WRITTEN, Video
 
     path = Path(target)
@@ -269,8 +369,7 @@ def _pictures(target: str, rate: Fraction) -> Iterator[Callable[[Any], None]]:
         try:
             yield video.add
         except KeyboardInterrupt:
-            video.close(keep=True)
-            raise
+            raise KeyboardInterrupt(video.interrupt()) from None
         except BaseException:
             video.close(keep=False)
             raise
@@ -321,19 +420,20 @@ def _tell(
     record = {"path": name, "output": target, "took": seconds, **record}
     if args.json:
         print(json.dumps(record))
-    elif "frames" in record:
+    else:
         print(
             f"{processes.printable(name)} → {processes.printable(target)}: {record['frames']} "
             f"frames of {record['width']}×{record['height']}, {record['bytes']} bytes, "
             f"{record['kbps']:.1f} kbit/s, {seconds:.1f} s"
         )
-    else:
-        print(f"{processes.printable(name)} → {processes.printable(target)}: {seconds:.1f} s")
 
 
 def rate(text: str) -> Fraction:
     """For argparse: frames in a second, such as 10, 12.5 or 30000/1001."""
-    value = Fraction(text)
-    if not Fraction(1, 100) <= value <= 240:
-        raise ValueError
-    return value
+    with contextlib.suppress(ValueError, ZeroDivisionError):
+        value = Fraction(text)
+        if Fraction(1, 100) <= value <= 240:
+            return value
+    raise argparse.ArgumentTypeError(
+        f"frames in a second are 0.01…240, such as 10, 12.5 or 30000/1001, not {text!r}"
+    )

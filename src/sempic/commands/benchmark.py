@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sempic import fields, files
+from sempic.batch.work import noting
 from sempic.commands import _files, _measuring, _sequence
 from sempic.sequence import SequenceOptions
 
@@ -156,10 +157,14 @@ def _clips(args: argparse.Namespace, paths: list[Path]) -> int:
         receiver=args.receiver,
     )
     how: dict[str, Any] = {"size": args.size, "rate": args.fps, "start": args.start or 0.0}
-    results = []
+    results, notes = [], []
     for path in tqdm(paths, "clips", unit="clip", disable=None):
-        clip = clips.read(path, count=args.limit, **how)
-        results.append((clip, clips.measure(clip, plan)))
+        with noting() as record:
+            clip = clips.read(path, count=args.limit, **how)
+            results.append((clip, clips.measure(clip, plan)))
+        notes.append((str(path), record))
+    for name, record in notes:
+        _sequence.say_notes(name, record)
     parts = {
         "report.json": tables.dump(results),
         "summary.md": tables.summary(results),

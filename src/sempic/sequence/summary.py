@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from sempic import checks
-from sempic.errors import CorruptStream
-from sempic.palette import shown_name
+from sempic.container import MAX_PIXELS, MAX_SIDE
+from sempic.errors import CorruptStream, LimitExceeded, UnsupportedProfile
+from sempic.palette import IDENTITY, PALETTES, shown_name
 from sempic.sequence import stream
 from sempic.sequence.stream import Damage, Frame, Head, Parity
 
@@ -18,7 +19,7 @@ def info(data: bytes) -> dict[str, Any]:
     chunks ({"coarse": …, "labels": …}, and "parity" if there is any, in bytes), overhead (bytes of
     all else), sizes (bytes of each frame). No payload is decoded.
 
-    Raises a BitstreamError for what is no sequence.
+    Raises a BitstreamError for what is no sequence, or whose head no decoder here takes.
     """
     data = checks.stream(data)
     head: Head | None = None
@@ -36,6 +37,7 @@ def info(data: bytes) -> dict[str, Any]:
             parity += packet.size
     if head is None:
         raise CorruptStream("the sequence has no head that can be read")
+    _check(head)
     chunks = {
         name: sum(len(getattr(frame, name) or b"") for frame in frames)
         for name in ("coarse", "labels")
@@ -61,3 +63,18 @@ def info(data: bytes) -> dict[str, Any]:
         "overhead": len(data) - sum(chunks.values()),
         "sizes": [frame.size for frame in frames],
     }
+
+
+def _check(head: Head) -> None:
+    """Raises LimitExceeded, UnsupportedProfile or CorruptStream where `Unpacker` does."""
+    size = f"{head.width}×{head.height}"
+    if not (1 <= head.width <= MAX_SIDE and 1 <= head.height <= MAX_SIDE):
+        raise LimitExceeded(f"{size}: each side must be 1…{MAX_SIDE}")
+    if head.width * head.height > MAX_PIXELS:
+        raise LimitExceeded(f"{size} is more than {MAX_PIXELS} pixels")
+    if head.palette not in PALETTES or head.model == 15 or head.factor > 255:
+        raise UnsupportedProfile(
+            f"palette {head.palette}, model {head.model}, factor {head.factor}: not known here"
+        )
+    if head.own and not IDENTITY.fullmatch(head.own):
+        raise CorruptStream("the head names no palette")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import sys
@@ -13,7 +14,7 @@ from typing import IO, Any
 import numpy as np
 
 from sempic import files
-from sempic.errors import InputError, LimitExceeded, OutputError, reason, refused
+from sempic.errors import InputError, LimitExceeded, OutputError, reason, refused, warn
 from sempic.jobs import naming
 from sempic.scene import Image
 
@@ -29,7 +30,15 @@ _FORMATS = (
 )
 """FFmpeg's names of what is opened: not what opens files and addresses of its own (playlists)."""
 _LIVE = ("rtsp://", "rtmp://", "http://", "https://", "udp://", "/dev/video")
+_INDEX_LAST = (
+    "the index of such a file mostly stands at its end, which a pipe does not reach in time: name "
+    "the file, or put the index first (ffmpeg -i IN.mp4 -c copy -movflags +faststart OUT.mp4)"
+)
 _CRF = "16"
+_SAY_LENGTH = {"mp4", "matroska", "avi"}
+"""FFmpeg's names of formats that say how long they are; of others it is estimated."""
+_FEWER, _FEWER_SHARE = 2, 0.05
+"""So many frames, and so large a share, may be missing without a word."""
 
 
 def is_video(name: str) -> bool:
@@ -59,11 +68,14 @@ class Source:
         from av.error import FFmpegError
 
         self._name = name
+        self._in_order = False
+        """Whether it can only be read from its beginning to its end."""
         kind = "v4l2" if name.startswith("/dev/video") else None
         try:
             file: Any = io.BytesIO(data) if data is not None else name
             if data is None and not name.startswith(_LIVE):
                 file = _opened(name)
+                self._in_order = name == "-" and not file.seekable()
             options = {"format_whitelist": _FORMATS}
             self._container = av.open(file, format=kind, options=options)
         except (FFmpegError, OSError, ValueError) as error:
@@ -82,7 +94,7 @@ class Source:
         given = self._stream.average_rate or self._stream.guessed_rate or Fraction(25)
         self.rate = (rate or given).limit_denominator(1001)
         self._max_side = max_side
-        seconds = self._stream.duration and float(self._stream.duration * self._stream.time_base)
+        seconds = self._seconds()
         self.count = round(seconds * self.rate) if seconds else None
         """Frames that are to be expected; None: nobody knows."""
 
@@ -105,8 +117,38 @@ class Source:
                 behind = round((at - start) * self.rate, 6)
             if last is not None and behind >= due:
                 yield self._picture(last)
+                due += 1
         except (FFmpegError, OSError) as error:
-            raise InputError(f"{self._name}: breaks off at frame {due}: {reason(error)}") from None
+            why = f"breaks off at frame {due}: {reason(error)}"
+            if last is None and self._in_order and "mp4" in self._container.format.name.split(","):
+                why = _INDEX_LAST
+            raise InputError(f"{self._name}: {why}") from None
+        if last is not None:
+            shown = float((last.duration or 0) * (last.time_base or 0))
+            self._compare(due, behind + float(shown * self.rate))
+
+    def _seconds(self) -> float | None:
+        """How long the video is to be; None: nobody knows."""
+        stream, container = self._stream, self._container
+        if stream.duration and stream.time_base:
+            return float(stream.duration * stream.time_base)
+        if "matroska" not in container.format.name:
+            return None
+        with contextlib.suppress(ValueError):
+            hours, minutes, seconds = stream.metadata.get("DURATION", "").split(":")
+            return 3600 * int(hours) + 60 * int(minutes) + float(seconds)
+        if container.duration and len(container.streams) == 1:
+            return float(container.duration / 1e6)
+        return None
+
+    def _compare(self, came: int, reached: float) -> None:
+        """Warns of a file with clearly fewer frames than its container says; reached: the frames
+        that there would be at an even rate to the end of the last one."""
+        count = self.count
+        if count is None or not set(self._container.format.name.split(",")) & _SAY_LENGTH:
+            return
+        if count - reached > max(_FEWER, _FEWER_SHARE * count):
+            warn(f"{came} frames came of {count} that it announces: it is cut short or damaged")
 
     def _picture(self, frame: Any) -> Image:
         scale = 1.0
@@ -162,19 +204,42 @@ class Video:
 
     def close(self, *, keep: bool) -> None:
         """Ends the file, and puts it in its place, or removes it."""
+        try:
+            self._end()
+            if keep and self._begun:
+                with naming(self._path):
+                    files.place(self._part, self._path)
+        finally:
+            self._part.unlink(missing_ok=True)
+
+    def interrupt(self) -> str:
+        """Ends the file before it is whole, and says where what was made of it is: in its place if
+        that is free, else beside it. "": nothing was made."""
+        if not self._begun or files.is_stream(self._path) or not self._path.exists():
+            self.close(keep=True)
+            return _told(self._path) if self._begun else ""
+        try:
+            self._end()
+        except BaseException:
+            self._part.unlink(missing_ok=True)
+            raise
+        target = Path(os.path.realpath(self._path))
+        if self._part.parent == target.parent:  # else it lies where files can be written
+            part = _part_of(target)
+            with refused(OutputError, f"{part}: cannot write"):
+                os.replace(self._part, part)
+            self._part = part
+        return _told(self._path, self._part)
+
+    def _end(self) -> None:
         from av.error import FFmpegError
 
         try:
             if self._begun:
                 self._container.mux(self._stream.encode(None))
             self._container.close()
-            if keep and self._begun:
-                with naming(self._path):
-                    files.place(self._part, self._path)
         except (FFmpegError, OSError) as error:
             raise OutputError(f"{self._path}: cannot write: {reason(error)}") from None
-        finally:
-            self._part.unlink(missing_ok=True)
 
 
 class Growing:
@@ -213,6 +278,22 @@ class Growing:
                     self._part.unlink(missing_ok=True)
         elif not keep and self.is_new:
             Path(os.path.realpath(self._path)).unlink(missing_ok=True)
+
+    def interrupt(self) -> str:
+        """Ends the file before it is whole, and says where what was written is: in its place, or
+        beside the file that was there. "": nothing was written."""
+        if not self.size:
+            self.close(keep=False)
+            return ""
+        self._file.close()
+        return _told(self._path, self._part)
+
+
+def _told(path: Path, part: Path | None = None) -> str:
+    """Of an interruption; part: where the frames are if not at the path."""
+    if part is None:
+        return f"{path} has all frames until now"
+    return f"{path} is as it was, and {part} has all frames until now"
 
 
 def _part_of(target: Path) -> Path:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import pytest
-from conftest import street
+from conftest import needs_models, street
 
 from sempic import cli, models
 from sempic.errors import InputError, ModelError
@@ -83,6 +83,14 @@ def test_report_and_resume(folder, monkeypatch, capsys):
 
     # A new point with fewer metrics than the originals have kept.
     assert run("--codecs", "jpeg,webp", "--metrics", "psnr", "--rates", "1.7", "-o", "d") == 0
+
+
+@needs_models
+def test_no_picture_is_warned_of(folder, capfd):
+    noise = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
+    PIL.Image.fromarray(noise).save("set/val/0.png")
+    assert run("--codecs", "sempic", "--rates", "0.5", "--limit", "1", "-o", "a") == 0
+    assert "without a label map" not in capfd.readouterr().err
 
 
 def test_an_interrupted_run_goes_on(folder, monkeypatch, capsys):

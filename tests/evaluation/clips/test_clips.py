@@ -2,6 +2,7 @@
 
 import json
 import re
+import warnings
 from fractions import Fraction
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from conftest import HAVE_MODELS, FakeReceiver, FakeSegmenter, street
 
 from sempic import api, cli, segment
-from sempic.errors import InputError
+from sempic.errors import InputError, SempicWarning
 from sempic.evaluation import clips
 from sempic.evaluation.clips import measuring
 from sempic.sequence.video import Video
@@ -55,6 +56,24 @@ def test_report(folder, capsys, given):
         share = ours["bytes"] / found["single"]["bytes"]
         assert f"Against single pictures: {share:.3f} of the bits" in printed
         assert 0.5 * ours["bytes"] < found["hevcx2"]["bytes"] < 4 * ours["bytes"]
+
+
+@pytest.mark.skipif(not HAVE_MODELS, reason="there is no judge")
+def test_what_is_warned_of_is_said_once(folder, monkeypatch, capsys):
+    class Unsure(FakeSegmenter):
+        def predict(self, image):
+            sure = 20 + image[:20].mean() / 10  # of each picture another share
+            return super().predict(image)[0], np.full((12, *image.shape[:2]), sure, np.uint8)
+
+    monkeypatch.setattr(segment, "load", lambda *_, **how: Unsure())
+    command = "benchmark clips --metrics miou --codecs single --key-interval 0.1 -o out"
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        assert cli.main(command.split()) == 0
+    assert not [warning for warning in told if issubclass(warning.category, SempicWarning)]
+    err = capsys.readouterr().err
+    assert err.startswith("sempic: clips/drive.mp4: sent without a label map: ")
+    assert err.count("\n") == 1
 
 
 def test_what_is_for_clips_and_what_for_pictures(folder, capsys):

@@ -7,13 +7,14 @@ import functools
 import multiprocessing
 import signal
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
 from sempic import processes
-from sempic.errors import InputError, SempicError
+from sempic.errors import InputError, SempicError, SempicWarning
 from sempic.evaluation.benchmark.plan import Plan
 from sempic.evaluation.measure import Measure
 from sempic.evaluation.measures import Record
@@ -130,6 +131,7 @@ def _begin(plan: Plan) -> None:
     import torch
 
     processes.end_with_parent()
+    warnings.simplefilter("ignore", SempicWarning)  # each picture's own, at each setting
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends us when it has kept our work
     torch.set_num_threads(1)
     _worker = _Worker(plan)
@@ -157,6 +159,7 @@ def _peak(plan: Plan, name: str, setting: int) -> int:
     import resource
 
     processes.end_with_parent()
+    warnings.simplefilter("ignore", SempicWarning)
     codec = plan.codec(name)
     picture, labels = plan.load(0)
     stream = codec.encode(picture, setting, labels if codec.needs_labels else None)

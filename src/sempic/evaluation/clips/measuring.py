@@ -8,6 +8,7 @@ original differs by less than STATIC levels.
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sempic import api, coarse, segment, sequence
-from sempic.errors import InputError
+from sempic.errors import InputError, SempicWarning
 from sempic.evaluation import metrics
 from sempic.evaluation.clips.clip import Clip
 from sempic.evaluation.clips.rivals import RIVALS, nearest
@@ -123,7 +124,9 @@ def _sequence(clip: Clip, coder: api.Codec, plan: Plan) -> tuple[str, Row, list[
 
 
 def _single(clip: Clip, coder: api.Codec, quality: int) -> tuple[str, Row, list[Image]]:
-    streams = [coder.encode(frame, quality=quality) for frame in clip.frames]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SempicWarning)  # each frame's own; the table has the bytes
+        streams = [coder.encode(frame, quality=quality) for frame in clip.frames]
     parts = [api.info(stream)["chunks"] for stream in streams]
     found: Row = {"bytes": sum(map(len, streams))}
     found |= {name: sum(part.get(name, 0) for part in parts) for name in ("coarse", "labels")}
