@@ -162,7 +162,7 @@ def test_streets_that_are_sharp_are_sharpened(network, path, tmp_path):
     s = scene()
     assert np.array_equal(mended(s), pictures.sharpened(plain(s), 30))
     assert not np.array_equal(mended(s), plain(s))
-    blurred = dataclasses.replace(s, texture={number: (0, 1) for number in range(12)})
+    blurred = dataclasses.replace(s, texture=dict.fromkeys(range(12), (0, 1)))
     for other in (scene(labels=False), blurred):
         assert np.array_equal(mended(other), plain(other))
 

@@ -78,6 +78,20 @@ def _painted_size(head: Head) -> tuple[int, int]:
     return -(-head.height // 2), -(-head.width // 2)
 
 
+def check_head(head: Head, most: int = MAX_PIXELS) -> None:
+    """Raises a BitstreamError for a head that no decoder here takes. most: pixels of a frame."""
+    if not (1 <= head.width <= MAX_SIDE and 1 <= head.height <= MAX_SIDE):
+        raise LimitExceeded(f"{head.width}×{head.height}: each side must be 1…{MAX_SIDE}")
+    if head.width * head.height > most:
+        raise LimitExceeded(f"{head.width}×{head.height} is more than {most} pixels")
+    if head.palette not in PALETTES or head.model == 15 or head.factor > 255:
+        raise UnsupportedProfile(
+            f"palette {head.palette}, model {head.model}, factor {head.factor}: not known here"
+        )
+    if head.own and not IDENTITY.fullmatch(head.own):
+        raise CorruptStream("the head names no palette")
+
+
 class Timeline:
     """What both sides know of the last frame."""
 
@@ -328,16 +342,7 @@ class Unpacker:
             return
         if self.head is not None:
             raise CorruptStream("a second head, which says something else")
-        if not (1 <= head.width <= MAX_SIDE and 1 <= head.height <= MAX_SIDE):
-            raise LimitExceeded(f"{head.width}×{head.height}: each side must be 1…{MAX_SIDE}")
-        if head.width * head.height > self._limit:
-            raise LimitExceeded(f"{head.width}×{head.height} is more than {self._limit} pixels")
-        if head.palette not in PALETTES or head.model == 15 or head.factor > 255:
-            raise UnsupportedProfile(
-                f"palette {head.palette}, model {head.model}, factor {head.factor}: not known here"
-            )
-        if head.own and not IDENTITY.fullmatch(head.own):
-            raise CorruptStream("the head names no palette")
+        check_head(head, self._limit)
         mine = (p.id for p in PALETTES.values() if p.id >= OWN and p.identity == head.own)
         self._palette = next(mine, head.palette)
         small = (-(-side // head.factor) for side in (head.width, head.height))

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from sempic import checks
-from sempic.container import MAX_PIXELS, MAX_SIDE
-from sempic.errors import CorruptStream, LimitExceeded, UnsupportedProfile
-from sempic.palette import IDENTITY, PALETTES, shown_name
+from sempic.errors import CorruptStream
+from sempic.palette import shown_name
 from sempic.sequence import stream
+from sempic.sequence.pack import check_head
 from sempic.sequence.stream import Damage, Frame, Head, Parity
 
 
@@ -37,7 +37,7 @@ def info(data: bytes) -> dict[str, Any]:
             parity += packet.size
     if head is None:
         raise CorruptStream("the sequence has no head that can be read")
-    _check(head)
+    check_head(head)
     chunks = {
         name: sum(len(getattr(frame, name) or b"") for frame in frames)
         for name in ("coarse", "labels")
@@ -63,18 +63,3 @@ def info(data: bytes) -> dict[str, Any]:
         "overhead": len(data) - sum(chunks.values()),
         "sizes": [frame.size for frame in frames],
     }
-
-
-def _check(head: Head) -> None:
-    """Raises LimitExceeded, UnsupportedProfile or CorruptStream where `Unpacker` does."""
-    size = f"{head.width}×{head.height}"
-    if not (1 <= head.width <= MAX_SIDE and 1 <= head.height <= MAX_SIDE):
-        raise LimitExceeded(f"{size}: each side must be 1…{MAX_SIDE}")
-    if head.width * head.height > MAX_PIXELS:
-        raise LimitExceeded(f"{size} is more than {MAX_PIXELS} pixels")
-    if head.palette not in PALETTES or head.model == 15 or head.factor > 255:
-        raise UnsupportedProfile(
-            f"palette {head.palette}, model {head.model}, factor {head.factor}: not known here"
-        )
-    if head.own and not IDENTITY.fullmatch(head.own):
-        raise CorruptStream("the head names no palette")
