@@ -9,7 +9,7 @@ import onnx
 import pytest
 from conftest import street
 
-from sempic import coarse, pictures, receive, texture
+from sempic import coarse, receive, texture
 from sempic.errors import InputError, ModelError
 from sempic.palette import CAMVID, INDICES
 from sempic.receive import Receiver
@@ -152,19 +152,6 @@ def test_a_finer_coarse_picture_is_heeded(path, monkeypatch):
         errors.append(np.abs(means - sent).mean())
     assert errors[0] > errors[1] > errors[2]
     assert errors[2] < 0.3 * errors[0]
-
-
-def test_streets_that_are_sharp_are_sharpened(network, path, tmp_path):
-    """Not what a camera has blurred, nor what is no street."""
-    sharpening = tmp_path / "sharpening.onnx"
-    export_receiver(network, sharpening, sharpen=30)
-    plain, mended = Receiver(path), Receiver(sharpening)
-    s = scene()
-    assert np.array_equal(mended(s), pictures.sharpened(plain(s), 30))
-    assert not np.array_equal(mended(s), plain(s))
-    blurred = dataclasses.replace(s, texture=dict.fromkeys(range(12), (0, 1)))
-    for other in (scene(labels=False), blurred):
-        assert np.array_equal(mended(other), plain(other))
 
 
 def test_coarse_of_an_unrelated_size_is_stretched(path):

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import PIL.Image
 
-from sempic import models, pictures, progress, roles, texture
+from sempic import models, progress, roles, texture
 from sempic.errors import InputError, ModelError, install_hint
 from sempic.models import RENOISE, runtime
 from sempic.palette import (
@@ -40,8 +40,6 @@ TILE = 1024
 """Pictures with a longer side are painted in tiles of at most this, in pixels."""
 OVERLAP = 128
 """By which tiles overlap; they are cross-faded there."""
-_BLURRED = 0.4
-"""Share of a picture whose texture is said to be weak from which on its camera has blurred it."""
 MAX_STEPS = 100
 """Networks that were taught to do it in one gain nothing from more than a few."""
 _PATCH = 4
@@ -82,7 +80,6 @@ class Receiver:
             self.model_id: int | None = int(metadata["model_id"])
             self._sigma_max, self._sigma_min = metadata["sigma_max"], metadata["sigma_min"]
             self._rho = metadata["rho"]
-            self._sharpen = int(metadata.get("sharpen", 0))
             self._palette = from_description(metadata.get("palette", CAMVID.name))
             """Whose classes it was trained on; maps of our other palettes are translated."""
         except KeyError as error:
@@ -172,8 +169,6 @@ class Receiver:
         picture = np.empty((scene.height, scene.width, 3), np.uint8)
         for channel, plane in enumerate(levels):
             picture[..., channel] = plane[: scene.height, : scene.width]
-        if self._sharpen and _is_sharp(scene):
-            return pictures.sharpened(picture, self._sharpen)
         return picture
 
     def _understood(self, labels: LabelMap, scene: Scene) -> LabelMap:
@@ -212,13 +207,6 @@ class Receiver:
             feed["fidelity"] = np.array([fidelity], np.float32)
         residual: _Floats = runtime.run(self._session, "residual", feed)[0]
         return residual
-
-
-def _is_sharp(scene: Scene) -> bool:
-    """Whether a scene is known to be a street that its camera has not blurred."""
-    if scene.labels is None:
-        return False
-    return float(np.isin(scene.labels, list(scene.texture)).mean()) <= _BLURRED
 
 
 def _sent(scene: Scene) -> tuple[Image, int | None]:

@@ -273,12 +273,10 @@ def export_receiver(
     path: Path,
     *,
     model_id: int = 1,
-    sharpen: int = 0,
     feeds: Iterable[dict[str, Any]] | None = None,
 ) -> None:
     """Write the denoiser with what `sempic.receive.Receiver` must know about sampling.
 
-    sharpen: percent of the unsharp mask that is laid over what it paints.
     With `feeds`, such as `first_inputs`, its convolutions are quantised (`quantise`).
     """
     config, sizes = network.config, (48, 64)
@@ -300,7 +298,6 @@ def export_receiver(
         "sigma_max": config.sigma_max,
         "sigma_min": edm.SIGMA_MIN,
         "rho": edm.RHO,
-        "sharpen": sharpen,
         "palette": described(network.palette or _palette(config.classes)),
         "config": asdict(config),
     }
@@ -351,8 +348,7 @@ def export(options: ExportOptions) -> None:
     except ModelError:
         receiver = load_receiver(options.weights)
         feeds = first_inputs(options.int8, receiver.config) if options.int8 else None
-        how = {"model_id": options.model_id, "sharpen": options.sharpen}
-        export_receiver(receiver, options.output, **how, feeds=feeds)
+        export_receiver(receiver, options.output, model_id=options.model_id, feeds=feeds)
     else:
         looks = pictures_of(options.int8, ENLARGE) if options.int8 else None
         export_segmenter(segmenter, options.output, feeds=looks)

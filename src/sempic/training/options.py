@@ -236,9 +236,6 @@ class ExportOptions:
     weights: Path = option("compact.safetensors or segmenter.safetensors", positional=True)
     output: Path = option("the .onnx file", positional=True)
     model_id: int = option("number that names the receiver in a stream", 1)
-    sharpen: int = option(
-        "percent by which what the receiver paints is sharpened (30 suits the bundled one)", 0
-    )
     int8: Path | None = option(
         "compute convolutions in 8-bit integers, with ranges from this corpus",
         None,
