@@ -38,7 +38,7 @@ SOFT = {400: 8.0, 300: 6.0}
 size may lose (docs/experiments/scale.md). Smaller ones are of the scale that networks were taught.
 """
 
-_ENLARGED = 140
+_ENLARGED = 100
 """Percent by which an enlarged picture is sharpened."""
 _ROWS = 64
 """How many are worked on at a time: they stay in a processor's cache."""
