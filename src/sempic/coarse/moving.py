@@ -28,8 +28,6 @@ _PREDICTED = (0, 1)
 _BASE = 30
 _OPENING = 32
 """Bytes of a slice, at least, in which the place of its picture stands."""
-_WHOLE = b"\0"
-"""Before slices that have no short form."""
 
 # Quantisation of each picture is the caller's: x265 takes it as an offset of a region of interest,
 # which needs its adaptive quantisation on, if at next to no strength, and a constant rate factor,
@@ -152,7 +150,7 @@ class Decoder:
     def shortened(self, units: list[bytes]) -> bytes:
         """The payload of a predicted picture with these slices."""
         short = slices.shorten(units[0], self._places) if len(units) == 1 else None
-        return short or _WHOLE + START.join(units)
+        return short or sets.WHOLE + START.join(units)
 
     def decode(self, payload: bytes, *, key: bool, lost: bool = False) -> Coarse:
         """The planes of the next picture.
@@ -191,7 +189,7 @@ class Decoder:
     def _units(self, payload: bytes, *, key: bool, lost: bool) -> list[bytes]:
         """The slices of a picture."""
         if self._short and not key:
-            if payload[:1] != _WHOLE:
+            if payload[:1] != sets.WHOLE:
                 return [slices.restore(payload, self._place, self._places)]
             payload = payload[1:]
         units = payload.split(START)

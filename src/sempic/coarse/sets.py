@@ -13,7 +13,7 @@ from sempic.errors import CorruptStream, TruncatedStream
 LEAST = 24
 """Side of a coded picture, at least: more than x265's smallest coding tree."""
 WHOLE = b"\0"
-"""Before sets that have no short form."""
+"""Before sets, or slices, that have no short form."""
 _VPS, _SPS, _PPS = b"\x40\1", b"\x42\1", b"\x44\1"
 _TREES = (64, 32, 16)
 

@@ -78,6 +78,12 @@ def _painted_size(head: Head) -> tuple[int, int]:
     return -(-head.height // 2), -(-head.width // 2)
 
 
+def middle(values: npt.NDArray[np.int16]) -> np.int16:
+    """The one in the middle of all values in rising order: of changes, that of exposure."""
+    found: np.int16 = np.partition(values, values.size // 2, None)[values.size // 2]
+    return found
+
+
 def check_head(head: Head, most: int = MAX_PIXELS) -> None:
     """Raises a BitstreamError for a head that no decoder here takes. most: pixels of a frame."""
     if not (1 <= head.width <= MAX_SIDE and 1 <= head.height <= MAX_SIDE):
@@ -128,7 +134,7 @@ class Timeline:
         x = (np.arange(width) + ((vectors[1] + 2) >> 2)).clip(0, width - 1)
         difference = now.astype(np.int16) - last[y, x]
         if self._version > 1:  # exposure is nothing new
-            difference -= np.partition(difference, difference.size // 2, None)[difference.size // 2]
+            difference -= middle(difference)
         doubt: LabelMap = np.searchsorted(_DOUBT, np.abs(difference), side="right").astype(np.uint8)
         return doubt
 
@@ -346,7 +352,9 @@ class Unpacker:
         mine = (p.id for p in PALETTES.values() if p.id >= OWN and p.identity == head.own)
         self._palette = next(mine, head.palette)
         small = (-(-side // head.factor) for side in (head.width, head.height))
-        self._decoder = moving.Decoder(head.parameters, *small, short=head.version >= 4)
+        self._decoder = moving.Decoder(
+            head.parameters, *small, short=head.version >= stream.SHORT_FROM
+        )
         self._time = Timeline(head)
         self.head = head
 

@@ -7,6 +7,7 @@ from fractions import Fraction
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from sempic import api, checks, coarse, pictures, texture
 from sempic.coarse import moving
@@ -17,7 +18,7 @@ from sempic.scene import Coarse, Image, LabelMap, Plane
 from sempic.segment.guess import look
 from sempic.sequence.keys import Keys, Role
 from sempic.sequence.options import SequenceOptions
-from sempic.sequence.pack import Expected, Packer
+from sempic.sequence.pack import Expected, Packer, middle
 from sempic.sequence.rate import Bucket
 from sempic.sequence.stable import Stabiliser
 from sempic.simplify import LEVELS
@@ -159,10 +160,7 @@ class Sender:
                 getattr(coarse, name).astype(np.int16) for coarse in (self._source, now, shown)
             )
             worse = np.abs(after - there) - np.abs(before - there)
-            height, width = worse.shape
-            pad = (0, -height % _CELL), (0, -width % _CELL)
-            cells = np.pad(worse, pad).reshape(-(-height // _CELL), _CELL, -1, _CELL)
-            if cells.sum((1, 3), dtype=np.int32).max() > allowed:
+            if _cells(worse).max() > allowed:
                 return False
         return True
 
@@ -211,12 +209,17 @@ class Sender:
 def _still(before: Plane, now: Plane) -> float:
     """The share of a frame that is as in the one before, but for exposure."""
     change = now.astype(np.int16) - before
-    change -= np.partition(change, change.size // 2, None)[change.size // 2]
-    height, width = change.shape
-    rows, columns = (np.arange(0, side, _CELL) for side in (height, width))
-    cells = np.add.reduceat(np.add.reduceat(np.abs(change), rows, 0), columns, 1)
-    sizes = np.minimum(height - rows, _CELL)[:, None] * np.minimum(width - columns, _CELL)
-    return float((cells < _NOISE * sizes).mean())
+    change = np.abs(change - middle(change))
+    return float((_cells(change) < _NOISE * _cells(np.ones_like(change))).mean())
+
+
+def _cells(values: npt.NDArray[np.int16]) -> npt.NDArray[np.int32]:
+    """Sums over squares of _CELL pixels; beyond the edges there is nothing."""
+    height, width = values.shape
+    pad = (0, -height % _CELL), (0, -width % _CELL)
+    squares = np.pad(values, pad).reshape(-(-height // _CELL), _CELL, -1, _CELL)
+    found: npt.NDArray[np.int32] = squares.sum((1, 3), dtype=np.int32)
+    return found
 
 
 def encode(

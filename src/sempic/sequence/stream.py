@@ -33,8 +33,8 @@ SPAN = 128
 """Frames of a group that parity is of, at most."""
 _HALVED_FROM = 3
 """The version since which heads say so."""
-_BRIEF_FROM = 4
-"""The version since which packets between heads and key frames have a sum of 16 bits."""
+SHORT_FROM = 4
+"""The version since which sums of 16 bits, short slices and short parameter sets are there."""
 _COARSE, _LABELS = 32, 16
 _PARITY, _TEXTURE = 2, 3
 """What advice there is."""
@@ -269,11 +269,15 @@ def _summed(*parts: bytes, number: int = 0) -> bytes:
 def _sum(content: bytes, version: int, number: int) -> bytes:
     """A packet's checksum: shorter where little else depends on it, and then of a frame's whole
     number, too, of which its tag has but the end."""
-    kind = content[0] >> 6
-    if version < _BRIEF_FROM or kind in (Kind.HEAD, Kind.KEY):
-        return zlib.crc32(content).to_bytes(4, "little")
-    before = varint(number) if kind == Kind.PREDICTED else b""
-    return zlib.crc32(before + content).to_bytes(4, "little")[:2]
+    size = _sum_size(content, version)
+    whole = size < 4 and content[0] >> 6 == Kind.PREDICTED
+    before = varint(number) if whole else b""
+    return zlib.crc32(before + content).to_bytes(4, "little")[:size]
+
+
+def _sum_size(content: bytes, version: int) -> int:
+    long = version < SHORT_FROM or content[0] >> 6 in (Kind.HEAD, Kind.KEY)
+    return 4 if long else 2
 
 
 def _sent(content: bytes) -> bytes:
@@ -288,13 +292,14 @@ def _parse(
 ) -> Head | Frame | Advice | Parity | None:
     """expected: the number of a predicted frame, or one that it is at most NUMBERS - 1 more than;
     None: it is of no use."""
-    kind = content[0] >> 6 if content else 0
-    number = 0
+    if not content:
+        raise CorruptStream("a packet is empty")
+    kind, number = content[0] >> 6, 0
     if kind == Kind.PREDICTED:
         if expected is None:
             return None
         number = expected + (content[0] - expected) % NUMBERS
-    summed = 4 if version < _BRIEF_FROM or kind in (Kind.HEAD, Kind.KEY) else 2
+    summed = _sum_size(content, version)
     said = content[:-summed]
     if not said or content[-summed:] != _sum(said, version, number):
         raise CorruptStream("a checksum does not match: a packet was changed or cut")
