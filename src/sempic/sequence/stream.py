@@ -35,6 +35,7 @@ _HALVED_FROM = 3
 """The version since which heads say so."""
 SHORT_FROM = 4
 """The version since which sums of 16 bits, short slices and short parameter sets are there."""
+_CHANGED = "a checksum does not match: a packet was changed or cut"
 _COARSE, _LABELS = 32, 16
 _PARITY, _TEXTURE = 2, 3
 """What advice there is."""
@@ -293,7 +294,7 @@ def _parse(
     """expected: the number of a predicted frame, or one that it is at most NUMBERS - 1 more than;
     None: it is of no use."""
     if not content:
-        raise CorruptStream("a packet is empty")
+        raise CorruptStream(_CHANGED)
     kind, number = content[0] >> 6, 0
     if kind == Kind.PREDICTED:
         if expected is None:
@@ -302,7 +303,7 @@ def _parse(
     summed = _sum_size(content, version)
     said = content[:-summed]
     if not said or content[-summed:] != _sum(said, version, number):
-        raise CorruptStream("a checksum does not match: a packet was changed or cut")
+        raise CorruptStream(_CHANGED)
     if kind == Kind.HEAD:
         return _read_head(said, version)
     if kind == Kind.ADVICE:
