@@ -1,5 +1,7 @@
 """What is answered when something goes wrong."""
 
+import logging
+import socket
 import time
 
 import httpx2 as httpx
@@ -39,6 +41,27 @@ def test_a_full_queue_and_slow_bodies():
 
     with live(seconds=1.0) as url:
         refused(httpx.post(f"{url}/decode", content=trickle(), timeout=60), 408, "HTTPError", "1 s")
+
+
+def test_bodies_that_break_off_are_no_faults_of_the_server(caplog):
+    """As of a telephone that loses its network: no 500 that wakes somebody, and no traceback."""
+    head = "POST {} HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=x\r\n"
+    sized, chunked = "Content-Length: 1000\r\n\r\n--x", "Transfer-Encoding: chunked\r\n\r\nno\r\n"
+    caplog.set_level(logging.INFO)
+    paths = ("/encode", "/info", "/relabel")
+    with live() as url:
+        for path in paths:
+            for body in (sized, chunked):
+                with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2]))) as client:
+                    client.sendall((head.format(path) + body).encode())
+        end = time.monotonic() + 20
+        while (text := httpx.get(f"{url}/metrics").text).count('status="499"') < 3:
+            assert time.monotonic() < end, text
+            time.sleep(0.05)
+    statuses = [r.fields["status"] for r in caplog.records if r.msg == "request"]
+    assert statuses.count(499) == 2 * len(paths)
+    assert 500 not in statuses
+    assert not [r for r in caplog.records if r.levelno >= logging.ERROR]
 
 
 def test_failures_of_workers(monkeypatch):
