@@ -669,6 +669,39 @@ def test_decode_reports_what_it_wrote(clip, monkeypatch, capsys, gone, lost, sou
     assert f": {written} frames of " in capsys.readouterr().out
 
 
+def test_what_is_reported_is_of_what_was_read_and_written(clip, monkeypatch, capsys):
+    """Neither file is opened once more: it may have grown, or be gone, or be a pipe."""
+    info = sequence.info
+    monkeypatch.setattr(Path, "read_bytes", None)
+    assert cli.main(["encode", "drive.mp4", "--json"]) == 0
+    told = [json.loads(capsys.readouterr().out)]
+    assert cli.main(["decode", "drive.sempic", "-o", "x.mp4", "--json"]) == 0
+    told.append(json.loads(capsys.readouterr().out))
+    monkeypatch.undo()
+    monkeypatch.chdir(clip)
+    found = info((clip / "drive.sempic").read_bytes())
+    for record in told:
+        assert {key: record[key] for key in found} == found
+
+
+def test_a_sequence_of_another_version_is_named(clip, capsys):
+    (clip / "new.sempic").write_bytes(stream.MAGIC + bytes([99, 1, 0]))
+    assert cli.main(["decode", "new.sempic", "-o", "x.mp4"]) == 2
+    assert capsys.readouterr().err == "sempic: new.sempic: sequence version 99 is not known here\n"
+
+
+def test_frames_of_a_longer_sequence_that_was_there_before_are_told(clip, capsys):
+    assert cli.main(["encode", "drive.mp4"]) == 0
+    for _ in range(2):  # its own frames are replaced without a word
+        assert cli.main(["decode", "drive.sempic", "-o", "frames/"]) == 0
+        assert capsys.readouterr().err == ""
+    assert cli.main(["encode", "drive.mp4", "--fps", "5", "-o", "short.sempic"]) == 0
+    assert cli.main(["decode", "short.sempic", "-o", "frames"]) == 0
+    assert "frames/000003.png" in (said := capsys.readouterr().err)
+    assert said.count("\n") == 1
+    assert len(list((clip / "frames").iterdir())) == 6
+
+
 def test_what_is_warned_of_in_decoding_is_said_once(clip, monkeypatch, capsys):
     assert cli.main(["encode", "drive.mp4", "--model", "3"]) == 0
     capsys.readouterr()

@@ -29,6 +29,7 @@ from sempic.sequence import SequenceOptions
 if TYPE_CHECKING:
     from sempic.sequence import Moment, Unpacker
     from sempic.sequence.stream import Head
+    from sempic.sequence.summary import Summary
 
 _ALSO = ("quality", "label_quality", "model", "max_side")
 """What is asked of pictures and of frames alike."""
@@ -70,6 +71,8 @@ def encodes(args: argparse.Namespace) -> bool:
 
 
 def encode(args: argparse.Namespace) -> int:
+    from sempic.sequence.summary import Summary
+
     (name,) = args.inputs
     given = [name for name in fields.given(args, EncodeOptions) if name not in _ALSO]
     others = ("labels", "verifier", "prior", "manifest", "images")
@@ -78,6 +81,7 @@ def encode(args: argparse.Namespace) -> int:
     target = _encoded(name, args.output)
     frames, rate, count = _frames(name, args, target)
     coder = api.Codec(segmenter=args.segmenter)
+    summary = Summary()
     start = time.perf_counter()
     with _noted(name), _growing(target) as write:
         done = 0
@@ -85,12 +89,13 @@ def encode(args: argparse.Namespace) -> int:
             pieces = sequence.encode(frames, rate=rate, codec=coder, **options.keywords())
             for piece in pieces:
                 write(piece)
+                summary.feed(piece)
                 done += 1
                 advance()
     if not done:
         raise InputError(f"{name}: a video without frames")
     if target != "-" and not files.is_stream(target):
-        _tell(args, name, target, sequence.info(Path(target).read_bytes()), start)
+        _tell(args, name, target, summary.info(), start)
     return 0
 
 
@@ -124,6 +129,7 @@ def decodes(args: argparse.Namespace) -> bool:
 def decode(args: argparse.Namespace) -> int:
     from sempic.sequence.pack import Unpacker
     from sempic.sequence.painter import Painter
+    from sempic.sequence.summary import Summary
 
     (name,) = args.inputs
     others = ("only", "uncertainty", "samples", "prior", "manifest")
@@ -137,13 +143,13 @@ def decode(args: argparse.Namespace) -> int:
         raise OutputError(f"{target} exists, maybe the original; name the output with -o")
     coder = api.Codec(receiver=args.receiver)
     painter = Painter(coder, **options.keywords())
-    unpacker, tally = Unpacker(), _Tally()
+    unpacker, summary, tally = Unpacker(), Summary(), _Tally()
     start = time.perf_counter()
     with contextlib.ExitStack() as stack:
         sink: Callable[[Any], None] | None = None
         stack.enter_context(_noted(name))
         advance = stack.enter_context(progress.bar(None, "frame"))
-        for moment in _moments(name, unpacker, tally):
+        for moment in _moments(name, unpacker, summary, tally):
             if sink is None:
                 assert unpacker.head is not None
                 sink = stack.enter_context(_pictures(target, unpacker.head.rate))
@@ -153,15 +159,16 @@ def decode(args: argparse.Namespace) -> int:
     if damage := tally.damage(unpacker.damage):
         processes.say(f"{name}: {damage}")
     assert unpacker.head is not None
-    record = {} if name == "-" else sequence.info(Path(name).read_bytes())
-    _tell(args, name, target, record | tally.record(unpacker.head), start)
+    _tell(args, name, target, summary.info() | tally.record(unpacker.head), start)
     return 0
 
 
-def _moments(name: str, unpacker: Unpacker, tally: _Tally) -> Iterator[Moment]:
+def _moments(name: str, unpacker: Unpacker, summary: Summary, tally: _Tally) -> Iterator[Moment]:
     for piece in _pieces(name):
         tally.bytes += len(piece)
-        yield from unpacker.feed(piece)
+        with naming(Path(name)):
+            summary.feed(piece)
+            yield from unpacker.feed(piece)
     with naming(Path(name)):
         rest = unpacker.close()
     yield from rest
@@ -388,6 +395,8 @@ def _pictures(target: str, rate: Fraction) -> Iterator[Callable[[Any], None]]:
             files.write(file, pictures.encode(picture, ".png"))
 
     yield add
+    if (after := path / f"{next(numbers):06d}.png").exists():
+        processes.say(f"{after} and what follows were there before, and are none of these frames")
 
 
 def _encoded(name: str, output: str | None) -> str:

@@ -21,45 +21,59 @@ def info(data: bytes) -> dict[str, Any]:
 
     Raises a BitstreamError for what is no sequence, or whose head no decoder here takes.
     """
-    data = checks.stream(data)
-    head: Head | None = None
-    frames: list[Frame] = []
-    damaged = parity = 0
-    reader = stream.Reader()
-    for packet in reader.feed(data):
-        if isinstance(packet, Head):
-            head = head or packet
-        elif isinstance(packet, Damage):
-            damaged += 1
-        elif isinstance(packet, Frame):
-            frames.append(packet)
-        elif isinstance(packet, Parity):
-            parity += packet.size
-    if head is None:
-        raise CorruptStream("the sequence has no head that can be read")
-    check_head(head)
-    chunks = {
-        name: sum(len(getattr(frame, name) or b"") for frame in frames)
-        for name in ("coarse", "labels")
-    }
-    if parity:
-        chunks["parity"] = parity
-    seconds = float(len(frames) / head.rate)
-    return {
-        "version": head.version,
-        "width": head.width,
-        "height": head.height,
-        "rate": float(head.rate),
-        "palette": shown_name(head.palette, head.own),
-        "model": head.model,
-        "frames": len(frames),
-        "keys": sum(frame.key for frame in frames),
-        "seconds": seconds,
-        "damaged": damaged + bool(reader.left),
-        "bytes": len(data),
-        "kbps": 8 * len(data) / seconds / 1000 if seconds else 0.0,
-        "bpp": 8 * len(data) / max(1, len(frames) * head.width * head.height),
-        "chunks": chunks,
-        "overhead": len(data) - sum(chunks.values()),
-        "sizes": [frame.size for frame in frames],
-    }
+    summary = Summary()
+    summary.feed(checks.stream(data))
+    return summary.info()
+
+
+class Summary:
+    """`info` of a sequence that comes in pieces."""
+
+    def __init__(self) -> None:
+        self._reader = stream.Reader()
+        self._head: Head | None = None
+        self._bytes = self._damaged = self._keys = 0
+        self._sizes: list[int] = []
+        self._chunks = {"coarse": 0, "labels": 0}
+
+    def feed(self, piece: bytes) -> None:
+        """Raises NotSempic or UnsupportedVersion."""
+        self._bytes += len(piece)
+        for packet in self._reader.feed(piece):
+            if isinstance(packet, Head):
+                self._head = self._head or packet
+            elif isinstance(packet, Damage):
+                self._damaged += 1
+            elif isinstance(packet, Frame):
+                self._keys += packet.key
+                self._sizes.append(packet.size)
+                for name in ("coarse", "labels"):
+                    self._chunks[name] += len(getattr(packet, name) or b"")
+            elif isinstance(packet, Parity):
+                self._chunks["parity"] = self._chunks.get("parity", 0) + packet.size
+
+    def info(self) -> dict[str, Any]:
+        """Of all pieces until now; raises a BitstreamError where `sempic.sequence.info` does."""
+        head, count, size = self._head, len(self._sizes), self._bytes
+        if head is None:
+            raise CorruptStream("the sequence has no head that can be read")
+        check_head(head)
+        seconds = float(count / head.rate)
+        return {
+            "version": head.version,
+            "width": head.width,
+            "height": head.height,
+            "rate": float(head.rate),
+            "palette": shown_name(head.palette, head.own),
+            "model": head.model,
+            "frames": count,
+            "keys": self._keys,
+            "seconds": seconds,
+            "damaged": self._damaged + bool(self._reader.left),
+            "bytes": size,
+            "kbps": 8 * size / seconds / 1000 if seconds else 0.0,
+            "bpp": 8 * size / max(1, count * head.width * head.height),
+            "chunks": dict(self._chunks),
+            "overhead": size - sum(self._chunks.values()),
+            "sizes": list(self._sizes),
+        }
