@@ -68,10 +68,13 @@ class Drafts:
         if not options.imagine:
             self.never = np.zeros_like(sent)
         elif plain.labels is None:  # who knows what is where
+            choice.numbers(options.imagine, palette)
             self.never = np.ones_like(sent)
         else:
             self.never = choice.imagined(plain.labels, palette, options.imagine)
         self.sent = sent & ~self.never
+        if plain.labels is None:
+            _warn_without_map(options)
         self._plain = dataclasses.replace(plain, texture=_texture(pixels, plain, palette))
         self._made: dict[int, tuple[Draft, bytes]] = {}
 
@@ -192,6 +195,14 @@ def _texture(pixels: Image, plain: Draft, palette: Palette) -> texture.Texture:
         assert labels is not None
         pixels, labels = coarse.downscale(pixels, 2), labels[::2, ::2]
     return texture.ask(pixels, labels, palette)
+
+
+def _warn_without_map(options: EncodeOptions) -> None:
+    """Says which windows that were asked for are not sent."""
+    if options.imagine and (options.keep or options.keep_boxes):
+        warn("without a label map no window is sent: what is only imagined may be anywhere")
+    elif options.keep:
+        warn("without a label map no class is kept: nobody knows where its objects are")
 
 
 def _scaled(

@@ -143,10 +143,25 @@ def test_what_cannot_be_asked_for(options):
         EncodeOptions(**options)
 
 
-def test_unknown_classes_and_boxes_elsewhere_are_refused(codec):
+@pytest.mark.parametrize("labels", [LABELS, "none"], ids=["map", "none"])
+def test_unknown_classes_and_boxes_elsewhere_are_refused(codec, labels):
     for options in ({"keep": "ghost"}, {"imagine": "ghost"}, {"keep_boxes": [(200, 0, 5, 5)]}):
         with pytest.raises(InputError, match=r"'ghost' is not|not in the picture"):
-            codec.encode(IMAGE, labels=LABELS, **options)
+            codec.encode(IMAGE, labels=labels, **options)
+
+
+def test_what_is_not_sent_for_want_of_a_map_is_told(codec):
+    box = {"keep_boxes": [(0, 0, 8, 8)]}
+    for options, said in (
+        ({"keep": "car"}, "no class is kept"),
+        ({"keep": "car", "imagine": "sign"}, "no window is sent"),
+        (box | {"imagine": "sign"}, "no window is sent"),
+    ):
+        with pytest.warns(sempic.SempicWarning, match=f"^without a label map {said}"):
+            stream = codec.encode(IMAGE, labels="none", **options)
+        assert shown(stream) == []
+    for labels, options in ((LABELS, {"keep": "car"}), ("none", box), ("none", {"imagine": "car"})):
+        codec.encode(IMAGE, labels=labels, **options)  # without a word
 
 
 def test_on_the_command_line(tmp_path, capsys):

@@ -30,6 +30,8 @@ def test_names_of_another_palette_are_understood():
     for palette in (CAMVID, INDICES):
         with pytest.raises(InputError, match="'ghost' is not one of palette"):
             choice.numbers(["ghost"], palette)
+    with pytest.raises(InputError, match="'ghost' is not one of palette"):
+        choice.kept(None, CAMVID, ["ghost"], size=(64, 48))
 
 
 def test_boxes():

@@ -45,8 +45,9 @@ def kept(
     """
     width, height = size
     mask = np.zeros((height, width), bool)
+    found = numbers(classes, palette)
     if labels is not None:
-        mask |= grown(np.isin(labels, numbers(classes, palette)), MARGIN)
+        mask |= grown(np.isin(labels, found), MARGIN)
     for box in boxes:
         x, y, w, h = (checks.whole("a side of a box", value) for value in box)
         part = mask[max(y, 0) : max(y + h, 0), max(x, 0) : max(x + w, 0)]
