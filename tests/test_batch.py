@@ -205,7 +205,23 @@ def test_tars_go_in_and_out(capsys):
     assert "not a picture" in by_name["a.tar/x/1.jpg"]["error"]
     capsys.readouterr()
     assert cli.main(run) == 0
-    assert "1 of 1 are done" in capsys.readouterr().err
+    assert "1 of 1 are done; 1 without members that failed, see m.jsonl" in capsys.readouterr().err
+    tar("a.tar", **{"x/0.png": png, "x/1.jpg": png})  # mended
+    Path("out.tar").unlink()
+    for _ in range(2):
+        assert cli.main(run) == 0
+    assert capsys.readouterr().err.endswith("1 of 1 are done\n")
+
+
+def test_a_shard_of_which_all_fails_is_not_written(capsys):
+    tar("a.tar", **{"0.png": b"?", "1.png": b"?", "0.cls": b"7"})
+    Path("out.tar").write_bytes(b"of yesterday")
+    run = ["encode", "a.tar", "-o", "out.tar", "--manifest", "m.jsonl"]
+    for _ in range(2):  # nothing of it is done
+        assert cli.main(run) == 2
+        assert "2 of 2 files failed" in capsys.readouterr().err
+    assert Path("out.tar").read_bytes() == b"of yesterday"
+    assert {entry["output"] for entry in entries("m.jsonl")} == {None}
 
 
 def test_shards_of_a_folder():

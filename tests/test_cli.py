@@ -85,6 +85,25 @@ def test_uncertainty(photo, capsys):
         one_line(capsys, "--uncertainty is for one file")
 
 
+def test_of_two_outputs_both_are_replaced_or_none(photo):
+    cli.main(["encode", "photo.png"])
+    for name in ("out.png", "map.png"):
+        Path(name).write_bytes(b"before")
+    command = ["decode", "photo.sempic", "--samples", "2", "-o"]
+    for picture, spread in (
+        ("none/out.png", "map.png"),
+        ("out.xyz", "map.png"),
+        ("out.png", "none/map.png"),
+        ("out.png", "map.xyz"),
+    ):
+        assert cli.main([*command, picture, "--uncertainty", spread]) == 2
+        assert files() == ["map.png", "out.png", "photo.png", "photo.sempic"]
+        assert Path("out.png").read_bytes() == Path("map.png").read_bytes() == b"before"
+    assert cli.main([*command, "out.png", "--uncertainty", "map.png"]) == 0
+    for name in ("out.png", "map.png"):
+        assert pictures.peek(Path(name).read_bytes()) == (64, 48)
+
+
 def test_decode_does_not_replace_the_original_unasked(photo, capsys):
     cli.main(["encode", "photo.png"])
     before = photo.read_bytes()
@@ -195,6 +214,9 @@ def test_a_target_beyond_the_finest_level_is_said(photo, capsys):
         ("decode . . -o a.jpg", "a.jpg: a file for several inputs"),
         ("encode photo.png -o x.png", "x.png: a .sempic file under the name of a picture"),
         ("encode photo.png -o x.JPG", "x.JPG: a .sempic file under the name of a picture"),
+        ("encode photo.png --verifier none.onnx", "--verifier is for --check"),
+        ("encode photo.png --check-budget 0.5", "--check-budget is for --check"),
+        ("encode photo.png -o x.tar", "x.tar: a .sempic file under the name of a tar"),
         ("decode a.sempic -o b.png --samples 3", "--samples is for --uncertainty"),
         ("decode a.sempic --only labels --steps 1", "--steps is for the receiver"),
         ("decode a.sempic --only coarse --seed 0", "--seed is for the receiver"),

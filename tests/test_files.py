@@ -142,6 +142,19 @@ def test_write(tmp_path):
     assert stat.S_IMODE(target.stat().st_mode) == 0o666 & ~umask
 
 
+def test_files_that_are_replaced_together(tmp_path):
+    target = tmp_path / "a.bin"
+    target.write_bytes(b"old")
+    target.chmod(0o640)
+    part = files.stage(target, b"new")
+    assert target.read_bytes() == b"old"
+    files.place(part, target)
+    assert (target.read_bytes(), stat.S_IMODE(target.stat().st_mode)) == (b"new", 0o640)
+    assert os.listdir(tmp_path) == ["a.bin"]
+    with pytest.raises(OutputError, match="No such file"):
+        files.stage(tmp_path / "none" / "a.bin", b"x")
+
+
 def test_write_goes_through_links(tmp_path):
     (tmp_path / "real").mkdir()
     link = tmp_path / "link"
@@ -159,8 +172,9 @@ def test_write_fails_whole(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OutputError, match="No space left"):
-        files.write(target, b"new")
+    for write in (files.write, files.stage):
+        with pytest.raises(OutputError, match="No space left"):
+            write(target, b"new")
     assert target.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["a.bin"]
 

@@ -129,6 +129,22 @@ def test_no_target_is_a_source():
         plan("x.png", "x.sempic.png")
 
 
+@pytest.mark.parametrize(
+    ("source", "output", "suffix", "said"),
+    [
+        ("a.tar", "b.png", ".png", "b.png: a tar under the name of a .png file"),
+        ("a.tar", "b.SEMPIC", ".sempic", "b.SEMPIC: a tar under the name of a .sempic file"),
+        ("a.png", "b.tar", ".sempic", "b.tar: a .sempic file under the name of a tar"),
+        ("a.png", "b.TAR", ".png", "b.TAR: a .png file under the name of a tar"),
+    ],
+)
+def test_tars_are_named_as_tars_and_nothing_else_is(source, output, suffix, said):
+    touch(source)
+    with pytest.raises(OutputError, match=f"^{said}$"):
+        plan(source, output=output, suffix=suffix)
+    assert plan("a.tar", output="shard", suffix=suffix) == {"a.tar": "shard"}
+
+
 def test_standard_input_is_a_source_too(monkeypatch):
     touch("a.png")
     with open("a.png") as file:

@@ -91,16 +91,23 @@ def write(path: str | os.PathLike[str], data: bytes) -> None:
         target = replaceable(path)
         try:
             temporary = part_of(target)
-            with _removed_on_failure(temporary):
-                with open(temporary, "xb") as file:
-                    file.write(data)
-                    file.flush()
-                    os.fsync(file.fileno())
+            with removed_on_failure(temporary):
+                _fill(temporary, data)
                 _move(temporary, target)
         except OSError:
             if not target.is_file() or (os.access(target.parent, os.W_OK) and not _mounted(target)):
                 raise
             _overwrite(target, data)
+
+
+def stage(path: str | os.PathLike[str], data: bytes) -> Path:
+    """The first half of `write`, for files that are to be replaced together: a file that `place`
+    puts there. Raises OutputError as `write` does."""
+    with refused(OutputError, "cannot write"):
+        part = part_of(replaceable(path))
+        with removed_on_failure(part):
+            _fill(part, data)
+    return part
 
 
 def make_folder(path: Path) -> None:
@@ -160,8 +167,17 @@ def replaceable(path: str | os.PathLike[str]) -> Path:
     return target
 
 
+def _fill(part: Path, data: bytes) -> None:
+    """Makes a file; it is on disk then."""
+    with open(part, "xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
 @contextlib.contextmanager
-def _removed_on_failure(path: Path) -> Iterator[None]:
+def removed_on_failure(path: Path) -> Iterator[None]:
+    """Leaves no file there when what is done within fails."""
     try:
         yield
     except BaseException:

@@ -141,6 +141,7 @@ def find(
             source.folder = folder
             source.rename()
     _separate(sources)
+    _check_names(sources)
     others = [r for r in reads if r], [w for w in writes if w]
     _protect(sources, *others, named=output is not None)
     jobs = [
@@ -252,6 +253,19 @@ def _separate(sources: list[_Source]) -> None:
             f"{first.path or '-'} and {second.path or '-'} would both become {second.target}; "
             "give each an output folder of its own"
         )
+
+
+def _check_names(sources: list[_Source]) -> None:
+    """Raises OutputError where a tar would be named as another kind of file, or that as a tar."""
+    for source in sources:
+        ending = "" if source.target is None else source.target.suffix.lower()
+        if source.ending == TAR and ending not in ("", TAR):
+            from sempic.pictures import SUFFIXES
+
+            if ending in {".sempic", *SUFFIXES}:
+                raise OutputError(f"{source.target}: a tar under the name of a {ending} file")
+        if source.ending not in ("", TAR) and ending == TAR:
+            raise OutputError(f"{source.target}: a {source.ending} file under the name of a tar")
 
 
 def _clashes(sources: list[_Source], *, fold: bool = True) -> list[list[_Source]]:

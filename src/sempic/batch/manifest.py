@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import defaultdict
 from pathlib import Path
 
 from sempic.batch.work import Record
@@ -21,6 +22,8 @@ class Manifest:
     def __init__(self, path: Path, settings: Record) -> None:
         """Raises InputError if the file is of a run with other settings, or none of ours."""
         self._path, self._done = path, set[str]()
+        self._failed: dict[str, set[str]] = defaultdict(set)
+        """Output of a tar → members of the source that it lacks."""
         settings = json.loads(json.dumps(settings))  # as they will be read: tuples become lists
         text = ""
         if os.path.exists(path):
@@ -36,6 +39,9 @@ class Manifest:
                     )
                 if number and entry["error"] is None:
                     self._done.add(entry["output"])
+                    self._failed[entry["output"]].discard(entry["file"])
+                elif number and entry["output"] is not None:
+                    self._failed[entry["output"]].add(entry["file"])
             except (ValueError, KeyError, TypeError, RecursionError) as cause:
                 if number == 0:
                     raise InputError(f"{path}: not a manifest of sempic") from cause
@@ -52,6 +58,10 @@ class Manifest:
             for job in jobs
             if str(job.target) not in self._done or not job.target or not exists(job.target)
         ]
+
+    def lacking(self, jobs: list[Job]) -> int:
+        """How many of these are tars that were written without members that failed."""
+        return sum(bool(self._failed.get(str(job.target))) for job in jobs)
 
     def add(self, records: list[Record]) -> None:
         keys = ("output", "bytes", "bpp", "seconds", "error", "receipt")

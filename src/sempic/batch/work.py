@@ -123,8 +123,13 @@ class Decode:
             grey = np.minimum(np.rint(4 * spread), 255).astype(np.uint8)
             path = Path(self.uncertainty)
             with naming(path):
-                files.write(path, pictures.encode(grey, path.suffix))
-        job.write(data)
+                part = files.stage(path, pictures.encode(grey, path.suffix))
+            with files.removed_on_failure(part):
+                job.write(data)
+                with naming(path):
+                    files.place(part, path)
+        else:
+            job.write(data)
         return described(stream)
 
     def _member(self, data: bytes) -> tuple[bytes, Record]:
@@ -213,7 +218,10 @@ def _change_tar(
         record["seconds"] = round(time.perf_counter() - start, 4)
         return payload
 
-    job.write(tar.change(job.read(), tried, choose, ending))
+    changed = tar.change(job.read(), tried, choose, ending)
+    if records and all("error" in record for record in records):  # nothing that could be of use
+        return [{k: v for k, v in record.items() if k != "output"} for record in records]
+    job.write(changed)
     return records
 
 
@@ -228,6 +236,8 @@ def attempt(work: Work, job: Job) -> list[Record]:
             result = work(job)
         if isinstance(result, dict):
             result = result | notes
+        else:
+            common.pop("output", None)  # of a tar each member says it
     except BrokenPipeError:  # nobody reads what we write: no fault of the file
         raise
     except Exception as error:

@@ -92,7 +92,9 @@ def run(
         manifest = batch.Manifest(Path(path), settings | {"sempic": sempic.__version__})
         todo = manifest.remaining(jobs)
         if len(todo) < len(jobs):
-            processes.say(f"{len(jobs) - len(todo)} of {len(jobs)} are done")
+            lacking = manifest.lacking(jobs) - manifest.lacking(todo)
+            but = f"; {lacking} without members that failed, see {path}" if lacking else ""
+            processes.say(f"{len(jobs) - len(todo)} of {len(jobs)} are done{but}")
     done = batch.run(work, todo, engine=args.engine, workers=args.jobs)
     return _report.each(todo, done, _report.summary, args.json, manifest)
 

@@ -75,6 +75,9 @@ def run(args: argparse.Namespace) -> int:
     if args.labels is not None and args.segmenter:
         raise InputError("--labels takes the place of what --segmenter finds: give one of them")
     options = EncodeOptions(**fields.given(args, EncodeOptions))
+    if not options.check:
+        given = [name for name in ("verifier", "check_budget") if vars(args).get(name) is not None]
+        _files.only_for("--check", given)
     jobs = find(
         args.inputs,
         args.output,
