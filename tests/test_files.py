@@ -179,11 +179,17 @@ def test_write_fails_whole(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == ["a.bin"]
 
 
-def test_write_says_why(tmp_path):
-    with pytest.raises(OutputError, match="No such file"):
-        files.write(tmp_path / "none" / "a.bin", b"x")
-    with pytest.raises(OutputError, match="Is a directory"):
+def test_write_says_what_and_why(tmp_path):
+    """Here, so that no command can forget to."""
+    target = tmp_path / "none" / "a.bin"
+    for write in (files.write, files.stage):
+        with pytest.raises(OutputError, match=f"^{target}: cannot write: No such file"):
+            write(target, b"x")
+    with pytest.raises(OutputError, match=f"^{tmp_path}: cannot write: Is a directory"):
         files.write(tmp_path, b"x")
+    (tmp_path / "part").write_bytes(b"x")
+    with pytest.raises(OutputError, match=f"^{tmp_path}: cannot write: Is a directory"):
+        files.place(tmp_path / "part", tmp_path)
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")

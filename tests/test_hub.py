@@ -1,4 +1,6 @@
+import errno
 import json
+import os
 from pathlib import Path
 from unittest.mock import create_autospec
 
@@ -42,6 +44,23 @@ def test_what_is_saved_is_found_again(networks, saved, tmp_path):
     assert (
         json.loads((saved / "sempic.json").read_text())["files"]["segmenter.onnx"]["bytes"] == 400
     )
+
+
+def test_models_that_are_there_stay_until_all_new_ones_are_on_disk(
+    networks, saved, tmp_path, monkeypatch
+):
+    before = {path.name: path.read_bytes() for path in saved.iterdir()}
+    (tmp_path / "mine.onnx").write_bytes(b"other")
+    left = iter(range(2))
+
+    def full(_):
+        if next(left, None) is None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(sempic.OutputError, match=r"README.md: cannot write: No space left"):
+        networks.save_pretrained(saved)
+    assert {path.name: path.read_bytes() for path in saved.iterdir()} == before
 
 
 @pytest.mark.parametrize("name", ["segmenter.onnx", "receiver.onnx", "README.md"])

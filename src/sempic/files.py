@@ -79,10 +79,10 @@ def write(path: str | os.PathLike[str], data: bytes) -> None:
     files (/dev/stdout, /dev/fd/3) are written to as they are. Where a file may be written but
     its folder may not, it is overwritten in place, and restored if that fails.
 
-    Raises OutputError, and leaves nothing behind, if that fails (no such folder, no permission,
-    disk full).
+    Raises OutputError, which names the file, and leaves nothing behind, if that fails (no such
+    folder, no permission, disk full).
     """
-    with refused(OutputError, "cannot write"):
+    with refused(OutputError, f"{os.fspath(path)}: cannot write"):
         stream = as_it_is(path)
         if stream is not None:
             with open(stream, "wb") as file:
@@ -103,7 +103,7 @@ def write(path: str | os.PathLike[str], data: bytes) -> None:
 def stage(path: str | os.PathLike[str], data: bytes) -> Path:
     """The first half of `write`, for files that are to be replaced together: a file that `place`
     puts there. Raises OutputError as `write` does."""
-    with refused(OutputError, "cannot write"):
+    with refused(OutputError, f"{os.fspath(path)}: cannot write"):
         part = part_of(replaceable(path))
         with removed_on_failure(part):
             _fill(part, data)
@@ -119,7 +119,7 @@ def make_folder(path: Path) -> None:
 def place(part: Path, path: str | os.PathLike[str]) -> None:
     """Put a file that was written elsewhere, beside or `part_of`, where `write` would put its
     bytes, and in the same way; raises OutputError."""
-    with refused(OutputError, "cannot write"):
+    with refused(OutputError, f"{os.fspath(path)}: cannot write"):
         stream = as_it_is(path)
         if stream is not None:
             with open(part, "rb") as source, open(stream, "wb") as file:

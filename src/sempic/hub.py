@@ -15,6 +15,7 @@ The network is used by `download` and `upload` only (extra `hub`).
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
@@ -74,8 +75,13 @@ def write(folder: Path, found: dict[str, Path]) -> str:
     # The manifest comes last: a folder that was written half is refused.
     contents[MANIFEST] = (json.dumps(manifest, indent=1) + "\n").encode()
     files.make_folder(folder)
-    for name, data in contents.items():
-        files.write(folder / name, data)
+    with contextlib.ExitStack() as stack:  # models that are there stay until all are on disk
+        parts: dict[str, Path] = {}
+        for name, data in contents.items():
+            parts[name] = files.stage(folder / name, data)
+            stack.enter_context(files.removed_on_failure(parts[name]))
+        for name, part in parts.items():
+            files.place(part, folder / name)
     return hashlib.sha256(contents[MANIFEST]).hexdigest()
 
 

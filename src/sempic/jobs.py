@@ -67,16 +67,15 @@ class Job:
         if self.target == STDOUT:
             _to_stdout(data)
             return
-        with naming(self.target):
-            if self.mkdir:
-                files.make_folder(self.target.parent)
-            if is_local(self.target):
-                files.write(self.target, data)
-                return
-            try:  # object stores put a file whole or not at all
-                self.target.write_bytes(data)
-            except Exception as cause:  # each store has its own errors
-                raise OutputError(f"cannot write: {line(cause)}") from cause
+        if self.mkdir:
+            files.make_folder(self.target.parent)
+        if is_local(self.target):
+            files.write(self.target, data)
+            return
+        try:  # object stores put a file whole or not at all
+            self.target.write_bytes(data)
+        except Exception as cause:  # each store has its own errors
+            raise OutputError(f"{self.target}: cannot write: {line(cause)}") from cause
 
 
 def find(

@@ -123,11 +123,11 @@ class Decode:
             grey = np.minimum(np.rint(4 * spread), 255).astype(np.uint8)
             path = Path(self.uncertainty)
             with naming(path):
-                part = files.stage(path, pictures.encode(grey, path.suffix))
+                spread_data = pictures.encode(grey, path.suffix)
+            part = files.stage(path, spread_data)
             with files.removed_on_failure(part):
                 job.write(data)
-                with naming(path):
-                    files.place(part, path)
+                files.place(part, path)
         else:
             job.write(data)
         return described(stream)

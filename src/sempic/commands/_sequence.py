@@ -391,8 +391,7 @@ def _pictures(target: str, rate: Fraction) -> Iterator[Callable[[Any], None]]:
 
     def add(picture: Any) -> None:
         file = path / f"{next(numbers):06d}.png"
-        with naming(file):
-            files.write(file, pictures.encode(picture, ".png"))
+        files.write(file, pictures.encode(picture, ".png"))
 
     yield add
     if (after := path / f"{next(numbers):06d}.png").exists():

@@ -15,7 +15,6 @@ import numpy as np
 
 from sempic import files
 from sempic.errors import InputError, LimitExceeded, OutputError, reason, refused, warn
-from sempic.jobs import naming
 from sempic.scene import Image
 
 READ = frozenset((
@@ -207,8 +206,7 @@ class Video:
         try:
             self._end()
             if keep and self._begun:
-                with naming(self._path):
-                    files.place(self._part, self._path)
+                files.place(self._part, self._path)
         finally:
             self._part.unlink(missing_ok=True)
 
@@ -271,11 +269,10 @@ class Growing:
         """keep: False removes what was written, and leaves what was there before."""
         self._file.close()
         if self._part is not None:
-            with naming(self._path):
-                if keep:
-                    files.place(self._part, self._path)
-                else:
-                    self._part.unlink(missing_ok=True)
+            if keep:
+                files.place(self._part, self._path)
+            else:
+                self._part.unlink(missing_ok=True)
         elif not keep and self.is_new:
             Path(os.path.realpath(self._path)).unlink(missing_ok=True)
 
