@@ -1,4 +1,5 @@
 import json
+import warnings
 
 import PIL.Image
 import pytest
@@ -67,10 +68,20 @@ def test_the_page_replaces_nothing_that_is_read(versions, capsys, name):
     assert (versions / name).read_bytes() == before
 
 
+def test_what_a_picture_loses_is_said_in_one_line(versions, capsys):
+    """And not as Python prints warnings, with a line of the program."""
+    PIL.Image.new("RGBA", (64, 48)).save("clear.png")
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        assert cli.main(["compare", "original.png", "clear.png", "--metrics", "psnr"]) == 0
+    note = "sempic: transparency is laid over white; a .sempic file has none\n"
+    assert capsys.readouterr().err == note
+
+
 def test_compare_says_which_file_does_not_fit(versions, capsys):
     PIL.Image.new("RGB", (9, 9)).save("small.png")
     assert cli.main(["compare", "original.png", "small.png", "--metrics", "psnr"]) == 2
-    assert "small.png" in capsys.readouterr().err
+    assert "small.png: a picture of 9×9 against one of 64×48" in capsys.readouterr().err
     (versions / "c.sempic").write_bytes(b"nothing")
     assert cli.main(["compare", "original.png", "c.sempic", "--metrics", "psnr"]) == 2
     assert "c.sempic" in capsys.readouterr().err

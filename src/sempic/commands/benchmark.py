@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import math
 from pathlib import Path
 from typing import Any
 
 from sempic import fields, files
 from sempic.batch.work import noting
 from sempic.commands import _files, _measuring, _sequence
+from sempic.container import MAX_PIXELS, MAX_SIDE
 from sempic.sequence import SequenceOptions
 
 _QUICK = ("miou", "fid", "psnr", "lpips")
@@ -48,19 +51,22 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--rates",
-        type=lambda text: [float(part) for part in text.split(",")],
+        type=_rates,
         metavar="BPP,…",
         help=f"the dials are set nearest to; default {','.join(map(str, benchmark.RATES))}",
     )
     parser.add_argument("--labels", type=Path, help="human label maps; default: FOLDERannot")
     parser.add_argument("--size", type=_size, metavar="WxH", help="scale to this first")
     parser.add_argument(
-        "--short-side", type=int, metavar="N", help="without --size: scale larger ones down to it"
+        "--short-side",
+        type=_files.positive,
+        metavar="N",
+        help="without --size: scale larger ones down to it",
     )
     parser.add_argument("--glob", default="*", metavar="PATTERN", help="of the names to take")
     parser.add_argument(
         "--limit",
-        type=int,
+        type=_files.positive,
         metavar="N",
         help="take N pictures, evenly spread; of a clip N frames, from the first on",
     )
@@ -71,18 +77,23 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--receiver", metavar="SPEC", help="of sempic, as in sempic decode")
     parser.add_argument("--segmenter", metavar="SPEC", help="of sempic, as in sempic encode")
     _files.add_prior(parser, "code")
-    parser.add_argument("--jobs", type=int, metavar="N", help="processes; default one a core")
+    parser.add_argument(
+        "--jobs", type=_files.positive, metavar="N", help="processes; default one a core"
+    )
     parser.add_argument("--cache", type=Path, metavar="FILE", help="default ~/.cache/sempic")
     _measuring.add(parser)
     group = parser.add_argument_group("clips")
     group.add_argument("--fps", type=_sequence.rate, metavar="N", help="default: as the video has")
-    group.add_argument("--start", type=float, metavar="SECONDS", help="where a clip begins")
+    group.add_argument("--start", type=_seconds, metavar="SECONDS", help="where a clip begins")
     group.add_argument(
-        "--every", type=int, metavar="N", help="measure each N-th frame, but flicker; default 1"
+        "--every",
+        type=_files.positive,
+        metavar="N",
+        help="measure each N-th frame, but flicker; default 1",
     )
     group.add_argument(
         "--drop",
-        type=float,
+        type=_share,
         metavar="SHARE",
         help="also lose such a share of the frames, ten times, and say what is left of the maps",
     )
@@ -183,5 +194,29 @@ def _write(folder: Path, parts: dict[str, str]) -> int:
 
 
 def _size(text: str) -> tuple[int, int]:
-    width, height = text.lower().split("x")
-    return int(width), int(height)
+    with contextlib.suppress(ValueError):
+        width, height = map(int, text.lower().split("x"))
+        sides = 1 <= width <= MAX_SIDE, 1 <= height <= MAX_SIDE
+        if all(sides) and width * height <= MAX_PIXELS:
+            return width, height
+    raise argparse.ArgumentTypeError(f"a size is WxH in pixels, such as 640x360, not {text!r}")
+
+
+def _rates(text: str) -> list[float]:
+    return [_below(math.inf, part, "a rate is bits per pixel") for part in text.split(",")]
+
+
+def _seconds(text: str) -> float:
+    return _below(math.inf, text, "a clip begins at so many seconds")
+
+
+def _share(text: str) -> float:
+    return _below(1, text, "a share lies between 0 and 1")
+
+
+def _below(most: float, text: str, what: str) -> float:
+    """For argparse: a number from 0 to less than that."""
+    with contextlib.suppress(ValueError):
+        if 0 <= (value := float(text)) < most:
+            return value
+    raise argparse.ArgumentTypeError(f"{what}, not {text!r}")

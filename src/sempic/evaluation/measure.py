@@ -122,7 +122,8 @@ class Measure:
             shown = reference if shown is reference.picture else self.reference(shown)
         original, picture = reference.picture, shown.picture
         if picture.shape != original.shape:
-            raise InputError(f"a picture of {picture.shape} against one of {original.shape}")
+            a, b = (f"{p.shape[1]}×{p.shape[0]}" for p in (picture, original))
+            raise InputError(f"a picture of {a} against one of {b}")
         record: Record = {}
         for name in self.settings.metrics if wanted is None else wanted:
             record |= METRICS[name].measure(self.cache, reference, shown)

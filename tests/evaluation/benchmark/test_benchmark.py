@@ -126,6 +126,33 @@ def test_what_is_wrong_is_said_before_the_work(folder, capsys):
     assert not (folder / "report").exists()
 
 
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("--size 0x0", "a size is WxH in pixels"),
+        ("--size 4", "a size is WxH in pixels"),
+        ("--size 9x100000", "a size is WxH in pixels"),
+        ("--size 60000x60000", "a size is WxH in pixels"),
+        ("--rates nan", "a rate is bits per pixel, not 'nan'"),
+        ("--rates 0.1,x", "a rate is bits per pixel, not 'x'"),
+        ("--rates=-1", "a rate is bits per pixel, not '-1'"),
+        ("--limit 0", "positive whole number"),
+        ("--short-side -4", "positive whole number"),
+        ("--jobs -3", "positive whole number"),
+        ("--every 0", "positive whole number"),
+        ("--drop 5", "a share lies between 0 and 1, not '5'"),
+        ("--drop nan", "a share lies between 0 and 1, not 'nan'"),
+        ("--start=-1", "a clip begins at so many seconds, not '-1'"),
+    ],
+)
+def test_numbers_that_mean_nothing_are_refused(option, said, capsys):
+    """Instead of a traceback, of figures of nothing, or of no losses where 5 % were meant."""
+    with pytest.raises(SystemExit) as exit:
+        cli.main(["benchmark", "set", *option.split()])
+    assert exit.value.code == 2
+    assert said in capsys.readouterr().err
+
+
 def without(monkeypatch, place):
     """As after `pip install '.[eval]'`: no judge, nothing fetched, no FID network."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(place / "cache"))
