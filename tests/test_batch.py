@@ -224,6 +224,16 @@ def test_a_shard_of_which_all_fails_is_not_written(capsys):
     assert {entry["output"] for entry in entries("m.jsonl")} == {None}
 
 
+def test_tars_in_which_there_is_nothing_to_do(capsys):
+    """As by a wrong --images: no copy that nobody coded, under the name of what was asked for."""
+    tar("a.tar", **{"0.png": pictures.encode(IMAGE, ".png"), "0.cls": b"7"})
+    tar("empty.tar")
+    for command in ("encode a.tar --images .jpg", "encode empty.tar", "decode a.tar"):
+        assert cli.main([*command.split(), "-o", "out.tar"]) == 2
+        assert "no files of a type that is looked for in this tar" in capsys.readouterr().err
+    assert not Path("out.tar").exists()
+
+
 def test_shards_of_a_folder():
     Path("shards").mkdir()
     for i in range(2):

@@ -35,12 +35,13 @@ def change(
 
     Those of which `change` makes None are left out; all that are not chosen are kept.
 
-    Raises InputError: not a tar, a damaged one, or one in which two members would have one name.
+    Raises InputError: not a tar, a damaged one, one of which nothing is chosen, or in which two
+    members would have one name.
     """
     try:
         members = _members(data)
     except (tarfile.TarError, EOFError, OSError, ValueError, KeyError) as cause:
-        raise InputError(f"a damaged tar: {line(cause)}") from cause
+        raise InputError(f"a damaged tar: {line(cause).rstrip(':')}") from cause
     chosen = choose(members)
     for member in chosen:
         member.target = str(PurePosixPath(member.name).with_suffix("")) + ending
@@ -53,6 +54,8 @@ def change(
                 f"{other.name} and {member.name} would both become {member.target}; "
                 "--images names the ending of the pictures, such as --images .jpg"
             )
+    if not chosen:
+        raise InputError("no files of a type that is looked for in this tar")
     wanted = {id(member) for member in chosen}
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as target:
