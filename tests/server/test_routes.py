@@ -17,7 +17,8 @@ import sempic
 from sempic import api, pictures, sequence
 from sempic.errors import LimitExceeded
 from sempic.palette import CAMVID
-from sempic.server import app
+from sempic.server import app, routes
+from sempic.server.pool import Done
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +75,12 @@ def test_encode_options(client):
     refused(client.post("/encode", params={"target_bpp": 1e-3}, content=png()), 422, "RateError")
     jxl = client.post("/encode", params={"coarse_codec": "webp"}, content=png()).content
     assert sempic.info(jxl)["coarse_codec"] == "webp"
+
+
+def test_notes_of_any_language_fit_into_a_header():
+    """A palette, which the note of a prior names, may be called so."""
+    answer = routes._answer(Done(None, 0, 0), b"", ["of palette 街", "of ü"], kind=routes.SEMPIC)
+    assert answer.headers["X-Notes"] == r"of palette \u8857; of \xfc"
 
 
 def test_what_a_picture_loses_is_said(client):

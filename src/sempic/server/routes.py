@@ -181,7 +181,8 @@ async def compare(request: Request, options: Annotated[Comparison, Query()]) -> 
 
 def _answer(done: Done, body: bytes, notes: Sequence[str] = (), *, kind: str) -> Response:
     timing = f"queue;dur={1000 * done.waited:.1f}, work;dur={1000 * done.worked:.1f}"
-    headers = {"Server-Timing": timing} | ({"X-Notes": "; ".join(notes)} if notes else {})
+    told = "; ".join(notes).encode("ascii", "backslashreplace").decode()  # all that a header holds
+    headers = {"Server-Timing": timing} | ({"X-Notes": told} if told else {})
     return Response(body, media_type=kind, headers=headers)
 
 
