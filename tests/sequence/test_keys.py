@@ -46,6 +46,14 @@ def test_once_a_scene_is_seen_to_stand_it_is_made_finer():
     assert {precision for n, _, precision in roles([0.9] * 50) if n >= 20} == {_STILL}
 
 
+@pytest.mark.parametrize(("rate", "other"), [(25, 3), (10, 3), (5, 2), (2, 0), (0.5, 0)])
+def test_few_frames_a_second_are_finer_each(rate, other):
+    assert {precision for _, _, precision in roles([0.9] * 90, rate=rate)} == {
+        _MOVING,
+        (_STILL.key, other),
+    }
+
+
 def test_a_bus_that_passes_makes_none():
     still = [0.9] * 60 + [0.4] * 15 + [0.9] * 50
     assert keys(still) == [(0, _MOVING), (100, _STILL)]

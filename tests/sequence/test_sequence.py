@@ -100,6 +100,15 @@ def test_key_frames_come_at_intervals_and_at_cuts(coder):
     assert keys(sequence.encode(cut, codec=coder)) == [0, 2, 3]
 
 
+def test_another_scene_is_a_cut_and_other_light_is_none(coder):
+    cells = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
+    here = cells.repeat(4, 0).repeat(4, 1)
+    there = here[::-1, ::-1]  # as bright on the whole
+    covered = np.full_like(here, 30)
+    frames = [here, here // 3 + 90, there, there // 2, covered, covered + 50, there, there]
+    assert keys(sequence.encode(frames, codec=coder)) == [0, 2, 4, 6]
+
+
 def test_a_scene_that_stands_has_few_key_frames_and_is_fine(coder):
     frames = [FRAMES[0]] * 22 + FRAMES
     assert keys(sequence.encode(frames, rate=10, codec=coder)) == [0]

@@ -8,6 +8,7 @@ one frame is made finer, predicted from the others as any.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from enum import Enum
 from fractions import Fraction
@@ -35,6 +36,9 @@ class Precision(NamedTuple):
 
 _MOVING = Precision(-6, -2)
 _STILL = Precision(-13, 3)
+"""At _OFTEN frames a second. Each frame refines what moves; where they are few each must do more:
+other is 0 at _SELDOM frames a second."""
+_OFTEN, _SELDOM = 10, 2.5
 
 
 class Role(Enum):
@@ -53,6 +57,8 @@ class Keys:
         self._rate, self._free = rate, interval is None
         self.interval = interval or _INTERVAL
         """Seconds between them where the scene does not stand still."""
+        often = math.log(rate / _SELDOM, _OFTEN / _SELDOM)
+        self._when_still = Precision(_STILL.key, round(_STILL.other * min(max(often, 0), 1)))
         self._since = 0
         """Frames since the last one, with it."""
         self._still = deque[float](maxlen=max(1, round(_LONG * rate)))
@@ -62,7 +68,7 @@ class Keys:
 
     @property
     def _stands(self) -> bool:
-        has_stood = self.precision is _STILL
+        has_stood = self.precision is self._when_still
         seconds, least = (_LONG, _STAYS) if has_stood else (_INTERVAL, _STANDS)
         last = list(self._still)[-max(1, round(seconds * self._rate)) :]
         return self._free and sum(last) >= least * len(last) > 0
@@ -71,11 +77,11 @@ class Keys:
         """What the next frame is; cut: it has little to do with the last one."""
         if cut:
             self._still.clear()
-        stands, has_stood = self._stands, self.precision is _STILL
+        stands, has_stood = self._stands, self.precision is self._when_still
         seconds = _STANDING if stands and has_stood else self.interval
         if self._since and not cut and self._since < max(1, round(seconds * self._rate)):
             return Role.OTHER
-        self.precision = _STILL if stands else _MOVING
+        self.precision = self._when_still if stands else _MOVING
         if stands and not has_stood:
             return Role.FINER
         self._since = 0

@@ -30,8 +30,13 @@ _LOOKS = 3
 """How often labels are looked for in a second."""
 _NOISE = 1.5
 """Mean difference of luma in such a square below which it is still."""
-_CUT = 32
-"""Mean difference of luma from the last frame from which on a frame has little to do with it."""
+_PATCH = 8
+"""Side of the squares of coarse pixels whose pattern is compared."""
+_ALIKE = 0.5
+"""Least correlation of a pattern with the one before that is the same, moved a little."""
+_CUT = 0.6
+"""Share of squares with another pattern from which on a frame has little to do with the last one:
+0.68 or more of two streets, 0.48 or less of one street a second later (docs/decisions.md)."""
 
 
 class Sender:
@@ -75,7 +80,7 @@ class Sender:
                 f"frame {packer.number} is {pixels.shape[1]}×{pixels.shape[0]}, the first was "
                 f"{packer.size[0]}×{packer.size[1]}"
             )
-        role = self._role(planes, packer.last)
+        role = self._role(planes)
         key, fine = role is Role.KEY, role is not Role.OTHER
         self._keys.saw(None if self._before is None else _still(self._before, planes.y))
         self._before = planes.y
@@ -124,10 +129,8 @@ class Sender:
         )
         return self._packer
 
-    def _role(self, planes: Coarse, last: Coarse | None) -> Role:
-        cut = False
-        if last is not None:
-            cut = bool(np.abs(planes.y.astype(np.int16) - last.y).mean() > _CUT)
+    def _role(self, planes: Coarse) -> Role:
+        cut = self._before is not None and _changed(self._before, planes.y) > _CUT
         if cut and self._stable is not None:
             self._stable.forget()
         return self._keys.next(cut=cut)
@@ -211,6 +214,25 @@ def _still(before: Plane, now: Plane) -> float:
     change = now.astype(np.int16) - before
     change = np.abs(change - middle(change))
     return float((_cells(change) < _NOISE * _cells(np.ones_like(change))).mean())
+
+
+def _changed(before: Plane, now: Plane) -> float:
+    """The share of squares that have another pattern than in the frame before; light that goes on
+    or off leaves a pattern as it is."""
+    old, new = _patterns(before), _patterns(now)
+    power, power_before = (new * new).mean((1, 3)), (old * old).mean((1, 3))
+    alike = (old * new).mean((1, 3)) > _ALIKE * np.sqrt(power * power_before)
+    return float((~alike & (np.maximum(power, power_before) > _NOISE**2)).mean())
+
+
+def _patterns(luma: Plane) -> npt.NDArray[np.float32]:
+    """Squares less their mean, (rows, side, columns, side)."""
+    height, width = luma.shape
+    side = min(_PATCH, height, width)
+    rows, columns = height // side, width // side
+    squares = luma[: rows * side, : columns * side].reshape(rows, side, columns, side)
+    found: npt.NDArray[np.float32] = squares - squares.mean((1, 3), keepdims=True, dtype=np.float32)
+    return found
 
 
 def _cells(values: npt.NDArray[np.int16]) -> npt.NDArray[np.int32]:
