@@ -413,7 +413,10 @@ def set_up(options: RunOptions) -> torch.device:
     torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
     auto = "cuda" if torch.cuda.is_available() else "cpu"
-    device = torch.device(auto if options.device == "auto" else options.device)
+    try:
+        device = torch.device(auto if options.device == "auto" else options.device)
+    except RuntimeError as error:
+        raise ModelError(f"--device {options.device}: PyTorch knows no such device") from error
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ModelError(f"--device {options.device}: there is no GPU that PyTorch can use")
     if options.reproducible:

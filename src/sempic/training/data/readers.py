@@ -283,10 +283,18 @@ def _files(folder: Path, suffixes: Iterable[str]) -> list[Path]:
     return found.files
 
 
+def find_pictures(folder: Path, suffixes: Iterable[str] = PICTURES) -> list[Path]:
+    """The pictures below a folder, in order. Raises InputError if there are none."""
+    found = _files(folder, suffixes)
+    if not found:
+        raise InputError(f"{folder}: no pictures here")
+    return found
+
+
 def _named(folder: Path, suffixes: Iterable[str], ending: str = "") -> dict[str, Path]:
     """Files by their name below `folder`, without `ending` and suffix; there must be some."""
     named: dict[str, Path] = {}
-    for path in _files(folder, suffixes):
+    for path in find_pictures(folder, suffixes):
         name = path.stem.removesuffix(ending) if ending else path.stem
         if ending and not path.stem.endswith(ending):
             raise InputError(f"{path}: its name does not end in {ending}{path.suffix}")
@@ -295,8 +303,6 @@ def _named(folder: Path, suffixes: Iterable[str], ending: str = "") -> dict[str,
         if name in named:
             raise InputError(f"{path} and {named[name]} have the same name")
         named[name] = path
-    if not named:
-        raise InputError(f"{folder}: no pictures here")
     return named
 
 

@@ -31,7 +31,7 @@ from sempic.scene import Image, LabelMap
 from sempic.segment import Segmenter
 from sempic.training.data import taxonomy
 from sempic.training.data.corpus import FORMAT, GRID, Sample, about
-from sempic.training.data.sources import Item, Source, open_sources
+from sempic.training.data.sources import Item, Source, hold_out, open_sources, spread
 from sempic.training.data.taxonomy import Taxonomy
 from sempic.training.options import CorpusOptions
 
@@ -189,20 +189,6 @@ def _chosen(source: Source, options: CorpusOptions) -> tuple[Sequence[Item], Seq
     if not val and len(train) > 4 * options.renditions:
         train, val = hold_out(train, max(1, min(JUDGED, len(train) // 40)))
     return train, val
-
-
-def hold_out(items: Sequence[Item], count: int) -> tuple[Sequence[Item], Sequence[Item]]:
-    """What is left of the items without `count` of them, and these, evenly spread."""
-    held = spread(items, count)
-    names = {item.name for item in held}
-    return [item for item in items if item.name not in names], held
-
-
-def spread(items: Sequence[Item], count: int) -> Sequence[Item]:
-    """At most `count` of them, evenly; 0 for all."""
-    if not 0 < count < len(items):
-        return items
-    return [items[number * len(items) // count] for number in range(count)]
 
 
 def _recipe(options: CorpusOptions, classes: Taxonomy, jobs: Sequence[Job]) -> dict[str, Any]:

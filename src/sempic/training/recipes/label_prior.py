@@ -35,8 +35,8 @@ from sempic.labels.primed import state
 from sempic.networks.label_prior import LabelPriorNet
 from sempic.networks.weights import load_tensors
 from sempic.training.data import taxonomy
-from sempic.training.data.render import JUDGED, digest, hold_out, open_segmenter, sent_map, spread
-from sempic.training.data.sources import Item, Source, open_sources
+from sempic.training.data.render import JUDGED, digest, open_segmenter, sent_map
+from sempic.training.data.sources import Item, Source, hold_out, open_sources, spread
 from sempic.training.data.taxonomy import Taxonomy
 from sempic.training.options import (
     LabelPriorOptions,

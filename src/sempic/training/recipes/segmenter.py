@@ -29,7 +29,7 @@ from sempic.palette import CAMVID, CITYSCAPES, translate
 from sempic.pictures import resized
 from sempic.scene import Image, LabelMap
 from sempic.training.data import taxonomy
-from sempic.training.data.sources import Item, Source, open_sources
+from sempic.training.data.sources import Item, Source, open_sources, spread
 from sempic.training.data.taxonomy import GROUP, Taxonomy
 from sempic.training.data.views import Pictures, Views
 from sempic.training.losses import divergence
@@ -176,7 +176,7 @@ class Segmenter(Recipe):
         self.options, self.device = options, device
         self.taxonomy = taxonomy.load(options.classes)
         opened = open_sources(options.data, self.taxonomy)
-        val = [i for s in opened for i in s.val[:: max(1, len(s.val) // options.judged)]]
+        val = [i for s in opened for i in spread(s.val, options.judged)]
         val = [i for i in val if i.labels is not None]
         self.validation = Validation(val, self.taxonomy, options.enlarge)
         loaded = (_loaded(source, self.taxonomy) for source in opened)
