@@ -3,18 +3,37 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sempic import fields, files
 from sempic.batch.work import noting
 from sempic.commands import _files, _measuring, _sequence
+from sempic.fields import option
 from sempic.sequence import SequenceOptions
 
 _QUICK = ("miou", "fid", "psnr", "lpips")
 """What `--quick` measures, as far as it can be measured here."""
 _OF_CLIPS = ("miou", "lpips", "objects")
 """The same of clips, if nothing is said."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _ClipOptions:
+    """What may be asked of clips alone, besides how they are coded."""
+
+    start: float = option("where a clip begins", 0.0, low=0, metavar="SECONDS")
+    every: int = option("measure each N-th frame, but flicker", 1, low=1, metavar="N")
+    drop: float = option(
+        "also lose such a share of the frames, ten times, and say what is left of the maps",
+        0.0,
+        low=0,
+        high=1,
+        metavar="SHARE",
+    )
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -48,19 +67,22 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--rates",
-        type=lambda text: [float(part) for part in text.split(",")],
+        type=_rates,
         metavar="BPP,…",
         help=f"the dials are set nearest to; default {','.join(map(str, benchmark.RATES))}",
     )
     parser.add_argument("--labels", type=Path, help="human label maps; default: FOLDERannot")
     parser.add_argument("--size", type=_size, metavar="WxH", help="scale to this first")
     parser.add_argument(
-        "--short-side", type=int, metavar="N", help="without --size: scale larger ones down to it"
+        "--short-side",
+        type=_files.positive,
+        metavar="N",
+        help="without --size: scale larger ones down to it",
     )
     parser.add_argument("--glob", default="*", metavar="PATTERN", help="of the names to take")
     parser.add_argument(
         "--limit",
-        type=int,
+        type=_files.positive,
         metavar="N",
         help="take N pictures, evenly spread; of a clip N frames, from the first on",
     )
@@ -71,21 +93,14 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--receiver", metavar="SPEC", help="of sempic, as in sempic decode")
     parser.add_argument("--segmenter", metavar="SPEC", help="of sempic, as in sempic encode")
     _files.add_prior(parser, "code")
-    parser.add_argument("--jobs", type=int, metavar="N", help="processes; default one a core")
+    parser.add_argument(
+        "--jobs", type=_files.positive, metavar="N", help="processes; default one a core"
+    )
     parser.add_argument("--cache", type=Path, metavar="FILE", help="default ~/.cache/sempic")
     _measuring.add(parser)
     group = parser.add_argument_group("clips")
     group.add_argument("--fps", type=_sequence.rate, metavar="N", help="default: as the video has")
-    group.add_argument("--start", type=float, metavar="SECONDS", help="where a clip begins")
-    group.add_argument(
-        "--every", type=int, metavar="N", help="measure each N-th frame, but flicker; default 1"
-    )
-    group.add_argument(
-        "--drop",
-        type=float,
-        metavar="SHARE",
-        help="also lose such a share of the frames, ten times, and say what is left of the maps",
-    )
+    fields.add(group, _ClipOptions)
     fields.add(group, SequenceOptions)
 
 
@@ -93,11 +108,10 @@ def run(args: argparse.Namespace) -> int:
     from sempic.evaluation import clips
 
     found = clips.find(args.inputs)
-    given = [name for name in ("fps", "start", "every", "drop") if getattr(args, name) is not None]
-    given += fields.given(args, SequenceOptions)
     if found:
         return _clips(args, found)
-    _files.only_for("clips, and these are pictures", given)
+    given = [*fields.given(args, _ClipOptions), *fields.given(args, SequenceOptions)]
+    _files.only_for("clips, and these are pictures", ["fps"] * bool(args.fps) + given)
     return _pictures(args)
 
 
@@ -147,16 +161,17 @@ def _clips(args: argparse.Namespace, paths: list[Path]) -> int:
     others = ("rates", "labels", "short_side", "quick", "effort", "jobs", "cache", "prior")
     _files.only_for("pictures, and these are clips", filter(vars(args).get, others))
     options = SequenceOptions(**fields.given(args, SequenceOptions))
+    ours = _ClipOptions(**fields.given(args, _ClipOptions))
     plan = clips.Plan(
         settings=_measuring.settings(args, _OF_CLIPS),
         names=tuple(args.codecs or clips.NAMES),
         options=options.keywords(),
-        every=args.every or 1,
-        drop=args.drop or 0.0,
+        every=ours.every,
+        drop=ours.drop,
         segmenter=args.segmenter,
         receiver=args.receiver,
     )
-    how: dict[str, Any] = {"size": args.size, "rate": args.fps, "start": args.start or 0.0}
+    how: dict[str, Any] = {"size": args.size, "rate": args.fps, "start": ours.start}
     results, notes = [], []
     for path in tqdm(paths, "clips", unit="clip", disable=None):
         with noting() as record:
@@ -183,5 +198,16 @@ def _write(folder: Path, parts: dict[str, str]) -> int:
 
 
 def _size(text: str) -> tuple[int, int]:
-    width, height = text.lower().split("x")
-    return int(width), int(height)
+    with contextlib.suppress(ValueError):
+        width, height = map(int, text.lower().split("x"))
+        if min(width, height) > 0:
+            return width, height
+    raise argparse.ArgumentTypeError(f"{text!r} is not a width and a height, such as 341x256")
+
+
+def _rates(text: str) -> list[float]:
+    with contextlib.suppress(ValueError):
+        rates = [float(part) for part in text.split(",")]
+        if all(0 < rate < math.inf for rate in rates):
+            return rates
+    raise argparse.ArgumentTypeError(f"{text!r} are not bits per pixel, such as 0.06,0.12")

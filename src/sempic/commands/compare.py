@@ -19,7 +19,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("versions", type=Path, nargs="+", metavar="VERSION")
     parser.add_argument("-o", "--output", type=Path, default=Path("compare.html"), metavar="PAGE")
     parser.add_argument("--labels", type=Path, metavar="MAP", help="human label map, for mIoU")
-    parser.add_argument("--steps", type=int, default=1, metavar="N", help="for .sempic; default 1")
+    parser.add_argument(
+        "--steps", type=_files.positive, default=1, metavar="N", help="for .sempic; default 1"
+    )
     parser.add_argument("--receiver", metavar="SPEC", help="for .sempic, as in sempic decode")
     _files.add_prior(parser, "decode")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")

@@ -200,3 +200,25 @@ def test_the_setting_nearest_to_a_rate(folder):
             found = bench.bpp(0, "webp", bench.near(0, "webp", bpp))
             best = min(rates, key=lambda rate: abs(np.log(rate / bpp)))
             assert abs(np.log(found / bpp)) <= max(abs(np.log(best / bpp)), 0.03)
+
+
+@pytest.mark.parametrize(
+    "wish",
+    [
+        "--limit 0", "--limit -1", "--jobs 0", "--jobs -2", "--size 0x9", "--size 341",
+        "--short-side 0", "--rates 0", "--rates 0.1,nan", "--rates low", "--start -1", "--every 0",
+        "--every -1", "--drop 1.5", "--drop x",
+    ],
+)  # fmt: skip
+def test_values_out_of_range_are_refused_before_the_work(folder, wish, capsys):
+    with pytest.raises(SystemExit) as stop:
+        run(*wish.split())
+    assert stop.value.code == 2
+    assert f"argument {wish.split()[0]}: " in capsys.readouterr().err.splitlines()[-1]
+    assert not (folder / "report").exists()
+
+
+@pytest.mark.parametrize("wish", ["--start 0", "--every 1", "--drop 0", "--fps 10", "--quality 5"])
+def test_what_is_for_clips_is_refused_of_pictures(folder, wish, capsys):
+    assert run(*wish.split()) == 2
+    assert "is for clips, and these are pictures" in capsys.readouterr().err
