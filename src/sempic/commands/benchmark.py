@@ -7,13 +7,16 @@ import contextlib
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sempic import fields, files
 from sempic.batch.work import noting
 from sempic.commands import _files, _measuring, _sequence
 from sempic.fields import option
 from sempic.sequence import SequenceOptions
+
+if TYPE_CHECKING:
+    from sempic.evaluation import codecs
 
 _QUICK = ("miou", "fid", "psnr", "lpips")
 """What `--quick` measures, as far as it can be measured here."""
@@ -132,9 +135,7 @@ def _pictures(args: argparse.Namespace) -> int:
         short_side=args.short_side,
         settings=_measuring.settings(args, _QUICK if args.quick else None),
         effort=args.effort or codecs.EFFORTS[0],
-        receiver=args.receiver,
-        segmenter=args.segmenter,
-        prior=args.prior,
+        models=_models(args),
     )
     names = args.codecs or list(benchmark.CODECS)
     for name in names:
@@ -168,8 +169,7 @@ def _clips(args: argparse.Namespace, paths: list[Path]) -> int:
         options=options.keywords(),
         every=ours.every,
         drop=ours.drop,
-        segmenter=args.segmenter,
-        receiver=args.receiver,
+        models=_models(args),
     )
     how: dict[str, Any] = {"size": args.size, "rate": args.fps, "start": ours.start}
     results, notes = [], []
@@ -186,6 +186,12 @@ def _clips(args: argparse.Namespace, paths: list[Path]) -> int:
         "report.html": tables.page(results, plan),
     }
     return _write(args.output, parts)
+
+
+def _models(args: argparse.Namespace) -> codecs.Models:
+    from sempic.evaluation import codecs
+
+    return codecs.Models(segmenter=args.segmenter, receiver=args.receiver, prior=args.prior)
 
 
 def _write(folder: Path, parts: dict[str, str]) -> int:

@@ -42,20 +42,10 @@ class Plan:
     """Without a size: pictures whose shorter side is longer are scaled down to it."""
     settings: Settings
     effort: str = codecs.EFFORTS[0]
-    receiver: str | None = None
-    segmenter: str | None = None
-    verifier: str | None = None
-    prior: str | None = None
+    models: codecs.Models = codecs.BUNDLED
 
     def codec(self, name: str) -> codecs.PictureCodec:
-        return codecs.load(
-            name,
-            effort=self.effort,
-            receiver=self.receiver,
-            segmenter=self.segmenter,
-            verifier=self.verifier,
-            prior=self.prior,
-        )
+        return codecs.load(name, effort=self.effort, models=self.models)
 
     def load(self, index: int) -> tuple[Image, LabelMap | None]:
         """A picture and its labels at the working size (pictures BICUBIC, labels NEAREST)."""
