@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from sempic.errors import ModelError
+from sempic.jobs import apart
 from sempic.networks.compact import CompactNet
 from sempic.networks.weights import load_receiver, save_network
 from sempic.palette import CAMVID, CITYSCAPES, translate
@@ -84,4 +85,5 @@ def as_cityscapes(network: CompactNet) -> CompactNet:
 
 def run(options: GrowOptions) -> None:
     """`sempic train grow`."""
+    apart((options.weights,), options.output)
     save_network(as_cityscapes(load_receiver(options.weights)), options.output)

@@ -32,10 +32,11 @@ from torch import Tensor, nn
 
 from sempic.diffusion import edm
 from sempic.errors import ModelError
+from sempic.jobs import apart
 from sempic.networks import compact
 from sempic.networks.compact import PATCH, CompactConfig, CompactNet
 from sempic.networks.segmenter import SegmentationNet
-from sempic.networks.weights import load_receiver, load_segmenter
+from sempic.networks.weights import load_network
 from sempic.palette import CAMVID, CITYSCAPES, Palette, described
 from sempic.pictures import resized
 from sempic.texture import cells
@@ -343,13 +344,12 @@ def _palette(classes: int) -> Palette:
 
 def export(options: ExportOptions) -> None:
     """`sempic train export`."""
-    try:
-        segmenter = load_segmenter(options.weights)
-    except ModelError:
-        receiver = load_receiver(options.weights)
-        feeds = first_inputs(options.int8, receiver.config) if options.int8 else None
-        export_receiver(receiver, options.output, model_id=options.model_id, feeds=feeds)
+    apart((options.weights,), options.output)
+    network, corpus = load_network(options.weights), options.int8
+    if isinstance(network, CompactNet):
+        feeds = first_inputs(corpus, network.config) if corpus else None
+        export_receiver(network, options.output, model_id=options.model_id, feeds=feeds)
     else:
-        looks = pictures_of(options.int8, ENLARGE) if options.int8 else None
-        export_segmenter(segmenter, options.output, feeds=looks)
+        feeds = pictures_of(corpus, ENLARGE) if corpus else None
+        export_segmenter(network, options.output, feeds=feeds)
     print(f"{options.output}: {options.output.stat().st_size / 1e6:.1f} MB")

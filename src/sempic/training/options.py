@@ -285,6 +285,16 @@ class GrowOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AverageOptions:
+    """Write the mean of two trainings' weights: of receivers alike, or of segmenters alike."""
+
+    first: Path = option("compact.safetensors or segmenter.safetensors", positional=True)
+    second: Path = option("of another training of the same network", positional=True)
+    weight: float = option("of the second; the first has the rest", 0.5, low=0, high=1)
+    out: Path = option("the .safetensors file")
+
+
+@dataclass(frozen=True, kw_only=True)
 class FeaturesOptions:
     """Put the frozen ImageNet features that `distill` looks through into a folder."""
 

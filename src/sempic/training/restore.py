@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from sempic.errors import InputError, ModelError
+from sempic.jobs import apart
 from sempic.networks.compact import CompactConfig, CompactNet
 from sempic.networks.segmenter import SegmentationNet, SegmenterConfig
 from sempic.networks.weights import save_network
@@ -172,6 +173,7 @@ def _batches(folder: Path) -> list[Tensor]:
 
 def run(options: RestoreOptions) -> None:
     """`sempic train restore`."""
+    apart((options.model,), options.output)
     try:
         model = onnx.load(options.model)
     except Exception as error:  # protobuf raises its own classes

@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from sempic import coarse, files, models
 from sempic.errors import InputError, ModelError
-from sempic.jobs import naming
+from sempic.jobs import apart, naming
 from sempic.labels import network, primed, prior, range_coder
 from sempic.labels.neighbourhood import PAD
 from sempic.labels.network import BANDS, CELL, LAYERS, TEMPLATE
@@ -474,6 +474,7 @@ def _averaged(folder: Path) -> dict[str, Tensor]:
 
 def run_tables(options: PriorTablesOptions) -> None:
     """`sempic train label-prior tables`."""
+    apart((options.networks, options.segmenter), options.out)
     torch.set_num_threads(1)
     data, _ = opened(options)
     known = prior.load(options.networks)
