@@ -125,7 +125,7 @@ class Measure:
             raise InputError(f"a picture of {picture.shape} against one of {original.shape}")
         record: Record = {}
         for name in self.settings.metrics if wanted is None else wanted:
-            record |= METRICS[name].measure(self.cache, reference, shown)
+            record |= METRICS[name].measure(reference, shown)
         return record
 
     def original(self, reference: Reference, wanted: Sequence[str] | None = None) -> Record:
@@ -133,7 +133,7 @@ class Measure:
         record: Record = {}
         for name in self.settings.metrics if wanted is None else wanted:
             if METRICS[name].of_originals:
-                record |= METRICS[name].original(self.cache, reference)
+                record |= METRICS[name].original(reference)
         return record
 
 

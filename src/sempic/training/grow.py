@@ -76,10 +76,10 @@ def as_cityscapes(network: CompactNet) -> CompactNet:
 
     Raises ModelError for a receiver of other classes.
     """
-    known = CAMVID.classes.index("void")
+    known = CAMVID.known
     if network.config.classes != known:
         raise ModelError(f"this receiver knows {network.config.classes} classes, not {known}")
-    ids = np.arange(CITYSCAPES.classes.index("void"), dtype=np.uint8)
+    ids = np.arange(CITYSCAPES.known, dtype=np.uint8)
     return regroup(network, translate(ids, CITYSCAPES.id, CAMVID.id).tolist())
 
 

@@ -337,7 +337,7 @@ def export_segmenter(
 
 def _palette(classes: int) -> Palette:
     for palette in (CAMVID, CITYSCAPES):
-        if palette.void == classes:
+        if palette.known == classes:
             return palette
     raise ModelError(f"no palette of ours has {classes} classes")
 

@@ -78,15 +78,18 @@ class Reference:
     for."""
 
     def __init__(self, cache: NetworkCache, picture: Image, labels: LabelMap | None = None) -> None:
-        self.picture = picture
-        self.labels = labels
-        self._cache = cache
+        self.cache, self.picture, self.labels = cache, picture, labels
         self._found: dict[str, Any] = {}
 
     @functools.cached_property
     def judged(self) -> LabelMap:
         """The judge's map."""
-        return self._cache.judge(self.picture)
+        return self.cache.judge(self.picture)
+
+    @functools.cached_property
+    def searched(self) -> LabelMap:
+        """The judge's map as it looks for objects."""
+        return self.cache.finder(self.picture)
 
     def find(self, name: str, see: Callable[[Image], Any]) -> Any:
         """What `see` finds in the picture, found once under a name."""
@@ -139,12 +142,12 @@ class Metric(ABC):
         return self.field in record
 
     @abstractmethod
-    def measure(self, cache: NetworkCache, reference: Reference, shown: Reference) -> Record:
+    def measure(self, reference: Reference, shown: Reference) -> Record:
         """Of a decoded picture, of the reference's size."""
 
-    def original(self, cache: NetworkCache, reference: Reference) -> Record:
+    def original(self, reference: Reference) -> Record:
         """Of the original, for `of_originals`."""
-        return self.measure(cache, reference, reference)
+        return self.measure(reference, reference)
 
     @abstractmethod
     def add_up(self, records: Sequence[Record], originals: Sequence[Record]) -> Row:

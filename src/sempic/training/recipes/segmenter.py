@@ -100,7 +100,7 @@ def grow_head(network: SegmentationNet, given: SegmentationNet, path: Path) -> N
     state, mine = given.state_dict(), network.config.classes
     last = f"head.{len(network.head) - 1}."
     theirs = given.config.classes
-    if (theirs, mine) == (CAMVID.void, CITYSCAPES.void):
+    if (theirs, mine) == (CAMVID.known, CITYSCAPES.known):
         merged = translate(np.arange(mine, dtype=np.uint8), CITYSCAPES.id, CAMVID.id)
         order = torch.from_numpy(merged.astype(np.int64))
         state = {**state, **{last + k: state[last + k][order] for k in ("weight", "bias")}}
@@ -139,7 +139,7 @@ class Validation:
             return
         palette = items[0].palette
         allowed = classes.of(palette)
-        self.count = len(allowed) - (palette.void is not None)
+        self.count = palette.known
         self.table = np.full(256, self.count, np.uint8)
         for number in range(classes.classes):
             (rows,) = np.nonzero(allowed[:, number])
