@@ -55,11 +55,15 @@ class Pool:
         start, width, top, left, mirror = (column[:, None] for column in plan.unbind(1))
         y = torch.arange(size[0], device=plan.device)
         x = torch.arange(size[1], device=plan.device)
-        rows = start + (top + y) * width + left
         columns = torch.where(mirror == 1, size[1] - 1 - x, x)
+        return self.take(start + (top + y) * width + left, columns)
+
+    def take(self, rows: Tensor, columns: Tensor) -> Tensor:
+        """uint8 (B, h, w) or (B, h, w, C): the places at each sum of one of the rows, int64 (B, h),
+        the first places of rows of arrays, and of one of the columns, (B, w)."""
         index = rows[:, :, None] + columns[:, None, :]
-        cut = self.flat.index_select(0, index.flatten())
-        return cut.reshape(*index.shape, *self.flat.shape[1:])
+        taken = self.flat.index_select(0, index.flatten())
+        return taken.reshape(*index.shape, *self.flat.shape[1:])
 
 
 class Drops(NamedTuple):

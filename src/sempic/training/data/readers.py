@@ -257,11 +257,19 @@ def _dataset(
     ids: npt.NDArray[np.uint8],
     palette: Palette | None = None,
 ) -> Dataset:
-    """Files that belong together by their names; a map that is missing ends so."""
+    """Files that belong together by their names; what stands alone is an error. A map that is
+    missing ends so."""
+    if lone := [labels[name] for name in labels if name not in images]:
+        raise InputError(f"{_several(lone)}: no picture belongs to it")
+    if missing := [name for name in images if name not in labels]:
+        raise InputError(
+            f"{_several([images[name] for name in missing])}: its label map "
+            f"{missing[0]}{ending} is missing"
+        )
     return Dataset(
         entries=tuple(
-            Entry(name=name, image=image, labels=map_, instances=instances.get(name))
-            for name, image, map_ in _paired(images, labels, ending)
+            Entry(name=name, image=image, labels=labels[name], instances=instances.get(name))
+            for name, image in images.items()
         ),
         num_classes=classes,
         ids=ids,
@@ -309,22 +317,6 @@ def _named(folder: Path, suffixes: Iterable[str], ending: str = "") -> dict[str,
 def _perhaps(folder: Path) -> dict[str, Path]:
     """Instance maps by their names, if there is the folder."""
     return _named(folder, MAPS) if folder.is_dir() else {}
-
-
-def _paired(
-    images: dict[str, Path], labels: dict[str, Path], ending: str
-) -> list[tuple[str, Path, Path]]:
-    """(name, picture, map) of each; what stands alone is an error."""
-    lone = [labels[name] for name in labels if name not in images]
-    if lone:
-        raise InputError(f"{_several(lone)}: no picture belongs to it")
-    missing = [name for name in images if name not in labels]
-    if missing:
-        raise InputError(
-            f"{_several([images[name] for name in missing])}: its label map "
-            f"{missing[0]}{ending} is missing"
-        )
-    return [(name, images[name], labels[name]) for name in images]
 
 
 def _twins(
