@@ -31,6 +31,7 @@ from onnxruntime.quantization import (
 from torch import Tensor, nn
 
 from sempic.diffusion import edm
+from sempic.diffusion.sampling import to_unit
 from sempic.errors import ModelError
 from sempic.jobs import apart
 from sempic.networks import compact
@@ -40,7 +41,6 @@ from sempic.networks.weights import load_network
 from sempic.palette import CAMVID, CITYSCAPES, Palette, described
 from sempic.pictures import resized
 from sempic.texture import cells
-from sempic.training.data.batches import to_unit
 from sempic.training.data.corpus import open_corpus
 from sempic.training.graph import simplify
 from sempic.training.options import ENLARGE, ExportOptions

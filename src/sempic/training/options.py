@@ -12,11 +12,10 @@ from typing import Any
 
 from sempic import fields
 from sempic.errors import InputError
-from sempic.fields import option
+from sempic.fields import another, option
 
 ENLARGE = 1.5
 """How much small pictures are enlarged before they are segmented, unless a run says otherwise."""
-_CROPS = "crops; multiples of 32 are fastest, of 16 allowed"
 _CLASSES = "a palette, cityscapes or camvid, or a JSON file of one's own"
 
 
@@ -131,7 +130,9 @@ class ReceiverOptions(RunOptions):
     """What both stages of the compact receiver take."""
 
     corpus: tuple[Path, ...] = option("folders of `sempic train corpus`")
-    crop: tuple[int, int] = option(_CROPS, (128, 176), metavar=("H", "W"))
+    crop: tuple[int, int] = option(
+        "crops; multiples of 32 are fastest, of 16 allowed", (128, 176), metavar=("H", "W")
+    )
     label_drop: float = option("share of the maps that are void", 0.1, low=0, high=1)
     region_drop: float = option(
         "share of the maps in which a part of a region is void", 0.0, low=0, high=1
@@ -154,7 +155,7 @@ class ReceiverOptions(RunOptions):
 class DenoiseOptions(ReceiverOptions):
     """Train the compact receiver to denoise, at all noise levels. Run it again to go on."""
 
-    lr: float = option("learning rate at its highest", 4e-3, above=0)
+    lr: float = another(RunOptions, "lr", 4e-3)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,15 +172,11 @@ class DistillOptions(ReceiverOptions):
         "folder of `sempic train features`; default: the ImageNet package and the cache", None
     )
     batch: int = option("crops in a step; pooled features need two for a variance", 4, low=2)
-    lr: float = option("learning rate at its highest", 3e-3, above=0)
-    crop: tuple[int, int] = option(_CROPS, (192, 256), metavar=("H", "W"))
-    label_drop: float = option("share of the maps that are void", 0.15, low=0, high=1)
-    region_drop: float = option(
-        "share of the maps in which a part of a region is void", 0.25, low=0, high=1
-    )
-    region_wrong: float = option(
-        "share of the maps in which a part of a region is wrong", 0.06, low=0, high=1
-    )
+    lr: float = another(RunOptions, "lr", 3e-3)
+    crop: tuple[int, int] = another(ReceiverOptions, "crop", (192, 256))
+    label_drop: float = another(ReceiverOptions, "label_drop", 0.15)
+    region_drop: float = another(ReceiverOptions, "region_drop", 0.25)
+    region_wrong: float = another(ReceiverOptions, "region_wrong", 0.06)
     critical: float = option(
         "pixels weigh 1 + this times what their class's importance is above 1", 16.0
     )
@@ -229,9 +226,9 @@ class LabelPriorOptions(RunOptions, PriorData):
     coarse: bool = option("one that sees the coarse picture", False)
     busy: int = option("pixels at outlines, a map", 3000, low=1)
     calm: int = option("other pixels, a map", 700, low=1)
-    lr: float = option("learning rate at its highest", 3e-3, above=0)
+    lr: float = another(RunOptions, "lr", 3e-3)
     init: Path | None = option("weights to begin with, .safetensors, or a label model, .npz", None)
-    threads: int = option("of a CPU", 1, low=1)
+    threads: int = another(RunOptions, "threads", 1)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from sempic import texture
+from sempic.diffusion.sampling import to_unit
 from sempic.errors import InputError
 from sempic.networks.compact import PATCH
 from sempic.training.data.corpus import GRID, Corpus, Measured, Sample, said_of
@@ -88,11 +89,6 @@ class Batch(NamedTuple):
     """float (B, CONDITION, H / 4, W / 4), what is said of it (`sempic.texture.condition`)."""
     truth: Tensor
     """uint8 (B, H, W), the first map of each picture, with nothing dropped."""
-
-
-def to_unit(picture: Tensor) -> Tensor:
-    """uint8 (…, H, W, 3) → float (…, 3, H, W) in [-1, 1]."""
-    return picture.movedim(-1, -3).float() / 127.5 - 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -355,6 +355,16 @@ def read_ids(path: Path) -> LabelMap:
         return pictures.read_labels(jobs.read(path), INDICES)
 
 
+def read_map(path: Path, image: Path, shape: tuple[int, ...]) -> LabelMap:
+    """`read_ids` of the map of a picture of that (height, width); InputError if it has another."""
+    ids = read_ids(path)
+    if ids.shape != shape:
+        raise InputError(
+            f"{path} is {ids.shape[1]}×{ids.shape[0]}, but {image} is {shape[1]}×{shape[0]}"
+        )
+    return ids
+
+
 def _several(paths: list[Path]) -> str:
     return f"{paths[0]}" + (f" (and {len(paths) - 1} more)" if len(paths) > 1 else "")
 

@@ -29,7 +29,7 @@ from sempic.errors import InputError
 from sempic.palette import CAMVID, CITYSCAPES, Palette
 from sempic.scene import Image, LabelMap
 from sempic.training.data import readers
-from sempic.training.data.readers import open_picture, read_ids
+from sempic.training.data.readers import open_picture, read_map
 from sempic.training.data.taxonomy import UNLABELLED, Taxonomy
 
 T = TypeVar("T")
@@ -68,11 +68,12 @@ class Item:
         """uint8 (H, W, 3). Raises InputError."""
         return np.asarray(open_picture(self.image).convert("RGB"))
 
-    def human(self) -> LabelMap | None:
-        """Its human map, ids of `palette`, uint8 (H, W). Raises InputError."""
+    def human(self, size: tuple[int, ...]) -> LabelMap | None:
+        """Its human map, ids of `palette`, uint8, of its picture's (height, width). Raises
+        InputError."""
         if self.labels is None:
             return None
-        ids = read_ids(self.labels)
+        ids = read_map(self.labels, self.image, size)
         return np.array(self.ids, np.uint8)[ids] if self.ids else ids
 
     def known(self, taxonomy: Taxonomy, size: tuple[int, int]) -> LabelMap | None:
@@ -80,12 +81,7 @@ class Item:
 
         Raises InputError.
         """
-        human, teacher = self.human(), None
-        if human is not None and human.shape != size:
-            raise InputError(
-                f"{self.labels} is {human.shape[1]}×{human.shape[0]}, but {self.image} is "
-                f"{size[1]}×{size[0]}"
-            )
+        human, teacher = self.human(size), None
         if self.teacher is not None and taxonomy.palette.name == CITYSCAPES.name:
             map_ = open_picture(self.teacher).resize(size[::-1], PIL.Image.Resampling.NEAREST)
             teacher = np.asarray(map_, np.uint8)

@@ -31,12 +31,12 @@ from sempic.diffusion.checkpoints import (
 from sempic.diffusion.flags import filled_in
 from sempic.diffusion.gaussian import DiffusionConfig, make_diffusion
 from sempic.diffusion.original import read_original, read_progress
-from sempic.diffusion.sampling import ddpm, guided, paper_start, seeded_noise, to_uint8
+from sempic.diffusion.sampling import ddpm, guided, paper_start, seeded_noise, to_uint8, to_unit
 from sempic.diffusion.timesteps import LossSecondMomentSampler, UniformSampler
 from sempic.errors import ModelError
 from sempic.networks.unet import SemanticUNet, UNetConfig, make_condition
 from sempic.networks.weights import filled
-from sempic.training.data.batches import to_device, to_unit
+from sempic.training.data.batches import to_device
 from sempic.training.data.scenes import (
     CropStream,
     TrainingScene,

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from sempic import texture
 from sempic.diffusion import edm
-from sempic.diffusion.sampling import to_uint8
+from sempic.diffusion.sampling import to_uint8, to_unit
 from sempic.errors import ModelError
 from sempic.networks.compact import CompactConfig, CompactNet, one_hot, upsample
 from sempic.networks.weights import about, load_receiver
-from sempic.training.data.batches import Batch, Crops, Drops, cells, to_unit
+from sempic.training.data.batches import Batch, Crops, Drops, cells
 from sempic.training.data.corpus import Corpus, Sample, open_corpus
 from sempic.training.data.taxonomy import Taxonomy
 from sempic.training.grow import grow

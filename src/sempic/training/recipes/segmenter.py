@@ -145,10 +145,12 @@ class Validation:
             (rows,) = np.nonzero(allowed[:, number])
             self.table[number] = rows[0] if len(rows) else self.count
         for item in items:
-            truth = item.human()
-            if item.palette.name == palette.name and truth is not None:
-                image = item.picture()
-                height, width = image.shape[:2]
+            if item.palette.name != palette.name:
+                continue
+            image = item.picture()
+            height, width = image.shape[:2]
+            truth = item.human((height, width))
+            if truth is not None:
                 scale = 256 / min(height, width)
                 size = round(width * scale), round(height * scale)
                 self.scenes.append((resized(image, size), resized(truth, size, "NEAREST")))
