@@ -103,6 +103,14 @@ def write(path: str | os.PathLike[str], data: bytes) -> None:
             _overwrite(target, data)
 
 
+def save(path: Path, data: bytes) -> None:
+    """`write`, whose OutputError names the file."""
+    try:
+        write(path, data)
+    except OutputError as error:
+        raise OutputError(f"{path}: {error}") from error
+
+
 def make_folder(path: Path) -> None:
     """Make a folder and those above it, where they are not there. Raises OutputError."""
     with refused(OutputError, f"{path}: cannot make the folder"):

@@ -12,7 +12,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from sempic.errors import ModelError  # noqa: E402
+from sempic.errors import ModelError, OutputError  # noqa: E402
 from sempic.fields import option  # noqa: E402
 from sempic.networks.weights import load_tensors  # noqa: E402
 from sempic.training import trainer  # noqa: E402
@@ -256,3 +256,11 @@ def test_exports_are_small(tmp_path, monkeypatch, capsys):
 def test_an_unknown_device_is_named(tmp_path):
     with pytest.raises(ModelError, match="--device abacus: PyTorch knows no such device"):
         set_up(options(tmp_path, steps=1, device="abacus"))
+
+
+@pytest.mark.parametrize("name", ["log.jsonl", "out/log.jsonl"])
+def test_a_file_that_cannot_be_written_is_named(tmp_path, name):
+    (tmp_path / name).mkdir(parents=True)
+    recipe = Line(options(tmp_path, steps=2, export_dir=tmp_path / "out"))
+    with pytest.raises(OutputError, match=f"{name}: cannot write"):
+        train(recipe, recipe.options)

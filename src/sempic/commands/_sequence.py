@@ -384,8 +384,7 @@ def _pictures(target: str, rate: Fraction) -> Iterator[Callable[[Any], None]]:
 
     def add(picture: Any) -> None:
         file = path / f"{next(numbers):06d}.png"
-        with naming(file):
-            files.write(file, pictures.encode(picture, ".png"))
+        files.save(file, pictures.encode(picture, ".png"))
 
     yield add
 

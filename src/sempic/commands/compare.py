@@ -42,6 +42,6 @@ def run(args: argparse.Namespace) -> int:
         steps=args.steps,
         models=Models(receiver=args.receiver, prior=args.prior),
     )
-    files.write(args.output, page.encode())
+    files.save(args.output, page.encode())
     print(json.dumps(found, indent=1) if args.json else describe(found))
     return 0

@@ -169,4 +169,4 @@ def write_original(path: Path, weights: Mapping[str, Tensor]) -> None:
     """Write a state dict as a `.pt` that the original loads. Raises OutputError."""
     data = io.BytesIO()
     torch.save(dict(weights), data)
-    files.write(path, data.getvalue())
+    files.save(path, data.getvalue())

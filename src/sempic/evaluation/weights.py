@@ -160,7 +160,7 @@ def keep_judge() -> list[Path]:
         return []
     files.make_folder(cache())
     kept = cache() / _JUDGE.name
-    files.write(kept, _JUDGE.read_bytes())
+    files.save(kept, _JUDGE.read_bytes())
     return [kept]
 
 
@@ -220,7 +220,7 @@ def _save(name: str, weights: Weights) -> Path:
 
     files.make_folder(cache())
     path = cache() / f"{name}.safetensors"
-    files.write(path, save({k: np.ascontiguousarray(v) for k, v in weights.items()}))
+    files.save(path, save({k: np.ascontiguousarray(v) for k, v in weights.items()}))
     return path
 
 

@@ -69,7 +69,7 @@ def write(
     for name, data in parts.items():
         path = folder / name
         files.make_folder(path.parent)
-        files.write(path, data)
+        files.save(path, data)
 
 
 def run(flags: Mapping[str, Any]) -> None:

@@ -9,7 +9,6 @@ import contextlib
 import copy
 import json
 import math
-import shutil
 import signal
 import time
 from abc import ABC, abstractmethod
@@ -385,7 +384,7 @@ def _export(recipe: Recipe, state: dict[str, Tensor], run: Folder, folder: Path)
     recipe.export(state, folder)
     sheets = sorted(run.path.glob("sheet-*.png"))
     for path in (run.log, *sheets[-1:]):
-        shutil.copyfile(path, folder / path.name)
+        files.save(folder / path.name, path.read_bytes())
     made = [path for path in folder.iterdir() if path.is_file()]
     large = [path for path in made if path.stat().st_size > LARGEST_EXPORT]
     if large or len(made) > 8:

@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from sempic import coarse, files, pictures, texture
 from sempic.api import Codec
-from sempic.errors import InputError, SempicWarning
+from sempic.errors import InputError, OutputError, SempicWarning, refused
 from sempic.networks.compact import PATCH
 from sempic.palette import PALETTES
 from sempic.scene import Image, LabelMap
@@ -162,12 +162,13 @@ def make(options: CorpusOptions) -> None:
     part = options.out.with_name(options.out.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     files.make_folder(part)
-    with contextlib.closing(_Writer(part)) as writer:
+    writing = refused(OutputError, f"{part}: cannot write")
+    with writing, contextlib.closing(_Writer(part)) as writer:
         for packed in tqdm(_done(jobs, options), total=len(jobs), unit="sample", disable=None):
             writer.add(packed)
-    head = {"format": FORMAT, "key": key, "recipe": recipe, "sources": sources}
-    written = head | {"samples": writer.samples, "shards": writer.shards}
-    (part / "corpus.json").write_text(json.dumps(written, indent=1) + "\n")
+    head: dict[str, Any] = {"format": FORMAT, "key": key, "recipe": recipe, "sources": sources}
+    head |= {"samples": writer.samples, "shards": writer.shards}
+    files.save(part / "corpus.json", (json.dumps(head, indent=1) + "\n").encode())
     files.make_folder(options.out)
     for path in sorted(part.iterdir(), key=lambda p: p.suffix == ".json"):
         path.replace(options.out / path.name)

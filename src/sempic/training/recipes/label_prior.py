@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from sempic import coarse, files, models
-from sempic.errors import InputError, ModelError
+from sempic.errors import InputError, ModelError, OutputError, refused
 from sempic.jobs import apart, naming
 from sempic.labels import network, primed, prior, range_coder
 from sempic.labels.neighbourhood import PAD
@@ -82,9 +82,10 @@ def corpus(
     if not cache.exists():
         files.make_folder(folder)
         part = files.part_of(cache)
-        with part.open("wb") as file:
+        with refused(OutputError, f"{cache}: cannot write"), part.open("wb") as file:
             np.savez(file, **_rendered(sources, classes, segmenter))  # type: ignore[arg-type]
-        files.place(part, cache)
+        with naming(cache):
+            files.place(part, cache)
     with np.load(cache, allow_pickle=False) as file:
         labels, picture, planes, source = (
             file[name] for name in ("labels", "picture", "planes", "source")
@@ -498,5 +499,4 @@ def _write(path: Path, arrays: dict[str, Any]) -> None:
     out = io.BytesIO()
     np.savez_compressed(out, **arrays)
     files.make_folder(path.parent)
-    with naming(path):
-        files.write(path, out.getvalue())
+    files.save(path, out.getvalue())

@@ -22,6 +22,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from sempic import files, pictures
 from sempic.diffusion.checkpoints import (
     check_flags,
     configs_from_flags,
@@ -270,7 +271,7 @@ class Paper(Recipe):
         painted = palette.paint(maps) if palette else np.repeat(maps[..., None], 3, -1)
         columns = [to_uint8(start), painted, to_uint8(last.sample), to_uint8(image)]
         rows = np.concatenate([np.concatenate(list(c), axis=0) for c in columns], axis=1)
-        PIL.Image.fromarray(rows).save(sheet)
+        files.save(sheet, pictures.encode(rows, ".png"))
         return {}
 
     def log(self, step: int, figures: dict[str, float]) -> None:

@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import PIL.Image
 import torch
 from torch import Tensor, nn
 
-from sempic import texture
+from sempic import files, pictures, texture
 from sempic.diffusion import edm
 from sempic.diffusion.sampling import to_uint8, to_unit
 from sempic.errors import ModelError
@@ -129,5 +128,5 @@ class Sheet:
                 row.append(to_uint8((upsample(coarse) + residual)[0]))
             errors.append(np.square(row[-1].astype(float) - image).mean())
             rows.append(np.concatenate([*row, image], 1))
-        PIL.Image.fromarray(np.concatenate(rows)).save(path)
+        files.save(path, pictures.encode(np.concatenate(rows), ".png"))
         return float(10 * np.log10(255**2 / np.mean(errors)))
