@@ -7,7 +7,6 @@ original differs by less than STATIC levels.
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +19,7 @@ from sempic import api, coarse, segment, sequence
 from sempic.errors import InputError, SempicWarning
 from sempic.evaluation import metrics
 from sempic.evaluation.clips.clip import Clip
-from sempic.evaluation.clips.rivals import RIVALS, nearest
+from sempic.evaluation.clips.rivals import RIVALS, first, nearest
 from sempic.evaluation.codecs import BUNDLED, Models
 from sempic.evaluation.measure import Measure, Settings, row
 from sempic.evaluation.measures import Row
@@ -135,7 +134,7 @@ def _single(clip: Clip, coder: api.Codec, quality: int) -> tuple[str, Row, list[
 
 
 def _rival(name: str, clip: Clip, size: int) -> tuple[str, Row, list[Image]]:
-    rival = RIVALS[re.sub("x2$", "", name)]
+    rival = first(name.removesuffix("x2"))
     twice = name.endswith("x2")
     found = nearest(rival, clip, 2 * size if twice else size)
     title = rival.title + (" at twice the rate" if twice else "")
