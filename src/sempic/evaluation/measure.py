@@ -84,9 +84,7 @@ class Measure:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.cache = NetworkCache(
-            judge=settings.judge, inception=settings.inception, num_classes=settings.num_classes
-        )
+        self.cache = NetworkCache(settings)
 
     @property
     def _through_networks(self) -> list[Metric]:

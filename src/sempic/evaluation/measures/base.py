@@ -6,13 +6,16 @@ import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sempic import models, segment
 from sempic.evaluation import weights
 from sempic.scene import Image, LabelMap
+
+if TYPE_CHECKING:
+    from sempic.evaluation.measure import Settings
 
 Record = dict[str, Any]
 """Of one picture: numbers and arrays by name, which can be kept, and added up later."""
@@ -47,22 +50,19 @@ class Figure:
 class NetworkCache:
     """What looks at pictures for the metrics, loaded when first needed."""
 
-    def __init__(
-        self, *, judge: str | None, inception: str | None, num_classes: int | None
-    ) -> None:
-        """As in `sempic.evaluation.measure.Settings`."""
-        self._judge, self.inception, self.num_classes = judge, inception, num_classes
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
         self._loaded: dict[str, Any] = {}
 
     @functools.cached_property
     def judge(self) -> Any:
         """The judging segmenter. Raises ModelError if it cannot be loaded."""
-        return segment.load(self._judge or str(models.find(models.JUDGE)))
+        return segment.load(self.settings.judge or str(models.find(models.JUDGE)))
 
     @functools.cached_property
     def finder(self) -> Any:
         """The judge as it looks for objects: at the bundled one's best size, others as they are."""
-        if self._judge is not None:
+        if self.settings.judge is not None:
             return self.judge
         return segment.load(str(models.find(models.JUDGE)), side=SIDE)
 
@@ -124,7 +124,7 @@ class Metric(ABC):
     """Whether there is a `network`."""
 
     def check(self, inception: str | None, judge: str | None) -> None:
-        """Raises ModelError where its weights are missing; arguments as of `NetworkCache`."""
+        """Raises ModelError where its weights are missing; arguments as of `Settings`."""
         if self.judged and judge is None:
             models.find(models.JUDGE)
         for part in self.weights:

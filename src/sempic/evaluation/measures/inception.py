@@ -30,7 +30,7 @@ class _Inception(Metric):
     def network(self, cache: NetworkCache) -> networks.Inception:
         from sempic.evaluation import networks
 
-        path = cache.inception
+        path = cache.settings.inception
         found: networks.Inception = cache.once("inception", lambda: networks.Inception(path))
         return found
 

@@ -28,7 +28,7 @@ class Miou(Metric):
 
     def measure(self, reference: Reference, shown: Reference) -> Record:
         cache = reference.cache
-        classes = count_classes(PALETTES[cache.judge.palette], cache.num_classes)
+        classes = count_classes(PALETTES[cache.judge.palette], cache.settings.num_classes)
         record = {"agreement": metrics.confusion(reference.judged, shown.judged, classes)}
         if reference.labels is not None:
             record["confusion"] = metrics.confusion(reference.labels, shown.judged, classes)

@@ -7,7 +7,6 @@ drawn on the host and sent over at once. Pixels never leave the device.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -91,16 +90,15 @@ class Batch(NamedTuple):
     """uint8 (B, H, W), the first map of each picture, with nothing dropped."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Spots:
-    """Where rare classes are in a map: of each, `_SPOTS` places, int16 (N, 2), rows and columns."""
+Spots = list[npt.NDArray[np.int16]]
+"""Where rare classes are in a map: of each, `_SPOTS` places, (N, 2), rows and columns."""
 
-    places: list[npt.NDArray[np.int16]]
 
-    def draw(self, rng: np.random.Generator) -> tuple[int, int]:
-        places = self.places[rng.integers(len(self.places))]
-        row, column = places[rng.integers(len(places))]
-        return int(row), int(column)
+def draw_spot(spots: Spots, rng: np.random.Generator) -> tuple[int, int]:
+    """A place of one of the classes, each as likely."""
+    places = spots[rng.integers(len(spots))]
+    row, column = places[rng.integers(len(places))]
+    return int(row), int(column)
 
 
 def spots_of(labels: npt.NDArray[np.uint8], rare: Sequence[int], grid: int = 4) -> Spots:
@@ -112,7 +110,7 @@ def spots_of(labels: npt.NDArray[np.uint8], rare: Sequence[int], grid: int = 4) 
         if counts[number]:
             at = np.argwhere(small == number) * grid
             found.append(at[:: max(1, len(at) // _SPOTS)][:_SPOTS].astype(np.int16))
-    return Spots(found)
+    return found
 
 
 class Crops:
@@ -170,8 +168,8 @@ class Crops:
                 (self.images.widths[number] - self.size[1]) // GRID,
             )
             at = [int(draw[3 + k] * (room[k] + 1)) for k in (0, 1)]
-            if seeks[row] and self._spots[map_].places:
-                spot = self._spots[map_].draw(rng)
+            if seeks[row] and self._spots[map_]:
+                spot = draw_spot(self._spots[map_], rng)
                 for k in (0, 1):
                     start = int(spot[k] - rng.uniform(0.2, 0.8) * self.size[k]) // GRID
                     at[k] = min(max(0, start), room[k])

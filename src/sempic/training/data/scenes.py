@@ -149,8 +149,9 @@ def geometry(options: PaperOptions, unet: UNetConfig) -> tuple[int, tuple[int, i
     return factor, (height, width)
 
 
-def open_scenes(options: PaperOptions, unet: UNetConfig, factor: int, split: str) -> SceneFolder:
-    """The dataset of a run, checked against the network. Raises InputError."""
+def open_scenes(options: PaperOptions, unet: UNetConfig, split: str) -> SceneFolder:
+    """The dataset of a run, checked against the network. Raises InputError or ModelError."""
+    factor, _ = geometry(options, unet)
     dataset = open_dataset(
         options.dataset_mode,
         Path(options.data_dir),

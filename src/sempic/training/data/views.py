@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sempic.scene import Image, LabelMap
-from sempic.training.data.batches import RARE_RATE, Pool, spots_of, to_device
+from sempic.training.data.batches import RARE_RATE, Pool, draw_spot, spots_of, to_device
 from sempic.training.data.taxonomy import GROUP, UNKNOWN, Taxonomy
 
 
@@ -120,8 +120,8 @@ class Views:
             sides = int(self.images.heights[number]), int(self.images.widths[number])
             scale = float(np.exp(rng.uniform(*np.log(np.divide(self.heights, sides[0])))))
             spot = None
-            if rng.random() < RARE_RATE and self._spots[number].places:
-                spot = self._spots[number].draw(rng)
+            if rng.random() < RARE_RATE and self._spots[number]:
+                spot = draw_spot(self._spots[number], rng)
             for axis, side in enumerate(sides):
                 extent = self.size[axis] / scale
                 if spot is None:

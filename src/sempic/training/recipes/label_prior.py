@@ -255,17 +255,22 @@ def export(causal: dict[str, Tensor], informed: dict[str, Tensor], path: Path) -
     arrays |= {f"causal.{name}": field for name, field in fields._asdict().items()}
     for i in range(len(LAYERS)):
         weight, bias = informed[f"trunk.{i}.weight"], informed[f"trunk.{i}.bias"]
-        scale = weight.abs().amax((1, 2, 3)).clamp_min(1e-6) / 127
-        q = (weight / scale[:, None, None, None]).round()
-        assert q.abs().sum((1, 2, 3)).max() * 255 < 1 << 24  # exact in float32
-        arrays[f"layer{i}.weight"] = q.permute(0, 2, 3, 1).flatten(1).numpy().astype(np.int8)
-        arrays[f"layer{i}.multiplier"] = (
-            (scale.double() * (1 << 24)).round().numpy().astype(np.int32)
-        )
-        arrays[f"layer{i}.bias"] = (
-            ((bias.double() * 32 + 0.5) * (1 << 24)).round().numpy().astype(np.int64)
-        )
+        layer = _integers(weight.permute(0, 2, 3, 1).flatten(1), 1, bias.double() * 32 + 0.5)
+        # exact in float32
+        assert np.abs(layer["weight"].astype(int)).sum(1).max() * 255 < 1 << 24
+        arrays |= {f"layer{i}.{name}": array for name, array in layer.items()}
     _write(path, arrays)
+
+
+def _integers(weight: Tensor, gain: int, bias: Tensor) -> dict[str, npt.NDArray[Any]]:
+    """A layer as `prior.load` reads it: weights, (O, inputs), in eight bits, and what brings each
+    sum of them to its scale, times a gain, and biases, both with 24 bits after the point."""
+    scale = weight.abs().amax(1).clamp_min(1e-6) / 127
+    return {
+        "weight": (weight / scale[:, None]).round().numpy().astype(np.int8),
+        "multiplier": (scale.double() * gain * (1 << 24)).round().numpy().astype(np.int32),
+        "bias": (bias * (1 << 24)).round().numpy().astype(np.int64),
+    }
 
 
 def restored(known: prior.Prior) -> dict[str, Tensor]:
@@ -333,12 +338,8 @@ def readout(known: prior.Prior, data: Maps) -> dict[str, npt.NDArray[Any]]:
     bias = bias.reshape(known.classes, CELL * CELL)
     weight = (weight - weight.mean(0)).transpose(0, 1).reshape(-1, inputs)
     bias = (bias - bias.mean(0)).T.reshape(-1)
-    steps_ = weight.abs().amax(1).clamp_min(1e-6) / 127
-    return {
-        "readout.weight": (weight / steps_[:, None]).round().numpy().astype(np.int8),
-        "readout.multiplier": (steps_ * 8 * (1 << 24)).round().numpy().astype(np.int32),
-        "readout.bias": ((bias * 8 + 128.5) * (1 << 24)).round().numpy().astype(np.int64),
-    }
+    layer = _integers(weight, 8, bias * 8 + 128.5)
+    return {f"readout.{name}": array for name, array in layer.items()}
 
 
 def prime(known: prior.Prior, data: Maps) -> dict[str, npt.NDArray[Any]]:

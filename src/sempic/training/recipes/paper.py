@@ -92,7 +92,7 @@ class Paper(Recipe):
     kind = "unet"
 
     def __init__(self, options: PaperOptions, unet: UNetConfig, process: DiffusionConfig) -> None:
-        factor, size = geometry(options, unet)
+        _, size = geometry(options, unet)
         self.accelerator = Accelerator(cpu=not torch.cuda.is_available())
         self.device, self.rank = self.accelerator.device, self.accelerator.process_index
         if unet.precision == "float16" and self.device.type != "cuda":
@@ -101,7 +101,7 @@ class Paper(Recipe):
         self.options, self.unet, self.process = options, unet, process
         self.global_batch = options.batch_size * self.accelerator.num_processes
         self.stream = CropStream(
-            open_scenes(options, unet, factor, "train"),
+            open_scenes(options, unet, "train"),
             size,
             flip=options.random_flip,
             seed=options.seed,

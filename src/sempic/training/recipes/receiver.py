@@ -1,4 +1,4 @@
-"""What both stages of the compact receiver share: options, crops, and how it is validated."""
+"""What both stages of the compact receiver share: crops, and how it is validated."""
 
 from __future__ import annotations
 
