@@ -66,7 +66,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--codecs",
         type=_measuring.listed,
         metavar="A,B",
-        help="default: all but those in 4:4:4 twice",
+        help=f"default: all but {' and '.join(sorted({*codecs.NAMES} - {*benchmark.CODECS}))}",
     )
     parser.add_argument(
         "--rates",
