@@ -10,7 +10,7 @@ from typing import Literal
 from sempic import pictures
 from sempic.errors import InputError
 from sempic.evaluation import codecs
-from sempic.evaluation.evaluate import find, read, read_labels
+from sempic.evaluation.evaluate import by_name, find, read, read_labels
 from sempic.evaluation.measure import Settings
 from sempic.scene import Image, LabelMap
 
@@ -84,7 +84,7 @@ def items(
         raise InputError(f"{folder}: no pictures {pattern}")
     if limit is not None and limit < len(paths):
         paths = [paths[i * len(paths) // limit] for i in range(limit)]
-    maps = {} if labels is None else {path.stem: path for path in find(labels)}
+    maps = {} if labels is None else by_name(labels)
     for path in paths:
         if labels is not None and path.stem not in maps:
             raise InputError(f"{labels}: no label map {path.stem}")
