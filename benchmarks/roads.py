@@ -86,9 +86,9 @@ def main() -> None:
             judge=args.judge, metrics=tuple(available(args.metrics, None, args.judge)[0])
         ),
         effort=args.effort,
-        receiver=args.receiver,
-        segmenter=args.segmenter,
-        verifier=args.verifier,
+        models=codecs.Models(
+            segmenter=args.segmenter, receiver=args.receiver, verifier=args.verifier
+        ),
     )
     cache = models.cache() / "benchmark.sqlite"
     with benchmark.Benchmark(plan, cache=cache, jobs=args.jobs) as bench:

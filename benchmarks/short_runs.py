@@ -33,9 +33,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sempic.diffusion import edm
+from sempic.diffusion.sampling import to_unit
 from sempic.networks import compact
 from sempic.networks.compact import CompactConfig, CompactNet
-from sempic.training.data.batches import Crops, Drops, to_unit
+from sempic.training.data.batches import Crops, Drops
 from sempic.training.data.corpus import Corpus, Sample, open_corpus
 from sempic.training.options import RunOptions
 from sempic.training.recipes.receiver import parameter_groups

@@ -26,6 +26,7 @@ def test_tables_are_whole(palette):
 
 
 def test_class_counts():
+    assert [PALETTES[number].known for number in range(4)] == [256, 11, 19, 34]
     counts = {p.name: len(p.classes) for p in PALETTES.values() if p.id < OWN}
     assert counts == {
         "indices": 256,

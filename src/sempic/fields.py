@@ -58,6 +58,11 @@ def option(help: str, default: Any = dataclasses.MISSING, **about: Any) -> Any:
     return field(default=default, metadata={"about": About(help=help, **about)})
 
 
+def another(kind: Any, name: str, default: Any) -> Any:
+    """For a subclass: a field of the options dataclass `kind` with another default."""
+    return field(default=default, metadata=of(kind)[name].metadata)
+
+
 def about(part: dataclasses.Field[Any]) -> About:
     """What a field made by `option` says of itself."""
     told: About = part.metadata["about"]

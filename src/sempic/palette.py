@@ -60,6 +60,11 @@ class Palette:
         """What tells it from every other: the identity of one of one's own, else the name."""
         return self.identity or self.name
 
+    @property
+    def known(self) -> int:
+        """How many classes there are, void left out."""
+        return len(self.classes) - (self.void is not None)
+
     def table(self) -> npt.NDArray[np.uint8]:
         """The colours as uint8 (len(classes), 3)."""
         return np.array(self.colours, np.uint8)

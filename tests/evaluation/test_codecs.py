@@ -85,7 +85,10 @@ def test_a_prior_of_ones_own_is_used_and_part_of_what_is_cached(tmp_path, monkey
     monkeypatch.setattr(api.Codec, "segmenter", FakeSegmenter())
     picture, labels = street(64, 96)
     path = str(write_prior(tmp_path / "mine.npz", PALETTES[1], labels))
-    plain, mine = codecs.load("sempic+human"), codecs.load("sempic+human", prior=path)
+    plain, mine = (
+        codecs.load("sempic+human"),
+        codecs.load("sempic+human", models=codecs.Models(prior=path)),
+    )
     assert plain.version != mine.version
     sizes = [sempic.info(c.encode(picture, 5, labels))["chunks"]["labels"] for c in (plain, mine)]
     assert sizes[0] > sizes[1]

@@ -86,3 +86,10 @@ def test_compare_says_which_file_does_not_fit(versions, capsys):
     assert cli.main(["compare", "original.png", "c.sempic", "--metrics", "psnr"]) == 2
     assert "c.sempic" in capsys.readouterr().err
     assert not (versions / "compare.html").exists()
+
+
+def test_a_page_that_cannot_be_written_is_named(versions, capsys):
+    (versions / "page").mkdir()
+    words = ["compare", "original.png", "a.webp", "--metrics", "psnr", "-o", "page"]
+    assert cli.main(words) == 2
+    assert capsys.readouterr().err == "sempic: page: cannot write: Is a directory\n"

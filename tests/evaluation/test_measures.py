@@ -247,7 +247,7 @@ def test_a_new_metric_is_a_record_and_a_line(tmp_path, monkeypatch, capsys):
         def __init__(self):
             super().__init__(Figure(name="dark", title="darkness", digits="{:.3f}", lower=True))
 
-        def measure(self, cache, reference, shown):
+        def measure(self, reference, shown):
             return {"dark": float((shown.picture < 100).mean())}
 
     monkeypatch.setitem(METRICS, "dark", Darkness())

@@ -3,6 +3,7 @@ import itertools
 import numpy as np
 import onnx
 import onnxruntime
+import PIL.Image
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -98,7 +99,7 @@ def looked(steps):
     return network.eval(), x
 
 
-def test_a_restored_segmenter_is_the_same_function_and_can_train(tmp_path):
+def test_a_restored_segmenter_is_the_same_function_and_can_train(tmp_path, capsys):
     data = write_camvid(tmp_path / "camvid")
     network, x = looked(steps=200)
     export_segmenter(network, tmp_path / "s.onnx")
@@ -110,6 +111,12 @@ def test_a_restored_segmenter_is_the_same_function_and_can_train(tmp_path):
     assert "Pad" not in {n.op_type for n in onnx.load(tmp_path / "s.onnx").graph.node}
     argv = ["restore", str(tmp_path / "s.onnx"), str(tmp_path / "s.safetensors")]
     assert cli.main(["train", *argv]) == 2  # without pictures
+    (tmp_path / "small").mkdir()
+    PIL.Image.new("RGB", (40, 31)).save(tmp_path / "small/a.png")
+    for folder, why in (("none", "no such folder"), ("small", "a.png: a side is shorter than 32")):
+        capsys.readouterr()
+        assert cli.main(["train", *argv, "--images", str(tmp_path / folder)]) == 2
+        assert why in capsys.readouterr().err
     assert cli.main(["train", *argv, "--images", str(data / "train")]) == 0
     again = load_segmenter(tmp_path / "s.safetensors")
     with torch.no_grad():

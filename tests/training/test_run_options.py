@@ -1,7 +1,15 @@
 import pytest
 
+from sempic import fields
 from sempic.fields import parse
-from sempic.training.options import RunOptions
+from sempic.training.options import (
+    CorpusOptions,
+    DenoiseOptions,
+    DistillOptions,
+    LabelPriorOptions,
+    RunOptions,
+    SegmenterOptions,
+)
 
 
 @pytest.mark.parametrize(
@@ -11,3 +19,29 @@ def test_runs_need_one_end(wish, capsys):
     with pytest.raises(SystemExit):
         parse(RunOptions, ["--out", "x", *wish.split()], prog="x")
     assert "--" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "wish",
+    [
+        "--seed -1", "--threads 0", "--lr 0", "--lr nan", "--judged -1", "--limit -1",
+        "--heights 0 640", "--heights 640 230", "--crop 0 64", "--crop 40 64", "--enlarge 0",
+        "--sheet 0", "--label-drop 1.1", "--region-drop -0.1", "--tail-blocks -1", "--busy 0",
+        "--calm 0", "--steps -1", "--minutes -1", "--minutes nan",
+    ],
+)  # fmt: skip
+def test_values_out_of_range_are_refused_before_the_work(wish, capsys):
+    """Each of those trainings that know the option names it."""
+    name = wish.split()[0]
+    kinds = (SegmenterOptions, DenoiseOptions, DistillOptions, LabelPriorOptions, CorpusOptions)
+    knowing = [k for k in kinds if name[2:].replace("-", "_") in fields.of(k)]
+    assert knowing
+    for kind in knowing:
+        argv = [] if kind is CorpusOptions else ["--steps", "1"]
+        argv += ["--corpus", "x"] if "corpus" in fields.of(kind) else []
+        argv += ["--data", "x"] if kind in (SegmenterOptions, LabelPriorOptions) else []
+        argv += ["--init", "x"] if kind is DistillOptions else []
+        argv += ["x"] if kind is CorpusOptions else []
+        with pytest.raises(SystemExit):
+            fields.parse(kind, ["--out", "x", *argv, *wish.split()], prog="x")
+        assert f"{name}" in capsys.readouterr().err.splitlines()[-1]

@@ -105,8 +105,8 @@ def test_batches_are_obeyed_and_scenes_read_once(
         return really(model, process, given, **how)
 
     opened: list[str] = []
-    loaded, read, coded = scenes.open_picture, scenes.read_ids, coarse.encode
-    monkeypatch.setattr(scenes, "read_ids", lambda p, *a: opened.append(p.name) or read(p, *a))
+    loaded, read, coded = scenes.open_picture, scenes.read_map, coarse.encode
+    monkeypatch.setattr(scenes, "read_map", lambda p, *a: opened.append(p.name) or read(p, *a))
     monkeypatch.setattr(
         scenes, "open_picture", lambda p, *a: opened.append(p.name) or loaded(p, *a)
     )

@@ -12,13 +12,20 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from sempic.errors import ModelError  # noqa: E402
+from sempic.errors import ModelError, OutputError  # noqa: E402
 from sempic.fields import option  # noqa: E402
 from sempic.networks.weights import load_tensors  # noqa: E402
 from sempic.training import trainer  # noqa: E402
 from sempic.training.checkpoint import Folder  # noqa: E402
 from sempic.training.options import RunOptions  # noqa: E402
-from sempic.training.trainer import Ema, Optimizer, Recipe, Schedule, train  # noqa: E402
+from sempic.training.trainer import (  # noqa: E402
+    Ema,
+    Optimizer,
+    Recipe,
+    Schedule,
+    set_up,
+    train,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,3 +251,16 @@ def test_exports_are_small(tmp_path, monkeypatch, capsys):
     recipe = Line(options(tmp_path / "run", steps=1, export_dir=tmp_path / "out"))
     train(recipe, recipe.options)
     assert "larger than 16 MiB" in capsys.readouterr().out
+
+
+def test_an_unknown_device_is_named(tmp_path):
+    with pytest.raises(ModelError, match="--device abacus: PyTorch knows no such device"):
+        set_up(options(tmp_path, steps=1, device="abacus"))
+
+
+@pytest.mark.parametrize("name", ["log.jsonl", "out/log.jsonl"])
+def test_a_file_that_cannot_be_written_is_named(tmp_path, name):
+    (tmp_path / name).mkdir(parents=True)
+    recipe = Line(options(tmp_path, steps=2, export_dir=tmp_path / "out"))
+    with pytest.raises(OutputError, match=f"{name}: cannot write"):
+        train(recipe, recipe.options)

@@ -5,19 +5,39 @@ from __future__ import annotations
 import argparse
 import contextlib
 import math
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sempic import fields, files
 from sempic.batch.work import noting
 from sempic.commands import _files, _measuring, _sequence
 from sempic.container import MAX_PIXELS, MAX_SIDE
+from sempic.fields import option
 from sempic.sequence import SequenceOptions
+
+if TYPE_CHECKING:
+    from sempic.evaluation import codecs
 
 _QUICK = ("miou", "fid", "psnr", "lpips")
 """What `--quick` measures, as far as it can be measured here."""
 _OF_CLIPS = ("miou", "lpips", "objects")
 """The same of clips, if nothing is said."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _ClipOptions:
+    """What may be asked of clips alone, besides how they are coded."""
+
+    start: float = option("where a clip begins", 0.0, low=0, metavar="SECONDS")
+    every: int = option("measure each N-th frame, but flicker", 1, low=1, metavar="N")
+    drop: float = option(
+        "also lose such a share of the frames, ten times, and say what is left of the maps",
+        0.0,
+        low=0,
+        high=1,
+        metavar="SHARE",
+    )
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -47,7 +67,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--codecs",
         type=_measuring.listed,
         metavar="A,B",
-        help="default: all but those in 4:4:4 twice",
+        help=f"default: all but {' and '.join(sorted({*codecs.NAMES} - {*benchmark.CODECS}))}",
     )
     parser.add_argument(
         "--rates",
@@ -84,19 +104,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     _measuring.add(parser)
     group = parser.add_argument_group("clips")
     group.add_argument("--fps", type=_sequence.rate, metavar="N", help="default: as the video has")
-    group.add_argument("--start", type=_seconds, metavar="SECONDS", help="where a clip begins")
-    group.add_argument(
-        "--every",
-        type=_files.positive,
-        metavar="N",
-        help="measure each N-th frame, but flicker; default 1",
-    )
-    group.add_argument(
-        "--drop",
-        type=_share,
-        metavar="SHARE",
-        help="also lose such a share of the frames, ten times, and say what is left of the maps",
-    )
+    fields.add(group, _ClipOptions)
     fields.add(group, SequenceOptions)
 
 
@@ -104,11 +112,10 @@ def run(args: argparse.Namespace) -> int:
     from sempic.evaluation import clips
 
     found = clips.find(args.inputs)
-    given = [name for name in ("fps", "start", "every", "drop") if getattr(args, name) is not None]
-    given += fields.given(args, SequenceOptions)
     if found:
         return _clips(args, found)
-    _files.only_for("clips, and these are pictures", given)
+    given = [*fields.given(args, _ClipOptions), *fields.given(args, SequenceOptions)]
+    _files.only_for("clips, and these are pictures", ["fps"] * bool(args.fps) + given)
     return _pictures(args)
 
 
@@ -129,9 +136,7 @@ def _pictures(args: argparse.Namespace) -> int:
         short_side=args.short_side,
         settings=_measuring.settings(args, _QUICK if args.quick else None),
         effort=args.effort or codecs.EFFORTS[0],
-        receiver=args.receiver,
-        segmenter=args.segmenter,
-        prior=args.prior,
+        models=_models(args),
     )
     names = args.codecs or list(benchmark.CODECS)
     for name in names:
@@ -158,16 +163,16 @@ def _clips(args: argparse.Namespace, paths: list[Path]) -> int:
     others = ("rates", "labels", "short_side", "quick", "effort", "jobs", "cache", "prior")
     _files.only_for("pictures, and these are clips", filter(vars(args).get, others))
     options = SequenceOptions(**fields.given(args, SequenceOptions))
+    ours = _ClipOptions(**fields.given(args, _ClipOptions))
     plan = clips.Plan(
         settings=_measuring.settings(args, _OF_CLIPS),
         names=tuple(args.codecs or clips.NAMES),
         options=options.keywords(),
-        every=args.every or 1,
-        drop=args.drop or 0.0,
-        segmenter=args.segmenter,
-        receiver=args.receiver,
+        every=ours.every,
+        drop=ours.drop,
+        models=_models(args),
     )
-    how: dict[str, Any] = {"size": args.size, "rate": args.fps, "start": args.start or 0.0}
+    how: dict[str, Any] = {"size": args.size, "rate": args.fps, "start": ours.start}
     results, notes = [], []
     for path in tqdm(paths, "clips", unit="clip", disable=None):
         with noting() as record:
@@ -182,6 +187,12 @@ def _clips(args: argparse.Namespace, paths: list[Path]) -> int:
         "report.html": tables.page(results, plan),
     }
     return _write(args.output, parts)
+
+
+def _models(args: argparse.Namespace) -> codecs.Models:
+    from sempic.evaluation import codecs
+
+    return codecs.Models(segmenter=args.segmenter, receiver=args.receiver, prior=args.prior)
 
 
 def _write(folder: Path, parts: dict[str, str]) -> int:
@@ -203,20 +214,8 @@ def _size(text: str) -> tuple[int, int]:
 
 
 def _rates(text: str) -> list[float]:
-    return [_below(math.inf, part, "a rate is bits per pixel") for part in text.split(",")]
-
-
-def _seconds(text: str) -> float:
-    return _below(math.inf, text, "a clip begins at so many seconds")
-
-
-def _share(text: str) -> float:
-    return _below(1, text, "a share lies between 0 and 1")
-
-
-def _below(most: float, text: str, what: str) -> float:
-    """For argparse: a number from 0 to less than that."""
     with contextlib.suppress(ValueError):
-        if 0 <= (value := float(text)) < most:
-            return value
-    raise argparse.ArgumentTypeError(f"{what}, not {text!r}")
+        rates = [float(part) for part in text.split(",")]
+        if all(0 < rate < math.inf for rate in rates):
+            return rates
+    raise argparse.ArgumentTypeError(f"{text!r} are not bits per pixel, such as 0.06,0.12")

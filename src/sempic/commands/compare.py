@@ -29,6 +29,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from sempic.evaluation.codecs import Models
     from sempic.evaluation.compare import compare, describe
     from sempic.jobs import apart
 
@@ -39,8 +40,7 @@ def run(args: argparse.Namespace) -> int:
         _measuring.settings(args),
         labels=args.labels,
         steps=args.steps,
-        receiver=args.receiver,
-        prior=args.prior,
+        models=Models(receiver=args.receiver, prior=args.prior),
     )
     files.write(args.output, page.encode())
     print(json.dumps(found, indent=1) if args.json else describe(found))

@@ -24,6 +24,7 @@ from sempic.diffusion.sampling import (
     paper_start,
     seeded_noise,
     to_uint8,
+    to_unit,
 )
 from sempic.errors import InputError, ModelError
 from sempic.networks.unet import SemanticUNet, make_condition
@@ -94,7 +95,7 @@ def _batch(
     if config.instance_edges:
         edges = stacked([np.zeros_like(g.labels) if g.edges is None else g.edges for g in given])
     condition = make_condition(stacked([g.labels for g in given]), config.num_classes, edges)
-    small = stacked([g.coarse for g in given], factor).permute(0, 3, 1, 2).float() / 127.5 - 1
+    small = to_unit(stacked([g.coarse for g in given], factor))
 
     diffusion = make_diffusion(process, sampling.timestep_respacing, sampling.max_iter_time)
     denoise = guided(model, small, condition, sampling.s)

@@ -91,6 +91,11 @@ def guided(
     return denoise
 
 
+def to_unit(pictures: Tensor) -> Tensor:
+    """uint8 (…, H, W, 3) → float (…, 3, H, W) in [-1, 1]."""
+    return pictures.movedim(-1, -3).float() / 127.5 - 1
+
+
 def to_uint8(pictures: Tensor) -> npt.NDArray[np.uint8]:
     """float (…, 3, H, W) in [-1, 1] → uint8 (…, H, W, 3)."""
     levels = ((pictures.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)

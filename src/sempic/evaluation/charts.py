@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from xml.etree import ElementTree
+from xml.etree.ElementTree import Element
 
 STYLES = {
     "originals": ("#afb8c1", ""),
@@ -31,7 +32,7 @@ STYLES = {
 _WIDTH, _HEIGHT = 460, 320
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 14, 34, 44
 _RATES = (0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1, 2, 3, 5)
-_FONT = "font-family='Helvetica, Arial, sans-serif'"
+_INK, _GREY, _FRAME, _RULE, _FAINT = "#24292f", "#57606a", "#afb8c1", "#d8dee4", "#eef1f4"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,47 +62,29 @@ class Panel:
 def style(codec: str) -> tuple[str, str]:
     """Colour and dashes of a codec, known or not."""
     return STYLES.get(
-        codec, STYLES.get("sempic" if codec.startswith("sempic") else "", ("#57606a", ""))
+        codec, STYLES.get("sempic" if codec.startswith("sempic") else "", (_GREY, ""))
     )
 
 
 def figure(panels: Sequence[Panel]) -> str:
     """Panels in two columns above one legend, as a whole SVG document."""
     columns, rows = 2, -(-len(panels) // 2)
-    names = {c.codec: c.title for p in panels for c in p.curves}
-    ours = {c.codec for p in panels for c in p.curves if c.ours}
+    legend = {c.codec: c for p in panels for c in p.curves}
     per_row = max(1, columns * _WIDTH // 230)
-    legend_rows = -(-len(names) // per_row)
-    width, height = columns * _WIDTH, rows * _HEIGHT + 22 * legend_rows + 12
-    parts = []
+    svg = _document(columns * _WIDTH, rows * _HEIGHT + 22 * -(-len(legend) // per_row) + 12)
     for number, panel in enumerate(panels):
         x, y = number % columns * _WIDTH, number // columns * _HEIGHT
-        parts.append(f"<g transform='translate({x} {y})'>{_panel(panel)}</g>")
-    for number, (codec, title) in enumerate(names.items()):
-        x = 20 + number % per_row * 230
-        y = rows * _HEIGHT + 16 + number // per_row * 22
-        colour, dashes = style(codec)
-        heavy = codec in ours
-        weight = "bold" if heavy else "normal"
-        parts.append(
-            f"<line x1='{x}' x2='{x + 28}' y1='{y}' y2='{y}' stroke='{colour}' "
-            f"stroke-width='{3 if heavy else 1.8}' stroke-dasharray='{dashes}'/>"
-            f"<circle cx='{x + 14}' cy='{y}' r='{4.5 if heavy else 3}' fill='{colour}'/>"
-            f"<text x='{x + 36}' y='{y + 4}' font-weight='{weight}'>"
-            f"{html.escape(title)}</text>"
-        )
-    return _document(width, height, parts)
+        _panel(_add(svg, "g", transform=f"translate({x} {y})"), panel)
+    for number, curve in enumerate(legend.values()):
+        x, y = 20 + number % per_row * 230, rows * _HEIGHT + 16 + number // per_row * 22
+        _add(svg, "line", x1=x, x2=x + 28, y1=y, y2=y, **_stroke(curve))
+        _dot(svg, curve, x + 14, y)
+        weight = "bold" if curve.ours else "normal"
+        _add(svg, "text", curve.title, x=x + 36, y=y + 4, font_weight=weight)
+    return _text(svg)
 
 
-def _document(width: float, height: float, parts: Sequence[str]) -> str:
-    return (
-        f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {width} {height}' {_FONT} "
-        f"font-size='12' fill='#24292f'><rect width='{width}' height='{height}' fill='#fff'/>"
-        f"{''.join(parts)}</svg>"
-    )
-
-
-def _panel(panel: Panel) -> str:
+def _panel(svg: Element, panel: Panel) -> None:
     points = [point for curve in panel.curves for point in curve.points]
     rates = [r for r, _ in points]
     values = [v for _, v in points] + ([] if panel.ceiling is None else [panel.ceiling])
@@ -110,105 +93,115 @@ def _panel(panel: Panel) -> str:
     marks = ticks(min(values) - margin, max(values) + margin)
     step = marks[1] - marks[0]
     low_y, high_y = min(marks[0], min(values)), max(marks[-1], max(values) + 0.1 * step)
-    inner_w, inner_h = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
+    right, base = _WIDTH - _RIGHT, _HEIGHT - _BOTTOM
 
     def x(rate: float) -> float:
-        return _LEFT + inner_w * (math.log(rate) - low_x) / (high_x - low_x)
+        return _LEFT + (right - _LEFT) * (math.log(rate) - low_x) / (high_x - low_x)
 
     def y(value: float) -> float:
-        return _TOP + inner_h * (1 - (value - low_y) / (high_y - low_y))
+        return base - (base - _TOP) * (value - low_y) / (high_y - low_y)
 
-    arrow = "↑" if panel.better == "up" else "↓"
-    parts = [
-        f"<text x='{_LEFT}' y='20' font-size='14' font-weight='bold'>{html.escape(panel.title)}"
-        f"<tspan fill='#57606a' font-weight='normal' font-size='12'>  {arrow} is better</tspan>"
-        "</text>"
-    ]
+    title = _add(svg, "text", panel.title, x=_LEFT, y=20, font_size=14, font_weight="bold")
+    better = f"  {'↑' if panel.better == 'up' else '↓'} is better"
+    _add(title, "tspan", better, fill=_GREY, font_weight="normal", font_size=12)
     for tick in marks:
-        parts.append(
-            f"<line x1='{_LEFT}' x2='{_WIDTH - _RIGHT}' y1='{y(tick):.1f}' y2='{y(tick):.1f}' "
-            f"stroke='#d8dee4'/><text x='{_LEFT - 7}' y='{y(tick) + 4:.1f}' text-anchor='end' "
-            f"fill='#57606a'>{tick:g}</text>"
-        )
-    base = _HEIGHT - _BOTTOM
+        _rule(svg, tick, y(tick), right)
     for rate in _RATES:
         if low_x <= math.log(rate) <= high_x:
-            parts.append(
-                f"<line x1='{x(rate):.1f}' x2='{x(rate):.1f}' y1='{_TOP}' y2='{base}' "
-                f"stroke='#eef1f4'/><text x='{x(rate):.1f}' y='{base + 16}' text-anchor='middle' "
-                f"fill='#57606a'>{rate:g}</text>"
-            )
-    parts.append(
-        f"<text x='{_LEFT + inner_w / 2}' y='{_HEIGHT - 10}' text-anchor='middle' fill='#57606a'>"
-        "bits per pixel (whole files)</text>"
-        f"<rect x='{_LEFT}' y='{_TOP}' width='{inner_w}' height='{inner_h}' fill='none' "
-        "stroke='#afb8c1'/>"
-    )
+            _add(svg, "line", x1=x(rate), x2=x(rate), y1=_TOP, y2=base, stroke=_FAINT)
+            _label(svg, f"{rate:g}", x(rate), base + 16)
+    _label(svg, "bits per pixel (whole files)", (_LEFT + right) / 2, _HEIGHT - 10)
+    size = {"width": right - _LEFT, "height": base - _TOP}
+    _add(svg, "rect", x=_LEFT, y=_TOP, **size, fill="none", stroke=_FRAME)
     if panel.ceiling is not None:
-        at = y(panel.ceiling)
-        parts.append(
-            f"<line x1='{_LEFT}' x2='{_WIDTH - _RIGHT}' y1='{at:.1f}' y2='{at:.1f}' "
-            "stroke='#57606a' stroke-dasharray='7 4'/>"
-            f"<text x='{_LEFT + 6}' y='{at + 14:.1f}' fill='#57606a'>"
-            f"{html.escape(panel.ceiling_title)} {panel.ceiling:.3f}</text>"
-        )
+        at, text = y(panel.ceiling), f"{panel.ceiling_title} {panel.ceiling:.3f}"
+        _add(svg, "line", x1=_LEFT, x2=right, y1=at, y2=at, stroke=_GREY, stroke_dasharray="7 4")
+        _label(svg, text, _LEFT + 6, at + 14, "start")
     for curve in sorted(panel.curves, key=lambda c: c.ours):
-        colour, dashes = style(curve.codec)
         line = " ".join(f"{x(r):.1f},{y(v):.1f}" for r, v in sorted(curve.points))
-        parts.append(
-            f"<polyline points='{line}' fill='none' stroke='{colour}' stroke-dasharray='{dashes}' "
-            f"stroke-width='{3 if curve.ours else 1.8}'/>"
-        )
+        _add(svg, "polyline", points=line, fill="none", **_stroke(curve))
         for rate, value in curve.points:
-            parts.append(
-                f"<circle cx='{x(rate):.1f}' cy='{y(value):.1f}' r='{4.5 if curve.ours else 3}' "
-                f"fill='{colour}' stroke='#fff'><title>{html.escape(curve.title)}: {value:.4g} at "
-                f"{rate:.4f} bpp</title></circle>"
-            )
-    return "".join(parts)
+            dot = _dot(svg, curve, x(rate), y(value))
+            dot.set("stroke", "#fff")
+            _add(dot, "title", f"{curve.title}: {value:.4g} at {rate:.4f} bpp")
 
 
 def bars(classes: Sequence[str], series: Sequence[tuple[str, str, Sequence[float | None]]]) -> str:
     """Groups of bars, one group a class, from 0 to 1; series are (codec, title, values)."""
 
-    def fill(codec: str) -> str:
+    def fill(codec: str) -> dict[str, str]:
         colour, dashes = style(codec)
-        return f"fill='{colour}' fill-opacity='{0.55 if dashes else 1}'"
+        return {"fill": colour, "fill_opacity": "0.55" if dashes else "1"}
 
     bar, gap = 9, 16
     group = len(series) * bar + gap
     width, height = _LEFT + _RIGHT + len(classes) * group, 300
     inner = height - _TOP - 70
-    parts = []
+    svg = _document(width, height)
     for tick in (0, 0.25, 0.5, 0.75, 1):
-        y = _TOP + inner * (1 - tick)
-        parts.append(
-            f"<line x1='{_LEFT}' x2='{width - _RIGHT}' y1='{y}' y2='{y}' stroke='#d8dee4'/>"
-            f"<text x='{_LEFT - 7}' y='{y + 4}' text-anchor='end' fill='#57606a'>{tick:g}</text>"
-        )
+        _rule(svg, tick, _TOP + inner * (1 - tick), width - _RIGHT)
     for number, name in enumerate(classes):
         left = _LEFT + gap / 2 + number * group
         for at, (codec, title, values) in enumerate(series):
             value = values[number]
             if value is None:
                 continue
-            parts.append(
-                f"<rect x='{left + at * bar:.1f}' y='{_TOP + inner * (1 - value):.1f}' "
-                f"width='{bar - 1}' height='{inner * value:.1f}' {fill(codec)}>"
-                f"<title>{html.escape(name)}, {html.escape(title)}: {value:.3f}</title></rect>"
-            )
-        parts.append(
-            f"<text x='{left + (group - gap) / 2:.1f}' y='{_TOP + inner + 16}' "
-            f"text-anchor='middle'>{html.escape(name)}</text>"
-        )
+            place = {"x": left + at * bar, "y": _TOP + inner * (1 - value), "width": bar - 1}
+            rect = _add(svg, "rect", **place, height=inner * value, **fill(codec))
+            _add(rect, "title", f"{name}, {title}: {value:.3f}")
+        middle = left + (group - gap) / 2
+        _add(svg, "text", name, x=middle, y=_TOP + inner + 16, text_anchor="middle")
     x = float(_LEFT)
     for codec, title, _ in series:
-        parts.append(
-            f"<rect x='{x}' y='{height - 28}' width='11' height='11' {fill(codec)}/>"
-            f"<text x='{x + 16}' y='{height - 18}'>{html.escape(title)}</text>"
-        )
+        _add(svg, "rect", x=x, y=height - 28, width=11, height=11, **fill(codec))
+        _add(svg, "text", title, x=x + 16, y=height - 18)
         x += 34 + 6.2 * len(title)
-    return _document(width, height, parts)
+    return _text(svg)
+
+
+def _document(width: int, height: int) -> Element:
+    svg = Element("svg", xmlns="http://www.w3.org/2000/svg", viewBox=f"0 0 {width} {height}")
+    svg.attrib |= {"font-family": "Helvetica, Arial, sans-serif", "font-size": "12", "fill": _INK}
+    _add(svg, "rect", width=width, height=height, fill="#fff")
+    return svg
+
+
+def _text(svg: Element) -> str:
+    return ElementTree.tostring(svg, "unicode")
+
+
+def _add(
+    parent: Element, kind: str, text: str | None = None, /, **attributes: str | float
+) -> Element:
+    """An element; names of attributes have _ for -, numbers are rounded to tenths."""
+    told = {
+        name.replace("_", "-"): value if isinstance(value, str) else f"{round(value, 1):g}"
+        for name, value in attributes.items()
+    }
+    made = ElementTree.SubElement(parent, kind, told)
+    made.text = text
+    return made
+
+
+def _rule(svg: Element, tick: float, y: float, right: float) -> None:
+    """A line across at a value, and the value left of it."""
+    _add(svg, "line", x1=_LEFT, x2=right, y1=y, y2=y, stroke=_RULE)
+    _label(svg, f"{tick:g}", _LEFT - 7, y + 4, "end")
+
+
+def _label(svg: Element, text: str, x: float, y: float, anchor: str = "middle") -> None:
+    _add(svg, "text", text, x=x, y=y, text_anchor=anchor, fill=_GREY)
+
+
+def _stroke(curve: Curve) -> dict[str, str]:
+    colour, dashes = style(curve.codec)
+    width = "3" if curve.ours else "1.8"
+    return {"stroke": colour, "stroke_width": width, "stroke_dasharray": dashes}
+
+
+def _dot(svg: Element, curve: Curve, x: float, y: float) -> Element:
+    radius = 4.5 if curve.ours else 3
+    return _add(svg, "circle", cx=x, cy=y, r=radius, fill=style(curve.codec)[0])
 
 
 def ticks(low: float, high: float) -> list[float]:

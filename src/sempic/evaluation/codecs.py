@@ -204,6 +204,22 @@ class Bpg(PictureCodec):
         return np.array(PIL.Image.fromarray(small).resize((width, height), how, box))
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Models:
+    """What "sempic" codes with, as `sempic.api.Codec` takes it: files, hf:NAME, or the bundled."""
+
+    segmenter: str | None = None
+    receiver: str | None = None
+    verifier: str | None = None
+    prior: str | None = None
+
+    def codec(self) -> api.Codec:
+        return api.Codec(self.segmenter, self.receiver, self.verifier, self.prior)
+
+
+BUNDLED = Models()
+
+
 @dataclass(frozen=True)
 class Sempic(PictureCodec):
     """Ours: whole .sempic files with the bundled models, or with those that are named."""
@@ -214,10 +230,7 @@ class Sempic(PictureCodec):
     sent: str = ""
     """Which labels: "" the segmenter's, "human" those given, "void" everywhere, "none" at all; or
     "checked": the segmenter's, and what a check finds is sent, too."""
-    receiver: str | None = None
-    segmenter: str | None = None
-    verifier: str | None = None
-    prior: str | None = None
+    models: Models = BUNDLED
     settings: range = range(min(sempic.QUALITY), max(sempic.QUALITY) + 1)
 
     @property
@@ -226,18 +239,19 @@ class Sempic(PictureCodec):
 
     @functools.cached_property
     def _codec(self) -> api.Codec:
-        return api.Codec(self.segmenter, self.receiver, self.verifier, self.prior)
+        return self.models.codec()
 
     @property
     def version(self) -> str:
+        told = self.models
         networks = [
-            self.segmenter or models.find(models.SEGMENTER),
-            self.receiver or models.find(models.RECEIVER),
+            told.segmenter or models.find(models.SEGMENTER),
+            told.receiver or models.find(models.RECEIVER),
         ]
         if self.sent == "checked":
-            networks.append(self.verifier or models.find(models.VERIFIER))
-        if self.prior is not None:
-            networks.append(self.prior)
+            networks.append(told.verifier or models.find(models.VERIFIER))
+        if told.prior is not None:
+            networks.append(told.prior)
         coder = sorted(Path(labels.__file__).parent.glob("weights/*.npz"))
         files = [*map(Path, networks), *coder, *_sources()]
         return " ".join(
@@ -384,11 +398,8 @@ _SENT = {
 def load(
     name: str,
     *,
-    effort: str = "slowest",
-    receiver: str | None = None,
-    segmenter: str | None = None,
-    verifier: str | None = None,
-    prior: str | None = None,
+    effort: str = EFFORTS[0],
+    models: Models = BUNDLED,
 ) -> PictureCodec:
     """A codec by its name.
 
@@ -396,7 +407,7 @@ def load(
         name: one of NAMES; "sempic" may be followed by "@STEPS", and that by "+human", "+void",
             "+none" or "+checked".
         effort: one of EFFORTS.
-        receiver, segmenter, verifier, prior: of "sempic", as `sempic.api.Codec` takes them.
+        models: of "sempic".
 
     Raises:
         InputError: an unknown name, or a library that is missing.
@@ -404,7 +415,7 @@ def load(
     if match := re.fullmatch(r"sempic(?:@(\d+))?(?:\+(human|void|none|checked))?", name):
         steps, sent = int(match[1] or 1), match[2] or ""
         title = f"sempic, {steps} step{'s' * (steps > 1)}" + _SENT[sent]
-        return Sempic(name, title, max(1, steps), sent, receiver, segmenter, verifier, prior)
+        return Sempic(name, title, max(1, steps), sent, models)
     if name not in COMPETITORS:
         raise InputError(f"codec {name!r} is not one of {', '.join(NAMES)}")
     return COMPETITORS[name](effort == EFFORTS[0])

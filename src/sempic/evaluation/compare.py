@@ -10,6 +10,7 @@ from typing import Any
 
 from sempic import api, coarse, codec, jobs
 from sempic.errors import InputError
+from sempic.evaluation.codecs import BUNDLED, Models
 from sempic.evaluation.evaluate import read, read_labels
 from sempic.evaluation.measure import Measure, Settings, row
 from sempic.evaluation.measures import FIGURES, METRICS, Figure
@@ -36,15 +37,14 @@ def compare(
     *,
     labels: Path | None = None,
     steps: int = 1,
-    receiver: str | None = None,
-    prior: str | None = None,
+    models: Models = BUNDLED,
 ) -> tuple[list[dict[str, Any]], str]:
     """(figures of each version, the page as HTML).
 
     Args:
         versions: pictures of any type, .sempic and .bpg files, all of the original's size.
         labels: human label map, for mIoU.
-        steps, receiver, prior: for .sempic files.
+        steps, models: for .sempic files.
 
     Raises:
         InputError, BitstreamError: a file that cannot be read or does not fit, named.
@@ -56,7 +56,7 @@ def compare(
     wanted = [name for name in settings.metrics if not METRICS[name].of_sets]
     ceiling = measure.original(reference, wanted)
     found, shown = [], {original.name: picture}
-    coder = api.Codec(receiver=receiver, prior=prior)
+    coder = models.codec()
     for path in versions:
         decoded, size = _decode(path, coder, steps)
         try:

@@ -82,7 +82,7 @@ def evaluate(
         raise InputError(
             f"{folder / 'labels'}: no such folder, and --predictions are compared with its maps"
         )
-    guesses = None if predictions is None else {path.stem: path for path in find(predictions)}
+    guesses = None if predictions is None else by_name(predictions)
     records: list[Record] = []
     ceiling: list[Record] = []
     table: list[dict[str, Any]] = []
@@ -115,7 +115,7 @@ def _measured(
 ) -> Iterator[tuple[Path, Reference, Record]]:
     """Every sample with its original and what was measured, as many at once as suits the
     networks."""
-    originals = {path.stem: path for path in find(images)}
+    originals = by_name(images)
     with tqdm(total=len(samples), unit="picture", disable=None) as bar:
         batch: list[tuple[Path, Reference, Reference]] = []
         for path in samples:
@@ -152,18 +152,19 @@ class _Maps:
     palette: Palette
     judged: Palette
     """In whose ids maps are compared."""
-    wanted: int | None
-    """`Settings.num_classes`."""
+    classes: int
+    """How many of them are."""
 
     @classmethod
     def find(
         cls, folder: Path, palette: str | None, known: Palette | None, wanted: int | None
     ) -> _Maps:
-        """`palette`: of the maps, if it is told; `known`: the judge's, if there is a judge.
+        """`palette`: of the maps, if it is told; `known`: the judge's, if there is a judge;
+        `wanted`: `Settings.num_classes`.
 
         Raises InputError, and _Unknown if the judge has another palette.
         """
-        paths = {path.stem: path for path in find(folder)}
+        paths = by_name(folder)
         truth = _palette(palette, next(iter(paths.values())), known)
         as_train_ids = truth is CITYSCAPES_FULL and known in (None, CITYSCAPES)
         judged = CITYSCAPES if as_train_ids else truth
@@ -172,7 +173,8 @@ class _Maps:
                 f"no mIoU: {folder} has the palette {truth.name}, the judge knows {known.name}; "
                 "name another --judge, the --palette that it has, or --predictions"
             )
-        return cls(folder=folder, paths=paths, palette=truth, judged=judged, wanted=wanted)
+        classes = count_classes(judged, wanted)
+        return cls(folder=folder, paths=paths, palette=truth, judged=judged, classes=classes)
 
     def read(self, name: str, size: tuple[int, int]) -> LabelMap:
         """The map of a name in the ids of the palette that is judged in, void as 255."""
@@ -184,15 +186,14 @@ class _Maps:
                 f"{self.paths[name]}: a label map of {labels.shape} for a picture of {size}"
             )
         labels = translate(labels, self.palette.id, self.judged.id, near=False)
-        known = labels < count_classes(self.judged, self.wanted)
-        return np.where(known, labels, 255).astype(np.uint8)
+        return np.where(labels < self.classes, labels, 255).astype(np.uint8)
 
     def confusion(self, truth: LabelMap, guess: Path) -> Any:
         """Of another segmenter's map, of any size, with a human one."""
         labels = read_map(guess, self.judged)
         if labels.shape != truth.shape:
             labels = pictures.resized(labels, (truth.shape[1], truth.shape[0]), "NEAREST")
-        return metrics.confusion(truth, labels, count_classes(self.judged, self.wanted))
+        return metrics.confusion(truth, labels, self.classes)
 
 
 def _palette(name: str | None, example: Path, known: Palette | None) -> Palette:
@@ -216,6 +217,11 @@ def find(folder: Path) -> list[Path]:
     if not found:
         raise InputError(f"{folder}: no pictures")
     return found
+
+
+def by_name(folder: Path) -> dict[str, Path]:
+    """`find`, each under its name without suffix."""
+    return {path.stem: path for path in find(folder)}
 
 
 def read(path: Path) -> Image:

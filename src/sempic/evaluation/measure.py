@@ -84,9 +84,7 @@ class Measure:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.cache = NetworkCache(
-            judge=settings.judge, inception=settings.inception, num_classes=settings.num_classes
-        )
+        self.cache = NetworkCache(settings)
 
     @property
     def _through_networks(self) -> list[Metric]:
@@ -126,7 +124,7 @@ class Measure:
             raise InputError(f"a picture of {a} against one of {b}")
         record: Record = {}
         for name in self.settings.metrics if wanted is None else wanted:
-            record |= METRICS[name].measure(self.cache, reference, shown)
+            record |= METRICS[name].measure(reference, shown)
         return record
 
     def original(self, reference: Reference, wanted: Sequence[str] | None = None) -> Record:
@@ -134,7 +132,7 @@ class Measure:
         record: Record = {}
         for name in self.settings.metrics if wanted is None else wanted:
             if METRICS[name].of_originals:
-                record |= METRICS[name].original(self.cache, reference)
+                record |= METRICS[name].original(reference)
         return record
 
 

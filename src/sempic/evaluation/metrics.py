@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -101,7 +102,7 @@ def kernel_distance(a: Floats, b: Floats) -> float:
 
 def bootstrap(
     values: npt.NDArray[np.float64] | Counts,
-    statistic: object = None,
+    statistic: Callable[[Any], float] | None = None,
 ) -> tuple[float, float]:
     """95 % confidence interval of a statistic of the sum over pictures (percentile bootstrap of
     1000 rounds, always the same).
@@ -116,7 +117,7 @@ def bootstrap(
     for _ in range(1000):
         weights = np.bincount(rng.integers(0, count, count), minlength=count)
         total = np.tensordot(weights, values, 1)
-        found.append(statistic(total) if callable(statistic) else float(total) / count)
+        found.append(float(total) / count if statistic is None else statistic(total))
     low, high = np.nanpercentile(found, [2.5, 97.5])
     return float(low), float(high)
 

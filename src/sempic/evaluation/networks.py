@@ -8,7 +8,7 @@ is one, there several pictures at a time.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -235,9 +235,10 @@ def _blur_pool(x: Tensor) -> Tensor:
     return (squares + 1e-12).sqrt()
 
 
-def _vgg16(x: Tensor, arrays: dict[str, Tensor], pool: object = _max_pool) -> Features:
+def _vgg16(
+    x: Tensor, arrays: dict[str, Tensor], pool: Callable[[Tensor], Tensor] = _max_pool
+) -> Features:
     """The last rectified layer of each of VGG-16's five stages."""
-    assert callable(pool)
     found: Features = []
     number = 0
     for stage, depth in enumerate((2, 2, 3, 3, 3)):

@@ -109,7 +109,12 @@ def embedded(picture: Image) -> str:
     """A picture as a data URL, lossless."""
     out = io.BytesIO()
     PIL.Image.fromarray(picture).save(out, "WEBP", lossless=True, quality=50)
-    return "data:image/webp;base64," + base64.b64encode(out.getvalue()).decode()
+    return data_url(out.getvalue())
+
+
+def data_url(webp: bytes) -> str:
+    """A WebP file inside a page."""
+    return "data:image/webp;base64," + base64.b64encode(webp).decode()
 
 
 def table(heads: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) -> str:

@@ -152,6 +152,14 @@ def load_segmenter(path: Path) -> SegmentationNet:
     return _load(SegmentationNet, SegmenterConfig, path).eval()
 
 
+def load_network(path: Path) -> CompactNet | SegmentationNet:
+    """A receiver or a segmenter that `save_network` wrote; raises ModelError if there is none."""
+    try:
+        return load_segmenter(path)
+    except ModelError:
+        return load_receiver(path)
+
+
 def _load(network: type[_Ours], config: type[Any], path: Path) -> _Ours:
     state, said = load_tensors(path, network.kind)
     palette = said.pop("palette", None)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from sempic import files
-from sempic.errors import ModelError
+from sempic.errors import ModelError, OutputError, refused
 from sempic.networks.weights import load_tensors, save_tensors
 
 _Part = nn.Module | torch.optim.Optimizer | dict[str, Tensor]
@@ -70,14 +70,14 @@ class Folder:
 
     def forget_after(self, step: int) -> None:
         """What was logged after the checkpoint that is gone on from will be logged again."""
-        if self.log.exists():
+        if self.log.is_file():
             lines = self.log.read_text().splitlines(keepends=True)
             kept = [x for x in lines if x.endswith("\n") and json.loads(x)["step"] <= step]
             files.write(self.log, "".join(kept).encode())
 
     def note(self, step: int, values: Mapping[str, float]) -> None:
-        """Append one JSON line to the log."""
-        with self.log.open("a") as file:
+        """Append one JSON line to the log. Raises OutputError."""
+        with refused(OutputError, f"{self.log}: cannot write"), self.log.open("a") as file:
             file.write(json.dumps({"step": step, "time": time.time(), **values}) + "\n")
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from sempic.diffusion.checkpoints import flags_from_configs, load_model, open_model, save_model
 from sempic.diffusion.flags import command_line
 from sempic.diffusion.original import write_original
+from sempic.jobs import apart
 
 
 def run(given: Mapping[str, Any]) -> None:
@@ -16,6 +17,7 @@ def run(given: Mapping[str, Any]) -> None:
     written are printed."""
     flags = dict(given)
     source, target = Path(flags.pop("source")), Path(flags.pop("target"))
+    apart((source,), target)
     if source.suffix.lower() != ".safetensors":
         model, process = open_model(source, flags or None)
         save_model(target, model.state_dict(), model.config, process)

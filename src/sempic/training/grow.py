@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from sempic.errors import ModelError
+from sempic.jobs import apart
 from sempic.networks.compact import CompactNet
 from sempic.networks.weights import load_receiver, save_network
 from sempic.palette import CAMVID, CITYSCAPES, translate
@@ -75,13 +76,14 @@ def as_cityscapes(network: CompactNet) -> CompactNet:
 
     Raises ModelError for a receiver of other classes.
     """
-    known = CAMVID.classes.index("void")
+    known = CAMVID.known
     if network.config.classes != known:
         raise ModelError(f"this receiver knows {network.config.classes} classes, not {known}")
-    ids = np.arange(CITYSCAPES.classes.index("void"), dtype=np.uint8)
+    ids = np.arange(CITYSCAPES.known, dtype=np.uint8)
     return regroup(network, translate(ids, CITYSCAPES.id, CAMVID.id).tolist())
 
 
 def run(options: GrowOptions) -> None:
     """`sempic train grow`."""
+    apart((options.weights,), options.output)
     save_network(as_cityscapes(load_receiver(options.weights)), options.output)

@@ -31,15 +31,16 @@ from onnxruntime.quantization import (
 from torch import Tensor, nn
 
 from sempic.diffusion import edm
+from sempic.diffusion.sampling import to_unit
 from sempic.errors import ModelError
+from sempic.jobs import apart
 from sempic.networks import compact
 from sempic.networks.compact import PATCH, CompactConfig, CompactNet
 from sempic.networks.segmenter import SegmentationNet
-from sempic.networks.weights import load_receiver, load_segmenter
+from sempic.networks.weights import load_network
 from sempic.palette import CAMVID, CITYSCAPES, Palette, described
 from sempic.pictures import resized
 from sempic.texture import cells
-from sempic.training.data.batches import to_unit
 from sempic.training.data.corpus import open_corpus
 from sempic.training.graph import simplify
 from sempic.training.options import ENLARGE, ExportOptions
@@ -230,8 +231,7 @@ def pictures_of(folder: Path, enlarge: float) -> Iterator[dict[str, Any]]:
 
 def _write(
     module: nn.Module,
-    example: tuple[Tensor, ...],
-    names: list[str],
+    example: dict[str, Tensor],
     output: str,
     axes: dict[str, dict[int, str]],
     metadata: dict[str, Any],
@@ -246,16 +246,16 @@ def _write(
         warnings.simplefilter("ignore")
         torch.onnx.export(
             module.cpu().eval(),  # beside the example, wherever it was trained
-            example,
+            tuple(example.values()),
             part,
-            input_names=names,
+            input_names=list(example),
             output_names=[output],
             dynamic_axes=axes,
             opset_version=OPSET,
             dynamo=False,
         )
     model = onnx.load(part)
-    fold_pads(model, {n: x.numpy() for n, x in zip(names, example, strict=True)})
+    fold_pads(model, {name: x.numpy() for name, x in example.items()})
     if feeds is not None:
         onnx.save(model, part)
         quantise(part, feeds, quantised)
@@ -279,14 +279,14 @@ def export_receiver(
 
     With `feeds`, such as `first_inputs`, its convolutions are quantised (`quantise`).
     """
-    config, sizes = network.config, (48, 64)
-    example: tuple[Tensor, ...] = (
-        torch.randn(1, 3, *sizes),
-        torch.randn(1, 3, sizes[0] // PATCH, sizes[1] // PATCH),
-        torch.zeros(1, *sizes, dtype=torch.uint8).random_(config.classes + 1),
-        torch.tensor([0.5]),
-        torch.tensor([0.0]),
-    )
+    config, sizes, grid = network.config, (48, 64), (48 // PATCH, 64 // PATCH)
+    example = {
+        "noisy": torch.randn(1, 3, *sizes),
+        "coarse": torch.randn(1, 3, *grid),
+        "labels": torch.zeros(1, *sizes, dtype=torch.uint8).random_(config.classes + 1),
+        "sigma": torch.tensor([0.5]),
+        "fidelity": torch.tensor([0.0]),
+    }
     axes = {
         "noisy": {2: "height", 3: "width"},
         "coarse": {2: "rows", 3: "columns"},
@@ -301,12 +301,10 @@ def export_receiver(
         "palette": described(network.palette or _palette(config.classes)),
         "config": asdict(config),
     }
-    names = ["noisy", "coarse", "labels", "sigma", "fidelity"]
     if config.texture:
-        names.append("texture")
         axes["texture"] = axes["coarse"]
-        example = (*example, torch.zeros(1, config.texture, *example[1].shape[2:]))
-    _write(_Denoiser(bake(network)), example, names, "residual", axes, metadata, path, feeds)
+        example["texture"] = torch.zeros(1, config.texture, *grid)
+    _write(_Denoiser(bake(network)), example, "residual", axes, metadata, path, feeds)
 
 
 def export_segmenter(
@@ -322,7 +320,7 @@ def export_segmenter(
     With `feeds`, such as `pictures_of`, the wide convolutions of its decoder are quantised, half of
     its arithmetic; its backbone would suffer.
     """
-    example = (torch.zeros(1, 64, 96, 3, dtype=torch.uint8).random_(256),)
+    example = {"image": torch.zeros(1, 64, 96, 3, dtype=torch.uint8).random_(256)}
     axes = {"image": {1: "height", 2: "width"}, "logits": {2: "rows", 3: "columns"}}
     metadata = {
         "palette": described(network.palette or _palette(network.config.classes)),
@@ -331,25 +329,24 @@ def export_segmenter(
         "config": asdict(network.config),
     }
     wide = ("/smooth.", "/head.0/")
-    _write(_Segmenter(network), example, ["image"], "logits", axes, metadata, path, feeds, wide)
+    _write(_Segmenter(network), example, "logits", axes, metadata, path, feeds, wide)
 
 
 def _palette(classes: int) -> Palette:
     for palette in (CAMVID, CITYSCAPES):
-        if palette.void == classes:
+        if palette.known == classes:
             return palette
     raise ModelError(f"no palette of ours has {classes} classes")
 
 
 def export(options: ExportOptions) -> None:
     """`sempic train export`."""
-    try:
-        segmenter = load_segmenter(options.weights)
-    except ModelError:
-        receiver = load_receiver(options.weights)
-        feeds = first_inputs(options.int8, receiver.config) if options.int8 else None
-        export_receiver(receiver, options.output, model_id=options.model_id, feeds=feeds)
+    apart((options.weights,), options.output)
+    network, corpus = load_network(options.weights), options.int8
+    if isinstance(network, CompactNet):
+        feeds = first_inputs(corpus, network.config) if corpus else None
+        export_receiver(network, options.output, model_id=options.model_id, feeds=feeds)
     else:
-        looks = pictures_of(options.int8, ENLARGE) if options.int8 else None
-        export_segmenter(segmenter, options.output, feeds=looks)
+        feeds = pictures_of(corpus, ENLARGE) if corpus else None
+        export_segmenter(network, options.output, feeds=feeds)
     print(f"{options.output}: {options.output.stat().st_size / 1e6:.1f} MB")

@@ -11,16 +11,24 @@ from pathlib import Path
 from typing import Any
 
 from sempic import fields
-from sempic.fields import option
+from sempic.errors import InputError
+from sempic.fields import another, option
 
 ENLARGE = 1.5
 """How much small pictures are enlarged before they are segmented, unless a run says otherwise."""
-_CROPS = "crops; multiples of 32 are fastest, of 16 allowed"
 _CLASSES = "a palette, cityscapes or camvid, or a JSON file of one's own"
 
 
 def _minutes(name: str, value: Any) -> float:
-    return float(value)  # infinite ones, too
+    """Infinite ones, too."""
+    if not float(value) >= 0:
+        raise InputError(f"{name} must be 0 or more, not {value}")
+    return float(value)
+
+
+def _check_crop(crop: tuple[int, int], multiple: int) -> None:
+    if any(side % multiple or side < multiple for side in crop):
+        raise ValueError(f"--crop takes multiples of {multiple}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +36,7 @@ class RunOptions:
     """What every training run takes."""
 
     out: Path = option("folder of the run; resumed if it has begun")
-    steps: int = option("end after this many", 0)
+    steps: int = option("end after this many", 0, low=0)
     minutes: float = option(
         "end after so much time, checkpoints and exports included; the learning rate follows "
         "the elapsed share",
@@ -36,10 +44,10 @@ class RunOptions:
         check=_minutes,
     )
     batch: int = option("crops in a step", 8, low=1)
-    lr: float = option("learning rate at its highest", 1e-3)
+    lr: float = option("learning rate at its highest", 1e-3, above=0)
     init: Path | None = option("weights to begin with, .safetensors", None)
-    seed: int = option("of every random draw", 0)
-    threads: int = option("of a CPU", 2)
+    seed: int = option("of every random draw", 0, low=0)
+    threads: int = option("of a CPU", 2, low=1)
     device: str = option("where to train; auto: the GPU if there is one", "auto")
     reproducible: bool = option(
         "draw noise on the CPU, and use deterministic algorithms: the same run on every device",
@@ -80,7 +88,7 @@ class CorpusOptions:
         "short side that six in ten renditions have; others have 200 to 480", 256, low=128
     )
     limit: int = option("pictures of each source at most, spread evenly; 0 for all", 0, low=0)
-    seed: int = option("of every random draw", 0)
+    seed: int = option("of every random draw", 0, low=0)
     workers: int = option("processes", os.cpu_count() or 1, low=1)
 
     def __post_init__(self) -> None:
@@ -101,9 +109,9 @@ class SegmenterOptions(RunOptions):
         metavar=("MIN", "MAX"),
     )
     enlarge: float = option(
-        "how much small pictures are enlarged before they are segmented", ENLARGE
+        "how much small pictures are enlarged before they are segmented", ENLARGE, above=0
     )
-    judged: int = option("pictures to validate with, of each source", 20)
+    judged: int = option("pictures to validate with, of each source; 0 for all", 20, low=0)
     teacher: Path | None = option(
         "segmenter.safetensors of the same classes, a larger one, whose opinion of every pixel is "
         "learned from too",
@@ -112,8 +120,9 @@ class SegmenterOptions(RunOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.crop[0] % 32 or self.crop[1] % 32 or min(self.crop) < 32:
-            raise ValueError("--crop takes multiples of 32")
+        _check_crop(self.crop, 32)
+        if not 1 <= self.heights[0] <= self.heights[1]:
+            raise ValueError("--heights takes pixels, the least first")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,22 +130,32 @@ class ReceiverOptions(RunOptions):
     """What both stages of the compact receiver take."""
 
     corpus: tuple[Path, ...] = option("folders of `sempic train corpus`")
-    crop: tuple[int, int] = option(_CROPS, (128, 176), metavar=("H", "W"))
-    label_drop: float = option("share of the maps that are void", 0.1)
-    region_drop: float = option("share of the maps in which a part of a region is void", 0.0)
-    region_wrong: float = option("share of the maps in which a part of a region is wrong", 0.0)
-    tail_blocks: int | None = option(
-        "give the network this many (CompactConfig); default: as many as --init has", None
+    crop: tuple[int, int] = option(
+        "crops; multiples of 32 are fastest, of 16 allowed", (128, 176), metavar=("H", "W")
     )
-    narrow_width: int | None = option("likewise", None)
-    sheet: int = option("scenes on a sheet", 4)
+    label_drop: float = option("share of the maps that are void", 0.1, low=0, high=1)
+    region_drop: float = option(
+        "share of the maps in which a part of a region is void", 0.0, low=0, high=1
+    )
+    region_wrong: float = option(
+        "share of the maps in which a part of a region is wrong", 0.0, low=0, high=1
+    )
+    tail_blocks: int | None = option(
+        "give the network this many (CompactConfig); default: as many as --init has", None, low=0
+    )
+    narrow_width: int | None = option("likewise", None, low=1)
+    sheet: int = option("scenes on a sheet", 4, low=1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_crop(self.crop, 16)
 
 
 @dataclass(frozen=True, kw_only=True)
 class DenoiseOptions(ReceiverOptions):
     """Train the compact receiver to denoise, at all noise levels. Run it again to go on."""
 
-    lr: float = option("learning rate at its highest", 4e-3)
+    lr: float = another(RunOptions, "lr", 4e-3)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,11 +172,11 @@ class DistillOptions(ReceiverOptions):
         "folder of `sempic train features`; default: the ImageNet package and the cache", None
     )
     batch: int = option("crops in a step; pooled features need two for a variance", 4, low=2)
-    lr: float = option("learning rate at its highest", 3e-3)
-    crop: tuple[int, int] = option(_CROPS, (192, 256), metavar=("H", "W"))
-    label_drop: float = option("share of the maps that are void", 0.15)
-    region_drop: float = option("share of the maps in which a part of a region is void", 0.25)
-    region_wrong: float = option("share of the maps in which a part of a region is wrong", 0.06)
+    lr: float = another(RunOptions, "lr", 3e-3)
+    crop: tuple[int, int] = another(ReceiverOptions, "crop", (192, 256))
+    label_drop: float = another(ReceiverOptions, "label_drop", 0.15)
+    region_drop: float = another(ReceiverOptions, "region_drop", 0.25)
+    region_wrong: float = another(ReceiverOptions, "region_wrong", 0.06)
     critical: float = option(
         "pixels weigh 1 + this times what their class's importance is above 1", 16.0
     )
@@ -205,11 +224,11 @@ class LabelPriorOptions(RunOptions, PriorData):
 
     batch: int = option("maps in a step", 4, low=1)
     coarse: bool = option("one that sees the coarse picture", False)
-    busy: int = option("pixels at outlines, a map", 3000)
-    calm: int = option("other pixels, a map", 700)
-    lr: float = option("learning rate at its highest", 3e-3)
+    busy: int = option("pixels at outlines, a map", 3000, low=1)
+    calm: int = option("other pixels, a map", 700, low=1)
+    lr: float = another(RunOptions, "lr", 3e-3)
     init: Path | None = option("weights to begin with, .safetensors, or a label model, .npz", None)
-    threads: int = option("of a CPU", 1)
+    threads: int = another(RunOptions, "threads", 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,7 +254,7 @@ class ExportOptions:
 
     weights: Path = option("compact.safetensors or segmenter.safetensors", positional=True)
     output: Path = option("the .onnx file", positional=True)
-    model_id: int = option("number that names the receiver in a stream", 1)
+    model_id: int = option("number that names the receiver in a stream", 1, low=0, high=14)
     int8: Path | None = option(
         "compute convolutions in 8-bit integers, with ranges from this corpus",
         None,
@@ -260,6 +279,16 @@ class GrowOptions:
 
     weights: Path = option("compact.safetensors", positional=True)
     output: Path = option("the .safetensors file", positional=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AverageOptions:
+    """Write the mean of two trainings' weights: of receivers alike, or of segmenters alike."""
+
+    first: Path = option("compact.safetensors or segmenter.safetensors", positional=True)
+    second: Path = option("of another training of the same network", positional=True)
+    weight: float = option("of the second; the first has the rest", 0.5, low=0, high=1)
+    out: Path = option("the .safetensors file")
 
 
 @dataclass(frozen=True, kw_only=True)

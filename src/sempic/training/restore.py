@@ -18,12 +18,14 @@ import onnx.numpy_helper
 import torch
 from torch import Tensor, nn
 
-from sempic.errors import ModelError
+from sempic.errors import InputError, ModelError
+from sempic.jobs import apart
 from sempic.networks.compact import CompactConfig, CompactNet
 from sempic.networks.segmenter import SegmentationNet, SegmenterConfig
 from sempic.networks.weights import save_network
 from sempic.palette import from_description
-from sempic.training.data.readers import PICTURES, open_picture
+from sempic.training.data.readers import find_pictures, open_picture
+from sempic.training.data.sources import spread
 from sempic.training.options import RestoreOptions
 
 
@@ -158,13 +160,12 @@ def restore_segmenter(
 
 
 def _batches(folder: Path) -> list[Tensor]:
-    """Some 32 pictures of a folder, one by one, with sides that are multiples of 32."""
-    files = sorted(p for p in folder.iterdir() if p.suffix.lower() in PICTURES)
-    if not files:
-        raise ModelError(f"{folder}: no pictures here")
+    """At most 32 pictures of a folder, one by one, with sides that are multiples of 32."""
     pictures = []
-    for path in files[:: max(1, len(files) // 32)]:
+    for path in spread(find_pictures(folder), 32):
         pixels = np.array(open_picture(path).convert("RGB"))
+        if min(pixels.shape[:2]) < 32:
+            raise InputError(f"{path}: a side is shorter than 32 pixels")
         x = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
         pictures.append(x[..., : x.shape[2] // 32 * 32, : x.shape[3] // 32 * 32])
     return pictures
@@ -172,6 +173,7 @@ def _batches(folder: Path) -> list[Tensor]:
 
 def run(options: RestoreOptions) -> None:
     """`sempic train restore`."""
+    apart((options.model,), options.output)
     try:
         model = onnx.load(options.model)
     except Exception as error:  # protobuf raises its own classes

@@ -20,7 +20,7 @@ from sempic.diffusion.flags import DEFAULTS, SamplingConfig, filled_in
 from sempic.diffusion.receiver import Given, ready, reconstruct
 from sempic.palette import INDICES, Palette
 from sempic.scene import Image, LabelMap
-from sempic.training.data.scenes import SceneFolder, TrainingScene, geometry, open_scenes
+from sempic.training.data.scenes import SceneFolder, TrainingScene, open_scenes
 from sempic.training.flags import PaperOptions, SampleConfig
 
 
@@ -80,8 +80,7 @@ def run(flags: Mapping[str, Any]) -> None:
     network = {name: value for name, value in flags.items() if name in DEFAULTS}
     model, process = open_model(Path(config.model_path), network or None)
     model = ready(model)
-    factor, _ = geometry(data, model.config)
-    scenes = open_scenes(data, model.config, factor, config.split)
+    scenes = open_scenes(data, model.config, config.split)
     if model.config.instance_edges:
         print(
             "this network sees instance edges, which a .sempic file does not carry: rates lack them"

@@ -9,7 +9,6 @@ import contextlib
 import copy
 import json
 import math
-import shutil
 import signal
 import time
 from abc import ABC, abstractmethod
@@ -385,7 +384,7 @@ def _export(recipe: Recipe, state: dict[str, Tensor], run: Folder, folder: Path)
     recipe.export(state, folder)
     sheets = sorted(run.path.glob("sheet-*.png"))
     for path in (run.log, *sheets[-1:]):
-        shutil.copyfile(path, folder / path.name)
+        files.write(folder / path.name, path.read_bytes())
     made = [path for path in folder.iterdir() if path.is_file()]
     large = [path for path in made if path.stat().st_size > LARGEST_EXPORT]
     if large or len(made) > 8:
@@ -413,7 +412,10 @@ def set_up(options: RunOptions) -> torch.device:
     torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
     auto = "cuda" if torch.cuda.is_available() else "cpu"
-    device = torch.device(auto if options.device == "auto" else options.device)
+    try:
+        device = torch.device(auto if options.device == "auto" else options.device)
+    except RuntimeError as error:
+        raise ModelError(f"--device {options.device}: PyTorch knows no such device") from error
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ModelError(f"--device {options.device}: there is no GPU that PyTorch can use")
     if options.reproducible:

@@ -133,16 +133,17 @@ def test_what_is_wrong_is_said_before_the_work(folder, capsys):
         ("--size 4", "a size is WxH in pixels"),
         ("--size 9x100000", "a size is WxH in pixels"),
         ("--size 60000x60000", "a size is WxH in pixels"),
-        ("--rates nan", "a rate is bits per pixel, not 'nan'"),
-        ("--rates 0.1,x", "a rate is bits per pixel, not 'x'"),
-        ("--rates=-1", "a rate is bits per pixel, not '-1'"),
+        ("--rates 0", "'0' are not bits per pixel"),
+        ("--rates nan", "'nan' are not bits per pixel"),
+        ("--rates 0.1,x", "'0.1,x' are not bits per pixel"),
+        ("--rates=-1", "'-1' are not bits per pixel"),
         ("--limit 0", "positive whole number"),
         ("--short-side -4", "positive whole number"),
         ("--jobs -3", "positive whole number"),
-        ("--every 0", "positive whole number"),
-        ("--drop 5", "a share lies between 0 and 1, not '5'"),
-        ("--drop nan", "a share lies between 0 and 1, not 'nan'"),
-        ("--start=-1", "a clip begins at so many seconds, not '-1'"),
+        ("--every 0", "every must be 1 or more, not 0"),
+        ("--drop 5", "drop is 0…1, not 5.0"),
+        ("--drop nan", "drop is a finite number, not nan"),
+        ("--start=-1", "start must be 0 or more, not -1.0"),
     ],
 )
 def test_numbers_that_mean_nothing_are_refused(option, said, capsys):
@@ -227,3 +228,9 @@ def test_the_setting_nearest_to_a_rate(folder):
             found = bench.bpp(0, "webp", bench.near(0, "webp", bpp))
             best = min(rates, key=lambda rate: abs(np.log(rate / bpp)))
             assert abs(np.log(found / bpp)) <= max(abs(np.log(best / bpp)), 0.03)
+
+
+@pytest.mark.parametrize("wish", ["--start 0", "--every 1", "--drop 0", "--fps 10", "--quality 5"])
+def test_what_is_for_clips_is_refused_of_pictures(folder, wish, capsys):
+    assert run(*wish.split()) == 2
+    assert "is for clips, and these are pictures" in capsys.readouterr().err

@@ -15,6 +15,10 @@ def test_cache(tmp_path):
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(OutputError, match="cache"):
         Cache(tmp_path / "file/cache.sqlite")
+    (tmp_path / "file").write_bytes(b"mine")
+    with pytest.raises(OutputError, match=r"file: the cache cannot be opened .*another kind"):
+        Cache(tmp_path / "file")
+    assert (tmp_path / "file").read_bytes() == b"mine"
 
 
 def test_digests_tell_shapes_apart():

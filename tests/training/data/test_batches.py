@@ -5,9 +5,10 @@ from conftest import street
 torch = pytest.importorskip("torch")
 
 from sempic import coarse, texture  # noqa: E402
+from sempic.diffusion.sampling import to_unit  # noqa: E402
 from sempic.errors import InputError  # noqa: E402
 from sempic.training.data import batches, taxonomy  # noqa: E402
-from sempic.training.data.batches import Crops, Drops, Pool, drop, to_unit  # noqa: E402
+from sempic.training.data.batches import Crops, Drops, Pool, drop  # noqa: E402
 from sempic.training.data.corpus import Corpus, Sample  # noqa: E402
 
 CPU = torch.device("cpu")

@@ -11,7 +11,7 @@ pytest.importorskip("torch")
 from streets import write_camvid
 
 from sempic.errors import InputError
-from sempic.training.data import readers, taxonomy
+from sempic.training.data import readers, sources, taxonomy
 from sempic.training.data.sources import DEFAULT_WEIGHT, WEIGHTS, open_sources
 
 NINETEEN, ELEVEN = taxonomy.load("cityscapes"), taxonomy.load("camvid")
@@ -90,10 +90,11 @@ def test_pictures_without_labels_are_told_apart_by_their_index(tmp_path):
     (folder / "index.json").write_text(json.dumps(index))
     (folder / "cityscapes").mkdir()
     Image.fromarray(np.zeros((16, 24), np.uint8)).save(folder / "cityscapes/idd-1.png")
-    sources = {s.name: s for s in open_sources([str(folder)], NINETEEN)}
-    assert set(sources) == {"idd", "oslo"}  # no aerial ones, and nuscenes is for judging
-    assert sources["oslo"].weight == DEFAULT_WEIGHT
-    (first,), (val,) = sources["idd"].train, sources["idd"].val
+    (folder / "images/._idd-1.png").write_bytes(b"what macOS leaves beside a picture")
+    found = {s.name: s for s in open_sources([str(folder)], NINETEEN)}
+    assert set(found) == {"idd", "oslo"}  # no aerial ones, and nuscenes is for judging
+    assert found["oslo"].weight == DEFAULT_WEIGHT
+    (first,), (val,) = found["idd"].train, found["idd"].val
     assert (first.known(NINETEEN, (32, 48)) == 0).all()
     assert val.known(NINETEEN, (32, 48)) is None
 
@@ -120,3 +121,26 @@ def test_what_cannot_be_used_is_named(tmp_path):
     (item,) = open_sources([str(tmp_path / "c/b")], NINETEEN)[0].train
     with pytest.raises(InputError, match=r"x.png: not a picture"):
         item.picture()
+
+
+@pytest.mark.parametrize(
+    ("index", "why"),
+    [
+        ('{"a": {"split": "test"}}', "the split 'test' of a is neither train nor val"),
+        ('["a"]', "cannot be read"),
+        ('{"a": "train"}', "cannot be read"),
+        ("{", "cannot be read"),
+    ],
+)
+def test_an_index_that_cannot_be_used_is_named(tmp_path, index, why):
+    picture(tmp_path / "images/a.png")
+    (tmp_path / "index.json").write_text(index)
+    with pytest.raises(InputError, match=rf"index.json: {why}"):
+        open_sources([str(tmp_path)], NINETEEN)
+
+
+@pytest.mark.parametrize(("count", "found"), [(0, 10), (1, 1), (3, 3), (7, 7), (10, 10), (99, 10)])
+def test_as_many_as_asked_for_are_spread(count, found):
+    chosen = sources.spread(range(10), count)
+    assert len(set(chosen)) == len(chosen) == found
+    assert chosen[0] == 0

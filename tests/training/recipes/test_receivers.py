@@ -86,6 +86,47 @@ def run(made, name, command, *more):
     return cli.main(["train", *argv])
 
 
+@pytest.mark.parametrize("weight", [0.0, 0.25, 1.0])
+def test_an_average_lies_between_two_trainings(tmp_path, weight):
+    one, other = trained(), trained()
+    for parameter in other.parameters():
+        parameter.data += 0.05 * torch.randn_like(parameter)
+    other.normalise()
+    for name, network in (("a", one), ("b", other)):
+        save_network(network, tmp_path / f"{name}.safetensors")
+    argv = [str(tmp_path / f"{name}.safetensors") for name in "ab"]
+    argv += ["--weight", str(weight), "--out", str(tmp_path / "c.safetensors")]
+    assert cli.main(["train", "average", *argv]) == 0
+    found = load_receiver(tmp_path / "c.safetensors")
+    mine, theirs, between = (n.state_dict() for n in (one, other, found))
+    for name, value in between.items():
+        expected = (1 - weight) * mine[name] + weight * theirs[name]
+        if value.ndim == 4:  # filters have unit norm, and keep their direction
+            expected = expected / expected.flatten(1).norm(dim=1)[:, None, None, None]
+            value = value / value.flatten(1).norm(dim=1)[:, None, None, None]
+        torch.testing.assert_close(value, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_an_average_is_of_networks_alike_and_replaces_neither(tmp_path, capsys):
+    save_network(trained(), tmp_path / "a.safetensors")
+    save_network(trained(TINY19), tmp_path / "b.safetensors")
+    segmenter = SegmentationNet(SegmenterConfig(width=16))
+    save_network(segmenter, tmp_path / "s.safetensors")
+    for other in "bs":
+        argv = [str(tmp_path / f"{name}.safetensors") for name in f"a{other}"]
+        assert cli.main(["train", "average", *argv, "--out", str(tmp_path / "c.safetensors")]) == 2
+        assert "are of different networks" in capsys.readouterr().err
+    assert not (tmp_path / "c.safetensors").exists()
+    argv = [str(tmp_path / "s.safetensors")] * 2
+    assert cli.main(["train", "average", *argv, "--out", str(tmp_path / "c.safetensors")]) == 0
+    kept = (tmp_path / "a.safetensors").read_bytes()
+    argv = [str(tmp_path / "a.safetensors")] * 2
+    for words in (["average", *argv, "--out", argv[0]], ["grow", *argv], ["export", *argv]):
+        assert cli.main(["train", *words]) == 2
+        assert "a.safetensors: would be replaced" in capsys.readouterr().err
+    assert (tmp_path / "a.safetensors").read_bytes() == kept
+
+
 DENOISE = ("denoise", "--steps", "4", "--crop", "64", "64")
 DISTILL = (
     "distill", "--steps", "3", "--crop", "64", "64", "--vgg", "0", "--region-drop", "0.5",

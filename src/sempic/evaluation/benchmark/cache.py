@@ -20,6 +20,10 @@ class Cache:
         """Raises OutputError if the file cannot be made."""
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("ab+") as file:  # SQLite would write over a file that is tiny
+                file.seek(0)
+                if file.read(16) not in (b"", b"SQLite format 3\0"):
+                    raise OSError("it is a file of another kind")
             self._db = sqlite3.connect(path, isolation_level=None, timeout=60)
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=NORMAL")

@@ -10,7 +10,7 @@ from typing import Literal
 from sempic import pictures
 from sempic.errors import InputError
 from sempic.evaluation import codecs
-from sempic.evaluation.evaluate import find, read, read_labels
+from sempic.evaluation.evaluate import by_name, find, read, read_labels
 from sempic.evaluation.measure import Settings
 from sempic.scene import Image, LabelMap
 
@@ -42,20 +42,10 @@ class Plan:
     """Without a size: pictures whose shorter side is longer are scaled down to it."""
     settings: Settings
     effort: str = codecs.EFFORTS[0]
-    receiver: str | None = None
-    segmenter: str | None = None
-    verifier: str | None = None
-    prior: str | None = None
+    models: codecs.Models = codecs.BUNDLED
 
     def codec(self, name: str) -> codecs.PictureCodec:
-        return codecs.load(
-            name,
-            effort=self.effort,
-            receiver=self.receiver,
-            segmenter=self.segmenter,
-            verifier=self.verifier,
-            prior=self.prior,
-        )
+        return codecs.load(name, effort=self.effort, models=self.models)
 
     def load(self, index: int) -> tuple[Image, LabelMap | None]:
         """A picture and its labels at the working size (pictures BICUBIC, labels NEAREST)."""
@@ -94,7 +84,7 @@ def items(
         raise InputError(f"{folder}: no pictures {pattern}")
     if limit is not None and limit < len(paths):
         paths = [paths[i * len(paths) // limit] for i in range(limit)]
-    maps = {} if labels is None else {path.stem: path for path in find(labels)}
+    maps = {} if labels is None else by_name(labels)
     for path in paths:
         if labels is not None and path.stem not in maps:
             raise InputError(f"{labels}: no label map {path.stem}")

@@ -7,7 +7,6 @@ original differs by less than STATIC levels.
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +19,8 @@ from sempic import api, coarse, segment, sequence
 from sempic.errors import InputError, SempicWarning
 from sempic.evaluation import metrics
 from sempic.evaluation.clips.clip import Clip
-from sempic.evaluation.clips.rivals import RIVALS, nearest
+from sempic.evaluation.clips.rivals import RIVALS, first, nearest
+from sempic.evaluation.codecs import BUNDLED, Models
 from sempic.evaluation.measure import Measure, Settings, row
 from sempic.evaluation.measures import Row
 from sempic.options import DEFAULT_QUALITY
@@ -50,8 +50,7 @@ class Plan:
     """Each so many frames are looked at by the networks of the metrics."""
     drop: float = 0.0
     """The share of frames that are lost in a trial of that; 0: no trial."""
-    segmenter: str | None = None
-    receiver: str | None = None
+    models: Models = BUNDLED
 
     def __post_init__(self) -> None:
         if unknown := [name for name in self.names if name not in NAMES]:
@@ -72,7 +71,7 @@ class Found:
 
 def measure(clip: Clip, plan: Plan) -> dict[str, Found]:
     """What is found, by the names of the plan. Raises SempicErrors as coding does."""
-    coder = api.Codec(segmenter=_Seen(plan.segmenter), receiver=plan.receiver)
+    coder = api.Codec(_Seen(plan.models.segmenter), plan.models.receiver)
     coded: dict[str, tuple[str, Row, list[Image]]] = {"sempic": _sequence(clip, coder, plan)}
     size = coded["sempic"][1]["bytes"]
     for name in plan.names:
@@ -135,7 +134,7 @@ def _single(clip: Clip, coder: api.Codec, quality: int) -> tuple[str, Row, list[
 
 
 def _rival(name: str, clip: Clip, size: int) -> tuple[str, Row, list[Image]]:
-    rival = RIVALS[re.sub("x2$", "", name)]
+    rival = first(name.removesuffix("x2"))
     twice = name.endswith("x2")
     found = nearest(rival, clip, 2 * size if twice else size)
     title = rival.title + (" at twice the rate" if twice else "")

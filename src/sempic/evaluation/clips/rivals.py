@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
-from fractions import Fraction
 from typing import NamedTuple
 
 from sempic import pictures
 from sempic.errors import InputError
 from sempic.evaluation.clips.clip import Clip
-from sempic.evaluation.codecs import decode_video, encode_video
+from sempic.evaluation.codecs import Video, decode_video, encode_video
 from sempic.scene import Image
 
 _SLACK = 1.1
@@ -19,44 +17,19 @@ _SMALLEST = 320
 """Width of clips that are not halved any more: SVT-AV1 hangs at 160×90."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Rival:
-    """A codec, and how PyAV is asked for it."""
-
-    title: str
-    encoders: dict[str, dict[str, str]]
-    """By PyAV's name, the first that is there is taken; their options but for CRF."""
-    decoder: str
-    crfs: range
-
-
+_SVT = "pred-struct=1:lp=1:keyint=-1:scd=0:enable-tf=0"
+_X265 = "log-level=none:pools=none:frame-threads=1:info=0:keyint=-1:scenecut=0"
+_AOM = {"cpu-used": "4", "lag-in-frames": "0", "usage": "realtime"}
+_SLOW = {"preset": "slow", "tune": "zerolatency", "x265-params": _X265}
+_CRF = range(63, 19, -1)
 RIVALS = {
-    "av1": Rival(
-        title="AV1",
-        encoders={
-            "libsvtav1": {
-                "preset": "4",
-                "svtav1-params": "pred-struct=1:lp=1:keyint=-1:scd=0:enable-tf=0",
-            },
-            "libaom-av1": {"cpu-used": "4", "lag-in-frames": "0", "usage": "realtime"},
-        },
-        decoder="libdav1d",
-        crfs=range(20, 64),
+    "av1": (
+        Video("av1", "AV1", _CRF, "libsvtav1", "libdav1d", {"preset": "4", "svtav1-params": _SVT}),
+        Video("av1", "AV1", _CRF, "libaom-av1", "libdav1d", _AOM),
     ),
-    "hevc": Rival(
-        title="HEVC",
-        encoders={
-            "libx265": {
-                "preset": "slow",
-                "tune": "zerolatency",
-                "x265-params": "log-level=none:pools=none:frame-threads=1:info=0:keyint=-1:"
-                "scenecut=0",
-            }
-        },
-        decoder="hevc",
-        crfs=range(20, 52),
-    ),
+    "hevc": (Video("hevc", "HEVC", range(51, 19, -1), "libx265", "hevc", _SLOW),),
 }
+"""Of each name the first whose encoder PyAV has is taken (`first`)."""
 
 
 class Coded(NamedTuple):
@@ -69,37 +42,39 @@ class Coded(NamedTuple):
     """At which it was coded."""
 
 
-def nearest(rival: Rival, clip: Clip, size: int) -> Coded:
+def first(name: str) -> Video:
+    """The rival of a name. Raises InputError without encoder."""
+    import av
+
+    for video in RIVALS[name]:
+        if video.encoder in av.codecs_available:
+            return video
+    encoders = " or ".join(video.encoder for video in RIVALS[name])
+    raise InputError(f"this PyAV has no {encoders}, which {RIVALS[name][0].title} is")
+
+
+def nearest(rival: Video, clip: Clip, size: int) -> Coded:
     """A rival's stream that is nearest in bytes, by bisection over its CRF; at half the width and
-    height, enlarged again, if it has none that is as small. Raises InputError without encoder."""
+    height, enlarged again, if it has none that is as small."""
     height, width = clip.frames[0].shape[:2]
 
     @functools.cache
     def coded(crf: int) -> list[bytes]:
-        return _code(rival, clip.frames, clip.rate, crf)
+        return encode_video(rival.encoder, clip.frames, rival.options(crf), clip.rate)
 
     def bytes_at(crf: int) -> int:
         return sum(map(len, coded(crf)))
 
-    low, high = rival.crfs.start, rival.crfs.stop - 1
-    while low < high:  # the least CRF whose stream is no larger
-        middle = (low + high) // 2
-        low, high = (low, middle) if bytes_at(middle) <= size else (middle + 1, high)
-    if bytes_at(rival.crfs[-1]) > _SLACK * size and width > _SMALLEST:
+    high, low = rival.settings[0], rival.settings[-1]
+    if bytes_at(high) > _SLACK * size and width > _SMALLEST:
         half = width // 4 * 2, height // 4 * 2
         frames = [pictures.resized(frame, half, "BOX") for frame in clip.frames]
         found = nearest(rival, Clip(name=clip.name, frames=frames, rate=clip.rate), size)
         back = [pictures.resized(picture, (width, height)) for picture in found.pictures]
         return found._replace(pictures=back)
-    tried = [crf for crf in (low - 1, low) if crf in rival.crfs]
+    while low < high:  # the least CRF whose stream is no larger
+        middle = (low + high) // 2
+        low, high = (low, middle) if bytes_at(middle) <= size else (middle + 1, high)
+    tried = [crf for crf in (low - 1, low) if crf in rival.settings]
     best = min(tried, key=lambda crf: abs(bytes_at(crf) - size))
     return Coded(bytes_at(best), decode_video(rival.decoder, coded(best), width, height), width)
-
-
-def _code(rival: Rival, frames: list[Image], rate: Fraction, crf: int) -> list[bytes]:
-    import av
-
-    name = next((name for name in rival.encoders if name in av.codecs_available), None)
-    if name is None:
-        raise InputError(f"this PyAV has no {' or '.join(rival.encoders)}, which {rival.title} is")
-    return encode_video(name, frames, {"crf": str(crf), **rival.encoders[name]}, rate)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import html
 import json
 from collections.abc import Mapping, Sequence
@@ -131,5 +130,5 @@ def page(results: Results, plan: Plan) -> str:
 
 def _animated(pictures: Sequence[Image], clip: Clip) -> str:
     """A data URL."""
-    data = animation(pictures, float(clip.rate), "WEBP", quality=_QUALITY, method=2)
-    return "data:image/webp;base64," + base64.b64encode(data).decode()
+    rate = float(clip.rate)
+    return report.data_url(animation(pictures, rate, "WEBP", quality=_QUALITY, method=2))

@@ -6,13 +6,16 @@ import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sempic import models, segment
 from sempic.evaluation import weights
 from sempic.scene import Image, LabelMap
+
+if TYPE_CHECKING:
+    from sempic.evaluation.measure import Settings
 
 Record = dict[str, Any]
 """Of one picture: numbers and arrays by name, which can be kept, and added up later."""
@@ -47,22 +50,19 @@ class Figure:
 class NetworkCache:
     """What looks at pictures for the metrics, loaded when first needed."""
 
-    def __init__(
-        self, *, judge: str | None, inception: str | None, num_classes: int | None
-    ) -> None:
-        """As in `sempic.evaluation.measure.Settings`."""
-        self._judge, self.inception, self.num_classes = judge, inception, num_classes
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
         self._loaded: dict[str, Any] = {}
 
     @functools.cached_property
     def judge(self) -> Any:
         """The judging segmenter. Raises ModelError if it cannot be loaded."""
-        return segment.load(self._judge or str(models.find(models.JUDGE)))
+        return segment.load(self.settings.judge or str(models.find(models.JUDGE)))
 
     @functools.cached_property
     def finder(self) -> Any:
         """The judge as it looks for objects: at the bundled one's best size, others as they are."""
-        if self._judge is not None:
+        if self.settings.judge is not None:
             return self.judge
         return segment.load(str(models.find(models.JUDGE)), side=SIDE)
 
@@ -78,15 +78,18 @@ class Reference:
     for."""
 
     def __init__(self, cache: NetworkCache, picture: Image, labels: LabelMap | None = None) -> None:
-        self.picture = picture
-        self.labels = labels
-        self._cache = cache
+        self.cache, self.picture, self.labels = cache, picture, labels
         self._found: dict[str, Any] = {}
 
     @functools.cached_property
     def judged(self) -> LabelMap:
         """The judge's map."""
-        return self._cache.judge(self.picture)
+        return self.cache.judge(self.picture)
+
+    @functools.cached_property
+    def searched(self) -> LabelMap:
+        """The judge's map as it looks for objects."""
+        return self.cache.finder(self.picture)
 
     def find(self, name: str, see: Callable[[Image], Any]) -> Any:
         """What `see` finds in the picture, found once under a name."""
@@ -121,7 +124,7 @@ class Metric(ABC):
     """Whether there is a `network`."""
 
     def check(self, inception: str | None, judge: str | None) -> None:
-        """Raises ModelError where its weights are missing; arguments as of `NetworkCache`."""
+        """Raises ModelError where its weights are missing; arguments as of `Settings`."""
         if self.judged and judge is None:
             models.find(models.JUDGE)
         for part in self.weights:
@@ -139,12 +142,12 @@ class Metric(ABC):
         return self.field in record
 
     @abstractmethod
-    def measure(self, cache: NetworkCache, reference: Reference, shown: Reference) -> Record:
+    def measure(self, reference: Reference, shown: Reference) -> Record:
         """Of a decoded picture, of the reference's size."""
 
-    def original(self, cache: NetworkCache, reference: Reference) -> Record:
+    def original(self, reference: Reference) -> Record:
         """Of the original, for `of_originals`."""
-        return self.measure(cache, reference, reference)
+        return self.measure(reference, reference)
 
     @abstractmethod
     def add_up(self, records: Sequence[Record], originals: Sequence[Record]) -> Row:

@@ -16,7 +16,7 @@ class Direct(Mean):
         super().__init__(figure)
         self._compare = compare
 
-    def measure(self, cache: NetworkCache, reference: Reference, shown: Reference) -> Record:
+    def measure(self, reference: Reference, shown: Reference) -> Record:
         found = self._compare(reference.picture, shown.picture)
         return {self.name: float("nan") if found is None else found}
 
@@ -26,8 +26,8 @@ class _Distance(Mean):
 
     has_network = True
 
-    def measure(self, cache: NetworkCache, reference: Reference, shown: Reference) -> Record:
-        network = self.network(cache)
+    def measure(self, reference: Reference, shown: Reference) -> Record:
+        network = self.network(reference.cache)
         there, here = (one.find(self.name, network.features) for one in (reference, shown))
         return {self.name: network.distance(there, here)}
 

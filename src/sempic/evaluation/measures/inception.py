@@ -30,7 +30,7 @@ class _Inception(Metric):
     def network(self, cache: NetworkCache) -> networks.Inception:
         from sempic.evaluation import networks
 
-        path = cache.inception
+        path = cache.settings.inception
         found: networks.Inception = cache.once("inception", lambda: networks.Inception(path))
         return found
 
@@ -46,8 +46,8 @@ class Fid(_Inception):
         Figure(name="kid", title="KID", digits="{:.4f}", lower=True, brief=False),
     )
 
-    def measure(self, cache: NetworkCache, reference: Reference, shown: Reference) -> Record:
-        return {self.field: shown.find(self.name, self.network(cache).features)}
+    def measure(self, reference: Reference, shown: Reference) -> Record:
+        return {self.field: shown.find(self.name, self.network(reference.cache).features)}
 
     def add_up(self, records: Sequence[Record], originals: Sequence[Record]) -> Row:
         if len(records) < 2 or not originals:
@@ -74,8 +74,8 @@ class PatchFid(_Inception):
         ),
     )
 
-    def measure(self, cache: NetworkCache, reference: Reference, shown: Reference) -> Record:
-        found = self.network(cache).features_of(patches(shown.picture))
+    def measure(self, reference: Reference, shown: Reference) -> Record:
+        found = self.network(reference.cache).features_of(patches(shown.picture))
         return {self.field: np.array(found, np.float16)}
 
     def add_up(self, records: Sequence[Record], originals: Sequence[Record]) -> Row:

@@ -16,7 +16,7 @@ import PIL.Image
 
 from sempic.check.objects import KEPT, Change, compare, mask
 from sempic.critical import GROUPS
-from sempic.evaluation.measures.base import Figure, Metric, NetworkCache, Record, Reference, Row
+from sempic.evaluation.measures.base import Figure, Metric, Record, Reference, Row
 from sempic.palette import PALETTES, Palette
 from sempic.scene import Image, LabelMap
 
@@ -35,10 +35,11 @@ class _OfObjects(Metric):
     of_originals = True
     judged = True
 
-    def original(self, cache: NetworkCache, reference: Reference) -> Record:
+    def original(self, reference: Reference) -> Record:
         """Of the reference: what even a good picture loses."""
+        cache = reference.cache
         shown = reference.find("as JPEG", lambda picture: Reference(cache, as_jpeg(picture)))
-        return self.measure(cache, reference, shown)
+        return self.measure(reference, shown)
 
 
 class Objects(_OfObjects):
@@ -62,9 +63,9 @@ class Objects(_OfObjects):
         ),
     )
 
-    def measure(self, cache: NetworkCache, reference: Reference, shown: Reference) -> Record:
-        there, here = (one.find(self.name, cache.finder) for one in (reference, shown))
-        return {self.field: count(there, here, PALETTES[cache.finder.palette])}
+    def measure(self, reference: Reference, shown: Reference) -> Record:
+        palette = PALETTES[reference.cache.finder.palette]
+        return {self.field: count(reference.searched, shown.searched, palette)}
 
     def add_up(self, records: Sequence[Record], originals: Sequence[Record]) -> Row:
         counts = _by_group(records)
@@ -109,11 +110,11 @@ class Confirmed(_OfObjects):
         ),
     )
 
-    def measure(self, cache: NetworkCache, reference: Reference, shown: Reference) -> Record:
+    def measure(self, reference: Reference, shown: Reference) -> Record:
         if reference.labels is None:
             return {}
-        there, here = (one.find(Objects.name, cache.finder) for one in (reference, shown))
-        changes = confirmed(there, here, reference.labels, PALETTES[cache.finder.palette])
+        palette = PALETTES[reference.cache.finder.palette]
+        changes = confirmed(reference.searched, shown.searched, reference.labels, palette)
         return {self.field: np.array([(c.tally.seen, c.tally.kept) for c in changes.values()])}
 
     def add_up(self, records: Sequence[Record], originals: Sequence[Record]) -> Row:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from sempic.evaluation import metrics
-from sempic.evaluation.measures.base import Figure, Metric, NetworkCache, Record, Reference, Row
+from sempic.evaluation.measures.base import Figure, Metric, Record, Reference, Row
 from sempic.palette import INDICES, PALETTES, Palette
 
 
@@ -26,8 +26,9 @@ class Miou(Metric):
         Figure(name="agreement", title="agreement", digits="{:.4f}", brief=False),
     )
 
-    def measure(self, cache: NetworkCache, reference: Reference, shown: Reference) -> Record:
-        classes = count_classes(PALETTES[cache.judge.palette], cache.num_classes)
+    def measure(self, reference: Reference, shown: Reference) -> Record:
+        cache = reference.cache
+        classes = count_classes(PALETTES[cache.judge.palette], cache.settings.num_classes)
         record = {"agreement": metrics.confusion(reference.judged, shown.judged, classes)}
         if reference.labels is not None:
             record["confusion"] = metrics.confusion(reference.labels, shown.judged, classes)
@@ -77,12 +78,12 @@ def count_classes(palette: Palette, wanted: int | None = None) -> int:
     """How many classes a palette has, void not counted; `indices` has as many as are wanted."""
     if palette is INDICES:
         return wanted or 255
-    return len(palette.classes) - (palette.void is not None)
+    return palette.known
 
 
 def class_names(count: int) -> list[str]:
     """What the classes of a judge with so many are called."""
     for palette in PALETTES.values():
-        if len(palette.classes) - (palette.void is not None) == count:
+        if palette.known == count:
             return [c for i, c in enumerate(palette.classes) if i != palette.void]
     return [str(i) for i in range(count)]

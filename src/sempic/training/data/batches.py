@@ -7,7 +7,6 @@ drawn on the host and sent over at once. Pixels never leave the device.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor
 
 from sempic import texture
+from sempic.diffusion.sampling import to_unit
 from sempic.errors import InputError
 from sempic.networks.compact import PATCH
 from sempic.training.data.corpus import GRID, Corpus, Measured, Sample, said_of
@@ -55,11 +55,15 @@ class Pool:
         start, width, top, left, mirror = (column[:, None] for column in plan.unbind(1))
         y = torch.arange(size[0], device=plan.device)
         x = torch.arange(size[1], device=plan.device)
-        rows = start + (top + y) * width + left
         columns = torch.where(mirror == 1, size[1] - 1 - x, x)
+        return self.take(start + (top + y) * width + left, columns)
+
+    def take(self, rows: Tensor, columns: Tensor) -> Tensor:
+        """uint8 (B, h, w) or (B, h, w, C): the places at each sum of one of the rows, int64 (B, h),
+        the first places of rows of arrays, and of one of the columns, (B, w)."""
         index = rows[:, :, None] + columns[:, None, :]
-        cut = self.flat.index_select(0, index.flatten())
-        return cut.reshape(*index.shape, *self.flat.shape[1:])
+        taken = self.flat.index_select(0, index.flatten())
+        return taken.reshape(*index.shape, *self.flat.shape[1:])
 
 
 class Drops(NamedTuple):
@@ -86,21 +90,15 @@ class Batch(NamedTuple):
     """uint8 (B, H, W), the first map of each picture, with nothing dropped."""
 
 
-def to_unit(picture: Tensor) -> Tensor:
-    """uint8 (…, H, W, 3) → float (…, 3, H, W) in [-1, 1]."""
-    return picture.movedim(-1, -3).float() / 127.5 - 1
+Spots = list[npt.NDArray[np.int16]]
+"""Where rare classes are in a map: of each, `_SPOTS` places, (N, 2), rows and columns."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Spots:
-    """Where rare classes are in a map: of each, `_SPOTS` places, int16 (N, 2), rows and columns."""
-
-    places: list[npt.NDArray[np.int16]]
-
-    def draw(self, rng: np.random.Generator) -> tuple[int, int]:
-        places = self.places[rng.integers(len(self.places))]
-        row, column = places[rng.integers(len(places))]
-        return int(row), int(column)
+def draw_spot(spots: Spots, rng: np.random.Generator) -> tuple[int, int]:
+    """A place of one of the classes, each as likely."""
+    places = spots[rng.integers(len(spots))]
+    row, column = places[rng.integers(len(places))]
+    return int(row), int(column)
 
 
 def spots_of(labels: npt.NDArray[np.uint8], rare: Sequence[int], grid: int = 4) -> Spots:
@@ -112,7 +110,7 @@ def spots_of(labels: npt.NDArray[np.uint8], rare: Sequence[int], grid: int = 4) 
         if counts[number]:
             at = np.argwhere(small == number) * grid
             found.append(at[:: max(1, len(at) // _SPOTS)][:_SPOTS].astype(np.int16))
-    return Spots(found)
+    return found
 
 
 class Crops:
@@ -170,8 +168,8 @@ class Crops:
                 (self.images.widths[number] - self.size[1]) // GRID,
             )
             at = [int(draw[3 + k] * (room[k] + 1)) for k in (0, 1)]
-            if seeks[row] and self._spots[map_].places:
-                spot = self._spots[map_].draw(rng)
+            if seeks[row] and self._spots[map_]:
+                spot = draw_spot(self._spots[map_], rng)
                 for k in (0, 1):
                     start = int(spot[k] - rng.uniform(0.2, 0.8) * self.size[k]) // GRID
                     at[k] = min(max(0, start), room[k])

@@ -257,11 +257,19 @@ def _dataset(
     ids: npt.NDArray[np.uint8],
     palette: Palette | None = None,
 ) -> Dataset:
-    """Files that belong together by their names; a map that is missing ends so."""
+    """Files that belong together by their names; what stands alone is an error. A map that is
+    missing ends so."""
+    if lone := [labels[name] for name in labels if name not in images]:
+        raise InputError(f"{_several(lone)}: no picture belongs to it")
+    if missing := [name for name in images if name not in labels]:
+        raise InputError(
+            f"{_several([images[name] for name in missing])}: its label map "
+            f"{missing[0]}{ending} is missing"
+        )
     return Dataset(
         entries=tuple(
-            Entry(name=name, image=image, labels=map_, instances=instances.get(name))
-            for name, image, map_ in _paired(images, labels, ending)
+            Entry(name=name, image=image, labels=labels[name], instances=instances.get(name))
+            for name, image in images.items()
         ),
         num_classes=classes,
         ids=ids,
@@ -283,10 +291,18 @@ def _files(folder: Path, suffixes: Iterable[str]) -> list[Path]:
     return found.files
 
 
+def find_pictures(folder: Path, suffixes: Iterable[str] = PICTURES) -> list[Path]:
+    """The pictures below a folder, in order. Raises InputError if there are none."""
+    found = _files(folder, suffixes)
+    if not found:
+        raise InputError(f"{folder}: no pictures here")
+    return found
+
+
 def _named(folder: Path, suffixes: Iterable[str], ending: str = "") -> dict[str, Path]:
     """Files by their name below `folder`, without `ending` and suffix; there must be some."""
     named: dict[str, Path] = {}
-    for path in _files(folder, suffixes):
+    for path in find_pictures(folder, suffixes):
         name = path.stem.removesuffix(ending) if ending else path.stem
         if ending and not path.stem.endswith(ending):
             raise InputError(f"{path}: its name does not end in {ending}{path.suffix}")
@@ -295,30 +311,12 @@ def _named(folder: Path, suffixes: Iterable[str], ending: str = "") -> dict[str,
         if name in named:
             raise InputError(f"{path} and {named[name]} have the same name")
         named[name] = path
-    if not named:
-        raise InputError(f"{folder}: no pictures here")
     return named
 
 
 def _perhaps(folder: Path) -> dict[str, Path]:
     """Instance maps by their names, if there is the folder."""
     return _named(folder, MAPS) if folder.is_dir() else {}
-
-
-def _paired(
-    images: dict[str, Path], labels: dict[str, Path], ending: str
-) -> list[tuple[str, Path, Path]]:
-    """(name, picture, map) of each; what stands alone is an error."""
-    lone = [labels[name] for name in labels if name not in images]
-    if lone:
-        raise InputError(f"{_several(lone)}: no picture belongs to it")
-    missing = [name for name in images if name not in labels]
-    if missing:
-        raise InputError(
-            f"{_several([images[name] for name in missing])}: its label map "
-            f"{missing[0]}{ending} is missing"
-        )
-    return [(name, images[name], labels[name]) for name in images]
 
 
 def _twins(
@@ -355,6 +353,16 @@ def read_ids(path: Path) -> LabelMap:
     """The samples of a label map as they are stored, uint8 (H, W). Raises InputError."""
     with naming(path):
         return pictures.read_labels(jobs.read(path), INDICES)
+
+
+def read_map(path: Path, image: Path, shape: tuple[int, ...]) -> LabelMap:
+    """`read_ids` of the map of a picture of that (height, width); InputError if it has another."""
+    ids = read_ids(path)
+    if ids.shape != shape:
+        raise InputError(
+            f"{path} is {ids.shape[1]}×{ids.shape[0]}, but {image} is {shape[1]}×{shape[0]}"
+        )
+    return ids
 
 
 def _several(paths: list[Path]) -> str:

@@ -24,14 +24,14 @@ from tqdm import tqdm
 
 from sempic import coarse, files, pictures, texture
 from sempic.api import Codec
-from sempic.errors import InputError, SempicWarning
+from sempic.errors import InputError, OutputError, SempicWarning, refused
 from sempic.networks.compact import PATCH
 from sempic.palette import PALETTES
 from sempic.scene import Image, LabelMap
 from sempic.segment import Segmenter
 from sempic.training.data import taxonomy
 from sempic.training.data.corpus import FORMAT, GRID, Sample, about
-from sempic.training.data.sources import Item, Source, open_sources
+from sempic.training.data.sources import Item, Source, hold_out, open_sources, spread
 from sempic.training.data.taxonomy import Taxonomy
 from sempic.training.options import CorpusOptions
 
@@ -162,17 +162,18 @@ def make(options: CorpusOptions) -> None:
     part = options.out.with_name(options.out.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     files.make_folder(part)
-    with contextlib.closing(_Writer(part)) as writer:
-        for packed in tqdm(_done(jobs, options), total=len(jobs), unit="sample", disable=None):
-            writer.add(packed)
-    head = {"format": FORMAT, "key": key, "recipe": recipe, "sources": sources}
-    written = head | {"samples": writer.samples, "shards": writer.shards}
-    (part / "corpus.json").write_text(json.dumps(written, indent=1) + "\n")
+    packed = tqdm(_done(jobs, options), total=len(jobs), unit="sample", disable=None)
+    samples, shards = _write(part, packed)
+    head = {
+        "format": FORMAT, "key": key, "recipe": recipe, "sources": sources, "samples": samples,
+        "shards": shards,
+    }  # fmt: skip
+    files.write(part / "corpus.json", (json.dumps(head, indent=1) + "\n").encode())
     files.make_folder(options.out)
     for path in sorted(part.iterdir(), key=lambda p: p.suffix == ".json"):
         path.replace(options.out / path.name)
     part.rmdir()
-    print(f"{options.out}: {writer.samples} samples in {writer.shards} shards")
+    print(f"{options.out}: {samples} samples in {shards} shards")
 
 
 def _chosen(source: Source, options: CorpusOptions) -> tuple[Sequence[Item], Sequence[Item]]:
@@ -189,20 +190,6 @@ def _chosen(source: Source, options: CorpusOptions) -> tuple[Sequence[Item], Seq
     if not val and len(train) > 4 * options.renditions:
         train, val = hold_out(train, max(1, min(JUDGED, len(train) // 40)))
     return train, val
-
-
-def hold_out(items: Sequence[Item], count: int) -> tuple[Sequence[Item], Sequence[Item]]:
-    """What is left of the items without `count` of them, and these, evenly spread."""
-    held = spread(items, count)
-    names = {item.name for item in held}
-    return [item for item in items if item.name not in names], held
-
-
-def spread(items: Sequence[Item], count: int) -> Sequence[Item]:
-    """At most `count` of them, evenly; 0 for all."""
-    if not 0 < count < len(items):
-        return items
-    return [items[number * len(items) // count] for number in range(count)]
 
 
 def _recipe(options: CorpusOptions, classes: Taxonomy, jobs: Sequence[Job]) -> dict[str, Any]:
@@ -291,26 +278,22 @@ def _packed(sample: Sample) -> dict[str, bytes]:
     return found | {f"coarse{i}.png": encoded(c, format="PNG") for i, c in enumerate(sample.coarse)}
 
 
-class _Writer:
-    """Shards one after the other."""
+def _write(folder: Path, samples: Iterable[dict[str, bytes]]) -> tuple[int, int]:
+    """Writes packed samples as shards, one after the other; how many samples and shards there are.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.shards, self.samples = folder, 0, 0
-        self._room = 0
-        self._tar: tarfile.TarFile | None = None
-
-    def add(self, packed: dict[str, bytes]) -> None:
-        if self._tar is None or self._room <= 0:
-            self.close()
-            self._tar = tarfile.open(self.folder / f"shard-{self.shards:04}.tar", "w")  # noqa: SIM115
-            self.shards, self._room = self.shards + 1, SHARD
-        for name, data in packed.items():
-            info = tarfile.TarInfo(f"{self.samples:06}.{name}")
-            info.size = len(data)
-            self._tar.addfile(info, io.BytesIO(data))
-            self._room -= len(data) + 1024
-        self.samples += 1
-
-    def close(self) -> None:
-        if self._tar is not None:
-            self._tar.close()
+    Raises OutputError.
+    """
+    shards = count = room = 0
+    with refused(OutputError, f"{folder}: cannot write"), contextlib.ExitStack() as last:
+        for packed in samples:
+            if room <= 0:
+                last.close()
+                tar = last.enter_context(tarfile.open(folder / f"shard-{shards:04}.tar", "w"))
+                shards, room = shards + 1, SHARD
+            for name, data in packed.items():
+                info = tarfile.TarInfo(f"{count:06}.{name}")
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+                room -= len(data) + 1024
+            count += 1
+    return count, shards

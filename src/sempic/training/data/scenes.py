@@ -26,6 +26,7 @@ from sempic.training.data.readers import (
     open_dataset,
     open_picture,
     read_ids,
+    read_map,
 )
 from sempic.training.flags import PaperOptions
 
@@ -101,13 +102,7 @@ class SceneFolder:
         return pictures.resized(self._human(entry, size), last, "NEAREST")
 
     def _human(self, entry: Entry, size: tuple[int, int]) -> LabelMap:
-        ids = read_ids(entry.labels)
-        if ids.shape != size[::-1]:
-            raise InputError(
-                f"{entry.labels} is {ids.shape[1]}×{ids.shape[0]}, but {entry.image} is "
-                f"{size[0]}×{size[1]}"
-            )
-        return self.dataset.ids[ids]
+        return self.dataset.ids[read_map(entry.labels, entry.image, size[::-1])]
 
     def _edges(
         self, entry: Entry, size: tuple[int, int], small: tuple[int, int]
@@ -154,8 +149,9 @@ def geometry(options: PaperOptions, unet: UNetConfig) -> tuple[int, tuple[int, i
     return factor, (height, width)
 
 
-def open_scenes(options: PaperOptions, unet: UNetConfig, factor: int, split: str) -> SceneFolder:
-    """The dataset of a run, checked against the network. Raises InputError."""
+def open_scenes(options: PaperOptions, unet: UNetConfig, split: str) -> SceneFolder:
+    """The dataset of a run, checked against the network. Raises InputError or ModelError."""
+    factor, _ = geometry(options, unet)
     dataset = open_dataset(
         options.dataset_mode,
         Path(options.data_dir),

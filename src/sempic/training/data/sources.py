@@ -20,6 +20,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import PIL.Image
@@ -28,8 +29,10 @@ from sempic.errors import InputError
 from sempic.palette import CAMVID, CITYSCAPES, Palette
 from sempic.scene import Image, LabelMap
 from sempic.training.data import readers
-from sempic.training.data.readers import open_picture, read_ids
+from sempic.training.data.readers import open_picture, read_map
 from sempic.training.data.taxonomy import UNLABELLED, Taxonomy
+
+T = TypeVar("T")
 
 WEIGHTS = {
     "camvid": 36, "labelmefacade": 12, "idd": 14, "kathmandu": 11, "austin": 8, "nuimages": 15,
@@ -65,11 +68,12 @@ class Item:
         """uint8 (H, W, 3). Raises InputError."""
         return np.asarray(open_picture(self.image).convert("RGB"))
 
-    def human(self) -> LabelMap | None:
-        """Its human map, ids of `palette`, uint8 (H, W). Raises InputError."""
+    def human(self, size: tuple[int, ...]) -> LabelMap | None:
+        """Its human map, ids of `palette`, uint8, of its picture's (height, width). Raises
+        InputError."""
         if self.labels is None:
             return None
-        ids = read_ids(self.labels)
+        ids = read_map(self.labels, self.image, size)
         return np.array(self.ids, np.uint8)[ids] if self.ids else ids
 
     def known(self, taxonomy: Taxonomy, size: tuple[int, int]) -> LabelMap | None:
@@ -77,12 +81,7 @@ class Item:
 
         Raises InputError.
         """
-        human, teacher = self.human(), None
-        if human is not None and human.shape != size:
-            raise InputError(
-                f"{self.labels} is {human.shape[1]}×{human.shape[0]}, but {self.image} is "
-                f"{size[1]}×{size[0]}"
-            )
+        human, teacher = self.human(size), None
         if self.teacher is not None and taxonomy.palette.name == CITYSCAPES.name:
             map_ = open_picture(self.teacher).resize(size[::-1], PIL.Image.Resampling.NEAREST)
             teacher = np.asarray(map_, np.uint8)
@@ -116,6 +115,20 @@ def open_sources(specs: Sequence[str], taxonomy: Taxonomy) -> list[Source]:
         if names.count(name) > 1:
             raise InputError(f"two sources are called {name}: rename a folder")
     return found
+
+
+def hold_out(items: Sequence[Item], count: int) -> tuple[Sequence[Item], Sequence[Item]]:
+    """What is left of the items without `count` of them, and these, evenly spread."""
+    held = spread(items, count)
+    names = {item.name for item in held}
+    return [item for item in items if item.name not in names], held
+
+
+def spread(items: Sequence[T], count: int) -> Sequence[T]:
+    """At most `count` of them, evenly; 0 for all."""
+    if not 0 < count < len(items):
+        return items
+    return [items[number * len(items) // count] for number in range(count)]
 
 
 def _spec(spec: str) -> tuple[Path, float | None]:
@@ -168,21 +181,12 @@ def _open_folder(folder: Path, weight: float | None, taxonomy: Taxonomy) -> list
 
 def _unlabelled(folder: Path, name: str, weight: float | None) -> list[Source]:
     pictures = folder / "images" if (folder / "images").is_dir() else folder
-    files = sorted(p for p in pictures.rglob("*") if p.suffix.lower() in readers.PICTURES)
-    if not files:
-        raise InputError(f"{folder}: no pictures here")
-    index: dict[str, dict[str, str]] = {}
-    if (folder / "index.json").is_file():
-        try:
-            index = json.loads((folder / "index.json").read_text())
-        except ValueError as error:
-            raise InputError(f"{folder / 'index.json'}: cannot be read ({error})") from error
+    told = _index(folder / "index.json")
     kinds: dict[str, dict[str, list[Item]]] = {}
-    for path in files:
+    for path in readers.find_pictures(pictures):
         if path.stem.startswith(_NEVER):
             continue
-        kind = path.stem.split("-")[0] if index else name
-        split = index.get(path.stem, {}).get("split", "train")
+        kind = path.stem.split("-")[0] if told else name
         item = Item(
             source=kind,
             name=f"{kind}/{path.relative_to(pictures).with_suffix('').as_posix()}",
@@ -190,8 +194,25 @@ def _unlabelled(folder: Path, name: str, weight: float | None) -> list[Source]:
             teacher=_twin(folder / "cityscapes", path),
             palette=CITYSCAPES,
         )
-        kinds.setdefault(kind, {"train": [], "val": []})[split].append(item)
+        kinds.setdefault(kind, {"train": [], "val": []})[told.get(path.stem, "train")].append(item)
     return [_source(kind, weight, splits) for kind, splits in kinds.items()]
+
+
+def _index(path: Path) -> dict[str, str]:
+    """The split of each picture that an `index.json` names; empty if there is no such file."""
+    if not path.is_file():
+        return {}
+    try:
+        told = {
+            name: entry.get("split", "train")
+            for name, entry in json.loads(path.read_text()).items()
+        }
+    except (ValueError, AttributeError) as error:
+        raise InputError(f"{path}: cannot be read ({error})") from error
+    for name, split in told.items():
+        if split not in ("train", "val"):
+            raise InputError(f"{path}: the split {split!r} of {name} is neither train nor val")
+    return told
 
 
 def _source(name: str, weight: float | None, splits: dict[str, list[Item]]) -> Source:

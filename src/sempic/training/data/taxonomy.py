@@ -51,7 +51,7 @@ class Taxonomy:
     @property
     def classes(self) -> int:
         """How many there are; void, if the palette has one, is the id after the last."""
-        return len(self.palette.classes) - (self.palette.void is not None)
+        return self.palette.known
 
     def ids(self, names: Iterable[str]) -> tuple[int, ...]:
         """Ids of the names that are classes here."""

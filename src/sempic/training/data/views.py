@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sempic.scene import Image, LabelMap
-from sempic.training.data.batches import RARE_RATE, Pool, spots_of, to_device
+from sempic.training.data.batches import RARE_RATE, Pool, draw_spot, spots_of, to_device
 from sempic.training.data.taxonomy import GROUP, UNKNOWN, Taxonomy
 
 
@@ -120,8 +120,8 @@ class Views:
             sides = int(self.images.heights[number]), int(self.images.widths[number])
             scale = float(np.exp(rng.uniform(*np.log(np.divide(self.heights, sides[0])))))
             spot = None
-            if rng.random() < RARE_RATE and self._spots[number].places:
-                spot = self._spots[number].draw(rng)
+            if rng.random() < RARE_RATE and self._spots[number]:
+                spot = draw_spot(self._spots[number], rng)
             for axis, side in enumerate(sides):
                 extent = self.size[axis] / scale
                 if spot is None:
@@ -152,9 +152,7 @@ class Views:
         y = (top + torch.arange(window[0], device=self.device)).clamp_min(0)
         x = (left + torch.arange(window[1], device=self.device)).clamp_min(0)
         y, x = torch.minimum(y, height - 1), torch.minimum(x, width - 1)
-        index = (offset + y * width)[:, :, None] + x[:, None, :]
-        pixels = self.images.flat.index_select(0, index.flatten())
-        pixels = pixels.reshape(len(plan), window[0], -1).float()
+        pixels = self.images.take(offset + y * width, x).flatten(2).float()
 
         steps = to_device(rows.astype(np.float32), self.device)
         matrices = []
@@ -213,8 +211,7 @@ class Views:
             at = (start + (number + 0.5) * step).long()
             found.append((torch.minimum(at.clamp_min(0), side - 1), number < count))
         (y, rows_inside), (x, columns_inside) = found
-        index = (offset + y * width)[:, :, None] + x[:, None, :]
-        known = self.known.flat.index_select(0, index.flatten()).reshape(index.shape)
+        known = self.known.take(offset + y * width, x)
         inside = rows_inside[:, :, None] & columns_inside[:, None, :]
         return known.masked_fill(~inside, UNKNOWN)
 

@@ -1,1 +1,1 @@
-"""What is trained: a module for each network and stage, each with options and a `main`."""
+"""What is trained: a module for each network and stage, whose `run` is given its options."""

@@ -68,7 +68,7 @@ class SemanticLoss:
         network = load_segmenter(path).requires_grad_(False)
         classes = network.config.classes
         known = [network.palette] if network.palette is not None else [taxonomy.palette, CAMVID]
-        palettes = [p for p in known if len(p.classes) - (p.void is not None) == classes]
+        palettes = [p for p in known if p.known == classes]
         if not palettes:
             raise ModelError(f"{path} knows {classes} classes, the receiver {taxonomy.classes}")
         # Not compiled: it looks at crops of several sizes (`compiled`).

@@ -26,7 +26,8 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from sempic import coarse, files, models
-from sempic.errors import InputError, ModelError
+from sempic.errors import InputError, ModelError, OutputError, refused
+from sempic.jobs import apart
 from sempic.labels import network, primed, prior, range_coder
 from sempic.labels.neighbourhood import PAD
 from sempic.labels.network import BANDS, CELL, LAYERS, TEMPLATE
@@ -34,8 +35,8 @@ from sempic.labels.primed import state
 from sempic.networks.label_prior import LabelPriorNet
 from sempic.networks.weights import load_tensors
 from sempic.training.data import taxonomy
-from sempic.training.data.render import JUDGED, digest, hold_out, open_segmenter, sent_map, spread
-from sempic.training.data.sources import Item, Source, open_sources
+from sempic.training.data.render import JUDGED, digest, open_segmenter, sent_map
+from sempic.training.data.sources import Item, Source, hold_out, open_sources, spread
 from sempic.training.data.taxonomy import Taxonomy
 from sempic.training.options import (
     LabelPriorOptions,
@@ -82,7 +83,7 @@ def corpus(
         files.make_folder(folder)
         part = files.part_of(cache)
         with files.removed_on_failure(part):
-            with part.open("wb") as file:
+            with refused(OutputError, f"{cache}: cannot write"), part.open("wb") as file:
                 np.savez(file, **_rendered(sources, classes, segmenter))  # type: ignore[arg-type]
             files.place(part, cache)
     with np.load(cache, allow_pickle=False) as file:
@@ -254,17 +255,22 @@ def export(causal: dict[str, Tensor], informed: dict[str, Tensor], path: Path) -
     arrays |= {f"causal.{name}": field for name, field in fields._asdict().items()}
     for i in range(len(LAYERS)):
         weight, bias = informed[f"trunk.{i}.weight"], informed[f"trunk.{i}.bias"]
-        scale = weight.abs().amax((1, 2, 3)).clamp_min(1e-6) / 127
-        q = (weight / scale[:, None, None, None]).round()
-        assert q.abs().sum((1, 2, 3)).max() * 255 < 1 << 24  # exact in float32
-        arrays[f"layer{i}.weight"] = q.permute(0, 2, 3, 1).flatten(1).numpy().astype(np.int8)
-        arrays[f"layer{i}.multiplier"] = (
-            (scale.double() * (1 << 24)).round().numpy().astype(np.int32)
-        )
-        arrays[f"layer{i}.bias"] = (
-            ((bias.double() * 32 + 0.5) * (1 << 24)).round().numpy().astype(np.int64)
-        )
+        layer = _integers(weight.permute(0, 2, 3, 1).flatten(1), 1, bias.double() * 32 + 0.5)
+        # exact in float32
+        assert np.abs(layer["weight"].astype(int)).sum(1).max() * 255 < 1 << 24
+        arrays |= {f"layer{i}.{name}": array for name, array in layer.items()}
     _write(path, arrays)
+
+
+def _integers(weight: Tensor, gain: int, bias: Tensor) -> dict[str, npt.NDArray[Any]]:
+    """A layer as `prior.load` reads it: weights, (O, inputs), in eight bits, and what brings each
+    sum of them to its scale, times a gain, and biases, both with 24 bits after the point."""
+    scale = weight.abs().amax(1).clamp_min(1e-6) / 127
+    return {
+        "weight": (weight / scale[:, None]).round().numpy().astype(np.int8),
+        "multiplier": (scale.double() * gain * (1 << 24)).round().numpy().astype(np.int32),
+        "bias": (bias * (1 << 24)).round().numpy().astype(np.int64),
+    }
 
 
 def restored(known: prior.Prior) -> dict[str, Tensor]:
@@ -332,12 +338,8 @@ def readout(known: prior.Prior, data: Maps) -> dict[str, npt.NDArray[Any]]:
     bias = bias.reshape(known.classes, CELL * CELL)
     weight = (weight - weight.mean(0)).transpose(0, 1).reshape(-1, inputs)
     bias = (bias - bias.mean(0)).T.reshape(-1)
-    steps_ = weight.abs().amax(1).clamp_min(1e-6) / 127
-    return {
-        "readout.weight": (weight / steps_[:, None]).round().numpy().astype(np.int8),
-        "readout.multiplier": (steps_ * 8 * (1 << 24)).round().numpy().astype(np.int32),
-        "readout.bias": ((bias * 8 + 128.5) * (1 << 24)).round().numpy().astype(np.int64),
-    }
+    layer = _integers(weight, 8, bias * 8 + 128.5)
+    return {f"readout.{name}": array for name, array in layer.items()}
 
 
 def prime(known: prior.Prior, data: Maps) -> dict[str, npt.NDArray[Any]]:
@@ -474,6 +476,7 @@ def _averaged(folder: Path) -> dict[str, Tensor]:
 
 def run_tables(options: PriorTablesOptions) -> None:
     """`sempic train label-prior tables`."""
+    apart((options.networks, options.segmenter), options.out)
     torch.set_num_threads(1)
     data, _ = opened(options)
     known = prior.load(options.networks)

@@ -22,6 +22,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from sempic import files, pictures
 from sempic.diffusion.checkpoints import (
     check_flags,
     configs_from_flags,
@@ -31,12 +32,12 @@ from sempic.diffusion.checkpoints import (
 from sempic.diffusion.flags import filled_in
 from sempic.diffusion.gaussian import DiffusionConfig, make_diffusion
 from sempic.diffusion.original import read_original, read_progress
-from sempic.diffusion.sampling import ddpm, guided, paper_start, seeded_noise, to_uint8
+from sempic.diffusion.sampling import ddpm, guided, paper_start, seeded_noise, to_uint8, to_unit
 from sempic.diffusion.timesteps import LossSecondMomentSampler, UniformSampler
 from sempic.errors import ModelError
 from sempic.networks.unet import SemanticUNet, UNetConfig, make_condition
 from sempic.networks.weights import filled
-from sempic.training.data.batches import to_device, to_unit
+from sempic.training.data.batches import to_device
 from sempic.training.data.scenes import (
     CropStream,
     TrainingScene,
@@ -91,7 +92,7 @@ class Paper(Recipe):
     kind = "unet"
 
     def __init__(self, options: PaperOptions, unet: UNetConfig, process: DiffusionConfig) -> None:
-        factor, size = geometry(options, unet)
+        _, size = geometry(options, unet)
         self.accelerator = Accelerator(cpu=not torch.cuda.is_available())
         self.device, self.rank = self.accelerator.device, self.accelerator.process_index
         if unet.precision == "float16" and self.device.type != "cuda":
@@ -100,7 +101,7 @@ class Paper(Recipe):
         self.options, self.unet, self.process = options, unet, process
         self.global_batch = options.batch_size * self.accelerator.num_processes
         self.stream = CropStream(
-            open_scenes(options, unet, factor, "train"),
+            open_scenes(options, unet, "train"),
             size,
             flip=options.random_flip,
             seed=options.seed,
@@ -270,7 +271,7 @@ class Paper(Recipe):
         painted = palette.paint(maps) if palette else np.repeat(maps[..., None], 3, -1)
         columns = [to_uint8(start), painted, to_uint8(last.sample), to_uint8(image)]
         rows = np.concatenate([np.concatenate(list(c), axis=0) for c in columns], axis=1)
-        PIL.Image.fromarray(rows).save(sheet)
+        files.write(sheet, pictures.encode(rows, ".png"))
         return {}
 
     def log(self, step: int, figures: dict[str, float]) -> None:

@@ -1,4 +1,4 @@
-"""What both stages of the compact receiver share: options, crops, and how it is validated."""
+"""What both stages of the compact receiver share: crops, and how it is validated."""
 
 from __future__ import annotations
 
@@ -6,17 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import PIL.Image
 import torch
 from torch import Tensor, nn
 
-from sempic import texture
+from sempic import files, pictures, texture
 from sempic.diffusion import edm
-from sempic.diffusion.sampling import to_uint8
+from sempic.diffusion.sampling import to_uint8, to_unit
 from sempic.errors import ModelError
 from sempic.networks.compact import CompactConfig, CompactNet, one_hot, upsample
 from sempic.networks.weights import about, load_receiver
-from sempic.training.data.batches import Batch, Crops, Drops, cells, to_unit
+from sempic.training.data.batches import Batch, Crops, Drops, cells
 from sempic.training.data.corpus import Corpus, Sample, open_corpus
 from sempic.training.data.taxonomy import Taxonomy
 from sempic.training.grow import grow
@@ -129,5 +128,5 @@ class Sheet:
                 row.append(to_uint8((upsample(coarse) + residual)[0]))
             errors.append(np.square(row[-1].astype(float) - image).mean())
             rows.append(np.concatenate([*row, image], 1))
-        PIL.Image.fromarray(np.concatenate(rows)).save(path)
+        files.write(path, pictures.encode(np.concatenate(rows), ".png"))
         return float(10 * np.log10(255**2 / np.mean(errors)))

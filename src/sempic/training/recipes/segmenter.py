@@ -29,7 +29,7 @@ from sempic.palette import CAMVID, CITYSCAPES, translate
 from sempic.pictures import resized
 from sempic.scene import Image, LabelMap
 from sempic.training.data import taxonomy
-from sempic.training.data.sources import Item, Source, open_sources
+from sempic.training.data.sources import Item, Source, open_sources, spread
 from sempic.training.data.taxonomy import GROUP, Taxonomy
 from sempic.training.data.views import Pictures, Views
 from sempic.training.losses import divergence
@@ -100,7 +100,7 @@ def grow_head(network: SegmentationNet, given: SegmentationNet, path: Path) -> N
     state, mine = given.state_dict(), network.config.classes
     last = f"head.{len(network.head) - 1}."
     theirs = given.config.classes
-    if (theirs, mine) == (CAMVID.void, CITYSCAPES.void):
+    if (theirs, mine) == (CAMVID.known, CITYSCAPES.known):
         merged = translate(np.arange(mine, dtype=np.uint8), CITYSCAPES.id, CAMVID.id)
         order = torch.from_numpy(merged.astype(np.int64))
         state = {**state, **{last + k: state[last + k][order] for k in ("weight", "bias")}}
@@ -139,16 +139,18 @@ class Validation:
             return
         palette = items[0].palette
         allowed = classes.of(palette)
-        self.count = len(allowed) - (palette.void is not None)
+        self.count = palette.known
         self.table = np.full(256, self.count, np.uint8)
         for number in range(classes.classes):
             (rows,) = np.nonzero(allowed[:, number])
             self.table[number] = rows[0] if len(rows) else self.count
         for item in items:
-            truth = item.human()
-            if item.palette.name == palette.name and truth is not None:
-                image = item.picture()
-                height, width = image.shape[:2]
+            if item.palette.name != palette.name:
+                continue
+            image = item.picture()
+            height, width = image.shape[:2]
+            truth = item.human((height, width))
+            if truth is not None:
                 scale = 256 / min(height, width)
                 size = round(width * scale), round(height * scale)
                 self.scenes.append((resized(image, size), resized(truth, size, "NEAREST")))
@@ -176,7 +178,7 @@ class Segmenter(Recipe):
         self.options, self.device = options, device
         self.taxonomy = taxonomy.load(options.classes)
         opened = open_sources(options.data, self.taxonomy)
-        val = [i for s in opened for i in s.val[:: max(1, len(s.val) // options.judged)]]
+        val = [i for s in opened for i in spread(s.val, options.judged)]
         val = [i for i in val if i.labels is not None]
         self.validation = Validation(val, self.taxonomy, options.enlarge)
         loaded = (_loaded(source, self.taxonomy) for source in opened)
