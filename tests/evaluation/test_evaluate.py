@@ -118,7 +118,8 @@ def test_what_does_not_fit_is_named(results, capsys):
     code, _, err = evaluate(capsys)
     assert code == 2
     assert "2.png" in err
-    assert "20×20" in err and "64×48" in err
+    assert "20×20" in err
+    assert "64×48" in err
     (results / "samples/2.png").write_bytes(b"no picture")
     assert "2.png" in evaluate(capsys)[2]
     assert "palette 'moon' is not one of" in evaluate(capsys, "--palette", "moon")[2]
