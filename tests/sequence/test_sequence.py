@@ -335,6 +335,111 @@ def noisy(name, count=20, last=1, **options):
     return Path(name)
 
 
+def numbered(name, count, *, times=None, format=None, codec="libx264", rate=10, **of_stream):
+    """A video whose frames say their number by their grey; times: in milliseconds."""
+    with av.open(name, "w", format=format) as out:
+        stream = out.add_stream(codec, rate=rate)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        if times:
+            stream.codec_context.time_base = Fraction(1, 1000)
+        for key, value in of_stream.items():
+            setattr(stream.codec_context, key, value)
+        for number in range(count):
+            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 8 * number, np.uint8))
+            if times:
+                frame.pts, frame.time_base = times[number], Fraction(1, 1000)
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+
+
+def numbers(source):
+    return [round(frame.mean() / 8) for frame in source]
+
+
+@pytest.mark.parametrize("rate", [24, Fraction(30000, 1001), 30, 60])
+def test_timestamps_in_milliseconds_double_and_lose_no_frame(clip, rate):
+    numbered("x.mkv", 20, rate=rate)
+    assert numbers(video.Source("x.mkv")) == list(range(20))
+
+
+def test_frames_that_come_late_or_early_a_little_have_their_turn(clip):
+    numbered("x.mkv", 20, times=[100 * n + (n * 7 % 15) for n in range(20)])
+    assert numbers(video.Source("x.mkv", rate=Fraction(10))) == list(range(20))
+
+
+@pytest.mark.parametrize(("format", "codec"), [("h264", "libx264"), ("hevc", "libx265")])
+def test_a_stream_without_timestamps_has_all_its_frames_and_its_own_rate(clip, format, codec):
+    numbered(f"x.{format}", 12, format=format, codec=codec)
+    source = video.Source(f"x.{format}")
+    assert source.rate == 10
+    assert numbers(source) == list(range(12))
+
+
+def test_a_gap_shows_the_last_frame_and_another_clock_begins_anew(clip, capsys):
+    numbered("gap.mkv", 4, times=[0, 100, 500, 600])
+    assert numbers(video.Source("gap.mkv", rate=Fraction(10))) == [0, 1, 1, 1, 1, 2, 3]
+    numbered("set.mkv", 4, times=[0, 100, 10**9, 10**9 + 100])
+    with pytest.warns(errors.SempicWarning, match="jump"):
+        assert numbers(video.Source("set.mkv", rate=Fraction(10))) == [0, 1, 2, 3]
+    assert cli.main(["encode", "set.mkv", "--fps", "10"]) == 0
+    assert capsys.readouterr().err.splitlines() == [
+        "sempic: set.mkv: its timestamps jump (1 time): the next frame follows at once there"
+    ]
+    numbered("x.ts", 12)
+    data = (clip / "x.ts").read_bytes()
+    (clip / "x.ts").write_bytes(data + data)
+    with pytest.warns(errors.SempicWarning, match="jump"):
+        assert numbers(video.Source("x.ts")) == [*range(12), *range(12)]
+
+
+@pytest.mark.parametrize("rate", [Fraction(1, 3600), 1000])
+def test_a_rate_that_cannot_be_is_named_with_what_to_do(clip, capsys, rate):
+    numbered("x.mp4", 3, rate=rate)
+    assert cli.main(["encode", "x.mp4"]) == 2
+    told = capsys.readouterr().err
+    assert "x.mp4: it has" in told
+    assert "say how many with --fps" in told
+    assert not (clip / "x.sempic").exists()
+    assert cli.main(["encode", "x.mp4", "--fps", "10"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("aspect", "width"), [(Fraction(4, 3), 85), (Fraction(1, 2), 32), (Fraction(1000), 64)]
+)
+def test_pixels_that_are_not_square_are_made_so(clip, aspect, width):
+    numbered("x.mp4", 2, sample_aspect_ratio=aspect)
+    assert {frame.shape for frame in video.Source("x.mp4")} == {(48, width, 3)}
+    small, _ = video.Source("x.mp4", max_side=32)
+    scale = 32 / max(48, width)
+    assert small.shape == (round(48 * scale), round(width * scale), 3)
+    with pytest.raises(errors.LimitExceeded):
+        video.Source("x.mp4", max_pixels=48 * width - 1)
+
+
+def test_colours_are_what_players_take_them_for(tmp_path):
+    colour = np.array((200, 30, 40))
+    for height in (48, 720):
+        frame = np.broadcast_to(colour.astype(np.uint8), (height, 64, 3))
+        file = video.Video(tmp_path / "x.mp4", Fraction(10))
+        file.add(frame)
+        file.close(keep=True)
+        (again,) = video.Source(str(tmp_path / "x.mp4"))
+        assert np.abs(again - colour).max() <= 3
+        with av.open(tmp_path / "x.mp4") as made:
+            assert made.streams.video[0].codec_context.colorspace == 1  # BT.709, told
+        matrix = 1 if height == 720 else 5
+        with av.open(tmp_path / "untold.mp4", "w") as out:
+            stream = out.add_stream("libx264", rate=10)
+            stream.width, stream.height, stream.pix_fmt = 64, height, "yuv420p"
+            said = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame))
+            said = said.reformat(format="yuv420p", dst_colorspace=matrix)
+            said.colorspace = 2
+            out.mux(stream.encode(said))
+            out.mux(stream.encode(None))
+        (again,) = video.Source(str(tmp_path / "untold.mp4"))
+        assert np.abs(again - colour).max() <= 3
+
+
 @pytest.mark.parametrize(
     ("name", "announced"),
     [("clip.mkv", 20), ("clip.avi", 10)],  # of .avi FFmpeg halves it where half of the file is gone

@@ -38,6 +38,22 @@ _SAY_LENGTH = {"mp4", "matroska", "avi"}
 """FFmpeg's names of formats that say how long they are; of others it is estimated."""
 _FEWER, _FEWER_SHARE = 2, 0.05
 """So many frames, and so large a share, may be missing without a word."""
+_UNTIMED = {"h264", "hevc", "m4v", "mpegvideo"}
+"""FFmpeg's names of formats without timestamps, for which it announces a rate of its own."""
+_SLOWEST, _FASTEST = Fraction(1, 100), 240
+"""Frames in a second that can be coded."""
+_EARLY = 0.2
+"""How much of a frame's time it may come late and still be shown in its turn: timestamps are
+rounded, in Matroska to a millisecond, and those of cameras jitter."""
+_BACK, _AHEAD = 1.0, 3600.0
+"""Seconds by which a timestamp may be before or behind the last one; others are of another clock.
+What is cut together begins anew, and a camera's clock is set."""
+_SQUEEZED = 4
+"""Pixels that are more than so many times as wide as high, or the reverse, are taken for square:
+no camera has them."""
+_BT709, _UNTOLD, _LIMITED, _HIGH = 1, 2, 1, 720
+"""Colour matrices in FFmpeg's numbers; that of BT.709 is meant where none is told of a video with
+so many lines, as players have it. FFmpeg itself takes BT.601."""
 
 
 def is_video(name: str) -> bool:
@@ -83,38 +99,50 @@ class Source:
             raise InputError(f"{name}: there is no video in it")
         self._stream = self._container.streams.video[0]
         self._stream.thread_type = "AUTO"
+        aspect = self._stream.sample_aspect_ratio or Fraction(1)
+        self._aspect = float(aspect) if 1 / _SQUEEZED <= aspect <= _SQUEEZED else 1.0
+        """Width of a pixel by its height."""
         if max_pixels is not None:
-            width, height = self._stream.width, self._stream.height
+            width, height = self._shown(self._stream.width, self._stream.height)
             if width * height > max_pixels:
                 raise LimitExceeded(
                     f"{width}×{height} is more than the limit of {max_pixels} pixels"
                 )
             self._stream.codec_context.options = {"max_pixels": str(max_pixels)}
-        given = self._stream.average_rate or self._stream.guessed_rate or Fraction(25)
+        said = [self._stream.average_rate, self._stream.guessed_rate]
+        if self._container.format.name in _UNTIMED:
+            said.reverse()
+        given = next(filter(None, said), Fraction(25))
+        if not _SLOWEST <= (rate or given) <= _FASTEST:
+            raise InputError(
+                f"{name}: it has {float(given):g} frames in a second; from {float(_SLOWEST):g} to "
+                f"{_FASTEST} can be coded: say how many with --fps"
+            )
+        self._period = 1 / float(given)
+        """Seconds from one frame of the video to the next."""
         self.rate = (rate or given).limit_denominator(1001)
         self._max_side = max_side
         seconds = self._seconds()
-        self.count = round(seconds * self.rate) if seconds else None
+        self.count = max(1, round(seconds * self.rate)) if seconds else None
         """Frames that are to be expected; None: nobody knows."""
 
     def __iter__(self) -> Iterator[Image]:
         """uint8 (H, W, 3); raises InputError where the video breaks off."""
         from av.error import FFmpegError
 
-        start: float | None = None
+        clock = _Clock(self._period)
+        early = _EARLY * min(1.0, self._period * self.rate)
         due = 0
         behind = 0.0
         last = None
         try:
             for frame in self._container.decode(self._stream):
-                at = float(frame.time) if frame.time is not None else due / float(self.rate)
-                start = at if start is None else start
-                while last is not None and round((at - start) * self.rate, 6) > due:
+                behind = round(clock.read(frame.time) * self.rate, 6)
+                while last is not None and behind > due + early:
                     yield self._picture(last)
                     due += 1
                 last = frame
-                behind = round((at - start) * self.rate, 6)
-            if last is not None and behind >= due:
+            if last is not None and behind + early >= due:
                 yield self._picture(last)
                 due += 1
         except (FFmpegError, OSError) as error:
@@ -122,7 +150,10 @@ class Source:
             if last is None and self._in_order and "mp4" in self._container.format.name.split(","):
                 why = _INDEX_LAST
             raise InputError(f"{self._name}: {why}") from None
-        if last is not None:
+        if clock.jumps:
+            times = "1 time" if clock.jumps == 1 else f"{clock.jumps} times"
+            warn(f"its timestamps jump ({times}): the next frame follows at once there")
+        elif last is not None:
             shown = float((last.duration or 0) * (last.time_base or 0))
             self._compare(due, behind + float(shown * self.rate))
 
@@ -150,19 +181,56 @@ class Source:
             warn(f"{came} frames came of {count} that it announces: it is cut short or damaged")
 
     def _picture(self, frame: Any) -> Image:
+        shown = self._shown(frame.width, frame.height)
         scale = 1.0
         if self._max_side is not None:
-            scale = min(1.0, self._max_side / max(frame.width, frame.height))
-        width, height = (max(1, round(side * scale)) for side in (frame.width, frame.height))
+            scale = min(1.0, self._max_side / max(shown))
+        width, height = (max(1, round(side * scale)) for side in shown)
         how = "AREA" if scale < 1 else "BICUBIC"
+        untold = frame.colorspace == _UNTOLD and frame.height >= _HIGH
         picture: Image = frame.to_ndarray(
-            format="rgb24", width=width, height=height, interpolation=how
+            format="rgb24",
+            width=width,
+            height=height,
+            interpolation=how,
+            src_colorspace=_BT709 if untold else None,
         )
         turns = round(getattr(frame, "rotation", 0) / 90) % 4
         return np.ascontiguousarray(np.rot90(picture, turns)) if turns else picture
 
+    def _shown(self, width: int, height: int) -> tuple[int, int]:
+        """Sides of a frame whose pixels are made square; it keeps its height."""
+        return max(1, round(width * self._aspect)), height
+
     def close(self) -> None:
         self._container.close()
+
+
+class _Clock:
+    """Timestamps as they come → seconds since the first, none before the last."""
+
+    def __init__(self, period: float) -> None:
+        """period: seconds from a frame to one that has no timestamp, or one of another clock."""
+        self._period = period
+        self._origin: float | None = None
+        """Timestamp of second 0, by the clock of the last frame."""
+        self._now: float | None = None
+        self.jumps = 0
+        """How often another clock began."""
+
+    def read(self, time: float | None) -> float:
+        """time: a frame's timestamp in seconds; None: it has none."""
+        now, then = self._now, 0.0 if self._now is None else self._now + self._period
+        at = then
+        if time is not None:
+            if self._origin is None:
+                self._origin = time - then
+            at = time - self._origin
+            if now is not None and not now - _BACK <= at <= now + _AHEAD:
+                self.jumps += 1
+                self._origin, at = time - then, then
+        self._now = at if now is None else max(now, at)
+        return self._now
 
 
 class Video:
@@ -193,9 +261,15 @@ class Video:
         if not self._begun:
             self._stream.height, self._stream.width = even.shape[:2]
             self._stream.pix_fmt = "yuv420p"
+            context = self._stream.codec_context
+            context.colorspace = context.color_primaries = context.color_trc = _BT709
+            context.color_range = _LIMITED
             self._stream.options = {"crf": _CRF, "preset": "veryfast"}
             self._begun = True
-        frame = av.VideoFrame.from_ndarray(even, format="rgb24")
+        # What players take for granted differs by size where nothing is told.
+        frame = av.VideoFrame.from_ndarray(even, format="rgb24").reformat(
+            format="yuv420p", dst_colorspace=_BT709, dst_color_range=_LIMITED
+        )
         try:
             self._container.mux(self._stream.encode(frame))
         except (FFmpegError, OSError) as error:
