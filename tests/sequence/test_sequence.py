@@ -5,6 +5,7 @@ import io
 import json
 import os
 import signal
+import struct
 import subprocess
 import sys
 import warnings
@@ -392,15 +393,15 @@ def test_a_gap_shows_the_last_frame_and_another_clock_begins_anew(clip, capsys):
         assert numbers(video.Source("x.ts")) == [*range(12), *range(12)]
 
 
-@pytest.mark.parametrize("rate", [Fraction(1, 3600), 1000])
-def test_a_rate_that_cannot_be_is_named_with_what_to_do(clip, capsys, rate):
+@pytest.mark.parametrize(("rate", "fps"), [(Fraction(1, 3600), "0.01"), (1000, "10")])
+def test_a_rate_that_cannot_be_is_named_with_what_to_do(clip, capsys, rate, fps):
     numbered("x.mp4", 3, rate=rate)
     assert cli.main(["encode", "x.mp4"]) == 2
     told = capsys.readouterr().err
     assert "x.mp4: it has" in told
     assert "say how many with --fps" in told
     assert not (clip / "x.sempic").exists()
-    assert cli.main(["encode", "x.mp4", "--fps", "10"]) == 0
+    assert cli.main(["encode", "x.mp4", "--fps", fps]) == 0
 
 
 @pytest.mark.parametrize(
@@ -414,6 +415,52 @@ def test_pixels_that_are_not_square_are_made_so(clip, aspect, width):
     assert small.shape == (round(48 * scale), round(width * scale), 3)
     with pytest.raises(errors.LimitExceeded):
         video.Source("x.mp4", max_pixels=48 * width - 1)
+
+
+@pytest.mark.parametrize(
+    ("matrix", "shown"),
+    [
+        ((0, 1, -1, 0), lambda p: np.rot90(p, -1)),
+        ((0, -1, 1, 0), np.rot90),
+        ((-1, 0, 0, -1), lambda p: p[::-1, ::-1]),
+        ((-1, 0, 0, 1), lambda p: p[:, ::-1]),
+        ((1, 0, 0, -1), lambda p: p[::-1]),
+        ((0, 1, 1, 0), lambda p: p.transpose(1, 0, 2)),
+    ],
+)
+def test_a_video_is_turned_and_mirrored_as_it_says(clip, matrix, shown):
+    picture = np.zeros((48, 64, 3), np.uint8)
+    picture[:16, :16], picture[:16, 48:] = 220, 110
+    file = video.Video(clip / "x.mp4", Fraction(10))
+    file.add(picture)
+    file.close(keep=True)
+    data = bytearray((clip / "x.mp4").read_bytes())
+    at = data.index(b"tkhd") + 44
+    a, b, c, d = (65536 * value for value in matrix)
+    data[at : at + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    (clip / "x.mp4").write_bytes(data)
+    (found,) = video.Source("x.mp4")
+    assert np.abs(found - shown(picture).astype(int)).mean() < 4
+
+
+@pytest.mark.parametrize("format", ["mp4", "h264"])
+def test_fields_of_two_moments_are_made_one_picture(clip, format):
+    with av.open(f"x.{format}", "w") as out:
+        stream = out.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.options = {"x264-params": "tff=1"}
+        for number in range(6):
+            bars = [
+                20 + 200 * ((np.arange(64) - at) % 16 < 8) for at in (2 * number, 2 * number + 1)
+            ]
+            rows = np.array(bars, np.uint8)[np.arange(48) % 2]
+            frame = av.VideoFrame.from_ndarray(np.repeat(rows[..., None], 3, 2))
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+    found = [frame.astype(int) for frame in video.Source(f"x.{format}")]
+    assert len(found) == 6
+    for frame in found[1:]:
+        assert np.abs(np.diff(frame, axis=0)).mean() < 6  # of the fields 25
 
 
 def test_colours_are_what_players_take_them_for(tmp_path):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import IO, Any
@@ -136,7 +137,7 @@ class Source:
         behind = 0.0
         last = None
         try:
-            for frame in self._container.decode(self._stream):
+            for frame in _progressive(self._container.decode(self._stream)):
                 behind = round(clock.read(frame.time) * self.rate, 6)
                 while last is not None and behind > due + early:
                     yield self._picture(last)
@@ -195,8 +196,7 @@ class Source:
             interpolation=how,
             src_colorspace=_BT709 if untold else None,
         )
-        turns = round(getattr(frame, "rotation", 0) / 90) % 4
-        return np.ascontiguousarray(np.rot90(picture, turns)) if turns else picture
+        return _upright(picture, frame)
 
     def _shown(self, width: int, height: int) -> tuple[int, int]:
         """Sides of a frame whose pixels are made square; it keeps its height."""
@@ -231,6 +231,54 @@ class _Clock:
                 self._origin, at = time - then, then
         self._now = at if now is None else max(now, at)
         return self._now
+
+
+def _upright(picture: Image, frame: Any) -> Image:
+    """The picture of a frame as it is to be shown: turned by quarters, and mirrored."""
+    matrices = [bytes(d) for d in frame.side_data if d.type.name == "DISPLAYMATRIX"]
+    if not matrices:
+        return picture
+    right, down, _, right_of_down, down_of_down = np.frombuffer(matrices[0], np.int32)[:5].tolist()
+    if right * down_of_down < down * right_of_down:
+        picture, right, down = picture[:, ::-1], -right, -down
+    quarters = round(math.atan2(down, right) / (math.pi / 2))  # clockwise
+    return np.ascontiguousarray(np.rot90(picture, -quarters))
+
+
+def _progressive(frames: Iterable[Any]) -> Iterator[Any]:
+    """The same frames; of those that have two fields, of two moments, each is of one moment. They
+    come a frame later, as the next one is needed for that."""
+    from av.filter import Graph
+
+    graph: Any = None
+    for frame in frames:
+        if graph is None:
+            if not frame.interlaced_frame:
+                yield frame
+                continue
+            graph = Graph()
+            buffer = graph.add_buffer(
+                width=frame.width,
+                height=frame.height,
+                format=frame.format,
+                time_base=frame.time_base or Fraction(1, 1000),
+            )
+            filtering = graph.add("bwdif", "mode=send_frame:deint=interlaced")
+            graph.link_nodes(buffer, filtering, graph.add("buffersink")).configure()
+        graph.push(frame)
+        yield from _ready(graph)
+    if graph is not None:
+        graph.push(None)
+        yield from _ready(graph)
+
+
+def _ready(graph: Any) -> Iterator[Any]:
+    """The frames that a graph of filters has ready."""
+    from av.error import BlockingIOError, EOFError
+
+    with contextlib.suppress(BlockingIOError, EOFError):
+        while True:
+            yield graph.pull()
 
 
 class Video:
