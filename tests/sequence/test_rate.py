@@ -1,10 +1,13 @@
 """The leaky bucket, and that a stream keeps to its rate."""
 
+import warnings
+
 import numpy as np
 import pytest
 from conftest import FakeSegmenter, street
 
 from sempic import api, sequence
+from sempic.errors import SempicWarning
 from sempic.sequence.rate import Bucket
 
 
@@ -37,3 +40,16 @@ def test_a_stream_keeps_to_its_rate(monkeypatch):
         data = b"".join(sequence.encode(frames, codec=api.Codec(), **how))
         assert ("parity" in sequence.info(data)["chunks"]) == bool(parity)
         assert sequence.info(data)["kbps"] * 1000 == pytest.approx(wanted, rel=0.2)
+
+
+def test_a_rate_that_cannot_be_held_is_said_once(monkeypatch):
+    monkeypatch.setattr(api.Codec, "segmenter", FakeSegmenter())
+    cells = np.random.default_rng(0).integers(0, 256, (60, 24, 32, 3), np.uint8)
+    noise = cells.repeat(4, 1).repeat(4, 2)
+    with pytest.warns(SempicWarning) as told:
+        list(sequence.encode(noise, codec=api.Codec(), bitrate="1k"))
+    said = [str(warning.message) for warning in told]
+    assert [text for text in said if "1 kbit/s cannot be held" in text] == said[-1:]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", ".*cannot be held", SempicWarning)
+        list(sequence.encode(noise, codec=api.Codec(), bitrate="1M"))

@@ -1,6 +1,7 @@
 """Videos in, videos out: by Python and by the command line, with stand-ins for the networks."""
 
 import concurrent.futures
+import gc
 import io
 import json
 import os
@@ -461,6 +462,25 @@ def test_fields_of_two_moments_are_made_one_picture(clip, format):
     assert len(found) == 6
     for frame in found[1:]:
         assert np.abs(np.diff(frame, axis=0)).mean() < 6  # of the fields 25
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="Linux counts threads there")
+def test_a_source_keeps_no_frames_and_no_threads(clip):
+    """Of those that wait for the garbage collector there would be hundreds."""
+    gc.collect()
+    gc.disable()
+    try:
+        before = len(os.listdir("/proc/self/task"))
+        frames = iter(video.Source("drive.mp4", max_side=32))
+        next(frames)
+        during = len(os.listdir("/proc/self/task"))
+        next(frames)
+        next(frames)
+        assert len(os.listdir("/proc/self/task")) == during
+        del frames
+        assert len(os.listdir("/proc/self/task")) <= before
+    finally:
+        gc.enable()
 
 
 def test_colours_are_what_players_take_them_for(tmp_path):

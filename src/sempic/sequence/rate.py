@@ -57,6 +57,11 @@ class Bucket:
         self._set(self.qp + max(1.0, _HALVES * math.log2(bits / self.key_bits)))
         return True
 
+    @property
+    def overflows(self) -> bool:
+        """Whether the rate is not held, although pictures are as coarse as can be."""
+        return self.qp >= _RANGE[1] and self._level > WINDOW * self.bitrate
+
     def put(self, bits: int, coarse: int, *, key: bool) -> None:
         """What a frame took, and its coarse picture thereof."""
         self._level += bits - self.bitrate / self.frames

@@ -51,6 +51,8 @@ class Sender:
         if options.bitrate is not None:
             self._factor = 4
             self._bucket = Bucket(float(options.bitrate), float(rate), self._keys.interval)
+        self._overflows = False
+        """Whether its rate is not held."""
         self._packer: Packer | None = None
         self._trial: moving.Encoder | None = None
         self._stable: Stabiliser | None = None
@@ -102,6 +104,12 @@ class Sender:
             parity = 8 * packer.parity_bytes
             self._bucket.put(8 * len(sent) - parity, 8 * packer.coarse_bytes, key=fine)
             self._bucket.add(parity)
+            overflowed, self._overflows = self._overflows, self._bucket.overflows
+            if self._overflows and not overflowed:
+                warn(
+                    f"{self._bucket.bitrate / 1000:g} kbit/s cannot be held, though pictures are "
+                    "as coarse as can be: smaller or fewer frames, or rarer key frames, take less"
+                )
         return sent
 
     def close(self) -> list[bytes]:

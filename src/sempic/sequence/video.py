@@ -82,6 +82,7 @@ class Source:
         """
         import av
         from av.error import FFmpegError
+        from av.video.reformatter import VideoReformatter
 
         self._name = name
         self._in_order = False
@@ -123,12 +124,23 @@ class Source:
         """Seconds from one frame of the video to the next."""
         self.rate = (rate or given).limit_denominator(1001)
         self._max_side = max_side
+        self._scaler = VideoReformatter()
+        self._turns: tuple[bool, int] | None = None
+        """How frames are mirrored and turned: as the first is. PyAV frees late what a frame is
+        asked beside its pixels, with the frame."""
         seconds = self._seconds()
         self.count = max(1, round(seconds * self.rate)) if seconds else None
         """Frames that are to be expected; None: nobody knows."""
 
     def __iter__(self) -> Iterator[Image]:
-        """uint8 (H, W, 3); raises InputError where the video breaks off."""
+        """uint8 (H, W, 3), once; raises InputError where the video breaks off. It is closed behind
+        the last frame that is asked for: its decoder has threads."""
+        try:
+            yield from self._frames()
+        finally:
+            self.close()
+
+    def _frames(self) -> Iterator[Image]:
         from av.error import FFmpegError
 
         clock = _Clock(self._period)
@@ -189,14 +201,21 @@ class Source:
         width, height = (max(1, round(side * scale)) for side in shown)
         how = "AREA" if scale < 1 else "BICUBIC"
         untold = frame.colorspace == _UNTOLD and frame.height >= _HIGH
-        picture: Image = frame.to_ndarray(
-            format="rgb24",
-            width=width,
-            height=height,
-            interpolation=how,
+        scaled = self._scaler.reformat(
+            frame,
+            width,
+            height,
+            "rgb24",
             src_colorspace=_BT709 if untold else None,
+            interpolation=how,
         )
-        return _upright(picture, frame)
+        picture: Any = scaled.to_ndarray()
+        if self._turns is None:
+            self._turns = _turns(frame)
+        mirrored, quarters = self._turns
+        if mirrored:
+            picture = picture[:, ::-1]
+        return np.ascontiguousarray(np.rot90(picture, -quarters))
 
     def _shown(self, width: int, height: int) -> tuple[int, int]:
         """Sides of a frame whose pixels are made square; it keeps its height."""
@@ -233,16 +252,17 @@ class _Clock:
         return self._now
 
 
-def _upright(picture: Image, frame: Any) -> Image:
-    """The picture of a frame as it is to be shown: turned by quarters, and mirrored."""
+def _turns(frame: Any) -> tuple[bool, int]:
+    """Whether a frame is to be mirrored from left to right, and then by how many quarters it is to
+    be turned clockwise."""
     matrices = [bytes(d) for d in frame.side_data if d.type.name == "DISPLAYMATRIX"]
     if not matrices:
-        return picture
+        return False, 0
     right, down, _, right_of_down, down_of_down = np.frombuffer(matrices[0], np.int32)[:5].tolist()
-    if right * down_of_down < down * right_of_down:
-        picture, right, down = picture[:, ::-1], -right, -down
-    quarters = round(math.atan2(down, right) / (math.pi / 2))  # clockwise
-    return np.ascontiguousarray(np.rot90(picture, -quarters))
+    mirrored = right * down_of_down < down * right_of_down
+    if mirrored:
+        right, down = -right, -down
+    return mirrored, round(math.atan2(down, right) / (math.pi / 2))
 
 
 def _progressive(frames: Iterable[Any]) -> Iterator[Any]:
