@@ -146,6 +146,19 @@ def test_what_stands_still_takes_five_bytes_and_the_receiver_s_work_once(coder):
     assert len(calls) == 1
 
 
+def test_a_receiver_that_comes_late_begins_at_the_next_key_frame(coder):
+    for parity in (0, 30):
+        pieces = list(sequence.encode(FRAMES * 2, codec=coder, key_interval=0.4, parity=parity))
+        whole = {m.number: m for m in sequence.Unpacker().moments(pieces)}
+        late = [pieces[0][:3], pieces[1][7:], *pieces[2:]]
+        found = list(sequence.Unpacker().moments(late))
+        assert [(m.number, m.arrived) for m in found] == [(n, True) for n in range(4, 12)]
+        for moment in found:
+            same = whole[moment.number].scene
+            assert np.array_equal(moment.scene.coarse.y, same.coarse.y)
+            assert np.array_equal(moment.scene.labels, same.labels)
+
+
 def test_options_out_of_range(coder):
     for wrong in ({"bitrate": "fast"}, {"bitrate": 10}, {"key_interval": 0}, {"segment_every": 0}):
         with pytest.raises(errors.InputError):

@@ -147,6 +147,12 @@ def test_another_sequence_behind_one_is_not_taken_for_it():
     assert plain(found) == [(True, 301, b"k", None)]
 
 
+def test_a_sequence_that_is_appended_is_told():
+    appended = read(WHOLE + WHOLE)[len(PIECES) :]
+    assert isinstance(appended[0], Damage)
+    assert "another sequence begins" in appended[0].why
+
+
 def test_a_key_frame_that_comes_twice_is_one():
     assert read(b"".join([*PIECES[:2], *PIECES[1:]])) == read(WHOLE)
 

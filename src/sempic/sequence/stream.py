@@ -36,6 +36,7 @@ _HALVED_FROM = 3
 SHORT_FROM = 4
 """The version since which sums of 16 bits, short slices and short parameter sets are there."""
 _CHANGED = "a checksum does not match: a packet was changed or cut"
+_JOINED = "another sequence begins behind this one: keep each in a file of its own"
 _COARSE, _LABELS = 32, 16
 _PARITY, _TEXTURE = 2, 3
 """What advice there is."""
@@ -234,7 +235,8 @@ class Reader:
         try:
             found = _parse(_unstuff(packet), size, self._version, self._next)
         except BitstreamError as error:
-            return Damage(str(error), size)
+            joined = packet.startswith(MAGIC)
+            return Damage(_JOINED if joined else str(error), size)
         if isinstance(found, Frame):
             if found.key:
                 self._key = packet
