@@ -268,34 +268,45 @@ def _turns(frame: Any) -> tuple[bool, int]:
 def _progressive(frames: Iterable[Any]) -> Iterator[Any]:
     """The same frames; of those that have two fields, of two moments, each is of one moment. They
     come a frame later, as the next one is needed for that."""
+    graph: Any = None
+    taken = None
+    """What frames the graph takes."""
+    for frame in frames:
+        kind = frame.width, frame.height, frame.format.name
+        if graph is not None and kind != taken:
+            yield from _ready(graph, None)
+            graph = None
+        if graph is None and not frame.interlaced_frame:
+            yield frame
+            continue
+        if graph is None:
+            graph, taken = _deinterlacer(frame), kind
+        yield from _ready(graph, frame)
+    if graph is not None:
+        yield from _ready(graph, None)
+
+
+def _deinterlacer(frame: Any) -> Any:
+    """A graph of filters for frames of this kind."""
     from av.filter import Graph
 
-    graph: Any = None
-    for frame in frames:
-        if graph is None:
-            if not frame.interlaced_frame:
-                yield frame
-                continue
-            graph = Graph()
-            buffer = graph.add_buffer(
-                width=frame.width,
-                height=frame.height,
-                format=frame.format,
-                time_base=frame.time_base or Fraction(1, 1000),
-            )
-            filtering = graph.add("bwdif", "mode=send_frame:deint=interlaced")
-            graph.link_nodes(buffer, filtering, graph.add("buffersink")).configure()
-        graph.push(frame)
-        yield from _ready(graph)
-    if graph is not None:
-        graph.push(None)
-        yield from _ready(graph)
+    graph = Graph()
+    buffer = graph.add_buffer(
+        width=frame.width,
+        height=frame.height,
+        format=frame.format,
+        time_base=frame.time_base or Fraction(1, 1000),
+    )
+    bwdif = graph.add("bwdif", "mode=send_frame:deint=interlaced")
+    graph.link_nodes(buffer, bwdif, graph.add("buffersink")).configure()
+    return graph
 
 
-def _ready(graph: Any) -> Iterator[Any]:
-    """The frames that a graph of filters has ready."""
+def _ready(graph: Any, frame: Any) -> Iterator[Any]:
+    """The frames that a graph has ready once it has this one; None: there are no more."""
     from av.error import BlockingIOError, EOFError
 
+    graph.push(frame)
     with contextlib.suppress(BlockingIOError, EOFError):
         while True:
             yield graph.pull()
