@@ -159,6 +159,18 @@ def test_a_receiver_that_comes_late_begins_at_the_next_key_frame(coder):
             assert np.array_equal(moment.scene.labels, same.labels)
 
 
+def test_drawing_on_a_moment_changes_no_later_one(coder):
+    pieces = list(sequence.encode([*FRAMES, FRAMES[-1], FRAMES[-1]], codec=coder))
+    whole = list(sequence.Unpacker().moments(pieces))
+    for drawn, asked in zip(sequence.Unpacker().moments(pieces), whole, strict=True):
+        for name in ("y", "cb", "cr"):
+            plane = getattr(drawn.scene.coarse, name)
+            assert np.array_equal(plane, getattr(asked.scene.coarse, name))
+            plane[:] = 0
+        assert np.array_equal(drawn.scene.labels, asked.scene.labels)
+        drawn.scene.labels[:] = 0
+
+
 def test_options_out_of_range(coder):
     for wrong in ({"bitrate": "fast"}, {"bitrate": 10}, {"key_interval": 0}, {"segment_every": 0}):
         with pytest.raises(errors.InputError):

@@ -6,6 +6,7 @@ picture, by HEVC, and the last map, moved along as the coarse pictures say (docs
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -417,6 +418,7 @@ class Unpacker:
         time.coarse, time.labels = planes, found
         if head.halved and found is not None:
             found = codec.repeated(found, 2, (head.height, head.width))
+        # Whoever draws on what is shown does not draw on what the next frame is made of.
         scene = Scene(
             width=head.width,
             height=head.height,
@@ -424,8 +426,8 @@ class Unpacker:
             own=head.own or None,
             model=head.model,
             halved=head.halved,
-            labels=found,
-            coarse=planes,
+            labels=copy.deepcopy(found),
+            coarse=copy.deepcopy(planes),
             texture=self._texture,
         )
         return Moment(number=number, scene=scene, expected=expected, arrived=exact)
