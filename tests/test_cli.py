@@ -12,7 +12,7 @@ from conftest import FakeReceiver, FakeSegmenter, street
 from priors import write_prior
 
 import sempic
-from sempic import api, cli, models, pictures
+from sempic import api, cli, commands, models, pictures
 from sempic.commands import train
 from sempic.errors import install_hint
 from sempic.labels import own
@@ -497,6 +497,15 @@ def test_help(command, capsys):
         cli.main([*command, "--help"])
     assert exit.value.code == 0
     assert "usage: sempic" in capsys.readouterr().out
+
+
+def test_the_help_says_which_commands_need_an_extra(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    for name, about in commands.COMMANDS.items():
+        needed = f" (needs the extra {about.extra})" if about.extra else ""
+        assert f" {name} {about.help}{needed} " in said
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

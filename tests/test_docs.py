@@ -19,6 +19,7 @@ from conftest import HAVE_MODELS, ROOT, FakeReceiver, FakeSegmenter, street
 
 import sempic
 from sempic import api, cli, commands
+from sempic import errors as errors_module
 from sempic.commands import train
 from sempic.sequence.video import Video
 
@@ -235,6 +236,13 @@ def test_links_lead_somewhere():
     for document in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("vectors/*.md")]:
         for link in re.findall(r"\]\(([^)#:]+)\)", document.read_text()):
             assert (document.parent / link).exists(), f"{document.name}: {link}"
+
+
+def test_the_reference_says_what_sempic_itself_has():
+    reference = (ROOT / "docs/reference/python.md").read_text()
+    said = re.search(r"`sempic` itself has (.+?) and all errors\.", reference, re.DOTALL)[1]
+    errors = {name for name, value in vars(errors_module).items() if isinstance(value, type)}
+    assert set(re.findall(r"`(\w+)`", said)) == {*sempic.__all__} - errors - {"__version__"}
 
 
 def test_quality_levels_in_the_readme_are_those_of_the_code():

@@ -1,10 +1,13 @@
 """The notebooks run from top to bottom, and are kept with what they print."""
 
+import ast
 import json
 import shutil
 
 import pytest
 from conftest import ROOT, needs_models
+
+import sempic
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 NEEDS = {
@@ -27,6 +30,13 @@ def test_outputs_are_kept_and_small(path):
     assert not [o for o in outputs if o["output_type"] == "error" or o.get("name") == "stderr"]
     assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
     assert path.stat().st_size < 600_000
+
+
+def test_what_is_said_of_the_street_is_true_of_its_file():
+    notebook = json.loads((ROOT / "notebooks/encode-decode.ipynb").read_text())
+    (first, *_) = (cell["outputs"] for cell in notebook["cells"] if cell["cell_type"] == "code")
+    said = ast.literal_eval("".join(first[-1]["data"]["text/plain"]))
+    assert said == sempic.info((ROOT / "examples/street.sempic").read_bytes())
 
 
 @needs_models

@@ -4,6 +4,7 @@ import email
 import re
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -51,15 +52,19 @@ def test_the_package_is_typed():
     assert (Path(sempic.__file__).parent / "py.typed").exists()
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
-    """What an index would get."""
+def built(kind: str, folder: Path) -> Path:
+    """What an index would get: the "wheel" or the "sdist", in a folder."""
     for name in ("hatchling", "hatch_fancy_pypi_readme"):
         pytest.importorskip(name, reason=f"{name} is not installed (extra `test`)")
-    folder = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
+    command = [sys.executable, "-m", "hatchling", "build", "-t", kind, "-d", str(folder)]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=120)
-    with zipfile.ZipFile(next(folder.glob("*.whl"))) as archive:
+    (made,) = folder.iterdir()
+    return made
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    with zipfile.ZipFile(built("wheel", tmp_path_factory.mktemp("wheel"))) as archive:
         yield archive
 
 
@@ -68,7 +73,7 @@ def test_the_wheel_has_what_coding_needs_and_no_more(wheel):
         Path(name).relative_to("sempic") for name in wheel.namelist() if "dist-info" not in name
     }
     assert Path("models/judge.onnx") not in files  # ten megabytes, for evaluation only
-    for name in ("segmenter", "receiver"):
+    for name in ("segmenter", "receiver", "verifier"):
         assert {Path(f"models/{name}.onnx"), Path(f"models/{name}.md")} <= files
     assert [file for file in files if file.suffix == ".machine"]
     assert {Path("labels/weights/camvid3.npz"), Path("server/page.html"), Path("py.typed")} <= files
@@ -86,6 +91,28 @@ def test_the_wheel_says_its_licences(wheel):
     assert readme.startswith("# sempic")
     assert "LICENSE-WEIGHTS" in readme.split("\n## ")[0]  # the first screen
     assert not re.findall(r"\]\((?!https?:)[^)]*\)", readme)  # nothing that leads nowhere
+
+
+def test_the_terms_of_the_weights_name_all_that_are_here():
+    terms = (ROOT / "LICENSE-WEIGHTS").read_text()
+    listed = re.findall(r"^    (\S+/\*\.\w+) +(.+)$", terms, re.MULTILINE)
+    covered = {path for pattern, _ in listed for path in ROOT.glob(pattern)}
+    assert all(list(ROOT.glob(pattern)) for pattern, _ in listed)
+    kinds = ("src/**/*.onnx", "src/**/*.npz", "weights/**/*.onnx", "weights/**/*.npz")
+    assert covered == {path for kind in kinds for path in ROOT.glob(kind)}
+    for path in (ROOT / "src/sempic/models").glob("*.onnx"):
+        assert path.stem in listed[0][1]
+        assert f"`{path.stem}.md`" in (ROOT / "docs/license.md").read_text()
+
+
+def test_the_source_distribution_has_what_its_documents_link_to(tmp_path):
+    archive = built("sdist", tmp_path)
+    with tarfile.open(archive) as tar:
+        root = archive.name.removesuffix(".tar.gz")
+        files = {Path(name).relative_to(root).as_posix() for name in tar.getnames()}
+    for document in ("README.md", "CONTRIBUTING.md"):
+        for link in re.findall(r"\]\(([^)#:]+)\)", (ROOT / document).read_text()):
+            assert any(f"{file}/".startswith(f"{link}/") for file in files), link
 
 
 def test_import_loads_no_network_and_no_codec():

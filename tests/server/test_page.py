@@ -20,7 +20,7 @@ from standin import png as png_of
 from standin import stream as stream_of
 
 import sempic
-from sempic import container, critical, sequence
+from sempic import container, critical, palette, sequence
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = (
@@ -257,6 +257,54 @@ def test_repaint_and_decode_again(visit):
     at = height // 2, width // 2 - 1
     assert LABELS[at] != 7
     assert by_keys[at] == 7
+
+
+def test_to_start_over_is_to_show_what_is_sent(visit):
+    """However many strokes there were: the page keeps the last thirty of the earlier maps."""
+    page = visit()
+    opened(page, "drawing.sempic", stream())
+    page.click("#edit")
+    page.click("#classes label:has-text('tree')")
+    for place in (0.1, 0.9):
+        page.evaluate(f"startStroke({{x: 0.5, y: {place}}}); endStroke()")
+        rest(page)
+    page.evaluate("undone.shift()")
+    page.click("#reset")
+    rest(page)
+    assert page.evaluate("Array.from(ids)") == LABELS.ravel().tolist()
+    assert page.is_disabled("#undo")
+    page.evaluate("startStroke({x: 0.5, y: 0.1}); endStroke()")
+    rest(page)
+    assert page.is_enabled("#undo")
+    opened(page, "another.sempic", stream())
+    assert page.is_disabled("#undo")  # there is nothing of this picture to be undone
+
+
+@pytest.mark.parametrize(
+    ("labels", "image", "sent"),
+    [
+        (LABELS, IMAGE, "which class each pixel has and a coarse picture"),
+        (LABELS, None, "which class each pixel has"),
+        (None, IMAGE, "a coarse picture"),
+    ],
+    ids=["both", "labels", "coarse"],
+)
+def test_what_is_not_sent_is_not_claimed(visit, labels, image, sent):
+    page = visit()
+    opened(page, "a.sempic", stream_of(labels, image))
+    assert f"Sent: {sent}. The receiver" in page.text_content("#lead")
+    assert page.locator(".empty").count() == 0  # nothing looks as if it were still to come
+
+
+def test_classes_that_the_page_does_not_know(visit):
+    page = visit()
+    shapes = palette.own("page-shapes", [("ground", (0, 0, 0)), ("disc", (200, 180, 40))])
+    data = sempic.pack(width=256, height=192, labels=LABELS // 8, palette=shapes.id)
+    opened(page, "shapes.sempic", data)
+    assert page.locator("#strip .shot:enabled b").all_text_contents() == ["Labels"]
+    assert page.is_hidden("#toast")
+    assert page.is_disabled("#edit")
+    assert downloaded(page, "#get-sempic") == data
 
 
 def test_slider_and_zoom_by_keyboard(visit):

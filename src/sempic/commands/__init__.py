@@ -44,14 +44,12 @@ COMMANDS = {
     "info": About("what .sempic files hold and what each part costs"),
     "serve": About("HTTP server with a page to look at it", "serve"),
     "completion": About("a script that completes these commands in your shell", "completion"),
-    "train": About("train the networks (needs the extra train)", "train", True),
+    "train": About("train the networks", "train", True),
     "distill": About("the same as train distill", "train", True),
-    "sample": About("sample the paper's network (needs the extra train)", "train", True),
-    "benchmark": About("this codec beside others at the same rates (needs the extra eval)", "eval"),
-    "compare": About("versions of one picture: figures and a page (needs the extra eval)", "eval"),
-    "evaluate": About(
-        "bpp, mIoU, FID and more of a folder of results (needs the extra eval)", "eval"
-    ),
+    "sample": About("sample the paper's network", "train", True),
+    "benchmark": About("this codec beside others at the same rates", "eval"),
+    "compare": About("versions of one picture: figures and a page", "eval"),
+    "evaluate": About("bpp, mIoU, FID and more of a folder of results", "eval"),
 }
 
 
@@ -77,7 +75,8 @@ def parsers(*names: str) -> tuple[argparse.ArgumentParser, dict[str, argparse.Ar
     for name, about in COMMANDS.items():
         # One that reads its arguments itself: none of them looks like an option to argparse.
         how: dict[str, Any] = {"prefix_chars": "\0", "add_help": False} if about.trains else {}
-        found[name] = within.add_parser(name, help=about.help, formatter_class=_Help, **how)
+        line = about.help + (f" (needs the extra {about.extra})" if about.extra else "")
+        found[name] = within.add_parser(name, help=line, formatter_class=_Help, **how)
         if name in names or not names:
             load(name).add(found[name])
     return parser, found

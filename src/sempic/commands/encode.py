@@ -19,7 +19,7 @@ _EXAMPLES = """
 examples:
   sempic encode photo.jpg                        # photo.sempic, quality 5
   sempic encode photo.jpg -o small.sempic -q 1     # the smallest
-  sempic encode photo.jpg --target-bpp 0.9       # the best within a budget
+  sempic encode photo.jpg --target-bpp 0.15      # the best within a budget
   sempic encode photo.jpg --target-bytes 1000    # that fits into a packet
   sempic encode photo.jpg --keep sign,person     # shows these as they are
   sempic encode photo.jpg --imagine person       # and never more of these than the coarse picture
