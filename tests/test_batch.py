@@ -91,10 +91,17 @@ def test_ray_makes_the_same_files_and_a_manifest(shots, capsys):
     assert sorted(Path(e["file"]).name for e in entries()) == sorted(os.listdir("shots"))
 
 
-def test_without_ray(shots, monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "ray", None)
-    assert cli.main(["encode", *shots, "-o", "out", "--engine", "ray"]) == 2
-    assert install_hint("ray") in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("module", "where", "said"),
+    [
+        ("ray", ["-o", "out", "--engine", "ray"], "needs ray; "),
+        ("upath", ["-o", "s3://bucket/out"], "need universal-pathlib; "),
+    ],
+)
+def test_without_ray(module, where, said, shots, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, module, None)
+    assert cli.main(["encode", *shots, *where]) == 2
+    assert said + install_hint("ray") in capsys.readouterr().err
 
 
 def test_a_manifest_says_what_came_of_each_file(shots):

@@ -124,7 +124,8 @@ def _hub() -> Any:
     try:
         import huggingface_hub
     except ModuleNotFoundError as error:
-        raise ModelError(f"the Hugging Face hub needs: {install_hint('hub')}") from error
+        hint = install_hint("hub")
+        raise ModelError(f"the Hugging Face hub needs huggingface_hub; {hint}") from error
     return huggingface_hub
 
 

@@ -404,7 +404,7 @@ def _path(name: str) -> Path:
     try:
         from upath import UPath
     except ModuleNotFoundError as error:
-        raise InputError(f"{name}: URIs need: {install_hint('ray')}") from error
+        raise InputError(f"{name}: URIs need universal-pathlib; {install_hint('ray')}") from error
     try:
         found: Any = UPath(name)
         found.exists()

@@ -139,6 +139,7 @@ def test_a_clip_becomes_a_sequence_that_plays(visit):
     page = visit()
     opened(page, "drive.mp4", clip_of())
     assert views(page) == ["Original", "Labels", "Coarse", "Decoded"]
+    assert "first ten seconds" in page.text_content("#others")
     assert "10 frames in 1.0 s" in page.text_content("#lead")
     assert page.locator("#strip .shot:disabled").count() == 0
     assert page.is_disabled("#edit")
@@ -154,6 +155,7 @@ def test_a_clip_becomes_a_sequence_that_plays(visit):
     assert views(page) == ["Labels", "Coarse", "Decoded"]
     assert page.is_hidden("#encoder")
     assert "again.sempic in" in page.text_content("h1")
+    assert not page.text_content("#others").strip()  # it is coded already
 
 
 def test_windows_are_outlined_and_a_verdict_is_shown(visit):

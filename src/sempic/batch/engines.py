@@ -140,7 +140,7 @@ def in_ray(work: Work, jobs: list[Job], workers: int) -> Done:
         import ray
         import ray.data
     except ModuleNotFoundError as error:
-        raise InputError(f"--engine ray needs: {install_hint('ray')}") from error
+        raise InputError(f"--engine ray needs ray; {install_hint('ray')}") from error
 
     ours = not ray.is_initialized()
     if ours:

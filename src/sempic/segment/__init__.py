@@ -135,7 +135,7 @@ class HubSegmenter:
         try:
             from transformers import pipeline
         except ModuleNotFoundError as error:
-            raise ModelError(f"hf:{name} needs transformers: {install_hint('hf')}") from error
+            raise ModelError(f"hf:{name} needs transformers; {install_hint('hf')}") from error
         try:
             self._pipe = pipeline("image-segmentation", model=name)
         except Exception as error:
