@@ -214,6 +214,7 @@ def test_a_target_beyond_the_finest_level_is_said(photo, capsys):
         ("decode . . -o a.jpg", "a.jpg: a file for several inputs"),
         ("encode photo.png -o x.png", "x.png: a .sempic file under the name of a picture"),
         ("encode photo.png -o x.JPG", "x.JPG: a .sempic file under the name of a picture"),
+        ("encode photo.png -o x.jxl", "x.jxl: a .sempic file under the name of a picture"),
         ("encode photo.png --verifier none.onnx", "--verifier is for --check"),
         ("encode photo.png --check-budget 0.5", "--check-budget is for --check"),
         ("encode photo.png -o x.tar", "x.tar: a .sempic file under the name of a tar"),

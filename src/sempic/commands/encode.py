@@ -88,8 +88,9 @@ def run(args: argparse.Namespace) -> int:
         writes=(args.manifest,),
         say=processes.say,
     )
+    others = pictures.SUFFIXES | formats.FOREIGN
     for job in jobs:
-        if job.target is not None and job.target.suffix.lower() in pictures.SUFFIXES:
+        if job.target is not None and job.target.suffix.lower() in others:
             raise OutputError(f"{job.target}: a .sempic file under the name of a picture")
     names = ("segmenter", "verifier", "prior", "labels", "images")
     chosen = {name: getattr(args, name) for name in names}
