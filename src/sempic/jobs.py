@@ -140,9 +140,9 @@ def find(
             source.folder = folder
             source.rename()
     _separate(sources)
-    _check_names(sources)
     others = [r for r in reads if r], [w for w in writes if w]
     _protect(sources, *others, named=output is not None)
+    _check_names(sources)
     jobs = [
         Job(source=s.path, relative=s.relative, target=s.target, mkdir=into, fault=s.fault)
         for s in sources
@@ -255,14 +255,17 @@ def _separate(sources: list[_Source]) -> None:
 
 
 def _check_names(sources: list[_Source]) -> None:
-    """Raises OutputError where a tar would be named as another kind of file, or that as a tar."""
+    """Raises OutputError where a tar or a stream would be named as another kind of file, or another
+    file as a tar."""
+    from sempic import formats, pictures
+
+    others = pictures.SUFFIXES | formats.FOREIGN
     for source in sources:
         ending = "" if source.target is None else source.target.suffix.lower()
-        if source.ending == TAR and ending not in ("", TAR):
-            from sempic.pictures import SUFFIXES
-
-            if ending in {".sempic", *SUFFIXES}:
-                raise OutputError(f"{source.target}: a tar under the name of a {ending} file")
+        if source.ending == TAR and (ending == ".sempic" or ending in others):
+            raise OutputError(f"{source.target}: a tar under the name of a {ending} file")
+        if source.ending == ".sempic" and ending in others:
+            raise OutputError(f"{source.target}: a .sempic file under the name of a picture")
         if source.ending not in ("", TAR) and ending == TAR:
             raise OutputError(f"{source.target}: a {source.ending} file under the name of a tar")
 

@@ -6,7 +6,7 @@ import argparse
 
 from sempic import batch, fields, processes
 from sempic.commands import _files, _sequence
-from sempic.errors import InputError, OutputError
+from sempic.errors import InputError
 from sempic.jobs import TAR, find
 from sempic.options import EncodeOptions
 
@@ -88,10 +88,6 @@ def run(args: argparse.Namespace) -> int:
         writes=(args.manifest,),
         say=processes.say,
     )
-    others = pictures.SUFFIXES | formats.FOREIGN
-    for job in jobs:
-        if job.target is not None and job.target.suffix.lower() in others:
-            raise OutputError(f"{job.target}: a .sempic file under the name of a picture")
     names = ("segmenter", "verifier", "prior", "labels", "images")
     chosen = {name: getattr(args, name) for name in names}
     work = batch.Encode(options=options, **chosen)
