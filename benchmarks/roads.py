@@ -29,7 +29,7 @@ from sempic.evaluation import benchmark, codecs
 from sempic.evaluation.measure import Settings, available, row
 from sempic.evaluation.measures import FIGURES, METRICS
 from sempic.evaluation.measures.objects import REFERENCE_QUALITY
-from sempic.options import DEFAULT_QUALITY
+from sempic.options import DEFAULT_QUALITY, Models
 
 PHOTOGRAPHS = (
     *("astronaut.png", "brick.png", "camera.png", "chelsea.png", "clock_motion.png", "coffee.png"),
@@ -86,9 +86,7 @@ def main() -> None:
             judge=args.judge, metrics=tuple(available(args.metrics, None, args.judge)[0])
         ),
         effort=args.effort,
-        models=codecs.Models(
-            segmenter=args.segmenter, receiver=args.receiver, verifier=args.verifier
-        ),
+        models=Models(segmenter=args.segmenter, receiver=args.receiver, verifier=args.verifier),
     )
     cache = models.cache() / "benchmark.sqlite"
     with benchmark.Benchmark(plan, cache=cache, jobs=args.jobs) as bench:

@@ -33,7 +33,7 @@ class About:
     """What the help of the command line adds to that."""
     metavar: str | tuple[str, ...] | None = None
     flags: tuple[str, ...] = ()
-    """Further names on the command line, such as -q."""
+    """Other names on the command line, such as -q, in the order of its help."""
     positional: bool = False
     choices: Sequence[Any] | None = None
     low: float | None = None
@@ -58,9 +58,11 @@ def option(help: str, default: Any = dataclasses.MISSING, **about: Any) -> Any:
     return field(default=default, metadata={"about": About(help=help, **about)})
 
 
-def another(kind: Any, name: str, default: Any) -> Any:
-    """For a subclass: a field of the options dataclass `kind` with another default."""
-    return field(default=default, metadata=of(kind)[name].metadata)
+def another(kind: Any, name: str, default: Any, **changes: Any) -> Any:
+    """For another class: a field of the options dataclass `kind` with this default, and perhaps
+    with other parts of `About`."""
+    told = dataclasses.replace(about(of(kind)[name]), **changes)
+    return field(default=default, metadata={"about": told})
 
 
 def about(part: dataclasses.Field[Any]) -> About:
@@ -145,9 +147,9 @@ def add(
                 how["nargs"] = how.get("nargs", "?")
             parser.add_argument(name, default=argparse.SUPPRESS, **how)
         else:
-            flag = "--" + name.replace("_", "-")
+            flags = dict.fromkeys((*told.flags, "--" + name.replace("_", "-")))
             parser.add_argument(
-                *told.flags, flag, dest=name, required=needed, default=argparse.SUPPRESS, **how
+                *flags, dest=name, required=needed, default=argparse.SUPPRESS, **how
             )
 
 
@@ -189,6 +191,8 @@ def _how(name: str, kind: Any, told: About) -> dict[str, Any]:
         return {"action": "append", "type": _reader(name, pair, About(help=""))}
     if repeats(kind, told):
         return {"action": "append"}
+    if told.choices is not None:
+        return {}
     if typing.get_origin(kind) is tuple:
         first, *rest = typing.get_args(kind)
         return {"type": first, "nargs": "+" if rest == [...] else 1 + len(rest)}
@@ -210,8 +214,7 @@ def _reader(name: str, kind: Any, told: About) -> Callable[[str], Any]:
         import argparse
 
         try:
-            value = _parsed(kind, text)
-            return value if told.choices is not None else _checked(name, value, kind, told)
+            return _checked(name, _parsed(kind, text), kind, told)
         except InputError as error:
             raise argparse.ArgumentTypeError(str(error)) from error
         except ValueError as error:

@@ -264,6 +264,33 @@ class EncodeOptions(SenderOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Models(Options):
+    """What codes, as `Codec` takes it; None: the bundled ones, and no prior of one's own."""
+
+    segmenter: str | None = option(
+        "an ONNX file, or hf:NAME for a model of transformers; default: the bundled one",
+        None,
+        metavar="SPEC",
+    )
+    receiver: str | None = option(
+        "an ONNX file, or a checkpoint of the paper's network (.safetensors, .pt; needs the extra "
+        "train); default: the bundled receiver",
+        None,
+        metavar="SPEC",
+    )
+    verifier: str | None = option("an ONNX file of a segmenter, for --check", None, metavar="PATH")
+    prior: str | None = option(
+        "a prior of the label coder for maps of its palette, one's own (sempic train label-prior, "
+        ".npz)",
+        None,
+        metavar="FILE",
+    )
+
+
+BUNDLED = Models()
+
+
+@dataclass(frozen=True, kw_only=True)
 class DecodeOptions(Options):
     """What a receiver is asked for; `Codec.decode` says more of each. Raises InputError."""
 

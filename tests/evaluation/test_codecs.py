@@ -12,6 +12,7 @@ import sempic
 from sempic import api
 from sempic.errors import InputError, SempicError
 from sempic.evaluation import codecs, metrics
+from sempic.options import Models
 from sempic.palette import PALETTES
 
 OTHERS = [n for n in codecs.NAMES if not n.startswith(("sempic", "coarse"))]
@@ -87,7 +88,7 @@ def test_a_prior_of_ones_own_is_used_and_part_of_what_is_cached(tmp_path, monkey
     path = str(write_prior(tmp_path / "mine.npz", PALETTES[1], labels))
     plain, mine = (
         codecs.load("sempic+human"),
-        codecs.load("sempic+human", models=codecs.Models(prior=path)),
+        codecs.load("sempic+human", models=Models(prior=path)),
     )
     assert plain.version != mine.version
     sizes = [sempic.info(c.encode(picture, 5, labels))["chunks"]["labels"] for c in (plain, mine)]

@@ -25,8 +25,9 @@ from sempic.errors import (
     SempicWarning,
     line,
 )
+from sempic.fields import another, option
 from sempic.jobs import STDOUT, Job, naming, read
-from sempic.options import DecodeOptions, EncodeOptions
+from sempic.options import DecodeOptions, EncodeOptions, Models
 from sempic.palette import PALETTES
 from sempic.scene import Scene
 
@@ -38,17 +39,23 @@ Work = Callable[[Job], Record | list[Record]]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Encode:
-    """What `sempic encode` does to one file."""
+    """What `sempic encode` does to one file; all but `options` are arguments of its own."""
 
-    segmenter: str | None = None
-    verifier: str | None = None
-    """Of the check."""
-    prior: str | None = None
-    """Of the label coder, one's own."""
-    labels: str | None = None
-    """A label map, or a folder of them under the pictures' names."""
-    images: str | None = None
-    """How the names of pictures end in tars; None: found out."""
+    labels: str | None = option(
+        "send this label map (a picture of ids, or a folder of them under the pictures' names) "
+        "instead of the segmenter's",
+        None,
+        metavar="MAP",
+    )
+    segmenter: str | None = another(Models, "segmenter", None)
+    verifier: str | None = another(Models, "verifier", None)
+    prior: str | None = another(Models, "prior", None)
+    images: str | None = option(
+        "how the names of pictures end in tars, such as .jpg; default: label maps beside them are "
+        "recognised",
+        None,
+        metavar="ENDING",
+    )
     options: EncodeOptions = field(default_factory=EncodeOptions)
 
     def __call__(self, job: Job) -> Record | list[Record]:
@@ -89,22 +96,30 @@ class Encode:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Decode:
-    """What `sempic decode` does to one file."""
+    """What `sempic decode` does to one file; all but `options` and `replace` are arguments of its
+    own."""
 
-    receiver: str | None = None
-    prior: str | None = None
-    """Of the label coder, one's own."""
-    only: Literal["labels", "coarse"] | None = None
-    """Just the coloured label map, or the coarse picture enlarged."""
-    images: str = ".png"
-    """How the names of pictures are to end in tars."""
+    only: Literal["labels", "coarse"] | None = option(
+        "just the coloured label map, or the coarse picture enlarged; no receiver needed",
+        None,
+        choices=("labels", "coarse"),
+    )
+    uncertainty: str | None = option(
+        "also write this grey picture of where decodes of other seeds differ: four times the "
+        "standard deviation of each pixel over --samples of them. Black is where the seeds agree, "
+        "which they may where all are wrong",
+        None,
+        metavar="MAP",
+    )
+    samples: int = option("of --uncertainty", 8, low=1, metavar="N")
+    receiver: str | None = another(Models, "receiver", None, flags=("--receiver", "--model"))
+    prior: str | None = another(Models, "prior", None)
+    images: str = option(
+        "how the names of pictures are to end in tars, such as .jpg", ".png", metavar="ENDING"
+    )
+    options: DecodeOptions = field(default_factory=DecodeOptions)
     replace: bool = True
     """Whether a picture that is there may be replaced."""
-    uncertainty: str | None = None
-    """A file for where decodes of other seeds differ."""
-    samples: int = 8
-    """Decodes for that."""
-    options: DecodeOptions = field(default_factory=DecodeOptions)
 
     def __call__(self, job: Job) -> Record | list[Record]:
         from sempic import pictures

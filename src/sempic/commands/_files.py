@@ -53,15 +53,6 @@ def add_many(parser: argparse.ArgumentParser, verb: str) -> None:
     )
 
 
-def add_prior(parser: argparse.ArgumentParser, verb: str) -> None:
-    parser.add_argument(
-        "--prior",
-        metavar="FILE",
-        help=f"{verb} maps of its palette with this prior of the label coder, one's own "
-        "(sempic train label-prior, .npz)",
-    )
-
-
 def only_for(what: str, given: Iterable[str]) -> None:
     """Raises InputError for an option that was given, and is only for what is not at hand."""
     for name in given:

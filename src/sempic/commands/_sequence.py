@@ -80,7 +80,7 @@ def encode(args: argparse.Namespace) -> int:
     options = SequenceOptions(**fields.given(args, SequenceOptions))
     target = _encoded(name, args.output)
     frames, rate, count = _frames(name, args, target)
-    coder = api.Codec(segmenter=args.segmenter)
+    coder = api.Codec(segmenter=vars(args).get("segmenter"))
     summary = Summary()
     start = time.perf_counter()
     with _noted(name), _growing(target) as write:
@@ -138,10 +138,10 @@ def decode(args: argparse.Namespace) -> int:
     target = args.output or _beside(name, ".mp4")
     if target == "-":
         raise OutputError("a video cannot go to standard output; name a file or a folder with -o")
-    apart((name, args.receiver), target)
+    apart((name, vars(args).get("receiver")), target)
     if args.output is None and Path(target).exists():
         raise OutputError(f"{target} exists, maybe the original; name the output with -o")
-    coder = api.Codec(receiver=args.receiver)
+    coder = api.Codec(receiver=vars(args).get("receiver"))
     painter = Painter(coder, **options.keywords())
     unpacker, summary, tally = Unpacker(), Summary(), _Tally()
     start = time.perf_counter()
@@ -284,11 +284,11 @@ def _frames(
             raise InputError(f"{name}: {suffix} files in it cannot be read here")
         if not found.files:
             raise InputError(f"{name}: no pictures in it")
-        apart((*map(str, found.files), args.segmenter), target)
+        apart((*map(str, found.files), vars(args).get("segmenter")), target)
         return _read(found.files, max_side), args.fps or Fraction(10), len(found.files)
     from sempic.sequence.video import Source
 
-    apart((name, args.segmenter), target)
+    apart((name, vars(args).get("segmenter")), target)
     source = Source(name, rate=args.fps, max_side=max_side)
     return source, source.rate, source.count
 

@@ -7,17 +7,15 @@ import contextlib
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sempic import fields, files
 from sempic.batch.work import noting
 from sempic.commands import _files, _measuring, _sequence
 from sempic.container import MAX_PIXELS, MAX_SIDE
 from sempic.fields import option
+from sempic.options import Models
 from sempic.sequence import SequenceOptions
-
-if TYPE_CHECKING:
-    from sempic.evaluation import codecs
 
 _QUICK = ("miou", "fid", "psnr", "lpips")
 """What `--quick` measures, as far as it can be measured here."""
@@ -94,9 +92,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--quick", action="store_true", help="8 pictures, 3 codecs, fast presets: about a minute"
     )
     parser.add_argument("--effort", choices=codecs.EFFORTS, help="of the others; default slowest")
-    parser.add_argument("--receiver", metavar="SPEC", help="of sempic, as in sempic decode")
-    parser.add_argument("--segmenter", metavar="SPEC", help="of sempic, as in sempic encode")
-    _files.add_prior(parser, "code")
+    fields.add(parser.add_argument_group("of sempic"), Models, but=("verifier",))
     parser.add_argument(
         "--jobs", type=_files.positive, metavar="N", help="processes; default one a core"
     )
@@ -136,7 +132,7 @@ def _pictures(args: argparse.Namespace) -> int:
         short_side=args.short_side,
         settings=_measuring.settings(args, _QUICK if args.quick else None),
         effort=args.effort or codecs.EFFORTS[0],
-        models=_models(args),
+        models=Models(**fields.given(args, Models)),
     )
     names = args.codecs or list(benchmark.CODECS)
     for name in names:
@@ -170,7 +166,7 @@ def _clips(args: argparse.Namespace, paths: list[Path]) -> int:
         options=options.keywords(),
         every=ours.every,
         drop=ours.drop,
-        models=_models(args),
+        models=Models(**fields.given(args, Models)),
     )
     how: dict[str, Any] = {"size": args.size, "rate": args.fps, "start": ours.start}
     results, notes = [], []
@@ -187,12 +183,6 @@ def _clips(args: argparse.Namespace, paths: list[Path]) -> int:
         "report.html": tables.page(results, plan),
     }
     return _write(args.output, parts)
-
-
-def _models(args: argparse.Namespace) -> codecs.Models:
-    from sempic.evaluation import codecs
-
-    return codecs.Models(segmenter=args.segmenter, receiver=args.receiver, prior=args.prior)
 
 
 def _write(folder: Path, parts: dict[str, str]) -> int:

@@ -6,8 +6,9 @@ import argparse
 import json
 from pathlib import Path
 
-from sempic import files
+from sempic import fields, files
 from sempic.commands import _files, _measuring
+from sempic.options import Models
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -22,25 +23,24 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--steps", type=_files.positive, default=1, metavar="N", help="for .sempic; default 1"
     )
-    parser.add_argument("--receiver", metavar="SPEC", help="for .sempic, as in sempic decode")
-    _files.add_prior(parser, "decode")
+    fields.add(parser.add_argument_group("for .sempic"), Models, only=("receiver", "prior"))
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     _measuring.add(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    from sempic.evaluation.codecs import Models
     from sempic.evaluation.compare import compare, describe
     from sempic.jobs import apart
 
-    apart((args.original, *args.versions, args.labels, args.receiver, args.prior), args.output)
+    models = Models(**fields.given(args, Models))
+    apart((args.original, *args.versions, args.labels, models.receiver, models.prior), args.output)
     found, page = compare(
         args.original,
         args.versions,
         _measuring.settings(args),
         labels=args.labels,
         steps=args.steps,
-        models=Models(receiver=args.receiver, prior=args.prior),
+        models=models,
     )
     files.write(args.output, page.encode())
     print(json.dumps(found, indent=1) if args.json else describe(found))

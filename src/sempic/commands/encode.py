@@ -40,28 +40,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     _files.add_inputs(parser, "pictures, folders of them, tars, a video, or - for standard input")
     _files.add_output(parser, "photo.sempic")
     fields.add(parser.add_mutually_exclusive_group(), EncodeOptions, only=_RATE)
-    parser.add_argument(
-        "--labels",
-        metavar="MAP",
-        help="send this label map (a picture of ids, or a folder of them under the pictures' "
-        "names) instead of the segmenter's",
-    )
     fields.add(parser, EncodeOptions, but=_RATE)
-    parser.add_argument(
-        "--segmenter",
-        metavar="SPEC",
-        help="an ONNX file, or hf:NAME for a model of transformers; default: the bundled one",
-    )
-    parser.add_argument(
-        "--verifier", metavar="PATH", help="an ONNX file of a segmenter, for --check"
-    )
-    _files.add_prior(parser, "code")
-    parser.add_argument(
-        "--images",
-        metavar="ENDING",
-        help="how the names of pictures end in tars, such as .jpg; default: label maps beside "
-        "them are recognised",
-    )
+    fields.add(parser, batch.Encode, but=("options",))
     _files.add_many(parser, "code")
     _sequence.add_encode(parser)
 
@@ -72,23 +52,22 @@ def run(args: argparse.Namespace) -> int:
 
     if _sequence.encodes(args):
         return _sequence.encode(args)
-    if args.labels is not None and args.segmenter:
-        raise InputError("--labels takes the place of what --segmenter finds: give one of them")
     options = EncodeOptions(**fields.given(args, EncodeOptions))
+    work = batch.Encode(options=options, **fields.given(args, batch.Encode))
+    if work.labels is not None and work.segmenter:
+        raise InputError("--labels takes the place of what --segmenter finds: give one of them")
     if not options.check:
-        given = [name for name in ("verifier", "check_budget") if vars(args).get(name) is not None]
-        _files.only_for("--check", given)
+        _files.only_for("--check", [n for n in ("verifier", "check_budget") if n in vars(args)])
     jobs = find(
         args.inputs,
         args.output,
         found=pictures.SUFFIXES | {TAR},
         suffix=".sempic",
         foreign=formats.FOREIGN | READ,  # of videos one at a time is coded
-        reads=(args.labels, args.segmenter, args.verifier, args.prior, *options.files),
+        reads=(work.labels, work.segmenter, work.verifier, work.prior, *options.files),
         writes=(args.manifest,),
         say=processes.say,
     )
     names = ("segmenter", "verifier", "prior", "labels", "images")
-    chosen = {name: getattr(args, name) for name in names}
-    work = batch.Encode(options=options, **chosen)
+    chosen = {name: getattr(work, name) for name in names}
     return _files.run(args, work, jobs, options.keywords() | chosen)

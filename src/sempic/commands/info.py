@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import functools
 
-from sempic import batch, models
+from sempic import batch, fields, models
 from sempic.commands import _files, _report, _sequence
 from sempic.container import SEQUENCE_MAGIC
 from sempic.errors import InputError
 from sempic.jobs import Job, find, need_stdout
+from sempic.options import Models
 
 _HELP = """Prints size, rate and the cost of each part. No network runs, and nothing is decoded
 unless --map asks for it."""
@@ -29,17 +30,18 @@ def add(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="decode the label map, and print the share that each class takes, void too",
     )
-    _files.add_prior(parser, "decode")
+    fields.add(parser, Models, only=("prior",))
 
 
 def run(args: argparse.Namespace) -> int:
     need_stdout()
-    if args.prior and not args.map:
+    prior = Models(**fields.given(args, Models)).prior
+    if prior and not args.map:
         raise InputError("--prior is for --map; nothing else is decoded")
     jobs = find(args.inputs, None, found={".sempic"}, suffix=None)
     code = _report.each(
         jobs,
-        batch.here(functools.partial(_described, shares=args.map, prior=args.prior), jobs),
+        batch.here(functools.partial(_described, shares=args.map, prior=prior), jobs),
         _details,
         args.json,
     )

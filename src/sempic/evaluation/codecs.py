@@ -27,6 +27,7 @@ from sempic import api, coarse, formats, labels, models
 from sempic.coarse import hevc
 from sempic.errors import InputError, install_hint
 from sempic.evaluation import weights
+from sempic.options import BUNDLED, Models
 from sempic.palette import PALETTES
 from sempic.processes import no_real_time
 from sempic.scene import Image, LabelMap
@@ -204,22 +205,6 @@ class Bpg(PictureCodec):
         return np.array(PIL.Image.fromarray(small).resize((width, height), how, box))
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Models:
-    """What "sempic" codes with, as `sempic.api.Codec` takes it: files, hf:NAME, or the bundled."""
-
-    segmenter: str | None = None
-    receiver: str | None = None
-    verifier: str | None = None
-    prior: str | None = None
-
-    def codec(self) -> api.Codec:
-        return api.Codec(self.segmenter, self.receiver, self.verifier, self.prior)
-
-
-BUNDLED = Models()
-
-
 @dataclass(frozen=True)
 class Sempic(PictureCodec):
     """Ours: whole .sempic files with the bundled models, or with those that are named."""
@@ -239,7 +224,7 @@ class Sempic(PictureCodec):
 
     @functools.cached_property
     def _codec(self) -> api.Codec:
-        return self.models.codec()
+        return api.Codec(**self.models.keywords())
 
     @property
     def version(self) -> str:

@@ -10,7 +10,6 @@ from typing import Any
 
 from sempic import api, coarse, codec, jobs
 from sempic.errors import InputError
-from sempic.evaluation.codecs import BUNDLED, Models
 from sempic.evaluation.evaluate import read, read_labels
 from sempic.evaluation.measure import Measure, Settings, row
 from sempic.evaluation.measures import FIGURES, METRICS, Figure
@@ -24,6 +23,7 @@ from sempic.evaluation.report import (
     table_of_texts,
 )
 from sempic.jobs import naming
+from sempic.options import BUNDLED, Models
 from sempic.scene import Image
 
 LOSSLESS = frozenset({".bmp", ".pgm", ".png", ".pnm", ".ppm", ".tga", ".tif", ".tiff"})
@@ -56,7 +56,7 @@ def compare(
     wanted = [name for name in settings.metrics if not METRICS[name].of_sets]
     ceiling = measure.original(reference, wanted)
     found, shown = [], {original.name: picture}
-    coder = models.codec()
+    coder = api.Codec(**models.keywords())
     for path in versions:
         decoded, size = _decode(path, coder, steps)
         try:

@@ -12,6 +12,7 @@ from sempic.errors import InputError
 from sempic.evaluation import codecs
 from sempic.evaluation.evaluate import by_name, find, read, read_labels
 from sempic.evaluation.measure import Settings
+from sempic.options import BUNDLED, Models
 from sempic.scene import Image, LabelMap
 
 RATES = (0.05, 0.06, 0.09, 0.12, 0.18, 0.32)
@@ -42,7 +43,7 @@ class Plan:
     """Without a size: pictures whose shorter side is longer are scaled down to it."""
     settings: Settings
     effort: str = codecs.EFFORTS[0]
-    models: codecs.Models = codecs.BUNDLED
+    models: Models = BUNDLED
 
     def codec(self, name: str) -> codecs.PictureCodec:
         return codecs.load(name, effort=self.effort, models=self.models)

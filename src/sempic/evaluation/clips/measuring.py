@@ -20,10 +20,9 @@ from sempic.errors import InputError, SempicWarning
 from sempic.evaluation import metrics
 from sempic.evaluation.clips.clip import Clip
 from sempic.evaluation.clips.rivals import RIVALS, first, nearest
-from sempic.evaluation.codecs import BUNDLED, Models
 from sempic.evaluation.measure import Measure, Settings, row
 from sempic.evaluation.measures import Row
-from sempic.options import DEFAULT_QUALITY
+from sempic.options import BUNDLED, DEFAULT_QUALITY, Models
 from sempic.scene import Image, LabelMap
 from sempic.sequence import motion
 
