@@ -24,7 +24,7 @@ from typing import (
 
 import numpy as np
 
-from sempic import checks, coarse, codec, container, critical, models, progress, texture
+from sempic import checks, coarse, codec, container, critical, fields, models, progress, texture
 from sempic.codec import Draft
 from sempic.critical import BUDGET, Receipt, Tally
 from sempic.errors import (
@@ -274,27 +274,9 @@ class Codec:
             ModelError: the segmenter cannot be loaded, or gives what is no label map.
             InputError: an option out of range.
         """
+        given = locals()
         return self._encode(
-            image,
-            labels,
-            EncodeOptions(
-                palette=palette,
-                quality=quality,
-                coarse_codec=coarse_codec,
-                target_bpp=target_bpp,
-                target_bytes=target_bytes,
-                max_side=max_side,
-                label_quality=label_quality,
-                importance=importance,
-                ignore_label=ignore_label,
-                model=model,
-                keep=keep,  # type: ignore[arg-type]  # the options make tuples of them
-                keep_boxes=keep_boxes,  # type: ignore[arg-type]
-                imagine=imagine,  # type: ignore[arg-type]
-                check=check,
-                critical=critical,  # type: ignore[arg-type]
-                check_budget=check_budget,
-            ),
+            image, labels, EncodeOptions(**{name: given[name] for name in fields.of(EncodeOptions)})
         )
 
     def _encode(
@@ -462,15 +444,9 @@ class Codec:
         """
         import PIL.Image
 
-        return PIL.Image.fromarray(
-            self.synthesize(
-                codec.unpack(stream, prior=self.prior),
-                steps=steps,
-                seed=seed,
-                guidance=guidance,
-                fidelity=fidelity,
-            )
-        )
+        options = DecodeOptions(steps=steps, seed=seed, guidance=guidance, fidelity=fidelity)
+        scene = codec.unpack(stream, prior=self.prior)
+        return PIL.Image.fromarray(self.synthesize(scene, **options.keywords()))
 
     def synthesize(
         self,
