@@ -15,8 +15,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import PIL.Image
@@ -31,9 +32,6 @@ from sempic.options import BUNDLED, Models
 from sempic.palette import PALETTES
 from sempic.processes import no_real_time
 from sempic.scene import Image, LabelMap
-
-if TYPE_CHECKING:
-    from sempic.evaluation import networks
 
 EFFORTS = ("slowest", "fast")
 """What every codec is told about time: its slowest preset, or one for trying things out."""
@@ -72,16 +70,10 @@ class Pillow(PictureCodec):
     title: str
     format: str
     settings: range
-    library: Callable[[], str]
-    """Version of the library behind it."""
+    library: str
+    """Which is behind it, with its version."""
     told: dict[str, Any]
     """What `Image.save` is told at any setting."""
-    feature: str = ""
-    """What Pillow must have been built with."""
-
-    def __post_init__(self) -> None:
-        if self.feature and not features.check(self.feature):
-            raise InputError(f"{self.name}: this Pillow was built without it")
 
     def options(self, setting: int) -> dict[str, Any]:
         """What `Image.save` is told at a setting."""
@@ -89,7 +81,7 @@ class Pillow(PictureCodec):
 
     @property
     def version(self) -> str:
-        return f"{self.library()} {self.options(self.settings[0])}"
+        return f"{self.library} {self.options(self.settings[0])}"
 
     def encode(self, picture: Image, setting: int, labels: LabelMap | None = None) -> bytes:
         out = io.BytesIO()
@@ -277,26 +269,20 @@ def digest(path: Path) -> str:
     return weights.digest(path)
 
 
-def _versions_of_avif() -> str:
-    from PIL import _avif
-
-    return str(f"libavif {_avif.libavif_version}, {_avif.codec_versions()}")
-
-
-def _version_of_jxl() -> str:
-    from importlib.metadata import version
-
-    return f"pillow-jxl-plugin {version('pillow-jxl-plugin')}"
-
-
-def _version_of(feature: str) -> Callable[[], str]:
-    return lambda: f"{feature} {features.version(feature)}"
+def _library(name: str, feature: str) -> str:
+    """Which Pillow has for a codec, with its version. Raises InputError without it."""
+    if not features.check(feature):
+        raise InputError(f"{name}: this Pillow was built without it")
+    return f"{feature} {features.version(feature)}"
 
 
 def _avif(name: str, chroma: str, slow: bool) -> PictureCodec:
+    _library(name, "avif")
+    from PIL import _avif
+
+    library = f"libavif {_avif.libavif_version}, {_avif.codec_versions()}"
     told = {"speed": 0 if slow else 8, "max_threads": 1, "subsampling": chroma}
-    title = f"AVIF (libaom), {chroma}"
-    return Pillow(name, title, "AVIF", range(101), _versions_of_avif, told, feature="avif")
+    return Pillow(name, f"AVIF (libaom), {chroma}", "AVIF", range(101), library, told)
 
 
 def _svt_av1(slow: bool) -> PictureCodec:
@@ -315,24 +301,25 @@ def _jxl(slow: bool) -> PictureCodec:
     if not formats.has_jxl():
         raise InputError(f"JPEG XL needs a plugin: {install_hint('jxl')}")
     told = {"effort": 10 if slow else 4, "num_threads": 1, "use_container": False}
-    return Pillow("jxl", "JPEG XL", "JXL", range(100), _version_of_jxl, told)
+    library = f"pillow-jxl-plugin {metadata.version('pillow-jxl-plugin')}"
+    return Pillow("jxl", "JPEG XL", "JXL", range(100), library, told)
 
 
 def _webp(slow: bool) -> PictureCodec:
     told = {"method": 6 if slow else 2}
-    return Pillow("webp", "WebP", "WEBP", range(101), _version_of("webp"), told, feature="webp")
+    return Pillow("webp", "WebP", "WEBP", range(101), _library("webp", "webp"), told)
 
 
 def _jpeg2000(slow: bool) -> PictureCodec:
-    name, version = "jpg_2000", _version_of("jpg_2000")
+    library = _library("jpeg2000", "jpg_2000")
     told = {"irreversible": True, "no_jp2": True}
-    return Jpeg2000("jpeg2000", "JPEG 2000", "JPEG2000", range(2, 400), version, told, feature=name)
+    return Jpeg2000("jpeg2000", "JPEG 2000", "JPEG2000", range(2, 400), library, told)
 
 
 def _jpeg(slow: bool) -> PictureCodec:
     told = {"optimize": True, "progressive": True}
-    version = _version_of("libjpeg_turbo")
-    return Pillow("jpeg", "JPEG, progressive", "JPEG", range(1, 96), version, told)
+    library = f"libjpeg_turbo {features.version('libjpeg_turbo')}"
+    return Pillow("jpeg", "JPEG, progressive", "JPEG", range(1, 96), library, told)
 
 
 def _esrgan(slow: bool) -> PictureCodec:
@@ -345,7 +332,7 @@ def _enlarge_by_esrgan(small: Image, width: int, height: int) -> Image:
 
 
 @functools.cache
-def _esrgan_network() -> networks.Esrgan:
+def _esrgan_network() -> Callable[[Image], Image]:
     from sempic.evaluation import networks
 
     return networks.Esrgan()

@@ -18,7 +18,9 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
 import sempic
+from sempic import fields
 from sempic.errors import InputError, ModelError, OutputError, reason
+from sempic.options import Models
 from sempic.server import problems
 from sempic.server.coder import Coder
 from sempic.server.middleware import Door, Metrics
@@ -69,10 +71,7 @@ def create_app(settings: Settings | None = None, pool: Pool | None = None) -> Fa
 def make_pool(s: Settings) -> Pool:
     make = functools.partial(
         Coder,
-        segmenter=s.segmenter,
-        receiver=s.receiver,
-        verifier=s.verifier,
-        prior=s.prior,
+        Models(**{name: getattr(s, name) for name in fields.of(Models)}),
         max_pixels=s.max_pixels,
         threads=max(1, (os.cpu_count() or 1) // s.workers),
     )

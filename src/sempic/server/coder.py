@@ -18,6 +18,7 @@ from sempic import api, coarse, codec, container, pictures, sequence, texture
 from sempic.batch.work import noting, part_of
 from sempic.container import SEQUENCE_MAGIC
 from sempic.errors import ImageError, InputError, LimitExceeded, RateError, SempicWarning
+from sempic.options import Models
 from sempic.palette import PALETTES
 from sempic.scene import Image
 from sempic.sequence.painter import Painter
@@ -38,19 +39,10 @@ MOVING = {"png": "PNG", "webp": "WEBP"}
 class Coder:
     """The verbs of a worker: bytes in, bytes and some facts out. Models are loaded at once."""
 
-    def __init__(
-        self,
-        *,
-        segmenter: str | None = None,
-        verifier: str | None = None,
-        receiver: str | None = None,
-        prior: str | None = None,
-        max_pixels: int = 1 << 22,
-        threads: int = 1,
-    ) -> None:
+    def __init__(self, models: Models, *, max_pixels: int, threads: int) -> None:
         """Raises ModelError if a model cannot be loaded."""
         os.environ["SEMPIC_THREADS"] = str(threads)  # before ONNX Runtime starts its own
-        self._codec = api.Codec(segmenter, receiver, verifier, prior)
+        self._codec = api.Codec(**models.keywords())
         self._max_pixels = max_pixels
         # Models load and the label coder is compiled now, not on somebody's first request: with a
         # street, since nothing that is no street has a map to code.

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 from sempic import fields
 from sempic.fields import option
+from sempic.options import Models
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class Settings(Models):
     """How a server is set up; `sempic serve --help` has the same. Raises InputError."""
 
     workers: int = option("processes that code, one job each at a time", 2, low=1, metavar="N")
@@ -23,10 +24,6 @@ class Settings:
         low=1,
         metavar="N",
     )
-    segmenter: str | None = option("as of sempic encode", None, metavar="SPEC")
-    receiver: str | None = option("as of sempic decode", None, metavar="SPEC")
-    verifier: str | None = option("as of sempic encode", None, metavar="PATH")
-    prior: str | None = option("as of sempic encode and decode", None, metavar="FILE")
 
     def __post_init__(self) -> None:
         fields.check(self)
