@@ -17,7 +17,7 @@ from sempic import coarse, windows
 from sempic.critical import GROUPS, Receipt, Tally
 from sempic.scene import Image, LabelMap
 from sempic.sequence import Packer, Unpacker
-from sempic.windows import Place
+from sempic.windows.layout import Place
 
 HERE = Path(__file__).parent
 PLACES = [Place(5, 4, 2, 3), Place(9, 0, 2, 2), Place(0, 7, 2, 1)]

@@ -64,7 +64,7 @@ if TYPE_CHECKING:
     from sempic.drafts import Coded, Drafts
     from sempic.labels import Prior
     from sempic.segment.guess import Guess
-    from sempic.windows import Cells
+    from sempic.windows.layout import Cells
 
 
 _P = ParamSpec("_P")

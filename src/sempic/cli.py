@@ -32,7 +32,7 @@ def _run(argv: list[str]) -> int:
             if name in COMMANDS and not COMMANDS[name].trains:
                 _refuse_empty(argv)
             args = commands.parsers(name)[0].parse_args(argv)
-            return commands.load(name).run(args)
+            return int(commands.load(name).run(args))
         except SempicError as error:
             return _fail(str(error))
         except ModuleNotFoundError as error:

@@ -16,8 +16,9 @@ from sempic.errors import ImageError, InputError, RateError, warn
 from sempic.options import QUALITY, UNMAPPED, EncodeOptions
 from sempic.palette import PALETTES, Palette
 from sempic.scene import Image, LabelMap
-from sempic.windows import Cells, choice
+from sempic.windows import choice, layout
 from sempic.windows.choice import Box
+from sempic.windows.layout import Cells
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -133,7 +134,7 @@ class Drafts:
         draft = dataclasses.replace(plain, coarse=coded.payload, seen=coded.seen)
         if not self.sent.any():
             return draft
-        places = windows.rectangles(self.sent)
+        places = layout.rectangles(self.sent)
         payload = windows.encode(self._pixels, places, draft.planes())
         return dataclasses.replace(draft, windows=payload)
 

@@ -12,7 +12,7 @@ import types
 import typing
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sempic import checks
 from sempic.errors import InputError
@@ -113,21 +113,15 @@ def _checked(name: str, value: Any, kind: Any, told: About) -> Any:
 # ── the command line ─────────────────────────────────────────────────────────────────────────
 
 
-class Taker(Protocol):
-    """A parser, or a group of one."""
-
-    def add_argument(self, *names: str, **how: Any) -> Any: ...
-
-
 def add(
-    parser: Taker,
+    parser: argparse._ActionsContainer,
     kind: Any,
     *,
     only: Collection[str] | None = None,
     but: Collection[str] = (),
 ) -> None:
-    """Each field becomes an argument (or those of `only`, or all but some). What is not given is
-    not in the namespace."""
+    """Each field becomes an argument of a parser or a group (or those of `only`, or all but some).
+    What is not given is not in the namespace."""
     import argparse
 
     kinds = hints(kind)

@@ -11,6 +11,7 @@ from sempic import check, coarse, container, critical, windows
 from sempic.codec import Draft, unpack
 from sempic.errors import ModelError
 from sempic.palette import CAMVID
+from sempic.windows import layout
 
 SIZE = (96, 128)
 SIGNS = [(slice(20, 28), slice(16, 24)), (slice(48, 66), slice(80, 100))]
@@ -109,11 +110,11 @@ def test_the_budget_goes_to_the_cheapest(draft):
 def test_what_is_only_imagined_is_never_sent(draft):
     def never(before):
         assert (before[SIGNS[0]] == 6).all()
-        return windows.touched(before == 6)
+        return layout.touched(before == 6)
 
     stream = checked(draft, 9.0, never=never)
     assert receipt(stream).groups["signs and lights"].lost == 2
-    cells = windows.touched(see(IMAGE) == 6)
+    cells = layout.touched(see(IMAGE) == 6)
     for window in unpack(stream).windows:
         height, width = window.picture.shape[:2]
         rows = slice(window.y // 8, -(-(window.y + height) // 8))
@@ -121,9 +122,9 @@ def test_what_is_only_imagined_is_never_sent(draft):
 
 
 def test_windows_that_are_sent_in_any_case_stay(draft):
-    sent = np.zeros(windows.grid(SIZE[1], SIZE[0])[::-1], bool)
+    sent = np.zeros(layout.grid(SIZE[1], SIZE[0])[::-1], bool)
     sent[0, 0] = True
-    mine = windows.encode(IMAGE, windows.rectangles(sent), draft.planes())
+    mine = windows.encode(IMAGE, layout.rectangles(sent), draft.planes())
     kept = dataclasses.replace(draft, windows=mine)
     assert container.read(checked(kept, 0.0, sent=sent)).windows == mine
     both = unpack(checked(kept, 9.0, sent=sent)).windows

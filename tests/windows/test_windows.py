@@ -101,7 +101,7 @@ def test_the_usual_opening_is_left_out(sizes):
         y += height
     picture = street(8 * y, 8 * max(width for width, _ in sizes))[0]
     payload = windows.encode(picture, places, None, qp=16)
-    columns, rows = windows.grid(picture.shape[1], picture.shape[0])
+    columns, rows = layout.grid(picture.shape[1], picture.shape[0])
     assert layout.read(payload, columns, rows)[1] is False
     found = windows.decode(payload, picture.shape[1], picture.shape[0], None)
     assert all(psnr(window.picture, part(picture, window)) > 25 for window in found)
@@ -123,7 +123,7 @@ def test_other_openings_are_spelt_out(monkeypatch):
 
 @given(npst.arrays(bool, npst.array_shapes(min_dims=2, max_dims=2, max_side=9)))
 def test_rectangles_are_the_cells_and_nothing_twice(cells):
-    places = windows.rectangles(cells)
+    places = layout.rectangles(cells)
     count = np.zeros(cells.shape, int)
     for place in places:
         count[place.inside] += 1
@@ -145,7 +145,7 @@ def test_nothing_overlaps_in_an_atlas(sizes):
 
 @given(npst.arrays(bool, (7, 12)), st.booleans())
 def test_places_are_read_as_they_were_written(cells, flag):
-    places = windows.rectangles(cells)
+    places = layout.rectangles(cells)
     if places:
         header = layout.write(places, 12, 7, flag)
         assert layout.read(header + b"more", 12, 7) == (places, flag, len(header))
@@ -154,7 +154,7 @@ def test_places_are_read_as_they_were_written(cells, flag):
 def test_cells_that_a_mask_touches():
     mask = np.zeros((17, 20), bool)
     mask[16, 7] = mask[0, 16] = True
-    assert np.argwhere(windows.touched(mask)).tolist() == [[0, 2], [2, 0]]
+    assert np.argwhere(layout.touched(mask)).tolist() == [[0, 2], [2, 0]]
 
 
 # ── what is shown ─────────────────────────────────────────────────────────────────────────────

@@ -24,7 +24,8 @@ from sempic.codec import Draft
 from sempic.critical import BUDGET, GROUPS, Groups, Receipt, Table
 from sempic.palette import PALETTES
 from sempic.scene import Image, LabelMap, Probabilities, Scene
-from sempic.windows import Cells, choice
+from sempic.windows import choice, layout
+from sempic.windows.layout import Cells
 
 Likely: TypeAlias = npt.NDArray[np.float32]
 """float32 (H, W), 0…1."""
@@ -108,7 +109,7 @@ def checked(
     scene = draft.scene()
     painted = paint(scene)
     after, left = _seen(windows.blend(painted, scene.windows), verifier, groups)
-    columns, rows = windows.grid(draft.width, draft.height)
+    columns, rows = layout.grid(draft.width, draft.height)
     cells = np.zeros((rows, columns), bool) if sent is None else sent
     forbidden = np.zeros_like(cells) if never is None else never(before)
     wanted = [cells_of & ~forbidden for cells_of in _doubtful(hoped, left, groups)]
@@ -156,7 +157,7 @@ def _doubtful(before: list[Likely], after: list[Likely], groups: Groups) -> list
             here, there_too = (float(p[box][region.shape].mean()) for p in (one, other))
             worth = here * (here - there_too)
             if here - there_too >= LESS:
-                cells = windows.touched(region.around(choice.MARGIN, one.shape))
+                cells = layout.touched(region.around(choice.MARGIN, one.shape))
                 found.append((worth / math.sqrt(cells.sum()), cells))
     return [cells for _, cells in sorted(found, key=lambda pair: -pair[0])]
 
@@ -176,8 +177,8 @@ def _afforded(
     while low < high:
         likely = bisect.bisect_right(area, (room + given) / rate) - 1
         count = min(max(likely, low + 1), high)
-        places = windows.rectangles(unions[count])
-        fits = 0 < len(places) <= windows.MOST
+        places = layout.rectangles(unions[count])
+        fits = 0 < len(places) <= layout.MOST
         if fits:
             payload = windows.encode(picture, places, planes, qp=qp)
             rate = len(payload) / area[count]

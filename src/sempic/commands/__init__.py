@@ -11,19 +11,12 @@ import argparse
 import importlib
 import sys
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from types import ModuleType
+from typing import Any
 
 import sempic
 from sempic import models
 from sempic.errors import install_hint
-
-
-class Command(Protocol):
-    """A module of this package."""
-
-    def add(self, parser: argparse.ArgumentParser) -> None: ...
-
-    def run(self, args: argparse.Namespace) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +46,10 @@ COMMANDS = {
 }
 
 
-def load(name: str) -> Command:
+def load(name: str) -> ModuleType:
     """The module of a command."""
     module = "train" if COMMANDS[name].trains else name
-    return cast(Command, importlib.import_module(f"sempic.commands.{module}"))
+    return importlib.import_module(f"sempic.commands.{module}")
 
 
 def parsers(*names: str) -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:

@@ -19,21 +19,7 @@ from sempic.coarse.planes import MAX_SIDE, enlarged, from_rgb, to_rgb
 from sempic.errors import CorruptStream, InputError
 from sempic.scene import Coarse, Image, Window
 from sempic.windows import layout
-from sempic.windows.layout import CELL, MOST, Cells, Place, grid, rectangles, touched
-
-__all__ = [
-    "CELL",
-    "MOST",
-    "Cells",
-    "Place",
-    "blend",
-    "decode",
-    "encode",
-    "grid",
-    "rectangles",
-    "touched",
-    "where",
-]
+from sempic.windows.layout import CELL, MOST, Place, grid
 
 QP = 34
 """HEVC's, of windows, if nothing is said: docs/decisions.md."""
