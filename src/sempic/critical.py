@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from sempic import checks
 from sempic.bits import Bits, from_golomb, packed, ue
-from sempic.errors import CorruptStream, InputError, reason
+from sempic.errors import CorruptStream, InputError, refused
 
 SHARE = 0.001
 """Of the picture that an object takes at least, if nothing is said."""
@@ -86,10 +86,9 @@ def table(name: str, given: Any) -> Table:
     if not isinstance(given, (str, os.PathLike)):
         raise InputError(f"{name} is a table of groups or its file, not {type(given).__name__}")
     source = os.fspath(given)
-    try:
+    what = f"{source}: no table of groups"
+    with refused(InputError, what, OSError, ValueError, RecursionError, unfit=True):
         entries = json.loads(Path(source).read_text("utf-8"), object_pairs_hook=_once)
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{source}: no table of groups ({reason(error)})") from error
     return _table(str(source), entries)
 
 

@@ -124,12 +124,29 @@ def reason(cause: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def refused(kind: type[SempicError], what: str) -> Iterator[None]:
-    """Makes an error of ours of what the system refuses within it: `what`, and why."""
+def refused(
+    kind: type[SempicError], what: str, *causes: type[Exception], unfit: bool = False
+) -> Iterator[None]:
+    """Makes an error of ours of what the system refuses within it, or of other causes: `what`, and
+    why, in brackets where it is what was given that is `unfit`. Errors of ours stay as they are."""
+    causes = causes or (OSError,)
     try:
         yield
-    except OSError as cause:
-        raise kind(f"{what}: {reason(cause)}") from cause
+    except SempicError:
+        raise
+    except causes as cause:
+        why = f" ({reason(cause)})" if unfit else f": {reason(cause)}"
+        raise kind(what + why) from cause
+
+
+@contextlib.contextmanager
+def naming(what: object, kind: type[SempicError] | None = None) -> Iterator[None]:
+    """Puts what is at fault, a file mostly, before the message of an error of ours, which becomes
+    one of a `kind` if that is told."""
+    try:
+        yield
+    except SempicError as error:
+        raise (kind or type(error))(f"{what}: {error}") from error
 
 
 def install_hint(extra: str) -> str:

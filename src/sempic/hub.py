@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from sempic import files, models
-from sempic.errors import ModelError, install_hint, line, refused
+from sempic.errors import ModelError, install_hint, refused
 
 MANIFEST = "sempic.json"
 CARD = "README.md"
@@ -93,10 +93,9 @@ def download(name: str, *, revision: str | None = None) -> Path:
     hub = _hub()
 
     def fetch(file: str) -> Path:
-        try:
+        # The hub's errors share no base.
+        with refused(ModelError, f"{PREFIX}{name}: cannot fetch {file}", Exception):
             return Path(hub.hf_hub_download(name, file, revision=revision, library_name="sempic"))
-        except Exception as error:  # the hub's errors share no base
-            raise ModelError(f"{PREFIX}{name}: cannot fetch {file}: {line(error)}") from error
 
     path = fetch(MANIFEST)
     for file in _manifest(path, None)["files"]:
@@ -110,13 +109,11 @@ def upload(folder: Path, name: str, *, private: bool) -> str:
     Raises ModelError: huggingface_hub is missing, or the hub refuses.
     """
     api = _hub().HfApi(library_name="sempic")
-    try:
+    with refused(ModelError, f"{PREFIX}{name}: cannot upload", Exception):
         api.create_repo(name, private=private, exist_ok=True)
         commit = api.upload_folder(
             repo_id=name, folder_path=folder, commit_message="Models of sempic"
         )
-    except Exception as error:
-        raise ModelError(f"{PREFIX}{name}: cannot upload: {line(error)}") from error
     return str(commit.commit_url)
 
 

@@ -13,13 +13,13 @@ import sys
 import tempfile
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from sempic import files
-from sempic.errors import InputError, OutputError, SempicError, install_hint, line, reason
+from sempic.errors import InputError, OutputError, install_hint, line, reason, refused
 
 STDOUT = Path("-")
 TAR = ".tar"
@@ -72,10 +72,8 @@ class Job:
         if is_local(self.target):
             files.write(self.target, data)
             return
-        try:  # object stores put a file whole or not at all
-            self.target.write_bytes(data)
-        except Exception as cause:  # each store has its own errors
-            raise OutputError(f"{self.target}: cannot write: {line(cause)}") from cause
+        with refused(OutputError, f"{self.target}: cannot write", Exception):  # of each store's own
+            self.target.write_bytes(data)  # object stores put a file whole or not at all
 
 
 def find(
@@ -369,15 +367,6 @@ def read(path: Path) -> bytes:
         raise InputError(f"cannot read: {line(cause)}") from cause  # a store's own error
 
 
-@contextlib.contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Puts the file's name before the message of an error in another file than the source."""
-    try:
-        yield
-    except SempicError as error:
-        raise type(error)(f"{path}: {error}") from error
-
-
 def is_local(path: Path) -> bool:
     return "://" not in str(path)
 
@@ -408,13 +397,10 @@ def _path(name: str) -> Path:
         from upath import UPath
     except ModuleNotFoundError as error:
         raise InputError(f"{name}: URIs need universal-pathlib; {install_hint('ray')}") from error
-    try:
-        found: Any = UPath(name)
+    with refused(InputError, name, Exception):  # an unknown scheme, a missing library
+        found = cast(Path, UPath(name))
         found.exists()
-    except Exception as cause:  # an unknown scheme, a missing library, no permission
-        raise InputError(f"{name}: {line(cause)}") from cause
-    there: Path = found
-    return there
+    return found
 
 
 def _is_dir(path: Path) -> bool:

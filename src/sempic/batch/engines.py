@@ -17,7 +17,7 @@ from typing import Any
 
 from sempic import processes
 from sempic.batch.work import Record, Work, attempt
-from sempic.errors import InputError, install_hint, line
+from sempic.errors import InputError, install_hint, line, refused
 from sempic.jobs import Job
 
 ENGINES = ("pool", "ray")
@@ -144,15 +144,13 @@ def in_ray(work: Work, jobs: list[Job], workers: int) -> Done:
 
     ours = not ray.is_initialized()
     if ours:
-        try:
+        with refused(InputError, "ray", Exception):  # Ray raises plain ones, too
             ray.init(
                 num_cpus=None if "RAY_ADDRESS" in os.environ else workers + 1,  # one for Ray Data
                 include_dashboard=False,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
             )
-        except Exception as error:  # Ray raises plain ones, too
-            raise InputError(f"ray: {line(error)}") from error
     ray.data.DataContext.get_current().enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     rows = [{"id": i, "job": pickle.dumps(job)} for i, job in enumerate(jobs)]

@@ -8,8 +8,8 @@ from collections import defaultdict
 from pathlib import Path
 
 from sempic.batch.work import Record
-from sempic.errors import InputError, OutputError, refused
-from sempic.jobs import Job, exists, naming, read
+from sempic.errors import InputError, OutputError, naming, refused
+from sempic.jobs import Job, exists, read
 
 
 class Manifest:

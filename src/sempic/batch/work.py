@@ -24,9 +24,10 @@ from sempic.errors import (
     SempicError,
     SempicWarning,
     line,
+    naming,
 )
 from sempic.fields import another, option
-from sempic.jobs import STDOUT, Job, naming, read
+from sempic.jobs import STDOUT, Job, read
 from sempic.options import DecodeOptions, EncodeOptions, Models
 from sempic.palette import PALETTES
 from sempic.scene import Scene

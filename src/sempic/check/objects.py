@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sempic.critical import GROUPS, Group, Groups, Table, Tally
-from sempic.errors import InputError
+from sempic.errors import InputError, naming
 from sempic.labels.regions import components
 from sempic.palette import Palette
 from sempic.scene import LabelMap
@@ -107,10 +107,8 @@ def within(table: Table, palette: Palette) -> Groups:
     """
     found, taken = {}, dict[str, str]()
     for name, group in table.groups.items():
-        try:
+        with naming(f"{table.source}: {name}"):
             classes = {palette.classes[i] for i in numbers(group.classes, palette)}
-        except InputError as error:
-            raise InputError(f"{table.source}: {name}: {error}") from error
         if twice := min(classes & taken.keys(), default=None):
             raise InputError(f"{table.source}: {twice!r} is in {taken[twice]!r} and in {name!r}")
         taken |= dict.fromkeys(classes, name)

@@ -21,8 +21,8 @@ from sempic import api, fields, files, processes, progress, sequence
 from sempic.batch.work import Record, noting
 from sempic.commands._files import only_for
 from sempic.container import SEQUENCE_MAGIC
-from sempic.errors import ImageError, InputError, OutputError, SempicWarning, refused
-from sempic.jobs import apart, naming, need_stdout, read
+from sempic.errors import ImageError, InputError, OutputError, SempicWarning, naming, refused
+from sempic.jobs import apart, need_stdout, read
 from sempic.options import DecodeOptions, EncodeOptions
 from sempic.sequence import SequenceOptions
 

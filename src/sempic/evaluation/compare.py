@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sempic import api, coarse, codec, jobs
-from sempic.errors import InputError
+from sempic.errors import naming
 from sempic.evaluation.evaluate import read, read_labels
 from sempic.evaluation.measure import Measure, Settings, row
 from sempic.evaluation.measures import FIGURES, METRICS, Figure
@@ -22,7 +22,6 @@ from sempic.evaluation.report import (
     table,
     table_of_texts,
 )
-from sempic.jobs import naming
 from sempic.options import BUNDLED, Models
 from sempic.scene import Image
 
@@ -59,10 +58,8 @@ def compare(
     coder = api.Codec(**models.keywords())
     for path in versions:
         decoded, size = _decode(path, coder, steps)
-        try:
+        with naming(path):
             record = measure(reference, decoded, wanted)
-        except InputError as error:
-            raise InputError(f"{path}: {error}") from None
         pixels = picture.shape[0] * picture.shape[1]
         figures = row([record], [ceiling], None if size is None else [8 * size / pixels])
         figures.pop("pictures")

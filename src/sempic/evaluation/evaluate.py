@@ -12,13 +12,12 @@ import PIL.Image
 from tqdm import tqdm
 
 from sempic import api, jobs, pictures
-from sempic.errors import InputError
+from sempic.errors import InputError, naming
 from sempic.evaluation import metrics
 from sempic.evaluation.measure import Measure, Settings, row
 from sempic.evaluation.measures import FIGURES, METRICS, Figure, Record, Row
 from sempic.evaluation.measures.base import Reference
 from sempic.evaluation.measures.segmentation import count_classes
-from sempic.jobs import naming
 from sempic.palette import (
     CITYSCAPES,
     CITYSCAPES_FULL,

@@ -9,7 +9,7 @@ import weakref
 from pathlib import Path
 from typing import Any
 
-from sempic.errors import InputError, ModelError, line
+from sempic.errors import InputError, ModelError, refused
 
 _MOST_THREADS = 256
 
@@ -65,11 +65,9 @@ def load(path: Path) -> tuple[Session, dict[str, Any]]:
         ModelError: no such file, not an ONNX model, or metadata that is not ours.
     """
     session = Session(path)
-    try:
+    with refused(ModelError, f"{path}: not a usable ONNX model", Exception, unfit=True):
         metadata = session.inner().get_modelmeta().custom_metadata_map
         return session, json.loads(metadata.get("sempic", "{}"))
-    except Exception as error:
-        raise ModelError(f"{path}: not a usable ONNX model ({line(error)})") from error
 
 
 def threads() -> int:
@@ -100,10 +98,9 @@ def _start(path: Path, shown: Path) -> Any:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     # Several processes share a machine better if each says how many threads it takes.
     options.intra_op_num_threads = threads()
-    try:
+    # onnxruntime raises its own classes, which share no base.
+    with refused(ModelError, f"{shown}: not a usable ONNX model", Exception, unfit=True):
         return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime raises its own classes, which share no base
-        raise ModelError(f"{shown}: not a usable ONNX model ({line(error)})") from error
 
 
 _LARGE = 1 << 19

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import PIL.Image
 
 from sempic import models, roles
-from sempic.errors import InputError, ModelError, install_hint, line
+from sempic.errors import ModelError, install_hint, naming, refused
 from sempic.models import runtime
 from sempic.palette import CAMVID, CITYSCAPES, INDICES, from_description
 from sempic.scene import Image, LabelMap, Probabilities
@@ -67,10 +67,8 @@ class Segmenter:
         """Whether what it does not know is sent as void: the receivers and priors that belong to it
         know void, which those of the bundled one do not."""
         described = metadata.get("palette")
-        try:
+        with naming(self._path, ModelError):
             own = from_description(described) if described is not None else None
-        except InputError as error:
-            raise ModelError(f"{self._path}: {error}") from error
         classes = outputs[0].shape[1] if len(outputs[0].shape) == 4 else 0
         known = {11: CAMVID, 12: CAMVID, 19: CITYSCAPES}  # by number of classes
         palette = own or known.get(classes, INDICES)
@@ -103,10 +101,8 @@ class Segmenter:
         x: npt.NDArray[Any] = padded[None]
         if not self._bytes:
             x = ((padded.astype(np.float32) / 255 - _MEAN) / _STD).transpose(2, 0, 1)[None]
-        try:
+        with refused(ModelError, f"{self._path}: the segmenter failed", Exception, unfit=True):
             out = runtime.run(self._session, self._output, {self._input: x})
-        except Exception as error:
-            raise ModelError(f"{self._path}: the segmenter failed ({line(error)})") from error
         ids = out.ndim == 3 and out.shape[1:] == padded.shape[:2] and out.max() <= 255
         if not ids and not (out.ndim == 4 and 1 <= out.shape[1] <= 256):
             raise ModelError(f"{self._path}: output of shape {out.shape} is no label map")
@@ -136,10 +132,9 @@ class HubSegmenter:
             from transformers import pipeline
         except ModuleNotFoundError as error:
             raise ModelError(f"hf:{name} needs transformers; {install_hint('hf')}") from error
-        try:
+        what = f"hf:{name}: transformers cannot load it"
+        with refused(ModelError, what, Exception, unfit=True):
             self._pipe = pipeline("image-segmentation", model=name)
-        except Exception as error:
-            raise ModelError(f"hf:{name}: transformers cannot load it ({line(error)})") from error
         names = self._pipe.model.config.label2id
         self._ids = {str(label).lower(): int(number) for label, number in names.items()}
         cityscapes = {label: number for number, label in enumerate(CITYSCAPES.classes)}

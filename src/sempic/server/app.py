@@ -19,7 +19,7 @@ from fastapi_offline import FastAPIOffline
 
 import sempic
 from sempic import fields
-from sempic.errors import InputError, ModelError, OutputError, reason
+from sempic.errors import InputError, ModelError, OutputError, refused
 from sempic.options import Models
 from sempic.server import problems
 from sempic.server.coder import Coder
@@ -109,10 +109,9 @@ def serve(settings: Settings, *, host: str = "127.0.0.1", port: int = 8000) -> N
     logging.basicConfig(handlers=[handler], level=logging.INFO, force=True)
     logging.getLogger("uvicorn").setLevel(logging.WARNING)  # until it is known that it can start
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
+    # A name that is none of a machine is a ValueError.
+    with refused(OutputError, f"cannot listen on {host}:{port}", OSError, ValueError):
         listener = socket.create_server((host, port), family=family, backlog=128)
-    except (OSError, ValueError) as cause:  # a name that is none of a machine is a ValueError
-        raise OutputError(f"cannot listen on {host}:{port}: {reason(cause)}") from cause
     pool = make_pool(settings)
     config = uvicorn.Config(
         create_app(settings, pool),

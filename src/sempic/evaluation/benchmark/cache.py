@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from sempic.errors import OutputError
+from sempic.errors import OutputError, refused
 
 
 class Cache:
@@ -18,7 +18,8 @@ class Cache:
 
     def __init__(self, path: Path) -> None:
         """Raises OutputError if the file cannot be made."""
-        try:
+        what = f"{path}: the cache cannot be opened"
+        with refused(OutputError, what, OSError, sqlite3.Error, unfit=True):
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("ab+") as file:  # SQLite would write over a file that is tiny
                 file.seek(0)
@@ -28,8 +29,6 @@ class Cache:
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=NORMAL")
             self._db.execute("CREATE TABLE IF NOT EXISTS kept (key TEXT PRIMARY KEY, value BLOB)")
-        except (OSError, sqlite3.Error) as cause:
-            raise OutputError(f"{path}: the cache cannot be opened ({cause})") from cause
 
     def get(self, key: str) -> dict[str, Any] | None:
         """The arrays under a key; numbers come back as numbers."""

@@ -16,8 +16,7 @@ import numpy.typing as npt
 import PIL.Image
 
 from sempic import files, jobs, pictures
-from sempic.errors import InputError
-from sempic.jobs import naming
+from sempic.errors import InputError, naming
 from sempic.palette import CAMVID, CITYSCAPES, CITYSCAPES_FULL, INDICES, Palette, translate
 from sempic.scene import LabelMap
 

@@ -16,8 +16,8 @@ import PIL.Image
 from sempic import coarse as coarse_codec
 from sempic import pictures
 from sempic.coarse import bpg
-from sempic.errors import BitstreamError, InputError, ModelError
-from sempic.jobs import naming, read
+from sempic.errors import BitstreamError, InputError, ModelError, naming
+from sempic.jobs import read
 from sempic.networks.unet import UNetConfig
 from sempic.scene import Image, LabelMap
 from sempic.training.data.readers import (
