@@ -184,16 +184,8 @@ def part_of(scene: Scene, only: str, suffix: str) -> bytes:
     return pictures.encode_labels(scene.labels, PALETTES[scene.palette], suffix)
 
 
-@functools.cache
-def coder_with(
-    *,
-    segmenter: str | None = None,
-    receiver: str | None = None,
-    verifier: str | None = None,
-    prior: str | None = None,
-) -> api.Codec:
-    """One codec for all files of a process: its networks are loaded once."""
-    return api.Codec(segmenter=segmenter, receiver=receiver, verifier=verifier, prior=prior)
+coder_with = functools.cache(api.Codec)
+"""One codec for all files of a process: its networks are loaded once."""
 
 
 def described(stream: bytes, *, shares: bool = False, prior: str | None = None) -> Record:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import bisect
+import functools
 import io
 import itertools
 import math
@@ -241,24 +243,15 @@ def _best_quality(picture: PIL.Image.Image, codec: str, budget: int) -> bytes | 
     """The file of the highest quality that fits, by bisection; None if the lowest does not, or
     the codec has no pictures of this size."""
 
+    @functools.cache
     def coded(quality: int) -> bytes:
         out = io.BytesIO()
         options = {"optimize": True} if codec == "jpeg" else {"speed": 6, "max_threads": 1}
         picture.save(out, codec.upper(), quality=quality, subsampling="4:2:0", **options)
         return out.getvalue()
 
-    low, high = 0, 96  # low fits, high does not
     try:
-        best = coded(low)
+        fit = bisect.bisect_right(range(96), budget, key=lambda quality: len(coded(quality)))
     except (OSError, ValueError):  # a side that this codec does not have
         return None
-    if len(best) > budget:
-        return None
-    while high - low > 1:
-        middle = (low + high) // 2
-        data = coded(middle)
-        if len(data) <= budget:
-            low, best = middle, data
-        else:
-            high = middle
-    return best
+    return coded(fit - 1) if fit else None
