@@ -13,43 +13,17 @@ import inspect
 import os
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import (
-    TYPE_CHECKING,
-    Any,
-    Concatenate,
-    Literal,
-    ParamSpec,
-    TypeVar,
-)
+from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar
 
 import numpy as np
 
 from sempic import checks, coarse, codec, container, critical, fields, models, progress, texture
 from sempic.codec import Draft
 from sempic.critical import BUDGET, Receipt, Tally
-from sempic.errors import (
-    BitstreamError,
-    InputError,
-    ModelError,
-    warn,
-)
+from sempic.errors import BitstreamError, InputError, ModelError, warn
 from sempic.models import runtime
-from sempic.options import (
-    DEFAULT_QUALITY,
-    LOSSLESS,
-    DecodeOptions,
-    EncodeOptions,
-    LabelQuality,
-)
-from sempic.palette import (
-    CAMVID,
-    CITYSCAPES,
-    PALETTES,
-    Palette,
-    alike,
-    shown_name,
-    translate,
-)
+from sempic.options import DEFAULT_QUALITY, LOSSLESS, DecodeOptions, EncodeOptions, LabelQuality
+from sempic.palette import CAMVID, CITYSCAPES, PALETTES, Palette, alike, shown_name, translate
 from sempic.roles import Receiver, Segmenter, as_receiver, as_segmenter
 from sempic.scene import Image, LabelMap, Scene
 
