@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sempic.checks import whole
-from sempic.errors import InputError, LabelMapError, naming, refused
+from sempic.errors import InputError, LabelMapError
 from sempic.scene import Image, LabelMap
 
 Colour = tuple[int, int, int]
@@ -384,8 +384,11 @@ def read(path: Path) -> Palette:
 
 def understood(path: Path, understand: Callable[[Any], _Understood]) -> _Understood:
     """What a palette file says to somebody. Raises InputError naming the file."""
-    no_file = f"{path}: no palette file"
-    with refused(InputError, no_file, OSError, ValueError, RecursionError, unfit=True):
+    try:
         what = json.loads(path.read_text("utf-8"))
-    with naming(path):
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: no palette file ({error})") from error
+    try:
         return understand(what)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error

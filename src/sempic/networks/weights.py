@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from sempic.errors import ModelError, OutputError, naming, refused
+from sempic.errors import InputError, ModelError, OutputError
 from sempic.networks.compact import CompactConfig, CompactNet
 from sempic.networks.segmenter import SegmentationNet, SegmenterConfig
 from sempic.palette import described, from_description
@@ -50,14 +50,15 @@ def load_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
     Raises:
         ModelError: not safetensors, or of another kind.
     """
-    unfit = OSError, SafetensorError, ValueError, TypeError, RecursionError
-    with refused(ModelError, f"{path}: not safetensors of ours", *unfit, unfit=True):
+    try:
         with safe_open(path, "pt") as file:
             said = (file.metadata() or {}).get(f"sempic.{kind}")
         if said is None:
             raise ModelError(f"{path}: not the weights of a {kind}")
         state = {k: v for shard in _shards(path) for k, v in load_file(shard).items()}
         return state, dict(json.loads(said))
+    except (OSError, SafetensorError, ValueError, TypeError, RecursionError) as error:
+        raise ModelError(f"{path}: not safetensors of ours ({error})") from error
 
 
 def _shards(path: Path) -> list[Path]:
@@ -122,9 +123,10 @@ def filled(build: Callable[[], Network], state: Mapping[str, Tensor], name: obje
 
 def configured(kind: type[Config], said: Any, path: Path) -> Config:
     """The configuration that a file's metadata says. Raises ModelError."""
-    what = f"{path}: its {kind.__name__} cannot be read"
-    with refused(ModelError, what, ValueError, TypeError, AttributeError, unfit=True):
+    try:
         return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in said.items()})
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ModelError(f"{path}: its {kind.__name__} cannot be read ({error})") from error
 
 
 def about(network: CompactNet | SegmentationNet) -> dict[str, Any]:
@@ -163,6 +165,8 @@ def _load(network: type[_Ours], config: type[Any], path: Path) -> _Ours:
     palette = said.pop("palette", None)
     shape = configured(config, said, path)
     found = filled(lambda: network(shape), state, path)
-    with naming(path, ModelError):
+    try:
         found.palette = None if palette is None else from_description(palette)
+    except InputError as error:
+        raise ModelError(f"{path}: {error}") from error
     return found
