@@ -19,7 +19,7 @@ from sempic import files, jobs, pictures
 from sempic.errors import InputError
 from sempic.jobs import naming
 from sempic.palette import CAMVID, CITYSCAPES, CITYSCAPES_FULL, INDICES, Palette, translate
-from sempic.scene import LabelMap
+from sempic.scene import Image, LabelMap
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 MAPS = (".png", ".bmp", ".tif", ".tiff")
@@ -347,6 +347,13 @@ def open_picture(path: Path) -> PIL.Image.Image:
     """A picture or map, decoded. Raises InputError naming it."""
     with naming(path):
         return pictures.decode(jobs.read(path))
+
+
+def read_picture(path: Path) -> Image:
+    """A picture as the encoder would get it, uint8 (H, W, 3), upright (`pictures.read`). Raises
+    InputError."""
+    with naming(path):
+        return pictures.read(jobs.read(path))
 
 
 def read_ids(path: Path) -> LabelMap:

@@ -298,9 +298,13 @@ class Paper(Recipe):
 
     def save(self, state: dict[str, Tensor], path: Path) -> None:
         super().save(state, path)
-        stem = path.stem.rpartition("_")[0]
-        for old in sorted(path.parent.glob(f"{stem}_*.safetensors"))[: -self.options.keep]:
-            old.unlink()
+        name = re.escape(path.stem.rpartition("_")[0])
+        found = (
+            re.fullmatch(rf"{name}_(\d{{6,}})\.safetensors", p.name) for p in path.parent.iterdir()
+        )
+        steps = sorted((int(match[1]), match[0]) for match in found if match)
+        for _, old in steps[: -self.options.keep]:
+            path.with_name(old).unlink()
 
 
 def read_weights(path: Path, unet: UNetConfig, process: DiffusionConfig) -> SemanticUNet:
