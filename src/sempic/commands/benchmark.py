@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from sempic import fields, files
 from sempic.batch.work import noting
 from sempic.commands import _files, _measuring, _sequence
 from sempic.container import MAX_PIXELS, MAX_SIDE
+from sempic.errors import OutputError
 from sempic.fields import option
 from sempic.sequence import SequenceOptions
 
@@ -111,6 +113,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from sempic.evaluation import clips
 
+    _check(args.output)
     found = clips.find(args.inputs)
     if found:
         return _clips(args, found)
@@ -193,6 +196,12 @@ def _models(args: argparse.Namespace) -> codecs.Models:
     from sempic.evaluation import codecs
 
     return codecs.Models(segmenter=args.segmenter, receiver=args.receiver, prior=args.prior)
+
+
+def _check(folder: Path) -> None:
+    """Raises OutputError, before the work, for what no report can be written into."""
+    if folder.exists() and not (folder.is_dir() and os.access(folder, os.W_OK)):
+        raise OutputError(f"{folder}: is no folder that can be written")
 
 
 def _write(folder: Path, parts: dict[str, str]) -> int:

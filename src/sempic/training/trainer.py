@@ -236,10 +236,13 @@ def train(recipe: Recipe, options: RunOptions) -> None:
     }
     fixed = json.loads(json.dumps(recipe.fixed()))
     state = folder.load(moving, fixed)
-    if not state:
+    if state is None:
         recipe.prepare()
-    step = int(state["step"]) if state else recipe.first
-    clock = Clock(options, float(state["seconds"]) if state else 0.0)
+        state = {"step": recipe.first, "seconds": 0.0}
+    try:
+        step, clock = int(state["step"]), Clock(options, float(state["seconds"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"{folder.state}: does not say how far its run had come") from error
     log = _Log(recipe, folder, options, clock, step)
 
     def save() -> None:

@@ -109,6 +109,10 @@ def open_corpus(folders: Sequence[Path], threads: int = 2) -> Corpus:
                 samples += pool.map(lambda files, path=path: _unpacked(files, path), _read(path))
         if len(samples) - before != counts[1]:
             raise InputError(f"{folder}: {len(samples) - before} samples, expected {counts[1]}")
+        if foreign := {sample.source for sample in samples[before:]} - found["sources"].keys():
+            raise InputError(
+                f"{folder}: samples of {min(foreign)}, of which corpus.json says nothing"
+            )
     if any(spec != specs[0] for spec in specs):
         raise InputError(f"{', '.join(map(str, folders))}: corpora of different classes")
     return Corpus(taxonomy.from_description(specs[0]), weights, samples)

@@ -169,7 +169,8 @@ def cityscapes(
 
 
 def plain(folder: Path, split: str, num_classes: int | None) -> Dataset:
-    """Any pictures: images/SPLIT and labels/SPLIT, or images and labels where there are no splits.
+    """Any pictures: images/SPLIT and labels/SPLIT, or images and labels where there are no splits:
+    neither of train nor of val. What is asked for by another name must be there.
 
     Label maps hold ids; those that are num_classes (256 if not given) or more are void. Instance
     maps may lie in instances.
@@ -178,8 +179,10 @@ def plain(folder: Path, split: str, num_classes: int | None) -> Dataset:
     if not 1 <= classes <= 256:
         raise InputError(f"a label map holds 1 to 256 classes, not {classes}")
 
+    below = split not in _LONG or any((folder / "images" / known).is_dir() for known in _LONG)
+
     def part(name: str) -> Path:
-        return folder / name / split if (folder / name / split).is_dir() else folder / name
+        return folder / name / split if below else folder / name
 
     return _dataset(
         _named(part("images"), PICTURES),

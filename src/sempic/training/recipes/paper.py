@@ -34,7 +34,7 @@ from sempic.diffusion.gaussian import DiffusionConfig, make_diffusion
 from sempic.diffusion.original import read_original, read_progress
 from sempic.diffusion.sampling import ddpm, guided, paper_start, seeded_noise, to_uint8, to_unit
 from sempic.diffusion.timesteps import LossSecondMomentSampler, UniformSampler
-from sempic.errors import ModelError
+from sempic.errors import ModelError, OutputError, refused
 from sempic.networks.unet import SemanticUNet, UNetConfig, make_condition
 from sempic.networks.weights import filled
 from sempic.training.data.batches import to_device
@@ -280,15 +280,16 @@ class Paper(Recipe):
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
             return
-        if self._board is None:
-            self._board = SummaryWriter(self.options.out, purge_step=step)
-        for name, value in figures.items():
-            self._board.add_scalar(name, value, step)
-        sheet = Path(self.options.out) / f"sheet-{step:06}.png"
-        if sheet.exists():
-            with PIL.Image.open(sheet) as picture:
-                self._board.add_image("sheet", np.asarray(picture), step, dataformats="HWC")
-        self._board.flush()
+        with refused(OutputError, f"{self.options.out}: cannot write TensorBoard's events"):
+            if self._board is None:
+                self._board = SummaryWriter(self.options.out, purge_step=step)
+            for name, value in figures.items():
+                self._board.add_scalar(name, value, step)
+            sheet = Path(self.options.out) / f"sheet-{step:06}.png"
+            if sheet.exists():
+                with PIL.Image.open(sheet) as picture:
+                    self._board.add_image("sheet", np.asarray(picture), step, dataformats="HWC")
+            self._board.flush()
 
     def about(self) -> dict[str, Any]:
         return {"unet": asdict(self.unet), "diffusion": asdict(self.process)}

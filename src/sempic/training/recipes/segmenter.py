@@ -185,7 +185,7 @@ class Segmenter(Recipe):
         sources = [pictures for pictures in loaded if pictures is not None]
         if not sources:
             raise InputError(f"{', '.join(options.data)}: no picture has a label map")
-        if not any((map_ != UNKNOWN).any() for source in sources for map_ in source.maps):
+        if not any((map_ != UNKNOWN).any() for source in sources for map_ in source.known):
             raise InputError(
                 f"{', '.join(options.data)}: no pixel of a map is of any class of "
                 f"{self.taxonomy.palette.name}"
