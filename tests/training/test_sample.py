@@ -105,10 +105,10 @@ def test_batches_are_obeyed_and_scenes_read_once(
         return really(model, process, given, **how)
 
     opened: list[str] = []
-    loaded, read, coded = scenes.open_picture, scenes.read_map, coarse.encode
+    loaded, read, coded = scenes.read_picture, scenes.read_map, coarse.encode
     monkeypatch.setattr(scenes, "read_map", lambda p, *a: opened.append(p.name) or read(p, *a))
     monkeypatch.setattr(
-        scenes, "open_picture", lambda p, *a: opened.append(p.name) or loaded(p, *a)
+        scenes, "read_picture", lambda p, *a: opened.append(p.name) or loaded(p, *a)
     )
     monkeypatch.setattr(coarse, "encode", lambda *a, **k: opened.append("coarse") or coded(*a, **k))
     monkeypatch.setattr(sample, "reconstruct", remember)

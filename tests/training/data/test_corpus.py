@@ -161,3 +161,11 @@ def test_a_corpus_opens_without_a_codec(tmp_path, data):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert int(done.stdout) > 2
+
+
+def test_a_sample_of_a_source_without_a_weight_is_named(tmp_path):
+    make(options(write_camvid(tmp_path / "camvid"), tmp_path / "c"))
+    told = (tmp_path / "c/corpus.json").read_text()
+    (tmp_path / "c/corpus.json").write_text(told.replace('"camvid": {', '"other": {'))
+    with pytest.raises(InputError, match="samples of camvid"):
+        open_corpus([tmp_path / "c"])
