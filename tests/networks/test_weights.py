@@ -26,6 +26,8 @@ def test_weights_carry_their_configuration(tmp_path):
     (tmp_path / "c.safetensors").write_bytes(b"nothing")
     with pytest.raises(ModelError, match=r"c\.safetensors: not safetensors"):
         weights.load_receiver(tmp_path / "c.safetensors")
+    with pytest.raises(OutputError, match=r"photo\.png: the name of weights"):
+        weights.save_network(network, tmp_path / "photo.png")
     with pytest.raises(OutputError, match="cannot be written"):
         weights.save_network(network, tmp_path / "none/a.safetensors")
 

@@ -29,8 +29,10 @@ def save_tensors(
 ) -> None:
     """Write tensors, whole or not at all, with what can be said in JSON under `sempic.KIND`.
 
-    Raises OutputError.
+    Raises OutputError, also for the name of another kind of file.
     """
+    if path.suffix.lower() != ".safetensors":
+        raise OutputError(f"{path}: the name of weights ends in .safetensors")
     part = path.with_name(path.name + ".part")
     try:
         save_file(
