@@ -253,6 +253,14 @@ def test_exports_are_small(tmp_path, monkeypatch, capsys):
     assert "larger than 16 MiB" in capsys.readouterr().out
 
 
+def test_a_run_too_short_for_a_log_exports(tmp_path, monkeypatch):
+    monkeypatch.setattr(Line, "validate", lambda *_: {})
+    recipe = Line(options(tmp_path / "run", steps=1, log_every=50, export_dir=tmp_path / "out"))
+    train(recipe, recipe.options)
+    assert (tmp_path / "out/line.safetensors").is_file()
+    assert not (tmp_path / "out/log.jsonl").exists()
+
+
 def test_an_unknown_device_is_named(tmp_path):
     with pytest.raises(ModelError, match="--device abacus: PyTorch knows no such device"):
         set_up(options(tmp_path, steps=1, device="abacus"))

@@ -390,7 +390,8 @@ def _export(recipe: Recipe, state: dict[str, Tensor], run: Folder, folder: Path)
         save_shards(network.state_dict(), name, {}, folder / f"{name}.safetensors", LARGEST_EXPORT)
     recipe.export(state, folder)
     sheets = sorted(run.path.glob("sheet-*.png"), key=lambda path: (len(path.name), path.name))
-    for path in (run.log, *sheets[-1:]):
+    logs = [run.log] if run.log.exists() else []  # the shortest runs have none
+    for path in (*logs, *sheets[-1:]):
         files.write(folder / path.name, path.read_bytes())
     made = [path for path in folder.iterdir() if path.is_file()]
     large = [path for path in made if path.stat().st_size > LARGEST_EXPORT]
