@@ -168,3 +168,12 @@ def test_what_cannot_be_written_is_named_and_nothing_is_left(tmp_path, target):
     with pytest.raises(OutputError, match=target):
         export(ExportOptions(weights=tmp_path / "w.safetensors", output=tmp_path / target))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["there.onnx", "w.safetensors"]
+
+
+def test_ranges_are_of_a_corpus_of_the_same_classes(tmp_path, capsys):
+    corpus(write_camvid(tmp_path / "camvid"), tmp_path / "c")
+    save_network(as_cityscapes(trained()), tmp_path / "w.safetensors")
+    argv = ["export", str(tmp_path / "w.safetensors"), str(tmp_path / "r.onnx")]
+    assert cli.main(["train", *argv, "--int8", str(tmp_path / "c")]) == 2
+    assert "c: 11 classes, but the receiver knows 19" in capsys.readouterr().err
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["c", "camvid", "w.safetensors"]

@@ -46,3 +46,8 @@ def test_values_out_of_range_are_refused_before_the_work(wish, capsys):
         with pytest.raises(SystemExit):
             fields.parse(kind, ["--out", "x", *argv, *wish.split()], prog="x")
         assert f"{name}" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_folders_given_one_by_one_all_count():
+    argv = "--out x --steps 1 --corpus a b --corpus c".split()
+    assert list(map(str, parse(DenoiseOptions, argv, prog="x").corpus)) == ["a", "b", "c"]

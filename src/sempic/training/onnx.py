@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from sempic import files
 from sempic.diffusion import edm
 from sempic.diffusion.sampling import to_unit
-from sempic.errors import ModelError, OutputError, refused
+from sempic.errors import InputError, ModelError, OutputError, refused
 from sempic.jobs import apart
 from sempic.networks import compact
 from sempic.networks.compact import PATCH, CompactConfig, CompactNet
@@ -194,8 +194,15 @@ def first_inputs(folder: Path, config: CompactConfig) -> Iterator[dict[str, Any]
 
     Ranges from there serve later steps as well: with theirs added, all would be wider and both
     worse (37 dB instead of 43 between the pictures in one step, instead of 42 in four).
+
+    Raises InputError for a corpus of another number of classes.
     """
-    samples = open_corpus([folder]).part(judged=False)
+    corpus = open_corpus([folder])
+    if corpus.taxonomy.classes != config.classes:
+        raise InputError(
+            f"{folder}: {corpus.taxonomy.classes} classes, but the receiver knows {config.classes}"
+        )
+    samples = corpus.part(judged=False)
     rows, columns = 256, 336
     large = [s for s in samples if s.image.shape[0] >= rows and s.image.shape[1] >= columns]
     if large:
