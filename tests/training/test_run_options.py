@@ -49,5 +49,5 @@ def test_values_out_of_range_are_refused_before_the_work(wish, capsys):
 
 
 def test_folders_given_one_by_one_all_count():
-    argv = "--out x --steps 1 --corpus a b --corpus c".split()
+    argv = ["--out", "x", "--steps", "1", "--corpus", "a", "b", "--corpus", "c"]
     assert list(map(str, parse(DenoiseOptions, argv, prog="x").corpus)) == ["a", "b", "c"]
