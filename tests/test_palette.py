@@ -107,6 +107,23 @@ def test_a_palette_of_ones_own(tmp_path):
         {"name": "x", "classes": [{"name": "a", "colour": [1, 2, 256]}]},
         {"name": "x", "classes": [{"name": str(i)} for i in range(127)]},
         ["a"],
+        {"name": 5, "classes": [{"name": "a"}]},
+        *(
+            {"name": "x", "classes": [{"name": "a"}, entry]}
+            for entry in (
+                {"name": ["b"]},
+                {"name": None},
+                {"name": 1},
+                {"name": " "},
+                {"name": "b\nc"},
+                {"name": "\ud800"},
+                {"name": "b", "colour": [float("inf"), 0, 0]},
+                {"name": "b", "colour": [1.5, 0, 0]},
+                {"name": "b", "colour": [True, 0, 0]},
+                {"name": "b", "colour": "123"},
+                {"name": "b", "color": [1, 2, 3]},
+            )
+        ),
     ],
 )
 def test_what_is_no_palette(what, tmp_path):
@@ -115,6 +132,12 @@ def test_what_is_no_palette(what, tmp_path):
     with pytest.raises(InputError, match=r"x\.json"):
         palette.read(tmp_path / "x.json")
     assert before == PALETTES
+
+
+def test_an_editors_byte_order_mark_is_no_fault(tmp_path):
+    what = {"name": "marked", "classes": [{"name": "ball"}]}
+    (tmp_path / "x.json").write_text(json.dumps(what), "utf-8-sig")
+    assert palette.read(tmp_path / "x.json").classes == ("ball", "void")
 
 
 def test_a_file_deeper_than_pythons_parser_goes_is_no_palette(tmp_path):

@@ -75,8 +75,8 @@ def _within(name: str, value: float, low: float | None, high: float | None) -> f
     if (low is None or value >= low) and (high is None or value <= high):
         return value
     if low is not None and high is not None:
-        raise InputError(f"{name} is {low:g}…{high:g}, not {_shown(value)}")
-    bound = f"{low:g} or more" if low is not None else f"{high:g} or less"
+        raise InputError(f"{name} is {low:.12g}…{high:.12g}, not {_shown(value)}")
+    bound = f"{low:.12g} or more" if low is not None else f"{high:.12g} or less"
     raise InputError(f"{name} must be {bound}, not {_shown(value)}")
 
 

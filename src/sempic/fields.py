@@ -189,10 +189,12 @@ def _how(name: str, kind: Any, told: About) -> dict[str, Any]:
         return {}
     if typing.get_origin(kind) is tuple:
         first, *rest = typing.get_args(kind)
-        return {"type": first, "nargs": "+" if rest == [...] else 1 + len(rest)}
+        if rest == [...]:  # given twice, both count
+            return {"type": first, "nargs": "+", "action": "extend"}
+        return {"type": first, "nargs": 1 + len(rest)}
     how: dict[str, Any] = {"type": _reader(name, kind, told)}
     if told.low is not None and told.high is not None:
-        how["metavar"] = f"{told.low:g}…{told.high:g}"
+        how["metavar"] = f"{told.low:.12g}…{told.high:.12g}"
     return how
 
 

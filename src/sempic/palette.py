@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from sempic.checks import whole
+from sempic.checks import one_of, whole
 from sempic.errors import InputError, LabelMapError
 from sempic.scene import Image, LabelMap
 
@@ -27,6 +27,8 @@ OWN = 256
 _Understood = TypeVar("_Understood")
 IDENTITY = re.compile(r"[\w-]{1,32}#[0-9a-f]{8}")
 _NAME = re.compile(r"[\w-]{1,32}")
+_WORDS = ("name", "colour", "rare", "importance")
+"""What a palette file says of a class."""
 MOST = 126
 """Classes of a palette of one's own, void left out."""
 
@@ -308,16 +310,18 @@ def own(name: str, classes: list[tuple[str, Colour]]) -> Palette:
     """A palette of one's own, known in this process from now on; void is the id after the last.
 
     Raises InputError: a name that a stream cannot hold or that is taken, no or too many classes, or
-    a class without a name, twice, or called void.
+    a class whose name is no text on one line, is there twice, or is void.
     """
-    if not _NAME.fullmatch(name):
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise InputError(f"palette name {name!r} is not 1 to 32 letters, digits, _ or -")
     if not 1 <= len(classes) <= MOST:
         raise InputError(f"palette {name} has {len(classes)} classes, not 1 to {MOST}")
     titles = [title for title, _ in classes]
     for title in titles:
-        if not title or title == "void" or titles.count(title) > 1:
-            raise InputError(f"palette {name}: class {title!r} is empty, void, or there twice")
+        if not isinstance(title, str) or not title.strip() or not title.isprintable():
+            raise InputError(f"palette {name}: class {title!r} is no name on one line")
+        if title == "void" or titles.count(title) > 1:
+            raise InputError(f"palette {name}: class {title!r} is void, or there twice")
     known = BY_NAME.get(name)
     number = max(OWN, max(PALETTES) + 1) if known is None else known.id
     palette = _named(number, name, len(classes), *classes, ("void", (0, 0, 0)))
@@ -353,14 +357,16 @@ def from_description(what: Any) -> Palette:
         return named(what)
     try:
         listed = list(what["classes"])
-        spread = _spread(len(listed))
         classes: list[tuple[str, Colour]] = []
-        for entry, (_, usual) in zip(listed, spread, strict=True):
-            r, g, b = (int(value) for value in entry.get("colour", usual))
-            if not all(0 <= value <= 255 for value in (r, g, b)):
-                raise InputError(f"{entry['name']}: a colour has three values of 0…255")
-            classes.append((str(entry["name"]), (r, g, b)))
-        return own(str(what["name"]), classes)
+        for entry, (_, usual) in zip(listed, _spread(len(listed)), strict=True):
+            title, colour = entry["name"], entry.get("colour", usual)
+            for word in entry:  # a `color` is not left out without a word
+                one_of(f"{title}:", word, _WORDS)
+            if not isinstance(colour, (list, tuple)) or len(colour) != 3:
+                raise InputError(f"{title}: a colour has three values of 0…255")
+            r, g, b = (whole(f"{title}: a value of its colour", v, 0, 255) for v in colour)
+            classes.append((title, (r, g, b)))
+        return own(what["name"], classes)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"no palette: it has a name and classes with names ({error})") from error
 
@@ -385,7 +391,7 @@ def read(path: Path) -> Palette:
 def understood(path: Path, understand: Callable[[Any], _Understood]) -> _Understood:
     """What a palette file says to somebody. Raises InputError naming the file."""
     try:
-        what = json.loads(path.read_text("utf-8"))
+        what = json.loads(path.read_text("utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: no palette file ({error})") from error
     try:

@@ -113,6 +113,23 @@ def test_what_is_missing_is_named(results, capsys, broken, message):
     assert message in err
 
 
+def test_a_stream_that_nothing_was_decoded_from_has_no_rate(results, capsys):
+    stream = results / "sempic/1.sempic"
+    stream.write_bytes(stream.read_bytes()[:-5])
+    code, out, err = evaluate(capsys)
+    assert (code, out) == (2, "")
+    assert "1.sempic: " in err
+
+
+@pytest.mark.parametrize("kind", ["images", "labels", "samples"])
+def test_two_pictures_of_one_name_are_an_error(results, capsys, kind):
+    PIL.Image.open(f"{kind}/1.png").save(f"{kind}/1.bmp")
+    code, out, err = evaluate(capsys)
+    assert (code, out) == (2, "")
+    assert "1.png and" in err
+    assert "1.bmp have the same name" in err
+
+
 def test_what_does_not_fit_is_named(results, capsys):
     PIL.Image.new("RGB", (20, 20)).save("samples/2.png")
     code, _, err = evaluate(capsys)

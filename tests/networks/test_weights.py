@@ -26,6 +26,8 @@ def test_weights_carry_their_configuration(tmp_path):
     (tmp_path / "c.safetensors").write_bytes(b"nothing")
     with pytest.raises(ModelError, match=r"c\.safetensors: not safetensors"):
         weights.load_receiver(tmp_path / "c.safetensors")
+    with pytest.raises(OutputError, match=r"photo\.png: the name of weights"):
+        weights.save_network(network, tmp_path / "photo.png")
     with pytest.raises(OutputError, match="cannot be written"):
         weights.save_network(network, tmp_path / "none/a.safetensors")
 
@@ -43,3 +45,25 @@ def test_shards_are_small_and_read_together(tmp_path):
     names[2].unlink()
     with pytest.raises(ModelError, match="x-3-of-4"):
         weights.load_tensors(names[0], "compact")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"classes": "a"}, {"classes": 3.5}, {"classes": None}, {"classes": -9}, {"widths": []},
+     {"widths": 5}, {"palette": "cityscapes"}],
+)  # fmt: skip
+def test_a_configuration_that_cannot_be_is_named(tmp_path, changes):
+    network = trained()
+    said = weights.about(network) | changes
+    weights.save_tensors(network.state_dict(), "compact", said, tmp_path / "a.safetensors")
+    with pytest.raises(ModelError, match=r"a\.safetensors"):
+        weights.load_receiver(tmp_path / "a.safetensors")
+
+
+def test_weights_that_are_no_numbers_are_refused(tmp_path):
+    state = trained().state_dict()
+    state["stem.weight"][0] = float("nan")
+    said = weights.about(trained())
+    weights.save_tensors(state, "compact", said, tmp_path / "a.safetensors")
+    with pytest.raises(ModelError, match=r"a\.safetensors .*stem\.weight holds what is no number"):
+        weights.load_receiver(tmp_path / "a.safetensors")

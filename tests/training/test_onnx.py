@@ -11,6 +11,7 @@ torch = pytest.importorskip("torch")
 from streets import TINY, trained, write_camvid  # noqa: E402
 
 from sempic import cli  # noqa: E402
+from sempic.errors import OutputError  # noqa: E402
 from sempic.networks.compact import denoise, one_hot  # noqa: E402
 from sempic.networks.segmenter import SegmentationNet, SegmenterConfig  # noqa: E402
 from sempic.networks.weights import load_receiver, load_segmenter, save_network  # noqa: E402
@@ -20,12 +21,13 @@ from sempic.training.data.render import make  # noqa: E402
 from sempic.training.grow import as_cityscapes, grow  # noqa: E402
 from sempic.training.onnx import (  # noqa: E402
     bake,
+    export,
     export_receiver,
     export_segmenter,
     first_inputs,
     pictures_of,
 )
-from sempic.training.options import CorpusOptions  # noqa: E402
+from sempic.training.options import CorpusOptions, ExportOptions  # noqa: E402
 
 
 def inputs(classes=11):
@@ -157,3 +159,21 @@ def test_what_is_no_network_is_refused(tmp_path, capsys):
     )
     assert "x.onnx: not an ONNX file" in capsys.readouterr().err
     assert not (tmp_path / "y.safetensors").exists()
+
+
+@pytest.mark.parametrize("target", ["there.onnx", "no/x.onnx", "photo.png"])
+def test_what_cannot_be_written_is_named_and_nothing_is_left(tmp_path, target):
+    save_network(trained(), tmp_path / "w.safetensors")
+    (tmp_path / "there.onnx").mkdir()
+    with pytest.raises(OutputError, match=target):
+        export(ExportOptions(weights=tmp_path / "w.safetensors", output=tmp_path / target))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["there.onnx", "w.safetensors"]
+
+
+def test_ranges_are_of_a_corpus_of_the_same_classes(tmp_path, capsys):
+    corpus(write_camvid(tmp_path / "camvid"), tmp_path / "c")
+    save_network(as_cityscapes(trained()), tmp_path / "w.safetensors")
+    argv = ["export", str(tmp_path / "w.safetensors"), str(tmp_path / "r.onnx")]
+    assert cli.main(["train", *argv, "--int8", str(tmp_path / "c")]) == 2
+    assert "c: 11 classes, but the receiver knows 19" in capsys.readouterr().err
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["c", "camvid", "w.safetensors"]

@@ -28,6 +28,7 @@ def test_runs_need_one_end(wish, capsys):
         "--heights 0 640", "--heights 640 230", "--crop 0 64", "--crop 40 64", "--enlarge 0",
         "--sheet 0", "--label-drop 1.1", "--region-drop -0.1", "--tail-blocks -1", "--busy 0",
         "--calm 0", "--steps -1", "--minutes -1", "--minutes nan",
+        "--seed 4294967296", "--crop 4128 64", "--batch 5000", "--side 5000",
     ],
 )  # fmt: skip
 def test_values_out_of_range_are_refused_before_the_work(wish, capsys):
@@ -45,3 +46,8 @@ def test_values_out_of_range_are_refused_before_the_work(wish, capsys):
         with pytest.raises(SystemExit):
             fields.parse(kind, ["--out", "x", *argv, *wish.split()], prog="x")
         assert f"{name}" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_folders_given_one_by_one_all_count():
+    argv = ["--out", "x", "--steps", "1", "--corpus", "a", "b", "--corpus", "c"]
+    assert list(map(str, parse(DenoiseOptions, argv, prog="x").corpus)) == ["a", "b", "c"]

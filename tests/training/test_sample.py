@@ -17,7 +17,7 @@ from sempic.diffusion.checkpoints import flags_from_configs, load_model, save_mo
 from sempic.diffusion.flags import SamplingConfig
 from sempic.diffusion.gaussian import DiffusionConfig
 from sempic.diffusion.receiver import Given, PaperReceiver, reconstruct
-from sempic.errors import InputError, ModelError, install_hint
+from sempic.errors import InputError, ModelError, OutputError, install_hint
 from sempic.networks.unet import SemanticUNet, UNetConfig
 from sempic.training import flags as original
 from sempic.training import sample
@@ -105,10 +105,10 @@ def test_batches_are_obeyed_and_scenes_read_once(
         return really(model, process, given, **how)
 
     opened: list[str] = []
-    loaded, read, coded = scenes.open_picture, scenes.read_map, coarse.encode
+    loaded, read, coded = scenes.read_picture, scenes.read_map, coarse.encode
     monkeypatch.setattr(scenes, "read_map", lambda p, *a: opened.append(p.name) or read(p, *a))
     monkeypatch.setattr(
-        scenes, "open_picture", lambda p, *a: opened.append(p.name) or loaded(p, *a)
+        scenes, "read_picture", lambda p, *a: opened.append(p.name) or loaded(p, *a)
     )
     monkeypatch.setattr(coarse, "encode", lambda *a, **k: opened.append("coarse") or coded(*a, **k))
     monkeypatch.setattr(sample, "reconstruct", remember)
@@ -360,3 +360,14 @@ def test_sampling_config_is_the_papers() -> None:
         "eta": 0.0,
         "clip_denoised": True,
     }
+
+
+def test_results_never_replace_the_data(weights: Path, tmp_path: Path) -> None:
+    for part in ("images", "labels"):
+        (tmp_path / part).mkdir()
+        shape = (64, 80, 3) if part == "images" else (64, 80)
+        Image.fromarray(np.zeros(shape, np.uint8)).save(tmp_path / part / "a.png")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.png")}
+    with pytest.raises(OutputError, match=r"images/a\.png: would be replaced"):
+        sampled(flags(weights, tmp_path, tmp_path, dataset_mode="folder"))
+    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*.*")}

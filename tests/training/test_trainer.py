@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch")
 
 from sempic.errors import ModelError, OutputError  # noqa: E402
 from sempic.fields import option  # noqa: E402
-from sempic.networks.weights import load_tensors  # noqa: E402
+from sempic.networks.weights import load_tensors, save_tensors  # noqa: E402
 from sempic.training import trainer  # noqa: E402
 from sempic.training.checkpoint import Folder  # noqa: E402
 from sempic.training.options import RunOptions  # noqa: E402
@@ -253,6 +253,14 @@ def test_exports_are_small(tmp_path, monkeypatch, capsys):
     assert "larger than 16 MiB" in capsys.readouterr().out
 
 
+def test_a_run_too_short_for_a_log_exports(tmp_path, monkeypatch):
+    monkeypatch.setattr(Line, "validate", lambda *_: {})
+    recipe = Line(options(tmp_path / "run", steps=1, log_every=50, export_dir=tmp_path / "out"))
+    train(recipe, recipe.options)
+    assert (tmp_path / "out/line.safetensors").is_file()
+    assert not (tmp_path / "out/log.jsonl").exists()
+
+
 def test_an_unknown_device_is_named(tmp_path):
     with pytest.raises(ModelError, match="--device abacus: PyTorch knows no such device"):
         set_up(options(tmp_path, steps=1, device="abacus"))
@@ -264,3 +272,39 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path, name):
     recipe = Line(options(tmp_path, steps=2, export_dir=tmp_path / "out"))
     with pytest.raises(OutputError, match=f"{name}: cannot write"):
         train(recipe, recipe.options)
+
+
+@pytest.mark.parametrize("device", ["meta", "mps:99", "xla"])
+def test_a_device_that_cannot_be_used_is_named(tmp_path, device):
+    with pytest.raises(ModelError, match=f"--device {device}: "):
+        set_up(options(tmp_path, steps=1, device=device))
+
+
+def test_where_results_go_is_known_before_the_first_step(tmp_path):
+    (tmp_path / "file").write_text("dear")
+    recipe = Line(options(tmp_path / "run", steps=1, export_dir=tmp_path / "file"))
+    with pytest.raises(OutputError, match="file: cannot make the folder"):
+        train(recipe, recipe.options)
+    assert not recipe.rates
+
+
+@pytest.mark.parametrize(
+    "line", [b"torn", b"\xff\xfe\n", b"3\n", b"{}\n", b"\n", b"[" * 3000 + b"\n"]
+)
+def test_a_damaged_log_is_no_end_of_a_run(tmp_path, line):
+    given = options(tmp_path, steps=2, log_every=1)
+    train(Line(given), given)
+    log = tmp_path / "log.jsonl"
+    log.write_bytes(log.read_bytes() + line)
+    given = options(tmp_path, steps=3, log_every=1)
+    train(Line(given), given)
+    assert {1, 2, 3} == {json.loads(x)["step"] for x in log.read_text().splitlines()}
+
+
+def test_a_checkpoint_that_does_not_say_its_step_is_refused(tmp_path):
+    given = options(tmp_path, steps=2)
+    train(Line(given), given)
+    tensors, _ = load_tensors(tmp_path / "state.safetensors", "run")
+    save_tensors(tensors, "run", {}, tmp_path / "state.safetensors")
+    with pytest.raises(ModelError, match="does not say how far"):
+        train(Line(given), given)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from sempic import fields, files
 from sempic.batch.work import noting
 from sempic.commands import _files, _measuring, _sequence
 from sempic.container import MAX_PIXELS, MAX_SIDE
+from sempic.errors import OutputError
 from sempic.fields import option
 from sempic.options import Models
 from sempic.sequence import SequenceOptions
@@ -107,6 +109,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from sempic.evaluation import clips
 
+    _check(args.output)
     found = clips.find(args.inputs)
     if found:
         return _clips(args, found)
@@ -183,6 +186,12 @@ def _clips(args: argparse.Namespace, paths: list[Path]) -> int:
         "report.html": tables.page(results, plan),
     }
     return _write(args.output, parts)
+
+
+def _check(folder: Path) -> None:
+    """Raises OutputError, before the work, for what no report can be written into."""
+    if folder.exists() and not (folder.is_dir() and os.access(folder, os.W_OK)):
+        raise OutputError(f"{folder}: is no folder that can be written")
 
 
 def _write(folder: Path, parts: dict[str, str]) -> int:

@@ -64,7 +64,7 @@ def evaluate(
         InputError: a folder or a file is missing, or does not fit the others.
         ModelError: a network cannot be loaded.
     """
-    paths = find(folder / "samples")
+    paths = list(by_name(folder / "samples").values())
     sizes = _sizes(folder, [path.stem for path in paths])
     notes = [sizes.note] if sizes is not None and sizes.note else []
     measured = tuple(m for m in settings.metrics if predictions is None or not METRICS[m].judged)
@@ -219,8 +219,12 @@ def find(folder: Path) -> list[Path]:
 
 
 def by_name(folder: Path) -> dict[str, Path]:
-    """`find`, each under its name without suffix."""
-    return {path.stem: path for path in find(folder)}
+    """`find`, each under its name without suffix; InputError if two have one."""
+    named: dict[str, Path] = {}
+    for path in find(folder):
+        if named.setdefault(path.stem, path) != path:
+            raise InputError(f"{path} and {named[path.stem]} have the same name")
+    return named
 
 
 def read(path: Path) -> Image:
@@ -280,11 +284,17 @@ def _sizes(folder: Path, names: list[str]) -> _Sizes | None:
                     raise InputError(f"{folder}: no {name}{suffix}, but others of its kind")
         sizes = {n: sum(files[n, s].stat().st_size for s in suffixes) for n in names}
         if suffixes == (".sempic",):
-            told = api.info(files[names[0], ".sempic"].read_bytes())["palette"]
-            return _Sizes(sizes, str(told))
+            told = [_palette_of(files[name, ".sempic"]) for name in names]
+            return _Sizes(sizes, told[0])
         note = "bpp is that of the coarse pictures alone: there is no .flif of a label map"
         return _Sizes(sizes, note=note if ".flif" not in suffixes else "")
     return None
+
+
+def _palette_of(stream: Path) -> str:
+    """What a .sempic file says; a damaged one, which nothing was decoded from, is an error."""
+    with naming(stream):
+        return str(api.info(jobs.read(stream))["palette"])
 
 
 def describe(found: Row, ceiling: Row, settings: Settings) -> str:

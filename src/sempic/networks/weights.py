@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from sempic.errors import InputError, ModelError, OutputError
+from sempic.errors import InputError, ModelError, OutputError, line
 from sempic.networks.compact import CompactConfig, CompactNet
 from sempic.networks.segmenter import SegmentationNet, SegmenterConfig
 from sempic.palette import described, from_description
@@ -29,8 +29,10 @@ def save_tensors(
 ) -> None:
     """Write tensors, whole or not at all, with what can be said in JSON under `sempic.KIND`.
 
-    Raises OutputError.
+    Raises OutputError, also for the name of another kind of file.
     """
+    if path.suffix.lower() != ".safetensors":
+        raise OutputError(f"{path}: the name of weights ends in .safetensors")
     part = path.with_name(path.name + ".part")
     try:
         save_file(
@@ -102,8 +104,13 @@ def filled(build: Callable[[], Network], state: Mapping[str, Tensor], name: obje
 
     Raises ModelError, saying which tensors of `name` do not fit.
     """
-    with torch.device("meta"):  # what is replaced at once need not be drawn
-        network = build()
+    try:
+        with torch.device("meta"):  # what is replaced at once need not be drawn
+            network = build()
+    except ModelError:
+        raise
+    except Exception as error:  # sizes that are no numbers, none at all, or negative
+        raise ModelError(f"{name}: its configuration cannot be ({line(error)})") from error
     expected = network.state_dict()
     problems = [f"{key} is missing" for key in expected if key not in state]
     problems += [f"{key} is unknown" for key in state if key not in expected]
@@ -111,6 +118,11 @@ def filled(build: Callable[[], Network], state: Mapping[str, Tensor], name: obje
         f"{key} is {tuple(state[key].shape)}, expected {tuple(tensor.shape)}"
         for key, tensor in expected.items()
         if key in state and state[key].shape != tensor.shape
+    ]
+    problems += [
+        f"{key} holds what is no number"
+        for key, value in state.items()
+        if value.is_floating_point() and not value.isfinite().all()
     ]
     if problems:
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
@@ -169,4 +181,9 @@ def _load(network: type[_Ours], config: type[Any], path: Path) -> _Ours:
         found.palette = None if palette is None else from_description(palette)
     except InputError as error:
         raise ModelError(f"{path}: {error}") from error
+    if found.palette is not None and found.palette.known != found.config.classes:
+        raise ModelError(
+            f"{path}: {found.config.classes} classes, but palette {found.palette.name} has "
+            f"{found.palette.known}"
+        )
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -69,16 +70,25 @@ class Folder:
         return about
 
     def forget_after(self, step: int) -> None:
-        """What was logged after the checkpoint that is gone on from will be logged again."""
+        """What was logged after the checkpoint that is gone on from will be logged again; what is
+        no line of ours, as a power failure leaves some, goes too. Raises OutputError."""
         if self.log.is_file():
-            lines = self.log.read_text().splitlines(keepends=True)
-            kept = [x for x in lines if x.endswith("\n") and json.loads(x)["step"] <= step]
-            files.write(self.log, "".join(kept).encode())
+            with refused(OutputError, f"{self.log}: cannot read"):
+                lines = self.log.read_bytes().splitlines(keepends=True)
+            files.write(self.log, b"".join(x for x in lines if _step(x) <= step))
 
     def note(self, step: int, values: Mapping[str, float]) -> None:
         """Append one JSON line to the log. Raises OutputError."""
         with refused(OutputError, f"{self.log}: cannot write"), self.log.open("a") as file:
             file.write(json.dumps({"step": step, "time": time.time(), **values}) + "\n")
+
+
+def _step(line: bytes) -> float:
+    """Of a line of the log; infinite for one that is none."""
+    try:
+        return float(json.loads(line)["step"]) if line.endswith(b"\n") else math.inf
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return math.inf
 
 
 def _tensors(part: _Part) -> dict[str, Tensor]:

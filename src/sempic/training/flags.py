@@ -11,6 +11,7 @@ from sempic import fields
 from sempic.diffusion.flags import DEFAULTS, IDLE, SamplingConfig, read_flags
 from sempic.errors import ModelError
 from sempic.fields import option
+from sempic.training.options import LARGEST_SEED
 
 
 def _rates(name: str, value: Any) -> str:
@@ -70,7 +71,7 @@ class PaperOptions:
         "learn no timestep above this, as max_iter_time samples none; 0 for all", 0, low=0
     )
     random_flip: bool = option("mirror half of the crops", True)
-    seed: int = option("of every random draw", 0, low=0)
+    seed: int = option("of every random draw", 0, low=0, high=LARGEST_SEED)
     log_interval: int = option("steps between lines of the log", 10, low=1)
     save_interval: int = option("steps between averaged weights, and sample sheets", 10000, low=1)
     save_minutes: float = option("between checkpoints to go on from", 5.0, low=0, high=5)
@@ -106,7 +107,7 @@ class SampleConfig:
     )
     num_samples: int = option("pictures, from the first; 0 for all", 60, low=0)
     split: str = option("of the dataset", "val")
-    seed: int = option("of the first picture", 0)
+    seed: int = option("of the first picture", 0, low=0, high=LARGEST_SEED)
     use_ddim: bool = option("the original's word for --solver ddim", False)
 
     def __post_init__(self) -> None:

@@ -30,9 +30,10 @@ from onnxruntime.quantization import (
 )
 from torch import Tensor, nn
 
+from sempic import files
 from sempic.diffusion import edm
 from sempic.diffusion.sampling import to_unit
-from sempic.errors import ModelError
+from sempic.errors import InputError, ModelError, OutputError, refused
 from sempic.jobs import apart
 from sempic.networks import compact
 from sempic.networks.compact import PATCH, CompactConfig, CompactNet
@@ -193,8 +194,15 @@ def first_inputs(folder: Path, config: CompactConfig) -> Iterator[dict[str, Any]
 
     Ranges from there serve later steps as well: with theirs added, all would be wider and both
     worse (37 dB instead of 43 between the pictures in one step, instead of 42 in four).
+
+    Raises InputError for a corpus of another number of classes.
     """
-    samples = open_corpus([folder]).part(judged=False)
+    corpus = open_corpus([folder])
+    if corpus.taxonomy.classes != config.classes:
+        raise InputError(
+            f"{folder}: {corpus.taxonomy.classes} classes, but the receiver knows {config.classes}"
+        )
+    samples = corpus.part(judged=False)
     rows, columns = 256, 336
     large = [s for s in samples if s.image.shape[0] >= rows and s.image.shape[1] >= columns]
     if large:
@@ -239,7 +247,35 @@ def _write(
     feeds: Iterable[dict[str, Any]] | None = None,
     quantised: Collection[str] | None = None,
 ) -> None:
-    part = path.with_suffix(".part.onnx")
+    """Writes an ONNX file, whole or not at all. Raises OutputError."""
+    if path.suffix.lower() != ".onnx":
+        raise OutputError(f"{path}: the name of an ONNX file ends in .onnx")
+    part = files.part_of(path).with_suffix(".onnx")
+    with refused(OutputError, f"{path}: cannot write"):
+        part.touch()  # torch has errors of its own
+        with files.removed_on_failure(part):
+            _traced(module, example, output, axes, part)
+            model = onnx.load(part)
+            fold_pads(model, {name: x.numpy() for name, x in example.items()})
+            if feeds is not None:
+                onnx.save(model, part)
+                quantise(part, feeds, quantised)
+                model = onnx.load(part)
+            simplify(model)
+            halve(model)
+            onnx.helper.set_model_props(model, {"sempic": json.dumps(metadata)})
+            onnx.checker.check_model(model)
+            onnx.save(model, part)
+            files.place(part, path)
+
+
+def _traced(
+    module: nn.Module,
+    example: dict[str, Tensor],
+    output: str,
+    axes: dict[str, dict[int, str]],
+    path: Path,
+) -> None:
     with warnings.catch_warnings():
         # The tracing exporter is on its way out, but the new one cannot yet say that sides are
         # multiples of 16; torch is pinned, so this is settled when the pin moves.
@@ -247,25 +283,13 @@ def _write(
         torch.onnx.export(
             module.cpu().eval(),  # beside the example, wherever it was trained
             tuple(example.values()),
-            part,
+            path,
             input_names=list(example),
             output_names=[output],
             dynamic_axes=axes,
             opset_version=OPSET,
             dynamo=False,
         )
-    model = onnx.load(part)
-    fold_pads(model, {name: x.numpy() for name, x in example.items()})
-    if feeds is not None:
-        onnx.save(model, part)
-        quantise(part, feeds, quantised)
-        model = onnx.load(part)
-    simplify(model)
-    halve(model)
-    onnx.helper.set_model_props(model, {"sempic": json.dumps(metadata)})
-    onnx.checker.check_model(model)
-    onnx.save(model, part)
-    part.replace(path)
 
 
 def export_receiver(

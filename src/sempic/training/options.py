@@ -16,6 +16,9 @@ from sempic.fields import another, option
 
 ENLARGE = 1.5
 """How much small pictures are enlarged before they are segmented, unless a run says otherwise."""
+LARGEST_SEED = (1 << 32) - 1
+LARGEST_CROP = 4096
+"""Pixels of a side: more are a slip, which would take all memory."""
 _CLASSES = "a palette, cityscapes or camvid, or a JSON file of one's own"
 
 
@@ -27,8 +30,8 @@ def _minutes(name: str, value: Any) -> float:
 
 
 def _check_crop(crop: tuple[int, int], multiple: int) -> None:
-    if any(side % multiple or side < multiple for side in crop):
-        raise ValueError(f"--crop takes multiples of {multiple}")
+    if any(side % multiple or not multiple <= side <= LARGEST_CROP for side in crop):
+        raise ValueError(f"--crop takes multiples of {multiple}, at most {LARGEST_CROP}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,10 +46,10 @@ class RunOptions:
         0.0,
         check=_minutes,
     )
-    batch: int = option("crops in a step", 8, low=1)
+    batch: int = option("crops in a step", 8, low=1, high=4096)
     lr: float = option("learning rate at its highest", 1e-3, above=0)
     init: Path | None = option("weights to begin with, .safetensors", None)
-    seed: int = option("of every random draw", 0, low=0)
+    seed: int = option("of every random draw", 0, low=0, high=LARGEST_SEED)
     threads: int = option("of a CPU", 2, low=1)
     device: str = option("where to train; auto: the GPU if there is one", "auto")
     reproducible: bool = option(
@@ -85,10 +88,13 @@ class CorpusOptions:
     )
     coarse: int = option("coarse pictures of each rendition, differing in factor and QP", 2, low=1)
     side: int = option(
-        "short side that six in ten renditions have; others have 200 to 480", 256, low=128
+        "short side that six in ten renditions have; others have 200 to 480",
+        256,
+        low=128,
+        high=4096,
     )
     limit: int = option("pictures of each source at most, spread evenly; 0 for all", 0, low=0)
-    seed: int = option("of every random draw", 0, low=0)
+    seed: int = option("of every random draw", 0, low=0, high=LARGEST_SEED)
     workers: int = option("processes", os.cpu_count() or 1, low=1)
 
     def __post_init__(self) -> None:
@@ -171,7 +177,9 @@ class DistillOptions(ReceiverOptions):
     features: Path | None = option(
         "folder of `sempic train features`; default: the ImageNet package and the cache", None
     )
-    batch: int = option("crops in a step; pooled features need two for a variance", 4, low=2)
+    batch: int = option(
+        "crops in a step; pooled features need two for a variance", 4, low=2, high=4096
+    )
     lr: float = another(RunOptions, "lr", 3e-3)
     crop: tuple[int, int] = another(ReceiverOptions, "crop", (192, 256))
     label_drop: float = another(ReceiverOptions, "label_drop", 0.15)
@@ -222,7 +230,7 @@ class PriorData:
 class LabelPriorOptions(RunOptions, PriorData):
     """Train one of the two networks of the label coder's prior. Run it again to go on."""
 
-    batch: int = option("maps in a step", 4, low=1)
+    batch: int = option("maps in a step", 4, low=1, high=4096)
     coarse: bool = option("one that sees the coarse picture", False)
     busy: int = option("pixels at outlines, a map", 3000, low=1)
     calm: int = option("other pixels, a map", 700, low=1)

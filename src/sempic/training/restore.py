@@ -18,13 +18,13 @@ import onnx.numpy_helper
 import torch
 from torch import Tensor, nn
 
-from sempic.errors import InputError, ModelError
+from sempic.errors import InputError, ModelError, line
 from sempic.jobs import apart
 from sempic.networks.compact import CompactConfig, CompactNet
 from sempic.networks.segmenter import SegmentationNet, SegmenterConfig
 from sempic.networks.weights import save_network
 from sempic.palette import from_description
-from sempic.training.data.readers import find_pictures, open_picture
+from sempic.training.data.readers import find_pictures, read_picture
 from sempic.training.data.sources import spread
 from sempic.training.options import RestoreOptions
 
@@ -163,7 +163,7 @@ def _batches(folder: Path) -> list[Tensor]:
     """At most 32 pictures of a folder, one by one, with sides that are multiples of 32."""
     pictures = []
     for path in spread(find_pictures(folder), 32):
-        pixels = np.array(open_picture(path).convert("RGB"))
+        pixels = read_picture(path)
         if min(pixels.shape[:2]) < 32:
             raise InputError(f"{path}: a side is shorter than 32 pixels")
         x = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
@@ -177,10 +177,13 @@ def run(options: RestoreOptions) -> None:
     try:
         model = onnx.load(options.model)
     except Exception as error:  # protobuf raises its own classes
-        raise ModelError(f"{options.model}: not an ONNX file ({error})") from error
+        raise ModelError(f"{options.model}: not an ONNX file ({line(error)})") from error
     metadata = {p.key: p.value for p in model.metadata_props}
-    about = json.loads(metadata.get("sempic", "{}"))
-    config = about.get("config")
+    try:
+        about = json.loads(metadata.get("sempic", "{}"))
+        config = about.get("config")
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise ModelError(f"{options.model}: what it says of itself is damaged ({error})") from error
     names = {i.name for i in model.graph.input}
     if config is None or not names & {"image", "noisy"}:
         raise ModelError(f"{options.model}: no network that `sempic train export` wrote")

@@ -7,7 +7,7 @@ coarse picture: so the file's size is the rate of the sample beside it.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,15 @@ from sempic import codec, files, pictures
 from sempic.diffusion.checkpoints import open_model
 from sempic.diffusion.flags import DEFAULTS, SamplingConfig, filled_in
 from sempic.diffusion.receiver import Given, ready, reconstruct
+from sempic.errors import OutputError
 from sempic.palette import INDICES, Palette
 from sempic.scene import Image, LabelMap
+from sempic.training.data.readers import Entry
 from sempic.training.data.scenes import SceneFolder, TrainingScene, open_scenes
 from sempic.training.flags import PaperOptions, SampleConfig
+
+_PARTS = ("images", "labels", "samples", "compressed", "predicted")
+"""Folders of results that get pictures."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,6 +77,19 @@ def write(
         files.write(path, data)
 
 
+def _keep_apart(entries: Sequence[Entry], folder: Path) -> None:
+    """Raises OutputError if a result would replace a file of the dataset."""
+    read = [path for e in entries for path in (e.image, e.labels, e.predicted, e.coarse) if path]
+    known = {files.same(path)[0] for path in read}
+    for part in _PARTS:
+        for entry in entries:
+            target = folder / part / f"{entry.name}.png"
+            if files.same(target)[0] in known:
+                raise OutputError(
+                    f"{target}: would be replaced, and it is read; name another --results_path"
+                )
+
+
 def run(flags: Mapping[str, Any]) -> None:
     """`sempic sample` with the original's flags."""
     config, data = filled_in(SampleConfig, flags), filled_in(PaperOptions, flags)
@@ -86,6 +104,7 @@ def run(flags: Mapping[str, Any]) -> None:
             "this network sees instance edges, which a .sempic file does not carry: rates lack them"
         )
     entries = scenes.dataset.entries
+    _keep_apart(entries, Path(config.results_path))
     palette = scenes.dataset.palette or INDICES
     count = min(config.num_samples or len(scenes), len(scenes))
     rates, began, done = [], time.perf_counter(), 0

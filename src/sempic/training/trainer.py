@@ -9,6 +9,7 @@ import contextlib
 import copy
 import json
 import math
+import os
 import signal
 import time
 from abc import ABC, abstractmethod
@@ -23,7 +24,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from sempic import files
-from sempic.errors import ModelError
+from sempic.errors import ModelError, OutputError, line
 from sempic.networks.weights import save_shards, save_tensors
 from sempic.training.checkpoint import Folder, Moving
 from sempic.training.options import RunOptions
@@ -220,6 +221,10 @@ def train(recipe: Recipe, options: RunOptions) -> None:
         OutputError: the folder cannot be written.
     """
     folder = Folder(options.out)
+    if options.export_dir is not None:  # not only when all the time is spent
+        files.make_folder(options.export_dir)
+        if not os.access(options.export_dir, os.W_OK):
+            raise OutputError(f"{options.export_dir}: cannot be written")
     average, *others = recipe.averages.values()
     moving: Moving = {
         "network": recipe.network,
@@ -231,10 +236,13 @@ def train(recipe: Recipe, options: RunOptions) -> None:
     }
     fixed = json.loads(json.dumps(recipe.fixed()))
     state = folder.load(moving, fixed)
-    if not state:
+    if state is None:
         recipe.prepare()
-    step = int(state["step"]) if state else recipe.first
-    clock = Clock(options, float(state["seconds"]) if state else 0.0)
+        state = {"step": recipe.first, "seconds": 0.0}
+    try:
+        step, clock = int(state["step"]), Clock(options, float(state["seconds"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"{folder.state}: does not say how far its run had come") from error
     log = _Log(recipe, folder, options, clock, step)
 
     def save() -> None:
@@ -375,15 +383,15 @@ class _Log:
 
 def _export(recipe: Recipe, state: dict[str, Tensor], run: Folder, folder: Path) -> None:
     """Averaged weights and what was trained beside them as float16, ONNX, log and newest sheet."""
-    files.make_folder(folder)
     save_shards(
         state, recipe.kind, recipe.about(), folder / f"{recipe.kind}.safetensors", LARGEST_EXPORT
     )
     for name, network in recipe.networks.items():
         save_shards(network.state_dict(), name, {}, folder / f"{name}.safetensors", LARGEST_EXPORT)
     recipe.export(state, folder)
-    sheets = sorted(run.path.glob("sheet-*.png"))
-    for path in (run.log, *sheets[-1:]):
+    sheets = sorted(run.path.glob("sheet-*.png"), key=lambda path: (len(path.name), path.name))
+    logs = [run.log] if run.log.exists() else []  # the shortest runs have none
+    for path in (*logs, *sheets[-1:]):
         files.write(folder / path.name, path.read_bytes())
     made = [path for path in folder.iterdir() if path.is_file()]
     large = [path for path in made if path.stat().st_size > LARGEST_EXPORT]
@@ -418,6 +426,10 @@ def set_up(options: RunOptions) -> torch.device:
         raise ModelError(f"--device {options.device}: PyTorch knows no such device") from error
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ModelError(f"--device {options.device}: there is no GPU that PyTorch can use")
+    try:
+        torch.zeros((), device=device).item()
+    except Exception as error:  # of a device that this PyTorch or machine lacks, each its own
+        raise ModelError(f"--device {options.device}: cannot be used ({line(error)})") from error
     if options.reproducible:
         torch.use_deterministic_algorithms(True, warn_only=True)
     elif device.type == "cuda":

@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+import tarfile
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ pytest.importorskip("torch")
 from streets import write_camvid
 
 from sempic import coarse
-from sempic.errors import InputError
+from sempic.errors import InputError, SempicError
 from sempic.training.data import render
 from sempic.training.data.corpus import open_corpus
 from sempic.training.data.render import make
@@ -88,6 +89,59 @@ def test_shards_are_limited_and_damage_is_named(tmp_path, data, monkeypatch):
         open_corpus([tmp_path])
 
 
+def test_a_shard_that_ends_early_is_not_half_a_corpus(tmp_path):
+    make(options(write_camvid(tmp_path / "camvid"), tmp_path / "c"))
+    shard = tmp_path / "c/shard-0000.tar"
+    with tarfile.open(shard) as tar:
+        second = next(m.offset for m in tar.getmembers() if m.name.startswith("000001."))
+    shard.write_bytes(shard.read_bytes()[:second])
+    with pytest.raises(InputError, match="1 samples, expected 8"):
+        open_corpus([tmp_path / "c"])
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        "[]",
+        "[" * 3000,
+        '{"format": "sempic.corpus/1"}',
+        '{"format": "sempic.corpus/1", "recipe": 1}',
+    ],
+)
+def test_what_a_corpus_does_not_say_of_itself(told, tmp_path):
+    (tmp_path / "corpus.json").write_text(told)
+    with pytest.raises(InputError, match=r"corpus\.json: "):
+        open_corpus([tmp_path])
+
+
+def test_a_corpus_that_cannot_be_made_leaves_nothing(tmp_path, data):
+    (tmp_path / "bad/train").mkdir(parents=True)
+    (tmp_path / "bad/trainannot").mkdir()
+    for name in ("train", "trainannot"):
+        for path in (data / name).iterdir():
+            (tmp_path / "bad" / name / path.name).write_bytes(path.read_bytes())
+    damaged = tmp_path / "bad/trainannot" / path.name
+    damaged.write_bytes(damaged.read_bytes()[:60])
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/letter.txt").write_text("dear")
+    (tmp_path / "file").write_text("dear")
+    for spec, out, why in (
+        (tmp_path / "bad", tmp_path / "c", "damaged picture"),
+        (data, tmp_path / "full", "something else"),
+        (data, tmp_path / "file", "Not a directory"),
+    ):
+        with pytest.raises(SempicError, match=why):
+            make(options(spec, out))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["bad", "file", "full"]
+
+
+def test_what_was_left_of_a_corpus_is_no_part_of_the_next(tmp_path):
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c/shard-0007.tar").write_bytes(b"")
+    make(options(write_camvid(tmp_path / "camvid"), tmp_path / "c"))
+    assert len(open_corpus([tmp_path / "c"]).samples) == 8
+
+
 def test_pictures_without_maps_need_a_segmenter(tmp_path):
     (tmp_path / "plain").mkdir()
     Image.fromarray(street(144, 192)[0]).save(tmp_path / "plain/a.png")
@@ -107,3 +161,11 @@ def test_a_corpus_opens_without_a_codec(tmp_path, data):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert int(done.stdout) > 2
+
+
+def test_a_sample_of_a_source_without_a_weight_is_named(tmp_path):
+    make(options(write_camvid(tmp_path / "camvid"), tmp_path / "c"))
+    told = (tmp_path / "c/corpus.json").read_text()
+    (tmp_path / "c/corpus.json").write_text(told.replace('"camvid": {', '"other": {'))
+    with pytest.raises(InputError, match="samples of camvid"):
+        open_corpus([tmp_path / "c"])

@@ -384,3 +384,13 @@ def test_camvid(shared: Path) -> None:
     assert scene.coarse.shape == (64, 86, 3)
     assert scene.labels.max() <= 11
     assert len(open_dataset("camvid", shared / "data/camvid", "train").entries) == 367
+
+
+def test_no_other_split_takes_the_place_of_one_that_is_missing(tmp_path: Path) -> None:
+    save(tmp_path / "a/images/train/x.png", picture())
+    save(tmp_path / "a/labels/train/x.png", ids(1))
+    with pytest.raises(InputError, match="images/val: no such folder"):
+        open_dataset("folder", tmp_path / "a", "val")
+    make_plain(tmp_path / "b")
+    with pytest.raises(InputError, match="images/test: no such folder"):
+        open_dataset("folder", tmp_path / "b", "test")

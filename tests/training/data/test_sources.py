@@ -10,7 +10,7 @@ pytest.importorskip("torch")
 
 from streets import write_camvid
 
-from sempic.errors import InputError
+from sempic.errors import InputError, SempicWarning
 from sempic.training.data import readers, sources, taxonomy
 from sempic.training.data.sources import DEFAULT_WEIGHT, WEIGHTS, open_sources
 
@@ -99,6 +99,38 @@ def test_pictures_without_labels_are_told_apart_by_their_index(tmp_path):
     assert val.known(NINETEEN, (32, 48)) is None
 
 
+def test_a_folder_may_have_an_equals_sign_in_its_name(tmp_path):
+    picture(tmp_path / "gain=2/a.png")
+    specs = [str(tmp_path / "gain=2")], [f"{tmp_path}/gain=2=3"]
+    found = [open_sources(spec, NINETEEN)[0] for spec in specs]
+    assert [(source.name, source.weight) for source in found] == [("gain=2", 10), ("gain=2", 3)]
+
+
+def test_pictures_are_what_the_encoder_would_get(tmp_path):
+    grey = street(32, 48)[0][..., 1]
+    Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / "deep.png")
+    Image.fromarray(np.dstack([grey] * 3 + [np.zeros_like(grey)])).save(tmp_path / "empty.png")
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    Image.fromarray(grey).save(tmp_path / "turned.png", exif=turned)
+    with pytest.warns(SempicWarning, match="transparency"):
+        deep, empty, upright = (
+            item.picture() for item in open_sources([str(tmp_path)], NINETEEN)[0].train
+        )
+    assert (deep == grey[..., None]).all()
+    assert (empty == 255).all()
+    assert (upright == np.rot90(grey, -1)[..., None]).all()
+
+
+def test_a_teachers_map_is_one_of_ids(tmp_path):
+    picture(tmp_path / "images/a.png")
+    (tmp_path / "cityscapes").mkdir()
+    Image.fromarray(street(16, 24)[0]).save(tmp_path / "cityscapes/a.png")
+    (item,) = open_sources([str(tmp_path)], NINETEEN)[0].train
+    with pytest.raises(InputError, match=r"cityscapes/a\.png: a label map is a grey"):
+        item.known(NINETEEN, (32, 48))
+
+
 def test_what_cannot_be_used_is_named(tmp_path):
     def refused(*specs):
         with pytest.raises(InputError) as error:
@@ -108,6 +140,8 @@ def test_what_cannot_be_used_is_named(tmp_path):
     assert "no such folder" in refused(str(tmp_path / "no"))
     assert "'much' is no number" in refused(f"{tmp_path}=much")
     assert "no pictures here" in refused(str(tmp_path))
+    picture(tmp_path / "d/x.png")
+    assert "no pictures to learn from" in refused(f"{tmp_path / 'd'}=0")
     picture(tmp_path / "a/images/x.png", tmp_path / "a/labels/y.png")
     assert "y.png" in refused(str(tmp_path / "a"))
     picture(tmp_path / "b/images/x.png", tmp_path / "b/labels/x.png")
@@ -130,6 +164,7 @@ def test_what_cannot_be_used_is_named(tmp_path):
         ('["a"]', "cannot be read"),
         ('{"a": "train"}', "cannot be read"),
         ("{", "cannot be read"),
+        ("[" * 3000, "cannot be read"),
     ],
 )
 def test_an_index_that_cannot_be_used_is_named(tmp_path, index, why):

@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 
@@ -72,3 +74,22 @@ def test_critical_classes_count_more_in_every_palette():
     assert coarse[CAMVID.classes.index("car")] == 0.125
     assert coarse[CAMVID.classes.index("sky")] == coarse[CAMVID.void] == 0
     assert ELEVEN.critical()[CAMVID.classes.index("pedestrian")] == 0.5
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"rare": "no"},
+        {"importance": True},
+        {"importance": "high"},
+        {"importance": 0},
+        {"importance": float("nan")},
+        {"importance": 10**400},
+        {"weight": 3},
+    ],
+)
+def test_what_a_class_file_cannot_say(entry, tmp_path):
+    what = {"name": "strange", "classes": [{"name": "ball", **entry}]}
+    (tmp_path / "x.json").write_text(json.dumps(what))
+    with pytest.raises(InputError, match=r"x\.json: ball: "):
+        taxonomy.load(str(tmp_path / "x.json"))

@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 from conftest import needs_models
@@ -46,7 +48,22 @@ def test_a_prior_trains_and_is_exported(tmp_path, capsys, classes):
     assert known.readout is not None
     assert known.primed
     assert own.load(model).palette == classes
-    assert train("export", *runs[:2], "--informed", "no", "--out", "x") == 2
+    assert train("export", *runs[:2], "--informed", "no", "--out", "x.npz") == 2
+    swapped = ("--causal", tmp_path / "informed", "--informed", tmp_path / "causal")
+    assert train("export", *swapped, "--out", tmp_path / "x.npz") == 2
+    assert "causal: a run without --coarse" in capsys.readouterr().err
+    assert train("export", *runs, "--out", tmp_path / "x.png") == 2
+    assert "x.png: the name of a label model ends in .npz" in capsys.readouterr().err
+    assert not list(tmp_path.glob("x.*"))
+
+
+def test_the_classes_are_not_written_over(tmp_path, capsys):
+    classes = tmp_path / "toys.json"
+    classes.write_text('{"name": "prior-toys", "classes": [{"name": "ball"}]}')
+    os.link(classes, tmp_path / "toys.npz")
+    given = ("--data", tmp_path, "--networks", BUNDLED, "--out", tmp_path / "toys.npz")
+    assert train("tables", *given, "--classes", classes) == 2
+    assert "toys.json: would be replaced" in capsys.readouterr().err
 
 
 def test_a_run_begins_with_a_label_model(tmp_path):

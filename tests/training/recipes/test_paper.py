@@ -17,8 +17,9 @@ from PIL import Image
 
 from sempic.diffusion.checkpoints import load_model
 from sempic.diffusion.flags import PRESETS
+from sempic.diffusion.gaussian import DiffusionConfig
 from sempic.errors import InputError, ModelError
-from sempic.networks.unet import make_condition
+from sempic.networks.unet import UNetConfig, make_condition
 from sempic.networks.weights import load_tensors
 from sempic.training import flags as original
 from sempic.training.checkpoint import Folder
@@ -418,3 +419,16 @@ def test_flags_without_effect_are_said_once_they_are_given(
     config, _, _ = parsed([*argv, "--is_train", "True", "--compression_level", "28"])
     assert config.quality == 28
     assert capsys.readouterr().err.startswith("sempic train: --is_train has no effect here: ")
+
+
+def test_the_newest_averages_are_kept_and_nothing_else_is_touched(tmp_path: Path) -> None:
+    recipe = object.__new__(paper.Paper)
+    recipe.options = original.PaperOptions(data_dir="", dataset_mode="", keep=2)
+    recipe.unet, recipe.process = UNetConfig(), DiffusionConfig()
+    backup = tmp_path / "ema_0.9_best.safetensors"
+    backup.write_bytes(b"mine")
+    for step in (999_998, 999_999, 1_000_000):
+        recipe.save({}, tmp_path / f"ema_0.9_{step:06}.safetensors")
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "ema_0.9_999999.safetensors", "ema_0.9_1000000.safetensors", backup.name
+    }  # fmt: skip

@@ -1,6 +1,7 @@
 import json
 
 import numpy as np
+import PIL.Image
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -8,13 +9,14 @@ torch = pytest.importorskip("torch")
 from streets import needs_imagenet, write_camvid  # noqa: E402
 
 from sempic import cli  # noqa: E402
-from sempic.errors import ModelError  # noqa: E402
+from sempic.errors import InputError, ModelError  # noqa: E402
 from sempic.networks.segmenter import SegmentationNet, SegmenterConfig  # noqa: E402
 from sempic.networks.weights import load_segmenter  # noqa: E402
 from sempic.palette import CAMVID, CITYSCAPES  # noqa: E402
 from sempic.training.data import taxonomy  # noqa: E402
 from sempic.training.data.taxonomy import GROUP, UNKNOWN  # noqa: E402
 from sempic.training.data.views import Pictures  # noqa: E402
+from sempic.training.options import SegmenterOptions  # noqa: E402
 from sempic.training.recipes import segmenter  # noqa: E402
 
 NINETEEN = taxonomy.load("cityscapes")
@@ -102,3 +104,13 @@ def test_a_segmenter_trains_and_goes_on(tmp_path):
     again = [a if a != str(tmp_path / "run") else str(tmp_path / "again") for a in argv]
     init = ["--init", str(tmp_path / "out/segmenter.safetensors")]
     assert cli.main(["train", *again, "1", *init]) == 0
+
+
+def test_maps_of_which_nothing_is_known_are_named(tmp_path):
+    for part in ("images", "labels"):
+        (tmp_path / part).mkdir()
+        shape = (64, 64, 3) if part == "images" else (64, 64)
+        PIL.Image.fromarray(np.full(shape, 255, np.uint8)).save(tmp_path / part / "a.png")
+    given = SegmenterOptions(data=(str(tmp_path),), out=tmp_path / "out", steps=1, classes="camvid")
+    with pytest.raises(InputError, match="no pixel of a map is of any class of camvid"):
+        segmenter.Segmenter(given, torch.device("cpu"))

@@ -77,11 +77,11 @@ def about(folder: Path) -> dict[str, Any]:
     """What a corpus says of itself. Raises InputError."""
     path = folder / "corpus.json"
     try:
-        found: dict[str, Any] = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+        found: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        if found.get("format") != FORMAT:
+            raise InputError(f"{path}: format {found.get('format')!r}, expected {FORMAT!r}")
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise InputError(f"{path}: no corpus of `sempic train corpus` ({error})") from error
-    if found.get("format") != FORMAT:
-        raise InputError(f"{path}: format {found.get('format')!r}, expected {FORMAT!r}")
     return found
 
 
@@ -94,15 +94,25 @@ def open_corpus(folders: Sequence[Path], threads: int = 2) -> Corpus:
     samples: list[Sample] = []
     specs: list[Any] = []
     for folder in folders:
-        found = about(folder)
-        specs.append(found["recipe"]["classes"])
-        weights |= {name: source["weight"] for name, source in found["sources"].items()}
+        found, before = about(folder), len(samples)
+        try:
+            specs.append(found["recipe"]["classes"])
+            weights |= {name: source["weight"] for name, source in found["sources"].items()}
+            counts = found["shards"], found["samples"]
+        except (KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"{folder / 'corpus.json'}: damaged ({error!r})") from error
         shards = sorted(folder.glob("shard-*.tar"))
-        if len(shards) != found["shards"]:
-            raise InputError(f"{folder}: {len(shards)} shards, expected {found['shards']}")
+        if len(shards) != counts[0]:
+            raise InputError(f"{folder}: {len(shards)} shards, expected {counts[0]}")
         for path in shards:
             with ThreadPoolExecutor(threads) as pool:
                 samples += pool.map(lambda files, path=path: _unpacked(files, path), _read(path))
+        if len(samples) - before != counts[1]:
+            raise InputError(f"{folder}: {len(samples) - before} samples, expected {counts[1]}")
+        if foreign := {sample.source for sample in samples[before:]} - found["sources"].keys():
+            raise InputError(
+                f"{folder}: samples of {min(foreign)}, of which corpus.json says nothing"
+            )
     if any(spec != specs[0] for spec in specs):
         raise InputError(f"{', '.join(map(str, folders))}: corpora of different classes")
     return Corpus(taxonomy.from_description(specs[0]), weights, samples)
@@ -116,7 +126,8 @@ def _read(path: Path) -> list[dict[str, bytes]]:
             for member in tar:
                 key, name = member.name.split(".", 1)
                 data = tar.extractfile(member)
-                assert data is not None
+                if data is None:
+                    raise ValueError(f"{member.name} is no file")
                 samples.setdefault(key, {})[name] = data.read()
     except (OSError, tarfile.TarError, ValueError) as error:
         raise InputError(f"{path}: cannot be read ({error})") from error
@@ -145,5 +156,5 @@ def _unpacked(files: dict[str, bytes], path: Path) -> Sample:
                 for of in told.get("textures", ())
             ),
         )
-    except (KeyError, ValueError, OSError) as error:
-        raise InputError(f"{path}: a sample cannot be read ({error})") from error
+    except Exception as error:  # Pillow's plugins raise many kinds on damaged files
+        raise InputError(f"{path}: a sample cannot be read ({error!r})") from error

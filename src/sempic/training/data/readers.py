@@ -18,7 +18,7 @@ import PIL.Image
 from sempic import files, jobs, pictures
 from sempic.errors import InputError, naming
 from sempic.palette import CAMVID, CITYSCAPES, CITYSCAPES_FULL, INDICES, Palette, translate
-from sempic.scene import LabelMap
+from sempic.scene import Image, LabelMap
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 MAPS = (".png", ".bmp", ".tif", ".tiff")
@@ -168,7 +168,8 @@ def cityscapes(
 
 
 def plain(folder: Path, split: str, num_classes: int | None) -> Dataset:
-    """Any pictures: images/SPLIT and labels/SPLIT, or images and labels where there are no splits.
+    """Any pictures: images/SPLIT and labels/SPLIT, or images and labels where there are no splits:
+    neither of train nor of val. What is asked for by another name must be there.
 
     Label maps hold ids; those that are num_classes (256 if not given) or more are void. Instance
     maps may lie in instances.
@@ -177,8 +178,10 @@ def plain(folder: Path, split: str, num_classes: int | None) -> Dataset:
     if not 1 <= classes <= 256:
         raise InputError(f"a label map holds 1 to 256 classes, not {classes}")
 
+    below = split not in _LONG or any((folder / "images" / known).is_dir() for known in _LONG)
+
     def part(name: str) -> Path:
-        return folder / name / split if (folder / name / split).is_dir() else folder / name
+        return folder / name / split if below else folder / name
 
     return _dataset(
         _named(part("images"), PICTURES),
@@ -346,6 +349,13 @@ def open_picture(path: Path) -> PIL.Image.Image:
     """A picture or map, decoded. Raises InputError naming it."""
     with naming(path):
         return pictures.decode(jobs.read(path))
+
+
+def read_picture(path: Path) -> Image:
+    """A picture as the encoder would get it, uint8 (H, W, 3), upright (`pictures.read`). Raises
+    InputError."""
+    with naming(path):
+        return pictures.read(jobs.read(path))
 
 
 def read_ids(path: Path) -> LabelMap:

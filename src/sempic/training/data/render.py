@@ -159,21 +159,35 @@ def make(options: CorpusOptions) -> None:
             )
         print(f"{options.out}: this corpus is there already")
         return
-    part = options.out.with_name(options.out.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    files.make_folder(part)
-    packed = tqdm(_done(jobs, options), total=len(jobs), unit="sample", disable=None)
-    samples, shards = _write(part, packed)
-    head = {
-        "format": FORMAT, "key": key, "recipe": recipe, "sources": sources, "samples": samples,
-        "shards": shards,
-    }  # fmt: skip
-    files.write(part / "corpus.json", (json.dumps(head, indent=1) + "\n").encode())
-    files.make_folder(options.out)
-    for path in sorted(part.iterdir(), key=lambda p: p.suffix == ".json"):
-        path.replace(options.out / path.name)
-    part.rmdir()
+    told = {"format": FORMAT, "key": key, "recipe": recipe, "sources": sources}
+    with _part(options.out) as part:
+        packed = tqdm(_done(jobs, options), total=len(jobs), unit="sample", disable=None)
+        samples, shards = _write(part, packed)
+        head = {**told, "samples": samples, "shards": shards}
+        files.write(part / "corpus.json", (json.dumps(head, indent=1) + "\n").encode())
     print(f"{options.out}: {samples} samples in {shards} shards")
+
+
+@contextlib.contextmanager
+def _part(out: Path) -> Iterator[Path]:
+    """A folder whose files move to `out` once all are there, `corpus.json` last; if something
+    fails nothing is left. Raises OutputError, before anything is made where that can be."""
+    part = out.with_name(out.name + ".part")
+    with refused(OutputError, f"{out}: cannot be the folder of a corpus"):
+        if out.exists() and any(path.suffix != ".tar" for path in out.iterdir()):
+            raise OutputError(f"{out}: holds something else than a corpus: choose another --out")
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+    try:
+        yield part
+        with refused(OutputError, f"{out}: cannot write"):
+            out.mkdir(exist_ok=True)
+            for old in out.glob("shard-*.tar"):  # of one whose end did not come
+                old.unlink()
+            for path in sorted(part.iterdir(), key=lambda p: p.suffix == ".json"):
+                path.replace(out / path.name)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def _chosen(source: Source, options: CorpusOptions) -> tuple[Sequence[Item], Sequence[Item]]:

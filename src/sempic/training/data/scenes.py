@@ -27,6 +27,7 @@ from sempic.training.data.readers import (
     open_picture,
     read_ids,
     read_map,
+    read_picture,
 )
 from sempic.training.flags import PaperOptions
 
@@ -76,7 +77,7 @@ class SceneFolder:
 
     def __getitem__(self, index: int) -> TrainingScene:
         entry = self.dataset.entries[index]
-        image = open_picture(entry.image).convert("RGB")
+        image = PIL.Image.fromarray(read_picture(entry.image))
         small = resize_picture(image, self.image_size)
         pixels = np.asarray(small)
         if entry.predicted is None:
@@ -97,9 +98,9 @@ class SceneFolder:
     def human_labels(self, index: int) -> LabelMap:
         """The scene's human label map, uint8 (H, W), even where predicted ones are in use."""
         entry = self.dataset.entries[index]
-        size = open_picture(entry.image).size
-        last = working_size(size, self.image_size)[-1]
-        return pictures.resized(self._human(entry, size), last, "NEAREST")
+        height, width = read_picture(entry.image).shape[:2]
+        last = working_size((width, height), self.image_size)[-1]
+        return pictures.resized(self._human(entry, (width, height)), last, "NEAREST")
 
     def _human(self, entry: Entry, size: tuple[int, int]) -> LabelMap:
         return self.dataset.ids[read_map(entry.labels, entry.image, size[::-1])]
@@ -128,7 +129,7 @@ class SceneFolder:
                 return coarse_codec.to_rgb(bpg.decode(read(entry.coarse))), None
             except BitstreamError as error:
                 raise InputError(f"{entry.coarse}: {error}") from error
-        return np.asarray(open_picture(entry.coarse).convert("RGB")), None
+        return read_picture(entry.coarse), None
 
 
 # ── of the paper's network ───────────────────────────────────────────────────────────────────

@@ -23,13 +23,13 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-import PIL.Image
 
+from sempic import pictures
 from sempic.errors import InputError
 from sempic.palette import CAMVID, CITYSCAPES, Palette
 from sempic.scene import Image, LabelMap
 from sempic.training.data import readers
-from sempic.training.data.readers import open_picture, read_map
+from sempic.training.data.readers import read_ids, read_map, read_picture
 from sempic.training.data.taxonomy import UNLABELLED, Taxonomy
 
 T = TypeVar("T")
@@ -66,7 +66,7 @@ class Item:
 
     def picture(self) -> Image:
         """uint8 (H, W, 3). Raises InputError."""
-        return np.asarray(open_picture(self.image).convert("RGB"))
+        return read_picture(self.image)
 
     def human(self, size: tuple[int, ...]) -> LabelMap | None:
         """Its human map, ids of `palette`, uint8, of its picture's (height, width). Raises
@@ -83,8 +83,7 @@ class Item:
         """
         human, teacher = self.human(size), None
         if self.teacher is not None and taxonomy.palette.name == CITYSCAPES.name:
-            map_ = open_picture(self.teacher).resize(size[::-1], PIL.Image.Resampling.NEAREST)
-            teacher = np.asarray(map_, np.uint8)
+            teacher = pictures.resized(read_ids(self.teacher), size[::-1], "NEAREST")
         if human is None and teacher is None:
             return None
         return taxonomy.known(human, self.palette, teacher, self.hidden)
@@ -103,13 +102,15 @@ class Source:
 def open_sources(specs: Sequence[str], taxonomy: Taxonomy) -> list[Source]:
     """The sources in folders given as `FOLDER` or `FOLDER=WEIGHT`.
 
-    Raises InputError: no folder, an unknown layout, a picture without its map, or two sources of
-    one name.
+    Raises InputError: no folder, an unknown layout, a picture without its map, two sources of one
+    name, or none that has a weight.
     """
     found: list[Source] = []
     for spec in specs:
         folder, weight = _spec(spec)
         found += [s for s in _open_folder(folder, weight, taxonomy) if s.weight]
+    if not found:
+        raise InputError(f"{', '.join(specs)}: no pictures to learn from, or all of weight 0")
     names = [source.name for source in found]
     for name in names:
         if names.count(name) > 1:
@@ -133,7 +134,7 @@ def spread(items: Sequence[T], count: int) -> Sequence[T]:
 
 def _spec(spec: str) -> tuple[Path, float | None]:
     name, _, weight = spec.rpartition("=")
-    if name:
+    if name and not Path(spec).is_dir():  # a folder may have such a name
         try:
             value = float(weight)
         except ValueError as error:
@@ -205,9 +206,9 @@ def _index(path: Path) -> dict[str, str]:
     try:
         told = {
             name: entry.get("split", "train")
-            for name, entry in json.loads(path.read_text()).items()
+            for name, entry in json.loads(path.read_text("utf-8")).items()
         }
-    except (ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise InputError(f"{path}: cannot be read ({error})") from error
     for name, split in told.items():
         if split not in ("train", "val"):

@@ -6,7 +6,6 @@ class of its `groups[g]` may be right; UNKNOWN where nothing is known.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sempic import palette
+from sempic import checks, palette
 from sempic.errors import InputError
 from sempic.palette import CAMVID, CITYSCAPES, Palette, alike, translate
 from sempic.scene import LabelMap
@@ -191,12 +190,10 @@ def from_description(what: Any) -> Taxonomy:
     own = palette.from_description(what)
     rare, importance = set(), {}
     for entry in what["classes"]:
-        if entry.get("rare", False):
-            rare.add(entry["name"])
-        try:
-            importance[entry["name"]] = float(entry.get("importance", 1.0))
-        except (TypeError, ValueError) as error:
-            raise InputError(f"{entry['name']}: its importance is no number") from error
-        if not 0 < importance[entry["name"]] < math.inf:
-            raise InputError(f"{entry['name']}: its importance must be above 0")
+        name = entry["name"]
+        if checks.switch(f"{name}: rare", entry.get("rare", False)):
+            rare.add(name)
+        importance[name] = checks.number(f"{name}: importance", entry.get("importance", 1.0))
+        if importance[name] <= 0:
+            raise InputError(f"{name}: importance must be above 0")
     return Taxonomy(palette=own, rare=frozenset(rare), importance=importance)

@@ -128,7 +128,10 @@ def _rendered(
         source += [number] * len(maps)
         planes.append(np.stack([network.grid(c, SIZE[1], SIZE[0]) for c in decoded]))
     if not found:
-        raise InputError("no label maps to learn the prior from: give labels, or --segmenter")
+        raise InputError(
+            "no label maps to learn the prior from: give two pictures at least whose maps "
+            "have more than one class, or --segmenter"
+        )
     return {
         "labels": np.stack(found),
         "picture": np.array(picture),
@@ -466,7 +469,11 @@ def run(options: LabelPriorOptions) -> None:
 
 def run_export(options: PriorExportOptions) -> None:
     """`sempic train label-prior export`."""
-    export(_averaged(options.causal), _averaged(options.informed), options.out)
+    _check(options.out)
+    causal, informed = _averaged(options.causal), _averaged(options.informed)
+    if "trunk.0.weight" not in informed:
+        raise ModelError(f"{options.informed}: a run without --coarse, where one with it is needed")
+    export(causal, informed, options.out)
 
 
 def _averaged(folder: Path) -> dict[str, Tensor]:
@@ -476,7 +483,8 @@ def _averaged(folder: Path) -> dict[str, Tensor]:
 
 def run_tables(options: PriorTablesOptions) -> None:
     """`sempic train label-prior tables`."""
-    apart((options.networks, options.segmenter), options.out)
+    _check(options.out)
+    apart((options.networks, options.segmenter, options.classes), options.out)
     torch.set_num_threads(1)
     data, _ = opened(options)
     known = prior.load(options.networks)
@@ -493,6 +501,12 @@ def run_tables(options: PriorTablesOptions) -> None:
         networks = {k: v for k, v in file.items() if not k.startswith(("readout.", "primed."))}
     arrays: dict[str, Any] = networks | layer | prime(replace(known, readout=parsed), data)
     _write(options.out, arrays | {"palette": np.array(palette.full_name)})
+
+
+def _check(path: Path) -> None:
+    """Raises OutputError, before the work, for another kind of file."""
+    if path.suffix.lower() != ".npz":
+        raise OutputError(f"{path}: the name of a label model ends in .npz")
 
 
 def _write(path: Path, arrays: dict[str, Any]) -> None:

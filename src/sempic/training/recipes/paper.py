@@ -34,7 +34,7 @@ from sempic.diffusion.gaussian import DiffusionConfig, make_diffusion
 from sempic.diffusion.original import read_original, read_progress
 from sempic.diffusion.sampling import ddpm, guided, paper_start, seeded_noise, to_uint8, to_unit
 from sempic.diffusion.timesteps import LossSecondMomentSampler, UniformSampler
-from sempic.errors import ModelError
+from sempic.errors import ModelError, OutputError, refused
 from sempic.networks.unet import SemanticUNet, UNetConfig, make_condition
 from sempic.networks.weights import filled
 from sempic.training.data.batches import to_device
@@ -280,15 +280,16 @@ class Paper(Recipe):
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
             return
-        if self._board is None:
-            self._board = SummaryWriter(self.options.out, purge_step=step)
-        for name, value in figures.items():
-            self._board.add_scalar(name, value, step)
-        sheet = Path(self.options.out) / f"sheet-{step:06}.png"
-        if sheet.exists():
-            with PIL.Image.open(sheet) as picture:
-                self._board.add_image("sheet", np.asarray(picture), step, dataformats="HWC")
-        self._board.flush()
+        with refused(OutputError, f"{self.options.out}: cannot write TensorBoard's events"):
+            if self._board is None:
+                self._board = SummaryWriter(self.options.out, purge_step=step)
+            for name, value in figures.items():
+                self._board.add_scalar(name, value, step)
+            sheet = Path(self.options.out) / f"sheet-{step:06}.png"
+            if sheet.exists():
+                with PIL.Image.open(sheet) as picture:
+                    self._board.add_image("sheet", np.asarray(picture), step, dataformats="HWC")
+            self._board.flush()
 
     def about(self) -> dict[str, Any]:
         return {"unet": asdict(self.unet), "diffusion": asdict(self.process)}
@@ -298,9 +299,13 @@ class Paper(Recipe):
 
     def save(self, state: dict[str, Tensor], path: Path) -> None:
         super().save(state, path)
-        stem = path.stem.rpartition("_")[0]
-        for old in sorted(path.parent.glob(f"{stem}_*.safetensors"))[: -self.options.keep]:
-            old.unlink()
+        name = re.escape(path.stem.rpartition("_")[0])
+        found = (
+            re.fullmatch(rf"{name}_(\d{{6,}})\.safetensors", p.name) for p in path.parent.iterdir()
+        )
+        steps = sorted((int(match[1]), match[0]) for match in found if match)
+        for _, old in steps[: -self.options.keep]:
+            path.with_name(old).unlink()
 
 
 def read_weights(path: Path, unet: UNetConfig, process: DiffusionConfig) -> SemanticUNet:

@@ -30,7 +30,7 @@ from sempic.pictures import resized
 from sempic.scene import Image, LabelMap
 from sempic.training.data import taxonomy
 from sempic.training.data.sources import Item, Source, open_sources, spread
-from sempic.training.data.taxonomy import GROUP, Taxonomy
+from sempic.training.data.taxonomy import GROUP, UNKNOWN, Taxonomy
 from sempic.training.data.views import Pictures, Views
 from sempic.training.losses import divergence
 from sempic.training.onnx import export_segmenter
@@ -185,6 +185,11 @@ class Segmenter(Recipe):
         sources = [pictures for pictures in loaded if pictures is not None]
         if not sources:
             raise InputError(f"{', '.join(options.data)}: no picture has a label map")
+        if not any((map_ != UNKNOWN).any() for source in sources for map_ in source.known):
+            raise InputError(
+                f"{', '.join(options.data)}: no pixel of a map is of any class of "
+                f"{self.taxonomy.palette.name}"
+            )
         weights = class_weights(sources, self.taxonomy)
         print({s.name: len(s.images) for s in sources}, weights.round(2).tolist(), flush=True)
         self.weight = torch.from_numpy(weights).to(device)
