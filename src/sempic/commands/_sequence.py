@@ -21,7 +21,7 @@ from sempic import api, fields, files, processes, progress, sequence
 from sempic.batch.work import Record, noting
 from sempic.commands._files import only_for
 from sempic.container import SEQUENCE_MAGIC
-from sempic.errors import ImageError, InputError, OutputError, SempicWarning, refused
+from sempic.errors import ImageError, InputError, OutputError, SempicError, SempicWarning, refused
 from sempic.jobs import apart, naming, need_stdout, read
 from sempic.options import DecodeOptions, EncodeOptions
 from sempic.sequence import SequenceOptions
@@ -290,7 +290,18 @@ def _frames(
 
     apart((name, args.segmenter), target)
     source = Source(name, rate=args.fps, max_side=max_side)
-    return source, source.rate, source.count
+    return _alike(name, source), source.rate, source.count
+
+
+def _alike(name: str, frames: Iterable[Any]) -> Iterator[Any]:
+    """The same; raises ImageError where one has another size than the first."""
+    first = None
+    for number, pixels in enumerate(frames):
+        size = f"{pixels.shape[1]}×{pixels.shape[0]}"
+        first = first or size
+        if size != first:
+            raise ImageError(f"{name}: frame {number} is {size}, and the first was {first}")
+        yield pixels
 
 
 def _read(paths: list[Path], max_side: int | None) -> Iterator[Any]:
@@ -340,8 +351,8 @@ def _begins(name: str) -> bool:
 
 @contextlib.contextmanager
 def _growing(target: str) -> Iterator[Callable[[bytes], None]]:
-    """Writes pieces as they come. What was written stays if it ends early, but replaces no file
-    then; beside one it stays if it is the user who ends it."""
+    """Writes pieces as they come. What was written stays if it ends early, beside a file that was
+    there: hours of a camera may be in it."""
     if target == "-":
         need_stdout()
 
@@ -358,6 +369,11 @@ def _growing(target: str) -> Iterator[Callable[[bytes], None]]:
         yield file.write
     except KeyboardInterrupt:
         raise KeyboardInterrupt(file.interrupt()) from None
+    except SempicError as error:
+        kept = file.interrupt()
+        if kept and not file.is_new:
+            raise type(error)(f"{error}; {kept}") from error
+        raise
     except BaseException:
         file.close(keep=file.size > 0 and file.is_new)
         raise
