@@ -9,6 +9,7 @@ import os
 import queue
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -108,12 +109,14 @@ class Source:
         """Whether it can only be read from its beginning to its end."""
         self._waits = False
         """Whether FFmpeg is at work in another thread."""
+        self._patience: float | None = None
+        """Seconds that it may wait there."""
         self._fault: Exception | None = None
         """Why it breaks off."""
         try:
             self._container = self._open(data)
         except (FFmpegError, OSError, ValueError) as error:
-            raise InputError(f"{name}: not a video that can be read: {_why(error)}") from None
+            raise InputError(f"{name}: not a video that can be read: {reason(error)}") from None
         videos = [v for v in self._container.streams.video if not v.disposition & _COVER]
         if not videos:
             self.close()
@@ -166,16 +169,18 @@ class Source:
         if data is None and not _is_live(name):
             file = _opened(name)
             self._in_order = name == "-" and not file.seekable()
-        kind = "v4l2" if name.startswith(_CAMERA) else None
+        kind = "v4l2" if name.startswith(_CAMERA) else None  # which waits for no network
         options = {"format_whitelist": _FORMATS}
-        timeout = _PATIENCE if isinstance(file, str) and "://" in file else None
+        self._patience = _PATIENCE if _is_live(name) and kind is None else None
         return self._awaited(
-            lambda: av.open(file, format=kind, options=options, timeout=timeout)
+            lambda: av.open(file, format=kind, options=options, timeout=self._patience)
         )
 
     def _awaited(self, work: Callable[[], _T]) -> _T:
         """What FFmpeg's work gives, done in another thread: it may wait long for what is to come,
-        and would look for no Ctrl-C meanwhile."""
+        and would look for no Ctrl-C meanwhile. TimeoutError if that is too long."""
+        from av.error import ExitError
+
         done = queue.SimpleQueue[tuple[_T | None, BaseException | None]]()
 
         def run() -> None:
@@ -185,14 +190,19 @@ class Source:
                 done.put((None, error))
 
         thread = threading.Thread(target=run, daemon=True)
+        start = time.monotonic()
         self._waits = True
         thread.start()
         result, error = done.get()
         thread.join()
         self._waits = False
-        if error is not None:
-            raise error
-        return cast(_T, result)
+        if error is None:
+            return cast(_T, result)
+        # Some readers say something else of it, and some give first what they still have.
+        late = isinstance(error, ExitError) or time.monotonic() - start >= (self._patience or 0)
+        if self._patience is not None and late:
+            raise TimeoutError(f"nothing came for {self._patience:g} s")
+        raise error
 
     def __iter__(self) -> Iterator[Image]:
         """uint8 (H, W, 3), once; raises InputError where the video breaks off. It is closed behind
@@ -223,12 +233,13 @@ class Source:
             yield self._picture(last)
             due += 1
         if self._fault is not None:
-            why = f"breaks off at frame {due}: {_why(self._fault)}"
+            why = f"breaks off at frame {due}: {reason(self._fault)}"
             if last is None and self._in_order and "mp4" in self._container.format.name.split(","):
                 why = _INDEX_LAST
             raise InputError(f"{self._name}: {why}")
         if clock.jumps:
-            warn(f"its timestamps jump ({_counted(clock.jumps, 'time')}): the next frame follows at once there")
+            often = _counted(clock.jumps, "time")
+            warn(f"its timestamps jump ({often}): the next frame follows at once there")
         elif last is not None:
             shown = float((last.duration or 0) * (last.time_base or 0))
             self._compare(due, behind + float(shown * self.rate))
@@ -259,7 +270,9 @@ class Source:
         if not came:
             self._fault = self._fault or error
         elif damaged:
-            warn(f"{_counted(damaged, 'packet')} of it cannot be decoded: what they show is left out")
+            warn(
+                f"{_counted(damaged, 'packet')} of it cannot be decoded: what is in it is left out"
+            )
 
     def _warn_of_what_is_lost(self) -> None:
         if self._others:
@@ -431,7 +444,8 @@ def _ready(graph: Any, frame: Any) -> Iterator[Any]:
 
 
 class Video:
-    """A video file that grows by a picture at a time, and is there once it is closed."""
+    """A video file that grows by a picture at a time, and is there once it is closed; until then
+    it is `NAME.part` (if that name is free)."""
 
     def __init__(self, path: Path, rate: Fraction) -> None:
         """Raises OutputError if it cannot be made."""
@@ -439,11 +453,14 @@ class Video:
         from av.error import FFmpegError
 
         self._path = path
-        self._part = files.part_of(path)
+        with refused(OutputError, f"{path}: cannot write"):
+            stream = files.is_stream(path)
+            self._part = files.part_of(path) if stream else _part_of(files.replaceable(path))
         try:
             format = WRITTEN[path.suffix.lower()]
             self._container = av.open(_local(str(self._part)), "w", format=format)
         except (FFmpegError, OSError) as error:
+            self._part.unlink(missing_ok=True)
             raise OutputError(f"{path}: cannot write: {reason(error)}") from None
         name = "libx264" if "libx264" in av.codecs_available else "mpeg4"
         self._stream: Any = self._container.add_stream(name, rate=rate)
@@ -492,12 +509,6 @@ class Video:
         except BaseException:
             self._part.unlink(missing_ok=True)
             raise
-        target = Path(os.path.realpath(self._path))
-        if self._part.parent == target.parent:  # else it lies where files can be written
-            part = _part_of(target)
-            with refused(OutputError, f"{part}: cannot write"):
-                os.replace(self._part, part)
-            self._part = part
         return _told(self._path, self._part)
 
     def _end(self) -> None:
@@ -582,13 +593,6 @@ def _opened(name: str) -> Any:
     if sys.stdin is None:
         raise InputError("standard input is closed")
     return getattr(sys.stdin.buffer, "raw", sys.stdin.buffer)
-
-
-def _why(error: BaseException) -> str:
-    """What FFmpeg says of an error; or that it waited too long."""
-    from av.error import ExitError
-
-    return f"nothing came for {_PATIENCE:g} s" if isinstance(error, ExitError) else reason(error)
 
 
 def _local(name: str) -> str:
