@@ -19,6 +19,7 @@ from conftest import FakeReceiver, FakeSegmenter
 from scenes import drive, numbered, numbers
 
 from sempic import api, cli, sequence
+from sempic.batch.work import noting
 from sempic.errors import InputError, SempicWarning
 from sempic.sequence import video
 
@@ -282,6 +283,36 @@ def test_transparency_is_laid_over_white(folder):
         with said:
             (frame,) = video.Source("x.mov")
         assert (frame == (255 if told else 90)).all()
+
+
+def test_what_is_to_be_said_of_a_camera_is_said_once_and_before_it_ends(
+    folder, monkeypatch, capsys
+):
+    with av.open("x.mov", "w") as out:
+        stream = out.add_stream("qtrle", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "argb"
+        for picture, _ in drive(6):
+            clear = np.dstack([picture, np.full((48, 64), 200, np.uint8)])
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(clear, "rgba")))
+        out.mux(stream.encode(None))
+    told = []
+
+    class Interrupted(FakeSegmenter):
+        def predict(self, image):
+            told.append(capsys.readouterr().err)
+            if len(told) == 3:
+                raise KeyboardInterrupt
+            return super().predict(image)
+
+    monkeypatch.setattr(api.Codec, "segmenter", Interrupted())
+    command = ["encode", "x.mov", "--segment-every", "1", "-o", "x.sempic"]
+    assert cli.main(command) == 2
+    note = "sempic: x.mov: transparency is laid over white; a .sempic file has none\n"
+    assert told == [note, "", ""]
+    assert capsys.readouterr().err == "sempic: interrupted; x.sempic has all frames until now\n"
+    with noting() as record:
+        assert len(list(video.Source("x.mov"))) == 6
+    assert len(record["notes"]) == 1
 
 
 @pytest.mark.parametrize("curve", [16, 18])

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sempic import api, fields, files, processes, progress, sequence
-from sempic.batch.work import Record, noting
+from sempic.batch.work import Record
 from sempic.commands._files import only_for
 from sempic.container import SEQUENCE_MAGIC
 from sempic.errors import ImageError, InputError, OutputError, SempicError, SempicWarning, refused
@@ -101,16 +101,28 @@ def encode(args: argparse.Namespace) -> int:
 
 @contextlib.contextmanager
 def _noted(name: str) -> Iterator[None]:
-    """Says at the end what sempic warned of, each once, however many frames it was of."""
-    with noting() as record:
-        warnings.simplefilter("default", SempicWarning)  # repeated ones would pile up
+    """Says what sempic warns of as soon as it does, each once, however many frames it is of: what a
+    camera shows has no end."""
+    said = set()
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def note(message: Any, category: Any, *where: Any, **more: Any) -> None:
+            if not issubclass(category, SempicWarning):
+                show(message, category, *where, **more)
+            elif (text := str(message)) not in said:
+                said.add(text)
+                with progress.aside():
+                    processes.say(f"{name}: {text}")
+
+        warnings.showwarning = note
+        warnings.simplefilter("always", SempicWarning)
         yield
-    say_notes(name, record)
 
 
 def say_notes(name: str, record: Record) -> None:
     """Each note of `noting`, once."""
-    for note in sorted(set(record.get("notes", ()))):
+    for note in sorted(record.get("notes", ())):
         processes.say(f"{name}: {note}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import math
 import os
@@ -116,7 +117,10 @@ class Source:
         try:
             self._container = self._open(data)
         except (FFmpegError, OSError, ValueError) as error:
-            raise InputError(f"{name}: not a video that can be read: {reason(error)}") from None
+            why = reason(error)
+            if getattr(error, "errno", None) == errno.EINVAL:  # so FFmpeg refuses what is not named
+                why = "it is broken, or of a kind that is not read here"
+            raise InputError(f"{name}: not a video that can be read: {why}") from None
         videos = [v for v in self._container.streams.video if not v.disposition & _COVER]
         if not videos:
             self.close()
