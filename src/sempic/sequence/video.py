@@ -460,14 +460,14 @@ class Video:
         with refused(OutputError, f"{path}: cannot write"):
             stream = files.is_stream(path)
             self._part = files.part_of(path) if stream else _part_of(files.replaceable(path))
-        try:
-            format = WRITTEN[path.suffix.lower()]
-            self._container = av.open(_local(str(self._part)), "w", format=format)
-        except (FFmpegError, OSError) as error:
-            self._part.unlink(missing_ok=True)
-            raise OutputError(f"{path}: cannot write: {reason(error)}") from None
-        name = "libx264" if "libx264" in av.codecs_available else "mpeg4"
-        self._stream: Any = self._container.add_stream(name, rate=rate)
+        with files.removed_on_failure(self._part):
+            try:
+                format = WRITTEN[path.suffix.lower()]
+                self._container = av.open(_local(str(self._part)), "w", format=format)
+            except (FFmpegError, OSError) as error:
+                raise OutputError(f"{path}: cannot write: {reason(error)}") from None
+            name = "libx264" if "libx264" in av.codecs_available else "mpeg4"
+            self._stream: Any = self._container.add_stream(name, rate=rate)
         self._begun = False
 
     def add(self, picture: Image) -> None:
