@@ -18,7 +18,7 @@ import pytest
 from conftest import FakeReceiver, FakeSegmenter
 from scenes import drive, numbered, numbers
 
-from sempic import api, cli, sequence
+from sempic import api, cli, pictures, sequence
 from sempic.batch.work import noting
 from sempic.errors import InputError, SempicWarning
 from sempic.sequence import video
@@ -31,6 +31,16 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.setattr(api.Codec, "segmenter", FakeSegmenter())
     monkeypatch.setattr(api.Codec, "receiver", FakeReceiver())
     return tmp_path
+
+
+@contextlib.contextmanager
+def serving(handler):
+    """The address of a server on this machine."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
 
 
 @contextlib.contextmanager
@@ -47,15 +57,11 @@ def served(data, *, stalls=False):
             if stalls:
                 done.wait()
 
-        def log_message(self, *_):
-            pass
+        log_message = lambda *_: None  # noqa: E731
 
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.daemon_threads = True
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/x.ts"
+    with serving(Handler) as address:
+        yield f"{address}/x.ts"
         done.set()
-        server.shutdown()
 
 
 # ── what stalls, breaks off or never begins ──────────────────────────────────────────────────
@@ -185,6 +191,28 @@ def test_packets_that_cannot_be_decoded_are_left_out_and_said(folder, codec, gon
     with pytest.warns(SempicWarning) as told:
         assert numbers(video.Source("y.mkv"))[:10] == shown
     assert "of it cannot be decoded" in str(told[0].message)
+
+
+def test_cameras_that_send_single_pictures_keep_their_time(folder):
+    """FFmpeg takes what has no timestamps for 25 pictures a second."""
+
+    class Camera(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=next")
+            self.end_headers()
+            for picture, _ in drive(10):
+                part = pictures.encode(picture, ".jpg")
+                head = f"--next\r\nContent-Type: image/jpeg\r\nContent-Length: {len(part)}\r\n\r\n"
+                self.wfile.write(head.encode() + part + b"\r\n")
+                time.sleep(0.1)
+
+        log_message = lambda *_: None  # noqa: E731
+
+    came = []
+    with serving(Camera) as address, pytest.raises(InputError, match="breaks off"):
+        came.extend(video.Source(f"{address}/video", rate=Fraction(10)))
+    assert len(came) >= 7
 
 
 def test_what_holds_no_picture_that_can_be_decoded_is_an_error(folder):

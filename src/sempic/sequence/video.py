@@ -31,7 +31,7 @@ WRITTEN = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
 """Suffixes of videos that are written, and PyAV's names of the formats."""
 _FORMATS = (
     "mov,mp4,matroska,webm,avi,mpegts,mpeg,mpegvideo,m4v,ogg,yuv4mpegpipe,hevc,h264,flv,rtsp,v4l2,"
-    "mpjpeg,mjpeg,gif"
+    "mpjpeg,gif"
 )
 """FFmpeg's names of what is opened: not what opens files and addresses of its own (playlists)."""
 _CAMERA = "/dev/video"
@@ -52,6 +52,9 @@ _FEWER, _FEWER_SHARE = 2, 0.05
 """So many frames, and so large a share, may be missing without a word."""
 _UNTIMED = {"h264", "hevc", "m4v", "mpegvideo"}
 """FFmpeg's names of formats without timestamps, for which it announces a rate of its own."""
+_PICTURES = "mpjpeg"
+"""FFmpeg's name of what many cameras send by HTTP, a JPEG behind the other: without timestamps, and
+at no rate that is known. What counts is when they come."""
 _SLOWEST, _FASTEST = Fraction(1, 100), 240
 """Frames in a second that can be coded."""
 _EARLY = 0.2
@@ -221,12 +224,14 @@ class Source:
 
         clock = _Clock(self._period)
         early = _EARLY * min(1.0, self._period * self.rate)
+        untimed = self._container.format.name == _PICTURES and _is_live(self._name)
         due = 0
         behind = 0.0
         last = None
         try:
             for frame in _progressive(self._decoded()):
-                behind = round(clock.read(frame.time) * self.rate, 6)
+                now = time.monotonic() if untimed else frame.time
+                behind = round(clock.read(now) * self.rate, 6)
                 while last is not None and behind > due + early:
                     yield self._picture(last)
                     due += 1
