@@ -215,6 +215,22 @@ def test_cameras_that_send_single_pictures_keep_their_time(folder):
     assert len(came) >= 7
 
 
+def test_a_camera_that_is_faster_than_the_coder_is_said(folder, monkeypatch):
+    def slowly(source):
+        with contextlib.suppress(InputError):
+            for _ in video.Source(source):
+                time.sleep(0.1)
+
+    monkeypatch.setattr(video, "_LAGS", 0.5)
+    numbered("x.ts", 24)
+    with (
+        served(Path("x.ts").read_bytes()) as address,
+        pytest.warns(SempicWarning, match="faster than it is coded"),
+    ):
+        slowly(address)
+    slowly("x.ts")  # which can wait
+
+
 def test_what_holds_no_picture_that_can_be_decoded_is_an_error(folder):
     numbered("x.ts", 12)
     data = Path("x.ts").read_bytes()

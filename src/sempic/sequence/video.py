@@ -52,6 +52,9 @@ _FEWER, _FEWER_SHARE = 2, 0.05
 """So many frames, and so large a share, may be missing without a word."""
 _UNTIMED = {"h264", "hevc", "m4v", "mpegvideo"}
 """FFmpeg's names of formats without timestamps, for which it announces a rate of its own."""
+_LAGS, _SHORT = 10.0, 0.02
+"""If in so many seconds so small a share of them was spent in waiting for a live video, whoever
+takes its frames is too slow for it."""
 _PICTURES = "mpjpeg"
 """FFmpeg's name of what many cameras send by HTTP, a JPEG behind the other: without timestamps, and
 at no rate that is known. What counts is when they come."""
@@ -261,9 +264,17 @@ class Source:
         self._warn_of_what_is_lost()
         packets = self._container.demux(self._stream)
         came, damaged, error = False, 0, None
+        live = _is_live(self._name) and self.count is None  # a file at an address can wait
+        begun, waited = time.monotonic(), 0.0
         while self._fault is None:
+            asked = time.monotonic()
+            if live and asked - begun > _LAGS:
+                if waited < _SHORT * (asked - begun):
+                    warn("it comes faster than it is coded, and lags: lower --fps or --max-side")
+                begun, waited = asked, 0.0
             try:
                 packet = self._awaited(lambda: next(packets, None))
+                waited += time.monotonic() - asked
             except (FFmpegError, OSError) as fault:
                 self._fault = fault
                 packet = Packet()  # an empty one: the decoder gives what it still has
