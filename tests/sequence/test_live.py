@@ -222,6 +222,7 @@ def test_a_camera_that_is_faster_than_the_coder_is_said(folder, monkeypatch):
                 time.sleep(0.1)
 
     monkeypatch.setattr(video, "_LAGS", 0.5)
+    monkeypatch.setattr(video, "_SHORT", 0.5)  # of half a second, on a busy machine
     numbered("x.ts", 24)
     with (
         served(Path("x.ts").read_bytes()) as address,

@@ -52,7 +52,7 @@ _FEWER, _FEWER_SHARE = 2, 0.05
 """So many frames, and so large a share, may be missing without a word."""
 _UNTIMED = {"h264", "hevc", "m4v", "mpegvideo"}
 """FFmpeg's names of formats without timestamps, for which it announces a rate of its own."""
-_LAGS, _SHORT = 10.0, 0.02
+_LAGS, _SHORT = 10.0, 0.05
 """If in so many seconds so small a share of them was spent in waiting for a live video, whoever
 takes its frames is too slow for it."""
 _PICTURES = "mpjpeg"
@@ -250,7 +250,7 @@ class Source:
                 why = _INDEX_LAST
             raise InputError(f"{self._name}: {why}")
         if clock.jumps:
-            often = _counted(clock.jumps, "time")
+            often = "1 time" if clock.jumps == 1 else f"{clock.jumps} times"
             warn(f"its timestamps jump ({often}): the next frame follows at once there")
         elif last is not None:
             shown = float((last.duration or 0) * (last.time_base or 0))
@@ -263,7 +263,7 @@ class Source:
 
         self._warn_of_what_is_lost()
         packets = self._container.demux(self._stream)
-        came, damaged, error = False, 0, None
+        came, error = False, None
         live = _is_live(self._name) and self.count is None  # a file at an address can wait
         begun, waited = time.monotonic(), 0.0
         while self._fault is None:
@@ -286,13 +286,12 @@ class Source:
                     came = True
                     yield frame
             except FFmpegError as cause:
-                damaged, error = damaged + 1, cause
+                error = cause
+            if came and error is not None:
+                warn("packets of it cannot be decoded: what is in them is left out")
+                error = None
         if not came:
             self._fault = self._fault or error
-        elif damaged:
-            warn(
-                f"{_counted(damaged, 'packet')} of it cannot be decoded: what is in it is left out"
-            )
 
     def _warn_of_what_is_lost(self) -> None:
         if self._others:
@@ -397,10 +396,6 @@ class _Clock:
                 self._origin, at = time - then, then
         self._now = at if now is None else max(now, at)
         return self._now
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def _turns(frame: Any) -> tuple[bool, int]:
