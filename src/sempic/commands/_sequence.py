@@ -457,9 +457,10 @@ def _tell(
     if args.json:
         print(json.dumps(record))
     else:
+        frames = "1 frame" if record["frames"] == 1 else f"{record['frames']} frames"
         print(
-            f"{processes.printable(name)} → {processes.printable(target)}: {record['frames']} "
-            f"frames of {record['width']}×{record['height']}, {record['bytes']} bytes, "
+            f"{processes.printable(name)} → {processes.printable(target)}: {frames} "
+            f"of {record['width']}×{record['height']}, {record['bytes']} bytes, "
             f"{record['kbps']:.1f} kbit/s, {seconds:.1f} s"
         )
 
