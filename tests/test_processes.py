@@ -144,6 +144,24 @@ def test_signals_unwind_and_are_told_to_whoever_waits(number):
     assert process.returncode == -number
 
 
+def test_ctrl_c_of_which_a_library_makes_an_error_is_ctrl_c():
+    """As those in C do that are interrupted as they load."""
+    code = (
+        "import os, signal, sys, time\n"
+        "from sempic import processes\n"
+        "def load():\n"
+        "    try:\n"
+        "        os.kill(os.getpid(), signal.SIGINT)\n"
+        "        time.sleep(60)\n"
+        "    except KeyboardInterrupt as stop:\n"
+        "        raise ImportError('initialization failed') from stop\n"
+        "sys.exit(processes.as_program(load))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert done.returncode == -signal.SIGINT
+    assert done.stderr == b"sempic: interrupted\n"
+
+
 def test_one_ctrl_c_ends_a_loop_of_a_shell():
     Path("wait.py").write_text(WAITS)
     loop = f"for i in 1 2 3; do {sys.executable} wait.py; done; echo went on"

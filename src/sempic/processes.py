@@ -155,7 +155,10 @@ def as_program(run: Callable[[], int]) -> int:
         signal.signal(each, interrupt)
     try:
         code = _flushed(run)
-    except KeyboardInterrupt:
+    except BaseException as end:
+        # A library in C that is interrupted as it loads raises an error of its own.
+        if not caught and not isinstance(end, KeyboardInterrupt):
+            raise
         code = 2
         with contextlib.suppress(OSError, ValueError):
             print("sempic: interrupted", file=sys.stderr, flush=True)

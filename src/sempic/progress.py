@@ -78,6 +78,17 @@ def bar(total: int | None, unit: str) -> Iterator[Callable[[], object]]:
         yield line.update
 
 
+@contextlib.contextmanager
+def aside() -> Iterator[None]:
+    """Within it lines can be printed on stderr: a bar that is there makes way for them."""
+    tqdm = sys.modules.get("tqdm")
+    if tqdm is None:
+        yield
+        return
+    with tqdm.tqdm.external_write_mode(file=sys.stderr):
+        yield
+
+
 def _tqdm(**options: Any) -> Any:
     from tqdm import tqdm
 

@@ -53,3 +53,21 @@ def test_a_rate_that_cannot_be_held_is_said_once(monkeypatch):
     with warnings.catch_warnings():
         warnings.filterwarnings("error", ".*cannot be held", SempicWarning)
         list(sequence.encode(noise, codec=api.Codec(), bitrate="1M"))
+
+
+def test_a_long_overload_is_not_paid_for_as_long():
+    """A minute of what cannot be held: seconds later pictures are as fine as before."""
+    bucket, chosen = Bucket(16e3, 10, 2.0), []
+    for t in range(900):
+        key = t % 20 == 0
+        hard = 60 if 100 <= t < 700 else 1
+        qp = bucket.choose(key=key)
+        coarse = hard * (10 if key else 1) * 2000 * 2 ** ((34 - qp) / 6)
+        while key and bucket.too_large(int(coarse)):
+            coarse *= 2 ** ((qp - bucket.choose(key=True)) / 6)
+            qp = bucket.choose(key=True)
+        bucket.put(int(coarse) + 20, int(coarse), key=key)
+        chosen.append(qp)
+        assert bucket.overflows or t < 150 or t >= 700
+    before = np.mean(chosen[40:100])
+    assert np.mean(chosen[750:]) == pytest.approx(before, abs=1.5)

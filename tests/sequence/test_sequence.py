@@ -19,7 +19,7 @@ import numpy as np
 import PIL.Image
 import pytest
 from conftest import FakeReceiver, FakeSegmenter
-from scenes import drive
+from scenes import drive, numbered, numbers
 
 import sempic
 from sempic import api, cli, coarse, errors, sequence
@@ -360,27 +360,6 @@ def noisy(name, count=20, last=1, **options):
             file.mux(packets)
         file.mux(out.encode(None))
     return Path(name)
-
-
-def numbered(name, count, *, times=None, format=None, codec="libx264", rate=10, **of_stream):
-    """A video whose frames say their number by their grey; times: in milliseconds."""
-    with av.open(name, "w", format=format) as out:
-        stream = out.add_stream(codec, rate=rate)
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        if times:
-            stream.codec_context.time_base = Fraction(1, 1000)
-        for key, value in of_stream.items():
-            setattr(stream.codec_context, key, value)
-        for number in range(count):
-            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 8 * number, np.uint8))
-            if times:
-                frame.pts, frame.time_base = times[number], Fraction(1, 1000)
-            out.mux(stream.encode(frame))
-        out.mux(stream.encode(None))
-
-
-def numbers(source):
-    return [round(frame.mean() / 8) for frame in source]
 
 
 @pytest.mark.parametrize("rate", [24, Fraction(30000, 1001), 30, 60])

@@ -257,14 +257,16 @@ def attempt(work: Work, job: Job) -> list[Record]:
 
 @contextlib.contextmanager
 def noting() -> Iterator[Record]:
-    """A part of a record, filled at the end with what sempic warned of, if it did."""
+    """A part of a record, filled at the end with what sempic warned of, if it did: each once."""
     record: Record = {}
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", SempicWarning)
         yield record
     for warning in caught:
         if issubclass(warning.category, SempicWarning):
-            record.setdefault("notes", []).append(str(warning.message))
+            notes = record.setdefault("notes", [])
+            if (note := str(warning.message)) not in notes:
+                notes.append(note)
         else:
             warnings.warn_explicit(
                 warning.message, warning.category, warning.filename, warning.lineno

@@ -18,10 +18,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sempic import api, fields, files, processes, progress, sequence
-from sempic.batch.work import Record, noting
+from sempic.batch.work import Record
 from sempic.commands._files import only_for
 from sempic.container import SEQUENCE_MAGIC
-from sempic.errors import ImageError, InputError, OutputError, SempicWarning, naming, refused
+from sempic.errors import (
+    ImageError,
+    InputError,
+    OutputError,
+    SempicError,
+    SempicWarning,
+    naming,
+    refused,
+)
 from sempic.jobs import apart, need_stdout, read
 from sempic.options import DecodeOptions, EncodeOptions
 from sempic.sequence import SequenceOptions
@@ -101,16 +109,28 @@ def encode(args: argparse.Namespace) -> int:
 
 @contextlib.contextmanager
 def _noted(name: str) -> Iterator[None]:
-    """Says at the end what sempic warned of, each once, however many frames it was of."""
-    with noting() as record:
-        warnings.simplefilter("default", SempicWarning)  # repeated ones would pile up
+    """Says what sempic warns of as soon as it does, each once, however many frames it is of: what a
+    camera shows has no end."""
+    said = set()
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def note(message: Any, category: Any, *where: Any, **more: Any) -> None:
+            if not issubclass(category, SempicWarning):
+                show(message, category, *where, **more)
+            elif (text := str(message)) not in said:
+                said.add(text)
+                with progress.aside():
+                    processes.say(f"{name}: {text}")
+
+        warnings.showwarning = note
+        warnings.simplefilter("always", SempicWarning)
         yield
-    say_notes(name, record)
 
 
 def say_notes(name: str, record: Record) -> None:
     """Each note of `noting`, once."""
-    for note in sorted(set(record.get("notes", ()))):
+    for note in sorted(record.get("notes", ())):
         processes.say(f"{name}: {note}")
 
 
@@ -290,7 +310,18 @@ def _frames(
 
     apart((name, vars(args).get("segmenter")), target)
     source = Source(name, rate=args.fps, max_side=max_side)
-    return source, source.rate, source.count
+    return _alike(name, source), source.rate, source.count
+
+
+def _alike(name: str, frames: Iterable[Any]) -> Iterator[Any]:
+    """The same; raises ImageError where one has another size than the first."""
+    first = None
+    for number, pixels in enumerate(frames):
+        size = f"{pixels.shape[1]}×{pixels.shape[0]}"
+        first = first or size
+        if size != first:
+            raise ImageError(f"{name}: frame {number} is {size}, and the first was {first}")
+        yield pixels
 
 
 def _read(paths: list[Path], max_side: int | None) -> Iterator[Any]:
@@ -340,8 +371,8 @@ def _begins(name: str) -> bool:
 
 @contextlib.contextmanager
 def _growing(target: str) -> Iterator[Callable[[bytes], None]]:
-    """Writes pieces as they come. What was written stays if it ends early, but replaces no file
-    then; beside one it stays if it is the user who ends it."""
+    """Writes pieces as they come. What was written stays if it ends early, beside a file that was
+    there: hours of a camera may be in it."""
     if target == "-":
         need_stdout()
 
@@ -358,6 +389,11 @@ def _growing(target: str) -> Iterator[Callable[[bytes], None]]:
         yield file.write
     except KeyboardInterrupt:
         raise KeyboardInterrupt(file.interrupt()) from None
+    except SempicError as error:
+        kept = file.interrupt()
+        if kept and not file.is_new:
+            raise type(error)(f"{error}; {kept}") from error
+        raise
     except BaseException:
         file.close(keep=file.size > 0 and file.is_new)
         raise
@@ -429,9 +465,10 @@ def _tell(
     if args.json:
         print(json.dumps(record))
     else:
+        frames = "1 frame" if record["frames"] == 1 else f"{record['frames']} frames"
         print(
-            f"{processes.printable(name)} → {processes.printable(target)}: {record['frames']} "
-            f"frames of {record['width']}×{record['height']}, {record['bytes']} bytes, "
+            f"{processes.printable(name)} → {processes.printable(target)}: {frames} "
+            f"of {record['width']}×{record['height']}, {record['bytes']} bytes, "
             f"{record['kbps']:.1f} kbit/s, {seconds:.1f} s"
         )
 

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 WINDOW = 3.0
 """Seconds over which the rate is held."""
+_DEBT = 1.25 * WINDOW
+"""The most of what was sent too much that is still to be saved, in seconds: else pictures would
+stay coarse as long behind an overload as that was. It is more than what counts as an overflow."""
 _HALVES = 5.0
 """QP that halve the bits of a coarse picture."""
 _STEP = 2.0
@@ -64,16 +67,16 @@ class Bucket:
 
     def put(self, bits: int, coarse: int, *, key: bool) -> None:
         """What a frame took, and its coarse picture thereof."""
-        self._level += bits - self.bitrate / self.frames
-        self._level = max(self._level, -WINDOW * self.bitrate)
+        self.add(bits - self.bitrate / self.frames)
         if key:
             return
         self._coarse = coarse if self._coarse is None else 0.7 * self._coarse + 0.3 * coarse
         self._other = 0.8 * self._other + 0.2 * (bits - coarse)
 
-    def add(self, bits: int) -> None:
+    def add(self, bits: float) -> None:
         """What is sent besides, of no one frame."""
-        self._level += bits
+        level = self._level + bits
+        self._level = max(-WINDOW * self.bitrate, min(level, _DEBT * self.bitrate))
 
     def _set(self, qp: float) -> None:
         before, self.qp = self.qp, max(_RANGE[0], min(qp, _RANGE[1]))

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import math
 import os
+import queue
 import sys
-from collections.abc import Iterable, Iterator
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar, cast
 
 import numpy as np
 
@@ -26,10 +30,17 @@ READ = frozenset((
 WRITTEN = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
 """Suffixes of videos that are written, and PyAV's names of the formats."""
 _FORMATS = (
-    "mov,mp4,matroska,webm,avi,mpegts,mpeg,mpegvideo,m4v,ogg,yuv4mpegpipe,hevc,h264,flv,rtsp,v4l2"
+    "mov,mp4,matroska,webm,avi,mpegts,mpeg,mpegvideo,m4v,ogg,yuv4mpegpipe,hevc,h264,flv,rtsp,v4l2,"
+    "mpjpeg,gif"
 )
 """FFmpeg's names of what is opened: not what opens files and addresses of its own (playlists)."""
-_LIVE = ("rtsp://", "rtmp://", "http://", "https://", "udp://", "/dev/video")
+_CAMERA = "/dev/video"
+_LIVE = (
+    "rtsp://", "rtsps://", "rtmp://", "rtmps://", "http://", "https://", "udp://", "tcp://", "srt://",
+    _CAMERA,
+)  # fmt: skip
+_PATIENCE = 30.0
+"""Seconds to wait for a network: for a connection, and then for each packet."""
 _INDEX_LAST = (
     "the index of such a file mostly stands at its end, which a pipe does not reach in time: name "
     "the file, or put the index first (ffmpeg -i IN.mp4 -c copy -movflags +faststart OUT.mp4)"
@@ -41,6 +52,12 @@ _FEWER, _FEWER_SHARE = 2, 0.05
 """So many frames, and so large a share, may be missing without a word."""
 _UNTIMED = {"h264", "hevc", "m4v", "mpegvideo"}
 """FFmpeg's names of formats without timestamps, for which it announces a rate of its own."""
+_LAGS, _SHORT = 10.0, 0.05
+"""If in so many seconds so small a share of them was spent in waiting for a live video, whoever
+takes its frames is too slow for it."""
+_PICTURES = "mpjpeg"
+"""FFmpeg's name of what many cameras send by HTTP, a JPEG behind the other: without timestamps, and
+at no rate that is known. What counts is when they come."""
 _SLOWEST, _FASTEST = Fraction(1, 100), 240
 """Frames in a second that can be coded."""
 _EARLY = 0.2
@@ -52,14 +69,25 @@ What is cut together begins anew, and a camera's clock is set."""
 _SQUEEZED = 4
 """Pixels that are more than so many times as wide as high, or the reverse, are taken for square:
 no camera has them."""
+_COVER = 0x0400
+"""FFmpeg's flag of a picture that belongs to a file of sound, say, and is no video."""
+_HDR = {16: "PQ", 18: "HLG"}
+"""Transfer curves, in FFmpeg's numbers, of high dynamic range."""
 _BT709, _UNTOLD, _LIMITED, _HIGH = 1, 2, 1, 720
 """Colour matrices in FFmpeg's numbers; that of BT.709 is meant where none is told of a video with
 so many lines, as players have it. FFmpeg itself takes BT.601."""
 
+_T = TypeVar("_T")
+
 
 def is_video(name: str) -> bool:
     """Whether a name is that of a video file, a camera or a stream."""
-    return name.startswith(_LIVE) or Path(name).suffix.lower() in READ
+    return _is_live(name) or Path(name).suffix.lower() in READ
+
+
+def _is_live(name: str) -> bool:
+    """Whether a name is that of a camera or a stream."""
+    return name.startswith(_LIVE)
 
 
 class Source:
@@ -80,27 +108,34 @@ class Source:
 
         Raises InputError if it cannot be opened, LimitExceeded for larger frames.
         """
-        import av
         from av.error import FFmpegError
         from av.video.reformatter import VideoReformatter
 
         self._name = name
         self._in_order = False
         """Whether it can only be read from its beginning to its end."""
-        kind = "v4l2" if name.startswith("/dev/video") else None
+        self._waits = False
+        """Whether FFmpeg is at work in another thread."""
+        self._patience: float | None = None
+        """Seconds that it may wait there."""
+        self._fault: Exception | None = None
+        """Why it breaks off."""
         try:
-            file: Any = io.BytesIO(data) if data is not None else name
-            if data is None and not name.startswith(_LIVE):
-                file = _opened(name)
-                self._in_order = name == "-" and not file.seekable()
-            options = {"format_whitelist": _FORMATS}
-            self._container = av.open(file, format=kind, options=options)
+            self._container = self._open(data)
         except (FFmpegError, OSError, ValueError) as error:
-            raise InputError(f"{name}: not a video that can be read: {reason(error)}") from None
-        if not self._container.streams.video:
+            why = reason(error)
+            if getattr(error, "errno", None) == errno.EINVAL:  # so FFmpeg refuses what is not named
+                why = "it is broken, or of a kind that is not read here"
+            raise InputError(f"{name}: not a video that can be read: {why}") from None
+        videos = [v for v in self._container.streams.video if not v.disposition & _COVER]
+        if not videos:
+            self.close()
             raise InputError(f"{name}: there is no video in it")
-        self._stream = self._container.streams.video[0]
-        self._stream.thread_type = "AUTO"
+        self._stream = videos[0]
+        self._others = len(videos) - 1
+        """Video streams that are left out."""
+        # Threads that share frames among them keep one each: of a live video those come late.
+        self._stream.thread_type = "SLICE" if self._in_order or _is_live(name) else "AUTO"
         aspect = self._stream.sample_aspect_ratio or Fraction(1)
         self._aspect = float(aspect) if 1 / _SQUEEZED <= aspect <= _SQUEEZED else 1.0
         """Width of a pixel by its height."""
@@ -124,6 +159,9 @@ class Source:
         """Seconds from one frame of the video to the next."""
         self.rate = (rate or given).limit_denominator(1001)
         self._max_side = max_side
+        self._size: tuple[int, int] | None = None
+        """(width, height) of the first frame as it is given. Streams that heed their network change
+        theirs, and keep their proportions, but for rounding: such frames are scaled to it."""
         self._scaler = VideoReformatter()
         self._turns: tuple[bool, int] | None = None
         """How frames are mirrored and turned: as the first is. PyAV frees late what a frame is
@@ -131,6 +169,50 @@ class Source:
         seconds = self._seconds()
         self.count = max(1, round(seconds * self.rate)) if seconds else None
         """Frames that are to be expected; None: nobody knows."""
+
+    def _open(self, data: bytes | None) -> Any:
+        """The container; data: the video itself."""
+        import av
+
+        name = self._name
+        file: Any = io.BytesIO(data) if data is not None else name
+        if data is None and not _is_live(name):
+            file = _opened(name)
+            self._in_order = name == "-" and not file.seekable()
+        kind = "v4l2" if name.startswith(_CAMERA) else None  # which waits for no network
+        options = {"format_whitelist": _FORMATS}
+        self._patience = _PATIENCE if _is_live(name) and kind is None else None
+        return self._awaited(
+            lambda: av.open(file, format=kind, options=options, timeout=self._patience)
+        )
+
+    def _awaited(self, work: Callable[[], _T]) -> _T:
+        """What FFmpeg's work gives, done in another thread: it may wait long for what is to come,
+        and would look for no Ctrl-C meanwhile. TimeoutError if that is too long."""
+        from av.error import ExitError
+
+        done = queue.SimpleQueue[tuple[_T | None, BaseException | None]]()
+
+        def run() -> None:
+            try:
+                done.put((work(), None))
+            except BaseException as error:
+                done.put((None, error))
+
+        thread = threading.Thread(target=run, daemon=True)
+        start = time.monotonic()
+        self._waits = True
+        thread.start()
+        result, error = done.get()
+        thread.join()
+        self._waits = False
+        if error is None:
+            return cast(_T, result)
+        # Some readers say something else of it, and some give first what they still have.
+        late = isinstance(error, ExitError) or time.monotonic() - start >= (self._patience or 0)
+        if self._patience is not None and late:
+            raise TimeoutError(f"nothing came for {self._patience:g} s")
+        raise error
 
     def __iter__(self) -> Iterator[Image]:
         """uint8 (H, W, 3), once; raises InputError where the video breaks off. It is closed behind
@@ -145,30 +227,77 @@ class Source:
 
         clock = _Clock(self._period)
         early = _EARLY * min(1.0, self._period * self.rate)
+        untimed = self._container.format.name == _PICTURES and _is_live(self._name)
         due = 0
         behind = 0.0
         last = None
         try:
-            for frame in _progressive(self._container.decode(self._stream)):
-                behind = round(clock.read(frame.time) * self.rate, 6)
+            for frame in _progressive(self._decoded()):
+                now = time.monotonic() if untimed else frame.time
+                behind = round(clock.read(now) * self.rate, 6)
                 while last is not None and behind > due + early:
                     yield self._picture(last)
                     due += 1
                 last = frame
-            if last is not None and behind + early >= due:
-                yield self._picture(last)
-                due += 1
         except (FFmpegError, OSError) as error:
-            why = f"breaks off at frame {due}: {reason(error)}"
+            self._fault = error
+        if last is not None and behind + early >= due:
+            yield self._picture(last)
+            due += 1
+        if self._fault is not None:
+            why = f"breaks off at frame {due}: {reason(self._fault)}"
             if last is None and self._in_order and "mp4" in self._container.format.name.split(","):
                 why = _INDEX_LAST
-            raise InputError(f"{self._name}: {why}") from None
+            raise InputError(f"{self._name}: {why}")
         if clock.jumps:
-            times = "1 time" if clock.jumps == 1 else f"{clock.jumps} times"
-            warn(f"its timestamps jump ({times}): the next frame follows at once there")
+            often = "1 time" if clock.jumps == 1 else f"{clock.jumps} times"
+            warn(f"its timestamps jump ({often}): the next frame follows at once there")
         elif last is not None:
             shown = float((last.duration or 0) * (last.time_base or 0))
             self._compare(due, behind + float(shown * self.rate))
+
+    def _decoded(self) -> Iterator[Any]:
+        """The video's frames, to its end or to where it breaks off: `_fault` says why then."""
+        from av import Packet
+        from av.error import FFmpegError
+
+        self._warn_of_what_is_lost()
+        packets = self._container.demux(self._stream)
+        came, error = False, None
+        live = _is_live(self._name) and self.count is None  # a file at an address can wait
+        begun, waited = time.monotonic(), 0.0
+        while self._fault is None:
+            asked = time.monotonic()
+            if live and asked - begun > _LAGS:
+                if waited < _SHORT * (asked - begun):
+                    warn("it comes faster than it is coded, and lags: lower --fps or --max-side")
+                begun, waited = asked, 0.0
+            try:
+                packet = self._awaited(lambda: next(packets, None))
+                waited += time.monotonic() - asked
+            except (FFmpegError, OSError) as fault:
+                self._fault = fault
+                packet = Packet()  # an empty one: the decoder gives what it still has
+                packet.stream, packet.time_base = self._stream, self._stream.time_base
+            if packet is None:
+                break
+            try:
+                for frame in packet.decode():
+                    came = True
+                    yield frame
+            except FFmpegError as cause:
+                error = cause
+            if came and error is not None:
+                warn("packets of it cannot be decoded: what is in them is left out")
+                error = None
+        if not came:
+            self._fault = self._fault or error
+
+    def _warn_of_what_is_lost(self) -> None:
+        if self._others:
+            warn(f"it has {1 + self._others} videos in it: all but the first are left out")
+        if (transfer := _HDR.get(self._stream.codec_context.color_trc)) is not None:
+            warn(f"its high dynamic range ({transfer}) is not shown: it looks dull")
 
     def _seconds(self) -> float | None:
         """How long the video is to be; None: nobody knows."""
@@ -199,17 +328,23 @@ class Source:
         if self._max_side is not None:
             scale = min(1.0, self._max_side / max(shown))
         width, height = (max(1, round(side * scale)) for side in shown)
-        how = "AREA" if scale < 1 else "BICUBIC"
+        first = self._size = self._size or (width, height)
+        if abs(width * first[1] - height * first[0]) <= max(width, height, *first):
+            width, height = first
+        how = "AREA" if scale < 1 or height < frame.height else "BICUBIC"
         untold = frame.colorspace == _UNTOLD and frame.height >= _HIGH
+        clear = any(part.is_alpha for part in frame.format.components)
         scaled = self._scaler.reformat(
             frame,
             width,
             height,
-            "rgb24",
+            "rgba" if clear else "rgb24",
             src_colorspace=_BT709 if untold else None,
             interpolation=how,
         )
         picture: Any = scaled.to_ndarray()
+        if clear:
+            picture = _over_white(picture)
         if self._turns is None:
             self._turns = _turns(frame)
         mirrored, quarters = self._turns
@@ -222,7 +357,18 @@ class Source:
         return max(1, round(width * self._aspect)), height
 
     def close(self) -> None:
-        self._container.close()
+        """Ends reading; what still waits in its thread is left to the end of that."""
+        if not self._waits:
+            self._container.close()
+
+
+def _over_white(picture: Any) -> Image:
+    """uint8 (H, W, 4) with alpha → (H, W, 3), as pictures are read."""
+    alpha = picture[..., 3:] / np.float32(255)
+    if (alpha < 1).any():
+        warn("transparency is laid over white; a .sempic file has none")
+    found: Image = np.rint(255 + (picture[..., :3] - np.float32(255)) * alpha).astype(np.uint8)
+    return found
 
 
 class _Clock:
@@ -313,7 +459,8 @@ def _ready(graph: Any, frame: Any) -> Iterator[Any]:
 
 
 class Video:
-    """A video file that grows by a picture at a time, and is there once it is closed."""
+    """A video file that grows by a picture at a time, and is there once it is closed; until then
+    it is `NAME.part` (if that name is free)."""
 
     def __init__(self, path: Path, rate: Fraction) -> None:
         """Raises OutputError if it cannot be made."""
@@ -321,14 +468,17 @@ class Video:
         from av.error import FFmpegError
 
         self._path = path
-        self._part = files.part_of(path)
-        try:
-            format = WRITTEN[path.suffix.lower()]
-            self._container = av.open(_local(str(self._part)), "w", format=format)
-        except (FFmpegError, OSError) as error:
-            raise OutputError(f"{path}: cannot write: {reason(error)}") from None
-        name = "libx264" if "libx264" in av.codecs_available else "mpeg4"
-        self._stream: Any = self._container.add_stream(name, rate=rate)
+        with refused(OutputError, f"{path}: cannot write"):
+            stream = files.is_stream(path)
+            self._part = files.part_of(path) if stream else _part_of(files.replaceable(path))
+        with files.removed_on_failure(self._part):
+            try:
+                format = WRITTEN[path.suffix.lower()]
+                self._container = av.open(_local(str(self._part)), "w", format=format)
+            except (FFmpegError, OSError) as error:
+                raise OutputError(f"{path}: cannot write: {reason(error)}") from None
+            name = "libx264" if "libx264" in av.codecs_available else "mpeg4"
+            self._stream: Any = self._container.add_stream(name, rate=rate)
         self._begun = False
 
     def add(self, picture: Image) -> None:
@@ -374,12 +524,6 @@ class Video:
         except BaseException:
             self._part.unlink(missing_ok=True)
             raise
-        target = Path(os.path.realpath(self._path))
-        if self._part.parent == target.parent:  # else it lies where files can be written
-            part = _part_of(target)
-            with refused(OutputError, f"{part}: cannot write"):
-                os.replace(self._part, part)
-            self._part = part
         return _told(self._path, self._part)
 
     def _end(self) -> None:
@@ -457,12 +601,13 @@ def _part_of(target: Path) -> Path:
 
 
 def _opened(name: str) -> Any:
-    """What PyAV opens: a file, or standard input for "-"."""
+    """What PyAV opens: a file, or standard input for "-"; as it is not buffered, what has come of
+    it can be had before a buffer is full."""
     if name != "-":
         return _local(name)
     if sys.stdin is None:
         raise InputError("standard input is closed")
-    return sys.stdin.buffer
+    return getattr(sys.stdin.buffer, "raw", sys.stdin.buffer)
 
 
 def _local(name: str) -> str:
