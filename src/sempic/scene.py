@@ -71,6 +71,8 @@ class Scene:
     halved: bool = False
     """Whether the picture has no detail that half its size would lose: then labels are the same in
     each 2×2 pixels, and it is painted at half the size."""
+    enlarged: bool = False
+    """Whether what is painted of it is to be shown at twice its size, as `half` of a scene is."""
     windows: tuple[Window, ...] = ()
     """Parts of the picture that are shown as they are; no two overlap."""
     texture: Mapping[int, tuple[int, int]] = field(default_factory=dict)
@@ -85,5 +87,6 @@ class Scene:
             height=-(-self.height // 2),
             labels=None if self.labels is None else self.labels[::2, ::2],
             halved=False,
+            enlarged=True,
             windows=(),
         )

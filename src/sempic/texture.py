@@ -59,9 +59,14 @@ _USUAL = {
     "bicycle": (22, 29),
     "void": (16, 27),
 }
-"""What the bundled receiver paints, the median of 54 pictures of four cities; only this side needs
-to know, so as to say nothing where nothing is to be taken back."""
+"""What the bundled receiver paints, the median of 54 pictures of four cities: a sender says nothing
+where nothing is to be taken back, and a receiver takes these for what was not said."""
 _OTHERS = 22, 29
+_EVEN = 13
+"""Median at which a receiver begins with as much noise as it was trained with."""
+_STEEP, _SLIGHT = (0.1, 0.4, 1.6), (0.05, 0.7, 1.3)
+"""By how much more or less for each level, the least and the most: where a level was said, and
+where it is but the usual one of a class (docs/decisions.md)."""
 _CHANGE = 2
 """Levels by which one changes, at least, before it is said anew."""
 _SOFT = 0.05
@@ -181,6 +186,27 @@ def cells(said: Texture, labels: LabelMap, patch: int = 4) -> _Floats:
     """`condition` of the class in the middle of each patch, (CONDITION, H / patch, W / patch)."""
     middle = labels[patch // 2 :: patch, patch // 2 :: patch]
     return np.ascontiguousarray(condition(said)[middle].transpose(2, 0, 1))
+
+
+def noise(said: Texture, palette: Palette | None) -> _Floats:
+    """How strong the noise is that a receiver makes each id of, float32 (256,); 1 as trained.
+
+    Texture is made of noise, so that where it is weak a receiver needs less.
+
+    Args:
+        palette: of the map; None without one, where id 0 is all of the picture.
+    """
+    names = ("void",) if palette is None else palette.classes
+    table = np.ones(256, np.float32)
+    for number, name in enumerate(names):
+        if number in said:
+            level, (slope, least, most) = said[number][0], _STEEP
+        elif (known := alike(name, CITYSCAPES)) is not None:
+            level, (slope, least, most) = _USUAL.get(known, _OTHERS)[0], _SLIGHT
+        else:
+            continue
+        table[number] = min(max(1 + slope * (level - _EVEN), least), most)
+    return table
 
 
 def heed(picture: Image, labels: LabelMap | None, said: Texture) -> Image:

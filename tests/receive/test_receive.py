@@ -72,12 +72,60 @@ def test_one_step_is_what_torch_computes(network, path):
     assert np.abs(picture - (expected.numpy() + 1) * 127.5).max() < 1
 
 
-def test_what_is_said_of_texture_reaches_the_network(network, path, tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def told(network, tmp_path_factory) -> Path:
+    """A receiver that is told of texture."""
     torch.manual_seed(1)
-    told = grow(network, texture=texture.CONDITION)
-    torch.nn.init.normal_(told.stem.weight)
-    export_receiver(told.eval(), tmp_path / "told.onnx")
-    receiver = Receiver(tmp_path / "told.onnx")
+    net = grow(network, texture=texture.CONDITION)
+    torch.nn.init.normal_(net.stem.weight)
+    path = tmp_path_factory.mktemp("told") / "told.onnx"
+    export_receiver(net.eval(), path)
+    return path
+
+
+def noise_of(path, given: Scene, monkeypatch, **controls) -> list[np.ndarray]:
+    """What the network is given to make texture of, (3, rows, columns), in each step."""
+    seen = []
+    monkeypatch.setattr(
+        Receiver, "_denoise", lambda self, sigma, how, noisy, *_: seen.append(noisy) or 0 * noisy
+    )
+    Receiver(path)(given, **controls)
+    return seen
+
+
+def test_noise_is_as_strong_as_the_texture_it_becomes(path, told, monkeypatch):
+    s = scene(50, 70)
+    number = int(s.labels[40, 30])
+    said = dataclasses.replace(s, texture={number: (5, 19)})
+    (plain,), (silent,), (weak,) = (
+        noise_of(file, given, monkeypatch)
+        for file, given in ((path, said), (told, s), (told, said))
+    )
+    assert plain.shape == (3, 64, 80)
+    for noise, of in ((silent, {}), (weak, {number: (5, 19)})):
+        table = texture.noise(of, CAMVID)
+        np.testing.assert_allclose(
+            noise[:, :50, :70], plain[:, :50, :70] * table[s.labels], rtol=1e-5
+        )
+        # What lies beyond the picture is as its edge.
+        np.testing.assert_allclose(
+            noise[:, 63, :70], plain[:, 63, :70] * table[s.labels[49]], rtol=1e-5
+        )
+    for strong, even in zip(
+        *(noise_of(file, said, monkeypatch, steps=2) for file in (told, path)), strict=True
+    ):
+        weakened = even[:, :50, :70] * table[s.labels]
+        np.testing.assert_allclose(strong[:, :50, :70], weakened, rtol=1e-5)
+
+
+def test_there_is_more_noise_in_what_is_enlarged(path, told, monkeypatch):
+    half = dataclasses.replace(scene(96, 128), halved=True).half()
+    (plain,), (strong,) = (noise_of(file, half, monkeypatch) for file in (path, told))
+    np.testing.assert_allclose(strong, receive.ENLARGED * plain, rtol=1e-5)
+
+
+def test_what_is_said_of_texture_reaches_the_network(path, told, monkeypatch):
+    receiver = Receiver(told)
     s = scene(160, 336)
     number = int(s.labels[60, 100])
     said = dataclasses.replace(s, texture={number: (5, 19)})

@@ -36,6 +36,9 @@ HEEDED = 0.7
 TOLD = 1
 """Levels by which a network is told of more texture than was said, since what it paints beyond that
 is taken back later (docs/decisions.md)."""
+ENLARGED = 1.4
+"""How much stronger noise is in what is enlarged afterwards, which weakens the texture it becomes
+(docs/decisions.md)."""
 TILE = 1024
 """Pictures with a longer side are painted in tiles of at most this, in pixels."""
 OVERLAP = 128
@@ -132,10 +135,11 @@ class Receiver:
         small = _grid(scene, rgb, factor, rows // _PATCH, columns // _PATCH)
         known = None if scene.labels is None else self._understood(scene.labels, scene)
         labels = _spread(known, rows, columns, self._palette.void)
-        if "texture" in self._inputs:  # whose ids are the stream's
+        ids = _spread(scene.labels, rows, columns, 0)  # the stream's
+        if "texture" in self._inputs:
             told = texture.stronger(scene.texture, TOLD)
-            ids = _spread(scene.labels, rows, columns, 0)
             small = np.concatenate([small, texture.cells(told, ids, _PATCH)])
+        strength = self._strength(scene)
         noise = np.random.default_rng(seed)
         residual: _Floats | None = None
         count = len(tiles(rows)) * len(tiles(columns))
@@ -144,7 +148,10 @@ class Receiver:
                 denoise = functools.partial(self._denoise, sigma, fidelity)
                 # In place, since a large picture has room for few of these arrays.
                 noisy = noise.standard_normal((3, rows, columns), np.float32)
-                noisy *= np.float32(RENOISE if number else 1) * sigma
+                weights = np.float32(RENOISE if number else 1) * sigma * strength
+                for top in range(0, rows, _MULTIPLE):
+                    strip = slice(top, top + _MULTIPLE)
+                    noisy[:, strip] *= weights[ids[strip]]
                 if residual is not None:
                     noisy += residual
                 residual = tiled(denoise, noisy, small, labels, advance)
@@ -170,6 +177,16 @@ class Receiver:
         for channel, plane in enumerate(levels):
             picture[..., channel] = plane[: scene.height, : scene.width]
         return picture
+
+    def _strength(self, scene: Scene) -> _Floats:
+        """How strong the noise of each id of a stream is, float32 (256,)."""
+        if "texture" not in self._inputs:
+            return np.ones(256, np.float32)
+        if scene.enlarged:
+            return np.full(256, ENLARGED, np.float32)
+        return texture.noise(
+            scene.texture, None if scene.labels is None else PALETTES[scene.palette]
+        )
 
     def _understood(self, labels: LabelMap, scene: Scene) -> LabelMap:
         """The labels as ids of the receiver's palette. Raises ModelError: palettes of somebody's

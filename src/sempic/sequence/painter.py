@@ -20,7 +20,7 @@ from sempic.sequence.pack import Expected, Moment, Unpacker
 
 _Floats = npt.NDArray[np.float32]
 
-KEPT = 0.6
+KEPT = 0.55
 """The share of detail that is kept where nothing speaks against it."""
 _NOISE = 300.0
 """Square of the change of a coarse sample that counts half."""
