@@ -64,7 +64,7 @@ where nothing is to be taken back, and a receiver takes these for what was not s
 _OTHERS = 22, 29
 _EVEN = 13
 """Median at which a receiver begins with as much noise as it was trained with."""
-_STEEP, _SLIGHT = (0.1, 0.4, 1.6), (0.05, 0.7, 1.3)
+_STEEP, _SLIGHT = (0.1, 0.4, 1.6), (0.05, 0.7, 1.0)
 """By how much more or less for each level, the least and the most: where a level was said, and
 where it is but the usual one of a class (docs/decisions.md)."""
 _CHANGE = 2
