@@ -120,6 +120,8 @@ class Source:
         """Seconds that it may wait there."""
         self._fault: Exception | None = None
         """Why it breaks off."""
+        self._asked = self._came = 0.0
+        """When its last packet was asked for, and when it was there."""
         try:
             self._container = self._open(data)
         except (FFmpegError, OSError, ValueError) as error:
@@ -225,7 +227,7 @@ class Source:
     def _frames(self) -> Iterator[Image]:
         from av.error import FFmpegError
 
-        clock = _Clock(self._period)
+        clock, arrivals = _Clock(self._period), _Arrivals(1 / float(self.rate))
         early = _EARLY * min(1.0, self._period * self.rate)
         untimed = self._container.format.name == _PICTURES and _is_live(self._name)
         due = 0
@@ -233,7 +235,7 @@ class Source:
         last = None
         try:
             for frame in _progressive(self._decoded()):
-                now = time.monotonic() if untimed else frame.time
+                now = arrivals.read(self._asked, self._came) if untimed else frame.time
                 behind = round(clock.read(now) * self.rate, 6)
                 while last is not None and behind > due + early:
                     yield self._picture(last)
@@ -267,14 +269,15 @@ class Source:
         live = _is_live(self._name) and self.count is None  # a file at an address can wait
         begun, waited = time.monotonic(), 0.0
         while self._fault is None:
-            asked = time.monotonic()
+            asked = self._asked = time.monotonic()
             if live and asked - begun > _LAGS:
                 if waited < _SHORT * (asked - begun):
                     warn("it comes faster than it is coded, and lags: lower --fps or --max-side")
                 begun, waited = asked, 0.0
             try:
                 packet = self._awaited(lambda: next(packets, None))
-                waited += time.monotonic() - asked
+                self._came = time.monotonic()
+                waited += self._came - asked
             except (FFmpegError, OSError) as fault:
                 self._fault = fault
                 packet = Packet()  # an empty one: the decoder gives what it still has
@@ -396,6 +399,34 @@ class _Clock:
                 self._origin, at = time - then, then
         self._now = at if now is None else max(now, at)
         return self._now
+
+
+class _Arrivals:
+    """Seconds at which pictures without timestamps came, as whoever takes them can tell.
+
+    One that had to be waited for came just then. Others had come before: they follow each other as
+    frames do that are written. Would the time until they are taken count, a coder that is too slow
+    for its camera would repeat each picture longer than the one before, without end.
+    """
+
+    def __init__(self, period: float) -> None:
+        """period: seconds from a frame that is written to the next."""
+        self._period = period
+        self._late = 0.0
+        """Seconds that are given up as lost."""
+        self._last: tuple[float, float] | None = None
+        """When the last picture was there, and when it is taken to have come."""
+
+    def read(self, asked: float, came: float) -> float:
+        """When a picture was asked for, and was there → when it came, by the same clock."""
+        now = came - self._late
+        if self._last is not None:
+            before, then = self._last
+            if came - asked < _SHORT * (came - before):
+                now = min(now, then + self._period)
+        self._late = max(self._late, came - now - _BACK)
+        self._last = came, now
+        return now
 
 
 def _turns(frame: Any) -> tuple[bool, int]:
