@@ -223,10 +223,17 @@ def test_cameras_that_send_single_pictures_keep_their_time(folder):
     assert len(came) >= 7
 
 
+def test_a_camera_that_is_slow_has_not_stalled(folder, monkeypatch):
+    """Of which a frame a minute, say, is asked for."""
+    monkeypatch.setattr(video, "_PATIENCE", 0.2)
+    with camera(6, 0.5) as address:
+        assert len(list(itertools.islice(video.Source(address, rate=Fraction(1)), 2))) == 2
+
+
 def test_a_coder_that_is_too_slow_for_single_pictures_takes_each_in_turn(folder):
     """The time that coding takes made gaps, which were filled, and coded, for longer and longer."""
     shown = []
-    with camera(30, 0) as address:
+    with camera(31, 0.02) as address:
         for frame in itertools.islice(video.Source(address, rate=Fraction(25)), 12):
             shown.append(round(frame.mean() / 8))
             time.sleep(0.1)

@@ -40,7 +40,8 @@ _LIVE = (
     _CAMERA,
 )  # fmt: skip
 _PATIENCE = 30.0
-"""Seconds to wait for a network: for a connection, and then for each packet."""
+"""Seconds to wait for a network: for a connection, and then for each packet; where few frames a
+second are asked for, the time of three of them if that is longer."""
 _INDEX_LAST = (
     "the index of such a file mostly stands at its end, which a pipe does not reach in time: name "
     "the file, or put the index first (ffmpeg -i IN.mp4 -c copy -movflags +faststart OUT.mp4)"
@@ -123,7 +124,7 @@ class Source:
         self._asked = self._came = 0.0
         """When its last packet was asked for, and when it was there."""
         try:
-            self._container = self._open(data)
+            self._container = self._open(data, rate)
         except (FFmpegError, OSError, ValueError) as error:
             why = reason(error)
             if getattr(error, "errno", None) == errno.EINVAL:  # so FFmpeg refuses what is not named
@@ -172,8 +173,8 @@ class Source:
         self.count = max(1, round(seconds * self.rate)) if seconds else None
         """Frames that are to be expected; None: nobody knows."""
 
-    def _open(self, data: bytes | None) -> Any:
-        """The container; data: the video itself."""
+    def _open(self, data: bytes | None, rate: Fraction | None) -> Any:
+        """The container; data: the video itself; rate: that is asked for."""
         import av
 
         name = self._name
@@ -183,7 +184,8 @@ class Source:
             self._in_order = name == "-" and not file.seekable()
         kind = "v4l2" if name.startswith(_CAMERA) else None  # which waits for no network
         options = {"format_whitelist": _FORMATS}
-        self._patience = _PATIENCE if _is_live(name) and kind is None else None
+        if _is_live(name) and kind is None:
+            self._patience = max(_PATIENCE, 3 / float(rate)) if rate else _PATIENCE
         return self._awaited(
             lambda: av.open(file, format=kind, options=options, timeout=self._patience)
         )
