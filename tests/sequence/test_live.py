@@ -21,7 +21,7 @@ from scenes import drive, numbered, numbers
 
 from sempic import api, cli, pictures, sequence
 from sempic.batch.work import noting
-from sempic.errors import InputError, SempicWarning
+from sempic.errors import InputError, OutputError, SempicWarning
 from sempic.sequence import video
 
 
@@ -277,6 +277,18 @@ def test_what_holds_no_picture_that_can_be_decoded_is_an_error(folder):
     begin = next(at for at in range(0, len(data), 188) if b"\x67" in data[at : at + 188])
     with pytest.raises(InputError, match=r"breaks off at frame 0|not a video"):
         list(video.Source("x", data=data[begin + 10 * 188 :]))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there are no such pipes")
+def test_nothing_is_kept_in_a_pipe_that_nobody_reads(folder):
+    os.mkfifo("out")
+    reader = os.open("out", os.O_RDONLY | os.O_NONBLOCK)
+    file = video.Growing(Path("out"))
+    file.write(b"some")
+    os.close(reader)
+    with pytest.raises(OutputError, match="out: cannot write: Broken pipe"):
+        file.write(b"more")
+    assert file.interrupt() == ""
 
 
 # ── what changes on the way ──────────────────────────────────────────────────────────────────

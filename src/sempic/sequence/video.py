@@ -608,11 +608,13 @@ class Growing:
 
     def interrupt(self) -> str:
         """Ends the file before it is whole, and says where what was written is: in its place, or
-        beside the file that was there. "": nothing was written."""
+        beside the file that was there. "": nothing was written, or it is no file."""
         if not self.size:
             self.close(keep=False)
             return ""
         self._file.close()
+        if self._part is None and not self.is_new:
+            return ""
         return _told(self._path, self._part)
 
 
