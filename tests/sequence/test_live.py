@@ -2,6 +2,7 @@
 
 import contextlib
 import http.server
+import itertools
 import os
 import signal
 import socket
@@ -20,7 +21,7 @@ from scenes import drive, numbered, numbers
 
 from sempic import api, cli, pictures, sequence
 from sempic.batch.work import noting
-from sempic.errors import InputError, SempicWarning
+from sempic.errors import InputError, OutputError, SempicWarning
 from sempic.sequence import video
 
 
@@ -193,26 +194,64 @@ def test_packets_that_cannot_be_decoded_are_left_out_and_said(folder, codec, gon
     assert "of it cannot be decoded" in str(told[0].message)
 
 
-def test_cameras_that_send_single_pictures_keep_their_time(folder):
-    """FFmpeg takes what has no timestamps for 25 pictures a second."""
+@contextlib.contextmanager
+def camera(count, pause):
+    """The address of one that sends single pictures, which say their number by their grey."""
 
     class Camera(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
             self.send_response(200)
             self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=next")
             self.end_headers()
-            for picture, _ in drive(10):
-                part = pictures.encode(picture, ".jpg")
+            for number in range(count):
+                part = pictures.encode(np.full((48, 64, 3), 8 * number, np.uint8), ".jpg")
                 head = f"--next\r\nContent-Type: image/jpeg\r\nContent-Length: {len(part)}\r\n\r\n"
                 self.wfile.write(head.encode() + part + b"\r\n")
-                time.sleep(0.1)
+                time.sleep(pause)
 
         log_message = lambda *_: None  # noqa: E731
 
+    with serving(Camera) as address:
+        yield f"{address}/video"
+
+
+def test_cameras_that_send_single_pictures_keep_their_time(folder):
+    """FFmpeg takes what has no timestamps for 25 pictures a second."""
     came = []
-    with serving(Camera) as address, pytest.raises(InputError, match="breaks off"):
-        came.extend(video.Source(f"{address}/video", rate=Fraction(10)))
+    with camera(10, 0.1) as address, pytest.raises(InputError, match="breaks off"):
+        came.extend(video.Source(address, rate=Fraction(10)))
     assert len(came) >= 7
+
+
+def test_a_camera_that_is_slow_has_not_stalled(folder, monkeypatch):
+    """Of which a frame a minute, say, is asked for."""
+    monkeypatch.setattr(video, "_PATIENCE", 0.2)
+    with camera(6, 0.5) as address:
+        assert len(list(itertools.islice(video.Source(address, rate=Fraction(1)), 2))) == 2
+
+
+def test_a_coder_that_is_too_slow_for_single_pictures_takes_each_in_turn(folder):
+    """The time that coding takes made gaps, which were filled, and coded, for longer and longer."""
+    shown = []
+    with camera(31, 0.02) as address:
+        for frame in itertools.islice(video.Source(address, rate=Fraction(25)), 12):
+            shown.append(round(frame.mean() / 8))
+            time.sleep(0.1)
+    assert len(set(shown)) >= 8
+
+
+def test_the_time_of_single_pictures_is_that_of_the_clock(folder):
+    """If a coder is fast enough on the whole: key frames are slow, and what was waited for is so
+    long ago as it is."""
+    arrivals, now, found = video._Arrivals(0.1), 0.0, []
+    for number in range(100):
+        asked = now
+        now = max(asked, 5.0 + 0.1 * number + (20.0 if number >= 50 else 0.0))
+        found.append(arrivals.read(asked, now))
+        now += 0.35 if number % 20 == 0 else 0.05
+    steps = np.diff(found)
+    assert steps[49] == pytest.approx(20.1)
+    np.testing.assert_allclose(np.delete(steps, 49), 0.1, atol=1e-6)
 
 
 def test_a_camera_that_is_faster_than_the_coder_is_said(folder, monkeypatch):
@@ -238,6 +277,18 @@ def test_what_holds_no_picture_that_can_be_decoded_is_an_error(folder):
     begin = next(at for at in range(0, len(data), 188) if b"\x67" in data[at : at + 188])
     with pytest.raises(InputError, match=r"breaks off at frame 0|not a video"):
         list(video.Source("x", data=data[begin + 10 * 188 :]))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there are no such pipes")
+def test_nothing_is_kept_in_a_pipe_that_nobody_reads(folder):
+    os.mkfifo("out")
+    reader = os.open("out", os.O_RDONLY | os.O_NONBLOCK)
+    file = video.Growing(Path("out"))
+    file.write(b"some")
+    os.close(reader)
+    with pytest.raises(OutputError, match="out: cannot write: Broken pipe"):
+        file.write(b"more")
+    assert file.interrupt() == ""
 
 
 # ── what changes on the way ──────────────────────────────────────────────────────────────────

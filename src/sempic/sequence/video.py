@@ -40,7 +40,8 @@ _LIVE = (
     _CAMERA,
 )  # fmt: skip
 _PATIENCE = 30.0
-"""Seconds to wait for a network: for a connection, and then for each packet."""
+"""Seconds to wait for a network: for a connection, and then for each packet; where few frames a
+second are asked for, the time of three of them if that is longer."""
 _INDEX_LAST = (
     "the index of such a file mostly stands at its end, which a pipe does not reach in time: name "
     "the file, or put the index first (ffmpeg -i IN.mp4 -c copy -movflags +faststart OUT.mp4)"
@@ -120,8 +121,10 @@ class Source:
         """Seconds that it may wait there."""
         self._fault: Exception | None = None
         """Why it breaks off."""
+        self._asked = self._came = 0.0
+        """When its last packet was asked for, and when it was there."""
         try:
-            self._container = self._open(data)
+            self._container = self._open(data, rate)
         except (FFmpegError, OSError, ValueError) as error:
             why = reason(error)
             if getattr(error, "errno", None) == errno.EINVAL:  # so FFmpeg refuses what is not named
@@ -170,8 +173,8 @@ class Source:
         self.count = max(1, round(seconds * self.rate)) if seconds else None
         """Frames that are to be expected; None: nobody knows."""
 
-    def _open(self, data: bytes | None) -> Any:
-        """The container; data: the video itself."""
+    def _open(self, data: bytes | None, rate: Fraction | None) -> Any:
+        """The container; data: the video itself; rate: that is asked for."""
         import av
 
         name = self._name
@@ -181,7 +184,8 @@ class Source:
             self._in_order = name == "-" and not file.seekable()
         kind = "v4l2" if name.startswith(_CAMERA) else None  # which waits for no network
         options = {"format_whitelist": _FORMATS}
-        self._patience = _PATIENCE if _is_live(name) and kind is None else None
+        if _is_live(name) and kind is None:
+            self._patience = max(_PATIENCE, 3 / float(rate)) if rate else _PATIENCE
         return self._awaited(
             lambda: av.open(file, format=kind, options=options, timeout=self._patience)
         )
@@ -225,7 +229,7 @@ class Source:
     def _frames(self) -> Iterator[Image]:
         from av.error import FFmpegError
 
-        clock = _Clock(self._period)
+        clock, arrivals = _Clock(self._period), _Arrivals(1 / float(self.rate))
         early = _EARLY * min(1.0, self._period * self.rate)
         untimed = self._container.format.name == _PICTURES and _is_live(self._name)
         due = 0
@@ -233,7 +237,7 @@ class Source:
         last = None
         try:
             for frame in _progressive(self._decoded()):
-                now = time.monotonic() if untimed else frame.time
+                now = arrivals.read(self._asked, self._came) if untimed else frame.time
                 behind = round(clock.read(now) * self.rate, 6)
                 while last is not None and behind > due + early:
                     yield self._picture(last)
@@ -267,14 +271,15 @@ class Source:
         live = _is_live(self._name) and self.count is None  # a file at an address can wait
         begun, waited = time.monotonic(), 0.0
         while self._fault is None:
-            asked = time.monotonic()
+            asked = self._asked = time.monotonic()
             if live and asked - begun > _LAGS:
                 if waited < _SHORT * (asked - begun):
                     warn("it comes faster than it is coded, and lags: lower --fps or --max-side")
                 begun, waited = asked, 0.0
             try:
                 packet = self._awaited(lambda: next(packets, None))
-                waited += time.monotonic() - asked
+                self._came = time.monotonic()
+                waited += self._came - asked
             except (FFmpegError, OSError) as fault:
                 self._fault = fault
                 packet = Packet()  # an empty one: the decoder gives what it still has
@@ -396,6 +401,34 @@ class _Clock:
                 self._origin, at = time - then, then
         self._now = at if now is None else max(now, at)
         return self._now
+
+
+class _Arrivals:
+    """Seconds at which pictures without timestamps came, as whoever takes them can tell.
+
+    One that had to be waited for came just then. Others had come before: they follow each other as
+    frames do that are written. Would the time until they are taken count, a coder that is too slow
+    for its camera would repeat each picture longer than the one before, without end.
+    """
+
+    def __init__(self, period: float) -> None:
+        """period: seconds from a frame that is written to the next."""
+        self._period = period
+        self._late = 0.0
+        """Seconds that are given up as lost."""
+        self._last: tuple[float, float] | None = None
+        """When the last picture was there, and when it is taken to have come."""
+
+    def read(self, asked: float, came: float) -> float:
+        """When a picture was asked for, and was there → when it came, by the same clock."""
+        now = came - self._late
+        if self._last is not None:
+            before, then = self._last
+            if came - asked < _SHORT * (came - before):
+                now = min(now, then + self._period)
+        self._late = max(self._late, came - now - _BACK)
+        self._last = came, now
+        return now
 
 
 def _turns(frame: Any) -> tuple[bool, int]:
@@ -575,11 +608,13 @@ class Growing:
 
     def interrupt(self) -> str:
         """Ends the file before it is whole, and says where what was written is: in its place, or
-        beside the file that was there. "": nothing was written."""
+        beside the file that was there. "": nothing was written, or it is no file."""
         if not self.size:
             self.close(keep=False)
             return ""
         self._file.close()
+        if self._part is None and not self.is_new:
+            return ""
         return _told(self._path, self._part)
 
 

@@ -124,15 +124,19 @@ def test_a_corpus_that_cannot_be_made_leaves_nothing(tmp_path, data):
     damaged.write_bytes(damaged.read_bytes()[:60])
     (tmp_path / "full").mkdir()
     (tmp_path / "full/letter.txt").write_text("dear")
+    (tmp_path / "tars").mkdir()
+    (tmp_path / "tars/shard-000000.tar").write_bytes(b"pictures of somebody's own")
     (tmp_path / "file").write_text("dear")
     for spec, out, why in (
         (tmp_path / "bad", tmp_path / "c", "damaged picture"),
         (data, tmp_path / "full", "something else"),
+        (data, tmp_path / "tars", "something else"),
         (data, tmp_path / "file", "Not a directory"),
     ):
         with pytest.raises(SempicError, match=why):
             make(options(spec, out))
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["bad", "file", "full"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["bad", "file", "full", "tars"]
+    assert (tmp_path / "tars/shard-000000.tar").exists()
 
 
 def test_what_was_left_of_a_corpus_is_no_part_of_the_next(tmp_path):

@@ -37,6 +37,8 @@ from sempic.training.options import CorpusOptions
 
 SHARD = 48 << 20
 """Bytes after which another shard begins; with its last sample it stays below 50 MiB."""
+_SHARDS = "shard-[0-9][0-9][0-9][0-9].tar"
+"""Their names; tars of others, as there are of pictures, are no part of a corpus."""
 JUDGED = 24
 """Pictures of each source that are kept for validation."""
 FACTORS = {4: 0.85, 8: 0.15}
@@ -174,7 +176,7 @@ def _part(out: Path) -> Iterator[Path]:
     fails nothing is left. Raises OutputError, before anything is made where that can be."""
     part = out.with_name(out.name + ".part")
     with refused(OutputError, f"{out}: cannot be the folder of a corpus"):
-        if out.exists() and any(path.suffix != ".tar" for path in out.iterdir()):
+        if out.exists() and not all(path.match(_SHARDS) for path in out.iterdir()):
             raise OutputError(f"{out}: holds something else than a corpus: choose another --out")
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
@@ -182,7 +184,7 @@ def _part(out: Path) -> Iterator[Path]:
         yield part
         with refused(OutputError, f"{out}: cannot write"):
             out.mkdir(exist_ok=True)
-            for old in out.glob("shard-*.tar"):  # of one whose end did not come
+            for old in out.glob(_SHARDS):  # of one whose end did not come
                 old.unlink()
             for path in sorted(part.iterdir(), key=lambda p: p.suffix == ".json"):
                 path.replace(out / path.name)
