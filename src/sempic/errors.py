@@ -94,6 +94,8 @@ class OutputError(SempicError):
     """A result cannot be written where it was asked for."""
 
 
+JSON_FAULTS = OSError, ValueError, AttributeError, RecursionError
+"""What comes of a file that cannot be read, is no JSON, or holds no object."""
 _PACKAGE = os.path.dirname(__file__) + os.sep
 
 
