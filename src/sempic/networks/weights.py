@@ -32,8 +32,7 @@ def save_tensors(
 
     Raises OutputError, also for the name of another kind of file.
     """
-    if path.suffix.lower() != ".safetensors":
-        raise OutputError(f"{path}: the name of weights ends in .safetensors")
+    files.need_suffix(path, ".safetensors", "weights")
     part = path.with_name(path.name + ".part")
     what = f"{path}: cannot be written"
     with (
