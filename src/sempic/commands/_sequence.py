@@ -29,6 +29,7 @@ from sempic.errors import (
     SempicWarning,
     naming,
     refused,
+    warnings_to,
 )
 from sempic.jobs import apart, need_stdout, read, to_stdout
 from sempic.options import DecodeOptions, EncodeOptions
@@ -113,18 +114,14 @@ def _noted(name: str) -> Iterator[None]:
     """Says what sempic warns of as soon as it does, each once, however many frames it is of: what a
     camera shows has no end."""
     said = set()
-    with warnings.catch_warnings():
-        show = warnings.showwarning
 
-        def note(message: Any, category: Any, *where: Any, **more: Any) -> None:
-            if not issubclass(category, SempicWarning):
-                show(message, category, *where, **more)
-            elif (text := str(message)) not in said:
-                said.add(text)
-                with progress.aside():
-                    processes.say(f"{name}: {text}")
+    def note(text: str) -> None:
+        if text not in said:
+            said.add(text)
+            with progress.aside():
+                processes.say(f"{name}: {text}")
 
-        warnings.showwarning = note
+    with warnings_to(note):
         warnings.simplefilter("always", SempicWarning)
         yield
 
