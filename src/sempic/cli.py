@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import sys
-import warnings
-from collections.abc import Iterator
-from typing import Any
 
 from sempic import commands, processes, progress
 from sempic.commands import COMMANDS
-from sempic.errors import InputError, SempicError, SempicWarning, install_hint
+from sempic.errors import InputError, SempicError, install_hint, warnings_to
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -27,7 +23,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(argv: list[str]) -> int:
     name = argv[0] if argv else ""
-    with progress.shown(), _warnings_said():
+    with progress.shown(), warnings_to(processes.say):  # but for what a file's record takes
         try:
             if name in COMMANDS and not COMMANDS[name].trains:
                 _refuse_empty(argv)
@@ -42,22 +38,6 @@ def _run(argv: list[str]) -> int:
             return _fail(f"{name}: {error.name} is missing; {install_hint(extra)}")
         except KeyboardInterrupt as stop:
             return _fail(f"interrupted; {stop}" if str(stop) else "interrupted")
-
-
-@contextlib.contextmanager
-def _warnings_said() -> Iterator[None]:
-    """What sempic warns of, where no record of a file takes it, is one line of ours, too."""
-    with warnings.catch_warnings():
-        show = warnings.showwarning
-
-        def said(message: Any, category: Any, *where: Any, **more: Any) -> None:
-            if issubclass(category, SempicWarning):
-                processes.say(str(message))
-            else:
-                show(message, category, *where, **more)
-
-        warnings.showwarning = said
-        yield
 
 
 def _refuse_empty(argv: list[str]) -> None:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from sempic import checks
 from sempic.bits import Bits, from_golomb, packed, ue
-from sempic.errors import CorruptStream, InputError, refused
+from sempic.errors import JSON_FAULTS, CorruptStream, InputError, refused
 
 SHARE = 0.001
 """Of the picture that an object takes at least, if nothing is said."""
@@ -87,7 +87,7 @@ def table(name: str, given: Any) -> Table:
         raise InputError(f"{name} is a table of groups or its file, not {type(given).__name__}")
     source = os.fspath(given)
     what = f"{source}: no table of groups"
-    with refused(InputError, what, OSError, ValueError, RecursionError, unfit=True):
+    with refused(InputError, what, *JSON_FAULTS, unfit=True):
         entries = json.loads(Path(source).read_text("utf-8"), object_pairs_hook=_once)
     return _table(str(source), entries)
 

@@ -26,7 +26,8 @@ import contextlib
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 
 class SempicError(Exception):
@@ -94,6 +95,8 @@ class OutputError(SempicError):
     """A result cannot be written where it was asked for."""
 
 
+JSON_FAULTS = OSError, ValueError, AttributeError, RecursionError
+"""What comes of a file that cannot be read, is no JSON, or holds no object."""
 _PACKAGE = os.path.dirname(__file__) + os.sep
 
 
@@ -111,6 +114,22 @@ def warn(text: str) -> None:
         names.get("__name__"),
         names.setdefault("__warningregistry__", {}),
     )
+
+
+@contextlib.contextmanager
+def warnings_to(tell: Callable[[str], None]) -> Iterator[None]:
+    """Tells what sempic warns of within, as soon as it does; other warnings go where they went."""
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def told(message: Any, category: Any, *where: Any, **more: Any) -> None:
+            if issubclass(category, SempicWarning):
+                tell(str(message))
+            else:
+                show(message, category, *where, **more)
+
+        warnings.showwarning = told
+        yield
 
 
 def line(cause: BaseException) -> str:

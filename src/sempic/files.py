@@ -110,6 +110,12 @@ def stage(path: str | os.PathLike[str], data: bytes) -> Path:
     return part
 
 
+def need_suffix(path: Path, suffix: str, what: str) -> None:
+    """Raises OutputError, before the work, for the name of another kind of file."""
+    if path.suffix.lower() != suffix:
+        raise OutputError(f"{path}: the name of {what} ends in {suffix}")
+
+
 def make_folder(path: Path) -> None:
     """Make a folder and those above it, where they are not there. Raises OutputError."""
     with refused(OutputError, f"{path}: cannot make the folder"):

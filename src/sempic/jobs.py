@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import cast
 
 from sempic import files
-from sempic.errors import InputError, OutputError, install_hint, line, reason, refused
+from sempic.errors import InputError, OutputError, install_hint, reason, refused
 
 STDOUT = Path("-")
 TAR = ".tar"
@@ -56,16 +56,14 @@ class Job:
             return read(self.source)
         if sys.stdin is None:
             raise InputError("standard input is closed")
-        try:
+        with refused(InputError, "cannot read standard input", OSError, ValueError):
             return sys.stdin.buffer.read()
-        except (OSError, ValueError) as cause:
-            raise InputError(f"cannot read standard input: {line(cause)}") from cause
 
     def write(self, data: bytes) -> None:
         """Raises OutputError if it cannot be written; BrokenPipeError if nobody reads it."""
         assert self.target is not None
         if self.target == STDOUT:
-            _to_stdout(data)
+            to_stdout(data)
             return
         if self.mkdir:
             files.make_folder(self.target.parent)
@@ -357,14 +355,9 @@ def apart(reads: Iterable[str | os.PathLike[str] | None], target: str | os.PathL
 
 def read(path: Path) -> bytes:
     """Raises InputError if it cannot be read."""
-    try:
+    cause = OSError if is_local(path) else Exception  # stores have errors of their own
+    with refused(InputError, "cannot read", cause):
         return path.read_bytes()
-    except OSError as cause:
-        raise InputError(f"cannot read: {reason(cause)}") from cause
-    except Exception as cause:
-        if is_local(path):
-            raise
-        raise InputError(f"cannot read: {line(cause)}") from cause  # a store's own error
 
 
 def is_local(path: Path) -> bool:
@@ -377,7 +370,8 @@ def need_stdout() -> None:
         raise OutputError("standard output is closed")
 
 
-def _to_stdout(data: bytes) -> None:
+def to_stdout(data: bytes) -> None:
+    """Raises OutputError if it cannot be written; BrokenPipeError if nobody reads it."""
     need_stdout()
     try:
         sys.stdout.buffer.write(data)

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sempic.checks import one_of, whole
-from sempic.errors import InputError, LabelMapError
+from sempic.errors import JSON_FAULTS, InputError, LabelMapError, naming, refused
 from sempic.scene import Image, LabelMap
 
 Colour = tuple[int, int, int]
@@ -355,7 +355,8 @@ def from_description(what: Any) -> Palette:
     """
     if isinstance(what, str):
         return named(what)
-    try:
+    wanted = "no palette: it has a name and classes with names"
+    with refused(InputError, wanted, KeyError, TypeError, ValueError, AttributeError, unfit=True):
         listed = list(what["classes"])
         classes: list[tuple[str, Colour]] = []
         for entry, (_, usual) in zip(listed, _spread(len(listed)), strict=True):
@@ -367,8 +368,6 @@ def from_description(what: Any) -> Palette:
             r, g, b = (whole(f"{title}: a value of its colour", v, 0, 255) for v in colour)
             classes.append((title, (r, g, b)))
         return own(what["name"], classes)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"no palette: it has a name and classes with names ({error})") from error
 
 
 def find(name: str) -> Palette:
@@ -390,11 +389,7 @@ def read(path: Path) -> Palette:
 
 def understood(path: Path, understand: Callable[[Any], _Understood]) -> _Understood:
     """What a palette file says to somebody. Raises InputError naming the file."""
-    try:
-        what = json.loads(path.read_text("utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: no palette file ({error})") from error
-    try:
+    with naming(path):
+        with refused(InputError, "no palette file", *JSON_FAULTS, unfit=True):
+            what = json.loads(path.read_text("utf-8-sig"))
         return understand(what)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error

@@ -78,15 +78,10 @@ def bar(total: int | None, unit: str) -> Iterator[Callable[[], object]]:
         yield line.update
 
 
-@contextlib.contextmanager
-def aside() -> Iterator[None]:
+def aside() -> contextlib.AbstractContextManager[None]:
     """Within it lines can be printed on stderr: a bar that is there makes way for them."""
     tqdm = sys.modules.get("tqdm")
-    if tqdm is None:
-        yield
-        return
-    with tqdm.tqdm.external_write_mode(file=sys.stderr):
-        yield
+    return tqdm.tqdm.external_write_mode(file=sys.stderr) if tqdm else contextlib.nullcontext()
 
 
 def _tqdm(**options: Any) -> Any:

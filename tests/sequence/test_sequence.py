@@ -562,6 +562,15 @@ def test_standard_streams(clip, monkeypatch, capsys):
     assert len(list(video.Source("out.mp4"))) == 6
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
+def test_a_full_disk_behind_standard_output_is_one_line(clip, monkeypatch, capsys):
+    with monkeypatch.context() as patch, open("/dev/full", "wb", buffering=0) as full:
+        patch.setattr(sys, "stdout", io.TextIOWrapper(full, write_through=True))
+        assert cli.main(["encode", "drive.mp4", "-o", "-"]) == 2
+    told = capsys.readouterr().err
+    assert told == "sempic: cannot write to standard output: No space left on device\n"
+
+
 class OneWay(io.BytesIO):
     """As pipes are."""
 

@@ -25,6 +25,7 @@ from sempic.errors import (
     SempicWarning,
     line,
     naming,
+    warnings_to,
 )
 from sempic.fields import another, option
 from sempic.jobs import STDOUT, Job, read
@@ -257,20 +258,17 @@ def attempt(work: Work, job: Job) -> list[Record]:
 
 @contextlib.contextmanager
 def noting() -> Iterator[Record]:
-    """A part of a record, filled at the end with what sempic warned of, if it did: each once."""
+    """A part of a record, filled with what sempic warns of within, if it does: each once."""
     record: Record = {}
-    with warnings.catch_warnings(record=True) as caught:
+
+    def note(text: str) -> None:
+        notes = record.setdefault("notes", [])
+        if text not in notes:
+            notes.append(text)
+
+    with warnings_to(note):
         warnings.simplefilter("always", SempicWarning)
         yield record
-    for warning in caught:
-        if issubclass(warning.category, SempicWarning):
-            notes = record.setdefault("notes", [])
-            if (note := str(warning.message)) not in notes:
-                notes.append(note)
-        else:
-            warnings.warn_explicit(
-                warning.message, warning.category, warning.filename, warning.lineno
-            )
 
 
 def cause(error: Exception) -> str:

@@ -29,8 +29,9 @@ from sempic.errors import (
     SempicWarning,
     naming,
     refused,
+    warnings_to,
 )
-from sempic.jobs import apart, need_stdout, read
+from sempic.jobs import apart, need_stdout, read, to_stdout
 from sempic.options import DecodeOptions, EncodeOptions
 from sempic.sequence import SequenceOptions
 
@@ -87,8 +88,9 @@ def encode(args: argparse.Namespace) -> int:
     only_for(_PICTURES, [*given, *filter(vars(args).get, others)])
     options = SequenceOptions(**fields.given(args, SequenceOptions))
     target = _encoded(name, args.output)
-    frames, rate, count = _frames(name, args, target)
-    coder = api.Codec(segmenter=vars(args).get("segmenter"))
+    segmenter = vars(args).get("segmenter")
+    frames, rate, count = _frames(name, args, target, segmenter)
+    coder = api.Codec(segmenter=segmenter)
     summary = Summary()
     start = time.perf_counter()
     with _noted(name), _growing(target) as write:
@@ -112,18 +114,14 @@ def _noted(name: str) -> Iterator[None]:
     """Says what sempic warns of as soon as it does, each once, however many frames it is of: what a
     camera shows has no end."""
     said = set()
-    with warnings.catch_warnings():
-        show = warnings.showwarning
 
-        def note(message: Any, category: Any, *where: Any, **more: Any) -> None:
-            if not issubclass(category, SempicWarning):
-                show(message, category, *where, **more)
-            elif (text := str(message)) not in said:
-                said.add(text)
-                with progress.aside():
-                    processes.say(f"{name}: {text}")
+    def note(text: str) -> None:
+        if text not in said:
+            said.add(text)
+            with progress.aside():
+                processes.say(f"{name}: {text}")
 
-        warnings.showwarning = note
+    with warnings_to(note):
         warnings.simplefilter("always", SempicWarning)
         yield
 
@@ -158,11 +156,11 @@ def decode(args: argparse.Namespace) -> int:
     target = args.output or _beside(name, ".mp4")
     if target == "-":
         raise OutputError("a video cannot go to standard output; name a file or a folder with -o")
-    apart((name, vars(args).get("receiver")), target)
+    receiver = vars(args).get("receiver")
+    apart((name, receiver), target)
     if args.output is None and Path(target).exists():
         raise OutputError(f"{target} exists, maybe the original; name the output with -o")
-    coder = api.Codec(receiver=vars(args).get("receiver"))
-    painter = Painter(coder, **options.keywords())
+    painter = Painter(api.Codec(receiver=receiver), **options.keywords())
     unpacker, summary, tally = Unpacker(), Summary(), _Tally()
     start = time.perf_counter()
     with contextlib.ExitStack() as stack:
@@ -290,7 +288,7 @@ def details(record: dict[str, Any]) -> str:
 
 
 def _frames(
-    name: str, args: argparse.Namespace, target: str
+    name: str, args: argparse.Namespace, target: str, segmenter: str | None
 ) -> tuple[Iterable[Any], Fraction, int | None]:
     """Frames, how many in a second, and how many there may be; none of them is the target."""
     max_side = getattr(args, "max_side", None)
@@ -304,11 +302,11 @@ def _frames(
             raise InputError(f"{name}: {suffix} files in it cannot be read here")
         if not found.files:
             raise InputError(f"{name}: no pictures in it")
-        apart((*map(str, found.files), vars(args).get("segmenter")), target)
+        apart((*map(str, found.files), segmenter), target)
         return _read(found.files, max_side), args.fps or Fraction(10), len(found.files)
     from sempic.sequence.video import Source
 
-    apart((name, vars(args).get("segmenter")), target)
+    apart((name, segmenter), target)
     source = Source(name, rate=args.fps, max_side=max_side)
     return _alike(name, source), source.rate, source.count
 
@@ -375,12 +373,7 @@ def _growing(target: str) -> Iterator[Callable[[bytes], None]]:
     there: hours of a camera may be in it."""
     if target == "-":
         need_stdout()
-
-        def out(data: bytes) -> None:
-            sys.stdout.buffer.write(data)
-            sys.stdout.buffer.flush()
-
-        yield out
+        yield to_stdout
         return
     from sempic.sequence.video import Growing
 

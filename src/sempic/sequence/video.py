@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from fractions import Fraction
 from pathlib import Path
 from typing import IO, Any, TypeVar, cast
@@ -498,25 +499,27 @@ class Video:
     def __init__(self, path: Path, rate: Fraction) -> None:
         """Raises OutputError if it cannot be made."""
         import av
-        from av.error import FFmpegError
 
         self._path = path
-        with refused(OutputError, f"{path}: cannot write"):
+        with self._writing():
             stream = files.is_stream(path)
             self._part = files.part_of(path) if stream else _part_of(files.replaceable(path))
         with files.removed_on_failure(self._part):
-            try:
+            with self._writing():
                 format = WRITTEN[path.suffix.lower()]
                 self._container = av.open(_local(str(self._part)), "w", format=format)
-            except (FFmpegError, OSError) as error:
-                raise OutputError(f"{path}: cannot write: {reason(error)}") from None
             name = "libx264" if "libx264" in av.codecs_available else "mpeg4"
             self._stream: Any = self._container.add_stream(name, rate=rate)
         self._begun = False
 
+    def _writing(self) -> AbstractContextManager[None]:
+        """Within it, what FFmpeg or the system refuses is an OutputError."""
+        from av.error import FFmpegError
+
+        return refused(OutputError, f"{self._path}: cannot write", FFmpegError, OSError)
+
     def add(self, picture: Image) -> None:
         import av
-        from av.error import FFmpegError
 
         height, width = picture.shape[:2]
         even = np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
@@ -532,10 +535,8 @@ class Video:
         frame = av.VideoFrame.from_ndarray(even, format="rgb24").reformat(
             format="yuv420p", dst_colorspace=_BT709, dst_color_range=_LIMITED
         )
-        try:
+        with self._writing():
             self._container.mux(self._stream.encode(frame))
-        except (FFmpegError, OSError) as error:
-            raise OutputError(f"{self._path}: cannot write: {reason(error)}") from None
 
     def close(self, *, keep: bool) -> None:
         """Ends the file, and puts it in its place, or removes it."""
@@ -560,14 +561,10 @@ class Video:
         return _told(self._path, self._part)
 
     def _end(self) -> None:
-        from av.error import FFmpegError
-
-        try:
+        with self._writing():
             if self._begun:
                 self._container.mux(self._stream.encode(None))
             self._container.close()
-        except (FFmpegError, OSError) as error:
-            raise OutputError(f"{self._path}: cannot write: {reason(error)}") from None
 
 
 class Growing:

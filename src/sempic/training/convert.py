@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from sempic import files
 from sempic.diffusion.checkpoints import flags_from_configs, load_model, open_model, save_model
 from sempic.diffusion.flags import command_line
 from sempic.diffusion.original import write_original
-from sempic.errors import OutputError
 from sempic.jobs import apart
 
 
@@ -19,12 +19,11 @@ def run(given: Mapping[str, Any]) -> None:
     flags = dict(given)
     source, target = Path(flags.pop("source")), Path(flags.pop("target"))
     apart((source,), target)
-    if source.suffix.lower() == ".safetensors" and target.suffix.lower() != ".pt":
-        raise OutputError(f"{target}: the name of the original's weights ends in .pt")
     if source.suffix.lower() != ".safetensors":
         model, process = open_model(source, flags or None)
         save_model(target, model.state_dict(), model.config, process)
         return
+    files.need_suffix(target, ".pt", "the original's weights")
     model, process = load_model(source)
     words = flags_from_configs(model.config, process)
     write_original(target, model.state_dict())

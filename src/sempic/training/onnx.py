@@ -248,8 +248,7 @@ def _write(
     quantised: Collection[str] | None = None,
 ) -> None:
     """Writes an ONNX file, whole or not at all. Raises OutputError."""
-    if path.suffix.lower() != ".onnx":
-        raise OutputError(f"{path}: the name of an ONNX file ends in .onnx")
+    files.need_suffix(path, ".onnx", "an ONNX file")
     part = files.part_of(path).with_suffix(".onnx")
     with refused(OutputError, f"{path}: cannot write"):
         part.touch()  # torch has errors of its own

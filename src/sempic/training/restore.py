@@ -18,7 +18,7 @@ import onnx.numpy_helper
 import torch
 from torch import Tensor, nn
 
-from sempic.errors import InputError, ModelError, line
+from sempic.errors import JSON_FAULTS, InputError, ModelError, refused
 from sempic.jobs import apart
 from sempic.networks.compact import CompactConfig, CompactNet
 from sempic.networks.segmenter import SegmentationNet, SegmenterConfig
@@ -174,19 +174,18 @@ def _batches(folder: Path) -> list[Tensor]:
 def run(options: RestoreOptions) -> None:
     """`sempic train restore`."""
     apart((options.model,), options.output)
-    try:
-        model = onnx.load(options.model)
-    except Exception as error:  # protobuf raises its own classes
-        raise ModelError(f"{options.model}: not an ONNX file ({line(error)})") from error
+    name = options.model
+    with refused(ModelError, f"{name}: not an ONNX file", Exception, unfit=True):
+        model = onnx.load(name)  # protobuf raises its own classes
     metadata = {p.key: p.value for p in model.metadata_props}
-    try:
+    with refused(
+        ModelError, f"{name}: what it says of itself is damaged", *JSON_FAULTS, unfit=True
+    ):
         about = json.loads(metadata.get("sempic", "{}"))
         config = about.get("config")
-    except (ValueError, AttributeError, RecursionError) as error:
-        raise ModelError(f"{options.model}: what it says of itself is damaged ({error})") from error
     names = {i.name for i in model.graph.input}
     if config is None or not names & {"image", "noisy"}:
-        raise ModelError(f"{options.model}: no network that `sempic train export` wrote")
+        raise ModelError(f"{name}: no network that `sempic train export` wrote")
     network: CompactNet | SegmentationNet
     if "image" not in names:
         config["widths"] = tuple(config["widths"])

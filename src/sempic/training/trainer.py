@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from sempic import files
-from sempic.errors import ModelError, OutputError, line
+from sempic.errors import ModelError, OutputError, refused
 from sempic.networks.weights import save_shards, save_tensors
 from sempic.training.checkpoint import Folder, Moving
 from sempic.training.options import RunOptions
@@ -426,10 +426,9 @@ def set_up(options: RunOptions) -> torch.device:
         raise ModelError(f"--device {options.device}: PyTorch knows no such device") from error
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ModelError(f"--device {options.device}: there is no GPU that PyTorch can use")
-    try:
+    # Of devices that this PyTorch or machine lacks each has an error of its own.
+    with refused(ModelError, f"--device {options.device}: cannot be used", Exception, unfit=True):
         torch.zeros((), device=device).item()
-    except Exception as error:  # of a device that this PyTorch or machine lacks, each its own
-        raise ModelError(f"--device {options.device}: cannot be used ({line(error)})") from error
     if options.reproducible:
         torch.use_deterministic_algorithms(True, warn_only=True)
     elif device.type == "cuda":

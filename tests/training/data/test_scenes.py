@@ -280,6 +280,8 @@ def test_ready_made_coarse_pictures(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"b.bpg"):
         folder[1]
     (ready / "b.bpg").unlink()
+    with pytest.raises(InputError, match=r"b.bpg: cannot read: No such file"):
+        folder[1]
     with pytest.raises(InputError, match=r"b.png: its coarse picture"):
         open_dataset("camvid", root, "train", coarse_path=ready)
 

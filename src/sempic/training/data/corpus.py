@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import PIL.Image
 
-from sempic.errors import InputError
+from sempic.errors import JSON_FAULTS, InputError, refused
 from sempic.scene import Image, LabelMap
 from sempic.texture import Texture
 from sempic.training.data import taxonomy
@@ -76,12 +76,12 @@ class Corpus:
 def about(folder: Path) -> dict[str, Any]:
     """What a corpus says of itself. Raises InputError."""
     path = folder / "corpus.json"
-    try:
+    with refused(
+        InputError, f"{path}: no corpus of `sempic train corpus`", *JSON_FAULTS, unfit=True
+    ):
         found: dict[str, Any] = json.loads(path.read_text("utf-8"))
         if found.get("format") != FORMAT:
             raise InputError(f"{path}: format {found.get('format')!r}, expected {FORMAT!r}")
-    except (OSError, ValueError, AttributeError, RecursionError) as error:
-        raise InputError(f"{path}: no corpus of `sempic train corpus` ({error})") from error
     return found
 
 
@@ -121,16 +121,17 @@ def open_corpus(folders: Sequence[Path], threads: int = 2) -> Corpus:
 def _read(path: Path) -> list[dict[str, bytes]]:
     """The files of each sample of a shard, by what follows its number."""
     samples: dict[str, dict[str, bytes]] = {}
-    try:
-        with tarfile.open(path) as tar:
-            for member in tar:
-                key, name = member.name.split(".", 1)
-                data = tar.extractfile(member)
-                if data is None:
-                    raise ValueError(f"{member.name} is no file")
-                samples.setdefault(key, {})[name] = data.read()
-    except (OSError, tarfile.TarError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read ({error})") from error
+    causes = OSError, tarfile.TarError, ValueError
+    with (
+        refused(InputError, f"{path}: cannot be read", *causes, unfit=True),
+        tarfile.open(path) as tar,
+    ):
+        for member in tar:
+            key, name = member.name.split(".", 1)
+            data = tar.extractfile(member)
+            if data is None:
+                raise ValueError(f"{member.name} is no file")
+            samples.setdefault(key, {})[name] = data.read()
     return list(samples.values())
 
 

@@ -16,7 +16,7 @@ import PIL.Image
 from sempic import coarse as coarse_codec
 from sempic import pictures
 from sempic.coarse import bpg
-from sempic.errors import BitstreamError, InputError, ModelError, naming
+from sempic.errors import InputError, ModelError, naming
 from sempic.jobs import read
 from sempic.networks.unet import UNetConfig
 from sempic.scene import Image, LabelMap
@@ -125,10 +125,8 @@ class SceneFolder:
             payload = coarse_codec.encode(small, quality=self.quality, chroma=self.chroma)
             return coarse_codec.to_rgb(coarse_codec.decode(payload)), payload
         if entry.coarse.suffix.lower() == ".bpg":
-            try:
+            with naming(entry.coarse, InputError):
                 return coarse_codec.to_rgb(bpg.decode(read(entry.coarse))), None
-            except BitstreamError as error:
-                raise InputError(f"{entry.coarse}: {error}") from error
         return read_picture(entry.coarse), None
 
 

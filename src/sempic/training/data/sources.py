@@ -25,7 +25,7 @@ from typing import TypeVar
 import numpy as np
 
 from sempic import pictures
-from sempic.errors import InputError
+from sempic.errors import JSON_FAULTS, InputError, refused
 from sempic.palette import CAMVID, CITYSCAPES, Palette
 from sempic.scene import Image, LabelMap
 from sempic.training.data import readers
@@ -203,13 +203,11 @@ def _index(path: Path) -> dict[str, str]:
     """The split of each picture that an `index.json` names; empty if there is no such file."""
     if not path.is_file():
         return {}
-    try:
+    with refused(InputError, f"{path}: cannot be read", *JSON_FAULTS, unfit=True):
         told = {
             name: entry.get("split", "train")
             for name, entry in json.loads(path.read_text("utf-8")).items()
         }
-    except (OSError, ValueError, AttributeError, RecursionError) as error:
-        raise InputError(f"{path}: cannot be read ({error})") from error
     for name, split in told.items():
         if split not in ("train", "val"):
             raise InputError(f"{path}: the split {split!r} of {name} is neither train nor val")

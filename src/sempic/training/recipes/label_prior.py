@@ -469,7 +469,7 @@ def run(options: LabelPriorOptions) -> None:
 
 def run_export(options: PriorExportOptions) -> None:
     """`sempic train label-prior export`."""
-    _check(options.out)
+    files.need_suffix(options.out, ".npz", "a label model")
     causal, informed = _averaged(options.causal), _averaged(options.informed)
     if "trunk.0.weight" not in informed:
         raise ModelError(f"{options.informed}: a run without --coarse, where one with it is needed")
@@ -483,7 +483,7 @@ def _averaged(folder: Path) -> dict[str, Tensor]:
 
 def run_tables(options: PriorTablesOptions) -> None:
     """`sempic train label-prior tables`."""
-    _check(options.out)
+    files.need_suffix(options.out, ".npz", "a label model")
     apart((options.networks, options.segmenter, options.classes), options.out)
     torch.set_num_threads(1)
     data, _ = opened(options)
@@ -501,12 +501,6 @@ def run_tables(options: PriorTablesOptions) -> None:
         networks = {k: v for k, v in file.items() if not k.startswith(("readout.", "primed."))}
     arrays: dict[str, Any] = networks | layer | prime(replace(known, readout=parsed), data)
     _write(options.out, arrays | {"palette": np.array(palette.full_name)})
-
-
-def _check(path: Path) -> None:
-    """Raises OutputError, before the work, for another kind of file."""
-    if path.suffix.lower() != ".npz":
-        raise OutputError(f"{path}: the name of a label model ends in .npz")
 
 
 def _write(path: Path, arrays: dict[str, Any]) -> None:
