@@ -130,3 +130,19 @@ class FakeReceiver:
             picture[..., 0] = scene.labels
         picture[..., 1], picture[..., 2] = steps, seed
         return picture
+
+
+@pytest.fixture
+def stand_ins(monkeypatch) -> None:
+    """Stand-ins for the networks of all codecs."""
+    from sempic import api
+
+    monkeypatch.setattr(api.Codec, "segmenter", FakeSegmenter())
+    monkeypatch.setattr(api.Codec, "receiver", FakeReceiver())
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch, stand_ins) -> Path:
+    """An empty folder to work in, with stand-ins for the networks."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

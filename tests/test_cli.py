@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import pytest
-from conftest import FakeReceiver, FakeSegmenter, street
+from conftest import FakeSegmenter, street
 from priors import write_prior
 
 import sempic
@@ -18,16 +18,8 @@ from sempic.errors import install_hint
 from sempic.labels import own
 
 IMAGE, LABELS = street(48, 64)
+pytestmark = pytest.mark.usefixtures("place")
 REAL = {name: vars(api.Codec)[name] for name in ("segmenter", "receiver")}
-
-
-@pytest.fixture(autouse=True)
-def place(tmp_path, monkeypatch):
-    """An empty folder to work in, and stand-ins for the networks."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(api.Codec, "segmenter", FakeSegmenter())
-    monkeypatch.setattr(api.Codec, "receiver", FakeReceiver())
-    return tmp_path
 
 
 @pytest.fixture

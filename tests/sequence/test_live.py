@@ -16,22 +16,13 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from conftest import FakeReceiver, FakeSegmenter
+from conftest import FakeSegmenter
 from scenes import drive, numbered, numbers
 
 from sempic import api, cli, pictures, sequence
 from sempic.batch.work import noting
 from sempic.errors import InputError, OutputError, SempicWarning
 from sempic.sequence import video
-
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """The present one, with stand-ins for the networks."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(api.Codec, "segmenter", FakeSegmenter())
-    monkeypatch.setattr(api.Codec, "receiver", FakeReceiver())
-    return tmp_path
 
 
 @contextlib.contextmanager
@@ -69,7 +60,7 @@ def served(data, *, stalls=False):
 
 
 @pytest.mark.parametrize("stalls", [False, True])
-def test_what_came_before_a_stream_broke_off_is_coded(folder, monkeypatch, capsys, stalls):
+def test_what_came_before_a_stream_broke_off_is_coded(place, monkeypatch, capsys, stalls):
     """Those frames, too, that the decoder still had; a file that was there stays as it is."""
     monkeypatch.setattr(video, "_PATIENCE", 1.0)
     numbered("x.ts", 12)
@@ -85,7 +76,7 @@ def test_what_came_before_a_stream_broke_off_is_coded(folder, monkeypatch, capsy
     assert sequence.info(Path("out.sempic.part").read_bytes())["frames"] == 12
 
 
-def test_a_stream_that_never_begins_is_waited_for_as_long_as_that(folder, monkeypatch, capsys):
+def test_a_stream_that_never_begins_is_waited_for_as_long_as_that(place, monkeypatch, capsys):
     monkeypatch.setattr(video, "_PATIENCE", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         for scheme in ("http", "tcp", "rtsp"):
@@ -95,7 +86,7 @@ def test_a_stream_that_never_begins_is_waited_for_as_long_as_that(folder, monkey
             assert told == (
                 f"sempic: {address}: not a video that can be read: nothing came for 0.5 s\n"
             )
-    assert not list(folder.glob("out*"))
+    assert not list(place.glob("out*"))
 
 
 STALLED = """
@@ -114,7 +105,7 @@ sys.exit(processes.as_program(lambda: cli.main(command)))
 @pytest.mark.skipif(os.name == "nt", reason="there are no such pipes and signals")
 @pytest.mark.parametrize("came", ["nothing", "some"])
 @pytest.mark.parametrize("source", ["-", "pipe.y4m", "http"])
-def test_ctrl_c_ends_the_wait_for_what_stalls(folder, source, came):
+def test_ctrl_c_ends_the_wait_for_what_stalls(place, source, came):
     """At once: FFmpeg itself would wait on, or take the signal for the end of nothing."""
     numbered("x.y4m", 12, format="yuv4mpegpipe", codec="rawvideo")
     data = Path("x.y4m").read_bytes() if came == "some" else b""
@@ -140,7 +131,7 @@ def test_ctrl_c_ends_the_wait_for_what_stalls(folder, source, came):
             pipe = stack.enter_context(open(source, "wb", buffering=0))
         if source != "http":
             pipe.write(data)
-        out = folder / "out.sempic"
+        out = place / "out.sempic"
         until = time.monotonic() + (60 if data else 1)  # of nothing there is nothing to see
         while time.monotonic() < until and not (out.exists() and out.stat().st_size):
             time.sleep(0.05)
@@ -156,7 +147,7 @@ def test_ctrl_c_ends_the_wait_for_what_stalls(folder, source, came):
         assert not out.exists()
 
 
-def test_frames_of_a_pipe_come_before_a_buffer_is_full(folder, monkeypatch):
+def test_frames_of_a_pipe_come_before_a_buffer_is_full(place, monkeypatch):
     numbered("x.y4m", 3, format="yuv4mpegpipe", codec="rawvideo")
     data = Path("x.y4m").read_bytes()
     ours, theirs = os.pipe()
@@ -179,7 +170,7 @@ def test_frames_of_a_pipe_come_before_a_buffer_is_full(folder, monkeypatch):
         ("libvpx", None, list(range(6, 16))),  # joined late: its first pictures are made of others
     ],
 )
-def test_packets_that_cannot_be_decoded_are_left_out_and_said(folder, codec, gone, shown):
+def test_packets_that_cannot_be_decoded_are_left_out_and_said(place, codec, gone, shown):
     numbered("x.mkv", 24, codec=codec, gop_size=6)
     with av.open("x.mkv") as before, av.open("y.mkv", "w") as after:
         out = after.add_stream_from_template(before.streams.video[0])
@@ -215,7 +206,7 @@ def camera(count, pause):
         yield f"{address}/video"
 
 
-def test_cameras_that_send_single_pictures_keep_their_time(folder):
+def test_cameras_that_send_single_pictures_keep_their_time(place):
     """FFmpeg takes what has no timestamps for 25 pictures a second."""
     came = []
     with camera(10, 0.1) as address, pytest.raises(InputError, match="breaks off"):
@@ -223,14 +214,14 @@ def test_cameras_that_send_single_pictures_keep_their_time(folder):
     assert len(came) >= 7
 
 
-def test_a_camera_that_is_slow_has_not_stalled(folder, monkeypatch):
+def test_a_camera_that_is_slow_has_not_stalled(place, monkeypatch):
     """Of which a frame a minute, say, is asked for."""
     monkeypatch.setattr(video, "_PATIENCE", 0.2)
     with camera(6, 0.5) as address:
         assert len(list(itertools.islice(video.Source(address, rate=Fraction(1)), 2))) == 2
 
 
-def test_a_coder_that_is_too_slow_for_single_pictures_takes_each_in_turn(folder):
+def test_a_coder_that_is_too_slow_for_single_pictures_takes_each_in_turn(place):
     """The time that coding takes made gaps, which were filled, and coded, for longer and longer."""
     shown = []
     with camera(31, 0.02) as address:
@@ -240,7 +231,7 @@ def test_a_coder_that_is_too_slow_for_single_pictures_takes_each_in_turn(folder)
     assert len(set(shown)) >= 8
 
 
-def test_the_time_of_single_pictures_is_that_of_the_clock(folder):
+def test_the_time_of_single_pictures_is_that_of_the_clock(place):
     """If a coder is fast enough on the whole: key frames are slow, and what was waited for is so
     long ago as it is."""
     arrivals, now, found = video._Arrivals(0.1), 0.0, []
@@ -254,7 +245,7 @@ def test_the_time_of_single_pictures_is_that_of_the_clock(folder):
     np.testing.assert_allclose(np.delete(steps, 49), 0.1, atol=1e-6)
 
 
-def test_a_camera_that_is_faster_than_the_coder_is_said(folder, monkeypatch):
+def test_a_camera_that_is_faster_than_the_coder_is_said(place, monkeypatch):
     def slowly(source):
         with contextlib.suppress(InputError):
             for _ in video.Source(source):
@@ -271,7 +262,7 @@ def test_a_camera_that_is_faster_than_the_coder_is_said(folder, monkeypatch):
     slowly("x.ts")  # which can wait
 
 
-def test_what_holds_no_picture_that_can_be_decoded_is_an_error(folder):
+def test_what_holds_no_picture_that_can_be_decoded_is_an_error(place):
     numbered("x.ts", 12)
     data = Path("x.ts").read_bytes()
     begin = next(at for at in range(0, len(data), 188) if b"\x67" in data[at : at + 188])
@@ -280,7 +271,7 @@ def test_what_holds_no_picture_that_can_be_decoded_is_an_error(folder):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="there are no such pipes")
-def test_nothing_is_kept_in_a_pipe_that_nobody_reads(folder):
+def test_nothing_is_kept_in_a_pipe_that_nobody_reads(place):
     os.mkfifo("out")
     reader = os.open("out", os.O_RDONLY | os.O_NONBLOCK)
     file = video.Growing(Path("out"))
@@ -308,14 +299,14 @@ def joined(name, *sizes):
             out.write(Path("part.h264").read_bytes())
 
 
-def test_a_stream_that_heeds_its_network_keeps_the_size_of_its_first_frame(folder):
+def test_a_stream_that_heeds_its_network_keeps_the_size_of_its_first_frame(place):
     joined("x.h264", (128, 72), (86, 48), (128, 72))
     assert [frame.shape for frame in video.Source("x.h264")] == [(72, 128, 3)] * 18
     joined("x.h264", (86, 48), (128, 72))
     assert [frame.shape for frame in video.Source("x.h264")] == [(48, 86, 3)] * 12
 
 
-def test_a_frame_of_other_proportions_is_named_with_its_file(folder, capsys):
+def test_a_frame_of_other_proportions_is_named_with_its_file(place, capsys):
     joined("x.h264", (64, 48), (96, 48))
     assert cli.main(["encode", "x.h264"]) == 2
     assert capsys.readouterr().err == "sempic: x.h264: frame 6 is 96×48, and the first was 64×48\n"
@@ -343,7 +334,7 @@ def with_cover(name, *, moving):
         out.mux(film.encode(None))
 
 
-def test_a_cover_is_no_video(folder):
+def test_a_cover_is_no_video(place):
     with_cover("x.mp4", moving=True)
     assert numbers(video.Source("x.mp4")) == list(range(6))
     with_cover("x.mp4", moving=False)
@@ -351,7 +342,7 @@ def test_a_cover_is_no_video(folder):
         video.Source("x.mp4")
 
 
-def test_further_videos_in_a_file_are_said(folder):
+def test_further_videos_in_a_file_are_said(place):
     with av.open("x.mkv", "w") as out:
         streams = [out.add_stream("libx264", rate=10) for _ in range(2)]
         for stream in streams:
@@ -365,7 +356,7 @@ def test_further_videos_in_a_file_are_said(folder):
         assert numbers(video.Source("x.mkv")) == [0, 1, 2]
 
 
-def test_transparency_is_laid_over_white(folder):
+def test_transparency_is_laid_over_white(place):
     """As in single pictures."""
     clear = np.full((48, 64, 4), 90, np.uint8)
     for alpha, told in ((255, False), (0, True)):
@@ -381,9 +372,7 @@ def test_transparency_is_laid_over_white(folder):
         assert (frame == (255 if told else 90)).all()
 
 
-def test_what_is_to_be_said_of_a_camera_is_said_once_and_before_it_ends(
-    folder, monkeypatch, capsys
-):
+def test_what_is_to_be_said_of_a_camera_is_said_once_and_before_it_ends(place, monkeypatch, capsys):
     with av.open("x.mov", "w") as out:
         stream = out.add_stream("qtrle", rate=10)
         stream.width, stream.height, stream.pix_fmt = 64, 48, "argb"
@@ -412,7 +401,7 @@ def test_what_is_to_be_said_of_a_camera_is_said_once_and_before_it_ends(
 
 
 @pytest.mark.parametrize("curve", [16, 18])
-def test_high_dynamic_range_is_said(folder, curve):
+def test_high_dynamic_range_is_said(place, curve):
     with av.open("x.mkv", "w") as out:
         stream = out.add_stream("libx264", rate=10)
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p10le"
@@ -423,7 +412,7 @@ def test_high_dynamic_range_is_said(folder, curve):
         assert len(list(video.Source("x.mkv"))) == 1
 
 
-def test_moving_pictures_are_videos_if_asked_for(folder):
+def test_moving_pictures_are_videos_if_asked_for(place):
     with av.open("x.gif", "w") as out:
         stream = out.add_stream("gif", rate=10)
         stream.width, stream.height, stream.pix_fmt = 64, 48, "rgb8"
@@ -437,17 +426,17 @@ def test_moving_pictures_are_videos_if_asked_for(folder):
 # ── what is left of a decoder ────────────────────────────────────────────────────────────────
 
 
-def test_a_decoder_that_is_killed_leaves_a_file_that_one_knows(folder):
+def test_a_decoder_that_is_killed_leaves_a_file_that_one_knows(place):
     """Under the name of what it was to be; and the next one takes no notice of it."""
-    (folder / "x.mp4").write_bytes(b"a good file")
-    film = video.Video(folder / "x.mp4", Fraction(10))
+    (place / "x.mp4").write_bytes(b"a good file")
+    film = video.Video(place / "x.mp4", Fraction(10))
     for picture, _ in drive(6):
         film.add(picture)
-    assert {path.name for path in folder.iterdir()} == {"x.mp4", "x.mp4.part"}
-    again = video.Video(folder / "x.mp4", Fraction(10))
+    assert {path.name for path in place.iterdir()} == {"x.mp4", "x.mp4.part"}
+    again = video.Video(place / "x.mp4", Fraction(10))
     for picture, _ in drive(3):
         again.add(picture)
     again.close(keep=True)
     assert len(list(video.Source("x.mp4"))) == 3
-    assert {path.name for path in folder.iterdir()} == {"x.mp4", "x.mp4.part"}
+    assert {path.name for path in place.iterdir()} == {"x.mp4", "x.mp4.part"}
     film.close(keep=False)

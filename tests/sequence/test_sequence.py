@@ -29,9 +29,7 @@ FRAMES = [picture for picture, _ in drive(6)]
 
 
 @pytest.fixture
-def coder(monkeypatch):
-    monkeypatch.setattr(api.Codec, "segmenter", FakeSegmenter())
-    monkeypatch.setattr(api.Codec, "receiver", FakeReceiver())
+def coder(stand_ins):
     return api.Codec()
 
 
