@@ -125,23 +125,27 @@ def test_texture_is_never_made_stronger():
     assert texture.heed(painted, halves(), {ROAD: (31, 31), CAR: (31, 31)}) is painted
 
 
+def noise(said, palette):
+    return texture.noise(texture.condition(said), texture.usual(palette))
+
+
 def test_weak_texture_is_made_of_little_noise():
     """By a tenth for each level that was said; where only the class is known half as much, and
     never of more than usual."""
-    found = texture.noise({CAR: (10, 20), ROAD: (2, 9), 8: (25, 31)}, CITYSCAPES)
+    found = noise({CAR: (10, 20), ROAD: (2, 9), 8: (25, 31)}, CITYSCAPES)
     assert found.dtype == np.float32
     assert found.shape == (256,)
     np.testing.assert_allclose(found[[CAR, ROAD, 8]], [0.7, 0.4, 1.6], rtol=1e-6)
-    usual = texture.noise({}, CITYSCAPES)
+    usual = noise({}, CITYSCAPES)
     np.testing.assert_allclose(usual[[CAR, ROAD, 10]], [1, 0.85, 0.7], rtol=1e-6)
-    assert texture.noise({}, CAMVID)[CAMVID.classes.index("pavement")] == usual[1]
+    assert noise({}, CAMVID)[CAMVID.classes.index("pavement")] == usual[1]
 
 
 def test_nothing_is_known_of_the_noise_of_other_classes():
-    assert (texture.noise({}, INDICES) == 1).all()
-    assert texture.noise({3: (18, 20)}, INDICES)[3] == 1.5
+    assert (noise({}, INDICES) == 1).all()
+    assert noise({3: (18, 20)}, INDICES)[3] == 1.5
     # Without a map, id 0 is all of the picture.
-    without = texture.noise({0: (10, 20)}, None), texture.noise({}, None)
+    without = noise({0: (10, 20)}, None), noise({}, None)
     np.testing.assert_allclose([t[0] for t in without], [0.7, 1], rtol=1e-6)
     assert all((t[1:] == 1).all() for t in without)
 

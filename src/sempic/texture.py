@@ -188,25 +188,34 @@ def cells(said: Texture, labels: LabelMap, patch: int = 4) -> _Floats:
     return np.ascontiguousarray(condition(said)[middle].transpose(2, 0, 1))
 
 
-def noise(said: Texture, palette: Palette | None) -> _Floats:
-    """How strong the noise is that a receiver makes each id of, float32 (256,); 1 as trained.
-
-    Texture is made of noise, so that where it is weak a receiver needs less.
+def usual(palette: Palette | None) -> _Floats:
+    """How strong the noise of each id of a palette is where nothing is said, float32 (256,).
 
     Args:
         palette: of the map; None without one, where id 0 is all of the picture.
     """
-    names = ("void",) if palette is None else palette.classes
+    slope, least, most = _SLIGHT
     table = np.ones(256, np.float32)
-    for number, name in enumerate(names):
-        if number in said:
-            level, (slope, least, most) = said[number][0], _STEEP
-        elif (known := alike(name, CITYSCAPES)) is not None:
-            level, (slope, least, most) = _USUAL.get(known, _OTHERS)[0], _SLIGHT
-        else:
-            continue
-        table[number] = min(max(1 + slope * (level - _EVEN), least), most)
+    for number, name in enumerate(("void",) if palette is None else palette.classes):
+        if (known := alike(name, CITYSCAPES)) is not None:
+            level = _USUAL.get(known, _OTHERS)[0]
+            table[number] = min(max(1 + slope * (level - _EVEN), least), most)
     return table
+
+
+def noise(told: _Floats, unsaid: _Floats) -> _Floats:
+    """How strong the noise is that a receiver makes each id of, float32 (…, N); 1 is even noise.
+
+    Texture is made of noise, so that where it is weak a receiver needs less.
+
+    Args:
+        told: `condition`, (…, N, CONDITION). unsaid: `usual`, (N,).
+    """
+    slope, least, most = _STEEP
+    level = 16 * (told[..., 1].astype(np.float64) + 1)
+    strong = (1 + slope * (level - _EVEN)).clip(least, most).astype(np.float32)
+    found: _Floats = np.where(told[..., 0] > 0, strong, unsaid)
+    return found
 
 
 def heed(picture: Image, labels: LabelMap | None, said: Texture) -> Image:

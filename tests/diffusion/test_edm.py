@@ -57,6 +57,22 @@ def test_fidelity_reaches_every_step():
     assert all((low != high).any() for low, high in zip(*sampled, strict=True))
 
 
+def test_noise_is_as_strong_as_asked():
+    network, coarse = trained(), torch.zeros(1, 3, 8, 8)
+
+    def painted(strength):
+        drawn = torch.Generator().manual_seed(0)
+        levels = edm.sigmas(1, 0.8)
+        (found,) = edm.sample(network, coarse, void(1, 32), levels, drawn, strength=strength)
+        return found
+
+    assert (painted(torch.ones(1, 1, 32, 32)) == painted(1.0)).all()
+    part = torch.ones(1, 1, 32, 32)
+    part[..., 16:] = 0
+    assert (painted(part) != painted(1.0)).any()
+    assert (painted(part) != painted(0.0)).any()
+
+
 def test_noise_is_the_generators_or_the_devices():
     drawn = [
         edm.draw((2, 3), torch.device("cpu"), torch.Generator().manual_seed(5)) for _ in range(2)

@@ -103,7 +103,7 @@ def test_noise_is_as_strong_as_the_texture_it_becomes(path, told, monkeypatch):
     )
     assert plain.shape == (3, 64, 80)
     for noise, of in ((silent, {}), (weak, {number: (5, 19)})):
-        table = texture.noise(of, CAMVID)
+        table = texture.noise(texture.condition(of), texture.usual(CAMVID))
         np.testing.assert_allclose(
             noise[:, :50, :70], plain[:, :50, :70] * table[s.labels], rtol=1e-5
         )

@@ -69,8 +69,10 @@ def sample(
     generator: torch.Generator | None,
     fidelity: float = 0.0,
     texture: Tensor | None = None,
+    strength: Tensor | float = 1.0,
 ) -> Iterator[Tensor]:
-    """Denoise, renoise, denoise … (multistep sampling of Song et al. 2023, alg. 1, with RENOISE).
+    """Denoise, renoise, denoise … (multistep sampling of Song et al. 2023, alg. 1, with RENOISE),
+    from noise of such a strength, (B, 1, H, W).
 
     Yields the residual estimate, (B, 3, H, W), after each of the falling noise `levels`. Only the
     last has a gradient, where gradients are on.
@@ -80,7 +82,7 @@ def sample(
     residual = torch.zeros(batch, 3, height, width, device=device)
     wanted = torch.full((batch,), fidelity, device=device)
     for number, level in enumerate(levels.to(device)):
-        noise = draw(residual.shape, device, generator)
+        noise = strength * draw(residual.shape, device, generator)
         noisy = residual + (RENOISE if number else 1) * level * noise
         with torch.set_grad_enabled(torch.is_grad_enabled() and number == len(levels) - 1):
             residual = denoise(network, noisy, coarse, labels, level.expand(batch), wanted, texture)

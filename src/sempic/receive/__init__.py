@@ -184,9 +184,8 @@ class Receiver:
             return np.ones(256, np.float32)
         if scene.enlarged:
             return np.full(256, ENLARGED, np.float32)
-        return texture.noise(
-            scene.texture, None if scene.labels is None else PALETTES[scene.palette]
-        )
+        palette = None if scene.labels is None else PALETTES[scene.palette]
+        return texture.noise(texture.condition(scene.texture), texture.usual(palette))
 
     def _understood(self, labels: LabelMap, scene: Scene) -> LabelMap:
         """The labels as ids of the receiver's palette. Raises ModelError: palettes of somebody's

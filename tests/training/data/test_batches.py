@@ -133,6 +133,12 @@ def test_what_is_said_of_texture_is_of_the_class_in_each_patch(monkeypatch):
     assert (level[said == 1] - 20).abs().max() < 2.1
     assert (level[said == 1] - 20).abs().max() > 0.1
     assert not batch.texture[:, :, :8].any()
+    # Of as much noise as a receiver will be given (`sempic.texture.noise`).
+    assert batch.strength.shape == (8, 1, 64, 96)
+    noise = batch.strength[:, 0, 2::4, 2::4]
+    assert (noise - (0.1 * level - 0.3).clamp(0.4, 1.6))[said == 1].abs().max() < 1e-5
+    usual = texture.noise(texture.condition({}), texture.usual(CLASSES.palette))
+    assert (batch.strength[:, 0][batch.labels == sky] == float(usual[sky])).all()
     assert drawn(0.0, 1.0).texture[:, 0].all()
     assert not drawn(0.0, 0.0).texture.any()
     alone = drawn(1.0, 0.0, whole=1).texture  # without a map: what is said of all of it

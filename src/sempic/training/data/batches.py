@@ -86,6 +86,8 @@ class Batch(NamedTuple):
     """uint8 (B, H, W), as the receiver is given them; `classes` and more is void."""
     texture: Tensor
     """float (B, CONDITION, H / 4, W / 4), what is said of it (`sempic.texture.condition`)."""
+    strength: Tensor
+    """float (B, 1, H, W), of the noise it is made of (`sempic.texture.noise`)."""
     truth: Tensor
     """uint8 (B, H, W), the first map of each picture, with nothing dropped."""
 
@@ -143,6 +145,7 @@ class Crops:
         self._coarse = _ranges([len(s.coarse) for s in chosen])
         rare = corpus.taxonomy.ids(sorted(corpus.taxonomy.rare))
         self._told = _Told(chosen, self.void)
+        self._unsaid = texture.usual(corpus.taxonomy.palette)[: self.void + 1]
         self._spots = [spots_of(m, rare) for s in chosen for m in s.maps]
         names = sorted({s.source for s in chosen})
         weights = np.array([corpus.weights[name] for name in names], float)
@@ -206,7 +209,9 @@ class Crops:
         labels, without = drop(labels, self.void, self.drops, rng)
         told = self._told.draw(plan[:, 1], plan[:, 0], without, light.mean(1), rng)
         fine = cells(to_device(told, self.device), labels, self.void)
-        return Batch(image, coarse, labels, fine, truth)
+        table = to_device(texture.noise(told, self._unsaid), self.device)
+        strong = strength(table, labels, self.void)
+        return Batch(image, coarse, labels, fine, strong, truth)
 
 
 class _Told:
@@ -256,6 +261,17 @@ def cells(told: Tensor, labels: Tensor, void: int) -> Tensor:
     batch, rows, columns = ids.shape
     index = ids.flatten(1)[:, :, None].expand(-1, -1, told.shape[2])
     return told.gather(1, index).transpose(1, 2).reshape(batch, told.shape[2], rows, columns)
+
+
+def strength(table: Tensor, labels: Tensor, void: int) -> Tensor:
+    """How strong each pixel's noise is, float (B, 1, H, W).
+
+    Args:
+        table: float (B, void + 1), for each map (`sempic.texture.noise`).
+        labels: uint8 (B, H, W); `void` and more is void.
+    """
+    ids = labels.flatten(1).long().clamp_max(void)
+    return table.gather(1, ids).reshape(len(labels), 1, *labels.shape[1:])
 
 
 def drop(

@@ -207,6 +207,7 @@ class Distill(ReceiverRecipe):
                 drawn,
                 fidelity,
                 batch.texture,
+                batch.strength,
             )
         return residual
 

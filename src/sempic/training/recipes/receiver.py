@@ -15,7 +15,7 @@ from sempic.diffusion.sampling import to_uint8, to_unit
 from sempic.errors import ModelError
 from sempic.networks.compact import CompactConfig, CompactNet, one_hot, upsample
 from sempic.networks.weights import about, load_receiver
-from sempic.training.data.batches import Batch, Crops, Drops, cells
+from sempic.training.data.batches import Batch, Crops, Drops, cells, strength
 from sempic.training.data.corpus import Corpus, Sample, open_corpus
 from sempic.training.data.taxonomy import Taxonomy
 from sempic.training.grow import grow
@@ -104,27 +104,32 @@ class Sheet:
         self.colours = np.zeros((256, 3), np.uint8)
         table = corpus.taxonomy.palette.table()
         self.colours[: len(table)] = table
+        self.unsaid = texture.usual(corpus.taxonomy.palette)
 
     @torch.no_grad()
     def write(self, network: CompactNet, path: Path) -> float:
         """Draw the sheet; returns the PSNR in dB of the pictures of 4 steps."""
         network.eval()
         rows, errors = [], []
-        device = network.head_gain.device
+        device, void = network.head_gain.device, network.config.classes
         height, width = self.size
         for scene in self.scenes:
             image, labels = scene.image[:height, :width], scene.maps[0][:height, :width]
             small = torch.from_numpy(scene.coarse[0][: height // 4, : width // 4].copy())
             coarse = to_unit(small.to(device))[None]
             ids = torch.from_numpy(labels.copy())[None].to(device)
-            planes = one_hot(ids, network.config.classes)
-            told = texture.condition(scene.said(0))[None, : network.config.classes + 1]
-            fine = cells(torch.from_numpy(told).to(device), ids, network.config.classes)
+            planes = one_hot(ids, void)
+            told = texture.condition(scene.said(0))[None, : void + 1]
+            fine = cells(torch.from_numpy(told).to(device), ids, void)
+            noise = torch.from_numpy(texture.noise(told, self.unsaid[: void + 1])).to(device)
+            strong = strength(noise, ids, void)
             row = [to_uint8(upsample(coarse)[0]), self.colours[labels]]
             for steps in (1, 4):
                 levels = edm.sigmas(steps, network.config.sigma_max)
                 generator = torch.Generator().manual_seed(0)
-                *_, residual = edm.sample(network, coarse, planes, levels, generator, texture=fine)
+                *_, residual = edm.sample(
+                    network, coarse, planes, levels, generator, texture=fine, strength=strong
+                )
                 row.append(to_uint8((upsample(coarse) + residual)[0]))
             errors.append(np.square(row[-1].astype(float) - image).mean())
             rows.append(np.concatenate([*row, image], 1))
