@@ -63,6 +63,25 @@ def test_figures(results, capsys):
     assert samples["pixel_accuracy"] == pytest.approx((truth == guess).mean())
 
 
+def test_folders_within_are_looked_into(results, capsys):
+    """As `sempic sample` writes them of nested data, where names repeat."""
+    code, flat, _ = evaluate(capsys, "--json")
+    assert code == 0
+    for kind in ("images", "labels", "samples", "sempic"):
+        for index, name in enumerate(("bonn/1", "bonn/2", "ulm/1")):
+            (old,) = (results / kind).glob(f"{index}.*")
+            new = results / kind / f"{name}{old.suffix}"
+            new.parent.mkdir(exist_ok=True)
+            old.rename(new)
+    code, nested, err = evaluate(capsys, "--json")
+    assert code == 0, err
+    found = json.loads(nested)
+    assert [p.pop("name") for p in found["pictures"]] == ["bonn/1", "bonn/2", "ulm/1"]
+    flat = json.loads(flat)
+    assert [p.pop("name") for p in flat["pictures"]] == ["0", "1", "2"]
+    assert found == flat
+
+
 def test_lines(results, capsys):
     code, out, _ = evaluate(capsys)
     assert code == 0
