@@ -613,7 +613,7 @@ def test_a_frame_of_another_size_is_named(clip, capsys):
     for name, size in (("a", (64, 48)), ("b", (64, 48)), ("c", (10, 20))):
         PIL.Image.new("RGB", size).save(clip / f"frames/{name}.png")
     assert cli.main(["encode", "frames", "--sequence", "-o", "x.sempic"]) == 2
-    told = "sempic: frames/c.png: 10×20, and the first frame, a.png, is 64×48\n"
+    told = "sempic: frames/c.png is 10×20, and the first was 64×48\n"
     assert capsys.readouterr().err == told
 
 
