@@ -37,8 +37,8 @@ def serving(handler):
 
 @contextlib.contextmanager
 def served(data, name="x.ts", *, stalls=False, length=1000):
-    """Its address; the connection ends, or stays open with no more. length: what it announces beyond
-    the data; None: it announces nothing."""
+    """Its address; the connection ends, or stays open with no more. length: what it announces
+    beyond the data; None: it announces nothing."""
     done = threading.Event()
 
     class Handler(http.server.BaseHTTPRequestHandler):

@@ -21,8 +21,8 @@ class Manifest:
     """
 
     def __init__(self, path: Path, settings: Record) -> None:
-        """Raises InputError if the file is of a run with other settings, or none of ours, OutputError
-        if it cannot be written."""
+        """Raises InputError if the file is of a run with other settings, or none of ours, and
+        OutputError if it cannot be written."""
         self._path, self._done = path, set[str]()
         self._failed: dict[str, set[str]] = defaultdict(set)
         """Output of a tar → members of the source that it lacks."""

@@ -330,8 +330,9 @@ class Source:
 
     def _is_whole(self, reached: float) -> bool:
         """Whether the fault is none, as the last frame ends where the container says that all do;
-        reached: as in `_compare`. An answer by HTTP without a length ends with its connection, which
-        FFmpeg takes for a fault; of a container that does not say its length it may be one."""
+        reached: as in `_compare`. An answer by HTTP without a length ends with its connection,
+        which FFmpeg takes for a fault; of a container that does not say its length it may be
+        one."""
         ended = getattr(self._fault, "errno", None) == errno.EIO and self._container.size < 0
         if not ended or not self._says_length or not self._name.startswith(_HTTP):
             return False
