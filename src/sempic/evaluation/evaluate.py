@@ -16,7 +16,7 @@ from sempic.errors import InputError, naming
 from sempic.evaluation import metrics
 from sempic.evaluation.measure import Measure, Settings, row
 from sempic.evaluation.measures import FIGURES, METRICS, Figure, Record, Row
-from sempic.evaluation.measures.base import Reference
+from sempic.evaluation.measures.base import Mean, Reference
 from sempic.evaluation.measures.segmentation import count_classes
 from sempic.palette import (
     CITYSCAPES,
@@ -106,8 +106,22 @@ def evaluate(
         samples=row(records, ceiling, rates),
         originals=row(ceiling, ceiling, None),
         pictures=table,
-        notes=notes,
+        notes=notes + _lacking(records, measured),
     )
+
+
+def _lacking(records: list[Record], measured: tuple[str, ...]) -> list[str]:
+    """Which figures have no mean, and why."""
+    notes = []
+    for metric in (METRICS[name] for name in measured):
+        if not isinstance(metric, Mean):
+            continue
+        if none := sum(not np.isfinite(record[metric.name]) for record in records):
+            notes.append(
+                f"no {metric.figures[0].title}: {none} of {len(records)} samples have none, as "
+                "they are the same as their originals, or too small for it"
+            )
+    return notes
 
 
 def _measured(
@@ -210,20 +224,23 @@ def _palette(name: str | None, example: Path, known: Palette | None) -> Palette:
 
 def find(folder: Path) -> list[Path]:
     """The pictures of a folder by name; raises InputError if there are none."""
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder")
+    _need_folder(folder)
     named = (p for p in folder.iterdir() if p.suffix.lower() in pictures.SUFFIXES)
     found = sorted(p for p in named if p.name[0] != ".")  # macOS leaves ._NAME beside NAME
     if not found:
-        raise InputError(f"{folder}: no pictures")
+        raise InputError(f"{folder}: no pictures; folders within it are not looked into")
     return found
+
+
+def _need_folder(path: Path) -> None:
+    if not path.is_dir():
+        raise InputError(f"{path}: {'not a' if path.exists() else 'no such'} folder")
 
 
 def by_name(folder: Path) -> dict[str, Path]:
     """The pictures below a folder, each under its path from there without suffix; InputError if
     there are none, or two have one name."""
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder")
+    _need_folder(folder)
     found = files.search(folder, pictures.SUFFIXES)
     for path, why in found.faults:
         raise InputError(f"{path}: {why}")
