@@ -23,6 +23,7 @@ from sempic.errors import (
     UnsupportedChunk,
 )
 from sempic.labels import own
+from sempic.options import DecodeOptions
 
 IMAGE, LABELS = street(96, 128)
 
@@ -452,6 +453,16 @@ def test_options_of_decode_that_cannot_be(codec, options):
         codec.decode(STREAM, **options)
     with pytest.raises(InputError):
         codec.synthesize(sempic.unpack(STREAM), **options)
+
+
+def test_options_of_decode_are_checked_once(codec, monkeypatch):
+    checked = []
+    check = DecodeOptions.__post_init__
+    monkeypatch.setattr(
+        DecodeOptions, "__post_init__", lambda self: checked.append(self) or check(self)
+    )
+    codec.decode(STREAM, seed=3)
+    assert [options.seed for options in checked] == [3]
 
 
 def test_other_arguments_that_cannot_be(codec):

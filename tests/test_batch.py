@@ -102,6 +102,30 @@ def test_without_ray(module, where, said, shots, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, module, None)
     assert cli.main(["encode", *shots, *where]) == 2
     assert said + install_hint("ray") in capsys.readouterr().err
+    assert not os.path.exists("out")  # a manifest of nothing was left in it
+
+
+@pytest.mark.parametrize("folder", ["locked", "locked/new"])
+def test_a_manifest_that_cannot_be_written_is_said_before_the_work(
+    shots, monkeypatch, capsys, folder
+):
+    Path("locked").mkdir()
+    really = os.access
+    monkeypatch.setattr(
+        os, "access", lambda path, *how: "locked" not in str(path) and really(path, *how)
+    )
+    assert cli.main(["encode", *shots, "-o", "out", "--manifest", f"{folder}/m.jsonl"]) == 2
+    assert capsys.readouterr().err == (
+        f"sempic: {folder}/m.jsonl: cannot write: Permission denied\n"
+    )
+    assert not os.path.exists("out")
+
+
+def test_a_manifest_below_a_file_is_said_before_the_work(shots, capsys):
+    assert cli.main(["encode", *shots, "-o", "out", "--manifest", "shots/0.png/m.jsonl"]) == 2
+    told = "sempic: shots/0.png/m.jsonl: cannot write: Not a directory\n"
+    assert capsys.readouterr().err == told
+    assert not os.path.exists("out")
 
 
 def test_a_manifest_says_what_came_of_each_file(shots):

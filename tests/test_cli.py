@@ -435,6 +435,17 @@ def test_missing_and_broken_models(photo, content, monkeypatch, capsys):
     assert files() == before
 
 
+def test_what_the_system_refuses_is_named(monkeypatch, capsys):
+    """A folder that may not be entered, say: standard output was blamed."""
+
+    def run(args):
+        raise PermissionError(13, "Permission denied", "a/samples")
+
+    monkeypatch.setattr(commands.load("info"), "run", run)
+    assert cli.main(["info", "x.sempic"]) == 2
+    assert capsys.readouterr().err == "sempic: a/samples: Permission denied\n"
+
+
 def test_nothing_to_do(capsys):
     Path("empty").mkdir()
     assert cli.main(["encode", "empty"]) == 2

@@ -9,7 +9,7 @@ from conftest import FakeReceiver, FakeSegmenter, street
 
 import sempic
 from sempic import pictures
-from sempic.errors import SempicWarning, warn
+from sempic.errors import SempicWarning, notes_to, warn
 
 IMAGE, LABELS = street(48, 64)
 CODEC = sempic.Codec(FakeSegmenter(), FakeReceiver())
@@ -57,3 +57,13 @@ def test_a_warning_is_of_a_callers_own_function():
     with pytest.warns(SempicWarning) as caught:
         sempic.Codec(segment).encode(IMAGE)
     assert caught[0].lineno == inspect.getsourcelines(segment)[1] + 1
+
+
+def test_a_note_comes_at_once_and_each_once():
+    told = []
+    with notes_to(told.append):
+        for _ in range(2):
+            warn("this")
+            assert told == ["this"]
+        warn("that")
+    assert told == ["this", "that"]

@@ -420,7 +420,7 @@ class Codec:
 
         options = DecodeOptions(steps=steps, seed=seed, guidance=guidance, fidelity=fidelity)
         scene = codec.unpack(stream, prior=self.prior)
-        return PIL.Image.fromarray(self.synthesize(scene, **options.keywords()))
+        return PIL.Image.fromarray(self._synthesized(scene, options))
 
     def synthesize(
         self,
@@ -434,6 +434,9 @@ class Codec:
         """The receiver's picture of a scene, uint8 (height, width, 3); arguments as `decode`."""
         _need_scene(scene)
         options = DecodeOptions(steps=steps, seed=seed, guidance=guidance, fidelity=fidelity)
+        return self._synthesized(scene, options)
+
+    def _synthesized(self, scene: Scene, options: DecodeOptions) -> Image:
         receiver = self.receiver
         controls = {name: v for name, v in options.keywords().items() if v is not None}
         for name in controls.keys() - receiver.controls:

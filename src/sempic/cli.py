@@ -7,7 +7,7 @@ import sys
 
 from sempic import commands, processes, progress
 from sempic.commands import COMMANDS
-from sempic.errors import InputError, SempicError, install_hint, warnings_to
+from sempic.errors import InputError, SempicError, install_hint, reason, warnings_to
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -36,6 +36,10 @@ def _run(argv: list[str]) -> int:
             if extra is None or (error.name or "").startswith("sempic"):
                 raise
             return _fail(f"{name}: {error.name} is missing; {install_hint(extra)}")
+        except OSError as error:
+            if error.filename is None:  # of a stream
+                raise
+            return _fail(f"{error.filename}: {reason(error)}")
         except KeyboardInterrupt as stop:
             return _fail(f"interrupted; {stop}" if str(stop) else "interrupted")
 

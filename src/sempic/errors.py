@@ -132,6 +132,22 @@ def warnings_to(tell: Callable[[str], None]) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def notes_to(tell: Callable[[str], None]) -> Iterator[None]:
+    """As `warnings_to`, each text once, however often and from wherever it is warned of, and
+    whatever Python's filters say."""
+    said = set()
+
+    def note(text: str) -> None:
+        if text not in said:
+            said.add(text)
+            tell(text)
+
+    with warnings_to(note):
+        warnings.simplefilter("always", SempicWarning)
+        yield
+
+
 def line(cause: BaseException) -> str:
     """What an exception says, on one line, for messages of ours."""
     return (str(cause).strip() or type(cause).__name__).splitlines()[0]

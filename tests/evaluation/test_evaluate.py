@@ -63,6 +63,33 @@ def test_figures(results, capsys):
     assert samples["pixel_accuracy"] == pytest.approx((truth == guess).mean())
 
 
+def test_folders_within_are_looked_into(results, capsys):
+    """As `sempic sample` writes them of nested data, where names repeat."""
+    code, flat, _ = evaluate(capsys, "--json")
+    assert code == 0
+    for kind in ("images", "labels", "samples", "sempic"):
+        for index, name in enumerate(("bonn/1", "bonn/2", "ulm/1")):
+            (old,) = (results / kind).glob(f"{index}.*")
+            new = results / kind / f"{name}{old.suffix}"
+            new.parent.mkdir(exist_ok=True)
+            old.rename(new)
+    code, nested, err = evaluate(capsys, "--json")
+    assert code == 0, err
+    found = json.loads(nested)
+    assert [p.pop("name") for p in found["pictures"]] == ["bonn/1", "bonn/2", "ulm/1"]
+    flat = json.loads(flat)
+    assert [p.pop("name") for p in flat["pictures"]] == ["0", "1", "2"]
+    assert found == flat
+
+
+def test_what_has_no_mean_is_said(results, capsys):
+    (results / "samples/1.png").write_bytes((results / "images/1.png").read_bytes())
+    code, out, err = evaluate(capsys)
+    assert code == 0
+    assert "PSNR" not in out
+    assert "sempic: no PSNR, dB: 1 of 3 samples have none, as they are the same as" in err
+
+
 def test_lines(results, capsys):
     code, out, _ = evaluate(capsys)
     assert code == 0
@@ -269,7 +296,19 @@ def test_own_classes(results, monkeypatch, capsys):
 
 def test_no_such_folder(capsys):
     assert cli.main(["evaluate", "nowhere", "--metrics", "psnr"]) == 2
-    assert "nowhere" in capsys.readouterr().err
+    assert capsys.readouterr().err == "sempic: nowhere/samples: no such folder\n"
+
+
+def test_what_is_no_folder_of_pictures_is_said(results, capsys):
+    for name, why in (
+        ("samples/1.png", "not a folder"),
+        (".", "no pictures; folders within it are not looked into"),
+    ):
+        assert cli.main(["benchmark", name, "-o", "report", "--metrics", "psnr"]) == 2
+        assert capsys.readouterr().err == f"sempic: {name}: {why}\n"
+    (results / "samples").rename("kept")
+    (results / "samples").touch()
+    assert evaluate(capsys) == (2, "", "sempic: samples: not a folder\n")
 
 
 def test_networks_see_each_picture_once(results, monkeypatch, capsys):

@@ -36,14 +36,16 @@ def serving(handler):
 
 
 @contextlib.contextmanager
-def served(data, *, stalls=False):
-    """Its address; the connection ends before what it announces, or stays open with no more."""
+def served(data, name="x.ts", *, stalls=False, length=1000):
+    """Its address; the connection ends, or stays open with no more. length: what it announces
+    beyond the data; None: it announces nothing."""
     done = threading.Event()
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
             self.send_response(200)
-            self.send_header("Content-Length", str(len(data) + 1000))
+            if length is not None:
+                self.send_header("Content-Length", str(len(data) + length))
             self.end_headers()
             self.wfile.write(data)
             if stalls:
@@ -52,7 +54,7 @@ def served(data, *, stalls=False):
         log_message = lambda *_: None  # noqa: E731
 
     with serving(Handler) as address:
-        yield f"{address}/x.ts"
+        yield f"{address}/{name}"
         done.set()
 
 
@@ -74,6 +76,38 @@ def test_what_came_before_a_stream_broke_off_is_coded(place, monkeypatch, capsys
     assert told.count("\n") == 1
     assert Path("out.sempic").read_bytes() == b"a good file"
     assert sequence.info(Path("out.sempic.part").read_bytes())["frames"] == 12
+
+
+@pytest.mark.parametrize("fps", [None, Fraction(1), Fraction(5)])
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [("x.mp4", "libx264"), ("x.mkv", "libx264"), ("x.webm", "libvpx"), ("x.avi", "mjpeg")],
+)
+def test_an_answer_without_a_length_ends_where_its_container_does(place, name, codec, fps):
+    """FFmpeg takes the end of its connection for a fault, as it would earlier."""
+    kind = {"pix_fmt": "yuvj420p"} if codec == "mjpeg" else {}
+    numbered(name, 12, codec=codec, max_b_frames=0, **kind)
+    data = Path(name).read_bytes()
+    with served(data, name, length=None) as address:
+        whole = len(list(video.Source(name, rate=fps)))
+        assert len(list(video.Source(address, rate=fps))) == whole
+    if name != "x.mp4":  # whose index is at its end
+        with av.open(name) as file:
+            last = [packet.pos for packet in file.demux() if packet.size][-1]
+        with (
+            served(data[:last], name, length=None) as address,
+            pytest.raises(InputError, match="breaks off"),
+        ):
+            list(video.Source(address, rate=fps))
+
+
+def test_an_answer_without_any_length_may_have_broken_off(place):
+    numbered("x.ts", 12)
+    with (
+        served(Path("x.ts").read_bytes(), length=None) as address,
+        pytest.raises(InputError, match="breaks off at frame 12"),
+    ):
+        list(video.Source(address))
 
 
 def test_a_stream_that_never_begins_is_waited_for_as_long_as_that(place, monkeypatch, capsys):
@@ -255,11 +289,13 @@ def test_a_camera_that_is_faster_than_the_coder_is_said(place, monkeypatch):
     monkeypatch.setattr(video, "_SHORT", 0.5)  # of half a second, on a busy machine
     numbered("x.ts", 24)
     with (
-        served(Path("x.ts").read_bytes()) as address,
+        served(Path("x.ts").read_bytes(), length=None) as address,
         pytest.warns(SempicWarning, match="faster than it is coded"),
     ):
         slowly(address)
     slowly("x.ts")  # which can wait
+    with served(Path("x.ts").read_bytes(), length=0) as address:
+        slowly(address)  # and so can a file of so many bytes
 
 
 def test_what_holds_no_picture_that_can_be_decoded_is_an_error(place):

@@ -497,6 +497,16 @@ def test_a_source_keeps_no_frames_and_no_threads(clip):
         gc.enable()
 
 
+def test_a_file_is_read_without_a_thread_for_each_packet(clip, monkeypatch):
+    monkeypatch.setattr(video.threading, "Thread", None)
+    assert len(list(video.Source("drive.mp4"))) == 6
+    data = Path("drive.mp4").read_bytes()
+    assert len(list(video.Source("x", data=data))) == 6
+    with open("drive.mp4") as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        assert len(list(video.Source("-"))) == 6
+
+
 def test_colours_are_what_players_take_them_for(tmp_path):
     colour = np.array((200, 30, 40))
     for height in (48, 720):
@@ -613,7 +623,7 @@ def test_a_frame_of_another_size_is_named(clip, capsys):
     for name, size in (("a", (64, 48)), ("b", (64, 48)), ("c", (10, 20))):
         PIL.Image.new("RGB", size).save(clip / f"frames/{name}.png")
     assert cli.main(["encode", "frames", "--sequence", "-o", "x.sempic"]) == 2
-    told = "sempic: frames/c.png: 10×20, and the first frame, a.png, is 64×48\n"
+    told = "sempic: frames/c.png is 10×20, and the first was 64×48\n"
     assert capsys.readouterr().err == told
 
 

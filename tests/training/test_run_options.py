@@ -3,6 +3,7 @@ import pytest
 from sempic import fields
 from sempic.fields import parse
 from sempic.training.options import (
+    MAY_CHANGE,
     CorpusOptions,
     DenoiseOptions,
     DistillOptions,
@@ -51,3 +52,16 @@ def test_values_out_of_range_are_refused_before_the_work(wish, capsys):
 def test_folders_given_one_by_one_all_count():
     argv = ["--out", "x", "--steps", "1", "--corpus", "a", "b", "--corpus", "c"]
     assert list(map(str, parse(DenoiseOptions, argv, prog="x").corpus)) == ["a", "b", "c"]
+
+
+def test_what_changes_a_run_is_fixed_and_what_does_not_is_not(tmp_path):
+    kinds = (SegmenterOptions, DenoiseOptions, DistillOptions, LabelPriorOptions)
+    assert set().union(*map(fields.of, kinds)) > MAY_CHANGE
+    run = {"out": tmp_path, "steps": 1, "corpus": (tmp_path,), "init": tmp_path / "a"}
+    began = DistillOptions(**run, segmenter=(tmp_path / "s.onnx",)).fixed()
+    assert began["segmenter"] == ["s.onnx"]  # wherever it lies
+    longer = DistillOptions(**run | {"steps": 9}, segmenter=(tmp_path / "old/s.onnx",), threads=4)
+    assert longer.fixed() == began
+    for change in ({"lr": 1.0}, {"batch": 3}, {"crop": (64, 64)}, {"segmenter": ()}, {"seed": 1}):
+        other = {"segmenter": (tmp_path / "s.onnx",), **change}
+        assert DistillOptions(**run, **other).fixed() != began

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -92,6 +94,22 @@ def test_every_folder_is_written_and_the_sample_comes_from_the_file(
     written = np.asarray(Image.open(tmp_path / "samples/b.png"))
     np.testing.assert_array_equal(receiver(scene, seed=1), written)
     assert f"{8 * len(stream) / (45 * 32):.4f} bpp" in capsys.readouterr().out
+
+
+def test_what_is_written_of_nested_folders_can_be_evaluated(
+    weights: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for part in ("val", "valannot"):
+        for name in ("bonn", "ulm"):
+            (tmp_path / f"data/{part}/{name}").mkdir(parents=True)
+            shutil.copy(data / f"{part}/a.png", tmp_path / f"data/{part}/{name}/a.png")
+    sampled(flags(weights, tmp_path / "data", tmp_path / "out"))
+    capsys.readouterr()
+    command = ["evaluate", str(tmp_path / "out"), "--metrics", "psnr", "--json"]
+    assert cli.main(command) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [each["name"] for each in found["pictures"]] == ["bonn/a", "ulm/a"]
+    assert found["samples"]["bpp"] > 0
 
 
 def test_batches_are_obeyed_and_scenes_read_once(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections import defaultdict
@@ -20,7 +21,8 @@ class Manifest:
     """
 
     def __init__(self, path: Path, settings: Record) -> None:
-        """Raises InputError if the file is of a run with other settings, or none of ours."""
+        """Raises InputError if the file is of a run with other settings, or none of ours, and
+        OutputError if it cannot be written."""
         self._path, self._done = path, set[str]()
         self._failed: dict[str, set[str]] = defaultdict(set)
         """Output of a tar → members of the source that it lacks."""
@@ -46,10 +48,16 @@ class Manifest:
                 if number == 0:
                     raise InputError(f"{path}: not a manifest of sempic") from cause
                 # A line that an interruption cut short: its file is coded again.
-        if not text:
-            self._append([{"settings": settings}])
-        elif not text.endswith("\n"):
-            self._write("\n")
+        self._head = "" if text else json.dumps({"settings": settings}) + "\n"
+        """What is written before the first record: a run that never begins leaves nothing."""
+        if text and not text.endswith("\n"):
+            self._head = "\n"
+        with refused(OutputError, f"{path}: cannot write"):
+            there = next(each for each in (path, *path.absolute().parents) if each.exists())
+            if there != path and not there.is_dir():
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+            if not os.access(there, os.W_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
     def remaining(self, jobs: list[Job]) -> list[Job]:
         """Those whose output is not both recorded and there."""
@@ -64,14 +72,13 @@ class Manifest:
         return sum(bool(self._failed.get(str(job.target))) for job in jobs)
 
     def add(self, records: list[Record]) -> None:
+        if not records:
+            return
         keys = ("output", "bytes", "bpp", "seconds", "error", "receipt")
-        self._append([{"file": r["path"]} | {k: r.get(k) for k in keys} for r in records])
-
-    def _append(self, entries: list[Record]) -> None:
-        self._write("".join(json.dumps(e) + "\n" for e in entries))
-
-    def _write(self, text: str) -> None:
+        entries = [{"file": r["path"]} | {k: r.get(k) for k in keys} for r in records]
+        text = self._head + "".join(json.dumps(e) + "\n" for e in entries)
         with refused(OutputError, f"{self._path}: cannot write"):
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with open(self._path, "a", encoding="utf-8") as file:
                 file.write(text)
+        self._head = ""

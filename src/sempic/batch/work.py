@@ -6,7 +6,6 @@ import contextlib
 import functools
 import os
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,10 +21,9 @@ from sempic.errors import (
     InputError,
     OutputError,
     SempicError,
-    SempicWarning,
     line,
     naming,
-    warnings_to,
+    notes_to,
 )
 from sempic.fields import another, option
 from sempic.jobs import STDOUT, Job, read
@@ -260,14 +258,7 @@ def attempt(work: Work, job: Job) -> list[Record]:
 def noting() -> Iterator[Record]:
     """A part of a record, filled with what sempic warns of within, if it does: each once."""
     record: Record = {}
-
-    def note(text: str) -> None:
-        notes = record.setdefault("notes", [])
-        if text not in notes:
-            notes.append(text)
-
-    with warnings_to(note):
-        warnings.simplefilter("always", SempicWarning)
+    with notes_to(lambda text: record.setdefault("notes", []).append(text)):
         yield record
 
 

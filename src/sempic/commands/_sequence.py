@@ -10,7 +10,6 @@ import os
 import re
 import sys
 import time
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -26,10 +25,9 @@ from sempic.errors import (
     InputError,
     OutputError,
     SempicError,
-    SempicWarning,
     naming,
+    notes_to,
     refused,
-    warnings_to,
 )
 from sempic.jobs import apart, need_stdout, read, to_stdout
 from sempic.options import DecodeOptions, EncodeOptions
@@ -109,21 +107,14 @@ def encode(args: argparse.Namespace) -> int:
     return 0
 
 
-@contextlib.contextmanager
-def _noted(name: str) -> Iterator[None]:
-    """Says what sempic warns of as soon as it does, each once, however many frames it is of: what a
-    camera shows has no end."""
-    said = set()
+def _noted(name: str) -> contextlib.AbstractContextManager[None]:
+    """Says what sempic warns of as soon as it does, not at the end: a camera has none."""
 
     def note(text: str) -> None:
-        if text not in said:
-            said.add(text)
-            with progress.aside():
-                processes.say(f"{name}: {text}")
+        with progress.aside():
+            processes.say(f"{name}: {text}")
 
-    with warnings_to(note):
-        warnings.simplefilter("always", SempicWarning)
-        yield
+    return notes_to(note)
 
 
 def say_notes(name: str, record: Record) -> None:
@@ -303,40 +294,37 @@ def _frames(
         if not found.files:
             raise InputError(f"{name}: no pictures in it")
         apart((*map(str, found.files), segmenter), target)
-        return _read(found.files, max_side), args.fps or Fraction(10), len(found.files)
+        frames = _alike(_read(found.files, max_side))
+        return frames, args.fps or Fraction(10), len(found.files)
     from sempic.sequence.video import Source
 
     apart((name, segmenter), target)
     source = Source(name, rate=args.fps, max_side=max_side)
-    return _alike(name, source), source.rate, source.count
+    frames = _alike((f"{name}: frame {number}", one) for number, one in enumerate(source))
+    return frames, source.rate, source.count
 
 
-def _alike(name: str, frames: Iterable[Any]) -> Iterator[Any]:
-    """The same; raises ImageError where one has another size than the first."""
+def _alike(frames: Iterable[tuple[str, Any]]) -> Iterator[Any]:
+    """Named frames without their names; ImageError where one has another size than the first."""
     first = None
-    for number, pixels in enumerate(frames):
+    for name, pixels in frames:
         size = f"{pixels.shape[1]}×{pixels.shape[0]}"
         first = first or size
         if size != first:
-            raise ImageError(f"{name}: frame {number} is {size}, and the first was {first}")
+            raise ImageError(f"{name} is {size}, and the first was {first}")
         yield pixels
 
 
-def _read(paths: list[Path], max_side: int | None) -> Iterator[Any]:
-    """The frames; raises ImageError where one has another size than the first."""
+def _read(paths: list[Path], max_side: int | None) -> Iterator[tuple[str, Any]]:
+    """The frames of files, with their names."""
     from sempic import pictures
 
-    first = None
     for path in paths:
         with naming(path):
             pixels = pictures.read(read(path))
             if max_side is not None:
                 pixels = pictures.shrink(pixels, None, max_side)[0]
-            size = f"{pixels.shape[1]}×{pixels.shape[0]}"
-            first = first or size
-            if size != first:
-                raise ImageError(f"{size}, and the first frame, {paths[0].name}, is {first}")
-        yield pixels
+        yield str(path), pixels
 
 
 def _pieces(name: str) -> Iterator[bytes]:

@@ -11,12 +11,12 @@ import numpy as np
 import PIL.Image
 from tqdm import tqdm
 
-from sempic import api, jobs, pictures
+from sempic import api, files, jobs, pictures
 from sempic.errors import InputError, naming
 from sempic.evaluation import metrics
 from sempic.evaluation.measure import Measure, Settings, row
 from sempic.evaluation.measures import FIGURES, METRICS, Figure, Record, Row
-from sempic.evaluation.measures.base import Reference
+from sempic.evaluation.measures.base import Mean, Reference
 from sempic.evaluation.measures.segmentation import count_classes
 from sempic.palette import (
     CITYSCAPES,
@@ -52,9 +52,10 @@ def evaluate(
     """The figures of a folder of results.
 
     Args:
-        folder: has samples/ and images/, pictures of the same names; labels/, human maps as
-            `read_map` reads them, if there are any; and anywhere below it NAME.sempic, or NAME.bpg
-            and NAME.flif, whose sizes are the rate. Of each name there is one.
+        folder: has samples/ and images/, pictures of the same names, which may lie in folders of
+            the same names (`by_name`); labels/, human maps as `read_map` reads them, if there are
+            any; and anywhere below it NAME.sempic, or NAME.bpg and NAME.flif, whose sizes are the
+            rate. Of each name there is one.
         palette: of labels/; None: what the .sempic files say, else Cityscapes' where the maps are
             those of the original's code, else the judge's.
         predictions: what another segmenter finds in the samples, maps of the same names or with
@@ -64,8 +65,8 @@ def evaluate(
         InputError: a folder or a file is missing, or does not fit the others.
         ModelError: a network cannot be loaded.
     """
-    paths = list(by_name(folder / "samples").values())
-    sizes = _sizes(folder, [path.stem for path in paths])
+    samples = by_name(folder / "samples")
+    sizes = _sizes(folder, list(samples))
     notes = [sizes.note] if sizes is not None and sizes.note else []
     measured = tuple(m for m in settings.metrics if predictions is None or not METRICS[m].judged)
     measure = Measure(replace(settings, metrics=measured))
@@ -85,16 +86,16 @@ def evaluate(
     records: list[Record] = []
     ceiling: list[Record] = []
     table: list[dict[str, Any]] = []
-    for path, reference, record in _measured(folder / "images", paths, measure, maps):
+    for name, reference, record in _measured(folder / "images", samples, measure, maps):
         if maps is not None and guesses is not None and reference.labels is not None:
-            guess = guesses.get(path.stem) or guesses.get(f"{path.stem}_color")
+            guess = guesses.get(name) or guesses.get(f"{name}_color")
             if guess is None:
-                raise InputError(f"{predictions}: no prediction {path.stem}")
+                raise InputError(f"{predictions}: no prediction {name}")
             record["confusion"] = maps.confusion(reference.labels, guess)
         records.append(record)
         ceiling.append(measure.original(reference))
         height, width = reference.picture.shape[:2]
-        table.append({"name": path.stem, "pixels": height * width})
+        table.append({"name": name, "pixels": height * width})
     rates = None
     if sizes is not None:
         rates = [8 * sizes.bytes[entry["name"]] / entry["pixels"] for entry in table]
@@ -105,34 +106,48 @@ def evaluate(
         samples=row(records, ceiling, rates),
         originals=row(ceiling, ceiling, None),
         pictures=table,
-        notes=notes,
+        notes=notes + _lacking(records, measured),
     )
 
 
+def _lacking(records: list[Record], measured: tuple[str, ...]) -> list[str]:
+    """Which figures have no mean, and why."""
+    notes = []
+    for metric in (METRICS[name] for name in measured):
+        if not isinstance(metric, Mean):
+            continue
+        if none := sum(not np.isfinite(record[metric.name]) for record in records):
+            notes.append(
+                f"no {metric.figures[0].title}: {none} of {len(records)} samples have none, as "
+                "they are the same as their originals, or too small for it"
+            )
+    return notes
+
+
 def _measured(
-    images: Path, samples: list[Path], measure: Measure, maps: _Maps | None
-) -> Iterator[tuple[Path, Reference, Record]]:
+    images: Path, samples: dict[str, Path], measure: Measure, maps: _Maps | None
+) -> Iterator[tuple[str, Reference, Record]]:
     """Every sample with its original and what was measured, as many at once as suits the
     networks."""
     originals = by_name(images)
     with tqdm(total=len(samples), unit="picture", disable=None) as bar:
-        batch: list[tuple[Path, Reference, Reference]] = []
-        for path in samples:
-            if path.stem not in originals:
-                raise InputError(f"{images}: no picture {path.stem}")
-            original, human = read(originals[path.stem]), None
+        batch: list[tuple[str, Reference, Reference]] = []
+        for number, (name, path) in enumerate(samples.items(), 1):
+            if name not in originals:
+                raise InputError(f"{images}: no picture {name}")
+            original, human = read(originals[name]), None
             if maps is not None:
-                human = maps.read(path.stem, original.shape[:2])
+                human = maps.read(name, original.shape[:2])
             shown = measure.reference(read(path))
-            batch.append((path, measure.reference(original, human), shown))
-            if path is not samples[-1] and len(batch) < measure.batch(original):
+            batch.append((name, measure.reference(original, human), shown))
+            if number < len(samples) and len(batch) < measure.batch(original):
                 continue
             measure.show([one for _, *both in batch for one in both])
             for one, reference, shown in batch:
                 try:
                     record = measure(reference, shown)
                 except InputError as error:
-                    raise InputError(f"{one}: {error}") from None
+                    raise InputError(f"{samples[one]}: {error}") from None
                 yield one, reference, record
                 bar.update()
             batch.clear()
@@ -209,21 +224,33 @@ def _palette(name: str | None, example: Path, known: Palette | None) -> Palette:
 
 def find(folder: Path) -> list[Path]:
     """The pictures of a folder by name; raises InputError if there are none."""
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder")
+    _need_folder(folder)
     named = (p for p in folder.iterdir() if p.suffix.lower() in pictures.SUFFIXES)
     found = sorted(p for p in named if p.name[0] != ".")  # macOS leaves ._NAME beside NAME
     if not found:
-        raise InputError(f"{folder}: no pictures")
+        raise InputError(f"{folder}: no pictures; folders within it are not looked into")
     return found
 
 
+def _need_folder(path: Path) -> None:
+    if not path.is_dir():
+        raise InputError(f"{path}: {'not a' if path.exists() else 'no such'} folder")
+
+
 def by_name(folder: Path) -> dict[str, Path]:
-    """`find`, each under its name without suffix; InputError if two have one."""
+    """The pictures below a folder, each under its path from there without suffix; InputError if
+    there are none, or two have one name."""
+    _need_folder(folder)
+    found = files.search(folder, pictures.SUFFIXES)
+    for path, why in found.faults:
+        raise InputError(f"{path}: {why}")
+    if not found.files:
+        raise InputError(f"{folder}: no pictures")
     named: dict[str, Path] = {}
-    for path in find(folder):
-        if named.setdefault(path.stem, path) != path:
-            raise InputError(f"{path} and {named[path.stem]} have the same name")
+    for path in found.files:
+        name = path.relative_to(folder).with_suffix("").as_posix()
+        if named.setdefault(name, path) != path:
+            raise InputError(f"{path} and {named[name]} have the same name")
     return named
 
 
@@ -273,18 +300,24 @@ class _Sizes:
 
 
 def _sizes(folder: Path, names: list[str]) -> _Sizes | None:
-    files = {(p.stem, p.suffix.lower()): p for p in sorted(folder.rglob("*")) if p.is_file()}
+    depths = {name.count("/") + 1 for name in names}
+    sent = {
+        ("/".join(path.with_suffix("").parts[-depth:]), path.suffix.lower()): path
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+        for depth in depths
+    }
     for suffixes in ((".sempic",), (".bpg", ".flif"), (".bpg",)):
-        kept = {s for s in suffixes if any((name, s) in files for name in names)}
+        kept = {s for s in suffixes if any((name, s) in sent for name in names)}
         if kept != set(suffixes):
             continue
         for name in names:
             for suffix in suffixes:
-                if (name, suffix) not in files:
+                if (name, suffix) not in sent:
                     raise InputError(f"{folder}: no {name}{suffix}, but others of its kind")
-        sizes = {n: sum(files[n, s].stat().st_size for s in suffixes) for n in names}
+        sizes = {n: sum(sent[n, s].stat().st_size for s in suffixes) for n in names}
         if suffixes == (".sempic",):
-            told = [_palette_of(files[name, ".sempic"]) for name in names]
+            told = [_palette_of(sent[name, ".sempic"]) for name in names]
             return _Sizes(sizes, told[0])
         note = "bpp is that of the coarse pictures alone: there is no .flif of a label map"
         return _Sizes(sizes, note=note if ".flif" not in suffixes else "")

@@ -79,7 +79,7 @@ class Sender:
         packer = self._packer or self._begin(pixels)
         if pixels.shape[1::-1] != packer.size:
             raise ImageError(
-                f"frame {packer.number} is {pixels.shape[1]}×{pixels.shape[0]}, the first was "
+                f"frame {packer.number} is {pixels.shape[1]}×{pixels.shape[0]}, and the first was "
                 f"{packer.size[0]}×{packer.size[1]}"
             )
         role = self._role(planes)

@@ -36,9 +36,9 @@ _FORMATS = (
 )
 """FFmpeg's names of what is opened: not what opens files and addresses of its own (playlists)."""
 _CAMERA = "/dev/video"
+_HTTP = ("http://", "https://")
 _LIVE = (
-    "rtsp://", "rtsps://", "rtmp://", "rtmps://", "http://", "https://", "udp://", "tcp://", "srt://",
-    _CAMERA,
+    *_HTTP, "rtsp://", "rtsps://", "rtmp://", "rtmps://", "udp://", "tcp://", "srt://", _CAMERA,
 )  # fmt: skip
 _PATIENCE = 30.0
 """Seconds to wait for a network: for a connection, and then for each packet; where few frames a
@@ -116,6 +116,9 @@ class Source:
         self._name = name
         self._in_order = False
         """Whether it can only be read from its beginning to its end."""
+        self._may_wait = data is None and (_is_live(name) or not os.path.isfile(name))
+        """Whether FFmpeg may have to wait long for what is to come, as no file of this machine
+        lets it."""
         self._waits = False
         """Whether FFmpeg is at work in another thread."""
         self._patience: float | None = None
@@ -182,7 +185,8 @@ class Source:
         file: Any = io.BytesIO(data) if data is not None else name
         if data is None and not _is_live(name):
             file = _opened(name)
-            self._in_order = name == "-" and not file.seekable()
+            if name == "-":
+                self._in_order = self._may_wait = not file.seekable()
         kind = "v4l2" if name.startswith(_CAMERA) else None  # which waits for no network
         options = {"format_whitelist": _FORMATS}
         if _is_live(name) and kind is None:
@@ -192,10 +196,12 @@ class Source:
         )
 
     def _awaited(self, work: Callable[[], _T]) -> _T:
-        """What FFmpeg's work gives, done in another thread: it may wait long for what is to come,
-        and would look for no Ctrl-C meanwhile. TimeoutError if that is too long."""
+        """What FFmpeg's work gives, done in another thread where it may wait: it would look for no
+        Ctrl-C meanwhile. TimeoutError if that is too long."""
         from av.error import ExitError
 
+        if not self._may_wait:
+            return work()
         done = queue.SimpleQueue[tuple[_T | None, BaseException | None]]()
 
         def run() -> None:
@@ -249,7 +255,10 @@ class Source:
         if last is not None and behind + early >= due:
             yield self._picture(last)
             due += 1
-        if self._fault is not None:
+        reached = 0.0
+        if last is not None:
+            reached = behind + float((last.duration or 0) * (last.time_base or 0) * self.rate)
+        if self._fault is not None and not self._is_whole(reached):
             why = f"breaks off at frame {due}: {reason(self._fault)}"
             if last is None and self._in_order and "mp4" in self._container.format.name.split(","):
                 why = _INDEX_LAST
@@ -258,8 +267,7 @@ class Source:
             often = "1 time" if clock.jumps == 1 else f"{clock.jumps} times"
             warn(f"its timestamps jump ({often}): the next frame follows at once there")
         elif last is not None:
-            shown = float((last.duration or 0) * (last.time_base or 0))
-            self._compare(due, behind + float(shown * self.rate))
+            self._compare(due, reached)
 
     def _decoded(self) -> Iterator[Any]:
         """The video's frames, to its end or to where it breaks off: `_fault` says why then."""
@@ -269,7 +277,8 @@ class Source:
         self._warn_of_what_is_lost()
         packets = self._container.demux(self._stream)
         came, error = False, None
-        live = _is_live(self._name) and self.count is None  # a file at an address can wait
+        # A file at an address can wait: it says how many frames it has, or how many bytes.
+        live = _is_live(self._name) and self.count is None and self._container.size < 0
         begun, waited = time.monotonic(), 0.0
         while self._fault is None:
             asked = self._asked = time.monotonic()
@@ -319,11 +328,26 @@ class Source:
             return float(container.duration / 1e6)
         return None
 
+    def _is_whole(self, reached: float) -> bool:
+        """Whether the fault is none, as the last frame ends where the container says that all do;
+        reached: as in `_compare`. An answer by HTTP without a length ends with its connection,
+        which FFmpeg takes for a fault; of a container that does not say its length it may be
+        one."""
+        ended = getattr(self._fault, "errno", None) == errno.EIO and self._container.size < 0
+        if not ended or not self._says_length or not self._name.startswith(_HTTP):
+            return False
+        missing = (self._seconds() or math.inf) - reached / self.rate
+        return missing < self._period / 2
+
+    @property
+    def _says_length(self) -> bool:
+        return bool(set(self._container.format.name.split(",")) & _SAY_LENGTH)
+
     def _compare(self, came: int, reached: float) -> None:
         """Warns of a file with clearly fewer frames than its container says; reached: the frames
         that there would be at an even rate to the end of the last one."""
         count = self.count
-        if count is None or not set(self._container.format.name.split(",")) & _SAY_LENGTH:
+        if count is None or not self._says_length:
             return
         if count - reached > max(_FEWER, _FEWER_SHARE * count):
             warn(f"{came} frames came of {count} that it announces: it is cut short or damaged")

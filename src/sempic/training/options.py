@@ -19,6 +19,14 @@ ENLARGE = 1.5
 LARGEST_SEED = (1 << 32) - 1
 LARGEST_CROP = 4096
 """Pixels of a side: more are a slip, which would take all memory."""
+MAY_CHANGE = {
+    "steps", "minutes", "threads", "device", "reproducible", "log_every", "check_every",
+    "save_minutes", "sheet", "judged",
+    "out", "export_dir", "data", "corpus", "classes", "features", "init", "discriminator",
+    "tail_blocks", "narrow_width",
+}  # fmt: skip
+"""Options that a run may be continued with in another way than it began: how long and on what it
+runs, what is told of it, where files lie, what it began with. Sizes of the network show anyway."""
 _CLASSES = "a palette, cityscapes or camvid, or a JSON file of one's own"
 
 
@@ -69,6 +77,17 @@ class RunOptions:
         fields.check(self)
         if (self.steps > 0) == (self.minutes > 0):
             raise ValueError("give either --steps or --minutes")
+
+    def fixed(self) -> dict[str, Any]:
+        """What a run cannot be continued with in another way than it began; files by their names,
+        as they may lie elsewhere by then."""
+        return {k: _named(v) for k, v in vars(self).items() if k not in MAY_CHANGE}
+
+
+def _named(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_named(each) for each in value]
+    return value.name if isinstance(value, Path) else value
 
 
 @dataclass(frozen=True, kw_only=True)

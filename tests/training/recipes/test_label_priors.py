@@ -29,6 +29,8 @@ def test_a_prior_trains_and_is_exported(tmp_path, capsys, classes):
     for name, more in (("causal", []), ("informed", ["--coarse"])):
         assert train(*steps, "--out", tmp_path / name, *more) == 0, capsys.readouterr().err
     kept = [dict(np.load(path)) for path in tmp_path.glob("prior-*.npz")]
+    assert train(*steps, "--lr", 0.5, "--out", tmp_path / "causal") == 2
+    assert f"lr is 0.5, but {tmp_path / 'causal'} began with 0.003" in capsys.readouterr().err
     assert len(kept) == 2  # of both runs: one to learn from, one to be judged by
     assert sorted(len(part["planes"]) for part in kept) == [1, 2]
     # The bundled segmenter knows Cityscapes' classes: there is what it would send, too, if that is

@@ -135,7 +135,7 @@ DISTILL = (
 
 
 @pytest.mark.parametrize("recipe", [DENOISE, pytest.param(DISTILL, marks=needs_imagenet)])
-def test_a_run_resumes_on_the_same_path(made, recipe, monkeypatch):
+def test_a_run_resumes_on_the_same_path(made, recipe, monkeypatch, capsys):
     if recipe[0] == "distill":
         torch.manual_seed(0)
         segmenter = SegmentationNet(SegmenterConfig(width=16))
@@ -161,6 +161,11 @@ def test_a_run_resumes_on_the_same_path(made, recipe, monkeypatch):
     assert a.keys() == b.keys()
     for key, value in a.items():
         assert torch.equal(value, b[key]), key
+    before = (made / f"{name}-b/state.safetensors").read_bytes()
+    capsys.readouterr()
+    assert run(made, f"{name}-b", *recipe, "--lr", "0.5") == 2
+    assert f"lr is 0.5, but {made / name}-b began with " in capsys.readouterr().err
+    assert (made / f"{name}-b/state.safetensors").read_bytes() == before
     lines = [json.loads(x) for x in (made / f"{name}-a/log.jsonl").read_text().splitlines()]
     assert np.isfinite(lines[-1]["psnr"])
     names = {p.name for p in (made / f"{name}-out").iterdir()}

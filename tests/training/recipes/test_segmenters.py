@@ -85,7 +85,7 @@ def test_nineteen_classes_begin_as_those_they_belong_to(tmp_path):
 
 
 @needs_imagenet
-def test_a_segmenter_trains_and_goes_on(tmp_path):
+def test_a_segmenter_trains_and_goes_on(tmp_path, capsys):
     data = write_camvid(tmp_path / "camvid")
     argv = ["segmenter", "--data", str(data), "--out", str(tmp_path / "run"), "--batch", "2"]
     argv += ["--crop", "64", "64", "--threads", "1", "--enlarge", "1", "--judged", "1"]
@@ -97,6 +97,8 @@ def test_a_segmenter_trains_and_goes_on(tmp_path):
     assert any((before[k] != after[k]).any() for k in after if k.startswith("head"))
     lines = [json.loads(x) for x in (tmp_path / "run/log.jsonl").read_text().splitlines()]
     assert [x["step"] for x in lines] == [1, 1, 2, 2]
+    assert cli.main(["train", *argv, "3", "--heights", "240", "640"]) == 2
+    assert "heights is [240, 640], but " in capsys.readouterr().err
     assert 0 <= lines[-1]["miou"] <= 1
     assert "road" in lines[-1]
     names = {p.name for p in (tmp_path / "out").iterdir()}

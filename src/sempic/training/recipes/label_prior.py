@@ -439,6 +439,9 @@ class LabelPrior(Recipe):
         norm = self.optimizer.minimise(bytes_per_map / 500 + 0.3 * aux)
         return {"bytes": bytes_per_map, "aux": aux, "norm": norm}
 
+    def fixed(self) -> dict[str, Any]:
+        return self.options.fixed()
+
     def validate(self, state: dict[str, Tensor], sheet: Path) -> dict[str, float]:
         some = range(0, self.judged.n, max(1, self.judged.n // 10))
         found = evaluate(self.averaged(state), self.judged, self.val, some, self.options.coarse)

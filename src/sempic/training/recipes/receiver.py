@@ -74,6 +74,9 @@ class ReceiverRecipe(Recipe):
         planes = one_hot(batch.labels, self.config.classes)
         return batch._replace(image=image, coarse=coarse), planes
 
+    def fixed(self) -> dict[str, Any]:
+        return self.options.fixed()
+
     def validate(self, state: dict[str, Tensor], sheet: Path) -> dict[str, float]:
         return {"psnr": self._sheet.write(self.averaged(state), sheet)}
 

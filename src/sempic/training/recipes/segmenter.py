@@ -256,6 +256,9 @@ class Segmenter(Recipe):
         norm = self.optimizer.minimise(loss)
         return {"loss": loss, **parts, "norm": norm}
 
+    def fixed(self) -> dict[str, Any]:
+        return self.options.fixed()
+
     def validate(self, state: dict[str, Tensor], sheet: Path) -> dict[str, float]:
         return self.validation.scores(self.averaged(state))
 
