@@ -160,8 +160,8 @@ class Pool:
         self._mean += 0.1 * (worked - self._mean)
         if isinstance(answer, SempicError):
             raise answer
-        if isinstance(answer, Failure):
-            log.error("a job failed", extra={"fields": {"verb": job[0], "cause": answer.trace}})
+        if isinstance(answer, Broken):
+            log.error("a job failed", extra={"fields": {"verb": job[0], "cause": str(answer)}})
             raise Broken("an internal error")
         return Done(answer, waited, worked)
 
@@ -207,20 +207,6 @@ class Pool:
         return min(60, max(1, math.ceil(self._mean * self.accepted / self._count)))
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """An exception in a worker that is none of ours."""
-
-    trace: str
-
-
-@dataclass(frozen=True, slots=True)
-class Notice:
-    """What a worker says while it starts."""
-
-    text: str
-
-
 class Worker:
     """The parent's end of one process. Methods block; they are called in threads."""
 
@@ -230,12 +216,12 @@ class Worker:
     def ready(self) -> SempicError | Broken | None:
         """Waits for the process to be ready; what went wrong if it cannot be."""
         try:
-            while isinstance(fault := self._pipe.recv(), Notice):
-                log.info(fault.text)
+            while isinstance(fault := self._pipe.recv(), str):
+                log.info(fault)
         except (EOFError, OSError):
             return Broken("a worker process ended while it started")
-        if isinstance(fault, Failure):
-            last = fault.trace.strip().splitlines()[-1]
+        if isinstance(fault, Broken):
+            last = str(fault).strip().splitlines()[-1]
             return Broken(f"a worker process cannot start: {last}")
         assert fault is None or isinstance(fault, SempicError)
         return fault
@@ -256,16 +242,20 @@ class Worker:
 
 
 def _serve(pipe: Connection, make: Callable[[], object]) -> None:
-    """The life of a worker process: until the pipe closes."""
+    """The life of a worker process: until the pipe closes.
+
+    It sends lines of text while it starts, then None, then an answer to each job. An error of ours
+    is sent as it is, any other as Broken with its traceback.
+    """
     # Ctrl-C and a service manager signal the whole group, but accepted work is to be finished.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     processes.watch_parent()
     try:
-        with progress.shown(lambda text: pipe.send(Notice(text))):
+        with progress.shown(pipe.send):
             verbs = make()
     except BaseException as error:
-        pipe.send(error if isinstance(error, SempicError) else Failure(traceback.format_exc()))
+        pipe.send(error if isinstance(error, SempicError) else Broken(traceback.format_exc()))
         return
     pipe.send(None)
     with contextlib.suppress(EOFError, OSError):  # the server has gone
@@ -279,5 +269,5 @@ def _serve(pipe: Connection, make: Callable[[], object]) -> None:
             except MemoryError:
                 answer = ImageError("not enough memory for this")
             except Exception:
-                answer = Failure(traceback.format_exc())
+                answer = Broken(traceback.format_exc())
             pipe.send(answer)

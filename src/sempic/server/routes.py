@@ -26,7 +26,7 @@ from sempic.sequence import SequenceOptions
 from sempic.server.coder import SHRINK
 from sempic.server.pool import Done
 from sempic.server.problems import PROBLEMS
-from sempic.server.queries import Comparison, Decoding, Encoding, Filming, Synthesis, given
+from sempic.server.queries import Comparison, Decoding, Encoding, Filming, given
 
 SEMPIC = "image/x-sempic"
 SCENES = {
@@ -92,7 +92,7 @@ async def read_metrics(request: Request) -> Response:
 @router.get("/info", summary="What this server takes and offers")
 async def about(request: Request) -> dict[str, Any]:
     s, heeded = request.app.state.settings, request.app.state.controls
-    controls = Synthesis.model_json_schema()["properties"]
+    controls = Decoding.model_json_schema()["properties"]
     return {
         "version": sempic.__version__,
         "limits": {
