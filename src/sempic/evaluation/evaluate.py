@@ -71,7 +71,7 @@ def evaluate(
     measure = Measure(replace(settings, metrics=measured))
     maps = None
     if (folder / "labels").is_dir() and "miou" in settings.metrics:
-        judged_in = None if predictions is not None else PALETTES[measure.cache.judge.palette]
+        judged_in = None if predictions is not None else PALETTES[measure.judge.palette]
         told = palette or (None if sizes is None else sizes.palette)
         try:
             maps = _Maps.find(folder / "labels", told, judged_in, settings.num_classes)
