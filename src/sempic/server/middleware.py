@@ -80,9 +80,7 @@ class Door:
                 if announced.isdigit() and int(announced) > self._max_bytes:
                     raise OverflowError
                 message = await asyncio.wait_for(receive(), max(0.0, left))
-                if (
-                    message["type"] == "http.disconnect"
-                ):  # nobody is left to read it, but the log is
+                if message["type"] == "http.disconnect":  # nobody reads the answer, but the log
                     raise HTTPException(499, "the client hung up in the middle of the body")
                 size_in += len(message.get("body", b""))
                 if size_in > self._max_bytes:

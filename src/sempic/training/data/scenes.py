@@ -17,7 +17,7 @@ from sempic import coarse as coarse_codec
 from sempic import pictures
 from sempic.coarse import bpg
 from sempic.errors import InputError, ModelError, naming
-from sempic.jobs import read
+from sempic.jobs import read, read_ids, read_picture
 from sempic.networks.unet import UNetConfig
 from sempic.scene import Image, LabelMap
 from sempic.training.data.readers import (
@@ -25,9 +25,7 @@ from sempic.training.data.readers import (
     Entry,
     open_dataset,
     open_picture,
-    read_ids,
     read_map,
-    read_picture,
 )
 from sempic.training.flags import PaperOptions
 

@@ -26,10 +26,11 @@ import numpy as np
 
 from sempic import pictures
 from sempic.errors import JSON_FAULTS, InputError, refused
+from sempic.jobs import read_ids, read_picture
 from sempic.palette import CAMVID, CITYSCAPES, Palette
 from sempic.scene import Image, LabelMap
 from sempic.training.data import readers
-from sempic.training.data.readers import read_ids, read_map, read_picture
+from sempic.training.data.readers import read_map
 from sempic.training.data.taxonomy import UNLABELLED, Taxonomy
 
 T = TypeVar("T")
