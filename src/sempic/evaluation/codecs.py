@@ -222,7 +222,7 @@ class Sempic(PictureCodec):
         coder = sorted(Path(labels.__file__).parent.glob("weights/*.npz"))
         files = [*map(Path, networks), *coder, *_sources()]
         return " ".join(
-            [str(sempic.QUALITY), str(list(coarse.BY_CHUNK)), *(digest(path) for path in files)]
+            [str(sempic.QUALITY), str(list(coarse.BY_CHUNK)), *map(weights.digest, files)]
         )
 
     def encode(self, picture: Image, setting: int, labels: LabelMap | None = None) -> bytes:
@@ -249,14 +249,6 @@ def _sources() -> list[Path]:
     package = Path(api.__file__).parent
     apart = [package / name for name in ("evaluation", "server", "training")]
     return [p for p in sorted(package.rglob("*.py")) if not set(apart) & set(p.parents)]
-
-
-@functools.cache
-def digest(path: Path) -> str:
-    """Of a model file; raises InputError if there is none."""
-    if not path.is_file():
-        raise InputError(f"{path}: no such model")
-    return weights.digest(path)
 
 
 def _library(name: str, feature: str) -> str:

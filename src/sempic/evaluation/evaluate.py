@@ -81,6 +81,7 @@ def evaluate(
     guesses = None if predictions is None else by_name(predictions)
     records: list[Record] = []
     ceiling: list[Record] = []
+    rates: list[float] = []
     table: list[dict[str, Any]] = []
     for path, reference, record in _measured(folder / "images", paths, measure, maps):
         if maps is not None and guesses is not None and reference.labels is not None:
@@ -91,15 +92,13 @@ def evaluate(
         records.append(record)
         ceiling.append(measure.original(reference))
         height, width = reference.picture.shape[:2]
-        table.append({"name": path.stem, "pixels": height * width})
-    rates = None
-    if sizes is not None:
-        rates = [8 * sizes.bytes[entry["name"]] / entry["pixels"] for entry in table]
-    for index, (entry, record) in enumerate(zip(table, records, strict=True)):
-        entry |= row([record], [ceiling[index]], rates and rates[index : index + 1])
-        entry.pop("pictures")
+        if sizes is not None:
+            rates.append(8 * sizes.bytes[path.stem] / (height * width))
+        figures = row(records[-1:], ceiling[-1:], rates[-1:] or None)
+        figures.pop("pictures")
+        table.append({"name": path.stem, "pixels": height * width, **figures})
     return Evaluation(
-        samples=row(records, ceiling, rates),
+        samples=row(records, ceiling, rates or None),
         originals=row(ceiling, ceiling, None),
         pictures=table,
         notes=notes,

@@ -32,10 +32,11 @@ class Folder:
 
     def save(self, moving: Moving, about: dict[str, Any]) -> None:
         """Write a checkpoint; `about` is kept as JSON. Raises OutputError."""
-        tensors: dict[str, Tensor] = {}
-        for name, part in moving.items():
-            for key, value in _tensors(part).items():
-                tensors[f"{name}/{key}"] = value
+        tensors = {
+            f"{name}/{key}": value
+            for name, part in moving.items()
+            for key, value in _tensors(part).items()
+        }
         save_tensors(tensors, "run", about, self.state)
 
     def load(self, moving: Moving, fixed: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -92,15 +93,13 @@ def _step(line: bytes) -> float:
 
 
 def _tensors(part: _Part) -> dict[str, Tensor]:
-    if isinstance(part, nn.Module):
-        return part.state_dict()
     if isinstance(part, torch.optim.Optimizer):
         return {
             f"{index}.{key}": value
             for index, values in part.state_dict()["state"].items()
             for key, value in values.items()
         }
-    return part
+    return part.state_dict() if isinstance(part, nn.Module) else part
 
 
 def _fill(part: _Part, tensors: dict[str, Tensor]) -> None:

@@ -28,6 +28,7 @@ PROBES = 4
 class File(NamedTuple):
     """One file that was coded, decoded and measured."""
 
+    stream: bytes
     record: Record
     bpp: float
     encode_s: float
@@ -89,7 +90,7 @@ class Benchmark:
         assert record is not None
         assert kept is not None
         seconds = float(record.pop("decode_s"))
-        return File(record, self.bpp(index, name, setting), kept[1], seconds)
+        return File(kept[0], record, self.bpp(index, name, setting), kept[1], seconds)
 
     # work
 
