@@ -205,9 +205,8 @@ def first_inputs(folder: Path, config: CompactConfig) -> Iterator[dict[str, Any]
     samples = corpus.part(judged=False)
     rows, columns = 256, 336
     large = [s for s in samples if s.image.shape[0] >= rows and s.image.shape[1] >= columns]
-    if large:
-        samples = large
-    else:  # calibration wants one size
+    samples = large or samples
+    if not large:  # calibration wants one size
         rows, columns = (min(s.image.shape[axis] for s in samples) for axis in (0, 1))
     rng = np.random.default_rng(0)
     for index in range(CALIBRATION):

@@ -47,12 +47,13 @@ def _constants(model: onnx.ModelProto) -> dict[str, Tensor]:
     return stored
 
 
-def _named(model: onnx.ModelProto, shapes: dict[str, torch.Size]) -> dict[str, Tensor]:
+def _named(model: onnx.ModelProto, own: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What a model stores under the names of a network's own state, in its shapes."""
     stored = {k.removeprefix("network."): v for k, v in _constants(model).items()}
-    found = {k: _cropped(v, shapes[k]) for k, v in stored.items() if k in shapes}
+    found = {k: _cropped(v, own[k].shape) for k, v in stored.items() if k in own}
     for name, value in found.items():
-        if value.shape != shapes[name]:
-            raise ModelError(f"{name}: {tuple(value.shape)}, expected {tuple(shapes[name])}")
+        if value.shape != own[name].shape:
+            raise ModelError(f"{name}: {tuple(value.shape)}, expected {tuple(own[name].shape)}")
     return found
 
 
@@ -69,10 +70,10 @@ def restore_receiver(model: onnx.ModelProto, network: CompactNet) -> None:
     Raises:
         ModelError: the file holds another architecture.
     """
-    shapes = {k: v.shape for k, v in network.state_dict().items()}
-    found = _named(model, shapes)
-    gains = {"head_gain", "label_gain", "fine_gain"} & shapes.keys()
-    missing = shapes.keys() - found.keys() - gains
+    own = network.state_dict()
+    found = _named(model, own)
+    gains = {"head_gain", "label_gain", "fine_gain"} & own.keys()
+    missing = own.keys() - found.keys() - gains
     if missing:
         raise ModelError(f"no receiver of this architecture: {sorted(missing)[0]} is missing")
     size = found["head.weight"].flatten(1).norm(dim=1).mean()  # the same for every filter
@@ -123,9 +124,8 @@ def restore_segmenter(
         hook.remove()
     if len(order) != len(folded):
         raise ModelError(f"{len(folded)} folded convolutions, the network has {len(order)}")
-    network.load_state_dict(
-        network.state_dict() | _named(model, {k: v.shape for k, v in network.state_dict().items()})
-    )
+    own = network.state_dict()
+    network.load_state_dict(own | _named(model, own))
     for conv, (weight, bias) in zip(order, folded, strict=True):
         weight = _cropped(weight, conv.weight.shape)
         if weight.shape != conv.weight.shape:
