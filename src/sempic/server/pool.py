@@ -16,13 +16,14 @@ import math
 import signal
 import time
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
 from sempic import processes, progress
+from sempic.batch.work import noting
 from sempic.errors import ImageError, SempicError
 
 log = logging.getLogger("sempic.server")
@@ -62,6 +63,8 @@ class Done:
     """Seconds in the queue."""
     worked: float
     """Seconds in the worker."""
+    notes: Sequence[str] = ()
+    """What is to be said of it (SempicWarning)."""
 
 
 class Pool:
@@ -163,7 +166,8 @@ class Pool:
         if isinstance(answer, Broken):
             log.error("a job failed", extra={"fields": {"verb": job[0], "cause": str(answer)}})
             raise Broken("an internal error")
-        return Done(answer, waited, worked)
+        value, notes = answer
+        return Done(value, waited, worked, notes)
 
     def kill(self) -> None:
         """Ends all workers at once; there is no run after that."""
@@ -220,10 +224,7 @@ class Worker:
                 log.info(fault)
         except (EOFError, OSError):
             return Broken("a worker process ended while it started")
-        if isinstance(fault, Broken):
-            last = str(fault).strip().splitlines()[-1]
-            return Broken(f"a worker process cannot start: {last}")
-        assert fault is None or isinstance(fault, SempicError)
+        assert fault is None or isinstance(fault, (SempicError, Broken))
         return fault
 
     def call(self, job: Any, seconds: float) -> Any:
@@ -244,8 +245,8 @@ class Worker:
 def _serve(pipe: Connection, make: Callable[[], object]) -> None:
     """The life of a worker process: until the pipe closes.
 
-    It sends lines of text while it starts, then None, then an answer to each job. An error of ours
-    is sent as it is, any other as Broken with its traceback.
+    It sends lines of text while it starts, then None, then an answer to each job: a value and notes
+    of it. An error of ours is sent as it is, any other as Broken with its traceback.
     """
     # Ctrl-C and a service manager signal the whole group, but accepted work is to be finished.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -255,7 +256,9 @@ def _serve(pipe: Connection, make: Callable[[], object]) -> None:
         with progress.shown(pipe.send):
             verbs = make()
     except BaseException as error:
-        pipe.send(error if isinstance(error, SempicError) else Broken(traceback.format_exc()))
+        last = traceback.format_exc().strip().splitlines()[-1]
+        broken = Broken(f"a worker process cannot start: {last}")
+        pipe.send(error if isinstance(error, SempicError) else broken)
         return
     pipe.send(None)
     with contextlib.suppress(EOFError, OSError):  # the server has gone
@@ -263,7 +266,9 @@ def _serve(pipe: Connection, make: Callable[[], object]) -> None:
             verb, args, kwargs = pipe.recv()
             answer: Any
             try:
-                answer = getattr(verbs, verb)(*args, **kwargs)
+                with noting() as record:
+                    value = getattr(verbs, verb)(*args, **kwargs)
+                answer = value, record.get("notes", ())
             except SempicError as error:
                 answer = error
             except MemoryError:
