@@ -35,7 +35,6 @@ def plot(results: Results, figures: Sequence[str] = ("miou", "fid", "lpips", "ps
                 codec=name,
                 title=codec.title,
                 points=codec.curve(figure.name),
-                ours=name.startswith("sempic"),
             )
             for name, codec in results.codecs.items()
             if codec.curve(figure.name)

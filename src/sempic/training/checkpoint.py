@@ -16,7 +16,7 @@ from sempic import files
 from sempic.errors import ModelError, OutputError, refused
 from sempic.networks.weights import load_tensors, save_tensors
 
-_Part = nn.Module | torch.optim.Optimizer | dict[str, Tensor]
+_Part = nn.Module | torch.optim.Optimizer | Mapping[str, Tensor]
 Moving = Mapping[str, _Part]
 """Everything that changes from step to step, by name."""
 
@@ -92,7 +92,7 @@ def _step(line: bytes) -> float:
         return math.inf
 
 
-def _tensors(part: _Part) -> dict[str, Tensor]:
+def _tensors(part: _Part) -> Mapping[str, Tensor]:
     if isinstance(part, torch.optim.Optimizer):
         return {
             f"{index}.{key}": value

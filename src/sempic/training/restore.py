@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -85,14 +84,6 @@ def restore_receiver(model: onnx.ModelProto, network: CompactNet) -> None:
     network.normalise()
 
 
-def _pairs(network: nn.Module) -> Iterator[tuple[nn.Conv2d, nn.BatchNorm2d]]:
-    """Convolutions and the norms that follow them, in the order of their definition."""
-    modules = [m for m in network.modules() if isinstance(m, (nn.Conv2d, nn.BatchNorm2d))]
-    for module, after in itertools.pairwise(modules):
-        if isinstance(module, nn.Conv2d) and isinstance(after, nn.BatchNorm2d):
-            yield module, after
-
-
 @torch.no_grad()
 def restore_segmenter(
     model: onnx.ModelProto, network: SegmentationNet, pictures: list[Tensor]
@@ -115,7 +106,12 @@ def restore_segmenter(
     nodes.sort(key=lambda n: [int(digits) for digits in re.findall(r"Conv_(\d+)", n.input[1])])
     folded = [(stored[n.input[1]], stored[n.input[2]]) for n in nodes]
     order: list[nn.Conv2d] = []  # as executed, which is how the exporter wrote them
-    follower = dict(_pairs(network))
+    modules = [m for m in network.modules() if isinstance(m, (nn.Conv2d, nn.BatchNorm2d))]
+    follower = {  # the norm of each convolution that has one
+        module: after
+        for module, after in itertools.pairwise(modules)
+        if isinstance(module, nn.Conv2d) and isinstance(after, nn.BatchNorm2d)
+    }
     hooks = [
         conv.register_forward_hook(lambda module, _, __: order.append(module)) for conv in follower
     ]

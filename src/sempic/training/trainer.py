@@ -13,11 +13,11 @@ import os
 import signal
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from types import FrameType
+from types import FrameType, MappingProxyType
 from typing import Any, TypeVar, cast
 
 import torch
@@ -133,10 +133,10 @@ class Recipe(ABC):
     """Of the weights that it makes, as in their metadata."""
     network: nn.Module
     """What is trained, averaged and exported."""
-    networks: dict[str, nn.Module]
+    networks: Mapping[str, nn.Module] = MappingProxyType({})
     """What is trained beside it."""
     optimizers: dict[str, Optimizer]
-    memory: dict[str, Tensor]
+    memory: Mapping[str, Tensor] = MappingProxyType({})
     """Running figures; changed in place."""
     decay: float
     """Of the average of `network`."""

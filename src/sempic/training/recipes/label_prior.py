@@ -390,7 +390,6 @@ class LabelPrior(Recipe):
             clip=2.0,
         )
         self.optimizers = {"network": self.optimizer}
-        self.networks, self.memory = {}, {}
         labels = self.data.labels
         self.pools = [Pixels(labels, self.classes), Pixels(labels[:, :, ::-1].copy(), self.classes)]
         self.judged = Pixels(self.val.labels, self.classes)

@@ -103,7 +103,6 @@ class Paper(Recipe):
         network = read_weights(Path(begin), unet, process) if begin else SemanticUNet(unet)
         self.network: SemanticUNet = network.to(self.device).train()
         self.working = self.accelerator.prepare_model(self.network)
-        self.networks = {}
         self.optimizer = Optimizer(
             [{"params": list(self.network.parameters()), "lr": options.lr}],
             schedule=self._annealed,

@@ -222,7 +222,6 @@ class Segmenter(Recipe):
             clip=5.0,
         )
         self.optimizers = {"network": self.optimizer}
-        self.networks, self.memory = {}, {}
 
     def _load_teacher(self, path: Path | None) -> nn.Module | None:
         """Raises ModelError for a teacher of other classes."""
