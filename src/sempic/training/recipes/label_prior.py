@@ -113,8 +113,7 @@ def _rendered(
     source: list[int] = []
     items = [(number, item) for number, source_ in enumerate(sources) for item in source_]
     for number, item in tqdm(items, desc="rendering", disable=None):
-        image = item.picture()
-        known = item.known(classes, image.shape[:2])
+        image, known = item.opened(classes)
         rgb = _cut(image, Image.Resampling.BICUBIC)
         maps = [] if known is None else [_cut(classes.settle(known), Image.Resampling.NEAREST)]
         maps += [] if sender is None else [sent_map(sender, rgb)]
