@@ -32,7 +32,7 @@ from sempic import api, models, segment
 from sempic.critical import BUDGET, GROUPS
 from sempic.evaluation import codecs
 from sempic.evaluation.benchmark import dial
-from sempic.evaluation.measures.base import SIDE
+from sempic.evaluation.measure import SIDE
 from sempic.evaluation.measures.objects import REFERENCE_QUALITY, as_jpeg, confirmed, count
 from sempic.palette import BY_NAME, PALETTES, translate
 from sempic.scene import Image, LabelMap

@@ -196,7 +196,6 @@ def curves(root: Path) -> None:
                     codec=_CODECS[name],
                     title=name,
                     points=[(row["bpp"], row[figure]) for row in rows],
-                    ours=name == "sempic",
                 )
                 for name, rows in found.items()
             ],

@@ -16,10 +16,13 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from sempic import files
-from sempic.errors import InputError, OutputError, install_hint, reason, refused
+from sempic.errors import InputError, OutputError, install_hint, naming, reason, refused
+
+if TYPE_CHECKING:
+    from sempic.scene import Image, LabelMap
 
 STDOUT = Path("-")
 TAR = ".tar"
@@ -358,6 +361,25 @@ def read(path: Path) -> bytes:
     cause = OSError if is_local(path) else Exception  # stores have errors of their own
     with refused(InputError, "cannot read", cause):
         return path.read_bytes()
+
+
+def read_picture(path: Path) -> Image:
+    """A picture file as the encoder gets it, uint8 (H, W, 3), upright. Raises InputError naming
+    it."""
+    from sempic import pictures
+
+    with naming(path):
+        return pictures.read(read(path))
+
+
+def read_ids(path: Path) -> LabelMap:
+    """The samples of a label map as they are stored, uint8 (H, W), whatever its colours. Raises
+    InputError naming it."""
+    from sempic import pictures
+    from sempic.palette import INDICES
+
+    with naming(path):
+        return pictures.read_labels(read(path), INDICES)
 
 
 def is_local(path: Path) -> bool:

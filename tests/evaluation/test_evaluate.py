@@ -12,7 +12,6 @@ from sempic import cli, segment
 from sempic.evaluation import evaluate as evaluation
 from sempic.evaluation import networks
 from sempic.evaluation.measure import Measure, Settings
-from sempic.evaluation.measures import base
 from sempic.palette import CITYSCAPES, CITYSCAPES_FULL
 
 SIZE = (48, 64)
@@ -332,7 +331,7 @@ def test_networks_see_each_picture_once(results, monkeypatch, capsys):
         def distance(self, a, b):
             return float(np.abs(a - b).mean())
 
-    monkeypatch.setattr(base.NetworkCache, "once", lambda _, name, load: Network(name))
+    monkeypatch.setattr(Measure, "once", lambda _, name, load: Network(name))
     monkeypatch.setattr(networks, "batch_size", lambda picture: 96 // len(picture))
     settings = Settings(metrics=("fid", "lpips"))
     found = evaluation.evaluate(results, settings)

@@ -12,8 +12,8 @@ from sempic.critical import GROUPS, Tally
 from sempic.evaluation import metrics, report
 from sempic.evaluation.benchmark import Codec, Point, Results, tables
 from sempic.evaluation.benchmark.results import matched
-from sempic.evaluation.measure import Measure, Settings, available, row
-from sempic.evaluation.measures import FIGURES, METRICS, base, inception, objects
+from sempic.evaluation.measure import SIDE, Measure, Settings, available, row
+from sempic.evaluation.measures import FIGURES, METRICS, inception, objects
 from sempic.evaluation.measures.base import Figure, Mean
 from sempic.palette import CAMVID, CITYSCAPES, INDICES, PALETTES
 
@@ -183,9 +183,9 @@ def test_the_bundled_judge_looks_for_objects_at_its_best_size(monkeypatch):
     monkeypatch.setattr(segment, "load", lambda spec, **options: asked.append((spec, options)))
     for judge in (None, "other.onnx"):
         measure = Measure(Settings(judge=judge))
-        assert measure.cache.judge is measure.cache.finder is None
+        assert measure.judge is measure.finder is None
     bundled = str(models.find(models.JUDGE))
-    assert asked == [(bundled, {}), (bundled, {"side": base.SIDE}), ("other.onnx", {})]
+    assert asked == [(bundled, {}), (bundled, {"side": SIDE}), ("other.onnx", {})]
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ def client():
 
 
 def test_guidance_ends_where_it_stops_helping():
-    assert queries.Synthesis.model_json_schema()["properties"]["guidance"]["maximum"] == 2
+    assert queries.Decoding.model_json_schema()["properties"]["guidance"]["maximum"] == 2
 
 
 def test_options_are_checked(client):

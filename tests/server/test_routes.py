@@ -33,7 +33,7 @@ def test_encode_info_decode(client):
     assert answer.headers["Content-Type"] == "image/x-sempic"
     assert re.fullmatch(r"queue;dur=[\d.]+, work;dur=[\d.]+", answer.headers["Server-Timing"])
     assert "X-Notes" not in answer.headers
-    assert (answer.content, []) == FakeCoder().encode(png(), quality=3, max_side=None)
+    assert answer.content == FakeCoder().encode(png(), quality=3, max_side=None)
     assert client.post("/info", content=answer.content).json() == sempic.info(answer.content)
     for format in ("png", "webp", "jpeg"):
         query = {"steps": 3, "seed": 7, "format": format}
@@ -79,7 +79,8 @@ def test_encode_options(client):
 
 def test_notes_of_any_language_fit_into_a_header():
     """A palette, which the note of a prior names, may be called so."""
-    answer = routes._answer(Done(None, 0, 0), b"", ["of palette 街", "of ü"], kind=routes.SEMPIC)
+    done = Done(None, 0, 0, ["of palette 街", "of ü"])
+    answer = routes._answer(done, b"", kind=routes.SEMPIC)
     assert answer.headers["X-Notes"] == r"of palette \u8857; of \xfc"
 
 

@@ -88,11 +88,11 @@ def options(out, **given):
 
 def test_a_schedule_rises_and_falls():
     schedule = Schedule(warmup=10, floor=0.1)
-    assert schedule.rate(0, 0) == pytest.approx(0.1)
-    assert schedule.rate(9, 0) == 1
-    assert schedule.rate(500, 0.5) == pytest.approx(0.55)
-    assert schedule.rate(999, 1) == pytest.approx(0.1)
-    assert Schedule().rate(3, 0.7) == 1
+    assert schedule(0, 0) == pytest.approx(0.1)
+    assert schedule(9, 0) == 1
+    assert schedule(500, 0.5) == pytest.approx(0.55)
+    assert schedule(999, 1) == pytest.approx(0.1)
+    assert Schedule()(3, 0.7) == 1
 
 
 def test_an_average_follows():

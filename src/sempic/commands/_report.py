@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, cast
 
-from sempic import batch, processes
+from sempic import batch, processes, progress
 from sempic.batch import Done, Record
 from sempic.errors import reason
 from sempic.jobs import STDOUT, Job
@@ -23,27 +23,25 @@ def each(
 ) -> int:
     """Report what is done; a failure is reported and does not stop the rest."""
     out = sys.stderr if any(job.target == STDOUT for job in jobs) else sys.stdout
-    bar: Any = contextlib.nullcontext(done)
-    write: Callable[..., None] = print
-    if len(jobs) > 1:
-        from tqdm import tqdm
-
-        bar, write = tqdm(done, total=len(jobs), unit="file", disable=None), tqdm.write
     unsaid: OSError | None = None
 
     def tell(text: str, file: Any) -> None:
         nonlocal unsaid
         try:
             if file is not None:  # one that is closed
-                write(text, file=file)
+                with progress.aside():
+                    print(text, file=file)
         except BrokenPipeError:
             raise
         except OSError as cause:  # a full disk: what is written is no less worth for that
             unsaid = cause
 
     failed = count = 0
-    with contextlib.closing(cast(Any, done)), bar as items:  # an interruption ends workers, too
-        for _, records in items:
+    with (
+        contextlib.closing(cast(Any, done)),  # an interruption ends workers, too
+        progress.bar(len(jobs), "file") as advance,
+    ):
+        for _, records in done:
             if manifest is not None:
                 manifest.add(records)
             for record in records:
@@ -58,6 +56,7 @@ def each(
                     tell(describe(record), out)
                 if as_json:
                     tell(json.dumps(record), out)
+            advance()
     if failed and count > 1:
         processes.say(f"{failed} of {count} files failed")
     if unsaid is not None:

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sempic import api, fields, files, processes, progress, sequence
-from sempic.batch.work import Record
 from sempic.commands._files import only_for
 from sempic.container import SEQUENCE_MAGIC
 from sempic.errors import (
@@ -29,13 +28,12 @@ from sempic.errors import (
     notes_to,
     refused,
 )
-from sempic.jobs import apart, need_stdout, read, to_stdout
+from sempic.jobs import apart, need_stdout, read_picture, to_stdout
 from sempic.options import DecodeOptions, EncodeOptions
 from sempic.sequence import SequenceOptions
 
 if TYPE_CHECKING:
     from sempic.sequence import Moment, Unpacker
-    from sempic.sequence.stream import Head
     from sempic.sequence.summary import Summary
 
 _ALSO = ("quality", "label_quality", "model", "max_side")
@@ -91,7 +89,7 @@ def encode(args: argparse.Namespace) -> int:
     coder = api.Codec(segmenter=segmenter)
     summary = Summary()
     start = time.perf_counter()
-    with _noted(name), _growing(target) as write:
+    with noted(name), _growing(target) as write:
         done = 0
         with progress.bar(count, "frame") as advance:
             pieces = sequence.encode(frames, rate=rate, codec=coder, **options.keywords())
@@ -107,7 +105,7 @@ def encode(args: argparse.Namespace) -> int:
     return 0
 
 
-def _noted(name: str) -> contextlib.AbstractContextManager[None]:
+def noted(name: str) -> contextlib.AbstractContextManager[None]:
     """Says what sempic warns of as soon as it does, not at the end: a camera has none."""
 
     def note(text: str) -> None:
@@ -115,12 +113,6 @@ def _noted(name: str) -> contextlib.AbstractContextManager[None]:
             processes.say(f"{name}: {text}")
 
     return notes_to(note)
-
-
-def say_notes(name: str, record: Record) -> None:
-    """Each note of `noting`, once."""
-    for note in sorted(record.get("notes", ())):
-        processes.say(f"{name}: {note}")
 
 
 def decodes(args: argparse.Namespace) -> bool:
@@ -156,9 +148,9 @@ def decode(args: argparse.Namespace) -> int:
     start = time.perf_counter()
     with contextlib.ExitStack() as stack:
         sink: Callable[[Any], None] | None = None
-        stack.enter_context(_noted(name))
+        stack.enter_context(noted(name))
         advance = stack.enter_context(progress.bar(None, "frame"))
-        for moment in _moments(name, unpacker, summary, tally):
+        for moment in _moments(name, unpacker, summary):
             if sink is None:
                 assert unpacker.head is not None
                 sink = stack.enter_context(_pictures(target, unpacker.head.rate))
@@ -167,14 +159,12 @@ def decode(args: argparse.Namespace) -> int:
             advance()
     if damage := tally.damage(unpacker.damage):
         processes.say(f"{name}: {damage}")
-    assert unpacker.head is not None
-    _tell(args, name, target, summary.info() | tally.record(unpacker.head), start)
+    _tell(args, name, target, tally.record(summary.info()), start)
     return 0
 
 
-def _moments(name: str, unpacker: Unpacker, summary: Summary, tally: _Tally) -> Iterator[Moment]:
+def _moments(name: str, unpacker: Unpacker, summary: Summary) -> Iterator[Moment]:
     for piece in _pieces(name):
-        tally.bytes += len(piece)
         with naming(Path(name)):
             summary.feed(piece)
             yield from unpacker.feed(piece)
@@ -185,10 +175,8 @@ def _moments(name: str, unpacker: Unpacker, summary: Summary, tally: _Tally) -> 
 
 @dataclass(slots=True)
 class _Tally:
-    """What was read of a sequence, and what became of it."""
+    """What became of the frames of a sequence."""
 
-    bytes: int = 0
-    """That were read."""
     frames: int = 0
     """That were written."""
     lost: list[range] = field(default_factory=list)
@@ -210,19 +198,16 @@ class _Tally:
     def _lost_count(self) -> int:
         return sum(run.stop - run.start for run in self.lost)
 
-    def record(self, head: Head) -> dict[str, Any]:
-        """What is reported, under the keys of `sequence.info`; and lost, a number of frames."""
-        seconds = float(self.frames / head.rate)
-        return {
-            "width": head.width,
-            "height": head.height,
-            "rate": float(head.rate),
+    def record(self, read: dict[str, Any]) -> dict[str, Any]:
+        """What is reported: `sequence.info` of what was read, but of the frames that were written;
+        and lost, a number of frames."""
+        seconds, size = self.frames / read["rate"], read["bytes"]
+        return read | {
             "frames": self.frames,
             "lost": self._lost_count,
             "seconds": seconds,
-            "bytes": self.bytes,
-            "kbps": 8 * self.bytes / seconds / 1000,
-            "bpp": 8 * self.bytes / (self.frames * head.width * head.height),
+            "kbps": 8 * size / seconds / 1000,
+            "bpp": 8 * size / (self.frames * read["width"] * read["height"]),
         }
 
     def damage(self, notes: Iterable[str]) -> str:
@@ -320,10 +305,9 @@ def _read(paths: list[Path], max_side: int | None) -> Iterator[tuple[str, Any]]:
     from sempic import pictures
 
     for path in paths:
-        with naming(path):
-            pixels = pictures.read(read(path))
-            if max_side is not None:
-                pixels = pictures.shrink(pixels, None, max_side)[0]
+        pixels = read_picture(path)
+        if max_side is not None:
+            pixels = pictures.shrink(pixels, None, max_side)[0]
         yield str(path), pixels
 
 

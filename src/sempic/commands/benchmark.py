@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from sempic import fields, files
-from sempic.batch.work import noting
 from sempic.commands import _files, _measuring, _sequence
 from sempic.container import MAX_PIXELS, MAX_SIDE
 from sempic.errors import OutputError
@@ -172,14 +171,11 @@ def _clips(args: argparse.Namespace, paths: list[Path]) -> int:
         models=Models(**fields.given(args, Models)),
     )
     how: dict[str, Any] = {"size": args.size, "rate": args.fps, "start": ours.start}
-    results, notes = [], []
+    results = []
     for path in tqdm(paths, "clips", unit="clip", disable=None):
-        with noting() as record:
+        with _sequence.noted(str(path)):
             clip = clips.read(path, count=args.limit, **how)
             results.append((clip, clips.measure(clip, plan)))
-        notes.append((str(path), record))
-    for name, record in notes:
-        _sequence.say_notes(name, record)
     parts = {
         "report.json": tables.dump(results),
         "summary.md": tables.summary(results),

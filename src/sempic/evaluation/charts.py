@@ -43,7 +43,10 @@ class Curve:
     title: str
     points: Sequence[tuple[float, float]]
     """(bpp, figure)."""
-    ours: bool = False
+
+    @property
+    def ours(self) -> bool:
+        return self.codec.startswith("sempic")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

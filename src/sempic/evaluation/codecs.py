@@ -35,8 +35,10 @@ from sempic.scene import Image, LabelMap
 
 EFFORTS = ("slowest", "fast")
 """What every codec is told about time: its slowest preset, or one for trying things out."""
+_QPS = range(51, 9, -1)
 
 
+@dataclass(frozen=True)
 class PictureCodec(ABC):
     """A codec with one dial."""
 
@@ -66,10 +68,7 @@ class PictureCodec(ABC):
 class Pillow(PictureCodec):
     """A codec that Pillow, or a plugin of it, brings."""
 
-    name: str
-    title: str
     format: str
-    settings: range
     library: str
     """Which is behind it, with its version."""
     told: dict[str, Any]
@@ -103,9 +102,6 @@ class Jpeg2000(Pillow):
 class Video(PictureCodec):
     """One intra picture of a video codec, 4:2:0, BT.601 full range, as a bare stream."""
 
-    name: str
-    title: str
-    settings: range
     encoder: str
     decoder: str
     told: dict[str, str]
@@ -168,11 +164,8 @@ def decode_video(decoder: str, packets: Sequence[bytes], width: int, height: int
 class Bpg(PictureCodec):
     """Our BPG: of the whole picture, or of a small copy that is enlarged again."""
 
-    name: str
-    title: str
     chroma: str
     factor: int = 1
-    settings: range = range(51, 9, -1)
     enlarge: Callable[[Image, int, int], Image] | None = None
     """(small, width, height) → picture; None: bicubic."""
 
@@ -201,14 +194,11 @@ class Bpg(PictureCodec):
 class Sempic(PictureCodec):
     """Ours: whole .sempic files with the bundled models, or with those that are named."""
 
-    name: str
-    title: str
     steps: int
     sent: str = ""
     """Which labels: "" the segmenter's, "human" those given, "void" everywhere, "none" at all; or
     "checked": the segmenter's, and what a check finds is sent, too."""
     models: Models = BUNDLED
-    settings: range = range(min(sempic.QUALITY), max(sempic.QUALITY) + 1)
 
     @property
     def needs_labels(self) -> bool:  # type: ignore[override]
@@ -232,7 +222,7 @@ class Sempic(PictureCodec):
         coder = sorted(Path(labels.__file__).parent.glob("weights/*.npz"))
         files = [*map(Path, networks), *coder, *_sources()]
         return " ".join(
-            [str(sempic.QUALITY), str(list(coarse.BY_CHUNK)), *(digest(path) for path in files)]
+            [str(sempic.QUALITY), str(list(coarse.BY_CHUNK)), *map(weights.digest, files)]
         )
 
     def encode(self, picture: Image, setting: int, labels: LabelMap | None = None) -> bytes:
@@ -261,14 +251,6 @@ def _sources() -> list[Path]:
     return [p for p in sorted(package.rglob("*.py")) if not set(apart) & set(p.parents)]
 
 
-@functools.cache
-def digest(path: Path) -> str:
-    """Of a model file; raises InputError if there is none."""
-    if not path.is_file():
-        raise InputError(f"{path}: no such model")
-    return weights.digest(path)
-
-
 def _library(name: str, feature: str) -> str:
     """Which Pillow has for a codec, with its version. Raises InputError without it."""
     if not features.check(feature):
@@ -282,7 +264,7 @@ def _avif(name: str, chroma: str, slow: bool) -> PictureCodec:
 
     library = f"libavif {_avif.libavif_version}, {_avif.codec_versions()}"
     told = {"speed": 0 if slow else 8, "max_threads": 1, "subsampling": chroma}
-    return Pillow(name, f"AVIF (libaom), {chroma}", "AVIF", range(101), library, told)
+    return Pillow(name, f"AVIF (libaom), {chroma}", range(101), "AVIF", library, told)
 
 
 def _svt_av1(slow: bool) -> PictureCodec:
@@ -294,7 +276,7 @@ def _svt_av1(slow: bool) -> PictureCodec:
 def _hevc(slow: bool) -> PictureCodec:
     quiet = "log-level=none:pools=none:frame-threads=1:wpp=0:info=0:keyint=1"
     told = {"preset": "placebo" if slow else "fast", "x265-params": quiet}
-    return Video("hevc", "HEVC (x265), bare stream", range(51, 9, -1), "libx265", "hevc", told)
+    return Video("hevc", "HEVC (x265), bare stream", _QPS, "libx265", "hevc", told)
 
 
 def _jxl(slow: bool) -> PictureCodec:
@@ -302,45 +284,44 @@ def _jxl(slow: bool) -> PictureCodec:
         raise InputError(f"JPEG XL needs a plugin: {install_hint('jxl')}")
     told = {"effort": 10 if slow else 4, "num_threads": 1, "use_container": False}
     library = f"pillow-jxl-plugin {metadata.version('pillow-jxl-plugin')}"
-    return Pillow("jxl", "JPEG XL", "JXL", range(100), library, told)
+    return Pillow("jxl", "JPEG XL", range(100), "JXL", library, told)
 
 
 def _webp(slow: bool) -> PictureCodec:
     told = {"method": 6 if slow else 2}
-    return Pillow("webp", "WebP", "WEBP", range(101), _library("webp", "webp"), told)
+    return Pillow("webp", "WebP", range(101), "WEBP", _library("webp", "webp"), told)
 
 
 def _jpeg2000(slow: bool) -> PictureCodec:
     library = _library("jpeg2000", "jpg_2000")
     told = {"irreversible": True, "no_jp2": True}
-    return Jpeg2000("jpeg2000", "JPEG 2000", "JPEG2000", range(2, 400), library, told)
+    return Jpeg2000("jpeg2000", "JPEG 2000", range(2, 400), "JPEG2000", library, told)
 
 
 def _jpeg(slow: bool) -> PictureCodec:
     told = {"optimize": True, "progressive": True}
     library = f"libjpeg_turbo {features.version('libjpeg_turbo')}"
-    return Pillow("jpeg", "JPEG, progressive", "JPEG", range(1, 96), library, told)
+    return Pillow("jpeg", "JPEG, progressive", range(1, 96), "JPEG", library, told)
 
 
 def _esrgan(slow: bool) -> PictureCodec:
     weights.check("esrgan")
-    return Bpg("coarse+esrgan", "coarse, ESRGAN", "444", factor=4, enlarge=_enlarge_by_esrgan)
 
+    @functools.cache
+    def network() -> Callable[[Image], Image]:
+        from sempic.evaluation import networks
 
-def _enlarge_by_esrgan(small: Image, width: int, height: int) -> Image:
-    return np.ascontiguousarray(_esrgan_network()(small)[:height, :width])
+        return networks.Esrgan()
 
+    def enlarge(small: Image, width: int, height: int) -> Image:
+        return np.ascontiguousarray(network()(small)[:height, :width])
 
-@functools.cache
-def _esrgan_network() -> Callable[[Image], Image]:
-    from sempic.evaluation import networks
-
-    return networks.Esrgan()
+    return Bpg("coarse+esrgan", "coarse, ESRGAN", _QPS, "444", 4, enlarge)
 
 
 COMPETITORS: dict[str, Callable[[bool], PictureCodec]] = {
-    "bpg": lambda slow: Bpg("bpg", "BPG, 4:2:0", "420"),
-    "bpg444": lambda slow: Bpg("bpg444", "BPG, 4:4:4", "444"),
+    "bpg": lambda slow: Bpg("bpg", "BPG, 4:2:0", _QPS, "420"),
+    "bpg444": lambda slow: Bpg("bpg444", "BPG, 4:4:4", _QPS, "444"),
     "avif": lambda slow: _avif("avif", "4:2:0", slow),
     "avif444": lambda slow: _avif("avif444", "4:4:4", slow),
     "svt-av1": _svt_av1,
@@ -349,7 +330,7 @@ COMPETITORS: dict[str, Callable[[bool], PictureCodec]] = {
     "webp": _webp,
     "jpeg2000": _jpeg2000,
     "jpeg": _jpeg,
-    "coarse": lambda slow: Bpg("coarse", "coarse, bicubic", "444", factor=4),
+    "coarse": lambda slow: Bpg("coarse", "coarse, bicubic", _QPS, "444", 4),
     "coarse+esrgan": _esrgan,
 }
 """Every codec but ours by its name: made with its slowest preset, or a fast one. Another codec is
@@ -387,7 +368,8 @@ def load(
     if match := re.fullmatch(r"sempic(?:@(\d+))?(?:\+(human|void|none|checked))?", name):
         steps, sent = int(match[1] or 1), match[2] or ""
         title = f"sempic, {steps} step{'s' * (steps > 1)}" + _SENT[sent]
-        return Sempic(name, title, max(1, steps), sent, models)
+        levels = range(min(sempic.QUALITY), max(sempic.QUALITY) + 1)
+        return Sempic(name, title, levels, max(1, steps), sent, models)
     if name not in COMPETITORS:
         raise InputError(f"codec {name!r} is not one of {', '.join(NAMES)}")
     return COMPETITORS[name](effort == EFFORTS[0])

@@ -10,7 +10,6 @@ from typing import Any
 
 from sempic import api, coarse, codec, jobs
 from sempic.errors import naming
-from sempic.evaluation.evaluate import read, read_labels
 from sempic.evaluation.measure import Measure, Settings, row
 from sempic.evaluation.measures import FIGURES, METRICS, Figure
 from sempic.evaluation.report import (
@@ -48,9 +47,9 @@ def compare(
     Raises:
         InputError, BitstreamError: a file that cannot be read or does not fit, named.
     """
-    picture = read(original)
+    picture = jobs.read_picture(original)
     measure = Measure(settings)
-    truth = None if labels is None else read_labels(labels)
+    truth = None if labels is None else jobs.read_ids(labels)
     reference = measure.reference(picture, truth)
     wanted = [name for name in settings.metrics if not METRICS[name].of_sets]
     ceiling = measure.original(reference, wanted)
@@ -100,7 +99,7 @@ def _aligned(rows: Sequence[Sequence[str]]) -> str:
 def _decode(path: Path, coder: api.Codec, steps: int) -> tuple[Image, int | None]:
     """The picture of a file, and its bytes if they are a rate."""
     if path.suffix.lower() not in (".sempic", ".bpg"):
-        picture = read(path)
+        picture = jobs.read_picture(path)
         return picture, None if path.suffix.lower() in LOSSLESS else path.stat().st_size
     with naming(path):
         data = jobs.read(path)

@@ -21,13 +21,12 @@ from sempic.evaluation.measures.segmentation import count_classes
 from sempic.palette import (
     CITYSCAPES,
     CITYSCAPES_FULL,
-    INDICES,
     PALETTES,
     Palette,
     named,
     translate,
 )
-from sempic.scene import Image, LabelMap
+from sempic.scene import LabelMap
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,12 +71,10 @@ def evaluate(
     measure = Measure(replace(settings, metrics=measured))
     maps = None
     if (folder / "labels").is_dir() and "miou" in settings.metrics:
-        judged_in = None if predictions is not None else PALETTES[measure.cache.judge.palette]
+        judged_in = None if predictions is not None else PALETTES[measure.judge.palette]
         told = palette or (None if sizes is None else sizes.palette)
-        try:
-            maps = _Maps.find(folder / "labels", told, judged_in, settings.num_classes)
-        except _Unknown as why:
-            notes.append(str(why))
+        found = _Maps.find(folder / "labels", told, judged_in, settings.num_classes)
+        maps, notes = (None, [*notes, found]) if isinstance(found, str) else (found, notes)
     elif predictions is not None and not (folder / "labels").is_dir():
         raise InputError(
             f"{folder / 'labels'}: no such folder, and --predictions are compared with its maps"
@@ -85,6 +82,7 @@ def evaluate(
     guesses = None if predictions is None else by_name(predictions)
     records: list[Record] = []
     ceiling: list[Record] = []
+    rates: list[float] = []
     table: list[dict[str, Any]] = []
     for name, reference, record in _measured(folder / "images", samples, measure, maps):
         if maps is not None and guesses is not None and reference.labels is not None:
@@ -95,15 +93,13 @@ def evaluate(
         records.append(record)
         ceiling.append(measure.original(reference))
         height, width = reference.picture.shape[:2]
-        table.append({"name": name, "pixels": height * width})
-    rates = None
-    if sizes is not None:
-        rates = [8 * sizes.bytes[entry["name"]] / entry["pixels"] for entry in table]
-    for index, (entry, record) in enumerate(zip(table, records, strict=True)):
-        entry |= row([record], [ceiling[index]], rates and rates[index : index + 1])
-        entry.pop("pictures")
+        if sizes is not None:
+            rates.append(8 * sizes.bytes[name] / (height * width))
+        figures = row(records[-1:], ceiling[-1:], rates[-1:] or None)
+        figures.pop("pictures")
+        table.append({"name": name, "pixels": height * width, **figures})
     return Evaluation(
-        samples=row(records, ceiling, rates),
+        samples=row(records, ceiling, rates or None),
         originals=row(ceiling, ceiling, None),
         pictures=table,
         notes=notes + _lacking(records, measured),
@@ -135,10 +131,10 @@ def _measured(
         for number, (name, path) in enumerate(samples.items(), 1):
             if name not in originals:
                 raise InputError(f"{images}: no picture {name}")
-            original, human = read(originals[name]), None
+            original, human = jobs.read_picture(originals[name]), None
             if maps is not None:
                 human = maps.read(name, original.shape[:2])
-            shown = measure.reference(read(path))
+            shown = measure.reference(jobs.read_picture(path))
             batch.append((name, measure.reference(original, human), shown))
             if number < len(samples) and len(batch) < measure.batch(original):
                 continue
@@ -151,10 +147,6 @@ def _measured(
                 yield one, reference, record
                 bar.update()
             batch.clear()
-
-
-class _Unknown(Exception):
-    """Why there is no mIoU of maps."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -172,18 +164,18 @@ class _Maps:
     @classmethod
     def find(
         cls, folder: Path, palette: str | None, known: Palette | None, wanted: int | None
-    ) -> _Maps:
-        """`palette`: of the maps, if it is told; `known`: the judge's, if there is a judge;
-        `wanted`: `Settings.num_classes`.
+    ) -> _Maps | str:
+        """The maps, or why there is no mIoU of them: the judge has another palette.
 
-        Raises InputError, and _Unknown if the judge has another palette.
+        `palette`: of the maps, if it is told; `known`: the judge's, if there is a judge; `wanted`:
+        `Settings.num_classes`. Raises InputError.
         """
         paths = by_name(folder)
         truth = _palette(palette, next(iter(paths.values())), known)
         as_train_ids = truth is CITYSCAPES_FULL and known in (None, CITYSCAPES)
         judged = CITYSCAPES if as_train_ids else truth
         if known is not None and known is not judged:
-            raise _Unknown(
+            return (
                 f"no mIoU: {folder} has the palette {truth.name}, the judge knows {known.name}; "
                 "name another --judge, the --palette that it has, or --predictions"
             )
@@ -252,18 +244,6 @@ def by_name(folder: Path) -> dict[str, Path]:
         if named.setdefault(name, path) != path:
             raise InputError(f"{path} and {named[name]} have the same name")
     return named
-
-
-def read(path: Path) -> Image:
-    """A picture file as uint8 (H, W, 3); errors name it."""
-    with naming(path):
-        return pictures.read(jobs.read(path))
-
-
-def read_labels(path: Path) -> LabelMap:
-    """A map of indices as uint8 (H, W), by index whatever its colours; errors name it."""
-    with naming(path):
-        return pictures.read_labels(jobs.read(path), INDICES)
 
 
 def read_map(path: Path, palette: Palette) -> LabelMap:

@@ -6,18 +6,23 @@ there an mIoU, an FID and confidence intervals.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import functools
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from sempic import models
+from sempic import models, segment
 from sempic.errors import InputError, ModelError
 from sempic.evaluation import metrics, weights
 from sempic.evaluation.measures import METRICS, Metric, Record, Row
-from sempic.evaluation.measures.base import SIDE, NetworkCache, Reference
+from sempic.evaluation.measures.base import Reference
 from sempic.scene import Image, LabelMap
+
+SIDE = 512
+"""Shorter side at which the bundled judge looks for objects; docs/guides/evaluate.md says why."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,11 +85,29 @@ def available(
 
 
 class Measure:
-    """Compares pictures with originals."""
+    """Compares pictures with originals. What looks at them is loaded when first needed."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.cache = NetworkCache(settings)
+        self._loaded: dict[str, Any] = {}
+
+    @functools.cached_property
+    def judge(self) -> Any:
+        """The judging segmenter. Raises ModelError if it cannot be loaded."""
+        return segment.load(self.settings.judge or str(models.find(models.JUDGE)))
+
+    @functools.cached_property
+    def finder(self) -> Any:
+        """The judge as it looks for objects: at the bundled one's best size, others as they are."""
+        if self.settings.judge is not None:
+            return self.judge
+        return segment.load(str(models.find(models.JUDGE)), side=SIDE)
+
+    def once(self, name: str, load: Callable[[], Any]) -> Any:
+        """What `load` gives, loaded once under a name."""
+        if name not in self._loaded:
+            self._loaded[name] = load()
+        return self._loaded[name]
 
     @property
     def _through_networks(self) -> list[Metric]:
@@ -102,7 +125,7 @@ class Measure:
         """Shows pictures to the networks of all metrics, as many at once as their device takes."""
         pictures = [one.picture for one in shown]
         for metric in self._through_networks:
-            seen = metric.network(self.cache).features_of(pictures)
+            seen = metric.network(self).features_of(pictures)
             for one, features in zip(shown, seen, strict=True):
                 one.keep(metric.name, features)
 
@@ -110,7 +133,7 @@ class Measure:
         """An original, uint8 (H, W, 3), with its human labels, uint8 (H, W), if there are any."""
         if labels is not None and labels.shape != picture.shape[:2]:
             raise InputError(f"a label map of {labels.shape} for a picture of {picture.shape[:2]}")
-        return Reference(self.cache, picture, labels)
+        return Reference(self, picture, labels)
 
     def __call__(
         self, reference: Reference, shown: Image | Reference, wanted: Sequence[str] | None = None

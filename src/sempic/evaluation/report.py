@@ -35,7 +35,6 @@ def plot(results: Results, figures: Sequence[str] = ("miou", "fid", "lpips", "ps
                 codec=name,
                 title=codec.title,
                 points=codec.curve(figure.name),
-                ours=name.startswith("sempic"),
             )
             for name, codec in results.codecs.items()
             if codec.curve(figure.name)
@@ -302,10 +301,8 @@ def _pictures(bench: Benchmark, results: Results) -> str:
         panes = [pane(embedded(original), "original")]
         for other, point in _beside(results, 8):
             codec = bench.plan.codec(other)
-            known = bench.stream(int(index), other, point.setting)
-            assert known is not None
-            picture = codec.decode(known[0], original.shape[1], original.shape[0])
             file = bench.file(int(index), other, point.setting)
+            picture = codec.decode(file.stream, original.shape[1], original.shape[0])
             caption = f"{codec.title}, {file.bpp:.3f} bpp"
             if "confusion" in file.record:
                 caption += f", mIoU {metrics.miou(file.record['confusion']):.3f}"

@@ -12,6 +12,7 @@ In sempic's source folder this also keeps the judge, which the wheel does not ha
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.util
 import io
@@ -31,7 +32,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sempic import files
-from sempic.errors import ModelError, refused
+from sempic.errors import InputError, ModelError, refused
 from sempic.models import cache
 
 Weights = dict[str, npt.NDArray[np.float32]]
@@ -193,8 +194,11 @@ def fetch() -> list[Path]:
     return written
 
 
+@functools.cache
 def digest(path: Path) -> str:
-    """Of a file, for the keys of caches."""
+    """Of a model file, for the keys of caches. Raises InputError if there is none."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such model")
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 

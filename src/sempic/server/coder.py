@@ -39,7 +39,8 @@ MOVING = {"png": "PNG", "webp": "WEBP"}
 
 
 class Coder:
-    """The verbs of a worker: bytes in, bytes and some facts out. Models are loaded at once."""
+    """The verbs of a worker: bytes in, bytes and some facts out. What is to be said of them besides
+    is a SempicWarning. Models are loaded at once."""
 
     def __init__(self, models: Models, *, max_pixels: int, threads: int) -> None:
         """Raises ModelError if a model cannot be loaded."""
@@ -57,15 +58,10 @@ class Coder:
         """Options of `Codec.synthesize` that this receiver heeds."""
         return sorted(self._codec.receiver.controls)
 
-    def encode(
-        self, picture: bytes, *, max_side: int | None = None, **options: Any
-    ) -> tuple[bytes, list[str]]:
-        """The .sempic stream of a picture file, and what is to be said of it (SempicWarning);
-        options of `Codec.encode`."""
-        with noting() as record:
-            pixels = self._read(picture, max_side)
-            stream = self._codec.encode(pixels, max_side=max_side, **options)
-        return stream, record.get("notes", [])
+    def encode(self, picture: bytes, *, max_side: int | None = None, **options: Any) -> bytes:
+        """The .sempic stream of a picture file; options of `Codec.encode`."""
+        pixels = self._read(picture, max_side)
+        return self._codec.encode(pixels, max_side=max_side, **options)
 
     def film(
         self,
@@ -75,26 +71,23 @@ class Coder:
         seconds: float,
         max_side: int | None = None,
         **options: Any,
-    ) -> tuple[bytes, list[str]]:
-        """A clip's first seconds as a sequence, and what is to be said of it; options of
-        `SequenceOptions`."""
-        with noting() as record:
-            source = Source(
-                "the clip",
-                data=clip,
-                rate=sequence.as_rate(fps),
-                max_side=max_side,
-                max_pixels=self._max_pixels * (1 if max_side is None else SHRINK),
-            )
-            frames = itertools.islice(source, max(1, math.ceil(seconds * source.rate)))
-            stream = b"".join(
-                sequence.encode(
-                    self._within(frames), rate=source.rate, codec=self._codec, **options
-                )
-            )
+    ) -> bytes:
+        """A clip's first seconds as a sequence; options of `SequenceOptions`."""
+        source = Source(
+            "the clip",
+            data=clip,
+            rate=sequence.as_rate(fps),
+            max_side=max_side,
+            max_pixels=self._max_pixels * (1 if max_side is None else SHRINK),
+        )
+        frames = itertools.islice(source, max(1, math.ceil(seconds * source.rate)))
+        pieces = sequence.encode(
+            self._within(frames), rate=source.rate, codec=self._codec, **options
+        )
+        stream = b"".join(pieces)
         if not stream:
             raise ImageError("a clip without frames")
-        return stream, record.get("notes", [])
+        return stream
 
     def _within(self, frames: Iterable[Image]) -> Iterator[Image]:
         """The same; raises LimitExceeded where all of them are too many pixels."""
@@ -112,19 +105,11 @@ class Coder:
 
     def decode(
         self, stream: bytes, *, only: str | None, format: str, synthesis: dict[str, Any]
-    ) -> tuple[bytes, list[str]]:
-        """A picture file of what a stream decodes to, which plays if that is a sequence, and what
-        is to be said of it; `synthesis` is for `Codec.synthesize`."""
-        with noting() as record:
-            if stream.startswith(SEQUENCE_MAGIC):
-                picture = self._played(stream, only, format, synthesis)
-            else:
-                picture = self._decoded(stream, only, format, synthesis)
-        return picture, record.get("notes", [])
-
-    def _decoded(
-        self, stream: bytes, only: str | None, format: str, synthesis: dict[str, Any]
     ) -> bytes:
+        """A picture file of what a stream decodes to, which plays if that is a sequence;
+        `synthesis` is for `Codec.synthesize`."""
+        if stream.startswith(SEQUENCE_MAGIC):
+            return self._played(stream, only, format, synthesis)
         part: Any = "labels" if only == "ids" else only
         scene = codec.unpack(
             stream, only=part, max_pixels=self._max_pixels, prior=self._codec.prior

@@ -71,28 +71,27 @@ class Door:
         whole = False
         announced = headers.get(b"content-length", b"0")
 
+        close = {"Connection": "close"}
+        text = f"a body of more than the limit of {self._max_bytes} bytes"
+        too_long = HTTPException(413, text, close)
+
         async def bounded_receive() -> Message:
             nonlocal size_in, whole
             if whole:  # nothing more comes but a disconnect
                 return await receive()
+            if announced.isdigit() and int(announced) > self._max_bytes:
+                raise too_long
             left = self._seconds - (time.perf_counter() - start)
             try:
-                if announced.isdigit() and int(announced) > self._max_bytes:
-                    raise OverflowError
                 message = await asyncio.wait_for(receive(), max(0.0, left))
-                if (
-                    message["type"] == "http.disconnect"
-                ):  # nobody is left to read it, but the log is
-                    raise HTTPException(499, "the client hung up in the middle of the body")
-                size_in += len(message.get("body", b""))
-                if size_in > self._max_bytes:
-                    raise OverflowError
-            except OverflowError:
-                text = f"a body of more than the limit of {self._max_bytes} bytes"
-                raise HTTPException(413, text, {"Connection": "close"}) from None
             except asyncio.TimeoutError:
-                text = f"the body did not arrive within {self._seconds:g} s"
-                raise HTTPException(408, text, {"Connection": "close"}) from None
+                late = f"the body did not arrive within {self._seconds:g} s"
+                raise HTTPException(408, late, close) from None
+            if message["type"] == "http.disconnect":  # nobody reads the answer, but the log
+                raise HTTPException(499, "the client hung up in the middle of the body")
+            size_in += len(message.get("body", b""))
+            if size_in > self._max_bytes:
+                raise too_long
             whole = not message.get("more_body", False)
             return message
 

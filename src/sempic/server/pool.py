@@ -16,13 +16,14 @@ import math
 import signal
 import time
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
 from sempic import processes, progress
+from sempic.batch.work import noting
 from sempic.errors import ImageError, SempicError
 
 log = logging.getLogger("sempic.server")
@@ -62,6 +63,8 @@ class Done:
     """Seconds in the queue."""
     worked: float
     """Seconds in the worker."""
+    notes: Sequence[str] = ()
+    """What is to be said of it (SempicWarning)."""
 
 
 class Pool:
@@ -160,10 +163,11 @@ class Pool:
         self._mean += 0.1 * (worked - self._mean)
         if isinstance(answer, SempicError):
             raise answer
-        if isinstance(answer, Failure):
-            log.error("a job failed", extra={"fields": {"verb": job[0], "cause": answer.trace}})
+        if isinstance(answer, Broken):
+            log.error("a job failed", extra={"fields": {"verb": job[0], "cause": str(answer)}})
             raise Broken("an internal error")
-        return Done(answer, waited, worked)
+        value, notes = answer
+        return Done(value, waited, worked, notes)
 
     def kill(self) -> None:
         """Ends all workers at once; there is no run after that."""
@@ -207,20 +211,6 @@ class Pool:
         return min(60, max(1, math.ceil(self._mean * self.accepted / self._count)))
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """An exception in a worker that is none of ours."""
-
-    trace: str
-
-
-@dataclass(frozen=True, slots=True)
-class Notice:
-    """What a worker says while it starts."""
-
-    text: str
-
-
 class Worker:
     """The parent's end of one process. Methods block; they are called in threads."""
 
@@ -230,14 +220,11 @@ class Worker:
     def ready(self) -> SempicError | Broken | None:
         """Waits for the process to be ready; what went wrong if it cannot be."""
         try:
-            while isinstance(fault := self._pipe.recv(), Notice):
-                log.info(fault.text)
+            while isinstance(fault := self._pipe.recv(), str):
+                log.info(fault)
         except (EOFError, OSError):
             return Broken("a worker process ended while it started")
-        if isinstance(fault, Failure):
-            last = fault.trace.strip().splitlines()[-1]
-            return Broken(f"a worker process cannot start: {last}")
-        assert fault is None or isinstance(fault, SempicError)
+        assert fault is None or isinstance(fault, (SempicError, Broken))
         return fault
 
     def call(self, job: Any, seconds: float) -> Any:
@@ -256,16 +243,22 @@ class Worker:
 
 
 def _serve(pipe: Connection, make: Callable[[], object]) -> None:
-    """The life of a worker process: until the pipe closes."""
+    """The life of a worker process: until the pipe closes.
+
+    It sends lines of text while it starts, then None, then an answer to each job: a value and notes
+    of it. An error of ours is sent as it is, any other as Broken with its traceback.
+    """
     # Ctrl-C and a service manager signal the whole group, but accepted work is to be finished.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     processes.watch_parent()
     try:
-        with progress.shown(lambda text: pipe.send(Notice(text))):
+        with progress.shown(pipe.send):
             verbs = make()
     except BaseException as error:
-        pipe.send(error if isinstance(error, SempicError) else Failure(traceback.format_exc()))
+        last = traceback.format_exc().strip().splitlines()[-1]
+        broken = Broken(f"a worker process cannot start: {last}")
+        pipe.send(error if isinstance(error, SempicError) else broken)
         return
     pipe.send(None)
     with contextlib.suppress(EOFError, OSError):  # the server has gone
@@ -273,11 +266,13 @@ def _serve(pipe: Connection, make: Callable[[], object]) -> None:
             verb, args, kwargs = pipe.recv()
             answer: Any
             try:
-                answer = getattr(verbs, verb)(*args, **kwargs)
+                with noting() as record:
+                    value = getattr(verbs, verb)(*args, **kwargs)
+                answer = value, record.get("notes", ())
             except SempicError as error:
                 answer = error
             except MemoryError:
                 answer = ImageError("not enough memory for this")
             except Exception:
-                answer = Failure(traceback.format_exc())
+                answer = Broken(traceback.format_exc())
             pipe.send(answer)

@@ -61,10 +61,6 @@ def _parameter(name: str, kind: Any, part: dataclasses.Field[Any]) -> tuple[Any,
     )
 
 
-Synthesis: Any = create_model("Synthesis", __base__=_Options, **_parameters(DecodeOptions))
-"""Options for `Codec.synthesize`; the page has a slider for each that the receiver heeds."""
-
-
 class _Part(_Options):
     only: Literal["labels", "ids", "coarse"] | None = Field(
         None,
@@ -75,7 +71,7 @@ class _Part(_Options):
 
 
 Decoding: Any = create_model("Decoding", __base__=_Part, **_parameters(DecodeOptions))
-"""Options of /decode."""
+"""Options of /decode; the page has a slider for each that the receiver heeds."""
 
 Encoding: Any = create_model("Encoding", __base__=_Options, **_parameters(EncodeOptions))
 """Options of /encode."""

@@ -26,7 +26,7 @@ from sempic.sequence import SequenceOptions
 from sempic.server.coder import SHRINK
 from sempic.server.pool import Done
 from sempic.server.problems import PROBLEMS
-from sempic.server.queries import Comparison, Decoding, Encoding, Filming, Synthesis, given
+from sempic.server.queries import Comparison, Decoding, Encoding, Filming, given
 
 SEMPIC = "image/x-sempic"
 SCENES = {
@@ -92,7 +92,7 @@ async def read_metrics(request: Request) -> Response:
 @router.get("/info", summary="What this server takes and offers")
 async def about(request: Request) -> dict[str, Any]:
     s, heeded = request.app.state.settings, request.app.state.controls
-    controls = Synthesis.model_json_schema()["properties"]
+    controls = Decoding.model_json_schema()["properties"]
     return {
         "version": sempic.__version__,
         "limits": {
@@ -122,9 +122,9 @@ async def info(request: Request) -> dict[str, Any]:
 async def encode(request: Request, options: Annotated[Encoding, Query()]) -> Response:
     chosen = given(options, EncodeOptions)
     done = await _run(request, "encode", await request.body(), **chosen)
-    response = _answer(done, *done.value, kind=SEMPIC)
+    response = _answer(done, done.value, kind=SEMPIC)
     if options.check:
-        response.headers["X-Receipt"] = json.dumps(api.info(done.value[0])["receipt"])
+        response.headers["X-Receipt"] = json.dumps(api.info(done.value)["receipt"])
     return response
 
 
@@ -133,7 +133,7 @@ async def film(request: Request, options: Annotated[Filming, Query()]) -> Respon
     chosen = given(options, SequenceOptions)
     how = {"fps": options.fps, "seconds": options.seconds, "max_side": options.max_side}
     done = await _run(request, "film", await request.body(), **how, **chosen)
-    return _answer(done, *done.value, kind=SEMPIC)
+    return _answer(done, done.value, kind=SEMPIC)
 
 
 @_post(
@@ -149,7 +149,7 @@ async def decode(request: Request, options: Annotated[Decoding, Query()]) -> Res
         raise InputError(f"this server's receiver has no {name}")
     how = {"only": options.only, "format": format, "synthesis": chosen}
     done = await _run(request, "decode", await request.body(), **how)
-    return _answer(done, *done.value, kind=f"image/{format}")
+    return _answer(done, done.value, kind=f"image/{format}")
 
 
 @_post("/relabel", "A .sempic with another label map", takes=None, gives=[SEMPIC])
@@ -179,9 +179,11 @@ async def compare(request: Request, options: Annotated[Comparison, Query()]) -> 
     return response
 
 
-def _answer(done: Done, body: bytes, notes: Sequence[str] = (), *, kind: str) -> Response:
+def _answer(done: Done, body: bytes, *, kind: str) -> Response:
     timing = f"queue;dur={1000 * done.waited:.1f}, work;dur={1000 * done.worked:.1f}"
-    told = "; ".join(notes).encode("ascii", "backslashreplace").decode()  # all that a header holds
+    told = (
+        "; ".join(done.notes).encode("ascii", "backslashreplace").decode()
+    )  # all that a header holds
     headers = {"Server-Timing": timing} | ({"X-Notes": told} if told else {})
     return Response(body, media_type=kind, headers=headers)
 

@@ -16,7 +16,7 @@ from sempic import files
 from sempic.errors import ModelError, OutputError, refused
 from sempic.networks.weights import load_tensors, save_tensors
 
-_Part = nn.Module | torch.optim.Optimizer | dict[str, Tensor]
+_Part = nn.Module | torch.optim.Optimizer | Mapping[str, Tensor]
 Moving = Mapping[str, _Part]
 """Everything that changes from step to step, by name."""
 
@@ -32,10 +32,11 @@ class Folder:
 
     def save(self, moving: Moving, about: dict[str, Any]) -> None:
         """Write a checkpoint; `about` is kept as JSON. Raises OutputError."""
-        tensors: dict[str, Tensor] = {}
-        for name, part in moving.items():
-            for key, value in _tensors(part).items():
-                tensors[f"{name}/{key}"] = value
+        tensors = {
+            f"{name}/{key}": value
+            for name, part in moving.items()
+            for key, value in _tensors(part).items()
+        }
         save_tensors(tensors, "run", about, self.state)
 
     def load(self, moving: Moving, fixed: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -91,16 +92,14 @@ def _step(line: bytes) -> float:
         return math.inf
 
 
-def _tensors(part: _Part) -> dict[str, Tensor]:
-    if isinstance(part, nn.Module):
-        return part.state_dict()
+def _tensors(part: _Part) -> Mapping[str, Tensor]:
     if isinstance(part, torch.optim.Optimizer):
         return {
             f"{index}.{key}": value
             for index, values in part.state_dict()["state"].items()
             for key, value in values.items()
         }
-    return part
+    return part.state_dict() if isinstance(part, nn.Module) else part
 
 
 def _fill(part: _Part, tensors: dict[str, Tensor]) -> None:

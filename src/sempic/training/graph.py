@@ -48,6 +48,9 @@ class _Graph:
         self.nodes.append(oh.make_node(kind, inputs, [name], name, **attributes))
         return name
 
+    def add_silu(self, x: str, name: str) -> str:
+        return self.add("QuickGelu", [x], name, domain="com.microsoft", alpha=1.0)
+
     def silu(self) -> None:
         """x · sigmoid(x) in one operator, which the runtime makes of it in most places only."""
         users = self.users()
@@ -58,10 +61,7 @@ class _Graph:
                 continue
             self.nodes.remove(sigmoid)
             self.nodes.remove(after[0])
-            made = oh.make_node(
-                "QuickGelu", [x], after[0].output, after[0].name, domain="com.microsoft", alpha=1.0
-            )
-            self.nodes.append(made)
+            self.add_silu(x, after[0].output[0])
 
     def join(self) -> None:
         """What is joined and then quantised: quantised, and then joined, channels last."""
@@ -83,12 +83,11 @@ class _Graph:
             for number, part in enumerate(node.input):
                 name = f"{node.name}/{number}"
                 if silu:
-                    part = self.add(
-                        "QuickGelu", [part], f"{name}/silu", domain="com.microsoft", alpha=1.0
-                    )
+                    part = self.add_silu(part, f"{name}/silu")
                 part = self.add("QuantizeLinear", [part, *scale], f"{name}/8bit")
                 parts.append(self.add("Transpose", [part], f"{name}/last", perm=_LAST))
-            if more := self._missing(convs):
+            # So many channels of weight 0 these convolutions of one tensor should have.
+            if more := -int(self._levels(convs[0]).dims[1]) % _MULTIPLE:
                 ends = [self._constant(f"{node.name}/{n}", n) for n in (0, more, 3)]
                 parts.append(self.add("Slice", [parts[0], *ends], f"{node.name}/more"))
                 for conv in convs:
@@ -99,7 +98,7 @@ class _Graph:
             quantise.input[0] = node.output[0]
             out = quantise.output[0]
             quantise.output[0] = f"{out}/last"
-            self.nodes.append(oh.make_node("Transpose", [f"{out}/last"], [out], out, perm=_FIRST))
+            self.add("Transpose", [f"{out}/last"], out, perm=_FIRST)
 
     def finish(self) -> None:
         """Puts the nodes back, each after those that it needs."""
@@ -114,10 +113,6 @@ class _Graph:
             self.graph.node.extend(ready)
         if all(opset.domain != "com.microsoft" for opset in self.model.opset_import):
             self.model.opset_import.append(oh.make_opsetid("com.microsoft", 1))
-
-    def _missing(self, convs: list[onnx.NodeProto]) -> int:
-        """How many channels of weight 0 these convolutions of one tensor should have."""
-        return -int(self._levels(convs[0]).dims[1]) % _MULTIPLE
 
     def _widen(self, conv: onnx.NodeProto, more: int) -> None:
         levels = self._levels(conv)

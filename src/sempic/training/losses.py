@@ -226,8 +226,7 @@ def conditioning(
 
 def random_window(like: Tensor, rng: np.random.Generator) -> tuple[slice, slice]:
     """Half of the rows and columns of a crop, at multiples of four."""
-    starts = (4 * int(rng.integers(side // 8 + 1)) for side in like.shape[-2:])
-    top, left = starts
+    top, left = (4 * int(rng.integers(side // 8 + 1)) for side in like.shape[-2:])
     return slice(top, top + like.shape[-2] // 2), slice(left, left + like.shape[-1] // 2)
 
 

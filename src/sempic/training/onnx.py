@@ -205,9 +205,8 @@ def first_inputs(folder: Path, config: CompactConfig) -> Iterator[dict[str, Any]
     samples = corpus.part(judged=False)
     rows, columns = 256, 336
     large = [s for s in samples if s.image.shape[0] >= rows and s.image.shape[1] >= columns]
-    if large:
-        samples = large
-    else:  # calibration wants one size
+    samples = large or samples
+    if not large:  # calibration wants one size
         rows, columns = (min(s.image.shape[axis] for s in samples) for axis in (0, 1))
     rng = np.random.default_rng(0)
     for index in range(CALIBRATION):
@@ -253,7 +252,20 @@ def _write(
     with refused(OutputError, f"{path}: cannot write"):
         part.touch()  # torch has errors of its own
         with files.removed_on_failure(part):
-            _traced(module, example, output, axes, part)
+            with warnings.catch_warnings():
+                # The tracing exporter is on its way out, but the new one cannot yet say that sides
+                # are multiples of 16; torch is pinned, so this is settled when the pin moves.
+                warnings.simplefilter("ignore")
+                torch.onnx.export(
+                    module.cpu().eval(),  # beside the example, wherever it was trained
+                    tuple(example.values()),
+                    part,
+                    input_names=list(example),
+                    output_names=[output],
+                    dynamic_axes=axes,
+                    opset_version=OPSET,
+                    dynamo=False,
+                )
             model = onnx.load(part)
             fold_pads(model, {name: x.numpy() for name, x in example.items()})
             if feeds is not None:
@@ -266,29 +278,6 @@ def _write(
             onnx.checker.check_model(model)
             onnx.save(model, part)
             files.place(part, path)
-
-
-def _traced(
-    module: nn.Module,
-    example: dict[str, Tensor],
-    output: str,
-    axes: dict[str, dict[int, str]],
-    path: Path,
-) -> None:
-    with warnings.catch_warnings():
-        # The tracing exporter is on its way out, but the new one cannot yet say that sides are
-        # multiples of 16; torch is pinned, so this is settled when the pin moves.
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            module.cpu().eval(),  # beside the example, wherever it was trained
-            tuple(example.values()),
-            path,
-            input_names=list(example),
-            output_names=[output],
-            dynamic_axes=axes,
-            opset_version=OPSET,
-            dynamo=False,
-        )
 
 
 def export_receiver(

@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +18,12 @@ import torch
 from torch import Tensor, nn
 
 from sempic.errors import JSON_FAULTS, InputError, ModelError, refused
-from sempic.jobs import apart
+from sempic.jobs import apart, read_picture
 from sempic.networks.compact import CompactConfig, CompactNet
 from sempic.networks.segmenter import SegmentationNet, SegmenterConfig
 from sempic.networks.weights import save_network
 from sempic.palette import from_description
-from sempic.training.data.readers import find_pictures, read_picture
+from sempic.training.data.readers import find_pictures
 from sempic.training.data.sources import spread
 from sempic.training.options import RestoreOptions
 
@@ -47,12 +46,13 @@ def _constants(model: onnx.ModelProto) -> dict[str, Tensor]:
     return stored
 
 
-def _named(model: onnx.ModelProto, shapes: dict[str, torch.Size]) -> dict[str, Tensor]:
+def _named(model: onnx.ModelProto, own: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What a model stores under the names of a network's own state, in its shapes."""
     stored = {k.removeprefix("network."): v for k, v in _constants(model).items()}
-    found = {k: _cropped(v, shapes[k]) for k, v in stored.items() if k in shapes}
+    found = {k: _cropped(v, own[k].shape) for k, v in stored.items() if k in own}
     for name, value in found.items():
-        if value.shape != shapes[name]:
-            raise ModelError(f"{name}: {tuple(value.shape)}, expected {tuple(shapes[name])}")
+        if value.shape != own[name].shape:
+            raise ModelError(f"{name}: {tuple(value.shape)}, expected {tuple(own[name].shape)}")
     return found
 
 
@@ -69,10 +69,10 @@ def restore_receiver(model: onnx.ModelProto, network: CompactNet) -> None:
     Raises:
         ModelError: the file holds another architecture.
     """
-    shapes = {k: v.shape for k, v in network.state_dict().items()}
-    found = _named(model, shapes)
-    gains = {"head_gain", "label_gain", "fine_gain"} & shapes.keys()
-    missing = shapes.keys() - found.keys() - gains
+    own = network.state_dict()
+    found = _named(model, own)
+    gains = {"head_gain", "label_gain", "fine_gain"} & own.keys()
+    missing = own.keys() - found.keys() - gains
     if missing:
         raise ModelError(f"no receiver of this architecture: {sorted(missing)[0]} is missing")
     size = found["head.weight"].flatten(1).norm(dim=1).mean()  # the same for every filter
@@ -82,14 +82,6 @@ def restore_receiver(model: onnx.ModelProto, network: CompactNet) -> None:
             found[f"{name}_gain"] = found[f"{embed}.weight"].flatten(1).norm(dim=1)
     network.load_state_dict(found)
     network.normalise()
-
-
-def _pairs(network: nn.Module) -> Iterator[tuple[nn.Conv2d, nn.BatchNorm2d]]:
-    """Convolutions and the norms that follow them, in the order of their definition."""
-    modules = [m for m in network.modules() if isinstance(m, (nn.Conv2d, nn.BatchNorm2d))]
-    for module, after in itertools.pairwise(modules):
-        if isinstance(module, nn.Conv2d) and isinstance(after, nn.BatchNorm2d):
-            yield module, after
 
 
 @torch.no_grad()
@@ -114,7 +106,12 @@ def restore_segmenter(
     nodes.sort(key=lambda n: [int(digits) for digits in re.findall(r"Conv_(\d+)", n.input[1])])
     folded = [(stored[n.input[1]], stored[n.input[2]]) for n in nodes]
     order: list[nn.Conv2d] = []  # as executed, which is how the exporter wrote them
-    follower = dict(_pairs(network))
+    modules = [m for m in network.modules() if isinstance(m, (nn.Conv2d, nn.BatchNorm2d))]
+    follower = {  # the norm of each convolution that has one
+        module: after
+        for module, after in itertools.pairwise(modules)
+        if isinstance(module, nn.Conv2d) and isinstance(after, nn.BatchNorm2d)
+    }
     hooks = [
         conv.register_forward_hook(lambda module, _, __: order.append(module)) for conv in follower
     ]
@@ -123,9 +120,8 @@ def restore_segmenter(
         hook.remove()
     if len(order) != len(folded):
         raise ModelError(f"{len(folded)} folded convolutions, the network has {len(order)}")
-    network.load_state_dict(
-        network.state_dict() | _named(model, {k: v.shape for k, v in network.state_dict().items()})
-    )
+    own = network.state_dict()
+    network.load_state_dict(own | _named(model, own))
     for conv, (weight, bias) in zip(order, folded, strict=True):
         weight = _cropped(weight, conv.weight.shape)
         if weight.shape != conv.weight.shape:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,55 +21,46 @@ from sempic.errors import OutputError
 from sempic.palette import INDICES, Palette
 from sempic.scene import Image, LabelMap
 from sempic.training.data.readers import Entry
-from sempic.training.data.scenes import SceneFolder, TrainingScene, open_scenes
+from sempic.training.data.scenes import TrainingScene, open_scenes
 from sempic.training.flags import PaperOptions, SampleConfig
 
 _PARTS = ("images", "labels", "samples", "compressed", "predicted")
 """Folders of results that get pictures."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Coded:
-    """A scene, the file that carries it, and its place in the data."""
-
-    index: int
-    scene: TrainingScene
-    stream: bytes
-    """Empty where the coarse picture is not one that we coded."""
-
-    @property
-    def bpp(self) -> float:
-        return 8 * len(self.stream) / self.scene.labels.size
-
-
-def code(scenes: SceneFolder, index: int, palette: int) -> Coded:
-    """A scene of the data. What its file decodes to is its labels and its coarse picture."""
-    scene, stream = scenes[index], b""
-    if scene.payload is not None:
-        height, width = scene.labels.shape
-        stream = codec.pack(
-            width=width, height=height, labels=scene.labels, coarse=scene.payload, palette=palette
-        )
-    return Coded(index, scene, stream)
+def coded(scene: TrainingScene, palette: int) -> bytes:
+    """The file that carries a scene: it decodes to its labels and its coarse picture. Empty where
+    the coarse picture is not one that we coded."""
+    if scene.payload is None:
+        return b""
+    height, width = scene.labels.shape
+    return codec.pack(
+        width=width, height=height, labels=scene.labels, coarse=scene.payload, palette=palette
+    )
 
 
 def write(
-    folder: Path, coded: Coded, picture: Image, palette: Palette, human: LabelMap | None
+    folder: Path,
+    scene: TrainingScene,
+    stream: bytes,
+    picture: Image,
+    palette: Palette,
+    human: LabelMap | None,
 ) -> None:
     """The files of a picture. `human`: its human label map, if the one that was sent is another."""
-    scene, sent = coded.scene, coded.scene.labels
     parts = {
         f"images/{scene.name}.png": pictures.encode(scene.image, ".png"),
         f"labels/{scene.name}.png": pictures.encode_labels(
-            sent if human is None else human, palette, ".png"
+            scene.labels if human is None else human, palette, ".png"
         ),
         f"samples/{scene.name}.png": pictures.encode(picture, ".png"),
         f"compressed/{scene.name}.png": pictures.encode(scene.coarse, ".png"),
     }
     if human is not None:
-        parts[f"predicted/{scene.name}.png"] = pictures.encode_labels(sent, palette, ".png")
-    if coded.stream:
-        parts[f"sempic/{scene.name}.sempic"] = coded.stream
+        sent = pictures.encode_labels(scene.labels, palette, ".png")
+        parts[f"predicted/{scene.name}.png"] = sent
+    if stream:
+        parts[f"sempic/{scene.name}.sempic"] = stream
     for name, data in parts.items():
         path = folder / name
         files.make_folder(path.parent)
@@ -107,30 +97,25 @@ def run(flags: Mapping[str, Any]) -> None:
     _keep_apart(entries, Path(config.results_path))
     palette = scenes.dataset.palette or INDICES
     count = min(config.num_samples or len(scenes), len(scenes))
-    rates, began, done = [], time.perf_counter(), 0
+    rates, began = [], time.perf_counter()
     for first in range(0, count, data.batch_size):
-        last = min(first + data.batch_size, count)
-        batch = [code(scenes, index, palette.id) for index in range(first, last)]
+        batch = [(i, scenes[i]) for i in range(first, min(first + data.batch_size, count))]
         started = time.perf_counter()
         given = [
-            Given(
-                labels=coded.scene.labels,
-                coarse=coded.scene.coarse,
-                edges=coded.scene.edges,
-                seed=config.seed + coded.index,
-            )
-            for coded in batch
+            Given(labels=s.labels, coarse=s.coarse, edges=s.edges, seed=config.seed + i)
+            for i, s in batch
         ]
         rebuilt = reconstruct(model, process, given, sampling=sampling)
         seconds = (time.perf_counter() - started) / len(batch)
-        for coded, picture in zip(batch, rebuilt, strict=True):
-            predicted = entries[coded.index].predicted is not None
-            human = scenes.human_labels(coded.index) if predicted else None
-            write(Path(config.results_path), coded, picture, palette, human)
-            done += 1
-            rate = f"  {coded.bpp:.4f} bpp" if coded.stream else ""
-            print(f"{done}/{count}  {coded.scene.name}{rate}  {seconds:.1f} s", flush=True)
-            rates += [coded.bpp] if coded.stream else []
+        for (index, scene), picture in zip(batch, rebuilt, strict=True):
+            predicted = entries[index].predicted is not None
+            human = scenes.human_labels(index) if predicted else None
+            stream, rate = coded(scene, palette.id), ""
+            write(Path(config.results_path), scene, stream, picture, palette, human)
+            if stream:
+                rates.append(8 * len(stream) / scene.labels.size)
+                rate = f"  {rates[-1]:.4f} bpp"
+            print(f"{index + 1}/{count}  {scene.name}{rate}  {seconds:.1f} s", flush=True)
     mean = f", {np.mean(rates):.4f} bpp" if rates else ""
     print(
         f"{count} pictures{mean}, {(time.perf_counter() - began) / count:.2f} s each, all included"

@@ -13,11 +13,11 @@ import os
 import signal
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from types import FrameType
+from types import FrameType, MappingProxyType
 from typing import Any, TypeVar, cast
 
 import torch
@@ -43,7 +43,7 @@ class Schedule:
     warmup: int = 0
     floor: float = 1.0
 
-    def rate(self, step: int, progress: float) -> float:
+    def __call__(self, step: int, progress: float) -> float:
         """The share of the full rate, for a run of which `progress` (0…1) is over."""
         warm = min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
         cosine = 0.5 + 0.5 * math.cos(math.pi * progress)
@@ -57,12 +57,13 @@ class Optimizer:
         self,
         groups: Sequence[dict[str, Any]],
         *,
-        schedule: Schedule,
+        schedule: Callable[[int, float], float],
         betas: tuple[float, float] = (0.9, 0.999),
         weight_decay: float = 0.0,
         clip: float | None = None,
     ) -> None:
-        """`groups` are `params` and `lr`, as torch.optim takes them."""
+        """`groups` are `params` and `lr`, as torch.optim takes them; `schedule` is a `Schedule`, or
+        a function like it."""
         self.schedule, self.clip = schedule, clip
         self.parameters = [p for group in groups for p in group["params"]]
         self.full = [float(group["lr"]) for group in groups]
@@ -77,7 +78,7 @@ class Optimizer:
         )
 
     def set_rate(self, step: int, progress: float) -> None:
-        share = self.schedule.rate(step, progress)
+        share = self.schedule(step, progress)
         for group, full in zip(self.adam.param_groups, self.full, strict=True):
             group["lr"] = full * share
 
@@ -132,10 +133,10 @@ class Recipe(ABC):
     """Of the weights that it makes, as in their metadata."""
     network: nn.Module
     """What is trained, averaged and exported."""
-    networks: dict[str, nn.Module]
+    networks: Mapping[str, nn.Module] = MappingProxyType({})
     """What is trained beside it."""
     optimizers: dict[str, Optimizer]
-    memory: dict[str, Tensor]
+    memory: Mapping[str, Tensor] = MappingProxyType({})
     """Running figures; changed in place."""
     decay: float
     """Of the average of `network`."""

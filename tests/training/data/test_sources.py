@@ -30,7 +30,7 @@ def test_camvids_layout(tmp_path):
     (source,) = open_sources([str(write_camvid(tmp_path / "camvid"))], ELEVEN)
     assert (source.name, source.weight) == ("camvid", WEIGHTS["camvid"])
     assert (len(source.train), len(source.val)) == (3, 2)
-    known = source.train[1].known(ELEVEN, (144, 192))
+    known = source.train[1].opened(ELEVEN)[1]
     assert (known == street(144, 192, 1)[1]).all()
 
 
@@ -42,7 +42,7 @@ def test_cityscapes_official_layout(tmp_path):
         Image.fromarray(pixels if kind == "leftImg8bit" else pixels[..., 0]).save(path)
     (source,) = open_sources([f"{tmp_path / 'city'}=3"], NINETEEN)
     assert source.weight == 3
-    assert (source.train[0].known(NINETEEN, (16, 16)) == 0).all()  # labelId 7 is road
+    assert (source.train[0].opened(NINETEEN)[1] == 0).all()  # labelId 7 is road
 
 
 def test_a_new_layout_is_a_reader_and_an_entry(tmp_path, monkeypatch):
@@ -76,7 +76,7 @@ def test_images_and_labels_with_a_teacher(tmp_path):
     person = NINETEEN.ids(["person"])[0]
     Image.fromarray(np.full((16, 24), person, np.uint8)).save(folder / "cityscapes/a.png")
     (source,) = open_sources([str(folder)], NINETEEN)
-    assert (source.train[0].known(NINETEEN, (32, 48)) == person).all()
+    assert (source.train[0].opened(NINETEEN)[1] == person).all()
     assert source.train[0].hidden
 
 
@@ -95,8 +95,8 @@ def test_pictures_without_labels_are_told_apart_by_their_index(tmp_path):
     assert set(found) == {"idd", "oslo"}  # no aerial ones, and nuscenes is for judging
     assert found["oslo"].weight == DEFAULT_WEIGHT
     (first,), (val,) = found["idd"].train, found["idd"].val
-    assert (first.known(NINETEEN, (32, 48)) == 0).all()
-    assert val.known(NINETEEN, (32, 48)) is None
+    assert (first.opened(NINETEEN)[1] == 0).all()
+    assert val.opened(NINETEEN)[1] is None
 
 
 def test_a_folder_may_have_an_equals_sign_in_its_name(tmp_path):
@@ -115,7 +115,7 @@ def test_pictures_are_what_the_encoder_would_get(tmp_path):
     Image.fromarray(grey).save(tmp_path / "turned.png", exif=turned)
     with pytest.warns(SempicWarning, match="transparency"):
         deep, empty, upright = (
-            item.picture() for item in open_sources([str(tmp_path)], NINETEEN)[0].train
+            item.opened(NINETEEN)[0] for item in open_sources([str(tmp_path)], NINETEEN)[0].train
         )
     assert (deep == grey[..., None]).all()
     assert (empty == 255).all()
@@ -128,7 +128,7 @@ def test_a_teachers_map_is_one_of_ids(tmp_path):
     Image.fromarray(street(16, 24)[0]).save(tmp_path / "cityscapes/a.png")
     (item,) = open_sources([str(tmp_path)], NINETEEN)[0].train
     with pytest.raises(InputError, match=r"cityscapes/a\.png: a label map is a grey"):
-        item.known(NINETEEN, (32, 48))
+        item.opened(NINETEEN)
 
 
 def test_what_cannot_be_used_is_named(tmp_path):
@@ -149,12 +149,13 @@ def test_what_cannot_be_used_is_named(tmp_path):
     picture(tmp_path / "c/b/images/x.png")
     assert "two sources are called b" in refused(str(tmp_path / "b"), str(tmp_path / "c/b"))
     (item,) = open_sources([str(tmp_path / "b")], NINETEEN)[0].train
+    Image.fromarray(np.zeros((9, 9), np.uint8)).save(tmp_path / "b/images/x.png")
     with pytest.raises(InputError, match=r"x\.png is 48×32, but .* is 9×9"):
-        item.known(NINETEEN, (9, 9))
+        item.opened(NINETEEN)
     (tmp_path / "c/b/images/x.png").write_bytes(b"no picture")
     (item,) = open_sources([str(tmp_path / "c/b")], NINETEEN)[0].train
     with pytest.raises(InputError, match=r"x.png: not a picture"):
-        item.picture()
+        item.opened(NINETEEN)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ import numpy as np
 from sempic.evaluation.benchmark import dial
 from sempic.evaluation.benchmark.cache import Cache, digest, key
 from sempic.evaluation.benchmark.plan import Plan
-from sempic.evaluation.benchmark.workers import Answer, Job, Workers
+from sempic.evaluation.benchmark.workers import Job, Workers
 from sempic.evaluation.measures import METRICS, Record
 
 PROBES = 4
@@ -28,6 +28,7 @@ PROBES = 4
 class File(NamedTuple):
     """One file that was coded, decoded and measured."""
 
+    stream: bytes
     record: Record
     bpp: float
     encode_s: float
@@ -89,7 +90,7 @@ class Benchmark:
         assert record is not None
         assert kept is not None
         seconds = float(record.pop("decode_s"))
-        return File(record, self.bpp(index, name, setting), kept[1], seconds)
+        return File(kept[0], record, self.bpp(index, name, setting), kept[1], seconds)
 
     # work
 
@@ -108,20 +109,18 @@ class Benchmark:
                 jobs.append(Job(index, name, setting, known[0] if known else None, left))
         return jobs
 
-    def _keep(self, job: Job, answer: Answer) -> None:
-        point = job.picture, job.codec, job.setting
-        if answer.stream is not None:
-            stream = np.frombuffer(answer.stream, np.uint8)
-            kept = {"stream": stream, "encode_s": answer.encode_s}
-            self._cache.put(self._stream_key(*point), kept)
-        if answer.record is not None:
-            old = self._cache.get(self._record_key(*point)) or {}
-            new = {"decode_s": answer.decode_s, **old, **answer.record}
-            self._cache.put(self._record_key(*point), new)
-
     def _do(self, jobs: Sequence[Job], title: str = "") -> None:
         for job, answer in self._workers.code(jobs, title):
-            self._keep(job, answer)
+            assert job.codec is not None
+            point = job.picture, job.codec, job.setting
+            if answer.stream is not None:
+                stream = np.frombuffer(answer.stream, np.uint8)
+                kept = {"stream": stream, "encode_s": answer.encode_s}
+                self._cache.put(self._stream_key(*point), kept)
+            if answer.record is not None:
+                old = self._cache.get(self._record_key(*point)) or {}
+                new = {"decode_s": answer.decode_s, **old, **answer.record}
+                self._cache.put(self._record_key(*point), new)
 
     def measure(self, points: Sequence[tuple[str, int]]) -> None:
         """Has every point (codec, setting) coded and measured on every picture."""
@@ -138,8 +137,9 @@ class Benchmark:
         keys = [key("original", self._measure_key, *digests) for digests in self._digests]
         records = [self._cache.get(k) or {} for k in keys]
         left = [i for i, r in enumerate(records) if any(not METRICS[m].there(r) for m in wanted)]
-        for index, record in self._workers.originals(left, wanted):
-            records[index] = {**records[index], **record}
+        jobs = [Job(index, wanted=wanted) for index in left]
+        for (index, *_), answer in self._workers.code(jobs, "originals"):
+            records[index] |= answer.record or {}
             self._cache.put(keys[index], records[index])
         return records
 

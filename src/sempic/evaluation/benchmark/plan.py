@@ -10,8 +10,9 @@ from typing import Literal
 from sempic import pictures
 from sempic.errors import InputError
 from sempic.evaluation import codecs
-from sempic.evaluation.evaluate import by_name, find, read, read_labels
+from sempic.evaluation.evaluate import by_name, find
 from sempic.evaluation.measure import Settings
+from sempic.jobs import read_ids, read_picture
 from sempic.options import BUNDLED, Models
 from sempic.scene import Image, LabelMap
 
@@ -51,10 +52,10 @@ class Plan:
     def load(self, index: int) -> tuple[Image, LabelMap | None]:
         """A picture and its labels at the working size (pictures BICUBIC, labels NEAREST)."""
         item = self.items[index]
-        picture = self._resize(read(item.picture), "BICUBIC")
+        picture = self._resize(read_picture(item.picture), "BICUBIC")
         if item.labels is None:
             return picture, None
-        return picture, self._resize(read_labels(item.labels), "NEAREST")
+        return picture, self._resize(read_ids(item.labels), "NEAREST")
 
     def _resize(self, array: Image, how: Literal["BICUBIC", "NEAREST"]) -> Image:
         height, width = array.shape[:2]

@@ -76,13 +76,6 @@ class Results:
         """A figure's title, with the number of pictures if it depends on that."""
         return figure.title + sample_size(figure, self.originals)
 
-    def as_json(self) -> dict[str, Any]:
-        """For report.json: a point's figures stand beside its setting."""
-        found = asdict(self)
-        for codec in found["codecs"].values():
-            codec["points"] = [{**p.pop("row"), **p} for p in codec["points"]]
-        return found
-
 
 def run(bench: Benchmark, names: Sequence[str], rates: Sequence[float]) -> Results:
     """Has codecs coded and measured near all rates."""

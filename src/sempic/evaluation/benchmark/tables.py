@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 
 from sempic.evaluation.benchmark.bench import Benchmark
 from sempic.evaluation.benchmark.results import Results
@@ -60,5 +61,8 @@ def markdown(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def dump(results: Results) -> str:
-    """report.json."""
-    return json.dumps(results.as_json(), indent=1, ensure_ascii=False)
+    """report.json: a point's figures stand beside its setting."""
+    found = asdict(results)
+    for codec in found["codecs"].values():
+        codec["points"] = [{**p.pop("row"), **p} for p in codec["points"]]
+    return json.dumps(found, indent=1, ensure_ascii=False)

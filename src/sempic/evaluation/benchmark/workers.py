@@ -26,8 +26,9 @@ class Job(NamedTuple):
 
     picture: int
     """Its index in the plan."""
-    codec: str
-    setting: int
+    codec: str | None = None
+    """None: the original itself is to be measured."""
+    setting: int = 0
     stream: bytes | None = None
     """If it was made before."""
     wanted: tuple[str, ...] | None = None
@@ -37,11 +38,11 @@ class Job(NamedTuple):
 class Answer(NamedTuple):
     """What was done of a job; None where that was not asked for."""
 
-    stream: bytes | None
-    encode_s: float | None
+    stream: bytes | None = None
+    encode_s: float | None = None
     """Processor time."""
-    record: Record | None
-    decode_s: float | None
+    record: Record | None = None
+    decode_s: float | None = None
 
 
 class Workers:
@@ -57,7 +58,7 @@ class Workers:
     def code(self, jobs: Sequence[Job], title: str = "") -> Iterator[tuple[Job, Answer]]:
         """Jobs as they are done. Those of one picture and codec that follow each other go to one
         process; a bar counts them if there is a title. Raises InputError."""
-        tasks: dict[tuple[int, str], list[Job]] = {}
+        tasks: dict[tuple[int, str | None], list[Job]] = {}
         for job in jobs:
             tasks.setdefault((job.picture, job.codec), []).append(job)
         futures = {self._pool.submit(_run, task): task for task in tasks.values()}
@@ -67,16 +68,6 @@ class Workers:
                 for job, answer in zip(futures[future], _result(future), strict=True):
                     yield job, answer
                     bar.update()
-
-    def originals(
-        self, indices: Sequence[int], wanted: tuple[str, ...]
-    ) -> Iterator[tuple[int, Record]]:
-        """What the metrics say of originals, as it is found. Raises InputError."""
-        futures = {self._pool.submit(_original, i, wanted): i for i in indices}
-        done = concurrent.futures.as_completed(futures)
-        hidden = None if futures else True
-        for future in tqdm(done, "originals", len(futures), unit="file", disable=hidden):
-            yield futures[future], _result(future)
 
     def memory(self, codec: str, setting: int) -> int:
         """Peak bytes of a process of its own that codes and decodes the first picture."""
@@ -107,7 +98,10 @@ class _Worker:
         return self.measure.reference(*self.plan.load(index))
 
     def run(self, job: Job) -> Answer:
-        reference, codec = self.original(job.picture), self.codec(job.codec)
+        reference = self.original(job.picture)
+        if job.codec is None:
+            return Answer(record=self.measure.original(reference, job.wanted))
+        codec = self.codec(job.codec)
         height, width = reference.picture.shape[:2]
         made, record, encode_s, decode_s = None, None, None, None
         if job.stream is None:
@@ -145,14 +139,10 @@ def _run(jobs: Sequence[Job]) -> list[Answer]:
             done.append(_worker.run(job))
         except Exception as error:  # codecs raise what they like; say whose it is
             kind = type(error) if isinstance(error, SempicError) else InputError
+            coded = f"{job.codec} at {job.setting}, " if job.codec else ""
             name = _worker.plan.items[job.picture].name
-            raise kind(f"{job.codec} at {job.setting}, {name}: {error}") from None
+            raise kind(f"{coded}{name}: {error}") from None
     return done
-
-
-def _original(index: int, wanted: tuple[str, ...]) -> Record:
-    assert _worker is not None
-    return _worker.measure.original(_worker.original(index), wanted)
 
 
 def _peak(plan: Plan, name: str, setting: int) -> int:

@@ -10,17 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sempic import models, segment
+from sempic import models
 from sempic.evaluation import weights
 from sempic.scene import Image, LabelMap
 
 if TYPE_CHECKING:
-    from sempic.evaluation.measure import Settings
+    from sempic.evaluation.measure import Measure
 
 Record = dict[str, Any]
 """Of one picture: numbers and arrays by name, which can be kept, and added up later."""
-SIDE = 512
-"""Shorter side at which the bundled judge looks for objects; docs/guides/evaluate.md says why."""
 Row = dict[str, Any]
 """Of one operating point over all its pictures: figures by name, and what is behind them."""
 
@@ -47,49 +45,23 @@ class Figure:
         return self.digits.format(row[self.name]) if row.get(self.name) is not None else "–"
 
 
-class NetworkCache:
-    """What looks at pictures for the metrics, loaded when first needed."""
-
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-        self._loaded: dict[str, Any] = {}
-
-    @functools.cached_property
-    def judge(self) -> Any:
-        """The judging segmenter. Raises ModelError if it cannot be loaded."""
-        return segment.load(self.settings.judge or str(models.find(models.JUDGE)))
-
-    @functools.cached_property
-    def finder(self) -> Any:
-        """The judge as it looks for objects: at the bundled one's best size, others as they are."""
-        if self.settings.judge is not None:
-            return self.judge
-        return segment.load(str(models.find(models.JUDGE)), side=SIDE)
-
-    def once(self, name: str, load: Callable[[], Any]) -> Any:
-        """What `load` gives, loaded once under a name."""
-        if name not in self._loaded:
-            self._loaded[name] = load()
-        return self._loaded[name]
-
-
 class Reference:
     """A picture, above all an original, and what the networks say of it, found when first asked
     for."""
 
-    def __init__(self, cache: NetworkCache, picture: Image, labels: LabelMap | None = None) -> None:
-        self.cache, self.picture, self.labels = cache, picture, labels
+    def __init__(self, measure: Measure, picture: Image, labels: LabelMap | None = None) -> None:
+        self.measure, self.picture, self.labels = measure, picture, labels
         self._found: dict[str, Any] = {}
 
     @functools.cached_property
     def judged(self) -> LabelMap:
         """The judge's map."""
-        return self.cache.judge(self.picture)
+        return self.measure.judge(self.picture)
 
     @functools.cached_property
     def searched(self) -> LabelMap:
         """The judge's map as it looks for objects."""
-        return self.cache.finder(self.picture)
+        return self.measure.finder(self.picture)
 
     def find(self, name: str, see: Callable[[Image], Any]) -> Any:
         """What `see` finds in the picture, found once under a name."""
@@ -130,7 +102,7 @@ class Metric(ABC):
         for part in self.weights:
             weights.check(part)
 
-    def network(self, cache: NetworkCache) -> Any:
+    def network(self, measure: Measure) -> Any:
         """What whole pictures are shown to, of `sempic.evaluation.networks`; if `has_network`.
 
         What it sees in a picture is kept in its Reference under this metric's name.

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sempic.evaluation.measures.base import Figure, Mean, NetworkCache, Record, Reference
+from sempic.evaluation.measures.base import Figure, Mean, Record, Reference
 from sempic.scene import Image
+
+if TYPE_CHECKING:
+    from sempic.evaluation.measure import Measure
 
 
 class Direct(Mean):
@@ -27,7 +30,7 @@ class _Distance(Mean):
     has_network = True
 
     def measure(self, reference: Reference, shown: Reference) -> Record:
-        network = self.network(reference.cache)
+        network = self.network(reference.measure)
         there, here = (one.find(self.name, network.features) for one in (reference, shown))
         return {self.name: network.distance(there, here)}
 
@@ -40,10 +43,10 @@ class Lpips(_Distance):
         super().__init__(Figure(name=name, title=title, digits="{:.4f}", lower=True, brief=brief))
         self.weights = (backbone,)
 
-    def network(self, cache: NetworkCache) -> Any:
+    def network(self, measure: Measure) -> Any:
         from sempic.evaluation import networks
 
-        return cache.once(self.name, lambda: networks.Lpips(*self.weights))
+        return measure.once(self.name, lambda: networks.Lpips(*self.weights))
 
 
 class Dists(_Distance):
@@ -54,7 +57,7 @@ class Dists(_Distance):
     def __init__(self) -> None:
         super().__init__(Figure(name="dists", title="DISTS", digits="{:.4f}", lower=True))
 
-    def network(self, cache: NetworkCache) -> Any:
+    def network(self, measure: Measure) -> Any:
         from sempic.evaluation import networks
 
-        return cache.once(self.name, networks.Dists)
+        return measure.once(self.name, networks.Dists)

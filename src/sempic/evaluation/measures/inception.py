@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sempic.evaluation import metrics, weights
-from sempic.evaluation.measures.base import Figure, Metric, NetworkCache, Record, Reference, Row
+from sempic.evaluation.measures.base import Figure, Metric, Record, Reference, Row
 from sempic.scene import Image
 
 if TYPE_CHECKING:
-    from sempic.evaluation import networks
+    from sempic.evaluation.measure import Measure
 
 PATCH = 64
 """Side of the patches of the patch FID, in pixels."""
@@ -27,12 +27,10 @@ class _Inception(Metric):
     def check(self, inception: str | None, judge: str | None) -> None:
         weights.inception(inception)
 
-    def network(self, cache: NetworkCache) -> networks.Inception:
+    def network(self, measure: Measure) -> Any:
         from sempic.evaluation import networks
 
-        path = cache.settings.inception
-        found: networks.Inception = cache.once("inception", lambda: networks.Inception(path))
-        return found
+        return measure.once("inception", lambda: networks.Inception(measure.settings.inception))
 
 
 class Fid(_Inception):
@@ -47,7 +45,7 @@ class Fid(_Inception):
     )
 
     def measure(self, reference: Reference, shown: Reference) -> Record:
-        return {self.field: shown.find(self.name, self.network(reference.cache).features)}
+        return {self.field: shown.find(self.name, self.network(reference.measure).features)}
 
     def add_up(self, records: Sequence[Record], originals: Sequence[Record]) -> Row:
         if len(records) < 2 or not originals:
@@ -75,7 +73,7 @@ class PatchFid(_Inception):
     )
 
     def measure(self, reference: Reference, shown: Reference) -> Record:
-        found = self.network(reference.cache).features_of(patches(shown.picture))
+        found = self.network(reference.measure).features_of(patches(shown.picture))
         return {self.field: np.array(found, np.float16)}
 
     def add_up(self, records: Sequence[Record], originals: Sequence[Record]) -> Row:

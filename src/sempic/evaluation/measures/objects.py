@@ -37,8 +37,8 @@ class _OfObjects(Metric):
 
     def original(self, reference: Reference) -> Record:
         """Of the reference: what even a good picture loses."""
-        cache = reference.cache
-        shown = reference.find("as JPEG", lambda picture: Reference(cache, as_jpeg(picture)))
+        measure = reference.measure
+        shown = reference.find("as JPEG", lambda picture: Reference(measure, as_jpeg(picture)))
         return self.measure(reference, shown)
 
 
@@ -64,7 +64,7 @@ class Objects(_OfObjects):
     )
 
     def measure(self, reference: Reference, shown: Reference) -> Record:
-        palette = PALETTES[reference.cache.finder.palette]
+        palette = PALETTES[reference.measure.finder.palette]
         return {self.field: count(reference.searched, shown.searched, palette)}
 
     def add_up(self, records: Sequence[Record], originals: Sequence[Record]) -> Row:
@@ -113,7 +113,7 @@ class Confirmed(_OfObjects):
     def measure(self, reference: Reference, shown: Reference) -> Record:
         if reference.labels is None:
             return {}
-        palette = PALETTES[reference.cache.finder.palette]
+        palette = PALETTES[reference.measure.finder.palette]
         changes = confirmed(reference.searched, shown.searched, reference.labels, palette)
         return {self.field: np.array([(c.tally.seen, c.tally.kept) for c in changes.values()])}
 

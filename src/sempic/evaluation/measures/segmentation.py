@@ -27,8 +27,8 @@ class Miou(Metric):
     )
 
     def measure(self, reference: Reference, shown: Reference) -> Record:
-        cache = reference.cache
-        classes = count_classes(PALETTES[cache.judge.palette], cache.settings.num_classes)
+        wanted = reference.measure.settings.num_classes
+        classes = count_classes(PALETTES[reference.measure.judge.palette], wanted)
         record = {"agreement": metrics.confusion(reference.judged, shown.judged, classes)}
         if reference.labels is not None:
             record["confusion"] = metrics.confusion(reference.labels, shown.judged, classes)

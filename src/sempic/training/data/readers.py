@@ -17,8 +17,8 @@ import PIL.Image
 
 from sempic import files, jobs, pictures
 from sempic.errors import InputError, naming
-from sempic.palette import CAMVID, CITYSCAPES, CITYSCAPES_FULL, INDICES, Palette, translate
-from sempic.scene import Image, LabelMap
+from sempic.palette import CAMVID, CITYSCAPES, CITYSCAPES_FULL, Palette, translate
+from sempic.scene import LabelMap
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 MAPS = (".png", ".bmp", ".tif", ".tiff")
@@ -351,22 +351,9 @@ def open_picture(path: Path) -> PIL.Image.Image:
         return pictures.decode(jobs.read(path))
 
 
-def read_picture(path: Path) -> Image:
-    """A picture as the encoder would get it, uint8 (H, W, 3), upright (`pictures.read`). Raises
-    InputError."""
-    with naming(path):
-        return pictures.read(jobs.read(path))
-
-
-def read_ids(path: Path) -> LabelMap:
-    """The samples of a label map as they are stored, uint8 (H, W). Raises InputError."""
-    with naming(path):
-        return pictures.read_labels(jobs.read(path), INDICES)
-
-
 def read_map(path: Path, image: Path, shape: tuple[int, ...]) -> LabelMap:
     """`read_ids` of the map of a picture of that (height, width); InputError if it has another."""
-    ids = read_ids(path)
+    ids = jobs.read_ids(path)
     if ids.shape != shape:
         raise InputError(
             f"{path} is {ids.shape[1]}×{ids.shape[0]}, but {image} is {shape[1]}×{shape[0]}"

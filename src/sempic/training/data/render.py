@@ -109,8 +109,7 @@ def render(job: Job, options: CorpusOptions, classes: Taxonomy, segmenter: Any) 
     item, rendition, judged = job
     digest = hashlib.sha256(item.name.encode()).digest()
     rng = np.random.default_rng((options.seed, int.from_bytes(digest[:8], "big"), rendition))
-    image = item.picture()
-    known = item.known(classes, image.shape[:2])
+    image, known = item.opened(classes)
     usual = judged or rng.random() < 0.6
     short = options.side if usual else int(np.exp(rng.uniform(*np.log((200, 480)))))
     image, known = _resized(image, known, short)

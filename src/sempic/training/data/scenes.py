@@ -12,12 +12,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import PIL.Image
+from PIL.Image import Resampling
 
 from sempic import coarse as coarse_codec
 from sempic import pictures
 from sempic.coarse import bpg
 from sempic.errors import InputError, ModelError, naming
-from sempic.jobs import read
+from sempic.jobs import read, read_ids, read_picture
 from sempic.networks.unet import UNetConfig
 from sempic.scene import Image, LabelMap
 from sempic.training.data.readers import (
@@ -25,18 +26,12 @@ from sempic.training.data.readers import (
     Entry,
     open_dataset,
     open_picture,
-    read_ids,
     read_map,
-    read_picture,
 )
 from sempic.training.flags import PaperOptions
 
 ASPECT = {"cityscapes": 2.0, "camvid": 4 / 3}
 """Width of a training picture by its height; the other datasets are cropped to squares."""
-
-Box = PIL.Image.Resampling.BOX
-Bicubic = PIL.Image.Resampling.BICUBIC
-Nearest = PIL.Image.Resampling.NEAREST
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -114,7 +109,9 @@ class SceneFolder:
         if map_.size != size:
             raise InputError(f"{entry.instances} has another size than {entry.image}")
         # Ids beyond 255 stay apart here; the original squeezes them into 8 bits first.
-        ids = PIL.Image.fromarray(np.asarray(map_).astype(np.int32)).resize(small, Nearest)
+        ids = PIL.Image.fromarray(np.asarray(map_).astype(np.int32)).resize(
+            small, Resampling.NEAREST
+        )
         return instance_edges(np.asarray(ids))
 
     def _coarse(self, entry: Entry, image: Image) -> tuple[Image, bytes | None]:
@@ -274,8 +271,8 @@ def resize_picture(image: PIL.Image.Image, short_side: int) -> PIL.Image.Image:
     """Halved by BOX while twice too large, then BICUBIC to the short side, aspect kept."""
     *halves, last = working_size(image.size, short_side)
     for size in halves:
-        image = image.resize(size, Box)
-    return image.resize(last, Bicubic)
+        image = image.resize(size, Resampling.BOX)
+    return image.resize(last, Resampling.BICUBIC)
 
 
 def instance_edges(ids: npt.NDArray[np.generic]) -> LabelMap:

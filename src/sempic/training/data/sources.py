@@ -26,10 +26,11 @@ import numpy as np
 
 from sempic import pictures
 from sempic.errors import JSON_FAULTS, InputError, refused
+from sempic.jobs import read_ids, read_picture
 from sempic.palette import CAMVID, CITYSCAPES, Palette
 from sempic.scene import Image, LabelMap
 from sempic.training.data import readers
-from sempic.training.data.readers import read_ids, read_map, read_picture
+from sempic.training.data.readers import read_map
 from sempic.training.data.taxonomy import UNLABELLED, Taxonomy
 
 T = TypeVar("T")
@@ -64,29 +65,26 @@ class Item:
     hidden: tuple[str, ...] = ()
     """Classes that nobody labelled."""
 
-    def picture(self) -> Image:
-        """uint8 (H, W, 3). Raises InputError."""
-        return read_picture(self.image)
-
-    def human(self, size: tuple[int, ...]) -> LabelMap | None:
-        """Its human map, ids of `palette`, uint8, of its picture's (height, width). Raises
-        InputError."""
-        if self.labels is None:
-            return None
-        ids = read_map(self.labels, self.image, size)
-        return np.array(self.ids, np.uint8)[ids] if self.ids else ids
-
-    def known(self, taxonomy: Taxonomy, size: tuple[int, int]) -> LabelMap | None:
-        """The known map (`taxonomy`) of a picture of that (height, width); None: no maps at all.
-
-        Raises InputError.
-        """
-        human, teacher = self.human(size), None
+    def opened(self, taxonomy: Taxonomy) -> tuple[Image, LabelMap | None]:
+        """Its picture, uint8 (H, W, 3), and what is known of it, a known map (`taxonomy`); None: it
+        has no maps at all. Raises InputError."""
+        image, human = self.labelled()
+        teacher = None
         if self.teacher is not None and taxonomy.palette.name == CITYSCAPES.name:
-            teacher = pictures.resized(read_ids(self.teacher), size[::-1], "NEAREST")
+            size = image.shape[1], image.shape[0]
+            teacher = pictures.resized(read_ids(self.teacher), size, "NEAREST")
         if human is None and teacher is None:
-            return None
-        return taxonomy.known(human, self.palette, teacher, self.hidden)
+            return image, None
+        return image, taxonomy.known(human, self.palette, teacher, self.hidden)
+
+    def labelled(self) -> tuple[Image, LabelMap | None]:
+        """Its picture, uint8 (H, W, 3), and its human map, uint8 (H, W), ids of `palette`, if there
+        is one. Raises InputError."""
+        image = read_picture(self.image)
+        if self.labels is None:
+            return image, None
+        ids = read_map(self.labels, self.image, image.shape[:2])
+        return image, np.array(self.ids, np.uint8)[ids] if self.ids else ids
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -115,7 +115,7 @@ class Taxonomy:
             if row.sum() == 1:
                 table[number] = row.argmax()
             elif row.any():
-                table[number] = GROUP + self._group(row)
+                table[number] = GROUP + (self.groups == row).all(1).argmax()
         if teacher is None:
             assert human is not None
             coarse: LabelMap = table[human]
@@ -129,12 +129,6 @@ class Taxonomy:
         labelled = table != UNKNOWN
         contradicted = labelled[human] & ~fits[human, sure]
         return np.where(contradicted, table[human], sure)
-
-    def _group(self, row: npt.NDArray[np.bool_]) -> int:
-        (found,) = np.nonzero((self.groups == row).all(1))
-        if not len(found):
-            raise InputError(f"palette {self.palette.name} has no such group of classes")
-        return int(found[0])
 
     def settle(self, known: LabelMap) -> LabelMap:
         """One id for each pixel of a known map: for a group, the class that is meant most often;

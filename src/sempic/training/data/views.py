@@ -113,7 +113,7 @@ class Views:
         """Pictures, float (B, 3, H, W) in [0, 1], and known maps, uint8 (B, H, W)."""
         rng = np.random.default_rng((seed, step))
         rows = np.empty((batch, 2, 3))  # along each axis: start, step, outputs
-        plan = np.empty((batch, 5), np.int64)  # start, height, width, mirrored, number
+        plan = np.empty((batch, 4), np.int64)  # start, height, width, mirrored
         for slot in range(batch):
             first, last = self._ranges[rng.choice(len(self._shares), p=self._shares)]
             number = int(rng.integers(first, last))
@@ -132,10 +132,8 @@ class Views:
                 end = min(side, start + extent)
                 outputs = min(self.size[axis], max(1, round((end - start) * scale)))
                 rows[slot, axis] = start, (end - start) / outputs, outputs
-            plan[slot] = self.images.starts[number], *sides, rng.random() < 0.5, number
-        image = self._cut(plan, rows, rng)
-        known = self._labels(plan, rows)
-        return image, known
+            plan[slot] = self.images.starts[number], *sides, rng.random() < 0.5
+        return self._cut(plan, rows, rng), self._labels(plan, rows)
 
     def _cut(
         self, plan: npt.NDArray[np.int64], rows: npt.NDArray[np.float64], rng: np.random.Generator
@@ -147,7 +145,7 @@ class Views:
             first.append(np.floor(start - reach).astype(np.int64))
             ends = np.ceil(start + self.size[axis] * step + reach)
             window.append(int((ends - first[axis]).max()))
-        cut = to_device(np.stack([*plan.T[:4], *first], 1), self.device)
+        cut = to_device(np.stack([*plan.T, *first], 1), self.device)
         offset, height, width, mirror, top, left = (c[:, None] for c in cut.unbind(1))
         y = (top + torch.arange(window[0], device=self.device)).clamp_min(0)
         x = (left + torch.arange(window[1], device=self.device)).clamp_min(0)
@@ -199,7 +197,7 @@ class Views:
 
     def _labels(self, plan: npt.NDArray[np.int64], rows: npt.NDArray[np.float64]) -> Tensor:
         """Nearest neighbours, and nothing known of what lies beyond the picture."""
-        cut = to_device(plan[:, :4], self.device)
+        cut = to_device(plan, self.device)
         offset, height, width, mirror = (c[:, None] for c in cut.unbind(1))
         steps = to_device(rows.astype(np.float32), self.device)
         found = []

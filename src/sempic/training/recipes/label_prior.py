@@ -12,7 +12,7 @@ import hashlib
 import io
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -113,8 +113,7 @@ def _rendered(
     source: list[int] = []
     items = [(number, item) for number, source_ in enumerate(sources) for item in source_]
     for number, item in tqdm(items, desc="rendering", disable=None):
-        image = item.picture()
-        known = item.known(classes, image.shape[:2])
+        image, known = item.opened(classes)
         rgb = _cut(image, Image.Resampling.BICUBIC)
         maps = [] if known is None else [_cut(classes.settle(known), Image.Resampling.NEAREST)]
         maps += [] if sender is None else [sent_map(sender, rgb)]
@@ -217,10 +216,10 @@ class Pixels:
 
 
 def evaluate(
-    net: LabelPriorNet, pixels: Pixels, maps: Maps, chosen: Iterable[int], informed: bool
+    net: LabelPriorNet, pixels: Pixels, maps: Maps, chosen: Sequence[int], informed: bool
 ) -> float:
     """Bytes for each of the chosen maps, over every pixel (flat ones too)."""
-    total, count = 0.0, 0
+    total = 0.0
     with torch.no_grad():
         for i in chosen:
             planes = torch.from_numpy(maps.planes[maps.picture[i]][:1])
@@ -233,19 +232,16 @@ def evaluate(
                 row, column = y * BANDS // pixels.h, x * BANDS // pixels.w
                 logits = net(around[part].long(), row, column, f)
                 total += F.cross_entropy(logits, target[part], reduction="sum").item()
-            count += 1
-    return total / math.log(2) / 8 / count
+    return total / math.log(2) / 8 / len(chosen)
 
 
 def export(causal: dict[str, Tensor], informed: dict[str, Tensor], path: Path) -> None:
     """Writes the integers that `sempic.labels.prior.load` reads. Both are states of a
     `LabelPriorNet`."""
-    arrays: dict[str, npt.NDArray[Any]] = {}
 
     def fixed(x: Tensor, scale: float = 256) -> npt.NDArray[np.int16]:
         return (x * scale).round().clamp(-2048, 2047).numpy().astype(np.int16)
 
-    arrays["classes"] = np.array(causal["last.bias"].numel())
     fields = network.Causal(
         template=fixed(causal["template"]).reshape(len(TEMPLATE), -1, network.HIDDEN[0]),
         rows=fixed(causal["rows"]),
@@ -255,6 +251,7 @@ def export(causal: dict[str, Tensor], informed: dict[str, Tensor], path: Path) -
         last=fixed(causal["last.weight"].T),
         last_bias=fixed(causal["last.bias"]),
     )
+    arrays: dict[str, npt.NDArray[Any]] = {"classes": np.array(causal["last.bias"].numel())}
     arrays |= {f"causal.{name}": field for name, field in fields._asdict().items()}
     for i in range(len(LAYERS)):
         weight, bias = informed[f"trunk.{i}.weight"], informed[f"trunk.{i}.bias"]
@@ -392,7 +389,6 @@ class LabelPrior(Recipe):
             clip=2.0,
         )
         self.optimizers = {"network": self.optimizer}
-        self.networks, self.memory = {}, {}
         labels = self.data.labels
         self.pools = [Pixels(labels, self.classes), Pixels(labels[:, :, ::-1].copy(), self.classes)]
         self.judged = Pixels(self.val.labels, self.classes)

@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -47,7 +47,7 @@ from sempic.training.data.scenes import (
 )
 from sempic.training.flags import PaperOptions
 from sempic.training.options import RunOptions
-from sempic.training.trainer import Ema, Optimizer, Recipe, Schedule, train
+from sempic.training.trainer import Ema, Optimizer, Recipe, train
 
 MAY_CHANGE = {
     "lr_anneal_steps", "steps", "log_interval", "save_interval", "save_minutes", "keep",
@@ -56,16 +56,6 @@ MAY_CHANGE = {
 }  # fmt: skip
 """Fields that a run may be continued with in another way than it began (the number of processes
 too, if it makes up for batch_size)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Annealed(Schedule):
-    """A rate that falls to 0 in a straight line; 0 steps for one that stays."""
-
-    steps: int = 0
-
-    def rate(self, step: int, progress: float) -> float:
-        return max(0.0, 1 - step / self.steps) if self.steps else 1.0
 
 
 class LossScale:
@@ -113,10 +103,9 @@ class Paper(Recipe):
         network = read_weights(Path(begin), unet, process) if begin else SemanticUNet(unet)
         self.network: SemanticUNet = network.to(self.device).train()
         self.working = self.accelerator.prepare_model(self.network)
-        self.networks = {}
         self.optimizer = Optimizer(
             [{"params": list(self.network.parameters()), "lr": options.lr}],
-            schedule=Annealed(steps=options.lr_anneal_steps),
+            schedule=self._annealed,
             weight_decay=options.weight_decay,
         )
         self.optimizers = {"network": self.optimizer}
@@ -127,6 +116,11 @@ class Paper(Recipe):
         self.scale = LossScale(options.fp16_scale_growth)
         self.memory = {**self.sampler.memory, "scale": self.scale.log2}
         self._board: Any = None
+
+    def _annealed(self, step: int, progress: float) -> float:
+        """A rate that falls to 0 in a straight line, or stays."""
+        steps = self.options.lr_anneal_steps
+        return max(0.0, 1 - step / steps) if steps else 1.0
 
     @cached_property
     def averages(self) -> dict[str, Ema]:
@@ -325,9 +319,7 @@ def read_weights(path: Path, unet: UNetConfig, process: DiffusionConfig) -> Sema
 def configured(given: Mapping[str, object]) -> tuple[PaperOptions, UNetConfig, DiffusionConfig]:
     """Flags → configurations. Raises ModelError or InputError naming what is impossible."""
     unet, process = configs_from_flags(given)
-    options = filled_in(PaperOptions, given)
-    geometry(options, unet)
-    return options, unet, process
+    return filled_in(PaperOptions, given), unet, process
 
 
 def run(given: Mapping[str, object]) -> None:

@@ -118,8 +118,7 @@ def _loaded(source: Source, classes: Taxonomy) -> Pictures | None:
     """The pictures that have a map; None if none has: a folder's other sources may."""
     images, maps = [], []
     for item in tqdm(source.train, desc=source.name, mininterval=2, leave=False):
-        image = item.picture()
-        known = item.known(classes, image.shape[:2])
+        image, known = item.opened(classes)
         if known is not None:  # the teacher does not know such pictures
             images.append(image)
             maps.append(known)
@@ -147,10 +146,9 @@ class Validation:
         for item in items:
             if item.palette.name != palette.name:
                 continue
-            image = item.picture()
-            height, width = image.shape[:2]
-            truth = item.human((height, width))
+            image, truth = item.labelled()
             if truth is not None:
+                height, width = truth.shape
                 scale = 256 / min(height, width)
                 size = round(width * scale), round(height * scale)
                 self.scenes.append((resized(image, size), resized(truth, size, "NEAREST")))
@@ -222,7 +220,6 @@ class Segmenter(Recipe):
             clip=5.0,
         )
         self.optimizers = {"network": self.optimizer}
-        self.networks, self.memory = {}, {}
 
     def _load_teacher(self, path: Path | None) -> nn.Module | None:
         """Raises ModelError for a teacher of other classes."""
