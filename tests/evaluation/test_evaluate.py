@@ -1,6 +1,7 @@
 """`sempic evaluate`: a folder of results in, one row of figures out."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import PIL.Image
@@ -79,6 +80,25 @@ def test_folders_within_are_looked_into(results, capsys):
     flat = json.loads(flat)
     assert [p.pop("name") for p in flat["pictures"]] == ["0", "1", "2"]
     assert found == flat
+
+
+def test_a_file_in_a_folder_is_not_of_the_sample_beside_it(results, capsys):
+    """Both are called 0, and have other sizes."""
+    for kind in ("images", "labels", "samples", "sempic"):
+        (old,) = (results / kind).glob("1.*")
+        (results / kind / "bonn").mkdir()
+        old.rename(results / kind / f"bonn/0{old.suffix}")
+    Path("sempic/bonn/0.sempic").write_bytes(
+        sempic.pack(width=SIZE[1], height=SIZE[0], labels=np.zeros(SIZE, np.uint8), palette=1)
+    )
+    code, out, err = evaluate(capsys, "--json")
+    assert code == 0, err
+    pixels = SIZE[0] * SIZE[1]
+    for each in json.loads(out)["pictures"]:
+        size = Path(f"sempic/{each['name']}.sempic").stat().st_size
+        assert each["bpp"] == pytest.approx(8 * size / pixels)
+    Path("sempic/0.sempic").unlink()
+    assert evaluate(capsys) == (2, "", "sempic: .: no 0.sempic, but others of its kind\n")
 
 
 def test_what_has_no_mean_is_said(results, capsys):

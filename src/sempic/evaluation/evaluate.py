@@ -229,17 +229,22 @@ def _need_folder(path: Path) -> None:
         raise InputError(f"{path}: {'not a' if path.exists() else 'no such'} folder")
 
 
-def by_name(folder: Path) -> dict[str, Path]:
-    """The pictures below a folder, each under its path from there without suffix; InputError if
-    there are none, or two have one name."""
+def _below(folder: Path) -> list[Path]:
+    """The pictures of a folder and of those within it; raises InputError if there are none."""
     _need_folder(folder)
     found = files.search(folder, pictures.SUFFIXES)
     for path, why in found.faults:
         raise InputError(f"{path}: {why}")
     if not found.files:
         raise InputError(f"{folder}: no pictures")
+    return found.files
+
+
+def by_name(folder: Path, *, deep: bool = True) -> dict[str, Path]:
+    """The pictures below a folder, or without `deep` those in it, each under its path from there
+    without suffix; InputError if there are none, or two have one name."""
     named: dict[str, Path] = {}
-    for path in found.files:
+    for path in _below(folder) if deep else find(folder):
         name = path.relative_to(folder).with_suffix("").as_posix()
         if named.setdefault(name, path) != path:
             raise InputError(f"{path} and {named[name]} have the same name")
@@ -280,13 +285,14 @@ class _Sizes:
 
 
 def _sizes(folder: Path, names: list[str]) -> _Sizes | None:
-    depths = {name.count("/") + 1 for name in names}
-    sent = {
-        ("/".join(path.with_suffix("").parts[-depth:]), path.suffix.lower()): path
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-        for depth in depths
-    }
+    known = set(names)
+    sent: dict[tuple[str, str], Path] = {}
+    for path in sorted(folder.rglob("*")):
+        parts = path.relative_to(folder).with_suffix("").parts
+        ends = ("/".join(parts[start:]) for start in range(len(parts)))
+        name = next((end for end in ends if end in known), None)  # b/1 is not of 1 beside it
+        if name is not None and path.is_file():
+            sent[name, path.suffix.lower()] = path
     for suffixes in ((".sempic",), (".bpg", ".flif"), (".bpg",)):
         kept = {s for s in suffixes if any((name, s) in sent for name in names)}
         if kept != set(suffixes):

@@ -300,7 +300,7 @@ def _pictures(bench: Benchmark, results: Results) -> str:
         original, _ = bench.plan.load(int(index))
         panes = [pane(embedded(original), "original")]
         for other, point in _beside(results, 8):
-            codec = bench.plan.codec(other)
+            codec = bench.codec(other)
             file = bench.file(int(index), other, point.setting)
             picture = codec.decode(file.stream, original.shape[1], original.shape[0])
             caption = f"{codec.title}, {file.bpp:.3f} bpp"

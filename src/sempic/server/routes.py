@@ -181,9 +181,8 @@ async def compare(request: Request, options: Annotated[Comparison, Query()]) -> 
 
 def _answer(done: Done, body: bytes, *, kind: str) -> Response:
     timing = f"queue;dur={1000 * done.waited:.1f}, work;dur={1000 * done.worked:.1f}"
-    told = (
-        "; ".join(done.notes).encode("ascii", "backslashreplace").decode()
-    )  # all that a header holds
+    # A header holds no more than ASCII.
+    told = "; ".join(done.notes).encode("ascii", "backslashreplace").decode()
     headers = {"Server-Timing": timing} | ({"X-Notes": told} if told else {})
     return Response(body, media_type=kind, headers=headers)
 

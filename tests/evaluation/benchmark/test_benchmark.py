@@ -85,6 +85,16 @@ def test_report_and_resume(folder, monkeypatch, capsys):
     assert run("--codecs", "jpeg,webp", "--metrics", "psnr", "--rates", "1.7", "-o", "d") == 0
 
 
+def test_the_report_loads_each_codec_once(folder, monkeypatch):
+    """Some bring networks."""
+    loaded, load = [], codecs.load
+    monkeypatch.setattr(
+        codecs, "load", lambda name, **how: loaded.append(name) or load(name, **how)
+    )
+    assert run("--codecs", "jpeg,webp", "--rates", "1.2", "-o", "a") == 0
+    assert sorted(loaded) == ["jpeg", "jpeg", "webp", "webp"]  # before the work, and for it
+
+
 @needs_models
 def test_no_picture_is_warned_of(folder, capfd):
     noise = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
@@ -201,6 +211,16 @@ def test_the_folder_may_be_here(folder, monkeypatch):
     assert [item.labels for item in found] == [folder / f"set/valannot/{i}.png" for i in range(3)]
     monkeypatch.chdir(folder / "set/valannot")
     assert benchmark.items(Path("."), None, 1)[0].labels is None
+
+
+def test_what_lies_within_a_folder_of_maps_is_nobodys(folder):
+    (folder / "set/valannot/old").mkdir()
+    for name in ("0.png", "0.bmp"):
+        (folder / "set/valannot/old" / name).touch()
+    found = benchmark.items(folder / "set/val", None, None)
+    assert [item.labels for item in found] == [
+        folder / f"set/valannot/{number}.png" for number in range(3)
+    ]
 
 
 def test_pictures_are_evenly_spread(folder):

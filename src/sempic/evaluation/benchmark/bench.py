@@ -49,7 +49,8 @@ class Benchmark:
         self._pixels = [pixels for pixels, *_ in sizes]
         self._digests = [digests for _, *digests in sizes]
         self._measure_key = plan.settings.key()
-        self._codec = functools.lru_cache(None)(plan.codec)
+        self.codec = functools.lru_cache(None)(plan.codec)
+        """A codec by its name: once, as some load networks."""
 
     def __enter__(self) -> Benchmark:
         return self
@@ -60,7 +61,7 @@ class Benchmark:
     # keys
 
     def _stream_key(self, index: int, name: str, setting: int) -> str:
-        codec = self._codec(name)
+        codec = self.codec(name)
         picture, labels = self._digests[index]
         # How many steps a receiver takes changes what is decoded, not what is sent.
         sent = re.sub(r"@\d+", "", name)
@@ -167,7 +168,7 @@ class Benchmark:
 
     def dial(self, name: str, rates: Sequence[float]) -> list[int]:
         """The settings whose rates are nearest to those wanted, each rate once."""
-        settings = self._codec(name).settings
+        settings = self.codec(name).settings
         rate = functools.lru_cache(None)(lambda at: self.rate(name, settings[at]))
         places = sorted({dial.nearest(rate, len(settings), target) for target in rates})
         # At the ends of some dials neighbours give the same files.
@@ -177,7 +178,7 @@ class Benchmark:
 
     def near(self, index: int, name: str, bpp: float) -> int:
         """The setting of a codec at which one picture comes nearest to a rate."""
-        settings = self._codec(name).settings
+        settings = self.codec(name).settings
 
         def rate(at: int) -> float:
             return self.code(index, name, settings[at])

@@ -86,7 +86,7 @@ def items(
         raise InputError(f"{folder}: no pictures {pattern}")
     if limit is not None and limit < len(paths):
         paths = [paths[i * len(paths) // limit] for i in range(limit)]
-    maps = {} if labels is None else by_name(labels)
+    maps = {} if labels is None else by_name(labels, deep=False)
     for path in paths:
         if labels is not None and path.stem not in maps:
             raise InputError(f"{labels}: no label map {path.stem}")

@@ -101,7 +101,7 @@ def run(bench: Benchmark, names: Sequence[str], rates: Sequence[float]) -> Resul
             )
         points.sort(key=lambda p: p.bpp)
         peak = bench.memory(name, points[len(points) // 2].setting)
-        codecs[name] = Codec(title=plan.codec(name).title, peak_bytes=peak, points=points)
+        codecs[name] = Codec(title=bench.codec(name).title, peak_bytes=peak, points=points)
     ours = [n for n in names if n.startswith("sempic")]
     anchors = [p.bpp for p in codecs[ours[0]].points] if ours else list(rates)
     return Results(
