@@ -222,10 +222,11 @@ class ShortRun(Trained):
 
     def step(self, number: int) -> dict[str, Tensor]:
         recipe, data = self.recipe, self.config.sigma_data
-        image, small, labels = self.crops.draw(0, number, 8)
+        batch = self.crops.draw(0, number, 8)
+        image, small = batch.image, batch.coarse
         sigma = edm.draw_sigma(len(image), None, **recipe.levels)
         noise = torch.randn_like(image)
-        planes = compact.one_hot(labels, self.config.classes)
+        planes = compact.one_hot(batch.labels, self.config.classes)
         with recipe.precision():
             residual = image - compact.upsample(small)
             noisy = (residual + noise * sigma[:, None, None, None]).contiguous(

@@ -48,6 +48,14 @@ def one_line(capsys, *parts):
     return err
 
 
+def test_info_of_what_is_no_stream_says_why_alone(tmp_path, capsys):
+    (tmp_path / "a.sempic").write_bytes(b"junk")
+    assert cli.main(["info", str(tmp_path / "a.sempic")]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+
+
 def test_encode_info_decode(photo, capsys):
     assert cli.main(["encode", "photo.png"]) == 0
     out = capsys.readouterr().out

@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
         _details,
         args.json,
     )
-    if not args.json:
+    if code == 0 and not args.json:
         print(models.TERMS)
     return code
 

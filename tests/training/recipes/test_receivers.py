@@ -1,4 +1,5 @@
 import dataclasses
+import importlib
 import json
 
 import numpy as np
@@ -6,6 +7,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from conftest import ROOT  # noqa: E402
 from streets import TINY, TINY19, needs_imagenet, trained, write_camvid  # noqa: E402
 
 from sempic import cli  # noqa: E402
@@ -213,3 +215,19 @@ def test_a_viewer_minds_critical_pixels_more(tmp_path):
     assert weighted(apart, weight).item() == pytest.approx(1 / 16)
     weight[..., 0, 0] = 9
     assert weighted(apart, weight).item() == pytest.approx(9 / 24)
+
+
+def test_benchmarks_of_training_run(made, monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    found = {}
+    for name, *told in (
+        ("short_runs", str(made / "corpus"), "--seconds", "0.2", "--only", "narrow"),
+        ("step_overhead", "--batch", "2", "--steps", "2"),
+    ):
+        monkeypatch.setattr("sys.argv", [name, *told, "--json", str(tmp_path / name)])
+        importlib.import_module(name).main()
+        found[name] = json.loads((tmp_path / name).read_text())
+    (narrow,) = found["short_runs"].values()
+    assert narrow["steps"] >= 1
+    assert narrow["half"] > 0
+    assert found["step_overhead"]
