@@ -208,10 +208,7 @@ class Crops:
         labels, truth = (self.maps.cut(cuts[:, k : k + 5], self.size) for k in (5, 10))
         labels, without = drop(labels, self.void, self.drops, rng)
         told = self._told.draw(plan[:, 1], plan[:, 0], without, light.mean(1), rng)
-        fine = cells(to_device(told, self.device), labels, self.void)
-        table = to_device(texture.noise(told, self._unsaid), self.device)
-        strong = strength(table, labels, self.void)
-        return Batch(image, coarse, labels, fine, strong, truth)
+        return Batch(image, coarse, labels, *of_texture(told, self._unsaid, labels), truth)
 
 
 class _Told:
@@ -250,28 +247,26 @@ class _Told:
         return found
 
 
-def cells(told: Tensor, labels: Tensor, void: int) -> Tensor:
-    """What is said of each patch's class, float (B, CONDITION, H / 4, W / 4).
+def of_texture(
+    told: npt.NDArray[np.float32], unsaid: npt.NDArray[np.float32], labels: Tensor
+) -> tuple[Tensor, Tensor]:
+    """What is said of each patch's class, float (B, CONDITION, H / 4, W / 4), and how strong each
+    pixel's noise is, float (B, 1, H, W).
 
     Args:
-        told: float (B, void + 1, CONDITION), a table for each map.
-        labels: uint8 (B, H, W); `void` and more is void.
+        told: (B, classes + 1, CONDITION), a table for each map, `sempic.texture.condition`; the
+            last of its ids is void.
+        unsaid: (classes + 1,), `sempic.texture.usual`.
+        labels: uint8 (B, H, W); what is more than void is void, too.
     """
-    ids = labels[:, PATCH // 2 :: PATCH, PATCH // 2 :: PATCH].long().clamp_max(void)
-    batch, rows, columns = ids.shape
-    index = ids.flatten(1)[:, :, None].expand(-1, -1, told.shape[2])
-    return told.gather(1, index).transpose(1, 2).reshape(batch, told.shape[2], rows, columns)
-
-
-def strength(table: Tensor, labels: Tensor, void: int) -> Tensor:
-    """How strong each pixel's noise is, float (B, 1, H, W).
-
-    Args:
-        table: float (B, void + 1), for each map (`sempic.texture.noise`).
-        labels: uint8 (B, H, W); `void` and more is void.
-    """
-    ids = labels.flatten(1).long().clamp_max(void)
-    return table.gather(1, ids).reshape(len(labels), 1, *labels.shape[1:])
+    ids = labels.long().clamp_max(len(unsaid) - 1)
+    noise = to_device(texture.noise(told, unsaid), labels.device)
+    strength = noise.gather(1, ids.flatten(1)).reshape(ids.shape)[:, None]
+    middle = ids[:, PATCH // 2 :: PATCH, PATCH // 2 :: PATCH]
+    batch, rows, columns = middle.shape
+    index = middle.flatten(1)[:, :, None].expand(-1, -1, told.shape[2])
+    said = to_device(told, labels.device).gather(1, index).transpose(1, 2)
+    return said.reshape(batch, told.shape[2], rows, columns), strength
 
 
 def drop(

@@ -15,7 +15,7 @@ from sempic.diffusion.sampling import to_uint8, to_unit
 from sempic.errors import ModelError
 from sempic.networks.compact import CompactConfig, CompactNet, one_hot, upsample
 from sempic.networks.weights import about, load_receiver
-from sempic.training.data.batches import Batch, Crops, Drops, cells, strength
+from sempic.training.data.batches import Batch, Crops, Drops, of_texture
 from sempic.training.data.corpus import Corpus, Sample, open_corpus
 from sempic.training.data.taxonomy import Taxonomy
 from sempic.training.grow import grow
@@ -123,15 +123,13 @@ class Sheet:
             ids = torch.from_numpy(labels.copy())[None].to(device)
             planes = one_hot(ids, void)
             told = texture.condition(scene.said(0))[None, : void + 1]
-            fine = cells(torch.from_numpy(told).to(device), ids, void)
-            noise = torch.from_numpy(texture.noise(told, self.unsaid[: void + 1])).to(device)
-            strong = strength(noise, ids, void)
+            fine, strength = of_texture(told, self.unsaid[: void + 1], ids)
             row = [to_uint8(upsample(coarse)[0]), self.colours[labels]]
             for steps in (1, 4):
                 levels = edm.sigmas(steps, network.config.sigma_max)
                 generator = torch.Generator().manual_seed(0)
                 *_, residual = edm.sample(
-                    network, coarse, planes, levels, generator, texture=fine, strength=strong
+                    network, coarse, planes, levels, generator, texture=fine, strength=strength
                 )
                 row.append(to_uint8((upsample(coarse) + residual)[0]))
             errors.append(np.square(row[-1].astype(float) - image).mean())
