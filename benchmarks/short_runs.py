@@ -38,10 +38,12 @@ from sempic.networks import compact
 from sempic.networks.compact import CompactConfig, CompactNet
 from sempic.training.data.batches import Crops, Drops
 from sempic.training.data.corpus import Corpus, Sample, open_corpus
+from sempic.training.device import autocast
+from sempic.training.optimizer import Optimizer, Schedule
 from sempic.training.options import RunOptions
+from sempic.training.recipe import Recipe as Trained
 from sempic.training.recipes.receiver import parameter_groups
-from sempic.training.trainer import Optimizer, Schedule, autocast, train
-from sempic.training.trainer import Recipe as Trained
+from sempic.training.trainer import train
 
 CPU = torch.device("cpu")
 Meaning = Callable[[Tensor, float], tuple[Tensor, Tensor]]

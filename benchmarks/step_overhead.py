@@ -31,8 +31,8 @@ from sempic.training.data.batches import Crops, Drops
 from sempic.training.data.corpus import Corpus, Sample
 from sempic.training.data.views import Pictures, Views
 from sempic.training.losses import Discriminator
+from sempic.training.optimizer import Ema, Optimizer, Schedule
 from sempic.training.recipes.receiver import parameter_groups
-from sempic.training.trainer import Ema, Optimizer, Schedule
 
 CLASSES = taxonomy.load("cityscapes")
 CHANNELS, WIDTHS = [32, 24, 40, 112, 320, 64, 128, 256], [48, 64, 96, 96, 96, 0, 48, 64]

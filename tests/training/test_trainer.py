@@ -17,15 +17,10 @@ from sempic.fields import option  # noqa: E402
 from sempic.networks.weights import load_tensors, save_tensors  # noqa: E402
 from sempic.training import trainer  # noqa: E402
 from sempic.training.checkpoint import Folder  # noqa: E402
+from sempic.training.optimizer import Optimizer, Schedule  # noqa: E402
 from sempic.training.options import RunOptions  # noqa: E402
-from sempic.training.trainer import (  # noqa: E402
-    Ema,
-    Optimizer,
-    Recipe,
-    Schedule,
-    set_up,
-    train,
-)
+from sempic.training.recipe import Recipe  # noqa: E402
+from sempic.training.trainer import train  # noqa: E402
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,26 +79,6 @@ class Line(Recipe):
 
 def options(out, **given):
     return Options(out=out, **{"save_minutes": 0.0, "log_every": 2, **given})
-
-
-def test_a_schedule_rises_and_falls():
-    schedule = Schedule(warmup=10, floor=0.1)
-    assert schedule(0, 0) == pytest.approx(0.1)
-    assert schedule(9, 0) == 1
-    assert schedule(500, 0.5) == pytest.approx(0.55)
-    assert schedule(999, 1) == pytest.approx(0.1)
-    assert Schedule()(3, 0.7) == 1
-
-
-def test_an_average_follows():
-    module = torch.nn.BatchNorm1d(1)
-    average = Ema(module, 0.5)
-    start = average.state["weight"].clone()
-    module.weight.data += 8
-    module.num_batches_tracked += 3
-    average.update(1)
-    assert (average.state["weight"] - start).item() == pytest.approx(8 * (1 - 2 / 11))
-    assert average.state["num_batches_tracked"] == 3
 
 
 def test_a_run_learns_logs_and_exports(tmp_path):
@@ -261,23 +236,12 @@ def test_a_run_too_short_for_a_log_exports(tmp_path, monkeypatch):
     assert not (tmp_path / "out/log.jsonl").exists()
 
 
-def test_an_unknown_device_is_named(tmp_path):
-    with pytest.raises(ModelError, match="--device abacus: PyTorch knows no such device"):
-        set_up(options(tmp_path, steps=1, device="abacus"))
-
-
 @pytest.mark.parametrize("name", ["log.jsonl", "out/log.jsonl"])
 def test_a_file_that_cannot_be_written_is_named(tmp_path, name):
     (tmp_path / name).mkdir(parents=True)
     recipe = Line(options(tmp_path, steps=2, export_dir=tmp_path / "out"))
     with pytest.raises(OutputError, match=f"{name}: cannot write"):
         train(recipe, recipe.options)
-
-
-@pytest.mark.parametrize("device", ["meta", "mps:99", "xla"])
-def test_a_device_that_cannot_be_used_is_named(tmp_path, device):
-    with pytest.raises(ModelError, match=f"--device {device}: "):
-        set_up(options(tmp_path, steps=1, device=device))
 
 
 def test_where_results_go_is_known_before_the_first_step(tmp_path):

@@ -1,197 +1,41 @@
-"""The loop of every training: schedule, clipping, average, log, checkpoints, a budget of time.
+"""The training loop: resumption, log, checkpoints, validation, export and the time budget.
 
-A `Recipe` says what is trained, on what, and towards what; nothing here knows any of them.
+The loop knows no network, data or loss: a `Recipe` supplies them.
 """
 
 from __future__ import annotations
 
 import contextlib
-import copy
 import json
 import math
 import os
 import signal
 import time
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType, MappingProxyType
-from typing import Any, TypeVar, cast
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, distributed
 
 from sempic import files
-from sempic.errors import ModelError, OutputError, refused
-from sempic.networks.weights import save_shards, save_tensors
+from sempic.errors import ModelError, OutputError
+from sempic.networks.weights import save_shards
 from sempic.training.checkpoint import Folder, Moving
+from sempic.training.device import step_seed
 from sempic.training.options import RunOptions
+from sempic.training.recipe import Recipe
 
 LARGEST_EXPORT = 16 << 20
-"""Bytes of a file in --export-dir."""
+"""Size limit of a file in --export-dir, in bytes."""
 _RESERVE = 0.02
-"""Share of the minutes that is kept for the end, before it is known how long the end takes."""
-_Module = TypeVar("_Module", bound=nn.Module)
-
-
-@dataclass(frozen=True, slots=True)
-class Schedule:
-    """How a learning rate rises over some steps and falls as a cosine to a share of its height."""
-
-    warmup: int = 0
-    floor: float = 1.0
-
-    def __call__(self, step: int, progress: float) -> float:
-        """The share of the full rate, for a run of which `progress` (0…1) is over."""
-        warm = min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
-        cosine = 0.5 + 0.5 * math.cos(math.pi * progress)
-        return warm * (self.floor + (1 - self.floor) * cosine)
-
-
-class Optimizer:
-    """Adam, or AdamW where weights decay, with its schedule and how it is clipped."""
-
-    def __init__(
-        self,
-        groups: Sequence[dict[str, Any]],
-        *,
-        schedule: Callable[[int, float], float],
-        betas: tuple[float, float] = (0.9, 0.999),
-        weight_decay: float = 0.0,
-        clip: float | None = None,
-    ) -> None:
-        """`groups` are `params` and `lr`, as torch.optim takes them; `schedule` is a `Schedule`, or
-        a function like it."""
-        self.schedule, self.clip = schedule, clip
-        self.parameters = [p for group in groups for p in group["params"]]
-        self.full = [float(group["lr"]) for group in groups]
-        kind = torch.optim.AdamW if weight_decay else torch.optim.Adam
-        fused = self.parameters[0].device.type == "cuda"
-        self.adam = kind(
-            [dict(group) for group in groups],
-            betas=betas,
-            weight_decay=weight_decay,
-            fused=fused or None,
-            foreach=None if fused else True,
-        )
-
-    def set_rate(self, step: int, progress: float) -> None:
-        share = self.schedule(step, progress)
-        for group, full in zip(self.adam.param_groups, self.full, strict=True):
-            group["lr"] = full * share
-
-    def minimise(self, loss: Tensor) -> Tensor:
-        """One step down the loss; the norm of its gradient, which stays on the device (0 where
-        nothing is clipped)."""
-        self.adam.zero_grad(set_to_none=True)
-        loss.backward()
-        return self.advance()
-
-    def advance(self) -> Tensor:
-        """The part of `minimise` after the gradients are there."""
-        norm = torch.zeros((), device=self.parameters[0].device)
-        if self.clip is not None:
-            norm = nn.utils.clip_grad_norm_(self.parameters, self.clip)
-        self.adam.step()
-        return norm
-
-
-class Ema:
-    """Exponential moving average of a network's weights and norms; counters are copied.
-
-    The decay warms up as (1 + step) / (10 + step), so that early averages forget the start.
-    """
-
-    def __init__(self, network: nn.Module, decay: float, *, warmup: bool = True) -> None:
-        self.decay, self.warmup = decay, warmup
-        current = network.state_dict()
-        self.state = {key: value.detach().clone() for key, value in current.items()}
-        moving = [key for key, value in current.items() if value.is_floating_point()]
-        self._current = [current[key] for key in moving]
-        self._moving = [self.state[key] for key in moving]
-        self._counters = [(current[k], self.state[k]) for k in current if k not in set(moving)]
-
-    @torch.no_grad()
-    def update(self, step: int) -> None:
-        """Follow the network after its `step`th step, counted from 1."""
-        decay = min(self.decay, (1 + step) / (10 + step)) if self.warmup else self.decay
-        torch._foreach_lerp_(self._moving, self._current, 1 - decay)
-        for value, kept in self._counters:
-            kept.copy_(value)
-
-
-class Recipe(ABC):
-    """One training: what it builds, what it minimises, how it is judged.
-
-    Everything that changes lies in `networks`, `optimizers` and `memory`, which are saved and
-    restored as they are.
-    """
-
-    kind: str
-    """Of the weights that it makes, as in their metadata."""
-    network: nn.Module
-    """What is trained, averaged and exported."""
-    networks: Mapping[str, nn.Module] = MappingProxyType({})
-    """What is trained beside it."""
-    optimizers: dict[str, Optimizer]
-    memory: Mapping[str, Tensor] = MappingProxyType({})
-    """Running figures; changed in place."""
-    decay: float
-    """Of the average of `network`."""
-    first: int = 0
-    """Its first step, once prepared: not 0 where it goes on with somebody else's run."""
-
-    @cached_property
-    def averages(self) -> dict[str, Ema]:
-        """By the name of the weights that are saved; what is judged and exported is the first."""
-        return {self.kind: Ema(self.network, self.decay)}
-
-    def averaged(self, state: dict[str, Tensor]) -> Any:
-        """A copy of the network that has averaged weights, not training."""
-        network = copy.deepcopy(self.network).eval()
-        network.load_state_dict(state)
-        return network
-
-    def fixed(self) -> dict[str, Any]:
-        """What a run cannot be gone on with in another way, as JSON has it."""
-        return {}
-
-    def prepare(self) -> None:  # noqa: B027 - most have nothing to do
-        """Called before the very first step."""
-
-    @abstractmethod
-    def step(self, number: int) -> dict[str, Tensor]:
-        """Make one step; figures for the log, of any shape, which stay on the device."""
-
-    def log(self, step: int, figures: dict[str, float]) -> None:  # noqa: B027
-        """Told what the log says."""
-
-    @abstractmethod
-    def validate(self, state: dict[str, Tensor], sheet: Path) -> dict[str, float]:
-        """Figures of averaged weights; may draw a picture at `sheet`."""
-
-    @abstractmethod
-    def about(self) -> dict[str, Any]:
-        """What the weights' metadata says of the network."""
-
-    def save(self, state: dict[str, Tensor], path: Path) -> None:
-        """Write averaged weights."""
-        save_tensors(state, self.kind, self.about(), path)
-
-    def file_name(self, name: str, step: int) -> str:
-        """Of the weights of one of the `averages`."""
-        return f"{name}.safetensors"
-
-    def export(self, state: dict[str, Tensor], folder: Path) -> None:  # noqa: B027
-        """Write what else is of use, ONNX for one, into a folder."""
+"""Share of --minutes reserved for the final validation until one has been timed."""
 
 
 class Clock:
-    """How much of a run is over: by steps, or by the time spent, other sessions' included."""
+    """Progress of a run in steps or in time; earlier sessions of a resumed run count."""
 
     def __init__(self, options: RunOptions, spent: float = 0.0) -> None:
+        """`spent`: seconds of earlier sessions."""
         self._steps, self._budget = options.steps, 60 * options.minutes
         self._began = time.monotonic() - spent
         self._reserve = _RESERVE * self._budget
@@ -201,10 +45,11 @@ class Clock:
         return time.monotonic() - self._began
 
     def reserve(self, seconds: float) -> None:
-        """Keep so much time for what comes after the last step."""
+        """Keep time for work after the last step that has taken this long before."""
         self._reserve = min(0.5 * self._budget, max(self._reserve, 1.5 * seconds))
 
     def progress(self, step: int) -> float:
+        """0 at the start, 1 at the end; always 0 for a run without an end."""
         if self._steps:
             return min(1.0, step / self._steps)
         if math.isinf(self._budget):
@@ -213,71 +58,57 @@ class Clock:
 
 
 def train(recipe: Recipe, options: RunOptions) -> None:
-    """Train until the steps or the minutes are over, or SIGTERM asks to stop; resume if begun.
+    """Train until --steps, --minutes or SIGTERM ends the run; resume a run that `--out` holds.
 
-    Of several processes (torch.distributed) the first one writes.
+    With several processes (torch.distributed) only the first one writes files.
 
     Raises:
-        ModelError: a gradient that is no number, or a folder with another run.
-        OutputError: the folder cannot be written.
+        ModelError: a logged figure is not finite, or the folder holds another run.
+        OutputError: a folder cannot be written.
     """
     folder = Folder(options.out)
-    if options.export_dir is not None:  # not only when all the time is spent
+    if options.export_dir is not None:  # fail now, not after hours of training
         files.make_folder(options.export_dir)
         if not os.access(options.export_dir, os.W_OK):
             raise OutputError(f"{options.export_dir}: cannot be written")
-    average, *others = recipe.averages.values()
-    moving: Moving = {
-        "network": recipe.network,
-        **recipe.networks,
-        **{f"{name}.optimizer": m.adam for name, m in recipe.optimizers.items()},
-        "average": average.state,
-        **{f"average{number}": other.state for number, other in enumerate(others, 2)},
-        "memory": recipe.memory,
-    }
-    fixed = json.loads(json.dumps(recipe.fixed()))
-    state = folder.load(moving, fixed)
-    if state is None:
-        recipe.prepare()
-        state = {"step": recipe.first, "seconds": 0.0}
-    try:
-        step, clock = int(state["step"]), Clock(options, float(state["seconds"]))
-    except (KeyError, TypeError, ValueError) as error:
-        raise ModelError(f"{folder.state}: does not say how far its run had come") from error
+    moving, fixed = _moving(recipe), json.loads(json.dumps(recipe.fixed()))
+    step, seconds = _resume(recipe, folder, moving, fixed)
+    clock = Clock(options, seconds)
     log = _Log(recipe, folder, options, clock, step)
+    judged = next(iter(recipe.averages.values()))
 
     def save() -> None:
         log.check(step)
-        if _writes():
+        if _is_writer():
             folder.save(moving, {"step": step, "seconds": clock.seconds, "fixed": fixed})
 
     def save_weights() -> None:
-        for name, average in recipe.averages.items() if _writes() else ():
+        for name, average in recipe.averages.items() if _is_writer() else ():
             recipe.save(average.state, options.out / recipe.file_name(name, step))
 
     def validate() -> None:
         began = time.monotonic()
-        if _writes():
+        if _is_writer():
             sheet = options.out / f"sheet-{step:06}.png"
-            log.write(step, recipe.validate(average.state, sheet))
+            log.write(step, recipe.validate(judged.state, sheet))
         save_weights()
         clock.reserve(time.monotonic() - began)
 
     saved = time.monotonic()
     validated = -1
-    with _until_sigterm() as asked:
-        while not _anywhere(asked) and clock.progress(step) < 1:
-            torch.manual_seed(options.seed * 1_000_003 + step)
+    with _sigterm_recorded() as signals:
+        while not _any_process(signals) and clock.progress(step) < 1:
+            torch.manual_seed(step_seed(options, step))
             progress = clock.progress(step)
             for optimizer in recipe.optimizers.values():
                 optimizer.set_rate(step, progress)
             figures = recipe.step(step)
             step += 1
-            for each in recipe.averages.values():
-                each.update(step)
+            for average in recipe.averages.values():
+                average.update(step)
             log.add(figures)
             if step % options.log_every == 0:
-                log.means(step)
+                log.write_means(step)
             if step % options.check_every == 0:
                 validate()
                 validated = step
@@ -285,57 +116,81 @@ def train(recipe: Recipe, options: RunOptions) -> None:
                 save()
                 saved = time.monotonic()
         save()
-        if asked:
+        if signals:
             save_weights()
         elif validated != step:
             validate()
         if options.export_dir is not None:
-            _export(recipe, average.state, folder, options.export_dir)
+            _export(recipe, judged.state, folder, options.export_dir)
 
 
-def _writes() -> bool:
-    """Whether this process writes files and lines: the first one, of several."""
+def _moving(recipe: Recipe) -> Moving:
+    """Everything that training changes, by its name in the checkpoint."""
+    average, *others = recipe.averages.values()
+    return {
+        "network": recipe.network,
+        **recipe.networks,
+        **{f"{name}.optimizer": part.adam for name, part in recipe.optimizers.items()},
+        "average": average.state,
+        **{f"average{number}": other.state for number, other in enumerate(others, 2)},
+        "memory": recipe.memory,
+    }
+
+
+def _resume(
+    recipe: Recipe, folder: Folder, moving: Moving, fixed: dict[str, object]
+) -> tuple[int, float]:
+    """The next step and the seconds spent so far, with `moving` filled from the checkpoint."""
+    state = folder.load(moving, fixed)
+    if state is None:
+        recipe.prepare()
+        return recipe.first, 0.0
+    try:
+        return int(state["step"]), float(state["seconds"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"{folder.state}: does not say how far its run had come") from error
+
+
+def _is_writer() -> bool:
+    """Whether this process writes files and prints: the first one does."""
     return not distributed.is_initialized() or distributed.get_rank() == 0
 
 
-def _anywhere(asked: list[int]) -> bool:
-    """Whether any of the processes was asked to stop: they stop together, or wait for ever."""
+def _any_process(signals: list[int]) -> bool:
+    """Whether any process received a signal; all must stop at the same step, or they deadlock."""
     if not distributed.is_initialized():
-        return bool(asked)
-    several: list[object] = [None] * distributed.get_world_size()
-    distributed.all_gather_object(several, bool(asked))
-    return any(several)
+        return bool(signals)
+    received: list[object] = [None] * distributed.get_world_size()
+    distributed.all_gather_object(received, bool(signals))
+    return any(received)
 
 
 @contextlib.contextmanager
-def _until_sigterm() -> Iterator[list[int]]:
-    """A list that is empty until SIGTERM arrives."""
-    asked: list[int] = []
-
-    def ask(number: int, _: FrameType | None) -> None:
-        asked.append(number)
-
+def _sigterm_recorded() -> Iterator[list[int]]:
+    """A list to which each SIGTERM is appended, instead of ending the process."""
+    signals: list[int] = []
     try:
-        before = signal.signal(signal.SIGTERM, ask)
-    except ValueError:  # not the main thread, which alone hears signals
-        yield asked
+        before = signal.signal(signal.SIGTERM, lambda number, _: signals.append(number))
+    except ValueError:  # only the main thread can handle signals
+        yield signals
         return
     try:
-        yield asked
+        yield signals
     finally:
         signal.signal(signal.SIGTERM, before)
 
 
 class _Log:
-    """Means since the last line, summed on the device."""
+    """Sums figures on the device between log lines, and writes the lines."""
 
     def __init__(
         self, recipe: Recipe, folder: Folder, options: RunOptions, clock: Clock, step: int
     ) -> None:
+        """`step`: the first of this session."""
         self._recipe, self._folder, self._options, self._clock = recipe, folder, options, clock
         self._first, self._began = step, time.monotonic()
         self._sums: dict[str, tuple[Tensor, int]] = {}
-        if _writes():
+        if _is_writer():
             folder.forget_after(step)
 
     def add(self, figures: dict[str, Tensor]) -> None:
@@ -344,26 +199,27 @@ class _Log:
             self._sums[name] = total + value.detach().float().sum(), count + value.numel()
 
     def check(self, step: int) -> dict[str, float]:
-        """Bring the means here; raises ModelError if one is no number."""
+        """The means since the last line, copied to the host. Raises ModelError if one is not
+        finite."""
         if not self._sums:
             return {}
         totals = torch.stack([total for total, _ in self._sums.values()]).tolist()
-        found = {
+        means = {
             name: total / count
             for (name, (_, count)), total in zip(self._sums.items(), totals, strict=True)
         }
-        for name, value in found.items():
+        for name, value in means.items():
             if not math.isfinite(value):
                 raise ModelError(f"step {step}: {name} is {value:g}")
-        return found
+        return means
 
-    def means(self, step: int) -> None:
+    def write_means(self, step: int) -> None:
         self.write(step, self.check(step))
         self._sums.clear()
 
     def write(self, step: int, values: dict[str, float]) -> None:
-        """One line of the log and of the terminal, with speed and remaining time."""
-        if not _writes():
+        """One line of the log, and on the terminal with speed and remaining time."""
+        if not _is_writer():
             return
         self._recipe.log(step, values)
         if not values:
@@ -383,7 +239,7 @@ class _Log:
 
 
 def _export(recipe: Recipe, state: dict[str, Tensor], run: Folder, folder: Path) -> None:
-    """Averaged weights and what was trained beside them as float16, ONNX, log and newest sheet."""
+    """Write averaged weights and the other networks as float16, ONNX, the log, the newest sheet."""
     save_shards(
         state, recipe.kind, recipe.about(), folder / f"{recipe.kind}.safetensors", LARGEST_EXPORT
     )
@@ -391,56 +247,10 @@ def _export(recipe: Recipe, state: dict[str, Tensor], run: Folder, folder: Path)
         save_shards(network.state_dict(), name, {}, folder / f"{name}.safetensors", LARGEST_EXPORT)
     recipe.export(state, folder)
     sheets = sorted(run.path.glob("sheet-*.png"), key=lambda path: (len(path.name), path.name))
-    logs = [run.log] if run.log.exists() else []  # the shortest runs have none
+    logs = [run.log] if run.log.exists() else []  # a run shorter than log_every has none
     for path in (*logs, *sheets[-1:]):
         files.write(folder / path.name, path.read_bytes())
     made = [path for path in folder.iterdir() if path.is_file()]
     large = [path for path in made if path.stat().st_size > LARGEST_EXPORT]
     if large or len(made) > 8:
         print(f"{folder}: {len(made)} files, of them {len(large)} larger than 16 MiB", flush=True)
-
-
-def autocast(device: torch.device) -> torch.autocast:
-    """Mixed precision: convolutions in bfloat16 on the CPU and on GPUs alike."""
-    kind = "cpu" if device.type == "meta" else device.type
-    return torch.autocast(kind, torch.bfloat16)
-
-
-def compiled(module: _Module, device: torch.device) -> _Module:
-    """The module through torch.compile on a GPU; on a CPU as it is, where that does not pay.
-
-    Inputs must keep their shapes: each new one is compiled anew, which takes a minute.
-    """
-    if device.type != "cuda":
-        return module
-    return cast("_Module", torch.compile(module, dynamic=False))
-
-
-def set_up(options: RunOptions) -> torch.device:
-    """Threads, seeds and precision of a run; returns its device. Raises ModelError."""
-    torch.set_num_threads(options.threads)
-    torch.manual_seed(options.seed)
-    auto = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(auto if options.device == "auto" else options.device)
-    except RuntimeError as error:
-        raise ModelError(f"--device {options.device}: PyTorch knows no such device") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ModelError(f"--device {options.device}: there is no GPU that PyTorch can use")
-    # Of devices that this PyTorch or machine lacks each has an error of its own.
-    with refused(ModelError, f"--device {options.device}: cannot be used", Exception, unfit=True):
-        torch.zeros((), device=device).item()
-    if options.reproducible:
-        torch.use_deterministic_algorithms(True, warn_only=True)
-    elif device.type == "cuda":
-        torch.set_float32_matmul_precision("high")
-        torch.backends.cudnn.benchmark = True
-    return device
-
-
-def generator(options: RunOptions, step: int) -> torch.Generator | None:
-    """What noise of a step is drawn with: one of the CPU's where devices must agree, else None,
-    the device's own, which `train` seeds before each step."""
-    if not options.reproducible:
-        return None
-    return torch.Generator().manual_seed(options.seed * 1_000_003 + step)

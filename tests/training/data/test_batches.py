@@ -8,7 +8,7 @@ from sempic import coarse, texture  # noqa: E402
 from sempic.diffusion.sampling import to_unit  # noqa: E402
 from sempic.errors import InputError  # noqa: E402
 from sempic.training.data import batches, taxonomy  # noqa: E402
-from sempic.training.data.batches import Crops, Drops, Pool, drop  # noqa: E402
+from sempic.training.data.batches import Crops, Drops, drop  # noqa: E402
 from sempic.training.data.corpus import Corpus, Sample  # noqa: E402
 
 CPU = torch.device("cpu")
@@ -30,17 +30,6 @@ def corpus(*samples):
 
 def crops(*samples, size=(64, 96), drops=(0.0, 0.0, 0.0)):
     return Crops(corpus(*samples), size=size, device=CPU, drops=Drops(*drops))
-
-
-def test_a_pool_cuts_what_slices_cut():
-    arrays = [street(40, 60, s)[0] for s in range(3)] + [street(50, 30)[0]]
-    pool = Pool(arrays, CPU)
-    plan = [(3, 7, 2, 0), (1, 0, 30, 1), (0, 8, 1, 1)]
-    rows = [[pool.starts[n], pool.widths[n], top, left, m] for n, top, left, m in plan]
-    cut = pool.cut(torch.tensor(np.array(rows)), (32, 24)).numpy()
-    for found, (n, top, left, mirror) in zip(cut, plan, strict=True):
-        expected = arrays[n][top : top + 32, left : left + 24]
-        assert (found == (expected[:, ::-1] if mirror else expected)).all()
 
 
 def test_crops_align_and_are_seeded():

@@ -7,7 +7,7 @@ drawn on the host and sent over at once. Pixels never leave the device.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,51 +19,12 @@ from sempic.diffusion.sampling import to_unit
 from sempic.errors import InputError
 from sempic.networks.compact import PATCH
 from sempic.training.data.corpus import GRID, Corpus, Measured, Sample, said_of
+from sempic.training.data.pool import RARE_RATE, Pool, draw_spot, spots_of
+from sempic.training.device import to_device
 
-RARE_RATE = 0.5
-"""Share of the crops that are made around a rare class, where there is one."""
 AS_SENT, OF_ALL = 0.6, 0.25
 """Shares of the crops of which a receiver is told the texture as senders say it, and of all
 classes; of the others nothing."""
-_SPOTS = 48
-"""Places of a rare class that are remembered of each map."""
-
-
-class Pool:
-    """Arrays of any height and width, uint8 (H, W) or (H, W, C), in one tensor on the device."""
-
-    def __init__(self, arrays: Sequence[npt.NDArray[np.uint8]], device: torch.device) -> None:
-        self.heights = np.array([a.shape[0] for a in arrays])
-        self.widths = np.array([a.shape[1] for a in arrays])
-        self.starts = np.cumsum([0, *(self.heights * self.widths)[:-1]])
-        channels = arrays[0].shape[2:]
-        flat = np.empty((int((self.heights * self.widths).sum()), *channels), np.uint8)
-        for start, array in zip(self.starts, arrays, strict=True):
-            flat[start : start + array.shape[0] * array.shape[1]] = array.reshape(-1, *channels)
-        self.flat = torch.from_numpy(flat).to(device)
-
-    def __len__(self) -> int:
-        return len(self.starts)
-
-    def cut(self, plan: Tensor, size: tuple[int, int]) -> Tensor:
-        """Crops, uint8 (B, h, w) or (B, h, w, C).
-
-        Args:
-            plan: int64 (B, 5) on the device: start and width of the array, top and left of the
-                crop, which must lie within, and whether it is mirrored.
-        """
-        start, width, top, left, mirror = (column[:, None] for column in plan.unbind(1))
-        y = torch.arange(size[0], device=plan.device)
-        x = torch.arange(size[1], device=plan.device)
-        columns = torch.where(mirror == 1, size[1] - 1 - x, x)
-        return self.take(start + (top + y) * width + left, columns)
-
-    def take(self, rows: Tensor, columns: Tensor) -> Tensor:
-        """uint8 (B, h, w) or (B, h, w, C): the places at each sum of one of the rows, int64 (B, h),
-        the first places of rows of arrays, and of one of the columns, (B, w)."""
-        index = rows[:, :, None] + columns[:, None, :]
-        taken = self.flat.index_select(0, index.flatten())
-        return taken.reshape(*index.shape, *self.flat.shape[1:])
 
 
 class Drops(NamedTuple):
@@ -90,29 +51,6 @@ class Batch(NamedTuple):
     """float (B, 1, H, W), of the noise it is made of (`sempic.texture.noise`)."""
     truth: Tensor
     """uint8 (B, H, W), the first map of each picture, with nothing dropped."""
-
-
-Spots = list[npt.NDArray[np.int16]]
-"""Where rare classes are in a map: of each, `_SPOTS` places, (N, 2), rows and columns."""
-
-
-def draw_spot(spots: Spots, rng: np.random.Generator) -> tuple[int, int]:
-    """A place of one of the classes, each as likely."""
-    places = spots[rng.integers(len(spots))]
-    row, column = places[rng.integers(len(places))]
-    return int(row), int(column)
-
-
-def spots_of(labels: npt.NDArray[np.uint8], rare: Sequence[int], grid: int = 4) -> Spots:
-    """Where the rare ids are in a map, looked for on a grid."""
-    small = labels[::grid, ::grid]
-    counts = np.bincount(small.ravel(), minlength=256)
-    found = []
-    for number in rare:
-        if counts[number]:
-            at = np.argwhere(small == number) * grid
-            found.append(at[:: max(1, len(at) // _SPOTS)][:_SPOTS].astype(np.int16))
-    return found
 
 
 class Crops:
@@ -317,11 +255,3 @@ def _ranges(counts: Sequence[int]) -> list[tuple[int, int]]:
     """First and count of each of several runs."""
     firsts = np.cumsum([0, *counts[:-1]])
     return [(int(first), count) for first, count in zip(firsts, counts, strict=True)]
-
-
-def to_device(array: npt.NDArray[Any], device: torch.device) -> Tensor:
-    """The array on the device; a GPU is not waited for."""
-    tensor = torch.from_numpy(np.ascontiguousarray(array))
-    if device.type == "cuda":
-        return tensor.pin_memory().to(device, non_blocking=True)
-    return tensor.to(device)

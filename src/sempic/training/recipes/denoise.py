@@ -7,9 +7,11 @@ from torch import Tensor
 
 from sempic.diffusion import edm
 from sempic.networks.compact import upsample
+from sempic.training.device import autocast, generator, set_up
+from sempic.training.optimizer import Optimizer, Schedule
 from sempic.training.options import DenoiseOptions
 from sempic.training.recipes.receiver import ReceiverRecipe, parameter_groups
-from sempic.training.trainer import Optimizer, Schedule, autocast, generator, set_up, train
+from sempic.training.trainer import train
 
 
 class Denoise(ReceiverRecipe):

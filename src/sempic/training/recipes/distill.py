@@ -27,6 +27,7 @@ from sempic.networks.weights import load_segmenter, load_tensors
 from sempic.palette import CAMVID
 from sempic.training.data.batches import Batch
 from sempic.training.data.taxonomy import Taxonomy
+from sempic.training.device import autocast, compiled, generator, set_up
 from sempic.training.losses import (
     TAPS,
     Discriminator,
@@ -39,17 +40,10 @@ from sempic.training.losses import (
     shrunk,
     unevenness,
 )
+from sempic.training.optimizer import Optimizer, Schedule
 from sempic.training.options import DistillOptions
 from sempic.training.recipes.receiver import ReceiverRecipe, parameter_groups
-from sempic.training.trainer import (
-    Optimizer,
-    Schedule,
-    autocast,
-    compiled,
-    generator,
-    set_up,
-    train,
-)
+from sempic.training.trainer import train
 
 _GRID = (1, 2, 4)
 """Numbers of sampling steps that are trained for."""

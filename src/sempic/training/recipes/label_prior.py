@@ -38,13 +38,16 @@ from sempic.training.data import taxonomy
 from sempic.training.data.render import JUDGED, digest, open_segmenter, sent_map
 from sempic.training.data.sources import Item, Source, hold_out, open_sources, spread
 from sempic.training.data.taxonomy import Taxonomy
+from sempic.training.device import autocast, set_up
+from sempic.training.optimizer import Optimizer, Schedule
 from sempic.training.options import (
     LabelPriorOptions,
     PriorData,
     PriorExportOptions,
     PriorTablesOptions,
 )
-from sempic.training.trainer import Optimizer, Recipe, Schedule, autocast, set_up, train
+from sempic.training.recipe import Recipe
+from sempic.training.trainer import train
 
 SIZE = (341, 256)
 VIEWS = ((35, "420"), (35, "444"), (41, "444"), (29, "444"))

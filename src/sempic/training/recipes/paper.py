@@ -37,7 +37,6 @@ from sempic.diffusion.timesteps import LossSecondMomentSampler, UniformSampler
 from sempic.errors import ModelError, OutputError, refused
 from sempic.networks.unet import SemanticUNet, UNetConfig, make_condition
 from sempic.networks.weights import filled
-from sempic.training.data.batches import to_device
 from sempic.training.data.scenes import (
     CropStream,
     TrainingScene,
@@ -45,9 +44,12 @@ from sempic.training.data.scenes import (
     open_scenes,
     seeded,
 )
+from sempic.training.device import to_device
 from sempic.training.flags import PaperOptions
+from sempic.training.optimizer import Ema, Optimizer
 from sempic.training.options import RunOptions
-from sempic.training.trainer import Ema, Optimizer, Recipe, train
+from sempic.training.recipe import Recipe
+from sempic.training.trainer import train
 
 MAY_CHANGE = {
     "lr_anneal_steps", "steps", "log_interval", "save_interval", "save_minutes", "keep",

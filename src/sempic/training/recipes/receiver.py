@@ -18,10 +18,11 @@ from sempic.networks.weights import about, load_receiver
 from sempic.training.data.batches import Batch, Crops, Drops, of_texture
 from sempic.training.data.corpus import Corpus, Sample, open_corpus
 from sempic.training.data.taxonomy import Taxonomy
+from sempic.training.device import compiled
 from sempic.training.grow import grow
 from sempic.training.onnx import export_receiver
 from sempic.training.options import ReceiverOptions
-from sempic.training.trainer import Recipe, compiled
+from sempic.training.recipe import Recipe
 
 
 class ReceiverRecipe(Recipe):

@@ -32,10 +32,13 @@ from sempic.training.data import taxonomy
 from sempic.training.data.sources import Item, Source, open_sources, spread
 from sempic.training.data.taxonomy import GROUP, UNKNOWN, Taxonomy
 from sempic.training.data.views import Pictures, Views
+from sempic.training.device import autocast, compiled, set_up
 from sempic.training.losses import divergence
 from sempic.training.onnx import export_segmenter
+from sempic.training.optimizer import Optimizer, Schedule
 from sempic.training.options import SegmenterOptions
-from sempic.training.trainer import Optimizer, Recipe, Schedule, autocast, compiled, set_up, train
+from sempic.training.recipe import Recipe
+from sempic.training.trainer import train
 
 HEAVIEST = 3.0
 """Of the weights of rare classes, before their importance."""

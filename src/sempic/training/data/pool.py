@@ -1,0 +1,75 @@
+"""Pictures and maps of any size in device memory, and where rare classes are in them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+RARE_RATE = 0.5
+"""Share of the crops that are made around a rare class, where there is one."""
+_SPOTS = 48
+"""Places of a rare class that are remembered of each map."""
+
+
+class Pool:
+    """Arrays of any height and width, uint8 (H, W) or (H, W, C), in one tensor on the device."""
+
+    def __init__(self, arrays: Sequence[npt.NDArray[np.uint8]], device: torch.device) -> None:
+        self.heights = np.array([a.shape[0] for a in arrays])
+        self.widths = np.array([a.shape[1] for a in arrays])
+        self.starts = np.cumsum([0, *(self.heights * self.widths)[:-1]])
+        channels = arrays[0].shape[2:]
+        flat = np.empty((int((self.heights * self.widths).sum()), *channels), np.uint8)
+        for start, array in zip(self.starts, arrays, strict=True):
+            flat[start : start + array.shape[0] * array.shape[1]] = array.reshape(-1, *channels)
+        self.flat = torch.from_numpy(flat).to(device)
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def cut(self, plan: Tensor, size: tuple[int, int]) -> Tensor:
+        """Crops, uint8 (B, h, w) or (B, h, w, C).
+
+        Args:
+            plan: int64 (B, 5) on the device: start and width of the array, top and left of the
+                crop, which must lie within, and whether it is mirrored.
+        """
+        start, width, top, left, mirror = (column[:, None] for column in plan.unbind(1))
+        y = torch.arange(size[0], device=plan.device)
+        x = torch.arange(size[1], device=plan.device)
+        columns = torch.where(mirror == 1, size[1] - 1 - x, x)
+        return self.take(start + (top + y) * width + left, columns)
+
+    def take(self, rows: Tensor, columns: Tensor) -> Tensor:
+        """uint8 (B, h, w) or (B, h, w, C): the places at each sum of one of the rows, int64 (B, h),
+        the first places of rows of arrays, and of one of the columns, (B, w)."""
+        index = rows[:, :, None] + columns[:, None, :]
+        taken = self.flat.index_select(0, index.flatten())
+        return taken.reshape(*index.shape, *self.flat.shape[1:])
+
+
+Spots = list[npt.NDArray[np.int16]]
+"""Where rare classes are in a map: of each, `_SPOTS` places, (N, 2), rows and columns."""
+
+
+def draw_spot(spots: Spots, rng: np.random.Generator) -> tuple[int, int]:
+    """A place of one of the classes, each as likely."""
+    places = spots[rng.integers(len(spots))]
+    row, column = places[rng.integers(len(places))]
+    return int(row), int(column)
+
+
+def spots_of(labels: npt.NDArray[np.uint8], rare: Sequence[int], grid: int = 4) -> Spots:
+    """Where the rare ids are in a map, looked for on a grid."""
+    small = labels[::grid, ::grid]
+    counts = np.bincount(small.ravel(), minlength=256)
+    found = []
+    for number in rare:
+        if counts[number]:
+            at = np.argwhere(small == number) * grid
+            found.append(at[:: max(1, len(at) // _SPOTS)][:_SPOTS].astype(np.int16))
+    return found

@@ -1,0 +1,23 @@
+import io
+
+import numpy as np
+import pytest
+from conftest import street
+from PIL import Image
+
+torch = pytest.importorskip("torch")
+
+from sempic.training.data.degrade import jpeg  # noqa: E402
+
+
+def test_jpeg_is_nearly_pillows():
+    image = street(64, 96)[0]
+    for quality in (30, 80):
+        buffer = io.BytesIO()
+        Image.fromarray(image).save(buffer, "JPEG", quality=quality)
+        expected = np.asarray(Image.open(buffer)).astype(float)
+        x = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255
+        found = jpeg(x, torch.tensor([float(quality)]))[0].permute(1, 2, 0).numpy() * 255
+        lost = np.abs(expected - image).mean()
+        assert np.abs(found - expected).mean() < 0.4 * lost
+        assert np.abs(found - image).mean() == pytest.approx(lost, rel=0.2)
