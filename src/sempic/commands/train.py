@@ -1,52 +1,92 @@
-"""`sempic train …`: one command for each network, all of them resumable; `distill`, the same as
-`train distill`; and `sample`, of the paper's network.
+"""`sempic train COMMAND`, `sempic distill` (short for `train distill`) and `sempic sample`.
 
-Without a command's name, the flags are those of the paper's own training.
+Without COMMAND, the flags are those of the paper's training.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib
-from typing import Any
+from typing import Any, NamedTuple
 
 from sempic import fields
 
+
+class Training(NamedTuple):
+    """A command of `sempic train`. Places are MODULE:NAME below `sempic.training`."""
+
+    summary: str
+    arguments: str
+    """Place of an options dataclass or of a function that parses arguments; needs no extra."""
+    function: str
+    """Place of the function that is called with the parsed arguments."""
+
+
 TRAININGS = {
-    "segmenter": "fine-tune an ImageNet backbone to find classes in pictures",
-    "corpus": "make what receivers learn from, once: renditions, maps, coarse pictures",
-    "denoise": "teach the compact receiver to denoise residuals",
-    "distill": "make a trained compact receiver sharp in 1 to 4 steps",
-    "label-prior network": "one of the two networks of what the label coder knows beforehand",
-    "label-prior export": "the integers of both",
-    "label-prior tables": "what a label model adds to them: readout and tables",
-    "paper": "the paper's own network, under the original's flags",
-    "restore": "turn an ONNX file into weights to train on from",
-    "grow": "a receiver of CamVid's classes as one of Cityscapes'",
-    "average": "one network between two trainings of it",
-    "export": "write trained weights as the ONNX files that the product runs",
-    "features": "put the frozen ImageNet features of distill into a folder",
-    "convert": "the paper's network: a .pt of the original to safetensors, or back",
+    "segmenter": Training(
+        "fine-tune an ImageNet backbone to find classes in pictures",
+        "options:SegmenterOptions",
+        "recipes.segmenter:run",
+    ),
+    "corpus": Training(
+        "make what receivers learn from, once: renditions, maps, coarse pictures",
+        "options:CorpusOptions",
+        "data.render:make",
+    ),
+    "denoise": Training(
+        "teach the compact receiver to denoise residuals",
+        "options:DenoiseOptions",
+        "recipes.denoise:run",
+    ),
+    "distill": Training(
+        "make a trained compact receiver sharp in 1 to 4 steps",
+        "options:DistillOptions",
+        "recipes.distill:run",
+    ),
+    "label-prior network": Training(
+        "one of the two networks of the label coder's prior",
+        "options:LabelPriorOptions",
+        "recipes.label_prior:run",
+    ),
+    "label-prior export": Training(
+        "both networks as integers", "options:PriorExportOptions", "label_model:run_export"
+    ),
+    "label-prior tables": Training(
+        "the other parts of a label model: readout and tables",
+        "options:PriorTablesOptions",
+        "label_model:run_tables",
+    ),
+    "paper": Training(
+        "the paper's own network, under the original's flags", "flags:paper", "recipes.paper:run"
+    ),
+    "restore": Training(
+        "turn an ONNX file into weights to train on from", "options:RestoreOptions", "restore:run"
+    ),
+    "grow": Training(
+        "turn a receiver of CamVid's classes into one of Cityscapes'",
+        "options:GrowOptions",
+        "grow:run",
+    ),
+    "average": Training(
+        "the mean of two trainings' weights", "options:AverageOptions", "average:run"
+    ),
+    "export": Training(
+        "write trained weights as the ONNX files that the product runs",
+        "options:ExportOptions",
+        "onnx:export",
+    ),
+    "features": Training(
+        "put the frozen ImageNet features of distill into a folder",
+        "options:FeaturesOptions",
+        "losses:write_features",
+    ),
+    "convert": Training(
+        "the paper's network: a .pt of the original to safetensors, or back",
+        "flags:convert",
+        "convert:run",
+    ),
 }
-_HOMES = {
-    "segmenter": ("options:SegmenterOptions", "recipes.segmenter:run"),
-    "corpus": ("options:CorpusOptions", "data.render:make"),
-    "denoise": ("options:DenoiseOptions", "recipes.denoise:run"),
-    "distill": ("options:DistillOptions", "recipes.distill:run"),
-    "label-prior network": ("options:LabelPriorOptions", "recipes.label_prior:run"),
-    "label-prior export": ("options:PriorExportOptions", "recipes.label_prior:run_export"),
-    "label-prior tables": ("options:PriorTablesOptions", "recipes.label_prior:run_tables"),
-    "paper": ("flags:paper", "recipes.paper:run"),
-    "restore": ("options:RestoreOptions", "restore:run"),
-    "grow": ("options:GrowOptions", "grow:run"),
-    "average": ("options:AverageOptions", "average:run"),
-    "export": ("options:ExportOptions", "onnx:export"),
-    "features": ("options:FeaturesOptions", "losses:write_features"),
-    "convert": ("flags:convert", "convert:run"),
-    "sample": ("flags:sample", "sample:run"),
-}
-"""Of each, within `sempic.training`: what reads its arguments, a dataclass of options or a function
-(neither needs an extra), and the function that is given what they say."""
+_SAMPLE = Training("rebuild a dataset's pictures", "flags:sample", "sample:run")
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -59,7 +99,7 @@ def run(args: argparse.Namespace) -> int:
         return _call(args.command, argv)
     if argv and argv[0].startswith("--") and argv[0] != "--help":
         argv = ["paper", *argv]
-    listed = "\n".join(f"  {name:<21}{what}" for name, what in TRAININGS.items())
+    listed = "\n".join(f"  {name:<21}{training.summary}" for name, training in TRAININGS.items())
     parser = argparse.ArgumentParser(
         prog="sempic train",
         description="Train the networks of sempic. `sempic train COMMAND --help` says more. With "
@@ -74,22 +114,21 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _call(name: str, argv: list[str]) -> int:
-    """Runs what lies in `sempic.training` under that name."""
-    options, function = _HOMES[name]
-    read = _found(options)
-    given: Any = (
-        fields.parse(read, argv, prog=f"sempic train {name}")
-        if isinstance(read, type)
-        else read(argv)
+    training = _SAMPLE if name == "sample" else TRAININGS[name]
+    arguments = _found(training.arguments)
+    parsed: Any = (
+        fields.parse(arguments, argv, prog=f"sempic train {name}")
+        if isinstance(arguments, type)
+        else arguments(argv)
     )
     try:
-        _found(function)(given)
+        _found(training.function)(parsed)
     except KeyboardInterrupt:
         again = "the same command goes on from the last checkpoint"
         raise KeyboardInterrupt(again) from None
     return 0
 
 
-def _found(home: str) -> Any:
-    module, name = home.split(":")
+def _found(place: str) -> Any:
+    module, name = place.split(":")
     return getattr(importlib.import_module(f"sempic.training.{module}"), name)

@@ -1,7 +1,8 @@
-"""The trained part of the label coder in floats, which `sempic.labels.network` has in integers.
+"""The label coder's networks in floating point, for training; `sempic.labels.network` is the
+integer version.
 
-Trunk weights and activations are quantised in the forward pass with straight-through gradients
-(Jacob et al., CVPR 2018), so that the exported integers behave as the trained network did.
+The forward pass quantises trunk weights and activations, with straight-through gradients (Jacob et
+al., CVPR 2018), so that the exported integers compute what the trained network does.
 """
 
 from __future__ import annotations
@@ -14,29 +15,30 @@ from torch.nn import functional as F
 from sempic.labels.network import BANDS, CELL, HIDDEN, LAYERS, TEMPLATE, signed, trunk
 
 FEATURES = 16
-"""Of the coarse picture, for each pixel of the map: what the trunk learns to give. Label models do
-not keep its last layer, which makes them, but fit a readout of class scores in its place."""
+"""Outputs of the trunk's last layer per pixel of the map. A label model has a readout of class
+scores in place of this layer."""
 
 
-def _ste(x: Tensor, rounded: Tensor) -> Tensor:
+def _straight_through(x: Tensor, rounded: Tensor) -> Tensor:
+    """`rounded`, with the gradient of x."""
     return x + (rounded - x).detach()
 
 
 def _activation(x: Tensor) -> Tensor:
     """uint8 in steps of 1/32."""
     x = x.clamp(0, 255 / 32)
-    return _ste(x, (x * 32).round() / 32)
+    return _straight_through(x, (x * 32).round() / 32)
 
 
 class QuantConv(nn.Conv2d):
-    """int8 weights, one scale for each output channel."""
+    """Convolution with weights rounded to int8, one scale per output channel."""
 
     def scale(self) -> Tensor:
         return self.weight.detach().abs().amax((1, 2, 3), keepdim=True).clamp_min(1e-6) / 127
 
     def forward(self, x: Tensor) -> Tensor:
         s = self.scale()
-        w = _ste(self.weight, (self.weight / s).round() * s)
+        w = _straight_through(self.weight, (self.weight / s).round() * s)
         return _activation(F.conv2d(x, w, self.bias, self.stride, self.padding))
 
 
@@ -46,7 +48,10 @@ def _join(a: Tensor, b: Tensor) -> Tensor:
 
 
 class LabelPriorNet(nn.Module):
-    """What `sempic.labels.network` computes, in floats: logits of a label given those before it."""
+    """Logits of a label given the labels before it and, `with_coarse`, the coarse picture."""
+
+    kind = "label-prior"
+    """Kind of the weights in their metadata."""
 
     def __init__(self, classes: int, with_coarse: bool) -> None:
         super().__init__()

@@ -1,17 +1,48 @@
-"""The paper's network under the original's flags: what training and sampling may be asked for."""
+"""Command lines of the paper's network, under the original's flags. No torch here."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass
+from typing import Any, TypeVar
 
 from sempic import fields
-from sempic.diffusion.flags import DEFAULTS, IDLE, SamplingConfig, read_flags
+from sempic.diffusion.flags import DEFAULTS, SamplingConfig, typed
 from sempic.errors import ModelError
 from sempic.fields import option
 from sempic.training.options import LARGEST_SEED
+
+Options = TypeVar("Options")
+
+CITYSCAPES = """
+    --dataset_mode cityscapes --lr 1e-4 --batch_size 8 --attention_resolutions 32,16,8
+    --diffusion_steps 1000 --image_size 256 --learn_sigma True --noise_schedule linear
+    --num_channels 256 --num_head_channels 64 --num_res_blocks 2 --resblock_updown True
+    --use_fp16 True --use_scale_shift_norm True --use_checkpoint True --num_classes 19
+    --class_cond True --large_size 128 --small_size 64 --no_instance True
+"""
+CAMVID_SMALL = """
+    --dataset_mode camvid --image_size 256 --small_size 64 --num_classes 11 --no_instance True
+    --num_channels 32 --channel_mult 1,1,2,2 --num_res_blocks 1 --attention_resolutions 32
+    --num_head_channels 16 --resblock_updown True --learn_sigma True --use_bf16 True
+    --crop_size 72 --max_train_time 200 --batch_size 4 --lr 6e-4 --ema_rate 0.99
+    --save_interval 100 --chroma 444
+"""
+PRESETS = {"paper-cityscapes": CITYSCAPES, "camvid-small": CAMVID_SMALL}
+"""Values of --preset; flags beside --preset override it."""
+
+ALIASES = {"compression_level": "quality"}
+"""The original's names of flags that we call differently."""
+
+IDLE = {
+    "large_size": "the coarse picture has the shape of its picture",
+    "is_train": "train learns from the split train, sample takes --split",
+    "drop_last": "no batch of a training is ever incomplete",
+    "input_img": "it has none in the original either",
+}
+"""Flags that are accepted without effect, and the reason."""
 
 
 def _rates(name: str, value: Any) -> str:
@@ -27,16 +58,16 @@ def _rates(name: str, value: Any) -> str:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PaperOptions:
-    """A training run, apart from network and process; names are the original's flags, but for
-    crop_size, max_train_time and what says how the run is kept."""
+    """A training run without network and process. Names are the original's flags; crop_size,
+    max_train_time and the options of checkpoints are ours."""
 
     data_dir: str = option("folder of the dataset")
     dataset_mode: str = option("its layout: cityscapes, ade20k, celeba, coco, camvid or folder")
     out: str = option("folder of the run: log, checkpoint, averaged weights, sheets", "runs/paper")
-    generated_semantic: str = option("folder of predicted maps to take the human ones' place", "")
-    coarse_path: str = option("folder of coarse pictures to take the place of ours", "")
+    generated_semantic: str = option("folder of predicted maps that replace the human maps", "")
+    coarse_path: str = option("folder of coarse pictures that replace ours", "")
     image_path: str = option(
-        "cityscapes: a folder of pictures, named alike, in place of leftImg8bit/SPLIT", ""
+        "cityscapes: folder of pictures that replaces leftImg8bit/SPLIT, with the same names", ""
     )
     small_size: int = option(
         "short side of the coarse picture; 0 for a quarter of image_size", 0, low=0
@@ -96,14 +127,14 @@ class PaperOptions:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SampleConfig:
-    """What is sampled and where to; names are the original's flags."""
+    """Weights, pictures and results of `sempic sample`; names are the original's flags."""
 
     model_path: str = option(
         "weights: ours, or a .pt of the original (with the flags that it was trained with)"
     )
     results_path: str = option(
-        "gets images, labels (human maps), samples, compressed and sempic, a file of each per "
-        "picture; where other maps are sent (generated_semantic), those lie in predicted"
+        "folder that gets images, labels (human maps), samples, compressed and sempic, a file of "
+        "each per picture; with generated_semantic also predicted"
     )
     num_samples: int = option("pictures, from the first; 0 for all", 60, low=0)
     split: str = option("of the dataset", "val")
@@ -114,11 +145,59 @@ class SampleConfig:
         fields.check(self)
 
 
+def read_flags(
+    argv: Sequence[str],
+    *,
+    prog: str,
+    description: str,
+    kinds: Sequence[type[Any]],
+    idle: Mapping[str, str] = IDLE,
+) -> dict[str, Any]:
+    """The flags of a command line as text, by our names.
+
+    Accepted are the fields of the dataclasses `kinds`, `DEFAULTS`, `ALIASES`, `IDLE` and
+    `--preset`. Each flag of `idle` in `argv` gives a line on standard error. Raises ModelError if a
+    field without a default is missing.
+    """
+    parser = argparse.ArgumentParser(prog=prog, description=description, allow_abbrev=False)
+    parser.add_argument("--preset", choices=sorted(PRESETS), help="flags in one word")
+    parts = {name: part for kind in kinds for name, part in fields.of(kind).items()}
+    needed = [name for name, part in parts.items() if part.default is MISSING]
+    helps = {
+        name: f"{fields.about(part).help} ({'needed' if name in needed else part.default})"
+        for name, part in parts.items()
+    }
+    helps |= {name: f"network ({default})" for name, default in DEFAULTS.items()}
+    helps |= dict.fromkeys(IDLE, "without effect")
+    for name, text in helps.items():
+        parser.add_argument(f"--{name}", default=argparse.SUPPRESS, help=text)
+    for name, ours in ALIASES.items():
+        parser.add_argument(
+            f"--{name}", dest=ours, default=argparse.SUPPRESS, help=f"the original's --{ours}"
+        )
+    flags = vars(parser.parse_args(list(argv)))
+    for name in flags.keys() & idle.keys():
+        print(f"{prog}: --{name} has no effect here: {idle[name]}", file=sys.stderr)
+    preset = flags.pop("preset", None)
+    if preset:
+        flags = {**vars(parser.parse_args(PRESETS[preset].split())), **flags}
+    for name in needed:
+        if name not in flags:
+            raise ModelError(f"--{name} is missing")
+    return flags
+
+
+def filled_in(kind: type[Options], flags: Mapping[str, object]) -> Options:
+    """An options dataclass with the values of flags. Raises ModelError."""
+    kinds = fields.hints(kind)
+    return kind(**{k: typed(k, v, kinds[k]) for k, v in flags.items() if k in kinds})
+
+
 _SAMPLED = {
     "data_dir", "dataset_mode", "generated_semantic", "coarse_path", "image_path",
     "small_size", "quality", "chroma", "compression_type", "batch_size",
 }  # fmt: skip
-"""Fields of PaperOptions that say what is sampled; the others are taken, and change nothing."""
+"""Fields of PaperOptions that `sempic sample` uses; it accepts the others without effect."""
 
 
 def paper(argv: Sequence[str]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""What the commands of `sempic train` may be asked for; `sempic.fields` makes their command lines.
+"""Options of `sempic train`, from which `sempic.fields` makes the command lines.
 
-No torch here: explaining a training takes no part of it. The original's flags are in `flags`.
+No torch here, so that `--help` needs no extra. `flags` has the paper's options.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from sempic.errors import InputError
 from sempic.fields import another, option
 
 ENLARGE = 1.5
-"""How much small pictures are enlarged before they are segmented, unless a run says otherwise."""
+"""Default of the factor by which small pictures are enlarged before segmentation."""
 LARGEST_SEED = (1 << 32) - 1
 LARGEST_CROP = 4096
-"""Pixels of a side: more are a slip, which would take all memory."""
+"""Largest side of a crop in pixels, so that a typing error does not exhaust memory."""
 MAY_CHANGE = {
     "steps", "minutes", "threads", "device", "reproducible", "log_every", "check_every",
     "save_minutes", "sheet", "judged",
     "out", "export_dir", "data", "corpus", "classes", "features", "init", "discriminator",
     "tail_blocks", "narrow_width",
 }  # fmt: skip
-"""Options that a run may be continued with in another way than it began: how long and on what it
-runs, what is told of it, where files lie, what it began with. Sizes of the network show anyway."""
+"""Options whose values may change when a run is resumed: duration, hardware, logging, places of
+files, initial weights. A changed network does not fit the checkpoint and is refused there."""
 _CLASSES = "a palette, cityscapes or camvid, or a JSON file of one's own"
 
 
 def _minutes(name: str, value: Any) -> float:
-    """Infinite ones, too."""
+    """0 to infinity; `fields` alone would refuse infinity."""
     if not float(value) >= 0:
         raise InputError(f"{name} must be 0 or more, not {value}")
     return float(value)
@@ -44,7 +44,7 @@ def _check_crop(crop: tuple[int, int], multiple: int) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """What every training run takes."""
+    """Options of every training run."""
 
     out: Path = option("folder of the run; resumed if it has begun")
     steps: int = option("end after this many", 0, low=0)
@@ -79,14 +79,14 @@ class RunOptions:
             raise ValueError("give either --steps or --minutes")
 
     def fixed(self) -> dict[str, Any]:
-        """What a run cannot be continued with in another way than it began; files by their names,
-        as they may lie elsewhere by then."""
-        return {k: _named(v) for k, v in vars(self).items() if k not in MAY_CHANGE}
+        """Options that a resumed run must share with its checkpoint, as JSON values. Files count
+        by name, since folders may have moved."""
+        return {k: _as_json(v) for k, v in vars(self).items() if k not in MAY_CHANGE}
 
 
-def _named(value: Any) -> Any:
+def _as_json(value: Any) -> Any:
     if isinstance(value, tuple):
-        return [_named(each) for each in value]
+        return [_as_json(part) for part in value]
     return value.name if isinstance(value, Path) else value
 
 
@@ -100,7 +100,7 @@ class CorpusOptions:
     out: Path = option("folder of the corpus")
     classes: str = option(_CLASSES, "cityscapes")
     segmenter: Path | None = option(
-        "ONNX file whose maps are learned from too, simplified as they are sent", None
+        "ONNX file whose maps, simplified as encode sends them, are added to the corpus", None
     )
     renditions: int = option(
         "of each picture, differing in size, light and coarse pictures", 3, low=1
@@ -138,8 +138,8 @@ class SegmenterOptions(RunOptions):
     )
     judged: int = option("pictures to validate with, of each source; 0 for all", 20, low=0)
     teacher: Path | None = option(
-        "segmenter.safetensors of the same classes, a larger one, whose opinion of every pixel is "
-        "learned from too",
+        "larger segmenter.safetensors of the same classes, whose class probabilities are training "
+        "targets, too",
         None,
     )
 
@@ -152,7 +152,7 @@ class SegmenterOptions(RunOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class ReceiverOptions(RunOptions):
-    """What both stages of the compact receiver take."""
+    """Options of both stages of the compact receiver."""
 
     corpus: tuple[Path, ...] = option("folders of `sempic train corpus`")
     crop: tuple[int, int] = option(
@@ -166,9 +166,11 @@ class ReceiverOptions(RunOptions):
         "share of the maps in which a part of a region is wrong", 0.0, low=0, high=1
     )
     tail_blocks: int | None = option(
-        "give the network this many (CompactConfig); default: as many as --init has", None, low=0
+        "blocks of the network at stride 2; default: as many as --init has", None, low=0
     )
-    narrow_width: int | None = option("likewise", None, low=1)
+    narrow_width: int | None = option(
+        "channels that these blocks get from stride 4; default: as many as --init has", None, low=1
+    )
     sheet: int = option("scenes on a sheet", 4, low=1)
 
     def __post_init__(self) -> None:
@@ -188,7 +190,7 @@ class DistillOptions(ReceiverOptions):
     """Fine-tune a trained compact receiver for 1 to 4 steps. Run it again to go on."""
 
     init: Path = option("compact.safetensors of `sempic train denoise`, restore, grow or distill")
-    discriminator: Path | None = option("of an earlier run, to begin with", None)
+    discriminator: Path | None = option("discriminator.safetensors to begin with", None)
     segmenter: tuple[Path, ...] = option(
         "segmenter.safetensors for semantic consistency; of several, one is drawn for each step",
         (),
@@ -197,16 +199,14 @@ class DistillOptions(ReceiverOptions):
         "folder of `sempic train features`; default: the ImageNet package and the cache", None
     )
     batch: int = option(
-        "crops in a step; pooled features need two for a variance", 4, low=2, high=4096
+        "crops in a step; the variance of pooled features needs two", 4, low=2, high=4096
     )
     lr: float = another(RunOptions, "lr", 3e-3)
     crop: tuple[int, int] = another(ReceiverOptions, "crop", (192, 256))
     label_drop: float = another(ReceiverOptions, "label_drop", 0.15)
     region_drop: float = another(ReceiverOptions, "region_drop", 0.25)
     region_wrong: float = another(ReceiverOptions, "region_wrong", 0.06)
-    critical: float = option(
-        "pixels weigh 1 + this times what their class's importance is above 1", 16.0
-    )
+    critical: float = option("pixels weigh 1 + this × (importance of their class - 1)", 16.0)
     pixel: float = option("weight of L1", 2.0)
     coarse: float = option("weight of L1 between the coarse pictures", 2.0)
     feature: float = option("weight of the feature distance", 1.5)
@@ -214,32 +214,34 @@ class DistillOptions(ReceiverOptions):
         "weight of the distance between the features' means and deviations over a crop", 1.0
     )
     pooled: float = option(
-        "weight of the squared distance between the last features' means, as a share of their "
+        "weight of the squared distance between the last features' means, divided by their "
         "variance",
         0.3,
     )
     energy: float = option(
-        "weight of the distance between energies of detail, at each place of a patch", 1.0
+        "weight of the distance between energies of detail at each position in a patch", 1.0
     )
     vgg: float = option(
-        "weight of the distance of VGG-16's features (`python -m sempic.evaluation.weights`), "
-        "which the discriminator sees, too; 0 does without",
+        "weight of the distance between VGG-16's features (`python -m sempic.evaluation.weights`), "
+        "which the discriminator sees, too; 0 leaves VGG-16 out",
         1.0,
     )
-    adversarial: float = option("weight of the discriminator's opinion", 0.4)
-    semantic: float = option("weight of the divergence between what a segmenter sees", 0.25)
+    adversarial: float = option("weight of the discriminator's score", 0.4)
+    semantic: float = option(
+        "weight of the divergence between a segmenter's outputs for both pictures", 0.25
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class PriorData:
-    """What a prior of the label coder learns from."""
+    """Training data of the label coder's prior."""
 
-    out: Path = option("what is made of it; what was rendered is kept beside it")
+    out: Path = option("the result; rendered maps are cached beside it")
     data: tuple[str, ...] = option("folders, FOLDER or FOLDER=WEIGHT")
     classes: str = option(_CLASSES, "cityscapes")
     segmenter: Path | None = option(
-        "ONNX file whose maps are learned from, too, as they are sent; default: the bundled one "
-        "for Cityscapes' classes",
+        "ONNX file whose maps, as encode sends them, are training data, too; default: the bundled "
+        "one for Cityscapes' classes",
         None,
     )
     limit: int = option("pictures of each source at most, spread evenly; 0 for all", 0, low=0)
@@ -250,9 +252,9 @@ class LabelPriorOptions(RunOptions, PriorData):
     """Train one of the two networks of the label coder's prior. Run it again to go on."""
 
     batch: int = option("maps in a step", 4, low=1, high=4096)
-    coarse: bool = option("one that sees the coarse picture", False)
-    busy: int = option("pixels at outlines, a map", 3000, low=1)
-    calm: int = option("other pixels, a map", 700, low=1)
+    coarse: bool = option("train the network that sees the coarse picture", False)
+    busy: int = option("pixels at outlines drawn from each map", 3000, low=1)
+    calm: int = option("other pixels drawn from each map", 700, low=1)
     lr: float = another(RunOptions, "lr", 3e-3)
     init: Path | None = option("weights to begin with, .safetensors, or a label model, .npz", None)
     threads: int = another(RunOptions, "threads", 1)
@@ -260,18 +262,18 @@ class LabelPriorOptions(RunOptions, PriorData):
 
 @dataclass(frozen=True, kw_only=True)
 class PriorExportOptions:
-    """Write the integers of two networks: the causal one of the first, the trunk of the second."""
+    """Write the causal network of one run and the trunk of another as integers."""
 
-    causal: Path = option("run without --coarse")
-    informed: Path = option("run with --coarse")
+    causal: Path = option("folder of a run without --coarse")
+    informed: Path = option("folder of a run with --coarse")
     out: Path = option("the file, .npz")
 
 
 @dataclass(frozen=True, kw_only=True)
 class PriorTablesOptions(PriorData):
-    """Fit readout and tables of a label model."""
+    """Fit the readout and the tables of a label model."""
 
-    networks: Path = option("of `export`, or another label model, .npz")
+    networks: Path = option("file of `label-prior export`, or another label model, .npz")
     out: Path = option("the file, .npz")
 
 
@@ -320,7 +322,7 @@ class AverageOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class FeaturesOptions:
-    """Put the frozen ImageNet features that `distill` looks through into a folder."""
+    """Write the frozen ImageNet features that `distill` compares with into a folder."""
 
     folder: Path = option(
         "gets efficientnet-lite0.safetensors and vgg16.safetensors", positional=True

@@ -15,14 +15,14 @@ import numpy as np
 
 from sempic import codec, files, pictures
 from sempic.diffusion.checkpoints import open_model
-from sempic.diffusion.flags import DEFAULTS, SamplingConfig, filled_in
+from sempic.diffusion.flags import DEFAULTS, SamplingConfig
 from sempic.diffusion.receiver import Given, ready, reconstruct
 from sempic.errors import OutputError
 from sempic.palette import INDICES, Palette
 from sempic.scene import Image, LabelMap
 from sempic.training.data.readers import Entry
 from sempic.training.data.scenes import TrainingScene, open_scenes
-from sempic.training.flags import PaperOptions, SampleConfig
+from sempic.training.flags import PaperOptions, SampleConfig, filled_in
 
 _PARTS = ("images", "labels", "samples", "compressed", "predicted")
 """Folders of results that get pictures."""

@@ -16,7 +16,6 @@ import torch
 from PIL import Image
 
 from sempic.diffusion.checkpoints import load_model
-from sempic.diffusion.flags import PRESETS
 from sempic.diffusion.gaussian import DiffusionConfig
 from sempic.errors import InputError, ModelError
 from sempic.networks.unet import UNetConfig, make_condition
@@ -394,7 +393,7 @@ def test_impossible_runs_are_refused_by_name(
 
 
 def test_the_published_flags_and_presets() -> None:
-    published = "--data_dir D " + PRESETS["paper-cityscapes"]
+    published = "--data_dir D " + original.PRESETS["paper-cityscapes"]
     config, unet, process = parsed(published.split())
     again = parsed(["--data_dir", "D", "--preset", "paper-cityscapes"])
     assert again == (config, unet, process)

@@ -29,7 +29,6 @@ from sempic.diffusion.checkpoints import (
     flags_from_configs,
     load_model,
 )
-from sempic.diffusion.flags import filled_in
 from sempic.diffusion.gaussian import DiffusionConfig, make_diffusion
 from sempic.diffusion.original import read_original, read_progress
 from sempic.diffusion.sampling import ddpm, guided, paper_start, seeded_noise, to_uint8, to_unit
@@ -45,7 +44,7 @@ from sempic.training.data.scenes import (
     seeded,
 )
 from sempic.training.device import to_device
-from sempic.training.flags import PaperOptions
+from sempic.training.flags import PaperOptions, filled_in
 from sempic.training.optimizer import Ema, Optimizer
 from sempic.training.options import RunOptions
 from sempic.training.recipe import Recipe

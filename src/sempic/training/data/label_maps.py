@@ -1,0 +1,150 @@
+"""Label maps and coarse pictures that the label coder's prior is trained on, rendered once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from tqdm import tqdm
+
+from sempic import coarse, files, models
+from sempic.errors import InputError, OutputError, refused
+from sempic.labels import network
+from sempic.training.data import taxonomy
+from sempic.training.data.render import JUDGED, digest, open_segmenter, sent_map
+from sempic.training.data.sources import Item, Source, hold_out, open_sources, spread
+from sempic.training.data.taxonomy import Taxonomy
+from sempic.training.options import PriorData
+
+SIZE = (341, 256)
+VIEWS = ((35, "420"), (35, "444"), (41, "444"), (29, "444"))
+"""QP and chroma of the coarse pictures of each map."""
+
+Bytes = npt.NDArray[np.uint8]
+
+
+class Maps(NamedTuple):
+    """Label maps of N pictures, one or two of each: known labels, and the encoder's map."""
+
+    labels: Bytes
+    """uint8 (M, H, W)."""
+    picture: npt.NDArray[np.int64]
+    """int64 (M,): index of each map's picture."""
+    planes: Bytes
+    """uint8 (N, len(VIEWS), 3, ⌈H/4⌉, ⌈W/4⌉): coarse pictures."""
+    weight: npt.NDArray[np.float64]
+    """float64 (M,): probability of drawing each map."""
+
+
+def corpus(
+    sources: Sequence[Sequence[Item]],
+    weights: Sequence[float],
+    classes: Taxonomy,
+    segmenter: Path | None,
+    folder: Path,
+) -> Maps:
+    """The maps of each source's items, from a cache in `folder` whose name is a digest of the
+    inputs, or rendered now. Raises InputError or ModelError."""
+    items = [item for source in sources for item in source]
+    used = [segmenter, *(p for item in items for p in (item.image, item.labels, item.teacher))]
+    inputs = json.dumps([taxonomy.describe(classes), digest(used), list(map(len, sources))])
+    cache = folder / f"prior-{hashlib.sha256(inputs.encode()).hexdigest()[:16]}.npz"
+    if not cache.exists():
+        files.make_folder(folder)
+        part = files.part_of(cache)
+        with files.removed_on_failure(part):
+            with refused(OutputError, f"{cache}: cannot write"), part.open("wb") as file:
+                np.savez(file, **_rendered(sources, classes, segmenter))  # type: ignore[arg-type]
+            files.place(part, cache)
+    with np.load(cache, allow_pickle=False) as file:
+        labels, picture, planes, source = (
+            file[name] for name in ("labels", "picture", "planes", "source")
+        )
+    share = np.array(weights)[source] / np.bincount(source, minlength=len(weights))[source]
+    return Maps(labels, picture, planes, share / share.sum())
+
+
+def _segmenter(options: PriorData, classes: Taxonomy) -> Path | None:
+    """--segmenter, or the bundled one if its classes are the same; else None."""
+    if options.segmenter is not None:
+        return options.segmenter
+    bundled = models.find(models.SEGMENTER)
+    return bundled if open_segmenter(bundled).palette == classes.palette.id else None
+
+
+def _rendered(
+    sources: Sequence[Sequence[Item]], classes: Taxonomy, segmenter: Path | None
+) -> dict[str, npt.NDArray[Any]]:
+    sender = None if segmenter is None else open_segmenter(segmenter, classes)
+    found: list[Bytes] = []
+    planes: list[Bytes] = []
+    picture: list[int] = []
+    source: list[int] = []
+    items = [(number, item) for number, part in enumerate(sources) for item in part]
+    for number, item in tqdm(items, desc="rendering", disable=None):
+        image, known = item.opened(classes)
+        rgb = _cut(image, Image.Resampling.BICUBIC)
+        maps = [] if known is None else [_cut(classes.settle(known), Image.Resampling.NEAREST)]
+        maps += [] if sender is None else [sent_map(sender, rgb)]
+        maps = [m for m in maps if m.min() < m.max()]  # a map of one label needs no prior
+        if not maps:
+            continue
+        small = coarse.downscale(rgb, 4)
+        decoded = [coarse.decode(coarse.encode(small, quality=q, chroma=c)) for q, c in VIEWS]
+        found += maps
+        picture += [len(planes)] * len(maps)
+        source += [number] * len(maps)
+        planes.append(np.stack([network.grid(c, SIZE[1], SIZE[0]) for c in decoded]))
+    if not found:
+        raise InputError(
+            "no label maps to learn the prior from: give two pictures at least whose maps "
+            "have more than one class, or --segmenter"
+        )
+    return {
+        "labels": np.stack(found),
+        "picture": np.array(picture),
+        "planes": np.stack(planes),
+        "source": np.array(source),
+    }
+
+
+def _cut(array: Bytes, filter_: Image.Resampling) -> Bytes:
+    """The largest central crop of the proportions of SIZE, resized to SIZE."""
+    height, width = array.shape[:2]
+    w, h = (
+        min(width, round(height * SIZE[0] / SIZE[1])),
+        min(height, round(width * SIZE[1] / SIZE[0])),
+    )
+    x, y = (width - w) // 2, (height - h) // 2
+    resized = Image.fromarray(array).resize(SIZE, filter_, (x, y, x + w, y + h))
+    return np.asarray(resized)
+
+
+def opened(options: PriorData) -> tuple[Maps, Maps]:
+    """Maps for training and for validation: each folder's `val`, or a few of its pictures.
+
+    Raises InputError or ModelError.
+    """
+    classes = taxonomy.load(options.classes)
+    sources = open_sources(options.data, classes)
+    weights = [source.weight for source in sources]
+    segmenter = _segmenter(options, classes)
+    splits = [_split(source, options.limit) for source in sources]
+    train, val = (
+        corpus(items, weights, classes, segmenter, options.out.parent)
+        for items in zip(*splits, strict=True)
+    )
+    return train, val
+
+
+def _split(source: Source, limit: int) -> tuple[Sequence[Item], Sequence[Item]]:
+    items = spread(source.train, limit)
+    if source.val:
+        return items, spread(source.val, JUDGED)
+    return hold_out(items, min(JUDGED, (len(items) + 9) // 10))

@@ -1,0 +1,208 @@
+"""Files of label models (`sempic.labels.prior`): `sempic train label-prior export` and `tables`.
+
+`export` turns two trained networks into integers. `tables` adds a readout of the trunk, and the
+state of the label coder after it has coded the training maps.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from sempic import files
+from sempic.errors import ModelError
+from sempic.jobs import apart
+from sempic.labels import network, primed, prior, range_coder
+from sempic.labels.network import CELL, LAYERS, TEMPLATE
+from sempic.labels.primed import state
+from sempic.networks.label_prior import LabelPriorNet
+from sempic.networks.weights import load_tensors
+from sempic.training.data import taxonomy
+from sempic.training.data.label_maps import Maps, opened
+from sempic.training.options import PriorExportOptions, PriorTablesOptions
+
+
+def export(causal: dict[str, Tensor], informed: dict[str, Tensor], path: Path) -> None:
+    """Write two states of `LabelPriorNet` as the integers that `sempic.labels.prior.load` reads:
+    the causal network of the first, the trunk of the second."""
+
+    def fixed(x: Tensor, scale: float = 256) -> npt.NDArray[np.int16]:
+        return (x * scale).round().clamp(-2048, 2047).numpy().astype(np.int16)
+
+    fields = network.Causal(
+        template=fixed(causal["template"]).reshape(len(TEMPLATE), -1, network.HIDDEN[0]),
+        rows=fixed(causal["rows"]),
+        columns=fixed(causal["columns"]),
+        second=fixed(causal["second.weight"].T),
+        second_bias=fixed(causal["second.bias"]),
+        last=fixed(causal["last.weight"].T),
+        last_bias=fixed(causal["last.bias"]),
+    )
+    arrays: dict[str, npt.NDArray[Any]] = {"classes": np.array(causal["last.bias"].numel())}
+    arrays |= {f"causal.{name}": field for name, field in fields._asdict().items()}
+    for i in range(len(LAYERS)):
+        weight, bias = informed[f"trunk.{i}.weight"], informed[f"trunk.{i}.bias"]
+        layer = _integers(weight.permute(0, 2, 3, 1).flatten(1), 1, bias.double() * 32 + 0.5)
+        # Sums up to 2^24 are exact in float32.
+        assert np.abs(layer["weight"].astype(int)).sum(1).max() * 255 < 1 << 24
+        arrays |= {f"layer{i}.{name}": array for name, array in layer.items()}
+    _write(path, arrays)
+
+
+def _integers(weight: Tensor, gain: int, bias: Tensor) -> dict[str, npt.NDArray[Any]]:
+    """A layer as `prior.load` reads it: int8 weights (O, inputs); multipliers (the weights' scales
+    times `gain`) and biases (O,), both in fixed point with 24 fractional bits."""
+    scale = weight.abs().amax(1).clamp_min(1e-6) / 127
+    return {
+        "weight": (weight / scale[:, None]).round().numpy().astype(np.int8),
+        "multiplier": (scale.double() * gain * (1 << 24)).round().numpy().astype(np.int32),
+        "bias": (bias * (1 << 24)).round().numpy().astype(np.int64),
+    }
+
+
+def restored(known: prior.Prior) -> dict[str, Tensor]:
+    """The state of a `LabelPriorNet` that `export` would make these integers of, but for what they
+    do not keep: the trunk's last layer and what reads it."""
+
+    def floats(x: Any) -> Tensor:
+        return torch.from_numpy(np.array(x, np.float32) / 256)
+
+    causal = known.causal
+    found = {
+        "template": floats(causal.template).flatten(0, 1),
+        "rows": floats(causal.rows),
+        "columns": floats(causal.columns),
+        "second.weight": floats(causal.second).T.contiguous(),
+        "second.bias": floats(causal.second_bias),
+        "last.weight": floats(causal.last).T.contiguous(),
+        "last.bias": floats(causal.last_bias),
+    }
+    for i, ((inputs, outputs, kernel, _), layer) in enumerate(
+        zip(LAYERS, known.layers, strict=True)
+    ):
+        scale = torch.from_numpy(layer.multipliers / (1 << 24)).float()
+        weight = torch.from_numpy(layer.weights) * scale[:, None]
+        weight = weight.reshape(outputs, kernel, kernel, inputs).permute(0, 3, 1, 2)
+        found[f"trunk.{i}.weight"] = weight.contiguous()
+        bias = (layer.biases / (1 << 24) - 0.5) / 32
+        found[f"trunk.{i}.bias"] = torch.from_numpy(bias).float()
+    return found
+
+
+def readout(known: prior.Prior, data: Maps) -> dict[str, npt.NDArray[Any]]:
+    """Fit a layer from the trunk's last hidden layer to class scores, by cross-entropy. Returns its
+    integers as `prior.load` reads them."""
+    torch.manual_seed(0)
+    steps, rng = min(600, 20 * len(data.planes)), np.random.default_rng(0)
+    views = data.planes.shape[1]
+    hidden = np.stack(
+        [
+            network.convolve(known.layers, p[rng.integers(views)])
+            for p in tqdm(data.planes, desc="trunk", disable=None)
+        ]
+    )
+    inputs = hidden.shape[1]
+    scale = hidden[::10].transpose(1, 0, 2, 3).reshape(inputs, -1).astype(np.float32).std(1) + 1
+    net = nn.Conv2d(inputs, CELL * CELL * known.classes, 1)
+    nn.init.zeros_(net.weight)
+    optimizer = torch.optim.Adam(net.parameters())
+    _, h, w = data.labels.shape
+    for step in tqdm(range(steps), desc="readout", disable=None):
+        for group in optimizer.param_groups:
+            group["lr"] = 0.02 * (1 - step / steps) + 1e-4
+        batch = rng.choice(len(data.labels), 3, p=data.weight)
+        x = torch.from_numpy(hidden[data.picture[batch]].astype(np.float32) / scale[:, None, None])
+        logits = F.pixel_shuffle(net(x), CELL)[:, :, :h, :w]
+        loss = F.cross_entropy(logits, torch.from_numpy(data.labels[batch]).long())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    weight = (net.weight.detach()[:, :, 0, 0] / torch.from_numpy(scale)).double()
+    assert net.bias is not None
+    bias = net.bias.detach().double()
+    # From (class, y, x) to (y, x, class); only differences between classes matter.
+    weight = weight.reshape(known.classes, CELL * CELL, inputs)
+    bias = bias.reshape(known.classes, CELL * CELL)
+    weight = (weight - weight.mean(0)).transpose(0, 1).reshape(-1, inputs)
+    bias = (bias - bias.mean(0)).T.reshape(-1)
+    layer = _integers(weight, 8, bias * 8 + 128.5)
+    return {f"readout.{name}": array for name, array in layer.items()}
+
+
+def prime(known: prior.Prior, data: Maps) -> dict[str, npt.NDArray[Any]]:
+    """Tables of the label coder's state after coding the maps and their mirror images: once without
+    and once with coarse pictures."""
+    rng = np.random.default_rng(0)
+    order = rng.permutation(2 * len(data.labels))
+    views = rng.integers(data.planes.shape[1], size=len(order))
+    states: list[state.State] = []
+    for informed in (False, True):
+        coder = state.unprimed(known.classes)
+        name = "informed" if informed else "causal"
+        for turn, number in enumerate(tqdm(order, desc=name, disable=None)):
+            i, mirror = number // 2, slice(None, None, -1 if number % 2 else 1)
+            planes = data.planes[data.picture[i], views[turn], ..., mirror] if informed else None
+            labels = data.labels[i, :, mirror]
+            primed.code(
+                range_coder.encoder(0),
+                labels.astype(np.int64),
+                np.bincount(labels.ravel(), minlength=known.classes).clip(0, 1),
+                known,
+                coder,
+                planes,
+            )
+        states.append(coder)
+    return {f"primed.{k}": v for k, v in state.tables_of(*states).items()}
+
+
+def run_export(options: PriorExportOptions) -> None:
+    """`sempic train label-prior export`."""
+    files.need_suffix(options.out, ".npz", "a label model")
+    causal, informed = _averaged(options.causal), _averaged(options.informed)
+    if "trunk.0.weight" not in informed:
+        raise ModelError(f"{options.informed}: a run without --coarse, where one with it is needed")
+    export(causal, informed, options.out)
+
+
+def _averaged(folder: Path) -> dict[str, Tensor]:
+    """The averaged weights of a run. Raises ModelError."""
+    return load_tensors(folder / "label-prior.safetensors", LabelPriorNet.kind)[0]
+
+
+def run_tables(options: PriorTablesOptions) -> None:
+    """`sempic train label-prior tables`."""
+    files.need_suffix(options.out, ".npz", "a label model")
+    apart((options.networks, options.segmenter, options.classes), options.out)
+    torch.set_num_threads(1)
+    data, _ = opened(options)
+    known = prior.load(options.networks)
+    palette = taxonomy.load(options.classes).palette
+    if known.classes != len(palette.classes):
+        raise ModelError(f"{options.networks} is for another number of classes")
+    layer = readout(known, data)
+    parsed = network.Layer(
+        layer["readout.weight"].astype(np.float32),
+        layer["readout.multiplier"].astype(np.int64),
+        layer["readout.bias"].astype(np.int64),
+    )
+    with np.load(options.networks, allow_pickle=False) as file:
+        networks = {k: v for k, v in file.items() if not k.startswith(("readout.", "primed."))}
+    arrays: dict[str, Any] = networks | layer | prime(replace(known, readout=parsed), data)
+    _write(options.out, arrays | {"palette": np.array(palette.full_name)})
+
+
+def _write(path: Path, arrays: dict[str, Any]) -> None:
+    """Write a label model, whole or not at all."""
+    out = io.BytesIO()
+    np.savez_compressed(out, **arrays)
+    files.make_folder(path.parent)
+    files.write(path, out.getvalue())

@@ -1,0 +1,38 @@
+import os
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from sempic import cli  # noqa: E402
+from sempic.labels import payload, prior  # noqa: E402
+from sempic.networks.label_prior import LabelPriorNet  # noqa: E402
+from sempic.training import label_model  # noqa: E402
+
+BUNDLED = payload.WEIGHTS[4]
+
+
+def test_the_classes_are_not_written_over(tmp_path, capsys):
+    classes = tmp_path / "toys.json"
+    classes.write_text('{"name": "prior-toys", "classes": [{"name": "ball"}]}')
+    os.link(classes, tmp_path / "toys.npz")
+    out = tmp_path / "toys.npz"
+    words = ("--data", tmp_path, "--networks", BUNDLED, "--out", out, "--classes", classes)
+    assert cli.main(["train", "label-prior", "tables", *map(str, words)]) == 2
+    assert "toys.json: would be replaced" in capsys.readouterr().err
+
+
+def test_a_run_begins_with_a_label_model(tmp_path):
+    """What is restored of its integers is exported to the same."""
+    found = label_model.restored(prior.load(BUNDLED))
+    net = LabelPriorNet(20, True)
+    missing = net.load_state_dict(found, strict=False)
+    assert not missing.unexpected_keys
+    assert {key.split(".")[0] for key in missing.missing_keys} == {"trunk", "mix", "aux"}
+    state = net.state_dict()
+    label_model.export(state, state, tmp_path / "again.npz")
+    with np.load(tmp_path / "again.npz") as written, np.load(BUNDLED) as file:
+        for name, array in written.items():
+            if name.startswith(("causal.", "layer")) and name in file:
+                np.testing.assert_allclose(array, file[name], atol=1, rtol=1e-6, err_msg=name)
