@@ -160,7 +160,12 @@ def read_flags(
     field without a default is missing.
     """
     parser = argparse.ArgumentParser(prog=prog, description=description, allow_abbrev=False)
-    parser.add_argument("--preset", choices=sorted(PRESETS), help="flags in one word")
+    parser.add_argument(
+        "--preset",
+        choices=sorted(PRESETS),
+        default=argparse.SUPPRESS,
+        help="several flags under one name",
+    )
     parts = {name: part for kind in kinds for name, part in fields.of(kind).items()}
     needed = [name for name, part in parts.items() if part.default is MISSING]
     helps = {

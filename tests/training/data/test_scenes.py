@@ -13,10 +13,7 @@ from sempic.errors import InputError
 from sempic.palette import CAMVID, CITYSCAPES
 from sempic.training.data.readers import Dataset, open_dataset
 from sempic.training.data.scenes import (
-    CropStream,
     SceneFolder,
-    TrainingScene,
-    crop,
     instance_edges,
     resize_picture,
 )
@@ -293,46 +290,6 @@ def test_coarse_pictures_are_those_of_the_codec(tmp_path: Path) -> None:
         sent = coarse.encode(coarse.downscale(scene.image, 4), quality=35, chroma=chroma)
         assert scene.payload == sent
         np.testing.assert_array_equal(scene.coarse, coarse.to_rgb(coarse.decode(sent)))
-
-
-def test_a_stream_decodes_each_scene_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    make_camvid(tmp_path / "data")
-    folder = scenes(open_dataset("camvid", tmp_path / "data", "train"))
-    decoded = []
-    load = SceneFolder.__getitem__
-
-    def counted(self: SceneFolder, index: int) -> TrainingScene:
-        decoded.append(index)
-        return load(self, index)
-
-    monkeypatch.setattr(SceneFolder, "__getitem__", counted)
-    size = folder[0].coarse.shape[0] * 4 // 2, 16
-    decoded.clear()
-    one, two = (CropStream(folder, size, flip=True, seed=3, threads=2) for _ in "ab")
-    one.prepare(range(4))
-    crops = [one[position] for position in range(9)]
-    assert sorted(decoded) == list(range(len(folder)))
-    again = two[7]  # whatever came before it
-    np.testing.assert_array_equal(again.image, crops[7].image)
-    np.testing.assert_array_equal(again.labels, crops[7].labels)
-    assert len({crop.image.tobytes() for crop in crops}) > len(folder)
-
-
-def test_crops_keep_coarse_and_fine_together() -> None:
-    y, x = np.mgrid[0:64, 0:96].astype(np.uint8)
-    image = np.stack([y, x, 0 * x], -1)
-    scene = TrainingScene(name="s", image=image, labels=x, edges=y, coarse=image[::4, ::4])
-    seen = set()
-    for seed in range(20):
-        part = crop(scene, (32, 64), 4, np.random.default_rng(seed), flip=True)
-        mirrored = part.labels[0, 0] > part.labels[0, 1]
-        fine = part.image[::4, 3::4] if mirrored else part.image[::4, ::4]
-        np.testing.assert_array_equal(fine, part.coarse)
-        np.testing.assert_array_equal(part.labels, part.image[..., 1])
-        np.testing.assert_array_equal(part.edges, part.image[..., 0])
-        seen.add((bool(mirrored), int(part.image[0, 0, 0])))
-    assert {m for m, _ in seen} == {True, False}
-    assert len(seen) > 6
 
 
 def test_halving_then_bicubic() -> None:

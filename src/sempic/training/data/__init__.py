@@ -1,2 +1,12 @@
-"""What trainings learn from: files found (`readers`, `sources`), what their classes mean
-(`taxonomy`), receivers' corpora (`corpus`), crops (`batches`, `views`), the paper's `scenes`."""
+"""Training data.
+
+`readers` lists the files of a dataset, `sources` those of any folder; `taxonomy` gives classes a
+meaning. On these build, for each kind of training:
+
+- receiver: `render` makes a corpus, `corpus` opens it, `batches` crops it;
+- segmenter: `views` crops, `degrade` changes light and noise;
+- label prior: `label_maps`;
+- the paper's network: `scenes`, `crops`.
+
+`pool` keeps pictures in device memory.
+"""

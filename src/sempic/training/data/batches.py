@@ -1,7 +1,7 @@
-"""Crops for a training step, cut on the device from pictures that lie there as bytes.
+"""Batches of crops for a receiver, cut on the device from a corpus in device memory.
 
-What is drawn for a step, a few numbers for each crop, depends on the seed and the step alone; it is
-drawn on the host and sent over at once. Pixels never leave the device.
+The host draws a few numbers per crop, which depend on seed and step alone, and sends them to the
+device; pixels stay there.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from sempic.training.data.pool import RARE_RATE, Pool, draw_spot, spots_of
 from sempic.training.device import to_device
 
 AS_SENT, OF_ALL = 0.6, 0.25
-"""Shares of the crops of which a receiver is told the texture as senders say it, and of all
-classes; of the others nothing."""
+"""Shares of the crops whose texture is given as a sender transmits it, and of all classes; the
+other crops come without texture."""
 
 
 class Drops(NamedTuple):
-    """How often a map is not to be trusted, by picture of a batch."""
+    """Shares of a batch's maps that are made worse, independently."""
 
     whole: float = 0.1
-    """All of it is void."""
+    """The whole map becomes void."""
     region: float = 0.0
-    """Part of one of its regions is void."""
+    """Part of a region becomes void."""
     wrong: float = 0.0
-    """Part of one of its regions has the labels of another picture there."""
+    """Part of a region gets the labels of another picture."""
 
 
 class Batch(NamedTuple):
@@ -44,17 +44,18 @@ class Batch(NamedTuple):
     coarse: Tensor
     """float (B, 3, H / 4, W / 4) in [-1, 1]."""
     labels: Tensor
-    """uint8 (B, H, W), as the receiver is given them; `classes` and more is void."""
+    """uint8 (B, H, W), the receiver's input after `drop`; ids from `classes` on are void."""
     texture: Tensor
-    """float (B, CONDITION, H / 4, W / 4), what is said of it (`sempic.texture.condition`)."""
+    """float (B, CONDITION, H / 4, W / 4), the receiver's input (`sempic.texture.condition`)."""
     strength: Tensor
-    """float (B, 1, H, W), of the noise it is made of (`sempic.texture.noise`)."""
+    """float (B, 1, H, W), strength of the noise that sampling starts from (`sempic.texture.noise`).
+    """
     truth: Tensor
-    """uint8 (B, H, W), the first map of each picture, with nothing dropped."""
+    """uint8 (B, H, W), the first map of each picture, before `drop`."""
 
 
 class Crops:
-    """Endless batches of crops of a corpus, which lies in device memory."""
+    """Batches of random crops of a corpus, which is copied to device memory."""
 
     def __init__(
         self,
@@ -65,8 +66,14 @@ class Crops:
         drops: Drops,
         samples: Sequence[Sample] | None = None,
     ) -> None:
-        """`samples` of the corpus, default: all that are not for validation. Those that are smaller
-        than `size`, (height, width), are left out; raises InputError if that leaves none."""
+        """
+        Args:
+            size: (height, width) of a crop, multiples of GRID. Smaller samples are left out.
+            samples: default: all of the corpus that are not for validation.
+
+        Raises:
+            InputError: a size that is no multiple of GRID, or no sample is large enough.
+        """
         if size[0] % GRID or size[1] % GRID:
             raise InputError(f"a crop of {size[0]}×{size[1]} is not a multiple of {GRID}")
         chosen = corpus.part(judged=False) if samples is None else samples
@@ -82,24 +89,26 @@ class Crops:
         self._first = np.array([first for first, _ in self._maps])
         self._coarse = _ranges([len(s.coarse) for s in chosen])
         rare = corpus.taxonomy.ids(sorted(corpus.taxonomy.rare))
-        self._told = _Told(chosen, self.void)
-        self._unsaid = texture.usual(corpus.taxonomy.palette)[: self.void + 1]
+        self._textures = _Textures(chosen, self.void)
+        self._usual = texture.usual(corpus.taxonomy.palette)[: self.void + 1]
         self._spots = [spots_of(m, rare) for s in chosen for m in s.maps]
         names = sorted({s.source for s in chosen})
         weights = np.array([corpus.weights[name] for name in names], float)
         self._shares = weights / weights.sum()
-        self._of = [np.array([i for i, s in enumerate(chosen) if s.source == n]) for n in names]
+        self._members = [
+            np.array([i for i, s in enumerate(chosen) if s.source == name]) for name in names
+        ]
 
     def plan(self, seed: int, step: int, batch: int) -> npt.NDArray[np.int64]:
-        """What is cut for a step, (B, 6): image, map, coarse picture, top, left, mirrored."""
+        """The crops of a step, int64 (B, 6): image, map, coarse picture, top, left, mirrored."""
         rng = np.random.default_rng((seed, step))
         sources = rng.choice(len(self._shares), batch, p=self._shares)
         draws = rng.random((batch, 6))
         seeks = rng.random(batch) < RARE_RATE
         plan = np.empty((batch, 6), np.int64)
         for row, (source, draw) in enumerate(zip(sources, draws, strict=True)):
-            of = self._of[source]
-            number = int(of[int(draw[0] * len(of))])
+            members = self._members[source]
+            number = int(members[int(draw[0] * len(members))])
             first, count = self._maps[number]
             map_ = first + int(draw[1] * count)
             first, count = self._coarse[number]
@@ -118,9 +127,10 @@ class Crops:
         return plan
 
     def draw(self, seed: int, step: int, batch: int) -> Batch:
-        """The crops of a step, the same for the same seed.
+        """The batch of a step.
 
-        Half of them are lit otherwise, the coarse picture with them: few drives have few lights.
+        Half of the crops are made lighter or darker together with their coarse pictures, because
+        the drives of a corpus have few kinds of light.
         """
         plan = self.plan(seed, step, batch)
         top, left, mirror = plan[:, 3], plan[:, 4], plan[:, 5]
@@ -145,19 +155,19 @@ class Crops:
         image, coarse = (((part + 1) * gains - 1).clamp(-1, 1) for part in (image, coarse))
         labels, truth = (self.maps.cut(cuts[:, k : k + 5], self.size) for k in (5, 10))
         labels, without = drop(labels, self.void, self.drops, rng)
-        told = self._told.draw(plan[:, 1], plan[:, 0], without, light.mean(1), rng)
-        return Batch(image, coarse, labels, *of_texture(told, self._unsaid, labels), truth)
+        tables = self._textures.draw(plan[:, 1], plan[:, 0], without, light.mean(1), rng)
+        return Batch(image, coarse, labels, *of_texture(tables, self._usual, labels), truth)
 
 
-class _Told:
-    """What is said of texture, for every map of every sample, and of samples without one."""
+class _Textures:
+    """Measured textures of every map of every sample, and of every sample without a map."""
 
     def __init__(self, samples: Sequence[Sample], void: int) -> None:
         self.void = void
-        self._first = sum(len(s.maps) for s in samples)
+        self._maps = sum(len(s.maps) for s in samples)
         with_map = [t for s in samples for t in (s.textures or [{}] * (len(s.maps) + 1))[:-1]]
         without = [s.textures[-1] if s.textures else {} for s in samples]
-        self._of: list[Measured] = [*with_map, *({void: t[0]} if t else {} for t in without)]
+        self._measured: list[Measured] = [*with_map, *({void: t[0]} if t else {} for t in without)]
 
     def draw(
         self,
@@ -167,54 +177,57 @@ class _Told:
         light: npt.NDArray[np.float64],
         rng: np.random.Generator,
     ) -> npt.NDArray[np.float32]:
-        """Tables, (B, void + 1, CONDITION), for crops of these samples with these of all maps, or
-        without any, lit by e to the power of `light`: as senders say it, of all classes, or
-        nothing."""
+        """Tables of `texture.condition`, (B, void + 1, CONDITION): as senders transmit them, of all
+        classes, or empty.
+
+        Args:
+            maps, samples: int64 (B,), indices of each crop's map and sample.
+            without: bool (B,), whether the crop comes without a map.
+            light: float64 (B,), logarithm of the factor of its brightness.
+        """
         tables = []
-        for map_, sample, none, how in zip(
+        for map_, sample, no_map, draw in zip(
             maps, samples, without, rng.random(len(maps)), strict=True
         ):
-            of = self._of[self._first + sample if none else map_]
-            said = said_of(of, wholly=how >= AS_SENT) if how < AS_SENT + OF_ALL else {}
+            measured = self._measured[self._maps + sample if no_map else map_]
+            said = said_of(measured, wholly=draw >= AS_SENT) if draw < AS_SENT + OF_ALL else {}
             tables.append(texture.condition(said)[: self.void + 1])
         found = np.stack(tables)
-        # A brighter picture's texture is stronger (`LEVELS`), by as many quarters of an octave.
-        found[..., 1:3] += found[..., :1] * (light / np.log(2) / 4)[:, None, None].astype(
-            np.float32
-        )
+        # Brightness scales texture, whose level (`LEVELS`) counts quarters of an octave.
+        shift = (light / np.log(2) / 4)[:, None, None].astype(np.float32)
+        found[..., 1:3] += found[..., :1] * shift
         return found
 
 
 def of_texture(
-    told: npt.NDArray[np.float32], unsaid: npt.NDArray[np.float32], labels: Tensor
+    tables: npt.NDArray[np.float32], usual: npt.NDArray[np.float32], labels: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """What is said of each patch's class, float (B, CONDITION, H / 4, W / 4), and how strong each
-    pixel's noise is, float (B, 1, H, W).
+    """Texture planes, float (B, CONDITION, H / 4, W / 4), and noise strength, float (B, 1, H, W).
 
     Args:
-        told: (B, classes + 1, CONDITION), a table for each map, `sempic.texture.condition`; the
-            last of its ids is void.
-        unsaid: (classes + 1,), `sempic.texture.usual`.
-        labels: uint8 (B, H, W); what is more than void is void, too.
+        tables: (B, classes + 1, CONDITION), `sempic.texture.condition` of each map; the last id is
+            void.
+        usual: (classes + 1,), `sempic.texture.usual`.
+        labels: uint8 (B, H, W); ids above void are void, too.
     """
-    ids = labels.long().clamp_max(len(unsaid) - 1)
-    noise = to_device(texture.noise(told, unsaid), labels.device)
+    ids = labels.long().clamp_max(len(usual) - 1)
+    noise = to_device(texture.noise(tables, usual), labels.device)
     strength = noise.gather(1, ids.flatten(1)).reshape(ids.shape)[:, None]
     middle = ids[:, PATCH // 2 :: PATCH, PATCH // 2 :: PATCH]
     batch, rows, columns = middle.shape
-    index = middle.flatten(1)[:, :, None].expand(-1, -1, told.shape[2])
-    said = to_device(told, labels.device).gather(1, index).transpose(1, 2)
-    return said.reshape(batch, told.shape[2], rows, columns), strength
+    index = middle.flatten(1)[:, :, None].expand(-1, -1, tables.shape[2])
+    planes = to_device(tables, labels.device).gather(1, index).transpose(1, 2)
+    return planes.reshape(batch, tables.shape[2], rows, columns), strength
 
 
 def drop(
     labels: Tensor, void: int, drops: Drops, rng: np.random.Generator
 ) -> tuple[Tensor, npt.NDArray[np.bool_]]:
-    """Maps, uint8 (B, H, W), of which some are made void or wrong, whole or in part (`Drops`); and
-    which of them are void as a whole.
+    """Maps, uint8 (B, H, W), with random voids and errors (`Drops`), and bool (B,): the maps that
+    are wholly void.
 
-    A part is what a rectangle, of a quarter to three quarters of the sides, cuts out of the class
-    at its centre; what is wrong there comes from the next picture of the batch.
+    A part of a region is the class at the centre of a random rectangle, within the rectangle; the
+    rectangle's sides are 25 % to 75 % of the map's. Wrong labels come from the next map.
     """
     batch, height, width = labels.shape
     dropped = rng.random((batch, 3)) < drops
@@ -247,11 +260,11 @@ def _window(
     left: npt.NDArray[np.int64],
     mirror: npt.NDArray[np.int64],
 ) -> npt.NDArray[np.int64]:
-    """The plan of `Pool.cut`, (B, 5)."""
+    """A plan of `Pool.cut`, int64 (B, 5)."""
     return np.stack([pool.starts[numbers], pool.widths[numbers], top, left, mirror], 1)
 
 
 def _ranges(counts: Sequence[int]) -> list[tuple[int, int]]:
-    """First and count of each of several runs."""
+    """(First index, count) of consecutive runs."""
     firsts = np.cumsum([0, *counts[:-1]])
     return [(int(first), count) for first, count in zip(firsts, counts, strict=True)]

@@ -1,10 +1,13 @@
-"""What a receiver learns from, made once by `sempic train corpus` and opened without a codec.
+"""Training corpus of receivers: `sempic train corpus` writes it (`render`), `open_corpus` reads it.
 
-A corpus is a folder of tar shards, as WebDataset reads them, and `corpus.json`. A sample is one
-rendition of a picture: `NAME.image.webp` (lossless), its label maps `NAME.map0.png` … (ids of the
-corpus's classes, as they will be sent: what is known of the picture first, then a segmenter's,
-simplified), and `NAME.coarse0.png` …, the coarse picture as a receiver decodes it, at several
-factors and qualities.
+A corpus is a folder of tar shards (in the format of WebDataset) and `corpus.json`. A sample is one
+rendition of a picture:
+
+- `N.image.webp`: the picture, lossless;
+- `N.map0.png` …: label maps, ids of the corpus's classes: first the known one, then a segmenter's,
+  simplified as it is sent;
+- `N.coarse0.png` …: decoded coarse pictures of several factors and qualities;
+- `N.json`: source, name, whether it is for validation, and measured textures.
 """
 
 from __future__ import annotations
@@ -28,9 +31,10 @@ from sempic.training.data import taxonomy
 from sempic.training.data.taxonomy import Taxonomy
 
 Measured = Mapping[int, tuple[int, int, bool]]
+"""What `texture.measure` returns."""
 FORMAT = "sempic.corpus/1"
 GRID = 16
-"""Sides are multiples of this: pixels of every coarse factor, and their chroma, align."""
+"""Sides are multiples of this, so that coarse pixels of every factor, and their chroma, align."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,33 +44,33 @@ class Sample:
     source: str
     name: str
     judged: bool
-    """It is for validation."""
+    """For validation, not for training."""
     image: Image
     """uint8 (H, W, 3); H and W multiples of GRID."""
     coarse: tuple[Image, ...]
-    """uint8 (H / 4, W / 4, 3) each, as the receiver decodes it."""
+    """uint8 (H / 4, W / 4, 3) each, as decoded by a receiver."""
     maps: tuple[LabelMap, ...]
     """uint8 (H, W) each."""
     textures: tuple[Measured, ...] = ()
-    """`texture.measure` of the picture with each map, and without."""
+    """`texture.measure` with each map, then without a map; empty in old corpora."""
 
     def said(self, map_: int) -> Texture:
-        """What a sender says of its texture beside one of the maps."""
+        """The texture that a sender transmits with one of the maps."""
         return said_of(self.textures[map_] if self.textures else {})
 
 
 def said_of(measured: Measured, *, wholly: bool = False) -> Texture:
-    """What a sender says of texture that was measured; wholly: of every class, weak or not."""
+    """The texture that a sender transmits: of weak classes, or of all if `wholly`."""
     return {n: (median, high) for n, (median, high, weak) in measured.items() if weak or wholly}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Corpus:
-    """What `open_corpus` reads."""
+    """Samples in memory, and what their ids mean."""
 
     taxonomy: Taxonomy
     weights: dict[str, float]
-    """Of the crops, by source."""
+    """Shares of the crops by source, not normalised."""
     samples: list[Sample]
 
     def part(self, *, judged: bool) -> list[Sample]:
@@ -74,7 +78,7 @@ class Corpus:
 
 
 def about(folder: Path) -> dict[str, Any]:
-    """What a corpus says of itself. Raises InputError."""
+    """The content of `corpus.json`. Raises InputError."""
     path = folder / "corpus.json"
     with refused(
         InputError, f"{path}: no corpus of `sempic train corpus`", *JSON_FAULTS, unfit=True
@@ -86,40 +90,40 @@ def about(folder: Path) -> dict[str, Any]:
 
 
 def open_corpus(folders: Sequence[Path], threads: int = 2) -> Corpus:
-    """The samples of one or several corpora of the same classes, whole in memory.
+    """All samples of one or several corpora of the same classes.
 
-    Raises InputError: no corpus, one of other classes, or a damaged one.
+    Raises InputError: no corpus, corpora of different classes, or a damaged corpus.
     """
     weights: dict[str, float] = {}
     samples: list[Sample] = []
-    specs: list[Any] = []
+    classes: list[Any] = []
     for folder in folders:
         found, before = about(folder), len(samples)
         try:
-            specs.append(found["recipe"]["classes"])
+            classes.append(found["recipe"]["classes"])
             weights |= {name: source["weight"] for name, source in found["sources"].items()}
-            counts = found["shards"], found["samples"]
+            shard_count, sample_count = found["shards"], found["samples"]
         except (KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{folder / 'corpus.json'}: damaged ({error!r})") from error
         shards = sorted(folder.glob("shard-*.tar"))
-        if len(shards) != counts[0]:
-            raise InputError(f"{folder}: {len(shards)} shards, expected {counts[0]}")
+        if len(shards) != shard_count:
+            raise InputError(f"{folder}: {len(shards)} shards, expected {shard_count}")
         for path in shards:
             with ThreadPoolExecutor(threads) as pool:
                 samples += pool.map(lambda files, path=path: _unpacked(files, path), _read(path))
-        if len(samples) - before != counts[1]:
-            raise InputError(f"{folder}: {len(samples) - before} samples, expected {counts[1]}")
+        if len(samples) - before != sample_count:
+            raise InputError(f"{folder}: {len(samples) - before} samples, expected {sample_count}")
         if foreign := {sample.source for sample in samples[before:]} - found["sources"].keys():
             raise InputError(
                 f"{folder}: samples of {min(foreign)}, of which corpus.json says nothing"
             )
-    if any(spec != specs[0] for spec in specs):
+    if any(description != classes[0] for description in classes):
         raise InputError(f"{', '.join(map(str, folders))}: corpora of different classes")
-    return Corpus(taxonomy.from_description(specs[0]), weights, samples)
+    return Corpus(taxonomy.from_description(classes[0]), weights, samples)
 
 
 def _read(path: Path) -> list[dict[str, bytes]]:
-    """The files of each sample of a shard, by what follows its number."""
+    """The files of each sample of a shard, by their names after the sample's number."""
     samples: dict[str, dict[str, bytes]] = {}
     causes = OSError, tarfile.TarError, ValueError
     with (
@@ -144,17 +148,17 @@ def _unpacked(files: dict[str, bytes], path: Path) -> Sample:
         return tuple(decoded(name) for name in names)
 
     try:
-        told = json.loads(files["json"])
+        about = json.loads(files["json"])
         return Sample(
-            told["source"],
-            told["name"],
-            told["judged"],
+            about["source"],
+            about["name"],
+            about["judged"],
             decoded("image.webp"),
             several("coarse"),
             several("map"),
             tuple(
-                {int(number): (levels[0], levels[1], levels[2]) for number, levels in of.items()}
-                for of in told.get("textures", ())
+                {int(number): (levels[0], levels[1], levels[2]) for number, levels in part.items()}
+                for part in about.get("textures", ())
             ),
         )
     except Exception as error:  # Pillow's plugins raise many kinds on damaged files

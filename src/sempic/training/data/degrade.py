@@ -17,11 +17,12 @@ _GREY = (0.299, 0.587, 0.114)
 
 
 def degrade(image: Tensor, rng: np.random.Generator) -> Tensor:
-    """Pictures, (B, 3, H, W) in [0, 1], with other light, compression and noise."""
+    """Pictures, (B, 3, H, W) in [0, 1], with random brightness, contrast, saturation, gamma and
+    colour balance, JPEG artefacts and noise."""
     batch, device = len(image), image.device
 
     def column(values: npt.NDArray[np.float64], rate: float, neutral: float = 1.0) -> Tensor:
-        """Values for a share `rate` of the pictures, and what changes nothing for the others."""
+        """Values for a share `rate` of the pictures, `neutral` for the others."""
         chosen = rng.random((batch, 1)) < rate
         table = np.where(chosen, values, neutral).astype(np.float32)
         return to_device(table, device)[:, :, None, None]
@@ -57,12 +58,16 @@ _CHROMA = (
     47, 66, 99, 99, 99, 99, 99, 99, *[99] * 32,
 )
 # fmt: on
-"""Annex K of ITU-T T.81."""
+"""Quantisation tables of ITU-T T.81, Annex K."""
 
 
 def jpeg(image: Tensor, quality: Tensor) -> Tensor:
-    """What JPEG of a quality, (B,) in 1…100, leaves of pictures, (B, 3, H, W) in [0, 1]; chroma has
-    half the resolution. Sides are multiples of 16."""
+    """Pictures, (B, 3, H, W) in [0, 1], after JPEG with 4:2:0 chroma.
+
+    Args:
+        image: sides are multiples of 16.
+        quality: (B,) in 1…100.
+    """
     device = image.device
     at = torch.arange(8, device=device, dtype=torch.float32)
     cosine = torch.cos(math.pi / 8 * (at + 0.5) * at[:, None]) / 2

@@ -1,4 +1,4 @@
-"""Pictures and maps of any size in device memory, and where rare classes are in them."""
+"""Pictures and maps of any size in device memory, and the places of rare classes."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 RARE_RATE = 0.5
-"""Share of the crops that are made around a rare class, where there is one."""
+"""Share of the crops that are placed around a rare class, if the map has one."""
 _SPOTS = 48
-"""Places of a rare class that are remembered of each map."""
+"""Number of places that are stored per map and rare class."""
 
 
 class Pool:
@@ -35,8 +35,8 @@ class Pool:
         """Crops, uint8 (B, h, w) or (B, h, w, C).
 
         Args:
-            plan: int64 (B, 5) on the device: start and width of the array, top and left of the
-                crop, which must lie within, and whether it is mirrored.
+            plan: int64 (B, 5) on the device: start and width of the array; top and left of the
+                crop, which must lie inside; 1 for a mirrored crop, else 0.
         """
         start, width, top, left, mirror = (column[:, None] for column in plan.unbind(1))
         y = torch.arange(size[0], device=plan.device)
@@ -45,26 +45,26 @@ class Pool:
         return self.take(start + (top + y) * width + left, columns)
 
     def take(self, rows: Tensor, columns: Tensor) -> Tensor:
-        """uint8 (B, h, w) or (B, h, w, C): the places at each sum of one of the rows, int64 (B, h),
-        the first places of rows of arrays, and of one of the columns, (B, w)."""
+        """Pixels, uint8 (B, h, w) or (B, h, w, C), at the sums of `rows`, int64 (B, h), where array
+        rows start in the pool, and `columns`, int64 (B, w)."""
         index = rows[:, :, None] + columns[:, None, :]
         taken = self.flat.index_select(0, index.flatten())
         return taken.reshape(*index.shape, *self.flat.shape[1:])
 
 
 Spots = list[npt.NDArray[np.int16]]
-"""Where rare classes are in a map: of each, `_SPOTS` places, (N, 2), rows and columns."""
+"""Places of rare classes in a map: for each class int16 (N ≤ _SPOTS, 2), rows and columns."""
 
 
 def draw_spot(spots: Spots, rng: np.random.Generator) -> tuple[int, int]:
-    """A place of one of the classes, each as likely."""
+    """A random place of a random class."""
     places = spots[rng.integers(len(spots))]
     row, column = places[rng.integers(len(places))]
     return int(row), int(column)
 
 
 def spots_of(labels: npt.NDArray[np.uint8], rare: Sequence[int], grid: int = 4) -> Spots:
-    """Where the rare ids are in a map, looked for on a grid."""
+    """Places of the rare ids in a map, searched on a grid."""
     small = labels[::grid, ::grid]
     counts = np.bincount(small.ravel(), minlength=256)
     found = []

@@ -1,8 +1,8 @@
-"""Folders of known layout → lists of files that belong together.
+"""Datasets in known layouts → the files of each scene.
 
-Every reader takes the folder and a split and returns a `Dataset`; `LAYOUTS` has them by the names
-that `--dataset_mode` takes, with the folders by which `sempic train` recognises each. What is
-missing or left over is an `InputError` that names the file.
+A reader takes a folder and a split and returns a `Dataset`. `LAYOUTS` maps the names of
+`--dataset_mode` to readers, and to the folders by which `sempic train` recognises a layout. A file
+without its partner is an `InputError`.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 MAPS = (".png", ".bmp", ".tif", ".tiff")
 COARSE = (*PICTURES, ".bpg")
 ENDINGS = ("", "_color", "_gtFine_color", "_trainIds", "_gtFine_trainIds", "_gtFine_labelTrainIds")
-"""What a predicted map may be called beyond its picture's name: the first that is there."""
+"""Endings of predicted maps after the picture's name, in order of preference."""
 _LONG = {"train": "training", "val": "validation"}
-"""What ADE20K calls the splits."""
+"""ADE20K's names of the splits."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,14 +38,14 @@ class Entry:
     labels: Path
     instances: Path | None = None
     predicted: Path | None = None
-    """A predicted label map that is to be used in place of `labels`."""
+    """A predicted label map that replaces `labels`."""
     coarse: Path | None = None
-    """A ready-made coarse picture."""
+    """A coarse picture that replaces ours."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Dataset:
-    """A split of a dataset: its files, and what their ids mean."""
+    """The files of a split, and the meaning of their ids."""
 
     entries: tuple[Entry, ...]
     num_classes: int
@@ -53,21 +53,21 @@ class Dataset:
     ids: npt.NDArray[np.uint8] = field(repr=False)
     """uint8 (256,): the id of each value in the label files."""
     palette: Palette | None = None
-    """Colours of predicted maps that are stored as pictures."""
+    """Official colours, for predicted maps that are colour pictures."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Layout:
-    """How a dataset lies on disk."""
+    """The files of a dataset on disk."""
 
     read: Callable[[Path, str, int | None], Dataset]
     """(folder, split, num_classes or None for the dataset's own) → Dataset."""
     folders: tuple[str, str]
-    """Of a split's pictures and of its maps: they tell this layout from the others. {split} stands
-    for train or val, {long} for training or validation."""
+    """Folders of a split's pictures and of its maps, by which the layout is recognised. {split}
+    stands for train or val, {long} for training or validation."""
 
     def splits(self, folder: Path) -> list[str]:
-        """Those whose pictures are there; none if no split has both folders, in this layout."""
+        """The splits that have pictures; none if no split has both folders."""
         if not any(all(_below(folder, f, split).is_dir() for f in self.folders) for split in _LONG):
             return []
         return [split for split in _LONG if _below(folder, self.folders[0], split).is_dir()]
@@ -86,12 +86,12 @@ def open_dataset(
     """The split (`train`, `val`) of the dataset at `folder`, read as `mode` (see `LAYOUTS`).
 
     Args:
-        generated_semantic: a folder of predicted maps, used in place of the human ones: colour
-            pictures in the dataset's official colours, or label maps, named as the pictures are
-            (with or without the dataset's ending, and one of `ENDINGS`).
-        coarse_path: a folder of coarse pictures, named likewise, used in place of our own.
-        image_path: for cityscapes, a folder of pictures used in place of leftImg8bit/SPLIT, all
-            or some of them.
+        generated_semantic: folder of predicted maps that replace the human ones: colour pictures
+            in the dataset's official colours, or label maps. A map has its picture's name, with or
+            without the dataset's ending, and one of `ENDINGS`.
+        coarse_path: folder of coarse pictures that replace ours; names as above, without `ENDINGS`.
+        image_path: for cityscapes, folder that replaces leftImg8bit/SPLIT; it may have only some
+            of the pictures.
 
     Raises InputError: an unknown mode, a missing folder, or a file without its partner.
     """
@@ -123,9 +123,9 @@ def cityscapes(
 ) -> Dataset:
     """Cityscapes in its official layout: leftImg8bit/SPLIT/CITY, gtFine/SPLIT/CITY.
 
-    19 classes are the trainIds, from `*_labelTrainIds.png` or `*_trainIds.png` where each picture
-    has one, else made from `*_labelIds.png`. 34 are the labelIds, 35 those and license plate
-    (stored as 255) as 34.
+    19 classes are the trainIds: from `*_labelTrainIds.png` or `*_trainIds.png` if every picture has
+    one, else derived from `*_labelIds.png`. 34 classes are the labelIds; 35 add the license plate
+    (255 in the files) as id 34.
     """
     classes = num_classes or 19
     if classes not in (19, 34, 35):
@@ -135,23 +135,23 @@ def cityscapes(
     images = _named(image_path or folder / "leftImg8bit" / split, PICTURES, "_leftImg8bit")
     truth = _files(folder / "gtFine" / split, MAPS)
 
-    def kind(*endings: str) -> dict[str, Path]:
+    def ending_in(*endings: str) -> dict[str, Path]:
         found = {}
         for path in truth:
             ending = next((e for e in endings if path.stem.endswith(e)), None)
             name = path.stem.removesuffix(ending or "")
-            # of a folder of one's own, some pictures of the split will do
+            # image_path may lack pictures of the split: their maps are ignored.
             if ending and (image_path is None or name in images):
                 found[name] = path
         return found
 
-    label_ids, instances = kind("_gtFine_labelIds"), kind("_gtFine_instanceIds")
-    train_ids = kind("_gtFine_labelTrainIds", "_gtFine_trainIds", "_trainIds")
+    label_ids, instances = ending_in("_gtFine_labelIds"), ending_in("_gtFine_instanceIds")
+    train_ids = ending_in("_gtFine_labelTrainIds", "_gtFine_trainIds", "_trainIds")
     if classes == 19 and train_ids.keys() >= images.keys():
         labels, ids = train_ids, _table({i: i for i in range(19)}, void=19)
     elif classes == 19:
-        every = np.arange(256, dtype=np.uint8)
-        labels, ids = label_ids, translate(every, CITYSCAPES_FULL.id, CITYSCAPES.id, near=False)
+        values = np.arange(256, dtype=np.uint8)
+        labels, ids = label_ids, translate(values, CITYSCAPES_FULL.id, CITYSCAPES.id, near=False)
     elif classes == 34:
         labels, ids = label_ids, _table({i: i for i in range(34)}, void=34)
     else:
@@ -168,11 +168,10 @@ def cityscapes(
 
 
 def plain(folder: Path, split: str, num_classes: int | None) -> Dataset:
-    """Any pictures: images/SPLIT and labels/SPLIT, or images and labels where there are no splits:
-    neither of train nor of val. What is asked for by another name must be there.
+    """Any pictures: images/SPLIT, labels/SPLIT and, optionally, instances/SPLIT; or the same
+    folders without SPLIT if `split` is train or val and images has neither.
 
-    Label maps hold ids; those that are num_classes (256 if not given) or more are void. Instance
-    maps may lie in instances.
+    Label maps hold ids; ids from num_classes (default 256) on are void.
     """
     classes = num_classes or 256
     if not 1 <= classes <= 256:
@@ -192,7 +191,7 @@ def plain(folder: Path, split: str, num_classes: int | None) -> Dataset:
     )
 
 
-def _alike(
+def _same_names(
     dataset: str,
     images: str,
     labels: str,
@@ -202,14 +201,14 @@ def _alike(
     instances: str = "",
     palette: Palette | None = None,
 ) -> Layout:
-    """Folders whose files carry the same names.
+    """A layout of folders in which a picture and its maps have the same name.
 
     Args:
         dataset: its name in errors.
         images, labels, instances: patterns of folders, as in `Layout.folders`.
-        classes: how many it may be read with; the first if nothing is said. There are that many
-            ids, the next is void.
-        first: the value that the first class has in the files.
+        classes: allowed values of num_classes, the default first. The default is also the number
+            of ids before void.
+        first: value of the first class in the files.
     """
 
     def read(folder: Path, split: str, num_classes: int | None) -> Dataset:
@@ -230,20 +229,22 @@ def _alike(
 
 LAYOUTS: dict[str, Layout] = {
     "cityscapes": Layout(read=cityscapes, folders=("leftImg8bit/{split}", "gtFine/{split}")),
-    # Of the scene-parsing challenge; 0 is void. With 151 "classes" void is a channel of its own,
+    # Scene-parsing challenge; 0 in the files is void. With 151 classes void is a condition channel,
     # as in the original.
-    "ade20k": _alike("ADE20K", "images/{long}", "annotations/{long}", classes=(150, 151), first=1),
-    # CelebAMask-HQ with its part masks merged.
-    "celeba": _alike("CelebA-Mask", "{split}/images", "{split}/labels", classes=(19,)),
-    # COCO-Stuff as SPADE lays it out.
-    "coco": _alike(
+    "ade20k": _same_names(
+        "ADE20K", "images/{long}", "annotations/{long}", classes=(150, 151), first=1
+    ),
+    # CelebAMask-HQ with merged part masks.
+    "celeba": _same_names("CelebA-Mask", "{split}/images", "{split}/labels", classes=(19,)),
+    # COCO-Stuff in SPADE's layout.
+    "coco": _same_names(
         "COCO-Stuff", "{split}_img", "{split}_label", classes=(182, 183), instances="{split}_inst"
     ),
     # CamVid of the SegNet tutorial.
-    "camvid": _alike("CamVid", "{split}", "{split}annot", classes=(11,), palette=CAMVID),
+    "camvid": _same_names("CamVid", "{split}", "{split}annot", classes=(11,), palette=CAMVID),
     "folder": Layout(read=plain, folders=("images/{split}", "labels/{split}")),
 }
-"""The first whose folders are there is the layout of a folder."""
+"""In the order in which a folder's layout is recognised."""
 
 
 # ── files and partners ───────────────────────────────────────────────────────────────────────
@@ -259,13 +260,13 @@ def _dataset(
     ids: npt.NDArray[np.uint8],
     palette: Palette | None = None,
 ) -> Dataset:
-    """Files that belong together by their names; what stands alone is an error. A map that is
-    missing ends so."""
+    """Pictures and maps joined by their names. Raises InputError for a picture or map without a
+    partner; `ending` completes the name of a missing map in the message."""
     if lone := [labels[name] for name in labels if name not in images]:
-        raise InputError(f"{_several(lone)}: no picture belongs to it")
+        raise InputError(f"{_first_of(lone)}: no picture belongs to it")
     if missing := [name for name in images if name not in labels]:
         raise InputError(
-            f"{_several([images[name] for name in missing])}: its label map "
+            f"{_first_of([images[name] for name in missing])}: its label map "
             f"{missing[0]}{ending} is missing"
         )
     return Dataset(
@@ -294,7 +295,7 @@ def _files(folder: Path, suffixes: Iterable[str]) -> list[Path]:
 
 
 def find_pictures(folder: Path, suffixes: Iterable[str] = PICTURES) -> list[Path]:
-    """The pictures below a folder, in order. Raises InputError if there are none."""
+    """The pictures below a folder, sorted. Raises InputError if there are none."""
     found = _files(folder, suffixes)
     if not found:
         raise InputError(f"{folder}: no pictures here")
@@ -302,14 +303,15 @@ def find_pictures(folder: Path, suffixes: Iterable[str] = PICTURES) -> list[Path
 
 
 def _named(folder: Path, suffixes: Iterable[str], ending: str = "") -> dict[str, Path]:
-    """Files by their name below `folder`, without `ending` and suffix; there must be some."""
+    """Files by name: with an `ending`, the stem without it; else the path below `folder` without
+    suffix. Raises InputError if there are none."""
     named: dict[str, Path] = {}
     for path in find_pictures(folder, suffixes):
-        name = path.stem.removesuffix(ending) if ending else path.stem
-        if ending and not path.stem.endswith(ending):
+        if not path.stem.endswith(ending):
             raise InputError(f"{path}: its name does not end in {ending}{path.suffix}")
-        if not ending:  # a plain tree may repeat a name in another folder
-            name = path.relative_to(folder).with_suffix("").as_posix()
+        name = path.relative_to(folder).with_suffix("").as_posix()
+        if ending:
+            name = path.stem.removesuffix(ending)
         if name in named:
             raise InputError(f"{path} and {named[name]} have the same name")
         named[name] = path
@@ -317,7 +319,7 @@ def _named(folder: Path, suffixes: Iterable[str], ending: str = "") -> dict[str,
 
 
 def _perhaps(folder: Path) -> dict[str, Path]:
-    """Instance maps by their names, if there is the folder."""
+    """Instance maps by name; none without the folder."""
     return _named(folder, MAPS) if folder.is_dir() else {}
 
 
@@ -328,7 +330,7 @@ def _twins(
     what: str,
     endings: Sequence[str] = ("",),
 ) -> list[Path]:
-    """For each entry, the file of `folder` that is named as its picture is, up to an ending."""
+    """For each entry, the file of `folder` with its picture's name, plus one of `endings`."""
     by_stem: dict[str, Path] = {}
     for path in _files(folder, suffixes):
         if path.stem in by_stem:
@@ -352,7 +354,7 @@ def open_picture(path: Path) -> PIL.Image.Image:
 
 
 def read_map(path: Path, image: Path, shape: tuple[int, ...]) -> LabelMap:
-    """`read_ids` of the map of a picture of that (height, width); InputError if it has another."""
+    """`read_ids` of a picture's map. Raises InputError unless its shape is the picture's."""
     ids = jobs.read_ids(path)
     if ids.shape != shape:
         raise InputError(
@@ -361,7 +363,7 @@ def read_map(path: Path, image: Path, shape: tuple[int, ...]) -> LabelMap:
     return ids
 
 
-def _several(paths: list[Path]) -> str:
+def _first_of(paths: list[Path]) -> str:
     return f"{paths[0]}" + (f" (and {len(paths) - 1} more)" if len(paths) > 1 else "")
 
 

@@ -1,4 +1,4 @@
-"""`sempic train corpus`: renditions of labelled pictures, as receivers get them (`corpus`)."""
+"""`sempic train corpus`: renders labelled pictures into a training corpus (`corpus`)."""
 
 from __future__ import annotations
 
@@ -36,30 +36,29 @@ from sempic.training.data.taxonomy import Taxonomy
 from sempic.training.options import CorpusOptions
 
 SHARD = 48 << 20
-"""Bytes after which another shard begins; with its last sample it stays below 50 MiB."""
+"""Bytes after which a new shard begins, so that a shard stays below 50 MiB."""
 _SHARDS = "shard-[0-9][0-9][0-9][0-9].tar"
-"""Their names; tars of others, as there are of pictures, are no part of a corpus."""
+"""Names of shards; other tars in a folder are not part of a corpus."""
 JUDGED = 24
-"""Pictures of each source that are kept for validation."""
+"""Validation pictures of each source."""
 FACTORS = {4: 0.85, 8: 0.15}
-"""Coarse factors and how often each is drawn."""
+"""Probabilities of the coarse factors."""
 QPS = (24, 42)
-"""Between which the quality of a coarse picture is drawn."""
+"""Range of the QP of coarse pictures."""
 USUAL_QP = 35
-"""What it is four times in ten, and always for validation."""
-
+"""QP of four in ten coarse pictures, and of all for validation."""
 BLURRED = 0.3
-"""Share of the renditions that are blurred first: many cameras are less sharp than those whose
-pictures these are, and a receiver is told how sharp a picture was (`sempic.texture`)."""
+"""Share of the renditions that are blurred first: many cameras are less sharp than those of the
+training pictures, and senders transmit how sharp a picture is (`sempic.texture`)."""
 BLUR = 0.4, 1.4
-"""Between which a Gaussian's deviation is drawn for it, pixels."""
+"""Range of the blur's standard deviation, in pixels."""
 
 
 # ── one rendition ────────────────────────────────────────────────────────────────────────────
 
 
 def transmit(image: Image, factor: int, qp: int) -> Image:
-    """The coarse picture as the receiver sees it, on the grid of a quarter of the resolution."""
+    """The decoded coarse picture of a factor, resized to a quarter of the resolution."""
     small = coarse.downscale(image, factor)
     decoded = coarse.to_rgb(coarse.decode(coarse.encode(small, quality=qp)))
     if factor != PATCH:
@@ -69,10 +68,9 @@ def transmit(image: Image, factor: int, qp: int) -> Image:
 
 
 def sent_map(segmenter: Any, image: Image) -> LabelMap:
-    """A segmenter's map as the encoder sends it by default: void where it does not know, which may
-    be everywhere, and simplified."""
+    """The map that the encoder sends by default: simplified, void where the segmenter is unsure."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", SempicWarning)  # that it is void everywhere
+        warnings.simplefilter("ignore", SempicWarning)  # of a map that is void everywhere
         labels, palette = Codec(segmenter).find_labels(image)
     if labels is None:
         return np.full(image.shape[:2], PALETTES[palette].void or 0, np.uint8)
@@ -96,7 +94,7 @@ def _blurred(image: Image, deviation: float) -> Image:
 
 
 class Job(NamedTuple):
-    """A rendition to be made."""
+    """One rendition to make."""
 
     item: Item
     rendition: int
@@ -104,8 +102,8 @@ class Job(NamedTuple):
 
 
 def render(job: Job, options: CorpusOptions, classes: Taxonomy, segmenter: Any) -> Sample:
-    """The rendition, the same for the same arguments: its size, light, coarse pictures and maps.
-    Raises InputError."""
+    """Render one sample; its random draws depend on seed, name and number alone. Raises
+    InputError."""
     item, rendition, judged = job
     digest = hashlib.sha256(item.name.encode()).digest()
     rng = np.random.default_rng((options.seed, int.from_bytes(digest[:8], "big"), rendition))
@@ -136,7 +134,7 @@ def render(job: Job, options: CorpusOptions, classes: Taxonomy, segmenter: Any) 
 
 
 def make(options: CorpusOptions) -> None:
-    """Make the corpus that the options describe, unless it is there already.
+    """Make a corpus, unless `--out` holds it already.
 
     Raises:
         InputError: a folder or file that cannot be used, or another corpus at `--out`.
@@ -160,19 +158,24 @@ def make(options: CorpusOptions) -> None:
             )
         print(f"{options.out}: this corpus is there already")
         return
-    told = {"format": FORMAT, "key": key, "recipe": recipe, "sources": sources}
-    with _part(options.out) as part:
-        packed = tqdm(_done(jobs, options), total=len(jobs), unit="sample", disable=None)
+    about_corpus: dict[str, Any] = {
+        "format": FORMAT,
+        "key": key,
+        "recipe": recipe,
+        "sources": sources,
+    }
+    with _temporary(options.out) as part:
+        packed = tqdm(_rendered(jobs, options), total=len(jobs), unit="sample", disable=None)
         samples, shards = _write(part, packed)
-        head = {**told, "samples": samples, "shards": shards}
-        files.write(part / "corpus.json", (json.dumps(head, indent=1) + "\n").encode())
+        about_corpus |= {"samples": samples, "shards": shards}
+        files.write(part / "corpus.json", (json.dumps(about_corpus, indent=1) + "\n").encode())
     print(f"{options.out}: {samples} samples in {shards} shards")
 
 
 @contextlib.contextmanager
-def _part(out: Path) -> Iterator[Path]:
-    """A folder whose files move to `out` once all are there, `corpus.json` last; if something
-    fails nothing is left. Raises OutputError, before anything is made where that can be."""
+def _temporary(out: Path) -> Iterator[Path]:
+    """A temporary folder whose files move to `out` at the end, `corpus.json` last; on failure it is
+    removed. Raises OutputError, at the start if `out` cannot be used."""
     part = out.with_name(out.name + ".part")
     with refused(OutputError, f"{out}: cannot be the folder of a corpus"):
         if out.exists() and not all(path.match(_SHARDS) for path in out.iterdir()):
@@ -183,7 +186,7 @@ def _part(out: Path) -> Iterator[Path]:
         yield part
         with refused(OutputError, f"{out}: cannot write"):
             out.mkdir(exist_ok=True)
-            for old in out.glob(_SHARDS):  # of one whose end did not come
+            for old in out.glob(_SHARDS):  # of an interrupted move
                 old.unlink()
             for path in sorted(part.iterdir(), key=lambda p: p.suffix == ".json"):
                 path.replace(out / path.name)
@@ -192,9 +195,9 @@ def _part(out: Path) -> Iterator[Path]:
 
 
 def _chosen(source: Source, options: CorpusOptions) -> tuple[Sequence[Item], Sequence[Item]]:
-    """The pictures of a source that are learned from, and those that are judged by."""
+    """The pictures of a source for training and for validation."""
     train, val = spread(source.train, options.limit), spread(source.val, JUDGED)
-    if options.segmenter is None:  # what has no map cannot be learned from
+    if options.segmenter is None:  # only pictures with a map can be used
         train = [item for item in train if item.labels or item.teacher]
         val = [item for item in val if item.labels or item.teacher]
     if not train:
@@ -208,7 +211,7 @@ def _chosen(source: Source, options: CorpusOptions) -> tuple[Sequence[Item], Seq
 
 
 def _recipe(options: CorpusOptions, classes: Taxonomy, jobs: Sequence[Job]) -> dict[str, Any]:
-    """All that a corpus depends on."""
+    """Everything on which a corpus depends, JSON values."""
     used = [
         path
         for item in dict.fromkeys(job.item for job in jobs)
@@ -229,7 +232,7 @@ def _recipe(options: CorpusOptions, classes: Taxonomy, jobs: Sequence[Job]) -> d
 
 
 def digest(paths: Iterable[Path | None]) -> str:
-    """Of the contents of files, those that there are."""
+    """Hash of the contents of files; None counts as empty."""
     return hashlib.sha256("".join(map(_digest, paths)).encode()).hexdigest()
 
 
@@ -237,27 +240,27 @@ def _digest(path: Path | None) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest() if path else ""
 
 
-def _done(jobs: Sequence[Job], options: CorpusOptions) -> Iterator[dict[str, bytes]]:
+def _rendered(jobs: Sequence[Job], options: CorpusOptions) -> Iterator[dict[str, bytes]]:
     """Packed samples in the order of the jobs."""
-    work = functools.partial(_rendered, options)
+    work = functools.partial(_work, options)
     if options.workers == 1:
         yield from map(work, jobs)
         return
-    context = multiprocessing.get_context("spawn")  # a forked ONNX session would hang
+    context = multiprocessing.get_context("spawn")  # forked ONNX sessions hang
     with ProcessPoolExecutor(options.workers, mp_context=context) as pool:
-        ahead = 8 * options.workers  # enough to keep everybody busy, and little memory
+        ahead = 8 * options.workers  # bounds the memory of finished samples
         for first in range(0, len(jobs), ahead):
             yield from pool.map(work, jobs[first : first + ahead])
 
 
-def _rendered(options: CorpusOptions, job: Job) -> dict[str, bytes]:
+def _work(options: CorpusOptions, job: Job) -> dict[str, bytes]:
     return _packed(render(job, options, *_tools(options)))
 
 
 @functools.cache
 def _tools(options: CorpusOptions) -> tuple[Taxonomy, Segmenter | None]:
-    """What a process needs for renditions, loaded once. Raises InputError or ModelError."""
-    os.environ["SEMPIC_THREADS"] = "1"  # before ONNX Runtime starts its own
+    """Classes and segmenter, loaded once per process. Raises InputError or ModelError."""
+    os.environ["SEMPIC_THREADS"] = "1"  # one thread per worker; ONNX Runtime reads it at start
     classes = taxonomy.load(options.classes)
     if options.segmenter is None:
         return classes, None
@@ -265,7 +268,7 @@ def _tools(options: CorpusOptions) -> tuple[Taxonomy, Segmenter | None]:
 
 
 def open_segmenter(path: Path, classes: Taxonomy | None = None) -> Segmenter:
-    """Raises ModelError, or InputError if it knows other classes than these."""
+    """Raises ModelError, or InputError for a segmenter of other classes."""
     segmenter = Segmenter(path)
     if classes is not None and segmenter.palette != classes.palette.id:
         raise InputError(f"{path} has other classes than {classes.palette.name}")
@@ -276,34 +279,33 @@ def open_segmenter(path: Path, classes: Taxonomy | None = None) -> Segmenter:
 
 
 def _packed(sample: Sample) -> dict[str, bytes]:
-    """The files of a sample, by what follows its number."""
+    """The files of a sample, by their names after the sample's number."""
 
     def encoded(array: np.ndarray, **how: Any) -> bytes:
         buffer = io.BytesIO()
         PIL.Image.fromarray(array).save(buffer, **how)
         return buffer.getvalue()
 
-    told = {
+    said = {
         "source": sample.source, "name": sample.name, "judged": sample.judged,
         "textures": sample.textures,
     }  # fmt: skip
     image = encoded(sample.image, format="WEBP", lossless=True, quality=20, method=1)
-    found = {"json": json.dumps(told).encode(), "image.webp": image}
-    found |= {f"map{i}.png": encoded(m, format="PNG") for i, m in enumerate(sample.maps)}
-    return found | {f"coarse{i}.png": encoded(c, format="PNG") for i, c in enumerate(sample.coarse)}
+    packed = {"json": json.dumps(said).encode(), "image.webp": image}
+    for stem, arrays in (("map", sample.maps), ("coarse", sample.coarse)):
+        packed |= {f"{stem}{i}.png": encoded(a, format="PNG") for i, a in enumerate(arrays)}
+    return packed
 
 
 def _write(folder: Path, samples: Iterable[dict[str, bytes]]) -> tuple[int, int]:
-    """Writes packed samples as shards, one after the other; how many samples and shards there are.
-
-    Raises OutputError.
-    """
+    """Write packed samples as shards; returns the numbers of samples and shards. Raises
+    OutputError."""
     shards = count = room = 0
-    with refused(OutputError, f"{folder}: cannot write"), contextlib.ExitStack() as last:
+    with refused(OutputError, f"{folder}: cannot write"), contextlib.ExitStack() as opened:
         for packed in samples:
             if room <= 0:
-                last.close()
-                tar = last.enter_context(tarfile.open(folder / f"shard-{shards:04}.tar", "w"))
+                opened.close()
+                tar = opened.enter_context(tarfile.open(folder / f"shard-{shards:04}.tar", "w"))
                 shards, room = shards + 1, SHARD
             for name, data in packed.items():
                 info = tarfile.TarInfo(f"{count:06}.{name}")

@@ -1,11 +1,8 @@
-"""Files of a `Dataset` → arrays at the working size, as the original resizes them."""
+"""Scenes of a `Dataset` for the paper's network, resized as in the original code."""
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,12 +28,12 @@ from sempic.training.data.readers import (
 from sempic.training.flags import PaperOptions
 
 ASPECT = {"cityscapes": 2.0, "camvid": 4 / 3}
-"""Width of a training picture by its height; the other datasets are cropped to squares."""
+"""Width / height of a training crop; 1 for other datasets."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class TrainingScene:
-    """What a network learns from."""
+    """A picture and the network's inputs for it."""
 
     name: str
     image: Image
@@ -44,28 +41,26 @@ class TrainingScene:
     labels: LabelMap
     """uint8 (H, W); num_classes of its dataset is void."""
     edges: LabelMap | None
-    """uint8 (H, W) in {0, 1}: where two instances meet; None if the dataset has no instances."""
+    """uint8 (H, W) in {0, 1}: edges of instances; None if the dataset has no instances."""
     coarse: Image
-    """uint8 (h, w, 3), as the receiver decodes it."""
+    """uint8 (h, w, 3), as decoded by the receiver."""
     payload: bytes | None = None
-    """What `coarse` was decoded from (`sempic.coarse.decode`), if we coded it."""
+    """The bytes of `coarse` (`sempic.coarse.decode`), if we coded it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SceneFolder:
-    """The scenes of a dataset, a sequence that loads them one at a time.
-
-    Indexing raises InputError naming the file that cannot be used.
-    """
+    """A sequence of the scenes of a dataset; indexing loads one. Raises InputError with the name of
+    an unusable file."""
 
     dataset: Dataset
     image_size: int
     """Short side of the pictures."""
     coarse_factor: int = 4
     quality: int | None = 35
-    """Of the coarse picture, as `bpgenc -q` counts; None leaves it as it was scaled."""
+    """QP of the coarse picture (`bpgenc -q`); None: the coarse picture is scaled but not coded."""
     chroma: str = "420"
-    """Of the coarse picture, "420" or "444"; bpgenc's default is the former."""
+    """Chroma of the coarse picture: "420" (bpgenc's default) or "444"."""
 
     def __len__(self) -> int:
         return len(self.dataset.entries)
@@ -91,7 +86,7 @@ class SceneFolder:
         )
 
     def human_labels(self, index: int) -> LabelMap:
-        """The scene's human label map, uint8 (H, W), even where predicted ones are in use."""
+        """The scene's human label map, uint8 (H, W), even if the scene has a predicted one."""
         entry = self.dataset.entries[index]
         height, width = read_picture(entry.image).shape[:2]
         last = working_size((width, height), self.image_size)[-1]
@@ -108,7 +103,7 @@ class SceneFolder:
         map_ = open_picture(entry.instances)
         if map_.size != size:
             raise InputError(f"{entry.instances} has another size than {entry.image}")
-        # Ids beyond 255 stay apart here; the original squeezes them into 8 bits first.
+        # We keep ids above 255 distinct; the original reduces ids to 8 bits.
         ids = PIL.Image.fromarray(np.asarray(map_).astype(np.int32)).resize(
             small, Resampling.NEAREST
         )
@@ -127,11 +122,8 @@ class SceneFolder:
         return read_picture(entry.coarse), None
 
 
-# ── of the paper's network ───────────────────────────────────────────────────────────────────
-
-
 def geometry(options: PaperOptions, unet: UNetConfig) -> tuple[int, tuple[int, int]]:
-    """Coarse factor and the (height, width) of a training crop. Raises ModelError."""
+    """Coarse factor, and (height, width) of a training crop. Raises ModelError."""
     small = options.small_size or unet.image_size // 4
     if small < 1 or unet.image_size % small:
         raise ModelError(f"small_size {small} does not divide image_size {unet.image_size}")
@@ -146,7 +138,8 @@ def geometry(options: PaperOptions, unet: UNetConfig) -> tuple[int, tuple[int, i
 
 
 def open_scenes(options: PaperOptions, unet: UNetConfig, split: str) -> SceneFolder:
-    """The dataset of a run, checked against the network. Raises InputError or ModelError."""
+    """The scenes of a run's dataset. Raises InputError or ModelError, also if the network needs
+    instance maps that the dataset lacks."""
     factor, _ = geometry(options, unet)
     dataset = open_dataset(
         options.dataset_mode,
@@ -172,93 +165,8 @@ def open_scenes(options: PaperOptions, unet: UNetConfig, split: str) -> SceneFol
     )
 
 
-# ── crops ────────────────────────────────────────────────────────────────────────────────────
-
-
-class CropStream:
-    """Crops without end, perhaps mirrored; position p is the same one in every run.
-
-    A scene is decoded once, by one of a few threads, before its first crop is due; then it stays
-    in memory.
-    """
-
-    def __init__(
-        self, scenes: SceneFolder, size: tuple[int, int], *, flip: bool, seed: int, threads: int
-    ) -> None:
-        """`size` is (height, width) of a crop; multiples of the coarse factor."""
-        self.scenes, self.size, self.flip, self.seed = scenes, size, flip, seed
-        self._threads = ThreadPoolExecutor(max(1, threads))
-        self._decoded: dict[int, Future[TrainingScene]] = {}
-
-    def prepare(self, positions: Sequence[int]) -> None:
-        """Begin to decode what these positions are cut from."""
-        for index in {self._index(position) for position in positions} - self._decoded.keys():
-            self._decoded[index] = self._threads.submit(self.scenes.__getitem__, index)
-
-    def __getitem__(self, position: int) -> TrainingScene:
-        self.prepare([position])
-        scene = self._decoded[self._index(position)].result()
-        rng = seeded(self.seed, "crop", position)
-        return crop(scene, self.size, self.scenes.coarse_factor, rng, flip=self.flip)
-
-    def _index(self, position: int) -> int:
-        epoch, offset = divmod(position, len(self.scenes))
-        return int(_order(self.seed, epoch, len(self.scenes))[offset])
-
-
-_PURPOSES = {"order": 0, "crop": 1, "noise": 2, "time": 3, "dropout": 4, "drop": 5}
-
-
-def seeded(seed: int, purpose: str, position: int) -> np.random.Generator:
-    """What is drawn for one purpose at one place of a run, whatever was drawn before."""
-    return np.random.default_rng((seed, _PURPOSES[purpose], position))
-
-
-@functools.lru_cache(4)
-def _order(seed: int, epoch: int, count: int) -> npt.NDArray[np.int64]:
-    return seeded(seed, "order", epoch).permutation(count)
-
-
-def crop(
-    scene: TrainingScene,
-    size: tuple[int, int],
-    factor: int,
-    rng: np.random.Generator,
-    *,
-    flip: bool,
-) -> TrainingScene:
-    """A random crop of (height, width), aligned to the coarse grid, perhaps mirrored."""
-    height, width = scene.labels.shape
-    expected = (-(-height // factor), -(-width // factor))
-    if scene.coarse.shape[:2] != expected:
-        raise InputError(
-            f"{scene.name}: its coarse picture is {scene.coarse.shape[1]}×{scene.coarse.shape[0]}, "
-            f"expected {expected[1]}×{expected[0]}"
-        )
-    if height < size[0] or width < size[1]:
-        raise InputError(
-            f"{scene.name} is {width}×{height}, smaller than the crop of {size[1]}×{size[0]}"
-        )
-    top = int(rng.integers((height - size[0]) // factor + 1)) * factor
-    left = int(rng.integers((width - size[1]) // factor + 1)) * factor
-    step = -1 if flip and rng.random() < 0.5 else 1
-
-    def cut(array: npt.NDArray[np.uint8], scale: int = 1) -> npt.NDArray[np.uint8]:
-        rows = slice(top // scale, (top + size[0]) // scale)
-        columns = slice(left // scale, (left + size[1]) // scale)
-        return np.ascontiguousarray(array[rows, columns][:, ::step])
-
-    return TrainingScene(
-        name=scene.name,
-        image=cut(scene.image),
-        labels=cut(scene.labels),
-        edges=None if scene.edges is None else cut(scene.edges),
-        coarse=cut(scene.coarse, factor),
-    )
-
-
 def working_size(size: tuple[int, int], short_side: int) -> list[tuple[int, int]]:
-    """(width, height) after each step of `resize_picture`, the result's last."""
+    """(width, height) after each step of `resize_picture`."""
     sizes = []
     while min(size) >= 2 * short_side:
         size = (size[0] // 2, size[1] // 2)
@@ -268,7 +176,7 @@ def working_size(size: tuple[int, int], short_side: int) -> list[tuple[int, int]
 
 
 def resize_picture(image: PIL.Image.Image, short_side: int) -> PIL.Image.Image:
-    """Halved by BOX while twice too large, then BICUBIC to the short side, aspect kept."""
+    """Halve by BOX while at least twice too large, then resize by BICUBIC to the short side."""
     *halves, last = working_size(image.size, short_side)
     for size in halves:
         image = image.resize(size, Resampling.BOX)
@@ -276,7 +184,7 @@ def resize_picture(image: PIL.Image.Image, short_side: int) -> PIL.Image.Image:
 
 
 def instance_edges(ids: npt.NDArray[np.generic]) -> LabelMap:
-    """1 where a pixel's id differs from one of its four neighbours', uint8 (H, W)."""
+    """uint8 (H, W): 1 at pixels whose id differs from one of their four neighbours'."""
     edges = np.zeros(ids.shape, np.uint8)
     across, down = ids[:, 1:] != ids[:, :-1], ids[1:] != ids[:-1]
     edges[:, 1:] |= across
@@ -287,7 +195,7 @@ def instance_edges(ids: npt.NDArray[np.generic]) -> LabelMap:
 
 
 def _predicted(path: Path, dataset: Dataset) -> LabelMap:
-    """A predicted map: ids as they are, or official colours looked up."""
+    """A predicted map of ids, or of official colours."""
     map_ = open_picture(path)
     if map_.mode != "RGB":
         return np.minimum(read_ids(path), min(dataset.num_classes, 255)).astype(np.uint8)

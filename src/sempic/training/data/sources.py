@@ -1,16 +1,16 @@
-"""Folders of pictures → what is known of them, whatever the layout.
+"""Folders of any layout → pictures and their known maps (`sempic train --data`).
 
-A folder is given as `FOLDER` or `FOLDER=WEIGHT`. Its layout is recognised:
+`FOLDER` or `FOLDER=WEIGHT` names a folder. Its layout is recognised:
 
 - one of `readers.LAYOUTS`: CamVid's `train/` and `trainannot/`, Cityscapes' `leftImg8bit/` and
   `gtFine/`, and so on;
 - `images/` and `labels/`, with or without `train/` and `val/` below them;
 - pictures without labels, in `images/` or in the folder itself.
 
-Beside any of them a teacher's maps may lie in `cityscapes/` (in CamVid's layout
-`traincityscapes/`): Cityscapes' ids at any size, under the pictures' names. Where an `index.json`
-says which split a picture belongs to, it is obeyed, and pictures are weighed by the name that
-theirs begins with (`idd-0001` by `idd`), since frames of one drive resemble each other.
+Any layout may add a teacher's maps in `cityscapes/` (in CamVid's layout `traincityscapes/`):
+Cityscapes' ids at any size, under the pictures' names. In a folder of pictures without labels,
+`index.json` may give each picture's split; then the folder becomes several sources, by the first
+part of the pictures' names (`idd-0001` belongs to `idd`).
 """
 
 from __future__ import annotations
@@ -39,19 +39,19 @@ WEIGHTS = {
     "camvid": 36, "labelmefacade": 12, "idd": 14, "kathmandu": 11, "austin": 8, "nuimages": 15,
     "asphalt": 4, "aerial": 0,
 }  # fmt: skip
-"""Of the crops, by source: what the bundled models learn from. What has none is left out: no
-segmenter of ours knows the view from above."""
+"""Default weights of the crops, by source: the data of the bundled models. A source of weight 0 is
+left out (aerial: our segmenters do not know the view from above)."""
 DEFAULT_WEIGHT = 10
-"""Of a source that is not among them."""
-_LABELS_OF = {"labelmefacade": CAMVID}
-"""Whose ids the maps of a folder hold, where its layout does not say."""
-_NEVER = ("nuscenes",)
-"""Kept for judging: pictures whose names begin so are never trained on."""
+"""Weight of other sources."""
+_PALETTES = {"labelmefacade": CAMVID}
+"""Palettes of the maps of folders whose layout does not imply one."""
+_HELD_BACK = ("nuscenes",)
+"""Prefixes of pictures that are reserved for evaluation and never trained on."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Item:
-    """The files of one picture, and how its maps are read."""
+    """The files of one picture, and the meaning of its maps."""
 
     source: str
     name: str
@@ -59,15 +59,15 @@ class Item:
     labels: Path | None = None
     teacher: Path | None = None
     palette: Palette
-    """Of `labels`, after `ids`."""
+    """Palette of `labels`, after `ids`."""
     ids: tuple[int, ...] = ()
-    """The id of each value in `labels`; empty: as it is."""
+    """The id of each value in `labels`; empty if values are ids."""
     hidden: tuple[str, ...] = ()
-    """Classes that nobody labelled."""
+    """Classes that were not labelled (`taxonomy.UNLABELLED`)."""
 
     def opened(self, taxonomy: Taxonomy) -> tuple[Image, LabelMap | None]:
-        """Its picture, uint8 (H, W, 3), and what is known of it, a known map (`taxonomy`); None: it
-        has no maps at all. Raises InputError."""
+        """The picture, uint8 (H, W, 3), and its known map (`taxonomy`), or None without any map.
+        Raises InputError."""
         image, human = self.labelled()
         teacher = None
         if self.teacher is not None and taxonomy.palette.name == CITYSCAPES.name:
@@ -78,8 +78,8 @@ class Item:
         return image, taxonomy.known(human, self.palette, teacher, self.hidden)
 
     def labelled(self) -> tuple[Image, LabelMap | None]:
-        """Its picture, uint8 (H, W, 3), and its human map, uint8 (H, W), ids of `palette`, if there
-        is one. Raises InputError."""
+        """The picture, uint8 (H, W, 3), and its human map if it has one, uint8 (H, W), ids of
+        `palette`. Raises InputError."""
         image = read_picture(self.image)
         if self.labels is None:
             return image, None
@@ -89,7 +89,7 @@ class Item:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Source:
-    """Pictures of one kind."""
+    """The pictures of one folder, or of one prefix of an indexed folder."""
 
     name: str
     weight: float
@@ -100,8 +100,8 @@ class Source:
 def open_sources(specs: Sequence[str], taxonomy: Taxonomy) -> list[Source]:
     """The sources in folders given as `FOLDER` or `FOLDER=WEIGHT`.
 
-    Raises InputError: no folder, an unknown layout, a picture without its map, two sources of one
-    name, or none that has a weight.
+    Raises InputError: a missing folder, a picture without its map, two sources of one name, or no
+    source with a weight.
     """
     found: list[Source] = []
     for spec in specs:
@@ -117,14 +117,14 @@ def open_sources(specs: Sequence[str], taxonomy: Taxonomy) -> list[Source]:
 
 
 def hold_out(items: Sequence[Item], count: int) -> tuple[Sequence[Item], Sequence[Item]]:
-    """What is left of the items without `count` of them, and these, evenly spread."""
+    """All items but `count` evenly spread ones, and those."""
     held = spread(items, count)
     names = {item.name for item in held}
     return [item for item in items if item.name not in names], held
 
 
 def spread(items: Sequence[T], count: int) -> Sequence[T]:
-    """At most `count` of them, evenly; 0 for all."""
+    """At most `count` evenly spread items; all for 0."""
     if not 0 < count < len(items):
         return items
     return [items[number * len(items) // count] for number in range(count)]
@@ -132,7 +132,7 @@ def spread(items: Sequence[T], count: int) -> Sequence[T]:
 
 def _spec(spec: str) -> tuple[Path, float | None]:
     name, _, weight = spec.rpartition("=")
-    if name and not Path(spec).is_dir():  # a folder may have such a name
+    if name and not Path(spec).is_dir():  # a folder's name may contain "="
         try:
             value = float(weight)
         except ValueError as error:
@@ -155,7 +155,7 @@ def _open_folder(folder: Path, weight: float | None, taxonomy: Taxonomy) -> list
     for split in present:
         own = len(taxonomy.palette.classes) if mode == "folder" else None
         opened = readers.open_dataset(mode, folder, split, num_classes=own)
-        palette = opened.palette or _LABELS_OF.get(name, taxonomy.palette)
+        palette = opened.palette or _PALETTES.get(name, taxonomy.palette)
         if mode != "folder" and opened.num_classes > len(palette.classes):
             raise InputError(
                 f"{folder}: {mode} has {opened.num_classes} classes, {palette.name} "
@@ -180,36 +180,37 @@ def _open_folder(folder: Path, weight: float | None, taxonomy: Taxonomy) -> list
 
 def _unlabelled(folder: Path, name: str, weight: float | None) -> list[Source]:
     pictures = folder / "images" if (folder / "images").is_dir() else folder
-    told = _index(folder / "index.json")
-    kinds: dict[str, dict[str, list[Item]]] = {}
+    index = _index(folder / "index.json")
+    sources: dict[str, dict[str, list[Item]]] = {}
     for path in readers.find_pictures(pictures):
-        if path.stem.startswith(_NEVER):
+        if path.stem.startswith(_HELD_BACK):
             continue
-        kind = path.stem.split("-")[0] if told else name
+        source = path.stem.split("-")[0] if index else name
         item = Item(
-            source=kind,
-            name=f"{kind}/{path.relative_to(pictures).with_suffix('').as_posix()}",
+            source=source,
+            name=f"{source}/{path.relative_to(pictures).with_suffix('').as_posix()}",
             image=path,
             teacher=_twin(folder / "cityscapes", path),
             palette=CITYSCAPES,
         )
-        kinds.setdefault(kind, {"train": [], "val": []})[told.get(path.stem, "train")].append(item)
-    return [_source(kind, weight, splits) for kind, splits in kinds.items()]
+        splits = sources.setdefault(source, {"train": [], "val": []})
+        splits[index.get(path.stem, "train")].append(item)
+    return [_source(source, weight, splits) for source, splits in sources.items()]
 
 
 def _index(path: Path) -> dict[str, str]:
-    """The split of each picture that an `index.json` names; empty if there is no such file."""
+    """The split of each picture in an `index.json`; empty without the file."""
     if not path.is_file():
         return {}
     with refused(InputError, f"{path}: cannot be read", *JSON_FAULTS, unfit=True):
-        told = {
+        index = {
             name: entry.get("split", "train")
             for name, entry in json.loads(path.read_text("utf-8")).items()
         }
-    for name, split in told.items():
+    for name, split in index.items():
         if split not in ("train", "val"):
             raise InputError(f"{path}: the split {split!r} of {name} is neither train nor val")
-    return told
+    return index
 
 
 def _source(name: str, weight: float | None, splits: dict[str, list[Item]]) -> Source:

@@ -1,7 +1,8 @@
-"""What classes mean to a training, by name: rare, important, hidden in others, parts of others.
+"""Classes of a training: which are rare, how important they are, and which of them a label of
+another palette may mean.
 
-A **known map** says what is known of each pixel, uint8: an id of the taxonomy; GROUP + g where any
-class of its `groups[g]` may be right; UNKNOWN where nothing is known.
+A **known map**, uint8 (H, W), joins labels from several origins. A pixel is an id of the taxonomy,
+or GROUP + g if it may be any class of `groups[g]`, or UNKNOWN.
 """
 
 from __future__ import annotations
@@ -27,42 +28,41 @@ _RARE = {
     "pole", "sign", "fence", "pedestrian", "bicyclist", "traffic light", "traffic sign", "person",
     "rider", "truck", "bus", "train", "motorcycle", "bicycle",
 }  # fmt: skip
-"""Few pixels, much meaning: crops are made around them."""
+"""Classes of few pixels: many crops are centred on them."""
 _CRITICAL = ("traffic light", "traffic sign", "person", "rider", "motorcycle", "bicycle")
 _LARGE = ("car", "truck", "bus", "train", "pole")
 _IMPORTANCE = dict.fromkeys((*_CRITICAL, "sign", "pedestrian", "bicyclist"), 1.5)
 _IMPORTANCE |= dict.fromkeys(_LARGE, 1.125)
 UNLABELLED = {"labelmefacade": (*_CRITICAL, "pole", "fence", "wall", "terrain")}
-"""Classes that nobody labelled in a set of pictures, by its folder's name: there they may hide
-behind any label."""
+"""Unlabelled classes of datasets, by folder name: any label there may hide them."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Taxonomy:
-    """The classes that a network learns: a palette, and what its classes are worth."""
+    """The classes that a network learns."""
 
     palette: Palette
     rare: frozenset[str]
     importance: dict[str, float]
-    """Factor of the segmenter's loss at pixels of a class, 1 unless said. What is above 1 counts
-    more in the receiver's, too (`critical`)."""
+    """Factor of the segmenter's loss at pixels of a class, default 1. A factor above 1 raises the
+    receiver's losses, too (`critical`)."""
 
     @property
     def classes(self) -> int:
-        """How many there are; void, if the palette has one, is the id after the last."""
+        """Number of classes; void, if the palette has it, is the next id."""
         return self.palette.known
 
     def ids(self, names: Iterable[str]) -> tuple[int, ...]:
-        """Ids of the names that are classes here."""
-        here = self.palette.classes[: self.classes]
-        return tuple(here.index(name) for name in names if name in here)
+        """Ids of those names that are classes here."""
+        own = self.palette.classes[: self.classes]
+        return tuple(own.index(name) for name in names if name in own)
 
     def critical(self, palette: Palette | None = None) -> npt.NDArray[np.float32]:
-        """How much pixels of each id count above the rest, (256,): importance - 1, at least 0.
+        """Extra weight of pixels of each id, float32 (256,): max(0, importance - 1).
 
         Args:
-            palette: of the ids, default: this taxonomy's. An id that may be several classes has
-                the largest of theirs.
+            palette: palette of the ids, default: this taxonomy's. An id that may be several classes
+                has the largest of their weights.
         """
         above = [self.importance.get(n, 1.0) - 1 for n in self.palette.classes[: self.classes]]
         own = np.maximum(np.array(above, np.float32), 0)
@@ -75,7 +75,7 @@ class Taxonomy:
         return found
 
     def of(self, palette: Palette) -> npt.NDArray[np.bool_]:
-        """Which classes (columns) an id of a palette (rows) may be; void may be none."""
+        """bool (ids of `palette`, classes): whether an id may be a class; void may be none."""
         roads = {palette.name, self.palette.name} == {CAMVID.name, CITYSCAPES.name}
 
         def common(name: str) -> str | None:
@@ -89,7 +89,8 @@ class Taxonomy:
 
     @cached_property
     def groups(self) -> npt.NDArray[np.bool_]:
-        """bool (G, classes): sets of classes that a human label may stand for."""
+        """bool (G, classes): the classes that each CamVid label may mean; none (G = 0) unless this
+        taxonomy is Cityscapes'."""
         return self.of(CAMVID) if self.palette.name == CITYSCAPES.name else self.of(CAMVID)[:0]
 
     def known(
@@ -99,15 +100,15 @@ class Taxonomy:
         teacher: LabelMap | None = None,
         hidden: Iterable[str] = (),
     ) -> LabelMap:
-        """The known map, uint8 (H, W), of a human map, a teacher's, or both.
+        """The known map, uint8 (H, W), of a human map, a teacher's map, or both.
 
-        Where the two agree the teacher's class is known, since it is the finer; where they do not,
-        what the human label allows. Where there is no human label the teacher is believed.
+        Where both agree, and where there is no human label, the teacher's class counts: its classes
+        are finer. Where they disagree, the human label counts.
 
         Args:
             human: ids of `palette`.
-            teacher: ids of this taxonomy; others where the teacher was not sure.
-            hidden: classes that a human label may hide.
+            teacher: ids of this taxonomy; other ids mean that the teacher is unsure.
+            hidden: classes that any human label may hide.
         """
         allowed = self.of(palette)
         table = np.full(256, UNKNOWN, np.uint8)
@@ -131,8 +132,8 @@ class Taxonomy:
         return np.where(contradicted, table[human], sure)
 
     def settle(self, known: LabelMap) -> LabelMap:
-        """One id for each pixel of a known map: for a group, the class that is meant most often;
-        void, `classes`, for the unknown."""
+        """Ids, uint8 (H, W), of a known map: for a group, its most frequent class; for unknown
+        pixels void, the id `classes`."""
         table = np.full(256, self.classes, np.uint8)
         table[: self.classes] = np.arange(self.classes)
         usual = translate(np.arange(len(CAMVID.classes), dtype=np.uint8), CAMVID.id, CITYSCAPES.id)
@@ -168,7 +169,7 @@ def load(spec: str) -> Taxonomy:
 
 
 def describe(taxonomy: Taxonomy) -> Any:
-    """What JSON says of a taxonomy: a name, or all of one's own."""
+    """A taxonomy as JSON values: a bundled one's name, or the content of a custom one."""
     described = palette.described(taxonomy.palette)
     if not isinstance(described, str):
         for entry in described["classes"]:
@@ -178,7 +179,7 @@ def describe(taxonomy: Taxonomy) -> Any:
 
 
 def from_description(what: Any) -> Taxonomy:
-    """The taxonomy that `describe` described. Raises InputError."""
+    """The taxonomy of a value of `describe`. Raises InputError."""
     if isinstance(what, str):
         return load(what)
     own = palette.from_description(what)

@@ -1,7 +1,7 @@
-"""Crops at any scale for a segmenter, resampled and degraded on the device as other cameras would.
+"""Batches of crops at random scales for a segmenter, resampled and degraded on the device.
 
-Resampling is what Pillow does (bicubic, widened where it shrinks), as products with one matrix for
-the rows and one for the columns of each crop. Blur and a loss of resolution are such matrices too.
+Resampling follows Pillow: bicubic, with a wider kernel when shrinking. Each crop is multiplied by
+one matrix for its rows and one for its columns. Blur and loss of resolution are matrices, too.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from sempic.training.device import to_device
 
 
 class Pictures(NamedTuple):
-    """A source of pictures, whole in memory."""
+    """A source's pictures in memory."""
 
     name: str
     share: float
-    """Of the crops."""
+    """Share of the crops, not normalised."""
     images: list[Image]
     known: list[LabelMap]
-    """Known maps (`taxonomy`)."""
+    """Known maps (`taxonomy`), one per image."""
 
 
 def _bicubic(x: Tensor) -> Tensor:
@@ -53,11 +53,11 @@ def resampling(
     """Matrices, float (B, outputs, inputs), that resample rows as Pillow does.
 
     Args:
-        first: (B, 1, 1), the source row that the first input is.
-        start: likewise, where in the source the first output begins.
-        step: source rows for one output.
-        count: outputs that there are; those beyond mirror them.
-        length: rows that the source has; inputs beyond them weigh nothing.
+        first: (B, 1, 1), number in the source of the first input row.
+        start: (B, 1, 1), position in the source where the first output row begins.
+        step: (B, 1, 1), source rows per output row.
+        count: (B, 1, 1), valid output rows; further ones mirror them.
+        length: (B, 1, 1), rows of the source; inputs outside have weight 0.
     """
     number = torch.arange(outputs, device=start.device)[:, None]
     number = torch.where(number < count, number, (2 * count - 1 - number).clamp_min(0))
@@ -69,14 +69,15 @@ def resampling(
 
 
 def blurring(size: int, deviation: Tensor) -> Tensor:
-    """Matrices, (B, size, size), that blur rows by Gaussians of a deviation, (B, 1, 1)."""
+    """Matrices, (B, size, size), that blur rows by Gaussians of standard deviation `deviation`,
+    (B, 1, 1)."""
     at = torch.arange(size, device=deviation.device)
     weights = torch.exp(-0.5 * ((at[:, None] - at) / deviation) ** 2)
     return weights / weights.sum(2, keepdim=True)
 
 
 def coarsening(size: int, small: Tensor) -> Tensor:
-    """Matrices, (B, size, size), that shrink `size` rows to `small`, (B, 1, 1), and back."""
+    """Matrices, (B, size, size), that shrink rows to `small`, (B, 1, 1), and enlarge them again."""
     zero, full = torch.zeros_like(small), torch.full_like(small, size)
     down = resampling(
         size, size, first=zero, start=zero, step=full / small, count=full, length=full
@@ -86,7 +87,7 @@ def coarsening(size: int, small: Tensor) -> Tensor:
 
 
 class Views:
-    """Endless batches of crops of several sources, which lie in device memory."""
+    """Batches of random crops of several sources, which are copied to device memory."""
 
     def __init__(
         self,
@@ -97,7 +98,11 @@ class Views:
         heights: tuple[int, int],
         device: torch.device,
     ) -> None:
-        """`size` is (height, width) of a crop; `heights` are what whole pictures are scaled to."""
+        """
+        Args:
+            size: (height, width) of a crop.
+            heights: range of the height to which a whole picture is scaled, log-uniform.
+        """
         self.size, self.heights, self.device = size, heights, device
         self.images = Pool([image for s in sources for image in s.images], device)
         self.known = Pool([known for s in sources for known in s.known], device)
@@ -174,7 +179,7 @@ class Views:
         return degrade(image.clamp(0, 1), rng)
 
     def _soften(self, matrices: list[Tensor], rng: np.random.Generator) -> list[Tensor]:
-        """Some crops blurred, and some of less resolution than they have pixels."""
+        """The resampling matrices, with blur or loss of resolution for some crops."""
         batch = len(matrices[0])
         blurred = np.flatnonzero(rng.random(batch) < 0.2)
         coarse = np.flatnonzero(rng.random(batch) < 0.4)
@@ -185,18 +190,18 @@ class Views:
             size = self.size[axis]
             if len(blurred):
                 chosen = to_device(blurred, self.device)
-                with_ = blurring(size, to_device(deviations, self.device)[:, None, None])
-                matrix = matrix.index_copy(0, chosen, with_ @ matrix[chosen])
+                blur = blurring(size, to_device(deviations, self.device)[:, None, None])
+                matrix = matrix.index_copy(0, chosen, blur @ matrix[chosen])
             if len(coarse):
                 chosen = to_device(coarse, self.device)
                 small = np.maximum(1, np.round(size * factors)).astype(np.float32)
-                with_ = coarsening(size, to_device(small, self.device)[:, None, None])
-                matrix = matrix.index_copy(0, chosen, with_ @ matrix[chosen])
+                coarsen = coarsening(size, to_device(small, self.device)[:, None, None])
+                matrix = matrix.index_copy(0, chosen, coarsen @ matrix[chosen])
             softened.append(matrix)
         return softened
 
     def _labels(self, plan: npt.NDArray[np.int64], rows: npt.NDArray[np.float64]) -> Tensor:
-        """Nearest neighbours, and nothing known of what lies beyond the picture."""
+        """Known maps of the crops, by nearest neighbour; UNKNOWN outside the picture."""
         cut = to_device(plan, self.device)
         offset, height, width, mirror = (c[:, None] for c in cut.unbind(1))
         steps = to_device(rows.astype(np.float32), self.device)

@@ -36,13 +36,8 @@ from sempic.diffusion.timesteps import LossSecondMomentSampler, UniformSampler
 from sempic.errors import ModelError, OutputError, refused
 from sempic.networks.unet import SemanticUNet, UNetConfig, make_condition
 from sempic.networks.weights import filled
-from sempic.training.data.scenes import (
-    CropStream,
-    TrainingScene,
-    geometry,
-    open_scenes,
-    seeded,
-)
+from sempic.training.data.crops import CropStream, seeded
+from sempic.training.data.scenes import TrainingScene, geometry, open_scenes
 from sempic.training.device import to_device
 from sempic.training.flags import PaperOptions, filled_in
 from sempic.training.optimizer import Ema, Optimizer
