@@ -1,4 +1,5 @@
-"""Weights of the paper's network with their configuration: ours, and the original's flags."""
+"""Weights of the paper's network with its configuration, in our format and under the original's
+flags."""
 
 from __future__ import annotations
 
@@ -25,10 +26,7 @@ def save_model(
 
 
 def load_model(path: Path) -> tuple[SemanticUNet, DiffusionConfig]:
-    """The network of a file that `save_model` wrote, in evaluation mode, and its process.
-
-    Raises ModelError.
-    """
+    """The network of `save_model`, in evaluation mode, and its process. Raises ModelError."""
     weights, said = load_tensors(path, "unet")
     unet = configured(UNetConfig, said.get("unet"), path)
     diffusion = configured(DiffusionConfig, said.get("diffusion"), path)
@@ -38,12 +36,12 @@ def load_model(path: Path) -> tuple[SemanticUNet, DiffusionConfig]:
 def open_model(
     path: Path, flags: Mapping[str, object] | None = None
 ) -> tuple[SemanticUNet, DiffusionConfig]:
-    """The network of our safetensors or of the original's `.pt`, in evaluation mode, its process.
+    """The network of our safetensors or the original's `.pt`, in evaluation mode, and its process.
 
-    `flags` are those that the `.pt` was trained with. Without them its tensors tell the shape
-    (`shape_flags`), and what they cannot tell is as published: heads of 64 channels, 1000 linear
-    steps, epsilon. Ours know their configuration, which `flags` may not contradict
-    (`check_flags`). Raises `ModelError`.
+    `flags` are the flags under which the `.pt` was trained. Without them, its shape follows from
+    its tensors (`shape_flags`), and the rest is as published: heads of 64 channels, 1000 linear
+    steps, epsilon. Our files have their configuration, which `flags` may not contradict
+    (`check_flags`). Raises ModelError.
     """
     if path.suffix.lower() == ".safetensors":
         model, process = load_model(path)
@@ -67,57 +65,57 @@ def open_model(
 # ── configurations and flags ─────────────────────────────────────────────────────────────────
 
 _SAME = [field.name for field in fields(UNetConfig) if field.name in DEFAULTS]
-"""Flags that the configuration of the network calls as the original does."""
+"""Flags that are fields of `UNetConfig` under the same name."""
 
 
 def configs_from_flags(flags: Mapping[str, object]) -> tuple[UNetConfig, DiffusionConfig]:
-    """Network and process that the original would build from `flags`.
+    """Configurations that the original would build from `flags`, whose values are text or typed.
 
-    Values may be text as on a command line, or typed. Flags that are not in `DEFAULTS` speak of
-    other things and are ignored. Raises `ModelError` naming the flag that cannot be met.
+    Flags outside `DEFAULTS` are ignored. Raises ModelError with the name of an impossible flag.
     """
     lists = {"channel_mult": float, "attention_resolutions": int}
 
     def value(name: str) -> Any:
         default = DEFAULTS[name]
-        given = flags.get(name, default)
+        flag = flags.get(name, default)
         if name in lists:
-            return numbers(name, given, lists[name])
-        return typed(name, given, type(default))
+            return numbers(name, flag, lists[name])
+        return typed(name, flag, type(default))
 
-    got = {name: value(name) for name in DEFAULTS}
-    if not got["class_cond"]:
+    values = {name: value(name) for name in DEFAULTS}
+    if not values["class_cond"]:
         raise ModelError("class_cond False: this network is always conditioned on labels")
-    if got["use_fp16"] and got["use_bf16"]:
+    if values["use_fp16"] and values["use_bf16"]:
         raise ModelError("use_fp16 and use_bf16 exclude each other")
+    half: Precision = "bfloat16" if values["use_bf16"] else "float32"
     unet = UNetConfig(
-        **{name: got[name] for name in _SAME},
-        instance_edges=not got["no_instance"],
-        precision=("float16" if got["use_fp16"] else "bfloat16" if got["use_bf16"] else "float32"),
+        **{name: values[name] for name in _SAME},
+        instance_edges=not values["no_instance"],
+        precision="float16" if values["use_fp16"] else half,
     )
-    loss: Loss = "rescaled_mse" if got["rescale_learned_sigmas"] else "mse"
-    variance: Variance = "fixed_small" if got["sigma_small"] else "fixed_large"
+    loss: Loss = "rescaled_mse" if values["rescale_learned_sigmas"] else "mse"
+    variance: Variance = "fixed_small" if values["sigma_small"] else "fixed_large"
     diffusion = DiffusionConfig(
-        steps=got["diffusion_steps"],
-        schedule=cast(Schedule, got["noise_schedule"]),
-        prediction="x0" if got["predict_xstart"] else "epsilon",
-        variance="learned_range" if got["learn_sigma"] else variance,
-        loss="rescaled_kl" if got["use_kl"] else loss,
-        rescale_timesteps=got["rescale_timesteps"],
+        steps=values["diffusion_steps"],
+        schedule=cast(Schedule, values["noise_schedule"]),
+        prediction="x0" if values["predict_xstart"] else "epsilon",
+        variance="learned_range" if values["learn_sigma"] else variance,
+        loss="rescaled_kl" if values["use_kl"] else loss,
+        rescale_timesteps=values["rescale_timesteps"],
     )
     return unet, diffusion
 
 
 RUNTIME = {"use_fp16", "use_bf16", "use_checkpoint", "dropout", "use_kl", "rescale_learned_sigmas"}
-"""Flags that say how a network computes or is taught, but not what it knows."""
+"""Flags of computation and training that do not change a network's function."""
 
 
 def check_flags(
     flags: Mapping[str, object], unet: UNetConfig, diffusion: DiffusionConfig, path: object
 ) -> Precision:
-    """The precision that `flags` want for the network of `path`, or else its own.
+    """The precision that `flags` ask for, default: the network's own.
 
-    Raises `ModelError` if a flag, other than those of `RUNTIME`, is not true of that network.
+    Raises ModelError if a flag outside `RUNTIME` contradicts the network of `path`.
     """
     own = flags_from_configs(replace(unet, precision="float32"), diffusion)
     meaning = _meaning(*configs_from_flags(own))
@@ -135,7 +133,7 @@ def check_flags(
 
 
 def _meaning(unet: UNetConfig, diffusion: DiffusionConfig) -> tuple[object, ...]:
-    """Equal for configurations that differ in nothing but the words."""
+    """A normal form: equal for configurations of the same network and process."""
     unet = replace(
         unet,
         channel_mult=unet.multipliers,

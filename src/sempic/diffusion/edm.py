@@ -11,13 +11,13 @@ from sempic.models import RENOISE
 from sempic.networks.compact import CompactNet, denoise
 
 SIGMA_MIN = 0.02
-"""Towards which the levels of a sampling fall."""
+"""Limit of falling noise levels."""
 RHO = 3.0
-"""How much they crowd there; both travel with an exported receiver."""
+"""Density of noise levels near SIGMA_MIN; an exported receiver's metadata has both."""
 
 
 def sigmas(steps: int, sigma_max: float) -> Tensor:
-    """Falling noise levels, float32 (steps,), from `sigma_max` on (Karras et al. 2022, eq. 5)."""
+    """Falling noise levels from `sigma_max`, float32 (steps,) (Karras et al. 2022, eq. 5)."""
     ramp = torch.arange(steps) / max(1, steps)
     first, last = sigma_max ** (1 / RHO), SIGMA_MIN ** (1 / RHO)
     return (first + ramp * (last - first)) ** RHO
@@ -26,8 +26,8 @@ def sigmas(steps: int, sigma_max: float) -> Tensor:
 def draw(
     shape: Sequence[int], device: torch.device, generator: torch.Generator | None = None
 ) -> Tensor:
-    """Normal noise on a device: drawn with the generator where that lives, the CPU for one, so that
-    every device has the same; or without, with the device's own."""
+    """Normal noise on a device. With a generator it is drawn on the generator's device, for example
+    the CPU, so that all devices get the same noise."""
     if generator is None:
         return torch.randn(*shape, device=device)
     return torch.randn(*shape, generator=generator, device=generator.device).to(device)
@@ -40,7 +40,7 @@ def draw_sigma(
     std: float = 1.0,
     device: torch.device | None = None,
 ) -> Tensor:
-    """Log-normal training noise levels (Karras et al. 2022, table 1)."""
+    """Log-normal noise levels for training, (count,) (Karras et al. 2022, table 1)."""
     return (draw((count,), device or torch.device("cpu"), generator) * std + mean).exp()
 
 
@@ -71,19 +71,26 @@ def sample(
     texture: Tensor | None = None,
     strength: Tensor | float = 1.0,
 ) -> Iterator[Tensor]:
-    """Denoise, renoise, denoise … (multistep sampling of Song et al. 2023, alg. 1, with RENOISE),
-    from noise of such a strength, (B, 1, H, W).
+    """Multistep sampling: denoise, add noise, denoise … (Song et al. 2023, alg. 1, with RENOISE).
 
-    Yields the residual estimate, (B, 3, H, W), after each of the falling noise `levels`. Only the
-    last has a gradient, where gradients are on.
+    Yields the estimated residual, (B, 3, H, W), after each noise level. Only the last one has a
+    gradient, if gradients are enabled.
+
+    Args:
+        labels: one-hot planes, see `compact.denoise`.
+        levels: falling noise levels, (steps,).
+        generator: see `draw`.
+        strength: factor of the noise, (B, 1, H, W) or a number.
     """
     batch, _, height, width = labels.shape
     device = coarse.device
     residual = torch.zeros(batch, 3, height, width, device=device)
-    wanted = torch.full((batch,), fidelity, device=device)
+    fidelities = torch.full((batch,), fidelity, device=device)
     for number, level in enumerate(levels.to(device)):
         noise = strength * draw(residual.shape, device, generator)
         noisy = residual + (RENOISE if number else 1) * level * noise
         with torch.set_grad_enabled(torch.is_grad_enabled() and number == len(levels) - 1):
-            residual = denoise(network, noisy, coarse, labels, level.expand(batch), wanted, texture)
+            residual = denoise(
+                network, noisy, coarse, labels, level.expand(batch), fidelities, texture
+            )
         yield residual

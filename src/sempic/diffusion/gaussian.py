@@ -1,7 +1,7 @@
-"""Gaussian diffusion as the paper uses it: schedules, posteriors, losses.
+"""Gaussian diffusion of the paper's network: schedules, posteriors, losses.
 
-Ho et al. 2020 ("DDPM"), Nichol & Dhariwal 2021 ("Improved DDPM": cosine schedule, learned range
-of variances, hybrid loss). Coefficients are computed in float64 and used in float32.
+Sources: Ho et al. 2020 ("DDPM"); Nichol & Dhariwal 2021 ("Improved DDPM": cosine schedule, learned
+range of variances, hybrid loss). Coefficients are computed in float64 and used in float32.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class DiffusionConfig:
     def betas(self) -> Array:
         """Variances of the forward process, float64 (steps,)."""
         if self.schedule == "linear":
-            # Ho et al. 2020, §4, for 1000 steps; scaled to end alike for other numbers.
+            # Ho et al. 2020, §4, for 1000 steps; other numbers scale to the same final noise.
             scale = 1000 / self.steps
             return np.linspace(scale * 1e-4, scale * 0.02, self.steps).astype(np.float64)
 
@@ -109,7 +109,7 @@ class Diffusion:
 
     @cached_property
     def _first_variance(self) -> Array:
-        # Step 0 has no posterior variance, and β would blur the result: it borrows step 1's.
+        # Step 0 has no posterior variance; β would blur the result, so step 1's is used.
         return self.posterior_variance[1:2] if len(self) > 1 else self.betas
 
     @cached_property
@@ -122,8 +122,8 @@ class Diffusion:
         return {}
 
     def _tables(self, device: torch.device) -> dict[str, Tensor]:
-        """What is looked up at steps, (len,) each; copied to a device once, since each copy from
-        the host's memory waits for the device."""
+        """Coefficients by name, (len,) each; copied to a device once, because each copy waits for
+        the device."""
         if device not in self._moved:
             here, before = self.alphas_cumprod, self.alphas_cumprod_prev
             coefficients = {
@@ -161,10 +161,10 @@ class Diffusion:
         mean = self._at("mean of x0", i, x) * x0 + self._at("mean of x", i, x) * x
         return Gaussian(mean, self._at("posterior", i, x).expand_as(x), x0)
 
-    # --- what a network's output says ---
+    # --- the network's input and output ---
 
     def network_time(self, i: Tensor) -> Tensor:
-        """The timesteps that the network is told for steps i."""
+        """The network's time input for steps i."""
         t = self._tables(i.device)["timestep"][i]
         return t.float() * (1000.0 / self.config.steps) if self.config.rescale_timesteps else t
 
@@ -231,7 +231,7 @@ class Diffusion:
 def make_diffusion(
     config: DiffusionConfig, respacing: str = "", max_iter_time: int | None = None
 ) -> Diffusion:
-    """The trained process cut down to some of its timesteps (`respaced_timesteps`).
+    """The process with the timesteps of `respaced_timesteps`.
 
     The betas are those that keep ᾱ at the kept timesteps (Improved DDPM, §4).
     """
@@ -253,7 +253,7 @@ def gaussian_kl(mean: Tensor, log_variance: Tensor, mean2: Tensor, log_variance2
 
 
 def _normal_cdf(x: Tensor) -> Tensor:
-    # The tanh form is not exact (Page 1977); the original's losses are computed with it.
+    # An approximation (Page 1977), as in the original's losses.
     return 0.5 * (1.0 + torch.tanh(math.sqrt(2.0 / math.pi) * (x + 0.044715 * x**3)))
 
 

@@ -1,6 +1,6 @@
-"""Checkpoints of the original code: `.pt` files of its weights, averages and optimizer.
+"""Checkpoints of the original code: `.pt` files of weights, EMAs and optimizer state.
 
-Tensors and plain values only are unpickled: nothing that a file holds can run.
+Only tensors and plain values are unpickled, so that a file cannot run code.
 """
 
 from __future__ import annotations
@@ -21,10 +21,7 @@ from sempic.errors import ModelError
 
 
 def read_original(path: Path) -> dict[str, Tensor]:
-    """State dict of a checkpoint of the original code, `modelNNN.pt` or `ema_RATE_NNN.pt`.
-
-    Unpickles tensors only. Raises ModelError for anything else.
-    """
+    """State dict of a `modelNNN.pt` or `ema_RATE_NNN.pt`. Raises ModelError for other content."""
     state = _unpickled(path)
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise ModelError(f"{path}: holds something else than a state dict")
@@ -32,39 +29,40 @@ def read_original(path: Path) -> dict[str, Tensor]:
 
 
 def _unpickled(path: Path) -> Any:
-    """What a file of `torch.save` holds, tensors and plain values only. Raises ModelError."""
+    """The content of a file of `torch.save`. Raises ModelError for more than tensors and plain
+    values."""
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        # PyTorch's own message says how to load such a file all the same, and run what is in it.
+        # PyTorch's own message tells how to load the file unsafely.
         raise ModelError(
             f"{path}: holds more than tensors and plain values, or is damaged: not loaded"
         ) from error
     except FileNotFoundError as error:
         raise ModelError(f"{path}: no such file") from error
-    except Exception as error:  # of any kind: damaged bytes are opcodes of pickle, too
+    except Exception as error:  # damaged bytes may be any pickle opcodes
         raise ModelError(f"{path}: not a file that PyTorch saved, or a damaged one") from error
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What the original saved beside `modelNNN.pt`: how far its run had come."""
+    """State of a run of the original, from the files beside `modelNNN.pt`."""
 
     step: int
     averages: dict[float, dict[str, Tensor]]
-    """By rate, where there is an `ema_RATE_NNN.pt`."""
+    """EMAs by rate, of each `ema_RATE_NNN.pt`."""
     optimizer: dict[str, Any] | None
-    """State of AdamW by the names of parameters; None where there is no `optNNN.pt`."""
+    """State of AdamW by names of parameters; None without `optNNN.pt`."""
 
 
 def read_progress(path: Path, rates: Sequence[float]) -> Progress:
-    """The step that the name of a `.pt` tells, and the files of the same step beside it.
+    """The step in the name of a `.pt`, and the files of this step beside it.
 
-    As in the original, a name that is not `modelNNN.pt` is a start from nothing but weights.
-    Raises ModelError if a file cannot be read or does not belong to the model.
+    As in the original, another name than `modelNNN.pt` means step 0 without other files. Raises
+    ModelError if a file cannot be read or does not belong to the model.
     """
-    found = re.fullmatch(r"model(\d+)\.pt", path.name)
-    step = int(found[1]) if found else 0
+    match = re.fullmatch(r"model(\d+)\.pt", path.name)
+    step = int(match[1]) if match else 0
     if not step:
         return Progress(0, {}, None)
     weights = read_original(path)
@@ -87,9 +85,9 @@ def read_progress(path: Path, rates: Sequence[float]) -> Progress:
 
 
 def _adam(state: dict[str, Any], weights: Mapping[str, Tensor]) -> dict[str, Any]:
-    """The state of the original's AdamW by the names of parameters, whose order is the model's.
+    """The state of the original's AdamW by names of parameters; `weights` has their order.
 
-    Under --use_fp16 the original optimizes two tensors: all vectors in a row, and all the rest.
+    With --use_fp16 the original optimizes two tensors: all vectors concatenated, and all others.
     """
     entries = [state["state"][number] for number in sorted(state["state"])]
     groups = [[name] for name in weights]
@@ -110,17 +108,15 @@ def _adam(state: dict[str, Any], weights: Mapping[str, Tensor]) -> dict[str, Any
 
 
 CLASS_COUNTS = (11, 19, 34, 35, 151, 183)
-"""Of the datasets that the original and we know, to tell an edge channel from a class.
-
-35 channels are taken as 35 classes, not as 34 and edges.
-"""
+"""Numbers of classes of known datasets, to distinguish an edge channel from a class. 35 channels
+count as 35 classes, not as 34 and edges."""
 
 
 def shape_flags(weights: Mapping[str, Tensor]) -> dict[str, object]:
-    """The original's flags as far as the tensors of a state dict tell them, the rest as published.
+    """The original's flags that follow from the tensors of a state dict; the rest as published.
 
-    The decoder tells the levels, since each but the finest ends in an upsampling block. Raises
-    `ModelError` if `weights` are not those of this network.
+    The decoder shows the levels: each but the finest ends in an upsampling block. Raises ModelError
+    if `weights` are not those of this network.
     """
 
     def shape(key: str) -> torch.Size:

@@ -32,19 +32,19 @@ from sempic.palette import CITYSCAPES_FULL, PALETTES, Palette
 from sempic.scene import Image, LabelMap, Scene
 
 PAPERS = SamplingConfig()
-"""As the paper samples."""
+"""The paper's sampling."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Given:
-    """What a picture is sampled from."""
+    """Inputs of one picture."""
 
     labels: LabelMap
-    """uint8 (H, W), any size: it is padded to the network's grid and cropped again."""
+    """uint8 (H, W), of any size: padded to the network's grid, and the picture cropped again."""
     coarse: Image
-    """uint8 (h, w, 3), smaller by a whole factor (rounded up)."""
+    """uint8 (h, w, 3), smaller by an integer factor (rounded up)."""
     edges: LabelMap | None = None
-    """uint8 (H, W) in {0, 1}, for networks with an instance channel; none are drawn else."""
+    """uint8 (H, W) in {0, 1}, for networks with instance edges; None: no edges."""
     seed: int = 0
 
 
@@ -55,19 +55,19 @@ def reconstruct(
     *,
     sampling: SamplingConfig = PAPERS,
 ) -> list[Image]:
-    """Pictures, uint8 (H, W, 3), of the sizes of their labels, in as few batches as sizes allow.
+    """Pictures, uint8 (H, W, 3), of the sizes of their labels; pictures of one size are a batch.
 
-    For the same seed a picture is the same, in another batch up to rounding. Sampling starts at
-    the upsampled coarse picture; at noise if `max_iter_time` is the process's number of steps, as
-    in the original.
+    The same seed gives the same picture, up to rounding in another batch. Sampling starts at the
+    upsampled coarse picture, or at noise if `max_iter_time` is the process's number of steps, as in
+    the original.
 
-    Raises InputError if a coarse picture is of no such size.
+    Raises InputError if a coarse picture's size does not fit its labels.
     """
-    alike: dict[tuple[int, ...], list[int]] = {}
+    by_size: dict[tuple[int, ...], list[int]] = {}
     for number, one in enumerate(given):
-        alike.setdefault((*one.labels.shape, *one.coarse.shape), []).append(number)
+        by_size.setdefault((*one.labels.shape, *one.coarse.shape), []).append(number)
     pictures: dict[int, Image] = {}
-    for numbers in alike.values():
+    for numbers in by_size.values():
         batch = [given[number] for number in numbers]
         pictures |= zip(numbers, _batch(model, process, batch, sampling), strict=True)
     return [pictures[number] for number in range(len(given))]
@@ -76,7 +76,7 @@ def reconstruct(
 def _batch(
     model: SemanticUNet, process: DiffusionConfig, given: Sequence[Given], sampling: SamplingConfig
 ) -> list[Image]:
-    """`reconstruct` where all sizes are the same."""
+    """`reconstruct` for inputs of one size."""
     (height, width), (small_height, small_width) = given[0].labels.shape, given[0].coarse.shape[:2]
     factor = coarse_codec.factor(width, height, small_width, small_height)
     if factor is None:
@@ -114,7 +114,7 @@ def _batch(
 
 
 def ready(model: SemanticUNet) -> SemanticUNet:
-    """The network on the GPU, if there is one, in a precision that the device has."""
+    """The network on the GPU if there is one, else on the CPU, in float32 instead of float16."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if model.config.precision == "float16" and device == "cpu":
         model.config = replace(model.config, precision="float32")
@@ -127,19 +127,15 @@ class PaperReceiver:
     controls = frozenset({"steps", "seed", "guidance"})
     model_id: int | None = None
 
-    def __init__(
-        self,
-        path: Path,
-        sampling: SamplingConfig = PAPERS,
-    ) -> None:
-        """Weights of ours or of the original (`checkpoints.open_model`, which names its errors)."""
+    def __init__(self, path: Path, sampling: SamplingConfig = PAPERS) -> None:
+        """Opens weights of ours or of the original (`checkpoints.open_model`, with its errors)."""
         model, self.process = open_model(path)
         self.model = ready(model)
         self.sampling = sampling
         self.steps = len(
             make_diffusion(self.process, sampling.timestep_respacing, sampling.max_iter_time)
         )
-        """Of `sampling`: 20 by default, as in the paper."""
+        """Number of steps of `sampling`: 20 by default, as in the paper."""
 
     def __call__(
         self,
@@ -152,10 +148,13 @@ class PaperReceiver:
     ) -> Image:
         """The picture of a scene.
 
-        `steps`, if given, replaces the respacing: so many, spread over 0…max_iter_time; `guidance`
-        the scale s. Raises InputError if steps or seed are out of range or there is no coarse
-        picture, ModelError if the scene's palette is not the network's or any fidelity but 0 is
-        wanted.
+        Args:
+            steps: replaces the respacing: this many steps, spread over 0…max_iter_time.
+            guidance: replaces the scale `s`.
+
+        Raises:
+            InputError: steps or seed are out of range, or the scene has no coarse picture.
+            ModelError: the scene has another palette than the network, or fidelity is not 0.
         """
         if (steps is not None and steps < 1) or seed < 0:
             raise InputError(f"steps must be 1 or more and seed 0 or more, not {steps} and {seed}")
@@ -184,10 +183,8 @@ class PaperReceiver:
 
 
 def _knows(palette: Palette, classes: int) -> bool:
-    """Whether a network of so many classes means the palette's: its last id may be none of them.
-
-    So are void, and the license plate of the 35 labelIds to a network of 34.
-    """
+    """Whether a network with this number of classes fits a palette, whose last id may be missing:
+    void, or the license plate of Cityscapes' 35 labelIds."""
     count = len(palette.classes)
     if palette is CITYSCAPES_FULL:
         return classes in (count, count - 1)
@@ -195,6 +192,6 @@ def _knows(palette: Palette, classes: int) -> bool:
 
 
 def _padded(array: npt.NDArray[np.uint8], rows: int, columns: int) -> npt.NDArray[np.uint8]:
-    """The last row and column repeated to (rows, columns)."""
+    """The array extended to (rows, columns) by repeating its last row and column."""
     pad = [(0, rows - array.shape[0]), (0, columns - array.shape[1])] + [(0, 0)] * (array.ndim - 2)
     return np.pad(array, pad, mode="edge")

@@ -1,7 +1,7 @@
-"""Samplers of the paper's process: plain generators over its steps, last timestep first.
+"""Samplers of the paper's network: generators over the steps of a process, last timestep first.
 
-They start where the caller says: at noise, or as the paper does at the bilinearly upsampled
-coarse picture, with nothing added, and a process truncated by `max_iter_time`.
+The caller supplies the start: noise, or, as in the paper, the bilinearly upsampled coarse picture
+without noise, for a process truncated by `max_iter_time`.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ from sempic.diffusion.gaussian import Array, Diffusion
 from sempic.errors import ModelError, install_hint
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]
-"""(x, t) → raw network output; x float32 (B, 3, H, W), t (B,) as the network is told it."""
+"""(x, t) → raw network output; x float32 (B, 3, H, W), t (B,) of `Diffusion.network_time`."""
 Noise = Callable[[Tensor], Tensor]
-"""x → standard normal noise of its shape; called once a step, the last included."""
+"""x → standard normal noise of its shape; called once per step, also in the last."""
 
 
 class Step(NamedTuple):
-    """Where a sampler is after one step."""
+    """The state of a sampler after one step."""
 
     i: int
-    """Which step of the process was made; the highest comes first."""
+    """Number of the step in the process; the highest comes first."""
     sample: Tensor
     x0: Tensor
-    """The clean picture that the network saw in this step."""
+    """The network's estimate of the clean picture in this step."""
 
 
 def seeded_noise(*generators: torch.Generator) -> Noise:
-    """Noise drawn on the generators' device, so that a seed means the same on every other.
+    """Noise drawn on the generators' device, so that a seed gives the same noise for any device.
 
-    One for each picture: then a picture's noise does not depend on the others of its batch. A
-    single one draws for all of them.
+    With a generator per picture, a picture's noise does not depend on the others of its batch. A
+    single generator draws for the whole batch.
     """
 
     def draw(x: Tensor) -> Tensor:
@@ -52,7 +52,7 @@ def seeded_noise(*generators: torch.Generator) -> Noise:
 
 
 def paper_start(coarse: Tensor, size: tuple[int, int]) -> Tensor:
-    """The coarse picture upsampled to (H, W): where the paper's sampling starts."""
+    """The coarse picture upsampled to (H, W), where the paper's sampling starts."""
     return F.interpolate(coarse, size, mode="bilinear", align_corners=False)
 
 
@@ -66,12 +66,12 @@ def guided(
 ) -> Denoiser:
     """The network under classifier-free guidance on the label map (Ho & Salimans 2021).
 
-    out[:, :3] = null + scale · (cond − null), where null saw an all-zero condition; variances
-    stay those of cond. A scale of 1 or less is the network itself, at half the cost: the original
-    does not guide away from the map.
+    out[:, :3] = null + scale · (cond − null), where null is the output for an all-zero condition;
+    variances are those of cond. A scale of 1 or less is the network without guidance, at half the
+    cost, as in the original.
 
-    `together`: cond and null in one pass over twice the batch. By default in two on a CPU: one
-    would take as long there, twice the memory, and might add up in another order.
+    `together`: cond and null in one pass over twice the batch; default: not on a CPU, where one
+    pass is not faster, needs twice the memory, and may round differently.
     """
     if scale <= 1.0:
         return lambda x, t: model(x, t, coarse, condition)
@@ -150,13 +150,12 @@ def multistep(
     solver: Literal["dpmsolver++", "unipc"] = "dpmsolver++",
     clip: bool = True,
 ) -> Iterator[Step]:
-    """DPM-Solver++ (Lu et al. 2022) or UniPC (Zhao et al. 2023), both of the second order, by
-    diffusers' schedulers.
+    """DPM-Solver++ (Lu et al. 2022) or UniPC (Zhao et al. 2023), both of second order, by the
+    schedulers of diffusers.
 
-    Makes one step fewer than `diffusion` has: from step 1 it goes straight to the clean picture.
-    Step 0 would take away a last 1 % of noise, and to extrapolate across the leap in log-SNR
-    before it overshoots by more than the second order gains. Raises `ModelError` if diffusers is
-    not installed (the extra `train`).
+    It omits step 0: step 1 gives the clean picture. Step 0 would remove the last 1 % of noise, but
+    second-order extrapolation across the jump in log-SNR before it overshoots by more than it
+    gains. Raises ModelError if diffusers is not installed (the extra `train`).
     """
     first = min(1, len(diffusion) - 1)
     scheduler = _scheduler(diffusion.alphas_cumprod[first:], solver)
@@ -181,8 +180,8 @@ def _scheduler(alphas_cumprod: Array, solver: str) -> Any:
         from diffusers import DPMSolverMultistepScheduler, UniPCMultistepScheduler
     except ImportError as error:
         raise ModelError(f"{solver} needs diffusers: {install_hint('train')}") from error
-    # The scheduler is given our steps as its whole process, and the clean picture that we
-    # computed (and clipped): so respacing, truncation and x0 prediction stay ours.
+    # The scheduler takes our steps as its whole process, and our (clipped) estimate of the clean
+    # picture: respacing, truncation and prediction of x0 stay here.
     shared = {
         "num_train_timesteps": len(alphas_cumprod),
         "trained_betas": 1 - alphas_cumprod / np.append(1.0, alphas_cumprod[:-1]),

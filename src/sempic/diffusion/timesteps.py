@@ -1,4 +1,4 @@
-"""Which timesteps run: respacing and truncation when sampling, draws when training."""
+"""Timesteps: respacing and truncation for sampling, random draws for training."""
 
 from __future__ import annotations
 
@@ -15,13 +15,16 @@ from sempic.errors import ModelError
 def respaced_timesteps(
     steps: int, respacing: str = "", max_iter_time: int | None = None
 ) -> tuple[int, ...]:
-    """Timesteps of a `steps`-step process that are kept, in rising order.
+    """Timesteps that sampling uses of a process of `steps` steps, in rising order.
 
-    `respacing`: "" keeps all; "100" spreads 100 over the whole range, both ends included;
-    "10,15,20" does so within each of three equal sections; "ddim25" takes a whole-numbered
-    stride from 0 that yields 25 (Nichol & Dhariwal 2021, §4; Song et al. 2021, §5).
-    `max_iter_time` then drops every timestep above it: the paper's truncated start.
-    Raises `ModelError` if the string cannot be met.
+    Args:
+        respacing: "" keeps all; "100" spreads 100 over the whole range, both ends included;
+            "10,15,20" does so within each of three equal sections; "ddim25" takes the integer
+            stride from 0 that gives 25 (Nichol & Dhariwal 2021, §4; Song et al. 2021, §5).
+        max_iter_time: largest timestep to keep, for the paper's truncated start.
+
+    Raises:
+        ModelError: an impossible `respacing`, or no timestep is left.
     """
     kept = _ddim(steps, respacing) if respacing.startswith("ddim") else _sections(steps, respacing)
     if max_iter_time is not None:
@@ -60,7 +63,7 @@ def _sections(steps: int, respacing: str) -> list[int]:
         if count > length:
             raise ModelError(f"timestep_respacing {respacing!r}: {count} steps out of {length}")
         stride = (length - 1) / (count - 1) if count > 1 else 1.0
-        position = 0.0  # summed, not multiplied, as in the original: roundings are to agree
+        position = 0.0  # summed, not multiplied, to round like the original
         for _ in range(count):
             kept.append(start + round(position))
             position += stride
@@ -69,10 +72,10 @@ def _sections(steps: int, respacing: str) -> list[int]:
 
 
 class UniformSampler:
-    """Draws the timesteps that a training batch is noised to, each as likely as any other."""
+    """Draws timesteps for training, uniformly."""
 
     memory: dict[str, Tensor]
-    """What it has learned: tensors that share its memory."""
+    """State for checkpoints; the tensors share memory with the sampler."""
 
     def __init__(self, steps: int) -> None:
         self.steps, self.memory = steps, {}
@@ -89,14 +92,14 @@ class UniformSampler:
         return torch.from_numpy(t).long(), torch.from_numpy(weights).float()
 
     def update(self, t: Sequence[int], losses: Sequence[float]) -> None:
-        """Learns from the unweighted losses (all processes' together) at steps t."""
+        """Take account of unweighted losses at steps t, of all processes."""
 
 
 class LossSecondMomentSampler(UniformSampler):
-    """Steps in proportion to the root mean square of their latest losses.
+    """Draws steps in proportion to the root mean square of their last losses.
 
-    Importance sampling of Nichol & Dhariwal 2021, §3.3: uniform until every step has `history`
-    losses; `uniform_share` of the probability stays uniform for good.
+    Importance sampling of Nichol & Dhariwal 2021, §3.3: uniform until each step has `history`
+    losses; `uniform_share` of the probability is always uniform.
     """
 
     def __init__(self, steps: int, history: int = 10, uniform_share: float = 0.001) -> None:
@@ -116,7 +119,7 @@ class LossSecondMomentSampler(UniformSampler):
 
     def update(self, t: Sequence[int], losses: Sequence[float]) -> None:
         for step, loss in zip(t, losses, strict=True):
-            # The oldest loss gives way: column n of a full row is always the n-th oldest.
+            # A full row drops its oldest loss; losses in a row are in order of age.
             if self.counts[step] == self.history:
                 self.losses[step, :-1] = self.losses[step, 1:]
                 self.losses[step, -1] = loss

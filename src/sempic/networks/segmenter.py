@@ -17,7 +17,7 @@ from sempic.scene import Image, LabelMap
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SegmenterConfig:
-    """Rides in the metadata of the weights."""
+    """Shape of the network; part of the weights' metadata."""
 
     backbone: int = 0
     """Version of EfficientNet-Lite."""
@@ -37,17 +37,17 @@ def _conv(inputs: int, outputs: int, kernel: int = 3) -> nn.Sequential:
 class SegmentationNet(nn.Module):
     """Feature pyramid network (Lin et al. 2017) with a head at stride 2, for poles and signs.
 
-    There is no pooling over the whole picture: on the roads of the training set it earns nothing,
-    and on others it can turn every pixel into one class.
+    There is no pooling over the whole picture: it does not help on the training roads, and on other
+    roads it can turn every pixel into one class.
 
     Input: float (B, 3, H, W) RGB in [0, 1]; H and W multiples of 32.
     Output: logits (B, classes, H / 2, W / 2).
     """
 
     kind = "segmenter"
-    """Of its weights, in their metadata."""
+    """Kind of its weights in their metadata."""
     palette: Palette | None = None
-    """Of the classes; None: that of ours which has so many."""
+    """Palette of the classes; None: our palette with this number of classes."""
 
     def __init__(self, config: SegmenterConfig) -> None:
         super().__init__()
@@ -73,7 +73,8 @@ class SegmentationNet(nn.Module):
 
 @torch.no_grad()
 def predict(network: nn.Module, image: Image, enlarge: float = 1.0) -> LabelMap:
-    """Label map, uint8 (H, W), of a picture, uint8 (H, W, 3), of any size, enlarged before."""
+    """Label map, uint8 (H, W), of a picture, uint8 (H, W, 3), of any size, after enlarging it by
+    the factor `enlarge`."""
     size = image.shape[:2]
     height, width = (round(side * enlarge) for side in size)
     device = next(network.parameters()).device

@@ -1,10 +1,9 @@
 """The paper's network: a semantic diffusion super-resolution U-Net.
 
-guided-diffusion's U-Net (Dhariwal & Nichol 2021) whose middle and decoder are normalised by
-SPADE (Park et al. 2019; Wang et al., "Semantic Image Synthesis via Diffusion Models", 2022).
-It sees the noisy picture beside the upsampled coarse one, and the label map at every
-normalisation of the decoder. Module names are those of the original code, so that its
-checkpoints load unchanged.
+guided-diffusion's U-Net (Dhariwal & Nichol 2021) with SPADE as normalisation in middle and decoder
+(Park et al. 2019; Wang et al., "Semantic Image Synthesis via Diffusion Models", 2022). Its input is
+the noisy picture with the upsampled coarse picture; SPADE adds the label map. Modules have the
+names of the original code, so that its checkpoints load unchanged.
 """
 
 from __future__ import annotations
@@ -38,25 +37,25 @@ GROUPS = 32
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class UNetConfig:
-    """Shape of the network, in the words of the original's flags."""
+    """Shape of the network, under the names of the original's flags."""
 
     image_size: int = 256
-    """Chooses `CHANNEL_MULT`, and what `attention_resolutions` are counted from."""
+    """Selects an entry of `CHANNEL_MULT`; `attention_resolutions` relate to it."""
     num_channels: int = 256
     num_res_blocks: int = 2
     channel_mult: tuple[float, ...] = ()
-    """Overrides what `image_size` implies; empty for the latter."""
+    """Multipliers that replace those of `CHANNEL_MULT`; empty keeps those."""
     attention_resolutions: tuple[int, ...] = (32, 16, 8)
-    """Attention at the levels where a picture of `image_size` has this side."""
+    """Sides, for a picture of `image_size`, of the levels with attention."""
     num_heads: int = 4
     num_heads_upsample: int = -1
-    """Heads in the decoder; -1 is as many as `num_heads`."""
+    """Heads in the decoder; -1 for `num_heads`."""
     num_head_channels: int = 64
-    """Channels of a head; -1 leaves the choice to `num_heads`."""
+    """Channels of a head; -1 for channels / `num_heads`."""
     num_classes: int = 19
-    """Classes of the label map, void not counted: void is the all-zero vector."""
+    """Classes of the label map without void, which is the all-zero vector."""
     instance_edges: bool = False
-    """Whether one more condition channel holds the edges of instances."""
+    """Whether a further condition channel holds the edges of instances."""
     dropout: float = 0.0
     learn_sigma: bool = True
     use_scale_shift_norm: bool = True
@@ -65,7 +64,7 @@ class UNetConfig:
     use_checkpoint: bool = False
     """Recompute activations of each block in the backward pass, to save memory."""
     precision: Precision = "float32"
-    """Of the blocks' arithmetic; parameters, norms and the time embedding stay float32."""
+    """Precision of the blocks; parameters, norms and the time embedding stay in float32."""
 
     def __post_init__(self) -> None:
         if not self.channel_mult and self.image_size not in CHANNEL_MULT:
@@ -121,7 +120,7 @@ class UNetConfig:
 
     @property
     def out_channels(self) -> int:
-        """3, or 6 if the network predicts variances too."""
+        """3, or 6 with variances."""
         return 6 if self.learn_sigma else 3
 
     @property
@@ -147,7 +146,7 @@ class GroupNorm32(nn.GroupNorm):
 
 
 class SiLU(nn.Module):
-    """x · sigmoid(x), in float32 by these two operations: so the original rounds."""
+    """x · sigmoid(x); in float32 by two operations, to round like the original."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x * torch.sigmoid(x) if x.dtype == torch.float32 else F.silu(x)
@@ -164,7 +163,7 @@ def _zero(module: nn.Module) -> nn.Module:
 
 
 class SPADE(nn.Module):
-    """Group norm whose gain and offset are painted from the label map (Park et al. 2019, eq. 1)."""
+    """Group norm with gain and offset computed from the label map (Park et al. 2019, eq. 1)."""
 
     def __init__(self, channels: int, condition_channels: int) -> None:
         super().__init__()
@@ -207,14 +206,14 @@ Resample = Literal["none", "up", "down"]
 
 
 def _resampler(kind: Resample) -> nn.Module:
-    """As within residual blocks, without weights."""
+    """Resampling without weights, for residual blocks."""
     if kind == "none":
         return nn.Identity()
     return nn.Upsample(scale_factor=2) if kind == "up" else nn.AvgPool2d(2)
 
 
 class _Block(nn.Module):
-    """A block that sees features, condition and time embedding, and may be recomputed."""
+    """A block of features, condition and time embedding, with optional activation checkpointing."""
 
     recompute: bool = False
 
@@ -320,7 +319,7 @@ class AttentionBlock(_Block):
         flat = x.flatten(2)
         qkv = self.qkv(self.norm(flat))
         batch, _, length = qkv.shape
-        # The old order keeps q, k, v of one head together; the new one keeps the heads of q.
+        # Channels are ordered by head, then q, k, v; in the new order by q, k, v, then head.
         if self.new_order:
             q, k, v = qkv.view(batch, 3, -1, length).unbind(1)
         else:
@@ -333,17 +332,17 @@ class AttentionBlock(_Block):
 def _attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """softmax(qᵀk / √c) over tensors (heads, c, positions)."""
     if q.dtype != torch.float32:
-        # On a GPU fused kernels take no other layout; the rest keep every weight of every head.
+        # Fused GPU kernels need this layout; others would store all attention weights.
         q, k, v = (tensor.transpose(1, 2).contiguous()[None] for tensor in (q, k, v))
         return F.scaled_dot_product_attention(q, k, v)[0].transpose(1, 2)
-    # In float32 the original's operations one by one, so that sums round as there.
+    # In float32 the original's operations, to round like the original.
     scale = 1 / math.sqrt(math.sqrt(q.shape[1]))
     weights = torch.einsum("bct,bcs->bts", q * scale, k * scale).softmax(dim=-1)
     return torch.einsum("bts,bcs->bct", weights, v)
 
 
 class Stage(nn.Sequential):
-    """A few blocks in a row; each gets what it can use of condition and time."""
+    """A sequence of layers; blocks among them get condition and time embedding, too."""
 
     def forward(self, x: Tensor, condition: Tensor, embedding: Tensor) -> Tensor:  # type: ignore[override]
         for layer in self:
@@ -352,7 +351,7 @@ class Stage(nn.Sequential):
 
 
 class SemanticUNet(nn.Module):
-    """(noisy, t, coarse, condition) → prediction, and variances if the config asks for them."""
+    """(noisy, t, coarse, condition) → prediction, with variances if `learn_sigma`."""
 
     def __init__(self, config: UNetConfig) -> None:
         super().__init__()
@@ -411,9 +410,14 @@ class SemanticUNet(nn.Module):
     def forward(self, x: Tensor, t: Tensor, coarse: Tensor, condition: Tensor) -> Tensor:
         """The network's raw output, float32 (B, out_channels, H, W).
 
-        `x` float32 (B, 3, H, W): the noisy picture. `t` (B,): timesteps of the original process,
-        0…999. `coarse` (B, 3, h, w) in [-1, 1], of any size. `condition`
-        (B, condition_channels, H, W): see `condition`. Raises `ModelError` if shapes do not fit.
+        Args:
+            x: float32 (B, 3, H, W), the noisy picture.
+            t: (B,), timesteps of the original process, 0…999.
+            coarse: (B, 3, h, w) in [-1, 1], of any size.
+            condition: (B, condition_channels, H, W), see `make_condition`.
+
+        Raises:
+            ModelError: shapes do not fit.
         """
         self._check(x, coarse, condition)
         coarse = F.interpolate(coarse, x.shape[2:], mode="bilinear", align_corners=False)

@@ -1,4 +1,4 @@
-"""Weights in files: safetensors with the configuration of the network in the metadata."""
+"""Files of weights: safetensors with the network's configuration in the metadata."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ Config = TypeVar("Config")
 def save_tensors(
     state: Mapping[str, Tensor], kind: str, said: Mapping[str, Any], path: Path
 ) -> None:
-    """Write tensors, whole or not at all, with what can be said in JSON under `sempic.KIND`.
+    """Write tensors, whole or not at all, with the JSON values `said` as metadata `sempic.KIND`.
 
-    Raises OutputError, also for the name of another kind of file.
+    Raises OutputError, also unless `path` ends in `.safetensors`.
     """
     files.need_suffix(path, ".safetensors", "weights")
     part = path.with_name(path.name + ".part")
@@ -48,11 +48,8 @@ def save_tensors(
 
 
 def load_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """What `save_tensors` wrote; of a first shard, `…-1-of-N.safetensors`, all shards together.
-
-    Raises:
-        ModelError: not safetensors, or of another kind.
-    """
+    """Tensors and metadata of `save_tensors`; for the first shard, `…-1-of-N.safetensors`, of all
+    shards. Raises ModelError if the file is not safetensors or of another kind."""
     causes = *JSON_FAULTS, SafetensorError, TypeError
     with refused(ModelError, f"{path}: not safetensors of ours", *causes, unfit=True):
         with safe_open(path, "pt") as file:
@@ -76,8 +73,8 @@ def _shards(path: Path) -> list[Path]:
 def save_shards(
     state: Mapping[str, Tensor], kind: str, said: Mapping[str, Any], path: Path, limit: int
 ) -> list[Path]:
-    """Write tensors as float16 into as few files as hold at most `limit` bytes each; the first is
-    what `load_tensors` takes. Raises OutputError."""
+    """Write tensors as float16 into files of at most `limit` bytes; `load_tensors` takes the first
+    file. Returns the files. Raises OutputError."""
     shards: list[dict[str, Tensor]] = [{}]
     room = limit - (1 << 16)  # for the header
     for key, value in state.items():
@@ -100,13 +97,13 @@ def save_shards(
 
 
 def filled(build: Callable[[], Network], state: Mapping[str, Tensor], name: object) -> Network:
-    """The network that `build` makes, holding a state, of any float type, as float32.
+    """The network of `build` with the weights `state`, of any float type, as float32.
 
-    Raises ModelError, saying which tensors of `name` do not fit.
+    Raises ModelError with the tensors of `name` that do not fit.
     """
-    with (  # sizes may be no numbers, none at all, or negative
+    with (  # a damaged configuration may raise anything
         refused(ModelError, f"{name}: its configuration cannot be", Exception, unfit=True),
-        torch.device("meta"),  # what is replaced at once need not be drawn
+        torch.device("meta"),  # no initial weights: `state` replaces them
     ):
         network = build()
     expected = network.state_dict()
@@ -125,22 +122,21 @@ def filled(build: Callable[[], Network], state: Mapping[str, Tensor], name: obje
     if problems:
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
         raise ModelError(f"{name} does not fit its configuration: {'; '.join(problems[:3])}{more}")
-    # Copies: what safetensors loads is a map of the file, which somebody may overwrite.
+    # Copies, because safetensors maps the file into memory, and the file may be overwritten.
     fitting = {k: state[k].detach().to(t.dtype, copy=True) for k, t in expected.items()}
     network.load_state_dict(fitting, assign=True)
     return network
 
 
 def configured(kind: type[Config], said: Any, path: Path) -> Config:
-    """The configuration that a file's metadata says. Raises ModelError."""
+    """The configuration in a file's metadata. Raises ModelError."""
     causes = ValueError, TypeError, AttributeError
     with refused(ModelError, f"{path}: its {kind.__name__} cannot be read", *causes, unfit=True):
         return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in said.items()})
 
 
 def about(network: CompactNet | SegmentationNet) -> dict[str, Any]:
-    """What the metadata of a network says: its configuration, and its palette if that is one of
-    somebody's own."""
+    """Metadata of a network's weights: its configuration, and its palette if that is custom."""
     palette = network.palette
     own = palette is not None and palette.identity is not None
     return asdict(network.config) | ({"palette": described(palette)} if own and palette else {})
@@ -152,17 +148,17 @@ def save_network(network: CompactNet | SegmentationNet, path: Path) -> None:
 
 
 def load_receiver(path: Path) -> CompactNet:
-    """A compact receiver that `save_network` wrote; raises ModelError if `path` holds none."""
+    """A compact receiver of `save_network`. Raises ModelError."""
     return _load(CompactNet, CompactConfig, path)
 
 
 def load_segmenter(path: Path) -> SegmentationNet:
-    """A segmenter that `save_network` wrote, not training; raises ModelError if there is none."""
+    """A segmenter of `save_network`, in evaluation mode. Raises ModelError."""
     return _load(SegmentationNet, SegmenterConfig, path).eval()
 
 
 def load_network(path: Path) -> CompactNet | SegmentationNet:
-    """A receiver or a segmenter that `save_network` wrote; raises ModelError if there is none."""
+    """A receiver or a segmenter of `save_network`. Raises ModelError."""
     try:
         return load_segmenter(path)
     except ModelError:

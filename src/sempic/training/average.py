@@ -1,4 +1,4 @@
-"""`sempic train average`: one network between two that were trained."""
+"""`sempic train average`: the mean of two trainings' weights."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from sempic.training.options import AverageOptions
 
 
 def run(options: AverageOptions) -> None:
-    """Raises ModelError for networks that differ in more than their weights, and OutputError."""
+    """`sempic train average`. Raises ModelError unless both networks have the same configuration
+    and palette, and OutputError."""
     apart((options.first, options.second), options.out)
     network, other = load_network(options.first), load_network(options.second)
     if (network.config, network.palette) != (other.config, other.palette):
         raise ModelError(f"{options.first} and {options.second} are of different networks")
-    theirs = other.state_dict()
+    other_state = other.state_dict()
     state = {
-        name: torch.lerp(value, theirs[name], options.weight)
+        name: torch.lerp(value, other_state[name], options.weight)
         if value.is_floating_point()
         else value
         for name, value in network.state_dict().items()

@@ -1,4 +1,4 @@
-"""A run's folder: `log.jsonl`, `state.safetensors` to go on from, and what is exported."""
+"""The folder of a run: `log.jsonl`, and the checkpoint `state.safetensors`."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from sempic.networks.weights import load_tensors, save_tensors
 
 _Part = nn.Module | torch.optim.Optimizer | Mapping[str, Tensor]
 Moving = Mapping[str, _Part]
-"""Everything that changes from step to step, by name."""
+"""All state that training changes, by name."""
 
 
 class Folder:
-    """The files of one run. A kill at any moment leaves the newest whole checkpoint."""
+    """The files of one run. Killing the process at any moment leaves a whole checkpoint."""
 
     def __init__(self, path: Path) -> None:
         files.make_folder(path)
@@ -31,7 +31,7 @@ class Folder:
         self.log = path / "log.jsonl"
 
     def save(self, moving: Moving, about: dict[str, Any]) -> None:
-        """Write a checkpoint; `about` is kept as JSON. Raises OutputError."""
+        """Write a checkpoint; `about` are JSON values. Raises OutputError."""
         tensors = {
             f"{name}/{key}": value
             for name, part in moving.items()
@@ -40,29 +40,29 @@ class Folder:
         save_tensors(tensors, "run", about, self.state)
 
     def load(self, moving: Moving, fixed: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Fill everything from the newest checkpoint and return its `about`; None: there is none.
+        """Fill `moving` in place from the checkpoint. Returns its `about`, or None without one.
 
-        Raises ModelError if the checkpoint is of another recipe or shape, or was made with other
-        values of what is `fixed`.
+        Raises ModelError if the checkpoint has another recipe, other shapes, or other values of
+        `fixed` settings.
         """
         if not self.state.exists():
             return None
         tensors, about = load_tensors(self.state, "run")
         for name, value in fixed.items():
-            began = about.get("fixed", {}).get(name, value)
-            if value != began:
+            before = about.get("fixed", {}).get(name, value)
+            if value != before:
                 raise ModelError(
-                    f"{name} is {value!r}, but {self.path} began with {began!r}: choose another "
+                    f"{name} is {value!r}, but {self.path} began with {before!r}: choose another "
                     "--out"
                 )
         for name, part in moving.items():
-            mine = {
+            own = {
                 key.removeprefix(f"{name}/"): value
                 for key, value in tensors.items()
                 if key.startswith(f"{name}/")
             }
             try:
-                _fill(part, mine)
+                _fill(part, own)
             except (RuntimeError, KeyError, ValueError) as error:
                 reason = str(error).strip().splitlines()[-1].strip()
                 raise ModelError(
@@ -71,8 +71,8 @@ class Folder:
         return about
 
     def forget_after(self, step: int) -> None:
-        """What was logged after the checkpoint that is gone on from will be logged again; what is
-        no line of ours, as a power failure leaves some, goes too. Raises OutputError."""
+        """Remove log lines of later steps, which a resumed run repeats, and damaged lines. Raises
+        OutputError."""
         if self.log.is_file():
             with refused(OutputError, f"{self.log}: cannot read"):
                 lines = self.log.read_bytes().splitlines(keepends=True)
@@ -85,7 +85,7 @@ class Folder:
 
 
 def _step(line: bytes) -> float:
-    """Of a line of the log; infinite for one that is none."""
+    """The step of a log line; infinity for a damaged line."""
     try:
         return float(json.loads(line)["step"]) if line.endswith(b"\n") else math.inf
     except (ValueError, TypeError, KeyError, RecursionError):

@@ -1,4 +1,4 @@
-"""`sempic train convert`: checkpoints of the paper's network, the original's and ours."""
+"""`sempic train convert`: weights of the paper's network between the original's format and ours."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from sempic.diffusion.original import write_original
 from sempic.jobs import apart
 
 
-def run(given: Mapping[str, Any]) -> None:
-    """`given`: source and target, and the flags of a .pt (`open_model`); those of one that was
-    written are printed."""
-    flags = dict(given)
+def run(arguments: Mapping[str, Any]) -> None:
+    """Convert `source` to `target`. Other arguments are the flags of a source `.pt` (`open_model`);
+    the flags of a target `.pt` are printed."""
+    flags = dict(arguments)
     source, target = Path(flags.pop("source")), Path(flags.pop("target"))
     apart((source,), target)
     if source.suffix.lower() != ".safetensors":
@@ -25,6 +25,6 @@ def run(given: Mapping[str, Any]) -> None:
         return
     files.need_suffix(target, ".pt", "the original's weights")
     model, process = load_model(source)
-    words = flags_from_configs(model.config, process)
+    line = command_line(flags_from_configs(model.config, process))
     write_original(target, model.state_dict())
-    print(command_line(words))
+    print(line)

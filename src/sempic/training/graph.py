@@ -1,8 +1,8 @@
-"""Fewer passes over all pixels in an exported graph, and the same numbers.
+"""Rewrites an exported ONNX graph so that it runs faster and computes the same numbers.
 
-What ONNX Runtime does between 8-bit convolutions takes as long as these. Here it is told to do less
-of it: to join what is in 8 bits already, in the layout that convolutions want; SiLU in one
-operator; and no channels of a number that its kernels have to copy first.
+ONNX Runtime spends as much time between 8-bit convolutions as in them. The rewritten graph
+concatenates tensors after their quantisation, channels last; computes SiLU in one operator; and
+pads channel counts that the runtime's kernels would have to pad at each run.
 """
 
 from __future__ import annotations
@@ -17,17 +17,18 @@ import onnx.helper as oh
 import onnx.numpy_helper
 
 _MULTIPLE = 4
-"""Of channels: a convolution of 95 takes three times as long as one of 96."""
-_LAST, _FIRST = (0, 2, 3, 1), (0, 3, 1, 2)
-"""Channels last, and first again."""
+"""Channel counts are padded to multiples of this: a convolution of 95 channels takes three times as
+long as one of 96."""
+_TO_LAST, _TO_FIRST = (0, 2, 3, 1), (0, 3, 1, 2)
+"""Permutations of axes from channels first to channels last, and back."""
 
 
 def simplify(model: onnx.ModelProto) -> None:
-    """All of it, in place; what is not quantised has only SiLU in one operator."""
+    """Rewrite a model in place; in a model without quantisation only SiLU changes."""
     graph = _Graph(model)
-    graph.silu()
-    graph.join()
-    graph.finish()
+    graph.fuse_silu()
+    graph.quantise_before_concat()
+    graph.write_back()
 
 
 class _Graph:
@@ -44,15 +45,15 @@ class _Graph:
         return found
 
     def add(self, kind: str, inputs: Sequence[str], name: str, **attributes: Any) -> str:
-        """A node, whose name its output has, too."""
+        """Add a node; returns `name`, which is also the name of its output."""
         self.nodes.append(oh.make_node(kind, inputs, [name], name, **attributes))
         return name
 
     def add_silu(self, x: str, name: str) -> str:
         return self.add("QuickGelu", [x], name, domain="com.microsoft", alpha=1.0)
 
-    def silu(self) -> None:
-        """x · sigmoid(x) in one operator, which the runtime makes of it in most places only."""
+    def fuse_silu(self) -> None:
+        """x · sigmoid(x) in one operator; the runtime's own fusion misses some."""
         users = self.users()
         for sigmoid in [node for node in self.nodes if node.op_type == "Sigmoid"]:
             (x,) = sigmoid.input
@@ -63,8 +64,8 @@ class _Graph:
             self.nodes.remove(after[0])
             self.add_silu(x, after[0].output[0])
 
-    def join(self) -> None:
-        """What is joined and then quantised: quantised, and then joined, channels last."""
+    def quantise_before_concat(self) -> None:
+        """Concat, (SiLU,) QuantizeLinear → QuantizeLinear of each part, Concat, channels last."""
         users = self.users()
         for node in [node for node in self.nodes if node.op_type == "Concat"]:
             after, silu = users[node.output[0]], []
@@ -77,16 +78,16 @@ class _Graph:
             convs = [c for d in users[quantise.output[0]] for c in users[d.output[0]]]
             if {conv.op_type for conv in convs} != {"Conv"}:
                 continue
-            for gone in silu:
-                self.nodes.remove(gone)
+            for replaced in silu:
+                self.nodes.remove(replaced)
             parts = []
             for number, part in enumerate(node.input):
                 name = f"{node.name}/{number}"
                 if silu:
                     part = self.add_silu(part, f"{name}/silu")
                 part = self.add("QuantizeLinear", [part, *scale], f"{name}/8bit")
-                parts.append(self.add("Transpose", [part], f"{name}/last", perm=_LAST))
-            # So many channels of weight 0 these convolutions of one tensor should have.
+                parts.append(self.add("Transpose", [part], f"{name}/last", perm=_TO_LAST))
+            # Pad with channels of weight 0, whose values do not matter.
             if more := -int(self._levels(convs[0]).dims[1]) % _MULTIPLE:
                 ends = [self._constant(f"{node.name}/{n}", n) for n in (0, more, 3)]
                 parts.append(self.add("Slice", [parts[0], *ends], f"{node.name}/more"))
@@ -98,12 +99,12 @@ class _Graph:
             quantise.input[0] = node.output[0]
             out = quantise.output[0]
             quantise.output[0] = f"{out}/last"
-            self.add("Transpose", [f"{out}/last"], out, perm=_FIRST)
+            self.add("Transpose", [f"{out}/last"], out, perm=_TO_FIRST)
 
-    def finish(self) -> None:
-        """Puts the nodes back, each after those that it needs."""
+    def write_back(self) -> None:
+        """Put the nodes into the model in topological order."""
         known = {"", *self.constants, *(value.name for value in self.graph.input)}
-        del self.graph.node[:], self.graph.value_info[:]  # shapes that were
+        del self.graph.node[:], self.graph.value_info[:]  # value_info has outdated shapes
         while self.nodes:
             ready = [node for node in self.nodes if known.issuperset(node.input)]
             assert ready
@@ -115,6 +116,7 @@ class _Graph:
             self.model.opset_import.append(oh.make_opsetid("com.microsoft", 1))
 
     def _widen(self, conv: onnx.NodeProto, more: int) -> None:
+        """Give a convolution `more` input channels of weight 0."""
         levels = self._levels(conv)
         values = onnx.numpy_helper.to_array(levels)
         zeros = np.zeros((len(values), more, *values.shape[2:]), values.dtype)

@@ -1,4 +1,5 @@
-"""Receivers that begin as what a smaller one was, or one of other classes; `sempic train grow`."""
+"""Larger receivers, and receivers of other classes, that start with a trained receiver's function;
+`sempic train grow`."""
 
 from __future__ import annotations
 
@@ -18,13 +19,13 @@ from sempic.training.options import GrowOptions
 
 
 def grow(network: CompactNet, **sizes: Any) -> CompactNet:
-    """The same function with more blocks in its tail, or more channels that it is given.
+    """A larger network that computes the same function.
 
     Args:
-        sizes: fields of CompactConfig; None keeps the network's own.
+        sizes: fields of CompactConfig; None keeps the network's value.
 
     Raises:
-        ModelError: the network is larger.
+        ModelError: the network does not fit into these sizes.
     """
     asked = {name: size for name, size in sizes.items() if size is not None}
     grown = CompactNet(replace(network.config, **asked))
@@ -34,7 +35,7 @@ def grow(network: CompactNet, **sizes: Any) -> CompactNet:
             a > b for a, b in zip(value.shape, fresh[key].shape, strict=True)
         ):
             raise ModelError(f"{key} of the network has no place in one with {asked}")
-        if value.ndim == 4:  # filters look away from inputs that are new
+        if value.ndim == 4:  # new inputs of filters get weight 0
             fresh[key][: value.shape[0]] = 0
             fresh[key][: value.shape[0], : value.shape[1]] = value
         else:
@@ -45,11 +46,11 @@ def grow(network: CompactNet, **sizes: Any) -> CompactNet:
 
 
 def regroup(network: CompactNet, begins_as: Sequence[int]) -> CompactNet:
-    """The same function of other classes: each begins as one that the network knows.
+    """A network of other classes, each of which starts as a class of `network`.
 
     Args:
-        begins_as: for each class of the new network, a class of the old one, or as many as that
-            has: void.
+        begins_as: for each class of the new network, a class of the old one; the number of the old
+            classes stands for void.
     """
     config = replace(network.config, classes=len(begins_as), label_gains=True)
     grown = CompactNet(config)
@@ -62,7 +63,7 @@ def regroup(network: CompactNet, begins_as: Sequence[int]) -> CompactNet:
             for number in begins_as
         ]
         wide = torch.stack([*planes, weight[:, -1]], 1)
-        # Filters are brought to unit norm, and have longer ones now: their gain makes up for it.
+        # Normalisation will shrink the longer filters; their gain compensates.
         before, after = (w.flatten(1).norm(dim=1) for w in (weight, wide))
         state[f"{name}_gain"] = state[f"{name}_gain"] * after / before
         state[f"{embed}.weight"] = wide
@@ -72,10 +73,8 @@ def regroup(network: CompactNet, begins_as: Sequence[int]) -> CompactNet:
 
 
 def as_cityscapes(network: CompactNet) -> CompactNet:
-    """A receiver of CamVid's 11 classes as one of Cityscapes' 19 (`regroup`).
-
-    Raises ModelError for a receiver of other classes.
-    """
+    """`regroup` from CamVid's 11 to Cityscapes' 19 classes. Raises ModelError for a receiver of
+    other classes."""
     known = CAMVID.known
     if network.config.classes != known:
         raise ModelError(f"this receiver knows {network.config.classes} classes, not {known}")

@@ -1,5 +1,5 @@
-"""What judges a picture that was made: frozen features, their moments, energies of detail, and
-discriminators on these features."""
+"""Losses of generated pictures: frozen ImageNet features and their moments, energies of detail, and
+a discriminator on the features."""
 
 from __future__ import annotations
 
@@ -25,22 +25,24 @@ from sempic.networks.weights import load_tensors, save_tensors
 from sempic.training.options import FeaturesOptions
 
 TAPS = (-1, 2, 4, 10, 15)
-"""The stem and the blocks of EfficientNet-Lite0 whose outputs are compared: strides 2 … 32."""
+"""Blocks of EfficientNet-Lite0 whose outputs are features, -1 for the stem: strides 2 … 32."""
 _CHANNELS = (32, 24, 40, 112, 320)
+"""Channels of these features."""
 _WIDTHS = (48, 64, 96, 96, 96)
-"""Of the discriminator's heads; those of the large maps would take the most time."""
+"""Widths of the discriminator's heads on them; narrow on large maps, to save time."""
 _STAGES = (2, 2, 3)
-"""Layers of VGG-16 in the stages whose outputs are compared, strides 1, 2 and 4."""
+"""Numbers of layers of the VGG-16 stages whose outputs are features: strides 1, 2 and 4."""
 _STAGE_CHANNELS = (64, 128, 256)
+"""Channels of these features."""
 _STAGE_WIDTHS = (0, 48, 64)
-"""Of the discriminator's heads there; the first stage has none."""
+"""Widths of the discriminator's heads on them; 0 for no head."""
 
 
 class Features(nn.Module):
     """Frozen ImageNet features, scaled to a mean magnitude of about one.
 
-    EfficientNet-Lite0's of the whole crop, which are cheap, then VGG-16's of a window of it, which
-    know more of what is a few pixels large.
+    EfficientNet-Lite0's features of the whole crop are cheap. VGG-16's features of a window of the
+    crop are sensitive to details of a few pixels.
     """
 
     scale: Tensor
@@ -48,10 +50,10 @@ class Features(nn.Module):
     std: Tensor
 
     def __init__(self, *, vgg: bool = False, folder: Path | None = None) -> None:
-        """Weights are those in a folder of `write_features`, or, without one, of the ImageNet
-        package and the cache. Raises ModelError if they are not there."""
+        """Loads weights from a folder of `write_features`, or from the ImageNet package and the
+        cache. Raises ModelError if they are missing."""
         super().__init__()
-        backbone, layers16 = _frozen(folder, vgg)
+        backbone, vgg_weights = _frozen(folder, vgg)
         self.network: EfficientNetLite = imagenet(0, backbone)
         self.head = imagenet_head(backbone)
         self.channels, self.widths = list(_CHANNELS), list(_WIDTHS)
@@ -63,10 +65,10 @@ class Features(nn.Module):
             for depth in _STAGES:
                 layers: list[nn.Module] = [nn.MaxPool2d(2)] if number else []
                 for _ in range(depth):
-                    kernel = layers16[f"backbone.{number}.weight"]
+                    kernel = vgg_weights[f"backbone.{number}.weight"]
                     conv = nn.Conv2d(kernel.shape[1], kernel.shape[0], 3, padding=1)
                     conv.weight.data = kernel
-                    conv.bias = nn.Parameter(layers16[f"backbone.{number}.bias"])
+                    conv.bias = nn.Parameter(vgg_weights[f"backbone.{number}.bias"])
                     layers += [conv, nn.ReLU()]
                     number += 1
                 self.stages.append(nn.Sequential(*layers))
@@ -76,9 +78,13 @@ class Features(nn.Module):
         self.eval().requires_grad_(False)
 
     def forward(self, picture: Tensor, near: Tensor) -> list[Tensor]:
-        """EfficientNet-Lite0's features of pictures, (B, 3, H, W) in [-1, 1], then VGG-16's of
-        windows of them, (B, 3, h, w): cut by the caller, since where they lie changes at each step
-        and what is compiled must not."""
+        """Features, first EfficientNet-Lite0's, then VGG-16's.
+
+        Args:
+            picture: (B, 3, H, W) in [-1, 1].
+            near: (B, 3, h, w), windows of `picture`. The caller cuts them, because their random
+                position would make torch.compile compile again.
+        """
         net = self.network
         x = net.stem((picture + 1) / 2)
         found = [x * self.scale[0]]
@@ -93,19 +99,19 @@ class Features(nn.Module):
         return found
 
     def pooled(self, found: list[Tensor]) -> Tensor:
-        """(B, 1280): what the classifier of ImageNet sees of pictures with these features."""
+        """(B, 1280): the input of the ImageNet classifier for pictures with these features."""
         last = len(TAPS) - 1
         pooled: Tensor = self.head(found[last] / self.scale[last]).float().mean((2, 3))
         return pooled
 
     def calibrate(self, pictures: Tensor) -> None:
-        """Measure the scales on real pictures."""
+        """Set the scales by real pictures, (B, 3, H, W) in [-1, 1]."""
         self.scale.fill_(1)
         self.scale.copy_(torch.stack([1 / f.abs().mean() for f in self(pictures, pictures)]))
 
 
 def _frozen(folder: Path | None, vgg: bool) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Weights of EfficientNet-Lite0, and of VGG-16's first layers if they are wanted."""
+    """Weights of EfficientNet-Lite0, and of VGG-16 if `vgg` (else empty)."""
     if folder is None:
         arrays = weights.load("vgg16") if vgg else {}
         return imagenet_weights(0), {k: torch.from_numpy(v) for k, v in arrays.items()}
@@ -116,8 +122,8 @@ def _frozen(folder: Path | None, vgg: bool) -> tuple[dict[str, Tensor], dict[str
 
 
 def write_features(options: FeaturesOptions) -> None:
-    """`sempic train features`: the weights that `Features` needs, as float16, for a machine that
-    has neither the package nor the cache. Raises ModelError if they are not here."""
+    """`sempic train features`: write the weights of `Features` as float16, for machines without
+    the package and the cache. Raises ModelError if they are missing here."""
     folder = options.folder
     backbone, layers = _frozen(None, True)
     used = {
@@ -131,26 +137,27 @@ def write_features(options: FeaturesOptions) -> None:
 
 
 def divergence(log_q: Tensor, p: Tensor) -> Tensor:
-    """Kullback-Leibler divergence of q from p, in nats, (B, H, W): p are probabilities,
-    (B, C, H, W), and log_q the logarithms of others."""
+    """Kullback-Leibler divergence of q from p in nats, (B, H, W), of log-probabilities `log_q` and
+    probabilities `p`, both (B, C, H, W)."""
     return (p * (p.clamp_min(1e-6).log() - log_q)).sum(1)
 
 
 def moments(feature: Tensor) -> Tensor:
-    """Mean and deviation of each channel over the crop, (B, 2 C): its texture, wherever it lies."""
+    """Mean and standard deviation of each channel over the crop, (B, 2 C): a measure of texture
+    that ignores positions."""
     flat = feature.float().flatten(2)
     return torch.cat([flat.mean(2), (flat.var(2) + 1e-4).sqrt()], 1)
 
 
 def energies(picture: Tensor) -> Tensor:
-    """Mean steps between pixels one and two apart, in windows of 32×32 pixels.
+    """Mean absolute differences between pixels one and two apart, in windows of 32×32 pixels.
 
     Args:
         picture: (B, 3, H, W), RGB.
 
     Returns:
-        (B, 4, 3, 16, H // 32, W // 32): direction and distance; luma, blue and red difference;
-        where in the network's patches the step begins.
+        (B, 4, 3, 16, H // 32, W // 32). The axes of length 4, 3 and 16 are: direction and distance;
+        luma, blue and red difference; position in the network's patch.
     """
     red, green, blue = picture.unbind(1)
     luma = 0.299 * red + 0.587 * green + 0.114 * blue
@@ -164,18 +171,19 @@ def energies(picture: Tensor) -> Tensor:
 
 
 def unevenness(made: Tensor, image: Tensor) -> Tensor:
-    """Distance of `energies` from the original's, as a share of these.
+    """Mean distance between the `energies` of two pictures, relative to the original's.
 
-    An original has as much detail at one place of a patch as at the next; a network that lays out
-    patches does not, unless it is asked to. Colours of real scenes change less than luma does.
+    The original's energies are averaged over the positions in a patch, where they are equal. A
+    network that generates patches tends to have other energies at each position. The relative
+    distance balances luma and colours, whose energies are lower.
     """
     wanted = energies(image).mean(3, keepdim=True)
     return ((energies(made) - wanted).abs() / wanted.mean((0, 4, 5), keepdim=True)).mean()
 
 
 class Discriminator(nn.Module):
-    """A small head on each feature map, which also sees that of the enlarged coarse picture, and
-    the label map: what was sent, and whether this is a picture of it."""
+    """A small head on each feature map. A head also sees the label map and the same features of the
+    enlarged coarse picture, so that it judges whether the picture fits them."""
 
     def __init__(self, channels: list[int], widths: list[int], classes: int) -> None:
         super().__init__()
@@ -197,7 +205,7 @@ class Discriminator(nn.Module):
         )
 
     def forward(self, features: list[Tensor], conditions: list[Tensor]) -> list[Tensor]:
-        """Scores, (B, 1, h, w) for each feature map that has a head; `conditions` are from
+        """Scores, (B, 1, h, w), of each feature map that has a head; `conditions` are a result of
         `conditioning`."""
         return [
             head(torch.cat([f, s], 1))
@@ -207,8 +215,8 @@ class Discriminator(nn.Module):
 
 
 def shrunk(planes: Tensor, features: list[Tensor], window: tuple[slice, slice]) -> list[Tensor]:
-    """Planes of a picture, (B, C, H, W), at the size of each feature map, of what that sees of it:
-    VGG-16's are of the window."""
+    """Planes of a picture, (B, C, H, W), shrunk to each feature map's size; for VGG-16's features,
+    planes of the window."""
     seen = (planes if n < len(TAPS) else planes[(..., *window)] for n in range(len(features)))
     return [
         F.adaptive_avg_pool2d(part, (f.shape[-2], f.shape[-1]))
@@ -219,23 +227,22 @@ def shrunk(planes: Tensor, features: list[Tensor], window: tuple[slice, slice]) 
 def conditioning(
     features: list[Tensor], classes: Tensor, window: tuple[slice, slice]
 ) -> list[Tensor]:
-    """What a discriminator is told: features of the enlarged coarse picture, and the label map."""
+    """A discriminator's `conditions`: features of the enlarged coarse picture, and label planes."""
     maps = shrunk(classes, features, window)
     return [torch.cat([f, m], 1) for f, m in zip(features, maps, strict=True)]
 
 
 def random_window(like: Tensor, rng: np.random.Generator) -> tuple[slice, slice]:
-    """Half of the rows and columns of a crop, at multiples of four."""
+    """A random window of half the height and width of a crop, at multiples of four pixels."""
     top, left = (4 * int(rng.integers(side // 8 + 1)) for side in like.shape[-2:])
     return slice(top, top + like.shape[-2] // 2), slice(left, left + like.shape[-1] // 2)
 
 
 def random_view(like: Tensor, rng: np.random.Generator) -> Callable[[Tensor], Tensor]:
-    """How the features look at a crop: shifted by a few pixels, and half of the time at a quarter
-    of it twice as large.
+    """A function that shifts crops by a few pixels and, half of the time, enlarges a quarter of
+    them twofold.
 
-    Seen always the same way, fine weaves that fall between the strides of the features would cost
-    nothing.
+    With a fixed view, patterns finer than the strides of the features would cost nothing.
     """
     height, width = like.shape[-2:]
     shift = tuple(int(s) for s in rng.integers(4, size=2))

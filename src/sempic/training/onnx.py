@@ -1,7 +1,6 @@
 """`sempic train export`: trained networks → the ONNX files that the product runs.
 
-What only training needs is folded: normalised filters become plain, batch norms part of their
-convolutions.
+The export replaces normalised filters by plain ones and folds batch norms into convolutions.
 """
 
 from __future__ import annotations
@@ -48,11 +47,11 @@ from sempic.training.options import ENLARGE, ExportOptions
 
 OPSET = 18
 CALIBRATION = 24
-"""Pictures by which ranges of 8-bit activations are found."""
+"""Number of pictures that determine the ranges of 8-bit activations."""
 
 
 class _Denoiser(nn.Module):
-    """`compact.denoise` with ids instead of planes, as one graph."""
+    """`compact.denoise` with ids instead of one-hot planes."""
 
     def __init__(self, network: CompactNet) -> None:
         super().__init__()
@@ -72,7 +71,7 @@ class _Denoiser(nn.Module):
 
 
 class _Plain(nn.Module):
-    """A convolution whose normalisation has been carried out."""
+    """A `compact._Conv` with its normalisation, gain and scale multiplied into the weights."""
 
     def __init__(self, conv: compact._Conv, gain: Tensor) -> None:
         super().__init__()
@@ -85,7 +84,7 @@ class _Plain(nn.Module):
 
 
 def bake(network: CompactNet) -> CompactNet:
-    """A copy for inference, with plain filters instead of normalised ones."""
+    """A copy for inference whose filters are plain (`_Plain`)."""
     network = copy.deepcopy(network).eval()
     gains = {network.head: network.head_gain}
     if network.config.label_gains:
@@ -99,7 +98,7 @@ def bake(network: CompactNet) -> CompactNet:
 
 
 class _Segmenter(nn.Module):
-    """Bytes in, logits out."""
+    """The segmenter with uint8 (B, H, W, 3) input."""
 
     def __init__(self, network: SegmentationNet) -> None:
         super().__init__()
@@ -112,24 +111,28 @@ class _Segmenter(nn.Module):
 
 
 def fold_pads(model: onnx.ModelProto, feed: dict[str, Any]) -> None:
-    """Make what is padded with zeros before a convolution part of it: alone, each such step copies
-    its tensor, and twice more for its layout (a seventh of a segmenter's time)."""
+    """Fold zero padding before a convolution into the convolution. As a separate node, padding
+    copies its tensor, twice more for its layout: a seventh of a segmenter's time.
+
+    Args:
+        feed: any input; the amounts of padding are computed with it.
+    """
     graph = model.graph
     users = {name: node for node in graph.node for name in node.input}
     pads = [n for n in graph.node if n.op_type == "Pad" and users[n.output[0]].op_type == "Conv"]
-    asked = onnx.ModelProto()
-    asked.CopyFrom(model)
+    probe = onnx.ModelProto()
+    probe.CopyFrom(model)
     for node in pads:
-        sizes = oh.make_tensor_value_info(node.input[1], onnx.TensorProto.INT64, None)
-        asked.graph.output.append(sizes)
-    session = ort.InferenceSession(asked.SerializeToString(), providers=["CPUExecutionProvider"])
+        amounts = oh.make_tensor_value_info(node.input[1], onnx.TensorProto.INT64, None)
+        probe.graph.output.append(amounts)
+    session = ort.InferenceSession(probe.SerializeToString(), providers=["CPUExecutionProvider"])
     for node in pads:
-        (before,) = session.run([node.input[1]], feed)
+        (amounts,) = session.run([node.input[1]], feed)
         conv = users[node.output[0]]
         sides = next(a for a in conv.attribute if a.name == "pads")
-        if any(sides.ints) or before[[0, 1, 4, 5]].any():
+        if any(sides.ints) or amounts[[0, 1, 4, 5]].any():  # batch or channels are padded
             continue
-        sides.ints[:] = [int(n) for n in before[[2, 3, 6, 7]]]
+        sides.ints[:] = [int(n) for n in amounts[[2, 3, 6, 7]]]
         conv.input[0] = node.input[0]
         graph.node.remove(node)
     needed = {value.name for value in graph.output}
@@ -143,7 +146,7 @@ def fold_pads(model: onnx.ModelProto, feed: dict[str, Any]) -> None:
 
 
 def halve(model: onnx.ModelProto) -> None:
-    """Store large float32 weights as float16 with a cast, which the runtime folds when it loads."""
+    """Store large float32 weights as float16 with a Cast, which the runtime folds at loading."""
     graph = model.graph
     kept, casts = [], []
     for tensor in graph.initializer:
@@ -163,12 +166,14 @@ def halve(model: onnx.ModelProto) -> None:
 def quantise(
     model: Path, feeds: Iterable[dict[str, Any]], names: Collection[str] | None = None
 ) -> None:
-    """Make convolutions of an ONNX file compute in 8-bit integers, in place: those in whose name
-    one of `names` is, or all.
+    """Make convolutions of an ONNX file compute in 8-bit integers, in place.
 
-    Weights have a scale for each filter, activations one for each tensor, which covers what `feeds`
-    bring about. Weights have seven bits: processors without VNNI add pairs of products in 16 bits,
-    which eight would overflow.
+    Weights have a scale per filter, activations one per tensor. Weights have seven bits: processors
+    without VNNI add pairs of products in 16 bits, which eight-bit weights could overflow.
+
+    Args:
+        feeds: inputs of the model, which determine the ranges of activations.
+        names: parts of the names of the convolutions to quantise; None: all convolutions.
     """
     reader = SimpleNamespace(get_next=functools.partial(next, iter(feeds), None))
     convs = [n.name for n in onnx.load(model).graph.node if n.op_type == "Conv"]
@@ -185,15 +190,15 @@ def quantise(
         reduce_range=True,
         activation_type=QuantType.QUInt8,
         weight_type=QuantType.QInt8,
-        calibrate_method=CalibrationMethod.Percentile,  # a few outliers would widen every step
+        calibrate_method=CalibrationMethod.Percentile,  # outliers would coarsen all steps
     )
 
 
 def first_inputs(folder: Path, config: CompactConfig) -> Iterator[dict[str, Any]]:
-    """What a receiver is given in the first step, of pictures that a corpus trains with.
+    """A receiver's inputs in the first sampling step, for training pictures of a corpus.
 
-    Ranges from there serve later steps as well: with theirs added, all would be wider and both
-    worse (37 dB instead of 43 between the pictures in one step, instead of 42 in four).
+    Their ranges serve later steps as well. Inputs of later steps would widen all ranges: the PSNR
+    against the unquantised network would fall to 37 dB, from 43 for one step and 42 for four.
 
     Raises InputError for a corpus of another number of classes.
     """
@@ -206,7 +211,7 @@ def first_inputs(folder: Path, config: CompactConfig) -> Iterator[dict[str, Any]
     rows, columns = 256, 336
     large = [s for s in samples if s.image.shape[0] >= rows and s.image.shape[1] >= columns]
     samples = large or samples
-    if not large:  # calibration wants one size
+    if not large:  # calibration needs inputs of one size
         rows, columns = (min(s.image.shape[axis] for s in samples) for axis in (0, 1))
     rng = np.random.default_rng(0)
     for index in range(CALIBRATION):
@@ -214,7 +219,7 @@ def first_inputs(folder: Path, config: CompactConfig) -> Iterator[dict[str, Any]
         noise = rng.standard_normal((1, 3, rows, columns), np.float32)
         small = torch.from_numpy(sample.coarse[0][: rows // PATCH, : columns // PATCH].copy())
         labels = np.ascontiguousarray(sample.maps[-1][:rows, :columns])
-        given = {
+        feed = {
             "noisy": np.float32(config.sigma_max) * noise,
             "coarse": to_unit(small)[None].numpy(),
             "labels": labels[None],
@@ -222,12 +227,12 @@ def first_inputs(folder: Path, config: CompactConfig) -> Iterator[dict[str, Any]
             "fidelity": np.array([index % 5 == 4], np.float32),
         }
         if config.texture:
-            given["texture"] = cells(sample.said(len(sample.maps) - 1), labels)[None]
-        yield given
+            feed["texture"] = cells(sample.said(len(sample.maps) - 1), labels)[None]
+        yield feed
 
 
 def pictures_of(folder: Path, enlarge: float) -> Iterator[dict[str, Any]]:
-    """What a segmenter is given, of pictures that a corpus trains with, enlarged as it asks for."""
+    """A segmenter's inputs, for training pictures of a corpus, enlarged by a factor."""
     samples = open_corpus([folder]).part(judged=False)
     rows, columns = (min(s.image.shape[axis] for s in samples) for axis in (0, 1))
     size = round(columns * enlarge) // 32 * 32, round(rows * enlarge) // 32 * 32
@@ -246,18 +251,25 @@ def _write(
     feeds: Iterable[dict[str, Any]] | None = None,
     quantised: Collection[str] | None = None,
 ) -> None:
-    """Writes an ONNX file, whole or not at all. Raises OutputError."""
+    """Write an ONNX file, whole or not at all; quantised if `feeds` are given. Raises OutputError.
+
+    Args:
+        output: name of the only output.
+        axes: names of the axes of variable size, by input or output.
+        metadata: JSON values, under the key "sempic".
+        quantised: `names` of `quantise`.
+    """
     files.need_suffix(path, ".onnx", "an ONNX file")
     part = files.part_of(path).with_suffix(".onnx")
     with refused(OutputError, f"{path}: cannot write"):
-        part.touch()  # torch has errors of its own
+        part.touch()  # raises OSError, where torch would raise its own errors
         with files.removed_on_failure(part):
             with warnings.catch_warnings():
-                # The tracing exporter is on its way out, but the new one cannot yet say that sides
-                # are multiples of 16; torch is pinned, so this is settled when the pin moves.
+                # The tracing exporter is deprecated, but the new one cannot express that sides are
+                # multiples of 16. torch is pinned: decide again when the pin moves.
                 warnings.simplefilter("ignore")
                 torch.onnx.export(
-                    module.cpu().eval(),  # beside the example, wherever it was trained
+                    module.cpu().eval(),  # where the example is
                     tuple(example.values()),
                     part,
                     input_names=list(example),
@@ -287,9 +299,9 @@ def export_receiver(
     model_id: int = 1,
     feeds: Iterable[dict[str, Any]] | None = None,
 ) -> None:
-    """Write the denoiser with what `sempic.receive.Receiver` must know about sampling.
+    """Write the denoiser, with metadata for the sampler of `sempic.receive.Receiver`.
 
-    With `feeds`, such as `first_inputs`, its convolutions are quantised (`quantise`).
+    With `feeds` (`first_inputs`) its convolutions are quantised (`quantise`).
     """
     config, sizes, grid = network.config, (48, 64), (48 // PATCH, 64 // PATCH)
     example = {
@@ -326,18 +338,18 @@ def export_segmenter(
     enlarge: float = ENLARGE,
     feeds: Iterable[dict[str, Any]] | None = None,
 ) -> None:
-    """Write the segmenter: uint8 (1, H, W, 3) → logits (1, C, H / 2, W / 2), for sides that are
-    multiples of 32, with how much small pictures are to be enlarged.
+    """Write the segmenter: uint8 (1, H, W, 3) → logits (1, C, H / 2, W / 2); H and W are multiples
+    of 32. The metadata has the factor by which small pictures are enlarged.
 
-    With `feeds`, such as `pictures_of`, the wide convolutions of its decoder are quantised, half of
-    its arithmetic; its backbone would suffer.
+    With `feeds` (`pictures_of`) the wide convolutions of its decoder are quantised, which are half
+    of the arithmetic. The backbone stays in float: quantisation would cost accuracy.
     """
     example = {"image": torch.zeros(1, 64, 96, 3, dtype=torch.uint8).random_(256)}
     axes = {"image": {1: "height", 2: "width"}, "logits": {2: "rows", 3: "columns"}}
     metadata = {
         "palette": described(network.palette or _palette(network.config.classes)),
         "enlarge": enlarge,
-        "voids": True,  # receivers of today's recipes know void
+        "voids": True,  # receivers trained by the present recipes accept void
         "config": asdict(network.config),
     }
     wide = ("/smooth.", "/head.0/")

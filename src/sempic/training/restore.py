@@ -1,7 +1,7 @@
-"""`sempic train restore`: the ONNX files of `sempic train export` → networks to train on.
+"""`sempic train restore`: ONNX files of `sempic train export` → weights for further training.
 
-What was folded is unfolded again: the restored network computes the same, up to the rounding of
-float16 or 8 bits.
+The restored network computes the same as the file, up to rounding to float16 or 8 bits: folded
+norms become separate again.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from sempic.training.options import RestoreOptions
 
 
 def _constants(model: onnx.ModelProto) -> dict[str, Tensor]:
-    """Every stored tensor by name, float16 and 8-bit ones under their names in float32."""
+    """Every stored tensor by name, in float32 if stored as float16 or 8-bit integers."""
     stored = {
         t.name: torch.from_numpy(np.array(onnx.numpy_helper.to_array(t)))
         for t in model.graph.initializer
@@ -47,7 +47,7 @@ def _constants(model: onnx.ModelProto) -> dict[str, Tensor]:
 
 
 def _named(model: onnx.ModelProto, own: dict[str, Tensor]) -> dict[str, Tensor]:
-    """What a model stores under the names of a network's own state, in its shapes."""
+    """The model's tensors that have names of the state `own`, in its shapes. Raises ModelError."""
     stored = {k.removeprefix("network."): v for k, v in _constants(model).items()}
     found = {k: _cropped(v, own[k].shape) for k, v in stored.items() if k in own}
     for name, value in found.items():
@@ -57,18 +57,15 @@ def _named(model: onnx.ModelProto, own: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _cropped(weight: Tensor, shape: torch.Size) -> Tensor:
-    """A weight without the channels of zeros that `simplify` may have added."""
+    """A weight without the zero channels that `graph.simplify` adds."""
     if weight.ndim != 4 or weight[:, shape[1] :].any():
         return weight
     return weight[:, : shape[1]]
 
 
 def restore_receiver(model: onnx.ModelProto, network: CompactNet) -> None:
-    """Fill `network` with the denoiser that `export_receiver` wrote.
-
-    Raises:
-        ModelError: the file holds another architecture.
-    """
+    """Fill `network` with a denoiser of `export_receiver`. Raises ModelError for another
+    architecture."""
     own = network.state_dict()
     found = _named(model, own)
     gains = {"head_gain", "label_gain", "fine_gain"} & own.keys()
@@ -88,32 +85,33 @@ def restore_receiver(model: onnx.ModelProto, network: CompactNet) -> None:
 def restore_segmenter(
     model: onnx.ModelProto, network: SegmentationNet, pictures: list[Tensor]
 ) -> None:
-    """Fill `network` with a folded segmenter; measure on `pictures` what its norms had measured.
+    """Fill `network` with a segmenter of `export_segmenter`; its batch norms, which the export
+    folded, get statistics of `pictures`.
 
     Args:
-        pictures: float (B, 3, H, W) in [0, 1] each, such as it will be trained on.
+        pictures: float (B, 3, H, W) in [0, 1] each, like the training pictures.
 
     Raises:
         ModelError: the file holds another architecture.
     """
     network.eval()
     stored = _constants(model)
-    # Quantising sorts the nodes anew, but their weights are numbered as they were executed.
+    # Quantisation reorders the nodes; the numbers in their weights' names keep the order.
     nodes = [
         n for n in model.graph.node
         if n.op_type == "Conv" and not n.input[1].startswith("network.")
     ]  # fmt: skip
     nodes.sort(key=lambda n: [int(digits) for digits in re.findall(r"Conv_(\d+)", n.input[1])])
     folded = [(stored[n.input[1]], stored[n.input[2]]) for n in nodes]
-    order: list[nn.Conv2d] = []  # as executed, which is how the exporter wrote them
+    order: list[nn.Conv2d] = []  # of execution, as in the file
     modules = [m for m in network.modules() if isinstance(m, (nn.Conv2d, nn.BatchNorm2d))]
-    follower = {  # the norm of each convolution that has one
+    norm_of = {
         module: after
         for module, after in itertools.pairwise(modules)
         if isinstance(module, nn.Conv2d) and isinstance(after, nn.BatchNorm2d)
     }
     hooks = [
-        conv.register_forward_hook(lambda module, _, __: order.append(module)) for conv in follower
+        conv.register_forward_hook(lambda module, _, __: order.append(module)) for conv in norm_of
     ]
     network(pictures[0][:1])
     for hook in hooks:
@@ -126,7 +124,7 @@ def restore_segmenter(
         weight = _cropped(weight, conv.weight.shape)
         if weight.shape != conv.weight.shape:
             raise ModelError(f"{tuple(weight.shape)}, expected {tuple(conv.weight.shape)}")
-        norm = follower[conv]
+        norm = norm_of[conv]
         conv.weight.copy_(weight)
         norm.running_mean.zero_()  # type: ignore[union-attr]
         norm.running_var.fill_(1 - norm.eps)  # type: ignore[union-attr]
@@ -146,7 +144,7 @@ def restore_segmenter(
     for hook in hooks:
         hook.remove()
     for conv in order:
-        norm = follower[conv]
+        norm = norm_of[conv]
         mean = torch.stack(means[conv]).mean(0)
         var = torch.stack(squares[conv]).mean(0) - mean.square()
         norm.running_mean.copy_(mean)  # type: ignore[union-attr]
@@ -156,7 +154,7 @@ def restore_segmenter(
 
 
 def _batches(folder: Path) -> list[Tensor]:
-    """At most 32 pictures of a folder, one by one, with sides that are multiples of 32."""
+    """At most 32 pictures of a folder, (1, 3, H, W), cropped to multiples of 32."""
     pictures = []
     for path in spread(find_pictures(folder), 32):
         pixels = read_picture(path)

@@ -1,7 +1,7 @@
-"""`sempic sample`: pictures of the paper's network, under the original's flags.
+"""`sempic sample`: rebuild a dataset's pictures with the paper's network, under its flags.
 
-Every picture is coded into a `.sempic` file, and rebuilt from what this file decodes to, labels and
-coarse picture: so the file's size is the rate of the sample beside it.
+Each picture is coded into a `.sempic` file. The network gets the labels and the coarse picture that
+this file decodes to, so that the file's size is the rate of the sample.
 """
 
 from __future__ import annotations
@@ -25,12 +25,11 @@ from sempic.training.data.scenes import TrainingScene, open_scenes
 from sempic.training.flags import PaperOptions, SampleConfig, filled_in
 
 _PARTS = ("images", "labels", "samples", "compressed", "predicted")
-"""Folders of results that get pictures."""
+"""Folders of results that hold pictures."""
 
 
 def coded(scene: TrainingScene, palette: int) -> bytes:
-    """The file that carries a scene: it decodes to its labels and its coarse picture. Empty where
-    the coarse picture is not one that we coded."""
+    """The `.sempic` file of a scene; empty if the scene's coarse picture was not coded by us."""
     if scene.payload is None:
         return b""
     height, width = scene.labels.shape
@@ -47,7 +46,7 @@ def write(
     palette: Palette,
     human: LabelMap | None,
 ) -> None:
-    """The files of a picture. `human`: its human label map, if the one that was sent is another."""
+    """Write the files of a picture. `human` is its human label map, if another map was sent."""
     parts = {
         f"images/{scene.name}.png": pictures.encode(scene.image, ".png"),
         f"labels/{scene.name}.png": pictures.encode_labels(
@@ -67,14 +66,14 @@ def write(
         files.write(path, data)
 
 
-def _keep_apart(entries: Sequence[Entry], folder: Path) -> None:
+def _refuse_replacing(entries: Sequence[Entry], folder: Path) -> None:
     """Raises OutputError if a result would replace a file of the dataset."""
-    read = [path for e in entries for path in (e.image, e.labels, e.predicted, e.coarse) if path]
-    known = {files.same(path)[0] for path in read}
+    paths = [path for e in entries for path in (e.image, e.labels, e.predicted, e.coarse) if path]
+    inputs = {files.same(path)[0] for path in paths}
     for part in _PARTS:
         for entry in entries:
             target = folder / part / f"{entry.name}.png"
-            if files.same(target)[0] in known:
+            if files.same(target)[0] in inputs:
                 raise OutputError(
                     f"{target}: would be replaced, and it is read; name another --results_path"
                 )
@@ -94,7 +93,7 @@ def run(flags: Mapping[str, Any]) -> None:
             "this network sees instance edges, which a .sempic file does not carry: rates lack them"
         )
     entries = scenes.dataset.entries
-    _keep_apart(entries, Path(config.results_path))
+    _refuse_replacing(entries, Path(config.results_path))
     palette = scenes.dataset.palette or INDICES
     count = min(config.num_samples or len(scenes), len(scenes))
     rates, began = [], time.perf_counter()

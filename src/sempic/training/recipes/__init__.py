@@ -1,1 +1,1 @@
-"""What is trained: a module for each network and stage, whose `run` is given its options."""
+"""A module for each training, with a `Recipe` and the command's function `run(options)`."""

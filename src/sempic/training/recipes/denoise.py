@@ -1,4 +1,4 @@
-"""`sempic train denoise`: teach the compact receiver to denoise residuals (its first stage)."""
+"""`sempic train denoise`: the compact receiver's first stage, denoising of residuals."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sempic.training.trainer import train
 
 
 class Denoise(ReceiverRecipe):
-    """EDM's loss (Karras et al. 2022)."""
+    """The loss of EDM (Karras et al. 2022)."""
 
     def __init__(self, options: DenoiseOptions, device: torch.device) -> None:
         super().__init__(options, device)

@@ -1,13 +1,19 @@
-"""`sempic train distill`: make the compact receiver sharp in one to four steps (its second stage).
+"""`sempic train distill`: the compact receiver's second stage, sharp pictures in 1 to 4 steps.
 
-Each update samples as the receiver will, up to one of the sampler's steps, and judges the picture
-that comes out of it: L1 and frozen ImageNet features against the original, these features' moments
-over the crop, the last of them pooled (the squared distance between pooled features of pairs bounds
-a Fréchet distance from above; Inception's, which measure, are not used), a discriminator on the
-same features (Sauer et al., "Projected GANs Converge Faster", 2021; "Adversarial Diffusion
-Distillation", 2023) beside those of what was sent, and what frozen segmenters see in both pictures;
-the wanted fidelity, an input of the network, says how much each of them counts. Pixels of critical
-classes (`Taxonomy.critical`) count more in all that compares place by place.
+Each update runs the receiver's sampler up to a random step and compares the resulting picture with
+the original, by:
+
+- L1;
+- frozen ImageNet features, place by place;
+- moments of these features over the crop;
+- the last features, pooled: their squared distance over pairs is an upper bound of a Fréchet
+  distance. Inception's features are reserved for measuring;
+- a discriminator on these features and those of the coarse picture (Sauer et al., "Projected GANs
+  Converge Faster", 2021; "Adversarial Diffusion Distillation", 2023);
+- the outputs of frozen segmenters.
+
+Fidelity, an input of the network, is drawn for each update and sets the weights of these losses.
+Pixels of critical classes (`Taxonomy.critical`) weigh more in losses that compare place by place.
 """
 
 from __future__ import annotations
@@ -46,33 +52,35 @@ from sempic.training.recipes.receiver import ReceiverRecipe, parameter_groups
 from sempic.training.trainer import train
 
 _GRID = (1, 2, 4)
-"""Numbers of sampling steps that are trained for."""
+"""Numbers of sampling steps to train for."""
 _MARGIN = 16
-"""Pixels that a segmenter does not see of a crop's height and width, now here, now there."""
-
+"""Pixels of a crop's height and width that the random window of a segmenter leaves out."""
 
 View = Callable[[Tensor], Tensor]
 
 
 class SemanticLoss:
-    """A frozen segmenter that compares what it sees in two pictures."""
+    """Divergence between a frozen segmenter's outputs for two pictures."""
 
     def __init__(self, path: Path, taxonomy: Taxonomy, device: torch.device) -> None:
-        """Raises ModelError for a segmenter of classes that are neither ours nor the taxonomy's."""
+        """Raises ModelError if the segmenter's classes are neither CamVid's nor the taxonomy's."""
         network = load_segmenter(path).requires_grad_(False)
         classes = network.config.classes
         known = [network.palette] if network.palette is not None else [taxonomy.palette, CAMVID]
         palettes = [p for p in known if p.known == classes]
         if not palettes:
             raise ModelError(f"{path} knows {classes} classes, the receiver {taxonomy.classes}")
-        # Not compiled: it looks at crops of several sizes (`compiled`).
+        # Not compiled, because the size of its input varies (`compiled`).
         self.network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.critical = torch.from_numpy(taxonomy.critical(palettes[0])[:classes]).to(device)
 
     def divergence(self, made: Tensor, image: Tensor, weight: float, view: View) -> Tensor:
-        """Kullback-Leibler divergence, in nats a pixel, of what is seen in `made`, (B, 3, H, W) in
-        [-1, 1], from what is seen in `image`: a mean in which pixels weigh more where one of the
-        two is seen to be critical (what is there but is not painted, and what is invented)."""
+        """Mean Kullback-Leibler divergence, nats per pixel, of the classes in `made` from those in
+        `image`, both (B, 3, H, W) in [-1, 1].
+
+        Pixels weigh more where either picture has a critical class, so that both lost and invented
+        objects count.
+        """
         with torch.no_grad():
             p = self.network(view(image)).float().softmax(1)
         log_q = self.network(view(made)).float().log_softmax(1)
@@ -83,8 +91,8 @@ class SemanticLoss:
 
 
 def segmenter_view(size: tuple[int, int], rng: np.random.Generator) -> View:
-    """How a segmenter looks at crops of this size, (H, W): from a random corner, somewhat
-    enlarged, in [0, 1]. Seen always alike, what only fools this network would pay."""
+    """A function that cuts a random window out of crops of `size`, (H, W), enlarges it at random
+    and maps it to [0, 1]. Fixed windows would reward patterns that fool this segmenter alone."""
     top, left = (int(v) for v in rng.integers(0, _MARGIN, 2))
     scale = float(rng.choice((1.0, 1.25, 1.5)))
     height, width = (side - _MARGIN for side in size)
@@ -98,12 +106,12 @@ def segmenter_view(size: tuple[int, int], rng: np.random.Generator) -> View:
 
 
 def weighted(apart: Tensor, weight: Tensor) -> Tensor:
-    """Mean of the magnitudes of a difference, (B, C, H, W), weighted place by place, (B, 1, …)."""
+    """Mean magnitude of a difference, (B, C, H, W), with a weight for each place, (B, 1, H, W)."""
     return (apart.float().abs().mean(1, keepdim=True) * weight).sum() / weight.sum()
 
 
 class Distill(ReceiverRecipe):
-    """Two optimizers take turns: the discriminator's, then the receiver's."""
+    """Each step updates the discriminator, then the receiver."""
 
     options: DistillOptions
 
@@ -138,7 +146,7 @@ class Distill(ReceiverRecipe):
             "network": self.network_optimizer,
             "discriminator": self.discriminator_optimizer,
         }
-        # Negative: no variance was measured yet.
+        # A negative spread means that no variance has been measured yet.
         self.memory = {"scale": features.scale, "spread": torch.full((), -1.0, device=device)}
         self._levels = [edm.sigmas(n, self.config.sigma_max).to(device) for n in _GRID]
 
@@ -163,7 +171,7 @@ class Distill(ReceiverRecipe):
             with torch.no_grad():
                 real = features_of(batch.image)
                 conditions = conditioning(features_of(base), view(classes), window)
-            fake = features_of(made)  # the discriminator's and the receiver's
+            fake = features_of(made)  # for both updates
         discriminator_loss = self._update_discriminator(real, fake, conditions, fidelity)
         weight = 1 + self.options.critical * self.critical[batch.truth.long()][:, None]
         parts = self._pixel_losses(made, batch.image, weight, fidelity)
@@ -171,9 +179,9 @@ class Distill(ReceiverRecipe):
         parts["adversarial"] = self._adversarial_loss(fake, conditions, fidelity)
         if self.semantic_losses:
             semantic = self.semantic_losses[int(rng.integers(len(self.semantic_losses)))]
-            seen_by = segmenter_view(self.options.crop, rng)
+            crop_view = segmenter_view(self.options.crop, rng)
             with autocast(self.device):
-                apart = semantic.divergence(made, batch.image, self.options.critical, seen_by)
+                apart = semantic.divergence(made, batch.image, self.options.critical, crop_view)
             parts["semantic"] = (1 - 0.5 * fidelity) * self.options.semantic * apart
         norm = self.network_optimizer.minimise(torch.stack(list(parts.values())).sum())
         self.network.normalise()
@@ -187,8 +195,8 @@ class Distill(ReceiverRecipe):
         fidelity: float,
         rng: np.random.Generator,
     ) -> Tensor:
-        """The residual of one of a sampler's steps; half of the time of the first, which is the
-        only one of a decode in one."""
+        """The residual after a random step of a random sampler; half of the time, of the sampler
+        with one step."""
         levels = self._levels[0 if rng.random() < 0.5 else int(rng.integers(1, len(_GRID)))]
         last = int(rng.integers(1, len(levels))) if len(levels) > 1 else 0
         drawn = generator(self.options, number)
@@ -208,30 +216,30 @@ class Distill(ReceiverRecipe):
     def _update_discriminator(
         self, real: list[Tensor], fake: list[Tensor], conditions: list[Tensor], fidelity: float
     ) -> Tensor:
-        """The discriminator's step; its hinge loss."""
+        """Update the discriminator; returns its hinge loss."""
         with autocast(self.device):
-            opinions = zip(
+            scores = zip(
                 self.discriminator(real, conditions),
                 self.discriminator([f.detach() for f in fake], conditions),
                 strict=True,
             )
             loss = torch.stack(
-                [F.relu(1 - r.float()).mean() + F.relu(1 + f.float()).mean() for r, f in opinions]
+                [F.relu(1 - r.float()).mean() + F.relu(1 + f.float()).mean() for r, f in scores]
             ).mean()
-        if fidelity < 0.5:  # what is meant to be a mean is no forgery
+        if fidelity < 0.5:  # a picture of high fidelity is a mean and need not look real
             self.discriminator_optimizer.minimise(loss)
         return loss
 
     def _adversarial_loss(
         self, fake: list[Tensor], conditions: list[Tensor], fidelity: float
     ) -> Tensor:
-        """What the discriminator thinks of the painted picture."""
+        """Minus the discriminator's mean score of the receiver's picture, weighted."""
         self.discriminator.requires_grad_(False)
         with autocast(self.device):
             scores = self.discriminator(fake, conditions)
         self.discriminator.requires_grad_(True)
-        opinion = torch.stack([s.float().mean() for s in scores]).mean()
-        return -(1 - fidelity) * self.options.adversarial * opinion
+        score = torch.stack([s.float().mean() for s in scores]).mean()
+        return -(1 - fidelity) * self.options.adversarial * score
 
     def _pixel_losses(
         self, made: Tensor, image: Tensor, weight: Tensor, fidelity: float
@@ -253,10 +261,10 @@ class Distill(ReceiverRecipe):
         window: tuple[slice, slice],
         fidelity: float,
     ) -> dict[str, Tensor]:
-        """Distances between features of pictures, place by place and over the crop; `weight`,
-        (B, 1, H, W), is of the pixels that the features see."""
+        """Distances between features, place by place and over the crop. `weight`, (B, 1, H, W), are
+        the weights of the features' input pixels."""
         options, likely = self.options, 1 - fidelity
-        weights = shrunk(weight.clamp_min(0.5), real, window)  # enlarging overshoots
+        weights = shrunk(weight.clamp_min(0.5), real, window)  # bicubic enlarging overshoots
         apart = torch.stack(
             [weighted(f - r, w) for f, r, w in zip(fake, real, weights, strict=True)]
         )

@@ -1,8 +1,8 @@
-"""`sempic train paper`: the paper's own model, under the original's flags.
+"""`sempic train paper`: the paper's network, under the original's flags.
 
-Every random draw is a function of the seed and of the position in the stream of scenes, never of
-a generator that runs along. So a run that was killed goes on exactly as if it had not been, and
-two processes with half the batch each do what one does with all of it (dropout aside).
+Every random draw depends on the seed and the position in the stream of scenes alone. So a resumed
+run continues exactly, and two processes with half the batch each compute what one process computes
+with the whole batch (except dropout).
 """
 
 from __future__ import annotations
@@ -50,12 +50,11 @@ MAY_CHANGE = {
     "sheet_size", "workers", "data_dir", "generated_semantic", "coarse_path", "image_path", "out",
     "resume_checkpoint", "microbatch", "batch_size",
 }  # fmt: skip
-"""Fields that a run may be continued with in another way than it began (the number of processes
-too, if it makes up for batch_size)."""
+"""Options whose values may change when a run is resumed. batch_size × processes may not."""
 
 
 class LossScale:
-    """What keeps gradients above the smallest float16, as the original has it."""
+    """The original's loss scaling, which keeps gradients above the smallest float16."""
 
     def __init__(self, growth: float) -> None:
         self.growth = growth
@@ -65,15 +64,15 @@ class LossScale:
         return loss * float(2**self.log2)
 
     def undo(self, gradients: list[Tensor]) -> bool:
-        """Unscale gradients in place; False, and half the scale from now on, if they overflowed."""
+        """Unscale gradients in place. If they overflowed, halve the scale and return False."""
         torch._foreach_mul_(gradients, float(2**-self.log2))
-        fine = bool(torch.stack(torch._foreach_norm(gradients)).norm().isfinite())
-        self.log2 += self.growth if fine else -1.0
-        return fine
+        finite = bool(torch.stack(torch._foreach_norm(gradients)).norm().isfinite())
+        self.log2 += self.growth if finite else -1.0
+        return finite
 
 
 class Paper(Recipe):
-    """The hybrid loss of Improved DDPM, on crops whose maps are sometimes left out."""
+    """The hybrid loss of Improved DDPM, on crops of which some have no map (drop_rate)."""
 
     kind = "unet"
 
@@ -95,8 +94,8 @@ class Paper(Recipe):
         )
         self.diffusion = make_diffusion(process)
         torch.manual_seed(options.seed)
-        begin = options.resume_checkpoint
-        network = read_weights(Path(begin), unet, process) if begin else SemanticUNet(unet)
+        start = options.resume_checkpoint
+        network = read_weights(Path(start), unet, process) if start else SemanticUNet(unet)
         self.network: SemanticUNet = network.to(self.device).train()
         self.working = self.accelerator.prepare_model(self.network)
         self.optimizer = Optimizer(
@@ -114,7 +113,7 @@ class Paper(Recipe):
         self._board: Any = None
 
     def _annealed(self, step: int, progress: float) -> float:
-        """A rate that falls to 0 in a straight line, or stays."""
+        """A share of the rate that falls linearly to 0 over lr_anneal_steps; constant for 0."""
         steps = self.options.lr_anneal_steps
         return max(0.0, 1 - step / steps) if steps else 1.0
 
@@ -141,16 +140,16 @@ class Paper(Recipe):
         )
 
     def fixed(self) -> dict[str, Any]:
-        trained = {k: v for k, v in asdict(self.options).items() if k not in MAY_CHANGE}
-        both = {"batch_size × processes": self.global_batch}
-        return {**trained, **asdict(self.unet), **asdict(self.process), **both}
+        fixed = {k: v for k, v in asdict(self.options).items() if k not in MAY_CHANGE}
+        batch = {"batch_size × processes": self.global_batch}
+        return {**fixed, **asdict(self.unet), **asdict(self.process), **batch}
 
     def say(self, text: str) -> None:
         if self.accelerator.is_main_process:
             print(text, flush=True)
 
     def prepare(self) -> None:
-        """Go on from what the original saved beside its `modelNNN.pt`, if there is that."""
+        """Continue a run of the original, if its files lie beside `modelNNN.pt`."""
         path = Path(self.options.resume_checkpoint)
         progress = read_progress(path, self.options.ema_rates)
         self.first = progress.step
@@ -169,10 +168,7 @@ class Paper(Recipe):
             self.say(f"going on from step {progress.step} of the original: {path.name}{beside}")
 
     def draw(self, positions: range) -> tuple[list[TrainingScene], Tensor, Tensor, Tensor]:
-        """Scenes of the stream; their pictures, coarse pictures and conditions on the device.
-
-        Pixels and ids travel as bytes.
-        """
+        """Crops of the stream; their pictures, coarse pictures and conditions on the device."""
         scenes = [self.stream[position] for position in positions]
 
         def stacked(part: str) -> Tensor:
@@ -223,7 +219,8 @@ class Paper(Recipe):
         )
 
     def _descend(self, *inputs: Tensor) -> dict[str, Tensor]:
-        """The gradient of a batch's loss, pass by pass; the loss's terms, (batch_size,) each."""
+        """Compute the gradients of a batch, in microbatches; returns the loss's terms,
+        (batch_size,) each."""
         size = self.options.batch_size
         width = self.options.microbatch if self.options.microbatch > 0 else size
         self.optimizer.adam.zero_grad(set_to_none=True)
@@ -244,7 +241,7 @@ class Paper(Recipe):
         return {name: torch.cat(parts) for name, parts in terms.items()}
 
     def validate(self, state: dict[str, Tensor], sheet: Path) -> dict[str, float]:
-        """coarse | labels | sample | original, a row for each of the first scenes."""
+        """Write a sheet, one of the first crops per row: coarse | labels | sample | original."""
         if not self.options.sheet_size:
             return {}
         scenes, image, coarse, condition = self.draw(range(self.options.sheet_size))
@@ -265,7 +262,7 @@ class Paper(Recipe):
         return {}
 
     def log(self, step: int, figures: dict[str, float]) -> None:
-        """Figures and sheets go to TensorBoard too, if it is installed."""
+        """Copy figures and sheets to TensorBoard, if it is installed."""
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
@@ -288,6 +285,7 @@ class Paper(Recipe):
         return f"{name}_{step:06}.safetensors"
 
     def save(self, state: dict[str, Tensor], path: Path) -> None:
+        """Write averaged weights, and delete all but the newest `keep` of the same rate."""
         super().save(state, path)
         name = re.escape(path.stem.rpartition("_")[0])
         found = (
@@ -299,9 +297,9 @@ class Paper(Recipe):
 
 
 def read_weights(path: Path, unet: UNetConfig, process: DiffusionConfig) -> SemanticUNet:
-    """Weights to begin with, from our safetensors or a `.pt` of the original.
+    """Initial weights, from our safetensors or a `.pt` of the original.
 
-    Raises ModelError, also where ours were trained as another network, picture size apart.
+    Raises ModelError, also if ours belong to another network; image_size may differ.
     """
     if path.suffix.lower() != ".safetensors":
         return filled(lambda: SemanticUNet(unet), read_original(path), path)
@@ -312,15 +310,15 @@ def read_weights(path: Path, unet: UNetConfig, process: DiffusionConfig) -> Sema
     return filled(lambda: SemanticUNet(unet), model.state_dict(), path)
 
 
-def configured(given: Mapping[str, object]) -> tuple[PaperOptions, UNetConfig, DiffusionConfig]:
-    """Flags → configurations. Raises ModelError or InputError naming what is impossible."""
-    unet, process = configs_from_flags(given)
-    return filled_in(PaperOptions, given), unet, process
+def configured(flags: Mapping[str, object]) -> tuple[PaperOptions, UNetConfig, DiffusionConfig]:
+    """Flags → configurations. Raises ModelError or InputError with the name of a wrong flag."""
+    unet, process = configs_from_flags(flags)
+    return filled_in(PaperOptions, flags), unet, process
 
 
-def run(given: Mapping[str, object]) -> None:
+def run(flags: Mapping[str, object]) -> None:
     """`sempic train` with the original's flags."""
-    recipe = Paper(*configured(given))
+    recipe = Paper(*configured(flags))
     for part in (recipe.options, recipe.unet, recipe.process):
         recipe.say(re.sub(r"[{}']", "", f"{type(part).__name__}: {asdict(part)}"))
     train(recipe, recipe.run)

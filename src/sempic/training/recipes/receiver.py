@@ -1,4 +1,4 @@
-"""What both stages of the compact receiver share: crops, and how it is validated."""
+"""The part that both trainings of the compact receiver share: network, crops and validation."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from sempic.training.recipe import Recipe
 
 
 class ReceiverRecipe(Recipe):
-    """A compact receiver and crops of a corpus to teach it with."""
+    """A compact receiver, and random crops of a corpus."""
 
     kind = CompactNet.kind
     decay = 0.999
 
     def __init__(self, options: ReceiverOptions, device: torch.device, offset: int = 0) -> None:
-        """`offset` to the seed keeps the crops of two stages apart."""
+        """`offset` is added to the seed, so that two stages draw different crops."""
         self.options, self.device = options, device
         corpus = open_corpus(options.corpus, options.threads)
         self.taxonomy = corpus.taxonomy
@@ -50,23 +50,23 @@ class ReceiverRecipe(Recipe):
         self._sheet = Sheet(corpus, options.sheet)
 
     def _begin(self, classes: Taxonomy) -> CompactNet:
-        asked: dict[str, Any] = {
+        sizes = {
             "tail_blocks": self.options.tail_blocks, "narrow_width": self.options.narrow_width,
             "texture": texture.CONDITION,
         }  # fmt: skip
-        asked = {name: size for name, size in asked.items() if size is not None}
         if self.options.init is None:
-            return CompactNet(CompactConfig(classes=classes.classes, **asked))
+            given: dict[str, Any] = {k: size for k, size in sizes.items() if size is not None}
+            return CompactNet(CompactConfig(classes=classes.classes, **given))
         network = load_receiver(self.options.init)
         if network.config.classes != classes.classes:
             raise ModelError(
                 f"{self.options.init} knows {network.config.classes} classes, the corpus has "
                 f"{classes.classes}: `sempic train grow` gives a receiver more"
             )
-        return grow(network, **asked)
+        return grow(network, **sizes)
 
     def draw(self, number: int) -> tuple[Batch, Tensor]:
-        """The crops of a step, and the planes of their labels."""
+        """The crops of a step, and the one-hot planes of their labels."""
         batch = self.crops.draw(self._seed, number, self.options.batch)
         image, coarse = (
             part.contiguous(memory_format=torch.channels_last)
@@ -89,7 +89,7 @@ class ReceiverRecipe(Recipe):
 
 
 def parameter_groups(network: CompactNet, lr: float) -> list[dict[str, Any]]:
-    """Optimizer groups: `lr` for filters, which have unit size, and gains, a tenth for the rest."""
+    """Optimizer groups: `lr` for the normalised filters and their gains, lr / 10 for the rest."""
     groups: tuple[list[Tensor], list[Tensor]] = ([], [])
     for name, parameter in network.named_parameters():
         groups[parameter.ndim < 4 and not name.endswith("_gain")].append(parameter)
@@ -98,7 +98,7 @@ def parameter_groups(network: CompactNet, lr: float) -> list[dict[str, Any]]:
 
 
 class Sheet:
-    """A picture of a few validation scenes: coarse | labels | 1 step | 4 steps | original."""
+    """Validation scenes as one picture, in rows: coarse | labels | 1 step | 4 steps | original."""
 
     def __init__(self, corpus: Corpus, count: int = 4) -> None:
         judged = corpus.part(judged=True) or corpus.samples
@@ -108,11 +108,11 @@ class Sheet:
         self.colours = np.zeros((256, 3), np.uint8)
         table = corpus.taxonomy.palette.table()
         self.colours[: len(table)] = table
-        self.unsaid = texture.usual(corpus.taxonomy.palette)
+        self.usual = texture.usual(corpus.taxonomy.palette)
 
     @torch.no_grad()
     def write(self, network: CompactNet, path: Path) -> float:
-        """Draw the sheet; returns the PSNR in dB of the pictures of 4 steps."""
+        """Write the sheet; returns the PSNR in dB of the pictures of 4 steps."""
         network.eval()
         rows, errors = [], []
         device, void = network.head_gain.device, network.config.classes
@@ -123,8 +123,8 @@ class Sheet:
             coarse = to_unit(small.to(device))[None]
             ids = torch.from_numpy(labels.copy())[None].to(device)
             planes = one_hot(ids, void)
-            told = texture.condition(scene.said(0))[None, : void + 1]
-            fine, strength = of_texture(told, self.unsaid[: void + 1], ids)
+            tables = texture.condition(scene.said(0))[None, : void + 1]
+            fine, strength = of_texture(tables, self.usual[: void + 1], ids)
             row = [to_uint8(upsample(coarse)[0]), self.colours[labels]]
             for steps in (1, 4):
                 levels = edm.sigmas(steps, network.config.sigma_max)

@@ -1,9 +1,9 @@
-"""`sempic train segmenter`: EfficientNet-Lite with a small pyramid, from maps of several sorts.
+"""`sempic train segmenter`: EfficientNet-Lite with a small pyramid, from human and teacher maps.
 
-A human map may have coarser classes than the network learns: CamVid's car is Cityscapes' car,
-truck, bus or train. A teacher's has the fine ones, and void where it was not sure. Where the two
-agree the class is known; where they do not, a pixel's likelihood is the sum over what the human
-label allows; where there is no human label the teacher is believed (`data.taxonomy`).
+A human map may have coarser classes than the network: CamVid's car is Cityscapes' car, truck, bus
+or train. A teacher's map has the network's classes, and void where the teacher is unsure. Known
+maps join both (`data.taxonomy`); where a known map has a group of classes, a pixel's likelihood is
+the sum over the group.
 """
 
 from __future__ import annotations
@@ -41,17 +41,17 @@ from sempic.training.recipe import Recipe
 from sempic.training.trainer import train
 
 HEAVIEST = 3.0
-"""Of the weights of rare classes, before their importance."""
+"""Largest class weight before its importance."""
 
 
 def cross_entropy(logits: Tensor, known: Tensor, groups: Tensor, weight: Tensor) -> Tensor:
-    """-log of the likelihood of what is known of each pixel, its mean weighted by class.
+    """Negative log-likelihood of known maps, a mean over pixels weighted by class.
 
     Args:
         logits: (B, C, H, W).
-        known: uint8 (B, H, W), a known map (`taxonomy`).
-        groups: bool (G, C) on the CPU, the classes that a group stands for.
-        weight: (C,), of the classes; a group has the largest of its classes'.
+        known: uint8 (B, H, W), known maps (`taxonomy`); unknown pixels have weight 0.
+        groups: bool (G, C) on the CPU, the classes of each group.
+        weight: (C,), of each class; a group has the largest of its classes' weights.
     """
     log_p = F.log_softmax(logits, 1)
     is_exact = known < logits.shape[1]
@@ -69,7 +69,7 @@ def cross_entropy(logits: Tensor, known: Tensor, groups: Tensor, weight: Tensor)
 
 
 def soft_jaccard(logits: Tensor, known: Tensor) -> Tensor:
-    """1 - mean over the present classes of the soft intersection over union of a batch."""
+    """1 - the mean over present classes of the soft intersection over union, of exact pixels."""
     classes = logits.shape[1]
     is_exact = known < classes
     p = logits.softmax(1) * is_exact[:, None]
@@ -82,47 +82,49 @@ def soft_jaccard(logits: Tensor, known: Tensor) -> Tensor:
 
 
 def class_weights(sources: Sequence[Pictures], classes: Taxonomy) -> npt.NDArray[np.float32]:
-    """Weights, (C,): the fourth root of how rare each class is, times its importance."""
-    counts = np.zeros(classes.classes)
+    """Weights, float32 (C,): (median frequency / frequency)^¼ up to HEAVIEST, times importance."""
+    frequency = np.zeros(classes.classes)
     for source in sources:
-        seen = np.zeros(classes.classes)
+        counts = np.zeros(classes.classes)
         for known in source.known:
-            seen += np.bincount(known.ravel(), minlength=256)[: classes.classes]
-        counts += source.share * seen / max(1, seen.sum())
-    usual = np.median(counts[counts > 0])
-    rarity = (usual / np.maximum(counts, 1e-6)) ** 0.25
-    rarity = np.minimum(rarity, HEAVIEST)
+            counts += np.bincount(known.ravel(), minlength=256)[: classes.classes]
+        frequency += source.share * counts / max(1, counts.sum())
+    median = np.median(frequency[frequency > 0])
+    weights = np.minimum((median / np.maximum(frequency, 1e-6)) ** 0.25, HEAVIEST)
     for name, factor in classes.importance.items():
-        rarity[list(classes.ids([name]))] *= factor
-    return rarity.astype(np.float32)
+        weights[list(classes.ids([name]))] *= factor
+    return weights.astype(np.float32)
 
 
 def grow_head(network: SegmentationNet, given: SegmentationNet, path: Path) -> None:
-    """Begin with a segmenter's weights; each of Cityscapes' classes as that of CamVid's which it
-    belongs to, if the segmenter knows those. Raises ModelError for other classes or widths."""
-    state, mine = given.state_dict(), network.config.classes
+    """Copy the weights of the segmenter `given`, read from `path`, into `network`.
+
+    From CamVid's to Cityscapes' classes, each class starts as the CamVid class that contains it;
+    for other differences of classes the last layer is not copied. Raises ModelError for another
+    backbone or width.
+    """
+    state, classes = given.state_dict(), network.config.classes
     last = f"head.{len(network.head) - 1}."
-    theirs = given.config.classes
-    if (theirs, mine) == (CAMVID.known, CITYSCAPES.known):
-        merged = translate(np.arange(mine, dtype=np.uint8), CITYSCAPES.id, CAMVID.id)
+    if (given.config.classes, classes) == (CAMVID.known, CITYSCAPES.known):
+        merged = translate(np.arange(classes, dtype=np.uint8), CITYSCAPES.id, CAMVID.id)
         order = torch.from_numpy(merged.astype(np.int64))
         state = {**state, **{last + k: state[last + k][order] for k in ("weight", "bias")}}
-    elif theirs != mine:  # all but the last layer
+    elif given.config.classes != classes:
         state = {k: v for k, v in state.items() if not k.startswith(last)}
     try:
-        missing = network.load_state_dict(state, strict=False).unexpected_keys
+        unexpected = network.load_state_dict(state, strict=False).unexpected_keys
     except RuntimeError as error:
         raise ModelError(f"{path} has another backbone or width") from error
-    if missing:
-        raise ModelError(f"{path} has another backbone: {missing[0]}")
+    if unexpected:
+        raise ModelError(f"{path} has another backbone: {unexpected[0]}")
 
 
 def _loaded(source: Source, classes: Taxonomy) -> Pictures | None:
-    """The pictures that have a map; None if none has: a folder's other sources may."""
+    """A source's pictures with maps; None without any, since other sources may have maps."""
     images, maps = [], []
     for item in tqdm(source.train, desc=source.name, mininterval=2, leave=False):
         image, known = item.opened(classes)
-        if known is not None:  # the teacher does not know such pictures
+        if known is not None:
             images.append(image)
             maps.append(known)
     if not images:
@@ -132,7 +134,7 @@ def _loaded(source: Source, classes: Taxonomy) -> Pictures | None:
 
 
 class Validation:
-    """IoU in the classes of human maps, of some pictures of short side 256."""
+    """IoU against human maps, in their classes, at a short side of 256 pixels."""
 
     def __init__(self, items: Sequence[Item], classes: Taxonomy, enlarge: float) -> None:
         self.scenes: list[tuple[Image, LabelMap]] = []
@@ -157,20 +159,20 @@ class Validation:
                 self.scenes.append((resized(image, size), resized(truth, size, "NEAREST")))
 
     def scores(self, network: SegmentationNet) -> dict[str, float]:
-        """IoU of each class over all pictures together, and their mean; nothing without any."""
+        """IoU of each class over all pictures, and the mean; empty without pictures."""
         if not self.scenes:
             return {}
         matrix = np.zeros((self.count, self.count + 1), np.int64)
         for image, truth in self.scenes:
             guess = self.table[predict(network, image, self.enlarge)]
             matrix += confusion(truth, guess, self.count)
-        found = iou(matrix)
-        each = {n: float(s) for n, s in zip(self.names, found, strict=False) if np.isfinite(s)}
-        return {"miou": float(np.nanmean(found)), **each}
+        ious = iou(matrix)
+        named = {n: float(v) for n, v in zip(self.names, ious, strict=False) if np.isfinite(v)}
+        return {"miou": float(np.nanmean(ious)), **named}
 
 
 class Segmenter(Recipe):
-    """Cross-entropy of what is known, and a soft Jaccard index of what is known exactly."""
+    """Cross-entropy of known maps, and a soft Jaccard loss of pixels with an exact class."""
 
     kind = SegmentationNet.kind
     decay = 0.998
@@ -206,7 +208,7 @@ class Segmenter(Recipe):
         else:
             network.backbone.load_state_dict(imagenet(options.backbone).state_dict())
         if device.type == "cpu":
-            # The gradient of depthwise kernels is half of all the time there, and ImageNet's serve.
+            # Gradients of depthwise kernels take half of the time on a CPU; ImageNet's kernels do.
             for block in network.backbone.modules():
                 if isinstance(block, nn.Conv2d) and block.groups > 1:
                     block.weight.requires_grad_(False)
@@ -247,11 +249,11 @@ class Segmenter(Recipe):
         parts = {"likelihood": likelihood, "jaccard": soft_jaccard(logits, known)}
         if self.teacher is not None:
             with torch.no_grad(), autocast(self.device):
-                # Of the same crop as it was degraded: a teacher that agrees with itself from crop
-                # to crop teaches more than one that saw better (Beyer et al., "Knowledge
-                # distillation: a good teacher is patient and consistent", 2022).
-                opinion = self.teacher(x).float().softmax(1)
-            parts["teacher"] = divergence(answer.log_softmax(1), opinion).mean()
+                # The teacher sees the same degraded crop: a consistent teacher is better than one
+                # that sees the clean picture (Beyer et al., "Knowledge distillation: a good
+                # teacher is patient and consistent", 2022).
+                target = self.teacher(x).float().softmax(1)
+            parts["teacher"] = divergence(answer.log_softmax(1), target).mean()
         loss = torch.stack(list(parts.values())).sum()
         norm = self.optimizer.minimise(loss)
         return {"loss": loss, **parts, "norm": norm}
