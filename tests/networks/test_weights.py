@@ -67,3 +67,9 @@ def test_weights_that_are_no_numbers_are_refused(tmp_path):
     weights.save_tensors(state, "compact", said, tmp_path / "a.safetensors")
     with pytest.raises(ModelError, match=r"a\.safetensors .*stem\.weight holds what is no number"):
         weights.load_receiver(tmp_path / "a.safetensors")
+
+
+def test_a_damaged_segmenter_is_named_as_one(tmp_path):
+    weights.save_tensors({}, "segmenter", {"depth": 3}, tmp_path / "a.safetensors")
+    with pytest.raises(ModelError, match=r"a\.safetensors: its SegmenterConfig cannot be read"):
+        weights.load_network(tmp_path / "a.safetensors")

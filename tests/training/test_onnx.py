@@ -161,6 +161,16 @@ def test_what_is_no_network_is_refused(tmp_path, capsys):
     assert not (tmp_path / "y.safetensors").exists()
 
 
+def test_a_file_whose_configuration_is_damaged_is_named(tmp_path, capsys):
+    noisy = onnx.helper.make_tensor_value_info("noisy", onnx.TensorProto.FLOAT, [1])
+    model = onnx.helper.make_model(onnx.helper.make_graph([], "g", [noisy], []))
+    onnx.helper.set_model_props(model, {"sempic": '{"config": {"depth": 3}}'})
+    onnx.save(model, tmp_path / "x.onnx")
+    argv = ["train", "restore", str(tmp_path / "x.onnx"), str(tmp_path / "y.safetensors")]
+    assert cli.main(argv) == 2
+    assert "x.onnx: its CompactConfig cannot be read" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("target", ["there.onnx", "no/x.onnx", "photo.png"])
 def test_what_cannot_be_written_is_named_and_nothing_is_left(tmp_path, target):
     save_network(trained(), tmp_path / "w.safetensors")

@@ -150,13 +150,8 @@ def imagenet_head(state: dict[str, Tensor]) -> nn.Module:
     (B, 1280, h, w), where C is the last of the pyramid's `channels`."""
     outputs, inputs = state["_conv_head.weight"].shape[:2]
     head = nn.Sequential(nn.Conv2d(inputs, outputs, 1, bias=False), _norm(outputs), nn.ReLU6())
-    names = {"_conv_head.": "0.", "_bn1.": "1."}
-    head.load_state_dict(
-        {
-            new + k.removeprefix(old): state[k]
-            for old, new in names.items()
-            for k in state
-            if k.startswith(old)
-        }
-    )
+    for layer, prefix in zip(head, ("_conv_head.", "_bn1."), strict=False):
+        layer.load_state_dict(
+            {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+        )
     return head

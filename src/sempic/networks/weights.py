@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
@@ -50,14 +51,22 @@ def save_tensors(
 def load_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and metadata of `save_tensors`; for the first shard, `…-1-of-N.safetensors`, of all
     shards. Raises ModelError if the file is not safetensors or of another kind."""
-    causes = *JSON_FAULTS, SafetensorError, TypeError
-    with refused(ModelError, f"{path}: not safetensors of ours", *causes, unfit=True):
-        with safe_open(path, "pt") as file:
-            said = (file.metadata() or {}).get(f"sempic.{kind}")
+    with _reading(path):
+        said = _metadata(path).get(f"sempic.{kind}")
         if said is None:
             raise ModelError(f"{path}: not the weights of a {kind}")
         state = {k: v for shard in _shards(path) for k, v in load_file(shard).items()}
         return state, dict(json.loads(said))
+
+
+def _reading(path: Path) -> AbstractContextManager[None]:
+    causes = *JSON_FAULTS, SafetensorError, TypeError
+    return refused(ModelError, f"{path}: not safetensors of ours", *causes, unfit=True)
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    with _reading(path), safe_open(path, "pt") as file:
+        return file.metadata() or {}
 
 
 def _shards(path: Path) -> list[Path]:
@@ -159,10 +168,8 @@ def load_segmenter(path: Path) -> SegmentationNet:
 
 def load_network(path: Path) -> CompactNet | SegmentationNet:
     """A receiver or a segmenter of `save_network`. Raises ModelError."""
-    try:
-        return load_segmenter(path)
-    except ModelError:
-        return load_receiver(path)
+    is_segmenter = f"sempic.{SegmentationNet.kind}" in _metadata(path)
+    return load_segmenter(path) if is_segmenter else load_receiver(path)
 
 
 def _load(network: type[_Ours], config: type[Any], path: Path) -> _Ours:

@@ -6,10 +6,13 @@ norms become separate again.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import re
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -21,7 +24,7 @@ from sempic.errors import JSON_FAULTS, InputError, ModelError, refused
 from sempic.jobs import apart, read_picture
 from sempic.networks.compact import CompactConfig, CompactNet
 from sempic.networks.segmenter import SegmentationNet, SegmenterConfig
-from sempic.networks.weights import save_network
+from sempic.networks.weights import configured, save_network
 from sempic.palette import from_description
 from sempic.training.data.readers import find_pictures
 from sempic.training.data.sources import spread
@@ -95,6 +98,41 @@ def restore_segmenter(
         ModelError: the file holds another architecture.
     """
     network.eval()
+    folded, own = _folded(model), network.state_dict()
+    norm_of = _norms(network)
+    convs: list[nn.Conv2d] = []  # in order of execution, as in the file
+    with _hooked(norm_of, lambda conv, _: convs.append(conv)):
+        network(pictures[0][:1])
+    if len(convs) != len(folded):
+        raise ModelError(f"{len(folded)} folded convolutions, the network has {len(convs)}")
+    network.load_state_dict(own | _named(model, own))
+    for conv, (weight, bias) in zip(convs, folded, strict=True):
+        weight = _cropped(weight, conv.weight.shape)
+        if weight.shape != conv.weight.shape:
+            raise ModelError(f"{tuple(weight.shape)}, expected {tuple(conv.weight.shape)}")
+        conv.weight.copy_(weight)
+        norm = norm_of[conv]  # adds the bias alone, until the statistics are known
+        _set_statistics(norm, torch.zeros_like(bias), torch.full_like(bias, 1 - norm.eps))
+        norm.weight.fill_(1)
+        norm.bias.copy_(bias)
+    moments: dict[nn.Conv2d, list[Tensor]] = {conv: [] for conv in convs}
+
+    def measure(conv: nn.Conv2d, out: Tensor) -> None:
+        moments[conv].append(torch.stack([out.mean((0, 2, 3)), out.square().mean((0, 2, 3))]))
+
+    with _hooked(convs, measure):
+        for batch in pictures:
+            network(batch)
+    for conv in convs:
+        mean, square = torch.stack(moments[conv]).mean(0)
+        norm, variance = norm_of[conv], square - mean.square()
+        _set_statistics(norm, mean, variance)
+        norm.weight.copy_((variance + norm.eps).sqrt())
+        norm.bias.add_(mean)
+
+
+def _folded(model: onnx.ModelProto) -> list[tuple[Tensor, Tensor]]:
+    """Weight and bias of each convolution with a folded norm, in order of execution."""
     stored = _constants(model)
     # Quantisation reorders the nodes; the numbers in their weights' names keep the order.
     nodes = [
@@ -102,55 +140,41 @@ def restore_segmenter(
         if n.op_type == "Conv" and not n.input[1].startswith("network.")
     ]  # fmt: skip
     nodes.sort(key=lambda n: [int(digits) for digits in re.findall(r"Conv_(\d+)", n.input[1])])
-    folded = [(stored[n.input[1]], stored[n.input[2]]) for n in nodes]
-    order: list[nn.Conv2d] = []  # of execution, as in the file
+    return [(stored[n.input[1]], stored[n.input[2]]) for n in nodes]
+
+
+def _norms(network: nn.Module) -> dict[nn.Conv2d, nn.BatchNorm2d]:
+    """The batch norm after each convolution that has one."""
     modules = [m for m in network.modules() if isinstance(m, (nn.Conv2d, nn.BatchNorm2d))]
-    norm_of = {
-        module: after
-        for module, after in itertools.pairwise(modules)
-        if isinstance(module, nn.Conv2d) and isinstance(after, nn.BatchNorm2d)
+    return {
+        conv: norm
+        for conv, norm in itertools.pairwise(modules)
+        if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
     }
-    hooks = [
-        conv.register_forward_hook(lambda module, _, __: order.append(module)) for conv in norm_of
-    ]
-    network(pictures[0][:1])
-    for hook in hooks:
-        hook.remove()
-    if len(order) != len(folded):
-        raise ModelError(f"{len(folded)} folded convolutions, the network has {len(order)}")
-    own = network.state_dict()
-    network.load_state_dict(own | _named(model, own))
-    for conv, (weight, bias) in zip(order, folded, strict=True):
-        weight = _cropped(weight, conv.weight.shape)
-        if weight.shape != conv.weight.shape:
-            raise ModelError(f"{tuple(weight.shape)}, expected {tuple(conv.weight.shape)}")
-        norm = norm_of[conv]
-        conv.weight.copy_(weight)
-        norm.running_mean.zero_()  # type: ignore[union-attr]
-        norm.running_var.fill_(1 - norm.eps)  # type: ignore[union-attr]
-        norm.weight.fill_(1)
-        norm.bias.copy_(bias)
-    means: dict[nn.Conv2d, list[Tensor]] = {conv: [] for conv in order}
-    squares: dict[nn.Conv2d, list[Tensor]] = {conv: [] for conv in order}
 
-    def measure(conv: nn.Module, _: object, out: Tensor) -> None:
-        assert isinstance(conv, nn.Conv2d)
-        means[conv].append(out.mean((0, 2, 3)))
-        squares[conv].append(out.square().mean((0, 2, 3)))
 
-    hooks = [conv.register_forward_hook(measure) for conv in order]
-    for batch in pictures:
-        network(batch)
-    for hook in hooks:
-        hook.remove()
-    for conv in order:
-        norm = norm_of[conv]
-        mean = torch.stack(means[conv]).mean(0)
-        var = torch.stack(squares[conv]).mean(0) - mean.square()
-        norm.running_mean.copy_(mean)  # type: ignore[union-attr]
-        norm.running_var.copy_(var)  # type: ignore[union-attr]
-        norm.weight.copy_((var + norm.eps).sqrt())
-        norm.bias.add_(mean)
+@contextlib.contextmanager
+def _hooked(
+    convs: Iterable[nn.Conv2d], function: Callable[[nn.Conv2d, Tensor], None]
+) -> Iterator[None]:
+    """Calls a function with each of these convolutions and its output when it is executed."""
+
+    def hook(conv: Any, _: object, out: Tensor) -> None:
+        function(conv, out)
+
+    handles = [conv.register_forward_hook(hook) for conv in convs]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _set_statistics(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor) -> None:
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    norm.running_mean.copy_(mean)
+    norm.running_var.copy_(variance)
 
 
 def _batches(folder: Path) -> list[Tensor]:
@@ -172,9 +196,7 @@ def run(options: RestoreOptions) -> None:
     with refused(ModelError, f"{name}: not an ONNX file", Exception, unfit=True):
         model = onnx.load(name)  # protobuf raises its own classes
     metadata = {p.key: p.value for p in model.metadata_props}
-    with refused(
-        ModelError, f"{name}: what it says of itself is damaged", *JSON_FAULTS, unfit=True
-    ):
+    with refused(ModelError, f"{name}: its metadata are damaged", *JSON_FAULTS, unfit=True):
         about = json.loads(metadata.get("sempic", "{}"))
         config = about.get("config")
     names = {i.name for i in model.graph.input}
@@ -182,13 +204,12 @@ def run(options: RestoreOptions) -> None:
         raise ModelError(f"{name}: no network that `sempic train export` wrote")
     network: CompactNet | SegmentationNet
     if "image" not in names:
-        config["widths"] = tuple(config["widths"])
-        network = CompactNet(CompactConfig(**config))
+        network = CompactNet(configured(CompactConfig, config, name))
         restore_receiver(model, network)
     elif options.images is None:
         raise ModelError("a segmenter's norms are measured on pictures: say which with --images")
     else:
-        network = SegmentationNet(SegmenterConfig(**config))
+        network = SegmentationNet(configured(SegmenterConfig, config, name))
         restore_segmenter(model, network, _batches(options.images))
     if about.get("palette") is not None:
         network.palette = from_description(about["palette"])
