@@ -72,45 +72,43 @@ class PaperOptions:
     small_size: int = option(
         "short side of the coarse picture; 0 for a quarter of image_size", 0, low=0
     )
-    quality: int = option("of the coarse picture, as bpgenc -q counts", 35, low=0, high=51)
-    chroma: str = option(
-        "of the coarse picture; bpgenc's default is 420", "420", choices=("420", "444")
-    )
+    quality: int = option("QP of the coarse picture (bpgenc -q)", 35, low=0, high=51)
+    chroma: str = option("chroma of the coarse picture", "420", choices=("420", "444"))
     compression_type: str = option(
-        "of the coarse picture; with resize it is not coded at all",
+        "down+bpg codes the coarse picture; resize leaves it uncoded",
         "down+bpg",
         choices=("down+bpg", "resize"),
     )
     schedule_sampler: str = option(
-        "of timesteps", "uniform", choices=("uniform", "loss-second-moment")
+        "sampler of timesteps", "uniform", choices=("uniform", "loss-second-moment")
     )
     lr: float = option("learning rate", 1e-4, above=0)
     fp16_scale_growth: float = option(
-        "with use_fp16: how much the binary logarithm of the loss's scale grows in a step", 1e-3
+        "with use_fp16: growth per step of the binary logarithm of the loss scale", 1e-3
     )
-    weight_decay: float = option("of AdamW", 0.0, low=0)
-    lr_anneal_steps: int = option("bring lr to 0 over this many steps, and end there", 0, low=0)
+    weight_decay: float = option("weight decay of AdamW", 0.0, low=0)
+    lr_anneal_steps: int = option("lower lr to 0 over this many steps, and end", 0, low=0)
     steps: int = option(
-        "end after this many; 0 for lr_anneal_steps or, without those, never", 0, low=0
+        "end after this many steps; 0: after lr_anneal_steps if given, else never", 0, low=0
     )
     batch_size: int = option("scenes per process and step", 1, low=1)
     microbatch: int = option("scenes per pass; -1 for all of batch_size", -1)
-    ema_rate: str = option("one or several, with commas between", "0.9999", check=_rates)
+    ema_rate: str = option("EMA decay, or several separated by commas", "0.9999", check=_rates)
     drop_rate: float = option("share of the scenes whose map is left out", 0.0, low=0)
     crop_size: int = option("short side of the training crop; 0 for image_size", 0, low=0)
     max_train_time: int = option(
         "learn no timestep above this, as max_iter_time samples none; 0 for all", 0, low=0
     )
     random_flip: bool = option("mirror half of the crops", True)
-    seed: int = option("of every random draw", 0, low=0, high=LARGEST_SEED)
+    seed: int = option("seed of all random draws", 0, low=0, high=LARGEST_SEED)
     log_interval: int = option("steps between lines of the log", 10, low=1)
     save_interval: int = option("steps between averaged weights, and sample sheets", 10000, low=1)
-    save_minutes: float = option("between checkpoints to go on from", 5.0, low=0, high=5)
-    keep: int = option("averaged weights to keep of each rate, the newest", 3, low=1)
+    save_minutes: float = option("minutes between checkpoints", 5.0, low=0, high=5)
+    keep: int = option("number of averaged weights to keep for each rate, the newest", 3, low=1)
     sheet_size: int = option("scenes on a sample sheet; 0 for none", 4, low=0)
     workers: int = option("threads that decode scenes", 2, low=0)
     resume_checkpoint: str = option(
-        "weights to begin with (fine-tuning): ours, or a .pt of the original", ""
+        "initial weights for fine-tuning: ours, or a .pt of the original", ""
     )
 
     def __post_init__(self) -> None:
@@ -137,9 +135,9 @@ class SampleConfig:
         "each per picture; with generated_semantic also predicted"
     )
     num_samples: int = option("pictures, from the first; 0 for all", 60, low=0)
-    split: str = option("of the dataset", "val")
-    seed: int = option("of the first picture", 0, low=0, high=LARGEST_SEED)
-    use_ddim: bool = option("the original's word for --solver ddim", False)
+    split: str = option("split of the dataset", "val")
+    seed: int = option("seed of the first picture; it rises by 1", 0, low=0, high=LARGEST_SEED)
+    use_ddim: bool = option("the original's flag for --solver ddim", False)
 
     def __post_init__(self) -> None:
         fields.check(self)

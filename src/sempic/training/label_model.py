@@ -70,8 +70,8 @@ def _integers(weight: Tensor, gain: int, bias: Tensor) -> dict[str, npt.NDArray[
 
 
 def restored(known: prior.Prior) -> dict[str, Tensor]:
-    """The state of a `LabelPriorNet` that `export` would make these integers of, but for what they
-    do not keep: the trunk's last layer and what reads it."""
+    """The inverse of `export`: the state of a `LabelPriorNet`, without the trunk's last layer and
+    the layers after it, which label models do not keep."""
 
     def floats(x: Any) -> Tensor:
         return torch.from_numpy(np.array(x, np.float32) / 256)

@@ -47,31 +47,29 @@ class RunOptions:
     """Options of every training run."""
 
     out: Path = option("folder of the run; resumed if it has begun")
-    steps: int = option("end after this many", 0, low=0)
+    steps: int = option("end after this many steps", 0, low=0)
     minutes: float = option(
-        "end after so much time, checkpoints and exports included; the learning rate follows "
-        "the elapsed share",
+        "end after this time, checkpoints and exports included; the learning rate follows the "
+        "elapsed share",
         0.0,
         check=_minutes,
     )
     batch: int = option("crops in a step", 8, low=1, high=4096)
-    lr: float = option("learning rate at its highest", 1e-3, above=0)
-    init: Path | None = option("weights to begin with, .safetensors", None)
-    seed: int = option("of every random draw", 0, low=0, high=LARGEST_SEED)
-    threads: int = option("of a CPU", 2, low=1)
-    device: str = option("where to train; auto: the GPU if there is one", "auto")
+    lr: float = option("highest learning rate", 1e-3, above=0)
+    init: Path | None = option("initial weights, .safetensors", None)
+    seed: int = option("seed of all random draws", 0, low=0, high=LARGEST_SEED)
+    threads: int = option("CPU threads", 2, low=1)
+    device: str = option("device of PyTorch; auto: the GPU if there is one", "auto")
     reproducible: bool = option(
-        "draw noise on the CPU, and use deterministic algorithms: the same run on every device",
+        "draw noise on the CPU and use deterministic algorithms: the same run on every device",
         False,
     )
     log_every: int = option("steps between lines of the log", 50, low=1)
     check_every: int = option(
         "steps between validations, which write a sheet and weights", 500, low=1
     )
-    save_minutes: float = option("between checkpoints", 3.0, low=0, high=5)
-    export_dir: Path | None = option(
-        "folder that gets the results in at most 8 files of at most 16 MiB", None
-    )
+    save_minutes: float = option("minutes between checkpoints", 3.0, low=0, high=5)
+    export_dir: Path | None = option("folder for the results, in files of at most 16 MiB", None)
 
     def __post_init__(self) -> None:
         fields.check(self)
@@ -103,18 +101,15 @@ class CorpusOptions:
         "ONNX file whose maps, simplified as encode sends them, are added to the corpus", None
     )
     renditions: int = option(
-        "of each picture, differing in size, light and coarse pictures", 3, low=1
+        "renditions of each picture, of different size, light and coarse pictures", 3, low=1
     )
-    coarse: int = option("coarse pictures of each rendition, differing in factor and QP", 2, low=1)
+    coarse: int = option("coarse pictures of each rendition, of different factor and QP", 2, low=1)
     side: int = option(
-        "short side that six in ten renditions have; others have 200 to 480",
-        256,
-        low=128,
-        high=4096,
+        "short side of 60 % of the renditions; others have 200 to 480", 256, low=128, high=4096
     )
     limit: int = option("pictures of each source at most, spread evenly; 0 for all", 0, low=0)
-    seed: int = option("of every random draw", 0, low=0, high=LARGEST_SEED)
-    workers: int = option("processes", os.cpu_count() or 1, low=1)
+    seed: int = option("seed of all random draws", 0, low=0, high=LARGEST_SEED)
+    workers: int = option("worker processes", os.cpu_count() or 1, low=1)
 
     def __post_init__(self) -> None:
         fields.check(self)
@@ -127,16 +122,16 @@ class SegmenterOptions(RunOptions):
     data: tuple[str, ...] = option("folders, FOLDER or FOLDER=WEIGHT")
     classes: str = option(_CLASSES, "cityscapes")
     backbone: int = option("version of EfficientNet-Lite", 0, low=0, high=2)
-    crop: tuple[int, int] = option("multiples of 32", (256, 320), metavar=("H", "W"))
+    crop: tuple[int, int] = option("size of crops, multiples of 32", (256, 320), metavar=("H", "W"))
     heights: tuple[int, int] = option(
-        "of the whole picture in pixels, between which crops are scaled",
+        "range of heights, in pixels, to which pictures are scaled before cropping",
         (230, 640),
         metavar=("MIN", "MAX"),
     )
     enlarge: float = option(
-        "how much small pictures are enlarged before they are segmented", ENLARGE, above=0
+        "factor by which small pictures are enlarged before segmentation", ENLARGE, above=0
     )
-    judged: int = option("pictures to validate with, of each source; 0 for all", 20, low=0)
+    judged: int = option("validation pictures of each source; 0 for all", 20, low=0)
     teacher: Path | None = option(
         "larger segmenter.safetensors of the same classes, whose class probabilities are training "
         "targets, too",
@@ -156,9 +151,11 @@ class ReceiverOptions(RunOptions):
 
     corpus: tuple[Path, ...] = option("folders of `sempic train corpus`")
     crop: tuple[int, int] = option(
-        "crops; multiples of 32 are fastest, of 16 allowed", (128, 176), metavar=("H", "W")
+        "size of crops, multiples of 16; multiples of 32 are fastest",
+        (128, 176),
+        metavar=("H", "W"),
     )
-    label_drop: float = option("share of the maps that are void", 0.1, low=0, high=1)
+    label_drop: float = option("share of the maps that are wholly void", 0.1, low=0, high=1)
     region_drop: float = option(
         "share of the maps in which a part of a region is void", 0.0, low=0, high=1
     )
@@ -190,7 +187,7 @@ class DistillOptions(ReceiverOptions):
     """Fine-tune a trained compact receiver for 1 to 4 steps. Run it again to go on."""
 
     init: Path = option("compact.safetensors of `sempic train denoise`, restore, grow or distill")
-    discriminator: Path | None = option("discriminator.safetensors to begin with", None)
+    discriminator: Path | None = option("initial discriminator.safetensors", None)
     segmenter: tuple[Path, ...] = option(
         "segmenter.safetensors for semantic consistency; of several, one is drawn for each step",
         (),
@@ -256,7 +253,7 @@ class LabelPriorOptions(RunOptions, PriorData):
     busy: int = option("pixels at outlines drawn from each map", 3000, low=1)
     calm: int = option("other pixels drawn from each map", 700, low=1)
     lr: float = another(RunOptions, "lr", 3e-3)
-    init: Path | None = option("weights to begin with, .safetensors, or a label model, .npz", None)
+    init: Path | None = option("initial weights, .safetensors, or a label model, .npz", None)
     threads: int = another(RunOptions, "threads", 1)
 
 
@@ -283,7 +280,7 @@ class ExportOptions:
 
     weights: Path = option("compact.safetensors or segmenter.safetensors", positional=True)
     output: Path = option("the .onnx file", positional=True)
-    model_id: int = option("number that names the receiver in a stream", 1, low=0, high=14)
+    model_id: int = option("model id of the receiver in streams", 1, low=0, high=14)
     int8: Path | None = option(
         "compute convolutions in 8-bit integers, with ranges from this corpus",
         None,
@@ -293,18 +290,16 @@ class ExportOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class RestoreOptions:
-    """Turn an ONNX file of `sempic train export` into weights (safetensors) to train on from."""
+    """Turn an ONNX file of `sempic train export` into weights (safetensors) for training."""
 
-    model: Path = option("receiver.onnx or segmenter.onnx of ours", positional=True)
+    model: Path = option("receiver.onnx or segmenter.onnx", positional=True)
     output: Path = option("the .safetensors file", positional=True)
-    images: Path | None = option(
-        "folder of pictures on which a segmenter's norms are measured", None
-    )
+    images: Path | None = option("for a segmenter: folder of pictures that set its norms", None)
 
 
 @dataclass(frozen=True, kw_only=True)
 class GrowOptions:
-    """Turn a receiver of CamVid's 11 classes into one of Cityscapes' 19 that paints the same."""
+    """Turn a receiver of CamVid's 11 classes into one of Cityscapes' 19 with the same function."""
 
     weights: Path = option("compact.safetensors", positional=True)
     output: Path = option("the .safetensors file", positional=True)
@@ -315,8 +310,8 @@ class AverageOptions:
     """Write the mean of two trainings' weights: of receivers alike, or of segmenters alike."""
 
     first: Path = option("compact.safetensors or segmenter.safetensors", positional=True)
-    second: Path = option("of another training of the same network", positional=True)
-    weight: float = option("of the second; the first has the rest", 0.5, low=0, high=1)
+    second: Path = option("weights of another training of the same network", positional=True)
+    weight: float = option("weight of the second file; the first has the rest", 0.5, low=0, high=1)
     out: Path = option("the .safetensors file")
 
 
