@@ -81,7 +81,7 @@ def test_two_sources_of_one_target_are_refused_by_name():
 def test_names_that_differ_in_case_only(monkeypatch):
     touch("in/a.png", "in/A.png")
     assert len(set(plan("in", output="out").values())) == 2
-    monkeypatch.setattr(jobs, "_tells_no_case", lambda sources: True)
+    monkeypatch.setattr(jobs, "_ignores_case", lambda sources: True)
     with pytest.raises(InputError, match=r"in/A.png and in/a.png would both become"):
         plan("in", output="out")
 
@@ -202,7 +202,7 @@ def test_what_cannot_be_read_is_a_job_that_fails():
     ]
     with pytest.raises(InputError, match="link"):
         found[1].read()
-    assert said == ["left out, since they are no pictures that can be read here: 2 .heic, 1 .dng"]
+    assert said == ["skipped files that cannot be read here: 2 .heic, 1 .dng"]
     touch("phone/c.heic", "phone/d.mov", "phone/e.mov")
     with pytest.raises(InputError, match=r"^phone: no files .* but 2 .mov, 1 .heic$"):
         jobs.find(["phone"], "out", found={".png"}, suffix=".sempic", foreign={".heic", ".mov"})

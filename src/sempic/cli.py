@@ -54,7 +54,7 @@ def _refuse_empty(argv: list[str]) -> None:
         option = option or before
         if option.startswith("-") and option.strip("-"):
             raise InputError(f"{option}: an empty value")
-        raise InputError("an empty name, where a file or a folder is meant")
+        raise InputError("an empty name instead of a file or a folder")
 
 
 def _fail(message: str) -> int:

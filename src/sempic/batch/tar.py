@@ -55,7 +55,7 @@ def change(
                 "--images names the ending of the pictures, such as --images .jpg"
             )
     if not chosen:
-        raise InputError("no files of a type that is looked for in this tar")
+        raise InputError("no files of a supported type in this tar")
     wanted = {id(member) for member in chosen}
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as target:
