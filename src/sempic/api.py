@@ -484,12 +484,9 @@ class Codec:
             or picture.dtype != np.uint8
             or picture.shape != (scene.height, scene.width, 3)
         ):
-            shown = type(picture).__name__
-            if isinstance(picture, np.ndarray):
-                shown = f"{picture.dtype} {picture.shape}"
             raise ModelError(
                 f"the receiver is at fault: a picture of this scene is uint8 "
-                f"{(scene.height, scene.width, 3)}, not {shown}"
+                f"{(scene.height, scene.width, 3)}, not {checks.kind(picture)}"
             )
         return texture.heed(picture, scene.labels, scene.texture)
 

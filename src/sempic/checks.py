@@ -70,6 +70,11 @@ def one_of(name: str, value: Any, options: Collection[str]) -> str:
     return value
 
 
+def kind(value: Any) -> str:
+    """Dtype and shape of an array, type of any other value; for messages."""
+    return f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
+
+
 def _within(name: str, value: float, low: float | None, high: float | None) -> float:
     if (low is None or value >= low) and (high is None or value <= high):
         return value

@@ -271,10 +271,7 @@ def is_doubled(labels: LabelMap) -> bool:
 def check_map(labels: LabelMap, *, width: int, height: int) -> None:
     """Raises LabelMapError unless `labels` is uint8 (height, width)."""
     if not isinstance(labels, np.ndarray) or labels.dtype != np.uint8 or labels.ndim != 2:
-        shown = type(labels).__name__
-        if isinstance(labels, np.ndarray):
-            shown = f"{labels.dtype} {labels.shape}"
-        raise LabelMapError(f"a label map is uint8 (height, width), not {shown}")
+        raise LabelMapError(f"a label map is uint8 (height, width), not {checks.kind(labels)}")
     if labels.shape != (height, width):
         raise LabelMapError(
             f"the label map is {labels.shape[1]}×{labels.shape[0]}, the picture {width}×{height}"

@@ -289,13 +289,13 @@ def translate(labels: LabelMap, source: int, target: int, *, near: bool = True) 
     """
     if source == target:
         return labels
-    names, others = PALETTES[target].classes, _TRANSLATIONS[target]
-    table = np.full(256, PALETTES[target].void, np.uint8)
+    palette = PALETTES[target]
+    table = np.full(256, palette.void, np.uint8)
     if source != INDICES.id:
         for number, name in enumerate(PALETTES[source].classes):
-            match = name if name in names else others.get(name) if near else None
+            match = alike(name, palette) if near or name in palette.classes else None
             if match is not None:
-                table[number] = names.index(match)
+                table[number] = palette.classes.index(match)
     translated: LabelMap = table[labels]
     return translated
 
