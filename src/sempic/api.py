@@ -268,7 +268,7 @@ class Codec:
         labels: npt.NDArray[np.uint8] | Literal["none"] | None,
         options: EncodeOptions,
     ) -> bytes:
-        from sempic import drafts, pictures
+        from sempic import drafts, halving, pictures
 
         size = getattr(image, "size", None)
         if isinstance(size, tuple) and len(size) == 2:  # of PIL: check before decoding
@@ -283,7 +283,7 @@ class Codec:
         palette, halved = options.known_palette.id, False
         coarse_picture: Future[Coded] | None = None
         if labels is None:
-            halved = options.label_quality != LOSSLESS and pictures.is_soft(pixels)
+            halved = options.label_quality != LOSSLESS and halving.is_soft(pixels)
             with progress.waiting("finding and simplifying labels", aloud=False):
                 sent_labels, palette, coarse_picture = self._find_map(pixels, options, halved)
             halved = halved and sent_labels is not None
@@ -470,14 +470,14 @@ class Codec:
         """The receiver's picture without windows, its texture limited to the strength in the scene;
         painted at half the size and enlarged if the scene is `halved`."""
         if scene.halved:
-            from sempic import pictures
+            from sempic import halving
 
             half = scene.half()
             # Enlarging weakens texture once more, so the network does not see the texture
             # (docs/decisions.md).
             painted = self._painted(dataclasses.replace(half, texture={}), controls)
             painted = texture.heed(painted, half.labels, scene.texture)
-            return pictures.doubled(painted)[: scene.height, : scene.width]
+            return halving.doubled(painted)[: scene.height, : scene.width]
         picture: Any = self.receiver(scene, **controls)
         if (
             not isinstance(picture, np.ndarray)

@@ -81,7 +81,7 @@ def find(
     inputs: list[str],
     output: str | None,
     *,
-    found: Collection[str],
+    accepted: Collection[str],
     suffix: str | None,
     foreign: Collection[str] = (),
     reads: Iterable[str | None] = (),
@@ -90,15 +90,15 @@ def find(
 ) -> list[Job]:
     """The jobs for files and folders, on disk or as URIs.
 
-    Folders are searched at any depth for files whose suffix is in `found`. An output keeps the
-    name of its input with the new suffix; tars keep their suffix. Where two outputs would have
+    Folders are searched at any depth for files with an accepted suffix. An output has the name of
+    its input with the new suffix; tars keep their suffix. Where two outputs would have
     one name, inputs from several folders keep the name of their folder (train/0.png and
     val/0.png), and inputs from one folder keep their suffix (a.jpg.sempic and a.png.sempic).
 
     Args:
         inputs: files, folders, URIs, or "-" for standard input.
         output: a file, a folder, a URI or "-"; None: beside each input.
-        found: suffixes in lower case.
+        accepted: suffixes of inputs in folders, in lower case.
         suffix: suffix of the outputs; None: no outputs.
         foreign: suffixes of unsupported files; `say` reports how many were skipped.
         reads: other files that the run reads: no output may overwrite them.
@@ -111,7 +111,7 @@ def find(
     """
     if "" in inputs or output == "":
         raise InputError("an empty name instead of a file or a folder")
-    sources, skipped = _sources(inputs, found, foreign)
+    sources, skipped = _sources(inputs, accepted, foreign)
     if skipped and say is not None:
         say(f"skipped files that cannot be read here: {_listed(skipped)}")
 

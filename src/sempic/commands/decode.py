@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     jobs = find(
         args.inputs,
         args.output,
-        found={".sempic", TAR},
+        accepted={".sempic", TAR},
         suffix=f".{work.only}.png" if work.only else ".png",
         reads=(work.receiver, work.prior),
         writes=(work.uncertainty, args.manifest),

@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     jobs = find(
         args.inputs,
         args.output,
-        found=pictures.SUFFIXES | {TAR},
+        accepted=pictures.SUFFIXES | {TAR},
         suffix=".sempic",
         foreign=formats.FOREIGN | READ,  # videos are coded one at a time
         reads=(work.labels, work.segmenter, work.verifier, work.prior, *options.files),

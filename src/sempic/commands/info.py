@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     prior = Models(**fields.given(args, Models)).prior
     if prior and not args.map:
         raise InputError("--prior is for --map")
-    jobs = find(args.inputs, None, found={".sempic"}, suffix=None)
+    jobs = find(args.inputs, None, accepted={".sempic"}, suffix=None)
     code = _report.each(
         jobs,
         batch.here(functools.partial(_described, shares=args.map, prior=prior), jobs),
