@@ -40,7 +40,7 @@ def main() -> None:
     print("engine  pictures     bytes  seconds  first result  pictures/s  after the first")
     for engine in args.engines:
         with tempfile.TemporaryDirectory() as folder:
-            jobs = find(args.folders, f"{folder}/", found=pictures.SUFFIXES, suffix=".sempic")[
+            jobs = find(args.folders, f"{folder}/", accepted=pictures.SUFFIXES, suffix=".sempic")[
                 : args.limit
             ]
             start, times = time.perf_counter(), []

@@ -34,7 +34,7 @@ import onnxruntime as ort
 import PIL.Image
 from common import add_folder, load_pictures, parse_size, processor
 
-from sempic import api, coarse, codec, pictures, receive, segment, simplify, texture
+from sempic import api, coarse, codec, halving, receive, segment, simplify, texture
 from sempic.labels import network, payload
 from sempic.labels.primed import coder as primed
 from sempic.models import runtime
@@ -44,7 +44,7 @@ Size = tuple[int, int]
 
 STAGES = (
     (runtime, "run", "network"),
-    (pictures, "is_soft", "whether half its size does"),
+    (halving, "is_soft", "whether half its size does"),
     (segment, "_resize", "to the network's size and back"),
     (fit, "best", "to the network's size and back"),
     (segment, "_probabilities", "to the network's size and back"),

@@ -20,7 +20,7 @@ import numpy as np
 from common import add_folder, load_pictures
 from tqdm import tqdm
 
-from sempic import api, pictures
+from sempic import api, halving
 from sempic.evaluation import metrics
 from sempic.evaluation.measure import Measure, Settings, available
 from sempic.evaluation.measures import Record
@@ -38,7 +38,7 @@ def main() -> None:
     add_folder(parser)
     parser.add_argument("--patches", action="store_true", help="patch FID, too")
     args = parser.parse_args()
-    soft = [picture for _, picture in load_pictures(args) if pictures.is_soft(picture)]
+    soft = [picture for _, picture in load_pictures(args) if halving.is_soft(picture)]
     if len(soft) < 2:
         raise SystemExit(f"{args.folder}: no two pictures without fine detail")
     result = measure(soft, ["lpips", "patch_fid"] if args.patches else ["lpips"])
@@ -59,7 +59,7 @@ def measure(shown: list[Image], wanted: list[str]) -> dict[str, Any]:
         reference = measured.reference(picture)
         originals.append(measured.original(reference))
         for way, soft in enumerate((False, True)):
-            with mock.patch.object(pictures, "is_soft", return_value=soft):
+            with mock.patch.object(halving, "is_soft", return_value=soft):
                 stream = codec.encode(picture)
             bits[way].append(8 * len(stream) / picture[..., 0].size)
             records[way].append(measured(reference, np.asarray(codec.decode(stream))))

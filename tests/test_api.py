@@ -11,7 +11,7 @@ from conftest import FakeReceiver, FakeSegmenter, needs_models, street
 from priors import write_prior
 
 import sempic
-from sempic import api, coarse, container, jobs, pictures
+from sempic import api, coarse, container, halving, jobs, pictures
 from sempic import codec as codecs
 from sempic import labels as coding
 from sempic.errors import (
@@ -316,7 +316,7 @@ def test_halved_scenes_are_painted_at_half_their_size(size, factor):
     assert (half.width, half.height) == (-(-width // 2), -(-height // 2))
     assert np.array_equal(half.labels, labels[::2, ::2])
     assert coarse.factor(half.width, half.height, *half.coarse.y.shape[::-1]) == factor // 2
-    assert np.array_equal(shown, pictures.doubled(receiver(half))[:height, :width])
+    assert np.array_equal(shown, halving.doubled(receiver(half))[:height, :width])
 
 
 def test_without_a_map_the_coarse_picture_is_finer(codec):

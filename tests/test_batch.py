@@ -261,7 +261,7 @@ def test_tars_in_which_there_is_nothing_to_do(capsys):
     tar("empty.tar")
     for command in ("encode a.tar --images .jpg", "encode empty.tar", "decode a.tar"):
         assert cli.main([*command.split(), "-o", "out.tar"]) == 2
-        assert "no files of a type that is looked for in this tar" in capsys.readouterr().err
+        assert "no files of a supported type in this tar" in capsys.readouterr().err
     assert not Path("out.tar").exists()
 
 

@@ -54,7 +54,7 @@ def test_halved_labels(size):
 def test_labels_that_are_not_the_same_in_2x2_pixels_are_not_halved(place):
     labels = np.zeros((24, 32), np.uint8)
     labels[place] = 1
-    with pytest.raises(LabelMapError, match="one id in each 2×2 pixels"):
+    with pytest.raises(LabelMapError, match="equal within each 2×2 pixels"):
         pack(width=32, height=24, labels=labels, halved=True)
 
 

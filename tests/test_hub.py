@@ -212,7 +212,7 @@ def test_a_prior_is_saved_and_read_with_the_networks(networks, prior, tmp_path):
 
 def test_priors_that_are_refused(networks, prior, tmp_path):
     found = {"segmenter": tmp_path / "mine.onnx", "receiver": tmp_path / "yours.onnx"}
-    with pytest.raises(sempic.ModelError, match="the prior is none"):
+    with pytest.raises(sempic.ModelError, match="the prior is not a file"):
         sempic.Codec(**found, prior=own.load(prior)).save_pretrained(tmp_path / "a")
     sempic.Codec(**found, prior=prior).save_pretrained(tmp_path / "a")
     manifest = json.loads((tmp_path / "a/sempic.json").read_text())

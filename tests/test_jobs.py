@@ -24,7 +24,7 @@ def touch(*names):
 
 def plan(*inputs, output=None, suffix=".sempic", **options):
     found = jobs.find(
-        list(inputs), output, found={".png", ".jpg", ".tar"}, suffix=suffix, **options
+        list(inputs), output, accepted={".png", ".jpg", ".tar"}, suffix=suffix, **options
     )
     return {str(job.source): None if job.target is None else str(job.target) for job in found}
 
@@ -81,7 +81,7 @@ def test_two_sources_of_one_target_are_refused_by_name():
 def test_names_that_differ_in_case_only(monkeypatch):
     touch("in/a.png", "in/A.png")
     assert len(set(plan("in", output="out").values())) == 2
-    monkeypatch.setattr(jobs, "_tells_no_case", lambda sources: True)
+    monkeypatch.setattr(jobs, "_ignores_case", lambda sources: True)
     with pytest.raises(InputError, match=r"in/A.png and in/a.png would both become"):
         plan("in", output="out")
 
@@ -166,17 +166,17 @@ def test_empty_names(options):
 
 def test_a_file_may_be_called_dash():
     touch("-")
-    (job,) = jobs.find(["./-"], "./out-", found=(), suffix=".sempic")
+    (job,) = jobs.find(["./-"], "./out-", accepted=(), suffix=".sempic")
     assert job.read() == b"x"
-    (job,) = jobs.find(["./-"], "./-x/../-2", found=(), suffix=".sempic")
+    (job,) = jobs.find(["./-"], "./-x/../-2", accepted=(), suffix=".sempic")
     assert job.target != jobs.STDOUT
-    (job,) = jobs.find(["-"], "./-", found=(), suffix=".sempic")
+    (job,) = jobs.find(["-"], "./-", accepted=(), suffix=".sempic")
     assert job.target != jobs.STDOUT
     assert job.target.name == "-"
 
 
 def test_names_that_are_too_long_are_no_traceback():
-    (job,) = jobs.find(["x" * 300], None, found=(), suffix=".sempic")
+    (job,) = jobs.find(["x" * 300], None, accepted=(), suffix=".sempic")
     with pytest.raises(SempicError, match="too long"):
         job.read()
     with pytest.raises(SempicError, match="too long"):
@@ -191,7 +191,7 @@ def test_what_cannot_be_read_is_a_job_that_fails():
     found = jobs.find(
         ["in"],
         "out",
-        found={".png"},
+        accepted={".png"},
         suffix=".sempic",
         foreign={".heic", ".dng"},
         say=said.append,
@@ -202,7 +202,7 @@ def test_what_cannot_be_read_is_a_job_that_fails():
     ]
     with pytest.raises(InputError, match="link"):
         found[1].read()
-    assert said == ["left out, since they are no pictures that can be read here: 2 .heic, 1 .dng"]
+    assert said == ["skipped files that cannot be read here: 2 .heic, 1 .dng"]
     touch("phone/c.heic", "phone/d.mov", "phone/e.mov")
     with pytest.raises(InputError, match=r"^phone: no files .* but 2 .mov, 1 .heic$"):
-        jobs.find(["phone"], "out", found={".png"}, suffix=".sempic", foreign={".heic", ".mov"})
+        jobs.find(["phone"], "out", accepted={".png"}, suffix=".sempic", foreign={".heic", ".mov"})

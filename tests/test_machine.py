@@ -133,7 +133,7 @@ def test_processors(monkeypatch, platform, triple, lacks, levels):
         get_process_triple=lambda: triple,
         get_host_cpu_features=lambda: {name: name not in lacks.split() for name in every},
     )
-    monkeypatch.setattr(machine, "_machine", lambda: (llvm, None))
+    monkeypatch.setattr(machine, "_llvm", lambda: (llvm, None))
     monkeypatch.setattr(sys, "platform", platform)
     assert machine.levels.__wrapped__() == levels
 

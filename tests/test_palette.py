@@ -142,5 +142,5 @@ def test_an_editors_byte_order_mark_is_no_fault(tmp_path):
 
 def test_a_file_deeper_than_pythons_parser_goes_is_no_palette(tmp_path):
     (tmp_path / "x.json").write_text("[" * 3000)
-    with pytest.raises(InputError, match=r"x\.json: no palette file"):
+    with pytest.raises(InputError, match=r"x\.json: not a palette file"):
         palette.read(tmp_path / "x.json")

@@ -540,21 +540,3 @@ def test_encode_refuses_foreign_suffixes(suffix):
 def test_encode_refuses_what_the_format_cannot_hold():
     with pytest.raises(OutputError, match="WEBP"):
         pictures.encode(np.zeros((1, 20000, 3), np.uint8), ".webp")
-
-
-@pytest.mark.parametrize("size", [(1, 1), (5, 3), (70, 40), (31, 64)])
-def test_enlarging_leaves_no_specks_and_sharpens(size):
-    small = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
-    large = PIL.Image.fromarray(small).resize((2 * size[1], 2 * size[0]), PIL.Image.BICUBIC)
-    median = large.filter(PIL.ImageFilter.MedianFilter(3))
-    expected = median.filter(PIL.ImageFilter.UnsharpMask(1, 100, 0))
-    assert np.array_equal(pictures.doubled(small), np.asarray(expected))
-
-
-def test_large_pictures_without_fine_detail_are_soft():
-    sharp = street(420, 500)[0]  # with noise in each pixel
-    blurred = np.asarray(PIL.Image.fromarray(sharp).reduce(4).resize((500, 420)))
-    assert pictures.is_soft(blurred)
-    assert pictures.is_soft(blurred[1:, 1:])
-    assert not pictures.is_soft(sharp)
-    assert not pictures.is_soft(blurred[:300])  # of the size that networks were taught

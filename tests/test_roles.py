@@ -56,7 +56,7 @@ def test_a_stream_names_the_receiver_that_it_is_for():
     codec.receiver.model_id = 3
     codec.decode(stream)
     codec.receiver.model_id = 1
-    with pytest.warns(sempic.SempicWarning, match="for receiver 3, and this is 1"):
+    with pytest.warns(sempic.SempicWarning, match="for receiver 3; this is receiver 1"):
         codec.decode(stream)
     codec.decode(codec.encode(IMAGE))  # for any
 

@@ -1,15 +1,14 @@
-"""A semantic image codec: what is in a picture, and a tiny coarse copy; the rest is rebuilt.
+"""A semantic image codec: streams hold a label map and a coarse picture; a receiver paints detail.
 
     stream = sempic.encode(image)        # PIL image or uint8 (H, W, 3) → bytes
     image = sempic.decode(stream)        # → PIL image
-    scene = sempic.unpack(stream)        # labels and coarse planes, exact; no network involved
-    sempic.info(stream)                  # what each part costs
+    scene = sempic.unpack(stream)        # labels and coarse planes, exact, without networks
+    sempic.info(stream)                  # the bytes of each part
 
-Errors are all of `sempic.SempicError`. Neither torch nor a network runtime is loaded until one is
-needed.
+All errors are a `sempic.SempicError`. torch and onnxruntime are imported at their first use.
 """
 
-from sempic import _start as _start  # before all others
+from sempic import _start as _start  # before all other imports
 from sempic.api import Codec, decode, encode, info
 from sempic.codec import pack, unpack
 from sempic.errors import (

@@ -1,22 +1,22 @@
-"""What comes before everything else when sempic is imported."""
+"""The first steps of `import sempic`: Ctrl-C for the command, and no telemetry."""
 
 import contextlib
 import os
 import signal
 import sys
 
-# The command, while it still loads, is ended by Ctrl-C like any other, without a traceback. This
-# comes first, since until here Python's own handler is at work; so it is quick.
+# Ctrl-C ends the command without a traceback while it loads. Python's own handler, which prints
+# one, is active until here, so this module comes first and imports little.
 COMMAND = os.path.basename(sys.argv[0]) == "sempic" or any(
     pair in (("-m", "sempic"), ("-m", "sempic.cli"))
     for pair in zip(sys.orig_argv, sys.orig_argv[1:], strict=False)
 )
-"""Whether this process is ours: the command and nobody else's program."""
-if COMMAND and signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # nobody else's
-    with contextlib.suppress(ValueError):  # in a thread
+"""Whether this process is the command `sempic`, not another program that imports sempic."""
+if COMMAND and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    with contextlib.suppress(ValueError):  # raised outside the main thread
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-# No word to anybody: these libraries report to their makers by default, once they are imported.
+# These libraries send telemetry by default once they are imported.
 for _name, _value in (
     ("ORT_DISABLE_TELEMETRY", "1"),
     ("HF_HUB_DISABLE_TELEMETRY", "1"),

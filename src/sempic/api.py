@@ -1,4 +1,4 @@
-"""The codec as people use it: pictures in, bytes out, and back.
+"""The public codec: pictures to streams and back.
 
 encode = analyze (segmenter, coarse encoder) + pack
 decode = unpack + synthesize (receiver)
@@ -46,9 +46,10 @@ _T = TypeVar("_T")
 
 
 class Codec:
-    """A segmenter and a receiver, loaded when first needed, around `pack` and `unpack`.
+    """A segmenter and a receiver around `pack` and `unpack`; optionally a verifier and a prior.
 
-    A verifier and a prior of the label coder may be told with them.
+    Networks are loaded at their first use. A codec can be copied and pickled if its arguments can;
+    the copy loads its networks anew.
     """
 
     def __init__(
@@ -58,24 +59,28 @@ class Codec:
         verifier: Verifier | str | Path | None = None,
         prior: Prior | str | Path | None = None,
     ) -> None:
-        """Each is None (the bundled one), a specification for `load` of `sempic.segment` or
-        `sempic.receive` (a path to an ONNX file, "hf:NAME", a checkpoint of the paper's
-        network), a `Segmenter` or `Receiver` of `sempic.roles`, or a plain function: uint8
-        (H, W, 3) → uint8 (H, W), ids of CamVid; (scene, **controls) → uint8 (H, W, 3), with those
-        of the controls steps, seed, guidance and fidelity that it has arguments for. The verifier,
-        which only checks need, is an ONNX file or a `sempic.check.Verifier`. The prior is an
-        .npz file of `sempic train label-prior`, or what `sempic.labels.own` reads of one: maps of
-        its palette are coded with it where that saves bytes, and decoded by codecs that have it. A
-        codec can be copied and pickled as far as these can; the copy loads its networks anew.
-        Raises InputError for anything else."""
+        """
+        Args:
+            segmenter: a specification for `sempic.segment.load` (an ONNX file or "hf:NAME"), a
+                `sempic.roles.Segmenter`, or a function uint8 (H, W, 3) → uint8 (H, W), CamVid ids.
+            receiver: a specification for `sempic.receive.load` (an ONNX file or a checkpoint of
+                the paper's network), a `sempic.roles.Receiver`, or a function
+                (scene, **controls) → uint8 (H, W, 3). The function gets the controls (steps, seed,
+                guidance, fidelity) that it has arguments for.
+            verifier: an ONNX file of a segmenter, or a `sempic.check.Verifier`; used by checks.
+            prior: an .npz file of `sempic train label-prior`, or a `sempic.labels.Prior`. Maps of
+                its palette use the prior where it saves bytes; decoding them needs it, too.
+
+        None stands for the bundled network, or for no prior. Raises InputError for other types.
+        """
         self._segmenter = _model("segmenter", segmenter)
         self._receiver = _model("receiver", receiver)
         self._verifier = verifier
         self._prior = prior
 
     def __getstate__(self) -> dict[str, Any]:
-        given = ("_segmenter", "_receiver", "_verifier", "_prior")
-        return {name: getattr(self, name) for name in given}  # nothing that is loaded
+        arguments = ("_segmenter", "_receiver", "_verifier", "_prior")
+        return {name: getattr(self, name) for name in arguments}  # not the loaded networks
 
     @functools.cached_property
     def segmenter(self) -> Segmenter:
@@ -102,26 +107,28 @@ class Codec:
 
         if isinstance(self._verifier, check.Verifier):
             return self._verifier
-        given = self._verifier
-        path = models.find(models.VERIFIER) if given is None else Path(_named("verifier", given))
+        name = self._verifier
+        path = models.find(models.VERIFIER) if name is None else Path(_name("verifier", name))
         network = segment.Segmenter(path, side=check.SIDE)
         content = path.read_bytes()
-        named = models.find(models.SEGMENTER) if self._segmenter is None else self._segmenter
-        coder = Path(named) if isinstance(named, (str, Path)) else None
-        if coder is not None and coder.is_file() and coder.read_bytes() == content:
-            raise ModelError(f"{path}: the segmenter itself, which does not see what it missed")
+        segmenter = models.find(models.SEGMENTER) if self._segmenter is None else self._segmenter
+        if isinstance(segmenter, (str, Path)):
+            file = Path(segmenter)
+            if file.is_file() and file.read_bytes() == content:
+                raise ModelError(f"{path}: the segmenter itself cannot find its own errors")
         digest = hashlib.sha256(content).hexdigest()[:8]
         return check.Verifier(predict=network.predict, palette=network.palette, digest=digest)
 
     @functools.cached_property
     def prior(self) -> Prior | None:
-        """Of the label coder, if one was given. Raises ModelError if it cannot be loaded."""
+        """Of the label coder, if there is one. Raises ModelError if it cannot be loaded."""
         if self._prior is None:
             return None
         from sempic.labels import Prior, own
 
-        given = self._prior
-        return given if isinstance(given, Prior) else own.load(Path(_named("prior", given)))
+        if isinstance(self._prior, Prior):
+            return self._prior
+        return own.load(Path(_name("prior", self._prior)))
 
     @classmethod
     def from_pretrained(
@@ -130,17 +137,17 @@ class Codec:
         """The codec with the models of a folder, or of a repository of the Hugging Face hub.
 
         Args:
-            name_or_path: a folder that `save_pretrained` made, or "hf:OWNER/NAME"; the network is
-                used for the latter only (extra `hub`).
-            revision: branch, tag or commit of the repository; None is its main branch.
+            name_or_path: a folder that `save_pretrained` made, or a repository "hf:OWNER/NAME",
+                which is downloaded (extra `hub`).
+            revision: branch, tag or commit of the repository; None: its main branch.
             sha256: of the manifest sempic.json, as `save_pretrained` returns it; pins all files.
 
         Raises:
-            ModelError: it cannot be found, or a file is not the one that the manifest describes.
+            ModelError: no such folder or repository, or a file differs from the manifest.
         """
         from sempic import hub
 
-        name = str(_named("name_or_path", name_or_path))
+        name = str(_name("name_or_path", name_or_path))
         if name.startswith(hub.PREFIX):
             folder = hub.download(name.removeprefix(hub.PREFIX), revision=revision)
         elif revision is not None:
@@ -150,34 +157,34 @@ class Codec:
         return cls(**hub.read(folder, sha256=sha256))
 
     def save_pretrained(self, folder: str | Path) -> str:
-        """Write the models, and the prior if there is one, to a folder, with a model card and a
-        manifest with the hash of each file.
+        """Write the models, the prior if there is one, a model card and a manifest with the hash
+        of each file to a folder.
 
-        Returns the SHA-256 of the manifest, which `from_pretrained` can be given.
+        Returns the SHA-256 of the manifest, for `from_pretrained`.
 
         Raises:
-            ModelError: a model is no file but a function or one of transformers.
+            ModelError: a model is not a file: a function, or a model of transformers.
             OutputError: the folder cannot be written.
         """
         from sempic import hub
 
-        found = {}
+        paths = {}
         for role in (models.SEGMENTER, models.RECEIVER):
-            given: Any = self._segmenter if role == models.SEGMENTER else self._receiver
-            if callable(given) or str(given).startswith("hf:"):
-                raise ModelError(f"only ONNX files can be saved, and the {role} is none")
-            found[role] = models.find(role) if given is None else Path(given)
+            model: Any = self._segmenter if role == models.SEGMENTER else self._receiver
+            if callable(model) or str(model).startswith("hf:"):
+                raise ModelError(f"only ONNX files can be saved, and the {role} is not a file")
+            paths[role] = models.find(role) if model is None else Path(model)
         if self._prior is not None:
             if not isinstance(self._prior, (str, os.PathLike)):
-                raise ModelError("only files can be saved, and the prior is none")
-            found[hub.PRIOR] = Path(self._prior)
-        return hub.write(Path(_named("folder", folder)), found)
+                raise ModelError("only files can be saved, and the prior is not a file")
+            paths[hub.PRIOR] = Path(self._prior)
+        return hub.write(Path(_name("folder", folder)), paths)
 
     def push_to_hub(self, name: str, *, private: bool = True) -> str:
-        """Upload what `save_pretrained` writes to OWNER/NAME on the Hugging Face hub.
+        """Upload the files of `save_pretrained` to the repository OWNER/NAME of the Hugging Face
+        hub, which is created if missing. Run `hf auth login` first.
 
-        It is made if it is not there, and private unless told otherwise; `hf auth login` comes
-        first. Returns the URL of the commit.
+        Returns the URL of the commit.
 
         Raises:
             ModelError: as `save_pretrained`, or the hub refuses.
@@ -216,42 +223,44 @@ class Codec:
 
         Args:
             image: PIL image of any mode (see `sempic.pictures.to_rgb`), or uint8 (H, W, 3) in sRGB.
-            labels: uint8 (H, W) ids of the palette, of the size of the upright picture; sent bit
-                for bit, but for 255 where that is no id: that is void (and Cityscapes' license
-                plate). None: the segmenter finds them; a picture of which it knows little has none,
-                and warns, nor has one of a single class. "none": a stream without a map.
-            palette: of `labels`, id or name (`sempic.palette`), or the path of a `.json` file with
-                one of your own; CamVid if not given. Without `labels` it is the segmenter's;
-                "camvid" maps the segmenter's classes to those.
+            labels: label map, uint8 (H, W), of the size of the upright picture, sent lossless;
+                255 becomes void unless it is an id of the palette (license plate in Cityscapes'
+                labelIds). None: the segmenter's map; no map, with a warning, if the segmenter
+                recognises too little or finds a single class. "none": no map.
+            palette: of `labels`: id or name (`sempic.palette`), or the path of a `.json` file with
+                a custom palette; default: CamVid. Without `labels`: "camvid" or "cityscapes", to
+                which the segmenter's classes are mapped; default: the segmenter's palette.
             quality: 1…9, a level of QUALITY.
             coarse_codec: "bpg", "avif", "webp" or "jxl".
-            target_bpp: bits per pixel of the whole stream: the best level at or below it, whatever
-                `quality` is. Warns (SempicWarning) if even the finest level leaves bits over.
+            target_bpp: most bits per pixel of the whole stream: the highest level that fits is
+                used instead of `quality`. Warns (SempicWarning) if the highest level is smaller.
             target_bytes: the same in bytes of the whole stream.
             max_side: scale the picture down first so that its longer side is at most this.
             label_quality: 1 (fewest bits) … 5 (fewest changes) of `sempic.simplify`, or "lossless".
                 None: "lossless" for `labels`, DEFAULT_LABEL_QUALITY for the segmenter's map.
-            importance: what a pixel of a class is worth to `label_quality`; `math.inf`: all.
+            importance: weight of a pixel by class, for `label_quality`; default 1, `math.inf`:
+                never changed.
             ignore_label: an id, in `labels` or of the segmenter, that is sent as void.
-            model: `model_id` of the receiver meant, 1…14; others decode it and warn. 0: any.
-            keep: classes by name: what the map takes for them is sent in `sempic.windows`.
-            keep_boxes: (left, top, width, height) in pixels of the upright picture: sent as well.
-            imagine: classes by name; one kind of people stands for all. No window touches what the
-                map, or the verifier, takes for them; without a map there are no windows.
-            check: send windows where a verifier doubts it, and the verdict (`sempic.check`).
-            critical: what the check looks for instead of `GROUPS`: see `sempic.critical.table`.
-            check_budget: the share of the file by which these windows may enlarge it.
+            model: `model_id` of the intended receiver, 1…14; others decode with a warning. 0: any.
+            keep: names of classes: their objects in the map are sent in windows (`sempic.windows`).
+            keep_boxes: (left, top, width, height) in pixels of the upright picture, sent likewise.
+            imagine: names of classes (one class of people stands for all of them) whose objects, by
+                the map or the verifier, no window touches; without a map there are no windows.
+            check: verify the decoded picture: send objects that the verifier misses in windows, and
+                the verdict in the stream (`sempic.check`).
+            critical: classes that the check looks for instead of `GROUPS`; see
+                `sempic.critical.table`.
+            check_budget: most growth of the stream by these windows, as a share of the stream.
 
         Raises:
             ImageError, LabelMapError: input that cannot be coded.
-            RateError: no level reaches the target; the message names the least that is reached.
-            ModelError: the segmenter cannot be loaded, or gives what is no label map.
+            RateError: no level reaches the target; the message says the lowest rate possible.
+            ModelError: the segmenter cannot be loaded, or its output is not a label map.
             InputError: an option out of range.
         """
-        given = locals()
-        return self._encode(
-            image, labels, EncodeOptions(**{name: given[name] for name in fields.of(EncodeOptions)})
-        )
+        arguments = locals()
+        options = EncodeOptions(**{name: arguments[name] for name in fields.of(EncodeOptions)})
+        return self._encode(image, labels, options)
 
     def _encode(
         self,
@@ -259,80 +268,86 @@ class Codec:
         labels: npt.NDArray[np.uint8] | Literal["none"] | None,
         options: EncodeOptions,
     ) -> bytes:
-        from sempic import drafts, pictures
+        from sempic import drafts, halving, pictures
 
-        size = getattr(image, "size", None)  # of a PIL image: before its pixels are decoded
-        if isinstance(size, tuple) and len(size) == 2:
+        size = getattr(image, "size", None)
+        if isinstance(size, tuple) and len(size) == 2:  # of PIL: check before decoding
             drafts.levels(size, options)
         pixels = pictures.to_rgb(image)
         height, width = pixels.shape[:2]
         levels = drafts.levels((width, height), options)
-        given = drafts.settled(labels, pixels, options)
+        sent_labels = drafts.settled(labels, pixels, options)
         if options.max_side is not None:
-            pixels, given = pictures.shrink(pixels, given, options.max_side)
-        verifier = self._looking(pixels) if options.check else None
+            pixels, sent_labels = pictures.shrink(pixels, sent_labels, options.max_side)
+        verifier = self._started_verifier(pixels) if options.check else None
         palette, halved = options.known_palette.id, False
-        ready: Future[Coded] | None = None
+        coarse_picture: Future[Coded] | None = None
         if labels is None:
-            halved = options.label_quality != LOSSLESS and pictures.is_soft(pixels)
+            halved = options.label_quality != LOSSLESS and halving.is_soft(pixels)
             with progress.waiting("finding and simplifying labels", aloud=False):
-                given, palette, ready = self._found(pixels, options, halved)
-            halved = halved and given is not None
-        elif given is not None and isinstance(options.label_quality, int):
+                sent_labels, palette, coarse_picture = self._find_map(pixels, options, halved)
+            halved = halved and sent_labels is not None
+        elif sent_labels is not None and isinstance(options.label_quality, int):
             from sempic.simplify import simplify
 
             with progress.waiting("simplifying labels", aloud=False):
-                given = simplify(
-                    given, options.label_quality, palette=palette, importance=options.importance
+                sent_labels = simplify(
+                    sent_labels,
+                    options.label_quality,
+                    palette=palette,
+                    importance=options.importance,
                 )
-        if given is not None:
-            self._heed_prior(PALETTES[palette])
+        if sent_labels is not None:
+            self._warn_of_unused_prior(PALETTES[palette])
         plain = Draft(
             width=pixels.shape[1],
             height=pixels.shape[0],
-            labels=given,
+            labels=sent_labels,
             coarse_codec=options.coarse_codec,
             palette=palette,
             model=options.model,
             halved=halved,
             prior=self.prior,
         )
-        made = drafts.Drafts(pixels, plain, options, full=(height, width), ready=ready)
-        draft, stream = made.best(levels)
+        all_drafts = drafts.Drafts(
+            pixels, plain, options, full=(height, width), coarse_picture=coarse_picture
+        )
+        draft, stream = all_drafts.best(levels)
         if verifier is None:
             return stream
-        return self._checked(pixels, draft, stream, made, verifier, options)
+        return self._checked(pixels, draft, stream, all_drafts, verifier, options)
 
-    def _looking(self, pixels: Image) -> Verifier:
-        """The verifier, which looks at the original while that is coded, if threads may be used."""
+    def _started_verifier(self, pixels: Image) -> Verifier:
+        """The verifier; where threads are allowed, it examines the original during the coding."""
         from sempic import check
 
         return self.verifier if runtime.threads() == 1 else check.looking(self.verifier, pixels)
 
-    def _heed_prior(self, palette: Palette) -> None:
-        """Warns if the prior that was given does not serve maps of a palette."""
+    def _warn_of_unused_prior(self, palette: Palette) -> None:
         if self.prior is not None and self.prior.palette != palette.full_name:
-            of, here = self.prior.palette, palette.full_name
-            warn(f"the prior is of palette {of}: a map of {here} is coded without it")
+            warn(
+                f"the prior is of palette {self.prior.palette}: a map of {palette.full_name} is "
+                "coded without it"
+            )
 
     def _checked(
         self,
         pixels: Image,
         draft: Draft,
         stream: bytes,
-        made: Drafts,
+        all_drafts: Drafts,
         verifier: Verifier,
         options: EncodeOptions,
     ) -> bytes:
-        """The stream of a draft, mended, with a receipt."""
+        """The stream of a draft with windows for missed objects and with a receipt."""
         from sempic import check
         from sempic.windows import choice
 
-        seen_by = PALETTES[verifier.palette]
-        known = [name for name in options.imagine if alike(name, seen_by) is not None]
+        palette = PALETTES[verifier.palette]
+        imagined = [name for name in options.imagine if alike(name, palette) is not None]
 
         def forbidden(before: LabelMap) -> Cells:
-            return made.never | choice.imagined(before, seen_by, known)
+            return all_drafts.never | choice.imagined(before, palette, imagined)
 
         with progress.waiting("checking what is lost", aloud=False):
             return check.checked(
@@ -343,15 +358,15 @@ class Codec:
                 paint=self.synthesize,
                 budget=options.check_budget,
                 table=options.table,
-                sent=made.sent,
+                sent=all_drafts.sent,
                 never=forbidden,
             )
 
-    def _found(
+    def _find_map(
         self, pixels: Image, options: EncodeOptions, halved: bool
     ) -> tuple[LabelMap | None, int, Future[Coded] | None]:
-        """The segmenter's map as it is sent, None where it knows too little, its palette, and, if
-        one level is asked for, its coarse picture: both are made at once."""
+        """The segmenter's map as sent (None: it recognises too little) and its palette; for a fixed
+        quality also the coarse picture, which a second thread codes at the same time."""
         from concurrent.futures import ThreadPoolExecutor
 
         from sempic import drafts
@@ -362,29 +377,29 @@ class Codec:
         if palette != guess.palette and palette not in (CAMVID.id, CITYSCAPES.id):
             name = PALETTES[palette].name
             raise InputError(f"the segmenter's classes cannot be named in palette {name}")
-        ready = None
+        coarse_picture = None
         with ThreadPoolExecutor(1) as helper:
             if not options.targeted and enough and runtime.threads() != 1:
-                ready = helper.submit(drafts.begun, pixels, palette, halved, options)
+                coarse_picture = helper.submit(drafts.code, pixels, palette, halved, options)
             labels = guess.sent_alone(options.found_quality, options.importance) if enough else None
         if labels is None:
             return None, palette, None
         if halved:
             labels = codec.repeated(labels, 2, pixels.shape[:2])
-        return translate(labels, guess.palette, palette), palette, ready
+        return translate(labels, guess.palette, palette), palette, coarse_picture
 
     def find_labels(
         self, pixels: Image, options: EncodeOptions | None = None
     ) -> tuple[LabelMap | None, int]:
-        """The segmenter's map as it would be sent, None where it knows too little, and the id of
-        its palette."""
+        """The segmenter's map as `encode` sends it, None if the segmenter recognises too little,
+        and the id of its palette."""
         options = options or EncodeOptions()
         guess, enough = self._guess(pixels, options)
         found = guess.sent_alone(options.found_quality, options.importance) if enough else None
         return found, guess.palette
 
     def _guess(self, pixels: Image, options: EncodeOptions) -> tuple[Guess, bool]:
-        """What the segmenter finds, and whether it knows enough for that to be sent."""
+        """The segmenter's result, and whether the segmenter recognises enough to send a map."""
         from sempic.segment.guess import look
 
         guess = look(self.segmenter, pixels, options.found_quality, options.ignore_label)
@@ -401,20 +416,20 @@ class Codec:
         guidance: float | None = None,
         fidelity: float | None = None,
     ) -> PIL.Image.Image:
-        """The picture that the receiver makes of a stream; RGB, of the size in the stream.
+        """The receiver's picture of a stream; RGB, of the size in the stream.
 
         Args:
             stream: a whole .sempic file.
-            steps: sampling steps of the receiver, 1 or more; more is slower. The bundled
-                one takes 1 if nothing is said.
+            steps: sampling steps of the receiver, 1 or more; more are slower. None: the receiver's
+                default, 1 for the bundled receiver.
             seed: of the receiver's noise; the same seed gives the same picture on one machine.
-            guidance: how much the label map counts: 1 as trained, 0 not at all, above 1 stressed.
-            fidelity: 0, a likely picture, sharp … 1, the mean of all likely ones, soft.
+            guidance: weight of the label map: 0 none, 1 as trained, more than 1 exaggerated.
+            fidelity: from 0, a likely picture, sharp, to 1, the mean of all likely pictures, soft.
 
         Raises:
             BitstreamError: not a stream that this version decodes.
             InputError: an argument out of range.
-            ModelError: the receiver cannot be loaded or cannot take this scene.
+            ModelError: the receiver cannot be loaded, or does not support this scene.
         """
         import PIL.Image
 
@@ -443,8 +458,7 @@ class Codec:
             if controls.pop(name) != options.usual(name):
                 raise ModelError(f"this receiver has no {name}")
         if scene.model and receiver.model_id not in (None, scene.model):
-            mine = receiver.model_id
-            warn(f"the stream was made for receiver {scene.model}, and this is {mine}")
+            warn(f"the stream is for receiver {scene.model}; this is receiver {receiver.model_id}")
         picture = self._painted(scene, controls)
         if not scene.windows:
             return picture
@@ -453,29 +467,26 @@ class Codec:
         return windows.blend(picture, scene.windows)
 
     def _painted(self, scene: Scene, controls: dict[str, Any]) -> Image:
-        """What the receiver paints, at half the size if the scene says so, with no more texture
-        than it says."""
+        """The receiver's picture without windows, its texture limited to the strength in the scene;
+        painted at half the size and enlarged if the scene is `halved`."""
         if scene.halved:
-            from sempic import pictures
+            from sempic import halving
 
             half = scene.half()
-            # What the network would paint weaker is weaker yet when enlarged: it is not told
+            # Enlarging weakens texture once more, so the network does not see the texture
             # (docs/decisions.md).
             painted = self._painted(dataclasses.replace(half, texture={}), controls)
             painted = texture.heed(painted, half.labels, scene.texture)
-            return pictures.doubled(painted)[: scene.height, : scene.width]
+            return halving.doubled(painted)[: scene.height, : scene.width]
         picture: Any = self.receiver(scene, **controls)
         if (
             not isinstance(picture, np.ndarray)
             or picture.dtype != np.uint8
             or picture.shape != (scene.height, scene.width, 3)
         ):
-            given = type(picture).__name__
-            if isinstance(picture, np.ndarray):
-                given = f"{picture.dtype} {picture.shape}"
             raise ModelError(
                 f"the receiver is at fault: a picture of this scene is uint8 "
-                f"{(scene.height, scene.width, 3)}, not {given}"
+                f"{(scene.height, scene.width, 3)}, not {checks.kind(picture)}"
             )
         return texture.heed(picture, scene.labels, scene.texture)
 
@@ -489,20 +500,19 @@ class Codec:
         guidance: float | None = None,
         fidelity: float | None = None,
     ) -> npt.NDArray[np.float32]:
-        """Where decodes of several seeds differ: float32 (height, width), in grey levels.
+        """How much pictures of different seeds differ: float32 (height, width), in grey levels.
 
-        The standard deviation over pictures of the seeds from `seed` on, root mean square over the
-        three channels. A low value says that the seeds agree, not that they are right: what the
-        receiver always imagines in the same way has one, too.
+        The standard deviation over `samples` seeds from `seed` on, root mean square over the three
+        channels. A low value says that the seeds agree, not that the picture is right.
 
-        Raises InputError if `samples` is less than 2, else as `decode`.
+        Raises InputError if `samples` is less than 2; otherwise as `decode`.
         """
         _need_scene(scene)
         if checks.whole("samples", samples, 1) < 2:
             raise InputError(f"a spread needs 2 samples or more, not {samples}")
         mean = np.zeros((scene.height, scene.width, 3), np.float32)
         spread = np.zeros_like(mean)
-        for index in range(samples):  # Welford's update, so that one picture is held at a time
+        for index in range(samples):  # Welford's update holds one picture at a time
             picture = self.synthesize(
                 scene, steps=steps, seed=seed + index, guidance=guidance, fidelity=fidelity
             ).astype(np.float32)
@@ -514,9 +524,9 @@ class Codec:
 
 
 def preview(scene: Scene) -> Image:
-    """The coarse picture of a scene enlarged to its full size (bicubic), uint8 (height, width, 3).
+    """The coarse picture at the full size of the scene (bicubic), uint8 (height, width, 3).
 
-    Raises BitstreamError if the scene has none.
+    Raises BitstreamError if the scene has no coarse picture.
     """
     import PIL.Image
 
@@ -531,23 +541,22 @@ def preview(scene: Scene) -> Image:
 
 
 def info(stream: bytes, *, shares: bool = False, prior: Prior | None = None) -> dict[str, Any]:
-    """What a stream holds and what each part costs, without decoding any payload.
+    """The parts of a stream and the bytes of each; no payload is decoded.
 
     Args:
         stream: a whole .sempic file.
-        shares: decode the map, too, and add `classes`: which share of the picture each class
-            that is in it takes, void too, the largest first; None if there is no map.
-        prior: of the label coder, one's own, which the map may need.
+        shares: decode the label map and add `classes`: the share of the picture that each class,
+            void included, takes, largest first; None if there is no map.
+        prior: custom prior of the label coder, if the map needs one.
 
-    Keys: version, width, height (pixels), palette (name), model (id, 0 for any), coarse_codec
-    (None if there is no coarse picture), bytes, bpp (of the whole stream), chunks ({"coarse": …,
-    "labels": …, "windows": …, "texture": …} in bytes, of those that there are), overhead (bytes of
-    all else), windows (where the original is shown: a list of [left, top, width, height] in
-    pixels), receipt (None, or what a check found: {"verifier": …, "table": None or the digest of
-    groups of the sender's own, "groups": {"people": {"seen": …, "kept": …, "lost": …,
-    "invented": …}, …}, "all": {…}}).
+    Keys: version, width, height (pixels), palette (name), model (id, 0: any), coarse_codec (None:
+    no coarse picture), bytes, bpp (of the whole stream), chunks ({"coarse": …, "labels": …,
+    "windows": …, "texture": …}: the bytes of each chunk present), overhead (all other bytes),
+    windows (a list of [left, top, width, height] in pixels), receipt (None, or the result of a
+    check: {"verifier": …, "table": None or the digest of custom groups, "groups": {"people":
+    {"seen": …, "kept": …, "lost": …, "invented": …}, …}, "all": {…}}).
 
-    Raises BitstreamError as `unpack` does for a broken container.
+    Raises BitstreamError as `unpack` for a broken container.
     """
     from sempic import windows
 
@@ -558,7 +567,7 @@ def info(stream: bytes, *, shares: bool = False, prior: Prior | None = None) -> 
         for name in ("coarse", "labels", "windows", "texture")
         if (payload := getattr(c, name)) is not None
     }
-    known = {
+    described = {
         "version": container.VERSION,
         "width": c.width,
         "height": c.height,
@@ -575,8 +584,8 @@ def info(stream: bytes, *, shares: bool = False, prior: Prior | None = None) -> 
         else _receipt(critical.read(c.receipt, own=c.own_groups)),
     }
     if not shares:
-        return known
-    return known | {"classes": _shares(codec.unpack(stream, only="labels", prior=prior))}
+        return described
+    return described | {"classes": _shares(codec.unpack(stream, only="labels", prior=prior))}
 
 
 def _shares(scene: Scene) -> dict[str, float] | None:
@@ -602,19 +611,19 @@ def _receipt(receipt: Receipt) -> dict[str, Any]:
 
 @functools.cache
 def shared() -> Codec:
-    """The codec with the bundled models that `sempic.encode` and `sempic.decode` use."""
+    """The codec of `sempic.encode` and `sempic.decode`: the bundled models."""
     return Codec()
 
 
 def codec_or_shared(given: Codec | None) -> Codec:
-    """A codec that was given, or the one with the bundled models; raises InputError."""
+    """`given`, or the shared codec for None; raises InputError for other types."""
     if given is not None and not isinstance(given, Codec):
         raise InputError(f"codec is a sempic.Codec, not {type(given).__name__}")
     return given or shared()
 
 
 def _of_the_shared(method: Callable[Concatenate[Codec, _P], _T]) -> Callable[_P, _T]:
-    """A method as a function: of the codec with the bundled models."""
+    """A method of `Codec` as a function that uses the shared codec."""
 
     def function(*args: _P.args, **keywords: _P.kwargs) -> _T:
         return method(shared(), *args, **keywords)
@@ -628,27 +637,28 @@ def _of_the_shared(method: Callable[Concatenate[Codec, _P], _T]) -> Callable[_P,
 
 
 encode = _of_the_shared(Codec.encode)
-"""`Codec.encode`, where everything is explained, with the bundled segmenter."""
+"""`Codec.encode` with the bundled models."""
 
 decode = _of_the_shared(Codec.decode)
-"""`Codec.decode`, where everything is explained, with the bundled receiver."""
+"""`Codec.decode` with the bundled models."""
 
 
-def _need_scene(given: object) -> None:
-    if not isinstance(given, Scene):
-        raise InputError(f"a scene is what unpack gives, not {type(given).__name__}")
+def _need_scene(value: object) -> None:
+    if not isinstance(value, Scene):
+        raise InputError(f"a scene is a sempic.Scene of unpack, not {type(value).__name__}")
 
 
-def _model(role: str, given: _T) -> _T:
-    if given is not None and not callable(given):
-        _named(role, given)
-    return given
+def _model(role: str, model: _T) -> _T:
+    """The argument of `Codec` for a network; raises InputError for other types."""
+    if model is not None and not callable(model):
+        _name(role, model)
+    return model
 
 
-def _named(what: str, given: Any) -> str | os.PathLike[str]:
-    """A name of something; raises InputError."""
-    if not isinstance(given, (str, os.PathLike)):
-        raise InputError(f"{what} is a name or a path, not {type(given).__name__}")
-    if not os.fspath(given):
-        raise InputError(f"{what} is an empty name")
-    return given
+def _name(argument: str, value: Any) -> str | os.PathLike[str]:
+    """A name or path that is not empty; raises InputError."""
+    if not isinstance(value, (str, os.PathLike)):
+        raise InputError(f"{argument} is a name or a path, not {type(value).__name__}")
+    if not os.fspath(value):
+        raise InputError(f"{argument} is an empty name")
+    return value

@@ -1,4 +1,4 @@
-"""What public functions make of their arguments at the door: the value, or one of our errors."""
+"""Checks of arguments of public functions: each returns the value or raises a SempicError."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from sempic.errors import BitstreamError, InputError
 
 
 def stream(value: Any) -> bytes:
-    """A .sempic stream as bytes; raises BitstreamError if it is none of bytes, bytearray and
-    memoryview."""
+    """A stream (bytes, bytearray or memoryview) as bytes; raises BitstreamError for other types."""
     if isinstance(value, bytes):
         return value
     if isinstance(value, (bytearray, memoryview)):
@@ -30,7 +29,7 @@ def stream(value: Any) -> bytes:
 
 
 def several(name: str, value: Any) -> Iterator[Any]:
-    """What an iterable of things gives, one by one; raises InputError if it is none."""
+    """An iterator over an iterable; raises InputError for other types."""
     try:
         return iter(value)
     except TypeError:
@@ -56,19 +55,24 @@ def number(name: str, value: Any, low: float | None = None, high: float | None =
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
         raise InputError(f"{name} is a number, not {_shown(value)}")
     try:
-        found = float(value)
+        result = float(value)
     except OverflowError:
-        found = math.inf
-    if not math.isfinite(found):
+        result = math.inf
+    if not math.isfinite(result):
         raise InputError(f"{name} is a finite number, not {_shown(value)}")
-    return _within(name, found, low, high)
+    return _within(name, result, low, high)
 
 
 def one_of(name: str, value: Any, options: Collection[str]) -> str:
-    """One of some words; raises InputError that lists them."""
+    """One of the words in `options`; raises InputError that lists them."""
     if not isinstance(value, str) or value not in options:
         raise InputError(f"{name} {_shown(value)} is not one of {', '.join(options)}")
     return value
+
+
+def kind(value: Any) -> str:
+    """Dtype and shape of an array, type of any other value; for messages."""
+    return f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
 
 
 def _within(name: str, value: float, low: float | None, high: float | None) -> float:
@@ -81,7 +85,7 @@ def _within(name: str, value: float, low: float | None, high: float | None) -> f
 
 
 def _shown(value: Any) -> str:
-    """A value in a message: short, and on one line."""
+    """A value for a message: short, on one line."""
     if isinstance(value, int) and value.bit_length() > 100:
         return "a number of that many digits"
     text = repr(value) if isinstance(value, (str, int, float, type(None))) else type(value).__name__

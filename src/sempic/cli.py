@@ -1,4 +1,4 @@
-"""The command line: parse, call, one line and exit code 2 for whatever goes wrong."""
+"""The command line: parse arguments and run a command; an error is one line and exit code 2."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from sempic.errors import InputError, SempicError, install_hint, reason, warning
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code, 0 or 2.
 
-    Without arguments it is the program: those of the process are taken, and its streams and
-    signals are seen to (`processes.as_program`).
+    None: the arguments of the process, with its streams and signals set up
+    (`processes.as_program`).
     """
     if argv is None:
         return processes.as_program(lambda: _run(sys.argv[1:]))
@@ -23,7 +23,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(argv: list[str]) -> int:
     name = argv[0] if argv else ""
-    with progress.shown(), warnings_to(processes.say):  # but for what a file's record takes
+    with progress.shown(), warnings_to(processes.say):
         try:
             if name in COMMANDS and not COMMANDS[name].trains:
                 _refuse_empty(argv)
@@ -37,7 +37,7 @@ def _run(argv: list[str]) -> int:
                 raise
             return _fail(f"{name}: {error.name} is missing; {install_hint(extra)}")
         except OSError as error:
-            if error.filename is None:  # of a stream
+            if error.filename is None:  # an error of a standard stream
                 raise
             return _fail(f"{error.filename}: {reason(error)}")
         except KeyboardInterrupt as stop:
@@ -45,8 +45,8 @@ def _run(argv: list[str]) -> int:
 
 
 def _refuse_empty(argv: list[str]) -> None:
-    """Raises InputError for an argument that is empty, as those of unset variables are: as a path
-    it would be the present folder."""
+    """Raises InputError for an empty argument, as of an unset variable: an empty path would mean
+    the current folder."""
     for before, argument in itertools.pairwise(argv):
         option, equals, value = argument.partition("=")
         if argument and not (option.startswith("--") and equals and not value):
@@ -54,7 +54,7 @@ def _refuse_empty(argv: list[str]) -> None:
         option = option or before
         if option.startswith("-") and option.strip("-"):
             raise InputError(f"{option}: an empty value")
-        raise InputError("an empty name, where a file or a folder is meant")
+        raise InputError("an empty name instead of a file or a folder")
 
 
 def _fail(message: str) -> int:

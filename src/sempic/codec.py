@@ -1,9 +1,8 @@
-"""Scene ⇄ bytes. Pure, exact on every machine, and without any network.
+"""Scene ⇄ stream, exact on every machine, without networks.
 
-`unpack(pack(…))` gives back the label map bit for bit, and the planes that the coarse payload
-decodes to. The inverse does not hold: a scene has the decoded coarse planes, and coding those
-again would lose a little more. So `pack` takes the coarse picture as a payload of `sempic.coarse`,
-and how well that was coded is the encoder's choice, not the format's.
+`unpack(pack(…))` restores the label map bit for bit, and the planes that the coarse payload decodes
+to. `pack` takes the coarse picture as a payload of `sempic.coarse`, because coding decoded planes
+again would lose more.
 """
 
 from __future__ import annotations
@@ -26,13 +25,13 @@ from sempic.texture import Texture
 if TYPE_CHECKING:
     from sempic.labels import Prior, Seen
 
-# sempic.labels is imported where it is used: numba behind it takes long to load, which
-# `import sempic` and `sempic info` need not pay.
+# Functions import sempic.labels when they need it: its dependency numba loads slowly, and
+# `import sempic` and `sempic info` do without.
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Draft:
-    """What is to be packed; the fields are the arguments of `pack`."""
+    """The arguments of `pack`."""
 
     width: int
     height: int
@@ -49,20 +48,20 @@ class Draft:
     seen: Seen | None = None
 
     def pack(self) -> bytes:
-        """The stream; raises as `pack` does."""
+        """The stream; raises as `pack`."""
         return pack(**{field.name: getattr(self, field.name) for field in fields(self)})
 
     def planes(self) -> Coarse | None:
-        """The coarse planes that windows are coded with."""
+        """The coarse planes that windows are coded in the context of."""
         return exact_planes(self.coarse, coarse_codecs.CODECS[self.coarse_codec])
 
     def scene(self) -> Scene:
-        """The scene that a receiver will have: what `unpack` makes of the stream, sooner."""
+        """The scene that `unpack` decodes from the stream, without packing."""
         from sempic import windows
 
-        shown: tuple[Window, ...] = ()
+        decoded: tuple[Window, ...] = ()
         if self.windows is not None:
-            shown = windows.decode(self.windows, self.width, self.height, self.planes())
+            decoded = windows.decode(self.windows, self.width, self.height, self.planes())
         return Scene(
             width=self.width,
             height=self.height,
@@ -74,7 +73,7 @@ class Draft:
             coarse=None
             if self.coarse is None
             else coarse_codecs.decode(self.coarse, codec=self.coarse_codec),
-            windows=shown,
+            windows=decoded,
             texture=dict(self.texture or {}),
         )
 
@@ -102,22 +101,22 @@ def pack(
         height: of the picture, in pixels.
         labels: uint8 (height, width), ids of the palette; sent lossless.
         coarse: payload from `sempic.coarse.encode`.
-        coarse_codec: which codec that payload is of, a name in `sempic.coarse.CODECS`.
+        coarse_codec: the codec of that payload, a name in `sempic.coarse.CODECS`.
         palette: id of the palette (`sempic.palette`).
-        model: id of the receiver that the sender has in mind, 0 for any.
-        halved: the picture has no detail that half its size would lose, and the labels have one id
-            in each 2×2 pixels, which is sent.
+        model: id of the intended receiver, 0: any.
+        halved: the picture loses no detail at half its size. Labels must be equal within each 2×2
+            pixels, and are sent at half the size.
         windows: payload from `sempic.windows.encode`, made with this coarse picture.
-        receipt: what a check found.
-        texture: what `sempic.texture.ask` found, if that is anything.
-        prior: of the label coder, one's own (`sempic.labels.own`), which the decoder must have;
-            used for labels of its palette where it saves bytes.
-        seen: what `look` saw of this coarse picture, if it has looked before.
+        receipt: the result of a check.
+        texture: the result of `sempic.texture.ask`.
+        prior: custom prior of the label coder (`sempic.labels.own`), which the decoder must have;
+            used for labels of its palette where the prior saves bytes.
+        seen: the result of `look` for this coarse picture; saves time.
 
     Raises:
         LabelMapError: labels of another shape or type, with ids outside the palette, or `halved`
-            and not the same in each 2×2 pixels.
-        InputError: a size or an id that the format does not have.
+            labels that differ within 2×2 pixels.
+        InputError: a size or id outside the format's range.
     """
     checks.one_of("coarse codec", coarse_codec, coarse_codecs.CODECS)
     kind = coarse_codecs.CODECS[coarse_codec]
@@ -131,11 +130,11 @@ def pack(
         windows = checks.stream(windows)
     payload = None
     if halved and labels is None:
-        raise LabelMapError("no labels that could be halved")
+        raise LabelMapError("there are no labels to halve")
     if labels is not None:
         check_labels(labels, width=width, height=height, palette=palette)
         if halved and not is_doubled(labels):
-            raise LabelMapError("halved labels have one id in each 2×2 pixels, and these have not")
+            raise LabelMapError("halved labels are equal within each 2×2 pixels, these are not")
         from sempic import labels as coder
 
         context = exact_planes(coarse, kind)
@@ -175,19 +174,19 @@ def unpack(
 
     Args:
         stream: a whole .sempic file.
-        only: decode just this part and leave the other None.
-        max_pixels: refuse pictures with more pixels than this.
-        prior: of the label coder, one's own, which the stream may have been made with.
+        only: decode only this part and leave the other None.
+        max_pixels: reject pictures with more pixels.
+        prior: custom prior of the label coder, if the stream was coded with one.
 
     Raises:
-        BitstreamError: the stream is not one that this version decodes; its subclass says why.
+        BitstreamError: not a stream that this version decodes; the subclass says why.
     """
     if only is not None:
         checks.one_of("only", only, ("labels", "coarse"))
     c = container.read(checks.stream(stream), max_pixels=checks.whole("max_pixels", max_pixels, 1))
     if c.receipt is not None:
         critical.read(c.receipt, own=c.own_groups)
-    said = {} if c.texture is None else textures.read(c.texture)
+    texture = {} if c.texture is None else textures.read(c.texture)
     scene_labels = scene_coarse = None
     scene_windows: tuple[Window, ...] = ()
     kind = coarse_codecs.BY_CHUNK[c.coarse_type]
@@ -223,14 +222,15 @@ def unpack(
         labels=scene_labels,
         coarse=None if only == "labels" else scene_coarse,
         windows=scene_windows,
-        texture=said,
+        texture=texture,
     )
 
 
 def look(
     coarse: bytes, coarse_codec: str, *, width: int, height: int, palette: int, halved: bool
 ) -> Seen | None:
-    """What `pack` sees of a coarse picture, whatever the labels: sooner than they are known."""
+    """The part of `pack`'s work that depends on the coarse picture and not on the labels; pass the
+    result to `pack` as `seen`. None: the coarse codec is not exact."""
     from sempic import labels as coder
 
     planes = exact_planes(coarse, coarse_codecs.CODECS[coarse_codec])
@@ -241,27 +241,27 @@ def look(
 
 
 def exact_planes(payload: bytes | None, kind: coarse_codecs.CoarseCodec) -> Coarse | None:
-    """The coarse planes that labels and windows are coded in the context of, as the decoder will
-    have them."""
+    """The decoded coarse planes, the context of labels and windows; None: no coarse picture, or a
+    codec that is not exact."""
     return kind.open(payload).decode() if payload is not None and kind.exact else None
 
 
 def check_decoded(labels: LabelMap, palette: int) -> None:
-    """Raises CorruptStream if a map that was decoded has an id that the palette has not."""
+    """Raises CorruptStream if a decoded map has an id outside the palette."""
     known = PALETTES[palette]
     if (highest := int(labels.max())) >= len(known.classes):
         raise CorruptStream(f"id {highest} is not in palette {known.name}")
 
 
 def repeated(labels: LabelMap, factor: int, size: tuple[int, int]) -> LabelMap:
-    """A map that is smaller by a factor, rounded up, at its size (height, width): each id in
-    factor × factor pixels."""
+    """A map of size / factor, rounded up, at `size` (height, width): each id fills factor × factor
+    pixels."""
     height, width = size
     return np.ascontiguousarray(labels.repeat(factor, 0)[:height].repeat(factor, 1)[:, :width])
 
 
 def is_doubled(labels: LabelMap) -> bool:
-    """Whether a map has one id in each 2×2 pixels, from its first pixel on."""
+    """Whether ids are equal within each 2×2 pixels, counted from the top left corner."""
     rows, columns = (side // 2 for side in labels.shape)
     return np.array_equal(labels[1::2], labels[::2][:rows]) and np.array_equal(
         labels[:, 1::2], labels[:, ::2][:, :columns]
@@ -271,9 +271,7 @@ def is_doubled(labels: LabelMap) -> bool:
 def check_map(labels: LabelMap, *, width: int, height: int) -> None:
     """Raises LabelMapError unless `labels` is uint8 (height, width)."""
     if not isinstance(labels, np.ndarray) or labels.dtype != np.uint8 or labels.ndim != 2:
-        kind = type(labels).__name__
-        what = f"{labels.dtype} {labels.shape}" if isinstance(labels, np.ndarray) else kind
-        raise LabelMapError(f"a label map is uint8 (height, width), not {what}")
+        raise LabelMapError(f"a label map is uint8 (height, width), not {checks.kind(labels)}")
     if labels.shape != (height, width):
         raise LabelMapError(
             f"the label map is {labels.shape[1]}×{labels.shape[0]}, the picture {width}×{height}"
@@ -290,7 +288,7 @@ def check_labels(labels: LabelMap, *, width: int, height: int, palette: int) -> 
     if (highest := int(labels.max())) > last:
         void = ""
         if known.void is not None:
-            void = f", and its void is {known.void} (ignore_label makes it of another id)"
+            void = f", its void is {known.void} (ignore_label=ID sends another id as void)"
         raise LabelMapError(
             f"the label map has id {highest}; palette {known.name} ends at {last}{void}"
         )

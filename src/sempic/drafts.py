@@ -1,4 +1,4 @@
-"""What may be sent of a picture whose label map is settled: a draft for each level of the dial."""
+"""Drafts of the stream of one picture: one for each quality level; the label map is the same."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ if TYPE_CHECKING:
 
 
 class Coded(NamedTuple):
-    """A coarse picture."""
+    """A coded coarse picture."""
 
     payload: bytes
     seen: Seen | None
-    """By the coder of labels, if it has looked."""
+    """Of `codec.look`; None: not computed yet."""
 
 
 class Drafts:
-    """Each is made when it is first asked for."""
+    """The drafts of one picture, each made at its first use."""
 
     sent: Cells
-    """The cells that are sent as they are in any case."""
+    """The cells that the options send in windows."""
     never: Cells
-    """Those that never are."""
+    """The cells that no window may touch."""
 
     def __init__(
         self,
@@ -49,26 +49,25 @@ class Drafts:
         options: EncodeOptions,
         *,
         full: tuple[int, int],
-        ready: Future[Coded] | None,
+        coarse_picture: Future[Coded] | None,
     ) -> None:
-        """Of a picture, uint8 (H, W, 3), and what is the same at all levels of the dial.
-
-        Args:
-            pixels: the picture as it is sent.
-            plain: its labels, and whatever else is known of it.
-            options: which windows are sent, and how the rest is coded.
-            full: (height, width) of the picture that `keep_boxes` lie in.
-            ready: the coarse picture, if that has been begun.
-
-        Raises InputError: a class or a box of the options that the picture cannot have.
         """
-        self._pixels, self._options, self._ready = pixels, options, ready
+        Args:
+            pixels: the picture to send, uint8 (H, W, 3).
+            plain: the draft without coarse picture, windows and texture.
+            options: of the encoding.
+            full: (height, width) of the picture that `keep_boxes` refer to.
+            coarse_picture: of the one level, if another thread codes it.
+
+        Raises InputError: a class that is not in the palette, or a box outside the picture.
+        """
+        self._pixels, self._options, self._coarse_picture = pixels, options, coarse_picture
         size, palette = (plain.width, plain.height), PALETTES[plain.palette]
         boxes = _scaled(options.keep_boxes, full, size[::-1])
         sent = choice.kept(plain.labels, palette, options.keep, boxes, size=size)
         if not options.imagine:
             self.never = np.zeros_like(sent)
-        elif plain.labels is None:  # who knows what is where
+        elif plain.labels is None:  # objects may be anywhere
             choice.numbers(options.imagine, palette)
             self.never = np.ones_like(sent)
         else:
@@ -80,13 +79,13 @@ class Drafts:
         self._made: dict[int, tuple[Draft, bytes]] = {}
 
     def best(self, levels: list[int]) -> tuple[Draft, bytes]:
-        """The draft of the one level, or, for a target, of the highest whose stream stays at or
-        under it, by bisection; and that stream. RateError: no level does."""
+        """The draft and stream of the one level or, for a target, of the highest level that meets
+        it, found by bisection. Raises RateError if no level meets the target."""
         if not self._options.targeted:
             return self._at(levels[0])
         target = self._options.target_bpp or self._options.target_bytes or 0
         unit, digits = ("bytes", 0) if self._options.target_bytes is not None else ("bpp", 4)
-        if (least := self._most(levels[0])) > target:
+        if (least := self._rate(levels[0])) > target:
             raise RateError(
                 f"{target:.10g} {unit} cannot be reached: the least for this picture is "
                 f"{least:.{digits}f} {unit}"
@@ -94,27 +93,27 @@ class Drafts:
         low, high = 0, len(levels)  # low fits, high does not
         while high - low > 1:
             middle = (low + high) // 2
-            if self._most(levels[middle]) <= target:
+            if self._rate(levels[middle]) <= target:
                 low = middle
             else:
                 high = middle
-        if low == len(levels) - 1 and (most := self._most(levels[low])) < target:
+        if low == len(levels) - 1 and (rate := self._rate(levels[low])) < target:
             warn(
-                f"quality {levels[-1]}, the finest, takes {most:.{digits}f} {unit} of the "
+                f"quality {levels[-1]}, the finest, takes {rate:.{digits}f} {unit} of the "
                 f"{target:.10g} given"
             )
         return self._at(levels[low])
 
-    def _most(self, level: int) -> float:
-        """Bits per pixel, or bytes, that a stream may have when it has been checked, if it is to
-        be."""
+    def _rate(self, level: int) -> float:
+        """Bytes or bits per pixel (the target's unit) of the stream, with the most that a check
+        may add."""
         options, size = self._options, len(self._at(level)[1])
-        most: float = size
+        rate: float = size
         if options.target_bytes is None:
-            most = 8 * size / (self._plain.width * self._plain.height)
+            rate = 8 * size / (self._plain.width * self._plain.height)
         if not options.check:
-            return most
-        return most * (1 + options.check_budget + critical.overhead(options.table) / size)
+            return rate
+        return rate * (1 + options.check_budget + critical.overhead(options.table) / size)
 
     def _at(self, level: int) -> tuple[Draft, bytes]:
         if level not in self._made:
@@ -124,13 +123,12 @@ class Drafts:
         return self._made[level]
 
     def _draft(self, level: int) -> Draft:
-        """With the coarse picture at a level of the dial, and the windows that are to be sent."""
         plain = self._plain
-        if self._ready is None:
+        if self._coarse_picture is None:
             mapped = plain.labels is not None
             coded = Coded(_coarse(self._pixels, level, plain.coarse_codec, mapped=mapped), None)
         else:
-            coded = self._ready.result()
+            coded = self._coarse_picture.result()
         draft = dataclasses.replace(plain, coarse=coded.payload, seen=coded.seen)
         if not self.sent.any():
             return draft
@@ -139,8 +137,8 @@ class Drafts:
         return dataclasses.replace(draft, windows=payload)
 
 
-def begun(pixels: Image, palette: int, halved: bool, options: EncodeOptions) -> Coded:
-    """The coarse picture beside a label map that is not known yet."""
+def code(pixels: Image, palette: int, halved: bool, options: EncodeOptions) -> Coded:
+    """The coarse picture of a fixed quality, for a label map that is not known yet."""
     payload = _coarse(pixels, options.quality, options.coarse_codec, mapped=True)
     height, width = pixels.shape[:2]
     seen = codec.look(
@@ -152,13 +150,14 @@ def begun(pixels: Image, palette: int, halved: bool, options: EncodeOptions) -> 
 def settled(
     labels: npt.NDArray[np.uint8] | str | None, pixels: Image, options: EncodeOptions
 ) -> LabelMap | None:
-    """The map that is given, checked, with void where it says so; None if none is."""
-    if labels is None:
+    """The user's label map, checked, with 255 and `ignore_label` as void; None for None or "none".
+
+    Raises InputError or LabelMapError.
+    """
+    if labels is None or (isinstance(labels, str) and labels == "none"):
         return None
     if isinstance(labels, str):
-        if labels != "none":
-            raise InputError(f"labels are an array or 'none', not {labels!r}")
-        return None
+        raise InputError(f"labels are an array or 'none', not {labels!r}")
     height, width = pixels.shape[:2]
     palette = options.known_palette
     codec.check_map(labels, width=width, height=height)
@@ -168,8 +167,8 @@ def settled(
 
 
 def levels(size: tuple[int, ...], options: EncodeOptions) -> list[int]:
-    """The levels that may be used for a picture of this size: the one that was asked for, or, for
-    a target, all whose coarse picture is not too large; raises ImageError where there is none."""
+    """The quality levels for a picture of this size (width, height): the requested level, or, for a
+    target, all levels whose coarse picture is not too large. Raises ImageError if there is none."""
     longest = max(size) if options.max_side is None else min(max(size), options.max_side)
     wanted = sorted(QUALITY) if options.targeted else [options.quality]
     fit = [level for level in wanted if longest <= coarse.MAX_SIDE * QUALITY[level].factor]
@@ -183,14 +182,15 @@ def levels(size: tuple[int, ...], options: EncodeOptions) -> list[int]:
 
 
 def _coarse(pixels: Image, level: int, coarse_codec: str, *, mapped: bool) -> bytes:
-    """The coarse picture at a level of the dial; mapped: beside a label map."""
+    """The coarse picture at a quality level; mapped: the stream has a label map."""
     small = coarse.downscale(pixels, QUALITY[level].factor)
     qp = QUALITY[level].qp - (0 if mapped else UNMAPPED)
     return coarse.encode(small, codec=coarse_codec, quality=qp)
 
 
 def _texture(pixels: Image, plain: Draft, palette: Palette) -> texture.Texture:
-    """What is said of texture: of the picture that is painted, which may be half as large."""
+    """The texture in the stream: of the picture that the receiver paints, half as large if the
+    draft is halved."""
     labels = plain.labels
     if plain.halved:
         assert labels is not None
@@ -199,17 +199,17 @@ def _texture(pixels: Image, plain: Draft, palette: Palette) -> texture.Texture:
 
 
 def _warn_without_map(options: EncodeOptions) -> None:
-    """Says which windows that were asked for are not sent."""
+    """Warns of requested windows that are not sent."""
     if options.imagine and (options.keep or options.keep_boxes):
-        warn("without a label map no window is sent: what is only imagined may be anywhere")
+        warn("without a label map no window is sent: classes to imagine may be anywhere")
     elif options.keep:
-        warn("without a label map no class is kept: nobody knows where its objects are")
+        warn("without a label map no class is kept: its objects cannot be located")
 
 
 def _scaled(
     boxes: Collection[Box], full: tuple[int, int], size: tuple[int, int]
 ) -> Collection[Box]:
-    """Boxes in a picture of (height, width) `full` as they lie in it at `size`."""
+    """Boxes in a picture of (height, width) `full`, scaled with the picture to `size`."""
     if full == size:
         return boxes
     down, right = (small / large for small, large in zip(size, full, strict=True))

@@ -1,23 +1,23 @@
-"""Every error that sempic raises on purpose.
+"""The errors of sempic, the warning, and helpers to raise and report them.
 
     SempicError
-    ├── BitstreamError          the bytes are not a file that we can decode
-    │   ├── NotSempic             the magic is missing
-    │   ├── UnsupportedVersion  written by a newer format
-    │   ├── UnsupportedChunk    a chunk that is required and unknown
-    │   ├── UnsupportedProfile  a palette or a model that is unknown
+    ├── BitstreamError          not a stream that this version decodes
+    │   ├── NotSempic           the magic number is missing
+    │   ├── UnsupportedVersion  an unknown format version
+    │   ├── UnsupportedChunk    an unknown chunk that is required
+    │   ├── UnsupportedProfile  an unknown palette or model
     │   ├── TruncatedStream     the bytes end too early
     │   ├── CorruptStream       the checksum or an invariant fails
-    │   └── LimitExceeded       a size beyond what we agree to allocate
-    ├── InputError              a picture or a label map that cannot be coded
+    │   └── LimitExceeded       a size beyond the limits
+    ├── InputError              input that cannot be coded
     │   ├── ImageError          a picture that cannot be read or coded
     │   ├── LabelMapError       a label map of the wrong size, type or palette
     │   └── RateError           a target rate that cannot be met
-    ├── ModelError              weights that are missing, foreign or unfit
+    ├── ModelError              weights that are missing, foreign or unsuitable
     └── OutputError             a result that cannot be written
 
-Each message is one line that a user can act on. Files are named by whoever opened them
-(the command line), since the codec itself sees only bytes and arrays.
+A message is one line that a user can act on. The caller that opened a file adds its name
+(`naming`), because the codec sees only bytes and arrays.
 """
 
 from __future__ import annotations
@@ -31,36 +31,36 @@ from typing import Any
 
 
 class SempicError(Exception):
-    """Base of all errors that sempic raises on purpose."""
+    """Base class of all errors of sempic."""
 
 
 class SempicWarning(UserWarning):
-    """Something was done, but not quite what one may have meant: a part of a picture that a stream
-    does not hold, a rate that no setting uses up."""
+    """The result may differ from the intention: part of a picture is lost, or a target rate is not
+    used up."""
 
 
 class BitstreamError(SempicError):
-    """The bytes are not a stream that this version decodes."""
+    """Not a stream that this version decodes."""
 
 
 class NotSempic(BitstreamError):
-    """The stream does not start with the magic."""
+    """The stream does not start with the magic number."""
 
 
 class UnsupportedVersion(BitstreamError):
-    """The stream names a format version that is not known here."""
+    """The stream has an unknown format version."""
 
 
 class UnsupportedChunk(BitstreamError):
-    """The stream holds a required chunk that is not known here."""
+    """The stream has an unknown chunk that is required."""
 
 
 class UnsupportedProfile(BitstreamError):
-    """The stream names a palette or a model that is not known here."""
+    """The stream names an unknown palette or model."""
 
 
 class TruncatedStream(BitstreamError):
-    """The stream ends before what it announces."""
+    """The stream ends too early."""
 
 
 class CorruptStream(BitstreamError):
@@ -68,11 +68,11 @@ class CorruptStream(BitstreamError):
 
 
 class LimitExceeded(BitstreamError):
-    """The stream claims a size beyond the limits; nothing was allocated."""
+    """The stream states a size beyond the limits; nothing was allocated."""
 
 
 class InputError(SempicError):
-    """What was given to the encoder cannot be coded."""
+    """The input cannot be coded, or an argument is invalid."""
 
 
 class ImageError(InputError):
@@ -88,20 +88,20 @@ class RateError(InputError):
 
 
 class ModelError(SempicError):
-    """Model weights are missing, foreign or unfit for the task."""
+    """Model weights are missing, foreign or unsuitable."""
 
 
 class OutputError(SempicError):
-    """A result cannot be written where it was asked for."""
+    """A result cannot be written."""
 
 
 JSON_FAULTS = OSError, ValueError, AttributeError, RecursionError
-"""What comes of a file that cannot be read, is no JSON, or holds no object."""
+"""Exceptions for a file that cannot be read, is not JSON, or does not hold an object."""
 _PACKAGE = os.path.dirname(__file__) + os.sep
 
 
 def warn(text: str) -> None:
-    """Warns (SempicWarning) of the line outside sempic that led here, however deep that is."""
+    """Warn (SempicWarning); the warning points to the calling line outside sempic."""
     frame = sys._getframe(1)
     while frame.f_back is not None and frame.f_code.co_filename.startswith((_PACKAGE, "<frozen ")):
         frame = frame.f_back
@@ -118,43 +118,42 @@ def warn(text: str) -> None:
 
 @contextlib.contextmanager
 def warnings_to(tell: Callable[[str], None]) -> Iterator[None]:
-    """Tells what sempic warns of within, as soon as it does; other warnings go where they went."""
+    """Passes the text of each SempicWarning to `tell`; other warnings are shown as before."""
     with warnings.catch_warnings():
         show = warnings.showwarning
 
-        def told(message: Any, category: Any, *where: Any, **more: Any) -> None:
+        def show_or_tell(message: Any, category: Any, *where: Any, **more: Any) -> None:
             if issubclass(category, SempicWarning):
                 tell(str(message))
             else:
                 show(message, category, *where, **more)
 
-        warnings.showwarning = told
+        warnings.showwarning = show_or_tell
         yield
 
 
 @contextlib.contextmanager
 def notes_to(tell: Callable[[str], None]) -> Iterator[None]:
-    """As `warnings_to`, each text once, however often and from wherever it is warned of, and
-    whatever Python's filters say."""
-    said = set()
+    """As `warnings_to`, but each text once, and regardless of Python's warning filters."""
+    texts = set()
 
-    def note(text: str) -> None:
-        if text not in said:
-            said.add(text)
+    def tell_once(text: str) -> None:
+        if text not in texts:
+            texts.add(text)
             tell(text)
 
-    with warnings_to(note):
+    with warnings_to(tell_once):
         warnings.simplefilter("always", SempicWarning)
         yield
 
 
 def line(cause: BaseException) -> str:
-    """What an exception says, on one line, for messages of ours."""
+    """The first line of an exception's message, or its type."""
     return (str(cause).strip() or type(cause).__name__).splitlines()[0]
 
 
 def reason(cause: BaseException) -> str:
-    """Why the system refused, without the number and the name of the file."""
+    """The message of an OSError without its number and file name; `line` of other exceptions."""
     return getattr(cause, "strerror", None) or line(cause)
 
 
@@ -162,8 +161,8 @@ def reason(cause: BaseException) -> str:
 def refused(
     kind: type[SempicError], what: str, *causes: type[Exception], unfit: bool = False
 ) -> Iterator[None]:
-    """Makes an error of ours of what the system refuses within it, or of other causes: `what`, and
-    why, in brackets where it is what was given that is `unfit`. Errors of ours stay as they are."""
+    """Turns `causes` (default: OSError) into an error of `kind`: "what: why", or "what (why)" if
+    `unfit`. A SempicError passes unchanged."""
     causes = causes or (OSError,)
     try:
         yield
@@ -176,8 +175,7 @@ def refused(
 
 @contextlib.contextmanager
 def naming(what: object, kind: type[SempicError] | None = None) -> Iterator[None]:
-    """Puts what is at fault, a file mostly, before the message of an error of ours, which becomes
-    one of a `kind` if that is told."""
+    """Puts `what` (usually a file) before the message of a SempicError; `kind`: its new class."""
     try:
         yield
     except SempicError as error:
@@ -185,5 +183,5 @@ def naming(what: object, kind: type[SempicError] | None = None) -> Iterator[None
 
 
 def install_hint(extra: str) -> str:
-    """How to get what an extra brings, for messages: there is no release on an index yet."""
+    """The command that installs an extra, for messages; sempic is not on a package index yet."""
     return f"pip install '.[{extra}]' in sempic's source folder"

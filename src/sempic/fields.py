@@ -1,7 +1,7 @@
-"""Options as frozen dataclasses: what a field says of itself is said once, for every interface.
+"""Options as frozen dataclasses whose fields describe themselves, once for every interface.
 
-A command line is made of the fields (`add`, `given`), their values are checked (`check`), and
-whoever describes them (the server's OpenAPI, the pages of the docs) reads `about`.
+`add` and `given` make a command line of the fields, `check` checks their values, and `about` serves
+the server's OpenAPI and the pages of the docs.
 """
 
 from __future__ import annotations
@@ -25,59 +25,59 @@ Options = TypeVar("Options")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class About:
-    """What is said of a field."""
+    """The description of a field."""
 
     help: str
-    """What it means, without its default."""
+    """The meaning, without the default."""
     console: str = ""
-    """What the help of the command line adds to that."""
+    """Appended to `help` on the command line."""
     metavar: str | tuple[str, ...] | None = None
     flags: tuple[str, ...] = ()
-    """Other names on the command line, such as -q, in the order of its help."""
+    """Further names on the command line, such as -q, shown first."""
     positional: bool = False
     choices: Sequence[Any] | None = None
     low: float | None = None
-    """The least value, and the greatest; of numbers."""
+    """Least value of a number."""
     high: float | None = None
+    """Greatest value of a number."""
     above: float | None = None
-    """A number that values lie above."""
+    """Exclusive lower bound of a number."""
     check: Callable[[str, Any], Any] | None = None
-    """(name, value) → the value, or InputError: instead of all that is above."""
+    """(name, value) → value, or InputError; replaces choices and bounds."""
     usual: Any = None
-    """What None comes to most often, for interfaces that must show a value."""
+    """What None usually stands for, for interfaces that must show a value."""
 
 
 def option(help: str, default: Any = dataclasses.MISSING, **about: Any) -> Any:
-    """A field of an options dataclass; without a default it must be given. `about`: of `About`.
+    """A field of an options dataclass, required without a default. about: fields of `About`.
 
-    The field's type says how it is read: `bool` is a switch, `tuple[int, int]` takes two numbers,
-    `tuple[Path, ...]` any number of them, or texts as often as one likes where `check` makes values
-    of them, `Mapping[str, float]` is NAME=NUMBER, as often as one likes, and `X | None` may be left
-    out.
+    The type determines the argument on the command line: `bool` is a switch, `tuple[int, int]`
+    takes two numbers, `tuple[Path, ...]` any number of paths, a tuple with a `check` any number of
+    texts, one per flag, and `Mapping[str, float]` any number of NAME=NUMBER, one per flag.
     """
     return field(default=default, metadata={"about": About(help=help, **about)})
 
 
 def another(kind: Any, name: str, default: Any, **changes: Any) -> Any:
-    """For another class: a field of the options dataclass `kind` with this default, and perhaps
-    with other parts of `About`."""
-    told = dataclasses.replace(about(of(kind)[name]), **changes)
-    return field(default=default, metadata={"about": told})
+    """A copy of a field of the options dataclass `kind` for another class, with another default and
+    with changes to its `About`."""
+    changed = dataclasses.replace(about(of(kind)[name]), **changes)
+    return field(default=default, metadata={"about": changed})
 
 
 def about(part: dataclasses.Field[Any]) -> About:
-    """What a field made by `option` says of itself."""
-    told: About = part.metadata["about"]
-    return told
+    """The description of a field made by `option`."""
+    description: About = part.metadata["about"]
+    return description
 
 
 def of(kind: Any) -> dict[str, dataclasses.Field[Any]]:
-    """The fields of an options dataclass, or of a value of one, by name."""
+    """The fields of an options dataclass or of its instance, by name."""
     return {part.name: part for part in dataclasses.fields(kind)}
 
 
 def hints(kind: Any) -> dict[str, Any]:
-    """The types of its fields, None left out, by name."""
+    """The types of the fields of an options dataclass, without None, by name."""
     return {name: _without_none(hint) for name, hint in typing.get_type_hints(kind).items()}
 
 
@@ -85,7 +85,7 @@ def hints(kind: Any) -> dict[str, Any]:
 
 
 def check(options: Any) -> None:
-    """For `__post_init__`: each value as its field wants it; raises InputError naming the field."""
+    """For `__post_init__`: check and convert all values; raises InputError naming the field."""
     kinds = hints(type(options))
     for name, part in of(options).items():
         value = getattr(options, name)
@@ -93,20 +93,20 @@ def check(options: Any) -> None:
             object.__setattr__(options, name, _checked(name, value, kinds[name], about(part)))
 
 
-def _checked(name: str, value: Any, kind: Any, told: About) -> Any:
-    if told.check is not None:
-        return told.check(name, value)
-    if told.choices is not None:
-        return checks.one_of(name.replace("_", " "), value, told.choices)
+def _checked(name: str, value: Any, kind: Any, about: About) -> Any:
+    if about.check is not None:
+        return about.check(name, value)
+    if about.choices is not None:
+        return checks.one_of(name.replace("_", " "), value, about.choices)
     if kind is bool:
         return checks.switch(name, value)
     if kind is int:
-        return checks.whole(name, value, told.low, told.high)
+        return checks.whole(name, value, about.low, about.high)
     if kind is float:
-        found = checks.number(name, value, told.low, told.high)
-        if told.above is not None and found <= told.above:
-            raise InputError(f"{name} must be more than {told.above:g}, not {value:g}")
-        return found
+        number = checks.number(name, value, about.low, about.high)
+        if about.above is not None and number <= about.above:
+            raise InputError(f"{name} must be more than {about.above:g}, not {value:g}")
+        return number
     return value
 
 
@@ -120,49 +120,49 @@ def add(
     only: Collection[str] | None = None,
     but: Collection[str] = (),
 ) -> None:
-    """Each field becomes an argument of a parser or a group (or those of `only`, or all but some).
-    What is not given is not in the namespace."""
+    """Add an argument to a parser or group for each field (or for `only` some, or for all `but`
+    some). Arguments that are not given are not in the namespace."""
     import argparse
 
     kinds = hints(kind)
     for name, part in of(kind).items():
         if name in but or (only is not None and name not in only):
             continue
-        told = about(part)
-        how = _how(name, kinds[name], told)
-        how["help"] = (told.help + told.console + _default(part)).replace("%", "%%")
-        if told.choices is not None:
-            how["choices"] = told.choices
-        if told.metavar is not None:
-            how["metavar"] = told.metavar
-        needed = part.default is dataclasses.MISSING
-        if told.positional:
-            if not needed:
-                how["nargs"] = how.get("nargs", "?")
-            parser.add_argument(name, default=argparse.SUPPRESS, **how)
+        described = about(part)
+        keywords = _keywords(name, kinds[name], described)
+        text = described.help + described.console + _default(part)
+        keywords["help"] = text.replace("%", "%%")
+        if described.choices is not None:
+            keywords["choices"] = described.choices
+        if described.metavar is not None:
+            keywords["metavar"] = described.metavar
+        required = part.default is dataclasses.MISSING
+        keywords["default"] = argparse.SUPPRESS
+        if described.positional:
+            if not required:
+                keywords.setdefault("nargs", "?")
+            parser.add_argument(name, **keywords)
         else:
-            flags = dict.fromkeys((*told.flags, "--" + name.replace("_", "-")))
-            parser.add_argument(
-                *flags, dest=name, required=needed, default=argparse.SUPPRESS, **how
-            )
+            flags = dict.fromkeys((*described.flags, "--" + name.replace("_", "-")))
+            parser.add_argument(*flags, dest=name, required=required, **keywords)
 
 
 def given(args: argparse.Namespace, kind: Any) -> dict[str, Any]:
-    """What the command line gave of the fields, by name: keywords for `kind`."""
+    """Keywords for `kind`: the fields that the command line gives."""
     kinds = hints(kind)
     return {n: read(kinds[n], value) for n, value in vars(args).items() if n in kinds}
 
 
 def read(kind: Any, value: Any) -> Any:
-    """A value as a field of this type has it, of what interfaces have instead: lists for tuples,
-    and lists of NAME=NUMBER for mappings. Raises InputError."""
+    """The value of a field from the value of an interface: a tuple from a list, a mapping from a
+    list of NAME=NUMBER. Raises InputError."""
     if typing.get_origin(kind) is Mapping:
         return dict(pair(part) if isinstance(part, str) else part for part in value)
     return tuple(value) if isinstance(value, list) else value
 
 
 def parse(kind: type[Options], argv: Sequence[str], *, prog: str) -> Options:
-    """The options that a command line gives. Wrong ones end the program, as argparse does."""
+    """The options of a command line; wrong options end the program, as argparse does."""
     import argparse
 
     parser = argparse.ArgumentParser(
@@ -177,40 +177,40 @@ def parse(kind: type[Options], argv: Sequence[str], *, prog: str) -> Options:
         parser.error(str(error))
 
 
-def _how(name: str, kind: Any, told: About) -> dict[str, Any]:
-    """Of `add_argument`."""
+def _keywords(name: str, kind: Any, about: About) -> dict[str, Any]:
+    """Of `add_argument`, by the type of the field."""
     if kind is bool:
         return {"action": "store_true"}
     if typing.get_origin(kind) is Mapping:
         return {"action": "append", "type": _reader(name, pair, About(help=""))}
-    if repeats(kind, told):
+    if repeats(kind, about):
         return {"action": "append"}
-    if told.choices is not None:
+    if about.choices is not None:
         return {}
     if typing.get_origin(kind) is tuple:
         first, *rest = typing.get_args(kind)
-        if rest == [...]:  # given twice, both count
+        if rest == [...]:
             return {"type": first, "nargs": "+", "action": "extend"}
         return {"type": first, "nargs": 1 + len(rest)}
-    how: dict[str, Any] = {"type": _reader(name, kind, told)}
-    if told.low is not None and told.high is not None:
-        how["metavar"] = f"{told.low:.12g}…{told.high:.12g}"
-    return how
+    keywords: dict[str, Any] = {"type": _reader(name, kind, about)}
+    if about.low is not None and about.high is not None:
+        keywords["metavar"] = f"{about.low:.12g}…{about.high:.12g}"
+    return keywords
 
 
-def repeats(kind: Any, told: About) -> bool:
-    """Whether a field takes texts, each given for itself, that its own check makes values of."""
-    return typing.get_origin(kind) is tuple and told.check is not None
+def repeats(kind: Any, about: About) -> bool:
+    """Whether the flag of a field is repeatable, with one text each for the field's `check`."""
+    return typing.get_origin(kind) is tuple and about.check is not None
 
 
-def _reader(name: str, kind: Any, told: About) -> Callable[[str], Any]:
-    """For argparse: text → value, checked as the dataclass will."""
+def _reader(name: str, kind: Any, about: About) -> Callable[[str], Any]:
+    """For argparse: text → checked value."""
 
     def read(text: str) -> Any:
         import argparse
 
         try:
-            return _checked(name, _parsed(kind, text), kind, told)
+            return _checked(name, _parsed(kind, text), kind, about)
         except InputError as error:
             raise argparse.ArgumentTypeError(str(error)) from error
         except ValueError as error:
@@ -228,9 +228,9 @@ def _parsed(kind: Any, text: str) -> Any:
         return text
     if origin not in (typing.Union, types.UnionType):
         return kind(text)
-    for each in typing.get_args(kind):
+    for member in typing.get_args(kind):
         with contextlib.suppress(ValueError):
-            return _parsed(each, text)
+            return _parsed(member, text)
     raise ValueError
 
 
@@ -254,4 +254,4 @@ def _without_none(kind: Any) -> Any:
     if typing.get_origin(kind) not in (typing.Union, types.UnionType):
         return kind
     parts = tuple(part for part in typing.get_args(kind) if part is not type(None))
-    return typing.Union[parts]  # noqa: UP007 - of one it is that one
+    return typing.Union[parts]  # noqa: UP007 - also for a single part

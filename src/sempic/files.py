@@ -1,4 +1,4 @@
-"""Files of this machine: what a folder holds, and writing one whole or not at all."""
+"""Local files: searching folders, and writing a file completely or not at all."""
 
 from __future__ import annotations
 
@@ -18,35 +18,35 @@ from sempic.errors import OutputError, refused
 
 @dataclass(slots=True)
 class Found:
-    """What a search found; nothing is left out without a word."""
+    """The result of a search."""
 
     files: list[Path] = field(default_factory=list)
-    """Sorted by their parts; dangling links and what is no regular file are among `faults`."""
+    """Regular files, sorted by the parts of their paths."""
     faults: list[tuple[Path, str]] = field(default_factory=list)
-    """Files and folders that cannot be read, and why."""
+    """Paths that cannot be read (dangling links, devices, unreadable folders), with the reason."""
     foreign: Counter[str] = field(default_factory=Counter)
-    """How many files have a suffix that was named as foreign."""
+    """Number of files by foreign suffix."""
 
 
 def search(folder: Path, suffixes: Collection[str], foreign: Collection[str] = ()) -> Found:
-    """The files below a folder whose suffix, in lower case, is among `suffixes`, at any depth.
+    """The files below a folder, at any depth, whose suffix in lower case is among `suffixes`.
 
-    Links are followed, but never back into a folder that they lie in. Names that begin with a dot
-    are not searched.
+    Follows links, except to a parent folder. Skips names that begin with a dot. Counts files whose
+    suffix is among `foreign`.
     """
     found = Found()
 
     def unreadable(cause: OSError) -> None:
         found.faults.append((Path(cause.filename), f"cannot search: {cause.strerror}"))
 
-    above = {str(folder): [_identity(folder)]}  # the folders that lead to one, itself included
+    parents = {str(folder): [_identity(folder)]}  # of each folder, the folder itself included
     for top, folders, names in os.walk(folder, onerror=unreadable, followlinks=True):
         kept = []
         for name in sorted(folders):
             path = os.path.join(top, name)
             identity = _identity(path)
-            if not name.startswith(".") and (identity is None or identity not in above[top]):
-                above[path] = [*above[top], identity]
+            if not name.startswith(".") and (identity is None or identity not in parents[top]):
+                parents[path] = [*parents[top], identity]
                 kept.append(name)
         folders[:] = kept
         for name in names:
@@ -68,22 +68,21 @@ def search(folder: Path, suffixes: Collection[str], foreign: Collection[str] = (
 
 
 def same(path: Path) -> tuple[str, tuple[int, int] | None]:
-    """What tells whether two names are of one file: its real path, and its identity if it is."""
+    """The real path and the identity (None: no such file). Two names of one file share either."""
     return os.path.realpath(path), _identity(path)
 
 
 def write(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write a file whole or not at all: an existing one is replaced only once all is on disk.
+    """Write a file completely or not at all: the new file replaces an old one when it is on disk.
 
-    Links are followed, and an existing file keeps its permissions. Devices, pipes and our own open
-    files (/dev/stdout, /dev/fd/3) are written to as they are. Where a file may be written but
-    its folder may not, it is overwritten in place, and restored if that fails.
+    Follows links and keeps the permissions of an existing file. Writes directly to devices, pipes
+    and open files of this process (/dev/stdout, /dev/fd/3). Overwrites a file in a read-only folder
+    in place, and restores the file if that fails.
 
-    Raises OutputError, which names the file, and leaves nothing behind, if that fails (no such
-    folder, no permission, disk full).
+    Raises OutputError naming the file (no such folder, no permission, disk full).
     """
     with refused(OutputError, f"{os.fspath(path)}: cannot write"):
-        stream = as_it_is(path)
+        stream = direct_target(path)
         if stream is not None:
             with open(stream, "wb") as file:
                 file.write(data)
@@ -101,8 +100,8 @@ def write(path: str | os.PathLike[str], data: bytes) -> None:
 
 
 def stage(path: str | os.PathLike[str], data: bytes) -> Path:
-    """The first half of `write`, for files that are to be replaced together: a file that `place`
-    puts there. Raises OutputError as `write` does."""
+    """The first half of `write`, to replace several files together: a temporary file for `place`.
+    Raises OutputError as `write`."""
     with refused(OutputError, f"{os.fspath(path)}: cannot write"):
         part = part_of(replaceable(path))
         with removed_on_failure(part):
@@ -111,22 +110,22 @@ def stage(path: str | os.PathLike[str], data: bytes) -> Path:
 
 
 def need_suffix(path: Path, suffix: str, what: str) -> None:
-    """Raises OutputError, before the work, for the name of another kind of file."""
+    """Raises OutputError if a path has another suffix; what: the kind of file."""
     if path.suffix.lower() != suffix:
         raise OutputError(f"{path}: the name of {what} ends in {suffix}")
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and those above it, where they are not there. Raises OutputError."""
+    """Make a folder and its parents, unless they exist. Raises OutputError."""
     with refused(OutputError, f"{path}: cannot make the folder"):
         path.mkdir(parents=True, exist_ok=True)
 
 
 def place(part: Path, path: str | os.PathLike[str]) -> None:
-    """Put a file that was written elsewhere, beside or `part_of`, where `write` would put its
-    bytes, and in the same way; raises OutputError."""
+    """Move a temporary file (of `stage`, or written to `part_of`) to its path, as `write` does;
+    raises OutputError."""
     with refused(OutputError, f"{os.fspath(path)}: cannot write"):
-        stream = as_it_is(path)
+        stream = direct_target(path)
         if stream is not None:
             with open(part, "rb") as source, open(stream, "wb") as file:
                 shutil.copyfileobj(source, file)
@@ -141,8 +140,8 @@ def place(part: Path, path: str | os.PathLike[str]) -> None:
 
 
 def part_of(path: str | os.PathLike[str]) -> Path:
-    """A name for what is to be put at a path when it is whole: beside the file, where that can be,
-    and such that it fits where any name does."""
+    """A new short name for a temporary file: in the folder of the path, or in the system's folder
+    for temporary files if the path's folder is not writable."""
     target = Path(os.path.realpath(path))
     name = f".{secrets.token_hex(8)}.part"
     if target.exists() and not (target.is_file() and os.access(target.parent, os.W_OK)):
@@ -151,14 +150,14 @@ def part_of(path: str | os.PathLike[str]) -> Path:
 
 
 def is_stream(path: str | os.PathLike[str]) -> bool:
-    """Whether there is nothing to replace at a path: an open file of ours, a device or a pipe."""
+    """Whether a path is an open file of this process, a device or a pipe: nothing to replace."""
     target = Path(os.path.realpath(path))
     return _descriptor(os.fspath(path)) is not None or (target.exists() and not target.is_file())
 
 
-def as_it_is(path: str | os.PathLike[str]) -> int | Path | None:
-    """What is to be opened where `is_stream`: a copy of an open file of ours that the path names
-    (/dev/stdout, /dev/fd/3), or the path of a device or a pipe; else None."""
+def direct_target(path: str | os.PathLike[str]) -> int | Path | None:
+    """What to open for a path that `is_stream`: a duplicate of the file descriptor (/dev/stdout,
+    /dev/fd/3), or the path of a device or pipe. None for other paths."""
     if not is_stream(path):
         return None
     number = _descriptor(os.fspath(path))
@@ -166,7 +165,7 @@ def as_it_is(path: str | os.PathLike[str]) -> int | Path | None:
 
 
 def replaceable(path: str | os.PathLike[str]) -> Path:
-    """The file that is meant, through links; PermissionError if it is protected."""
+    """The file behind links; raises PermissionError if the file is read-only."""
     target = Path(os.path.realpath(path))
     if target.exists() and not os.access(target, os.W_OK):
         raise PermissionError(13, os.strerror(13))
@@ -174,7 +173,7 @@ def replaceable(path: str | os.PathLike[str]) -> Path:
 
 
 def _fill(part: Path, data: bytes) -> None:
-    """Makes a file; it is on disk then."""
+    """Creates a file and flushes it to disk."""
     with open(part, "xb") as file:
         file.write(data)
         file.flush()
@@ -183,7 +182,7 @@ def _fill(part: Path, data: bytes) -> None:
 
 @contextlib.contextmanager
 def removed_on_failure(path: Path) -> Iterator[None]:
-    """Leaves no file there when what is done within fails."""
+    """Removes the file if the block fails."""
     try:
         yield
     except BaseException:
@@ -198,7 +197,7 @@ def _move(part: Path, target: Path) -> None:
 
 
 def _mounted(target: Path) -> bool:
-    """Whether a file is a mount of its own, as containers have them: it cannot be replaced."""
+    """Whether a file is a mount point, as in containers, and cannot be replaced."""
     return target.stat().st_dev != target.parent.stat().st_dev
 
 
@@ -215,7 +214,7 @@ def _overwrite(target: Path, data: bytes) -> None:
 
 
 def _descriptor(path: str) -> int | None:
-    """The number of the open file of ours that a path names, maybe through links."""
+    """The file descriptor of this process that a path names, directly or through links."""
     for _ in range(40):
         folder, name = os.path.split(os.path.abspath(path))
         if re.fullmatch(

@@ -1,7 +1,7 @@
-"""Which picture files are read and written: an allowlist, whatever else Pillow may know.
+"""The allowlist of picture formats, and their suffixes and signatures.
 
-Pillow tries every plugin that some import has registered, and one of them (EPS) starts an external
-program on what it is given. So the formats are named here, and nothing else is ever opened.
+Pillow tries every registered plugin by default, and its EPS plugin runs an external program on the
+file. Only the formats here are opened.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _FORMATS = {
     "PPM": ".ppm .pgm .pbm .pnm",
     "TIFF": ".tif .tiff",
     "WEBP": ".webp",
-    "TGA": ".tga",  # last: it has no magic number, and takes much for its own
+    "TGA": ".tga",  # last: TGA has no magic number and accepts many other files
 }
 _OTHERS = """
     .3fr .ai .arw .bpg .cr2 .cr3 .dds .dng .eps .exr .flif .hdr .heic .heif .hif .icns .ico .iiq
@@ -28,11 +28,11 @@ _OTHERS = """
     .xcf
 """
 FOREIGN = frozenset(_OTHERS.split())
-"""Suffixes of pictures that may not be read here: in folders they are counted, and said."""
+"""Suffixes of pictures that may be unsupported: a search of folders reports their number."""
 
 
 def has_jxl() -> bool:
-    """Whether Pillow knows JPEG XL: the plugin is imported here, before Pillow is asked."""
+    """Whether the JPEG XL plugin of Pillow is installed; imports the plugin."""
     try:
         importlib.import_module("pillow_jxl")  # registers itself with Pillow
     except ImportError:
@@ -41,7 +41,7 @@ def has_jxl() -> bool:
 
 
 def is_video(data: bytes) -> bool:
-    """Whether a file begins as videos do: MP4 and its kin, Matroska, AVI, YUV4MPEG."""
+    """Whether a file has the signature of a video: MP4, MOV, Matroska, AVI, YUV4MPEG."""
     if data[4:8] == b"ftyp":
         return not data[8:12].startswith(_PICTURE_BRANDS)
     return data.startswith((b"\x1aE\xdf\xa3", b"YUV4MPEG2 ")) or (
@@ -50,21 +50,21 @@ def is_video(data: bytes) -> bool:
 
 
 _PICTURE_BRANDS = (b"avi", b"hei", b"hev", b"mif1", b"msf1", b"crx")
-"""What files of boxes begin with that are pictures: AVIF, HEIF, raw ones of Canon."""
+"""Brands of ISO base media files that are pictures: AVIF, HEIF, Canon raw."""
 
 
 def jxl_size(data: bytes) -> tuple[int, int] | None:
-    """(width, height) that a JPEG XL file claims; None if it is none.
+    """(width, height) in the header of a JPEG XL file; None: not JPEG XL.
 
-    The plugin decodes all when it opens, and where a claim takes more memory than there is, it ends
-    the process: nothing is to be opened before its size was looked at.
+    Check the size before opening the file: the plugin decodes at once, and ends the process if the
+    memory does not suffice.
 
-    Raises ValueError: no header, or only its beginning.
+    Raises ValueError: the header is missing or incomplete.
     """
     if data[4:7] != b"JXL" and data[:2] != _CODESTREAM:
         return None
-    start = data[:_ENOUGH] if data[:2] == _CODESTREAM else _codestream(data)
-    if len(start) < _ENOUGH or start[:2] != _CODESTREAM:
+    start = data[:_HEADER] if data[:2] == _CODESTREAM else _codestream(data)
+    if len(start) < _HEADER or start[:2] != _CODESTREAM:
         raise ValueError("a JPEG XL file without a whole header")
     bits = int.from_bytes(start[2:], "little")  # SizeHeader: ISO/IEC 18181-1, D.2
 
@@ -85,14 +85,14 @@ def jxl_size(data: bytes) -> tuple[int, int] | None:
 
 
 _CODESTREAM = b"\xff\x0a"
-_ENOUGH = 12
-"""Bytes of a codestream, with what its size is in."""
+_HEADER = 12
+"""Bytes of a codestream that hold its size."""
 
 
 def _codestream(data: bytes) -> bytes:
-    """The beginning of the codestream in a file of boxes (ISO/IEC 18181-2)."""
-    found, at = b"", 0
-    while at + 8 <= len(data) and len(found) < _ENOUGH:
+    """The start of the codestream in a JPEG XL container (ISO/IEC 18181-2)."""
+    start, at = b"", 0
+    while at + 8 <= len(data) and len(start) < _HEADER:
         size, kind = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
         head = 8
         if size == 1:
@@ -100,21 +100,21 @@ def _codestream(data: bytes) -> bytes:
         end = at + size if size else len(data)
         if end < at + head:
             break
-        if kind == b"jxlp":  # one of several parts, after its number
+        if kind == b"jxlp":  # a partial codestream, after its index
             head += 4
         if kind in (b"jxlc", b"jxlp"):
-            found += data[at + head : min(end, at + head + _ENOUGH)]
+            start += data[at + head : min(end, at + head + _HEADER)]
         at = end
-    return found[:_ENOUGH]
+    return start[:_HEADER]
 
 
 def readable() -> tuple[str, ...]:
-    """Pillow's names of the formats that are opened, in the order in which they are tried."""
-    ours = (name for name in _FORMATS if name != "MPO")  # which the reader of JPEG opens
-    return (*(("JXL",) if has_jxl() else ()), *ours)
+    """Pillow's names of the readable formats, in the order in which Pillow tries them."""
+    formats = (name for name in _FORMATS if name != "MPO")  # Pillow's JPEG reader opens MPO
+    return (*(("JXL",) if has_jxl() else ()), *formats)
 
 
 def by_suffix() -> dict[str, str]:
-    """Suffix, in lower case and with its dot → Pillow's name of the format."""
-    found = {s: name for name, suffixes in _FORMATS.items() for s in suffixes.split()}
-    return found | ({".jxl": "JXL"} if has_jxl() else {})
+    """Suffix, in lower case with its dot → Pillow's name of the format."""
+    names = {s: name for name, suffixes in _FORMATS.items() for s in suffixes.split()}
+    return names | ({".jxl": "JXL"} if has_jxl() else {})

@@ -1,5 +1,5 @@
-"""Folders of models that say what they hold: the two networks, a prior of the label coder if there
-is one of one's own, a card, and the hash of each file.
+"""Folders of models with a manifest: the two networks, an optional prior of the label coder, a
+model card, and the hash of each file.
 
     sempic.json       {"version": 1, "segmenter": FILE, "receiver": FILE, ["prior": FILE,]
                      "files": {FILE: {"bytes": …, "sha256": …}, …}}
@@ -7,10 +7,9 @@ is one of one's own, a card, and the hash of each file.
     FILE.npz        the prior
     README.md       the model card
 
-A file that is not as sempic.json says is refused. This finds damage and mix-ups; against somebody
-who may rewrite sempic.json as well, compare its own SHA-256, which `write` returns and `read`
-takes.
-The network is used by `download` and `upload` only (extra `hub`).
+`read` rejects files that differ from sempic.json, which detects damage and mix-ups. Against an
+attacker who can change sempic.json, pass its SHA-256, which `write` returns, to `read`.
+Only `download` and `upload` use the network (extra `hub`).
 """
 
 from __future__ import annotations
@@ -28,54 +27,53 @@ from sempic.errors import ModelError, install_hint, refused
 MANIFEST = "sempic.json"
 CARD = "README.md"
 PREFIX = "hf:"
-"""Before the name of a repository of the Hugging Face hub."""
+"""Prefix of repositories on the Hugging Face hub."""
 PRIOR = "prior"
 _ROLES = {models.SEGMENTER: "segmenter.onnx", models.RECEIVER: "receiver.onnx", PRIOR: "prior.npz"}
-"""What a folder holds, and under which name `write` puts it there."""
-_NEEDED = (models.SEGMENTER, models.RECEIVER)
+"""Role → name of the file that `write` makes."""
+_REQUIRED = (models.SEGMENTER, models.RECEIVER)
 _MAX_MANIFEST = 1 << 16
-_PLAIN = re.compile(r"\w[\w.-]*", re.ASCII)
-"""Names of files: nothing that leads out of the folder."""
+_FILE_NAME = re.compile(r"\w[\w.-]*", re.ASCII)
+"""A name of a file in the folder, not a path out of the folder."""
 
 
 def read(folder: Path, *, sha256: str | None = None) -> dict[str, Path]:
-    """The models in a folder, {"segmenter": path, "receiver": path}, and "prior" if there is one,
-    every file verified.
+    """The verified models in a folder: {"segmenter": path, "receiver": path}, and "prior" if there
+    is one.
 
     Args:
-        sha256: of sempic.json, in hexadecimal; None takes whatever sempic.json is there.
+        sha256: expected hash of sempic.json, in hexadecimal; None: any.
 
     Raises:
-        ModelError: no such folder, no or a wrong manifest, or a file that differs from it.
+        ModelError: no such folder, a missing or wrong manifest, or a file that differs from it.
     """
     if not folder.is_dir():
         raise ModelError(
-            f"{folder}: no such folder; a repository of the Hugging Face hub is written "
+            f"{folder}: no such folder; the name of a repository on the Hugging Face hub is "
             f"{PREFIX}OWNER/NAME"
         )
     manifest = _manifest(folder / MANIFEST, sha256)
     for name, expected in manifest["files"].items():
-        found = _measure(_contents(folder / name))
-        if found != expected:
+        if _measure(_contents(folder / name)) != expected:
             raise ModelError(f"{folder / name}: not the file that {MANIFEST} describes")
     return {role: folder / manifest[role] for role in _ROLES if role in manifest}
 
 
-def write(folder: Path, found: dict[str, Path]) -> str:
-    """Copy models, by role as `read` gives them, with a card and a manifest.
+def write(folder: Path, paths: dict[str, Path]) -> str:
+    """Copy models, by role as from `read`, into a folder with a card and a manifest.
 
     Returns the SHA-256 of sempic.json. Raises ModelError (a file cannot be read) or OutputError.
     """
-    contents = {_ROLES[role]: _contents(path) for role, path in found.items()}
+    contents = {_ROLES[role]: _contents(path) for role, path in paths.items()}
     listed = {name: _measure(data) for name, data in contents.items()}
-    cards = [path.with_suffix(".md") for path in found.values()]
+    cards = [path.with_suffix(".md") for path in paths.values()]
     contents[CARD] = _card(listed, [c.read_text("utf-8") for c in cards if c.is_file()]).encode()
     listed[CARD] = _measure(contents[CARD])
-    manifest = {"version": 1} | {role: _ROLES[role] for role in found} | {"files": listed}
-    # The manifest comes last: a folder that was written half is refused.
+    manifest = {"version": 1} | {role: _ROLES[role] for role in paths} | {"files": listed}
+    # The manifest is placed last, so that `read` rejects a half-written folder.
     contents[MANIFEST] = (json.dumps(manifest, indent=1) + "\n").encode()
     files.make_folder(folder)
-    with contextlib.ExitStack() as stack:  # models that are there stay until all are on disk
+    with contextlib.ExitStack() as stack:  # old files stay until all new files are on disk
         parts: dict[str, Path] = {}
         for name, data in contents.items():
             parts[name] = files.stage(folder / name, data)
@@ -86,14 +84,14 @@ def write(folder: Path, found: dict[str, Path]) -> str:
 
 
 def download(name: str, *, revision: str | None = None) -> Path:
-    """Fetch what the manifest of a repository OWNER/NAME lists; the folder, not yet verified.
+    """Download the files of a repository OWNER/NAME; returns the folder, for `read` to verify.
 
-    Raises ModelError: huggingface_hub is missing, or it cannot fetch one of the files.
+    Raises ModelError: huggingface_hub is missing, or a file cannot be downloaded.
     """
     hub = _hub()
 
     def fetch(file: str) -> Path:
-        # The hub's errors share no base.
+        # The hub's errors have no common base class.
         with refused(ModelError, f"{PREFIX}{name}: cannot fetch {file}", Exception):
             return Path(hub.hf_hub_download(name, file, revision=revision, library_name="sempic"))
 
@@ -104,7 +102,7 @@ def download(name: str, *, revision: str | None = None) -> Path:
 
 
 def upload(folder: Path, name: str, *, private: bool) -> str:
-    """Put a folder that `write` made into the repository OWNER/NAME; the URL of the commit.
+    """Upload a folder of `write` to the repository OWNER/NAME; returns the URL of the commit.
 
     Raises ModelError: huggingface_hub is missing, or the hub refuses.
     """
@@ -136,17 +134,16 @@ def _manifest(path: Path, sha256: str | None) -> dict[str, Any]:
     try:
         manifest = json.loads(data)
         files, version = manifest["files"], manifest["version"]
+        roles = {*_REQUIRED, *(_ROLES.keys() & manifest.keys())}
         sound = (
             isinstance(files, dict)
-            and all(_PLAIN.fullmatch(name) for name in files)
-            and all(
-                manifest[role] in files for role in {*_NEEDED, *(_ROLES.keys() & manifest.keys())}
-            )
+            and all(_FILE_NAME.fullmatch(name) for name in files)
+            and all(manifest[role] in files for role in roles)
         )
     except (ValueError, KeyError, TypeError, RecursionError) as cause:
         raise ModelError(f"{path}: not a manifest of sempic") from cause
     if version != 1 or not sound:
-        raise ModelError(f"{path}: not a manifest that this version of sempic knows")
+        raise ModelError(f"{path}: a manifest that this version of sempic does not know")
     return dict(manifest)
 
 
@@ -173,8 +170,8 @@ tags: [image-compression, image-segmentation, diffusion, onnx]
 
 # Models of sempic, a semantic image codec
 
-The segmenter finds what is where in a picture; the receiver paints the picture that fits a label
-map and a coarse copy of a quarter of the size.
+The segmenter makes a label map of a picture. The receiver paints a picture from the label map and
+a coarse copy of a quarter of the size.
 
 ```python
 import sempic
@@ -188,6 +185,6 @@ picture = codec.decode(stream)
 |---|---|---|
 {rows}
 
-The receiver invents detail: what it shows is likely, not witnessed. A decoded picture is no
-evidence. Terms of use are those of the data behind each network, below where its card is known.
+The receiver invents detail, which is likely but not observed: a decoded picture is no evidence. The
+terms of use follow from the training data of each network; the cards below state them.
 """

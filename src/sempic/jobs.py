@@ -1,8 +1,7 @@
-"""What there is to do: one file to read and one to write, for each, and no two of them in the way
-of each other.
+"""Jobs: which file each input file becomes, planned before any file is read or written.
 
-Everything about names is decided here, before any work: which files a folder holds, what each
-becomes, that no two become one, and that nothing that is read is written over.
+`find` expands folders, names the outputs, and refuses plans in which two outputs are one file or
+an output overwrites an input.
 """
 
 from __future__ import annotations
@@ -30,18 +29,18 @@ TAR = ".tar"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Job:
-    """One file to be read and one to be written; files elsewhere (s3://…) are `UPath`s."""
+    """One file to read and one file to write; remote files (s3://…) are `UPath`s."""
 
     source: Path | None
-    """None is standard input."""
+    """None: standard input."""
     relative: Path
-    """The source below the folder that was named."""
+    """The source, relative to the input folder."""
     target: Path | None
-    """None: nothing is written; STDOUT is standard output."""
+    """None: no output. STDOUT: standard output."""
     mkdir: bool
-    """Whether folders above the target are made."""
+    """Whether `write` makes missing parent folders of the target."""
     fault: str | None = None
-    """Why it cannot be read, if that is known already; then there is no target."""
+    """Why the source cannot be read, if the search already knows; then `target` is None."""
 
     @property
     def name(self) -> str:
@@ -52,7 +51,7 @@ class Job:
         return self.source is not None and self.relative.suffix.lower() == TAR
 
     def read(self) -> bytes:
-        """Raises InputError if it cannot be read."""
+        """The bytes of the source. Raises InputError."""
         if self.fault is not None:
             raise InputError(self.fault)
         if self.source is not None:
@@ -63,7 +62,8 @@ class Job:
             return sys.stdin.buffer.read()
 
     def write(self, data: bytes) -> None:
-        """Raises OutputError if it cannot be written; BrokenPipeError if nobody reads it."""
+        """Write the target. Raises OutputError, or BrokenPipeError if the reader of standard
+        output has gone."""
         assert self.target is not None
         if self.target == STDOUT:
             to_stdout(data)
@@ -73,82 +73,81 @@ class Job:
         if is_local(self.target):
             files.write(self.target, data)
             return
-        with refused(OutputError, f"{self.target}: cannot write", Exception):  # of each store's own
-            self.target.write_bytes(data)  # object stores put a file whole or not at all
+        with refused(OutputError, f"{self.target}: cannot write", Exception):  # varies by store
+            self.target.write_bytes(data)  # object stores write a whole file or none
 
 
 def find(
     inputs: list[str],
     output: str | None,
     *,
-    found: Collection[str],
+    accepted: Collection[str],
     suffix: str | None,
     foreign: Collection[str] = (),
     reads: Iterable[str | None] = (),
     writes: Iterable[str | None] = (),
     say: Callable[[str], None] | None = None,
 ) -> list[Job]:
-    """What to do for the files and folders that were named, on disk or as URIs.
+    """The jobs for files and folders, on disk or as URIs.
 
-    In folders, files whose suffix is in `found` count, at any depth. Names are kept and the
-    suffix changes, but for tars. Where that would give two sources one name, those of several
-    folders keep the name of their folder (train/0.png and val/0.png), those of one folder their
-    suffix before the new one (a.jpg.sempic and a.png.sempic).
+    Folders are searched at any depth for files with an accepted suffix. An output has the name of
+    its input with the new suffix; tars keep their suffix. Where two outputs would have
+    one name, inputs from several folders keep the name of their folder (train/0.png and
+    val/0.png), and inputs from one folder keep their suffix (a.jpg.sempic and a.png.sempic).
 
     Args:
-        found: suffixes, in lower case.
-        suffix: of what is written; None: nothing is.
-        foreign: suffixes of files whose number is said where they are left out.
-        reads: other files that will be read: no output may be one of them.
-        writes: other files that will be written, the same.
-        say: is told what was left out, in one line.
+        inputs: files, folders, URIs, or "-" for standard input.
+        output: a file, a folder, a URI or "-"; None: beside each input.
+        accepted: suffixes of inputs in folders, in lower case.
+        suffix: suffix of the outputs; None: no outputs.
+        foreign: suffixes of unsupported files; `say` reports how many were skipped.
+        reads: other files that the run reads: no output may overwrite them.
+        writes: other files that the run writes: no output may be one of them, and they may not
+            overwrite an input.
+        say: receives one line about skipped files.
 
-    Raises InputError or OutputError, naming the sources: a name that is empty, two sources of one
-    target, a target that is read, a folder without such files.
+    Raises InputError or OutputError, naming the files: an empty name, two inputs with one output,
+    an output that overwrites an input, a folder without matching files.
     """
     if "" in inputs or output == "":
-        raise InputError("an empty name, where a file or a folder is meant")
-    sources, left_out = _sources(inputs, found, foreign)
-    if left_out and say is not None:
-        say(f"left out, since they are no pictures that can be read here: {_counted(left_out)}")
+        raise InputError("an empty name instead of a file or a folder")
+    sources, skipped = _sources(inputs, accepted, foreign)
+    if skipped and say is not None:
+        say(f"skipped files that cannot be read here: {_listed(skipped)}")
 
     several = len(inputs) > 1 or _is_dir(_path(inputs[0]))
-    folder = None if output is None or output == "-" else _path(output)
-    into = folder is not None and (
-        several or str(output).endswith(("/", os.sep)) or _is_dir(folder)
+    place = None if output is None or output == "-" else _path(output)
+    into_folder = place is not None and (
+        several or str(output).endswith(("/", os.sep)) or _is_dir(place)
     )
     if several and output == "-":
         raise InputError("several files cannot go to standard output")
-    if several and folder is not None and exists(folder) and not _is_dir(folder):
-        raise OutputError(f"{output}: not a folder")
-    if several and folder is not None and not exists(folder) and not str(output).endswith("/"):
-        from sempic.pictures import SUFFIXES
-
-        if folder.suffix.lower() in {".sempic", TAR, *SUFFIXES}:
-            raise OutputError(f"{output}: a file for several inputs; {output}/ would be a folder")
+    if several and place is not None:
+        _check_folder(place, str(output))
 
     for source in sources:
         if suffix is None or source.fault is not None:
             continue
-        source.ending = TAR if source.path and source.relative.suffix.lower() == TAR else suffix
+        is_tar = source.path is not None and source.relative.suffix.lower() == TAR
+        source.suffix = TAR if is_tar else suffix
         if output == "-" or (output is None and source.path is None):
             source.target = STDOUT
-        elif folder is not None and not into:
-            source.target = folder
+        elif place is not None and not into_folder:
+            source.target = place
         else:
-            source.folder = folder
-            source.rename()
+            source.output_folder = place
+            source.name_target()
     _separate(sources)
-    others = [r for r in reads if r], [w for w in writes if w]
-    _protect(sources, *others, named=output is not None)
-    _check_names(sources)
+    other_files = [r for r in reads if r], [w for w in writes if w]
+    _protect(sources, *other_files, output_given=output is not None)
+    _check_suffixes(sources)
     jobs = [
-        Job(source=s.path, relative=s.relative, target=s.target, mkdir=into, fault=s.fault)
+        Job(source=s.path, relative=s.relative, target=s.target, mkdir=into_folder, fault=s.fault)
         for s in sources
     ]
     if suffix is None:
         return jobs
-    return list({_which(job.source, job.target): job for job in jobs}.values())  # each once
+    return list({_identity(job.source, job.target): job for job in jobs}.values())
 
 
 # ── sources ──────────────────────────────────────────────────────────────────────────────────
@@ -157,35 +156,39 @@ def find(
 @dataclass(slots=True, eq=False)
 class _Source:
     path: Path | None
+    """None: standard input."""
     relative: Path
     root: Path
-    """The folder that was named, or that the file lies in."""
+    """The input folder, or the folder of an input file."""
     fault: str | None = None
-    folder: Path | None = None
-    """Where its target goes; None: beside it."""
-    ending: str = ""
+    output_folder: Path | None = None
+    """None: the target lies beside the source."""
+    suffix: str = ""
+    """Of the target."""
     target: Path | None = None
-    rooted: bool = False
-    """Whether the target keeps the name of the root."""
-    kept: bool = False
-    """Whether the target keeps the suffix of the source."""
+    keeps_root: bool = False
+    """Whether the target's path includes the name of the root."""
+    keeps_suffix: bool = False
+    """Whether the target's name includes the suffix of the source."""
 
-    def rename(self) -> None:
+    def name_target(self) -> None:
         relative = self.relative
-        name = relative.name + self.ending if self.kept else relative.with_suffix(self.ending).name
-        if self.folder is None:
+        changed = relative.with_suffix(self.suffix).name
+        name = relative.name + self.suffix if self.keeps_suffix else changed
+        if self.output_folder is None:
             assert self.path is not None
             self.target = self.path.with_name(name)
             return
-        above = (os.path.basename(os.path.abspath(self.root)),) if self.rooted else ()
-        self.target = self.folder.joinpath(*above, *relative.parent.parts, name)
+        root = (os.path.basename(os.path.abspath(self.root)),) if self.keeps_root else ()
+        self.target = self.output_folder.joinpath(*root, *relative.parent.parts, name)
 
 
 def _sources(
     inputs: list[str], suffixes: Collection[str], foreign: Collection[str]
 ) -> tuple[list[_Source], Counter[str]]:
+    """The sources, and how many files of each foreign suffix were skipped."""
     sources: list[_Source] = []
-    left_out: Counter[str] = Counter()
+    skipped: Counter[str] = Counter()
     for name in inputs:
         path = _path(name)
         if name == "-":
@@ -195,18 +198,18 @@ def _sources(
             sources.append(_Source(path, Path(path.name), path.parent))
             continue
         inside = _search(path, suffixes, foreign)
-        left_out += inside.foreign
+        skipped += inside.foreign
         if not inside.files and not inside.faults:
-            others = f", but {_counted(inside.foreign)}" if inside.foreign else ""
-            raise InputError(f"{path}: no files of a type that is looked for{others}")
+            others = f", but {_listed(inside.foreign)}" if inside.foreign else ""
+            raise InputError(f"{path}: no files of a supported type{others}")
         depth = len(path.parts)
         sources += [_Source(p, Path(*p.parts[depth:]), path) for p in inside.files]
         sources += [_Source(p, Path(*p.parts[depth:]), path, why) for p, why in inside.faults]
-    return sources, left_out
+    return sources, skipped
 
 
-def _counted(kinds: Counter[str]) -> str:
-    return ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
+def _listed(counts: Counter[str]) -> str:
+    return ", ".join(f"{count} {suffix}" for suffix, count in counts.most_common())
 
 
 def _search(folder: Path, suffixes: Collection[str], foreign: Collection[str]) -> files.Found:
@@ -226,25 +229,32 @@ def _search(folder: Path, suffixes: Collection[str], foreign: Collection[str]) -
 # ── targets ──────────────────────────────────────────────────────────────────────────────────
 
 
+def _check_folder(place: Path, output: str) -> None:
+    """Raises OutputError unless `place` can be the output folder of several inputs."""
+    from sempic.pictures import SUFFIXES
+
+    if exists(place):
+        if not _is_dir(place):
+            raise OutputError(f"{output}: not a folder")
+    elif not output.endswith("/") and place.suffix.lower() in {".sempic", TAR, *SUFFIXES}:
+        raise OutputError(f"{output}: one file for several inputs; {output}/ names a folder")
+
+
 def _separate(sources: list[_Source]) -> None:
-    """Renames targets until no two are one; raises InputError where no name helps."""
+    """Renames targets until all differ; raises InputError if longer names do not help."""
     for group in _clashes(sources):
-        roots = {s.root for s in group if s.folder is not None}
+        roots = {s.root for s in group if s.output_folder is not None}
         if len(roots) > 1:
             for source in sources:
-                if source.root in roots and source.folder is not None and source.target:
-                    source.rooted = True
-                    source.rename()
-    while True:
-        plain = [s for group in _clashes(sources) for s in group if s.ending and not s.kept]
-        plain = [s for s in plain if s.target not in (None, STDOUT) and (s.folder or s.path)]
-        if not plain:
-            break
-        for source in plain:
-            source.kept = True
-            source.rename()
+                if source.root in roots and source.target:
+                    source.keeps_root = True
+                    source.name_target()
+    while short := [s for group in _clashes(sources) for s in group if not s.keeps_suffix]:
+        for source in short:
+            source.keeps_suffix = True
+            source.name_target()
     clashes = _clashes(sources, fold=False)
-    if not clashes and _clashes(sources) and _tells_no_case(sources):
+    if not clashes and _clashes(sources) and _ignores_case(sources):
         clashes = _clashes(sources)
     for first, second, *_ in clashes:
         raise InputError(
@@ -253,52 +263,54 @@ def _separate(sources: list[_Source]) -> None:
         )
 
 
-def _check_names(sources: list[_Source]) -> None:
-    """Raises OutputError where a tar or a stream would be named as another kind of file, or another
-    file as a tar."""
+def _check_suffixes(sources: list[_Source]) -> None:
+    """Raises OutputError if a target's name has the suffix of another kind of file."""
     from sempic import formats, pictures
 
     others = pictures.SUFFIXES | formats.FOREIGN
     for source in sources:
-        ending = "" if source.target is None else source.target.suffix.lower()
-        if source.ending == TAR and (ending == ".sempic" or ending in others):
-            raise OutputError(f"{source.target}: a tar under the name of a {ending} file")
-        if source.ending == ".sempic" and ending in others:
+        named = "" if source.target is None else source.target.suffix.lower()
+        if source.suffix == TAR and (named == ".sempic" or named in others):
+            raise OutputError(f"{source.target}: a tar under the name of a {named} file")
+        if source.suffix == ".sempic" and named in others:
             raise OutputError(f"{source.target}: a .sempic file under the name of a picture")
-        if source.ending not in ("", TAR) and ending == TAR:
-            raise OutputError(f"{source.target}: a {source.ending} file under the name of a tar")
+        if source.suffix not in ("", TAR) and named == TAR:
+            raise OutputError(f"{source.target}: a {source.suffix} file under the name of a tar")
 
 
 def _clashes(sources: list[_Source], *, fold: bool = True) -> list[list[_Source]]:
-    """Groups of sources whose targets are one, or where one is a folder on the other's way."""
+    """Groups of sources with one target, or with a target that is a parent folder of another.
+
+    fold: names that differ only in case or Unicode normalization count as one.
+    """
     groups: dict[str, list[_Source]] = defaultdict(list)
     for source in sources:
         if source.target is not None and source.target != STDOUT:
             groups[_key(source.target, fold)].append(source)
     for key in list(groups):
-        above = key
-        while (above := os.path.dirname(above)) not in ("", os.sep, os.path.dirname(above)):
-            if above in groups:
-                groups[above].append(groups[key][0])
+        parent = key
+        while (parent := os.path.dirname(parent)) not in ("", os.sep, os.path.dirname(parent)):
+            if parent in groups:
+                groups[parent].append(groups[key][0])
     return [
-        group for group in groups.values() if len({_which(s.path, s.target) for s in group}) > 1
+        group for group in groups.values() if len({_identity(s.path, s.target) for s in group}) > 1
     ]
 
 
-def _which(source: Path | None, target: Path | None) -> tuple[str, Path | None]:
-    """The same for two jobs that are one, by whatever name the source goes."""
+def _identity(source: Path | None, target: Path | None) -> tuple[str, Path | None]:
+    """Equal for jobs that read one file under different names and write one target."""
     local = source is not None and is_local(source)
     return os.path.realpath(source) if local and source else str(source), target
 
 
 def _key(target: Path, fold: bool) -> str:
-    """One for all names that lead to one file, maybe on a disk that does not tell case."""
+    """Equal for all names of one file; with `fold`, also on disks that ignore case."""
     name = os.path.realpath(target) if is_local(target) else str(target)
     return unicodedata.normalize("NFC", name).casefold() if fold else name
 
 
-def _tells_no_case(sources: list[_Source]) -> bool:
-    """Whether the disk that is written to takes names for one that differ in case only."""
+def _ignores_case(sources: list[_Source]) -> bool:
+    """Whether the output disk treats names that differ only in case as one."""
     folder = next(s.target for s in sources if s.target is not None and s.target != STDOUT)
     while is_local(folder) and not folder.is_dir():
         folder = folder.parent
@@ -306,45 +318,49 @@ def _tells_no_case(sources: list[_Source]) -> bool:
         with tempfile.NamedTemporaryFile(prefix=".sempic-", dir=folder) as probe:
             return Path(probe.name).with_name(Path(probe.name).name.upper()).exists()
     except OSError:
-        return False  # it cannot be written to anyway, or lies elsewhere
+        return False  # remote, or not writable: writing reports the error
 
 
-def _protect(sources: list[_Source], reads: list[str], writes: list[str], *, named: bool) -> None:
-    """Raises OutputError if something that is read would be written over; named: by -o."""
-    names: dict[object, str] = {}
+def _protect(
+    sources: list[_Source], reads: list[str], writes: list[str], *, output_given: bool
+) -> None:
+    """Raises OutputError if a target or one of `writes` would overwrite a file that is read."""
+    readers: dict[object, str] = {}
     for path in (*(s.path for s in sources if s.path is not None), *map(Path, reads)):
         if is_local(path) and os.path.isfile(path):
-            names |= dict.fromkeys(filter(None, files.same(path)), str(path))
+            readers |= dict.fromkeys(filter(None, files.same(path)), str(path))
     with contextlib.suppress(OSError, AttributeError, ValueError):
         if any(s.path is None for s in sources) and os.path.isfile(f"/dev/fd/{sys.stdin.fileno()}"):
-            found = os.fstat(sys.stdin.fileno())
-            names[found.st_dev, found.st_ino] = "-"
-    others = {files.same(Path(w))[0]: w for w in writes}
+            stdin = os.fstat(sys.stdin.fileno())
+            readers[stdin.st_dev, stdin.st_ino] = "-"
+
+    def overwritten(path: Path) -> str | None:
+        real, identity = files.same(path)
+        return readers.get(real) or readers.get(identity)
+
+    other_targets = {os.path.realpath(name) for name in writes}
     for source in sources:
         target = source.target
         if target is None or target == STDOUT or not is_local(target):
             continue
-        real, identity = files.same(target)
-        victim = names.get(real) or names.get(identity)
-        if target == source.path and not named and source.ending != TAR:
-            sempic = source.ending == ".sempic"
-            what = "a .sempic file already" if sempic else "a picture, not a .sempic"
-            raise OutputError(f"{target}: by its name {what}; if it is not, say where to with -o")
+        victim = overwritten(target)
+        if target == source.path and not output_given and source.suffix != TAR:
+            is_stream = source.suffix == ".sempic"
+            what = "a .sempic file already" if is_stream else "a picture, not a .sempic"
+            raise OutputError(f"{target}: by its name {what}; otherwise name the output with -o")
         if victim == str(source.path or "-"):
             raise OutputError(f"{victim}: would replace itself; name another output with -o")
         if victim is not None:
             raise OutputError(f"{source.path or '-'}: its output {target} would replace {victim}")
-        if real in others:
+        if os.path.realpath(target) in other_targets:
             raise OutputError(f"{target}: is written twice; give the files other names")
-    for written in writes:
-        real, identity = files.same(Path(written))
-        victim = names.get(real) or names.get(identity)
-        if victim is not None:
-            raise OutputError(f"{written}: would replace {victim}, which is read")
+    for name in writes:
+        if victim := overwritten(Path(name)):
+            raise OutputError(f"{name}: would replace {victim}, which is read")
 
 
 def apart(reads: Iterable[str | os.PathLike[str] | None], target: str | os.PathLike[str]) -> None:
-    """Raises OutputError if a file that is read would be written over; "-" is none."""
+    """Raises OutputError if `target` would overwrite one of `reads`; "-" and None are no file."""
     written = set(files.same(Path(target))) - {None}
     for path in reads:
         if path is None or "-" in (str(path), str(target)) or not os.path.isfile(path):
@@ -357,15 +373,14 @@ def apart(reads: Iterable[str | os.PathLike[str] | None], target: str | os.PathL
 
 
 def read(path: Path) -> bytes:
-    """Raises InputError if it cannot be read."""
+    """The bytes of a file, local or remote. Raises InputError without the file's name."""
     cause = OSError if is_local(path) else Exception  # stores have errors of their own
     with refused(InputError, "cannot read", cause):
         return path.read_bytes()
 
 
 def read_picture(path: Path) -> Image:
-    """A picture file as the encoder gets it, uint8 (H, W, 3), upright. Raises InputError naming
-    it."""
+    """A picture file, uint8 (H, W, 3), upright, in sRGB. Raises InputError naming the file."""
     from sempic import pictures
 
     with naming(path):
@@ -373,8 +388,8 @@ def read_picture(path: Path) -> Image:
 
 
 def read_ids(path: Path) -> LabelMap:
-    """The samples of a label map as they are stored, uint8 (H, W), whatever its colours. Raises
-    InputError naming it."""
+    """The stored samples of a label map file, uint8 (H, W); its colours are ignored. Raises
+    InputError naming the file."""
     from sempic import pictures
     from sempic.palette import INDICES
 
@@ -387,13 +402,13 @@ def is_local(path: Path) -> bool:
 
 
 def need_stdout() -> None:
-    """Raises OutputError if there is none."""
+    """Raises OutputError if standard output is closed."""
     if sys.stdout is None:
         raise OutputError("standard output is closed")
 
 
 def to_stdout(data: bytes) -> None:
-    """Raises OutputError if it cannot be written; BrokenPipeError if nobody reads it."""
+    """Write to standard output. Raises OutputError, or BrokenPipeError if the reader has gone."""
     need_stdout()
     try:
         sys.stdout.buffer.write(data)
@@ -407,16 +422,16 @@ def to_stdout(data: bytes) -> None:
 def _path(name: str) -> Path:
     if "://" not in name:
         path = Path(name)
-        # "./-" is a file, "-" a standard stream
+        # "./-" is a file; "-" is a standard stream
         return Path(os.path.abspath(name)) if path == STDOUT and name != "-" else path
     try:
         from upath import UPath
     except ModuleNotFoundError as error:
         raise InputError(f"{name}: URIs need universal-pathlib; {install_hint('ray')}") from error
-    with refused(InputError, name, Exception):  # an unknown scheme, a missing library
-        found = cast(Path, UPath(name))
-        found.exists()
-    return found
+    with refused(InputError, name, Exception):  # unknown scheme, missing library
+        remote = cast(Path, UPath(name))
+        remote.exists()
+    return remote
 
 
 def _is_dir(path: Path) -> bool:

@@ -1,7 +1,7 @@
-"""Machine code in files: shipped for common processors, or kept on this machine; and loaded.
+"""Compiled kernels as files: shipped for common processors (`make kernels`) or cached on this
+machine.
 
-It is a plain C function in an object file. llvmlite alone links it, in 2 ms, and it depends on
-nothing else that is installed. What is shipped is made by `make kernels`.
+A kernel is a C function in an object file. llvmlite links it in 2 ms without other dependencies.
 """
 
 # llvmlite has no types.
@@ -30,61 +30,61 @@ from sempic.errors import OutputError, warn
 
 
 class Origin(NamedTuple):
-    """What machine code is of."""
+    """The source of machine code."""
 
     file: str
-    """That has the function's source."""
+    """Path of the source file."""
     name: str
-    """Of the function, for eyes."""
+    """Readable name of the function."""
     function: str
-    """Which function of the file, for which types."""
+    """Identifies the function in the file and its argument types."""
     stamp: str
-    """Of all that it is made of: code of another stamp is out of date."""
+    """Hash of all sources; code with another stamp is outdated."""
 
 
 class Code(NamedTuple):
     symbol: str
     returns: str
-    """"i", "b", "f" or "" for nothing."""
+    """Type of the result: "i", "b", "f", or "" for none."""
     externals: list[str]
-    """Symbols that are to be found elsewhere."""
+    """Undefined symbols."""
     machine: bytes
-    """An object file."""
+    """The object file."""
 
 
 class Entry(NamedTuple):
     call: Any
-    """The C function, as ctypes has it."""
+    """The C function (ctypes)."""
     engine: Any
-    """What holds its code."""
+    """Owner of the code's memory."""
 
 
 def find(origin: Origin) -> Code | None:
-    """What is shipped for this machine, or kept on it; nothing that is damaged or out of date."""
+    """Valid, current code: shipped for this machine, or cached on it. None: there is none."""
     for level in levels():
         if code := find_shipped(origin, level):
             return code
-    name = _name(origin, _here())
-    kept = (_read(Path(folder, name), origin) for folder in folders(origin.file))
-    return next(filter(None, kept), None)
+    name = _name(origin, _environment())
+    cached = (_read(Path(folder, name), origin) for folder in folders(origin.file))
+    return next(filter(None, cached), None)
 
 
 def keep(origin: Origin, code: Code) -> None:
-    """For this machine. Never fails: what cannot be written is not kept."""
-    name = _name(origin, _here())
+    """Cache code for this machine; warns if no folder is writable."""
+    name = _name(origin, _environment())
     for folder in folders(origin.file):
         with contextlib.suppress(OSError, OutputError):
             _write(Path(folder, name), origin, code)
             return
     warn(
-        "the label coder is compiled at each start, since no folder can be written to keep it "
-        "in; NUMBA_CACHE_DIR names one"
+        "the label coder is compiled at each start, because no folder for its cache is writable; "
+        "set NUMBA_CACHE_DIR to one"
     )
 
 
-def _name(origin: Origin, where: Any) -> str:
-    """Of its file: one for each function, its types, and kind of machine."""
-    digest = hashlib.sha256(repr((origin.function, where)).encode()).hexdigest()
+def _name(origin: Origin, target: Any) -> str:
+    """Name of the code's file, by function, argument types and target machine."""
+    digest = hashlib.sha256(repr((origin.function, target)).encode()).hexdigest()
     return f"{origin.name}.{digest[:16]}.machine"
 
 
@@ -93,16 +93,16 @@ def _read(path: Path, origin: Origin) -> Code | None:
         data = path.read_bytes()
         if hashlib.sha256(data[32:]).digest() == data[:32]:
             head, _, machine = data[32:].partition(b"\n")
-            said = json.loads(head)
-            if said.pop("stamp") == origin.stamp:
-                return Code(**said, machine=machine)
+            header = json.loads(head)
+            if header.pop("stamp") == origin.stamp:
+                return Code(**header, machine=machine)
     return None
 
 
 def _write(path: Path, origin: Origin, code: Code) -> None:
-    said = {"stamp": origin.stamp} | code._asdict()
-    del said["machine"]
-    data = json.dumps(said).encode() + b"\n" + code.machine
+    header = {"stamp": origin.stamp} | code._asdict()
+    del header["machine"]
+    data = json.dumps(header).encode() + b"\n" + code.machine
     os.makedirs(path.parent, exist_ok=True)
     files.write(path, hashlib.sha256(data).digest() + data)
 
@@ -114,13 +114,13 @@ _C: dict[str, Any] = {"i": ctypes.c_int64, "f": ctypes.c_double, "b": ctypes.c_b
 
 
 def load(code: Code, kinds: list[str]) -> Entry:
-    """kinds: of the arguments, as compiling has them: "i", "f", else a pointer."""
-    llvm, target = _machine()
-    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), target())  # knows the process
+    """Link code. kinds: types of the arguments, "i", "f", or other for a pointer."""
+    llvm, new_target = _llvm()
+    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), new_target())
     for name in code.externals:
         if not llvm.address_of_symbol(name):
             assert name.startswith(("numba_", "NRT_", "Py")), name
-            llvm.add_symbol(name, _never)  # for exceptions; kernels raise none
+            llvm.add_symbol(name, _never)  # only exceptions need it, and kernels raise none
     engine.add_object_file(llvm.ObjectFileRef.from_data(code.machine))
     engine.finalize_object()
     types: list[Any] = [_C.get(kind, ctypes.c_void_p) for kind in kinds]
@@ -133,8 +133,8 @@ _never = ctypes.cast(_abort, ctypes.c_void_p).value
 
 
 @functools.cache
-def _machine() -> tuple[Any, Callable[[], Any]]:
-    """llvmlite, and what makes machines for its engines."""
+def _llvm() -> tuple[Any, Callable[[], Any]]:
+    """The initialized llvmlite, and a function that makes target machines for its engines."""
     import llvmlite.binding as llvm
 
     llvm.initialize_native_target()
@@ -143,20 +143,20 @@ def _machine() -> tuple[Any, Callable[[], Any]]:
     return llvm, lambda: triple.create_target_machine(reloc="static", codemodel="jitdefault")
 
 
-# ── what is shipped ──────────────────────────────────────────────────────────────────────────
+# ── shipped code ─────────────────────────────────────────────────────────────────────────────
 
 SHIPPED = Path(__file__).with_name("kernels")
-"""A folder for each of LEVELS."""
+"""Has a folder for each of LEVELS."""
 
 
 class Level(NamedTuple):
-    """A kind of processor with Linux."""
+    """A class of processors, on Linux."""
 
     architecture: str
     cpu: str
     """LLVM's name."""
     needs: str
-    """What such processors have and not all of the architecture, by LLVM's names."""
+    """Features beyond the baseline of the architecture, by LLVM's names."""
 
 
 LEVELS = {
@@ -166,11 +166,11 @@ LEVELS = {
     "x86-64-v2": Level("x86_64", "x86-64-v2", "cx16 popcnt sahf sse4.2"),
     "aarch64": Level("aarch64", "generic", ""),
 }
-"""The best first. Of x86-64: psABI, §3.1.1."""
+"""The fastest first. Those of x86-64: psABI, §3.1.1."""
 
 
 def shipped(origin: Origin, level: str) -> Path:
-    """Where machine code for one of LEVELS is, or belongs."""
+    """The path of shipped code for one of LEVELS."""
     return SHIPPED / level / _name(origin, level)
 
 
@@ -184,25 +184,24 @@ def ship(origin: Origin, level: str, code: Code) -> None:
 
 @functools.cache
 def levels() -> list[str]:
-    """Those of LEVELS that this machine is of."""
-    llvm, _ = _machine()
+    """The LEVELS that this machine supports."""
+    llvm, _ = _llvm()
     if sys.platform != "linux":
         return []
     architecture = llvm.get_process_triple().partition("-")[0]
-    has = llvm.get_host_cpu_features()
+    features = llvm.get_host_cpu_features()
     return [
         name
         for name, level in LEVELS.items()
-        if level.architecture == architecture and all(map(has.get, level.needs.split()))
+        if level.architecture == architecture and all(map(features.get, level.needs.split()))
     ]
 
 
-# ── what is kept ─────────────────────────────────────────────────────────────────────────────
+# ── the cache ────────────────────────────────────────────────────────────────────────────────
 
 
 def folders(source: str) -> Iterator[str]:
-    """Where what is compiled of a source file may be kept, the best place first: NUMBA_CACHE_DIR
-    and no other, if that can be written."""
+    """Cache folders for the code of a source file, best first; only NUMBA_CACHE_DIR if writable."""
     folder = os.path.dirname(os.path.abspath(source))
     below = f"{os.path.basename(folder)}_{hashlib.sha1(folder.encode()).hexdigest()}"
     if named := os.environ.get("NUMBA_CACHE_DIR"):
@@ -213,26 +212,26 @@ def folders(source: str) -> Iterator[str]:
             return
     yield os.path.join(os.path.dirname(source), "__pycache__")
     home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    if os.path.isabs(home):  # "~" stays where there is no home
+    if os.path.isabs(home):  # expanduser keeps "~" if there is no home
         yield os.path.join(home, "sempic", "numba", below)
     with contextlib.suppress(OSError):
         yield os.path.join(_private(), below)
 
 
 def _private() -> str:
-    """A folder for temporary files that nobody else can write to: what is there will be run."""
+    """A temporary folder that only this user can write to, because its code will be executed."""
     path = os.path.join(tempfile.gettempdir(), f"sempic-{os.getuid()}")
     os.makedirs(path, mode=0o700, exist_ok=True)
-    found = os.lstat(path)
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+    status = os.lstat(path)
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o077:
         raise PermissionError(path)
     return path
 
 
 @functools.cache
-def _here() -> tuple[Any, ...]:
-    """What machine code depends on beside its source."""
-    llvm, _ = _machine()
+def _environment() -> tuple[Any, ...]:
+    """Everything besides its source that machine code depends on."""
+    llvm, _ = _llvm()
     cpu = os.environ.get("NUMBA_CPU_NAME") or llvm.get_host_cpu_name()
     features = os.environ.get("NUMBA_CPU_FEATURES")
     if features is None:

@@ -1,8 +1,8 @@
-"""What may be asked of encoding and decoding, as values that are checked once.
+"""The options of encoding and decoding, one field each, checked once.
 
-Each option is a field here. The command line, the server's OpenAPI, the Pillow plugin,
-`sempic.batch` and the pages of the docs are made of the fields; `Codec.encode` and `Codec.decode`
-have them as keywords, with all that is to be said of them.
+The command line, the server's OpenAPI, the Pillow plugin, `sempic.batch` and the pages of the docs
+are generated from the fields. `Codec.encode` and `Codec.decode` take them as keywords and document
+them in full.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from sempic.palette import BY_NAME, CAMVID, PALETTES, Palette, find
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """How the coarse picture is made at one level of the dial."""
+    """The coarse picture of one level of `quality`."""
 
     factor: int
-    """The picture is divided by this in width and height."""
+    """Width and height of the picture are divided by this."""
     qp: int
-    """Of `sempic.coarse.encode`, on the scale of `bpgenc -q`: 0…51, 6 more halve the precision."""
+    """Of `sempic.coarse.encode`, as `bpgenc -q`: 0…51, 6 more halve the precision."""
 
 
 QUALITY = {
@@ -40,41 +40,41 @@ QUALITY = {
     8: Quality(4, 27),
     9: Quality(4, 23),
 }
-"""The levels of `quality`; chroma is 4:4:4. README.md says what each costs (benchmarks/rate.py)."""
+"""The levels of `quality`, with chroma 4:4:4; README.md has their rates (benchmarks/rate.py)."""
 UNMAPPED: Final = 3
-"""By how much QP is less in a stream without a map: its coarse picture then costs about what both
-do elsewhere, and looks like it (docs/decisions.md)."""
+"""Subtracted from the QP of a stream without a label map, whose coarse picture then costs about as
+much as both parts of other streams (docs/decisions.md)."""
 
 DEFAULT_QUALITY: Final = 5
 
 LOSSLESS: Final = "lossless"
 LabelQuality: TypeAlias = int | Literal["lossless"]
 DEFAULT_LABEL_QUALITY: Final = 3
-"""Of the segmenter's maps; docs/experiments/labels.md has the curve that it was chosen on."""
+"""Label quality of the segmenter's maps (docs/experiments/labels.md)."""
 
 
 class Options:
-    """Base of the two: a frozen dataclass, made of keywords, checked when it is made."""
+    """Base class of options: frozen dataclasses with keyword arguments, checked when made."""
 
     def keywords(self) -> dict[str, Any]:
-        """All of them by name, as `Codec.encode` or `Codec.decode` takes them."""
+        """All options by name, as keywords for `Codec`."""
         return {name: getattr(self, name) for name in fields.of(self)}
 
     @classmethod
     def usual(cls, name: str) -> Any:
-        """What it comes to most often if nothing is said."""
+        """The default of an option; for None, the value that None usually stands for."""
         part = fields.of(cls)[name]
         return fields.about(part).usual if part.default is None else part.default
 
 
 class SenderOptions(Options):
-    """Base of those that a segmenter's maps are sent with."""
+    """Base class of the options of encoders: of pictures and of sequences."""
 
     label_quality: LabelQuality | None
 
     @property
     def found_quality(self) -> LabelQuality:
-        """The label quality of a map that the segmenter found."""
+        """The label quality of the segmenter's maps."""
         return self.label_quality or DEFAULT_LABEL_QUALITY
 
 
@@ -94,28 +94,28 @@ def _importance(name: str, value: Any) -> Mapping[str, float]:
 
 
 def _classes(name: str, value: Any) -> tuple[str, ...]:
-    """Names, or texts with commas between names."""
+    """Names of classes; a text may hold several, separated by commas."""
     texts = (value,) if isinstance(value, str) else value
     if not isinstance(texts, (tuple, list, set, frozenset)) or not all(
         isinstance(text, str) for text in texts
     ):
         raise InputError(f"{name} is names of classes, not {value!r:.40}")
-    found = tuple(part.strip() for text in texts for part in text.split(","))
-    if not all(found):
+    names = tuple(part.strip() for text in texts for part in text.split(","))
+    if not all(names):
         raise InputError(f"{name} has an empty name of a class")
-    return found
+    return names
 
 
 def _boxes(name: str, value: Any) -> tuple[tuple[int, ...], ...]:
-    """Boxes of four numbers, or texts of them."""
+    """Boxes of four numbers, each also as a text X,Y,W,H."""
     try:
-        boxes = [box.split(",") if isinstance(box, str) else box for box in value]
-        found = tuple(tuple(map(operator.index, map(_number, box))) for box in boxes)
+        split = [box.split(",") if isinstance(box, str) else box for box in value]
+        boxes = tuple(tuple(map(operator.index, map(_number, box))) for box in split)
     except (TypeError, ValueError):
-        found = ((),)
-    if isinstance(value, str) or any(len(box) != 4 or min(box[2:]) < 1 for box in found):
+        boxes = ((),)
+    if isinstance(value, str) or any(len(box) != 4 or min(box[2:]) < 1 for box in boxes):
         raise InputError(f"{name} is boxes X,Y,W,H of whole numbers, not {value!r:.40}")
-    return found
+    return boxes
 
 
 def _number(value: Any) -> Any:
@@ -133,60 +133,60 @@ def _palette(name: str, value: Any) -> int | str:
 
 @dataclass(frozen=True, kw_only=True)
 class EncodeOptions(SenderOptions):
-    """How a picture is coded; `Codec.encode` says more of each. Raises InputError."""
+    """The options of `Codec.encode`, which explains them. Raises InputError."""
 
     quality: int = option(
-        "of the coarse picture",
+        "level of the coarse picture, 9 the finest",
         DEFAULT_QUALITY,
         low=min(QUALITY),
         high=max(QUALITY),
         flags=("-q",),
     )
     target_bpp: float | None = option(
-        "the best quality whose file has at most so many bits per pixel",
+        "the highest quality whose file has at most this many bits per pixel",
         None,
         above=0,
         metavar="BPP",
     )
     target_bytes: int | None = option(
-        "the best quality whose file has at most so many bytes", None, low=1, metavar="N"
+        "the highest quality whose file has at most this many bytes", None, low=1, metavar="N"
     )
     palette: int | str | None = option(
-        "of the label map that is given, camvid if nothing is said; of the segmenter's, camvid or "
-        "cityscapes, which its classes are then mapped to",
+        "palette of your label map (default: camvid); without one, camvid or cityscapes, to which "
+        "the segmenter's classes are mapped",
         None,
         check=_palette,
         metavar="PALETTE",
-        console=f": {', '.join(BY_NAME)}, or a JSON file with one of your own",
+        console=f": {', '.join(BY_NAME)}, or a JSON file with a custom palette",
     )
     ignore_label: int | None = option(
-        "an id of the label map, given or found, that is sent as void; 255 is void anyway where "
-        "the palette has one",
+        "an id of the label map that is sent as void; 255 is void by itself, if the palette has a "
+        "void",
         None,
         low=0,
         high=255,
         metavar="ID",
     )
     label_quality: LabelQuality | None = label_quality_option(
-        "simplify the label map where that saves most bits (1 the most); if nothing is said, "
-        f"lossless for a map that is given, else {DEFAULT_LABEL_QUALITY}"
+        "simplify the label map where that saves most bits, 1 the most; default: lossless for your "
+        f"own map, {DEFAULT_LABEL_QUALITY} for the segmenter's"
     )
     importance: Mapping[str, float] | None = option(
-        "what a pixel of a class is worth to the label quality, 1 for most, inf for never changed",
+        "weight of a pixel of a class for the label quality; default 1, inf: never changed",
         None,
         check=_importance,
         metavar="CLASS=WEIGHT",
         console="; repeatable",
     )
-    coarse_codec: str = option("of the coarse picture", "bpg", choices=tuple(coarse.CODECS))
+    coarse_codec: str = option("codec of the coarse picture", "bpg", choices=tuple(coarse.CODECS))
     keep: tuple[str, ...] = option(
-        "send objects of these classes of the label map as they are, in windows",
+        "send objects of these classes in windows, nearly unchanged",
         (),
         check=_classes,
         metavar="CLASS,…",
     )
     keep_boxes: tuple[tuple[int, ...], ...] = option(
-        "send these parts of the picture as they are: left, top, width, height in pixels",
+        "send these parts of the picture in windows: left, top, width, height in pixels",
         (),
         check=_boxes,
         metavar="X,Y,W,H",
@@ -194,26 +194,26 @@ class EncodeOptions(SenderOptions):
         console="; repeatable",
     )
     imagine: tuple[str, ...] = option(
-        "send nothing finer than the coarse picture of what a network takes for these classes",
+        "send only the coarse picture, and no window, of objects of these classes",
         (),
         check=_classes,
         metavar="CLASS,…",
     )
     check: bool = option(
-        "decode the stream, send what a verifier no longer finds as it is, and put its verdict "
-        "into the stream",
+        "decode the stream, send objects that a verifier no longer finds in windows, and add the "
+        "verdict to the stream",
         False,
     )
     critical: str | Table | None = option(
-        "what the check looks for instead of people, two-wheelers, vehicles, signs and lights: "
-        "classes of the verifier in groups, with the least size of an object",
+        "groups of the verifier's classes, with the least size of an object, that the check looks "
+        "for instead of people, two-wheelers, vehicles, signs and lights",
         None,
         check=critical.table,
         metavar="FILE",
         console="; a JSON file",
     )
     check_budget: float = option(
-        "what the check may add, as a share of the stream",
+        "most that the check may add, as a share of the stream",
         BUDGET,
         low=0,
         high=100,
@@ -223,8 +223,7 @@ class EncodeOptions(SenderOptions):
         "scale larger pictures down to this first", None, low=1, metavar="PIXELS"
     )
     model: int = option(
-        "number of the receiver that the picture is meant for; another one decodes it, too, and "
-        "says so. 0: any",
+        "number of the intended receiver; other receivers decode with a warning. 0: any",
         0,
         low=0,
         high=14,
@@ -236,28 +235,28 @@ class EncodeOptions(SenderOptions):
         if self.target_bpp is not None and self.target_bytes is not None:
             raise InputError("target_bpp and target_bytes exclude each other")
         if self.critical is not None and not self.check:
-            raise InputError("critical says what a check looks for, and no check is asked for")
+            raise InputError("critical needs check, which is off")
 
     @property
     def targeted(self) -> bool:
-        """Whether the quality follows from a size."""
+        """Whether a target rate chooses the quality."""
         return self.target_bpp is not None or self.target_bytes is not None
 
     @property
     def table(self) -> Table | None:
-        """What a check looks for, if that is said."""
+        """The custom groups of a check, if there are any."""
         return None if self.critical is None else critical.table("critical", self.critical)
 
     @property
     def files(self) -> tuple[str, ...]:
-        """What is read for them."""
+        """The files that the options name."""
         palette = str(self.palette)
         own = (palette,) if palette.endswith(".json") else ()
         return own if self.table is None else (*own, self.table.source)
 
     @property
     def known_palette(self) -> Palette:
-        """The palette of a map that is given."""
+        """The palette of the user's label map."""
         if self.palette is None:
             return CAMVID
         return find(self.palette) if isinstance(self.palette, str) else PALETTES[self.palette]
@@ -265,10 +264,10 @@ class EncodeOptions(SenderOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class Models(Options):
-    """What codes, as `Codec` takes it; None: the bundled ones, and no prior of one's own."""
+    """The arguments of `Codec`; None: the bundled networks, no custom prior."""
 
     segmenter: str | None = option(
-        "an ONNX file, or hf:NAME for a model of transformers; default: the bundled one",
+        "an ONNX file, or hf:NAME for a model of transformers; default: the bundled segmenter",
         None,
         metavar="SPEC",
     )
@@ -280,8 +279,7 @@ class Models(Options):
     )
     verifier: str | None = option("an ONNX file of a segmenter, for --check", None, metavar="PATH")
     prior: str | None = option(
-        "a prior of the label coder for maps of its palette, one's own (sempic train label-prior, "
-        ".npz)",
+        "a prior of the label coder for maps of its palette (.npz of sempic train label-prior)",
         None,
         metavar="FILE",
     )
@@ -292,19 +290,19 @@ BUNDLED = Models()
 
 @dataclass(frozen=True, kw_only=True)
 class DecodeOptions(Options):
-    """What a receiver is asked for; `Codec.decode` says more of each. Raises InputError."""
+    """The options of `Codec.decode`, which explains them. Raises InputError."""
 
     steps: int | None = option(
-        "of the receiver, more is slower and the map counts more",
+        "sampling steps of the receiver; more are slower and follow the label map more closely",
         None,
         low=1,
         metavar="N",
-        console="; the bundled one takes 1 by default and 100 at most, the paper's 20",
+        console="; default 1 for the bundled receiver (at most 100), 20 for the paper's network",
         usual=1,
     )
-    seed: int = option("of the noise that detail is made from", 0, low=0, metavar="N")
+    seed: int = option("seed of the receiver's noise", 0, low=0, metavar="N")
     guidance: float | None = option(
-        "how much the label map counts: 1 as trained, 1.5 stresses it at twice the time, 2 and "
+        "weight of the label map: 1 as trained; 1.5 exaggerates and takes twice the time; 2 and "
         "more make noise",
         None,
         low=0,
@@ -312,7 +310,7 @@ class DecodeOptions(Options):
         usual=1,
     )
     fidelity: float | None = option(
-        "0, the default: a likely picture, sharp; 1: the mean of all likely ones, soft",
+        "from 0 (default), a likely picture, sharp, to 1, the mean of all likely pictures, soft",
         None,
         low=0,
         high=1,

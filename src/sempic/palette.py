@@ -1,6 +1,6 @@
-"""What the ids of a label map mean. docs/spec/format.md §4.
+"""Palettes: the classes behind the ids of label maps (docs/spec/format.md §4), built in or custom.
 
-A palette is named in the stream by its id; its colours serve for display only.
+Streams name a palette by its id. Colours are for display only.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from sempic.scene import Image, LabelMap
 
 Colour = tuple[int, int, int]
 OWN = 256
-"""Ids of palettes of one's own begin here; they mean nothing outside this process."""
-_Understood = TypeVar("_Understood")
+"""First id of custom palettes, whose ids are valid in this process only."""
+_Result = TypeVar("_Result")
 IDENTITY = re.compile(r"[\w-]{1,32}#[0-9a-f]{8}")
 _NAME = re.compile(r"[\w-]{1,32}")
-_WORDS = ("name", "colour", "rare", "importance")
-"""What a palette file says of a class."""
+_KEYS = ("name", "colour", "rare", "importance")
+"""Keys of a class in a palette file."""
 MOST = 126
-"""Classes of a palette of one's own, void left out."""
+"""Most classes of a custom palette, without void."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,20 +38,20 @@ class Palette:
     """Classes of a label map, in the order of their ids."""
 
     id: int
-    """The number in the stream, 0…14; of a palette of one's own OWN or more, in this process."""
+    """The id in the stream, 0…14; OWN or more for a custom palette."""
     name: str
     classes: tuple[str, ...]
     colours: tuple[Colour, ...]
     """sRGB, 0…255, one for each class."""
     void: int | None
-    """Id of what belongs to no class, if the palette has one."""
+    """Id of pixels without a class; None: no such id."""
     last: int | None = None
-    """What files mean by 255, where that is no id of the palette: mostly void."""
+    """The id that 255 stands for in files (usually void); None: 255 is unused or itself an id."""
 
     @property
     def identity(self) -> str | None:
-        """What a stream says of a palette of one's own, NAME#DIGEST: other classes, or the same in
-        another order, have another. None for the palettes that the format names."""
+        """NAME#DIGEST of a custom palette, as in streams; the digest is of the classes in their
+        order. None for built-in palettes."""
         if self.id < OWN:
             return None
         digest = hashlib.sha256("\n".join(self.classes).encode()).hexdigest()
@@ -59,12 +59,12 @@ class Palette:
 
     @property
     def full_name(self) -> str:
-        """What tells it from every other: the identity of one of one's own, else the name."""
+        """A unique name: the identity of a custom palette, the name of a built-in palette."""
         return self.identity or self.name
 
     @property
     def known(self) -> int:
-        """How many classes there are, void left out."""
+        """Number of classes without void."""
         return len(self.classes) - (self.void is not None)
 
     def table(self) -> npt.NDArray[np.uint8]:
@@ -72,7 +72,7 @@ class Palette:
         return np.array(self.colours, np.uint8)
 
     def paint(self, labels: LabelMap) -> Image:
-        """The label map in its colours, uint8 (H, W, 3); LabelMapError for ids that are none."""
+        """The label map in its colours, uint8 (H, W, 3); raises LabelMapError for unknown ids."""
         try:
             painted: Image = self.table()[labels]
         except IndexError:
@@ -81,8 +81,8 @@ class Palette:
         return painted
 
     def unpaint(self, picture: Image) -> LabelMap:
-        """The label map that a picture, uint8 (H, W, 3), shows in these colours; of two ids of one
-        colour the lower. Raises LabelMapError naming a colour that is none of them."""
+        """The label map of a picture in these colours, uint8 (H, W, 3). Ids that share a
+        colour become the lowest of them. Raises LabelMapError naming an unknown colour."""
 
         def packed(colours: npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:
             r, g, b = (colours[..., i].astype(np.int32) for i in range(3))
@@ -91,20 +91,18 @@ class Palette:
         known, first = np.unique(packed(self.table()), return_index=True)
         values = packed(picture)
         position = np.searchsorted(known, values).clip(max=len(known) - 1)
-        strange = known[position] != values
-        if strange.any():
-            colour = tuple(int(v) for v in picture[strange][0])
+        unknown = known[position] != values
+        if unknown.any():
+            colour = tuple(int(v) for v in picture[unknown][0])
             raise LabelMapError(f"{colour} is not a colour of {self.name}")
         ids: LabelMap = first[position].astype(np.uint8)
         return ids
 
     def settle(self, labels: LabelMap, ignore_label: int | None = None) -> LabelMap:
-        """Ids as files have them, uint8 (H, W), as those of the palette.
+        """The ids of a file, uint8 (H, W), as ids of the palette: 255 becomes `last`,
+        `ignore_label` becomes void, and other ids stay, known or not.
 
-        255 becomes what it stands for in such files, and `ignore_label` becomes void; other ids
-        stay, whether they are of the palette or not.
-
-        Raises InputError: an `ignore_label` that is no id, or a palette without void.
+        Raises InputError: an `ignore_label` outside 0…255, or a palette without void.
         """
         changes = {} if self.last is None else {255: self.last}
         if ignore_label is not None:
@@ -114,13 +112,13 @@ class Palette:
                     f"palette {self.name} has no void that {ignore_label} could become"
                 )
             changes[ignore_label] = self.void
-        for given, meant in changes.items():
-            if (labels == given).any():
-                labels = np.where(labels == given, np.uint8(meant), labels)
+        for old, new in changes.items():
+            if (labels == old).any():
+                labels = np.where(labels == old, np.uint8(new), labels)
         return labels
 
 
-def _named(
+def _palette(
     number: int,
     name: str,
     void: int | None,
@@ -138,7 +136,7 @@ def _named(
 
 
 def _spread(count: int) -> list[tuple[str, Colour]]:
-    """`count` colours that differ well between neighbouring ids: hues a golden angle apart."""
+    """Classes with numbers for names and distinct colours: hues a golden angle apart."""
     spread = []
     for i in range(count):
         r, g, b = colorsys.hsv_to_rgb(
@@ -148,10 +146,10 @@ def _spread(count: int) -> list[tuple[str, Colour]]:
     return spread
 
 
-INDICES = _named(0, "indices", None, *_spread(256))
-"""Any ids, without a meaning that we know."""
+INDICES = _palette(0, "indices", None, *_spread(256))
+"""256 ids without known meaning."""
 
-CAMVID = _named(
+CAMVID = _palette(
     1,
     "camvid",
     11,
@@ -169,9 +167,9 @@ CAMVID = _named(
     ("void", (0, 0, 0)),
     last=11,
 )
-"""The 11 classes of CamVid as SegNet groups and colours them, then void."""
+"""The 11 classes of CamVid with SegNet's groups and colours, then void."""
 
-CITYSCAPES_FULL = _named(
+CITYSCAPES_FULL = _palette(
     3,
     "cityscapes-labelids",
     0,
@@ -220,7 +218,7 @@ _EVALUATED = (
     "bicycle",
 )  # fmt: skip
 _COLOURS = dict(zip(CITYSCAPES_FULL.classes, CITYSCAPES_FULL.colours, strict=True))
-CITYSCAPES = _named(
+CITYSCAPES = _palette(
     2,
     "cityscapes",
     19,
@@ -231,10 +229,10 @@ CITYSCAPES = _named(
 """The 19 trainIds of Cityscapes, then void, which files store as 255."""
 
 PALETTES = {p.id: p for p in (INDICES, CAMVID, CITYSCAPES, CITYSCAPES_FULL)}
-"""Every palette that the format names, by id."""
+"""All known palettes by id."""
 
 BY_NAME = {p.name: p for p in PALETTES.values()}
-"""Every palette that the format names, by name."""
+"""All known palettes by name."""
 
 _AS_CAMVID = {
     name: nearest
@@ -253,7 +251,7 @@ _AS_CAMVID = {
     }.items()
     for name in names
 }
-"""The nearest of CamVid's classes for each of Cityscapes'."""
+"""Class of Cityscapes → nearest class of CamVid."""
 
 _AS_CITYSCAPES = {
     "pavement": "sidewalk",
@@ -270,47 +268,46 @@ _AS_CITYSCAPES = {
     "trailer": "truck",
     "license plate": "car",
 }
-"""The most usual of Cityscapes' 19 classes for names that it does not have."""
+"""Other class → nearest of the 19 classes of Cityscapes."""
 
 _TRANSLATIONS = {CAMVID.id: _AS_CAMVID, CITYSCAPES.id: _AS_CITYSCAPES}
 
 
 def alike(name: str, palette: Palette) -> str | None:
-    """The class of a palette that has this name, or is the nearest for it; None: there is none."""
+    """The class of a palette with this name, or the nearest class; None: no such class."""
     if name in palette.classes:
         return name
-    found = _TRANSLATIONS.get(palette.id, {}).get(name)
-    return found if found in palette.classes else None
+    nearest = _TRANSLATIONS.get(palette.id, {}).get(name)
+    return nearest if nearest in palette.classes else None
 
 
 def translate(labels: LabelMap, source: int, target: int, *, near: bool = True) -> LabelMap:
-    """Ids of one palette, uint8 (H, W), as those of another; void where there is no such class.
+    """Ids of one palette, uint8 (H, W), as ids of another: CamVid or the 19 classes of Cityscapes.
 
-    Classes keep their names, or take the nearest one of the target, which is CamVid or Cityscapes'
-    19 classes, if `near`; else they become void, as what Cityscapes does not evaluate does in its
-    trainIds. The ids of a palette without a meaning become void.
+    A class becomes the class of the same name; otherwise the nearest class if `near`, else void.
+    All ids of INDICES become void.
     """
     if source == target:
         return labels
-    names, others = PALETTES[target].classes, _TRANSLATIONS[target]
-    table = np.full(256, PALETTES[target].void, np.uint8)
+    palette = PALETTES[target]
+    table = np.full(256, palette.void, np.uint8)
     if source != INDICES.id:
         for number, name in enumerate(PALETTES[source].classes):
-            alike = name if name in names else others.get(name) if near else None
-            if alike is not None:
-                table[number] = names.index(alike)
-    known: LabelMap = table[labels]
-    return known
+            match = alike(name, palette) if near or name in palette.classes else None
+            if match is not None:
+                table[number] = palette.classes.index(match)
+    translated: LabelMap = table[labels]
+    return translated
 
 
-# ── palettes of one's own ────────────────────────────────────────────────────────────────────
+# ── custom palettes ──────────────────────────────────────────────────────────────────────────
 
 
 def own(name: str, classes: list[tuple[str, Colour]]) -> Palette:
-    """A palette of one's own, known in this process from now on; void is the id after the last.
+    """Register a custom palette in this process; void is the id after the last class.
 
-    Raises InputError: a name that a stream cannot hold or that is taken, no or too many classes, or
-    a class whose name is no text on one line, is there twice, or is void.
+    Raises InputError: a malformed or used name, no or too many classes, or a class whose name is
+    void, occurs twice, or is not a line of text.
     """
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise InputError(f"palette name {name!r} is not 1 to 32 letters, digits, _ or -")
@@ -319,12 +316,12 @@ def own(name: str, classes: list[tuple[str, Colour]]) -> Palette:
     titles = [title for title, _ in classes]
     for title in titles:
         if not isinstance(title, str) or not title.strip() or not title.isprintable():
-            raise InputError(f"palette {name}: class {title!r} is no name on one line")
+            raise InputError(f"palette {name}: class {title!r} is not a line of text")
         if title == "void" or titles.count(title) > 1:
-            raise InputError(f"palette {name}: class {title!r} is void, or there twice")
+            raise InputError(f"palette {name}: class {title!r} is void, or occurs twice")
     known = BY_NAME.get(name)
     number = max(OWN, max(PALETTES) + 1) if known is None else known.id
-    palette = _named(number, name, len(classes), *classes, ("void", (0, 0, 0)))
+    palette = _palette(number, name, len(classes), *classes, ("void", (0, 0, 0)))
     if known is not None and (known.id < OWN or known.identity != palette.identity):
         raise InputError(f"there is another palette called {name}: choose another name")
     PALETTES[number] = BY_NAME[name] = palette
@@ -332,13 +329,12 @@ def own(name: str, classes: list[tuple[str, Colour]]) -> Palette:
 
 
 def shown_name(number: int, identity: str | None) -> str:
-    """What people are told: the name in the identity of a palette of one's own, else that of the
-    number."""
+    """The name of a palette for display: from the identity of a custom palette, else by id."""
     return identity.split("#")[0] if identity else PALETTES[number].name
 
 
 def described(palette: Palette) -> Any:
-    """What JSON says of a palette: the name of one of ours, or all of one's own."""
+    """A palette for JSON: the name of a built-in palette, all of a custom palette."""
     if palette.id < OWN:
         return palette.name
     classes = zip(palette.classes[:-1], palette.colours[:-1], strict=True)
@@ -349,20 +345,20 @@ def described(palette: Palette) -> Any:
 
 
 def from_description(what: Any) -> Palette:
-    """The palette that `described` described; one's own is known in this process from now on.
+    """The palette of JSON as from `described`; registers a custom palette in this process.
 
-    Colours that are not given are spread over the hues. Raises InputError.
+    Missing colours are spread over the hues. Raises InputError.
     """
     if isinstance(what, str):
         return named(what)
-    wanted = "no palette: it has a name and classes with names"
-    with refused(InputError, wanted, KeyError, TypeError, ValueError, AttributeError, unfit=True):
+    expected = "not a palette, which has a name and classes with names"
+    with refused(InputError, expected, KeyError, TypeError, ValueError, AttributeError, unfit=True):
         listed = list(what["classes"])
         classes: list[tuple[str, Colour]] = []
-        for entry, (_, usual) in zip(listed, _spread(len(listed)), strict=True):
-            title, colour = entry["name"], entry.get("colour", usual)
-            for word in entry:  # a `color` is not left out without a word
-                one_of(f"{title}:", word, _WORDS)
+        for entry, (_, default) in zip(listed, _spread(len(listed)), strict=True):
+            title, colour = entry["name"], entry.get("colour", default)
+            for key in entry:  # a misspelt `color` is an error
+                one_of(f"{title}:", key, _KEYS)
             if not isinstance(colour, (list, tuple)) or len(colour) != 3:
                 raise InputError(f"{title}: a colour has three values of 0…255")
             r, g, b = (whole(f"{title}: a value of its colour", v, 0, 255) for v in colour)
@@ -371,25 +367,25 @@ def from_description(what: Any) -> Palette:
 
 
 def find(name: str) -> Palette:
-    """One of ours by its name, or one's own by its file, `.json`. Raises InputError."""
+    """A palette by its name, or a custom palette by its `.json` file. Raises InputError."""
     return read(Path(name)) if name.endswith(".json") else named(name)
 
 
 def named(name: str) -> Palette:
-    """A palette that is known in this process, by its name. Raises InputError."""
+    """A palette that this process knows, by its name. Raises InputError."""
     if name not in BY_NAME:
         raise InputError(f"palette {name!r} is not one of {', '.join(BY_NAME)}")
     return BY_NAME[name]
 
 
 def read(path: Path) -> Palette:
-    """A palette of one's own from a JSON file (docs/guides/train.md). Raises InputError."""
+    """A custom palette from a JSON file (docs/guides/train.md). Raises InputError."""
     return understood(path, from_description)
 
 
-def understood(path: Path, understand: Callable[[Any], _Understood]) -> _Understood:
-    """What a palette file says to somebody. Raises InputError naming the file."""
+def understood(path: Path, parse: Callable[[Any], _Result]) -> _Result:
+    """`parse` of the JSON of a palette file. Raises InputError naming the file."""
     with naming(path):
-        with refused(InputError, "no palette file", *JSON_FAULTS, unfit=True):
-            what = json.loads(path.read_text("utf-8-sig"))
-        return understand(what)
+        with refused(InputError, "not a palette file", *JSON_FAULTS, unfit=True):
+            content = json.loads(path.read_text("utf-8-sig"))
+        return parse(content)

@@ -1,12 +1,8 @@
-"""Picture files ⇄ arrays: whatever Pillow opens comes out as sRGB, whole or with a reason.
-
-Bytes in, arrays out, and the reverse; `sempic.files` is what touches the disk.
-"""
+"""Picture files ⇄ arrays in sRGB, by Pillow. Works on bytes: `sempic.files` accesses the disk."""
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import io
 import re
 import warnings
@@ -16,8 +12,6 @@ from typing import Any, Literal, TypeAlias, TypeVar
 import numpy as np
 import numpy.typing as npt
 import PIL.Image
-import PIL.ImageChops
-import PIL.ImageFilter
 from PIL import ImageCms, ImagePalette, UnidentifiedImageError
 
 from sempic import formats, processes
@@ -27,54 +21,45 @@ from sempic.errors import ImageError, LabelMapError, OutputError, install_hint, 
 from sempic.palette import CAMVID, INDICES, Palette
 from sempic.scene import Image, LabelMap
 
-_Found = TypeVar("_Found")
+_Result = TypeVar("_Result")
 SUFFIXES = frozenset(formats.by_suffix())
-"""What counts as a picture when a folder is searched; a file named outright is always tried."""
+"""Suffixes of pictures in a search of folders; files that are named are always tried."""
 _EXACT = ("PNG", "BMP", "DIB", "GIF", "PPM", "TIFF", "TGA")
-"""Formats that keep ids as they are."""
+"""Formats that keep ids exactly."""
 
-SOFT = {400: 8.0, 300: 6.0}
-"""By the shorter side that a picture exceeds: the mean square, in grey levels, of what half its
-size may lose (docs/experiments/scale.md). Smaller ones are of the scale that networks were taught.
-"""
-
-_ENLARGED = 100
-"""Percent by which an enlarged picture is sharpened."""
-_ROWS = 64
-"""How many are worked on at a time: they stay in a processor's cache."""
 _HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
-"""Brands of pictures that phones make and Pillow does not open by itself."""
+"""Brands of pictures from phones that Pillow does not open."""
 
 
 def read(data: bytes) -> Image:
     """A picture file as uint8 (H, W, 3), sRGB, upright (see `to_rgb`).
 
-    Damaged metadata is left aside: only pixels that cannot be had are an error.
+    Damaged metadata is ignored.
 
     Raises ImageError: not a picture, cut short, damaged, or too large.
     """
-    return _whatever_its_metadata(data, to_rgb)
+    return _despite_metadata(data, to_rgb)
 
 
 def peek(data: bytes) -> tuple[int, int]:
     """(width, height) of a picture file as stored, from its header; raises ImageError as `read`."""
-    return _whatever_its_metadata(data, lambda picture: picture.size)
+    return _despite_metadata(data, lambda picture: picture.size)
 
 
-def _whatever_its_metadata(data: bytes, use: Callable[[PIL.Image.Image], _Found]) -> _Found:
-    """What is made of a picture file; of its pixels alone, if what is around them is damaged."""
+def _despite_metadata(data: bytes, use: Callable[[PIL.Image.Image], _Result]) -> _Result:
+    """`use` of the picture; if that fails, of the picture without its metadata."""
     data = _checked(data, ImageError)
     try:
         return use(_open(data, ImageError))
     except ImageError:
         for bare in _without_metadata(data):
-            with contextlib.suppress(ImageError):  # the first error says more
+            with contextlib.suppress(ImageError):  # the first error is more specific
                 return use(_open(bare, ImageError))
         raise
 
 
 def kind(data: bytes) -> str | None:
-    """The format of a picture file, as Pillow names it; None if it is not one."""
+    """Pillow's name of a picture file's format; None: not a picture."""
     try:
         return _open(data, ImageError).format
     except ImageError:
@@ -82,14 +67,13 @@ def kind(data: bytes) -> str | None:
 
 
 def read_labels(data: bytes, palette: Palette = CAMVID) -> LabelMap:
-    """A label map as uint8 (H, W): the samples as they are stored, whatever their bit depth.
+    """A label map file as uint8 (H, W): the stored samples of any bit depth.
 
-    Grey pictures and palette pictures of 1 to 16 bits hold label maps; the index is the id. Where
-    the colours in use are all of `palette`, but in another order (optimisers sort them anew), the
-    colour tells the id.
+    Label maps are grey or palette pictures of 1 to 16 bits; the sample is the id. If all colours
+    in use are of `palette` in another order (some optimisers sort colours), the colour is the id.
 
-    Raises LabelMapError: not a picture, not one of indices, ids above 255, a format that does not
-    keep them exactly, or colours and indices that contradict each other.
+    Raises LabelMapError: not a picture, not grey or palette, ids above 255, a format that does not
+    keep ids exactly, or colours that contradict the indices.
     """
     picture = _open(_checked(data, LabelMapError), LabelMapError)
     if picture.format not in _EXACT or picture.info.get("compression") in ("jpeg", "webp"):
@@ -100,20 +84,20 @@ def read_labels(data: bytes, palette: Palette = CAMVID) -> LabelMap:
     raw = _raw_mode(picture)
     _load(picture, LabelMapError)
     if picture.mode == "P":
-        return _by_colour(np.array(picture, np.uint8), picture.getpalette("RGB") or [], palette)
+        return _ids_of(np.array(picture, np.uint8), picture.getpalette("RGB") or [], palette)
     if picture.mode not in ("1", "L") and not picture.mode.startswith("I"):
         raise LabelMapError(
             "a label map is a grey or palette picture of ids, this one has mode " + picture.mode
         )
-    ids = _as_stored(np.array(picture).astype(np.int64), picture.mode, *raw)
+    ids = _stored_samples(np.array(picture).astype(np.int64), picture.mode, *raw)
     if ids.min() < 0 or ids.max() > 255:
         raise LabelMapError(f"ids are 0…255, this label map has {ids.min()}…{ids.max()}")
     return ids.astype(np.uint8)
 
 
 def is_map(data: bytes) -> bool | None:
-    """Whether a picture file looks like a label map rather than a photograph: a format without
-    loss, and one channel or at most 256 colours. None if it cannot be read."""
+    """Whether a picture file looks like a label map and not like a photograph: lossless format, and
+    one channel or at most 256 colours. None if the file cannot be read."""
     try:
         picture = _open(data, ImageError)
         if picture.format not in _EXACT:
@@ -127,7 +111,8 @@ def is_map(data: bytes) -> bool | None:
 
 
 def decode(data: bytes) -> PIL.Image.Image:
-    """A file as Pillow has it, whose mode tells indices from colours; raises ImageError."""
+    """A picture file as a loaded PIL image, whose mode distinguishes indices from colours; raises
+    ImageError."""
     picture = _open(data, ImageError)
     _load(picture, ImageError)
     return picture
@@ -136,13 +121,12 @@ def decode(data: bytes) -> PIL.Image.Image:
 def to_rgb(picture: PIL.Image.Image | npt.NDArray[np.uint8]) -> Image:
     """A picture as uint8 (H, W, 3) in sRGB.
 
-    EXIF rotation is applied, an embedded colour profile is converted to sRGB in every mode that it
-    fits, transparency of every kind is laid over white, 16-bit grey is scaled by 255/65535, of an
-    animation the first frame is taken. Warns (SempicWarning) of further frames and of transparency,
-    since they are lost. An array must be uint8 (H, W, 3) already.
+    Applies EXIF rotation, converts from the embedded colour profile to sRGB, lays transparency over
+    white, scales 16-bit grey by 255/65535, and takes the first frame of an animation. Warns
+    (SempicWarning) of lost frames and lost transparency. An array must be uint8 (H, W, 3).
 
-    Raises ImageError: another type or shape, sides outside 1…65535, more than 2^26 pixels,
-    pixels without a defined range (32-bit integers, floats), or damaged data.
+    Raises ImageError: another type or shape, sides outside 1…65535, more than 2^26 pixels, pixels
+    without a defined range (32-bit integers, floats), or damaged data.
     """
     if isinstance(picture, np.ndarray):
         if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
@@ -157,7 +141,7 @@ def to_rgb(picture: PIL.Image.Image | npt.NDArray[np.uint8]) -> Image:
     clear = _transparent(picture)
     _load(picture, ImageError)
     turn, profile = _turn(picture), picture.info.get("icc_profile")
-    more = _has_more_frames(picture)
+    several = _has_more_frames(picture)
     try:
         with _quiet():
             alpha = _alpha(picture, clear)
@@ -178,7 +162,7 @@ def to_rgb(picture: PIL.Image.Image | npt.NDArray[np.uint8]) -> Image:
         raise
     except Exception as cause:
         raise ImageError(f"mode {picture.mode} cannot become RGB: {line(cause)}") from cause
-    if more:
+    if several:
         warn("an animation or several pages: the first is taken, the others are left out")
     if alpha is not None and alpha.getextrema() != (255, 255):
         warn("transparency is laid over white; a .sempic file has none")
@@ -186,10 +170,8 @@ def to_rgb(picture: PIL.Image.Image | npt.NDArray[np.uint8]) -> Image:
 
 
 def shrink(picture: Image, labels: LabelMap | None, max_side: int) -> tuple[Image, LabelMap | None]:
-    """Both scaled down so that the longer side is at most `max_side` pixels; never up.
-
-    Pictures by bicubic filtering, label maps by nearest neighbour.
-    """
+    """A picture (bicubic) and its label map (nearest neighbour), scaled down to a longer side of at
+    most `max_side` pixels; smaller pictures stay unchanged."""
     whole("max_side", max_side, 1)
     height, width = to_rgb(picture).shape[:2]
     if max(width, height) <= max_side:
@@ -208,75 +190,24 @@ def resized(
     return np.array(PIL.Image.fromarray(array).resize(size, PIL.Image.Resampling[how]))
 
 
-def is_soft(picture: Image) -> bool:
-    """Whether a picture is large and has no detail that half its size would lose, as most frames of
-    a camera; uint8 (H, W, 3)."""
-    height, width = picture.shape[:2]
-    allowed = [loss for side, loss in SOFT.items() if min(height, width) > side]
-    if not allowed:
-        return False
-    grey = PIL.Image.fromarray(picture[: height // 2 * 2, : width // 2 * 2]).convert("L")
-    again = grey.reduce(2).resize(grey.size, PIL.Image.Resampling.BICUBIC)
-    counts = np.array(PIL.ImageChops.difference(grey, again).histogram())
-    return float(counts @ np.arange(256) ** 2 / counts.sum()) <= allowed[0]
-
-
-def doubled(picture: Image) -> Image:
-    """A painted picture at twice its size: bicubic, without the specks that this makes of single
-    pixels, and as sharp as before (docs/decisions.md)."""
-    large = resized(picture, (2 * picture.shape[1], 2 * picture.shape[0]))
-    clean = np.empty_like(large)
-    for top in range(0, len(large), _ROWS):
-        stop = min(top + _ROWS, len(large))
-        clean[top:stop] = _median(large[np.arange(top - 1, stop + 1).clip(0, len(large) - 1)])
-    return sharpened(clean, _ENLARGED)
-
-
-def _median(picture: Image) -> Image:
-    """The median of each 3×3 pixels, (H - 2, W, 3) of (H, W, 3); columns left and right go on."""
-    columns = np.pad(picture, ((0, 0), (1, 1), (0, 0)), mode="edge")
-    above, here, below = columns[:-2], columns[1:-1], columns[2:]
-    least, most = np.minimum(above, here), np.maximum(above, here)
-    least, middle = np.minimum(least, below), np.minimum(most, np.maximum(least, below))
-    most = np.maximum(most, below)
-    sides = [np.s_[:, i : i + picture.shape[1]] for i in range(3)]
-    low = functools.reduce(np.maximum, (least[side] for side in sides))
-    high = functools.reduce(np.minimum, (most[side] for side in sides))
-    return _middle(low, _middle(*(middle[side] for side in sides)), high)
-
-
-def _middle(a: Image, b: Image, c: Image) -> Image:
-    """The middle one of three, pixel by pixel."""
-    found: Image = np.maximum(np.minimum(a, b), np.minimum(np.maximum(a, b), c))
-    return found
-
-
-def sharpened(picture: Image, percent: int) -> Image:
-    """A picture, uint8 (H, W, 3), with so much more of what is finer than some two pixels."""
-    mask = PIL.ImageFilter.UnsharpMask(radius=1, percent=percent, threshold=0)
-    return np.array(PIL.Image.fromarray(picture).filter(mask))
-
-
 def encode(picture: Image, suffix: str) -> bytes:
-    """A picture as a file of the format that `suffix` (".png", ".jpg", …) names.
+    """A picture, uint8 (H, W, 3) or grey (H, W), as a file of the format of `suffix` (".png", …).
 
-    picture may be grey, uint8 (H, W), too.
-
-    Raises OutputError: a suffix that is not written, or a picture too large for the format;
-    ImageError: no such array.
+    Raises OutputError: an unsupported suffix, or a picture too large for the format; ImageError:
+    another type or shape.
     """
-    given: object = picture
-    if not isinstance(given, np.ndarray) or given.dtype != np.uint8 or given.ndim not in (2, 3):
+    array: object = picture
+    if not isinstance(array, np.ndarray) or array.dtype != np.uint8 or array.ndim not in (2, 3):
         raise ImageError("a picture to be written is a uint8 array, (height, width, 3) or grey")
     return _save(PIL.Image.fromarray(picture), suffix)
 
 
 def encode_labels(labels: LabelMap, palette: Palette, suffix: str) -> bytes:
-    """A label map in its palette's colours, as a file of the format that `suffix` names.
+    """A label map in the colours of its palette, as a file of the format of `suffix`.
 
-    In PNG and BMP the stored index of a pixel is its id, so `read_labels` gives the map back.
+    PNG and BMP files store ids as indices, so `read_labels` restores the map.
 
-    Raises OutputError as `encode` does.
+    Raises OutputError as `encode`.
     """
     if suffix.lower() not in (".png", ".bmp"):
         return encode(palette.paint(labels), suffix)
@@ -285,18 +216,19 @@ def encode_labels(labels: LabelMap, palette: Palette, suffix: str) -> bytes:
     return _save(picture, suffix)
 
 
-def animation(frames: Sequence[Image], rate: float, format: str, **told: Any) -> bytes:
-    """A picture file that plays over and over.
+def animation(frames: Sequence[Image], rate: float, format: str, **options: Any) -> bytes:
+    """An animation that loops forever.
 
     Args:
-        frames: uint8 (H, W, 3), one at least, all of one size.
-        rate: frames in a second.
-        format: one that moves, as Pillow calls it.
-        told: to Pillow's writer of it.
+        frames: uint8 (H, W, 3), at least one, all of one size.
+        rate: frames per second.
+        format: Pillow's name of a format with animations.
+        options: of Pillow's writer.
     """
     out = io.BytesIO()
     first, *rest = map(PIL.Image.fromarray, frames)
-    first.save(out, format, save_all=True, append_images=rest, duration=1000 / rate, loop=0, **told)
+    options |= {"save_all": True, "append_images": rest, "duration": 1000 / rate, "loop": 0}
+    first.save(out, format, **options)
     return out.getvalue()
 
 
@@ -311,22 +243,22 @@ def _save(picture: PIL.Image.Image, suffix: str) -> bytes:
         picture.save(out, format, **({"quality": 95} if lossy else {}))
     except MemoryError:
         raise
-    except Exception as cause:  # each plugin has its own
+    except Exception as cause:  # varies by plugin
         raise OutputError(f"cannot write this picture as {format}: {line(cause)}") from cause
     return out.getvalue()
 
 
-_Kind: TypeAlias = type[ImageError] | type[LabelMapError]
+_ErrorType: TypeAlias = type[ImageError] | type[LabelMapError]
 
 
-def _checked(data: bytes, error: _Kind) -> bytes:
+def _checked(data: bytes, error: _ErrorType) -> bytes:
     if not isinstance(data, (bytes, bytearray, memoryview)):
         raise error(f"a picture file is bytes, not {type(data).__name__}")
     return bytes(data)
 
 
-def _open(data: bytes, error: _Kind) -> PIL.Image.Image:
-    """A Pillow image whose pixels are not yet loaded; whatever Pillow raises becomes `error`."""
+def _open(data: bytes, error: _ErrorType) -> PIL.Image.Image:
+    """A PIL image before its pixels are loaded; exceptions of Pillow become `error`."""
     if not data:
         raise error("the file is empty")
     try:
@@ -337,36 +269,36 @@ def _open(data: bytes, error: _Kind) -> PIL.Image.Image:
     except error:
         raise
     except UnidentifiedImageError as cause:
-        raise error(_what(data[:32])) from cause
+        raise error(_why_not_read(data[:32])) from cause
     except PIL.Image.DecompressionBombError as cause:
         raise error(f"more than the limit of {MAX_PIXELS} pixels") from cause
-    except Exception as cause:  # Pillow's plugins raise many kinds on damaged files
+    except Exception as cause:  # varies by plugin
         raise error(f"a damaged picture: {line(cause)}") from cause
     _check_size(*picture.size, error)
     return picture
 
 
-def _what(start: bytes) -> str:
-    """Why a file is not read, as far as its first bytes tell."""
+def _why_not_read(start: bytes) -> str:
+    """Why a file is not read, from its first bytes."""
     if start[:2] == b"\xff\x0a" or start[4:12] == b"JXL \r\n\x87\n":
         return f"JPEG XL needs a plugin: {install_hint('jxl')}"
     if start[4:8] == b"ftyp" and start[8:12] in _HEIC:
         return "a HEIC picture; convert it to JPEG or PNG first"
     others = {b"%!PS": "PostScript", b"%PDF": "PDF", b"8BPS": "Photoshop", b"<svg": "SVG"}
     known = others.get(start[:4])
-    return "not a picture that can be read" + (f": {known} is left to others" if known else "")
+    return "not a picture that can be read" + (f": {known} is not supported" if known else "")
 
 
 def _has_more_frames(picture: PIL.Image.Image) -> bool:
-    if picture.format == "MPO":  # a JPEG with previews or a second view, as phones make them
+    if picture.format == "MPO":  # a JPEG of a phone, with previews or a second view
         return False
     try:
         return bool(getattr(picture, "is_animated", False))
-    except Exception:  # of a damaged second frame; the first is whole
+    except Exception:  # the second frame is damaged; the first is complete
         return True
 
 
-def _load(picture: PIL.Image.Image, error: _Kind) -> None:
+def _load(picture: PIL.Image.Image, error: _ErrorType) -> None:
     try:
         with _quiet():
             picture.load()
@@ -376,7 +308,7 @@ def _load(picture: PIL.Image.Image, error: _Kind) -> None:
         raise error(f"a damaged picture: {line(cause)}") from cause
 
 
-def _check_size(width: int, height: int, error: _Kind) -> None:
+def _check_size(width: int, height: int, error: _ErrorType) -> None:
     if not (1 <= width <= MAX_SIDE and 1 <= height <= MAX_SIDE):
         raise error(f"{width}×{height}: each side must be 1…{MAX_SIDE} pixels; make it fit first")
     if width * height > MAX_PIXELS:
@@ -390,13 +322,13 @@ _lock = processes.ForkSafeLock()
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without Pillow's warnings: sizes are checked here, and damaged tags are harmless."""
-    with _lock(), warnings.catch_warnings():  # filters are the process's, not the thread's
+    """Without Pillow's warnings: `_check_size` checks sizes, and damaged tags are harmless."""
+    with _lock(), warnings.catch_warnings():  # filters belong to the process, not to the thread
         warnings.simplefilter("ignore")
         yield
 
 
-# ── what lies around the pixels ──────────────────────────────────────────────────────────────
+# ── metadata and pixel formats ───────────────────────────────────────────────────────────────
 
 _TURNS = {
     2: PIL.Image.Transpose.FLIP_LEFT_RIGHT,
@@ -410,29 +342,30 @@ _TURNS = {
 
 
 def _turn(picture: PIL.Image.Image) -> PIL.Image.Transpose | None:
-    """What makes the picture upright, by EXIF or XMP; None if nothing, or if they are damaged."""
+    """The transposition that makes the picture upright, by EXIF or XMP; None: none, or damaged."""
     try:
         with _quiet():
             return _TURNS.get(int(picture.getexif().get(0x0112, 1)))
-    except Exception:  # Pillow's readers raise whatever they like on damaged tags
+    except Exception:  # damaged tags; the exception varies
         return None
 
 
 def _without_metadata(data: bytes) -> Iterator[bytes]:
-    """A PNG or JPEG file with nothing in it but what its pixels need; then without what says how
-    they are meant (transparency, CMYK), too. None of other files."""
-    for helpful in (True, False):
-        bare = _bare(data, helpful=helpful)
+    """A PNG or JPEG file without metadata; then also without transparency and colour transform.
+    Nothing for other formats."""
+    for keep_colour in (True, False):
+        bare = _bare(data, keep_colour=keep_colour)
         if bare != data:
             yield bare
 
 
-def _bare(data: bytes, *, helpful: bool) -> bytes:
+def _bare(data: bytes, *, keep_colour: bool) -> bytes:
+    """The chunks or segments needed to decode; keep_colour: and tRNS (PNG), Adobe (JPEG)."""
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         out, at = data[:8], 8
         while at + 8 <= len(data):
             size, kind = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
-            if kind[:1].isupper() or (helpful and kind == b"tRNS"):
+            if kind[:1].isupper() or (keep_colour and kind == b"tRNS"):
                 out += data[at : at + size + 12]
             at += size + 12
         return out
@@ -442,7 +375,7 @@ def _bare(data: bytes, *, helpful: bool) -> bytes:
             marker, size = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
             if marker == 0xDA:  # the pixels
                 break
-            adobe = marker == 0xEE and helpful
+            adobe = marker == 0xEE and keep_colour
             if adobe or (marker != 0xFE and not 0xE0 < marker < 0xF0):
                 out += data[at : at + size + 2]
             at += size + 2
@@ -451,63 +384,63 @@ def _bare(data: bytes, *, helpful: bool) -> bytes:
 
 
 def _raw_mode(picture: PIL.Image.Image) -> tuple[str, int]:
-    """How the samples of an unloaded grey picture are stored: Pillow's raw mode, and the largest
-    sample where Pillow stretches it to the full range (PGM), else 0."""
+    """How an unloaded grey picture stores samples: Pillow's raw mode, and the largest sample if
+    Pillow stretches samples to the full range (PGM), else 0."""
     tile = getattr(picture, "tile", None)
     if not tile:
         return picture.mode, 0
     args = tile[0][3] if isinstance(tile[0][3], tuple) else (tile[0][3],)
     raw = args[0] if args and isinstance(args[0], str) else picture.mode
-    most = args[1] if tile[0][0] in ("ppm", "ppm_plain") and len(args) > 1 else 0
-    return raw, most if isinstance(most, int) else 0
+    largest = args[1] if tile[0][0] in ("ppm", "ppm_plain") and len(args) > 1 else 0
+    return raw, largest if isinstance(largest, int) else 0
 
 
-def _as_stored(
-    samples: npt.NDArray[np.int64], mode: str, raw: str, most: int
+def _stored_samples(
+    samples: npt.NDArray[np.int64], mode: str, raw: str, largest: int
 ) -> npt.NDArray[np.int64]:
-    """The samples in the file, from those that Pillow gives (stretched, inverted)."""
-    if most:
+    """The samples in the file, from Pillow's stretched or inverted samples."""
+    if largest:
         full = 255 if mode == "L" else 65535
-        return (samples * most + full // 2) // full
-    found = re.fullmatch(r"[1L](?:;(\d+)?(I)?R?)?", raw)
-    if found is None:
+        return (samples * largest + full // 2) // full
+    match = re.fullmatch(r"[1L](?:;(\d+)?(I)?R?)?", raw)
+    if match is None:
         return samples
-    bits = 1 if mode == "1" else int(found[1] or 8)
+    bits = 1 if mode == "1" else int(match[1] or 8)
     stored = samples if mode == "1" else samples // (255 // ((1 << bits) - 1))
-    return (1 << bits) - 1 - stored if found[2] else stored
+    return (1 << bits) - 1 - stored if match[2] else stored
 
 
-def _by_colour(ids: LabelMap, colours: list[int], palette: Palette) -> LabelMap:
-    """The ids of a palette picture; by their colours if these say that the order was changed."""
+def _ids_of(indices: LabelMap, colours: list[int], palette: Palette) -> LabelMap:
+    """The ids of a palette picture: the indices, or the colours if a program reordered them."""
     stored = [tuple(colours[i : i + 3]) for i in range(0, len(colours) - 2, 3)]
-    while stored and not any(stored[-1]):  # what fills up a palette
+    while stored and not any(stored[-1]):  # padding
         stored.pop()
     stored.append((0, 0, 0))
-    used = [int(i) for i in np.unique(ids)]
+    used = [int(i) for i in np.unique(indices)]
     if used[-1] >= len(stored):
-        return ids
-    own: dict[int, tuple[int, ...]] = dict(enumerate(palette.colours))
+        return indices
+    expected: dict[int, tuple[int, ...]] = dict(enumerate(palette.colours))
     shown = {i: stored[i] for i in used}
-    if all(own.get(i) == c for i, c in shown.items()) or len(set(shown.values())) < len(used):
-        return ids
+    if all(expected.get(i) == c for i, c in shown.items()) or len(set(shown.values())) < len(used):
+        return indices
     table = np.arange(256, dtype=np.uint8)
-    if all(c == (c[0],) * 3 and c[0] < len(own) for c in shown.values()):
-        table[used] = [c[0] for c in shown.values()]  # grey ids whose file became a palette's
-        return table[ids]
-    known = {c: i for i, c in reversed(own.items())}
+    if all(c == (c[0],) * 3 and c[0] < len(expected) for c in shown.values()):
+        table[used] = [c[0] for c in shown.values()]  # grey ids, converted to a palette picture
+        return table[indices]
+    known = {c: i for i, c in reversed(expected.items())}
     if palette is INDICES or not all(c in known for c in shown.values()):
-        return ids  # colours of another kind: only for show
+        return indices  # the colours are of no palette
     if any(c not in known for c in stored if any(c)):
         raise LabelMapError(
             f"its indices and its colours name different classes of palette {palette.name}; "
             "save the ids as a grey PNG"
         )
     table[used] = [known[c] for c in shown.values()]
-    return table[ids]
+    return table[indices]
 
 
 def _transparent(picture: PIL.Image.Image) -> int | tuple[int, ...] | bytes | None:
-    """The colour that is transparent, in the samples that Pillow gives; it keeps the file's."""
+    """The transparent colour in Pillow's samples; `info` holds the colour in the file's samples."""
     clear = picture.info.get("transparency")
     raw, _ = _raw_mode(picture)
     if isinstance(clear, int) and picture.format == "PNG" and raw in ("L;2", "L;4"):
@@ -520,7 +453,7 @@ def _transparent(picture: PIL.Image.Image) -> int | tuple[int, ...] | bytes | No
 def _alpha(
     picture: PIL.Image.Image, clear: int | tuple[int, ...] | bytes | None
 ) -> PIL.Image.Image | None:
-    """How opaque each pixel is, mode L, or None if all are."""
+    """The opacity of each pixel, mode L; None: all pixels are opaque."""
     mode = picture.mode
     if mode in ("La", "RGBa"):
         return picture.convert("LA" if mode == "La" else "RGBA").getchannel("A")
@@ -554,11 +487,11 @@ _SPACES = {
     "CMYK": ("CMYK", "CMYK"),
     "Lab": ("LAB", "LAB"),
 }
-"""Colour space of a profile → the mode whose pixels it reads, and the modes that become that."""
+"""Colour space of a profile → its mode in Pillow, and the modes that convert to this mode."""
 
 
 def _to_srgb(picture: PIL.Image.Image, profile: bytes | None) -> PIL.Image.Image:
-    """RGB without alpha, by the embedded profile if it fits the pixels, else by plain formulas."""
+    """RGB without alpha, by the embedded profile if it suits the mode, else by formulas."""
     if picture.mode in ("La", "RGBa"):
         picture = picture.convert("LA" if picture.mode == "La" else "RGBA")
     if profile:
@@ -567,7 +500,7 @@ def _to_srgb(picture: PIL.Image.Image, profile: bytes | None) -> PIL.Image.Image
             mode, modes = _SPACES.get(source.profile.xcolor_space.strip(), ("", ""))
             if picture.mode in modes.split():
                 converted = ImageCms.profileToProfile(
-                    _plain(picture, mode),
+                    _converted(picture, mode),
                     source,
                     ImageCms.createProfile("sRGB"),
                     outputMode="RGB",
@@ -575,12 +508,12 @@ def _to_srgb(picture: PIL.Image.Image, profile: bytes | None) -> PIL.Image.Image
                 assert converted is not None  # not in place
                 return converted
         except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
-            pass  # a broken or foreign profile is no reason to refuse the picture
-    return _plain(picture, "RGB")
+            pass  # the picture is usable without its profile
+    return _converted(picture, "RGB")
 
 
-def _plain(picture: PIL.Image.Image, mode: str) -> PIL.Image.Image:
-    """Another mode by Pillow's formulas, transparent colours as they are."""
+def _converted(picture: PIL.Image.Image, mode: str) -> PIL.Image.Image:
+    """Another mode by Pillow's formulas; transparent pixels keep their colours."""
     if picture.mode == mode:
         return picture
     if picture.mode == "P" and picture.palette is not None and picture.palette.mode != "RGB":

@@ -3,14 +3,13 @@
     import PIL.Image
     import sempic.pillow
 
-    picture = PIL.Image.open("photo.sempic")          # size and `info` at once, pixels when needed
-    picture.load(steps=1, seed=7)                     # optional: before the first use of pixels
+    picture = PIL.Image.open("photo.sempic")          # reads size and `info`, decodes no pixels
+    picture.load(steps=1, seed=7)                     # optional: decodes with options
     PIL.Image.open("photo.jpg").save("photo.sempic", quality=3)
 
-Whatever opens pictures through Pillow (imageio, torchvision's folders, …) then takes .sempic, too.
-What goes wrong is what Pillow's users expect: `OSError` (`PIL.UnidentifiedImageError` if the file
-is damaged) when reading, `OSError` or `ValueError` (a wrong option) when writing; the cause is
-ours, and its message is kept.
+Libraries that open pictures through Pillow (imageio, torchvision, …) then open .sempic, too. Errors
+are Pillow's: reading raises `OSError` (`PIL.UnidentifiedImageError` for a damaged file), writing
+raises `OSError`, or `ValueError` for a wrong option. The message and the cause are sempic's.
 """
 
 from __future__ import annotations
@@ -30,16 +29,16 @@ MIME = "image/x-sempic"
 """Media type; not registered with IANA, hence the x."""
 
 _SAVED = {"labels", *fields.of(EncodeOptions)}
-"""What `save` hands to `sempic.encode`; what else it is given is for other formats."""
+"""Options of `save` for `sempic.encode`; all others are for other formats."""
 
 
 class SempicImageFile(ImageFile.ImageFile):
-    """An opened .sempic file, mode RGB; `info` holds what `sempic.info` says of the stream."""
+    """An opened .sempic file, mode RGB; `info` holds the items of `sempic.info`."""
 
     format = "SEMPIC"
     format_description = "SEMPIC semantic image"
     _stream: bytes | None = None
-    """What the pixels are still to be rebuilt from; a copy has its pixels."""
+    """The stream until the pixels are decoded; a copy has pixels."""
 
     def _open(self) -> None:
         assert self.fp is not None
@@ -54,8 +53,7 @@ class SempicImageFile(ImageFile.ImageFile):
         self._stream = stream
 
     def load(self, **options: Any) -> Any:
-        """Rebuild the pixels if that has not been done; `options` (steps, seed, …) are those of
-        `sempic.decode`."""
+        """Decode the pixels at the first call; options (steps, seed, …) of `sempic.decode`."""
         if self._stream is not None:
             try:
                 picture = api.decode(self._stream, **options)

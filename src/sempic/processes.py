@@ -1,5 +1,5 @@
-"""Processes that start and end as they should: with the streams that there are, by a signal, with
-their parent, and never in the middle."""
+"""Start and end of processes: signals, child processes that end with their parent, and the standard
+streams of the program."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
 _GRACE = 3.0
-"""Seconds to clean up between the wish to end and the end."""
+"""Seconds that a process has to clean up after SIGTERM."""
 
 
 class ForkSafeLock:
-    """Gives the reentrant lock of this process, `with lock():`. A forked child has another one: it
-    must not wait for a thread that it does not have."""
+    """A reentrant lock, used as `with lock():`. A forked child gets a new lock, because the thread
+    that holds the old one does not exist there."""
 
     def __init__(self) -> None:
         self._renew()
@@ -41,10 +41,10 @@ class ForkSafeLock:
 
 @contextlib.contextmanager
 def no_real_time() -> Iterator[None]:
-    """Takes the right to real-time scheduling from this thread and those that it starts.
+    """Takes the right to real-time scheduling from this thread and the threads that it starts.
 
-    SVT-AV1 puts its threads, and the caller's, at SCHED_FIFO 99 wherever it may, as it does for
-    root in a container, and nothing else on the machine gets its turn.
+    SVT-AV1 sets its threads and the caller's to SCHED_FIFO 99 where permitted, such as for root in
+    a container, and starves all other processes.
     """
     if not sys.platform.startswith("linux") or os.geteuid() != 0:
         yield
@@ -64,7 +64,7 @@ def no_real_time() -> Iterator[None]:
 
 @contextlib.contextmanager
 def signals_held() -> Iterator[None]:
-    """SIGINT and SIGTERM wait, also in processes that are started meanwhile."""
+    """Blocks SIGINT and SIGTERM, also in processes that start within the block."""
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
@@ -76,9 +76,9 @@ def signals_held() -> Iterator[None]:
 
 
 def child(target: Callable[..., None], *args: Any) -> tuple[Any, Connection]:
-    """A new process that runs target(pipe, *args), and our end of that pipe.
+    """Start a process that runs target(pipe, *args); returns the process and our end of the pipe.
 
-    Ctrl-C while it starts is for this process, which ends it.
+    SIGINT and SIGTERM are blocked during the start.
     """
     context = multiprocessing.get_context("spawn")  # forks of threaded libraries hang
     ours, theirs = context.Pipe()
@@ -90,9 +90,9 @@ def child(target: Callable[..., None], *args: Any) -> tuple[Any, Connection]:
 
 
 def end_with_parent() -> None:
-    """Makes this process, started by multiprocessing, end when its parent does, however that was.
+    """Make this process of `child` end in order at SIGTERM and when its parent ends.
 
-    SIGTERM ends it too, in order; SIGINT stays held if it was (`signals_held`).
+    SIGINT stays blocked (`signals_held`).
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     if hasattr(signal, "pthread_sigmask"):
@@ -102,13 +102,13 @@ def end_with_parent() -> None:
 
 
 def watch_parent() -> None:
-    """As `end_with_parent`, and SIGTERM stays as it is."""
+    """Send SIGTERM to this process of `child` when its parent ends, and kill it _GRACE later."""
 
     def watch() -> None:
         parent = multiprocessing.parent_process()
         assert parent is not None
         parent.join()
-        os.kill(os.getpid(), signal.SIGTERM)  # so that no half-written file stays behind
+        os.kill(os.getpid(), signal.SIGTERM)  # cleans up half-written files
         time.sleep(_GRACE)
         os._exit(1)
 
@@ -116,7 +116,7 @@ def watch_parent() -> None:
 
 
 def stop(process: Any) -> None:
-    """Ends a process of multiprocessing: in order, or else at once."""
+    """End a process of multiprocessing: SIGTERM, then SIGKILL after _GRACE."""
     process.terminate()
     process.join(_GRACE)
     if process.is_alive():
@@ -124,17 +124,17 @@ def stop(process: Any) -> None:
         process.join()
 
 
-# ── being the program ────────────────────────────────────────────────────────────────────────
+# ── the main program ─────────────────────────────────────────────────────────────────────────
 
 _ASCII = {"→": "->", "×": "x", "…": "...", "–": "-", "—": "-", "⇄": "<->", "·": "-", "’": "'"}
 
 
 def as_program(run: Callable[[], int]) -> int:
-    """Runs the command that this process is; returns its exit code.
+    """Run the main program; returns its exit code.
 
-    Whatever the locale, names and messages can be printed. SIGINT, SIGTERM and SIGHUP unwind what
-    is under way, and then the process ends by that signal, so that whoever waits for it knows. What
-    cannot be written to standard output is an error of one line and code 2.
+    All names and messages can be printed in every locale. SIGINT, SIGTERM and SIGHUP unwind the
+    stack, and then the process ends by the same signal, for its parent to see. A failure to write
+    to standard output is an error of one line with code 2.
     """
     _open_streams()
     codecs.register_error("sempic", _in_ascii)
@@ -145,19 +145,19 @@ def as_program(run: Callable[[], int]) -> int:
 
     def interrupt(number: int, _: object) -> None:
         caught.append(number)
-        for each in handled:  # a second one ends it at once
-            signal.signal(each, signal.SIG_DFL)
+        for handled in signals:  # a second signal ends the process at once
+            signal.signal(handled, signal.SIG_DFL)
         raise KeyboardInterrupt
 
     numbers = (getattr(signal, name, None) for name in ("SIGINT", "SIGTERM", "SIGHUP"))
-    handled = [n for n in numbers if n is not None and signal.getsignal(n) != signal.SIG_IGN]
-    for each in handled:
-        signal.signal(each, interrupt)
+    signals = [n for n in numbers if n is not None and signal.getsignal(n) != signal.SIG_IGN]
+    for number in signals:
+        signal.signal(number, interrupt)
     try:
-        code = _flushed(run)
-    except BaseException as end:
-        # A library in C that is interrupted as it loads raises an error of its own.
-        if not caught and not isinstance(end, KeyboardInterrupt):
+        code = _run_and_flush(run)
+    except BaseException as error:
+        # C libraries that are interrupted while they load raise other exceptions.
+        if not caught and not isinstance(error, KeyboardInterrupt):
             raise
         code = 2
         with contextlib.suppress(OSError, ValueError):
@@ -170,56 +170,56 @@ def as_program(run: Callable[[], int]) -> int:
     return code
 
 
-def _flushed(run: Callable[[], int]) -> int:
+def _run_and_flush(run: Callable[[], int]) -> int:
     try:
         try:
             code = run()
-        except SystemExit as end:  # of argparse, which has printed
+        except SystemExit as end:  # argparse has printed the message
             code = end.code if isinstance(end.code, int) else 0 if end.code is None else 2
         if sys.stdout is not None:
             sys.stdout.flush()
         return code
-    except BrokenPipeError:  # whoever read our output has gone; keep the shutdown quiet
-        leave_stdout()
+    except BrokenPipeError:  # the reader of the output has gone: end without a message
+        discard_stdout()
     except OSError as cause:
-        leave_stdout()
+        discard_stdout()
         with contextlib.suppress(OSError, ValueError):
             reason = cause.strerror or cause
             print(f"sempic: cannot write to standard output: {reason}", file=sys.stderr)
     return 2
 
 
-def leave_stdout() -> None:
-    """What is still in its buffer goes nowhere, so that the end of the process does not fail."""
+def discard_stdout() -> None:
+    """Redirect standard output to nowhere, so that the flush at the process's end succeeds."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _open_streams() -> None:
-    """No file that is opened later may get the number of a standard stream that is closed."""
+    """Opens closed standard streams, so that no file gets their descriptors."""
     for number in (0, 1, 2):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115
 
 
 def _in_ascii(error: UnicodeError) -> tuple[str, int]:
-    """What an encoding lacks, in ASCII: arrows and the like by their looks, else escaped."""
+    """An encoding error handler: similar ASCII characters (_ASCII) or escapes."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
-    lacking = error.object[error.start : error.end]
-    shown = (_ASCII.get(c) or c.encode("ascii", "backslashreplace").decode() for c in lacking)
-    return "".join(shown), error.end
+    missing = error.object[error.start : error.end]
+    ascii = (_ASCII.get(c) or c.encode("ascii", "backslashreplace").decode() for c in missing)
+    return "".join(ascii), error.end
 
 
 def printable(text: str) -> str:
-    """On one line, whatever names of files hold: control characters are escaped."""
+    """The text on one line: control characters, as in names of files, are escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def say(message: str) -> None:
-    """One line on stderr, from the program to who uses it."""
+    """Print one line for the user on stderr."""
     print(printable(f"sempic: {message}"), file=sys.stderr)

@@ -1,4 +1,4 @@
-"""What long work says on the way: nothing, unless a program asks for it with `shown`."""
+"""Progress messages and bars of long work, shown only within `shown`."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 PATIENCE = 1.0
-"""Seconds: what takes no longer is not announced."""
+"""Seconds before work is announced."""
 
 
-class _Watcher:
-    """Who is told, and what has been said to them."""
+class _Display:
+    """Where progress is shown: lines to `say` (default: stderr), or live on a terminal."""
 
     def __init__(self, say: Callable[[str], object] | None) -> None:
         self.say = say or (lambda text: print(f"sempic: {text}", file=sys.stderr, flush=True))
@@ -21,28 +21,28 @@ class _Watcher:
         self.said: set[str] = set()
 
 
-_watcher: _Watcher | None = None
+_display: _Display | None = None
 
 
 @contextlib.contextmanager
 def shown(say: Callable[[str], object] | None = None) -> Iterator[None]:
-    """Within it, `waiting` and `bar` are seen: on stderr, or by `say`, which gets lines of text."""
-    global _watcher
-    before, _watcher = _watcher, _Watcher(say)
+    """Shows `waiting` and `bar` on stderr, or passes lines of text to `say`."""
+    global _display
+    before, _display = _display, _Display(say)
     try:
         yield
     finally:
-        _watcher = before
+        _display = before
 
 
 @contextlib.contextmanager
 def waiting(text: str, *, aloud: bool = True) -> Iterator[None]:
-    """Says what is waited for once it takes longer than PATIENCE; a terminal counts the seconds.
+    """Announces work that takes longer than PATIENCE; a terminal shows the elapsed seconds.
 
-    aloud: False for what only who sits at a terminal wants to know.
+    aloud: False for announcements on terminals only.
     """
-    watcher = _watcher
-    if watcher is None:
+    display = _display
+    if display is None:
         yield
         return
     over = threading.Event()
@@ -50,13 +50,13 @@ def waiting(text: str, *, aloud: bool = True) -> Iterator[None]:
     def tell() -> None:
         if over.wait(PATIENCE):
             return
-        if watcher.terminal:
+        if display.terminal:
             with _tqdm(bar_format=f"sempic: {text} … {{elapsed}}") as line:
                 while not over.wait(1):
                     line.refresh()
-        elif aloud and text not in watcher.said:
-            watcher.said.add(text)
-            watcher.say(text)
+        elif aloud and text not in display.said:
+            display.said.add(text)
+            display.say(text)
 
     teller = threading.Thread(target=tell, daemon=True)
     teller.start()
@@ -69,9 +69,9 @@ def waiting(text: str, *, aloud: bool = True) -> Iterator[None]:
 
 @contextlib.contextmanager
 def bar(total: int | None, unit: str) -> Iterator[Callable[[], object]]:
-    """Gives a function to call after each of `total` parts, None: nobody knows how many; a terminal
-    shows how far they are."""
-    if _watcher is None or not _watcher.terminal or (total is not None and total < 2):
+    """Yields a function to call after each of `total` parts (None: unknown); a terminal shows a
+    bar."""
+    if _display is None or not _display.terminal or (total is not None and total < 2):
         yield lambda: None
         return
     with _tqdm(total=total, unit=unit, delay=PATIENCE) as line:
@@ -79,7 +79,7 @@ def bar(total: int | None, unit: str) -> Iterator[Callable[[], object]]:
 
 
 def aside() -> contextlib.AbstractContextManager[None]:
-    """Within it lines can be printed on stderr: a bar that is there makes way for them."""
+    """Hides a bar while the block prints lines on stderr."""
     tqdm = sys.modules.get("tqdm")
     return tqdm.tqdm.external_write_mode(file=sys.stderr) if tqdm else contextlib.nullcontext()
 

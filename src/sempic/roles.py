@@ -1,4 +1,4 @@
-"""What a codec needs of its two networks, and what functions of one's own are as such."""
+"""The interfaces of segmenter and receiver, and adapters for plain functions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sempic.palette import CAMVID
 from sempic.scene import Image, LabelMap, Probabilities, Scene
 
 CONTROLS = ("steps", "seed", "guidance", "fidelity")
-"""What a receiver may heed; the fields of `sempic.options.DecodeOptions`."""
+"""The controls of receivers: the fields of `sempic.options.DecodeOptions`."""
 
 
 @runtime_checkable
@@ -21,13 +21,13 @@ class Segmenter(Protocol):
     palette: int
     """Id of the palette that the maps index."""
     voids: bool
-    """Whether what it does not know is to be sent as void: its receivers know void."""
+    """Whether uncertain pixels are sent as void; the receiver must know void."""
 
     def __call__(self, image: Image) -> LabelMap:
         """uint8 (H, W, 3) → uint8 (H, W), ids of the palette."""
 
     def predict(self, image: Image) -> tuple[LabelMap, Probabilities | None]:
-        """The same map, and how likely each id is; None where that is not known."""
+        """The same map, and the probability of each id; None: unknown."""
 
 
 @runtime_checkable
@@ -35,17 +35,18 @@ class Receiver(Protocol):
     """Scene → image."""
 
     controls: frozenset[str]
-    """Those of CONTROLS that it heeds."""
+    """The supported CONTROLS."""
     model_id: int | None
-    """The number by which streams name it, 1…14; None: they do not."""
+    """The receiver's number in streams, 1…14; None: no number."""
 
     def __call__(self, scene: Scene, *_: Any, **controls: Any) -> Image:
-        """uint8 (scene.height, scene.width, 3). What is not given is as the receiver likes it."""
+        """The picture, uint8 (scene.height, scene.width, 3); the receiver has defaults for missing
+        controls."""
 
 
 @dataclass
 class FunctionSegmenter:
-    """A function of one's own as a segmenter of one palette that is sure of all it says."""
+    """A function as a segmenter of one palette without probabilities."""
 
     function: Callable[[Image], LabelMap]
     palette: int = CAMVID.id
@@ -59,7 +60,7 @@ class FunctionSegmenter:
 
 
 class FunctionReceiver:
-    """A function of one's own as a receiver; it heeds the controls that it has arguments for."""
+    """A function as a receiver; its arguments determine the supported controls."""
 
     model_id: int | None = None
 
@@ -74,10 +75,10 @@ class FunctionReceiver:
 
 
 def as_segmenter(given: Segmenter | Callable[[Image], LabelMap]) -> Segmenter:
-    """What is given, if it is one, else the function as one of CamVid's classes."""
+    """A segmenter unchanged, a function as a segmenter of CamVid's classes."""
     return given if isinstance(given, Segmenter) else FunctionSegmenter(given)
 
 
 def as_receiver(given: Receiver | Callable[..., Image]) -> Receiver:
-    """What is given, if it is one, else the function as one."""
+    """A receiver unchanged, a function as a receiver."""
     return given if isinstance(given, Receiver) else FunctionReceiver(given)

@@ -1,4 +1,4 @@
-"""What is transmitted: a label map and a coarse picture. Knows no model and no bytes."""
+"""The transmitted scene: label map, coarse picture, windows and texture, as arrays."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ Image: TypeAlias = npt.NDArray[np.uint8]
 LabelMap: TypeAlias = npt.NDArray[np.uint8]
 """uint8 (H, W), ids of a palette."""
 Probabilities: TypeAlias = npt.NDArray[np.uint8]
-"""uint8 (C, H, W), how likely each id is at each pixel, in 1/255."""
+"""uint8 (C, H, W), the probability of each id at each pixel, in 1/255."""
 Plane: TypeAlias = npt.NDArray[np.uint8]
 """uint8 (h, w), one component of a picture."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Coarse:
-    """A coarse picture as the decoder holds it: YCbCr planes, exact on every machine.
+    """A decoded coarse picture: YCbCr planes, exact on every machine.
 
-    BT.601, full range (as JPEG and BPG have it). Chroma planes are either as large as luma
-    (4:4:4) or half as large, rounded up (4:2:0).
+    BT.601, full range, as in JPEG and BPG. Chroma planes have the size of luma (4:4:4) or half the
+    size, rounded up (4:2:0).
     """
 
     y: Plane
@@ -40,47 +40,47 @@ class Coarse:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Window:
-    """A part of the picture that was sent as it is: exact on every machine, nearly the original."""
+    """A part of the picture that is sent at full resolution; exact on every machine."""
 
     x: int
-    """Its left column in the picture."""
+    """Left column in the picture."""
     y: int
-    """Its top row."""
+    """Top row in the picture."""
     picture: Image
     """uint8 (h, w, 3), sRGB."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Scene:
-    """One transmitted scene (DESIGN §1)."""
+    """One transmitted scene."""
 
     width: int
-    """Of the picture to be rebuilt, in pixels."""
+    """Of the decoded picture, in pixels."""
     height: int
     palette: int
     """Id of the palette that the labels index (`sempic.palette`)."""
     own: str | None = None
-    """Identity of the palette, if it is one of the sender's own; `palette` is its id where this
-    process knows it, else that of plain indices."""
+    """Identity of a custom palette of the sender. Then `palette` is its id in this process, or the
+    id of plain indices if this process does not know the palette."""
     model: int
-    """Id of the receiver that the sender had in mind; 0 is whichever is bundled."""
+    """Id of the intended receiver, 0: any."""
     labels: LabelMap | None
-    """uint8 (height, width), or None if the file carries none."""
+    """uint8 (height, width), or None if the stream has no label map."""
     coarse: Coarse | None
-    """The coarse planes, or None if the file carries none."""
+    """The coarse planes, or None if the stream has no coarse picture."""
     halved: bool = False
-    """Whether the picture has no detail that half its size would lose: then labels are the same in
-    each 2×2 pixels, and it is painted at half the size."""
+    """Whether the picture loses no detail at half its size: labels are equal within each 2×2
+    pixels, and the receiver paints at half the size."""
     enlarged: bool = False
-    """Whether what is painted of it is to be shown at twice its size, as `half` of a scene is."""
+    """Whether the painted picture will be shown at twice its size, as that of `half`."""
     windows: tuple[Window, ...] = ()
-    """Parts of the picture that are shown as they are; no two overlap."""
+    """Parts of the picture at full resolution, without overlap."""
     texture: Mapping[int, tuple[int, int]] = field(default_factory=dict)
-    """How strong texture may be, by id (`sempic.texture`); nothing is said of other ids."""
+    """Strength of texture by id (`sempic.texture`); other ids are unlimited."""
 
     def half(self) -> Scene:
-        """The same at half its size, rounded up, without windows; the coarse picture and what is
-        said of texture stay as they are."""
+        """The scene at half its size, rounded up, without windows; coarse picture and texture stay
+        unchanged."""
         return dataclasses.replace(
             self,
             width=-(-self.width // 2),

@@ -260,7 +260,7 @@ def test_a_table_on_the_command_line(tmp_path, capsys, monkeypatch, codec):
     assert said.count("\n") == 1
     assert not (tmp_path / "a.sempic").exists()
     assert cli.main(["encode", picture, "--critical", str(table)]) == 2
-    assert "no check is asked for" in capsys.readouterr().err
+    assert "critical needs check, which is off" in capsys.readouterr().err
     assert cli.main([*line[:-2], "-o", str(table)]) == 2
     assert "would replace" in capsys.readouterr().err
     assert table.read_text() == json.dumps({"ghosts": ["ghost"]})

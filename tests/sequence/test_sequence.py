@@ -928,7 +928,7 @@ def test_what_is_warned_of_in_decoding_is_said_once(clip, monkeypatch, capsys):
         warnings.simplefilter("always")
         assert cli.main(["decode", "drive.sempic", "-o", "x.mp4"]) == 0
     assert not told
-    note = "sempic: drive.sempic: the stream was made for receiver 3, and this is 4\n"
+    note = "sempic: drive.sempic: the stream is for receiver 3; this is receiver 4\n"
     assert capsys.readouterr().err == note
 
 

@@ -39,7 +39,7 @@ def test_jobs_are_done_in_order_and_the_queue_is_bounded():
         jobs = [asyncio.create_task(job(i)) for i in range(4)]
         await asyncio.sleep(0)
         assert p.accepted == 4
-        with pytest.raises(pools.QueueFull, match="4 places") as full:
+        with pytest.raises(pools.QueueFull, match="4 requests run or wait") as full:
             await p.run("echo", 4)
         assert 1 <= full.value.retry_after <= 60
         await asyncio.gather(*jobs)
@@ -88,14 +88,14 @@ def test_signals_for_the_group_leave_a_worker_alone_that_starts(number):
     worker = pools.Worker(FakeCoder)
     os.kill(worker.process.pid, number)
     try:
-        assert worker.ready() is None
+        assert worker.wait_until_ready() is None
     finally:
         worker.kill()
 
 
 def test_a_worker_that_dies_at_its_start_is_replaced_again(monkeypatch):
     async def test(p):
-        began, ready = [], pools.Worker.ready
+        began, ready = [], pools.Worker.wait_until_ready
 
         def dies_once(worker):
             began.append(worker)
@@ -103,7 +103,7 @@ def test_a_worker_that_dies_at_its_start_is_replaced_again(monkeypatch):
                 worker.process.kill()
             return ready(worker)
 
-        monkeypatch.setattr(pools.Worker, "ready", dies_once)
+        monkeypatch.setattr(pools.Worker, "wait_until_ready", dies_once)
         with pytest.raises(pools.Broken, match="died"):
             await p.run("die")
         assert (await p.run("echo", 1)).value == 1

@@ -28,7 +28,7 @@ def test_a_full_queue_and_slow_bodies():
     with TestClient(app.create_app(settings(), quick)) as client:
         quick.accepted = 2
         answer = client.post("/decode", content=stream())
-        refused(answer, 429, "QueueFull", "2 places")
+        refused(answer, 429, "QueueFull", "2 requests")
         assert int(answer.headers["Retry-After"]) >= 1
         assert client.post("/info", content=stream()).status_code == 200  # needs no worker
         quick.accepted = 0

@@ -1,8 +1,8 @@
-"""Many files at once: what there is to do, by whom it is done, and what came of it.
+"""Coding many files.
 
-`sempic.jobs` says what there is to do. *Work* (`work`) is a picklable function of a job that
-returns records, one for each picture. `engines` are three ways to have it done. A `Manifest` keeps
-the records, and knows after an interruption what is done.
+`sempic.jobs` plans the jobs. *Work* (`work`) is a picklable function of a job that returns one
+record for each picture. `engines` run work in this process, in several processes or in Ray. A
+`Manifest` stores the records, so that a later run can skip finished jobs.
 """
 
 from sempic.batch.engines import ENGINES, Done, here, in_processes, in_ray, run

@@ -1,6 +1,6 @@
-"""Three ways to have work done; each yields (job, records) as they come.
+"""Three engines that run work and yield (job, records).
 
-Failures are records, so that one bad file never stops the rest.
+A failure becomes a record, so that a bad file does not stop the others.
 """
 
 from __future__ import annotations
@@ -22,12 +22,13 @@ from sempic.jobs import Job
 
 ENGINES = ("pool", "ray")
 _BLOCK = 16
-"""Jobs that travel together through Ray Data; what is under way at an interruption is lost."""
+"""Jobs in a block of Ray Data; an interruption loses unfinished blocks."""
 Done = Iterator[tuple[Job, list[Record]]]
 
 
 def run(work: Work, jobs: list[Job], *, engine: str = "pool", workers: int = 1) -> Done:
-    """By one of ENGINES: "pool", processes of this machine (this one, for one worker), or "ray"."""
+    """Run work with one of ENGINES: "pool" (local processes; this process for one worker) or
+    "ray"."""
     if engine == "ray" and jobs:
         return in_ray(work, jobs, workers)
     if workers > 1 and len(jobs) > 1:
@@ -36,68 +37,69 @@ def run(work: Work, jobs: list[Job], *, engine: str = "pool", workers: int = 1) 
 
 
 def here(work: Work, jobs: list[Job]) -> Done:
-    """One after another, in this process."""
+    """Run jobs one after another in this process."""
     for job in jobs:
         yield job, attempt(work, job)
 
 
 def in_processes(work: Work, jobs: list[Job], workers: int) -> Done:
-    """In so many processes of one thread each; in the order of the jobs.
+    """Run jobs in `workers` processes of one thread each; yields in the order of the jobs.
 
-    A process that dies costs the file that it was at, and is replaced. None outlives this one.
+    If a process dies, its job fails and a new process replaces it. All processes end with this one.
     """
     for name, value in _one_thread().items():
         os.environ.setdefault(name, value)
     waiting = deque(enumerate(jobs))
     done: dict[int, list[Record]] = {}
-    crew: list[_Process] = []
+    running: list[_Process] = []
     idle: list[_Process] = []
     try:
         for number, job in enumerate(jobs):
             while number not in done:
-                while waiting and (idle or len(crew) < workers):
+                while waiting and (idle or len(running) < workers):
                     if not idle:
-                        crew.append(_Process(work))
-                        idle.append(crew[-1])
+                        running.append(_Process(work))
+                        idle.append(running[-1])
                     idle.pop().begin(*waiting.popleft())
-                for process in _ready(crew):
-                    at, records = process.end()
-                    done[at] = records
-                    if process.lost:
-                        crew.remove(process)
+                for process in _wait_for_any(running):
+                    finished, records = process.end()
+                    done[finished] = records
+                    if process.dead:
+                        running.remove(process)
                     else:
                         idle.append(process)
             yield job, done.pop(number)
     finally:
-        for process in crew:
+        for process in running:
             process.stop()
 
 
 class _Process:
-    """The parent's end of a process that does one job after another.
+    """A worker process, seen from the parent.
 
-    Not concurrent.futures': there a process that dies takes all jobs with it, and the processes
-    stay behind when the parent is killed.
+    In place of concurrent.futures, where all jobs fail if a process dies, and where processes
+    outlive a parent that is killed.
     """
 
     def __init__(self, work: Work) -> None:
-        self._process, self.pipe = processes.child(_live, work)
+        self._process, self.pipe = processes.child(_serve, work)
         self._job: tuple[int, Job] | None = None
-        self.lost = False
+        self.dead = False
 
     def begin(self, number: int, job: Job) -> None:
         self._job = number, job
-        with contextlib.suppress(OSError):  # it has died: `end` says so
+        with contextlib.suppress(OSError):  # the process has died: `end` reports that
             self.pipe.send(job)
 
     def end(self) -> tuple[int, list[Record]]:
+        """The number and records of the job."""
         assert self._job is not None
         number, job = self._job
         self._job = None
         try:
             records: list[Record] = self.pipe.recv()
         except (EOFError, OSError):
-            self.lost = True
+            self.dead = True
             self.stop()
             return number, [{"path": job.name, "error": "a worker process died"}]
         return number, records
@@ -111,15 +113,15 @@ class _Process:
         processes.stop(self._process)
 
 
-def _ready(crew: list[_Process]) -> list[_Process]:
-    """Those that have answered or died; waits for one."""
-    pipes = {process.pipe: process for process in crew if process.busy}
-    found: Any = wait(list(pipes))
-    return [pipes[pipe] for pipe in found]
+def _wait_for_any(running: list[_Process]) -> list[_Process]:
+    """Waits until a process has answered or died; returns all such processes."""
+    pipes = {process.pipe: process for process in running if process.busy}
+    ready: Any = wait(list(pipes))
+    return [pipes[pipe] for pipe in ready]
 
 
-def _live(pipe: Connection, work: Work) -> None:
-    """The life of a process: until the pipe closes or the parent ends."""
+def _serve(pipe: Connection, work: Work) -> None:
+    """The main loop of a worker process, until the pipe closes or the parent ends."""
     processes.end_with_parent()
     with contextlib.suppress(EOFError, OSError):
         while True:
@@ -127,24 +129,24 @@ def _live(pipe: Connection, work: Work) -> None:
 
 
 def in_ray(work: Work, jobs: list[Job], workers: int) -> Done:
-    """By so many actors of Ray Data, in whatever order they finish; extra `ray`.
+    """Run jobs in `workers` actors of Ray Data (extra `ray`); yields in the order of completion.
 
-    The cluster is the one that RAY_ADDRESS names, else one on this machine that ends with us.
+    Uses the cluster of RAY_ADDRESS, or starts a local cluster and ends it.
 
     Raises:
         InputError: Ray is missing, or the cluster fails.
     """
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    os.environ.setdefault("RAY_worker_niceness", "0")  # how nice to be is the user's to say
+    os.environ.setdefault("RAY_worker_niceness", "0")  # keep the user's niceness
     try:
         import ray
         import ray.data
     except ModuleNotFoundError as error:
         raise InputError(f"--engine ray needs ray; {install_hint('ray')}") from error
 
-    ours = not ray.is_initialized()
-    if ours:
-        with refused(InputError, "ray", Exception):  # Ray raises plain ones, too
+    started_here = not ray.is_initialized()
+    if started_here:
+        with refused(InputError, "ray", Exception):  # Ray's exceptions have no common base class
             ray.init(
                 num_cpus=None if "RAY_ADDRESS" in os.environ else workers + 1,  # one for Ray Data
                 include_dashboard=False,
@@ -154,11 +156,11 @@ def in_ray(work: Work, jobs: list[Job], workers: int) -> Done:
     ray.data.DataContext.get_current().enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     rows = [{"id": i, "job": pickle.dumps(job)} for i, job in enumerate(jobs)]
-    worker: Any = _Worker
+    actor: Any = _Actor
     try:
         blocks = max(workers, -(-len(jobs) // _BLOCK))
         done = ray.data.from_items(rows, override_num_blocks=min(len(jobs), blocks)).map(
-            worker,
+            actor,
             fn_constructor_args=(work,),
             compute=ray.data.ActorPoolStrategy(size=min(workers, len(jobs))),
             num_cpus=1,
@@ -168,12 +170,12 @@ def in_ray(work: Work, jobs: list[Job], workers: int) -> Done:
     except ray.exceptions.RayError as error:
         raise InputError(f"ray: {line(error)}") from error
     finally:
-        if ours:
+        if started_here:
             ray.shutdown()
 
 
-class _Worker:
-    """An actor of Ray Data: rows with a pickled job come back with its records as JSON."""
+class _Actor:
+    """An actor of Ray Data: row with a pickled job → row with its records as JSON."""
 
     def __init__(self, work: Work) -> None:
         os.environ |= _one_thread()

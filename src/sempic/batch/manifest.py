@@ -1,4 +1,4 @@
-"""What came of a run: a file that says so, by which a later run goes on."""
+"""The manifest of a run: its records in a file, from which a later run continues."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from sempic.jobs import Job, exists, read
 
 
 class Manifest:
-    """A file of JSON lines: first the settings, then one record for each picture.
+    """A file of JSON lines: the settings, then one record for each picture.
 
-    Each has file, output, bytes, bpp, seconds, error (null where there was none) and receipt (of a
-    check, else null). A later run with the same settings adds to it.
+    A record has file, output, bytes, bpp, seconds, error (null: none) and receipt (null: no check).
+    A later run with the same settings appends records.
     """
 
     def __init__(self, path: Path, settings: Record) -> None:
-        """Raises InputError if the file is of a run with other settings, or none of ours, and
-        OutputError if it cannot be written."""
+        """Read the file if it exists. Raises InputError if the file is of a run with other settings
+        or not a manifest, and OutputError if the file cannot be written."""
         self._path, self._done = path, set[str]()
         self._failed: dict[str, set[str]] = defaultdict(set)
-        """Output of a tar → members of the source that it lacks."""
-        settings = json.loads(json.dumps(settings))  # as they will be read: tuples become lists
+        """Output tar → source members that failed."""
+        settings = json.loads(json.dumps(settings))  # tuples become lists, as in the file
         text = ""
         if os.path.exists(path):
             with naming(path):
@@ -36,7 +36,7 @@ class Manifest:
                 entry = json.loads(row)
                 if number == 0 and entry["settings"] != settings:
                     raise InputError(
-                        f"{path}: of a run with other settings; remove it to begin anew, or name "
+                        f"{path}: of a run with other settings; remove it to start again, or name "
                         "another with --manifest"
                     )
                 if number and entry["error"] is None:
@@ -47,20 +47,20 @@ class Manifest:
             except (ValueError, KeyError, TypeError, RecursionError) as cause:
                 if number == 0:
                     raise InputError(f"{path}: not a manifest of sempic") from cause
-                # A line that an interruption cut short: its file is coded again.
+                # An interruption cut this line short: its file is coded again.
         self._head = "" if text else json.dumps({"settings": settings}) + "\n"
-        """What is written before the first record: a run that never begins leaves nothing."""
+        """Written before the first record, so that a run without records leaves no file."""
         if text and not text.endswith("\n"):
             self._head = "\n"
         with refused(OutputError, f"{path}: cannot write"):
-            there = next(each for each in (path, *path.absolute().parents) if each.exists())
-            if there != path and not there.is_dir():
+            existing = next(p for p in (path, *path.absolute().parents) if p.exists())
+            if existing != path and not existing.is_dir():
                 raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
-            if not os.access(there, os.W_OK):
+            if not os.access(existing, os.W_OK):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
     def remaining(self, jobs: list[Job]) -> list[Job]:
-        """Those whose output is not both recorded and there."""
+        """The jobs without a record or without an existing output."""
         return [
             job
             for job in jobs
@@ -68,7 +68,7 @@ class Manifest:
         ]
 
     def lacking(self, jobs: list[Job]) -> int:
-        """How many of these are tars that were written without members that failed."""
+        """Number of jobs whose output tar lacks members that failed."""
         return sum(bool(self._failed.get(str(job.target))) for job in jobs)
 
     def add(self, records: list[Record]) -> None:

@@ -1,4 +1,4 @@
-"""Tars of WebDataset: some members are coded, all others are kept."""
+"""Tars of WebDataset: replacing the pictures or streams among their members."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Member:
     info: tarfile.TarInfo
     data: bytes
     target: str
-    """Its name in the new tar."""
+    """Name in the new tar."""
 
     @property
     def name(self) -> str:
@@ -31,12 +31,15 @@ def change(
     choose: Callable[[list[Member]], list[Member]],
     ending: str,
 ) -> bytes:
-    """A tar in which the members that are chosen are changed, and named KEY and the ending.
+    """A tar with changed members.
 
-    Those of which `change` makes None are left out; all that are not chosen are kept.
+    Args:
+        data: the tar.
+        change: member → new content, or None to drop the member.
+        choose: members → members to change; all others stay unchanged.
+        ending: a changed member is named KEY + ending.
 
-    Raises InputError: not a tar, a damaged one, one of which nothing is chosen, or in which two
-    members would have one name.
+    Raises InputError: not a tar, a damaged tar, no chosen members, or two members with one name.
     """
     try:
         members = _members(data)
@@ -55,12 +58,12 @@ def change(
                 "--images names the ending of the pictures, such as --images .jpg"
             )
     if not chosen:
-        raise InputError("no files of a type that is looked for in this tar")
-    wanted = {id(member) for member in chosen}
+        raise InputError("no files of a supported type in this tar")
+    chosen_ids = {id(member) for member in chosen}
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as target:
         for member in members:
-            payload = change(member) if id(member) in wanted else member.data
+            payload = change(member) if id(member) in chosen_ids else member.data
             if payload is None:
                 continue
             entry = tarfile.TarInfo(member.target)
@@ -75,9 +78,9 @@ def streams(members: list[Member]) -> list[Member]:
 
 
 def pictures(members: list[Member], *, ending: str | None = None) -> list[Member]:
-    """The pictures among the members: those whose names end so, or, for None, all that have the
-    suffix of one. Where a sample (members of one KEY) has several, those that look like label maps
-    (`pictures.is_map`) are none."""
+    """The pictures among the members: names with `ending`, or, for None, with the suffix of a
+    picture. Of several in a sample (members of one KEY), label maps (`pictures.is_map`) are left
+    out."""
     from sempic.pictures import SUFFIXES
 
     if ending is not None:
@@ -87,7 +90,7 @@ def pictures(members: list[Member], *, ending: str | None = None) -> list[Member
 
 def _is_file(name: str, *endings: str) -> bool:
     file = posixpath.basename(name).lower()
-    return file.endswith(endings) and not file.startswith(".")  # as what macOS leaves beside files
+    return file.endswith(endings) and not file.startswith(".")  # macOS adds ._NAME files
 
 
 def _members(data: bytes) -> list[Member]:
@@ -101,7 +104,8 @@ def _members(data: bytes) -> list[Member]:
 
 
 def _without_maps(members: list[Member]) -> list[Member]:
-    """The pictures among the members of each sample; raises InputError if that cannot be told."""
+    """The members that are no label maps beside pictures; raises InputError for samples that cannot
+    be decided."""
     from sempic.pictures import is_map
 
     samples: dict[str, list[Member]] = {}
@@ -111,12 +115,12 @@ def _without_maps(members: list[Member]) -> list[Member]:
     kept = []
     for sample in samples.values():
         if len(sample) > 1:
-            seen_as = [is_map(member.data) for member in sample]
-            if all(seen is not False for seen in seen_as) and True in seen_as:
+            are_maps = [is_map(member.data) for member in sample]
+            if False not in are_maps and True in are_maps:
                 names = " and ".join(member.name for member in sample)
                 raise InputError(
                     f"{names}: which is the picture? --images names its ending, such as .jpg"
                 )
-            sample = [m for m, seen in zip(sample, seen_as, strict=True) if seen is not True]
+            sample = [m for m, is_one in zip(sample, are_maps, strict=True) if is_one is not True]
         kept += sample
     return kept

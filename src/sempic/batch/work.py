@@ -1,4 +1,4 @@
-"""What is done to one file, wherever that may be, and what is reported of it."""
+"""Work: encoding or decoding the file of a job, and the records of the result."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ from sempic.palette import PALETTES
 from sempic.scene import Scene
 
 Record = dict[str, Any]
-"""What is reported of one picture: path, output, seconds, and bytes, bpp, … or error."""
+"""The report of one picture: path, output, seconds, and bytes, bpp, … or error."""
 Work = Callable[[Job], Record | list[Record]]
-"""A function of the module's top level, or an instance with __call__: it is sent to processes."""
+"""Picklable, for other processes: a module-level function or an instance with __call__."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Encode:
-    """What `sempic encode` does to one file; all but `options` are arguments of its own."""
+    """The work of `sempic encode`; its own arguments besides `options`."""
 
     labels: str | None = option(
-        "send this label map (a picture of ids, or a folder of them under the pictures' names) "
+        "send this label map (a picture of ids, or a folder of them with the pictures' names) "
         "instead of the segmenter's",
         None,
         metavar="MAP",
@@ -51,8 +51,8 @@ class Encode:
     verifier: str | None = another(Models, "verifier", None)
     prior: str | None = another(Models, "prior", None)
     images: str | None = option(
-        "how the names of pictures end in tars, such as .jpg; default: label maps beside them are "
-        "recognised",
+        "ending of the pictures' names in tars, such as .jpg; default: any picture that is not a "
+        "label map",
         None,
         metavar="ENDING",
     )
@@ -63,8 +63,8 @@ class Encode:
             if self.labels:
                 raise InputError("--labels are for pictures, not for tars of them")
             choose = functools.partial(tar.pictures, ending=self.images)
-            return _change_tar(job, self._coded, choose, ".sempic")
-        stream, record = self._coded(job.read(), job)
+            return _change_tar(job, self._encode, choose, ".sempic")
+        stream, record = self._encode(job.read(), job)
         job.write(stream)
         return record
 
@@ -78,8 +78,8 @@ class Encode:
         with naming(path):
             return pictures.read_labels(read(path), self.options.known_palette)
 
-    def _coded(self, data: bytes, job: Job | None = None) -> tuple[bytes, Record]:
-        """`job`: whose picture it is, which may have a label map; None: a member of a tar."""
+    def _encode(self, data: bytes, job: Job | None = None) -> tuple[bytes, Record]:
+        """job: None for a member of a tar, which has no label map of the user."""
         from sempic import pictures
 
         try:
@@ -96,36 +96,35 @@ class Encode:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Decode:
-    """What `sempic decode` does to one file; all but `options` and `replace` are arguments of its
-    own."""
+    """The work of `sempic decode`; its own arguments besides `options` and `replace`."""
 
     only: Literal["labels", "coarse"] | None = option(
-        "just the coloured label map, or the coarse picture enlarged; no receiver needed",
+        "only the coloured label map or the enlarged coarse picture; needs no receiver",
         None,
         choices=("labels", "coarse"),
     )
     uncertainty: str | None = option(
-        "also write this grey picture of where decodes of other seeds differ: four times the "
-        "standard deviation of each pixel over --samples of them. Black is where the seeds agree, "
-        "which they may where all are wrong",
+        "also write a grey picture of the differences between seeds: four times the standard "
+        "deviation of each pixel over --samples decodes. Black: the seeds agree, but may all be "
+        "wrong",
         None,
         metavar="MAP",
     )
-    samples: int = option("of --uncertainty", 8, low=1, metavar="N")
+    samples: int = option("number of decodes for --uncertainty", 8, low=1, metavar="N")
     receiver: str | None = another(Models, "receiver", None, flags=("--receiver", "--model"))
     prior: str | None = another(Models, "prior", None)
     images: str = option(
-        "how the names of pictures are to end in tars, such as .jpg", ".png", metavar="ENDING"
+        "ending of the pictures' names in tars, such as .jpg", ".png", metavar="ENDING"
     )
     options: DecodeOptions = field(default_factory=DecodeOptions)
     replace: bool = True
-    """Whether a picture that is there may be replaced."""
+    """Whether an existing picture may be replaced."""
 
     def __call__(self, job: Job) -> Record | list[Record]:
         from sempic import pictures
 
         if job.is_tar:
-            return _change_tar(job, self._member, tar.streams, "." + self.images.lstrip("."))
+            return _change_tar(job, self._decode, tar.streams, "." + self.images.lstrip("."))
         stream = stream_of(job.read())
         target = job.target
         assert target is not None
@@ -133,21 +132,21 @@ class Decode:
             raise OutputError(f"{target} exists, maybe the original; name the output with -o")
         scene = self._scene(stream)
         data = self._picture(scene, ".png" if target == STDOUT else target.suffix)
-        if self.uncertainty is not None:
-            spread = self._coder.uncertainty(scene, samples=self.samples, **self.options.keywords())
-            grey = np.minimum(np.rint(4 * spread), 255).astype(np.uint8)
-            path = Path(self.uncertainty)
-            with naming(path):
-                spread_data = pictures.encode(grey, path.suffix)
-            part = files.stage(path, spread_data)
-            with files.removed_on_failure(part):
-                job.write(data)
-                files.place(part, path)
-        else:
+        if self.uncertainty is None:
             job.write(data)
+            return described(stream)
+        spread = self._coder.uncertainty(scene, samples=self.samples, **self.options.keywords())
+        grey = np.minimum(np.rint(4 * spread), 255).astype(np.uint8)
+        path = Path(self.uncertainty)
+        with naming(path):
+            part = files.stage(path, pictures.encode(grey, path.suffix))
+        with files.removed_on_failure(part):
+            job.write(data)
+            files.place(part, path)
         return described(stream)
 
-    def _member(self, data: bytes) -> tuple[bytes, Record]:
+    def _decode(self, data: bytes) -> tuple[bytes, Record]:
+        """A member of a tar."""
         stream = stream_of(data)
         suffix = "." + self.images.rpartition(".")[2]
         return self._picture(self._scene(stream), suffix), described(stream)
@@ -170,9 +169,9 @@ class Decode:
 
 
 def part_of(scene: Scene, only: str, suffix: str) -> bytes:
-    """A picture file of a part of a scene: "labels" in their colours, or "coarse", enlarged.
+    """A picture file of one part of a scene: "labels" in their colours, or "coarse", enlarged.
 
-    Raises BitstreamError if the scene lacks it.
+    Raises BitstreamError if the scene does not have the part.
     """
     from sempic import pictures
 
@@ -184,22 +183,23 @@ def part_of(scene: Scene, only: str, suffix: str) -> bytes:
 
 
 coder_with = functools.cache(api.Codec)
-"""One codec for all files of a process: its networks are loaded once."""
+"""A cached codec, so that a process loads networks once for all files."""
 
 
 def described(stream: bytes, *, shares: bool = False, prior: str | None = None) -> Record:
-    """`sempic.info` of a stream, as it is reported; the prior is for the shares."""
+    """The record of a stream: `sempic.info`, with bpp rounded. prior: for `shares`."""
     record = api.info(stream, shares=shares, prior=coder_with(prior=prior).prior)
     record["bpp"] = round(record["bpp"], 5)
     return record
 
 
 def stream_of(data: bytes) -> bytes:
-    """What should be a .sempic file; raises InputError for a picture, to tell that from damage."""
+    """`data` unchanged; raises InputError if it is a picture, which is clearer than a decoding
+    error."""
     from sempic import pictures
 
     if not data.startswith(container.MAGIC) and (kind := pictures.kind(data)):
-        raise InputError(f"a picture ({kind}), not a .sempic file; sempic encode makes one of it")
+        raise InputError(f"a picture ({kind}), not a .sempic file; sempic encode makes one")
     return data
 
 
@@ -209,31 +209,32 @@ def _change_tar(
     choose: Callable[[list[tar.Member]], list[tar.Member]],
     ending: str,
 ) -> list[Record]:
+    """Change members of a tar; a member that fails is dropped, and its record has an error."""
     records: list[Record] = []
 
-    def tried(member: tar.Member) -> bytes | None:
+    def change_or_drop(member: tar.Member) -> bytes | None:
         start = time.perf_counter()
         record: Record = {"path": f"{job.name}/{member.name}", "output": str(job.target)}
         records.append(record)
         payload = None
         try:
             with noting() as notes:
-                payload, found = change(member.data)
-            record |= found | notes
+                payload, result = change(member.data)
+            record |= result | notes
         except Exception as error:
             record["error"] = cause(error)
         record["seconds"] = round(time.perf_counter() - start, 4)
         return payload
 
-    changed = tar.change(job.read(), tried, choose, ending)
-    if records and all("error" in record for record in records):  # nothing that could be of use
+    changed = tar.change(job.read(), change_or_drop, choose, ending)
+    if records and all("error" in record for record in records):  # write no tar
         return [{k: v for k, v in record.items() if k != "output"} for record in records]
     job.write(changed)
     return records
 
 
 def attempt(work: Work, job: Job) -> list[Record]:
-    """The records of a job; whatever went wrong is one, and costs this file and no other."""
+    """Run work on a job; an exception becomes a record with an error."""
     start = time.perf_counter()
     common: Record = {"path": job.name}
     if job.target is not None:
@@ -244,8 +245,8 @@ def attempt(work: Work, job: Job) -> list[Record]:
         if isinstance(result, dict):
             result = result | notes
         else:
-            common.pop("output", None)  # of a tar each member says it
-    except BrokenPipeError:  # nobody reads what we write: no fault of the file
+            common.pop("output", None)  # a tar's records have outputs already
+    except BrokenPipeError:  # the reader of standard output has gone: not the file's error
         raise
     except Exception as error:
         result = {"error": cause(error)}
@@ -256,14 +257,14 @@ def attempt(work: Work, job: Job) -> list[Record]:
 
 @contextlib.contextmanager
 def noting() -> Iterator[Record]:
-    """A part of a record, filled with what sempic warns of within, if it does: each once."""
+    """Yields a partial record that collects the warnings of the block as "notes", each once."""
     record: Record = {}
     with notes_to(lambda text: record.setdefault("notes", []).append(text)):
         yield record
 
 
 def cause(error: Exception) -> str:
-    """What a record says of an exception: whatever it was, it costs this file and no other."""
+    """The text of an exception in a record."""
     if isinstance(error, SempicError):
         return str(error)
     if isinstance(error, MemoryError):

@@ -1,8 +1,8 @@
-"""The commands: one module each, imported when it is used (three share that of training).
+"""The commands: one module each, imported at use; train, distill and sample share one.
 
-A module has `add(parser)`, which declares the arguments, and `run(args)`, which does the work and
-returns the exit code, 0 or 2. It may raise SempicError, which ends it with one line, and
-ModuleNotFoundError where the extra that the table names is not installed.
+A module has `add(parser)`, which declares the arguments, and `run(args)`, which returns the exit
+code, 0 or 2. `run` may raise SempicError, shown as one line, and ModuleNotFoundError if the
+command's extra is not installed.
 """
 
 from __future__ import annotations
@@ -21,26 +21,25 @@ from sempic.errors import install_hint
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """What is known of a command without importing it."""
+    """A command, described without importing its module."""
 
     help: str
     extra: str | None = None
-    """The extra whose packages it cannot do without."""
+    """The extra that the command needs."""
     trains: bool = False
-    """Whether it is of the module `train`, which reads its arguments itself: all of them are in
-    `args.arguments`."""
+    """Whether the module is `train`, which parses the arguments (`args.arguments`) itself."""
 
 
 COMMANDS = {
     "encode": About("pictures → .sempic"),
     "decode": About(".sempic → pictures"),
     "info": About("what .sempic files hold and what each part costs"),
-    "serve": About("HTTP server with a page to look at it", "serve"),
+    "serve": About("HTTP server with a demo page", "serve"),
     "completion": About("a script that completes these commands in your shell", "completion"),
     "train": About("train the networks", "train", True),
     "distill": About("the same as train distill", "train", True),
     "sample": About("sample the paper's network", "train", True),
-    "benchmark": About("this codec beside others at the same rates", "eval"),
+    "benchmark": About("this codec and others at the same rates", "eval"),
     "compare": About("versions of one picture: figures and a page", "eval"),
     "evaluate": About("bpp, mIoU, FID and more of a folder of results", "eval"),
 }
@@ -53,8 +52,8 @@ def load(name: str) -> ModuleType:
 
 
 def parsers(*names: str) -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
-    """The parser, and those of the commands; only the named ones are whole, or, if none is named,
-    all. To fill one in, its module is imported."""
+    """The main parser and the parsers of all commands. Only the named commands (default: all) have
+    their arguments, because that imports their modules."""
     parser = _Parser(
         prog="sempic",
         description="A semantic image codec: pictures to .sempic files and back.",
@@ -63,20 +62,20 @@ def parsers(*names: str) -> tuple[argparse.ArgumentParser, dict[str, argparse.Ar
     )
     version = f"sempic {sempic.__version__}\n{models.TERMS}"
     parser.add_argument("--version", action="version", version=version)
-    within = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
-    found: dict[str, argparse.ArgumentParser] = {}
+    subparsers = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
+    commands: dict[str, argparse.ArgumentParser] = {}
     for name, about in COMMANDS.items():
-        # One that reads its arguments itself: none of them looks like an option to argparse.
-        how: dict[str, Any] = {"prefix_chars": "\0", "add_help": False} if about.trains else {}
+        # `train` parses its arguments itself, so argparse must recognise no options there.
+        own: dict[str, Any] = {"prefix_chars": "\0", "add_help": False} if about.trains else {}
         line = about.help + (f" (needs the extra {about.extra})" if about.extra else "")
-        found[name] = within.add_parser(name, help=line, formatter_class=_Help, **how)
+        commands[name] = subparsers.add_parser(name, help=line, formatter_class=_Help, **own)
         if name in names or not names:
-            load(name).add(found[name])
-    return parser, found
+            load(name).add(commands[name])
+    return parser, commands
 
 
 class _Parser(argparse.ArgumentParser):
-    """One whose help fails where it cannot be written, as all else does."""
+    """A parser whose help raises OSError if it cannot be written; argparse ignores the error."""
 
     def _print_message(self, message: str, file: Any = None) -> None:
         if message and (file := file or sys.stderr) is not None:
@@ -84,7 +83,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 class _Help(argparse.HelpFormatter):
-    """Fills paragraphs, and leaves sections of several lines as they are."""
+    """Fills paragraphs of one line; paragraphs of several lines keep their layout."""
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         fill = super()._fill_text
@@ -101,9 +100,9 @@ examples:
 'sempic COMMAND --help' explains a command, with examples of its own.
 
 exit status:
-  0  all is well
-  2  something failed; one line on stderr for each file says what
-  Ctrl-C and other signals end it as they end any program, when the file at hand is cleaned up
+  0  success
+  2  an error; one line on stderr for each file explains it
+  after Ctrl-C and other signals, that signal, once the current file is cleaned up
 
 environment:
   SEMPIC_THREADS  threads of each network; default: all cores

@@ -1,4 +1,4 @@
-"""What commands share that read files: their arguments, and how many files are gone through."""
+"""Shared by the commands that code files: arguments, and running the jobs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sempic.jobs import STDOUT, Job
 
 def add_inputs(parser: argparse.ArgumentParser, inputs: str) -> None:
     parser.add_argument("inputs", nargs="+", metavar="FILE", help=inputs)
-    parser.add_argument("--json", action="store_true", help="print one JSON object a file")
+    parser.add_argument("--json", action="store_true", help="print one JSON object per file")
 
 
 def add_output(parser: argparse.ArgumentParser, example: str) -> None:
@@ -29,38 +29,38 @@ def add_output(parser: argparse.ArgumentParser, example: str) -> None:
 
 
 def add_many(parser: argparse.ArgumentParser, verb: str) -> None:
-    """Who does it, and what is written of it."""
+    """The options of runs over many files."""
     parser.add_argument(
         "-j",
         "--jobs",
         type=positive,
         default=1,
         metavar="N",
-        help=f"{verb} so many files at a time, each in a process of one thread; default 1",
+        help=f"{verb} this many files at a time, each in a process of one thread; default 1",
     )
     parser.add_argument(
         "--engine",
         choices=batch.ENGINES,
         default=batch.ENGINES[0],
-        help="who runs them: processes of this machine (the default), or Ray Data (needs "
-        "the extra ray) on this machine or the cluster that RAY_ADDRESS names",
+        help="run local processes (default), or Ray Data (needs the extra ray) on this machine or "
+        "the cluster of RAY_ADDRESS",
     )
     parser.add_argument(
         "--manifest",
         metavar="FILE",
-        help="record what came of each file as JSON lines, and skip what is recorded and there; "
-        "with --engine ray the default is manifest.jsonl in the output folder, if that is local",
+        help="record each result as a JSON line, and skip files that have a record and an output; "
+        "default with --engine ray: manifest.jsonl in a local output folder",
     )
 
 
-def only_for(what: str, given: Iterable[str]) -> None:
-    """Raises InputError for an option that was given, and is only for what is not at hand."""
-    for name in given:
+def only_for(what: str, names: Iterable[str]) -> None:
+    """Raises InputError if there are names: options that need `what`, which is missing."""
+    for name in names:
         raise InputError(f"--{name.replace('_', '-')} is for {what}")
 
 
 def positive(text: str) -> int:
-    """For argparse: a whole number from 1 on."""
+    """For argparse: a positive whole number."""
     value = int(text)
     if value < 1:
         raise ValueError
@@ -73,21 +73,21 @@ positive.__name__ = "positive whole number"
 def run(
     args: argparse.Namespace, work: batch.Work, jobs: list[Job], settings: dict[str, Any]
 ) -> int:
-    """Has all of it done and reported; `settings` are what the files depend on."""
+    """Run and report all jobs; settings: options that determine the outputs."""
     manifest = None
-    todo = jobs
+    remaining = jobs
     path = args.manifest or (_manifest_of_ray(args, jobs) if args.engine == "ray" else None)
     if path is not None:
         if any(job.target == STDOUT for job in jobs):
             raise InputError("--manifest is for files, not for standard output")
         manifest = batch.Manifest(Path(path), settings | {"sempic": sempic.__version__})
-        todo = manifest.remaining(jobs)
-        if len(todo) < len(jobs):
-            lacking = manifest.lacking(jobs) - manifest.lacking(todo)
+        remaining = manifest.remaining(jobs)
+        if len(remaining) < len(jobs):
+            lacking = manifest.lacking(jobs) - manifest.lacking(remaining)
             but = f"; {lacking} without members that failed, see {path}" if lacking else ""
-            processes.say(f"{len(jobs) - len(todo)} of {len(jobs)} are done{but}")
-    done = batch.run(work, todo, engine=args.engine, workers=args.jobs)
-    return _report.each(todo, done, _report.summary, args.json, manifest)
+            processes.say(f"{len(jobs) - len(remaining)} of {len(jobs)} are done{but}")
+    done = batch.run(work, remaining, engine=args.engine, workers=args.jobs)
+    return _report.each(remaining, done, _report.summary, args.json, manifest)
 
 
 def _manifest_of_ray(args: argparse.Namespace, jobs: list[Job]) -> str:

@@ -1,4 +1,4 @@
-"""What the commands share that measure: how pictures are judged, and by what."""
+"""Shared by the commands that measure: the judge and the metrics."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--judge",
         metavar="SPEC",
-        help="the segmenter that judges: an ONNX file, or hf:NAME for one of transformers'; "
-        "never the one that encodes",
+        help="the segmenter that measures: an ONNX file, or hf:NAME for a model of transformers; "
+        "not the one that encodes",
     )
     parser.add_argument("--inception", metavar="PATH", help="TorchScript file of the FID network")
     parser.add_argument(
         "--metrics",
         type=listed,
         metavar="A,B",
-        help=f"some of {', '.join(METRICS)}; default: all whose weights are there, but for the "
+        help=f"some of {', '.join(METRICS)}; default: all with weights on this machine, not the "
         "slow " + ", ".join(m.name for m in METRICS.values() if m.costly),
     )
 
@@ -33,7 +33,7 @@ def listed(text: str) -> list[str]:
 
 
 def settings(args: argparse.Namespace, usual: Sequence[str] | None = None) -> Settings:
-    """The metrics that are asked for, or else the usual ones as far as they are there."""
+    """The judge and metrics of the arguments; default: the usual metrics, if available."""
     found, missing = available(args.metrics, args.inception, args.judge, usual)
     for line in missing:
         processes.say(line)

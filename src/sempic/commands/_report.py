@@ -1,4 +1,4 @@
-"""What commands print."""
+"""Output of the commands."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ def each(
     as_json: bool,
     manifest: batch.Manifest | None = None,
 ) -> int:
-    """Report what is done; a failure is reported and does not stop the rest."""
+    """Report each record as it comes; returns the exit code."""
     out = sys.stderr if any(job.target == STDOUT for job in jobs) else sys.stdout
-    unsaid: OSError | None = None
+    print_error: OSError | None = None
 
     def tell(text: str, file: Any) -> None:
-        nonlocal unsaid
+        nonlocal print_error
         try:
-            if file is not None:  # one that is closed
+            if file is not None:  # None: closed
                 with progress.aside():
                     print(text, file=file)
         except BrokenPipeError:
             raise
-        except OSError as cause:  # a full disk: what is written is no less worth for that
-            unsaid = cause
+        except OSError as cause:  # such as a full disk; the coded files remain useful
+            print_error = cause
 
     failed = count = 0
     with (
-        contextlib.closing(cast(Any, done)),  # an interruption ends workers, too
+        contextlib.closing(cast(Any, done)),  # ends workers at an interruption
         progress.bar(len(jobs), "file") as advance,
     ):
         for _, records in done:
@@ -59,15 +59,15 @@ def each(
             advance()
     if failed and count > 1:
         processes.say(f"{failed} of {count} files failed")
-    if unsaid is not None:
-        processes.leave_stdout()  # said once is enough
-        processes.say(f"cannot write to standard output: {reason(unsaid)}")
+    if print_error is not None:
+        processes.discard_stdout()  # one message is enough
+        processes.say(f"cannot write to standard output: {reason(print_error)}")
         return 2
     return 2 if failed else 0
 
 
 def summary(record: Record) -> str:
-    """One line of what a file became."""
+    """One line about a coded file."""
     path, to = (processes.printable(record.get(key, "-")) for key in ("path", "output"))
     return (
         f"{path} → {to}: {record['width']}×{record['height']}, "
@@ -76,7 +76,7 @@ def summary(record: Record) -> str:
 
 
 def details(record: Record) -> str:
-    """What a stream holds, a line for each part."""
+    """The parts of a stream, one per line."""
     path = processes.printable(record["path"])
     pixels = record["width"] * record["height"]
     receiver = f"receiver {record['model']}" if record["model"] else "any receiver"
@@ -90,20 +90,20 @@ def details(record: Record) -> str:
             f"{path}: version {record['version']}, {record['width']}×{record['height']}, "
             f"palette {record['palette']}, {receiver}",
             *(f"  {name:<17}{size:>8} bytes{8 * size / pixels:>9.4f} bpp" for name, size in rows),
-            *_shown(record.get("classes")),
+            *_shares(record.get("classes")),
             *verdict(record["receipt"]),
         ]
     )
 
 
-def _shown(classes: dict[str, float] | None) -> list[str]:
-    """Which share of the map each class takes, in one line."""
+def _shares(classes: dict[str, float] | None) -> list[str]:
+    """The share of each class in the map, in one line."""
     shares = [f"{name} {share:.1%}" for name, share in (classes or {}).items()]
     return ["  map: " + ", ".join(shares)] if shares else []
 
 
 def verdict(receipt: Record | None) -> list[str]:
-    """What a check found, a line for each group that has objects."""
+    """The result of a check, one line for each group with objects."""
     if receipt is None:
         return []
     groups = {name: group for name, group in receipt["groups"].items() if any(group.values())}

@@ -8,8 +8,7 @@ from sempic.commands import parsers, train
 from sempic.jobs import need_stdout
 
 _HELP = (
-    "Prints a script for your shell (needs the extra completion). Where it goes depends on "
-    "the shell:"
+    "Prints a script for your shell (needs the extra completion). Its place depends on the shell:"
 )
 _EXAMPLES = """
 examples:

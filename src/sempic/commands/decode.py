@@ -11,15 +11,15 @@ from sempic.jobs import TAR, find
 from sempic.options import DecodeOptions
 
 _HELP = (
-    "Writes NAME.png beside each file, or where -o says; the suffix there chooses the format. "
-    "Without -o no existing picture is replaced. Exit code 2 if any file failed."
+    "Writes NAME.png beside each file, or to -o, whose suffix chooses the format. Only with -o are "
+    "existing pictures replaced. Exit code 2 if any file failed."
 )
 _EXAMPLES = """
 examples:
   sempic decode photo.sempic -o decoded.png              # 1 step
-  sempic decode photo.sempic -o decoded.jpg --steps 4    # the map counts more
-  sempic decode photo.sempic -o other.png --seed 7       # other details, as likely
-  sempic decode photo.sempic --only labels               # photo.labels.png: what is where
+  sempic decode photo.sempic -o decoded.jpg --steps 4    # follows the map more closely
+  sempic decode photo.sempic -o other.png --seed 7       # other details, equally likely
+  sempic decode photo.sempic --only labels               # photo.labels.png: the label map
   sempic decode photo.sempic -o decoded.png --uncertainty imagined.png --samples 2
   sempic decode out/ -o pictures/                      # a folder
   sempic decode drive.sempic -o drive.mp4                # a sequence: a video, or a folder
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     jobs = find(
         args.inputs,
         args.output,
-        found={".sempic", TAR},
+        accepted={".sempic", TAR},
         suffix=f".{work.only}.png" if work.only else ".png",
         reads=(work.receiver, work.prior),
         writes=(work.uncertainty, args.manifest),

@@ -12,26 +12,26 @@ from sempic.options import EncodeOptions
 
 _RATE = ("quality", "target_bpp", "target_bytes")
 _HELP = (
-    "Writes NAME.sempic beside each picture, or where -o says. An existing file is replaced only "
-    "when the new one is complete. Exit code 2 if any picture failed."
+    "Writes NAME.sempic beside each picture, or to -o. An existing file is replaced when the new "
+    "one is complete. Exit code 2 if any picture failed."
 )
 _EXAMPLES = """
 examples:
   sempic encode photo.jpg                        # photo.sempic, quality 5
   sempic encode photo.jpg -o small.sempic -q 1     # the smallest
   sempic encode photo.jpg --target-bpp 0.15      # the best within a budget
-  sempic encode photo.jpg --target-bytes 1000    # that fits into a packet
-  sempic encode photo.jpg --keep sign,person     # shows these as they are
-  sempic encode photo.jpg --imagine person       # and never more of these than the coarse picture
+  sempic encode photo.jpg --target-bytes 1000    # fits into a packet
+  sempic encode photo.jpg --keep sign,person     # sends these nearly unchanged
+  sempic encode photo.jpg --imagine person       # sends only a coarse picture of these
   sempic encode photo.png --labels map.png       # with a label map of your own
   sempic encode shots/ -o out/ --jobs 2          # a folder, two at a time
-  sempic encode shots/ -o out/ --manifest m.jsonl  # goes on after an interruption
-  sempic encode drive.mp4 --bitrate 16k          # a video, at 16 kbit a second
-  sempic encode shots.tar -o coded.tar           # of WebDataset: KEY.jpg becomes KEY.sempic
+  sempic encode shots/ -o out/ --manifest m.jsonl  # continues after an interruption
+  sempic encode drive.mp4 --bitrate 16k          # a video, at 16 kbit per second
+  sempic encode shots.tar -o coded.tar           # a WebDataset: KEY.jpg becomes KEY.sempic
 
-The networks are at home at heights of 250 to 500 pixels; larger pictures work,
-and --max-side makes them smaller and faster. Names with a scheme
-(s3://bucket/folder) need the extra ray, and the library of that store, such as s3fs.
+The networks work best at heights of 250 to 500 pixels; --max-side makes larger
+pictures smaller and faster. Names with a scheme (s3://bucket/folder) need the
+extra ray and the library of the store, such as s3fs.
 """
 
 
@@ -55,15 +55,15 @@ def run(args: argparse.Namespace) -> int:
     options = EncodeOptions(**fields.given(args, EncodeOptions))
     work = batch.Encode(options=options, **fields.given(args, batch.Encode))
     if work.labels is not None and work.segmenter:
-        raise InputError("--labels takes the place of what --segmenter finds: give one of them")
+        raise InputError("--labels replaces the map of --segmenter: give only one of them")
     if not options.check:
         _files.only_for("--check", [n for n in ("verifier", "check_budget") if n in vars(args)])
     jobs = find(
         args.inputs,
         args.output,
-        found=pictures.SUFFIXES | {TAR},
+        accepted=pictures.SUFFIXES | {TAR},
         suffix=".sempic",
-        foreign=formats.FOREIGN | READ,  # of videos one at a time is coded
+        foreign=formats.FOREIGN | READ,  # videos are coded one at a time
         reads=(work.labels, work.segmenter, work.verifier, work.prior, *options.files),
         writes=(args.manifest,),
         say=processes.say,

@@ -12,13 +12,13 @@ from sempic.errors import InputError
 from sempic.jobs import Job, find, need_stdout
 from sempic.options import Models
 
-_HELP = """Prints size, rate and the cost of each part. No network runs, and nothing is decoded
-unless --map asks for it."""
+_HELP = """Prints size, rate and the cost of each part. Runs no network, and decodes only the label
+map, for --map."""
 _EXAMPLES = """
 examples:
   sempic info photo.sempic
-  sempic info photo.sempic --map    # and how much of the picture is road, person, void
-  sempic info out/ --json           # one object a file, for programs
+  sempic info photo.sempic --map    # also the share of road, person, void, …
+  sempic info out/ --json           # one JSON object per file
 """
 
 
@@ -28,7 +28,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--map",
         action="store_true",
-        help="decode the label map, and print the share that each class takes, void too",
+        help="decode the label map, and print the share of each class, void included",
     )
     fields.add(parser, Models, only=("prior",))
 
@@ -37,8 +37,8 @@ def run(args: argparse.Namespace) -> int:
     need_stdout()
     prior = Models(**fields.given(args, Models)).prior
     if prior and not args.map:
-        raise InputError("--prior is for --map; nothing else is decoded")
-    jobs = find(args.inputs, None, found={".sempic"}, suffix=None)
+        raise InputError("--prior is for --map")
+    jobs = find(args.inputs, None, accepted={".sempic"}, suffix=None)
     code = _report.each(
         jobs,
         batch.here(functools.partial(_described, shares=args.map, prior=prior), jobs),

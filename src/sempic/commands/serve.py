@@ -10,11 +10,11 @@ from sempic.server.settings import Settings
 
 def add(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Serves the codec over HTTP and a page to look at it (needs the extra serve). Ctrl-C or "
-        "SIGTERM ends it when accepted work is finished. The log is JSON lines on stderr."
+        "Serves the codec over HTTP, with a demo page (needs the extra serve). Ctrl-C or SIGTERM "
+        "ends the server when accepted work is finished. The log is JSON lines on stderr."
     )
     parser.add_argument("--host", default="127.0.0.1", help="default 127.0.0.1, this machine only")
-    parser.add_argument("--port", type=int, default=8000, help="default 8000; 0 takes a free one")
+    parser.add_argument("--port", type=int, default=8000, help="default 8000; 0: any free port")
     fields.add(parser, Settings)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import PIL.Image
 
-from sempic import api, checks, pictures
+from sempic import api, checks, halving
 from sempic.scene import Image, Scene
 from sempic.sequence.pack import Expected, Moment, Unpacker
 
@@ -70,7 +70,7 @@ class Painter:
             detail += shares * (_moved(last.detail, moment.expected.places) - detail)
         picture = np.clip(np.rint(base + detail), 0, 255).astype(np.uint8)
         if scene.halved:
-            picture = pictures.doubled(picture)[: scene.height, : scene.width]
+            picture = halving.doubled(picture)[: scene.height, : scene.width]
         self._last = _Painted(scene, picture, base, detail)
         return picture
 

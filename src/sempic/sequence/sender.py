@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sempic import api, checks, coarse, pictures, texture
+from sempic import api, checks, coarse, halving, pictures, texture
 from sempic.coarse import moving
 from sempic.errors import ImageError, warn
 from sempic.options import DEFAULT_LABEL_QUALITY, LOSSLESS, QUALITY
@@ -122,7 +122,7 @@ class Sender:
         if quality != LOSSLESS:
             thrift = LEVELS[DEFAULT_LABEL_QUALITY] / LEVELS[int(quality)]
             self._stable = Stabiliser(segmenter.palette, thrift=thrift, voids=segmenter.voids)
-            if self._factor % 2 == 0 and pictures.is_soft(pixels):  # as a single picture would be
+            if self._factor % 2 == 0 and halving.is_soft(pixels):  # as a single picture would be
                 guess = look(segmenter, coarse.downscale(pixels, 2), quality)
                 self._halved = guess.objection() is None and guess.sent_alone(quality) is not None
         self._packer = Packer(

@@ -602,7 +602,7 @@ class Growing:
         """Raises OutputError if it cannot be written."""
         self._path, self._part = path, None
         with refused(OutputError, f"{path}: cannot write"):
-            stream = files.as_it_is(path)
+            stream = files.direct_target(path)
             self.is_new = stream is None and not path.exists()
             """Whether there was no such file."""
             if stream is None and not self.is_new:

@@ -1,13 +1,13 @@
-"""`sempic serve`: the codec over HTTP, and a page to look at it (docs/guides/serve.md).
+"""`sempic serve`: the codec over HTTP, and a demo page (docs/guides/serve.md).
 
     POST /encode    picture → .sempic              GET /         the page
-    POST /film      clip → .sempic sequence        GET /info     what this server takes and offers
+    POST /film      clip → .sempic sequence        GET /info     limits, options and palettes
     POST /decode    .sempic → picture or clip      GET /healthz  200 while it serves
-    POST /info      .sempic → what it costs        GET /metrics  for Prometheus
+    POST /info      .sempic → bytes of each part   GET /metrics  for Prometheus
     POST /relabel   .sempic + label map → .sempic  GET /docs     every endpoint, by /openapi.json
     POST /compare   picture → AVIF or JPEG
 
-Whatever a client sends is bytes in memory: no name or path of theirs is opened, nothing is
-unpickled. `app` speaks HTTP, by its `routes`; parsing and coding (`coder`) happen in worker
-processes (`pool`), which load nothing of HTTP: hence nothing is imported here.
+Requests stay bytes in memory: no name or path from a client is opened, nothing is unpickled. `app`
+and `routes` speak HTTP; worker processes (`pool`) parse and code (`coder`). Workers load no HTTP
+modules, so this module imports nothing.
 """

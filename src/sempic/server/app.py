@@ -1,4 +1,4 @@
-"""The HTTP application around the workers, and running it."""
+"""The HTTP application, and the process that serves it."""
 
 from __future__ import annotations
 
@@ -31,37 +31,37 @@ from sempic.server.settings import Settings
 log = logging.getLogger("sempic.server")
 
 CONNECTIONS = 512
-"""More connections than this at once are turned away (503)."""
+"""Most connections at once; more are rejected (503)."""
 
 
 def create_app(settings: Settings | None = None, pool: Pool | None = None) -> FastAPI:
     """The ASGI application.
 
     Args:
-        settings: its limits and models.
-        pool: of workers, started and ended with the application; made from `settings` if None.
+        settings: limits and models.
+        pool: workers, started and ended with the application; None: made from `settings`.
     """
     s = settings or Settings()
-    jobs = pool or make_pool(s)
+    workers = pool or make_pool(s)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        await jobs.start()  # if it has not been started
-        app.state.controls = (await jobs.run("controls")).value
+        await workers.start()
+        app.state.controls = (await workers.run("controls")).value
         log.info("ready", extra={"fields": {"workers": s.workers, "queue": s.queue}})
         yield
-        jobs.kill()
+        workers.kill()
         log.info("stopped")
 
-    app = FastAPIOffline(  # its /docs has no script from elsewhere
+    app = FastAPIOffline(  # /docs loads no remote scripts
         title="sempic",
         version=sempic.__version__,
         summary="A semantic image codec: pictures to .sempic files of about a kilobyte, and back.",
         lifespan=lifespan,
         redoc_url=None,
     )
-    app.state.settings, app.state.jobs = s, jobs
-    metrics = app.state.metrics = Metrics(jobs)
+    app.state.settings, app.state.pool = s, workers
+    metrics = app.state.metrics = Metrics(workers)
     app.add_middleware(Door, metrics=metrics, max_bytes=s.max_bytes, seconds=s.seconds)
     problems.add_handlers(app)
     app.include_router(router)
@@ -79,7 +79,7 @@ def make_pool(s: Settings) -> Pool:
 
 
 class JsonLines(logging.Formatter):
-    """One JSON object a line: time, level, message, and what `extra={"fields": …}` gave."""
+    """One JSON object per line: time, level, message, and the items of `extra={"fields": …}`."""
 
     def format(self, record: logging.LogRecord) -> str:
         moment = datetime.datetime.fromtimestamp(record.created, datetime.timezone.utc)
@@ -95,11 +95,11 @@ class JsonLines(logging.Formatter):
 
 
 def serve(settings: Settings, *, host: str = "127.0.0.1", port: int = 8000) -> None:
-    """Serves until SIGINT or SIGTERM; accepted work is finished first. A second signal ends it.
+    """Serve until SIGINT or SIGTERM, then finish accepted jobs; a second signal ends at once.
 
-    The log goes to stderr, one JSON object a line.
+    The log goes to stderr as JSON lines.
 
-    Raises InputError for a port that does not exist, OutputError if the address cannot be had,
+    Raises InputError for a port out of range, OutputError if the address is not available, and
     ModelError if a model cannot be loaded.
     """
     if not 0 <= port <= 65535:
@@ -107,9 +107,9 @@ def serve(settings: Settings, *, host: str = "127.0.0.1", port: int = 8000) -> N
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
     logging.basicConfig(handlers=[handler], level=logging.INFO, force=True)
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)  # until it is known that it can start
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)  # until the workers have started
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # A name that is none of a machine is a ValueError.
+    # A malformed host name is a ValueError.
     with refused(OutputError, f"cannot listen on {host}:{port}", OSError, ValueError):
         listener = socket.create_server((host, port), family=family, backlog=128)
     pool = make_pool(settings)
@@ -123,7 +123,7 @@ def serve(settings: Settings, *, host: str = "127.0.0.1", port: int = 8000) -> N
     server = _Server(config, pool)
     address = f"[{host}]" if ":" in host else host
     server.url = f"http://{address}:{listener.getsockname()[1]}"
-    # uvicorn raises the signal again when it is done; by then there is nothing left to do.
+    # uvicorn raises the signal again at its end, when nothing is left to do.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)
     try:
@@ -142,7 +142,7 @@ class _Server(uvicorn.Server):
         self._pool = pool
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        # Before the application starts: of what fails within that, uvicorn logs a traceback.
+        # Before the application starts, because uvicorn logs failures in there as tracebacks.
         await self._pool.start()
         logging.getLogger("uvicorn").setLevel(logging.INFO)
         await super().startup(sockets)

@@ -1,4 +1,4 @@
-"""What a worker of the server does: bytes in, bytes out."""
+"""The verbs of the server's workers: bytes in, bytes out."""
 
 from __future__ import annotations
 
@@ -27,39 +27,38 @@ from sempic.sequence.painter import Painter
 from sempic.sequence.video import Source
 
 SHRINK = 8
-"""A picture that is scaled down before it is coded may have this many times `max_pixels`."""
+"""Limit of a picture that `max_side` scales down, as a multiple of `max_pixels`."""
 
 PLAYED = 16
-"""The frames of a sequence may have this many times `max_pixels`, all of them together."""
+"""Limit of all frames of a sequence together, as a multiple of `max_pixels`."""
 
 FORMATS = {"png": ".png", "webp": ".webp", "jpeg": ".jpg"}
-"""Of pictures that are answered, with the suffix that `sempic.pictures` knows them by."""
+"""Formats of decoded pictures, with their suffixes in `sempic.pictures`."""
 MOVING = {"png": "PNG", "webp": "WEBP"}
-"""Those of them that play, and Pillow's names."""
+"""Formats of decoded sequences, with Pillow's names."""
 
 
 class Coder:
-    """The verbs of a worker: bytes in, bytes and some facts out. What is to be said of them besides
-    is a SempicWarning. Models are loaded at once."""
+    """The verbs of a worker. Notes to the client are warnings (SempicWarning)."""
 
     def __init__(self, models: Models, *, max_pixels: int, threads: int) -> None:
-        """Raises ModelError if a model cannot be loaded."""
-        os.environ["SEMPIC_THREADS"] = str(threads)  # before ONNX Runtime starts its own
+        """Load the models. Raises ModelError."""
+        os.environ["SEMPIC_THREADS"] = str(threads)  # before ONNX Runtime starts threads
         self._codec = api.Codec(**models.keywords())
         self._max_pixels = max_pixels
-        # Models load and the label coder is compiled now, not on somebody's first request: with a
-        # street, since nothing that is no street has a map to code.
+        # Load models and compile the label coder now, not at the first request. The picture is a
+        # street, because other pictures may be coded without a map.
         street = (Path(__file__).parent / "scenes/street.jpg").read_bytes()
         with noting():
             self._codec.decode(self._codec.encode(pictures.read(street), max_side=256), steps=1)
         codec.unpack(codec.pack(width=8, height=8, labels=np.eye(8, dtype=np.uint8)))
 
     def controls(self) -> list[str]:
-        """Options of `Codec.synthesize` that this receiver heeds."""
+        """Options of `Codec.synthesize` that the receiver supports."""
         return sorted(self._codec.receiver.controls)
 
     def encode(self, picture: bytes, *, max_side: int | None = None, **options: Any) -> bytes:
-        """The .sempic stream of a picture file; options of `Codec.encode`."""
+        """The stream of a picture file; options of `Codec.encode`."""
         pixels = self._read(picture, max_side)
         return self._codec.encode(pixels, max_side=max_side, **options)
 
@@ -72,7 +71,7 @@ class Coder:
         max_side: int | None = None,
         **options: Any,
     ) -> bytes:
-        """A clip's first seconds as a sequence; options of `SequenceOptions`."""
+        """The first seconds of a clip as a sequence; options of `SequenceOptions`."""
         source = Source(
             "the clip",
             data=clip,
@@ -81,16 +80,16 @@ class Coder:
             max_pixels=self._max_pixels * (1 if max_side is None else SHRINK),
         )
         frames = itertools.islice(source, max(1, math.ceil(seconds * source.rate)))
-        pieces = sequence.encode(
-            self._within(frames), rate=source.rate, codec=self._codec, **options
+        packets = sequence.encode(
+            self._limited(frames), rate=source.rate, codec=self._codec, **options
         )
-        stream = b"".join(pieces)
+        stream = b"".join(packets)
         if not stream:
             raise ImageError("a clip without frames")
         return stream
 
-    def _within(self, frames: Iterable[Image]) -> Iterator[Image]:
-        """The same; raises LimitExceeded where all of them are too many pixels."""
+    def _limited(self, frames: Iterable[Image]) -> Iterator[Image]:
+        """The same frames; raises LimitExceeded at too many pixels in a frame or in all frames."""
         left = self._max_pixels * PLAYED
         for frame in frames:
             if frame.shape[0] * frame.shape[1] > self._max_pixels:
@@ -106,10 +105,12 @@ class Coder:
     def decode(
         self, stream: bytes, *, only: str | None, format: str, synthesis: dict[str, Any]
     ) -> bytes:
-        """A picture file of what a stream decodes to, which plays if that is a sequence;
-        `synthesis` is for `Codec.synthesize`."""
+        """The decoded picture of a stream as a file, or the decoded sequence as an animation.
+
+        only: "labels", "ids" or "coarse": just this part; synthesis: options of `Codec.synthesize`.
+        """
         if stream.startswith(SEQUENCE_MAGIC):
-            return self._played(stream, only, format, synthesis)
+            return self._animation(stream, only, format, synthesis)
         part: Any = "labels" if only == "ids" else only
         scene = codec.unpack(
             stream, only=part, max_pixels=self._max_pixels, prior=self._codec.prior
@@ -120,10 +121,10 @@ class Coder:
             return part_of(scene, part, FORMATS[format])
         return pictures.encode(self._codec.synthesize(scene, **synthesis), FORMATS[format])
 
-    def _played(
+    def _animation(
         self, stream: bytes, only: str | None, format: str, synthesis: dict[str, Any]
     ) -> bytes:
-        """Frames that are lost show the last one."""
+        """A decoded sequence; a lost frame repeats the frame before it."""
         if only == "ids" or format not in MOVING:
             raise InputError(f"a sequence is decoded to {' or '.join(MOVING)}, and not to ids")
         unpacker = sequence.Unpacker(max_pixels=self._max_pixels)
@@ -142,20 +143,21 @@ class Coder:
                 else:
                     yield painter.paint(moment)
 
-        shown = list(self._within(frames()))
+        decoded = list(self._limited(frames()))
         assert unpacker.head is not None
-        told = {"quality": 85, "method": 1} if format == "webp" else {}
-        return pictures.animation(shown, float(unpacker.head.rate), MOVING[format], **told)
+        writer_options = {"quality": 85, "method": 1} if format == "webp" else {}
+        rate = float(unpacker.head.rate)
+        return pictures.animation(decoded, rate, MOVING[format], **writer_options)
 
     def relabel(self, stream: bytes, labels: bytes) -> bytes:
-        """The stream with another label map; a receipt is of the former one, all else stays."""
+        """The stream with another label map; a receipt is dropped, as it is of the old map."""
         c = container.read(stream, max_pixels=self._max_pixels)
         palette = PALETTES[c.palette]
-        given = palette.settle(pictures.read_labels(labels, palette))
+        new_map = palette.settle(pictures.read_labels(labels, palette))
         return codec.pack(
             width=c.width,
             height=c.height,
-            labels=codec.repeated(given[::2, ::2], 2, given.shape) if c.halved else given,
+            labels=codec.repeated(new_map[::2, ::2], 2, new_map.shape) if c.halved else new_map,
             coarse=c.coarse,
             coarse_codec=coarse.BY_CHUNK[c.coarse_type].name,
             palette=c.palette,
@@ -169,10 +171,9 @@ class Coder:
     def compare(
         self, picture: bytes, *, codec: str, budget: int, max_side: int | None
     ) -> tuple[bytes, int]:
-        """What another codec makes of a picture in at most `budget` bytes, and by how much it was
-        scaled down for that; see `best_within`."""
+        """A picture coded by another codec in at most `budget` bytes; see `best_within`."""
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", SempicWarning)  # /encode has said it
+            warnings.simplefilter("ignore", SempicWarning)  # /encode has reported the same
             pixels = self._read(picture, max_side)
         if max_side is not None:
             pixels, _ = pictures.shrink(pixels, None, max_side)
@@ -195,11 +196,10 @@ class Coder:
 
 
 def best_within(pixels: Image, codec: str, budget: int) -> tuple[bytes, int]:
-    """The file of another codec, "avif" or "jpeg", of at most `budget` bytes that comes closest.
+    """The file of another codec ("avif" or "jpeg") with the best PSNR in at most `budget` bytes.
 
-    Returns the file and the factor by which the picture was scaled down before it was coded: 1,
-    2, 4 or 8. Of each factor the best quality that fits is tried, and the best PSNR of them wins,
-    enlarged again by bicubic filtering.
+    The picture is scaled down by 1, 2, 4 and 8, coded at the highest quality that fits, and
+    enlarged again (bicubic). Returns the best file and its factor.
 
     Raises RateError if nothing fits.
     """
@@ -214,7 +214,7 @@ def best_within(pixels: Image, codec: str, budget: int) -> tuple[bytes, int]:
         try:
             with PIL.Image.open(io.BytesIO(data), formats=[codec.upper()]) as decoded:
                 back = decoded.convert("RGB").resize(source.size, PIL.Image.Resampling.BICUBIC)
-        except OSError:  # some codecs write sides that they do not read
+        except OSError:  # some codecs cannot read all sizes that they write
             continue
         error = float(np.mean((np.asarray(back, np.float32) - pixels) ** 2))
         if best is None or error < best[0]:
@@ -225,8 +225,8 @@ def best_within(pixels: Image, codec: str, budget: int) -> tuple[bytes, int]:
 
 
 def _best_quality(picture: PIL.Image.Image, codec: str, budget: int) -> bytes | None:
-    """The file of the highest quality that fits, by bisection; None if the lowest does not, or
-    the codec has no pictures of this size."""
+    """The file of the highest quality that fits, by bisection; None if the lowest quality does not
+    fit or the codec does not support the size."""
 
     @functools.cache
     def coded(quality: int) -> bytes:
@@ -237,6 +237,6 @@ def _best_quality(picture: PIL.Image.Image, codec: str, budget: int) -> bytes | 
 
     try:
         fit = bisect.bisect_right(range(96), budget, key=lambda quality: len(coded(quality)))
-    except (OSError, ValueError):  # a side that this codec does not have
+    except (OSError, ValueError):  # unsupported size
         return None
     return coded(fit - 1) if fit else None

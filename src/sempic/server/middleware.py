@@ -1,4 +1,4 @@
-"""What every request passes: an id, limits, the log, metrics."""
+"""Middleware of every request: id, limits, log, metrics."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ log = logging.getLogger("sempic.server")
 
 
 class Metrics:
-    """What /metrics shows, in a registry of its own so that one process can hold several apps."""
+    """The metrics of one application, in a registry of its own: a process may hold several."""
 
-    def __init__(self, jobs: Pool) -> None:
+    def __init__(self, pool: Pool) -> None:
         self.registry = prometheus.CollectorRegistry()
         prometheus.ProcessCollector(registry=self.registry)
         seconds = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)
@@ -44,11 +44,11 @@ class Metrics:
             ("sempic_workers_replaced", "Workers ended since the start", "replaced"),
         ):
             gauge = prometheus.Gauge(name, text, registry=self.registry)
-            gauge.set_function(functools.partial(getattr, jobs, attribute))
+            gauge.set_function(functools.partial(getattr, pool, attribute))
 
 
 class Door:
-    """ASGI middleware: gives each request an id, bounds its body, logs and counts it."""
+    """ASGI middleware that gives each request an id, limits its body, logs and counts it."""
 
     def __init__(self, app: ASGIApp, *, metrics: Metrics, max_bytes: int, seconds: float) -> None:
         self._app, self._metrics = app, metrics
@@ -59,16 +59,15 @@ class Door:
             return await self._app(scope, receive, send)
         start = time.perf_counter()
         headers = dict(scope["headers"])
-        given = headers.get(b"x-request-id", b"").decode("latin-1")
-        request_id = (
-            given if re.fullmatch(r"[\w.-]{1,64}", given, re.ASCII) else secrets.token_hex(8)
-        )
+        request_id = headers.get(b"x-request-id", b"").decode("latin-1")
+        if not re.fullmatch(r"[\w.-]{1,64}", request_id, re.ASCII):
+            request_id = secrets.token_hex(8)
         scope.setdefault("state", {})["id"] = request_id
         method = scope["method"]
-        if method == "HEAD":  # as GET, and the body is left out
+        if method == "HEAD":  # as GET; `marked_send` drops the body
             scope = {**scope, "method": "GET"}
         status, size_in, size_out = 500, 0, 0
-        whole = False
+        complete = False
         announced = headers.get(b"content-length", b"0")
 
         close = {"Connection": "close"}
@@ -76,8 +75,8 @@ class Door:
         too_long = HTTPException(413, text, close)
 
         async def bounded_receive() -> Message:
-            nonlocal size_in, whole
-            if whole:  # nothing more comes but a disconnect
+            nonlocal size_in, complete
+            if complete:  # only a disconnect can follow
                 return await receive()
             if announced.isdigit() and int(announced) > self._max_bytes:
                 raise too_long
@@ -87,12 +86,12 @@ class Door:
             except asyncio.TimeoutError:
                 late = f"the body did not arrive within {self._seconds:g} s"
                 raise HTTPException(408, late, close) from None
-            if message["type"] == "http.disconnect":  # nobody reads the answer, but the log
+            if message["type"] == "http.disconnect":  # the answer is for the log
                 raise HTTPException(499, "the client hung up in the middle of the body")
             size_in += len(message.get("body", b""))
             if size_in > self._max_bytes:
                 raise too_long
-            whole = not message.get("more_body", False)
+            complete = not message.get("more_body", False)
             return message
 
         async def marked_send(message: Message) -> None:

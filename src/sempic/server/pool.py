@@ -1,8 +1,7 @@
-"""The bounded pool of worker processes behind the server.
+"""A pool of worker processes behind a bounded queue.
 
-Processes, not threads: the label coder holds Python's lock, a job that takes too long can only be
-stopped by ending its process, and a native decoder that crashed on a hostile file would take
-the server with it.
+Processes, not threads, because the label coder holds the GIL, because a job can be stopped at its
+time limit only by ending its process, and because a native decoder may crash on a hostile file.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ class Busy(Exception):
 
 
 class QueueFull(Busy):
-    """No place in the queue."""
+    """The queue is full."""
 
 
 class TooSlow(Exception):
@@ -47,16 +46,16 @@ class TooSlow(Exception):
 
 
 class Broken(Exception):
-    """The worker failed in a way that is no error of ours; the log knows more."""
+    """The worker failed unexpectedly; the log holds the traceback."""
 
 
 class Gone(Exception):
-    """Whoever asked hung up while the job waited."""
+    """The client disconnected while the job waited."""
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """An answer of a worker."""
+    """A worker's answer."""
 
     value: Any
     waited: float
@@ -64,7 +63,7 @@ class Done:
     worked: float
     """Seconds in the worker."""
     notes: Sequence[str] = ()
-    """What is to be said of it (SempicWarning)."""
+    """Warnings of the job (SempicWarning)."""
 
 
 class Pool:
@@ -75,33 +74,35 @@ class Pool:
     ) -> None:
         """
         Args:
-            make: run once in each worker, so it must pickle; the methods of what it returns (a
-                `Coder`) are the verbs.
-            workers: processes, each of which does one job at a time.
-            queue: jobs that may wait for one.
-            seconds: limit of a job, waiting included.
+            make: picklable; called once in each worker. The methods of its result (a `Coder`) are
+                the verbs.
+            workers: number of processes, which run one job at a time each.
+            queue: number of jobs that may wait for a worker.
+            seconds: time limit of a job, waiting included.
         """
         self._make = make
-        self._count, self._places, self.seconds = workers, workers + queue, seconds
+        self._count, self._limit, self.seconds = workers, workers + queue, seconds
         self.workers: set[Worker] = set()
         self._free: asyncio.Queue[Worker] = asyncio.Queue()
         self._threads = ThreadPoolExecutor(2 * workers, "sempic-worker")
         self._replacing: set[asyncio.Task[None]] = set()
-        self._mean = 1.0  # seconds of a job, recent ones counting most
+        self._mean = 1.0  # seconds of a job, exponential moving average
         self.accepted = 0
         """Jobs that wait or run."""
         self.running = 0
         self.replaced = 0
-        """Workers that had to be ended, since the start."""
+        """Workers ended since the start."""
 
     async def start(self) -> None:
-        """Returns when all workers are ready, at once if they are; raises SempicError or Broken if
-        one of them cannot be."""
+        """Start the workers and wait until all are ready; nothing if they are started already.
+
+        Raises SempicError or Broken if a worker cannot start.
+        """
         if self.workers:
             return
         self._free = asyncio.Queue()
         try:
-            # The first compiles what is not on disk yet; the others find it there.
+            # The first worker compiles missing kernels and keeps them on disk for the others.
             await self._add()
             await asyncio.gather(*(self._add() for _ in range(self._count - 1)))
         except BaseException:
@@ -115,19 +116,21 @@ class Pool:
         gone: Callable[[], Awaitable[bool]] | None = None,
         **kwargs: Any,
     ) -> Done:
-        """The answer of a worker's verb.
+        """A worker's answer to a verb.
 
-        `gone` is asked when the job's turn comes; a job that nobody waits for is not done.
+        gone: called when a worker is free; the job is dropped if the client has disconnected.
 
         Raises SempicError as the verb does; QueueFull, Busy, TooSlow, Broken or Gone.
         """
-        if self.accepted >= self._places:
-            raise QueueFull(f"all {self._places} places are taken", self._retry_after())
+        if self.accepted >= self._limit:
+            raise QueueFull(
+                f"the queue is full: {self._limit} requests run or wait", self._retry_after()
+            )
         self.accepted += 1
         start = time.perf_counter()
         try:
             try:
-                worker = await asyncio.wait_for(self._alive(), self.seconds)
+                worker = await asyncio.wait_for(self._free_worker(), self.seconds)
             except asyncio.TimeoutError:
                 message = f"no worker was free within {self.seconds:g} s"
                 raise Busy(message, self._retry_after()) from None
@@ -139,8 +142,8 @@ class Pool:
         finally:
             self.accepted -= 1
 
-    async def _alive(self) -> Worker:
-        """The next free worker; those that died while they waited are replaced."""
+    async def _free_worker(self) -> Worker:
+        """The next free worker that lives; dead ones are replaced."""
         while not (worker := await self._free.get()).process.is_alive():
             self._discard(worker)
         return worker
@@ -151,7 +154,7 @@ class Pool:
         try:
             call = functools.partial(worker.call, job, max(0.0, self.seconds - waited))
             answer = await asyncio.get_running_loop().run_in_executor(self._threads, call)
-        except BaseException as error:  # cut off in the middle: this worker is of no more use
+        except BaseException as error:  # the worker is still at the job, or dead
             self._discard(worker)
             if isinstance(error, TooSlow):
                 raise TooSlow(f"stopped after {self.seconds:g} s, the limit of a job") from None
@@ -170,7 +173,7 @@ class Pool:
         return Done(value, waited, worked, notes)
 
     def kill(self) -> None:
-        """Ends all workers at once; there is no run after that."""
+        """End all workers at once; `run` must not be called afterwards."""
         for task in self._replacing:
             task.cancel()
         for worker in list(self.workers):
@@ -182,7 +185,7 @@ class Pool:
         worker = Worker(self._make)
         self.workers.add(worker)
         loop = asyncio.get_running_loop()
-        fault = await loop.run_in_executor(self._threads, worker.ready)
+        fault = await loop.run_in_executor(self._threads, worker.wait_until_ready)
         if fault is not None:
             self.workers.discard(worker)
             worker.kill()
@@ -199,7 +202,7 @@ class Pool:
         task.add_done_callback(self._replacing.discard)
 
     async def _replace(self) -> None:
-        """A new worker in place of one that ended, however often it must be tried."""
+        """Starts a new worker, with retries until one starts."""
         for pause in itertools.chain((0, 1, 5), itertools.repeat(30)):
             await asyncio.sleep(pause)
             try:
@@ -212,20 +215,20 @@ class Pool:
 
 
 class Worker:
-    """The parent's end of one process. Methods block; they are called in threads."""
+    """A worker process, seen from the server. Methods block, so threads call them."""
 
     def __init__(self, make: Callable[[], object]) -> None:
         self.process, self._pipe = processes.child(_serve, make)
 
-    def ready(self) -> SempicError | Broken | None:
-        """Waits for the process to be ready; what went wrong if it cannot be."""
+    def wait_until_ready(self) -> SempicError | Broken | None:
+        """Wait for the start of the process; returns the error if it fails."""
         try:
-            while isinstance(fault := self._pipe.recv(), str):
-                log.info(fault)
+            while isinstance(message := self._pipe.recv(), str):
+                log.info(message)
         except (EOFError, OSError):
             return Broken("a worker process ended while it started")
-        assert fault is None or isinstance(fault, (SempicError, Broken))
-        return fault
+        assert message is None or isinstance(message, (SempicError, Broken))
+        return message
 
     def call(self, job: Any, seconds: float) -> Any:
         """Raises TooSlow after `seconds`, Broken if the process dies."""
@@ -243,12 +246,12 @@ class Worker:
 
 
 def _serve(pipe: Connection, make: Callable[[], object]) -> None:
-    """The life of a worker process: until the pipe closes.
+    """The main loop of a worker process, until the pipe closes.
 
-    It sends lines of text while it starts, then None, then an answer to each job: a value and notes
-    of it. An error of ours is sent as it is, any other as Broken with its traceback.
+    The worker sends lines of text while it starts, then None, then for each job a value with its
+    notes, a SempicError, or Broken with the traceback of any other exception.
     """
-    # Ctrl-C and a service manager signal the whole group, but accepted work is to be finished.
+    # Ctrl-C and service managers signal the whole process group; accepted jobs are finished first.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     processes.watch_parent()
@@ -256,12 +259,12 @@ def _serve(pipe: Connection, make: Callable[[], object]) -> None:
         with progress.shown(pipe.send):
             verbs = make()
     except BaseException as error:
-        last = traceback.format_exc().strip().splitlines()[-1]
-        broken = Broken(f"a worker process cannot start: {last}")
+        last_line = traceback.format_exc().strip().splitlines()[-1]
+        broken = Broken(f"a worker process cannot start: {last_line}")
         pipe.send(error if isinstance(error, SempicError) else broken)
         return
     pipe.send(None)
-    with contextlib.suppress(EOFError, OSError):  # the server has gone
+    with contextlib.suppress(EOFError, OSError):  # the server has ended
         while True:
             verb, args, kwargs = pipe.recv()
             answer: Any
@@ -272,7 +275,7 @@ def _serve(pipe: Connection, make: Callable[[], object]) -> None:
             except SempicError as error:
                 answer = error
             except MemoryError:
-                answer = ImageError("not enough memory for this")
+                answer = ImageError("not enough memory for this request")
             except Exception:
                 answer = Broken(traceback.format_exc())
             pipe.send(answer)

@@ -1,4 +1,4 @@
-"""What went wrong, as every answer from 400 on says it."""
+"""Error answers: status, JSON body, and the exceptions that they stand for."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from sempic.server.pool import Broken, Busy, Gone, QueueFull, TooSlow
 
 
 class Problem(BaseModel):
-    """What every answer from 400 on holds."""
+    """The body of every answer with status 400 or more."""
 
     error: str
-    """Class of the error, of `sempic.errors` where it is one of ours."""
+    """Class of the error, from `sempic.errors` where possible."""
     message: str
     request: str
     """Id of the request, as in the log and in X-Request-ID."""
@@ -27,11 +27,11 @@ class Problem(BaseModel):
 _MEANINGS = {
     400: "Not a request that HTTP or multipart allows.",
     408: "The body did not arrive in time.",
-    413: "More bytes or pixels than this server takes.",
-    422: "Not a picture, a stream or an option that can be used; the message says why.",
-    429: "The queue is full; Retry-After says when to come back.",
-    500: "An internal error; the log knows more.",
-    503: "No worker was free in time; Retry-After says when to come back.",
+    413: "More bytes or pixels than the limits of this server.",
+    422: "An unusable picture, stream or option; the message says why.",
+    429: "The queue is full; Retry-After says when to try again.",
+    500: "An internal error; the log says more.",
+    503: "No worker was free in time; Retry-After says when to try again.",
     504: "Stopped at the time limit.",
 }
 PROBLEMS: dict[int | str, dict[str, Any]] = {
@@ -42,7 +42,7 @@ _STATUS: dict[type[Exception], int] = {
     LimitExceeded: 413,
     SempicError: 422,
     QueueFull: 429,
-    Gone: 499,  # nobody is left to read it, but the log is
+    Gone: 499,  # for the log: the client has disconnected
     Broken: 500,
     Busy: 503,
     TooSlow: 504,

@@ -1,4 +1,4 @@
-"""What clients may ask for, made of the options' fields; the page makes its controls of these."""
+"""Query parameters, made from the fields of the options; the page makes its controls of them."""
 
 from __future__ import annotations
 
@@ -15,78 +15,80 @@ from sempic.sequence import SequenceOptions
 
 
 class _Options(BaseModel):
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)  # a typo is told, not ignored
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)  # a typo is an error
 
 
 _NARROWER: dict[str, dict[str, Any]] = {
     "steps": {"le": 32},
     "seed": {"le": 2**32 - 1},
-    "guidance": {"le": 2},  # what lies beyond makes noise
+    "guidance": {"le": 2},  # more makes noise
     "target_bpp": {"le": 1000},
     "target_bytes": {"le": 2**32 - 1},
     "max_side": {"le": 65535},
 }
-"""Limits of this server beyond those of the options themselves."""
+"""Limits of the server where the options have none or wider ones."""
 
 
 def _parameters(kind: Any) -> dict[str, Any]:
-    """The fields of an options dataclass as those of a pydantic model."""
+    """The fields of an options dataclass, for `create_model`."""
     kinds = fields.hints(kind)
     return {name: _parameter(name, kinds[name], part) for name, part in fields.of(kind).items()}
 
 
 def _parameter(name: str, kind: Any, part: dataclasses.Field[Any]) -> tuple[Any, Any]:
-    told = fields.about(part)
-    bounds = {"ge": told.low, "le": told.high, "gt": told.above} | _NARROWER.get(name, {})
+    about = fields.about(part)
+    bounds = {"ge": about.low, "le": about.high, "gt": about.above} | _NARROWER.get(name, {})
     bounds = {rule: bound for rule, bound in bounds.items() if bound is not None}
     hint: Any
-    if name == "palette":  # by name alone: no path of a client is opened
+    if name == "palette":  # only names: the server opens no path of a client
         hint = Literal[tuple(p.name for p in PALETTES.values())]
-    elif name == "critical":  # the table itself, for the same reason
+    elif name == "critical":  # only the table itself, for the same reason
         hint = Json[dict[str, Any]]
-    elif get_origin(kind) is Mapping or fields.repeats(kind, told):
+    elif get_origin(kind) is Mapping or fields.repeats(kind, about):
         hint = list[str]
-    elif told.choices is not None:
-        hint = Literal[tuple(told.choices)]
+    elif about.choices is not None:
+        hint = Literal[tuple(about.choices)]
     else:
         parts = get_args(kind) if get_origin(kind) is Union else (kind,)
         numbers = tuple(Annotated[k, Field(**bounds)] if k in (int, float) else k for k in parts)
-        hint = Union[numbers]  # noqa: UP007 - of one it is that one
-    default = part.default if told.usual is None else told.usual
-    described = told.help[0].upper() + told.help[1:] + "."
+        hint = Union[numbers]  # noqa: UP007 - also for a single part
+    default = part.default if about.usual is None else about.usual
+    description = about.help[0].upper() + about.help[1:] + "."
     title = name.replace("_", " ").capitalize()
     return (
         hint if default is not None else hint | None,
-        Field(default, title=title, description=described),
+        Field(default, title=title, description=description),
     )
 
 
 class _Part(_Options):
     only: Literal["labels", "ids", "coarse"] | None = Field(
         None,
-        description="Just a part: the label map in its colours, its ids as an 8-bit grey PNG, or "
-        "the coarse picture enlarged.",
+        description="Only one part: the label map in its colours, its ids as an 8-bit grey PNG, or "
+        "the enlarged coarse picture.",
     )
     format: Literal["png", "webp", "jpeg"] = "png"
 
 
 Decoding: Any = create_model("Decoding", __base__=_Part, **_parameters(DecodeOptions))
-"""Options of /decode; the page has a slider for each that the receiver heeds."""
+"""Options of /decode; the page has a slider for each that the receiver supports."""
 
 Encoding: Any = create_model("Encoding", __base__=_Options, **_parameters(EncodeOptions))
 """Options of /encode."""
 
 
 def given(query: BaseModel, kind: Any) -> dict[str, Any]:
-    """What a query gives of the fields of an options dataclass, as that has them."""
+    """Keywords for an options dataclass: its fields that the query sets."""
     kinds = fields.hints(kind)
-    found = query.model_dump(include=set(kinds), exclude_unset=True)
-    return {name: fields.read(kinds[name], value) for name, value in found.items()}
+    values = query.model_dump(include=set(kinds), exclude_unset=True)
+    return {name: fields.read(kinds[name], value) for name, value in values.items()}
 
 
 class _Clip(_Options):
-    fps: float = Field(10, ge=0.1, le=60, description="Frames in a second.")
-    seconds: float = Field(10, gt=0, le=60, description="Of the clip, from its start on.")
+    fps: float = Field(10, ge=0.1, le=60, description="Frames per second.")
+    seconds: float = Field(
+        10, gt=0, le=60, description="Length of the coded part, from the start of the clip."
+    )
     max_side: int | None = Field(None, ge=1, le=65535, description="As of /encode.")
 
 
@@ -99,4 +101,4 @@ class Comparison(_Options):
 
     max_side: int | None = Field(None, ge=1, le=65535, description="As of /encode.")
     codec: Literal["avif", "jpeg"] = "avif"
-    bytes: int = Field(ge=1, le=1 << 25, description="The file is at most as long as this.")
+    bytes: int = Field(ge=1, le=1 << 25, description="Most bytes of the file.")

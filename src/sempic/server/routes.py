@@ -33,7 +33,7 @@ SCENES = {
     "street.jpg": "A street in Kathmandu (Shah et al., CC BY 4.0)",
     "street.sempic": "The same, coded before",
 }
-"""What the page offers, by file name in `scenes/`; it opens with the first."""
+"""Examples on the page, by file name in `scenes/`; the page opens with the first."""
 
 
 router = APIRouter()
@@ -41,7 +41,10 @@ _Route = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 def _post(path: str, summary: str, *, takes: str | None, gives: Sequence[str]) -> _Route:
-    """A route that takes a body of a media type and answers with files, or else with JSON."""
+    """A POST route.
+
+    takes: media type of the body; None: multipart. gives: media types of the answer; none: JSON.
+    """
 
     def files(kinds: Sequence[str]) -> dict[str, Any]:
         return {"content": {k: {"schema": {"type": "string", "format": "binary"}} for k in kinds}}
@@ -58,14 +61,14 @@ def _post(path: str, summary: str, *, takes: str | None, gives: Sequence[str]) -
 
 async def _run(request: Request, verb: str, *args: Any, **kwargs: Any) -> Done:
     state = request.app.state
-    done: Done = await state.jobs.run(verb, *args, gone=request.is_disconnected, **kwargs)
+    done: Done = await state.pool.run(verb, *args, gone=request.is_disconnected, **kwargs)
     state.metrics.work.labels(verb).observe(done.worked)
     return done
 
 
 @router.get("/", include_in_schema=False)
 async def page() -> HTMLResponse:
-    html, policy = _page()
+    html, policy = _page_and_policy()
     headers = {"Content-Security-Policy": policy, "Cache-Control": "no-cache"}
     return HTMLResponse(html, headers=headers)
 
@@ -89,9 +92,9 @@ async def read_metrics(request: Request) -> Response:
     return Response(body, media_type=prometheus.CONTENT_TYPE_LATEST)
 
 
-@router.get("/info", summary="What this server takes and offers")
+@router.get("/info", summary="Limits, options and palettes of this server")
 async def about(request: Request) -> dict[str, Any]:
-    s, heeded = request.app.state.settings, request.app.state.controls
+    s, supported = request.app.state.settings, request.app.state.controls
     controls = Decoding.model_json_schema()["properties"]
     return {
         "version": sempic.__version__,
@@ -103,7 +106,7 @@ async def about(request: Request) -> dict[str, Any]:
             "queue": s.queue,
         },
         "encode": {"quality": Encoding.model_json_schema()["properties"]["quality"]},
-        "decode": {name: controls[name] for name in controls if name in heeded},
+        "decode": {name: controls[name] for name in controls if name in supported},
         "palettes": {
             p.name: {"classes": p.classes, "colours": p.colours} for p in PALETTES.values()
         },
@@ -114,14 +117,13 @@ async def about(request: Request) -> dict[str, Any]:
 @_post("/info", "What a .sempic holds and what each part costs", takes=SEMPIC, gives=[])
 async def info(request: Request) -> dict[str, Any]:
     data = await request.body()
-    # Neither decodes a payload, so it needs no worker.
+    # No payload is decoded, so no worker is needed.
     return (sequence.info if data.startswith(SEQUENCE_MAGIC) else api.info)(data)
 
 
 @_post("/encode", "A picture → .sempic", takes="image/*", gives=[SEMPIC])
 async def encode(request: Request, options: Annotated[Encoding, Query()]) -> Response:
-    chosen = given(options, EncodeOptions)
-    done = await _run(request, "encode", await request.body(), **chosen)
+    done = await _run(request, "encode", await request.body(), **given(options, EncodeOptions))
     response = _answer(done, done.value, kind=SEMPIC)
     if options.check:
         response.headers["X-Receipt"] = json.dumps(api.info(done.value)["receipt"])
@@ -181,9 +183,9 @@ async def compare(request: Request, options: Annotated[Comparison, Query()]) -> 
 
 def _answer(done: Done, body: bytes, *, kind: str) -> Response:
     timing = f"queue;dur={1000 * done.waited:.1f}, work;dur={1000 * done.worked:.1f}"
-    # A header holds no more than ASCII.
-    told = "; ".join(done.notes).encode("ascii", "backslashreplace").decode()
-    headers = {"Server-Timing": timing} | ({"X-Notes": told} if told else {})
+    # Headers are ASCII.
+    notes = "; ".join(done.notes).encode("ascii", "backslashreplace").decode()
+    headers = {"Server-Timing": timing} | ({"X-Notes": notes} if notes else {})
     return Response(body, media_type=kind, headers=headers)
 
 
@@ -193,8 +195,8 @@ def _resource(*path: str) -> bytes:
 
 
 @functools.cache
-def _page() -> tuple[str, str]:
-    """The page, and the policy that lets it run what it holds and nothing else."""
+def _page_and_policy() -> tuple[str, str]:
+    """The page, and a content security policy that allows only its own scripts and styles."""
     html = _resource("page.html").decode()
 
     def hashes(tag: str) -> str:
