@@ -11,10 +11,11 @@ import numpy.typing as npt
 
 from sempic.errors import ModelError
 from sempic.labels import prior
+from sempic.labels.causal import BANDS, HIDDEN, TEMPLATE, Causal
 from sempic.labels.mixing import SETS, SLOTS
-from sempic.labels.network import BANDS, CELL, HIDDEN, LAYERS, TEMPLATE, Causal
 from sempic.labels.primed import state
 from sempic.labels.prior import Arrays, Prior
+from sempic.labels.trunk import CELL, LAYERS
 from sempic.palette import BY_NAME, IDENTITY
 
 MOST = 255

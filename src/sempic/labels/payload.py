@@ -25,7 +25,7 @@ from sempic.errors import (
     TruncatedStream,
     UnsupportedChunk,
 )
-from sempic.labels import adaptive, network, primed, prior, range_coder
+from sempic.labels import adaptive, primed, prior, range_coder, trunk
 from sempic.labels.arithmetic import Ints
 from sempic.labels.primed.state import State, begin, copied
 from sempic.labels.prior import Prior
@@ -68,7 +68,7 @@ def look(coarse: Coarse, height: int, width: int, model: str) -> primed.Seen | N
     if model not in MODELS:
         return None
     known = _bundled(MODELS[model]).prior
-    return primed.look(known, network.grid(coarse, height, width), height, width)
+    return primed.look(known, trunk.grid(coarse, height, width), height, width)
 
 
 def encode(
@@ -176,7 +176,7 @@ def _code_primed(
 ) -> Ints:
     allowed = np.zeros(known.classes, np.int64)
     allowed[ids] = 1
-    grid = None if coarse is None else network.grid(coarse, *labels.shape)
+    grid = None if coarse is None else trunk.grid(coarse, *labels.shape)
     state = copied(_begun(known, informed=grid is not None))
     return primed.code(coder, labels, allowed, known, state, grid, seen)
 

@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from sempic.errors import ModelError, line
-from sempic.labels.network import LAYERS, Causal, Layer
+from sempic.labels.causal import Causal
+from sempic.labels.trunk import LAYERS, Layer
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 

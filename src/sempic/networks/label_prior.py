@@ -1,4 +1,4 @@
-"""The trained part of the label coder in floats, which `sempic.labels.network` has in integers.
+"""The trained part of the label coder in floats, which `sempic.labels` has in integers.
 
 Trunk weights and activations are quantised in the forward pass with straight-through gradients
 (Jacob et al., CVPR 2018), so that the exported integers behave as the trained network did.
@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sempic.labels.network import BANDS, CELL, HIDDEN, LAYERS, TEMPLATE, signed, trunk
+from sempic.labels.causal import BANDS, HIDDEN, TEMPLATE
+from sempic.labels.trunk import CELL, LAYERS, signed, trunk
 
 FEATURES = 16
 """Of the coarse picture, for each pixel of the map: what the trunk learns to give. Label models do
@@ -46,7 +47,7 @@ def _join(a: Tensor, b: Tensor) -> Tensor:
 
 
 class LabelPriorNet(nn.Module):
-    """What `sempic.labels.network` computes, in floats: logits of a label given those before it."""
+    """What `sempic.labels.causal` computes, in floats: logits of a label given those before it."""
 
     def __init__(self, classes: int, with_coarse: bool) -> None:
         super().__init__()

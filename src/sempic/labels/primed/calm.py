@@ -9,9 +9,9 @@ import numpy as np
 from sempic.compiling import inlined, merged
 from sempic.labels import mixing
 from sempic.labels.arithmetic import Ints, clamp, log2
+from sempic.labels.causal import BANDS, predict
 from sempic.labels.logistic import LIMIT
 from sempic.labels.neighbourhood import PAD
-from sempic.labels.network import BANDS, predict
 from sempic.labels.primed.evidence import edges, lead
 from sempic.labels.primed.state import (
     CALM_CONTEXTS,

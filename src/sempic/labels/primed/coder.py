@@ -9,10 +9,10 @@ import numpy as np
 from sempic.compiling import kernel, merged
 from sempic.labels import mixing, neighbourhood
 from sempic.labels.arithmetic import Ints, clamp
+from sempic.labels.causal import BANDS, predict, predictor
 from sempic.labels.logistic import TABLES
 from sempic.labels.mixing import Question
 from sempic.labels.neighbourhood import CANDIDATES, NEIGHBOURS, PAD, rank_candidates
-from sempic.labels.network import BANDS, predict, predictor
 from sempic.labels.primed import calm, outline
 from sempic.labels.primed.evidence import NONE, Bytes, Seen, evidence, look, trunk_at
 from sempic.labels.primed.state import State
@@ -52,7 +52,7 @@ def code(
     """Encodes a map, int64 (H, W), or decodes one of this size; returns it.
 
     allowed: int64 (classes,), 1 for the labels that occur. state: changed. grid: the coarse planes
-    as `network.grid` makes them, if the decoder has them. seen: what `look` saw of them, if it has
+    as `trunk.grid` makes them, if the decoder has them. seen: what `look` saw of them, if it has
     looked before.
     """
     classes = allowed.size

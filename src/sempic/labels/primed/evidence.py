@@ -8,12 +8,12 @@ import numpy as np
 import numpy.typing as npt
 
 from sempic.compiling import inlined, kernel, merged
-from sempic.labels import network
 from sempic.labels.arithmetic import Ints, clamp, fold, log2
 from sempic.labels.neighbourhood import CANDIDATES, PAD
-from sempic.labels.network import CELL
 from sempic.labels.primed.state import CONTEXTS_CAUSAL
 from sempic.labels.prior import Prior
+from sempic.labels.trunk import CELL
+from sempic.labels.trunk import scores as trunk_scores
 
 Bytes = npt.NDArray[np.uint8]
 Shorts = npt.NDArray[np.int16]
@@ -60,11 +60,11 @@ class Trunk(NamedTuple):
 
 
 def look(known: Prior, grid: Bytes | None, height: int, width: int) -> Seen:
-    """What the coder sees of the planes of `network.grid` for a map of this size."""
+    """What the coder sees of the planes of `trunk.grid` for a map of this size."""
     if grid is None:
         return Seen(np.zeros((3, 0), np.uint8), np.zeros((0, 0), np.uint8), 0)
     assert known.readout is not None
-    cells = network.scores(known.layers, known.readout, grid)
+    cells = trunk_scores(known.layers, known.readout, grid)
     return Seen(enlarge(grid, height, width), cells.reshape(len(cells), -1), cells.shape[2])
 
 

@@ -28,10 +28,11 @@ from tqdm import tqdm
 from sempic import coarse, files, models
 from sempic.errors import InputError, ModelError, OutputError, refused
 from sempic.jobs import apart
-from sempic.labels import network, primed, prior, range_coder
+from sempic.labels import primed, prior, range_coder, trunk
+from sempic.labels.causal import BANDS, HIDDEN, TEMPLATE, Causal
 from sempic.labels.neighbourhood import PAD
-from sempic.labels.network import BANDS, CELL, LAYERS, TEMPLATE
 from sempic.labels.primed import state
+from sempic.labels.trunk import CELL, LAYERS
 from sempic.networks.label_prior import LabelPriorNet
 from sempic.networks.weights import load_tensors
 from sempic.training.data import taxonomy
@@ -125,7 +126,7 @@ def _rendered(
         found += maps
         picture += [len(planes)] * len(maps)
         source += [number] * len(maps)
-        planes.append(np.stack([network.grid(c, SIZE[1], SIZE[0]) for c in decoded]))
+        planes.append(np.stack([trunk.grid(c, SIZE[1], SIZE[0]) for c in decoded]))
     if not found:
         raise InputError(
             "no label maps to learn the prior from: give two pictures at least whose maps "
@@ -242,8 +243,8 @@ def export(causal: dict[str, Tensor], informed: dict[str, Tensor], path: Path) -
     def fixed(x: Tensor, scale: float = 256) -> npt.NDArray[np.int16]:
         return (x * scale).round().clamp(-2048, 2047).numpy().astype(np.int16)
 
-    fields = network.Causal(
-        template=fixed(causal["template"]).reshape(len(TEMPLATE), -1, network.HIDDEN[0]),
+    fields = Causal(
+        template=fixed(causal["template"]).reshape(len(TEMPLATE), -1, HIDDEN[0]),
         rows=fixed(causal["rows"]),
         columns=fixed(causal["columns"]),
         second=fixed(causal["second.weight"].T),
@@ -310,7 +311,7 @@ def readout(known: prior.Prior, data: Maps) -> dict[str, npt.NDArray[Any]]:
     views = data.planes.shape[1]
     seen = np.stack(
         [
-            network.convolve(known.layers, p[rng.integers(views)])
+            trunk.convolve(known.layers, p[rng.integers(views)])
             for p in tqdm(data.planes, desc="trunk", disable=None)
         ]
     )
@@ -491,7 +492,7 @@ def run_tables(options: PriorTablesOptions) -> None:
     if known.classes != len(palette.classes):
         raise ModelError(f"{options.networks} is for another number of classes")
     layer = readout(known, data)
-    parsed = network.Layer(
+    parsed = trunk.Layer(
         layer["readout.weight"].astype(np.float32),
         layer["readout.multiplier"].astype(np.int64),
         layer["readout.bias"].astype(np.int64),

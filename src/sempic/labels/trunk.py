@@ -1,9 +1,8 @@
-"""The networks of a trained prior, in integers: exact on every machine. docs/spec/labels.md §5, §6.
+"""The trunk: class scores from the coarse picture, in exact integers. docs/spec/labels.md §7.
 
-The causal network gives each pixel scores of its label by those coded before it. The trunk looks at
-the coarse picture: convolutions with uint8 activations and int8 weights, in which every partial sum
-is an integer below 2^24, hence exact in float32 whatever the order of summation (after Ballé et
-al., "Integer Networks for Data Compression with Latent-Variable Models", ICLR 2019).
+Its convolutions have uint8 activations and int8 weights. Every partial sum is an integer below
+2^24 and therefore exact in float32, in any order of summation (after Ballé et al., "Integer
+Networks for Data Compression with Latent-Variable Models", ICLR 2019).
 """
 
 from __future__ import annotations
@@ -18,27 +17,12 @@ import numpy.typing as npt
 from threadpoolctl import ThreadpoolController
 
 from sempic.compiling import kernel
-from sempic.labels import neighbourhood
-from sempic.labels.arithmetic import Ints, clamp
 from sempic.scene import Coarse
 
 Floats = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.uint8]
 T = TypeVar("T")
 
-TEMPLATE = tuple(
-    [(0, dx) for dx in range(-8, 0)]
-    + [(-1, dx) for dx in range(-7, 9)]
-    + [(-2, dx) for dx in range(-6, 8)]
-    + [(-3, dx) for dx in range(-5, 7)]
-    + [(-4, dx) for dx in range(-4, 6)]
-    + [(-5, dx) for dx in (-4, -2, 0, 2, 4)]
-    + [(-7, dx) for dx in (-4, -2, 0, 2, 4)]
-)
-"""Causal neighbours (dy, dx) that the network sees."""
-HIDDEN = (64, 32)
-BANDS = 32
-"""Rows and columns of the map are told apart by 32 bands each."""
 CELL = 4
 """The trunk works on cells of 4×4 pixels of the map."""
 LAYERS = (
@@ -66,23 +50,6 @@ def trunk(x: T, conv: Callable[[int, T], T], join: Callable[[T, T], T]) -> T:
     half = conv(7, join(quarter, half))
     full = conv(8, join(half, full))
     return conv(9, full)
-
-
-class Causal(NamedTuple):
-    """The causal network; int32, fixed point with 8 fractional bits."""
-
-    template: Any
-    """(len(TEMPLATE), classes + 1, HIDDEN[0]); the last class is "outside"."""
-    rows: Any
-    """(BANDS, HIDDEN[0])"""
-    columns: Any
-    """(BANDS, HIDDEN[0])"""
-    second: Any
-    """(HIDDEN[0], HIDDEN[1])"""
-    second_bias: Any
-    last: Any
-    """(HIDDEN[1], classes)"""
-    last_bias: Any
 
 
 class Layer(NamedTuple):
@@ -229,89 +196,3 @@ def _trunk(layers: tuple[Layer, ...], x: Floats) -> Floats:
         return np.concatenate([double, b])
 
     return trunk(x, conv, join)
-
-
-# ── the causal network ───────────────────────────────────────────────────────────────────────
-
-
-class Predictor(NamedTuple):
-    """A causal network, laid out for the pixels of one map, and room to work in."""
-
-    template: Any
-    """As the others here: of `Causal`, with the two last layers outputs first, so that sums need no
-    stores on the way."""
-    rows: Any
-    columns: Any
-    second: Any
-    second_bias: Any
-    last: Any
-    last_bias: Any
-    alike: Any
-    """(classes + 1, HIDDEN[0]): the template's sum where all of it has one label."""
-    steps: Ints
-    """TEMPLATE as distances in the frame."""
-    allowed: Ints
-    """(classes,): 1 for the labels in use."""
-    hidden: Any
-    outputs: Any
-    chance: Ints
-    """(classes,): what `predict` finds."""
-
-
-def predictor(network: Causal, allowed: Ints, stride: int) -> Predictor:
-    template, classes = network.template, allowed.size
-    sizes = network.second.shape
-    alike = np.zeros((classes + 1, sizes[0]), np.int32)
-    alike[:] = template.sum(0, dtype=np.int32)
-    hidden, outputs = (np.zeros(size, np.int32) for size in sizes)
-    return Predictor(
-        template,
-        network.rows,
-        network.columns,
-        np.ascontiguousarray(network.second.T),
-        network.second_bias,
-        np.ascontiguousarray(network.last.T),
-        network.last_bias,
-        alike,
-        neighbourhood.steps(TEMPLATE, stride),
-        allowed,
-        hidden,
-        outputs,
-        np.zeros(classes, np.int64),
-    )
-
-
-@kernel
-def predict(net: Any, image: Any, o: Any, row: Any, column: Any, exp: Any) -> Any:
-    """Of pixel `o`, chance[v] = 2^24 exp(score of v - best score), for allowed labels; their sum.
-
-    Most of the template has the label of the pixel on the left: only the rest is summed.
-    """
-    hidden, outputs, chance = net.hidden, net.outputs, net.chance
-    w = image[o - 1]
-    for j in range(hidden.size):
-        hidden[j] = net.rows[row, j] + net.columns[column, j] + net.alike[w, j]
-    for t in range(net.steps.size):
-        v = image[o + net.steps[t]]
-        if v != w:
-            for j in range(hidden.size):
-                hidden[j] += net.template[t, v, j] - net.template[t, w, j]
-    for i in range(hidden.size):
-        hidden[i] = clamp(hidden[i], 0, 31 * 256)
-    for j in range(outputs.size):
-        total = np.int32(0)
-        for i in range(hidden.size):
-            total = np.int32(total + hidden[i] * net.second[j, i])
-        outputs[j] = clamp((total >> 8) + net.second_bias[j], 0, 31 * 256)
-    best = np.int64(-(1 << 40))
-    for v in range(chance.size):
-        score = np.int64(0)
-        for j in range(outputs.size):
-            score += np.int64(outputs[j]) * net.last[v, j]
-        chance[v] = (score >> 8) + net.last_bias[v]
-        best = max(best, chance[v])
-    mass = np.int64(0)
-    for v in range(chance.size):
-        chance[v] = exp[min(best - chance[v], exp.size - 1)] * net.allowed[v]
-        mass += chance[v]
-    return mass

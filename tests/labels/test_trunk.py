@@ -1,4 +1,4 @@
-"""The networks of a prior: exact integers, whatever the order of sums."""
+"""The trunk of a prior: exact integers in any order of summation."""
 
 from __future__ import annotations
 
@@ -11,18 +11,16 @@ import numpy.typing as npt
 import pytest
 from threadpoolctl import threadpool_limits
 
-from sempic.labels import neighbourhood, network, prior
-from sempic.labels.logistic import TABLES
-from sempic.labels.neighbourhood import PAD
+from sempic.labels import prior, trunk
 from sempic.labels.payload import WEIGHTS
 from sempic.scene import LabelMap
 
 
 def hidden_by_integers(known: prior.Prior, planes: npt.NDArray[np.uint8]) -> LabelMap:
-    """`network.convolve`, written as its specification reads: plain integer convolutions."""
+    """`trunk.convolve`, written as its specification reads: plain integer convolutions."""
 
     def conv(i: int, x: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        inputs, outputs, kernel, stride = network.LAYERS[i]
+        inputs, outputs, kernel, stride = trunk.LAYERS[i]
         weights, multiplier, bias = known.layers[i]
         w = weights.astype(np.int64).reshape(outputs, kernel, kernel, inputs)
         padded = np.pad(x, ((0, 0), (kernel // 2,) * 2, (kernel // 2,) * 2))
@@ -33,14 +31,14 @@ def hidden_by_integers(known: prior.Prior, planes: npt.NDArray[np.uint8]) -> Lab
     def join(a: npt.NDArray[np.int64], b: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         return np.concatenate([a.repeat(2, 1).repeat(2, 2)[:, : b.shape[1], : b.shape[2]], b])
 
-    return network.trunk(network.signed(planes).astype(np.int64), conv, join).astype(np.uint8)
+    return trunk.trunk(trunk.signed(planes).astype(np.int64), conv, join).astype(np.uint8)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (5, 7), (16, 21)])
 def test_float32_sums_are_exact(size: tuple[int, int]) -> None:
     known = prior.load(WEIGHTS[3])
     planes = np.random.default_rng(3).integers(0, 256, (3, *size), np.uint8)
-    assert np.array_equal(network.convolve(known.layers, planes), hidden_by_integers(known, planes))
+    assert np.array_equal(trunk.convolve(known.layers, planes), hidden_by_integers(known, planes))
 
 
 @pytest.mark.parametrize("size", [(130, 9), (49, 21), (48, 5)])
@@ -48,23 +46,23 @@ def test_strips_make_no_difference(size: tuple[int, int], monkeypatch: pytest.Mo
     known = prior.load(WEIGHTS[3])
     assert known.readout is not None
     planes = np.random.default_rng(3).integers(0, 256, (3, *size), np.uint8)
-    hidden = network.convolve(known.layers, planes)
-    scores = network.scores(known.layers, known.readout, planes)
-    monkeypatch.setattr(network, "_STRIP", 1)
-    monkeypatch.setattr(network, "_AT_ONCE", 1 << 12)  # a few rows
-    assert len(list(network._strips(known.layers, planes))) == -(-size[0] // network._HALO)
-    assert np.array_equal(network.convolve(known.layers, planes), hidden)
-    assert np.array_equal(network.scores(known.layers, known.readout, planes), scores)
+    hidden = trunk.convolve(known.layers, planes)
+    scores = trunk.scores(known.layers, known.readout, planes)
+    monkeypatch.setattr(trunk, "_STRIP", 1)
+    monkeypatch.setattr(trunk, "_AT_ONCE", 1 << 12)  # a few rows
+    assert len(list(trunk._strips(known.layers, planes))) == -(-size[0] // trunk._HALO)
+    assert np.array_equal(trunk.convolve(known.layers, planes), hidden)
+    assert np.array_equal(trunk.scores(known.layers, known.readout, planes), scores)
 
 
 def test_products_take_one_thread_and_leave_the_number_as_it_was() -> None:
     def threads() -> set[int]:
-        return {library.num_threads for library in network._blas()}
+        return {library.num_threads for library in trunk._blas()}
 
     with threadpool_limits(2, user_api="blas"):
-        with network._one_thread():
+        with trunk._one_thread():
             assert threads() <= {1}
-            with network._one_thread():  # as of another thread of the program
+            with trunk._one_thread():  # as of another thread of the program
                 pass
             assert threads() <= {1}
         assert threads() <= {2}
@@ -86,9 +84,9 @@ def test_scores_are_the_readout_of_each_cells_pixels() -> None:
     known = prior.load(WEIGHTS[3])
     assert known.readout is not None
     planes = np.random.default_rng(3).integers(0, 256, (3, 5, 7), np.uint8)
-    found = network.scores(known.layers, known.readout, planes)
+    found = trunk.scores(known.layers, known.readout, planes)
     assert found.shape == (12, 20, 28)
-    hidden = network.convolve(known.layers, planes).astype(np.int64)
+    hidden = trunk.convolve(known.layers, planes).astype(np.int64)
     for y, x, v in ((0, 0, 0), (6, 9, 5), (19, 27, 11)):
         output = (4 * (y % 4) + x % 4) * 12 + v
         weights, multiplier, bias = (field[output] for field in known.readout)
@@ -96,34 +94,12 @@ def test_scores_are_the_readout_of_each_cells_pixels() -> None:
         assert found[v, y, x] == min(max(total + int(bias) >> 24, 0), 255)
 
 
-def test_the_causal_network_is_what_its_specification_says() -> None:
-    causal = prior.load(WEIGHTS[3]).causal
-    rng = np.random.default_rng(0)
-    map_ = rng.integers(0, 12, (20, 24))
-    frame = neighbourhood.frame(map_, 12)
-    allowed = np.ones(12, np.int64)
-    allowed[4] = 0
-    net = network.predictor(causal, allowed, frame.stride)
-    for y, x in ((0, 0), (9, 12), (19, 23)):
-        o = (y + PAD) * frame.stride + x + PAD
-        mass = network.predict(net, frame.image, np.int64(o), 3, 5, TABLES.exp)
-        hidden = causal.rows[3].astype(np.int64) + causal.columns[5]
-        for t, (dy, dx) in enumerate(network.TEMPLATE):
-            hidden = hidden + causal.template[t, frame.image[o + dy * frame.stride + dx]]
-        hidden = hidden.clip(0, 7936)
-        outputs = ((hidden @ causal.second >> 8) + causal.second_bias).clip(0, 7936)
-        scores = (outputs @ causal.last >> 8) + causal.last_bias
-        chance = TABLES.exp[(scores.max() - scores).clip(0, 4095)] * allowed
-        assert np.array_equal(net.chance, chance)
-        assert mass == chance.sum()
-
-
 def test_threads_do_not_change_what_the_trunk_says() -> None:
     program = (
-        "import hashlib, numpy as np; from sempic.labels import network, payload, prior\n"
+        "import hashlib, numpy as np; from sempic.labels import payload, prior, trunk\n"
         "known = prior.load(payload.WEIGHTS[3])\n"
         "planes = np.random.default_rng(0).integers(0, 256, (3, 64, 86), np.uint8)\n"
-        "print(hashlib.sha256(network.convolve(known.layers, planes).tobytes()).hexdigest())\n"
+        "print(hashlib.sha256(trunk.convolve(known.layers, planes).tobytes()).hexdigest())\n"
     )
     found = {
         subprocess.run(
