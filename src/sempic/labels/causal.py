@@ -22,14 +22,14 @@ TEMPLATE = tuple(
     + [(-5, dx) for dx in (-4, -2, 0, 2, 4)]
     + [(-7, dx) for dx in (-4, -2, 0, 2, 4)]
 )
-"""Causal neighbours (dy, dx) that the network sees."""
+"""Places (dy, dx) of the causal neighbours that are the network's input."""
 HIDDEN = (64, 32)
 BANDS = 32
-"""Rows and columns of the map are told apart by 32 bands each."""
+"""Bands of rows, and of columns, by which the network knows the place in the map."""
 
 
 class Causal(NamedTuple):
-    """The causal network; int32, fixed point with 8 fractional bits."""
+    """Weights of the causal network: int32, 8 fractional bits."""
 
     template: Any
     """(len(TEMPLATE), classes + 1, HIDDEN[0]); the last class is "outside"."""
@@ -46,11 +46,13 @@ class Causal(NamedTuple):
 
 
 class Predictor(NamedTuple):
-    """A causal network, laid out for the pixels of one map, and room to work in."""
+    """A causal network prepared for one map, and its buffers.
+
+    The first seven fields are those of `Causal`, but `second` and `last` have outputs first, so
+    that each sum stays in a register.
+    """
 
     template: Any
-    """As the others here: of `Causal`, with the two last layers outputs first, so that sums need no
-    stores on the way."""
     rows: Any
     columns: Any
     second: Any
@@ -58,7 +60,7 @@ class Predictor(NamedTuple):
     last: Any
     last_bias: Any
     alike: Any
-    """(classes + 1, HIDDEN[0]): the template's sum where all of it has one label."""
+    """(classes + 1, HIDDEN[0]): sum over a template in which all labels are equal."""
     steps: Ints
     """TEMPLATE as distances in the frame."""
     allowed: Ints
@@ -66,7 +68,7 @@ class Predictor(NamedTuple):
     hidden: Any
     outputs: Any
     chance: Ints
-    """(classes,): what `predict` finds."""
+    """(classes,): the result of `predict`."""
 
 
 def predictor(network: Causal, allowed: Ints, stride: int) -> Predictor:
@@ -94,9 +96,10 @@ def predictor(network: Causal, allowed: Ints, stride: int) -> Predictor:
 
 @kernel
 def predict(net: Any, image: Any, o: Any, row: Any, column: Any, exp: Any) -> Any:
-    """Of pixel `o`, chance[v] = 2^24 exp(score of v - best score), for allowed labels; their sum.
+    """Sets chance[v] = 2^24 exp(score of v - best score) for the allowed labels of pixel `o`.
 
-    Most of the template has the label of the pixel on the left: only the rest is summed.
+    Returns the sum of `chance`. Most of the template has the label of the pixel on the left, so
+    only the other neighbours are summed one by one.
     """
     hidden, outputs, chance = net.hidden, net.outputs, net.chance
     w = image[o - 1]

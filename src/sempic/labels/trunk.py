@@ -24,7 +24,7 @@ Bytes = npt.NDArray[np.uint8]
 T = TypeVar("T")
 
 CELL = 4
-"""The trunk works on cells of 4×4 pixels of the map."""
+"""Side of the trunk's cells, in pixels of the map."""
 LAYERS = (
     # inputs, outputs, kernel, stride
     (5, 24, 3, 1),
@@ -38,12 +38,14 @@ LAYERS = (
     (80, 48, 1, 1),
     (48, 40, 3, 1),
 )
-"""Convolutions of the trunk; padding kernel // 2, each followed by a clamp to uint8."""
+"""The trunk's convolutions: padding kernel // 2, then a clamp to uint8."""
 
 
 def trunk(x: T, conv: Callable[[int, T], T], join: Callable[[T, T], T]) -> T:
-    """The trunk's drawing, for arrays and tensors alike: conv(i, x) is layer i; join(a, b) puts
-    a, its resolution doubled and cropped to b's, before b."""
+    """The trunk's graph, for arrays and tensors.
+
+    conv(i, x): layer i. join(a, b): a at twice its resolution, cropped to b's, followed by b.
+    """
     full = conv(1, conv(0, x))
     half = conv(3, conv(2, full))
     quarter = conv(6, conv(5, conv(4, half)))
@@ -71,16 +73,17 @@ def grid(planes: Coarse, height: int, width: int) -> Bytes:
 
 
 def signed(planes: Bytes) -> npt.NDArray[np.int16]:
-    """What enters the trunk: the planes and the place in the picture, int16 (5, h, w), within
-    -128…127."""
+    """The trunk's input: the planes and each cell's row and column, int16 (5, h, w), -128…127."""
     _, h, w = planes.shape
     place = np.broadcast_arrays((np.arange(h) * 256 // h)[:, None], np.arange(w) * 256 // w)
     return np.concatenate([planes, np.stack(place)]).astype(np.int16) - np.int16(128)
 
 
 def scores(layers: tuple[Layer, ...], readout: Layer, planes: Bytes) -> Bytes:
-    """uint8 (3, h, w) → uint8 (classes, 4h, 4w): logits of the trunk's readout, 8 to a nat, 128
-    for none."""
+    """Logits of each pixel, uint8 (classes, 4h, 4w), from planes, uint8 (3, h, w).
+
+    A step is 1/8 nat; 128 is logit 0.
+    """
     _, h, w = planes.shape
     classes = len(readout.weights) // (CELL * CELL)
     found = np.empty((classes, h, CELL, w, CELL), np.uint8)
@@ -97,7 +100,7 @@ def scores(layers: tuple[Layer, ...], readout: Layer, planes: Bytes) -> Bytes:
 
 @kernel
 def _requantise(sums: Any, multipliers: Any, biases: Any) -> None:
-    """Whole sums, (outputs, pixels), to the next layer's uint8, in place."""
+    """Turns integer sums, (outputs, pixels), into the next layer's 0…255, in place."""
     for i in range(sums.shape[0]):
         for j in range(sums.shape[1]):
             v = np.int64(sums[i, j]) * multipliers[i] + biases[i] >> 24
@@ -106,7 +109,7 @@ def _requantise(sums: Any, multipliers: Any, biases: Any) -> None:
 
 @kernel
 def _place(sums: Any, multipliers: Any, biases: Any, found: Any, top: Any, rows: Any) -> None:
-    """The same, of the readout, into `found`, (classes, h, CELL, w, CELL), from row `top` on."""
+    """Requantises the readout's sums into `found`, (classes, h, CELL, w, CELL), from row `top`."""
     classes, columns = found.shape[0], found.shape[3]
     for i in range(sums.shape[0]):
         place, label = i // classes, i % classes
@@ -117,21 +120,21 @@ def _place(sums: Any, multipliers: Any, biases: Any, found: Any, top: Any, rows:
 
 
 def convolve(layers: tuple[Layer, ...], planes: Bytes) -> Bytes:
-    """The trunk: uint8 (3, h, w) → uint8 (LAYERS[-1][1], h, w)."""
+    """The trunk's output, uint8 (LAYERS[-1][1], h, w), of planes, uint8 (3, h, w)."""
     parts = [part.astype(np.uint8) for _, part in _strips(layers, planes)]
     return np.concatenate(parts, 1)
 
 
 _STRIP = 1 << 18
-"""Cells that the trunk looks at at once: some thousand bytes for each."""
+"""Cells that the trunk processes at once, at about a thousand bytes each."""
 _AT_ONCE = 1 << 18
-"""Numbers that a matrix product takes or gives at once: what a cache holds, in little memory."""
+"""Numbers in an operand or result of a matrix product: few enough for the cache."""
 _HALO = 24
-"""Rows around a strip that it sees, rounded up to a multiple of all its strides."""
+"""Rows above and below a strip that influence it, rounded up to a multiple of all strides."""
 
 
 def _strips(layers: tuple[Layer, ...], planes: Bytes) -> Iterator[tuple[int, Floats]]:
-    """The trunk's output (outputs, rows, w) strip by strip, with the first row of each."""
+    """The first row and the trunk's output, (outputs, rows, w), of each strip."""
     seen = signed(planes)
     _, h, w = seen.shape
     rows = max(_HALO, _STRIP // w // 8 * 8)
@@ -144,19 +147,19 @@ def _strips(layers: tuple[Layer, ...], planes: Bytes) -> Iterator[tuple[int, Flo
 
 @contextlib.contextmanager
 def _one_thread() -> Iterator[None]:
-    """Matrix products without BLAS's threads, which for products as small as these cost more to
-    wait for than they save: three times the whole, where one of two cores is busy.
+    """Runs BLAS in one thread.
 
-    The number is the process's. Whoever found it at 1 leaves it, so that of threads that do this at
-    once none brings back another's 1.
+    These products are so small that waiting for threads costs more than threads save: the trunk
+    takes three times as long if one of two cores is busy. The number of threads belongs to the
+    process. A concurrent caller may read 1 here and must not restore this 1 later.
     """
-    found = [(library, library.num_threads) for library in _blas()]
-    for library, _ in found:
+    before = [(library, library.num_threads) for library in _blas()]
+    for library, _ in before:
         library.set_num_threads(1)
     try:
         yield
     finally:
-        for library, count in found:
+        for library, count in before:
             if count != 1:
                 library.set_num_threads(count)
 

@@ -1,4 +1,4 @@
-"""The primed coder's way through a map."""
+"""The primed coder's loop over the pixels of a map."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from sempic.labels.prior import Prior
 from sempic.labels.range_coder import RangeCoder, code_choice
 
 _DOUBT = 3
-"""5 would be the trunk's probabilities themselves (a score is 1/8 nat, `exp` has 1/256): an escape
-takes them to the power 1/4."""
+"""Shift from scores (1/8 nat) to steps of `exp` (1/256 nat), less 2: escapes use the trunk's
+probabilities to the power 1/4."""
 
 
 class _Room(NamedTuple):
-    """To work in."""
+    """Buffers."""
 
     calm_question: Question
     outline_question: Question
@@ -35,7 +35,7 @@ class _Room(NamedTuple):
     rank: Ints
     candidates: Ints
     scores: Ints
-    """(classes,): the trunk's, of a pixel."""
+    """(classes,): the trunk's scores of a pixel."""
     colours: Ints
     """(CANDIDATES, 4): `evidence.average`."""
 
@@ -44,16 +44,15 @@ def code(
     coder: RangeCoder,
     labels: Ints,
     allowed: Ints,
-    known: Prior,
+    prior: Prior,
     state: State,
     grid: Bytes | None,
     seen: Seen | None = None,
 ) -> Ints:
     """Encodes a map, int64 (H, W), or decodes one of this size; returns it.
 
-    allowed: int64 (classes,), 1 for the labels that occur. state: changed. grid: the coarse planes
-    as `trunk.grid` makes them, if the decoder has them. seen: what `look` saw of them, if it has
-    looked before.
+    allowed: int64 (classes,), 1 for labels that occur. state: updated in place. grid: the result of
+    `trunk.grid`, None without a coarse picture. seen: the result of `look`; None: computed here.
     """
     classes = allowed.size
     frame = neighbourhood.frame(labels, classes)
@@ -68,8 +67,8 @@ def code(
         np.zeros(classes, np.int64),
         np.zeros((CANDIDATES, 4), np.int64),
     )
-    net = predictor(known.causal, allowed, frame.stride)
-    seen = seen or look(known, grid, frame.height, frame.width)
+    net = predictor(prior.causal, allowed, frame.stride)
+    seen = seen or look(prior, grid, frame.height, frame.width)
     _code_map(coder, frame, state, net, evidence(seen, allowed), room, TABLES)
     return neighbourhood.inside(frame)
 
@@ -122,7 +121,7 @@ def _code_map(
 
 @merged
 def deny(rank: Any, chance: Any, label: Any) -> None:
-    """Leaves every label but this one, as if it were the only candidate."""
+    """Excludes a label, as if it were the only candidate."""
     for v in range(chance.size):
         rank[v] = CANDIDATES
     rank[label] = 0
@@ -133,7 +132,7 @@ def deny(rank: Any, chance: Any, label: Any) -> None:
 def code_other(
     coder: Any, label: Any, net: Any, evidence: Any, trunk: Any, room: Any, tables: Any
 ) -> Any:
-    """Codes the label of a pixel that has none of its candidates' labels; returns it."""
+    """Codes a label that is no candidate; returns it."""
     chance, exp = net.chance, tables.exp
     for v in range(chance.size):
         if evidence.scores.size:

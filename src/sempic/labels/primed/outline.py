@@ -1,4 +1,4 @@
-"""Outlines: which of the labels that meet at a pixel it has, one question for each candidate."""
+"""Pixels at outlines: one question for each candidate."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from sempic.labels.primed.state import (
 
 @inlined
 def upright(image: Any, at: Any, s: Any, outside: Any) -> Any:
-    """The stairs of the contour on the right of pixel `at`, upward: how long it has kept its
-    column, its last step, how long it had kept the column before."""
+    """Shape of the contour on the right of pixel `at`, upward: length in this column, last step,
+    length in the column before."""
     w = image[at]
     length = 1
     while length < 15 and image[at - length * s] == w and image[at - length * s + 1] != w:
@@ -51,7 +51,7 @@ def upright(image: Any, at: Any, s: Any, outside: Any) -> Any:
 
 @inlined
 def level(image: Any, o: Any, s: Any) -> Any:
-    """The same of the contour between W and N, leftward."""
+    """The same for the contour between W and N, to the left."""
     w, above = image[o - 1], image[o - s]
     length = 1
     while length < 31 and image[o - 1 - length] == w and image[o - s - 1 - length] == above:
@@ -69,7 +69,7 @@ def level(image: Any, o: Any, s: Any) -> Any:
 
 @inlined
 def stairs(image: Any, o: Any, s: Any, found: Any, outside: Any) -> Any:
-    """`upright` beside the region of W, and `level` between W and N; 0 where there is none."""
+    """`upright` at the region of W, and `level` between W and N; 0 without such a contour."""
     e1, _, _ = found.ends
     up = across = np.int64(0)
     if 0 < e1 < 6:
@@ -85,7 +85,8 @@ def which(coder: Any, frame: Any, o: Any, x: Any, count: Any, used: Any, mass: A
           tables: Any) -> Any:  # fmt: skip
     """Codes which of the first `count` candidates pixel `o` has; returns the label, -1 for none.
 
-    used: how many labels occur. mass: the sum of net.chance, in which what is denied becomes 0.
+    used: number of labels that occur. mass: sum of net.chance; the chances of refused candidates
+    become 0.
     """
     image, s, rank, candidates = frame.image, frame.stride, room.rank, room.candidates
     planes, scores, chance = evidence.planes, room.scores, net.chance
