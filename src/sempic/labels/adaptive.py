@@ -83,8 +83,8 @@ def _code_candidates(
     image, s = frame.image, frame.stride
     question, candidates = state.question, state.candidates
     n = state.weights.size
-    found = outlines(image, o, s, x, frame.width, state.rank)
-    e1, e2, e3 = found.ends
+    features = outlines(image, o, s, x, frame.width, state.rank)
+    e1, e2, e3 = features.ends
     e4 = reach(image, o - 4 * s - 4, image[o - 1], 10)
     run_up = run(image, o - s, -s, 5)
     for k in range(count):
@@ -93,13 +93,13 @@ def _code_candidates(
             return c
         after = candidates[k + 1] if k + 1 < count else n
         address = question.address
-        shared_contexts(address, found, image, o, s, c, after)
-        address[8] = fold(run_up * 64 + found.run_w, found.near)
-        address[9] = fold(found.run_n * 8 + run_up, found.near)
+        shared_contexts(address, features, image, o, s, c, after)
+        address[8] = fold(run_up * 64 + features.run_w, features.near)
+        address[9] = fold(features.run_n * 8 + run_up, features.near)
         address[10] = fold(e1 + 16 * e2 + 256 * e3, e4)
         mixing.hash_addresses(question, _CONTEXTS, k)
         mixing.read_slots(state.mixture, question, _CONTEXTS, tables)
-        shared_choices(question.sets, state.mixture.slots, address, found, k, c, after)
+        shared_choices(question.sets, state.mixture.slots, address, features, k, c, after)
         yes = 1 if image[o] == c else 0
         if mixing.code(
             coder, yes, state.mixture, question, _INPUTS, _CONTEXTS, SHARED_CHOICES, tables

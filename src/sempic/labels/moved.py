@@ -55,7 +55,7 @@ class Memory(NamedTuple):
     """(n,): 1 + 8 times how often each label was coded without being a candidate."""
 
 
-class _Room(NamedTuple):
+class _Buffers(NamedTuple):
     """Inputs and buffers of one map. Flat arrays have a border of PAD pixels on all sides."""
 
     image: Ints
@@ -118,7 +118,7 @@ def _code(
     n = memory.frequency.size
     expected = _frame(moved, n)
     shape = tuple(size - 2 for size in memory.changed.shape)
-    room = _Room(
+    buffers = _Buffers(
         _frame(labels, n).ravel(),
         expected.ravel(),
         _frame(hint, 0).ravel(),
@@ -133,13 +133,13 @@ def _code(
         steps(NEIGHBOURS, expected.shape[1]),
     )
     height, width = labels.shape
-    _measure(room, height, width, expected.shape[1])
+    _measure(buffers, height, width, expected.shape[1])
     if not coder.decodes:
-        _compare(room, height, width, expected.shape[1])
-    _code_blocks(coder, room, memory, TABLES)
-    _code_pixels(coder, room, memory, height, width, expected.shape[1], TABLES)
-    memory.changed[:] = room.changed
-    coded = room.image.reshape(expected.shape)[PAD:-PAD, PAD:-PAD]
+        _compare(buffers, height, width, expected.shape[1])
+    _code_blocks(coder, buffers, memory, TABLES)
+    _code_pixels(coder, buffers, memory, height, width, expected.shape[1], TABLES)
+    memory.changed[:] = buffers.changed
+    coded = buffers.image.reshape(expected.shape)[PAD:-PAD, PAD:-PAD]
     return coded.astype(np.uint8)
 
 
@@ -148,36 +148,36 @@ def _frame(plane: npt.NDArray[np.uint8], outside: int) -> Ints:
 
 
 @kernel
-def _measure(room: Any, height: Any, width: Any, s: Any) -> None:
+def _measure(buffers: Any, height: Any, width: Any, s: Any) -> None:
     """Sets `edges` and `levels`."""
-    moved, edges, levels = room.moved, room.edges, room.levels
+    moved, edges, levels = buffers.moved, buffers.edges, buffers.levels
     for y in range(height):
         for x in range(width):
             o = (y + PAD) * s + x + PAD
             v = moved[o]
             if (x + 1 < width and moved[o + 1] != v) or (y + 1 < height and moved[o + s] != v):
                 edges[y // BLOCK, x // BLOCK] += 1
-            levels[y // BLOCK, x // BLOCK] = max(levels[y // BLOCK, x // BLOCK], room.hint[o])
+            levels[y // BLOCK, x // BLOCK] = max(levels[y // BLOCK, x // BLOCK], buffers.hint[o])
     for row in range(edges.shape[0]):
         for column in range(edges.shape[1]):
             edges[row, column] = log2(edges[row, column])
 
 
 @kernel
-def _compare(room: Any, height: Any, width: Any, s: Any) -> None:
+def _compare(buffers: Any, height: Any, width: Any, s: Any) -> None:
     """Sets `changed` of the blocks that differ from the expected map."""
     for y in range(height):
         for x in range(width):
             o = (y + PAD) * s + x + PAD
-            if room.image[o] != room.moved[o]:
-                room.changed[1 + y // BLOCK, 1 + x // BLOCK] = 1
+            if buffers.image[o] != buffers.moved[o]:
+                buffers.changed[1 + y // BLOCK, 1 + x // BLOCK] = 1
 
 
 @kernel
-def _code_blocks(coder: Any, room: Any, memory: Any, tables: Any) -> None:
+def _code_blocks(coder: Any, buffers: Any, memory: Any, tables: Any) -> None:
     """Codes the flags of all blocks in raster order."""
-    edges, levels, changed, last = room.edges, room.levels, room.changed, memory.changed
-    question, rows, columns = room.flag, edges.shape[0], edges.shape[1]
+    edges, levels, changed, last = buffers.edges, buffers.levels, buffers.changed, memory.changed
+    question, rows, columns = buffers.flag, edges.shape[0], edges.shape[1]
     for row in range(rows):
         for column in range(columns):
             r, c = row + 1, column + 1
@@ -208,33 +208,33 @@ def _code_blocks(coder: Any, room: Any, memory: Any, tables: Any) -> None:
 
 @kernel
 def _code_pixels(
-    coder: Any, room: Any, memory: Any, height: Any, width: Any, s: Any, tables: Any
+    coder: Any, buffers: Any, memory: Any, height: Any, width: Any, s: Any, tables: Any
 ) -> None:
     """Codes the pixels of changed blocks row by row."""
+    image, rank, candidates = buffers.image, buffers.rank, buffers.candidates
     for y in range(height):
-        for column in range(room.edges.shape[1]):
-            if not room.changed[1 + y // BLOCK, 1 + column]:
+        for column in range(buffers.edges.shape[1]):
+            if not buffers.changed[1 + y // BLOCK, 1 + column]:
                 continue
             for x in range(column * BLOCK, min(column * BLOCK + BLOCK, width)):
                 o = (y + PAD) * s + x + PAD
-                rank, candidates = room.rank, room.candidates
                 clear_ranks(rank)
-                candidates[0] = room.moved[o]
+                candidates[0] = buffers.moved[o]
                 rank[candidates[0]] = 0
-                count = add_candidates(room.image, o, room.causal, rank, candidates, np.int64(1))
-                label = _code_candidates(coder, room, memory, o, s, count, tables)
+                count = add_candidates(image, o, buffers.causal, rank, candidates, np.int64(1))
+                label = _code_candidates(coder, buffers, memory, o, s, count, tables)
                 if label < 0:
-                    label = _code_other(coder, room, memory, room.image[o], count)
-                room.image[o] = label
+                    label = _code_other(coder, buffers, memory, image[o], count)
+                image[o] = label
 
 
 @merged
 def _code_candidates(
-    coder: Any, room: Any, memory: Any, o: Any, s: Any, count: Any, tables: Any
+    coder: Any, buffers: Any, memory: Any, o: Any, s: Any, count: Any, tables: Any
 ) -> Any:
     """The pixel's label if it is a candidate, else -1."""
-    image, moved, rank, question = room.image, room.moved, room.rank, room.pixel
-    n = room.weights.size
+    image, moved, rank, question = buffers.image, buffers.moved, buffers.rank, buffers.pixel
+    n = buffers.weights.size
     w, north = image[o - 1], image[o - s]
     four = (rank[w] + 6 * rank[north] + 36 * rank[image[o - s - 1]]
             + 216 * rank[image[o - s + 1]])  # fmt: skip
@@ -246,7 +246,7 @@ def _code_candidates(
     ring = cross + 1296 * corners
     kept = np.int64(0)
     for i in range(12):
-        step = room.causal[i]
+        step = buffers.causal[i]
         kept += (1 << i) if image[o + step] == moved[o + step] else 0
     few = (kept & 15) * 4 + (kept >> 4 & 3)
     right, left = run(moved, o, 1, 8), run(moved, o, -1, 8)
@@ -255,13 +255,13 @@ def _code_candidates(
             + 16 * min(log2(down), 3) + 64 * min(log2(up), 3))  # fmt: skip
     was, north_was = run(moved, o - s, 1, 8), reach(moved, o - s - 3, w, 8)
     ends = run(image, o - s, 1, 8) * 8 + reach(image, o - s - 3, w, 8)
-    hint = room.hint[o] * 8 + room.hint[o + 4]
+    hint = buffers.hint[o] * 8 + buffers.hint[o + 4]
     edge = 1 if cross != 0 else 0
     for k in range(count):
-        c = room.candidates[k]
+        c = buffers.candidates[k]
         if n - k == 1:  # no other label
             return c
-        after = room.candidates[k + 1] if k + 1 < count else n
+        after = buffers.candidates[k + 1] if k + 1 < count else n
         pair = c * 257 + after
         address = question.address
         address[0] = fold(six, k)
@@ -275,10 +275,10 @@ def _code_candidates(
         address[8] = fold(six, ring)
         address[9] = fold(right * 4096 + was * 256 + ends, rank[w] * 6 + rank[north])
         address[10] = fold(fold(north_was * 64 + ends, left), four)
-        address[11] = fold(pair, room.hint[o] * 64 + few)
+        address[11] = fold(pair, buffers.hint[o] * 64 + few)
         mixing.hash_addresses(question, _CONTEXTS, k)
         mixing.read_slots(memory.pixels, question, _CONTEXTS, tables)
-        question.sets[0] = k * 128 + (kept & 15) * 8 + edge * 4 + min(room.hint[o] >> 1, 3)
+        question.sets[0] = k * 128 + (kept & 15) * 8 + edge * 4 + min(buffers.hint[o] >> 1, 3)
         question.sets[1] = k * 256 + (c & 15) * 16 + (after & 15)
         question.sets[2] = k * 256 + away
         yes = 1 if image[o] == c else 0
@@ -289,12 +289,12 @@ def _code_candidates(
 
 
 @merged
-def _code_other(coder: Any, room: Any, memory: Any, label: Any, count: Any) -> Any:
+def _code_other(coder: Any, buffers: Any, memory: Any, label: Any, count: Any) -> Any:
     """Codes a label that is no candidate; returns it."""
-    for v in range(room.weights.size):
-        room.weights[v] = memory.frequency[v]
+    for v in range(buffers.weights.size):
+        buffers.weights[v] = memory.frequency[v]
     for k in range(count):
-        room.weights[room.candidates[k]] = 0
-    label = code_choice(coder, label, room.weights)
+        buffers.weights[buffers.candidates[k]] = 0
+    label = code_choice(coder, label, buffers.weights)
     memory.frequency[label] += 8
     return label

@@ -171,26 +171,26 @@ def outlines(image: Any, o: Any, s: Any, x: Any, width: Any, rank: Any) -> Any:
 
 
 @inlined
-def shared_contexts(address: Any, found: Any, image: Any, o: Any, s: Any, c: Any,
+def shared_contexts(address: Any, features: Any, image: Any, o: Any, s: Any, c: Any,
                     after: Any) -> None:  # fmt: skip
     """Contexts of the question "is it candidate `c`?", before hashing; `after` is the next one."""
     w, n, nw, ne = image[o - 1], image[o - s], image[o - 1 - s], image[o + 1 - s]
-    e1, e2, e3 = found.ends
+    e1, e2, e3 = features.ends
     pair = c * 257 + after
-    address[0] = fold(found.six, c)
+    address[0] = fold(features.six, c)
     address[1] = fold(fold(e1 + 16 * e2, e3), pair)
-    address[2] = found.eighteen
+    address[2] = features.eighteen
     address[3] = fold(fold(w * 257 + n, ne), nw)
     address[4] = fold(
         fold(w * 257 + n, ne * 257 + image[o - 2 * s]), image[o - 2] * 257 + image[o + 2 - s]
     )
-    address[5] = fold(log2(found.run_w) * 8 + log2(found.run_n), found.near)
-    address[6] = fold(pair, found.near)
-    address[7] = fold(found.twelve, pair)
+    address[5] = fold(log2(features.run_w) * 8 + log2(features.run_n), features.near)
+    address[6] = fold(pair, features.near)
+    address[7] = fold(features.twelve, pair)
 
 
 @inlined
-def shared_choices(sets: Any, slots: Any, address: Any, found: Any, k: Any, c: Any,
+def shared_choices(sets: Any, slots: Any, address: Any, features: Any, k: Any, c: Any,
                    after: Any) -> None:  # fmt: skip
     """Selects weights by equal neighbours, by the largest known pattern, and by labels."""
     known = 0
@@ -200,6 +200,6 @@ def shared_choices(sets: Any, slots: Any, address: Any, found: Any, k: Any, c: A
         known = 2
     elif slots[0, address[0]] & 255:
         known = 1
-    sets[0] = k * 64 + found.equal
-    sets[1] = (k * 4 + known) * 2 + found.flat
+    sets[0] = k * 64 + features.equal
+    sets[1] = (k * 4 + known) * 2 + features.flat
     sets[2] = k * 256 + (c & 15) * 16 + (after & 15)

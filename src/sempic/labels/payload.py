@@ -151,16 +151,16 @@ def decode(
     empty = np.zeros((height, width), np.int64)
     if kind == ADAPTIVE:
         coder = range_coder.decoder(body)
-        found = ids[adaptive.code(coder, empty, len(ids))]
+        labels = ids[adaptive.code(coder, empty, len(ids))]
     else:
         prior, body = _parse_model(body, ids, _checked(own))
         if kind == INFORMED and coarse is None:
             raise CorruptStream("this label map needs the coarse picture it was coded with")
         coder = range_coder.decoder(body)
         context = coarse if kind == INFORMED else None
-        found = _code_primed(coder, empty, prior, ids, context).astype(np.uint8)
+        labels = _code_primed(coder, empty, prior, ids, context).astype(np.uint8)
     _check_length(len(body), range_coder.length(coder))
-    return found
+    return labels
 
 
 def _code_primed(

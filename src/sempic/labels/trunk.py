@@ -86,7 +86,7 @@ def scores(layers: tuple[Layer, ...], readout: Layer, planes: Bytes) -> Bytes:
     """
     _, h, w = planes.shape
     classes = len(readout.weights) // (CELL * CELL)
-    found = np.empty((classes, h, CELL, w, CELL), np.uint8)
+    logits = np.empty((classes, h, CELL, w, CELL), np.uint8)
     step = max(1, _AT_ONCE // (len(readout.weights) * w))
     for first, strip in _strips(layers, planes):
         for top in range(0, strip.shape[1], step):
@@ -94,8 +94,8 @@ def scores(layers: tuple[Layer, ...], readout: Layer, planes: Bytes) -> Bytes:
             rows = hidden.shape[1]
             with _one_thread():
                 sums: Floats = readout.weights @ hidden.reshape(len(hidden), -1)
-            _place(sums, readout.multipliers, readout.biases, found, first + top, rows)
-    return found.reshape(classes, CELL * h, CELL * w)
+            _place(sums, readout.multipliers, readout.biases, logits, first + top, rows)
+    return logits.reshape(classes, CELL * h, CELL * w)
 
 
 @kernel
@@ -108,15 +108,15 @@ def _requantise(sums: Any, multipliers: Any, biases: Any) -> None:
 
 
 @kernel
-def _place(sums: Any, multipliers: Any, biases: Any, found: Any, top: Any, rows: Any) -> None:
-    """Requantises the readout's sums into `found`, (classes, h, CELL, w, CELL), from row `top`."""
-    classes, columns = found.shape[0], found.shape[3]
+def _place(sums: Any, multipliers: Any, biases: Any, logits: Any, top: Any, rows: Any) -> None:
+    """Requantises the readout's sums into `logits`, (classes, h, CELL, w, CELL), from row `top`."""
+    classes, columns = logits.shape[0], logits.shape[3]
     for i in range(sums.shape[0]):
         place, label = i // classes, i % classes
         for y in range(rows):
             for x in range(columns):
                 v = np.int64(sums[i, y * columns + x]) * multipliers[i] + biases[i] >> 24
-                found[label, top + y, place // CELL, x, place % CELL] = min(max(v, 0), 255)
+                logits[label, top + y, place // CELL, x, place % CELL] = min(max(v, 0), 255)
 
 
 def convolve(layers: tuple[Layer, ...], planes: Bytes) -> Bytes:

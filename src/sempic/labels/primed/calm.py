@@ -81,7 +81,7 @@ def is_calm(columns: Any, x: Any, width: Any, run_w: Any) -> Any:
 
 
 @merged
-def goes_on(coder: Any, frame: Any, o: Any, x: Any, row: Any, run_w: Any, columns: Any,
+def code_calm(coder: Any, frame: Any, o: Any, x: Any, row: Any, run_w: Any, columns: Any,
             memory: Any, mixture: Any, question: Any, net: Any, evidence: Any, trunk: Any,
             tables: Any) -> Any:  # fmt: skip
     """Codes whether calm pixel `o` has the label of its neighbours; returns 1 or 0."""

@@ -24,7 +24,7 @@ _DOUBT = 3
 probabilities to the power 1/4."""
 
 
-class _Room(NamedTuple):
+class _Buffers(NamedTuple):
     """Buffers."""
 
     calm_question: Question
@@ -56,7 +56,7 @@ def code(
     """
     classes = allowed.size
     frame = neighbourhood.frame(labels, classes)
-    room = _Room(
+    buffers = _Buffers(
         mixing.question(state.calm),
         mixing.question(state.outline),
         calm.columns(frame.stride),
@@ -69,23 +69,24 @@ def code(
     )
     net = predictor(prior.causal, allowed, frame.stride)
     seen = seen or look(prior, grid, frame.height, frame.width)
-    _code_map(coder, frame, state, net, evidence(seen, allowed), room, TABLES)
+    _code_map(coder, frame, state, net, evidence(seen, allowed), buffers, TABLES)
     return neighbourhood.inside(frame)
 
 
 @kernel
 def _code_map(
-    coder: Any, frame: Any, state: Any, net: Any, evidence: Any, room: Any, tables: Any
+    coder: Any, frame: Any, state: Any, net: Any, evidence: Any, buffers: Any, tables: Any
 ) -> None:
     image, s, height, width = frame.image, frame.stride, frame.height, frame.width
+    rank, candidates = buffers.rank, buffers.candidates
     used = np.int64(0)
     for v in range(net.allowed.size):
         used += net.allowed[v]
     for y in range(height):
-        calm.measure(room.columns, image, y, s, width)
+        calm.measure(buffers.columns, image, y, s, width)
         row = y * BANDS // height
         if row != (y - 1) * BANDS // height:
-            calm.forget(room.memory)
+            calm.forget(buffers.memory)
         run_w: Any = np.int64(0)
         for x in range(width):
             o = (y + PAD) * s + x + PAD
@@ -93,11 +94,11 @@ def _code_map(
             run_w = run_w + 1 if x > 1 and w == image[o - 2] else min(x, 1)
             trunk = trunk_at(evidence, y, x)
             calm_here = (
-                calm.is_calm(room.columns, x, width, run_w) and image[o - s] == w and used > 1
+                calm.is_calm(buffers.columns, x, width, run_w) and image[o - s] == w and used > 1
             )
-            if calm_here and calm.goes_on(
-                coder, frame, o, x, row, run_w, room.columns, room.memory, state.calm,
-                room.calm_question, net, evidence, trunk, tables,
+            if calm_here and calm.code_calm(
+                coder, frame, o, x, row, run_w, buffers.columns, buffers.memory, state.calm,
+                buffers.calm_question, net, evidence, trunk, tables,
             ):  # fmt: skip
                 image[o] = w
                 continue
@@ -105,17 +106,17 @@ def _code_map(
             mass = predict(net, image, o, row, x * BANDS // width, tables.exp)
             for v in range(net.chance.size if evidence.scores.size else 0):
                 known = net.allowed[v]
-                room.scores[v] = np.int64(evidence.scores[v, trunk.at]) if known else NONE
+                buffers.scores[v] = np.int64(evidence.scores[v, trunk.at]) if known else NONE
             if calm_here:
-                deny(room.rank, net.chance, w)
+                deny(rank, net.chance, w)
             else:
-                count = rank_candidates(image, o, room.neighbours, room.rank, room.candidates)
-                label = outline.which(
-                    coder, frame, o, x, count, used, mass, state.outline, room.outline_question,
-                    net, evidence, trunk, room, tables,
+                count = rank_candidates(image, o, buffers.neighbours, rank, candidates)
+                label = outline.code_candidates(
+                    coder, frame, o, x, count, used, mass, state.outline, buffers.outline_question,
+                    net, evidence, trunk, buffers, tables,
                 )  # fmt: skip
             if label < 0:
-                label = code_other(coder, image[o], net, evidence, trunk, room, tables)
+                label = code_other(coder, image[o], net, evidence, trunk, buffers, tables)
             image[o] = label
 
 
@@ -130,14 +131,14 @@ def deny(rank: Any, chance: Any, label: Any) -> None:
 
 @merged
 def code_other(
-    coder: Any, label: Any, net: Any, evidence: Any, trunk: Any, room: Any, tables: Any
+    coder: Any, label: Any, net: Any, evidence: Any, trunk: Any, buffers: Any, tables: Any
 ) -> Any:
     """Codes a label that is no candidate; returns it."""
     chance, exp = net.chance, tables.exp
     for v in range(chance.size):
         if evidence.scores.size:
-            doubt = clamp((trunk.best - room.scores[v]) << _DOUBT, 0, exp.size - 1)
+            doubt = clamp((trunk.best - buffers.scores[v]) << _DOUBT, 0, exp.size - 1)
             chance[v] = chance[v] * exp[doubt] >> 6
-        if net.allowed[v] and room.rank[v] == CANDIDATES:
+        if net.allowed[v] and buffers.rank[v] == CANDIDATES:
             chance[v] += 1
     return code_choice(coder, label, chance)

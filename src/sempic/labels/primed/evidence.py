@@ -8,12 +8,12 @@ import numpy as np
 import numpy.typing as npt
 
 from sempic.compiling import inlined, kernel, merged
+from sempic.labels import trunk as trunk_network
 from sempic.labels.arithmetic import Ints, clamp, fold, log2
 from sempic.labels.neighbourhood import CANDIDATES, PAD
 from sempic.labels.primed.state import CONTEXTS_CAUSAL
 from sempic.labels.prior import Prior
 from sempic.labels.trunk import CELL
-from sempic.labels.trunk import scores as trunk_scores
 
 Bytes = npt.NDArray[np.uint8]
 Shorts = npt.NDArray[np.int16]
@@ -63,7 +63,7 @@ def look(prior: Prior, grid: Bytes | None, height: int, width: int) -> Seen:
     if grid is None:
         return Seen(np.zeros((3, 0), np.uint8), np.zeros((0, 0), np.uint8), 0)
     assert prior.readout is not None
-    cells = trunk_scores(prior.layers, prior.readout, grid)
+    cells = trunk_network.scores(prior.layers, prior.readout, grid)
     return Seen(enlarge(grid, height, width), cells.reshape(len(cells), -1), cells.shape[2])
 
 
@@ -211,20 +211,20 @@ def between(planes: Any, o: Any, s: Any, colours: Any, k: Any, count: Any) -> An
 
 
 @inlined
-def contexts(address: Any, found: Any, own: Any, part: Any, trunk: Any, ahead: Any, over: Any,
+def contexts(address: Any, features: Any, own: Any, part: Any, trunk: Any, ahead: Any, over: Any,
              pair: Any, ranks: Any) -> None:  # fmt: skip
     """Contexts of a question that need the coarse picture, before hashing.
 
     own: `colour`. ahead: the candidate's score less the best other score. over: the candidate's
     score less the next candidate's. ranks: of N and NE.
     """
-    e1, e2, _ = found.ends
+    e1, e2, _ = features.ends
     leading = clamp((ahead >> 2) + 16, 0, 31)
     i = CONTEXTS_CAUSAL
-    address[i] = fold(part.here * 8 + part.contrast, found.near)
+    address[i] = fold(part.here * 8 + part.contrast, features.near)
     address[i + 1] = fold((part.here >> 1) * 16 + part.ways, part.contrast * 36 + ranks)
     address[i + 2] = fold(own, pair)
-    address[i + 3] = fold((part.here * 8 + part.contrast) * 4 + (part.ways >> 2), found.six)
+    address[i + 3] = fold((part.here * 8 + part.contrast) * 4 + (part.ways >> 2), features.six)
     address[i + 4] = fold((leading * 256 + trunk.top) * 8 + trunk.sure, pair)
-    address[i + 5] = fold(clamp((over >> 2) + 16, 0, 31) * 13 + part.here, found.near)
+    address[i + 5] = fold(clamp((over >> 2) + 16, 0, 31) * 13 + part.here, features.near)
     address[i + 6] = fold((part.ways * 12 + part.here) * 8 + part.contrast, e1 + 16 * e2)
