@@ -13,8 +13,8 @@ VERIFIER = "verifier"
 """A segmenter that checks decoded pictures. No other model's training used it, and its training did
 not use the judge."""
 JUDGE = "judge"
-"""A segmenter for measurements only (`sempic.evaluation`). Coding does not need its ten megabytes, so
-the wheel leaves them out."""
+"""A segmenter for measurements only (`sempic.evaluation`). Coding does not need it, so the wheel
+leaves out its ten megabytes."""
 
 RENOISE = 0.1
 """Noise that receivers add before each step after the first, as a share of the noise level. More
