@@ -256,7 +256,7 @@ def write(texture: Texture) -> bytes:
     bits, last = ue(len(texture) - 1), -1
     for number, (median, high) in sorted(texture.items()):
         if not (last < number < 256 and 0 <= median <= high <= min(LEVELS - 1, median + _WIDEST)):
-            raise InputError(f"id {number}: {median}, {high} are no levels of texture")
+            raise InputError(f"id {number} with levels {median}, {high} is no valid texture")
         bits += ue(number - last - 1) + f"{median:05b}{high - median:04b}"
         last = number
     return packed(bits)
@@ -272,7 +272,7 @@ def read(payload: bytes) -> dict[int, tuple[int, int]]:
         median = int(bits.take(5), 2)
         high = median + int(bits.take(4), 2)
         if number > 255 or high >= LEVELS:
-            raise CorruptStream(f"the texture says {median}, {high} of id {number}")
+            raise CorruptStream(f"the texture has levels {median}, {high} of id {number}")
         found[number] = median, high
     bits.end()
     return found

@@ -274,7 +274,7 @@ def _min_block(sizes: list[str]) -> int:
     block, transform = block + 3, transform + 2
     tree, largest = block + tree, transform + largest
     if not (4 <= tree <= 6 and transform < block <= tree and largest <= min(tree, 5)):
-        raise CorruptStream("the HEVC header has block sizes that do not fit each other")
+        raise CorruptStream("the HEVC header has inconsistent block sizes")
     return 1 << block
 
 

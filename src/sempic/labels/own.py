@@ -35,10 +35,10 @@ def load(path: Path) -> Prior:
 def _fault(arrays: Arrays) -> str | None:
     """The first reason why the coder cannot use these arrays; None if there is none."""
     if "palette" not in arrays:
-        return "it does not name a palette, as those do that `sempic train label-prior` makes"
+        return "it names no palette; files of `sempic train label-prior` name one"
     palette = arrays["palette"]
     if palette.shape != () or not (IDENTITY.fullmatch(str(palette)) or str(palette) in BY_NAME):
-        return "its palette is not one's full name"
+        return "its palette is not the full name of one"
     if "classes" not in arrays or _beyond(arrays["classes"], (), 2, MOST):
         return f"classes is not a number of 2…{MOST}"
     classes = int(arrays["classes"])

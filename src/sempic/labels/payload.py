@@ -187,7 +187,7 @@ def _first_state(prior: Prior, *, informed: bool) -> State:
 def _checked(own: Prior | None) -> Prior | None:
     given: object = own
     if given is not None and not isinstance(given, Prior):
-        raise InputError(f"a prior is what sempic.labels.own reads, not {type(given).__name__}")
+        raise InputError(f"own must be a prior of sempic.labels.own, not {type(given).__name__}")
     return own
 
 
@@ -231,7 +231,7 @@ def _named(digest: str, own: Prior | None) -> _Model:
     """`own`, if it is the prior that a payload names by its digest."""
     if own is not None and own.digest == digest:
         return _own(own)
-    here = "none is given" if own is None else f"that of the one given with {own.digest}"
+    here = "none is given" if own is None else f"that of the given one with {own.digest}"
     raise UnsupportedChunk(
         f"the label map needs a prior whose file's SHA-256 begins with {digest}; {here}"
     )

@@ -57,7 +57,7 @@ class Segmenter:
         session = self._session.inner()
         inputs, outputs = session.get_inputs(), session.get_outputs()
         if len(inputs) != 1 or len(inputs[0].shape) != 4:
-            raise ModelError(f"{self._path}: a segmenter takes one picture and nothing else")
+            raise ModelError(f"{self._path}: a segmenter must have one input, a picture")
         self._input, self._output = inputs[0].name, outputs[0].name
         self._bytes = inputs[0].type == "tensor(uint8)"
         self._enlarge = float(metadata.get("enlarge", 1))

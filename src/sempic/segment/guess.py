@@ -94,7 +94,7 @@ def look(
         found = PALETTES[palette].settle(found, ignore_label)
         codec.check_labels(found, width=width, height=height, palette=palette)
     except LabelMapError as error:
-        raise ModelError(f"the segmenter is at fault: {error}") from error
+        raise ModelError(f"the segmenter's map is invalid: {error}") from error
     if probabilities is not None and (
         not isinstance(probabilities, np.ndarray)
         or probabilities.dtype != np.uint8

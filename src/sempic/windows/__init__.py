@@ -82,7 +82,7 @@ def decode(payload: bytes, width: int, height: int, coarse: Coarse | None) -> tu
     file = (bpg.MAGIC if unusual else bpg.opening(*size)) + payload[end:]
     opened = bpg.CODEC.open(file)
     if opened.size != size:
-        raise CorruptStream("the windows' atlas is not of the size that they take")
+        raise CorruptStream("the windows' atlas is not as large as they need")
     atlas = opened.decode()
     if atlas.chroma != "444":
         raise CorruptStream("the windows' atlas is not 4:4:4")

@@ -68,7 +68,7 @@ def rectangles(cells: Cells) -> list[Place]:
     places = []
     while left.any():
         y, x = map(int, np.unravel_index(left.argmax(), left.shape))
-        places.append(max(_grown(left, x, y), key=lambda place: place.width * place.height))
+        places.append(max(_extended(left, x, y), key=lambda place: place.width * place.height))
         left[places[-1].inside] = False
     return sorted(places, key=lambda place: (-place.height, -place.width, place.y, place.x))
 
@@ -117,7 +117,7 @@ def read(payload: bytes, columns: int, rows: int) -> tuple[list[Place], bool, in
         x, y = _read_fixed(bits, columns), _read_fixed(bits, rows)
         place = Place(x, y, _read_side(bits), _read_side(bits))
         if x + place.width > columns or y + place.height > rows:
-            raise CorruptStream(f"window {number} stands out of the picture")
+            raise CorruptStream(f"window {number} reaches beyond the picture")
         if taken[place.inside].any():
             raise CorruptStream(f"window {number} overlaps another")
         taken[place.inside] = True
@@ -128,7 +128,7 @@ def read(payload: bytes, columns: int, rows: int) -> tuple[list[Place], bool, in
     return places, flag, bits.at // 8
 
 
-def _grown(left: Cells, x: int, y: int) -> Iterator[Place]:
+def _extended(left: Cells, x: int, y: int) -> Iterator[Place]:
     """Two rectangles of `left` from a cell: extended right, then down; and down, then right."""
     width = _run(left[y, x:])
     yield Place(x, y, width, _run(left[y:, x : x + width].all(1)))
