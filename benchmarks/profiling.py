@@ -35,7 +35,7 @@ import PIL.Image
 from common import add_folder, load_pictures, parse_size, processor
 
 from sempic import api, coarse, codec, halving, receive, segment, simplify, texture
-from sempic.labels import network, payload
+from sempic.labels import payload, trunk
 from sempic.labels.primed import coder as primed
 from sempic.models import runtime
 from sempic.segment import doubt, fit
@@ -55,7 +55,7 @@ STAGES = (
     (coarse, "downscale", "coarse picture"),
     (coarse, "encode", "coarse picture"),
     (codec, "exact_planes", "coarse picture"),
-    (network, "scores", "labels: trunk"),
+    (trunk, "scores", "labels: trunk"),
     (codec, "look", "labels: trunk"),
     (primed, "look", "labels: trunk"),
     (primed, "evidence", "labels: trunk"),

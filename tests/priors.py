@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sempic.labels import network, primed, range_coder
+from sempic.labels import primed, range_coder, trunk
 from sempic.labels.payload import WEIGHTS
 from sempic.labels.primed import state
 from sempic.labels.prior import parsed
@@ -39,7 +39,7 @@ def arrays_for(palette: Palette, labels: LabelMap) -> dict[str, npt.NDArray[Any]
     networks = parsed(arrays, "")
     allowed = np.bincount(labels.ravel(), minlength=n).clip(0, 1)
     states = [state.unprimed(n), state.unprimed(n)]
-    for learnt, grid in zip(states, (None, network.grid(COARSE, *labels.shape)), strict=True):
+    for learnt, grid in zip(states, (None, trunk.grid(COARSE, *labels.shape)), strict=True):
         for _ in range(6):
             coder = range_coder.encoder(0)
             primed.code(coder, labels.astype(np.int64), allowed, networks, learnt, grid)

@@ -196,7 +196,7 @@ def test_a_prior_of_ones_own(tmp_path):
     refuses_prefixes_and_flips(stream)
     other = {"width": 32, "height": 24, "labels": LABELS, "palette": CITYSCAPES.id}
     assert pack(**other, prior=mine) == pack(**other)
-    with pytest.raises(InputError, match="a prior is what"):
+    with pytest.raises(InputError, match="own must be a prior"):
         unpack(stream, prior=tmp_path / "mine.npz")
 
 

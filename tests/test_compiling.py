@@ -11,7 +11,7 @@ import pytest
 from conftest import loaded_after
 
 from sempic import compiling
-from sempic.labels import mixing, network, payload
+from sempic.labels import mixing, payload, trunk
 from sempic.labels.primed import calm, coder, evidence
 
 
@@ -103,7 +103,7 @@ def test_constants_of_modules_of_arrays_and_of_functions_around():
     def function(values, scale=Pair):
         @compiling.compiled()
         def kernel(x):
-            return network.CELL * x + values[0] + scale(x, ()).numbers
+            return trunk.CELL * x + values[0] + scale(x, ()).numbers
 
         return compiling._stamp(kernel)
 
@@ -118,7 +118,7 @@ def test_constants_of_modules_of_arrays_and_of_functions_around():
     assert len(set(found)) == len(found)
     assert function(np.arange(3)) == found[0]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(network, "CELL", 5)
+        patch.setattr(trunk, "CELL", 5)
         assert function(np.arange(3)) != found[0]
 
 

@@ -94,6 +94,7 @@ def test_compiling_is_said_and_reading_what_was_compiled_is_not(impatient, monke
 
 def test_tiles_and_steps_move_the_bar(monkeypatch):
     from sempic import receive
+    from sempic.receive import tiling
 
     class Network(receive.Receiver):
         def __init__(self):
@@ -121,7 +122,7 @@ def test_tiles_and_steps_move_the_bar(monkeypatch):
             self.n += 1
 
     monkeypatch.setattr(progress, "_tqdm", Line)
-    monkeypatch.setattr(receive, "TILE", 160)
+    monkeypatch.setattr(tiling, "TILE", 160)
     monkeypatch.setattr(sys, "stderr", Terminal())
     image, labels = street(160, 320)
     scene = sempic.unpack(sempic.encode(image, labels=labels))
@@ -129,7 +130,7 @@ def test_tiles_and_steps_move_the_bar(monkeypatch):
         api.Codec(receiver=Network()).synthesize(scene, steps=3, guidance=1.5)
     (line,) = bars
     assert (line.n, line.unit) == (line.total, "tile")
-    assert line.total == 3 * 2 * len(receive.tiles(320))
+    assert line.total == 3 * 2 * len(tiling.tiles(320))
 
 
 def compiled(code: str) -> set[str]:

@@ -1,4 +1,4 @@
-"""Strings of bits: HEVC's parameter sets, the header of windows, receipts."""
+"""Bit strings: HEVC's parameter sets, headers of windows, receipts, textures."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ class Bits:
     """Reads a string of bits from the left."""
 
     def __init__(self, data: bytes, what: str = "an HEVC header") -> None:
-        """`what` is cut short, or not: for messages."""
+        """what: the name of the data in error messages."""
         self.bits = "".join(f"{byte:08b}" for byte in data)
         self.at = 0
         self._what = what
@@ -22,7 +22,7 @@ class Bits:
         return self.bits[self.at - n : self.at]
 
     def golomb(self) -> str:
-        """The bits of an Exp-Golomb code (H.265 9.2), of a number below 2^16 - 1."""
+        """The bits of the next Exp-Golomb code (H.265 9.2), of a number below 2^16 - 1."""
         one = self.bits.find("1", self.at, self.at + 16)
         if one < 0 and len(self.bits) < self.at + 16:
             raise TruncatedStream(f"{self._what} is cut short")
@@ -31,12 +31,12 @@ class Bits:
         return self.take(2 * (one - self.at) + 1)
 
     def end(self) -> None:
-        """Raises CorruptStream unless all that is left are the zeros that fill the last byte."""
+        """Raises CorruptStream unless only zeros follow, up to the end of the last byte."""
         if len(self.bits) - self.at > 7 or "1" in self.bits[self.at :]:
             raise CorruptStream(f"{self._what} is longer than need be")
 
     def pcm(self) -> str:
-        """pcm_enabled_flag and what depends on it (H.265 7.3.2.2)."""
+        """pcm_enabled_flag and the fields that depend on it (H.265 7.3.2.2)."""
         flag = self.take(1)
         if flag == "1":
             flag += self.take(8) + self.golomb() + self.golomb() + self.take(1)
@@ -44,7 +44,7 @@ class Bits:
 
 
 def from_golomb(golomb: str) -> int:
-    """The number that an Exp-Golomb code says."""
+    """The number of an Exp-Golomb code."""
     return int(golomb, 2) - 1
 
 
@@ -55,6 +55,6 @@ def ue(number: int) -> str:
 
 
 def packed(bits: str) -> bytes:
-    """Bits as bytes, filled up with zeros."""
+    """Bits as bytes; zeros fill the last byte."""
     bits += "0" * (-len(bits) % 8)
     return int(bits, 2).to_bytes(len(bits) // 8, "big")

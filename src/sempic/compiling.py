@@ -1,7 +1,7 @@
-"""Compiling what numba makes fast: what is not shipped, once on a machine, and said while it lasts.
+"""Compiling of kernels by numba: once per machine, and only if their machine code is not shipped.
 
-What is kept is machine code behind a plain C function, which `sempic.machine` loads without numba:
-numba takes a third of a second to load, and is imported by whoever must compile and by nobody else.
+The machine code is a plain C function, which `sempic.machine` stores and loads without numba. numba
+takes a third of a second to import, so only compiling imports it.
 """
 
 # numba has no types.
@@ -27,7 +27,7 @@ TEXT = "compiling the label coder, once on this machine (ten seconds or more)"
 
 
 def _compiles() -> bool:
-    """Whether NUMBA_DISABLE_JIT says nothing else."""
+    """False if NUMBA_DISABLE_JIT is a number other than 0."""
     try:
         return not int(os.environ.get("NUMBA_DISABLE_JIT") or 0)
     except ValueError:
@@ -35,10 +35,10 @@ def _compiles() -> bool:
 
 
 class Kernel:
-    """A function compiled for the types that it is called with.
+    """A function that is compiled for the types of its arguments.
 
-    Its arguments are whole numbers, truth values, floats, arrays in C order, and named tuples of
-    these; it returns one of the first three or nothing. Other kernels call it in machine code.
+    Arguments: int, bool, float, arrays in C order, and (named) tuples of these. Result: int, bool,
+    float or None. Other kernels call the function directly in machine code.
     """
 
     def __init__(
@@ -61,29 +61,31 @@ class Kernel:
 
     @functools.cached_property
     def dispatcher(self) -> Any:
-        """numba's view of it."""
-        found = _numba().njit(**self._options)(self._function)
+        """numba's dispatcher of the function."""
+        dispatcher = _numba().njit(**self._options)(self._function)
         if self._signature is not None:
-            found.compile(self._signature)
-            found.disable_compile()
-        return found
+            dispatcher.compile(self._signature)
+            dispatcher.disable_compile()
+        return dispatcher
 
     def __getattr__(self, name: str) -> Any:
-        if name in ("py_func", "targetoptions"):  # numba asks for these where it merges functions
+        if name in ("py_func", "targetoptions"):  # numba reads these when it merges functions
             return getattr(self.dispatcher, name)
         raise AttributeError(name)
 
     @property
     def forms(self) -> list[Any]:
-        """For which types it is in machine code, in this process."""
+        """Forms of arguments (`_form`) for which this process has machine code."""
         return list(self._entries)
 
 
 def compiled(
     signature: str | None = None, **options: Any
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """`numba.njit` with such options, kept on disk where that can be. With a signature, machine
-    code has it for these types alone, and not again for each constant."""
+    """`numba.njit` with these options; stores machine code on disk if possible.
+
+    signature: compiles the function for these types only, instead of again for each constant.
+    """
 
     def wrap(function: Callable[..., Any]) -> Callable[..., Any]:
         return Kernel(function, options, signature) if _compiles() else function
@@ -91,8 +93,8 @@ def compiled(
     return wrap
 
 
-# Kernels make no arrays: those that come to them are counted by who calls them, and counting each
-# use again would take half of their time. numba has no public name for that.
+# Kernels allocate no arrays, and their callers hold references to all arguments. Without `_nrt`
+# numba counts no references, which would take half of the time. It has no public option for this.
 _KERNEL: dict[str, Any] = {
     "error_model": "numpy",
     "_nrt": False,
@@ -101,17 +103,17 @@ _KERNEL: dict[str, Any] = {
 }
 
 kernel = compiled(**_KERNEL)
-"""For functions that are called for every pixel; arrays are given to them, none is made."""
+"""For functions that run for every pixel; they must not allocate arrays."""
 
 merged = compiled(inline="always")
-"""For parts of kernels: compiled with these, and with what is constant there."""
+"""For parts of kernels: compiled into each caller, with the caller's constants."""
 
 inlined = compiled(**_KERNEL, forceinline=True)
-"""For parts that are compiled once and then copied into kernels."""
+"""For parts of kernels: compiled once, then copied into each caller."""
 
 
 def integers(signature: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """`inlined`, for these types alone."""
+    """`inlined`, compiled for these types only."""
     return compiled(signature, **_KERNEL, forceinline=True)
 
 
@@ -120,12 +122,12 @@ _lock = processes.ForkSafeLock()
 
 @functools.cache
 def _numba() -> Any:
-    """numba, which knows kernels; its complaints about variables take one line each."""
-    with warnings.catch_warnings(record=True) as told:
+    """numba with the type `Kernel` registered; each of its import warnings becomes one line."""
+    with warnings.catch_warnings(record=True) as caught:
         import numba
         from numba.core import types
         from numba.extending import typeof_impl
-    for warning in told:
+    for warning in caught:
         warn(str(warning.message).splitlines()[0])
 
     @typeof_impl.register(Kernel)
@@ -139,7 +141,7 @@ def _numba() -> Any:
 
 
 def _form(value: Any) -> Any:
-    """The types of arguments: "i", "b", "f", (dtype, dimensions), or a class and its fields'."""
+    """The type of an argument: "i", "b", "f", (dtype, dimensions), or (class, forms of fields)."""
     if isinstance(value, np.ndarray):
         if not value.flags.c_contiguous:
             raise TypeError("kernels take arrays in C order")
@@ -156,7 +158,7 @@ def _form(value: Any) -> Any:
 
 
 def _flatten(value: Any, out: list[Any]) -> None:
-    """Arguments as those of the C function: arrays are a pointer and their sides."""
+    """Appends the arguments of the C function; an array becomes a pointer and its shape."""
     if isinstance(value, np.ndarray):
         out.append(value.__array_interface__["data"][0])
         out.extend(value.shape)
@@ -168,11 +170,11 @@ def _flatten(value: Any, out: list[Any]) -> None:
 
 
 class _Source:
-    """The C function of a kernel, in Python: takes what `_flatten` gives."""
+    """Python source of a kernel's C function, whose arguments are those of `_flatten`."""
 
     def __init__(self, form: Any) -> None:
         self.kinds: list[str] = []
-        """Of its arguments: "i", "f", or a dtype of an array."""
+        """Of the arguments: "i", "f", or the dtype of an array."""
         self.classes: dict[str, Any] = {}
         parts = [self._part(part) for part in form[1]]
         names = ", ".join(f"a{i}" for i in range(len(self.kinds)))
@@ -213,13 +215,13 @@ def _entry(kernel: Kernel, form: Any) -> machine.Entry:
 
 
 def ship(kernel: Kernel, form: Any, level: str) -> None:
-    """Compiles what is shipped for one of `machine.LEVELS`; numba must have been told of it."""
+    """Compiles and ships a kernel for one of `machine.LEVELS`, which numba must be set to."""
     source = _Source(form)
     machine.ship(_origin(kernel, source), level, _compile(kernel, source))
 
 
 def shipped(kernel: Kernel, form: Any, level: str) -> Path | None:
-    """Where that is; None if it is not there, or of other sources."""
+    """The file of a shipped kernel; None if the file is missing or of other sources."""
     origin = _origin(kernel, _Source(form))
     return machine.shipped(origin, level) if machine.find_shipped(origin, level) else None
 
@@ -252,7 +254,7 @@ def _compile(kernel: Kernel, source: _Source) -> machine.Code:
     with global_compiler_lock:
         found = work.compile(tuple(kinds), None)
         symbol = found.fndesc.llvm_cfunc_wrapper_name
-        found.library.get_pointer_to_function(symbol)  # ends it
+        found.library.get_pointer_to_function(symbol)  # completes the library
     returned = found.signature.return_type
     returns = {types.none: "", types.boolean: "b", types.float64: "f"}.get(returned, "i")
     module = found.library._final_module
@@ -263,7 +265,7 @@ def _compile(kernel: Kernel, source: _Source) -> machine.Code:
     return machine.Code(symbol, returns, externals, found.library._get_compiled_object())
 
 
-# ── what machine code is made of ─────────────────────────────────────────────────────────────
+# ── the sources of machine code ─────────────────────────────────────────────────────────────
 
 
 def _origin(kernel: Kernel, source: _Source) -> machine.Origin:
@@ -276,10 +278,12 @@ def _origin(kernel: Kernel, source: _Source) -> machine.Origin:
 
 
 def _stamp(kernel: Kernel) -> str:
-    """SHA-256 of the files that have its functions, and of the values that these name, wherever
-    they come from. Not of times, which may be those of any release."""
+    """SHA-256 of the files of the kernel's functions, and of all values that these functions use.
+
+    Not of file times, because installed files may have any.
+    """
     kernels, files, values = [kernel], {Path(__file__)}, set()
-    for part in kernels:  # which grows
+    for part in kernels:  # grows meanwhile
         files.add(Path(part.__wrapped__.__code__.co_filename))
         for name, value in _named(part.__wrapped__):
             if not isinstance(value, Kernel):
@@ -296,9 +300,9 @@ def _digest(file: Path) -> str:
 
 
 def _named(function: Any) -> Iterator[tuple[str, Any]]:
-    """What a function, and those within it, know by names that are not their own."""
+    """Names and values of the globals and free variables of a function and its inner functions."""
     codes = [function.__code__]
-    for code in codes:  # which grows
+    for code in codes:  # grows meanwhile
         codes += [part for part in code.co_consts if isinstance(part, CodeType)]
     yield from _values(function.__globals__, {name for code in codes for name in code.co_names})
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
@@ -309,13 +313,13 @@ def _values(scope: dict[str, Any], names: set[str]) -> Iterator[tuple[str, Any]]
     for name in names & scope.keys():
         value = scope[name]
         if isinstance(value, ModuleType) and value.__name__.startswith("sempic."):
-            yield from _values(vars(value), names)  # `module.constant` has the names of both
+            yield from _values(vars(value), names)  # for `module.constant`, `names` has both names
         else:
             yield name, value
 
 
 def _described(value: Any) -> Any:
-    """A constant, the same text for the same on every machine."""
+    """A description of a constant that is the same on every machine."""
     if isinstance(value, np.ndarray):
         return value.dtype.str, value.shape, hashlib.sha256(value.tobytes()).hexdigest()
     if isinstance(value, np.generic):

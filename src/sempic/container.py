@@ -1,6 +1,6 @@
-"""The file around the payloads: header, chunks, checksum. docs/spec/format.md §1–§4.
+"""The container format: header, chunks, checksum. docs/spec/format.md §1–§4.
 
-`write` and `read` are inverse, pure, and know nothing of what a payload holds.
+`write` and `read` are inverse to each other and do not look into payloads.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from sempic.palette import IDENTITY, INDICES, OWN, PALETTES
 
 MAGIC = b"\xe5S"
 SEQUENCE_MAGIC = b"\xe5V"
-"""Of sequences of pictures (docs/spec/sequence.md), which have bytes of their own."""
+"""Magic of sequences (docs/spec/sequence.md), which have a container of their own."""
 VERSION = 1
 MAX_SIDE = 65535
 MAX_PIXELS = 1 << 26
-"""Default limit on width × height: 67 million, which is 8192 × 8192."""
+"""Default limit on width × height: 8192 × 8192."""
 
 
 class Chunk(IntEnum):
-    """Types of chunk that version 1 defines (§3), beside those of `sempic.coarse.CODECS`."""
+    """Types of chunk of version 1 (§3), without those of `sempic.coarse.CODECS`."""
 
     LABELS = 1
     HALVED = 6
@@ -45,11 +45,12 @@ class Chunk(IntEnum):
 
 
 FIRST_OPTIONAL = 8
+"""Decoders skip unknown chunks of this type and above."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Container:
-    """A stream taken apart; payloads are still encoded."""
+    """The parts of a stream; payloads are still encoded."""
 
     width: int
     """Of the picture, in pixels."""
@@ -57,13 +58,13 @@ class Container:
     palette: int
     """Id of the palette of the labels (§4)."""
     own: str | None = None
-    """Identity of the palette, if it is one of the sender's own (§4)."""
+    """Identity of the sender's own palette, if the labels have one (§4)."""
     model: int = 0
-    """Id of the receiver that the sender had in mind, 0…14; 0 is any."""
+    """Id of the receiver that the sender intends, 0…14; 0: any."""
     labels: bytes | None = None
     """Payload of the label map."""
     halved: bool = False
-    """Whether that map is half the picture's size, rounded up, an id for each 2×2 pixels (§5)."""
+    """Whether the map has half the picture's size, rounded up: an id for each 2×2 pixels (§5)."""
     coarse: bytes | None = None
     """Payload of the coarse picture."""
     coarse_type: int = CODECS["bpg"].chunk
@@ -73,7 +74,7 @@ class Container:
     receipt: bytes | None = None
     """Payload of the receipt (§8)."""
     own_groups: bool = False
-    """Whether that is of groups of the sender's own."""
+    """Whether the receipt is about groups of the sender's own."""
     texture: bytes | None = None
     """Payload of the texture (§9)."""
 
@@ -112,8 +113,7 @@ def write(container: Container) -> bytes:
 def read(stream: bytes, *, max_pixels: int = MAX_PIXELS) -> Container:
     """The container in a stream; raises BitstreamError if it is not exactly one (§1–§4).
 
-    First come the checks of structure, which tell a file cut short from one that was changed;
-    then the checksum; and only then is the content judged.
+    The order of checks: structure, which distinguishes truncation from damage; checksum; content.
     """
     stream = checks.stream(stream)
     if not stream:
@@ -151,7 +151,7 @@ def read(stream: bytes, *, max_pixels: int = MAX_PIXELS) -> Container:
         raise LimitExceeded(f"{width}×{height}: each side must be 1…{MAX_SIDE} pixels")
     if width * height > max_pixels:
         raise LimitExceeded(f"{width}×{height} is more than the limit of {max_pixels} pixels")
-    if palette not in PALETTES:  # one's own have larger ids
+    if palette not in PALETTES:  # users' own palettes have larger ids
         raise UnsupportedProfile(f"palette {palette} is not known here")
     if model == 15:
         raise UnsupportedProfile("model 15 is reserved")
@@ -165,7 +165,7 @@ def _content(
     names |= dict.fromkeys(BY_CHUNK, "coarse")
     names |= {Chunk.HALVED: "labels", Chunk.OWN_RECEIPT: "receipt"}
     if palette != INDICES.id:
-        del names[Chunk.PALETTE]  # means nothing there
+        del names[Chunk.PALETTE]  # optional, and undefined for other palettes
     found: dict[str, bytes] = {}
     coarse_type = CODECS["bpg"].chunk
     halved = own_groups = False
@@ -190,8 +190,8 @@ def _content(
         own = found.pop("palette").decode("utf-8", "replace")
         if not IDENTITY.fullmatch(own):
             raise CorruptStream("the palette chunk names no palette")
-        mine = (p.id for p in PALETTES.values() if p.id >= OWN and p.identity == own)
-        palette = next(mine, palette)
+        loaded = (p.id for p in PALETTES.values() if p.id >= OWN and p.identity == own)
+        palette = next(loaded, palette)
     return Container(
         width=width,
         height=height,
@@ -206,6 +206,7 @@ def _content(
 
 
 def varint(value: int) -> bytes:
+    """A number in 7-bit groups, least significant first (§1)."""
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)

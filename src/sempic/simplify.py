@@ -1,12 +1,12 @@
-"""Label maps made cheaper to code where bits buy no meaning: speckles, spurs, jagged outlines.
+"""Lossy simplification of label maps: removes speckles, spurs and jagged outlines to save bits.
 
-A change is a short row or column of pixels, or a whole small region, that takes a neighbour's
-label. What it saves is measured: each pixel costs what its label costs given the equalities of six
-causal neighbours, by the statistics of the map itself. Changes are made where the bits saved for
-each changed pixel, weighted by the importance of the classes and by how sure the segmenter was,
-reach a threshold (iterated conditional modes; Besag, "On the Statistical Analysis of Dirty
-Pictures", 1986): where it was not sure, another outline is as likely and may be cheaper. This is
-the sender's business alone: the format does not know of it, and floats are welcome.
+A change gives a neighbour's label to a short row or column of pixels, or to a whole small region.
+Its gain is estimated: a pixel costs the code length of its label given which of six causal
+neighbours are equal, by the statistics of the map itself. A change is made if the bits saved for
+each changed pixel reach a threshold, weighted by the importance of the classes and the certainty
+of the segmenter: where it was not sure, another outline is as likely (iterated conditional modes;
+Besag, "On the Statistical Analysis of Dirty Pictures", 1986). Only the sender runs this, outside
+the format, so floats are allowed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from sempic.palette import PALETTES
 from sempic.scene import LabelMap, Probabilities
 
 LEVELS = {1: 0.4, 2: 0.7, 3: 1.0, 4: 2.0, 5: 4.0}
-"""label_quality → bits that each changed pixel of importance 1 must save."""
+"""label_quality → bits that a changed pixel of importance 1 must save."""
 
 IMPORTANCE = {
     "pedestrian": math.inf,
@@ -43,18 +43,17 @@ IMPORTANCE = {
     "train": 2.0,
     "void": 0.5,
 }
-"""How much a pixel of a class is worth, by name; 1 for all others. Infinite: never removed."""
+"""Weight of a changed pixel, by name of its class; others: 1. Infinite: never removed."""
 
 _SWEEPS = 3
 _LONGEST = 6
-"""Pixels of a row or column that may change at once."""
+"""Most pixels of a row or column that change at once."""
 _SURE = 1.2
-"""Where probabilities are known, what a certain label counts; those that change are mostly not."""
+"""With probabilities: weight of a pixel with a certain label; labels that change rarely are."""
 _OUTLINE = 3.0
-"""Where probabilities are known, the importance of a pixel at the outline of what is never
-removed."""
+"""With probabilities: importance of an outline pixel of a class that is never removed."""
 _LARGEST = 64
-"""Regions of at most so many pixels may vanish whole."""
+"""Largest region, in pixels, that may vanish."""
 _PATTERNS = 6**5
 _BORDER = 3
 
@@ -67,14 +66,15 @@ def simplify(
     importance: Mapping[str, float] | None = None,
     probabilities: Probabilities | None = None,
 ) -> LabelMap:
-    """A map that takes fewer bits; uint8 (H, W) → uint8 (H, W), the same ids or fewer.
+    """A map that takes fewer bits: uint8 (H, W), no new ids.
 
+    labels: uint8 (H, W).
     quality: 1 (fewest bits) … 5 (fewest changes), a key of LEVELS.
-    palette: whose ids the labels are.
-    importance: by class name, over IMPORTANCE; 0 or more, `math.inf` for never.
-    probabilities: of the ids, where a segmenter says so: then a changed pixel counts as much as its
-        label is likelier than the new one.
-    Raises InputError for another quality, name or weight.
+    palette: id of the palette of the labels.
+    importance: by class name, overrides IMPORTANCE; 0 or more, `math.inf`: never removed.
+    probabilities: by the segmenter, uint8 (classes, H, W) in 1/255. The weight of a changed pixel
+        is then proportional to the loss of probability.
+    Raises InputError for an unknown quality or name, or an invalid weight.
     """
     if quality not in LEVELS:
         raise InputError(f"label quality is {min(LEVELS)}…{max(LEVELS)}, not {quality}")
@@ -112,7 +112,7 @@ def simplify(
     for _ in range(_SWEEPS):
         counts = np.bincount(inside.ravel(), minlength=5 * _PATTERNS)
         bits = _price(counts.reshape(-1, 5), n).ravel()
-        # Arrays are made here: functions that made them would take twice as long to compile.
+        # Arrays are allocated here: kernels that allocate take twice as long to compile.
         _smooth(
             image, stride, n, contexts, bits, outlines[ids], np.isinf(worth[ids]), likely, around
         )
@@ -126,18 +126,18 @@ def simplify(
 
 
 def _price(counts: npt.NDArray[np.int64], n: int) -> npt.NDArray[np.float64]:
-    """Bits of each answer (5) to each pattern."""
+    """Bits of each answer to each pattern, (patterns, 5)."""
     everywhere = counts.sum(0) + 0.5
     smoothed = counts + 2 * everywhere / everywhere.sum()
     bits: npt.NDArray[np.float64] = -np.log2(smoothed / smoothed.sum(1, keepdims=True))
-    bits[:, 4] += math.log2(n)  # which label it is instead
+    bits[:, 4] += math.log2(n)  # names the label
     return bits
 
 
 @kernel
 def _context(image: Any, o: Any, s: Any, n: Any) -> Any:
-    """Pattern and answer of a pixel, as one number: which of the neighbours W N NE NW WW NN are
-    equal, and the place of the pixel's label among their distinct ones (4: elsewhere)."""
+    """Pattern and answer of a pixel, in one number: which of the neighbours W N NE NW WW NN are
+    equal, and the index of the pixel's label among their distinct labels (4: none of them)."""
     found = 0
     a = b = c = d = -1
     pattern = 0
@@ -165,7 +165,7 @@ def _context(image: Any, o: Any, s: Any, n: Any) -> Any:
             elif found == 3:
                 d = v
             found += 1
-        if i:  # W is the first, or outside, which N tells well enough
+        if i:  # W always has rank 0, or is outside, which N indicates well enough
             pattern = pattern * 6 + rank
     v = image[o]
     answer = 0 if v == a else 1 if v == b else 2 if v == c else 3 if v == d else 4
@@ -175,9 +175,11 @@ def _context(image: Any, o: Any, s: Any, n: Any) -> Any:
 @kernel
 def _gain(image: Any, s: Any, n: Any, bits: Any, first: Any, last: Any, before: Any, loss: Any,
           least: Any) -> Any:  # fmt: skip
-    """By how many bits more than `loss` a change of the rectangle from `first` to `last` has made
-    the pixels cheaper whose price depends on it, and which took `before`. One that is no more than
-    `least` is not looked at to its end: as sums grow, it only falls."""
+    """Bits saved, less `loss`, after a change in the rectangle from `first` to `last`.
+
+    before: result of `_before` without the change. Stops early and returns `least` when the gain
+    falls to `least` or below, because further pixels only lower the gain.
+    """
     rows = (last - first) // s
     columns = last - first - rows * s
     total = 0.0
@@ -193,7 +195,7 @@ def _gain(image: Any, s: Any, n: Any, bits: Any, first: Any, last: Any, before: 
 
 @kernel
 def _before(image: Any, s: Any, n: Any, contexts: Any, bits: Any, first: Any, last: Any) -> Any:
-    """Bits of the pixels whose price depends on those in the rectangle from `first` to `last`."""
+    """Bits of all pixels whose price depends on the rectangle from `first` to `last`."""
     rows = (last - first) // s
     columns = last - first - rows * s
     total = 0.0
@@ -207,7 +209,7 @@ def _before(image: Any, s: Any, n: Any, contexts: Any, bits: Any, first: Any, la
 
 @kernel
 def _update_contexts(image: Any, s: Any, n: Any, contexts: Any, first: Any, last: Any) -> None:
-    """Keeps the contexts of the pixels that `_before` counts."""
+    """Updates the contexts of the pixels that `_before` counts."""
     rows = (last - first) // s
     columns = last - first - rows * s
     for y in range(rows + 3):
@@ -219,7 +221,7 @@ def _update_contexts(image: Any, s: Any, n: Any, contexts: Any, first: Any, last
 
 @kernel
 def _loss(worth: Any, likely: Any, a: Any, b: Any, o: Any) -> Any:
-    """Bits that must be saved for pixel `o` to become `b` instead of `a`."""
+    """Bits that a change of pixel `o` from `a` to `b` must save."""
     most = max(worth[a], worth[b])
     if likely.shape[0] == 0:
         return most
@@ -231,10 +233,12 @@ def _smooth(
     image: Any, s: Any, n: Any, contexts: Any, bits: Any, worth: Any, kept: Any, likely: Any,
     around: Any,
 ) -> None:  # fmt: skip
-    """Short rows and columns. Of what is `kept` they leave a pixel behind them, so that it thins
-    but never vanishes. contexts: of all pixels, and kept so."""
+    """Changes short rows and columns. Classes that are `kept` may get thinner but never vanish.
+
+    contexts: of all pixels; updated.
+    """
     for o in range(image.size):
-        a = np.int64(image[o])  # the image is small, and one type of numbers is enough
+        a = np.int64(image[o])  # one integer type for all numbers
         if a == n or (image[o - 1] == a and image[o - s] == a
                       and image[o + 1] == a and image[o + s] == a):  # fmt: skip
             continue
@@ -276,10 +280,10 @@ def _merge(
     image: Any, s: Any, n: Any, contexts: Any, bits: Any, worth: Any, likely: Any, around: Any,
     visited: Any, region: Any, border: Any,
 ) -> None:  # fmt: skip
-    """Whole small regions, into the label that borders most on them; the first of several.
+    """Merges small regions into the label with the longest common border; the first of several.
 
-    contexts: of all pixels, and kept so. visited: as `image`, False. region: room for the places of
-    a region. border: for each label.
+    contexts: of all pixels; updated. visited: like `image`, all False. region: buffer for the
+    indices of a region's pixels. border: buffer, one number per label.
     """
     for start in range(image.size):
         a = np.int64(image[start])
@@ -290,7 +294,7 @@ def _merge(
             and image[start + s] == a
             and image[start + s + 1] == a
             and (image[start + 2] == a and image[start + 2 * s] == a)
-        ):  # most likely large: left to be looked at from elsewhere
+        ):  # most likely large; if not, another pixel of the region starts the search
             continue
         size, at = 1, 0
         region[0] = start

@@ -1,8 +1,8 @@
-"""Texture: how strong the finest detail of a picture is, class by class (spec/format.md §9).
+"""Texture: strength of the finest detail of a picture by class (spec/format.md §9).
 
-A receiver cannot see in a coarse picture whether a road is grainy or blurred, and paints it as it
-has learnt to. So a sender says how strong texture is where it is weaker than receivers paint it,
-and a receiver takes back what it painted beyond that.
+A coarse picture does not show whether a road is grainy or blurred, so a receiver paints the usual
+texture. A sender describes the texture of classes where it is weaker than the usual one, and a
+receiver removes the excess.
 """
 
 from __future__ import annotations
@@ -20,27 +20,27 @@ from sempic.palette import CITYSCAPES, Palette, alike
 from sempic.scene import Image, LabelMap
 
 Texture: TypeAlias = Mapping[int, tuple[int, int]]
-"""By id, the median and the 95th percentile of the magnitude of fine luma, as levels, 0…LEVELS - 1;
-without a map, id 0 is all of the picture. Fine is what is left of a picture less its mean over some
-three pixels (`_fine`)."""
+"""By id: the median and the 95th percentile of the magnitude of fine luma, as levels, 0…LEVELS - 1.
+Without a map, id 0 is the whole picture. Fine luma is the picture less its smoothed self
+(`_fine`)."""
 LEVELS = 32
-"""Level k is (2^(k / 4) - 1) / 4 grey values, of 255."""
+"""Number of levels; level k is (2^(k / 4) - 1) / 4 grey values of 255."""
 _WIDEST = 15
-"""Levels between the two, at most."""
+"""Largest difference of the two levels."""
 _QUANTILES = (0.5, 0.95)
 CONDITION = 4
-"""Values by which a network is told of a class (`condition`)."""
+"""Values that describe a class to a network (`condition`)."""
 _PRECISION = 8
-"""Steps of a level in which a receiver measures what it painted."""
+"""Steps per level of measurements."""
 _WANTED = 0.8
-"""What is asked for, of what is measured: texture that is painted lies at other places than that
-which was there, and looks stronger by as much (docs/decisions.md)."""
+"""Requested texture as a share of the measured one: painted texture lies at other places than the
+original's and therefore looks stronger (docs/decisions.md)."""
 _LEAST = 0.03
-"""Share of the picture from which on something is said of a class."""
+"""Least share of the picture of a class that is described."""
 _SEEN = 0.5
-"""By how many grey values, of 255, what is asked for is less than what is usually painted."""
+"""A class is described if its texture is weaker than the usual one by this many grey values …"""
 _LESS = 0.65
-"""And by which factor."""
+"""… and weaker than this share of the usual one."""
 _USUAL = {
     "road": (10, 22),
     "sidewalk": (15, 24),
@@ -59,22 +59,22 @@ _USUAL = {
     "bicycle": (22, 29),
     "void": (16, 27),
 }
-"""What the bundled receiver paints, the median of 54 pictures of four cities: a sender says nothing
-where nothing is to be taken back, and a receiver takes these for what was not said."""
+"""Levels that the bundled receiver paints by default, medians of 54 pictures of four cities. A
+receiver assumes them for classes that the stream does not describe."""
 _OTHERS = 22, 29
 _EVEN = 13
-"""Median at which a receiver begins with as much noise as it was trained with."""
+"""Median level at which a receiver's noise has the strength of its training."""
 _STEEP, _SLIGHT = (0.1, 0.4, 1.6), (0.05, 0.7, 1.0)
-"""By how much more or less for each level, the least and the most: where a level was said, and
-where it is but the usual one of a class (docs/decisions.md)."""
+"""Change of the noise's strength per level, least and greatest strength: for levels in the stream,
+and for usual levels (docs/decisions.md)."""
 _CHANGE = 2
-"""Levels by which one changes, at least, before it is said anew."""
+"""Least change of a level, in a sequence, that is sent."""
 _SOFT = 0.05
-"""Grey values that are added to what is divided."""
+"""Grey values added to both sides of a division."""
 _ROWS = 64
-"""How many are held at a time."""
+"""Rows that are processed at once."""
 _ENOUGH = 1 << 19
-"""Pixels that say how strong texture is; of larger pictures, only so many are looked at."""
+"""Most pixels, about, that are measured; larger pictures are sampled."""
 _LUMA = np.array((0.299, 0.587, 0.114), np.float32)
 
 _Floats: TypeAlias = npt.NDArray[np.float32]
@@ -83,11 +83,10 @@ _Floats: TypeAlias = npt.NDArray[np.float32]
 def _fine(
     picture: Image, every: int = 1, weights: _Floats | None = None
 ) -> Iterator[tuple[slice, _Floats]]:
-    """Rows of a picture, uint8 (H, W, 3), and what they are more than their smoothed selves: by
-    (1 2 1) / 4 and (1 0 2 0 1) / 4 in both directions, edges repeated.
+    """Strips of a picture, uint8 (H, W, 3), less their smoothed selves, with their rows.
 
-    every: leave all but each n-th of these strips out. weights: (3, n), of sums of the channels
-    that are taken instead of them.
+    Smoothing is (1 2 1) / 4 and (1 0 2 0 1) / 4 in both directions, edges repeated.
+    every: yields only each `every`-th strip. weights: (3, n), maps the channels to n others first.
     """
     height = len(picture)
     for top in range(0, height, every * _ROWS):
@@ -103,17 +102,18 @@ def _fine(
 
 
 def _grey(level: float) -> float:
-    """The magnitude at a level, in grey values."""
+    """The magnitude of a level, in grey values."""
     return float(2 ** (level / 4) - 1) / 4
 
 
 def _level(magnitude: _Floats) -> _Floats:
+    """The inverse of `_grey`."""
     found: _Floats = 4 * np.log2(1 + 4 * magnitude)
     return found
 
 
 def _measured(picture: Image, labels: LabelMap | None) -> dict[int, tuple[float, ...]]:
-    """Of each class that takes _LEAST of a picture, as `Texture`, in parts of a level."""
+    """Fractional levels, as in `Texture`, of each class that takes at least _LEAST of a picture."""
     most = LEVELS * _PRECISION
     counts = np.zeros(256 * most, np.int64)
     every = -(-picture[..., 0].size // _ENOUGH)
@@ -135,8 +135,10 @@ def _measured(picture: Image, labels: LabelMap | None) -> dict[int, tuple[float,
 def measure(
     picture: Image, labels: LabelMap | None, palette: Palette
 ) -> dict[int, tuple[int, int, bool]]:
-    """Of each class of a picture, uint8 (H, W, 3), with a map of uint8 (H, W) or without: what
-    would be said of it, and whether a receiver that is not told paints much more."""
+    """The requested levels of each class of a picture, and whether they are much weaker than usual.
+
+    picture: uint8 (H, W, 3). labels: uint8 (H, W), or None.
+    """
     found = {}
     for number, levels in _measured(picture, labels).items():
         wanted = [_WANTED * _grey(level) for level in levels]
@@ -151,10 +153,9 @@ def measure(
 def ask(
     picture: Image, labels: LabelMap | None, palette: Palette, said: Texture | None = None
 ) -> dict[int, tuple[int, int]]:
-    """What is to be said of a picture, as `measure`: of classes that have so little texture that a
-    receiver would paint more.
+    """The texture to send with a picture: of classes much weaker than usual; arguments: `measure`.
 
-    said: what was said of the pictures before; of those classes only what has changed since.
+    said: the texture sent with earlier pictures; its classes are sent again only after a change.
     """
     found = {}
     for number, (median, high, news) in measure(picture, labels, palette).items():
@@ -167,15 +168,17 @@ def ask(
 
 
 def stronger(said: Texture, levels: int) -> Texture:
-    """The same, stronger by so many levels."""
+    """The same texture, stronger by `levels`."""
     return {
         n: (min(m + levels, LEVELS - 1), min(h + levels, LEVELS - 1)) for n, (m, h) in said.items()
     }
 
 
 def condition(said: Texture) -> _Floats:
-    """What a receiver is told of each id, float32 (256, CONDITION), some -1 … 1: whether anything
-    is said, the two levels, and how far they are apart; all zero where nothing is."""
+    """The receiver's input for each id, float32 (256, CONDITION), about -1…1.
+
+    1, the two levels, and their difference; all 0 for ids without texture.
+    """
     table = np.zeros((256, CONDITION), np.float32)
     for number, (median, high) in said.items():
         table[number] = 1, median / 16 - 1, high / 16 - 1, (high - median) / 8 - 1
@@ -183,16 +186,16 @@ def condition(said: Texture) -> _Floats:
 
 
 def cells(said: Texture, labels: LabelMap, patch: int = 4) -> _Floats:
-    """`condition` of the class in the middle of each patch, (CONDITION, H / patch, W / patch)."""
+    """`condition` of the class at the middle of each patch, (CONDITION, H / patch, W / patch)."""
     middle = labels[patch // 2 :: patch, patch // 2 :: patch]
     return np.ascontiguousarray(condition(said)[middle].transpose(2, 0, 1))
 
 
 def usual(palette: Palette | None) -> _Floats:
-    """How strong the noise of each id of a palette is where nothing is said, float32 (256,).
+    """Strength of the noise of each id without texture in the stream, float32 (256,).
 
     Args:
-        palette: of the map; None without one, where id 0 is all of the picture.
+        palette: of the map; None without a map (id 0 is the whole picture).
     """
     slope, least, most = _SLIGHT
     table = np.ones(256, np.float32)
@@ -204,12 +207,13 @@ def usual(palette: Palette | None) -> _Floats:
 
 
 def noise(told: _Floats, unsaid: _Floats) -> _Floats:
-    """How strong the noise is that a receiver makes each id of, float32 (…, N); 1 is even noise.
+    """Strength of a receiver's noise for each id, float32 (…, N); 1: as in training.
 
-    Texture is made of noise, so that where it is weak a receiver needs less.
+    The network turns noise into texture, so weak texture needs weak noise.
 
     Args:
-        told: `condition`, (…, N, CONDITION). unsaid: `usual`, (N,).
+        told: `condition`, (…, N, CONDITION).
+        unsaid: `usual`, (N,).
     """
     slope, least, most = _STEEP
     level = 16 * (told[..., 1].astype(np.float64) + 1)
@@ -219,7 +223,7 @@ def noise(told: _Floats, unsaid: _Floats) -> _Floats:
 
 
 def heed(picture: Image, labels: LabelMap | None, said: Texture) -> Image:
-    """A picture, uint8 (H, W, 3), whose texture is no stronger than was said."""
+    """A picture, uint8 (H, W, 3), with texture weakened to the levels of `said`."""
     if not said:
         return picture
     painted = _measured(picture, labels)
@@ -246,20 +250,20 @@ def heed(picture: Image, labels: LabelMap | None, said: Texture) -> Image:
 
 
 def write(texture: Texture) -> bytes:
-    """The payload of a texture chunk. Raises InputError if it is not as `Texture` says."""
+    """The payload of a texture chunk. Raises InputError for an invalid or empty `Texture`."""
     if not texture:
-        raise InputError("a texture chunk says something of a class")
+        raise InputError("a texture chunk needs at least one class")
     bits, last = ue(len(texture) - 1), -1
     for number, (median, high) in sorted(texture.items()):
         if not (last < number < 256 and 0 <= median <= high <= min(LEVELS - 1, median + _WIDEST)):
-            raise InputError(f"id {number}: {median}, {high} are no levels of texture")
+            raise InputError(f"id {number} with levels {median}, {high} is no valid texture")
         bits += ue(number - last - 1) + f"{median:05b}{high - median:04b}"
         last = number
     return packed(bits)
 
 
 def read(payload: bytes) -> dict[int, tuple[int, int]]:
-    """The texture in a payload. Raises a BitstreamError if it is not exactly one."""
+    """The texture of a payload. Raises a BitstreamError if the payload is invalid."""
     bits = Bits(payload, "the texture")
     found: dict[int, tuple[int, int]] = {}
     number = -1
@@ -268,7 +272,7 @@ def read(payload: bytes) -> dict[int, tuple[int, int]]:
         median = int(bits.take(5), 2)
         high = median + int(bits.take(4), 2)
         if number > 255 or high >= LEVELS:
-            raise CorruptStream(f"the texture says {median}, {high} of id {number}")
+            raise CorruptStream(f"the texture has levels {median}, {high} of id {number}")
         found[number] = median, high
     bits.end()
     return found

@@ -17,7 +17,7 @@ learn_slots, predict, read_slots, learn_weights = (
 
 def mixture() -> Mixture:
     weights = np.full((1, 4, INPUTS), 30000, np.int64)
-    return Mixture(mixing.unseen(CONTEXTS, 8), weights, np.zeros((1, 4), np.int64))
+    return mixing.untrained(weights, CONTEXTS, 8)
 
 
 def test_a_new_slot_says_nothing() -> None:

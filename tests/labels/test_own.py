@@ -88,7 +88,7 @@ def test_what_is_missing_or_another_is_named() -> None:
     with pytest.raises(UnsupportedChunk, match=r"SHA-256 begins with 0badcafe; none is given$"):
         labels.decode(coded, *MAP.shape)
     other = dataclasses.replace(MINE, digest="12345678")
-    with pytest.raises(UnsupportedChunk, match=r"0badcafe; that of the one given with 12345678$"):
+    with pytest.raises(UnsupportedChunk, match=r"0badcafe; that of the given one with 12345678$"):
         labels.decode(coded, *MAP.shape, own=other)
     with pytest.raises(InputError, match="not str"):
         labels.decode(coded, *MAP.shape, own="mine.npz")  # type: ignore[arg-type]
@@ -170,7 +170,7 @@ def test_what_the_coder_could_not_rely_on_is_refused(tmp_path: Path, name: str) 
 
 
 def test_a_bundled_file_is_none_of_ones_own_and_a_run_is_none_yet(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="does not name a palette"):
+    with pytest.raises(ModelError, match="names no palette"):
         own.load(payload.WEIGHTS[3])
     networks = {k: v for k, v in ARRAYS.items() if not k.startswith(("readout", "primed"))}
     np.savez(tmp_path / "networks.npz", **networks)  # type: ignore[arg-type]

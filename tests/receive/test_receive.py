@@ -1,5 +1,4 @@
 import dataclasses
-import itertools
 import json
 import zlib
 from pathlib import Path
@@ -12,7 +11,7 @@ from conftest import street
 from sempic import coarse, receive, texture
 from sempic.errors import InputError, ModelError
 from sempic.palette import CAMVID, INDICES
-from sempic.receive import Receiver
+from sempic.receive import Receiver, tiling
 from sempic.scene import Scene
 
 torch = pytest.importorskip("torch")
@@ -132,7 +131,7 @@ def test_what_is_said_of_texture_reaches_the_network(path, told, monkeypatch):
     silent, picture = receiver(s), receiver(said)
     near = np.abs(silent.astype(int) - picture).max(2)
     assert near[s.labels == number].mean() > 4 * near[s.labels != number].mean()
-    monkeypatch.setattr(receive, "TILE", 192)  # tiles are told what lies in them
+    monkeypatch.setattr(tiling, "TILE", 192)  # tiles are told what lies in them
     assert np.abs(picture.astype(int) - receiver(said)).mean() < near[s.labels == number].mean() / 2
     # One that is not told takes no notice.
     assert (Receiver(path)(s) == Receiver(path)(said)).all()
@@ -223,32 +222,11 @@ def test_tiles_leave_no_seam(path, monkeypatch):
     receiver = Receiver(path)
     s = scene(160, 336)
     whole = receiver(s, steps=2)
-    monkeypatch.setattr(receive, "TILE", 192)
+    monkeypatch.setattr(tiling, "TILE", 192)
     tiled = receiver(s, steps=2)
     error = np.abs(whole.astype(int) - tiled)
     assert error.mean() < 1  # a network of random weights looks far; what it sees changes little
     assert np.abs(whole.astype(int) - receiver(s, steps=2, seed=1)).mean() > 5 * error.mean()
-
-
-def test_tiles_of_a_local_function_are_exact(monkeypatch):
-    monkeypatch.setattr(receive, "TILE", 160)
-    noisy = np.random.default_rng(0).random((3, 320, 400), np.float32)
-    labels = np.random.default_rng(1).integers(0, 12, (320, 400), np.uint8)
-    small = np.zeros((3, 80, 100), np.float32)
-    out = receive.tiled(
-        lambda noisy, small, labels: noisy * labels, noisy, small, labels, lambda: None
-    )
-    np.testing.assert_allclose(out, noisy * labels, rtol=1e-5)
-
-
-@pytest.mark.parametrize("size", [16, 1024, 1040, 2048, 5008])
-def test_tiles_cover(size):
-    tiles = list(receive.tiles(size))
-    assert tiles[0][0] == 0
-    assert tiles[-1][1] == size
-    for (_, end), (start, _) in itertools.pairwise(tiles):
-        assert end - start >= receive.OVERLAP
-    assert all(start % 16 == 0 and end - start <= receive.TILE for start, end in tiles)
 
 
 def test_refusals(path, tmp_path):

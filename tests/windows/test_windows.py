@@ -21,7 +21,7 @@ IMAGE, LABELS = street(61, 83)
 SMALL = coarse.encode(coarse.downscale(IMAGE, 4), quality=36)
 PLANES = coarse.decode(SMALL)
 PLACES = [Place(2, 3, 3, 2), Place(8, 0, 3, 2), Place(0, 7, 2, 1)]
-"""One inside, one that stands out to the right, one that stands out below."""
+"""One inside, one beyond the right edge, one beyond the lower edge."""
 PAYLOAD = windows.encode(IMAGE, PLACES, PLANES)
 STREAM = pack(width=83, height=61, labels=LABELS, coarse=SMALL, windows=PAYLOAD)
 
@@ -200,7 +200,7 @@ def with_header(places, columns=11, rows=8):
 
 @pytest.mark.parametrize("place", [Place(9, 3, 3, 2), Place(2, 7, 1, 2), Place(15, 0, 1, 1)])
 def test_windows_outside_the_picture_are_refused(place):
-    with pytest.raises(CorruptStream, match="window 1 stands out"):
+    with pytest.raises(CorruptStream, match="window 1 reaches beyond"):
         decode(with_header([place]))
 
 

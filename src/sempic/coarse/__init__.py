@@ -1,7 +1,7 @@
-"""Coarse picture ⇄ payload of a coarse chunk, and the planes in it (docs/spec/format.md §6).
+"""Coarse picture ⇄ payload of a coarse chunk (docs/spec/format.md §6).
 
-`encode`, `decode` and `open` speak to every codec by name: "bpg", which the format relies on, and
-"avif", "webp", "jxl". `sempic.coarse.bpg` has whole BPG files.
+`encode`, `decode` and `open` take the name of a codec: "bpg", the default, "avif", "webp" or "jxl".
+`sempic.coarse.bpg` reads and writes complete BPG files.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ def encode(rgb: Image, *, codec: str = "bpg", quality: int = 35, chroma: str = "
     Args:
         rgb: uint8 (h, w, 3), no side beyond MAX_SIDE.
         codec: one of CODECS.
-        quality: 0 (best) … 51, on the scale of `bpgenc -q`, which is HEVC's QP plus 2. The other
-            codecs get the setting of about the same PSNR.
-        chroma: "444" costs a fifth more than "420" at the same luma, and its chroma is 5 dB better,
-            7 dB on the most colourful pixels (benchmarks/coarse.py).
+        quality: 0 (best) … 51, on the scale of `bpgenc -q` (HEVC's QP plus 2). Other codecs get the
+            setting with about the same PSNR.
+        chroma: "444" or "420". "444" costs a fifth more at the same luma; its chroma is 5 dB
+            better, 7 dB on the most colourful pixels (benchmarks/coarse.py).
 
-    Raises InputError: ImageError for the picture, else for the options.
+    Raises InputError for an option, ImageError for the picture.
     """
     checks.one_of("coarse codec", codec, CODECS)
     checks.whole("coarse quality", quality, 0, 51)
@@ -55,10 +55,10 @@ def encode(rgb: Image, *, codec: str = "bpg", quality: int = 35, chroma: str = "
 
 
 def open(payload: bytes, codec: str = "bpg") -> Opened:
-    """A payload with its header read; for "bpg", a whole BPG file does too.
+    """A payload after reading its header; for "bpg" also a complete BPG file.
 
-    Raises a BitstreamError: UnsupportedChunk for an unknown codec, UnsupportedProfile,
-    TruncatedStream or CorruptStream for a header that is none.
+    Raises a BitstreamError: UnsupportedChunk for an unknown codec; UnsupportedProfile,
+    TruncatedStream or CorruptStream for an invalid header.
     """
     payload = checks.stream(payload)
     if codec not in CODECS:
@@ -69,8 +69,8 @@ def open(payload: bytes, codec: str = "bpg") -> Opened:
 def decode(payload: bytes, *, codec: str = "bpg") -> Coarse:
     """The planes of a payload.
 
-    Raises a BitstreamError as `open` does, LimitExceeded for a side beyond MAX_SIDE before
-    anything is allocated, and others for what cannot be decoded. A changed payload may still decode
-    to planes of the size that it announces: checksums belong to the container.
+    Raises a BitstreamError as `open`, LimitExceeded for a side beyond MAX_SIDE (before any
+    allocation), and others for data that cannot be decoded. A damaged payload may decode to wrong
+    planes of the announced size: only the container has a checksum.
     """
     return open(payload, codec).decode()

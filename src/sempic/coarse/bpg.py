@@ -1,10 +1,10 @@
 """BPG files: one HEVC intra picture behind a dozen bytes. bellard.org/bpg, specification 0.9.1.
 
-A BPG file is its own header, the few fields of an HEVC sequence parameter set that vary, and
-the picture's NAL units without the first start code: a picture parameter set, then slices. The
-rest of the parameter sets follows from the header (§3.2), so the writer drops them from what
-x265 makes, and the reader makes them again for libavcodec's decoder. HEVC (ITU-T H.265, clauses
-cited below) defines every sample, so planes are the same on every machine.
+A BPG file has its own header, the few variable fields of an HEVC sequence parameter set, and the
+picture's NAL units without the first start code: a picture parameter set, then slices. The header
+implies the other parameters (§3.2). The writer therefore drops x265's parameter sets, and the
+reader rebuilds them for libavcodec's decoder. HEVC (ITU-T H.265; clauses are cited below) defines
+every sample, so planes are the same on every machine.
 """
 
 from __future__ import annotations
@@ -21,17 +21,16 @@ from sempic.errors import CorruptStream, InputError, TruncatedStream, Unsupporte
 from sempic.scene import Coarse, Image
 
 if TYPE_CHECKING:
-    import av  # imported where it is used: `import sempic` need not wait for it
+    import av  # at run time functions import it, so that `import sempic` stays fast
 
 MAGIC = b"BPG\xfb"
 
 _VPS, _SPS, _PPS, _PREFIX_SEI, _SUFFIX_SEI = 32, 33, 34, 39, 40
 _SLICES = range(16, 22)  # of intra random access pictures
 
-# Bytes of a BPG file before its width and after its height, up to the first slice's NAL header:
-# 4:2:0 and 4:4:4, coding trees of 64 and 32, all else as x265 4.2 has it under the settings above;
-# C1 and C3 with chroma at 3 above luma's QP, C4 and C5 at 6 below.
-# Frozen with the format: append, never change.
+# Bytes of a BPG file before its width, and after its height up to the first slice's NAL header, for
+# 4:2:0 and 4:4:4 and coding trees of 64 and 32, by x265 4.2 with `hevc.X265`. The QP of chroma is 3
+# above luma's in C1 and C3, and 6 below in C4 and C5. Frozen with the format: append, never change.
 _OPENINGS = {
     0xC0: (b"\x20\0", bytes.fromhex("0003924740 4401c1758112 0000012801")),
     0xC1: (b"\x60\0", bytes.fromhex("0003924740 4401c174630112 0000012801")),
@@ -41,7 +40,7 @@ _OPENINGS = {
     0xC5: (b"\x60\0", bytes.fromhex("0003b91d00 4401c17434681120 0000012801")),
 }
 
-# The same of a 4:4:4 file whose chroma has luma's QP, by the side of its coding trees.
+# Bytes after the height of a 4:4:4 file whose chroma has luma's QP, by side of the coding trees.
 # Frozen with the format.
 _WINDOWS = {
     64: bytes.fromhex("0003924740 4401c1758112 0000012801"),
@@ -52,7 +51,7 @@ _WINDOWS = {
 
 @dataclass(frozen=True, slots=True)
 class _Sps:
-    """The fields of a sequence parameter set that BPG carries, as strings of bits."""
+    """The fields of a sequence parameter set that a BPG file contains, as bit strings."""
 
     sizes: str
     """Four sizes of coding and transform blocks."""
@@ -63,15 +62,16 @@ class _Sps:
     smoothing: str
     extension: str
     min_block: int
-    """Side of the smallest coding block, of which the coded size is a multiple."""
+    """Side of the smallest coding block; the sides of the coded picture are multiples of it."""
 
 
 def encode(coarse: Coarse, *, qp: int = 33, chroma_qp: int | None = None) -> bytes:
-    """The BPG file of a picture; qp is HEVC's, 0 (best) … 51.
+    """The BPG file of a picture.
 
-    `chroma_qp` is what chroma's is above luma's, -12…12; None: what coarse pictures have.
+    qp: of luma, HEVC's, 0 (best) … 51. chroma_qp: chroma's QP less luma's, -12…12; None: as in
+    coarse pictures (`hevc.CHROMA_QP`).
 
-    Raises InputError where PyAV was built without x265, as its wheels never are.
+    Raises InputError if PyAV lacks x265; PyAV's own wheels include it.
     """
     height, width = coarse.y.shape
     (pixel_format,) = (number for number, name in CHROMA.items() if name == coarse.chroma)
@@ -95,18 +95,20 @@ def encode(coarse: Coarse, *, qp: int = 33, chroma_qp: int | None = None) -> byt
 def decode(file: bytes) -> Coarse:
     """The planes of a BPG file.
 
-    Raises a BitstreamError: UnsupportedProfile for what is legal but not ours (alpha, animation,
-    other than 8-bit full-range YCbCr 4:2:0 or 4:4:4), LimitExceeded as check_size does.
+    Raises a BitstreamError: UnsupportedProfile for valid files with alpha or animation, or other
+    than 8-bit full-range YCbCr 4:2:0 or 4:4:4; LimitExceeded as `check_size`.
     """
     return _read_header(file).decode()
 
 
 @dataclass(frozen=True, slots=True)
 class _Opened:
-    """A file whose header has been read."""
+    """A file after its header has been read (`codec.Opened`)."""
 
     size: tuple[int, int]
+    """(width, height)"""
     chroma: str
+    """"420" or "444"."""
     data: bytes
     """hevc_header_and_data."""
 
@@ -126,10 +128,10 @@ class _Opened:
 
 
 def shorten(file: bytes) -> bytes:
-    """A BPG file as the payload of a chunk: what the format knows by heart is left out.
+    """The chunk payload of a BPG file: the file without its magic, and shorter if possible.
 
-    Without the magic; and where everything but the size that precedes the slice data is one of
-    a few usual openings, that opening becomes one byte (docs/spec/format.md §6): 22 of some 550.
+    If the bytes before the slice data, apart from the size, are a usual opening, one byte replaces
+    this opening (docs/spec/format.md §6). This saves 22 of about 550 bytes.
     """
     width, height = _read_header(file).size
     at = 6 + len(_ue7(width)) + len(_ue7(height))
@@ -140,9 +142,9 @@ def shorten(file: bytes) -> bytes:
 
 
 def lengthen(payload: bytes) -> bytes:
-    """The BPG file that was shortened; a whole one stays as it is.
+    """The inverse of `shorten`; a complete BPG file is returned unchanged.
 
-    Raises UnsupportedProfile for an opening that is not known here.
+    Raises UnsupportedProfile for an unknown opening.
     """
     if payload[:4] == MAGIC:
         return payload
@@ -157,8 +159,10 @@ def lengthen(payload: bytes) -> bytes:
 
 
 def opening(width: int, height: int) -> bytes:
-    """What stands before the first slice's data in a 4:4:4 file of this size, no side below 16,
-    that `encode` made with chroma_qp 0 (spec/format.md §7)."""
+    """The bytes before the first slice's data in a 4:4:4 file by `encode` with chroma_qp 0.
+
+    width, height: 16 or more (spec/format.md §7).
+    """
     return MAGIC + b"\x60\0" + _ue7(width) + _ue7(height) + _WINDOWS[hevc.tree(width, height)]
 
 
@@ -213,7 +217,7 @@ def _ue7(value: int) -> bytes:
 
 
 def _read_ue7(data: bytes, at: int, end: int) -> tuple[int, int]:
-    """The number at byte `at`, below 2^35, and where the next one starts."""
+    """The number at byte `at`, below 2^35, and the position after it."""
     value = 0
     for i in range(at, at + 5):
         if i >= end:
@@ -227,7 +231,7 @@ def _read_ue7(data: bytes, at: int, end: int) -> tuple[int, int]:
 
 
 def _split(data: bytes) -> list[bytes]:
-    """The NAL units of one intra picture: parameters and slices, nothing else (H.265 7.3.1)."""
+    """The NAL units of one intra picture: parameters, SEI and slices only (H.265 7.3.1)."""
     units = [unit.rstrip(b"\0") for unit in data.split(START)]
     firsts = 0
     for unit in units:
@@ -270,12 +274,12 @@ def _min_block(sizes: list[str]) -> int:
     block, transform = block + 3, transform + 2
     tree, largest = block + tree, transform + largest
     if not (4 <= tree <= 6 and transform < block <= tree and largest <= min(tree, 5)):
-        raise CorruptStream("the HEVC header has block sizes that do not fit each other")
+        raise CorruptStream("the HEVC header has inconsistent block sizes")
     return 1 << block
 
 
 def _read_x265_sps(unit: bytes) -> _Sps:
-    """seq_parameter_set_rbsp (7.3.2.2) as x265 writes it for one layer, up to what BPG carries."""
+    """The fields for BPG from x265's seq_parameter_set_rbsp (7.3.2.2) of one layer."""
     bits = Bits(hevc.payload(unit))
     bits.take(8 + 96)  # ids, profile, tier and level
     bits.golomb()  # sps_seq_parameter_set_id
@@ -299,16 +303,18 @@ def _read_x265_sps(unit: bytes) -> _Sps:
     return _Sps("".join(sizes), depth, sao, pcm, bits.take(1), "0", _min_block(sizes))
 
 
-def _parameter_sets(coded: tuple[int, ...], format: str, sps: _Sps) -> tuple[bytes, bytes]:
-    """The video and sequence parameter sets that a BPG file implies; `coded`: width and height in
-    whole blocks, `format`: of chroma."""
-    chroma = 3 if format == "444" else 1
+def _parameter_sets(coded: tuple[int, ...], chroma: str, sps: _Sps) -> tuple[bytes, bytes]:
+    """The video and sequence parameter sets that a BPG file implies.
+
+    coded: width and height in whole blocks. chroma: "420" or "444".
+    """
+    idc = 3 if chroma == "444" else 1  # chroma_format_idc
     # Main, or the format range extensions with no constraint; intra only; level 8.5, no limit.
-    profile = f"{1 if chroma == 1 else 4:08b}" + f"{0b01111 << 27:032b}" + "0" * 48 + f"{255:08b}"
+    profile = f"{1 if idc == 1 else 4:08b}" + f"{0b01111 << 27:032b}" + "0" * 48 + f"{255:08b}"
     order = "1" + ue(0) * 3  # one picture in the buffer, none reordered
     vps = "0000" + "11" + "0" * 6 + "000" + "1" + "1" * 16 + profile + order
     vps += "0" * 6 + ue(0) + "0" + "0"
-    seq = "0000" + "000" + "1" + profile + ue(0) + ue(chroma) + "0" * (chroma == 3)
+    seq = "0000" + "000" + "1" + profile + ue(0) + ue(idc) + "0" * (idc == 3)
     seq += ue(coded[0]) + ue(coded[1]) + "0" + ue(0) * 2  # no cropping, 8 bits
     seq += ue(4) + order + sps.sizes + ue(0) + sps.depth + "0" + "0" + sps.sao + sps.pcm
     seq += ue(0) + "0" + "0" + sps.smoothing + "0" + sps.extension
@@ -316,18 +322,17 @@ def _parameter_sets(coded: tuple[int, ...], format: str, sps: _Sps) -> tuple[byt
 
 
 def _unit(kind: int, bits: str) -> bytes:
-    payload = packed(bits + "1")
-    return bytes((kind << 1, 1)) + hevc.escaped(payload)
+    return bytes((kind << 1, 1)) + hevc.escaped(packed(bits + "1"))
 
 
 # ── the codecs ────────────────────────────────────────────────────────────────────────────────
 
 
 def _x265(coarse: Coarse, qp: int, chroma_qp: int) -> dict[int, bytes]:
-    """The NAL units of one picture by type, in their order."""
+    """The NAL units of a picture by type, in order."""
 
-    # x265 takes nothing smaller than one coding tree block, of 16 at least. For pictures below
-    # that the smallest coding block is as large, so that BPG's rule still gives the coded size.
+    # x265 needs at least one coding tree block, with a side of 16 or more. For smaller pictures the
+    # smallest coding block has this side, too, so that BPG's rule still gives the coded size.
     block = 8 if min(coarse.y.shape) > 8 else 16
     height, width = (-(-side // block) * block for side in coarse.y.shape)
     settings = hevc.X265 | {"qp": qp, "min-cu-size": block}

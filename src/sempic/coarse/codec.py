@@ -1,4 +1,4 @@
-"""What a coarse codec is. `sempic.coarse.CODECS` has all of them."""
+"""The interface of coarse codecs. `sempic.coarse.CODECS` has all codecs."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from sempic.scene import Coarse, Image
 
 
 class Opened(Protocol):
-    """A payload whose header has been read, and nothing more."""
+    """A payload of which only the header has been read."""
 
     @property
     def size(self) -> tuple[int, int]:
-        """(width, height) in pixels, not judged yet."""
+        """(width, height) in pixels, not checked against any limit."""
 
     def decode(self) -> Coarse:
-        """The planes. Raises a BitstreamError: LimitExceeded for a side beyond MAX_SIDE before
-        anything is allocated, or whatever is wrong with what follows the header."""
+        """The planes. Raises a BitstreamError: LimitExceeded for a side beyond MAX_SIDE, before any
+        allocation, and others for errors after the header."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CoarseCodec:
-    """One way to code a coarse picture."""
+    """A codec for coarse pictures."""
 
     name: str
     chunk: int
-    """Type of the chunk that its payloads go into (docs/spec/format.md §3)."""
+    """Type of the chunk of its payloads (docs/spec/format.md §3)."""
     exact: bool
-    """Whether planes are the same on every machine: then labels are coded in their context."""
+    """Whether planes are the same on every machine: labels are coded in their context then."""
     encode: Callable[[Image, int, str], bytes]
-    """(rgb, quality, chroma) → payload; arguments as of `sempic.coarse.encode`."""
+    """(rgb, quality, chroma) → payload; arguments as in `sempic.coarse.encode`."""
     open: Callable[[bytes], Opened]
-    """Raises a BitstreamError for a header that is none of this codec."""
+    """Raises a BitstreamError for an invalid header."""

@@ -1,4 +1,4 @@
-"""What every use of HEVC here has in common: settings of x265, planes ⇄ frames of PyAV."""
+"""Shared by all uses of HEVC: settings of x265, NAL units, planes ⇄ frames of PyAV."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
     from av.video.codeccontext import VideoCodecContext
 
 START = b"\0\0\1"
-"""What stands before each NAL unit of a byte stream (H.265 annex B)."""
+"""Start code before each NAL unit of a byte stream (H.265 annex B)."""
 
 CHROMA = {1: "420", 3: "444"}
-"""By HEVC's chroma_format_idc, which are BPG's pixel formats, too."""
+"""By HEVC's chroma_format_idc, which is also BPG's pixel format."""
 
-# What is painted from the coarse picture shows errors of its chroma more than those of its luma,
-# and chroma is cheap: docs/decisions.md.
+# Errors of the coarse picture's chroma show more in painted pictures than errors of its luma, and
+# chroma is cheap: docs/decisions.md.
 CHROMA_QP = {"420": 0, "444": -6}
-"""What chroma's QP is above luma's, in coarse pictures."""
+"""Chroma's QP less luma's, in coarse pictures."""
 
-# One thread and no wavefronts: the same bytes every time, and no entry points to send.
+# One thread and no wavefronts: deterministic bytes, and no entry points in the stream.
 X265 = {
     "log-level": "none",
     "pools": "none",
@@ -55,12 +55,12 @@ def encoder(
     settings: Mapping[str, object],
     **options: str,
 ) -> VideoCodecContext:
-    """x265 for pictures of this size, in multiples of its smallest coding block.
+    """An x265 encoder.
 
-    chroma: "420" or "444". chroma_qp: what chroma's QP is above luma's. settings: of x265, X265
-    among them. options: FFmpeg's.
+    width, height: multiples of the smallest coding block. chroma: "420" or "444". chroma_qp:
+    chroma's QP less luma's. settings: x265's, including X265. options: FFmpeg's.
 
-    Raises InputError where PyAV was built without x265, as its wheels never are.
+    Raises InputError if PyAV lacks x265; PyAV's own wheels include it.
     """
     import av
 
@@ -79,14 +79,14 @@ def encoder(
 
 
 def decoder() -> VideoCodecContext:
-    """One that refuses what is damaged."""
+    """An HEVC decoder that fails on damaged data."""
     made = context("hevc", "r")
     made.options = {"err_detect": "crccheck+bitstream+buffer+explode", "ec": "0"}
     return made
 
 
 def context(codec: str, mode: Literal["r", "w"]) -> VideoCodecContext:
-    """PyAV's codec of that name, to read or to write with, in one thread."""
+    """PyAV's codec of this name with one thread; mode: "r" decodes, "w" encodes."""
     import av
     from av.video.codeccontext import VideoCodecContext
 
@@ -102,17 +102,17 @@ def units(stream: bytes) -> list[bytes]:
 
 
 def escaped(payload: bytes) -> bytes:
-    """A payload as it stands in a NAL unit, where nothing looks like START (H.265 7.4.2)."""
+    """A payload with emulation prevention bytes, so that it never contains START (H.265 7.4.2)."""
     return re.sub(rb"\0\0(?=[\0-\3])", b"\0\0\3", payload)
 
 
 def payload(unit: bytes) -> bytes:
-    """What a NAL unit holds after its two bytes of header."""
+    """The payload of a NAL unit: without header and emulation prevention bytes."""
     return unit[2:].replace(b"\0\0\3", b"\0\0")
 
 
 def frame(coarse: Coarse, width: int, height: int) -> av.VideoFrame:
-    """A frame of this size that has the planes, their edges repeated."""
+    """A frame of this size with the planes, padded with their edges."""
     import av
 
     made = av.VideoFrame(width, height, f"yuv{coarse.chroma}p")
@@ -124,13 +124,13 @@ def frame(coarse: Coarse, width: int, height: int) -> av.VideoFrame:
 
 
 def planes(frame: av.VideoFrame, width: int, height: int) -> Coarse:
-    """The left upper part of a decoded frame, 4:2:0 or 4:4:4, of this size."""
+    """The upper left part, of this size, of a decoded frame in 4:2:0 or 4:4:4."""
     y, cb, cr = (
         np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)  # type: ignore[call-overload]
         for plane in frame.planes
     )
     across, down = width, height
-    if "420" in frame.format.name:  # yuvj420p, too
+    if "420" in frame.format.name:  # or yuvj420p
         across, down = -(-width // 2), -(-height // 2)
     return Coarse(
         y=y[:height, :width].copy(), cb=cb[:down, :across].copy(), cr=cr[:down, :across].copy()
@@ -138,5 +138,5 @@ def planes(frame: av.VideoFrame, width: int, height: int) -> Coarse:
 
 
 def tree(width: int, height: int) -> int:
-    """Side of the coding trees of a picture, no side of which is below 16."""
+    """Side of the coding trees of a picture; width, height: 16 or more."""
     return next(side for side in (64, 32, 16) if side <= min(height, width))

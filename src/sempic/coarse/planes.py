@@ -1,6 +1,6 @@
-"""Pictures ⇄ planes: colour, chroma resampling and downscaling, in integers.
+"""Pictures ⇄ planes: colour, chroma resampling and downscaling.
 
-Every function gives the same samples on every machine.
+All arithmetic is integer, so results are the same on every machine.
 """
 
 from __future__ import annotations
@@ -14,26 +14,27 @@ from sempic.errors import ImageError, InputError, LimitExceeded
 from sempic.scene import Coarse, Image, Plane
 
 MAX_SIDE = 4096
-"""Of a coarse picture, in pixels."""
+"""Longest side of a coarse picture, in pixels."""
 _STRIP = 64
-"""Rows of a coarse picture that are made at once."""
+"""Rows of a coarse picture that are computed at once."""
 _Ints: TypeAlias = npt.NDArray[np.signedinteger[Any]]
 
 # ITU-T T.871 (JFIF) §7: BT.601, full range; in units of 2^-16. Rows sum to 2^16, 0, 0.
 _YCC = np.array(
     [[19595, 38470, 7471], [-11059, -21709, 32768], [32768, -27439, -5329]], dtype=np.int32
 )
-# Its inverse in units of 2^-22, as bpgdec rounds it.
+# The inverse in units of 2^-22, with bpgdec's rounding.
 _R_CR, _G_CB, _G_CR, _B_CB = 5880414, 1443412, 2995305, 7432307
-# A windowed sinc a quarter of a sample off centre, in units of 2^-6: chroma at the even luma
-# positions comes from samples -3…3 with these weights, at the odd ones with them reversed.
+# A windowed sinc a quarter of a sample off centre, in units of 2^-6: weights of samples -3…3 for
+# chroma at even luma positions; reversed for odd positions.
 _QUARTER = (2, -6, 18, 57, -10, 4, -1)
 
 
 def from_rgb(rgb: Image, chroma: str = "444") -> Coarse:
-    """YCbCr planes of a picture, BT.601 full range; "420" averages 2×2 chroma samples.
+    """YCbCr planes, BT.601 full range, of a picture, uint8 (h, w, 3).
 
-    rgb is uint8 (h, w, 3). With an odd side the last row or column counts twice.
+    chroma: "444", or "420", which averages 2×2 samples; at odd sides the last row or column counts
+    twice. Raises ImageError or InputError.
     """
     height, width = check_picture(rgb, chroma)
     ycc = rgb.astype(np.int32) @ _YCC.T  # units of 2^-16
@@ -48,9 +49,9 @@ def from_rgb(rgb: Image, chroma: str = "444") -> Coarse:
 
 
 def to_rgb(coarse: Coarse) -> Image:
-    """The picture that the planes show, uint8 (h, w, 3): sample for sample what bpgdec gives.
+    """The picture of the planes, uint8 (h, w, 3); every sample equals bpgdec's.
 
-    4:2:0 chroma lies between the luma samples, as in JPEG, and is interpolated with seven taps.
+    4:2:0 chroma is between the luma samples, as in JPEG, and is interpolated with seven taps.
     """
     y, cb, cr = full(coarse)
     cb, cr, y = cb - 128, cr - 128, (y << 22) + (1 << 21)
@@ -59,7 +60,7 @@ def to_rgb(coarse: Coarse) -> Image:
 
 
 def full(coarse: Coarse) -> _Ints:
-    """Y, Cb and Cr, each as large as luma: int32 (3, h, w)."""
+    """Y, Cb and Cr at the size of luma: int32 (3, h, w)."""
     y = coarse.y.astype(np.int32)
     cb, cr = (c.astype(np.int32) for c in (coarse.cb, coarse.cr))
     if coarse.chroma == "420":
@@ -68,11 +69,11 @@ def full(coarse: Coarse) -> _Ints:
 
 
 def enlarged(coarse: Coarse, width: int, height: int, rows: slice, columns: slice) -> _Ints:
-    """A part of the coarse picture at the size of the picture, bilinear, in integers.
+    """A part of the coarse picture, enlarged to the size of the picture: bilinear.
 
     Args:
-        width, height: of the picture, of which spec/format.md §6 says where a coarse pixel lies.
-        rows, columns: of the part, with a start and a stop; beyond the picture its edge goes on.
+        width, height: of the picture. spec/format.md §6 defines the positions of coarse pixels.
+        rows, columns: of the part, with start and stop; may exceed the picture, whose edge repeats.
 
     Returns Y, Cb and Cr, int64 (3, rows, columns), 0…255.
     """
@@ -95,17 +96,16 @@ def enlarged(coarse: Coarse, width: int, height: int, rows: slice, columns: slic
 
 
 def downscale(rgb: Image, factor: int = 4) -> Image:
-    """A picture of ceil(H/factor) × ceil(W/factor): the mean of each factor × factor block.
+    """The means of all factor × factor blocks: uint8 (ceil(H/factor), ceil(W/factor), 3).
 
-    rgb is uint8 (H, W, 3). Where factor does not divide a side, the last row or column is repeated,
-    so that every coarse pixel stays exactly `factor` pixels from the next.
+    rgb: uint8 (H, W, 3); its last row or column is repeated to fill the last blocks.
     """
     height, width = _size(rgb)
     rows, columns = -(-height // factor), -(-width // factor)
     small = np.empty((rows, columns, 3), np.uint8)
     area = factor * factor
-    kind: Any = np.uint16 if factor <= 16 else np.int64  # what a sum of bytes fits in
-    for row in range(0, rows, _STRIP):  # sums of a whole large picture would take much memory
+    kind: Any = np.uint16 if factor <= 16 else np.int64  # holds a sum of bytes
+    for row in range(0, rows, _STRIP):  # in strips, to save memory
         strip = rgb[row * factor : (row + _STRIP) * factor]
         pad = (0, -len(strip) % factor), (0, -width % factor), (0, 0)
         if pad[0][1] or pad[1][1]:
@@ -122,8 +122,8 @@ def downscale(rgb: Image, factor: int = 4) -> Image:
 
 
 def factor(width: int, height: int, coarse_width: int, coarse_height: int) -> int | None:
-    """By how much a picture was divided: the smallest whole number that gives the coarse size,
-    rounded up on both sides, or None if there is none."""
+    """The divisor of a picture's size: the smallest integer that gives the coarse size, rounded up;
+    None if there is none."""
     for number in range(1, max(width, height) + 1):
         if (-(-width // number), -(-height // number)) == (coarse_width, coarse_height):
             return number
@@ -133,20 +133,20 @@ def factor(width: int, height: int, coarse_width: int, coarse_height: int) -> in
 
 
 def check_picture(rgb: Image, chroma: str = "444") -> tuple[int, int]:
-    """(height, width); raises ImageError or InputError for what cannot become planes."""
+    """(height, width); raises ImageError for no picture, InputError for unknown chroma."""
     if chroma not in ("420", "444"):
         raise InputError(f"chroma {chroma!r} is not known, only '420' and '444' are")
     return _size(rgb)
 
 
 def check_size(width: int, height: int) -> None:
-    """Raise LimitExceeded if a decoder should not allocate such a picture."""
+    """Raises LimitExceeded for a side beyond MAX_SIDE."""
     if max(width, height) > MAX_SIDE:
         raise LimitExceeded(f"a coarse picture of {width}×{height} has a side beyond {MAX_SIDE}")
 
 
 def _double(plane: _Ints) -> _Ints:
-    """Twice as many samples both ways, rounded once at the end."""
+    """A plane at twice its width and height, rounded once at the end."""
     plane = _interleave(plane, axis=0)
     plane = _interleave(plane, axis=1)
     doubled: _Ints = np.clip((plane + (1 << 11)) >> 12, 0, 255)

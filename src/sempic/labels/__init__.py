@@ -1,8 +1,8 @@
 """Label map ⇄ payload, lossless. docs/spec/labels.md is the normative text.
 
-`payload` chooses one of two coders, `adaptive` and `primed`, which share all that they can: a pixel
-is a few yes/no questions about its `neighbourhood`, each is answered with a probability by `mixing`
-(over the tables of `logistic`), and the `range_coder` takes it from there, in both directions.
+`payload` chooses one of two coders, `adaptive` and `primed`. Both turn a pixel into a few yes/no
+questions about its `neighbourhood`. `mixing` gives each answer a probability (with the tables of
+`logistic`), and `range_coder` encodes or decodes the answer.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Coder 1, for any palette: it learns from the map at hand alone. docs/spec/labels.md §4.
+"""Coder 1, for any palette: it learns only from the map that it codes. docs/spec/labels.md §4.
 
-A pixel is a few yes/no questions, "is it the first candidate? the second? …"; if all are denied,
-its label is coded by how often labels were so far.
+A pixel is a few yes/no questions: "is it the first candidate? the second? …". If all answers are
+no, the label is coded by the frequencies of labels so far.
 """
 
 from __future__ import annotations
@@ -36,32 +36,27 @@ _WEIGHT = 5500
 
 
 class _State(NamedTuple):
-    """What both sides learn while they code, and room to work in."""
+    """What encoder and decoder learn, and buffers."""
 
     mixture: Mixture
     question: Question
     frequency: Ints
-    """(n + 1, n): 1 + how often a label was none of the candidates, by the first of them; row n:
-    by any, or where there was none."""
+    """(n + 1, n): how often each label was coded without being a candidate, by first candidate.
+    Row n, which begins at 1, counts pixels with any first candidate or none."""
     rank: Ints
     candidates: Ints
     weights: Ints
-    """(n,): of the labels, where it is none of the candidates."""
+    """(n,): of each label, if it is no candidate."""
 
 
 def code(coder: RangeCoder, indices: Ints, labels: int) -> Ints:
-    """Encodes a map of `labels` labels, int64 (H, W), or decodes one of this size; returns it."""
-    mixture = Mixture(
-        mixing.unseen(_CONTEXTS, mixing.SLOTS),
-        np.full((SHARED_CHOICES, mixing.SETS, _INPUTS), _WEIGHT, np.int64),
-        np.zeros((SHARED_CHOICES, mixing.SETS), np.int64),
-    )
-    mixture.weights[:, :, -1] = 0
+    """Encodes `indices`, int64 (H, W) below `labels`, or decodes a map of this size; returns it."""
+    mixture = mixing.even(_CONTEXTS, SHARED_CHOICES, _WEIGHT)
     frequency = np.zeros((labels + 1, labels), np.int64)
     frequency[labels] = 1
     sizes = (labels + 1, CANDIDATES, labels)
-    room = (np.zeros(size, np.int64) for size in sizes)
-    state = _State(mixture, mixing.question(mixture), frequency, *room)
+    buffers = (np.zeros(size, np.int64) for size in sizes)
+    state = _State(mixture, mixing.question(mixture), frequency, *buffers)
     frame = neighbourhood.frame(indices, labels)
     _code_map(coder, frame, state, neighbourhood.steps(NEIGHBOURS, frame.stride), TABLES)
     return neighbourhood.inside(frame)
@@ -84,12 +79,12 @@ def _code_map(coder: Any, frame: Any, state: Any, neighbours: Any, tables: Any) 
 def _code_candidates(
     coder: Any, frame: Any, o: Any, x: Any, count: Any, state: Any, tables: Any
 ) -> Any:
-    """The pixel's label if it is one of the candidates, -1 if it is none."""
+    """The pixel's label if it is a candidate, else -1."""
     image, s = frame.image, frame.stride
     question, candidates = state.question, state.candidates
     n = state.weights.size
-    found = outlines(image, o, s, x, frame.width, state.rank)
-    e1, e2, e3 = found.ends
+    features = outlines(image, o, s, x, frame.width, state.rank)
+    e1, e2, e3 = features.ends
     e4 = reach(image, o - 4 * s - 4, image[o - 1], 10)
     run_up = run(image, o - s, -s, 5)
     for k in range(count):
@@ -98,13 +93,13 @@ def _code_candidates(
             return c
         after = candidates[k + 1] if k + 1 < count else n
         address = question.address
-        shared_contexts(address, found, image, o, s, c, after)
-        address[8] = fold(run_up * 64 + found.run_w, found.near)
-        address[9] = fold(found.run_n * 8 + run_up, found.near)
+        shared_contexts(address, features, image, o, s, c, after)
+        address[8] = fold(run_up * 64 + features.run_w, features.near)
+        address[9] = fold(features.run_n * 8 + run_up, features.near)
         address[10] = fold(e1 + 16 * e2 + 256 * e3, e4)
         mixing.hash_addresses(question, _CONTEXTS, k)
         mixing.read_slots(state.mixture, question, _CONTEXTS, tables)
-        shared_choices(question.sets, state.mixture.slots, address, found, k, c, after)
+        shared_choices(question.sets, state.mixture.slots, address, features, k, c, after)
         yes = 1 if image[o] == c else 0
         if mixing.code(
             coder, yes, state.mixture, question, _INPUTS, _CONTEXTS, SHARED_CHOICES, tables
@@ -115,7 +110,7 @@ def _code_candidates(
 
 @merged
 def _code_other(coder: Any, label: Any, count: Any, state: Any) -> Any:
-    """The label of a pixel that has none of its candidates' labels."""
+    """Codes a label that is no candidate; returns it."""
     n = state.weights.size
     first = state.candidates[0] if count else n
     for v in range(n):

@@ -1,4 +1,4 @@
-"""Whole numbers as the label coders use them; no intermediate value leaves 63 bits."""
+"""Integer functions of the label coders; every intermediate value fits in int64."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ def clamp(x: Any, low: Any, high: Any) -> Any:
 
 @integers("int64(int64, int64)")
 def fold(h: Any, v: Any) -> Any:
-    """Hash of two numbers below 2^31, again below 2^31."""
+    """A hash below 2^31 of two numbers below 2^31."""
     h = ((h ^ v) * 0x2545F491 + 0x1B873593) & 0x7FFFFFFF
     return h ^ (h >> 15)
 
 
 @integers("int64(int64)")
 def log2(v: Any) -> Any:
-    """How many bits a number takes; 0 takes none."""
+    """The number of binary digits of `v`; 0 has none."""
     bits = 0
     while v > 0:
         v >>= 1

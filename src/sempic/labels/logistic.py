@@ -1,7 +1,7 @@
-"""Integer logistic tables, made with integer arithmetic only: the same on every machine.
+"""Logistic tables, computed with integers only: the same on every machine.
 
-The logistic domain is fixed point, 256 steps per nat, clamped to ±12 nats; probabilities
-are 16 bit (1 … 65535 of 65536).
+Log odds are fixed point, 256 steps per nat, clamped to ±12 nats. Probabilities have 16 bits
+(1 … 65535 of 65536).
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import numpy.typing as npt
 
 ONE_NAT = 256
 LIMIT = 12 * ONE_NAT - 1
-"""The largest logarithm of odds."""
+"""The largest log odds."""
 
 _UNIT = 1 << 96
 
 
 def _powers(count: int) -> list[int]:
-    """exp(x / 256) for x in 0 … count - 1, in 96-bit fixed point; the first step by Taylor."""
+    """exp(x / 256), 96 fractional bits, for x in 0 … count - 1; exp(1 / 256) by Taylor series."""
     step = term = _UNIT
     for k in range(1, 40):
         term = term // (ONE_NAT * k)
@@ -36,7 +36,7 @@ def _exp_table() -> npt.NDArray[np.int64]:
 
 
 def _squash_table() -> npt.NDArray[np.int32]:
-    """squash[x + LIMIT] = round(65536 / (1 + exp(-x / 256))), kept in 1 … 65535."""
+    """squash[x + LIMIT] = round(65536 / (1 + exp(-x / 256))), clamped to 1 … 65535."""
     table = np.empty(2 * LIMIT + 1, np.int32)
     for x, power in enumerate(_powers(LIMIT + 1)):
         p = min(65535, ((power << 17) // (power + _UNIT) + 1) >> 1)
@@ -51,14 +51,14 @@ def _stretch_table(squash: npt.NDArray[np.int32]) -> npt.NDArray[np.int16]:
 
 
 class Tables(NamedTuple):
-    """Arguments of what is compiled: constants of this size would be slow to compile."""
+    """Passed to kernels as arguments: constants of this size are slow to compile."""
 
     squash: npt.NDArray[np.int32]
-    """Logarithm of odds + LIMIT → probability."""
+    """Log odds + LIMIT → probability."""
     stretch: npt.NDArray[np.int16]
-    """Probability → logarithm of odds."""
+    """Probability → log odds."""
     exp: npt.NDArray[np.int64]
-    """Nats below zero, in 1/256 → 24 fractional bits."""
+    """x → exp(-x / 256), 24 fractional bits."""
 
 
 def _tables() -> Tables:

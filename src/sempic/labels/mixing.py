@@ -1,9 +1,9 @@
-"""Logistic mixing: a bit's probability from what each of its contexts remembers.
+"""Logistic mixing: a bit's probability from the statistics of its contexts, as in PAQ.
 
-PAQ's machinery (Mahoney, "Adaptive Weighing of Context Models for Lossless Data Compression",
-2005). Each context leads to a slot, which holds a probability; their logarithms of odds are the
-inputs of a few sets of weights, whose outputs are averaged. Slots move towards the bits that they
-see, weights descend the code length. Integers only.
+Each context selects a slot, which holds a probability. The log odds of the slots are the inputs of
+a few sets of weights; the outputs of these sets are averaged. After each bit, slots move towards
+the bit, and weights take a gradient step that lowers the code length. Integers only. Source:
+Mahoney, "Adaptive Weighing of Context Models for Lossless Data Compression", 2005.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from sempic.labels.logistic import LIMIT
 from sempic.labels.range_coder import code_bit
 
 SLOTS = 1 << 16
-"""Of each context; their addresses are hashes, unchecked."""
+"""Slots of a context. Addresses are hashes without a check for collisions."""
 SETS = 1024
-"""Of weights, for each choice among them."""
+"""Sets of weights of a choice."""
 UNSEEN = 1 << 29
-"""A slot at first: probability 1/2, no visits."""
+"""Initial value of a slot: probability 1/2, no visits."""
 BIAS = 256
-"""The last input."""
+"""Value of the last input."""
 
 # Tuned on CamVid train.
 _SLOT_RATE = 20
@@ -37,7 +37,7 @@ _MOST_USES = 1 << 15
 
 
 class Mixture(NamedTuple):
-    """What is learnt of one kind of question."""
+    """What the coder learns about one kind of question."""
 
     slots: npt.NDArray[np.int32]
     """(contexts, slots): probability of a 1 (22 bits) << 8 | number of visits (8 bits)."""
@@ -48,40 +48,49 @@ class Mixture(NamedTuple):
 
 
 class Question(NamedTuple):
-    """What is known of the bit at hand: room to work in."""
+    """Buffers for one bit."""
 
     address: Ints
-    """(contexts,): of its slots."""
+    """(contexts,): of the slots."""
     inputs: Ints
-    """(inputs,): logarithms of odds; those of the contexts, others, BIAS."""
+    """(inputs,): log odds of the contexts, other log odds, BIAS."""
     sets: Ints
-    """(choices,): the set of weights that each choice takes."""
+    """(choices,): the set of weights that each choice selects."""
     outputs: Ints
-    """(choices,): the probabilities that these find."""
+    """(choices,): the probability by each selected set."""
 
 
-def unseen(contexts: int, slots: int) -> npt.NDArray[np.int32]:
-    return np.full((contexts, slots), UNSEEN, np.int32)
+def untrained(weights: Ints, contexts: int, slots: int = SLOTS) -> Mixture:
+    """A mixture before its first bit, with these weights."""
+    unseen = np.full((contexts, slots), UNSEEN, np.int32)
+    return Mixture(unseen, weights, np.zeros(weights.shape[:2], np.int64))
+
+
+def even(contexts: int, choices: int, weight: int) -> Mixture:
+    """An untrained mixture in which each context has the same weight, and the bias none."""
+    weights = np.full((choices, SETS, contexts + 1), weight, np.int64)
+    weights[:, :, -1] = 0
+    return untrained(weights, contexts)
 
 
 def question(mixture: Mixture) -> Question:
     choices, _, inputs = mixture.weights.shape
     sizes = (len(mixture.slots), inputs, choices, choices)
-    room = Question(*(np.zeros(size, np.int64) for size in sizes))
-    room.inputs[-1] = BIAS
-    return room
+    buffers = Question(*(np.zeros(size, np.int64) for size in sizes))
+    buffers.inputs[-1] = BIAS
+    return buffers
 
 
 @merged
 def hash_addresses(question: Any, contexts: Any, number: Any) -> None:
-    """Addresses of any numbers below 2^31, apart for each number of a question."""
+    """Turns numbers below 2^31 into addresses that differ with the `number` of the question."""
     for i in range(contexts):
         question.address[i] = fold(question.address[i] + 7, number + 1) & (SLOTS - 1)
 
 
 @merged
 def read_slots(mixture: Any, question: Any, contexts: Any, tables: Any) -> None:
-    """The inputs from slots: 0 where nothing was seen yet."""
+    """Sets the inputs of the contexts: log odds of their slots, 0 for unvisited slots."""
     for i in range(contexts):
         slot = mixture.slots[i, question.address[i]]
         question.inputs[i] = tables.stretch[slot >> 14] if slot & 255 else 0
@@ -92,10 +101,10 @@ def code(
     coder: Any, bit: Any, mixture: Any, question: Any, inputs: Any, contexts: Any, choices: Any,
     tables: Any,
 ) -> Any:  # fmt: skip
-    """Encodes `bit`, or decodes one, by the mixture; learns from it and returns it.
+    """Encodes `bit`, or decodes one; the mixture learns from the bit. Returns the bit.
 
-    inputs: how many there are, a constant, for speed. Of the question's contexts and choices the
-    first `contexts` and `choices` take part.
+    inputs: the number of inputs, a compile-time constant for speed. Only the first `contexts`
+    contexts and `choices` choices of the question are used.
     """
     p = predict(mixture, question, inputs, choices, tables)
     bit = code_bit(coder, bit, p)
@@ -106,7 +115,7 @@ def code(
 
 @merged
 def predict(mixture: Any, question: Any, inputs: Any, choices: Any, tables: Any) -> Any:
-    """Probability of a 1, of 65536."""
+    """The probability of a 1, in 1/65536."""
     total = np.int64(0)
     for m in range(choices):
         dot = np.int64(0)
@@ -132,7 +141,7 @@ def learn_weights(mixture: Any, question: Any, inputs: Any, choices: Any, bit: A
 
 @merged
 def descend(mixture: Any, question: Any, inputs: Any, choice: Any, error: Any) -> None:
-    """One step of a set of weights against `error`, 16 + 16 fractional bits."""
+    """A gradient step of the selected set of weights; error: 32 fractional bits."""
     for i in range(inputs):
         step = (question.inputs[i] * error + (1 << 21)) >> 22
         mixture.weights[choice, question.sets[choice], i] += step

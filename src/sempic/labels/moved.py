@@ -1,7 +1,8 @@
-"""Label map ⇄ bytes, given what is expected: the last map, moved along. docs/spec/sequence.md §6.
+"""Label map of a P frame ⇄ bytes, given the last map, motion compensated. docs/spec/sequence.md §6.
 
-Blocks in which every pixel is as expected cost a fraction of a bit each; all other pixels are
-questions, "is it the expected label? the next candidate? …". What is learnt stays from map to map.
+A flag for each block says whether the block changed; most flags cost a fraction of a bit. A pixel
+of a changed block is a few questions: "is it the expected label? the next candidate? …". The
+statistics carry over from map to map.
 """
 
 from __future__ import annotations
@@ -16,14 +17,23 @@ from sempic.labels import mixing, range_coder
 from sempic.labels.arithmetic import Ints, fold, log2
 from sempic.labels.logistic import TABLES
 from sempic.labels.mixing import Mixture, Question
-from sempic.labels.neighbourhood import CANDIDATES, NEIGHBOURS, PAD, reach, run, steps
+from sempic.labels.neighbourhood import (
+    CANDIDATES,
+    NEIGHBOURS,
+    PAD,
+    add_candidates,
+    clear_ranks,
+    reach,
+    run,
+    steps,
+)
 from sempic.labels.range_coder import RangeCoder, code_choice
 from sempic.scene import LabelMap
 
 BLOCK = 8
 """Side of a block, in pixels of the map."""
 LEVELS = 6
-"""Of the hint."""
+"""Values of the hint."""
 
 _FLAG_CONTEXTS = 6
 _CONTEXTS = 12
@@ -33,61 +43,61 @@ _WEIGHT = 7000
 
 
 class Memory(NamedTuple):
-    """What both sides learn from map to map; new after each key frame."""
+    """Statistics of encoder and decoder from map to map; new after each key frame."""
 
     flags: Mixture
-    """Of the question whether a block changed."""
+    """For the flags of blocks."""
     pixels: Mixture
-    """Of the questions about a pixel."""
+    """For the questions about pixels."""
     changed: Ints
-    """(rows + 2, columns + 2): the blocks that changed in the last map, in a border of zeros."""
+    """(rows + 2, columns + 2): 1 for blocks that changed in the last map, with a border of 0."""
     frequency: Ints
-    """(n,): 1 + how often a label was none of the candidates."""
+    """(n,): 1 + 8 times how often each label was coded without being a candidate."""
 
 
-class _Room(NamedTuple):
-    """To work in, and what surrounds the pixels."""
+class _Buffers(NamedTuple):
+    """Inputs and buffers of one map. Flat arrays have a border of PAD pixels on all sides."""
 
     image: Ints
-    """The map in a border of PAD: as expected, and as it is where that is known."""
+    """Flat: the map. While decoding, the expected map where nothing is decoded yet."""
     moved: Ints
-    """What is expected, framed alike."""
+    """Flat: the expected map."""
     hint: Ints
-    """Of each pixel, framed alike."""
+    """Flat."""
     edges: Ints
-    """(rows, columns): how many pixels of a block have another label than the one to the right or
-    below, as bits."""
+    """(rows, columns): log2 of the number of pixels of a block whose label differs from that on
+    the right or below."""
     levels: Ints
-    """(rows, columns): the largest hint in a block."""
+    """(rows, columns): the largest hint of each block."""
     changed: Ints
-    """As in Memory, of this map."""
+    """As in Memory, for this map."""
     flag: Question
     pixel: Question
     rank: Ints
     candidates: Ints
     weights: Ints
     causal: Ints
-    """NEIGHBOURS as distances."""
+    """NEIGHBOURS as distances in `image`."""
 
 
 def memory(height: int, width: int, labels: int) -> Memory:
-    """What is known before the first map of this size with ids below `labels`."""
+    """The memory before the first map of this size; ids are below `labels`."""
     rows, columns = -(-height // BLOCK), -(-width // BLOCK)
     return Memory(
-        _mixture(_FLAG_CONTEXTS, 1, _FLAG_WEIGHT),
-        _mixture(_CONTEXTS, _CHOICES, _WEIGHT),
+        mixing.even(_FLAG_CONTEXTS, 1, _FLAG_WEIGHT),
+        mixing.even(_CONTEXTS, _CHOICES, _WEIGHT),
         np.zeros((rows + 2, columns + 2), np.int64),
         np.ones(labels, np.int64),
     )
 
 
 def encode(labels: LabelMap, moved: LabelMap, hint: LabelMap, memory: Memory) -> bytes:
-    """The bytes of a map that is expected to be `moved`; empty if it is.
+    """The bytes of a map whose expected labels are `moved`; empty if all labels are as expected.
 
-    labels, moved: uint8 (H, W), ids that the memory knows. hint: uint8 (H, W), below LEVELS: how
-    badly the coarse picture bears out what is expected. memory: changed.
+    labels, moved: uint8 (H, W), ids below the memory's `labels`. hint: uint8 (H, W), below LEVELS;
+    higher where the coarse picture contradicts `moved`. memory: updated in place.
     """
-    if np.array_equal(labels, moved):  # nothing is learnt of what is not sent
+    if np.array_equal(labels, moved):  # the memory learns only from maps that are sent
         return b""
     coder = range_coder.encoder(labels.size * 2 + 64)
     _code(coder, labels, moved, hint, memory)
@@ -95,9 +105,9 @@ def encode(labels: LabelMap, moved: LabelMap, hint: LabelMap, memory: Memory) ->
 
 
 def decode(body: bytes, moved: LabelMap, hint: LabelMap, memory: Memory) -> LabelMap:
-    """The map, uint8 (H, W); arguments as of `encode`.
+    """The map, uint8 (H, W); arguments as in `encode`.
 
-    Any bytes decode to a map: the frame's checksum is what tells damage.
+    Any bytes decode to some map; the frame's checksum detects damage.
     """
     return _code(range_coder.decoder(body), moved, moved, hint, memory)
 
@@ -108,7 +118,7 @@ def _code(
     n = memory.frequency.size
     expected = _frame(moved, n)
     shape = tuple(size - 2 for size in memory.changed.shape)
-    room = _Room(
+    buffers = _Buffers(
         _frame(labels, n).ravel(),
         expected.ravel(),
         _frame(hint, 0).ravel(),
@@ -123,21 +133,14 @@ def _code(
         steps(NEIGHBOURS, expected.shape[1]),
     )
     height, width = labels.shape
-    _measure(room, height, width, expected.shape[1])
+    _measure(buffers, height, width, expected.shape[1])
     if not coder.decodes:
-        _compare(room, height, width, expected.shape[1])
-    _code_blocks(coder, room, memory, TABLES)
-    _code_pixels(coder, room, memory, height, width, expected.shape[1], TABLES)
-    memory.changed[:] = room.changed
-    found = room.image.reshape(expected.shape)[PAD:-PAD, PAD:-PAD]
-    return found.astype(np.uint8)
-
-
-def _mixture(contexts: int, choices: int, weight: int) -> Mixture:
-    weights = np.full((choices, mixing.SETS, contexts + 1), weight, np.int64)
-    weights[:, :, -1] = 0
-    uses = np.zeros((choices, mixing.SETS), np.int64)
-    return Mixture(mixing.unseen(contexts, mixing.SLOTS), weights, uses)
+        _compare(buffers, height, width, expected.shape[1])
+    _code_blocks(coder, buffers, memory, TABLES)
+    _code_pixels(coder, buffers, memory, height, width, expected.shape[1], TABLES)
+    memory.changed[:] = buffers.changed
+    coded = buffers.image.reshape(expected.shape)[PAD:-PAD, PAD:-PAD]
+    return coded.astype(np.uint8)
 
 
 def _frame(plane: npt.NDArray[np.uint8], outside: int) -> Ints:
@@ -145,36 +148,36 @@ def _frame(plane: npt.NDArray[np.uint8], outside: int) -> Ints:
 
 
 @kernel
-def _measure(room: Any, height: Any, width: Any, s: Any) -> None:
-    """`edges` and `levels`."""
-    moved, edges, levels = room.moved, room.edges, room.levels
+def _measure(buffers: Any, height: Any, width: Any, s: Any) -> None:
+    """Sets `edges` and `levels`."""
+    moved, edges, levels = buffers.moved, buffers.edges, buffers.levels
     for y in range(height):
         for x in range(width):
             o = (y + PAD) * s + x + PAD
             v = moved[o]
             if (x + 1 < width and moved[o + 1] != v) or (y + 1 < height and moved[o + s] != v):
                 edges[y // BLOCK, x // BLOCK] += 1
-            levels[y // BLOCK, x // BLOCK] = max(levels[y // BLOCK, x // BLOCK], room.hint[o])
+            levels[y // BLOCK, x // BLOCK] = max(levels[y // BLOCK, x // BLOCK], buffers.hint[o])
     for row in range(edges.shape[0]):
         for column in range(edges.shape[1]):
             edges[row, column] = log2(edges[row, column])
 
 
 @kernel
-def _compare(room: Any, height: Any, width: Any, s: Any) -> None:
-    """Which blocks have changed."""
+def _compare(buffers: Any, height: Any, width: Any, s: Any) -> None:
+    """Sets `changed` of the blocks that differ from the expected map."""
     for y in range(height):
         for x in range(width):
             o = (y + PAD) * s + x + PAD
-            if room.image[o] != room.moved[o]:
-                room.changed[1 + y // BLOCK, 1 + x // BLOCK] = 1
+            if buffers.image[o] != buffers.moved[o]:
+                buffers.changed[1 + y // BLOCK, 1 + x // BLOCK] = 1
 
 
 @kernel
-def _code_blocks(coder: Any, room: Any, memory: Any, tables: Any) -> None:
-    """A flag for each block, in raster order."""
-    edges, levels, changed, last = room.edges, room.levels, room.changed, memory.changed
-    question, rows, columns = room.flag, edges.shape[0], edges.shape[1]
+def _code_blocks(coder: Any, buffers: Any, memory: Any, tables: Any) -> None:
+    """Codes the flags of all blocks in raster order."""
+    edges, levels, changed, last = buffers.edges, buffers.levels, buffers.changed, memory.changed
+    question, rows, columns = buffers.flag, edges.shape[0], edges.shape[1]
     for row in range(rows):
         for column in range(columns):
             r, c = row + 1, column + 1
@@ -205,49 +208,33 @@ def _code_blocks(coder: Any, room: Any, memory: Any, tables: Any) -> None:
 
 @kernel
 def _code_pixels(
-    coder: Any, room: Any, memory: Any, height: Any, width: Any, s: Any, tables: Any
+    coder: Any, buffers: Any, memory: Any, height: Any, width: Any, s: Any, tables: Any
 ) -> None:
-    """The pixels of the blocks that changed, row by row."""
+    """Codes the pixels of changed blocks row by row."""
+    image, rank, candidates = buffers.image, buffers.rank, buffers.candidates
     for y in range(height):
-        for column in range(room.edges.shape[1]):
-            if not room.changed[1 + y // BLOCK, 1 + column]:
+        for column in range(buffers.edges.shape[1]):
+            if not buffers.changed[1 + y // BLOCK, 1 + column]:
                 continue
             for x in range(column * BLOCK, min(column * BLOCK + BLOCK, width)):
                 o = (y + PAD) * s + x + PAD
-                count = _rank(room, o)
-                label = _code_candidates(coder, room, memory, o, s, count, tables)
+                clear_ranks(rank)
+                candidates[0] = buffers.moved[o]
+                rank[candidates[0]] = 0
+                count = add_candidates(image, o, buffers.causal, rank, candidates, np.int64(1))
+                label = _code_candidates(coder, buffers, memory, o, s, count, tables)
                 if label < 0:
-                    label = _code_other(coder, room, memory, room.image[o], count)
-                room.image[o] = label
-
-
-@merged
-def _rank(room: Any, o: Any) -> Any:
-    """Finds the candidates, the expected label first; how many they are. rank: as
-    `neighbourhood.rank_candidates` has it."""
-    rank, candidates, n = room.rank, room.candidates, room.weights.size
-    for v in range(n):
-        rank[v] = CANDIDATES
-    rank[n] = CANDIDATES + 1
-    candidates[0] = room.moved[o]
-    rank[candidates[0]] = 0
-    count = np.int64(1)
-    for step in room.causal:
-        v = room.image[o + step]
-        if rank[v] == CANDIDATES and count < CANDIDATES:
-            rank[v] = count
-            candidates[count] = v
-            count += 1
-    return count
+                    label = _code_other(coder, buffers, memory, image[o], count)
+                image[o] = label
 
 
 @merged
 def _code_candidates(
-    coder: Any, room: Any, memory: Any, o: Any, s: Any, count: Any, tables: Any
+    coder: Any, buffers: Any, memory: Any, o: Any, s: Any, count: Any, tables: Any
 ) -> Any:
-    """The pixel's label if it is one of the candidates, -1 if it is none."""
-    image, moved, rank, question = room.image, room.moved, room.rank, room.pixel
-    n = room.weights.size
+    """The pixel's label if it is a candidate, else -1."""
+    image, moved, rank, question = buffers.image, buffers.moved, buffers.rank, buffers.pixel
+    n = buffers.weights.size
     w, north = image[o - 1], image[o - s]
     four = (rank[w] + 6 * rank[north] + 36 * rank[image[o - s - 1]]
             + 216 * rank[image[o - s + 1]])  # fmt: skip
@@ -259,7 +246,7 @@ def _code_candidates(
     ring = cross + 1296 * corners
     kept = np.int64(0)
     for i in range(12):
-        step = room.causal[i]
+        step = buffers.causal[i]
         kept += (1 << i) if image[o + step] == moved[o + step] else 0
     few = (kept & 15) * 4 + (kept >> 4 & 3)
     right, left = run(moved, o, 1, 8), run(moved, o, -1, 8)
@@ -268,13 +255,13 @@ def _code_candidates(
             + 16 * min(log2(down), 3) + 64 * min(log2(up), 3))  # fmt: skip
     was, north_was = run(moved, o - s, 1, 8), reach(moved, o - s - 3, w, 8)
     ends = run(image, o - s, 1, 8) * 8 + reach(image, o - s - 3, w, 8)
-    hint = room.hint[o] * 8 + room.hint[o + 4]
+    hint = buffers.hint[o] * 8 + buffers.hint[o + 4]
     edge = 1 if cross != 0 else 0
     for k in range(count):
-        c = room.candidates[k]
+        c = buffers.candidates[k]
         if n - k == 1:  # no other label
             return c
-        after = room.candidates[k + 1] if k + 1 < count else n
+        after = buffers.candidates[k + 1] if k + 1 < count else n
         pair = c * 257 + after
         address = question.address
         address[0] = fold(six, k)
@@ -288,10 +275,10 @@ def _code_candidates(
         address[8] = fold(six, ring)
         address[9] = fold(right * 4096 + was * 256 + ends, rank[w] * 6 + rank[north])
         address[10] = fold(fold(north_was * 64 + ends, left), four)
-        address[11] = fold(pair, room.hint[o] * 64 + few)
+        address[11] = fold(pair, buffers.hint[o] * 64 + few)
         mixing.hash_addresses(question, _CONTEXTS, k)
         mixing.read_slots(memory.pixels, question, _CONTEXTS, tables)
-        question.sets[0] = k * 128 + (kept & 15) * 8 + edge * 4 + min(room.hint[o] >> 1, 3)
+        question.sets[0] = k * 128 + (kept & 15) * 8 + edge * 4 + min(buffers.hint[o] >> 1, 3)
         question.sets[1] = k * 256 + (c & 15) * 16 + (after & 15)
         question.sets[2] = k * 256 + away
         yes = 1 if image[o] == c else 0
@@ -302,12 +289,12 @@ def _code_candidates(
 
 
 @merged
-def _code_other(coder: Any, room: Any, memory: Any, label: Any, count: Any) -> Any:
-    """The label of a pixel that has none of its candidates' labels."""
-    for v in range(room.weights.size):
-        room.weights[v] = memory.frequency[v]
+def _code_other(coder: Any, buffers: Any, memory: Any, label: Any, count: Any) -> Any:
+    """Codes a label that is no candidate; returns it."""
+    for v in range(buffers.weights.size):
+        buffers.weights[v] = memory.frequency[v]
     for k in range(count):
-        room.weights[room.candidates[k]] = 0
-    label = code_choice(coder, label, room.weights)
+        buffers.weights[buffers.candidates[k]] = 0
+    label = code_choice(coder, label, buffers.weights)
     memory.frequency[label] += 8
     return label

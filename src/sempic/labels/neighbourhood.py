@@ -1,7 +1,7 @@
-"""What surrounds a pixel: candidates for its label, and the outlines that reach it.
+"""The surroundings of a pixel: candidates for its label, and outlines that reach the pixel.
 
-Labels are told apart by their rank among the candidates: what is learnt at one outline serves at
-all others, whatever the classes.
+Contexts contain ranks among the candidates instead of labels, so that statistics of one outline
+apply to all outlines, whatever the classes.
 """
 
 from __future__ import annotations
@@ -15,50 +15,50 @@ from sempic.compiling import inlined, integers
 from sempic.labels.arithmetic import Ints, fold, log2
 
 PAD = 8
-"""How far the frame reaches left, right and up: as far as any part of the coder looks."""
+"""Width of the border: no part of the coder looks farther."""
 CANDIDATES = 4
 NEIGHBOURS = (
     *((0, -1), (-1, 0), (-1, 1), (-1, -1), (0, -2), (-2, 0)),
     *((-2, 1), (-1, 2), (-2, -1), (-1, -2), (0, -3), (-3, 0)),
 )
-"""Where candidates come from, (dy, dx): W N NE NW WW NN, NNE NEE NNW NWW WWW NNN."""
+"""Places (dy, dx) of candidates: W N NE NW WW NN, NNE NEE NNW NWW WWW NNN."""
 SHARED_CONTEXTS = 8
-"""Contexts of a question that both coders have; `shared_contexts`."""
+"""Number of contexts that both coders use (`shared_contexts`)."""
 SHARED_CHOICES = 3
-"""Choices of weights that both coders have; `shared_choices`."""
+"""Number of choices of weights that both coders use (`shared_choices`)."""
 
 
 class Frame(NamedTuple):
     """A map with a border of PAD on the left, on the right and above."""
 
     image: Ints
-    """Labels 0 … n - 1, flat; n, "outside", in the border. Pixel (0, 0) is at PAD (stride + 1)."""
+    """Flat: labels 0 … n - 1; n, "outside", in the border. Pixel (0, 0) is at PAD (stride + 1)."""
     stride: int
     height: int
     width: int
 
 
 class Outlines(NamedTuple):
-    """What the questions of a pixel have in common."""
+    """Features shared by all questions about a pixel."""
 
     near: int
-    """Ranks of N, NW, NE; with those of more neighbours, hashed: six, twelve, eighteen."""
+    """Ranks of N, NW, NE. `six`, `twelve`, `eighteen`: with ranks of more neighbours, hashed."""
     six: int
     twelve: int
     eighteen: int
     flat: int
-    """1 if the six neighbours have one label."""
+    """1 if the six nearest neighbours have one label."""
     equal: int
-    """Which of the nearest are equal, as five bits, and flat."""
+    """`flat`, and five bits that say which of the nearest neighbours are equal."""
     run_w: int
-    """How many pixels on the left have one label; `run_n`: from N to the right."""
+    """Length of the run of one label that ends at W; `run_n`: that starts at N, to the right."""
     run_n: int
     ends: tuple[int, int, int]
-    """Where the region of W ends in each of the three rows above."""
+    """Where W's label ends in each of the three rows above."""
 
 
 def frame(labels: Ints, outside: int) -> Frame:
-    """A copy of labels, int64 (H, W), in a border of `outside`."""
+    """A copy of labels, int64 (H, W), with a border of `outside`."""
     height, width = labels.shape
     image = np.full((height + PAD, width + 2 * PAD), outside, np.int64)
     image[PAD:, PAD:-PAD] = labels
@@ -66,7 +66,7 @@ def frame(labels: Ints, outside: int) -> Frame:
 
 
 def inside(frame: Frame) -> Ints:
-    """The map within the border, int64 (H, W)."""
+    """The map without the border, int64 (H, W)."""
     return frame.image.reshape(-1, frame.stride)[PAD:, PAD:-PAD]
 
 
@@ -77,14 +77,29 @@ def steps(places: Sequence[tuple[int, int]], stride: int) -> Ints:
 
 @inlined
 def rank_candidates(image: Any, o: Any, neighbours: Any, rank: Any, candidates: Any) -> Any:
-    """Finds the candidates of pixel `o`, the distinct labels of its neighbours; how many they are.
+    """Finds the candidates of pixel `o`, distinct labels of its neighbours; returns their number.
 
-    rank[label] becomes the place among them, CANDIDATES for any other label, one more for outside.
+    rank[label] becomes the index of a candidate, CANDIDATES for other labels, one more for outside.
     """
+    clear_ranks(rank)
+    return add_candidates(image, o, neighbours, rank, candidates, np.int64(0))
+
+
+@inlined
+def clear_ranks(rank: Any) -> None:
     for v in range(rank.size - 1):
         rank[v] = CANDIDATES
     rank[rank.size - 1] = CANDIDATES + 1
-    count = np.int64(0)  # not an `int` constant first: numba would compile what gets it twice
+
+
+@inlined
+def add_candidates(
+    image: Any, o: Any, neighbours: Any, rank: Any, candidates: Any, count: Any
+) -> Any:
+    """Adds labels of neighbours to the first `count` candidates; returns the new number.
+
+    count: np.int64, because numba would compile once more for an `int` constant.
+    """
     for step in neighbours:
         v = image[o + step]
         if rank[v] == CANDIDATES and count < CANDIDATES:
@@ -96,7 +111,7 @@ def rank_candidates(image: Any, o: Any, neighbours: Any, rank: Any, candidates: 
 
 @integers("int64(int64[::1], int64, int64, int64)")
 def run(image: Any, at: Any, step: Any, limit: Any) -> Any:
-    """How many pixels from `at` on, in steps of `step`, have one label; at most `limit`."""
+    """Length of the run of one label from `at`, in steps of `step`; at most `limit`."""
     length = 1
     while length < limit and image[at + length * step] == image[at]:
         length += 1
@@ -105,7 +120,7 @@ def run(image: Any, at: Any, step: Any, limit: Any) -> Any:
 
 @integers("int64(int64[::1], int64, int64, int64)")
 def reach(image: Any, at: Any, label: Any, limit: Any) -> Any:
-    """How many pixels from `at` on rightward have this label; at most `limit`."""
+    """Number of pixels from `at` to the right that have `label`; at most `limit`."""
     length = 0
     while length < limit and image[at + length] == label:
         length += 1
@@ -156,28 +171,28 @@ def outlines(image: Any, o: Any, s: Any, x: Any, width: Any, rank: Any) -> Any:
 
 
 @inlined
-def shared_contexts(address: Any, found: Any, image: Any, o: Any, s: Any, c: Any,
+def shared_contexts(address: Any, features: Any, image: Any, o: Any, s: Any, c: Any,
                     after: Any) -> None:  # fmt: skip
-    """Contexts of the question "is it candidate `c`?", to be hashed; `after` is the next one."""
+    """Contexts of the question "is it candidate `c`?", before hashing; `after` is the next one."""
     w, n, nw, ne = image[o - 1], image[o - s], image[o - 1 - s], image[o + 1 - s]
-    e1, e2, e3 = found.ends
+    e1, e2, e3 = features.ends
     pair = c * 257 + after
-    address[0] = fold(found.six, c)
+    address[0] = fold(features.six, c)
     address[1] = fold(fold(e1 + 16 * e2, e3), pair)
-    address[2] = found.eighteen
+    address[2] = features.eighteen
     address[3] = fold(fold(w * 257 + n, ne), nw)
     address[4] = fold(
         fold(w * 257 + n, ne * 257 + image[o - 2 * s]), image[o - 2] * 257 + image[o + 2 - s]
     )
-    address[5] = fold(log2(found.run_w) * 8 + log2(found.run_n), found.near)
-    address[6] = fold(pair, found.near)
-    address[7] = fold(found.twelve, pair)
+    address[5] = fold(log2(features.run_w) * 8 + log2(features.run_n), features.near)
+    address[6] = fold(pair, features.near)
+    address[7] = fold(features.twelve, pair)
 
 
 @inlined
-def shared_choices(sets: Any, slots: Any, address: Any, found: Any, k: Any, c: Any,
+def shared_choices(sets: Any, slots: Any, address: Any, features: Any, k: Any, c: Any,
                    after: Any) -> None:  # fmt: skip
-    """Sets of weights by what is equal nearby, by the largest pattern seen before, by labels."""
+    """Selects weights by equal neighbours, by the largest known pattern, and by labels."""
     known = 0
     if slots[7, address[7]] & 255:
         known = 3
@@ -185,6 +200,6 @@ def shared_choices(sets: Any, slots: Any, address: Any, found: Any, k: Any, c: A
         known = 2
     elif slots[0, address[0]] & 255:
         known = 1
-    sets[0] = k * 64 + found.equal
-    sets[1] = (k * 4 + known) * 2 + found.flat
+    sets[0] = k * 64 + features.equal
+    sets[1] = (k * 4 + known) * 2 + features.flat
     sets[2] = k * 256 + (c & 15) * 16 + (after & 15)

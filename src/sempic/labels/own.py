@@ -1,4 +1,4 @@
-"""Priors of one's own: files from anywhere, so all that the coder relies on is checked."""
+"""Users' own priors. The files are untrusted, so every assumption of the coder is checked."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ import numpy.typing as npt
 
 from sempic.errors import ModelError
 from sempic.labels import prior
+from sempic.labels.causal import BANDS, HIDDEN, TEMPLATE, Causal
 from sempic.labels.mixing import SETS, SLOTS
-from sempic.labels.network import BANDS, CELL, HIDDEN, LAYERS, TEMPLATE, Causal
 from sempic.labels.primed import state
 from sempic.labels.prior import Arrays, Prior
+from sempic.labels.trunk import CELL, LAYERS
 from sempic.palette import BY_NAME, IDENTITY
 
 MOST = 255
-"""Classes that a prior may tell apart."""
+"""Classes of a prior, at most."""
 _EXACT = 1 << 24
-"""Whole numbers below this are exact in float32."""
+"""Integers below this are exact in float32."""
 
 
 def load(path: Path) -> Prior:
-    """Reads a file of `sempic train label-prior tables`; raises ModelError, which names the file
-    and what is wrong."""
+    """Reads a file of `sempic train label-prior tables`; raises ModelError with file and fault."""
     arrays, digest = prior.contents(path)
     if (fault := _fault(arrays)) is not None:
         raise ModelError(f"{path} is no prior of the label coder: {fault}")
@@ -33,12 +33,12 @@ def load(path: Path) -> Prior:
 
 
 def _fault(arrays: Arrays) -> str | None:
-    """Why the coder could not rely on these arrays; None if it can."""
+    """The first reason why the coder cannot use these arrays; None if there is none."""
     if "palette" not in arrays:
-        return "it does not name a palette, as those do that `sempic train label-prior` makes"
+        return "it names no palette; files of `sempic train label-prior` name one"
     palette = arrays["palette"]
     if palette.shape != () or not (IDENTITY.fullmatch(str(palette)) or str(palette) in BY_NAME):
-        return "its palette is not one's full name"
+        return "its palette is not the full name of one"
     if "classes" not in arrays or _beyond(arrays["classes"], (), 2, MOST):
         return f"classes is not a number of 2…{MOST}"
     classes = int(arrays["classes"])
@@ -60,15 +60,17 @@ def _fault(arrays: Arrays) -> str | None:
 
 
 def _beyond(array: npt.NDArray[Any], shape: tuple[int, ...], low: int, high: int) -> bool:
-    """Whether an array is of another shape, or has other numbers than whole ones of low … high."""
+    """Whether an array has another shape, or other numbers than integers of low … high."""
     if array.shape != shape or array.dtype.kind not in "iu":
         return True
     return array.size > 0 and (int(array.min()) < low or int(array.max()) > high)
 
 
 def _expected(n: int) -> Iterator[tuple[str, tuple[int, ...], int, int]]:
-    """Name, shape, and the least and greatest number of each array that is as large in every prior
-    of n classes. Within these the coder stays in its arrays, and no sum leaves its type."""
+    """Name, shape, least and greatest number of each array whose shape depends only on n classes.
+
+    Within these ranges every index is valid, and no sum overflows.
+    """
     first, second = HIDDEN
     causal = Causal(
         template=(len(TEMPLATE), n + 1, first),

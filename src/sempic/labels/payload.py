@@ -1,8 +1,8 @@
-"""The payload of a label map: its head, the set of its ids, the choice of a coder.
+"""The payload of a label map: head, set of ids, choice of a coder.
 
     payload := head:u8 set:bytes [model] body
     head    := coder:2 bits, kind:2 bits, the first 4 bits of the set
-    model   := number:u8, or 0 and four bytes of the digest of a prior of one's own
+    model   := number:u8, or 0 and four bytes of the digest of a user's own prior
 
 The set names the ids in use as a bit mask of 12, 20, 36 or 260 bits (by kind). Coder 0 stores
 indices into the set with ceil(log2 n) bits; coder 1 is `adaptive`; coders 2 and 3 are `primed` with
@@ -25,10 +25,10 @@ from sempic.errors import (
     TruncatedStream,
     UnsupportedChunk,
 )
-from sempic.labels import adaptive, network, primed, prior, range_coder
+from sempic.labels import adaptive, primed, range_coder, trunk
 from sempic.labels.arithmetic import Ints
 from sempic.labels.primed.state import State, begin, copied
-from sempic.labels.prior import Prior
+from sempic.labels.prior import Prior, load
 from sempic.labels.range_coder import RangeCoder
 from sempic.scene import Coarse, LabelMap
 
@@ -36,39 +36,38 @@ RAW, ADAPTIVE, CAUSAL, INFORMED = 0, 1, 2, 3
 SET_BYTES = (1, 2, 4, 32)
 
 MODELS = {"camvid": 3, "cityscapes": 4}
-"""Trained priors by the palette they know; the number is in the stream."""
+"""Number of the bundled prior of a palette; the stream contains the number."""
 _FOLDER = Path(__file__).parent / "weights"
 WEIGHTS = {3: _FOLDER / "camvid3.npz", 4: _FOLDER / "cityscapes4.npz"}
-"""By number; 1 and 2 were never released."""
+"""Files of the bundled priors by number; 1 and 2 were never released."""
 OWN = 0
-"""Instead of a number: what follows is the digest of a prior of one's own."""
+"""In place of a number: the digest of a user's own prior follows."""
 _DIGEST = 4
 
 
 class _Model(NamedTuple):
-    """A trained prior, and what names it in a payload."""
-
     name: bytes
+    """The `model` field of a payload."""
     prior: Prior
 
 
 def _bundled(number: int) -> _Model:
-    return _Model(bytes([number]), prior.load(WEIGHTS[number]))
+    return _Model(bytes([number]), load(WEIGHTS[number]))
 
 
-def _own(known: Prior) -> _Model:
-    return _Model(bytes([OWN]) + bytes.fromhex(known.digest), known)
+def _own(prior: Prior) -> _Model:
+    return _Model(bytes([OWN]) + bytes.fromhex(prior.digest), prior)
 
 
 def look(coarse: Coarse, height: int, width: int, model: str) -> primed.Seen | None:
-    """What `encode` sees of a coarse picture, whatever the labels: sooner than they are known.
+    """The part of `encode` that needs only the coarse picture, and can run before labels exist.
 
-    height, width: of the map. model: as of `encode`; None for one without a bundled prior.
+    height, width: of the map. model: as in `encode`. None if the model has no bundled prior.
     """
     if model not in MODELS:
         return None
-    known = _bundled(MODELS[model]).prior
-    return primed.look(known, network.grid(coarse, height, width), height, width)
+    prior = _bundled(MODELS[model]).prior
+    return primed.look(prior, trunk.grid(coarse, height, width), height, width)
 
 
 def encode(
@@ -79,17 +78,16 @@ def encode(
     own: Prior | None = None,
     seen: primed.Seen | None = None,
 ) -> bytes:
-    """Codes a map without loss.
+    """The lossless payload of a map: at most 33 bytes plus ceil(log2 n) bits per pixel for n ids.
 
-    labels: uint8 (H, W), any ids, at least one pixel. Never longer than 33 bytes plus
-    ceil(log2 n) bits per pixel, n being the number of ids in use.
-    coarse: what the decoder will hold already; it narrows the labels down if there is a prior.
-    model: full name of the palette of `labels`, by which a bundled prior is found (MODELS); None
-    for any palette.
-    own: a prior of one's own (`sempic.labels.own`), used if it is of that palette and makes the
-    payload shorter than it is without; the decoder must then have it.
-    seen: what `look` saw of `coarse` for this size and model, if it has looked before.
-    Raises LabelMapError if the array is of another kind.
+    labels: uint8 (H, W), any ids, at least one pixel.
+    coarse: planes that the decoder has before the labels; used if there is a prior.
+    model: full name of the palette of `labels`, which selects a bundled prior (MODELS); None:
+    any palette.
+    own: the user's own prior (`sempic.labels.own`). It is used if its palette is `model` and the
+    payload gets shorter; then the decoder needs it, too.
+    seen: the result of `look` for `coarse`, this size and this model; None: computed here.
+    Raises LabelMapError unless `labels` is such an array.
     """
     given: object = labels
     if not isinstance(given, np.ndarray):
@@ -105,10 +103,10 @@ def encode(
         return plain
     number = None if model is None else MODELS.get(model)
     bundled = None if number is None else _bundled(number)
-    found = [_encode_coded(labels, ids, coarse, bundled, raw, seen)]
-    if (mine := _checked(own)) is not None and mine.palette == model:
-        found.append(_encode_coded(labels, ids, coarse, _own(mine), raw))
-    shortest = min(found, key=len)
+    payloads = [_encode_coded(labels, ids, coarse, bundled, raw, seen)]
+    if (prior := _checked(own)) is not None and prior.palette == model:
+        payloads.append(_encode_coded(labels, ids, coarse, _own(prior), raw))
+    shortest = min(payloads, key=len)
     return shortest if len(shortest) < raw else plain + _encode_raw(_indices(labels, ids), len(ids))
 
 
@@ -117,12 +115,12 @@ def _encode_coded(
     ids: LabelMap,
     coarse: Coarse | None,
     model: _Model | None,
-    most: int,
+    limit: int,
     seen: primed.Seen | None = None,
 ) -> bytes:
-    """By the primed coder, or the adaptive one if there is no model or it does not know all ids;
-    of more bytes than `most` some are left out."""
-    coder = range_coder.encoder(most)
+    """The payload of the primed coder, or of the adaptive one if there is no model or the model
+    lacks an id. A body beyond `limit` bytes is cut, but stays longer than `limit`."""
+    coder = range_coder.encoder(limit)
     if model is not None and int(ids[-1]) < model.prior.classes:
         head = _head(CAUSAL if coarse is None else INFORMED, ids) + model.name
         _code_primed(coder, labels.astype(np.int64), model.prior, ids, coarse, seen)
@@ -140,13 +138,12 @@ def decode(
     coarse: Coarse | None = None,
     own: Prior | None = None,
 ) -> LabelMap:
-    """Rebuilds the map: uint8 (height, width).
+    """The map of a payload, uint8 (height, width).
 
-    The caller bounds height and width. coarse: the planes that `encode` was given, exactly; needed
-    only if it was given some. own: the prior of one's own that `encode` was given, if it was.
-    Raises TruncatedStream or CorruptStream when the payload cannot be that of such a map, and
-    UnsupportedChunk if it needs a prior that is not here; a damaged payload may also decode to a
-    wrong map, which the container's checksum tells.
+    The caller bounds height and width. coarse, own: exactly what `encode` was given.
+    Raises TruncatedStream or CorruptStream if no map of this size has such a payload, and
+    UnsupportedChunk if the payload needs a prior that is missing. A damaged payload may also decode
+    to a wrong map; the container's checksum detects this.
     """
     kind, ids, body = _parse_head(checks.stream(payload))
     if kind == RAW:
@@ -154,43 +151,43 @@ def decode(
     empty = np.zeros((height, width), np.int64)
     if kind == ADAPTIVE:
         coder = range_coder.decoder(body)
-        found = ids[adaptive.code(coder, empty, len(ids))]
+        labels = ids[adaptive.code(coder, empty, len(ids))]
     else:
-        known, body = _parse_model(body, ids, _checked(own))
+        prior, body = _parse_model(body, ids, _checked(own))
         if kind == INFORMED and coarse is None:
             raise CorruptStream("this label map needs the coarse picture it was coded with")
         coder = range_coder.decoder(body)
         context = coarse if kind == INFORMED else None
-        found = _code_primed(coder, empty, known, ids, context).astype(np.uint8)
+        labels = _code_primed(coder, empty, prior, ids, context).astype(np.uint8)
     _check_length(len(body), range_coder.length(coder))
-    return found
+    return labels
 
 
 def _code_primed(
     coder: RangeCoder,
     labels: Ints,
-    known: Prior,
+    prior: Prior,
     ids: LabelMap,
     coarse: Coarse | None,
     seen: primed.Seen | None = None,
 ) -> Ints:
-    allowed = np.zeros(known.classes, np.int64)
+    allowed = np.zeros(prior.classes, np.int64)
     allowed[ids] = 1
-    grid = None if coarse is None else network.grid(coarse, *labels.shape)
-    state = copied(_begun(known, informed=grid is not None))
-    return primed.code(coder, labels, allowed, known, state, grid, seen)
+    grid = None if coarse is None else trunk.grid(coarse, *labels.shape)
+    state = copied(_first_state(prior, informed=grid is not None))
+    return primed.code(coder, labels, allowed, prior, state, grid, seen)
 
 
 @functools.lru_cache(8)
-def _begun(known: Prior, *, informed: bool) -> State:
-    """Where each map begins: kept, since to unpack it takes as long as a tenth of a map."""
-    return begin(known.primed, informed=informed)
+def _first_state(prior: Prior, *, informed: bool) -> State:
+    """The coder's first state, cached: unpacking takes a tenth of the time of a map."""
+    return begin(prior.primed, informed=informed)
 
 
 def _checked(own: Prior | None) -> Prior | None:
     given: object = own
     if given is not None and not isinstance(given, Prior):
-        raise InputError(f"a prior is what sempic.labels.own reads, not {type(given).__name__}")
+        raise InputError(f"own must be a prior of sempic.labels.own, not {type(given).__name__}")
     return own
 
 
@@ -216,7 +213,7 @@ def _parse_head(payload: bytes) -> tuple[int, LabelMap, bytes]:
 
 
 def _parse_model(body: bytes, ids: LabelMap, own: Prior | None) -> tuple[Prior, bytes]:
-    """The prior that is named, and what comes after its name."""
+    """The prior that the body names, and the bytes after the name."""
     if not body:
         raise TruncatedStream("the label payload ends before its model number")
     number = body[0]
@@ -224,17 +221,17 @@ def _parse_model(body: bytes, ids: LabelMap, own: Prior | None) -> tuple[Prior, 
         raise UnsupportedChunk(f"label model {number} is not known to this version")
     if number == OWN and len(body) <= _DIGEST:
         raise TruncatedStream("the label payload ends before the digest of its prior")
-    model = _bundled(number) if number != OWN else _theirs(body[1 : 1 + _DIGEST].hex(), own)
+    model = _bundled(number) if number != OWN else _named(body[1 : 1 + _DIGEST].hex(), own)
     if int(ids[-1]) >= model.prior.classes:
         raise CorruptStream(f"label {ids[-1]} is not known to label model {number}")
     return model.prior, body[len(model.name) :]
 
 
-def _theirs(digest: str, own: Prior | None) -> _Model:
-    """The prior of one's own that a payload names by its digest."""
+def _named(digest: str, own: Prior | None) -> _Model:
+    """`own`, if it is the prior that a payload names by its digest."""
     if own is not None and own.digest == digest:
         return _own(own)
-    here = "none is given" if own is None else f"that of the one given with {own.digest}"
+    here = "none is given" if own is None else f"that of the given one with {own.digest}"
     raise UnsupportedChunk(
         f"the label map needs a prior whose file's SHA-256 begins with {digest}; {here}"
     )
@@ -248,7 +245,7 @@ def _check_length(size: int, expected: int) -> None:
 
 
 def _indices(labels: LabelMap, ids: LabelMap) -> Ints:
-    """Where each label stands among the sorted ids."""
+    """The index of each label in the sorted ids."""
     table = np.zeros(256, np.int64)
     table[ids] = np.arange(len(ids))
     return table[labels]

@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from sempic.errors import ModelError, line
-from sempic.labels.network import LAYERS, Causal, Layer
+from sempic.labels.causal import Causal
+from sempic.labels.trunk import LAYERS, Layer
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
@@ -23,22 +24,24 @@ Arrays = Mapping[str, npt.NDArray[Any]]
 class Prior:
     classes: int
     palette: str | None
-    """Full name of the palette that its classes are of; None in the bundled ones."""
+    """Full name of the palette of its classes; None in bundled priors."""
     digest: str
-    """The first eight hexadecimal digits of the SHA-256 of its file."""
+    """First eight hexadecimal digits of the SHA-256 of the file."""
     causal: Causal
     layers: tuple[Layer, ...]
     """Of the trunk."""
     readout: Layer | None
-    """What makes class scores of the trunk's output; None before it is trained."""
+    """Layer from the trunk's output to class scores; None before its training."""
     primed: dict[str, npt.NDArray[Any]]
-    """What `primed.state` keeps of the training maps; empty before they were coded."""
+    """Tables of `primed.state` after the training maps; empty before these were coded."""
 
 
 @lru_cache
 def load(path: Path) -> Prior:
-    """Reads a file of `sempic train label-prior` that is trusted, bundled or in the making, other
-    names in it apart; `sempic.labels.own` checks what comes from elsewhere. Raises ModelError."""
+    """Reads a trusted file of `sempic train label-prior`, finished or not; raises ModelError.
+
+    `sempic.labels.own` reads untrusted files.
+    """
     arrays, digest = contents(path)
     try:
         return parsed(arrays, digest)
@@ -52,7 +55,7 @@ def contents(path: Path) -> tuple[Arrays, str]:
         data = path.read_bytes()
         with np.load(io.BytesIO(data), allow_pickle=False) as file:
             return dict(file), hashlib.sha256(data).hexdigest()[:8]
-    except Exception as error:  # zipfile, zlib and numpy raise what they like
+    except Exception as error:  # zipfile, zlib and numpy raise errors of many classes
         raise ModelError(f"{path} is no prior of the label coder: {line(error)}") from error
 
 
@@ -66,7 +69,7 @@ def parsed(arrays: Arrays, digest: str) -> Prior:
             arrays[f"{name}.bias"].astype(np.int64),
         )
 
-    # One memory layout, so that numba compiles once.
+    # One memory layout for all priors, so that numba compiles once.
     fields = (arrays[f"causal.{field}"] for field in Causal._fields)
     return Prior(
         classes=int(arrays["classes"]),

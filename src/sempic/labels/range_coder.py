@@ -1,7 +1,7 @@
-"""Binary range coder, carryless, 48 bits; one object and one function serve both directions.
+"""Binary range coder, carryless, 48 bits; the same functions encode and decode.
 
-As in PAQ (Mahoney, 2005): each bit keeps one part of the interval low … high, and the top byte is
-written once both ends agree on it.
+As in PAQ (Mahoney, 2005): each bit selects one part of the interval low … high. The top byte is
+written when both ends of the interval agree on it.
 """
 
 from __future__ import annotations
@@ -23,37 +23,37 @@ class RangeCoder(NamedTuple):
     """An encoder or a decoder; see `encoder` and `decoder`."""
 
     state: Ints
-    """Low, high, the decoder's window, how many bytes were written or read."""
+    """Low, high, the decoder's window, number of bytes written or read."""
     data: npt.NDArray[np.uint8]
-    """What is written or read; never accessed beyond its end."""
+    """Bytes written or read; never accessed beyond the end."""
     decodes: bool
 
 
 def encoder(limit: int) -> RangeCoder:
-    """One that keeps the first `limit` bytes and counts the others."""
+    """An encoder that keeps the first `limit` bytes and counts the others."""
     return RangeCoder(np.array([0, _MASK, 0, 0], np.int64), np.zeros(limit, np.uint8), False)
 
 
 def decoder(body: bytes) -> RangeCoder:
-    """One that reads zeros beyond the end of `body`."""
+    """A decoder that reads zeros beyond the end of `body`."""
     window = int.from_bytes(body[:_BYTES].ljust(_BYTES, b"\0"), "big")
     data = np.frombuffer(bytearray(body), np.uint8)
     return RangeCoder(np.array([0, _MASK, window, _BYTES], np.int64), data, True)
 
 
 def finish(coder: RangeCoder) -> bytes:
-    """What an encoder wrote, and the fewest bytes that end it."""
+    """All bytes of an encoder, ended by as few bytes as possible."""
     kept = coder.data[: int(coder.state[_POSITION])].tobytes()
     return kept + int(coder.state[_HIGH]).to_bytes(_BYTES, "big")[: _tail(coder)]
 
 
 def length(coder: RangeCoder) -> int:
-    """How long the body is whose last bit a decoder has just read."""
+    """Length of the body, in bytes, if the last bit that was decoded ends the body."""
     return int(coder.state[_POSITION]) - _BYTES + _tail(coder)
 
 
 def _tail(coder: RangeCoder) -> int:
-    """The fewest bytes whose value, followed by zeros, lies within low … high."""
+    """The least number of bytes whose value, followed by zeros, can lie within low … high."""
     low, high = int(coder.state[_LOW]), int(coder.state[_HIGH])
     cuts = (8 * (_BYTES - k) for k in range(_BYTES + 1))
     return next(k for k, cut in enumerate(cuts) if high >> cut << cut >= low)
@@ -61,7 +61,7 @@ def _tail(coder: RangeCoder) -> int:
 
 @kernel
 def code_bit(coder: Any, bit: Any, p: Any) -> Any:
-    """Encodes `bit`, or decodes one; returns it. `p` of 65536 is the probability of a 1."""
+    """Encodes `bit`, or decodes one; returns the bit. p: probability of a 1, in 1/65536."""
     state, data = coder.state, coder.data
     low, high = state[_LOW], state[_HIGH]
     middle = low + ((high - low) >> 16) * p
@@ -88,9 +88,9 @@ def code_bit(coder: Any, bit: Any, p: Any) -> Any:
 
 @kernel
 def code_choice(coder: Any, chosen: Any, weights: Any) -> Any:
-    """Encodes one of several choices, or decodes it, by bisection; returns it.
+    """Encodes the index `chosen`, or decodes one, by bisection; returns the index.
 
-    weights: int64, how likely each is, below 2^42; one of weight 0 cannot be coded.
+    weights: int64, relative probabilities below 2^42; an index of weight 0 cannot be coded.
     """
     low, high = 0, weights.size
     while high - low > 1:

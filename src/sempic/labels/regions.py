@@ -11,9 +11,10 @@ from sempic.compiling import kernel
 
 
 def components(labels: npt.NDArray[np.uint8], *, corners: bool = False) -> npt.NDArray[np.int64]:
-    """Number of the region that each pixel is in, int64 (H, W), by first pixels from 0 on.
+    """The number of each pixel's region, int64 (H, W); first pixels of regions are in order.
 
-    Regions are equal ids of a map, uint8 (H, W), joined by sides, and by corners if that is said.
+    A region is connected pixels of one id of a map, uint8 (H, W).
+    corners: pixels that share only a corner are connected, too.
     """
     numbers = np.arange(labels.size, dtype=np.int64)
     _join(np.ascontiguousarray(labels), numbers, corners)
@@ -30,9 +31,9 @@ def _root(parent: Any, i: Any) -> Any:
 
 @kernel
 def _join(labels: Any, parent: Any, corners: Any) -> None:
-    """Union-find over rows; regions are numbered by their first pixels.
+    """Union-find over rows.
 
-    parent: of each pixel itself; becomes the numbers.
+    parent: first each pixel's own index, at the end the number of its region.
     """
     height, width = labels.shape
     for y in range(height):
@@ -46,7 +47,7 @@ def _join(labels: Any, parent: Any, corners: Any) -> None:
                         a, b = _root(parent, here), _root(parent, here - width + above - x)
                         parent[max(a, b)] = min(a, b)
     count = 0
-    for i in range(parent.size):  # roots come before what points to them
+    for i in range(parent.size):  # a root precedes the pixels that point to it
         if parent[i] == i:
             parent[i] = -1 - count
             count += 1

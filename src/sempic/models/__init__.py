@@ -1,4 +1,4 @@
-"""The bundled weights; a model card stands beside each."""
+"""The bundled weights, each with a model card."""
 
 from __future__ import annotations
 
@@ -10,24 +10,27 @@ from sempic.errors import ModelError
 SEGMENTER = "segmenter"
 RECEIVER = "receiver"
 VERIFIER = "verifier"
-"""A segmenter that checks what others lose; it took no part in their training, nor the judge in
-its."""
+"""A segmenter that checks decoded pictures. No other model's training used it, and its training did
+not use the judge."""
 JUDGE = "judge"
-"""A segmenter for measuring only (`sempic.evaluation`); nothing else may use it. It is in the
-source tree and not in the wheel: coding needs none of its ten megabytes."""
+"""A segmenter for measurements only (`sempic.evaluation`). Coding does not need it, so the wheel
+leaves out its ten megabytes."""
 
 RENOISE = 0.1
-"""Noise that receivers add again before each step but the first, as a share of what the level says.
-More would stay in the picture as grain; networks learn with this share (`sempic.diffusion.edm`)."""
+"""Noise that receivers add before each step after the first, as a share of the noise level. More
+remains visible as grain; networks are trained with this share (`sempic.diffusion.edm`)."""
 
 TERMS = "code: Apache-2.0; bundled weights: for research, not commercial (LICENSE-WEIGHTS)"
 
 
 def cache() -> Path:
-    """The folder of what is fetched or computed once: sempic/ in $XDG_CACHE_HOME or ~/.cache."""
+    """The folder of downloads and cached results: sempic/ in $XDG_CACHE_HOME or ~/.cache.
+
+    Raises ModelError if there is no home folder.
+    """
     home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    if not os.path.isabs(home):  # "~" stays where there is no home
-        raise ModelError("there is no home to keep anything in; XDG_CACHE_HOME names a folder")
+    if not os.path.isabs(home):  # "~" remains if there is no home
+        raise ModelError("there is no home folder for the cache: set XDG_CACHE_HOME to a folder")
     return Path(home) / "sempic"
 
 
@@ -35,7 +38,7 @@ def find(name: str) -> Path:
     """Path of a bundled ONNX model; the judge may also be in `cache()`.
 
     Raises:
-        ModelError: this installation lacks it.
+        ModelError: the model is missing.
     """
     path = Path(__file__).with_name(f"{name}.onnx")
     if path.is_file():

@@ -1,4 +1,4 @@
-"""The one place that starts ONNX Runtime."""
+"""ONNX Runtime: all sessions start here."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _MOST_THREADS = 256
 class Session:
     """An ONNX file under ONNX Runtime.
 
-    It can be copied and pickled, by its path, and used after a fork: a child that inherits a
-    session has none of its threads, so it loads one of its own, and never ends the inherited one,
-    which would wait for those threads for ever.
+    Sessions can be copied, pickled (by path), and used after a fork. The child of a fork has none
+    of the session's threads, so it starts a session of its own. It never frees the inherited one,
+    because that would wait for the missing threads forever.
     """
 
     def __init__(self, path: Path) -> None:
-        """Raises ModelError: no such file, or not an ONNX model."""
+        """Raises ModelError for a missing file, or one that is no ONNX model."""
         self._path = path.absolute()
         self._shown = path
         self._inner: Any = None
@@ -31,15 +31,15 @@ class Session:
         _sessions.add(self)
 
     def inner(self) -> Any:
-        """The session of onnxruntime, of this process."""
+        """onnxruntime's session in this process."""
         if self._inner is None:
             self._inner = _start(self._path, self._shown)
         return self._inner
 
     def leave(self) -> None:
-        """In a child: forgets the inherited session without ending it."""
+        """In a child process: forgets the inherited session without freeing it."""
         if self._inner is not None:
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._inner))  # nothing will ever free it
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._inner))  # never freed
             self._inner = None
 
     def __reduce__(self) -> Any:
@@ -59,10 +59,10 @@ if hasattr(os, "register_at_fork"):
 
 
 def load(path: Path) -> tuple[Session, dict[str, Any]]:
-    """A session of an ONNX file, and what its metadata says under "sempic" (or {}).
+    """A session of an ONNX file, and its metadata under "sempic" ({} if missing).
 
     Raises:
-        ModelError: no such file, not an ONNX model, or metadata that is not ours.
+        ModelError: a missing file, no ONNX model, or malformed metadata.
     """
     session = Session(path)
     with refused(ModelError, f"{path}: not a usable ONNX model", Exception, unfit=True):
@@ -71,9 +71,9 @@ def load(path: Path) -> tuple[Session, dict[str, Any]]:
 
 
 def threads() -> int:
-    """Threads of each network, by SEMPIC_THREADS; 0: as many as there are cores.
+    """Threads per network, from SEMPIC_THREADS; 0: one per core.
 
-    Raises InputError if that is no such number.
+    Raises InputError if the variable is no such number.
     """
     given = os.environ.get("SEMPIC_THREADS", "").strip()
     if not given:
@@ -93,25 +93,25 @@ def _start(path: Path, shown: Path) -> Any:
         raise ModelError(f"{shown}: no such model")
     options = ort.SessionOptions()
     options.log_severity_level = 3
-    options.enable_mem_pattern = False  # pictures of many sizes would each keep one
-    # Threads that spin after a run take the cores from what comes next: decoding is a third faster.
+    options.enable_mem_pattern = False  # would keep memory for each size of picture
+    # Without threads that spin after a run, and occupy cores, decoding is a third faster.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # Several processes share a machine better if each says how many threads it takes.
+    # Limits threads where several processes share a machine.
     options.intra_op_num_threads = threads()
-    # onnxruntime raises its own classes, which share no base.
+    # onnxruntime's errors share no base class.
     with refused(ModelError, f"{shown}: not a usable ONNX model", Exception, unfit=True):
         return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
 _LARGE = 1 << 19
-"""Numbers in an input above which a run gives its memory back: three for each of 175 000 pixels."""
+"""Numbers in an input above which a run frees its memory: a picture of 175 000 pixels."""
 
 
 def run(session: Session, output: str, feed: dict[str, Any]) -> Any:
     """One output of a session of `load`.
 
-    Tensors share an arena (without, each is mapped and unmapped: a fifth of the time), which is
-    kept for the next picture, or goes back if this one is large.
+    Tensors share a memory arena, because mapping each one takes a fifth of the time. The arena is
+    kept for the next picture, and freed after a large one.
     """
     import onnxruntime as ort
 

@@ -1,5 +1,5 @@
-"""The label coder's networks in floating point, for training; `sempic.labels.network` is the
-integer version.
+"""The label coder's networks in floating point, for training; `sempic.labels.causal`
+and `sempic.labels.trunk` are their integer versions.
 
 The forward pass quantises trunk weights and activations, with straight-through gradients (Jacob et
 al., CVPR 2018), so that the exported integers compute what the trained network does.
@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sempic.labels.network import BANDS, CELL, HIDDEN, LAYERS, TEMPLATE, signed, trunk
+from sempic.labels.causal import BANDS, HIDDEN, TEMPLATE
+from sempic.labels.trunk import CELL, LAYERS, signed, trunk
 
 FEATURES = 16
 """Outputs of the trunk's last layer per pixel of the map. A label model has a readout of class

@@ -1,4 +1,4 @@
-"""Image → label map: the bundled segmenter, any ONNX one, or one of transformers'."""
+"""Image → label map: the bundled segmenter, another ONNX file, or a model of transformers."""
 
 from __future__ import annotations
 
@@ -17,24 +17,23 @@ from sempic.scene import Image, LabelMap, Probabilities
 from sempic.segment import fit
 
 WORKING_SIDE = 512
-"""Pictures whose shorter side is longer are segmented at this size and their maps enlarged.
-
-Smaller ones are enlarged, by as much as the model asks for, up to this size."""
+"""Shorter side, in pixels, to which larger pictures are shrunk for segmentation. The model's factor
+enlarges smaller pictures up to this side."""
 LONGEST_SIDE = 2048
-"""The longer side of a picture as it is segmented is no longer, however wide a panorama is."""
+"""Limit on the longer side during segmentation, for panoramas."""
 _MULTIPLE = 32
-_MEAN = np.array((0.485, 0.456, 0.406), np.float32)  # ImageNet's, for foreign networks
+_MEAN = np.array((0.485, 0.456, 0.406), np.float32)  # ImageNet's, for other people's networks
 _STD = np.array((0.229, 0.224, 0.225), np.float32)
 
 
 def load(spec: str | None = None, *, side: int | None = None) -> roles.Segmenter:
-    """A segmenter: None is the bundled one, "hf:NAME" one of transformers', else an ONNX file.
+    """A segmenter: None is the bundled one, "hf:NAME" a model of transformers, else an ONNX file.
 
     Args:
-        side: of an ONNX file, as `Segmenter` takes it; those of transformers have their own size.
+        side: as in `Segmenter`; ignored for transformers, which choose the size themselves.
 
     Raises:
-        ModelError: it cannot be loaded.
+        ModelError: the segmenter cannot be loaded.
     """
     if spec is not None and spec.startswith("hf:"):
         return HubSegmenter(spec[3:])
@@ -44,55 +43,55 @@ def load(spec: str | None = None, *, side: int | None = None) -> roles.Segmenter
 class Segmenter:
     """A segmentation network under ONNX Runtime.
 
-    The network takes one picture, uint8 (1, H, W, 3) or float (1, 3, H, W) normalised as for
-    ImageNet, and gives ids, integer (1, H, W), or logits, float (1, C, h, w).
+    Input: one picture, uint8 (1, H, W, 3), or float (1, 3, H, W) with ImageNet's normalisation.
+    Output: ids, integer (1, H, W), or logits, float (1, C, h, w).
     """
 
     def __init__(self, path: str | Path | None = None, *, side: int | None = None) -> None:
-        """`path` None is the bundled one. Raises ModelError if it is no such network.
+        """path: None is the bundled network. Raises ModelError if the file is no such network.
 
-        `side`: every picture is segmented with its shorter side at this; None: see WORKING_SIDE.
+        side: shorter side of every picture during segmentation, in pixels; None: see WORKING_SIDE.
         """
         self._path = Path(path) if path is not None else models.find(models.SEGMENTER)
         self._session, metadata = runtime.load(self._path)
         session = self._session.inner()
         inputs, outputs = session.get_inputs(), session.get_outputs()
         if len(inputs) != 1 or len(inputs[0].shape) != 4:
-            raise ModelError(f"{self._path}: a segmenter takes one picture and nothing else")
+            raise ModelError(f"{self._path}: a segmenter must have one input, a picture")
         self._input, self._output = inputs[0].name, outputs[0].name
         self._bytes = inputs[0].type == "tensor(uint8)"
         self._enlarge = float(metadata.get("enlarge", 1))
         self._side = side
         self.voids = bool(metadata.get("voids", False))
-        """Whether what it does not know is sent as void: the receivers and priors that belong to it
-        know void, which those of the bundled one do not."""
-        described = metadata.get("palette")
+        """Whether uncertain regions are sent as void. Only receivers and priors that were trained
+        with void understand this; the bundled ones were not."""
+        description = metadata.get("palette")
         with naming(self._path, ModelError):
-            own = from_description(described) if described is not None else None
+            own = from_description(description) if description is not None else None
         classes = outputs[0].shape[1] if len(outputs[0].shape) == 4 else 0
-        known = {11: CAMVID, 12: CAMVID, 19: CITYSCAPES}  # by number of classes
-        palette = own or known.get(classes, INDICES)
+        by_classes = {11: CAMVID, 12: CAMVID, 19: CITYSCAPES}
+        palette = own or by_classes.get(classes, INDICES)
         self.palette = palette.id
-        """Id of the palette that the maps index."""
+        """Id of the palette of the maps."""
 
     def __call__(self, image: Image) -> LabelMap:
         """Label map, uint8 (H, W), of a picture, uint8 (H, W, 3).
 
         Raises:
-            ModelError: the network fails on this picture or gives what is no label map.
+            ModelError: the network fails on this picture, or its output is no label map.
         """
         out, share = self._run(image)
         return self._labels(out, share, image.shape[:2])
 
     def predict(self, image: Image) -> tuple[LabelMap, Probabilities | None]:
-        """The same map, and the probability of each class; None where the network gives ids."""
+        """The label map and the probabilities of all classes; None if the network gives ids."""
         out, share = self._run(image)
         size = image.shape[:2]
         probabilities = _probabilities(out[0], share, size) if out.ndim == 4 else None
         return self._labels(out, share, size), probabilities
 
     def _run(self, image: Image) -> tuple[npt.NDArray[Any], tuple[float, float]]:
-        """What the network gives, and the share of its height and width that is no padding."""
+        """The network's output, and the shares of its height and width without padding."""
         scale = working_scale(image.shape[:2], enlarge=self._enlarge, side=self._side)
         working = _resize(image, scale)
         rows, columns = working.shape[:2]
@@ -122,7 +121,10 @@ class Segmenter:
 
 
 class HubSegmenter:
-    """A semantic segmentation model of transformers (extra `hf`); Cityscapes' classes are known."""
+    """A semantic segmentation model of transformers (extra `hf`).
+
+    The palette is CITYSCAPES if all classes have its names, else INDICES.
+    """
 
     voids = False
 
@@ -153,21 +155,21 @@ class HubSegmenter:
         return labels
 
     def predict(self, image: Image) -> tuple[LabelMap, Probabilities | None]:
-        """The same map; how sure it is, the pipeline does not say."""
+        """The label map and None: the pipeline gives no probabilities."""
         return self(image), None
 
 
 def working_scale(size: tuple[int, ...], *, enlarge: float = 1.0, side: int | None = None) -> float:
-    """By how much a picture of (height, width) is enlarged before it is segmented.
+    """Factor by which a picture of (height, width) is scaled for segmentation.
 
-    enlarge: as the model asks for small pictures. side: the shorter side is to be this instead.
+    enlarge: the model's factor for small pictures. side: wanted shorter side, in pixels; replaces
+    `enlarge` and WORKING_SIDE.
     """
     wanted = min(enlarge, WORKING_SIDE / min(size)) if side is None else side / min(size)
     return min(wanted, LONGEST_SIDE / max(size))
 
 
 def _resize(image: Image, scale: float) -> Image:
-    """As it is segmented: enlarged or shrunk."""
     if scale == 1:
         return image
     size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
@@ -178,7 +180,7 @@ def _resize(image: Image, scale: float) -> Image:
 def _probabilities(
     logits: npt.NDArray[np.float32], share: tuple[float, float], size: tuple[int, int]
 ) -> Probabilities:
-    """Softmax of that share of logits (C, h, w), in 1/255."""
+    """Softmax of logits (C, h, w) without padding, in 1/255; uint8 (C, *size)."""
     odds = logits - logits.max(0)
     np.exp(odds, out=odds)
     total = odds.sum(0)

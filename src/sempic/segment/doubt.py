@@ -1,11 +1,11 @@
-"""Where a segmenter does not know, the map says void: region by region, so that no outline is new.
+"""Uncertain regions of a map become void; uncertain pictures are sent without a map.
 
-A wrong class costs bits twice: its ragged outlines are coded, and the receiver paints it. Void
-costs next to nothing, and the receiver restores what the coarse picture shows there. Whole regions
-of the map (connected pixels of one class) are kept or become void, by the mean probability that
-the segmenter gives to their class; single pixels would have more outline than the class had. Void
-comes after simplification: before it, unsure scraps became void instead of a neighbour's, and the
-map took 17 to 37 % more bits (issue 19: CamVid 0.0392 and 0.0335 bpp, India 0.0488 and 0.0356).
+A wrong class does harm twice: its ragged outline costs bits, and the receiver paints the wrong
+class. Void costs almost no bits, and the receiver then restores the coarse picture. A region
+(connected pixels of one class) is kept or voided as a whole, by the mean probability of its class;
+voiding single pixels would add outlines. Voiding follows simplification. In the opposite order
+uncertain specks became void instead of a neighbour's class, and maps took 17 to 37 % more bits
+(issue 19: CamVid 0.0392 and 0.0335 bpp, India 0.0488 and 0.0356).
 """
 
 from __future__ import annotations
@@ -23,37 +23,38 @@ from sempic.scene import LabelMap, Probabilities
 from sempic.segment.stakes import KNOWN, STAKES
 
 STREET = 0.65
-"""A picture of which less than this share is known is sent without a map."""
+"""Least share of a picture that the segmenter must know for a map to be sent."""
 SURE = 0.77
-"""So is a single picture whose pixels' classes have a lower mean probability: elsewhere than in the
-streets that receivers know best a map costs more there than it gives (docs/decisions.md)."""
+"""Least mean probability of the likeliest classes for a map to be sent with a single picture. In
+less certain pictures, other than the streets that receivers know best, maps cost more than they
+gain (docs/decisions.md)."""
 MOST = 0.92
-"""And one of whose map one class takes more than this share, if nothing in it is critical: where
-what is would be known without it."""
+"""Share of one class above which a map without critical classes tells nothing."""
 
 
 def least(palette: Palette) -> npt.NDArray[np.float64]:
-    """The mean probability of each class below which a region of it is void."""
-    found = np.full(len(palette.classes), KNOWN)
+    """Mean probability of each class below which its regions become void."""
+    levels = np.full(len(palette.classes), KNOWN)
     for name, stake in STAKES.items():
-        found[ids(GROUPS[name], palette)] = stake.known
-    return found
+        levels[ids(GROUPS[name], palette)] = stake.known
+    return levels
 
 
 class Regions(NamedTuple):
-    """The regions of a map, and how sure a segmenter is of each."""
+    """The regions of a map, and their probabilities."""
 
     numbers: npt.NDArray[np.int64]
-    """(H, W): of each pixel's region."""
+    """(H, W): index of each pixel's region."""
     area: npt.NDArray[np.int64]
-    """Of each region, in pixels, as all that follows."""
+    """(regions,): in pixels."""
     label: npt.NDArray[np.int64]
+    """(regions,)"""
     mean: npt.NDArray[np.float64]
-    """Of the probability of its label, in their unit."""
+    """(regions,): mean probability of the region's label, in the unit of the probabilities."""
 
 
 def regions_of(labels: LabelMap, probabilities: npt.NDArray[Any]) -> Regions:
-    """The regions of a map, uint8 (H, W), by probabilities of (classes, H, W)."""
+    """The regions of a map, uint8 (H, W), with probabilities, (classes, H, W)."""
     sure = np.take_along_axis(probabilities, np.minimum(labels, len(probabilities) - 1)[None], 0)[0]
     numbers = components(labels)
     area = np.bincount(numbers.ravel())
@@ -63,10 +64,10 @@ def regions_of(labels: LabelMap, probabilities: npt.NDArray[Any]) -> Regions:
 
 
 def known(labels: LabelMap, probabilities: Probabilities, palette: int) -> float:
-    """The share of a map that is known: in regions of a mean probability of KNOWN, whatever class.
+    """Share of a map, 0…1, in regions with a mean probability of at least KNOWN, without void.
 
     Args:
-        labels: uint8 (H, W), the likeliest ids of the palette: any other choice is known less.
+        labels: uint8 (H, W), the likeliest id of each pixel.
         probabilities: of the ids, uint8 (classes, H, W) in 1/255, as the segmenter gives them.
         palette: its id.
     """
@@ -78,13 +79,13 @@ def known(labels: LabelMap, probabilities: Probabilities, palette: int) -> float
 
 
 def certainty(probabilities: Probabilities) -> float:
-    """The mean probability of the likeliest class, 0…1, of uint8 (classes, H, W) in 1/255."""
+    """Mean probability of the likeliest class, 0…1, from uint8 (classes, H, W) in 1/255."""
     return float(probabilities.max(0).mean()) / 255
 
 
 def tells(labels: LabelMap, palette: int) -> bool:
-    """Whether a map, uint8 (H, W) of a palette's ids, tells what is where: not of a picture that is
-    one class but for scraps of which none is critical."""
+    """Whether a map, uint8 (H, W), is worth its bits: False if one class takes all of it, or more
+    than MOST without any critical class."""
     area = np.bincount(labels.ravel(), minlength=len(PALETTES[palette].classes))
     critical = [i for group in GROUPS.values() for i in ids(group, PALETTES[palette])]
     most = area.max()
@@ -92,12 +93,12 @@ def tells(labels: LabelMap, palette: int) -> bool:
 
 
 def void_where_unsure(labels: LabelMap, probabilities: Probabilities, palette: int) -> LabelMap:
-    """The map with void where the segmenter does not know.
+    """The map with void in uncertain regions.
 
     Args:
         labels: uint8 (H, W), ids of the palette.
         probabilities: of the ids, uint8 (classes, H, W) in 1/255, as the segmenter gives them.
-        palette: its id; one without void is left as it is.
+        palette: its id; maps of palettes without void are returned unchanged.
     """
     void = PALETTES[palette].void
     if void is None:

@@ -1,8 +1,8 @@
-"""Planes of a segmenter's classes at the size of a picture: bilinear, as Pillow does it.
+"""A segmenter's class planes at the size of a picture: bilinear, with Pillow's results.
 
-Pillow takes one plane at a time. Here all classes of a pixel lie side by side, so that one step
-takes several, and what only the best class is asked of is never stored. What comes out is Pillow's,
-bit for bit (on x86-64): its weights, order of sums and rounding after each direction (Resample.c).
+Pillow resizes one plane at a time. Here all classes of a pixel are adjacent in memory, so that SIMD
+instructions process several, and `best` never stores resized planes. The results are Pillow's bit
+for bit (on x86-64): its weights, order of sums, and rounding after each direction (Resample.c).
 """
 
 from __future__ import annotations
@@ -16,57 +16,57 @@ from sempic.compiling import inlined, kernel
 from sempic.scene import LabelMap, Probabilities
 
 _BITS = 22
-"""Fractional bits of the weights of bytes."""
+"""Fractional bits of the weights for uint8 planes."""
 
 
 class _Taps(NamedTuple):
-    """Of each sample along a side of what is made."""
+    """Filter of each output sample along a side."""
 
     first: npt.NDArray[np.int64]
-    """The first sample of what is given that it is made of."""
+    """(samples,): index of the first input sample."""
     number: npt.NDArray[np.int64]
-    """Of how many."""
+    """(samples,): number of input samples."""
     weights: npt.NDArray[Any]
-    """(samples, most): float64, or int32 with _BITS fractional bits."""
+    """(samples, largest number): float64, or int32 with _BITS fractional bits."""
 
 
 def best(
     logits: npt.NDArray[np.float32], share: tuple[float, float], size: tuple[int, int]
 ) -> LabelMap:
-    """The best class of each pixel, uint8 `size`; of several the first.
+    """The best class of each pixel, uint8 `size`; the first of several equal ones.
 
     Args:
-        logits: float32 (C, h, w), at any scale.
-        share: of their height and width that is no padding.
+        logits: float32 (C, h, w).
+        share: shares of h and w without padding.
         size: (height, width).
     """
     rows, columns = _taps(logits.shape[1:], share, size)
-    room = _room(logits, rows, size, np.float64)
+    buffers = _buffers(logits, rows, size, np.float64)
     ids, most = np.empty(size, np.uint8), np.empty(size[1], np.float32)
-    _best(np.ascontiguousarray(logits), rows, columns, *room, most, ids)
+    _best(np.ascontiguousarray(logits), rows, columns, *buffers, most, ids)
     return ids
 
 
 def enlarge(
     levels: npt.NDArray[np.uint8], share: tuple[float, float], size: tuple[int, int]
 ) -> Probabilities:
-    """Planes, uint8 (C, h, w), at another size, which may be smaller, too; arguments of `best`."""
+    """Planes, uint8 (C, h, w), resized to `size`, larger or smaller; arguments as in `best`."""
     rows, columns = (
         side._replace(weights=(side.weights * (1 << _BITS) + 0.5).astype(np.int32))
         for side in _taps(levels.shape[1:], share, size)
     )
     found = np.empty((len(levels), *size), np.uint8)
-    room = _room(levels, rows, size, np.int32)
-    _enlarge(np.ascontiguousarray(levels), rows, columns, *room, found)
+    buffers = _buffers(levels, rows, size, np.int32)
+    _enlarge(np.ascontiguousarray(levels), rows, columns, *buffers, found)
     return found
 
 
 def _taps(
-    given: tuple[int, ...], share: tuple[float, float], size: tuple[int, int]
+    source: tuple[int, ...], share: tuple[float, float], size: tuple[int, int]
 ) -> tuple[_Taps, ...]:
-    """Of rows and of columns."""
+    """Filters of the rows and of the columns."""
     found = []
-    for samples, part, wanted in zip(given, share, size, strict=True):
+    for samples, part, wanted in zip(source, share, size, strict=True):
         scale = float(np.float32(samples * part)) / wanted
         reach = max(scale, 1.0)
         center = (np.arange(wanted) + 0.5) * scale
@@ -79,9 +79,9 @@ def _taps(
     return tuple(found)
 
 
-def _room(planes: npt.NDArray[Any], rows: _Taps, size: tuple[int, int], kind: Any) -> Any:
-    """To work in: a row of all classes as it is given, and as wide as is wanted; the last of these
-    that are still needed, plane by plane; a row of one class."""
+def _buffers(planes: npt.NDArray[Any], rows: _Taps, size: tuple[int, int], kind: Any) -> Any:
+    """Buffers: an input row of all classes; this row at the output width; the last such rows by
+    class, as many as a filter needs; an output row of one class."""
     classes, _, w = planes.shape
     width = size[1]
     return (
@@ -94,7 +94,7 @@ def _room(planes: npt.NDArray[Any], rows: _Taps, size: tuple[int, int], kind: An
 
 @inlined
 def _across(planes: Any, y: Any, columns: Any, row: Any, wide: Any, half: Any) -> None:
-    """Sums of row `y` at the width wanted, and `half` more."""
+    """Sets `wide` to input row `y` at the output width, plus `half`."""
     for v in range(planes.shape[0]):
         for x in range(planes.shape[2]):
             row[x, v] = planes[v, y, x]
@@ -109,7 +109,7 @@ def _across(planes: Any, y: Any, columns: Any, row: Any, wide: Any, half: Any) -
 
 @inlined
 def _down(last: Any, v: Any, y: Any, rows: Any, line: Any, half: Any) -> None:
-    """Sums of row `y` of class `v` of what is made, and `half` more."""
+    """Sets `line` to output row `y` of class `v`, plus `half`."""
     for x in range(line.size):
         line[x] = half
     for t in range(rows.number[y]):

@@ -1,4 +1,4 @@
-"""What a segmenter finds in a picture, checked, and what is sent of that."""
+"""A segmenter's checked output for a picture, and the map that is sent."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from sempic.segment.stakes import decide
 
 
 class Guess(NamedTuple):
-    """What a segmenter finds in a picture."""
+    """A segmenter's output for a picture."""
 
     labels: LabelMap
     """uint8 (H, W), ids of the palette."""
     probabilities: Probabilities | None
-    """uint8 (classes, H, W) in 1/255; None where that is not known, or was not asked for."""
+    """uint8 (classes, H, W) in 1/255; None if unknown or not requested."""
     palette: int
     voids: bool
-    """As of the segmenter."""
+    """As in `roles.Segmenter`."""
 
     def objection(self) -> str | None:
-        """Why no map of the picture should be sent: the segmenter knows too little of it, or is not
-        sure enough. None: it should."""
+        """The reason to send no map: the segmenter knows too little of the picture, or is not sure
+        enough. None: send one."""
         if self.probabilities is None:
             return None
         share = doubt.known(self.labels, self.probabilities, self.palette)
@@ -41,7 +41,7 @@ class Guess(NamedTuple):
         return None
 
     def sent(self, quality: int, importance: Mapping[str, float] | None = None) -> LabelMap:
-        """What is sent of the map, uint8 (H, W); arguments as of `simplify`."""
+        """The map that is sent, uint8 (H, W); arguments as in `simplify`."""
         found = simplify.simplify(
             self.labels,
             quality,
@@ -51,13 +51,13 @@ class Guess(NamedTuple):
         )
         if self.probabilities is None or not self.voids:
             return found
-        # Regions that were merged first: void in ragged pieces costs more than it saves.
+        # After simplification has merged regions: ragged void costs more than it saves.
         return doubt.void_where_unsure(found, self.probabilities, self.palette)
 
     def sent_alone(
         self, quality: LabelQuality, importance: Mapping[str, float] | None = None
     ) -> LabelMap | None:
-        """The same of a single picture, by least risk; None if it tells nothing."""
+        """The map of least risk that is sent with a single picture; None if it tells nothing."""
         if quality == LOSSLESS:
             return self.labels
         if self.probabilities is None:
@@ -67,16 +67,17 @@ class Guess(NamedTuple):
         return found if self.tells(found) else None
 
     def tells(self, sent: LabelMap) -> bool:
-        """Whether what is sent of the map tells anything, uint8 (H, W)."""
+        """Whether the map that would be sent, uint8 (H, W), is worth its bits."""
         return not self.voids or doubt.tells(sent, self.palette)
 
 
 def look(
     segmenter: Segmenter, pixels: Image, quality: LabelQuality, ignore_label: int | None = None
 ) -> Guess:
-    """What a segmenter finds in a picture, uint8 (H, W, 3); `ignore_label` becomes void.
+    """Runs a segmenter on a picture, uint8 (H, W, 3); `ignore_label` becomes void.
 
-    Raises ModelError where it is no label map of its palette, or no probabilities.
+    Raises ModelError if the output is no label map of the segmenter's palette, or its
+    probabilities are malformed.
     """
     palette: Any = segmenter.palette
     if not isinstance(palette, int) or palette not in PALETTES:
@@ -93,7 +94,7 @@ def look(
         found = PALETTES[palette].settle(found, ignore_label)
         codec.check_labels(found, width=width, height=height, palette=palette)
     except LabelMapError as error:
-        raise ModelError(f"the segmenter is at fault: {error}") from error
+        raise ModelError(f"the segmenter's map is invalid: {error}") from error
     if probabilities is not None and (
         not isinstance(probabilities, np.ndarray)
         or probabilities.dtype != np.uint8

@@ -1,10 +1,10 @@
-"""Which class a pixel is sent as, where one error is worse than another.
+"""The class of each pixel by least risk: some errors are worse than others.
 
-The likeliest class of each pixel is the best choice only if all errors are alike. Here they are
-not: a person who is missed is gone, since a receiver paints what the map says, and one who is
-painted in vain costs some bits. So a class counts its worth times its probability (minimum risk;
-Chan et al., "Application of Decision Rules for Handling Class Imbalance in Semantic Segmentation",
-arXiv 1901.08394). docs/decisions.md says what that gains and costs.
+The likeliest class is the best choice only if all errors cost the same. A missed person is lost,
+because a receiver paints what the map says; a falsely detected person costs a few bits. So each
+probability is multiplied by the worth of its class (minimum risk; Chan et al., "Application of
+Decision Rules for Handling Class Imbalance in Semantic Segmentation", arXiv 1901.08394).
+docs/decisions.md has the gains and costs.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from sempic.palette import Palette
 from sempic.scene import LabelMap, Probabilities
 
 KNOWN = 0.62
-"""Mean probability below which a region of a class without a stake is void."""
+"""Mean probability below which regions of classes without a stake become void."""
 SPECK = 0.0005
-"""Share of the picture below which a region of a group is a speck: no receiver makes an object of
-it, and its outline costs as much as one's."""
+"""Share of the picture below which a region of a group is a speck: receivers paint no object there,
+but its outline costs as much as an object's."""
 SURE = 0.6
-"""Mean probability of its group from which a speck is sent all the same."""
+"""Mean probability of the group from which a speck is sent."""
 
 
 class Stake(NamedTuple):
-    """What hangs on the objects of a group."""
+    """The costs of errors about a group of classes."""
 
     worth: float
-    """How many times worse it is to miss one than to send one that is not there."""
+    """Cost of a missed object relative to that of a false one."""
     known: float
-    """Mean probability below which a region of it is void."""
+    """Mean probability below which regions of the group become void."""
 
 
 Stakes: TypeAlias = Mapping[str, Stake]
@@ -53,7 +53,7 @@ STAKES: Stakes = {
 
 
 def worth(palette: Palette, stakes: Stakes = STAKES) -> npt.NDArray[np.float32]:
-    """What a pixel of each id counts, float32 (256,)."""
+    """The worth of each id, float32 (256,)."""
     found = np.ones(256, np.float32)
     for name, stake in stakes.items():
         found[ids(GROUPS[name], palette)] = stake.worth
@@ -63,13 +63,13 @@ def worth(palette: Palette, stakes: Stakes = STAKES) -> npt.NDArray[np.float32]:
 def decide(
     labels: LabelMap, probabilities: Probabilities, palette: Palette, stakes: Stakes = STAKES
 ) -> LabelMap:
-    """The map of least risk, without specks that are unsure.
+    """The map of least risk, without uncertain specks.
 
     Args:
         labels: uint8 (H, W), the likeliest class of each pixel.
         probabilities: of the classes, uint8 (classes, H, W) in 1/255.
         palette: of the labels.
-        stakes: of its groups; a palette that has none of them is left as it is.
+        stakes: of groups; maps of a palette without these groups are returned unchanged.
     """
     groups = {
         name: [i for i in ids(GROUPS[name], palette) if i < len(probabilities)] for name in stakes

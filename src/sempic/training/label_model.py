@@ -21,9 +21,10 @@ from tqdm import tqdm
 from sempic import files
 from sempic.errors import ModelError
 from sempic.jobs import apart
-from sempic.labels import network, primed, prior, range_coder
-from sempic.labels.network import CELL, LAYERS, TEMPLATE
+from sempic.labels import primed, prior, range_coder, trunk
+from sempic.labels.causal import HIDDEN, TEMPLATE, Causal
 from sempic.labels.primed import state
+from sempic.labels.trunk import CELL, LAYERS
 from sempic.networks.label_prior import LabelPriorNet
 from sempic.networks.weights import load_tensors
 from sempic.training.data import taxonomy
@@ -38,8 +39,8 @@ def export(causal: dict[str, Tensor], informed: dict[str, Tensor], path: Path) -
     def fixed(x: Tensor, scale: float = 256) -> npt.NDArray[np.int16]:
         return (x * scale).round().clamp(-2048, 2047).numpy().astype(np.int16)
 
-    fields = network.Causal(
-        template=fixed(causal["template"]).reshape(len(TEMPLATE), -1, network.HIDDEN[0]),
+    fields = Causal(
+        template=fixed(causal["template"]).reshape(len(TEMPLATE), -1, HIDDEN[0]),
         rows=fixed(causal["rows"]),
         columns=fixed(causal["columns"]),
         second=fixed(causal["second.weight"].T),
@@ -106,7 +107,7 @@ def readout(known: prior.Prior, data: Maps) -> dict[str, npt.NDArray[Any]]:
     views = data.planes.shape[1]
     hidden = np.stack(
         [
-            network.convolve(known.layers, p[rng.integers(views)])
+            trunk.convolve(known.layers, p[rng.integers(views)])
             for p in tqdm(data.planes, desc="trunk", disable=None)
         ]
     )
@@ -189,7 +190,7 @@ def run_tables(options: PriorTablesOptions) -> None:
     if known.classes != len(palette.classes):
         raise ModelError(f"{options.networks} is for another number of classes")
     layer = readout(known, data)
-    parsed = network.Layer(
+    parsed = trunk.Layer(
         layer["readout.weight"].astype(np.float32),
         layer["readout.multiplier"].astype(np.int64),
         layer["readout.bias"].astype(np.int64),

@@ -1,8 +1,7 @@
-"""Windows: parts of the picture that are sent as they are (spec/format.md §7).
+"""Windows: parts of the original picture, sent as pixels (spec/format.md §7).
 
-What is coded is how the original differs from the coarse picture, enlarged, so that the receiver
-knows the colours of a window before its first bit; all windows of a stream are one intra picture of
-HEVC, an atlas. `blend` puts them into whatever picture a receiver painted.
+Coded are the differences between the original and the enlarged coarse picture. All windows of a
+stream form one intra picture of HEVC, the atlas. `blend` puts windows into a painted picture.
 """
 
 from __future__ import annotations
@@ -22,9 +21,9 @@ from sempic.windows import layout
 from sempic.windows.layout import CELL, MOST, Place, grid
 
 QP = 34
-"""HEVC's, of windows, if nothing is said: docs/decisions.md."""
+"""Default QP of windows, HEVC's: docs/decisions.md."""
 SOFT = 4
-"""Pixels of a window's border that fade into what the receiver painted."""
+"""Width, in pixels, of a window's border that fades into the painted picture."""
 _MIDDLE = 128
 
 
@@ -39,7 +38,7 @@ def encode(
         coarse: the planes of the stream's BPG chunk, None if it has none.
         qp: HEVC's, 0 (best) … 51.
 
-    Raises InputError: no or too many windows, or more than an atlas of MAX_SIDE pixels holds.
+    Raises InputError: no or too many windows, or an atlas with a side beyond MAX_SIDE.
     """
     checks.whole("qp", qp, 0, 51)
     if not 1 <= len(places) <= MOST:
@@ -61,9 +60,9 @@ def encode(
         Coarse(y=differences[0], cb=differences[1], cr=differences[2]), qp=qp, chroma_qp=0
     )
     usual = bpg.opening(columns * CELL, rows * CELL)
-    strange = not file.startswith(usual)
-    header = layout.write(places, *grid(width, height), strange)
-    return header + file[len(bpg.MAGIC) if strange else len(usual) :]
+    unusual = not file.startswith(usual)
+    header = layout.write(places, *grid(width, height), unusual)
+    return header + file[len(bpg.MAGIC) if unusual else len(usual) :]
 
 
 def decode(payload: bytes, width: int, height: int, coarse: Coarse | None) -> tuple[Window, ...]:
@@ -74,16 +73,16 @@ def decode(payload: bytes, width: int, height: int, coarse: Coarse | None) -> tu
         width, height: of the picture.
         coarse: the planes of the stream's BPG chunk, None if it has none.
 
-    Raises a BitstreamError: windows outside the picture, overlapping, or too many; an atlas that is
-    too large, or cannot be decoded.
+    Raises a BitstreamError: windows outside the picture, overlapping, or too many; an atlas too
+    large or not decodable.
     """
-    places, strange, end = layout.read(payload, *grid(width, height))
+    places, unusual, end = layout.read(payload, *grid(width, height))
     spots, columns, rows = layout.atlas([(p.width, p.height) for p in places])
     size = columns * CELL, rows * CELL
-    file = (bpg.MAGIC if strange else bpg.opening(*size)) + payload[end:]
+    file = (bpg.MAGIC if unusual else bpg.opening(*size)) + payload[end:]
     opened = bpg.CODEC.open(file)
     if opened.size != size:
-        raise CorruptStream("the windows' atlas is not of the size that they take")
+        raise CorruptStream("the windows' atlas is not as large as they need")
     atlas = opened.decode()
     if atlas.chroma != "444":
         raise CorruptStream("the windows' atlas is not 4:4:4")
@@ -101,7 +100,7 @@ def decode(payload: bytes, width: int, height: int, coarse: Coarse | None) -> tu
 
 
 def where(payload: bytes, width: int, height: int) -> list[list[int]]:
-    """Left, top, width and height, in pixels, of a payload's windows, none of which is decoded.
+    """Left, top, width and height, in pixels, of a payload's windows, without decoding them.
 
     Raises a BitstreamError: windows outside the picture, overlapping, or too many.
     """
@@ -115,9 +114,9 @@ def where(payload: bytes, width: int, height: int) -> list[list[int]]:
 
 
 def blend(picture: Image, windows: Iterable[Window]) -> Image:
-    """The picture with the windows in it, their borders faded into it over SOFT pixels.
+    """The picture with its windows, whose borders fade into the picture over SOFT pixels.
 
-    Windows that touch have no border between them, and the picture's own edge is none.
+    Edges that touch another window or the picture's edge do not fade.
     """
     shown = picture.copy()
     windows = tuple(windows)
@@ -141,7 +140,7 @@ def blend(picture: Image, windows: Iterable[Window]) -> Image:
 
 
 def _depth(inside: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32]:
-    """How many pixels each is from the next one outside, 1…SOFT, for all but a border of SOFT."""
+    """Each pixel's distance from the next pixel outside, at most SOFT; without a border of SOFT."""
     height, width = (side - 2 * SOFT for side in inside.shape)
     depth = np.zeros((height, width), np.int32)
     for reach in range(SOFT):
@@ -153,7 +152,7 @@ def _depth(inside: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32]:
 
 
 def _all_near(inside: npt.NDArray[np.bool_], reach: int, axis: int) -> npt.NDArray[np.bool_]:
-    """Whether all are inside up to `reach` before and after, along an axis; shorter by that."""
+    """Whether all pixels up to `reach` away along an axis are inside; shorter by 2 · reach."""
     size = inside.shape[axis] - 2 * reach
     parts = [np.take(inside, range(i, i + size), axis) for i in range(2 * reach + 1)]
     every: npt.NDArray[np.bool_] = np.logical_and.reduce(parts)
@@ -161,5 +160,5 @@ def _all_near(inside: npt.NDArray[np.bool_], reach: int, axis: int) -> npt.NDArr
 
 
 def _base(coarse: Coarse | None, width: int, height: int, place: Place) -> Any:
-    """What a window's pixels are before the difference is added, int64 (3, h, w) or a number."""
+    """The prediction of a window's pixels, int64 (3, h, w) or one number."""
     return _MIDDLE if coarse is None else enlarged(coarse, width, height, *place.pixels)

@@ -1,4 +1,4 @@
-"""Which cells of a picture are sent as they are, and which never."""
+"""Choice of the cells of a picture that windows must or must not cover."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from sempic.windows.layout import Cells, touched
 Box: TypeAlias = tuple[int, ...]
 """Left, top, width, height, in pixels."""
 MARGIN = 3
-"""Pixels around an object that are sent, too: there its window fades into the picture."""
+"""Pixels around an object that its window covers, too: the window fades there."""
 APART = 4
-"""Pixels around what is only imagined that are never sent: maps are not right to the pixel."""
+"""Pixels around imagined objects that no window covers: maps are not exact to the pixel."""
 _PEOPLE = ("person", "pedestrian", "rider", "bicyclist")
-"""Who promises to imagine one of these promises it for all: each is somebody."""
+"""If one of these classes is to be imagined, all are: each shows people."""
 
 
 def kept(
@@ -32,12 +32,12 @@ def kept(
     *,
     size: tuple[int, int],
 ) -> Cells:
-    """The cells of all objects of some classes, and of boxes.
+    """The cells of all objects of the classes, and of the boxes.
 
     Args:
-        labels: uint8 (height, width), or None: then only boxes are kept.
+        labels: uint8 (height, width), or None: only boxes count.
         palette: of the labels.
-        classes: by name, of this palette or of another that names the same.
+        classes: names in this palette, or in another for the same thing (`palette.alike`).
         boxes: each at least partly in the picture.
         size: (width, height) of the picture.
 
@@ -58,12 +58,12 @@ def kept(
 
 
 def imagined(labels: LabelMap, palette: Palette, classes: Collection[str]) -> Cells:
-    """The cells that no window may have, since some classes are only to be imagined.
+    """The cells that no window may cover, because their classes are only imagined.
 
     Args:
-        labels: uint8 (height, width), as a network found them.
+        labels: uint8 (height, width), by a segmenter.
         palette: of the labels.
-        classes: by name; one kind of people stands for all.
+        classes: names; one class of people stands for all.
 
     Raises InputError: a class that the palette does not have.
     """
@@ -74,7 +74,7 @@ def imagined(labels: LabelMap, palette: Palette, classes: Collection[str]) -> Ce
 
 
 def numbers(classes: Collection[str], palette: Palette) -> list[int]:
-    """The ids of classes by name, or of the nearest that the palette has; raises InputError."""
+    """The ids of classes, by their names or by `palette.alike`; raises InputError."""
     found = []
     for name in classes:
         known = alike(name, palette)
@@ -87,8 +87,7 @@ def numbers(classes: Collection[str], palette: Palette) -> list[int]:
 
 
 def grown(mask: npt.NDArray[np.bool_], pixels: int) -> npt.NDArray[np.bool_]:
-    """A mask, bool (H, W), and all that is at most so many pixels from it, to the sides, up, down
-    and at the corners."""
+    """A mask, bool (H, W), dilated by a square of 2 · pixels + 1."""
     for axis, side in enumerate(mask.shape):
         padded = np.pad(mask, [(pixels, pixels) if axis == i else (0, 0) for i in (0, 1)])
         lines = np.moveaxis(padded, axis, 0)

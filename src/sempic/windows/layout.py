@@ -1,6 +1,6 @@
-"""Where windows lie: in the picture, in the coded atlas, in a few bytes (spec/format.md §7).
+"""Places of windows: in the picture, in the atlas, and in the payload's header (spec/format.md §7).
 
-All in cells, squares of CELL pixels.
+The unit is the cell, a square of CELL pixels.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from sempic.errors import CorruptStream, LimitExceeded
 CELL = 8
 """Side of a cell, in pixels."""
 MOST = 255
-"""Windows in a stream."""
+"""Windows of a stream, at most."""
 
 Cells: TypeAlias = npt.NDArray[np.bool_]
-"""bool (rows, columns), one for each cell of a picture; the last ones may stand out of it."""
+"""bool (rows, columns), a value per cell of a picture; the last cells may exceed the picture."""
 
 
 class Place(NamedTuple):
-    """Of a window, in cells."""
+    """A rectangle, in cells."""
 
     x: int
     y: int
@@ -35,23 +35,23 @@ class Place(NamedTuple):
 
     @property
     def inside(self) -> tuple[slice, slice]:
-        """Its rows and columns, of an array of cells."""
+        """Rows and columns in an array of cells."""
         return slice(self.y, self.y + self.height), slice(self.x, self.x + self.width)
 
     @property
     def pixels(self) -> tuple[slice, slice]:
-        """Its rows and columns, of an array of pixels."""
+        """Rows and columns in an array of pixels."""
         rows, columns = self.inside
         return _scaled(rows), _scaled(columns)
 
 
 def grid(width: int, height: int) -> tuple[int, int]:
-    """Columns and rows of cells of a picture in pixels."""
+    """Columns and rows of cells of a picture; width, height: in pixels."""
     return -(-width // CELL), -(-height // CELL)
 
 
 def touched(mask: npt.NDArray[np.bool_]) -> Cells:
-    """The cells in which a mask, bool (H, W), has a pixel."""
+    """The cells that contain a pixel of a mask, bool (H, W)."""
     height, width = mask.shape
     padded = np.pad(mask, ((0, -height % CELL), (0, -width % CELL)))
     columns, rows = grid(width, height)
@@ -60,22 +60,25 @@ def touched(mask: npt.NDArray[np.bool_]) -> Cells:
 
 
 def rectangles(cells: Cells) -> list[Place]:
-    """Places that together are these cells, none twice: large ones first, the tallest first of all,
-    so that they fill the shelves of an atlas."""
+    """Places that cover these cells exactly, without overlap.
+
+    They are sorted by falling height, then width, and so fill the atlas's shelves well.
+    """
     left = cells.copy()
     places = []
     while left.any():
         y, x = map(int, np.unravel_index(left.argmax(), left.shape))
-        places.append(max(_grown(left, x, y), key=lambda place: place.width * place.height))
+        places.append(max(_extended(left, x, y), key=lambda place: place.width * place.height))
         left[places[-1].inside] = False
     return sorted(places, key=lambda place: (-place.height, -place.width, place.y, place.x))
 
 
 def atlas(sizes: Sequence[tuple[int, int]]) -> tuple[list[Place], int, int]:
-    """Where windows of these widths and heights lie in the atlas, and its width and height.
+    """The places of windows in the atlas, and the atlas's width and height.
 
-    Shelves from the top, each filled from the left in the order of the windows, as high as the
-    highest window on it; a window that would stand out to the right begins the next one.
+    sizes: (width, height) of each window. The atlas consists of shelves from top to bottom. Windows
+    fill a shelf from the left, in their order; a window that does not fit begins the next shelf. A
+    shelf is as high as its highest window.
     """
     area = sum(width * height for width, height in sizes)
     width = max(2, 1 + math.isqrt(area - 1), *(width for width, _ in sizes))
@@ -90,7 +93,7 @@ def atlas(sizes: Sequence[tuple[int, int]]) -> tuple[list[Place], int, int]:
 
 
 def write(places: Sequence[Place], columns: int, rows: int, flag: bool) -> bytes:
-    """The header of the chunk: how many, where, and a flag; columns and rows are of the picture."""
+    """The header of the payload: number and places of windows, a flag; columns, rows: `grid`."""
     bits = ue(len(places) - 1)
     for place in places:
         bits += _fixed(place.x, columns) + _fixed(place.y, rows)
@@ -99,10 +102,10 @@ def write(places: Sequence[Place], columns: int, rows: int, flag: bool) -> bytes
 
 
 def read(payload: bytes, columns: int, rows: int) -> tuple[list[Place], bool, int]:
-    """The places, the flag, and where the header ends.
+    """The places, the flag, and the length of the header in bytes; columns, rows: `grid`.
 
-    Raises a BitstreamError: TruncatedStream; LimitExceeded for more than MOST; CorruptStream for a
-    window that stands out of the picture or overlaps another, and for last bits that are not 0.
+    Raises a BitstreamError: TruncatedStream; LimitExceeded for more than MOST windows;
+    CorruptStream for windows outside the picture or overlapping, and for padding bits other than 0.
     """
     bits = Bits(payload[: 16 * MOST], "the header of the windows")
     count = from_golomb(bits.golomb()) + 1
@@ -114,7 +117,7 @@ def read(payload: bytes, columns: int, rows: int) -> tuple[list[Place], bool, in
         x, y = _read_fixed(bits, columns), _read_fixed(bits, rows)
         place = Place(x, y, _read_side(bits), _read_side(bits))
         if x + place.width > columns or y + place.height > rows:
-            raise CorruptStream(f"window {number} stands out of the picture")
+            raise CorruptStream(f"window {number} reaches beyond the picture")
         if taken[place.inside].any():
             raise CorruptStream(f"window {number} overlaps another")
         taken[place.inside] = True
@@ -125,8 +128,8 @@ def read(payload: bytes, columns: int, rows: int) -> tuple[list[Place], bool, in
     return places, flag, bits.at // 8
 
 
-def _grown(left: Cells, x: int, y: int) -> Iterator[Place]:
-    """From a cell as far as cells are left: first to the right and then down, or first down."""
+def _extended(left: Cells, x: int, y: int) -> Iterator[Place]:
+    """Two rectangles of `left` from a cell: extended right, then down; and down, then right."""
     width = _run(left[y, x:])
     yield Place(x, y, width, _run(left[y:, x : x + width].all(1)))
     height = _run(left[y:, x])
@@ -134,7 +137,7 @@ def _grown(left: Cells, x: int, y: int) -> Iterator[Place]:
 
 
 def _run(row: Any) -> int:
-    """How many are true before the first that is not."""
+    """The number of true values before the first false one."""
     return sum(1 for _ in itertools.takewhile(bool, row))
 
 
@@ -143,7 +146,7 @@ def _scaled(cells: slice) -> slice:
 
 
 def _fixed(value: int, count: int) -> str:
-    """A number below `count`, in as many bits as the largest takes."""
+    """The bits of a number below `count`, as many as `count` - 1 needs."""
     length = (count - 1).bit_length()
     return f"{value:0{length}b}" if length else ""
 
@@ -154,7 +157,7 @@ def _read_fixed(bits: Bits, count: int) -> int:
 
 
 def _side(cells: int) -> str:
-    """Exp-Golomb code of order 1: sides of one to six cells take two to four bits."""
+    """The Exp-Golomb code of order 1 of a side: one to six cells take two to four bits."""
     more, last = divmod(cells - 1, 2)
     return ue(more) + str(last)
 

@@ -1,9 +1,9 @@
-"""Coders 2 and 3, for palettes with a trained prior: they know streets before the first pixel.
+"""Coders 2 and 3, for palettes with a trained prior. docs/spec/labels.md §5 to §8.
 
-A pixel in a calm area is one question, "does the area go on?" (`calm`); at an outline there is one
-for each candidate (`outline`); what is neither escapes to the network's chances. `state` is what
-the coder knows when it begins, `evidence` what it sees of the coarse picture. docs/spec/labels.md
-§5 to §8.
+A pixel in a calm area is one question: "does the area continue?" (`calm`). A pixel at an outline
+is one question for each candidate (`outline`). Other labels are escapes, coded by the causal
+network's probabilities. `state` holds the learnt statistics, `evidence` features of the coarse
+picture.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Calm areas: one label all around the pixel, and one question, does it go on?"""
+"""Calm areas: all neighbours have one label, and one question asks whether the pixel has it."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import numpy as np
 from sempic.compiling import inlined, merged
 from sempic.labels import mixing
 from sempic.labels.arithmetic import Ints, clamp, log2
+from sempic.labels.causal import BANDS, predict
 from sempic.labels.logistic import LIMIT
 from sempic.labels.neighbourhood import PAD
-from sempic.labels.network import BANDS, predict
 from sempic.labels.primed.evidence import edges, lead
 from sempic.labels.primed.state import (
     CALM_CONTEXTS,
@@ -24,27 +24,27 @@ from sempic.labels.primed.state import (
 from sempic.labels.range_coder import code_bit
 
 CALM = 2
-"""How far one label must reach around a pixel."""
+"""Radius around a pixel, in pixels, in which all known labels are equal."""
 _UNKNOWN = LIMIT + 1
 _RATE = 60
 
 
 class Columns(NamedTuple):
-    """Of the row above the pixel, (stride,) each."""
+    """Features of each column at the row above the pixel, (stride,) each."""
 
     high: Ints
-    """How many pixels upward have one label."""
+    """Length of the run of one label upward."""
     near: Ints
-    """How many columns up to this one have one label, and CALM rows of it."""
+    """Number of columns, up to this one, with one label in at least CALM rows."""
     wide: Ints
-    """The same with PAD rows."""
+    """The same for PAD rows."""
 
 
 class Memory(NamedTuple):
-    """The network's answers in areas as wide as it sees: there, only the place matters to it."""
+    """Cached outputs of the causal network where its whole template has one label."""
 
     expected: Ints
-    """(classes, BANDS): of this band of rows, or _UNKNOWN."""
+    """(classes, BANDS): log odds in this band of rows by band of columns, or _UNKNOWN."""
 
 
 def columns(stride: int) -> Columns:
@@ -57,7 +57,7 @@ def memory(classes: int) -> Memory:
 
 @inlined
 def measure(columns: Any, image: Any, y: Any, s: Any, width: Any) -> None:
-    """Moves on to the row above row `y`."""
+    """Updates the features to the row above row `y`."""
     high, near, wide = columns.high, columns.near, columns.wide
     for x in range(width if y else 0):
         above = (y + PAD - 1) * s + PAD + x
@@ -76,15 +76,15 @@ def forget(memory: Any) -> None:
 
 @merged
 def is_calm(columns: Any, x: Any, width: Any, run_w: Any) -> Any:
-    """Whether all pixels around have one label, if W and N do; run_w: how many on the left do."""
+    """Whether all pixels around have one label, given that W and N have; run_w: of W's label."""
     return x + CALM < width and columns.near[x + CALM] > 2 * CALM and run_w >= CALM
 
 
 @merged
-def goes_on(coder: Any, frame: Any, o: Any, x: Any, row: Any, run_w: Any, columns: Any,
+def code_calm(coder: Any, frame: Any, o: Any, x: Any, row: Any, run_w: Any, columns: Any,
             memory: Any, mixture: Any, question: Any, net: Any, evidence: Any, trunk: Any,
             tables: Any) -> Any:  # fmt: skip
-    """Codes whether calm pixel `o` has the label of its neighbours."""
+    """Codes whether calm pixel `o` has the label of its neighbours; returns 1 or 0."""
     image, s, w = frame.image, frame.stride, frame.image[o - 1]
     informed = evidence.scores.size > 0
     wide = columns.wide[x + PAD] if x + PAD < frame.width else 0
@@ -121,7 +121,7 @@ def goes_on(coder: Any, frame: Any, o: Any, x: Any, row: Any, run_w: Any, column
 @inlined
 def addresses(address: Any, w: Any, row: Any, run_w: Any, high: Any, reach: Any, across: Any,
               down: Any, ahead: Any, trunk: Any, classes: Any) -> None:  # fmt: skip
-    """Of the slots, unhashed: below `state.calm_slots`."""
+    """Addresses of the slots: not hashed, below `state.calm_slots`."""
     ring = min(reach // 4, 4)
     up = log2(min(high, 31))
     tops = 16 if classes <= 16 else 32

@@ -1,4 +1,4 @@
-"""The primed coder's way through a map."""
+"""The primed coder's loop over the pixels of a map."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import numpy as np
 from sempic.compiling import kernel, merged
 from sempic.labels import mixing, neighbourhood
 from sempic.labels.arithmetic import Ints, clamp
+from sempic.labels.causal import BANDS, predict, predictor
 from sempic.labels.logistic import TABLES
 from sempic.labels.mixing import Question
 from sempic.labels.neighbourhood import CANDIDATES, NEIGHBOURS, PAD, rank_candidates
-from sempic.labels.network import BANDS, predict, predictor
 from sempic.labels.primed import calm, outline
 from sempic.labels.primed.evidence import NONE, Bytes, Seen, evidence, look, trunk_at
 from sempic.labels.primed.state import State
@@ -20,12 +20,12 @@ from sempic.labels.prior import Prior
 from sempic.labels.range_coder import RangeCoder, code_choice
 
 _DOUBT = 3
-"""5 would be the trunk's probabilities themselves (a score is 1/8 nat, `exp` has 1/256): an escape
-takes them to the power 1/4."""
+"""Shift from scores (1/8 nat) to steps of `exp` (1/256 nat), less 2: escapes use the trunk's
+probabilities to the power 1/4."""
 
 
-class _Room(NamedTuple):
-    """To work in."""
+class _Buffers(NamedTuple):
+    """Buffers."""
 
     calm_question: Question
     outline_question: Question
@@ -35,7 +35,7 @@ class _Room(NamedTuple):
     rank: Ints
     candidates: Ints
     scores: Ints
-    """(classes,): the trunk's, of a pixel."""
+    """(classes,): the trunk's scores of a pixel."""
     colours: Ints
     """(CANDIDATES, 4): `evidence.average`."""
 
@@ -44,20 +44,19 @@ def code(
     coder: RangeCoder,
     labels: Ints,
     allowed: Ints,
-    known: Prior,
+    prior: Prior,
     state: State,
     grid: Bytes | None,
     seen: Seen | None = None,
 ) -> Ints:
     """Encodes a map, int64 (H, W), or decodes one of this size; returns it.
 
-    allowed: int64 (classes,), 1 for the labels that occur. state: changed. grid: the coarse planes
-    as `network.grid` makes them, if the decoder has them. seen: what `look` saw of them, if it has
-    looked before.
+    allowed: int64 (classes,), 1 for labels that occur. state: updated in place. grid: the result of
+    `trunk.grid`, None without a coarse picture. seen: the result of `look`; None: computed here.
     """
     classes = allowed.size
     frame = neighbourhood.frame(labels, classes)
-    room = _Room(
+    buffers = _Buffers(
         mixing.question(state.calm),
         mixing.question(state.outline),
         calm.columns(frame.stride),
@@ -68,25 +67,26 @@ def code(
         np.zeros(classes, np.int64),
         np.zeros((CANDIDATES, 4), np.int64),
     )
-    net = predictor(known.causal, allowed, frame.stride)
-    seen = seen or look(known, grid, frame.height, frame.width)
-    _code_map(coder, frame, state, net, evidence(seen, allowed), room, TABLES)
+    net = predictor(prior.causal, allowed, frame.stride)
+    seen = seen or look(prior, grid, frame.height, frame.width)
+    _code_map(coder, frame, state, net, evidence(seen, allowed), buffers, TABLES)
     return neighbourhood.inside(frame)
 
 
 @kernel
 def _code_map(
-    coder: Any, frame: Any, state: Any, net: Any, evidence: Any, room: Any, tables: Any
+    coder: Any, frame: Any, state: Any, net: Any, evidence: Any, buffers: Any, tables: Any
 ) -> None:
     image, s, height, width = frame.image, frame.stride, frame.height, frame.width
+    rank, candidates = buffers.rank, buffers.candidates
     used = np.int64(0)
     for v in range(net.allowed.size):
         used += net.allowed[v]
     for y in range(height):
-        calm.measure(room.columns, image, y, s, width)
+        calm.measure(buffers.columns, image, y, s, width)
         row = y * BANDS // height
         if row != (y - 1) * BANDS // height:
-            calm.forget(room.memory)
+            calm.forget(buffers.memory)
         run_w: Any = np.int64(0)
         for x in range(width):
             o = (y + PAD) * s + x + PAD
@@ -94,11 +94,11 @@ def _code_map(
             run_w = run_w + 1 if x > 1 and w == image[o - 2] else min(x, 1)
             trunk = trunk_at(evidence, y, x)
             calm_here = (
-                calm.is_calm(room.columns, x, width, run_w) and image[o - s] == w and used > 1
+                calm.is_calm(buffers.columns, x, width, run_w) and image[o - s] == w and used > 1
             )
-            if calm_here and calm.goes_on(
-                coder, frame, o, x, row, run_w, room.columns, room.memory, state.calm,
-                room.calm_question, net, evidence, trunk, tables,
+            if calm_here and calm.code_calm(
+                coder, frame, o, x, row, run_w, buffers.columns, buffers.memory, state.calm,
+                buffers.calm_question, net, evidence, trunk, tables,
             ):  # fmt: skip
                 image[o] = w
                 continue
@@ -106,23 +106,23 @@ def _code_map(
             mass = predict(net, image, o, row, x * BANDS // width, tables.exp)
             for v in range(net.chance.size if evidence.scores.size else 0):
                 known = net.allowed[v]
-                room.scores[v] = np.int64(evidence.scores[v, trunk.at]) if known else NONE
+                buffers.scores[v] = np.int64(evidence.scores[v, trunk.at]) if known else NONE
             if calm_here:
-                deny(room.rank, net.chance, w)
+                deny(rank, net.chance, w)
             else:
-                count = rank_candidates(image, o, room.neighbours, room.rank, room.candidates)
-                label = outline.which(
-                    coder, frame, o, x, count, used, mass, state.outline, room.outline_question,
-                    net, evidence, trunk, room, tables,
+                count = rank_candidates(image, o, buffers.neighbours, rank, candidates)
+                label = outline.code_candidates(
+                    coder, frame, o, x, count, used, mass, state.outline, buffers.outline_question,
+                    net, evidence, trunk, buffers, tables,
                 )  # fmt: skip
             if label < 0:
-                label = code_other(coder, image[o], net, evidence, trunk, room, tables)
+                label = code_other(coder, image[o], net, evidence, trunk, buffers, tables)
             image[o] = label
 
 
 @merged
 def deny(rank: Any, chance: Any, label: Any) -> None:
-    """Leaves every label but this one, as if it were the only candidate."""
+    """Excludes a label, as if it were the only candidate."""
     for v in range(chance.size):
         rank[v] = CANDIDATES
     rank[label] = 0
@@ -131,14 +131,14 @@ def deny(rank: Any, chance: Any, label: Any) -> None:
 
 @merged
 def code_other(
-    coder: Any, label: Any, net: Any, evidence: Any, trunk: Any, room: Any, tables: Any
+    coder: Any, label: Any, net: Any, evidence: Any, trunk: Any, buffers: Any, tables: Any
 ) -> Any:
-    """Codes the label of a pixel that has none of its candidates' labels; returns it."""
+    """Codes a label that is no candidate; returns it."""
     chance, exp = net.chance, tables.exp
     for v in range(chance.size):
         if evidence.scores.size:
-            doubt = clamp((trunk.best - room.scores[v]) << _DOUBT, 0, exp.size - 1)
+            doubt = clamp((trunk.best - buffers.scores[v]) << _DOUBT, 0, exp.size - 1)
             chance[v] = chance[v] * exp[doubt] >> 6
-        if net.allowed[v] and room.rank[v] == CANDIDATES:
+        if net.allowed[v] and buffers.rank[v] == CANDIDATES:
             chance[v] += 1
     return code_choice(coder, label, chance)

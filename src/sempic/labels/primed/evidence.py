@@ -1,4 +1,4 @@
-"""The coarse picture, as the primed coder sees it: colours, and the class scores of the trunk."""
+"""The primed coder's features of the coarse picture: colours and the trunk's class scores."""
 
 from __future__ import annotations
 
@@ -8,63 +8,62 @@ import numpy as np
 import numpy.typing as npt
 
 from sempic.compiling import inlined, kernel, merged
-from sempic.labels import network
+from sempic.labels import trunk as trunk_network
 from sempic.labels.arithmetic import Ints, clamp, fold, log2
 from sempic.labels.neighbourhood import CANDIDATES, PAD
-from sempic.labels.network import CELL
 from sempic.labels.primed.state import CONTEXTS_CAUSAL
 from sempic.labels.prior import Prior
+from sempic.labels.trunk import CELL
 
 Bytes = npt.NDArray[np.uint8]
 Shorts = npt.NDArray[np.int16]
 
 NONE = -1000
-"""The score of a label that does not occur."""
+"""Score of a label that does not occur."""
 
 
 class Seen(NamedTuple):
-    """Of a coarse picture, whatever the map; empty arrays if there is none."""
+    """Features that depend only on the coarse picture; empty arrays without one."""
 
     planes: Bytes
-    """(3, …): Y, Cb, Cr enlarged to the map's size, with its border of PAD; flat."""
+    """(3, …): Y, Cb, Cr enlarged to the map's size, with a border of PAD; flat."""
     scores: Bytes
-    """The trunk's class scores, (classes, rows · width); 8 to a nat."""
+    """(classes, rows · width): the trunk's class scores, in 1/8 nat."""
     width: int
 
 
 class Evidence(NamedTuple):
-    """Of a coarse picture and the labels in use."""
+    """`Seen`, and the best scores among the labels in use."""
 
     planes: Bytes
-    """As in `Seen`, as the two that follow."""
     scores: Bytes
     width: int
     best: Shorts
-    """(rows · width,): the best score of a label in use; NONE if there is none."""
+    """(rows · width,): the best score of a label in use; NONE without scores."""
     second: Shorts
-    """The next best."""
+    """The second-best score."""
     top: Shorts
-    """The first label that has the best."""
+    """The first label with the best score."""
 
 
 class Trunk(NamedTuple):
-    """What the trunk says of a pixel; zeros and NONE without a coarse picture."""
+    """The trunk's scores at a pixel, summarised; zeros and NONE without a coarse picture."""
 
     at: int
-    """Where the pixel is in the scores."""
+    """Index of the pixel in the scores."""
     best: int
     second: int
     top: int
     sure: int
-    """0 … 7: how far the best is from the next best, in nats."""
+    """0 … 7: difference of the best and the second-best score, in nats."""
 
 
-def look(known: Prior, grid: Bytes | None, height: int, width: int) -> Seen:
-    """What the coder sees of the planes of `network.grid` for a map of this size."""
+def look(prior: Prior, grid: Bytes | None, height: int, width: int) -> Seen:
+    """The features of the planes of `trunk.grid` for a map of this size."""
     if grid is None:
         return Seen(np.zeros((3, 0), np.uint8), np.zeros((0, 0), np.uint8), 0)
-    assert known.readout is not None
-    cells = network.scores(known.layers, known.readout, grid)
+    assert prior.readout is not None
+    cells = trunk_network.scores(prior.layers, prior.readout, grid)
     return Seen(enlarge(grid, height, width), cells.reshape(len(cells), -1), cells.shape[2])
 
 
@@ -74,10 +73,12 @@ def evidence(seen: Seen, allowed: Ints) -> Evidence:
 
 
 def enlarge(grid: Bytes, height: int, width: int) -> Bytes:
-    """Planes (3, ⌈h/4⌉, ⌈w/4⌉) at the map's size, bilinear, with a border of PAD; (3, …) flat."""
+    """Planes (3, ⌈h/4⌉, ⌈w/4⌉) enlarged to the map's size, bilinear, with a border of PAD; flat."""
     rows, columns = _taps(height, grid.shape[1]), _taps(width, grid.shape[2])
     framed = np.empty((3, height + 2 * PAD, width + 2 * PAD), np.uint8)
-    for plane, large in zip(grid.astype(np.int16), framed, strict=True):  # one at a time: memory
+    for plane, large in zip(
+        grid.astype(np.int16), framed, strict=True
+    ):  # one at a time, to save memory
         a, b, f = rows
         tall: Any = plane[a] * (8 - f[:, None]) + plane[b] * f[:, None]
         a, b, f = columns
@@ -87,7 +88,7 @@ def enlarge(grid: Bytes, height: int, width: int) -> Bytes:
 
 
 def _taps(size: int, cells: int) -> tuple[Shorts, Shorts, Shorts]:
-    """Each pixel's cells before and after it, and how far it is from the first, in eighths."""
+    """The cells before and after each pixel, and the distance from the first, in eighths."""
     at = 2 * np.arange(size) - CELL + 1
     first = at >> 3
     a, b, f = first.clip(0, cells - 1), (first + 1).clip(0, cells - 1), at & 7
@@ -109,7 +110,7 @@ def leaders(scores: Bytes, allowed: Ints) -> tuple[Shorts, Shorts, Shorts]:
 
 @merged
 def trunk_at(evidence: Any, y: Any, x: Any) -> Any:
-    """What the trunk says of pixel (y, x)."""
+    """Summarises the trunk's scores at pixel (y, x)."""
     at = y * evidence.width + x
     best: Any = np.int64(NONE)
     second: Any = best
@@ -122,14 +123,14 @@ def trunk_at(evidence: Any, y: Any, x: Any) -> Any:
 
 @merged
 def lead(trunk: Any, label: Any, score: Any) -> Any:
-    """How far a label's score is above that of the best other label."""
+    """A label's score less the best score of the other labels."""
     return score - (trunk.second if trunk.top == label else trunk.best)
 
 
 @inlined
 def edges(planes: Any, o: Any, s: Any) -> Any:
-    """How strong the coarse picture's edges are on both sides of pixel `o` and above and below
-    it, as bits of sums over the planes."""
+    """Strength of the coarse picture's edges at pixel `o`, across and down: log2 of the sums of
+    absolute differences over the planes."""
     across = down = np.int64(0)
     for z in range(3):
         across += abs(np.int64(planes[z, o + 2]) - planes[z, o - 4])
@@ -140,7 +141,7 @@ def edges(planes: Any, o: Any, s: Any) -> Any:
 @kernel
 def average(colours: Any, planes: Any, image: Any, o: Any, steps: Any, rank: Any,
             count: Any) -> None:  # fmt: skip
-    """Mean colours of the candidates in the template, times 4, into colours[candidate, plane]."""
+    """Sets colours[candidate, plane] to 4 times the candidate's mean colour in the template."""
     pixels = 3
     for k in range(CANDIDATES):
         for z in range(4):
@@ -158,7 +159,7 @@ def average(colours: Any, planes: Any, image: Any, o: Any, steps: Any, rank: Any
 
 @merged
 def colour(planes: Any, o: Any) -> Any:
-    """The pixel's own, as 10 bits."""
+    """The pixel's colour in 10 bits."""
     return (
         (np.int64(planes[0, o]) >> 4) * 64
         + clamp((np.int64(planes[1, o]) - 104) // 6, 0, 7) * 8
@@ -167,19 +168,19 @@ def colour(planes: Any, o: Any) -> Any:
 
 
 class Part(NamedTuple):
-    """Where the colour lies between those of two candidates."""
+    """Position of the pixel's colour between the colours of two candidates."""
 
     here: int
     """0 … 11."""
     ways: int
-    """0 … 15: the same a coarse pixel to the right, and one below."""
+    """0 … 15: the positions of the next coarse pixel on the right and of the one below."""
     contrast: int
-    """0 … 6: how far the colours are apart; 7 if there is one candidate."""
+    """0 … 6: distance of the two colours; 7 if there is only one candidate."""
 
 
 @inlined
 def between(planes: Any, o: Any, s: Any, colours: Any, k: Any, count: Any) -> Any:
-    """Of candidate `k` and its rival; of one alone, how far the colour is from its own."""
+    """`Part` for candidate `k` and its rival; without a rival, distances from its own colour."""
     rival = k + 1 if k + 1 < count else 0
     here: Any
     right: Any
@@ -210,20 +211,20 @@ def between(planes: Any, o: Any, s: Any, colours: Any, k: Any, count: Any) -> An
 
 
 @inlined
-def contexts(address: Any, found: Any, own: Any, part: Any, trunk: Any, ahead: Any, over: Any,
+def contexts(address: Any, features: Any, own: Any, part: Any, trunk: Any, ahead: Any, over: Any,
              pair: Any, ranks: Any) -> None:  # fmt: skip
-    """Contexts of a question that need the coarse picture, to be hashed.
+    """Contexts of a question that need the coarse picture, before hashing.
 
-    own: `colour`. ahead, over: the candidate's score less the best other's, less the next
-    candidate's. ranks: of N and NE.
+    own: `colour`. ahead: the candidate's score less the best other score. over: the candidate's
+    score less the next candidate's. ranks: of N and NE.
     """
-    e1, e2, _ = found.ends
+    e1, e2, _ = features.ends
     leading = clamp((ahead >> 2) + 16, 0, 31)
     i = CONTEXTS_CAUSAL
-    address[i] = fold(part.here * 8 + part.contrast, found.near)
+    address[i] = fold(part.here * 8 + part.contrast, features.near)
     address[i + 1] = fold((part.here >> 1) * 16 + part.ways, part.contrast * 36 + ranks)
     address[i + 2] = fold(own, pair)
-    address[i + 3] = fold((part.here * 8 + part.contrast) * 4 + (part.ways >> 2), found.six)
+    address[i + 3] = fold((part.here * 8 + part.contrast) * 4 + (part.ways >> 2), features.six)
     address[i + 4] = fold((leading * 256 + trunk.top) * 8 + trunk.sure, pair)
-    address[i + 5] = fold(clamp((over >> 2) + 16, 0, 31) * 13 + part.here, found.near)
+    address[i + 5] = fold(clamp((over >> 2) + 16, 0, 31) * 13 + part.here, features.near)
     address[i + 6] = fold((part.ways * 12 + part.here) * 8 + part.contrast, e1 + 16 * e2)

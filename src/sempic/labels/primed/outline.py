@@ -1,4 +1,4 @@
-"""Outlines: which of the labels that meet at a pixel it has, one question for each candidate."""
+"""Pixels at outlines: one question for each candidate."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from sempic.labels.primed.state import (
 
 @inlined
 def upright(image: Any, at: Any, s: Any, outside: Any) -> Any:
-    """The stairs of the contour on the right of pixel `at`, upward: how long it has kept its
-    column, its last step, how long it had kept the column before."""
+    """Shape of the contour on the right of pixel `at`, upward: length in this column, last step,
+    length in the column before."""
     w = image[at]
     length = 1
     while length < 15 and image[at - length * s] == w and image[at - length * s + 1] != w:
@@ -51,7 +51,7 @@ def upright(image: Any, at: Any, s: Any, outside: Any) -> Any:
 
 @inlined
 def level(image: Any, o: Any, s: Any) -> Any:
-    """The same of the contour between W and N, leftward."""
+    """The same for the contour between W and N, to the left."""
     w, above = image[o - 1], image[o - s]
     length = 1
     while length < 31 and image[o - 1 - length] == w and image[o - s - 1 - length] == above:
@@ -68,37 +68,39 @@ def level(image: Any, o: Any, s: Any) -> Any:
 
 
 @inlined
-def stairs(image: Any, o: Any, s: Any, found: Any, outside: Any) -> Any:
-    """`upright` beside the region of W, and `level` between W and N; 0 where there is none."""
-    e1, _, _ = found.ends
+def stairs(image: Any, o: Any, s: Any, features: Any, outside: Any) -> Any:
+    """`upright` at the region of W, and `level` between W and N; 0 without such a contour."""
+    e1, _, _ = features.ends
     up = across = np.int64(0)
     if 0 < e1 < 6:
         up = 1 + e1 + 8 * upright(image, o - s + e1 - 2, s, outside)
     if image[o - s] != image[o - 1]:
-        across = 1 + min(found.run_n, 15) + 16 * level(image, o, s)
+        across = 1 + min(features.run_n, 15) + 16 * level(image, o, s)
     return up, across
 
 
 @merged
-def which(coder: Any, frame: Any, o: Any, x: Any, count: Any, used: Any, mass: Any, mixture: Any,
-          question: Any, net: Any, evidence: Any, trunk: Any, room: Any,
-          tables: Any) -> Any:  # fmt: skip
+def code_candidates(
+    coder: Any, frame: Any, o: Any, x: Any, count: Any, used: Any, mass: Any, mixture: Any,
+    question: Any, net: Any, evidence: Any, trunk: Any, buffers: Any, tables: Any,
+) -> Any:  # fmt: skip
     """Codes which of the first `count` candidates pixel `o` has; returns the label, -1 for none.
 
-    used: how many labels occur. mass: the sum of net.chance, in which what is denied becomes 0.
+    used: number of labels that occur. mass: sum of net.chance; the chances of refused candidates
+    become 0.
     """
-    image, s, rank, candidates = frame.image, frame.stride, room.rank, room.candidates
-    planes, scores, chance = evidence.planes, room.scores, net.chance
+    image, s, rank, candidates = frame.image, frame.stride, buffers.rank, buffers.candidates
+    planes, scores, chance = evidence.planes, buffers.scores, net.chance
     n = chance.size
     informed = evidence.scores.size > 0
     contexts, choices = CONTEXTS_CAUSAL, CHOICES_CAUSAL
-    found = outlines(image, o, s, x, frame.width, rank)
-    up, across = stairs(image, o, s, found, n)
+    features = outlines(image, o, s, x, frame.width, rank)
+    up, across = stairs(image, o, s, features, n)
     ranks = rank[image[o - s]] * 6 + rank[image[o + 1 - s]]
     own = np.int64(0)
     if informed:
         contexts, choices = CONTEXTS, CHOICES
-        seen.average(room.colours, planes, image, o, net.steps, rank, count)
+        seen.average(buffers.colours, planes, image, o, net.steps, rank, count)
         own = seen.colour(planes, o)
     address, inputs, sets = question.address, question.inputs, question.sets
     for k in range(count):
@@ -110,15 +112,15 @@ def which(coder: Any, frame: Any, o: Any, x: Any, count: Any, used: Any, mass: A
         mass -= chance[c]
         chance[c] = 0
         expected = np.int64(tables.stretch[q])
-        shared_contexts(address, found, image, o, s, c, after)
-        address[8] = fold(up, found.near)
-        address[9] = fold(across, found.near)
+        shared_contexts(address, features, image, o, s, c, after)
+        address[8] = fold(up, features.near)
+        address[9] = fold(across, features.near)
         ahead = over = np.int64(0)
         if informed:
             ahead = seen.lead(trunk, c, scores[c])
             over = scores[c] - scores[after] if after < n else ahead
-            part = seen.between(planes, o, s, room.colours, k, count)
-            seen.contexts(address, found, own, part, trunk, ahead, over, c * 257 + after, ranks)
+            part = seen.between(planes, o, s, buffers.colours, k, count)
+            seen.contexts(address, features, own, part, trunk, ahead, over, c * 257 + after, ranks)
             sets[4] = (k * 8 + part.contrast) * 12 + part.here
             sets[5] = (k * 16 + clamp((ahead >> 3) + 8, 0, 15)) * 16 + clamp((over >> 3) + 8, 0, 15)
         mixing.hash_addresses(question, contexts, k)
@@ -126,7 +128,7 @@ def which(coder: Any, frame: Any, o: Any, x: Any, count: Any, used: Any, mass: A
         inputs[CONTEXTS + NETWORK] = expected
         inputs[CONTEXTS + LEAD] = clamp(ahead << 5, -LIMIT, LIMIT)
         inputs[CONTEXTS + OVER] = clamp(over << 5, -LIMIT, LIMIT)
-        shared_choices(sets, mixture.slots, address, found, k, c, after)
+        shared_choices(sets, mixture.slots, address, features, k, c, after)
         sets[3] = k * 64 + 32 + expected // 97
         yes = 1 if image[o] == c else 0
         if mixing.code(coder, yes, mixture, question, INPUTS, contexts, choices, tables):

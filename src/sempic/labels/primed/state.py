@@ -1,4 +1,4 @@
-"""What the primed coder learns while it codes, and where the training maps left it."""
+"""The primed coder's statistics, and their initial values from the training maps."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from sempic.labels.logistic import LIMIT, TABLES
 from sempic.labels.mixing import Mixture
 
 CONTEXTS = 17
-"""Of a question at an outline."""
+"""Contexts of a question at an outline."""
 CONTEXTS_CAUSAL = 10
-"""The first of them: those that need no coarse picture."""
+"""The first contexts, which need no coarse picture."""
 CHOICES = 6
 CHOICES_CAUSAL = 4
 CALM_CONTEXTS = 6
 CALM_CONTEXTS_CAUSAL = 2
 CALM_SLOTS = 1 << 15
-"""Of each context in calm areas, where up to 32 classes are told apart; `calm_slots`."""
+"""Slots of a context in calm areas, for up to 31 classes (`calm_slots`)."""
 NETWORK, LEAD, OVER = range(3)
-"""Inputs after those of the contexts: logarithms of odds by the causal network, and by the trunk
-against the best other label and against the next candidate (in a calm area: the first once more,
-where the coarse picture has an edge). The last input is mixing.BIAS."""
+"""Inputs after those of the contexts: log odds by the causal network, by the trunk against the best
+other label, and by the trunk against the next candidate. In calm areas OVER equals LEAD at edges
+of the coarse picture and is 0 elsewhere. The last input is mixing.BIAS."""
 INPUTS = CONTEXTS + 4
 CALM_INPUTS = CALM_CONTEXTS + 4
 _MOST_USES = 600
@@ -38,7 +38,7 @@ class State(NamedTuple):
 
 
 def calm_slots(classes: int) -> int:
-    """How many each context in calm areas has: as many as `primed.calm.addresses` may name."""
+    """Slots of each context in calm areas: more than the largest of `primed.calm.addresses`."""
     return max(CALM_SLOTS, 1056 * classes)
 
 
@@ -52,19 +52,13 @@ def unprimed(classes: int) -> State:
     calm[:, :, :CALM_CONTEXTS] = 6000
     calm[:, :, CALM_CONTEXTS + NETWORK] = 40000
     return State(
-        Mixture(
-            mixing.unseen(CONTEXTS, mixing.SLOTS), outline, np.zeros(outline.shape[:2], np.int64)
-        ),
-        Mixture(
-            mixing.unseen(CALM_CONTEXTS, calm_slots(classes)),
-            calm,
-            np.zeros(calm.shape[:2], np.int64),
-        ),
+        mixing.untrained(outline, CONTEXTS),
+        mixing.untrained(calm, CALM_CONTEXTS, calm_slots(classes)),
     )
 
 
 def begin(tables: dict[str, npt.NDArray[Any]], *, informed: bool) -> State:
-    """The state that a model's tables describe: `tables_of`, undone."""
+    """The state in a prior's tables; the inverse of `tables_of`."""
     kind = "informed" if informed else "causal"
     outline, calm = unprimed(tables[f"{kind}.calm_weights"].shape[0] // 2)
     contexts = CONTEXTS if informed else CONTEXTS_CAUSAL
@@ -74,18 +68,18 @@ def begin(tables: dict[str, npt.NDArray[Any]], *, informed: bool) -> State:
     outline.uses[:choices] = tables[f"{kind}.seen"]
     contexts = CALM_CONTEXTS if informed else CALM_CONTEXTS_CAUSAL
     stored = _unpack(tables["calm_slots"][:contexts])
-    calm.slots[:contexts, : stored.shape[1]] = stored  # of few classes: model 3 has half
+    calm.slots[:contexts, : stored.shape[1]] = stored  # fewer for few classes: model 3 has half
     calm.weights[0] = tables[f"{kind}.calm_weights"]
     return State(outline, calm)
 
 
 def copied(state: State) -> State:
-    """The same, to be changed."""
+    """A deep copy."""
     return State(*(Mixture(m.slots.copy(), m.weights.copy(), m.uses.copy()) for m in state))
 
 
 def tables_of(causal: State, informed: State) -> dict[str, npt.NDArray[Any]]:
-    """What a model keeps of the states after its training maps, in the types it is stored in."""
+    """The tables of a prior, in their stored types, from the states after the training maps."""
     tables: dict[str, npt.NDArray[Any]] = {
         "slots": _pack(informed.outline.slots),
         "calm_slots": _pack(informed.calm.slots),
@@ -106,7 +100,7 @@ def tables_of(causal: State, informed: State) -> dict[str, npt.NDArray[Any]]:
     return tables
 
 
-# A stored slot is a byte: 64 levels of its logarithm of odds, and how well it is known.
+# A stored slot is a byte: 64 levels of the log odds, and 4 classes of the number of visits.
 _VISITS = (0, 4, 16, 60)
 _LEVEL = 96
 

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from sempic import coarse, files, models
 from sempic.errors import InputError, OutputError, refused
-from sempic.labels import network
+from sempic.labels import trunk
 from sempic.training.data import taxonomy
 from sempic.training.data.render import JUDGED, digest, open_segmenter, sent_map
 from sempic.training.data.sources import Item, Source, hold_out, open_sources, spread
@@ -100,7 +100,7 @@ def _rendered(
         found += maps
         picture += [len(planes)] * len(maps)
         source += [number] * len(maps)
-        planes.append(np.stack([network.grid(c, SIZE[1], SIZE[0]) for c in decoded]))
+        planes.append(np.stack([trunk.grid(c, SIZE[1], SIZE[0]) for c in decoded]))
     if not found:
         raise InputError(
             "no label maps to learn the prior from: give two pictures at least whose maps "

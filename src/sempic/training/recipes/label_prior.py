@@ -19,8 +19,8 @@ from torch.nn import functional as F
 
 from sempic.errors import ModelError
 from sempic.labels import prior
+from sempic.labels.causal import BANDS, TEMPLATE
 from sempic.labels.neighbourhood import PAD
-from sempic.labels.network import BANDS, TEMPLATE
 from sempic.networks.label_prior import LabelPriorNet
 from sempic.networks.weights import load_tensors
 from sempic.training.data import taxonomy
