@@ -23,6 +23,7 @@ from sempic import api, cli, pictures, sequence
 from sempic.batch.work import noting
 from sempic.errors import InputError, OutputError, SempicWarning
 from sempic.sequence import video
+from sempic.sequence.video import clock, opening, source
 
 
 @contextlib.contextmanager
@@ -64,7 +65,7 @@ def served(data, name="x.ts", *, stalls=False, length=1000):
 @pytest.mark.parametrize("stalls", [False, True])
 def test_what_came_before_a_stream_broke_off_is_coded(place, monkeypatch, capsys, stalls):
     """Those frames, too, that the decoder still had; a file that was there stays as it is."""
-    monkeypatch.setattr(video, "_PATIENCE", 1.0)
+    monkeypatch.setattr(opening, "_TIMEOUT", 1.0)
     numbered("x.ts", 12)
     Path("out.sempic").write_bytes(b"a good file")
     with served(Path("x.ts").read_bytes(), stalls=stalls) as address:
@@ -111,7 +112,7 @@ def test_an_answer_without_any_length_may_have_broken_off(place):
 
 
 def test_a_stream_that_never_begins_is_waited_for_as_long_as_that(place, monkeypatch, capsys):
-    monkeypatch.setattr(video, "_PATIENCE", 0.5)
+    monkeypatch.setattr(opening, "_TIMEOUT", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         for scheme in ("http", "tcp", "rtsp"):
             address = f"{scheme}://127.0.0.1:{silent.getsockname()[1]}/x"
@@ -250,7 +251,7 @@ def test_cameras_that_send_single_pictures_keep_their_time(place):
 
 def test_a_camera_that_is_slow_has_not_stalled(place, monkeypatch):
     """Of which a frame a minute, say, is asked for."""
-    monkeypatch.setattr(video, "_PATIENCE", 0.2)
+    monkeypatch.setattr(opening, "_TIMEOUT", 0.2)
     with camera(6, 0.5) as address:
         assert len(list(itertools.islice(video.Source(address, rate=Fraction(1)), 2))) == 2
 
@@ -268,7 +269,7 @@ def test_a_coder_that_is_too_slow_for_single_pictures_takes_each_in_turn(place):
 def test_the_time_of_single_pictures_is_that_of_the_clock(place):
     """If a coder is fast enough on the whole: key frames are slow, and what was waited for is so
     long ago as it is."""
-    arrivals, now, found = video._Arrivals(0.1), 0.0, []
+    arrivals, now, found = clock.Arrivals(0.1), 0.0, []
     for number in range(100):
         asked = now
         now = max(asked, 5.0 + 0.1 * number + (20.0 if number >= 50 else 0.0))
@@ -280,17 +281,17 @@ def test_the_time_of_single_pictures_is_that_of_the_clock(place):
 
 
 def test_a_camera_that_is_faster_than_the_coder_is_said(place, monkeypatch):
-    def slowly(source):
+    def slowly(name):
         with contextlib.suppress(InputError):
-            for _ in video.Source(source):
+            for _ in video.Source(name):
                 time.sleep(0.1)
 
-    monkeypatch.setattr(video, "_LAGS", 0.5)
-    monkeypatch.setattr(video, "_SHORT", 0.5)  # of half a second, on a busy machine
+    monkeypatch.setattr(source, "_LAG_SECONDS", 0.5)
+    monkeypatch.setattr(source, "IDLE_SHARE", 0.5)  # of half a second, on a busy machine
     numbered("x.ts", 24)
     with (
         served(Path("x.ts").read_bytes(), length=None) as address,
-        pytest.warns(SempicWarning, match="faster than it is coded"),
+        pytest.warns(SempicWarning, match="faster than they can be encoded"),
     ):
         slowly(address)
     slowly("x.ts")  # which can wait

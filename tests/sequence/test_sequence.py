@@ -24,6 +24,7 @@ from scenes import drive, numbered, numbers
 import sempic
 from sempic import api, cli, coarse, errors, sequence
 from sempic.sequence import stream, video
+from sempic.sequence.video import opening
 
 FRAMES = [picture for picture, _ in drive(6)]
 
@@ -498,7 +499,7 @@ def test_a_source_keeps_no_frames_and_no_threads(clip):
 
 
 def test_a_file_is_read_without_a_thread_for_each_packet(clip, monkeypatch):
-    monkeypatch.setattr(video.threading, "Thread", None)
+    monkeypatch.setattr(opening.threading, "Thread", None)
     assert len(list(video.Source("drive.mp4"))) == 6
     data = Path("drive.mp4").read_bytes()
     assert len(list(video.Source("x", data=data))) == 6
