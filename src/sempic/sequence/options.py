@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 from sempic import fields
@@ -17,6 +18,9 @@ from sempic.options import (
     SenderOptions,
     label_quality_option,
 )
+
+SLOWEST, FASTEST = Fraction(1, 100), 240
+"""Frames in a second that can be coded."""
 
 
 def bitrate(name: str, value: Any) -> float:

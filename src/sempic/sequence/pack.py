@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 MOST_CONCEALED = 250
 """Frames missing in a row that are filled up with the last one; more are left out."""
+NEEDS_LOST = "it needs a frame that is lost"
+"""Why a frame is not exact, in `Unpacker.damage`."""
 _DOUBT = (3, 6, 12, 24, 48)
 """Differences of luma from which on a hint is 1, 2, …"""
 
@@ -375,7 +377,7 @@ class Unpacker:
         self._next = number + 1
         exact = frame.key or self._whole
         if not exact:
-            self._note(f"frame {number}: it needs a frame that is lost")
+            self._note(f"frame {number}: {NEEDS_LOST}")
         try:
             moment = self._decoded(frame, number, exact=exact)
         except BitstreamError as error:

@@ -17,7 +17,7 @@ from sempic.palette import PALETTES
 from sempic.scene import Coarse, Image, LabelMap, Plane
 from sempic.segment.guess import look
 from sempic.sequence.keys import Keys, Role
-from sempic.sequence.options import SequenceOptions
+from sempic.sequence.options import FASTEST, SLOWEST, SequenceOptions
 from sempic.sequence.pack import Expected, Packer, middle
 from sempic.sequence.rate import Bucket
 from sempic.sequence.stable import Stabiliser
@@ -280,5 +280,5 @@ def encode(
 
 def as_rate(rate: float | Fraction) -> Fraction:
     """Frames in a second as a simple fraction. Raises InputError."""
-    number = checks.number("rate", rate, 0.01, 240)
+    number = checks.number("rate", rate, float(SLOWEST), FASTEST)
     return (rate if isinstance(rate, Fraction) else Fraction(number)).limit_denominator(1001)

@@ -12,6 +12,7 @@ from typing import Any
 
 from sempic.errors import InputError, LimitExceeded, reason, warn
 from sempic.scene import Image
+from sempic.sequence.options import FASTEST, SLOWEST
 from sempic.sequence.video.clock import IDLE_SHARE, Arrivals, Clock
 from sempic.sequence.video.conversion import Converter
 from sempic.sequence.video.deinterlace import deinterlaced
@@ -33,8 +34,6 @@ _MJPEG = "mpjpeg"
 Their frames are timed by their arrival."""
 _LAG_SECONDS = 10.0
 """Interval of the checks whether the reader keeps up with a live video."""
-_SLOWEST, _FASTEST = Fraction(1, 100), 240
-"""Frames in a second that can be coded."""
 _JITTER = 0.2
 """Share of a frame period by which a frame may come late and still keep its turn. Timestamps are
 rounded, in Matroska to a millisecond, and those of cameras jitter."""
@@ -91,10 +90,10 @@ class Source:
         if self._format in _UNTIMED:
             rates.reverse()
         own_rate = next(filter(None, rates), Fraction(25))
-        if not _SLOWEST <= (rate or own_rate) <= _FASTEST:
+        if not SLOWEST <= (rate or own_rate) <= FASTEST:
             raise InputError(
-                f"{name}: it has {float(own_rate):g} frames in a second; from {float(_SLOWEST):g} "
-                f"to {_FASTEST} can be coded: say how many with --fps"
+                f"{name}: it has {float(own_rate):g} frames in a second; from {float(SLOWEST):g} "
+                f"to {FASTEST} can be coded: say how many with --fps"
             )
         self._period = 1 / float(own_rate)
         """Seconds from one frame of the video to the next."""
