@@ -1,9 +1,7 @@
-"""A drive past a street that is drawn here, and what a segmenter would say of it; and videos of
-which one sees which frame is which."""
+"""A drive past a street that is drawn here, and its label maps."""
 
 from fractions import Fraction
 
-import av
 import numpy as np
 from conftest import street
 
@@ -40,24 +38,3 @@ def packed(scenes, keys=(0,), **how):
         packer.pack(planes(picture), lambda _, found=labels: found, qp=30, key=number in keys)
         for number, (picture, labels) in enumerate(scenes)
     ]
-
-
-def numbered(name, count, *, times=None, format=None, codec="libx264", rate=10, **of_stream):
-    """A video whose frames say their number by their grey; times: in milliseconds."""
-    with av.open(name, "w", format=format) as out:
-        stream = out.add_stream(codec, rate=rate)
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        if times:
-            stream.codec_context.time_base = Fraction(1, 1000)
-        for key, value in of_stream.items():
-            setattr(stream.codec_context, key, value)
-        for number in range(count):
-            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 8 * number, np.uint8))
-            if times:
-                frame.pts, frame.time_base = times[number], Fraction(1, 1000)
-            out.mux(stream.encode(frame))
-        out.mux(stream.encode(None))
-
-
-def numbers(source):
-    return [round(frame.mean() / 8) for frame in source]
