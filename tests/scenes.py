@@ -10,7 +10,7 @@ from sempic.sequence import Packer
 
 
 def drive(frames=6, height=48, width=64, step=2):
-    """Pictures and label maps; each shows the street `step` pixels further on."""
+    """Pictures and label maps, each of the street `step` pixels further on."""
     picture, labels = street(height, width + step * frames)
     return [
         (

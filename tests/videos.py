@@ -28,8 +28,8 @@ def serving(handler):
 
 @contextlib.contextmanager
 def served(data, name="x.ts", *, stalls=False, length=1000):
-    """Its address; the connection ends, or stays open with no more. length: what it announces
-    beyond the data; None: it announces nothing."""
+    """The address of data; then the connection ends, or stalls. length: announced bytes beyond the
+    data; None: no length is announced."""
     done = threading.Event()
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -51,7 +51,7 @@ def served(data, name="x.ts", *, stalls=False, length=1000):
 
 @contextlib.contextmanager
 def camera(count, pause):
-    """The address of one that sends single pictures, which say their number by their grey."""
+    """The address of a camera that sends JPEG pictures whose grey is their number."""
 
     class Camera(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
@@ -71,7 +71,7 @@ def camera(count, pause):
 
 
 def noisy(name, count=20, last=1, **options):
-    """A video of frames that take some bytes; last: how many frames the last one lasts."""
+    """A video of noise; last: duration of the last frame, in frames."""
     rng = np.random.default_rng(0)
     with av.open(name, "w", options=options) as file:
         out = file.add_stream("mpeg4", rate=10)
@@ -89,7 +89,7 @@ def noisy(name, count=20, last=1, **options):
 
 
 def numbered(name, count, *, times=None, format=None, codec="libx264", rate=10, **of_stream):
-    """A video whose frames say their number by their grey; times: in milliseconds."""
+    """A video of frames whose grey is their number; times: in milliseconds."""
     with av.open(name, "w", format=format) as out:
         stream = out.add_stream(codec, rate=rate)
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"

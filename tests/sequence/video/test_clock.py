@@ -51,7 +51,7 @@ def test_a_gap_shows_the_last_frame_and_another_clock_begins_anew(clip, capsys):
 
 
 def test_cameras_that_send_single_pictures_keep_their_time(place):
-    """FFmpeg takes what has no timestamps for 25 pictures a second."""
+    """FFmpeg assumes 25 pictures a second where there are no timestamps."""
     came = []
     with camera(10, 0.1) as address, pytest.raises(InputError, match="breaks off"):
         came.extend(video.Source(address, rate=Fraction(10)))
@@ -59,7 +59,7 @@ def test_cameras_that_send_single_pictures_keep_their_time(place):
 
 
 def test_a_coder_that_is_too_slow_for_single_pictures_takes_each_in_turn(place):
-    """The time that coding takes made gaps, which were filled, and coded, for longer and longer."""
+    """Time spent on coding is no gap to fill: filling takes more coding, and so on."""
     shown = []
     with camera(31, 0.02) as address:
         for frame in itertools.islice(video.Source(address, rate=Fraction(25)), 12):
@@ -69,8 +69,7 @@ def test_a_coder_that_is_too_slow_for_single_pictures_takes_each_in_turn(place):
 
 
 def test_the_time_of_single_pictures_is_that_of_the_clock(place):
-    """If a coder is fast enough on the whole: key frames are slow, and what was waited for is so
-    long ago as it is."""
+    """If a coder is fast enough on average, though key frames are slow; real gaps stay gaps."""
     arrivals, now, found = clock.Arrivals(0.1), 0.0, []
     for number in range(100):
         asked = now

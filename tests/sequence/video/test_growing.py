@@ -29,7 +29,7 @@ def test_nothing_is_kept_in_a_pipe_that_nobody_reads(place):
 
 @pytest.mark.parametrize("there", [False, True])
 def test_an_interruption_leaves_what_was_coded(clip, monkeypatch, capsys, there):
-    """Under its name; and until then a file that was there stays as it is."""
+    """Under its name; an existing file stays until then."""
     if there:
         (clip / "drive.sempic").write_bytes(b"a good file")
     calls = []
@@ -131,7 +131,7 @@ def test_an_interruption_before_the_first_frame_leaves_nothing(
 
 
 def test_what_is_there_is_written_as_pictures_are(clip, capfd):
-    """Through links, to devices and to our own open files; and kept modes, and others' files."""
+    """Through links, to devices and to our own open files; modes and other files stay."""
     (clip / "real.sempic").write_bytes(b"old")
     (clip / "real.sempic").chmod(0o600)
     (clip / "real.sempic.part").write_bytes(b"somebody's")

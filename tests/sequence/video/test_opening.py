@@ -26,7 +26,7 @@ from sempic.sequence.video import opening, source
 
 @pytest.mark.parametrize("stalls", [False, True])
 def test_what_came_before_a_stream_broke_off_is_coded(place, monkeypatch, capsys, stalls):
-    """Those frames, too, that the decoder still had; a file that was there stays as it is."""
+    """With the frames still in the decoder; an existing file stays."""
     monkeypatch.setattr(opening, "_TIMEOUT", 1.0)
     numbered("x.ts", 12)
     Path("out.sempic").write_bytes(b"a good file")
@@ -47,7 +47,7 @@ def test_what_came_before_a_stream_broke_off_is_coded(place, monkeypatch, capsys
     [("x.mp4", "libx264"), ("x.mkv", "libx264"), ("x.webm", "libvpx"), ("x.avi", "mjpeg")],
 )
 def test_an_answer_without_a_length_ends_where_its_container_does(place, name, codec, fps):
-    """FFmpeg takes the end of its connection for a fault, as it would earlier."""
+    """FFmpeg reports the end of the connection as an error wherever it comes."""
     kind = {"pix_fmt": "yuvj420p"} if codec == "mjpeg" else {}
     numbered(name, 12, codec=codec, max_b_frames=0, **kind)
     data = Path(name).read_bytes()
@@ -103,7 +103,7 @@ sys.exit(processes.as_program(lambda: cli.main(command)))
 @pytest.mark.parametrize("came", ["nothing", "some"])
 @pytest.mark.parametrize("source", ["-", "pipe.y4m", "http"])
 def test_ctrl_c_ends_the_wait_for_what_stalls(place, source, came):
-    """At once: FFmpeg itself would wait on, or take the signal for the end of nothing."""
+    """At once, which FFmpeg itself does not."""
     numbered("x.y4m", 12, format="yuv4mpegpipe", codec="rawvideo")
     data = Path("x.y4m").read_bytes() if came == "some" else b""
     os.mkfifo("pipe.y4m")
@@ -216,14 +216,14 @@ def test_a_file_is_read_without_a_thread_for_each_packet(clip, monkeypatch):
 
 
 def test_a_camera_that_is_slow_has_not_stalled(place, monkeypatch):
-    """Of which a frame a minute, say, is asked for."""
+    """With a low --fps, such as a frame a minute."""
     monkeypatch.setattr(opening, "_TIMEOUT", 0.2)
     with camera(6, 0.5) as address:
         assert len(list(itertools.islice(video.Source(address, rate=Fraction(1)), 2))) == 2
 
 
 class OneWay(io.BytesIO):
-    """As pipes are."""
+    """Cannot seek, like a pipe."""
 
     def seekable(self):
         return False
@@ -233,7 +233,7 @@ class OneWay(io.BytesIO):
 
 
 def test_a_video_from_a_pipe(clip, monkeypatch, capsys):
-    """An index at the end is no damage; and without --sequence a picture is meant."""
+    """An index at the end is no damage; without --sequence the input is a picture."""
 
     def run(command, name):
         stdin = io.TextIOWrapper(io.BufferedReader(OneWay(Path(name).read_bytes())))

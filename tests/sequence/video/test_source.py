@@ -35,7 +35,7 @@ def test_a_rate_that_cannot_be_is_named_with_what_to_do(clip, capsys, rate, fps)
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="Linux counts threads there")
 def test_a_source_keeps_no_frames_and_no_threads(clip):
-    """Of those that wait for the garbage collector there would be hundreds."""
+    """Left to the garbage collector, hundreds would add up."""
     gc.collect()
     gc.disable()
     try:

@@ -11,7 +11,7 @@ from sempic.sequence import video
 
 
 def test_a_decoder_that_is_killed_leaves_a_file_that_one_knows(place):
-    """Under the name of what it was to be; and the next one takes no notice of it."""
+    """As `NAME.part`, which the next decoder leaves alone."""
     (place / "x.mp4").write_bytes(b"a good file")
     film = video.Video(place / "x.mp4", Fraction(10))
     for picture, _ in drive(6):
@@ -29,7 +29,7 @@ def test_a_decoder_that_is_killed_leaves_a_file_that_one_knows(place):
 @pytest.mark.parametrize("part", [False, True])
 @pytest.mark.parametrize("there", [False, True])
 def test_an_interruption_leaves_what_was_decoded(clip, monkeypatch, capsys, there, part):
-    """Under its name, or beside the file that has it; part: that name is taken, too."""
+    """Under its name, or beside an existing file; part: whether `NAME.part` is taken, too."""
     assert cli.main(["encode", "drive.mp4"]) == 0
     if there:
         (clip / "x.mp4").write_bytes(b"a good file")
