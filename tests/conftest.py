@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -146,3 +147,17 @@ def place(tmp_path, monkeypatch, stand_ins) -> Path:
     """An empty folder to work in, with stand-ins for the networks."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def clip(place) -> Path:
+    """A folder to work in with drive.mp4, six frames."""
+    from videos import FRAMES
+
+    from sempic.sequence.video import Video
+
+    file = Video(place / "drive.mp4", Fraction(10))
+    for frame in FRAMES:
+        file.add(frame)
+    file.close(keep=True)
+    return place

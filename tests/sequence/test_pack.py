@@ -97,7 +97,7 @@ def test_a_map_without_one_before_it():
         [piece, stream.write_frame(stream.Frame(key=False, number=1, coarse=None, labels=b"x"))]
     )
     assert [m.arrived for m in moments] == [True, False]
-    assert "from none" in unpacker.damage[0]
+    assert "without a last one" in unpacker.damage[0]
 
 
 @pytest.mark.parametrize("lost", [{2}, {1, 2}, {5}, {2, 6}])

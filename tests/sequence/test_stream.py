@@ -189,7 +189,7 @@ def test_unknown_advice_is_skipped():
     ],
 )
 def test_content_that_cannot_be_is_damage(content):
-    packet = stream._sent(stream._summed(content, number=16))
+    packet = stream._framed(stream._with_checksum(content, number=16))
     found = read(PIECES[0] + PIECES[1] + packet + PIECES[5])
     assert isinstance(found[2], Damage)
     assert plain(found) == plain([FRAMES[0], FRAMES[4]])

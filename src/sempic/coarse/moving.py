@@ -1,8 +1,8 @@
 """Coarse pictures in time: HEVC, each predicted from the last one. docs/spec/sequence.md §4.
 
-Parameter sets are sent before key frames (`sets`), pictures without start codes, predicted ones
-without what their slices say each time (`slices`). HEVC defines every sample, so that what a
-decoder has is what the encoder predicts from. No picture waits for a later one.
+Parameter sets precede key frames, in a short form (`sets`). Pictures have no start codes, and
+predicted ones have short slice headers (`slices`). HEVC defines every sample, so decoders have
+exactly the pictures that the encoder predicts from. No picture waits for a later one.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ if TYPE_CHECKING:
     from av.video.codeccontext import VideoCodecContext
 
 QP = range(1, 52)
-"""Of HEVC's luma; 6 more halve the precision."""
+"""QP of luma; a QP higher by 6 halves the precision."""
 _PARAMETERS = range(32, 35)
 _KEYS = (19, 20)
 _PREDICTED = (0, 1)
 _BASE = 30
 _OPENING = 32
-"""Bytes of a slice, at least, in which the place of its picture stands."""
+"""Enough bytes of a slice to hold the place of its picture."""
 
-# Quantisation of each picture is the caller's: x265 takes it as an offset of a region of interest,
-# which needs its adaptive quantisation on, if at next to no strength, and a constant rate factor,
-# which is a constant QP where complexity does not count (qcomp).
+# The caller sets the QP of each picture, as the offset of a region of interest. x265 then needs
+# adaptive quantisation, here of almost no strength, and a constant rate factor, which is a constant
+# QP if complexity does not count (qcomp).
 _X265 = hevc.X265 | {
     "keyint": -1,
     "scenecut": 0,
@@ -55,17 +55,17 @@ _X265 = hevc.X265 | {
 
 
 class Encoder:
-    """Pictures of one size → payloads, and the planes that a decoder will have."""
+    """Pictures of one size → payloads and decoded planes."""
 
     def __init__(self, width: int, height: int, chroma: str = "444") -> None:
-        """Raises ImageError for a side beyond MAX_SIDE, and InputError where PyAV was built
-        without x265, as its wheels never are."""
+        """Raises ImageError for a side beyond MAX_SIDE, and InputError if PyAV lacks x265, which
+        its wheels contain."""
         if max(width, height) > MAX_SIDE:
             raise ImageError(f"a coarse picture of {width}×{height} has a side beyond {MAX_SIDE}")
         self._size = width, height
         self._coded = across, down = sets.coded_size(width, height)
-        # Two coding trees each way: of a picture that is one wide or high, x265 leaves parts of the
-        # margins unset that it looks for motion in, and even predicts from.
+        # At least two coding trees each way: with one, x265 predicts from parts of the margins that
+        # it leaves uninitialised.
         settings = _X265 | {"min-cu-size": 8, "ctu": hevc.tree(across - 1, down - 1)}
         options = {"preset": "slow", "forced-idr": "1"}
         self._encoder = hevc.encoder(across, down, chroma, CHROMA_QP[chroma], settings, **options)
@@ -75,14 +75,14 @@ class Encoder:
 
     @property
     def parameters(self) -> bytes:
-        """Parameter sets, short; there are some after the first picture."""
+        """Parameter sets in the short form; only after the first picture."""
         assert self._decoder is not None
         return self._decoder.parameters
 
     def encode(self, coarse: Coarse, *, qp: int, key: bool) -> tuple[bytes, Coarse]:
-        """The payload of the next picture, and its planes.
+        """The payload of the next picture, and its decoded planes.
 
-        qp: of QP. key: predict it from nothing, as the first is in any case.
+        qp: in QP. key: code a key frame; the first picture always is one.
         """
         from av.video.frame import PictureType
 
@@ -96,13 +96,13 @@ class Encoder:
         if self._decoder is None:
             short = sets.shorten(START.join(parameters), *self._size)
             self._decoder = Decoder(short, *self._size)
-        shown = [unit for unit in units if _kind(unit) not in _PARAMETERS]
-        payload = START.join(shown) if parameters else self._decoder.shortened(shown)
+        coded = [unit for unit in units if _kind(unit) not in _PARAMETERS]
+        payload = START.join(coded) if parameters else self._decoder.shortened(coded)
         return payload, self._decoder.decode(payload, key=bool(parameters))
 
     def _region(self, qp: int, frame: Any) -> Any:
-        """The frame with its quantisation said; with every frame, since x265 keeps room for it
-        with frames that it reuses, or not."""
+        """The frame with its QP as a region of interest. Every frame needs one: x265 reuses frames,
+        and allocates space for the region with the first."""
         if qp not in self._regions:
             import av.filter
 
@@ -125,22 +125,22 @@ class Decoder:
     """Payloads → planes."""
 
     def __init__(self, parameters: bytes, width: int, height: int, *, short: bool = True) -> None:
-        """parameters: HEVC's parameter sets. width, height: of the planes. short: whether these and
-        slices of predicted pictures are short, as since version 4 of sequences.
+        """parameters: HEVC's parameter sets. width, height: of the planes. short: whether parameter
+        sets and predicted slices have short forms, as since version 4 of sequences.
 
-        Raises CorruptStream, UnsupportedProfile or LimitExceeded for sets that cannot be.
+        Raises CorruptStream, UnsupportedProfile or LimitExceeded for invalid parameter sets.
         """
         self.parameters = parameters
         self.size = width, height
         self._short = short
         self._place = 0
-        """Of the last picture since the key frame, as its slices say it."""
+        """Number of the last picture since the key frame."""
         self._sets = sets.restore(parameters, width, height) if short else parameters
         units = self._sets.split(START)
         if [_kind(unit) for unit in units] != list(_PARAMETERS):
             raise CorruptStream("the coarse pictures' parameter sets are not three")
         self.chroma, coded, self._places = _read_sps(units[1])
-        self._before = _read_pps(units[2])
+        self._header_bits = _read_pps(units[2])
         if max(coded) > MAX_SIDE + 64:
             raise LimitExceeded(f"coarse pictures of {coded[0]}×{coded[1]} are too large")
         if coded[0] < width or coded[1] < height:
@@ -155,10 +155,10 @@ class Decoder:
     def decode(self, payload: bytes, *, key: bool, lost: bool = False) -> Coarse:
         """The planes of the next picture.
 
-        key: it is predicted from nothing, decoding may begin here. lost: since the last key there
-        are pictures that were not given; this one is then decoded as if it followed the last one
-        that was: what moves shows, and what is wrong stays until the next key. Where that is the
-        key itself it cannot be, since the slices name a picture before it.
+        key: whether it is a key frame, where decoding may begin. lost: whether pictures since the
+        key frame are missing. The picture is then decoded as if it followed the last one: motion
+        shows, and errors stay until the next key frame. Directly after a key frame this fails,
+        since the slices name a picture before it.
 
         Raises CorruptStream.
         """
@@ -195,63 +195,63 @@ class Decoder:
         units = payload.split(START)
         if any(_kind(unit) not in (_KEYS if key else _PREDICTED) for unit in units):
             raise CorruptStream("a coarse picture of another kind than its frame")
-        return [self._placed(unit) for unit in units] if lost else units
+        return [self._renumbered(unit) for unit in units] if lost else units
 
-    def _placed(self, unit: bytes) -> bytes:
-        """A slice of a predicted picture that says to follow the last one (H.265 7.3.6.1)."""
+    def _renumbered(self, unit: bytes) -> bytes:
+        """A predicted slice, renumbered to follow the last picture (H.265 7.3.6.1)."""
         raw = hevc.payload(unit)
         bits = Bits(raw[:_OPENING])
         if bits.take(1) == "0":
             raise UnsupportedProfile("a coarse picture in several slices")
         bits.golomb()  # slice_pic_parameter_set_id
-        bits.take(self._before.extra)
+        bits.take(self._header_bits.extra)
         bits.golomb()  # slice_type
-        bits.take(self._before.output)
-        said = int(bits.take(self._places), 2)
-        change = said ^ self._place % (1 << self._places)
+        bits.take(self._header_bits.output)
+        place = int(bits.take(self._places), 2)
+        change = place ^ self._place % (1 << self._places)
         number = int.from_bytes(raw, "big") ^ change << (8 * len(raw) - bits.at)
         raw = number.to_bytes(len(raw), "big")
         return unit[:2] + hevc.escaped(raw)
 
 
-class _Before(NamedTuple):
-    """Bits of a slice that stand before the place of its picture."""
+class _HeaderBits(NamedTuple):
+    """Optional bits of a slice header before the place of its picture."""
 
     extra: int
     output: int
 
 
 def _kind(unit: bytes) -> int:
-    """Type of a NAL unit; -1 for what is none."""
+    """Type of a NAL unit; -1 for other bytes."""
     return unit[0] >> 1 if len(unit) > 2 and (unit[0] & 0x81, unit[1]) == (0, 1) else -1
 
 
-def _read_pps(unit: bytes) -> _Before:
-    """Of a picture parameter set (H.265 7.3.2.3)."""
+def _read_pps(unit: bytes) -> _HeaderBits:
+    """Parses a picture parameter set (H.265 7.3.2.3)."""
     bits = Bits(hevc.payload(unit))
     for _ in range(2):
-        bits.golomb()  # numbers of this set and of the other
+        bits.golomb()  # ids of this set and of the sequence parameter set
     bits.take(1)  # dependent_slice_segments_enabled_flag
     output = int(bits.take(1))
-    return _Before(extra=int(bits.take(3), 2), output=output)
+    return _HeaderBits(extra=int(bits.take(3), 2), output=output)
 
 
 def _read_sps(unit: bytes) -> tuple[str, tuple[int, int], int]:
-    """Chroma, width and height of a sequence parameter set of one layer (H.265 7.3.2.2), and the
-    bits of a picture's place."""
+    """Chroma, (width, height) and the bits of a picture's place, from a sequence parameter set of
+    one layer (H.265 7.3.2.2)."""
     bits = Bits(hevc.payload(unit))
     if bits.take(8)[4:7] != "000":
         raise UnsupportedProfile("coarse pictures in several layers are not supported")
     bits.take(96)  # profile, tier and level
     bits.golomb()  # sps_seq_parameter_set_id
     chroma = from_golomb(bits.golomb())
-    separate = chroma == 3 and bits.take(1) == "1"  # colours as three pictures in grey
+    separate = chroma == 3 and bits.take(1) == "1"  # three separate colour planes
     if chroma not in CHROMA or separate:
         raise UnsupportedProfile("coarse pictures are 4:2:0 or 4:4:4")
     size = from_golomb(bits.golomb()), from_golomb(bits.golomb())
     if bits.take(1) == "1":
         for _ in range(4):
-            bits.golomb()  # what is cut off at the edges
+            bits.golomb()  # conformance window
     if {bits.golomb(), bits.golomb()} != {ue(0)}:
         raise UnsupportedProfile("samples of coarse pictures have 8 bits")
     places = from_golomb(bits.golomb()) + 4

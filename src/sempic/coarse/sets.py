@@ -1,7 +1,7 @@
 """HEVC's parameter sets of moving coarse pictures in two bytes. docs/spec/sequence.md §4.
 
-x265 makes the same sets each time but for chroma, size, the side of coding trees and the level,
-seventy-six bytes before each key frame. Frozen with the format: append, never change.
+x265's parameter sets, 76 bytes before each key frame, differ only in chroma, size, the side of
+coding trees and the level. Frozen with the format: append, never change.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from sempic.coarse.hevc import START, escaped
 from sempic.errors import CorruptStream, TruncatedStream
 
 LEAST = 24
-"""Side of a coded picture, at least: more than x265's smallest coding tree."""
+"""Least side of a coded picture: more than x265's smallest coding tree."""
 WHOLE = b"\0"
-"""Before sets, or slices, that have no short form."""
+"""Precedes parameter sets and slices without a short form."""
 _VPS, _SPS, _PPS = b"\x40\1", b"\x42\1", b"\x44\1"
 _TREES = (64, 32, 16)
 
-# By chroma: general profile, with what stands before it in a video parameter set, without its
-# level; a sequence parameter set from its id up to the size; a picture parameter set.
+# By chroma: the general profile without the level; a sequence parameter set from its id up to the
+# size; a picture parameter set.
 _PROFILE = {
     "444": bytes.fromhex("04080000009e0800000000"),
     "420": bytes.fromhex("0160000000900000000000"),
@@ -26,21 +26,22 @@ _PROFILE = {
 _CHROMA = {"444": "1" + ue(3) + "0", "420": "1" + ue(1)}
 _PICTURE = {"444": bytes.fromhex("c1731a350890"), "420": bytes.fromhex("c173d089")}
 _BEFORE, _BEHIND = bytes.fromhex("0c01ffff"), bytes.fromhex("ba0240")
-# A sequence parameter set behind the size: up to the sizes of blocks, these by the side of coding
-# trees, and the rest.
+# A sequence parameter set after the size: bits up to the sizes of blocks; the sizes of blocks, by
+# the side of coding trees; the rest.
 _FIRST = "01100101101110101"
 _BLOCKS = {64: "00100100100101", 32: "011100100101", 16: "0101011101"}
 _REST = "1000010011001101" + "0" * 7 + "1" + "0" * 31 + "1" + "0" * 31 + "100001"
 
 
 def coded_size(width: int, height: int) -> tuple[int, int]:
-    """Of the picture that is coded for planes of a size: whole blocks of 8."""
+    """Size of the coded picture for planes of a size: whole blocks of 8."""
     across, down = (max(LEAST, -(-side // 8) * 8) for side in (width, height))
     return across, down
 
 
 def shorten(parameters: bytes, width: int, height: int) -> bytes:
-    """The short form of parameter sets of planes of this size, or these themselves, marked."""
+    """The short form of parameter sets for planes of this size; WHOLE and the sets if they have
+    none."""
     level = parameters.partition(START)[0][-len(_BEHIND) - 1 : -len(_BEHIND)]
     for number in range(len(_CHROMA) * len(_TREES)):
         short = bytes((1 + number,)) + level
@@ -52,7 +53,7 @@ def shorten(parameters: bytes, width: int, height: int) -> bytes:
 def restore(short: bytes, width: int, height: int) -> bytes:
     """The parameter sets of a short form.
 
-    Raises CorruptStream or TruncatedStream for what is none.
+    Raises CorruptStream or TruncatedStream for other bytes.
     """
     if short[:1] == WHOLE:
         return short[1:]

@@ -1,7 +1,7 @@
-"""Slices of predicted coarse pictures without what a decoder knows. docs/spec/sequence.md §4.
+"""Short slice headers of predicted coarse pictures. docs/spec/sequence.md §4.
 
-x265 says in nine bytes what kind of picture follows, often of twenty altogether: its place, which
-picture it is predicted from, settings that never change. A short slice has one byte for them.
+The slice headers of x265 take nine bytes, in slices of often twenty: the picture's place, its
+reference picture, constant settings. A short slice has one byte for them.
 """
 
 from __future__ import annotations
@@ -13,24 +13,24 @@ from sempic.errors import BitstreamError, CorruptStream, TruncatedStream
 _UNIT = b"\x02\x01"
 """Header of a NAL unit of type 1."""
 _FIRST, _TYPE = "11", ue(1)
-"""The first slice of a picture, with parameter set 0; predicted from one picture."""
+"""The first slice of a picture, with parameter set 0; a P slice."""
 _LAST = ue(0) + ue(0) + "1"
-"""None behind it; the first before it is the last one, and used."""
+"""No later reference picture; the first earlier one is the last picture, and used."""
 _CANDIDATES = ue(2)
 """five_minus_max_num_merge_cand of x265's preset "slow"."""
-_PLAIN = 26
-"""The QP that slices say their own against, where the parameter sets are x265's."""
+_BASE_QP = 26
+"""QP in x265's parameter sets; slices code their difference from it."""
 _QPS = range(1, 52)
 _WEIGHTED = 128
 _UNWEIGHTED = "1100"
-"""Weights in their shortest form: there are none."""
+"""The shortest weight table: no weights."""
 _OPENING = 32
-"""Bytes that the header of a slice has at most."""
+"""The most bytes of a slice header."""
 
 
 def shorten(unit: bytes, places: int) -> bytes | None:
-    """The short form of a NAL unit, a slice of a picture that is predicted from the last one; None
-    if it has none. places: bits of the place of a picture."""
+    """The short form of a NAL unit, a slice that is predicted from the last picture; None if it has
+    no short form. places: bits of a picture's place."""
     raw = hevc.payload(unit)
     bits = Bits(raw[:_OPENING])
     try:
@@ -42,8 +42,8 @@ def shorten(unit: bytes, places: int) -> bytes | None:
         weights = _weights(bits)
         if not _is(bits, _CANDIDATES):
             return None
-        qp = _PLAIN + _signed(bits)
-        bits.take(1)  # of what is no matter in a picture of one slice
+        qp = _BASE_QP + _signed(bits)
+        bits.take(1)  # loop filter across slices: no effect in a picture of one slice
         if qp not in _QPS or not _is(bits, "1" + "0" * (-(bits.at + 1) % 8)):
             return None
     except BitstreamError:
@@ -55,9 +55,10 @@ def shorten(unit: bytes, places: int) -> bytes | None:
 
 
 def restore(short: bytes, place: int, places: int) -> bytes:
-    """The NAL unit of a short form: of the picture so many after a key frame.
+    """The NAL unit of a short form.
 
-    Raises CorruptStream or TruncatedStream for what is no short form.
+    place: number of pictures since the key frame. places: bits of a picture's place. Raises
+    CorruptStream or TruncatedStream for other bytes.
     """
     if not short:
         raise TruncatedStream("a coarse picture is cut short")
@@ -68,15 +69,16 @@ def restore(short: bytes, place: int, places: int) -> bytes:
         bits = Bits(data[:_OPENING], "a coarse picture")
         weights = _weights(bits)
         data = data[-(-bits.at // 8) :]
-    where = f"{place % (1 << places):0{places}b}"
-    delta = qp - _PLAIN
-    said = ue(2 * delta - 1 if delta > 0 else -2 * delta)
-    head = _FIRST + _TYPE + where + "0" + ue(1) + _LAST + "0" + (weights or _UNWEIGHTED)
-    head += _CANDIDATES + said + "11"
+    place_bits = f"{place % (1 << places):0{places}b}"
+    delta = qp - _BASE_QP
+    delta_bits = ue(2 * delta - 1 if delta > 0 else -2 * delta)
+    head = _FIRST + _TYPE + place_bits + "0" + ue(1) + _LAST + "0" + (weights or _UNWEIGHTED)
+    head += _CANDIDATES + delta_bits + "11"
     return _UNIT + hevc.escaped(packed(head) + data)
 
 
 def _is(bits: Bits, expected: str) -> bool:
+    """Whether the next bits are these; takes them."""
     return bits.take(len(expected)) == expected
 
 
@@ -86,8 +88,8 @@ def _signed(bits: Bits) -> int:
 
 
 def _references(bits: Bits) -> bool:
-    """Whether the last picture comes first among those that are kept (H.265 7.3.7); others may be
-    kept, but nothing is predicted from them."""
+    """Whether the last picture is the first reference picture (H.265 7.3.7). Others may be kept,
+    but nothing is predicted from them."""
     count = from_golomb(bits.golomb())
     if count < 1 or not _is(bits, _LAST):
         return False
@@ -98,7 +100,7 @@ def _references(bits: Bits) -> bool:
 
 
 def _weights(bits: Bits) -> str | None:
-    """The bits of pred_weight_table, of one picture with chroma (H.265 7.3.6.3); None: it has no
+    """The bits of pred_weight_table for one picture with chroma (H.265 7.3.6.3); None: no
     weights."""
     start = bits.at
     bits.golomb()

@@ -4,8 +4,8 @@
     for picture in sequence.decode(pieces): …                          # bytes → PIL images
     sequence.info(stream)                                              # what each part costs
 
-A frame is written as soon as it is there, and shown as soon as its bytes are. `pack` has what
-needs no network: maps and coarse pictures ⇄ bytes, exact on every machine (docs/spec/sequence.md).
+A frame is encoded as soon as it arrives, and decoded as soon as its bytes do. `pack` needs no
+network: label maps and coarse pictures ⇄ bytes, exact on every machine (docs/spec/sequence.md).
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from sempic.sequence.sender import as_rate, encode
     from sempic.sequence.summary import info
 
-# Options are asked for by every `sempic encode`; numba behind the others loads half a second.
-_LATER = {
+# `sempic encode` always needs the options; the others load numba, which takes half a second.
+_LAZY = {
     "Moment": "pack",
     "Packer": "pack",
     "Unpacker": "pack",
@@ -34,9 +34,9 @@ _LATER = {
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _LATER:
+    if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found = globals()[name] = getattr(importlib.import_module(f"{__name__}.{_LATER[name]}"), name)
+    found = globals()[name] = getattr(importlib.import_module(f"{__name__}.{_LAZY[name]}"), name)
     return found
 
 

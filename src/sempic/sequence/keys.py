@@ -1,9 +1,8 @@
-"""When a key frame is due, and which frames are worth being made finer than the others.
+"""When key frames are due, and which frames are coded finer than the others.
 
-All frames behind a fine one are made of it. Where the scene stands still that is most of what they
-show, for as long as it stands: so fine frames are rare there and very fine, and the few bits
-between them go to what moves. Nobody knows at the first frame whether it will: once that is seen
-one frame is made finer, predicted from the others as any.
+Frames are predicted from the last fine frame. In a still scene they show little else: fine frames
+are rare and very fine there, and the bits between them go to what moves. The first frame cannot
+tell whether the scene is still. Once it is, one predicted frame is coded finer.
 """
 
 from __future__ import annotations
@@ -16,35 +15,35 @@ from typing import NamedTuple
 
 _INTERVAL = 2.0
 """Seconds between key frames."""
-_STANDING = 10.0
-"""The same in a scene that stands still."""
-_STANDS = 0.75
-"""Share of a picture that is still, on average over _INTERVAL, from which on a scene stands. A
-street from a car has 0.6, from a pole, full of cars, 0.9."""
-_STAYS = 0.65
-"""The same over _LONG seconds while it has stood: a bus that passes by is no other scene."""
-_LONG = 4.0
+_STILL_INTERVAL = 10.0
+"""Seconds between key frames in a still scene."""
+_BECOMES_STILL = 0.75
+"""A scene becomes still if this share of it is still, on average over _INTERVAL. A street filmed
+from a car has 0.6, a busy street from a pole 0.9."""
+_STAYS_STILL = 0.65
+"""A still scene ends below this share, on average over _STILL_WINDOW. A passing bus is no end."""
+_STILL_WINDOW = 4.0
 
 
 class Precision(NamedTuple):
-    """By how much QP is more, or less, than in a single picture."""
+    """QP offsets against a single picture."""
 
     key: int
-    """Of what is fine."""
+    """Of key frames and other fine frames."""
     other: int
 
 
 _MOVING = Precision(-6, -2)
 _STILL = Precision(-13, 3)
-"""At _OFTEN frames a second. Each frame refines what moves; where they are few each must do more:
-other is 0 at _SELDOM frames a second."""
-_OFTEN, _SELDOM = 10, 2.5
+"""At _FAST frames a second. Each frame refines what moves. At lower rates each must refine more:
+`other` is 0 at _SLOW frames a second."""
+_FAST, _SLOW = 10, 2.5
 
 
 class Role(Enum):
-    """What a frame is for those behind it."""
+    """How a frame is coded."""
 
-    KEY = "predicted from nothing, and fine"
+    KEY = "intra-coded, and fine"
     FINER = "predicted, and as fine as a key frame"
     OTHER = "predicted"
 
@@ -53,43 +52,43 @@ class Keys:
     """The key frames of one sequence."""
 
     def __init__(self, rate: Fraction, interval: float | None) -> None:
-        """rate: frames in a second. interval: seconds between them; None: as the scene is."""
-        self._rate, self._free = rate, interval is None
+        """rate: frames in a second. interval: seconds between key frames; None: by the scene."""
+        self._rate, self._is_adaptive = rate, interval is None
         self.interval = interval or _INTERVAL
-        """Seconds between them where the scene does not stand still."""
-        often = math.log(rate / _SELDOM, _OFTEN / _SELDOM)
-        self._when_still = Precision(_STILL.key, round(_STILL.other * min(max(often, 0), 1)))
-        self._since = 0
-        """Frames since the last one, with it."""
-        self._still = deque[float](maxlen=max(1, round(_LONG * rate)))
-        """What `saw` was told lately."""
+        """Seconds between key frames in a moving scene."""
+        speed = math.log(rate / _SLOW, _FAST / _SLOW)
+        self._when_still = Precision(_STILL.key, round(_STILL.other * min(max(speed, 0), 1)))
+        self._since_key = 0
+        """Frames since the last key frame, which counts, too."""
+        self._still_shares = deque[float](maxlen=max(1, round(_STILL_WINDOW * rate)))
         self.precision = _MOVING
-        """Of the last fine frame, and of what is made of it."""
+        """Of the last fine frame and the frames after it."""
 
     @property
-    def _stands(self) -> bool:
-        has_stood = self.precision is self._when_still
-        seconds, least = (_LONG, _STAYS) if has_stood else (_INTERVAL, _STANDS)
-        last = list(self._still)[-max(1, round(seconds * self._rate)) :]
-        return self._free and sum(last) >= least * len(last) > 0
+    def _is_still(self) -> bool:
+        was_still = self.precision is self._when_still
+        window = (_STILL_WINDOW, _STAYS_STILL) if was_still else (_INTERVAL, _BECOMES_STILL)
+        seconds, least = window
+        shares = list(self._still_shares)[-max(1, round(seconds * self._rate)) :]
+        return self._is_adaptive and sum(shares) >= least * len(shares) > 0
 
     def next(self, *, cut: bool = False) -> Role:
-        """What the next frame is; cut: it has little to do with the last one."""
+        """The role of the next frame; cut: it shows another scene than the last one."""
         if cut:
-            self._still.clear()
-        stands, has_stood = self._stands, self.precision is self._when_still
-        seconds = _STANDING if stands and has_stood else self.interval
-        if self._since and not cut and self._since < max(1, round(seconds * self._rate)):
+            self._still_shares.clear()
+        is_still, was_still = self._is_still, self.precision is self._when_still
+        seconds = _STILL_INTERVAL if is_still and was_still else self.interval
+        if self._since_key and not cut and self._since_key < max(1, round(seconds * self._rate)):
             return Role.OTHER
-        self.precision = self._when_still if stands else _MOVING
-        if stands and not has_stood:
+        self.precision = self._when_still if is_still else _MOVING
+        if is_still and not was_still:
             return Role.FINER
-        self._since = 0
+        self._since_key = 0
         return Role.KEY
 
     def saw(self, still: float | None) -> None:
-        """A frame goes by, of which that share is as in the frame before, 0…1; None: there was
-        none before it."""
-        self._since += 1
+        """Counts a frame. still: share of it that is as in the frame before, 0…1; None for the
+        first frame."""
+        self._since_key += 1
         if still is not None:
-            self._still.append(still)
+            self._still_shares.append(still)

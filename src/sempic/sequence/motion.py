@@ -1,10 +1,10 @@
-"""How a scene moved, by what sender and receiver both see of it: no bit is sent for it.
+"""Motion of a scene, estimated by sender and receiver from coarse pictures alone: it costs no bits.
 
-What exposure changes is taken away first: of each pixel the mean around it. Blocks of the
-present coarse luma are looked for in the last one: every whole step within REACH,
-then smoothed among neighbours, then refined to quarters of a coarse pixel. Each coarse pixel takes
-the vector of its own or a neighbouring block that fits it best, so that motion ends where things
-do. Integers only, docs/spec/sequence.md §5: both sides move the last label map alike.
+First the mean around each pixel is subtracted, to remove changes of exposure. Block matching
+searches the last coarse luma in whole steps within REACH. Vectors are then smoothed among
+neighbours and refined to quarters of a coarse pixel. Each coarse pixel takes the best vector of its
+own and neighbouring blocks, so that motion ends at the edges of objects. All arithmetic is in
+integers (docs/spec/sequence.md §5): both sides move the last label map in the same way.
 """
 
 from __future__ import annotations
@@ -18,56 +18,56 @@ from sempic.compiling import kernel
 from sempic.scene import Plane
 
 Vectors: TypeAlias = npt.NDArray[np.int16]
-"""int16 (2, h, w): for each coarse pixel, by how many quarters of one its content was further down
-and to the right in the last picture."""
+"""int16 (2, h, w): how far down and to the right the content of each coarse pixel was in the last
+picture, in quarters of a coarse pixel."""
 
 BLOCK = 4
 """Side of a block, in coarse pixels."""
 REACH = 10
-"""How far a block may have moved, in coarse pixels, along each axis."""
+"""Greatest motion of a block along each axis, in coarse pixels."""
 STEPS = 4
-"""Of a vector, in a coarse pixel."""
+"""Steps of a vector in a coarse pixel."""
 _WINDOW = 2
-"""What is compared reaches so far beyond a block."""
+"""Coarse pixels around a block that are compared, too."""
 _SPAN = BLOCK + 2 * _WINDOW
 _PAD = REACH + _SPAN + 2
 _OWN = 12
-"""What a neighbour's vector must save at a coarse pixel, over 3 × 3 of them."""
+"""Difference that a neighbour's vector must save, over 3 × 3 coarse pixels."""
 
 
 class Inertia(NamedTuple):
-    """What speaks for a vector beside that it fits."""
+    """Regularisation of the block matching, in sums of absolute differences over a window."""
 
     same: int
     """A block that differs by less from the same place in the last picture has not moved."""
     still: int
-    """What a vector must save, in sums of differences over a window, for each pixel of it."""
+    """Penalty of a vector for each pixel of its length."""
     smooth: int
-    """The same for each quarter by which it is unlike each of its four neighbours."""
+    """Penalty for each quarter of difference from each of the four neighbours."""
 
 
 INERTIA = {1: Inertia(96, 8, 3), 2: Inertia(192, 12, 3)}
-"""By version of the format, and of those since."""
-_AROUND = 8
-"""What is taken away is the mean of all that is so near, along each axis."""
+"""By the version of the format that introduced it."""
+_MEAN_REACH = 8
+"""Coarse pixels along each axis of which the mean is subtracted."""
 
 _T = TypeVar("_T", bound=np.generic)
 
 
 def levelled(plane: Plane) -> Plane:
-    """A luma, uint8 (h, w), about 128: each pixel less the mean around it."""
-    side = 2 * _AROUND + 1
-    sums = np.pad(plane.astype(np.int64), _AROUND, mode="edge").cumsum(0).cumsum(1)
+    """Luma, uint8 (h, w), less the mean around each pixel, plus 128."""
+    side = 2 * _MEAN_REACH + 1
+    sums = np.pad(plane.astype(np.int64), _MEAN_REACH, mode="edge").cumsum(0).cumsum(1)
     sums = np.pad(sums, ((1, 0), (1, 0)))
     total = sums[side:, side:] - sums[:-side, side:] - sums[side:, :-side] + sums[:-side, :-side]
-    found: Plane = (plane - total // side**2 + 128).clip(0, 255).astype(np.uint8)
-    return found
+    levelled: Plane = (plane - total // side**2 + 128).clip(0, 255).astype(np.uint8)
+    return levelled
 
 
 def estimate(last: Plane, now: Plane, version: int = max(INERTIA)) -> Vectors:
-    """Where the content of each pixel of `now` was in `last`; both are uint8 (h, w).
+    """Where the content of each pixel of `now` was in `last`, both uint8 (h, w).
 
-    version: of the format; from 2 on exposure does not count.
+    version: of the format; since 2 changes of exposure do not count.
     """
     inertia = INERTIA[min(version, max(INERTIA))]
     if version > 1:
@@ -91,10 +91,9 @@ def estimate(last: Plane, now: Plane, version: int = max(INERTIA)) -> Vectors:
 
 
 def enlarge(vectors: Vectors, factor: int, height: int, width: int) -> npt.NDArray[np.int32]:
-    """Where each pixel of a picture was: flat places in it, int32 (height, width).
+    """Where each pixel was: flat indices, int32 (height, width), clipped to the picture.
 
-    factor: by which the picture is larger than the coarse one. Places beyond the edge are moved to
-    the edge.
+    factor: size of the picture over that of the coarse one.
     """
     places = np.empty((height, width), np.int32)
     _places(vectors, factor, places)
@@ -102,7 +101,7 @@ def enlarge(vectors: Vectors, factor: int, height: int, width: int) -> npt.NDArr
 
 
 def move(plane: npt.NDArray[_T], places: npt.NDArray[np.int32]) -> npt.NDArray[_T]:
-    """A plane of the last picture, (…, height, width), as it should look now."""
+    """A plane of the last picture, (…, height, width), moved along; places: of `enlarge`."""
     flat = plane.reshape(*plane.shape[:-2], -1)
     moved: npt.NDArray[_T] = np.take(flat, places, axis=-1)
     return moved
@@ -111,8 +110,8 @@ def move(plane: npt.NDArray[_T], places: npt.NDArray[np.int32]) -> npt.NDArray[_
 @kernel
 def _difference(before: Any, after: Any, y: Any, x: Any, span: Any, dy: Any, dx: Any,
                 most: Any) -> Any:  # fmt: skip
-    """Sum of absolute differences over span × span pixels from (y, x), of a vector in quarters;
-    any number from `most` on where it is no less."""
+    """Sum of absolute differences over span × span pixels from (y, x), for a vector in quarters; it
+    stops at `most`."""
     iy, ix = y + (dy >> 2), x + (dx >> 2)
     fy, fx = dy & 3, dx & 3
     total = 0
@@ -132,7 +131,7 @@ def _difference(before: Any, after: Any, y: Any, x: Any, span: Any, dy: Any, dx:
 
 @kernel
 def _search(before: Any, after: Any, blocks: Any, same: Any, still: Any) -> None:
-    """The best whole step of each block."""
+    """Finds the best vector of each block in whole pixels."""
     for row in range(blocks.shape[1]):
         for column in range(blocks.shape[2]):
             y, x = row * BLOCK + _PAD - _WINDOW, column * BLOCK + _PAD - _WINDOW
@@ -155,7 +154,7 @@ def _search(before: Any, after: Any, blocks: Any, same: Any, still: Any) -> None
 
 @kernel
 def _beside(blocks: Any, row: Any, column: Any, side: Any) -> Any:
-    """The vector of the block below, above, on the right or on the left; at the edge its own."""
+    """The vector of the block below, above, right or left; at the edge the block's own."""
     r = min(max(row + (side == 0) - (side == 1), 0), blocks.shape[1] - 1)
     c = min(max(column + (side == 2) - (side == 3), 0), blocks.shape[2] - 1)
     return np.int64(blocks[0, r, c]), np.int64(blocks[1, r, c])
@@ -163,8 +162,8 @@ def _beside(blocks: Any, row: Any, column: Any, side: Any) -> Any:
 
 @kernel
 def _refine(before: Any, after: Any, blocks: Any, step: Any, still: Any, smooth: Any) -> None:
-    """Each block takes the best of its own vector, those of its neighbours, none, and those around
-    its own at this step."""
+    """Gives each block the best of its own vector, its neighbours' vectors, the zero vector, and
+    the vectors around its own at this step."""
     limit: Any = STEPS * REACH
     for row in range(blocks.shape[1]):
         for column in range(blocks.shape[2]):
@@ -200,7 +199,7 @@ def _refine(before: Any, after: Any, blocks: Any, step: Any, still: Any, smooth:
 
 @kernel
 def _assign(before: Any, after: Any, blocks: Any, vectors: Any) -> None:
-    """Each pixel takes the vector of its block, or of a neighbouring one where that fits better."""
+    """Gives each pixel the vector of its block, or a neighbour's that fits better."""
     for y in range(vectors.shape[1]):
         for x in range(vectors.shape[2]):
             row, column = y // BLOCK, x // BLOCK

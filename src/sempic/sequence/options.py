@@ -1,9 +1,10 @@
-"""What may be asked of coding a sequence, beside what is asked of a picture."""
+"""Options of sequence encoding."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 from sempic import fields
@@ -18,13 +19,16 @@ from sempic.options import (
     label_quality_option,
 )
 
+SLOWEST, FASTEST = Fraction(1, 100), 240
+"""Frames in a second that can be coded."""
+
 
 def bitrate(name: str, value: Any) -> float:
-    """Bits in a second: a number, or one with k or M after it."""
-    found = re.fullmatch(r"(\d+(?:\.\d*)?)([kM]?)", str(value).strip())
+    """Bits in a second, from a number that k or M may follow. Raises InputError."""
+    match = re.fullmatch(r"(\d+(?:\.\d*)?)([kM]?)", str(value).strip())
     number = 0.0
-    if found and not isinstance(value, bool):
-        number = float(found[1]) * {"": 1, "k": 1e3, "M": 1e6}[found[2]]
+    if match and not isinstance(value, bool):
+        number = float(match[1]) * {"": 1, "k": 1e3, "M": 1e6}[match[2]]
     if not 1e3 <= number <= 1e9:
         raise InputError(f"{name} is bits in a second, such as 16k, 1k or more, not {value!r:.40}")
     return number
@@ -32,7 +36,7 @@ def bitrate(name: str, value: Any) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class SequenceOptions(SenderOptions):
-    """How frames are coded; raises InputError."""
+    """How frames are encoded; raises InputError."""
 
     quality: int = option(
         "of the coarse pictures", DEFAULT_QUALITY, low=min(QUALITY), high=max(QUALITY)
@@ -45,33 +49,31 @@ class SequenceOptions(SenderOptions):
     )
     label_quality: LabelQuality | None = label_quality_option(
         "how much a change of the label map must gain to be sent (1 the most), or lossless; "
-        f"{DEFAULT_LABEL_QUALITY} if nothing is said"
+        f"default {DEFAULT_LABEL_QUALITY}"
     )
     key_interval: float | None = option(
-        "seconds between key frames, from which a receiver can begin or recover; if nothing is "
-        "said 2, and up to 10 where the scene stands still",
+        "seconds between key frames, from which a receiver can begin or recover; default 2, and up "
+        "to 10 while the scene stands still",
         None,
         above=0,
         metavar="SECONDS",
     )
     parity: int = option(
-        "for links that lose frames: so many bits in a hundred are sent besides, from which lost "
-        "frames are restored; where one is lost the picture waits for them, up to four seconds",
+        "for links that lose frames: adds this percentage of parity, from which a receiver "
+        "restores lost frames; after a loss the picture waits for it, up to four seconds",
         0,
         low=0,
         high=100,
         metavar="PERCENT",
     )
     segment_every: int | None = option(
-        "look for labels in every so many frames alone, and move them along in between; about "
-        "three times a second if nothing is said, in each frame if --label-quality is lossless",
+        "run the segmenter on every Nth frame, and move its labels along in between; default: "
+        "about three times a second, or on each frame if --label-quality is lossless",
         None,
         low=1,
         metavar="N",
     )
-    model: int = option(
-        "number of the receiver that the sequence is meant for, 0: any", 0, low=0, high=14
-    )
+    model: int = option("number of the intended receiver, 0: any", 0, low=0, high=14)
 
     def __post_init__(self) -> None:
         fields.check(self)

@@ -1,7 +1,8 @@
 """Scenes in time ⇄ bytes: pure, exact on every machine, without any network.
 
-A key frame is coded as a picture is. All others are given what both sides have: the last coarse
-picture, by HEVC, and the last map, moved along as the coarse pictures say (docs/spec/sequence.md).
+A key frame is coded like a single picture. Other frames are predicted: the coarse picture from the
+last one, by HEVC, and the label map from the last one, moved along by motion that both sides
+estimate from the coarse pictures (docs/spec/sequence.md).
 """
 
 from __future__ import annotations
@@ -32,27 +33,30 @@ if TYPE_CHECKING:
     from sempic.sequence.motion import Vectors
 
 MOST_CONCEALED = 250
-"""Frames missing in a row that are filled up with the last one; more are left out."""
-_DOUBT = (3, 6, 12, 24, 48)
-"""Differences of luma from which on a hint is 1, 2, …"""
+"""The longest run of lost frames that is filled with the last frame; a longer one is left out."""
+NEEDS_LOST = "it needs a frame that is lost"
+"""Why a frame is not exact, in `Unpacker.damage`."""
+_HINT_STEPS = (3, 6, 12, 24, 48)
+"""Least differences of luma for the hints 1, 2, …"""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Expected:
-    """What both sides expect of a frame before its map is known."""
+    """What both sides expect of a frame before they have its map."""
 
     coarse: Coarse
-    """Its coarse planes, decoded."""
+    """The frame's coarse planes, decoded."""
     places: npt.NDArray[np.int32] | None
-    """How pixels moved since the last frame, as `motion.move` takes it; None if there was none."""
+    """How pixels moved since the last frame, for `motion.move`; None in the first frame."""
     labels: LabelMap | None
     """The last map, moved along."""
     hint: LabelMap | None
-    """uint8 (height, width), 0…5: how badly the coarse picture bears that out."""
+    """uint8 (height, width), 0…5: how far the coarse picture contradicts `labels`."""
 
     @functools.cached_property
     def still(self) -> npt.NDArray[np.bool_]:
-        """What neither moved nor changed since the last frame, (height, width); none of a first."""
+        """Pixels that neither moved nor changed since the last frame, bool (height, width); False,
+        (1, 1), in the first frame."""
         if self.places is None or self.hint is None:
             return np.zeros((1, 1), np.bool_)
         here = np.arange(self.places.size).reshape(self.places.shape)
@@ -62,31 +66,31 @@ class Expected:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Moment:
-    """A frame as a receiver has it."""
+    """A decoded frame."""
 
     number: int
     scene: Scene
     expected: Expected
     arrived: bool
-    """False: it was lost, and the scene is the last one that is known; or what it needs was, and
-    the scene is that one moved along, as its coarse picture says."""
+    """False: the frame is lost, and the scene is the last known one; or a frame that it needs is
+    lost, and the scene is the last known one, moved along by the coarse picture."""
 
 
 def _painted_size(head: Head) -> tuple[int, int]:
-    """(height, width) of the pictures that are painted, which maps and motion are of."""
+    """(height, width) of painted pictures, maps and motion."""
     if not head.halved:
         return head.height, head.width
     return -(-head.height // 2), -(-head.width // 2)
 
 
 def middle(values: npt.NDArray[np.int16]) -> np.int16:
-    """The one in the middle of all values in rising order: of changes, that of exposure."""
-    found: np.int16 = np.partition(values, values.size // 2, None)[values.size // 2]
-    return found
+    """The upper median; of changes of luma it is the change of exposure."""
+    median: np.int16 = np.partition(values, values.size // 2, None)[values.size // 2]
+    return median
 
 
 def check_head(head: Head, most: int = MAX_PIXELS) -> None:
-    """Raises a BitstreamError for a head that no decoder here takes. most: pixels of a frame."""
+    """Raises a BitstreamError for a head that is not supported. most: limit of a frame's pixels."""
     if not (1 <= head.width <= MAX_SIDE and 1 <= head.height <= MAX_SIDE):
         raise LimitExceeded(f"{head.width}×{head.height}: each side must be 1…{MAX_SIDE}")
     if head.width * head.height > most:
@@ -100,7 +104,7 @@ def check_head(head: Head, most: int = MAX_PIXELS) -> None:
 
 
 class Timeline:
-    """What both sides know of the last frame."""
+    """The state that sender and receiver share: the last frame."""
 
     def __init__(self, head: Head) -> None:
         self._size = _painted_size(head)
@@ -112,7 +116,7 @@ class Timeline:
         self._memory: Memory | None = None
 
     def expect(self, coarse: Coarse) -> Expected:
-        """What the coarse picture of the next frame says."""
+        """The expectation of the next frame, from its coarse picture."""
         from sempic.sequence import motion
 
         if self.coarse is None:
@@ -125,21 +129,24 @@ class Timeline:
             coarse=coarse,
             places=places,
             labels=labels,
-            hint=codec.repeated(self._doubt(last, now, vectors), self._factor, self._size),
+            hint=codec.repeated(self._hint(last, now, vectors), self._factor, self._size),
         )
 
-    def _doubt(self, last: Plane, now: Plane, vectors: Vectors) -> LabelMap:
-        """How far each coarse pixel is from where it came from, in steps of _DOUBT."""
+    def _hint(self, last: Plane, now: Plane, vectors: Vectors) -> LabelMap:
+        """Difference of each coarse pixel from the one that moved there, by _HINT_STEPS."""
         height, width = now.shape
         y = (np.arange(height)[:, None] + ((vectors[0] + 2) >> 2)).clip(0, height - 1)
         x = (np.arange(width) + ((vectors[1] + 2) >> 2)).clip(0, width - 1)
         difference = now.astype(np.int16) - last[y, x]
-        if self._version > 1:  # exposure is nothing new
+        if self._version > 1:  # changes of exposure do not count
             difference -= middle(difference)
-        doubt: LabelMap = np.searchsorted(_DOUBT, np.abs(difference), side="right").astype(np.uint8)
-        return doubt
+        hint: LabelMap = np.searchsorted(_HINT_STEPS, np.abs(difference), side="right").astype(
+            np.uint8
+        )
+        return hint
 
     def memory(self, *, key: bool) -> Memory:
+        """Adaptive state of the map coder; new in a key frame."""
         from sempic.labels import moved
 
         if key or self._memory is None:
@@ -148,7 +155,7 @@ class Timeline:
 
 
 class Packer:
-    """Frames → bytes: `begin` once, before or after the first `pack`, then what `pack` returns."""
+    """Frames → bytes, for senders."""
 
     def __init__(
         self,
@@ -163,8 +170,9 @@ class Packer:
         model: int = 0,
         parity: float = 0.0,
     ) -> None:
-        """Arguments as of `Head`; chroma: "444" or "420"; parity: what is sent besides, as a share,
-        0…1. Raises InputError."""
+        """Arguments as of `Head`. chroma: "444" or "420". parity: bytes per byte of frames, 0…1.
+
+        Raises InputError."""
         for name, value in (("width", width), ("height", height)):
             checks.whole(name, value, 1, MAX_SIDE)
         checks.whole("factor", factor, 1, 255)
@@ -187,12 +195,12 @@ class Packer:
         share = checks.number("parity", parity, 0, 1)
         self._guard = Guard(share, rate) if share else None
         self.number = 0
-        """Of the next frame."""
-        self._mapped = False
+        """Number of the next frame."""
+        self._has_map = False
         self.coarse_bytes = 0
-        """Of the last frame's coarse picture."""
+        """Bytes of the last frame's coarse picture."""
         self.parity_bytes = 0
-        """Of what was sent behind the last frame."""
+        """Bytes of parity after the last frame."""
 
     @property
     def last(self) -> Coarse | None:
@@ -208,13 +216,12 @@ class Packer:
         qp: int = 34,
         key: bool = False,
     ) -> bytes:
-        """The packets of the next frame, and what parity is due.
+        """The packets of the next frame, and parity that is due.
 
-        coarse: its planes, as they are; None: as they were in the last frame. labels: called with
-        what a receiver expects, gives the map, uint8 (height, width) of the picture that is
-        painted, sent bit for bit; None: no map until the next key frame. advice: called with that
-        map, gives what is to be said of texture. qp: HEVC's, 1…51. key: predict it from nothing, as
-        the first is in any case.
+        coarse: the planes; None: those of the last frame. labels: returns the map, which is coded
+        losslessly, from what the receiver expects: uint8 (height, width) of the painted picture;
+        None: no map until the next key frame. advice: returns texture to send, from that map. qp:
+        of HEVC, 1…51. key: code a key frame; the first frame always is one.
 
         Raises LabelMapError for a map of another size or palette.
         """
@@ -226,22 +233,22 @@ class Packer:
         if planes is None or (key and coarse is None):
             raise ValueError("a key frame has a coarse picture")
         expected = time.expect(planes)
-        found = labels(expected)
-        if found is not None:
+        sent = labels(expected)
+        if sent is not None:
             height, width = _painted_size(self._head)
-            codec.check_labels(found, width=width, height=height, palette=self._palette)
+            codec.check_labels(sent, width=width, height=height, palette=self._palette)
         frame = Frame(
             key=key,
             number=self.number,
             coarse=payload,
-            labels=self._coded(found, expected, key),
+            labels=self._encoded_map(sent, expected, key),
         )
-        time.coarse, time.labels = planes, found if key or self._mapped else None
+        time.coarse, time.labels = planes, sent if key or self._has_map else None
         self.coarse_bytes = len(payload or b"")
         self.number += 1
         head = b""
-        if advice is not None and (said := advice(time.labels)):
-            head = stream.write_advice(Advice(dict(said)))
+        if advice is not None and (texture := advice(time.labels)):
+            head = stream.write_advice(Advice(dict(texture)))
         if key:
             self._head = replace(self._head, parameters=self._coder.parameters)
             begin = stream.begin if frame.number == 0 else stream.write_head
@@ -252,21 +259,21 @@ class Packer:
         return head + stream.write_frame(frame) + parity
 
     def close(self) -> list[bytes]:
-        """The packets behind the last frame: parity of the last ones, or none."""
+        """The parity packets after the last frame, if any."""
         return [] if self._guard is None else self._guard.close()
 
-    def _coded(self, labels: LabelMap | None, expected: Expected, key: bool) -> bytes | None:
+    def _encoded_map(self, labels: LabelMap | None, expected: Expected, key: bool) -> bytes | None:
         from sempic import labels as coder
         from sempic.labels import moved
 
         if key:
-            self._mapped = labels is not None
+            self._has_map = labels is not None
             self._time.memory(key=True)
             model = PALETTES[self._palette].name
             if labels is None:
                 return None
             return coder.encode(labels, coarse=expected.coarse, model=model)
-        if not self._mapped or expected.labels is None:
+        if not self._has_map or expected.labels is None:
             return None
         assert labels is not None
         assert expected.hint is not None
@@ -275,7 +282,7 @@ class Packer:
 
 
 class Unpacker:
-    """Bytes → moments. Any piece of a stream may be fed; frames come out as soon as they are in."""
+    """Bytes → moments, for receivers. Pieces may have any size."""
 
     def __init__(self, *, max_pixels: int = MAX_PIXELS) -> None:
         self._reader = stream.Reader()
@@ -283,29 +290,29 @@ class Unpacker:
         self._limit = checks.whole("max_pixels", max_pixels, 1)
         self.head: Head | None = None
         self.damage: list[str] = []
-        """Why packets were left out, the last few of them."""
+        """The last 100 reasons why packets or frames are damaged."""
         self._decoder: moving.Decoder | None = None
         self._time: Timeline | None = None
         self._last: Moment | None = None
         self._texture: dict[int, tuple[int, int]] = {}
-        self._news: dict[int, tuple[int, int]] = {}
-        """What was said of texture since the last frame."""
+        self._new_texture: dict[int, tuple[int, int]] = {}
+        """Texture received since the last frame."""
         self._palette = 0
         self._next = 0
         self._damaged = 0
-        """Packets since the last frame that could not be read."""
-        self._whole = False
-        """Whether all that predicted frames need is there."""
+        """Unreadable packets since the last frame."""
+        self._is_exact = False
+        """Whether the next predicted frame can be decoded exactly."""
 
     def feed(self, data: bytes) -> Iterator[Moment]:
-        """The frames that are whole now, and, for those that are lost before them, the last one.
-        Where parity is sent, frames behind one that is lost wait while it may be restored.
+        """The frames completed by these bytes, and the last frame again for each lost one. Frames
+        after a lost one wait while parity may restore it.
 
-        Raises a BitstreamError for what is no sequence, or one that is not known here.
+        Raises a BitstreamError for data that is no sequence, or not supported.
         """
         for packet in self._reader.feed(data):
-            for whole in self._mender.take(packet):
-                yield from self._take(whole)
+            for ordered in self._mender.take(packet):
+                yield from self._take(ordered)
 
     def moments(self, pieces: Iterable[bytes]) -> Iterator[Moment]:
         """All frames of a stream: `feed` of each piece, and `close`."""
@@ -320,18 +327,17 @@ class Unpacker:
         elif isinstance(packet, Head):
             self._begin(packet)
         elif isinstance(packet, Advice):
-            self._news |= packet.texture
+            self._new_texture |= packet.texture
         elif self.head is not None:
-            # What is damaged may have been frames; so many are not seen in the next one's number.
-            self._whole = self._whole and self._damaged < stream.NUMBERS
+            # Damaged packets may be frames. The next number does not show a loss of NUMBERS frames.
+            self._is_exact = self._is_exact and self._damaged < stream.NUMBERS
             self._damaged = 0
             yield from self._frame(packet)
 
     def close(self) -> list[Moment]:
-        """The frames that wait for one that is lost. Notes what the stream ends with, if that is no
-        whole frame.
+        """The frames that still wait for a lost one, at the end of the stream.
 
-        Raises CorruptStream if nothing could be decoded at all.
+        Raises CorruptStream if no frame could be decoded.
         """
         found = [moment for packet in self._mender.close() for moment in self._take(packet)]
         if self._reader.left:
@@ -348,10 +354,10 @@ class Unpacker:
         if head == self.head:
             return
         if self.head is not None:
-            raise CorruptStream("a second head, which says something else")
+            raise CorruptStream("a second head, which differs from the first")
         check_head(head, self._limit)
-        mine = (p.id for p in PALETTES.values() if p.id >= OWN and p.identity == head.own)
-        self._palette = next(mine, head.palette)
+        custom = (p.id for p in PALETTES.values() if p.id >= OWN and p.identity == head.own)
+        self._palette = next(custom, head.palette)
         small = (-(-side // head.factor) for side in (head.width, head.height))
         self._decoder = moving.Decoder(
             head.parameters, *small, short=head.version >= stream.SHORT_FROM
@@ -363,32 +369,32 @@ class Unpacker:
         first = self._last is None
         if first and not frame.key:
             return
-        self._texture = self._news if frame.key else {**self._texture, **self._news}
-        self._news = {}
+        self._texture = self._new_texture if frame.key else {**self._texture, **self._new_texture}
+        self._new_texture = {}
         number = frame.number
         lost = number - self._next
         if lost:
-            self._whole = False
+            self._is_exact = False
         if not first and lost <= MOST_CONCEALED:
             for missing in range(self._next, number):
                 yield self._concealed(missing)
         self._next = number + 1
-        exact = frame.key or self._whole
+        exact = frame.key or self._is_exact
         if not exact:
-            self._note(f"frame {number}: it needs a frame that is lost")
+            self._note(f"frame {number}: {NEEDS_LOST}")
         try:
             moment = self._decoded(frame, number, exact=exact)
         except BitstreamError as error:
             self._note(f"frame {number}: {error}")
-            self._whole = False
+            self._is_exact = False
             if not first:
                 yield self._concealed(number)
             return
-        self._whole, self._last = exact, moment
+        self._is_exact, self._last = exact, moment
         yield moment
 
     def _decoded(self, frame: Frame, number: int, *, exact: bool) -> Moment:
-        """exact: all that the frame needs is there; else its map is the last one, moved along."""
+        """exact: whether no needed frame is lost; else the map is the last one, moved along."""
         from sempic import labels as coder
         from sempic.labels import moved
 
@@ -409,16 +415,16 @@ class Unpacker:
                 found = coder.decode(frame.labels, *_painted_size(head), coarse=planes)
         elif frame.labels is not None and exact:
             if expected.labels is None or expected.hint is None:
-                raise CorruptStream("a map that is predicted from none")
+                raise CorruptStream("a map that is predicted without a last one")
             found = moved.decode(frame.labels, expected.labels, expected.hint, memory)
         if found is not None:
             codec.check_decoded(found, self._palette)
-            if found.max() >= head.classes:  # by which tables of the next frame are made
+            if found.max() >= head.classes:  # the number of classes sizes the next frame's tables
                 raise CorruptStream(f"a map has id {found.max()}, the last is {head.classes - 1}")
         time.coarse, time.labels = planes, found
         if head.halved and found is not None:
             found = codec.repeated(found, 2, (head.height, head.width))
-        # Whoever draws on what is shown does not draw on what the next frame is made of.
+        # Copies, since callers may draw on them: the next frame is predicted from the originals.
         scene = Scene(
             width=head.width,
             height=head.height,

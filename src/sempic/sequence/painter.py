@@ -1,8 +1,8 @@
-"""Moments → pictures that agree with each other: detail stays where the scene stays.
+"""Moments → pictures, consistent in time.
 
-The receiver invents detail, and each frame anew. So what it painted last is moved along with the
-scene, laid over the present coarse picture, and kept as far as the labels agree and the coarse
-picture bears it out; elsewhere, where something new appears, the new picture stands alone.
+The receiver invents other detail for each frame. The painter moves the detail of the last picture
+along with the scene, lays it over the present coarse picture, and keeps it where labels and coarse
+picture agree with it. Where something new appears it shows the new detail alone.
 """
 
 from __future__ import annotations
@@ -21,32 +21,32 @@ from sempic.sequence.pack import Expected, Moment, Unpacker
 _Floats = npt.NDArray[np.float32]
 
 KEPT = 0.55
-"""The share of detail that is kept where nothing speaks against it."""
+"""Share of the last detail that is kept where labels and coarse picture agree."""
 _NOISE = 300.0
-"""Square of the change of a coarse sample that counts half."""
+"""Square of a change of a coarse sample that counts half."""
 _TRUST = np.array((1.0, 1.0, 0.75, 0.25, 0.0, 0.0), np.float32)
-"""Of that, by the hint."""
-_RENAMED = 0.5
-"""And where the label is another than the one that moved there, in a scene that is the same: a
-sender may have come to another mind about what it shows."""
+"""Factor of the kept share, by the hint of `Expected`."""
+_RELABELLED = 0.5
+"""Factor where the label differs from the expected one in the same scene: the segmenter may have
+changed its mind."""
 _SAME_SCENE = 0.5
-"""How much of a picture bears the last one out if the scene is still the same."""
+"""The scene is the same if the hint is 0 in more than this share of the picture."""
 
 
 class _Painted(NamedTuple):
     scene: Scene
     picture: Image
     base: _Floats
-    """The coarse picture at its size, as it is shown."""
+    """The coarse picture, enlarged."""
     detail: _Floats
-    """What the picture is more than that."""
+    """Picture less base."""
 
 
 class Painter:
     """Paints the moments of one sequence."""
 
     def __init__(self, coder: api.Codec, *, kept: float = KEPT, **controls: Any) -> None:
-        """controls: of `Codec.synthesize`. kept: share of the last picture's detail."""
+        """controls: of `Codec.synthesize`. kept: share of the last detail that is kept, 0…1."""
         self._coder, self._controls = coder, controls
         self._share = checks.number("kept", kept, 0, 1)
         self._last: _Painted | None = None
@@ -63,9 +63,8 @@ class Painter:
         if last is not None and (share := self._agreement(small, moment.expected)) is not None:
             assert moment.expected.places is not None
             shares = share[..., None]
-            before = _moved(last.base, moment.expected.places)
-            change = base - before
-            # What is smaller than quantisation makes it is mostly that, and seen as flicker.
+            change = base - _moved(last.base, moment.expected.places)
+            # Changes within the noise of quantisation would flicker.
             base -= shares * change * (_NOISE / (_NOISE + change * change))
             detail += shares * (_moved(last.detail, moment.expected.places) - detail)
         picture = np.clip(np.rint(base + detail), 0, 255).astype(np.uint8)
@@ -75,22 +74,21 @@ class Painter:
         return picture
 
     def _agreement(self, small: Scene, expected: Expected) -> _Floats | None:
-        """How much of the last detail each pixel keeps, float32 (height, width)."""
+        """Share of the last detail that each pixel keeps, float32 (height, width); None: none."""
         if self._last is None or expected.hint is None or not self._share:
             return None
         share: _Floats = self._share * _TRUST[expected.hint]
         labels = small.labels
         if labels is not None and expected.labels is not None:
             same_scene = (expected.hint == 0).mean() > _SAME_SCENE
-            share[labels != expected.labels] *= _RENAMED if same_scene else 0
+            share[labels != expected.labels] *= _RELABELLED if same_scene else 0
         return share
 
 
 def _moved(picture: _Floats, places: npt.NDArray[np.int32]) -> _Floats:
-    """A picture, (height, width, 3), moved along."""
-    height, width, channels = picture.shape
-    found: _Floats = picture.reshape(height * width, channels)[places]
-    return found
+    """A picture, float32 (height, width, 3), moved along; places: of `motion.enlarge`."""
+    moved: _Floats = picture.reshape(-1, picture.shape[2])[places]
+    return moved
 
 
 def _same(a: Scene, b: Scene) -> bool:
@@ -109,17 +107,17 @@ def _same(a: Scene, b: Scene) -> bool:
 def decode(
     chunks: Any, *, codec: api.Codec | None = None, kept: float = KEPT, **controls: Any
 ) -> Any:
-    """The pictures of a sequence, PIL images, each as soon as its bytes are there.
+    """The pictures of a sequence, PIL images, each as soon as its bytes arrive.
 
     Args:
         chunks: bytes, or an iterable of pieces of any size.
         codec: with a receiver; None: the bundled one.
-        kept: the share of the last picture's detail that a picture keeps where the scene is the
+        kept: share of the last picture's detail that a picture keeps where the scene is the
             same, 0…1.
         controls: steps, seed, guidance, fidelity as of `sempic.decode`.
 
-    A frame that is lost is shown as the last one, unless parity restores it: then it comes in
-    its place, and those behind it wait so long. Raises a BitstreamError for what is no sequence.
+    For a lost frame the last picture is repeated. If parity may restore the frame, the frames after
+    it wait. Raises a BitstreamError for data that is no sequence.
     """
     unpacker = Unpacker()
     painter = Painter(api.codec_or_shared(codec), kept=kept, **controls)

@@ -1,9 +1,8 @@
-"""Frames that are lost and restored from parity packets. docs/spec/sequence.md §7.
+"""Parity packets, from which a receiver restores lost frames. docs/spec/sequence.md §7.
 
-A group of frames is cut into symbols; sums of these over GF(2⁸) are sent behind the group, by a
-Cauchy matrix (Blömer et al., "An XOR-Based Erasure-Resilient Coding Scheme", 1995). As many symbols
-as there are sums can be lost, whichever they are. `Guard` is the sender's part, `Mender` the
-receiver's.
+The frames of a group are cut into symbols. Sums of the symbols over GF(2⁸) follow the group, by a
+Cauchy matrix (Blömer et al., "An XOR-Based Erasure-Resilient Coding Scheme", 1995). Any symbols can
+be restored, as many as there are sums. `Guard` is for senders, `Mender` for receivers.
 """
 
 from __future__ import annotations
@@ -22,13 +21,13 @@ from sempic.sequence import stream
 from sempic.sequence.stream import LARGEST, NUMBERS, SPAN, Advice, Damage, Frame, Head, Parity
 
 _SECONDS = 4.0
-"""Of a group. The longer, the more evenly losses are spread, and the later a frame is restored."""
+"""Length of a group. A long group spreads losses more evenly, but restores frames later."""
 _PACKETS = 2
-"""Of a group's parity: each is lost as a whole."""
+"""Parity packets of a group."""
 _HEADER = 16
-"""Bytes of a packet beside its sums and counts, about."""
+"""Approximate bytes of a packet without sums and counts."""
 _END = b"\1"
-"""Behind what a frame holds; zeros fill up its last symbol."""
+"""Follows a frame's content, before the zeros that fill its last symbol."""
 _POLYNOMIAL = 0x11D
 
 _Bytes = npt.NDArray[np.uint8]
@@ -36,11 +35,11 @@ _Packet = Head | Frame | Advice | Damage
 
 
 class Guard:
-    """The sender's part: what frames hold in, packets of parity out."""
+    """Contents of frames → parity packets, for senders."""
 
     def __init__(self, share: float, rate: Fraction) -> None:
-        """share: bytes of parity for each byte of a group, 0…1; it is at least so much that any one
-        frame can be restored. rate: frames in a second."""
+        """share: bytes of parity per byte of a group, 0…1; it is raised until any one frame can be
+        restored. rate: frames in a second."""
         self._share = share
         self._span = min(max(_PACKETS, round(_SECONDS * rate)), SPAN)
         self._number = 0
@@ -48,34 +47,34 @@ class Guard:
         self._due: list[bytes] = []
 
     def announce(self) -> bytes:
-        """What is to be sent before a key frame, so that receivers wait for what is lost."""
+        """The packet before a key frame; after it receivers wait for lost frames."""
         return stream.write_parity(Parity(span=self._span, wait=_PACKETS))
 
     def add(self, content: bytes) -> bytes:
-        """What is to be sent behind the next frame, which holds this."""
+        """Takes the content of the next frame, and returns the packet that follows it, or none."""
         due = self._due.pop(0) if self._due else b""
         self._group.append(content)
         self._number += 1
         if len(self._group) == self._span:
-            self._sum()
+            self._finish_group()
         return due
 
     def close(self) -> list[bytes]:
-        """What is to be sent behind the last frame, one after the other."""
+        """The packets that follow the last frame."""
         if self._group:
             self._number += self._span - len(self._group)
-            self._sum()
+            self._finish_group()
         due, self._due = self._due, []
         return due
 
-    def _sum(self) -> None:
+    def _finish_group(self) -> None:
         group, self._group = self._group, []
         if sum(map(len, group)) > LARGEST:
             return
-        size = self._size(group)
+        size = self._symbol_size(group)
         counts = [_count(content, size) for content in group]
-        symbols = np.concatenate([_cut(content, size) for content in group])
-        numbers = len(symbols) + np.arange(self._sums(group, size))
+        symbols = np.concatenate([_symbols(content, size) for content in group])
+        numbers = len(symbols) + np.arange(self._sum_count(group, size))
         sums = _product(_factors(numbers, np.arange(len(symbols))), symbols)
         for part in np.array_split(np.arange(len(sums)), _PACKETS):
             if len(part):
@@ -90,15 +89,15 @@ class Guard:
                 )
                 self._due.append(stream.write_parity(parity))
 
-    def _sums(self, group: Sequence[bytes], size: int) -> int:
-        """How many there are of symbols of this size."""
+    def _sum_count(self, group: Sequence[bytes], size: int) -> int:
+        """The number of sums, with symbols of this size."""
         wanted = self._share * sum(map(len, group)) - _PACKETS * (self._span + _HEADER)
         return max(math.ceil(wanted / size), *(_count(content, size) for content in group))
 
-    def _size(self, group: Sequence[bytes]) -> int:
-        """About the least with which symbols and sums have numbers."""
+    def _symbol_size(self, group: Sequence[bytes]) -> int:
+        """Nearly the smallest size for which symbols and sums together are 256 at most."""
         size = max(1, sum(map(len, group)) // 256)
-        while sum(_count(c, size) for c in group) + self._sums(group, size) > 256:
+        while sum(_count(c, size) for c in group) + self._sum_count(group, size) > 256:
             size += 1 + size // 64
         return size
 
@@ -108,32 +107,32 @@ class _Group:
     size: int
     counts: bytes
     sums: dict[int, bytes] = field(default_factory=dict)
-    """By their numbers."""
+    """By number."""
 
 
 class Mender:
-    """The receiver's part: packets as they come in; out in the order of their frames, with those
-    that could be restored. Frames behind one that is lost wait while its parity may come.
+    """Received packets → packets in the order of their frames, with restored frames, for receivers.
+    Frames after a lost one wait as long as parity may restore it.
 
-    Frames come out each later than the last, and predicted ones behind a key frame.
+    The numbers of frames rise, and the first frame is a key frame.
     """
 
     def __init__(self) -> None:
         self._version = stream.VERSION
         self._span = self._wait = 0
         self._next: int | None = None
-        """Number of the frame that is to go out next."""
+        """Number of the next frame to return."""
         self._newest = -1
-        self._before: list[_Packet] = []
-        """What came behind the last frame."""
+        self._preceding: list[_Packet] = []
+        """Packets since the last frame."""
         self._held: dict[int, list[_Packet]] = {}
-        """Frames that are to go out, by number, each behind what came before it."""
-        self._known: dict[int, bytes] = {}
-        """What frames hold that parity may be of."""
+        """Frames to return, by number, each after the packets that precede it."""
+        self._contents: dict[int, bytes] = {}
+        """Contents of frames by number, as long as parity may need them."""
         self._groups: dict[int, _Group] = {}
 
     def take(self, packet: _Packet | Parity) -> Iterator[_Packet]:
-        """What goes out now."""
+        """The packets that are ready now."""
         if isinstance(packet, Head):
             self._version = packet.version
             yield packet
@@ -141,19 +140,19 @@ class Mender:
             self._learn(packet)
             yield from self._release()
         elif not isinstance(packet, Frame):
-            self._before.append(packet)
+            self._preceding.append(packet)
         elif self._hold(packet):
             yield from self._release()
 
     def close(self) -> Iterator[_Packet]:
-        """What still waits; nothing comes any more."""
+        """The packets that still wait, at the end of the stream."""
         self._span = 0
         yield from self._release()
-        yield from self._before
-        self._before = []
+        yield from self._preceding
+        self._preceding = []
 
     def _hold(self, frame: Frame) -> bool:
-        """Whether a frame is to go out."""
+        """Stores a frame, unless it is late, repeated, or before the first key frame."""
         number = frame.number
         if self._next is None:
             if not frame.key:
@@ -162,10 +161,10 @@ class Mender:
         if number < self._next or number in self._held:
             return False
         self._newest = max(self._newest, number)
-        self._held[number] = [*self._before, frame]
-        self._before = []
+        self._held[number] = [*self._preceding, frame]
+        self._preceding = []
         if self._span:
-            self._known[number] = frame.content
+            self._contents[number] = frame.content
             self._forget()
             self._mend(number // self._span)
         return True
@@ -185,19 +184,19 @@ class Mender:
         self._mend(parity.group)
 
     def _forget(self) -> None:
-        """What is of no use any more, or too much to be kept."""
+        """Drops contents and sums that are too old, or too large together."""
         past = self._newest - self._span - self._wait
-        for number in [n for n in self._known if n < past]:
-            del self._known[number]
-        while sum(map(len, self._known.values())) > 2 * LARGEST:
-            del self._known[min(self._known)]
+        for number in [n for n in self._contents if n < past]:
+            del self._contents[number]
+        while sum(map(len, self._contents.values())) > 2 * LARGEST:
+            del self._contents[min(self._contents)]
         for index in [i for i in self._groups if self._is_past(i * self._span)]:
             del self._groups[index]
         while sum(len(g.sums) * g.size for g in self._groups.values()) > 2 * LARGEST:
             del self._groups[min(self._groups)]
 
     def _is_past(self, number: int) -> bool:
-        """Whether no more parity comes of a frame's group."""
+        """Whether parity of a frame's group comes no more."""
         end = (number // self._span + 1) * self._span
         return self._newest >= end + self._wait
 
@@ -207,7 +206,7 @@ class Mender:
             if self._next not in self._held:
                 if self._span and not self._is_past(self._next) and self._has_room():
                     return
-                # Of what is so old no parity can come.
+                # Parity of frames this old comes no more.
                 past = self._newest - self._span - self._wait if self._span else self._newest
                 self._next = min(*self._held, max(self._next + 1, past))
                 continue
@@ -219,7 +218,7 @@ class Mender:
         return sum(frame.size for frame in frames if isinstance(frame, Frame)) <= LARGEST
 
     def _mend(self, index: int) -> None:
-        """Holds what can be restored of a group."""
+        """Restores the lost frames of a group, if there are enough sums."""
         group = self._groups.get(index)
         if group is None or self._next is None:
             return
@@ -228,13 +227,13 @@ class Mender:
         at = 0
         for number, count in enumerate(group.counts, index * self._span):
             place = np.arange(at, at := at + count)
-            content = self._known.get(number)
+            content = self._contents.get(number)
             if content is None:
                 if count:
                     lost[number] = place
             elif count == _count(content, group.size):
-                symbols[place] = _cut(content, group.size)
-            else:  # it is not of these frames
+                symbols[place] = _symbols(content, group.size)
+            else:  # parity of other frames
                 del self._groups[index]
                 return
         if not lost or sum(map(len, lost.values())) > len(group.sums):
@@ -250,14 +249,14 @@ class Mender:
         for number, place in lost.items():
             frame = _frame(symbols[place].tobytes(), number, self._version)
             if frame is not None:
-                self._known[number] = frame.content
+                self._contents[number] = frame.content
                 if number >= self._next:
                     self._held[number] = [frame]
                     self._newest = max(self._newest, number)
 
 
 def _frame(data: bytes, number: int, version: int) -> Frame | None:
-    """A frame from its symbols; None if they are of no frame with this number."""
+    """A frame from its symbols; None if they hold no frame with this number."""
     content = data.rstrip(b"\0")
     if not content.endswith(_END):
         return None
@@ -271,13 +270,14 @@ def _frame(data: bytes, number: int, version: int) -> Frame | None:
 
 
 def _count(content: bytes, size: int) -> int:
+    """Symbols of a frame."""
     return -(-(len(content) + len(_END)) // size)
 
 
-def _cut(content: bytes, size: int) -> _Bytes:
+def _symbols(content: bytes, size: int) -> _Bytes:
     """uint8 (count, size)."""
-    whole = (content + _END).ljust(_count(content, size) * size, b"\0")
-    return np.frombuffer(whole, np.uint8).reshape(-1, size)
+    padded = (content + _END).ljust(_count(content, size) * size, b"\0")
+    return np.frombuffer(padded, np.uint8).reshape(-1, size)
 
 
 # ── GF(2⁸) ───────────────────────────────────────────────────────────────────────────────────
@@ -285,7 +285,7 @@ def _cut(content: bytes, size: int) -> _Bytes:
 
 @cache
 def _tables() -> tuple[_Bytes, _Bytes]:
-    """Products, (256, 256), and inverses, (256,), of which that of 0 is 0."""
+    """Products, (256, 256), and inverses, (256,); the inverse of 0 is set to 0."""
     powers, logarithms, value = np.zeros(510, np.uint8), np.zeros(256, np.int64), 1
     for exponent in range(255):
         powers[exponent] = powers[exponent + 255] = value
@@ -300,13 +300,13 @@ def _tables() -> tuple[_Bytes, _Bytes]:
 
 
 def _factors(numbers: npt.NDArray[np.int64], places: npt.NDArray[np.int64]) -> _Bytes:
-    """Of a group's symbols in the sums of these numbers: 1 / (number + place)."""
-    found: _Bytes = _tables()[1][numbers[:, None] ^ places]
-    return found
+    """Factors of symbols in sums, a Cauchy matrix (numbers, places): 1 / (number + place)."""
+    factors: _Bytes = _tables()[1][numbers[:, None] ^ places]
+    return factors
 
 
 def _product(factors: _Bytes, symbols: _Bytes) -> _Bytes:
-    """uint8 (m, n) times (n, size)."""
+    """Matrix product of uint8 (m, n) and (n, size)."""
     products = _tables()[0]
     total = np.zeros((len(factors), symbols.shape[1]), np.uint8)
     for column, symbol in zip(factors.T, symbols, strict=True):
@@ -315,8 +315,8 @@ def _product(factors: _Bytes, symbols: _Bytes) -> _Bytes:
 
 
 def _solve(factors: _Bytes, sums: _Bytes) -> _Bytes:
-    """What makes these sums, by Gauss and Jordan; each minor of a Cauchy matrix is regular, so that
-    no pivot is 0."""
+    """Symbols from factors and sums, by Gauss-Jordan elimination. No pivot is 0, since every minor
+    of a Cauchy matrix is regular."""
     products, inverses = _tables()
     rows = np.concatenate((factors, sums), axis=1)
     for at in range(len(rows)):

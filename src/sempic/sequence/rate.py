@@ -1,4 +1,4 @@
-"""A bit rate held by the quantisation of coarse pictures: a leaky bucket."""
+"""Rate control by the QP of coarse pictures: a leaky bucket."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from dataclasses import dataclass
 
 WINDOW = 3.0
 """Seconds over which the rate is held."""
-_DEBT = 1.25 * WINDOW
-"""The most of what was sent too much that is still to be saved, in seconds: else pictures would
-stay coarse as long behind an overload as that was. It is more than what counts as an overflow."""
-_HALVES = 5.0
-"""QP that halve the bits of a coarse picture."""
-_STEP = 2.0
-"""The most that QP changes from one frame to the next."""
+_MAX_DEBT = 1.25 * WINDOW
+"""Seconds of the rate by which the level is limited. Without a limit pictures would stay coarse
+after an overload for as long as it lasted. It is more than the level of an overflow."""
+_QP_HALVING = 5.0
+"""A QP higher by this halves the bits of a coarse picture."""
+_MAX_STEP = 2.0
+"""The greatest change of QP from one frame to the next."""
 _KEY_SHARE = 0.5
-"""Of the bits of the window, or of the time until the next key frame, which one may take."""
-_RANGE = (20.0, 48.0)
+"""Greatest share of a key frame in the bits of the window, or of the key frame interval."""
+_MIN_QP, _MAX_QP = 20.0, 48.0
 
 
 @dataclass(slots=True)
 class Bucket:
-    """Bits go in as they are made and leak out at the rate; the level chooses the next QP."""
+    """Encoded bits fill the bucket and leak out at the rate; its level decides the next QP."""
 
     bitrate: float
     """Bits in a second."""
@@ -31,11 +31,11 @@ class Bucket:
     """Seconds between key frames."""
     qp: float = 36.0
     _level: float = 0.0
-    """Bits that are still to leak out; below zero: not used yet."""
+    """Bits sent beyond the rate; negative: bits that are left."""
     _coarse: float | None = None
-    """Bits of a predicted coarse picture at `qp`, an average."""
+    """Average bits of a predicted coarse picture at `qp`."""
     _other: float = 0.0
-    """All other bits of a frame, an average."""
+    """Average of all other bits of a frame."""
 
     def choose(self, *, key: bool) -> int:
         """QP of the next coarse picture, for `sempic.coarse.moving`."""
@@ -43,30 +43,30 @@ class Bucket:
             window = WINDOW * self.frames
             wanted = self.bitrate / self.frames - self._level / window - self._other
             wanted = max(wanted, 0.05 * self.bitrate / self.frames)
-            step = _HALVES * math.log2(max(self._coarse, 8.0) / wanted)
-            self._set(self.qp + max(-_STEP, min(step, _STEP)))
+            step = _QP_HALVING * math.log2(max(self._coarse, 8.0) / wanted)
+            self._set(self.qp + max(-_MAX_STEP, min(step, _MAX_STEP)))
         return round(self.qp)
 
     @property
     def key_bits(self) -> float:
-        """What a key frame may take."""
+        """The most bits of a key frame."""
         return _KEY_SHARE * min(WINDOW, self.interval) * self.bitrate
 
     def too_large(self, bits: int) -> bool:
-        """Whether a key frame of so many bits should be made anew, coarser; `choose` is then to be
-        asked again."""
-        if bits <= self.key_bits or self.qp >= _RANGE[1]:
+        """Whether a key frame of so many bits must be encoded again, at the QP that `choose` then
+        returns."""
+        if bits <= self.key_bits or self.qp >= _MAX_QP:
             return False
-        self._set(self.qp + max(1.0, _HALVES * math.log2(bits / self.key_bits)))
+        self._set(self.qp + max(1.0, _QP_HALVING * math.log2(bits / self.key_bits)))
         return True
 
     @property
     def overflows(self) -> bool:
-        """Whether the rate is not held, although pictures are as coarse as can be."""
-        return self.qp >= _RANGE[1] and self._level > WINDOW * self.bitrate
+        """Whether the rate is exceeded even at the highest QP."""
+        return self.qp >= _MAX_QP and self._level > WINDOW * self.bitrate
 
     def put(self, bits: int, coarse: int, *, key: bool) -> None:
-        """What a frame took, and its coarse picture thereof."""
+        """Adds a frame. bits: of the whole frame. coarse: of its coarse picture."""
         self.add(bits - self.bitrate / self.frames)
         if key:
             return
@@ -74,11 +74,11 @@ class Bucket:
         self._other = 0.8 * self._other + 0.2 * (bits - coarse)
 
     def add(self, bits: float) -> None:
-        """What is sent besides, of no one frame."""
+        """Adds bits that belong to no frame."""
         level = self._level + bits
-        self._level = max(-WINDOW * self.bitrate, min(level, _DEBT * self.bitrate))
+        self._level = max(-WINDOW * self.bitrate, min(level, _MAX_DEBT * self.bitrate))
 
     def _set(self, qp: float) -> None:
-        before, self.qp = self.qp, max(_RANGE[0], min(qp, _RANGE[1]))
+        before, self.qp = self.qp, max(_MIN_QP, min(qp, _MAX_QP))
         if self._coarse is not None:
-            self._coarse *= 2 ** ((before - self.qp) / _HALVES)
+            self._coarse *= 2 ** ((before - self.qp) / _QP_HALVING)

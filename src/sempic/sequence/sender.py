@@ -1,4 +1,4 @@
-"""Pictures in time → bytes: what a sender decides, frame by frame."""
+"""Pictures in time → bytes: a sender's decisions, frame by frame."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sempic.palette import PALETTES
 from sempic.scene import Coarse, Image, LabelMap, Plane
 from sempic.segment.guess import look
 from sempic.sequence.keys import Keys, Role
-from sempic.sequence.options import SequenceOptions
+from sempic.sequence.options import FASTEST, SLOWEST, SequenceOptions
 from sempic.sequence.pack import Expected, Packer, middle
 from sempic.sequence.rate import Bucket
 from sempic.sequence.stable import Stabiliser
@@ -25,22 +25,22 @@ from sempic.simplify import LEVELS
 from sempic.texture import Texture
 
 _CELL = 4
-"""Side of the squares of coarse pixels that are looked at for change."""
-_LOOKS = 3
-"""How often labels are looked for in a second."""
+"""Side of the cells in which change is measured, in coarse pixels."""
+_SEGMENTATIONS = 3
+"""Default runs of the segmenter in a second."""
 _NOISE = 1.5
-"""Mean difference of luma in such a square below which it is still."""
+"""Mean difference of luma below which a cell is still."""
 _PATCH = 8
-"""Side of the squares of coarse pixels whose pattern is compared."""
-_ALIKE = 0.5
-"""Least correlation of a pattern with the one before that is the same, moved a little."""
+"""Side of the patches whose patterns are compared, in coarse pixels."""
+_CORRELATION = 0.5
+"""Correlation above which two patterns are the same; small motion leaves more."""
 _CUT = 0.6
-"""Share of squares with another pattern from which on a frame has little to do with the last one:
-0.68 or more of two streets, 0.48 or less of one street a second later (docs/decisions.md)."""
+"""Share of changed patches above which a frame is a cut: 0.68 or more between two streets,
+0.48 or less in one street after a second (docs/decisions.md)."""
 
 
 class Sender:
-    """The frames of one sequence, as they come → their packets."""
+    """The frames of one sequence → packets."""
 
     def __init__(self, options: SequenceOptions, rate: Fraction, coder: api.Codec) -> None:
         self._options, self._rate, self._coder = options, rate, coder
@@ -52,28 +52,30 @@ class Sender:
             self._factor = 4
             self._bucket = Bucket(float(options.bitrate), float(rate), self._keys.interval)
         self._overflows = False
-        """Whether its rate is not held."""
+        """Whether the bit rate is exceeded."""
         self._packer: Packer | None = None
         self._trial: moving.Encoder | None = None
         self._stable: Stabiliser | None = None
         self._source: Coarse | None = None
-        """The coarse picture that was coded last, as it was."""
+        """The last coarse picture that was coded, before coding."""
         self._before: Plane | None = None
-        """Luma of the last coarse picture, as it was."""
-        self._every = options.segment_every or max(1, round(rate / _LOOKS))
+        """Luma of the last frame's coarse picture, before coding."""
+        self._segment_every = options.segment_every or max(1, round(rate / _SEGMENTATIONS))
         if options.segment_every is None and options.label_quality == LOSSLESS:
-            self._every = 1
+            self._segment_every = 1
         self._labels_due = 0
+        """Frames until the next segmentation."""
         self._halved = False
-        """Whether pictures are painted, and looked at, at half their size."""
-        self._said: Texture = {}
+        """Whether pictures are painted and segmented at half their size."""
+        self._texture: Texture = {}
+        """Texture that the receiver has."""
         self._objection: str | None = None
-        """To sending the last key frame's map."""
+        """Why the last key frame has no map."""
 
     def send(self, pixels: Image) -> bytes:
         """The packets of the next frame, uint8 (H, W, 3).
 
-        Raises ImageError for one of another size than the first, and what finding labels raises.
+        Raises ImageError if its size differs from the first one's, and errors of the segmenter.
         """
         planes = coarse.from_rgb(coarse.downscale(pixels, self._factor))
         packer = self._packer or self._begin(pixels)
@@ -88,14 +90,14 @@ class Sender:
         self._before = planes.y
         qp = self._precision(planes, fine=fine)
         still = not fine and self._is_still(planes, packer.last, qp)
-        # Of a frame that stands still nobody looks at the pixels.
+        # The pixels of a still frame are not used.
         small = coarse.downscale(pixels, 2) if self._halved and not still else pixels
 
         def labels(expected: Expected) -> LabelMap | None:
-            return self._found(small, expected, key=key, still=still)
+            return self._labels(small, expected, key=key, still=still)
 
         def advice(labels: LabelMap | None) -> Texture:
-            return {} if still else self._advice(small, labels, key=key)
+            return {} if still else self._new_texture(small, labels, key=key)
 
         sent = packer.pack(None if still else planes, labels, advice=advice, qp=qp, key=key)
         if not still:
@@ -107,13 +109,13 @@ class Sender:
             overflowed, self._overflows = self._overflows, self._bucket.overflows
             if self._overflows and not overflowed:
                 warn(
-                    f"{self._bucket.bitrate / 1000:g} kbit/s cannot be held, though pictures are "
-                    "as coarse as can be: smaller or fewer frames, or rarer key frames, take less"
+                    f"{self._bucket.bitrate / 1000:g} kbit/s cannot be held even with the coarsest "
+                    "pictures: smaller or fewer frames, or rarer key frames, take less"
                 )
         return sent
 
     def close(self) -> list[bytes]:
-        """What is to be sent behind the last frame: parity of the last ones, or nothing."""
+        """The parity packets after the last frame, if any."""
         return self._packer.close() if self._packer else []
 
     def _begin(self, pixels: Image) -> Packer:
@@ -122,7 +124,7 @@ class Sender:
         if quality != LOSSLESS:
             thrift = LEVELS[DEFAULT_LABEL_QUALITY] / LEVELS[int(quality)]
             self._stable = Stabiliser(segmenter.palette, thrift=thrift, voids=segmenter.voids)
-            if self._factor % 2 == 0 and halving.is_soft(pixels):  # as a single picture would be
+            if self._factor % 2 == 0 and halving.is_soft(pixels):  # as for a single picture
                 guess = look(segmenter, coarse.downscale(pixels, 2), quality)
                 self._halved = guess.objection() is None and guess.sent_alone(quality) is not None
         self._packer = Packer(
@@ -144,25 +146,25 @@ class Sender:
         return self._keys.next(cut=cut)
 
     def _precision(self, planes: Coarse, *, fine: bool) -> int:
-        """QP of the next coarse picture. Of a fine frame within a bit rate it is the finest at
-        which it would not be too large as a key frame."""
-        than, bucket = self._keys.precision, self._bucket
+        """QP of the next coarse picture. With a bit rate, a fine frame has the lowest QP at which
+        it is not too large as a key frame."""
+        offset, bucket = self._keys.precision, self._bucket
         if bucket is None:
-            return max(moving.QP.start, self._qp + (than.key if fine else than.other))
+            return max(moving.QP.start, self._qp + (offset.key if fine else offset.other))
         qp = bucket.choose(key=fine)
         if not fine:
             return qp
         height, width = planes.y.shape
         self._trial = self._trial or moving.Encoder(width, height)
-        finer = than.other - than.key
+        finer = offset.other - offset.key
         qp = max(moving.QP.start, qp - finer)
         while bucket.too_large(8 * len(self._trial.encode(planes, qp=qp, key=True)[0])):
             qp = max(qp + 1, bucket.choose(key=True) - finer)
         return qp
 
     def _is_still(self, now: Coarse, shown: Coarse | None, qp: int) -> bool:
-        """Whether what is shown is as good for this frame as for the one that it was coded from:
-        nowhere worse by more than what quantisation would take away anyway."""
+        """Whether the last decoded picture fits this frame as well as the frame it was coded from:
+        in no cell worse by more than the noise of quantisation."""
         if self._source is None or shown is None:
             return False
         allowed = _CELL * _CELL * 2 ** ((qp - 4) / 6) / 16
@@ -175,80 +177,80 @@ class Sender:
                 return False
         return True
 
-    def _found(
+    def _labels(
         self, pixels: Image, expected: Expected, *, key: bool, still: bool
     ) -> LabelMap | None:
-        """The map to send; none until the next key frame if the segmenter knows too little."""
-        settled = self._stable
+        """The map to send; None until the next key frame if the segmenter is too unsure."""
+        stabiliser = self._stable
         if not key:
             if expected.labels is None:
                 return None
             self._labels_due -= 1
             if still or self._labels_due > 0:
-                if settled is not None:
-                    settled.move(expected)
+                if stabiliser is not None:
+                    stabiliser.move(expected)
                 return expected.labels
-        self._labels_due = self._every
+        self._labels_due = self._segment_every
         quality = self._options.found_quality
         guess = look(self._coder.segmenter, pixels, quality)
-        if settled is None:
+        if stabiliser is None:
             return guess.labels
-        found = settled.settle(guess.labels, guess.probabilities, expected)
+        labels = stabiliser.settle(guess.labels, guess.probabilities, expected)
         if not key:
-            return found
+            return labels
         before, self._objection = self._objection, guess.objection()
         if self._objection is not None:
             if before is None:
                 warn(f"sent without a label map: {self._objection}")
             return None
-        # Which regions are void is decided anew.
-        best, odds = (found, None) if guess.probabilities is None else settled.known
+        # A key frame decides anew which regions are void.
+        best, odds = (labels, None) if guess.probabilities is None else stabiliser.known
         sent = guess._replace(labels=best, probabilities=odds).sent(int(quality))
         if not guess.tells(sent):
             return None
-        settled.sent(sent)
+        stabiliser.sent(sent)
         return sent
 
-    def _advice(self, pixels: Image, labels: LabelMap | None, *, key: bool) -> Texture:
-        """What is to be said of texture; all of it with a key frame."""
-        said = {} if key else self._said
-        news = texture.ask(pixels, labels, PALETTES[self._coder.segmenter.palette], said)
-        self._said = {**said, **news}
-        return news
+    def _new_texture(self, pixels: Image, labels: LabelMap | None, *, key: bool) -> Texture:
+        """The texture to send: changes, or all of it with a key frame."""
+        known = {} if key else self._texture
+        new = texture.ask(pixels, labels, PALETTES[self._coder.segmenter.palette], known)
+        self._texture = {**known, **new}
+        return new
 
 
 def _still(before: Plane, now: Plane) -> float:
-    """The share of a frame that is as in the one before, but for exposure."""
+    """The share of cells without a change since the last frame, except of exposure."""
     change = now.astype(np.int16) - before
     change = np.abs(change - middle(change))
     return float((_cells(change) < _NOISE * _cells(np.ones_like(change))).mean())
 
 
 def _changed(before: Plane, now: Plane) -> float:
-    """The share of squares that have another pattern than in the frame before; light that goes on
-    or off leaves a pattern as it is."""
+    """The share of patches with another pattern than in the last frame. A change of light leaves
+    patterns as they are."""
     old, new = _patterns(before), _patterns(now)
     power, power_before = (new * new).mean((1, 3)), (old * old).mean((1, 3))
-    alike = (old * new).mean((1, 3)) > _ALIKE * np.sqrt(power * power_before)
-    return float((~alike & (np.maximum(power, power_before) > _NOISE**2)).mean())
+    is_same = (old * new).mean((1, 3)) > _CORRELATION * np.sqrt(power * power_before)
+    return float((~is_same & (np.maximum(power, power_before) > _NOISE**2)).mean())
 
 
 def _patterns(luma: Plane) -> npt.NDArray[np.float32]:
-    """Squares less their mean, (rows, side, columns, side)."""
+    """Patches less their mean, (rows, side, columns, side)."""
     height, width = luma.shape
     side = min(_PATCH, height, width)
     rows, columns = height // side, width // side
-    squares = luma[: rows * side, : columns * side].reshape(rows, side, columns, side)
-    found: npt.NDArray[np.float32] = squares - squares.mean((1, 3), keepdims=True, dtype=np.float32)
+    patches = luma[: rows * side, : columns * side].reshape(rows, side, columns, side)
+    found: npt.NDArray[np.float32] = patches - patches.mean((1, 3), keepdims=True, dtype=np.float32)
     return found
 
 
 def _cells(values: npt.NDArray[np.int16]) -> npt.NDArray[np.int32]:
-    """Sums over squares of _CELL pixels; beyond the edges there is nothing."""
+    """Sums over cells, with zeros beyond the edges."""
     height, width = values.shape
     pad = (0, -height % _CELL), (0, -width % _CELL)
-    squares = np.pad(values, pad).reshape(-(-height // _CELL), _CELL, -1, _CELL)
-    found: npt.NDArray[np.int32] = squares.sum((1, 3), dtype=np.int32)
+    cells = np.pad(values, pad).reshape(-(-height // _CELL), _CELL, -1, _CELL)
+    found: npt.NDArray[np.int32] = cells.sum((1, 3), dtype=np.int32)
     return found
 
 
@@ -259,8 +261,8 @@ def encode(
     codec: api.Codec | None = None,
     **options: Any,
 ) -> Iterator[bytes]:
-    """The pieces of a sequence: one for each frame, made as soon as the frame is there; a few
-    more at the end with parity.
+    """The bytes of a sequence, one piece per frame as soon as it arrives; with parity a few more
+    at the end.
 
     Args:
         frames: PIL images, or uint8 (H, W, 3) in sRGB, all of one size.
@@ -269,10 +271,9 @@ def encode(
         options: fields of `SequenceOptions`.
 
     Raises InputError for an option out of range, ImageError for a frame that cannot be coded, and
-    ModelError where labels cannot be found.
+    ModelError if the segmenter fails.
     """
-    given = SequenceOptions(**options)
-    sender = Sender(given, as_rate(rate), api.codec_or_shared(codec))
+    sender = Sender(SequenceOptions(**options), as_rate(rate), api.codec_or_shared(codec))
     for frame in checks.several("frames", frames):
         yield sender.send(pictures.to_rgb(frame))
     yield from sender.close()
@@ -280,5 +281,5 @@ def encode(
 
 def as_rate(rate: float | Fraction) -> Fraction:
     """Frames in a second as a simple fraction. Raises InputError."""
-    number = checks.number("rate", rate, 0.01, 240)
+    number = checks.number("rate", rate, float(SLOWEST), FASTEST)
     return (rate if isinstance(rate, Fraction) else Fraction(number)).limit_denominator(1001)

@@ -1,11 +1,10 @@
-"""Label maps that change where the scene does, and not where a segmenter is of two minds.
+"""Label maps that are stable in time.
 
-Probabilities are averaged along the motion, less where the coarse picture says that something is
-new, and far more where nothing moved. A pixel is given another label than the one that moved there
-if it is likelier by a margin; and each region of such pixels is sent only if what it gains pays for
-its outline. Void is laid over the regions of that map which the segmenter does not know, and taken
-from them, by a margin too: decided pixel by pixel it would come and go. The sender's business
-alone: the format does not know of it, and floats are welcome.
+Probabilities are averaged along the motion: over fewer frames where the coarse picture shows
+something new, over many where nothing moved. A pixel changes its label if another one is likelier
+by a margin. A region of such pixels is sent only if its gain pays for its outline. Void covers
+whole regions that the segmenter is unsure of, also with a margin; pixel by pixel it would flicker.
+Only senders use this module, so its floats need not be exact.
 """
 
 from __future__ import annotations
@@ -25,42 +24,42 @@ from sempic.sequence.pack import Expected
 from sempic.simplify import IMPORTANCE
 
 _UNIT = 64
-"""Probabilities in 1/255 are kept in so many parts."""
+"""Averages are in units of 1 / (255 × _UNIT)."""
 _MOVED = np.array((2, 2, 2, 1, 1, 0), np.uint8)
-"""How many earlier maps of what moved, or is another than it was, count at most, by the hint."""
+"""The most earlier maps in the average of a pixel that moved or changed, by the hint."""
 _STILL = 31
-"""The same of what neither moved nor changed: another map of the same tells little."""
+"""The same for a still pixel, of which another map tells little new."""
 _FIRST = 3
-"""How many maps the first one counts for."""
+"""Weight of the first map, in maps."""
 _PARTS = 2
-"""What hangs on a class is counted in so many parts."""
+"""Stakes of classes are in units of 1 / _PARTS."""
 _MARGIN = 0.1
-"""By how much a label must be likelier than the one that is expected."""
+"""Lead in probability that a label needs over the expected one."""
 _REGION = 8.0
-"""What a region of changes must gain, in pixels that are certain."""
+"""Gain that a region of changes needs, in certain pixels."""
 _OUTLINE = 0.5
-"""The same for each step of its outline."""
+"""Further gain for each step of its outline."""
 _CRITICAL = 0.3
-"""Of both, at least, however important the classes are that a change concerns."""
+"""Least factor of both, for changes of important classes."""
 _DOUBT = 0.12
-"""By how much a region must be less known than void asks for, or more, to become void, or not."""
+"""Margin around the threshold of void, for regions that become void or cease to be."""
 _VOID = 64
-"""Pixels of the smallest region that becomes void."""
+"""Least pixels of a region that becomes void."""
 
 
 class Stabiliser:
-    """Of the maps of one sequence."""
+    """Stabilises the maps of one sequence."""
 
     def __init__(self, palette: int, *, thrift: float = 1.0, voids: bool = False) -> None:
-        """thrift: what changes must gain, over what they do usually. voids: void is sent for what
-        the segmenter does not know."""
+        """thrift: factor of the gain that changes need. voids: whether unsure regions are sent as
+        void."""
         self._palette = PALETTES[palette]
         self._void = self._palette.void if voids else None
         self._average: npt.NDArray[np.int16] | None = None
         self._counts: npt.NDArray[np.uint8] | None = None
-        """How many maps each pixel's average is of."""
+        """Number of maps in each pixel's average."""
         self._classes: LabelMap | None = None
-        """The last map before void was laid over it."""
+        """The last map without void."""
         importance = [IMPORTANCE.get(name, 1.0) for name in self._palette.classes]
         self._price = np.maximum(1 / np.array(importance), _CRITICAL) * thrift
         self._stakes = np.rint(_PARTS * stakes.worth(self._palette)).astype(np.int64)
@@ -70,8 +69,8 @@ class Stabiliser:
     ) -> LabelMap:
         """The map to send: uint8 (H, W).
 
-        labels: what the segmenter finds, uint8 (H, W).
-        probabilities: how sure it is of each id; None: altogether.
+        labels: of the segmenter, uint8 (H, W).
+        probabilities: of each id; None: the labels are certain.
         """
         odds = _odds(labels, probabilities)
         last, self._average = self._average, np.empty(odds.shape, np.int16)
@@ -95,17 +94,17 @@ class Stabiliser:
             expected.places.ravel(), moved.ravel(), counts.ravel(), self._stakes,
             round(_MARGIN * 255 * _UNIT), best.ravel(), gain.ravel(),
         )  # fmt: skip
-        self._counts, self._classes = counts + np.uint8(1), self._worth(best, gain, moved)
-        return self._veiled(self._classes, self._average, hidden)
+        self._counts, self._classes = counts + np.uint8(1), self._worthwhile(best, gain, moved)
+        return self._with_void(self._classes, self._average, hidden)
 
     def sent(self, labels: LabelMap) -> None:
-        """Tells what was sent instead, uint8 (H, W), with void or without."""
+        """Replaces the last map by the map that was sent, uint8 (H, W), with or without void."""
         if self._void is not None and self._classes is not None:
             labels = np.where(labels == self._void, self._classes, labels)
         self._classes = labels
 
     def move(self, expected: Expected) -> None:
-        """A frame goes by without a map of it."""
+        """Moves the state along, for a frame that is not segmented."""
         if self._average is None or self._classes is None or expected.places is None:
             return
         self._average = motion.move(self._average, expected.places)
@@ -114,32 +113,32 @@ class Stabiliser:
         self._classes = motion.move(self._classes, expected.places)
 
     def forget(self) -> None:
-        """What comes has nothing to do with what was."""
+        """Resets the state, before another scene."""
         self._average = self._classes = None
 
     @property
     def known(self) -> tuple[LabelMap, Probabilities]:
-        """The map without void, uint8 (H, W), and the probabilities averaged so far, uint8
-        (classes, H, W) in 1/255; there are some once a map was settled."""
+        """The last map without void, uint8 (H, W), and the averaged probabilities, uint8 (classes,
+        H, W) in 1/255; only after `settle`."""
         assert self._average is not None
         assert self._classes is not None
         return self._classes, (self._average // _UNIT).astype(np.uint8)
 
-    def _veiled(
+    def _with_void(
         self, classes: LabelMap, average: npt.NDArray[np.int16], hidden: npt.NDArray[np.bool_]
     ) -> LabelMap:
-        """With void over the regions that are unknown, and where it was (`hidden`) unless they are
-        clearly known."""
+        """The map with void over unsure regions, and over pixels that were void (`hidden`) unless
+        their regions are clearly sure."""
         if self._void is None:
             return classes
         numbers, area, label, mean = doubt.regions_of(classes, average)
         lead = mean / (255 * _UNIT) - doubt.least(self._palette)[label]
-        unknown = (lead < -_DOUBT) & (area >= _VOID)
-        veiled = (hidden | unknown[numbers]) & (lead <= _DOUBT)[numbers]
-        return np.where(veiled, np.uint8(self._void), classes)
+        unsure = (lead < -_DOUBT) & (area >= _VOID)
+        is_void = (hidden | unsure[numbers]) & (lead <= _DOUBT)[numbers]
+        return np.where(is_void, np.uint8(self._void), classes)
 
-    def _worth(self, best: LabelMap, gain: npt.NDArray[np.int32], moved: LabelMap) -> LabelMap:
-        """The regions of changes that gain enough; elsewhere what is expected."""
+    def _worthwhile(self, best: LabelMap, gain: npt.NDArray[np.int32], moved: LabelMap) -> LabelMap:
+        """The expected map with the changed regions that gain enough."""
         changed = best != moved
         if not changed.any():
             return moved
@@ -161,7 +160,7 @@ class Stabiliser:
 @kernel
 def _settle(odds: Any, last: Any, average: Any, places: Any, moved: Any, counts: Any, stakes: Any,
             margin: Any, best: Any, gain: Any) -> None:  # fmt: skip
-    """The new average, the label of least risk by it, and by how much; all flat."""
+    """Updates the averages, and finds labels of least risk and their gains. All arrays are flat."""
     for o in range(moved.size):
         share, from_ = 256 // (counts[o] + 1), places[o]
         most, which = -1, 0
@@ -182,7 +181,7 @@ def _settle(odds: Any, last: Any, average: Any, places: Any, moved: Any, counts:
 
 
 def _counting(counts: npt.NDArray[np.uint8], expected: Expected) -> npt.NDArray[np.uint8]:
-    """How many of the maps that an average is of still count, uint8 (H, W)."""
+    """Number of maps that still count in each moved average, uint8 (H, W)."""
     assert expected.places is not None
     assert expected.hint is not None
     most = np.where(expected.still, np.uint8(_STILL), _MOVED[expected.hint])
@@ -190,6 +189,7 @@ def _counting(counts: npt.NDArray[np.uint8], expected: Expected) -> npt.NDArray[
 
 
 def _odds(labels: LabelMap, probabilities: Probabilities | None) -> Probabilities:
+    """The probabilities, or certain ones from the labels."""
     if probabilities is not None:
         return probabilities
     ids = np.arange(int(labels.max()) + 1)[:, None, None]

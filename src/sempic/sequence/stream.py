@@ -1,6 +1,6 @@
 """The bytes of a sequence: packets between zero bytes. docs/spec/sequence.md §1 to §3, §7.
 
-Sans-IO: `write_…` make bytes, `Reader` takes them as they come. Neither knows what a payload holds.
+Sans-IO: `write_…` return bytes, `Reader` parses them as they arrive. Payloads stay encoded.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ from sempic.errors import (
 )
 
 VERSION = 4
-"""Earlier ones are read, too."""
+"""The version that is written; earlier ones are read, too."""
 LARGEST = 1 << 24
-"""Bytes of a packet as it is sent, its zero left out."""
+"""Limit of a packet in bytes, stuffed, without the zero at its end."""
 NUMBERS = 16
-"""A predicted frame says its number modulo this."""
+"""A predicted frame has its number modulo this."""
 SPAN = 128
-"""Frames of a group that parity is of, at most."""
+"""The most frames of a parity group."""
 _HALVED_FROM = 3
-"""The version since which heads say so."""
+"""The first version with `Head.halved`."""
 SHORT_FROM = 4
-"""The version since which sums of 16 bits, short slices and short parameter sets are there."""
+"""The first version with checksums of 16 bits, short slices and short parameter sets."""
 _CHANGED = "a checksum does not match: a packet was changed or cut"
 _JOINED = "another sequence begins behind this one: keep each in a file of its own"
 _COARSE, _LABELS = 32, 16
 _PARITY, _TEXTURE = 2, 3
-"""What advice there is."""
+"""Kinds of advice."""
 
 
 class Kind(IntEnum):
@@ -51,82 +51,82 @@ class Kind(IntEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Head:
-    """What all frames have in common."""
+    """Properties of all frames of a sequence."""
 
     width: int
-    """Of the pictures, in pixels."""
+    """Of the pictures, in pixels, as is the height."""
     height: int
     rate: Fraction
     """Frames in a second."""
     factor: int
-    """By which coarse pictures are smaller."""
+    """Downscaling of the coarse pictures."""
     halved: bool = False
-    """Whether all else is of pictures of half the size, rounded up, which are enlarged to be
-    shown; then `factor` is even."""
+    """Whether maps and painted pictures have half the size, rounded up; a receiver enlarges the
+    painted pictures. Then `factor` is even."""
     palette: int
-    """Id of the palette as format.md §4 has it."""
+    """Id of the palette (format.md §4)."""
     classes: int
-    """How many ids it has, 1…256."""
+    """Number of ids of the palette, 1…256."""
     own: str = ""
-    """Identity of a palette of the sender's own."""
+    """Identity of a custom palette; "": none."""
     model: int = 0
-    """Id of the receiver that the sender had in mind, 0 for any."""
+    """Id of the intended receiver, 0 for any."""
     parameters: bytes = b""
-    """HEVC's, of the coarse pictures."""
+    """HEVC parameter sets of the coarse pictures."""
     version: int = VERSION
-    """Of the stream."""
+    """Of the stream's format."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Frame:
-    """One frame; its payloads are still encoded."""
+    """A frame with encoded payloads."""
 
     key: bool
     number: int
     """From 0 on."""
     coarse: bytes | None
-    """None: the last coarse picture once more."""
+    """None: the last coarse picture again."""
     labels: bytes | None
-    """None: the last map moved along; with a key frame there is no map."""
+    """None: the last map, moved along, or, in a key frame, no map."""
     size: int = 0
-    """Bytes of its packet."""
+    """Bytes of the packet."""
     content: bytes = b""
-    """What its packet holds, unstuffed."""
+    """Content of the packet, unstuffed."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Parity:
-    """Sums of a group's symbols, which restore frames that are lost (`sempic.sequence.parity`)."""
+    """Sums of the symbols of a group of frames, which restore lost frames (`parity`)."""
 
     span: int
     """Frames of a group, 1…SPAN."""
     wait: int
-    """When so many frames of the next group have come, all parity of a group has, 0…SPAN."""
+    """All parity of a group comes before so many frames of the next group, 0…SPAN."""
     group: int = 0
-    """From 0 on."""
+    """Number of the group, from 0 on."""
     symbol: int = 0
     """Bytes of a symbol."""
     first: int = 0
-    """Number of the first sum, at least the sum of counts; the last is 255 at most."""
+    """Number of the first sum, at least the total of `counts`; the last sum is 255 at most."""
     counts: bytes = b""
     """Symbols of each frame."""
     sums: bytes = b""
-    """Without any, this only says that parity follows."""
+    """Empty: an announcement that parity follows."""
     size: int = 0
-    """Bytes of its packet."""
+    """Bytes of the packet."""
 
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """What a receiver may heed from the next frame on."""
+    """Advice to the receiver from the next frame on."""
 
     texture: dict[int, tuple[int, int]]
-    """Of some ids (`sempic.texture`); those of all others stay, but before a key frame."""
+    """Texture by id (`sempic.texture`). Other ids keep theirs, except before a key frame."""
 
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """A packet that cannot be read, and why."""
+    """An unreadable packet."""
 
     why: str
     size: int
@@ -138,7 +138,7 @@ def begin(head: Head) -> bytes:
 
 
 def write_head(head: Head) -> bytes:
-    """The packet of a head, which may stand before any key frame."""
+    """The packet of a head, which may precede any key frame."""
     own = head.own.encode()
     rate = head.rate.numerator, head.rate.denominator
     numbers = [head.width, head.height, *rate, head.factor, head.classes - 1]
@@ -168,15 +168,15 @@ def write_parity(parity: Parity) -> bytes:
 
 
 def read_frame(content: bytes, version: int, number: int) -> Frame:
-    """The frame of a number from what its packet holds, unstuffed. Raises a BitstreamError."""
-    found = _parse(content, len(content) + 2, version, number)
-    if not isinstance(found, Frame) or found.number != number:
+    """The frame of a number from the content of its packet, unstuffed. Raises a BitstreamError."""
+    frame = _parse(content, len(content) + 2, version, number)
+    if not isinstance(frame, Frame) or frame.number != number:
         raise CorruptStream("no such frame")
-    return found
+    return frame
 
 
 def content_of(frame: Frame) -> bytes:
-    """What the packet of a frame holds, unstuffed: what is to be restored if it is lost."""
+    """The content of a frame's packet, unstuffed."""
     kind = Kind.KEY if frame.key else Kind.PREDICTED
     parts = [part for part in (frame.coarse, frame.labels) if part is not None]
     flags = (_COARSE if frame.coarse is not None else 0) | (
@@ -186,32 +186,32 @@ def content_of(frame: Frame) -> bytes:
     if len(parts) == 2:
         body.append(varint(len(parts[0])))
     tag = kind << 6 | flags | frame.number % NUMBERS
-    return _summed(bytes((tag,)), *body, *parts, number=frame.number)
+    return _with_checksum(bytes((tag,)), *body, *parts, number=frame.number)
 
 
 def write_frame(frame: Frame) -> bytes:
     """The packet of a frame. Raises InputError if it is too large."""
-    return _sent(content_of(frame))
+    return _framed(content_of(frame))
 
 
 @dataclass(slots=True)
 class Reader:
-    """Takes a stream in pieces of any size; what cannot be read is told and left behind."""
+    """Reads packets from pieces of any size, and skips damaged packets."""
 
     _held: bytearray = field(default_factory=bytearray)
     _version: int | None = None
     _skipped: int = 0
-    """Bytes left out of a packet that was too large."""
+    """Bytes of a packet that is too large."""
     _next: int | None = None
-    """Number of the frame that is to come; None: no frame is of use before a key frame."""
-    _key: bytes = b""
-    """What the last key frame's packet was."""
+    """Number of the next frame; None: only a key frame can be decoded."""
+    _last_key: bytes = b""
+    """Packet of the last key frame; repetitions are skipped."""
 
     def feed(self, data: bytes) -> Iterator[Head | Frame | Advice | Parity | Damage]:
-        """The packets that are whole now. Raises NotSempic or UnsupportedVersion, nothing else."""
+        """The packets completed by these bytes. Raises only NotSempic or UnsupportedVersion."""
         self._held += data
         if self._version is None:
-            if not self._starts():
+            if not self._has_header():
                 return
             self._version = self._held[len(MAGIC)]
             del self._held[: len(MAGIC) + 1]
@@ -221,15 +221,14 @@ class Reader:
             skipped, self._skipped = self._skipped, 0
             if skipped:
                 yield Damage("a packet is too large", skipped + end)
-            elif packet and packet != self._key and (found := self._read(packet)) is not None:
+            elif packet and packet != self._last_key and (found := self._read(packet)) is not None:
                 yield found
         if len(self._held) >= LARGEST:
             self._skipped += len(self._held)
             self._held.clear()
 
     def _read(self, packet: bytes) -> Head | Frame | Advice | Parity | Damage | None:
-        """What a packet holds; None: a kind that is not known here, or a frame that is of no
-        use."""
+        """The parsed packet; None: of an unknown kind, or a frame that cannot be decoded."""
         assert self._version is not None
         size = len(packet) + 1
         try:
@@ -239,19 +238,19 @@ class Reader:
             return Damage(_JOINED if joined else str(error), size)
         if isinstance(found, Frame):
             if found.key:
-                self._key = packet
+                self._last_key = packet
                 if self._next is not None and found.number < self._next:
-                    self._next = None  # another sequence, whose frames have numbers of their own
+                    self._next = None  # the frames of another sequence follow
                     return Damage(f"key frame {found.number} comes too late", size)
             self._next = found.number + 1
         return found
 
     @property
     def left(self) -> int:
-        """Bytes of a packet that has not ended."""
+        """Bytes of an unfinished packet."""
         return len(self._held) + self._skipped
 
-    def _starts(self) -> bool:
+    def _has_header(self) -> bool:
         held = self._held
         if held[:2] != MAGIC[: len(held)]:
             raise NotSempic(f"not a sempic sequence: it starts with {bytes(held[:2]).hex(' ')}")
@@ -261,29 +260,28 @@ class Reader:
 
 
 def _packet(*parts: bytes) -> bytes:
-    return _sent(_summed(*parts))
+    return _framed(_with_checksum(*parts))
 
 
-def _summed(*parts: bytes, number: int = 0) -> bytes:
+def _with_checksum(*parts: bytes, number: int = 0) -> bytes:
     content = b"".join(parts)
-    return content + _sum(content, VERSION, number)
+    return content + _checksum(content, VERSION, number)
 
 
-def _sum(content: bytes, version: int, number: int) -> bytes:
-    """A packet's checksum: shorter where little else depends on it, and then of a frame's whole
-    number, too, of which its tag has but the end."""
-    size = _sum_size(content, version)
-    whole = size < 4 and content[0] >> 6 == Kind.PREDICTED
-    before = varint(number) if whole else b""
-    return zlib.crc32(before + content).to_bytes(4, "little")[:size]
+def _checksum(content: bytes, version: int, number: int) -> bytes:
+    """A packet's checksum. The short one of a predicted frame covers the frame's whole number, of
+    which the tag has only the end."""
+    size = _checksum_size(content, version)
+    prefix = varint(number) if size < 4 and content[0] >> 6 == Kind.PREDICTED else b""
+    return zlib.crc32(prefix + content).to_bytes(4, "little")[:size]
 
 
-def _sum_size(content: bytes, version: int) -> int:
+def _checksum_size(content: bytes, version: int) -> int:
     long = version < SHORT_FROM or content[0] >> 6 in (Kind.HEAD, Kind.KEY)
     return 4 if long else 2
 
 
-def _sent(content: bytes) -> bytes:
+def _framed(content: bytes) -> bytes:
     sent = _stuff(content)
     if len(sent) >= LARGEST:
         raise InputError(f"a frame of {len(sent)} bytes is too large for a sequence")
@@ -293,8 +291,8 @@ def _sent(content: bytes) -> bytes:
 def _parse(
     content: bytes, size: int, version: int, expected: int | None
 ) -> Head | Frame | Advice | Parity | None:
-    """expected: the number of a predicted frame, or one that it is at most NUMBERS - 1 more than;
-    None: it is of no use."""
+    """expected: lower bound of a predicted frame's number, by at most NUMBERS - 1; None: predicted
+    frames cannot be decoded."""
     if not content:
         raise CorruptStream(_CHANGED)
     kind, number = content[0] >> 6, 0
@@ -302,15 +300,15 @@ def _parse(
         if expected is None:
             return None
         number = expected + (content[0] - expected) % NUMBERS
-    summed = _sum_size(content, version)
-    said = content[:-summed]
-    if not said or content[-summed:] != _sum(said, version, number):
+    checksum_size = _checksum_size(content, version)
+    body = content[:-checksum_size]
+    if not body or content[-checksum_size:] != _checksum(body, version, number):
         raise CorruptStream(_CHANGED)
     if kind == Kind.HEAD:
-        return _read_head(said, version)
+        return _read_head(body, version)
     if kind == Kind.ADVICE:
-        return _read_advice(said, size)
-    return replace(_read_frame(said, size, number), content=content)
+        return _read_advice(body, size)
+    return replace(_read_frame(body, size, number), content=content)
 
 
 def _read_head(content: bytes, version: int) -> Head:
@@ -325,9 +323,9 @@ def _read_head(content: bytes, version: int) -> Head:
     model, palette = divmod(content[at], 16)
     size, at = read_varint(content, at + 1, end)
     own = content[at : at + size].decode("utf-8", "replace")
-    odd = halved > 1 or (halved and factor % 2)
-    if 0 in (numerator, denominator, factor) or last > 255 or size > end - at or odd:
-        raise CorruptStream("the head says what cannot be")
+    is_odd = halved > 1 or (halved and factor % 2)
+    if 0 in (numerator, denominator, factor) or last > 255 or size > end - at or is_odd:
+        raise CorruptStream("the head has impossible values")
     return Head(
         width=width,
         height=height,
@@ -356,17 +354,17 @@ def _read_parity(content: bytes, size: int) -> Parity:
     span, at = read_varint(content, 1, end)
     wait, at = read_varint(content, at, end)
     if not 1 <= span <= SPAN or wait > SPAN:
-        raise CorruptStream("parity says what cannot be")
+        raise CorruptStream("parity has impossible values")
     if at == end:
         return Parity(span=span, wait=wait, size=size)
     group, at = read_varint(content, at, end)
     symbol, at = read_varint(content, at, end)
     counts, sums = content[at + 1 : at + 1 + span], content[at + 1 + span :]
     if not (symbol and sums) or len(sums) % symbol:
-        raise CorruptStream("parity says what cannot be")
+        raise CorruptStream("parity has impossible values")
     first = content[at]
     if not sum(counts) <= first <= 256 - len(sums) // symbol:
-        raise CorruptStream("parity says what cannot be")
+        raise CorruptStream("parity has impossible values")
     return Parity(
         span=span,
         wait=wait,
@@ -409,8 +407,8 @@ def _read_frame(content: bytes, size: int, number: int) -> Frame:
 
 
 def _stuff(content: bytes) -> bytes:
-    """The same without zeros: a byte 1 + n stands for n bytes that follow and then a zero, 255 for
-    254 bytes that no zero follows."""
+    """The content without zeros: a byte 1 + n stands for the next n bytes and a zero, 255 for the
+    next 254 bytes without a zero."""
     out = bytearray()
     for run in content.split(b"\0"):
         while len(run) >= 254:

@@ -1,4 +1,4 @@
-"""What a sequence holds and what each part costs."""
+"""Contents of a sequence and the bytes of each part."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from sempic.sequence.stream import Damage, Frame, Head, Parity
 
 
 def info(data: bytes) -> dict[str, Any]:
-    """Keys: version, width, height (pixels), rate (frames in a second), palette (name), model (id,
-    0 for any), frames, keys (how many of them are key frames), seconds, damaged (packets that
-    cannot be read), bytes, kbps (kbit in a second), bpp (bits for each pixel of each frame),
-    chunks ({"coarse": …, "labels": …}, and "parity" if there is any, in bytes), overhead (bytes of
-    all else), sizes (bytes of each frame). No payload is decoded.
+    """Contents of a sequence, without decoding payloads. Keys: version, width, height (pixels),
+    rate (frames in a second), palette (name), model (id, 0 for any), frames, keys (number of key
+    frames), seconds, damaged (number of unreadable packets), bytes, kbps (kbit in a second), bpp
+    (bits per pixel of each frame), chunks (bytes: {"coarse": …, "labels": …}, with "parity" if
+    there is any), overhead (all other bytes), sizes (bytes of each frame).
 
-    Raises a BitstreamError for what is no sequence, or whose head no decoder here takes.
+    Raises a BitstreamError for data that is no sequence, or whose head is not supported.
     """
     summary = Summary()
     summary.feed(checks.stream(data))
@@ -27,7 +27,7 @@ def info(data: bytes) -> dict[str, Any]:
 
 
 class Summary:
-    """`info` of a sequence that comes in pieces."""
+    """`info` of a sequence that arrives in pieces."""
 
     def __init__(self) -> None:
         self._reader = stream.Reader()
@@ -53,7 +53,7 @@ class Summary:
                 self._chunks["parity"] = self._chunks.get("parity", 0) + packet.size
 
     def info(self) -> dict[str, Any]:
-        """Of all pieces until now; raises a BitstreamError where `sempic.sequence.info` does."""
+        """`sempic.sequence.info` of all pieces until now; raises the same errors."""
         head, count, size = self._head, len(self._sizes), self._bytes
         if head is None:
             raise CorruptStream("the sequence has no head that can be read")

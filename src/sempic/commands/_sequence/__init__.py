@@ -1,0 +1,183 @@
+"""`sempic encode` and `sempic decode` of sequences: videos, cameras, folders of frames."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import time
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sempic import api, fields, files, processes, progress, sequence
+from sempic.commands._files import only_for
+from sempic.commands._sequence import sources, targets
+from sempic.commands._sequence.report import Tally, described, details, summary
+from sempic.errors import InputError, OutputError, naming, notes_to
+from sempic.jobs import apart
+from sempic.options import DecodeOptions, EncodeOptions
+from sempic.sequence import SequenceOptions
+from sempic.sequence.options import FASTEST, SLOWEST
+
+if TYPE_CHECKING:
+    from sempic.sequence import Moment, Unpacker
+    from sempic.sequence.summary import Summary
+
+__all__ = ["add_encode", "decode", "decodes", "described", "details", "encode", "encodes", "noted",
+           "rate"]  # fmt: skip
+
+_SHARED = ("quality", "label_quality", "model", "max_side")
+"""Options shared by pictures and sequences."""
+_PICTURES = "pictures, not for sequences"
+
+
+def add_encode(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("sequences", "of videos, cameras and streams")
+    group.add_argument(
+        "--sequence",
+        action="store_true",
+        help="read standard input as a video, or the pictures of a folder, in the order of their "
+        "names, as its frames; files such as .mp4, /dev/video0 and rtsp:// are videos anyway",
+    )
+    group.add_argument(
+        "--fps", type=rate, metavar="N", help="frames in a second; default: as the video has"
+    )
+    fields.add(group, SequenceOptions, but=_SHARED)
+
+
+def encodes(args: argparse.Namespace) -> bool:
+    """Whether the input is a sequence. Raises InputError for several videos, and for options of
+    sequences with pictures."""
+    from sempic.sequence.video import is_video
+
+    if args.sequence or any(map(is_video, args.inputs)):
+        if len(args.inputs) > 1:
+            raise InputError("one video at a time")
+        return True
+    names = fields.given(args, SequenceOptions).keys() - set(_SHARED)
+    names |= {"fps"} if args.fps else set()
+    only_for("videos; with --sequence the input is taken for one", sorted(names))
+    return False
+
+
+def encode(args: argparse.Namespace) -> int:
+    from sempic.sequence.summary import Summary
+
+    (name,) = args.inputs
+    unusable = [option for option in fields.given(args, EncodeOptions) if option not in _SHARED]
+    others = ("labels", "verifier", "prior", "manifest", "images")
+    only_for(_PICTURES, [*unusable, *filter(vars(args).get, others)])
+    options = SequenceOptions(**fields.given(args, SequenceOptions))
+    target = targets.sequence_path(name, args.output)
+    segmenter = vars(args).get("segmenter")
+    max_side = vars(args).get("max_side")
+    frames, frame_rate, count = sources.open_frames(
+        name, target, rate=args.fps, max_side=max_side, segmenter=segmenter
+    )
+    coder = api.Codec(segmenter=segmenter)
+    read = Summary()
+    start = time.perf_counter()
+    is_empty = True
+    with (
+        noted(name),
+        targets.sequence_writer(target) as write,
+        progress.bar(count, "frame") as advance,
+    ):
+        for piece in sequence.encode(frames, rate=frame_rate, codec=coder, **options.keywords()):
+            write(piece)
+            read.feed(piece)
+            is_empty = False
+            advance()
+    if is_empty:
+        raise InputError(f"{name}: a video without frames")
+    if target != "-" and not files.is_stream(target):
+        _report(args, name, target, read.info(), start)
+    return 0
+
+
+def noted(name: str) -> contextlib.AbstractContextManager[None]:
+    """Prints warnings of sempic at once, since a camera never ends."""
+
+    def note(text: str) -> None:
+        with progress.aside():
+            processes.say(f"{name}: {text}")
+
+    return notes_to(note)
+
+
+def decodes(args: argparse.Namespace) -> bool:
+    """Whether the input is a sequence, by its first bytes. Raises InputError for several files with
+    a sequence among them."""
+    found = list(filter(sources.is_sequence, args.inputs))
+    if found and len(args.inputs) > 1:
+        raise InputError(f"{found[0]}: a sequence; decode one at a time")
+    return bool(found)
+
+
+def decode(args: argparse.Namespace) -> int:
+    from sempic.sequence.pack import Unpacker
+    from sempic.sequence.painter import Painter
+    from sempic.sequence.summary import Summary
+
+    (name,) = args.inputs
+    others = ("only", "uncertainty", "samples", "prior", "manifest")
+    only_for(_PICTURES, filter(vars(args).get, others))
+    options = DecodeOptions(**fields.given(args, DecodeOptions))
+    target = args.output or targets.beside(name, ".mp4")
+    if target == "-":
+        raise OutputError("a video cannot go to standard output; name a file or a folder with -o")
+    receiver = vars(args).get("receiver")
+    apart((name, receiver), target)
+    if args.output is None and Path(target).exists():
+        raise OutputError(f"{target} exists, maybe the original; name the output with -o")
+    painter = Painter(api.Codec(receiver=receiver), **options.keywords())
+    unpacker, read, tally = Unpacker(), Summary(), Tally()
+    start = time.perf_counter()
+    with contextlib.ExitStack() as stack:
+        write: Callable[[Any], None] | None = None
+        stack.enter_context(noted(name))
+        advance = stack.enter_context(progress.bar(None, "frame"))
+        for moment in _moments(name, unpacker, read):
+            if write is None:
+                assert unpacker.head is not None
+                write = stack.enter_context(targets.picture_writer(target, unpacker.head.rate))
+            write(painter.paint(moment))
+            tally.add(moment)
+            advance()
+    if damage := tally.damage(unpacker.damage):
+        processes.say(f"{name}: {damage}")
+    _report(args, name, target, tally.record(read.info()), start)
+    return 0
+
+
+def _moments(name: str, unpacker: Unpacker, read: Summary) -> Iterator[Moment]:
+    """The frames of a file; also feeds the summary of what was read."""
+    for piece in sources.read_pieces(name):
+        with naming(Path(name)):
+            read.feed(piece)
+            yield from unpacker.feed(piece)
+    with naming(Path(name)):
+        rest = unpacker.close()
+    yield from rest
+
+
+def _report(
+    args: argparse.Namespace, name: str, target: str, info: dict[str, Any], start: float
+) -> None:
+    took = round(time.perf_counter() - start, 3)
+    record = {"path": name, "output": target, "took": took, **info}
+    print(json.dumps(record) if args.json else summary(record))
+
+
+def rate(text: str) -> Fraction:
+    """For argparse: frames in a second, such as 10, 12.5 or 30000/1001."""
+    with contextlib.suppress(ValueError, ZeroDivisionError):
+        value = Fraction(text)
+        if SLOWEST <= value <= FASTEST:
+            return value
+    raise argparse.ArgumentTypeError(
+        f"frames in a second are {float(SLOWEST)}…{FASTEST}, such as 10, 12.5 or 30000/1001, not "
+        f"{text!r}"
+    )

@@ -1,0 +1,104 @@
+"""Reads frames of videos and folders, and bytes of sequences."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from sempic import files
+from sempic.container import SEQUENCE_MAGIC
+from sempic.errors import ImageError, InputError, refused
+from sempic.jobs import apart, read_picture
+
+_PIECE_SIZE = 1 << 16
+_FOLDER_RATE = Fraction(10)
+"""Default for folders of frames, a second."""
+
+
+def open_frames(
+    name: str, target: str, *, rate: Fraction | None, max_side: int | None, segmenter: str | None
+) -> tuple[Iterable[Any], Fraction, int | None]:
+    """The frames of a video or folder, their rate, and their expected number.
+
+    Raises InputError if they cannot be read, OutputError if the target is one of the files read.
+    """
+    if Path(name).is_dir():
+        paths = _frame_files(Path(name))
+        apart((*map(str, paths), segmenter), target)
+        frames = _of_one_size(_read_pictures(paths, max_side))
+        return frames, rate or _FOLDER_RATE, len(paths)
+    from sempic.sequence.video import Source
+
+    apart((name, segmenter), target)
+    source = Source(name, rate=rate, max_side=max_side)
+    named = ((f"{name}: frame {number}", frame) for number, frame in enumerate(source))
+    return _of_one_size(named), source.rate, source.count
+
+
+def _frame_files(folder: Path) -> list[Path]:
+    """Raises InputError for a file that cannot be a frame: a frame may be missing."""
+    from sempic import formats, pictures
+
+    found = files.search(folder, pictures.SUFFIXES, formats.FOREIGN)
+    for path, why in found.faults:
+        raise InputError(f"{path}: {why}")
+    for suffix in found.foreign:
+        raise InputError(f"{folder}: {suffix} files in it cannot be read here")
+    if not found.files:
+        raise InputError(f"{folder}: no pictures in it")
+    return found.files
+
+
+def _read_pictures(paths: list[Path], max_side: int | None) -> Iterator[tuple[str, Any]]:
+    from sempic import pictures
+
+    for path in paths:
+        pixels = read_picture(path)
+        if max_side is not None:
+            pixels = pictures.shrink(pixels, None, max_side)[0]
+        yield str(path), pixels
+
+
+def _of_one_size(named_frames: Iterable[tuple[str, Any]]) -> Iterator[Any]:
+    """The frames without their names. Raises ImageError if one differs in size from the first."""
+    first = None
+    for name, pixels in named_frames:
+        size = f"{pixels.shape[1]}×{pixels.shape[0]}"
+        first = first or size
+        if size != first:
+            raise ImageError(f"{name} is {size}, and the first was {first}")
+        yield pixels
+
+
+def is_sequence(name: str) -> bool:
+    """Whether a file or standard input ("-") starts like a sequence. Raises InputError if standard
+    input cannot be read."""
+    if name == "-":
+        with refused(InputError, "cannot read standard input"):
+            return sys.stdin is not None and _standard_input().peek(2)[:2] == SEQUENCE_MAGIC
+    if not os.path.isfile(name):  # the first bytes of a pipe cannot be read twice
+        return False
+    try:
+        with open(name, "rb") as file:
+            return file.read(2) == SEQUENCE_MAGIC
+    except OSError:
+        return False  # the caller opens the file, too, and reports the error
+
+
+def read_pieces(name: str) -> Iterator[bytes]:
+    """The bytes of a file or of standard input ("-"), as they arrive. Raises InputError."""
+    if name == "-":
+        while piece := _standard_input().read1(_PIECE_SIZE):
+            yield piece
+        return
+    with refused(InputError, f"{name}: cannot read"), open(name, "rb") as file:
+        while piece := file.read(_PIECE_SIZE):
+            yield piece
+
+
+def _standard_input() -> Any:
+    return sys.stdin.buffer

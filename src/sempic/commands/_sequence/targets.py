@@ -1,0 +1,102 @@
+"""Names the outputs of sequences, and writes them."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from sempic import files, processes
+from sempic.errors import OutputError, SempicError
+from sempic.jobs import need_stdout, to_stdout
+
+
+def sequence_path(name: str, output: str | None) -> str:
+    """The path of the sequence made from `name`: the output, a file in the output if that is a
+    folder, or by default a file beside the source. Raises OutputError."""
+    from sempic import pictures
+    from sempic.sequence.video import READ
+
+    if output is None:
+        return "-" if name == "-" else beside(name, ".sempic")
+    if output != "-" and (output.endswith(("/", os.sep)) or os.path.isdir(output)):
+        with contextlib.suppress(OSError):  # opening the file reports the error
+            os.makedirs(output, exist_ok=True)
+        return str(Path(output, Path(beside(name, ".sempic")).name))
+    if Path(output).suffix.lower() in pictures.SUFFIXES | READ:
+        raise OutputError(f"{output}: a .sempic file under the name of a picture or a video")
+    return output
+
+
+def beside(name: str, suffix: str) -> str:
+    """The source's name with another suffix. Raises OutputError if the source is no file."""
+    path = Path(os.path.abspath(name) if name.strip("./") == "" else name)
+    if "://" in name or name.startswith("/dev/") or name == "-" or not path.name:
+        raise OutputError(f"{name}: name the output with -o")
+    return str(path.with_name(path.name + suffix) if path.is_dir() else path.with_suffix(suffix))
+
+
+@contextlib.contextmanager
+def sequence_writer(target: str) -> Iterator[Callable[[bytes], None]]:
+    """Writes bytes to a file or standard output at once. After an interruption the frames until
+    then stay, at the target or, if a file was there, beside it."""
+    if target == "-":
+        need_stdout()
+        yield to_stdout
+        return
+    from sempic.sequence.video import Growing
+
+    file = Growing(Path(target))
+    try:
+        yield file.write
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(file.interrupt()) from None
+    except SempicError as error:
+        kept = file.interrupt()
+        if kept and not file.is_new:
+            raise type(error)(f"{error}; {kept}") from error
+        raise
+    except BaseException:
+        file.close(keep=file.size > 0 and file.is_new)
+        raise
+    file.close(keep=file.size > 0)
+
+
+@contextlib.contextmanager
+def picture_writer(target: str, rate: Fraction) -> Iterator[Callable[[Any], None]]:
+    """Writes pictures to a video or a folder. After an interruption the video stays, at the target
+    or, if a file was there, beside it."""
+    from sempic.sequence.video import WRITTEN, Video
+
+    path = Path(target)
+    if path.suffix.lower() in WRITTEN and not path.is_dir():
+        video = Video(path, rate)
+        try:
+            yield video.add
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(video.interrupt()) from None
+        except BaseException:
+            video.close(keep=False)
+            raise
+        video.close(keep=True)
+        return
+    if path.suffix and not path.is_dir():
+        raise OutputError(f"{target}: a video is {', '.join(WRITTEN)}, or a folder of pictures")
+    with _folder_writer(path) as write:
+        yield write
+
+
+@contextlib.contextmanager
+def _folder_writer(folder: Path) -> Iterator[Callable[[Any], None]]:
+    """Writes numbered PNG files, and reports older files that seem to follow them."""
+    from sempic import pictures
+
+    files.make_folder(folder)
+    paths = (folder / f"{number:06d}.png" for number in itertools.count())
+    yield lambda picture: files.write(next(paths), pictures.encode(picture, ".png"))
+    if (after := next(paths)).exists():
+        processes.say(f"{after} and what follows were there before, and are none of these frames")

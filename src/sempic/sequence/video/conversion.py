@@ -1,0 +1,96 @@
+"""Decoded frames → RGB pictures: size, pixel aspect ratio, colour, transparency and rotation."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+
+from sempic.errors import warn
+from sempic.scene import Image
+
+BT709 = 1
+"""FFmpeg's number of the colour matrix, the primaries and the transfer curve of BT.709."""
+_UNSPECIFIED = 2
+"""FFmpeg's number of an unspecified colour matrix."""
+_HD_HEIGHT = 720
+"""Lines from which on players take an unspecified matrix for BT.709; FFmpeg takes BT.601."""
+_MAX_ASPECT = 4
+"""Greatest credible ratio of a pixel's sides; beyond it pixels are taken for square."""
+
+
+class Converter:
+    """Frames of one video → pictures of one size and orientation."""
+
+    def __init__(self, aspect: Fraction | None, max_side: int | None) -> None:
+        """aspect: a pixel's width by its height; None: 1. max_side: scales larger frames down."""
+        from av.video.reformatter import VideoReformatter
+
+        aspect = aspect or Fraction(1)
+        self._aspect = float(aspect) if 1 / _MAX_ASPECT <= aspect <= _MAX_ASPECT else 1.0
+        self._max_side = max_side
+        self._size: tuple[int, int] | None = None
+        """(width, height) of the first picture before rotation. Adaptive streams change their
+        resolution but not their aspect ratio: their later frames are scaled to this size."""
+        self._scaler = VideoReformatter()
+        self._rotation: tuple[bool, int] | None = None
+        """Of the first frame. Reading the side data of every frame would keep frames in memory:
+        PyAV frees them late."""
+
+    def square(self, width: int, height: int) -> tuple[int, int]:
+        """(width, height) of a frame with square pixels; the height stays."""
+        return max(1, round(width * self._aspect)), height
+
+    def convert(self, frame: Any) -> Image:
+        """uint8 (H, W, 3)."""
+        shown = self.square(frame.width, frame.height)
+        scale = 1.0
+        if self._max_side is not None:
+            scale = min(1.0, self._max_side / max(shown))
+        width, height = (max(1, round(side * scale)) for side in shown)
+        first = self._size = self._size or (width, height)
+        if abs(width * first[1] - height * first[0]) <= max(width, height, *first):
+            width, height = first  # the same proportions, but for rounding
+        is_hd = frame.colorspace == _UNSPECIFIED and frame.height >= _HD_HEIGHT
+        has_alpha = any(part.is_alpha for part in frame.format.components)
+        scaled = self._scaler.reformat(
+            frame,
+            width,
+            height,
+            "rgba" if has_alpha else "rgb24",
+            src_colorspace=BT709 if is_hd else None,
+            interpolation="AREA" if scale < 1 or height < frame.height else "BICUBIC",
+        )
+        picture: Any = scaled.to_ndarray()
+        if has_alpha:
+            picture = _over_white(picture)
+        if self._rotation is None:
+            self._rotation = _rotation(frame)
+        mirrored, quarters = self._rotation
+        if mirrored:
+            picture = picture[:, ::-1]
+        return np.ascontiguousarray(np.rot90(picture, -quarters))
+
+
+def _over_white(picture: Any) -> Image:
+    """uint8 (H, W, 4) with alpha → (H, W, 3), as in single pictures."""
+    alpha = picture[..., 3:] / np.float32(255)
+    if (alpha < 1).any():
+        warn("transparency is laid over white; a .sempic file has none")
+    blended: Image = np.rint(255 + (picture[..., :3] - np.float32(255)) * alpha).astype(np.uint8)
+    return blended
+
+
+def _rotation(frame: Any) -> tuple[bool, int]:
+    """Whether to mirror a frame left to right, and then by how many quarters to turn it
+    clockwise."""
+    matrices = [bytes(d) for d in frame.side_data if d.type.name == "DISPLAYMATRIX"]
+    if not matrices:
+        return False, 0
+    right, down, _, right_of_down, down_of_down = np.frombuffer(matrices[0], np.int32)[:5].tolist()
+    mirrored = right * down_of_down < down * right_of_down
+    if mirrored:
+        right, down = -right, -down
+    return mirrored, round(math.atan2(down, right) / (math.pi / 2))

@@ -1,0 +1,238 @@
+"""Videos → pictures at a constant rate."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import math
+import time
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import Any
+
+from sempic.errors import InputError, LimitExceeded, reason, warn
+from sempic.scene import Image
+from sempic.sequence.options import FASTEST, SLOWEST
+from sempic.sequence.video.clock import IDLE_SHARE, Arrivals, Clock
+from sempic.sequence.video.conversion import Converter
+from sempic.sequence.video.deinterlace import deinterlaced
+from sempic.sequence.video.names import HTTP
+from sempic.sequence.video.opening import Input
+
+_INDEX_LAST = (
+    "the index of such a file mostly stands at its end, which a pipe does not reach in time: name "
+    "the file, or put the index first (ffmpeg -i IN.mp4 -c copy -movflags +faststart OUT.mp4)"
+)
+_STATES_LENGTH = {"mp4", "matroska", "avi"}
+"""FFmpeg's names of formats that state their length; for others FFmpeg estimates it."""
+_TOLERATED, _TOLERATED_SHARE = 2, 0.05
+"""So many frames, or so large a share of them, may be missing without a warning."""
+_UNTIMED = {"h264", "hevc", "m4v", "mpegvideo"}
+"""FFmpeg's names of formats without timestamps, for which its `average_rate` is made up."""
+_MJPEG = "mpjpeg"
+"""FFmpeg's name of JPEG pictures over HTTP, as cameras send them: without timestamps or a rate.
+Their frames are timed by their arrival."""
+_LAG_SECONDS = 10.0
+"""Interval of the checks whether the reader keeps up with a live video."""
+_JITTER = 0.2
+"""Share of a frame period by which a frame may come late and still keep its turn. Timestamps are
+rounded, in Matroska to a millisecond, and those of cameras jitter."""
+_COVER = 0x0400
+"""FFmpeg's flag of a cover picture, which is no video."""
+_HDR = {16: "PQ", 18: "HLG"}
+"""Transfer curves of high dynamic range, by FFmpeg's numbers."""
+
+
+class Source:
+    """A video to be read, frame by frame, at a rate and a size."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        rate: Fraction | None = None,
+        max_side: int | None = None,
+        data: bytes | None = None,
+        max_pixels: int | None = None,
+    ) -> None:
+        """name: a file, "-" for standard input, a camera (/dev/video0) or a URL. rate: frames in a
+        second; None: the video's own. max_side: scales larger frames down. data: the video itself;
+        `name` is then for messages only. max_pixels: limit of a frame before it is scaled down.
+
+        Raises InputError if the video cannot be opened, LimitExceeded for larger frames.
+        """
+        self._name = name
+        self._input = Input(name, data, rate)
+        self._container = self._input.container
+        self._format: str = self._container.format.name
+        self._fault: Exception | None = None
+        """Why the video breaks off."""
+        self._asked = self._came = 0.0
+        """When the read of the last packet started and ended."""
+        streams = [v for v in self._container.streams.video if not v.disposition & _COVER]
+        if not streams:
+            self.close()
+            raise InputError(f"{name}: there is no video in it")
+        self._stream = streams[0]
+        self._stream_count = len(streams)
+        # Threads that decode several frames at once hold each back: too late for a live video.
+        is_live = self._input.is_live or self._input.is_sequential
+        self._stream.thread_type = "SLICE" if is_live else "AUTO"
+        self._converter = Converter(self._stream.sample_aspect_ratio, max_side)
+        if max_pixels is not None:
+            width, height = self._converter.square(self._stream.width, self._stream.height)
+            if width * height > max_pixels:
+                raise LimitExceeded(
+                    f"{width}×{height} is more than the limit of {max_pixels} pixels"
+                )
+            self._stream.codec_context.options = {"max_pixels": str(max_pixels)}
+        rates = [self._stream.average_rate, self._stream.guessed_rate]
+        if self._format in _UNTIMED:
+            rates.reverse()
+        own_rate = next(filter(None, rates), Fraction(25))
+        if not SLOWEST <= (rate or own_rate) <= FASTEST:
+            raise InputError(
+                f"{name}: it has {float(own_rate):g} frames in a second; from {float(SLOWEST):g} "
+                f"to {FASTEST} can be coded: say how many with --fps"
+            )
+        self._period = 1 / float(own_rate)
+        """Seconds from one frame of the video to the next."""
+        self.rate = (rate or own_rate).limit_denominator(1001)
+        seconds = self._seconds()
+        self.count = max(1, round(seconds * self.rate)) if seconds else None
+        """Expected number of frames; None: unknown."""
+
+    def __iter__(self) -> Iterator[Image]:
+        """uint8 (H, W, 3), once. Closes the video at the end, since its decoder has threads.
+
+        Raises InputError where the video breaks off.
+        """
+        try:
+            yield from self._pictures()
+        finally:
+            self.close()
+
+    def _pictures(self) -> Iterator[Image]:
+        from av.error import FFmpegError
+
+        clock, arrivals = Clock(self._period), Arrivals(1 / float(self.rate))
+        jitter = _JITTER * min(1.0, self._period * self.rate)
+        by_arrival = self._format == _MJPEG and self._input.is_live
+        due = 0
+        position = 0.0
+        last = None
+        try:
+            for frame in deinterlaced(self._decoded()):
+                timestamp = arrivals.read(self._asked, self._came) if by_arrival else frame.time
+                position = round(clock.read(timestamp) * self.rate, 6)
+                while last is not None and position > due + jitter:
+                    yield self._converter.convert(last)
+                    due += 1
+                last = frame
+        except (FFmpegError, OSError) as error:
+            self._fault = error
+        if last is not None and position + jitter >= due:
+            yield self._converter.convert(last)
+            due += 1
+        end = 0.0
+        if last is not None:
+            end = position + float((last.duration or 0) * (last.time_base or 0) * self.rate)
+        if self._fault is not None and not self._is_complete(end):
+            why = f"breaks off at frame {due}: {reason(self._fault)}"
+            if last is None and self._input.is_sequential and "mp4" in self._format.split(","):
+                why = _INDEX_LAST
+            raise InputError(f"{self._name}: {why}")
+        if clock.jumps:
+            times = "1 time" if clock.jumps == 1 else f"{clock.jumps} times"
+            warn(f"its timestamps jump ({times}): the next frame follows at once there")
+        elif last is not None:
+            self._warn_of_missing(due, end)
+
+    def _decoded(self) -> Iterator[Any]:
+        """The decoded frames until the end, or until the video breaks off: then `_fault` is set."""
+        from av import Packet
+        from av.error import FFmpegError
+
+        self._warn_of_losses()
+        packets = self._container.demux(self._stream)
+        has_frames, error = False, None
+        # A file at an address waits for its reader: its length in frames or bytes is known.
+        is_live = self._input.is_live and self.count is None and self._container.size < 0
+        checked, waited = time.monotonic(), 0.0
+        while self._fault is None:
+            self._asked = time.monotonic()
+            if is_live and self._asked - checked > _LAG_SECONDS:
+                if waited < IDLE_SHARE * (self._asked - checked):
+                    warn(
+                        "frames arrive faster than they can be encoded, so the delay grows: lower "
+                        "--fps or --max-side"
+                    )
+                checked, waited = self._asked, 0.0
+            try:
+                packet = self._input.read(lambda: next(packets, None))
+                self._came = time.monotonic()
+                waited += self._came - self._asked
+            except (FFmpegError, OSError) as fault:
+                self._fault = fault
+                packet = Packet()  # an empty packet flushes the decoder
+                packet.stream, packet.time_base = self._stream, self._stream.time_base
+            if packet is None:
+                break
+            try:
+                for frame in packet.decode():
+                    has_frames = True
+                    yield frame
+            except FFmpegError as cause:
+                error = cause
+            if has_frames and error is not None:
+                warn("packets of it cannot be decoded: what is in them is left out")
+                error = None
+        if not has_frames:
+            self._fault = self._fault or error
+
+    def _warn_of_losses(self) -> None:
+        if self._stream_count > 1:
+            warn(f"it has {self._stream_count} videos in it: all but the first are left out")
+        if (transfer := _HDR.get(self._stream.codec_context.color_trc)) is not None:
+            warn(f"its high dynamic range ({transfer}) is not shown: it looks dull")
+
+    def _seconds(self) -> float | None:
+        """Duration of the video by its container; None: unknown."""
+        stream, container = self._stream, self._container
+        if stream.duration and stream.time_base:
+            return float(stream.duration * stream.time_base)
+        if "matroska" not in self._format:
+            return None
+        with contextlib.suppress(ValueError):
+            hours, minutes, seconds = stream.metadata.get("DURATION", "").split(":")
+            return 3600 * int(hours) + 60 * int(minutes) + float(seconds)
+        if container.duration and len(container.streams) == 1:
+            return float(container.duration / 1e6)
+        return None
+
+    def _is_complete(self, end: float) -> bool:
+        """Whether the video is complete in spite of a fault. An HTTP response without a length ends
+        with its connection, which FFmpeg reports as an error; the video is complete if its last
+        frame ends where its container says. end: as of `_warn_of_missing`."""
+        is_cut = getattr(self._fault, "errno", None) == errno.EIO and self._container.size < 0
+        if not is_cut or not self._states_length or not self._name.startswith(HTTP):
+            return False
+        missing = (self._seconds() or math.inf) - end / self.rate
+        return missing < self._period / 2
+
+    @property
+    def _states_length(self) -> bool:
+        return bool(set(self._format.split(",")) & _STATES_LENGTH)
+
+    def _warn_of_missing(self, count: int, end: float) -> None:
+        """Warns if clearly fewer frames came than the container states. end: of the last frame, in
+        frames at the output rate."""
+        expected = self.count
+        if expected is None or not self._states_length:
+            return
+        if expected - end > max(_TOLERATED, _TOLERATED_SHARE * expected):
+            warn(f"{count} frames came of {expected} that it announces: it is cut short or damaged")
+
+    def close(self) -> None:
+        """Stops reading. A read that still blocks is left to its thread."""
+        self._input.close()

@@ -1,0 +1,96 @@
+"""Pictures → a video file."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sempic import files
+from sempic.errors import OutputError, refused
+from sempic.scene import Image
+from sempic.sequence.video.conversion import BT709
+from sempic.sequence.video.growing import kept_message, make_part
+from sempic.sequence.video.names import WRITTEN, ffmpeg_name
+
+_CRF = "16"
+_LIMITED_RANGE = 1
+
+
+class Video:
+    """A video file that is written picture by picture. Until `close` its name is `NAME.part`, if
+    that name is free."""
+
+    def __init__(self, path: Path, rate: Fraction) -> None:
+        """rate: frames in a second. Raises OutputError if the file cannot be made."""
+        import av
+
+        self._path = path
+        with self._writing():
+            stream = files.is_stream(path)
+            self._part = files.part_of(path) if stream else make_part(files.replaceable(path))
+        with files.removed_on_failure(self._part):
+            with self._writing():
+                format = WRITTEN[path.suffix.lower()]
+                self._container = av.open(ffmpeg_name(str(self._part)), "w", format=format)
+            name = "libx264" if "libx264" in av.codecs_available else "mpeg4"
+            self._stream: Any = self._container.add_stream(name, rate=rate)
+        self._has_pictures = False
+
+    def _writing(self) -> AbstractContextManager[None]:
+        """Turns errors of FFmpeg and the system into OutputError."""
+        from av.error import FFmpegError
+
+        return refused(OutputError, f"{self._path}: cannot write", FFmpegError, OSError)
+
+    def add(self, picture: Image) -> None:
+        """Writes a picture, uint8 (H, W, 3); all have the size of the first."""
+        import av
+
+        height, width = picture.shape[:2]
+        even = np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+        if not self._has_pictures:
+            self._stream.height, self._stream.width = even.shape[:2]
+            self._stream.pix_fmt = "yuv420p"
+            context = self._stream.codec_context
+            context.colorspace = context.color_primaries = context.color_trc = BT709
+            context.color_range = _LIMITED_RANGE
+            self._stream.options = {"crf": _CRF, "preset": "veryfast"}
+            self._has_pictures = True
+        # Without explicit colour metadata players choose the matrix by the size of the picture.
+        frame = av.VideoFrame.from_ndarray(even, format="rgb24").reformat(
+            format="yuv420p", dst_colorspace=BT709, dst_color_range=_LIMITED_RANGE
+        )
+        with self._writing():
+            self._container.mux(self._stream.encode(frame))
+
+    def close(self, *, keep: bool) -> None:
+        """Finishes the file, and moves it to its path (keep) or removes it."""
+        try:
+            self._finish()
+            if keep and self._has_pictures:
+                files.place(self._part, self._path)
+        finally:
+            self._part.unlink(missing_ok=True)
+
+    def interrupt(self) -> str:
+        """Finishes the file early, and returns a message that says where it is: at its path if
+        that is free, else at `NAME.part`. "": no picture was written."""
+        if not self._has_pictures or files.is_stream(self._path) or not self._path.exists():
+            self.close(keep=True)
+            return kept_message(self._path) if self._has_pictures else ""
+        try:
+            self._finish()
+        except BaseException:
+            self._part.unlink(missing_ok=True)
+            raise
+        return kept_message(self._path, self._part)
+
+    def _finish(self) -> None:
+        with self._writing():
+            if self._has_pictures:
+                self._container.mux(self._stream.encode(None))
+            self._container.close()

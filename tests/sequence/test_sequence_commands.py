@@ -1,0 +1,290 @@
+"""`sempic encode` and `sempic decode` of sequences."""
+
+import io
+import json
+import os
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+from conftest import FakeReceiver, FakeSegmenter
+from videos import FRAMES
+
+from sempic import api, cli, sequence
+from sempic.sequence import stream, video
+
+
+def test_the_command_line_goes_there_and_back(clip, capsys):
+    assert cli.main(["encode", "drive.mp4", "--key-interval", "0.3"]) == 0
+    data = (clip / "drive.sempic").read_bytes()
+    assert sequence.info(data)["frames"] == 6
+    assert sequence.info(data)["keys"] == 2
+    assert "6 frames of 64×48" in capsys.readouterr().out
+    assert cli.main(["info", "drive.sempic", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["frames"] == 6
+    assert cli.main(["info", "drive.sempic"]) == 0
+    assert "key frames" in capsys.readouterr().out
+    assert cli.main(["decode", "drive.sempic", "-o", "again.mkv"]) == 0
+    assert len(list(video.Source("again.mkv"))) == 6
+    assert video.Source("again.mkv").rate == 10
+    assert cli.main(["decode", "drive.sempic", "-o", "frames/"]) == 0
+    assert [p.name for p in sorted((clip / "frames").iterdir())] == [
+        f"{i:06d}.png" for i in range(6)
+    ]
+    assert cli.main(["encode", "frames", "--sequence", "-o", "b.sempic", "--fps", "12.5"]) == 0
+    assert sequence.info((clip / "b.sempic").read_bytes())["rate"] == 12.5
+
+
+def test_no_frame_of_a_folder_is_left_out_silently(clip, capsys):
+    (clip / "frames").mkdir()
+    PIL.Image.fromarray(FRAMES[0]).save(clip / "frames/0.png")
+    (clip / "frames/1.png").symlink_to("gone.png")
+    assert cli.main(["encode", "frames", "--sequence", "-o", "b.sempic"]) == 2
+    assert "1.png: a link that leads to no file" in capsys.readouterr().err
+    (clip / "frames/1.png").unlink()
+    (clip / "frames/1.HEIC").touch()
+    assert cli.main(["encode", "frames", "--sequence", "-o", "b.sempic"]) == 2
+    assert "frames: .heic files in it cannot be read here" in capsys.readouterr().err
+    assert not (clip / "b.sempic").exists()
+
+
+def test_a_folder_for_the_output(clip):
+    (clip / "there").mkdir()
+    assert cli.main(["encode", "drive.mp4", "-o", "there"]) == 0
+    assert cli.main(["encode", "drive.mp4", "-o", "new/"]) == 0
+    assert (clip / "new/drive.sempic").read_bytes() == (clip / "there/drive.sempic").read_bytes()
+    (clip / "frames.v1").mkdir()
+    PIL.Image.fromarray(FRAMES[0]).save(clip / "frames.v1/0.png")
+    os.chdir("frames.v1")
+    assert cli.main(["encode", "--sequence", "."]) == 0
+    assert (clip / "frames.v1.sempic").exists()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "encode drive.mp4 -o drive.mp4",
+        "encode drive.mp4 -o other.mp4",
+        "encode frames --sequence -o frames/0.png",
+        "encode frames --sequence -o link",
+        "encode drive.mp4 --segmenter net.onnx -o net.onnx",
+        "decode drive.sempic --receiver net.mp4 -o net.mp4",
+    ],
+)
+def test_no_target_is_a_source(clip, capsys, command):
+    (clip / "frames").mkdir()
+    PIL.Image.fromarray(FRAMES[0]).save(clip / "frames/0.png")
+    (clip / "link").symlink_to("frames/0.png")
+    for name in ("other.mp4", "net.onnx", "net.mp4"):
+        (clip / name).write_bytes(b"good")
+    (clip / "drive.sempic").write_bytes(b"".join(sequence.encode(FRAMES[:2], codec=api.Codec())))
+    before = {p: p.read_bytes() for p in clip.rglob("*") if p.is_file()}
+    assert cli.main(command.split()) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert {p: p.read_bytes() for p in clip.rglob("*") if p.is_file()} == before
+
+
+def test_standard_streams(clip, monkeypatch, capsys):
+    out = io.BytesIO()
+    pipe = io.TextIOWrapper(out, write_through=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", pipe)
+        assert cli.main(["encode", "drive.mp4", "-o", "-"]) == 0
+    back = io.TextIOWrapper(io.BufferedReader(io.BytesIO(out.getvalue())))
+    monkeypatch.setattr(sys, "stdin", back)
+    assert cli.main(["decode", "-", "-o", "out.mp4"]) == 0
+    assert len(list(video.Source("out.mp4"))) == 6
+
+
+@pytest.mark.parametrize("names", [("-", "drive.sempic"), ("drive.sempic", "-")])
+def test_a_sequence_on_standard_input_is_decoded_alone(place, monkeypatch, capsys, names):
+    data = b"".join(sequence.encode(FRAMES[:1], codec=api.Codec()))
+    Path("drive.sempic").write_bytes(b"no sequence")
+    stdin = io.TextIOWrapper(io.BufferedReader(io.BytesIO(data)))
+    monkeypatch.setattr(sys, "stdin", stdin)
+    assert cli.main(["decode", *names, "-o", "x/"]) == 2
+    assert capsys.readouterr().err == "sempic: -: a sequence; decode one at a time\n"
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
+def test_a_full_disk_behind_standard_output_is_one_line(clip, monkeypatch, capsys):
+    with monkeypatch.context() as patch, open("/dev/full", "wb", buffering=0) as full:
+        patch.setattr(sys, "stdout", io.TextIOWrapper(full, write_through=True))
+        assert cli.main(["encode", "drive.mp4", "-o", "-"]) == 2
+    told = capsys.readouterr().err
+    assert told == "sempic: cannot write to standard output: No space left on device\n"
+
+
+def test_a_frame_of_another_size_is_named(clip, capsys):
+    (clip / "frames").mkdir()
+    for name, size in (("a", (64, 48)), ("b", (64, 48)), ("c", (10, 20))):
+        PIL.Image.new("RGB", size).save(clip / f"frames/{name}.png")
+    assert cli.main(["encode", "frames", "--sequence", "-o", "x.sempic"]) == 2
+    told = "sempic: frames/c.png is 10×20, and the first was 64×48\n"
+    assert capsys.readouterr().err == told
+
+
+@pytest.mark.parametrize("text", ["1000", "0", "1/0", "fast", "nan"])
+def test_rates_that_cannot_be(capsys, text):
+    with pytest.raises(SystemExit) as end:
+        cli.main(["encode", "drive.mp4", "--fps", text])
+    assert end.value.code == 2
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert told.endswith(
+        f"--fps: frames in a second are 0.01…240, such as 10, 12.5 or 30000/1001, not '{text}'"
+    )
+
+
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        ("encode drive.mp4 --keep sign", "--keep is for pictures"),
+        ("encode drive.mp4 drive.mp4", "one video at a time"),
+        ("encode photo.png --bitrate 16k", "--bitrate is for videos"),
+        ("encode photo.png --fps 5", "--fps is for videos"),
+        ("encode text.mp4", "text.mp4: not a video"),
+        ("encode none.mp4", "none.mp4: not a video that can be read: No such file"),
+        ("encode rtsp://host/x", "name the output"),
+        ("encode drive.mp4 -o drive.mp4", "under the name of a picture or a video"),
+        ("decode drive.sempic -o out.txt", "a video is"),
+        ("decode drive.sempic --only labels", "--only is for pictures"),
+        ("decode drive.sempic -o -", "cannot go to standard output"),
+        ("decode drive.sempic", "exists"),
+        ("decode cut.sempic -o x.mp4", "no frame"),
+    ],
+)
+def test_what_goes_wrong_takes_one_line(clip, capsys, command, says):
+    PIL.Image.fromarray(FRAMES[0]).save("photo.png")
+    (clip / "text.mp4").write_text("no video")
+    data = b"".join(sequence.encode(FRAMES[:2], codec=api.Codec()))
+    (clip / "drive.sempic").write_bytes(data)
+    (clip / "cut.sempic").write_bytes(data[:30])
+    before = {p: p.read_bytes() for p in clip.iterdir()}
+    assert cli.main(command.split()) == 2
+    message = capsys.readouterr().err
+    assert says in message
+    assert message.count("\n") == 1
+    assert {p: p.read_bytes() for p in clip.iterdir()} == before
+
+
+def test_lost_frames_are_said(clip, capsys):
+    pieces = list(sequence.encode(FRAMES, codec=api.Codec(), key_interval=0.3))
+    (clip / "lossy.sempic").write_bytes(b"".join(pieces[:1] + pieces[2:]))
+    assert cli.main(["decode", "lossy.sempic", "-o", "x.mp4"]) == 0
+    assert "needs a frame that is lost" in capsys.readouterr().err
+    assert len(list(video.Source("x.mp4"))) == 6
+
+
+def test_what_is_lost_takes_one_line_in_the_order_of_numbers(clip, capsys):
+    frames = [FRAMES[i % 6] for i in range(24)]
+    pieces = list(sequence.encode(frames, codec=api.Codec(), key_interval=1))
+    broken = bytes([*pieces[21][:-2], pieces[21][-2] ^ 1, 0])
+    left = [*pieces[:3], *pieces[4:13], *pieces[14:21], broken, *pieces[22:], b"cut"]
+    (clip / "lossy.sempic").write_bytes(b"".join(left))
+    assert cli.main(["decode", "lossy.sempic", "-o", "x.mp4"]) == 0
+    assert capsys.readouterr().err == (
+        "sempic: lossy.sempic: frames 3 to 9, 13 to 19, 21 to 23: each is lost or needs a frame "
+        "that is lost; a checksum does not match: a packet was changed or cut; "
+        "the last 3 bytes are no whole frame\n"
+    )
+    (clip / "lossy.sempic").write_bytes(b"".join(pieces[:9] + pieces[10:]))
+    assert cli.main(["decode", "lossy.sempic", "-o", "x.mp4"]) == 0
+    assert "frame 9: it is lost" in capsys.readouterr().err
+    pieces = list(sequence.encode(frames, codec=api.Codec(), key_interval=0.2))
+    left = [piece for number, piece in enumerate(pieces) if number % 2 == 0]
+    (clip / "lossy.sempic").write_bytes(b"".join(left))
+    assert cli.main(["decode", "lossy.sempic", "-o", "x.mp4"]) == 0
+    assert "17, 19 and others, 11 in all:" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("gone", "lost"), [((), 0), ((1, 2, 4), 5), ((0, 1), 2)], ids=["restored", "lost", "at first"]
+)
+@pytest.mark.parametrize("source", ["guarded.sempic", "-"])
+def test_decode_reports_what_it_wrote(clip, monkeypatch, capsys, gone, lost, source):
+    """Also where a part of that never arrived."""
+    if gone:
+        made = list(
+            sequence.encode(FRAMES, codec=api.Codec(), key_interval=0.2 if 0 in gone else 9)
+        )
+        left = [piece for number, piece in enumerate(made) if number not in gone]
+        data = b"".join([made[0][:3], *left] if 0 in gone else left)
+    else:
+        data = (Path(__file__).parents[2] / "vectors/sequences/parity.sempic").read_bytes()
+    (clip / "guarded.sempic").write_bytes(data)
+    stdin = io.TextIOWrapper(io.BufferedReader(io.BytesIO(data)))
+    monkeypatch.setattr(sys, "stdin", stdin)
+    assert cli.main(["decode", source, "-o", "x.mp4", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    written = len(list(video.Source("x.mp4")))
+    assert (told["frames"], told["lost"], told["bytes"]) == (written, lost, len(data))
+    assert told["seconds"] == written / told["rate"]
+    assert told["kbps"] == pytest.approx(8 * len(data) / told["seconds"] / 1000)
+    (clip / "guarded.sempic").write_bytes(data)
+    assert cli.main(["decode", "guarded.sempic", "-o", "x.mp4"]) == 0
+    assert f": {written} frames of " in capsys.readouterr().out
+
+
+def test_what_is_reported_is_of_what_was_read_and_written(clip, monkeypatch, capsys):
+    """Neither file is opened once more: it may have grown, or be gone, or be a pipe."""
+    info = sequence.info
+    monkeypatch.setattr(Path, "read_bytes", None)
+    assert cli.main(["encode", "drive.mp4", "--json"]) == 0
+    told = [json.loads(capsys.readouterr().out)]
+    assert cli.main(["decode", "drive.sempic", "-o", "x.mp4", "--json"]) == 0
+    told.append(json.loads(capsys.readouterr().out))
+    monkeypatch.undo()
+    monkeypatch.chdir(clip)
+    found = info((clip / "drive.sempic").read_bytes())
+    for record in told:
+        assert {key: record[key] for key in found} == found
+
+
+def test_a_sequence_of_another_version_is_named(clip, capsys):
+    (clip / "new.sempic").write_bytes(stream.MAGIC + bytes([99, 1, 0]))
+    assert cli.main(["decode", "new.sempic", "-o", "x.mp4"]) == 2
+    assert capsys.readouterr().err == "sempic: new.sempic: sequence version 99 is not known here\n"
+
+
+def test_frames_of_a_longer_sequence_that_was_there_before_are_told(clip, capsys):
+    assert cli.main(["encode", "drive.mp4"]) == 0
+    for _ in range(2):  # its own frames are replaced without a word
+        assert cli.main(["decode", "drive.sempic", "-o", "frames/"]) == 0
+        assert capsys.readouterr().err == ""
+    assert cli.main(["encode", "drive.mp4", "--fps", "5", "-o", "short.sempic"]) == 0
+    assert cli.main(["decode", "short.sempic", "-o", "frames"]) == 0
+    assert "frames/000003.png" in (said := capsys.readouterr().err)
+    assert said.count("\n") == 1
+    assert len(list((clip / "frames").iterdir())) == 6
+
+
+def test_what_is_warned_of_in_decoding_is_said_once(clip, monkeypatch, capsys):
+    assert cli.main(["encode", "drive.mp4", "--model", "3"]) == 0
+    capsys.readouterr()
+
+    class Other(FakeReceiver):
+        model_id = 4
+
+    monkeypatch.setattr(api.Codec, "receiver", Other())
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        assert cli.main(["decode", "drive.sempic", "-o", "x.mp4"]) == 0
+    assert not told
+    note = "sempic: drive.sempic: the stream is for receiver 3; this is receiver 4\n"
+    assert capsys.readouterr().err == note
+
+
+def test_a_segmenter_that_knows_too_little_sends_no_map(clip, monkeypatch, capsys):
+    class Unsure(FakeSegmenter):
+        def predict(self, image):
+            return super().predict(image)[0], np.full((12, *image.shape[:2]), 20, np.uint8)
+
+    monkeypatch.setattr(api.Codec, "segmenter", Unsure())
+    assert cli.main(["encode", "drive.mp4"]) == 0
+    assert "without a label map" in capsys.readouterr().err
+    data = (clip / "drive.sempic").read_bytes()
+    assert sequence.info(data)["chunks"]["labels"] == 0
+    assert all(m.scene.labels is None for m in sequence.Unpacker().feed(data))

@@ -1,0 +1,81 @@
+"""Times of frames, by timestamps and by arrival."""
+
+import itertools
+import time
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from videos import camera, numbered, numbers
+
+from sempic import cli, errors
+from sempic.errors import InputError
+from sempic.sequence import video
+from sempic.sequence.video import clock
+
+
+@pytest.mark.parametrize("rate", [24, Fraction(30000, 1001), 30, 60])
+def test_timestamps_in_milliseconds_double_and_lose_no_frame(clip, rate):
+    numbered("x.mkv", 20, rate=rate)
+    assert numbers(video.Source("x.mkv")) == list(range(20))
+
+
+def test_frames_that_come_late_or_early_a_little_have_their_turn(clip):
+    numbered("x.mkv", 20, times=[100 * n + (n * 7 % 15) for n in range(20)])
+    assert numbers(video.Source("x.mkv", rate=Fraction(10))) == list(range(20))
+
+
+@pytest.mark.parametrize(("format", "codec"), [("h264", "libx264"), ("hevc", "libx265")])
+def test_a_stream_without_timestamps_has_all_its_frames_and_its_own_rate(clip, format, codec):
+    numbered(f"x.{format}", 12, format=format, codec=codec)
+    source = video.Source(f"x.{format}")
+    assert source.rate == 10
+    assert numbers(source) == list(range(12))
+
+
+def test_a_gap_shows_the_last_frame_and_another_clock_begins_anew(clip, capsys):
+    numbered("gap.mkv", 4, times=[0, 100, 500, 600])
+    assert numbers(video.Source("gap.mkv", rate=Fraction(10))) == [0, 1, 1, 1, 1, 2, 3]
+    numbered("set.mkv", 4, times=[0, 100, 10**9, 10**9 + 100])
+    with pytest.warns(errors.SempicWarning, match="jump"):
+        assert numbers(video.Source("set.mkv", rate=Fraction(10))) == [0, 1, 2, 3]
+    assert cli.main(["encode", "set.mkv", "--fps", "10"]) == 0
+    assert capsys.readouterr().err.splitlines() == [
+        "sempic: set.mkv: its timestamps jump (1 time): the next frame follows at once there"
+    ]
+    numbered("x.ts", 12)
+    data = (clip / "x.ts").read_bytes()
+    (clip / "x.ts").write_bytes(data + data)
+    with pytest.warns(errors.SempicWarning, match="jump"):
+        assert numbers(video.Source("x.ts")) == [*range(12), *range(12)]
+
+
+def test_cameras_that_send_single_pictures_keep_their_time(place):
+    """FFmpeg assumes 25 pictures a second where there are no timestamps."""
+    came = []
+    with camera(10, 0.1) as address, pytest.raises(InputError, match="breaks off"):
+        came.extend(video.Source(address, rate=Fraction(10)))
+    assert len(came) >= 7
+
+
+def test_a_coder_that_is_too_slow_for_single_pictures_takes_each_in_turn(place):
+    """Time spent on coding is no gap to fill: filling takes more coding, and so on."""
+    shown = []
+    with camera(31, 0.02) as address:
+        for frame in itertools.islice(video.Source(address, rate=Fraction(25)), 12):
+            shown.append(round(frame.mean() / 8))
+            time.sleep(0.1)
+    assert len(set(shown)) >= 8
+
+
+def test_the_time_of_single_pictures_is_that_of_the_clock(place):
+    """If a coder is fast enough on average, though key frames are slow; real gaps stay gaps."""
+    arrivals, now, found = clock.Arrivals(0.1), 0.0, []
+    for number in range(100):
+        asked = now
+        now = max(asked, 5.0 + 0.1 * number + (20.0 if number >= 50 else 0.0))
+        found.append(arrivals.read(asked, now))
+        now += 0.35 if number % 20 == 0 else 0.05
+    steps = np.diff(found)
+    assert steps[49] == pytest.approx(20.1)
+    np.testing.assert_allclose(np.delete(steps, 49), 0.1, atol=1e-6)

@@ -1,0 +1,152 @@
+"""Size, shape, colour, transparency and rotation of frames."""
+
+import contextlib
+import struct
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from conftest import FakeSegmenter
+from scenes import drive
+from videos import numbered
+
+from sempic import api, cli, errors
+from sempic.batch.work import noting
+from sempic.errors import SempicWarning
+from sempic.sequence import video
+
+
+@pytest.mark.parametrize(
+    ("aspect", "width"), [(Fraction(4, 3), 85), (Fraction(1, 2), 32), (Fraction(1000), 64)]
+)
+def test_pixels_that_are_not_square_are_made_so(clip, aspect, width):
+    numbered("x.mp4", 2, sample_aspect_ratio=aspect)
+    assert {frame.shape for frame in video.Source("x.mp4")} == {(48, width, 3)}
+    small, _ = video.Source("x.mp4", max_side=32)
+    scale = 32 / max(48, width)
+    assert small.shape == (round(48 * scale), round(width * scale), 3)
+    with pytest.raises(errors.LimitExceeded):
+        video.Source("x.mp4", max_pixels=48 * width - 1)
+
+
+@pytest.mark.parametrize(
+    ("matrix", "shown"),
+    [
+        ((0, 1, -1, 0), lambda p: np.rot90(p, -1)),
+        ((0, -1, 1, 0), np.rot90),
+        ((-1, 0, 0, -1), lambda p: p[::-1, ::-1]),
+        ((-1, 0, 0, 1), lambda p: p[:, ::-1]),
+        ((1, 0, 0, -1), lambda p: p[::-1]),
+        ((0, 1, 1, 0), lambda p: p.transpose(1, 0, 2)),
+    ],
+)
+def test_a_video_is_turned_and_mirrored_as_it_says(clip, matrix, shown):
+    picture = np.zeros((48, 64, 3), np.uint8)
+    picture[:16, :16], picture[:16, 48:] = 220, 110
+    file = video.Video(clip / "x.mp4", Fraction(10))
+    file.add(picture)
+    file.close(keep=True)
+    data = bytearray((clip / "x.mp4").read_bytes())
+    at = data.index(b"tkhd") + 44
+    a, b, c, d = (65536 * value for value in matrix)
+    data[at : at + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    (clip / "x.mp4").write_bytes(data)
+    (found,) = video.Source("x.mp4")
+    assert np.abs(found - shown(picture).astype(int)).mean() < 4
+
+
+def test_colours_are_what_players_take_them_for(tmp_path):
+    colour = np.array((200, 30, 40))
+    for height in (48, 720):
+        frame = np.broadcast_to(colour.astype(np.uint8), (height, 64, 3))
+        file = video.Video(tmp_path / "x.mp4", Fraction(10))
+        file.add(frame)
+        file.close(keep=True)
+        (again,) = video.Source(str(tmp_path / "x.mp4"))
+        assert np.abs(again - colour).max() <= 3
+        with av.open(tmp_path / "x.mp4") as made:
+            assert made.streams.video[0].codec_context.colorspace == 1  # BT.709, told
+        matrix = 1 if height == 720 else 5
+        with av.open(tmp_path / "untold.mp4", "w") as out:
+            stream = out.add_stream("libx264", rate=10)
+            stream.width, stream.height, stream.pix_fmt = 64, height, "yuv420p"
+            said = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame))
+            said = said.reformat(format="yuv420p", dst_colorspace=matrix)
+            said.colorspace = 2
+            out.mux(stream.encode(said))
+            out.mux(stream.encode(None))
+        (again,) = video.Source(str(tmp_path / "untold.mp4"))
+        assert np.abs(again - colour).max() <= 3
+
+
+def test_transparency_is_laid_over_white(place):
+    """As in single pictures."""
+    clear = np.full((48, 64, 4), 90, np.uint8)
+    for alpha, told in ((255, False), (0, True)):
+        clear[..., 3] = alpha
+        with av.open("x.mov", "w") as out:
+            stream = out.add_stream("qtrle", rate=10)
+            stream.width, stream.height, stream.pix_fmt = 64, 48, "argb"
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(clear, "rgba")))
+            out.mux(stream.encode(None))
+        said = pytest.warns(SempicWarning, match="over white") if told else contextlib.nullcontext()
+        with said:
+            (frame,) = video.Source("x.mov")
+        assert (frame == (255 if told else 90)).all()
+
+
+def test_what_is_to_be_said_of_a_camera_is_said_once_and_before_it_ends(place, monkeypatch, capsys):
+    with av.open("x.mov", "w") as out:
+        stream = out.add_stream("qtrle", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "argb"
+        for picture, _ in drive(6):
+            clear = np.dstack([picture, np.full((48, 64), 200, np.uint8)])
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(clear, "rgba")))
+        out.mux(stream.encode(None))
+    told = []
+
+    class Interrupted(FakeSegmenter):
+        def predict(self, image):
+            told.append(capsys.readouterr().err)
+            if len(told) == 3:
+                raise KeyboardInterrupt
+            return super().predict(image)
+
+    monkeypatch.setattr(api.Codec, "segmenter", Interrupted())
+    command = ["encode", "x.mov", "--segment-every", "1", "-o", "x.sempic"]
+    assert cli.main(command) == 2
+    note = "sempic: x.mov: transparency is laid over white; a .sempic file has none\n"
+    assert told == [note, "", ""]
+    assert capsys.readouterr().err == "sempic: interrupted; x.sempic has all frames until now\n"
+    with noting() as record:
+        assert len(list(video.Source("x.mov"))) == 6
+    assert len(record["notes"]) == 1
+
+
+def joined(name, *sizes):
+    """Six frames of each size, one behind the other."""
+    with open(name, "wb") as out:
+        for width, height in sizes:
+            with av.open("part.h264", "w") as part:
+                stream = part.add_stream("libx264", rate=10)
+                stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+                for number in range(6):
+                    grey = np.full((height, width, 3), 40 * number, np.uint8)
+                    part.mux(stream.encode(av.VideoFrame.from_ndarray(grey)))
+                part.mux(stream.encode(None))
+            out.write(Path("part.h264").read_bytes())
+
+
+def test_a_stream_that_heeds_its_network_keeps_the_size_of_its_first_frame(place):
+    joined("x.h264", (128, 72), (86, 48), (128, 72))
+    assert [frame.shape for frame in video.Source("x.h264")] == [(72, 128, 3)] * 18
+    joined("x.h264", (86, 48), (128, 72))
+    assert [frame.shape for frame in video.Source("x.h264")] == [(48, 86, 3)] * 12
+
+
+def test_a_frame_of_other_proportions_is_named_with_its_file(place, capsys):
+    joined("x.h264", (64, 48), (96, 48))
+    assert cli.main(["encode", "x.h264"]) == 2
+    assert capsys.readouterr().err == "sempic: x.h264: frame 6 is 96×48, and the first was 64×48\n"

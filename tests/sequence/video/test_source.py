@@ -1,0 +1,173 @@
+"""Rates, lengths, streams and damage of videos."""
+
+import gc
+import os
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from scenes import drive
+from videos import noisy, numbered, numbers
+
+from sempic import cli, sequence
+from sempic.errors import InputError, SempicWarning
+from sempic.sequence import video
+
+
+def test_rate_and_size_of_a_video_can_be_changed(clip):
+    found = list(video.Source("drive.mp4", rate=Fraction(5), max_side=32))
+    assert [f.shape for f in found] == [(24, 32, 3)] * 3
+    assert len(list(video.Source("drive.mp4", rate=Fraction(20)))) == 11
+
+
+@pytest.mark.parametrize(("rate", "fps"), [(Fraction(1, 3600), "0.01"), (1000, "10")])
+def test_a_rate_that_cannot_be_is_named_with_what_to_do(clip, capsys, rate, fps):
+    numbered("x.mp4", 3, rate=rate)
+    assert cli.main(["encode", "x.mp4"]) == 2
+    told = capsys.readouterr().err
+    assert "x.mp4: it has" in told
+    assert "say how many with --fps" in told
+    assert not (clip / "x.sempic").exists()
+    assert cli.main(["encode", "x.mp4", "--fps", fps]) == 0
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="Linux counts threads there")
+def test_a_source_keeps_no_frames_and_no_threads(clip):
+    """Left to the garbage collector, hundreds would add up."""
+    gc.collect()
+    gc.disable()
+    try:
+        before = len(os.listdir("/proc/self/task"))
+        frames = iter(video.Source("drive.mp4", max_side=32))
+        next(frames)
+        during = len(os.listdir("/proc/self/task"))
+        next(frames)
+        next(frames)
+        assert len(os.listdir("/proc/self/task")) == during
+        del frames
+        assert len(os.listdir("/proc/self/task")) <= before
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize(
+    ("name", "announced"),
+    [("clip.mkv", 20), ("clip.avi", 10)],  # of .avi FFmpeg halves it where half of the file is gone
+)
+@pytest.mark.parametrize("fps", [(), ("--fps", "5")])
+def test_fewer_frames_than_announced_are_said(clip, capsys, name, announced, fps):
+    whole = noisy(name).read_bytes()
+    assert cli.main(["encode", name, *fps, "-o", "x.sempic"]) == 0
+    assert capsys.readouterr().err == ""
+    (clip / name).write_bytes(whole[: len(whole) // 2])
+    assert cli.main(["encode", name, *fps, "-o", "x.sempic"]) == 0
+    told = capsys.readouterr().err
+    count = sequence.info((clip / "x.sempic").read_bytes())["frames"]
+    announced //= 2 if fps else 1
+    assert told == (
+        f"sempic: {name}: {count} frames came of {announced} that it announces: "
+        "it is cut short or damaged\n"
+    )
+
+
+def test_a_last_frame_that_lasts_is_not_missing(clip, capsys):
+    noisy("clip.mkv", 10, last=30)
+    assert video.Source("clip.mkv").count > 30
+    assert cli.main(["encode", "clip.mkv", "-o", "x.sempic"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("codec", "gone", "shown"),
+    [
+        ("libx264", 8, [0, 1, 2, 3, 4, 5, 6, 7, 7, 9]),  # damaged
+        ("libvpx", None, list(range(6, 16))),  # joined late: its first pictures are made of others
+    ],
+)
+def test_packets_that_cannot_be_decoded_are_left_out_and_said(place, codec, gone, shown):
+    numbered("x.mkv", 24, codec=codec, gop_size=6)
+    with av.open("x.mkv") as before, av.open("y.mkv", "w") as after:
+        out = after.add_stream_from_template(before.streams.video[0])
+        for number, packet in enumerate(before.demux(video=0)):
+            if packet.size and (gone is not None or number > 1):
+                sent = av.Packet(bytes(packet.size) if number == gone else bytes(packet))
+                sent.pts, sent.dts, sent.time_base = packet.pts, packet.dts, packet.time_base
+                sent.stream, sent.is_keyframe = out, packet.is_keyframe
+                after.mux(sent)
+    with pytest.warns(SempicWarning) as told:
+        assert numbers(video.Source("y.mkv"))[:10] == shown
+    assert "of it cannot be decoded" in str(told[0].message)
+
+
+def test_what_holds_no_picture_that_can_be_decoded_is_an_error(place):
+    numbered("x.ts", 12)
+    data = Path("x.ts").read_bytes()
+    begin = next(at for at in range(0, len(data), 188) if b"\x67" in data[at : at + 188])
+    with pytest.raises(InputError, match=r"breaks off at frame 0|not a video"):
+        list(video.Source("x", data=data[begin + 10 * 188 :]))
+
+
+def with_cover(name, *, moving):
+    """A file whose first picture is that of its cover; moving: and then a video of six frames."""
+    with av.open(name, "w") as out:
+        cover = out.add_stream("mjpeg", rate=10)
+        cover.width, cover.height, cover.pix_fmt = 32, 32, "yuvj420p"
+        cover.disposition = av.stream.Disposition.attached_pic
+        film = out.add_stream("libx264", rate=10) if moving else out.add_stream("aac", rate=44100)
+        if moving:
+            film.width, film.height, film.pix_fmt = 64, 48, "yuv420p"
+        out.mux(cover.encode(av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8))))
+        for number in range(6):
+            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 8 * number, np.uint8))
+            if not moving:
+                frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
+                frame.sample_rate, frame.pts = 44100, 1024 * number
+            out.mux(film.encode(frame))
+        out.mux(film.encode(None))
+
+
+def test_a_cover_is_no_video(place):
+    with_cover("x.mp4", moving=True)
+    assert numbers(video.Source("x.mp4")) == list(range(6))
+    with_cover("x.mp4", moving=False)
+    with pytest.raises(InputError, match="there is no video in it"):
+        video.Source("x.mp4")
+
+
+def test_further_videos_in_a_file_are_said(place):
+    with av.open("x.mkv", "w") as out:
+        streams = [out.add_stream("libx264", rate=10) for _ in range(2)]
+        for stream in streams:
+            stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for stream in streams:
+            for number in range(3):
+                grey = np.full((48, 64, 3), 8 * number + 100 * stream.index, np.uint8)
+                out.mux(stream.encode(av.VideoFrame.from_ndarray(grey)))
+            out.mux(stream.encode(None))
+    with pytest.warns(SempicWarning, match="2 videos in it: all but the first"):
+        assert numbers(video.Source("x.mkv")) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("curve", [16, 18])
+def test_high_dynamic_range_is_said(place, curve):
+    with av.open("x.mkv", "w") as out:
+        stream = out.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p10le"
+        stream.codec_context.color_trc = curve
+        out.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8))))
+        out.mux(stream.encode(None))
+    with pytest.warns(SempicWarning, match="high dynamic range"):
+        assert len(list(video.Source("x.mkv"))) == 1
+
+
+def test_moving_pictures_are_videos_if_asked_for(place):
+    with av.open("x.gif", "w") as out:
+        stream = out.add_stream("gif", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "rgb8"
+        for picture, _ in drive(6):
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(picture)))
+        out.mux(stream.encode(None))
+    assert cli.main(["encode", "x.gif", "--sequence", "-o", "x.sempic"]) == 0
+    assert sequence.info(Path("x.sempic").read_bytes())["frames"] == 6

@@ -1,0 +1,58 @@
+"""Written videos."""
+
+from fractions import Fraction
+
+import pytest
+from conftest import FakeReceiver
+from scenes import drive
+
+from sempic import api, cli
+from sempic.sequence import video
+
+
+def test_a_decoder_that_is_killed_leaves_a_file_that_one_knows(place):
+    """As `NAME.part`, which the next decoder leaves alone."""
+    (place / "x.mp4").write_bytes(b"a good file")
+    film = video.Video(place / "x.mp4", Fraction(10))
+    for picture, _ in drive(6):
+        film.add(picture)
+    assert {path.name for path in place.iterdir()} == {"x.mp4", "x.mp4.part"}
+    again = video.Video(place / "x.mp4", Fraction(10))
+    for picture, _ in drive(3):
+        again.add(picture)
+    again.close(keep=True)
+    assert len(list(video.Source("x.mp4"))) == 3
+    assert {path.name for path in place.iterdir()} == {"x.mp4", "x.mp4.part"}
+    film.close(keep=False)
+
+
+@pytest.mark.parametrize("part", [False, True])
+@pytest.mark.parametrize("there", [False, True])
+def test_an_interruption_leaves_what_was_decoded(clip, monkeypatch, capsys, there, part):
+    """Under its name, or beside an existing file; part: whether `NAME.part` is taken, too."""
+    assert cli.main(["encode", "drive.mp4"]) == 0
+    if there:
+        (clip / "x.mp4").write_bytes(b"a good file")
+    if part:
+        (clip / "x.mp4.part").write_bytes(b"another")
+    before = {path: path.read_bytes() for path in clip.iterdir()}
+    calls = []
+
+    class Interrupted(FakeReceiver):
+        def __call__(self, scene, **how):
+            calls.append(1)
+            if len(calls) > 3:
+                raise KeyboardInterrupt
+            return super().__call__(scene, **how)
+
+    monkeypatch.setattr(api.Codec, "receiver", Interrupted())
+    assert cli.main(["decode", "drive.sempic", "-o", "x.mp4"]) == 2
+    assert {path: path.read_bytes() for path in before} == before
+    (made,) = set(clip.iterdir()) - set(before)
+    assert there or made.name == "x.mp4"
+    assert part or not there or made.name == "x.mp4.part"
+    told = capsys.readouterr().err
+    assert f"{made.name} has all frames until now\n" in told
+    assert told.count("\n") == 1
+    made.rename("made.mp4")
+    assert len(list(video.Source("made.mp4"))) == 3
