@@ -9,20 +9,21 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sempic.compiling import kernel
+from sempic.compiling import inlined, kernel, merged
 from sempic.labels import neighbourhood
-from sempic.labels.arithmetic import Ints, clamp
+from sempic.labels.arithmetic import Ints
 
-TEMPLATE = tuple(
-    [(0, dx) for dx in range(-8, 0)]
-    + [(-1, dx) for dx in range(-7, 9)]
-    + [(-2, dx) for dx in range(-6, 8)]
-    + [(-3, dx) for dx in range(-5, 7)]
-    + [(-4, dx) for dx in range(-4, 6)]
-    + [(-5, dx) for dx in (-4, -2, 0, 2, 4)]
-    + [(-7, dx) for dx in (-4, -2, 0, 2, 4)]
+_ROWS = (
+    (0, range(-8, 0)),
+    (-1, range(-7, 9)),
+    (-2, range(-6, 8)),
+    (-3, range(-5, 7)),
+    (-4, range(-4, 6)),
+    (-5, range(-4, 5, 2)),
+    (-7, range(-4, 5, 2)),
 )
-"""Places (dy, dx) of the causal neighbours that are the network's input."""
+TEMPLATE = tuple((dy, dx) for dy, columns in _ROWS for dx in columns)
+"""Places (dy, dx) of the causal neighbours that are the network's input, row by row."""
 HIDDEN = (64, 32)
 BANDS = 32
 """Bands of rows, and of columns, by which the network knows the place in the map."""
@@ -48,48 +49,61 @@ class Causal(NamedTuple):
 class Predictor(NamedTuple):
     """A causal network prepared for one map, and its buffers.
 
-    The first seven fields are those of `Causal`, but `second` and `last` have outputs first, so
+    Weights of a prior lie within -2048…2047 (`labels.own`) and activations within 0…7936, so that
+    16 bits hold both, and 32 bits each sum of products. `second` and `last` have outputs first, so
     that each sum stays in a register.
     """
 
-    template: Any
+    runs: Any
+    """int16 (len(TEMPLATE) + len(_ROWS), classes + 1, HIDDEN[0]): running sums of the template's
+    weights along each of _ROWS, from zero. A run of one label is a difference of two of them."""
+    ends: Ints
+    """(len(_ROWS),): where each row ends in TEMPLATE."""
+    alike: Any
+    """(classes + 1, HIDDEN[0]): sum over a template in which all labels are equal."""
     rows: Any
     columns: Any
     second: Any
     second_bias: Any
     last: Any
     last_bias: Any
-    alike: Any
-    """(classes + 1, HIDDEN[0]): sum over a template in which all labels are equal."""
     steps: Ints
     """TEMPLATE as distances in the frame."""
     allowed: Ints
     """(classes,): 1 for the labels in use."""
+    sums: Any
+    """int32 (HIDDEN[0],)"""
     hidden: Any
+    """int16 (HIDDEN[0],): `sums`, clipped."""
     outputs: Any
+    """int16 (HIDDEN[1],)"""
     chance: Ints
     """(classes,): the result of `predict`."""
 
 
 def predictor(network: Causal, allowed: Ints, stride: int) -> Predictor:
     template, classes = network.template, allowed.size
-    sizes = network.second.shape
-    alike = np.zeros((classes + 1, sizes[0]), np.int32)
+    ends = np.cumsum([len(columns) for _, columns in _ROWS])
+    runs = [
+        np.pad(row.cumsum(0), ((1, 0), (0, 0), (0, 0))) for row in np.split(template, ends[:-1])
+    ]
+    alike = np.zeros((classes + 1, HIDDEN[0]), np.int32)
     alike[:] = template.sum(0, dtype=np.int32)
-    hidden, outputs = (np.zeros(size, np.int32) for size in sizes)
     return Predictor(
-        template,
+        np.concatenate(runs).astype(np.int16),
+        ends,
+        alike,
         network.rows,
         network.columns,
-        np.ascontiguousarray(network.second.T),
+        np.ascontiguousarray(network.second.T, np.int16),
         network.second_bias,
-        np.ascontiguousarray(network.last.T),
+        np.ascontiguousarray(network.last.T, np.int16),
         network.last_bias,
-        alike,
         neighbourhood.steps(TEMPLATE, stride),
         allowed,
-        hidden,
-        outputs,
+        np.zeros(HIDDEN[0], np.int32),
+        np.zeros(HIDDEN[0], np.int16),
+        np.zeros(HIDDEN[1], np.int16),
         np.zeros(classes, np.int64),
     )
 
@@ -99,33 +113,52 @@ def predict(net: Any, image: Any, o: Any, row: Any, column: Any, exp: Any) -> An
     """Sets chance[v] = 2^24 exp(score of v - best score) for the allowed labels of pixel `o`.
 
     Returns the sum of `chance`. Most of the template has the label of the pixel on the left, so
-    only the other neighbours are summed one by one.
+    only runs of other labels change the sum.
     """
-    hidden, outputs, chance = net.hidden, net.outputs, net.chance
     w = image[o - 1]
-    for j in range(hidden.size):
-        hidden[j] = net.rows[row, j] + net.columns[column, j] + net.alike[w, j]
-    for t in range(net.steps.size):
-        v = image[o + net.steps[t]]
-        if v != w:
-            for j in range(hidden.size):
-                hidden[j] += net.template[t, v, j] - net.template[t, w, j]
-    for i in range(hidden.size):
-        hidden[i] = clamp(hidden[i], 0, 31 * 256)
-    for j in range(outputs.size):
+    for j in range(HIDDEN[0]):
+        net.sums[j] = net.rows[row, j] + net.columns[column, j] + net.alike[w, j]
+    t = np.int64(0)
+    for r in range(net.ends.size):
+        while t < net.ends[r]:
+            start, v = t, image[np.uint64(o + net.steps[t])]  # unsigned: no test for -1
+            t += 1
+            while t < net.ends[r] and image[np.uint64(o + net.steps[t])] == v:
+                t += 1
+            if v != w:
+                _exchange(net, start + r, t + r, v, w)
+    for i in range(HIDDEN[0]):
+        net.hidden[i] = _clip(net.sums[i])
+    for j in range(HIDDEN[1]):
         total = np.int32(0)
-        for i in range(hidden.size):
-            total = np.int32(total + hidden[i] * net.second[j, i])
-        outputs[j] = clamp((total >> 8) + net.second_bias[j], 0, 31 * 256)
+        for i in range(HIDDEN[0]):
+            total = np.int32(total + np.int32(net.hidden[i]) * np.int32(net.second[j, i]))
+        net.outputs[j] = _clip(np.int32((total >> 8) + net.second_bias[j]))
+    chance = net.chance
     best = np.int64(-(1 << 40))
     for v in range(chance.size):
-        score = np.int64(0)
-        for j in range(outputs.size):
-            score += np.int64(outputs[j]) * net.last[v, j]
-        chance[v] = (score >> 8) + net.last_bias[v]
+        score = np.int32(0)
+        for j in range(net.outputs.size):
+            score = np.int32(score + np.int32(net.outputs[j]) * np.int32(net.last[v, j]))
+        chance[v] = np.int64(score >> 8) + net.last_bias[v]
         best = max(best, chance[v])
     mass = np.int64(0)
     for v in range(chance.size):
         chance[v] = exp[min(best - chance[v], exp.size - 1)] * net.allowed[v]
         mass += chance[v]
     return mass
+
+
+@inlined
+def _exchange(net: Any, start: Any, end: Any, v: Any, w: Any) -> None:
+    """Adds label v's weights between two of the running sums, and takes those of label w away."""
+    for j in range(HIDDEN[0]):
+        added = np.int32(net.runs[end, v, j]) - np.int32(net.runs[start, v, j])
+        taken = np.int32(net.runs[end, w, j]) - np.int32(net.runs[start, w, j])
+        net.sums[j] += added - taken
+
+
+@merged
+def _clip(x: Any) -> Any:
+    """An activation, by its sum (int32): 0…31 with 8 fractional bits."""
+    return np.int16(min(max(x, np.int32(0)), np.int32(31 * 256)))
