@@ -9,8 +9,8 @@ from conftest import street
 
 from sempic import cli, models, segment
 from sempic.critical import GROUPS, Tally
-from sempic.evaluation import metrics, report
-from sempic.evaluation.benchmark import Codec, Point, Results, tables
+from sempic.evaluation import metrics
+from sempic.evaluation.benchmark import Codec, Point, Results, report, tables
 from sempic.evaluation.benchmark.results import matched
 from sempic.evaluation.measure import SIDE, Measure, Settings, available, row
 from sempic.evaluation.measures import FIGURES, METRICS, inception, objects

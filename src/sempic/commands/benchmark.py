@@ -119,8 +119,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _pictures(args: argparse.Namespace) -> int:
     from sempic import models
-    from sempic.evaluation import benchmark, codecs, report
-    from sempic.evaluation.benchmark import tables
+    from sempic.evaluation import benchmark, codecs
+    from sempic.evaluation.benchmark import report, tables
 
     (folder,) = args.inputs
     if args.quick:

@@ -10,9 +10,7 @@ from typing import Any
 
 from sempic import api, coarse, codec, jobs
 from sempic.errors import naming
-from sempic.evaluation.measure import Measure, Settings, row
-from sempic.evaluation.measures import FIGURES, METRICS, Figure
-from sempic.evaluation.report import (
+from sempic.evaluation.markup import (
     BPP,
     document,
     embedded,
@@ -21,6 +19,8 @@ from sempic.evaluation.report import (
     table,
     table_of_texts,
 )
+from sempic.evaluation.measure import Measure, Settings, row
+from sempic.evaluation.measures import FIGURES, METRICS, Figure
 from sempic.options import BUNDLED, Models
 from sempic.scene import Image
 

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 
 import sempic
-from sempic.evaluation import report
+from sempic.evaluation import markup
 from sempic.evaluation.benchmark.tables import markdown
 from sempic.evaluation.clips.clip import Clip
 from sempic.evaluation.clips.measuring import STATIC, Found, Plan
@@ -104,12 +104,12 @@ def page(results: Results, plan: Plan) -> str:
     for clip, ways in results:
         parts += [
             f"<h2>{html.escape(_described(clip))}</h2>",
-            report.table_of_texts(_rows(ways, figures)),
+            markup.table_of_texts(_rows(ways, figures)),
             *(f"<p class='dim'>{html.escape(note)}</p>" for note in _notes(ways)),
             "<div class='sheet'>",
-            report.pane(_animated(clip.frames, clip), "original"),
+            markup.pane(_animated(clip.frames, clip), "original"),
             *(
-                report.pane(
+                markup.pane(
                     _animated(way.pictures, clip), f"{way.title}, {way.row['kbps']:.1f} kbit/s"
                 )
                 for way in ways.values()
@@ -125,10 +125,10 @@ def page(results: Results, plan: Plan) -> str:
         f"own, where that differs by less than {STATIC} levels.</li><li>The videos here are "
         f"animated WebP of quality {_QUALITY}.</li></ul>"
     )
-    return report.document(title, "".join(parts), report.resource("zoom.js"))
+    return markup.document(title, "".join(parts), markup.resource("zoom.js"))
 
 
 def _animated(pictures: Sequence[Image], clip: Clip) -> str:
     """A data URL."""
     rate = float(clip.rate)
-    return report.data_url(animation(pictures, rate, "WEBP", quality=_QUALITY, method=2))
+    return markup.data_url(animation(pictures, rate, "WEBP", quality=_QUALITY, method=2))
