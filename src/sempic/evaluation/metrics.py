@@ -15,9 +15,6 @@ from sempic.scene import Image, LabelMap
 Floats = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]
 
-FEW = 2000
-"""With fewer pictures than this, FID is biased so far upwards that it must be said."""
-
 
 def psnr(a: Image, b: Image) -> float:
     """Peak signal-to-noise ratio over all RGB samples, in dB; infinite for equal pictures."""

@@ -10,7 +10,7 @@ from typing import Literal
 from sempic import pictures
 from sempic.errors import InputError
 from sempic.evaluation import codecs
-from sempic.evaluation.evaluate import by_name, find
+from sempic.evaluation.folders import by_name, find
 from sempic.evaluation.measure import Settings
 from sempic.jobs import read_ids, read_picture
 from sempic.options import BUNDLED, Models

@@ -12,7 +12,6 @@ from sempic.critical import SHARE
 from sempic.evaluation import charts, metrics
 from sempic.evaluation.benchmark.bench import Benchmark
 from sempic.evaluation.benchmark.results import Point, Results
-from sempic.evaluation.evaluate import sample_count
 from sempic.evaluation.markup import (
     BPP,
     document,
@@ -24,10 +23,9 @@ from sempic.evaluation.markup import (
     table_of_texts,
 )
 from sempic.evaluation.measures import FIGURES, METRICS, Figure, Row
-from sempic.evaluation.measures.inception import PATCH
+from sempic.evaluation.measures.inception import FEW, PATCH, sample_count
 from sempic.evaluation.measures.objects import REFERENCE_QUALITY
 from sempic.evaluation.measures.segmentation import class_names
-from sempic.evaluation.metrics import FEW
 
 
 def plot(results: Results, figures: Sequence[str] = ("miou", "fid", "lpips", "psnr")) -> str:

@@ -16,6 +16,15 @@ if TYPE_CHECKING:
 
 PATCH = 64
 """Side of the patches of the patch FID, in pixels."""
+FEW = 2000
+"""With fewer pictures, reports warn that FID is biased upwards."""
+
+
+def sample_count(count: int) -> str:
+    """The text beside an FID: its number of pictures, and a warning if they are few."""
+    if count >= FEW:
+        return f"(N = {count})"
+    return f"(N = {count}: fewer than {FEW}, biased upwards; compare at equal N only)"
 
 
 class _Inception(Metric):
