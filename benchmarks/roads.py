@@ -131,7 +131,7 @@ def measure(bench: benchmark.Benchmark, rows: list[str], quality: int) -> list[d
 
 
 def describe(lines: list[dict[str, Any]]) -> str:
-    """The table in Markdown, and what is behind its figures in further ones."""
+    """Tables in Markdown: the figures, and the counts behind them."""
     figures = [figure for figure in FIGURES.values() if figure.name in lines[0]]
     heads = [
         "",
@@ -146,8 +146,8 @@ def describe(lines: list[dict[str, Any]]) -> str:
         cells += [str(line.get("ours_nearer", ""))] * nearer
         table.append([*cells, f"{line['encode_s']:.2f}", f"{line['decode_s']:.2f}"])
     rows = [(line["title"], line) for line in lines]
-    behind = [metric.behind(rows) for metric in METRICS.values()]
-    return "\n\n".join(_markdown(rows) for rows in [table, *behind] if rows)
+    details = [metric.details(rows) for metric in METRICS.values()]
+    return "\n\n".join(_markdown(rows) for rows in [table, *details] if rows)
 
 
 def _list(text: str) -> list[str]:

@@ -13,8 +13,8 @@ from sempic.options import Models
 
 def add(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Versions of one picture beside its original: figures, and a page on which one "
-        "slides over another. Versions are pictures, .sempic and .bpg files."
+        "Compares versions of a picture with the original: figures, and a page on which one "
+        "version slides over another. Versions are pictures, .sempic and .bpg files."
     )
     parser.add_argument("original", type=Path)
     parser.add_argument("versions", type=Path, nargs="+", metavar="VERSION")

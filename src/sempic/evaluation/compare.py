@@ -72,7 +72,7 @@ def describe(found: Sequence[dict[str, Any]]) -> str:
     columns = [BPP, *_columns(found)]
     figures = [["", *(c.title for c in columns)]]
     figures += [[line["path"], *(c.text(line) for c in columns)] for line in found]
-    return "\n\n".join(_aligned(rows) for rows in [figures, *_behind(found)])
+    return "\n\n".join(_aligned(rows) for rows in [figures, *_details(found)])
 
 
 def _columns(found: Sequence[dict[str, Any]]) -> list[Figure]:
@@ -80,10 +80,10 @@ def _columns(found: Sequence[dict[str, Any]]) -> list[Figure]:
     return [figure for figure in FIGURES.values() if any(figure.name in line for line in found)]
 
 
-def _behind(found: Sequence[dict[str, Any]]) -> list[list[list[str]]]:
+def _details(found: Sequence[dict[str, Any]]) -> list[list[list[str]]]:
     """Tables of the counts behind the figures."""
     rows = [(line["path"], line) for line in found]
-    return [table for metric in METRICS.values() if (table := metric.behind(rows))]
+    return [table for metric in METRICS.values() if (table := metric.details(rows))]
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> str:
@@ -132,7 +132,7 @@ def _page(title: str, found: Sequence[dict[str, Any]], shown: dict[str, Image]) 
         "<div class='stage'><img alt=''><div class='over'><img alt=''></div>"
         "<div class='bar'></div></div><h2>Figures</h2>"
         + table(["", "bytes", "bpp", *(f.title for f in columns)], rows)
-        + "".join(table_of_texts(rows) for rows in _behind(found))
+        + "".join(table_of_texts(rows) for rows in _details(found))
     )
     script = f"const pictures = {{{embeds}}};{resource('slide.js')}"
     return document(f"sempic compare: {title}", body, script, resource("slide.css"))

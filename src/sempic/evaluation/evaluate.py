@@ -201,7 +201,7 @@ def describe(samples: Row, originals: Row, settings: Settings) -> str:
         if figure.name in samples:
             add(figure.title, _in_context(figure, samples, originals))
     for metric in METRICS.values():
-        heads, *rows = metric.behind([("", samples)]) or [[]]
+        heads, *rows = metric.details([("", samples)]) or [[]]
         for head, *cells in zip(heads, *rows, strict=True):
             add(head, "  ".join(cells))
     if "agreement" in samples or "objects" in samples:

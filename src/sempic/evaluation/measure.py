@@ -178,7 +178,7 @@ def row(records: Sequence[Record], originals: Sequence[Record], bpp: Sequence[fl
         if len(records) > 1:
             found["bpp_ci"] = metrics.bootstrap(np.asarray(bpp, np.float64))
     for metric in METRICS.values():
-        if records and all(map(metric.there, records)):
-            beside = originals if all(map(metric.there, originals)) else []
+        if records and all(map(metric.measured_in, records)):
+            beside = originals if all(map(metric.measured_in, originals)) else []
             found |= metric.add_up(records, beside)
     return found

@@ -108,7 +108,7 @@ class Benchmark:
             missing = None
             if metrics is not None:
                 record = self._cache.get(self._record_key(index, name, setting)) or {}
-                missing = tuple(m for m in metrics if not METRICS[m].there(record)) or None
+                missing = tuple(m for m in metrics if not METRICS[m].measured_in(record)) or None
             if cached is None or missing:
                 jobs.append(Job(index, name, setting, cached[0] if cached else None, missing))
         return jobs
@@ -143,7 +143,7 @@ class Benchmark:
         jobs = [
             Job(index, metrics=metrics)
             for index, record in enumerate(records)
-            if not all(METRICS[m].there(record) for m in metrics)
+            if not all(METRICS[m].measured_in(record) for m in metrics)
         ]
         for (index, *_), answer in self._workers.code(jobs, "originals"):
             records[index] |= answer.record or {}

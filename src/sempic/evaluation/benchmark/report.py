@@ -191,7 +191,7 @@ def _objects(results: Results) -> str:
         for codec in results.codecs.values()
         for point in codec.points
     ]
-    objects = METRICS["objects"].behind(rows)
+    objects = METRICS["objects"].details(rows)
     if objects is None:
         return ""
     section = (
@@ -199,7 +199,7 @@ def _objects(results: Results) -> str:
         f"least {SHARE:.1%} of the picture. Heads: objects of each group that the judge sees in "
         "the originals. Cells: objects that a codec keeps / invents.</p>" + table_of_texts(objects)
     )
-    confirmed = METRICS["confirmed"].behind(rows)
+    confirmed = METRICS["confirmed"].details(rows)
     if confirmed is None:
         return section
     return (
