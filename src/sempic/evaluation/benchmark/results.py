@@ -154,12 +154,13 @@ def _about(plan: Plan) -> dict[str, Any]:
         "judge": plan.settings.judge_name,
         "effort": plan.effort,
         "metrics": list(plan.settings.metrics),
-        "machine": f"{_processor()}, {os.cpu_count()} cores",
+        "machine": f"{processor()}, {os.cpu_count()} cores",
         "settings": {k: v for k, v in asdict(plan.settings).items() if k != "metrics"},
     }
 
 
-def _processor() -> str:
+def processor() -> str:
+    """The name of this machine's processor."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
