@@ -7,12 +7,11 @@ Each engine starts from nothing, which counts; the rate from the first result on
 
 from __future__ import annotations
 
-import argparse
-import json
 import tempfile
 import time
 from pathlib import Path
 
+from common import new_parser, save
 from tqdm import tqdm
 
 from sempic import batch, pictures
@@ -23,15 +22,12 @@ ENGINES = {"pool": batch.in_processes, "ray": batch.in_ray}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = new_parser(__doc__)
     parser.add_argument("folders", nargs="+", help="pictures, searched at any depth")
     parser.add_argument("--jobs", type=int, default=2, metavar="N", help="workers; default 2")
     parser.add_argument("--engines", type=lambda text: text.split(","), default=list(ENGINES))
     parser.add_argument("--max-side", type=int, metavar="PIXELS", help="as of sempic encode")
     parser.add_argument("--limit", type=int, metavar="N", help="take the first N pictures")
-    parser.add_argument("--json", type=Path, metavar="OUT", help="write the figures here, too")
     args = parser.parse_args()
 
     work = batch.Encode(options=EncodeOptions(max_side=args.max_side))
@@ -69,8 +65,7 @@ def main() -> None:
         )
     same = all(made == files[args.engines[0]] for made in files.values())
     print(f"{args.jobs} workers each; the files are {'the same' if same else 'NOT THE SAME'}")
-    if args.json:
-        args.json.write_text(json.dumps({"engines": rows, "same": same}, indent=1) + "\n")
+    save(args, {"engines": rows, "same": same})
     if not same:
         raise SystemExit(1)
 

@@ -14,9 +14,7 @@ processor time and of the clock: pictures are coded in turn with and without.
 
 from __future__ import annotations
 
-import argparse
 import functools
-import json
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -24,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import add_folder, load_labels, load_pictures
+from common import add_folder, load_labels, load_pictures, new_parser, save
 from tqdm import tqdm
 
 import sempic
@@ -39,9 +37,7 @@ from sempic.scene import Image, LabelMap
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = new_parser(__doc__)
     add_folder(parser)
     parser.add_argument("--labels", type=Path, metavar="MAPS", help="what is really there")
     parser.add_argument("--palette", choices=BY_NAME, default="camvid", help="of --labels")
@@ -54,8 +50,6 @@ def main() -> None:
     args = parser.parse_args()
     paths = load_pictures(args)
     found = [picture for _, picture in paths]
-    if not found:
-        raise SystemExit(f"{args.folder}: no pictures")
     judge = segment.load(args.judge or str(models.find(models.JUDGE)), side=SIDE)
     maps, palette = [], BY_NAME[args.palette]
     for path, _ in paths if args.labels else ():
@@ -64,8 +58,7 @@ def main() -> None:
     result = measure(found, maps, judge, args.budget, args.avif, args.effort)
     print(f"{len(found)} pictures of {args.folder} {args.glob}, the first {found[0].shape[1::-1]}")
     print(describe(result))
-    if args.json:
-        args.json.write_text(json.dumps(result, indent=1) + "\n")
+    save(args, result)
 
 
 def measure(

@@ -11,15 +11,13 @@ both chroma planes at full resolution, against the planes before coding; means o
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 import time
 from typing import Any
 
 import numpy as np
 import PIL.Image
-from common import add_folder, load_pictures
+from common import add_folder, load_pictures, new_parser, save
 
 from sempic import coarse
 from sempic.errors import InputError
@@ -79,17 +77,13 @@ COLUMNS = ("bytes", "bpp", "PSNR Y", "PSNR C", "loud C", "Y at 1/2", "Y at 1/4",
 
 
 def run(argv: list[str] | None = None) -> list[dict[str, Any]]:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = new_parser(__doc__)
     add_folder(parser)
     parser.add_argument("--factor", type=int, default=4, help="of the downscaling; default 4")
     parser.add_argument("--qualities", default="29,32,35,38,41", help="0 (best) … 51")
     parser.add_argument("--codecs", default=",".join(coarse.CODECS))
     args = parser.parse_args(argv)
     pictures = [picture for _, picture in load_pictures(args)]
-    if not pictures:
-        raise SystemExit(f"{args.folder}: no pictures")
     pairs = [(picture, coarse.downscale(picture, args.factor)) for picture in pictures]
 
     print(f"{len(pairs)} pictures")
@@ -113,8 +107,7 @@ def run(argv: list[str] | None = None) -> list[dict[str, Any]]:
                     {"codec": codec, "chroma": chroma, "quality": quality}
                     | dict(zip(COLUMNS, mean, strict=True))
                 )
-    if args.json:
-        args.json.write_text(json.dumps(report, indent=1) + "\n")
+    save(args, report)
     return report
 
 

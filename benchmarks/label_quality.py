@@ -7,12 +7,10 @@ The segmenter's maps at each level, coded with the coarse picture of the default
 
 from __future__ import annotations
 
-import argparse
-import json
 from pathlib import Path
 
 import numpy as np
-from common import add_folder, load_labels, load_pictures
+from common import add_folder, load_labels, load_pictures, new_parser, save
 from tqdm import tqdm
 
 from sempic import coarse, labels, segment
@@ -23,9 +21,7 @@ from sempic.simplify import LEVELS, simplify
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = new_parser(__doc__)
     add_folder(parser)
     parser.add_argument("--labels", type=Path, required=True, help="folder of human index maps")
     parser.add_argument("--segmenter", metavar="ONNX", help="default: the bundled one")
@@ -39,8 +35,6 @@ def main() -> None:
     matrices = {level: np.zeros((classes, classes + 1), np.int64) for level in levels}
     pixels = 0
     found = load_pictures(args)
-    if not found:
-        raise SystemExit(f"{args.folder}: no pictures")
     for path, picture in tqdm(found, unit="picture", disable=None):
         truth = load_labels(args.labels / f"{path.stem}.png", args.size)
         map_, probabilities = network.predict(picture)
@@ -75,8 +69,7 @@ def main() -> None:
             f"{row['changed']:9.2%}{row['miou']:8.4f}{mark}"
         )
     print(f"* the default; {len(found)} pictures")
-    if args.json:
-        args.json.write_text(json.dumps({"pictures": len(found), "levels": rows}))
+    save(args, {"pictures": len(found), "levels": rows})
 
 
 if __name__ == "__main__":

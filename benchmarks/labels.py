@@ -12,7 +12,6 @@ sizes, since no wheel has it.
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
 import sys
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from common import new_parser, save
 from PIL import Image
 
 from sempic import coarse, labels
@@ -115,9 +115,7 @@ def stages(
 
 
 def run(argv: list[str] | None = None) -> dict[str, Any]:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = new_parser(__doc__)
     parser.add_argument("folder", type=Path, help="index maps, *.png")
     parser.add_argument("--size", help="WxH: resize (nearest) first")
     parser.add_argument("--flif", type=Path, help="JSON with FLIF's bytes by file name")
@@ -125,7 +123,6 @@ def run(argv: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--only-ours", action="store_true", help="skip the other codecs")
     parser.add_argument("--model", help="also with this trained prior: camvid")
     parser.add_argument("--images", type=Path, help="also with the coarse picture of these")
-    parser.add_argument("--json", type=Path, help="write the figures there")
     args = parser.parse_args(argv)
     size = tuple(int(v) for v in args.size.split("x")) if args.size else None
     paths = sorted(args.folder.glob("*.png"))
@@ -180,8 +177,7 @@ def run(argv: list[str] | None = None) -> dict[str, Any]:
             times = f"{pair[0]:7.3f} s{pair[1]:7.3f} s"
         print(f"{name:10}{row['mean']:11.1f}{row['bpp']:9.4f}{ratio:9}{times}")
     report = {"table": table, "seconds": seconds, "first_call": first, "maps": maps}
-    if args.json:
-        args.json.write_text(json.dumps(report, indent=1) + "\n")
+    save(args, report)
     return report
 
 

@@ -17,16 +17,14 @@ mean of the sixteen over the least, which is a grid where the original has none.
 
 from __future__ import annotations
 
-import argparse
 import io
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import PIL.Image
 import scipy.ndimage
-from common import add_folder, load_labels, load_pictures
+from common import add_folder, load_labels, load_pictures, new_parser, save
 from tqdm import tqdm
 
 from sempic import api, codec
@@ -117,16 +115,12 @@ def steps(picture: Image) -> np.ndarray:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = new_parser(__doc__)
     add_folder(parser)
     parser.add_argument("--labels", type=Path, required=True, help="folder of maps, CamVid's ids")
     parser.add_argument("--receiver", type=Path, help="an .onnx file; default: the bundled one")
     args = parser.parse_args()
     given = load_pictures(args)
-    if not given:
-        raise SystemExit(f"{args.folder}: no pictures")
     coder, receiver, inception = api.Codec(), Receiver(args.receiver), Inception()
     names = CAMVID.classes
     features: dict[str, list[np.ndarray]] = {}
@@ -169,8 +163,7 @@ def main() -> None:
         places = found[:, 2:].max(1) / found[:, 2:].min(1)
         print(f"{'grid, ' + name:24}" + "".join(f"{p:8.2f}" for p in places))
         report[f"grid, {name}"] = places.tolist()
-    if args.json:
-        args.json.write_text(json.dumps(report, indent=1) + "\n")
+    save(args, report)
 
 
 if __name__ == "__main__":

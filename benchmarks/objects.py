@@ -10,12 +10,10 @@ bundled judge. Found, and seen where the human map has none, are as the evaluati
 
 from __future__ import annotations
 
-import argparse
-import json
 from pathlib import Path
 
 import numpy as np
-from common import add_folder, load_labels, load_pictures
+from common import add_folder, load_labels, load_pictures, new_parser, save
 
 from sempic import models, segment
 from sempic.critical import GROUPS
@@ -24,17 +22,13 @@ from sempic.palette import PALETTES
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = new_parser(__doc__)
     add_folder(parser)
     parser.add_argument("--labels", type=Path, required=True, help="folder of human index maps")
     parser.add_argument("--segmenter", help="an ONNX file")
     parser.add_argument("--sides", default="256,384,512,640,768,896", metavar="N,…")
     args = parser.parse_args()
     found = load_pictures(args)
-    if not found:
-        raise SystemExit(f"{args.folder}: no pictures")
     truth = [load_labels(args.labels / f"{path.stem}.png", args.size) for path, _ in found]
     spec = args.segmenter or str(models.find(models.JUDGE))
     lines = []
@@ -52,8 +46,7 @@ def main() -> None:
         lines.append({"side": side, "there": there, "found": kept, "besides": more})
         cells = (f"{k} of {t} / {m}" for t, k, m in zip(there, kept, more, strict=True))
         print(f"{side:5}  " + "; ".join(cells), flush=True)
-    if args.json:
-        args.json.write_text(json.dumps({"pictures": len(found), "sides": lines}, indent=1) + "\n")
+    save(args, {"pictures": len(found), "sides": lines})
 
 
 if __name__ == "__main__":

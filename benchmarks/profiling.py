@@ -13,11 +13,9 @@ for products of 8-bit integers: figures of two machines are two figures.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import os
-import platform
 import statistics
 import tempfile
 import threading
@@ -32,7 +30,7 @@ import onnx
 import onnx.helper as oh
 import onnxruntime as ort
 import PIL.Image
-from common import add_folder, load_pictures, parse_size, processor
+from common import add_folder, load_pictures, machine, new_parser, parse_size, save
 
 from sempic import api, coarse, codec, halving, receive, segment, simplify, texture
 from sempic.labels import payload, trunk
@@ -109,9 +107,7 @@ class Stopwatch:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = new_parser(__doc__)
     add_folder(parser, scaled=False)
     parser.add_argument(
         "--sizes",
@@ -122,8 +118,6 @@ def main() -> None:
     )
     args = parser.parse_args()
     found = [picture for _, picture in load_pictures(args)]
-    if not found:
-        raise SystemExit(f"{args.folder}: no pictures")
     peaks = {"float32": float_peak(), "int8": integer_peak()}
     result: dict[str, Any] = {"machine": machine(), "peaks": peaks, "sizes": {}}
     print(f"{machine()}\n8-bit products: {instructions()}")
@@ -143,8 +137,7 @@ def main() -> None:
                 print(f"    {name:<34}{1000 * seconds:9.1f} ms {100 * seconds / total:4.0f} %")
         for path, feed in watch.fed.items():
             describe(path, feed, peaks)
-    if args.json:
-        args.json.write_text(json.dumps(result, indent=1) + "\n")
+    save(args, result)
 
 
 def stages(images: list[Any], watch: Stopwatch) -> dict[str, dict[str, float]]:
@@ -284,10 +277,6 @@ def arithmetic(path: Path, feed: dict[str, Any]) -> dict[str, float]:
 
 def resized(picture: Any, size: Size) -> Any:
     return np.array(PIL.Image.fromarray(picture).resize(size, PIL.Image.Resampling.BICUBIC))
-
-
-def machine() -> str:
-    return f"{processor()}, {os.cpu_count()} cores, {platform.system()}"
 
 
 def instructions() -> str:

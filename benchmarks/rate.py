@@ -1,20 +1,18 @@
-"""What each quality level costs: mean bits per pixel, by chunk, of files that were really made.
+"""The rate of each quality level: mean bits per pixel by chunk.
 
     python benchmarks/rate.py PICTURES [--size 341x256] [--labels MAPS] [--quality 3,5] [--json OUT]
 
-PICTURES is any folder. Files are as `sempic encode` makes them, with the segmenter's maps,
-simplified by default, unless --labels names a folder of index maps under the same names; those go
-lossless by default and are compared with what is unpacked.
+Files are encoded as by `sempic encode`, with the segmenter's maps, simplified by default. --labels
+names a folder of index maps of the same names instead; these are lossless by default, and compared
+with the unpacked maps.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 from pathlib import Path
 
 import numpy as np
-from common import add_folder, load_labels, load_pictures
+from common import add_folder, load_labels, load_pictures, new_parser, save
 from tqdm import tqdm
 
 import sempic
@@ -23,9 +21,7 @@ from sempic.palette import BY_NAME
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = new_parser(__doc__)
     add_folder(parser)
     parser.add_argument("--labels", type=Path, help="folder of index maps; default: the segmenter")
     parser.add_argument("--palette", choices=BY_NAME, default="camvid", help="of --labels")
@@ -42,8 +38,9 @@ def main() -> None:
     codec = api.Codec(segmenter=args.segmenter)
     totals = {q: np.zeros(4) for q in args.quality}
     sizes = dict.fromkeys(args.quality, 0)
-    count = 0
-    for path, picture in tqdm(load_pictures(args), unit="picture", disable=None):
+    pictures = load_pictures(args)
+    count = len(pictures)
+    for path, picture in tqdm(pictures, unit="picture", disable=None):
         labels = None
         if args.labels:
             labels = load_labels(args.labels / f"{path.stem}.png", args.size)
@@ -65,9 +62,6 @@ def main() -> None:
             parts.append(info["bytes"] - sum(parts))
             sizes[quality] += info["bytes"]
             totals[quality] += 8 * np.array([*parts, info["bytes"]]) / pixels
-        count += 1
-    if not count:
-        raise SystemExit(f"{args.folder}: no pictures")
 
     source = str(args.labels) if args.labels else args.segmenter or "bundled segmenter"
     print(f"{count} pictures of {args.folder}, labels: {source}, coarse: {args.coarse_codec}")
@@ -93,16 +87,15 @@ def main() -> None:
                 "bytes": sizes[quality] / count,
             }
         )
-    if args.json:
-        result = {
-            "folder": str(args.folder),
-            "pictures": count,
-            "size": args.size,
-            "labels": source,
-            "coarse_codec": args.coarse_codec,
-            "levels": rows,
-        }
-        args.json.write_text(json.dumps(result, indent=1) + "\n")
+    figures = {
+        "folder": str(args.folder),
+        "pictures": count,
+        "size": args.size,
+        "labels": source,
+        "coarse_codec": args.coarse_codec,
+        "levels": rows,
+    }
+    save(args, figures)
 
 
 def _level(text: str) -> int | str:

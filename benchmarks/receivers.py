@@ -9,13 +9,11 @@ first one's. PSNR is between the pictures of the two, LPIPS (where its weights a
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
 import time
 from pathlib import Path
 
-from common import add_folder, load_pictures
+from common import add_folder, load_pictures, new_parser, save
 
 from sempic import api, codec
 from sempic.errors import ModelError
@@ -25,16 +23,12 @@ from sempic.receive import Receiver
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = new_parser(__doc__)
     add_folder(parser)
     parser.add_argument("receivers", type=Path, nargs="+")
     parser.add_argument("--steps", type=int, default=1)
     args = parser.parse_args()
     images = [picture for _, picture in load_pictures(args)]
-    if not images:
-        raise SystemExit(f"{args.folder}: no pictures")
     receivers = [Receiver(path) for path in args.receivers]
     try:
         measure = Lpips()
@@ -79,8 +73,7 @@ def main() -> None:
             f"{entry['seconds'] / result[0]['seconds']:7.2f}{entry['psnr']:7.1f}{lpips:>8}"
             f"  {entry['receiver']}"
         )
-    if args.json:
-        args.json.write_text(json.dumps(result, indent=1) + "\n")
+    save(args, result)
 
 
 if __name__ == "__main__":

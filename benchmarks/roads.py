@@ -1,31 +1,31 @@
-"""One table of a set of pictures: ours, ours without labels, and AVIF at our bytes, twice, thrice.
+"""A table of one set of pictures: ours, ours without labels, AVIF at 1, 2 and 3 times our bytes.
 
     python benchmarks/roads.py FOLDER [--glob 'nuscenes-*'] [--limit 10] [--short-side 384]
         [--segmenter ONNX] [--receiver ONNX] [--metrics lpips,dists,patch_fid,objects]
         [--verifier ONNX] [--rows ours,checked,void,none,avif,avif2,avif3,jpeg] [--json OUT]
 
-FOLDER may be `skimage`: the photographs that scikit-image brings along (pip install scikit-image).
-AVIF (libaom's slowest preset, unless --effort fast) is set for each picture to the quality whose
-file is nearest in size. Objects: kept of those that the judge finds in the originals, and
-invented; those of JPEG at quality 90 are the reference. "Ours nearer": of how many pictures ours
-has the lower LPIPS. Seconds: medians of processor time. What was coded and measured is kept in
-~/.cache/sempic: another receiver costs only our own lines, and so does a change of our code. The
-patch FID takes some 0.15 s for each of its windows on one core, a hundred windows a picture at a
-short side of 384: leave out metrics or rows that you do not need.
+FOLDER may be `skimage`: the photographs in scikit-image (pip install scikit-image). AVIF (libaom's
+slowest preset, unless --effort fast) codes each picture at the quality whose file is nearest in
+size. Objects: those of the originals that are kept, and those invented, by the judge; JPEG 90 is
+the reference. "Ours nearer": pictures in which ours has the lower LPIPS. Seconds: medians of
+processor time. Results are cached in ~/.cache/sempic: with another receiver or a change of our
+code, only our own lines are computed again. The patch FID takes some 0.15 s a window on one core, a
+hundred windows a picture at a short side of 384: leave out metrics or rows that you do not need.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from common import new_parser, save
 
 from sempic import models
 from sempic.evaluation import benchmark, codecs
+from sempic.evaluation.benchmark.tables import markdown
 from sempic.evaluation.measure import Settings, available, row
 from sempic.evaluation.measures import FIGURES, METRICS
 from sempic.evaluation.measures.objects import REFERENCE_QUALITY
@@ -36,11 +36,11 @@ PHOTOGRAPHS = (
     *("coins.png", "grass.png", "gravel.png", "hubble_deep_field.jpg", "moon.png"),
     *("motorcycle_left.png", "rocket.jpg"),
 )
-"""Of scikit-image; none of them is downloaded."""
+"""Files in scikit-image that need no download."""
 MEASURED = ("lpips", "dists", "patch_fid", "objects")
 OURS = {"ours": "sempic", "checked": "sempic+checked", "void": "sempic+void", "none": "sempic+none"}
 AVIF = {"avif": 1, "avif2": 2, "avif3": 3}
-"""How many times our bytes it may take."""
+"""Size of the AVIF files, as a multiple of ours."""
 TITLES = {
     "ours": "ours",
     "checked": "ours, checked",
@@ -51,15 +51,12 @@ TITLES = {
     "avif3": "AVIF, thrice",
     "jpeg": f"JPEG {REFERENCE_QUALITY}",
 }
-
 USUAL = [name for name in TITLES if name != "checked"]
-"""Rows if nothing is said."""
+"""Default rows."""
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = new_parser(__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--glob", default="*", metavar="PATTERN", help="of the names to take")
     parser.add_argument("--limit", type=int, metavar="N", help="take N pictures, evenly spread")
@@ -73,7 +70,6 @@ def main() -> None:
     parser.add_argument("--rows", type=_list, metavar="A,B", default=list(USUAL))
     parser.add_argument("--effort", choices=codecs.EFFORTS, default=codecs.EFFORTS[0])
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="processes")
-    parser.add_argument("--json", type=Path, metavar="OUT", help="write the figures here, too")
     args = parser.parse_args()
     if unknown := set(args.rows) - set(TITLES):
         parser.error(f"--rows: {', '.join(unknown)} is not one of {', '.join(TITLES)}")
@@ -93,13 +89,12 @@ def main() -> None:
         lines = measure(bench, args.rows, args.quality)
     print(f"{len(plan.items)} pictures of {args.folder} {args.glob}")
     print(describe(lines))
-    if args.json:
-        args.json.write_text(json.dumps(lines, indent=1) + "\n")
+    save(args, lines)
 
 
 def measure(bench: benchmark.Benchmark, rows: list[str], quality: int) -> list[dict[str, Any]]:
     """The rows of the table, as `sempic.evaluation.measure.row`, with a title and seconds."""
-    count = range(len(bench.plan.items))
+    indices = range(len(bench.plan.items))
 
     def point(name: str, index: int) -> tuple[str, int]:
         if name in OURS:
@@ -109,10 +104,10 @@ def measure(bench: benchmark.Benchmark, rows: list[str], quality: int) -> list[d
             return "avif", bench.near(index, "avif", bpp)
         return "jpeg", REFERENCE_QUALITY
 
-    points = {name: [point(name, index) for index in count] for name in rows}
-    bench.measure_each([[mine[i] for mine in points.values()] for i in count])
+    points = {name: [point(name, index) for index in indices] for name in rows}
+    bench.measure_each([[mine[i] for mine in points.values()] for i in indices])
     originals = bench.originals()
-    coded = {name: [bench.file(i, *mine[i]) for i in count] for name, mine in points.items()}
+    coded = {name: [bench.file(i, *mine[i]) for i in indices] for name, mine in points.items()}
     lines = []
     for name, files in coded.items():
         seconds = {
@@ -131,7 +126,7 @@ def measure(bench: benchmark.Benchmark, rows: list[str], quality: int) -> list[d
 
 
 def describe(lines: list[dict[str, Any]]) -> str:
-    """The table in Markdown, and what is behind its figures in further ones."""
+    """Tables in Markdown: the figures, and the counts behind them."""
     figures = [figure for figure in FIGURES.values() if figure.name in lines[0]]
     heads = [
         "",
@@ -146,17 +141,12 @@ def describe(lines: list[dict[str, Any]]) -> str:
         cells += [str(line.get("ours_nearer", ""))] * nearer
         table.append([*cells, f"{line['encode_s']:.2f}", f"{line['decode_s']:.2f}"])
     rows = [(line["title"], line) for line in lines]
-    behind = [metric.behind(rows) for metric in METRICS.values()]
-    return "\n\n".join(_markdown(rows) for rows in [table, *behind] if rows)
+    details = [metric.details(rows) for metric in METRICS.values()]
+    return "\n\n".join("\n".join(markdown(rows)) for rows in [table, *details] if rows)
 
 
 def _list(text: str) -> list[str]:
     return text.split(",")
-
-
-def _markdown(table: list[list[str]]) -> str:
-    rows = ["| " + " | ".join(cells) + " |" for cells in table]
-    return "\n".join([rows[0], "|---" * len(table[0]) + "|", *rows[1:]])
 
 
 def _items(args: argparse.Namespace) -> tuple[benchmark.Item, ...]:

@@ -11,13 +11,11 @@ mean difference, and its 95 % interval by bootstrap over pictures; with --patche
 
 from __future__ import annotations
 
-import argparse
-import json
 from typing import Any
 from unittest import mock
 
 import numpy as np
-from common import add_folder, load_pictures
+from common import add_folder, load_pictures, new_parser, save
 from tqdm import tqdm
 
 from sempic import api, halving
@@ -32,9 +30,7 @@ ROUNDS = 100
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = new_parser(__doc__)
     add_folder(parser)
     parser.add_argument("--patches", action="store_true", help="patch FID, too")
     args = parser.parse_args()
@@ -44,8 +40,7 @@ def main() -> None:
     result = measure(soft, ["lpips", "patch_fid"] if args.patches else ["lpips"])
     print(f"{len(soft)} pictures of {args.folder} {args.glob}, the first {soft[0].shape[1::-1]}")
     print(describe(result))
-    if args.json:
-        args.json.write_text(json.dumps(result, indent=1) + "\n")
+    save(args, result)
 
 
 def measure(shown: list[Image], wanted: list[str]) -> dict[str, Any]:

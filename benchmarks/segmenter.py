@@ -3,19 +3,18 @@
 python benchmarks/segmenter.py PICTURES --labels MAPS [--size 341x256] [--segmenter ONNX]
 
 Maps of Cityscapes' layout (… --palette cityscapes-labelids) are compared as CamVid's classes, or
-with --fine as Cityscapes' nineteen. The least share of right pixels of any picture shows whether a
-segmenter fails outright somewhere; --reliability FILE.svg draws how often its confidence is right
+with --fine as Cityscapes' nineteen. The share of right pixels of the worst picture shows whether a
+segmenter fails outright; --reliability FILE.svg draws how often its confidence is right
 (extra notebooks).
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 import numpy as np
-from common import add_folder, load_labels, load_pictures
+from common import add_folder, load_labels, load_pictures, new_parser, save
 from tqdm import tqdm
 
 from sempic import segment
@@ -23,13 +22,11 @@ from sempic.evaluation.metrics import confusion, iou
 from sempic.palette import BY_NAME, CAMVID, CITYSCAPES, CITYSCAPES_FULL, Palette, translate
 
 BINS = 20
-"""Of confidence."""
+"""Number of bins of confidence."""
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = new_parser(__doc__)
     add_folder(parser)
     parser.add_argument("--labels", type=Path, required=True, help="folder of human index maps")
     parser.add_argument("--segmenter", help="as in sempic encode; default: the bundled one")
@@ -50,11 +47,9 @@ def main() -> None:
     classes = palette.classes[: palette.void]
     matrix = np.zeros((len(classes), len(classes) + 1), np.int64)
     right: list[float] = []
-    # Pixels by confidence: how many, their confidence, how many are right.
+    # By bins of confidence: pixels, sum of their confidence, right pixels.
     confident = np.zeros((3, BINS))
     loaded = load_pictures(args)
-    if not loaded:
-        raise SystemExit(f"{args.folder}: no pictures")
     for path, picture in tqdm(loaded, unit="picture", disable=None):
         labels = load_labels(_map_of(path, args), args.size)
         truth = translate(labels, BY_NAME[args.palette].id, palette.id)
@@ -77,14 +72,12 @@ def main() -> None:
         error = float((np.abs(bins[:, 0] - bins[:, 1]) * bins[:, 2]).sum())
         print(f"expected calibration error: {error:.4f}")
         _draw(bins, args.reliability)
-    if args.json:
-        figures = {"pictures": len(loaded), "miou": mean, "iou": scores, "pixels_right": right}
-        args.json.write_text(json.dumps(figures))
+    figures = {"pictures": len(loaded), "miou": mean, "iou": scores, "pixels_right": right}
+    save(args, figures)
 
 
 def _draw(bins: np.ndarray, path: Path) -> None:
-    """A dot for each bin, (N, 3): mean confidence, share that is right, share of all pixels, which
-    is its area. Dots on the diagonal are calibrated."""
+    """Draws bins, (N, 3): confidence (x), share of right pixels (y), share of all pixels (area)."""
     import matplotlib.figure
 
     axes = matplotlib.figure.Figure((4, 4)).add_subplot(aspect="equal")
@@ -97,7 +90,7 @@ def _draw(bins: np.ndarray, path: Path) -> None:
 def _by_confidence(
     probabilities: np.ndarray, known: int, truth: np.ndarray, palette: Palette
 ) -> np.ndarray:
-    """(3, BINS): pixels, the sum of their confidences, and how many are right."""
+    """(3, BINS): pixels, sum of their confidences, right pixels."""
     ids = translate(np.arange(len(probabilities), dtype=np.uint8), known, palette.id)
     count = palette.void
     merged = np.zeros((count, *truth.shape))
@@ -113,7 +106,7 @@ def _by_confidence(
 
 
 def _map_of(picture: Path, args: argparse.Namespace) -> Path:
-    """Where the human map lies: beside its stem, or as Cityscapes lays it out."""
+    """The path of a human map: --labels/STEM.png, or in the layout of Cityscapes."""
     name = picture.stem.replace("leftImg8bit", "gtFine_labelIds") + ".png"
     folder = args.labels if args.palette == CAMVID.name else args.labels / picture.parent.name
     return Path(folder) / name

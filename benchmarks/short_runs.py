@@ -16,9 +16,7 @@ its sign and scale; all have EDM's weights of the noise levels.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import json
 import os
 import tempfile
 import time
@@ -30,6 +28,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from common import new_parser, save
 from torch import Tensor, nn
 
 from sempic.diffusion import edm
@@ -149,16 +148,13 @@ LR = 4e-3
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = new_parser(__doc__)
     parser.add_argument("corpus", type=Path)
     parser.add_argument("--seconds", type=float, default=240, help="each")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument(
         "--only", metavar="TEXT", default="", help="recipes with TEXT in their names"
     )
-    parser.add_argument("--json", type=Path, metavar="OUT", help="write the figures here, too")
     args = parser.parse_args()
     if not (recipes := {name: recipe for name, recipe in RECIPES.items() if args.only in name}):
         parser.error(f"--only {args.only}: no recipe is called so; there are {', '.join(RECIPES)}")
@@ -181,8 +177,7 @@ def main() -> None:
             f"{entry['steps']:7}{entry['alone']:13.3f}{entry['half']:12.3f}",
             flush=True,
         )
-    if args.json:
-        args.json.write_text(json.dumps(found, indent=1) + "\n")
+    save(args, found)
 
 
 def guess(

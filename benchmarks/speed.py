@@ -8,9 +8,6 @@ of the interpreter to its end, median of three. Memory: the peak of such a comma
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
 import platform
 import statistics
 import subprocess
@@ -21,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from common import add_folder, load_pictures, processor
+from common import add_folder, load_pictures, machine, new_parser, save
 
 from sempic import api, codec, pictures
 
@@ -29,21 +26,16 @@ STEPS = (1, 4)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = new_parser(__doc__)
     add_folder(parser)
     args = parser.parse_args()
     found = load_pictures(args)
-    if not found:
-        raise SystemExit(f"{args.folder}: no pictures")
     height, width = found[0][1].shape[:2]
 
     warm = measure_warm([picture for _, picture in found])
     with tempfile.TemporaryDirectory() as folder:
         cold = measure_cold(pictures.encode(found[0][1], ".png"), Path(folder))
-    machine = f"{processor()}, {os.cpu_count()} cores, {platform.system()}"
-    print(f"{machine}, Python {platform.python_version()}")
+    print(f"{machine()}, Python {platform.python_version()}")
     print(f"{len(found)} pictures of {args.folder}, the first of {width}×{height}")
     print("\nwarm, median                seconds")
     for name, seconds in warm.items():
@@ -51,17 +43,16 @@ def main() -> None:
     print("\ncold command line           seconds   peak MB")
     for name, (seconds, peak) in cold.items():
         print(f"  {name:<24}{seconds:>9.2f}{peak:>10.0f}")
-    if args.json:
-        result = {
-            "machine": machine,
-            "folder": str(args.folder),
-            "pictures": len(found),
-            "width": width,
-            "height": height,
-            "warm_seconds": warm,
-            "cold": {n: {"seconds": s, "peak_mb": p} for n, (s, p) in cold.items()},
-        }
-        args.json.write_text(json.dumps(result, indent=1) + "\n")
+    figures = {
+        "machine": machine(),
+        "folder": str(args.folder),
+        "pictures": len(found),
+        "width": width,
+        "height": height,
+        "warm_seconds": warm,
+        "cold": {n: {"seconds": s, "peak_mb": p} for n, (s, p) in cold.items()},
+    }
+    save(args, figures)
 
 
 def measure_warm(images: list[Any]) -> dict[str, float]:

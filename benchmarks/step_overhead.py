@@ -11,16 +11,14 @@ as in earnest, and the CPU pays for the kernels, too.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
-import json
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
+from common import new_parser, save
 from torch import nn
 
 from sempic.diffusion import edm
@@ -154,13 +152,10 @@ def measure(parts: dict[str, Callable[[int], object]], steps: int) -> dict[str, 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = new_parser(__doc__)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--steps", type=int, default=30, help="that are measured")
     parser.add_argument("--full", action="store_true", help="tensors as large as in earnest")
-    parser.add_argument("--json", type=Path, metavar="OUT", help="write the figures here, too")
     args = parser.parse_args()
     torch.set_num_threads(1)
     figures = {}
@@ -168,8 +163,7 @@ def main() -> None:
         figures[name] = found = measure(recipe(not args.full, args.batch), args.steps)
         shown = "  ".join(f"{part} {value:.1f}" for part, value in found.items())
         print(f"{name:<10}{shown}  ms", flush=True)
-    if args.json:
-        args.json.write_text(json.dumps(figures, indent=1) + "\n")
+    save(args, figures)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ not change; bytes, and the process's memory.
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import time
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
-from common import Size, parse_size
+from common import Size, new_parser, parse_size
 
 from sempic import api, sequence
 from sempic.evaluation import clips
@@ -26,9 +25,7 @@ from sempic.scene import Image
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = new_parser(__doc__, figures=False)
     parser.add_argument("clip", type=Path)
     parser.add_argument("--minutes", type=float, default=10, metavar="N", help="of video")
     parser.add_argument("--fps", type=int, default=10, metavar="N")

@@ -1,6 +1,4 @@
-"""Objects whose loss is worse than an error, by groups of classes, and the receipt that says what
-became of them (spec/format.md §8).
-"""
+"""Critical objects, by groups of classes, and the receipt that counts them (spec/format.md §8)."""
 
 from __future__ import annotations
 
@@ -18,15 +16,15 @@ from sempic.bits import Bits, from_golomb, packed, ue
 from sempic.errors import JSON_FAULTS, CorruptStream, InputError, refused
 
 SHARE = 0.001
-"""Of the picture that an object takes at least, if nothing is said."""
+"""Default least size of an object, as a share of the picture."""
 BUDGET = 0.25
-"""What mending may add to a stream if nothing is said, as a share of it."""
+"""Default budget of a check, as a share of the stream."""
 DIGEST = re.compile(r"[0-9a-f]{8}")
 _NAME = re.compile(r"\w[\w -]{0,31}")
 _MOST_TEXT = 255
-"""Bytes of all names of groups, with one between two."""
+"""Most bytes of all group names, joined by one separator each."""
 MOST = (1 << 16) - 2
-"""A receipt counts no further, as `Bits.golomb` has it."""
+"""Largest count of a receipt, as of `Bits.golomb`."""
 
 
 class Group(NamedTuple):
@@ -34,12 +32,12 @@ class Group(NamedTuple):
 
     classes: tuple[str, ...]
     pixels: int = 1
-    """That an object has at least."""
+    """Least size of an object."""
     share: float = SHARE
-    """Of the picture that it takes at least, 0…1."""
+    """Least size of an object, as a share of the picture, 0…1."""
 
     def least(self, size: int) -> float:
-        """Pixels that an object has at least in a picture of so many."""
+        """Least size of an object, in pixels, in a picture of `size` pixels."""
         return max(self.pixels, self.share * size)
 
 
@@ -52,8 +50,7 @@ GROUPS: Groups = {
     "vehicles": Group(("car", "truck", "bus", "train", "caravan", "trailer")),
     "signs and lights": Group(("sign", "traffic sign", "traffic light")),
 }
-"""If nothing is said; classes by name, in whatever palette. CamVid's bicyclist is the rider and
-what he rides."""
+"""Default groups; classes by name, of all palettes. CamVid's bicyclist is rider and bicycle."""
 
 
 # ── groups of one's own ──────────────────────────────────────────────────────────────────────
@@ -64,18 +61,23 @@ class Table(NamedTuple):
 
     groups: Groups
     source: str
-    """The file that they stand in, or what else messages call them."""
+    """The file, or another name for messages."""
 
     @property
     def digest(self) -> str:
-        """What a receipt says of them: eight hexadecimal digits, others for other groups."""
+        """A hash of the groups for receipts, eight hexadecimal digits."""
         return hashlib.sha256(json.dumps(self.groups).encode()).hexdigest()[:8]
 
 
 def table(name: str, given: Any) -> Table:
-    """Groups of one's own, of a JSON file or a mapping: group → its classes, or a mapping with
-    them as `classes` and the least size of an object as `pixels`, or as `share` of the picture that
-    is sent. Classes are the verifier's, or of a palette of which it has the nearest.
+    """Groups of one's own.
+
+    Args:
+        name: of the argument, for messages.
+        given: a mapping or the path of a JSON file. Keys are group names. Values are lists of
+            classes, or mappings with `classes` and the least size of an object in the picture
+            that is sent: `pixels`, or `share`. Classes are the verifier's, or of a palette whose
+            nearest classes the verifier has.
 
     Raises InputError that begins with the file, or with `name` for a mapping.
     """
@@ -93,12 +95,12 @@ def table(name: str, given: Any) -> Table:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of JSON, in which a name that stands twice is an error."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    """A JSON object; raises ValueError for a repeated name."""
+    entries = dict(pairs)
+    if len(entries) < len(pairs):
         names = [name for name, _ in pairs]
         raise ValueError(f"{max(names, key=names.count)!r} stands in it twice")
-    return found
+    return entries
 
 
 def _table(source: str, entries: Any) -> Table:
@@ -117,10 +119,11 @@ def _table(source: str, entries: Any) -> Table:
 
 
 def _group(where: str, entry: Any) -> Group:
-    told = entry if isinstance(entry, Mapping) else {"classes": entry}
-    if strange := told.keys() - set(Group._fields):
-        raise InputError(f"{where}: {min(map(str, strange))!r:.40} is not one of {_KEYS}")
-    classes = told.get("classes")
+    values = entry if isinstance(entry, Mapping) else {"classes": entry}
+    if unknown := values.keys() - set(Group._fields):
+        keys = ", ".join(Group._fields)
+        raise InputError(f"{where}: {min(map(str, unknown))!r:.40} is not one of {keys}")
+    classes = values.get("classes")
     if (
         isinstance(classes, str)
         or not isinstance(classes, Sequence)
@@ -128,15 +131,12 @@ def _group(where: str, entry: Any) -> Group:
         or not all(isinstance(name, str) for name in classes)
     ):
         raise InputError(f"{where}: classes are a list of names")
-    share = 0.0 if "pixels" in told else SHARE
+    share = 0.0 if "pixels" in values else SHARE
     return Group(
         classes=tuple(classes),
-        pixels=checks.whole(f"{where}: pixels", told.get("pixels", 1), 1),
-        share=checks.number(f"{where}: share", told.get("share", share), 0, 1),
+        pixels=checks.whole(f"{where}: pixels", values.get("pixels", 1), 1),
+        share=checks.number(f"{where}: share", values.get("share", share), 0, 1),
     )
-
-
-_KEYS = ", ".join(Group._fields)
 
 
 # ── receipts ─────────────────────────────────────────────────────────────────────────────────
@@ -144,14 +144,14 @@ _KEYS = ", ".join(Group._fields)
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """Objects of a group, counted."""
+    """Counts of the objects of a group."""
 
     seen: int
     """In the original."""
     lost: int
-    """Of those, not in the decoded picture."""
+    """Seen, but not in the decoded picture."""
     invented: int
-    """In the decoded picture alone."""
+    """Only in the decoded picture."""
 
     @property
     def kept(self) -> int:
@@ -160,7 +160,7 @@ class Tally:
 
     @property
     def capped(self) -> Tally:
-        """The same as far as a receipt counts."""
+        """The counts, at most MOST each."""
         return Tally(*(min(count, MOST) for count in (self.seen, self.lost, self.invented)))
 
     def __add__(self, other: Tally) -> Tally:
@@ -169,32 +169,32 @@ class Tally:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Receipt:
-    """What a network that took no part in the coding sees in the original and in what is decoded
-    with the bundled receiver, in one step, from seed 0."""
+    """Objects that a verifier finds in the original and in the picture that the bundled receiver
+    paints in one step from seed 0."""
 
     verifier: str
-    """Of that network: the first eight hexadecimal digits of its file's SHA-256."""
+    """The first eight hexadecimal digits of the SHA-256 of the verifier's file."""
     groups: Mapping[str, Tally]
-    """One for each of GROUPS, or of the table."""
+    """For each of GROUPS, or of the table's groups."""
     table: str | None = None
     """Digest of the `Table`; None: the groups are GROUPS."""
 
     @property
     def total(self) -> Tally:
-        """Of all groups."""
+        """The sum over all groups."""
         return sum(self.groups.values(), Tally(0, 0, 0))
 
 
 def overhead(groups: Table | None) -> int:
-    """More bytes than a receipt with its chunk's head ever takes."""
+    """An upper bound for the bytes of a receipt with its chunk's head."""
     if groups is None:
-        return 32  # there is no room for many objects
+        return 32  # a picture has no room for large counts
     return 16 + len("\n".join(groups.groups).encode()) + 12 * len(groups.groups)
 
 
 def write(receipt: Receipt) -> bytes:
-    """The payload of a receipt chunk, or, of a table, of one of the sender's own groups. Raises
-    InputError if it is not as `Receipt` says."""
+    """The payload of a receipt chunk; of a receipt with a table, the payload of the chunk for the
+    sender's own groups. Raises InputError for an invalid receipt."""
     names = list(receipt.groups)
     head = [receipt.verifier] if receipt.table is None else [receipt.verifier, receipt.table]
     text = b"" if receipt.table is None else "\n".join(names).encode()
@@ -215,8 +215,8 @@ def write(receipt: Receipt) -> bytes:
 
 
 def read(payload: bytes, *, own: bool = False) -> Receipt:
-    """The receipt in a payload; `own`: of groups of the sender's own. Raises a BitstreamError if it
-    is not exactly one."""
+    """The receipt in a payload; `own`: of the sender's own groups. Raises BitstreamError if the
+    payload is not exactly one receipt."""
     bits = Bits(payload, "the receipt")
     verifier, table, names = f"{int(bits.take(32), 2):08x}", None, list(GROUPS)
     if own:
@@ -235,7 +235,7 @@ def read(payload: bytes, *, own: bool = False) -> Receipt:
 
 
 def _names(text: bytes) -> list[str]:
-    """Of a receipt's groups."""
+    """The group names of a receipt."""
     names = text.decode("utf-8", "replace").split("\n")
     if not all(map(_NAME.fullmatch, names)) or len(set(names)) < len(names):
         raise CorruptStream("the receipt names no groups")

@@ -98,7 +98,7 @@ def test_a_file_in_a_folder_is_not_of_the_sample_beside_it(results, capsys):
         size = Path(f"sempic/{each['name']}.sempic").stat().st_size
         assert each["bpp"] == pytest.approx(8 * size / pixels)
     Path("sempic/0.sempic").unlink()
-    assert evaluate(capsys) == (2, "", "sempic: .: no 0.sempic, but others of its kind\n")
+    assert evaluate(capsys) == (2, "", "sempic: .: no 0.sempic, but other .sempic files\n")
 
 
 def test_what_has_no_mean_is_said(results, capsys):
@@ -321,7 +321,7 @@ def test_no_such_folder(capsys):
 def test_what_is_no_folder_of_pictures_is_said(results, capsys):
     for name, why in (
         ("samples/1.png", "not a folder"),
-        (".", "no pictures; folders within it are not looked into"),
+        (".", "no pictures (subfolders are not searched)"),
     ):
         assert cli.main(["benchmark", name, "-o", "report", "--metrics", "psnr"]) == 2
         assert capsys.readouterr().err == f"sempic: {name}: {why}\n"

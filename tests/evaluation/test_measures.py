@@ -9,8 +9,8 @@ from conftest import street
 
 from sempic import cli, models, segment
 from sempic.critical import GROUPS, Tally
-from sempic.evaluation import metrics, report
-from sempic.evaluation.benchmark import Codec, Point, Results, tables
+from sempic.evaluation import metrics
+from sempic.evaluation.benchmark import Codec, Point, Results, report, tables
 from sempic.evaluation.benchmark.results import matched
 from sempic.evaluation.measure import SIDE, Measure, Settings, available, row
 from sempic.evaluation.measures import FIGURES, METRICS, inception, objects
@@ -134,7 +134,7 @@ def test_the_reference_stands_beside_every_figure(monkeypatch):
     assert found["objects"]["all"] == car
     assert found["objects_kept"] == pytest.approx(1 / 3)
     assert found["objects_invented"] == pytest.approx(1 / 3)
-    heads, mine, beside = METRICS["objects"].behind([("mine", found)])
+    heads, mine, beside = METRICS["objects"].details([("mine", found)])
     assert heads[heads.index("vehicles: 3")] in heads
     assert (mine[3], beside[3]) == ("1 / 1", "3 / 0")
     assert "objects_kept" not in row([measure(measure.reference(painted()), painted())], [], None)
@@ -153,7 +153,7 @@ def test_what_the_human_map_does_not_show_is_not_confirmed(monkeypatch):
     assert found["objects"]["all"]["there"] == 6
     assert found["confirmed"]["vehicles"] == (1, 2)
     assert found["confirmed_kept"] == 0.5
-    heads, mine, beside = METRICS["confirmed"].behind([("mine", found)])
+    heads, mine, beside = METRICS["confirmed"].details([("mine", found)])
     assert (heads[3], mine[3], beside[3]) == ("vehicles: 2", "1", "2")
     without = measure.reference(painted((10, 10)))
     assert "confirmed_kept" not in row([*records, measure(without, decoded[0])], [], None)

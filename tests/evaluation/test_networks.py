@@ -217,7 +217,7 @@ def test_convolutions_are_exact_while_networks_see(version, monkeypatch):
     assert before != exact
 
     class Network(networks._Network):
-        def _see(self, x):
+        def _forward(self, x):
             if len(x) > 1:
                 raise ModelError("too many")
             return [getattr(home, flag)]

@@ -1,8 +1,8 @@
-"""What a stream loses of critical objects, found at the encoder, and mended before it is sent.
+"""Check of critical objects at the encoder, before a stream is sent.
 
-The stream is decoded as a receiver would, and a verifier, a network that took no part in the
-coding, looks at the original and at the decoded picture. Where it doubts that both show the same,
-windows are sent, within a budget, and its verdict travels in the stream as a receipt.
+The encoder decodes its own stream. A verifier, a network without part in the coding, compares the
+decoded picture with the original. Regions in doubt are sent in windows, within a budget. The
+verifier's final counts travel in the stream as a receipt.
 """
 
 from __future__ import annotations
@@ -33,44 +33,46 @@ Likely: TypeAlias = npt.NDArray[np.float32]
 __all__ = ["SIDE", "Verifier", "checked", "looking"]
 
 CHUNK = 3
-"""Bytes of a chunk beside its payload, at most, as long as that is below 2^17."""
+"""Most bytes of a chunk's head, for payloads below 2^17 bytes."""
 SIDE = 384
-"""Shorter side at which verifiers look; at 512 they take twice as long and see little more
+"""Short side of the verifier's input; 512 takes twice as long and finds little more
 (docs/decisions.md)."""
 LIKELY = 0.25
-"""Probability of a group from which a region may be an object of it."""
+"""Least probability of a group in the pixels of a region."""
 LESS = 0.1
-"""By how much a group is less likely in the other picture, at least, where a region is in doubt."""
+"""A region is in doubt if its group is less probable in the other picture by at least this much."""
 SMALLEST = 0.7
-"""Such a region takes at least this share of an object's least size."""
+"""Least size of a region, as a share of an object's least size."""
 QP = 32
-"""HEVC's, of windows that a check adds: of coarser ones, small objects are not seen."""
+"""HEVC's QP of windows that a check adds; with coarser ones, verifiers miss small objects."""
 RATE = 6.0
-"""Bytes that a cell of a window takes, about: where to begin to look for how many there is room."""
+"""First estimate of the bytes of a window's cell."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Verifier:
-    """Who looks."""
+    """The network of a check."""
 
     predict: Callable[[Image], tuple[LabelMap, Probabilities | None]]
-    """uint8 (H, W, 3) → uint8 (H, W), ids of `palette`, and how likely each id is, uint8 (C, H, W)
-    in 1/255; None where that is not known."""
+    """uint8 (H, W, 3) → (map of ids of `palette`, uint8 (H, W); probabilities of the ids in 1/255,
+    uint8 (C, H, W), or None if unknown)."""
     palette: int
-    """Its id."""
+    """Palette id."""
     digest: str
-    """The first eight hexadecimal digits of the SHA-256 of its file."""
+    """The first eight hexadecimal digits of the model file's SHA-256."""
 
 
 def looking(verifier: Verifier, picture: Image) -> Verifier:
-    """The verifier, which looks at this picture from now on, on another thread: whoever asks it
-    for this very array waits for that."""
-    helper = ThreadPoolExecutor(1)
-    seen = helper.submit(verifier.predict, picture)
-    helper.shutdown(wait=False)
+    """The verifier, which starts to predict `picture` on another thread.
+
+    `predict` of this very array waits for that result.
+    """
+    executor = ThreadPoolExecutor(1)
+    prediction = executor.submit(verifier.predict, picture)
+    executor.shutdown(wait=False)
 
     def predict(shown: Image) -> tuple[LabelMap, Probabilities | None]:
-        return seen.result() if shown is picture else verifier.predict(shown)
+        return prediction.result() if shown is picture else verifier.predict(shown)
 
     return dataclasses.replace(verifier, predict=predict)
 
@@ -87,35 +89,37 @@ def checked(
     sent: Cells | None = None,
     never: Callable[[LabelMap], Cells] | None = None,
 ) -> bytes:
-    """The stream of a draft, mended, with a receipt.
+    """The stream of a draft, with windows for regions in doubt, and a receipt.
 
     Args:
         picture: uint8 (H, W, 3), the original.
-        draft: what is to be sent; its windows, if it has any, are those of `sent`.
+        draft: the parts of the stream; its windows, if any, show the cells `sent`.
         stream: the draft, packed.
-        verifier: who says what is lost.
+        verifier: compares the pictures.
         paint: the receiver, for a scene without windows.
-        budget: the stream may grow by this share of its size; the receipt is not counted.
-        table: of groups to look for; None: GROUPS.
-        sent: the cells of the draft's windows, which are sent in any case.
-        never: given the verifier's map of the original, the cells that no window may have.
+        budget: largest growth of the stream, as a share of its size, without the receipt.
+        table: groups of objects; None: GROUPS.
+        sent: the cells of the draft's windows, which stay.
+        never: maps the verifier's map of the original to the cells that windows must not show.
 
-    Raises InputError: a class of the table that the verifier does not know.
+    Raises InputError: the verifier lacks a class of the table.
     """
     palette = PALETTES[verifier.palette]
     groups = GROUPS if table is None else within(table, palette)
     room = int(budget * len(stream))
-    before, hoped = _seen(picture, verifier, groups)
+    before, probable_before = _seen(picture, verifier, groups)
     scene = draft.scene()
     painted = paint(scene)
-    after, left = _seen(windows.blend(painted, scene.windows), verifier, groups)
+    after, probable_after = _seen(windows.blend(painted, scene.windows), verifier, groups)
     columns, rows = layout.grid(draft.width, draft.height)
     cells = np.zeros((rows, columns), bool) if sent is None else sent
     forbidden = np.zeros_like(cells) if never is None else never(before)
-    wanted = [cells_of & ~forbidden for cells_of in _doubtful(hoped, left, groups)]
-    more = _afforded(picture, draft, wanted, cells, room)
-    if more is not None:
-        draft = dataclasses.replace(draft, windows=more)
+    doubtful = [
+        region & ~forbidden for region in _doubtful(probable_before, probable_after, groups)
+    ]
+    payload = _within_budget(picture, draft, doubtful, cells, room)
+    if payload is not None:
+        draft = dataclasses.replace(draft, windows=payload)
         after, _ = _seen(windows.blend(painted, draft.scene().windows), verifier, groups)
     changes = compare(before, after, palette, groups)
     receipt = Receipt(
@@ -133,58 +137,61 @@ def checked(
 
 
 def _seen(picture: Image, verifier: Verifier, groups: Groups) -> tuple[LabelMap, list[Likely]]:
-    """The verifier's map of a picture, and how likely it thinks each group, float32 (H, W)."""
+    """The verifier's map of a picture, and the probability of each group."""
     labels, probabilities = verifier.predict(picture)
     palette = PALETTES[verifier.palette]
     if probabilities is None:
-        return labels, [mask(labels, each, palette).astype(np.float32) for each in groups.values()]
-    inside = [[i for i in ids(each, palette) if i < len(probabilities)] for each in groups.values()]
-    return labels, [probabilities[some].sum(0, dtype=np.float32) / 255 for some in inside]
+        masks = (mask(labels, group, palette) for group in groups.values())
+        return labels, [inside.astype(np.float32) for inside in masks]
+    known = [
+        [i for i in ids(group, palette) if i < len(probabilities)] for group in groups.values()
+    ]
+    return labels, [probabilities[classes].sum(0, dtype=np.float32) / 255 for classes in known]
 
 
 def _doubtful(before: list[Likely], after: list[Likely], groups: Groups) -> list[Cells]:
-    """Of each region where a group is likely in one of the pictures and less so in the other, the
-    cells of a window that would show the truth; what is worth most for its size comes first.
+    """Window cells for each region whose group is probable in one picture and less so in the other.
 
-    That is how much less likely the group is, times how likely it was: what is hardly seen is
-    mostly not there at all (docs/decisions.md).
+    Regions are sorted by falling worth, divided by the square root of their cells. The worth is the
+    loss of probability times the probability, because improbable objects mostly do not exist
+    (docs/decisions.md).
     """
     found: list[tuple[float, Cells]] = []
     pairs = zip((*before, *after), (*after, *before), (*groups.values(),) * 2, strict=True)
     for one, other, group in pairs:
         for region in regions(one >= LIKELY, SMALLEST * group.least(one.size)):
             box = region.rows, region.columns
-            here, there_too = (float(p[box][region.shape].mean()) for p in (one, other))
-            worth = here * (here - there_too)
-            if here - there_too >= LESS:
+            probability, opposite = (float(p[box][region.shape].mean()) for p in (one, other))
+            if probability - opposite >= LESS:
+                worth = probability * (probability - opposite)
                 cells = layout.touched(region.around(choice.MARGIN, one.shape))
                 found.append((worth / math.sqrt(cells.sum()), cells))
     return [cells for _, cells in sorted(found, key=lambda pair: -pair[0])]
 
 
-def _afforded(
-    picture: Image, draft: Draft, wanted: list[Cells], cells: Cells, room: int
+def _within_budget(
+    picture: Image, draft: Draft, doubtful: list[Cells], cells: Cells, room: int
 ) -> bytes | None:
-    """The windows of as many of the regions that are wanted, in their order, as there is room for,
-    with the cells that are sent in any case; None if that is none."""
+    """The windows of `cells` and of the first doubtful regions, as many as fit into `room` more
+    bytes; None if no region fits."""
     qp = windows.QP if cells.any() else QP
-    given = 0 if draft.windows is None else len(draft.windows) + CHUNK
-    unions = np.logical_or.accumulate([cells, *wanted])
+    already = 0 if draft.windows is None else len(draft.windows) + CHUNK
+    unions = np.logical_or.accumulate([cells, *doubtful])
     area = unions.sum((1, 2)).tolist()
-    found, rate = None, RATE
-    planes = draft.planes() if wanted else None
-    low, high = 0, len(wanted)  # low fits
+    best, rate = None, RATE
+    planes = draft.planes() if doubtful else None
+    low, high = 0, len(doubtful)  # low fits
     while low < high:
-        likely = bisect.bisect_right(area, (room + given) / rate) - 1
-        count = min(max(likely, low + 1), high)
+        estimate = bisect.bisect_right(area, (room + already) / rate) - 1
+        count = min(max(estimate, low + 1), high)
         places = layout.rectangles(unions[count])
         fits = 0 < len(places) <= layout.MOST
         if fits:
             payload = windows.encode(picture, places, planes, qp=qp)
             rate = len(payload) / area[count]
-            fits = len(payload) + CHUNK - given <= room
+            fits = len(payload) + CHUNK - already <= room
         if fits:
-            low, found = count, payload
+            low, best = count, payload
         else:
             high = count - 1
-    return found
+    return best

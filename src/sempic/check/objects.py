@@ -1,10 +1,10 @@
 """Objects kept, lost and invented: people, vehicles and signs in two maps of one picture.
 
 An object is a connected region of a group of classes in a network's map of the original, of at
-least the group's least size. It is kept if the map of the decoded picture has pixels of the group
-there, as many as KEPT of the region's size; an object of the decoded picture is invented if the map
-of the original has none there. "There" is the region grown by GROWN pixels, so that a shifted
-outline is no loss.
+least the group's least size. The object is kept if the map of the decoded picture has the group on
+as many pixels there as KEPT of the region's size. An object of the decoded picture is invented if
+the map of the original has no pixel of the group there. "There" is the region grown by GROWN
+pixels, so that a shifted outline is no loss.
 """
 
 from __future__ import annotations
@@ -44,20 +44,20 @@ class Region(NamedTuple):
         return int(self.shape.sum())
 
     def covered(self, mask: Mask) -> float:
-        """How much of a mask of the whole picture lies in the region, grown, as a share of its
-        size; above 1 if the growth is covered, too."""
+        """Pixels of a mask (H, W) in the grown region, as a share of the region's size; may exceed
+        1."""
         box, inside = self._grown(GROWN, mask.shape)
         return float((inside & mask[box]).sum() / self.size)
 
     def around(self, pixels: int, size: tuple[int, ...]) -> Mask:
-        """The region, grown by so many pixels, in a picture of a size (height, width)."""
-        found = np.zeros(size, bool)
+        """The region grown by a number of pixels, as a mask of `size` (H, W)."""
+        mask = np.zeros(size, bool)
         box, inside = self._grown(pixels, size)
-        found[box] = inside
-        return found
+        mask[box] = inside
+        return mask
 
     def _grown(self, pixels: int, size: tuple[int, ...]) -> tuple[tuple[slice, slice], Mask]:
-        """The box of the region, grown, in a picture of a size, and which pixels of it belong."""
+        """The box of the grown region in a picture of `size`, and its pixels in the box."""
         top, left = self.rows.start - pixels, self.columns.start - pixels
         reach = grown(np.pad(self.shape, pixels), pixels)
         inside = reach[max(0, -top) : size[0] - top, max(0, -left) : size[1] - left]
@@ -67,14 +67,14 @@ class Region(NamedTuple):
 
 
 class Change(NamedTuple):
-    """What became of the objects of a group."""
+    """Objects of a group, before and after."""
 
     seen: list[Region]
     """In the original."""
     lost: list[Region]
-    """Those of them that the decoded picture does not show."""
+    """Seen objects that are not kept."""
     invented: list[Region]
-    """In the decoded picture alone."""
+    """Only in the decoded picture."""
 
     @property
     def tally(self) -> Tally:
@@ -84,58 +84,58 @@ class Change(NamedTuple):
 def compare(
     before: LabelMap, after: LabelMap, palette: Palette, groups: Groups = GROUPS
 ) -> Mapping[str, Change]:
-    """What became of the objects of each of the groups.
+    """Objects of each group, before and after.
 
     Args:
         before, after: uint8 (H, W), maps of the original and of the decoded picture.
-        palette: of both; a group none of whose classes it has counts nothing.
+        palette: of both; groups without classes in it have no objects.
     """
     changes = {}
     for name, group in groups.items():
-        there, here = (mask(labels, group, palette) for labels in (before, after))
-        seen, shown = (regions(each, group.least(before.size)) for each in (there, here))
-        lost = [region for region in seen if region.covered(here) < KEPT]
-        invented = [region for region in shown if region.covered(there) == 0]
+        original, decoded = (mask(labels, group, palette) for labels in (before, after))
+        seen, shown = (regions(m, group.least(before.size)) for m in (original, decoded))
+        lost = [region for region in seen if region.covered(decoded) < KEPT]
+        invented = [region for region in shown if region.covered(original) == 0]
         changes[name] = Change(seen, lost, invented)
     return changes
 
 
 def within(table: Table, palette: Palette) -> Groups:
-    """Groups of one's own by the names that a palette has for their classes, or for the nearest.
+    """The groups of a table in the class names of a palette, or the nearest classes.
 
-    Raises InputError naming the table: a class that the palette lacks, or one in two groups.
+    Raises InputError, which names the table, if the palette lacks a class, or two groups share one.
     """
-    found, taken = {}, dict[str, str]()
+    groups, taken = {}, dict[str, str]()
     for name, group in table.groups.items():
         with naming(f"{table.source}: {name}"):
             classes = {palette.classes[i] for i in numbers(group.classes, palette)}
         if twice := min(classes & taken.keys(), default=None):
             raise InputError(f"{table.source}: {twice!r} is in {taken[twice]!r} and in {name!r}")
         taken |= dict.fromkeys(classes, name)
-        found[name] = group._replace(classes=tuple(sorted(classes)))
-    return found
+        groups[name] = group._replace(classes=tuple(sorted(classes)))
+    return groups
 
 
 def mask(labels: LabelMap, group: Group, palette: Palette) -> Mask:
-    """Where a map shows a group."""
-    found: Mask = np.isin(labels, ids(group, palette))
-    return found
+    """The pixels of a map that belong to a group."""
+    inside: Mask = np.isin(labels, ids(group, palette))
+    return inside
 
 
 def ids(group: Group, palette: Palette) -> list[int]:
-    """Of the classes of a group in a palette."""
+    """The ids of a group's classes in a palette."""
     return [i for i, name in enumerate(palette.classes) if name in group.classes]
 
 
 def bounds(mask: Mask) -> tuple[slice, slice]:
-    """The box of all that is in a mask: nothing need be looked for elsewhere."""
+    """The bounding box of a mask."""
     sides = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
     rows, columns = (slice(int(s[0]), int(s[-1]) + 1) if len(s) else slice(0) for s in sides)
     return rows, columns
 
 
 def regions(mask: Mask, least: float) -> list[Region]:
-    """The connected regions of a mask, joined by corners too, of at least so many pixels."""
+    """The 8-connected regions of a mask with at least `least` pixels."""
     if np.count_nonzero(mask) < max(least, 1):
         return []
     box = bounds(mask)

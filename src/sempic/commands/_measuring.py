@@ -1,4 +1,4 @@
-"""Shared by the commands that measure: the judge and the metrics."""
+"""Options of all commands that measure: judge, FID network and metrics."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--judge",
         metavar="SPEC",
-        help="the segmenter that measures: an ONNX file, or hf:NAME for a model of transformers; "
-        "not the one that encodes",
+        help="judging segmenter: an ONNX file, or hf:NAME for a model of transformers; never the "
+        "one that encodes",
     )
     parser.add_argument("--inception", metavar="PATH", help="TorchScript file of the FID network")
     parser.add_argument(
         "--metrics",
         type=listed,
         metavar="A,B",
-        help=f"some of {', '.join(METRICS)}; default: all with weights on this machine, not the "
+        help=f"out of {', '.join(METRICS)}; default: all whose weights are installed, except the "
         "slow " + ", ".join(m.name for m in METRICS.values() if m.costly),
     )
 
 
 def listed(text: str) -> list[str]:
-    """For argparse: A,B."""
+    """argparse type of A,B."""
     return text.split(",")
 
 
 def settings(args: argparse.Namespace, usual: Sequence[str] | None = None) -> Settings:
-    """The judge and metrics of the arguments; default: the usual metrics, if available."""
+    """Settings with the requested metrics, else with the available ones of `usual`."""
     found, missing = available(args.metrics, args.inception, args.judge, usual)
     for line in missing:
         processes.say(line)

@@ -8,7 +8,6 @@ import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from sempic import fields, files
 from sempic.commands import _files, _measuring, _sequence
@@ -19,19 +18,19 @@ from sempic.options import Models
 from sempic.sequence import SequenceOptions
 
 _QUICK = ("miou", "fid", "psnr", "lpips")
-"""What `--quick` measures, as far as it can be measured here."""
-_OF_CLIPS = ("miou", "lpips", "objects")
-"""The same of clips, if nothing is said."""
+"""Metrics of `--quick`; those without weights are skipped."""
+_CLIP_METRICS = ("miou", "lpips", "objects")
+"""Default metrics of clips; those without weights are skipped."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _ClipOptions:
-    """What may be asked of clips alone, besides how they are coded."""
+    """Options of clips alone, besides `SequenceOptions`."""
 
-    start: float = option("where a clip begins", 0.0, low=0, metavar="SECONDS")
-    every: int = option("measure each N-th frame, but flicker", 1, low=1, metavar="N")
+    start: float = option("start of each clip", 0.0, low=0, metavar="SECONDS")
+    every: int = option("measure every N-th frame (flicker: all)", 1, low=1, metavar="N")
     drop: float = option(
-        "also lose such a share of the frames, ten times, and say what is left of the maps",
+        "also lose this share of the frames, in ten trials, and report the damage to the maps",
         0.0,
         low=0,
         high=1,
@@ -44,10 +43,10 @@ def add(parser: argparse.ArgumentParser) -> None:
 
     parser.description = (
         "Codes a folder of pictures with several codecs at several rates and reports "
-        "rate and quality: report.html, report.json, pictures.csv, summary.md. What was "
-        "done before is kept, so an interrupted run goes on and another codec costs one codec. "
-        "Clips are coded as sequences, beside their frames as single pictures, and AV1 and HEVC at "
-        "the same bit rate and at twice that."
+        "rate and quality: report.html, report.json, pictures.csv, summary.md. Results are "
+        "cached: an interrupted run resumes, and a further codec costs only its own time. "
+        "Clips are coded as sequences, as single pictures, and by AV1 and HEVC at the sequence's "
+        "bit rate and at twice that."
     )
     parser.epilog = (
         f"codecs: {', '.join(codecs.NAMES)}; sempic@N takes N steps, sempic+human sends the "
@@ -58,8 +57,8 @@ def add(parser: argparse.ArgumentParser) -> None:
         type=Path,
         nargs="+",
         metavar="INPUT",
-        help="a folder of pictures, a data set with val/ and valannot/, or videos, or a folder of "
-        "them",
+        help="a folder of pictures, a data set with val/ and valannot/, videos, or a folder of "
+        "videos",
     )
     parser.add_argument("-o", "--output", type=Path, default=Path("report"), metavar="DIR")
     parser.add_argument(
@@ -72,35 +71,41 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--rates",
         type=_rates,
         metavar="BPP,…",
-        help=f"the dials are set nearest to; default {','.join(map(str, benchmark.RATES))}",
+        help=f"target rates; default {','.join(map(str, benchmark.RATES))}",
     )
     parser.add_argument("--labels", type=Path, help="human label maps; default: FOLDERannot")
-    parser.add_argument("--size", type=_size, metavar="WxH", help="scale to this first")
+    parser.add_argument(
+        "--size", type=_size, metavar="WxH", help="scale pictures to this size first"
+    )
     parser.add_argument(
         "--short-side",
         type=_files.positive,
         metavar="N",
-        help="without --size: scale larger ones down to it",
+        help="without --size: scale pictures with a longer short side down to N pixels",
     )
-    parser.add_argument("--glob", default="*", metavar="PATTERN", help="of the names to take")
+    parser.add_argument("--glob", default="*", metavar="PATTERN", help="take matching file names")
     parser.add_argument(
         "--limit",
         type=_files.positive,
         metavar="N",
-        help="take N pictures, evenly spread; of a clip N frames, from the first on",
+        help="take N pictures, evenly spread; of a clip, the first N frames",
     )
     parser.add_argument(
         "--quick", action="store_true", help="8 pictures, 3 codecs, fast presets: about a minute"
     )
-    parser.add_argument("--effort", choices=codecs.EFFORTS, help="of the others; default slowest")
+    parser.add_argument(
+        "--effort", choices=codecs.EFFORTS, help="presets of the other codecs; default slowest"
+    )
     fields.add(parser.add_argument_group("of sempic"), Models, but=("verifier",))
     parser.add_argument(
-        "--jobs", type=_files.positive, metavar="N", help="processes; default one a core"
+        "--jobs", type=_files.positive, metavar="N", help="worker processes; default: one a core"
     )
     parser.add_argument("--cache", type=Path, metavar="FILE", help="default ~/.cache/sempic")
     _measuring.add(parser)
     group = parser.add_argument_group("clips")
-    group.add_argument("--fps", type=_sequence.rate, metavar="N", help="default: as the video has")
+    group.add_argument(
+        "--fps", type=_sequence.rate, metavar="N", help="frames a second; default: the video's"
+    )
     fields.add(group, _ClipOptions)
     fields.add(group, SequenceOptions)
 
@@ -108,19 +113,19 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from sempic.evaluation import clips
 
-    _check(args.output)
-    found = clips.find(args.inputs)
-    if found:
-        return _clips(args, found)
-    given = [*fields.given(args, _ClipOptions), *fields.given(args, SequenceOptions)]
-    _files.only_for("clips, and these are pictures", ["fps"] * bool(args.fps) + given)
+    _check_writable(args.output)
+    videos = clips.find(args.inputs)
+    if videos:
+        return _clips(args, videos)
+    for_clips = [*fields.given(args, _ClipOptions), *fields.given(args, SequenceOptions)]
+    _files.only_for("clips, and these are pictures", ["fps"] * bool(args.fps) + for_clips)
     return _pictures(args)
 
 
 def _pictures(args: argparse.Namespace) -> int:
     from sempic import models
-    from sempic.evaluation import benchmark, codecs, report
-    from sempic.evaluation.benchmark import tables
+    from sempic.evaluation import benchmark, codecs
+    from sempic.evaluation.benchmark import report, tables
 
     (folder,) = args.inputs
     if args.quick:
@@ -138,7 +143,7 @@ def _pictures(args: argparse.Namespace) -> int:
     )
     names = args.codecs or list(benchmark.CODECS)
     for name in names:
-        plan.codec(name)  # unknown names and missing libraries are told before the work
+        plan.codec(name)  # unknown names and missing libraries fail before the work
     cache = args.cache or models.cache() / "benchmark.sqlite"
     with benchmark.Benchmark(plan, cache=cache, jobs=args.jobs) as bench:
         results = benchmark.run(bench, names, args.rates or benchmark.RATES)
@@ -163,18 +168,19 @@ def _clips(args: argparse.Namespace, paths: list[Path]) -> int:
     options = SequenceOptions(**fields.given(args, SequenceOptions))
     ours = _ClipOptions(**fields.given(args, _ClipOptions))
     plan = clips.Plan(
-        settings=_measuring.settings(args, _OF_CLIPS),
+        settings=_measuring.settings(args, _CLIP_METRICS),
         names=tuple(args.codecs or clips.NAMES),
         options=options.keywords(),
         every=ours.every,
         drop=ours.drop,
         models=Models(**fields.given(args, Models)),
     )
-    how: dict[str, Any] = {"size": args.size, "rate": args.fps, "start": ours.start}
     results = []
     for path in tqdm(paths, "clips", unit="clip", disable=None):
         with _sequence.noted(str(path)):
-            clip = clips.read(path, count=args.limit, **how)
+            clip = clips.read(
+                path, size=args.size, rate=args.fps, start=ours.start, count=args.limit
+            )
             results.append((clip, clips.measure(clip, plan)))
     parts = {
         "report.json": tables.dump(results),
@@ -184,10 +190,10 @@ def _clips(args: argparse.Namespace, paths: list[Path]) -> int:
     return _write(args.output, parts)
 
 
-def _check(folder: Path) -> None:
-    """Raises OutputError, before the work, for what no report can be written into."""
+def _check_writable(folder: Path) -> None:
+    """Raises OutputError, before the work, if no report can be written into the folder."""
     if folder.exists() and not (folder.is_dir() and os.access(folder, os.W_OK)):
-        raise OutputError(f"{folder}: is no folder that can be written")
+        raise OutputError(f"{folder}: not a writable folder")
 
 
 def _write(folder: Path, parts: dict[str, str]) -> int:

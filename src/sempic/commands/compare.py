@@ -13,13 +13,13 @@ from sempic.options import Models
 
 def add(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Compares versions of a picture with the original: figures, and a page with a slider "
-        "between two versions. Versions are pictures, .sempic and .bpg files."
+        "Compares versions of a picture with the original: figures, and a page on which one "
+        "version slides over another. Versions are pictures, .sempic and .bpg files."
     )
     parser.add_argument("original", type=Path)
     parser.add_argument("versions", type=Path, nargs="+", metavar="VERSION")
     parser.add_argument("-o", "--output", type=Path, default=Path("compare.html"), metavar="PAGE")
-    parser.add_argument("--labels", type=Path, metavar="MAP", help="manual label map, for mIoU")
+    parser.add_argument("--labels", type=Path, metavar="MAP", help="human label map, for mIoU")
     parser.add_argument(
         "--steps", type=_files.positive, default=1, metavar="N", help="for .sempic; default 1"
     )

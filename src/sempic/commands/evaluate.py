@@ -14,22 +14,29 @@ from sempic.errors import InputError
 
 def add(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Rate and quality of a folder with samples/ and images/ of the same names; "
-        "with labels/, human maps, mIoU too; with NAME.sempic, or NAME.bpg and NAME.flif, "
-        "anywhere in it, bpp too. As `sempic sample` writes it, or the original's code."
+        "Rate and quality of a folder with samples/ and images/ of the same names, as written by "
+        "`sempic sample` or the original's code. labels/ with human maps adds mIoU. NAME.sempic, "
+        "or NAME.bpg and NAME.flif, anywhere in the folder, add bpp."
     )
     parser.add_argument("folder", type=Path, metavar="RESULT_DIR")
-    parser.add_argument("--palette", help="of labels/; default: the .sempic files', or the judge's")
+    parser.add_argument(
+        "--palette", help="palette of labels/; default: the .sempic files', or the judge's"
+    )
     parser.add_argument(
         "--predictions",
         type=Path,
         metavar="DIR",
-        help="what another segmenter finds in samples/, maps of ids or colours, instead of a judge",
+        help="maps of samples/ by another segmenter, ids or colours, instead of a judge",
     )
     parser.add_argument(
-        "--num_classes", type=int, metavar="N", help="of the palette indices: ids below N; 255"
+        "--num_classes",
+        type=int,
+        metavar="N",
+        help="with the palette indices: ids from N on are void; default 255",
     )
-    parser.add_argument("--json", action="store_true", help="print all, each picture too, as JSON")
+    parser.add_argument(
+        "--json", action="store_true", help="print all figures, also of each picture, as JSON"
+    )
     _measuring.add(parser)
 
 

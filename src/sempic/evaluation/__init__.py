@@ -1,1 +1,1 @@
-"""How much of a picture survives: metrics, other codecs at the same rate, and the report."""
+"""Metrics of decoded pictures, comparison with other codecs, reports."""

@@ -1,4 +1,4 @@
-"""Rate and quality curves and bars as SVG, drawn here: no plotting library, no fonts to ship."""
+"""Rate and quality curves and bars as SVG, without a plotting library."""
 
 from __future__ import annotations
 
@@ -58,19 +58,19 @@ class Panel:
     """"up" or "down"."""
     curves: Sequence[Curve]
     ceiling: float | None = None
-    """What originals reach, drawn as a line."""
+    """The originals' figure, drawn as a horizontal line."""
     ceiling_title: str = "originals"
 
 
 def style(codec: str) -> tuple[str, str]:
-    """Colour and dashes of a codec, known or not."""
+    """Colour and dashes of any codec, also one not in STYLES."""
     return STYLES.get(
         codec, STYLES.get("sempic" if codec.startswith("sempic") else "", (_GREY, ""))
     )
 
 
 def figure(panels: Sequence[Panel]) -> str:
-    """Panels in two columns above one legend, as a whole SVG document."""
+    """An SVG document: panels in two columns above one legend."""
     columns, rows = 2, -(-len(panels) // 2)
     legend = {c.codec: c for p in panels for c in p.curves}
     per_row = max(1, columns * _WIDTH // 230)
@@ -130,7 +130,11 @@ def _panel(svg: Element, panel: Panel) -> None:
 
 
 def bars(classes: Sequence[str], series: Sequence[tuple[str, str, Sequence[float | None]]]) -> str:
-    """Groups of bars, one group a class, from 0 to 1; series are (codec, title, values)."""
+    """An SVG document: a group of bars for each class.
+
+    Args:
+        series: (codec, title, values 0…1; None: no bar).
+    """
 
     def fill(codec: str) -> dict[str, str]:
         colour, dashes = style(codec)
@@ -176,18 +180,18 @@ def _text(svg: Element) -> str:
 def _add(
     parent: Element, kind: str, text: str | None = None, /, **attributes: str | float
 ) -> Element:
-    """An element; names of attributes have _ for -, numbers are rounded to tenths."""
-    told = {
+    """An SVG element. Attribute names have _ for -; numbers are rounded to tenths."""
+    rounded = {
         name.replace("_", "-"): value if isinstance(value, str) else f"{round(value, 1):g}"
         for name, value in attributes.items()
     }
-    made = ElementTree.SubElement(parent, kind, told)
-    made.text = text
-    return made
+    element = ElementTree.SubElement(parent, kind, rounded)
+    element.text = text
+    return element
 
 
 def _rule(svg: Element, tick: float, y: float, right: float) -> None:
-    """A line across at a value, and the value left of it."""
+    """A horizontal line at a value, and the value on its left."""
     _add(svg, "line", x1=_LEFT, x2=right, y1=y, y2=y, stroke=_RULE)
     _label(svg, f"{tick:g}", _LEFT - 7, y + 4, "end")
 
@@ -208,7 +212,8 @@ def _dot(svg: Element, curve: Curve, x: float, y: float) -> Element:
 
 
 def ticks(low: float, high: float) -> list[float]:
-    """Four to eight round numbers that cover low…high from below."""
+    """Four to eight round numbers in equal steps, the first at or below `low`, the last at or below
+    `high`."""
     span = max(high - low, 1e-6)
     power = 10 ** math.floor(math.log10(span / 4))
     step = next(power * m for m in (1, 2, 2.5, 5, 10) if span / (power * m) <= 6)

@@ -1,8 +1,7 @@
-"""What a user would pick instead: other picture codecs behind one interface, through libraries.
+"""Picture codecs behind one interface: ours and the competitors, which libraries bring.
 
-Each codec turns a picture into the bytes of a file and back; one whole number sets its quality.
-Rates count what a decoder needs: whole files where the codec has a file format of its own, the
-bare stream where we would have to wrap it ourselves (HEVC, SVT-AV1), which favours those two.
+One whole number sets a codec's quality. Rates count whole files where the codec has a file format,
+and bare streams where it has none here (HEVC, SVT-AV1), which favours those two.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ from sempic.processes import no_real_time
 from sempic.scene import Image, LabelMap
 
 EFFORTS = ("slowest", "fast")
-"""What every codec is told about time: its slowest preset, or one for trying things out."""
+"""Presets of the competitors: the slowest for results, a fast one for trials."""
 _QPS = range(51, 9, -1)
 
 
@@ -46,14 +45,14 @@ class PictureCodec(ABC):
     title: str
     """For tables and legends."""
     settings: range
-    """The values of the dial, by rising rate."""
+    """Values of the dial, by rising rate."""
     needs_labels = False
-    """Whether `encode` is to be given the human label map."""
+    """Whether `encode` needs the human label map."""
 
     @property
     @abstractmethod
     def version(self) -> str:
-        """All that its bytes depend on besides the picture and the setting; a cache's key."""
+        """Everything but picture and setting that determines the stream; part of cache keys."""
 
     @abstractmethod
     def encode(self, picture: Image, setting: int, labels: LabelMap | None = None) -> bytes:
@@ -66,17 +65,17 @@ class PictureCodec(ABC):
 
 @dataclass(frozen=True)
 class Pillow(PictureCodec):
-    """A codec that Pillow, or a plugin of it, brings."""
+    """A codec of Pillow or of a Pillow plugin."""
 
     format: str
     library: str
-    """Which is behind it, with its version."""
-    told: dict[str, Any]
-    """What `Image.save` is told at any setting."""
+    """The underlying library, with its version."""
+    fixed: dict[str, Any]
+    """Options of `Image.save` besides the quality."""
 
     def options(self, setting: int) -> dict[str, Any]:
-        """What `Image.save` is told at a setting."""
-        return {"quality": setting, **self.told}
+        """All options of `Image.save`."""
+        return {"quality": setting, **self.fixed}
 
     @property
     def version(self) -> str:
@@ -92,10 +91,10 @@ class Pillow(PictureCodec):
 
 
 class Jpeg2000(Pillow):
-    """OpenJPEG is told a rate, so the dial is one: hundredths of a bit per pixel."""
+    """OpenJPEG, whose dial is the rate, in hundredths of a bit per pixel."""
 
     def options(self, setting: int) -> dict[str, Any]:
-        return {"quality_mode": "rates", "quality_layers": [24 / (setting / 100)], **self.told}
+        return {"quality_mode": "rates", "quality_layers": [24 / (setting / 100)], **self.fixed}
 
 
 @dataclass(frozen=True)
@@ -104,11 +103,11 @@ class Video(PictureCodec):
 
     encoder: str
     decoder: str
-    told: dict[str, str]
-    """What the encoder is told at any setting, besides its CRF."""
+    fixed: dict[str, str]
+    """Options of the encoder besides its CRF."""
 
     def options(self, setting: int) -> dict[str, str]:
-        return {"crf": str(setting), **self.told}
+        return {"crf": str(setting), **self.fixed}
 
     @property
     def version(self) -> str:
@@ -126,14 +125,15 @@ class Video(PictureCodec):
 def encode_video(
     encoder: str, frames: Sequence[Image], options: dict[str, str], rate: Fraction = Fraction(25)
 ) -> list[bytes]:
-    """Packets of frames in 4:2:0, BT.601 full range, their sides made even.
+    """Packets of frames in 4:2:0, BT.601 full range, padded to even sides.
 
     Args:
-        encoder: PyAV's name of it. options: what it is told.
+        encoder: PyAV's name.
         frames: uint8 (H, W, 3), all of one size.
-        rate: frames in a second.
+        options: of the encoder.
+        rate: frames a second.
     """
-    os.environ.setdefault("SVT_LOG", "1")  # errors only; it prints a page a picture otherwise
+    os.environ.setdefault("SVT_LOG", "1")  # errors only; the default prints a page a picture
     height, width = (side + side % 2 for side in frames[0].shape[:2])
     context = hevc.context(encoder, "w")
     context.width, context.height = width, height
@@ -151,7 +151,7 @@ def encode_video(
 
 
 def decode_video(decoder: str, packets: Sequence[bytes], width: int, height: int) -> list[Image]:
-    """The frames of packets, uint8 (height, width, 3); decoder: PyAV's name of it."""
+    """The frames of packets, uint8 (height, width, 3); `decoder` is PyAV's name."""
     import av
 
     context = hevc.context(decoder, "r")
@@ -162,7 +162,7 @@ def decode_video(decoder: str, packets: Sequence[bytes], width: int, height: int
 
 @dataclass(frozen=True)
 class Bpg(PictureCodec):
-    """Our BPG: of the whole picture, or of a small copy that is enlarged again."""
+    """Our BPG of the whole picture, or of a smaller copy that the decoder enlarges."""
 
     chroma: str
     factor: int = 1
@@ -192,17 +192,16 @@ class Bpg(PictureCodec):
 
 @dataclass(frozen=True)
 class Sempic(PictureCodec):
-    """Ours: whole .sempic files with the bundled models, or with those that are named."""
+    """Ours: whole .sempic files."""
 
     steps: int
-    sent: str = ""
-    """Which labels: "" the segmenter's, "human" those given, "void" everywhere, "none" at all; or
-    "checked": the segmenter's, and what a check finds is sent, too."""
+    variant: str = ""
+    """A key of VARIANTS."""
     models: Models = BUNDLED
 
     @property
     def needs_labels(self) -> bool:  # type: ignore[override]
-        return self.sent == "human"
+        return self.variant == "human"
 
     @functools.cached_property
     def _codec(self) -> api.Codec:
@@ -210,15 +209,15 @@ class Sempic(PictureCodec):
 
     @property
     def version(self) -> str:
-        told = self.models
+        named = self.models
         networks = [
-            told.segmenter or models.find(models.SEGMENTER),
-            told.receiver or models.find(models.RECEIVER),
+            named.segmenter or models.find(models.SEGMENTER),
+            named.receiver or models.find(models.RECEIVER),
         ]
-        if self.sent == "checked":
-            networks.append(told.verifier or models.find(models.VERIFIER))
-        if told.prior is not None:
-            networks.append(told.prior)
+        if self.variant == "checked":
+            networks.append(named.verifier or models.find(models.VERIFIER))
+        if named.prior is not None:
+            networks.append(named.prior)
         coder = sorted(Path(labels.__file__).parent.glob("weights/*.npz"))
         files = [*map(Path, networks), *coder, *_sources()]
         return " ".join(
@@ -226,12 +225,12 @@ class Sempic(PictureCodec):
         )
 
     def encode(self, picture: Image, setting: int, labels: LabelMap | None = None) -> bytes:
-        if self.sent == "none":
+        if self.variant == "none":
             return self._codec.encode(picture, quality=setting, labels="none")
-        if self.sent == "checked":
+        if self.variant == "checked":
             return self._codec.encode(picture, quality=setting, check=True)
         palette = None
-        if self.sent == "void":
+        if self.variant == "void":
             palette = self._codec.segmenter.palette
             void = PALETTES[palette].void
             if void is None:
@@ -245,14 +244,14 @@ class Sempic(PictureCodec):
 
 @functools.cache
 def _sources() -> list[Path]:
-    """Our own code, but for what neither codes nor decodes."""
+    """Our modules, except packages that neither encode nor decode."""
     package = Path(api.__file__).parent
-    apart = [package / name for name in ("evaluation", "server", "training")]
-    return [p for p in sorted(package.rglob("*.py")) if not set(apart) & set(p.parents)]
+    others = {package / name for name in ("evaluation", "server", "training")}
+    return [p for p in sorted(package.rglob("*.py")) if not others & set(p.parents)]
 
 
 def _library(name: str, feature: str) -> str:
-    """Which Pillow has for a codec, with its version. Raises InputError without it."""
+    """A library that Pillow was built with, and its version. Raises InputError without it."""
     if not features.check(feature):
         raise InputError(f"{name}: this Pillow was built without it")
     return f"{feature} {features.version(feature)}"
@@ -263,45 +262,45 @@ def _avif(name: str, chroma: str, slow: bool) -> PictureCodec:
     from PIL import _avif
 
     library = f"libavif {_avif.libavif_version}, {_avif.codec_versions()}"
-    told = {"speed": 0 if slow else 8, "max_threads": 1, "subsampling": chroma}
-    return Pillow(name, f"AVIF (libaom), {chroma}", range(101), "AVIF", library, told)
+    fixed = {"speed": 0 if slow else 8, "max_threads": 1, "subsampling": chroma}
+    return Pillow(name, f"AVIF (libaom), {chroma}", range(101), "AVIF", library, fixed)
 
 
 def _svt_av1(slow: bool) -> PictureCodec:
-    told = {"preset": "0" if slow else "10", "svtav1-params": "avif=1:lp=1"}
+    fixed = {"preset": "0" if slow else "10", "svtav1-params": "avif=1:lp=1"}
     title = "AV1 (SVT), bare stream"
-    return Video("svt-av1", title, range(63, 5, -1), "libsvtav1", "libdav1d", told)
+    return Video("svt-av1", title, range(63, 5, -1), "libsvtav1", "libdav1d", fixed)
 
 
 def _hevc(slow: bool) -> PictureCodec:
     quiet = "log-level=none:pools=none:frame-threads=1:wpp=0:info=0:keyint=1"
-    told = {"preset": "placebo" if slow else "fast", "x265-params": quiet}
-    return Video("hevc", "HEVC (x265), bare stream", _QPS, "libx265", "hevc", told)
+    fixed = {"preset": "placebo" if slow else "fast", "x265-params": quiet}
+    return Video("hevc", "HEVC (x265), bare stream", _QPS, "libx265", "hevc", fixed)
 
 
 def _jxl(slow: bool) -> PictureCodec:
     if not formats.has_jxl():
         raise InputError(f"JPEG XL needs a plugin: {install_hint('jxl')}")
-    told = {"effort": 10 if slow else 4, "num_threads": 1, "use_container": False}
+    fixed = {"effort": 10 if slow else 4, "num_threads": 1, "use_container": False}
     library = f"pillow-jxl-plugin {metadata.version('pillow-jxl-plugin')}"
-    return Pillow("jxl", "JPEG XL", range(100), "JXL", library, told)
+    return Pillow("jxl", "JPEG XL", range(100), "JXL", library, fixed)
 
 
 def _webp(slow: bool) -> PictureCodec:
-    told = {"method": 6 if slow else 2}
-    return Pillow("webp", "WebP", range(101), "WEBP", _library("webp", "webp"), told)
+    fixed = {"method": 6 if slow else 2}
+    return Pillow("webp", "WebP", range(101), "WEBP", _library("webp", "webp"), fixed)
 
 
 def _jpeg2000(slow: bool) -> PictureCodec:
     library = _library("jpeg2000", "jpg_2000")
-    told = {"irreversible": True, "no_jp2": True}
-    return Jpeg2000("jpeg2000", "JPEG 2000", range(2, 400), "JPEG2000", library, told)
+    fixed = {"irreversible": True, "no_jp2": True}
+    return Jpeg2000("jpeg2000", "JPEG 2000", range(2, 400), "JPEG2000", library, fixed)
 
 
 def _jpeg(slow: bool) -> PictureCodec:
-    told = {"optimize": True, "progressive": True}
+    fixed = {"optimize": True, "progressive": True}
     library = f"libjpeg_turbo {features.version('libjpeg_turbo')}"
-    return Pillow("jpeg", "JPEG, progressive", range(1, 96), "JPEG", library, told)
+    return Pillow("jpeg", "JPEG, progressive", range(1, 96), "JPEG", library, fixed)
 
 
 def _esrgan(slow: bool) -> PictureCodec:
@@ -333,43 +332,36 @@ COMPETITORS: dict[str, Callable[[bool], PictureCodec]] = {
     "coarse": lambda slow: Bpg("coarse", "coarse, bicubic", _QPS, "444", 4),
     "coarse+esrgan": _esrgan,
 }
-"""Every codec but ours by its name: made with its slowest preset, or a fast one. Another codec is
-another entry."""
+"""Factories of all codecs but ours; the argument is whether to use the slowest preset."""
 NAMES = ("sempic", *COMPETITORS)
-"""Every codec that `load` knows; "sempic@4" is ours in 4 steps, "sempic+human" with human labels,
-"sempic+void" with a map that is all void, "sempic+none" without a map, "sempic+checked" as
-`sempic encode --check`."""
-_SENT = {
+"""Names that `load` knows, without our suffixes."""
+VARIANTS = {
     "": "",
     "human": ", human labels",
     "void": ", all void",
     "none": ", no labels",
     "checked": ", checked",
 }
+"""Suffixes of "sempic+", with their titles: the segmenter's labels, human labels, a map that is all
+void, no map, and the segmenter's labels with `check=True`."""
 
 
-def load(
-    name: str,
-    *,
-    effort: str = EFFORTS[0],
-    models: Models = BUNDLED,
-) -> PictureCodec:
-    """A codec by its name.
+def load(name: str, *, effort: str = EFFORTS[0], models: Models = BUNDLED) -> PictureCodec:
+    """A codec by name.
 
     Args:
-        name: one of NAMES; "sempic" may be followed by "@STEPS", and that by "+human", "+void",
-            "+none" or "+checked".
+        name: one of NAMES; "sempic" may have the suffixes "@STEPS" and "+VARIANT", in this order.
         effort: one of EFFORTS.
         models: of "sempic".
 
     Raises:
-        InputError: an unknown name, or a library that is missing.
+        InputError: an unknown name, or a missing library.
     """
     if match := re.fullmatch(r"sempic(?:@(\d+))?(?:\+(human|void|none|checked))?", name):
-        steps, sent = int(match[1] or 1), match[2] or ""
-        title = f"sempic, {steps} step{'s' * (steps > 1)}" + _SENT[sent]
+        steps, variant = int(match[1] or 1), match[2] or ""
+        title = f"sempic, {steps} step{'s' * (steps > 1)}" + VARIANTS[variant]
         levels = range(min(sempic.QUALITY), max(sempic.QUALITY) + 1)
-        return Sempic(name, title, levels, max(1, steps), sent, models)
+        return Sempic(name, title, levels, max(1, steps), variant, models)
     if name not in COMPETITORS:
         raise InputError(f"codec {name!r} is not one of {', '.join(NAMES)}")
     return COMPETITORS[name](effort == EFFORTS[0])

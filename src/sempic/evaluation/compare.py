@@ -1,4 +1,4 @@
-"""One picture in several versions: figures, and a page on which one slides over another."""
+"""Versions of one picture: figures, and a page on which one version slides over another."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ from typing import Any
 
 from sempic import api, coarse, codec, jobs
 from sempic.errors import naming
-from sempic.evaluation.measure import Measure, Settings, row
-from sempic.evaluation.measures import FIGURES, METRICS, Figure
-from sempic.evaluation.report import (
+from sempic.evaluation.markup import (
     BPP,
     document,
     embedded,
@@ -21,11 +19,13 @@ from sempic.evaluation.report import (
     table,
     table_of_texts,
 )
+from sempic.evaluation.measure import Measure, Settings, row
+from sempic.evaluation.measures import FIGURES, METRICS, Figure
 from sempic.options import BUNDLED, Models
 from sempic.scene import Image
 
 LOSSLESS = frozenset({".bmp", ".pgm", ".png", ".pnm", ".ppm", ".tga", ".tif", ".tiff"})
-"""Files like these hold a decoded picture: their sizes say nothing about a rate."""
+"""Suffixes of files without rate: they hold decoded pictures."""
 
 
 def compare(
@@ -45,7 +45,7 @@ def compare(
         steps, models: for .sempic files.
 
     Raises:
-        InputError, BitstreamError: a file that cannot be read or does not fit, named.
+        InputError, BitstreamError: a file cannot be read or does not fit; the message names it.
     """
     picture = jobs.read_picture(original)
     measure = Measure(settings)
@@ -72,18 +72,18 @@ def describe(found: Sequence[dict[str, Any]]) -> str:
     columns = [BPP, *_columns(found)]
     figures = [["", *(c.title for c in columns)]]
     figures += [[line["path"], *(c.text(line) for c in columns)] for line in found]
-    return "\n\n".join(_aligned(rows) for rows in [figures, *_behind(found)])
+    return "\n\n".join(_aligned(rows) for rows in [figures, *_details(found)])
 
 
 def _columns(found: Sequence[dict[str, Any]]) -> list[Figure]:
-    """The figures that any of them has."""
+    """The figures that any version has."""
     return [figure for figure in FIGURES.values() if any(figure.name in line for line in found)]
 
 
-def _behind(found: Sequence[dict[str, Any]]) -> list[list[list[str]]]:
-    """What is behind the figures, as tables."""
+def _details(found: Sequence[dict[str, Any]]) -> list[list[list[str]]]:
+    """Tables of the counts behind the figures."""
     rows = [(line["path"], line) for line in found]
-    return [table for metric in METRICS.values() if (table := metric.behind(rows))]
+    return [table for metric in METRICS.values() if (table := metric.details(rows))]
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> str:
@@ -97,7 +97,7 @@ def _aligned(rows: Sequence[Sequence[str]]) -> str:
 
 
 def _decode(path: Path, coder: api.Codec, steps: int) -> tuple[Image, int | None]:
-    """The picture of a file, and its bytes if they are a rate."""
+    """The picture of a file, and the file's size unless LOSSLESS."""
     if path.suffix.lower() not in (".sempic", ".bpg"):
         picture = jobs.read_picture(path)
         return picture, None if path.suffix.lower() in LOSSLESS else path.stat().st_size
@@ -132,7 +132,7 @@ def _page(title: str, found: Sequence[dict[str, Any]], shown: dict[str, Image]) 
         "<div class='stage'><img alt=''><div class='over'><img alt=''></div>"
         "<div class='bar'></div></div><h2>Figures</h2>"
         + table(["", "bytes", "bpp", *(f.title for f in columns)], rows)
-        + "".join(table_of_texts(rows) for rows in _behind(found))
+        + "".join(table_of_texts(rows) for rows in _details(found))
     )
     script = f"const pictures = {{{embeds}}};{resource('slide.js')}"
     return document(f"sempic compare: {title}", body, script, resource("slide.css"))

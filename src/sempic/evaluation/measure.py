@@ -1,7 +1,7 @@
-"""One decoded picture against its original, and many of them in one row of a table.
+"""Decoded pictures against their originals.
 
-What is measured of a picture is a Record, which can be kept. A row adds up records; only then are
-there an mIoU, an FID and confidence intervals.
+`Measure` makes a Record of one picture, which can be cached. `row` adds records up to mIoU, FID and
+the other figures, with confidence intervals.
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ from sempic.evaluation.measures.base import Reference
 from sempic.scene import Image, LabelMap
 
 SIDE = 512
-"""Shorter side at which the bundled judge looks for objects; docs/guides/evaluate.md says why."""
+"""Short side at which the bundled judge looks for objects (reasons: docs/guides/evaluate.md)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Settings:
-    """What is measured, and by whom."""
+    """What is measured, and with which networks."""
 
     judge: str | None = None
-    """The judging segmenter: an ONNX file or "hf:NAME"; None: models/judge.onnx."""
+    """The judge: an ONNX file or "hf:NAME"; None: models/judge.onnx."""
     inception: str | None = None
-    """TorchScript file of the FID network; None: where `weights.inception` finds it."""
+    """TorchScript file of the FID network; None: see `weights.inception`."""
     metrics: tuple[str, ...] = tuple(METRICS)
     num_classes: int | None = None
-    """Of a judge whose palette is `indices`; None: every id but 255, which is void."""
+    """Classes of a judge with the palette `indices`; None: 255, since id 255 is void."""
 
     @property
     def judge_name(self) -> str:
         return self.judge or "EfficientNet-Lite2 (bundled judge.onnx)"
 
     def key(self) -> str:
-        """All that records depend on besides the pictures, for a cache."""
+        """Everything but the pictures that determines records; part of cache keys."""
         parts = ["4"]
         if any(METRICS[name].judged for name in self.metrics):
             judge = self.judge or str(models.find(models.JUDGE))
@@ -59,12 +59,14 @@ def available(
     judge: str | None = None,
     usual: Collection[str] | None = None,
 ) -> tuple[list[str], list[str]]:
-    """The metrics that can be measured here, and a line about each that cannot.
+    """The metrics whose weights are installed, and a message about each of the others.
 
     Args:
-        wanted: names out of METRICS; a missing one is then an error. None: whatever there is of
-            the usual ones.
-        usual: names likewise; None: all but the costly ones.
+        wanted: names out of METRICS, all required; None: those of `usual` that are available.
+        usual: names out of METRICS; None: all but the costly ones.
+
+    Raises:
+        InputError: an unknown name. ModelError: a wanted metric is not available.
     """
     found, missing = [], []
     if usual is None:
@@ -85,7 +87,7 @@ def available(
 
 
 class Measure:
-    """Compares pictures with originals. What looks at them is loaded when first needed."""
+    """Compares pictures with originals. Networks are loaded when first needed."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -93,44 +95,44 @@ class Measure:
 
     @functools.cached_property
     def judge(self) -> Any:
-        """The judging segmenter. Raises ModelError if it cannot be loaded."""
+        """The judge, for label maps. Raises ModelError if it cannot be loaded."""
         return segment.load(self.settings.judge or str(models.find(models.JUDGE)))
 
     @functools.cached_property
     def finder(self) -> Any:
-        """The judge as it looks for objects: at the bundled one's best size, others as they are."""
+        """The judge, for objects: the bundled one works at SIDE."""
         if self.settings.judge is not None:
             return self.judge
         return segment.load(str(models.find(models.JUDGE)), side=SIDE)
 
     def once(self, name: str, load: Callable[[], Any]) -> Any:
-        """What `load` gives, loaded once under a name."""
+        """The result of `load`, called once for each name."""
         if name not in self._loaded:
             self._loaded[name] = load()
         return self._loaded[name]
 
     @property
-    def _through_networks(self) -> list[Metric]:
+    def _network_metrics(self) -> list[Metric]:
         return [METRICS[name] for name in self.settings.metrics if METRICS[name].has_network]
 
     def batch(self, picture: Image) -> int:
-        """How many originals like this one, each with its copy, `show` is best given at once."""
-        if not self._through_networks:
+        """The best number of originals of this size, each with a decoded picture, for `show`."""
+        if not self._network_metrics:
             return 1
         from sempic.evaluation import networks
 
         return networks.batch_size(picture)
 
-    def show(self, shown: Sequence[Reference]) -> None:
-        """Shows pictures to the networks of all metrics, as many at once as their device takes."""
-        pictures = [one.picture for one in shown]
-        for metric in self._through_networks:
-            seen = metric.network(self).features_of(pictures)
-            for one, features in zip(shown, seen, strict=True):
-                one.keep(metric.name, features)
+    def show(self, references: Sequence[Reference]) -> None:
+        """Computes the features of pictures for all metrics with networks, in batches."""
+        pictures = [reference.picture for reference in references]
+        for metric in self._network_metrics:
+            found = metric.network(self).features_of(pictures)
+            for reference, features in zip(references, found, strict=True):
+                reference.keep(metric.name, features)
 
     def reference(self, picture: Image, labels: LabelMap | None = None) -> Reference:
-        """An original, uint8 (H, W, 3), with its human labels, uint8 (H, W), if there are any."""
+        """An original, uint8 (H, W, 3), and its human labels, uint8 (H, W), if there are any."""
         if labels is not None and labels.shape != picture.shape[:2]:
             raise InputError(f"a label map of {labels.shape} for a picture of {picture.shape[:2]}")
         return Reference(self, picture, labels)
@@ -138,7 +140,7 @@ class Measure:
     def __call__(
         self, reference: Reference, shown: Image | Reference, wanted: Sequence[str] | None = None
     ) -> Record:
-        """What the metrics (or those of them that are wanted) say of a decoded picture."""
+        """The record of a decoded picture, by the wanted metrics (None: all of the settings)."""
         if not isinstance(shown, Reference):
             shown = reference if shown is reference.picture else self.reference(shown)
         original, picture = reference.picture, shown.picture
@@ -151,7 +153,7 @@ class Measure:
         return record
 
     def original(self, reference: Reference, wanted: Sequence[str] | None = None) -> Record:
-        """What they say of the original itself, for those that need that."""
+        """The record of the original itself, by the wanted metrics with `of_originals`."""
         record: Record = {}
         for name in self.settings.metrics if wanted is None else wanted:
             if METRICS[name].of_originals:
@@ -160,14 +162,14 @@ class Measure:
 
 
 def row(records: Sequence[Record], originals: Sequence[Record], bpp: Sequence[float] | None) -> Row:
-    """The figures of one operating point over all its pictures; absent where not measured.
+    """The figures over all pictures; figures that were not measured are absent.
 
-    Keys: pictures; bpp, bpp_ci; and what each metric adds up to (`sempic.evaluation.measures`).
-    Intervals, NAME_ci, are 95 %, by bootstrap over pictures.
+    Keys: pictures; bpp, bpp_ci; and the keys of each metric (`sempic.evaluation.measures`). Keys
+    NAME_ci are 95 % confidence intervals, by bootstrap over pictures.
 
     Args:
         records: of the decoded pictures.
-        originals: of the originals, as `Measure.original` gives them; or none.
+        originals: as `Measure.original` gives them; may be empty.
         bpp: bits per pixel of each file.
     """
     found: Row = {"pictures": len(records)}
@@ -176,7 +178,7 @@ def row(records: Sequence[Record], originals: Sequence[Record], bpp: Sequence[fl
         if len(records) > 1:
             found["bpp_ci"] = metrics.bootstrap(np.asarray(bpp, np.float64))
     for metric in METRICS.values():
-        if records and all(map(metric.there, records)):
-            beside = originals if all(map(metric.there, originals)) else []
+        if records and all(map(metric.measured_in, records)):
+            beside = originals if all(map(metric.measured_in, originals)) else []
             found |= metric.add_up(records, beside)
     return found

@@ -1,4 +1,4 @@
-"""The figures themselves: arrays in, numbers out, no weights. Pictures are uint8 (H, W, 3)."""
+"""Figures without networks: arrays in, numbers out. Pictures are uint8 (H, W, 3)."""
 
 from __future__ import annotations
 
@@ -15,9 +15,6 @@ from sempic.scene import Image, LabelMap
 Floats = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]
 
-FEW = 2000
-"""With fewer pictures than this, FID is biased so far upwards that it must be said."""
-
 
 def psnr(a: Image, b: Image) -> float:
     """Peak signal-to-noise ratio over all RGB samples, in dB; infinite for equal pictures."""
@@ -28,8 +25,8 @@ def psnr(a: Image, b: Image) -> float:
 def ms_ssim(a: Image, b: Image) -> float | None:
     """Multi-scale structural similarity (Wang et al. 2003) of RGB, 1 for equal pictures.
 
-    None where the shorter side is at most 160 pixels: the coarsest of its five scales would be
-    smaller than its window.
+    None if the short side is 160 pixels or less: the coarsest of the five scales would be smaller
+    than the window.
     """
     if min(a.shape[:2]) <= 160:
         return None
@@ -45,8 +42,8 @@ def ms_ssim(a: Image, b: Image) -> float | None:
 def confusion(truth: LabelMap, guess: LabelMap, classes: int) -> Counts:
     """Pixels by true class (rows) and guessed class, int64 (classes, classes + 1).
 
-    Pixels whose true id is `classes` or more are void and left out; guesses like that count as
-    wrong, in the last column.
+    True ids from `classes` on are void and not counted. Guessed ids from `classes` on count in the
+    last column, as wrong.
     """
     known = truth < classes
     found = np.minimum(guess[known], classes).astype(np.int64)
@@ -62,7 +59,7 @@ def iou(matrix: Counts) -> Floats:
 
 
 def miou(matrix: Counts) -> float:
-    """Mean of `iou` over the classes that occur; NaN if none does."""
+    """Mean of `iou` over the classes that occur; NaN for empty maps."""
     scores = iou(matrix)
     return float(np.nanmean(scores)) if np.isfinite(scores).any() else float("nan")
 
@@ -76,8 +73,10 @@ def frechet(a: Floats, b: Floats) -> float:
     """Fréchet distance of two Gaussians fitted to features (N, D) (Heusel et al. 2017, eq. 6).
 
     With centred and scaled features A and B, the trace of (AᵀA BᵀB)^½ is the sum of the singular
-    values of A Bᵀ, which is as small as the number of pictures. Of more pictures than features, A
-    and B are the triangles of their QR decompositions, which have the same AᵀA and BᵀB.
+    values of A Bᵀ, an (N, N) matrix. If N > D, the triangles of the QR decompositions replace A and
+    B: AᵀA and BᵀB stay the same, and the matrix is (D, D).
+
+    Raises InputError for fewer than two pictures.
     """
     if min(len(a), len(b)) < 2:
         raise InputError("FID needs two pictures or more")
@@ -89,10 +88,9 @@ def frechet(a: Floats, b: Floats) -> float:
 
 
 def kernel_distance(a: Floats, b: Floats) -> float:
-    """Kernel inception distance (Bińkowski et al. 2018) of features, cubic kernel.
+    """Kernel inception distance (Bińkowski et al. 2018) of features (N, D), cubic kernel.
 
-    Both are (N, D), of equally many pictures. The unbiased estimate over all pictures at once, no
-    subsets; it can be below 0.
+    The unbiased estimate over all pictures, without subsets; may be negative.
     """
     import torch
     from torchmetrics.image.kid import poly_mmd
@@ -104,12 +102,11 @@ def bootstrap(
     values: npt.NDArray[np.float64] | Counts,
     statistic: Callable[[Any], float] | None = None,
 ) -> tuple[float, float]:
-    """95 % confidence interval of a statistic of the sum over pictures (percentile bootstrap of
-    1000 rounds, always the same).
+    """95 % confidence interval of a statistic, by percentile bootstrap (1000 rounds, fixed seed).
 
     Args:
-        values: (N, …), what each picture adds.
-        statistic: sum over the drawn pictures → float; None: their mean.
+        values: (N, …), the contribution of each picture.
+        statistic: sum over the drawn pictures → float; None: the mean.
     """
     rng = np.random.default_rng(0)
     count = len(values)
@@ -132,10 +129,9 @@ def bd_rate(
 
     Args:
         anchor, test: (bpp, quality) of each operating point.
-        falling: whether less of the quality figure is better (FID, LPIPS).
+        falling: whether lower quality figures are better (FID, LPIPS).
 
-    None where there is nothing to compare: fewer than two points with rising quality, or no
-    stretch of quality that both curves reach.
+    None if a curve has fewer than two points with rising quality, or the curves do not overlap.
     """
     from bjontegaard import bd_rate as measure
 
@@ -148,15 +144,15 @@ def bd_rate(
     if min(curves[1][-1], curves[3][-1]) <= max(curves[1][0], curves[3][0]):
         return None
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about small overlap, which the caller's table shows
+        warnings.simplefilter("ignore")  # about small overlap
         found = measure(*curves, method="pchip", require_matching_points=False, min_overlap=0)
     return float(found) if np.isfinite(found) else None
 
 
 def at_rate(curve: Sequence[tuple[float, float]], bpp: float) -> float | None:
-    """The figure at a rate, on the straight lines in log(bpp) between the points of a curve.
+    """The figure at a rate, interpolated linearly in log(bpp) between the points of a curve.
 
-    None outside the rates of the curve, but for 2 % on either side.
+    None if the rate is outside the curve by more than 2 %.
     """
     points = sorted(curve)
     if not points or not points[0][0] * 0.98 <= bpp <= points[-1][0] * 1.02:
@@ -166,7 +162,7 @@ def at_rate(curve: Sequence[tuple[float, float]], bpp: float) -> float | None:
 
 
 def _rising(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Sorted by rate, without the points that are no better than a cheaper one."""
+    """Points by rising rate, without those that are no better than a cheaper one."""
     kept: list[tuple[float, float]] = []
     for rate, quality in sorted(points):
         if not kept or quality > kept[-1][1]:

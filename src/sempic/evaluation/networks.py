@@ -1,8 +1,7 @@
-"""Metrics that look through a network: LPIPS, DISTS, and the features of FID and KID.
+"""Networks of metrics (LPIPS, DISTS, FID and KID), and ESRGAN.
 
-Each turns a picture, uint8 (H, W, 3), into features once; distances are between features, so that
-an original is looked at once however many copies of it are judged. They compute on the GPU if there
-is one, there several pictures at a time.
+Metrics turn pictures, uint8 (H, W, 3), into features and compare features, so that an original with
+many decoded copies needs one forward pass. They run on the GPU if there is one, in batches.
 """
 
 from __future__ import annotations
@@ -24,14 +23,13 @@ from sempic.evaluation import weights
 from sempic.scene import Image
 
 Features = list[Tensor]
-Seen = TypeVar("Seen")
+Found = TypeVar("Found")
 
 
 def batch_size(picture: Image) -> int:
-    """How many such pictures a network is best shown at once: one where there is no GPU.
+    """Pictures of this size in a batch: 1 on the CPU; on the GPU 16, at most 16·512·256 pixels.
 
-    There 16 of 512×256, and of larger ones as many as have no more pixels: what VGG-16 sees in one
-    of 2048×1024 is 1 GB, which stays on the GPU while a batch is measured.
+    VGG-16's features of one 2048×1024 picture take 1 GB, and stay on the GPU during a batch.
     """
     height, width = picture.shape[:2]
     return max(1, min(16, 16 * 512 * 256 // (height * width))) if torch.cuda.is_available() else 1
@@ -39,45 +37,45 @@ def batch_size(picture: Image) -> int:
 
 @contextmanager
 def _float32() -> Iterator[None]:
-    """Figures of a GPU are to be those of a CPU, but there convolutions take float32 as TF32, with
-    10 bits of mantissa, unless told otherwise."""
+    """Turns TF32 off, so that the GPU's figures equal the CPU's: by default cuDNN convolves float32
+    with 10 bits of mantissa."""
     flag: tuple[Any, str, Any] = (cudnn, "allow_tf32", False)
-    if hasattr(cudnn, "conv"):  # since PyTorch 2.9, which warns of the older name
+    if hasattr(cudnn, "conv"):  # PyTorch 2.9 and later warn about the older name
         flag = (cudnn.conv, "fp32_precision", "ieee")
-    home, name, exact = flag
-    before = getattr(home, name)
-    setattr(home, name, exact)
+    owner, name, exact = flag
+    before = getattr(owner, name)
+    setattr(owner, name, exact)
     try:
         yield
     finally:
-        setattr(home, name, before)
+        setattr(owner, name, before)
 
 
-class _Network(Generic[Seen]):
-    """What sees pictures on the device of its choice."""
+class _Network(Generic[Found]):
+    """A network that computes features of pictures, on the GPU if there is one."""
 
     def __init__(self) -> None:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
-    def features(self, picture: Image) -> Seen:
+    def features(self, picture: Image) -> Found:
         """Of one picture, uint8 (H, W, 3)."""
         return self.features_of([picture])[0]
 
     @torch.inference_mode()
     @_float32()
-    def features_of(self, pictures: Sequence[Image]) -> list[Seen]:
-        """Of each picture, in batches of pictures of one size."""
-        found: list[Seen] = []
-        for _, alike in itertools.groupby(pictures, lambda picture: picture.shape):
-            same = list(alike)
-            group, batch = [_tensor(picture) for picture in same], batch_size(same[0])
-            for first in range(0, len(group), batch):
-                x = torch.cat(group[first : first + batch]).to(self.device)
-                found += self._see(x)
+    def features_of(self, pictures: Sequence[Image]) -> list[Found]:
+        """Of each picture; successive pictures of one size form batches."""
+        found: list[Found] = []
+        for _, same_size in itertools.groupby(pictures, lambda picture: picture.shape):
+            group = list(same_size)
+            size = batch_size(group[0])
+            for first in range(0, len(group), size):
+                batch = torch.cat([_tensor(picture) for picture in group[first : first + size]])
+                found += self._forward(batch.to(self.device))
         return found
 
-    def _see(self, x: Tensor) -> list[Seen]:
-        """Features of each of a batch, float32 (B, 3, H, W) in 0…255."""
+    def _forward(self, x: Tensor) -> list[Found]:
+        """Features of each picture of a batch, float32 (B, 3, H, W), 0…255."""
         raise NotImplementedError
 
     def _weights(self, name: str) -> dict[str, Tensor]:
@@ -98,14 +96,14 @@ class Lpips(_Network[Features]):
     _SCALE = (0.458, 0.448, 0.450)
 
     def __init__(self, backbone: str = "alexnet") -> None:
-        """ "alexnet" or "vgg16". Raises ModelError if the weights are not there."""
+        """`backbone`: "alexnet" or "vgg16". Raises ModelError without weights."""
         super().__init__()
         self._arrays = self._weights(backbone)
         self._layers = _alexnet if backbone == "alexnet" else _vgg16
         self._linear = [self._arrays[f"linear.{i}"] for i in range(5)]
 
-    def _see(self, x: Tensor) -> list[Features]:
-        """Of five layers, each (C, h, w) and of unit length along C."""
+    def _forward(self, x: Tensor) -> list[Features]:
+        """Five layers, each (C, h, w), normalised to unit length along C."""
         x = self._standard(x / 127.5 - 1, self._SHIFT, self._SCALE)
         layers = [
             f / (f.square().sum(1, keepdim=True).sqrt() + 1e-10)
@@ -128,7 +126,7 @@ class Dists(_Network[Features]):
     _CHANNELS = (3, 64, 128, 256, 512, 512)
 
     def __init__(self) -> None:
-        """Raises ModelError if the weights are not there."""
+        """Raises ModelError without weights."""
         super().__init__()
         self._arrays = self._weights("vgg16")
         mix = self._weights("dists")
@@ -136,7 +134,7 @@ class Dists(_Network[Features]):
         self._alpha = (mix["alpha"] / total).split(self._CHANNELS)
         self._beta = (mix["beta"] / total).split(self._CHANNELS)
 
-    def _see(self, x: Tensor) -> list[Features]:
+    def _forward(self, x: Tensor) -> list[Features]:
         """The picture and five layers, each (C, h · w)."""
         x = x / 255
         inside = _vgg16(self._standard(x, self._MEAN, self._STD), self._arrays, _blur_pool)
@@ -146,40 +144,40 @@ class Dists(_Network[Features]):
     @torch.inference_mode()
     def distance(self, a: Features, b: Features) -> float:
         """0 for equal pictures."""
-        alike = torch.zeros((), device=self.device)
+        similarity = torch.zeros((), device=self.device)
         for x, y, alpha, beta in zip(a, b, self._alpha, self._beta, strict=True):
             mx, my = x.mean(1), y.mean(1)
             vx, vy = x.var(1, correction=0), y.var(1, correction=0)
             cov = (x * y).mean(1) - mx * my
             texture = (2 * mx * my + 1e-6) / (mx.square() + my.square() + 1e-6)
             structure = (2 * cov + 1e-6) / (vx + vy + 1e-6)
-            alike = alike + alpha @ texture + beta @ structure
-        return float(1 - alike)
+            similarity = similarity + alpha @ texture + beta @ structure
+        return float(1 - similarity)
 
 
 class Inception(_Network[npt.NDArray[np.float32]]):
     """Pool features of the standard FID network, Inception-2015."""
 
     def __init__(self, path: str | Path | None = None) -> None:
-        """`path` as in `weights.inception`. Raises ModelError if there is none."""
+        """`path` as in `weights.inception`. Raises ModelError without weights."""
         super().__init__()
         self._network = torch.jit.load(weights.inception(path), map_location=self.device).eval()
 
-    def _see(self, x: Tensor) -> list[npt.NDArray[np.float32]]:
-        """float32 (2048,); the picture is scaled to 299×299 as pytorch-fid does."""
+    def _forward(self, x: Tensor) -> list[npt.NDArray[np.float32]]:
+        """float32 (2048,), after scaling to 299×299 as in pytorch-fid."""
         x = F.interpolate(x, (299, 299), mode="bilinear", align_corners=False)
         return list(self._network((x - 128) / 128).flatten(1).cpu().numpy())
 
 
 class Esrgan:
-    """A published super-resolution network, four times: `@upscalerjs/esrgan-medium` 1.0.0.
+    """Super-resolution by four: `@upscalerjs/esrgan-medium` 1.0.0.
 
     Residual dense blocks of one convolution each (Zhang et al. 2018), trained with ESRGAN's losses
     (Wang et al. 2018) by the authors of image-super-resolution.
     """
 
     def __init__(self) -> None:
-        """Raises ModelError if the weights are not there."""
+        """Raises ModelError without weights."""
         self._arrays = {k: torch.from_numpy(v) for k, v in weights.load("esrgan").items()}
 
     @torch.inference_mode()
@@ -189,8 +187,8 @@ class Esrgan:
         x = self._layer("F_0", first)
         blocks = []
         for number in range(1, 11):
-            grown = torch.cat([x, F.relu(self._layer(f"F_{number}_1", x))], 1)
-            x = x + self._layer(f"LFF_{number}", grown)
+            dense = torch.cat([x, F.relu(self._layer(f"F_{number}_1", x))], 1)
+            x = x + self._layer(f"LFF_{number}", dense)
             blocks.append(x)
         x = first + self._layer("GFF_2", self._layer("GFF_1", torch.cat(blocks, 1)))
         x = F.relu(self._layer("UPN2", F.relu(self._layer("UPN1", x))))
@@ -227,7 +225,7 @@ def _max_pool(x: Tensor) -> Tensor:
 
 
 def _blur_pool(x: Tensor) -> Tensor:
-    """L2 pooling with a Hanning window (Hénaff & Simoncelli 2016), by which DISTS halves."""
+    """DISTS' L2 pooling with a Hanning window (Hénaff & Simoncelli 2016), by two."""
     window = torch.hann_window(5, periodic=False, device=x.device)[1:-1]
     kernel = torch.outer(window, window)
     kernel = (kernel / kernel.sum()).expand(x.shape[1], 1, 3, 3)

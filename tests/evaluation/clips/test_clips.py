@@ -46,7 +46,7 @@ def test_report(folder, capsys, given):
     assert ours["bytes"] == ours["coarse"] + ours["labels"] + ours["overhead"]
     assert ours["kbps"] == pytest.approx(8 * ours["bytes"] / 0.4 / 1000)
     assert 0 < ours["agreement"] <= 1
-    assert len(ours["losses"]) == measuring.SEEDS
+    assert len(ours["losses"]) == measuring.TRIALS
     page = (folder / "out/report.html").read_text()
     assert page.count("data:image/webp") == 1 + len(found)
     assert not re.search(r"(src|href)=['\"](?!data:)", page)  # opens offline

@@ -1,4 +1,4 @@
-"""Codecs side by side on a folder of pictures: what is planned, done, kept, found and printed."""
+"""Codecs side by side on a folder of pictures."""
 
 from sempic.evaluation.benchmark.bench import Benchmark
 from sempic.evaluation.benchmark.plan import CODECS, RATES, Item, Plan, items

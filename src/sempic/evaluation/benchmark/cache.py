@@ -1,4 +1,4 @@
-"""What was done before, by content: an interrupted benchmark goes on, another codec costs one."""
+"""Results cached by content, so that an interrupted benchmark resumes."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from sempic.errors import OutputError, refused
 
 
 class Cache:
-    """Arrays by content, in one SQLite file; only the parent process writes."""
+    """Dictionaries of arrays by key, in one SQLite file; only the parent process writes."""
 
     def __init__(self, path: Path) -> None:
-        """Raises OutputError if the file cannot be made."""
+        """Raises OutputError if the file cannot be opened or created."""
         what = f"{path}: the cache cannot be opened"
         with refused(OutputError, what, OSError, sqlite3.Error, unfit=True):
             path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("ab+") as file:  # SQLite would write over a file that is tiny
+            with path.open("ab+") as file:  # SQLite overwrites tiny files of other kinds
                 file.seek(0)
                 if file.read(16) not in (b"", b"SQLite format 3\0"):
                     raise OSError("it is a file of another kind")
@@ -31,11 +31,11 @@ class Cache:
             self._db.execute("CREATE TABLE IF NOT EXISTS kept (key TEXT PRIMARY KEY, value BLOB)")
 
     def get(self, key: str) -> dict[str, Any] | None:
-        """The arrays under a key; numbers come back as numbers."""
-        found = self._db.execute("SELECT value FROM kept WHERE key = ?", (key,)).fetchone()
-        if found is None:
+        """The dictionary under a key; arrays without dimensions come back as numbers."""
+        row = self._db.execute("SELECT value FROM kept WHERE key = ?", (key,)).fetchone()
+        if row is None:
             return None
-        with np.load(io.BytesIO(found[0]), allow_pickle=False) as arrays:
+        with np.load(io.BytesIO(row[0]), allow_pickle=False) as arrays:
             return {name: a if a.ndim else a.item() for name, a in arrays.items()}
 
     def put(self, key: str, arrays: dict[str, Any]) -> None:
@@ -45,12 +45,12 @@ class Cache:
 
 
 def key(*parts: object) -> str:
-    """A key that is another one for other parts."""
+    """A hash of all parts."""
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
 def digest(array: Any) -> str:
-    """Of an array's shape and content; "" of None."""
+    """A hash of an array's shape and content; "" for None."""
     if array is None:
         return ""
     return hashlib.sha256(repr(array.shape).encode() + array.tobytes()).hexdigest()

@@ -1,4 +1,4 @@
-"""Where a codec's dial must stand for a rate, found with few files coded."""
+"""The setting of a codec's dial for a rate, found with few encodings."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 _DOUBLING = [2**n for n in range(3, 31)]
 _NEAR = 0.03
-"""The dial is left where the rate is as near as this share."""
+"""The search stops within this relative distance from the target."""
 
 
 def nearest(rate: Callable[[int], float], count: int, target: float) -> int:
-    """Where on a rising dial 0…count-1 the rate is nearest to a target, with few looks."""
+    """The position 0…count-1 whose rate is nearest to a target; rates rise with the position."""
     low, high = 0, count - 1
     if rate(low) >= target:
         return low
@@ -19,7 +19,7 @@ def nearest(rate: Callable[[int], float], count: int, target: float) -> int:
         return high
     while high - low > 1:
         a, b, wanted = math.log(rate(low)), math.log(rate(high)), math.log(target)
-        # The secant in log rate, but never closer to an end than an eighth of the stretch.
+        # Secant in log rate, at least an eighth of the interval away from both ends.
         share = min(max((wanted - a) / max(b - a, 1e-9), 0.125), 0.875)
         at = min(max(low + round(share * (high - low)), low + 1), high - 1)
         if abs(rate(at) / target - 1) < _NEAR:
@@ -29,6 +29,6 @@ def nearest(rate: Callable[[int], float], count: int, target: float) -> int:
 
 
 def nearest_from_below(rate: Callable[[int], float], count: int, target: float) -> int:
-    """As `nearest`, but never far above the target: codecs are slowest at the upper end."""
+    """As `nearest`, but tries no rate far above the target, where codecs are slow."""
     high = next((at for at in _DOUBLING if at >= count - 1 or rate(at) >= target), 0)
     return nearest(rate, min(high + 1, count), target)

@@ -1,4 +1,4 @@
-"""What is to be benchmarked: pictures, sizes, codecs, rates."""
+"""The plan of a benchmark: pictures, sizes, settings, codecs, rates."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Literal
 from sempic import pictures
 from sempic.errors import InputError
 from sempic.evaluation import codecs
-from sempic.evaluation.evaluate import by_name, find
+from sempic.evaluation.folders import by_name, find
 from sempic.evaluation.measure import Settings
 from sempic.jobs import read_ids, read_picture
 from sempic.options import BUNDLED, Models
 from sempic.scene import Image, LabelMap
 
 RATES = (0.05, 0.06, 0.09, 0.12, 0.18, 0.32)
-"""Bits per pixel to which each codec's dial is set, as near as it goes."""
+"""Default target rates, in bits per pixel."""
 CODECS = (
     *("sempic", "sempic@4", "bpg", "bpg444", "avif", "svt-av1", "hevc", "jxl", "webp", "jpeg2000"),
     *("jpeg", "coarse"),
@@ -26,7 +26,7 @@ CODECS = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Item:
-    """A picture to be coded, and where its human labels are."""
+    """Files of a picture and of its human labels."""
 
     name: str
     picture: Path
@@ -35,13 +35,13 @@ class Item:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """All that a worker has to know."""
+    """Everything that a worker process needs to know."""
 
     items: tuple[Item, ...]
     size: tuple[int, int] | None
-    """(width, height) to which pictures are scaled first."""
+    """(width, height) of all pictures, scaled; None: see `short_side`."""
     short_side: int | None = None
-    """Without a size: pictures whose shorter side is longer are scaled down to it."""
+    """Pictures with a longer short side are scaled down to this one; None: no scaling."""
     settings: Settings
     effort: str = codecs.EFFORTS[0]
     models: Models = BUNDLED
@@ -50,7 +50,7 @@ class Plan:
         return codecs.load(name, effort=self.effort, models=self.models)
 
     def load(self, index: int) -> tuple[Image, LabelMap | None]:
-        """A picture and its labels at the working size (pictures BICUBIC, labels NEAREST)."""
+        """A picture (scaled BICUBIC) and its labels (scaled NEAREST)."""
         item = self.items[index]
         picture = self._resize(read_picture(item.picture), "BICUBIC")
         if item.labels is None:
@@ -72,9 +72,12 @@ def items(
     """The pictures of a folder, or of a data set's val/ with valannot/ beside it.
 
     Args:
-        labels: human label maps of the same names; None: the folder with "annot" after its name.
-        limit: so many of them, evenly spread.
-        pattern: of the names to take, as in a shell.
+        labels: folder of human label maps of the same names; None: FOLDERannot, if it exists.
+        limit: take only this number of pictures, evenly spread.
+        pattern: shell pattern of the file names to take.
+
+    Raises:
+        InputError: no pictures, or a picture without its label map.
     """
     if (folder / "val").is_dir() and (folder / "valannot").is_dir():
         folder = folder / "val"

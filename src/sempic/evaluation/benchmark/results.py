@@ -1,4 +1,4 @@
-"""What a benchmark found, and what follows from it: figures at equal rates, BD-rates."""
+"""Results of a benchmark: operating points, figures at equal rates, BD-rates."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class Point:
 
     setting: int
     row: Row
-    """Its figures (`measure.row`), "bpp" among them."""
+    """Figures as of `measure.row`, with "bpp"."""
     encode_s: float
-    """Median of processor time over the pictures."""
+    """Median processor time a picture, in seconds, as `decode_s`."""
     decode_s: float
 
     @property
@@ -39,15 +39,16 @@ class Point:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Codec:
-    """A codec's points, by rising rate."""
+    """Results of one codec."""
 
     title: str
     peak_bytes: int
-    """Of memory, of a process that codes and decodes one picture."""
+    """Peak memory of a process that encodes and decodes one picture."""
     points: list[Point]
+    """By rising rate."""
 
     def curve(self, figure: str) -> list[tuple[float, float]]:
-        """(bpp, figure) of the points; empty where it was not measured."""
+        """(bpp, figure) of the points that have the figure."""
         return [(p.bpp, p.row[figure]) for p in self.points if figure in p.row]
 
     def near(self, bpp: float) -> Point:
@@ -57,10 +58,10 @@ class Codec:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Results:
-    """Everything of a benchmark, as report.json holds it."""
+    """All results, as in report.json."""
 
     about: dict[str, Any]
-    """What was run, where, and by whom it was judged."""
+    """Versions, folder, machine, judge and settings."""
     originals: Row
     codecs: dict[str, Codec]
     matched: list[dict[str, Any]]
@@ -73,12 +74,12 @@ class Results:
         return any(codec.curve(figure) for codec in self.codecs.values())
 
     def title(self, figure: Figure) -> str:
-        """A figure's title, with the number of pictures if it depends on that."""
+        """A figure's title, with the sample size if the figure depends on that."""
         return figure.title + sample_size(figure, self.originals)
 
 
 def run(bench: Benchmark, names: Sequence[str], rates: Sequence[float]) -> Results:
-    """Has codecs coded and measured near all rates."""
+    """Encodes and measures with each codec near each rate."""
     plan = bench.plan
     originals = bench.originals()
     settings = {
@@ -114,7 +115,7 @@ def run(bench: Benchmark, names: Sequence[str], rates: Sequence[float]) -> Resul
 
 
 def matched(codecs: Mapping[str, Codec], rates: Sequence[float]) -> list[dict[str, Any]]:
-    """Of every codec, its figures at each rate, between its own points; None out of its reach."""
+    """The interpolated figures of every codec at each rate; None outside the codec's rates."""
     table = []
     for bpp in rates:
         for name, codec in codecs.items():
@@ -125,24 +126,20 @@ def matched(codecs: Mapping[str, Codec], rates: Sequence[float]) -> list[dict[st
 
 
 def bd_rates(codecs: Mapping[str, Codec], anchor: str) -> dict[str, dict[str, float | None]]:
-    """{figure: {codec: per cent of rate against the anchor at equal figures, or None}}."""
+    """{figure: {codec: `metrics.bd_rate` against the anchor}}."""
     return {
         figure.name: {
-            name: metrics.bd_rate(
-                codecs[anchor].curve(figure.name),
-                codec.curve(figure.name),
-                falling=figure.lower,
-            )
+            name: metrics.bd_rate(anchor_curve, codec.curve(figure.name), falling=figure.lower)
             for name, codec in codecs.items()
             if name != anchor
         }
         for figure in FIGURES.values()
-        if codecs[anchor].curve(figure.name)
+        if (anchor_curve := codecs[anchor].curve(figure.name))
     }
 
 
 def sample_size(figure: Figure, row: Row) -> str:
-    """What stands after the title of a figure that depends on how many pictures there are."""
+    """The suffix " (N = …)" for a figure that depends on the sample size, else ""."""
     return f" (N = {row[figure.biased_by]})" if figure.biased_by in row else ""
 
 
@@ -157,12 +154,13 @@ def _about(plan: Plan) -> dict[str, Any]:
         "judge": plan.settings.judge_name,
         "effort": plan.effort,
         "metrics": list(plan.settings.metrics),
-        "machine": f"{_processor()}, {os.cpu_count()} cores",
+        "machine": f"{processor()}, {os.cpu_count()} cores",
         "settings": {k: v for k, v in asdict(plan.settings).items() if k != "metrics"},
     }
 
 
-def _processor() -> str:
+def processor() -> str:
+    """The name of this machine's processor."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):

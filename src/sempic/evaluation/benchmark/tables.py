@@ -1,4 +1,4 @@
-"""The figures of a benchmark as CSV, Markdown and JSON."""
+"""Results of a benchmark as CSV, Markdown and JSON."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sempic.evaluation.measures import FIGURES
 
 
 def pictures(bench: Benchmark, results: Results) -> str:
-    """Every file of a benchmark as one line of CSV."""
+    """pictures.csv: one line for each file."""
     out = io.StringIO()
     names = ["codec", "setting", "picture", "bpp", "encode_s", "decode_s", *FIGURES]
     writer = csv.DictWriter(out, names, restval="", lineterminator="\n")
@@ -32,12 +32,12 @@ def pictures(bench: Benchmark, results: Results) -> str:
 
 
 def summary(results: Results) -> str:
-    """Two tables in Markdown: the codecs at the same rates, and every point of every codec."""
+    """summary.md: a table of the codecs at the same rates, and one of all operating points."""
     ceiling = results.originals
     figures = [f for f in FIGURES.values() if f.brief and results.measured(f.name)]
     heads = [results.title(figure) for figure in figures]
     rates = list(dict.fromkeys(entry["bpp"] for entry in results.matched))
-    first = figures[:3]
+    main = figures[:3]
     matched = [[" / ".join(heads[:3]) + " at", *(f"{bpp:.3f} bpp" for bpp in rates)]]
     if "miou" in ceiling:
         matched.append([f"originals: mIoU {ceiling['miou']:.3f}", *([""] * len(rates))])
@@ -45,8 +45,8 @@ def summary(results: Results) -> str:
     for name, codec in results.codecs.items():
         cells = [codec.title]
         for entry in (e for e in results.matched if e["codec"] == name):
-            there = any(entry.get(f.name) is not None for f in first)
-            cells.append(" / ".join(f.text(entry) for f in first) if there else "–")
+            measured = any(entry.get(f.name) is not None for f in main)
+            cells.append(" / ".join(f.text(entry) for f in main) if measured else "–")
         matched.append(cells)
         for point in codec.points:
             cells = [f.text(point.row) for f in figures]
@@ -55,14 +55,14 @@ def summary(results: Results) -> str:
 
 
 def markdown(rows: Sequence[Sequence[str]]) -> list[str]:
-    """The lines of a table; the first row has the heads."""
+    """The lines of a Markdown table; the first row has the heads."""
     heads, *rest = ("| " + " | ".join(row) + " |" for row in rows)
     return [heads, "|" + " --- |" * len(rows[0]), *rest]
 
 
 def dump(results: Results) -> str:
-    """report.json: a point's figures stand beside its setting."""
-    found = asdict(results)
-    for codec in found["codecs"].values():
+    """report.json: `Results`, with the figures of each point beside its setting."""
+    data = asdict(results)
+    for codec in data["codecs"].values():
         codec["points"] = [{**p.pop("row"), **p} for p in codec["points"]]
-    return json.dumps(found, indent=1, ensure_ascii=False)
+    return json.dumps(data, indent=1, ensure_ascii=False)

@@ -1,4 +1,4 @@
-"""The processes of a benchmark: each codes, decodes and measures one picture at a time."""
+"""Worker processes, which encode, decode and measure one picture at a time."""
 
 from __future__ import annotations
 
@@ -22,31 +22,31 @@ from sempic.evaluation.measures.base import Reference
 
 
 class Job(NamedTuple):
-    """A picture to be coded by a codec at a setting, and measured."""
+    """Encode a picture with a codec at a setting, and measure it."""
 
     picture: int
     """Its index in the plan."""
     codec: str | None = None
-    """None: the original itself is to be measured."""
+    """None: measure the original."""
     setting: int = 0
     stream: bytes | None = None
-    """If it was made before."""
-    wanted: tuple[str, ...] | None = None
-    """Metrics; None: just the stream."""
+    """The cached stream, which is then not encoded again."""
+    metrics: tuple[str, ...] | None = None
+    """None: only encode."""
 
 
 class Answer(NamedTuple):
-    """What was done of a job; None where that was not asked for."""
+    """Results of a job; None for steps that it did not need."""
 
     stream: bytes | None = None
     encode_s: float | None = None
-    """Processor time."""
+    """Processor time in seconds, as `decode_s`."""
     record: Record | None = None
     decode_s: float | None = None
 
 
 class Workers:
-    """Processes that know a plan; they start when there is something to do."""
+    """A pool of processes that have the plan; they start with the first job."""
 
     def __init__(self, plan: Plan, count: int) -> None:
         self._plan, self._context = plan, multiprocessing.get_context("spawn")
@@ -56,8 +56,10 @@ class Workers:
         self._pool.shutdown(cancel_futures=True)
 
     def code(self, jobs: Sequence[Job], title: str = "") -> Iterator[tuple[Job, Answer]]:
-        """Jobs as they are done. Those of one picture and codec that follow each other go to one
-        process; a bar counts them if there is a title. Raises InputError."""
+        """Yields jobs with their answers, in order of completion. Raises InputError.
+
+        One process does all jobs of a picture and codec. A title shows a progress bar.
+        """
         tasks: dict[tuple[int, str | None], list[Job]] = {}
         for job in jobs:
             tasks.setdefault((job.picture, job.codec), []).append(job)
@@ -70,7 +72,7 @@ class Workers:
                     bar.update()
 
     def memory(self, codec: str, setting: int) -> int:
-        """Peak bytes of a process of its own that codes and decodes the first picture."""
+        """Peak bytes of a fresh process that encodes and decodes the first picture."""
         with concurrent.futures.ProcessPoolExecutor(1, self._context) as alone:
             return int(_result(alone.submit(_peak, self._plan, codec, setting)))
 
@@ -86,7 +88,7 @@ def _result(future: concurrent.futures.Future[Any]) -> Any:
 
 
 class _Worker:
-    """What one process keeps: the plan, its networks, the last originals."""
+    """State of one process: the plan, loaded codecs and networks, the last originals."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
@@ -100,21 +102,21 @@ class _Worker:
     def run(self, job: Job) -> Answer:
         reference = self.original(job.picture)
         if job.codec is None:
-            return Answer(record=self.measure.original(reference, job.wanted))
+            return Answer(record=self.measure.original(reference, job.metrics))
         codec = self.codec(job.codec)
         height, width = reference.picture.shape[:2]
-        made, record, encode_s, decode_s = None, None, None, None
+        encoded, record, encode_s, decode_s = None, None, None, None
         if job.stream is None:
             began = time.process_time()
             labels = reference.labels if codec.needs_labels else None
-            made = codec.encode(reference.picture, job.setting, labels)
+            encoded = codec.encode(reference.picture, job.setting, labels)
             encode_s = time.process_time() - began
-        if job.wanted is not None:
+        if job.metrics is not None:
             began = time.process_time()
-            picture = codec.decode(job.stream or made or b"", width, height)
+            picture = codec.decode(job.stream or encoded or b"", width, height)
             decode_s = time.process_time() - began
-            record = self.measure(reference, picture, job.wanted)
-        return Answer(made, encode_s, record, decode_s)
+            record = self.measure(reference, picture, job.metrics)
+        return Answer(encoded, encode_s, record, decode_s)
 
 
 _worker: _Worker | None = None
@@ -125,8 +127,8 @@ def _begin(plan: Plan) -> None:
     import torch
 
     processes.end_with_parent()
-    warnings.simplefilter("ignore", SempicWarning)  # each picture's own, at each setting
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends us when it has kept our work
+    warnings.simplefilter("ignore", SempicWarning)  # would repeat for each setting
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops us after caching our answers
     torch.set_num_threads(1)
     _worker = _Worker(plan)
 
@@ -137,7 +139,7 @@ def _run(jobs: Sequence[Job]) -> list[Answer]:
     for job in jobs:
         try:
             done.append(_worker.run(job))
-        except Exception as error:  # codecs raise what they like; say whose it is
+        except Exception as error:  # libraries raise all kinds of errors; name codec and picture
             kind = type(error) if isinstance(error, SempicError) else InputError
             coded = f"{job.codec} at {job.setting}, " if job.codec else ""
             name = _worker.plan.items[job.picture].name

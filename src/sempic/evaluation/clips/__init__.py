@@ -1,4 +1,4 @@
-"""Clips as sequences, as single pictures, and by other codecs in time: what is measured of them."""
+"""Clips coded as sequences, as single pictures and by video codecs, and measured."""
 
 from sempic.evaluation.clips.clip import Clip, find, read
 from sempic.evaluation.clips.measuring import NAMES, Found, Plan, measure

@@ -1,4 +1,4 @@
-"""A clip: some frames of a video at a rate and a size."""
+"""A clip: frames of a video at one size."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from sempic.sequence import video
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Clip:
-    """Pictures in time."""
+    """Two or more frames."""
 
     name: str
     frames: list[Image]
     """uint8 (H, W, 3), all of one size."""
     rate: Fraction
-    """Frames in a second."""
+    """Frames a second."""
 
     @property
     def seconds(self) -> float:
@@ -29,10 +29,9 @@ class Clip:
 
 
 def find(inputs: Sequence[Path]) -> list[Path]:
-    """The clips that are meant by files, or by a folder that has videos and no pictures; none if
-    it is pictures that are meant.
+    """The clips among inputs: video files, or those of one folder without pictures; may be none.
 
-    Raises InputError for clips and other things at once.
+    Raises InputError for a mixture of clips and other files.
     """
     if len(inputs) == 1 and inputs[0].is_dir():
         names = sorted(path for path in inputs[0].iterdir() if not path.name.startswith("."))
@@ -42,7 +41,7 @@ def find(inputs: Sequence[Path]) -> list[Path]:
     clips = [path for path in inputs if video.is_video(path.name)]
     if len(inputs) > 1 and len(clips) < len(inputs):
         other = next(path for path in inputs if path not in clips)
-        raise InputError(f"{other}: not a clip; several inputs are clips, or it is one folder")
+        raise InputError(f"{other}: not a clip; inputs are several clips, or one folder")
     return clips
 
 
@@ -57,12 +56,12 @@ def read(
     """Frames of a video.
 
     Args:
-        size: (width, height) to which they are scaled (LANCZOS); None: as they are.
-        rate: frames in a second; None: as the video has.
+        size: (width, height) of scaled frames (LANCZOS); None: the video's.
+        rate: frames a second; None: the video's.
         start: in seconds.
-        count: how many frames at most.
+        count: largest number of frames; None: all.
 
-    Raises InputError if it cannot be read, or has fewer than two frames from there on.
+    Raises InputError if the video cannot be read, or has fewer than two frames from `start` on.
     """
     source = video.Source(str(path), rate=rate)
     frames: list[Image] = []

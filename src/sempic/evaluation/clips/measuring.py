@@ -1,8 +1,8 @@
-"""A clip coded in several ways, and what is measured of each.
+"""A clip coded in several ways, each measured.
 
-LPIPS, agreement and objects are those of every N-th frame, against the original. **Flicker** is the
-mean difference of successive frames along the original's motion, over the original's own, where the
-original differs by less than STATIC levels.
+Picture metrics compare every N-th frame with the original. **Flicker** is the mean difference of
+successive frames along the original's motion, divided by the original's own, over pixels where the
+original changes by less than STATIC levels.
 """
 
 from __future__ import annotations
@@ -29,26 +29,27 @@ from sempic.sequence import motion
 STATIC = 8
 """Levels of grey."""
 NAMES = ("sempic", "single", *(f"{name}{times}" for name in RIVALS for times in ("", "x2")))
-"""Ways to code a clip: as a sequence, as single pictures, and by others in as many bytes as the
+"""Ways to code a clip: as a sequence, as single pictures, and by rivals in as many bytes as the
 sequence, or twice as many."""
-SEEDS = 10
-"""Losses are tried so often."""
+TRIALS = 10
+"""Number of trials of frame losses, with seeds 0, 1, …"""
 _FACTOR = 4
+"""Motion is estimated on pictures downscaled by this factor."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """How clips are coded and what is measured."""
+    """How clips are coded and measured."""
 
     settings: Settings
     names: tuple[str, ...] = NAMES
-    """Of NAMES; the sequence is among them in any case."""
+    """Out of NAMES; "sempic" is always coded."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Of `SequenceOptions`."""
     every: int = 1
-    """Each so many frames are looked at by the networks of the metrics."""
+    """Picture metrics see every N-th frame."""
     drop: float = 0.0
-    """The share of frames that are lost in a trial of that; 0: no trial."""
+    """Share of frames lost in the trials of losses; 0: no trials."""
     models: Models = BUNDLED
 
     def __post_init__(self) -> None:
@@ -58,19 +59,18 @@ class Plan:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Found:
-    """A clip in one way."""
+    """A clip coded in one way."""
 
     title: str
     row: Row
-    """As of `measure.row`, and: bytes, kbps (kbit in a second), flicker; of our own coarse, labels,
-    parity if there is any, and overhead (bytes); of the sequence, with a trial of losses, losses
-    (mean mIoU of the maps of frames that arrive against those without loss, one for each trial)."""
+    """As of `measure.row`, and bytes, kbps (kbit/s) and flicker. Ours also have coarse, labels,
+    parity (if there is any) and overhead, in bytes. The sequence has `losses` if `Plan.drop`."""
     pictures: list[Image]
 
 
 def measure(clip: Clip, plan: Plan) -> dict[str, Found]:
-    """What is found, by the names of the plan. Raises SempicErrors as coding does."""
-    coder = api.Codec(_Seen(plan.models.segmenter), plan.models.receiver)
+    """The clip in each way of the plan, by name. Raises SempicErrors of coding."""
+    coder = api.Codec(_CachedSegmenter(plan.models.segmenter), plan.models.receiver)
     coded: dict[str, tuple[str, Row, list[Image]]] = {"sempic": _sequence(clip, coder, plan)}
     size = coded["sempic"][1]["bytes"]
     for name in plan.names:
@@ -78,27 +78,27 @@ def measure(clip: Clip, plan: Plan) -> dict[str, Found]:
             coded[name] = _single(clip, coder, plan.options.get("quality", DEFAULT_QUALITY))
         elif name != "sempic":
             coded[name] = _rival(name, clip, size)
-    judge = Measure(plan.settings)
-    references = [judge.reference(frame) for frame in clip.frames[:: plan.every]]
+    compare = Measure(plan.settings)
+    references = [compare.reference(frame) for frame in clip.frames[:: plan.every]]
     places = [_moved(*pair) for pair in zip(clip.frames, clip.frames[1:], strict=False)]
     found = {}
-    for name, (title, told, pictures) in coded.items():
+    for name, (title, sizes, pictures) in coded.items():
         shown = pictures[:: plan.every]
-        records = [judge(r, picture) for r, picture in zip(references, shown, strict=True)]
-        figures = row(records, [], None) | told
-        figures["kbps"] = 8 * told["bytes"] / clip.seconds / 1000
+        records = [compare(r, picture) for r, picture in zip(references, shown, strict=True)]
+        figures = row(records, [], None) | sizes
+        figures["kbps"] = 8 * sizes["bytes"] / clip.seconds / 1000
         figures["flicker"] = flicker(clip.frames, pictures, places)
         found[name] = Found(title=title, row=figures, pictures=pictures)
     return found
 
 
-class _Seen:
-    """A segmenter that looks at each frame once."""
+class _CachedSegmenter:
+    """A segmenter that sees each frame once, however often the frame is coded."""
 
     def __init__(self, spec: str | None) -> None:
         self._inner = segment.load(spec)
         self.palette, self.voids = self._inner.palette, self._inner.voids
-        self._found: dict[bytes, Any] = {}
+        self._cache: dict[bytes, Any] = {}
 
     def __call__(self, image: Image) -> LabelMap:
         labels: LabelMap = self.predict(image)[0]
@@ -106,47 +106,47 @@ class _Seen:
 
     def predict(self, image: Image) -> Any:
         key = image.tobytes()
-        if key not in self._found:
-            self._found[key] = self._inner.predict(image)
-        return self._found[key]
+        if key not in self._cache:
+            self._cache[key] = self._inner.predict(image)
+        return self._cache[key]
 
 
 def _sequence(clip: Clip, coder: api.Codec, plan: Plan) -> tuple[str, Row, list[Image]]:
     pieces = list(sequence.encode(clip.frames, rate=clip.rate, codec=coder, **plan.options))
     pictures = [np.asarray(picture) for picture in sequence.decode(pieces, codec=coder)]
-    told = sequence.info(b"".join(pieces))
-    found: Row = {"bytes": told["bytes"], **told["chunks"], "overhead": told["overhead"]}
+    info = sequence.info(b"".join(pieces))
+    sizes: Row = {"bytes": info["bytes"], **info["chunks"], "overhead": info["overhead"]}
     if plan.drop:
-        found["losses"] = losses(pieces, plan.drop)
-    return "sempic", found, pictures
+        sizes["losses"] = losses(pieces, plan.drop)
+    return "sempic", sizes, pictures
 
 
 def _single(clip: Clip, coder: api.Codec, quality: int) -> tuple[str, Row, list[Image]]:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", SempicWarning)  # each frame's own; the table has the bytes
+        warnings.simplefilter("ignore", SempicWarning)  # would repeat for each frame
         streams = [coder.encode(frame, quality=quality) for frame in clip.frames]
-    parts = [api.info(stream)["chunks"] for stream in streams]
-    found: Row = {"bytes": sum(map(len, streams))}
-    found |= {name: sum(part.get(name, 0) for part in parts) for name in ("coarse", "labels")}
-    found["overhead"] = found["bytes"] - found["coarse"] - found["labels"]
-    return "sempic, single pictures", found, [np.asarray(coder.decode(s)) for s in streams]
+    chunks = [api.info(stream)["chunks"] for stream in streams]
+    sizes: Row = {"bytes": sum(map(len, streams))}
+    sizes |= {name: sum(part.get(name, 0) for part in chunks) for name in ("coarse", "labels")}
+    sizes["overhead"] = sizes["bytes"] - sizes["coarse"] - sizes["labels"]
+    return "sempic, single pictures", sizes, [np.asarray(coder.decode(s)) for s in streams]
 
 
 def _rival(name: str, clip: Clip, size: int) -> tuple[str, Row, list[Image]]:
     rival = first(name.removesuffix("x2"))
     twice = name.endswith("x2")
-    found = nearest(rival, clip, 2 * size if twice else size)
+    coded = nearest(rival, clip, 2 * size if twice else size)
     title = rival.title + (" at twice the rate" if twice else "")
-    if found.width != clip.frames[0].shape[1]:
-        title += f", coded {found.width} wide"
-    return title, {"bytes": found.size}, found.pictures
+    if coded.width != clip.frames[0].shape[1]:
+        title += f", coded {coded.width} wide"
+    return title, {"bytes": coded.size}, coded.pictures
 
 
-# ── in time ──────────────────────────────────────────────────────────────────────────────────
+# ── flicker ──────────────────────────────────────────────────────────────────────────────────
 
 
 def _moved(last: Image, now: Image) -> npt.NDArray[np.int32]:
-    """Where each pixel of a frame was in the one before."""
+    """Each pixel's place in the last frame, as `motion.move` takes it."""
     before, after = (coarse.from_rgb(coarse.downscale(p, _FACTOR)).y for p in (last, now))
     height, width = now.shape[:2]
     return motion.enlarge(motion.estimate(before, after, version=1), _FACTOR, height, width)
@@ -155,15 +155,20 @@ def _moved(last: Image, now: Image) -> npt.NDArray[np.int32]:
 def flicker(
     frames: Sequence[Image], pictures: Sequence[Image], places: Sequence[npt.NDArray[np.int32]]
 ) -> float:
-    """As the module has it. places: for each frame but the first, as `motion.move` takes it."""
-    ours = own = 0.0
-    for t, where in enumerate(places, 1):
-        before = _change(frames[t - 1], frames[t], where)
-        after = _change(pictures[t - 1], pictures[t], where)
+    """As defined above.
+
+    Args:
+        frames, pictures: originals and decoded, uint8 (H, W, 3).
+        places: for each frame but the first, as `motion.move` takes it.
+    """
+    originals = decoded = 0.0
+    for t, moved in enumerate(places, 1):
+        before = _change(frames[t - 1], frames[t], moved)
+        after = _change(pictures[t - 1], pictures[t], moved)
         static = before < STATIC
-        own += float(before[static].sum())
-        ours += float(after[static].sum())
-    return ours / max(own, 1e-9)
+        originals += float(before[static].sum())
+        decoded += float(after[static].sum())
+    return decoded / max(originals, 1e-9)
 
 
 def _change(last: Image, now: Image, places: npt.NDArray[np.int32]) -> npt.NDArray[np.float64]:
@@ -177,21 +182,21 @@ def _change(last: Image, now: Image, places: npt.NDArray[np.int32]) -> npt.NDArr
 
 
 def losses(pieces: Sequence[bytes], share: float) -> list[float]:
-    """What the loss of frames at random does to the maps of those that arrive: for each of SEEDS
-    trials their mean mIoU against the maps without loss. The first frame always arrives."""
-    whole = {moment.number: moment.scene.labels for moment in _unpacked(pieces)}
-    found = []
-    for seed in range(SEEDS):
+    """For each of TRIALS random losses of frames, the mean `agreement` of the maps that arrive with
+    those without loss. The first frame always arrives."""
+    complete = {moment.number: moment.scene.labels for moment in _unpacked(pieces)}
+    means = []
+    for seed in range(TRIALS):
         lost = np.random.default_rng(seed).random(len(pieces)) < share
         lost[0] = False
-        left = [piece for piece, gone in zip(pieces, lost, strict=True) if not gone]
-        each = [
-            agreement(whole[moment.number], moment.scene.labels)
-            for moment in _unpacked(left)
+        arrived = [piece for piece, gone in zip(pieces, lost, strict=True) if not gone]
+        scores = [
+            agreement(complete[moment.number], moment.scene.labels)
+            for moment in _unpacked(arrived)
             if not lost[moment.number]
         ]
-        found.append(float(np.mean(each)))
-    return found
+        means.append(float(np.mean(scores)))
+    return means
 
 
 def _unpacked(pieces: Sequence[bytes]) -> list[sequence.Moment]:
@@ -199,8 +204,7 @@ def _unpacked(pieces: Sequence[bytes]) -> list[sequence.Moment]:
 
 
 def agreement(truth: LabelMap | None, guess: LabelMap | None) -> float:
-    """Mean intersection over union of the classes that the first map has; no map is one class. A
-    class of ten pixels counts as much as the road."""
+    """Mean intersection over union of the classes in the first map; None is a map of one class."""
     a, b = (np.full(1, 256) if m is None else m.ravel().astype(np.int64) for m in (truth, guess))
     size = np.broadcast_shapes(a.shape, b.shape)
     matrix = metrics.confusion(np.broadcast_to(a, size), np.broadcast_to(b, size), 257)

@@ -1,4 +1,4 @@
-"""AV1 and HEVC in time, without frames that wait for others, at a number of bytes."""
+"""AV1 and HEVC with low delay, at a given stream size."""
 
 from __future__ import annotations
 
@@ -12,11 +12,9 @@ from sempic.evaluation.codecs import Video, decode_video, encode_video
 from sempic.scene import Image
 
 _SLACK = 1.1
-"""A stream may be so many times as large as is asked for before half the size is tried."""
+"""If the smallest stream exceeds the wanted size by this factor, half the resolution is coded."""
 _SMALLEST = 320
-"""Width of clips that are not halved any more: SVT-AV1 hangs at 160×90."""
-
-
+"""Clips up to this width are not halved: SVT-AV1 hangs at 160×90."""
 _SVT = "pred-struct=1:lp=1:keyint=-1:scd=0:enable-tf=0"
 _X265 = "log-level=none:pools=none:frame-threads=1:info=0:keyint=-1:scenecut=0"
 _AOM = {"cpu-used": "4", "lag-in-frames": "0", "usage": "realtime"}
@@ -29,33 +27,35 @@ RIVALS = {
     ),
     "hevc": (Video("hevc", "HEVC", range(51, 19, -1), "libx265", "hevc", _SLOW),),
 }
-"""Of each name the first whose encoder PyAV has is taken (`first`)."""
+"""Alternatives for each name; `first` takes the first that PyAV can encode."""
 
 
 class Coded(NamedTuple):
-    """What a rival made of a clip."""
+    """A clip coded and decoded by a rival."""
 
     size: int
     """In bytes."""
     pictures: list[Image]
     width: int
-    """At which it was coded."""
+    """Of the coded frames; `pictures` have the clip's."""
 
 
 def first(name: str) -> Video:
-    """The rival of a name. Raises InputError without encoder."""
+    """The rival of a name. Raises InputError if PyAV has no encoder for it."""
     import av
 
     for video in RIVALS[name]:
         if video.encoder in av.codecs_available:
             return video
     encoders = " or ".join(video.encoder for video in RIVALS[name])
-    raise InputError(f"this PyAV has no {encoders}, which {RIVALS[name][0].title} is")
+    raise InputError(f"this PyAV has no {encoders}, the encoder of {RIVALS[name][0].title}")
 
 
 def nearest(rival: Video, clip: Clip, size: int) -> Coded:
-    """A rival's stream that is nearest in bytes, by bisection over its CRF; at half the width and
-    height, enlarged again, if it has none that is as small."""
+    """The rival's stream nearest to a size in bytes, by bisection over the CRF.
+
+    If all streams are too large, half the width and height are coded and enlarged again.
+    """
     height, width = clip.frames[0].shape[:2]
 
     @functools.cache
@@ -72,7 +72,7 @@ def nearest(rival: Video, clip: Clip, size: int) -> Coded:
         found = nearest(rival, Clip(name=clip.name, frames=frames, rate=clip.rate), size)
         back = [pictures.resized(picture, (width, height)) for picture in found.pictures]
         return found._replace(pictures=back)
-    while low < high:  # the least CRF whose stream is no larger
+    while low < high:  # the lowest CRF whose stream has at most `size` bytes
         middle = (low + high) // 2
         low, high = (low, middle) if bytes_at(middle) <= size else (middle + 1, high)
     tried = [crf for crf in (low - 1, low) if crf in rival.settings]

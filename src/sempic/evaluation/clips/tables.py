@@ -1,4 +1,4 @@
-"""What was found of clips as Markdown, JSON, and a page with video beside video."""
+"""Results of clips as Markdown, JSON, and a page with videos side by side."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 
 import sempic
-from sempic.evaluation import report
+from sempic.evaluation import markup
 from sempic.evaluation.benchmark.tables import markdown
 from sempic.evaluation.clips.clip import Clip
 from sempic.evaluation.clips.measuring import STATIC, Found, Plan
@@ -22,7 +22,7 @@ _FLICKER = Figure(name="flicker", title="flicker", digits="{:.2f}", lower=True)
 _AGREEMENT = Figure(name="agreement", title="mIoU against the original's map", digits="{:.4f}")
 _PARTS = ("coarse", "labels", "parity", "overhead")
 _QUALITY = 75
-"""Of the report's animations."""
+"""Quality of the page's animated WebP."""
 
 
 def _figures(results: Results) -> list[Figure]:
@@ -32,7 +32,7 @@ def _figures(results: Results) -> list[Figure]:
 
 
 def dump(results: Results) -> str:
-    """report.json: of each clip its frames, its rate, and of each way its figures."""
+    """report.json: the figures of each clip in each way."""
     found = {
         clip.name: {
             "frames": len(clip.frames),
@@ -46,7 +46,7 @@ def dump(results: Results) -> str:
 
 
 def summary(results: Results) -> str:
-    """A table for each clip, and a line about what the sequence saves."""
+    """summary.md: a table and notes for each clip."""
     figures = _figures(results)
     lines: list[str] = []
     for clip, ways in results:
@@ -89,12 +89,12 @@ def _notes(ways: Mapping[str, Found]) -> list[str]:
         notes.append(f"Parity: {more:.1%} more bits.")
     if "losses" in ours:
         texts = ", ".join(f"{value:.3f}" for value in ours["losses"])
-        notes.append(f"With losses, mean mIoU of each frame that arrives, by trial: {texts}.")
+        notes.append(f"With losses, mean mIoU of the frames that arrive, by trial: {texts}.")
     return notes
 
 
 def page(results: Results, plan: Plan) -> str:
-    """report.html, which opens offline: the videos are inside it."""
+    """report.html, with all videos embedded."""
     figures = _figures(results)
     title = f"sempic benchmark: {len(results)} clip{'s' * (len(results) != 1)}"
     parts = [
@@ -104,12 +104,12 @@ def page(results: Results, plan: Plan) -> str:
     for clip, ways in results:
         parts += [
             f"<h2>{html.escape(_described(clip))}</h2>",
-            report.table_of_texts(_rows(ways, figures)),
+            markup.table_of_texts(_rows(ways, figures)),
             *(f"<p class='dim'>{html.escape(note)}</p>" for note in _notes(ways)),
             "<div class='sheet'>",
-            report.pane(_animated(clip.frames, clip), "original"),
+            markup.pane(_animated(clip.frames, clip), "original"),
             *(
-                report.pane(
+                markup.pane(
                     _animated(way.pictures, clip), f"{way.title}, {way.row['kbps']:.1f} kbit/s"
                 )
                 for way in ways.values()
@@ -117,18 +117,19 @@ def page(results: Results, plan: Plan) -> str:
             "</div>",
         ]
     parts.append(
-        "<h2>How this was measured</h2><ul><li>AV1 and HEVC have no frame that waits for others, "
-        "and the CRF at which they are nearest in bytes to ours, or to twice that; where there is "
-        "none so small, half the width and height.</li><li>Networks look at one frame of "
-        f"{plan.every}; mIoU is the judge's map against its map of the original.</li><li>Flicker: "
-        "the mean difference of successive frames along the original's motion, over the original's "
-        f"own, where that differs by less than {STATIC} levels.</li><li>The videos here are "
-        f"animated WebP of quality {_QUALITY}.</li></ul>"
+        "<h2>How this was measured</h2><ul><li>AV1 and HEVC are coded with low delay: no frame "
+        "waits for a later one. Their CRF is the one nearest in bytes to ours, or to twice ours; "
+        "where even the smallest stream is larger, half the width and height are coded.</li>"
+        f"<li>Networks see one frame of {plan.every}; mIoU compares the judge's map with its map "
+        "of the original.</li><li>Flicker: the mean difference of successive frames along the "
+        "original's motion, divided by the original's own, over pixels where the original changes "
+        f"by less than {STATIC} levels.</li><li>The videos here are animated WebP of quality "
+        f"{_QUALITY}.</li></ul>"
     )
-    return report.document(title, "".join(parts), report.resource("zoom.js"))
+    return markup.document(title, "".join(parts), markup.resource("zoom.js"))
 
 
 def _animated(pictures: Sequence[Image], clip: Clip) -> str:
     """A data URL."""
     rate = float(clip.rate)
-    return report.data_url(animation(pictures, rate, "WEBP", quality=_QUALITY, method=2))
+    return markup.data_url(animation(pictures, rate, "WEBP", quality=_QUALITY, method=2))

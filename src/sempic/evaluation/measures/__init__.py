@@ -1,4 +1,4 @@
-"""What is measured of a picture, one module a metric; whoever adds one adds a line here."""
+"""The metrics, with their figures; a new metric needs a line in METRICS."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ METRICS: dict[str, Metric] = {
         Lpips("lpips_vgg", "LPIPS (VGG-16)", "vgg16"),
     )
 }
-"""Every metric by name, in the order of tables; the first three stand in the short one."""
+"""Every metric by name, in the order of tables."""
 
 FIGURES: dict[str, Figure] = {f.name: f for m in METRICS.values() for f in m.figures}
-"""Every figure that they give, in the same order."""
+"""Every figure by name, in the order of the metrics."""

@@ -1,4 +1,4 @@
-"""The parts of a metric: what it measures of one picture, and how many pictures add up."""
+"""The interface of metrics: a record for each picture, and figures over many records."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from sempic.evaluation.measure import Measure
 
 Record = dict[str, Any]
-"""Of one picture: numbers and arrays by name, which can be kept, and added up later."""
+"""Measurements of one picture: numbers and arrays by name, which can be cached."""
 Row = dict[str, Any]
-"""Of one operating point over all its pictures: figures by name, and what is behind them."""
+"""Figures over many pictures by name, and the counts behind them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,24 +30,23 @@ class Figure:
     name: str
     title: str
     digits: str
-    """How it is printed: a format."""
+    """Format string for output."""
     lower: bool = False
-    """Whether less is better."""
+    """Whether lower is better."""
     brief: bool = True
-    """Whether it stands in the Markdown summary, too."""
+    """Whether the Markdown summary has the figure, too."""
     biased_by: str = ""
-    """For a figure that depends on how many there are: the name of that number in the row."""
+    """Key in the row of the sample size on which the figure depends; "": on none."""
     ceiling: str = ""
-    """What the same figure of the originals, which stands beside it, is called; "": none does."""
+    """Title of the originals' figure, which is printed beside this one; "": none is."""
 
     def text(self, row: Row) -> str:
-        """As it is printed; "–" where it was not measured."""
+        """The formatted figure; "–" if it was not measured."""
         return self.digits.format(row[self.name]) if row.get(self.name) is not None else "–"
 
 
 class Reference:
-    """A picture, above all an original, and what the networks say of it, found when first asked
-    for."""
+    """A picture, original or decoded, with the outputs of networks for it, computed on demand."""
 
     def __init__(self, measure: Measure, picture: Image, labels: LabelMap | None = None) -> None:
         self.measure, self.picture, self.labels = measure, picture, labels
@@ -60,83 +59,83 @@ class Reference:
 
     @functools.cached_property
     def searched(self) -> LabelMap:
-        """The judge's map as it looks for objects."""
+        """The map of `Measure.finder`, for objects."""
         return self.measure.finder(self.picture)
 
     def find(self, name: str, see: Callable[[Image], Any]) -> Any:
-        """What `see` finds in the picture, found once under a name."""
+        """The result of `see` for the picture, computed once for each name."""
         if name not in self._found:
             self._found[name] = see(self.picture)
         return self._found[name]
 
     def keep(self, name: str, found: Any) -> None:
-        """What `find` is to give under a name."""
+        """Stores a result that `find` returns from now on."""
         self._found[name] = found
 
 
 class Metric(ABC):
-    """One thing that is measured of decoded pictures. Holds no state."""
+    """A measurement of decoded pictures, without state."""
 
     name: str
     """On the command line."""
     figures: tuple[Figure, ...]
     field: str
-    """The entry of a record that says that this was measured."""
+    """The key of a record that shows that the metric was measured."""
     weights: tuple[str, ...] = ()
-    """The weights that it needs, names for `weights.check`."""
+    """Names of the necessary weights, for `weights.check`."""
     costly = False
-    """Measured only if asked for."""
+    """Whether the metric is measured only on request."""
     of_sets = False
-    """Whether one picture alone has no such figure."""
+    """Whether the figures need several pictures."""
     of_originals = False
-    """Whether the originals' own records are needed."""
+    """Whether the figures need records of the originals, too."""
     judged = False
-    """Whether it needs the judge."""
+    """Whether the metric needs the judge."""
     has_network = False
-    """Whether there is a `network`."""
+    """Whether the metric has a `network`."""
 
     def check(self, inception: str | None, judge: str | None) -> None:
-        """Raises ModelError where its weights are missing; arguments as of `Settings`."""
+        """Raises ModelError if weights are missing; arguments as in `Settings`."""
         if self.judged and judge is None:
             models.find(models.JUDGE)
         for part in self.weights:
             weights.check(part)
 
     def network(self, measure: Measure) -> Any:
-        """What whole pictures are shown to, of `sempic.evaluation.networks`; if `has_network`.
+        """The network (`sempic.evaluation.networks`) that sees whole pictures, if `has_network`.
 
-        What it sees in a picture is kept in its Reference under this metric's name.
+        The features of a picture are kept in its Reference under the metric's name.
         """
         raise NotImplementedError
 
-    def there(self, record: Record) -> bool:
-        """Whether this was measured."""
+    def measured_in(self, record: Record) -> bool:
+        """Whether a record has this metric."""
         return self.field in record
 
     @abstractmethod
     def measure(self, reference: Reference, shown: Reference) -> Record:
-        """Of a decoded picture, of the reference's size."""
+        """The record of a decoded picture, `shown`, of the reference's size."""
 
     def original(self, reference: Reference) -> Record:
-        """Of the original, for `of_originals`."""
+        """The record of an original, if `of_originals`."""
         return self.measure(reference, reference)
 
     @abstractmethod
     def add_up(self, records: Sequence[Record], originals: Sequence[Record]) -> Row:
-        """The figures over all pictures, and what is behind them; none of what was not measured.
+        """The figures over all pictures, and the counts behind them.
 
         Args:
             records: of the decoded pictures, with this metric's field.
-            originals: of their originals, for `of_originals`; or none.
+            originals: of their originals, if `of_originals`; may be empty.
         """
 
-    def behind(self, rows: Sequence[tuple[str, Row]]) -> list[list[str]] | None:
-        """What is behind the figures of titled rows, as a table with heads; None: nothing."""
+    def details(self, rows: Sequence[tuple[str, Row]]) -> list[list[str]] | None:
+        """A table, heads first, of the counts behind the figures of titled rows; may be None."""
         return None
 
 
 class Mean(Metric):
-    """A metric whose one figure is the mean over the pictures."""
+    """A metric with one figure, the mean over the pictures."""
 
     def __init__(self, figure: Figure) -> None:
         self.name = self.field = figure.name

@@ -1,4 +1,4 @@
-"""What compares a picture with its original: PSNR, MS-SSIM, LPIPS and DISTS."""
+"""Distances of a picture from its original: PSNR, MS-SSIM, LPIPS and DISTS."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Direct(Mean):
-    """A function of `metrics`; absent where it is None of one of the pictures."""
+    """A function of `metrics`; no figure if the function returns None for any picture."""
 
     def __init__(self, figure: Figure, compare: Callable[[Image, Image], float | None]) -> None:
         super().__init__(figure)
@@ -25,18 +25,18 @@ class Direct(Mean):
 
 
 class _Distance(Mean):
-    """Between the features of the original and of the decoded picture."""
+    """A distance between the features of the original and of the decoded picture."""
 
     has_network = True
 
     def measure(self, reference: Reference, shown: Reference) -> Record:
         network = self.network(reference.measure)
-        there, here = (one.find(self.name, network.features) for one in (reference, shown))
-        return {self.name: network.distance(there, here)}
+        features = (one.find(self.name, network.features) for one in (reference, shown))
+        return {self.name: network.distance(*features)}
 
 
 class Lpips(_Distance):
-    """`networks.Lpips` through one of its backbones."""
+    """`networks.Lpips` with one of its backbones."""
 
     def __init__(self, name: str, title: str, backbone: str) -> None:
         brief = backbone == "alexnet"

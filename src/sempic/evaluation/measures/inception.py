@@ -16,10 +16,19 @@ if TYPE_CHECKING:
 
 PATCH = 64
 """Side of the patches of the patch FID, in pixels."""
+FEW = 2000
+"""With fewer pictures, reports warn that FID is biased upwards."""
+
+
+def sample_count(count: int) -> str:
+    """The text beside an FID: its number of pictures, and a warning if they are few."""
+    if count >= FEW:
+        return f"(N = {count})"
+    return f"(N = {count}: fewer than {FEW}, biased upwards; compare at equal N only)"
 
 
 class _Inception(Metric):
-    """By features of the FID network, of decoded pictures and of originals."""
+    """A distance between the FID network's features of decoded pictures and of originals."""
 
     of_sets = True
     of_originals = True
@@ -34,7 +43,7 @@ class _Inception(Metric):
 
 
 class Fid(_Inception):
-    """In a record: float32 "features" (2048,)."""
+    """Record: "features", float32 (2048,)."""
 
     name = "fid"
     field = "features"
@@ -50,18 +59,15 @@ class Fid(_Inception):
     def add_up(self, records: Sequence[Record], originals: Sequence[Record]) -> Row:
         if len(records) < 2 or not originals:
             return {}
-        there, here = (
-            np.stack([record[self.field] for record in some]).astype(np.float64)
-            for some in (originals, records)
+        a, b = (
+            np.stack([record[self.field] for record in group]).astype(np.float64)
+            for group in (originals, records)
         )
-        return {"fid": metrics.frechet(there, here), "kid": metrics.kernel_distance(there, here)}
+        return {"fid": metrics.frechet(a, b), "kid": metrics.kernel_distance(a, b)}
 
 
 class PatchFid(_Inception):
-    """FID over the pieces that `patches` cuts. In a record: float16 "patches" (N, 2048).
-
-    Behind the figure: "patches", how many there were in all.
-    """
+    """FID of `patches`. Record: "patches", float16 (N, 2048). Row: also the number of "patches"."""
 
     name = "patch_fid"
     field = "patches"
@@ -77,22 +83,21 @@ class PatchFid(_Inception):
         return {self.field: np.array(found, np.float16)}
 
     def add_up(self, records: Sequence[Record], originals: Sequence[Record]) -> Row:
-        there, here = (
-            [record[self.field] for record in some if len(record[self.field])]
-            for some in (originals, records)
+        before, after = (
+            [record[self.field] for record in group if len(record[self.field])]
+            for group in (originals, records)
         )
-        count = sum(map(len, here))
-        if count < 2 or not there:
+        count = sum(map(len, after))
+        if count < 2 or not before:
             return {}
-        a, b = (np.concatenate(part).astype(np.float64) for part in (there, here))
+        a, b = (np.concatenate(group).astype(np.float64) for group in (before, after))
         return {"patch_fid": metrics.frechet(a, b), "patches": count}
 
 
 def patches(picture: Image) -> list[Image]:
     """PATCH×PATCH pieces: a grid from the upper left, and one shifted by half a patch.
 
-    So do Mentzer et al. 2020 (HiFiC) with 256 instead of 64 pixels. A picture that is smaller has
-    none.
+    After Mentzer et al. 2020 (HiFiC), who take 256 pixels. Smaller pictures have no patches.
     """
     height, width = picture.shape[:2]
     return [

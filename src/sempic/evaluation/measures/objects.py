@@ -1,8 +1,7 @@
-"""Objects kept and invented: people, vehicles and signs that a picture shows before and after.
+"""Objects kept and invented: people, vehicles and signs.
 
-`sempic.check.objects` says what an object is and when it is kept; here it is the judge who looks.
-Even good pictures lose some, since the judge wavers: so the same figures of the originals as JPEG
-of quality REFERENCE_QUALITY stand beside.
+`sempic.check.objects` defines objects, kept and invented; the maps are the judge's. The judge loses
+objects even in good pictures, so the same figures of the originals as JPEG are the reference.
 """
 
 from __future__ import annotations
@@ -21,6 +20,7 @@ from sempic.palette import PALETTES, Palette
 from sempic.scene import Image, LabelMap
 
 REFERENCE_QUALITY = 90
+"""JPEG quality of the reference."""
 
 _REFERENCE = f"originals as JPEG {REFERENCE_QUALITY}"
 _RIDERS = ("people", "two-wheelers")
@@ -30,24 +30,24 @@ Counts = npt.NDArray[np.int64]
 
 
 class _OfObjects(Metric):
-    """What the judge finds, beside what it finds in the originals as JPEG."""
+    """Objects that the judge finds in decoded pictures, and in the originals as JPEG."""
 
     of_originals = True
     judged = True
 
     def original(self, reference: Reference) -> Record:
-        """Of the reference: what even a good picture loses."""
+        """The record of the original as JPEG, which shows what even a good picture loses."""
         measure = reference.measure
         shown = reference.find("as JPEG", lambda picture: Reference(measure, as_jpeg(picture)))
         return self.measure(reference, shown)
 
 
 class Objects(_OfObjects):
-    """In a record: int64 "objects" (groups, 3), as `count` gives it.
+    """Record: "objects", int64 (groups, 3), as of `count`.
 
-    The judge alone says what there is, and sees people in fences and wheels, too: see `Confirmed`.
-    Behind the figures, which are shares of the objects in the originals: "objects", by group and of
-    "all" the counts there, kept and invented, and kept and invented by the reference.
+    The figures are shares of the objects in the originals. Row: also "objects", which has for each
+    group and "all" the counts there, kept and invented, and the reference's kept and invented. The
+    judge sees people in fences and wheels, too: see `Confirmed`.
     """
 
     name = "objects"
@@ -79,8 +79,8 @@ class Objects(_OfObjects):
             found |= {"objects_kept": kept / there, "objects_invented": invented / there}
         return found
 
-    def behind(self, rows: Sequence[tuple[str, Row]]) -> list[list[str]] | None:
-        """Of each group "kept / invented"; the reference is the last line."""
+    def details(self, rows: Sequence[tuple[str, Row]]) -> list[list[str]] | None:
+        """ "kept / invented" for each group; the reference is the last line."""
         there = [(title, row["objects"]) for title, row in rows if "objects" in row]
         if not there:
             return None
@@ -96,8 +96,10 @@ class Objects(_OfObjects):
 
 
 class Confirmed(_OfObjects):
-    """In a record: int64 "confirmed" (groups, 2): objects that the original's own map shows, too,
-    in the judge's palette, and those of them that are kept. Only where all pictures have maps."""
+    """Record: "confirmed", int64 (groups, 2): objects that the human map confirms, and those kept.
+
+    Human maps are in the judge's palette. Absent unless all pictures have maps.
+    """
 
     name = "confirmed"
     field = "confirmed"
@@ -127,8 +129,8 @@ class Confirmed(_OfObjects):
             found["confirmed_kept"] = sum(kept) / sum(there)
         return found
 
-    def behind(self, rows: Sequence[tuple[str, Row]]) -> list[list[str]] | None:
-        """Of each group how many are kept; the reference is the last line."""
+    def details(self, rows: Sequence[tuple[str, Row]]) -> list[list[str]] | None:
+        """Kept objects of each group; the reference is the last line."""
         there = [(title, row) for title, row in rows if "confirmed" in row]
         if not there:
             return None
@@ -145,23 +147,24 @@ class Confirmed(_OfObjects):
 def confirmed(
     before: LabelMap, after: LabelMap, truth: LabelMap, palette: Palette
 ) -> Mapping[str, Change]:
-    """`compare`, of those objects of `before` alone that a third map shows, too, by the measure by
-    which objects are kept. A rider may be a person to the one and a two-wheeler to the other.
+    """`compare` for the objects of `before` that `truth` confirms: it covers KEPT of their size.
+
+    People and two-wheelers confirm each other, since maps differ on riders.
 
     Args:
         before, after, truth: uint8 (H, W).
         palette: of all three.
     """
-    found = {}
+    changes = {}
     for name, change in compare(before, after, palette).items():
         groups = _RIDERS if name in _RIDERS else (name,)
-        there = np.logical_or.reduce([mask(truth, GROUPS[each], palette) for each in groups])
+        true = np.logical_or.reduce([mask(truth, GROUPS[group], palette) for group in groups])
         seen, lost = (
-            [region for region in regions if region.covered(there) >= KEPT]
+            [region for region in regions if region.covered(true) >= KEPT]
             for regions in (change.seen, change.lost)
         )
-        found[name] = Change(seen, lost, [])
-    return found
+        changes[name] = Change(seen, lost, [])
+    return changes
 
 
 def _by_group(records: Sequence[Record]) -> dict[str, dict[str, int]]:
@@ -171,11 +174,11 @@ def _by_group(records: Sequence[Record]) -> dict[str, dict[str, int]]:
 
 
 def count(before: LabelMap, after: LabelMap, palette: Palette) -> Counts:
-    """int64 (groups, 3): objects in `before`, those kept in `after`, those invented there.
+    """int64 (groups, 3): objects in `before`, objects kept in `after`, objects invented in `after`.
 
     Args:
         before, after: uint8 (H, W), maps of the original and of the decoded picture.
-        palette: of both; a group none of whose classes it has counts nothing.
+        palette: of both; groups without classes in it have no objects.
     """
     changes = compare(before, after, palette).values()
     tallies = [change.tally for change in changes]

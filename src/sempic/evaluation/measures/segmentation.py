@@ -1,4 +1,4 @@
-"""mIoU: the judge's map of the decoded picture against human labels, and against its own map."""
+"""mIoU of the judge's maps of decoded pictures: against human labels, and against its own maps."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from sempic.palette import INDICES, PALETTES, Palette
 
 
 class Miou(Metric):
-    """In a record: int64 "confusion" (if there are human labels) and "agreement", as
-    `metrics.confusion`. Behind the figures: "iou" (of each class; None for one that does not
-    occur) and "miou_ci"."""
+    """Record: "agreement", and with human labels "confusion", as of `metrics.confusion`.
+
+    Row: also "miou_ci", and "iou" of each class, None for a class that does not occur.
+    """
 
     name = "miou"
     field = "agreement"
@@ -34,8 +35,8 @@ class Miou(Metric):
             record["confusion"] = metrics.confusion(reference.labels, shown.judged, classes)
         return record
 
-    def there(self, record: Record) -> bool:
-        """Another segmenter's predictions give a confusion without a judge's agreement."""
+    def measured_in(self, record: Record) -> bool:
+        """With predictions of another segmenter there is "confusion" without "agreement"."""
         return "agreement" in record or "confusion" in record
 
     def add_up(self, records: Sequence[Record], originals: Sequence[Record]) -> Row:
@@ -45,9 +46,10 @@ class Miou(Metric):
             total = matrices.sum(0)
             found["miou"] = metrics.miou(total)
             if len(records) > 1:
-                seen = np.append(total.sum(1) + total[:, :-1].sum(0) > 0, True)  # of 255 ids, a few
-                some = matrices[:, seen[:-1]][:, :, seen]
-                found["miou_ci"] = metrics.bootstrap(some, metrics.miou)
+                # Of 255 possible ids few occur: the others only cost time.
+                occurs = np.append(total.sum(1) + total[:, :-1].sum(0) > 0, True)
+                matrices = matrices[:, occurs[:-1]][:, :, occurs]
+                found["miou_ci"] = metrics.bootstrap(matrices, metrics.miou)
             found["iou"] = [None if np.isnan(x) else float(x) for x in metrics.iou(total)]
             found["pixel_accuracy"] = metrics.pixel_accuracy(total)
         if all("agreement" in record for record in records):
@@ -55,7 +57,7 @@ class Miou(Metric):
             found["agreement"] = metrics.miou(total)
         return found
 
-    def behind(self, rows: Sequence[tuple[str, Row]]) -> list[list[str]] | None:
+    def details(self, rows: Sequence[tuple[str, Row]]) -> list[list[str]] | None:
         rows = [(title, row["iou"]) for title, row in rows if "iou" in row]
         if not rows:
             return None
@@ -64,7 +66,7 @@ class Miou(Metric):
             for number, (name, *scores) in enumerate(
                 zip(class_names(len(rows[0][1])), *(scores for _, scores in rows), strict=True)
             )
-            # Of ids without a name, those that there are.
+            # Classes without a name are listed only if they occur.
             if name != str(number) or any(score is not None for score in scores)
         ]
         table = [["", *(head for head, _ in columns)]]
@@ -75,14 +77,14 @@ class Miou(Metric):
 
 
 def count_classes(palette: Palette, wanted: int | None = None) -> int:
-    """How many classes a palette has, void not counted; `indices` has as many as are wanted."""
+    """The number of classes of a palette without void; for `indices`, `wanted` or 255."""
     if palette is INDICES:
         return wanted or 255
     return palette.known
 
 
 def class_names(count: int) -> list[str]:
-    """What the classes of a judge with so many are called."""
+    """Class names of the first palette with this number of classes, else numbers."""
     for palette in PALETTES.values():
         if palette.known == count:
             return [c for i, c in enumerate(palette.classes) if i != palette.void]

@@ -1,0 +1,300 @@
+"""report.html: all results of a benchmark on one page that opens offline."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+
+import numpy as np
+
+from sempic.check.objects import GROWN, KEPT
+from sempic.critical import SHARE
+from sempic.evaluation import charts, metrics
+from sempic.evaluation.benchmark.bench import Benchmark
+from sempic.evaluation.benchmark.results import Point, Results
+from sempic.evaluation.markup import (
+    BPP,
+    document,
+    embedded,
+    marked,
+    pane,
+    resource,
+    table,
+    table_of_texts,
+)
+from sempic.evaluation.measures import FIGURES, METRICS, Figure, Row
+from sempic.evaluation.measures.inception import FEW, PATCH, sample_count
+from sempic.evaluation.measures.objects import REFERENCE_QUALITY
+from sempic.evaluation.measures.segmentation import class_names
+
+
+def plot(results: Results, figures: Sequence[str] = ("miou", "fid", "lpips", "psnr")) -> str:
+    """Rate and quality curves as one SVG, a panel a figure; "" if none was measured."""
+    panels = []
+    for figure in (FIGURES[name] for name in figures if results.measured(name)):
+        curves = [
+            charts.Curve(codec=name, title=codec.title, points=points)
+            for name, codec in results.codecs.items()
+            if (points := codec.curve(figure.name))
+        ]
+        panels.append(
+            charts.Panel(
+                title=results.title(figure),
+                better="down" if figure.lower else "up",
+                curves=curves,
+                ceiling=results.originals.get(figure.name) if figure.ceiling else None,
+                ceiling_title=figure.ceiling,
+            )
+        )
+    return charts.figure(panels) if panels else ""
+
+
+def page(bench: Benchmark, results: Results) -> str:
+    """The page as HTML, with all pictures and curves embedded."""
+    about = results.about
+    width, height = about["size"]
+    count = about["pictures"]
+    more = [f for f in ("patch_fid", "ms_ssim", "dists", "lpips_vgg", "kid") if results.measured(f)]
+    fid_note = f" FID {html.escape(sample_count(count))}." if results.measured("fid") else ""
+    sections = [
+        f"<h1>{count} pictures, {len(results.codecs)} codecs</h1>",
+        f"<p class='dim'>{html.escape(about['folder'])}, {width}×{height} pixels · sempic "
+        f"{about['sempic']} · judge: {html.escape(about['judge'])} · presets: {about['effort']} · "
+        f"{html.escape(about['machine'])}</p>",
+        "<h2>Rate and quality</h2>",
+        plot(results),
+        plot(results, ("objects_kept", "objects_invented")),
+        plot(results, more[:2]),
+        "<h2>At the same rate</h2>",
+        "<p class='dim'>At the rates of our own points. Other codecs are interpolated linearly in "
+        "log(bpp). “–”: the codec does not reach this rate. Bold: the best."
+        f"{fid_note}</p>",
+        _matched(results),
+        "<h2>BD-rate</h2>",
+        _bd_rates(results),
+        "<h2>All operating points</h2>",
+        "<p class='dim'>Intervals: 95 %, by bootstrap over pictures.</p>",
+        _points(results),
+        _classes(results),
+        _objects(results),
+        _pictures(bench, results),
+        "<h2>Time and memory</h2>",
+        _costs(results),
+        "<h2>How this was measured</h2>",
+        _notes(results),
+    ]
+    return document(f"sempic benchmark: {count} pictures", "".join(sections), resource("zoom.js"))
+
+
+def _columns(results: Results) -> list[Figure]:
+    return [f for f in FIGURES.values() if results.measured(f.name)]
+
+
+def _css_class(codec: str) -> str:
+    return "ours" if codec.startswith("sempic") else ""
+
+
+def _matched(results: Results) -> str:
+    figures = _columns(results)
+    rows: list[tuple[str, list[str]]] = []
+    for bpp in dict.fromkeys(line["bpp"] for line in results.matched):
+        rows.append(("group", [f"{bpp:.4f} bpp"]))
+        lines = [line for line in results.matched if line["bpp"] == bpp]
+        for line, cells in zip(lines, marked(lines, figures), strict=True):
+            title = html.escape(results.codecs[line["codec"]].title)
+            rows.append((_css_class(line["codec"]), [title, *cells]))
+    return table(["", *(f.title for f in figures)], rows)
+
+
+def _bd_rates(results: Results) -> str:
+    columns = results.bd_rate
+    if not columns:
+        return "<p>Nothing to compare.</p>"
+    names = [n for n in results.codecs if any(n in column for column in columns.values())]
+    anchor = next(n for n in results.codecs if n not in names)
+    rows = []
+    for name in names:
+        cells = [html.escape(results.codecs[name].title)]
+        for column in columns.values():
+            value = column.get(name)
+            cells.append("–" if value is None else f"{value:+.0f} %".replace("-", "−"))
+        rows.append((_css_class(name), cells))
+    title = html.escape(results.codecs[anchor].title)
+    return (
+        f"<p class='dim'>Bits that a codec spends more (+) or less (−) than {title} for the same "
+        "figure, averaged over the values that both reach (Bjøntegaard, PCHIP). “–”: the two "
+        "curves do not overlap, or one of them has fewer than two rising points.</p>"
+        + table(["", *(FIGURES[f].title for f in columns)], rows)
+    )
+
+
+def _points(results: Results) -> str:
+    figures = _columns(results)
+    rows: list[tuple[str, list[str]]] = []
+    for title in dict.fromkeys(f.ceiling for f in figures if f.ceiling):
+        cells = [_interval(results.originals, f) if f.ceiling == title else "–" for f in figures]
+        rows.append(("", [title, "–", "–", *cells]))
+    for name, codec in results.codecs.items():
+        for point in codec.points:
+            cells = [_interval(point.row, f) for f in figures]
+            title = html.escape(codec.title)
+            cells = [title, str(point.setting), _interval(point.row, BPP), *cells]
+            rows.append((_css_class(name), cells))
+    return table(["", "setting", "bpp", *(f.title for f in figures)], rows)
+
+
+def _interval(row: Row, figure: Figure) -> str:
+    text = figure.text(row)
+    if f"{figure.name}_ci" not in row:
+        return text
+    low, high = row[f"{figure.name}_ci"]
+    return f"{text} <span class='dim'>± {(high - low) / 2:.3f}</span>"
+
+
+def _operating_point(results: Results) -> tuple[str, Point]:
+    """Our first codec, or else the first one, at its point nearest to 0.09 bpp."""
+    names = list(results.codecs)
+    name = next((n for n in names if n.startswith("sempic")), names[0])
+    return name, results.codecs[name].near(0.09)
+
+
+def _near_our_rate(results: Results, limit: int) -> list[tuple[str, Point]]:
+    """Codecs for pictures and bars: ours, then others below 1.6 times its rate, at most `limit`."""
+    name, ours = _operating_point(results)
+    nearest = [(n, codec.near(ours.bpp)) for n, codec in results.codecs.items()]
+    others = [(n, p) for n, p in nearest if n != name and p.bpp < 1.6 * ours.bpp]
+    others.sort(key=lambda pair: not pair[0].startswith("sempic"))
+    return [(name, ours), *others][:limit]
+
+
+def _classes(results: Results) -> str:
+    ceiling = results.originals.get("iou")
+    if ceiling is None:
+        return ""
+    series = [("originals", "originals", ceiling)]
+    for name, point in _near_our_rate(results, 7):
+        if "iou" not in point.row:  # the cached record of the originals may have more metrics
+            return ""
+        title = f"{results.codecs[name].title}, {point.bpp:.3f}"
+        series.append((name, title, point.row["iou"]))
+    classes = class_names(len(ceiling))
+    return (
+        "<h2>Class by class</h2><p class='dim'>Intersection over union of each class. Each codec "
+        "is at its point nearest to our middle rate (bpp in the legend).</p>"
+        + charts.bars(classes, series)
+    )
+
+
+def _objects(results: Results) -> str:
+    rows = [
+        (f"{codec.title}, {point.bpp:.3f}", point.row)
+        for codec in results.codecs.values()
+        for point in codec.points
+    ]
+    objects = METRICS["objects"].details(rows)
+    if objects is None:
+        return ""
+    section = (
+        "<h2>Objects kept and invented</h2><p class='dim'>Objects are connected regions of at "
+        f"least {SHARE:.1%} of the picture. Heads: objects of each group that the judge sees in "
+        "the originals. Cells: objects that a codec keeps / invents.</p>" + table_of_texts(objects)
+    )
+    confirmed = METRICS["confirmed"].details(rows)
+    if confirmed is None:
+        return section
+    return (
+        section + "<p class='dim'>The judge sees some objects that are not there. Kept objects "
+        "among those that the human maps confirm:</p>" + table_of_texts(confirmed)
+    )
+
+
+def _pictures(bench: Benchmark, results: Results) -> str:
+    name, ours = _operating_point(results)
+    count = len(bench.plan.items)
+    records = [bench.file(i, name, ours.setting).record for i in range(count)]
+    measured = set[str].intersection(*map(set, records))
+    if "confusion" in measured:
+        scores, figure = [metrics.miou(r["confusion"]) for r in records], "mIoU"
+    elif "agreement" in measured:
+        scores, figure = [metrics.miou(r["agreement"]) for r in records], "agreement"
+    elif "psnr" in measured:
+        scores, figure = [r["psnr"] for r in records], "PSNR"
+    else:
+        return ""
+    order = np.argsort(scores)[::-1]
+    picks = dict(zip(("best", "median", "worst"), order[[0, count // 2, -1]], strict=True))
+    parts = [
+        f"<h2>Pictures</h2><p class='dim'>Best, median and worst picture by our {figure}. Each "
+        f"codec is at its point nearest to our {ours.bpp:.3f} bpp. Click to zoom; all panes of a "
+        "sheet move together.</p>"
+    ]
+    for word, index in picks.items():
+        item = bench.plan.items[int(index)]
+        original, _ = bench.plan.load(int(index))
+        panes = [pane(embedded(original), "original")]
+        for other, point in _near_our_rate(results, 8):
+            codec = bench.codec(other)
+            file = bench.file(int(index), other, point.setting)
+            picture = codec.decode(file.stream, original.shape[1], original.shape[0])
+            caption = f"{codec.title}, {file.bpp:.3f} bpp"
+            if "confusion" in file.record:
+                caption += f", mIoU {metrics.miou(file.record['confusion']):.3f}"
+            panes.append(pane(embedded(picture), caption))
+        parts.append(
+            f"<h3>{word.capitalize()}: {html.escape(item.name)}</h3>"
+            f"<div class='sheet'>{''.join(panes)}</div>"
+        )
+    return "".join(parts)
+
+
+def _costs(results: Results) -> str:
+    rows = []
+    for name, codec in results.codecs.items():
+        point = codec.points[len(codec.points) // 2]
+        cells = [
+            html.escape(codec.title),
+            f"{point.bpp:.3f}",
+            f"{1000 * point.encode_s:.0f} ms",
+            f"{1000 * point.decode_s:.0f} ms",
+            f"{codec.peak_bytes / 2**20:.0f} MiB",
+        ]
+        rows.append((_css_class(name), cells))
+    return (
+        "<p class='dim'>Times: median processor time for one picture, at the middle point of each "
+        "codec, on the machine named above. Peak memory: of a process that encodes and decodes one "
+        "picture, with Python and all libraries.</p>"
+        + table(["", "bpp", "encode", "decode", "peak memory"], rows)
+    )
+
+
+def _notes(results: Results) -> str:
+    about = results.about
+    biased = (
+        f" With fewer than {FEW} pictures FID is biased upwards: compare within this page only."
+        if about["pictures"] < FEW
+        else ""
+    )
+    notes = [
+        "Every figure is measured on files that were written and decoded. Rates count whole files. "
+        "HEVC and SVT-AV1 have no file format here: their bare streams count, which favours them. "
+        "AVIF spends some 300 bytes on its container.",
+        f"mIoU compares the judge's map of the decoded picture with human labels. The judge "
+        f"({html.escape(about['judge'])}) is another network than the encoder's segmenter. "
+        "“Agreement” compares the judge's map with its own map of the original.",
+        f"FID and KID compare Inception-2015 features of {about['pictures']} decoded pictures with "
+        f"those of their originals.{biased}",
+        f"Patch FID is FID of patches of {PATCH}×{PATCH} pixels, on a grid and on one shifted by "
+        "half a patch.",
+        "An object is kept if the judge's map of the decoded picture has the object's group "
+        f"there, on at least {KEPT:.0%} of the region's size. An object is invented if the "
+        "original has no pixel of the group there. “There” is the region grown by "
+        f"{GROWN} pixels. The judge wavers: the same figures of the originals as JPEG of quality "
+        f"{REFERENCE_QUALITY} are the reference.",
+        "LPIPS 0.1 has its authors' linear layers, DISTS its authors' weights. MS-SSIM and KID are "
+        "torchmetrics', BD-rates the package bjontegaard's.",
+        "Each codec's dial is set on a few of the pictures, for rates near the requested ones; the "
+        "same setting then codes every picture. Presets are the slowest, unless “fast” stands "
+        "above.",
+        "VVC is missing: neither PyPI nor this Debian has its encoder as a library.",
+    ]
+    return "<ul>" + "".join(f"<li>{note}</li>" for note in notes) + "</ul>"

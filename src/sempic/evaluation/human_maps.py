@@ -1,0 +1,113 @@
+"""Human label maps of a folder, and maps of another segmenter to compare with them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+
+from sempic import jobs, pictures
+from sempic.errors import InputError, naming
+from sempic.evaluation import metrics
+from sempic.evaluation.folders import by_name
+from sempic.evaluation.measures.segmentation import count_classes
+from sempic.palette import CITYSCAPES, CITYSCAPES_FULL, Palette, named, translate
+from sempic.scene import LabelMap
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HumanMaps:
+    """The human maps of a folder, by name."""
+
+    paths: dict[str, Path]
+    folder: Path
+    palette: Palette
+    """Of the files."""
+    compared: Palette
+    """The palette in whose ids maps are compared: train ids for Cityscapes' label ids, if the judge
+    has them or there is no judge; else `palette`."""
+    classes: int
+    """Compared classes; higher ids are void."""
+
+    @classmethod
+    def find(
+        cls, folder: Path, palette: str | None, judge: Palette | None, num_classes: int | None
+    ) -> HumanMaps:
+        """The maps of a folder. Raises InputError.
+
+        Args:
+            palette: of the files; None: Cityscapes for maps of the original's code, else the
+                judge's.
+            judge: the judge's palette; None: there is no judge.
+            num_classes: see `Settings`.
+        """
+        paths = by_name(folder)
+        truth = _palette(palette, next(iter(paths.values())), judge)
+        as_train_ids = truth is CITYSCAPES_FULL and judge in (None, CITYSCAPES)
+        compared = CITYSCAPES if as_train_ids else truth
+        return cls(
+            folder=folder,
+            paths=paths,
+            palette=truth,
+            compared=compared,
+            classes=count_classes(compared, num_classes),
+        )
+
+    def read(self, name: str, size: tuple[int, int]) -> LabelMap:
+        """A map of size (H, W) in ids of `compared`, void as 255. Raises InputError."""
+        if name not in self.paths:
+            raise InputError(f"{self.folder}: no label map {name}")
+        labels = read_map(self.paths[name], self.palette)
+        if labels.shape != size:
+            raise InputError(
+                f"{self.paths[name]}: a label map of {labels.shape} for a picture of {size}"
+            )
+        labels = translate(labels, self.palette.id, self.compared.id, near=False)
+        return np.where(labels < self.classes, labels, 255).astype(np.uint8)
+
+    def confusion(self, truth: LabelMap, predicted: Path) -> metrics.Counts:
+        """`metrics.confusion` of a human map with a predicted one, which may have another size."""
+        labels = read_map(predicted, self.compared)
+        if labels.shape != truth.shape:
+            labels = pictures.resized(labels, (truth.shape[1], truth.shape[0]), "NEAREST")
+        return metrics.confusion(truth, labels, self.classes)
+
+
+def _palette(name: str | None, example: Path, judge: Palette | None) -> Palette:
+    if name is not None:
+        return named(name)
+    with naming(example):
+        if _unscaled(pictures.decode(jobs.read(example)), CITYSCAPES) is not None:
+            return CITYSCAPES
+    if judge is None:
+        raise InputError(f"{example}: the palette of its ids is unknown: name it with --palette")
+    return judge
+
+
+def read_map(path: Path, palette: Palette) -> LabelMap:
+    """A label map, uint8 (H, W).
+
+    The file holds ids, or colours of the palette, or, as the original's code writes maps, grey in
+    RGB: id · 255/35, void 255. Errors name the file.
+    """
+    with naming(path):
+        data = jobs.read(path)
+        picture = pictures.decode(data)
+        if picture.mode not in ("RGB", "RGBA"):
+            return pictures.read_labels(data)
+        ids = _unscaled(picture, palette)
+        return palette.unpaint(np.array(picture.convert("RGB"))) if ids is None else ids
+
+
+def _unscaled(picture: PIL.Image.Image, palette: Palette) -> LabelMap | None:
+    """The ids of a map of the original's code; None for other pictures."""
+    if picture.mode not in ("RGB", "RGBA"):
+        return None
+    levels = np.array(picture.convert("RGB"))
+    grey = levels[..., 0]
+    scale = np.rint(np.arange(count_classes(palette)) * 255 / 35)
+    if (levels != grey[..., None]).any() or not np.isin(grey, [*scale[scale < 255], 255]).all():
+        return None
+    return np.where(grey == 255, 255, np.rint(grey * (35 / 255))).astype(np.uint8)
