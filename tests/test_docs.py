@@ -238,6 +238,16 @@ def test_links_lead_somewhere():
             assert (document.parent / link).exists(), f"{document.name}: {link}"
 
 
+def test_a_decision_has_at_most_five_lines():
+    """What was measured, and what was tried and not taken, is in docs/experiments."""
+    groups = (ROOT / "docs/decisions.md").read_text().split("\n## ")[1:]
+    decisions = [each for group in groups for each in group.split("\n### ")[1:]]
+    assert len(decisions) > 50
+    for decision in decisions:
+        heading, *lines = decision.strip().splitlines()
+        assert 1 <= len([line for line in lines if line]) <= 5, heading
+
+
 def test_the_reference_says_what_sempic_itself_has():
     reference = (ROOT / "docs/reference/python.md").read_text()
     said = re.search(r"`sempic` itself has (.+?) and all errors\.", reference, re.DOTALL)[1]

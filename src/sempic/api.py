@@ -460,7 +460,7 @@ class Codec:
 
             half = scene.half()
             # What the network would paint weaker is weaker yet when enlarged: it is not told
-            # (docs/decisions.md).
+            # (docs/experiments/receiver.md).
             painted = self._painted(dataclasses.replace(half, texture={}), controls)
             painted = texture.heed(painted, half.labels, scene.texture)
             return pictures.doubled(painted)[: scene.height, : scene.width]

@@ -43,7 +43,7 @@ QUALITY = {
 """The levels of `quality`; chroma is 4:4:4. README.md says what each costs (benchmarks/rate.py)."""
 UNMAPPED: Final = 3
 """By how much QP is less in a stream without a map: its coarse picture then costs about what both
-do elsewhere, and looks like it (docs/decisions.md)."""
+do elsewhere, and looks like it (docs/experiments/coarse.md)."""
 
 DEFAULT_QUALITY: Final = 5
 

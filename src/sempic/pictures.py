@@ -223,7 +223,7 @@ def is_soft(picture: Image) -> bool:
 
 def doubled(picture: Image) -> Image:
     """A painted picture at twice its size: bicubic, without the specks that this makes of single
-    pixels, and as sharp as before (docs/decisions.md)."""
+    pixels, and as sharp as before (docs/experiments/receiver.md)."""
     large = resized(picture, (2 * picture.shape[1], 2 * picture.shape[0]))
     clean = np.empty_like(large)
     for top in range(0, len(large), _ROWS):

@@ -34,7 +34,7 @@ _PRECISION = 8
 """Steps of a level in which a receiver measures what it painted."""
 _WANTED = 0.8
 """What is asked for, of what is measured: texture that is painted lies at other places than that
-which was there, and looks stronger by as much (docs/decisions.md)."""
+which was there, and looks stronger by as much."""
 _LEAST = 0.03
 """Share of the picture from which on something is said of a class."""
 _SEEN = 0.5
@@ -66,7 +66,7 @@ _EVEN = 13
 """Median at which a receiver begins with as much noise as it was trained with."""
 _STEEP, _SLIGHT = (0.1, 0.4, 1.6), (0.05, 0.7, 1.0)
 """By how much more or less for each level, the least and the most: where a level was said, and
-where it is but the usual one of a class (docs/decisions.md)."""
+where it is but the usual one of a class (docs/experiments/receiver.md)."""
 _CHANGE = 2
 """Levels by which one changes, at least, before it is said anew."""
 _SOFT = 0.05

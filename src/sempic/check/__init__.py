@@ -35,8 +35,7 @@ __all__ = ["SIDE", "Verifier", "checked", "looking"]
 CHUNK = 3
 """Bytes of a chunk beside its payload, at most, as long as that is below 2^17."""
 SIDE = 384
-"""Shorter side at which verifiers look; at 512 they take twice as long and see little more
-(docs/decisions.md)."""
+"""Shorter side at which verifiers look; at 512 they take twice as long and see little more."""
 LIKELY = 0.25
 """Probability of a group from which a region may be an object of it."""
 LESS = 0.1
@@ -147,7 +146,7 @@ def _doubtful(before: list[Likely], after: list[Likely], groups: Groups) -> list
     cells of a window that would show the truth; what is worth most for its size comes first.
 
     That is how much less likely the group is, times how likely it was: what is hardly seen is
-    mostly not there at all (docs/decisions.md).
+    mostly not there at all (docs/experiments/check.md).
     """
     found: list[tuple[float, Cells]] = []
     pairs = zip((*before, *after), (*after, *before), (*groups.values(),) * 2, strict=True)

@@ -23,7 +23,7 @@ CHROMA = {1: "420", 3: "444"}
 """By HEVC's chroma_format_idc, which are BPG's pixel formats, too."""
 
 # What is painted from the coarse picture shows errors of its chroma more than those of its luma,
-# and chroma is cheap: docs/decisions.md.
+# and chroma is cheap: docs/experiments/coarse.md.
 CHROMA_QP = {"420": 0, "444": -6}
 """What chroma's QP is above luma's, in coarse pictures."""
 

@@ -35,10 +35,10 @@ HEEDED = 0.7
 (docs/experiments/scale.md)."""
 TOLD = 1
 """Levels by which a network is told of more texture than was said, since what it paints beyond that
-is taken back later (docs/decisions.md)."""
+is taken back later (docs/experiments/receiver.md)."""
 ENLARGED = 1.4
 """How much stronger noise is in what is enlarged afterwards, which weakens the texture it becomes
-(docs/decisions.md)."""
+(docs/experiments/receiver.md)."""
 TILE = 1024
 """Pictures with a longer side are painted in tiles of at most this, in pixels."""
 OVERLAP = 128

@@ -26,7 +26,7 @@ STREET = 0.65
 """A picture of which less than this share is known is sent without a map."""
 SURE = 0.77
 """So is a single picture whose pixels' classes have a lower mean probability: elsewhere than in the
-streets that receivers know best a map costs more there than it gives (docs/decisions.md)."""
+streets that receivers know best a map costs more there than it gives (docs/experiments/maps.md)."""
 MOST = 0.92
 """And one of whose map one class takes more than this share, if nothing in it is critical: where
 what is would be known without it."""

@@ -4,7 +4,7 @@ The likeliest class of each pixel is the best choice only if all errors are alik
 not: a person who is missed is gone, since a receiver paints what the map says, and one who is
 painted in vain costs some bits. So a class counts its worth times its probability (minimum risk;
 Chan et al., "Application of Decision Rules for Handling Class Imbalance in Semantic Segmentation",
-arXiv 1901.08394). docs/decisions.md says what that gains and costs.
+arXiv 1901.08394). docs/experiments/maps.md says what that gains and costs.
 """
 
 from __future__ import annotations

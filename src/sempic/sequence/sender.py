@@ -36,7 +36,8 @@ _ALIKE = 0.5
 """Least correlation of a pattern with the one before that is the same, moved a little."""
 _CUT = 0.6
 """Share of squares with another pattern from which on a frame has little to do with the last one:
-0.68 or more of two streets, 0.48 or less of one street a second later (docs/decisions.md)."""
+0.68 or more of two streets, 0.48 or less of one street a second later
+(docs/experiments/sequences.md)."""
 
 
 class Sender:

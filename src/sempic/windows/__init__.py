@@ -22,7 +22,7 @@ from sempic.windows import layout
 from sempic.windows.layout import CELL, MOST, Place, grid
 
 QP = 34
-"""HEVC's, of windows, if nothing is said: docs/decisions.md."""
+"""HEVC's, of windows, if nothing is said: docs/experiments/check.md."""
 SOFT = 4
 """Pixels of a window's border that fade into what the receiver painted."""
 _MIDDLE = 128
