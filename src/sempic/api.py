@@ -474,7 +474,7 @@ class Codec:
 
             half = scene.half()
             # Enlarging weakens texture once more, so the network does not see the texture
-            # (docs/decisions.md).
+            # (docs/experiments/receiver.md).
             painted = self._painted(dataclasses.replace(half, texture={}), controls)
             painted = texture.heed(painted, half.labels, scene.texture)
             return halving.doubled(painted)[: scene.height, : scene.width]

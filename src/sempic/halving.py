@@ -37,7 +37,7 @@ def is_soft(picture: Image) -> bool:
 
 def doubled(picture: Image) -> Image:
     """A painted picture at twice its size: bicubic, a 3×3 median against specks, and sharpening
-    (docs/decisions.md)."""
+    (docs/experiments/receiver.md)."""
     large = pictures.resized(picture, (2 * picture.shape[1], 2 * picture.shape[0]))
     clean = np.empty_like(large)
     for top in range(0, len(large), _ROWS):

@@ -43,7 +43,7 @@ QUALITY = {
 """The levels of `quality`, with chroma 4:4:4; README.md has their rates (benchmarks/rate.py)."""
 UNMAPPED: Final = 3
 """Subtracted from the QP of a stream without a label map, whose coarse picture then costs about as
-much as both parts of other streams (docs/decisions.md)."""
+much as both parts of other streams (docs/experiments/coarse.md)."""
 
 DEFAULT_QUALITY: Final = 5
 

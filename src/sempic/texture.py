@@ -34,7 +34,7 @@ _PRECISION = 8
 """Steps per level of measurements."""
 _WANTED = 0.8
 """Requested texture as a share of the measured one: painted texture lies at other places than the
-original's and therefore looks stronger (docs/decisions.md)."""
+original's and therefore looks stronger."""
 _LEAST = 0.03
 """Least share of the picture of a class that is described."""
 _SEEN = 0.5
@@ -66,7 +66,7 @@ _EVEN = 13
 """Median level at which a receiver's noise has the strength of its training."""
 _STEEP, _SLIGHT = (0.1, 0.4, 1.6), (0.05, 0.7, 1.0)
 """Change of the noise's strength per level, least and greatest strength: for levels in the stream,
-and for usual levels (docs/decisions.md)."""
+and for usual levels (docs/experiments/receiver.md)."""
 _CHANGE = 2
 """Least change of a level, in a sequence, that is sent."""
 _SOFT = 0.05

@@ -35,8 +35,7 @@ __all__ = ["SIDE", "Verifier", "checked", "looking"]
 CHUNK = 3
 """Most bytes of a chunk's head, for payloads below 2^17 bytes."""
 SIDE = 384
-"""Short side of the verifier's input; 512 takes twice as long and finds little more
-(docs/decisions.md)."""
+"""Short side of the verifier's input; 512 takes twice as long and finds little more."""
 LIKELY = 0.25
 """Least probability of a group in the pixels of a region."""
 LESS = 0.1
@@ -154,7 +153,7 @@ def _doubtful(before: list[Likely], after: list[Likely], groups: Groups) -> list
 
     Regions are sorted by falling worth, divided by the square root of their cells. The worth is the
     loss of probability times the probability, because improbable objects mostly do not exist
-    (docs/decisions.md).
+    (docs/experiments/check.md).
     """
     found: list[tuple[float, Cells]] = []
     pairs = zip((*before, *after), (*after, *before), (*groups.values(),) * 2, strict=True)

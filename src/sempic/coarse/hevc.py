@@ -23,7 +23,7 @@ CHROMA = {1: "420", 3: "444"}
 """By HEVC's chroma_format_idc, which is also BPG's pixel format."""
 
 # Errors of the coarse picture's chroma show more in painted pictures than errors of its luma, and
-# chroma is cheap: docs/decisions.md.
+# chroma is cheap: docs/experiments/coarse.md.
 CHROMA_QP = {"420": 0, "444": -6}
 """Chroma's QP less luma's, in coarse pictures."""
 

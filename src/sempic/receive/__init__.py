@@ -35,10 +35,10 @@ HEEDED = 0.7
 (docs/experiments/scale.md)."""
 TOLD = 1
 """Levels that are added to the stream's texture for the network: `texture.heed` removes any excess
-later (docs/decisions.md)."""
+later (docs/experiments/receiver.md)."""
 ENLARGED = 1.4
 """Factor of the noise in pictures that are enlarged afterwards, because enlargement weakens texture
-(docs/decisions.md)."""
+(docs/experiments/receiver.md)."""
 MAX_STEPS = 100
 """Networks that are trained for one step gain nothing from more than a few."""
 _PAPER = (".safetensors", ".pt", ".pth")

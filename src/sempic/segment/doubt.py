@@ -27,7 +27,7 @@ STREET = 0.65
 SURE = 0.77
 """Least mean probability of the likeliest classes for a map to be sent with a single picture. In
 less certain pictures, other than the streets that receivers know best, maps cost more than they
-gain (docs/decisions.md)."""
+gain (docs/experiments/maps.md)."""
 MOST = 0.92
 """Share of one class above which a map without critical classes tells nothing."""
 

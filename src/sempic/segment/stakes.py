@@ -4,7 +4,7 @@ The likeliest class is the best choice only if all errors cost the same. A misse
 because a receiver paints what the map says; a falsely detected person costs a few bits. So each
 probability is multiplied by the worth of its class (minimum risk; Chan et al., "Application of
 Decision Rules for Handling Class Imbalance in Semantic Segmentation", arXiv 1901.08394).
-docs/decisions.md has the gains and costs.
+docs/experiments/maps.md has the gains and costs.
 """
 
 from __future__ import annotations

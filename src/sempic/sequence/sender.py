@@ -36,7 +36,7 @@ _CORRELATION = 0.5
 """Correlation above which two patterns are the same; small motion leaves more."""
 _CUT = 0.6
 """Share of changed patches above which a frame is a cut: 0.68 or more between two streets,
-0.48 or less in one street after a second (docs/decisions.md)."""
+0.48 or less in one street after a second (docs/experiments/sequences.md)."""
 
 
 class Sender:
