@@ -1,8 +1,8 @@
-"""Has ready in machine code all that coding needs, so that the first use does not wait for numba.
+"""Compiles all kernels of the codec, so that the first use does not wait for numba.
 
-For images and installations on other systems than Linux, for which sempic brings it along: `python
-examples/compile.py`. It is kept in NUMBA_CACHE_DIR, or beside the sources, and taken from there if
-the processor is the same (or NUMBA_CPU_NAME is `generic` both times).
+Run `python examples/compile.py` in images and on other systems than Linux; for Linux sempic ships
+machine code. numba keeps the code in NUMBA_CACHE_DIR, or beside the sources. It is used again on
+the same processor (or if NUMBA_CPU_NAME is `generic` both times).
 """
 
 import numpy as np

@@ -1,9 +1,8 @@
-"""make demo: code a photograph and show what was sent, what comes back, and AVIF beside it.
+"""make demo: encode a photograph; show what is sent, the decoded picture, and AVIF beside it.
 
     python examples/demo.py [PICTURE]
 
-Writes the file, the decoded picture and a labelled side-by-side to demo/ and prints what
-everything costs.
+Writes the file, the decoded picture and a sheet of all panels to demo/, and prints sizes and times.
 """
 
 from __future__ import annotations
@@ -67,11 +66,11 @@ def run(picture: Path, folder: Path) -> None:
 
 
 def parts(original: np.ndarray, stream: bytes) -> Panels:
-    """Original, labels, coarse picture, what is decoded, AVIF in as many bytes, and a legend."""
+    """Original, labels, coarse picture, decoded picture, AVIF in as many bytes, and a legend."""
     scene, sizes = sempic.unpack(stream), sempic.info(stream)["chunks"]
     palette = sempic.PALETTES[scene.palette]
     labels, sent = scene.labels, "both"
-    if labels is None:  # none is sent of a picture of which the segmenter knows too little
+    if labels is None:  # the segmenter knows too little of the picture
         labels, sent = np.full(original.shape[:2], palette.void, np.uint8), "coarse alone"
     return [
         ("original", original),
@@ -84,7 +83,7 @@ def parts(original: np.ndarray, stream: bytes) -> Panels:
 
 
 def avif(original: np.ndarray, budget: int) -> tuple[str, np.ndarray]:
-    """Title and picture of the best AVIF of at most `budget` bytes, or of a white one."""
+    """Title and picture of the best AVIF of at most `budget` bytes; white if none fits."""
     try:
         data, shrunk = best_within(original, "avif", budget)
     except sempic.RateError:

@@ -1,17 +1,17 @@
-"""make figures: every picture in README and docs that depends on the models, made anew.
+"""make figures: remakes every picture in README and docs that depends on the models.
 
     python examples/figures.py [--only street,windows,curves,gallery,notebooks]
 
-Run it after a model has changed. It writes
+Run it after a change of a model. It writes
 
-    street     examples/street.sempic, the page's first scenes, docs/images/street.jpg
+    street     examples/street.sempic, the server page's first scenes, docs/images/street.jpg
     windows    docs/images/windows.jpg
     curves     docs/images/rd.svg, from README's table of codecs
     gallery    docs/images/gallery/*.jpg and docs/gallery.md
     notebooks  the outputs of notebooks/*.ipynb (needs the extra `notebooks`)
 
-The gallery's pictures that are not ours come with scikit-image (pip install scikit-image). The
-figures of README's table are `sempic benchmark`'s: see docs/guides/evaluate.md.
+The gallery's other photographs come with scikit-image (pip install scikit-image). README's table
+has the figures of `sempic benchmark`: see docs/guides/evaluate.md.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Shown:
     title: str
     credit: str
     notice: str
-    """What to look at. Says nothing that another model could make untrue."""
+    """Where to look. It must hold for any version of the models."""
 
 
 _SKIMAGE = "from scikit-image"
@@ -57,57 +57,57 @@ GALLERY = (
         "street.jpg",
         "A street by day",
         "Kathmandu; Shah et al., CC BY 4.0 ([credits](license.md#pictures))",
-        "The fence and the railing: their place is sent, their bars are not. Riders in the "
+        "The file has the places of the fence and the railing, but not their bars. Riders in the "
         "distance are a few pixels of a class.",
     ),
     Shown(
         "night.jpg",
         "A street by night",
         "Austin; Shah et al., CC BY 4.0 ([credits](license.md#pictures))",
-        "Lamps, what they light, and what the segmenter makes of the dark; the bicycles at the "
-        "right move.",
+        "Look at the lamps, the places that they light, and the labels of dark areas. The "
+        "bicycles at the right move.",
     ),
     Shown(
         "brick",
         "A wall and nothing else",
         f"CC0Textures, CC0, {_SKIMAGE}",
-        "One texture, no street. The joints that the coarse picture shows stay where they are; "
-        "what lies between them is made up.",
+        "One texture, no street. The joints in the coarse picture keep their places; the texture "
+        "between them is invented.",
     ),
     Shown(
         "coffee",
         "A cup of coffee",
         f"Rachel Michetti, CC0, {_SKIMAGE}",
-        "Wood, glaze and steel: no street has them, so no class fits, and their grain is not sent.",
+        "No class fits wood, glaze and steel, because streets have none; their grain is not sent.",
     ),
     Shown(
         "chelsea",
         "A cat",
         f"Stefan van der Walt, CC0, {_SKIMAGE}",
-        "Fur, whiskers and eyes: detail that matters and that nothing in the file describes.",
+        "Fur, whiskers and eyes are important detail, and nothing in the file describes them.",
     ),
     Shown(
         "rocket",
         "A rocket",
         f"SpaceX, public domain, {_SKIMAGE}",
-        "Night, fire and smoke, smooth where streets are rough.",
+        "Night, fire and smoke are smooth where streets are rough.",
     ),
 )
 INTRODUCTION = """\
 <!-- Made by `python examples/figures.py`; edit that. -->
 # Gallery, failures included
 
-None of these pictures is CamVid's, from which the README's figures come, and only the first two
-are streets. Each was coded as `sempic encode` does it, at quality 5, and decoded in one step. AVIF
-(libaom through Pillow, speed 6) got at most as many bytes, at the size and the quality that come
-closest in PSNR.
+The README's figures are measured on CamVid; none of these pictures is from CamVid, and only the
+first two are streets. Each is encoded by `sempic encode` at its default quality 5, and decoded in
+one step. AVIF (libaom through Pillow, speed 6) has at most as many bytes, at the size and the
+quality with the highest PSNR.
 
 Both streets are frames of drives that may have been used in training: the model cards in
-`src/sempic/models/` list the data. They show what to expect; they measure nothing.
+`src/sempic/models/` list the data. The two pictures are examples, not measurements.
 
-Tell the pictures below from the originals, and you know what the codec is not for: it is at home
-on streets. Where its segmenter knows too little of a picture, `sempic encode` says so and sends no
-label map ("labels, 0 bytes"); **where it takes something for a street, nobody says so**.
+The codec is made for streets; the other pictures show where it fails. If the segmenter knows too
+little of a picture, `sempic encode` warns and sends no label map ("labels, 0 bytes"). **If the
+segmenter mistakes a picture for a street, there is no warning**.
 """
 
 
@@ -115,11 +115,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parts: dict[str, Callable[[Path], None]]
-    each = (street, windows, curves, gallery, notebooks)
-    parts = {make.__name__: make for make in each}
+    makers: list[Callable[[Path], None]] = [street, windows, curves, gallery, notebooks]
+    parts = {maker.__name__: maker for maker in makers}
     parser.add_argument("--only", default=",".join(parts), metavar="A,B")
-    parser.add_argument("--root", type=Path, default=ROOT, help="of the checkout that is written")
+    parser.add_argument("--root", type=Path, default=ROOT, help="root of the checkout to write to")
     args = parser.parse_args()
     wanted = args.only.split(",")
     if unknown := set(wanted) - set(parts):
@@ -150,17 +149,17 @@ BOX = (328, 102, 28, 14)
 
 
 def windows(root: Path) -> None:
-    """A sign: the original, what is decoded without a window, and with one."""
+    """A sign: the original, and decoded without and with a window."""
     original = _load(root, "street.jpg")
     left, top, width, height = BOX
     around = slice(top - 14, top + height + 14), slice(left - 14, left + width + 14)
-    streams = [sempic.encode(original, **more) for more in ({}, {"keep_boxes": [BOX]})]
+    streams = [sempic.encode(original), sempic.encode(original, keep_boxes=[BOX])]
     shown = [original, *(np.array(sempic.decode(stream)) for stream in streams)]
     row = PIL.Image.fromarray(np.concatenate([picture[around] for picture in shown], 1))
     large = row.resize((5 * row.width, 5 * row.height), PIL.Image.Resampling.BICUBIC)
     _save(root / "docs/images/windows.jpg", np.asarray(large))
-    more = len(streams[1]) - len(streams[0])
-    print(f"the window takes {more} bytes, {8 * more / original[..., 0].size:.4f} bpp")
+    extra = len(streams[1]) - len(streams[0])
+    print(f"the window takes {extra} bytes, {8 * extra / original[..., 0].size:.4f} bpp")
 
 
 _CODECS = {
@@ -173,7 +172,7 @@ _PANELS = {"mIoU": "up", "FID": "down", "LPIPS": "down", "PSNR": "up"}
 
 
 def curves(root: Path) -> None:
-    """The table of codecs in README, drawn."""
+    """Curves of README's table of codecs."""
     table = re.search(r"^\| \| bpp \| mIoU .*\n\|-.*\n((?:\|.*\n)+)", _readme(root), re.M)
     assert table is not None, "README has no such table"
     columns = ("bpp", "mIoU", "FID", "LPIPS", "PSNR", "MS-SSIM")
@@ -210,7 +209,7 @@ def _readme(root: Path) -> str:
 
 
 def gallery(root: Path) -> None:
-    """The page of pictures that are not CamVid's."""
+    """The page of pictures from other sources than CamVid."""
     folder = root / "docs/images/gallery"
     rows, text = ["| | pixels | bytes | bpp | AVIF |", "|---|---|---|---|---|"], []
     for shown in GALLERY:
@@ -239,11 +238,11 @@ def gallery(root: Path) -> None:
 
 
 _TEMPORARY = re.compile(r"/[\w./-]*/tmp\w{8}\b")
-"""A folder of tempfile's in what a notebook printed: another one at each run."""
+"""A temporary folder in the output of a notebook; its name changes with each run."""
 
 
 def notebooks(root: Path) -> None:
-    """Runs each notebook in its folder and keeps what it printed and drew."""
+    """Runs each notebook in its folder and keeps its outputs."""
     import nbclient
     import nbformat
 
@@ -264,7 +263,7 @@ def notebooks(root: Path) -> None:
 
 
 def _lighten(data: dict[str, str]) -> None:
-    """Makes a JPEG of a drawing that is large as PNG: one with photographs in it."""
+    """Replaces a large PNG, that of a drawing with photographs, by a JPEG."""
     png = base64.b64decode(data.get("image/png", ""))
     if len(png) < 60_000:
         return

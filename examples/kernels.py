@@ -1,7 +1,8 @@
-"""make kernels: the machine code that sempic brings, src/sempic/kernels, where sources changed.
+"""make kernels: updates the machine code that sempic ships, src/sempic/kernels.
 
-On any Linux, whatever the processor. Each function is compiled in a process of its own, so that the
-same sources, numba, llvmlite and Python give the same bytes. What is of no use any more is deleted.
+Runs on Linux with any processor. Only kernels with changed sources are compiled, each in its own
+process, so that the same sources, numba, llvmlite and Python give the same bytes. Unused files are
+deleted.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from sempic.compiling import Kernel
 
 
 def used() -> list[tuple[Kernel, Any]]:
-    """What coding calls, and for which types."""
+    """The kernels that the codec calls, each with its argument types."""
     compile.main()
     ours = {name: module for name, module in sys.modules.items() if name.startswith("sempic.")}
     return [
@@ -35,16 +36,16 @@ def main() -> None:
     if sys.platform != "linux":
         raise SystemExit("machine code for Linux is made on Linux")
     os.environ["PYTHONHASHSEED"] = "0"
-    every = [(*use, level) for use in used() for level in machine.LEVELS]
+    variants = [(*use, level) for use in used() for level in machine.LEVELS]
     stale = [
         (kernel.__module__, kernel.__name__, form, level)
-        for kernel, form, level in every
+        for kernel, form, level in variants
         if compiling.shipped(kernel, form, level) is None
     ]
     with multiprocessing.get_context("spawn").Pool(os.cpu_count(), maxtasksperchild=1) as pool:
         for done in pool.imap(make, stale):
             print(done, flush=True)
-    kept = {compiling.shipped(*one) for one in every}
+    kept = {compiling.shipped(*variant) for variant in variants}
     for path in machine.SHIPPED.rglob("*.machine"):
         if path not in kept:
             path.unlink()
@@ -57,7 +58,7 @@ def make(task: tuple[str, str, Any, str]) -> str:
     os.environ |= {"NUMBA_CPU_NAME": target.cpu, "NUMBA_CPU_FEATURES": ""}
     import llvmlite.binding as llvm
 
-    # numba compiles for this process: let it think that it runs there.
+    # numba compiles for the machine it runs on: pretend that this is the target.
     llvm.initialize_all_targets()
     llvm.initialize_all_asmprinters()
     there = f"{target.architecture}-unknown-linux-gnu"
