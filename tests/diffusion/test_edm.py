@@ -1,11 +1,9 @@
 import pytest
+import torch
+from streets import TINY, trained
 
-torch = pytest.importorskip("torch")
-
-from streets import TINY, trained  # noqa: E402
-
-from sempic.diffusion import edm  # noqa: E402
-from sempic.networks.compact import CompactNet, one_hot  # noqa: E402
+from sempic.diffusion import edm
+from sempic.networks.compact import CompactNet, one_hot
 
 
 def void(count, side):

@@ -29,11 +29,11 @@ Sampler = Callable[..., Iterator[Step]]
 
 
 def dpm(*args: object, **options: object) -> Iterator[Step]:
-    return multistep(*args, solver="dpmsolver++", **options)  # type: ignore[arg-type]
+    return multistep(*args, solver="dpmsolver++", **options)
 
 
 def unipc(*args: object, **options: object) -> Iterator[Step]:
-    return multistep(*args, solver="unipc", **options)  # type: ignore[arg-type]
+    return multistep(*args, solver="unipc", **options)
 
 
 SAMPLERS = [
@@ -50,7 +50,7 @@ def last(steps: Iterator[Step]) -> Tensor:
 
 
 def process(respacing: str, limit: int | None = None, **changes: object) -> Diffusion:
-    return make_diffusion(DiffusionConfig(**changes), respacing, limit)  # type: ignore[arg-type]
+    return make_diffusion(DiffusionConfig(**changes), respacing, limit)
 
 
 def knows(x0: Tensor, diffusion: Diffusion) -> Denoiser:
@@ -78,9 +78,7 @@ def unit_gaussian(scale: float, diffusion: Diffusion) -> Denoiser:
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 @pytest.mark.parametrize(("respacing", "limit"), [("10", None), ("20", 200), ("ddim25", None)])
-def test_a_network_that_knows_the_picture_gives_it(
-    sampler: Sampler, respacing: str, limit: int | None
-) -> None:
+def test_a_network_that_knows_the_picture_gives_it(sampler, respacing, limit):
     diffusion = process(respacing, limit)
     g = torch.Generator().manual_seed(0)
     x0 = torch.rand(2, 3, 4, 6, generator=g) * 2 - 1
@@ -92,7 +90,7 @@ def test_a_network_that_knows_the_picture_gives_it(
 
 
 @pytest.mark.parametrize("sampler", [ddim, *SAMPLERS[2:]])
-def test_deterministic_samplers_solve_the_probability_flow(sampler: Sampler) -> None:
+def test_deterministic_samplers_solve_the_probability_flow(sampler):
     """For Gaussian data the ODE keeps each x at its quantile: x_0 = x_T · scale / std_T."""
     scale, x = 0.5, torch.full((1, 3, 2, 2), 1.3)
     errors = []
@@ -107,7 +105,7 @@ def test_deterministic_samplers_solve_the_probability_flow(sampler: Sampler) -> 
 
 
 @needs_diffusers
-def test_second_order_beats_first() -> None:
+def test_second_order_beats_first():
     scale, x = 0.5, torch.full((1, 3, 2, 2), 1.3)
     diffusion = process("30", 600, variance="fixed_small")
     a = float(diffusion.alphas_cumprod[-1])
@@ -121,7 +119,7 @@ def test_second_order_beats_first() -> None:
     assert error[unipc] < error[ddim] / 5
 
 
-def test_ddim_at_eta_0_draws_no_noise_and_repeats() -> None:
+def test_ddim_at_eta_0_draws_no_noise_and_repeats():
     model = tiny_unet()
     _, _, coarse, condition = inputs()
     start = paper_start(coarse, (16, 24))
@@ -137,7 +135,7 @@ def test_ddim_at_eta_0_draws_no_noise_and_repeats() -> None:
     assert not torch.equal(runs[0], other)
 
 
-def test_ddim_at_eta_1_is_ddpm_with_the_posterior_variance() -> None:
+def test_ddim_at_eta_1_is_ddpm_with_the_posterior_variance():
     """Song et al. 2021, §4.1: the same mean and variance, so the same noises give the same."""
     diffusion = process("6", variance="fixed_small")
     model = tiny_unet(learn_sigma=False)
@@ -146,11 +144,11 @@ def test_ddim_at_eta_1_is_ddpm_with_the_posterior_variance() -> None:
     outs = []
     for sampler, options in ((ddpm, {}), (ddim, {"eta": 1.0})):
         noise = seeded_noise(torch.Generator().manual_seed(3))
-        outs.append(last(sampler(diffusion, network, x, noise=noise, **options)))  # type: ignore[arg-type]
+        outs.append(last(sampler(diffusion, network, x, noise=noise, **options)))
     torch.testing.assert_close(*outs, atol=1e-3, rtol=1e-3)
 
 
-def test_seeds_decide_the_sample() -> None:
+def test_seeds_decide_the_sample():
     diffusion = process("20", 200)
     model = tiny_unet()
     _, _, coarse, condition = inputs()
@@ -164,7 +162,7 @@ def test_seeds_decide_the_sample() -> None:
     assert not torch.equal(a, c)
 
 
-def test_guidance_moves_epsilon_away_from_the_null_condition() -> None:
+def test_guidance_moves_epsilon_away_from_the_null_condition():
     model = tiny_unet()
     x, t, coarse, condition = inputs()
     with torch.no_grad():
@@ -177,7 +175,7 @@ def test_guidance_moves_epsilon_away_from_the_null_condition() -> None:
             assert torch.equal(guided(model, coarse, condition, none)(x, t), cond)
 
 
-def test_both_branches_of_guidance_in_one_pass() -> None:
+def test_both_branches_of_guidance_in_one_pass():
     model = tiny_unet()
     x, t, coarse, condition = inputs()
     batches: list[int] = []
@@ -191,7 +189,7 @@ def test_both_branches_of_guidance_in_one_pass() -> None:
     torch.testing.assert_close(*outs)
 
 
-def test_a_pictures_noise_does_not_depend_on_its_batch() -> None:
+def test_a_pictures_noise_does_not_depend_on_its_batch():
     def noise(*seeds: int) -> Tensor:
         draw = seeded_noise(*(torch.Generator().manual_seed(seed) for seed in seeds))
         shape = (len(seeds), 3, 4, 5)
@@ -202,6 +200,6 @@ def test_a_pictures_noise_does_not_depend_on_its_batch() -> None:
         assert torch.equal(together[:, k : k + 1], noise(seed))
 
 
-def test_the_papers_start_is_the_upsampled_coarse_picture() -> None:
+def test_the_papers_start_is_the_upsampled_coarse_picture():
     coarse = torch.tensor([[[[0.0, 1.0]]]])
     assert paper_start(coarse, (1, 4)).flatten().tolist() == [0, 0.25, 0.75, 1]

@@ -1,11 +1,9 @@
 import pytest
+import torch
+from streets import TINY, trained
 
-torch = pytest.importorskip("torch")
-
-from streets import TINY, trained  # noqa: E402
-
-from sempic.networks.compact import CompactNet, denoise, one_hot  # noqa: E402
-from sempic.networks.efficientnet import EfficientNetLite  # noqa: E402
+from sempic.networks.compact import CompactNet, denoise, one_hot
+from sempic.networks.efficientnet import EfficientNetLite
 
 
 def test_one_hot_leaves_void_empty():

@@ -25,12 +25,12 @@ def numbers_in(model: SemanticUNet) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
-def test_the_vectors_network_has_the_originals_parameter_count() -> None:
+def test_the_vectors_network_has_the_originals_parameter_count():
     config = UNetConfig(image_size=64, num_channels=32, num_res_blocks=1, num_head_channels=16)
     assert numbers_in(meta(config)) == 12_028_678  # as the authors' code counts
 
 
-def test_the_papers_network_builds() -> None:
+def test_the_papers_network_builds():
     model = meta(UNetConfig())
     assert numbers_in(model) == sum(
         [
@@ -79,7 +79,7 @@ def attention(n: int) -> int:
 
 
 @pytest.mark.parametrize("size", [64, 128, 256, 512])
-def test_every_size_of_the_original_builds(size: int) -> None:
+def test_every_size_of_the_original_builds(size):
     model = meta(UNetConfig(image_size=size, num_channels=64, num_res_blocks=1))
     assert len(model.config.widths) == {64: 4, 128: 5, 256: 6, 512: 7}[size]
 
@@ -96,7 +96,7 @@ def test_every_size_of_the_original_builds(size: int) -> None:
         {"num_head_channels": -1, "num_heads": 2, "num_heads_upsample": 4},
     ],
 )
-def test_every_flag_changes_the_network_and_keeps_its_contract(changes: dict[str, object]) -> None:
+def test_every_flag_changes_the_network_and_keeps_its_contract(changes):
     model = tiny_unet(**changes)
     x, t, coarse, condition = inputs(model.config)
     with torch.no_grad():
@@ -124,7 +124,7 @@ def test_every_flag_changes_the_network_and_keeps_its_contract(changes: dict[str
                 )
 
 
-def test_half_precisions_stay_near() -> None:
+def test_half_precisions_stay_near():
     # float16 on CPU is slow in convolutions, so once.
     args = inputs()
     with torch.no_grad():
@@ -137,9 +137,7 @@ def test_half_precisions_stay_near() -> None:
 
 
 @pytest.mark.parametrize("new_order", [False, True])
-def test_attention_in_half_precision_is_what_fused_kernels_take(
-    new_order: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_attention_in_half_precision_is_what_fused_kernels_take(new_order, monkeypatch):
     """And the same as in float32."""
     attend, seen = unet.F.scaled_dot_product_attention, []
 
@@ -165,7 +163,7 @@ def test_attention_in_half_precision_is_what_fused_kernels_take(
     torch.testing.assert_close(half.float(), exact, rtol=0.05, atol=0.05 * float(exact.abs().max()))
 
 
-def test_recomputation_changes_no_gradient() -> None:
+def test_recomputation_changes_no_gradient():
     args = inputs()
     gradients = []
     for recompute in (False, True):
@@ -178,14 +176,14 @@ def test_recomputation_changes_no_gradient() -> None:
         torch.testing.assert_close(a, b)
 
 
-def test_timestep_embedding_is_the_papers() -> None:
+def test_timestep_embedding_is_the_papers():
     e = timestep_embedding(torch.tensor([0, 5]), 8)
     assert e[0].tolist() == [1, 1, 1, 1, 0, 0, 0, 0]
     angles = 5 * torch.tensor([1, 0.1, 0.01, 0.001])
     torch.testing.assert_close(e[1], torch.cat([angles.cos(), angles.sin()]))
 
 
-def test_condition_is_one_hot_with_a_blank_void() -> None:
+def test_condition_is_one_hot_with_a_blank_void():
     labels = torch.tensor([[[0, 2], [3, 255]]], dtype=torch.uint8)
     edges = torch.tensor([[[1, 0], [0, 1]]])
     condition = make_condition(labels, 3, edges)
@@ -209,14 +207,12 @@ def test_condition_is_one_hot_with_a_blank_void() -> None:
         ({"attention_resolutions": (0,)}, "attention_resolutions"),
     ],
 )
-def test_impossible_configurations_are_refused_by_name(
-    changes: dict[str, object], named: str
-) -> None:
+def test_impossible_configurations_are_refused_by_name(changes, named):
     with pytest.raises(ModelError, match=named):
-        dataclasses.replace(TINY, **changes)  # type: ignore[arg-type]
+        dataclasses.replace(TINY, **changes)
 
 
-def test_unfit_inputs_are_refused() -> None:
+def test_unfit_inputs_are_refused():
     model = tiny_unet()
     x, t, coarse, condition = inputs()
     with pytest.raises(ModelError, match="multiples of 2"):

@@ -1,12 +1,10 @@
 import pytest
+import torch
+from safetensors.torch import save_file
+from streets import TINY, trained
 
-torch = pytest.importorskip("torch")
-
-from safetensors.torch import save_file  # noqa: E402
-from streets import TINY, trained  # noqa: E402
-
-from sempic.errors import ModelError, OutputError  # noqa: E402
-from sempic.networks import weights  # noqa: E402
+from sempic.errors import ModelError, OutputError
+from sempic.networks import weights
 
 
 def test_weights_carry_their_configuration(tmp_path):

@@ -5,17 +5,10 @@ import socket
 import time
 
 import httpx2 as httpx
-import pytest
 from fastapi.testclient import TestClient
 from standin import live, pool, refused, settings, stream
 
 from sempic.server import app
-
-
-@pytest.fixture(scope="module")
-def client():
-    with TestClient(app.create_app(settings(max_bytes=50_000), pool())) as client:
-        yield client
 
 
 def test_unknown_addresses(client):

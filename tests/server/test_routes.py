@@ -10,21 +10,14 @@ import PIL.Image
 import pytest
 from conftest import ROOT
 from fakecoder import FakeCoder
-from fastapi.testclient import TestClient
-from standin import LABELS, clip, pixels, png, pool, refused, settings, stream
+from standin import LABELS, clip, pixels, png, refused, stream
 
 import sempic
 from sempic import api, pictures, sequence
 from sempic.errors import LimitExceeded
 from sempic.palette import CAMVID
-from sempic.server import app, routes
+from sempic.server import routes
 from sempic.server.pool import Done
-
-
-@pytest.fixture(scope="module")
-def client():
-    with TestClient(app.create_app(settings(max_bytes=50_000), pool())) as client:
-        yield client
 
 
 def test_encode_info_decode(client):

@@ -1,7 +1,5 @@
 import pytest
 
-pytest.importorskip("torch")
-
 from sempic.errors import ModelError
 from sempic.training.device import set_up
 from sempic.training.options import RunOptions

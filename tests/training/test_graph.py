@@ -5,13 +5,10 @@ import onnx
 import onnx.numpy_helper
 import onnxruntime
 import pytest
+from streets import TINY, trained
 
-torch = pytest.importorskip("torch")
-
-from streets import TINY, trained  # noqa: E402
-
-from sempic.training import onnx as exported  # noqa: E402
-from sempic.training.graph import simplify  # noqa: E402
+from sempic.training import onnx as exported
+from sempic.training.graph import simplify
 
 
 def feed(seed):

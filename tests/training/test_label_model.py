@@ -1,14 +1,11 @@
 import os
 
 import numpy as np
-import pytest
 
-torch = pytest.importorskip("torch")
-
-from sempic import cli  # noqa: E402
-from sempic.labels import payload, prior  # noqa: E402
-from sempic.networks.label_prior import LabelPriorNet  # noqa: E402
-from sempic.training import label_model  # noqa: E402
+from sempic import cli
+from sempic.labels import payload, prior
+from sempic.networks.label_prior import LabelPriorNet
+from sempic.training import label_model
 
 BUNDLED = payload.WEIGHTS[4]
 

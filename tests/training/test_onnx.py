@@ -5,21 +5,19 @@ import onnx
 import onnxruntime
 import PIL.Image
 import pytest
+import torch
+from streets import TINY, trained, write_camvid
 
-torch = pytest.importorskip("torch")
-
-from streets import TINY, trained, write_camvid  # noqa: E402
-
-from sempic import cli  # noqa: E402
-from sempic.errors import OutputError  # noqa: E402
-from sempic.networks.compact import denoise, one_hot  # noqa: E402
-from sempic.networks.segmenter import SegmentationNet, SegmenterConfig  # noqa: E402
-from sempic.networks.weights import load_receiver, load_segmenter, save_network  # noqa: E402
-from sempic.receive import Receiver  # noqa: E402
-from sempic.texture import CONDITION  # noqa: E402
-from sempic.training.data.render import make  # noqa: E402
-from sempic.training.grow import as_cityscapes, grow  # noqa: E402
-from sempic.training.onnx import (  # noqa: E402
+from sempic import cli
+from sempic.errors import OutputError
+from sempic.networks.compact import denoise, one_hot
+from sempic.networks.segmenter import SegmentationNet, SegmenterConfig
+from sempic.networks.weights import load_receiver, load_segmenter, save_network
+from sempic.receive import Receiver
+from sempic.texture import CONDITION
+from sempic.training.data.render import make
+from sempic.training.grow import as_cityscapes, grow
+from sempic.training.onnx import (
     bake,
     export,
     export_receiver,
@@ -27,7 +25,7 @@ from sempic.training.onnx import (  # noqa: E402
     first_inputs,
     pictures_of,
 )
-from sempic.training.options import CorpusOptions, ExportOptions  # noqa: E402
+from sempic.training.options import CorpusOptions, ExportOptions
 
 
 def inputs(classes=11):

@@ -1,8 +1,7 @@
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
-
-from sempic.training.optimizer import Ema, Schedule  # noqa: E402
+from sempic.training.optimizer import Ema, Schedule
 
 
 def test_a_schedule_rises_and_falls():

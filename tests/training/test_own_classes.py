@@ -7,21 +7,18 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
+from streets import TINY, trained
 
-torch = pytest.importorskip("torch")
-
-from streets import TINY, trained  # noqa: E402
-
-import sempic  # noqa: E402
-from sempic import cli, palette  # noqa: E402
-from sempic.errors import InputError, ModelError  # noqa: E402
-from sempic.networks.compact import CompactNet  # noqa: E402
-from sempic.networks.segmenter import SegmentationNet, SegmenterConfig  # noqa: E402
-from sempic.networks.weights import load_receiver, save_network  # noqa: E402
-from sempic.receive import Receiver  # noqa: E402
-from sempic.segment import Segmenter  # noqa: E402
-from sempic.training.data import taxonomy  # noqa: E402
-from sempic.training.onnx import export_receiver  # noqa: E402
+import sempic
+from sempic import cli, palette
+from sempic.errors import InputError, ModelError
+from sempic.networks.compact import CompactNet
+from sempic.networks.segmenter import SegmentationNet, SegmenterConfig
+from sempic.networks.weights import load_receiver, save_network
+from sempic.receive import Receiver
+from sempic.segment import Segmenter
+from sempic.training.data import taxonomy
+from sempic.training.onnx import export_receiver
 
 TOYS = {
     "name": "toys",

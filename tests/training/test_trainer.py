@@ -9,18 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
-
-from sempic.errors import ModelError, OutputError  # noqa: E402
-from sempic.fields import option  # noqa: E402
-from sempic.networks.weights import load_tensors, save_tensors  # noqa: E402
-from sempic.training import trainer  # noqa: E402
-from sempic.training.checkpoint import Folder  # noqa: E402
-from sempic.training.optimizer import Optimizer, Schedule  # noqa: E402
-from sempic.training.options import RunOptions  # noqa: E402
-from sempic.training.recipe import Recipe  # noqa: E402
-from sempic.training.trainer import train  # noqa: E402
+from sempic.errors import ModelError, OutputError
+from sempic.fields import option
+from sempic.networks.weights import load_tensors, save_tensors
+from sempic.training import trainer
+from sempic.training.checkpoint import Folder
+from sempic.training.optimizer import Optimizer, Schedule
+from sempic.training.options import RunOptions
+from sempic.training.recipe import Recipe
+from sempic.training.trainer import train
 
 
 @dataclass(frozen=True, kw_only=True)

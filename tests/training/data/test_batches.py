@@ -1,15 +1,14 @@
 import numpy as np
 import pytest
+import torch
 from conftest import street
 
-torch = pytest.importorskip("torch")
-
-from sempic import coarse, texture  # noqa: E402
-from sempic.diffusion.sampling import to_unit  # noqa: E402
-from sempic.errors import InputError  # noqa: E402
-from sempic.training.data import batches, taxonomy  # noqa: E402
-from sempic.training.data.batches import Crops, Drops, drop  # noqa: E402
-from sempic.training.data.corpus import Corpus, Sample  # noqa: E402
+from sempic import coarse, texture
+from sempic.diffusion.sampling import to_unit
+from sempic.errors import InputError
+from sempic.training.data import batches, taxonomy
+from sempic.training.data.batches import Crops, Drops, drop
+from sempic.training.data.corpus import Corpus, Sample
 
 CPU = torch.device("cpu")
 CLASSES = taxonomy.load("camvid")

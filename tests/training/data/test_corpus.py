@@ -7,9 +7,6 @@ import numpy as np
 import pytest
 from conftest import street
 from PIL import Image
-
-pytest.importorskip("torch")
-
 from streets import write_camvid
 
 from sempic import coarse

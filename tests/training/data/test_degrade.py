@@ -2,12 +2,11 @@ import io
 
 import numpy as np
 import pytest
+import torch
 from conftest import street
 from PIL import Image
 
-torch = pytest.importorskip("torch")
-
-from sempic.training.data.degrade import jpeg  # noqa: E402
+from sempic.training.data.degrade import jpeg
 
 
 def test_jpeg_is_nearly_pillows():

@@ -1,10 +1,8 @@
 import numpy as np
-import pytest
+import torch
 from conftest import street
 
-torch = pytest.importorskip("torch")
-
-from sempic.training.data.pool import Pool  # noqa: E402
+from sempic.training.data.pool import Pool
 
 
 def test_a_pool_cuts_what_slices_cut():

@@ -92,14 +92,7 @@ def scenes(dataset: Dataset, size: int = 48, **options: Any) -> SceneFolder:
         ("folder", make_plain, 3, [0, 1, 2, 3], False),
     ],
 )
-def test_every_dataset_reads(
-    tmp_path: Path,
-    mode: str,
-    make: Callable[[Path], None],
-    classes: int | None,
-    columns: list[int],
-    has_edges: bool,
-) -> None:
+def test_every_dataset_reads(tmp_path, mode, make, classes, columns, has_edges):
     make(tmp_path)
     dataset = open_dataset(mode, tmp_path, "train", num_classes=classes)
     if classes:
@@ -113,7 +106,7 @@ def test_every_dataset_reads(
         assert scene.edges[5].nonzero()[0].tolist() == [31, 32]
 
 
-def test_train_ids_files_are_used_where_all_are_there(tmp_path: Path) -> None:
+def test_train_ids_files_are_used_where_all_are_there(tmp_path):
     make_cityscapes(tmp_path, train_ids=True)
     dataset = open_dataset("cityscapes", tmp_path, "train")
     assert dataset.entries[0].labels.stem.endswith("labelTrainIds")
@@ -122,7 +115,7 @@ def test_train_ids_files_are_used_where_all_are_there(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ending", ["_trainIds", "_gtFine_trainIds"])
-def test_train_ids_by_the_originals_names(tmp_path: Path, ending: str) -> None:
+def test_train_ids_by_the_originals_names(tmp_path, ending):
     make_cityscapes(tmp_path)
     for path in list((tmp_path / "gtFine").rglob("*_labelIds.png")):
         name = path.stem.removesuffix("_gtFine_labelIds")
@@ -132,7 +125,7 @@ def test_train_ids_by_the_originals_names(tmp_path: Path, ending: str) -> None:
     assert scenes(dataset)[0].labels[7, 8::16].tolist() == [18, 0, 19, 3]
 
 
-def test_pictures_of_ones_own_in_place_of_cityscapes(tmp_path: Path) -> None:
+def test_pictures_of_ones_own_in_place_of_cityscapes(tmp_path):
     make_cityscapes(tmp_path / "data")
     mine = picture()
     save(tmp_path / "mine/jena_000001_000019_leftImg8bit.png", mine)
@@ -167,20 +160,14 @@ def remove(path: str) -> Callable[[Path], None]:
         ("ade20k", make_ade20k, remove("images/training/a.jpg"), "training: no pictures"),
     ],
 )
-def test_what_is_missing_is_named(
-    tmp_path: Path,
-    mode: str,
-    make: Callable[[Path], None],
-    damage: Callable[[Path], None],
-    named: str,
-) -> None:
+def test_what_is_missing_is_named(tmp_path, mode, make, damage, named):
     make(tmp_path)
     damage(tmp_path)
     with pytest.raises(InputError, match=named):
         open_dataset(mode, tmp_path, "train")
 
 
-def test_folders_and_modes_that_are_not_there(tmp_path: Path) -> None:
+def test_folders_and_modes_that_are_not_there(tmp_path):
     make_camvid(tmp_path)
     with pytest.raises(InputError, match="val: no such folder"):
         open_dataset("camvid", tmp_path, "val")
@@ -194,7 +181,7 @@ def test_folders_and_modes_that_are_not_there(tmp_path: Path) -> None:
         open_dataset("cityscapes", tmp_path, "train", num_classes=20)
 
 
-def test_folders_behind_links_and_names_that_are_hidden(tmp_path: Path) -> None:
+def test_folders_behind_links_and_names_that_are_hidden(tmp_path):
     make_camvid(tmp_path / "real")
     for part in ("train", "trainannot"):
         (tmp_path / part).symlink_to(tmp_path / "real" / part)
@@ -207,7 +194,7 @@ def test_folders_behind_links_and_names_that_are_hidden(tmp_path: Path) -> None:
         open_dataset("camvid", tmp_path, "train")
 
 
-def test_files_that_do_not_fit(tmp_path: Path) -> None:
+def test_files_that_do_not_fit(tmp_path):
     make_camvid(tmp_path)
     folder = scenes(open_dataset("camvid", tmp_path, "train"))
     save(tmp_path / "trainannot/a.png", ids(0, 1, width=60))
@@ -222,7 +209,7 @@ def test_files_that_do_not_fit(tmp_path: Path) -> None:
     assert folder[1].name == "b"
 
 
-def test_predicted_maps_replace_human_ones(tmp_path: Path) -> None:
+def test_predicted_maps_replace_human_ones(tmp_path):
     root, predicted = tmp_path / "data", tmp_path / "predicted"
     make_camvid(root)
     save(predicted / "a.png", CAMVID.table()[ids(3, 3, 11, 7, height=24, width=32)])
@@ -240,7 +227,7 @@ def test_predicted_maps_replace_human_ones(tmp_path: Path) -> None:
         open_dataset("camvid", root, "train", generated_semantic=predicted)
 
 
-def test_predicted_cityscapes_maps_by_either_name(tmp_path: Path) -> None:
+def test_predicted_cityscapes_maps_by_either_name(tmp_path):
     root, predicted = tmp_path / "data", tmp_path / "predicted"
     make_cityscapes(root)
     colours = CITYSCAPES.table()
@@ -251,7 +238,7 @@ def test_predicted_cityscapes_maps_by_either_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("middle", ["", "_leftImg8bit", "_gtFine"])
-def test_predicted_cityscapes_maps_by_the_originals_name(tmp_path: Path, middle: str) -> None:
+def test_predicted_cityscapes_maps_by_the_originals_name(tmp_path, middle):
     """`*_color.png`, whatever else lies beside it."""
     root, predicted = tmp_path / "data", tmp_path / "predicted"
     make_cityscapes(root)
@@ -263,7 +250,7 @@ def test_predicted_cityscapes_maps_by_the_originals_name(tmp_path: Path, middle:
     assert [scenes(dataset)[i].labels[0, 0] for i in (0, 1)] == [6, 5]
 
 
-def test_ready_made_coarse_pictures(tmp_path: Path) -> None:
+def test_ready_made_coarse_pictures(tmp_path):
     root, ready = tmp_path / "data", tmp_path / "coarse"
     make_camvid(root)
     mine = picture(10, 14)
@@ -283,7 +270,7 @@ def test_ready_made_coarse_pictures(tmp_path: Path) -> None:
         open_dataset("camvid", root, "train", coarse_path=ready)
 
 
-def test_coarse_pictures_are_those_of_the_codec(tmp_path: Path) -> None:
+def test_coarse_pictures_are_those_of_the_codec(tmp_path):
     make_camvid(tmp_path / "data")
     for chroma in ("420", "444"):
         scene = scenes(open_dataset("camvid", tmp_path / "data", "train"), chroma=chroma)[0]
@@ -292,7 +279,7 @@ def test_coarse_pictures_are_those_of_the_codec(tmp_path: Path) -> None:
         np.testing.assert_array_equal(scene.coarse, coarse.to_rgb(coarse.decode(sent)))
 
 
-def test_halving_then_bicubic() -> None:
+def test_halving_then_bicubic():
     image = Image.fromarray(picture(240, 400))
     step = image.resize((200, 120), Image.Resampling.BOX).resize((100, 60), Image.Resampling.BOX)
     expected = step.resize((50, 30), Image.Resampling.BOX)
@@ -302,7 +289,7 @@ def test_halving_then_bicubic() -> None:
     assert resize_picture(image, 480).size == (800, 480)
 
 
-def test_instances_are_sampled_where_labels_are(tmp_path: Path) -> None:
+def test_instances_are_sampled_where_labels_are(tmp_path):
     make_coco(tmp_path)
     striped = ids(*range(29), height=48)
     save(tmp_path / "train_label/0.png", striped)
@@ -312,7 +299,7 @@ def test_instances_are_sampled_where_labels_are(tmp_path: Path) -> None:
     np.testing.assert_array_equal(scene.edges, instance_edges(scene.labels))
 
 
-def test_edges_lie_on_both_sides_of_a_border() -> None:
+def test_edges_lie_on_both_sides_of_a_border():
     square = np.zeros((5, 5), np.uint16)
     square[1:4, 1:4] = 26_001
     edges = instance_edges(square)
@@ -321,7 +308,7 @@ def test_edges_lie_on_both_sides_of_a_border() -> None:
     assert edges[0, 0] == 0
 
 
-def test_cityscapes_sample(shared: Path) -> None:
+def test_cityscapes_sample(shared):
     dataset = open_dataset("cityscapes", shared / "data/cityscapes", "train")
     assert len(dataset.entries) == 8
     scene = scenes(dataset, 256)[3]
@@ -335,7 +322,7 @@ def test_cityscapes_sample(shared: Path) -> None:
     assert {0, 1, 7} < set(np.unique(scenes(full, 256)[3].labels).tolist())
 
 
-def test_camvid(shared: Path) -> None:
+def test_camvid(shared):
     dataset = open_dataset("camvid", shared / "data/camvid", "val")
     assert len(dataset.entries) == 101
     scene = scenes(dataset, 256)[0]
@@ -345,7 +332,7 @@ def test_camvid(shared: Path) -> None:
     assert len(open_dataset("camvid", shared / "data/camvid", "train").entries) == 367
 
 
-def test_no_other_split_takes_the_place_of_one_that_is_missing(tmp_path: Path) -> None:
+def test_no_other_split_takes_the_place_of_one_that_is_missing(tmp_path):
     save(tmp_path / "a/images/train/x.png", picture())
     save(tmp_path / "a/labels/train/x.png", ids(1))
     with pytest.raises(InputError, match="images/val: no such folder"):

@@ -3,8 +3,6 @@ import json
 import numpy as np
 import pytest
 
-pytest.importorskip("torch")
-
 from sempic.errors import InputError
 from sempic.palette import CAMVID, CITYSCAPES
 from sempic.training.data import taxonomy

@@ -1,13 +1,12 @@
 import numpy as np
 import pytest
+import torch
 from conftest import street
 from PIL import Image
 
-torch = pytest.importorskip("torch")
-
-from sempic.training.data import taxonomy, views  # noqa: E402
-from sempic.training.data.taxonomy import UNKNOWN  # noqa: E402
-from sempic.training.data.views import Pictures, Views  # noqa: E402
+from sempic.training.data import taxonomy, views
+from sempic.training.data.taxonomy import UNKNOWN
+from sempic.training.data.views import Pictures, Views
 
 CPU = torch.device("cpu")
 

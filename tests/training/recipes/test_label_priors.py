@@ -1,13 +1,10 @@
 import numpy as np
 import pytest
 from conftest import needs_models
+from streets import write_camvid
 
-torch = pytest.importorskip("torch")
-
-from streets import write_camvid  # noqa: E402
-
-from sempic import cli  # noqa: E402
-from sempic.labels import own, payload, prior  # noqa: E402
+from sempic import cli
+from sempic.labels import own, payload, prior
 
 BUNDLED = payload.WEIGHTS[4]
 

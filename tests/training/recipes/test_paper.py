@@ -31,7 +31,7 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS":
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def data(tmp_path_factory):
     """Five small CamVid-like scenes: colour follows the label, so there is something to learn."""
     root = tmp_path_factory.mktemp("camvid")
     rng = np.random.default_rng(0)
@@ -85,13 +85,13 @@ def largest_gap(a: Path, b: Path) -> float:
 
 
 @pytest.fixture(scope="module")
-def straight(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def straight(data, tmp_path_factory):
     out = tmp_path_factory.mktemp("straight") / "run"
     trained(flags(data, out, steps=20, save_interval=5, sheet_size=2))
     return out
 
 
-def test_a_run_leaves_everything_behind(straight: Path) -> None:
+def test_a_run_leaves_everything_behind(straight):
     assert sorted(p.name for p in straight.glob("*.safetensors")) == [
         *(f"ema_{rate}_{step:06}.safetensors" for rate in (0.5, 0.9) for step in (10, 15, 20)),
         "state.safetensors",
@@ -109,14 +109,12 @@ def test_a_run_leaves_everything_behind(straight: Path) -> None:
     assert about["fixed"]["num_classes"] == 11
 
 
-def test_it_learns(straight: Path) -> None:
+def test_it_learns(straight):
     log = [json.loads(line) for line in (straight / "log.jsonl").read_text().splitlines()]
     assert np.mean([line["mse"] for line in log[-3:]]) < 0.95 * log[0]["mse"]
 
 
-def test_a_killed_run_goes_on_as_if_it_had_not_been(
-    straight: Path, data: Path, tmp_path: Path
-) -> None:
+def test_a_killed_run_goes_on_as_if_it_had_not_been(straight, data, tmp_path):
     out = tmp_path / "run"
     argv = flags(data, out, steps=20, save_interval=5, sheet_size=2, save_minutes=0)
     process = subprocess.Popen(
@@ -147,9 +145,7 @@ class Killed(Exception):
 
 
 @pytest.mark.parametrize("moment", ["validate", "about", "save"])
-def test_a_run_that_dies_while_it_saves(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
-) -> None:
+def test_a_run_that_dies_while_it_saves(data, tmp_path, monkeypatch, moment):
     """Whatever was written by then, the same command ends with everything of the last step."""
     place = {"validate": paper.Paper, "about": paper.Paper, "save": Folder}[moment]
     argv = flags(data, tmp_path / "run", save_interval=1, ema_rate="0", sheet_size=1)
@@ -170,7 +166,7 @@ def test_a_run_that_dies_while_it_saves(
     assert (tmp_path / "run/sheet-000002.png").exists()
 
 
-def test_a_run_ends_when_it_is_asked_to(data: Path, tmp_path: Path) -> None:
+def test_a_run_ends_when_it_is_asked_to(data, tmp_path):
     """Without --steps it would go on for ever, as the original does."""
     argv = flags(data, tmp_path, steps=0, lr_anneal_steps=0, save_interval=1000)
     recipe = paper.Paper(*parsed(argv))
@@ -180,16 +176,14 @@ def test_a_run_ends_when_it_is_asked_to(data: Path, tmp_path: Path) -> None:
             os.kill(os.getpid(), signal.SIGTERM)
         return paper.Paper.step(recipe, number)
 
-    recipe.step = step  # type: ignore[method-assign]
+    recipe.step = step
     train(recipe, recipe.run)
     assert checkpoint(tmp_path)[1]["step"] == 4
     assert newest(tmp_path).name == "ema_0.9_000004.safetensors"
     assert recipe.optimizer.adam.param_groups[0]["lr"] == 1e-3
 
 
-def test_maps_are_left_out_at_the_rate(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_maps_are_left_out_at_the_rate(data, tmp_path, monkeypatch):
     recipe = paper.Paper(*parsed(flags(data, tmp_path, drop_rate=0.4, batch_size=50)))
     seen: list[torch.Tensor] = []
 
@@ -204,7 +198,7 @@ def test_maps_are_left_out_at_the_rate(
     assert (torch.stack(seen) == 0).float().mean().item() == pytest.approx(0.4, abs=0.1)
 
 
-def test_the_scale_of_half_gradients_follows_what_overflows() -> None:
+def test_the_scale_of_half_gradients_follows_what_overflows():
     scale = paper.LossScale(0.5)
     assert scale(torch.tensor(3.0)) == 3 * 2**20
     gradients = [torch.full((2,), 2.0**21), torch.ones(1)]
@@ -215,7 +209,7 @@ def test_the_scale_of_half_gradients_follows_what_overflows() -> None:
     assert scale.log2 == 19.5
 
 
-def test_the_scale_of_half_gradients_is_in_the_log(data: Path, tmp_path: Path) -> None:
+def test_the_scale_of_half_gradients_is_in_the_log(data, tmp_path):
     recipe = paper.Paper(*parsed(flags(data, tmp_path / "run", steps=3, log_interval=1)))
     assert "lg_loss_scale" not in recipe.step(0)
     recipe.unet = dataclasses.replace(recipe.unet, precision="float16")  # the network stays
@@ -224,14 +218,14 @@ def test_the_scale_of_half_gradients_is_in_the_log(data: Path, tmp_path: Path) -
     assert [line["lg_loss_scale"] for line in lines] == pytest.approx([20, 20.001, 20.002])
 
 
-def test_microbatches_change_nothing(data: Path, tmp_path: Path) -> None:
+def test_microbatches_change_nothing(data, tmp_path):
     for name, micro in (("whole", -1), ("micro", 1)):
         trained(flags(data, tmp_path / name, steps=3, batch_size=3, microbatch=micro))
     # AdamW's first steps have the size of lr whatever the gradient: signs of tiny ones may differ.
     assert largest_gap(tmp_path / "whole", tmp_path / "micro") < 1e-4
 
 
-def test_two_processes_do_what_one_does_with_twice_the_batch(data: Path, tmp_path: Path) -> None:
+def test_two_processes_do_what_one_does_with_twice_the_batch(data, tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
     trained(flags(data, one, steps=3, batch_size=4, log_interval=1))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
@@ -267,7 +261,7 @@ def test_two_processes_do_what_one_does_with_twice_the_batch(data: Path, tmp_pat
     assert largest_gap(one, two) < 1e-4
 
 
-def test_a_ceiling_on_the_timesteps_that_are_learned(data: Path, tmp_path: Path) -> None:
+def test_a_ceiling_on_the_timesteps_that_are_learned(data, tmp_path):
     for sampler in ("uniform", "loss-second-moment"):
         argv = flags(data, tmp_path / sampler, max_train_time=9, schedule_sampler=sampler)
         recipe = paper.Paper(*parsed(argv))
@@ -275,9 +269,7 @@ def test_a_ceiling_on_the_timesteps_that_are_learned(data: Path, tmp_path: Path)
         assert set(t.tolist()) == set(range(10))
 
 
-def test_fine_tuning_begins_with_the_given_weights(
-    straight: Path, data: Path, tmp_path: Path
-) -> None:
+def test_fine_tuning_begins_with_the_given_weights(straight, data, tmp_path):
     torch.save(weights(straight), tmp_path / "model.pt")
     for number, given in enumerate((newest(straight), tmp_path / "model.pt")):
         argv = flags(data, tmp_path / f"tuned{number}", resume_checkpoint=given)
@@ -290,9 +282,7 @@ def test_fine_tuning_begins_with_the_given_weights(
 
 
 @pytest.mark.parametrize("flattened", [False, True], ids=["use_fp16 False", "use_fp16 True"])
-def test_a_run_of_the_original_goes_on(
-    straight: Path, data: Path, tmp_path: Path, flattened: bool
-) -> None:
+def test_a_run_of_the_original_goes_on(straight, data, tmp_path, flattened):
     """With the step of modelNNNNNN.pt, and with ema_… and opt… beside it."""
     first = paper.Paper(*parsed(flags(data, straight)))
     first_averages = {name: average.state for name, average in first.averages.items()}
@@ -336,9 +326,7 @@ def test_a_run_of_the_original_goes_on(
         paper.Paper(*parsed(argv)).prepare()
 
 
-def test_weights_of_another_network_are_not_begun_with(
-    straight: Path, data: Path, tmp_path: Path
-) -> None:
+def test_weights_of_another_network_are_not_begun_with(straight, data, tmp_path):
     given = newest(straight)
     for changes, named in (
         ({"num_head_channels": 32}, "num_head_channels is 16, not 32"),
@@ -349,7 +337,7 @@ def test_weights_of_another_network_are_not_begun_with(
             trained(argv)
 
 
-def test_a_loss_that_is_not_finite_stops_and_names_the_files(data: Path, tmp_path: Path) -> None:
+def test_a_loss_that_is_not_finite_stops_and_names_the_files(data, tmp_path):
     recipe = paper.Paper(*parsed(flags(data, tmp_path / "run")))
     with torch.no_grad():
         next(recipe.network.parameters()).fill_(float("nan"))
@@ -357,7 +345,7 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_files(data: Path, tmp_pat
         train(recipe, recipe.run)
 
 
-def test_a_run_is_not_continued_as_another(straight: Path, data: Path) -> None:
+def test_a_run_is_not_continued_as_another(straight, data):
     with pytest.raises(ModelError, match=r"num_channels is 64, but .* began with 32"):
         trained(flags(data, straight, num_channels=64))
     with pytest.raises(ModelError, match="batch_size × processes is 3"):
@@ -384,15 +372,13 @@ def test_a_run_is_not_continued_as_another(straight: Path, data: Path) -> None:
         ({"resume_checkpoint": "absent.pt"}, "absent.pt"),
     ],
 )
-def test_impossible_runs_are_refused_by_name(
-    data: Path, tmp_path: Path, changes: dict[str, Any], named: str
-) -> None:
+def test_impossible_runs_are_refused_by_name(data, tmp_path, changes, named):
     with pytest.raises((ModelError, InputError), match=named):
         trained(flags(data, tmp_path / "run", **changes))
     assert not (tmp_path / "run").exists()
 
 
-def test_the_published_flags_and_presets() -> None:
+def test_the_published_flags_and_presets():
     published = "--data_dir D " + original.PRESETS["paper-cityscapes"]
     config, unet, process = parsed(published.split())
     again = parsed(["--data_dir", "D", "--preset", "paper-cityscapes"])
@@ -408,9 +394,7 @@ def test_the_published_flags_and_presets() -> None:
     assert unet.precision == "bfloat16"
 
 
-def test_flags_without_effect_are_said_once_they_are_given(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_flags_without_effect_are_said_once_they_are_given(capsys):
     argv = ["--data_dir", "D", "--preset", "paper-cityscapes", "--use_fp16", "n"]
     _, unet, _ = parsed(argv)
     assert unet.precision == "float32"
@@ -420,7 +404,7 @@ def test_flags_without_effect_are_said_once_they_are_given(
     assert capsys.readouterr().err.startswith("sempic train: --is_train has no effect here: ")
 
 
-def test_the_newest_averages_are_kept_and_nothing_else_is_touched(tmp_path: Path) -> None:
+def test_the_newest_averages_are_kept_and_nothing_else_is_touched(tmp_path):
     recipe = object.__new__(paper.Paper)
     recipe.options = original.PaperOptions(data_dir="", dataset_mode="", keep=2)
     recipe.unet, recipe.process = UNetConfig(), DiffusionConfig()

@@ -4,22 +4,20 @@ import json
 
 import numpy as np
 import pytest
+import torch
+from conftest import ROOT
+from streets import TINY, TINY19, needs_imagenet, trained, write_camvid
 
-torch = pytest.importorskip("torch")
-
-from conftest import ROOT  # noqa: E402
-from streets import TINY, TINY19, needs_imagenet, trained, write_camvid  # noqa: E402
-
-from sempic import cli  # noqa: E402
-from sempic.errors import ModelError  # noqa: E402
-from sempic.networks.compact import denoise, one_hot  # noqa: E402
-from sempic.networks.segmenter import SegmentationNet, SegmenterConfig  # noqa: E402
-from sempic.networks.weights import load_receiver, load_tensors, save_network  # noqa: E402  # noqa: E402
-from sempic.palette import CAMVID, CITYSCAPES, translate  # noqa: E402
-from sempic.training.data.render import make  # noqa: E402
-from sempic.training.data.taxonomy import BUNDLED  # noqa: E402
-from sempic.training.grow import as_cityscapes, grow  # noqa: E402
-from sempic.training.options import CorpusOptions  # noqa: E402
+from sempic import cli
+from sempic.errors import ModelError
+from sempic.networks.compact import denoise, one_hot
+from sempic.networks.segmenter import SegmentationNet, SegmenterConfig
+from sempic.networks.weights import load_receiver, load_tensors, save_network
+from sempic.palette import CAMVID, CITYSCAPES, translate
+from sempic.training.data.render import make
+from sempic.training.data.taxonomy import BUNDLED
+from sempic.training.grow import as_cityscapes, grow
+from sempic.training.options import CorpusOptions
 
 
 @pytest.fixture(scope="module")

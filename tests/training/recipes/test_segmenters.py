@@ -3,21 +3,19 @@ import json
 import numpy as np
 import PIL.Image
 import pytest
+import torch
+from streets import needs_imagenet, write_camvid
 
-torch = pytest.importorskip("torch")
-
-from streets import needs_imagenet, write_camvid  # noqa: E402
-
-from sempic import cli  # noqa: E402
-from sempic.errors import InputError, ModelError  # noqa: E402
-from sempic.networks.segmenter import SegmentationNet, SegmenterConfig  # noqa: E402
-from sempic.networks.weights import load_segmenter  # noqa: E402
-from sempic.palette import CAMVID, CITYSCAPES  # noqa: E402
-from sempic.training.data import taxonomy  # noqa: E402
-from sempic.training.data.taxonomy import GROUP, UNKNOWN  # noqa: E402
-from sempic.training.data.views import Pictures  # noqa: E402
-from sempic.training.options import SegmenterOptions  # noqa: E402
-from sempic.training.recipes import segmenter  # noqa: E402
+from sempic import cli
+from sempic.errors import InputError, ModelError
+from sempic.networks.segmenter import SegmentationNet, SegmenterConfig
+from sempic.networks.weights import load_segmenter
+from sempic.palette import CAMVID, CITYSCAPES
+from sempic.training.data import taxonomy
+from sempic.training.data.taxonomy import GROUP, UNKNOWN
+from sempic.training.data.views import Pictures
+from sempic.training.options import SegmenterOptions
+from sempic.training.recipes import segmenter
 
 NINETEEN = taxonomy.load("cityscapes")
 GROUPS = torch.from_numpy(NINETEEN.groups)
