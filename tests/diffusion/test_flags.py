@@ -26,7 +26,7 @@ def test_the_papers_flags_are_the_defaults_of_our_configs():
     assert configs_from_flags(flags_from_configs(unet, process)) == (unet, process)
 
 
-def test_flags_as_a_shell_takes_them():
+def test_flags_survive_a_shell():
     for changes in ({}, {"channel_mult": (1, 2)}, {"attention_resolutions": ()}):
         unet = UNetConfig(**changes)
         line = command_line(flags_from_configs(unet, DiffusionConfig()))
@@ -36,7 +36,7 @@ def test_flags_as_a_shell_takes_them():
         assert configs_from_flags(flags) == (unet, DiffusionConfig())
 
 
-def test_flags_of_every_kind():
+def test_flags_become_configs_and_wrong_values_are_named():
     unet, process = configs_from_flags(
         {
             "image_size": 64,

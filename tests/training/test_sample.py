@@ -74,18 +74,14 @@ def sampled(argv: list[str]) -> None:
     sample.run(original.sample(argv))
 
 
-def test_every_folder_is_written_and_the_sample_comes_from_the_file(
+def test_every_folder_is_written_and_samples_are_decoded_from_the_streams(
     weights, data, tmp_path, capsys
 ):
     sampled(flags(weights, data, tmp_path))
-    for folder, suffix in (
-        ("images", "png"), ("labels", "png"), ("samples", "png"), ("compressed", "png"),
-        ("sempic", "sempic"),
-    ):  # fmt: skip
-        assert sorted(p.name for p in (tmp_path / folder).iterdir()) == [
-            f"a.{suffix}",
-            f"b.{suffix}",
-        ]
+    for folder in ("images", "labels", "samples", "compressed", "sempic"):
+        suffix = "sempic" if folder == "sempic" else "png"
+        names = sorted(path.name for path in (tmp_path / folder).iterdir())
+        assert names == [f"a.{suffix}", f"b.{suffix}"]
     stream = (tmp_path / "sempic/b.sempic").read_bytes()
     scene = unpack(stream)
     assert (scene.width, scene.height) == (45, 32)
@@ -96,7 +92,7 @@ def test_every_folder_is_written_and_the_sample_comes_from_the_file(
     assert f"{8 * len(stream) / (45 * 32):.4f} bpp" in capsys.readouterr().out
 
 
-def test_what_is_written_of_nested_folders_can_be_evaluated(weights, data, tmp_path, capsys):
+def test_results_of_nested_folders_can_be_evaluated(weights, data, tmp_path, capsys):
     for part in ("val", "valannot"):
         for name in ("bonn", "ulm"):
             (tmp_path / f"data/{part}/{name}").mkdir(parents=True)
@@ -106,39 +102,40 @@ def test_what_is_written_of_nested_folders_can_be_evaluated(weights, data, tmp_p
     command = ["evaluate", str(tmp_path / "out"), "--metrics", "psnr", "--json"]
     assert cli.main(command) == 0
     found = json.loads(capsys.readouterr().out)
-    assert [each["name"] for each in found["pictures"]] == ["bonn/a", "ulm/a"]
+    assert [picture["name"] for picture in found["pictures"]] == ["bonn/a", "ulm/a"]
     assert found["samples"]["bpp"] > 0
 
 
-def test_batches_are_obeyed_and_scenes_read_once(weights, data, tmp_path, monkeypatch):
+def test_batch_size_is_obeyed_and_each_scene_is_read_once(weights, data, tmp_path, monkeypatch):
     sizes: list[int] = []
-    really = sample.reconstruct
+    reconstruct_all = sample.reconstruct
 
-    def remember(model: Any, process: Any, given: Any, **how: Any) -> Any:
-        sizes.append(len(given))
-        return really(model, process, given, **how)
+    def counted(model, process, batch, **options):
+        sizes.append(len(batch))
+        return reconstruct_all(model, process, batch, **options)
 
     opened: list[str] = []
-    loaded, read, coded = scenes.read_picture, scenes.read_map, coarse.encode
-    monkeypatch.setattr(scenes, "read_map", lambda p, *a: opened.append(p.name) or read(p, *a))
-    monkeypatch.setattr(
-        scenes, "read_picture", lambda p, *a: opened.append(p.name) or loaded(p, *a)
-    )
-    monkeypatch.setattr(coarse, "encode", lambda *a, **k: opened.append("coarse") or coded(*a, **k))
-    monkeypatch.setattr(sample, "reconstruct", remember)
+
+    def watch(module, function, name):
+        original = getattr(module, function)
+        watched = lambda *a, **k: opened.append(name(a[0])) or original(*a, **k)  # noqa: E731
+        monkeypatch.setattr(module, function, watched)
+
+    watch(scenes, "read_map", lambda path: path.name)
+    watch(scenes, "read_picture", lambda path: path.name)
+    watch(coarse, "encode", lambda _: "coarse")
+    monkeypatch.setattr(sample, "reconstruct", counted)
     sampled(flags(weights, data, tmp_path / "two", num_samples=3, batch_size=2))
     assert sizes == [2, 1]
     assert opened == [n for x in "abc" for n in (f"{x}.png", f"{x}.png", "coarse")]
     sampled(flags(weights, data, tmp_path / "one", num_samples=3))
     for name in ("a", "b", "c"):
-        one, two = (
-            np.asarray(Image.open(tmp_path / f"{n}/samples/{name}.png"), int)
-            for n in ("one", "two")
-        )
+        files = (tmp_path / f"{folder}/samples/{name}.png" for folder in ("one", "two"))
+        one, two = (np.asarray(Image.open(file), int) for file in files)
         assert np.abs(one - two).max() <= 1
 
 
-def test_the_originals_flags_are_taken_and_those_without_effect_said(
+def test_the_originals_flags_work_and_flags_without_effect_are_named(
     weights, data, tmp_path, capsys
 ):
     given = {
@@ -165,7 +162,7 @@ def test_the_originals_flags_are_taken_and_those_without_effect_said(
     assert "bpp" not in capsys.readouterr().out.splitlines()[-1]
 
 
-def test_predicted_maps_are_sent_and_human_ones_kept(weights, data, tmp_path):
+def test_predicted_maps_are_sent_and_human_maps_are_written(weights, data, tmp_path):
     (tmp_path / "maps").mkdir()
     for name in ("a", "b", "c"):
         Image.fromarray(np.full((32, 45), 3, np.uint8)).save(tmp_path / f"maps/{name}.png")
@@ -178,7 +175,7 @@ def test_predicted_maps_are_sent_and_human_ones_kept(weights, data, tmp_path):
     np.testing.assert_array_equal(np.asarray(Image.open(out / "labels/a.png")), human)
 
 
-def test_an_original_checkpoint_samples_the_same(weights, data, tmp_path):
+def test_a_checkpoint_of_the_original_gives_the_same_samples(weights, data, tmp_path):
     model, process = load_model(weights)
     torch.save(model.state_dict(), tmp_path / "ema_0.9999_000001.pt")
     shape = flags_from_configs(model.config, process)
@@ -188,7 +185,7 @@ def test_an_original_checkpoint_samples_the_same(weights, data, tmp_path):
     assert (ours / "samples/a.png").read_bytes() == (theirs / "samples/a.png").read_bytes()
 
 
-def test_solvers_and_seeds(weights):
+def test_samples_depend_on_the_solver_and_ddpm_on_the_seed(weights):
     model, process = load_model(weights)
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 12, (30, 45), np.uint8)
@@ -209,7 +206,7 @@ def test_solvers_and_seeds(weights):
     assert (seen["ddpm"] != seen["ddim"]).any()
 
 
-def test_a_picture_off_the_grid_is_padded_and_cropped(weights):
+def test_a_picture_of_odd_size_is_padded_and_cropped(weights):
     model, process = load_model(weights)
     small = np.full((9, 13, 3), 90, np.uint8)
     labels = np.zeros((33, 49), np.uint8)
@@ -219,8 +216,8 @@ def test_a_picture_off_the_grid_is_padded_and_cropped(weights):
         reconstruct(model, process, [Given(labels=labels[:, :20], coarse=small)])
 
 
-def test_a_batch_is_what_its_pictures_are(weights):
-    """Also where their sizes differ; up to the rounding of sums over another batch."""
+def test_a_picture_does_not_depend_on_its_batch(weights):
+    """Sizes may differ within a batch; rounding differs with the batch size."""
     model, process = load_model(weights)
     rng = np.random.default_rng(2)
     given = [
@@ -242,8 +239,8 @@ def test_a_batch_is_what_its_pictures_are(weights):
         assert np.abs(picture.astype(int) - alone).max() <= 1
 
 
-def test_all_timesteps_start_at_noise_as_in_the_original(weights):
-    """`max_iter_time` 1000 of 1000 steps; at 999, the same steps, at the coarse picture."""
+def test_sampling_from_the_last_timestep_starts_at_noise(weights):
+    """`max_iter_time` 1000 starts at noise, as in the original; 999 at the coarse picture."""
     model, process = load_model(weights)
     labels = np.zeros((16, 16), np.uint8)
     given = [Given(labels=labels, coarse=np.full((4, 4, 3), 90, np.uint8), seed=7)]
@@ -261,7 +258,7 @@ def test_all_timesteps_start_at_noise_as_in_the_original(weights):
     assert torch.equal(starts[1000], noise)
 
 
-def test_as_a_receiver_of_ordinary_files(weights):
+def test_a_checkpoint_decodes_ordinary_files(weights):
     rng = np.random.default_rng(1)
     labels = np.zeros((30, 44), np.uint8)
     payload = coarse.encode(rng.integers(0, 256, (8, 11, 3), np.uint8))
@@ -300,7 +297,7 @@ def test_sempic_decode_takes_a_checkpoint(weights, tmp_path, capsys):
     for name in ("ema", "back"):
         np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / f"{name}.png")), direct)
     argv = ["decode", str(tmp_path / "a.sempic"), "-o", str(tmp_path / "no.png"), "--model"]
-    # 32 channels are not cut into the published heads of 64, so this one needs its flags
+    # The published heads have 64 channels, this network has 32, so its .pt needs flags.
     for bad in (str(pt), str(tmp_path / "absent.pt"), str(tmp_path / "a.sempic")):
         assert cli.main([*argv, bad]) == 2
         (line,) = capsys.readouterr().err.splitlines()
@@ -318,7 +315,7 @@ def test_a_checkpoint_without_torch_is_refused_in_one_line(weights):
     assert f"needs torch; {install_hint('train')}" in done.stdout
 
 
-def test_the_default_steps_are_the_papers(weights):
+def test_the_default_is_the_papers_20_steps(weights):
     labels = np.zeros((16, 16), np.uint8)
     payload = coarse.encode(np.full((4, 4, 3), 90, np.uint8))
     scene = unpack(pack(width=16, height=16, labels=labels, coarse=payload))
@@ -354,12 +351,12 @@ def test_the_default_steps_are_the_papers(weights):
         ({"num_samples": -1}, "num_samples"),
     ],
 )
-def test_impossible_requests_are_refused_by_name(weights, data, tmp_path, changes, named):
+def test_wrong_flags_are_refused_by_name(weights, data, tmp_path, changes, named):
     with pytest.raises((ModelError, InputError), match=named):
         sampled(flags(weights, data, tmp_path, **changes))
 
 
-def test_sampling_config_is_the_papers():
+def test_the_sampling_defaults_are_the_papers():
     assert dataclasses.asdict(SamplingConfig()) == {
         "timestep_respacing": "100",
         "max_iter_time": 200,
@@ -370,7 +367,7 @@ def test_sampling_config_is_the_papers():
     }
 
 
-def test_results_never_replace_the_data(weights, tmp_path):
+def test_results_do_not_replace_the_data(weights, tmp_path):
     for part in ("images", "labels"):
         (tmp_path / part).mkdir()
         shape = (64, 80, 3) if part == "images" else (64, 80)

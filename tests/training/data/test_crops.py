@@ -25,13 +25,13 @@ def test_a_stream_decodes_each_scene_once(tmp_path, monkeypatch):
     one.prepare(range(4))
     crops = [one[position] for position in range(9)]
     assert sorted(decoded) == list(range(len(folder)))
-    again = two[7]  # whatever came before it
+    again = two[7]  # does not depend on earlier crops
     np.testing.assert_array_equal(again.image, crops[7].image)
     np.testing.assert_array_equal(again.labels, crops[7].labels)
     assert len({crop.image.tobytes() for crop in crops}) > len(folder)
 
 
-def test_crops_keep_coarse_and_fine_together():
+def test_crops_cut_picture_maps_and_coarse_alike():
     y, x = np.mgrid[0:64, 0:96].astype(np.uint8)
     image = np.stack([y, x, 0 * x], -1)
     scene = TrainingScene(name="s", image=image, labels=x, edges=y, coarse=image[::4, ::4])

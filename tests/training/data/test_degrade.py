@@ -9,7 +9,7 @@ from PIL import Image
 from sempic.training.data.degrade import jpeg
 
 
-def test_jpeg_is_nearly_pillows():
+def test_jpeg_is_close_to_pillows():
     image = street(64, 96)[0]
     for quality in (30, 80):
         buffer = io.BytesIO()

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +11,7 @@ from sempic import coarse
 from sempic.errors import InputError
 from sempic.palette import CAMVID, CITYSCAPES
 from sempic.training.data.readers import Dataset, open_dataset
-from sempic.training.data.scenes import (
-    SceneFolder,
-    instance_edges,
-    resize_picture,
-)
+from sempic.training.data.scenes import SceneFolder, instance_edges, resize_picture
 
 RNG = np.random.default_rng(0)
 
@@ -92,7 +87,7 @@ def scenes(dataset: Dataset, size: int = 48, **options: Any) -> SceneFolder:
         ("folder", make_plain, 3, [0, 1, 2, 3], False),
     ],
 )
-def test_every_dataset_reads(tmp_path, mode, make, classes, columns, has_edges):
+def test_every_layout_reads(tmp_path, mode, make, classes, columns, has_edges):
     make(tmp_path)
     dataset = open_dataset(mode, tmp_path, "train", num_classes=classes)
     if classes:
@@ -106,7 +101,7 @@ def test_every_dataset_reads(tmp_path, mode, make, classes, columns, has_edges):
         assert scene.edges[5].nonzero()[0].tolist() == [31, 32]
 
 
-def test_train_ids_files_are_used_where_all_are_there(tmp_path):
+def test_train_ids_files_are_preferred_if_complete(tmp_path):
     make_cityscapes(tmp_path, train_ids=True)
     dataset = open_dataset("cityscapes", tmp_path, "train")
     assert dataset.entries[0].labels.stem.endswith("labelTrainIds")
@@ -115,7 +110,7 @@ def test_train_ids_files_are_used_where_all_are_there(tmp_path):
 
 
 @pytest.mark.parametrize("ending", ["_trainIds", "_gtFine_trainIds"])
-def test_train_ids_by_the_originals_names(tmp_path, ending):
+def test_train_ids_files_with_the_originals_names_are_found(tmp_path, ending):
     make_cityscapes(tmp_path)
     for path in list((tmp_path / "gtFine").rglob("*_labelIds.png")):
         name = path.stem.removesuffix("_gtFine_labelIds")
@@ -125,7 +120,7 @@ def test_train_ids_by_the_originals_names(tmp_path, ending):
     assert scenes(dataset)[0].labels[7, 8::16].tolist() == [18, 0, 19, 3]
 
 
-def test_pictures_of_ones_own_in_place_of_cityscapes(tmp_path):
+def test_image_path_replaces_the_pictures_of_cityscapes(tmp_path):
     make_cityscapes(tmp_path / "data")
     mine = picture()
     save(tmp_path / "mine/jena_000001_000019_leftImg8bit.png", mine)
@@ -136,38 +131,29 @@ def test_pictures_of_ones_own_in_place_of_cityscapes(tmp_path):
     assert scenes(dataset)[0].labels[7, 8::16].tolist() == [19, 0, 18, 19]
 
 
-def remove(path: str) -> Callable[[Path], None]:
-    return lambda root: (root / path).unlink()
+ULM = "ulm/ulm_000000_000019"
 
 
 @pytest.mark.parametrize(
-    ("mode", "make", "damage", "named"),
+    ("mode", "make", "missing", "named"),
     [
-        (
-            "cityscapes",
-            make_cityscapes,
-            remove("gtFine/train/ulm/ulm_000000_000019_gtFine_labelIds.png"),
-            "ulm_000000_000019_leftImg8bit.png.*ulm_000000_000019_gtFine_labelIds.png is missing",
-        ),
-        (
-            "cityscapes",
-            make_cityscapes,
-            remove("leftImg8bit/train/ulm/ulm_000000_000019_leftImg8bit.png"),
-            "ulm_000000_000019_gtFine_labelIds.png: no picture",
-        ),
-        ("camvid", make_camvid, remove("trainannot/b.png"), "b.png: its label map b.png"),
-        ("camvid", make_camvid, remove("train/b.png"), "trainannot.b.png: no picture"),
-        ("ade20k", make_ade20k, remove("images/training/a.jpg"), "training: no pictures"),
+        ("cityscapes", make_cityscapes, f"gtFine/train/{ULM}_gtFine_labelIds.png",
+         "ulm_000000_000019_leftImg8bit.png.*ulm_000000_000019_gtFine_labelIds.png is missing"),
+        ("cityscapes", make_cityscapes, f"leftImg8bit/train/{ULM}_leftImg8bit.png",
+         "ulm_000000_000019_gtFine_labelIds.png: no picture"),
+        ("camvid", make_camvid, "trainannot/b.png", "b.png: its label map b.png"),
+        ("camvid", make_camvid, "train/b.png", "trainannot.b.png: no picture"),
+        ("ade20k", make_ade20k, "images/training/a.jpg", "training: no pictures"),
     ],
-)
-def test_what_is_missing_is_named(tmp_path, mode, make, damage, named):
+)  # fmt: skip
+def test_a_missing_file_of_a_pair_is_named(tmp_path, mode, make, missing, named):
     make(tmp_path)
-    damage(tmp_path)
+    (tmp_path / missing).unlink()
     with pytest.raises(InputError, match=named):
         open_dataset(mode, tmp_path, "train")
 
 
-def test_folders_and_modes_that_are_not_there(tmp_path):
+def test_missing_folders_and_wrong_modes_are_named(tmp_path):
     make_camvid(tmp_path)
     with pytest.raises(InputError, match="val: no such folder"):
         open_dataset("camvid", tmp_path, "val")
@@ -181,7 +167,7 @@ def test_folders_and_modes_that_are_not_there(tmp_path):
         open_dataset("cityscapes", tmp_path, "train", num_classes=20)
 
 
-def test_folders_behind_links_and_names_that_are_hidden(tmp_path):
+def test_links_are_followed_and_hidden_files_ignored(tmp_path):
     make_camvid(tmp_path / "real")
     for part in ("train", "trainannot"):
         (tmp_path / part).symlink_to(tmp_path / "real" / part)
@@ -194,7 +180,7 @@ def test_folders_behind_links_and_names_that_are_hidden(tmp_path):
         open_dataset("camvid", tmp_path, "train")
 
 
-def test_files_that_do_not_fit(tmp_path):
+def test_damaged_and_unfit_files_are_named(tmp_path):
     make_camvid(tmp_path)
     folder = scenes(open_dataset("camvid", tmp_path, "train"))
     save(tmp_path / "trainannot/a.png", ids(0, 1, width=60))
@@ -209,7 +195,7 @@ def test_files_that_do_not_fit(tmp_path):
     assert folder[1].name == "b"
 
 
-def test_predicted_maps_replace_human_ones(tmp_path):
+def test_predicted_maps_replace_human_maps(tmp_path):
     root, predicted = tmp_path / "data", tmp_path / "predicted"
     make_camvid(root)
     save(predicted / "a.png", CAMVID.table()[ids(3, 3, 11, 7, height=24, width=32)])
@@ -239,7 +225,7 @@ def test_predicted_cityscapes_maps_by_either_name(tmp_path):
 
 @pytest.mark.parametrize("middle", ["", "_leftImg8bit", "_gtFine"])
 def test_predicted_cityscapes_maps_by_the_originals_name(tmp_path, middle):
-    """`*_color.png`, whatever else lies beside it."""
+    """`*_color.png`, also beside other maps."""
     root, predicted = tmp_path / "data", tmp_path / "predicted"
     make_cityscapes(root)
     for name, number in (("ulm_000000_000019", 5), ("jena_000001_000019", 6)):
@@ -250,7 +236,7 @@ def test_predicted_cityscapes_maps_by_the_originals_name(tmp_path, middle):
     assert [scenes(dataset)[i].labels[0, 0] for i in (0, 1)] == [6, 5]
 
 
-def test_ready_made_coarse_pictures(tmp_path):
+def test_coarse_path_replaces_the_coarse_pictures(tmp_path):
     root, ready = tmp_path / "data", tmp_path / "coarse"
     make_camvid(root)
     mine = picture(10, 14)
@@ -270,7 +256,7 @@ def test_ready_made_coarse_pictures(tmp_path):
         open_dataset("camvid", root, "train", coarse_path=ready)
 
 
-def test_coarse_pictures_are_those_of_the_codec(tmp_path):
+def test_coarse_pictures_are_coded_as_in_a_stream(tmp_path):
     make_camvid(tmp_path / "data")
     for chroma in ("420", "444"):
         scene = scenes(open_dataset("camvid", tmp_path / "data", "train"), chroma=chroma)[0]
@@ -279,7 +265,7 @@ def test_coarse_pictures_are_those_of_the_codec(tmp_path):
         np.testing.assert_array_equal(scene.coarse, coarse.to_rgb(coarse.decode(sent)))
 
 
-def test_halving_then_bicubic():
+def test_pictures_are_halved_then_resized_bicubically():
     image = Image.fromarray(picture(240, 400))
     step = image.resize((200, 120), Image.Resampling.BOX).resize((100, 60), Image.Resampling.BOX)
     expected = step.resize((50, 30), Image.Resampling.BOX)
@@ -289,7 +275,7 @@ def test_halving_then_bicubic():
     assert resize_picture(image, 480).size == (800, 480)
 
 
-def test_instances_are_sampled_where_labels_are(tmp_path):
+def test_instances_are_resized_as_labels_are(tmp_path):
     make_coco(tmp_path)
     striped = ids(*range(29), height=48)
     save(tmp_path / "train_label/0.png", striped)
@@ -308,7 +294,7 @@ def test_edges_lie_on_both_sides_of_a_border():
     assert edges[0, 0] == 0
 
 
-def test_cityscapes_sample(shared):
+def test_the_cityscapes_sample_reads(shared):
     dataset = open_dataset("cityscapes", shared / "data/cityscapes", "train")
     assert len(dataset.entries) == 8
     scene = scenes(dataset, 256)[3]
@@ -322,7 +308,7 @@ def test_cityscapes_sample(shared):
     assert {0, 1, 7} < set(np.unique(scenes(full, 256)[3].labels).tolist())
 
 
-def test_camvid(shared):
+def test_camvid_reads(shared):
     dataset = open_dataset("camvid", shared / "data/camvid", "val")
     assert len(dataset.entries) == 101
     scene = scenes(dataset, 256)[0]
@@ -332,7 +318,7 @@ def test_camvid(shared):
     assert len(open_dataset("camvid", shared / "data/camvid", "train").entries) == 367
 
 
-def test_no_other_split_takes_the_place_of_one_that_is_missing(tmp_path):
+def test_a_missing_split_is_not_replaced_by_another(tmp_path):
     save(tmp_path / "a/images/train/x.png", picture())
     save(tmp_path / "a/labels/train/x.png", ids(1))
     with pytest.raises(InputError, match="images/val: no such folder"):
