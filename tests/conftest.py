@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import signal
 import subprocess
 import sys
-from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -23,22 +23,28 @@ HAVE_MODELS = all(
     (ROOT / f"src/sempic/models/{m}.onnx").exists() for m in ("segmenter", "receiver")
 )
 
+if not importlib.util.find_spec("torch"):
+    collect_ignore_glob = [
+        *("diffusion/*", "networks/*", "training/data/*", "training/recipes/*"),
+        *("training/test_[!r]*", "evaluation/test_networks.py"),  # test_run_options.py stays
+    ]
+
 settings.register_profile("gate", deadline=None, derandomize=True, max_examples=60)
 settings.load_profile("gate")
 
-# Tests that are started in the background, or by nohup, inherit signals that are ignored, and so
-# would the commands that they send signals to, and wait for.
+# A shell starts background jobs with SIGINT ignored, and nohup does the same for SIGHUP. Processes
+# that the tests start would inherit this and never end on the signals that the tests send.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 if hasattr(signal, "SIGHUP"):
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 progress.PATIENCE = 3600.0
-"""What a test reads on stderr must not depend on whether numba has compiled before."""
+"""No test prints "compiling …" on stderr, whether or not numba has compiled before."""
 
 
 @pytest.fixture(autouse=True)
 def _palettes():
-    """Palettes of one's own that a test makes known are forgotten after it."""
+    """Forgets the palettes that a test registers."""
     known = dict(palette.PALETTES), dict(palette.BY_NAME)
     yield
     for table, before in zip((palette.PALETTES, palette.BY_NAME), known, strict=True):
@@ -53,14 +59,14 @@ needs_models = pytest.mark.skipif(
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder with CamVid and the reference vectors; the test is skipped where it is not."""
+    """The folder with CamVid and the reference vectors; skips the test without this folder."""
     if not (SHARED / "data").is_dir():
         pytest.skip(f"no data at {SHARED}; set SEMPIC_SHARED")
     return SHARED
 
 
 def loaded_after(code: str) -> set[str]:
-    """The modules that a fresh interpreter has loaded after some code."""
+    """The modules that a fresh interpreter has loaded after running `code`."""
     code += "\nimport sys; print('\\n'.join(sys.modules))"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True
@@ -87,7 +93,7 @@ def street(height: int = 48, width: int = 64, seed: int = 0) -> tuple[Image, Lab
 
 
 def refuses_prefixes_and_flips(stream: bytes) -> None:
-    """No part of a stream from its start on is one, nor is it with any one bit changed."""
+    """Every prefix of the stream, and the stream with any one bit flipped, is refused."""
     for cut in range(len(stream)):
         with pytest.raises(BitstreamError):
             unpack(stream[:cut])
@@ -118,7 +124,7 @@ class FakeSegmenter:
 
 
 class FakeReceiver:
-    """The labels in the red channel, steps and seed in the others; remembers further wishes."""
+    """Labels in the red channel, steps and seed in the others; `wishes`: all other options."""
 
     controls = frozenset(roles.CONTROLS)
     model_id: int | None = None
@@ -149,15 +155,22 @@ def place(tmp_path, monkeypatch, stand_ins) -> Path:
     return tmp_path
 
 
+@pytest.fixture(scope="module")
+def client():
+    """A client of a server that takes 50 kB at most, with stand-ins for the networks."""
+    from fastapi.testclient import TestClient
+    from standin import pool, settings
+
+    from sempic.server import app
+
+    with TestClient(app.create_app(settings(max_bytes=50_000), pool())) as client:
+        yield client
+
+
 @pytest.fixture
 def clip(place) -> Path:
     """A folder to work in with drive.mp4, six frames."""
-    from videos import FRAMES
+    from videos import FRAMES, write_video
 
-    from sempic.sequence.video import Video
-
-    file = Video(place / "drive.mp4", Fraction(10))
-    for frame in FRAMES:
-        file.add(frame)
-    file.close(keep=True)
+    write_video(place / "drive.mp4", FRAMES)
     return place

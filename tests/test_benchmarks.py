@@ -5,47 +5,57 @@ import json
 import re
 import shutil
 import subprocess
-from fractions import Fraction
 
 import numpy as np
 import PIL.Image
 import pytest
-from conftest import HAVE_MODELS, ROOT, FakeReceiver, FakeSegmenter, street
+from conftest import ROOT, FakeSegmenter, needs_models, street
+from videos import panned, write_video
 
 import sempic
 from sempic import api, check, models, segment
 from sempic.palette import CAMVID
-from sempic.sequence.video import Video
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(api.Codec, "segmenter", FakeSegmenter())
-    monkeypatch.setattr(api.Codec, "receiver", FakeReceiver())
+def folder(place, monkeypatch):
+    """A folder to work in with two pictures and their label maps."""
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     monkeypatch.syspath_prepend(ROOT / "examples")
-    monkeypatch.chdir(tmp_path)
     for kind in ("pictures", "maps"):
-        (tmp_path / kind).mkdir()
+        (place / kind).mkdir()
     for i in range(2):
         picture, labels = street(48, 64, seed=i)
         PIL.Image.fromarray(picture).save(f"pictures/{i}.png")
         PIL.Image.fromarray(labels).save(f"maps/{i}.png")
-    return tmp_path
+    return place
 
 
-def run(monkeypatch, name, *arguments):
-    monkeypatch.setattr("sys.argv", [name, *arguments])
-    return importlib.import_module(name).main()
+@pytest.fixture
+def run(folder, monkeypatch):
+    """Runs a script in the folder."""
+
+    def run(name, *arguments):
+        monkeypatch.setattr("sys.argv", [name, *arguments])
+        return importlib.import_module(name).main()
+
+    return run
+
+
+@pytest.fixture
+def measured(folder, run):
+    """Runs a script with --json, and reads the file."""
+
+    def measured(name, *arguments):
+        run(name, *arguments, "--json", "out.json")
+        return json.loads((folder / "out.json").read_text())
+
+    return measured
 
 
 @pytest.mark.parametrize("labels", [[], ["--labels", "maps"]])
-def test_rate(folder, monkeypatch, capsys, labels):
-    run(
-        monkeypatch, "rate", "pictures", *labels, "--size", "32x24", "--quality", "1,9",
-        "--json", "out.json",
-    )  # fmt: skip
-    result = json.loads((folder / "out.json").read_text())
+def test_rate_lists_the_bits_of_each_level(measured, capsys, labels):
+    result = measured("rate", "pictures", *labels, "--size", "32x24", "--quality", "1,9")
     low, high = result["levels"]
     printed = capsys.readouterr().out
     assert result["pictures"] == 2
@@ -57,34 +67,30 @@ def test_rate(folder, monkeypatch, capsys, labels):
         assert f"{level['bpp']:.4f}" in printed
 
 
-def test_rate_of_nothing(folder, monkeypatch):
+def test_rate_refuses_an_empty_folder(folder, run):
     (folder / "empty").mkdir()
     with pytest.raises(SystemExit, match="no pictures"):
-        run(monkeypatch, "rate", "empty")
+        run("rate", "empty")
 
 
-@pytest.mark.skipif(not HAVE_MODELS, reason="the bundled models are not installed")
-def test_receivers(folder, monkeypatch, capsys):
+@needs_models
+def test_receivers_measures_each_receiver(measured, capsys):
     path = str(models.find(models.RECEIVER))
-    run(monkeypatch, "receivers", "pictures", path, path, "--json", "out.json")
-    first, second = json.loads((folder / "out.json").read_text())
+    first, second = measured("receivers", "pictures", path, path)
     assert first["psnr"] == second["psnr"] == 99  # the same pictures
     assert first["lpips"] == second["lpips"]
     assert min(first["seconds"], second["seconds"]) > 0
     assert capsys.readouterr().out.count(path) == 2
 
 
-@pytest.mark.skipif(not HAVE_MODELS, reason="the bundled models are not installed")
-def test_roads(folder, monkeypatch, capsys):
+@needs_models
+def test_roads_compares_ours_with_avif_and_jpeg(folder, run, measured, monkeypatch, capsys):
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
     PIL.Image.fromarray(street(96, 128)[0]).save("pictures/large.png")
-    run(
-        monkeypatch, "roads", "pictures", "--glob", "l*", "--short-side", "64", "--effort", "fast",
-        "--metrics", "psnr", "--json", "out.json",
-    )  # fmt: skip
+    words = "--glob l* --short-side 64 --effort fast --metrics psnr"
+    rows = {row["title"]: row for row in measured("roads", "pictures", *words.split())}
     printed = capsys.readouterr().out
     assert printed.startswith("1 pictures of pictures l*\n")
-    rows = {row["title"]: row for row in json.loads((folder / "out.json").read_text())}
     assert list(rows) == [
         *("ours", "ours, all void", "ours, no labels"),
         *("AVIF, same bytes", "AVIF, twice", "AVIF, thrice", "JPEG 90"),
@@ -98,10 +104,10 @@ def test_roads(folder, monkeypatch, capsys):
     for row in rows.values():
         assert f"| {row['title']} | {row['bpp']:.3f} | {row['psnr']:.2f} |" in printed
     with pytest.raises(SystemExit):
-        run(monkeypatch, "roads", "pictures", "--rows", "ours,heif")
+        run("roads", "pictures", "--rows", "ours,heif")
 
 
-def test_scale(folder, monkeypatch, capsys):
+def test_scale_compares_native_and_half_size(run, measured, monkeypatch, capsys):
     scale = importlib.import_module("scale")
 
     class Measure:
@@ -121,13 +127,12 @@ def test_scale(folder, monkeypatch, capsys):
     monkeypatch.setattr(scale, "Measure", Measure)
     monkeypatch.setattr(scale, "available", lambda wanted, _: (wanted, []))
     slope = np.add.outer(np.arange(304), np.arange(320)) * 0.4
-    for name in ("soft", "softer"):  # the two of 64×48 are small, and no matter
+    for name in ("soft", "softer"):  # the pictures of 64×48 are too small and left out
         PIL.Image.fromarray(np.repeat(slope[..., None], 3, 2).astype(np.uint8)).save(
             f"pictures/{name}.png"
         )
         slope = slope / 2
-    run(monkeypatch, "scale", "pictures", "--patches", "--json", "out.json")
-    result = json.loads((folder / "out.json").read_text())
+    result = measured("scale", "pictures", "--patches")
     printed = capsys.readouterr().out
     assert printed.startswith("2 pictures of pictures *, the first (320, 304)\n")
     assert result["patch FID"]["patches"] == 80
@@ -140,10 +145,10 @@ def test_scale(folder, monkeypatch, capsys):
     assert low <= result["lpips"]["change"] <= high
     assert f"| {result['lpips']['change']:+.4f} | {low:+.4f} … {high:+.4f} |" in printed
     with pytest.raises(SystemExit, match="no two pictures"):
-        run(monkeypatch, "scale", "pictures", "--glob", "0*")
+        run("scale", "pictures", "--glob", "0*")
 
 
-def test_check(folder, monkeypatch, capsys):
+def test_check_compares_the_receipt_with_the_judge(measured, monkeypatch, capsys):
     class Bright(FakeSegmenter):
         def __call__(self, picture):
             return np.where(picture[..., 0] > 128, CAMVID.classes.index("car"), 3).astype(np.uint8)
@@ -156,18 +161,15 @@ def test_check(folder, monkeypatch, capsys):
     monkeypatch.setattr(segment, "load", lambda spec, *, side: see)
     truth = see(np.asarray(PIL.Image.open("pictures/1.png")))
     PIL.Image.fromarray(truth).save("maps/1.png")
-    run(
-        monkeypatch, "check", "pictures", "--glob", "1*", "--labels", "maps", "--json", "out.json",
-        "--effort", "fast",
-    )  # fmt: skip
-    result = json.loads((folder / "out.json").read_text())
+    words = ["--glob", "1*", "--labels", "maps", "--effort", "fast"]
+    result = measured("check", "pictures", *words)
     printed = capsys.readouterr().out
     assert result["pictures"] == 1
     seen = [seen for seen, _, _ in result["objects"]["plain"]]
     assert sum(seen)
     assert [there for there, _ in result["confirmed"]["plain"]] == seen
     assert result["bpp"]["checked"] > result["bpp"]["plain"]  # by a receipt, at least
-    # Judge and verifier are one here, so that they cannot but agree.
+    # Judge and verifier are the same stand-in, so they agree.
     for what, ((neither, _), (_, both)) in result["agreement"].items():
         assert neither + both == 1
         assert f"{what} by receipt and judge: neither {neither}," in printed
@@ -179,13 +181,9 @@ def test_check(folder, monkeypatch, capsys):
     assert list(rows) == ["AVIF, 1 × bytes", "AVIF, 2 × bytes"]
 
 
-def test_objects_by_size(folder, monkeypatch, capsys):
+def test_objects_are_counted_at_each_side(measured, monkeypatch, capsys):
     monkeypatch.setattr(segment, "load", lambda spec, *, side: FakeSegmenter())
-    run(
-        monkeypatch, "objects", "pictures", "--labels", "maps", "--sides", "64,128",
-        "--json", "out.json",
-    )  # fmt: skip
-    found = json.loads((folder / "out.json").read_text())
+    found = measured("objects", "pictures", "--labels", "maps", "--sides", "64,128")
     assert found["pictures"] == 2
     assert [line["side"] for line in found["sides"]] == [64, 128]
     for line in found["sides"]:  # the stand-in sees neither of the two cars
@@ -194,11 +192,10 @@ def test_objects_by_size(folder, monkeypatch, capsys):
     assert "0 of 2 / 0" in capsys.readouterr().out
 
 
-def test_profiling(folder, monkeypatch, capsys):
+def test_profiling_splits_the_time_of_each_size(measured, monkeypatch, capsys):
     profiling = importlib.import_module("profiling")
     monkeypatch.setattr(profiling, "best", lambda call: 1.0)
-    run(monkeypatch, "profiling", "pictures", "--sizes", "48x32,64x48", "--json", "out.json")
-    result = json.loads((folder / "out.json").read_text())
+    result = measured("profiling", "pictures", "--sizes", "48x32,64x48")
     assert list(result["sizes"]) == ["48x32", "64x48"]
     for parts in result["sizes"]["64x48"].values():
         assert parts["labels: pixels"] > 0
@@ -209,8 +206,8 @@ def test_profiling(folder, monkeypatch, capsys):
     assert result["peaks"]["float32"] == pytest.approx(2 * 2.048**3)
 
 
-@pytest.mark.skipif(not HAVE_MODELS, reason="needs the bundled models")
-def test_arithmetic_of_the_bundled_networks(folder):
+@needs_models
+def test_arithmetic_counts_grow_with_the_pixels(folder):
     profiling = importlib.import_module("profiling")
     feed = {"image": np.zeros((1, 64, 96, 3), np.uint8)}
     small = profiling.arithmetic(models.find(models.SEGMENTER), feed)
@@ -221,36 +218,32 @@ def test_arithmetic_of_the_bundled_networks(folder):
     assert profiling.profile(models.find(models.SEGMENTER), feed, runs=1)[0]["QLinearConv"] > 0
 
 
-def test_speed_warm(folder):
+def test_speed_times_each_step_of_the_codec(folder):
     speed = importlib.import_module("speed")
     times = speed.measure_warm([street(48, 64)[0]] * 2)
     assert {"encode", "unpack", "decode, 1 step", "decode, 4 steps"} <= times.keys()
     assert all(seconds >= 0 for seconds in times.values())
 
 
-@pytest.mark.skipif(not HAVE_MODELS, reason="command lines need the models")
-def test_speed_cold(folder):
+@needs_models
+def test_speed_times_a_command_with_its_start(folder):
     speed = importlib.import_module("speed")
     seconds, peak = speed.command(["info", str(ROOT / "vectors/street.sempic")], folder)
     assert 0 < seconds < 60
     assert 10 < peak < 4000
 
 
-def test_demo_of_a_picture(folder, monkeypatch, capsys):
+def test_demo_of_a_picture(folder, run, capsys):
     shutil.copy("pictures/0.png", "a b.png")
-    assert run(monkeypatch, "demo", "a b.png") == 0
-    assert {p.name for p in (folder / "demo").iterdir()} == {
-        "a b.sempic",
-        "a b.png",
-        "side-by-side.png",
-    }
+    assert run("demo", "a b.png") == 0
+    written = {path.name for path in (folder / "demo").iterdir()}
+    assert written == {"a b.sempic", "a b.png", "side-by-side.png"}
     assert "bpp" in capsys.readouterr().out
-    assert run(monkeypatch, "demo", "maps") == 2
+    assert run("demo", "maps") == 2
     assert "demo: " in capsys.readouterr().err
 
 
 def test_demo_of_a_picture_without_a_map(folder):
-    """As photographs of no street are sent."""
     demo = importlib.import_module("demo")
     original = np.asarray(PIL.Image.open("pictures/0.png").convert("RGB"))
     panels = demo.parts(original, sempic.encode(original, labels="none"))
@@ -274,12 +267,12 @@ def test_make_demo_quotes_its_picture():
         assert shell.stdout == wanted
 
 
-def test_demo_of_the_street(folder, monkeypatch, capsys):
+def test_demo_of_the_street(folder, run, monkeypatch):
     """Its sheet has the original, labels, coarse picture, decode and AVIF at the same bytes."""
     demo = importlib.import_module("demo")
     seen = []
     monkeypatch.setattr(demo, "beside", lambda panels, columns: seen.extend(panels) or panels[0][1])
-    assert run(monkeypatch, "demo") == 0
+    assert run("demo") == 0
     size = (folder / "demo/street.sempic").stat().st_size
     kinds = [title.split(",")[0] for title, _ in seen]
     assert kinds == ["original", "labels", "coarse", "decoded from both", "AVIF", "classes"]
@@ -288,7 +281,7 @@ def test_demo_of_the_street(folder, monkeypatch, capsys):
     assert 0.8 * size < avif <= size
 
 
-def test_sheet(folder):
+def test_the_sheet_of_the_demo_is_a_grid_of_panels(folder):
     demo = importlib.import_module("demo")
     panel = np.zeros((30, 40, 3), np.uint8)
     sheet = demo.beside([("a", panel), ("b", panel), ("c", panel), ("d", panel)], 3)
@@ -297,25 +290,22 @@ def test_sheet(folder):
     assert demo.beside([("a", large)], 1).shape[1] == 1024 + 16
 
 
-def test_the_curves_are_those_of_the_table(folder, monkeypatch):
+def test_the_committed_curves_are_those_of_the_readmes_table(folder, run):
     (folder / "README.md").write_bytes((ROOT / "README.md").read_bytes())
     (folder / "docs/images").mkdir(parents=True)
-    assert run(monkeypatch, "figures", "--root", str(folder), "--only", "curves") == 0
+    assert run("figures", "--root", str(folder), "--only", "curves") == 0
     drawn = (folder / "docs/images/rd.svg").read_bytes()
     assert drawn == (ROOT / "docs/images/rd.svg").read_bytes()
 
 
-def test_figures(folder, monkeypatch, capsys):
-    """The pictures of README, page and gallery can be made anew."""
+def test_figures_makes_the_pictures_of_readme_and_gallery(folder, run, monkeypatch):
     pytest.importorskip("skimage", reason="scikit-image is not installed (extra `docs`)")
     figures = importlib.import_module("figures")
     (folder / "examples").mkdir()
     for name in ("street.jpg", "night.jpg"):
         shutil.copy(ROOT / "examples" / name, folder / "examples")
     monkeypatch.setattr(figures, "GALLERY", (figures.GALLERY[1], figures.GALLERY[4]))
-    assert (
-        run(monkeypatch, "figures", "--root", str(folder), "--only", "street,windows,gallery") == 0
-    )
+    assert run("figures", "--root", str(folder), "--only", "street,windows,gallery") == 0
     for name in ("street.jpg", "street.sempic"):
         scene = folder / figures.SCENES / name
         assert scene.read_bytes() == (folder / "examples" / name).read_bytes()
@@ -326,11 +316,11 @@ def test_figures(folder, monkeypatch, capsys):
         assert name == "street" or f"](images/{name}.jpg)" in page
     assert page.startswith(figures.INTRODUCTION)
     with pytest.raises(SystemExit):
-        run(monkeypatch, "figures", "--only", "nothing")
+        run("figures", "--only", "nothing")
 
 
 def test_the_gallery_is_what_the_script_makes(folder):
-    """Words and pictures of the committed page; the figures are those of the models of its day."""
+    """Texts and pictures only: the figures are those of earlier models."""
     figures = importlib.import_module("figures")
     page = (ROOT / "docs/gallery.md").read_text()
     assert page.startswith(figures.INTRODUCTION)
@@ -341,20 +331,16 @@ def test_the_gallery_is_what_the_script_makes(folder):
         assert (ROOT / f"docs/images/gallery/{name}.jpg").stat().st_size < 250_000
 
 
-@pytest.mark.skipif(not HAVE_MODELS, reason="no bundled models in this checkout")
-def test_label_quality(folder, monkeypatch, capsys):
-    run(
-        monkeypatch, "label_quality", "pictures", "--labels", "maps", "--limit", "1",
-        "--json", "out.json",
-    )  # fmt: skip
-    rows = json.loads((folder / "out.json").read_text())["levels"]
+@needs_models
+def test_label_quality_lists_each_level(measured, capsys):
+    rows = measured("label_quality", *["pictures", "--labels", "maps", "--limit", "1"])["levels"]
     assert [row["level"] for row in rows] == ["lossless", 5, 4, 3, 2, 1]
     assert rows[0]["changed"] == 0
     assert rows[0]["bytes"] >= rows[-1]["bytes"]
     assert "* the default; 1 pictures" in capsys.readouterr().out
 
 
-def test_missing_swaps_scales_and_sees_grids(folder):
+def test_missing_swaps_scales_repaints_and_finds_grids(folder):
     missing = importlib.import_module("missing")
     original, made = street(64, 96)[0], street(64, 96, seed=1)[0]
     assert (missing.swap(original, original, 4, fine=True) == original).all()
@@ -376,19 +362,9 @@ def test_missing_swaps_scales_and_sees_grids(folder):
     assert even.max() / even.min() < 1.1 < 1.5 < grid.max() / grid.min()
 
 
-@pytest.fixture
-def drive(folder):
-    """drive.mp4 in the folder, five frames at 10 a second."""
-    video = Video(folder / "drive.mp4", Fraction(10))
-    picture = street(96, 150)[0]
-    for left in range(0, 20, 4):
-        video.add(picture[:, left : left + 128])
-    video.close(keep=True)
-
-
-@pytest.mark.usefixtures("drive")
-def test_stream(monkeypatch, capsys):
-    run(monkeypatch, "stream", "drive.mp4", "--size", "128x96", "--minutes", "0.04")
+def test_stream_prints_a_line_for_each_tenth(folder, run, capsys):
+    write_video(folder / "drive.mp4", panned(96, 128, step=4, count=5))
+    run("stream", "drive.mp4", "--size", "128x96", "--minutes", "0.04")
     head, _, *lines = capsys.readouterr().out.splitlines()
     assert head == "24 frames of 128×96, 10/s"
     assert [int(line.split()[0]) for line in lines] == [10 + 2 * i for i in range(1, 11)]

@@ -1,4 +1,4 @@
-"""The documents say what is true: their examples run, their references exist."""
+"""The documents are true: their examples run, and what they name exists."""
 
 import importlib.util
 import os
@@ -9,19 +9,18 @@ import subprocess
 import sys
 import tarfile
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import PIL.Image
 import pytest
 from conftest import HAVE_MODELS, ROOT, FakeReceiver, FakeSegmenter, street
+from videos import write_video
 
 import sempic
 from sempic import api, cli, commands
 from sempic import errors as errors_module
 from sempic.commands import train
-from sempic.sequence.video import Video
 
 README = (ROOT / "README.md").read_text()
 SPECIFICATIONS = {
@@ -29,10 +28,10 @@ SPECIFICATIONS = {
     "labels": "labels/test_labels.py",
     "sequence": "sequence/test_stream.py",
 }
-"""In docs/spec, and the file of the tests that they name without one."""
+"""Pages in docs/spec, and the test file of proofs that name no file."""
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 LANGUAGES = {"python", "sh", "text", "json", "yaml", ""}
-"""Of blocks. The first two are run; "bash" or "pycon" would slip past the tests."""
+"""Languages of blocks. The first two are run; others, as "bash" or "pycon", are refused."""
 
 
 @dataclass(frozen=True)
@@ -40,25 +39,19 @@ class Block:
     language: str
     code: str
     line: int
-    why_not: str | None
-    """Why it is not run: `<!-- not run: REASON -->` stands on the line before it."""
+    skip_reason: str | None
+    """From `<!-- not run: REASON -->` on the line before the block."""
 
 
 def blocks(path: Path) -> list[Block]:
     """The fenced blocks of a document."""
-    found, lines = [], path.read_text().splitlines()
-    numbers = iter(range(len(lines)))
-    for number in numbers:
-        if not lines[number].startswith("```"):
-            continue
-        end = next(i for i in range(number + 1, len(lines)) if lines[i].startswith("```"))
-        reason = re.fullmatch(r"<!-- not run: (.{10,}) -->", lines[number - 1]) if number else None
-        code = "\n".join(lines[number + 1 : end])
-        found.append(
-            Block(lines[number][3:].strip(), code, number + 1, reason[1] if reason else None)
-        )
-        while next(numbers) < end:
-            pass
+    lines = path.read_text().splitlines()
+    fences = [number for number, line in enumerate(lines) if line.startswith("```")]
+    found = []
+    for start, end in zip(fences[::2], fences[1::2], strict=True):
+        reason = re.fullmatch(r"<!-- not run: (.{10,}) -->", lines[start - 1]) if start else None
+        code = "\n".join(lines[start + 1 : end])
+        found.append(Block(lines[start][3:].strip(), code, start + 1, reason and reason[1]))
     return found
 
 
@@ -69,22 +62,22 @@ def commands_in(block: Block) -> list[str]:
 
 
 def is_run(document: Path) -> bool:
-    return any(b.language in ("python", "sh") and not b.why_not for b in blocks(document))
+    return any(b.language in ("python", "sh") and not b.skip_reason for b in blocks(document))
 
 
-def named(path: Path) -> str:
+def relative(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    """A folder with the files that the examples name; stand-ins where there are no models yet."""
+    """A folder with the files that the examples name; stand-ins if the models are missing."""
     monkeypatch.chdir(tmp_path)
     if not HAVE_MODELS:
         monkeypatch.setattr(api.Codec, "segmenter", FakeSegmenter())
         monkeypatch.setattr(api.Codec, "receiver", FakeReceiver())
     labels = street(96, 128)[1]
-    # A photograph: of what is drawn, a segmenter of streets may know too little to send a map.
+    # A photograph: the segmenter may be too unsure of a drawing to send a map.
     photo = PIL.Image.open(ROOT / "examples/street.jpg").crop((0, 0, 384, 288)).resize((128, 96))
     image = np.asarray(photo)
     map_ = PIL.Image.fromarray(labels)
@@ -92,10 +85,7 @@ def place(tmp_path, monkeypatch):
     for name in ("photo.jpg", "photo.png", "shots/a.jpg", "shots/b.png"):
         photo.save(name)
     map_.save("map.png")
-    drive = Video(tmp_path / "drive.mp4", Fraction(10))
-    for left in (0, 2, 4):
-        drive.add(image[:, left : left + 60])
-    drive.close(keep=True)
+    write_video(tmp_path / "drive.mp4", [image[:, left : left + 60] for left in (0, 2, 4)])
     for split in ("train", "val"):
         for folder in (tmp_path / "mydata/images" / split, tmp_path / "mydata/labels" / split):
             folder.mkdir(parents=True)
@@ -113,11 +103,11 @@ def place(tmp_path, monkeypatch):
 
 
 def run(command: str) -> None:
-    """Run one command: ours within this process, which is faster, all else by bash."""
+    """Runs `sempic` within this process, which is faster, and other commands in bash."""
     if re.fullmatch(r"sempic [^|<>&;$`]*", command):
         try:
             code = cli.main(shlex.split(command)[1:])
-        except SystemExit as exit:  # argparse after --version or --help, or wrong usage
+        except SystemExit as exit:  # argparse, after --version, --help or wrong usage
             code = exit.code or 0
         assert code == 0
     else:
@@ -126,14 +116,14 @@ def run(command: str) -> None:
         subprocess.run(["bash", "-eo", "pipefail", "-c", command], check=True, timeout=120)
 
 
-@pytest.mark.parametrize("document", [d for d in DOCUMENTS if is_run(d)], ids=named)
-@pytest.mark.filterwarnings("ignore")  # a reader sees warnings, too; other tests refuse them
+@pytest.mark.parametrize("document", [d for d in DOCUMENTS if is_run(d)], ids=relative)
+@pytest.mark.filterwarnings("ignore")  # other tests refuse warnings
 def test_every_block_runs(document, place):
-    """In order, in one folder, with the names that earlier Python of the document defined."""
+    """The blocks of a document share one folder and their Python names."""
     names: dict[str, object] = {"__name__": document.stem}
     for block in blocks(document):
-        where = f"{named(document)}:{block.line}"
-        if block.why_not:
+        where = f"{relative(document)}:{block.line}"
+        if block.skip_reason:
             continue
         if block.language == "python":
             exec(compile("\n" * block.line + block.code, where, "exec"), names)
@@ -147,11 +137,11 @@ def test_every_block_runs(document, place):
         assert {"photo.sempic", "out/a.sempic", "pictures/b.png", "photo.labels.png"} <= written
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=named)
-def test_what_is_not_run_is_at_least_there(document):
+@pytest.mark.parametrize("document", DOCUMENTS, ids=relative)
+def test_commands_and_options_of_every_block_exist(document):
     makefile = (ROOT / "Makefile").read_text()
     for block in blocks(document):
-        where = f"{named(document)}:{block.line}"
+        where = f"{relative(document)}:{block.line}"
         assert block.language in LANGUAGES, where
         for command in commands_in(block) if block.language == "sh" else ():
             words = shlex.split(command)
@@ -206,7 +196,7 @@ def test_the_site_builds(tmp_path):
         assert re.search("data:image/(png|jpeg);base64,", page)
 
 
-def test_a_broken_page_is_seen(tmp_path):
+def test_a_broken_link_fails_the_build(tmp_path):
     config = (ROOT / "mkdocs.yml").read_text().split("\nnav:")[0]
     (tmp_path / "mkdocs.yml").write_text(config)
     for name in ("docs/hooks.py", "docs/stylesheets/extra.css"):
@@ -221,46 +211,46 @@ def test_a_broken_page_is_seen(tmp_path):
     assert "that-is-not-there.md" in done.stderr
 
 
-def test_hints_work_for_who_has_the_source_only():
-    """No release is on an index: `pip install sempic` would fetch whoever takes the name."""
+def test_no_hint_installs_sempic_from_an_index():
+    """No release is on an index: `pip install sempic` could fetch a foreign package."""
     command = ["git", "grep", "-InE", "pip install (-[^ ]+ )*['\"]?sempic\\b", "--", ":!tests"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     if done.returncode > 1:
         pytest.skip("not a git checkout")
-    # The FAQ's title is the command that does not work.
-    assert [x for x in done.stdout.splitlines() if not x.startswith("docs/faq.md")] == []
+    # The FAQ explains why this command does not work.
+    assert [line for line in done.stdout.splitlines() if not line.startswith("docs/faq.md")] == []
 
 
-def test_links_lead_somewhere():
+def test_links_lead_to_files():
     for document in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("vectors/*.md")]:
         for link in re.findall(r"\]\(([^)#:]+)\)", document.read_text()):
             assert (document.parent / link).exists(), f"{document.name}: {link}"
 
 
 def test_a_decision_has_at_most_five_lines():
-    """What was measured, and what was tried and not taken, is in docs/experiments."""
+    """Measurements and rejected attempts are in docs/experiments."""
     groups = (ROOT / "docs/decisions.md").read_text().split("\n## ")[1:]
-    decisions = [each for group in groups for each in group.split("\n### ")[1:]]
+    decisions = [decision for group in groups for decision in group.split("\n### ")[1:]]
     assert len(decisions) > 50
     for decision in decisions:
         heading, *lines = decision.strip().splitlines()
         assert 1 <= len([line for line in lines if line]) <= 5, heading
 
 
-def test_the_reference_says_what_sempic_itself_has():
+def test_the_reference_lists_the_names_of_sempic():
     reference = (ROOT / "docs/reference/python.md").read_text()
-    said = re.search(r"`sempic` itself has (.+?) and all errors\.", reference, re.DOTALL)[1]
+    names = re.search(r"`sempic` itself has (.+?) and all errors\.", reference, re.DOTALL)[1]
     errors = {name for name, value in vars(errors_module).items() if isinstance(value, type)}
-    assert set(re.findall(r"`(\w+)`", said)) == {*sempic.__all__} - errors - {"__version__"}
+    assert set(re.findall(r"`(\w+)`", names)) == {*sempic.__all__} - errors - {"__version__"}
 
 
-def test_quality_levels_in_the_readme_are_those_of_the_code():
+def test_the_readme_has_the_quality_levels_of_the_code():
     rows = re.findall(r"^\| \**(\d)\** \| 1/(\d), QP (\d+) \|", README, re.MULTILINE)
-    said = {int(level): sempic.Quality(int(factor), int(qp)) for level, factor, qp in rows}
-    assert said == sempic.QUALITY
+    levels = {int(level): sempic.Quality(int(factor), int(qp)) for level, factor, qp in rows}
+    assert levels == sempic.QUALITY
 
 
-def test_the_glossary_has_each_term_once_and_names_what_the_code_has():
+def test_the_glossary_has_each_term_once_and_names_code_that_exists():
     rows = re.findall(
         r"^\| \*\*(.+?)\*\* \| (.+) \| (.*)\|$",
         (ROOT / "docs/glossary.md").read_text(),
@@ -288,7 +278,7 @@ def test_every_must_names_its_proof(name):
 
 
 @pytest.mark.parametrize("name", SPECIFICATIONS)
-def test_every_proof_that_is_named_exists(name):
+def test_every_named_proof_exists(name):
     text, default = (ROOT / f"docs/spec/{name}.md").read_text(), SPECIFICATIONS[name]
     proofs = re.findall(r"(?:(?:tests/)?((?:\w+/)?test_\w+\.py)(?:::)?)?(test_\w+)?", text)
     proofs = [(file or default, test) for file, test in proofs if file or test]

@@ -1,4 +1,4 @@
-"""What the package promises as a whole: its names, and what it loads."""
+"""The package as a whole: its names, its files and what importing it loads."""
 
 import email
 import re
@@ -22,7 +22,7 @@ decode encode info pack unpack
 PUBLIC_NAMES = set(PUBLIC.split())
 
 
-def test_public_names():
+def test_the_public_names_are_these():
     assert len(sempic.__all__) == len(set(sempic.__all__))
     assert set(sempic.__all__) == PUBLIC_NAMES
     assert all(hasattr(sempic, name) for name in PUBLIC_NAMES)
@@ -36,13 +36,13 @@ def test_every_error_is_a_sempic_error():
 
 
 def test_the_old_name_is_gone():
-    """It is another package's on PyPI, and a slur; SPIC stays the paper's name for its method."""
+    """The old name is another package on PyPI and a slur. SPIC is the paper's method."""
     allowed = (":!CHANGELOG.md", ":!LICENSE", ":!tests/test_package.py")
     command = ["git", "grep", "-Iin", "spic", "--", *allowed]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     if done.returncode > 1:
         pytest.skip("not a git checkout")
-    paper = re.compile(  # or a notebook's drawing, in whose base64 any four letters may stand
+    paper = re.compile(  # or base64 of a notebook's picture, which may have any four letters
         r"SPIC paper|Pezone.*SPIC|SPIC[^a-z]*\(Pezone|\"image/(png|jpeg)\": "
     )
     assert not [line for line in done.stdout.splitlines() if not paper.search(line)]
@@ -53,13 +53,13 @@ def test_the_package_is_typed():
 
 
 def built(kind: str, folder: Path) -> Path:
-    """What an index would get: the "wheel" or the "sdist", in a folder."""
+    """The "wheel" or "sdist", built into a folder."""
     for name in ("hatchling", "hatch_fancy_pypi_readme"):
         pytest.importorskip(name, reason=f"{name} is not installed (extra `test`)")
     command = [sys.executable, "-m", "hatchling", "build", "-t", kind, "-d", str(folder)]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=120)
-    (made,) = folder.iterdir()
-    return made
+    (archive,) = folder.iterdir()
+    return archive
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def wheel(tmp_path_factory):
         yield archive
 
 
-def test_the_wheel_has_what_coding_needs_and_no_more(wheel):
+def test_the_wheel_has_the_files_for_coding_but_no_judge(wheel):
     files = {
         Path(name).relative_to("sempic") for name in wheel.namelist() if "dist-info" not in name
     }
@@ -80,20 +80,20 @@ def test_the_wheel_has_what_coding_needs_and_no_more(wheel):
     assert {Path("server/scenes/street.jpg"), Path("server/scenes/CREDITS.md")} <= files
 
 
-def test_the_wheel_says_its_licences(wheel):
+def test_the_wheel_names_its_licences(wheel):
     (name,) = (n for n in wheel.namelist() if n.endswith(".dist-info/METADATA"))
-    said = email.message_from_bytes(wheel.read(name))
-    assert said["License-Expression"].startswith("Apache-2.0 AND")
-    assert "weights-research-only" in said["License-Expression"]
-    assert {"LICENSE", "LICENSE-WEIGHTS"} <= set(said.get_all("License-File"))
-    assert "Programming Language :: Python :: 3.12" in said.get_all("Classifier")
-    readme = said.get_payload()
+    metadata = email.message_from_bytes(wheel.read(name))
+    assert metadata["License-Expression"].startswith("Apache-2.0 AND")
+    assert "weights-research-only" in metadata["License-Expression"]
+    assert {"LICENSE", "LICENSE-WEIGHTS"} <= set(metadata.get_all("License-File"))
+    assert "Programming Language :: Python :: 3.12" in metadata.get_all("Classifier")
+    readme = metadata.get_payload()
     assert readme.startswith("# sempic")
     assert "LICENSE-WEIGHTS" in readme.split("\n## ")[0]  # the first screen
-    assert not re.findall(r"\]\((?!https?:)[^)]*\)", readme)  # nothing that leads nowhere
+    assert not re.findall(r"\]\((?!https?:)[^)]*\)", readme)  # no relative links
 
 
-def test_the_terms_of_the_weights_name_all_that_are_here():
+def test_the_terms_of_the_weights_name_all_weights():
     terms = (ROOT / "LICENSE-WEIGHTS").read_text()
     listed = re.findall(r"^    (\S+/\*\.\w+) +(.+)$", terms, re.MULTILINE)
     covered = {path for pattern, _ in listed for path in ROOT.glob(pattern)}
@@ -137,11 +137,10 @@ def test_unpack_loads_no_network():
 
 
 @needs_models
-@pytest.mark.parametrize("size", [(40, 30)])
-def test_the_bundled_models_run_without_torch(size):
+def test_the_bundled_models_run_without_torch():
     loaded = loaded_after(
         "import sempic, PIL.Image\n"
-        f"sempic.decode(sempic.encode(PIL.Image.new('RGB', {size}, 'grey')), steps=1)"
+        "sempic.decode(sempic.encode(PIL.Image.new('RGB', (40, 30), 'grey')), steps=1)"
     )
     assert "onnxruntime" in loaded
     assert not loaded & {"torch", "transformers", "onnx"}

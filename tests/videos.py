@@ -9,11 +9,27 @@ from pathlib import Path
 
 import av
 import numpy as np
+from conftest import street
 from scenes import drive
 
 from sempic import pictures
+from sempic.sequence.video import Video
 
 FRAMES = [picture for picture, _ in drive(6)]
+
+
+def write_video(path, frames):
+    """An MP4 of ten frames a second."""
+    video = Video(path, Fraction(10))
+    for frame in frames:
+        video.add(frame)
+    video.close(keep=True)
+
+
+def panned(height, width, *, step, count):
+    """Frames of a camera that moves `step` pixels to the right from one to the next."""
+    picture = street(height, width + step * count)[0]
+    return [picture[:, left : left + width] for left in range(0, step * count, step)]
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""A check finds what is lost, mends it with windows, and says what became of it."""
+"""A check finds lost and invented objects, sends windows for them and writes a receipt."""
 
 import dataclasses
 import threading
@@ -39,7 +39,7 @@ def see(image):
 
 
 class Painter:
-    """Paints all in grey, and a man that was not there."""
+    """Paints everything grey, and a pedestrian that the original lacks."""
 
     def __init__(self, ghost=True):
         self.scenes, self.ghost = [], ghost
@@ -64,9 +64,10 @@ def draft():
     return Draft(width=SIZE[1], height=SIZE[0], labels=labels, coarse=small)
 
 
-def checked(draft, budget, **more):
+def checked(draft, budget=critical.BUDGET, *, verifier=VERIFIER, paint=None, **more):
+    paint = paint or Painter()
     return check.checked(
-        IMAGE, draft, draft.pack(), verifier=VERIFIER, paint=Painter(), budget=budget, **more
+        IMAGE, draft, draft.pack(), verifier=verifier, paint=paint, budget=budget, **more
     )
 
 
@@ -74,7 +75,7 @@ def receipt(stream):
     return critical.read(container.read(stream).receipt)
 
 
-def test_what_is_lost_or_invented_is_sent_as_it_is(draft):
+def test_lost_and_invented_objects_are_sent_as_windows(draft):
     stream = checked(draft, 9.0)
     found = receipt(stream)
     assert found.verifier == "cafe0123"
@@ -85,7 +86,7 @@ def test_what_is_lost_or_invented_is_sent_as_it_is(draft):
     assert not (see(shown) == 9).any()
 
 
-def test_the_receipt_is_true_without_a_budget(draft):
+def test_without_a_budget_the_receipt_lists_the_losses(draft):
     stream = checked(draft, 0.0)
     found = receipt(stream)
     assert found.groups["signs and lights"] == critical.Tally(2, 2, 0)
@@ -95,7 +96,7 @@ def test_the_receipt_is_true_without_a_budget(draft):
     assert container.write(dataclasses.replace(whole, receipt=None)) == draft.pack()
 
 
-def test_the_budget_goes_to_the_cheapest(draft):
+def test_the_budget_goes_to_the_cheapest_object_first(draft):
     least = next(
         b / 100 for b in range(5, 300, 5) if container.read(checked(draft, b / 100)).windows
     )
@@ -107,7 +108,7 @@ def test_the_budget_goes_to_the_cheapest(draft):
     assert len(stream) - len(container.read(stream).receipt) - 1 <= (1 + least) * len(plain)
 
 
-def test_what_is_only_imagined_is_never_sent(draft):
+def test_imagined_classes_are_in_no_window(draft):
     def never(before):
         assert (before[SIGNS[0]] == 6).all()
         return layout.touched(before == 6)
@@ -121,7 +122,7 @@ def test_what_is_only_imagined_is_never_sent(draft):
         assert not cells[rows, window.x // 8 : -(-(window.x + width) // 8)].any()
 
 
-def test_windows_that_are_sent_in_any_case_stay(draft):
+def test_windows_of_the_draft_stay(draft):
     sent = np.zeros(layout.grid(SIZE[1], SIZE[0])[::-1], bool)
     sent[0, 0] = True
     mine = windows.encode(IMAGE, layout.rectangles(sent), draft.planes())
@@ -132,14 +133,14 @@ def test_windows_that_are_sent_in_any_case_stay(draft):
     assert len(both) > 3
 
 
-def test_nothing_to_mend(draft):
+def test_a_perfect_receiver_gets_no_windows(draft):
     plain = draft.pack()
-    stream = check.checked(IMAGE, draft, draft.pack(), verifier=VERIFIER, paint=lambda scene: IMAGE)
+    stream = checked(draft, paint=lambda scene: IMAGE)
     assert receipt(stream).total == critical.Tally(2, 0, 0)
     assert len(stream) == len(plain) + 1 + 6
 
 
-def test_a_verifier_looks_at_the_original_on_a_thread_of_its_own(draft):
+def test_looking_predicts_the_original_on_another_thread(draft):
     where = []
 
     def predict(image):
@@ -147,24 +148,23 @@ def test_a_verifier_looks_at_the_original_on_a_thread_of_its_own(draft):
         return see(image), None
 
     verifier = check.looking(dataclasses.replace(VERIFIER, predict=predict), IMAGE)
-    stream = check.checked(IMAGE, draft, draft.pack(), verifier=verifier, paint=Painter())
-    assert stream == checked(draft, critical.BUDGET)
+    assert checked(draft, verifier=verifier) == checked(draft)
     assert where[0] != threading.get_ident()
     assert set(where[1:]) == {threading.get_ident()}
 
 
-def test_what_goes_wrong_on_that_thread_is_raised(draft):
+def test_an_error_of_the_other_thread_is_raised(draft):
     def predict(image):
         raise ModelError("blind")
 
     verifier = check.looking(dataclasses.replace(VERIFIER, predict=predict), IMAGE)
     with pytest.raises(ModelError, match="blind"):
-        check.checked(IMAGE, draft, draft.pack(), verifier=verifier, paint=Painter())
+        checked(draft, verifier=verifier)
 
 
-def test_the_receiver_is_shown_what_it_will_get(draft):
+def test_the_check_paints_the_scene_of_the_stream(draft):
     painter = Painter()
-    stream = check.checked(IMAGE, draft, draft.pack(), verifier=VERIFIER, paint=painter)
+    stream = checked(draft, paint=painter)
     (scene,) = painter.scenes
     there = unpack(stream)
     assert np.array_equal(scene.labels, there.labels)
@@ -174,8 +174,8 @@ def test_the_receiver_is_shown_what_it_will_get(draft):
         assert getattr(scene, name) == getattr(there, name)
 
 
-def test_what_is_half_seen_is_sent_and_not_counted(draft):
-    """A network that is less than sure of a sign, and still less where it is blurred."""
+def test_uncertain_objects_are_sent_but_not_counted(draft):
+    """The network is less sure of a sign where the sign is blurred."""
 
     def predict(image):
         there = see(image) == 6
@@ -185,10 +185,7 @@ def test_what_is_half_seen_is_sent_and_not_counted(draft):
 
     verifier = check.Verifier(predict=predict, palette=CAMVID.id, digest="cafe0123")
     more = {"verifier": verifier, "paint": Painter(ghost=False)}
-    stream = check.checked(IMAGE, draft, draft.pack(), budget=9.0, **more)
+    stream = checked(draft, 9.0, **more)
     assert len(unpack(stream).windows) == 2
     assert receipt(stream).total == critical.Tally(0, 0, 0)
-    assert (
-        container.read(check.checked(IMAGE, draft, draft.pack(), budget=0.0, **more)).windows
-        is None
-    )
+    assert container.read(checked(draft, 0.0, **more)).windows is None

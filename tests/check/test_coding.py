@@ -1,8 +1,9 @@
-"""keep, keep_boxes, imagine, check and check_budget, as encoding takes them."""
+"""Encoding with keep, keep_boxes, imagine, check and check_budget."""
 
 import json
 
 import numpy as np
+import PIL.Image
 import pytest
 from conftest import FakeSegmenter, street
 
@@ -19,6 +20,7 @@ from sempic import (
     texture,
     windows,
 )
+from sempic.batch import work
 from sempic.errors import InputError, ModelError, RateError
 from sempic.options import EncodeOptions
 from sempic.palette import CAMVID
@@ -35,8 +37,8 @@ class Blurred:
         return api.preview(scene)
 
 
-def no_car(image):
-    """A verifier that sees the car where it is sharp."""
+def sharp_car(image):
+    """The map of a verifier that sees the car only where the car is sharp."""
     away = np.abs(image.astype(int) - IMAGE).mean(2) > 8
     near = np.pad(away, 1)
     rough = sum(near[y : y + 96, x : x + 128] for y in range(3) for x in range(3)) > 4
@@ -46,7 +48,7 @@ def no_car(image):
 @pytest.fixture(scope="module")
 def codec():
     verifier = check.Verifier(
-        predict=lambda image: (no_car(image), None), palette=CAMVID.id, digest="0badcafe"
+        predict=lambda image: (sharp_car(image), None), palette=CAMVID.id, digest="0badcafe"
     )
     return sempic.Codec(FakeSegmenter(), Blurred(), verifier)
 
@@ -55,17 +57,17 @@ def shown(stream):
     return [(w.x, w.y, *w.picture.shape[:2]) for w in sempic.unpack(stream).windows]
 
 
-def test_nothing_is_added_to_what_is_not_asked_for(codec):
+def test_without_these_options_the_stream_is_unchanged(codec):
     payload = coarse.encode(coarse.downscale(IMAGE, 4), quality=36)
     said = texture.ask(IMAGE, LABELS, CAMVID)
     plain = sempic.pack(width=128, height=96, labels=LABELS, coarse=payload, texture=said)
     assert codec.encode(IMAGE, labels=LABELS) == plain
     assert codec.encode(IMAGE, labels=LABELS, imagine="person") == plain
-    assert codec.encode(IMAGE, labels=LABELS, keep="pedestrian") == plain  # there is none
+    assert codec.encode(IMAGE, labels=LABELS, keep="pedestrian") == plain  # the map has none
 
 
 @pytest.mark.parametrize("classes", ["car", ("car", "person"), ["truck , sign"]])
-def test_classes_are_kept(codec, classes):
+def test_kept_classes_are_sent_as_windows(codec, classes):
     stream = codec.encode(IMAGE, labels=LABELS, keep=classes)
     assert shown(stream) == [CAR[1]]
     picture = np.array(codec.decode(stream))
@@ -74,7 +76,7 @@ def test_classes_are_kept(codec, classes):
     assert error < 0.6 * np.abs(blurred[CAR[0]].astype(int) - IMAGE[CAR[0]]).mean()
 
 
-def test_boxes_are_kept_at_whatever_size_the_picture_is_sent(codec):
+def test_kept_boxes_scale_with_the_picture(codec):
     stream = codec.encode(IMAGE, labels=LABELS, keep_boxes=[(2, 3, 20, 10)])
     assert shown(stream) == [(0, 0, 16, 24)]
     stream = codec.encode(IMAGE, labels=LABELS, keep_boxes=[(2, 3, 31, 10)], max_side=64)
@@ -82,7 +84,7 @@ def test_boxes_are_kept_at_whatever_size_the_picture_is_sent(codec):
     assert shown(codec.encode(IMAGE, labels="none", keep_boxes=[(0, 0, 1, 1)])) == [(0, 0, 8, 8)]
 
 
-def test_what_is_imagined_is_in_no_window(codec):
+def test_imagined_classes_are_in_no_kept_box(codec):
     stream = codec.encode(IMAGE, labels=LABELS, keep_boxes=[(0, 0, 128, 96)], imagine="car")
     sent = np.zeros((96, 128), bool)
     for x, y, height, width in shown(stream):
@@ -94,7 +96,7 @@ def test_what_is_imagined_is_in_no_window(codec):
         assert shown(codec.encode(IMAGE, labels=labels, **more)) == []
 
 
-def test_a_check_sends_what_is_lost_and_says_so(codec):
+def test_a_check_sends_lost_objects_and_writes_a_receipt(codec):
     stream = codec.encode(IMAGE, labels=LABELS, check=True, check_budget=5.0)
     assert shown(stream) == [CAR[1]]
     receipt = sempic.info(stream)["receipt"]
@@ -114,7 +116,7 @@ def test_a_checked_stream_stays_within_the_target(codec):
         codec.encode(IMAGE, labels=LABELS, check=True, check_budget=50, target_bpp=0.4)
 
 
-def test_who_checks(tmp_path):
+def test_a_missing_verifier_and_the_segmenter_itself_are_refused(tmp_path):
     with pytest.raises(ModelError):
         sempic.Codec(verifier=tmp_path / "none.onnx").encode(IMAGE, labels=LABELS, check=True)
     itself = tmp_path / "copy.onnx"
@@ -138,19 +140,19 @@ def test_who_checks(tmp_path):
         {"check_budget": -1},
     ],
 )
-def test_what_cannot_be_asked_for(options):
+def test_wrong_values_are_refused_by_name(options):
     with pytest.raises(InputError, match=next(iter(options))):
         EncodeOptions(**options)
 
 
 @pytest.mark.parametrize("labels", [LABELS, "none"], ids=["map", "none"])
-def test_unknown_classes_and_boxes_elsewhere_are_refused(codec, labels):
+def test_unknown_classes_and_boxes_outside_the_picture_are_refused(codec, labels):
     for options in ({"keep": "ghost"}, {"imagine": "ghost"}, {"keep_boxes": [(200, 0, 5, 5)]}):
         with pytest.raises(InputError, match=r"'ghost' is not|not in the picture"):
             codec.encode(IMAGE, labels=labels, **options)
 
 
-def test_what_is_not_sent_for_want_of_a_map_is_told(codec):
+def test_a_warning_tells_what_needs_a_label_map(codec):
     box = {"keep_boxes": [(0, 0, 8, 8)]}
     for options, said in (
         ({"keep": "car"}, "no class is kept"),
@@ -161,12 +163,10 @@ def test_what_is_not_sent_for_want_of_a_map_is_told(codec):
             stream = codec.encode(IMAGE, labels="none", **options)
         assert shown(stream) == []
     for labels, options in ((LABELS, {"keep": "car"}), ("none", box), ("none", {"imagine": "car"})):
-        codec.encode(IMAGE, labels=labels, **options)  # without a word
+        codec.encode(IMAGE, labels=labels, **options)  # no warning
 
 
-def test_on_the_command_line(tmp_path, capsys):
-    import PIL.Image
-
+def test_keep_and_keep_box_on_the_command_line(tmp_path, capsys):
     PIL.Image.fromarray(IMAGE).save(tmp_path / "a.png")
     PIL.Image.fromarray(LABELS).save(tmp_path / "map.png")
     line = ["encode", str(tmp_path / "a.png"), "--labels", str(tmp_path / "map.png")]
@@ -181,7 +181,7 @@ def test_on_the_command_line(tmp_path, capsys):
     assert "keep_boxes" in capsys.readouterr().err
 
 
-def test_info_prints_receipts(codec, tmp_path, capsys):
+def test_info_prints_the_receipt(codec, tmp_path, capsys):
     path = tmp_path / "a.sempic"
     path.write_bytes(codec.encode(IMAGE, labels=LABELS, check=True, check_budget=0))
     assert cli.main(["info", str(path)]) == 0
@@ -194,7 +194,7 @@ def test_info_prints_receipts(codec, tmp_path, capsys):
 TABLE = {"what drives": {"classes": ["truck", "car"], "pixels": 200}, "who walks": ["person"]}
 
 
-def test_a_table_of_ones_own_is_looked_for(codec, tmp_path, capsys):
+def test_a_table_of_groups_defines_the_receipt(codec, tmp_path, capsys):
     stream = codec.encode(IMAGE, labels=LABELS, check=True, check_budget=0, critical=TABLE)
     receipt = sempic.info(stream)["receipt"]
     assert list(receipt["groups"]) == ["what drives", "who walks"]
@@ -210,8 +210,8 @@ def test_a_table_of_ones_own_is_looked_for(codec, tmp_path, capsys):
     assert "what drives: 0 of 1 kept, 1 lost" in shown
 
 
-def test_only_what_a_table_names_is_mended(codec):
-    """The car is lost, but walkers alone are asked for, and objects of half the picture."""
+def test_only_objects_of_the_table_are_sent(codec):
+    """The car is lost, but the tables ask for people, or for objects of half the picture."""
     for groups in ({"who walks": ["person"]}, {"cars": {"classes": ["car"], "share": 0.5}}):
         stream = codec.encode(IMAGE, labels=LABELS, check=True, check_budget=5.0, critical=groups)
         assert shown(stream) == []
@@ -220,10 +220,10 @@ def test_only_what_a_table_names_is_mended(codec):
     assert shown(stream) == [CAR[1]]
 
 
-def test_a_table_names_the_classes_of_the_verifiers_own_palette():
+def test_a_table_names_classes_of_the_verifiers_palette():
     toys = palette.own("toys", [("floor", (0, 0, 0)), ("brick", (200, 0, 0))])
     verifier = check.Verifier(
-        predict=lambda image: ((no_car(image) == 8).astype(np.uint8), None),
+        predict=lambda image: ((sharp_car(image) == 8).astype(np.uint8), None),
         palette=toys.id,
         digest="0badcafe",
     )
@@ -236,10 +236,6 @@ def test_a_table_names_the_classes_of_the_verifiers_own_palette():
 
 
 def test_a_table_on_the_command_line(tmp_path, capsys, monkeypatch, codec):
-    import PIL.Image
-
-    from sempic.batch import work
-
     monkeypatch.setattr(work, "coder_with", lambda **_: codec)
     PIL.Image.fromarray(IMAGE).save(tmp_path / "a.png")
     table, picture = tmp_path / "mine.json", str(tmp_path / "a.png")
@@ -269,7 +265,7 @@ def test_a_table_on_the_command_line(tmp_path, capsys, monkeypatch, codec):
     assert f"{tmp_path / 'none.json'}: no table of groups" in capsys.readouterr().err
 
 
-def test_windows_are_shown_by_any_receiver(codec):
+def test_synthesize_shows_windows_with_any_receiver(codec):
     scene = sempic.unpack(codec.encode(IMAGE, labels=LABELS, keep="car"))
     bare = sempic.Codec(FakeSegmenter(), lambda scene, **k: np.zeros((96, 128, 3), np.uint8))
     picture = bare.synthesize(scene)

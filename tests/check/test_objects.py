@@ -1,4 +1,4 @@
-"""Objects in two maps; tests/evaluation/test_measures.py has what counts as kept and invented."""
+"""Objects in two maps. tests/evaluation/test_measures.py tests what is kept and invented."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from sempic.palette import CAMVID, CITYSCAPES
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_regions_and_their_cover_are_those_of_scipy(seed):
+def test_regions_and_their_covered_shares_agree_with_scipy(seed):
     ndimage = pytest.importorskip("scipy.ndimage")
     rng = np.random.default_rng(seed)
     size = (40 + seed, 61)
@@ -38,11 +38,11 @@ def test_regions_and_their_cover_are_those_of_scipy(seed):
         assert one.covered(other) == pytest.approx(share)
 
 
-def test_no_object_in_an_empty_mask():
+def test_an_empty_mask_has_no_object():
     assert objects.regions(np.zeros((5, 7), bool), 0) == []
 
 
-def test_lost_and_invented_are_named():
+def test_lost_and_invented_objects_have_places():
     before = np.zeros((40, 60), np.uint8)
     before[5:15, 5:15] = 9  # pedestrian
     after = np.zeros_like(before)
@@ -56,13 +56,12 @@ def test_lost_and_invented_are_named():
     assert not changes["two-wheelers"].seen
 
 
-def test_groups_are_found_by_name():
+def test_groups_become_ids_of_a_palette():
     assert objects.ids(GROUPS["people"], CITYSCAPES) == [11, 12]
     assert objects.ids(GROUPS["people"], CAMVID) == [9]
 
 
-def test_groups_of_ones_own():
-    """Sizes in pixels and as shares; names of another palette."""
+def test_a_table_of_groups_sets_classes_and_sizes():
     before = np.zeros((40, 60), np.uint8)
     before[5:8, 5:8] = 9  # pedestrian
     before[20:30, 40:52] = 8  # car
@@ -86,6 +85,6 @@ def test_groups_of_ones_own():
         ({"a": ["car"], "b": ["sign", "truck"]}, "mine.json: 'car' is in 'a' and in 'b'"),
     ],
 )
-def test_classes_that_no_group_can_have(groups, said):
+def test_unknown_and_repeated_classes_are_refused(groups, said):
     with pytest.raises(InputError, match=said):
         objects.within(table("mine.json", groups), CAMVID)

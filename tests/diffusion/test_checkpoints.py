@@ -1,8 +1,5 @@
-from __future__ import annotations
-
 import dataclasses
 import json
-from pathlib import Path
 
 import pytest
 import torch
@@ -16,7 +13,7 @@ from sempic.errors import ModelError, OutputError
 PROCESS = DiffusionConfig(schedule="cosine", prediction="x0", loss="rescaled_mse")
 
 
-def test_round_trip_keeps_weights_config_and_output(tmp_path: Path) -> None:
+def test_a_checkpoint_keeps_weights_config_and_output(tmp_path):
     model = tiny_unet()
     path = tmp_path / "model.safetensors"
     save_model(path, model.state_dict(), model.config, PROCESS)
@@ -29,7 +26,7 @@ def test_round_trip_keeps_weights_config_and_output(tmp_path: Path) -> None:
     again.train()(*inputs()).sum().backward()  # loaded weights can be trained on
 
 
-def test_half_precision_files_load_as_float32(tmp_path: Path) -> None:
+def test_half_precision_files_load_as_float32(tmp_path):
     model = tiny_unet()
     half = {k: v.half() for k, v in model.state_dict().items()}
     save_model(tmp_path / "half.safetensors", half, model.config, PROCESS)
@@ -37,7 +34,7 @@ def test_half_precision_files_load_as_float32(tmp_path: Path) -> None:
     assert all(p.dtype == torch.float32 for p in again.parameters())
 
 
-def test_files_that_do_not_fit(tmp_path: Path) -> None:
+def test_damaged_and_unfit_files_are_named(tmp_path):
     weights = tiny_unet().state_dict()
     path = tmp_path / "m.safetensors"
     wide = dataclasses.replace(TINY, num_classes=7)
@@ -53,12 +50,12 @@ def test_files_that_do_not_fit(tmp_path: Path) -> None:
     save_file({"a": torch.zeros(1)}, path)
     with pytest.raises(ModelError, match="not the weights of a unet"):
         load_model(path)
-    for said, match in (
+    for about, match in (
         ({"unet": {"width": 3}, "diffusion": {}}, "UNetConfig cannot be read"),
         ({"unet": {}}, "DiffusionConfig cannot be read"),
         (3, "not safetensors of ours"),
     ):
-        save_file({"a": torch.zeros(1)}, path, metadata={"sempic.unet": json.dumps(said)})
+        save_file({"a": torch.zeros(1)}, path, metadata={"sempic.unet": json.dumps(about)})
         with pytest.raises(ModelError, match=match):
             load_model(path)
     path.write_bytes(b"junk")
@@ -70,7 +67,7 @@ def test_files_that_do_not_fit(tmp_path: Path) -> None:
         save_model(tmp_path / "no" / "m.safetensors", weights, TINY, PROCESS)
 
 
-def test_flags_may_say_how_ours_compute_but_not_what_they_are(tmp_path: Path) -> None:
+def test_flags_set_the_precision_but_not_the_shape(tmp_path):
     path = tmp_path / "m.safetensors"
     save_model(path, tiny_unet().state_dict(), TINY, PROCESS)
     same = {"attention_resolutions": "16", "num_channels": "32", "channel_mult": "1,2"}

@@ -1,26 +1,24 @@
 import pytest
+import torch
+from streets import TINY, trained
 
-torch = pytest.importorskip("torch")
-
-from streets import TINY, trained  # noqa: E402
-
-from sempic.diffusion import edm  # noqa: E402
-from sempic.networks.compact import CompactNet, one_hot  # noqa: E402
+from sempic.diffusion import edm
+from sempic.networks.compact import CompactNet, one_hot
 
 
 def void(count, side):
     return one_hot(torch.zeros(count, side, side, dtype=torch.uint8), 11)
 
 
-def test_loss_of_a_known_denoiser():
+def test_the_loss_of_the_wiener_filter_is_one():
     network = CompactNet(TINY)
     residual = torch.randn(64, 3, 16, 16) * TINY.sigma_data
     sigma, noise = torch.full((64,), 0.3), torch.randn(residual.shape)
     loss = edm.loss(network, residual, torch.zeros(64, 3, 4, 4), void(64, 16), sigma, noise)
-    assert loss.mean().item() == pytest.approx(1, rel=0.05)  # EDM's weighting makes it so
+    assert loss.mean().item() == pytest.approx(1, rel=0.05)  # by EDM's weighting
 
 
-def test_levels_fall_from_the_maximum():
+def test_sigmas_fall_from_the_maximum():
     for steps in (1, 2, 4, 8):
         levels = edm.sigmas(steps, 0.8)
         assert len(levels) == steps
@@ -29,7 +27,7 @@ def test_levels_fall_from_the_maximum():
         assert (levels >= edm.SIGMA_MIN).all()
 
 
-def test_only_the_last_step_of_a_sample_learns():
+def test_only_the_last_step_of_a_sample_has_a_gradient():
     coarse = torch.randn(1, 3, 8, 8, requires_grad=True)
     first, second = edm.sample(
         trained(), coarse, void(1, 32), edm.sigmas(2, 0.8), torch.Generator().manual_seed(0)
@@ -39,25 +37,21 @@ def test_only_the_last_step_of_a_sample_learns():
     assert slope.abs().sum() > 0
 
 
-def test_fidelity_reaches_every_step():
+def test_fidelity_changes_every_step():
     torch.manual_seed(1)
     network = CompactNet(TINY)
-    for parameter in network.parameters():  # some begin as nothing
+    for parameter in network.parameters():  # some are zero at first
         parameter.data += 0.1
     coarse = torch.zeros(1, 3, 8, 8)
-    sampled = [
-        list(
-            edm.sample(
-                network, coarse, void(1, 32), edm.sigmas(2, 0.8),
-                torch.Generator().manual_seed(0), fidelity,
-            )
-        )
-        for fidelity in (0.0, 1.0)
-    ]  # fmt: skip
-    assert all((low != high).any() for low, high in zip(*sampled, strict=True))
+
+    def steps(fidelity):
+        generator = torch.Generator().manual_seed(0)
+        return edm.sample(network, coarse, void(1, 32), edm.sigmas(2, 0.8), generator, fidelity)
+
+    assert all((low != high).any() for low, high in zip(steps(0.0), steps(1.0), strict=True))
 
 
-def test_noise_is_as_strong_as_asked():
+def test_strength_scales_the_noise_of_each_pixel():
     network, coarse = trained(), torch.zeros(1, 3, 8, 8)
 
     def painted(strength):
@@ -73,7 +67,7 @@ def test_noise_is_as_strong_as_asked():
     assert (painted(part) != painted(0.0)).any()
 
 
-def test_noise_is_the_generators_or_the_devices():
+def test_noise_is_of_the_generator_or_of_the_global_seed():
     drawn = [
         edm.draw((2, 3), torch.device("cpu"), torch.Generator().manual_seed(5)) for _ in range(2)
     ]

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import shlex
 
 import pytest
@@ -19,7 +17,7 @@ PAPER = """
 """
 
 
-def test_the_papers_flags_are_the_defaults_of_our_configs() -> None:
+def test_the_papers_flags_are_the_defaults_of_our_configs():
     words = PAPER.split()
     flags = {k[2:]: v for k, v in zip(words[::2], words[1::2], strict=True)}
     unet, process = configs_from_flags(flags)
@@ -28,9 +26,9 @@ def test_the_papers_flags_are_the_defaults_of_our_configs() -> None:
     assert configs_from_flags(flags_from_configs(unet, process)) == (unet, process)
 
 
-def test_flags_as_a_shell_takes_them() -> None:
+def test_flags_survive_a_shell():
     for changes in ({}, {"channel_mult": (1, 2)}, {"attention_resolutions": ()}):
-        unet = UNetConfig(**changes)  # type: ignore[arg-type]
+        unet = UNetConfig(**changes)
         line = command_line(flags_from_configs(unet, DiffusionConfig()))
         words = shlex.split(line)
         assert ("--channel_mult" in words) == bool(unet.channel_mult)
@@ -38,7 +36,7 @@ def test_flags_as_a_shell_takes_them() -> None:
         assert configs_from_flags(flags) == (unet, DiffusionConfig())
 
 
-def test_flags_of_every_kind() -> None:
+def test_flags_become_configs_and_wrong_values_are_named():
     unet, process = configs_from_flags(
         {
             "image_size": 64,

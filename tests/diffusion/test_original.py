@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import pickle
 import shlex
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -19,14 +17,11 @@ from sempic.errors import ModelError
 PROCESS = DiffusionConfig(schedule="cosine", prediction="x0", loss="rescaled_mse")
 
 
-def test_original_checkpoints_convert_both_ways(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_original_checkpoints_convert_both_ways(tmp_path, capsys):
     model = tiny_unet()
     flags = command_line(flags_from_configs(model.config, PROCESS))
-    theirs, ours, back = (
-        tmp_path / n for n in ("ema_0.9999_000010.pt", "o.safetensors", "back.pt")
-    )
+    names = ("ema_0.9999_000010.pt", "o.safetensors", "back.pt")
+    theirs, ours, back = (tmp_path / name for name in names)
     torch.save(model.state_dict(), theirs)
     assert cli.main(["train", "convert", str(theirs), str(ours), *shlex.split(flags)]) == 0
     again, process = load_model(ours)
@@ -51,7 +46,7 @@ def test_original_checkpoints_convert_both_ways(
         {"num_classes": 35, "instance_edges": True},
     ],
 )
-def test_the_tensors_of_a_pt_tell_the_shape(tmp_path: Path, changes: dict[str, Any]) -> None:
+def test_the_shape_follows_from_the_tensors_of_a_pt(tmp_path, changes):
     wide = {"num_channels": 64, "num_head_channels": 64, **changes}
     model = tiny_unet(**wide)
     torch.save(model.state_dict(), tmp_path / "model000010.pt")
@@ -62,7 +57,7 @@ def test_the_tensors_of_a_pt_tell_the_shape(tmp_path: Path, changes: dict[str, A
         assert torch.equal(model(*x), again(*x))
 
 
-def test_a_pt_of_something_else_says_so(tmp_path: Path) -> None:
+def test_a_pt_of_another_network_is_named(tmp_path):
     torch.save({"a": torch.zeros(1)}, tmp_path / "other.pt")
     with pytest.raises(ModelError, match=r"other.pt: .*time_embed.0.weight is missing"):
         open_model(tmp_path / "other.pt")
@@ -74,7 +69,7 @@ class Evil:
 
 
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
-def test_foreign_pickles_run_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_foreign_pickles_are_refused_and_run_no_code(tmp_path, capsys):
     (tmp_path / "evil.pt").write_bytes(pickle.dumps(Evil()))
     torch.save({"a": torch.zeros(1), "b": Evil()}, tmp_path / "evil2.pt")
     (tmp_path / "empty.pt").write_bytes(b"")
@@ -85,6 +80,6 @@ def test_foreign_pickles_run_nothing(tmp_path: Path, capsys: pytest.CaptureFixtu
     for name in names:
         with pytest.raises(ModelError, match=name) as caught:
             read_original(tmp_path / name)
-        # PyTorch's own words say how to load such a file all the same
+        # PyTorch's message would tell how to load the file unsafely.
         assert not any(word in str(caught.value).lower() for word in ("weights_only", "trust"))
     assert "unpickled" not in capsys.readouterr().out

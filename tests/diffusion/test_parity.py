@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def parity(folder: Path) -> subprocess.CompletedProcess[str]:
-    """In its own process, since the kernels must be chosen before torch is loaded."""
+    """In a process of its own, because kernels are chosen before torch loads."""
     return subprocess.run(
         [sys.executable, "-m", "benchmarks.parity", str(folder)],
         cwd=ROOT,
@@ -29,14 +29,14 @@ def parity(folder: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_parity_with_the_original(shared: Path) -> None:
+def test_the_network_agrees_with_the_original(shared):
     done = parity(shared / "reference/unet")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "all within the bars" in done.stdout
 
 
-def test_a_wrong_tensor_fails_it(tmp_path: Path) -> None:
-    """Vectors of our own network pass; moved by 3e-4 of their range they do not."""
+def test_a_wrong_tensor_fails_the_comparison(tmp_path):
+    """Vectors of our own network pass; changed by 3e-4 of their range, they fail."""
     model = tiny_unet()
     g = torch.Generator().manual_seed(0)
     io = {
@@ -63,7 +63,7 @@ def test_a_wrong_tensor_fails_it(tmp_path: Path) -> None:
     assert "FAIL" in done.stdout
 
 
-def test_weights_load_unchanged(shared: Path) -> None:
+def test_weights_of_the_original_load_unchanged(shared):
     weights = load_file(shared / "reference/unet/unet32_image64.weights.safetensors")
     config = UNetConfig(image_size=64, num_channels=32, num_res_blocks=1, num_head_channels=16)
     SemanticUNet(config).load_state_dict(weights, strict=True)

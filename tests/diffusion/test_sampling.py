@@ -8,32 +8,24 @@ import torch
 from tiny import inputs, tiny_unet
 from torch import Tensor
 
+from sempic.diffusion import sampling
 from sempic.diffusion.gaussian import Diffusion, DiffusionConfig, make_diffusion
-from sempic.diffusion.sampling import (
-    Denoiser,
-    Step,
-    ddim,
-    ddpm,
-    guided,
-    multistep,
-    paper_start,
-    seeded_noise,
-)
+from sempic.diffusion.sampling import ddim, ddpm, guided, paper_start, seeded_noise
 
 needs_diffusers = pytest.mark.skipif(
     importlib.util.find_spec("diffusers") is None, reason="diffusers is not installed"
 )
 # diffusers hands tensors to numpy in a way that numpy 2 deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-Sampler = Callable[..., Iterator[Step]]
+Sampler = Callable[..., Iterator[sampling.Step]]
 
 
-def dpm(*args: object, **options: object) -> Iterator[Step]:
-    return multistep(*args, solver="dpmsolver++", **options)  # type: ignore[arg-type]
+def dpm(*args: object, **options: object) -> Iterator[sampling.Step]:
+    return sampling.multistep(*args, solver="dpmsolver++", **options)
 
 
-def unipc(*args: object, **options: object) -> Iterator[Step]:
-    return multistep(*args, solver="unipc", **options)  # type: ignore[arg-type]
+def unipc(*args: object, **options: object) -> Iterator[sampling.Step]:
+    return sampling.multistep(*args, solver="unipc", **options)
 
 
 SAMPLERS = [
@@ -44,16 +36,16 @@ SAMPLERS = [
 ]
 
 
-def last(steps: Iterator[Step]) -> Tensor:
+def last(steps: Iterator[sampling.Step]) -> Tensor:
     *_, step = steps
     return step.sample
 
 
 def process(respacing: str, limit: int | None = None, **changes: object) -> Diffusion:
-    return make_diffusion(DiffusionConfig(**changes), respacing, limit)  # type: ignore[arg-type]
+    return make_diffusion(DiffusionConfig(**changes), respacing, limit)
 
 
-def knows(x0: Tensor, diffusion: Diffusion) -> Denoiser:
+def perfect_network(x0: Tensor, diffusion: Diffusion) -> sampling.Denoiser:
     """A network that always sees the same clean picture."""
     position = {t: i for i, t in enumerate(diffusion.timesteps)}
 
@@ -64,7 +56,7 @@ def knows(x0: Tensor, diffusion: Diffusion) -> Denoiser:
     return denoise
 
 
-def unit_gaussian(scale: float, diffusion: Diffusion) -> Denoiser:
+def gaussian_network(scale: float, diffusion: Diffusion) -> sampling.Denoiser:
     """The ideal network for pictures of independent N(0, scale²) pixels."""
     a = torch.tensor(diffusion.alphas_cumprod)
     position = {t: i for i, t in enumerate(diffusion.timesteps)}
@@ -78,21 +70,19 @@ def unit_gaussian(scale: float, diffusion: Diffusion) -> Denoiser:
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 @pytest.mark.parametrize(("respacing", "limit"), [("10", None), ("20", 200), ("ddim25", None)])
-def test_a_network_that_knows_the_picture_gives_it(
-    sampler: Sampler, respacing: str, limit: int | None
-) -> None:
+def test_a_perfect_network_gives_its_picture(sampler, respacing, limit):
     diffusion = process(respacing, limit)
     g = torch.Generator().manual_seed(0)
     x0 = torch.rand(2, 3, 4, 6, generator=g) * 2 - 1
     start = torch.randn(2, 3, 4, 6, generator=g)
-    steps = list(sampler(diffusion, knows(x0, diffusion), start))
+    steps = list(sampler(diffusion, perfect_network(x0, diffusion), start))
     last_step = 0 if sampler in (ddpm, ddim) else 1
     assert [s.i for s in steps] == list(range(len(diffusion) - 1, last_step - 1, -1))
     torch.testing.assert_close(steps[-1].sample, x0, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("sampler", [ddim, *SAMPLERS[2:]])
-def test_deterministic_samplers_solve_the_probability_flow(sampler: Sampler) -> None:
+def test_deterministic_samplers_solve_the_probability_flow(sampler):
     """For Gaussian data the ODE keeps each x at its quantile: x_0 = x_T · scale / std_T."""
     scale, x = 0.5, torch.full((1, 3, 2, 2), 1.3)
     errors = []
@@ -100,19 +90,19 @@ def test_deterministic_samplers_solve_the_probability_flow(sampler: Sampler) -> 
         diffusion = process(respacing, 600, variance="fixed_small")
         a = float(diffusion.alphas_cumprod[-1])
         exact = 1.3 * scale / (a * scale**2 + 1 - a) ** 0.5
-        got = last(sampler(diffusion, unit_gaussian(scale, diffusion), x, clip=False))
+        got = last(sampler(diffusion, gaussian_network(scale, diffusion), x, clip=False))
         errors.append(abs(float(got.mean()) - exact))
     assert errors[1] < 0.02
     assert errors[1] < errors[0]
 
 
 @needs_diffusers
-def test_second_order_beats_first() -> None:
+def test_second_order_solvers_beat_ddim():
     scale, x = 0.5, torch.full((1, 3, 2, 2), 1.3)
     diffusion = process("30", 600, variance="fixed_small")
     a = float(diffusion.alphas_cumprod[-1])
     exact = 1.3 * scale / (a * scale**2 + 1 - a) ** 0.5
-    network = unit_gaussian(scale, diffusion)
+    network = gaussian_network(scale, diffusion)
     error = {
         s: abs(float(last(s(diffusion, network, x, clip=False)).mean()) - exact)
         for s in (ddim, dpm, unipc)
@@ -121,7 +111,7 @@ def test_second_order_beats_first() -> None:
     assert error[unipc] < error[ddim] / 5
 
 
-def test_ddim_at_eta_0_draws_no_noise_and_repeats() -> None:
+def test_ddim_at_eta_0_draws_no_noise_and_repeats():
     model = tiny_unet()
     _, _, coarse, condition = inputs()
     start = paper_start(coarse, (16, 24))
@@ -137,8 +127,8 @@ def test_ddim_at_eta_0_draws_no_noise_and_repeats() -> None:
     assert not torch.equal(runs[0], other)
 
 
-def test_ddim_at_eta_1_is_ddpm_with_the_posterior_variance() -> None:
-    """Song et al. 2021, §4.1: the same mean and variance, so the same noises give the same."""
+def test_ddim_at_eta_1_is_ddpm_with_the_posterior_variance():
+    """Song et al. 2021, §4.1: mean and variance agree, so the same noise gives the same sample."""
     diffusion = process("6", variance="fixed_small")
     model = tiny_unet(learn_sigma=False)
     x, _, coarse, condition = inputs()
@@ -146,11 +136,11 @@ def test_ddim_at_eta_1_is_ddpm_with_the_posterior_variance() -> None:
     outs = []
     for sampler, options in ((ddpm, {}), (ddim, {"eta": 1.0})):
         noise = seeded_noise(torch.Generator().manual_seed(3))
-        outs.append(last(sampler(diffusion, network, x, noise=noise, **options)))  # type: ignore[arg-type]
+        outs.append(last(sampler(diffusion, network, x, noise=noise, **options)))
     torch.testing.assert_close(*outs, atol=1e-3, rtol=1e-3)
 
 
-def test_seeds_decide_the_sample() -> None:
+def test_the_seed_determines_the_sample():
     diffusion = process("20", 200)
     model = tiny_unet()
     _, _, coarse, condition = inputs()
@@ -164,7 +154,7 @@ def test_seeds_decide_the_sample() -> None:
     assert not torch.equal(a, c)
 
 
-def test_guidance_moves_epsilon_away_from_the_null_condition() -> None:
+def test_guidance_moves_epsilon_away_from_the_null_condition():
     model = tiny_unet()
     x, t, coarse, condition = inputs()
     with torch.no_grad():
@@ -177,7 +167,7 @@ def test_guidance_moves_epsilon_away_from_the_null_condition() -> None:
             assert torch.equal(guided(model, coarse, condition, none)(x, t), cond)
 
 
-def test_both_branches_of_guidance_in_one_pass() -> None:
+def test_guidance_in_one_pass_equals_two_passes():
     model = tiny_unet()
     x, t, coarse, condition = inputs()
     batches: list[int] = []
@@ -191,7 +181,7 @@ def test_both_branches_of_guidance_in_one_pass() -> None:
     torch.testing.assert_close(*outs)
 
 
-def test_a_pictures_noise_does_not_depend_on_its_batch() -> None:
+def test_a_pictures_noise_does_not_depend_on_its_batch():
     def noise(*seeds: int) -> Tensor:
         draw = seeded_noise(*(torch.Generator().manual_seed(seed) for seed in seeds))
         shape = (len(seeds), 3, 4, 5)
@@ -202,6 +192,6 @@ def test_a_pictures_noise_does_not_depend_on_its_batch() -> None:
         assert torch.equal(together[:, k : k + 1], noise(seed))
 
 
-def test_the_papers_start_is_the_upsampled_coarse_picture() -> None:
+def test_the_papers_start_is_the_upsampled_coarse_picture():
     coarse = torch.tensor([[[[0.0, 1.0]]]])
     assert paper_start(coarse, (1, 4)).flatten().tolist() == [0, 0.25, 0.75, 1]

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -24,29 +22,29 @@ from sempic.errors import ModelError
         ("100", 100, [0, 10, 20, 30, 40, 50, 61, 71, 81, 91]),
     ],
 )
-def test_known_maps(respacing: str, limit: int | None, expected: list[int]) -> None:
+def test_respacing_gives_the_known_timesteps(respacing, limit, expected):
     assert list(respaced_timesteps(1000, respacing, limit)) == expected
 
 
-def test_sections_are_spread_each_by_itself() -> None:
+def test_each_section_is_spread_by_itself():
     kept = respaced_timesteps(300, "10,15,20")
     assert len(kept) == 45
     assert [sum(a <= t < a + 100 for t in kept) for a in (0, 100, 200)] == [10, 15, 20]
     assert {0, 99, 100, 199, 200, 299} <= set(kept)
 
 
-def test_the_papers_run_has_twenty_steps() -> None:
+def test_the_papers_run_has_twenty_steps():
     assert len(respaced_timesteps(1000, "100", 200)) == 20
 
 
-def test_the_limit_is_inclusive() -> None:
+def test_the_limit_is_inclusive():
     assert respaced_timesteps(1000, "ddim25", 200)[-1] == 200
     assert respaced_timesteps(1000, "ddim25", 199)[-1] == 160
     assert respaced_timesteps(10) == tuple(range(10))
 
 
 @given(st.integers(1, 60), st.lists(st.integers(1, 12), min_size=1, max_size=4))
-def test_maps_rise_and_stay_inside(steps: int, counts: list[int]) -> None:
+def test_timesteps_rise_and_stay_inside(steps, counts):
     respacing = ",".join(map(str, counts))
     try:
         kept = respaced_timesteps(steps, respacing)
@@ -62,23 +60,23 @@ def test_maps_rise_and_stay_inside(steps: int, counts: list[int]) -> None:
 @pytest.mark.parametrize(
     "respacing", ["ddim999", "ddim0", "1001", "600,600", "x", "10,", "-3", "ddim", "0"]
 )
-def test_strings_that_cannot_be_met(respacing: str) -> None:
+def test_impossible_respacings_are_refused(respacing):
     with pytest.raises(ModelError):
         respaced_timesteps(1000, respacing)
 
 
-def test_a_limit_that_leaves_nothing() -> None:
+def test_a_limit_that_leaves_no_timestep_is_refused():
     with pytest.raises(ModelError, match="leave none"):
         respaced_timesteps(1000, "", -1)
 
 
-def test_uniform_sampler_weighs_all_alike() -> None:
+def test_the_uniform_sampler_weighs_all_alike():
     t, weights = UniformSampler(10).draw(4000, np.random.default_rng(0))
     assert weights.tolist() == [1.0] * 4000
     assert np.bincount(t.numpy(), minlength=10).min() > 300
 
 
-def test_loss_aware_sampler() -> None:
+def test_the_loss_aware_sampler_follows_the_last_losses():
     sampler = LossSecondMomentSampler(4, history=3, uniform_share=0.1)
     t, weights = sampler.draw(8, np.random.default_rng(0))
     assert (weights == 1).all()  # not warm yet

@@ -1,7 +1,7 @@
 from sempic.evaluation import charts
 
 
-def test_charts():
+def test_charts_draw_curves_points_ticks_and_bars():
     curve = charts.Curve(codec="sempic", title="<ours>", points=[(0.1, 0.5), (0.2, 0.55)])
     panel = charts.Panel(title="mIoU", better="up", curves=[curve], ceiling=0.6)
     svg = charts.figure([panel, panel, panel])

@@ -1,4 +1,4 @@
-"""Other codecs, and ours beside them."""
+"""The codecs of a benchmark: others and ours."""
 
 import os
 import sys
@@ -18,7 +18,7 @@ from sempic.palette import PALETTES
 OTHERS = [n for n in codecs.NAMES if not n.startswith(("sempic", "coarse"))]
 
 
-def load(name):
+def load_or_skip(name):
     try:
         return codecs.load(name, effort="fast")
     except SempicError as error:
@@ -26,8 +26,8 @@ def load(name):
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_codecs(name):
-    codec = load(name)
+def test_finer_settings_cost_more_and_show_more(name):
+    codec = load_or_skip(name)
     picture = street(71, 85)[0]
     at = len(codec.settings) // 4, 3 * len(codec.settings) // 4
     low, high = (codec.encode(picture, codec.settings[i]) for i in at)
@@ -37,20 +37,20 @@ def test_codecs(name):
     assert 18 < metrics.psnr(picture, decoded[0]) < metrics.psnr(picture, decoded[1])
     assert metrics.psnr(picture, decoded[1]) > 26
     assert codec.version
-    if hasattr(os, "sched_getscheduler"):  # SVT-AV1 would make us a real-time process
+    if hasattr(os, "sched_getscheduler"):  # SVT-AV1 can make its process real-time
         threads = [int(t) for t in os.listdir("/proc/self/task")] if sys.platform == "linux" else []
         assert {os.sched_getscheduler(t) for t in [0, *threads]} <= {os.SCHED_OTHER, os.SCHED_BATCH}
 
 
 @pytest.mark.parametrize("name", codecs.NAMES)
-def test_effort_is_part_of_what_is_cached(name):
-    load(name)
+def test_effort_is_part_of_the_version(name):
+    load_or_skip(name)
     versions = [codecs.load(name, effort=effort).version for effort in codecs.EFFORTS]
     same = name in ("jpeg", "jpeg2000", "bpg", "bpg444", "sempic", "coarse", "coarse+esrgan")
     assert (versions[0] == versions[1]) == same
 
 
-def test_coarse_is_enlarged_to_the_pixel():
+def test_coarse_is_enlarged_without_a_shift():
     codec = codecs.load("coarse")
     ramp = np.tile(np.linspace(30, 220, 84).astype(np.uint8)[:, None], (60, 1, 3))
     decoded = codec.decode(codec.encode(ramp.reshape(60, 84, 3), 20), 84, 60)
@@ -58,13 +58,13 @@ def test_coarse_is_enlarged_to_the_pixel():
 
 
 @pytest.mark.parametrize("name", ["vvc", "sempic@", "sempic+labels", ""])
-def test_unknown_codecs(name):
+def test_unknown_codecs_are_refused(name):
     with pytest.raises(InputError, match="is not one of"):
         codecs.load(name)
 
 
 @needs_models
-def test_ours_with_less_of_a_map():
+def test_variants_of_ours_send_less_of_the_map():
     picture, labels = street(64, 96)
     sent = {}
     for name in ("sempic", "sempic+void", "sempic+none", "sempic@2+human"):
@@ -77,32 +77,30 @@ def test_ours_with_less_of_a_map():
     assert (void.labels == PALETTES[void.palette].void).all()
     assert sent["sempic+none"].labels is None
     assert (sent["sempic@2+human"].labels == labels).all()
-    for name, scene in sent.items():  # without a map it is finer
+    for name, scene in sent.items():  # without a map, the coarse picture is finer
         alike = (scene.coarse.y == sent["sempic"].coarse.y).all()
         assert alike == (name != "sempic+none")
 
 
-def test_a_prior_of_ones_own_is_used_and_part_of_what_is_cached(tmp_path, monkeypatch):
+def test_a_prior_is_used_and_part_of_the_version(tmp_path, monkeypatch):
     monkeypatch.setattr(api.Codec, "segmenter", FakeSegmenter())
     picture, labels = street(64, 96)
     path = str(write_prior(tmp_path / "mine.npz", PALETTES[1], labels))
-    plain, mine = (
-        codecs.load("sempic+human"),
-        codecs.load("sempic+human", models=Models(prior=path)),
-    )
+    plain = codecs.load("sempic+human")
+    mine = codecs.load("sempic+human", models=Models(prior=path))
     assert plain.version != mine.version
     sizes = [sempic.info(c.encode(picture, 5, labels))["chunks"]["labels"] for c in (plain, mine)]
     assert sizes[0] > sizes[1]
 
 
-def test_void_needs_a_palette_that_has_it(monkeypatch):
+def test_void_needs_a_palette_with_void(monkeypatch):
     monkeypatch.setattr(FakeSegmenter, "palette", 0)
     monkeypatch.setattr(api.Codec, "segmenter", FakeSegmenter())
     with pytest.raises(InputError, match="indices has no void"):
         codecs.load("sempic+void").encode(street()[0], 5)
 
 
-def test_a_new_competitor_is_an_entry(monkeypatch):
+def test_a_new_competitor_needs_only_an_entry(monkeypatch):
     jpeg = codecs.COMPETITORS["jpeg"]
     monkeypatch.setitem(codecs.COMPETITORS, "mine", jpeg)
     assert codecs.load("mine").title == "JPEG, progressive"

@@ -3,34 +3,36 @@ import warnings
 
 import PIL.Image
 import pytest
-from conftest import FakeReceiver, FakeSegmenter, street
+from conftest import FakeSegmenter, street
 from priors import write_prior
 
 import sempic
-from sempic import api, cli, coarse, segment
+from sempic import cli, coarse, segment
 
 
 @pytest.fixture
-def versions(tmp_path, monkeypatch):
+def versions(place, monkeypatch):
+    """A folder with an original, its label map and three versions of the picture."""
     monkeypatch.setattr(segment, "load", lambda spec, **_: FakeSegmenter())
-    monkeypatch.setattr(api.Codec, "segmenter", FakeSegmenter())
-    monkeypatch.setattr(api.Codec, "receiver", FakeReceiver())
-    monkeypatch.chdir(tmp_path)
     picture, labels = street(48, 64)
     PIL.Image.fromarray(picture).save("original.png")
     PIL.Image.fromarray(labels).save("labels.png")
     PIL.Image.fromarray(picture).save("a.webp", quality=50)
     PIL.Image.fromarray(255 - picture).save("<b>.png")
-    (tmp_path / "c.sempic").write_bytes(sempic.encode(picture, labels=labels))
-    return tmp_path
+    (place / "c.sempic").write_bytes(sempic.encode(picture, labels=labels))
+    return place
 
 
-def test_compare(versions, capsys):
+def compare(*words, metrics="psnr"):
+    return cli.main(["compare", "original.png", *words, "--metrics", metrics])
+
+
+def test_figures_and_page_have_every_version(versions, capsys):
     small = street(48, 64)[0]
     (versions / "d.bpg").write_bytes(coarse.bpg.encode(coarse.from_rgb(small)))
     names = ["a.webp", "<b>.png", "c.sempic", "d.bpg"]
-    common = ["--metrics", "psnr,miou", "--labels", "labels.png"]
-    assert cli.main(["compare", "original.png", *names, *common, "--json"]) == 0
+    words = [*names, "--labels", "labels.png"]
+    assert compare(*words, "--json", metrics="psnr,miou") == 0
     found = {line["path"]: line for line in json.loads(capsys.readouterr().out)}
     assert list(found) == names
     size = (versions / "a.webp").stat().st_size
@@ -43,53 +45,49 @@ def test_compare(versions, capsys):
     assert page.count("data:image/webp;base64,") == 5
     assert "&lt;b&gt;.png" in page
     assert "<b>.png" not in page
-    assert cli.main(["compare", "original.png", *names, *common]) == 0
+    assert compare(*words, metrics="psnr,miou") == 0
     assert f"{found['a.webp']['psnr']:.2f}" in capsys.readouterr().out
 
 
-def test_a_stream_that_needs_a_prior(versions, capsys):
+def test_a_stream_of_a_prior_needs_this_prior(versions, capsys):
     picture, labels = street(48, 64)
     prior = write_prior(versions / "mine.npz", sempic.PALETTES[1], labels)
     stream = sempic.Codec(prior=prior).encode(picture, labels=labels)
     (versions / "c.sempic").write_bytes(stream)
-    words = ["compare", "original.png", "c.sempic", "--metrics", "psnr"]
-    assert cli.main([*words, "--prior", "mine.npz"]) == 0
-    assert cli.main(words) == 2
+    assert compare("c.sempic", "--prior", "mine.npz") == 0
+    assert compare("c.sempic") == 2
     assert "c.sempic: the label map needs a prior" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["original.png", "a.webp", "labels.png", "link"])
-def test_the_page_replaces_nothing_that_is_read(versions, capsys, name):
+def test_the_page_replaces_no_input(versions, capsys, name):
     (versions / "link").symlink_to("a.webp")
     before = (versions / name).read_bytes()
-    inputs = ["original.png", "a.webp", "--labels", "labels.png", "--metrics", "psnr"]
-    assert cli.main(["compare", *inputs, "-o", name]) == 2
+    assert compare("a.webp", "--labels", "labels.png", "-o", name) == 2
     assert "would be replaced" in capsys.readouterr().err
     assert (versions / name).read_bytes() == before
 
 
-def test_what_a_picture_loses_is_said_in_one_line(versions, capsys):
-    """And not as Python prints warnings, with a line of the program."""
+def test_a_warning_is_printed_in_one_line(versions, capsys):
     PIL.Image.new("RGBA", (64, 48)).save("clear.png")
     with warnings.catch_warnings():
         warnings.simplefilter("default")
-        assert cli.main(["compare", "original.png", "clear.png", "--metrics", "psnr"]) == 0
+        assert compare("clear.png") == 0
     note = "sempic: transparency is laid over white; a .sempic file has none\n"
     assert capsys.readouterr().err == note
 
 
-def test_compare_says_which_file_does_not_fit(versions, capsys):
+def test_a_file_that_does_not_fit_is_named(versions, capsys):
     PIL.Image.new("RGB", (9, 9)).save("small.png")
-    assert cli.main(["compare", "original.png", "small.png", "--metrics", "psnr"]) == 2
+    assert compare("small.png") == 2
     assert "small.png: a picture of 9×9 against one of 64×48" in capsys.readouterr().err
     (versions / "c.sempic").write_bytes(b"nothing")
-    assert cli.main(["compare", "original.png", "c.sempic", "--metrics", "psnr"]) == 2
+    assert compare("c.sempic") == 2
     assert "c.sempic" in capsys.readouterr().err
     assert not (versions / "compare.html").exists()
 
 
 def test_a_page_that_cannot_be_written_is_named(versions, capsys):
     (versions / "page").mkdir()
-    words = ["compare", "original.png", "a.webp", "--metrics", "psnr", "-o", "page"]
-    assert cli.main(words) == 2
+    assert compare("a.webp", "-o", "page") == 2
     assert capsys.readouterr().err == "sempic: page: cannot write: Is a directory\n"

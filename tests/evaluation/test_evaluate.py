@@ -1,4 +1,4 @@
-"""`sempic evaluate`: a folder of results in, one row of figures out."""
+"""`sempic evaluate`: the figures of a folder of results."""
 
 import json
 from pathlib import Path
@@ -16,6 +16,11 @@ from sempic.evaluation.measure import Measure, Settings
 from sempic.palette import CITYSCAPES, CITYSCAPES_FULL
 
 SIZE = (48, 64)
+PIXELS = SIZE[0] * SIZE[1]
+
+
+def write_stream(path, labels, palette=1):
+    path.write_bytes(sempic.pack(width=SIZE[1], height=SIZE[0], labels=labels, palette=palette))
 
 
 @pytest.fixture
@@ -31,9 +36,7 @@ def results(tmp_path, monkeypatch):
         PIL.Image.fromarray(picture).save(f"images/{i}.png")
         PIL.Image.fromarray(labels).save(f"labels/{i}.png")
         PIL.Image.fromarray(noisy).save(f"samples/{i}.png")
-        (tmp_path / f"sempic/{i}.sempic").write_bytes(
-            sempic.pack(width=SIZE[1], height=SIZE[0], labels=labels, palette=1)
-        )
+        write_stream(tmp_path / f"sempic/{i}.sempic", labels)
     return tmp_path
 
 
@@ -43,14 +46,19 @@ def evaluate(capsys, *arguments):
     return code, out, err
 
 
-def test_figures(results, capsys):
-    code, out, err = evaluate(capsys, "--json")
+def figures(capsys, *arguments):
+    """The JSON of an evaluation that succeeds."""
+    code, out, err = evaluate(capsys, "--json", *arguments)
     assert code == 0, err
-    found = json.loads(out)
+    return json.loads(out)
+
+
+def test_figures_are_means_over_the_pictures(results, capsys):
+    found = figures(capsys)
     samples = found["samples"]
     sizes = [p.stat().st_size for p in (results / "sempic").iterdir()]
-    assert samples["bpp"] == pytest.approx(8 * np.mean(sizes) / (SIZE[0] * SIZE[1]))
-    assert samples["agreement"] == 1  # the stand-in sees the same in every picture
+    assert samples["bpp"] == pytest.approx(8 * np.mean(sizes) / PIXELS)
+    assert samples["agreement"] == 1  # the stand-in predicts the same map for every picture
     assert samples["miou"] == found["originals"]["miou"]
     assert samples["miou_ci"][0] <= samples["miou"] <= samples["miou_ci"][1]
     assert [p["name"] for p in found["pictures"]] == ["0", "1", "2"]
@@ -63,45 +71,35 @@ def test_figures(results, capsys):
     assert samples["pixel_accuracy"] == pytest.approx((truth == guess).mean())
 
 
-def test_folders_within_are_looked_into(results, capsys):
-    """As `sempic sample` writes them of nested data, where names repeat."""
-    code, flat, _ = evaluate(capsys, "--json")
-    assert code == 0
+def test_subfolders_are_evaluated_as_well(results, capsys):
+    """`sempic sample` writes subfolders for nested data, where names repeat."""
+    flat = figures(capsys)
     for kind in ("images", "labels", "samples", "sempic"):
         for index, name in enumerate(("bonn/1", "bonn/2", "ulm/1")):
             (old,) = (results / kind).glob(f"{index}.*")
             new = results / kind / f"{name}{old.suffix}"
             new.parent.mkdir(exist_ok=True)
             old.rename(new)
-    code, nested, err = evaluate(capsys, "--json")
-    assert code == 0, err
-    found = json.loads(nested)
-    assert [p.pop("name") for p in found["pictures"]] == ["bonn/1", "bonn/2", "ulm/1"]
-    flat = json.loads(flat)
+    nested = figures(capsys)
+    assert [p.pop("name") for p in nested["pictures"]] == ["bonn/1", "bonn/2", "ulm/1"]
     assert [p.pop("name") for p in flat["pictures"]] == ["0", "1", "2"]
-    assert found == flat
+    assert nested == flat
 
 
-def test_a_file_in_a_folder_is_not_of_the_sample_beside_it(results, capsys):
-    """Both are called 0, and have other sizes."""
+def test_files_of_one_name_in_different_subfolders_are_kept_apart(results, capsys):
     for kind in ("images", "labels", "samples", "sempic"):
         (old,) = (results / kind).glob("1.*")
         (results / kind / "bonn").mkdir()
         old.rename(results / kind / f"bonn/0{old.suffix}")
-    Path("sempic/bonn/0.sempic").write_bytes(
-        sempic.pack(width=SIZE[1], height=SIZE[0], labels=np.zeros(SIZE, np.uint8), palette=1)
-    )
-    code, out, err = evaluate(capsys, "--json")
-    assert code == 0, err
-    pixels = SIZE[0] * SIZE[1]
-    for each in json.loads(out)["pictures"]:
-        size = Path(f"sempic/{each['name']}.sempic").stat().st_size
-        assert each["bpp"] == pytest.approx(8 * size / pixels)
+    write_stream(results / "sempic/bonn/0.sempic", np.zeros(SIZE, np.uint8))  # of another size
+    for picture in figures(capsys)["pictures"]:
+        size = Path(f"sempic/{picture['name']}.sempic").stat().st_size
+        assert picture["bpp"] == pytest.approx(8 * size / PIXELS)
     Path("sempic/0.sempic").unlink()
     assert evaluate(capsys) == (2, "", "sempic: .: no 0.sempic, but other .sempic files\n")
 
 
-def test_what_has_no_mean_is_said(results, capsys):
+def test_an_infinite_psnr_has_no_mean_and_is_reported(results, capsys):
     (results / "samples/1.png").write_bytes((results / "images/1.png").read_bytes())
     code, out, err = evaluate(capsys)
     assert code == 0
@@ -109,7 +107,7 @@ def test_what_has_no_mean_is_said(results, capsys):
     assert "sempic: no PSNR, dB: 1 of 3 samples have none, as they are the same as" in err
 
 
-def test_lines(results, capsys):
+def test_the_text_output_has_every_figure(results, capsys):
     code, out, _ = evaluate(capsys)
     assert code == 0
     assert out.startswith("3 pictures\n")
@@ -123,8 +121,7 @@ def test_bpg_and_flif_count_together(results, capsys):
     for i in range(3):
         (results / f"{i}.bpg").write_bytes(bytes(500))
         (results / f"labels/{i}.flif").write_bytes(bytes(1000))
-    found = json.loads(evaluate(capsys, "--json")[1])
-    assert found["samples"]["bpp"] == pytest.approx(8 * 1500 / (SIZE[0] * SIZE[1]))
+    assert figures(capsys)["samples"]["bpp"] == pytest.approx(8 * 1500 / PIXELS)
     (results / "labels/1.flif").unlink()
     code, out, err = evaluate(capsys)
     assert code == 2
@@ -132,12 +129,12 @@ def test_bpg_and_flif_count_together(results, capsys):
     assert "1.flif" in err.strip().splitlines()[-1]
 
 
-def test_without_labels_and_files(results, capsys):
+def test_without_labels_and_streams_there_is_no_miou_and_no_bpp(results, capsys):
     for kind in ("labels", "sempic"):
         for path in (results / kind).iterdir():
             path.unlink()
         (results / kind).rmdir()
-    found = json.loads(evaluate(capsys, "--json")[1])["samples"]
+    found = figures(capsys)["samples"]
     assert "miou" not in found
     assert "bpp" not in found
     assert found["agreement"] == 1
@@ -151,7 +148,7 @@ def test_without_labels_and_files(results, capsys):
         ("sempic/1.sempic", "no 1.sempic"),
     ],
 )
-def test_what_is_missing_is_named(results, capsys, broken, message):
+def test_a_missing_file_is_named(results, capsys, broken, message):
     (results / broken).unlink()
     code, out, err = evaluate(capsys)
     assert code == 2
@@ -159,7 +156,7 @@ def test_what_is_missing_is_named(results, capsys, broken, message):
     assert message in err
 
 
-def test_a_stream_that_nothing_was_decoded_from_has_no_rate(results, capsys):
+def test_a_damaged_stream_is_named(results, capsys):
     stream = results / "sempic/1.sempic"
     stream.write_bytes(stream.read_bytes()[:-5])
     code, out, err = evaluate(capsys)
@@ -168,7 +165,7 @@ def test_a_stream_that_nothing_was_decoded_from_has_no_rate(results, capsys):
 
 
 @pytest.mark.parametrize("kind", ["images", "labels", "samples"])
-def test_two_pictures_of_one_name_are_an_error(results, capsys, kind):
+def test_two_pictures_of_one_name_are_refused(results, capsys, kind):
     PIL.Image.open(f"{kind}/1.png").save(f"{kind}/1.bmp")
     code, out, err = evaluate(capsys)
     assert (code, out) == (2, "")
@@ -176,7 +173,7 @@ def test_two_pictures_of_one_name_are_an_error(results, capsys, kind):
     assert "1.bmp have the same name" in err
 
 
-def test_what_does_not_fit_is_named(results, capsys):
+def test_wrong_sizes_pictures_and_options_are_named(results, capsys):
     PIL.Image.new("RGB", (20, 20)).save("samples/2.png")
     code, _, err = evaluate(capsys)
     assert code == 2
@@ -190,14 +187,14 @@ def test_what_does_not_fit_is_named(results, capsys):
 
 
 def as_the_original_writes(labels):
-    """torchvision's save_image of id / 35, as image_sample.py calls it; 255 is void."""
+    """A label map as image_sample.py saves it: grey of id / 35; 255 is void."""
     level = np.floor(np.clip(labels / np.float32(35), 0, 1) * 255 + 0.5).astype(np.uint8)
     return PIL.Image.fromarray(np.repeat(level[..., None], 3, -1))
 
 
 @pytest.fixture
 def cityscapes(results):
-    """A Result/ of the authors' code: grey maps of trainIds, .bpg and .flif, no .sempic."""
+    """A Result folder of the authors' code: grey maps of trainIds, .bpg and .flif, no .sempic."""
     for path in (results / "sempic").iterdir():
         path.unlink()
     (results / "compressed").mkdir()
@@ -223,30 +220,28 @@ def expected_miou(truth, guess):
     return np.mean(scores)
 
 
-def test_what_a_judge_of_other_classes_cannot_tell_is_said(cityscapes, capsys):
+def test_a_judge_of_other_classes_gives_no_miou_and_a_warning(cityscapes, capsys):
     code, out, err = evaluate(capsys, "--json")
     assert code == 0
     found = json.loads(out)["samples"]
-    assert found["bpp"] == pytest.approx(8 * 1500 / (SIZE[0] * SIZE[1]))
+    assert found["bpp"] == pytest.approx(8 * 1500 / PIXELS)
     assert {"psnr", "agreement"} <= found.keys()
     assert "miou" not in found
     assert "palette cityscapes, the judge knows camvid" in err.replace("\n", " ")
 
 
-def test_predictions_of_another_segmenter(cityscapes, capsys):
+def test_predictions_replace_the_judge(cityscapes, capsys):
     results, truth, guess = cityscapes
-    code, out, err = evaluate(capsys, "--json", "--predictions", "sem_generated")
-    assert code == 0, err
-    found = json.loads(out)
+    found = figures(capsys, "--predictions", "sem_generated")
     assert found["samples"]["miou"] == pytest.approx(expected_miou(truth, guess))
     assert "agreement" not in found["samples"]
     assert found["judge"] == "sem_generated"
     assert "IoU terrain" in evaluate(capsys, "--predictions", "sem_generated")[1]
-    for i in range(3):  # indices, and another size, as well
+    for i in range(3):  # maps of ids and of another size
         path = results / f"sem_generated/{i}.png"
         path.unlink()
         PIL.Image.fromarray(guess[i]).resize((128, 96), 0).save(path.with_stem(f"{i}_color"))
-    again = json.loads(evaluate(capsys, "--json", "--predictions", "sem_generated")[1])
+    again = figures(capsys, "--predictions", "sem_generated")
     assert again["samples"]["miou"] == found["samples"]["miou"]
     (results / "sem_generated/1_color.png").unlink()
     assert "no prediction 1" in evaluate(capsys, "--predictions", "sem_generated")[2]
@@ -258,27 +253,26 @@ def test_predictions_of_another_segmenter(cityscapes, capsys):
 
 def test_label_ids_are_judged_as_train_ids(cityscapes, capsys):
     _, truth, guess = cityscapes
-    numbers = [CITYSCAPES_FULL.classes.index(name) for name in CITYSCAPES.classes[:19]]
     table = np.zeros(256, np.uint8)
-    table[:19] = numbers
+    table[:19] = [CITYSCAPES_FULL.classes.index(name) for name in CITYSCAPES.classes[:19]]
     for i in range(3):
         as_the_original_writes(table[truth[i]]).save(f"labels/{i}.png")
-    arguments = ("--json", "--predictions", "sem_generated", "--palette", "cityscapes-labelids")
-    found = json.loads(evaluate(capsys, *arguments)[1])["samples"]
+    arguments = ("--predictions", "sem_generated", "--palette", "cityscapes-labelids")
+    found = figures(capsys, *arguments)["samples"]
     assert found["miou"] == pytest.approx(expected_miou(truth, guess))
 
 
-def test_a_rate_without_labels_is_said(cityscapes, capsys):
+def test_a_rate_without_labels_is_reported(cityscapes, capsys):
     for i in range(3):
         (cityscapes[0] / f"labels/{i}.flif").unlink()
     code, out, err = evaluate(capsys, "--json")
     assert code == 0
-    assert json.loads(out)["samples"]["bpp"] == pytest.approx(8 * 500 / (SIZE[0] * SIZE[1]))
+    assert json.loads(out)["samples"]["bpp"] == pytest.approx(8 * 500 / PIXELS)
     assert "bpp is that of the coarse pictures alone" in err
 
 
-def test_own_classes(results, monkeypatch, capsys):
-    """Ids of no known palette, from judge and people; void is 255, or all from --num_classes on."""
+def test_ids_without_a_palette_are_evaluated(results, monkeypatch, capsys):
+    """Void is 255, or every id from --num_classes on."""
     judge = FakeSegmenter()
     judge.palette = 0
     monkeypatch.setattr(segment, "load", lambda spec, **_: judge)
@@ -288,9 +282,7 @@ def test_own_classes(results, monkeypatch, capsys):
         labels = np.where(labels == 8, 5, np.where(labels == 3, 3, 0)).astype(np.uint8)
         truth.append(labels)
         PIL.Image.fromarray(labels).save(f"labels/{i}.png")
-        (results / f"sempic/{i}.sempic").write_bytes(
-            sempic.pack(width=SIZE[1], height=SIZE[0], labels=labels, palette=0)
-        )
+        write_stream(results / f"sempic/{i}.sempic", labels, palette=0)
     truth = np.stack(truth)
     guess = np.zeros_like(truth)
     guess[:, SIZE[0] // 2 :] = 3
@@ -303,22 +295,20 @@ def test_own_classes(results, monkeypatch, capsys):
         ((), truth < 255, (0, 3, 5)),
         (("--num_classes", "5"), truth < 5, (0, 3)),
     ):
-        code, out, err = evaluate(capsys, "--json", *arguments)
-        assert code == 0, err
         expected = np.mean([iou(number, known) for number in classes])
-        assert json.loads(out)["samples"]["miou"] == pytest.approx(expected)
+        assert figures(capsys, *arguments)["samples"]["miou"] == pytest.approx(expected)
     lines = evaluate(capsys)[1].splitlines()
     assert [line.split()[1] for line in lines if "IoU " in line and "mIoU" not in line] == [
         "0", "3", "5",
     ]  # fmt: skip
 
 
-def test_no_such_folder(capsys):
+def test_a_missing_folder_is_named(capsys):
     assert cli.main(["evaluate", "nowhere", "--metrics", "psnr"]) == 2
     assert capsys.readouterr().err == "sempic: nowhere/samples: no such folder\n"
 
 
-def test_what_is_no_folder_of_pictures_is_said(results, capsys):
+def test_a_file_or_an_empty_folder_is_refused(results, capsys):
     for name, why in (
         ("samples/1.png", "not a folder"),
         (".", "no pictures (subfolders are not searched)"),
@@ -331,8 +321,8 @@ def test_what_is_no_folder_of_pictures_is_said(results, capsys):
 
 
 def test_networks_see_each_picture_once(results, monkeypatch, capsys):
-    """Originals for LPIPS, for FID and as its reference; samples likewise. As many at once as suits
-    the originals' size: the first is so large that it is alone with its sample."""
+    """The batch size follows the picture size: the first, large picture shares its batch only with
+    its sample."""
     for kind in ("images", "samples"):
         PIL.Image.fromarray(street(96, 128)[0]).save(f"{kind}/0.png")
     seen = {"inception": [], "lpips": []}
@@ -360,7 +350,7 @@ def test_networks_see_each_picture_once(results, monkeypatch, capsys):
     assert found.samples["lpips"] > 0
 
 
-def test_an_original_is_looked_at_once(monkeypatch):
+def test_the_judge_sees_each_original_once(monkeypatch):
     judge = FakeSegmenter()
     monkeypatch.setattr(segment, "load", lambda spec, **_: judge)
     measure = Measure(Settings(metrics=("miou",)))

@@ -1,4 +1,4 @@
-"""The records of metrics: objects, FID of windows; and that everything derives from them."""
+"""The metrics that count objects and compare windows; tables and pages derive from all metrics."""
 
 import json
 
@@ -52,35 +52,35 @@ def test_small_regions_are_no_objects():
 
 
 @pytest.mark.parametrize(("rows", "kept"), [(4, 1), (3, 0)])
-def test_at_least_40_per_cent_of_it_must_stay(rows, kept):
+def test_a_kept_object_keeps_at_least_40_per_cent(rows, kept):
     assert count([CAR], [("car", 10, 10, rows, 20)])["vehicles"] == [1, kept, 0]
 
 
 @pytest.mark.parametrize(("row", "kept"), [(18, 1), (19, 0)])
-def test_two_pixels_around_count_as_there(row, kept):
+def test_two_pixels_around_an_object_count_as_the_object(row, kept):
     # The car ends before row 20, and grown before 22.
     assert count([CAR], [("car", row, 10, 10, 20)])["vehicles"] == [1, kept, 0]
 
 
 @pytest.mark.parametrize(("column", "invented"), [(31, 0), (32, 1), (150, 1)])
-def test_invented_has_none_of_its_group_there_before(column, invented):
+def test_an_invented_object_touches_none_of_its_group_in_the_original(column, invented):
     # The car ends before column 30, and grown before 32.
     found = count([CAR], [CAR, ("car", 10, column, 10, 20)])
     assert found["vehicles"] == [1, 1, invented]
 
 
-def test_another_group_there_does_not_count():
+def test_an_object_of_another_group_is_lost_and_invented():
     found = count([CAR], [("pedestrian", *CAR[1:])])
     assert found["vehicles"] == [1, 0, 0]
     assert found["people"] == [0, 0, 1]
 
 
-def test_corners_connect():
+def test_regions_connect_at_corners():
     touching = [("car", 10, 10, 4, 4), ("car", 14, 14, 4, 4)]  # 16 pixels each
     assert count(touching, [])["vehicles"] == [1, 0, 0]
 
 
-def test_groups_of_nineteen_classes():
+def test_groups_unite_the_classes_of_cityscapes():
     road = [("truck", 10, 10, 10, 20), ("bus", 10, 30, 10, 20), ("rider", 40, 80, 12, 4)]
     road += [("motorcycle", 52, 80, 9, 9), ("traffic light", 5, 120, 5, 4)]
     found = count(road, [("car", 10, 10, 10, 40), ("person", 40, 80, 12, 4)], CITYSCAPES)
@@ -98,7 +98,7 @@ def test_every_class_of_a_group_is_in_a_palette():
 
 
 class Judge:
-    """Sees a car wherever it is red; a JPEG's red is another one."""
+    """Sees a car in red pixels, also in those of a JPEG."""
 
     palette = CAMVID.id
 
@@ -111,16 +111,22 @@ class Judge:
         return np.where(red, CAMVID.classes.index("car"), CAMVID.void).astype(np.uint8)
 
 
+@pytest.fixture
+def judge(monkeypatch):
+    judge = Judge()
+    monkeypatch.setattr(segment, "load", lambda spec, **_: judge)
+    return judge
+
+
 def painted(*cars):
+    """A grey picture with red cars at (top, left)."""
     picture = np.full((*SIZE, 3), 120, np.uint8)
     for top, left in cars:
         picture[top : top + 10, left : left + 20] = 230, 20, 20
     return picture
 
 
-def test_the_reference_stands_beside_every_figure(monkeypatch):
-    judge = Judge()
-    monkeypatch.setattr(segment, "load", lambda spec, **_: judge)
+def test_the_figures_of_a_jpeg_stand_beside_those_of_a_codec(judge):
     measure = Measure(Settings(metrics=("objects",)))
     original = painted((10, 10), (10, 60), (50, 30))
     reference = measure.reference(original)
@@ -140,8 +146,7 @@ def test_the_reference_stands_beside_every_figure(monkeypatch):
     assert "objects_kept" not in row([measure(measure.reference(painted()), painted())], [], None)
 
 
-def test_what_the_human_map_does_not_show_is_not_confirmed(monkeypatch):
-    monkeypatch.setattr(segment, "load", lambda spec, **_: Judge())
+def test_only_objects_of_the_human_map_are_confirmed(judge):
     measure = Measure(Settings(metrics=("objects", "confirmed")))
     truth = map_of(("car", 10, 10, 10, 20), ("car", 10, 60, 10, 7), ("pedestrian", 50, 30, 10, 20))
     reference = measure.reference(painted((10, 10), (10, 60), (50, 30)), truth)
@@ -159,7 +164,7 @@ def test_what_the_human_map_does_not_show_is_not_confirmed(monkeypatch):
     assert "confirmed_kept" not in row([*records, measure(without, decoded[0])], [], None)
 
 
-def test_a_rider_may_be_one_or_the_other():
+def test_a_pedestrian_is_confirmed_by_a_rider_but_not_by_a_car():
     man, rider = (map_of((name, 40, 80, 12, 4)) for name in ("pedestrian", "bicyclist"))
     car = map_of(("car", 40, 80, 12, 4))
     for truth, seen in ((man, 1), (rider, 1), (car, 0)):
@@ -167,8 +172,7 @@ def test_a_rider_may_be_one_or_the_other():
         assert changes["people"].tally == Tally(seen, 0, 0)
 
 
-def test_counts_of_pictures_add_up(monkeypatch):
-    monkeypatch.setattr(segment, "load", lambda spec, **_: Judge())
+def test_counts_of_pictures_add_up(judge):
     measure = Measure(Settings(metrics=("objects",)))
     records = [
         measure(measure.reference(painted((10, 10))), painted(*cars))
@@ -178,7 +182,7 @@ def test_counts_of_pictures_add_up(monkeypatch):
     assert found["objects"]["all"] == {"there": 3, "kept": 1, "invented": 1}
 
 
-def test_the_bundled_judge_looks_for_objects_at_its_best_size(monkeypatch):
+def test_the_bundled_judge_finds_objects_at_its_best_size(monkeypatch):
     asked = []
     monkeypatch.setattr(segment, "load", lambda spec, **options: asked.append((spec, options)))
     for judge in (None, "other.onnx"):
@@ -191,7 +195,7 @@ def test_the_bundled_judge_looks_for_objects_at_its_best_size(monkeypatch):
 @pytest.mark.parametrize(
     ("size", "count"), [((64, 64), 1), ((63, 200), 0), ((96, 96), 2), ((256, 341), 20 + 12)]
 )
-def test_windows(size, count):
+def test_windows_overlap_by_half(size, count):
     picture = np.arange(size[0] * size[1] * 3, dtype=np.uint32).reshape(*size, 3).astype(np.uint8)
     found = inception.patches(picture)
     assert len(found) == count
@@ -211,7 +215,7 @@ class Network:
         return [self.features(picture) for picture in pictures]
 
 
-def test_patch_fid(monkeypatch):
+def test_patch_fid_is_the_fid_of_all_windows(monkeypatch):
     monkeypatch.setattr(inception.PatchFid, "network", lambda self, measure: Network())
     measure = Measure(Settings(metrics=("patch_fid",)))
     pictures = [street(96, 160, seed=seed)[0] for seed in range(3)]
@@ -233,16 +237,14 @@ def test_patch_fid(monkeypatch):
     assert "patch_fid" not in row([small], [small], None)
 
 
-def test_slow_metrics_are_measured_only_if_asked_for(tmp_path):
+def test_slow_metrics_are_measured_only_on_request(tmp_path):
     file = tmp_path / "network.pt"
     file.write_bytes(b"")
     assert "patch_fid" not in available(None, str(file))[0]
     assert available(["patch_fid"], str(file))[0] == ["patch_fid"]
 
 
-def test_a_new_metric_is_a_record_and_a_line(tmp_path, monkeypatch, capsys):
-    """It shows in every table, in the page, in the curves and in the CSV."""
-
+def test_a_new_metric_shows_in_tables_page_curves_and_json(tmp_path, monkeypatch, capsys):
     class Darkness(Mean):
         def __init__(self):
             super().__init__(Figure(name="dark", title="darkness", digits="{:.3f}", lower=True))

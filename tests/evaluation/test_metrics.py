@@ -1,4 +1,4 @@
-"""The figures agree with independent implementations, or with what can be worked out by hand."""
+"""Metrics agree with independent implementations or with values worked out by hand."""
 
 import numpy as np
 import pytest
@@ -8,11 +8,7 @@ from sempic.errors import InputError
 from sempic.evaluation import metrics
 
 
-def picture(seed, height=40, width=50):
-    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-
-
-def test_psnr():
+def test_psnr_is_that_of_the_formula():
     a = np.full((8, 8, 3), 100, np.uint8)
     b = a.copy()
     b[..., 0] += 3
@@ -21,7 +17,7 @@ def test_psnr():
     assert metrics.psnr(np.full_like(a, 0), np.full_like(a, 255)) == 0  # no wrap-around
 
 
-def test_ms_ssim():
+def test_ms_ssim_falls_with_noise():
     y, x = np.mgrid[0:176, 0:180]
     a = np.stack([x, y, (x + y) // 2], -1).astype(np.uint8)
     noise = np.random.default_rng(0).normal(size=a.shape)
@@ -31,7 +27,7 @@ def test_ms_ssim():
     assert metrics.ms_ssim(a[:160], a[:160]) is None
 
 
-def test_confusion_and_iou():
+def test_confusion_iou_and_accuracy_are_those_of_the_formulas():
     rng = np.random.default_rng(0)
     truth, guess = rng.integers(0, 4, (2, 30, 40), dtype=np.uint8)  # 3 is void
     matrix = metrics.confusion(truth, guess, 3)
@@ -45,7 +41,7 @@ def test_confusion_and_iou():
     assert metrics.miou(matrix) == pytest.approx(metrics.iou(matrix).mean())
 
 
-def test_a_class_that_does_not_occur_does_not_count():
+def test_absent_classes_do_not_count():
     truth = np.zeros((4, 4), np.uint8)
     matrix = metrics.confusion(truth, truth, 3)
     assert np.isnan(metrics.iou(matrix)[1])
@@ -87,7 +83,7 @@ def test_kid_is_that_of_the_formula():
     assert metrics.kernel_distance(a, b) == pytest.approx(expected, rel=1e-6)
 
 
-def test_bootstrap():
+def test_bootstrap_intervals_have_the_width_of_the_normal():
     values = np.random.default_rng(3).normal(5, 2, 400)
     low, high = metrics.bootstrap(values)
     assert low < values.mean() < high
@@ -97,7 +93,7 @@ def test_bootstrap():
     assert metrics.bootstrap(matrices, metrics.miou) == (1, 1)
 
 
-def test_bd_rate():
+def test_bd_rate_is_the_mean_saving():
     curve = [(0.1, 20.0), (0.2, 24.0), (0.4, 27.0), (0.8, 29.0)]
     cheaper = [(0.8 * rate, quality) for rate, quality in curve]
     assert metrics.bd_rate(curve, cheaper) == pytest.approx(-20)
@@ -109,7 +105,7 @@ def test_bd_rate():
     assert metrics.bd_rate(curve, curve[:1]) is None
 
 
-def test_at_rate():
+def test_at_rate_interpolates_and_does_not_extrapolate():
     curve = [(0.4, 30.0), (0.1, 20.0)]
     assert metrics.at_rate(curve, 0.2) == pytest.approx(25)
     assert metrics.at_rate(curve, 0.4) == 30

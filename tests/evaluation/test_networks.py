@@ -1,4 +1,4 @@
-"""LPIPS, DISTS and Inception: read safely, and as others have them."""
+"""LPIPS, DISTS and Inception are read safely and agree with other implementations."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from sempic.errors import ModelError
 from sempic.evaluation import metrics, networks, weights
 
 
-def have(name):
+def is_fetched(name):
     try:
         weights.check(name)
     except ModelError:
@@ -25,7 +25,7 @@ def have(name):
 
 
 needs_weights = pytest.mark.skipif(
-    not all(have(name) for name in ("alexnet", "vgg16", "dists")),
+    not all(is_fetched(name) for name in ("alexnet", "vgg16", "dists")),
     reason=f"the weights of LPIPS and DISTS are not fetched ({weights.FETCH})",
 )
 
@@ -42,7 +42,7 @@ def checkpoint(depth=2):
     return {"AlexNet_0": backbone, **linear}
 
 
-def test_checkpoint_is_turned_around():
+def test_lpips_weights_are_transposed():
     tree = checkpoint()
     found = weights.read_lpips(pickle.dumps(tree))
     assert found["backbone.1.weight"].shape == (4, 2, 3, 5)
@@ -61,7 +61,7 @@ def tfjs(**changes):
     return model, kernel.tobytes() + np.ones(4, "<f4").tobytes()
 
 
-def test_tfjs_weights_are_turned_around():
+def test_tfjs_weights_are_transposed():
     found = weights.read_tfjs(*tfjs())
     assert found["a.weight"].shape == (4, 2, 3, 5)
     assert found["a.weight"][3, 1, 2, 4] == 3 * 5 * 2 * 4 - 1
@@ -79,7 +79,7 @@ def test_tfjs_weights_are_turned_around():
         tfjs(quantization={}),
     ],
 )
-def test_other_tfjs_files_are_refused(model, data):
+def test_damaged_tfjs_files_are_refused(model, data):
     with pytest.raises(ModelError):
         weights.read_tfjs(model, data)
 
@@ -97,7 +97,7 @@ def test_a_pickle_that_runs_code_is_refused(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("data", [b"", b"abc", pickle.dumps([1]), pickle.dumps({"AlexNet_0": {}})])
-def test_other_files_are_refused(data):
+def test_damaged_lpips_files_are_refused(data):
     with pytest.raises(ModelError):
         weights.read_lpips(data)
 
@@ -112,7 +112,7 @@ def test_missing_weights_name_the_command(tmp_path, monkeypatch):
 
 @needs_weights
 @pytest.mark.parametrize("make", [networks.Lpips, lambda: networks.Lpips("vgg16"), networks.Dists])
-def test_distances(make):
+def test_distances_are_symmetric_and_grow_with_noise(make):
     network = make()
     original = street(64, 96)[0]
     rng = np.random.default_rng(0)
@@ -128,7 +128,7 @@ def test_distances(make):
 
 @needs_weights
 @pytest.mark.parametrize(("ours", "theirs"), [("alexnet", "alex"), ("vgg16", "vgg")])
-def test_linear_layers_are_those_of_the_authors(ours, theirs):
+def test_linear_layers_are_the_authors(ours, theirs):
     """torchmetrics ships the linear layers of the original package."""
     path = files("torchmetrics") / f"functional/image/lpips_models/{theirs}.pth"
     state = torch.load(str(path), weights_only=True, map_location="cpu")
@@ -139,7 +139,7 @@ def test_linear_layers_are_those_of_the_authors(ours, theirs):
 
 
 def plain_lpips(a, b, arrays):
-    """LPIPS on VGG-16 with torch.nn's layers, as its paper describes it."""
+    """LPIPS on VGG-16 with torch.nn's layers, as in the paper."""
     modules, wanted = [], []
     number, channels = 0, 3
     for width in (64, 64, "M", 128, 128, "M", 256, 256, 256, "M", *(512,) * 3, "M", *(512,) * 3):
@@ -167,7 +167,7 @@ def plain_lpips(a, b, arrays):
 
 
 @needs_weights
-def test_lpips_is_that_of_plain_layers():
+def test_lpips_agrees_with_plain_layers():
     a, b = street(48, 64, seed=1)[0], street(48, 64, seed=2)[0]
     network = networks.Lpips("vgg16")
     with torch.no_grad():
@@ -177,7 +177,7 @@ def test_lpips_is_that_of_plain_layers():
 
 
 @needs_weights
-def test_dists_mixes_as_the_authors_do():
+def test_dists_has_the_authors_weights():
     """torchmetrics ships the two vectors of the original package."""
     folder = files("torchmetrics") / "functional/image"
     path = next(p for p in folder.rglob("weights.pt"))
@@ -188,7 +188,7 @@ def test_dists_mixes_as_the_authors_do():
 
 
 def random_alexnet(name):
-    """Arrays of the shapes that LPIPS has, so that no weights need to be fetched."""
+    """Random arrays in the shapes of LPIPS, so no weights need to be fetched."""
     rng = np.random.default_rng(0)
     shapes = [(8, 3, 11, 11), (12, 8, 5, 5), (16, 12, 3, 3), (10, 16, 3, 3), (10, 10, 3, 3)]
     found = {f"linear.{i}": rng.random(s[0]) for i, s in enumerate(shapes)}
@@ -199,15 +199,15 @@ def random_alexnet(name):
 
 
 class Pool(torch.nn.Module):
-    """(B, 3, 299, 299) to (B, 3, 13, 13), which is flattened as Inception's features are."""
+    """(B, 3, 299, 299) to (B, 3, 13, 13), in place of Inception's features."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return torch.nn.functional.avg_pool2d(x, 23)
 
 
 @pytest.mark.parametrize("version", ["2.13", "2.4"])
-def test_convolutions_are_exact_while_networks_see(version, monkeypatch):
-    """Whatever the program around them has chosen, which stays."""
+def test_convolutions_are_exact_while_networks_run(version, monkeypatch):
+    """The flag of the surrounding program is restored afterwards."""
     if version == "2.4":
         monkeypatch.setattr(networks, "cudnn", SimpleNamespace(allow_tf32=True))
         home, flag, exact = networks.cudnn, "allow_tf32", False
@@ -231,7 +231,7 @@ def test_convolutions_are_exact_while_networks_see(version, monkeypatch):
     assert getattr(home, flag) == before
 
 
-def test_the_larger_the_fewer_at_once(monkeypatch):
+def test_larger_pictures_come_in_smaller_batches(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     sizes = {(64, 64): 16, (256, 512): 16, (512, 512): 8, (1024, 2048): 1, (3000, 4000): 1}
     for size, expected in sizes.items():
@@ -239,7 +239,7 @@ def test_the_larger_the_fewer_at_once(monkeypatch):
 
 
 @pytest.mark.parametrize("kind", ["lpips", "inception"])
-def test_several_pictures_at_once_are_each_as_if_alone(kind, monkeypatch, tmp_path):
+def test_features_do_not_depend_on_the_batch(kind, monkeypatch, tmp_path):
     if kind == "lpips":
         monkeypatch.setattr(weights, "load", random_alexnet)
         network = networks.Lpips()
@@ -264,7 +264,7 @@ def test_several_pictures_at_once_are_each_as_if_alone(kind, monkeypatch, tmp_pa
         assert network.distance(together[0], together[1]) > 1e-3
 
 
-def test_inception():
+def test_inception_features_depend_on_the_picture():
     try:
         network = networks.Inception()
     except ModelError as error:
@@ -276,9 +276,8 @@ def test_inception():
     assert not np.allclose(a, network.features(street(48, 64, seed=1)[0]), rtol=0.1)
 
 
-@pytest.mark.skipif(not have("esrgan"), reason=f"ESRGAN is not fetched ({weights.FETCH})")
-def test_esrgan_enlarges():
-    """Near bicubic on what is smooth, and not the same."""
+@pytest.mark.skipif(not is_fetched("esrgan"), reason=f"ESRGAN is not fetched ({weights.FETCH})")
+def test_esrgan_enlarges_smooth_pictures_like_bicubic():
     y, x = np.mgrid[0:24, 0:32]
     small = np.stack([8 * x, 10 * y, 4 * (x + y)], -1).astype(np.uint8)
     found = networks.Esrgan()(small)

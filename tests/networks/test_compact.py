@@ -1,11 +1,9 @@
 import pytest
+import torch
+from streets import TINY, inputs, trained
 
-torch = pytest.importorskip("torch")
-
-from streets import TINY, trained  # noqa: E402
-
-from sempic.networks.compact import CompactNet, denoise, one_hot  # noqa: E402
-from sempic.networks.efficientnet import EfficientNetLite  # noqa: E402
+from sempic.networks.compact import CompactNet, denoise, one_hot
+from sempic.networks.efficientnet import EfficientNetLite
 
 
 def test_one_hot_leaves_void_empty():
@@ -15,8 +13,8 @@ def test_one_hot_leaves_void_empty():
     assert (planes[0, 11] == 1).all()
 
 
-def test_without_training_the_estimate_is_the_wiener_filter():
-    network = CompactNet(TINY)  # its head has no gain yet
+def test_a_new_network_is_the_wiener_filter():
+    network = CompactNet(TINY)  # the gain of its head is still zero
     noisy, coarse = torch.randn(2, 3, 32, 32), torch.randn(2, 3, 8, 8)
     planes = one_hot(torch.zeros(2, 32, 32, dtype=torch.uint8), 11)
     sigma = torch.tensor([0.05, 0.4])
@@ -25,10 +23,9 @@ def test_without_training_the_estimate_is_the_wiener_filter():
     torch.testing.assert_close(out, noisy * share[:, None, None, None])
 
 
-def test_norms_of_filters_do_not_matter():
+def test_the_scale_of_a_filter_does_not_change_the_output():
     network = trained()
-    planes = one_hot(torch.randint(0, 12, (1, 32, 32)), 11)
-    args = torch.randn(1, 3, 32, 32), torch.randn(1, 3, 8, 8), planes, torch.tensor([0.2])
+    args = inputs()
     before = denoise(network, *args)
     network.stem.weight.data *= 3
     torch.testing.assert_close(denoise(network, *args), before)
@@ -36,6 +33,6 @@ def test_norms_of_filters_do_not_matter():
     assert network.stem.weight.square().mean().item() == pytest.approx(1, rel=1e-4)
 
 
-def test_backbone_strides():
+def test_the_backbone_halves_the_size_five_times():
     features = EfficientNetLite(2)(torch.zeros(1, 3, 64, 96))
     assert [f.shape[2:] for f in features] == [(64 // s, 96 // s) for s in (2, 4, 8, 16, 32)]

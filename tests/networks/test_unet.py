@@ -8,12 +8,7 @@ from tiny import TINY, inputs, tiny_unet
 
 from sempic.errors import ModelError
 from sempic.networks import unet
-from sempic.networks.unet import (
-    SemanticUNet,
-    UNetConfig,
-    make_condition,
-    timestep_embedding,
-)
+from sempic.networks.unet import SemanticUNet, UNetConfig, make_condition, timestep_embedding
 
 
 def meta(config: UNetConfig) -> SemanticUNet:
@@ -21,18 +16,18 @@ def meta(config: UNetConfig) -> SemanticUNet:
         return SemanticUNet(config)
 
 
-def numbers_in(model: SemanticUNet) -> int:
+def parameter_count(model: SemanticUNet) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
-def test_the_vectors_network_has_the_originals_parameter_count() -> None:
+def test_the_vectors_network_has_the_originals_parameter_count():
     config = UNetConfig(image_size=64, num_channels=32, num_res_blocks=1, num_head_channels=16)
-    assert numbers_in(meta(config)) == 12_028_678  # as the authors' code counts
+    assert parameter_count(meta(config)) == 12_028_678  # as the authors' code counts
 
 
-def test_the_papers_network_builds() -> None:
+def test_the_papers_network_builds():
     model = meta(UNetConfig())
-    assert numbers_in(model) == sum(
+    assert parameter_count(model) == sum(
         [
             conv(6, 256),
             256 * 1024 + 1024 + 1024 * 1024 + 1024,
@@ -79,7 +74,7 @@ def attention(n: int) -> int:
 
 
 @pytest.mark.parametrize("size", [64, 128, 256, 512])
-def test_every_size_of_the_original_builds(size: int) -> None:
+def test_every_size_of_the_original_builds(size):
     model = meta(UNetConfig(image_size=size, num_channels=64, num_res_blocks=1))
     assert len(model.config.widths) == {64: 4, 128: 5, 256: 6, 512: 7}[size]
 
@@ -96,7 +91,7 @@ def test_every_size_of_the_original_builds(size: int) -> None:
         {"num_head_channels": -1, "num_heads": 2, "num_heads_upsample": 4},
     ],
 )
-def test_every_flag_changes_the_network_and_keeps_its_contract(changes: dict[str, object]) -> None:
+def test_every_flag_changes_the_network_and_keeps_its_interface(changes):
     model = tiny_unet(**changes)
     x, t, coarse, condition = inputs(model.config)
     with torch.no_grad():
@@ -110,22 +105,18 @@ def test_every_flag_changes_the_network_and_keeps_its_contract(changes: dict[str
         torch.testing.assert_close(out[1:], alone, rtol=1e-4, atol=1e-5)
         if changes:
             plain = tiny_unet()
-            same_keys = plain.state_dict().keys() == model.state_dict().keys()
-            same_shapes = same_keys and all(
-                a.shape == b.shape
-                for a, b in zip(
-                    plain.state_dict().values(), model.state_dict().values(), strict=True
-                )
+            shapes, others = (
+                {name: tensor.shape for name, tensor in network.state_dict().items()}
+                for network in (plain, model)
             )
-            if same_shapes:  # then it is the arithmetic that differs
+            if shapes == others:  # then the arithmetic differs
                 model.load_state_dict(plain.state_dict())
                 assert not torch.allclose(
                     model(x, t, coarse, condition), plain(x, t, coarse, condition)
                 )
 
 
-def test_half_precisions_stay_near() -> None:
-    # float16 on CPU is slow in convolutions, so once.
+def test_half_precisions_stay_close_to_float32():
     args = inputs()
     with torch.no_grad():
         exact = tiny_unet()(*args)
@@ -137,10 +128,8 @@ def test_half_precisions_stay_near() -> None:
 
 
 @pytest.mark.parametrize("new_order", [False, True])
-def test_attention_in_half_precision_is_what_fused_kernels_take(
-    new_order: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """And the same as in float32."""
+def test_half_precision_attention_fits_fused_kernels(new_order, monkeypatch):
+    """The output stays close to float32."""
     attend, seen = unet.F.scaled_dot_product_attention, []
 
     def watched(*qkv: torch.Tensor) -> torch.Tensor:
@@ -154,18 +143,18 @@ def test_attention_in_half_precision_is_what_fused_kernels_take(
     )
     torch.nn.init.normal_(block.proj_out.weight)
     x = torch.randn(2, 32, 4, 6)
-    nothing = torch.zeros(0)
+    unused = torch.zeros(0)
     with torch.no_grad():
-        exact = block.compute(x, nothing, nothing)
+        exact = block.compute(x, unused, unused)
         assert not seen
         with torch.autocast("cpu", torch.bfloat16):
-            half = block.compute(x.bfloat16(), nothing, nothing)
+            half = block.compute(x.bfloat16(), unused, unused)
     assert [tuple(tensor.shape) for tensor in seen] == 3 * [(1, 4, 24, 16)]
     assert all(tensor.stride(-1) == 1 for tensor in seen)
     torch.testing.assert_close(half.float(), exact, rtol=0.05, atol=0.05 * float(exact.abs().max()))
 
 
-def test_recomputation_changes_no_gradient() -> None:
+def test_checkpointing_changes_no_gradient():
     args = inputs()
     gradients = []
     for recompute in (False, True):
@@ -173,19 +162,17 @@ def test_recomputation_changes_no_gradient() -> None:
         model(*args).square().mean().backward()
         gradients.append([p.grad for p in model.parameters()])
     for a, b in zip(*gradients, strict=True):
-        assert a is not None
-        assert b is not None
         torch.testing.assert_close(a, b)
 
 
-def test_timestep_embedding_is_the_papers() -> None:
+def test_the_timestep_embedding_is_the_papers():
     e = timestep_embedding(torch.tensor([0, 5]), 8)
     assert e[0].tolist() == [1, 1, 1, 1, 0, 0, 0, 0]
     angles = 5 * torch.tensor([1, 0.1, 0.01, 0.001])
     torch.testing.assert_close(e[1], torch.cat([angles.cos(), angles.sin()]))
 
 
-def test_condition_is_one_hot_with_a_blank_void() -> None:
+def test_the_condition_is_one_hot_and_void_is_zero():
     labels = torch.tensor([[[0, 2], [3, 255]]], dtype=torch.uint8)
     edges = torch.tensor([[[1, 0], [0, 1]]])
     condition = make_condition(labels, 3, edges)
@@ -209,14 +196,12 @@ def test_condition_is_one_hot_with_a_blank_void() -> None:
         ({"attention_resolutions": (0,)}, "attention_resolutions"),
     ],
 )
-def test_impossible_configurations_are_refused_by_name(
-    changes: dict[str, object], named: str
-) -> None:
+def test_impossible_configurations_are_refused_by_name(changes, named):
     with pytest.raises(ModelError, match=named):
-        dataclasses.replace(TINY, **changes)  # type: ignore[arg-type]
+        dataclasses.replace(TINY, **changes)
 
 
-def test_unfit_inputs_are_refused() -> None:
+def test_inputs_of_wrong_shapes_are_refused():
     model = tiny_unet()
     x, t, coarse, condition = inputs()
     with pytest.raises(ModelError, match="multiples of 2"):

@@ -1,22 +1,19 @@
 import pytest
+import torch
+from safetensors.torch import save_file
+from streets import TINY, trained
 
-torch = pytest.importorskip("torch")
-
-from safetensors.torch import save_file  # noqa: E402
-from streets import TINY, trained  # noqa: E402
-
-from sempic.errors import ModelError, OutputError  # noqa: E402
-from sempic.networks import weights  # noqa: E402
+from sempic.errors import ModelError, OutputError
+from sempic.networks import weights
 
 
-def test_weights_carry_their_configuration(tmp_path):
+def test_weights_keep_their_configuration_and_other_files_are_named(tmp_path):
     network = trained()
     weights.save_network(network, tmp_path / "a.safetensors")
     loaded = weights.load_receiver(tmp_path / "a.safetensors")
     assert loaded.config == TINY
-    assert all(
-        (a == b).all() for a, b in zip(network.parameters(), loaded.parameters(), strict=True)
-    )
+    for a, b in zip(network.parameters(), loaded.parameters(), strict=True):
+        assert (a == b).all()
     save_file({"x": torch.ones(1)}, tmp_path / "b.safetensors")
     with pytest.raises(ModelError, match=r"b\.safetensors: not the weights of a compact"):
         weights.load_receiver(tmp_path / "b.safetensors")
@@ -32,7 +29,7 @@ def test_weights_carry_their_configuration(tmp_path):
         weights.save_network(network, tmp_path / "none/a.safetensors")
 
 
-def test_shards_are_small_and_read_together(tmp_path):
+def test_shards_stay_below_the_limit_and_load_as_one(tmp_path):
     state = {f"w{i}": torch.randn(100, 100) for i in range(12)}  # 20 kB each in float16
     limit = (1 << 16) + 70_000
     names = weights.save_shards(state, "compact", {"a": 1}, tmp_path / "x.safetensors", limit)
@@ -52,24 +49,24 @@ def test_shards_are_small_and_read_together(tmp_path):
     [{"classes": "a"}, {"classes": 3.5}, {"classes": None}, {"classes": -9}, {"widths": []},
      {"widths": 5}, {"palette": "cityscapes"}],
 )  # fmt: skip
-def test_a_configuration_that_cannot_be_is_named(tmp_path, changes):
+def test_an_impossible_configuration_is_named(tmp_path, changes):
     network = trained()
-    said = weights.about(network) | changes
-    weights.save_tensors(network.state_dict(), "compact", said, tmp_path / "a.safetensors")
+    about = weights.about(network) | changes
+    weights.save_tensors(network.state_dict(), "compact", about, tmp_path / "a.safetensors")
     with pytest.raises(ModelError, match=r"a\.safetensors"):
         weights.load_receiver(tmp_path / "a.safetensors")
 
 
-def test_weights_that_are_no_numbers_are_refused(tmp_path):
+def test_weights_of_nan_are_refused(tmp_path):
     state = trained().state_dict()
     state["stem.weight"][0] = float("nan")
-    said = weights.about(trained())
-    weights.save_tensors(state, "compact", said, tmp_path / "a.safetensors")
+    about = weights.about(trained())
+    weights.save_tensors(state, "compact", about, tmp_path / "a.safetensors")
     with pytest.raises(ModelError, match=r"a\.safetensors .*stem\.weight holds what is no number"):
         weights.load_receiver(tmp_path / "a.safetensors")
 
 
-def test_a_damaged_segmenter_is_named_as_one(tmp_path):
+def test_a_damaged_segmenter_is_named(tmp_path):
     weights.save_tensors({}, "segmenter", {"depth": 3}, tmp_path / "a.safetensors")
     with pytest.raises(ModelError, match=r"a\.safetensors: its SegmenterConfig cannot be read"):
         weights.load_network(tmp_path / "a.safetensors")

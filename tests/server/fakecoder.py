@@ -1,6 +1,6 @@
-"""What the workers of the tests run: quick stand-ins for the networks, and ways to misbehave.
+"""A coder for the tests' workers: quick stand-ins for the networks, and jobs that fail.
 
-A module of its own since each worker process imports it: no pytest, no FastAPI.
+A module of its own without pytest and FastAPI, because each worker process imports it.
 """
 
 from __future__ import annotations

@@ -10,7 +10,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +17,9 @@ import PIL.Image
 import uvicorn
 from conftest import street
 from fakecoder import FakeCoder
+from videos import panned, write_video
 
 from sempic import coarse, codec
-from sempic.sequence.video import Video
 from sempic.server.app import create_app
 from sempic.server.pool import Pool
 from sempic.server.settings import Settings
@@ -45,12 +44,9 @@ def png(image=IMAGE) -> bytes:
 def clip(width=64, height=48, count=10) -> bytes:
     """An MP4 of ten frames a second."""
     with tempfile.TemporaryDirectory() as folder:
-        video = Video(Path(folder) / "clip.mp4", Fraction(10))
-        picture = street(height, width + 2 * count)[0]
-        for left in range(0, 2 * count, 2):
-            video.add(picture[:, left : left + width])
-        video.close(keep=True)
-        return (Path(folder) / "clip.mp4").read_bytes()
+        path = Path(folder) / "clip.mp4"
+        write_video(path, panned(height, width, step=2, count=count))
+        return path.read_bytes()
 
 
 def stream(labels=LABELS, image=IMAGE) -> bytes:
@@ -64,6 +60,7 @@ def pixels(picture: bytes) -> np.ndarray:
 
 
 def refused(answer, status, error, *parts):
+    """Checks that an answer is a problem of this kind whose message has all `parts`."""
     assert answer.status_code == status, answer.text
     problem = answer.json()
     assert problem["error"] == error

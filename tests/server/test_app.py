@@ -1,4 +1,4 @@
-"""The process: how it starts, serves and ends."""
+"""`sempic serve`: start, options, and the end of the process."""
 
 import json
 import os
@@ -31,19 +31,20 @@ app.serve(settings(), port=0)
 """
 
 
-def test_accepted_work_is_finished():
-    """SIGTERM to the whole group, as service managers do: what was accepted is answered."""
-    path = os.pathsep.join([str(Path(__file__).parent), str(ROOT / "tests"), str(ROOT / "src")])
+PATHS = os.pathsep.join([str(Path(__file__).parent), str(ROOT / "tests"), str(ROOT / "src")])
+
+
+def test_accepted_requests_are_answered_after_sigterm():
+    """Service managers send SIGTERM to the whole process group."""
     with subprocess.Popen(
         [sys.executable, "-c", PROCESS],
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": path},
+        env={**os.environ, "PYTHONPATH": PATHS},
         start_new_session=True,
     ) as process:
         stop = threading.Timer(100, process.kill)
         stop.start()
-        assert process.stderr is not None
         lines = iter(process.stderr.readline, "")
         url = next(line["url"] for line in map(json.loads, lines) if line["message"] == "serving")
         answers = {}
@@ -71,22 +72,25 @@ def test_accepted_work_is_finished():
         stop.cancel()
 
 
-def test_command_line(monkeypatch, capsys):
-    got = {}
-    monkeypatch.setattr(app, "serve", lambda s, **where: got.update(settings=s, **where))
-    assert cli.main(["serve", "--port", "81", "--workers", "3", "--seconds", "5"]) == 0
-    assert got["settings"] == app.Settings(workers=3, seconds=5)
-    assert (got["host"], got["port"]) == ("127.0.0.1", 81)
+@pytest.mark.parametrize(
+    ("options", "settings", "port"),
+    [
+        ([], app.Settings(), 8000),
+        (
+            ["--port", "81", "--workers", "3", "--seconds", "5"],
+            app.Settings(workers=3, seconds=5),
+            81,
+        ),
+    ],
+)
+def test_options_become_settings(monkeypatch, options, settings, port):
+    calls = []
+    monkeypatch.setattr(app, "serve", lambda *args, **where: calls.append((*args, where)))
+    assert cli.main(["serve", *options]) == 0
+    assert calls == [(settings, {"host": "127.0.0.1", "port": port})]
 
 
-def test_defaults_are_those_of_the_settings(monkeypatch):
-    got = {}
-    monkeypatch.setattr(app, "serve", lambda s, **_: got.update(settings=s))
-    assert cli.main(["serve"]) == 0
-    assert got["settings"] == app.Settings()
-
-
-def test_an_address_in_use(capsys):
+def test_an_address_in_use_is_named(capsys):
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         assert cli.main(["serve", "--port", str(port)]) == 2
@@ -96,12 +100,12 @@ def test_an_address_in_use(capsys):
 
 
 @pytest.mark.parametrize("port", [-1, 65536, 99999])
-def test_ports_that_do_not_exist(port, capsys):
+def test_ports_out_of_range_are_refused(port, capsys):
     assert cli.main(["serve", "--port", str(port)]) == 2
     assert capsys.readouterr().err == f"sempic: a port is 0…65535, not {port}\n"
 
 
-def test_without_the_extra(monkeypatch, capsys):
+def test_a_missing_extra_is_named(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "fastapi", None)
     monkeypatch.delitem(sys.modules, "sempic.server.app")
     monkeypatch.delattr(sempic.server, "app")
@@ -121,7 +125,7 @@ def test_without_the_extra(monkeypatch, capsys):
         (["--host", ""], "an empty value"),
     ],
 )
-def test_a_start_that_cannot_work_is_one_line(options, cause, tmp_path):
+def test_a_failed_start_prints_one_line(options, cause, tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "sempic", "serve", "--port", "0", *options],
         cwd=tmp_path,
@@ -136,7 +140,7 @@ def test_a_start_that_cannot_work_is_one_line(options, cause, tmp_path):
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="this system has no /proc")
-def test_workers_end_with_a_server_that_is_killed(tmp_path):
+def test_workers_end_with_a_killed_server(tmp_path):
     code = (
         "import functools; from fakecoder import FakeCoder; from sempic.server import app, pool\n"
         "if __name__ == '__main__':\n"
@@ -144,14 +148,13 @@ def test_workers_end_with_a_server_that_is_killed(tmp_path):
         "    app.serve(app.Settings(), port=0)\n"
     )
     (tmp_path / "main.py").write_text(code)
-    paths = os.pathsep.join((str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")))
     with subprocess.Popen(
         [sys.executable, "main.py"],
         cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": paths},
+        env=os.environ | {"PYTHONPATH": PATHS},
         stderr=subprocess.PIPE,
         start_new_session=True,
     ) as process:
         assert any(b"serving" in line for line in process.stderr)
         process.kill()
-        process.communicate(timeout=30)  # workers hold the pipe as long as they live
+        process.communicate(timeout=30)  # ends only when no worker holds the pipe

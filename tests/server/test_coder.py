@@ -1,4 +1,4 @@
-"""What a worker does with bytes."""
+"""The jobs of a worker: bytes in, bytes out."""
 
 import io
 
@@ -11,27 +11,27 @@ from priors import write_prior
 from standin import LABELS, png, stream
 
 import sempic
-from sempic.server import coder as verbs
+from sempic.server import coder as server_coder
 
 
 @pytest.mark.parametrize(("codec", "format"), [("avif", "AVIF"), ("jpeg", "JPEG")])
 @pytest.mark.parametrize("budget", [900, 4000])
-def test_another_codec_within_a_budget(codec, format, budget):
+def test_another_codec_stays_within_the_budget(codec, format, budget):
     picture = street(128, 160)[0]
-    data, factor = verbs.best_within(picture, codec, budget)
+    data, factor = server_coder.best_within(picture, codec, budget)
     assert len(data) <= budget
     decoded = PIL.Image.open(io.BytesIO(data))
     assert decoded.format == format
     assert decoded.size == (160 // factor, 128 // factor)
     with pytest.raises(sempic.RateError, match="10 bytes"):
-        verbs.best_within(picture, codec, 10)
+        server_coder.best_within(picture, codec, 10)
 
 
-def test_more_bytes_come_closer():
+def test_a_larger_budget_gives_a_smaller_error():
     picture = street(128, 160)[0]
 
     def error(budget):
-        data, _ = verbs.best_within(picture, "jpeg", budget)
+        data, _ = server_coder.best_within(picture, "jpeg", budget)
         back = PIL.Image.open(io.BytesIO(data)).resize((160, 128), PIL.Image.Resampling.BICUBIC)
         return np.mean((np.array(back, float) - picture) ** 2)
 
@@ -51,8 +51,8 @@ def test_relabel_keeps_the_coarse_picture():
         FakeCoder().relabel(before, png(changed[:, :32]))
 
 
-def test_relabel_keeps_windows():
-    """What is shown as it is; but a receipt is of what was painted from the map before."""
+def test_relabel_keeps_windows_and_drops_the_receipt():
+    """A receipt describes the picture painted from the earlier map."""
     before = FakeCoder().encode(png(), keep_boxes=[(8, 8, 16, 8)], check=True)
     after = sempic.info(FakeCoder().relabel(before, png(np.full_like(LABELS, 3))))
     assert after["windows"] == sempic.info(before)["windows"] != []
@@ -60,7 +60,7 @@ def test_relabel_keeps_windows():
     assert after["receipt"] is None
 
 
-def test_a_prior_of_the_servers_own(tmp_path):
+def test_a_servers_prior_codes_and_decodes_maps(tmp_path):
     path = write_prior(tmp_path / "mine.npz", sempic.PALETTES[1], LABELS)
     coder = FakeCoder(prior=str(path))
     mine = coder.relabel(stream(), png(LABELS))
@@ -72,7 +72,7 @@ def test_a_prior_of_the_servers_own(tmp_path):
         FakeCoder().decode(mine, only="ids", format="png", synthesis={})
 
 
-def test_relabelled_streams_stay_halved():
+def test_relabel_keeps_the_halved_map():
     labels = LABELS[::2, ::2].repeat(2, 0).repeat(2, 1)
     before = sempic.pack(width=64, height=48, labels=labels, halved=True)
     scene = sempic.unpack(FakeCoder().relabel(before, png(LABELS)))
@@ -80,7 +80,7 @@ def test_relabelled_streams_stay_halved():
     assert np.array_equal(scene.labels, labels)
 
 
-def test_pixel_limits():
+def test_pixel_limits_count_the_coded_picture():
     coder = FakeCoder(max_pixels=48 * 64 - 1)
     with pytest.raises(sempic.LimitExceeded, match="max_side takes larger"):
         coder.encode(png(), max_side=None)

@@ -1,4 +1,4 @@
-"""The page in a browser, from opening to the link that reproduces the view."""
+"""The page in a browser."""
 
 import dataclasses
 import io
@@ -15,7 +15,7 @@ import PIL.ImageSequence
 import pytest
 from conftest import street
 from standin import clip as clip_of
-from standin import live
+from standin import live, pixels
 from standin import png as png_of
 from standin import stream as stream_of
 
@@ -53,7 +53,7 @@ def browser():
 
 @pytest.fixture
 def visit(browser, url):
-    """Opens the page and waits until it rests; fails if the page logged an error."""
+    """Opens the page and waits until it is idle; fails if the page logged an error."""
     faults, contexts = [], []
 
     def go(fragment="", **options):
@@ -64,7 +64,7 @@ def visit(browser, url):
         page.on("pageerror", lambda error: faults.append(str(error)))
         page.on("console", lambda m: m.type == "error" and faults.append(m.text))  # CSP, too
         page.goto(f"{url}/{fragment}")
-        rest(page)
+        wait_until_idle(page)
         return page
 
     yield go
@@ -74,7 +74,7 @@ def visit(browser, url):
     assert not [fault for fault in faults if "Failed to load resource" not in fault]
 
 
-def rest(page):
+def wait_until_idle(page):
     page.wait_for_timeout(100)
     page.wait_for_selector("body[aria-busy=false]")
 
@@ -87,19 +87,20 @@ def stream():
     return stream_of(LABELS, IMAGE)
 
 
-def file(name, data):
-    return {"name": name, "mimeType": "application/octet-stream", "buffer": data}
-
-
 def opened(page, name, data):
-    page.set_input_files("#file", file(name, data))
-    rest(page)
+    file = {"name": name, "mimeType": "application/octet-stream", "buffer": data}
+    page.set_input_files("#file", file)
+    wait_until_idle(page)
 
 
 def downloaded(page, button):
     with page.expect_download() as download:
         page.click(button)
     return download.value.path().read_bytes()
+
+
+def downloaded_labels(page):
+    return sempic.unpack(downloaded(page, "#get-sempic")).labels
 
 
 def views(page):
@@ -116,7 +117,7 @@ def test_the_first_scene_shows_its_original(visit):
     assert page.is_visible("#encoder")
 
 
-def test_a_scene_that_is_coded_already(visit):
+def test_a_scene_of_a_sempic_file_has_no_original(visit):
     page = visit("#scene=street.sempic")
     street = page.request.get(f"{page.url.split('#')[0]}scenes/street.sempic").body()
     assert page.text_content("h1") == f"A street in {len(street):,} bytes"
@@ -124,13 +125,12 @@ def test_a_scene_that_is_coded_already(visit):
     assert page.locator("#strip .shot:disabled").count() == 0
     assert page.input_value("#left") == "labels"
     assert page.input_value("#right") == "decoded"
-    said = page.get_attribute("#bar", "aria-label")
+    label = page.get_attribute("#bar", "aria-label")
     chunks = sempic.info(street)["chunks"]
-    assert f"Labels {chunks['labels']} bytes" in said
-    assert f"Coarse picture (BPG) {chunks['coarse']} bytes" in said
+    assert f"Labels {chunks['labels']} bytes" in label
+    assert f"Coarse picture (BPG) {chunks['coarse']} bytes" in label
     assert downloaded(page, "#get-sempic") == street
-    with PIL.Image.open(io.BytesIO(downloaded(page, "#get-png"))) as picture:
-        assert picture.size == (512, 288)
+    assert pixels(downloaded(page, "#get-png")).shape == (288, 512, 3)
     assert page.is_hidden("#encoder")  # a .sempic has its quality
     assert "for lack of the original" in page.text_content("#others")
 
@@ -148,17 +148,17 @@ def test_a_clip_becomes_a_sequence_that_plays(visit):
     with PIL.Image.open(io.BytesIO(downloaded(page, "#get-png"))) as picture:
         assert picture.format == "WEBP"
         shown = [f.convert("RGB").info["duration"] for f in PIL.ImageSequence.Iterator(picture)]
-        assert sum(shown) == 1000  # ms; frames that are as the last one are that one, for longer
+        assert sum(shown) == 1000  # ms; equal frames in a row are one longer frame
         assert len(shown) > 5
 
     opened(page, "again.sempic", data)
     assert views(page) == ["Labels", "Coarse", "Decoded"]
     assert page.is_hidden("#encoder")
     assert "again.sempic in" in page.text_content("h1")
-    assert not page.text_content("#others").strip()  # it is coded already
+    assert not page.text_content("#others").strip()  # already coded
 
 
-def test_windows_are_outlined_and_a_verdict_is_shown(visit):
+def test_windows_are_outlined_and_the_receipt_is_shown(visit):
     codec = sempic.Codec(fakecoder.segment, fakecoder.receive)
     whole = container.read(codec.encode(IMAGE, keep_boxes=[(40, 32, 24, 16), (100, 100, 8, 8)]))
     groups = dict.fromkeys(critical.GROUPS, critical.Tally(2, 1, 3))
@@ -181,38 +181,37 @@ def test_windows_are_outlined_and_a_verdict_is_shown(visit):
     assert page.is_hidden("#verdict")
 
 
-def test_a_picture_and_its_settings(visit):
+def test_settings_change_stream_and_picture(visit):
     page = visit()
     opened(page, "photo.png", png())
     assert re.fullmatch(r"photo\.png in [\d,]+ bytes", page.text_content("h1"))
     assert views(page)[0] == "Original"
     page.focus("#option-quality")
     page.keyboard.press("End")
-    rest(page)
+    wait_until_idle(page)
     assert page.locator("#strip .shot:disabled").count() == 0  # AVIF and JPEG fit, too
     fine = downloaded(page, "#get-sempic")
     page.focus("#option-quality")
     page.keyboard.press("Home")
-    rest(page)
+    wait_until_idle(page)
     low = downloaded(page, "#get-sempic")
     assert len(low) < len(fine)
     assert np.array_equal(sempic.unpack(low).labels, sempic.unpack(fine).labels)
 
     def decoded():
-        with PIL.Image.open(io.BytesIO(downloaded(page, "#get-png"))) as picture:
-            return picture.getpixel((0, 0))[1:]
+        return pixels(downloaded(page, "#get-png"))[0, 0, 1:].tolist()
 
-    assert decoded() == (1, 0)
+    assert decoded() == [1, 0]
     page.focus("#option-steps")
     page.keyboard.press("ArrowRight")
     page.fill("#option-seed", "9")
-    rest(page)
-    assert decoded() == (2, 9)
+    wait_until_idle(page)
+    assert decoded() == [2, 9]
     assert page.locator("#option-fidelity").count() == 0  # this receiver has none
     assert "decode" in page.text_content("#times")
 
 
-def test_repaint_and_decode_again(visit):
+def test_edited_labels_are_sent_and_decoded_again(visit):
     page = visit()
     opened(page, "drawing.sempic", stream())
     page.click("#edit")
@@ -223,11 +222,10 @@ def test_repaint_and_decode_again(visit):
     height, width = labels.shape
     at = stage["x"] + stage["width"] * (column + 0.5) / width
     page.mouse.click(at, stage["y"] + stage["height"] * (row + 0.5) / height)
-    rest(page)
-    changed = sempic.unpack(downloaded(page, "#get-sempic")).labels
+    wait_until_idle(page)
+    changed = downloaded_labels(page)
     assert np.array_equal(changed, np.where(LABELS == 8, 5, LABELS))
-    with PIL.Image.open(io.BytesIO(downloaded(page, "#get-png"))) as picture:
-        assert np.array_equal(np.array(picture)[..., 0], changed)  # decoded anew
+    assert np.array_equal(pixels(downloaded(page, "#get-png"))[..., 0], changed)  # decoded anew
 
     page.click("#brush")
     stage = page.locator("#stage").bounding_box()
@@ -236,15 +234,15 @@ def test_repaint_and_decode_again(visit):
     page.mouse.down()
     page.mouse.move(stage["x"] + 0.8 * stage["width"], stage["y"] + 0.9 * stage["height"], steps=5)
     page.mouse.up()
-    rest(page)
-    painted = sempic.unpack(downloaded(page, "#get-sempic")).labels
+    wait_until_idle(page)
+    painted = downloaded_labels(page)
     line = painted[int(0.9 * height)]
     assert (line[int(0.25 * width) : int(0.75 * width)] == 0).all()
     page.keyboard.press("Control+z")
-    rest(page)
-    assert np.array_equal(sempic.unpack(downloaded(page, "#get-sempic")).labels, changed)
+    wait_until_idle(page)
+    assert np.array_equal(downloaded_labels(page), changed)
     page.click("#reset")
-    rest(page)
+    wait_until_idle(page)
     assert downloaded(page, "#get-sempic") == stream()
 
     page.click("#fill")
@@ -254,32 +252,32 @@ def test_repaint_and_decode_again(visit):
     page.keyboard.press("Shift+Tab")
     page.keyboard.press("Shift+ArrowLeft")  # from the centre, by keyboard alone
     page.keyboard.press("Enter")
-    rest(page)
-    by_keys = sempic.unpack(downloaded(page, "#get-sempic")).labels
+    wait_until_idle(page)
+    by_keys = downloaded_labels(page)
     at = height // 2, width // 2 - 1
     assert LABELS[at] != 7
     assert by_keys[at] == 7
 
 
-def test_to_start_over_is_to_show_what_is_sent(visit):
-    """However many strokes there were: the page keeps the last thirty of the earlier maps."""
+def test_reset_restores_the_map_of_the_stream(visit):
+    """Even after more strokes than the thirty that the page can undo."""
     page = visit()
     opened(page, "drawing.sempic", stream())
     page.click("#edit")
     page.click("#classes label:has-text('tree')")
     for place in (0.1, 0.9):
         page.evaluate(f"startStroke({{x: 0.5, y: {place}}}); endStroke()")
-        rest(page)
+        wait_until_idle(page)
     page.evaluate("undone.shift()")
     page.click("#reset")
-    rest(page)
+    wait_until_idle(page)
     assert page.evaluate("Array.from(ids)") == LABELS.ravel().tolist()
     assert page.is_disabled("#undo")
     page.evaluate("startStroke({x: 0.5, y: 0.1}); endStroke()")
-    rest(page)
+    wait_until_idle(page)
     assert page.is_enabled("#undo")
     opened(page, "another.sempic", stream())
-    assert page.is_disabled("#undo")  # there is nothing of this picture to be undone
+    assert page.is_disabled("#undo")  # the new picture has no strokes
 
 
 @pytest.mark.parametrize(
@@ -291,14 +289,14 @@ def test_to_start_over_is_to_show_what_is_sent(visit):
     ],
     ids=["both", "labels", "coarse"],
 )
-def test_what_is_not_sent_is_not_claimed(visit, labels, image, sent):
+def test_the_lead_names_only_the_parts_that_are_sent(visit, labels, image, sent):
     page = visit()
     opened(page, "a.sempic", stream_of(labels, image))
     assert f"Sent: {sent}. The receiver" in page.text_content("#lead")
-    assert page.locator(".empty").count() == 0  # nothing looks as if it were still to come
+    assert page.locator(".empty").count() == 0  # no placeholder waits for a missing part
 
 
-def test_classes_that_the_page_does_not_know(visit):
+def test_an_unknown_palette_shows_labels_only(visit):
     page = visit()
     shapes = palette.own("page-shapes", [("ground", (0, 0, 0)), ("disc", (200, 180, 40))])
     data = sempic.pack(width=256, height=192, labels=LABELS // 8, palette=shapes.id)
@@ -309,7 +307,7 @@ def test_classes_that_the_page_does_not_know(visit):
     assert downloaded(page, "#get-sempic") == data
 
 
-def test_slider_and_zoom_by_keyboard(visit):
+def test_slider_and_zoom_work_by_keyboard(visit):
     page = visit()
     page.focus("#handle")
     page.keyboard.press("Home")
@@ -346,7 +344,7 @@ def test_the_link_reproduces_the_view(visit):
     assert urlsplit(again.url).fragment == fragment
 
 
-def test_what_goes_wrong_is_said_and_the_last_picture_stays(visit, url):
+def test_an_error_is_shown_and_the_last_picture_stays(visit, url):
     page = visit()
     opened(page, "drawing.png", png())
     title, before = page.text_content("h1"), downloaded(page, "#get-sempic")
@@ -375,7 +373,7 @@ def test_what_goes_wrong_is_said_and_the_last_picture_stays(visit, url):
     assert page.text_content("h1").startswith("good.png")
 
 
-def test_what_an_upload_loses_is_said(visit):
+def test_scaling_and_lost_transparency_are_shown(visit):
     page = visit()
     opened(page, "small.png", png())
     assert "256 × 192 pixels at" in page.text_content("#lead")
@@ -390,7 +388,7 @@ def test_what_an_upload_loses_is_said(visit):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_phone(visit, scheme):
+def test_the_page_fits_a_phone(visit, scheme):
     page = visit(viewport=PHONE, has_touch=True, is_mobile=True, color_scheme=scheme)
     assert page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
     rows = {round(page.locator(s).bounding_box()["y"]) for s in ("#scene", "#open")}
@@ -409,16 +407,9 @@ def test_every_control_has_a_name(visit):
     page.click("#edit")
     client = page.context.new_cdp_session(page)
     nodes = client.send("Accessibility.getFullAXTree")["nodes"]
-    roles = (
-        "button",
-        "slider",
-        "combobox",
-        "textbox",
-        "spinbutton",
-        "radio",
-        "link",
-        "application",
-    )
+    roles = {
+        "button", "slider", "combobox", "textbox", "spinbutton", "radio", "link", "application",
+    }  # fmt: skip
     controls = [n for n in nodes if n.get("role", {}).get("value") in roles and not n["ignored"]]
     assert len(controls) > 25
     nameless = [n for n in controls if not n.get("name", {}).get("value", "").strip()]

@@ -1,4 +1,4 @@
-"""The pool: bounded, in order, and alive whatever a job does."""
+"""The pool of workers: bounded, in order, and alive after any job."""
 
 import asyncio
 import os
@@ -15,7 +15,7 @@ from sempic.server import pool as pools
 
 
 def with_pool(test, **options):
-    """Runs a coroutine function with a started pool."""
+    """Runs the coroutine function `test` with a started pool."""
 
     async def run():
         p = pool(**options)
@@ -50,9 +50,7 @@ def test_jobs_are_done_in_order_and_the_queue_is_bounded():
     with_pool(test, queue=3)
 
 
-def test_a_pool_survives_its_jobs():
-    """A job that takes too long, one that kills its process, one with a bug, one refused."""
-
+def test_a_pool_survives_slow_dying_failing_and_refused_jobs():
     async def test(p):
         with pytest.raises(pools.TooSlow, match=r"0\.5 s"):
             await p.run("echo", 0, 30)
@@ -84,7 +82,7 @@ def test_a_worker_that_dies_idle_costs_no_request():
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signals_for_the_group_leave_a_worker_alone_that_starts(number):
+def test_a_starting_worker_ignores_signals_of_the_group(number):
     worker = pools.Worker(FakeCoder)
     os.kill(worker.process.pid, number)
     try:
@@ -93,7 +91,7 @@ def test_signals_for_the_group_leave_a_worker_alone_that_starts(number):
         worker.kill()
 
 
-def test_a_worker_that_dies_at_its_start_is_replaced_again(monkeypatch):
+def test_a_worker_that_dies_while_starting_is_replaced(monkeypatch):
     async def test(p):
         began, ready = [], pools.Worker.wait_until_ready
 
@@ -113,7 +111,7 @@ def test_a_worker_that_dies_at_its_start_is_replaced_again(monkeypatch):
     with_pool(test)
 
 
-def test_what_nobody_waits_for_is_not_done():
+def test_a_job_whose_client_is_gone_is_not_run():
     async def test(p):
         async def gone():
             return True
@@ -126,7 +124,7 @@ def test_what_nobody_waits_for_is_not_done():
     with_pool(test)
 
 
-def test_waiting_has_a_limit():
+def test_waiting_for_a_worker_has_a_limit():
     async def test(p):
         slow = asyncio.create_task(p.run("echo", 0, 1.5))
         while not p.running:
@@ -139,13 +137,13 @@ def test_waiting_has_a_limit():
     with_pool(test)
 
 
-def test_a_pool_that_cannot_start_says_why():
+def test_a_pool_that_cannot_start_raises_the_cause():
     with pytest.raises(sempic.ModelError, match="no such model"):
         with_pool(None, make=Unfit)
 
 
 class Slow(FakeCoder):
-    """Compiles, as it were, when it starts."""
+    """Waits at its start, as for numba to compile."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -154,7 +152,7 @@ class Slow(FakeCoder):
             time.sleep(0.2)
 
 
-def test_what_a_worker_waits_for_at_its_start_is_logged(caplog):
+def test_waiting_at_the_start_of_a_worker_is_logged(caplog):
     async def test(p):
         assert (await p.run("echo", 1)).value == 1
 

@@ -1,29 +1,22 @@
-"""What is answered when something goes wrong."""
+"""Answers to requests that fail."""
 
 import logging
 import socket
 import time
 
 import httpx2 as httpx
-import pytest
 from fastapi.testclient import TestClient
 from standin import live, pool, refused, settings, stream
 
 from sempic.server import app
 
 
-@pytest.fixture(scope="module")
-def client():
-    with TestClient(app.create_app(settings(max_bytes=50_000), pool())) as client:
-        yield client
-
-
-def test_unknown_addresses(client):
+def test_unknown_paths_and_methods_are_refused(client):
     refused(client.get("/nothing"), 404, "HTTPError")
     refused(client.get("/decode"), 405, "HTTPError")
 
 
-def test_a_full_queue_and_slow_bodies():
+def test_a_full_queue_gives_429_and_a_slow_body_408():
     quick = pool(queue=1)
     with TestClient(app.create_app(settings(), quick)) as client:
         quick.accepted = 2
@@ -43,8 +36,7 @@ def test_a_full_queue_and_slow_bodies():
         refused(httpx.post(f"{url}/decode", content=trickle(), timeout=60), 408, "HTTPError", "1 s")
 
 
-def test_bodies_that_break_off_are_no_faults_of_the_server(caplog):
-    """As of a telephone that loses its network: no 500 that wakes somebody, and no traceback."""
+def test_broken_off_bodies_give_499_without_an_error_in_the_log(caplog):
     head = "POST {} HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=x\r\n"
     sized, chunked = "Content-Length: 1000\r\n\r\n--x", "Transfer-Encoding: chunked\r\n\r\nno\r\n"
     caplog.set_level(logging.INFO)
@@ -64,7 +56,7 @@ def test_bodies_that_break_off_are_no_faults_of_the_server(caplog):
     assert not [r for r in caplog.records if r.levelno >= logging.ERROR]
 
 
-def test_failures_of_workers(monkeypatch):
+def test_failures_of_workers_are_answered_and_the_server_goes_on(monkeypatch):
     jobs = pool(seconds=1.0)
     with TestClient(app.create_app(settings(), jobs), raise_server_exceptions=False) as client:
         run = jobs.run

@@ -1,23 +1,15 @@
-"""What may be asked for."""
+"""Ranges and names of the query parameters."""
 
-import pytest
-from fastapi.testclient import TestClient
-from standin import png, pool, refused, settings, stream
+from standin import png, refused, stream
 
-from sempic.server import app, queries
-
-
-@pytest.fixture(scope="module")
-def client():
-    with TestClient(app.create_app(settings(max_bytes=50_000), pool())) as client:
-        yield client
+from sempic.server import queries
 
 
 def test_guidance_ends_where_it_stops_helping():
     assert queries.Decoding.model_json_schema()["properties"]["guidance"]["maximum"] == 2
 
 
-def test_options_are_checked(client):
+def test_wrong_query_parameters_are_named(client):
     for query, part in (
         ({"steps": 0}, "steps: "),
         ({"steps": 1000}, "steps: "),

@@ -1,4 +1,4 @@
-"""Every endpoint: what it answers, and what it refuses."""
+"""The answers and refusals of every endpoint."""
 
 import io
 import itertools
@@ -10,24 +10,17 @@ import PIL.Image
 import pytest
 from conftest import ROOT
 from fakecoder import FakeCoder
-from fastapi.testclient import TestClient
-from standin import LABELS, clip, pixels, png, pool, refused, settings, stream
+from standin import LABELS, clip, pixels, png, refused, stream
 
 import sempic
 from sempic import api, pictures, sequence
 from sempic.errors import LimitExceeded
 from sempic.palette import CAMVID
-from sempic.server import app, routes
+from sempic.server import routes
 from sempic.server.pool import Done
 
 
-@pytest.fixture(scope="module")
-def client():
-    with TestClient(app.create_app(settings(max_bytes=50_000), pool())) as client:
-        yield client
-
-
-def test_encode_info_decode(client):
+def test_encode_info_and_decode_agree_with_the_codec(client):
     answer = client.post("/encode", params={"quality": 3}, content=png())
     assert answer.status_code == 200
     assert answer.headers["Content-Type"] == "image/x-sempic"
@@ -52,8 +45,7 @@ def test_a_checked_answer_has_its_receipt_in_a_header(client):
     assert "X-Receipt" not in client.post("/encode", content=png()).headers
 
 
-def test_a_table_of_groups_comes_as_json(client, tmp_path):
-    """And never as a path."""
+def test_a_table_of_groups_is_json_and_never_a_path(client, tmp_path):
     table = {"who walks": ["pedestrian"], "wheels": {"classes": ["car"], "pixels": 9}}
     query = {"check": True, "critical": json.dumps(table)}
     answer = client.post("/encode", params=query, content=png())
@@ -67,24 +59,24 @@ def test_a_table_of_groups_comes_as_json(client, tmp_path):
         assert "critical: " in answer.json()["message"]
 
 
-def test_encode_options(client):
+def test_encode_obeys_size_rate_and_codec(client):
     small = client.post("/encode", params={"max_side": 32}, content=png()).content
     assert (sempic.info(small)["width"], sempic.info(small)["height"]) == (32, 24)
     within = client.post("/encode", params={"target_bpp": 3}, content=png()).content
     assert sempic.info(within)["bpp"] <= 3
     refused(client.post("/encode", params={"target_bpp": 1e-3}, content=png()), 422, "RateError")
-    jxl = client.post("/encode", params={"coarse_codec": "webp"}, content=png()).content
-    assert sempic.info(jxl)["coarse_codec"] == "webp"
+    webp = client.post("/encode", params={"coarse_codec": "webp"}, content=png()).content
+    assert sempic.info(webp)["coarse_codec"] == "webp"
 
 
-def test_notes_of_any_language_fit_into_a_header():
-    """A palette, which the note of a prior names, may be called so."""
+def test_notes_in_any_language_fit_into_a_header():
+    """The note of a prior has the name of a palette."""
     done = Done(None, 0, 0, ["of palette 街", "of ü"])
     answer = routes._answer(done, b"", kind=routes.SEMPIC)
     assert answer.headers["X-Notes"] == r"of palette \u8857; of \xfc"
 
 
-def test_what_a_picture_loses_is_said(client):
+def test_warnings_come_as_notes(client):
     rgba = np.dstack([np.zeros((32, 32, 3), np.uint8), np.full((32, 32), 9, np.uint8)])
     answer = client.post("/encode", params={"target_bpp": 900}, content=png(rgba))
     assert answer.status_code == 200
@@ -93,7 +85,7 @@ def test_what_a_picture_loses_is_said(client):
     assert second.startswith(" 9, the finest, takes")
 
 
-def test_decode_parts(client):
+def test_decode_gives_single_parts(client):
     def part(only):
         return pixels(client.post("/decode", params={"only": only}, content=stream()).content)
 
@@ -106,7 +98,7 @@ def test_decode_parts(client):
         refused(answer, 422, "BitstreamError", "no label map")
 
 
-def lasts(shown):
+def duration(shown):
     """Milliseconds of an animation."""
     total = 0
     for number in range(shown.n_frames):
@@ -116,12 +108,12 @@ def lasts(shown):
     return total
 
 
-def test_a_clip_and_its_sequence(client):
+def test_a_clip_becomes_a_sequence_and_an_animation(client):
     answer = client.post("/film", params={"fps": 5, "seconds": 0.8, "quality": 3}, content=clip())
     assert (answer.status_code, answer.headers["Content-Type"]) == (200, "image/x-sempic")
-    told = client.post("/info", content=answer.content).json()
-    assert told == sequence.info(answer.content)
-    assert (told["frames"], told["rate"], told["width"], told["height"]) == (4, 5, 64, 48)
+    about = client.post("/info", content=answer.content).json()
+    assert about == sequence.info(answer.content)
+    assert (about["frames"], about["rate"], about["width"], about["height"]) == (4, 5, 64, 48)
     small = client.post("/film", params={"max_side": 32}, content=clip()).content
     assert (sequence.info(small)["width"], sequence.info(small)["frames"]) == (32, 10)
 
@@ -133,22 +125,22 @@ def test_a_clip_and_its_sequence(client):
     assert len(maps) == 4
     others = sum(not np.array_equal(a, b) for a, b in itertools.pairwise(maps))
     assert shown.n_frames == 1 + others  # the stand-in paints the map; equal frames are one
-    assert lasts(shown) == 800
+    assert duration(shown) == 800
     labels = client.post("/decode", params={"only": "labels"}, content=answer.content)
     shown = PIL.Image.open(io.BytesIO(labels.content))
     assert shown.format == "PNG"
-    assert lasts(shown) == 800
+    assert duration(shown) == 800
     assert shown.convert("RGB").getpixel((5, 5)) == CAMVID.colours[0]  # sky above
 
     for only, format in (("ids", "png"), (None, "jpeg")):
         query = {"format": format} | ({"only": only} if only else {})
-        answer_ = client.post("/decode", params=query, content=answer.content)
-        refused(answer_, 422, "InputError", "decoded to png or webp")
+        refusal = client.post("/decode", params=query, content=answer.content)
+        refused(refusal, 422, "InputError", "decoded to png or webp")
     broken = client.post("/decode", content=answer.content[:40])
     refused(broken, 422, "CorruptStream", "no frame that can be decoded")
 
 
-def test_clips_are_limited(client):
+def test_unusable_and_large_clips_are_refused(client):
     for junk in (png(), b"#EXTM3U\nfile:///etc/passwd\n", b"ffconcat version 1.0\nfile x.mp4\n"):
         refused(client.post("/film", content=junk), 422, "InputError", "the clip: not a video")
     refused(client.post("/film", content=clip()[:200]), 422, "InputError", "the clip")
@@ -162,7 +154,7 @@ def test_clips_are_limited(client):
         coder.film(clip(), fps=20, seconds=1)
 
 
-def test_relabel(client):
+def test_relabel_replaces_the_map(client):
     flat = np.full_like(LABELS, 3)
     files = {"sempic": stream(), "labels": png(flat)}
     answer = client.post("/relabel", files=files)
@@ -172,7 +164,7 @@ def test_relabel(client):
     refused(client.post("/relabel", files={"sempic": stream()}), 422, "InputError", "labels")
 
 
-def test_compare(client):
+def test_compare_codes_within_the_bytes(client):
     for codec in ("avif", "jpeg"):
         query = {"codec": codec, "bytes": 800, "max_side": 40}
         answer = client.post("/compare", params=query, content=png())
@@ -184,11 +176,11 @@ def test_compare(client):
     refused(client.post("/compare", params=query, content=png()), 422, "RateError", "3 bytes")
 
 
-def test_about(client):
+def test_get_info_describes_the_server(client):
     about = client.get("/info").json()
     assert about["version"] == sempic.__version__
     assert about["limits"]["bytes"] == 50_000
-    assert set(about["decode"]) == {"steps", "seed"}  # what the receiver heeds
+    assert set(about["decode"]) == {"steps", "seed"}  # the options of this receiver
     assert about["palettes"]["camvid"]["classes"][0] == "sky"
     assert next(iter(about["scenes"])) == "street.jpg"
     assert client.get("/healthz").json() == {"status": "ok"}
@@ -214,7 +206,7 @@ def test_no_path_of_a_client_is_opened(client, name):
 
 
 @pytest.mark.parametrize("cut", [0, 1, 2, 10, 40])
-def test_broken_streams(client, cut):
+def test_truncated_streams_are_refused_as_by_the_codec(client, cut):
     with pytest.raises(sempic.BitstreamError) as error:
         sempic.info(stream()[:cut])
     for path in ("/decode", "/info"):
@@ -222,7 +214,7 @@ def test_broken_streams(client, cut):
         refused(answer, 422, type(error.value).__name__, str(error.value))
 
 
-def test_junk(client):
+def test_foreign_bodies_are_refused(client):
     refused(client.post("/decode", content=png()), 422, "NotSempic")
     pickled = b"\x80\x04\x95\x0b\x00\x00\x00\x00\x00\x00\x00\x8c\x02os\x94."
     for path in ("/encode", "/compare?bytes=99"):
@@ -231,7 +223,7 @@ def test_junk(client):
         refused(client.post(path, content=png()[:60]), 422, "ImageError")
 
 
-def test_the_page_may_load_nothing_foreign(client):
+def test_the_page_loads_nothing_from_other_hosts(client):
     answer = client.get("/")
     policy = answer.headers["Content-Security-Policy"]
     assert "default-src 'none'" in policy
@@ -241,7 +233,7 @@ def test_the_page_may_load_nothing_foreign(client):
     assert not re.search(r"<[^>]+ (style|on\w+)=", answer.text)  # the policy forbids these
 
 
-def test_the_reference_loads_nothing_foreign(client):
+def test_the_reference_loads_nothing_from_other_hosts(client):
     page = client.get("/docs").text
     sources = re.findall(r'(?:src|href)="([^"]+)"', page)
     assert len(sources) >= 3
@@ -250,7 +242,7 @@ def test_the_reference_loads_nothing_foreign(client):
         assert client.get(source).status_code == 200
 
 
-def test_sides_that_another_codec_does_not_have_are_no_fault_of_the_server(client):
+def test_compare_refuses_sides_that_a_codec_cannot_code(client):
     wide = pictures.encode(np.zeros((1, 65535, 3), np.uint8), ".png")
     for codec in ("jpeg", "avif"):
         answer = client.post("/compare", params={"codec": codec, "bytes": 5000}, content=wide)

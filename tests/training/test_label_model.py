@@ -1,30 +1,26 @@
 import os
 
 import numpy as np
-import pytest
+from streets import train
 
-torch = pytest.importorskip("torch")
-
-from sempic import cli  # noqa: E402
-from sempic.labels import payload, prior  # noqa: E402
-from sempic.networks.label_prior import LabelPriorNet  # noqa: E402
-from sempic.training import label_model  # noqa: E402
+from sempic.labels import payload, prior
+from sempic.networks.label_prior import LabelPriorNet
+from sempic.training import label_model
 
 BUNDLED = payload.WEIGHTS[4]
 
 
-def test_the_classes_are_not_written_over(tmp_path, capsys):
+def test_the_class_file_is_not_overwritten(tmp_path, capsys):
     classes = tmp_path / "toys.json"
     classes.write_text('{"name": "prior-toys", "classes": [{"name": "ball"}]}')
     os.link(classes, tmp_path / "toys.npz")
     out = tmp_path / "toys.npz"
     words = ("--data", tmp_path, "--networks", BUNDLED, "--out", out, "--classes", classes)
-    assert cli.main(["train", "label-prior", "tables", *map(str, words)]) == 2
+    assert train("label-prior", "tables", *words) == 2
     assert "toys.json: would be replaced" in capsys.readouterr().err
 
 
-def test_a_run_begins_with_a_label_model(tmp_path):
-    """What is restored of its integers is exported to the same."""
+def test_weights_restored_from_a_label_model_export_to_the_same_integers(tmp_path):
     found = label_model.restored(prior.load(BUNDLED))
     net = LabelPriorNet(20, True)
     missing = net.load_state_dict(found, strict=False)

@@ -5,21 +5,17 @@ import onnx
 import onnxruntime
 import PIL.Image
 import pytest
+import torch
+from streets import TINY, inputs, train, trained, write_camvid, write_corpus
 
-torch = pytest.importorskip("torch")
-
-from streets import TINY, trained, write_camvid  # noqa: E402
-
-from sempic import cli  # noqa: E402
-from sempic.errors import OutputError  # noqa: E402
-from sempic.networks.compact import denoise, one_hot  # noqa: E402
-from sempic.networks.segmenter import SegmentationNet, SegmenterConfig  # noqa: E402
-from sempic.networks.weights import load_receiver, load_segmenter, save_network  # noqa: E402
-from sempic.receive import Receiver  # noqa: E402
-from sempic.texture import CONDITION  # noqa: E402
-from sempic.training.data.render import make  # noqa: E402
-from sempic.training.grow import as_cityscapes, grow  # noqa: E402
-from sempic.training.onnx import (  # noqa: E402
+from sempic.errors import OutputError
+from sempic.networks.compact import denoise
+from sempic.networks.segmenter import SegmentationNet, SegmenterConfig
+from sempic.networks.weights import load_receiver, load_segmenter, save_network
+from sempic.receive import Receiver
+from sempic.texture import CONDITION
+from sempic.training.grow import as_cityscapes, grow
+from sempic.training.onnx import (
     bake,
     export,
     export_receiver,
@@ -27,29 +23,21 @@ from sempic.training.onnx import (  # noqa: E402
     first_inputs,
     pictures_of,
 )
-from sempic.training.options import CorpusOptions, ExportOptions  # noqa: E402
+from sempic.training.options import ExportOptions
 
 
-def inputs(classes=11):
-    planes = one_hot(torch.randint(0, classes + 1, (1, 32, 32)), classes)
-    return torch.randn(1, 3, 32, 32), torch.randn(1, 3, 8, 8), planes, torch.tensor([0.2])
-
-
-def test_a_baked_network_is_the_same_function():
+def test_a_baked_network_computes_the_same():
     for network in (trained(), as_cityscapes(trained())):
         args = inputs(network.config.classes)
         torch.testing.assert_close(denoise(bake(network), *args), denoise(network, *args))
 
 
 @pytest.mark.parametrize("grown", [False, True])
-def test_a_restored_receiver_is_the_same_function(tmp_path, grown):
+def test_a_restored_receiver_computes_the_same(tmp_path, grown):
     network = grow(as_cityscapes(trained()), texture=CONDITION) if grown else trained()
     export_receiver(network, tmp_path / "r.onnx")
     assert Receiver(tmp_path / "r.onnx")._palette.name == ("cityscapes" if grown else "camvid")
-    assert (
-        cli.main(["train", "restore", str(tmp_path / "r.onnx"), str(tmp_path / "r.safetensors")])
-        == 0
-    )
+    assert train("restore", tmp_path / "r.onnx", tmp_path / "r.safetensors") == 0
     again = load_receiver(tmp_path / "r.safetensors")
     args = inputs(network.config.classes)
     torch.testing.assert_close(  # filters are stored as float16
@@ -57,20 +45,11 @@ def test_a_restored_receiver_is_the_same_function(tmp_path, grown):
     )
 
 
-def corpus(data, out):
-    options = CorpusOptions(
-        data=(str(data),), out=out, classes="camvid", renditions=1, side=144, workers=1
-    )
-    make(options)
-
-
-def test_a_receiver_in_eight_bits_is_nearly_the_same(tmp_path):
-    data = write_camvid(tmp_path / "camvid")
-    corpus(data, tmp_path / "c")
+def test_an_8_bit_receiver_computes_nearly_the_same(tmp_path):
+    write_corpus(write_camvid(tmp_path / "camvid"), tmp_path / "c")
     network, path = trained(), tmp_path / "r.onnx"
     save_network(network, tmp_path / "w.safetensors")
-    argv = ["export", str(tmp_path / "w.safetensors"), str(path), "--int8", str(tmp_path / "c")]
-    assert cli.main(["train", *argv]) == 0
+    assert train("export", tmp_path / "w.safetensors", path, "--int8", tmp_path / "c") == 0
     graph = onnx.load(path).graph
     assert {t.data_type for t in graph.initializer} >= {onnx.TensorProto.INT8}
     feed = next(first_inputs(tmp_path / "c", TINY))
@@ -78,15 +57,15 @@ def test_a_receiver_in_eight_bits_is_nearly_the_same(tmp_path):
     export_receiver(network, tmp_path / "f.onnx")
     (exact,) = onnxruntime.InferenceSession(tmp_path / "f.onnx").run(None, feed)
     assert 0 < np.abs(found - exact).mean() < 0.05 * np.abs(exact).mean()
-    assert cli.main(["train", "restore", str(path), str(tmp_path / "again.safetensors")]) == 0
+    assert train("restore", path, tmp_path / "again.safetensors") == 0
     again = load_receiver(tmp_path / "again.safetensors")
     export_receiver(again, tmp_path / "a.onnx")
     (restored,) = onnxruntime.InferenceSession(tmp_path / "a.onnx").run(None, feed)
     assert np.abs(restored - exact).mean() < 0.03 * np.abs(exact).mean()
 
 
-def looked(steps):
-    """A segmenter whose norms have seen something, and what they saw."""
+def segmenter_after(steps):
+    """A segmenter whose batch norms have averaged over `steps` passes of a batch, and the batch."""
     torch.manual_seed(3)
     network = SegmentationNet(SegmenterConfig(width=16))
     for norm in network.modules():
@@ -101,9 +80,9 @@ def looked(steps):
     return network.eval(), x
 
 
-def test_a_restored_segmenter_is_the_same_function_and_can_train(tmp_path, capsys):
+def test_a_restored_segmenter_computes_the_same_and_can_train(tmp_path, capsys):
     data = write_camvid(tmp_path / "camvid")
-    network, x = looked(steps=200)
+    network, x = segmenter_after(200)
     export_segmenter(network, tmp_path / "s.onnx")
     image = np.random.default_rng(0).integers(0, 256, (1, 64, 96, 3), np.uint8)
     (logits,) = onnxruntime.InferenceSession(tmp_path / "s.onnx").run(None, {"image": image})
@@ -111,15 +90,15 @@ def test_a_restored_segmenter_is_the_same_function_and_can_train(tmp_path, capsy
         exact = network(torch.from_numpy(image).permute(0, 3, 1, 2).float() / 255).numpy()
     assert np.abs(logits - exact).max() < 0.02 * np.abs(exact).max()
     assert "Pad" not in {n.op_type for n in onnx.load(tmp_path / "s.onnx").graph.node}
-    argv = ["restore", str(tmp_path / "s.onnx"), str(tmp_path / "s.safetensors")]
-    assert cli.main(["train", *argv]) == 2  # without pictures
+    restore = ("restore", tmp_path / "s.onnx", tmp_path / "s.safetensors")
+    assert train(*restore) == 2  # without pictures
     (tmp_path / "small").mkdir()
     PIL.Image.new("RGB", (40, 31)).save(tmp_path / "small/a.png")
     for folder, why in (("none", "no such folder"), ("small", "a.png: a side is shorter than 32")):
         capsys.readouterr()
-        assert cli.main(["train", *argv, "--images", str(tmp_path / folder)]) == 2
+        assert train(*restore, "--images", tmp_path / folder) == 2
         assert why in capsys.readouterr().err
-    assert cli.main(["train", *argv, "--images", str(data / "train")]) == 0
+    assert train(*restore, "--images", data / "train") == 0
     again = load_segmenter(tmp_path / "s.safetensors")
     with torch.no_grad():
         torch.testing.assert_close(again(x), network(x), rtol=0.02, atol=0.02)
@@ -127,52 +106,47 @@ def test_a_restored_segmenter_is_the_same_function_and_can_train(tmp_path, capsy
     assert any((n.running_mean != 0).any() for n in norms)
 
 
-def test_a_segmenter_with_an_8_bit_decoder(tmp_path):
+def test_a_segmenter_with_an_8_bit_decoder_computes_nearly_the_same(tmp_path):
     data = write_camvid(tmp_path / "camvid")
-    corpus(data, tmp_path / "c")
-    network, x = looked(steps=20)
+    write_corpus(data, tmp_path / "c")
+    network, x = segmenter_after(20)
     export_segmenter(network, tmp_path / "f.onnx")
     feeds = list(itertools.islice(pictures_of(tmp_path / "c", 1.5), 2))
     assert feeds[0]["image"].shape[3] == 3
     export_segmenter(network, tmp_path / "q.onnx", feeds=feeds)
     graph = onnx.load(tmp_path / "q.onnx").graph
-    assert (
-        sum(t.data_type == onnx.TensorProto.INT8 for t in graph.initializer) == 10
-    )  # and zero points
+    integers = [t for t in graph.initializer if t.data_type == onnx.TensorProto.INT8]
+    assert len(integers) == 10  # filters and zero points
     exact, found = (
         onnxruntime.InferenceSession(tmp_path / name).run(None, feeds[0])[0]
         for name in ("f.onnx", "q.onnx")
     )
     assert 0 < np.abs(found - exact).mean() < 0.05 * np.abs(exact).mean()
-    argv = ["restore", str(tmp_path / "q.onnx"), str(tmp_path / "s.safetensors")]
-    assert cli.main(["train", *argv, "--images", str(data / "train")]) == 0
-    again = load_segmenter(tmp_path / "s.safetensors")
+    restored = tmp_path / "s.safetensors"
+    assert train("restore", tmp_path / "q.onnx", restored, "--images", data / "train") == 0
+    again = load_segmenter(restored)
     with torch.no_grad():
         torch.testing.assert_close(again(x), network(x), rtol=0.05, atol=0.05)
 
 
-def test_what_is_no_network_is_refused(tmp_path, capsys):
+def test_a_file_that_is_not_onnx_is_refused(tmp_path, capsys):
     (tmp_path / "x.onnx").write_bytes(b"nothing")
-    assert (
-        cli.main(["train", "restore", str(tmp_path / "x.onnx"), str(tmp_path / "y.safetensors")])
-        == 2
-    )
+    assert train("restore", tmp_path / "x.onnx", tmp_path / "y.safetensors") == 2
     assert "x.onnx: not an ONNX file" in capsys.readouterr().err
     assert not (tmp_path / "y.safetensors").exists()
 
 
-def test_a_file_whose_configuration_is_damaged_is_named(tmp_path, capsys):
+def test_a_damaged_configuration_is_named(tmp_path, capsys):
     noisy = onnx.helper.make_tensor_value_info("noisy", onnx.TensorProto.FLOAT, [1])
     model = onnx.helper.make_model(onnx.helper.make_graph([], "g", [noisy], []))
     onnx.helper.set_model_props(model, {"sempic": '{"config": {"depth": 3}}'})
     onnx.save(model, tmp_path / "x.onnx")
-    argv = ["train", "restore", str(tmp_path / "x.onnx"), str(tmp_path / "y.safetensors")]
-    assert cli.main(argv) == 2
+    assert train("restore", tmp_path / "x.onnx", tmp_path / "y.safetensors") == 2
     assert "x.onnx: its CompactConfig cannot be read" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("target", ["there.onnx", "no/x.onnx", "photo.png"])
-def test_what_cannot_be_written_is_named_and_nothing_is_left(tmp_path, target):
+def test_an_export_that_cannot_be_written_leaves_no_file(tmp_path, target):
     save_network(trained(), tmp_path / "w.safetensors")
     (tmp_path / "there.onnx").mkdir()
     with pytest.raises(OutputError, match=target):
@@ -180,10 +154,10 @@ def test_what_cannot_be_written_is_named_and_nothing_is_left(tmp_path, target):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["there.onnx", "w.safetensors"]
 
 
-def test_ranges_are_of_a_corpus_of_the_same_classes(tmp_path, capsys):
-    corpus(write_camvid(tmp_path / "camvid"), tmp_path / "c")
+def test_the_corpus_of_an_8_bit_export_must_have_the_receivers_classes(tmp_path, capsys):
+    write_corpus(write_camvid(tmp_path / "camvid"), tmp_path / "c")
     save_network(as_cityscapes(trained()), tmp_path / "w.safetensors")
-    argv = ["export", str(tmp_path / "w.safetensors"), str(tmp_path / "r.onnx")]
-    assert cli.main(["train", *argv, "--int8", str(tmp_path / "c")]) == 2
+    export_words = ("export", tmp_path / "w.safetensors", tmp_path / "r.onnx")
+    assert train(*export_words, "--int8", tmp_path / "c") == 2
     assert "c: 11 classes, but the receiver knows 19" in capsys.readouterr().err
     assert sorted(p.name for p in tmp_path.iterdir()) == ["c", "camvid", "w.safetensors"]

@@ -1,11 +1,10 @@
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
-
-from sempic.training.optimizer import Ema, Schedule  # noqa: E402
+from sempic.training.optimizer import Ema, Schedule
 
 
-def test_a_schedule_rises_and_falls():
+def test_a_schedule_warms_up_and_decays():
     schedule = Schedule(warmup=10, floor=0.1)
     assert schedule(0, 0) == pytest.approx(0.1)
     assert schedule(9, 0) == 1
@@ -14,7 +13,7 @@ def test_a_schedule_rises_and_falls():
     assert Schedule()(3, 0.7) == 1
 
 
-def test_an_average_follows():
+def test_an_ema_follows_the_weights_and_copies_integers():
     module = torch.nn.BatchNorm1d(1)
     average = Ema(module, 0.5)
     start = average.state["weight"].clone()

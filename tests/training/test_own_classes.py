@@ -1,5 +1,4 @@
-"""From pictures with classes of one's own to a codec: docs/guides/train.md runs all of it; here is
-what it refuses."""
+"""Codecs of one's own classes: what is refused. docs/guides/train.md runs the whole training."""
 
 import dataclasses
 import json
@@ -7,21 +6,18 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
+from streets import TINY, train, trained
 
-torch = pytest.importorskip("torch")
-
-from streets import TINY, trained  # noqa: E402
-
-import sempic  # noqa: E402
-from sempic import cli, palette  # noqa: E402
-from sempic.errors import InputError, ModelError  # noqa: E402
-from sempic.networks.compact import CompactNet  # noqa: E402
-from sempic.networks.segmenter import SegmentationNet, SegmenterConfig  # noqa: E402
-from sempic.networks.weights import load_receiver, save_network  # noqa: E402
-from sempic.receive import Receiver  # noqa: E402
-from sempic.segment import Segmenter  # noqa: E402
-from sempic.training.data import taxonomy  # noqa: E402
-from sempic.training.onnx import export_receiver  # noqa: E402
+import sempic
+from sempic import cli, palette
+from sempic.errors import InputError, ModelError
+from sempic.networks.compact import CompactNet
+from sempic.networks.segmenter import SegmentationNet, SegmenterConfig
+from sempic.networks.weights import load_receiver, save_network
+from sempic.receive import Receiver
+from sempic.segment import Segmenter
+from sempic.training.data import taxonomy
+from sempic.training.onnx import export_receiver
 
 TOYS = {
     "name": "toys",
@@ -40,19 +36,20 @@ def toys(tmp_path, monkeypatch):
     return palette.read(tmp_path / "toys.json")
 
 
-def receiver(path, own):
+def receiver_of(own, path):
     network = CompactNet(SMALL)
     network.palette = own
     export_receiver(network, path)
     return Receiver(path)
 
 
-def forget():
+def forget_palettes():
+    """As in another process."""
     for known in [p for p in palette.PALETTES.values() if p.id >= palette.OWN]:
         del palette.PALETTES[known.id], palette.BY_NAME[known.name]
 
 
-def test_a_taxonomy_of_ones_own(toys):
+def test_a_class_file_becomes_a_taxonomy(toys):
     found = taxonomy.load("toys.json")
     assert found.palette == toys
     assert found.classes == 3
@@ -68,16 +65,16 @@ def test_a_taxonomy_of_ones_own(toys):
         taxonomy.from_description({**bad, "name": "bad"})
 
 
-def test_only_a_receiver_of_the_palette_paints_it(toys, tmp_path):
+def test_only_a_receiver_of_the_same_palette_decodes_the_map(toys, tmp_path):
     image = np.full((48, 64, 3), 90, np.uint8)
     labels = np.zeros((48, 64), np.uint8)
     labels[20:, 30:] = 1
     stream = sempic.Codec().encode(image, labels=labels, palette="toys.json")
     assert sempic.info(stream)["palette"] == "toys"
-    mine = receiver(tmp_path / "mine.onnx", toys)
+    mine = receiver_of(toys, tmp_path / "mine.onnx")
     bundled = CompactNet(TINY)
     export_receiver(bundled, tmp_path / "camvid.onnx")
-    forget()  # as in another process
+    forget_palettes()
     scene = sempic.unpack(stream)
     assert scene.palette == 0
     assert (scene.labels == labels).all()
@@ -88,20 +85,19 @@ def test_only_a_receiver_of_the_palette_paints_it(toys, tmp_path):
     plain = sempic.unpack(sempic.Codec().encode(image, labels=labels))
     with pytest.raises(ModelError, match="palette camvid, this receiver knows toys"):
         mine(plain)
-    forget()
+    forget_palettes()
     other = palette.own("toys", [("ball", (0, 0, 0)), ("table", (0, 0, 0)), ("wall", (0, 0, 0))])
     with pytest.raises(ModelError, match="palette toys, this receiver knows toys, but other"):
-        receiver(tmp_path / "other.onnx", other)(scene)
+        receiver_of(other, tmp_path / "other.onnx")(scene)
 
 
 def test_the_palette_travels_with_weights_and_files(toys, tmp_path):
     network = SegmentationNet(SegmenterConfig(classes=3, width=16))
     network.palette = toys
     save_network(network, tmp_path / "s.safetensors")
-    argv = ["export", str(tmp_path / "s.safetensors"), str(tmp_path / "s.onnx")]
-    forget()
-    assert cli.main(["train", *argv]) == 0
-    forget()
+    forget_palettes()
+    assert train("export", tmp_path / "s.safetensors", tmp_path / "s.onnx") == 0
+    forget_palettes()
     segmenter = Segmenter(tmp_path / "s.onnx")
     known = palette.PALETTES[segmenter.palette]
     assert known.identity == toys.identity
@@ -111,23 +107,17 @@ def test_the_palette_travels_with_weights_and_files(toys, tmp_path):
     net = trained(SMALL)
     net.palette = toys
     save_network(net, tmp_path / "r.safetensors")
-    assert (
-        cli.main(["train", "export", str(tmp_path / "r.safetensors"), str(tmp_path / "r.onnx")])
-        == 0
-    )
-    argv = ["restore", str(tmp_path / "r.onnx"), str(tmp_path / "again.safetensors")]
-    assert cli.main(["train", *argv]) == 0
+    assert train("export", tmp_path / "r.safetensors", tmp_path / "r.onnx") == 0
+    assert train("restore", tmp_path / "r.onnx", tmp_path / "again.safetensors") == 0
     assert load_receiver(tmp_path / "again.safetensors").palette == known
 
 
-def test_a_map_is_painted_in_ones_own_colours(toys, tmp_path):
-    from sempic import cli as program
-
+def test_a_map_is_shown_in_the_colours_of_its_palette(toys, tmp_path):
     Image.fromarray(np.ones((16, 16, 3), np.uint8)).save("a.png")
     Image.fromarray(np.ones((16, 16), np.uint8)).save("m.png")
     argv = ["encode", "a.png", "--labels", "m.png", "--palette", "toys.json"]
-    assert program.main(argv) == 0
-    assert program.main(["decode", "a.sempic", "--only", "labels", "-o", "l.png"]) == 0
+    assert cli.main(argv) == 0
+    assert cli.main(["decode", "a.sempic", "--only", "labels", "-o", "l.png"]) == 0
     assert np.asarray(Image.open("l.png").convert("RGB"))[0, 0].tolist() == list(toys.colours[1])
     with pytest.raises(SystemExit):
-        program.main(["encode", "a.png", "--labels", "m.png", "--palette", "mars"])
+        cli.main(["encode", "a.png", "--labels", "m.png", "--palette", "mars"])

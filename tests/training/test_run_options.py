@@ -14,16 +14,16 @@ from sempic.training.options import (
 
 
 @pytest.mark.parametrize(
-    "wish", ["", "--steps 1 --minutes 1", "--steps 1 --save-minutes 6", "--steps 1 --batch 0"]
+    "words", ["", "--steps 1 --minutes 1", "--steps 1 --save-minutes 6", "--steps 1 --batch 0"]
 )
-def test_runs_need_one_end(wish, capsys):
+def test_a_run_needs_one_limit_and_values_in_range(words, capsys):
     with pytest.raises(SystemExit):
-        parse(RunOptions, ["--out", "x", *wish.split()], prog="x")
+        parse(RunOptions, ["--out", "x", *words.split()], prog="x")
     assert "--" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    "wish",
+    "words",
     [
         "--seed -1", "--threads 0", "--lr 0", "--lr nan", "--judged -1", "--limit -1",
         "--heights 0 640", "--heights 640 230", "--crop 0 64", "--crop 40 64", "--enlarge 0",
@@ -32,34 +32,34 @@ def test_runs_need_one_end(wish, capsys):
         "--seed 4294967296", "--crop 4128 64", "--batch 5000", "--side 5000",
     ],
 )  # fmt: skip
-def test_values_out_of_range_are_refused_before_the_work(wish, capsys):
-    """Each of those trainings that know the option names it."""
-    name = wish.split()[0]
+def test_values_out_of_range_are_refused_by_name(words, capsys):
+    """By every training that has the option."""
+    name = words.split()[0]
     kinds = (SegmenterOptions, DenoiseOptions, DistillOptions, LabelPriorOptions, CorpusOptions)
-    knowing = [k for k in kinds if name[2:].replace("-", "_") in fields.of(k)]
-    assert knowing
-    for kind in knowing:
+    having = [k for k in kinds if name[2:].replace("-", "_") in fields.of(k)]
+    assert having
+    for kind in having:
         argv = [] if kind is CorpusOptions else ["--steps", "1"]
         argv += ["--corpus", "x"] if "corpus" in fields.of(kind) else []
         argv += ["--data", "x"] if kind in (SegmenterOptions, LabelPriorOptions) else []
         argv += ["--init", "x"] if kind is DistillOptions else []
         argv += ["x"] if kind is CorpusOptions else []
         with pytest.raises(SystemExit):
-            fields.parse(kind, ["--out", "x", *argv, *wish.split()], prog="x")
-        assert f"{name}" in capsys.readouterr().err.splitlines()[-1]
+            fields.parse(kind, ["--out", "x", *argv, *words.split()], prog="x")
+        assert name in capsys.readouterr().err.splitlines()[-1]
 
 
-def test_folders_given_one_by_one_all_count():
+def test_repeated_folder_options_add_up():
     argv = ["--out", "x", "--steps", "1", "--corpus", "a", "b", "--corpus", "c"]
     assert list(map(str, parse(DenoiseOptions, argv, prog="x").corpus)) == ["a", "b", "c"]
 
 
-def test_what_changes_a_run_is_fixed_and_what_does_not_is_not(tmp_path):
+def test_only_options_that_change_the_result_are_fixed(tmp_path):
     kinds = (SegmenterOptions, DenoiseOptions, DistillOptions, LabelPriorOptions)
     assert set().union(*map(fields.of, kinds)) > MAY_CHANGE
     run = {"out": tmp_path, "steps": 1, "corpus": (tmp_path,), "init": tmp_path / "a"}
     began = DistillOptions(**run, segmenter=(tmp_path / "s.onnx",)).fixed()
-    assert began["segmenter"] == ["s.onnx"]  # wherever it lies
+    assert began["segmenter"] == ["s.onnx"]  # the folder does not matter
     longer = DistillOptions(**run | {"steps": 9}, segmenter=(tmp_path / "old/s.onnx",), threads=4)
     assert longer.fixed() == began
     for change in ({"lr": 1.0}, {"batch": 3}, {"crop": (64, 64)}, {"segmenter": ()}, {"seed": 1}):

@@ -37,7 +37,7 @@ CONFIG = UNetConfig(
 
 
 @pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def weights(tmp_path_factory):
     torch.manual_seed(0)
     model = SemanticUNet(CONFIG)
     with torch.no_grad():
@@ -49,7 +49,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def data(tmp_path_factory):
     root = tmp_path_factory.mktemp("camvid")
     rng = np.random.default_rng(0)
     for name in ("a", "b", "c"):
@@ -74,18 +74,14 @@ def sampled(argv: list[str]) -> None:
     sample.run(original.sample(argv))
 
 
-def test_every_folder_is_written_and_the_sample_comes_from_the_file(
-    weights: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_every_folder_is_written_and_samples_are_decoded_from_the_streams(
+    weights, data, tmp_path, capsys
+):
     sampled(flags(weights, data, tmp_path))
-    for folder, suffix in (
-        ("images", "png"), ("labels", "png"), ("samples", "png"), ("compressed", "png"),
-        ("sempic", "sempic"),
-    ):  # fmt: skip
-        assert sorted(p.name for p in (tmp_path / folder).iterdir()) == [
-            f"a.{suffix}",
-            f"b.{suffix}",
-        ]
+    for folder in ("images", "labels", "samples", "compressed", "sempic"):
+        suffix = "sempic" if folder == "sempic" else "png"
+        names = sorted(path.name for path in (tmp_path / folder).iterdir())
+        assert names == [f"a.{suffix}", f"b.{suffix}"]
     stream = (tmp_path / "sempic/b.sempic").read_bytes()
     scene = unpack(stream)
     assert (scene.width, scene.height) == (45, 32)
@@ -96,9 +92,7 @@ def test_every_folder_is_written_and_the_sample_comes_from_the_file(
     assert f"{8 * len(stream) / (45 * 32):.4f} bpp" in capsys.readouterr().out
 
 
-def test_what_is_written_of_nested_folders_can_be_evaluated(
-    weights: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_results_of_nested_folders_can_be_evaluated(weights, data, tmp_path, capsys):
     for part in ("val", "valannot"):
         for name in ("bonn", "ulm"):
             (tmp_path / f"data/{part}/{name}").mkdir(parents=True)
@@ -108,43 +102,42 @@ def test_what_is_written_of_nested_folders_can_be_evaluated(
     command = ["evaluate", str(tmp_path / "out"), "--metrics", "psnr", "--json"]
     assert cli.main(command) == 0
     found = json.loads(capsys.readouterr().out)
-    assert [each["name"] for each in found["pictures"]] == ["bonn/a", "ulm/a"]
+    assert [picture["name"] for picture in found["pictures"]] == ["bonn/a", "ulm/a"]
     assert found["samples"]["bpp"] > 0
 
 
-def test_batches_are_obeyed_and_scenes_read_once(
-    weights: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_batch_size_is_obeyed_and_each_scene_is_read_once(weights, data, tmp_path, monkeypatch):
     sizes: list[int] = []
-    really = sample.reconstruct
+    reconstruct_all = sample.reconstruct
 
-    def remember(model: Any, process: Any, given: Any, **how: Any) -> Any:
-        sizes.append(len(given))
-        return really(model, process, given, **how)
+    def counted(model, process, batch, **options):
+        sizes.append(len(batch))
+        return reconstruct_all(model, process, batch, **options)
 
     opened: list[str] = []
-    loaded, read, coded = scenes.read_picture, scenes.read_map, coarse.encode
-    monkeypatch.setattr(scenes, "read_map", lambda p, *a: opened.append(p.name) or read(p, *a))
-    monkeypatch.setattr(
-        scenes, "read_picture", lambda p, *a: opened.append(p.name) or loaded(p, *a)
-    )
-    monkeypatch.setattr(coarse, "encode", lambda *a, **k: opened.append("coarse") or coded(*a, **k))
-    monkeypatch.setattr(sample, "reconstruct", remember)
+
+    def watch(module, function, name):
+        original = getattr(module, function)
+        watched = lambda *a, **k: opened.append(name(a[0])) or original(*a, **k)  # noqa: E731
+        monkeypatch.setattr(module, function, watched)
+
+    watch(scenes, "read_map", lambda path: path.name)
+    watch(scenes, "read_picture", lambda path: path.name)
+    watch(coarse, "encode", lambda _: "coarse")
+    monkeypatch.setattr(sample, "reconstruct", counted)
     sampled(flags(weights, data, tmp_path / "two", num_samples=3, batch_size=2))
     assert sizes == [2, 1]
     assert opened == [n for x in "abc" for n in (f"{x}.png", f"{x}.png", "coarse")]
     sampled(flags(weights, data, tmp_path / "one", num_samples=3))
     for name in ("a", "b", "c"):
-        one, two = (
-            np.asarray(Image.open(tmp_path / f"{n}/samples/{name}.png"), int)
-            for n in ("one", "two")
-        )
+        files = (tmp_path / f"{folder}/samples/{name}.png" for folder in ("one", "two"))
+        one, two = (np.asarray(Image.open(file), int) for file in files)
         assert np.abs(one - two).max() <= 1
 
 
-def test_the_originals_flags_are_taken_and_those_without_effect_said(
-    weights: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_originals_flags_work_and_flags_without_effect_are_named(
+    weights, data, tmp_path, capsys
+):
     given = {
         "compression_type": "down+bpg", "compression_level": 28, "input_img": "x.png",
         "large_size": 128, "use_ddim": "yes", "clip_denoised": "t", "class_cond": "y",
@@ -169,9 +162,7 @@ def test_the_originals_flags_are_taken_and_those_without_effect_said(
     assert "bpp" not in capsys.readouterr().out.splitlines()[-1]
 
 
-def test_predicted_maps_are_sent_and_human_ones_kept(
-    weights: Path, data: Path, tmp_path: Path
-) -> None:
+def test_predicted_maps_are_sent_and_human_maps_are_written(weights, data, tmp_path):
     (tmp_path / "maps").mkdir()
     for name in ("a", "b", "c"):
         Image.fromarray(np.full((32, 45), 3, np.uint8)).save(tmp_path / f"maps/{name}.png")
@@ -184,7 +175,7 @@ def test_predicted_maps_are_sent_and_human_ones_kept(
     np.testing.assert_array_equal(np.asarray(Image.open(out / "labels/a.png")), human)
 
 
-def test_an_original_checkpoint_samples_the_same(weights: Path, data: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_of_the_original_gives_the_same_samples(weights, data, tmp_path):
     model, process = load_model(weights)
     torch.save(model.state_dict(), tmp_path / "ema_0.9999_000001.pt")
     shape = flags_from_configs(model.config, process)
@@ -194,14 +185,14 @@ def test_an_original_checkpoint_samples_the_same(weights: Path, data: Path, tmp_
     assert (ours / "samples/a.png").read_bytes() == (theirs / "samples/a.png").read_bytes()
 
 
-def test_solvers_and_seeds(weights: Path) -> None:
+def test_samples_depend_on_the_solver_and_ddpm_on_the_seed(weights):
     model, process = load_model(weights)
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 12, (30, 45), np.uint8)
     small = rng.integers(0, 256, (8, 12, 3), np.uint8)
     seen = {}
     for solver in ("ddpm", "ddim"):
-        sampling = SamplingConfig(timestep_respacing="20", solver=solver)  # type: ignore[arg-type]
+        sampling = SamplingConfig(timestep_respacing="20", solver=solver)
         pair = [
             reconstruct(
                 model, process, [Given(labels=labels, coarse=small, seed=s)], sampling=sampling
@@ -215,7 +206,7 @@ def test_solvers_and_seeds(weights: Path) -> None:
     assert (seen["ddpm"] != seen["ddim"]).any()
 
 
-def test_a_picture_off_the_grid_is_padded_and_cropped(weights: Path) -> None:
+def test_a_picture_of_odd_size_is_padded_and_cropped(weights):
     model, process = load_model(weights)
     small = np.full((9, 13, 3), 90, np.uint8)
     labels = np.zeros((33, 49), np.uint8)
@@ -225,8 +216,8 @@ def test_a_picture_off_the_grid_is_padded_and_cropped(weights: Path) -> None:
         reconstruct(model, process, [Given(labels=labels[:, :20], coarse=small)])
 
 
-def test_a_batch_is_what_its_pictures_are(weights: Path) -> None:
-    """Also where their sizes differ; up to the rounding of sums over another batch."""
+def test_a_picture_does_not_depend_on_its_batch(weights):
+    """Sizes may differ within a batch; rounding differs with the batch size."""
     model, process = load_model(weights)
     rng = np.random.default_rng(2)
     given = [
@@ -248,8 +239,8 @@ def test_a_batch_is_what_its_pictures_are(weights: Path) -> None:
         assert np.abs(picture.astype(int) - alone).max() <= 1
 
 
-def test_all_timesteps_start_at_noise_as_in_the_original(weights: Path) -> None:
-    """`max_iter_time` 1000 of 1000 steps; at 999, the same steps, at the coarse picture."""
+def test_sampling_from_the_last_timestep_starts_at_noise(weights):
+    """`max_iter_time` 1000 starts at noise, as in the original; 999 at the coarse picture."""
     model, process = load_model(weights)
     labels = np.zeros((16, 16), np.uint8)
     given = [Given(labels=labels, coarse=np.full((4, 4, 3), 90, np.uint8), seed=7)]
@@ -267,7 +258,7 @@ def test_all_timesteps_start_at_noise_as_in_the_original(weights: Path) -> None:
     assert torch.equal(starts[1000], noise)
 
 
-def test_as_a_receiver_of_ordinary_files(weights: Path) -> None:
+def test_a_checkpoint_decodes_ordinary_files(weights):
     rng = np.random.default_rng(1)
     labels = np.zeros((30, 44), np.uint8)
     payload = coarse.encode(rng.integers(0, 256, (8, 11, 3), np.uint8))
@@ -282,9 +273,7 @@ def test_as_a_receiver_of_ordinary_files(weights: Path) -> None:
     assert receiver(unpack(pack(width=44, height=30, coarse=payload)), steps=1).any()
 
 
-def test_sempic_decode_takes_a_checkpoint(
-    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_sempic_decode_takes_a_checkpoint(weights, tmp_path, capsys):
     """Files → files, from the command line; a `.pt` of the original gives the same picture."""
     rng = np.random.default_rng(1)
     payload = coarse.encode(rng.integers(0, 256, (8, 11, 3), np.uint8))
@@ -308,7 +297,7 @@ def test_sempic_decode_takes_a_checkpoint(
     for name in ("ema", "back"):
         np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / f"{name}.png")), direct)
     argv = ["decode", str(tmp_path / "a.sempic"), "-o", str(tmp_path / "no.png"), "--model"]
-    # 32 channels are not cut into the published heads of 64, so this one needs its flags
+    # The published heads have 64 channels, this network has 32, so its .pt needs flags.
     for bad in (str(pt), str(tmp_path / "absent.pt"), str(tmp_path / "a.sempic")):
         assert cli.main([*argv, bad]) == 2
         (line,) = capsys.readouterr().err.splitlines()
@@ -316,7 +305,7 @@ def test_sempic_decode_takes_a_checkpoint(
     assert not (tmp_path / "no.png").exists()
 
 
-def test_a_checkpoint_without_torch_is_refused_in_one_line(weights: Path) -> None:
+def test_a_checkpoint_without_torch_is_refused_in_one_line(weights):
     code = (
         "import sys; sys.modules['torch'] = None\nfrom sempic import receive\n"
         f"try: receive.load({str(weights)!r})\nexcept Exception as e: print(repr(e))"
@@ -326,7 +315,7 @@ def test_a_checkpoint_without_torch_is_refused_in_one_line(weights: Path) -> Non
     assert f"needs torch; {install_hint('train')}" in done.stdout
 
 
-def test_the_default_steps_are_the_papers(weights: Path) -> None:
+def test_the_default_is_the_papers_20_steps(weights):
     labels = np.zeros((16, 16), np.uint8)
     payload = coarse.encode(np.full((4, 4, 3), 90, np.uint8))
     scene = unpack(pack(width=16, height=16, labels=labels, coarse=payload))
@@ -362,14 +351,12 @@ def test_the_default_steps_are_the_papers(weights: Path) -> None:
         ({"num_samples": -1}, "num_samples"),
     ],
 )
-def test_impossible_requests_are_refused_by_name(
-    weights: Path, data: Path, tmp_path: Path, changes: dict[str, Any], named: str
-) -> None:
+def test_wrong_flags_are_refused_by_name(weights, data, tmp_path, changes, named):
     with pytest.raises((ModelError, InputError), match=named):
         sampled(flags(weights, data, tmp_path, **changes))
 
 
-def test_sampling_config_is_the_papers() -> None:
+def test_the_sampling_defaults_are_the_papers():
     assert dataclasses.asdict(SamplingConfig()) == {
         "timestep_respacing": "100",
         "max_iter_time": 200,
@@ -380,7 +367,7 @@ def test_sampling_config_is_the_papers() -> None:
     }
 
 
-def test_results_never_replace_the_data(weights: Path, tmp_path: Path) -> None:
+def test_results_do_not_replace_the_data(weights, tmp_path):
     for part in ("images", "labels"):
         (tmp_path / part).mkdir()
         shape = (64, 80, 3) if part == "images" else (64, 80)

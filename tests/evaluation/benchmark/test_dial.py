@@ -6,15 +6,15 @@ from sempic.evaluation.benchmark import dial
 
 @pytest.mark.parametrize("search", [dial.nearest, dial.nearest_from_below])
 @pytest.mark.parametrize("target", [0.001, 0.05, 0.31, 0.9, 5])
-def test_nearest(target, search):
+def test_the_nearest_setting_is_found_in_nine_tries(target, search):
     rates = 0.01 * 1.09 ** np.arange(60)
-    looks = []
+    tried = []
 
     def rate(at):
-        looks.append(at)
+        tried.append(at)
         return float(rates[at])
 
     found = search(rate, len(rates), target)
     best = np.abs(np.log(rates / target)).argmin()
     assert abs(np.log(rates[found] / target)) <= max(abs(np.log(rates[best] / target)), 0.03)
-    assert len(set(looks)) <= 9
+    assert len(set(tried)) <= 9

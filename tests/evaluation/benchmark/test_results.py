@@ -4,7 +4,7 @@ from sempic.evaluation.benchmark import Codec, Point
 from sempic.evaluation.benchmark.results import bd_rates, matched
 
 
-def test_matched_rate_and_bd_rate():
+def test_matched_rates_and_bd_rates_follow_the_curves():
     def codec(scale):
         points = [(0.1, 20.0), (0.2, 24.0), (0.4, 27.0)]
         rows = [{"bpp": scale * r, "psnr": q, "lpips": 1 - q / 40} for r, q in points]

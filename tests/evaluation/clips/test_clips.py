@@ -1,4 +1,4 @@
-"""`sempic benchmark CLIP`: what is read, coded, measured and told."""
+"""`sempic benchmark CLIP`: reading, coding, measuring and the report."""
 
 import json
 import re
@@ -8,13 +8,13 @@ from fractions import Fraction
 import numpy as np
 import PIL.Image
 import pytest
-from conftest import HAVE_MODELS, FakeReceiver, FakeSegmenter, street
+from conftest import FakeReceiver, FakeSegmenter, needs_models, street
+from videos import panned, write_video
 
 from sempic import api, cli, segment
 from sempic.errors import InputError, SempicWarning
 from sempic.evaluation import clips
 from sempic.evaluation.clips import measuring
-from sempic.sequence.video import Video
 
 
 @pytest.fixture
@@ -24,19 +24,15 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.setattr(segment, "load", lambda *_, **how: FakeSegmenter())
     monkeypatch.setattr(api.Codec, "receiver", FakeReceiver())
     (tmp_path / "clips").mkdir()
-    video = Video(tmp_path / "clips/drive.mp4", Fraction(10))
-    picture = street(96, 150)[0]
-    for left in range(0, 20, 4):
-        video.add(picture[:, left : left + 128])
-    video.close(keep=True)
+    write_video(tmp_path / "clips/drive.mp4", panned(96, 128, step=4, count=5))
     return tmp_path
 
 
-@pytest.mark.skipif(not HAVE_MODELS, reason="there is no judge")
-@pytest.mark.parametrize("given", ["clips", "clips/drive.mp4"])
-def test_report(folder, capsys, given):
-    arguments = f"benchmark {given} --limit 4 --metrics miou,objects --drop 0.3 -o out"
-    names = "single,av1,hevcx2" if given == "clips" else "sempic"
+@needs_models
+@pytest.mark.parametrize("source", ["clips", "clips/drive.mp4"])
+def test_the_report_has_every_codec_and_adds_up(folder, capsys, source):
+    arguments = f"benchmark {source} --limit 4 --metrics miou,objects --drop 0.3 -o out"
+    names = "single,av1,hevcx2" if source == "clips" else "sempic"
     assert cli.main([*arguments.split(), "--codecs", names]) == 0, capsys.readouterr()
     printed = capsys.readouterr().out
     assert printed == (folder / "out/summary.md").read_text()
@@ -50,7 +46,7 @@ def test_report(folder, capsys, given):
     page = (folder / "out/report.html").read_text()
     assert page.count("data:image/webp") == 1 + len(found)
     assert not re.search(r"(src|href)=['\"](?!data:)", page)  # opens offline
-    if given == "clips":
+    if source == "clips":
         assert list(found) == ["sempic", "single", "av1", "hevcx2"]
         assert ours["bytes"] < found["single"]["bytes"]
         share = ours["bytes"] / found["single"]["bytes"]
@@ -58,25 +54,25 @@ def test_report(folder, capsys, given):
         assert 0.5 * ours["bytes"] < found["hevcx2"]["bytes"] < 4 * ours["bytes"]
 
 
-@pytest.mark.skipif(not HAVE_MODELS, reason="there is no judge")
-def test_what_is_warned_of_is_said_once(folder, monkeypatch, capsys):
+@needs_models
+def test_a_warning_about_all_frames_is_printed_once(folder, monkeypatch, capsys):
     class Unsure(FakeSegmenter):
         def predict(self, image):
-            sure = 20 + image[:20].mean() / 10  # of each picture another share
+            sure = 20 + image[:20].mean() / 10  # another one for each picture
             return super().predict(image)[0], np.full((12, *image.shape[:2]), sure, np.uint8)
 
     monkeypatch.setattr(segment, "load", lambda *_, **how: Unsure())
     command = "benchmark clips --metrics miou --codecs single --key-interval 0.1 -o out"
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         assert cli.main(command.split()) == 0
-    assert not [warning for warning in told if issubclass(warning.category, SempicWarning)]
+    assert not [warning for warning in warned if issubclass(warning.category, SempicWarning)]
     err = capsys.readouterr().err
     assert err.startswith("sempic: clips/drive.mp4: sent without a label map: ")
     assert err.count("\n") == 1
 
 
-def test_what_is_for_clips_and_what_for_pictures(folder, capsys):
+def test_clips_and_options_that_do_not_fit_are_refused_in_one_line(folder, capsys):
     PIL.Image.fromarray(street()[0]).save(folder / "picture.png")
     for arguments, why in (
         ("clips/drive.mp4 --rates 0.1", "--rates is for pictures"),
@@ -87,9 +83,9 @@ def test_what_is_for_clips_and_what_for_pictures(folder, capsys):
         ("nowhere.mp4", "nowhere.mp4: not a video that can be read"),
     ):
         assert cli.main(["benchmark", *arguments.split(), "-o", "out"]) == 2
-        told = capsys.readouterr().err
-        assert why in told
-        assert told.count("\n") == 1
+        err = capsys.readouterr().err
+        assert why in err
+        assert err.count("\n") == 1
     assert not (folder / "out").exists()
 
 
@@ -105,8 +101,8 @@ def test_a_clip_is_read_at_a_rate_and_a_size(folder):
         clips.read(folder / "clips/drive.mp4", count=1)
 
 
-def test_flicker():
-    """What changes no more than the original has 1, what stands still 0, noise more."""
+def test_flicker_is_relative_to_the_original():
+    """1 for the original's own changes, 0 for a still picture, more than 1 for more noise."""
     rng = np.random.default_rng(0)
     picture = street()[0].astype(np.int16)
     noise = [rng.integers(-2, 3, picture.shape) for _ in range(3)]
@@ -118,7 +114,7 @@ def test_flicker():
     assert 2 < measuring.flicker(frames, wilder, places) < 4
 
 
-def test_agreement_of_maps():
+def test_agreement_is_the_mean_iou_of_two_maps():
     labels = street()[1]
     assert measuring.agreement(labels, labels) == measuring.agreement(None, None) == 1
     assert measuring.agreement(labels, None) == measuring.agreement(None, labels) == 0

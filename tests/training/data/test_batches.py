@@ -1,15 +1,14 @@
 import numpy as np
 import pytest
+import torch
 from conftest import street
 
-torch = pytest.importorskip("torch")
-
-from sempic import coarse, texture  # noqa: E402
-from sempic.diffusion.sampling import to_unit  # noqa: E402
-from sempic.errors import InputError  # noqa: E402
-from sempic.training.data import batches, taxonomy  # noqa: E402
-from sempic.training.data.batches import Crops, Drops, drop  # noqa: E402
-from sempic.training.data.corpus import Corpus, Sample  # noqa: E402
+from sempic import coarse, texture
+from sempic.diffusion.sampling import to_unit
+from sempic.errors import InputError
+from sempic.training.data import batches, taxonomy
+from sempic.training.data.batches import Crops, Drops, drop
+from sempic.training.data.corpus import Corpus, Sample
 
 CPU = torch.device("cpu")
 CLASSES = taxonomy.load("camvid")
@@ -17,7 +16,7 @@ CLASSES = taxonomy.load("camvid")
 
 def sample(seed, source="camvid", size=(144, 192)):
     labels = street(*size, seed)[1]
-    # A picture that shows its own labels: wherever a crop lands, both must agree.
+    # The picture shows its labels, so any crop of both must agree.
     image = np.repeat(labels[..., None] * 20, 3, 2)
     return Sample(
         source, str(seed), False, image, (coarse.downscale(image),), (labels, labels.copy())
@@ -32,7 +31,7 @@ def crops(*samples, size=(64, 96), drops=(0.0, 0.0, 0.0)):
     return Crops(corpus(*samples), size=size, device=CPU, drops=Drops(*drops))
 
 
-def test_crops_align_and_are_seeded():
+def test_crops_align_picture_and_maps_and_follow_the_seed():
     source = crops(*(sample(s) for s in range(4)))
     for step in range(5):
         plan = source.plan(1, step, 6)
@@ -44,7 +43,7 @@ def test_crops_align_and_are_seeded():
         assert small.shape == (6, 3, 16, 24)
         again = source.draw(1, step, 6)
         assert all((a == b).all() for a, b in zip(batch, again, strict=True))
-        # Light scales what lies above black: the ratio to the labels' colours is one number.
+        # The light augmentation scales all colours by one factor.
         wanted = to_unit((labels * 20)[..., None].repeat(1, 1, 1, 3)) + 1
         part = (wanted > 0.1) & (image < 0.99)
         for k in range(6):
@@ -55,7 +54,7 @@ def test_crops_align_and_are_seeded():
     assert (source.draw(1, 0, 6).image != source.draw(2, 0, 6).image).any()
 
 
-def test_crops_seek_rare_classes_and_weigh_sources(monkeypatch):
+def test_crops_prefer_rare_classes_and_heavy_sources(monkeypatch):
     pole = CLASSES.ids(["pole"])[0]
     one = sample(0, size=(288, 384))
     source = crops(one, sample(1, "other"), size=(32, 32))
@@ -71,7 +70,7 @@ def test_crops_seek_rare_classes_and_weigh_sources(monkeypatch):
     assert plans[:, 5].mean() == pytest.approx(0.5, abs=0.06)
 
 
-def test_maps_are_dropped_as_often_as_said():
+def test_maps_are_dropped_at_the_rate():
     source = crops(sample(0), drops=(0.3, 0.0, 0.0))
     labels = torch.cat([source.draw(0, step, 20).labels for step in range(30)])
     void = (labels == CLASSES.classes).flatten(1).all(1)
@@ -79,12 +78,12 @@ def test_maps_are_dropped_as_often_as_said():
     assert (source.draw(0, 0, 20).truth != CLASSES.classes).flatten(1).any(1).all()
 
 
-def test_regions_are_void_or_anothers():
+def test_regions_become_void_or_those_of_another_map():
     labels = torch.stack([torch.full((32, 48), n, dtype=torch.uint8) for n in range(4)])
     labels[:, :, 24:] = 9
-    some, without = drop(labels, 11, Drops(0, 1, 0), np.random.default_rng(0))
-    assert not without.any()
-    gone = some == 11
+    dropped, whole = drop(labels, 11, Drops(0, 1, 0), np.random.default_rng(0))
+    assert not whole.any()
+    gone = dropped == 11
     assert gone.flatten(1).any(1).all()
     assert (gone.flatten(1).float().mean(1) < 0.6).all()
     for number in range(4):  # of one region only
@@ -97,7 +96,7 @@ def test_regions_are_void_or_anothers():
     assert (same == labels).all()
 
 
-def test_what_is_said_of_texture_is_of_the_class_in_each_patch(monkeypatch):
+def test_texture_levels_follow_the_class_of_each_patch(monkeypatch):
     road, sky = (CLASSES.ids([name])[0] for name in ("road", "sky"))
     labels = np.full((64, 96), road, np.uint8)
     labels[:32] = sky
@@ -112,17 +111,17 @@ def test_what_is_said_of_texture_is_of_the_class_in_each_patch(monkeypatch):
         monkeypatch.setattr(batches, "OF_ALL", of_all)
         return crops(one, size=(64, 96), drops=(whole, 0, 0)).draw(0, 0, 8)
 
-    batch = drawn(1.0, 0.0)  # as a sender says it: of what receivers paint too strong alone
+    batch = drawn(1.0, 0.0)  # as a sender: only classes that receivers paint too strong
     said = batch.texture[:, 0]
     middle = batch.labels[:, 2::4, 2::4]
     assert batch.texture.shape == (8, texture.CONDITION, 16, 24)
     assert (said == (middle == road)).all()
     level = batch.texture[:, 1] * 16 + 16
-    # Light makes texture stronger: a quarter more of it is 1.3 levels.
+    # The light augmentation makes texture stronger: 25 % more light is 1.3 levels.
     assert (level[said == 1] - 20).abs().max() < 2.1
     assert (level[said == 1] - 20).abs().max() > 0.1
     assert not batch.texture[:, :, :8].any()
-    # Of as much noise as a receiver will be given (`sempic.texture.noise`).
+    # The noise has the strength that a receiver gets (`sempic.texture.noise`).
     assert batch.strength.shape == (8, 1, 64, 96)
     noise = batch.strength[:, 0, 2::4, 2::4]
     assert (noise - (0.1 * level - 0.3).clamp(0.4, 1.6))[said == 1].abs().max() < 1e-5
@@ -130,12 +129,12 @@ def test_what_is_said_of_texture_is_of_the_class_in_each_patch(monkeypatch):
     assert (batch.strength[:, 0][batch.labels == sky] == float(usual[sky])).all()
     assert drawn(0.0, 1.0).texture[:, 0].all()
     assert not drawn(0.0, 0.0).texture.any()
-    alone = drawn(1.0, 0.0, whole=1).texture  # without a map: what is said of all of it
+    alone = drawn(1.0, 0.0, whole=1).texture  # without a map: the level of the whole picture
     assert alone[:, 0].all()
     assert (alone[:, 1] * 16 + 16 - 4).abs().max() < 2.1
 
 
-def test_pictures_must_be_as_large_as_a_crop():
+def test_crops_must_fit_into_the_pictures_and_the_grid():
     with pytest.raises(InputError, match="as large as a crop"):
         crops(sample(0), size=(160, 160))
     with pytest.raises(InputError, match="multiple of 16"):

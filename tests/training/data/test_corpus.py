@@ -7,9 +7,6 @@ import numpy as np
 import pytest
 from conftest import street
 from PIL import Image
-
-pytest.importorskip("torch")
-
 from streets import write_camvid
 
 from sempic import coarse
@@ -25,9 +22,9 @@ def data(tmp_path_factory):
     return write_camvid(tmp_path_factory.mktemp("data") / "camvid")
 
 
-def options(data, out, **given):
-    given = {"classes": "camvid", "renditions": 2, "side": 144, "workers": 1, **given}
-    return CorpusOptions(data=(str(data),), out=out, **given)
+def options(data, out, **changes):
+    usual = {"classes": "camvid", "renditions": 2, "side": 144, "workers": 1}
+    return CorpusOptions(data=(str(data),), out=out, **usual | changes)
 
 
 def test_a_corpus_is_made_once_and_aligned(tmp_path, data, capsys):
@@ -51,11 +48,11 @@ def test_a_corpus_is_made_once_and_aligned(tmp_path, data, capsys):
     make(options(data, tmp_path / "c"))
     assert "there already" in capsys.readouterr().out
     make(options(data, tmp_path / "d"))  # the same bytes again
-    for name in ("shard-0000.tar",):
-        assert (tmp_path / "c" / name).read_bytes() == (tmp_path / "d" / name).read_bytes()
+    first, second = (tmp_path / folder / "shard-0000.tar" for folder in "cd")
+    assert first.read_bytes() == second.read_bytes()
 
 
-def test_the_key_covers_options_and_files(tmp_path, data):
+def test_a_corpus_of_other_files_or_options_is_refused(tmp_path, data):
     make(options(data, tmp_path / "c"))
     with pytest.raises(InputError, match="other files or options"):
         make(options(data, tmp_path / "c", seed=1))
@@ -66,7 +63,7 @@ def test_the_key_covers_options_and_files(tmp_path, data):
         make(options(data, tmp_path / "c"))
 
 
-def test_several_processes_make_the_same(tmp_path, data):
+def test_several_processes_write_the_same_bytes(tmp_path, data):
     make(options(data, tmp_path / "one", renditions=1))
     make(options(data, tmp_path / "two", renditions=1, workers=2))
     for path in (tmp_path / "one").iterdir():
@@ -89,7 +86,7 @@ def test_shards_are_limited_and_damage_is_named(tmp_path, data, monkeypatch):
         open_corpus([tmp_path])
 
 
-def test_a_shard_that_ends_early_is_not_half_a_corpus(tmp_path):
+def test_a_truncated_shard_is_refused(tmp_path):
     make(options(write_camvid(tmp_path / "camvid"), tmp_path / "c"))
     shard = tmp_path / "c/shard-0000.tar"
     with tarfile.open(shard) as tar:
@@ -100,7 +97,7 @@ def test_a_shard_that_ends_early_is_not_half_a_corpus(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "told",
+    "text",
     [
         "[]",
         "[" * 3000,
@@ -108,19 +105,14 @@ def test_a_shard_that_ends_early_is_not_half_a_corpus(tmp_path):
         '{"format": "sempic.corpus/1", "recipe": 1}',
     ],
 )
-def test_what_a_corpus_does_not_say_of_itself(told, tmp_path):
-    (tmp_path / "corpus.json").write_text(told)
+def test_a_damaged_corpus_json_is_named(text, tmp_path):
+    (tmp_path / "corpus.json").write_text(text)
     with pytest.raises(InputError, match=r"corpus\.json: "):
         open_corpus([tmp_path])
 
 
 def test_a_corpus_that_cannot_be_made_leaves_nothing(tmp_path, data):
-    (tmp_path / "bad/train").mkdir(parents=True)
-    (tmp_path / "bad/trainannot").mkdir()
-    for name in ("train", "trainannot"):
-        for path in (data / name).iterdir():
-            (tmp_path / "bad" / name / path.name).write_bytes(path.read_bytes())
-    damaged = tmp_path / "bad/trainannot" / path.name
+    damaged = write_camvid(tmp_path / "bad") / "trainannot/0.png"
     damaged.write_bytes(damaged.read_bytes()[:60])
     (tmp_path / "full").mkdir()
     (tmp_path / "full/letter.txt").write_text("dear")
@@ -139,7 +131,7 @@ def test_a_corpus_that_cannot_be_made_leaves_nothing(tmp_path, data):
     assert (tmp_path / "tars/shard-000000.tar").exists()
 
 
-def test_what_was_left_of_a_corpus_is_no_part_of_the_next(tmp_path):
+def test_shards_of_an_interrupted_run_are_not_used(tmp_path):
     (tmp_path / "c").mkdir()
     (tmp_path / "c/shard-0007.tar").write_bytes(b"")
     make(options(write_camvid(tmp_path / "camvid"), tmp_path / "c"))
@@ -167,9 +159,9 @@ def test_a_corpus_opens_without_a_codec(tmp_path, data):
     assert int(done.stdout) > 2
 
 
-def test_a_sample_of_a_source_without_a_weight_is_named(tmp_path):
+def test_a_source_without_a_weight_is_named(tmp_path):
     make(options(write_camvid(tmp_path / "camvid"), tmp_path / "c"))
-    told = (tmp_path / "c/corpus.json").read_text()
-    (tmp_path / "c/corpus.json").write_text(told.replace('"camvid": {', '"other": {'))
+    about = tmp_path / "c/corpus.json"
+    about.write_text(about.read_text().replace('"camvid": {', '"other": {'))
     with pytest.raises(InputError, match="samples of camvid"):
         open_corpus([tmp_path / "c"])

@@ -2,15 +2,14 @@ import io
 
 import numpy as np
 import pytest
+import torch
 from conftest import street
 from PIL import Image
 
-torch = pytest.importorskip("torch")
-
-from sempic.training.data.degrade import jpeg  # noqa: E402
+from sempic.training.data.degrade import jpeg
 
 
-def test_jpeg_is_nearly_pillows():
+def test_jpeg_is_close_to_pillows():
     image = street(64, 96)[0]
     for quality in (30, 80):
         buffer = io.BytesIO()

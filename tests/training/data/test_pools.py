@@ -1,13 +1,11 @@
 import numpy as np
-import pytest
+import torch
 from conftest import street
 
-torch = pytest.importorskip("torch")
-
-from sempic.training.data.pool import Pool  # noqa: E402
+from sempic.training.data.pool import Pool
 
 
-def test_a_pool_cuts_what_slices_cut():
+def test_a_pool_cuts_the_same_as_slices():
     arrays = [street(40, 60, s)[0] for s in range(3)] + [street(50, 30)[0]]
     pool = Pool(arrays, torch.device("cpu"))
     plan = [(3, 7, 2, 0), (1, 0, 30, 1), (0, 8, 1, 1)]

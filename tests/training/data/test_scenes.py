@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +11,7 @@ from sempic import coarse
 from sempic.errors import InputError
 from sempic.palette import CAMVID, CITYSCAPES
 from sempic.training.data.readers import Dataset, open_dataset
-from sempic.training.data.scenes import (
-    SceneFolder,
-    instance_edges,
-    resize_picture,
-)
+from sempic.training.data.scenes import SceneFolder, instance_edges, resize_picture
 
 RNG = np.random.default_rng(0)
 
@@ -92,14 +87,7 @@ def scenes(dataset: Dataset, size: int = 48, **options: Any) -> SceneFolder:
         ("folder", make_plain, 3, [0, 1, 2, 3], False),
     ],
 )
-def test_every_dataset_reads(
-    tmp_path: Path,
-    mode: str,
-    make: Callable[[Path], None],
-    classes: int | None,
-    columns: list[int],
-    has_edges: bool,
-) -> None:
+def test_every_layout_reads(tmp_path, mode, make, classes, columns, has_edges):
     make(tmp_path)
     dataset = open_dataset(mode, tmp_path, "train", num_classes=classes)
     if classes:
@@ -113,7 +101,7 @@ def test_every_dataset_reads(
         assert scene.edges[5].nonzero()[0].tolist() == [31, 32]
 
 
-def test_train_ids_files_are_used_where_all_are_there(tmp_path: Path) -> None:
+def test_train_ids_files_are_preferred_if_complete(tmp_path):
     make_cityscapes(tmp_path, train_ids=True)
     dataset = open_dataset("cityscapes", tmp_path, "train")
     assert dataset.entries[0].labels.stem.endswith("labelTrainIds")
@@ -122,7 +110,7 @@ def test_train_ids_files_are_used_where_all_are_there(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ending", ["_trainIds", "_gtFine_trainIds"])
-def test_train_ids_by_the_originals_names(tmp_path: Path, ending: str) -> None:
+def test_train_ids_files_with_the_originals_names_are_found(tmp_path, ending):
     make_cityscapes(tmp_path)
     for path in list((tmp_path / "gtFine").rglob("*_labelIds.png")):
         name = path.stem.removesuffix("_gtFine_labelIds")
@@ -132,7 +120,7 @@ def test_train_ids_by_the_originals_names(tmp_path: Path, ending: str) -> None:
     assert scenes(dataset)[0].labels[7, 8::16].tolist() == [18, 0, 19, 3]
 
 
-def test_pictures_of_ones_own_in_place_of_cityscapes(tmp_path: Path) -> None:
+def test_image_path_replaces_the_pictures_of_cityscapes(tmp_path):
     make_cityscapes(tmp_path / "data")
     mine = picture()
     save(tmp_path / "mine/jena_000001_000019_leftImg8bit.png", mine)
@@ -143,44 +131,29 @@ def test_pictures_of_ones_own_in_place_of_cityscapes(tmp_path: Path) -> None:
     assert scenes(dataset)[0].labels[7, 8::16].tolist() == [19, 0, 18, 19]
 
 
-def remove(path: str) -> Callable[[Path], None]:
-    return lambda root: (root / path).unlink()
+ULM = "ulm/ulm_000000_000019"
 
 
 @pytest.mark.parametrize(
-    ("mode", "make", "damage", "named"),
+    ("mode", "make", "missing", "named"),
     [
-        (
-            "cityscapes",
-            make_cityscapes,
-            remove("gtFine/train/ulm/ulm_000000_000019_gtFine_labelIds.png"),
-            "ulm_000000_000019_leftImg8bit.png.*ulm_000000_000019_gtFine_labelIds.png is missing",
-        ),
-        (
-            "cityscapes",
-            make_cityscapes,
-            remove("leftImg8bit/train/ulm/ulm_000000_000019_leftImg8bit.png"),
-            "ulm_000000_000019_gtFine_labelIds.png: no picture",
-        ),
-        ("camvid", make_camvid, remove("trainannot/b.png"), "b.png: its label map b.png"),
-        ("camvid", make_camvid, remove("train/b.png"), "trainannot.b.png: no picture"),
-        ("ade20k", make_ade20k, remove("images/training/a.jpg"), "training: no pictures"),
+        ("cityscapes", make_cityscapes, f"gtFine/train/{ULM}_gtFine_labelIds.png",
+         "ulm_000000_000019_leftImg8bit.png.*ulm_000000_000019_gtFine_labelIds.png is missing"),
+        ("cityscapes", make_cityscapes, f"leftImg8bit/train/{ULM}_leftImg8bit.png",
+         "ulm_000000_000019_gtFine_labelIds.png: no picture"),
+        ("camvid", make_camvid, "trainannot/b.png", "b.png: its label map b.png"),
+        ("camvid", make_camvid, "train/b.png", "trainannot.b.png: no picture"),
+        ("ade20k", make_ade20k, "images/training/a.jpg", "training: no pictures"),
     ],
-)
-def test_what_is_missing_is_named(
-    tmp_path: Path,
-    mode: str,
-    make: Callable[[Path], None],
-    damage: Callable[[Path], None],
-    named: str,
-) -> None:
+)  # fmt: skip
+def test_a_missing_file_of_a_pair_is_named(tmp_path, mode, make, missing, named):
     make(tmp_path)
-    damage(tmp_path)
+    (tmp_path / missing).unlink()
     with pytest.raises(InputError, match=named):
         open_dataset(mode, tmp_path, "train")
 
 
-def test_folders_and_modes_that_are_not_there(tmp_path: Path) -> None:
+def test_missing_folders_and_wrong_modes_are_named(tmp_path):
     make_camvid(tmp_path)
     with pytest.raises(InputError, match="val: no such folder"):
         open_dataset("camvid", tmp_path, "val")
@@ -194,7 +167,7 @@ def test_folders_and_modes_that_are_not_there(tmp_path: Path) -> None:
         open_dataset("cityscapes", tmp_path, "train", num_classes=20)
 
 
-def test_folders_behind_links_and_names_that_are_hidden(tmp_path: Path) -> None:
+def test_links_are_followed_and_hidden_files_ignored(tmp_path):
     make_camvid(tmp_path / "real")
     for part in ("train", "trainannot"):
         (tmp_path / part).symlink_to(tmp_path / "real" / part)
@@ -207,7 +180,7 @@ def test_folders_behind_links_and_names_that_are_hidden(tmp_path: Path) -> None:
         open_dataset("camvid", tmp_path, "train")
 
 
-def test_files_that_do_not_fit(tmp_path: Path) -> None:
+def test_damaged_and_unfit_files_are_named(tmp_path):
     make_camvid(tmp_path)
     folder = scenes(open_dataset("camvid", tmp_path, "train"))
     save(tmp_path / "trainannot/a.png", ids(0, 1, width=60))
@@ -222,7 +195,7 @@ def test_files_that_do_not_fit(tmp_path: Path) -> None:
     assert folder[1].name == "b"
 
 
-def test_predicted_maps_replace_human_ones(tmp_path: Path) -> None:
+def test_predicted_maps_replace_human_maps(tmp_path):
     root, predicted = tmp_path / "data", tmp_path / "predicted"
     make_camvid(root)
     save(predicted / "a.png", CAMVID.table()[ids(3, 3, 11, 7, height=24, width=32)])
@@ -240,7 +213,7 @@ def test_predicted_maps_replace_human_ones(tmp_path: Path) -> None:
         open_dataset("camvid", root, "train", generated_semantic=predicted)
 
 
-def test_predicted_cityscapes_maps_by_either_name(tmp_path: Path) -> None:
+def test_predicted_cityscapes_maps_by_either_name(tmp_path):
     root, predicted = tmp_path / "data", tmp_path / "predicted"
     make_cityscapes(root)
     colours = CITYSCAPES.table()
@@ -251,8 +224,8 @@ def test_predicted_cityscapes_maps_by_either_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("middle", ["", "_leftImg8bit", "_gtFine"])
-def test_predicted_cityscapes_maps_by_the_originals_name(tmp_path: Path, middle: str) -> None:
-    """`*_color.png`, whatever else lies beside it."""
+def test_predicted_cityscapes_maps_by_the_originals_name(tmp_path, middle):
+    """`*_color.png`, also beside other maps."""
     root, predicted = tmp_path / "data", tmp_path / "predicted"
     make_cityscapes(root)
     for name, number in (("ulm_000000_000019", 5), ("jena_000001_000019", 6)):
@@ -263,7 +236,7 @@ def test_predicted_cityscapes_maps_by_the_originals_name(tmp_path: Path, middle:
     assert [scenes(dataset)[i].labels[0, 0] for i in (0, 1)] == [6, 5]
 
 
-def test_ready_made_coarse_pictures(tmp_path: Path) -> None:
+def test_coarse_path_replaces_the_coarse_pictures(tmp_path):
     root, ready = tmp_path / "data", tmp_path / "coarse"
     make_camvid(root)
     mine = picture(10, 14)
@@ -283,7 +256,7 @@ def test_ready_made_coarse_pictures(tmp_path: Path) -> None:
         open_dataset("camvid", root, "train", coarse_path=ready)
 
 
-def test_coarse_pictures_are_those_of_the_codec(tmp_path: Path) -> None:
+def test_coarse_pictures_are_coded_as_in_a_stream(tmp_path):
     make_camvid(tmp_path / "data")
     for chroma in ("420", "444"):
         scene = scenes(open_dataset("camvid", tmp_path / "data", "train"), chroma=chroma)[0]
@@ -292,7 +265,7 @@ def test_coarse_pictures_are_those_of_the_codec(tmp_path: Path) -> None:
         np.testing.assert_array_equal(scene.coarse, coarse.to_rgb(coarse.decode(sent)))
 
 
-def test_halving_then_bicubic() -> None:
+def test_pictures_are_halved_then_resized_bicubically():
     image = Image.fromarray(picture(240, 400))
     step = image.resize((200, 120), Image.Resampling.BOX).resize((100, 60), Image.Resampling.BOX)
     expected = step.resize((50, 30), Image.Resampling.BOX)
@@ -302,7 +275,7 @@ def test_halving_then_bicubic() -> None:
     assert resize_picture(image, 480).size == (800, 480)
 
 
-def test_instances_are_sampled_where_labels_are(tmp_path: Path) -> None:
+def test_instances_are_resized_as_labels_are(tmp_path):
     make_coco(tmp_path)
     striped = ids(*range(29), height=48)
     save(tmp_path / "train_label/0.png", striped)
@@ -312,7 +285,7 @@ def test_instances_are_sampled_where_labels_are(tmp_path: Path) -> None:
     np.testing.assert_array_equal(scene.edges, instance_edges(scene.labels))
 
 
-def test_edges_lie_on_both_sides_of_a_border() -> None:
+def test_edges_lie_on_both_sides_of_a_border():
     square = np.zeros((5, 5), np.uint16)
     square[1:4, 1:4] = 26_001
     edges = instance_edges(square)
@@ -321,7 +294,7 @@ def test_edges_lie_on_both_sides_of_a_border() -> None:
     assert edges[0, 0] == 0
 
 
-def test_cityscapes_sample(shared: Path) -> None:
+def test_the_cityscapes_sample_reads(shared):
     dataset = open_dataset("cityscapes", shared / "data/cityscapes", "train")
     assert len(dataset.entries) == 8
     scene = scenes(dataset, 256)[3]
@@ -335,7 +308,7 @@ def test_cityscapes_sample(shared: Path) -> None:
     assert {0, 1, 7} < set(np.unique(scenes(full, 256)[3].labels).tolist())
 
 
-def test_camvid(shared: Path) -> None:
+def test_camvid_reads(shared):
     dataset = open_dataset("camvid", shared / "data/camvid", "val")
     assert len(dataset.entries) == 101
     scene = scenes(dataset, 256)[0]
@@ -345,7 +318,7 @@ def test_camvid(shared: Path) -> None:
     assert len(open_dataset("camvid", shared / "data/camvid", "train").entries) == 367
 
 
-def test_no_other_split_takes_the_place_of_one_that_is_missing(tmp_path: Path) -> None:
+def test_a_missing_split_is_not_replaced_by_another(tmp_path):
     save(tmp_path / "a/images/train/x.png", picture())
     save(tmp_path / "a/labels/train/x.png", ids(1))
     with pytest.raises(InputError, match="images/val: no such folder"):

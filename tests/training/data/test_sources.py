@@ -5,9 +5,6 @@ import numpy as np
 import pytest
 from conftest import street
 from PIL import Image
-
-pytest.importorskip("torch")
-
 from streets import write_camvid
 
 from sempic.errors import InputError, SempicWarning
@@ -17,7 +14,8 @@ from sempic.training.data.sources import DEFAULT_WEIGHT, WEIGHTS, open_sources
 NINETEEN, ELEVEN = taxonomy.load("cityscapes"), taxonomy.load("camvid")
 
 
-def picture(path, labels=None):
+def write(path, labels=None):
+    """A street at `path`, and its label map at `labels`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     image, map_ = street(32, 48)
     Image.fromarray(image).save(path)
@@ -26,7 +24,7 @@ def picture(path, labels=None):
         Image.fromarray(map_).save(labels)
 
 
-def test_camvids_layout(tmp_path):
+def test_the_layout_of_camvid_reads(tmp_path):
     (source,) = open_sources([str(write_camvid(tmp_path / "camvid"))], ELEVEN)
     assert (source.name, source.weight) == ("camvid", WEIGHTS["camvid"])
     assert (len(source.train), len(source.val)) == (3, 2)
@@ -34,7 +32,7 @@ def test_camvids_layout(tmp_path):
     assert (known == street(144, 192, 1)[1]).all()
 
 
-def test_cityscapes_official_layout(tmp_path):
+def test_the_layout_of_cityscapes_reads(tmp_path):
     for kind, end in (("leftImg8bit", "leftImg8bit"), ("gtFine", "gtFine_labelIds")):
         path = tmp_path / f"city/{kind}/train/ulm/ulm_0_{end}.png"
         path.parent.mkdir(parents=True)
@@ -45,7 +43,7 @@ def test_cityscapes_official_layout(tmp_path):
     assert (source.train[0].opened(NINETEEN)[1] == 0).all()  # labelId 7 is road
 
 
-def test_a_new_layout_is_a_reader_and_an_entry(tmp_path, monkeypatch):
+def test_a_new_layout_needs_a_reader_and_an_entry(tmp_path, monkeypatch):
     def night(folder, split, num_classes):
         read = readers.LAYOUTS["camvid"].read(folder.parent / "camvid", split, num_classes)
         return replace(read, entries=read.entries[:1])
@@ -60,7 +58,7 @@ def test_a_new_layout_is_a_reader_and_an_entry(tmp_path, monkeypatch):
     assert readers.open_dataset("night", tmp_path / "dark", "train").num_classes == 11
 
 
-def test_a_layout_of_more_classes_needs_names_for_them(tmp_path):
+def test_a_layout_of_other_classes_needs_a_class_file(tmp_path):
     for folder, end in (("images", "jpg"), ("annotations", "png")):
         (tmp_path / folder / "training").mkdir(parents=True)
         shape = (16, 16, 3) if end == "jpg" else (16, 16)
@@ -69,9 +67,9 @@ def test_a_layout_of_more_classes_needs_names_for_them(tmp_path):
         open_sources([str(tmp_path)], NINETEEN)
 
 
-def test_images_and_labels_with_a_teacher(tmp_path):
-    folder = tmp_path / "labelmefacade"  # CamVid's ids, where nobody labelled people
-    picture(folder / "images/a.png", folder / "labels/a.png")
+def test_a_teachers_map_adds_hidden_people(tmp_path):
+    folder = tmp_path / "labelmefacade"  # CamVid's ids; people are unlabelled
+    write(folder / "images/a.png", folder / "labels/a.png")
     (folder / "cityscapes").mkdir()
     person = NINETEEN.ids(["person"])[0]
     Image.fromarray(np.full((16, 24), person, np.uint8)).save(folder / "cityscapes/a.png")
@@ -80,19 +78,19 @@ def test_images_and_labels_with_a_teacher(tmp_path):
     assert source.train[0].hidden
 
 
-def test_pictures_without_labels_are_told_apart_by_their_index(tmp_path):
+def test_an_index_splits_pictures_into_sources_and_splits(tmp_path):
     folder = tmp_path / "roads"
     index = {}
     for name, split in (("idd-1", "train"), ("idd-2", "val"), ("nuscenes-1", "val"),
                         ("aerial-1", "train"), ("oslo-1", "train")):  # fmt: skip
-        picture(folder / f"images/{name}.png")
+        write(folder / f"images/{name}.png")
         index[name] = {"split": split}
     (folder / "index.json").write_text(json.dumps(index))
     (folder / "cityscapes").mkdir()
     Image.fromarray(np.zeros((16, 24), np.uint8)).save(folder / "cityscapes/idd-1.png")
     (folder / "images/._idd-1.png").write_bytes(b"what macOS leaves beside a picture")
     found = {s.name: s for s in open_sources([str(folder)], NINETEEN)}
-    assert set(found) == {"idd", "oslo"}  # no aerial ones, and nuscenes is for judging
+    assert set(found) == {"idd", "oslo"}  # aerial pictures are left out; nuscenes is for validation
     assert found["oslo"].weight == DEFAULT_WEIGHT
     (first,), (val,) = found["idd"].train, found["idd"].val
     assert (first.opened(NINETEEN)[1] == 0).all()
@@ -100,13 +98,13 @@ def test_pictures_without_labels_are_told_apart_by_their_index(tmp_path):
 
 
 def test_a_folder_may_have_an_equals_sign_in_its_name(tmp_path):
-    picture(tmp_path / "gain=2/a.png")
+    write(tmp_path / "gain=2/a.png")
     specs = [str(tmp_path / "gain=2")], [f"{tmp_path}/gain=2=3"]
     found = [open_sources(spec, NINETEEN)[0] for spec in specs]
     assert [(source.name, source.weight) for source in found] == [("gain=2", 10), ("gain=2", 3)]
 
 
-def test_pictures_are_what_the_encoder_would_get(tmp_path):
+def test_pictures_are_read_as_the_encoder_reads_them(tmp_path):
     grey = street(32, 48)[0][..., 1]
     Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / "deep.png")
     Image.fromarray(np.dstack([grey] * 3 + [np.zeros_like(grey)])).save(tmp_path / "empty.png")
@@ -122,8 +120,8 @@ def test_pictures_are_what_the_encoder_would_get(tmp_path):
     assert (upright == np.rot90(grey, -1)[..., None]).all()
 
 
-def test_a_teachers_map_is_one_of_ids(tmp_path):
-    picture(tmp_path / "images/a.png")
+def test_a_teachers_map_in_colours_is_refused(tmp_path):
+    write(tmp_path / "images/a.png")
     (tmp_path / "cityscapes").mkdir()
     Image.fromarray(street(16, 24)[0]).save(tmp_path / "cityscapes/a.png")
     (item,) = open_sources([str(tmp_path)], NINETEEN)[0].train
@@ -131,7 +129,7 @@ def test_a_teachers_map_is_one_of_ids(tmp_path):
         item.opened(NINETEEN)
 
 
-def test_what_cannot_be_used_is_named(tmp_path):
+def test_unusable_sources_are_named(tmp_path):
     def refused(*specs):
         with pytest.raises(InputError) as error:
             open_sources(specs, NINETEEN)
@@ -140,13 +138,13 @@ def test_what_cannot_be_used_is_named(tmp_path):
     assert "no such folder" in refused(str(tmp_path / "no"))
     assert "'much' is no number" in refused(f"{tmp_path}=much")
     assert "no pictures here" in refused(str(tmp_path))
-    picture(tmp_path / "d/x.png")
+    write(tmp_path / "d/x.png")
     assert "no pictures to learn from" in refused(f"{tmp_path / 'd'}=0")
-    picture(tmp_path / "a/images/x.png", tmp_path / "a/labels/y.png")
+    write(tmp_path / "a/images/x.png", tmp_path / "a/labels/y.png")
     assert "y.png" in refused(str(tmp_path / "a"))
-    picture(tmp_path / "b/images/x.png", tmp_path / "b/labels/x.png")
+    write(tmp_path / "b/images/x.png", tmp_path / "b/labels/x.png")
     (tmp_path / "c").mkdir()
-    picture(tmp_path / "c/b/images/x.png")
+    write(tmp_path / "c/b/images/x.png")
     assert "two sources are called b" in refused(str(tmp_path / "b"), str(tmp_path / "c/b"))
     (item,) = open_sources([str(tmp_path / "b")], NINETEEN)[0].train
     Image.fromarray(np.zeros((9, 9), np.uint8)).save(tmp_path / "b/images/x.png")
@@ -168,15 +166,15 @@ def test_what_cannot_be_used_is_named(tmp_path):
         ("[" * 3000, "cannot be read"),
     ],
 )
-def test_an_index_that_cannot_be_used_is_named(tmp_path, index, why):
-    picture(tmp_path / "images/a.png")
+def test_a_damaged_index_is_named(tmp_path, index, why):
+    write(tmp_path / "images/a.png")
     (tmp_path / "index.json").write_text(index)
     with pytest.raises(InputError, match=rf"index.json: {why}"):
         open_sources([str(tmp_path)], NINETEEN)
 
 
 @pytest.mark.parametrize(("count", "found"), [(0, 10), (1, 1), (3, 3), (7, 7), (10, 10), (99, 10)])
-def test_as_many_as_asked_for_are_spread(count, found):
+def test_spread_picks_as_many_as_asked_for(count, found):
     chosen = sources.spread(range(10), count)
     assert len(set(chosen)) == len(chosen) == found
     assert chosen[0] == 0

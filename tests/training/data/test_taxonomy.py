@@ -3,8 +3,6 @@ import json
 import numpy as np
 import pytest
 
-pytest.importorskip("torch")
-
 from sempic.errors import InputError
 from sempic.palette import CAMVID, CITYSCAPES
 from sempic.training.data import taxonomy
@@ -28,7 +26,7 @@ def test_class_counts_leave_out_void():
         taxonomy.load("mars")
 
 
-def test_a_human_label_is_refined_by_the_teacher_that_agrees():
+def test_an_agreeing_teacher_refines_a_human_label():
     human = camvid("car", "car", "car", "road", "void", "tree")
     teacher = city("bus", "road", "void", "sidewalk", "person", "vegetation")
     known = NINETEEN.known(human, CAMVID, teacher)
@@ -42,20 +40,20 @@ def test_a_human_label_is_refined_by_the_teacher_that_agrees():
     }  # fmt: skip
 
 
-def test_hidden_classes_are_believed_behind_any_label():
+def test_hidden_classes_of_the_teacher_always_count():
     human, teacher = camvid("building", "building"), city("person", "road")
     known = NINETEEN.known(human, CAMVID, teacher, hidden=("person",))
     assert known.tolist() == [[int(city("person")[0, 0]), int(city("building")[0, 0])]]
 
 
-def test_alone_each_is_believed():
+def test_human_or_teacher_alone_is_used_as_given():
     assert NINETEEN.known(None, CITYSCAPES, city("bus", "void")).tolist() == [[15, UNKNOWN]]
     assert NINETEEN.known(city("bus", "void"), CITYSCAPES).tolist() == [[15, UNKNOWN]]
     assert ELEVEN.known(camvid("sky", "void"), CAMVID).tolist() == [[0, UNKNOWN]]
     assert ELEVEN.known(city("train", "rider"), CITYSCAPES).tolist() == [[8, 10]]
 
 
-def test_a_receiver_is_told_one_class():
+def test_settle_picks_one_class_of_a_group():
     groups = np.array([[GROUP + CAMVID.classes.index(n) for n in ("car", "bicyclist", "sign")]])
     settled = NINETEEN.settle(np.concatenate([groups.astype(np.uint8), [[3, UNKNOWN, 18]]], 1))
     names = [CITYSCAPES.classes[i] for i in settled[0]]
@@ -88,8 +86,8 @@ def test_critical_classes_count_more_in_every_palette():
         {"weight": 3},
     ],
 )
-def test_what_a_class_file_cannot_say(entry, tmp_path):
-    what = {"name": "strange", "classes": [{"name": "ball", **entry}]}
-    (tmp_path / "x.json").write_text(json.dumps(what))
+def test_wrong_values_in_a_class_file_are_named(entry, tmp_path):
+    table = {"name": "strange", "classes": [{"name": "ball", **entry}]}
+    (tmp_path / "x.json").write_text(json.dumps(table))
     with pytest.raises(InputError, match=r"x\.json: ball: "):
         taxonomy.load(str(tmp_path / "x.json"))

@@ -1,19 +1,11 @@
 import numpy as np
 import pytest
 from conftest import needs_models
+from streets import train, write_camvid
 
-torch = pytest.importorskip("torch")
-
-from streets import write_camvid  # noqa: E402
-
-from sempic import cli  # noqa: E402
-from sempic.labels import own, payload, prior  # noqa: E402
+from sempic.labels import own, payload, prior
 
 BUNDLED = payload.WEIGHTS[4]
-
-
-def train(*words: object) -> int:
-    return cli.main(["train", "label-prior", *map(str, words)])
 
 
 @pytest.mark.parametrize("classes", ["camvid", "cityscapes"])
@@ -21,46 +13,46 @@ def train(*words: object) -> int:
 def test_a_prior_trains_and_is_exported(tmp_path, capsys, classes):
     data = write_camvid(tmp_path / "camvid", train=2, val=1)
     common = ("--data", data, "--classes", classes)
-    steps = ("network", *common, "--steps", 1, "--batch", 1, "--busy", 20, "--calm", 10)
+    steps = ("--steps", 1, "--batch", 1, "--busy", 20, "--calm", 10)
+    network = ("label-prior", "network", *common, *steps)
     for name, more in (("causal", []), ("informed", ["--coarse"])):
-        assert train(*steps, "--out", tmp_path / name, *more) == 0, capsys.readouterr().err
+        assert train(*network, "--out", tmp_path / name, *more) == 0, capsys.readouterr().err
     kept = [dict(np.load(path)) for path in tmp_path.glob("prior-*.npz")]
-    assert train(*steps, "--lr", 0.5, "--out", tmp_path / "causal") == 2
+    assert train(*network, "--lr", 0.5, "--out", tmp_path / "causal") == 2
     assert f"lr is 0.5, but {tmp_path / 'causal'} began with 0.003" in capsys.readouterr().err
-    assert len(kept) == 2  # of both runs: one to learn from, one to be judged by
+    assert len(kept) == 2  # of both runs: one to train on, one to validate on
     assert sorted(len(part["planes"]) for part in kept) == [1, 2]
-    # The bundled segmenter knows Cityscapes' classes: there is what it would send, too, if that is
-    # more than one label.
+    # For Cityscapes' classes, maps of the bundled segmenter are added if they have several labels.
     most = 2 if classes == "cityscapes" else 1
     assert all(len(part["planes"]) <= len(part["labels"]) <= most * 2 for part in kept)
     assert kept[0]["labels"].shape[1:] == (256, 341)
     (data / "val/0.png").write_bytes((data / "train/1.png").read_bytes())
-    assert train(*steps, "--out", tmp_path / "again") == 0
+    assert train(*network, "--out", tmp_path / "again") == 0
     assert len(list(tmp_path.glob("prior-*.npz"))) == 3  # other files, other pictures
     runs = ("--causal", tmp_path / "causal", "--informed", tmp_path / "informed")
     networks, model = tmp_path / "networks.npz", tmp_path / "model.npz"
-    assert train("export", *runs, "--out", networks) == 0
-    assert train("tables", *common, "--networks", networks, "--out", model) == 0
+    assert train("label-prior", "export", *runs, "--out", networks) == 0
+    assert train("label-prior", "tables", *common, "--networks", networks, "--out", model) == 0
     known = prior.load(model)
     assert known.classes == {"camvid": 12, "cityscapes": 20}[classes]
     assert known.readout is not None
     assert known.primed
     assert own.load(model).palette == classes
-    assert train("export", *runs[:2], "--informed", "no", "--out", "x.npz") == 2
+    assert train("label-prior", "export", *runs[:2], "--informed", "no", "--out", "x.npz") == 2
     swapped = ("--causal", tmp_path / "informed", "--informed", tmp_path / "causal")
-    assert train("export", *swapped, "--out", tmp_path / "x.npz") == 2
+    assert train("label-prior", "export", *swapped, "--out", tmp_path / "x.npz") == 2
     assert "causal: a run without --coarse" in capsys.readouterr().err
-    assert train("export", *runs, "--out", tmp_path / "x.png") == 2
+    assert train("label-prior", "export", *runs, "--out", tmp_path / "x.png") == 2
     assert "x.png: the name of a label model ends in .npz" in capsys.readouterr().err
     assert not list(tmp_path.glob("x.*"))
 
 
 @needs_models
-def test_a_model_of_other_classes_is_no_beginning(tmp_path, capsys):
+def test_a_model_of_other_classes_is_refused_as_a_start(tmp_path, capsys):
     data = write_camvid(tmp_path / "camvid", train=1, val=1)
     words = ("--data", data, "--classes", "camvid", "--out", tmp_path / "run")
-    assert train("network", *words, "--steps", 1, "--init", BUNDLED) == 2
+    assert train("label-prior", "network", *words, "--steps", 1, "--init", BUNDLED) == 2
     assert "another number of classes" in capsys.readouterr().err
     tables = ("--data", data, "--classes", "camvid", "--out", tmp_path / "x.npz")
-    assert train("tables", *tables, "--networks", BUNDLED) == 2
+    assert train("label-prior", "tables", *tables, "--networks", BUNDLED) == 2
     assert "another number of classes" in capsys.readouterr().err

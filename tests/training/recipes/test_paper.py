@@ -31,8 +31,8 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS":
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Five small CamVid-like scenes: colour follows the label, so there is something to learn."""
+def data(tmp_path_factory):
+    """Five small CamVid-like scenes whose colours follow the labels, so networks can learn them."""
     root = tmp_path_factory.mktemp("camvid")
     rng = np.random.default_rng(0)
     for split in ("train", "val"):
@@ -79,24 +79,28 @@ def checkpoint(out: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     return load_tensors(out / "state.safetensors", "run")
 
 
+def logged(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+
+
 def largest_gap(a: Path, b: Path) -> float:
     one, two = weights(a), weights(b)
     return max(float((one[k] - two[k]).abs().max()) for k in one)
 
 
 @pytest.fixture(scope="module")
-def straight(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def straight(data, tmp_path_factory):
     out = tmp_path_factory.mktemp("straight") / "run"
     trained(flags(data, out, steps=20, save_interval=5, sheet_size=2))
     return out
 
 
-def test_a_run_leaves_everything_behind(straight: Path) -> None:
+def test_a_run_writes_checkpoints_log_sheet_and_events(straight):
     assert sorted(p.name for p in straight.glob("*.safetensors")) == [
         *(f"ema_{rate}_{step:06}.safetensors" for rate in (0.5, 0.9) for step in (10, 15, 20)),
         "state.safetensors",
     ]
-    log = [json.loads(line) for line in (straight / "log.jsonl").read_text().splitlines()]
+    log = logged(straight)
     assert [line["step"] for line in log] == list(range(2, 21, 2))
     assert {"loss", "mse", "vb"} < log[-1].keys()
     assert any(key.startswith("loss_q") for key in log[-1])
@@ -109,14 +113,12 @@ def test_a_run_leaves_everything_behind(straight: Path) -> None:
     assert about["fixed"]["num_classes"] == 11
 
 
-def test_it_learns(straight: Path) -> None:
-    log = [json.loads(line) for line in (straight / "log.jsonl").read_text().splitlines()]
+def test_the_loss_falls(straight):
+    log = logged(straight)
     assert np.mean([line["mse"] for line in log[-3:]]) < 0.95 * log[0]["mse"]
 
 
-def test_a_killed_run_goes_on_as_if_it_had_not_been(
-    straight: Path, data: Path, tmp_path: Path
-) -> None:
+def test_a_killed_run_resumes_to_the_same_weights(straight, data, tmp_path):
     out = tmp_path / "run"
     argv = flags(data, out, steps=20, save_interval=5, sheet_size=2, save_minutes=0)
     process = subprocess.Popen(
@@ -124,7 +126,6 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(
         env={**ENVIRONMENT, "OMP_NUM_THREADS": str(torch.get_num_threads())},
         stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
     )  # fmt: skip
-    assert process.stdout is not None
     for line in process.stdout:
         if line.startswith("step 10/20"):
             break
@@ -132,14 +133,13 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(
     assert process.wait() == -signal.SIGKILL
     process.stdout.close()
     assert 8 < checkpoint(out)[1]["step"] < 20
-    torch.rand(100)  # whatever happens to global generators in between
+    torch.rand(100)  # the state of global generators does not matter
     trained(argv)
     one, two = checkpoint(straight)[0], checkpoint(out)[0]
     assert one.keys() == two.keys()
     assert all(torch.equal(one[k], two[k]) for k in one)
     assert largest_gap(straight, out) == 0
-    steps = [json.loads(line)["step"] for line in (out / "log.jsonl").read_text().splitlines()]
-    assert steps == list(range(2, 21, 2))
+    assert [line["step"] for line in logged(out)] == list(range(2, 21, 2))
 
 
 class Killed(Exception):
@@ -147,10 +147,8 @@ class Killed(Exception):
 
 
 @pytest.mark.parametrize("moment", ["validate", "about", "save"])
-def test_a_run_that_dies_while_it_saves(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
-) -> None:
-    """Whatever was written by then, the same command ends with everything of the last step."""
+def test_a_run_that_is_killed_while_saving_can_be_repeated(data, tmp_path, monkeypatch, moment):
+    """The same command then writes all files of the last step."""
     place = {"validate": paper.Paper, "about": paper.Paper, "save": Folder}[moment]
     argv = flags(data, tmp_path / "run", save_interval=1, ema_rate="0", sheet_size=1)
     trained([*argv, "--steps", "1"])
@@ -170,8 +168,8 @@ def test_a_run_that_dies_while_it_saves(
     assert (tmp_path / "run/sheet-000002.png").exists()
 
 
-def test_a_run_ends_when_it_is_asked_to(data: Path, tmp_path: Path) -> None:
-    """Without --steps it would go on for ever, as the original does."""
+def test_sigterm_saves_and_ends_a_run(data, tmp_path):
+    """Without --steps a run has no end, as in the original."""
     argv = flags(data, tmp_path, steps=0, lr_anneal_steps=0, save_interval=1000)
     recipe = paper.Paper(*parsed(argv))
 
@@ -180,16 +178,14 @@ def test_a_run_ends_when_it_is_asked_to(data: Path, tmp_path: Path) -> None:
             os.kill(os.getpid(), signal.SIGTERM)
         return paper.Paper.step(recipe, number)
 
-    recipe.step = step  # type: ignore[method-assign]
+    recipe.step = step
     train(recipe, recipe.run)
     assert checkpoint(tmp_path)[1]["step"] == 4
     assert newest(tmp_path).name == "ema_0.9_000004.safetensors"
     assert recipe.optimizer.adam.param_groups[0]["lr"] == 1e-3
 
 
-def test_maps_are_left_out_at_the_rate(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_maps_are_dropped_at_the_drop_rate(data, tmp_path, monkeypatch):
     recipe = paper.Paper(*parsed(flags(data, tmp_path, drop_rate=0.4, batch_size=50)))
     seen: list[torch.Tensor] = []
 
@@ -204,7 +200,7 @@ def test_maps_are_left_out_at_the_rate(
     assert (torch.stack(seen) == 0).float().mean().item() == pytest.approx(0.4, abs=0.1)
 
 
-def test_the_scale_of_half_gradients_follows_what_overflows() -> None:
+def test_the_loss_scale_falls_on_overflow():
     scale = paper.LossScale(0.5)
     assert scale(torch.tensor(3.0)) == 3 * 2**20
     gradients = [torch.full((2,), 2.0**21), torch.ones(1)]
@@ -215,23 +211,23 @@ def test_the_scale_of_half_gradients_follows_what_overflows() -> None:
     assert scale.log2 == 19.5
 
 
-def test_the_scale_of_half_gradients_is_in_the_log(data: Path, tmp_path: Path) -> None:
+def test_the_loss_scale_is_in_the_log(data, tmp_path):
     recipe = paper.Paper(*parsed(flags(data, tmp_path / "run", steps=3, log_interval=1)))
     assert "lg_loss_scale" not in recipe.step(0)
     recipe.unet = dataclasses.replace(recipe.unet, precision="float16")  # the network stays
     train(recipe, recipe.run)
-    lines = [json.loads(x) for x in (tmp_path / "run/log.jsonl").read_text().splitlines()]
-    assert [line["lg_loss_scale"] for line in lines] == pytest.approx([20, 20.001, 20.002])
+    scales = [line["lg_loss_scale"] for line in logged(tmp_path / "run")]
+    assert scales == pytest.approx([20, 20.001, 20.002])
 
 
-def test_microbatches_change_nothing(data: Path, tmp_path: Path) -> None:
+def test_microbatches_change_nothing(data, tmp_path):
     for name, micro in (("whole", -1), ("micro", 1)):
         trained(flags(data, tmp_path / name, steps=3, batch_size=3, microbatch=micro))
-    # AdamW's first steps have the size of lr whatever the gradient: signs of tiny ones may differ.
+    # AdamW's first steps have the size of lr, so rounding may flip the sign of tiny gradients.
     assert largest_gap(tmp_path / "whole", tmp_path / "micro") < 1e-4
 
 
-def test_two_processes_do_what_one_does_with_twice_the_batch(data: Path, tmp_path: Path) -> None:
+def test_two_processes_do_what_one_does_with_twice_the_batch(data, tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
     trained(flags(data, one, steps=3, batch_size=4, log_interval=1))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
@@ -241,20 +237,16 @@ def test_two_processes_do_what_one_does_with_twice_the_batch(data: Path, tmp_pat
         capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    logs = [
-        [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-        for run in (one, two)
-    ]
-    for a, b in zip(*logs, strict=True):
+    for a, b in zip(logged(one), logged(two), strict=True):
         assert a.keys() == b.keys()
         assert all(a[k] == pytest.approx(b[k], rel=1e-6) for k in a if k != "time")
-    # What the steps are made of: the running means of the gradients and of their squares.
+    # AdamW's running means of the gradients and of their squares agree.
     states = [checkpoint(run)[0] for run in (one, two)]
     for name in (".exp_avg", ".exp_avg_sq"):
         a, b = (torch.cat([v.flatten() for k, v in s.items() if k.endswith(name)]) for s in states)
         # float32, summed in another order
         assert float((a - b).abs().max()) <= 1e-5 * float(a.abs().max())
-    # And what they come to: the networks' outputs.
+    # The networks' outputs agree.
     models = [load_model(newest(run, "0.5"))[0] for run in (one, two)]
     g = torch.Generator().manual_seed(0)
     x, coarse = torch.randn(2, 3, 16, 24, generator=g), torch.rand(2, 3, 4, 6, generator=g)
@@ -262,12 +254,12 @@ def test_two_processes_do_what_one_does_with_twice_the_batch(data: Path, tmp_pat
     with torch.no_grad():
         a, b = (model(x, torch.tensor([3, 700]), coarse, condition) for model in models)
     assert float((a - b).abs().max()) <= 1e-5 * float(a.abs().max())
-    # The weights themselves stray further where they do not matter: the gradient of a bias before
-    # a normalisation is nothing but rounding, which AdamW scales up to steps of the size of lr.
+    # Weights differ more where they do not matter: the gradient of a bias before a normalisation is
+    # only rounding, and AdamW scales this rounding up to steps of the size of lr.
     assert largest_gap(one, two) < 1e-4
 
 
-def test_a_ceiling_on_the_timesteps_that_are_learned(data: Path, tmp_path: Path) -> None:
+def test_max_train_time_limits_the_timesteps(data, tmp_path):
     for sampler in ("uniform", "loss-second-moment"):
         argv = flags(data, tmp_path / sampler, max_train_time=9, schedule_sampler=sampler)
         recipe = paper.Paper(*parsed(argv))
@@ -275,9 +267,7 @@ def test_a_ceiling_on_the_timesteps_that_are_learned(data: Path, tmp_path: Path)
         assert set(t.tolist()) == set(range(10))
 
 
-def test_fine_tuning_begins_with_the_given_weights(
-    straight: Path, data: Path, tmp_path: Path
-) -> None:
+def test_fine_tuning_starts_from_the_checkpoint(straight, data, tmp_path):
     torch.save(weights(straight), tmp_path / "model.pt")
     for number, given in enumerate((newest(straight), tmp_path / "model.pt")):
         argv = flags(data, tmp_path / f"tuned{number}", resume_checkpoint=given)
@@ -290,10 +280,8 @@ def test_fine_tuning_begins_with_the_given_weights(
 
 
 @pytest.mark.parametrize("flattened", [False, True], ids=["use_fp16 False", "use_fp16 True"])
-def test_a_run_of_the_original_goes_on(
-    straight: Path, data: Path, tmp_path: Path, flattened: bool
-) -> None:
-    """With the step of modelNNNNNN.pt, and with ema_… and opt… beside it."""
+def test_a_run_of_the_original_resumes(straight, data, tmp_path, flattened):
+    """From modelNNNNNN.pt, with the step of its name and the ema_… and opt… files beside it."""
     first = paper.Paper(*parsed(flags(data, straight)))
     first_averages = {name: average.state for name, average in first.averages.items()}
     moving = {"network": first.network, "network.optimizer": first.optimizer.adam}
@@ -302,7 +290,7 @@ def test_a_run_of_the_original_goes_on(
     means = first.optimizer.adam.state_dict()["state"]
     torch.save(model, tmp_path / "model000020.pt")
     torch.save(first_averages["ema_0.5"], tmp_path / "ema_0.5_000020.pt")
-    if flattened:  # as guided-diffusion's mixed precision keeps them: vectors, then the rest
+    if flattened:  # guided-diffusion's mixed precision: all vectors as one, then all the rest
         groups = [[i for i, w in enumerate(model.values()) if (w.dim() > 1) == r] for r in (0, 1)]
         theirs = {
             number: {"step": means[0]["step"]} | {
@@ -328,7 +316,7 @@ def test_a_run_of_the_original_goes_on(
     assert ours["param_groups"][0]["lr"] == 5e-4
     for number, entry in ours["state"].items():
         assert all(torch.equal(entry[key], means[number][key]) for key in entry)
-    trained(argv)  # one more step, under the number that it has there
+    trained(argv)  # one more step, numbered as in the original
     assert checkpoint(tmp_path / "on")[1]["step"] == 21
     assert newest(tmp_path / "on").name == "ema_0.9_000021.safetensors"
     (tmp_path / "opt000020.pt").write_bytes(b"junk")
@@ -336,9 +324,7 @@ def test_a_run_of_the_original_goes_on(
         paper.Paper(*parsed(argv)).prepare()
 
 
-def test_weights_of_another_network_are_not_begun_with(
-    straight: Path, data: Path, tmp_path: Path
-) -> None:
+def test_a_checkpoint_of_another_network_is_refused(straight, data, tmp_path):
     given = newest(straight)
     for changes, named in (
         ({"num_head_channels": 32}, "num_head_channels is 16, not 32"),
@@ -349,7 +335,7 @@ def test_weights_of_another_network_are_not_begun_with(
             trained(argv)
 
 
-def test_a_loss_that_is_not_finite_stops_and_names_the_files(data: Path, tmp_path: Path) -> None:
+def test_a_loss_of_nan_stops_the_run_and_names_the_files(data, tmp_path):
     recipe = paper.Paper(*parsed(flags(data, tmp_path / "run")))
     with torch.no_grad():
         next(recipe.network.parameters()).fill_(float("nan"))
@@ -357,7 +343,7 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_files(data: Path, tmp_pat
         train(recipe, recipe.run)
 
 
-def test_a_run_is_not_continued_as_another(straight: Path, data: Path) -> None:
+def test_a_run_resumes_only_with_the_same_options(straight, data):
     with pytest.raises(ModelError, match=r"num_channels is 64, but .* began with 32"):
         trained(flags(data, straight, num_channels=64))
     with pytest.raises(ModelError, match="batch_size × processes is 3"):
@@ -384,15 +370,13 @@ def test_a_run_is_not_continued_as_another(straight: Path, data: Path) -> None:
         ({"resume_checkpoint": "absent.pt"}, "absent.pt"),
     ],
 )
-def test_impossible_runs_are_refused_by_name(
-    data: Path, tmp_path: Path, changes: dict[str, Any], named: str
-) -> None:
+def test_wrong_flags_of_a_run_are_refused_by_name(data, tmp_path, changes, named):
     with pytest.raises((ModelError, InputError), match=named):
         trained(flags(data, tmp_path / "run", **changes))
     assert not (tmp_path / "run").exists()
 
 
-def test_the_published_flags_and_presets() -> None:
+def test_the_preset_equals_the_published_flags():
     published = "--data_dir D " + original.PRESETS["paper-cityscapes"]
     config, unet, process = parsed(published.split())
     again = parsed(["--data_dir", "D", "--preset", "paper-cityscapes"])
@@ -408,19 +392,17 @@ def test_the_published_flags_and_presets() -> None:
     assert unet.precision == "bfloat16"
 
 
-def test_flags_without_effect_are_said_once_they_are_given(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_flags_without_effect_are_named_if_the_user_gives_them(capsys):
     argv = ["--data_dir", "D", "--preset", "paper-cityscapes", "--use_fp16", "n"]
     _, unet, _ = parsed(argv)
     assert unet.precision == "float32"
-    assert not capsys.readouterr().err  # the preset's own --large_size is none of the user's
+    assert not capsys.readouterr().err  # --large_size is of the preset, not of the user
     config, _, _ = parsed([*argv, "--is_train", "True", "--compression_level", "28"])
     assert config.quality == 28
     assert capsys.readouterr().err.startswith("sempic train: --is_train has no effect here: ")
 
 
-def test_the_newest_averages_are_kept_and_nothing_else_is_touched(tmp_path: Path) -> None:
+def test_only_old_averages_are_deleted(tmp_path):
     recipe = object.__new__(paper.Paper)
     recipe.options = original.PaperOptions(data_dir="", dataset_mode="", keep=2)
     recipe.unet, recipe.process = UNetConfig(), DiffusionConfig()

@@ -4,56 +4,54 @@ import json
 
 import numpy as np
 import pytest
+import torch
+from conftest import ROOT
+from streets import (
+    TINY,
+    TINY19,
+    inputs,
+    needs_imagenet,
+    train,
+    trained,
+    write_camvid,
+    write_corpus,
+)
 
-torch = pytest.importorskip("torch")
-
-from conftest import ROOT  # noqa: E402
-from streets import TINY, TINY19, needs_imagenet, trained, write_camvid  # noqa: E402
-
-from sempic import cli  # noqa: E402
-from sempic.errors import ModelError  # noqa: E402
-from sempic.networks.compact import denoise, one_hot  # noqa: E402
-from sempic.networks.segmenter import SegmentationNet, SegmenterConfig  # noqa: E402
-from sempic.networks.weights import load_receiver, load_tensors, save_network  # noqa: E402  # noqa: E402
-from sempic.palette import CAMVID, CITYSCAPES, translate  # noqa: E402
-from sempic.training.data.render import make  # noqa: E402
-from sempic.training.data.taxonomy import BUNDLED  # noqa: E402
-from sempic.training.grow import as_cityscapes, grow  # noqa: E402
-from sempic.training.options import CorpusOptions  # noqa: E402
+from sempic.errors import ModelError
+from sempic.networks.compact import denoise, one_hot
+from sempic.networks.segmenter import SegmentationNet, SegmenterConfig
+from sempic.networks.weights import load_receiver, load_tensors, save_network
+from sempic.palette import CAMVID, CITYSCAPES, translate
+from sempic.training.data.taxonomy import BUNDLED
+from sempic.training.grow import as_cityscapes, grow
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """A folder with a corpus of Cityscapes' classes, and a receiver to begin with."""
     root = tmp_path_factory.mktemp("receivers")
-    data = write_camvid(root / "camvid")
-    make(CorpusOptions(data=(str(data),), out=root / "corpus", renditions=1, side=144, workers=1))
+    write_corpus(write_camvid(root / "camvid"), root / "corpus", "cityscapes")
     save_network(trained(TINY19), root / "begin.safetensors")
     return root
 
 
-def inputs(classes):
-    planes = one_hot(torch.randint(0, classes + 1, (1, 32, 32)), classes)
-    return torch.randn(1, 3, 32, 32), torch.randn(1, 3, 8, 8), planes, torch.tensor([0.2])
-
-
-def test_a_grown_network_begins_as_the_same_function():
+def test_a_grown_network_computes_the_same_before_training():
     network = trained()
     grown = grow(network, tail_blocks=2, narrow_width=12)
     assert grown.config == dataclasses.replace(TINY, tail_blocks=2, narrow_width=12)
     assert grow(network, tail_blocks=None).config == TINY
-    args = inputs(11)
+    args = inputs()
     torch.testing.assert_close(denoise(grown, *args), denoise(network, *args))
     denoise(grown, *args).square().mean().backward()
     for gradient in (grown.refine_tail[1].emb.bias.grad, grown.tail.weight.grad[:, -4:]):
-        assert gradient.abs().max() > 0  # what begins at nothing can be learnt nevertheless
+        assert gradient.abs().max() > 0  # weights that begin at zero can be learnt
     with pytest.raises(ModelError, match="no place"):
         grow(grown, tail_blocks=1)
     with pytest.raises(ModelError, match="no place"):
         grow(grown, narrow_width=8)
 
 
-def test_each_of_nineteen_classes_begins_as_the_one_of_eleven():
+def test_each_cityscapes_class_begins_as_its_camvid_class():
     network = trained()
     grown = as_cityscapes(network)
     assert grown.config.classes == 19
@@ -70,22 +68,18 @@ def test_each_of_nineteen_classes_begins_as_the_one_of_eleven():
         as_cityscapes(grown)
 
 
-def test_growing_is_a_command(tmp_path):
+def test_grow_command_makes_a_receiver_of_cityscapes(tmp_path):
     save_network(trained(), tmp_path / "a.safetensors")
-    assert (
-        cli.main(
-            ["train", "grow", str(tmp_path / "a.safetensors"), str(tmp_path / "b.safetensors")]
-        )
-        == 0
-    )
+    assert train("grow", tmp_path / "a.safetensors", tmp_path / "b.safetensors") == 0
     assert load_receiver(tmp_path / "b.safetensors").config.classes == 19
 
 
 def run(made, name, command, *more):
-    argv = [command, "--corpus", str(made / "corpus"), "--out", str(made / name)]
-    argv += ["--init", str(made / "begin.safetensors"), "--batch", "2", "--threads", "1"]
-    argv += ["--log-every", "1", "--save-minutes", "0", "--reproducible", *more]
-    return cli.main(["train", *argv])
+    return train(
+        command, "--corpus", made / "corpus", "--out", made / name,
+        "--init", made / "begin.safetensors", "--batch", 2, "--threads", 1,
+        "--log-every", 1, "--save-minutes", 0, "--reproducible", *more,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.25, 1.0])
@@ -96,10 +90,9 @@ def test_an_average_lies_between_two_trainings(tmp_path, weight):
     other.normalise()
     for name, network in (("a", one), ("b", other)):
         save_network(network, tmp_path / f"{name}.safetensors")
-    argv = [str(tmp_path / f"{name}.safetensors") for name in "ab"]
-    argv += ["--weight", str(weight), "--out", str(tmp_path / "c.safetensors")]
-    assert cli.main(["train", "average", *argv]) == 0
-    found = load_receiver(tmp_path / "c.safetensors")
+    a, b, c = (tmp_path / f"{name}.safetensors" for name in "abc")
+    assert train("average", a, b, "--weight", weight, "--out", c) == 0
+    found = load_receiver(c)
     mine, theirs, between = (n.state_dict() for n in (one, other, found))
     for name, value in between.items():
         expected = (1 - weight) * mine[name] + weight * theirs[name]
@@ -109,24 +102,21 @@ def test_an_average_lies_between_two_trainings(tmp_path, weight):
         torch.testing.assert_close(value, expected, atol=1e-5, rtol=1e-4)
 
 
-def test_an_average_is_of_networks_alike_and_replaces_neither(tmp_path, capsys):
-    save_network(trained(), tmp_path / "a.safetensors")
-    save_network(trained(TINY19), tmp_path / "b.safetensors")
-    segmenter = SegmentationNet(SegmenterConfig(width=16))
-    save_network(segmenter, tmp_path / "s.safetensors")
-    for other in "bs":
-        argv = [str(tmp_path / f"{name}.safetensors") for name in f"a{other}"]
-        assert cli.main(["train", "average", *argv, "--out", str(tmp_path / "c.safetensors")]) == 2
+def test_average_refuses_different_networks_and_replaces_no_input(tmp_path, capsys):
+    eleven, nineteen, segmenter, out = (tmp_path / f"{name}.safetensors" for name in "absc")
+    save_network(trained(), eleven)
+    save_network(trained(TINY19), nineteen)
+    save_network(SegmentationNet(SegmenterConfig(width=16)), segmenter)
+    for other in (nineteen, segmenter):
+        assert train("average", eleven, other, "--out", out) == 2
         assert "are of different networks" in capsys.readouterr().err
-    assert not (tmp_path / "c.safetensors").exists()
-    argv = [str(tmp_path / "s.safetensors")] * 2
-    assert cli.main(["train", "average", *argv, "--out", str(tmp_path / "c.safetensors")]) == 0
-    kept = (tmp_path / "a.safetensors").read_bytes()
-    argv = [str(tmp_path / "a.safetensors")] * 2
-    for words in (["average", *argv, "--out", argv[0]], ["grow", *argv], ["export", *argv]):
-        assert cli.main(["train", *words]) == 2
+    assert not out.exists()
+    assert train("average", segmenter, segmenter, "--out", out) == 0
+    kept = eleven.read_bytes()
+    for command, *more in (("average", "--out", eleven), ("grow",), ("export",)):
+        assert train(command, eleven, eleven, *more) == 2
         assert "a.safetensors: would be replaced" in capsys.readouterr().err
-    assert (tmp_path / "a.safetensors").read_bytes() == kept
+    assert eleven.read_bytes() == kept
 
 
 DENOISE = ("denoise", "--steps", "4", "--crop", "64", "64")
@@ -137,14 +127,14 @@ DISTILL = (
 
 
 @pytest.mark.parametrize("recipe", [DENOISE, pytest.param(DISTILL, marks=needs_imagenet)])
-def test_a_run_resumes_on_the_same_path(made, recipe, monkeypatch, capsys):
+def test_an_interrupted_run_ends_as_an_uninterrupted_one(made, recipe, monkeypatch, capsys):
     if recipe[0] == "distill":
         torch.manual_seed(0)
         segmenter = SegmentationNet(SegmenterConfig(width=16))
         save_network(segmenter, made / "seg.safetensors")
-        recipe = (*recipe, "--segmenter", str(made / "seg.safetensors"))
+        recipe = (*recipe, "--segmenter", made / "seg.safetensors")
     name = recipe[0]
-    assert run(made, f"{name}-a", *recipe, "--export-dir", str(made / f"{name}-out")) == 0
+    assert run(made, f"{name}-a", *recipe, "--export-dir", made / f"{name}-out") == 0
     from sempic.training.recipes import denoise, distill
 
     kind = denoise.Denoise if name == "denoise" else distill.Distill
@@ -177,18 +167,18 @@ def test_a_run_resumes_on_the_same_path(made, recipe, monkeypatch, capsys):
     ended = load_receiver(made / f"{name}-a/compact.safetensors").state_dict()
     assert any((ended[k] != begun[k]).any() for k in begun)
     if name == "distill":
-        again = (*DISTILL, "--discriminator", str(made / "distill-out/discriminator.safetensors"))
+        again = (*DISTILL, "--discriminator", made / "distill-out/discriminator.safetensors")
         assert run(made, "distill-c", *again) == 0
 
 
-def test_other_classes_are_refused(made, tmp_path, capsys):
+def test_a_receiver_of_other_classes_than_the_corpus_is_refused(made, tmp_path, capsys):
     save_network(trained(), tmp_path / "a.safetensors")
-    assert run(made, "no", *DENOISE, "--init", str(tmp_path / "a.safetensors")) == 2
+    assert run(made, "no", *DENOISE, "--init", tmp_path / "a.safetensors") == 2
     assert "knows 11 classes, the corpus has 19" in capsys.readouterr().err
 
 
 @needs_imagenet
-def test_a_viewer_minds_critical_pixels_more(tmp_path):
+def test_the_semantic_loss_weighs_critical_pixels_more(tmp_path):
     from sempic.training.recipes.distill import SemanticLoss, segmenter_view, weighted
 
     torch.manual_seed(0)
@@ -217,7 +207,7 @@ def test_a_viewer_minds_critical_pixels_more(tmp_path):
     assert weighted(apart, weight).item() == pytest.approx(9 / 24)
 
 
-def test_benchmarks_of_training_run(made, monkeypatch, tmp_path):
+def test_the_benchmarks_of_training_run(made, monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     found = {}
     for name, *told in (

@@ -3,21 +3,18 @@ import json
 import numpy as np
 import PIL.Image
 import pytest
+import torch
+from streets import needs_imagenet, train, write_camvid
 
-torch = pytest.importorskip("torch")
-
-from streets import needs_imagenet, write_camvid  # noqa: E402
-
-from sempic import cli  # noqa: E402
-from sempic.errors import InputError, ModelError  # noqa: E402
-from sempic.networks.segmenter import SegmentationNet, SegmenterConfig  # noqa: E402
-from sempic.networks.weights import load_segmenter  # noqa: E402
-from sempic.palette import CAMVID, CITYSCAPES  # noqa: E402
-from sempic.training.data import taxonomy  # noqa: E402
-from sempic.training.data.taxonomy import GROUP, UNKNOWN  # noqa: E402
-from sempic.training.data.views import Pictures  # noqa: E402
-from sempic.training.options import SegmenterOptions  # noqa: E402
-from sempic.training.recipes import segmenter  # noqa: E402
+from sempic.errors import InputError, ModelError
+from sempic.networks.segmenter import SegmentationNet, SegmenterConfig
+from sempic.networks.weights import load_segmenter
+from sempic.palette import CAMVID, CITYSCAPES
+from sempic.training.data import taxonomy
+from sempic.training.data.taxonomy import GROUP, UNKNOWN
+from sempic.training.data.views import Pictures
+from sempic.training.options import SegmenterOptions
+from sempic.training.recipes import segmenter
 
 NINETEEN = taxonomy.load("cityscapes")
 GROUPS = torch.from_numpy(NINETEEN.groups)
@@ -38,7 +35,7 @@ def test_a_group_allows_each_of_its_classes():
     assert segmenter.cross_entropy(logits, pixel(0), GROUPS, weight).item() > 20
 
 
-def test_a_group_weighs_as_its_heaviest_class():
+def test_a_group_has_the_weight_of_its_heaviest_class():
     logits = torch.zeros(1, 19, 1, 2)
     weight = torch.ones(19)
     weight[CITYSCAPES.classes.index("bus")] = 3
@@ -47,7 +44,7 @@ def test_a_group_weighs_as_its_heaviest_class():
     assert loss.item() == pytest.approx((3 * np.log(19 / 4) + np.log(19)) / 4)
 
 
-def test_the_unknown_is_not_learnt():
+def test_unknown_pixels_have_no_gradient():
     logits = torch.randn(2, 19, 4, 4, requires_grad=True)
     known = torch.full((2, 4, 4), UNKNOWN, dtype=torch.uint8)
     known[0, 0, 0] = 3
@@ -68,7 +65,7 @@ def test_rare_and_important_classes_weigh_more():
     assert weights.max() == pytest.approx(segmenter.HEAVIEST * 1.5)
 
 
-def test_nineteen_classes_begin_as_those_they_belong_to(tmp_path):
+def test_each_cityscapes_logit_begins_as_its_camvid_group(tmp_path):
     torch.manual_seed(0)
     given = SegmentationNet(SegmenterConfig(classes=11, width=16)).eval()
     network = SegmentationNet(SegmenterConfig(width=16)).eval()
@@ -85,30 +82,33 @@ def test_nineteen_classes_begin_as_those_they_belong_to(tmp_path):
 
 
 @needs_imagenet
-def test_a_segmenter_trains_and_goes_on(tmp_path, capsys):
+def test_a_segmenter_trains_resumes_and_is_exported(tmp_path, capsys):
     data = write_camvid(tmp_path / "camvid")
-    argv = ["segmenter", "--data", str(data), "--out", str(tmp_path / "run"), "--batch", "2"]
-    argv += ["--crop", "64", "64", "--threads", "1", "--enlarge", "1", "--judged", "1"]
-    argv += ["--log-every", "1", "--export-dir", str(tmp_path / "out"), "--steps"]
-    assert cli.main(["train", *argv, "1"]) == 0
+
+    def run(steps, *more, out="run"):
+        return train(
+            "segmenter", "--data", data, "--out", tmp_path / out, "--batch", 2, "--crop", 64, 64,
+            "--threads", 1, "--enlarge", 1, "--judged", 1, "--log-every", 1,
+            "--export-dir", tmp_path / "out", "--steps", steps, *more,
+        )  # fmt: skip
+
+    assert run(1) == 0
     before = load_segmenter(tmp_path / "run/segmenter.safetensors").state_dict()
-    assert cli.main(["train", *argv, "2"]) == 0
+    assert run(2) == 0
     after = load_segmenter(tmp_path / "run/segmenter.safetensors").state_dict()
     assert any((before[k] != after[k]).any() for k in after if k.startswith("head"))
     lines = [json.loads(x) for x in (tmp_path / "run/log.jsonl").read_text().splitlines()]
     assert [x["step"] for x in lines] == [1, 1, 2, 2]
-    assert cli.main(["train", *argv, "3", "--heights", "240", "640"]) == 2
+    assert run(3, "--heights", 240, 640) == 2
     assert "heights is [240, 640], but " in capsys.readouterr().err
     assert 0 <= lines[-1]["miou"] <= 1
     assert "road" in lines[-1]
     names = {p.name for p in (tmp_path / "out").iterdir()}
     assert names == {"segmenter.safetensors", "segmenter.onnx", "log.jsonl"}
-    again = [a if a != str(tmp_path / "run") else str(tmp_path / "again") for a in argv]
-    init = ["--init", str(tmp_path / "out/segmenter.safetensors")]
-    assert cli.main(["train", *again, "1", *init]) == 0
+    assert run(1, "--init", tmp_path / "out/segmenter.safetensors", out="again") == 0
 
 
-def test_maps_of_which_nothing_is_known_are_named(tmp_path):
+def test_maps_without_a_known_pixel_are_refused(tmp_path):
     for part in ("images", "labels"):
         (tmp_path / part).mkdir()
         shape = (64, 64, 3) if part == "images" else (64, 64)
