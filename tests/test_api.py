@@ -33,7 +33,7 @@ def codec():
     return sempic.Codec(FakeSegmenter(), FakeReceiver())
 
 
-def test_encode_finds_labels(codec):
+def test_encode_segments_the_picture(codec):
     scene = sempic.unpack(codec.encode(IMAGE))
     assert np.array_equal(scene.labels, FakeSegmenter()(IMAGE))
     assert scene.coarse.y.shape == (24, 32)
@@ -52,7 +52,7 @@ def test_one_thread_makes_the_same_stream(codec, options, monkeypatch):
     assert len(looked) == 1
 
 
-def test_given_labels_are_sent_bit_for_bit(codec):
+def test_given_labels_are_sent_unchanged(codec):
     scene = sempic.unpack(codec.encode(PIL.Image.fromarray(IMAGE), labels=LABELS))
     assert np.array_equal(scene.labels, LABELS)
     assert codec.segmenter.calls == 0
@@ -68,7 +68,7 @@ def test_palettes(codec):
         codec.encode(IMAGE, labels=LABELS, palette="nowhere")
 
 
-def test_labels_that_do_not_fit(codec):
+def test_labels_that_do_not_fit_are_refused(codec):
     with pytest.raises(LabelMapError, match="100×96"):
         codec.encode(IMAGE, labels=LABELS[:, :100])
     with pytest.raises(LabelMapError, match="id 12"):
@@ -77,7 +77,7 @@ def test_labels_that_do_not_fit(codec):
         codec.encode(IMAGE[..., 0])
 
 
-def test_the_dial_runs_from_small_to_large(codec):
+def test_higher_quality_takes_more_bytes(codec):
     sizes = [
         sempic.info(codec.encode(IMAGE, labels=LABELS, quality=q))["chunks"]["coarse"]
         for q in sempic.QUALITY
@@ -100,7 +100,7 @@ def test_target_bpp_takes_the_best_level_that_fits(codec):
     assert codec.segmenter.calls == 3
 
 
-def test_target_bpp_out_of_reach_names_what_is_in_reach(codec):
+def test_an_unreachable_target_bpp_names_the_least_possible(codec):
     least = min(sempic.info(codec.encode(IMAGE, quality=q))["bpp"] for q in sempic.QUALITY)
     with pytest.raises(RateError, match=f"{least:.4f} bpp"):
         codec.encode(IMAGE, target_bpp=0.001)
@@ -145,7 +145,7 @@ def test_decode_passes_steps_and_seed(codec):
         codec.decode(codec.encode(IMAGE), steps=0)
 
 
-def test_only_given_wishes_reach_the_receiver(codec):
+def test_only_given_controls_reach_the_receiver(codec):
     stream = codec.encode(IMAGE, labels=LABELS)
     codec.decode(stream)
     assert codec.receiver.wishes == {}
@@ -192,7 +192,7 @@ def test_info(codec):
 
 
 @pytest.mark.parametrize("spec", ["no/such.onnx", "hf:"])
-def test_missing_models(spec):
+def test_missing_models_are_refused(spec):
     pytest.importorskip("sempic.segment")
     with pytest.raises(ModelError):
         sempic.Codec(segmenter=spec).encode(IMAGE)
@@ -227,7 +227,7 @@ class Unsure:
         return self(image), probabilities
 
 
-def test_what_the_segmenter_does_not_know_is_sent_as_void():
+def test_unsure_regions_are_sent_as_void():
     picture = np.full((32, 48, 3), 90, np.uint8)
     scene = sempic.unpack(sempic.Codec(segmenter=Unsure()).encode(picture))
     assert (scene.labels[:, :40] == 0).all()
@@ -236,7 +236,7 @@ def test_what_the_segmenter_does_not_know_is_sent_as_void():
     assert (sempic.unpack(all_of_it).labels[:, 40:] == 8).all()
 
 
-def test_a_picture_of_which_little_is_known_has_no_map():
+def test_no_map_is_sent_if_most_pixels_are_unknown():
     picture = np.full((32, 48, 3), 90, np.uint8)
     codec = sempic.Codec(segmenter=Unsure(left=20))
     with pytest.warns(sempic.SempicWarning, match="sent without a label map: .* knows 0%"):
@@ -246,7 +246,7 @@ def test_a_picture_of_which_little_is_known_has_no_map():
     assert set(np.unique(whole.labels)) == {0, 8}
 
 
-def test_a_picture_of_which_the_segmenter_is_not_sure_has_no_map():
+def test_no_map_is_sent_if_the_segmenter_is_unsure():
     picture = np.full((32, 48, 3), 90, np.uint8)
     codec = sempic.Codec(segmenter=Unsure(left=200))  # each known region is, 0.67 of all pixels
     with pytest.warns(sempic.SempicWarning, match="sent without a label map: .* is 67% sure"):
@@ -330,7 +330,7 @@ def test_without_a_map_the_coarse_picture_is_finer(codec):
     assert sizes[False][:2] == sizes[True][1:]  # three steps of QP are one level
 
 
-def test_no_labels_when_asked():
+def test_no_map_is_sent_on_request():
     picture = np.full((32, 48, 3), 90, np.uint8)
     stream = sempic.Codec(segmenter=Unsure()).encode(picture, labels="none", max_side=24)
     scene = sempic.unpack(stream)
@@ -340,7 +340,7 @@ def test_no_labels_when_asked():
         sempic.encode(picture, labels="nothing")
 
 
-def test_the_segmenter_map_in_another_palette():
+def test_the_segmenters_map_is_converted_to_the_palette():
     picture = np.full((32, 48, 3), 90, np.uint8)
     codec = sempic.Codec(segmenter=Unsure())
     scene = sempic.unpack(codec.encode(picture, palette="camvid"))
@@ -370,12 +370,12 @@ STREAM = sempic.pack(width=128, height=96, labels=LABELS)
         (7, "int"),
     ],
 )
-def test_a_stream_is_bytes(read, given, hint):
+def test_streams_must_be_bytes(read, given, hint):
     with pytest.raises(sempic.SempicError, match=f"a stream is bytes, not .*{hint}|{hint}"):
         read(given)
 
 
-def test_other_bytes_are_bytes():
+def test_bytearray_and_memoryview_are_streams():
     for kind in (bytearray, memoryview):
         assert sempic.info(kind(STREAM)) == sempic.info(STREAM)
         assert np.array_equal(sempic.unpack(kind(STREAM)).labels, LABELS)
@@ -387,7 +387,7 @@ def test_other_bytes_are_bytes():
     ids=lambda v: repr(v)[:5],
 )
 @pytest.mark.parametrize("name", ["quality", "max_side", "target_bpp", "label_quality", "palette"])
-def test_options_of_encode_that_are_none(codec, name, value):
+def test_encode_options_of_wrong_type_or_range_are_refused(codec, name, value):
     if (value is None and name != "quality") or (name == "max_side" and value == 10**400):
         return  # not given, or no limit
     with pytest.raises(InputError):
@@ -425,7 +425,7 @@ def test_options_of_encode_that_are_none(codec, name, value):
         {"check": 1},
     ],
 )
-def test_options_of_encode_that_cannot_be(codec, options):
+def test_invalid_encode_options_are_refused(codec, options):
     with pytest.raises(InputError):
         codec.encode(IMAGE, **{"labels": LABELS, **options})
 
@@ -448,7 +448,7 @@ def test_options_of_encode_that_cannot_be(codec, options):
         {"fidelity": 1.1},
     ],
 )
-def test_options_of_decode_that_cannot_be(codec, options):
+def test_invalid_decode_options_are_refused(codec, options):
     with pytest.raises(InputError):
         codec.decode(STREAM, **options)
     with pytest.raises(InputError):
@@ -465,7 +465,7 @@ def test_options_of_decode_are_checked_once(codec, monkeypatch):
     assert [options.seed for options in checked] == [3]
 
 
-def test_other_arguments_that_cannot_be(codec):
+def test_other_invalid_arguments_are_refused(codec):
     scene = sempic.unpack(STREAM)
     for call in (
         lambda: codec.synthesize(STREAM),
@@ -520,7 +520,7 @@ def test_other_arguments_that_cannot_be(codec):
         [[0] * 128] * 96,
     ],
 )
-def test_segmenters_that_give_no_label_map(answer):
+def test_segmenters_must_return_label_maps(answer):
     with pytest.raises(ModelError, match="segmenter"):
         sempic.Codec(segmenter=lambda image: answer).encode(IMAGE)
     looks = FakeSegmenter()
@@ -529,7 +529,7 @@ def test_segmenters_that_give_no_label_map(answer):
         sempic.Codec(segmenter=looks).encode(IMAGE)
 
 
-def test_segmenters_that_are_wrong_about_themselves():
+def test_segmenters_with_false_palettes_or_probabilities_are_refused():
     for palette in (99, "camvid", None):
         segmenter = FakeSegmenter()
         segmenter.palette = palette
@@ -554,13 +554,13 @@ def test_segmenters_that_are_wrong_about_themselves():
         PIL.Image.new("RGB", (128, 96)),
     ],
 )
-def test_receivers_that_give_no_picture(answer):
+def test_receivers_must_return_pictures(answer):
     with pytest.raises(ModelError, match="receiver"):
         sempic.Codec(receiver=lambda scene, **controls: answer).decode(STREAM)
 
 
 @pytest.mark.parametrize("palette", ["camvid", "cityscapes", "cityscapes-labelids"])
-def test_255_is_void_where_it_is_no_id(palette):
+def test_255_means_void_unless_the_palette_has_it(palette):
     meant = {"camvid": 11, "cityscapes": 19, "cityscapes-labelids": 34}[palette]
     labels = np.where(np.eye(96, 128, dtype=bool), 255, LABELS).astype(np.uint8)
     for codec in (sempic.Codec(FakeSegmenter()), sempic.Codec(lambda image: labels)):
@@ -574,7 +574,7 @@ def test_255_is_void_where_it_is_no_id(palette):
     assert labels.max() == 255  # what was given is left alone
 
 
-def test_other_ids_of_void(codec):
+def test_ignore_label_names_the_id_of_void(codec):
     labels = np.where(np.eye(96, 128, dtype=bool), 200, LABELS).astype(np.uint8)
     with pytest.raises(LabelMapError, match="void is 11"):
         codec.encode(IMAGE, labels=labels)
@@ -586,7 +586,7 @@ def test_other_ids_of_void(codec):
 
 @pytest.mark.parametrize("kind", [np.asarray, PIL.Image.fromarray])
 @pytest.mark.parametrize("turned", [False, True])
-def test_sides_that_are_too_long_are_known_before_any_work(codec, kind, turned, monkeypatch):
+def test_sides_beyond_the_limit_are_refused_before_segmentation(codec, kind, turned, monkeypatch):
     image = np.zeros((2, 17000, 3), np.uint8)
     image = np.ascontiguousarray(image.swapaxes(0, 1)) if turned else image
     with pytest.raises(ImageError, match="side may have 16384 pixels; max_side 16384"):
@@ -614,7 +614,7 @@ def black(scene, **controls):
 @pytest.mark.parametrize(
     "duplicate", [copy.copy, copy.deepcopy, lambda c: pickle.loads(pickle.dumps(c))]
 )
-def test_codecs_can_be_copied_and_pickled_used_or_not(duplicate):
+def test_new_and_used_codecs_can_be_copied_and_pickled(duplicate):
     codec = sempic.Codec(nothing, black)
     stream = duplicate(codec).encode(IMAGE)
     assert codec.encode(IMAGE) == stream
@@ -623,7 +623,7 @@ def test_codecs_can_be_copied_and_pickled_used_or_not(duplicate):
     assert duplicate(duplicate(codec)).decode(stream).size == (128, 96)
 
 
-def test_a_prior_of_ones_own(tmp_path):
+def test_a_custom_prior(tmp_path):
     path = write_prior(tmp_path / "mine.npz", sempic.PALETTES[1], LABELS)
     for given in (path, str(path), own.load(path)):
         codec = sempic.Codec(FakeSegmenter(), FakeReceiver(), prior=given)
@@ -641,7 +641,7 @@ def test_a_prior_of_ones_own(tmp_path):
     assert codec.encode(IMAGE, labels="none") == sempic.Codec().encode(IMAGE, labels="none")
 
 
-def test_priors_that_are_none(tmp_path):
+def test_invalid_priors_are_refused(tmp_path):
     with pytest.raises(ModelError, match="absent"):
         sempic.Codec(nothing, prior=tmp_path / "absent.npz").encode(IMAGE)
     with pytest.raises(InputError, match="prior is a name or a path, not int"):

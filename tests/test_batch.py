@@ -53,7 +53,7 @@ def entries(path="out/manifest.jsonl"):
     return rest
 
 
-def test_processes_make_the_same_files(shots, capsys):
+def test_several_processes_make_the_same_files(shots, capsys):
     assert cli.main(["encode", *shots, "-o", "one"]) == 2
     assert cli.main(["encode", *shots, "-o", "two", "--jobs", "2", "--json"]) == 2
     out, err = capsys.readouterr()
@@ -69,7 +69,7 @@ def dies(job):
     os._exit(1)
 
 
-def test_a_worker_that_dies_is_reported(monkeypatch):
+def test_a_dead_worker_is_reported(monkeypatch):
     monkeypatch.setenv("PYTHONPATH", f"{Path(__file__).parent}:{os.environ.get('PYTHONPATH', '')}")
     job = jobs.Job(source=Path("a"), relative=Path("a"), target=None, mkdir=False)
     ((done, records),) = batch.in_processes(dies, [job], 1)
@@ -98,7 +98,7 @@ def test_ray_makes_the_same_files_and_a_manifest(shots, capsys):
         ("upath", ["-o", "s3://bucket/out"], "need universal-pathlib; "),
     ],
 )
-def test_without_ray(module, where, said, shots, monkeypatch, capsys):
+def test_a_missing_package_is_named(module, where, said, shots, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, module, None)
     assert cli.main(["encode", *shots, *where]) == 2
     assert said + install_hint("ray") in capsys.readouterr().err
@@ -106,7 +106,7 @@ def test_without_ray(module, where, said, shots, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("folder", ["locked", "locked/new"])
-def test_a_manifest_that_cannot_be_written_is_said_before_the_work(
+def test_a_manifest_without_write_permission_is_refused_before_the_work(
     shots, monkeypatch, capsys, folder
 ):
     Path("locked").mkdir()
@@ -121,14 +121,14 @@ def test_a_manifest_that_cannot_be_written_is_said_before_the_work(
     assert not os.path.exists("out")
 
 
-def test_a_manifest_below_a_file_is_said_before_the_work(shots, capsys):
+def test_a_manifest_below_a_file_is_refused_before_the_work(shots, capsys):
     assert cli.main(["encode", *shots, "-o", "out", "--manifest", "shots/0.png/m.jsonl"]) == 2
     told = "sempic: shots/0.png/m.jsonl: cannot write: Not a directory\n"
     assert capsys.readouterr().err == told
     assert not os.path.exists("out")
 
 
-def test_a_manifest_says_what_came_of_each_file(shots):
+def test_a_manifest_records_the_result_of_each_file(shots):
     assert cli.main(["encode", *shots, "-o", "out", "--manifest", "m.jsonl"]) == 2
     by_name = {Path(e["file"]).name: e for e in entries("m.jsonl")}
     assert by_name.keys() == {"0.png", "1.png", "2.png", "bad.png"}
@@ -142,7 +142,7 @@ def test_a_manifest_says_what_came_of_each_file(shots):
     assert good["receipt"] is bad["receipt"] is None
 
 
-def test_a_manifest_has_the_receipts_of_a_check(shots):
+def test_a_manifest_records_the_receipts_of_a_check(shots):
     verifier = str(ROOT / "weights/camvid/segmenter.onnx")
     run = ["encode", "shots/0.png", "shots/1.png", "-o", "out", "--check", "--verifier", verifier]
     assert cli.main([*run, "--manifest", "m.jsonl"]) == 0
@@ -152,7 +152,7 @@ def test_a_manifest_has_the_receipts_of_a_check(shots):
         assert receipt["verifier"]
 
 
-def test_a_run_goes_on_where_it_was_interrupted(shots, capsys):
+def test_a_run_resumes_after_an_interruption(shots, capsys):
     run = ["encode", *shots, "-o", "out", "--manifest", "m.jsonl"]
     cli.main(run)
     text = Path("m.jsonl").read_text()
@@ -170,7 +170,7 @@ def test_a_run_goes_on_where_it_was_interrupted(shots, capsys):
     assert "4 of 4 are done" in capsys.readouterr().err
 
 
-def test_a_manifest_is_one_record_a_line_for_every_name():
+def test_a_manifest_has_one_line_per_file_for_any_name():
     names = [
         "a\nb.png",
         "c\u2028d.png",
@@ -222,7 +222,7 @@ def contents(path):
         return {m.name: source.extractfile(m).read() for m in source}
 
 
-def test_tars_go_in_and_out(capsys):
+def test_tars_are_encoded_and_resumed(capsys):
     png = pictures.encode(IMAGE, ".png")
     tar("a.tar", **{"x/0.png": png, "x/0.cls": b"7", "x/1.jpg": b"?", "x/2.left.png": png})
     run = ["encode", "a.tar", "-o", "out.tar", "--manifest", "m.jsonl"]
@@ -244,7 +244,7 @@ def test_tars_go_in_and_out(capsys):
     assert capsys.readouterr().err.endswith("1 of 1 are done\n")
 
 
-def test_a_shard_of_which_all_fails_is_not_written(capsys):
+def test_a_shard_whose_members_all_fail_is_not_written(capsys):
     tar("a.tar", **{"0.png": b"?", "1.png": b"?", "0.cls": b"7"})
     Path("out.tar").write_bytes(b"of yesterday")
     run = ["encode", "a.tar", "-o", "out.tar", "--manifest", "m.jsonl"]
@@ -255,7 +255,7 @@ def test_a_shard_of_which_all_fails_is_not_written(capsys):
     assert {entry["output"] for entry in entries("m.jsonl")} == {None}
 
 
-def test_tars_in_which_there_is_nothing_to_do(capsys):
+def test_tars_without_supported_members_are_refused(capsys):
     """As by a wrong --images: no copy that nobody coded, under the name of what was asked for."""
     tar("a.tar", **{"0.png": pictures.encode(IMAGE, ".png"), "0.cls": b"7"})
     tar("empty.tar")
@@ -265,7 +265,7 @@ def test_tars_in_which_there_is_nothing_to_do(capsys):
     assert not Path("out.tar").exists()
 
 
-def test_shards_of_a_folder():
+def test_the_shards_of_a_folder_are_encoded():
     Path("shards").mkdir()
     for i in range(2):
         tar(f"shards/{i}.tar", **{f"{i}.png": pictures.encode(IMAGE, ".png")})
@@ -277,7 +277,7 @@ def map_png(seed=0):
     return pictures.encode_labels(np.roll(LABELS, seed), sempic.PALETTES[0], ".png")
 
 
-def test_a_label_map_beside_a_picture_is_kept():
+def test_a_label_map_beside_a_picture_is_copied():
     """The usual layouts of segmentation in WebDataset."""
     jpg, png = pictures.encode(IMAGE, ".jpg"), pictures.encode(IMAGE, ".png")
     painted = pictures.encode(sempic.PALETTES[1].paint(LABELS), ".png")
@@ -321,7 +321,7 @@ def saved_16_bit():
         ("a.txt", "a.txt"),
     ],
 )
-def test_shards_in_which_two_members_would_have_one_name(names, capsys):
+def test_shards_with_clashing_outputs_are_refused(names, capsys):
     data = pictures.encode(IMAGE, ".jpg")
     with tarfile.open("a.tar", "w") as out:
         for name in names:
@@ -336,7 +336,7 @@ def test_shards_in_which_two_members_would_have_one_name(names, capsys):
     assert not Path("out.tar").exists()
 
 
-def test_the_ending_of_pictures_in_tars(capsys):
+def test_images_selects_pictures_in_tars_by_suffix(capsys):
     grey = pictures.encode_labels(LABELS, sempic.PALETTES[0], ".png")
     tar("a.tar", **{"a.png": grey, "a.gt.png": grey, "b.png": grey})
     assert cli.main(["encode", "a.tar", "-o", "out.tar"]) == 2
@@ -348,7 +348,7 @@ def test_the_ending_of_pictures_in_tars(capsys):
     assert found["a.gt.png"] == grey
 
 
-def test_tars_with_links_to_nothing(capsys):
+def test_tars_with_dangling_links_are_refused(capsys):
     with tarfile.open("a.tar", "w") as out:
         link = tarfile.TarInfo("a.png")
         link.type, link.linkname = tarfile.SYMTYPE, "gone.png"
@@ -372,7 +372,7 @@ def pictures_in(folder):
     return {p.name: p.read_bytes() for p in Path(folder).glob("*.png")}
 
 
-def test_decoding_in_processes_makes_the_same_files(coded, capsys):
+def test_decoding_in_several_processes_makes_the_same_files(coded, capsys):
     assert cli.main(["decode", *coded, "-o", "one"]) == 2
     assert cli.main(["decode", *coded, "-o", "two", "--jobs", "2"]) == 2
     assert pictures_in("one") == pictures_in("two")
@@ -380,7 +380,7 @@ def test_decoding_in_processes_makes_the_same_files(coded, capsys):
     assert capsys.readouterr().err.count("1 of 4 files failed") == 2
 
 
-def test_decoding_goes_on_by_a_manifest(coded, capsys):
+def test_decoding_resumes_from_a_manifest(coded, capsys):
     run = ["decode", *coded, "-o", "out", "--manifest", "m.jsonl"]
     assert cli.main(run) == 2
     by_name = {Path(e["file"]).name: e for e in entries("m.jsonl")}
@@ -434,7 +434,7 @@ def test_tars_are_decoded(monkeypatch, capsys):
     ],
 )
 @pytest.mark.parametrize("tars", [False, True])
-def test_every_exception_is_a_record_of_its_file(error, tars, shots, monkeypatch, capsys):
+def test_every_exception_is_recorded_with_its_file(error, tars, shots, monkeypatch, capsys):
     Path("shots/bad.png").unlink()
     encode = api.Codec.encode
 
@@ -465,7 +465,7 @@ def dies_of_two(job):
     return {"width": 1}
 
 
-def test_a_worker_that_dies_costs_its_file_and_no_other(monkeypatch):
+def test_a_dead_worker_costs_only_its_own_file(monkeypatch):
     monkeypatch.setenv("PYTHONPATH", f"{Path(__file__).parent}:{os.environ.get('PYTHONPATH', '')}")
     todo = [
         jobs.Job(source=Path(str(i)), relative=Path(str(i)), target=None, mkdir=False)
@@ -533,7 +533,7 @@ def group(stat):
 # ── tars that fail as a whole ────────────────────────────────────────────────────────────────
 
 
-def test_tars_that_cannot_be_coded(capsys):
+def test_tars_that_cannot_be_coded_are_refused(capsys):
     tar("a.tar", **{"0.png": pictures.encode(IMAGE, ".png")})
     assert cli.main(["encode", "a.tar"]) == 2
     assert "replace itself" in capsys.readouterr().err
@@ -550,7 +550,7 @@ def test_tars_that_cannot_be_coded(capsys):
 # ── files elsewhere ──────────────────────────────────────────────────────────────────────────
 
 
-def test_uris(shots, place, capsys):
+def test_sources_and_targets_may_be_uris(shots, place, capsys):
     pytest.importorskip("upath", reason="universal-pathlib is not installed (extra `ray`)")
     Path("shots/bad.png").unlink()
     source = f"{place.as_uri()}/shots"

@@ -48,7 +48,7 @@ def one_line(capsys, *parts):
     return err
 
 
-def test_info_of_what_is_no_stream_says_why_alone(tmp_path, capsys):
+def test_info_of_a_foreign_file_prints_only_the_error(tmp_path, capsys):
     (tmp_path / "a.sempic").write_bytes(b"junk")
     assert cli.main(["info", str(tmp_path / "a.sempic")]) == 2
     out, err = capsys.readouterr()
@@ -85,7 +85,7 @@ def test_uncertainty(photo, capsys):
         one_line(capsys, "--uncertainty is for one file")
 
 
-def test_of_two_outputs_both_are_replaced_or_none(photo):
+def test_picture_and_uncertainty_are_replaced_together_or_not_at_all(photo):
     cli.main(["encode", "photo.png"])
     for name in ("out.png", "map.png"):
         Path(name).write_bytes(b"before")
@@ -104,7 +104,7 @@ def test_of_two_outputs_both_are_replaced_or_none(photo):
         assert pictures.peek(Path(name).read_bytes()) == (64, 48)
 
 
-def test_decode_does_not_replace_the_original_unasked(photo, capsys):
+def test_decode_does_not_replace_the_original_unless_named(photo, capsys):
     cli.main(["encode", "photo.png"])
     before = photo.read_bytes()
     capsys.readouterr()
@@ -123,7 +123,7 @@ def test_quality_and_coarse_codec(photo):
     assert webp["coarse_codec"] == "webp"
 
 
-def test_given_labels(photo, capsys):
+def test_encode_takes_labels_from_a_file(photo, capsys):
     Path("map.png").write_bytes(pictures.encode(np.dstack([LABELS] * 3), ".png"))
     assert cli.main(["encode", "photo.png", "--labels", "map.png"]) == 2
     one_line(capsys, "photo.png", "map.png", "mode RGB")
@@ -134,7 +134,7 @@ def test_given_labels(photo, capsys):
     assert sempic.unpack(Path("photo.sempic").read_bytes()).palette == 2
 
 
-def test_a_prior_of_ones_own(photo, capsys):
+def test_a_custom_prior(photo, capsys):
     PIL.Image.fromarray(LABELS).save("map.png")
     digest = own.load(write_prior(Path("mine.npz"), sempic.PALETTES[1], LABELS)).digest
     given = ["--prior", "mine.npz"]
@@ -158,7 +158,7 @@ def test_a_prior_of_ones_own(photo, capsys):
     assert cli.main(["encode", "photo.png", *given, "-o", "mine.npz"]) == 2
 
 
-def test_a_folder_of_labels():
+def test_encode_takes_labels_from_a_folder():
     for i in range(2):
         picture(f"shots/{i}.png")
         Path("maps").mkdir(exist_ok=True)
@@ -170,7 +170,7 @@ def test_a_folder_of_labels():
 
 
 @pytest.mark.parametrize("wrong", [LABELS[:-1], LABELS + np.uint8(12)])
-def test_labels_that_do_not_fit(photo, wrong, capsys):
+def test_labels_that_do_not_fit_are_refused(photo, wrong, capsys):
     PIL.Image.fromarray(wrong).save("map.png")
     assert cli.main(["encode", "photo.png", "--labels", "map.png"]) == 2
     one_line(capsys, "photo.png", "label map")
@@ -195,7 +195,7 @@ def test_target_bytes(photo, capsys):
     one_line(capsys, "photo.png", "20 bytes cannot be reached: the least")
 
 
-def test_a_target_beyond_the_finest_level_is_said(photo, capsys):
+def test_a_target_beyond_the_finest_level_is_reported(photo, capsys):
     assert cli.main(["encode", "photo.png", "--target-bpp", "500", "--json"]) == 0
     out, err = capsys.readouterr()
     bpp = sempic.info(Path("photo.sempic").read_bytes())["bpp"]
@@ -228,7 +228,7 @@ def test_a_target_beyond_the_finest_level_is_said(photo, capsys):
         ("encode a.sempic", "a.sempic: by its name a .sempic file already"),
     ],
 )
-def test_what_has_no_effect_or_no_sense_is_refused(photo, command, said, capsys):
+def test_options_without_effect_are_refused(photo, command, said, capsys):
     Path("a.sempic").write_bytes(sempic.pack(width=64, height=48, labels=LABELS))
     before = {name: Path(name).read_bytes() for name in files()}
     try:
@@ -250,7 +250,7 @@ def test_a_folder_may_have_a_dot_in_its_name(photo):
     assert files("take.1") == files("odd.sempic") == ["b.sempic", "photo.sempic"]
 
 
-def test_what_a_picture_loses_is_said(capsys):
+def test_losses_of_a_picture_are_reported(capsys):
     frames = [PIL.Image.new("RGB", (32, 32), c) for c in ("red", "blue")]
     frames[0].save("a.gif", save_all=True, append_images=frames[1:])
     PIL.Image.new("RGBA", (32, 32), (0, 0, 0, 9)).save("b.png")
@@ -278,14 +278,14 @@ def test_only_labels_and_only_coarse(photo, monkeypatch):
     assert pictures.read(Path("photo.coarse.png").read_bytes()).shape == IMAGE.shape
 
 
-def test_only_a_part_that_is_not_there(capsys):
+def test_only_a_missing_part_is_refused(capsys):
     Path("a.sempic").write_bytes(sempic.pack(width=64, height=48, labels=LABELS))
     assert cli.main(["decode", "a.sempic", "--only", "coarse"]) == 2
     one_line(capsys, "a.sempic", "no coarse")
     assert files() == ["a.sempic"]
 
 
-def test_folders_both_ways():
+def test_folders_are_encoded_and_decoded():
     picture("shots/a.jpg")
     picture("shots/deep/b.PNG")
     Path("shots/notes.txt").write_text("not a picture")
@@ -296,7 +296,7 @@ def test_folders_both_ways():
     assert cli.main(["info", "out"]) == 0
 
 
-def test_equal_names_do_not_collide():
+def test_equal_stems_do_not_collide():
     picture("shots/a.jpg")
     picture("shots/a.png", IMAGE[:, ::-1])
     assert cli.main(["encode", "shots", "-o", "out"]) == 0
@@ -330,7 +330,7 @@ def test_one_bad_file_does_not_stop_the_rest(capsys):
     assert files("back") == ["a.png", "e.png"]
 
 
-def test_info_says_what_the_map_shows(capsys):
+def test_info_lists_the_classes_of_the_map(capsys):
     labels = np.full((48, 64), 3, np.uint8)
     labels[:12] = 11
     Path("a.sempic").write_bytes(sempic.pack(width=64, height=48, labels=labels))
@@ -386,7 +386,7 @@ def test_pipes(photo, monkeypatch, capsys):
     ("content", "cause"),
     [(b"", ""), (b"nonsense", "not a"), (None, "No such file"), (b"\x89PNG\r\n\x1a\n1234", "")],
 )
-def test_bad_inputs(command, content, cause, capsys):
+def test_bad_inputs_are_refused_in_one_line(command, content, cause, capsys):
     if content is not None:
         Path("bad.x").write_bytes(content)
     before = files()
@@ -406,7 +406,7 @@ def test_streams_cut_short_leave_no_file(photo, capsys):
     assert files() == ["cut.sempic", "photo.png", "photo.sempic"]
 
 
-def test_outputs_that_cannot_be_written(photo, capsys):
+def test_unwritable_outputs_are_refused_in_one_line(photo, capsys):
     assert cli.main(["encode", "photo.png", "-o", "none/photo.sempic"]) == 2
     one_line(capsys, "photo.png", "none", "No such file")
     Path("file").write_text("in the way")
@@ -428,7 +428,7 @@ def test_full_disk(photo, capsys):
 
 
 @pytest.mark.parametrize("content", [None, b"", b"not a network"])
-def test_missing_and_broken_models(photo, content, monkeypatch, capsys):
+def test_missing_and_broken_models_are_refused_in_one_line(photo, content, monkeypatch, capsys):
     if content is not None:
         Path("net.onnx").write_bytes(content)
     cli.main(["encode", "photo.png"])
@@ -443,7 +443,7 @@ def test_missing_and_broken_models(photo, content, monkeypatch, capsys):
     assert files() == before
 
 
-def test_what_the_system_refuses_is_named(monkeypatch, capsys):
+def test_errors_of_the_system_name_their_file(monkeypatch, capsys):
     """A folder that may not be entered, say: standard output was blamed."""
 
     def run(args):
@@ -454,7 +454,7 @@ def test_what_the_system_refuses_is_named(monkeypatch, capsys):
     assert capsys.readouterr().err == "sempic: a/samples: Permission denied\n"
 
 
-def test_nothing_to_do(capsys):
+def test_empty_folders_and_several_inputs_for_standard_output_are_refused(capsys):
     Path("empty").mkdir()
     assert cli.main(["encode", "empty"]) == 2
     one_line(capsys, "empty", "no files")
@@ -475,7 +475,7 @@ def test_nothing_to_do(capsys):
         ["decode", "--output=", "a.sempic"],
     ],
 )
-def test_an_empty_argument_is_never_the_present_folder(command, capsys):
+def test_an_empty_argument_is_not_the_current_folder(command, capsys):
     picture("a.png")
     assert cli.main(command) == 2
     one_line(capsys, "empty")
@@ -542,7 +542,7 @@ def test_completion_in_bash(typed, offered, capsys):
     assert offered in done.stdout.split()
 
 
-def test_completion_without_shtab(monkeypatch, capsys):
+def test_completion_without_shtab_names_the_extra(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "shtab", None)
     assert cli.main(["completion", "bash"]) == 2
     one_line(capsys, "shtab", install_hint("completion"))
@@ -561,7 +561,7 @@ def test_version(capsys):
     assert capsys.readouterr().out == f"sempic {sempic.__version__}\n{models.TERMS}\n"
 
 
-def test_train_without_torch(monkeypatch, capsys):
+def test_training_without_torch_names_the_extra(monkeypatch, capsys):
     for name in [n for n in sys.modules if n.startswith("sempic.training")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "torch", None)
@@ -626,7 +626,7 @@ def test_a_pipe_that_closes_early_is_quiet(photo):
     assert b"Exception" not in done.stderr
 
 
-def test_distill_is_a_training(capsys):
+def test_distill_is_short_for_train_distill(capsys):
     pytest.importorskip("torch")
     texts = []
     for command in (["distill"], ["train", "distill"]):

@@ -36,7 +36,7 @@ def planes(picture):
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 7), (23, 32), (24, 31)])
-def test_halved_labels(size):
+def test_halved_labels_survive_a_round_trip(size):
     height, width = size
     small = street(24, 32)[1][: -(-height // 2), : -(-width // 2)]
     labels = small.repeat(2, 0).repeat(2, 1)[:height, :width]
@@ -51,14 +51,14 @@ def test_halved_labels(size):
 
 
 @pytest.mark.parametrize("place", [(1, 2), (2, 1), (23, 30), (10, 31)])
-def test_labels_that_are_not_the_same_in_2x2_pixels_are_not_halved(place):
+def test_only_labels_equal_in_2x2_blocks_are_halved(place):
     labels = np.zeros((24, 32), np.uint8)
     labels[place] = 1
     with pytest.raises(LabelMapError, match="equal within each 2×2 pixels"):
         pack(width=32, height=24, labels=labels, halved=True)
 
 
-def test_unpack_gives_what_was_packed():
+def test_unpack_inverts_pack():
     scene = unpack(STREAM)
     assert (scene.width, scene.height, scene.palette, scene.model) == (32, 24, 1, 0)
     assert scene.labels.dtype == np.uint8
@@ -71,21 +71,21 @@ def test_unpack_gives_what_was_packed():
     npst.arrays(np.uint8, npst.array_shapes(min_dims=2, max_dims=2, max_side=12)),
     st.integers(0, 14),
 )
-def test_any_label_map_survives(labels, model):
+def test_any_label_map_is_lossless(labels, model):
     height, width = labels.shape
     scene = unpack(pack(width=width, height=height, labels=labels, palette=0, model=model))
     assert np.array_equal(scene.labels, labels)
     assert (scene.width, scene.height, scene.model, scene.coarse) == (width, height, model, None)
 
 
-def test_only_a_part():
+def test_unpack_may_read_one_part():
     assert unpack(STREAM, only="labels").coarse is None
     assert np.array_equal(unpack(STREAM, only="labels").labels, LABELS)
     assert unpack(STREAM, only="coarse").labels is None
     assert unpack(STREAM, only="coarse").coarse.y.shape == (6, 8)
 
 
-def test_one_part_alone():
+def test_a_stream_may_have_one_part():
     assert unpack(pack(width=32, height=24, coarse=COARSE)).labels is None
     assert unpack(pack(width=32, height=24, labels=LABELS)).coarse is None
     with pytest.raises(InputError):
@@ -102,7 +102,7 @@ def test_every_coarse_codec(codec):
     assert scene.coarse.y.shape == (6, 8)
 
 
-def test_unknown_coarse_codec():
+def test_unknown_coarse_codecs_are_refused():
     with pytest.raises(InputError, match="jpeg"):
         pack(width=32, height=24, coarse=COARSE, coarse_codec="jpeg")
 
@@ -118,13 +118,13 @@ def test_unknown_coarse_codec():
         LABELS.tolist(),
     ],
 )
-def test_labels_that_do_not_fit(labels):
+def test_labels_that_do_not_fit_are_refused(labels):
     with pytest.raises(LabelMapError):
         pack(width=32, height=24, labels=labels)
 
 
 @pytest.mark.parametrize("palette", PALETTES.values(), ids=lambda p: p.name)
-def test_ids_outside_the_palette(palette):
+def test_ids_outside_the_palette_are_refused(palette):
     """Refused on both ends."""
     last = len(palette.classes) - 1
     labels = np.full((2, 3), last, np.uint8)
@@ -159,7 +159,7 @@ def test_the_coarse_picture_helps_the_labels():
     assert size("webp") == size(None) != size("bpg")
 
 
-def test_labels_that_need_the_coarse_picture():
+def test_labels_coded_with_the_coarse_picture_need_it():
     c = container.read(STREAM)
     other = coarse.encode(coarse.downscale(IMAGE, 4), codec="webp")
     for without in (
@@ -170,19 +170,19 @@ def test_labels_that_need_the_coarse_picture():
             unpack(container.write(without))
 
 
-def test_coarse_larger_than_the_picture():
+def test_a_coarse_picture_larger_than_the_picture_is_refused():
     for width, height in ((7, 6), (8, 5), (1, 1)):
         with pytest.raises(CorruptStream, match="8×6"):
             unpack(pack(width=width, height=height, coarse=COARSE))
     unpack(pack(width=8, height=6, coarse=COARSE))
 
 
-def test_the_limit_can_be_set():
+def test_the_pixel_limit_can_be_set():
     with pytest.raises(LimitExceeded):
         unpack(STREAM, max_pixels=32 * 24 - 1)
 
 
-def test_a_prior_of_ones_own(tmp_path):
+def test_a_custom_prior(tmp_path):
     """Serves maps of its palette, and is then needed; all else stays as it is."""
     mine = own.load(write_prior(tmp_path / "mine.npz", CAMVID, LABELS))
     stream = pack(width=32, height=24, labels=LABELS, coarse=COARSE, prior=mine)
@@ -205,7 +205,7 @@ def test_every_prefix_and_every_single_bit_flip_is_refused():
 
 
 @pytest.mark.parametrize("part", ["labels", "coarse"])
-def test_damage_under_a_right_checksum_decodes_or_is_refused(part):
+def test_damage_with_a_valid_checksum_decodes_or_is_refused(part):
     """Somebody may seal nonsense on purpose: any answer but a crash or a foreign error."""
     rng = random.Random(part)
     whole = container.read(STREAM)

@@ -58,7 +58,7 @@ def test_read_inverts_write(container):
     assert read(write(container)) == container
 
 
-def test_the_bytes_are_those_of_the_specification():
+def test_the_bytes_follow_the_specification():
     stream = write(
         Container(width=341, height=256, palette=1, model=2, labels=b"ab", coarse=b"xyz")
     )
@@ -77,7 +77,7 @@ def test_foreign_bytes_are_not_sempic(data):
         read(data)
 
 
-def test_no_bytes_at_all():
+def test_empty_input_is_refused():
     with pytest.raises(TruncatedStream, match="no bytes"):
         read(b"")
 
@@ -155,7 +155,7 @@ def test_a_tiny_file_cannot_claim_a_huge_picture():
     assert read(STREET, max_pixels=341 * 256) == read(STREET)
 
 
-def test_a_chunk_cannot_claim_more_than_there_is():
+def test_a_chunk_longer_than_the_file_is_refused():
     body = HEADER + bytes.fromhex("f1ffffff0f") + b"12345678"  # type 1, 268 million bytes
     with pytest.raises(TruncatedStream, match="claims 268435455 bytes at byte 13, 8 are left"):
         read(sealed(body))
@@ -185,7 +185,7 @@ def test_coarse_precedes_labels():
         read(sealed(HEADER + chunk(1) + chunk(2)))
 
 
-def test_a_stream_says_something():
+def test_a_stream_without_contents_is_refused():
     with pytest.raises(InputError):
         write(Container(width=1, height=1, palette=1))
     for body in (HEADER, HEADER + chunk(9)):
@@ -202,7 +202,7 @@ def test_reserved_profiles_are_refused_by_number(profile):
         write(Container(width=1, height=1, palette=profile % 16, model=profile // 16, labels=b""))
 
 
-def test_a_palette_of_ones_own_is_named():
+def test_a_custom_palette_is_named():
     toys = palette.own("toys", [("ball", (1, 2, 3)), ("table", (4, 5, 6))])
     stream = write(Container(width=3, height=2, palette=toys.id, labels=b"l"))
     found = read(stream)

@@ -34,14 +34,14 @@ def test_silent_unless_asked(impatient, capsys):
     assert capsys.readouterr() == ("", "")
 
 
-def test_said_once_in_one_line(impatient, capsys):
+def test_the_message_is_one_line_once(impatient, capsys):
     with progress.shown():
         wait()
         wait()
     assert capsys.readouterr() == ("", "sempic: a kettle\n")
 
 
-def test_what_is_for_terminals_alone(impatient, monkeypatch, capsys):
+def test_bars_appear_on_terminals_only(impatient, monkeypatch, capsys):
     with progress.shown(), progress.waiting("a kettle", aloud=False):
         time.sleep(0.05)
     assert capsys.readouterr().err == ""
@@ -53,13 +53,13 @@ def test_what_is_for_terminals_alone(impatient, monkeypatch, capsys):
         assert f"sempic: {what} … 00:00" in sys.stderr.getvalue()
 
 
-def test_short_work_says_nothing(capsys):
+def test_short_work_is_silent(capsys):
     with progress.shown():
         wait()
     assert capsys.readouterr().err == ""
 
 
-def test_on_a_terminal(impatient, monkeypatch):
+def test_a_terminal_shows_a_bar(impatient, monkeypatch):
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     with progress.shown():
@@ -75,7 +75,7 @@ def test_on_a_terminal(impatient, monkeypatch):
     assert said.splitlines()[-1].strip() == ""  # and leaves the line as it was
 
 
-def test_compiling_is_said_and_reading_what_was_compiled_is_not(impatient, monkeypatch, tmp_path):
+def test_compiling_is_announced_and_loading_from_cache_is_not(impatient, monkeypatch, tmp_path):
     said = []
     with progress.shown(said.append):
         function = compiling.compiled()(lambda x: x + 1)
@@ -149,7 +149,7 @@ def compiled(code: str) -> set[str]:
     return {name for name in loaded_after(code) if name.startswith("machine.")}
 
 
-def test_decoding_compiles_nothing_that_it_does_not_need(tmp_path):
+def test_decoding_compiles_only_what_it_needs(tmp_path):
     image, labels = street(24, 32)
     (tmp_path / "a.sempic").write_bytes(sempic.encode(image, labels=labels))
     decode = f"import sempic; s = open({str(tmp_path / 'a.sempic')!r}, 'rb').read(); "
@@ -163,7 +163,7 @@ def test_decoding_compiles_nothing_that_it_does_not_need(tmp_path):
 
 
 @needs_models
-def test_the_example_compiles_all_that_coding_needs():
+def test_the_example_compiles_all_kernels_of_coding():
     script = (ROOT / "examples/compile.py").read_text()
     coding = (
         "import numpy as np, sempic\n"

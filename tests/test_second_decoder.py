@@ -34,7 +34,7 @@ def test_every_vector(vector):
             assert np.array_equal(found[name], expected[name]), name
 
 
-def test_labels_that_no_vector_has():
+def test_labels_beyond_the_vectors():
     """Stored ones of several ids, one row, one column, and few ids of a model's."""
     rng = np.random.default_rng(20)
     for shape, ids, model in (
@@ -50,7 +50,7 @@ def test_labels_that_no_vector_has():
 
 @pytest.mark.parametrize("coarse", [None, COARSE], ids=["alone", "informed"])
 @pytest.mark.parametrize("classes", [6, 40])
-def test_a_prior_of_the_senders_own(tmp_path, classes, coarse):
+def test_a_custom_prior_of_the_sender(tmp_path, classes, coarse):
     toys = palette.own("toys", [(f"toy {i}", (i, i, i)) for i in range(classes - 1)])
     places = np.random.default_rng(1).integers(0, 4, (4, 5)) * (classes - 1) // 3
     chosen = np.kron(places, np.ones((5, 6), np.int64)).astype(np.uint8)

@@ -65,7 +65,7 @@ def test_a_sequence_decodes_to_the_expected_frames(which):
             assert np.array_equal(frame, labels[:, left : left + 60])
 
 
-def test_maps_of_a_sequence_are_coded_as_they_were():
+def test_maps_of_a_sequence_are_encoded_to_the_frozen_bytes():
     """The coarse pictures as they are there; what is expected of them, and the maps' bytes."""
     file = ROOT / "vectors/sequences/street.sempic"
     frames = [f for f in Reader().feed(file.read_bytes()) if isinstance(f, Frame)]
@@ -133,7 +133,7 @@ def test_label_maps_are_those_that_were_drawn():
     assert np.array_equal(scene.labels[::2, ::2], make.street(45, 61)[1][::2, ::2])
 
 
-def test_receipts_say_what_they_said():
+def test_receipts_are_read_as_expected():
     none = {"seen": 0, "kept": 0, "lost": 0, "invented": 0}
     receipt = sempic.info((ROOT / "vectors/windows.sempic").read_bytes())["receipt"]
     assert (receipt["verifier"], receipt["table"]) == ("0badcafe", None)
@@ -148,7 +148,7 @@ def test_receipts_say_what_they_said():
     }
 
 
-def test_label_maps_are_coded_as_they_were(vector):
+def test_label_maps_are_encoded_to_the_frozen_bytes(vector):
     """By the encoder of the day, and in the same context."""
     _, stream, expected = vector
     found = container.read(stream)

@@ -34,7 +34,7 @@ def coded(planes, qps, keys=()):
 @pytest.mark.parametrize(
     ("size", "chroma"), [((36, 50), "444"), ((7, 13), "420"), ((9, 70), "444")]
 )
-def test_a_decoder_has_the_planes_of_the_encoder(size, chroma):
+def test_decoded_planes_are_the_encoders_reconstruction(size, chroma):
     planes = pictures(5, *size, chroma)
     parameters, found = coded(planes, [30] * 5, keys=(3,))
     decoder = moving.Decoder(parameters, size[1], size[0])
@@ -44,7 +44,7 @@ def test_a_decoder_has_the_planes_of_the_encoder(size, chroma):
         assert np.abs(expected.y.astype(int) - planes[number].y).mean() < 6
 
 
-def test_decoding_begins_at_a_key():
+def test_decoding_begins_at_a_key_frame():
     parameters, found = coded(pictures(), [30] * 5, keys=(3,))
     decoder = moving.Decoder(parameters, 50, 36)
     with pytest.raises(CorruptStream):
@@ -53,7 +53,7 @@ def test_decoding_begins_at_a_key():
     assert equal(decoder.decode(found[4][0], key=False), found[4][1])
 
 
-def test_each_picture_has_the_precision_that_was_asked_for():
+def test_each_picture_has_the_requested_qp():
     planes = pictures(6)
     _, found = coded(planes, [22, 44, 22, 44, 44, 22])
     error = [np.abs(p.y.astype(int) - q.y).mean() for p, (_, q) in zip(planes, found, strict=True)]
@@ -78,7 +78,7 @@ def heap(value):
     ("size", "chroma"),
     [((64, 88), "444"), ((32, 60), "420"), ((50, 16), "420"), ((16, 16), "444")],
 )
-def test_bytes_are_the_same_whatever_memory_holds(size, chroma):
+def test_bytes_do_not_depend_on_uninitialised_memory(size, chroma):
     """x265 leaves margins unset of pictures that are one coding tree high or wide."""
     height, width = (4 * side for side in size)
     large = street(height + 48, width + 48)[0]
@@ -94,7 +94,7 @@ def test_bytes_are_the_same_whatever_memory_holds(size, chroma):
     assert max(map(len, found[0][1:])) < 0.8 * len(found[0][0])
 
 
-def test_units_of_another_kind_are_refused():
+def test_unexpected_nal_units_are_refused():
     parameters, found = coded(pictures(2), [30] * 2)
     decoder = moving.Decoder(parameters, 50, 36)
     for payload, key in (
@@ -107,7 +107,7 @@ def test_units_of_another_kind_are_refused():
             decoder.decode(payload, key=key)
 
 
-def test_damage_is_refused_or_gives_planes():
+def test_damaged_bytes_are_refused_or_decode_to_planes():
     parameters, found = coded(pictures(2), [30] * 2)
     for at in range(2, len(found[0][0]), 7):
         payload = bytearray(found[0][0])
@@ -119,7 +119,7 @@ def test_damage_is_refused_or_gives_planes():
         assert planes.y.shape == (36, 50)
 
 
-def test_parameters_that_cannot_be(monkeypatch):
+def test_invalid_parameter_sets_are_refused(monkeypatch):
     parameters = sets.WHOLE + sets.restore(coded(pictures(1), [30])[0], 50, 36)
     for wrong in (b"\0", parameters[:40], parameters + b"\0\0\1" + parameters[:20]):
         with pytest.raises(CorruptStream):

@@ -32,7 +32,7 @@ def equal(a, b):
 
 
 @pytest.mark.parametrize("chroma", ["444", "420"])
-def test_short_slices_decode_as_whole_ones(monkeypatch, chroma):
+def test_short_slices_decode_like_whole_slices(monkeypatch, chroma):
     planes = darker(8, chroma=chroma)
     short, expected, parameters = coded(planes, monkeypatch)
     whole, same, _ = coded(planes, monkeypatch, lambda unit, places: None)
@@ -55,7 +55,7 @@ def test_short_slices_decode_as_whole_ones(monkeypatch, chroma):
     assert 0 < weighted < 6
 
 
-def test_a_short_slice_says_nothing_of_its_place(monkeypatch):
+def test_a_short_slice_does_not_name_its_position(monkeypatch):
     """So that what is behind a lost picture decodes as if it followed the last one."""
     short, _, parameters = coded(darker(3), monkeypatch)
     decoder = moving.Decoder(parameters, 50, 36)
@@ -67,7 +67,7 @@ def test_a_short_slice_says_nothing_of_its_place(monkeypatch):
     assert slices.shorten(unit, PLACES) == slices.shorten(other, PLACES) == short[2]
 
 
-def test_what_is_no_short_slice_is_refused():
+def test_invalid_short_slices_are_refused():
     for payload in (b"", b"\0", b"\x3f\x80", b"\xbf", b"\xa0", b"\xa0\0\0\0\0\0"):
         with pytest.raises(BitstreamError):
             slices.restore(payload, 1, PLACES)

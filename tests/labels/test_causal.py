@@ -13,7 +13,7 @@ from sempic.labels.payload import WEIGHTS
 
 
 @pytest.mark.parametrize("weights", ["bundled", "random", "largest"])
-def test_the_causal_network_is_what_its_specification_says(weights: str) -> None:
+def test_the_causal_network_follows_its_specification(weights: str) -> None:
     known, rng = prior.load(WEIGHTS[3]).causal, np.random.default_rng(0)
     if weights == "random":
         known = Causal(*(rng.integers(-2048, 2048, x.shape).astype(np.int32) for x in known))

@@ -20,14 +20,14 @@ def mixture() -> Mixture:
     return mixing.untrained(weights, CONTEXTS, 8)
 
 
-def test_a_new_slot_says_nothing() -> None:
+def test_a_new_slot_predicts_one_half() -> None:
     m = mixture()
     q = mixing.question(m)
     read_slots(m, q, CONTEXTS, TABLES)
     assert q.inputs.tolist() == [0, 0, mixing.BIAS]
 
 
-def test_slots_move_as_specified() -> None:
+def test_slots_are_updated_as_specified() -> None:
     m = mixture()
     q = mixing.question(m)
     q.address[:] = 3, 5
@@ -37,7 +37,7 @@ def test_slots_move_as_specified() -> None:
     assert m.slots[1, 5] == mixing.UNSEEN  # only the first context takes part
 
 
-def test_what_is_always_so_becomes_sure() -> None:
+def test_a_constant_context_becomes_certain() -> None:
     """The bit is that of the first context's address; the second's is noise."""
     m, rng = mixture(), np.random.default_rng(0)
     q = mixing.question(m)

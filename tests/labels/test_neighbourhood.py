@@ -28,13 +28,13 @@ def ranked(frame: Frame, y: int, x: int) -> tuple[list[int], np.ndarray]:
     return candidates[:count].tolist(), rank
 
 
-def test_a_frame_keeps_the_map_and_is_outside_elsewhere() -> None:
+def test_a_frame_surrounds_the_map_with_outside() -> None:
     frame = framed("123", "456")
     assert neighbourhood.inside(frame).tolist() == [[1, 2, 3], [4, 5, 6]]
     assert (frame.image == OUTSIDE).sum() == frame.image.size - 6
 
 
-def test_candidates_come_in_their_order_and_never_from_outside() -> None:
+def test_candidates_are_ordered_and_never_outside() -> None:
     frame = framed("10234", "55500")
     assert ranked(frame, 0, 0)[0] == []
     assert ranked(frame, 0, 2)[0] == [0, 1]  # W, WW
@@ -43,7 +43,7 @@ def test_candidates_come_in_their_order_and_never_from_outside() -> None:
     assert rank.tolist() == [3, 4, 1, 2, 4, 0, 4, 4, 4, CANDIDATES + 1]
 
 
-def test_outlines() -> None:
+def test_outlines_are_read_from_the_rows_above() -> None:
     frame = framed("0000000", "0111110", "0111111", "1110000")
     y, x = 3, 3
     rank = ranked(frame, y, x)[1]
@@ -55,7 +55,7 @@ def test_outlines() -> None:
     assert found.equal & 31 == 0b11111
 
 
-def test_labels_count_by_rank_alone() -> None:
+def test_contexts_depend_on_label_ranks_only() -> None:
     """The same outline between other labels looks the same."""
     rows = ("0000111", "0001122", "0011122")
     other = tuple(row.translate(str.maketrans("012", "748")) for row in rows)

@@ -25,14 +25,14 @@ def by_pillow(plane, share, size):
 
 
 @pytest.mark.parametrize(("classes", "rows", "columns", "share", "size"), SIZES)
-def test_bytes_are_pillows(classes, rows, columns, share, size):
+def test_resized_bytes_are_those_of_pillow(classes, rows, columns, share, size):
     given = np.random.default_rng(0).integers(0, 256, (classes, rows, columns), np.uint8)
     found = fit.enlarge(given, share, size)
     assert np.array_equal(found, np.stack([by_pillow(plane, share, size) for plane in given]))
 
 
 @pytest.mark.parametrize(("classes", "rows", "columns", "share", "size"), SIZES)
-def test_the_best_class_is_pillows(classes, rows, columns, share, size):
+def test_the_best_class_is_that_of_pillow(classes, rows, columns, share, size):
     # Few levels: many pixels have several best classes, of which the first counts.
     levels = np.random.default_rng(0).integers(0, 4, (classes, rows, columns))
     given = (levels * 1.1).astype(np.float32)

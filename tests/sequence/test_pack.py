@@ -33,7 +33,7 @@ def same(a, b):
     return all(np.array_equal(getattr(a, n), getattr(b, n)) for n in ("y", "cb", "cr"))
 
 
-def test_maps_are_exact_and_planes_are_the_sender_s():
+def test_maps_are_lossless_and_planes_match_the_sender():
     packer = packer_of(SCENES[0][1])
     unpacker = Unpacker()
     for number, (picture, labels) in enumerate(SCENES):
@@ -48,7 +48,7 @@ def test_maps_are_exact_and_planes_are_the_sender_s():
     assert unpacker.head.rate == 10
 
 
-def test_maps_that_move_cost_less_than_single_ones():
+def test_moving_maps_cost_less_than_single_maps():
     maps = [len(f.labels or b"") for f in frames_of(PIECES)]
     assert sum(maps[1:5]) < 0.4 * 4 * maps[0]
 
@@ -70,7 +70,7 @@ def test_a_still_frame_takes_five_bytes():
     arrives(pieces, sent)
 
 
-def test_a_map_as_expected_is_not_sent():
+def test_an_expected_map_is_not_sent():
     packer = packer_of(SCENES[0][1])
     seen = []
 
@@ -83,14 +83,14 @@ def test_a_map_as_expected_is_not_sent():
     arrives(pieces, seen)
 
 
-def test_a_sequence_without_maps():
+def test_a_sequence_may_have_no_maps():
     packer = packer_of(SCENES[0][1])
     pieces = [packer.pack(planes(picture), lambda _: None) for picture, _ in SCENES[:3]]
     moments, _ = unpack(pieces)
     assert [m.scene.labels for m in moments] == [None] * 3
 
 
-def test_a_map_without_one_before_it():
+def test_a_map_between_key_frames_needs_one_before_it():
     packer = packer_of(SCENES[0][1])
     piece = packer.pack(planes(SCENES[0][0]), lambda _: None)
     moments, unpacker = unpack(
@@ -117,7 +117,7 @@ def test_a_lost_frame_is_concealed_until_the_next_key(lost):
             )
 
 
-def test_after_a_loss_the_scene_goes_on():
+def test_frames_after_a_loss_are_closer_than_the_last_frame_before():
     """What arrives is nearer to what was sent than the last frame before the loss."""
     scenes = drive(14, 96, 128)
     pieces = packed(scenes)
@@ -133,7 +133,7 @@ def test_after_a_loss_the_scene_goes_on():
     assert (moments[13].scene.labels == labels).mean() > (moments[2].scene.labels == labels).mean()
 
 
-def test_a_damaged_frame_is_a_lost_one():
+def test_a_damaged_frame_is_lost():
     piece = bytearray(PIECES[2])
     piece[10] ^= 4
     moments, unpacker = unpack([*PIECES[:2], bytes(piece), *PIECES[3:]])
@@ -141,13 +141,13 @@ def test_a_damaged_frame_is_a_lost_one():
     assert "checksum" in unpacker.damage[0]
 
 
-def test_a_receiver_may_begin_at_any_key_frame():
+def test_decoding_may_begin_at_any_key_frame():
     moments, _ = unpack([stream.MAGIC + bytes([stream.VERSION]), *PIECES[3:]])
     assert [m.number for m in moments] == [5, 6, 7]
     assert np.array_equal(moments[0].scene.labels, SCENES[5][1])
 
 
-def test_what_ends_in_a_frame_decodes():
+def test_a_stream_cut_within_a_frame_decodes_up_to_it():
     data = b"".join(PIECES)
     moments, unpacker = unpack([data[:-3]])
     unpacker.close()
@@ -158,7 +158,7 @@ def test_what_ends_in_a_frame_decodes():
         empty.close()
 
 
-def test_a_second_head():
+def test_a_different_second_head_is_refused():
     _, unpacker = unpack(PIECES)
     other = Packer(width=32, height=32, rate=Fraction(10), palette=1)
     piece = other.pack(planes(SCENES[0][0][:32, :32]), lambda _: None)
@@ -166,7 +166,7 @@ def test_a_second_head():
         list(unpacker.feed(piece[3:]))
 
 
-def test_a_head_cannot_claim_what_is_too_large():
+def test_a_head_of_huge_frames_is_refused():
     (head, *_) = stream.Reader().feed(b"".join(PIECES))
     whole = sets.WHOLE + sets.restore(head.parameters, 16, 12)
     for change, error in (
@@ -182,7 +182,7 @@ def test_a_head_cannot_claim_what_is_too_large():
             list(Unpacker().feed(stream.begin(stream.Head(**fields))))
 
 
-def test_a_map_with_other_ids_than_the_head_says():
+def test_a_map_with_ids_beyond_the_head_is_refused():
     """Else tables of too few ids are written beyond their ends, by compiled code."""
     (head, *_) = stream.Reader().feed(b"".join(PIECES))
     most = int(max(labels.max() for _, labels in SCENES[:3]))
@@ -195,7 +195,7 @@ def test_a_map_with_other_ids_than_the_head_says():
         assert all(f"id {most}" in why for why in unpacker.damage[:1])
 
 
-def test_a_picture_decoder_says_what_it_is():
+def test_a_picture_decoder_names_a_sequence():
     for read in (sempic.unpack, sempic.decode, sempic.info):
         with pytest.raises(errors.NotSempic, match="sequence"):
             read(b"".join(PIECES))
@@ -211,7 +211,7 @@ def test_info_adds_up():
         info(data[:9])
 
 
-def test_odd_sizes_and_a_palette_of_one_s_own():
+def test_odd_sizes_and_custom_palettes():
     palette = palettes.own("mine", [("a", (0, 0, 0)), ("b", (9, 9, 9))])
     packer = Packer(
         width=37, height=21, rate=Fraction(30000, 1001), palette=palette.id, factor=8, chroma="420"
@@ -228,7 +228,7 @@ def test_odd_sizes_and_a_palette_of_one_s_own():
         assert moment.scene.own == palette.identity
 
 
-def test_damage_of_any_kind_gives_frames_or_one_of_our_errors():
+def test_any_damage_gives_frames_or_a_sempic_error():
     data = b"".join(PIECES)
     rng = np.random.default_rng(1)
     for _ in range(30):

@@ -51,7 +51,7 @@ def test_detail_stays_where_the_scene_does():
     assert change(painted(found)) < 0.4 * change(painted(found, kept=0.0))
 
 
-def test_nothing_of_the_last_picture_is_left_where_another_thing_is():
+def test_a_cut_leaves_nothing_of_the_last_picture():
     """A cut: other labels, other colours."""
     (picture, labels), *_ = drive(1)
     found = moments([(picture, np.zeros_like(labels)), (255 - picture, np.ones_like(labels))])

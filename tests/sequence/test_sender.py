@@ -30,7 +30,7 @@ def test_key_frames_come_at_intervals_and_at_cuts(coder):
     assert keys(sequence.encode(cut, codec=coder)) == [0, 2, 3]
 
 
-def test_another_scene_is_a_cut_and_other_light_is_none(coder):
+def test_a_new_scene_is_a_cut_and_new_light_is_not(coder):
     cells = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
     here = cells.repeat(4, 0).repeat(4, 1)
     there = here[::-1, ::-1]  # as bright on the whole
@@ -39,7 +39,7 @@ def test_another_scene_is_a_cut_and_other_light_is_none(coder):
     assert keys(sequence.encode(frames, codec=coder)) == [0, 2, 4, 6]
 
 
-def test_a_scene_that_stands_has_few_key_frames_and_is_fine(coder):
+def test_still_scenes_have_few_key_frames_and_are_fine(coder):
     frames = [FRAMES[0]] * 22 + FRAMES
     assert keys(sequence.encode(frames, rate=10, codec=coder)) == [0]
     assert keys(sequence.encode(FRAMES * 4, rate=10, codec=coder)) == [0, 20]
@@ -53,7 +53,7 @@ def test_a_scene_that_stands_has_few_key_frames_and_is_fine(coder):
     assert worst({}) < worst({"key_interval": 2})
 
 
-def test_what_stands_still_takes_five_bytes_and_the_receiver_s_work_once(coder):
+def test_still_frames_take_five_bytes_and_are_painted_once(coder):
     rng = np.random.default_rng(0)
     still = [
         np.clip(FRAMES[0] + rng.normal(0, 2, FRAMES[0].shape), 0, 255).astype(np.uint8)
@@ -74,7 +74,7 @@ def test_what_stands_still_takes_five_bytes_and_the_receiver_s_work_once(coder):
     assert len(calls) == 1
 
 
-def test_labels_are_looked_for_a_few_times_a_second(coder):
+def test_the_segmenter_runs_a_few_times_a_second(coder):
     looks = []
 
     class Counting(FakeSegmenter):
@@ -95,7 +95,7 @@ def test_labels_are_looked_for_a_few_times_a_second(coder):
 
 
 @pytest.mark.parametrize(("fault", "sent"), [("unsure", False), ("one class", False), ("", True)])
-def test_key_frames_have_a_map_where_a_single_picture_has(monkeypatch, fault, sent):
+def test_key_frames_have_a_map_where_a_single_picture_has_one(monkeypatch, fault, sent):
     class Street(FakeSegmenter):
         voids = True
 
@@ -119,7 +119,7 @@ def test_key_frames_have_a_map_where_a_single_picture_has(monkeypatch, fault, se
     assert (sempic.unpack(single).labels is not None) == sent
 
 
-def test_texture_is_said_with_key_frames_and_where_it_changes(coder):
+def test_texture_is_sent_with_key_frames_and_on_change(coder):
     flat = [np.full((48, 64, 3), 90 + 30 * (i // 6), np.uint8) for i in range(12)]
     pieces = list(sequence.encode(flat, codec=coder, rate=10, key_interval=0.6))
     packets = [p for p in stream.Reader().feed(b"".join(pieces)) if not isinstance(p, stream.Head)]

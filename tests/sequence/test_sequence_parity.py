@@ -71,7 +71,7 @@ def test_any_frame_of_a_group_is_restored():
         assert received(without(pieces, {lost})) == contents(whole)
 
 
-def test_as_many_symbols_as_there_are_sums_are_restored():
+def test_as_many_symbols_are_restored_as_there_are_parity_symbols():
     whole = frames(10)
     pieces = sent(whole, 0.5)
     sums = [p for piece in pieces[10:] for p in piece]
@@ -86,7 +86,7 @@ def test_as_many_symbols_as_there_are_sums_are_restored():
     assert 10 < restored < 116  # of 126
 
 
-def test_sums_are_those_of_the_specification():
+def test_parity_symbols_follow_the_specification():
     """Each symbol times 1 / (number + place), with a multiplication of its own."""
 
     def times(a, b):
@@ -122,7 +122,7 @@ def test_a_key_frame_is_restored():
     assert received(without(sent(whole, 0.2), {14})) == contents(whole)
 
 
-def test_nothing_waits_where_nothing_is_lost():
+def test_without_loss_no_frame_waits():
     for share in (0.0, 0.2):
         mender = parity.Mender()
         for number, piece in enumerate(sent(frames(25), share) if share else plain(25)):
@@ -142,7 +142,7 @@ def test_without_parity_nothing_waits_for_a_lost_frame():
             assert [p.number for p in mender.take(packet)] == [number]
 
 
-def test_a_lost_frame_is_waited_for_until_the_last_sum():
+def test_a_lost_frame_is_awaited_until_the_last_parity_packet():
     """No longer: too many are lost here, and they are given up when no parity can come."""
     mender = parity.Mender()
     shown = {}
@@ -157,7 +157,7 @@ def test_a_lost_frame_is_waited_for_until_the_last_sum():
 
 @given(st.sets(st.integers(1, 65), max_size=30), st.floats(0.01, 1), st.integers(0, 9))
 @settings(max_examples=50)
-def test_frames_come_in_order_and_as_they_were_sent(lost, share, seed):
+def test_frames_arrive_in_order_and_unchanged(lost, share, seed):
     """Whatever is lost, as long as fewer than 16 are in a row."""
     whole = frames(60, keys=(0, 23, 41), seed=seed)
     if any({*range(n, n + 15)} <= lost for n in range(60)):
@@ -168,7 +168,7 @@ def test_frames_come_in_order_and_as_they_were_sent(lost, share, seed):
     assert set(range(60)) - lost <= set(places)
 
 
-def test_damage_is_told_behind_the_frames_before_it():
+def test_damage_is_reported_after_the_frames_before_it():
     mender = parity.Mender()
     pieces = sent(frames(12), 0.2)
     pieces[4] = [Damage("torn", 9)]
@@ -177,7 +177,7 @@ def test_damage_is_told_behind_the_frames_before_it():
     assert kinds == [0, 1, 2, 3, 4, "torn", *range(5, 12)]
 
 
-def test_sums_that_lie():
+def test_false_parity_restores_no_frame():
     """With a checksum that is right: no frame is made of them."""
     whole = frames(12)
     pieces = without(sent(whole, 0.2), {4})
@@ -192,7 +192,7 @@ def test_sums_that_lie():
         assert received(lie) == left
 
 
-def test_parity_of_other_frames_makes_none():
+def test_parity_of_other_frames_restores_no_frame():
     """A frame has the number of its place."""
     whole = frames(10)
     moved = [replace(frame, number=frame.number + 10) for frame in whole]
@@ -217,14 +217,14 @@ def test_parity_of_other_frames_makes_none():
         {"counts": b"\1\1"},
     ],
 )
-def test_parity_that_cannot_be_is_damage(change):
+def test_invalid_parity_is_damage(change):
     good = Parity(span=10, wait=2, symbol=2, first=10, counts=b"\1" * 10, sums=b"sums")
     assert list(reader().feed(stream.write_parity(good))) == [replace(good, size=24)]
     (damage,) = reader().feed(stream.write_parity(replace(good, **change)))
     assert "impossible values" in damage.why or "cut short" in damage.why
 
 
-def test_what_waits_is_bounded(monkeypatch):
+def test_the_queue_of_waiting_frames_is_bounded(monkeypatch):
     """Frames that are too large do not wait, and are not remembered."""
     monkeypatch.setattr(parity, "LARGEST", 400)
     mender = parity.Mender()
@@ -255,7 +255,7 @@ SCENES = drive(frames=48)
 GUARDED = guarded(SCENES)
 
 
-def test_a_decoder_that_does_not_know_parity_misses_nothing():
+def test_decoders_without_parity_skip_it():
     """To it this is advice that it skips; all else is the stream as it is without parity."""
     packets = b"".join(GUARDED)[3:].split(b"\0")
     theirs = [p for p in packets if not p or stream._unstuff(p)[0] != stream.Kind.ADVICE << 6 | 2]
@@ -275,7 +275,7 @@ def test_a_decoder_that_does_not_know_parity_misses_nothing():
         assert np.array_equal(moment.scene.labels, labels)
 
 
-def test_without_parity_there_is_none():
+def test_no_parity_is_sent_unless_requested():
     packer = packer_of(SCENES[0][1])
     pieces = [packer.pack(planes(p), lambda _, found=labels: found) for p, labels in SCENES[:3]]
     found = list(stream.Reader().feed(b"".join(pieces)))
@@ -285,7 +285,7 @@ def test_without_parity_there_is_none():
 
 
 @pytest.mark.parametrize("lost", [{4, 20}, {43}, {40, 47}, {39, 40}])
-def test_a_decoder_has_the_maps_without_loss(lost):
+def test_all_maps_arrive_when_lost_frames_are_restored(lost):
     unpacker = sequence.Unpacker()
     moments = list(unpacker.moments(without(GUARDED, lost)))
     assert [moment.number for moment in moments] == list(range(48))
@@ -305,14 +305,14 @@ def test_a_damaged_frame_is_restored():
     assert "checksum" in unpacker.damage[0]
 
 
-def test_what_cannot_be_restored_is_concealed():
+def test_unrestored_frames_are_concealed():
     lost = set(range(5, 15))
     moments = list(sequence.Unpacker().moments(without(GUARDED, lost)))
     assert [m.number for m in moments] == list(range(48))
     assert [m.number for m in moments if m.arrived] == [*range(5), *range(43, 48)]
 
 
-def test_what_waits_comes_at_the_end():
+def test_waiting_frames_come_at_the_end_of_the_stream():
     """A stream that ends before its parity."""
     unpacker = sequence.Unpacker()
     moments = [m for piece in without(GUARDED[:12], {5}) for m in unpacker.feed(piece)]
@@ -326,7 +326,7 @@ def test_a_receiver_begins_at_a_key_frame():
     assert [m.number for m in moments] == list(range(43, 48))
 
 
-def test_info_tells_it():
+def test_info_reports_parity():
     found = sequence.info(b"".join(GUARDED))
     assert found["bytes"] == sum(found["chunks"].values()) + found["overhead"]
     packets = stream.Reader().feed(b"".join(GUARDED))

@@ -49,7 +49,7 @@ def test_flicker_is_not_sent():
     assert flicker < 0.2 * given
 
 
-def test_what_is_new_and_certain_is_sent_within_frames():
+def test_new_and_certain_objects_are_sent_within_a_few_frames():
     picture, labels = drive(1)[0]
     later, changed = labels.copy(), picture.copy()
     later[10:26, 20:40], changed[10:26, 20:40] = 8, 255 - picture[10:26, 20:40]
@@ -60,7 +60,7 @@ def test_what_is_new_and_certain_is_sent_within_frames():
     assert (sent[-1] == later).mean() > 0.95
 
 
-def test_another_mind_about_the_same_picture_takes_longer():
+def test_a_changed_label_on_an_unchanged_picture_takes_longer():
     picture, labels = drive(1)[0]
     later = labels.copy()
     later[10:26, 20:40] = 8
@@ -70,7 +70,7 @@ def test_another_mind_about_the_same_picture_takes_longer():
     assert np.array_equal(sent[-1], later)
 
 
-def test_a_scene_that_moves_takes_its_labels_along():
+def test_labels_move_with_the_scene():
     scenes = drive(6)
     maps = [labels for _, labels in scenes]
     sent = settled(
@@ -90,7 +90,7 @@ def test_the_first_map_is_that_of_a_single_picture(probabilities):
     assert np.array_equal(settled([labels], [odds], [picture])[0], expected)
 
 
-def test_who_may_be_there_is_sent():
+def test_an_unsure_person_is_sent():
     """A person of whom the segmenter is no more than two fifths sure, and a tree."""
     picture, labels = drive(1)[0]
     changed = picture.copy()
@@ -111,7 +111,7 @@ def test_who_may_be_there_is_sent():
     assert found["tree"] < 0.2
 
 
-def test_void_is_laid_over_what_is_unknown_and_stays_while_that_is_in_doubt():
+def test_void_covers_unknown_pixels_until_they_are_known():
     """And what is under it is known again when it is known."""
     picture, labels = drive(1)[0]
     certain = probabilities_of(labels, 1.0)[:11]

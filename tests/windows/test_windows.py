@@ -38,7 +38,7 @@ def psnr(a, b):
 # ── what is sent ──────────────────────────────────────────────────────────────────────────────
 
 
-def test_windows_are_the_original():
+def test_windows_show_the_original():
     scene = unpack(STREAM)
     assert [(w.x, w.y, w.picture.shape) for w in scene.windows] == [
         (16, 24, (16, 24, 3)),
@@ -51,7 +51,7 @@ def test_windows_are_the_original():
     assert all(psnr(window.picture, part(IMAGE, window)) > 44 for window in fine)
 
 
-def test_where_they_are():
+def test_info_lists_the_windows():
     assert windows.where(PAYLOAD, 83, 61) == [[16, 24, 24, 16], [64, 0, 19, 16], [0, 56, 16, 5]]
     with pytest.raises(CorruptStream):
         windows.where(PAYLOAD, 20, 20)
@@ -64,7 +64,7 @@ def test_the_coarse_picture_saves_bytes():
         assert psnr(window.picture, part(IMAGE, window)) > 25
 
 
-def test_without_an_exact_coarse_picture_windows_stand_alone():
+def test_windows_are_coded_alone_without_an_exact_coarse_picture():
     inexact = coarse.encode(coarse.downscale(IMAGE, 4), codec="webp")
     alone = windows.encode(IMAGE, PLACES, None)
     expected = windows.decode(alone, 83, 61, None)
@@ -77,7 +77,7 @@ def test_without_an_exact_coarse_picture_windows_stand_alone():
             assert np.array_equal(one.picture, other.picture)
 
 
-def test_the_rest_of_the_stream_is_the_same():
+def test_windows_leave_the_rest_of_the_stream_unchanged():
     """Decoders that do not know the chunk skip it, and show what there is without it."""
     plain = pack(width=83, height=61, labels=LABELS, coarse=SMALL)
     without = container.write(dataclasses.replace(container.read(STREAM), windows=None))
@@ -107,7 +107,7 @@ def test_the_usual_opening_is_left_out(sizes):
     assert all(psnr(window.picture, part(picture, window)) > 25 for window in found)
 
 
-def test_other_openings_are_spelt_out(monkeypatch):
+def test_other_openings_are_sent_whole(monkeypatch):
     monkeypatch.setattr(bpg, "opening", lambda *size: b"none")
     payload = windows.encode(IMAGE, PLACES, PLANES)
     assert len(payload) == len(PAYLOAD) + 20
@@ -122,7 +122,7 @@ def test_other_openings_are_spelt_out(monkeypatch):
 
 
 @given(npst.arrays(bool, npst.array_shapes(min_dims=2, max_dims=2, max_side=9)))
-def test_rectangles_are_the_cells_and_nothing_twice(cells):
+def test_rectangles_cover_the_cells_exactly_once(cells):
     places = layout.rectangles(cells)
     count = np.zeros(cells.shape, int)
     for place in places:
@@ -144,14 +144,14 @@ def test_nothing_overlaps_in_an_atlas(sizes):
 
 
 @given(npst.arrays(bool, (7, 12)), st.booleans())
-def test_places_are_read_as_they_were_written(cells, flag):
+def test_places_survive_a_round_trip(cells, flag):
     places = layout.rectangles(cells)
     if places:
         header = layout.write(places, 12, 7, flag)
         assert layout.read(header + b"more", 12, 7) == (places, flag, len(header))
 
 
-def test_cells_that_a_mask_touches():
+def test_a_mask_selects_the_cells_it_touches():
     mask = np.zeros((17, 20), bool)
     mask[16, 7] = mask[0, 16] = True
     assert np.argwhere(layout.touched(mask)).tolist() == [[0, 2], [2, 0]]
@@ -160,7 +160,7 @@ def test_cells_that_a_mask_touches():
 # ── what is shown ─────────────────────────────────────────────────────────────────────────────
 
 
-def test_borders_fade_and_what_lies_outside_stays():
+def test_borders_fade_and_pixels_outside_stay():
     painted = np.full((61, 83, 3), 100, np.uint8)
     white = [
         dataclasses.replace(window, picture=np.full_like(window.picture, 200))
@@ -178,7 +178,7 @@ def test_borders_fade_and_what_lies_outside_stays():
     assert np.array_equal(windows.blend(painted, ()), painted)
 
 
-def test_no_border_between_windows_that_touch():
+def test_touching_windows_have_no_border_between():
     painted = np.zeros((48, 48, 3), np.uint8)
     windows_ = [
         windows.Window(x=x, y=16, picture=np.full((16, 16, 3), 200, np.uint8)) for x in (8, 24)

@@ -32,7 +32,7 @@ def calm_pixels(labels):
     return found, expected
 
 
-def test_calm_is_one_label_all_around():
+def test_calm_pixels_have_one_label_all_around():
     rng = np.random.default_rng(1)
     labels = np.kron(rng.integers(0, 2, (5, 6)), np.ones((5, 5), np.int64)).astype(np.int64)
     labels[11, 14] ^= 1
@@ -41,7 +41,7 @@ def test_calm_is_one_label_all_around():
     assert 50 < len(found) < labels.size
 
 
-def test_no_two_kinds_of_calm_share_a_slot():
+def test_calm_contexts_have_slots_of_their_own():
     """Addresses stay within their slots for as many labels as models may have."""
     from sempic.labels.primed.evidence import Trunk
     from sempic.labels.primed.state import CALM_CONTEXTS, calm_slots

@@ -23,13 +23,13 @@ def place(rows, y, x):
         (["00111", "00111", "00011"], (1, -1, 2)),  # and to the left
     ],
 )
-def test_upright_stairs(rows, expected):
+def test_steps_of_vertical_contours(rows, expected):
     length, step, before = expected
     image, at, s = place(rows, len(rows) - 1, 2)
     assert upright(image, at, s, 9) == (length * 8 + step + 4) * 16 + before
 
 
-def test_level_stairs():
+def test_steps_of_horizontal_contours():
     image, o, s = place(["1111111", "0001111", "0000002"], 2, 6)
     assert level(image, o, s) == 3 * 64 + 48 + 3  # three pixels, then one up for three
     image, o, s = place(["1111111", "0111111", "2000002"], 2, 6)

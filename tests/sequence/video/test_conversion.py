@@ -21,7 +21,7 @@ from sempic.sequence import video
 @pytest.mark.parametrize(
     ("aspect", "width"), [(Fraction(4, 3), 85), (Fraction(1, 2), 32), (Fraction(1000), 64)]
 )
-def test_pixels_that_are_not_square_are_made_so(clip, aspect, width):
+def test_pixels_are_made_square(clip, aspect, width):
     numbered("x.mp4", 2, sample_aspect_ratio=aspect)
     assert {frame.shape for frame in video.Source("x.mp4")} == {(48, width, 3)}
     small, _ = video.Source("x.mp4", max_side=32)
@@ -42,7 +42,7 @@ def test_pixels_that_are_not_square_are_made_so(clip, aspect, width):
         ((0, 1, 1, 0), lambda p: p.transpose(1, 0, 2)),
     ],
 )
-def test_a_video_is_turned_and_mirrored_as_it_says(clip, matrix, shown):
+def test_videos_are_rotated_and_mirrored_as_announced(clip, matrix, shown):
     picture = np.zeros((48, 64, 3), np.uint8)
     picture[:16, :16], picture[:16, 48:] = 220, 110
     file = video.Video(clip / "x.mp4", Fraction(10))
@@ -57,7 +57,7 @@ def test_a_video_is_turned_and_mirrored_as_it_says(clip, matrix, shown):
     assert np.abs(found - shown(picture).astype(int)).mean() < 4
 
 
-def test_colours_are_what_players_take_them_for(tmp_path):
+def test_colours_match_those_of_players(tmp_path):
     colour = np.array((200, 30, 40))
     for height in (48, 720):
         frame = np.broadcast_to(colour.astype(np.uint8), (height, 64, 3))
@@ -97,7 +97,7 @@ def test_transparency_is_laid_over_white(place):
         assert (frame == (255 if told else 90)).all()
 
 
-def test_what_is_to_be_said_of_a_camera_is_said_once_and_before_it_ends(place, monkeypatch, capsys):
+def test_notes_about_a_camera_come_once_and_early(place, monkeypatch, capsys):
     with av.open("x.mov", "w") as out:
         stream = out.add_stream("qtrle", rate=10)
         stream.width, stream.height, stream.pix_fmt = 64, 48, "argb"
@@ -139,7 +139,7 @@ def joined(name, *sizes):
             out.write(Path("part.h264").read_bytes())
 
 
-def test_a_stream_that_heeds_its_network_keeps_the_size_of_its_first_frame(place):
+def test_adaptive_streams_keep_the_size_of_their_first_frame(place):
     joined("x.h264", (128, 72), (86, 48), (128, 72))
     assert [frame.shape for frame in video.Source("x.h264")] == [(72, 128, 3)] * 18
     joined("x.h264", (86, 48), (128, 72))

@@ -16,7 +16,7 @@ from sempic.sequence import video
 
 
 @pytest.mark.skipif(os.name == "nt", reason="there are no such pipes")
-def test_nothing_is_kept_in_a_pipe_that_nobody_reads(place):
+def test_a_pipe_without_a_reader_is_an_error(place):
     os.mkfifo("out")
     reader = os.open("out", os.O_RDONLY | os.O_NONBLOCK)
     file = video.Growing(Path("out"))
@@ -28,7 +28,7 @@ def test_nothing_is_kept_in_a_pipe_that_nobody_reads(place):
 
 
 @pytest.mark.parametrize("there", [False, True])
-def test_an_interruption_leaves_what_was_coded(clip, monkeypatch, capsys, there):
+def test_an_interruption_keeps_the_frames_so_far(clip, monkeypatch, capsys, there):
     """Under its name; an existing file stays until then."""
     if there:
         (clip / "drive.sempic").write_bytes(b"a good file")
@@ -75,7 +75,7 @@ cli.main(["encode", "drive.mp4", "--segment-every", "1"])
 """
 
 
-def test_an_encoder_that_is_killed_leaves_a_file_that_decodes(clip):
+def test_a_killed_encoder_leaves_a_decodable_file(clip):
     """By SIGKILL, to its last whole frame."""
     folder = str(ROOT / "tests")
     command = [sys.executable, "-c", KILLED, folder]
@@ -87,7 +87,7 @@ def test_an_encoder_that_is_killed_leaves_a_file_that_decodes(clip):
     assert len(list(video.Source("x.mp4"))) == 3
 
 
-def test_an_error_on_the_way_replaces_nothing(clip, monkeypatch, capsys):
+def test_an_error_replaces_no_file(clip, monkeypatch, capsys):
     (clip / "drive.sempic").write_bytes(b"a good file")
 
     class Failing(FakeSegmenter):
@@ -107,7 +107,7 @@ def test_an_error_on_the_way_replaces_nothing(clip, monkeypatch, capsys):
 @pytest.mark.parametrize(
     "command", ["encode drive.mp4 -o x.sempic", "decode drive.sempic -o x.mp4"]
 )
-def test_an_interruption_before_the_first_frame_leaves_nothing(
+def test_an_interruption_before_the_first_frame_leaves_no_file(
     clip, monkeypatch, capsys, command, there
 ):
     assert cli.main(["encode", "drive.mp4"]) == 0
@@ -130,7 +130,7 @@ def test_an_interruption_before_the_first_frame_leaves_nothing(
     assert {path: path.read_bytes() for path in clip.iterdir()} == before
 
 
-def test_what_is_there_is_written_as_pictures_are(clip, capfd):
+def test_links_devices_and_pipes_are_written_as_for_pictures(clip, capfd):
     """Through links, to devices and to our own open files; modes and other files stay."""
     (clip / "real.sempic").write_bytes(b"old")
     (clip / "real.sempic").chmod(0o600)
@@ -163,7 +163,7 @@ def test_what_is_there_is_written_as_pictures_are(clip, capfd):
         assert got.result() == coded
 
 
-def test_the_longest_names(clip):
+def test_file_names_may_have_the_greatest_length(clip):
     long, name = "s" * 248 + ".sempic", "v" * 251 + ".mp4"
     for _ in range(2):  # the second time there is a file
         assert cli.main(["encode", "drive.mp4", "-o", long]) == 0

@@ -25,7 +25,7 @@ from sempic.sequence.video import opening, source
 
 
 @pytest.mark.parametrize("stalls", [False, True])
-def test_what_came_before_a_stream_broke_off_is_coded(place, monkeypatch, capsys, stalls):
+def test_a_broken_connection_keeps_the_frames_so_far(place, monkeypatch, capsys, stalls):
     """With the frames still in the decoder; an existing file stays."""
     monkeypatch.setattr(opening, "_TIMEOUT", 1.0)
     numbered("x.ts", 12)
@@ -46,7 +46,7 @@ def test_what_came_before_a_stream_broke_off_is_coded(place, monkeypatch, capsys
     ("name", "codec"),
     [("x.mp4", "libx264"), ("x.mkv", "libx264"), ("x.webm", "libvpx"), ("x.avi", "mjpeg")],
 )
-def test_an_answer_without_a_length_ends_where_its_container_does(place, name, codec, fps):
+def test_a_response_without_length_ends_with_its_container(place, name, codec, fps):
     """FFmpeg reports the end of the connection as an error wherever it comes."""
     kind = {"pix_fmt": "yuvj420p"} if codec == "mjpeg" else {}
     numbered(name, 12, codec=codec, max_b_frames=0, **kind)
@@ -64,7 +64,7 @@ def test_an_answer_without_a_length_ends_where_its_container_does(place, name, c
             list(video.Source(address, rate=fps))
 
 
-def test_an_answer_without_any_length_may_have_broken_off(place):
+def test_a_response_without_any_length_counts_as_cut_short(place):
     numbered("x.ts", 12)
     with (
         served(Path("x.ts").read_bytes(), length=None) as address,
@@ -73,7 +73,7 @@ def test_an_answer_without_any_length_may_have_broken_off(place):
         list(video.Source(address))
 
 
-def test_a_stream_that_never_begins_is_waited_for_as_long_as_that(place, monkeypatch, capsys):
+def test_a_stream_that_never_begins_times_out(place, monkeypatch, capsys):
     monkeypatch.setattr(opening, "_TIMEOUT", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         for scheme in ("http", "tcp", "rtsp"):
@@ -102,7 +102,7 @@ sys.exit(processes.as_program(lambda: cli.main(command)))
 @pytest.mark.skipif(os.name == "nt", reason="there are no such pipes and signals")
 @pytest.mark.parametrize("came", ["nothing", "some"])
 @pytest.mark.parametrize("source", ["-", "pipe.y4m", "http"])
-def test_ctrl_c_ends_the_wait_for_what_stalls(place, source, came):
+def test_ctrl_c_ends_a_stalled_read(place, source, came):
     """At once, which FFmpeg itself does not."""
     numbered("x.y4m", 12, format="yuv4mpegpipe", codec="rawvideo")
     data = Path("x.y4m").read_bytes() if came == "some" else b""
@@ -144,7 +144,7 @@ def test_ctrl_c_ends_the_wait_for_what_stalls(place, source, came):
         assert not out.exists()
 
 
-def test_frames_of_a_pipe_come_before_a_buffer_is_full(place, monkeypatch):
+def test_frames_of_a_pipe_are_not_held_back_by_buffering(place, monkeypatch):
     numbered("x.y4m", 3, format="yuv4mpegpipe", codec="rawvideo")
     data = Path("x.y4m").read_bytes()
     ours, theirs = os.pipe()
@@ -160,7 +160,7 @@ def test_frames_of_a_pipe_come_before_a_buffer_is_full(place, monkeypatch):
         assert len(came) == 1
 
 
-def test_a_camera_that_is_faster_than_the_coder_is_said(place, monkeypatch):
+def test_frames_that_arrive_too_fast_are_reported(place, monkeypatch):
     def slowly(name):
         with contextlib.suppress(InputError):
             for _ in video.Source(name):
@@ -182,7 +182,7 @@ def test_a_camera_that_is_faster_than_the_coder_is_said(place, monkeypatch):
 @pytest.mark.parametrize(
     "name", ["a:b.mp4", "concat:x.mp4", "file:x.mp4", "caf\udce9.mp4", "-.mp4"]
 )
-def test_names_that_ffmpeg_would_take_for_something_else(clip, name):
+def test_names_are_never_ffmpeg_options_or_protocols(clip, name):
     (clip / "T10:00").mkdir()
     (clip / "drive.mp4").rename(name)
     assert cli.main(["encode", "-o", "a.sempic", "--", name]) == 0
@@ -215,7 +215,7 @@ def test_a_file_is_read_without_a_thread_for_each_packet(clip, monkeypatch):
         assert len(list(video.Source("-"))) == 6
 
 
-def test_a_camera_that_is_slow_has_not_stalled(place, monkeypatch):
+def test_a_slow_camera_does_not_time_out(place, monkeypatch):
     """With a low --fps, such as a frame a minute."""
     monkeypatch.setattr(opening, "_TIMEOUT", 0.2)
     with camera(6, 0.5) as address:

@@ -23,7 +23,7 @@ def test_rate_and_size_of_a_video_can_be_changed(clip):
 
 
 @pytest.mark.parametrize(("rate", "fps"), [(Fraction(1, 3600), "0.01"), (1000, "10")])
-def test_a_rate_that_cannot_be_is_named_with_what_to_do(clip, capsys, rate, fps):
+def test_an_invalid_rate_is_named_with_a_remedy(clip, capsys, rate, fps):
     numbered("x.mp4", 3, rate=rate)
     assert cli.main(["encode", "x.mp4"]) == 2
     told = capsys.readouterr().err
@@ -57,7 +57,7 @@ def test_a_source_keeps_no_frames_and_no_threads(clip):
     [("clip.mkv", 20), ("clip.avi", 10)],  # of .avi FFmpeg halves it where half of the file is gone
 )
 @pytest.mark.parametrize("fps", [(), ("--fps", "5")])
-def test_fewer_frames_than_announced_are_said(clip, capsys, name, announced, fps):
+def test_fewer_frames_than_announced_are_reported(clip, capsys, name, announced, fps):
     whole = noisy(name).read_bytes()
     assert cli.main(["encode", name, *fps, "-o", "x.sempic"]) == 0
     assert capsys.readouterr().err == ""
@@ -72,7 +72,7 @@ def test_fewer_frames_than_announced_are_said(clip, capsys, name, announced, fps
     )
 
 
-def test_a_last_frame_that_lasts_is_not_missing(clip, capsys):
+def test_a_long_last_frame_is_not_reported_missing(clip, capsys):
     noisy("clip.mkv", 10, last=30)
     assert video.Source("clip.mkv").count > 30
     assert cli.main(["encode", "clip.mkv", "-o", "x.sempic"]) == 0
@@ -86,7 +86,7 @@ def test_a_last_frame_that_lasts_is_not_missing(clip, capsys):
         ("libvpx", None, list(range(6, 16))),  # joined late: its first pictures are made of others
     ],
 )
-def test_packets_that_cannot_be_decoded_are_left_out_and_said(place, codec, gone, shown):
+def test_undecodable_packets_are_skipped_and_reported(place, codec, gone, shown):
     numbered("x.mkv", 24, codec=codec, gop_size=6)
     with av.open("x.mkv") as before, av.open("y.mkv", "w") as after:
         out = after.add_stream_from_template(before.streams.video[0])
@@ -101,7 +101,7 @@ def test_packets_that_cannot_be_decoded_are_left_out_and_said(place, codec, gone
     assert "of it cannot be decoded" in str(told[0].message)
 
 
-def test_what_holds_no_picture_that_can_be_decoded_is_an_error(place):
+def test_a_file_without_a_decodable_picture_is_refused(place):
     numbered("x.ts", 12)
     data = Path("x.ts").read_bytes()
     begin = next(at for at in range(0, len(data), 188) if b"\x67" in data[at : at + 188])
@@ -128,7 +128,7 @@ def with_cover(name, *, moving):
         out.mux(film.encode(None))
 
 
-def test_a_cover_is_no_video(place):
+def test_cover_art_is_no_video(place):
     with_cover("x.mp4", moving=True)
     assert numbers(video.Source("x.mp4")) == list(range(6))
     with_cover("x.mp4", moving=False)
@@ -136,7 +136,7 @@ def test_a_cover_is_no_video(place):
         video.Source("x.mp4")
 
 
-def test_further_videos_in_a_file_are_said(place):
+def test_further_video_streams_are_reported(place):
     with av.open("x.mkv", "w") as out:
         streams = [out.add_stream("libx264", rate=10) for _ in range(2)]
         for stream in streams:
@@ -151,7 +151,7 @@ def test_further_videos_in_a_file_are_said(place):
 
 
 @pytest.mark.parametrize("curve", [16, 18])
-def test_high_dynamic_range_is_said(place, curve):
+def test_high_dynamic_range_is_reported(place, curve):
     with av.open("x.mkv", "w") as out:
         stream = out.add_stream("libx264", rate=10)
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p10le"
@@ -162,7 +162,7 @@ def test_high_dynamic_range_is_said(place, curve):
         assert len(list(video.Source("x.mkv"))) == 1
 
 
-def test_moving_pictures_are_videos_if_asked_for(place):
+def test_animations_are_videos_on_request(place):
     with av.open("x.gif", "w") as out:
         stream = out.add_stream("gif", rate=10)
         stream.width, stream.height, stream.pix_fmt = 64, 48, "rgb8"

@@ -10,7 +10,7 @@ from sempic import api, cli
 from sempic.sequence import video
 
 
-def test_a_decoder_that_is_killed_leaves_a_file_that_one_knows(place):
+def test_a_killed_decoder_leaves_a_part_file(place):
     """As `NAME.part`, which the next decoder leaves alone."""
     (place / "x.mp4").write_bytes(b"a good file")
     film = video.Video(place / "x.mp4", Fraction(10))
@@ -28,7 +28,7 @@ def test_a_decoder_that_is_killed_leaves_a_file_that_one_knows(place):
 
 @pytest.mark.parametrize("part", [False, True])
 @pytest.mark.parametrize("there", [False, True])
-def test_an_interruption_leaves_what_was_decoded(clip, monkeypatch, capsys, there, part):
+def test_an_interruption_keeps_the_decoded_frames(clip, monkeypatch, capsys, there, part):
     """Under its name, or beside an existing file; part: whether `NAME.part` is taken, too."""
     assert cli.main(["encode", "drive.mp4"]) == 0
     if there:
