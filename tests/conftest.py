@@ -1,4 +1,4 @@
-"""What the tests share: pictures made here, stand-ins for the networks, and where the data is."""
+"""Shared by the tests: synthetic pictures, stand-ins for the networks, paths of the data."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ HAVE_MODELS = all(
 settings.register_profile("gate", deadline=None, derandomize=True, max_examples=60)
 settings.load_profile("gate")
 
-# Tests that are started in the background, or by nohup, inherit signals that are ignored, and so
-# would the commands that they send signals to, and wait for.
+# Processes started in the background or by nohup ignore these signals, and so would their children:
+# tests that send a signal to a command would wait in vain.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 if hasattr(signal, "SIGHUP"):
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 progress.PATIENCE = 3600.0
-"""What a test reads on stderr must not depend on whether numba has compiled before."""
+"""No messages about compiling: stderr must not depend on what numba has cached."""
 
 
 @pytest.fixture(autouse=True)
 def _palettes():
-    """Palettes of one's own that a test makes known are forgotten after it."""
+    """Forget the custom palettes that a test registers."""
     known = dict(palette.PALETTES), dict(palette.BY_NAME)
     yield
     for table, before in zip((palette.PALETTES, palette.BY_NAME), known, strict=True):
@@ -53,14 +53,14 @@ needs_models = pytest.mark.skipif(
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder with CamVid and the reference vectors; the test is skipped where it is not."""
+    """The folder with CamVid and the reference vectors; without it, the test is skipped."""
     if not (SHARED / "data").is_dir():
         pytest.skip(f"no data at {SHARED}; set SEMPIC_SHARED")
     return SHARED
 
 
 def loaded_after(code: str) -> set[str]:
-    """The modules that a fresh interpreter has loaded after some code."""
+    """The modules that a new interpreter has loaded after running `code`."""
     code += "\nimport sys; print('\\n'.join(sys.modules))"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True
@@ -99,7 +99,7 @@ def refuses_prefixes_and_flips(stream: bytes) -> None:
 
 
 class FakeSegmenter:
-    """Sky above, road below."""
+    """Labels the upper half sky and the lower half road; counts its calls."""
 
     palette = 1
     voids = False

@@ -1,4 +1,4 @@
-"""A made-up data set of a few small streets, and tiny networks, for the tests of training."""
+"""A small synthetic data set of streets and tiny networks, for tests of training."""
 
 import importlib.util
 from pathlib import Path
@@ -36,7 +36,7 @@ def write_camvid(root: Path, train: int = 3, val: int = 2) -> Path:
 
 
 def trained(config: CompactConfig = TINY) -> CompactNet:
-    """A network that paints, as a trained one does."""
+    """A network that changes its input, like a trained one."""
     torch.manual_seed(2)
     network = CompactNet(config)
     network.head_gain.data.fill_(0.7)

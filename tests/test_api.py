@@ -122,7 +122,7 @@ def test_target_bytes_takes_the_best_level_that_fits(codec):
 def test_max_side(codec):
     stream = codec.encode(IMAGE, labels=LABELS, max_side=64)
     assert (sempic.info(stream)["width"], sempic.info(stream)["height"]) == (64, 48)
-    with pytest.raises(LabelMapError):  # judged at the size that was given
+    with pytest.raises(LabelMapError):  # checked before shrinking
         codec.encode(IMAGE, labels=LABELS[::2, ::2], max_side=64)
 
 
@@ -200,7 +200,9 @@ def test_missing_models_are_refused(spec):
 
 @needs_models
 def test_the_bundled_models_code_a_picture():
-    with pytest.warns(sempic.SempicWarning, match="the segmenter is [0-9]+% sure"):  # of a drawing
+    with pytest.warns(
+        sempic.SempicWarning, match="the segmenter is [0-9]+% sure"
+    ):  # it is a drawing
         stream = sempic.encode(IMAGE)
     a, b = (sempic.decode(stream, steps=2, seed=3) for _ in range(2))
     assert a.size == (128, 96)
@@ -208,7 +210,7 @@ def test_the_bundled_models_code_a_picture():
 
 
 class Unsure:
-    """A segmenter that knows five sixths of a picture, and that as much as it is told."""
+    """A segmenter that is sure of five sixths of a picture, with probability `left` / 255."""
 
     palette = 2
 
@@ -248,7 +250,9 @@ def test_no_map_is_sent_if_most_pixels_are_unknown():
 
 def test_no_map_is_sent_if_the_segmenter_is_unsure():
     picture = np.full((32, 48, 3), 90, np.uint8)
-    codec = sempic.Codec(segmenter=Unsure(left=200))  # each known region is, 0.67 of all pixels
+    codec = sempic.Codec(
+        segmenter=Unsure(left=200)
+    )  # sure of each known region, but only of 67 % overall
     with pytest.warns(sempic.SempicWarning, match="sent without a label map: .* is 67% sure"):
         assert sempic.unpack(codec.encode(picture)).labels is None
     uncalibrated = sempic.Codec(segmenter=Unsure(left=200, voids=False))
@@ -298,7 +302,7 @@ def test_soft_large_pictures_are_labelled_at_half_their_size():
 @pytest.mark.parametrize("factor", [4, 8])
 @pytest.mark.parametrize("size", [(3, 50), (33, 17), (96, 128)])
 def test_halved_scenes_are_painted_at_half_their_size(size, factor):
-    """Whatever the receiver, and enlarged."""
+    """Any receiver paints half the size; the result is enlarged."""
     asked = []
 
     def receiver(scene):
@@ -351,7 +355,7 @@ def test_the_segmenters_map_is_converted_to_the_palette():
         codec.encode(picture, palette="indices")
 
 
-# ── what is given is checked at the door ─────────────────────────────────────────────────────
+# ── checks of arguments ─────────────────────────────────────────────────────
 
 STREAM = sempic.pack(width=128, height=96, labels=LABELS)
 
@@ -389,7 +393,7 @@ def test_bytearray_and_memoryview_are_streams():
 @pytest.mark.parametrize("name", ["quality", "max_side", "target_bpp", "label_quality", "palette"])
 def test_encode_options_of_wrong_type_or_range_are_refused(codec, name, value):
     if (value is None and name != "quality") or (name == "max_side" and value == 10**400):
-        return  # not given, or no limit
+        return  # these mean: not given, or no limit
     with pytest.raises(InputError):
         codec.encode(IMAGE, labels=LABELS, **{name: value})
 
@@ -571,7 +575,7 @@ def test_255_means_void_unless_the_palette_has_it(palette):
             continue
         scene = sempic.unpack(codec.encode(IMAGE, label_quality="lossless", **given))
         assert np.array_equal(scene.labels, np.where(labels == 255, meant, labels))
-    assert labels.max() == 255  # what was given is left alone
+    assert labels.max() == 255  # the input is unchanged
 
 
 def test_ignore_label_names_the_id_of_void(codec):
@@ -593,7 +597,9 @@ def test_sides_beyond_the_limit_are_refused_before_segmentation(codec, kind, tur
         codec.encode(kind(image))
     assert codec.segmenter.calls == 0
     assert sempic.info(codec.encode(kind(image), quality=1))["bytes"] > 0
-    with pytest.warns(sempic.SempicWarning, match="quality 1, the finest"):  # that it may have
+    with pytest.warns(
+        sempic.SempicWarning, match="quality 1, the finest"
+    ):  # the finest for such sides
         assert sempic.info(codec.encode(kind(image), target_bpp=50.0))["bytes"] > 0
     assert (
         max(sempic.info(codec.encode(kind(image), max_side=16384))[k] for k in ("width", "height"))
@@ -649,7 +655,7 @@ def test_invalid_priors_are_refused(tmp_path):
 
 
 @needs_models
-@pytest.mark.filterwarnings("ignore:sent without a label map")  # it is but a drawing
+@pytest.mark.filterwarnings("ignore:sent without a label map")  # it is a drawing
 def test_used_networks_can_be_pickled():
     codec = sempic.Codec()
     stream = codec.encode(IMAGE)

@@ -33,7 +33,7 @@ def place(tmp_path, monkeypatch):
 
 @pytest.fixture
 def shots():
-    """Three pictures with label maps, so that other processes need no network, and a bad one."""
+    """A bad picture, and three with label maps: other processes then need no network."""
     for folder in ("shots", "maps"):
         Path(folder).mkdir()
     for i in range(3):
@@ -102,7 +102,7 @@ def test_a_missing_package_is_named(module, where, said, shots, monkeypatch, cap
     monkeypatch.setitem(sys.modules, module, None)
     assert cli.main(["encode", *shots, *where]) == 2
     assert said + install_hint("ray") in capsys.readouterr().err
-    assert not os.path.exists("out")  # a manifest of nothing was left in it
+    assert not os.path.exists("out")  # not even for a manifest
 
 
 @pytest.mark.parametrize("folder", ["locked", "locked/new"])
@@ -189,7 +189,7 @@ def test_a_manifest_has_one_line_per_file_for_any_name():
     assert {json.loads(line)["file"] for line in lines[1:-1]} == {f"shots/{n}" for n in names}
     before = Path("m.jsonl").read_bytes()
     assert cli.main(run) == 0
-    assert Path("m.jsonl").read_bytes() == before  # all were known
+    assert Path("m.jsonl").read_bytes() == before  # all were done
 
 
 def test_a_manifest_of_other_settings_is_refused(shots, capsys):
@@ -248,7 +248,7 @@ def test_a_shard_whose_members_all_fail_is_not_written(capsys):
     tar("a.tar", **{"0.png": b"?", "1.png": b"?", "0.cls": b"7"})
     Path("out.tar").write_bytes(b"of yesterday")
     run = ["encode", "a.tar", "-o", "out.tar", "--manifest", "m.jsonl"]
-    for _ in range(2):  # nothing of it is done
+    for _ in range(2):  # the second run does it again
         assert cli.main(run) == 2
         assert "2 of 2 files failed" in capsys.readouterr().err
     assert Path("out.tar").read_bytes() == b"of yesterday"
@@ -256,7 +256,7 @@ def test_a_shard_whose_members_all_fail_is_not_written(capsys):
 
 
 def test_tars_without_supported_members_are_refused(capsys):
-    """As by a wrong --images: no copy that nobody coded, under the name of what was asked for."""
+    """For example after a wrong --images: a mere copy must not look like the result."""
     tar("a.tar", **{"0.png": pictures.encode(IMAGE, ".png"), "0.cls": b"7"})
     tar("empty.tar")
     for command in ("encode a.tar --images .jpg", "encode empty.tar", "decode a.tar"):
@@ -357,7 +357,7 @@ def test_tars_with_dangling_links_are_refused(capsys):
     assert "damaged tar" in capsys.readouterr().err
 
 
-# ── decoding is its twin ─────────────────────────────────────────────────────────────────────
+# ── decoding ─────────────────────────────────────────────────────────────────────
 
 
 @pytest.fixture
@@ -365,7 +365,7 @@ def coded(shots):
     Path("shots/bad.png").unlink()
     assert cli.main(["encode", *shots, "-o", "coded", "--max-side", "32"]) == 0
     Path("coded/bad.sempic").write_bytes(b"")
-    return ["coded", "--only", "labels"]  # needs no network, in processes neither
+    return ["coded", "--only", "labels"]  # other processes then need no network
 
 
 def pictures_in(folder):
@@ -419,7 +419,7 @@ def test_tars_are_decoded(monkeypatch, capsys):
     assert "--uncertainty is for one file" in capsys.readouterr().err
 
 
-# ── nothing that a file does ends the rest ───────────────────────────────────────────────────
+# ── failures of single files ───────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize(
@@ -513,7 +513,7 @@ def test_workers_end_with_their_parent(number, monkeypatch):
         try:
             parent.communicate(timeout=20)  # the workers hold the pipe as long as they live
         finally:
-            parent.kill()  # or a failure would be waited for without end
+            parent.kill()  # otherwise a failing test would wait forever
     for _ in range(100):
         left = [p for p in Path("/proc").glob("[0-9]*/stat") if group(p) == parent.pid]
         if not left:

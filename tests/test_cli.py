@@ -39,7 +39,7 @@ def files(folder="."):
 
 
 def one_line(capsys, *parts):
-    """What was said on stderr: one line with all of the parts."""
+    """The text on stderr: one line with all of the parts."""
     err = capsys.readouterr().err
     assert err.count("\n") == 1, err
     assert err.startswith("sempic: ")
@@ -373,7 +373,7 @@ def test_pipes(photo, monkeypatch, capsys):
         return out.buffer.getvalue()
 
     stream = run(["encode", "-", "-o", "-"], photo.read_bytes())
-    assert sempic.info(stream)["width"] == 64  # and the report went elsewhere:
+    assert sempic.info(stream)["width"] == 64  # not mixed with the report:
     assert f"{len(stream)} bytes" in capsys.readouterr().err
     assert run(["decode", "-", "--json"], stream) == run(["decode", "-", "-o", "-"], stream)
     assert '"bytes"' in capsys.readouterr().err
@@ -444,7 +444,7 @@ def test_missing_and_broken_models_are_refused_in_one_line(photo, content, monke
 
 
 def test_errors_of_the_system_name_their_file(monkeypatch, capsys):
-    """A folder that may not be entered, say: standard output was blamed."""
+    """For example of a folder without permission: standard output must not be blamed."""
 
     def run(args):
         raise PermissionError(13, "Permission denied", "a/samples")
@@ -586,7 +586,7 @@ HELP = (
 
 
 def test_help_needs_no_extra():
-    """One process for all: torch and the rest hidden as if they were not installed."""
+    """One process for all commands, with torch and other extras hidden."""
     code = (
         "import contextlib, importlib.machinery, io, sys\n"
         "find = importlib.machinery.PathFinder.find_spec\n"

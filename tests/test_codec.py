@@ -1,4 +1,4 @@
-"""pack and unpack; the payloads' own properties are tested beside their coders."""
+"""pack and unpack; tests of the payloads are beside their coders."""
 
 import dataclasses
 import random
@@ -41,7 +41,7 @@ def test_halved_labels_survive_a_round_trip(size):
     small = street(24, 32)[1][: -(-height // 2), : -(-width // 2)]
     labels = small.repeat(2, 0).repeat(2, 1)[:height, :width]
     stream = pack(width=width, height=height, labels=labels, halved=True)
-    assert stream[6] & 15 == 6  # behind two bytes, version, size and profile
+    assert stream[6] & 15 == 6  # the model, after magic, version and size
     scene = unpack(stream)
     assert scene.halved
     assert np.array_equal(scene.labels, labels)
@@ -125,7 +125,7 @@ def test_labels_that_do_not_fit_are_refused(labels):
 
 @pytest.mark.parametrize("palette", PALETTES.values(), ids=lambda p: p.name)
 def test_ids_outside_the_palette_are_refused(palette):
-    """Refused on both ends."""
+    """Both pack and unpack refuse them."""
     last = len(palette.classes) - 1
     labels = np.full((2, 3), last, np.uint8)
     assert np.array_equal(
@@ -143,7 +143,7 @@ def test_ids_outside_the_palette_are_refused(palette):
 
 
 def test_the_coarse_picture_helps_the_labels():
-    """Their bytes depend on it where it is exact, and do not where it is not."""
+    """Label bytes depend on the coarse picture only where its codec is exact."""
     picture, labels = street(256, 341)
     small = coarse.downscale(picture, 4)
 
@@ -183,7 +183,7 @@ def test_the_pixel_limit_can_be_set():
 
 
 def test_a_custom_prior(tmp_path):
-    """Serves maps of its palette, and is then needed; all else stays as it is."""
+    """Maps of its palette use it and then need it; all else is unchanged."""
     mine = own.load(write_prior(tmp_path / "mine.npz", CAMVID, LABELS))
     stream = pack(width=32, height=24, labels=LABELS, coarse=COARSE, prior=mine)
     assert len(stream) < len(STREAM)
@@ -206,7 +206,7 @@ def test_every_prefix_and_every_single_bit_flip_is_refused():
 
 @pytest.mark.parametrize("part", ["labels", "coarse"])
 def test_damage_with_a_valid_checksum_decodes_or_is_refused(part):
-    """Somebody may seal nonsense on purpose: any answer but a crash or a foreign error."""
+    """Malicious contents give a picture or a BitstreamError, never a crash."""
     rng = random.Random(part)
     whole = container.read(STREAM)
     good = getattr(whole, part)

@@ -1,4 +1,4 @@
-"""Compiling: arguments of every kind, and what machine code is made of."""
+"""Compiling: types of arguments, and what machine code depends on."""
 
 import os
 import subprocess
@@ -35,7 +35,7 @@ class Pair(NamedTuple):
 
 
 def test_kernels_take_arguments_of_every_type(monkeypatch, tmp_path):
-    """As Python has them: named tuples of arrays of all types, numbers, truth values."""
+    """Named tuples of arrays of all types, numbers, booleans."""
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
 
     @compiling.kernel
@@ -78,7 +78,7 @@ def test_numba_is_not_imported_when_machine_code_is_found():
 
 
 def test_machine_code_depends_only_on_its_functions_and_the_names_they_use(monkeypatch):
-    """And of nothing else: other modules of their package may change."""
+    """Other modules of the package may change."""
     kernel = coder._code_map
     before = compiling._stamp(kernel)
     monkeypatch.setattr(mixing, "_RATE", mixing._RATE)
@@ -86,7 +86,7 @@ def test_machine_code_depends_only_on_its_functions_and_the_names_they_use(monke
     assert compiling._stamp(kernel) == before
     for module, name in (
         (calm, "BANDS"),  # from another module
-        (mixing, "_RATE"),  # of a part of a part
+        (mixing, "_RATE"),  # used by a function that a function uses
         (evidence, "CELL"),
     ):
         with monkeypatch.context() as patch:

@@ -24,7 +24,7 @@ STREET = write(Container(width=341, height=256, palette=1, labels=b"l" * 700, co
 
 
 def sealed(body: bytes) -> bytes:
-    """The body with its right checksum."""
+    """The body with its checksum."""
     return body + zlib.crc32(body).to_bytes(4, "little")
 
 
@@ -116,7 +116,7 @@ def test_trailing_bytes_are_refused(tail):
 
 @given(st.binary(max_size=80))
 def test_any_bytes_are_read_or_refused(noise):
-    """With a right checksum, so that the noise reaches the checks behind it."""
+    """The valid checksum lets the noise reach the later checks."""
     stream = sealed(b"\xe5S\x01" + noise)
     try:
         container = read(stream)
@@ -128,7 +128,7 @@ def test_any_bytes_are_read_or_refused(noise):
 
 @pytest.mark.parametrize("spelling", ["8100", "808000", "ffffffff7f", "808080808001", "8080808010"])
 def test_varints_are_minimal(spelling):
-    """And below 2^32."""
+    """They are also below 2^32."""
     body = b"\xe5S\x01" + bytes.fromhex(spelling) + b"\x01\x01" + chunk(1)
     with pytest.raises(CorruptStream, match="number"):
         read(sealed(body))
@@ -209,7 +209,7 @@ def test_a_custom_palette_is_named():
     assert (found.palette, found.own) == (toys.id, toys.identity)
     assert write(found) == stream
     del palette.PALETTES[toys.id], palette.BY_NAME["toys"]
-    strange = read(stream)  # in a process that does not know it
+    strange = read(stream)  # as in a process without this palette
     assert (strange.palette, strange.own) == (0, toys.identity)
     assert write(strange) == stream
 

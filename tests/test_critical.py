@@ -1,4 +1,4 @@
-"""Receipts: a few bytes that say what became of critical objects."""
+"""Receipts: counts of kept, lost and invented critical objects."""
 
 import json
 
@@ -44,7 +44,7 @@ def test_invalid_receipts_are_refused():
         critical.read(payload + b"\0")
     with pytest.raises(CorruptStream, match="longer"):
         critical.read(payload[:-1] + bytes([payload[-1] | 1]))
-    lost = payload[:4] + bytes([0b01000111, 0b11111100])  # ue(1), ue(0): fine; then nothing
+    lost = payload[:4] + bytes([0b01000111, 0b11111100])  # ue(1), ue(0) and then nothing
     assert critical.read(lost[:4] + bytes([0b01011111, 0b11100000])).total == Tally(1, 0, 0)
     most = receipt(Tally(65534, 65534, 65534), NONE, NONE, NONE)
     assert critical.read(critical.write(most)) == most
@@ -122,7 +122,7 @@ def test_no_receipt_exceeds_its_maximum_size(count):
         groups=dict.fromkeys(table.groups, Tally(count, count, count)),
     )
     assert len(critical.write(one)) + 3 <= critical.overhead(table)
-    least = receipt(*[Tally(250, 250, 250)] * 4)  # of a thousandth of the picture each
+    least = receipt(*[Tally(250, 250, 250)] * 4)  # objects of a thousandth of the picture each
     assert len(critical.write(least)) + 3 <= critical.overhead(None)
 
 

@@ -1,4 +1,4 @@
-"""Warnings name the line of whoever called."""
+"""Warnings name the caller's line."""
 
 import inspect
 
@@ -48,7 +48,7 @@ def test_a_warning_names_the_callers_line(call):
 
 
 def test_a_warning_in_a_callback_names_the_callback():
-    """Where sempic calls one that calls sempic."""
+    """sempic calls a function that calls sempic."""
 
     def segment(image):
         pictures.to_rgb(CLEAR)

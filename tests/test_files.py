@@ -1,4 +1,4 @@
-"""What folders hold, and files that are written whole or not at all."""
+"""Searching folders, and writing files whole or not at all."""
 
 import errno
 import os
@@ -42,7 +42,7 @@ def test_search_follows_links_and_reports_skipped_files(tmp_path):
     faults = {p.name: why for p, why in found.faults}
     assert faults.keys() == {"gone.png", "itself.png", "pipe.png"}
     assert "link" in faults["gone.png"]
-    assert found.foreign == {".heic": 2, ".dng": 2}  # one by two names
+    assert found.foreign == {".heic": 2, ".dng": 2}  # 3.dng is found under two names
 
 
 def test_unreadable_folders_are_reported(tmp_path, monkeypatch):
@@ -82,21 +82,21 @@ def test_an_existing_file_keeps_its_permissions(tmp_path):
 
 def test_a_read_only_file_stays(tmp_path, monkeypatch):
     target = touch(tmp_path / "a")
-    monkeypatch.setattr(os, "access", lambda path, mode: False)  # as for whoever is not root
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # as for users other than root
     with pytest.raises(OutputError, match="Permission denied"):
         files.write(target, b"new")
     assert target.read_bytes() == b"x"
 
 
 def test_a_writable_file_in_a_read_only_folder_is_written(tmp_path, monkeypatch):
-    """A mount of one file in a container, or somebody else's folder."""
+    """For example a single file mounted into a container."""
     target = touch(tmp_path / "a")
 
     def refuse(*_):
         raise OSError(16, "Device or resource busy")
 
     monkeypatch.setattr(os, "replace", refuse)
-    with pytest.raises(OutputError, match="busy"):  # nothing stands in the way of replacing it
+    with pytest.raises(OutputError, match="busy"):  # the file is no mount
         files.write(target, b"new")
     monkeypatch.setattr(files, "_mounted", lambda path: True)
     files.write(target, b"new")
@@ -180,7 +180,7 @@ def test_a_failed_write_leaves_no_trace(tmp_path, monkeypatch):
 
 
 def test_a_failed_write_names_file_and_cause(tmp_path):
-    """Here, so that no command can forget to."""
+    """files.write itself names them, for all commands."""
     target = tmp_path / "none" / "a.bin"
     for write in (files.write, files.stage):
         with pytest.raises(OutputError, match=f"^{target}: cannot write: No such file"):

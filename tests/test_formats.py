@@ -1,4 +1,4 @@
-"""JPEG XL files are looked at before their plugin is: what they claim ended the process."""
+"""The size of JPEG XL files is checked before their plugin runs: huge sizes crashed it."""
 
 import base64
 import io
@@ -16,7 +16,7 @@ CRASH = base64.b64decode(
     "AAAAJElEQVR4nGNcxcDAcJaBgeE9lGZiQAP0EWA0htpPX2sxBFjeMzAwzGRAYOTaREEAAAA0SVR4nGNcxcBEQVSU"
     "ZmJAA/Rg0QbAcACWgYHhPZQHAAAAJElEQVQ="
 )
-"""What benchmarks/fuzz.py found: 37476085×21080298 pixels."""
+"""Found by benchmarks/fuzz.py: it announces 37476085×21080298 pixels."""
 
 
 def saved(size, **options):
@@ -26,7 +26,7 @@ def saved(size, **options):
 
 
 def boxed(*parts):
-    """A file of boxes with a codestream in these parts."""
+    """A file of boxes with the codestream in parts."""
     boxes = [(b"JXL ", b"\r\n\x87\n"), (b"ftyp", b"jxl \0\0\0\0jxl ")]
     boxes += [(b"jxlp", number.to_bytes(4, "big") + part) for number, part in enumerate(parts)]
     return b"".join((len(data) + 8).to_bytes(4, "big") + kind + data for kind, data in boxes)

@@ -1,4 +1,4 @@
-"""Damaged files, ten seconds of them; benchmarks/fuzz.py goes on for as long as you like."""
+"""Ten seconds of fuzzing; benchmarks/fuzz.py runs for as long as you like."""
 
 import sys
 

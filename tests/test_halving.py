@@ -1,4 +1,4 @@
-"""Which pictures are painted at half their size, and how they are enlarged."""
+"""Which pictures are painted at half size, and how they are enlarged."""
 
 import numpy as np
 import PIL.Image
@@ -24,4 +24,4 @@ def test_large_pictures_without_fine_detail_are_soft():
     assert halving.is_soft(blurred)
     assert halving.is_soft(blurred[1:, 1:])
     assert not halving.is_soft(sharp)
-    assert not halving.is_soft(blurred[:300])  # of the size that networks were taught
+    assert not halving.is_soft(blurred[:300])  # as large as training pictures

@@ -19,7 +19,7 @@ IMAGE, LABELS = street(48, 64)
 
 @pytest.fixture
 def networks(tmp_path):
-    """A codec around two files that stand for networks; only their bytes count here."""
+    """A codec with two files in place of networks."""
     for name in ("mine", "yours"):
         (tmp_path / f"{name}.onnx").write_bytes(name.encode() * 100)
     (tmp_path / "mine.md").write_text("# Card of mine\n")
@@ -112,7 +112,7 @@ def test_files_that_are_no_manifests_are_refused(saved, text):
 
 
 def test_invalid_sources_of_networks_are_refused(tmp_path):
-    with pytest.raises(sempic.ModelError, match="hf:OWNER/NAME"):  # and no network is asked
+    with pytest.raises(sempic.ModelError, match="hf:OWNER/NAME"):  # without any request
         sempic.Codec.from_pretrained("some/name")
     with pytest.raises(sempic.ModelError, match="manifest"):
         sempic.Codec.from_pretrained(tmp_path)
@@ -129,7 +129,7 @@ def test_only_networks_from_files_are_saved(segmenter, tmp_path):
 
 @pytest.fixture
 def cloud(monkeypatch, tmp_path):
-    """huggingface_hub's own signatures around a folder; nothing leaves the machine."""
+    """A folder behind the signatures of huggingface_hub; nothing leaves the machine."""
     huggingface_hub = pytest.importorskip("huggingface_hub", reason="extra `hub` is missing")
     folder = tmp_path / "cloud"
     folder.mkdir()

@@ -1,4 +1,4 @@
-"""What is to be done is known before any work: names, targets, what is in the way."""
+"""Planning of jobs: names, targets and conflicts, before any work."""
 
 import os
 import unicodedata
@@ -51,7 +51,7 @@ def test_folders_keep_their_names_where_they_would_clash():
         ("a.png", "A.jpg"),
         ("ä.png", "a\u0308.jpg"),  # composed and decomposed
         ("straße.png", "STRASSE.jpg"),
-        ("a.sempic/b.png", "a.png"),  # a target that is a folder on the way of the other
+        ("a.sempic/b.png", "a.png"),  # one target is a parent folder of the other
         ("a.sempic/b.png", "a.png", "a.jpg"),
         ("a.tar", "a.tar.png"),
     ],
@@ -74,7 +74,7 @@ def test_two_sources_of_one_target_are_refused_by_name():
     Path("out/one").mkdir()
     Path("out/x").symlink_to("one")
     Path("out/y").symlink_to("one")
-    with pytest.raises(InputError, match="would both become"):  # by way of links
+    with pytest.raises(InputError, match="would both become"):  # through links
         plan("x", "y", output="out")
 
 

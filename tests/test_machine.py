@@ -1,5 +1,5 @@
-"""Machine code in files: what is shipped is of the present sources and right; what is kept works
-wherever nothing can be kept, and with damaged files."""
+"""Machine code in files: shipped code matches the sources; the cache copes with full disks,
+read-only folders and damaged files."""
 
 import hashlib
 import importlib.util
@@ -35,7 +35,7 @@ def cache(tmp_path, monkeypatch):
 
 
 def module(cache):
-    """The module anew, as a new process would have it."""
+    """The module, loaded as in a new process."""
     spec = importlib.util.spec_from_file_location("module", cache.parent / "module.py")
     found = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(found)
@@ -43,7 +43,7 @@ def module(cache):
 
 
 def load(cache):
-    """1 if a new process would find its machine code, 0 if it would compile."""
+    """1 if a new process finds its machine code, 0 if it compiles."""
     function = module(cache).twice
     compilations = []
     with pytest.MonkeyPatch.context() as patch:
@@ -78,8 +78,7 @@ assert len(used()) == len(first)
 
 @needs_models
 def test_shipped_machine_code_matches_the_sources():
-    """All that coding calls, for every level, and no more; in a process where nothing else was
-    called. Else: make kernels."""
+    """It holds exactly the kernels that coding calls, for every level. If not: make kernels."""
     subprocess.run([sys.executable, "-c", USED], cwd=ROOT / "examples", check=True)
 
 

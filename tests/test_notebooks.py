@@ -1,4 +1,4 @@
-"""The notebooks run from top to bottom, and are kept with what they print."""
+"""The notebooks run from top to bottom, and are stored with their outputs."""
 
 import ast
 import json
@@ -23,7 +23,7 @@ def test_there_are_notebooks():
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_outputs_are_kept_and_small(path):
-    """As `make figures` leaves them: what a reader sees who runs nothing."""
+    """Readers see the outputs of `make figures` without running anything."""
     cells = [c for c in json.loads(path.read_text())["cells"] if c["cell_type"] == "code"]
     outputs = [output for cell in cells for output in cell["outputs"]]
     assert any({"image/png", "image/jpeg"} & {*output.get("data", {})} for output in outputs)

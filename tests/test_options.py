@@ -1,4 +1,4 @@
-"""One list of options, and five interfaces that know it."""
+"""One list of options, offered by all interfaces."""
 
 import argparse
 import inspect
@@ -19,7 +19,7 @@ NAMES = {name: set(fields.of(kind)) for name, kind in KINDS.items()}
 
 @pytest.mark.parametrize("name", KINDS)
 def test_python_has_all_options(name):
-    """With the same defaults."""
+    """The defaults are the same, too."""
     others = {"image", "labels", "stream"}
     defaults = {name: part.default for name, part in fields.of(KINDS[name]).items()}
     for function in (getattr(sempic, name), getattr(sempic.Codec(), name)):

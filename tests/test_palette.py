@@ -67,7 +67,7 @@ def test_camvid_converts_to_cityscapes_and_back():
 
 
 def test_label_ids_convert_to_train_ids():
-    """As in cityscapesScripts (labels.py), but for what that ignores and we can name."""
+    """As in cityscapesScripts (labels.py)."""
     train = [7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33]
     known = translate(np.array(train, np.uint8), CITYSCAPES_FULL.id, CITYSCAPES.id)
     assert known.tolist() == list(range(19))

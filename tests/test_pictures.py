@@ -75,7 +75,7 @@ def test_transparency_lies_over_white():
     with pytest.warns(SempicWarning, match="transparency is laid over white"):
         pixels = pictures.to_rgb(PIL.Image.fromarray(rgba))
     assert pixels[0, :, 0].tolist() == [255, 0, 127]
-    rgba[..., 3] = 255  # none, whatever the mode: nothing to be told
+    rgba[..., 3] = 255  # opaque in any mode: no warning
     assert not pictures.to_rgb(PIL.Image.fromarray(rgba)).any()
     palette = PIL.Image.fromarray(np.array([[0, 1]], np.uint8), "L").convert("P")
     data = saved(palette, transparency=0)
@@ -84,7 +84,7 @@ def test_transparency_lies_over_white():
 
 
 def png(depth, kind, rows, *chunks):
-    """A PNG of packed rows, colour type `kind`, with chunks before the pixels."""
+    """A PNG of packed rows of colour type `kind`, with more chunks before the pixels."""
 
     def chunk(name, data):
         return (
@@ -196,7 +196,7 @@ def test_damaged_jpeg_metadata_is_ignored(marker, body):
 
 
 def test_other_formats_of_pillow_are_not_opened(tmp_path, monkeypatch):
-    """Pillow hands EPS to Ghostscript, and tries whatever somebody has registered."""
+    """Pillow would pass EPS to Ghostscript, and try every registered plugin."""
     tool = tmp_path / "gs"
     tool.write_text(f"#!/bin/sh\necho started >> {tmp_path}/log\nexit 1\n")
     tool.chmod(0o755)
@@ -268,8 +268,8 @@ def test_colour_profiles_are_converted():
         assert np.abs(rgb.astype(int) - IMAGE).max() <= 1
 
 
-def exchanged():
-    """A profile like sRGB's whose red and blue are exchanged: what applies it shows."""
+def exchanged_profile():
+    """An sRGB profile with red and blue exchanged, so that its effect shows."""
     data = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
     tags = {bytes(data[at : at + 4]): at for at in range(132, 132 + 12 * data[131], 12)}
     red, blue = tags[b"rXYZ"], tags[b"bXYZ"]
@@ -285,7 +285,7 @@ def test_profiles_apply_to_every_mode(mode):
     picture = picture.convert("P") if mode == "PA" else picture.convert(mode)
     picture = picture.convert("PA") if mode == "PA" else picture
     plain = pictures.to_rgb(picture)[0, 0].astype(int)
-    picture.info["icc_profile"] = exchanged()
+    picture.info["icc_profile"] = exchanged_profile()
     red, green, blue = pictures.to_rgb(picture)[0, 0].astype(int)
     assert abs(red - plain[2]) <= 2
     assert abs(blue - plain[0]) <= 2
@@ -293,7 +293,7 @@ def test_profiles_apply_to_every_mode(mode):
 
 
 def grey_profile(gamma):
-    """A grey profile (ICC.1, 8.3.4) of that gamma."""
+    """A grey profile (ICC.1, 8.3.4) with the gamma."""
     curve = b"curv" + struct.pack(">IIH", 0, 1, round(256 * gamma))
     white = b"XYZ " + struct.pack(">Iiii", 0, 63190, 65536, 54061)
     tags = struct.pack(">I4sII4sII", 2, b"kTRC", 156, 14, b"wtpt", 172, 20)
@@ -329,7 +329,7 @@ def test_heic_is_refused_with_a_remedy():
     head = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"
     with pytest.raises(ImageError, match="a HEIC picture; convert it to JPEG or PNG"):
         pictures.read(head + bytes(64))
-    assert ".heic" in formats.FOREIGN  # so that a folder's are not passed over in silence
+    assert ".heic" in formats.FOREIGN  # folders report such files
 
 
 def test_the_kind_of_a_picture_is_known():
@@ -410,7 +410,7 @@ def test_ids_are_the_samples_as_stored(depth, kind):
     else:
         bits = np.unpackbits(ids.astype(np.uint8)[..., None], axis=2)[..., 8 - depth :]
         packed = [np.packbits(row).tobytes() for row in bits]
-    colours = bytes(i % 256 for i in range(0, 768 * 7, 7))  # for show, and no palette of ours
+    colours = bytes(i % 256 for i in range(0, 768 * 7, 7))  # unrelated to our palettes
     if kind == 0:
         data = png(depth, kind, packed)
     elif depth == 16:
@@ -421,7 +421,7 @@ def test_ids_are_the_samples_as_stored(depth, kind):
 
 
 def tiff(ids, bits, white):
-    """A TIFF of grey samples; `white`: whether 0 is white."""
+    """A TIFF of grey samples; white: 0 means white."""
     planes = np.unpackbits(ids.astype(np.uint8)[..., None], axis=2)[..., 8 - bits :]
     data = b"".join(np.packbits(row).tobytes() for row in planes)
     height, width = ids.shape
@@ -467,7 +467,9 @@ def test_reordered_palettes_are_recognised(palette):
         ids = (first + np.arange(600).reshape(20, 30) % count).astype(np.uint8)
         data = saved(PIL.Image.fromarray(palette.paint(ids)).quantize(count))
         assert np.array_equal(pictures.read_labels(data, palette), ids)
-        assert pictures.read_labels(data, INDICES).max() == count - 1  # colours mean nothing there
+        assert (
+            pictures.read_labels(data, INDICES).max() == count - 1
+        )  # colours have no meaning in this palette
 
 
 @pytest.mark.parametrize("palette", [CAMVID, CITYSCAPES, CITYSCAPES_FULL, INDICES])
@@ -486,7 +488,7 @@ def test_ordered_and_unrelated_palettes_are_read_by_index(palette):
 
 
 def test_colours_that_contradict_the_indices_are_refused():
-    """VOC's first colours are two of CamVid's, in another order, and then come others."""
+    """The first colours of VOC are two of CamVid's in another order; the others are foreign."""
     picture = PIL.Image.fromarray(LABELS % 2)
     voc = [(0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0)]
     picture.putpalette(np.array(voc, np.uint8).tobytes())

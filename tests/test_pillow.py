@@ -41,7 +41,7 @@ def test_options_of_save_and_load():
     picture = PIL.Image.open(out)
     picture.load(steps=2, seed=9)
     assert np.array(picture)[0, 0].tolist() == [LABELS[0, 0], 2, 9]
-    picture.load()  # again: nothing is left to do
+    picture.load()  # the second call does nothing
     assert picture.getpixel((0, 0))[1] == 2
 
 
@@ -98,7 +98,7 @@ def test_imageio_reads_streams():
         assert file.read() == sempic.encode(IMAGE, quality=9)
     assert iio.imread("x.sempic").shape == IMAGE.shape
     assert iio.immeta("x.sempic", plugin="pillow")["palette"] == "camvid"
-    assert sempic.encode(iio.imread("x.sempic"))  # what imageio reads, sempic takes
+    assert sempic.encode(iio.imread("x.sempic"))  # sempic accepts the arrays of imageio
 
 
 @pytest.mark.parametrize("used", [False, True])

@@ -1,4 +1,4 @@
-"""Streams, encodings and signals of the command, and what its start does not do."""
+"""Streams, encodings, signals and environment of the command."""
 
 import os
 import signal
@@ -145,7 +145,7 @@ def test_signals_unwind_and_set_the_exit_status(number):
 
 
 def test_ctrl_c_wrapped_in_an_error_by_a_library_is_ctrl_c():
-    """As those in C do that are interrupted as they load."""
+    """As C extensions do when interrupted while they load."""
     code = (
         "import os, signal, sys, time\n"
         "from sempic import processes\n"
@@ -179,7 +179,7 @@ def test_an_ignored_signal_stays_ignored():
 
 @pytest.mark.parametrize(("name", "handler"), [("sempic", "SIG_DFL"), ("tool", "default_int")])
 def test_ctrl_c_while_the_command_loads(name, handler):
-    """The command then ends at once; who imports sempic keeps what they have."""
+    """The command then ends at once; programs that import sempic keep their handler."""
     code = f"import sys; sys.argv[0] = '/bin/{name}'; import sempic, signal"
     assert handler in run(f"{code}; print(repr(signal.getsignal(signal.SIGINT)))").stdout.decode()
     thread = f"import sys, threading; sys.argv[0] = '/bin/{name}'\n" + (
@@ -190,7 +190,7 @@ def test_ctrl_c_while_the_command_loads(name, handler):
 
 @pytest.mark.parametrize("command", ["-m sempic", "-m sempic.cli", "-X utf8 -m sempic"])
 def test_ctrl_c_while_a_module_loads_as_the_command(command, place):
-    """A stand-in for numpy, which all of the package waits for, says what a signal would do."""
+    """A stand-in for numpy, the first import of the package, prints the signal handler."""
     says = "import signal; print(repr(signal.getsignal(signal.SIGINT))); raise SystemExit"
     (place / "numpy.py").write_text(says)
     done = subprocess.run(
@@ -214,4 +214,4 @@ def test_telemetry_is_off_unless_the_user_sets_it():
     done = subprocess.run(
         command, env=clean | {names[0]: "0"}, capture_output=True, check=True, timeout=60
     )
-    assert done.stdout.split()[0] == b"0"  # it is the user's to say
+    assert done.stdout.split()[0] == b"0"  # the user's choice wins

@@ -1,4 +1,4 @@
-"""What long work says: nothing unless asked, then once, and bars on terminals alone."""
+"""Messages of long work: silent by default, one line on request, bars on terminals."""
 
 import io
 import sys
@@ -72,7 +72,7 @@ def test_a_terminal_shows_a_bar(impatient, monkeypatch):
     assert "sempic: a kettle … 00:00" in said
     assert "3/3" in said
     assert "tile" in said
-    assert said.splitlines()[-1].strip() == ""  # and leaves the line as it was
+    assert said.splitlines()[-1].strip() == ""  # the line is cleared at the end
 
 
 def test_compiling_is_announced_and_loading_from_cache_is_not(impatient, monkeypatch, tmp_path):
@@ -80,13 +80,13 @@ def test_compiling_is_announced_and_loading_from_cache_is_not(impatient, monkeyp
     with progress.shown(said.append):
         function = compiling.compiled()(lambda x: x + 1)
         with monkeypatch.context() as patch:
-            patch.setenv("NUMBA_CACHE_DIR", str(tmp_path))  # where earlier runs kept nothing
+            patch.setenv("NUMBA_CACHE_DIR", str(tmp_path))  # an empty cache
             assert function(1) == 2
         assert said == [compiling.TEXT]
         assert function(2) == 3
         said.clear()
         image, labels = street(16, 16)
-        sempic.unpack(sempic.encode(image, labels=labels))  # by now on disk
+        sempic.unpack(sempic.encode(image, labels=labels))  # fills the cache
     with progress.shown(said.append):
         sempic.unpack(sempic.encode(image, labels=labels))
     assert said == []
@@ -134,8 +134,8 @@ def test_tiles_and_steps_move_the_bar(monkeypatch):
 
 
 def compiled(code: str) -> set[str]:
-    """Which of our functions, for which types, a fresh process has in machine code after some code,
-    compiled or from disk."""
+    """The kernels with their types that a new process has in machine code after running `code`,
+    compiled or loaded."""
     code += (
         "\nimport sys"
         "\nfrom sempic.compiling import Kernel"

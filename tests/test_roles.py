@@ -1,4 +1,4 @@
-"""What a codec asks of its networks, and functions in their place."""
+"""The interfaces of networks, and functions in their place."""
 
 import numpy as np
 import pytest
@@ -29,11 +29,11 @@ def test_networks_with_the_interface_are_used_as_they_are():
 
 
 def test_a_function_receives_the_controls_it_accepts():
-    def some(scene, *, seed=0, fidelity=0.0, loud=False):
+    def receiver(scene, *, seed=0, fidelity=0.0, loud=False):
         return picture(scene)
 
     assert roles.as_receiver(picture).controls == frozenset()
-    assert roles.as_receiver(some).controls == {"seed", "fidelity"}
+    assert roles.as_receiver(receiver).controls == {"seed", "fidelity"}
     assert roles.as_receiver(lambda scene, **rest: None).controls == set(roles.CONTROLS)
     segmenter = roles.as_segmenter(lambda image: image[..., 0])
     assert (segmenter.palette, segmenter.voids) == (1, False)
@@ -52,13 +52,13 @@ def test_a_stream_names_its_receiver():
     codec = sempic.Codec(FakeSegmenter(), FakeReceiver())
     stream = codec.encode(IMAGE, model=3)
     assert sempic.info(stream)["model"] == 3
-    codec.decode(stream)  # the receiver has no number
+    codec.decode(stream)  # a receiver without a number: no warning
     codec.receiver.model_id = 3
     codec.decode(stream)
     codec.receiver.model_id = 1
     with pytest.warns(sempic.SempicWarning, match="for receiver 3; this is receiver 1"):
         codec.decode(stream)
-    codec.decode(codec.encode(IMAGE))  # for any
+    codec.decode(codec.encode(IMAGE))  # a stream for any receiver
 
 
 def test_bundled_networks_fulfil_the_protocols():

@@ -1,4 +1,4 @@
-"""The second decoder, which was written from docs/spec alone, makes the same of every vector."""
+"""The second decoder, written from docs/spec alone, agrees with ours."""
 
 import importlib.util
 
@@ -35,7 +35,7 @@ def test_every_vector(vector):
 
 
 def test_labels_beyond_the_vectors():
-    """Stored ones of several ids, one row, one column, and few ids of a model's."""
+    """Stored maps of several ids, one row, one column, few ids of a model."""
     rng = np.random.default_rng(20)
     for shape, ids, model in (
         ((3, 5), [0, 9, 200], None),
@@ -84,7 +84,7 @@ def test_receipts():
 
 
 def test_damage_is_refused_by_both_or_by_neither():
-    """The structure of a stream: each byte before the payloads changed, with the checksum right."""
+    """Each byte of the structure changed, with a valid checksum."""
     stream = (ROOT / "vectors/dot.sempic").read_bytes()
     outcomes = set()
     for at in range(len(stream) - 4):

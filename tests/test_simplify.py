@@ -1,4 +1,4 @@
-"""Simplified maps: fewer bits, nothing important lost."""
+"""Simplified maps take fewer bits and lose nothing important."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def two_halves() -> LabelMap:
 
 
 def jagged() -> LabelMap:
-    """Blobs whose rows are shifted at random by a pixel."""
+    """Blobs with rows shifted at random by up to one pixel."""
     shifts = np.random.default_rng(2).integers(-1, 2, 120)
     return np.stack([np.roll(r, d) for r, d in zip(scene(120, 160), shifts, strict=True)])
 
@@ -47,7 +47,7 @@ def test_speckles_and_spurs_vanish() -> None:
 
 
 def test_important_pixels_never_change() -> None:
-    """Whatever the level, important pixels stay, and no other pixel becomes one."""
+    """At every level, important pixels stay, and no other pixel becomes one."""
     rng = np.random.default_rng(0)
     original = two_halves()
     original[rng.random(original.shape) < 0.05] = PEDESTRIAN

@@ -1,4 +1,4 @@
-"""Texture: how strong the finest detail is, said by the sender, heeded by the receiver."""
+"""Texture: the strength of the finest detail, measured by the encoder, applied by the decoder."""
 
 import numpy as np
 import PIL.Image
@@ -31,7 +31,7 @@ def halves():
 
 
 def strength(picture):
-    """The root mean square of what is finer than a pixel and its neighbours."""
+    """The root mean square of differences between neighbouring pixels."""
     grey = picture[..., 1].astype(float)
     return float(np.sqrt((np.diff(grey, axis=1) ** 2).mean()))
 
@@ -56,7 +56,7 @@ def test_invalid_texture_is_refused():
     with pytest.raises(CorruptStream, match="longer"):
         texture.read(payload[:-1] + bytes([payload[-1] | 1]))
     with pytest.raises(CorruptStream, match="of id 0"):
-        texture.read(bytes([0b11111111, 0b11110000]))  # high above the last level
+        texture.read(bytes([0b11111111, 0b11110000]))  # far beyond the last level
     for wrong in ({}, {256: (0, 0)}, {-1: (0, 0)}, {0: (5, 4)}, {0: (0, 16)}, {0: (31, 32)}):
         with pytest.raises(InputError):
             texture.write(wrong)
@@ -100,7 +100,7 @@ def test_only_changed_texture_is_sent_again():
     assert texture.ask(grain(1.1), halves(), CITYSCAPES, said) == {}
     rough = grain(1)
     rough[:, :64] = grain(25)[:, :64]
-    assert list(texture.ask(rough, halves(), CITYSCAPES, said)) == [ROAD]  # be it strong now
+    assert list(texture.ask(rough, halves(), CITYSCAPES, said)) == [ROAD]  # though it is strong now
 
 
 def test_texture_beyond_the_sent_strength_is_reduced():
@@ -130,8 +130,8 @@ def noise(said, palette):
 
 
 def test_weak_texture_takes_little_noise():
-    """By a tenth for each level that was said; where only the class is known half as much, and
-    never of more than usual."""
+    """The strength rises by a tenth per level sent. For classes without a level, half of that, and
+    at most the usual one."""
     found = noise({CAR: (10, 20), ROAD: (2, 9), 8: (25, 31)}, CITYSCAPES)
     assert found.dtype == np.float32
     assert found.shape == (256,)
@@ -144,14 +144,14 @@ def test_weak_texture_takes_little_noise():
 def test_classes_without_a_usual_strength_take_full_noise():
     assert (noise({}, INDICES) == 1).all()
     assert noise({3: (18, 20)}, INDICES)[3] == 1.5
-    # Without a map, id 0 is all of the picture.
+    # Without a map, id 0 stands for the whole picture.
     without = noise({0: (10, 20)}, None), noise({}, None)
     np.testing.assert_allclose([t[0] for t in without], [0.7, 1], rtol=1e-6)
     assert all((t[1:] == 1).all() for t in without)
 
 
 def test_strips_have_no_seams():
-    """Whatever the number of rows that are held at a time."""
+    """For any number of rows processed at a time."""
     painted = grain(20, (200, 60))
     whole = texture.heed(painted, None, {0: (4, 9)})
     part = texture.heed(painted[:128], None, {0: (4, 9)})
@@ -211,7 +211,7 @@ def test_invalid_texture_is_refused_even_when_not_needed():
 
 
 def test_halved_pictures_have_the_texture_of_half_their_size():
-    """That is what is painted; enlarged it has no texture."""
+    """The half-size picture is painted; enlarged, it has no texture."""
     small = grain(3, (210, 260))
     large = PIL.Image.fromarray(small).resize((520, 420), PIL.Image.Resampling.BICUBIC)
     coder = api.Codec(

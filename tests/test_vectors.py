@@ -20,7 +20,7 @@ SMALL = "small"
 
 @pytest.fixture(params=machine.levels() or [None], autouse=True)
 def _machine_code(request, monkeypatch):
-    """All here holds of all machine code that is shipped for this machine."""
+    """Run all tests here with each level of machine code shipped for this processor."""
     if level := request.param:
         monkeypatch.setattr(machine, "levels", lambda: [level])
         monkeypatch.setattr(compiling, "_compile", None)
@@ -43,7 +43,7 @@ def test_a_sequence_decodes_to_the_expected_frames(which):
     stream = file.read_bytes()
     with np.load(file.with_suffix(".npz")) as expected:
         found = make.frames_of(stream)
-        assert found.keys() == set(expected) - {"strengths"}  # advice of an earlier kind
+        assert found.keys() == set(expected) - {"strengths"}  # an earlier kind of advice
         for name, array in found.items():
             assert np.array_equal(array, expected[name]), name
     if which == "street":
@@ -59,14 +59,14 @@ def test_a_sequence_decodes_to_the_expected_frames(which):
         labels = make.street(64, 96)[1]
         for frame, left in zip(found["labels"], (0, 2, 2, 4, 6, 8), strict=True):
             assert np.array_equal(frame, labels[:, left : left + 80])
-    if which == "parity":  # those of the frames that are lost, too
+    if which == "parity":  # including lost frames
         labels = make.street(48, 80)[1]
         for frame, left in zip(found["labels"], range(0, 18, 2), strict=True):
             assert np.array_equal(frame, labels[:, left : left + 60])
 
 
 def test_maps_of_a_sequence_are_encoded_to_the_frozen_bytes():
-    """The coarse pictures as they are there; what is expected of them, and the maps' bytes."""
+    """Coarse pictures are taken from the file; expected maps and map bytes are made again."""
     file = ROOT / "vectors/sequences/street.sempic"
     frames = [f for f in Reader().feed(file.read_bytes()) if isinstance(f, Frame)]
     memory = moved.memory(96, 125, 12)
@@ -149,20 +149,20 @@ def test_receipts_are_read_as_expected():
 
 
 def test_label_maps_are_encoded_to_the_frozen_bytes(vector):
-    """By the encoder of the day, and in the same context."""
+    """Given the same palette and coarse picture."""
     _, stream, expected = vector
     found = container.read(stream)
     if found.labels is None:
         return
     coarse = sempic.unpack(stream).coarse
     models = {1: "camvid", 2: "cityscapes"}
-    model = None if vector[0] == "subsampled" else models.get(found.palette)  # from before model 4
+    model = None if vector[0] == "subsampled" else models.get(found.palette)  # older than model 4
     coded = expected["labels"][::2, ::2] if found.halved else expected["labels"]
     assert labels.encode(coded, coarse=coarse, model=model) == found.labels
 
 
 def test_every_coder_of_label_maps_has_a_vector():
-    """The coder and, of those with a prior, the number of the model."""
+    """Every coder and, with a prior, every model number."""
     found = set()
     for file in FILES:
         if payload := container.read(file.read_bytes()).labels:

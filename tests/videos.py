@@ -1,4 +1,4 @@
-"""Videos and servers of videos for tests."""
+"""Videos and servers of videos."""
 
 import contextlib
 import http.server
@@ -28,8 +28,10 @@ def serving(handler):
 
 @contextlib.contextmanager
 def served(data, name="x.ts", *, stalls=False, length=1000):
-    """The address of data; then the connection ends, or stalls. length: announced bytes beyond the
-    data; None: no length is announced."""
+    """The address of a server that sends data, then ends the connection or stalls.
+
+    length: announced bytes beyond the data; None announces no length.
+    """
     done = threading.Event()
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -51,7 +53,7 @@ def served(data, name="x.ts", *, stalls=False, length=1000):
 
 @contextlib.contextmanager
 def camera(count, pause):
-    """The address of a camera that sends JPEG pictures whose grey is their number."""
+    """The address of an MJPEG camera; the grey of each picture encodes its number."""
 
     class Camera(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
@@ -89,7 +91,7 @@ def noisy(name, count=20, last=1, **options):
 
 
 def numbered(name, count, *, times=None, format=None, codec="libx264", rate=10, **of_stream):
-    """A video of frames whose grey is their number; times: in milliseconds."""
+    """A video whose frames encode their number as grey; times: in milliseconds."""
     with av.open(name, "w", format=format) as out:
         stream = out.add_stream(codec, rate=rate)
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"

@@ -1,4 +1,4 @@
-"""BPG both ways: exact planes, the reference's files, and nothing that bad bytes can break."""
+"""BPG: exact planes, files of the reference encoder, and damaged bytes."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_there_are_vectors():
 
 @pytest.mark.parametrize("chroma", ["420", "444"])
 def test_decoded_planes_match_the_md5_of_the_encoder(chroma, monkeypatch):
-    """x265 sends the MD5 of its own reconstruction (H.265 D.2.19); two codecs must agree."""
+    """x265 sends the MD5 of its own reconstruction (H.265 D.2.19)."""
     monkeypatch.setitem(hevc.X265, "hash", 1)
     file = bpg.encode(coarse.from_rgb(street(64, 88)[0], chroma), qp=30)
     sei = file[file.rindex(b"\0\0\1\x50\1") + 5 :].replace(b"\0\0\3", b"\0\0")
@@ -65,7 +65,7 @@ def test_decoded_planes_match_the_md5_of_the_encoder(chroma, monkeypatch):
 
 
 def test_reference_files_decode_as_bpgdec_decodes_them(shared):
-    """Files of bpgenc 0.9.8, and the pictures that bpgdec made of them, sample for sample."""
+    """Files of bpgenc 0.9.8 and their pictures from bpgdec, sample for sample."""
     folder = shared / "reference/bpg"
     names = json.loads((folder / "bpg.json").read_text())
     assert names
@@ -76,7 +76,7 @@ def test_reference_files_decode_as_bpgdec_decodes_them(shared):
 
 
 def test_no_larger_than_the_reference(shared):
-    """At the reference's own quality our payload is smaller, and as good to within 0.5 dB."""
+    """At the quality of the reference, our payload is smaller, and at most 0.5 dB worse."""
     folder = shared / "reference/bpg"
     for name, row in json.loads((folder / "bpg.json").read_text()).items():
         if name.endswith(".q35_420.bpg"):
@@ -138,7 +138,7 @@ def test_a_pyav_without_x265_is_a_clear_error(monkeypatch):
 )  # fmt: skip
 def test_usual_openings_take_one_byte(size, chroma, offset, code):
     planes = coarse.from_rgb(street(*size)[0], chroma)
-    file = bpg.encode(planes, chroma_qp=offset)  # 3 is what early files have
+    file = bpg.encode(planes, chroma_qp=offset)  # early files have an offset of 3
     short = bpg.shorten(file)
     assert short[0] == code
     assert len(short) <= len(file) - 21
@@ -160,7 +160,7 @@ def test_unknown_openings_are_refused():
 
 
 def decodes_as_announced(file: bytes) -> bool:
-    """False if the bytes are refused, with an error of ours; true if the planes fit the header."""
+    """False if a BitstreamError refuses the bytes; true if the planes fit the header."""
     try:
         planes = coarse.decode(file)
     except BitstreamError:
@@ -238,7 +238,7 @@ def test_an_announced_length_must_match():
 
 @pytest.mark.parametrize("insert", [b"\x42\1", b"\x40\1", b"\x02\1"], ids=["SPS", "VPS", "inter"])
 def test_foreign_hevc_units_are_refused(insert):
-    """A second parameter set could otherwise change the size behind the header's back."""
+    """A second parameter set could contradict the size in the header."""
     at = SMALL.index(b"\0\0\1")
     with pytest.raises(CorruptStream, match="does not belong"):
         bpg.decode(SMALL[:at] + b"\0\0\1" + insert + b"\1\1\1\1" + SMALL[at:])

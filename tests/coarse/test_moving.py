@@ -68,8 +68,8 @@ def test_bytes_are_the_same_each_time():
     assert [p for p, _ in first] == [p for p, _ in second]
 
 
-def heap(value):
-    """What memory holds that is asked for next, for the most part."""
+def fill_heap(value):
+    """Fill freed memory with a value: most of the next allocations begin with it."""
     blocks = [bytes([value]) * (size << 10) for size in (8, 16, 32, 64, 100) for _ in range(64)]
     del blocks
 
@@ -79,16 +79,16 @@ def heap(value):
     [((64, 88), "444"), ((32, 60), "420"), ((50, 16), "420"), ((16, 16), "444")],
 )
 def test_bytes_do_not_depend_on_uninitialised_memory(size, chroma):
-    """x265 leaves margins unset of pictures that are one coding tree high or wide."""
+    """x265 leaves the margins of pictures one coding tree high or wide uninitialised."""
     height, width = (4 * side for side in size)
     large = street(height + 48, width + 48)[0]
     planes = []
-    for i in range(6):  # what is seen moves and darkens
+    for i in range(6):  # the scene moves and darkens
         part = large[48 - 8 * i :, 48 - 8 * i :][:height, :width] * (1 - 0.08 * i)
         planes.append(coarse.from_rgb(coarse.downscale(part.astype(np.uint8)), chroma))
     found = []
     for value in (0, 77, 128, 255):
-        heap(value)
+        fill_heap(value)
         found.append([payload for payload, _ in coded(planes, [30] * 6)[1]])
     assert found.count(found[0]) == len(found)
     assert max(map(len, found[0][1:])) < 0.8 * len(found[0][0])

@@ -1,4 +1,4 @@
-"""Colour and scaling: exact where they must be, near the real-valued definition elsewhere."""
+"""Colour conversion and scaling: near their real-valued definitions, and exact for grey."""
 
 from __future__ import annotations
 

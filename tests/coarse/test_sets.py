@@ -9,7 +9,7 @@ from sempic.scene import Coarse
 
 
 def parameters_of(width, height, chroma, monkeypatch):
-    """Whole, as x265 makes them."""
+    """The whole parameter sets that x265 makes."""
     monkeypatch.setattr(sets, "shorten", lambda whole, *_: sets.WHOLE + whole)
     encoder = moving.Encoder(width, height, chroma)
     half = (height + 1) // 2, (width + 1) // 2

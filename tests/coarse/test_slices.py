@@ -19,7 +19,7 @@ def darker(count=5, height=36, width=50, chroma="444"):
 
 
 def coded(planes, monkeypatch, shorten=slices.shorten):
-    """Payloads of these pictures, what a decoder has of each, and parameter sets."""
+    """Payloads of the pictures, their reconstructions, and the parameter sets."""
     monkeypatch.setattr(slices, "shorten", shorten)
     height, width = planes[0].y.shape
     encoder = moving.Encoder(width, height, planes[0].chroma)
@@ -56,7 +56,7 @@ def test_short_slices_decode_like_whole_slices(monkeypatch, chroma):
 
 
 def test_a_short_slice_does_not_name_its_position(monkeypatch):
-    """So that what is behind a lost picture decodes as if it followed the last one."""
+    """A slice after a lost picture decodes as if it followed the last picture that arrived."""
     short, _, parameters = coded(darker(3), monkeypatch)
     decoder = moving.Decoder(parameters, 50, 36)
     decoder.decode(short[0], key=True)
@@ -78,7 +78,7 @@ def test_other_slices_have_no_short_form(monkeypatch):
     monkeypatch.undo()
     unit = whole[1][1:]
     assert slices.shorten(unit, PLACES) is not None
-    for at in range(0, 16 + PLACES):  # all that is before the pictures it is predicted from
+    for at in range(0, 16 + PLACES):  # the fields before the reference pictures
         if 5 <= at - 16 < 5 + PLACES:
             continue
         number = int.from_bytes(unit, "big") ^ 1 << (8 * len(unit) - 1 - at)

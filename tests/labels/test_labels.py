@@ -76,7 +76,7 @@ def test_invalid_arrays_are_refused(wrong: LabelMap) -> None:
 
 @pytest.mark.parametrize("name", ["scene", "noise 256", "one class"])
 def test_a_prefix_is_refused_or_is_another_map(name: str) -> None:
-    """Whatever is missing reads as zeros, and some prefixes are complete payloads."""
+    """Missing bytes read as zeros, and some prefixes are complete payloads."""
     payload = labels.encode(MAPS[name])
     for cut in range(0, len(payload), max(1, len(payload) // 50)):
         try:
@@ -128,7 +128,7 @@ def test_damage_raises_a_sempic_error_or_decodes_to_some_map(data: st.DataObject
 
 
 def test_the_bytes_do_not_depend_on_the_compiler() -> None:
-    """Plain Python makes the bytes that machine code makes, and reads them."""
+    """Plain Python and machine code make the same bytes, and read them."""
     original = scene(24, 32, classes=13)
     program = (
         "import sys, numpy as np; from sempic import labels\n"

@@ -1,4 +1,4 @@
-"""Maps given what is expected: exact, and next to nothing where nothing is new."""
+"""Maps coded given an expected map: lossless, and small where the maps agree."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ def hints(shape, seed=0):
 
 
 def coded(pairs, classes, hint=None):
-    """The bodies of (labels, expected), in one memory; each is decoded again."""
+    """Code pairs of (labels, expected) with one memory, and check that each decodes."""
     shape = pairs[0][0].shape
     hint = np.zeros(shape, np.uint8) if hint is None else hint
     ours, theirs = (moved.memory(*shape, classes) for _ in range(2))
@@ -56,7 +56,7 @@ def test_a_local_change_costs_a_few_bytes():
 
 
 def test_a_moved_outline_is_cheap():
-    """It has moved by one pixel everywhere: the coder learns that."""
+    """The map moves by one pixel in each frame, and the coder learns the motion."""
     maps = [np.roll(scene(120, 160, seed=3), i, 1) for i in range(6)]
     bodies = coded(list(zip(maps[1:], maps[:-1], strict=True)), 12)
     alone = coded([(maps[1], np.zeros_like(maps[1]))], 12)

@@ -1,4 +1,4 @@
-"""Priors of one's own: coded with them, named in the payload, and refused where they are wrong."""
+"""Custom priors: coding with them, naming them in the payload, refusing invalid files."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def toys(classes: int) -> Palette:
 
 
 def spread(original: LabelMap, classes: int) -> LabelMap:
-    """The map with its greatest id at `classes` - 1, and the others in proportion."""
+    """The map with its ids scaled to 0 … `classes` - 1."""
     return (original.astype(np.int64) * (classes - 1) // int(original.max())).astype(np.uint8)
 
 
@@ -186,7 +186,7 @@ def test_a_replaced_file_is_read_again(tmp_path: Path) -> None:
 
 
 def test_damaged_files_are_refused_or_load_unchanged(tmp_path: Path) -> None:
-    """Most of a file is below checksums; what is not is no part of the arrays."""
+    """Checksums of the zip file cover the arrays; other damage does not matter."""
     out = io.BytesIO()
     np.savez_compressed(out, **ARRAYS)  # type: ignore[arg-type]
     whole = out.getvalue()

@@ -1,4 +1,4 @@
-"""The head of a label payload, and what is refused by it."""
+"""The head of a label payload, valid and invalid."""
 
 from __future__ import annotations
 

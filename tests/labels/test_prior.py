@@ -163,7 +163,7 @@ def test_noise_is_stored_when_that_is_shorter() -> None:
 
 
 def test_priors_without_readout_or_with_extra_arrays_load(tmp_path: Path) -> None:
-    """What `export` writes has no readout yet; what older ones wrote had another layer."""
+    """Files of `export` have no readout yet; older ones had an additional layer."""
     with np.load(PATH) as file:
         arrays = {k: v for k, v in file.items() if not k.startswith(("readout", "primed"))}
     np.savez(tmp_path / "networks.npz", **arrays, **{"layer10.weight": np.zeros(3)})

@@ -1,4 +1,4 @@
-"""Bits and choices come back as they went in, in about as many bytes as they should take."""
+"""The range coder is lossless for bits and choices, and close to their entropy."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def coded(coder: RangeCoder, bits: list[int], chances: list[int]) -> list[int]:
 def test_bits_survive_a_round_trip(p: int) -> None:
     rng = np.random.default_rng(p)
     bits = (rng.random(2000) < p / 65536).astype(int).tolist()
-    bits[7], bits[8] = 0, 1  # however unlikely
+    bits[7], bits[8] = 0, 1  # both occur, however unlikely
     encoder = range_coder.encoder(4000)
     assert coded(encoder, bits, [p] * 2000) == bits
     body = range_coder.finish(encoder)

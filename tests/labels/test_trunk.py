@@ -17,7 +17,7 @@ from sempic.scene import LabelMap
 
 
 def hidden_by_integers(known: prior.Prior, planes: npt.NDArray[np.uint8]) -> LabelMap:
-    """`trunk.convolve`, written as its specification reads: plain integer convolutions."""
+    """`trunk.convolve` as its specification says: integer convolutions."""
 
     def conv(i: int, x: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         inputs, outputs, kernel, stride = trunk.LAYERS[i]
@@ -64,7 +64,7 @@ def test_products_use_one_thread_and_restore_the_thread_count() -> None:
     with threadpool_limits(2, user_api="blas"):
         with trunk._one_thread():
             assert threads() <= {1}
-            with trunk._one_thread():  # as of another thread of the program
+            with trunk._one_thread():  # as if from another thread
                 pass
             assert threads() <= {1}
         assert threads() <= {2}

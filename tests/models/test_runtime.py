@@ -63,7 +63,7 @@ if pid == 0:
 for _ in range(600):
     done, status = os.waitpid(pid, os.WNOHANG)
     if done:
-        assert (network(image) == labels).all()  # the parent's is as it was
+        assert (network(image) == labels).all()  # the parent's network still works
         print(os.waitstatus_to_exitcode(status))
         sys.exit(0)
     time.sleep(0.05)
@@ -78,7 +78,7 @@ print("hangs")
 @pytest.mark.parametrize("threads", ["1", "4"])
 @pytest.mark.parametrize(("use", "end"), [("use", "exit"), ("leave", "exit"), ("use", "TERM")])
 def test_a_forked_child_codes_and_exits(threads, use, end):
-    """As gunicorn --preload and Celery do it."""
+    """As under gunicorn --preload and Celery."""
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", FORKS, use, end],
         env=os.environ | {"SEMPIC_THREADS": threads},

@@ -73,7 +73,7 @@ def test_one_step_is_what_torch_computes(network, path):
 
 @pytest.fixture(scope="module")
 def told(network, tmp_path_factory) -> Path:
-    """A receiver that is told of texture."""
+    """A receiver whose network takes texture as an input."""
     torch.manual_seed(1)
     net = grow(network, texture=texture.CONDITION)
     torch.nn.init.normal_(net.stem.weight)
@@ -83,7 +83,7 @@ def told(network, tmp_path_factory) -> Path:
 
 
 def noise_of(path, given: Scene, monkeypatch, **controls) -> list[np.ndarray]:
-    """What the network is given to make texture of, (3, rows, columns), in each step."""
+    """The noise that the network receives in each step, (3, rows, columns)."""
     seen = []
     monkeypatch.setattr(
         Receiver, "_denoise", lambda self, sigma, how, noisy, *_: seen.append(noisy) or 0 * noisy
@@ -106,7 +106,7 @@ def test_noise_is_as_strong_as_the_texture_it_becomes(path, told, monkeypatch):
         np.testing.assert_allclose(
             noise[:, :50, :70], plain[:, :50, :70] * table[s.labels], rtol=1e-5
         )
-        # What lies beyond the picture is as its edge.
+        # Beyond the picture, the strength at its edge applies.
         np.testing.assert_allclose(
             noise[:, 63, :70], plain[:, 63, :70] * table[s.labels[49]], rtol=1e-5
         )
@@ -131,9 +131,9 @@ def test_texture_reaches_the_network(path, told, monkeypatch):
     silent, picture = receiver(s), receiver(said)
     near = np.abs(silent.astype(int) - picture).max(2)
     assert near[s.labels == number].mean() > 4 * near[s.labels != number].mean()
-    monkeypatch.setattr(tiling, "TILE", 192)  # tiles are told what lies in them
+    monkeypatch.setattr(tiling, "TILE", 192)  # each tile receives the texture of its part
     assert np.abs(picture.astype(int) - receiver(said)).mean() < near[s.labels == number].mean() / 2
-    # One that is not told takes no notice.
+    # A network without this input ignores texture.
     assert (Receiver(path)(s) == Receiver(path)(said)).all()
 
     assert texture.stronger({3: (5, 19), 4: (31, 31)}, 1) == {3: (6, 20), 4: (31, 31)}
@@ -225,7 +225,7 @@ def test_tiles_leave_no_seams(path, monkeypatch):
     monkeypatch.setattr(tiling, "TILE", 192)
     tiled = receiver(s, steps=2)
     error = np.abs(whole.astype(int) - tiled)
-    assert error.mean() < 1  # a network of random weights looks far; what it sees changes little
+    assert error.mean() < 1  # random weights have a large receptive field, so seams are not exact
     assert np.abs(whole.astype(int) - receiver(s, steps=2, seed=1)).mean() > 5 * error.mean()
 
 

@@ -20,7 +20,7 @@ def save(path, nodes, inputs, outputs, initializers=(), sempic=None):
 
 
 def logits_model(path, classes, stride=1):
-    """Logits of class c are c-th of the mean of the three planes, rotated: class 0 where dark."""
+    """A network whose logits give class 1 to bright pixels and class 0 to dark ones."""
     weight = np.zeros((classes, 3, stride, stride), np.float32)
     weight[0], weight[1] = -1, 1
     return save(
@@ -33,7 +33,7 @@ def logits_model(path, classes, stride=1):
 
 
 def ids_model(path, sempic=None):
-    """The red byte of every pixel as its id."""
+    """A network that returns the red byte of each pixel as its id."""
     index = onnx.numpy_helper.from_array(np.array(0, np.int64), "zero")
     return save(
         path,
@@ -80,7 +80,7 @@ def test_the_shorter_side_can_be_chosen(tmp_path, picture, monkeypatch, side, si
     )
     image = picture // 125
     labels = segment.load(str(ids_model(tmp_path / "a.onnx")), side=side)(image)
-    assert seen == [size]  # and padded to multiples of 32
+    assert seen == [size]  # padded to multiples of 32
     assert labels.shape == (40, 50)
     assert (labels == image[..., 0]).mean() > 0.95
 

@@ -10,7 +10,7 @@ SIDE = 100
 
 
 def scene(person: int, side: int = 10, road: int = 150):
-    """A road on which a square may be a person, with that probability in 1/255."""
+    """A road with a square that is a person with probability `person` / 255."""
     labels = np.full((SIDE, SIDE), ROAD, np.uint8)
     probabilities = np.zeros((19, SIDE, SIDE), np.uint8)
     probabilities[ROAD] = 255

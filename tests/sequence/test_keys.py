@@ -1,4 +1,4 @@
-"""When key frames are due, which others are fine, and how fine."""
+"""The schedule of key frames and of fine frames, and their precision."""
 
 import itertools
 from fractions import Fraction
@@ -9,7 +9,7 @@ from sempic.sequence.keys import _MOVING, _STILL, Keys, Role
 
 
 def roles(still, rate=10, interval=None, cuts=()):
-    """What frames are with these shares that stand still, the first one aside."""
+    """The roles of frames; still: the share of each frame after the first that stands still."""
     times = Keys(Fraction(rate), interval)
     for number, share in enumerate([0, *still]):
         role = times.next(cut=number in cuts)
@@ -18,12 +18,12 @@ def roles(still, rate=10, interval=None, cuts=()):
 
 
 def keys(still, **options):
-    """The key frames among them: (number, precision)."""
+    """The key frames: (number, precision)."""
     return [(n, precision) for n, role, precision in roles(still, **options) if role is Role.KEY]
 
 
 def finer(still, **options):
-    """Those that are fine and no key frames."""
+    """The numbers of the fine frames that are no key frames."""
     return [n for n, role, _ in roles(still, **options) if role is Role.FINER]
 
 
@@ -62,7 +62,6 @@ def test_a_passing_bus_causes_no_key_frame():
 
 @pytest.mark.parametrize("stood", [70, 190, 400])
 def test_a_moving_camera_gets_a_key_frame_soon_and_then_every_two_seconds(stood):
-    """However long it has stood."""
     found = [n for n, p in keys([0.9] * stood + [0.1] * 80) if p is _MOVING and n > 0]
     assert stood < found[0] < stood + 33
     assert [b - a for a, b in itertools.pairwise(found)] == [20] * (len(found) - 1)

@@ -1,4 +1,4 @@
-"""Scenes in time: exact, whatever is lost."""
+"""Packing and unpacking of scenes, with and without losses."""
 
 from dataclasses import replace
 from fractions import Fraction
@@ -22,8 +22,8 @@ def unpack(pieces):
     return [moment for piece in pieces for moment in unpacker.feed(piece)], unpacker
 
 
-def arrives(pieces, maps):
-    """Each frame has its map."""
+def check_maps(pieces, maps):
+    """Check that each frame arrives with its map."""
     moments, _ = unpack(pieces)
     for moment, labels in zip(moments, maps, strict=True):
         assert np.array_equal(moment.scene.labels, labels)
@@ -38,7 +38,7 @@ def test_maps_are_lossless_and_planes_match_the_sender():
     unpacker = Unpacker()
     for number, (picture, labels) in enumerate(SCENES):
         piece = packer.pack(planes(picture), lambda _, found=labels: found, key=number == 5)
-        (moment,) = unpacker.feed(piece)  # as soon as it is there
+        (moment,) = unpacker.feed(piece)  # without delay
         assert moment.number == number
         assert moment.arrived
         assert np.array_equal(moment.scene.labels, labels)
@@ -58,7 +58,7 @@ def frames_of(pieces):
 
 
 def test_a_still_frame_takes_five_bytes():
-    """And what is learnt meanwhile is the same on both sides."""
+    """Both sides keep the same adaptive state meanwhile."""
     packer = packer_of(SCENES[0][1])
     pieces, sent = [], []
     for number in (0, 0, 1, 1, 1, 2):
@@ -67,7 +67,7 @@ def test_a_still_frame_takes_five_bytes():
         pieces.append(packer.pack(None if again else planes(picture), lambda _, f=labels: f))
         sent.append(labels)
     assert [len(p) for p in pieces[1::3]] == [5, 5]
-    arrives(pieces, sent)
+    check_maps(pieces, sent)
 
 
 def test_an_expected_map_is_not_sent():
@@ -80,7 +80,7 @@ def test_an_expected_map_is_not_sent():
 
     pieces = [packer.pack(planes(picture), follow) for picture, _ in SCENES]
     assert all(frame.labels is None for frame in frames_of(pieces)[1:])
-    arrives(pieces, seen)
+    check_maps(pieces, seen)
 
 
 def test_a_sequence_may_have_no_maps():
@@ -110,7 +110,7 @@ def test_a_lost_frame_is_concealed_until_the_next_key(lost):
         assert moment.arrived == whole
         if whole:
             assert np.array_equal(moment.scene.labels, SCENES[moment.number][1])
-        else:  # the last map, or that moved along as the coarse picture says
+        else:  # the last map, as it is or moved with the coarse picture
             last = moments[moment.number - 1].scene.labels
             assert any(
                 np.array_equal(moment.scene.labels, m) for m in (last, moment.expected.labels)
@@ -118,7 +118,6 @@ def test_a_lost_frame_is_concealed_until_the_next_key(lost):
 
 
 def test_frames_after_a_loss_are_closer_than_the_last_frame_before():
-    """What arrives is nearer to what was sent than the last frame before the loss."""
     scenes = drive(14, 96, 128)
     pieces = packed(scenes)
     moments, unpacker = unpack(pieces[:3] + pieces[4:])
@@ -175,7 +174,10 @@ def test_a_head_of_huge_frames_is_refused():
         ({"palette": 9}, errors.UnsupportedProfile),
         ({"own": "no palette"}, errors.CorruptStream),
         ({"parameters": b"xy"}, errors.CorruptStream),
-        ({"width": 4000, "parameters": whole}, errors.CorruptStream),  # more than they say
+        (
+            {"width": 4000, "parameters": whole},
+            errors.CorruptStream,
+        ),  # more than the parameter sets say
     ):
         fields = {n: getattr(head, n) for n in stream.Head.__slots__} | change
         with pytest.raises(error):
@@ -183,7 +185,7 @@ def test_a_head_of_huge_frames_is_refused():
 
 
 def test_a_map_with_ids_beyond_the_head_is_refused():
-    """Else tables of too few ids are written beyond their ends, by compiled code."""
+    """Compiled code would write beyond the ends of tables for fewer ids."""
     (head, *_) = stream.Reader().feed(b"".join(PIECES))
     most = int(max(labels.max() for _, labels in SCENES[:3]))
     for last, good in ((most, True), (most - 1, False), (0, False)):

@@ -1,4 +1,4 @@
-"""The leaky bucket, and that a stream keeps to its rate."""
+"""Rate control by a leaky bucket."""
 
 import warnings
 
@@ -13,7 +13,7 @@ from sempic.sequence.rate import Bucket
 
 @pytest.mark.parametrize("wanted", [12e3, 16e3, 40e3])
 def test_a_simulated_coder_keeps_to_the_rate(wanted):
-    """Key frames cost ten times as much, and content gets harder on the way."""
+    """Key frames cost ten times as much, and content gets harder half-way."""
     rng = np.random.default_rng(0)
     bucket, total = Bucket(wanted, 10), []
     for t in range(300):
@@ -56,7 +56,7 @@ def test_an_unreachable_rate_is_reported_once(monkeypatch):
 
 
 def test_quality_recovers_soon_after_a_long_overload():
-    """A minute of what cannot be held: seconds later pictures are as fine as before."""
+    """After a minute of overload, quality is back within seconds."""
     bucket, chosen = Bucket(16e3, 10, 2.0), []
     for t in range(900):
         key = t % 20 == 0

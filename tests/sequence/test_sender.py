@@ -1,4 +1,4 @@
-"""What a sender decides: key frames, maps, texture, painted size."""
+"""Decisions of the encoder: key frames, maps, texture, painted size."""
 
 import warnings
 
@@ -33,7 +33,7 @@ def test_key_frames_come_at_intervals_and_at_cuts(coder):
 def test_a_new_scene_is_a_cut_and_new_light_is_not(coder):
     cells = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
     here = cells.repeat(4, 0).repeat(4, 1)
-    there = here[::-1, ::-1]  # as bright on the whole
+    there = here[::-1, ::-1]  # of the same mean brightness
     covered = np.full_like(here, 30)
     frames = [here, here // 3 + 90, there, there // 2, covered, covered + 50, there, there]
     assert keys(sequence.encode(frames, codec=coder)) == [0, 2, 4, 6]
@@ -87,7 +87,7 @@ def test_the_segmenter_runs_a_few_times_a_second(coder):
         (10, {}, 2),
         (2, {}, 6),
         (10, {"segment_every": 2}, 3),
-        (10, {"label_quality": "lossless"}, 0),  # which does not ask for probabilities
+        (10, {"label_quality": "lossless"}, 0),  # asks for no probabilities
     ):
         looks.clear()
         list(sequence.encode(FRAMES, rate=rate, codec=coder, key_interval=10, **options))
@@ -114,8 +114,8 @@ def test_key_frames_have_a_map_where_a_single_picture_has_one(monkeypatch, fault
         single = api.Codec().encode(soft[0])
     unpacker = sequence.Unpacker()
     assert {m.scene.labels is not None for m in unpacker.moments(pieces)} == {sent}
-    assert unpacker.head.halved == sent  # nor is it painted at half its size without one
-    assert len(told) == 2 * (fault == "unsure")  # once each, not with each key frame
+    assert unpacker.head.halved == sent  # without a map, frames are not halved
+    assert len(told) == 2 * (fault == "unsure")  # one warning for the sequence, one for the picture
     assert (sempic.unpack(single).labels is not None) == sent
 
 
@@ -130,7 +130,7 @@ def test_texture_is_sent_with_key_frames_and_on_change(coder):
 
 @pytest.mark.parametrize("quality", [5, "lossless"])
 def test_soft_frames_are_painted_at_half_their_size(monkeypatch, quality):
-    """And labelled; but not where every label counts."""
+    """They are labelled at half their size too, unless labels are lossless."""
     monkeypatch.setattr(api.Codec, "segmenter", FakeSegmenter())
     asked = []
 

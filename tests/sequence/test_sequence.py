@@ -1,4 +1,4 @@
-"""Pictures → bytes → pictures by Python, with stand-ins for the networks."""
+"""Sequences in Python: pictures to bytes to pictures, with stand-ins for the networks."""
 
 from dataclasses import replace
 from fractions import Fraction
@@ -117,7 +117,7 @@ def test_invalid_arguments_are_refused(coder):
 
 
 def test_a_blurred_street_is_not_painted_grainy(monkeypatch):
-    """From the pictures to the pictures, with a receiver that paints grain everywhere."""
+    """End to end, with a receiver that paints grain everywhere."""
     monkeypatch.setattr(api.Codec, "segmenter", FakeSegmenter())
     rng = np.random.default_rng(0)
     grain = rng.integers(-30, 31, (48, 64, 3))

@@ -205,7 +205,7 @@ def test_losses_take_one_line_in_frame_order(clip, capsys):
 )
 @pytest.mark.parametrize("source", ["guarded.sempic", "-"])
 def test_decode_reports_what_it_wrote(clip, monkeypatch, capsys, gone, lost, source):
-    """Also where a part of that never arrived."""
+    """The report counts the frames written, even where some never arrived."""
     if gone:
         made = list(
             sequence.encode(FRAMES, codec=api.Codec(), key_interval=0.2 if 0 in gone else 9)
@@ -229,7 +229,7 @@ def test_decode_reports_what_it_wrote(clip, monkeypatch, capsys, gone, lost, sou
 
 
 def test_the_report_opens_no_file_again(clip, monkeypatch, capsys):
-    """Neither file is opened once more: it may have grown, or be gone, or be a pipe."""
+    """A file may have grown meanwhile, be gone, or be a pipe."""
     info = sequence.info
     monkeypatch.setattr(Path, "read_bytes", None)
     assert cli.main(["encode", "drive.mp4", "--json"]) == 0
@@ -251,7 +251,7 @@ def test_a_sequence_of_another_version_is_named(clip, capsys):
 
 def test_leftover_frames_of_a_longer_sequence_are_reported(clip, capsys):
     assert cli.main(["encode", "drive.mp4"]) == 0
-    for _ in range(2):  # its own frames are replaced without a word
+    for _ in range(2):  # frames of the same sequence are replaced silently
         assert cli.main(["decode", "drive.sempic", "-o", "frames/"]) == 0
         assert capsys.readouterr().err == ""
     assert cli.main(["encode", "drive.mp4", "--fps", "5", "-o", "short.sempic"]) == 0

@@ -1,4 +1,4 @@
-"""Maps that change where the scene does."""
+"""Stabilised maps change only where the scene changes."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from sempic.sequence.stable import Stabiliser
 
 
 def settled(maps, probabilities, pictures, **how):
-    """What is sent of these maps."""
+    """The maps that are sent."""
     packer = packer_of(maps[0])
     stabiliser = Stabiliser(1, **how)
     sent = []
@@ -25,7 +25,7 @@ def settled(maps, probabilities, pictures, **how):
 
 
 def probabilities_of(labels, sure):
-    """`sure` for each label, the rest for the one after it."""
+    """Probability `sure` for each label, the rest for the next class."""
     odds = np.zeros((12, *labels.shape), np.uint8)
     np.put_along_axis(odds, labels[None].astype(int), round(255 * sure), 0)
     np.put_along_axis(odds, (labels[None].astype(int) + 1) % 12, round(255 * (1 - sure)), 0)
@@ -33,7 +33,7 @@ def probabilities_of(labels, sure):
 
 
 def test_flicker_is_not_sent():
-    """A segmenter of two minds, frame by frame."""
+    """A segmenter that wavers between two classes."""
     picture, labels = drive(1)[0]
     rng = np.random.default_rng(0)
     maps, probabilities = [], []
@@ -91,7 +91,7 @@ def test_the_first_map_is_that_of_a_single_picture(probabilities):
 
 
 def test_an_unsure_person_is_sent():
-    """A person of whom the segmenter is no more than two fifths sure, and a tree."""
+    """At a probability of two fifths, a person is sent and a tree is not."""
     picture, labels = drive(1)[0]
     changed = picture.copy()
     box = np.s_[20:44, 24:36]
@@ -112,7 +112,7 @@ def test_an_unsure_person_is_sent():
 
 
 def test_void_covers_unknown_pixels_until_they_are_known():
-    """And what is under it is known again when it is known."""
+    """The labels below return when the segmenter is sure again."""
     picture, labels = drive(1)[0]
     certain = probabilities_of(labels, 1.0)[:11]
     odds = {sure: np.rint(sure * certain).astype(np.uint8) for sure in (1.0, 0.45, 0.65)}
@@ -126,7 +126,7 @@ def test_void_covers_unknown_pixels_until_they_are_known():
 
 
 def test_void_does_not_flicker():
-    """A segmenter that is at the limit of what void asks for, frame by frame."""
+    """A segmenter whose probabilities vary around the threshold of void."""
     picture, labels = drive(1)[0]
     rng = np.random.default_rng(0)
     probabilities = []

@@ -1,4 +1,4 @@
-"""Packets: what is written is read, and damage costs what it hits."""
+"""Packets: round trips, and the limits of damage."""
 
 import zlib
 from dataclasses import replace
@@ -40,8 +40,8 @@ def read(data, step=None):
     ]
 
 
-def plain(found):
-    """Frames as they were written."""
+def contents(found):
+    """The contents of frames, without sizes."""
     return [(f.key, f.number, f.coarse, f.labels) for f in found if isinstance(f, Frame)]
 
 
@@ -49,7 +49,7 @@ def plain(found):
 def test_packets_survive_a_round_trip(step):
     found = read(WHOLE, step)
     assert found[0] == HEAD
-    assert plain(found) == plain(FRAMES)
+    assert contents(found) == contents(FRAMES)
     assert [f.size for f in found[1:]] == [len(piece) for piece in PIECES[1:]]
 
 
@@ -80,7 +80,7 @@ def test_every_prefix_gives_its_whole_frames():
 
 
 def test_damage_costs_a_packet():
-    """Any one byte: at most the packet that it is in, and the one that it is joined with."""
+    """A changed byte loses its packet, and at most the packet it gets joined with."""
     for at in range(len(PIECES[0]), len(WHOLE)):
         for change in (WHOLE[at] ^ 1, 0):
             if change == WHOLE[at]:
@@ -88,9 +88,9 @@ def test_damage_costs_a_packet():
             damaged = WHOLE[:at] + bytes((change,)) + WHOLE[at + 1 :]
             found = read(damaged)
             assert any(isinstance(packet, Damage) for packet in found) or at == len(WHOLE) - 1
-            good = plain(found)
-            assert set(good) <= set(plain(FRAMES))
-            no_key = at < len(PIECES[0]) + len(PIECES[1])  # and then predicted ones are of no use
+            good = contents(found)
+            assert set(good) <= set(contents(FRAMES))
+            no_key = at < len(PIECES[0]) + len(PIECES[1])  # predicted frames need the key frame
             assert len(good) >= (1 if no_key else len(FRAMES) - 2)
 
 
@@ -104,7 +104,7 @@ def test_an_endless_packet_is_not_kept():
     found = list(reader.feed(b"\0" + PIECES[1]))
     assert isinstance(found[0], Damage)
     assert found[0].size == 40 << 20
-    assert plain(found) == plain(FRAMES[:1])
+    assert contents(found) == contents(FRAMES[:1])
 
 
 def test_foreign_bytes_are_refused():
@@ -116,7 +116,7 @@ def test_foreign_bytes_are_refused():
 
 
 def test_checksums_are_shorter_between_key_frames_since_version_4():
-    """What an older encoder wrote has four bytes everywhere, and sums of contents alone."""
+    """Older versions have four bytes everywhere, without the frame number."""
     content = b"\x81"
     for version, number, sums in ((3, b"", 4), (4, b"\1", 2)):
         start = b"\xe5V" + bytes((version,)) + PIECES[1]
@@ -144,7 +144,7 @@ def test_another_sequence_in_the_same_stream_is_not_mixed_in():
     again = [*PIECES[1:4], stream.write_frame(replace(FRAMES[4], number=301))]
     found = read(b"".join([*PIECES, *again]))[len(PIECES) :]
     assert isinstance(found[0], Damage)
-    assert plain(found) == [(True, 301, b"k", None)]
+    assert contents(found) == [(True, 301, b"k", None)]
 
 
 def test_an_appended_sequence_is_reported():
@@ -184,7 +184,7 @@ def test_unknown_advice_is_skipped():
         b"\0\1\1\0\1\4\x0b\0\1\0",  # no rate
         b"\0\1\1\1\1\0\x0b\0\1\0",  # no factor
         b"\0\1\1\1\1\4\x0b\2\1\0",  # neither halved nor not
-        b"\0\1\1\1\1\5\x0b\1\1\0",  # halved, and coarse pixels of two and a half
+        b"\0\1\1\1\1\5\x0b\1\1\0",  # halved, with a coarse factor of 5
         b"\0\1\1\1\1\4\x0b\0\1\5ab",
     ],
 )
@@ -192,7 +192,7 @@ def test_invalid_contents_are_damage(content):
     packet = stream._framed(stream._with_checksum(content, number=16))
     found = read(PIECES[0] + PIECES[1] + packet + PIECES[5])
     assert isinstance(found[2], Damage)
-    assert plain(found) == plain([FRAMES[0], FRAMES[4]])
+    assert contents(found) == contents([FRAMES[0], FRAMES[4]])
 
 
 def test_a_key_frame_has_a_coarse_picture():

@@ -1,4 +1,4 @@
-"""Which cells are sent as they are, and which never."""
+"""Which cells are sent as windows, and which never."""
 
 import numpy as np
 import pytest

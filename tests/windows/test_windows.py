@@ -1,4 +1,4 @@
-"""Windows: what comes out is the original, no seam shows, and nothing that is broken is taken."""
+"""Windows show the original without seams; damaged ones are refused."""
 
 import dataclasses
 import random
@@ -78,7 +78,7 @@ def test_windows_are_coded_alone_without_an_exact_coarse_picture():
 
 
 def test_windows_leave_the_rest_of_the_stream_unchanged():
-    """Decoders that do not know the chunk skip it, and show what there is without it."""
+    """Decoders without windows skip the chunk and show the rest."""
     plain = pack(width=83, height=61, labels=LABELS, coarse=SMALL)
     without = container.write(dataclasses.replace(container.read(STREAM), windows=None))
     assert without == plain
@@ -94,7 +94,7 @@ def test_one_atlas_takes_fewer_bytes_than_a_picture_for_each_window():
 
 @pytest.mark.parametrize("sizes", [[(1, 1)], [(3, 3), (2, 2), (2, 2)], [(8, 8)], [(40, 1)]])
 def test_the_usual_opening_is_left_out(sizes):
-    """For every side of coding trees; else x265 writes other ones than it did: `opening`."""
+    """For every size of coding trees; a failure means that x265 changed: see `bpg.opening`."""
     places, y = [], 0
     for width, height in sizes:
         places.append(Place(0, y, width, height))

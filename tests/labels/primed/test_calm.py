@@ -10,7 +10,7 @@ measure, is_calm = (getattr(f, "py_func", f) for f in (calm.measure, calm.is_cal
 
 
 def calm_pixels(labels):
-    """By the runs of columns, and as it is defined."""
+    """Calm pixels as the coder finds them (by runs in columns), and by their definition."""
     frame = neighbourhood.frame(labels, 9)
     columns = calm.columns(frame.stride)
     height, width = labels.shape
@@ -42,7 +42,7 @@ def test_calm_pixels_have_one_label_all_around():
 
 
 def test_calm_contexts_have_slots_of_their_own():
-    """Addresses stay within their slots for as many labels as models may have."""
+    """For every number of classes, the largest address is below the number of slots."""
     from sempic.labels.primed.evidence import Trunk
     from sempic.labels.primed.state import CALM_CONTEXTS, calm_slots
 

@@ -1,4 +1,4 @@
-"""What the primed coder sees of the coarse picture."""
+"""What the primed coder derives from the coarse picture."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_edges_to_the_left_and_right_are_measured() -> None:
 
 
 def test_a_colour_is_placed_between_those_of_two_candidates() -> None:
-    """Left 20, right 60 in all planes: a pixel of 60 is wholly the right one's."""
+    """Planes are 20 on the left, 60 on the right: a pixel of 60 belongs to the right."""
     planes = np.full((3, 30 * 30), 20, np.uint8)
     planes.reshape(3, 30, 30)[:, :, 15:] = 60
     image = np.zeros(30 * 30, np.int64)

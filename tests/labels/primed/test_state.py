@@ -1,4 +1,4 @@
-"""What the primed coder begins with is kept in a model, and read from it."""
+"""The initial state of the primed coder survives storage in a model."""
 
 from __future__ import annotations
 

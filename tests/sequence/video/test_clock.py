@@ -1,4 +1,4 @@
-"""Times of frames, by timestamps and by arrival."""
+"""Times of frames from timestamps or arrival."""
 
 import itertools
 import time
@@ -51,7 +51,7 @@ def test_gaps_repeat_the_last_frame_and_a_clock_reset_starts_anew(clip, capsys):
 
 
 def test_mjpeg_cameras_are_timed_by_arrival(place):
-    """FFmpeg assumes 25 pictures a second where there are no timestamps."""
+    """Without timestamps, FFmpeg assumes 25 Hz."""
     came = []
     with camera(10, 0.1) as address, pytest.raises(InputError, match="breaks off"):
         came.extend(video.Source(address, rate=Fraction(10)))
@@ -59,7 +59,7 @@ def test_mjpeg_cameras_are_timed_by_arrival(place):
 
 
 def test_a_slow_encoder_takes_each_mjpeg_picture_in_turn(place):
-    """Time spent on coding is no gap to fill: filling takes more coding, and so on."""
+    """Coding time must not count as a gap: filling it would take more coding time."""
     shown = []
     with camera(31, 0.02) as address:
         for frame in itertools.islice(video.Source(address, rate=Fraction(25)), 12):
@@ -69,7 +69,7 @@ def test_a_slow_encoder_takes_each_mjpeg_picture_in_turn(place):
 
 
 def test_mjpeg_pictures_follow_the_clock(place):
-    """If a coder is fast enough on average, though key frames are slow; real gaps stay gaps."""
+    """A coder that is fast enough on average keeps pace; real gaps stay gaps."""
     arrivals, now, found = clock.Arrivals(0.1), 0.0, []
     for number in range(100):
         asked = now

@@ -67,7 +67,7 @@ def test_colours_match_those_of_players(tmp_path):
         (again,) = video.Source(str(tmp_path / "x.mp4"))
         assert np.abs(again - colour).max() <= 3
         with av.open(tmp_path / "x.mp4") as made:
-            assert made.streams.video[0].codec_context.colorspace == 1  # BT.709, told
+            assert made.streams.video[0].codec_context.colorspace == 1  # BT.709
         matrix = 1 if height == 720 else 5
         with av.open(tmp_path / "untold.mp4", "w") as out:
             stream = out.add_stream("libx264", rate=10)
@@ -82,7 +82,7 @@ def test_colours_match_those_of_players(tmp_path):
 
 
 def test_transparency_is_laid_over_white(place):
-    """As in single pictures."""
+    """As for single pictures."""
     clear = np.full((48, 64, 4), 90, np.uint8)
     for alpha, told in ((255, False), (0, True)):
         clear[..., 3] = alpha
@@ -126,7 +126,7 @@ def test_notes_about_a_camera_come_once_and_early(place, monkeypatch, capsys):
 
 
 def joined(name, *sizes):
-    """Six frames of each size, one behind the other."""
+    """A raw H.264 stream with six frames of each size."""
     with open(name, "wb") as out:
         for width, height in sizes:
             with av.open("part.h264", "w") as part:

@@ -10,7 +10,7 @@ from sempic.sequence import video
 
 
 def interlaced(name, width=64):
-    """A video of six frames, whose fields show bars that move."""
+    """A video of six interlaced frames; the fields show moving bars."""
     with av.open(name, "w") as out:
         stream = out.add_stream("libx264", rate=10)
         stream.width, stream.height, stream.pix_fmt = width, 48, "yuv420p"
@@ -30,7 +30,7 @@ def test_fields_are_deinterlaced(clip, name):
     found = [frame.astype(int) for frame in video.Source(name)]
     assert len(found) == 6
     for frame in found[1:]:
-        assert np.abs(np.diff(frame, axis=0)).mean() < 6  # of the fields 25
+        assert np.abs(np.diff(frame, axis=0)).mean() < 6  # 25 with the fields interleaved
 
 
 def test_interlaced_frames_may_change_size(clip):

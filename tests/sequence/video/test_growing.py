@@ -1,4 +1,4 @@
-"""Files that grow, and what an interruption leaves of them."""
+"""Growing output files, and what an interruption leaves."""
 
 import concurrent.futures
 import os
@@ -29,7 +29,7 @@ def test_a_pipe_without_a_reader_is_an_error(place):
 
 @pytest.mark.parametrize("there", [False, True])
 def test_an_interruption_keeps_the_frames_so_far(clip, monkeypatch, capsys, there):
-    """Under its name; an existing file stays until then."""
+    """Under the name of the output, or as `.part` beside an existing file."""
     if there:
         (clip / "drive.sempic").write_bytes(b"a good file")
     calls = []
@@ -39,7 +39,7 @@ def test_an_interruption_keeps_the_frames_so_far(clip, monkeypatch, capsys, ther
             calls.append(1)
             if len(calls) > 3:
                 part = clip / ("drive.sempic.part" if there else "drive.sempic")
-                assert sequence.info(part.read_bytes())["frames"] == 3  # what kill -9 would leave
+                assert sequence.info(part.read_bytes())["frames"] == 3  # as after kill -9
                 if there:
                     assert (clip / "drive.sempic").read_bytes() == b"a good file"
                 raise KeyboardInterrupt
@@ -76,7 +76,7 @@ cli.main(["encode", "drive.mp4", "--segment-every", "1"])
 
 
 def test_a_killed_encoder_leaves_a_decodable_file(clip):
-    """By SIGKILL, to its last whole frame."""
+    """After SIGKILL, the file holds all whole frames."""
     folder = str(ROOT / "tests")
     command = [sys.executable, "-c", KILLED, folder]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as encoder:
@@ -131,7 +131,7 @@ def test_an_interruption_before_the_first_frame_leaves_no_file(
 
 
 def test_links_devices_and_pipes_are_written_as_for_pictures(clip, capfd):
-    """Through links, to devices and to our own open files; modes and other files stay."""
+    """Links are followed, devices and open files written to; modes and other files stay."""
     (clip / "real.sempic").write_bytes(b"old")
     (clip / "real.sempic").chmod(0o600)
     (clip / "real.sempic.part").write_bytes(b"somebody's")
@@ -165,7 +165,7 @@ def test_links_devices_and_pipes_are_written_as_for_pictures(clip, capfd):
 
 def test_file_names_may_have_the_greatest_length(clip):
     long, name = "s" * 248 + ".sempic", "v" * 251 + ".mp4"
-    for _ in range(2):  # the second time there is a file
+    for _ in range(2):  # new, then over an existing file
         assert cli.main(["encode", "drive.mp4", "-o", long]) == 0
         assert cli.main(["decode", long, "-o", name]) == 0
     assert sequence.info(Path(long).read_bytes())["frames"] == 6

@@ -35,7 +35,7 @@ def test_an_invalid_rate_is_named_with_a_remedy(clip, capsys, rate, fps):
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="Linux counts threads there")
 def test_a_source_keeps_no_frames_and_no_threads(clip):
-    """Left to the garbage collector, hundreds would add up."""
+    """Without prompt release, hundreds of threads would add up."""
     gc.collect()
     gc.disable()
     try:
@@ -54,7 +54,7 @@ def test_a_source_keeps_no_frames_and_no_threads(clip):
 
 @pytest.mark.parametrize(
     ("name", "announced"),
-    [("clip.mkv", 20), ("clip.avi", 10)],  # of .avi FFmpeg halves it where half of the file is gone
+    [("clip.mkv", 20), ("clip.avi", 10)],  # FFmpeg halves it for .avi without its second half
 )
 @pytest.mark.parametrize("fps", [(), ("--fps", "5")])
 def test_fewer_frames_than_announced_are_reported(clip, capsys, name, announced, fps):
@@ -83,7 +83,7 @@ def test_a_long_last_frame_is_not_reported_missing(clip, capsys):
     ("codec", "gone", "shown"),
     [
         ("libx264", 8, [0, 1, 2, 3, 4, 5, 6, 7, 7, 9]),  # damaged
-        ("libvpx", None, list(range(6, 16))),  # joined late: its first pictures are made of others
+        ("libvpx", None, list(range(6, 16))),  # joined late: the first frames lack their references
     ],
 )
 def test_undecodable_packets_are_skipped_and_reported(place, codec, gone, shown):
@@ -110,7 +110,7 @@ def test_a_file_without_a_decodable_picture_is_refused(place):
 
 
 def with_cover(name, *, moving):
-    """A file whose first picture is that of its cover; moving: and then a video of six frames."""
+    """A file with cover art first, then sound or, if moving, a video of six frames."""
     with av.open(name, "w") as out:
         cover = out.add_stream("mjpeg", rate=10)
         cover.width, cover.height, cover.pix_fmt = 32, 32, "yuvj420p"

@@ -1,4 +1,4 @@
-"""Written videos."""
+"""Writing videos."""
 
 from fractions import Fraction
 
@@ -11,7 +11,7 @@ from sempic.sequence import video
 
 
 def test_a_killed_decoder_leaves_a_part_file(place):
-    """As `NAME.part`, which the next decoder leaves alone."""
+    """It is called `NAME.part`, and the next decoder does not touch it."""
     (place / "x.mp4").write_bytes(b"a good file")
     film = video.Video(place / "x.mp4", Fraction(10))
     for picture, _ in drive(6):
@@ -29,7 +29,7 @@ def test_a_killed_decoder_leaves_a_part_file(place):
 @pytest.mark.parametrize("part", [False, True])
 @pytest.mark.parametrize("there", [False, True])
 def test_an_interruption_keeps_the_decoded_frames(clip, monkeypatch, capsys, there, part):
-    """Under its name, or beside an existing file; part: whether `NAME.part` is taken, too."""
+    """Under its name or, if there is a file, as `NAME.part`; part: that name is taken, too."""
     assert cli.main(["encode", "drive.mp4"]) == 0
     if there:
         (clip / "x.mp4").write_bytes(b"a good file")
