@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.util
+import io
 import os
+import random
 import signal
 import subprocess
 import sys
-from fractions import Fraction
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -15,7 +19,7 @@ from hypothesis import settings
 
 from sempic import palette, progress, roles, unpack
 from sempic.errors import BitstreamError
-from sempic.scene import Image, LabelMap, Scene
+from sempic.scene import Coarse, Image, LabelMap, Scene
 
 ROOT = Path(__file__).parent.parent
 SHARED = Path(os.environ.get("SEMPIC_SHARED", ROOT.parent / "shared"))
@@ -86,16 +90,46 @@ def street(height: int = 48, width: int = 64, seed: int = 0) -> tuple[Image, Lab
     return image.astype(np.uint8), labels
 
 
-def refuses_prefixes_and_flips(stream: bytes) -> None:
-    """No part of a stream from its start on is one, nor is it with any one bit changed."""
+def module_at(path: Path) -> ModuleType:
+    """A new module from the file, whatever was imported before."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def give_stdin(monkeypatch, data: bytes) -> None:
+    """Put data on standard input."""
+    stdin = io.TextIOWrapper(io.BufferedReader(io.BytesIO(data)))
+    monkeypatch.setattr(sys, "stdin", stdin)
+
+
+def same_planes(a: Coarse, b: Coarse) -> bool:
+    return all(np.array_equal(getattr(a, name), getattr(b, name)) for name in ("y", "cb", "cr"))
+
+
+def damaged(payload: bytes, count: int, seed: int | str) -> Iterator[bytes]:
+    """Broken payloads: cut, extended, foreign, and `count` with one to eight bytes changed."""
+    yield from (b"", payload[:1], payload[: len(payload) // 2], payload + b"\0")
+    yield from (b"\xff" * 50, b"\0" * 50)
+    rng = random.Random(seed)
+    for _ in range(count):
+        changed = bytearray(payload)
+        for _ in range(rng.choice((1, 1, 2, 8))):
+            changed[rng.randrange(len(changed))] = rng.randrange(256)
+        yield bytes(changed)
+
+
+def refuses_prefixes_and_flips(stream: bytes, read: Callable[[bytes], object] = unpack) -> None:
+    """Check that `read` refuses every prefix of the stream and every change of a single bit."""
     for cut in range(len(stream)):
         with pytest.raises(BitstreamError):
-            unpack(stream[:cut])
+            read(stream[:cut])
     for bit in range(8 * len(stream)):
         flipped = bytearray(stream)
         flipped[bit // 8] ^= 1 << bit % 8
         with pytest.raises(BitstreamError):
-            unpack(bytes(flipped))
+            read(bytes(flipped))
 
 
 class FakeSegmenter:
@@ -118,13 +152,17 @@ class FakeSegmenter:
 
 
 class FakeReceiver:
-    """The labels in the red channel, steps and seed in the others; remembers further wishes."""
+    """Paints labels into the red channel, steps and seed into the others; records its calls."""
 
     controls = frozenset(roles.CONTROLS)
     model_id: int | None = None
-    wishes: dict[str, float]
+
+    def __init__(self) -> None:
+        self.sizes: list[tuple[int, int]] = []
+        self.wishes: dict[str, float] = {}
 
     def __call__(self, scene: Scene, *, seed: int, steps: int = 4, **wishes: float) -> Image:
+        self.sizes.append((scene.height, scene.width))
         self.wishes = wishes
         picture = np.zeros((scene.height, scene.width, 3), np.uint8)
         if scene.labels is not None:
@@ -152,12 +190,7 @@ def place(tmp_path, monkeypatch, stand_ins) -> Path:
 @pytest.fixture
 def clip(place) -> Path:
     """A folder to work in with drive.mp4, six frames."""
-    from videos import FRAMES
+    from videos import FRAMES, save
 
-    from sempic.sequence.video import Video
-
-    file = Video(place / "drive.mp4", Fraction(10))
-    for frame in FRAMES:
-        file.add(frame)
-    file.close(keep=True)
+    save(place / "drive.mp4", FRAMES)
     return place

@@ -26,6 +26,7 @@ from sempic.labels import own
 from sempic.options import DecodeOptions
 
 IMAGE, LABELS = street(96, 128)
+GREY = np.full((32, 48, 3), 90, np.uint8)
 
 
 @pytest.fixture
@@ -230,33 +231,30 @@ class Unsure:
 
 
 def test_unsure_regions_are_sent_as_void():
-    picture = np.full((32, 48, 3), 90, np.uint8)
-    scene = sempic.unpack(sempic.Codec(segmenter=Unsure()).encode(picture))
+    scene = sempic.unpack(sempic.Codec(segmenter=Unsure()).encode(GREY))
     assert (scene.labels[:, :40] == 0).all()
     assert (scene.labels[:, 40:] == 19).all()
-    all_of_it = sempic.Codec(segmenter=Unsure(voids=False)).encode(picture)
+    all_of_it = sempic.Codec(segmenter=Unsure(voids=False)).encode(GREY)
     assert (sempic.unpack(all_of_it).labels[:, 40:] == 8).all()
 
 
 def test_no_map_is_sent_if_most_pixels_are_unknown():
-    picture = np.full((32, 48, 3), 90, np.uint8)
     codec = sempic.Codec(segmenter=Unsure(left=20))
     with pytest.warns(sempic.SempicWarning, match="sent without a label map: .* knows 0%"):
-        stream = codec.encode(picture)
+        stream = codec.encode(GREY)
     assert sempic.unpack(stream).labels is None
-    whole = sempic.unpack(codec.encode(picture, label_quality="lossless"))
+    whole = sempic.unpack(codec.encode(GREY, label_quality="lossless"))
     assert set(np.unique(whole.labels)) == {0, 8}
 
 
 def test_no_map_is_sent_if_the_segmenter_is_unsure():
-    picture = np.full((32, 48, 3), 90, np.uint8)
     codec = sempic.Codec(
         segmenter=Unsure(left=200)
     )  # sure of each known region, but only of 67 % overall
     with pytest.warns(sempic.SempicWarning, match="sent without a label map: .* is 67% sure"):
-        assert sempic.unpack(codec.encode(picture)).labels is None
+        assert sempic.unpack(codec.encode(GREY)).labels is None
     uncalibrated = sempic.Codec(segmenter=Unsure(left=200, voids=False))
-    assert sempic.unpack(uncalibrated.encode(picture)).labels is not None
+    assert sempic.unpack(uncalibrated.encode(GREY)).labels is not None
 
 
 def test_a_map_of_one_class_is_not_sent():
@@ -267,10 +265,9 @@ def test_a_map_of_one_class_is_not_sent():
         def predict(self, image):
             return self(image), np.full((19, *image.shape[:2]), 250, np.uint8)
 
-    picture = np.full((32, 48, 3), 90, np.uint8)
     codec = sempic.Codec(segmenter=Sure())
-    assert sempic.unpack(codec.encode(picture)).labels is None
-    assert (sempic.unpack(codec.encode(picture, label_quality="lossless")).labels == 0).all()
+    assert sempic.unpack(codec.encode(GREY)).labels is None
+    assert (sempic.unpack(codec.encode(GREY, label_quality="lossless")).labels == 0).all()
 
 
 def test_soft_large_pictures_are_labelled_at_half_their_size():
@@ -335,24 +332,22 @@ def test_without_a_map_the_coarse_picture_is_finer(codec):
 
 
 def test_no_map_is_sent_on_request():
-    picture = np.full((32, 48, 3), 90, np.uint8)
-    stream = sempic.Codec(segmenter=Unsure()).encode(picture, labels="none", max_side=24)
+    stream = sempic.Codec(segmenter=Unsure()).encode(GREY, labels="none", max_side=24)
     scene = sempic.unpack(stream)
     assert scene.labels is None
     assert (scene.width, scene.height) == (24, 16)
     with pytest.raises(sempic.InputError, match="'nothing'"):
-        sempic.encode(picture, labels="nothing")
+        sempic.encode(GREY, labels="nothing")
 
 
 def test_the_segmenters_map_is_converted_to_the_palette():
-    picture = np.full((32, 48, 3), 90, np.uint8)
     codec = sempic.Codec(segmenter=Unsure())
-    scene = sempic.unpack(codec.encode(picture, palette="camvid"))
+    scene = sempic.unpack(codec.encode(GREY, palette="camvid"))
     assert scene.palette == 1
     assert (scene.labels[:, :40] == 3).all()
     assert (scene.labels[:, 40:] == 11).all()
     with pytest.raises(sempic.InputError, match="palette indices"):
-        codec.encode(picture, palette="indices")
+        codec.encode(GREY, palette="indices")
 
 
 # ── checks of arguments ─────────────────────────────────────────────────────

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import pytest
-from conftest import FakeSegmenter, street
+from conftest import FakeSegmenter, give_stdin, street
 from priors import write_prior
 
 import sempic
@@ -39,13 +39,19 @@ def files(folder="."):
 
 
 def one_line(capsys, *parts):
-    """The text on stderr: one line with all of the parts."""
+    """Check that stderr is one line with all of the parts."""
     err = capsys.readouterr().err
     assert err.count("\n") == 1, err
     assert err.startswith("sempic: ")
     for part in parts:
         assert part in err
-    return err
+
+
+def refused(capsys, command, *parts):
+    """Check that the command fails with one line on stderr that has all of the parts."""
+    capsys.readouterr()
+    assert cli.main(command if isinstance(command, list) else command.split()) == 2
+    one_line(capsys, *parts)
 
 
 def test_info_of_a_foreign_file_prints_only_the_error(tmp_path, capsys):
@@ -81,8 +87,8 @@ def test_uncertainty(photo, capsys):
     assert (grey == round(4 / 3**0.5)).all()  # only blue, the seed, varies: 0, 1, 2
     capsys.readouterr()
     for wrong in (["photo.sempic", "photo.sempic"], ["photo.sempic", "--only", "labels"]):
-        assert cli.main(["decode", *wrong, "-o", "out", "--uncertainty", "map.png"]) == 2
-        one_line(capsys, "--uncertainty is for one file")
+        command = ["decode", *wrong, "-o", "out", "--uncertainty", "map.png"]
+        refused(capsys, command, "--uncertainty is for one file")
 
 
 def test_picture_and_uncertainty_are_replaced_together_or_not_at_all(photo):
@@ -107,9 +113,7 @@ def test_picture_and_uncertainty_are_replaced_together_or_not_at_all(photo):
 def test_decode_does_not_replace_the_original_unless_named(photo, capsys):
     cli.main(["encode", "photo.png"])
     before = photo.read_bytes()
-    capsys.readouterr()
-    assert cli.main(["decode", "photo.sempic"]) == 2
-    one_line(capsys, "photo.sempic", "photo.png exists")
+    refused(capsys, "decode photo.sempic", "photo.sempic", "photo.png exists")
     assert photo.read_bytes() == before
     assert cli.main(["decode", "photo.sempic", "-o", "photo.png"]) == 0
     assert photo.read_bytes() != before
@@ -125,8 +129,7 @@ def test_quality_and_coarse_codec(photo):
 
 def test_encode_takes_labels_from_a_file(photo, capsys):
     Path("map.png").write_bytes(pictures.encode(np.dstack([LABELS] * 3), ".png"))
-    assert cli.main(["encode", "photo.png", "--labels", "map.png"]) == 2
-    one_line(capsys, "photo.png", "map.png", "mode RGB")
+    refused(capsys, "encode photo.png --labels map.png", "photo.png", "map.png", "mode RGB")
     PIL.Image.fromarray(LABELS).save("map.png")
     assert cli.main(["encode", "photo.png", "--labels", "map.png"]) == 0
     assert np.array_equal(sempic.unpack(Path("photo.sempic").read_bytes()).labels, LABELS)
@@ -147,14 +150,12 @@ def test_a_custom_prior(photo, capsys):
     capsys.readouterr()
     Path("out.png").unlink()
     for command in (decode, [*decode, "--only", "labels"], ["info", "photo.sempic", "--map"]):
-        assert cli.main(command) == 2
-        one_line(capsys, "photo.sempic", f"begins with {digest}; none is given")
+        refused(capsys, command, "photo.sempic", f"begins with {digest}; none is given")
     assert not Path("out.png").exists()
     Path("bad.npz").write_bytes(b"nonsense")
-    assert cli.main(["encode", "photo.png", "--prior", "bad.npz"]) == 2
-    one_line(capsys, "photo.png", "bad.npz is no prior of the label coder")
-    assert cli.main(["info", "photo.sempic", *given]) == 2
-    one_line(capsys, "--prior is for --map")
+    broken = "bad.npz is no prior of the label coder"
+    refused(capsys, "encode photo.png --prior bad.npz", "photo.png", broken)
+    refused(capsys, ["info", "photo.sempic", *given], "--prior is for --map")
     assert cli.main(["encode", "photo.png", *given, "-o", "mine.npz"]) == 2
 
 
@@ -172,8 +173,7 @@ def test_encode_takes_labels_from_a_folder():
 @pytest.mark.parametrize("wrong", [LABELS[:-1], LABELS + np.uint8(12)])
 def test_labels_that_do_not_fit_are_refused(photo, wrong, capsys):
     PIL.Image.fromarray(wrong).save("map.png")
-    assert cli.main(["encode", "photo.png", "--labels", "map.png"]) == 2
-    one_line(capsys, "photo.png", "label map")
+    refused(capsys, "encode photo.png --labels map.png", "photo.png", "label map")
     assert files() == ["map.png", "photo.png"]
 
 
@@ -181,18 +181,16 @@ def test_target_bpp(photo, capsys):
     assert cli.main(["encode", "photo.png", "--target-bpp", "1.2"]) == 0
     assert sempic.info(Path("photo.sempic").read_bytes())["bpp"] <= 1.2
     os.remove("photo.sempic")
-    capsys.readouterr()
-    assert cli.main(["encode", "photo.png", "--target-bpp", "0.0001"]) == 2
-    one_line(capsys, "photo.png", "0.0001 bpp cannot be reached: the least")
+    least = "photo.png: 0.0001 bpp cannot be reached: the least"
+    refused(capsys, "encode photo.png --target-bpp 0.0001", least)
     assert files() == ["photo.png"]
 
 
 def test_target_bytes(photo, capsys):
     assert cli.main(["encode", "photo.png", "--target-bytes", "220"]) == 0
     assert 100 < Path("photo.sempic").stat().st_size <= 220
-    capsys.readouterr()
-    assert cli.main(["encode", "photo.png", "--target-bytes", "20"]) == 2
-    one_line(capsys, "photo.png", "20 bytes cannot be reached: the least")
+    least = "photo.png: 20 bytes cannot be reached: the least"
+    refused(capsys, "encode photo.png --target-bytes 20", least)
 
 
 def test_a_target_beyond_the_finest_level_is_reported(photo, capsys):
@@ -280,8 +278,7 @@ def test_only_labels_and_only_coarse(photo, monkeypatch):
 
 def test_only_a_missing_part_is_refused(capsys):
     Path("a.sempic").write_bytes(sempic.pack(width=64, height=48, labels=LABELS))
-    assert cli.main(["decode", "a.sempic", "--only", "coarse"]) == 2
-    one_line(capsys, "a.sempic", "no coarse")
+    refused(capsys, "decode a.sempic --only coarse", "a.sempic", "no coarse")
     assert files() == ["a.sempic"]
 
 
@@ -367,7 +364,7 @@ def test_pipes(photo, monkeypatch, capsys):
     def run(command, data):
         out = Pipe()
         with monkeypatch.context() as patch:
-            patch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(io.BytesIO(data))))
+            give_stdin(patch, data)
             patch.setattr(sys, "stdout", out)
             assert cli.main(command) == 0
         return out.buffer.getvalue()
@@ -390,8 +387,7 @@ def test_bad_inputs_are_refused_in_one_line(command, content, cause, capsys):
     if content is not None:
         Path("bad.x").write_bytes(content)
     before = files()
-    assert cli.main([command, "bad.x"]) == 2
-    one_line(capsys, "bad.x: ", cause)
+    refused(capsys, [command, "bad.x"], "bad.x: ", cause)
     assert files() == before
 
 
@@ -401,30 +397,23 @@ def test_streams_cut_short_leave_no_file(photo, capsys):
     capsys.readouterr()
     for cut in range(0, len(stream), 7):
         Path("cut.sempic").write_bytes(stream[:cut])
-        assert cli.main(["decode", "cut.sempic"]) == 2
-        one_line(capsys, "cut.sempic: ")
+        refused(capsys, "decode cut.sempic", "cut.sempic: ")
     assert files() == ["cut.sempic", "photo.png", "photo.sempic"]
 
 
 def test_unwritable_outputs_are_refused_in_one_line(photo, capsys):
-    assert cli.main(["encode", "photo.png", "-o", "none/photo.sempic"]) == 2
-    one_line(capsys, "photo.png", "none", "No such file")
+    refused(capsys, "encode photo.png -o none/photo.sempic", "photo.png", "none", "No such file")
     Path("file").write_text("in the way")
-    assert cli.main(["encode", "photo.png", "-o", "file/"]) == 2
-    one_line(capsys, "file")
-    assert cli.main(["encode", ".", "-o", "file"]) == 2
-    one_line(capsys, "file", "not a folder")
+    refused(capsys, "encode photo.png -o file/", "file")
+    refused(capsys, "encode . -o file", "file", "not a folder")
     cli.main(["encode", "photo.png"])
-    capsys.readouterr()
-    assert cli.main(["decode", "photo.sempic", "-o", "photo.txt"]) == 2
-    one_line(capsys, "photo.sempic", ".txt")
+    refused(capsys, "decode photo.sempic -o photo.txt", "photo.sempic", ".txt")
     assert files() == ["file", "photo.png", "photo.sempic"]
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
 def test_full_disk(photo, capsys):
-    assert cli.main(["encode", "photo.png", "-o", "/dev/full"]) == 2
-    one_line(capsys, "photo.png", "/dev/full", "No space left")
+    refused(capsys, "encode photo.png -o /dev/full", "photo.png", "/dev/full", "No space left")
 
 
 @pytest.mark.parametrize("content", [None, b"", b"not a network"])
@@ -436,10 +425,10 @@ def test_missing_and_broken_models_are_refused_in_one_line(photo, content, monke
     before = files()
     for name, member in REAL.items():
         monkeypatch.setattr(api.Codec, name, member)
-    assert cli.main(["encode", "photo.png", "-o", "new.sempic", "--segmenter", "net.onnx"]) == 2
-    one_line(capsys, "photo.png", "net.onnx")
-    assert cli.main(["decode", "photo.sempic", "-o", "new.png", "--receiver", "net.onnx"]) == 2
-    one_line(capsys, "photo.sempic", "net.onnx")
+    refused(capsys, "encode photo.png -o new.sempic --segmenter net.onnx", "photo.png", "net.onnx")
+    refused(
+        capsys, "decode photo.sempic -o new.png --receiver net.onnx", "photo.sempic", "net.onnx"
+    )
     assert files() == before
 
 
@@ -456,11 +445,9 @@ def test_errors_of_the_system_name_their_file(monkeypatch, capsys):
 
 def test_empty_folders_and_several_inputs_for_standard_output_are_refused(capsys):
     Path("empty").mkdir()
-    assert cli.main(["encode", "empty"]) == 2
-    one_line(capsys, "empty", "no files")
+    refused(capsys, "encode empty", "empty", "no files")
     picture("a.png")
-    assert cli.main(["encode", "a.png", "a.png", "-o", "-"]) == 2
-    one_line(capsys, "standard output")
+    refused(capsys, "encode a.png a.png -o -", "standard output")
 
 
 @pytest.mark.parametrize(
@@ -477,8 +464,7 @@ def test_empty_folders_and_several_inputs_for_standard_output_are_refused(capsys
 )
 def test_an_empty_argument_is_not_the_current_folder(command, capsys):
     picture("a.png")
-    assert cli.main(command) == 2
-    one_line(capsys, "empty")
+    refused(capsys, command, "empty")
     assert files() == ["a.png"]
 
 
@@ -544,8 +530,7 @@ def test_completion_in_bash(typed, offered, capsys):
 
 def test_completion_without_shtab_names_the_extra(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "shtab", None)
-    assert cli.main(["completion", "bash"]) == 2
-    one_line(capsys, "shtab", install_hint("completion"))
+    refused(capsys, "completion bash", "shtab", install_hint("completion"))
 
 
 def test_as_a_module():
@@ -565,23 +550,15 @@ def test_training_without_torch_names_the_extra(monkeypatch, capsys):
     for name in [n for n in sys.modules if n.startswith("sempic.training")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "torch", None)
-    argv = ["train", "denoise", "--corpus", "c", "--out", "r", "--steps", "1"]
-    assert cli.main(argv) == 2
-    one_line(capsys, "torch", install_hint("train"))
+    command = "train denoise --corpus c --out r --steps 1"
+    refused(capsys, command, "torch", install_hint("train"))
 
 
 HELP = (
     *(f"train {name}" for name in train.TRAININGS),
-    *(
-        "train",
-        "train --preset camvid-small",
-        "distill",
-        "sample",
-        "benchmark",
-        "compare",
-        "evaluate",
-        "serve",
-    ),
+    "train",
+    "train --preset camvid-small",
+    *["distill", "sample", "benchmark", "compare", "evaluate", "serve"],
 )
 
 

@@ -2,7 +2,6 @@
 read-only folders and damaged files."""
 
 import hashlib
-import importlib.util
 import os
 import shutil
 import subprocess
@@ -12,7 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from conftest import ROOT, loaded_after, needs_models
+from conftest import ROOT, loaded_after, module_at, needs_models
 
 from sempic import compiling, machine
 from sempic.errors import OutputError, SempicWarning
@@ -34,17 +33,14 @@ def cache(tmp_path, monkeypatch):
     return tmp_path / "cache"
 
 
-def module(cache):
-    """The module, loaded as in a new process."""
-    spec = importlib.util.spec_from_file_location("module", cache.parent / "module.py")
-    found = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(found)
-    return found
+def twice(cache):
+    """The kernel of SOURCE, loaded as in a new process."""
+    return module_at(cache.parent / "module.py").twice
 
 
 def load(cache):
     """1 if a new process finds its machine code, 0 if it compiles."""
-    function = module(cache).twice
+    function = twice(cache)
     compilations = []
     with pytest.MonkeyPatch.context() as patch:
         real = compiling._compile
@@ -98,7 +94,7 @@ def test_the_first_command_neither_compiles_nor_caches(tmp_path, monkeypatch):
 def test_shipped_machine_code_comes_first_unless_damaged_or_outdated(cache, monkeypatch):
     monkeypatch.setattr(machine, "SHIPPED", cache.parent / "kernels")
     monkeypatch.setattr(machine, "levels", lambda: ["fine", "plain"])
-    kernel = module(cache).twice
+    kernel = twice(cache)
     origin = compiling._origin(kernel, compiling._Source(compiling._form((1,))))
     assert load(cache) == 0
     code = machine.find(origin)

@@ -1,10 +1,8 @@
 """The second decoder, written from docs/spec alone, agrees with ours."""
 
-import importlib.util
-
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ROOT, module_at
 from priors import COARSE, write_prior
 
 import sempic
@@ -14,14 +12,7 @@ from sempic.labels import own
 VECTORS = sorted((ROOT / "vectors").glob("*.sempic"))
 
 
-def loaded():
-    spec = importlib.util.spec_from_file_location("decoder", ROOT / "vectors/decoder.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-decoder = loaded()
+decoder = module_at(ROOT / "vectors/decoder.py")
 
 
 @pytest.mark.parametrize("vector", VECTORS, ids=lambda path: path.stem)

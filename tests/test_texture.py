@@ -177,19 +177,16 @@ def test_tiny_pictures_are_measured_and_painted():
 
 
 @pytest.fixture
-def street():
-    """A blurred picture, a map, and a codec whose receiver paints noise."""
-    picture = grain(2)
-    coder = api.Codec(
+def coder():
+    """A codec whose receiver paints noise."""
+    return api.Codec(
         segmenter=lambda pixels: np.zeros(pixels.shape[:2], np.uint8),
         receiver=lambda scene: grain(20, (scene.height, scene.width)),
     )
-    return picture, halves(), coder
 
 
-def test_a_stream_carries_texture_to_its_receiver(street):
-    picture, labels, coder = street
-    stream = coder.encode(picture, labels=labels, palette="cityscapes")
+def test_a_stream_carries_texture_to_its_receiver(coder):
+    stream = coder.encode(grain(2), labels=halves(), palette="cityscapes")
     scene = codec.unpack(stream)
     assert scene.texture.keys() == {ROAD, CAR}
     size = api.info(stream)["chunks"]["texture"]
@@ -210,14 +207,10 @@ def test_invalid_texture_is_refused_even_when_not_needed():
             sempic.unpack(broken, only=only)
 
 
-def test_halved_pictures_have_the_texture_of_half_their_size():
+def test_halved_pictures_have_the_texture_of_half_their_size(coder):
     """The half-size picture is painted; enlarged, it has no texture."""
     small = grain(3, (210, 260))
     large = PIL.Image.fromarray(small).resize((520, 420), PIL.Image.Resampling.BICUBIC)
-    coder = api.Codec(
-        segmenter=lambda pixels: np.zeros(pixels.shape[:2], np.uint8),
-        receiver=lambda scene: grain(20, (scene.height, scene.width)),
-    )
     stream = coder.encode(large)
     scene = codec.unpack(stream)
     assert scene.halved

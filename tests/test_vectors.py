@@ -1,11 +1,10 @@
 """Frozen files decode to frozen arrays (vectors/README.md)."""
 
-import importlib.util
 import sys
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ROOT, module_at, refuses_prefixes_and_flips
 
 import sempic
 from sempic import compiling, container, labels, machine
@@ -14,8 +13,8 @@ from sempic.labels import moved
 from sempic.sequence import Unpacker
 from sempic.sequence.stream import Frame, Reader
 
+MAKER = ROOT / "vectors/make.py"
 FILES = sorted((ROOT / "vectors").glob("*.sempic"))
-SMALL = "small"
 
 
 @pytest.fixture(params=machine.levels() or [None], autouse=True)
@@ -39,7 +38,7 @@ def vector(request):
 @pytest.mark.parametrize("which", ["street", "exposure", "parity", "halved", "short"])
 def test_a_sequence_decodes_to_the_expected_frames(which):
     file = ROOT / f"vectors/sequences/{which}.sempic"
-    make = maker()
+    make = module_at(MAKER)
     stream = file.read_bytes()
     with np.load(file.with_suffix(".npz")) as expected:
         found = make.frames_of(stream)
@@ -78,14 +77,6 @@ def test_maps_of_a_sequence_are_encoded_to_the_frozen_bytes():
         assert body == (frame.labels or b"")
 
 
-def maker():
-    """vectors/make.py as a module."""
-    spec = importlib.util.spec_from_file_location("make", ROOT / "vectors/make.py")
-    make = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(make)
-    return make
-
-
 def test_there_are_vectors():
     assert len(FILES) >= 9
 
@@ -111,7 +102,7 @@ def test_decodes_to_the_expected_scene(vector):
 
 
 def test_label_maps_are_those_that_were_drawn():
-    make = maker()
+    make = module_at(MAKER)
     for name, size in (
         ("street", (256, 341)),
         ("small", (48, 64)),
@@ -173,12 +164,4 @@ def test_every_coder_of_label_maps_has_a_vector():
 
 
 def test_every_prefix_and_every_single_bit_flip_is_refused():
-    stream = (ROOT / f"vectors/{SMALL}.sempic").read_bytes()
-    for cut in range(len(stream)):
-        with pytest.raises(sempic.BitstreamError):
-            sempic.unpack(stream[:cut])
-    for bit in range(8 * len(stream)):
-        flipped = bytearray(stream)
-        flipped[bit // 8] ^= 1 << bit % 8
-        with pytest.raises(sempic.BitstreamError):
-            sempic.unpack(bytes(flipped))
+    refuses_prefixes_and_flips((ROOT / "vectors/small.sempic").read_bytes())

@@ -22,6 +22,7 @@ from sempic.errors import (
     TruncatedStream,
     UnsupportedProfile,
 )
+from sempic.evaluation.metrics import psnr
 from sempic.scene import Coarse
 
 VECTORS = sorted((ROOT / "vectors/coarse").glob("*.bpg"))
@@ -30,10 +31,6 @@ SMALL = bpg.encode(coarse.from_rgb(street(19, 27)[0], "420"), qp=38)
 
 def planes_of(c: Coarse) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return c.y, c.cb, c.cr
-
-
-def psnr(a: np.ndarray, b: np.ndarray) -> float:
-    return 10 * np.log10(255**2 / max(np.mean((a.astype(float) - b) ** 2), 1e-9))
 
 
 # ── exact ─────────────────────────────────────────────────────────────────────────────────────

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from conftest import street
+from conftest import same_planes, street
 
 from sempic import coarse
 from sempic.bits import ue
@@ -15,10 +15,6 @@ def pictures(count=5, height=36, width=50, chroma="444"):
     large = street(4 * height, 4 * width + 8 * count)[0]
     parts = (large[:, 8 * i : 8 * i + 4 * width] for i in range(count))
     return [coarse.from_rgb(coarse.downscale(part), chroma) for part in parts]
-
-
-def equal(a, b):
-    return all(np.array_equal(getattr(a, n), getattr(b, n)) for n in ("y", "cb", "cr"))
 
 
 def coded(planes, qps, keys=()):
@@ -39,7 +35,7 @@ def test_decoded_planes_are_the_encoders_reconstruction(size, chroma):
     parameters, found = coded(planes, [30] * 5, keys=(3,))
     decoder = moving.Decoder(parameters, size[1], size[0])
     for number, (payload, expected) in enumerate(found):
-        assert equal(decoder.decode(payload, key=number in (0, 3)), expected)
+        assert same_planes(decoder.decode(payload, key=number in (0, 3)), expected)
         assert expected.y.shape == size
         assert np.abs(expected.y.astype(int) - planes[number].y).mean() < 6
 
@@ -49,8 +45,8 @@ def test_decoding_begins_at_a_key_frame():
     decoder = moving.Decoder(parameters, 50, 36)
     with pytest.raises(CorruptStream):
         decoder.decode(found[1][0], key=False)
-    assert equal(decoder.decode(found[3][0], key=True), found[3][1])
-    assert equal(decoder.decode(found[4][0], key=False), found[4][1])
+    assert same_planes(decoder.decode(found[3][0], key=True), found[3][1])
+    assert same_planes(decoder.decode(found[4][0], key=False), found[4][1])
 
 
 def test_each_picture_has_the_requested_qp():

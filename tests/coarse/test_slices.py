@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from conftest import street
+from conftest import same_planes, street
 
 from sempic import coarse
 from sempic.coarse import hevc, moving, sets, slices
@@ -27,25 +27,21 @@ def coded(planes, monkeypatch, shorten=slices.shorten):
     return *zip(*found, strict=True), encoder.parameters
 
 
-def equal(a, b):
-    return all(np.array_equal(getattr(a, n), getattr(b, n)) for n in ("y", "cb", "cr"))
-
-
 @pytest.mark.parametrize("chroma", ["444", "420"])
 def test_short_slices_decode_like_whole_slices(monkeypatch, chroma):
     planes = darker(8, chroma=chroma)
     short, expected, parameters = coded(planes, monkeypatch)
     whole, same, _ = coded(planes, monkeypatch, lambda unit, places: None)
-    assert all(equal(a, b) for a, b in zip(expected, same, strict=True))
+    assert all(same_planes(a, b) for a, b in zip(expected, same, strict=True))
     first = moving.Decoder(parameters, 50, 36)
     second = moving.Decoder(parameters, 50, 36)
     old = moving.Decoder(sets.restore(parameters, 50, 36), 50, 36, short=False)
     weighted = 0
     for number, (a, b, planes) in enumerate(zip(short, whole, expected, strict=True)):
         key = number in (0, 3)
-        assert equal(first.decode(a, key=key), planes)
-        assert equal(second.decode(b, key=key), planes)
-        assert equal(old.decode(b if key else b[1:], key=key), planes)
+        assert same_planes(first.decode(a, key=key), planes)
+        assert same_planes(second.decode(b, key=key), planes)
+        assert same_planes(old.decode(b if key else b[1:], key=key), planes)
         if key:
             assert a == b
         else:

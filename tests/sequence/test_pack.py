@@ -5,6 +5,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from conftest import same_planes
 from scenes import drive, packed, packer_of, planes
 
 import sempic
@@ -29,10 +30,6 @@ def check_maps(pieces, maps):
         assert np.array_equal(moment.scene.labels, labels)
 
 
-def same(a, b):
-    return all(np.array_equal(getattr(a, n), getattr(b, n)) for n in ("y", "cb", "cr"))
-
-
 def test_maps_are_lossless_and_planes_match_the_sender():
     packer = packer_of(SCENES[0][1])
     unpacker = Unpacker()
@@ -42,7 +39,7 @@ def test_maps_are_lossless_and_planes_match_the_sender():
         assert moment.number == number
         assert moment.arrived
         assert np.array_equal(moment.scene.labels, labels)
-        assert same(moment.scene.coarse, packer.last)
+        assert same_planes(moment.scene.coarse, packer.last)
     unpacker.close()
     assert not unpacker.damage
     assert unpacker.head.rate == 10

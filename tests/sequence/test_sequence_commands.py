@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import pytest
-from conftest import FakeReceiver, FakeSegmenter
+from conftest import FakeReceiver, FakeSegmenter, give_stdin
 from videos import FRAMES
 
 from sempic import api, cli, sequence
@@ -93,8 +93,7 @@ def test_standard_streams(clip, monkeypatch, capsys):
     with monkeypatch.context() as patch:
         patch.setattr(sys, "stdout", pipe)
         assert cli.main(["encode", "drive.mp4", "-o", "-"]) == 0
-    back = io.TextIOWrapper(io.BufferedReader(io.BytesIO(out.getvalue())))
-    monkeypatch.setattr(sys, "stdin", back)
+    give_stdin(monkeypatch, out.getvalue())
     assert cli.main(["decode", "-", "-o", "out.mp4"]) == 0
     assert len(list(video.Source("out.mp4"))) == 6
 
@@ -103,8 +102,7 @@ def test_standard_streams(clip, monkeypatch, capsys):
 def test_a_sequence_on_standard_input_is_decoded_alone(place, monkeypatch, capsys, names):
     data = b"".join(sequence.encode(FRAMES[:1], codec=api.Codec()))
     Path("drive.sempic").write_bytes(b"no sequence")
-    stdin = io.TextIOWrapper(io.BufferedReader(io.BytesIO(data)))
-    monkeypatch.setattr(sys, "stdin", stdin)
+    give_stdin(monkeypatch, data)
     assert cli.main(["decode", *names, "-o", "x/"]) == 2
     assert capsys.readouterr().err == "sempic: -: a sequence; decode one at a time\n"
 
@@ -215,8 +213,7 @@ def test_decode_reports_what_it_wrote(clip, monkeypatch, capsys, gone, lost, sou
     else:
         data = (Path(__file__).parents[2] / "vectors/sequences/parity.sempic").read_bytes()
     (clip / "guarded.sempic").write_bytes(data)
-    stdin = io.TextIOWrapper(io.BufferedReader(io.BytesIO(data)))
-    monkeypatch.setattr(sys, "stdin", stdin)
+    give_stdin(monkeypatch, data)
     assert cli.main(["decode", source, "-o", "x.mp4", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     written = len(list(video.Source("x.mp4")))

@@ -1,11 +1,10 @@
 """Windows show the original without seams; damaged ones are refused."""
 
 import dataclasses
-import random
 
 import numpy as np
 import pytest
-from conftest import refuses_prefixes_and_flips, street
+from conftest import damaged, refuses_prefixes_and_flips, street
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
@@ -14,6 +13,7 @@ from sempic import coarse, container, windows
 from sempic.coarse import bpg
 from sempic.codec import pack, unpack
 from sempic.errors import BitstreamError, CorruptStream, InputError, LimitExceeded, TruncatedStream
+from sempic.evaluation.metrics import psnr
 from sempic.windows import layout
 from sempic.windows.layout import Place
 
@@ -29,10 +29,6 @@ STREAM = pack(width=83, height=61, labels=LABELS, coarse=SMALL, windows=PAYLOAD)
 def part(picture, window):
     height, width = window.picture.shape[:2]
     return picture[window.y : window.y + height, window.x : window.x + width]
-
-
-def psnr(a, b):
-    return 10 * np.log10(255**2 / np.mean((a.astype(float) - b) ** 2))
 
 
 # ── what is sent ──────────────────────────────────────────────────────────────────────────────
@@ -252,15 +248,8 @@ def test_every_prefix_and_every_single_bit_flip_is_refused():
 
 
 def test_damaged_payloads_decode_or_are_refused():
-    rng = random.Random(0)
-    payloads = [b"", PAYLOAD[:1], PAYLOAD[: len(PAYLOAD) // 2], b"\xff" * 50, b"\0" * 50]
-    for _ in range(80):
-        payload = bytearray(PAYLOAD)
-        for _ in range(rng.choice((1, 1, 2, 8))):
-            payload[rng.randrange(len(payload))] = rng.randrange(256)
-        payloads.append(bytes(payload))
     refused = 0
-    for payload in payloads:
+    for payload in damaged(PAYLOAD, 80, 0):
         try:
             found = decode(payload)
         except BitstreamError:

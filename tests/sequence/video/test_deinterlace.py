@@ -2,26 +2,22 @@
 
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
+from videos import write_frames
 
 from sempic.sequence import video
 
 
 def interlaced(name, width=64):
     """A video of six interlaced frames; the fields show moving bars."""
-    with av.open(name, "w") as out:
-        stream = out.add_stream("libx264", rate=10)
-        stream.width, stream.height, stream.pix_fmt = width, 48, "yuv420p"
-        stream.options = {"x264-params": "tff=1"}
-        for number in range(6):
-            moments = 2 * number, 2 * number + 1
-            fields = [20 + 200 * ((np.arange(width) - at) % 16 < 8) for at in moments]
-            rows = np.array(fields, np.uint8)[np.arange(48) % 2]
-            frame = av.VideoFrame.from_ndarray(np.repeat(rows[..., None], 3, 2))
-            out.mux(stream.encode(frame))
-        out.mux(stream.encode(None))
+    frames = []
+    for number in range(6):
+        moments = 2 * number, 2 * number + 1
+        fields = [20 + 200 * ((np.arange(width) - at) % 16 < 8) for at in moments]
+        rows = np.array(fields, np.uint8)[np.arange(48) % 2]
+        frames.append(np.repeat(rows[..., None], 3, 2))
+    write_frames(name, frames, options={"x264-params": "tff=1"})
 
 
 @pytest.mark.parametrize("name", ["x.mp4", "x.h264"])

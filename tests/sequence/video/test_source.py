@@ -8,8 +8,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from scenes import drive
-from videos import noisy, numbered, numbers
+from videos import FRAMES, grey, noisy, numbered, numbers, write_frames
 
 from sempic import cli, sequence
 from sempic.errors import InputError, SempicWarning
@@ -120,7 +119,7 @@ def with_cover(name, *, moving):
             film.width, film.height, film.pix_fmt = 64, 48, "yuv420p"
         out.mux(cover.encode(av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8))))
         for number in range(6):
-            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 8 * number, np.uint8))
+            frame = av.VideoFrame.from_ndarray(grey(number))
             if not moving:
                 frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
                 frame.sample_rate, frame.pts = 44100, 1024 * number
@@ -152,22 +151,12 @@ def test_further_video_streams_are_reported(place):
 
 @pytest.mark.parametrize("curve", [16, 18])
 def test_high_dynamic_range_is_reported(place, curve):
-    with av.open("x.mkv", "w") as out:
-        stream = out.add_stream("libx264", rate=10)
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p10le"
-        stream.codec_context.color_trc = curve
-        out.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8))))
-        out.mux(stream.encode(None))
+    write_frames("x.mkv", [grey(0)], pixels="yuv420p10le", color_trc=curve)
     with pytest.warns(SempicWarning, match="high dynamic range"):
         assert len(list(video.Source("x.mkv"))) == 1
 
 
 def test_animations_are_videos_on_request(place):
-    with av.open("x.gif", "w") as out:
-        stream = out.add_stream("gif", rate=10)
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "rgb8"
-        for picture, _ in drive(6):
-            out.mux(stream.encode(av.VideoFrame.from_ndarray(picture)))
-        out.mux(stream.encode(None))
+    write_frames("x.gif", FRAMES, "gif", pixels="rgb8")
     assert cli.main(["encode", "x.gif", "--sequence", "-o", "x.sempic"]) == 0
     assert sequence.info(Path("x.sempic").read_bytes())["frames"] == 6
