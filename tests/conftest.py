@@ -1,13 +1,17 @@
-"""What the tests share: pictures made here, stand-ins for the networks, and where the data is."""
+"""Shared by the tests: synthetic pictures, stand-ins for the networks, paths of the data."""
 
 from __future__ import annotations
 
 import importlib.util
+import io
 import os
+import random
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -15,7 +19,7 @@ from hypothesis import settings
 
 from sempic import palette, progress, roles, unpack
 from sempic.errors import BitstreamError
-from sempic.scene import Image, LabelMap, Scene
+from sempic.scene import Coarse, Image, LabelMap, Scene
 
 ROOT = Path(__file__).parent.parent
 SHARED = Path(os.environ.get("SEMPIC_SHARED", ROOT.parent / "shared"))
@@ -32,19 +36,19 @@ if not importlib.util.find_spec("torch"):
 settings.register_profile("gate", deadline=None, derandomize=True, max_examples=60)
 settings.load_profile("gate")
 
-# A shell starts background jobs with SIGINT ignored, and nohup does the same for SIGHUP. Processes
-# that the tests start would inherit this and never end on the signals that the tests send.
+# Processes started in the background or by nohup ignore these signals, and so would their children:
+# tests that send a signal to a command would wait in vain.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 if hasattr(signal, "SIGHUP"):
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 progress.PATIENCE = 3600.0
-"""No test prints "compiling …" on stderr, whether or not numba has compiled before."""
+"""No messages about compiling: stderr must not depend on what numba has cached."""
 
 
 @pytest.fixture(autouse=True)
 def _palettes():
-    """Forgets the palettes that a test registers."""
+    """Forget the custom palettes that a test registers."""
     known = dict(palette.PALETTES), dict(palette.BY_NAME)
     yield
     for table, before in zip((palette.PALETTES, palette.BY_NAME), known, strict=True):
@@ -59,14 +63,14 @@ needs_models = pytest.mark.skipif(
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder with CamVid and the reference vectors; skips the test without this folder."""
+    """The folder with CamVid and the reference vectors; without it, the test is skipped."""
     if not (SHARED / "data").is_dir():
         pytest.skip(f"no data at {SHARED}; set SEMPIC_SHARED")
     return SHARED
 
 
 def loaded_after(code: str) -> set[str]:
-    """The modules that a fresh interpreter has loaded after running `code`."""
+    """The modules that a new interpreter has loaded after running `code`."""
     code += "\nimport sys; print('\\n'.join(sys.modules))"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True
@@ -92,20 +96,50 @@ def street(height: int = 48, width: int = 64, seed: int = 0) -> tuple[Image, Lab
     return image.astype(np.uint8), labels
 
 
-def refuses_prefixes_and_flips(stream: bytes) -> None:
-    """Every prefix of the stream, and the stream with any one bit flipped, is refused."""
+def module_at(path: Path) -> ModuleType:
+    """A new module from the file, whatever was imported before."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def give_stdin(monkeypatch, data: bytes) -> None:
+    """Put data on standard input."""
+    stdin = io.TextIOWrapper(io.BufferedReader(io.BytesIO(data)))
+    monkeypatch.setattr(sys, "stdin", stdin)
+
+
+def same_planes(a: Coarse, b: Coarse) -> bool:
+    return all(np.array_equal(getattr(a, name), getattr(b, name)) for name in ("y", "cb", "cr"))
+
+
+def damaged(payload: bytes, count: int, seed: int | str) -> Iterator[bytes]:
+    """Broken payloads: cut, extended, foreign, and `count` with one to eight bytes changed."""
+    yield from (b"", payload[:1], payload[: len(payload) // 2], payload + b"\0")
+    yield from (b"\xff" * 50, b"\0" * 50)
+    rng = random.Random(seed)
+    for _ in range(count):
+        changed = bytearray(payload)
+        for _ in range(rng.choice((1, 1, 2, 8))):
+            changed[rng.randrange(len(changed))] = rng.randrange(256)
+        yield bytes(changed)
+
+
+def refuses_prefixes_and_flips(stream: bytes, read: Callable[[bytes], object] = unpack) -> None:
+    """Check that `read` refuses every prefix of the stream and every change of a single bit."""
     for cut in range(len(stream)):
         with pytest.raises(BitstreamError):
-            unpack(stream[:cut])
+            read(stream[:cut])
     for bit in range(8 * len(stream)):
         flipped = bytearray(stream)
         flipped[bit // 8] ^= 1 << bit % 8
         with pytest.raises(BitstreamError):
-            unpack(bytes(flipped))
+            read(bytes(flipped))
 
 
 class FakeSegmenter:
-    """Sky above, road below."""
+    """Labels the upper half sky and the lower half road; counts its calls."""
 
     palette = 1
     voids = False
@@ -124,13 +158,17 @@ class FakeSegmenter:
 
 
 class FakeReceiver:
-    """Labels in the red channel, steps and seed in the others; `wishes`: all other options."""
+    """Paints labels into the red channel, steps and seed into the others; records its calls."""
 
     controls = frozenset(roles.CONTROLS)
     model_id: int | None = None
-    wishes: dict[str, float]
+
+    def __init__(self) -> None:
+        self.sizes: list[tuple[int, int]] = []
+        self.wishes: dict[str, float] = {}
 
     def __call__(self, scene: Scene, *, seed: int, steps: int = 4, **wishes: float) -> Image:
+        self.sizes.append((scene.height, scene.width))
         self.wishes = wishes
         picture = np.zeros((scene.height, scene.width, 3), np.uint8)
         if scene.labels is not None:

@@ -1,4 +1,4 @@
-"""Label maps of every kind: usual, extreme, and none that a model was made for."""
+"""Label maps: usual, extreme, and unlike those that models are trained on."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def stripes(height: int, width: int, *, across: bool) -> LabelMap:
 
 
 def scene(height: int = 60, width: int = 90, classes: int = 7, seed: int = 0) -> LabelMap:
-    """Blobs: nearest of some random sites, the distances roughened."""
+    """Blobs: the class of the nearest of random sites, by noisy distances."""
     rng = np.random.default_rng(seed)
     sites = rng.uniform(0, 1, (3 * classes, 2)) * (height, width)
     y, x = np.mgrid[:height, :width]

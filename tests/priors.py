@@ -1,5 +1,4 @@
-"""Priors of one's own: of a bundled one's networks, for any classes, with tables that know one map
-by heart."""
+"""Custom priors for any classes: networks of a bundled prior, with tables trained on one map."""
 
 from __future__ import annotations
 
@@ -21,8 +20,8 @@ COARSE = Coarse(y=PLANES, cb=PLANES[::-1], cr=PLANES[:, ::-1])
 
 
 def arrays_for(palette: Palette, labels: LabelMap) -> dict[str, npt.NDArray[Any]]:
-    """What the file of such a prior has. Each class is one of CamVid's, in turn; the tables are
-    those after `labels`, without and with COARSE."""
+    """The arrays of a prior file. The classes repeat those of CamVid; the tables are trained on
+    `labels`, without and with COARSE."""
     n = len(palette.classes)
     with np.load(WEIGHTS[3]) as file:
         arrays = {k: v for k, v in file.items() if not k.startswith("primed.")}

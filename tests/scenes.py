@@ -1,4 +1,4 @@
-"""A drive past a street that is drawn here, and its label maps."""
+"""A synthetic drive past a street, with label maps."""
 
 from fractions import Fraction
 
@@ -10,7 +10,7 @@ from sempic.sequence import Packer
 
 
 def drive(frames=6, height=48, width=64, step=2):
-    """Pictures and label maps, each of the street `step` pixels further on."""
+    """Pictures with label maps; each is `step` pixels further along the street."""
     picture, labels = street(height, width + step * frames)
     return [
         (
@@ -26,13 +26,13 @@ def planes(picture, factor=4):
 
 
 def packer_of(labels, **how):
-    """A packer of frames as large as a map of CamVid's ids, ten a second."""
+    """A packer for frames of the size of `labels`, in CamVid, at 10 Hz."""
     height, width = labels.shape
     return Packer(width=width, height=height, rate=Fraction(10), palette=1, **how)
 
 
 def packed(scenes, keys=(0,), **how):
-    """The pieces of a sequence, a frame each."""
+    """The packed frames of a sequence."""
     packer = packer_of(scenes[0][1], **how)
     return [
         packer.pack(planes(picture), lambda _, found=labels: found, qp=30, key=number in keys)

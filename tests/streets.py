@@ -1,4 +1,4 @@
-"""A data set of small streets, tiny networks and `sempic train`, for the tests of training."""
+"""A small synthetic data set of streets and tiny networks, for tests of training."""
 
 import importlib.util
 from pathlib import Path
@@ -59,7 +59,7 @@ def inputs(classes: int = 11) -> tuple[torch.Tensor, ...]:
 
 
 def trained(config: CompactConfig = TINY) -> CompactNet:
-    """A network with a nonzero gain, which changes the picture as a trained one does."""
+    """A network that changes its input, like a trained one."""
     torch.manual_seed(2)
     network = CompactNet(config)
     network.head_gain.data.fill_(0.7)

@@ -26,6 +26,7 @@ from sempic.labels import own
 from sempic.options import DecodeOptions
 
 IMAGE, LABELS = street(96, 128)
+GREY = np.full((32, 48, 3), 90, np.uint8)
 
 
 @pytest.fixture
@@ -33,7 +34,7 @@ def codec():
     return sempic.Codec(FakeSegmenter(), FakeReceiver())
 
 
-def test_encode_finds_labels(codec):
+def test_encode_segments_the_picture(codec):
     scene = sempic.unpack(codec.encode(IMAGE))
     assert np.array_equal(scene.labels, FakeSegmenter()(IMAGE))
     assert scene.coarse.y.shape == (24, 32)
@@ -52,7 +53,7 @@ def test_one_thread_makes_the_same_stream(codec, options, monkeypatch):
     assert len(looked) == 1
 
 
-def test_given_labels_are_sent_bit_for_bit(codec):
+def test_given_labels_are_sent_unchanged(codec):
     scene = sempic.unpack(codec.encode(PIL.Image.fromarray(IMAGE), labels=LABELS))
     assert np.array_equal(scene.labels, LABELS)
     assert codec.segmenter.calls == 0
@@ -68,7 +69,7 @@ def test_palettes(codec):
         codec.encode(IMAGE, labels=LABELS, palette="nowhere")
 
 
-def test_labels_that_do_not_fit(codec):
+def test_labels_that_do_not_fit_are_refused(codec):
     with pytest.raises(LabelMapError, match="100×96"):
         codec.encode(IMAGE, labels=LABELS[:, :100])
     with pytest.raises(LabelMapError, match="id 12"):
@@ -77,7 +78,7 @@ def test_labels_that_do_not_fit(codec):
         codec.encode(IMAGE[..., 0])
 
 
-def test_the_dial_runs_from_small_to_large(codec):
+def test_higher_quality_takes_more_bytes(codec):
     sizes = [
         sempic.info(codec.encode(IMAGE, labels=LABELS, quality=q))["chunks"]["coarse"]
         for q in sempic.QUALITY
@@ -100,7 +101,7 @@ def test_target_bpp_takes_the_best_level_that_fits(codec):
     assert codec.segmenter.calls == 3
 
 
-def test_target_bpp_out_of_reach_names_what_is_in_reach(codec):
+def test_an_unreachable_target_bpp_names_the_least_possible(codec):
     least = min(sempic.info(codec.encode(IMAGE, quality=q))["bpp"] for q in sempic.QUALITY)
     with pytest.raises(RateError, match=f"{least:.4f} bpp"):
         codec.encode(IMAGE, target_bpp=0.001)
@@ -122,7 +123,7 @@ def test_target_bytes_takes_the_best_level_that_fits(codec):
 def test_max_side(codec):
     stream = codec.encode(IMAGE, labels=LABELS, max_side=64)
     assert (sempic.info(stream)["width"], sempic.info(stream)["height"]) == (64, 48)
-    with pytest.raises(LabelMapError):  # judged at the size that was given
+    with pytest.raises(LabelMapError):  # checked before shrinking
         codec.encode(IMAGE, labels=LABELS[::2, ::2], max_side=64)
 
 
@@ -145,7 +146,7 @@ def test_decode_passes_steps_and_seed(codec):
         codec.decode(codec.encode(IMAGE), steps=0)
 
 
-def test_only_given_wishes_reach_the_receiver(codec):
+def test_only_given_controls_reach_the_receiver(codec):
     stream = codec.encode(IMAGE, labels=LABELS)
     codec.decode(stream)
     assert codec.receiver.wishes == {}
@@ -192,7 +193,7 @@ def test_info(codec):
 
 
 @pytest.mark.parametrize("spec", ["no/such.onnx", "hf:"])
-def test_missing_models(spec):
+def test_missing_models_are_refused(spec):
     pytest.importorskip("sempic.segment")
     with pytest.raises(ModelError):
         sempic.Codec(segmenter=spec).encode(IMAGE)
@@ -200,7 +201,9 @@ def test_missing_models(spec):
 
 @needs_models
 def test_the_bundled_models_code_a_picture():
-    with pytest.warns(sempic.SempicWarning, match="the segmenter is [0-9]+% sure"):  # of a drawing
+    with pytest.warns(
+        sempic.SempicWarning, match="the segmenter is [0-9]+% sure"
+    ):  # it is a drawing
         stream = sempic.encode(IMAGE)
     a, b = (sempic.decode(stream, steps=2, seed=3) for _ in range(2))
     assert a.size == (128, 96)
@@ -208,7 +211,7 @@ def test_the_bundled_models_code_a_picture():
 
 
 class Unsure:
-    """A segmenter that knows five sixths of a picture, and that as much as it is told."""
+    """A segmenter that is sure of five sixths of a picture, with probability `left` / 255."""
 
     palette = 2
 
@@ -227,32 +230,31 @@ class Unsure:
         return self(image), probabilities
 
 
-def test_what_the_segmenter_does_not_know_is_sent_as_void():
-    picture = np.full((32, 48, 3), 90, np.uint8)
-    scene = sempic.unpack(sempic.Codec(segmenter=Unsure()).encode(picture))
+def test_unsure_regions_are_sent_as_void():
+    scene = sempic.unpack(sempic.Codec(segmenter=Unsure()).encode(GREY))
     assert (scene.labels[:, :40] == 0).all()
     assert (scene.labels[:, 40:] == 19).all()
-    all_of_it = sempic.Codec(segmenter=Unsure(voids=False)).encode(picture)
+    all_of_it = sempic.Codec(segmenter=Unsure(voids=False)).encode(GREY)
     assert (sempic.unpack(all_of_it).labels[:, 40:] == 8).all()
 
 
-def test_a_picture_of_which_little_is_known_has_no_map():
-    picture = np.full((32, 48, 3), 90, np.uint8)
+def test_no_map_is_sent_if_most_pixels_are_unknown():
     codec = sempic.Codec(segmenter=Unsure(left=20))
     with pytest.warns(sempic.SempicWarning, match="sent without a label map: .* knows 0%"):
-        stream = codec.encode(picture)
+        stream = codec.encode(GREY)
     assert sempic.unpack(stream).labels is None
-    whole = sempic.unpack(codec.encode(picture, label_quality="lossless"))
+    whole = sempic.unpack(codec.encode(GREY, label_quality="lossless"))
     assert set(np.unique(whole.labels)) == {0, 8}
 
 
-def test_a_picture_of_which_the_segmenter_is_not_sure_has_no_map():
-    picture = np.full((32, 48, 3), 90, np.uint8)
-    codec = sempic.Codec(segmenter=Unsure(left=200))  # each known region is, 0.67 of all pixels
+def test_no_map_is_sent_if_the_segmenter_is_unsure():
+    codec = sempic.Codec(
+        segmenter=Unsure(left=200)
+    )  # sure of each known region, but only of 67 % overall
     with pytest.warns(sempic.SempicWarning, match="sent without a label map: .* is 67% sure"):
-        assert sempic.unpack(codec.encode(picture)).labels is None
+        assert sempic.unpack(codec.encode(GREY)).labels is None
     uncalibrated = sempic.Codec(segmenter=Unsure(left=200, voids=False))
-    assert sempic.unpack(uncalibrated.encode(picture)).labels is not None
+    assert sempic.unpack(uncalibrated.encode(GREY)).labels is not None
 
 
 def test_a_map_of_one_class_is_not_sent():
@@ -263,10 +265,9 @@ def test_a_map_of_one_class_is_not_sent():
         def predict(self, image):
             return self(image), np.full((19, *image.shape[:2]), 250, np.uint8)
 
-    picture = np.full((32, 48, 3), 90, np.uint8)
     codec = sempic.Codec(segmenter=Sure())
-    assert sempic.unpack(codec.encode(picture)).labels is None
-    assert (sempic.unpack(codec.encode(picture, label_quality="lossless")).labels == 0).all()
+    assert sempic.unpack(codec.encode(GREY)).labels is None
+    assert (sempic.unpack(codec.encode(GREY, label_quality="lossless")).labels == 0).all()
 
 
 def test_soft_large_pictures_are_labelled_at_half_their_size():
@@ -298,7 +299,7 @@ def test_soft_large_pictures_are_labelled_at_half_their_size():
 @pytest.mark.parametrize("factor", [4, 8])
 @pytest.mark.parametrize("size", [(3, 50), (33, 17), (96, 128)])
 def test_halved_scenes_are_painted_at_half_their_size(size, factor):
-    """Whatever the receiver, and enlarged."""
+    """Any receiver paints half the size; the result is enlarged."""
     asked = []
 
     def receiver(scene):
@@ -330,28 +331,26 @@ def test_without_a_map_the_coarse_picture_is_finer(codec):
     assert sizes[False][:2] == sizes[True][1:]  # three steps of QP are one level
 
 
-def test_no_labels_when_asked():
-    picture = np.full((32, 48, 3), 90, np.uint8)
-    stream = sempic.Codec(segmenter=Unsure()).encode(picture, labels="none", max_side=24)
+def test_no_map_is_sent_on_request():
+    stream = sempic.Codec(segmenter=Unsure()).encode(GREY, labels="none", max_side=24)
     scene = sempic.unpack(stream)
     assert scene.labels is None
     assert (scene.width, scene.height) == (24, 16)
     with pytest.raises(sempic.InputError, match="'nothing'"):
-        sempic.encode(picture, labels="nothing")
+        sempic.encode(GREY, labels="nothing")
 
 
-def test_the_segmenter_map_in_another_palette():
-    picture = np.full((32, 48, 3), 90, np.uint8)
+def test_the_segmenters_map_is_converted_to_the_palette():
     codec = sempic.Codec(segmenter=Unsure())
-    scene = sempic.unpack(codec.encode(picture, palette="camvid"))
+    scene = sempic.unpack(codec.encode(GREY, palette="camvid"))
     assert scene.palette == 1
     assert (scene.labels[:, :40] == 3).all()
     assert (scene.labels[:, 40:] == 11).all()
     with pytest.raises(sempic.InputError, match="palette indices"):
-        codec.encode(picture, palette="indices")
+        codec.encode(GREY, palette="indices")
 
 
-# ── what is given is checked at the door ─────────────────────────────────────────────────────
+# ── checks of arguments ─────────────────────────────────────────────────────
 
 STREAM = sempic.pack(width=128, height=96, labels=LABELS)
 
@@ -370,12 +369,12 @@ STREAM = sempic.pack(width=128, height=96, labels=LABELS)
         (7, "int"),
     ],
 )
-def test_a_stream_is_bytes(read, given, hint):
+def test_streams_must_be_bytes(read, given, hint):
     with pytest.raises(sempic.SempicError, match=f"a stream is bytes, not .*{hint}|{hint}"):
         read(given)
 
 
-def test_other_bytes_are_bytes():
+def test_bytearray_and_memoryview_are_streams():
     for kind in (bytearray, memoryview):
         assert sempic.info(kind(STREAM)) == sempic.info(STREAM)
         assert np.array_equal(sempic.unpack(kind(STREAM)).labels, LABELS)
@@ -387,9 +386,9 @@ def test_other_bytes_are_bytes():
     ids=lambda v: repr(v)[:5],
 )
 @pytest.mark.parametrize("name", ["quality", "max_side", "target_bpp", "label_quality", "palette"])
-def test_options_of_encode_that_are_none(codec, name, value):
+def test_encode_options_of_wrong_type_or_range_are_refused(codec, name, value):
     if (value is None and name != "quality") or (name == "max_side" and value == 10**400):
-        return  # not given, or no limit
+        return  # these mean: not given, or no limit
     with pytest.raises(InputError):
         codec.encode(IMAGE, labels=LABELS, **{name: value})
 
@@ -425,7 +424,7 @@ def test_options_of_encode_that_are_none(codec, name, value):
         {"check": 1},
     ],
 )
-def test_options_of_encode_that_cannot_be(codec, options):
+def test_invalid_encode_options_are_refused(codec, options):
     with pytest.raises(InputError):
         codec.encode(IMAGE, **{"labels": LABELS, **options})
 
@@ -448,7 +447,7 @@ def test_options_of_encode_that_cannot_be(codec, options):
         {"fidelity": 1.1},
     ],
 )
-def test_options_of_decode_that_cannot_be(codec, options):
+def test_invalid_decode_options_are_refused(codec, options):
     with pytest.raises(InputError):
         codec.decode(STREAM, **options)
     with pytest.raises(InputError):
@@ -465,7 +464,7 @@ def test_options_of_decode_are_checked_once(codec, monkeypatch):
     assert [options.seed for options in checked] == [3]
 
 
-def test_other_arguments_that_cannot_be(codec):
+def test_other_invalid_arguments_are_refused(codec):
     scene = sempic.unpack(STREAM)
     for call in (
         lambda: codec.synthesize(STREAM),
@@ -520,7 +519,7 @@ def test_other_arguments_that_cannot_be(codec):
         [[0] * 128] * 96,
     ],
 )
-def test_segmenters_that_give_no_label_map(answer):
+def test_segmenters_must_return_label_maps(answer):
     with pytest.raises(ModelError, match="segmenter"):
         sempic.Codec(segmenter=lambda image: answer).encode(IMAGE)
     looks = FakeSegmenter()
@@ -529,7 +528,7 @@ def test_segmenters_that_give_no_label_map(answer):
         sempic.Codec(segmenter=looks).encode(IMAGE)
 
 
-def test_segmenters_that_are_wrong_about_themselves():
+def test_segmenters_with_false_palettes_or_probabilities_are_refused():
     for palette in (99, "camvid", None):
         segmenter = FakeSegmenter()
         segmenter.palette = palette
@@ -554,13 +553,13 @@ def test_segmenters_that_are_wrong_about_themselves():
         PIL.Image.new("RGB", (128, 96)),
     ],
 )
-def test_receivers_that_give_no_picture(answer):
+def test_receivers_must_return_pictures(answer):
     with pytest.raises(ModelError, match="receiver"):
         sempic.Codec(receiver=lambda scene, **controls: answer).decode(STREAM)
 
 
 @pytest.mark.parametrize("palette", ["camvid", "cityscapes", "cityscapes-labelids"])
-def test_255_is_void_where_it_is_no_id(palette):
+def test_255_means_void_unless_the_palette_has_it(palette):
     meant = {"camvid": 11, "cityscapes": 19, "cityscapes-labelids": 34}[palette]
     labels = np.where(np.eye(96, 128, dtype=bool), 255, LABELS).astype(np.uint8)
     for codec in (sempic.Codec(FakeSegmenter()), sempic.Codec(lambda image: labels)):
@@ -571,10 +570,10 @@ def test_255_is_void_where_it_is_no_id(palette):
             continue
         scene = sempic.unpack(codec.encode(IMAGE, label_quality="lossless", **given))
         assert np.array_equal(scene.labels, np.where(labels == 255, meant, labels))
-    assert labels.max() == 255  # what was given is left alone
+    assert labels.max() == 255  # the input is unchanged
 
 
-def test_other_ids_of_void(codec):
+def test_ignore_label_names_the_id_of_void(codec):
     labels = np.where(np.eye(96, 128, dtype=bool), 200, LABELS).astype(np.uint8)
     with pytest.raises(LabelMapError, match="void is 11"):
         codec.encode(IMAGE, labels=labels)
@@ -586,14 +585,16 @@ def test_other_ids_of_void(codec):
 
 @pytest.mark.parametrize("kind", [np.asarray, PIL.Image.fromarray])
 @pytest.mark.parametrize("turned", [False, True])
-def test_sides_that_are_too_long_are_known_before_any_work(codec, kind, turned, monkeypatch):
+def test_sides_beyond_the_limit_are_refused_before_segmentation(codec, kind, turned, monkeypatch):
     image = np.zeros((2, 17000, 3), np.uint8)
     image = np.ascontiguousarray(image.swapaxes(0, 1)) if turned else image
     with pytest.raises(ImageError, match="side may have 16384 pixels; max_side 16384"):
         codec.encode(kind(image))
     assert codec.segmenter.calls == 0
     assert sempic.info(codec.encode(kind(image), quality=1))["bytes"] > 0
-    with pytest.warns(sempic.SempicWarning, match="quality 1, the finest"):  # that it may have
+    with pytest.warns(
+        sempic.SempicWarning, match="quality 1, the finest"
+    ):  # the finest for such sides
         assert sempic.info(codec.encode(kind(image), target_bpp=50.0))["bytes"] > 0
     assert (
         max(sempic.info(codec.encode(kind(image), max_side=16384))[k] for k in ("width", "height"))
@@ -614,7 +615,7 @@ def black(scene, **controls):
 @pytest.mark.parametrize(
     "duplicate", [copy.copy, copy.deepcopy, lambda c: pickle.loads(pickle.dumps(c))]
 )
-def test_codecs_can_be_copied_and_pickled_used_or_not(duplicate):
+def test_new_and_used_codecs_can_be_copied_and_pickled(duplicate):
     codec = sempic.Codec(nothing, black)
     stream = duplicate(codec).encode(IMAGE)
     assert codec.encode(IMAGE) == stream
@@ -623,7 +624,7 @@ def test_codecs_can_be_copied_and_pickled_used_or_not(duplicate):
     assert duplicate(duplicate(codec)).decode(stream).size == (128, 96)
 
 
-def test_a_prior_of_ones_own(tmp_path):
+def test_a_custom_prior(tmp_path):
     path = write_prior(tmp_path / "mine.npz", sempic.PALETTES[1], LABELS)
     for given in (path, str(path), own.load(path)):
         codec = sempic.Codec(FakeSegmenter(), FakeReceiver(), prior=given)
@@ -641,7 +642,7 @@ def test_a_prior_of_ones_own(tmp_path):
     assert codec.encode(IMAGE, labels="none") == sempic.Codec().encode(IMAGE, labels="none")
 
 
-def test_priors_that_are_none(tmp_path):
+def test_invalid_priors_are_refused(tmp_path):
     with pytest.raises(ModelError, match="absent"):
         sempic.Codec(nothing, prior=tmp_path / "absent.npz").encode(IMAGE)
     with pytest.raises(InputError, match="prior is a name or a path, not int"):
@@ -649,7 +650,7 @@ def test_priors_that_are_none(tmp_path):
 
 
 @needs_models
-@pytest.mark.filterwarnings("ignore:sent without a label map")  # it is but a drawing
+@pytest.mark.filterwarnings("ignore:sent without a label map")  # it is a drawing
 def test_used_networks_can_be_pickled():
     codec = sempic.Codec()
     stream = codec.encode(IMAGE)

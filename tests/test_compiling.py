@@ -1,4 +1,4 @@
-"""Compiling: arguments of every kind, and what machine code is made of."""
+"""Compiling: types of arguments, and what machine code depends on."""
 
 import os
 import subprocess
@@ -15,7 +15,7 @@ from sempic.labels import mixing, payload, trunk
 from sempic.labels.primed import calm, coder, evidence
 
 
-def test_absurd_variables_of_numba_take_one_line():
+def test_invalid_numba_variables_take_one_line():
     code = "from sempic import compiling; compiling._numba()"
     done = subprocess.run(
         [sys.executable, "-W", "always", "-c", code],
@@ -34,8 +34,8 @@ class Pair(NamedTuple):
     inner: tuple
 
 
-def test_arguments_of_every_kind(monkeypatch, tmp_path):
-    """As Python has them: named tuples of arrays of all types, numbers, truth values."""
+def test_kernels_take_arguments_of_every_type(monkeypatch, tmp_path):
+    """Named tuples of arrays of all types, numbers, booleans."""
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
 
     @compiling.kernel
@@ -67,7 +67,7 @@ def test_arguments_of_every_kind(monkeypatch, tmp_path):
     assert compiling.compiled()(lambda x: x / 2)(3) == 1.5
 
 
-def test_numba_is_loaded_by_nobody_who_finds_what_it_made():
+def test_numba_is_not_imported_when_machine_code_is_found():
     code = (
         "import numpy as np, sempic; "
         "labels = np.eye(24, 32, dtype=np.uint8) * 3; "
@@ -77,8 +77,8 @@ def test_numba_is_loaded_by_nobody_who_finds_what_it_made():
     assert not {"numba", "scipy"} & loaded_after(code)
 
 
-def test_machine_code_is_of_its_functions_and_of_what_they_name(monkeypatch):
-    """And of nothing else: other modules of their package may change."""
+def test_machine_code_depends_only_on_its_functions_and_the_names_they_use(monkeypatch):
+    """Other modules of the package may change."""
     kernel = coder._code_map
     before = compiling._stamp(kernel)
     monkeypatch.setattr(mixing, "_RATE", mixing._RATE)
@@ -86,7 +86,7 @@ def test_machine_code_is_of_its_functions_and_of_what_they_name(monkeypatch):
     assert compiling._stamp(kernel) == before
     for module, name in (
         (calm, "BANDS"),  # from another module
-        (mixing, "_RATE"),  # of a part of a part
+        (mixing, "_RATE"),  # used by a function that a function uses
         (evidence, "CELL"),
     ):
         with monkeypatch.context() as patch:
@@ -99,7 +99,7 @@ def test_machine_code_is_of_its_functions_and_of_what_they_name(monkeypatch):
             assert (compiling._stamp(kernel) != before) == matters
 
 
-def test_constants_of_modules_of_arrays_and_of_functions_around():
+def test_machine_code_depends_on_constants_arrays_and_closures():
     def function(values, scale=Pair):
         @compiling.compiled()
         def kernel(x):
@@ -122,7 +122,7 @@ def test_constants_of_modules_of_arrays_and_of_functions_around():
         assert function(np.arange(3)) != found[0]
 
 
-def test_machine_code_knows_the_order_of_fields():
+def test_machine_code_depends_on_the_order_of_fields():
     numbers = np.arange(3)
     for one, other in (("a b", "b a"), ("a b", "a c")):
         origins = {

@@ -1,4 +1,4 @@
-"""Receipts: a few bytes that say what became of critical objects."""
+"""Receipts: counts of kept, lost and invented critical objects."""
 
 import json
 
@@ -22,7 +22,7 @@ NONE = Tally(0, 0, 0)
 
 
 @given(st.lists(tallies, min_size=4, max_size=4), st.integers(0, 2**32 - 1))
-def test_receipts_are_read_as_they_were_written(groups, verifier):
+def test_receipts_survive_a_round_trip(groups, verifier):
     one = receipt(*groups, verifier=f"{verifier:08x}")
     assert critical.read(critical.write(one)) == one
 
@@ -35,7 +35,7 @@ def test_a_usual_receipt_has_seven_bytes():
     assert len(critical.write(receipt(NONE, NONE, NONE, NONE))) == 5
 
 
-def test_what_is_no_receipt_is_refused():
+def test_invalid_receipts_are_refused():
     payload = critical.write(receipt(Tally(2, 1, 0), NONE, NONE, Tally(1, 0, 1)))
     for cut in range(len(payload)):
         with pytest.raises(TruncatedStream):
@@ -44,7 +44,7 @@ def test_what_is_no_receipt_is_refused():
         critical.read(payload + b"\0")
     with pytest.raises(CorruptStream, match="longer"):
         critical.read(payload[:-1] + bytes([payload[-1] | 1]))
-    lost = payload[:4] + bytes([0b01000111, 0b11111100])  # ue(1), ue(0): fine; then nothing
+    lost = payload[:4] + bytes([0b01000111, 0b11111100])  # ue(1), ue(0) and then nothing
     assert critical.read(lost[:4] + bytes([0b01011111, 0b11100000])).total == Tally(1, 0, 0)
     most = receipt(Tally(65534, 65534, 65534), NONE, NONE, NONE)
     assert critical.read(critical.write(most)) == most
@@ -70,7 +70,7 @@ def test_any_bytes_are_a_receipt_or_refused(noise, own):
     assert critical.write(found) == noise
 
 
-def test_groups_of_ones_own_have_their_names():
+def test_custom_groups_are_named_in_the_receipt():
     payload = critical.write(OWN)
     assert payload[:-2] == HEAD + bytes([15]) + "Füchse\nsigns 2".encode()
     assert critical.read(payload, own=True) == OWN
@@ -82,7 +82,7 @@ def test_groups_of_ones_own_have_their_names():
 @pytest.mark.parametrize(
     "names", [b"", b"a\n", b"a\na", b" a", b"-", b"a\x1b", b"\xff", b"a" * 33, b"a\tb"]
 )
-def test_names_of_groups(names):
+def test_invalid_group_names_are_refused(names):
     with pytest.raises(CorruptStream, match="names no groups"):
         critical.read(HEAD + bytes([len(names)]) + names + b"\xff", own=True)
 
@@ -103,18 +103,18 @@ def test_names_of_groups(names):
         ),
     ],
 )
-def test_what_a_receipt_cannot_say(wrong):
+def test_unrepresentable_receipts_are_refused(wrong):
     with pytest.raises(InputError):
         critical.write(wrong)
 
 
-def test_a_receipt_counts_as_far_as_it_can():
+def test_the_counts_of_a_receipt_saturate():
     assert Tally(70000, 66000, 3).capped == Tally(65534, 65534, 3)
     assert Tally(5, 2, 1).capped == Tally(5, 2, 1)
 
 
 @pytest.mark.parametrize("count", [0, 1000, 65534])
-def test_no_receipt_is_longer_than_its_overhead(count):
+def test_no_receipt_exceeds_its_maximum_size(count):
     table = critical.table("critical", {"Füchse": ["fox"], "signs": ["sign"]})
     one = Receipt(
         verifier="01234567",
@@ -122,7 +122,7 @@ def test_no_receipt_is_longer_than_its_overhead(count):
         groups=dict.fromkeys(table.groups, Tally(count, count, count)),
     )
     assert len(critical.write(one)) + 3 <= critical.overhead(table)
-    least = receipt(*[Tally(250, 250, 250)] * 4)  # of a thousandth of the picture each
+    least = receipt(*[Tally(250, 250, 250)] * 4)  # objects of a thousandth of the picture each
     assert len(critical.write(least)) + 3 <= critical.overhead(None)
 
 
@@ -154,7 +154,7 @@ def test_a_table_is_read_from_a_file_or_given(tmp_path):
     assert other.digest != critical.table("critical", {"who walks": ["person"]}).digest
 
 
-def test_how_large_an_object_is_at_least():
+def test_the_minimum_size_of_an_object():
     sizes = {"classes": ["car"], "pixels": 9, "share": 0.01}
     (group,) = critical.table("critical", {"cars": sizes}).groups.values()
     assert [group.least(size) for size in (100, 900, 5000)] == [9, 9, 50]
@@ -183,7 +183,7 @@ def test_how_large_an_object_is_at_least():
         (json.dumps({32 * str(i): ["car"] for i in range(8)}), "take more than 255 bytes"),
     ],
 )
-def test_what_is_no_table_is_refused_by_its_file(tmp_path, text, said):
+def test_invalid_tables_are_refused_with_their_file(tmp_path, text, said):
     path = tmp_path / "mine.json"
     path.write_text(text)
     with pytest.raises(InputError) as caught:
@@ -193,7 +193,7 @@ def test_what_is_no_table_is_refused_by_its_file(tmp_path, text, said):
     assert "\n" not in str(caught.value)
 
 
-def test_no_file_and_no_table(tmp_path):
+def test_missing_files_and_other_types_are_no_tables(tmp_path):
     with pytest.raises(InputError, match=r"none.json: no table of groups \(No such file"):
         critical.table("critical", tmp_path / "none.json")
     with pytest.raises(InputError, match="critical is a table of groups or its file, not int"):

@@ -1,4 +1,4 @@
-"""Warnings name the line of whoever called."""
+"""Warnings name the caller's line."""
 
 import inspect
 
@@ -40,15 +40,15 @@ class Unsure(FakeSegmenter):
         lambda: CODEC.uncertainty(sempic.unpack(MEANT), samples=2),
     ],
 )
-def test_a_warning_is_of_the_callers_line(call):
+def test_a_warning_names_the_callers_line(call):
     with pytest.warns(SempicWarning) as caught:
         call()
     _, line = inspect.getsourcelines(call)
     assert {(w.filename, w.lineno) for w in caught} == {(__file__, line)}
 
 
-def test_a_warning_is_of_a_callers_own_function():
-    """Where sempic calls one that calls sempic."""
+def test_a_warning_in_a_callback_names_the_callback():
+    """sempic calls a function that calls sempic."""
 
     def segment(image):
         pictures.to_rgb(CLEAR)
@@ -59,7 +59,7 @@ def test_a_warning_is_of_a_callers_own_function():
     assert caught[0].lineno == inspect.getsourcelines(segment)[1] + 1
 
 
-def test_a_note_comes_at_once_and_each_once():
+def test_each_note_comes_once_and_at_once():
     told = []
     with notes_to(told.append):
         for _ in range(2):

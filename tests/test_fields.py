@@ -36,7 +36,7 @@ def test_fields_become_options(capsys):
 
 
 @pytest.mark.parametrize("argv", ["", "a --count no", "a --count 0", "a --size 1", "a --what"])
-def test_wrong_ones_end_the_program(argv, capsys):
+def test_wrong_options_end_the_program(argv, capsys):
     with pytest.raises(SystemExit) as stop:
         parse(Options, argv.split(), prog="x")
     assert stop.value.code == 2

@@ -1,4 +1,4 @@
-"""What folders hold, and files that are written whole or not at all."""
+"""Searching folders, and writing files whole or not at all."""
 
 import errno
 import os
@@ -19,7 +19,7 @@ def touch(path):
     return path
 
 
-def test_search_follows_links_and_says_what_it_leaves_out(tmp_path):
+def test_search_follows_links_and_reports_skipped_files(tmp_path):
     touch(tmp_path / "in/deep/a.PNG")
     touch(tmp_path / "in/b.png")
     touch(tmp_path / "elsewhere/c.png")
@@ -42,10 +42,10 @@ def test_search_follows_links_and_says_what_it_leaves_out(tmp_path):
     faults = {p.name: why for p, why in found.faults}
     assert faults.keys() == {"gone.png", "itself.png", "pipe.png"}
     assert "link" in faults["gone.png"]
-    assert found.foreign == {".heic": 2, ".dng": 2}  # one by two names
+    assert found.foreign == {".heic": 2, ".dng": 2}  # 3.dng is found under two names
 
 
-def test_folders_that_cannot_be_searched_are_said(tmp_path, monkeypatch):
+def test_unreadable_folders_are_reported(tmp_path, monkeypatch):
     touch(tmp_path / "a.png")
     touch(tmp_path / "shut/b.png")
     real = os.scandir
@@ -62,7 +62,7 @@ def test_folders_that_cannot_be_searched_are_said(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("script", ["x", "ä", "漢", "😀"])
-def test_names_at_the_limit_of_their_length(tmp_path, script):
+def test_names_of_the_greatest_length_can_be_written(tmp_path, script):
     name = script * (255 // len(script.encode()))
     for data in (b"one", b"two"):
         files.write(tmp_path / name, data)
@@ -80,23 +80,23 @@ def test_an_existing_file_keeps_its_permissions(tmp_path):
         assert stat.S_IMODE(target.stat().st_mode) == mode
 
 
-def test_a_file_that_may_not_be_written_stays(tmp_path, monkeypatch):
+def test_a_read_only_file_stays(tmp_path, monkeypatch):
     target = touch(tmp_path / "a")
-    monkeypatch.setattr(os, "access", lambda path, mode: False)  # as for whoever is not root
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # as for users other than root
     with pytest.raises(OutputError, match="Permission denied"):
         files.write(target, b"new")
     assert target.read_bytes() == b"x"
 
 
-def test_a_file_in_a_folder_that_may_not_be_written(tmp_path, monkeypatch):
-    """A mount of one file in a container, or somebody else's folder."""
+def test_a_writable_file_in_a_read_only_folder_is_written(tmp_path, monkeypatch):
+    """For example a single file mounted into a container."""
     target = touch(tmp_path / "a")
 
     def refuse(*_):
         raise OSError(16, "Device or resource busy")
 
     monkeypatch.setattr(os, "replace", refuse)
-    with pytest.raises(OutputError, match="busy"):  # nothing stands in the way of replacing it
+    with pytest.raises(OutputError, match="busy"):  # the file is no mount
         files.write(target, b"new")
     monkeypatch.setattr(files, "_mounted", lambda path: True)
     files.write(target, b"new")
@@ -117,7 +117,7 @@ def test_pipes(tmp_path):
 @pytest.mark.skipif(not os.path.isdir("/dev/fd"), reason="this system has no /dev/fd")
 @pytest.mark.parametrize("name", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1", "link"])
 @pytest.mark.parametrize("redirection", [">", ">>"])
-def test_our_own_open_files(tmp_path, name, redirection):
+def test_open_files_of_the_process_are_written_to(tmp_path, name, redirection):
     (tmp_path / "link").symlink_to("/dev/stdout")
     (tmp_path / "log").write_text("before\n")
     code = f"from sempic import files; files.write({name!r}, b'one\\n'); print('two')"
@@ -131,7 +131,7 @@ def test_our_own_open_files(tmp_path, name, redirection):
     assert piped.stdout == b"one\ntwo\n"
 
 
-def test_write(tmp_path):
+def test_write_replaces_a_file(tmp_path):
     target = tmp_path / "a.bin"
     files.write(target, b"one")
     files.write(target, b"two")
@@ -142,7 +142,7 @@ def test_write(tmp_path):
     assert stat.S_IMODE(target.stat().st_mode) == 0o666 & ~umask
 
 
-def test_files_that_are_replaced_together(tmp_path):
+def test_a_staged_file_replaces_its_target_when_placed(tmp_path):
     target = tmp_path / "a.bin"
     target.write_bytes(b"old")
     target.chmod(0o640)
@@ -164,7 +164,7 @@ def test_write_goes_through_links(tmp_path):
     assert (tmp_path / "real" / "a.bin").read_bytes() == b"one"
 
 
-def test_write_fails_whole(tmp_path, monkeypatch):
+def test_a_failed_write_leaves_no_trace(tmp_path, monkeypatch):
     target = tmp_path / "a.bin"
     target.write_bytes(b"old")
 
@@ -179,8 +179,8 @@ def test_write_fails_whole(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == ["a.bin"]
 
 
-def test_write_says_what_and_why(tmp_path):
-    """Here, so that no command can forget to."""
+def test_a_failed_write_names_file_and_cause(tmp_path):
+    """files.write itself names them, for all commands."""
     target = tmp_path / "none" / "a.bin"
     for write in (files.write, files.stage):
         with pytest.raises(OutputError, match=f"^{target}: cannot write: No such file"):

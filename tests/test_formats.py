@@ -1,4 +1,4 @@
-"""JPEG XL files are looked at before their plugin is: what they claim ended the process."""
+"""The size of JPEG XL files is checked before their plugin runs: huge sizes crashed it."""
 
 import base64
 import io
@@ -16,7 +16,7 @@ CRASH = base64.b64decode(
     "AAAAJElEQVR4nGNcxcDAcJaBgeE9lGZiQAP0EWA0htpPX2sxBFjeMzAwzGRAYOTaREEAAAA0SVR4nGNcxcBEQVSU"
     "ZmJAA/Rg0QbAcACWgYHhPZQHAAAAJElEQVQ="
 )
-"""What benchmarks/fuzz.py found: 37476085×21080298 pixels."""
+"""Found by benchmarks/fuzz.py: it announces 37476085×21080298 pixels."""
 
 
 def saved(size, **options):
@@ -26,7 +26,7 @@ def saved(size, **options):
 
 
 def boxed(*parts):
-    """A file of boxes with a codestream in these parts."""
+    """A file of boxes with the codestream in parts."""
     boxes = [(b"JXL ", b"\r\n\x87\n"), (b"ftyp", b"jxl \0\0\0\0jxl ")]
     boxes += [(b"jxlp", number.to_bytes(4, "big") + part) for number, part in enumerate(parts)]
     return b"".join((len(data) + 8).to_bytes(4, "big") + kind + data for kind, data in boxes)
@@ -34,14 +34,14 @@ def boxed(*parts):
 
 @pytest.mark.parametrize("size", [(1, 1), (24, 8), (32, 24), (64, 64), (341, 256), (700, 3)])
 @pytest.mark.parametrize("use_container", [False, True])
-def test_the_size_of_a_jxl_file_is_what_its_plugin_says(size, use_container):
+def test_the_size_of_a_jxl_file_matches_its_plugin(size, use_container):
     data = saved(size, use_container=use_container)
     assert data[:2] == (b"\0\0" if use_container else b"\xff\n")
     assert formats.jxl_size(data) == size
     assert pictures.peek(data) == size
 
 
-def test_a_codestream_in_several_boxes():
+def test_a_jxl_codestream_may_span_several_boxes():
     data = saved((32, 24), use_container=False)
     file = boxed(data[:3], data[3:7], data[7:])
     assert formats.jxl_size(file) == (32, 24)
@@ -49,7 +49,7 @@ def test_a_codestream_in_several_boxes():
 
 
 @pytest.mark.parametrize("data", [CRASH, boxed(CRASH), boxed(CRASH[:5], CRASH[5:])])
-def test_a_claim_beyond_the_limit_is_refused_before_it_is_opened(data):
+def test_a_jxl_file_beyond_the_limit_is_refused_before_it_is_opened(data):
     with pytest.raises(ImageError, match=r"each side must be|more than the limit"):
         pictures.read(data)
     with pytest.raises(LabelMapError):
@@ -57,7 +57,7 @@ def test_a_claim_beyond_the_limit_is_refused_before_it_is_opened(data):
 
 
 @pytest.mark.parametrize("data", [CRASH[:9], boxed(), boxed(b"nothing like it"), boxed()[:12]])
-def test_a_header_that_is_none_is_an_error(data):
+def test_an_invalid_jxl_header_is_an_error(data):
     with pytest.raises(ImageError):
         pictures.read(data)
 

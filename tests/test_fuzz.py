@@ -1,4 +1,4 @@
-"""Damaged files, ten seconds of them; benchmarks/fuzz.py goes on for as long as you like."""
+"""Ten seconds of fuzzing; benchmarks/fuzz.py runs for as long as you like."""
 
 import sys
 
@@ -11,7 +11,7 @@ import fuzz
 
 
 @pytest.mark.parametrize("target", fuzz.TARGETS)
-def test_damaged_files_give_a_result_or_an_error_of_ours(target):
+def test_damaged_files_give_a_result_or_a_sempic_error(target):
     for data in fuzz.seeds(target):
         fuzz.attempt(target, data)
     count, crash = fuzz.blind(target, 10 / len(fuzz.TARGETS))

@@ -1,4 +1,4 @@
-"""Which pictures are painted at half their size, and how they are enlarged."""
+"""Which pictures are painted at half size, and how they are enlarged."""
 
 import numpy as np
 import PIL.Image
@@ -10,7 +10,7 @@ from sempic import halving
 
 
 @pytest.mark.parametrize("size", [(1, 1), (5, 3), (70, 40), (31, 64)])
-def test_enlarging_leaves_no_specks_and_sharpens(size):
+def test_enlarging_removes_specks_and_sharpens(size):
     small = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
     large = PIL.Image.fromarray(small).resize((2 * size[1], 2 * size[0]), PIL.Image.BICUBIC)
     median = large.filter(PIL.ImageFilter.MedianFilter(3))
@@ -24,4 +24,4 @@ def test_large_pictures_without_fine_detail_are_soft():
     assert halving.is_soft(blurred)
     assert halving.is_soft(blurred[1:, 1:])
     assert not halving.is_soft(sharp)
-    assert not halving.is_soft(blurred[:300])  # of the size that networks were taught
+    assert not halving.is_soft(blurred[:300])  # as large as training pictures

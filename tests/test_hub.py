@@ -19,7 +19,7 @@ IMAGE, LABELS = street(48, 64)
 
 @pytest.fixture
 def networks(tmp_path):
-    """A codec around two files that stand for networks; only their bytes count here."""
+    """A codec with two files in place of networks."""
     for name in ("mine", "yours"):
         (tmp_path / f"{name}.onnx").write_bytes(name.encode() * 100)
     (tmp_path / "mine.md").write_text("# Card of mine\n")
@@ -32,7 +32,7 @@ def saved(networks, tmp_path):
     return tmp_path / "saved"
 
 
-def test_what_is_saved_is_found_again(networks, saved, tmp_path):
+def test_saved_networks_are_found_again(networks, saved, tmp_path):
     found = hub.read(saved)
     assert found["segmenter"].read_bytes() == b"mine" * 100
     assert found["receiver"].read_bytes() == b"yours" * 100
@@ -46,7 +46,7 @@ def test_what_is_saved_is_found_again(networks, saved, tmp_path):
     )
 
 
-def test_models_that_are_there_stay_until_all_new_ones_are_on_disk(
+def test_existing_models_stay_until_all_new_ones_are_on_disk(
     networks, saved, tmp_path, monkeypatch
 ):
     before = {path.name: path.read_bytes() for path in saved.iterdir()}
@@ -64,7 +64,7 @@ def test_models_that_are_there_stay_until_all_new_ones_are_on_disk(
 
 
 @pytest.mark.parametrize("name", ["segmenter.onnx", "receiver.onnx", "README.md"])
-def test_a_file_that_was_tampered_with_is_refused(saved, name):
+def test_a_tampered_file_is_refused(saved, name):
     data = (saved / name).read_bytes()
     (saved / name).write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
     with pytest.raises(sempic.ModelError, match=f"{name}: not the file"):
@@ -96,7 +96,7 @@ def test_a_rewritten_manifest_needs_the_pinned_hash(networks, tmp_path):
         lambda m: m.update(segmenter=[]),
     ],
 )
-def test_manifests_that_are_refused(saved, change):
+def test_invalid_manifests_are_refused(saved, change):
     manifest = json.loads((saved / "sempic.json").read_text())
     change(manifest)
     (saved / "sempic.json").write_text(json.dumps(manifest))
@@ -105,14 +105,14 @@ def test_manifests_that_are_refused(saved, change):
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", "[" * 60000, " " * 70000])
-def test_what_is_no_manifest(saved, text):
+def test_files_that_are_no_manifests_are_refused(saved, text):
     (saved / "sempic.json").write_text(text)
     with pytest.raises(sempic.ModelError, match="manifest"):
         sempic.Codec.from_pretrained(saved)
 
 
-def test_what_is_not_there(tmp_path):
-    with pytest.raises(sempic.ModelError, match="hf:OWNER/NAME"):  # and no network is asked
+def test_invalid_sources_of_networks_are_refused(tmp_path):
+    with pytest.raises(sempic.ModelError, match="hf:OWNER/NAME"):  # without any request
         sempic.Codec.from_pretrained("some/name")
     with pytest.raises(sempic.ModelError, match="manifest"):
         sempic.Codec.from_pretrained(tmp_path)
@@ -121,7 +121,7 @@ def test_what_is_not_there(tmp_path):
 
 
 @pytest.mark.parametrize("segmenter", [FakeSegmenter(), "hf:some/model"])
-def test_only_files_are_saved(segmenter, tmp_path):
+def test_only_networks_from_files_are_saved(segmenter, tmp_path):
     with pytest.raises(sempic.ModelError, match="segmenter"):
         sempic.Codec(segmenter, FakeReceiver()).save_pretrained(tmp_path / "a")
     assert not (tmp_path / "a").exists()
@@ -129,7 +129,7 @@ def test_only_files_are_saved(segmenter, tmp_path):
 
 @pytest.fixture
 def cloud(monkeypatch, tmp_path):
-    """huggingface_hub's own signatures around a folder; nothing leaves the machine."""
+    """A folder behind the signatures of huggingface_hub; nothing leaves the machine."""
     huggingface_hub = pytest.importorskip("huggingface_hub", reason="extra `hub` is missing")
     folder = tmp_path / "cloud"
     folder.mkdir()
@@ -154,7 +154,7 @@ def cloud(monkeypatch, tmp_path):
     return type("Cloud", (), {"folder": folder, "asked": asked, "api": api.return_value})
 
 
-def test_to_the_hub_and_back(networks, cloud):
+def test_networks_survive_a_round_trip_through_the_hub(networks, cloud):
     assert networks.push_to_hub("me/mine") == "https://hub/me/mine"
     cloud.api.create_repo.assert_called_once_with("me/mine", private=True, exist_ok=True)
     (cloud.folder / "unlisted.bin").write_bytes(b"?")
@@ -167,7 +167,7 @@ def test_to_the_hub_and_back(networks, cloud):
         sempic.Codec.from_pretrained("hf:me/mine")
 
 
-def test_what_the_hub_refuses(networks, cloud):
+def test_errors_of_the_hub_are_model_errors(networks, cloud):
     with pytest.raises(
         sempic.ModelError, match=r"hf:me/mine: cannot fetch sempic\.json: 404 not found$"
     ):
@@ -177,7 +177,7 @@ def test_what_the_hub_refuses(networks, cloud):
         networks.push_to_hub("me/mine")
 
 
-def test_without_the_library(networks, monkeypatch):
+def test_without_huggingface_hub_the_extra_is_named(networks, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "huggingface_hub", None)
     with pytest.raises(sempic.ModelError, match=r"needs huggingface_hub; .*\.\[hub\]"):
         sempic.Codec.from_pretrained("hf:me/mine")
@@ -210,7 +210,7 @@ def test_a_prior_is_saved_and_read_with_the_networks(networks, prior, tmp_path):
     assert sempic.Codec.from_pretrained(tmp_path / "b").prior is None
 
 
-def test_priors_that_are_refused(networks, prior, tmp_path):
+def test_invalid_priors_in_a_manifest_are_refused(networks, prior, tmp_path):
     found = {"segmenter": tmp_path / "mine.onnx", "receiver": tmp_path / "yours.onnx"}
     with pytest.raises(sempic.ModelError, match="the prior is not a file"):
         sempic.Codec(**found, prior=own.load(prior)).save_pretrained(tmp_path / "a")

@@ -1,4 +1,4 @@
-"""What is to be done is known before any work: names, targets, what is in the way."""
+"""Planning of jobs: names, targets and conflicts, before any work."""
 
 import os
 import unicodedata
@@ -51,12 +51,12 @@ def test_folders_keep_their_names_where_they_would_clash():
         ("a.png", "A.jpg"),
         ("ä.png", "a\u0308.jpg"),  # composed and decomposed
         ("straße.png", "STRASSE.jpg"),
-        ("a.sempic/b.png", "a.png"),  # a target that is a folder on the way of the other
+        ("a.sempic/b.png", "a.png"),  # one target is a parent folder of the other
         ("a.sempic/b.png", "a.png", "a.jpg"),
         ("a.tar", "a.tar.png"),
     ],
 )
-def test_no_two_targets_are_one(names):
+def test_no_two_jobs_share_a_target(names):
     touch(*(f"in/{name}" for name in names))
     targets = list(plan("in", output="out").values())
     keys = {unicodedata.normalize("NFC", os.path.abspath(t)).casefold() for t in targets}
@@ -74,11 +74,11 @@ def test_two_sources_of_one_target_are_refused_by_name():
     Path("out/one").mkdir()
     Path("out/x").symlink_to("one")
     Path("out/y").symlink_to("one")
-    with pytest.raises(InputError, match="would both become"):  # by way of links
+    with pytest.raises(InputError, match="would both become"):  # through links
         plan("x", "y", output="out")
 
 
-def test_names_that_differ_in_case_only(monkeypatch):
+def test_names_that_differ_only_in_case_clash_where_case_is_ignored(monkeypatch):
     touch("in/a.png", "in/A.png")
     assert len(set(plan("in", output="out").values())) == 2
     monkeypatch.setattr(jobs, "_ignores_case", lambda sources: True)
@@ -86,7 +86,7 @@ def test_names_that_differ_in_case_only(monkeypatch):
         plan("in", output="out")
 
 
-def test_what_is_named_twice_is_done_once():
+def test_inputs_named_twice_are_done_once():
     touch("in/a.png", "in/b.png")
     Path("link").symlink_to("in")
     for names in (["in", "in"], ["in", "in/a.png"], ["in", "./in/"], ["in", "link"]):
@@ -94,7 +94,7 @@ def test_what_is_named_twice_is_done_once():
     assert plan("in/a.png", "in/a.png") == {"in/a.png": "in/a.sempic"}
 
 
-def test_no_target_is_a_source():
+def test_no_target_overwrites_a_source():
     touch("a.png", "b.png", "c.png", "net.onnx", "map.png")
     Path("a.sempic").symlink_to("a.png")
     os.link("b.png", "b.sempic")
@@ -138,14 +138,14 @@ def test_no_target_is_a_source():
         ("a.png", "b.TAR", ".png", "b.TAR: a .png file under the name of a tar"),
     ],
 )
-def test_tars_are_named_as_tars_and_nothing_else_is(source, output, suffix, said):
+def test_only_targets_of_tars_are_named_as_tars(source, output, suffix, said):
     touch(source)
     with pytest.raises(OutputError, match=f"^{said}$"):
         plan(source, output=output, suffix=suffix)
     assert plan("a.tar", output="shard", suffix=suffix) == {"a.tar": "shard"}
 
 
-def test_standard_input_is_a_source_too(monkeypatch):
+def test_standard_input_is_a_source(monkeypatch):
     touch("a.png")
     with open("a.png") as file:
         monkeypatch.setattr("sys.stdin", file)
@@ -154,7 +154,7 @@ def test_standard_input_is_a_source_too(monkeypatch):
 
 
 @pytest.mark.parametrize("options", [{}, {"output": "out"}, {"output": "-"}])
-def test_empty_names(options):
+def test_empty_names_are_refused(options):
     touch("a.png")
     for inputs in ([""], ["a.png", ""]):
         with pytest.raises(InputError, match="empty name"):
@@ -175,7 +175,7 @@ def test_a_file_may_be_called_dash():
     assert job.target.name == "-"
 
 
-def test_names_that_are_too_long_are_no_traceback():
+def test_names_beyond_the_length_limit_are_refused():
     (job,) = jobs.find(["x" * 300], None, accepted=(), suffix=".sempic")
     with pytest.raises(SempicError, match="too long"):
         job.read()
@@ -183,7 +183,7 @@ def test_names_that_are_too_long_are_no_traceback():
         job.write(b"x")
 
 
-def test_what_cannot_be_read_is_a_job_that_fails():
+def test_unreadable_files_are_failed_jobs():
     touch("in/a.png")
     Path("in/b.png").symlink_to("gone")
     said = []

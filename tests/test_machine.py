@@ -1,8 +1,7 @@
-"""Machine code in files: what is shipped is of the present sources and right; what is kept works
-wherever nothing can be kept, and with damaged files."""
+"""Machine code in files: shipped code matches the sources; the cache copes with full disks,
+read-only folders and damaged files."""
 
 import hashlib
-import importlib.util
 import os
 import shutil
 import subprocess
@@ -12,7 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from conftest import ROOT, loaded_after, needs_models
+from conftest import ROOT, loaded_after, module_at, needs_models
 
 from sempic import compiling, machine
 from sempic.errors import OutputError, SempicWarning
@@ -34,17 +33,14 @@ def cache(tmp_path, monkeypatch):
     return tmp_path / "cache"
 
 
-def module(cache):
-    """The module anew, as a new process would have it."""
-    spec = importlib.util.spec_from_file_location("module", cache.parent / "module.py")
-    found = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(found)
-    return found
+def twice(cache):
+    """The kernel of SOURCE, loaded as in a new process."""
+    return module_at(cache.parent / "module.py").twice
 
 
 def load(cache):
-    """1 if a new process would find its machine code, 0 if it would compile."""
-    function = module(cache).twice
+    """1 if a new process finds its machine code, 0 if it compiles."""
+    function = twice(cache)
     compilations = []
     with pytest.MonkeyPatch.context() as patch:
         real = compiling._compile
@@ -54,7 +50,7 @@ def load(cache):
     return 1 - len(compilations)
 
 
-def test_what_was_compiled_is_kept(cache):
+def test_compiled_kernels_are_cached(cache):
     assert load(cache) == 0
     assert load(cache) == 1
     (cache.parent / "module.py").write_text(SOURCE + "# changed\n")
@@ -77,15 +73,14 @@ assert len(used()) == len(first)
 
 
 @needs_models
-def test_what_is_shipped_is_of_the_present_sources():
-    """All that coding calls, for every level, and no more; in a process where nothing else was
-    called. Else: make kernels."""
+def test_shipped_machine_code_matches_the_sources():
+    """It holds exactly the kernels that coding calls, for every level. If not: make kernels."""
     subprocess.run([sys.executable, "-c", USED], cwd=ROOT / "examples", check=True)
 
 
 @needs_models
 @pytest.mark.skipif(not machine.levels(), reason="no machine code comes along for this processor")
-def test_the_first_command_neither_compiles_nor_keeps_anything(tmp_path, monkeypatch):
+def test_the_first_command_neither_compiles_nor_caches(tmp_path, monkeypatch):
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "cache"))
     street = str(ROOT / "examples/street.jpg")
     code = (
@@ -96,10 +91,10 @@ def test_the_first_command_neither_compiles_nor_keeps_anything(tmp_path, monkeyp
     assert not (tmp_path / "cache").exists()
 
 
-def test_what_is_shipped_comes_first_unless_it_is_damaged_or_out_of_date(cache, monkeypatch):
+def test_shipped_machine_code_comes_first_unless_damaged_or_outdated(cache, monkeypatch):
     monkeypatch.setattr(machine, "SHIPPED", cache.parent / "kernels")
     monkeypatch.setattr(machine, "levels", lambda: ["fine", "plain"])
-    kernel = module(cache).twice
+    kernel = twice(cache)
     origin = compiling._origin(kernel, compiling._Source(compiling._form((1,))))
     assert load(cache) == 0
     code = machine.find(origin)
@@ -127,7 +122,9 @@ def test_what_is_shipped_comes_first_unless_it_is_damaged_or_out_of_date(cache, 
         ("win32", "x86_64-pc-windows-msvc", "", []),
     ],
 )
-def test_processors(monkeypatch, platform, triple, lacks, levels):
+def test_the_processor_determines_the_levels_of_machine_code(
+    monkeypatch, platform, triple, lacks, levels
+):
     every = " ".join(level.needs for level in machine.LEVELS.values()).split()
     llvm = SimpleNamespace(
         get_process_triple=lambda: triple,
@@ -162,7 +159,7 @@ def test_damaged_files_are_compiled_again(cache, damage):
     assert load(cache) == 1
 
 
-def test_files_that_cannot_be_read(cache):
+def test_unreadable_files_are_compiled_again(cache):
     load(cache)
     (path,) = cache.rglob("*.machine")
     path.unlink()
@@ -171,7 +168,7 @@ def test_files_that_cannot_be_read(cache):
         assert load(cache) == 0
 
 
-def test_a_full_disk(cache, monkeypatch):
+def test_a_full_disk_does_not_prevent_compiling(cache, monkeypatch):
     def full(*_):
         raise OutputError("cannot write: No space left on device")
 
@@ -181,7 +178,7 @@ def test_a_full_disk(cache, monkeypatch):
             assert load(cache) == 0
 
 
-def test_where_no_folder_can_be_written(cache, monkeypatch):
+def test_read_only_folders_do_not_prevent_compiling(cache, monkeypatch):
     def refuse(*_, **__):
         raise OSError(30, "Read-only file system")
 
@@ -190,7 +187,7 @@ def test_where_no_folder_can_be_written(cache, monkeypatch):
         assert load(cache) == 0
 
 
-def test_the_order_of_places(tmp_path, monkeypatch):
+def test_the_order_of_cache_folders(tmp_path, monkeypatch):
     source = str(tmp_path / "package/module.py")
     monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
     monkeypatch.setattr(machine.tempfile, "gettempdir", lambda: str(tmp_path / "tmp"))
@@ -213,7 +210,7 @@ def test_the_order_of_places(tmp_path, monkeypatch):
     assert len(list(machine.folders(source))) == 2
 
 
-def test_nobody_else_may_write_what_will_be_run(tmp_path, monkeypatch):
+def test_cache_folders_writable_by_others_are_not_used(tmp_path, monkeypatch):
     monkeypatch.setattr(machine.tempfile, "gettempdir", lambda: str(tmp_path))
     place = Path(machine._private())
     assert place.stat().st_mode & 0o777 == 0o700

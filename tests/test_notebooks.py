@@ -1,4 +1,4 @@
-"""The notebooks run from top to bottom, and are kept with what they print."""
+"""The notebooks run from top to bottom, and are stored with their outputs."""
 
 import ast
 import json
@@ -23,7 +23,7 @@ def test_there_are_notebooks():
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_outputs_are_kept_and_small(path):
-    """As `make figures` leaves them: what a reader sees who runs nothing."""
+    """Readers see the outputs of `make figures` without running anything."""
     cells = [c for c in json.loads(path.read_text())["cells"] if c["cell_type"] == "code"]
     outputs = [output for cell in cells for output in cell["outputs"]]
     assert any({"image/png", "image/jpeg"} & {*output.get("data", {})} for output in outputs)
@@ -32,7 +32,7 @@ def test_outputs_are_kept_and_small(path):
     assert path.stat().st_size < 600_000
 
 
-def test_what_is_said_of_the_street_is_true_of_its_file():
+def test_the_figures_about_the_street_match_its_file():
     notebook = json.loads((ROOT / "notebooks/encode-decode.ipynb").read_text())
     (first, *_) = (cell["outputs"] for cell in notebook["cells"] if cell["cell_type"] == "code")
     said = ast.literal_eval("".join(first[-1]["data"]["text/plain"]))
@@ -42,7 +42,7 @@ def test_what_is_said_of_the_street_is_true_of_its_file():
 @needs_models
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 @pytest.mark.filterwarnings("ignore")  # Jupyter's own
-def test_it_runs(path, tmp_path, monkeypatch):
+def test_every_notebook_runs(path, tmp_path, monkeypatch):
     for name in ("nbclient", "ipykernel", *NEEDS[path.stem]):
         pytest.importorskip(name, reason=f"{name} is not installed (extra `notebooks`)")
     import nbclient

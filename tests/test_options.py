@@ -1,4 +1,4 @@
-"""One list of options, and five interfaces that know it."""
+"""One list of options, offered by all interfaces."""
 
 import argparse
 import inspect
@@ -18,8 +18,8 @@ NAMES = {name: set(fields.of(kind)) for name, kind in KINDS.items()}
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_python_knows_them(name):
-    """With the same defaults."""
+def test_python_has_all_options(name):
+    """The defaults are the same, too."""
     others = {"image", "labels", "stream"}
     defaults = {name: part.default for name, part in fields.of(KINDS[name]).items()}
     for function in (getattr(sempic, name), getattr(sempic.Codec(), name)):
@@ -37,7 +37,7 @@ def pickled_by_name(function):
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_the_command_line_knows_them(name, capsys):
+def test_the_command_line_has_all_options(name, capsys):
     with pytest.raises(SystemExit):
         cli.main([name, "--help"])
     shown = capsys.readouterr().out
@@ -46,7 +46,7 @@ def test_the_command_line_knows_them(name, capsys):
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_the_server_knows_them(name):
+def test_the_server_has_all_options(name):
     pytest.importorskip("fastapi", reason="FastAPI is not installed (extra `serve`)")
     from sempic.server.app import create_app
 
@@ -61,7 +61,7 @@ def test_the_server_knows_them(name):
         assert schema["description"].lower().startswith(told.help.lower())
 
 
-def test_the_pillow_plugin_knows_them(monkeypatch, tmp_path):
+def test_the_pillow_plugin_has_all_options(monkeypatch, tmp_path):
     import PIL.Image
 
     got = {}
@@ -76,20 +76,20 @@ def test_the_pillow_plugin_knows_them(monkeypatch, tmp_path):
     assert NAMES["decode"] <= got.keys()
 
 
-def test_batch_knows_them():
+def test_batch_has_all_options():
     for work, kind in ((batch.Encode(), EncodeOptions), (batch.Decode(), DecodeOptions)):
         assert work.options == kind()
         assert work.options.keywords().keys() == set(fields.of(kind))
 
 
-def test_the_docs_know_them():
+def test_the_docs_list_all_options():
     page = (ROOT / "docs/reference/options.md").read_text()
     assert re.findall(r"^\{\{ options (\w+) \}\}$", page, re.MULTILINE) == list(KINDS)
     for path in ("docs/guides/python.md", "docs/guides/serve.md"):
         assert "reference/options.md" in (ROOT / path).read_text()
 
 
-def test_they_are_values():
+def test_options_are_values():
     one, other = EncodeOptions(quality=3), EncodeOptions(quality=3)
     assert one == other != EncodeOptions(quality=4)
     with pytest.raises(AttributeError):
@@ -100,7 +100,7 @@ def test_they_are_values():
         DecodeOptions(fidelity=2)
 
 
-def test_what_the_command_line_gives_is_what_is_checked(capsys):
+def test_the_options_of_the_command_line_are_the_checked_ones(capsys):
     parser = commands.parsers("encode")[1]["encode"]
     given = "a.png -q 3 --importance car=2 --importance person=inf --label-quality lossless"
     args = parser.parse_args(given.split())

@@ -18,7 +18,7 @@ from sempic.palette import (
 
 
 @pytest.mark.parametrize("palette", PALETTES.values(), ids=lambda p: p.name)
-def test_tables_are_whole(palette):
+def test_palette_tables_are_complete(palette):
     assert PALETTES[palette.id] is BY_NAME[palette.name] is palette
     assert len(palette.classes) == len(palette.colours) <= 256
     assert palette.void is None or palette.void < len(palette.classes)
@@ -46,7 +46,7 @@ def test_paint():
     assert painted.tolist() == [[[128, 128, 128], [128, 64, 128]], [[0, 0, 0], [0, 128, 192]]]
 
 
-def test_palettes_become_camvid():
+def test_other_palettes_convert_to_camvid():
     names = ("road", "sidewalk", "traffic sign", "person", "rider", "truck", "void")
     ids = np.array([CITYSCAPES.classes.index(name) for name in names], np.uint8)
     known = translate(ids, CITYSCAPES.id, CAMVID.id)
@@ -56,7 +56,7 @@ def test_palettes_become_camvid():
     assert (translate(known, INDICES.id, CAMVID.id) == CAMVID.void).all()
 
 
-def test_camvid_as_cityscapes_and_back():
+def test_camvid_converts_to_cityscapes_and_back():
     ids = np.arange(12, dtype=np.uint8)
     there = translate(ids, CAMVID.id, CITYSCAPES.id)
     assert [CITYSCAPES.classes[i] for i in there] == [
@@ -66,8 +66,8 @@ def test_camvid_as_cityscapes_and_back():
     assert np.array_equal(translate(there, CITYSCAPES.id, CAMVID.id), ids)
 
 
-def test_label_ids_as_train_ids():
-    """As in cityscapesScripts (labels.py), but for what that ignores and we can name."""
+def test_label_ids_convert_to_train_ids():
+    """As in cityscapesScripts (labels.py)."""
     train = [7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33]
     known = translate(np.array(train, np.uint8), CITYSCAPES_FULL.id, CITYSCAPES.id)
     assert known.tolist() == list(range(19))
@@ -75,7 +75,7 @@ def test_label_ids_as_train_ids():
     assert (ignored == CITYSCAPES.void).all()
 
 
-def test_a_palette_of_ones_own(tmp_path):
+def test_a_custom_palette(tmp_path):
     what = {"name": "toys", "classes": [{"name": "ball", "colour": [1, 2, 3]}, {"name": "table"}]}
     (tmp_path / "toys.json").write_text(json.dumps(what))
     toys = palette.read(tmp_path / "toys.json")
@@ -126,7 +126,7 @@ def test_a_palette_of_ones_own(tmp_path):
         ),
     ],
 )
-def test_what_is_no_palette(what, tmp_path):
+def test_invalid_palettes_are_refused(what, tmp_path):
     before = dict(PALETTES)
     (tmp_path / "x.json").write_text(json.dumps(what))
     with pytest.raises(InputError, match=r"x\.json"):
@@ -134,13 +134,13 @@ def test_what_is_no_palette(what, tmp_path):
     assert before == PALETTES
 
 
-def test_an_editors_byte_order_mark_is_no_fault(tmp_path):
+def test_a_byte_order_mark_is_accepted(tmp_path):
     what = {"name": "marked", "classes": [{"name": "ball"}]}
     (tmp_path / "x.json").write_text(json.dumps(what), "utf-8-sig")
     assert palette.read(tmp_path / "x.json").classes == ("ball", "void")
 
 
-def test_a_file_deeper_than_pythons_parser_goes_is_no_palette(tmp_path):
+def test_a_file_nested_beyond_the_parser_limit_is_no_palette(tmp_path):
     (tmp_path / "x.json").write_text("[" * 3000)
     with pytest.raises(InputError, match=r"x\.json: not a palette file"):
         palette.read(tmp_path / "x.json")

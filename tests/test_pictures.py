@@ -51,7 +51,7 @@ def test_modes_become_rgb(mode):
         assert np.abs(rgb.astype(int) - IMAGE).max() <= 4
 
 
-def test_grey():
+def test_grey_becomes_rgb():
     grey = IMAGE[..., 0]
     assert np.array_equal(pictures.to_rgb(PIL.Image.fromarray(grey)), np.dstack([grey] * 3))
 
@@ -62,7 +62,7 @@ def test_16_bit_grey_keeps_its_range():
     assert np.array_equal(rgb[..., 0], np.arange(256).reshape(16, 16))
 
 
-def test_undefined_ranges_are_refused():
+def test_pixels_of_undefined_range_are_refused():
     with pytest.raises(ImageError, match="floating-point"):
         pictures.to_rgb(PIL.Image.fromarray(np.zeros((2, 2), np.float32)))
     with pytest.raises(ImageError, match="32-bit"):
@@ -75,7 +75,7 @@ def test_transparency_lies_over_white():
     with pytest.warns(SempicWarning, match="transparency is laid over white"):
         pixels = pictures.to_rgb(PIL.Image.fromarray(rgba))
     assert pixels[0, :, 0].tolist() == [255, 0, 127]
-    rgba[..., 3] = 255  # none, whatever the mode: nothing to be told
+    rgba[..., 3] = 255  # opaque in any mode: no warning
     assert not pictures.to_rgb(PIL.Image.fromarray(rgba)).any()
     palette = PIL.Image.fromarray(np.array([[0, 1]], np.uint8), "L").convert("P")
     data = saved(palette, transparency=0)
@@ -84,7 +84,7 @@ def test_transparency_lies_over_white():
 
 
 def png(depth, kind, rows, *chunks):
-    """A PNG of packed rows, colour type `kind`, with chunks before the pixels."""
+    """A PNG of packed rows of colour type `kind`, with more chunks before the pixels."""
 
     def chunk(name, data):
         return (
@@ -112,7 +112,7 @@ def png(depth, kind, rows, *chunks):
         (16, 2, b"\1\0\2\0\3\0\7\0\2\0\3\0", b"\1\0\2\0\3\0"),
     ],
 )
-def test_the_transparent_colour_of_every_depth(depth, kind, row, clear):
+def test_a_transparent_colour_of_any_depth_becomes_white(depth, kind, row, clear):
     opaque = pictures.read(png(depth, kind, [row]))
     shown = pictures.read(png(depth, kind, [row], (b"tRNS", clear)))
     assert shown[0, 0].tolist() == [255, 255, 255] != opaque[0, 0].tolist()
@@ -121,7 +121,7 @@ def test_the_transparent_colour_of_every_depth(depth, kind, row, clear):
 
 @pytest.mark.filterwarnings("ignore::sempic.SempicWarning")
 @pytest.mark.parametrize("mode", ["LA", "La", "PA", "RGBA", "RGBa"])
-def test_transparency_of_every_mode(mode):
+def test_transparency_of_any_mode_becomes_white(mode):
     rgba = PIL.Image.new("RGBA", (2, 1), (0, 0, 0, 255))
     rgba.putpixel((0, 0), (0, 0, 0, 0))
     steps = {"La": ("LA", "La"), "PA": ("PA",), "RGBa": ("RGBa",)}.get(mode, (mode,))
@@ -154,7 +154,7 @@ TURNED = (0x112, 3, 1, struct.pack("<HH", 6, 0))
         (exif((0x112, 3, 1, b"\x63\0\0\0")), False),  # orientation 99
     ],
 )
-def test_damaged_exif_is_no_reason_to_refuse(format, block, turned):
+def test_damaged_exif_is_ignored(format, block, turned):
     data = saved(PIL.Image.fromarray(IMAGE), format, exif=block)
     assert pictures.read(data).shape == ((30, 20, 3) if turned else (20, 30, 3))
     assert pictures.peek(data) == (30, 20)
@@ -177,7 +177,7 @@ def test_damaged_exif_is_no_reason_to_refuse(format, block, turned):
         (b"tRNS", b""),
     ],
 )
-def test_damaged_chunks_beside_the_pixels_are_left_aside(chunk):
+def test_damaged_png_metadata_is_ignored(chunk):
     data = png(8, 2, [IMAGE[0].tobytes()], chunk)
     assert np.array_equal(pictures.read(data), IMAGE[:1])
     broken = bytearray(data)
@@ -189,14 +189,14 @@ def test_damaged_chunks_beside_the_pixels_are_left_aside(chunk):
 @pytest.mark.parametrize(
     "body", [b"", b"MPF\0junk", b"Photoshop 3.0\0" + b"8BIM" * 3, b"ICC_PROFILE\0", b"Adobe"]
 )
-def test_damaged_segments_beside_the_pixels_are_left_aside(marker, body):
+def test_damaged_jpeg_metadata_is_ignored(marker, body):
     data = saved(PIL.Image.fromarray(IMAGE), "JPEG")
     bad = data[:2] + bytes([0xFF, marker]) + struct.pack(">H", len(body) + 2) + body + data[2:]
     assert np.array_equal(pictures.read(bad), pictures.read(data))
 
 
-def test_nothing_but_pictures_is_opened(tmp_path, monkeypatch):
-    """Pillow hands EPS to Ghostscript, and tries whatever somebody has registered."""
+def test_other_formats_of_pillow_are_not_opened(tmp_path, monkeypatch):
+    """Pillow would pass EPS to Ghostscript, and try every registered plugin."""
     tool = tmp_path / "gs"
     tool.write_text(f"#!/bin/sh\necho started >> {tmp_path}/log\nexit 1\n")
     tool.chmod(0o755)
@@ -210,7 +210,7 @@ def test_nothing_but_pictures_is_opened(tmp_path, monkeypatch):
     assert not (tmp_path / "log").exists()
 
 
-def test_what_is_read_does_not_depend_on_what_was_imported():
+def test_imported_plugins_do_not_change_what_is_read():
     code = (
         "import sys; from sempic import pictures; data = sys.stdin.buffer.read()\n"
         "for _ in range(2):\n"
@@ -231,7 +231,7 @@ def test_what_is_read_does_not_depend_on_what_was_imported():
     assert {".jxl", ".pbm", ".mpo", ".jpx", ".j2k"} <= pictures.SUFFIXES
 
 
-def test_jpeg_xl_without_its_package(monkeypatch):
+def test_jpeg_xl_without_its_package_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "pillow_jxl", None)
     assert ".jxl" not in formats.by_suffix()
     with pytest.raises(ImageError, match=r"\[jxl\]"):
@@ -240,7 +240,7 @@ def test_jpeg_xl_without_its_package(monkeypatch):
         pictures.encode(IMAGE, ".jxl")
 
 
-def test_threads_leave_the_filters_of_warnings_alone():
+def test_threads_do_not_change_warning_filters():
     before = list(warnings.filters)
     data = saved(PIL.Image.fromarray(IMAGE))
     work = [
@@ -268,8 +268,8 @@ def test_colour_profiles_are_converted():
         assert np.abs(rgb.astype(int) - IMAGE).max() <= 1
 
 
-def exchanged():
-    """A profile like sRGB's whose red and blue are exchanged: what applies it shows."""
+def exchanged_profile():
+    """An sRGB profile with red and blue exchanged, so that its effect shows."""
     data = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
     tags = {bytes(data[at : at + 4]): at for at in range(132, 132 + 12 * data[131], 12)}
     red, blue = tags[b"rXYZ"], tags[b"bXYZ"]
@@ -278,14 +278,14 @@ def exchanged():
 
 
 @pytest.mark.parametrize("mode", ["P", "RGB", "RGBA", "RGBa", "RGBX", "PA", "L", "LA", "1"])
-def test_profiles_apply_to_every_mode_that_can_carry_them(mode):
+def test_profiles_apply_to_every_mode(mode):
     picture = PIL.Image.new("RGB", (4, 4), (200, 40, 10))
     if mode == "RGBa":
         picture = picture.convert("RGBA")
     picture = picture.convert("P") if mode == "PA" else picture.convert(mode)
     picture = picture.convert("PA") if mode == "PA" else picture
     plain = pictures.to_rgb(picture)[0, 0].astype(int)
-    picture.info["icc_profile"] = exchanged()
+    picture.info["icc_profile"] = exchanged_profile()
     red, green, blue = pictures.to_rgb(picture)[0, 0].astype(int)
     assert abs(red - plain[2]) <= 2
     assert abs(blue - plain[0]) <= 2
@@ -293,7 +293,7 @@ def test_profiles_apply_to_every_mode_that_can_carry_them(mode):
 
 
 def grey_profile(gamma):
-    """A grey profile (ICC.1, 8.3.4) of that gamma."""
+    """A grey profile (ICC.1, 8.3.4) with the gamma."""
     curve = b"curv" + struct.pack(">IIH", 0, 1, round(256 * gamma))
     white = b"XYZ " + struct.pack(">Iiii", 0, 63190, 65536, 54061)
     tags = struct.pack(">I4sII4sII", 2, b"kTRC", 156, 14, b"wtpt", 172, 20)
@@ -316,7 +316,7 @@ def test_grey_profiles_apply_to_grey_of_every_depth(mode):
     assert light[1] == pytest.approx(128, abs=4)
 
 
-def test_the_first_frame_of_an_animation():
+def test_the_first_frame_of_an_animation_is_read():
     frames = [PIL.Image.new("RGB", (4, 4), c) for c in ("red", "blue")]
     for format in ("GIF", "PNG", "WEBP", "TIFF"):
         options = {"lossless": True} if format == "WEBP" else {}
@@ -325,14 +325,14 @@ def test_the_first_frame_of_an_animation():
             assert pictures.read(data)[0, 0].tolist() == [255, 0, 0]
 
 
-def test_what_heic_is_and_what_to_do():
+def test_heic_is_refused_with_a_remedy():
     head = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"
     with pytest.raises(ImageError, match="a HEIC picture; convert it to JPEG or PNG"):
         pictures.read(head + bytes(64))
-    assert ".heic" in formats.FOREIGN  # so that a folder's are not passed over in silence
+    assert ".heic" in formats.FOREIGN  # folders report such files
 
 
-def test_kinds():
+def test_the_kind_of_a_picture_is_known():
     assert pictures.kind(saved(PIL.Image.fromarray(IMAGE), "JPEG")) == "JPEG"
     assert pictures.kind(b"") is pictures.kind(b"nonsense") is None
 
@@ -349,7 +349,7 @@ def test_other_types_are_refused():
             pictures.to_rgb(other)
 
 
-def test_bad_files_say_why():
+def test_bad_files_are_refused_with_the_cause():
     with pytest.raises(ImageError, match="empty"):
         pictures.read(b"")
     with pytest.raises(ImageError, match="not a picture"):
@@ -378,14 +378,14 @@ def test_damaged_files_are_read_or_refused(at, byte, format):
 
 @pytest.mark.parametrize("suffix", [".png", ".bmp"])
 @pytest.mark.parametrize("palette", [CAMVID, INDICES])
-def test_coloured_label_maps_still_hold_their_ids(suffix, palette):
+def test_coloured_label_maps_keep_their_ids(suffix, palette):
     data = pictures.encode_labels(LABELS, palette, suffix)
     assert np.array_equal(pictures.read_labels(data), LABELS)
     if palette is CAMVID:
         assert np.array_equal(pictures.read(data), CAMVID.paint(LABELS))
 
 
-def test_label_maps_in_formats_that_do_not_keep_ids():
+def test_label_maps_in_lossy_formats_are_refused():
     data = pictures.encode_labels(LABELS, CAMVID, ".webp")
     assert pictures.read(data).shape == (20, 30, 3)
     with pytest.raises(LabelMapError, match="mode RGB"):
@@ -410,7 +410,7 @@ def test_ids_are_the_samples_as_stored(depth, kind):
     else:
         bits = np.unpackbits(ids.astype(np.uint8)[..., None], axis=2)[..., 8 - depth :]
         packed = [np.packbits(row).tobytes() for row in bits]
-    colours = bytes(i % 256 for i in range(0, 768 * 7, 7))  # for show, and no palette of ours
+    colours = bytes(i % 256 for i in range(0, 768 * 7, 7))  # unrelated to our palettes
     if kind == 0:
         data = png(depth, kind, packed)
     elif depth == 16:
@@ -421,7 +421,7 @@ def test_ids_are_the_samples_as_stored(depth, kind):
 
 
 def tiff(ids, bits, white):
-    """A TIFF of grey samples; `white`: whether 0 is white."""
+    """A TIFF of grey samples; white: 0 means white."""
     planes = np.unpackbits(ids.astype(np.uint8)[..., None], axis=2)[..., 8 - bits :]
     data = b"".join(np.packbits(row).tobytes() for row in planes)
     height, width = ids.shape
@@ -461,17 +461,19 @@ def test_ids_of_pbms_gifs_and_tgas():
 
 
 @pytest.mark.parametrize("palette", [CAMVID, CITYSCAPES])
-def test_palettes_that_were_sorted_anew_are_recognised(palette):
+def test_reordered_palettes_are_recognised(palette):
     """As oxipng, pngquant and Pillow's quantize do."""
     for first, count in ((10, 1), (9, 2), (0, len(palette.classes))):
         ids = (first + np.arange(600).reshape(20, 30) % count).astype(np.uint8)
         data = saved(PIL.Image.fromarray(palette.paint(ids)).quantize(count))
         assert np.array_equal(pictures.read_labels(data, palette), ids)
-        assert pictures.read_labels(data, INDICES).max() == count - 1  # colours mean nothing there
+        assert (
+            pictures.read_labels(data, INDICES).max() == count - 1
+        )  # colours have no meaning in this palette
 
 
 @pytest.mark.parametrize("palette", [CAMVID, CITYSCAPES, CITYSCAPES_FULL, INDICES])
-def test_palettes_in_order_and_colours_for_show_are_taken_by_index(palette):
+def test_ordered_and_unrelated_palettes_are_read_by_index(palette):
     rng = np.random.default_rng(0)
     for table in (
         palette.table(),
@@ -486,7 +488,7 @@ def test_palettes_in_order_and_colours_for_show_are_taken_by_index(palette):
 
 
 def test_colours_that_contradict_the_indices_are_refused():
-    """VOC's first colours are two of CamVid's, in another order, and then come others."""
+    """The first colours of VOC are two of CamVid's in another order; the others are foreign."""
     picture = PIL.Image.fromarray(LABELS % 2)
     voc = [(0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0)]
     picture.putpalette(np.array(voc, np.uint8).tobytes())
@@ -514,7 +516,7 @@ def test_label_maps_of_16_bits():
         pictures.read_labels(b"")
 
 
-def test_shrink():
+def test_shrink_limits_the_longer_side():
     image, labels = pictures.shrink(IMAGE, LABELS, 15)
     assert image.shape == (10, 15, 3)
     assert labels.shape == (10, 15)
@@ -527,7 +529,7 @@ def test_shrink():
 
 
 @pytest.mark.parametrize("suffix", [".png", ".PNG", ".jpg", ".webp", ".tif", ".ppm"])
-def test_encode(suffix):
+def test_encode_writes_every_format(suffix):
     assert pictures.read(pictures.encode(IMAGE, suffix)).shape == IMAGE.shape
 
 

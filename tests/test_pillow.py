@@ -23,7 +23,7 @@ def stand_ins(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
 
 
-def test_save_is_encode_and_open_is_decode():
+def test_save_encodes_and_open_decodes():
     PIL.Image.fromarray(IMAGE).save("x.sempic", quality=3)
     with open("x.sempic", "rb") as file:
         stream = file.read()
@@ -34,18 +34,18 @@ def test_save_is_encode_and_open_is_decode():
         assert np.array_equal(np.array(picture), np.array(sempic.decode(stream)))
 
 
-def test_options_of_both_ways():
+def test_options_of_save_and_load():
     out = io.BytesIO()
     PIL.Image.fromarray(IMAGE).save(out, "SEMPIC", labels=LABELS, palette="camvid", max_side=None)
     assert np.array_equal(sempic.unpack(out.getvalue()).labels, LABELS)
     picture = PIL.Image.open(out)
     picture.load(steps=2, seed=9)
     assert np.array(picture)[0, 0].tolist() == [LABELS[0, 0], 2, 9]
-    picture.load()  # again: nothing is left to do
+    picture.load()  # the second call does nothing
     assert picture.getpixel((0, 0))[1] == 2
 
 
-def test_pillow_works_on_what_was_opened():
+def test_pillow_operations_work_on_an_opened_picture():
     PIL.Image.fromarray(IMAGE).save("x.sempic", labels=LABELS)
     with PIL.Image.open("x.sempic") as picture:
         assert picture.convert("L").size == (64, 48)
@@ -55,14 +55,14 @@ def test_pillow_works_on_what_was_opened():
         assert small.size == (32, 24)
 
 
-def test_type():
+def test_the_format_and_mime_type_are_registered():
     assert PIL.Image.MIME["SEMPIC"] == sempic.pillow.MIME == mimetypes.guess_type("a.sempic")[0]
     assert (
         PIL.Image.open(io.BytesIO(sempic.encode(IMAGE))).get_format_mimetype() == sempic.pillow.MIME
     )
 
 
-def test_damage_is_named_as_pillow_names_it():
+def test_damage_raises_the_errors_of_pillow():
     stream = sempic.encode(IMAGE)
     for broken in (stream[:-1], stream[:40] + b"?" + stream[41:]):
         with pytest.raises(PIL.UnidentifiedImageError) as caught:
@@ -91,18 +91,18 @@ def test_a_missing_model_is_an_os_error(monkeypatch):
         PIL.Image.open(io.BytesIO(stream)).load()
 
 
-def test_imageio():
+def test_imageio_reads_streams():
     iio = pytest.importorskip("imageio.v3", reason="imageio is not installed (extra `test`)")
     iio.imwrite("x.sempic", IMAGE, plugin="pillow", quality=9)
     with open("x.sempic", "rb") as file:
         assert file.read() == sempic.encode(IMAGE, quality=9)
     assert iio.imread("x.sempic").shape == IMAGE.shape
     assert iio.immeta("x.sempic", plugin="pillow")["palette"] == "camvid"
-    assert sempic.encode(iio.imread("x.sempic"))  # what imageio reads, sempic takes
+    assert sempic.encode(iio.imread("x.sempic"))  # sempic accepts the arrays of imageio
 
 
 @pytest.mark.parametrize("used", [False, True])
-def test_pictures_can_be_copied_and_pickled_used_or_not(used):
+def test_new_and_loaded_pictures_can_be_copied_and_pickled(used):
     PIL.Image.fromarray(IMAGE).save("x.sempic")
     expected = np.asarray(sempic.decode(Path("x.sempic").read_bytes()))
     for duplicate in (

@@ -1,4 +1,4 @@
-"""Streams, encodings and signals of the command, and what its start does not do."""
+"""Streams, encodings, signals and environment of the command."""
 
 import os
 import signal
@@ -37,7 +37,7 @@ def shell(command, **environment):
 @pytest.mark.parametrize(
     "command", ["info a.sempic", "info a.sempic a.sempic --json", "--help", "--version", "info -"]
 )
-def test_a_full_disk_is_one_line(command):
+def test_a_full_disk_takes_one_line(command):
     done = shell(f"sempic {command} < a.sempic > /dev/full")
     assert done.returncode == 2
     assert done.stderr == b"sempic: cannot write to standard output: No space left on device\n"
@@ -55,7 +55,7 @@ def test_a_full_disk_is_one_line(command):
         ("decode a.sempic -o - --only coarse >&-", 2, None),
     ],
 )
-def test_closed_streams(command, code, said):
+def test_closed_streams_cause_no_traceback(command, code, said):
     done = shell(f"sempic {command}")
     assert done.returncode == code
     assert b"Traceback" not in done.stderr
@@ -95,7 +95,7 @@ def test_every_message_can_be_printed_in_every_encoding(encoding):
         assert done.stdout == b"caf\\xe9 \\udce9 -> \\u6f22 x \\U0001f600 ...\n"
 
 
-def test_help_in_a_poor_encoding():
+def test_help_is_printed_in_ascii():
     done = shell("sempic --help", PYTHONIOENCODING="ascii")
     assert done.returncode == 0
     assert b"->" in done.stdout
@@ -135,7 +135,7 @@ WAITS = (
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_signals_unwind_and_are_told_to_whoever_waits(number):
+def test_signals_unwind_and_set_the_exit_status(number):
     with subprocess.Popen([sys.executable, "-c", WAITS], stdout=-1, stderr=-1) as process:
         assert process.stdout.readline() == b"begun\n"
         process.send_signal(number)
@@ -144,8 +144,8 @@ def test_signals_unwind_and_are_told_to_whoever_waits(number):
     assert process.returncode == -number
 
 
-def test_ctrl_c_of_which_a_library_makes_an_error_is_ctrl_c():
-    """As those in C do that are interrupted as they load."""
+def test_ctrl_c_wrapped_in_an_error_by_a_library_is_ctrl_c():
+    """As C extensions do when interrupted while they load."""
     code = (
         "import os, signal, sys, time\n"
         "from sempic import processes\n"
@@ -162,7 +162,7 @@ def test_ctrl_c_of_which_a_library_makes_an_error_is_ctrl_c():
     assert done.stderr == b"sempic: interrupted\n"
 
 
-def test_one_ctrl_c_ends_a_loop_of_a_shell():
+def test_one_ctrl_c_ends_a_shell_loop():
     Path("wait.py").write_text(WAITS)
     loop = f"for i in 1 2 3; do {sys.executable} wait.py; done; echo went on"
     with subprocess.Popen(["bash", "-c", loop], stdout=-1, stderr=-1, start_new_session=True) as it:
@@ -172,14 +172,14 @@ def test_one_ctrl_c_ends_a_loop_of_a_shell():
     assert out == b"cleaned up\n"
 
 
-def test_a_signal_that_is_ignored_stays_ignored():
+def test_an_ignored_signal_stays_ignored():
     code = "import signal, sempic; print(signal.getsignal(signal.SIGINT) == signal.SIG_IGN)"
     assert shell(f"trap '' INT; {sys.executable} -c '{code}'").stdout == b"True\n"
 
 
 @pytest.mark.parametrize(("name", "handler"), [("sempic", "SIG_DFL"), ("tool", "default_int")])
 def test_ctrl_c_while_the_command_loads(name, handler):
-    """The command then ends at once; who imports sempic keeps what they have."""
+    """The command then ends at once; programs that import sempic keep their handler."""
     code = f"import sys; sys.argv[0] = '/bin/{name}'; import sempic, signal"
     assert handler in run(f"{code}; print(repr(signal.getsignal(signal.SIGINT)))").stdout.decode()
     thread = f"import sys, threading; sys.argv[0] = '/bin/{name}'\n" + (
@@ -190,7 +190,7 @@ def test_ctrl_c_while_the_command_loads(name, handler):
 
 @pytest.mark.parametrize("command", ["-m sempic", "-m sempic.cli", "-X utf8 -m sempic"])
 def test_ctrl_c_while_a_module_loads_as_the_command(command, place):
-    """A stand-in for numpy, which all of the package waits for, says what a signal would do."""
+    """A stand-in for numpy, the first import of the package, prints the signal handler."""
     says = "import signal; print(repr(signal.getsignal(signal.SIGINT))); raise SystemExit"
     (place / "numpy.py").write_text(says)
     done = subprocess.run(
@@ -203,7 +203,7 @@ def test_ctrl_c_while_a_module_loads_as_the_command(command, place):
     assert b"SIG_DFL" in done.stdout, done.stderr
 
 
-def test_what_is_not_said_to_anybody():
+def test_telemetry_is_off_unless_the_user_sets_it():
     code = "import os, sempic; print(*(os.environ.get(n) for n in {}))"
     names = ("ORT_DISABLE_TELEMETRY", "HF_HUB_DISABLE_TELEMETRY", "RAY_USAGE_STATS_ENABLED")
     given = dict.fromkeys(names, "")
@@ -214,4 +214,4 @@ def test_what_is_not_said_to_anybody():
     done = subprocess.run(
         command, env=clean | {names[0]: "0"}, capture_output=True, check=True, timeout=60
     )
-    assert done.stdout.split()[0] == b"0"  # it is the user's to say
+    assert done.stdout.split()[0] == b"0"  # the user's choice wins

@@ -1,4 +1,4 @@
-"""What long work says: nothing unless asked, then once, and bars on terminals alone."""
+"""Messages of long work: silent by default, one line on request, bars on terminals."""
 
 import io
 import sys
@@ -34,14 +34,14 @@ def test_silent_unless_asked(impatient, capsys):
     assert capsys.readouterr() == ("", "")
 
 
-def test_said_once_in_one_line(impatient, capsys):
+def test_the_message_is_one_line_once(impatient, capsys):
     with progress.shown():
         wait()
         wait()
     assert capsys.readouterr() == ("", "sempic: a kettle\n")
 
 
-def test_what_is_for_terminals_alone(impatient, monkeypatch, capsys):
+def test_bars_appear_on_terminals_only(impatient, monkeypatch, capsys):
     with progress.shown(), progress.waiting("a kettle", aloud=False):
         time.sleep(0.05)
     assert capsys.readouterr().err == ""
@@ -53,13 +53,13 @@ def test_what_is_for_terminals_alone(impatient, monkeypatch, capsys):
         assert f"sempic: {what} … 00:00" in sys.stderr.getvalue()
 
 
-def test_short_work_says_nothing(capsys):
+def test_short_work_is_silent(capsys):
     with progress.shown():
         wait()
     assert capsys.readouterr().err == ""
 
 
-def test_on_a_terminal(impatient, monkeypatch):
+def test_a_terminal_shows_a_bar(impatient, monkeypatch):
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     with progress.shown():
@@ -72,21 +72,21 @@ def test_on_a_terminal(impatient, monkeypatch):
     assert "sempic: a kettle … 00:00" in said
     assert "3/3" in said
     assert "tile" in said
-    assert said.splitlines()[-1].strip() == ""  # and leaves the line as it was
+    assert said.splitlines()[-1].strip() == ""  # the line is cleared at the end
 
 
-def test_compiling_is_said_and_reading_what_was_compiled_is_not(impatient, monkeypatch, tmp_path):
+def test_compiling_is_announced_and_loading_from_cache_is_not(impatient, monkeypatch, tmp_path):
     said = []
     with progress.shown(said.append):
         function = compiling.compiled()(lambda x: x + 1)
         with monkeypatch.context() as patch:
-            patch.setenv("NUMBA_CACHE_DIR", str(tmp_path))  # where earlier runs kept nothing
+            patch.setenv("NUMBA_CACHE_DIR", str(tmp_path))  # an empty cache
             assert function(1) == 2
         assert said == [compiling.TEXT]
         assert function(2) == 3
         said.clear()
         image, labels = street(16, 16)
-        sempic.unpack(sempic.encode(image, labels=labels))  # by now on disk
+        sempic.unpack(sempic.encode(image, labels=labels))  # fills the cache
     with progress.shown(said.append):
         sempic.unpack(sempic.encode(image, labels=labels))
     assert said == []
@@ -134,8 +134,8 @@ def test_tiles_and_steps_move_the_bar(monkeypatch):
 
 
 def compiled(code: str) -> set[str]:
-    """Which of our functions, for which types, a fresh process has in machine code after some code,
-    compiled or from disk."""
+    """The kernels with their types that a new process has in machine code after running `code`,
+    compiled or loaded."""
     code += (
         "\nimport sys"
         "\nfrom sempic.compiling import Kernel"
@@ -149,7 +149,7 @@ def compiled(code: str) -> set[str]:
     return {name for name in loaded_after(code) if name.startswith("machine.")}
 
 
-def test_decoding_compiles_nothing_that_it_does_not_need(tmp_path):
+def test_decoding_compiles_only_what_it_needs(tmp_path):
     image, labels = street(24, 32)
     (tmp_path / "a.sempic").write_bytes(sempic.encode(image, labels=labels))
     decode = f"import sempic; s = open({str(tmp_path / 'a.sempic')!r}, 'rb').read(); "
@@ -163,7 +163,7 @@ def test_decoding_compiles_nothing_that_it_does_not_need(tmp_path):
 
 
 @needs_models
-def test_the_example_compiles_all_that_coding_needs():
+def test_the_example_compiles_all_kernels_of_coding():
     script = (ROOT / "examples/compile.py").read_text()
     coding = (
         "import numpy as np, sempic\n"

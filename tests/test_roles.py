@@ -1,4 +1,4 @@
-"""What a codec asks of its networks, and functions in their place."""
+"""The interfaces of networks, and functions in their place."""
 
 import numpy as np
 import pytest
@@ -21,26 +21,26 @@ def test_controls_are_the_options_of_decoding():
     assert set(roles.CONTROLS) == set(of(DecodeOptions))
 
 
-def test_ours_are_what_is_asked_for():
+def test_networks_with_the_interface_are_used_as_they_are():
     for kind in (segment.Segmenter, segment.HubSegmenter):
         assert callable(kind.predict)
     assert roles.as_segmenter(given := FakeSegmenter()) is given
     assert roles.as_receiver(given := FakeReceiver()) is given
 
 
-def test_a_function_heeds_what_it_has_arguments_for():
-    def some(scene, *, seed=0, fidelity=0.0, loud=False):
+def test_a_function_receives_the_controls_it_accepts():
+    def receiver(scene, *, seed=0, fidelity=0.0, loud=False):
         return picture(scene)
 
     assert roles.as_receiver(picture).controls == frozenset()
-    assert roles.as_receiver(some).controls == {"seed", "fidelity"}
+    assert roles.as_receiver(receiver).controls == {"seed", "fidelity"}
     assert roles.as_receiver(lambda scene, **rest: None).controls == set(roles.CONTROLS)
     segmenter = roles.as_segmenter(lambda image: image[..., 0])
     assert (segmenter.palette, segmenter.voids) == (1, False)
     assert segmenter.predict(IMAGE)[1] is None
 
 
-def test_what_a_receiver_does_not_heed_is_refused_if_it_would_matter():
+def test_unsupported_controls_are_refused_unless_default():
     codec = sempic.Codec(receiver=picture)
     assert codec.decode(STREAM, fidelity=0, guidance=1).size == (64, 48)
     for wish in ({"seed": 1}, {"steps": 2}, {"fidelity": 0.5}, {"guidance": 0}):
@@ -48,20 +48,20 @@ def test_what_a_receiver_does_not_heed_is_refused_if_it_would_matter():
             codec.decode(STREAM, **wish)
 
 
-def test_a_stream_names_the_receiver_that_it_is_for():
+def test_a_stream_names_its_receiver():
     codec = sempic.Codec(FakeSegmenter(), FakeReceiver())
     stream = codec.encode(IMAGE, model=3)
     assert sempic.info(stream)["model"] == 3
-    codec.decode(stream)  # the receiver has no number
+    codec.decode(stream)  # a receiver without a number: no warning
     codec.receiver.model_id = 3
     codec.decode(stream)
     codec.receiver.model_id = 1
     with pytest.warns(sempic.SempicWarning, match="for receiver 3; this is receiver 1"):
         codec.decode(stream)
-    codec.decode(codec.encode(IMAGE))  # for any
+    codec.decode(codec.encode(IMAGE))  # a stream for any receiver
 
 
-def test_the_bundled_receiver_says_what_it_is():
+def test_bundled_networks_fulfil_the_protocols():
     pytest.importorskip("onnxruntime")
     receiver = receive.load()
     assert isinstance(receiver, roles.Receiver)

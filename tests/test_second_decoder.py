@@ -1,10 +1,8 @@
-"""The second decoder, which was written from docs/spec alone, makes the same of every vector."""
-
-import importlib.util
+"""The second decoder, written from docs/spec alone, agrees with ours."""
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ROOT, module_at
 from priors import COARSE, write_prior
 
 import sempic
@@ -14,14 +12,7 @@ from sempic.labels import own
 VECTORS = sorted((ROOT / "vectors").glob("*.sempic"))
 
 
-def loaded():
-    spec = importlib.util.spec_from_file_location("decoder", ROOT / "vectors/decoder.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-decoder = loaded()
+decoder = module_at(ROOT / "vectors/decoder.py")
 
 
 @pytest.mark.parametrize("vector", VECTORS, ids=lambda path: path.stem)
@@ -34,8 +25,8 @@ def test_every_vector(vector):
             assert np.array_equal(found[name], expected[name]), name
 
 
-def test_labels_that_no_vector_has():
-    """Stored ones of several ids, one row, one column, and few ids of a model's."""
+def test_labels_beyond_the_vectors():
+    """Stored maps of several ids, one row, one column, few ids of a model."""
     rng = np.random.default_rng(20)
     for shape, ids, model in (
         ((3, 5), [0, 9, 200], None),
@@ -50,7 +41,7 @@ def test_labels_that_no_vector_has():
 
 @pytest.mark.parametrize("coarse", [None, COARSE], ids=["alone", "informed"])
 @pytest.mark.parametrize("classes", [6, 40])
-def test_a_prior_of_the_senders_own(tmp_path, classes, coarse):
+def test_a_custom_prior_of_the_sender(tmp_path, classes, coarse):
     toys = palette.own("toys", [(f"toy {i}", (i, i, i)) for i in range(classes - 1)])
     places = np.random.default_rng(1).integers(0, 4, (4, 5)) * (classes - 1) // 3
     chosen = np.kron(places, np.ones((5, 6), np.int64)).astype(np.uint8)
@@ -84,7 +75,7 @@ def test_receipts():
 
 
 def test_damage_is_refused_by_both_or_by_neither():
-    """The structure of a stream: each byte before the payloads changed, with the checksum right."""
+    """Each byte of the structure changed, with a valid checksum."""
     stream = (ROOT / "vectors/dot.sempic").read_bytes()
     outcomes = set()
     for at in range(len(stream) - 4):

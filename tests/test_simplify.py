@@ -1,4 +1,4 @@
-"""Simplified maps: fewer bits, nothing important lost."""
+"""Simplified maps take fewer bits and lose nothing important."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def two_halves() -> LabelMap:
 
 
 def jagged() -> LabelMap:
-    """Blobs whose rows are shifted at random by a pixel."""
+    """Blobs with rows shifted at random by up to one pixel."""
     shifts = np.random.default_rng(2).integers(-1, 2, 120)
     return np.stack([np.roll(r, d) for r, d in zip(scene(120, 160), shifts, strict=True)])
 
@@ -46,8 +46,8 @@ def test_speckles_and_spurs_vanish() -> None:
     assert np.array_equal(simplify(dirty, 3, palette=CAMVID.id), clean)
 
 
-def test_what_matters_is_never_changed() -> None:
-    """Whatever the level, important pixels stay, and no other pixel becomes one."""
+def test_important_pixels_never_change() -> None:
+    """At every level, important pixels stay, and no other pixel becomes one."""
     rng = np.random.default_rng(0)
     original = two_halves()
     original[rng.random(original.shape) < 0.05] = PEDESTRIAN
@@ -58,7 +58,7 @@ def test_what_matters_is_never_changed() -> None:
     assert (lost == PEDESTRIAN).sum() < (original == PEDESTRIAN).sum() / 2
 
 
-def test_infinite_importance_of_all_is_lossless() -> None:
+def test_infinite_importance_of_all_classes_is_lossless() -> None:
     original = scene()
     importance = dict.fromkeys(CAMVID.classes, math.inf)
     same = simplify(original, 1, palette=CAMVID.id, importance=importance)
@@ -74,7 +74,7 @@ def test_any_map_may_be_simplified(name: str) -> None:
     assert set(np.unique(simplified)) <= set(np.unique(original))
 
 
-def test_wrong_arguments_are_named() -> None:
+def test_wrong_arguments_are_refused_by_name() -> None:
     with pytest.raises(InputError, match="1…5"):
         simplify(scene(), 6, palette=CAMVID.id)
     with pytest.raises(InputError, match="'dragon'"):
@@ -84,7 +84,7 @@ def test_wrong_arguments_are_named() -> None:
             simplify(scene(), 3, palette=CAMVID.id, importance={"pole": weight})
 
 
-def test_given_maps_are_lossless_unless_asked() -> None:
+def test_given_maps_are_lossless_by_default() -> None:
     picture = np.zeros((60, 90, 3), np.uint8)
     original = scene()
     assert np.array_equal(sempic.unpack(sempic.encode(picture, labels=original)).labels, original)
@@ -96,7 +96,7 @@ def test_given_maps_are_lossless_unless_asked() -> None:
     assert np.array_equal(sempic.unpack(exact).labels, original)
 
 
-def test_the_segmenters_maps_are_simplified_unless_refused() -> None:
+def test_the_segmenters_maps_are_simplified_by_default() -> None:
     found = noise(60, 90, 3)
     codec = sempic.Codec(segmenter=lambda image: found)
     picture = np.zeros((60, 90, 3), np.uint8)
@@ -105,7 +105,7 @@ def test_the_segmenters_maps_are_simplified_unless_refused() -> None:
     assert not np.array_equal(sempic.unpack(codec.encode(picture)).labels, found)
 
 
-def test_doubtful_outlines_are_cheaper_and_nothing_important_vanishes() -> None:
+def test_doubtful_outlines_take_fewer_bytes_and_keep_important_objects() -> None:
     original = jagged() % PEDESTRIAN
     things = ((slice(20, 23), slice(30, 32)), (slice(40, 52), slice(50, 51)))
     for thing in things:

@@ -1,4 +1,4 @@
-"""Texture: how strong the finest detail is, said by the sender, heeded by the receiver."""
+"""Texture: the strength of the finest detail, measured by the encoder, applied by the decoder."""
 
 import numpy as np
 import PIL.Image
@@ -31,13 +31,13 @@ def halves():
 
 
 def strength(picture):
-    """The root mean square of what is finer than a pixel and its neighbours."""
+    """The root mean square of differences between neighbouring pixels."""
     grey = picture[..., 1].astype(float)
     return float(np.sqrt((np.diff(grey, axis=1) ** 2).mean()))
 
 
 @given(textures)
-def test_texture_is_read_as_it_was_written(said):
+def test_texture_survives_a_round_trip(said):
     assert texture.read(texture.write(said)) == said
 
 
@@ -46,7 +46,7 @@ def test_a_class_takes_ten_bits_and_its_number():
     assert len(texture.write({0: (5, 19), 4: (15, 24), 10: (3, 8)})) == 6
 
 
-def test_what_is_no_texture_is_refused():
+def test_invalid_texture_is_refused():
     payload = texture.write({0: (5, 19), 10: (3, 8)})
     for cut in range(len(payload)):
         with pytest.raises(TruncatedStream):
@@ -56,7 +56,7 @@ def test_what_is_no_texture_is_refused():
     with pytest.raises(CorruptStream, match="longer"):
         texture.read(payload[:-1] + bytes([payload[-1] | 1]))
     with pytest.raises(CorruptStream, match="of id 0"):
-        texture.read(bytes([0b11111111, 0b11110000]))  # high above the last level
+        texture.read(bytes([0b11111111, 0b11110000]))  # far beyond the last level
     for wrong in ({}, {256: (0, 0)}, {-1: (0, 0)}, {0: (5, 4)}, {0: (0, 16)}, {0: (31, 32)}):
         with pytest.raises(InputError):
             texture.write(wrong)
@@ -71,11 +71,11 @@ def test_any_bytes_are_a_texture_or_refused(noise):
     assert texture.write(found) == noise
 
 
-def test_nothing_is_asked_for_where_texture_is_as_strong_as_it_is_painted():
+def test_texture_of_the_usual_strength_is_not_sent():
     assert texture.ask(grain(25), halves(), CITYSCAPES) == {}
 
 
-def test_classes_with_little_texture_are_said():
+def test_classes_with_weak_texture_are_sent():
     picture = grain(25)
     picture[:, :64] = grain(1)[:, :64]
     assert list(texture.ask(picture, halves(), CITYSCAPES)) == [ROAD]
@@ -84,7 +84,7 @@ def test_classes_with_little_texture_are_said():
 
 
 @pytest.mark.parametrize("palette", [CAMVID, INDICES])
-def test_other_palettes_are_asked_for_too(palette):
+def test_texture_of_other_palettes_is_sent(palette):
     labels = np.zeros((96, 128), np.uint8)
     assert texture.ask(grain(0), labels, palette) == {0: (0, 0)}
 
@@ -95,15 +95,15 @@ def test_small_classes_are_left_out():
     assert list(texture.ask(grain(0), labels, CITYSCAPES)) == [ROAD]
 
 
-def test_of_what_was_said_only_news_is_said_again():
+def test_only_changed_texture_is_sent_again():
     said = texture.ask(grain(1), halves(), CITYSCAPES)
     assert texture.ask(grain(1.1), halves(), CITYSCAPES, said) == {}
     rough = grain(1)
     rough[:, :64] = grain(25)[:, :64]
-    assert list(texture.ask(rough, halves(), CITYSCAPES, said)) == [ROAD]  # be it strong now
+    assert list(texture.ask(rough, halves(), CITYSCAPES, said)) == [ROAD]  # though it is strong now
 
 
-def test_what_is_painted_beyond_what_was_said_is_taken_back():
+def test_texture_beyond_the_sent_strength_is_reduced():
     painted = grain(20)
     wanted = grain(4)
     said = texture.ask(wanted, None, INDICES)
@@ -113,7 +113,7 @@ def test_what_is_painted_beyond_what_was_said_is_taken_back():
     assert abs(found.mean() - painted.mean()) < 0.1
 
 
-def test_only_the_classes_that_were_said_are_touched():
+def test_only_sent_classes_are_changed():
     painted, labels = grain(20), halves()
     found = texture.heed(painted, labels, {ROAD: (0, 0)})
     assert strength(found[:, :60]) < 0.35 * strength(painted[:, :60])
@@ -129,9 +129,9 @@ def noise(said, palette):
     return texture.noise(texture.condition(said), texture.usual(palette))
 
 
-def test_weak_texture_is_made_of_little_noise():
-    """By a tenth for each level that was said; where only the class is known half as much, and
-    never of more than usual."""
+def test_weak_texture_takes_little_noise():
+    """The strength rises by a tenth per level sent. For classes without a level, half of that, and
+    at most the usual one."""
     found = noise({CAR: (10, 20), ROAD: (2, 9), 8: (25, 31)}, CITYSCAPES)
     assert found.dtype == np.float32
     assert found.shape == (256,)
@@ -141,17 +141,17 @@ def test_weak_texture_is_made_of_little_noise():
     assert noise({}, CAMVID)[CAMVID.classes.index("pavement")] == usual[1]
 
 
-def test_nothing_is_known_of_the_noise_of_other_classes():
+def test_classes_without_a_usual_strength_take_full_noise():
     assert (noise({}, INDICES) == 1).all()
     assert noise({3: (18, 20)}, INDICES)[3] == 1.5
-    # Without a map, id 0 is all of the picture.
+    # Without a map, id 0 stands for the whole picture.
     without = noise({0: (10, 20)}, None), noise({}, None)
     np.testing.assert_allclose([t[0] for t in without], [0.7, 1], rtol=1e-6)
     assert all((t[1:] == 1).all() for t in without)
 
 
 def test_strips_have_no_seams():
-    """Whatever the number of rows that are held at a time."""
+    """For any number of rows processed at a time."""
     painted = grain(20, (200, 60))
     whole = texture.heed(painted, None, {0: (4, 9)})
     part = texture.heed(painted[:128], None, {0: (4, 9)})
@@ -161,14 +161,14 @@ def test_strips_have_no_seams():
     assert len(np.unique(texture.heed(flat, None, {0: (0, 0)})[2:-2:2])) == 1
 
 
-def test_large_pictures_are_measured_by_a_part_of_their_rows():
+def test_large_pictures_are_measured_by_sampled_rows():
     large = np.tile(grain(6, (64, 64)), (40, 32, 1))
     assert large[..., 0].size > 2 * texture._ENOUGH
     one, other = (texture.ask(p, None, CITYSCAPES)[0] for p in (large, large[:256, :256]))
     assert np.abs(np.subtract(one, other)).max() <= 1
 
 
-def test_tiny_pictures():
+def test_tiny_pictures_are_measured_and_painted():
     for shape in ((1, 1), (1, 7), (2, 3)):
         picture = grain(30, shape)
         said = texture.ask(np.full_like(picture, 9), None, INDICES)
@@ -177,19 +177,16 @@ def test_tiny_pictures():
 
 
 @pytest.fixture
-def street():
-    """A blurred picture, a map, and a codec whose receiver paints noise."""
-    picture = grain(2)
-    coder = api.Codec(
+def coder():
+    """A codec whose receiver paints noise."""
+    return api.Codec(
         segmenter=lambda pixels: np.zeros(pixels.shape[:2], np.uint8),
         receiver=lambda scene: grain(20, (scene.height, scene.width)),
     )
-    return picture, halves(), coder
 
 
-def test_a_stream_says_it_and_its_receiver_heeds_it(street):
-    picture, labels, coder = street
-    stream = coder.encode(picture, labels=labels, palette="cityscapes")
+def test_a_stream_carries_texture_to_its_receiver(coder):
+    stream = coder.encode(grain(2), labels=halves(), palette="cityscapes")
     scene = codec.unpack(stream)
     assert scene.texture.keys() == {ROAD, CAR}
     size = api.info(stream)["chunks"]["texture"]
@@ -198,7 +195,7 @@ def test_a_stream_says_it_and_its_receiver_heeds_it(street):
     assert strength(shown) < 0.3 * strength(grain(20))
 
 
-def test_broken_texture_is_refused_even_where_it_is_not_needed():
+def test_invalid_texture_is_refused_even_when_not_needed():
     stream = (ROOT / "vectors/texture.sempic").read_bytes()
     parts = container.read(stream)
     broken = container.write(container.Container(
@@ -210,14 +207,10 @@ def test_broken_texture_is_refused_even_where_it_is_not_needed():
             sempic.unpack(broken, only=only)
 
 
-def test_halved_pictures_say_it_of_half_their_size():
-    """That is what is painted; enlarged it has no texture."""
+def test_halved_pictures_have_the_texture_of_half_their_size(coder):
+    """The half-size picture is painted; enlarged, it has no texture."""
     small = grain(3, (210, 260))
     large = PIL.Image.fromarray(small).resize((520, 420), PIL.Image.Resampling.BICUBIC)
-    coder = api.Codec(
-        segmenter=lambda pixels: np.zeros(pixels.shape[:2], np.uint8),
-        receiver=lambda scene: grain(20, (scene.height, scene.width)),
-    )
     stream = coder.encode(large)
     scene = codec.unpack(stream)
     assert scene.halved

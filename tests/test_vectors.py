@@ -1,11 +1,10 @@
 """Frozen files decode to frozen arrays (vectors/README.md)."""
 
-import importlib.util
 import sys
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ROOT, module_at, refuses_prefixes_and_flips
 
 import sempic
 from sempic import compiling, container, labels, machine
@@ -14,13 +13,13 @@ from sempic.labels import moved
 from sempic.sequence import Unpacker
 from sempic.sequence.stream import Frame, Reader
 
+MAKER = ROOT / "vectors/make.py"
 FILES = sorted((ROOT / "vectors").glob("*.sempic"))
-SMALL = "small"
 
 
 @pytest.fixture(params=machine.levels() or [None], autouse=True)
 def _machine_code(request, monkeypatch):
-    """All here holds of all machine code that is shipped for this machine."""
+    """Run all tests here with each level of machine code shipped for this processor."""
     if level := request.param:
         monkeypatch.setattr(machine, "levels", lambda: [level])
         monkeypatch.setattr(compiling, "_compile", None)
@@ -39,11 +38,11 @@ def vector(request):
 @pytest.mark.parametrize("which", ["street", "exposure", "parity", "halved", "short"])
 def test_a_sequence_decodes_to_the_expected_frames(which):
     file = ROOT / f"vectors/sequences/{which}.sempic"
-    make = maker()
+    make = module_at(MAKER)
     stream = file.read_bytes()
     with np.load(file.with_suffix(".npz")) as expected:
         found = make.frames_of(stream)
-        assert found.keys() == set(expected) - {"strengths"}  # advice of an earlier kind
+        assert found.keys() == set(expected) - {"strengths"}  # an earlier kind of advice
         for name, array in found.items():
             assert np.array_equal(array, expected[name]), name
     if which == "street":
@@ -59,14 +58,14 @@ def test_a_sequence_decodes_to_the_expected_frames(which):
         labels = make.street(64, 96)[1]
         for frame, left in zip(found["labels"], (0, 2, 2, 4, 6, 8), strict=True):
             assert np.array_equal(frame, labels[:, left : left + 80])
-    if which == "parity":  # those of the frames that are lost, too
+    if which == "parity":  # including lost frames
         labels = make.street(48, 80)[1]
         for frame, left in zip(found["labels"], range(0, 18, 2), strict=True):
             assert np.array_equal(frame, labels[:, left : left + 60])
 
 
-def test_maps_of_a_sequence_are_coded_as_they_were():
-    """The coarse pictures as they are there; what is expected of them, and the maps' bytes."""
+def test_maps_of_a_sequence_are_encoded_to_the_frozen_bytes():
+    """Coarse pictures are taken from the file; expected maps and map bytes are made again."""
     file = ROOT / "vectors/sequences/street.sempic"
     frames = [f for f in Reader().feed(file.read_bytes()) if isinstance(f, Frame)]
     memory = moved.memory(96, 125, 12)
@@ -76,14 +75,6 @@ def test_maps_of_a_sequence_are_coded_as_they_were():
         expected = moment.expected
         body = moved.encode(moment.scene.labels, expected.labels, expected.hint, memory)
         assert body == (frame.labels or b"")
-
-
-def maker():
-    """vectors/make.py as a module."""
-    spec = importlib.util.spec_from_file_location("make", ROOT / "vectors/make.py")
-    make = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(make)
-    return make
 
 
 def test_there_are_vectors():
@@ -111,7 +102,7 @@ def test_decodes_to_the_expected_scene(vector):
 
 
 def test_label_maps_are_those_that_were_drawn():
-    make = maker()
+    make = module_at(MAKER)
     for name, size in (
         ("street", (256, 341)),
         ("small", (48, 64)),
@@ -133,7 +124,7 @@ def test_label_maps_are_those_that_were_drawn():
     assert np.array_equal(scene.labels[::2, ::2], make.street(45, 61)[1][::2, ::2])
 
 
-def test_receipts_say_what_they_said():
+def test_receipts_are_read_as_expected():
     none = {"seen": 0, "kept": 0, "lost": 0, "invented": 0}
     receipt = sempic.info((ROOT / "vectors/windows.sempic").read_bytes())["receipt"]
     assert (receipt["verifier"], receipt["table"]) == ("0badcafe", None)
@@ -148,21 +139,21 @@ def test_receipts_say_what_they_said():
     }
 
 
-def test_label_maps_are_coded_as_they_were(vector):
-    """By the encoder of the day, and in the same context."""
+def test_label_maps_are_encoded_to_the_frozen_bytes(vector):
+    """Given the same palette and coarse picture."""
     _, stream, expected = vector
     found = container.read(stream)
     if found.labels is None:
         return
     coarse = sempic.unpack(stream).coarse
     models = {1: "camvid", 2: "cityscapes"}
-    model = None if vector[0] == "subsampled" else models.get(found.palette)  # from before model 4
+    model = None if vector[0] == "subsampled" else models.get(found.palette)  # older than model 4
     coded = expected["labels"][::2, ::2] if found.halved else expected["labels"]
     assert labels.encode(coded, coarse=coarse, model=model) == found.labels
 
 
 def test_every_coder_of_label_maps_has_a_vector():
-    """The coder and, of those with a prior, the number of the model."""
+    """Every coder and, with a prior, every model number."""
     found = set()
     for file in FILES:
         if payload := container.read(file.read_bytes()).labels:
@@ -173,12 +164,4 @@ def test_every_coder_of_label_maps_has_a_vector():
 
 
 def test_every_prefix_and_every_single_bit_flip_is_refused():
-    stream = (ROOT / f"vectors/{SMALL}.sempic").read_bytes()
-    for cut in range(len(stream)):
-        with pytest.raises(sempic.BitstreamError):
-            sempic.unpack(stream[:cut])
-    for bit in range(8 * len(stream)):
-        flipped = bytearray(stream)
-        flipped[bit // 8] ^= 1 << bit % 8
-        with pytest.raises(sempic.BitstreamError):
-            sempic.unpack(bytes(flipped))
+    refuses_prefixes_and_flips((ROOT / "vectors/small.sempic").read_bytes())

@@ -1,4 +1,4 @@
-"""A small network of the paper's kind with random (not zero) weights, and inputs for it."""
+"""A small network with the paper's architecture and random weights, and inputs for it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Videos and servers of videos for tests."""
+"""Videos and servers of videos."""
 
 import contextlib
 import http.server
@@ -19,7 +19,7 @@ FRAMES = [picture for picture, _ in drive(6)]
 
 
 def write_video(path, frames):
-    """An MP4 of ten frames a second."""
+    """Write a video of ten frames a second, as the decoder does."""
     video = Video(path, Fraction(10))
     for frame in frames:
         video.add(frame)
@@ -44,8 +44,10 @@ def serving(handler):
 
 @contextlib.contextmanager
 def served(data, name="x.ts", *, stalls=False, length=1000):
-    """The address of data; then the connection ends, or stalls. length: announced bytes beyond the
-    data; None: no length is announced."""
+    """The address of a server that sends data, then ends the connection or stalls.
+
+    length: announced bytes beyond the data; None announces no length.
+    """
     done = threading.Event()
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -67,7 +69,7 @@ def served(data, name="x.ts", *, stalls=False, length=1000):
 
 @contextlib.contextmanager
 def camera(count, pause):
-    """The address of a camera that sends JPEG pictures whose grey is their number."""
+    """The address of an MJPEG camera; the grey of each picture encodes its number."""
 
     class Camera(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
@@ -75,7 +77,7 @@ def camera(count, pause):
             self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=next")
             self.end_headers()
             for number in range(count):
-                part = pictures.encode(np.full((48, 64, 3), 8 * number, np.uint8), ".jpg")
+                part = pictures.encode(grey(number), ".jpg")
                 head = f"--next\r\nContent-Type: image/jpeg\r\nContent-Length: {len(part)}\r\n\r\n"
                 self.wfile.write(head.encode() + part + b"\r\n")
                 time.sleep(pause)
@@ -104,21 +106,36 @@ def noisy(name, count=20, last=1, **options):
     return Path(name)
 
 
-def numbered(name, count, *, times=None, format=None, codec="libx264", rate=10, **of_stream):
-    """A video of frames whose grey is their number; times: in milliseconds."""
-    with av.open(name, "w", format=format) as out:
+def write_frames(name, frames, codec="libx264", *, pixels="yuv420p", rate=10, format=None, **of):
+    """A video of pictures, RGB or RGBA, or frames of PyAV; of: attributes of the codec context."""
+    frames = [
+        frame
+        if isinstance(frame, av.VideoFrame)
+        else av.VideoFrame.from_ndarray(frame, "rgb24" if frame.shape[2] == 3 else "rgba")
+        for frame in frames
+    ]
+    with av.open(str(name), "w", format=format) as out:
         stream = out.add_stream(codec, rate=rate)
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        if times:
-            stream.codec_context.time_base = Fraction(1, 1000)
-        for key, value in of_stream.items():
+        stream.width, stream.height, stream.pix_fmt = frames[0].width, frames[0].height, pixels
+        for key, value in of.items():
             setattr(stream.codec_context, key, value)
-        for number in range(count):
-            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 8 * number, np.uint8))
-            if times:
-                frame.pts, frame.time_base = times[number], Fraction(1, 1000)
+        for frame in frames:
             out.mux(stream.encode(frame))
         out.mux(stream.encode(None))
+
+
+def numbered(name, count, *, times=None, pix_fmt="yuv420p", **options):
+    """A video whose frames encode their number as grey; times: in milliseconds."""
+    frames = [av.VideoFrame.from_ndarray(grey(number)) for number in range(count)]
+    if times:
+        options["time_base"] = Fraction(1, 1000)
+        for frame, time_ in zip(frames, times, strict=True):
+            frame.pts, frame.time_base = time_, Fraction(1, 1000)
+    write_frames(name, frames, pixels=pix_fmt, **options)
+
+
+def grey(number):
+    return np.full((48, 64, 3), 8 * number, np.uint8)
 
 
 def numbers(source):

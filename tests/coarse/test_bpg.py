@@ -1,4 +1,4 @@
-"""BPG both ways: exact planes, the reference's files, and nothing that bad bytes can break."""
+"""BPG: exact planes, files of the reference encoder, and damaged bytes."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from sempic.errors import (
     TruncatedStream,
     UnsupportedProfile,
 )
+from sempic.evaluation.metrics import psnr
 from sempic.scene import Coarse
 
 VECTORS = sorted((ROOT / "vectors/coarse").glob("*.bpg"))
@@ -30,10 +31,6 @@ SMALL = bpg.encode(coarse.from_rgb(street(19, 27)[0], "420"), qp=38)
 
 def planes_of(c: Coarse) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return c.y, c.cb, c.cr
-
-
-def psnr(a: np.ndarray, b: np.ndarray) -> float:
-    return 10 * np.log10(255**2 / max(np.mean((a.astype(float) - b) ** 2), 1e-9))
 
 
 # ── exact ─────────────────────────────────────────────────────────────────────────────────────
@@ -54,8 +51,8 @@ def test_there_are_vectors():
 
 
 @pytest.mark.parametrize("chroma", ["420", "444"])
-def test_planes_are_those_that_the_encoder_meant(chroma, monkeypatch):
-    """x265 sends the MD5 of its own reconstruction (H.265 D.2.19); two codecs must agree."""
+def test_decoded_planes_match_the_md5_of_the_encoder(chroma, monkeypatch):
+    """x265 sends the MD5 of its own reconstruction (H.265 D.2.19)."""
     monkeypatch.setitem(hevc.X265, "hash", 1)
     file = bpg.encode(coarse.from_rgb(street(64, 88)[0], chroma), qp=30)
     sei = file[file.rindex(b"\0\0\1\x50\1") + 5 :].replace(b"\0\0\3", b"\0\0")
@@ -64,8 +61,8 @@ def test_planes_are_those_that_the_encoder_meant(chroma, monkeypatch):
     assert sent == [hashlib.md5(p.tobytes()).digest() for p in planes_of(bpg.decode(file))]
 
 
-def test_the_reference_and_we_see_the_same(shared):
-    """Files of bpgenc 0.9.8, and the pictures that bpgdec made of them, sample for sample."""
+def test_reference_files_decode_as_bpgdec_decodes_them(shared):
+    """Files of bpgenc 0.9.8 and their pictures from bpgdec, sample for sample."""
     folder = shared / "reference/bpg"
     names = json.loads((folder / "bpg.json").read_text())
     assert names
@@ -76,7 +73,7 @@ def test_the_reference_and_we_see_the_same(shared):
 
 
 def test_no_larger_than_the_reference(shared):
-    """At the reference's own quality our payload is smaller, and as good to within 0.5 dB."""
+    """At the quality of the reference, our payload is smaller, and at most 0.5 dB worse."""
     folder = shared / "reference/bpg"
     for name, row in json.loads((folder / "bpg.json").read_text()).items():
         if name.endswith(".q35_420.bpg"):
@@ -101,7 +98,7 @@ SIZES = [(1, 1), (3, 5), (8, 8), (9, 8), (16, 17), (17, 33), (40, 33), (63, 57),
 
 @pytest.mark.parametrize("chroma", ["420", "444"])
 @pytest.mark.parametrize("size", SIZES, ids=str)
-def test_any_size_comes_back(size, chroma):
+def test_any_size_survives_a_round_trip(size, chroma):
     image, _ = street(*size)
     payload = coarse.encode(image, quality=12, chroma=chroma)
     assert coarse.open(payload).size == size[::-1]
@@ -122,7 +119,7 @@ def test_quality_orders_size_and_fidelity():
     assert fidelity == sorted(fidelity, reverse=True)
 
 
-def test_a_pyav_without_x265_is_named(monkeypatch):
+def test_a_pyav_without_x265_is_a_clear_error(monkeypatch):
     monkeypatch.setattr("av.codecs_available", {"hevc"})
     with pytest.raises(InputError, match="x265"):
         coarse.encode(street(16, 16)[0])
@@ -138,7 +135,7 @@ def test_a_pyav_without_x265_is_named(monkeypatch):
 )  # fmt: skip
 def test_usual_openings_take_one_byte(size, chroma, offset, code):
     planes = coarse.from_rgb(street(*size)[0], chroma)
-    file = bpg.encode(planes, chroma_qp=offset)  # 3 is what early files have
+    file = bpg.encode(planes, chroma_qp=offset)  # early files have an offset of 3
     short = bpg.shorten(file)
     assert short[0] == code
     assert len(short) <= len(file) - 21
@@ -160,7 +157,7 @@ def test_unknown_openings_are_refused():
 
 
 def decodes_as_announced(file: bytes) -> bool:
-    """False if the bytes are refused, with an error of ours; true if the planes fit the header."""
+    """False if a BitstreamError refuses the bytes; true if the planes fit the header."""
     try:
         planes = coarse.decode(file)
     except BitstreamError:
@@ -173,7 +170,7 @@ def decodes_as_announced(file: bytes) -> bool:
     return True
 
 
-def test_every_prefix_is_refused_or_fits(capfd):
+def test_every_prefix_is_refused_or_fits_its_header(capfd):
     fits = [decodes_as_announced(SMALL[:cut]) for cut in range(len(SMALL))]
     assert not any(fits[:26])  # up to the slice header
     for payload in (bpg.shorten(SMALL), SMALL[4:]):
@@ -182,7 +179,7 @@ def test_every_prefix_is_refused_or_fits(capfd):
     assert capfd.readouterr() == ("", "")
 
 
-def test_every_changed_byte_is_refused_or_fits(capfd):
+def test_every_changed_byte_is_refused_or_fits_its_header(capfd):
     for at in range(len(SMALL)):
         for flip in (1, 2, 4, 8, 16, 32, 64, 128, 255):
             changed = bytearray(SMALL)
@@ -192,7 +189,7 @@ def test_every_changed_byte_is_refused_or_fits(capfd):
 
 
 @given(st.binary(max_size=64), st.sampled_from([0, 4, 9, 13, 19, 24]))
-def test_garbage_is_refused_or_fits(tail, keep):
+def test_garbage_is_refused_or_fits_its_header(tail, keep):
     decodes_as_announced(SMALL[:keep] + tail)
 
 
@@ -210,7 +207,7 @@ def test_a_tiny_file_cannot_claim_a_huge_picture():
      (5, 0x10, "color space 1"), (4, 0x30, "alpha"), (5, 0x01, "animation"),
      (5, 0x02, "limited range"), (5, 0x04, "alpha")],
 )  # fmt: skip
-def test_what_bpg_allows_and_we_do_not_is_named(at, value, what):
+def test_unsupported_bpg_features_are_named(at, value, what):
     file = bytearray(SMALL)
     file[at] = value
     with pytest.raises(UnsupportedProfile, match=what):
@@ -224,7 +221,7 @@ def test_extensions_are_skipped():
     assert np.array_equal(bpg.decode(bytes(file)).y, bpg.decode(SMALL).y)
 
 
-def test_an_announced_length_is_held():
+def test_an_announced_length_must_match():
     assert SMALL[8] == 0  # up to the end of the file
     size = len(SMALL) - 9
     assert size < 128 * 128
@@ -238,7 +235,7 @@ def test_an_announced_length_is_held():
 
 @pytest.mark.parametrize("insert", [b"\x42\1", b"\x40\1", b"\x02\1"], ids=["SPS", "VPS", "inter"])
 def test_foreign_hevc_units_are_refused(insert):
-    """A second parameter set could otherwise change the size behind the header's back."""
+    """A second parameter set could contradict the size in the header."""
     at = SMALL.index(b"\0\0\1")
     with pytest.raises(CorruptStream, match="does not belong"):
         bpg.decode(SMALL[:at] + b"\0\0\1" + insert + b"\1\1\1\1" + SMALL[at:])

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from conftest import street
+from conftest import same_planes, street
 
 from sempic import coarse
 from sempic.bits import ue
@@ -15,10 +15,6 @@ def pictures(count=5, height=36, width=50, chroma="444"):
     large = street(4 * height, 4 * width + 8 * count)[0]
     parts = (large[:, 8 * i : 8 * i + 4 * width] for i in range(count))
     return [coarse.from_rgb(coarse.downscale(part), chroma) for part in parts]
-
-
-def equal(a, b):
-    return all(np.array_equal(getattr(a, n), getattr(b, n)) for n in ("y", "cb", "cr"))
 
 
 def coded(planes, qps, keys=()):
@@ -34,26 +30,26 @@ def coded(planes, qps, keys=()):
 @pytest.mark.parametrize(
     ("size", "chroma"), [((36, 50), "444"), ((7, 13), "420"), ((9, 70), "444")]
 )
-def test_a_decoder_has_the_planes_of_the_encoder(size, chroma):
+def test_decoded_planes_are_the_encoders_reconstruction(size, chroma):
     planes = pictures(5, *size, chroma)
     parameters, found = coded(planes, [30] * 5, keys=(3,))
     decoder = moving.Decoder(parameters, size[1], size[0])
     for number, (payload, expected) in enumerate(found):
-        assert equal(decoder.decode(payload, key=number in (0, 3)), expected)
+        assert same_planes(decoder.decode(payload, key=number in (0, 3)), expected)
         assert expected.y.shape == size
         assert np.abs(expected.y.astype(int) - planes[number].y).mean() < 6
 
 
-def test_decoding_begins_at_a_key():
+def test_decoding_begins_at_a_key_frame():
     parameters, found = coded(pictures(), [30] * 5, keys=(3,))
     decoder = moving.Decoder(parameters, 50, 36)
     with pytest.raises(CorruptStream):
         decoder.decode(found[1][0], key=False)
-    assert equal(decoder.decode(found[3][0], key=True), found[3][1])
-    assert equal(decoder.decode(found[4][0], key=False), found[4][1])
+    assert same_planes(decoder.decode(found[3][0], key=True), found[3][1])
+    assert same_planes(decoder.decode(found[4][0], key=False), found[4][1])
 
 
-def test_each_picture_has_the_precision_that_was_asked_for():
+def test_each_picture_has_the_requested_qp():
     planes = pictures(6)
     _, found = coded(planes, [22, 44, 22, 44, 44, 22])
     error = [np.abs(p.y.astype(int) - q.y).mean() for p, (_, q) in zip(planes, found, strict=True)]
@@ -68,8 +64,8 @@ def test_bytes_are_the_same_each_time():
     assert [p for p, _ in first] == [p for p, _ in second]
 
 
-def heap(value):
-    """What memory holds that is asked for next, for the most part."""
+def fill_heap(value):
+    """Fill freed memory with a value: most of the next allocations begin with it."""
     blocks = [bytes([value]) * (size << 10) for size in (8, 16, 32, 64, 100) for _ in range(64)]
     del blocks
 
@@ -78,23 +74,23 @@ def heap(value):
     ("size", "chroma"),
     [((64, 88), "444"), ((32, 60), "420"), ((50, 16), "420"), ((16, 16), "444")],
 )
-def test_bytes_are_the_same_whatever_memory_holds(size, chroma):
-    """x265 leaves margins unset of pictures that are one coding tree high or wide."""
+def test_bytes_do_not_depend_on_uninitialised_memory(size, chroma):
+    """x265 leaves the margins of pictures one coding tree high or wide uninitialised."""
     height, width = (4 * side for side in size)
     large = street(height + 48, width + 48)[0]
     planes = []
-    for i in range(6):  # what is seen moves and darkens
+    for i in range(6):  # the scene moves and darkens
         part = large[48 - 8 * i :, 48 - 8 * i :][:height, :width] * (1 - 0.08 * i)
         planes.append(coarse.from_rgb(coarse.downscale(part.astype(np.uint8)), chroma))
     found = []
     for value in (0, 77, 128, 255):
-        heap(value)
+        fill_heap(value)
         found.append([payload for payload, _ in coded(planes, [30] * 6)[1]])
     assert found.count(found[0]) == len(found)
     assert max(map(len, found[0][1:])) < 0.8 * len(found[0][0])
 
 
-def test_units_of_another_kind_are_refused():
+def test_unexpected_nal_units_are_refused():
     parameters, found = coded(pictures(2), [30] * 2)
     decoder = moving.Decoder(parameters, 50, 36)
     for payload, key in (
@@ -107,7 +103,7 @@ def test_units_of_another_kind_are_refused():
             decoder.decode(payload, key=key)
 
 
-def test_damage_is_refused_or_gives_planes():
+def test_damaged_bytes_are_refused_or_decode_to_planes():
     parameters, found = coded(pictures(2), [30] * 2)
     for at in range(2, len(found[0][0]), 7):
         payload = bytearray(found[0][0])
@@ -119,7 +115,7 @@ def test_damage_is_refused_or_gives_planes():
         assert planes.y.shape == (36, 50)
 
 
-def test_parameters_that_cannot_be(monkeypatch):
+def test_invalid_parameter_sets_are_refused(monkeypatch):
     parameters = sets.WHOLE + sets.restore(coded(pictures(1), [30])[0], 50, 36)
     for wrong in (b"\0", parameters[:40], parameters + b"\0\0\1" + parameters[:20]):
         with pytest.raises(CorruptStream):

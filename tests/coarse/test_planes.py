@@ -1,4 +1,4 @@
-"""Colour and scaling: exact where they must be, near the real-valued definition elsewhere."""
+"""Colour conversion and scaling: near their real-valued definitions, and exact for grey."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_from_rgb_is_bt601_full_range(rgb):
 
 
 @given(rgbs)
-def test_full_chroma_comes_back(rgb):
+def test_full_chroma_survives_a_round_trip(rgb):
     back = coarse.to_rgb(coarse.from_rgb(rgb, "444"))
     assert np.abs(back.astype(int) - rgb).max() <= 2
 
@@ -46,7 +46,7 @@ def test_half_chroma_is_the_mean_of_four(rgb):
 
 
 @given(st.integers(0, 255), st.integers(1, 9), st.integers(1, 9), st.sampled_from(["420", "444"]))
-def test_grey_stays_exactly_as_it_is(value, height, width, chroma):
+def test_grey_is_exact(value, height, width, chroma):
     grey = np.full((height, width, 3), value, np.uint8)
     assert np.array_equal(coarse.to_rgb(coarse.from_rgb(grey, chroma)), grey)
 
@@ -93,7 +93,7 @@ def test_factor_is_found_from_the_sizes(width, height, factor):
     assert -(-height // found) == -(-height // factor)
 
 
-def test_factor_of_unrelated_sizes():
+def test_unrelated_sizes_have_no_factor():
     assert coarse.factor(341, 256, 86, 63) is None
     assert coarse.factor(341, 256, 86, 64) == 4
 
@@ -102,7 +102,7 @@ def test_factor_of_unrelated_sizes():
 @pytest.mark.parametrize(
     "size", [(144, 108), (86, 64), (85, 63), (43, 33), (22, 16), (67, 45), (131, 97), (9, 40)]
 )  # fmt: skip
-def test_what_is_decoded_resembles_what_was_encoded(size, chroma):
+def test_decoded_pictures_resemble_their_originals(size, chroma):
     image, _ = street(4 * size[1], 4 * size[0])
     small = coarse.downscale(image)
     decoded = coarse.to_rgb(coarse.decode(coarse.encode(small, quality=20, chroma=chroma)))
@@ -119,12 +119,12 @@ def test_downscale_of_the_working_size():
     [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 4), np.uint8), np.zeros((0, 4, 3), np.uint8),
      np.zeros((4, 4, 3))],
 )  # fmt: skip
-def test_other_arrays_are_refused(picture):
+def test_invalid_arrays_are_refused(picture):
     for function in (coarse.from_rgb, coarse.downscale, coarse.encode):
         with pytest.raises(ImageError, match="uint8"):
             function(picture)
 
 
-def test_other_chroma_is_refused():
+def test_chroma_of_other_sizes_is_refused():
     with pytest.raises(InputError, match="422"):
         coarse.from_rgb(np.zeros((4, 4, 3), np.uint8), "422")

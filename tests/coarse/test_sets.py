@@ -9,7 +9,7 @@ from sempic.scene import Coarse
 
 
 def parameters_of(width, height, chroma, monkeypatch):
-    """Whole, as x265 makes them."""
+    """The whole parameter sets that x265 makes."""
     monkeypatch.setattr(sets, "shorten", lambda whole, *_: sets.WHOLE + whole)
     encoder = moving.Encoder(width, height, chroma)
     half = (height + 1) // 2, (width + 1) // 2
@@ -22,7 +22,7 @@ def parameters_of(width, height, chroma, monkeypatch):
 
 @pytest.mark.parametrize("chroma", ["444", "420"])
 @pytest.mark.parametrize("size", [(160, 90), (86, 64), (25, 24), (7, 500), (1000, 562), (1, 1)])
-def test_what_x265_makes_has_two_bytes(monkeypatch, size, chroma):
+def test_parameter_sets_of_x265_take_two_bytes(monkeypatch, size, chroma):
     whole = parameters_of(*size, chroma, monkeypatch)
     short = sets.shorten(whole, *size)
     assert len(short) == 2
@@ -31,7 +31,7 @@ def test_what_x265_makes_has_two_bytes(monkeypatch, size, chroma):
     assert decoder.chroma == chroma
 
 
-def test_others_are_sent_whole(monkeypatch):
+def test_other_parameter_sets_are_sent_whole(monkeypatch):
     whole = bytearray(parameters_of(64, 40, "444", monkeypatch))
     whole[-1] ^= 1
     short = sets.shorten(bytes(whole), 64, 40)
@@ -41,6 +41,6 @@ def test_others_are_sent_whole(monkeypatch):
 
 
 @pytest.mark.parametrize("short", [b"", b"\1", b"\7\x1e", b"\xff\x1e", b"\1\x1e\0"])
-def test_what_is_no_short_form_is_refused(short):
+def test_invalid_short_forms_are_refused(short):
     with pytest.raises(BitstreamError):
         sets.restore(short, 64, 40)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from conftest import street
+from conftest import same_planes, street
 
 from sempic import coarse
 from sempic.coarse import hevc, moving, sets, slices
@@ -19,7 +19,7 @@ def darker(count=5, height=36, width=50, chroma="444"):
 
 
 def coded(planes, monkeypatch, shorten=slices.shorten):
-    """Payloads of these pictures, what a decoder has of each, and parameter sets."""
+    """Payloads of the pictures, their reconstructions, and the parameter sets."""
     monkeypatch.setattr(slices, "shorten", shorten)
     height, width = planes[0].y.shape
     encoder = moving.Encoder(width, height, planes[0].chroma)
@@ -27,25 +27,21 @@ def coded(planes, monkeypatch, shorten=slices.shorten):
     return *zip(*found, strict=True), encoder.parameters
 
 
-def equal(a, b):
-    return all(np.array_equal(getattr(a, n), getattr(b, n)) for n in ("y", "cb", "cr"))
-
-
 @pytest.mark.parametrize("chroma", ["444", "420"])
-def test_short_slices_decode_as_whole_ones(monkeypatch, chroma):
+def test_short_slices_decode_like_whole_slices(monkeypatch, chroma):
     planes = darker(8, chroma=chroma)
     short, expected, parameters = coded(planes, monkeypatch)
     whole, same, _ = coded(planes, monkeypatch, lambda unit, places: None)
-    assert all(equal(a, b) for a, b in zip(expected, same, strict=True))
+    assert all(same_planes(a, b) for a, b in zip(expected, same, strict=True))
     first = moving.Decoder(parameters, 50, 36)
     second = moving.Decoder(parameters, 50, 36)
     old = moving.Decoder(sets.restore(parameters, 50, 36), 50, 36, short=False)
     weighted = 0
     for number, (a, b, planes) in enumerate(zip(short, whole, expected, strict=True)):
         key = number in (0, 3)
-        assert equal(first.decode(a, key=key), planes)
-        assert equal(second.decode(b, key=key), planes)
-        assert equal(old.decode(b if key else b[1:], key=key), planes)
+        assert same_planes(first.decode(a, key=key), planes)
+        assert same_planes(second.decode(b, key=key), planes)
+        assert same_planes(old.decode(b if key else b[1:], key=key), planes)
         if key:
             assert a == b
         else:
@@ -55,8 +51,8 @@ def test_short_slices_decode_as_whole_ones(monkeypatch, chroma):
     assert 0 < weighted < 6
 
 
-def test_a_short_slice_says_nothing_of_its_place(monkeypatch):
-    """So that what is behind a lost picture decodes as if it followed the last one."""
+def test_a_short_slice_does_not_name_its_position(monkeypatch):
+    """A slice after a lost picture decodes as if it followed the last picture that arrived."""
     short, _, parameters = coded(darker(3), monkeypatch)
     decoder = moving.Decoder(parameters, 50, 36)
     decoder.decode(short[0], key=True)
@@ -67,7 +63,7 @@ def test_a_short_slice_says_nothing_of_its_place(monkeypatch):
     assert slices.shorten(unit, PLACES) == slices.shorten(other, PLACES) == short[2]
 
 
-def test_what_is_no_short_slice_is_refused():
+def test_invalid_short_slices_are_refused():
     for payload in (b"", b"\0", b"\x3f\x80", b"\xbf", b"\xa0", b"\xa0\0\0\0\0\0"):
         with pytest.raises(BitstreamError):
             slices.restore(payload, 1, PLACES)
@@ -78,7 +74,7 @@ def test_other_slices_have_no_short_form(monkeypatch):
     monkeypatch.undo()
     unit = whole[1][1:]
     assert slices.shorten(unit, PLACES) is not None
-    for at in range(0, 16 + PLACES):  # all that is before the pictures it is predicted from
+    for at in range(0, 16 + PLACES):  # the fields before the reference pictures
         if 5 <= at - 16 < 5 + PLACES:
             continue
         number = int.from_bytes(unit, "big") ^ 1 << (8 * len(unit) - 1 - at)

@@ -43,13 +43,13 @@ def test_round_trip(codec):
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 5), (64, 64), (1, 300), (48, 80)])
-def test_sizes(codec, size):
+def test_every_size_is_coded(codec, size):
     payload = coarse.encode(street(*size)[0], codec=codec)
     assert coarse.open(payload, codec).size == size[::-1]
     assert coarse.decode(payload, codec=codec).y.shape == size
 
 
-def test_bad_bytes_are_refused_or_fit(codec, capfd):
+def test_damaged_bytes_are_refused_or_fit_the_header(codec, capfd):
     payload = coarse.encode(IMAGE, codec=codec, quality=45)
     step = max(1, len(payload) // 60)
     bad = [payload[:cut] for cut in range(0, len(payload), step)]
@@ -68,7 +68,7 @@ def test_bad_bytes_are_refused_or_fit(codec, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_large_claim_is_refused_before_decoding():
+def test_a_header_of_a_huge_picture_is_refused_before_decoding():
     payload = bytearray(coarse.encode(IMAGE, codec="webp"))
     assert payload[12:16] == b"VP8 "
     payload[26:28] = (5000).to_bytes(2, "little")
@@ -76,7 +76,7 @@ def test_a_large_claim_is_refused_before_decoding():
         coarse.decode(bytes(payload), codec="webp")
 
 
-def test_a_large_jxl_claim_is_refused_before_decoding():
+def test_a_jxl_header_of_a_huge_picture_is_refused_before_decoding():
     pytest.importorskip("pillow_jxl", reason="pillow-jxl-plugin is not installed")
     # SizeHeader from the least significant bit: not small; height 18 bits, 99999; ratio 1:1.
     claim = (0 | 2 << 1 | 99999 << 3 | 1 << 21).to_bytes(10, "little")
@@ -85,12 +85,12 @@ def test_a_large_jxl_claim_is_refused_before_decoding():
         coarse.decode(b"\xff\x0a" + claim, codec="jxl")
 
 
-def test_one_codec_does_not_read_another():
+def test_a_codec_refuses_files_of_other_codecs():
     with pytest.raises(CorruptStream, match="webp"):
         coarse.decode(coarse.encode(IMAGE, codec="avif"), codec="webp")
 
 
-def test_jxl_without_its_package(monkeypatch):
+def test_jxl_without_its_package_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "pillow_jxl", None)
     with pytest.raises(InputError, match=re.escape(install_hint("jxl"))):
         coarse.encode(IMAGE, codec="jxl")
@@ -98,7 +98,7 @@ def test_jxl_without_its_package(monkeypatch):
         coarse.decode(b"\xff\x0a", codec="jxl")
 
 
-def test_unknown_codecs():
+def test_unknown_codecs_are_refused():
     with pytest.raises(InputError, match="flif"):
         coarse.encode(IMAGE, codec="flif")
     with pytest.raises(UnsupportedChunk, match="flif"):
@@ -113,6 +113,6 @@ def test_quality_has_a_range(quality):
         coarse.encode(IMAGE, quality=quality)
 
 
-def test_too_large_to_code():
+def test_pictures_beyond_a_codecs_limit_are_refused():
     with pytest.raises(ImageError, match="4097"):
         coarse.encode(np.zeros((1, 4097, 3), np.uint8))

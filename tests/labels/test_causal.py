@@ -13,11 +13,11 @@ from sempic.labels.payload import WEIGHTS
 
 
 @pytest.mark.parametrize("weights", ["bundled", "random", "largest"])
-def test_the_causal_network_is_what_its_specification_says(weights: str) -> None:
+def test_the_causal_network_follows_its_specification(weights: str) -> None:
     known, rng = prior.load(WEIGHTS[3]).causal, np.random.default_rng(0)
     if weights == "random":
         known = Causal(*(rng.integers(-2048, 2048, x.shape).astype(np.int32) for x in known))
-    if weights == "largest":  # of both signs in turn, so that runs reach the ends of their range
+    if weights == "largest":  # alternating signs: sums reach both ends of their range
         signs = np.where(np.arange(13) % 2, 2047, -2048).astype(np.int32)[None, :, None]
         known = Causal(*(np.full_like(x, 2047) for x in known))
         known = known._replace(template=np.broadcast_to(signs, known.template.shape).copy())

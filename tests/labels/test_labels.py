@@ -20,7 +20,7 @@ from sempic.scene import LabelMap
 
 
 @pytest.mark.parametrize("name", MAPS)
-def test_adversarial_maps_survive_and_do_not_grow(name: str) -> None:
+def test_adversarial_maps_are_lossless_and_do_not_expand(name: str) -> None:
     original = MAPS[name]
     payload = labels.encode(original)
     decoded = labels.decode(payload, *original.shape)
@@ -39,27 +39,27 @@ def test_adversarial_maps_survive_and_do_not_grow(name: str) -> None:
         elements=st.sampled_from([0, 1, 5, 11, 19, 200, 255]),
     )
 )
-def test_any_small_map_survives(original: LabelMap) -> None:
+def test_any_small_map_is_lossless(original: LabelMap) -> None:
     assert np.array_equal(labels.decode(labels.encode(original), *original.shape), original)
 
 
-def test_views_are_coded_like_copies() -> None:
+def test_array_views_are_coded_like_copies() -> None:
     original = scene()[::-1, ::2]
     assert labels.encode(original) == labels.encode(original.copy())
 
 
-def test_one_class_costs_only_the_set() -> None:
+def test_a_map_of_one_class_costs_only_its_class_set() -> None:
     assert len(labels.encode(np.full((256, 341), 3, np.uint8))) == 2
 
 
 @pytest.mark.parametrize(
     ("top", "size"), [(0, 2), (11, 2), (12, 3), (19, 3), (35, 5), (36, 33), (255, 33)]
 )
-def test_the_set_takes_as_many_bytes_as_its_largest_id_needs(top: int, size: int) -> None:
+def test_the_class_set_takes_as_many_bytes_as_its_largest_id_needs(top: int, size: int) -> None:
     assert len(labels.encode(np.full((4, 4), top, np.uint8))) == size
 
 
-def test_structure_is_found() -> None:
+def test_structured_maps_take_few_bytes() -> None:
     original = scene(120, 160)
     raw = original.size * 3 / 8
     assert len(labels.encode(original)) < raw / 4
@@ -69,14 +69,14 @@ def test_structure_is_found() -> None:
 @pytest.mark.parametrize(
     "wrong", [np.zeros((2, 2), np.int64), np.zeros((0, 3), np.uint8), np.zeros(4, np.uint8)]
 )
-def test_other_arrays_are_refused(wrong: LabelMap) -> None:
+def test_invalid_arrays_are_refused(wrong: LabelMap) -> None:
     with pytest.raises(LabelMapError):
         labels.encode(wrong)
 
 
 @pytest.mark.parametrize("name", ["scene", "noise 256", "one class"])
 def test_a_prefix_is_refused_or_is_another_map(name: str) -> None:
-    """Whatever is missing reads as zeros, and some prefixes are complete payloads."""
+    """Missing bytes read as zeros, and some prefixes are complete payloads."""
     payload = labels.encode(MAPS[name])
     for cut in range(0, len(payload), max(1, len(payload) // 50)):
         try:
@@ -103,7 +103,7 @@ def test_trailing_bytes_are_refused(name: str) -> None:
 
 @settings(max_examples=150, deadline=None)
 @given(st.binary(max_size=300), st.integers(1, 30), st.integers(1, 30))
-def test_garbage_raises_our_errors_or_decodes_to_some_map(
+def test_garbage_raises_a_sempic_error_or_decodes_to_some_map(
     payload: bytes, height: int, width: int
 ) -> None:
     try:
@@ -116,7 +116,7 @@ def test_garbage_raises_our_errors_or_decodes_to_some_map(
 
 @settings(max_examples=100, deadline=None)
 @given(st.data())
-def test_damage_raises_our_errors_or_decodes_to_some_map(data: st.DataObject) -> None:
+def test_damage_raises_a_sempic_error_or_decodes_to_some_map(data: st.DataObject) -> None:
     payload = bytearray(labels.encode(MAPS["scene"]))
     for _ in range(data.draw(st.integers(1, 4))):
         payload[data.draw(st.integers(0, len(payload) - 1))] ^= data.draw(st.integers(1, 255))
@@ -128,7 +128,7 @@ def test_damage_raises_our_errors_or_decodes_to_some_map(data: st.DataObject) ->
 
 
 def test_the_bytes_do_not_depend_on_the_compiler() -> None:
-    """Plain Python makes the bytes that machine code makes, and reads them."""
+    """Plain Python and machine code make the same bytes, and read them."""
     original = scene(24, 32, classes=13)
     program = (
         "import sys, numpy as np; from sempic import labels\n"

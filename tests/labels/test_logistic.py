@@ -1,4 +1,4 @@
-"""The tables are the functions that they stand for."""
+"""The tables match the functions they approximate."""
 
 import numpy as np
 

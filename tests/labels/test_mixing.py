@@ -1,4 +1,4 @@
-"""Mixtures learn what there is to learn."""
+"""Mixtures predict, and learn from, the contexts of a bit."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sempic.labels.mixing import Mixture
 
 CONTEXTS, INPUTS = 2, 3
 learn_slots, predict, read_slots, learn_weights = (
-    getattr(f, "py_func", f)  # as they are written: machine code has them within others
+    getattr(f, "py_func", f)  # plain Python: machine code has them inlined
     for f in (mixing.learn_slots, mixing.predict, mixing.read_slots, mixing.learn_weights)
 )
 
@@ -20,14 +20,14 @@ def mixture() -> Mixture:
     return mixing.untrained(weights, CONTEXTS, 8)
 
 
-def test_a_new_slot_says_nothing() -> None:
+def test_a_new_slot_predicts_one_half() -> None:
     m = mixture()
     q = mixing.question(m)
     read_slots(m, q, CONTEXTS, TABLES)
     assert q.inputs.tolist() == [0, 0, mixing.BIAS]
 
 
-def test_slots_move_as_specified() -> None:
+def test_slots_are_updated_as_specified() -> None:
     m = mixture()
     q = mixing.question(m)
     q.address[:] = 3, 5
@@ -37,8 +37,8 @@ def test_slots_move_as_specified() -> None:
     assert m.slots[1, 5] == mixing.UNSEEN  # only the first context takes part
 
 
-def test_what_is_always_so_becomes_sure() -> None:
-    """The bit is that of the first context's address; the second's is noise."""
+def test_a_constant_context_becomes_certain() -> None:
+    """The first context determines the bit; the second is noise."""
     m, rng = mixture(), np.random.default_rng(0)
     q = mixing.question(m)
     for _ in range(400):

@@ -1,4 +1,4 @@
-"""Maps given what is expected: exact, and next to nothing where nothing is new."""
+"""Maps coded given an expected map: lossless, and small where the maps agree."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ def hints(shape, seed=0):
 
 
 def coded(pairs, classes, hint=None):
-    """The bodies of (labels, expected), in one memory; each is decoded again."""
+    """Code pairs of (labels, expected) with one memory, and check that each decodes."""
     shape = pairs[0][0].shape
     hint = np.zeros(shape, np.uint8) if hint is None else hint
     ours, theirs = (moved.memory(*shape, classes) for _ in range(2))
@@ -32,7 +32,7 @@ def coded(pairs, classes, hint=None):
 
 
 @pytest.mark.parametrize("name", MAPS)
-def test_any_map_given_any_other(name):
+def test_any_map_is_lossless_given_any_expected_map(name):
     labels = MAPS[name]
     shift = np.roll(labels, 1, 1)
     other = noise(*labels.shape, int(labels.max()) + 1)
@@ -40,14 +40,14 @@ def test_any_map_given_any_other(name):
           hints(labels.shape))  # fmt: skip
 
 
-def test_a_few_classes_where_there_are_no_others():
+def test_maps_of_few_classes_are_lossless():
     labels = scene(classes=3)
     coded([(labels, np.zeros_like(labels)), (np.zeros_like(labels), labels)], 3)
     one = np.zeros((9, 9), np.uint8)
     assert coded([(one, one)], 1) == [b""]
 
 
-def test_what_changed_in_one_place_costs_a_few_bytes():
+def test_a_local_change_costs_a_few_bytes():
     labels = scene(240, 320)
     changed = labels.copy()
     changed[100:104, 200:206] = (labels[100, 200] + 1) % 7
@@ -55,8 +55,8 @@ def test_what_changed_in_one_place_costs_a_few_bytes():
     assert 0 < len(body) < 60
 
 
-def test_an_outline_that_moved_is_cheap():
-    """It has moved by one pixel everywhere: the coder learns that."""
+def test_a_moved_outline_is_cheap():
+    """The map moves by one pixel in each frame, and the coder learns the motion."""
     maps = [np.roll(scene(120, 160, seed=3), i, 1) for i in range(6)]
     bodies = coded(list(zip(maps[1:], maps[:-1], strict=True)), 12)
     alone = coded([(maps[1], np.zeros_like(maps[1]))], 12)

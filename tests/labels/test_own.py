@@ -1,4 +1,4 @@
-"""Priors of one's own: coded with them, named in the payload, and refused where they are wrong."""
+"""Custom priors: coding with them, naming them in the payload, refusing invalid files."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def toys(classes: int) -> Palette:
 
 
 def spread(original: LabelMap, classes: int) -> LabelMap:
-    """The map with its greatest id at `classes` - 1, and the others in proportion."""
+    """The map with its ids scaled to 0 … `classes` - 1."""
     return (original.astype(np.int64) * (classes - 1) // int(original.max())).astype(np.uint8)
 
 
 @pytest.mark.parametrize("coarse", [None, COARSE], ids=["alone", "informed"])
 @pytest.mark.parametrize("classes", [2, 6, 33, 127, 255])
-def test_any_number_of_classes_survives(
+def test_any_number_of_classes_is_lossless(
     tmp_path: Path, classes: int, coarse: Coarse | None
 ) -> None:
     known, first = toys(classes), spread(MAP, classes)
@@ -64,17 +64,17 @@ def test_the_payload_names_the_prior_by_the_digest_of_its_file(tmp_path: Path) -
     assert coded[:7] == labels.encode(MAP, model="camvid")[:2] + b"\0" + digest
 
 
-def test_a_map_of_another_palette_is_coded_as_if_there_were_none() -> None:
+def test_maps_of_another_palette_ignore_the_prior() -> None:
     for model in (None, "toys#12345678", "cityscapes"):
         assert labels.encode(MAP, model=model, own=MINE) == labels.encode(MAP, model=model)
 
 
-def test_a_prior_that_does_not_know_all_ids_is_not_used() -> None:
+def test_a_prior_without_all_ids_of_the_map_is_not_used() -> None:
     original = scene(classes=15)
     assert labels.encode(original, model="camvid", own=MINE) == labels.encode(original)
 
 
-def test_a_prior_that_costs_more_than_none_is_not_used() -> None:
+def test_a_prior_that_costs_bytes_is_not_used() -> None:
     strange, toy = spread(noise(48, 64, 12), 4), dataclasses.replace(MINE, palette="toys#12345678")
     coded = labels.encode(strange, model=toy.palette, own=toy)
     assert coded == labels.encode(strange)
@@ -83,7 +83,7 @@ def test_a_prior_that_costs_more_than_none_is_not_used() -> None:
     assert labels.encode(one, model="camvid", own=MINE) == b"\x08\x00"
 
 
-def test_what_is_missing_or_another_is_named() -> None:
+def test_a_missing_or_different_prior_is_named() -> None:
     coded = labels.encode(MAP, model="camvid", own=MINE)
     with pytest.raises(UnsupportedChunk, match=r"SHA-256 begins with 0badcafe; none is given$"):
         labels.decode(coded, *MAP.shape)
@@ -96,7 +96,7 @@ def test_what_is_missing_or_another_is_named() -> None:
     assert np.array_equal(labels.decode(bundled, *MAP.shape, own=other), MAP)
 
 
-def test_the_bundled_prior_is_used_where_it_is_better() -> None:
+def test_the_bundled_prior_is_used_where_it_takes_fewer_bytes() -> None:
     unlike = street(48, 64)[1]
     coded = labels.encode(unlike, model="camvid")
     assert coded[0] >> 6 == payload.CAUSAL
@@ -116,7 +116,7 @@ def test_a_prefix_is_refused_or_is_another_map(coarse: Coarse | None) -> None:
 
 
 @given(st.data())
-def test_damage_raises_our_errors_or_decodes_to_known_labels(data: st.DataObject) -> None:
+def test_damage_raises_a_sempic_error_or_decodes_to_known_labels(data: st.DataObject) -> None:
     coded = bytearray(labels.encode(MAP, coarse=COARSE, model="camvid", own=MINE))
     for _ in range(data.draw(st.integers(1, 4))):
         coded[data.draw(st.integers(0, len(coded) - 1))] ^= 1 << data.draw(st.integers(0, 7))
@@ -159,7 +159,7 @@ FAULTS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_what_the_coder_could_not_rely_on_is_refused(tmp_path: Path, name: str) -> None:
+def test_unsafe_prior_files_are_refused(tmp_path: Path, name: str) -> None:
     for fault in FAULTS[name]:
         arrays = {k: v for k, v in ARRAYS.items() if k != name}
         if fault is not None:
@@ -169,7 +169,7 @@ def test_what_the_coder_could_not_rely_on_is_refused(tmp_path: Path, name: str) 
             own.load(tmp_path / "mine.npz")
 
 
-def test_a_bundled_file_is_none_of_ones_own_and_a_run_is_none_yet(tmp_path: Path) -> None:
+def test_bundled_models_and_unfinished_runs_are_no_custom_priors(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="names no palette"):
         own.load(payload.WEIGHTS[3])
     networks = {k: v for k, v in ARRAYS.items() if not k.startswith(("readout", "primed"))}
@@ -178,15 +178,15 @@ def test_a_bundled_file_is_none_of_ones_own_and_a_run_is_none_yet(tmp_path: Path
         own.load(tmp_path / "networks.npz")
 
 
-def test_another_file_under_the_same_name_is_read_anew(tmp_path: Path) -> None:
+def test_a_replaced_file_is_read_again(tmp_path: Path) -> None:
     first = own.load(write_prior(tmp_path / "mine.npz", CAMVID, MAP))
     second = own.load(write_prior(tmp_path / "mine.npz", toys(6), MAP // 2))
     assert first.digest != second.digest
     assert second.classes == 6
 
 
-def test_damaged_files_are_refused_or_are_the_same_prior(tmp_path: Path) -> None:
-    """Most of a file is below checksums; what is not is no part of the arrays."""
+def test_damaged_files_are_refused_or_load_unchanged(tmp_path: Path) -> None:
+    """Checksums of the zip file cover the arrays; other damage does not matter."""
     out = io.BytesIO()
     np.savez_compressed(out, **ARRAYS)  # type: ignore[arg-type]
     whole = out.getvalue()

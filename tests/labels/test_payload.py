@@ -1,4 +1,4 @@
-"""The head of a label payload, and what is refused by it."""
+"""The head of a label payload, valid and invalid."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from sempic.labels import payload
 
 
 @pytest.mark.parametrize("ids", [[0], [11], [3, 12], [0, 20, 35], [36], [255], list(range(256))])
-def test_heads_are_read_as_written(ids: list[int]) -> None:
+def test_heads_survive_a_round_trip(ids: list[int]) -> None:
     for coder in range(4):
         head = payload._head(coder, np.array(ids, np.uint8))
         found, read, rest = payload._parse_head(head + b"rest")
         assert (found, read.tolist(), rest) == (coder, ids, b"rest")
 
 
-def test_sets_that_cannot_be() -> None:
+def test_invalid_class_sets_are_refused() -> None:
     for body in (b"\x40\x00", b"\x70" + bytes(31) + b"\x10"):
         with pytest.raises(CorruptStream, match="empty or names ids above 255"):
             labels.decode(body + b"more", 4, 4)
@@ -26,12 +26,12 @@ def test_sets_that_cannot_be() -> None:
 
 @pytest.mark.parametrize("number", [1, 2, 5, 255])
 @pytest.mark.parametrize("coder", [payload.CAUSAL, payload.INFORMED])
-def test_models_that_were_never_released_are_refused(coder: int, number: int) -> None:
+def test_unreleased_models_are_refused(coder: int, number: int) -> None:
     with pytest.raises(UnsupportedChunk, match=f"label model {number} is not known"):
         labels.decode(bytes([coder << 6 | 3, 0, number]) + b"body", 4, 4)
 
 
-def test_a_stored_label_outside_the_set() -> None:
+def test_a_stored_label_outside_the_class_set_is_refused() -> None:
     head = payload._head(payload.RAW, np.array([1, 2, 3], np.uint8))
     assert labels.decode(head + b"\x40", 1, 2).tolist() == [[3, 1]]
     with pytest.raises(CorruptStream, match="not in the set"):

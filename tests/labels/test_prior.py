@@ -38,7 +38,7 @@ def coarse_for(a: LabelMap, *, subsampled: bool = True, factor: int = 4) -> Coar
 
 @pytest.mark.parametrize("informed", [False, True])
 @pytest.mark.parametrize("name", CAMVID)
-def test_adversarial_maps_survive(name: str, informed: bool) -> None:
+def test_adversarial_maps_are_lossless(name: str, informed: bool) -> None:
     original = CAMVID[name]
     coarse = coarse_for(original) if informed else None
     stream = labels.encode(original, coarse=coarse, model="camvid")
@@ -51,7 +51,7 @@ def test_adversarial_maps_survive(name: str, informed: bool) -> None:
 
 @pytest.mark.parametrize("subsampled", [False, True])
 @pytest.mark.parametrize("factor", [2, 4, 8, 100])
-def test_any_coarse_size_serves(factor: int, subsampled: bool) -> None:
+def test_any_coarse_size_works(factor: int, subsampled: bool) -> None:
     original = scene(37, 51)
     coarse = coarse_for(original, subsampled=subsampled, factor=factor)
     stream = labels.encode(original, coarse=coarse, model="camvid")
@@ -69,13 +69,13 @@ def test_the_payload_names_its_coder() -> None:
     assert labels.encode(original, model="another")[0] >> 6 == payload.ADAPTIVE
 
 
-def test_foreign_ids_fall_back_to_the_adaptive_coder() -> None:
+def test_ids_beyond_the_palette_use_the_adaptive_coder() -> None:
     original = scene(classes=15)
     stream = labels.encode(original, coarse=coarse_for(original), model="camvid")
     assert stream == labels.encode(original)
 
 
-def test_a_street_costs_less_with_the_prior(shared: Path) -> None:
+def test_a_street_takes_fewer_bytes_with_the_prior(shared: Path) -> None:
     from PIL import Image
 
     path = sorted((shared / "data/camvid/valannot").glob("*.png"))[7]
@@ -84,7 +84,7 @@ def test_a_street_costs_less_with_the_prior(shared: Path) -> None:
     assert len(labels.encode(street, model="camvid")) < 0.95 * len(labels.encode(street))
 
 
-def test_what_is_missing_is_named() -> None:
+def test_a_missing_model_or_coarse_picture_is_named() -> None:
     original = scene()
     stream = labels.encode(original, coarse=coarse_for(original), model="camvid")
     with pytest.raises(CorruptStream, match="coarse"):
@@ -98,7 +98,7 @@ def test_what_is_missing_is_named() -> None:
 
 
 @given(st.integers(2, 3), st.binary(max_size=200), st.integers(1, 20), st.integers(1, 20))
-def test_garbage_raises_our_errors_or_decodes_to_allowed_labels(
+def test_garbage_raises_a_sempic_error_or_decodes_to_allowed_labels(
     coder: int, body: bytes, height: int, width: int
 ) -> None:
     coarse = coarse_for(np.zeros((height, width), np.uint8))
@@ -145,7 +145,7 @@ def test_the_bytes_depend_neither_on_compiler_nor_on_threads(setting: dict[str, 
     assert other.stdout.decode().split() == expected
 
 
-def test_a_damaged_prior_is_named(tmp_path: Path) -> None:
+def test_a_damaged_prior_is_a_clear_error(tmp_path: Path) -> None:
     wrong = tmp_path / "wrong.npz"
     wrong.write_bytes(b"PK nonsense")
     with pytest.raises(ModelError, match=r"wrong\.npz"):
@@ -162,8 +162,8 @@ def test_noise_is_stored_when_that_is_shorter() -> None:
     assert stream[0] >> 6 == payload.RAW
 
 
-def test_a_prior_may_be_half_trained_and_have_more_than_is_read(tmp_path: Path) -> None:
-    """What `export` writes has no readout yet; what older ones wrote had another layer."""
+def test_priors_without_readout_or_with_extra_arrays_load(tmp_path: Path) -> None:
+    """Files of `export` have no readout yet; older ones had an additional layer."""
     with np.load(PATH) as file:
         arrays = {k: v for k, v in file.items() if not k.startswith(("readout", "primed"))}
     np.savez(tmp_path / "networks.npz", **arrays, **{"layer10.weight": np.zeros(3)})

@@ -1,4 +1,4 @@
-"""Bits and choices come back as they went in, in about as many bytes as they should take."""
+"""The range coder is lossless for bits and choices, and close to their entropy."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ def coded(coder: RangeCoder, bits: list[int], chances: list[int]) -> list[int]:
 
 
 @pytest.mark.parametrize("p", [1, 400, 32768, 65535])
-def test_bits_come_back(p: int) -> None:
+def test_bits_survive_a_round_trip(p: int) -> None:
     rng = np.random.default_rng(p)
     bits = (rng.random(2000) < p / 65536).astype(int).tolist()
-    bits[7], bits[8] = 0, 1  # however unlikely
+    bits[7], bits[8] = 0, 1  # both occur, however unlikely
     encoder = range_coder.encoder(4000)
     assert coded(encoder, bits, [p] * 2000) == bits
     body = range_coder.finish(encoder)
@@ -30,12 +30,12 @@ def test_bits_come_back(p: int) -> None:
     assert entropy / 8 - 1 <= len(body) <= entropy / 8 * 1.01 + 2
 
 
-def test_nothing_takes_nothing() -> None:
+def test_no_bits_take_no_bytes() -> None:
     assert range_coder.finish(range_coder.encoder(9)) == b""
     assert range_coder.length(range_coder.decoder(b"")) == 0
 
 
-def test_beyond_the_limit_bytes_are_only_counted() -> None:
+def test_bytes_beyond_the_limit_are_only_counted() -> None:
     bits = [0, 1] * 200
     whole, cut = range_coder.encoder(100), range_coder.encoder(5)
     for encoder in (whole, cut):
@@ -45,7 +45,7 @@ def test_beyond_the_limit_bytes_are_only_counted() -> None:
     assert cut.data.size == 5
 
 
-def test_choices_come_back_and_impossible_ones_cost_nothing() -> None:
+def test_choices_survive_and_sole_choices_cost_nothing() -> None:
     weights = np.array([0, 5, 0, 90, 1, 0, 0, 4], np.int64)
     choices = [3, 1, 7, 3, 4, 3]
     encoder = range_coder.encoder(100)

@@ -17,7 +17,7 @@ from sempic.scene import LabelMap
 
 
 def hidden_by_integers(known: prior.Prior, planes: npt.NDArray[np.uint8]) -> LabelMap:
-    """`trunk.convolve`, written as its specification reads: plain integer convolutions."""
+    """`trunk.convolve` as its specification says: integer convolutions."""
 
     def conv(i: int, x: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         inputs, outputs, kernel, stride = trunk.LAYERS[i]
@@ -42,7 +42,9 @@ def test_float32_sums_are_exact(size: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("size", [(130, 9), (49, 21), (48, 5)])
-def test_strips_make_no_difference(size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_strips_do_not_change_the_result(
+    size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     known = prior.load(WEIGHTS[3])
     assert known.readout is not None
     planes = np.random.default_rng(3).integers(0, 256, (3, *size), np.uint8)
@@ -55,21 +57,21 @@ def test_strips_make_no_difference(size: tuple[int, int], monkeypatch: pytest.Mo
     assert np.array_equal(trunk.scores(known.layers, known.readout, planes), scores)
 
 
-def test_products_take_one_thread_and_leave_the_number_as_it_was() -> None:
+def test_products_use_one_thread_and_restore_the_thread_count() -> None:
     def threads() -> set[int]:
         return {library.num_threads for library in trunk._blas()}
 
     with threadpool_limits(2, user_api="blas"):
         with trunk._one_thread():
             assert threads() <= {1}
-            with trunk._one_thread():  # as of another thread of the program
+            with trunk._one_thread():  # as if from another thread
                 pass
             assert threads() <= {1}
         assert threads() <= {2}
 
 
 @pytest.mark.parametrize("number", WEIGHTS)
-def test_no_sum_can_leave_what_is_exact(number: int) -> None:
+def test_sums_stay_within_the_exact_range_of_float32(number: int) -> None:
     known = prior.load(WEIGHTS[number])
     assert known.readout is not None
     for weights, multiplier, _ in (*known.layers, known.readout):
@@ -80,7 +82,7 @@ def test_no_sum_can_leave_what_is_exact(number: int) -> None:
         assert np.abs(field).max() < 1 << 11
 
 
-def test_scores_are_the_readout_of_each_cells_pixels() -> None:
+def test_scores_are_the_readout_of_each_pixel() -> None:
     known = prior.load(WEIGHTS[3])
     assert known.readout is not None
     planes = np.random.default_rng(3).integers(0, 256, (3, 5, 7), np.uint8)
@@ -94,7 +96,7 @@ def test_scores_are_the_readout_of_each_cells_pixels() -> None:
         assert found[v, y, x] == min(max(total + int(bias) >> 24, 0), 255)
 
 
-def test_threads_do_not_change_what_the_trunk_says() -> None:
+def test_threads_do_not_change_the_result_of_the_trunk() -> None:
     program = (
         "import hashlib, numpy as np; from sempic.labels import payload, prior, trunk\n"
         "known = prior.load(payload.WEIGHTS[3])\n"

@@ -18,7 +18,7 @@ from sempic.models import runtime
 
 
 @pytest.mark.parametrize("given", ["abc", "-1", "1.5", "257", "1e9", "٣", "4 4", "0x10"])
-def test_absurd_numbers_of_threads(given, monkeypatch):
+def test_invalid_thread_counts_are_refused(given, monkeypatch):
     monkeypatch.setenv("SEMPIC_THREADS", given)
     with pytest.raises(InputError, match="SEMPIC_THREADS"):
         runtime.threads()
@@ -27,7 +27,7 @@ def test_absurd_numbers_of_threads(given, monkeypatch):
 @pytest.mark.parametrize(
     ("given", "meant"), [("", 0), (" ", 0), ("0", 0), (" 4 ", 4), ("256", 256)]
 )
-def test_numbers_of_threads(given, meant, monkeypatch):
+def test_valid_thread_counts_are_accepted(given, meant, monkeypatch):
     monkeypatch.setenv("SEMPIC_THREADS", given)
     assert runtime.threads() == meant
 
@@ -63,7 +63,7 @@ if pid == 0:
 for _ in range(600):
     done, status = os.waitpid(pid, os.WNOHANG)
     if done:
-        assert (network(image) == labels).all()  # the parent's is as it was
+        assert (network(image) == labels).all()  # the parent's network still works
         print(os.waitstatus_to_exitcode(status))
         sys.exit(0)
     time.sleep(0.05)
@@ -77,8 +77,8 @@ print("hangs")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("threads", ["1", "4"])
 @pytest.mark.parametrize(("use", "end"), [("use", "exit"), ("leave", "exit"), ("use", "TERM")])
-def test_a_forked_child_codes_and_ends(threads, use, end):
-    """As gunicorn --preload and Celery do it."""
+def test_a_forked_child_codes_and_exits(threads, use, end):
+    """As under gunicorn --preload and Celery."""
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", FORKS, use, end],
         env=os.environ | {"SEMPIC_THREADS": threads},
@@ -91,7 +91,7 @@ def test_a_forked_child_codes_and_ends(threads, use, end):
 
 @needs_models
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
-def test_networks_connect_to_nobody_and_leave_nothing_behind(tmp_path):
+def test_networks_open_no_connection_and_leave_no_files(tmp_path):
     code = (
         "import time, numpy as np; from sempic import segment\n"
         "segment.load()(np.zeros((32, 32, 3), np.uint8)); time.sleep(3)"

@@ -73,7 +73,7 @@ def test_one_step_is_what_torch_computes(network, path):
 
 @pytest.fixture(scope="module")
 def told(network, tmp_path_factory) -> Path:
-    """A receiver that is told of texture."""
+    """A receiver whose network takes texture as an input."""
     torch.manual_seed(1)
     net = grow(network, texture=texture.CONDITION)
     torch.nn.init.normal_(net.stem.weight)
@@ -83,7 +83,7 @@ def told(network, tmp_path_factory) -> Path:
 
 
 def noise_of(path, given: Scene, monkeypatch, **controls) -> list[np.ndarray]:
-    """What the network is given to make texture of, (3, rows, columns), in each step."""
+    """The noise that the network receives in each step, (3, rows, columns)."""
     seen = []
     monkeypatch.setattr(
         Receiver, "_denoise", lambda self, sigma, how, noisy, *_: seen.append(noisy) or 0 * noisy
@@ -106,7 +106,7 @@ def test_noise_is_as_strong_as_the_texture_it_becomes(path, told, monkeypatch):
         np.testing.assert_allclose(
             noise[:, :50, :70], plain[:, :50, :70] * table[s.labels], rtol=1e-5
         )
-        # What lies beyond the picture is as its edge.
+        # Beyond the picture, the strength at its edge applies.
         np.testing.assert_allclose(
             noise[:, 63, :70], plain[:, 63, :70] * table[s.labels[49]], rtol=1e-5
         )
@@ -117,13 +117,13 @@ def test_noise_is_as_strong_as_the_texture_it_becomes(path, told, monkeypatch):
         np.testing.assert_allclose(strong[:, :50, :70], weakened, rtol=1e-5)
 
 
-def test_there_is_more_noise_in_what_is_enlarged(path, told, monkeypatch):
+def test_enlarged_pictures_get_more_noise(path, told, monkeypatch):
     half = dataclasses.replace(scene(96, 128), halved=True).half()
     (plain,), (strong,) = (noise_of(file, half, monkeypatch) for file in (path, told))
     np.testing.assert_allclose(strong, receive.ENLARGED * plain, rtol=1e-5)
 
 
-def test_what_is_said_of_texture_reaches_the_network(path, told, monkeypatch):
+def test_texture_reaches_the_network(path, told, monkeypatch):
     receiver = Receiver(told)
     s = scene(160, 336)
     number = int(s.labels[60, 100])
@@ -131,9 +131,9 @@ def test_what_is_said_of_texture_reaches_the_network(path, told, monkeypatch):
     silent, picture = receiver(s), receiver(said)
     near = np.abs(silent.astype(int) - picture).max(2)
     assert near[s.labels == number].mean() > 4 * near[s.labels != number].mean()
-    monkeypatch.setattr(tiling, "TILE", 192)  # tiles are told what lies in them
+    monkeypatch.setattr(tiling, "TILE", 192)  # each tile receives the texture of its part
     assert np.abs(picture.astype(int) - receiver(said)).mean() < near[s.labels == number].mean() / 2
-    # One that is not told takes no notice.
+    # A network without this input ignores texture.
     assert (Receiver(path)(s) == Receiver(path)(said)).all()
 
     assert texture.stronger({3: (5, 19), 4: (31, 31)}, 1) == {3: (6, 20), 4: (31, 31)}
@@ -145,14 +145,14 @@ def test_what_is_said_of_texture_reaches_the_network(path, told, monkeypatch):
     assert not fine[:, middle != number].any()
 
 
-def test_levels_are_those_of_training(network, path):
+def test_noise_levels_are_those_of_training(network, path):
     receiver = Receiver(path)
     for steps in (1, 2, 4, 9):
         expected = edm.sigmas(steps, network.config.sigma_max).numpy()
         np.testing.assert_allclose(receiver.levels(steps), expected, rtol=1e-5)
 
 
-def test_deterministic_in_the_seed(path):
+def test_the_seed_determines_the_picture(path):
     receiver = Receiver(path)
     first, again, other = (receiver(scene(), steps=2, seed=s) for s in (1, 1, 2))
     assert (first == again).all()
@@ -177,18 +177,18 @@ def test_fidelity_reaches_the_network(network, path):
 
 
 @pytest.mark.parametrize("wish", [{"fidelity": 1.5}, {"guidance": -1}, {"guidance": float("nan")}])
-def test_controls_out_of_range(path, wish):
+def test_controls_out_of_range_are_refused(path, wish):
     with pytest.raises(InputError, match="fidelity is 0…1 and guidance 0…10"):
         Receiver(path)(scene(), **wish)
 
 
 @pytest.mark.parametrize("factor", [4, 8])
 @pytest.mark.parametrize("size", [(1, 1), (3, 50), (33, 17), (48, 64)])
-def test_any_size(path, size, factor):
+def test_any_size_is_painted(path, size, factor):
     assert Receiver(path)(scene(*size, factor=factor), steps=1).shape == (*size, 3)
 
 
-def test_a_finer_coarse_picture_is_heeded(path, monkeypatch):
+def test_a_finer_coarse_picture_changes_the_result(path, monkeypatch):
     receiver = Receiver(path)
     s = scene(64, 96, factor=2)
     sent = coarse.to_rgb(s.coarse).astype(int)
@@ -210,7 +210,7 @@ def test_coarse_of_an_unrelated_size_is_stretched(path):
     assert Receiver(path)(other, steps=1).shape == (48, 64, 3)
 
 
-def test_labels_matter_and_may_be_missing(path):
+def test_labels_change_the_result_and_are_optional(path):
     receiver = Receiver(path)
     with_labels, without = receiver(scene(), steps=1), receiver(scene(labels=False), steps=1)
     assert (with_labels != without).any()
@@ -218,18 +218,18 @@ def test_labels_matter_and_may_be_missing(path):
     assert (unknown == without).all()
 
 
-def test_tiles_leave_no_seam(path, monkeypatch):
+def test_tiles_leave_no_seams(path, monkeypatch):
     receiver = Receiver(path)
     s = scene(160, 336)
     whole = receiver(s, steps=2)
     monkeypatch.setattr(tiling, "TILE", 192)
     tiled = receiver(s, steps=2)
     error = np.abs(whole.astype(int) - tiled)
-    assert error.mean() < 1  # a network of random weights looks far; what it sees changes little
+    assert error.mean() < 1  # random weights have a large receptive field, so seams are not exact
     assert np.abs(whole.astype(int) - receiver(s, steps=2, seed=1)).mean() > 5 * error.mean()
 
 
-def test_refusals(path, tmp_path):
+def test_invalid_scenes_options_and_networks_are_refused(path, tmp_path):
     receiver = Receiver(path)
     bare = Scene(width=8, height=8, palette=1, model=0, labels=None, coarse=None)
     with pytest.raises(ModelError, match="coarse"):

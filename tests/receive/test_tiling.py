@@ -18,7 +18,7 @@ def test_tiles_of_a_local_function_are_exact(monkeypatch):
 
 
 @pytest.mark.parametrize("size", [16, 1024, 1040, 2048, 5008])
-def test_tiles_cover(size):
+def test_tiles_cover_the_picture(size):
     tiles = list(tiling.tiles(size))
     assert tiles[0][0] == 0
     assert tiles[-1][1] == size

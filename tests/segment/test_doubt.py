@@ -8,7 +8,7 @@ from sempic.segment.doubt import certainty, known, tells, void_where_unsure
 ROAD, PERSON, VOID = 0, 11, 19
 
 
-def test_regions_are_joined_by_sides_only():
+def test_regions_connect_by_sides_only():
     labels = np.array([[1, 1, 2, 1], [2, 1, 2, 1], [2, 2, 2, 1], [1, 2, 1, 1]], np.uint8)
     regions = components(labels)
     assert len(np.unique(regions)) == 4
@@ -18,7 +18,7 @@ def test_regions_are_joined_by_sides_only():
     assert regions[0, 3] == regions[3, 2]
 
 
-def test_regions_agree_with_a_flood(tmp_path):
+def test_regions_agree_with_a_flood_fill(tmp_path):
     ndimage = pytest.importorskip("scipy.ndimage")
     labels = np.random.default_rng(0).integers(0, 3, (40, 57), np.uint8)
     count = sum(ndimage.label(labels == v)[1] for v in range(3))
@@ -36,7 +36,7 @@ def two_regions(left: int, right: int):
     return labels, probabilities
 
 
-def test_unsure_regions_become_void_and_no_others():
+def test_only_unsure_regions_become_void():
     labels, probabilities = two_regions(250, 60)
     sent = void_where_unsure(labels, probabilities, CITYSCAPES.id)
     assert (sent[:, :10] == ROAD).all()
@@ -57,30 +57,30 @@ def test_one_unsure_pixel_is_not_enough():
     assert (void_where_unsure(labels, probabilities, CITYSCAPES.id) == labels).all()
 
 
-def test_what_is_void_already_is_not_known():
+def test_void_pixels_count_as_unknown():
     labels = np.full((8, 8), CAMVID.void, np.uint8)
     sure = np.full((11, 8, 8), 255, np.uint8)
     assert (void_where_unsure(labels, sure, CAMVID.id) == CAMVID.void).all()
     assert known(labels, sure, CAMVID.id) == 0
 
 
-def test_what_is_sent_at_a_low_probability_is_no_more_known_for_that():
+def test_critical_pixels_of_low_probability_count_as_unknown():
     labels, probabilities = two_regions(250, 140)
     assert (void_where_unsure(labels, probabilities, CITYSCAPES.id) == labels).all()
     assert known(labels, probabilities, CITYSCAPES.id) == 0.5
 
 
-def test_a_palette_without_void_is_left_alone():
+def test_a_palette_without_void_is_unchanged():
     labels, probabilities = two_regions(0, 0)
     assert void_where_unsure(labels, probabilities, INDICES.id) is labels
 
 
-def test_certainty_is_the_mean_of_the_likeliest():
+def test_certainty_is_the_mean_probability_of_the_likeliest_class():
     assert certainty(two_regions(255, 0)[1]) == 0.5
     assert certainty(two_regions(255, 51)[1]) == pytest.approx(0.6)
 
 
-def test_a_map_of_nearly_one_class_tells_nothing_unless_something_is_critical():
+def test_a_map_of_nearly_one_class_is_sent_only_for_critical_objects():
     labels = np.full((10, 20), ROAD, np.uint8)
     labels[0, :15] = VOID
     assert not tells(labels, CITYSCAPES.id)

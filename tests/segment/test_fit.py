@@ -1,4 +1,4 @@
-"""Planes at the size of a picture are Pillow's."""
+"""Resized planes match those of Pillow."""
 
 import platform
 
@@ -25,18 +25,18 @@ def by_pillow(plane, share, size):
 
 
 @pytest.mark.parametrize(("classes", "rows", "columns", "share", "size"), SIZES)
-def test_bytes_are_pillows(classes, rows, columns, share, size):
+def test_resized_bytes_are_those_of_pillow(classes, rows, columns, share, size):
     given = np.random.default_rng(0).integers(0, 256, (classes, rows, columns), np.uint8)
     found = fit.enlarge(given, share, size)
     assert np.array_equal(found, np.stack([by_pillow(plane, share, size) for plane in given]))
 
 
 @pytest.mark.parametrize(("classes", "rows", "columns", "share", "size"), SIZES)
-def test_the_best_class_is_pillows(classes, rows, columns, share, size):
-    # Few levels: many pixels have several best classes, of which the first counts.
+def test_the_best_class_is_that_of_pillow(classes, rows, columns, share, size):
+    # Few levels make ties; the first of the best classes wins.
     levels = np.random.default_rng(0).integers(0, 4, (classes, rows, columns))
     given = (levels * 1.1).astype(np.float32)
     planes = np.stack([by_pillow(plane, share, size) for plane in given])
     same = fit.best(given, share, size) == planes.argmax(0)
-    # Elsewhere Pillow's sums may be rounded once where ours are twice.
+    # On other processors, Pillow may use fused multiply-add and round differently.
     assert same.all() if platform.machine() == "x86_64" else same.mean() > 0.95

@@ -20,7 +20,7 @@ def save(path, nodes, inputs, outputs, initializers=(), sempic=None):
 
 
 def logits_model(path, classes, stride=1):
-    """Logits of class c are c-th of the mean of the three planes, rotated: class 0 where dark."""
+    """A network whose logits give class 1 to bright pixels and class 0 to dark ones."""
     weight = np.zeros((classes, 3, stride, stride), np.float32)
     weight[0], weight[1] = -1, 1
     return save(
@@ -33,7 +33,7 @@ def logits_model(path, classes, stride=1):
 
 
 def ids_model(path, sempic=None):
-    """The red byte of every pixel as its id."""
+    """A network that returns the red byte of each pixel as its id."""
     index = onnx.numpy_helper.from_array(np.array(0, np.int64), "zero")
     return save(
         path,
@@ -52,7 +52,7 @@ def picture():
     return picture
 
 
-def test_ids_of_bytes(tmp_path):
+def test_networks_may_return_ids(tmp_path):
     image = np.random.default_rng(0).integers(0, 11, (37, 45, 3), np.uint8)
     model = segment.load(str(ids_model(tmp_path / "a.onnx", {"palette": "camvid"})))
     assert model.palette == CAMVID.id
@@ -61,7 +61,7 @@ def test_ids_of_bytes(tmp_path):
     assert (model(image) == image[..., 0]).all()
 
 
-def test_large_pictures_are_segmented_small(tmp_path):
+def test_large_pictures_are_segmented_at_reduced_size(tmp_path):
     image = np.zeros((1024, 1500, 3), np.uint8)
     image[:512] = 3
     labels = segment.load(str(ids_model(tmp_path / "a.onnx")))(image)
@@ -80,13 +80,13 @@ def test_the_shorter_side_can_be_chosen(tmp_path, picture, monkeypatch, side, si
     )
     image = picture // 125
     labels = segment.load(str(ids_model(tmp_path / "a.onnx")), side=side)(image)
-    assert seen == [size]  # and padded to multiples of 32
+    assert seen == [size]  # padded to multiples of 32
     assert labels.shape == (40, 50)
     assert (labels == image[..., 0]).mean() > 0.95
 
 
 @pytest.mark.parametrize("stride", [1, 4])
-def test_logits_of_floats(tmp_path, picture, stride):
+def test_networks_may_return_float_logits(tmp_path, picture, stride):
     model = segment.load(str(logits_model(tmp_path / "b.onnx", 19, stride)))
     assert model.palette == CITYSCAPES.id
     labels = model(picture)
@@ -95,11 +95,11 @@ def test_logits_of_floats(tmp_path, picture, stride):
 
 
 @pytest.mark.parametrize(("classes", "palette"), [(11, CAMVID), (12, CAMVID), (5, INDICES)])
-def test_palette_by_number_of_classes(tmp_path, classes, palette):
+def test_the_palette_follows_from_the_number_of_classes(tmp_path, classes, palette):
     assert segment.load(str(logits_model(tmp_path / "c.onnx", classes))).palette == palette.id
 
 
-def test_refusals(tmp_path, picture, monkeypatch):
+def test_invalid_networks_are_refused(tmp_path, picture, monkeypatch):
     with pytest.raises(ModelError, match="no such model"):
         segment.load(str(tmp_path / "none.onnx"))
     with pytest.raises(ModelError, match="palette"):
@@ -117,7 +117,7 @@ def test_refusals(tmp_path, picture, monkeypatch):
         segment.load("hf:somebody/something")
 
 
-def test_network_that_fails_is_named(tmp_path, picture):
+def test_a_failing_network_is_named(tmp_path, picture):
     path = save(
         tmp_path / "e.onnx",
         [helper.make_node("Reshape", ["image", "s"], ["out"])],
@@ -132,7 +132,7 @@ def test_network_that_fails_is_named(tmp_path, picture):
 @pytest.mark.parametrize(
     "size", [(500, 17000), (17000, 500), (16, 30000), (4000, 6000), (300, 400)]
 )
-def test_what_is_segmented_is_bounded_however_long_a_panorama_is(size):
+def test_panoramas_are_segmented_at_a_bounded_size(size):
     scale = segment.working_scale(size, enlarge=2.0)
     working = segment._resize(np.zeros((*size, 3), np.uint8), scale)
     assert min(working.shape[:2]) <= segment.WORKING_SIDE

@@ -10,7 +10,7 @@ SIDE = 100
 
 
 def scene(person: int, side: int = 10, road: int = 150):
-    """A road on which a square may be a person, with that probability in 1/255."""
+    """A road with a square that is a person with probability `person` / 255."""
     labels = np.full((SIDE, SIDE), ROAD, np.uint8)
     probabilities = np.zeros((19, SIDE, SIDE), np.uint8)
     probabilities[ROAD] = 255
@@ -23,7 +23,7 @@ def scene(person: int, side: int = 10, road: int = 150):
     ("person", "stakes", "sent"),
     [(30, STAKES, ROAD), (50, STAKES, PERSON), (30, HIGH, PERSON), (5, HIGH, ROAD)],
 )
-def test_a_person_is_sent_where_missing_one_would_be_the_greater_risk(person, stakes, sent):
+def test_a_person_is_sent_where_missing_them_is_the_greater_risk(person, stakes, sent):
     labels, probabilities, square = scene(person)
     decided = decide(labels, probabilities, CITYSCAPES, stakes)
     assert (decided[square] == sent).all()
@@ -31,7 +31,7 @@ def test_a_person_is_sent_where_missing_one_would_be_the_greater_risk(person, st
     assert (decided == ROAD).all()
 
 
-def test_the_most_worthy_of_several_groups_wins_whatever_their_order():
+def test_the_most_important_group_wins_in_any_order():
     labels, probabilities, square = scene(0)
     for first, second in ((PERSON, CAR), (CAR, PERSON)):
         probabilities[(first, *square)], probabilities[(second, *square)] = 240, 90
@@ -41,7 +41,7 @@ def test_the_most_worthy_of_several_groups_wins_whatever_their_order():
         assert (decide(labels, probabilities, CITYSCAPES, STAKES)[square] == expected).all()
 
 
-def test_specks_are_sent_only_if_they_are_sure():
+def test_specks_are_sent_only_when_sure():
     side = int((SPECK * SIDE * SIDE) ** 0.5)
     for person, sent in ((120, ROAD), (200, PERSON)):
         labels, probabilities, square = scene(person, side, road=255 - person)
@@ -56,6 +56,6 @@ def test_the_likeliest_class_takes_the_place_of_a_speck():
     assert (decide(labels, probabilities, CITYSCAPES, STAKES)[square] == 8).all()
 
 
-def test_a_palette_without_such_classes_is_left_alone():
+def test_a_palette_without_critical_classes_is_unchanged():
     labels, probabilities, _ = scene(200)
     assert decide(labels, probabilities, INDICES, STAKES) is labels

@@ -1,4 +1,4 @@
-"""Motion: against a slow version of docs/spec/sequence.md §5, and on scenes that move."""
+"""Motion: equal to a direct version of docs/spec/sequence.md §5, and right on moving scenes."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ def scene(height=60, width=80, seed=0):
     return np.clip(128 + 300 * noise, 0, 255).astype(np.uint8)
 
 
-def level(plane):
+def levelled(plane):
     h, w = plane.shape
     found = np.zeros_like(plane)
     for y in range(h):
@@ -30,11 +30,11 @@ def level(plane):
     return found
 
 
-def slow(last, now, version):
+def motion_by_specification(last, now, version):
     h, w = now.shape
     same, still, smoothly = {1: (96, 8, 3), 2: (192, 12, 3)}[version]
     if version == 2:
-        last, now = level(last), level(now)
+        last, now = levelled(last), levelled(now)
     rows, columns = -(-h // 4), -(-w // 4)
 
     def at(plane, y, x):
@@ -101,22 +101,24 @@ def slow(last, now, version):
 
 @pytest.mark.parametrize("version", [1, 2])
 @pytest.mark.parametrize("size", [(11, 14), (4, 3)])
-def test_it_is_what_the_specification_says(size, version):
+def test_motion_follows_its_specification(size, version):
     large = scene(40, 40)
     last = large[10 : 10 + size[0], 10 : 10 + size[1]]
     now = large[11 : 11 + size[0], 13 : 13 + size[1]].copy()
     now[2:, 5:9] = 255 - now[2:, 5:9]
-    assert np.array_equal(motion.estimate(last, now, version), slow(last, now, version))
+    assert np.array_equal(
+        motion.estimate(last, now, version), motion_by_specification(last, now, version)
+    )
 
 
-def test_what_has_not_moved():
+def test_still_scenes_have_no_motion():
     plane = scene()
     assert not motion.estimate(plane, plane.copy()).any()
     noisy = plane ^ (np.random.default_rng(0).random(plane.shape) < 0.5).astype(np.uint8)
     assert not motion.estimate(plane, noisy).any()
 
 
-def test_a_scene_that_moves_as_a_whole():
+def test_a_global_shift_is_found():
     large = scene(90, 120)
     now, last = large[20:80, 20:100], large[17:77, 25:105]
     vectors = motion.estimate(last, now)[:, 8:-8, 8:-8]
@@ -124,7 +126,7 @@ def test_a_scene_that_moves_as_a_whole():
     assert (vectors[1] == 4 * -5).mean() > 0.95
 
 
-def test_quarters_are_pixels_of_a_picture_four_times_as_large():
+def test_quarter_pixels_are_pixels_of_a_picture_four_times_as_large():
     large = scene(60, 80).repeat(4, 0).repeat(4, 1)
     for _ in range(6):
         large = ((large.astype(int) + np.roll(large, 1, 0) + np.roll(large, 1, 1)) // 3).astype(
@@ -142,7 +144,7 @@ def test_quarters_are_pixels_of_a_picture_four_times_as_large():
     assert after < 0.35 * before
 
 
-def test_places_stay_in_the_picture():
+def test_reference_positions_stay_in_the_picture():
     vectors = np.full((2, 3, 4), -40, np.int16)
     places = motion.enlarge(vectors, 4, 11, 15)
     assert places.min() == 0
@@ -150,7 +152,7 @@ def test_places_stay_in_the_picture():
     assert motion.enlarge(-vectors, 4, 11, 15).max() == 11 * 15 - 1
 
 
-def test_a_camera_s_exposure_moves_nothing():
+def test_exposure_changes_are_no_motion():
     plane = scene() // 2 + 60
     darker = (plane * 0.9).astype(np.uint8)
     assert (motion.estimate(plane, darker) != 0).mean() < 0.02

@@ -1,10 +1,11 @@
-"""Scenes in time: exact, whatever is lost."""
+"""Packing and unpacking of scenes, with and without losses."""
 
 from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
 import pytest
+from conftest import same_planes
 from scenes import drive, packed, packer_of, planes
 
 import sempic
@@ -22,33 +23,29 @@ def unpack(pieces):
     return [moment for piece in pieces for moment in unpacker.feed(piece)], unpacker
 
 
-def arrives(pieces, maps):
-    """Each frame has its map."""
+def check_maps(pieces, maps):
+    """Check that each frame arrives with its map."""
     moments, _ = unpack(pieces)
     for moment, labels in zip(moments, maps, strict=True):
         assert np.array_equal(moment.scene.labels, labels)
 
 
-def same(a, b):
-    return all(np.array_equal(getattr(a, n), getattr(b, n)) for n in ("y", "cb", "cr"))
-
-
-def test_maps_are_exact_and_planes_are_the_sender_s():
+def test_maps_are_lossless_and_planes_match_the_sender():
     packer = packer_of(SCENES[0][1])
     unpacker = Unpacker()
     for number, (picture, labels) in enumerate(SCENES):
         piece = packer.pack(planes(picture), lambda _, found=labels: found, key=number == 5)
-        (moment,) = unpacker.feed(piece)  # as soon as it is there
+        (moment,) = unpacker.feed(piece)  # without delay
         assert moment.number == number
         assert moment.arrived
         assert np.array_equal(moment.scene.labels, labels)
-        assert same(moment.scene.coarse, packer.last)
+        assert same_planes(moment.scene.coarse, packer.last)
     unpacker.close()
     assert not unpacker.damage
     assert unpacker.head.rate == 10
 
 
-def test_maps_that_move_cost_less_than_single_ones():
+def test_moving_maps_cost_less_than_single_maps():
     maps = [len(f.labels or b"") for f in frames_of(PIECES)]
     assert sum(maps[1:5]) < 0.4 * 4 * maps[0]
 
@@ -58,7 +55,7 @@ def frames_of(pieces):
 
 
 def test_a_still_frame_takes_five_bytes():
-    """And what is learnt meanwhile is the same on both sides."""
+    """Both sides keep the same adaptive state meanwhile."""
     packer = packer_of(SCENES[0][1])
     pieces, sent = [], []
     for number in (0, 0, 1, 1, 1, 2):
@@ -67,10 +64,10 @@ def test_a_still_frame_takes_five_bytes():
         pieces.append(packer.pack(None if again else planes(picture), lambda _, f=labels: f))
         sent.append(labels)
     assert [len(p) for p in pieces[1::3]] == [5, 5]
-    arrives(pieces, sent)
+    check_maps(pieces, sent)
 
 
-def test_a_map_as_expected_is_not_sent():
+def test_an_expected_map_is_not_sent():
     packer = packer_of(SCENES[0][1])
     seen = []
 
@@ -80,17 +77,17 @@ def test_a_map_as_expected_is_not_sent():
 
     pieces = [packer.pack(planes(picture), follow) for picture, _ in SCENES]
     assert all(frame.labels is None for frame in frames_of(pieces)[1:])
-    arrives(pieces, seen)
+    check_maps(pieces, seen)
 
 
-def test_a_sequence_without_maps():
+def test_a_sequence_may_have_no_maps():
     packer = packer_of(SCENES[0][1])
     pieces = [packer.pack(planes(picture), lambda _: None) for picture, _ in SCENES[:3]]
     moments, _ = unpack(pieces)
     assert [m.scene.labels for m in moments] == [None] * 3
 
 
-def test_a_map_without_one_before_it():
+def test_a_map_between_key_frames_needs_one_before_it():
     packer = packer_of(SCENES[0][1])
     piece = packer.pack(planes(SCENES[0][0]), lambda _: None)
     moments, unpacker = unpack(
@@ -110,15 +107,14 @@ def test_a_lost_frame_is_concealed_until_the_next_key(lost):
         assert moment.arrived == whole
         if whole:
             assert np.array_equal(moment.scene.labels, SCENES[moment.number][1])
-        else:  # the last map, or that moved along as the coarse picture says
+        else:  # the last map, as it is or moved with the coarse picture
             last = moments[moment.number - 1].scene.labels
             assert any(
                 np.array_equal(moment.scene.labels, m) for m in (last, moment.expected.labels)
             )
 
 
-def test_after_a_loss_the_scene_goes_on():
-    """What arrives is nearer to what was sent than the last frame before the loss."""
+def test_frames_after_a_loss_are_closer_than_the_last_frame_before():
     scenes = drive(14, 96, 128)
     pieces = packed(scenes)
     moments, unpacker = unpack(pieces[:3] + pieces[4:])
@@ -133,7 +129,7 @@ def test_after_a_loss_the_scene_goes_on():
     assert (moments[13].scene.labels == labels).mean() > (moments[2].scene.labels == labels).mean()
 
 
-def test_a_damaged_frame_is_a_lost_one():
+def test_a_damaged_frame_is_lost():
     piece = bytearray(PIECES[2])
     piece[10] ^= 4
     moments, unpacker = unpack([*PIECES[:2], bytes(piece), *PIECES[3:]])
@@ -141,13 +137,13 @@ def test_a_damaged_frame_is_a_lost_one():
     assert "checksum" in unpacker.damage[0]
 
 
-def test_a_receiver_may_begin_at_any_key_frame():
+def test_decoding_may_begin_at_any_key_frame():
     moments, _ = unpack([stream.MAGIC + bytes([stream.VERSION]), *PIECES[3:]])
     assert [m.number for m in moments] == [5, 6, 7]
     assert np.array_equal(moments[0].scene.labels, SCENES[5][1])
 
 
-def test_what_ends_in_a_frame_decodes():
+def test_a_stream_cut_within_a_frame_decodes_up_to_it():
     data = b"".join(PIECES)
     moments, unpacker = unpack([data[:-3]])
     unpacker.close()
@@ -158,7 +154,7 @@ def test_what_ends_in_a_frame_decodes():
         empty.close()
 
 
-def test_a_second_head():
+def test_a_different_second_head_is_refused():
     _, unpacker = unpack(PIECES)
     other = Packer(width=32, height=32, rate=Fraction(10), palette=1)
     piece = other.pack(planes(SCENES[0][0][:32, :32]), lambda _: None)
@@ -166,7 +162,7 @@ def test_a_second_head():
         list(unpacker.feed(piece[3:]))
 
 
-def test_a_head_cannot_claim_what_is_too_large():
+def test_a_head_of_huge_frames_is_refused():
     (head, *_) = stream.Reader().feed(b"".join(PIECES))
     whole = sets.WHOLE + sets.restore(head.parameters, 16, 12)
     for change, error in (
@@ -175,15 +171,18 @@ def test_a_head_cannot_claim_what_is_too_large():
         ({"palette": 9}, errors.UnsupportedProfile),
         ({"own": "no palette"}, errors.CorruptStream),
         ({"parameters": b"xy"}, errors.CorruptStream),
-        ({"width": 4000, "parameters": whole}, errors.CorruptStream),  # more than they say
+        (
+            {"width": 4000, "parameters": whole},
+            errors.CorruptStream,
+        ),  # more than the parameter sets say
     ):
         fields = {n: getattr(head, n) for n in stream.Head.__slots__} | change
         with pytest.raises(error):
             list(Unpacker().feed(stream.begin(stream.Head(**fields))))
 
 
-def test_a_map_with_other_ids_than_the_head_says():
-    """Else tables of too few ids are written beyond their ends, by compiled code."""
+def test_a_map_with_ids_beyond_the_head_is_refused():
+    """Compiled code would write beyond the ends of tables for fewer ids."""
     (head, *_) = stream.Reader().feed(b"".join(PIECES))
     most = int(max(labels.max() for _, labels in SCENES[:3]))
     for last, good in ((most, True), (most - 1, False), (0, False)):
@@ -195,7 +194,7 @@ def test_a_map_with_other_ids_than_the_head_says():
         assert all(f"id {most}" in why for why in unpacker.damage[:1])
 
 
-def test_a_picture_decoder_says_what_it_is():
+def test_a_picture_decoder_names_a_sequence():
     for read in (sempic.unpack, sempic.decode, sempic.info):
         with pytest.raises(errors.NotSempic, match="sequence"):
             read(b"".join(PIECES))
@@ -211,7 +210,7 @@ def test_info_adds_up():
         info(data[:9])
 
 
-def test_odd_sizes_and_a_palette_of_one_s_own():
+def test_odd_sizes_and_custom_palettes():
     palette = palettes.own("mine", [("a", (0, 0, 0)), ("b", (9, 9, 9))])
     packer = Packer(
         width=37, height=21, rate=Fraction(30000, 1001), palette=palette.id, factor=8, chroma="420"
@@ -228,7 +227,7 @@ def test_odd_sizes_and_a_palette_of_one_s_own():
         assert moment.scene.own == palette.identity
 
 
-def test_damage_of_any_kind_gives_frames_or_one_of_our_errors():
+def test_any_damage_gives_frames_or_a_sempic_error():
     data = b"".join(PIECES)
     rng = np.random.default_rng(1)
     for _ in range(30):

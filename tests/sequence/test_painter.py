@@ -1,4 +1,4 @@
-"""Pictures that agree with each other."""
+"""Painted frames agree with each other."""
 
 import numpy as np
 from scenes import drive, packer_of, planes
@@ -9,7 +9,7 @@ from sempic.sequence.painter import Painter
 
 
 class Inventor:
-    """A receiver that invents other detail for each frame."""
+    """A receiver that paints random detail into each frame."""
 
     model_id = None
     controls = frozenset({"seed"})
@@ -51,8 +51,8 @@ def test_detail_stays_where_the_scene_does():
     assert change(painted(found)) < 0.4 * change(painted(found, kept=0.0))
 
 
-def test_nothing_of_the_last_picture_is_left_where_another_thing_is():
-    """A cut: other labels, other colours."""
+def test_a_cut_leaves_nothing_of_the_last_picture():
+    """A cut changes all labels and colours."""
     (picture, labels), *_ = drive(1)
     found = moments([(picture, np.zeros_like(labels)), (255 - picture, np.ones_like(labels))])
     inventor = Inventor()

@@ -1,4 +1,4 @@
-"""The leaky bucket, and that a stream keeps to its rate."""
+"""Rate control by a leaky bucket."""
 
 import warnings
 
@@ -12,8 +12,8 @@ from sempic.sequence.rate import Bucket
 
 
 @pytest.mark.parametrize("wanted", [12e3, 16e3, 40e3])
-def test_a_model_of_a_coder_is_held_at_the_rate(wanted):
-    """Key frames cost ten times as much, and content gets harder on the way."""
+def test_a_simulated_coder_keeps_to_the_rate(wanted):
+    """Key frames cost ten times as much, and content gets harder half-way."""
     rng = np.random.default_rng(0)
     bucket, total = Bucket(wanted, 10), []
     for t in range(300):
@@ -42,7 +42,7 @@ def test_a_stream_keeps_to_its_rate(monkeypatch):
         assert sequence.info(data)["kbps"] * 1000 == pytest.approx(wanted, rel=0.2)
 
 
-def test_a_rate_that_cannot_be_held_is_said_once(monkeypatch):
+def test_an_unreachable_rate_is_reported_once(monkeypatch):
     monkeypatch.setattr(api.Codec, "segmenter", FakeSegmenter())
     cells = np.random.default_rng(0).integers(0, 256, (60, 24, 32, 3), np.uint8)
     noise = cells.repeat(4, 1).repeat(4, 2)
@@ -55,8 +55,8 @@ def test_a_rate_that_cannot_be_held_is_said_once(monkeypatch):
         list(sequence.encode(noise, codec=api.Codec(), bitrate="1M"))
 
 
-def test_a_long_overload_is_not_paid_for_as_long():
-    """A minute of what cannot be held: seconds later pictures are as fine as before."""
+def test_quality_recovers_soon_after_a_long_overload():
+    """After a minute of overload, quality is back within seconds."""
     bucket, chosen = Bucket(16e3, 10, 2.0), []
     for t in range(900):
         key = t % 20 == 0

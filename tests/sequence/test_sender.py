@@ -1,11 +1,11 @@
-"""What a sender decides: key frames, maps, texture, painted size."""
+"""Decisions of the encoder: key frames, maps, texture, painted size."""
 
 import warnings
 
 import numpy as np
 import PIL.Image
 import pytest
-from conftest import FakeReceiver, FakeSegmenter
+from conftest import FakeSegmenter
 from scenes import drive
 from videos import FRAMES
 
@@ -30,16 +30,16 @@ def test_key_frames_come_at_intervals_and_at_cuts(coder):
     assert keys(sequence.encode(cut, codec=coder)) == [0, 2, 3]
 
 
-def test_another_scene_is_a_cut_and_other_light_is_none(coder):
+def test_a_new_scene_is_a_cut_and_new_light_is_not(coder):
     cells = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
     here = cells.repeat(4, 0).repeat(4, 1)
-    there = here[::-1, ::-1]  # as bright on the whole
+    there = here[::-1, ::-1]  # of the same mean brightness
     covered = np.full_like(here, 30)
     frames = [here, here // 3 + 90, there, there // 2, covered, covered + 50, there, there]
     assert keys(sequence.encode(frames, codec=coder)) == [0, 2, 4, 6]
 
 
-def test_a_scene_that_stands_has_few_key_frames_and_is_fine(coder):
+def test_still_scenes_have_few_key_frames_and_are_fine(coder):
     frames = [FRAMES[0]] * 22 + FRAMES
     assert keys(sequence.encode(frames, rate=10, codec=coder)) == [0]
     assert keys(sequence.encode(FRAMES * 4, rate=10, codec=coder)) == [0, 20]
@@ -53,7 +53,7 @@ def test_a_scene_that_stands_has_few_key_frames_and_is_fine(coder):
     assert worst({}) < worst({"key_interval": 2})
 
 
-def test_what_stands_still_takes_five_bytes_and_the_receiver_s_work_once(coder):
+def test_still_frames_take_five_bytes_and_are_painted_once(coder):
     rng = np.random.default_rng(0)
     still = [
         np.clip(FRAMES[0] + rng.normal(0, 2, FRAMES[0].shape), 0, 255).astype(np.uint8)
@@ -61,20 +61,12 @@ def test_what_stands_still_takes_five_bytes_and_the_receiver_s_work_once(coder):
     ]
     pieces = list(sequence.encode(still, codec=coder, label_quality=3))
     assert [len(piece) for piece in pieces[1:]] == [5] * 3
-    calls = []
-
-    class Counting(FakeReceiver):
-        def __call__(self, scene, **how):
-            calls.append(1)
-            return super().__call__(scene, **how)
-
-    coder.receiver = Counting()
     pictures = list(sequence.decode(pieces, codec=coder))
     assert len(pictures) == 4
-    assert len(calls) == 1
+    assert len(coder.receiver.sizes) == 1
 
 
-def test_labels_are_looked_for_a_few_times_a_second(coder):
+def test_the_segmenter_runs_a_few_times_a_second(coder):
     looks = []
 
     class Counting(FakeSegmenter):
@@ -87,7 +79,7 @@ def test_labels_are_looked_for_a_few_times_a_second(coder):
         (10, {}, 2),
         (2, {}, 6),
         (10, {"segment_every": 2}, 3),
-        (10, {"label_quality": "lossless"}, 0),  # which does not ask for probabilities
+        (10, {"label_quality": "lossless"}, 0),  # asks for no probabilities
     ):
         looks.clear()
         list(sequence.encode(FRAMES, rate=rate, codec=coder, key_interval=10, **options))
@@ -95,7 +87,7 @@ def test_labels_are_looked_for_a_few_times_a_second(coder):
 
 
 @pytest.mark.parametrize(("fault", "sent"), [("unsure", False), ("one class", False), ("", True)])
-def test_key_frames_have_a_map_where_a_single_picture_has(monkeypatch, fault, sent):
+def test_key_frames_have_a_map_where_a_single_picture_has_one(monkeypatch, fault, sent):
     class Street(FakeSegmenter):
         voids = True
 
@@ -114,12 +106,12 @@ def test_key_frames_have_a_map_where_a_single_picture_has(monkeypatch, fault, se
         single = api.Codec().encode(soft[0])
     unpacker = sequence.Unpacker()
     assert {m.scene.labels is not None for m in unpacker.moments(pieces)} == {sent}
-    assert unpacker.head.halved == sent  # nor is it painted at half its size without one
-    assert len(told) == 2 * (fault == "unsure")  # once each, not with each key frame
+    assert unpacker.head.halved == sent  # without a map, frames are not halved
+    assert len(told) == 2 * (fault == "unsure")  # one warning for the sequence, one for the picture
     assert (sempic.unpack(single).labels is not None) == sent
 
 
-def test_texture_is_said_with_key_frames_and_where_it_changes(coder):
+def test_texture_is_sent_with_key_frames_and_on_change(coder):
     flat = [np.full((48, 64, 3), 90 + 30 * (i // 6), np.uint8) for i in range(12)]
     pieces = list(sequence.encode(flat, codec=coder, rate=10, key_interval=0.6))
     packets = [p for p in stream.Reader().feed(b"".join(pieces)) if not isinstance(p, stream.Head)]
@@ -129,24 +121,15 @@ def test_texture_is_said_with_key_frames_and_where_it_changes(coder):
 
 
 @pytest.mark.parametrize("quality", [5, "lossless"])
-def test_soft_frames_are_painted_at_half_their_size(monkeypatch, quality):
-    """And labelled; but not where every label counts."""
-    monkeypatch.setattr(api.Codec, "segmenter", FakeSegmenter())
-    asked = []
-
-    class Watching(FakeReceiver):
-        def __call__(self, scene, **how):
-            asked.append((scene.height, scene.width))
-            return super().__call__(scene, **how)
-
+def test_soft_frames_are_painted_at_half_their_size(coder, quality):
+    """They are labelled at half their size too, unless labels are lossless."""
     small = [picture for picture, _ in drive(3, height=160, width=200)]
     frames = [np.asarray(PIL.Image.fromarray(p).resize((399, 319))) for p in small]
-    watched = api.Codec(receiver=Watching())
-    pieces = list(sequence.encode(frames, codec=watched, label_quality=quality))
-    pictures = list(sequence.decode(pieces, codec=watched))
+    pieces = list(sequence.encode(frames, codec=coder, label_quality=quality))
+    pictures = list(sequence.decode(pieces, codec=coder))
     halved = quality != "lossless"
     assert {p.size for p in pictures} == {(399, 319)}
-    assert set(asked) == ({(160, 200)} if halved else {(319, 399)})
+    assert set(coder.receiver.sizes) == ({(160, 200)} if halved else {(319, 399)})
     unpacker = sequence.Unpacker()
     scenes = [moment.scene for moment in unpacker.moments(pieces)]
     assert unpacker.head.halved == halved

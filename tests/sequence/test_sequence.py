@@ -1,4 +1,4 @@
-"""Pictures → bytes → pictures by Python, with stand-ins for the networks."""
+"""Sequences in Python: pictures to bytes to pictures, with stand-ins for the networks."""
 
 from dataclasses import replace
 from fractions import Fraction
@@ -18,7 +18,7 @@ def coder(stand_ins):
     return api.Codec()
 
 
-def test_there_and_back(coder):
+def test_encode_and_decode(coder):
     pieces = list(sequence.encode(FRAMES, codec=coder))
     assert len(pieces) == len(FRAMES)
     pictures = list(sequence.decode(pieces, codec=coder))
@@ -49,7 +49,7 @@ def test_info_refuses_the_heads_that_decoding_refuses(coder, changes, error):
     assert str(told.value) == str(decoded.value)
 
 
-def test_a_frame_comes_out_before_the_next_goes_in(coder):
+def test_a_frame_is_decoded_before_the_next_is_encoded(coder):
     gone_in = []
 
     def source():
@@ -63,7 +63,7 @@ def test_a_frame_comes_out_before_the_next_goes_in(coder):
         assert len(gone_in) == count
 
 
-def test_a_receiver_that_comes_late_begins_at_the_next_key_frame(coder):
+def test_a_late_receiver_begins_at_the_next_key_frame(coder):
     for parity in (0, 30):
         pieces = list(sequence.encode(FRAMES * 2, codec=coder, key_interval=0.4, parity=parity))
         whole = {m.number: m for m in sequence.Unpacker().moments(pieces)}
@@ -76,7 +76,7 @@ def test_a_receiver_that_comes_late_begins_at_the_next_key_frame(coder):
             assert np.array_equal(moment.scene.labels, same.labels)
 
 
-def test_drawing_on_a_moment_changes_no_later_one(coder):
+def test_drawing_on_a_frame_does_not_change_later_frames(coder):
     pieces = list(sequence.encode([*FRAMES, FRAMES[-1], FRAMES[-1]], codec=coder))
     whole = list(sequence.Unpacker().moments(pieces))
     for drawn, asked in zip(sequence.Unpacker().moments(pieces), whole, strict=True):
@@ -88,7 +88,7 @@ def test_drawing_on_a_moment_changes_no_later_one(coder):
         drawn.scene.labels[:] = 0
 
 
-def test_options_out_of_range(coder):
+def test_options_out_of_range_are_refused(coder):
     for wrong in ({"bitrate": "fast"}, {"bitrate": 10}, {"key_interval": 0}, {"segment_every": 0}):
         with pytest.raises(errors.InputError):
             next(sequence.encode(FRAMES, codec=coder, **wrong))
@@ -96,7 +96,7 @@ def test_options_out_of_range(coder):
         list(sequence.encode([FRAMES[0], FRAMES[1][:, :32]], codec=coder))
 
 
-def test_arguments_that_cannot_be(coder):
+def test_invalid_arguments_are_refused(coder):
     for call in (
         lambda: sequence.encode(None, codec=coder),
         lambda: sequence.encode(FRAMES[0], codec=coder),
@@ -117,7 +117,7 @@ def test_arguments_that_cannot_be(coder):
 
 
 def test_a_blurred_street_is_not_painted_grainy(monkeypatch):
-    """From the pictures to the pictures, with a receiver that paints grain everywhere."""
+    """End to end, with a receiver that paints grain everywhere."""
     monkeypatch.setattr(api.Codec, "segmenter", FakeSegmenter())
     rng = np.random.default_rng(0)
     grain = rng.integers(-30, 31, (48, 64, 3))

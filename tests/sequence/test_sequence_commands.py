@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import pytest
-from conftest import FakeReceiver, FakeSegmenter
+from conftest import FakeReceiver, FakeSegmenter, give_stdin
 from videos import FRAMES
 
 from sempic import api, cli, sequence
 from sempic.sequence import stream, video
 
 
-def test_the_command_line_goes_there_and_back(clip, capsys):
+def test_the_command_line_encodes_and_decodes(clip, capsys):
     assert cli.main(["encode", "drive.mp4", "--key-interval", "0.3"]) == 0
     data = (clip / "drive.sempic").read_bytes()
     assert sequence.info(data)["frames"] == 6
@@ -38,7 +38,7 @@ def test_the_command_line_goes_there_and_back(clip, capsys):
     assert sequence.info((clip / "b.sempic").read_bytes())["rate"] == 12.5
 
 
-def test_no_frame_of_a_folder_is_left_out_silently(clip, capsys):
+def test_skipped_files_of_a_folder_are_reported(clip, capsys):
     (clip / "frames").mkdir()
     PIL.Image.fromarray(FRAMES[0]).save(clip / "frames/0.png")
     (clip / "frames/1.png").symlink_to("gone.png")
@@ -51,7 +51,7 @@ def test_no_frame_of_a_folder_is_left_out_silently(clip, capsys):
     assert not (clip / "b.sempic").exists()
 
 
-def test_a_folder_for_the_output(clip):
+def test_the_output_may_be_a_folder(clip):
     (clip / "there").mkdir()
     assert cli.main(["encode", "drive.mp4", "-o", "there"]) == 0
     assert cli.main(["encode", "drive.mp4", "-o", "new/"]) == 0
@@ -74,7 +74,7 @@ def test_a_folder_for_the_output(clip):
         "decode drive.sempic --receiver net.mp4 -o net.mp4",
     ],
 )
-def test_no_target_is_a_source(clip, capsys, command):
+def test_no_target_overwrites_a_source(clip, capsys, command):
     (clip / "frames").mkdir()
     PIL.Image.fromarray(FRAMES[0]).save(clip / "frames/0.png")
     (clip / "link").symlink_to("frames/0.png")
@@ -93,8 +93,7 @@ def test_standard_streams(clip, monkeypatch, capsys):
     with monkeypatch.context() as patch:
         patch.setattr(sys, "stdout", pipe)
         assert cli.main(["encode", "drive.mp4", "-o", "-"]) == 0
-    back = io.TextIOWrapper(io.BufferedReader(io.BytesIO(out.getvalue())))
-    monkeypatch.setattr(sys, "stdin", back)
+    give_stdin(monkeypatch, out.getvalue())
     assert cli.main(["decode", "-", "-o", "out.mp4"]) == 0
     assert len(list(video.Source("out.mp4"))) == 6
 
@@ -103,14 +102,13 @@ def test_standard_streams(clip, monkeypatch, capsys):
 def test_a_sequence_on_standard_input_is_decoded_alone(place, monkeypatch, capsys, names):
     data = b"".join(sequence.encode(FRAMES[:1], codec=api.Codec()))
     Path("drive.sempic").write_bytes(b"no sequence")
-    stdin = io.TextIOWrapper(io.BufferedReader(io.BytesIO(data)))
-    monkeypatch.setattr(sys, "stdin", stdin)
+    give_stdin(monkeypatch, data)
     assert cli.main(["decode", *names, "-o", "x/"]) == 2
     assert capsys.readouterr().err == "sempic: -: a sequence; decode one at a time\n"
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
-def test_a_full_disk_behind_standard_output_is_one_line(clip, monkeypatch, capsys):
+def test_a_full_disk_behind_standard_output_takes_one_line(clip, monkeypatch, capsys):
     with monkeypatch.context() as patch, open("/dev/full", "wb", buffering=0) as full:
         patch.setattr(sys, "stdout", io.TextIOWrapper(full, write_through=True))
         assert cli.main(["encode", "drive.mp4", "-o", "-"]) == 2
@@ -128,7 +126,7 @@ def test_a_frame_of_another_size_is_named(clip, capsys):
 
 
 @pytest.mark.parametrize("text", ["1000", "0", "1/0", "fast", "nan"])
-def test_rates_that_cannot_be(capsys, text):
+def test_invalid_rates_are_refused(capsys, text):
     with pytest.raises(SystemExit) as end:
         cli.main(["encode", "drive.mp4", "--fps", text])
     assert end.value.code == 2
@@ -156,7 +154,7 @@ def test_rates_that_cannot_be(capsys, text):
         ("decode cut.sempic -o x.mp4", "no frame"),
     ],
 )
-def test_what_goes_wrong_takes_one_line(clip, capsys, command, says):
+def test_errors_take_one_line(clip, capsys, command, says):
     PIL.Image.fromarray(FRAMES[0]).save("photo.png")
     (clip / "text.mp4").write_text("no video")
     data = b"".join(sequence.encode(FRAMES[:2], codec=api.Codec()))
@@ -170,7 +168,7 @@ def test_what_goes_wrong_takes_one_line(clip, capsys, command, says):
     assert {p: p.read_bytes() for p in clip.iterdir()} == before
 
 
-def test_lost_frames_are_said(clip, capsys):
+def test_lost_frames_are_reported(clip, capsys):
     pieces = list(sequence.encode(FRAMES, codec=api.Codec(), key_interval=0.3))
     (clip / "lossy.sempic").write_bytes(b"".join(pieces[:1] + pieces[2:]))
     assert cli.main(["decode", "lossy.sempic", "-o", "x.mp4"]) == 0
@@ -178,7 +176,7 @@ def test_lost_frames_are_said(clip, capsys):
     assert len(list(video.Source("x.mp4"))) == 6
 
 
-def test_what_is_lost_takes_one_line_in_the_order_of_numbers(clip, capsys):
+def test_losses_take_one_line_in_frame_order(clip, capsys):
     frames = [FRAMES[i % 6] for i in range(24)]
     pieces = list(sequence.encode(frames, codec=api.Codec(), key_interval=1))
     broken = bytes([*pieces[21][:-2], pieces[21][-2] ^ 1, 0])
@@ -205,7 +203,7 @@ def test_what_is_lost_takes_one_line_in_the_order_of_numbers(clip, capsys):
 )
 @pytest.mark.parametrize("source", ["guarded.sempic", "-"])
 def test_decode_reports_what_it_wrote(clip, monkeypatch, capsys, gone, lost, source):
-    """Also where a part of that never arrived."""
+    """The report counts the frames written, even where some never arrived."""
     if gone:
         made = list(
             sequence.encode(FRAMES, codec=api.Codec(), key_interval=0.2 if 0 in gone else 9)
@@ -215,8 +213,7 @@ def test_decode_reports_what_it_wrote(clip, monkeypatch, capsys, gone, lost, sou
     else:
         data = (Path(__file__).parents[2] / "vectors/sequences/parity.sempic").read_bytes()
     (clip / "guarded.sempic").write_bytes(data)
-    stdin = io.TextIOWrapper(io.BufferedReader(io.BytesIO(data)))
-    monkeypatch.setattr(sys, "stdin", stdin)
+    give_stdin(monkeypatch, data)
     assert cli.main(["decode", source, "-o", "x.mp4", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     written = len(list(video.Source("x.mp4")))
@@ -228,8 +225,8 @@ def test_decode_reports_what_it_wrote(clip, monkeypatch, capsys, gone, lost, sou
     assert f": {written} frames of " in capsys.readouterr().out
 
 
-def test_what_is_reported_is_of_what_was_read_and_written(clip, monkeypatch, capsys):
-    """Neither file is opened once more: it may have grown, or be gone, or be a pipe."""
+def test_the_report_opens_no_file_again(clip, monkeypatch, capsys):
+    """A file may have grown meanwhile, be gone, or be a pipe."""
     info = sequence.info
     monkeypatch.setattr(Path, "read_bytes", None)
     assert cli.main(["encode", "drive.mp4", "--json"]) == 0
@@ -249,9 +246,9 @@ def test_a_sequence_of_another_version_is_named(clip, capsys):
     assert capsys.readouterr().err == "sempic: new.sempic: sequence version 99 is not known here\n"
 
 
-def test_frames_of_a_longer_sequence_that_was_there_before_are_told(clip, capsys):
+def test_leftover_frames_of_a_longer_sequence_are_reported(clip, capsys):
     assert cli.main(["encode", "drive.mp4"]) == 0
-    for _ in range(2):  # its own frames are replaced without a word
+    for _ in range(2):  # frames of the same sequence are replaced silently
         assert cli.main(["decode", "drive.sempic", "-o", "frames/"]) == 0
         assert capsys.readouterr().err == ""
     assert cli.main(["encode", "drive.mp4", "--fps", "5", "-o", "short.sempic"]) == 0
@@ -261,7 +258,7 @@ def test_frames_of_a_longer_sequence_that_was_there_before_are_told(clip, capsys
     assert len(list((clip / "frames").iterdir())) == 6
 
 
-def test_what_is_warned_of_in_decoding_is_said_once(clip, monkeypatch, capsys):
+def test_warnings_while_decoding_are_reported_once(clip, monkeypatch, capsys):
     assert cli.main(["encode", "drive.mp4", "--model", "3"]) == 0
     capsys.readouterr()
 
@@ -277,7 +274,7 @@ def test_what_is_warned_of_in_decoding_is_said_once(clip, monkeypatch, capsys):
     assert capsys.readouterr().err == note
 
 
-def test_a_segmenter_that_knows_too_little_sends_no_map(clip, monkeypatch, capsys):
+def test_an_unsure_segmenter_sends_no_map(clip, monkeypatch, capsys):
     class Unsure(FakeSegmenter):
         def predict(self, image):
             return super().predict(image)[0], np.full((12, *image.shape[:2]), 20, np.uint8)

@@ -1,4 +1,4 @@
-"""Frames that are lost and restored."""
+"""Parity restores lost frames."""
 
 import itertools
 from dataclasses import replace
@@ -16,7 +16,7 @@ from sempic.sequence import parity, stream
 from sempic.sequence.stream import Damage, Frame, Parity
 
 RATE = Fraction(5, 2)
-"""At which a group has ten frames."""
+"""A group has ten frames at this rate."""
 
 
 def frames(count, keys=(0,), seed=0):
@@ -34,7 +34,7 @@ def reader():
 
 
 def sent(given, share):
-    """The packets of each frame, and those behind the last, as a receiver reads them."""
+    """The packets of each frame, then those of the parity at the end, as a receiver reads them."""
     guard, read = parity.Guard(share, RATE), reader()
     pieces = [
         (guard.announce() if frame.key else b"")
@@ -55,39 +55,39 @@ def contents(given):
     return [stream.content_of(frame) for frame in given]
 
 
-def without(pieces, lost):
+def dropped(pieces, lost):
     return [piece for number, piece in enumerate(pieces) if number not in lost]
 
 
-def is_sum(packet):
+def has_parity(packet):
     return isinstance(packet, Parity) and bool(packet.sums)
 
 
 def test_any_frame_of_a_group_is_restored():
-    """However little parity is asked for; the largest and the last, too."""
+    """Even the largest and the last one, with the least parity."""
     whole = frames(20)
     pieces = sent(whole, 0.01)
     for lost in range(1, 20):
-        assert received(without(pieces, {lost})) == contents(whole)
+        assert received(dropped(pieces, {lost})) == contents(whole)
 
 
-def test_as_many_symbols_as_there_are_sums_are_restored():
+def test_as_many_symbols_are_restored_as_there_are_parity_symbols():
     whole = frames(10)
     pieces = sent(whole, 0.5)
     sums = [p for piece in pieces[10:] for p in piece]
-    assert all(map(is_sum, sums))
+    assert all(map(has_parity, sums))
     there = sum(len(p.sums) // p.symbol for p in sums)
     restored = 0
     for lost in itertools.combinations(range(1, 10), 4):
         enough = sum(sums[0].counts[n] for n in lost) <= there
         expected = [c for n, c in enumerate(contents(whole)) if enough or n not in lost]
-        assert received(without(pieces, lost)) == expected
+        assert received(dropped(pieces, lost)) == expected
         restored += enough
     assert 10 < restored < 116  # of 126
 
 
-def test_sums_are_those_of_the_specification():
-    """Each symbol times 1 / (number + place), with a multiplication of its own."""
+def test_parity_symbols_follow_the_specification():
+    """Sums of symbols times 1 / (number + place), multiplied independently of src."""
 
     def times(a, b):
         total = 0
@@ -98,7 +98,7 @@ def test_sums_are_those_of_the_specification():
         return total
 
     whole = frames(10)
-    found = [p for piece in sent(whole, 0.3) for p in piece if is_sum(p)]
+    found = [p for piece in sent(whole, 0.3) for p in piece if has_parity(p)]
     size, counts = found[0].symbol, found[0].counts
     data = b""
     for content, count in zip(contents(whole), counts, strict=True):
@@ -114,15 +114,15 @@ def test_sums_are_those_of_the_specification():
                 inverse = next(b for b in range(256) if times(by, b) == 1)
                 total ^= times(inverse, data[place * size + i])
             assert total == sums[index * size + i]
-            break  # one byte of each: the others are alike
+            break  # the other bytes are alike
 
 
 def test_a_key_frame_is_restored():
     whole = frames(30, keys=(0, 14))
-    assert received(without(sent(whole, 0.2), {14})) == contents(whole)
+    assert received(dropped(sent(whole, 0.2), {14})) == contents(whole)
 
 
-def test_nothing_waits_where_nothing_is_lost():
+def test_without_loss_no_frame_waits():
     for share in (0.0, 0.2):
         mender = parity.Mender()
         for number, piece in enumerate(sent(frames(25), share) if share else plain(25)):
@@ -142,8 +142,8 @@ def test_without_parity_nothing_waits_for_a_lost_frame():
             assert [p.number for p in mender.take(packet)] == [number]
 
 
-def test_a_lost_frame_is_waited_for_until_the_last_sum():
-    """No longer: too many are lost here, and they are given up when no parity can come."""
+def test_a_lost_frame_is_awaited_until_the_last_parity_packet():
+    """Too many frames are lost here: the decoder gives up when no more parity can come."""
     mender = parity.Mender()
     shown = {}
     for number, piece in enumerate(sent(frames(25), 0.01)):
@@ -157,18 +157,18 @@ def test_a_lost_frame_is_waited_for_until_the_last_sum():
 
 @given(st.sets(st.integers(1, 65), max_size=30), st.floats(0.01, 1), st.integers(0, 9))
 @settings(max_examples=50)
-def test_frames_come_in_order_and_as_they_were_sent(lost, share, seed):
-    """Whatever is lost, as long as fewer than 16 are in a row."""
+def test_frames_arrive_in_order_and_unchanged(lost, share, seed):
+    """For any losses of fewer than 16 frames in a row."""
     whole = frames(60, keys=(0, 23, 41), seed=seed)
     if any({*range(n, n + 15)} <= lost for n in range(60)):
         return
-    found = received(without(sent(whole, share), lost))
+    found = received(dropped(sent(whole, share), lost))
     places = [contents(whole).index(content) for content in found]
     assert places == sorted(set(places))
     assert set(range(60)) - lost <= set(places)
 
 
-def test_damage_is_told_behind_the_frames_before_it():
+def test_damage_is_reported_after_the_frames_before_it():
     mender = parity.Mender()
     pieces = sent(frames(12), 0.2)
     pieces[4] = [Damage("torn", 9)]
@@ -177,10 +177,10 @@ def test_damage_is_told_behind_the_frames_before_it():
     assert kinds == [0, 1, 2, 3, 4, "torn", *range(5, 12)]
 
 
-def test_sums_that_lie():
-    """With a checksum that is right: no frame is made of them."""
+def test_false_parity_restores_no_frame():
+    """Parity with a valid checksum but false contents."""
     whole = frames(12)
-    pieces = without(sent(whole, 0.2), {4})
+    pieces = dropped(sent(whole, 0.2), {4})
     left = [c for n, c in enumerate(contents(whole)) if n != 4]
     for change in (
         lambda p: replace(p, sums=bytes(len(p.sums))),
@@ -188,19 +188,19 @@ def test_sums_that_lie():
         lambda p: replace(p, group=1 << 40),
         lambda p: replace(p, span=7, counts=p.counts[:7]),
     ):
-        lie = [[change(p) if is_sum(p) else p for p in piece] for piece in pieces]
+        lie = [[change(p) if has_parity(p) else p for p in piece] for piece in pieces]
         assert received(lie) == left
 
 
-def test_parity_of_other_frames_makes_none():
-    """A frame has the number of its place."""
+def test_parity_of_other_frames_restores_no_frame():
+    """A restored frame must have the number of its place."""
     whole = frames(10)
     moved = [replace(frame, number=frame.number + 10) for frame in whole]
     moved[0] = replace(moved[0], key=False)
     (*_, first, second) = sent([*whole, *moved], 0.2)
     theirs = [[replace(p, group=0) for p in piece] for piece in (first, second)]
     lost = 4
-    pieces = [*without(sent(whole, 0.2)[:10], {lost}), *theirs]
+    pieces = [*dropped(sent(whole, 0.2)[:10], {lost}), *theirs]
     assert received(pieces) == [c for n, c in enumerate(contents(whole)) if n != lost]
 
 
@@ -217,19 +217,19 @@ def test_parity_of_other_frames_makes_none():
         {"counts": b"\1\1"},
     ],
 )
-def test_parity_that_cannot_be_is_damage(change):
+def test_invalid_parity_is_damage(change):
     good = Parity(span=10, wait=2, symbol=2, first=10, counts=b"\1" * 10, sums=b"sums")
     assert list(reader().feed(stream.write_parity(good))) == [replace(good, size=24)]
     (damage,) = reader().feed(stream.write_parity(replace(good, **change)))
     assert "impossible values" in damage.why or "cut short" in damage.why
 
 
-def test_what_waits_is_bounded(monkeypatch):
-    """Frames that are too large do not wait, and are not remembered."""
+def test_the_queue_of_waiting_frames_is_bounded(monkeypatch):
+    """Frames beyond the limit neither wait nor are remembered."""
     monkeypatch.setattr(parity, "LARGEST", 400)
     mender = parity.Mender()
     pieces = sent(frames(10), 0.2)
-    assert not any(map(is_sum, itertools.chain(*pieces)))  # a group of that size has no parity
+    assert not any(map(has_parity, itertools.chain(*pieces)))  # a group of that size has no parity
     for number, piece in enumerate(pieces):
         if number != 1:
             for packet in piece:
@@ -255,8 +255,8 @@ SCENES = drive(frames=48)
 GUARDED = guarded(SCENES)
 
 
-def test_a_decoder_that_does_not_know_parity_misses_nothing():
-    """To it this is advice that it skips; all else is the stream as it is without parity."""
+def test_decoders_without_parity_skip_it():
+    """They skip parity as unknown advice; the rest equals a stream without parity."""
     packets = b"".join(GUARDED)[3:].split(b"\0")
     theirs = [p for p in packets if not p or stream._unstuff(p)[0] != stream.Kind.ADVICE << 6 | 2]
     assert len(packets) - len(theirs) == 2 + 2 + 2  # two key frames announce it, two groups have it
@@ -275,7 +275,7 @@ def test_a_decoder_that_does_not_know_parity_misses_nothing():
         assert np.array_equal(moment.scene.labels, labels)
 
 
-def test_without_parity_there_is_none():
+def test_no_parity_is_sent_unless_requested():
     packer = packer_of(SCENES[0][1])
     pieces = [packer.pack(planes(p), lambda _, found=labels: found) for p, labels in SCENES[:3]]
     found = list(stream.Reader().feed(b"".join(pieces)))
@@ -285,9 +285,9 @@ def test_without_parity_there_is_none():
 
 
 @pytest.mark.parametrize("lost", [{4, 20}, {43}, {40, 47}, {39, 40}])
-def test_a_decoder_has_the_maps_without_loss(lost):
+def test_all_maps_arrive_when_lost_frames_are_restored(lost):
     unpacker = sequence.Unpacker()
-    moments = list(unpacker.moments(without(GUARDED, lost)))
+    moments = list(unpacker.moments(dropped(GUARDED, lost)))
     assert [moment.number for moment in moments] == list(range(48))
     assert all(moment.arrived for moment in moments)
     for moment, (_, labels) in zip(moments, SCENES, strict=True):
@@ -305,28 +305,28 @@ def test_a_damaged_frame_is_restored():
     assert "checksum" in unpacker.damage[0]
 
 
-def test_what_cannot_be_restored_is_concealed():
+def test_unrestored_frames_are_concealed():
     lost = set(range(5, 15))
-    moments = list(sequence.Unpacker().moments(without(GUARDED, lost)))
+    moments = list(sequence.Unpacker().moments(dropped(GUARDED, lost)))
     assert [m.number for m in moments] == list(range(48))
     assert [m.number for m in moments if m.arrived] == [*range(5), *range(43, 48)]
 
 
-def test_what_waits_comes_at_the_end():
-    """A stream that ends before its parity."""
+def test_waiting_frames_come_at_the_end_of_the_stream():
+    """The stream ends before its parity."""
     unpacker = sequence.Unpacker()
-    moments = [m for piece in without(GUARDED[:12], {5}) for m in unpacker.feed(piece)]
+    moments = [m for piece in dropped(GUARDED[:12], {5}) for m in unpacker.feed(piece)]
     assert [m.number for m in moments] == list(range(5))
     assert [m.number for m in unpacker.close()] == list(range(5, 12))
 
 
 def test_a_receiver_begins_at_a_key_frame():
     start = stream.MAGIC + bytes((stream.VERSION,))
-    moments = list(sequence.Unpacker().moments([start, *without(GUARDED, range(44, 45))[30:]]))
+    moments = list(sequence.Unpacker().moments([start, *dropped(GUARDED, range(44, 45))[30:]]))
     assert [m.number for m in moments] == list(range(43, 48))
 
 
-def test_info_tells_it():
+def test_info_reports_parity():
     found = sequence.info(b"".join(GUARDED))
     assert found["bytes"] == sum(found["chunks"].values()) + found["overhead"]
     packets = stream.Reader().feed(b"".join(GUARDED))

@@ -1,4 +1,4 @@
-"""Maps that change where the scene does."""
+"""Stabilised maps change only where the scene changes."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from sempic.sequence.stable import Stabiliser
 
 
 def settled(maps, probabilities, pictures, **how):
-    """What is sent of these maps."""
+    """The maps that are sent."""
     packer = packer_of(maps[0])
     stabiliser = Stabiliser(1, **how)
     sent = []
@@ -25,7 +25,7 @@ def settled(maps, probabilities, pictures, **how):
 
 
 def probabilities_of(labels, sure):
-    """`sure` for each label, the rest for the one after it."""
+    """Probability `sure` for each label, the rest for the next class."""
     odds = np.zeros((12, *labels.shape), np.uint8)
     np.put_along_axis(odds, labels[None].astype(int), round(255 * sure), 0)
     np.put_along_axis(odds, (labels[None].astype(int) + 1) % 12, round(255 * (1 - sure)), 0)
@@ -33,7 +33,7 @@ def probabilities_of(labels, sure):
 
 
 def test_flicker_is_not_sent():
-    """A segmenter of two minds, frame by frame."""
+    """A segmenter that wavers between two classes."""
     picture, labels = drive(1)[0]
     rng = np.random.default_rng(0)
     maps, probabilities = [], []
@@ -49,7 +49,7 @@ def test_flicker_is_not_sent():
     assert flicker < 0.2 * given
 
 
-def test_what_is_new_and_certain_is_sent_within_frames():
+def test_new_and_certain_objects_are_sent_within_a_few_frames():
     picture, labels = drive(1)[0]
     later, changed = labels.copy(), picture.copy()
     later[10:26, 20:40], changed[10:26, 20:40] = 8, 255 - picture[10:26, 20:40]
@@ -60,7 +60,7 @@ def test_what_is_new_and_certain_is_sent_within_frames():
     assert (sent[-1] == later).mean() > 0.95
 
 
-def test_another_mind_about_the_same_picture_takes_longer():
+def test_a_changed_label_on_an_unchanged_picture_takes_longer():
     picture, labels = drive(1)[0]
     later = labels.copy()
     later[10:26, 20:40] = 8
@@ -70,7 +70,7 @@ def test_another_mind_about_the_same_picture_takes_longer():
     assert np.array_equal(sent[-1], later)
 
 
-def test_a_scene_that_moves_takes_its_labels_along():
+def test_labels_move_with_the_scene():
     scenes = drive(6)
     maps = [labels for _, labels in scenes]
     sent = settled(
@@ -90,8 +90,8 @@ def test_the_first_map_is_that_of_a_single_picture(probabilities):
     assert np.array_equal(settled([labels], [odds], [picture])[0], expected)
 
 
-def test_who_may_be_there_is_sent():
-    """A person of whom the segmenter is no more than two fifths sure, and a tree."""
+def test_an_unsure_person_is_sent():
+    """At a probability of two fifths, a person is sent and a tree is not."""
     picture, labels = drive(1)[0]
     changed = picture.copy()
     box = np.s_[20:44, 24:36]
@@ -111,8 +111,8 @@ def test_who_may_be_there_is_sent():
     assert found["tree"] < 0.2
 
 
-def test_void_is_laid_over_what_is_unknown_and_stays_while_that_is_in_doubt():
-    """And what is under it is known again when it is known."""
+def test_void_covers_unknown_pixels_until_they_are_known():
+    """The labels below return when the segmenter is sure again."""
     picture, labels = drive(1)[0]
     certain = probabilities_of(labels, 1.0)[:11]
     odds = {sure: np.rint(sure * certain).astype(np.uint8) for sure in (1.0, 0.45, 0.65)}
@@ -126,7 +126,7 @@ def test_void_is_laid_over_what_is_unknown_and_stays_while_that_is_in_doubt():
 
 
 def test_void_does_not_flicker():
-    """A segmenter that is at the limit of what void asks for, frame by frame."""
+    """A segmenter whose probabilities vary around the threshold of void."""
     picture, labels = drive(1)[0]
     rng = np.random.default_rng(0)
     probabilities = []

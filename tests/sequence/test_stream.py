@@ -1,4 +1,4 @@
-"""Packets: what is written is read, and damage costs what it hits."""
+"""Packets: round trips, and the limits of damage."""
 
 import zlib
 from dataclasses import replace
@@ -40,25 +40,25 @@ def read(data, step=None):
     ]
 
 
-def plain(found):
-    """Frames as they were written."""
+def contents(found):
+    """The contents of frames, without sizes."""
     return [(f.key, f.number, f.coarse, f.labels) for f in found if isinstance(f, Frame)]
 
 
 @pytest.mark.parametrize("step", [1, 7, 1000000])
-def test_what_is_written_is_read(step):
+def test_packets_survive_a_round_trip(step):
     found = read(WHOLE, step)
     assert found[0] == HEAD
-    assert plain(found) == plain(FRAMES)
+    assert contents(found) == contents(FRAMES)
     assert [f.size for f in found[1:]] == [len(piece) for piece in PIECES[1:]]
 
 
-def test_a_frame_of_nothing_has_five_bytes():
+def test_an_empty_frame_has_five_bytes():
     assert len(PIECES[3]) == 5
 
 
 @given(st.binary(max_size=600))
-def test_stuffing_is_inverse(content):
+def test_unstuffing_inverts_stuffing(content):
     sent = stream._stuff(content)
     assert 0 not in sent
     assert len(sent) <= len(content) + 1 + len(content) // 254
@@ -66,12 +66,12 @@ def test_stuffing_is_inverse(content):
 
 
 @pytest.mark.parametrize("size", [253, 254, 255, 508, 509])
-def test_stuffing_of_long_runs(size):
+def test_stuffing_splits_long_runs(size):
     for content in (b"x" * size, b"x" * size + b"\0", b"\0" + b"x" * size):
         assert stream._unstuff(stream._stuff(content)) == content
 
 
-def test_every_prefix_has_the_frames_that_are_whole():
+def test_every_prefix_gives_its_whole_frames():
     ends = [sum(map(len, PIECES[: i + 1])) for i in range(len(PIECES))]
     for cut in range(len(WHOLE)):
         found = read(WHOLE[:cut])
@@ -80,7 +80,7 @@ def test_every_prefix_has_the_frames_that_are_whole():
 
 
 def test_damage_costs_a_packet():
-    """Any one byte: at most the packet that it is in, and the one that it is joined with."""
+    """A changed byte loses its packet, and at most the packet it gets joined with."""
     for at in range(len(PIECES[0]), len(WHOLE)):
         for change in (WHOLE[at] ^ 1, 0):
             if change == WHOLE[at]:
@@ -88,13 +88,13 @@ def test_damage_costs_a_packet():
             damaged = WHOLE[:at] + bytes((change,)) + WHOLE[at + 1 :]
             found = read(damaged)
             assert any(isinstance(packet, Damage) for packet in found) or at == len(WHOLE) - 1
-            good = plain(found)
-            assert set(good) <= set(plain(FRAMES))
-            no_key = at < len(PIECES[0]) + len(PIECES[1])  # and then predicted ones are of no use
+            good = contents(found)
+            assert set(good) <= set(contents(FRAMES))
+            no_key = at < len(PIECES[0]) + len(PIECES[1])  # predicted frames need the key frame
             assert len(good) >= (1 if no_key else len(FRAMES) - 2)
 
 
-def test_what_never_ends_is_not_kept():
+def test_an_endless_packet_is_not_kept():
     reader = Reader()
     list(reader.feed(PIECES[0]))
     piece = b"x" * (1 << 20)
@@ -104,7 +104,7 @@ def test_what_never_ends_is_not_kept():
     found = list(reader.feed(b"\0" + PIECES[1]))
     assert isinstance(found[0], Damage)
     assert found[0].size == 40 << 20
-    assert plain(found) == plain(FRAMES[:1])
+    assert contents(found) == contents(FRAMES[:1])
 
 
 def test_foreign_bytes_are_refused():
@@ -115,8 +115,8 @@ def test_foreign_bytes_are_refused():
         read(b"\xe5V\5")
 
 
-def test_sums_are_shorter_between_key_frames_since_version_4():
-    """What an older encoder wrote has four bytes everywhere, and sums of contents alone."""
+def test_checksums_are_shorter_between_key_frames_since_version_4():
+    """Older versions have four bytes everywhere, without the frame number."""
     content = b"\x81"
     for version, number, sums in ((3, b"", 4), (4, b"\1", 2)):
         start = b"\xe5V" + bytes((version,)) + PIECES[1]
@@ -128,7 +128,7 @@ def test_sums_are_shorter_between_key_frames_since_version_4():
 
 
 @pytest.mark.parametrize("lost", [15, 16, 17, 32])
-def test_a_loss_of_as_many_frames_as_have_numbers_of_their_own_is_noticed(lost):
+def test_the_loss_of_a_whole_cycle_of_frame_numbers_is_noticed(lost):
     frames = [replace(FRAMES[0], number=0)]
     frames += [replace(FRAMES[2], number=number) for number in range(1, 50)]
     pieces = [stream.begin(HEAD), *map(stream.write_frame, frames)]
@@ -140,20 +140,20 @@ def test_a_loss_of_as_many_frames_as_have_numbers_of_their_own_is_noticed(lost):
         assert all(isinstance(packet, Damage) for packet in found)
 
 
-def test_another_sequence_behind_one_is_not_taken_for_it():
+def test_another_sequence_in_the_same_stream_is_not_mixed_in():
     again = [*PIECES[1:4], stream.write_frame(replace(FRAMES[4], number=301))]
     found = read(b"".join([*PIECES, *again]))[len(PIECES) :]
     assert isinstance(found[0], Damage)
-    assert plain(found) == [(True, 301, b"k", None)]
+    assert contents(found) == [(True, 301, b"k", None)]
 
 
-def test_a_sequence_that_is_appended_is_told():
+def test_an_appended_sequence_is_reported():
     appended = read(WHOLE + WHOLE)[len(PIECES) :]
     assert isinstance(appended[0], Damage)
     assert "another sequence begins" in appended[0].why
 
 
-def test_a_key_frame_that_comes_twice_is_one():
+def test_a_repeated_key_frame_counts_once():
     assert read(b"".join([*PIECES[:2], *PIECES[1:]])) == read(WHOLE)
 
 
@@ -184,15 +184,15 @@ def test_unknown_advice_is_skipped():
         b"\0\1\1\0\1\4\x0b\0\1\0",  # no rate
         b"\0\1\1\1\1\0\x0b\0\1\0",  # no factor
         b"\0\1\1\1\1\4\x0b\2\1\0",  # neither halved nor not
-        b"\0\1\1\1\1\5\x0b\1\1\0",  # halved, and coarse pixels of two and a half
+        b"\0\1\1\1\1\5\x0b\1\1\0",  # halved, with a coarse factor of 5
         b"\0\1\1\1\1\4\x0b\0\1\5ab",
     ],
 )
-def test_content_that_cannot_be_is_damage(content):
+def test_invalid_contents_are_damage(content):
     packet = stream._framed(stream._with_checksum(content, number=16))
     found = read(PIECES[0] + PIECES[1] + packet + PIECES[5])
     assert isinstance(found[2], Damage)
-    assert plain(found) == plain([FRAMES[0], FRAMES[4]])
+    assert contents(found) == contents([FRAMES[0], FRAMES[4]])
 
 
 def test_a_key_frame_has_a_coarse_picture():
@@ -200,6 +200,6 @@ def test_a_key_frame_has_a_coarse_picture():
     assert "coarse" in damage.why
 
 
-def test_a_frame_that_is_too_large():
+def test_a_frame_beyond_the_limit_is_refused():
     with pytest.raises(InputError, match="too large"):
         stream.write_frame(Frame(key=True, number=0, coarse=bytes(1 << 24), labels=None))

@@ -1,4 +1,4 @@
-"""Which cells are sent as they are, and which never."""
+"""Which cells are sent as windows, and which never."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ def test_objects_are_kept_with_a_margin():
     assert not choice.kept(None, CAMVID, ["sign"], size=(64, 48)).any()
 
 
-def test_names_of_another_palette_are_understood():
+def test_class_names_of_other_palettes_are_understood():
     there = choice.kept(LABELS, CAMVID, ["traffic sign"], size=(64, 48))
     assert np.array_equal(there, choice.kept(LABELS, CAMVID, ["sign"], size=(64, 48)))
     assert choice.numbers(["pedestrian", "car"], CITYSCAPES) == [11, 13]
@@ -34,7 +34,7 @@ def test_names_of_another_palette_are_understood():
         choice.kept(None, CAMVID, ["ghost"], size=(64, 48))
 
 
-def test_boxes():
+def test_boxes_select_cells():
     cells = choice.kept(None, CAMVID, boxes=[(7, 8, 2, 8), (-5, -5, 6, 6)], size=(64, 48))
     assert found(cells) == [[0, 0], [1, 0], [1, 1]]
     for box in ((64, 0, 5, 5), (0, -5, 5, 5), (3, 3, 0, 5), (3, 3, 5, -1)):
@@ -44,14 +44,14 @@ def test_boxes():
         choice.kept(None, CAMVID, boxes=[(1.5, 2, 3, 4)], size=(64, 48))
 
 
-def test_who_promises_to_imagine_people_promises_it_for_riders():
+def test_imagining_people_includes_riders():
     for name in ("person", "pedestrian", "bicyclist", "rider"):
         cells = choice.imagined(LABELS, CAMVID, [name])
         assert found(cells) == [[y, x] for y in (4, 5) for x in (5, 6)]
     assert not choice.imagined(LABELS, CAMVID, ["car"]).any()
 
 
-def test_grown():
+def test_grown_adds_neighbouring_cells():
     mask = np.zeros((5, 6), bool)
     mask[0, 4] = True
     assert found(choice.grown(mask, 1)) == [[y, x] for y in (0, 1) for x in (3, 4, 5)]

@@ -1,11 +1,10 @@
-"""Windows: what comes out is the original, no seam shows, and nothing that is broken is taken."""
+"""Windows show the original without seams; damaged ones are refused."""
 
 import dataclasses
-import random
 
 import numpy as np
 import pytest
-from conftest import refuses_prefixes_and_flips, street
+from conftest import damaged, refuses_prefixes_and_flips, street
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
@@ -14,6 +13,7 @@ from sempic import coarse, container, windows
 from sempic.coarse import bpg
 from sempic.codec import pack, unpack
 from sempic.errors import BitstreamError, CorruptStream, InputError, LimitExceeded, TruncatedStream
+from sempic.evaluation.metrics import psnr
 from sempic.windows import layout
 from sempic.windows.layout import Place
 
@@ -31,14 +31,10 @@ def part(picture, window):
     return picture[window.y : window.y + height, window.x : window.x + width]
 
 
-def psnr(a, b):
-    return 10 * np.log10(255**2 / np.mean((a.astype(float) - b) ** 2))
-
-
 # ── what is sent ──────────────────────────────────────────────────────────────────────────────
 
 
-def test_windows_are_the_original():
+def test_windows_show_the_original():
     scene = unpack(STREAM)
     assert [(w.x, w.y, w.picture.shape) for w in scene.windows] == [
         (16, 24, (16, 24, 3)),
@@ -51,7 +47,7 @@ def test_windows_are_the_original():
     assert all(psnr(window.picture, part(IMAGE, window)) > 44 for window in fine)
 
 
-def test_where_they_are():
+def test_info_lists_the_windows():
     assert windows.where(PAYLOAD, 83, 61) == [[16, 24, 24, 16], [64, 0, 19, 16], [0, 56, 16, 5]]
     with pytest.raises(CorruptStream):
         windows.where(PAYLOAD, 20, 20)
@@ -64,7 +60,7 @@ def test_the_coarse_picture_saves_bytes():
         assert psnr(window.picture, part(IMAGE, window)) > 25
 
 
-def test_without_an_exact_coarse_picture_windows_stand_alone():
+def test_windows_are_coded_alone_without_an_exact_coarse_picture():
     inexact = coarse.encode(coarse.downscale(IMAGE, 4), codec="webp")
     alone = windows.encode(IMAGE, PLACES, None)
     expected = windows.decode(alone, 83, 61, None)
@@ -77,8 +73,8 @@ def test_without_an_exact_coarse_picture_windows_stand_alone():
             assert np.array_equal(one.picture, other.picture)
 
 
-def test_the_rest_of_the_stream_is_the_same():
-    """Decoders that do not know the chunk skip it, and show what there is without it."""
+def test_windows_leave_the_rest_of_the_stream_unchanged():
+    """Decoders without windows skip the chunk and show the rest."""
     plain = pack(width=83, height=61, labels=LABELS, coarse=SMALL)
     without = container.write(dataclasses.replace(container.read(STREAM), windows=None))
     assert without == plain
@@ -94,7 +90,7 @@ def test_one_atlas_takes_fewer_bytes_than_a_picture_for_each_window():
 
 @pytest.mark.parametrize("sizes", [[(1, 1)], [(3, 3), (2, 2), (2, 2)], [(8, 8)], [(40, 1)]])
 def test_the_usual_opening_is_left_out(sizes):
-    """For every side of coding trees; else x265 writes other ones than it did: `opening`."""
+    """For every size of coding trees; a failure means that x265 changed: see `bpg.opening`."""
     places, y = [], 0
     for width, height in sizes:
         places.append(Place(0, y, width, height))
@@ -107,7 +103,7 @@ def test_the_usual_opening_is_left_out(sizes):
     assert all(psnr(window.picture, part(picture, window)) > 25 for window in found)
 
 
-def test_other_openings_are_spelt_out(monkeypatch):
+def test_other_openings_are_sent_whole(monkeypatch):
     monkeypatch.setattr(bpg, "opening", lambda *size: b"none")
     payload = windows.encode(IMAGE, PLACES, PLANES)
     assert len(payload) == len(PAYLOAD) + 20
@@ -122,7 +118,7 @@ def test_other_openings_are_spelt_out(monkeypatch):
 
 
 @given(npst.arrays(bool, npst.array_shapes(min_dims=2, max_dims=2, max_side=9)))
-def test_rectangles_are_the_cells_and_nothing_twice(cells):
+def test_rectangles_cover_the_cells_exactly_once(cells):
     places = layout.rectangles(cells)
     count = np.zeros(cells.shape, int)
     for place in places:
@@ -144,14 +140,14 @@ def test_nothing_overlaps_in_an_atlas(sizes):
 
 
 @given(npst.arrays(bool, (7, 12)), st.booleans())
-def test_places_are_read_as_they_were_written(cells, flag):
+def test_places_survive_a_round_trip(cells, flag):
     places = layout.rectangles(cells)
     if places:
         header = layout.write(places, 12, 7, flag)
         assert layout.read(header + b"more", 12, 7) == (places, flag, len(header))
 
 
-def test_cells_that_a_mask_touches():
+def test_a_mask_selects_the_cells_it_touches():
     mask = np.zeros((17, 20), bool)
     mask[16, 7] = mask[0, 16] = True
     assert np.argwhere(layout.touched(mask)).tolist() == [[0, 2], [2, 0]]
@@ -160,7 +156,7 @@ def test_cells_that_a_mask_touches():
 # ── what is shown ─────────────────────────────────────────────────────────────────────────────
 
 
-def test_borders_fade_and_what_lies_outside_stays():
+def test_borders_fade_and_pixels_outside_stay():
     painted = np.full((61, 83, 3), 100, np.uint8)
     white = [
         dataclasses.replace(window, picture=np.full_like(window.picture, 200))
@@ -178,7 +174,7 @@ def test_borders_fade_and_what_lies_outside_stays():
     assert np.array_equal(windows.blend(painted, ()), painted)
 
 
-def test_no_border_between_windows_that_touch():
+def test_touching_windows_have_no_border_between():
     painted = np.zeros((48, 48, 3), np.uint8)
     windows_ = [
         windows.Window(x=x, y=16, picture=np.full((16, 16, 3), 200, np.uint8)) for x in (8, 24)
@@ -252,15 +248,8 @@ def test_every_prefix_and_every_single_bit_flip_is_refused():
 
 
 def test_damaged_payloads_decode_or_are_refused():
-    rng = random.Random(0)
-    payloads = [b"", PAYLOAD[:1], PAYLOAD[: len(PAYLOAD) // 2], b"\xff" * 50, b"\0" * 50]
-    for _ in range(80):
-        payload = bytearray(PAYLOAD)
-        for _ in range(rng.choice((1, 1, 2, 8))):
-            payload[rng.randrange(len(payload))] = rng.randrange(256)
-        payloads.append(bytes(payload))
     refused = 0
-    for payload in payloads:
+    for payload in damaged(PAYLOAD, 80, 0):
         try:
             found = decode(payload)
         except BitstreamError:

@@ -10,7 +10,7 @@ measure, is_calm = (getattr(f, "py_func", f) for f in (calm.measure, calm.is_cal
 
 
 def calm_pixels(labels):
-    """By the runs of columns, and as it is defined."""
+    """Calm pixels as the coder finds them (by runs in columns), and by their definition."""
     frame = neighbourhood.frame(labels, 9)
     columns = calm.columns(frame.stride)
     height, width = labels.shape
@@ -32,7 +32,7 @@ def calm_pixels(labels):
     return found, expected
 
 
-def test_calm_is_one_label_all_around():
+def test_calm_pixels_have_one_label_all_around():
     rng = np.random.default_rng(1)
     labels = np.kron(rng.integers(0, 2, (5, 6)), np.ones((5, 5), np.int64)).astype(np.int64)
     labels[11, 14] ^= 1
@@ -41,8 +41,8 @@ def test_calm_is_one_label_all_around():
     assert 50 < len(found) < labels.size
 
 
-def test_no_two_kinds_of_calm_share_a_slot():
-    """Addresses stay within their slots for as many labels as models may have."""
+def test_calm_contexts_have_slots_of_their_own():
+    """For every number of classes, the largest address is below the number of slots."""
     from sempic.labels.primed.evidence import Trunk
     from sempic.labels.primed.state import CALM_CONTEXTS, calm_slots
 

@@ -1,4 +1,4 @@
-"""What the primed coder sees of the coarse picture."""
+"""What the primed coder derives from the coarse picture."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_enlarging_is_bilinear_and_the_border_repeats_the_edge() -> None:
     assert (plane[:, -PAD:] == 80).all()
 
 
-def test_leaders_are_labels_in_use_and_the_first_of_equals() -> None:
+def test_leaders_are_used_labels_and_the_lowest_id_wins_a_tie() -> None:
     scores = np.array([[9, 1, 4], [7, 7, 4], [8, 5, 4]], np.uint8)
     best, second, top = evidence.leaders(scores, np.array([0, 1, 1]))
     assert best.tolist() == [8, 7, 4]
@@ -36,14 +36,14 @@ def test_leaders_are_labels_in_use_and_the_first_of_equals() -> None:
     assert alone[1].tolist() == [evidence.NONE] * 3
 
 
-def test_edges_on_both_sides() -> None:
+def test_edges_to_the_left_and_right_are_measured() -> None:
     planes = np.zeros((3, 20 * 20), np.uint8)
     planes.reshape(3, 20, 20)[:, :, 11:] = 10
     assert edges(planes, 10 * 20 + 10, 20) == (5, 0)  # 3 · 10 takes five bits
 
 
-def test_where_a_colour_lies_between_those_of_two_candidates() -> None:
-    """Left 20, right 60 in all planes: a pixel of 60 is wholly the right one's."""
+def test_a_colour_is_placed_between_those_of_two_candidates() -> None:
+    """Planes are 20 on the left, 60 on the right: a pixel of 60 belongs to the right."""
     planes = np.full((3, 30 * 30), 20, np.uint8)
     planes.reshape(3, 30, 30)[:, :, 15:] = 60
     image = np.zeros(30 * 30, np.int64)

@@ -1,4 +1,4 @@
-"""What the primed coder begins with is kept in a model, and read from it."""
+"""The initial state of the primed coder survives storage in a model."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sempic.labels.payload import WEIGHTS
 from sempic.labels.primed import state
 
 
-def test_slots_survive_their_byte() -> None:
+def test_slots_survive_quantization_to_a_byte() -> None:
     packed = np.arange(256, dtype=np.uint8)
     slots = state._unpack(packed)
     assert (slots[packed & 3 > 0] & 255 > 0).all()
@@ -23,7 +23,7 @@ def test_slots_survive_their_byte() -> None:
 
 
 @pytest.mark.parametrize("classes", [12, 20])
-def test_a_state_is_kept_in_tables(classes: int) -> None:
+def test_a_state_survives_a_round_trip_through_tables(classes: int) -> None:
     states = [state.unprimed(classes) for _ in range(2)]
     states[1].outline.weights[5, 7, 3] += 16 * 250
     states[1].outline.uses[5, 7] = 9
@@ -40,7 +40,7 @@ def test_a_state_is_kept_in_tables(classes: int) -> None:
     assert (alone.calm.slots == mixing.UNSEEN).all()
 
 
-def test_a_model_that_keeps_half_of_the_calm_slots() -> None:
+def test_a_model_may_store_half_of_the_calm_slots() -> None:
     tables = prior.load(WEIGHTS[3]).primed
     assert tables["calm_slots"].shape[1] == state.CALM_SLOTS // 2
     calm = state.begin(tables, informed=True).calm
@@ -48,7 +48,7 @@ def test_a_model_that_keeps_half_of_the_calm_slots() -> None:
     assert (calm.slots[:, : state.CALM_SLOTS // 2] != mixing.UNSEEN).any(1).all()
 
 
-def test_alone_the_contexts_of_the_coarse_picture_know_nothing() -> None:
+def test_without_a_coarse_picture_its_contexts_are_untrained() -> None:
     begun = state.begin(prior.load(WEIGHTS[3]).primed, informed=False)
     assert (begun.outline.slots[state.CONTEXTS_CAUSAL :] == mixing.UNSEEN).all()
     assert (begun.calm.slots[state.CALM_CONTEXTS_CAUSAL :] == mixing.UNSEEN).all()

@@ -1,4 +1,4 @@
-"""Times of frames, by timestamps and by arrival."""
+"""Times of frames from timestamps or arrival."""
 
 import itertools
 import time
@@ -15,25 +15,25 @@ from sempic.sequence.video import clock
 
 
 @pytest.mark.parametrize("rate", [24, Fraction(30000, 1001), 30, 60])
-def test_timestamps_in_milliseconds_double_and_lose_no_frame(clip, rate):
+def test_millisecond_timestamps_neither_repeat_nor_drop_frames(clip, rate):
     numbered("x.mkv", 20, rate=rate)
     assert numbers(video.Source("x.mkv")) == list(range(20))
 
 
-def test_frames_that_come_late_or_early_a_little_have_their_turn(clip):
+def test_jitter_neither_repeats_nor_drops_frames(clip):
     numbered("x.mkv", 20, times=[100 * n + (n * 7 % 15) for n in range(20)])
     assert numbers(video.Source("x.mkv", rate=Fraction(10))) == list(range(20))
 
 
 @pytest.mark.parametrize(("format", "codec"), [("h264", "libx264"), ("hevc", "libx265")])
-def test_a_stream_without_timestamps_has_all_its_frames_and_its_own_rate(clip, format, codec):
+def test_without_timestamps_all_frames_and_the_rate_are_kept(clip, format, codec):
     numbered(f"x.{format}", 12, format=format, codec=codec)
     source = video.Source(f"x.{format}")
     assert source.rate == 10
     assert numbers(source) == list(range(12))
 
 
-def test_a_gap_shows_the_last_frame_and_another_clock_begins_anew(clip, capsys):
+def test_gaps_repeat_the_last_frame_and_a_clock_reset_starts_anew(clip, capsys):
     numbered("gap.mkv", 4, times=[0, 100, 500, 600])
     assert numbers(video.Source("gap.mkv", rate=Fraction(10))) == [0, 1, 1, 1, 1, 2, 3]
     numbered("set.mkv", 4, times=[0, 100, 10**9, 10**9 + 100])
@@ -50,16 +50,16 @@ def test_a_gap_shows_the_last_frame_and_another_clock_begins_anew(clip, capsys):
         assert numbers(video.Source("x.ts")) == [*range(12), *range(12)]
 
 
-def test_cameras_that_send_single_pictures_keep_their_time(place):
-    """FFmpeg assumes 25 pictures a second where there are no timestamps."""
+def test_mjpeg_cameras_are_timed_by_arrival(place):
+    """Without timestamps, FFmpeg assumes 25 Hz."""
     came = []
     with camera(10, 0.1) as address, pytest.raises(InputError, match="breaks off"):
         came.extend(video.Source(address, rate=Fraction(10)))
     assert len(came) >= 7
 
 
-def test_a_coder_that_is_too_slow_for_single_pictures_takes_each_in_turn(place):
-    """Time spent on coding is no gap to fill: filling takes more coding, and so on."""
+def test_a_slow_encoder_takes_each_mjpeg_picture_in_turn(place):
+    """Coding time must not count as a gap: filling it would take more coding time."""
     shown = []
     with camera(31, 0.02) as address:
         for frame in itertools.islice(video.Source(address, rate=Fraction(25)), 12):
@@ -68,8 +68,8 @@ def test_a_coder_that_is_too_slow_for_single_pictures_takes_each_in_turn(place):
     assert len(set(shown)) >= 8
 
 
-def test_the_time_of_single_pictures_is_that_of_the_clock(place):
-    """If a coder is fast enough on average, though key frames are slow; real gaps stay gaps."""
+def test_mjpeg_pictures_follow_the_clock(place):
+    """A coder that is fast enough on average keeps pace; real gaps stay gaps."""
     arrivals, now, found = clock.Arrivals(0.1), 0.0, []
     for number in range(100):
         asked = now

@@ -9,8 +9,7 @@ import av
 import numpy as np
 import pytest
 from conftest import FakeSegmenter
-from scenes import drive
-from videos import numbered
+from videos import FRAMES, numbered, write_frames, write_video
 
 from sempic import api, cli, errors
 from sempic.batch.work import noting
@@ -21,7 +20,7 @@ from sempic.sequence import video
 @pytest.mark.parametrize(
     ("aspect", "width"), [(Fraction(4, 3), 85), (Fraction(1, 2), 32), (Fraction(1000), 64)]
 )
-def test_pixels_that_are_not_square_are_made_so(clip, aspect, width):
+def test_pixels_are_made_square(clip, aspect, width):
     numbered("x.mp4", 2, sample_aspect_ratio=aspect)
     assert {frame.shape for frame in video.Source("x.mp4")} == {(48, width, 3)}
     small, _ = video.Source("x.mp4", max_side=32)
@@ -42,12 +41,10 @@ def test_pixels_that_are_not_square_are_made_so(clip, aspect, width):
         ((0, 1, 1, 0), lambda p: p.transpose(1, 0, 2)),
     ],
 )
-def test_a_video_is_turned_and_mirrored_as_it_says(clip, matrix, shown):
+def test_videos_are_rotated_and_mirrored_as_announced(clip, matrix, shown):
     picture = np.zeros((48, 64, 3), np.uint8)
     picture[:16, :16], picture[:16, 48:] = 220, 110
-    file = video.Video(clip / "x.mp4", Fraction(10))
-    file.add(picture)
-    file.close(keep=True)
+    write_video(clip / "x.mp4", [picture])
     data = bytearray((clip / "x.mp4").read_bytes())
     at = data.index(b"tkhd") + 44
     a, b, c, d = (65536 * value for value in matrix)
@@ -57,54 +54,39 @@ def test_a_video_is_turned_and_mirrored_as_it_says(clip, matrix, shown):
     assert np.abs(found - shown(picture).astype(int)).mean() < 4
 
 
-def test_colours_are_what_players_take_them_for(tmp_path):
+def test_colours_match_those_of_players(tmp_path):
     colour = np.array((200, 30, 40))
     for height in (48, 720):
         frame = np.broadcast_to(colour.astype(np.uint8), (height, 64, 3))
-        file = video.Video(tmp_path / "x.mp4", Fraction(10))
-        file.add(frame)
-        file.close(keep=True)
+        write_video(tmp_path / "x.mp4", [frame])
         (again,) = video.Source(str(tmp_path / "x.mp4"))
         assert np.abs(again - colour).max() <= 3
         with av.open(tmp_path / "x.mp4") as made:
-            assert made.streams.video[0].codec_context.colorspace == 1  # BT.709, told
+            assert made.streams.video[0].codec_context.colorspace == 1  # BT.709
         matrix = 1 if height == 720 else 5
-        with av.open(tmp_path / "untold.mp4", "w") as out:
-            stream = out.add_stream("libx264", rate=10)
-            stream.width, stream.height, stream.pix_fmt = 64, height, "yuv420p"
-            said = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame))
-            said = said.reformat(format="yuv420p", dst_colorspace=matrix)
-            said.colorspace = 2
-            out.mux(stream.encode(said))
-            out.mux(stream.encode(None))
+        untold = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame))
+        untold = untold.reformat(format="yuv420p", dst_colorspace=matrix)
+        untold.colorspace = 2
+        write_frames(tmp_path / "untold.mp4", [untold])
         (again,) = video.Source(str(tmp_path / "untold.mp4"))
         assert np.abs(again - colour).max() <= 3
 
 
 def test_transparency_is_laid_over_white(place):
-    """As in single pictures."""
+    """As for single pictures."""
     clear = np.full((48, 64, 4), 90, np.uint8)
     for alpha, told in ((255, False), (0, True)):
         clear[..., 3] = alpha
-        with av.open("x.mov", "w") as out:
-            stream = out.add_stream("qtrle", rate=10)
-            stream.width, stream.height, stream.pix_fmt = 64, 48, "argb"
-            out.mux(stream.encode(av.VideoFrame.from_ndarray(clear, "rgba")))
-            out.mux(stream.encode(None))
+        write_frames("x.mov", [clear], "qtrle", pixels="argb")
         said = pytest.warns(SempicWarning, match="over white") if told else contextlib.nullcontext()
         with said:
             (frame,) = video.Source("x.mov")
         assert (frame == (255 if told else 90)).all()
 
 
-def test_what_is_to_be_said_of_a_camera_is_said_once_and_before_it_ends(place, monkeypatch, capsys):
-    with av.open("x.mov", "w") as out:
-        stream = out.add_stream("qtrle", rate=10)
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "argb"
-        for picture, _ in drive(6):
-            clear = np.dstack([picture, np.full((48, 64), 200, np.uint8)])
-            out.mux(stream.encode(av.VideoFrame.from_ndarray(clear, "rgba")))
-        out.mux(stream.encode(None))
+def test_notes_about_a_camera_come_once_and_early(place, monkeypatch, capsys):
+    alpha = np.full((48, 64), 200, np.uint8)
+    write_frames("x.mov", [np.dstack([f, alpha]) for f in FRAMES], "qtrle", pixels="argb")
     told = []
 
     class Interrupted(FakeSegmenter):
@@ -126,20 +108,15 @@ def test_what_is_to_be_said_of_a_camera_is_said_once_and_before_it_ends(place, m
 
 
 def joined(name, *sizes):
-    """Six frames of each size, one behind the other."""
+    """A raw H.264 stream with six frames of each size."""
     with open(name, "wb") as out:
         for width, height in sizes:
-            with av.open("part.h264", "w") as part:
-                stream = part.add_stream("libx264", rate=10)
-                stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-                for number in range(6):
-                    grey = np.full((height, width, 3), 40 * number, np.uint8)
-                    part.mux(stream.encode(av.VideoFrame.from_ndarray(grey)))
-                part.mux(stream.encode(None))
+            greys = [np.full((height, width, 3), 40 * number, np.uint8) for number in range(6)]
+            write_frames("part.h264", greys)
             out.write(Path("part.h264").read_bytes())
 
 
-def test_a_stream_that_heeds_its_network_keeps_the_size_of_its_first_frame(place):
+def test_adaptive_streams_keep_the_size_of_their_first_frame(place):
     joined("x.h264", (128, 72), (86, 48), (128, 72))
     assert [frame.shape for frame in video.Source("x.h264")] == [(72, 128, 3)] * 18
     joined("x.h264", (86, 48), (128, 72))

@@ -1,4 +1,4 @@
-"""Files that grow, and what an interruption leaves of them."""
+"""Growing output files, and what an interruption leaves."""
 
 import concurrent.futures
 import os
@@ -16,7 +16,7 @@ from sempic.sequence import video
 
 
 @pytest.mark.skipif(os.name == "nt", reason="there are no such pipes")
-def test_nothing_is_kept_in_a_pipe_that_nobody_reads(place):
+def test_a_pipe_without_a_reader_is_an_error(place):
     os.mkfifo("out")
     reader = os.open("out", os.O_RDONLY | os.O_NONBLOCK)
     file = video.Growing(Path("out"))
@@ -28,8 +28,8 @@ def test_nothing_is_kept_in_a_pipe_that_nobody_reads(place):
 
 
 @pytest.mark.parametrize("there", [False, True])
-def test_an_interruption_leaves_what_was_coded(clip, monkeypatch, capsys, there):
-    """Under its name; an existing file stays until then."""
+def test_an_interruption_keeps_the_frames_so_far(clip, monkeypatch, capsys, there):
+    """Under the name of the output, or as `.part` beside an existing file."""
     if there:
         (clip / "drive.sempic").write_bytes(b"a good file")
     calls = []
@@ -39,7 +39,7 @@ def test_an_interruption_leaves_what_was_coded(clip, monkeypatch, capsys, there)
             calls.append(1)
             if len(calls) > 3:
                 part = clip / ("drive.sempic.part" if there else "drive.sempic")
-                assert sequence.info(part.read_bytes())["frames"] == 3  # what kill -9 would leave
+                assert sequence.info(part.read_bytes())["frames"] == 3  # as after kill -9
                 if there:
                     assert (clip / "drive.sempic").read_bytes() == b"a good file"
                 raise KeyboardInterrupt
@@ -75,8 +75,8 @@ cli.main(["encode", "drive.mp4", "--segment-every", "1"])
 """
 
 
-def test_an_encoder_that_is_killed_leaves_a_file_that_decodes(clip):
-    """By SIGKILL, to its last whole frame."""
+def test_a_killed_encoder_leaves_a_decodable_file(clip):
+    """After SIGKILL, the file holds all whole frames."""
     folder = str(ROOT / "tests")
     command = [sys.executable, "-c", KILLED, folder]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as encoder:
@@ -87,7 +87,7 @@ def test_an_encoder_that_is_killed_leaves_a_file_that_decodes(clip):
     assert len(list(video.Source("x.mp4"))) == 3
 
 
-def test_an_error_on_the_way_replaces_nothing(clip, monkeypatch, capsys):
+def test_an_error_replaces_no_file(clip, monkeypatch, capsys):
     (clip / "drive.sempic").write_bytes(b"a good file")
 
     class Failing(FakeSegmenter):
@@ -107,7 +107,7 @@ def test_an_error_on_the_way_replaces_nothing(clip, monkeypatch, capsys):
 @pytest.mark.parametrize(
     "command", ["encode drive.mp4 -o x.sempic", "decode drive.sempic -o x.mp4"]
 )
-def test_an_interruption_before_the_first_frame_leaves_nothing(
+def test_an_interruption_before_the_first_frame_leaves_no_file(
     clip, monkeypatch, capsys, command, there
 ):
     assert cli.main(["encode", "drive.mp4"]) == 0
@@ -130,8 +130,8 @@ def test_an_interruption_before_the_first_frame_leaves_nothing(
     assert {path: path.read_bytes() for path in clip.iterdir()} == before
 
 
-def test_what_is_there_is_written_as_pictures_are(clip, capfd):
-    """Through links, to devices and to our own open files; modes and other files stay."""
+def test_links_devices_and_pipes_are_written_as_for_pictures(clip, capfd):
+    """Links are followed, devices and open files written to; modes and other files stay."""
     (clip / "real.sempic").write_bytes(b"old")
     (clip / "real.sempic").chmod(0o600)
     (clip / "real.sempic.part").write_bytes(b"somebody's")
@@ -163,9 +163,9 @@ def test_what_is_there_is_written_as_pictures_are(clip, capfd):
         assert got.result() == coded
 
 
-def test_the_longest_names(clip):
+def test_file_names_may_have_the_greatest_length(clip):
     long, name = "s" * 248 + ".sempic", "v" * 251 + ".mp4"
-    for _ in range(2):  # the second time there is a file
+    for _ in range(2):  # new, then over an existing file
         assert cli.main(["encode", "drive.mp4", "-o", long]) == 0
         assert cli.main(["decode", long, "-o", name]) == 0
     assert sequence.info(Path(long).read_bytes())["frames"] == 6

@@ -1,4 +1,4 @@
-"""Opening videos, and reads that block or break off."""
+"""Opening videos; reads that block or break off."""
 
 import contextlib
 import io
@@ -25,8 +25,8 @@ from sempic.sequence.video import opening, source
 
 
 @pytest.mark.parametrize("stalls", [False, True])
-def test_what_came_before_a_stream_broke_off_is_coded(place, monkeypatch, capsys, stalls):
-    """With the frames still in the decoder; an existing file stays."""
+def test_a_broken_connection_keeps_the_frames_so_far(place, monkeypatch, capsys, stalls):
+    """Frames still in the decoder are coded too, and an existing file stays."""
     monkeypatch.setattr(opening, "_TIMEOUT", 1.0)
     numbered("x.ts", 12)
     Path("out.sempic").write_bytes(b"a good file")
@@ -46,15 +46,15 @@ def test_what_came_before_a_stream_broke_off_is_coded(place, monkeypatch, capsys
     ("name", "codec"),
     [("x.mp4", "libx264"), ("x.mkv", "libx264"), ("x.webm", "libvpx"), ("x.avi", "mjpeg")],
 )
-def test_an_answer_without_a_length_ends_where_its_container_does(place, name, codec, fps):
-    """FFmpeg reports the end of the connection as an error wherever it comes."""
+def test_a_response_without_length_ends_with_its_container(place, name, codec, fps):
+    """FFmpeg reports the end of such a connection as an error, at any place."""
     kind = {"pix_fmt": "yuvj420p"} if codec == "mjpeg" else {}
     numbered(name, 12, codec=codec, max_b_frames=0, **kind)
     data = Path(name).read_bytes()
     with served(data, name, length=None) as address:
         whole = len(list(video.Source(name, rate=fps)))
         assert len(list(video.Source(address, rate=fps))) == whole
-    if name != "x.mp4":  # whose index is at its end
+    if name != "x.mp4":  # has its index at the end
         with av.open(name) as file:
             last = [packet.pos for packet in file.demux() if packet.size][-1]
         with (
@@ -64,7 +64,7 @@ def test_an_answer_without_a_length_ends_where_its_container_does(place, name, c
             list(video.Source(address, rate=fps))
 
 
-def test_an_answer_without_any_length_may_have_broken_off(place):
+def test_a_response_without_any_length_counts_as_cut_short(place):
     numbered("x.ts", 12)
     with (
         served(Path("x.ts").read_bytes(), length=None) as address,
@@ -73,7 +73,7 @@ def test_an_answer_without_any_length_may_have_broken_off(place):
         list(video.Source(address))
 
 
-def test_a_stream_that_never_begins_is_waited_for_as_long_as_that(place, monkeypatch, capsys):
+def test_a_stream_that_never_begins_times_out(place, monkeypatch, capsys):
     monkeypatch.setattr(opening, "_TIMEOUT", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         for scheme in ("http", "tcp", "rtsp"):
@@ -102,8 +102,8 @@ sys.exit(processes.as_program(lambda: cli.main(command)))
 @pytest.mark.skipif(os.name == "nt", reason="there are no such pipes and signals")
 @pytest.mark.parametrize("came", ["nothing", "some"])
 @pytest.mark.parametrize("source", ["-", "pipe.y4m", "http"])
-def test_ctrl_c_ends_the_wait_for_what_stalls(place, source, came):
-    """At once, which FFmpeg itself does not."""
+def test_ctrl_c_ends_a_stalled_read(place, source, came):
+    """At once; FFmpeg itself keeps waiting."""
     numbered("x.y4m", 12, format="yuv4mpegpipe", codec="rawvideo")
     data = Path("x.y4m").read_bytes() if came == "some" else b""
     os.mkfifo("pipe.y4m")
@@ -129,7 +129,9 @@ def test_ctrl_c_ends_the_wait_for_what_stalls(place, source, came):
         if source != "http":
             pipe.write(data)
         out = place / "out.sempic"
-        until = time.monotonic() + (60 if data else 1)  # of nothing there is nothing to see
+        until = time.monotonic() + (
+            60 if data else 1
+        )  # without data there is no output to wait for
         while time.monotonic() < until and not (out.exists() and out.stat().st_size):
             time.sleep(0.05)
         encoder.send_signal(signal.SIGINT)
@@ -144,13 +146,15 @@ def test_ctrl_c_ends_the_wait_for_what_stalls(place, source, came):
         assert not out.exists()
 
 
-def test_frames_of_a_pipe_come_before_a_buffer_is_full(place, monkeypatch):
+def test_frames_of_a_pipe_are_not_held_back_by_buffering(place, monkeypatch):
     numbered("x.y4m", 3, format="yuv4mpegpipe", codec="rawvideo")
     data = Path("x.y4m").read_bytes()
     ours, theirs = os.pipe()
     with open(ours) as stdin, open(theirs, "wb", buffering=0) as pipe:
         monkeypatch.setattr(sys, "stdin", stdin)
-        pipe.write(data[: len(data) * 2 // 3 + 100])  # 2 frames, 9 kB: the third is on its way
+        pipe.write(
+            data[: len(data) * 2 // 3 + 100]
+        )  # 2 frames of 9 kB in all; the third is incomplete
         came = []
         first = threading.Thread(
             target=lambda: came.append(next(iter(video.Source("-")))), daemon=True
@@ -160,29 +164,29 @@ def test_frames_of_a_pipe_come_before_a_buffer_is_full(place, monkeypatch):
         assert len(came) == 1
 
 
-def test_a_camera_that_is_faster_than_the_coder_is_said(place, monkeypatch):
+def test_frames_that_arrive_too_fast_are_reported(place, monkeypatch):
     def slowly(name):
         with contextlib.suppress(InputError):
             for _ in video.Source(name):
                 time.sleep(0.1)
 
     monkeypatch.setattr(source, "_LAG_SECONDS", 0.5)
-    monkeypatch.setattr(source, "IDLE_SHARE", 0.5)  # of half a second, on a busy machine
+    monkeypatch.setattr(source, "IDLE_SHARE", 0.5)  # half a second, for busy machines
     numbered("x.ts", 24)
     with (
         served(Path("x.ts").read_bytes(), length=None) as address,
         pytest.warns(SempicWarning, match="faster than they can be encoded"),
     ):
         slowly(address)
-    slowly("x.ts")  # which can wait
+    slowly("x.ts")  # a file can wait
     with served(Path("x.ts").read_bytes(), length=0) as address:
-        slowly(address)  # and so can a file of so many bytes
+        slowly(address)  # so can a download of known length
 
 
 @pytest.mark.parametrize(
     "name", ["a:b.mp4", "concat:x.mp4", "file:x.mp4", "caf\udce9.mp4", "-.mp4"]
 )
-def test_names_that_ffmpeg_would_take_for_something_else(clip, name):
+def test_names_are_never_ffmpeg_options_or_protocols(clip, name):
     (clip / "T10:00").mkdir()
     (clip / "drive.mp4").rename(name)
     assert cli.main(["encode", "-o", "a.sempic", "--", name]) == 0
@@ -215,15 +219,15 @@ def test_a_file_is_read_without_a_thread_for_each_packet(clip, monkeypatch):
         assert len(list(video.Source("-"))) == 6
 
 
-def test_a_camera_that_is_slow_has_not_stalled(place, monkeypatch):
-    """With a low --fps, such as a frame a minute."""
+def test_a_slow_camera_does_not_time_out(place, monkeypatch):
+    """The timeout allows for a low --fps."""
     monkeypatch.setattr(opening, "_TIMEOUT", 0.2)
     with camera(6, 0.5) as address:
         assert len(list(itertools.islice(video.Source(address, rate=Fraction(1)), 2))) == 2
 
 
 class OneWay(io.BytesIO):
-    """Cannot seek, like a pipe."""
+    """A file that cannot seek, like a pipe."""
 
     def seekable(self):
         return False
@@ -233,7 +237,7 @@ class OneWay(io.BytesIO):
 
 
 def test_a_video_from_a_pipe(clip, monkeypatch, capsys):
-    """An index at the end is no damage; without --sequence the input is a picture."""
+    """An index at the end is not called damage; without --sequence, input is a picture."""
 
     def run(command, name):
         stdin = io.TextIOWrapper(io.BufferedReader(OneWay(Path(name).read_bytes())))

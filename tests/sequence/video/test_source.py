@@ -8,8 +8,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from scenes import drive
-from videos import noisy, numbered, numbers
+from videos import FRAMES, grey, noisy, numbered, numbers, write_frames
 
 from sempic import cli, sequence
 from sempic.errors import InputError, SempicWarning
@@ -23,7 +22,7 @@ def test_rate_and_size_of_a_video_can_be_changed(clip):
 
 
 @pytest.mark.parametrize(("rate", "fps"), [(Fraction(1, 3600), "0.01"), (1000, "10")])
-def test_a_rate_that_cannot_be_is_named_with_what_to_do(clip, capsys, rate, fps):
+def test_an_invalid_rate_is_named_with_a_remedy(clip, capsys, rate, fps):
     numbered("x.mp4", 3, rate=rate)
     assert cli.main(["encode", "x.mp4"]) == 2
     told = capsys.readouterr().err
@@ -35,7 +34,7 @@ def test_a_rate_that_cannot_be_is_named_with_what_to_do(clip, capsys, rate, fps)
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="Linux counts threads there")
 def test_a_source_keeps_no_frames_and_no_threads(clip):
-    """Left to the garbage collector, hundreds would add up."""
+    """Without prompt release, hundreds of threads would add up."""
     gc.collect()
     gc.disable()
     try:
@@ -54,10 +53,10 @@ def test_a_source_keeps_no_frames_and_no_threads(clip):
 
 @pytest.mark.parametrize(
     ("name", "announced"),
-    [("clip.mkv", 20), ("clip.avi", 10)],  # of .avi FFmpeg halves it where half of the file is gone
+    [("clip.mkv", 20), ("clip.avi", 10)],  # FFmpeg halves it for .avi without its second half
 )
 @pytest.mark.parametrize("fps", [(), ("--fps", "5")])
-def test_fewer_frames_than_announced_are_said(clip, capsys, name, announced, fps):
+def test_fewer_frames_than_announced_are_reported(clip, capsys, name, announced, fps):
     whole = noisy(name).read_bytes()
     assert cli.main(["encode", name, *fps, "-o", "x.sempic"]) == 0
     assert capsys.readouterr().err == ""
@@ -72,7 +71,7 @@ def test_fewer_frames_than_announced_are_said(clip, capsys, name, announced, fps
     )
 
 
-def test_a_last_frame_that_lasts_is_not_missing(clip, capsys):
+def test_a_long_last_frame_is_not_reported_missing(clip, capsys):
     noisy("clip.mkv", 10, last=30)
     assert video.Source("clip.mkv").count > 30
     assert cli.main(["encode", "clip.mkv", "-o", "x.sempic"]) == 0
@@ -83,10 +82,10 @@ def test_a_last_frame_that_lasts_is_not_missing(clip, capsys):
     ("codec", "gone", "shown"),
     [
         ("libx264", 8, [0, 1, 2, 3, 4, 5, 6, 7, 7, 9]),  # damaged
-        ("libvpx", None, list(range(6, 16))),  # joined late: its first pictures are made of others
+        ("libvpx", None, list(range(6, 16))),  # joined late: the first frames lack their references
     ],
 )
-def test_packets_that_cannot_be_decoded_are_left_out_and_said(place, codec, gone, shown):
+def test_undecodable_packets_are_skipped_and_reported(place, codec, gone, shown):
     numbered("x.mkv", 24, codec=codec, gop_size=6)
     with av.open("x.mkv") as before, av.open("y.mkv", "w") as after:
         out = after.add_stream_from_template(before.streams.video[0])
@@ -101,7 +100,7 @@ def test_packets_that_cannot_be_decoded_are_left_out_and_said(place, codec, gone
     assert "of it cannot be decoded" in str(told[0].message)
 
 
-def test_what_holds_no_picture_that_can_be_decoded_is_an_error(place):
+def test_a_file_without_a_decodable_picture_is_refused(place):
     numbered("x.ts", 12)
     data = Path("x.ts").read_bytes()
     begin = next(at for at in range(0, len(data), 188) if b"\x67" in data[at : at + 188])
@@ -110,7 +109,7 @@ def test_what_holds_no_picture_that_can_be_decoded_is_an_error(place):
 
 
 def with_cover(name, *, moving):
-    """A file whose first picture is that of its cover; moving: and then a video of six frames."""
+    """A file with cover art first, then sound or, if moving, a video of six frames."""
     with av.open(name, "w") as out:
         cover = out.add_stream("mjpeg", rate=10)
         cover.width, cover.height, cover.pix_fmt = 32, 32, "yuvj420p"
@@ -120,7 +119,7 @@ def with_cover(name, *, moving):
             film.width, film.height, film.pix_fmt = 64, 48, "yuv420p"
         out.mux(cover.encode(av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8))))
         for number in range(6):
-            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 8 * number, np.uint8))
+            frame = av.VideoFrame.from_ndarray(grey(number))
             if not moving:
                 frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
                 frame.sample_rate, frame.pts = 44100, 1024 * number
@@ -128,7 +127,7 @@ def with_cover(name, *, moving):
         out.mux(film.encode(None))
 
 
-def test_a_cover_is_no_video(place):
+def test_cover_art_is_no_video(place):
     with_cover("x.mp4", moving=True)
     assert numbers(video.Source("x.mp4")) == list(range(6))
     with_cover("x.mp4", moving=False)
@@ -136,7 +135,7 @@ def test_a_cover_is_no_video(place):
         video.Source("x.mp4")
 
 
-def test_further_videos_in_a_file_are_said(place):
+def test_further_video_streams_are_reported(place):
     with av.open("x.mkv", "w") as out:
         streams = [out.add_stream("libx264", rate=10) for _ in range(2)]
         for stream in streams:
@@ -151,23 +150,13 @@ def test_further_videos_in_a_file_are_said(place):
 
 
 @pytest.mark.parametrize("curve", [16, 18])
-def test_high_dynamic_range_is_said(place, curve):
-    with av.open("x.mkv", "w") as out:
-        stream = out.add_stream("libx264", rate=10)
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p10le"
-        stream.codec_context.color_trc = curve
-        out.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8))))
-        out.mux(stream.encode(None))
+def test_high_dynamic_range_is_reported(place, curve):
+    write_frames("x.mkv", [grey(0)], pixels="yuv420p10le", color_trc=curve)
     with pytest.warns(SempicWarning, match="high dynamic range"):
         assert len(list(video.Source("x.mkv"))) == 1
 
 
-def test_moving_pictures_are_videos_if_asked_for(place):
-    with av.open("x.gif", "w") as out:
-        stream = out.add_stream("gif", rate=10)
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "rgb8"
-        for picture, _ in drive(6):
-            out.mux(stream.encode(av.VideoFrame.from_ndarray(picture)))
-        out.mux(stream.encode(None))
+def test_animations_are_videos_on_request(place):
+    write_frames("x.gif", FRAMES, "gif", pixels="rgb8")
     assert cli.main(["encode", "x.gif", "--sequence", "-o", "x.sempic"]) == 0
     assert sequence.info(Path("x.sempic").read_bytes())["frames"] == 6

@@ -1,26 +1,23 @@
-"""Written videos."""
+"""Writing videos."""
 
 from fractions import Fraction
 
 import pytest
 from conftest import FakeReceiver
-from scenes import drive
+from videos import FRAMES, write_video
 
 from sempic import api, cli
 from sempic.sequence import video
 
 
-def test_a_decoder_that_is_killed_leaves_a_file_that_one_knows(place):
-    """As `NAME.part`, which the next decoder leaves alone."""
+def test_a_killed_decoder_leaves_a_part_file(place):
+    """It is called `NAME.part`, and the next decoder does not touch it."""
     (place / "x.mp4").write_bytes(b"a good file")
     film = video.Video(place / "x.mp4", Fraction(10))
-    for picture, _ in drive(6):
+    for picture in FRAMES:
         film.add(picture)
     assert {path.name for path in place.iterdir()} == {"x.mp4", "x.mp4.part"}
-    again = video.Video(place / "x.mp4", Fraction(10))
-    for picture, _ in drive(3):
-        again.add(picture)
-    again.close(keep=True)
+    write_video(place / "x.mp4", FRAMES[:3])
     assert len(list(video.Source("x.mp4"))) == 3
     assert {path.name for path in place.iterdir()} == {"x.mp4", "x.mp4.part"}
     film.close(keep=False)
@@ -28,8 +25,8 @@ def test_a_decoder_that_is_killed_leaves_a_file_that_one_knows(place):
 
 @pytest.mark.parametrize("part", [False, True])
 @pytest.mark.parametrize("there", [False, True])
-def test_an_interruption_leaves_what_was_decoded(clip, monkeypatch, capsys, there, part):
-    """Under its name, or beside an existing file; part: whether `NAME.part` is taken, too."""
+def test_an_interruption_keeps_the_decoded_frames(clip, monkeypatch, capsys, there, part):
+    """Under its name or, if there is a file, as `NAME.part`; part: that name is taken, too."""
     assert cli.main(["encode", "drive.mp4"]) == 0
     if there:
         (clip / "x.mp4").write_bytes(b"a good file")
