@@ -9,6 +9,7 @@ import sys
 import tarfile
 import time
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import PIL.Image
@@ -28,7 +29,8 @@ def place(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(api.Codec, "segmenter", FakeSegmenter())
     coder_with.cache_clear()
-    return tmp_path
+    with mock.patch.dict(os.environ):  # in_processes leaves its settings of threads there
+        yield tmp_path
 
 
 @pytest.fixture
