@@ -9,7 +9,6 @@ import sys
 import tarfile
 import time
 from pathlib import Path
-from unittest import mock
 
 import numpy as np
 import PIL.Image
@@ -29,8 +28,7 @@ def place(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(api.Codec, "segmenter", FakeSegmenter())
     coder_with.cache_clear()
-    with mock.patch.dict(os.environ):  # in_processes leaves its settings of threads there
-        yield tmp_path
+    return tmp_path
 
 
 @pytest.fixture
@@ -90,7 +88,9 @@ def dies(job):
 
 def test_a_dead_worker_is_reported(importable):
     job = job_called("a")
+    before = dict(os.environ)
     ((done, records),) = batch.in_processes(dies, [job], 1)
+    assert dict(os.environ) == before
     assert done == job
     assert records == [{"path": "a", "error": "a worker process died"}]
 

@@ -47,8 +47,8 @@ def in_processes(work: Work, jobs: list[Job], workers: int) -> Done:
 
     If a process dies, its job fails and a new process replaces it. All processes end with this one.
     """
-    for name, value in _one_thread().items():
-        os.environ.setdefault(name, value)
+    inherited = {name: v for name, v in _one_thread().items() if name not in os.environ}
+    os.environ |= inherited
     waiting = deque(enumerate(jobs))
     done: dict[int, list[Record]] = {}
     running: list[_Process] = []
@@ -72,6 +72,8 @@ def in_processes(work: Work, jobs: list[Job], workers: int) -> Done:
     finally:
         for process in running:
             process.stop()
+        for name in inherited:
+            os.environ.pop(name, None)
 
 
 class _Process:
