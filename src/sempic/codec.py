@@ -18,7 +18,7 @@ from sempic import texture as textures
 from sempic.container import MAX_PIXELS, Container
 from sempic.critical import Receipt
 from sempic.errors import CorruptStream, LabelMapError
-from sempic.palette import CAMVID, PALETTES
+from sempic.palette import CAMVID, PALETTES, Palette
 from sempic.scene import Coarse, LabelMap, Scene, Window
 from sempic.texture import Texture
 
@@ -128,23 +128,13 @@ def pack(
         coarse = checks.stream(coarse)
     if windows is not None:
         windows = checks.stream(windows)
-    payload = None
     if halved and labels is None:
         raise LabelMapError("there are no labels to halve")
+    payload = None
     if labels is not None:
         check_labels(labels, width=width, height=height, palette=palette)
-        if halved and not is_doubled(labels):
-            raise LabelMapError("halved labels are equal within each 2×2 pixels, these are not")
-        from sempic import labels as coder
-
         context = exact_planes(coarse, kind)
-        payload = coder.encode(
-            labels[::2, ::2] if halved else labels,
-            coarse=context,
-            model=PALETTES[palette].full_name,
-            own=prior,
-            seen=seen,
-        )
+        payload = _encoded(labels, halved, context, PALETTES[palette], prior, seen)
     return container.write(
         Container(
             width=width,
@@ -161,6 +151,23 @@ def pack(
             texture=textures.write(texture) if texture else None,
         )
     )
+
+
+def _encoded(
+    labels: LabelMap,
+    halved: bool,
+    context: Coarse | None,
+    palette: Palette,
+    prior: Prior | None,
+    seen: Seen | None,
+) -> bytes:
+    """The payload of labels; `context`: exact coarse planes. Raises LabelMapError as `pack`."""
+    from sempic import labels as coder
+
+    if halved and not is_doubled(labels):
+        raise LabelMapError("halved labels are equal within each 2×2 pixels, these are not")
+    sent = labels[::2, ::2] if halved else labels
+    return coder.encode(sent, coarse=context, model=palette.full_name, own=prior, seen=seen)
 
 
 def unpack(

@@ -138,12 +138,8 @@ class Receiver:
         with progress.bar(steps * count * (1 if guidance == 1 else 2), "tile") as advance:
             for number, sigma in enumerate(self.levels(steps)):
                 denoise = functools.partial(self._denoise, sigma, fidelity)
-                # In place: large pictures leave memory for few such arrays.
-                noisy = noise.standard_normal((3, rows, columns), np.float32)
                 weights = np.float32(RENOISE if number else 1) * sigma * strength
-                for top in range(0, rows, MULTIPLE):
-                    strip = slice(top, top + MULTIPLE)
-                    noisy[:, strip] *= weights[ids[strip]]
+                noisy = _weighted_noise(noise, weights, ids)
                 if residual is not None:
                     noisy += residual
                 residual = tiled(denoise, noisy, small, labels, advance)
@@ -243,6 +239,15 @@ def _grid(scene: Scene, rgb: Image, factor: int | None, rows: int, columns: int)
         rgb = np.asarray(PIL.Image.fromarray(rgb).resize(size, how, box))
     padded = _padded(rgb, rows, columns).astype(np.float32)
     return np.ascontiguousarray(padded.transpose(2, 0, 1)) / np.float32(127.5) - 1
+
+
+def _weighted_noise(noise: np.random.Generator, weights: _Floats, ids: LabelMap) -> _Floats:
+    """Gaussian noise for a map, float32 (3, H, W); the standard deviation of id v is weights[v]."""
+    drawn = noise.standard_normal((3, *ids.shape), np.float32)
+    for top in range(0, len(ids), MULTIPLE):  # in place: large pictures leave little memory
+        strip = slice(top, top + MULTIPLE)
+        drawn[:, strip] *= weights[ids[strip]]
+    return drawn
 
 
 def _padded_map(ids: LabelMap | None, rows: int, columns: int, default: int | None) -> LabelMap:
