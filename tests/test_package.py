@@ -1,5 +1,6 @@
 """The package as a whole: its names, its files and what importing it loads."""
 
+import ast
 import email
 import re
 import subprocess
@@ -33,6 +34,18 @@ def test_every_error_is_a_sempic_error():
     errors = [e for e in errors if issubclass(e, Exception) and not issubclass(e, Warning)]
     assert len(errors) == 15
     assert all(issubclass(e, sempic.SempicError) for e in errors)
+
+
+def test_no_function_is_longer_than_80_lines():
+    functions = (ast.FunctionDef, ast.AsyncFunctionDef)
+    lengths = {
+        f"{path.relative_to(ROOT)}:{node.lineno} {node.name}": node.end_lineno - node.lineno + 1
+        for path in (ROOT / "src").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, functions)
+    }
+    assert len(lengths) > 1000
+    assert {name: length for name, length in lengths.items() if length > 80} == {}
 
 
 def test_the_old_name_is_gone():
