@@ -104,7 +104,7 @@ def test_the_options_of_the_command_line_are_the_checked_ones(capsys):
     parser = commands.parsers("encode")[1]["encode"]
     given = "a.png -q 3 --importance car=2 --importance person=inf --label-quality lossless"
     args = parser.parse_args(given.split())
-    assert EncodeOptions(**fields.given(args, EncodeOptions)) == EncodeOptions(
+    assert EncodeOptions(**fields.from_args(args, EncodeOptions)) == EncodeOptions(
         quality=3, importance={"car": 2.0, "person": float("inf")}, label_quality="lossless"
     )
     for wrong, said in (

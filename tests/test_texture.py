@@ -72,42 +72,44 @@ def test_any_bytes_are_a_texture_or_refused(noise):
 
 
 def test_texture_of_the_usual_strength_is_not_sent():
-    assert texture.ask(grain(25), halves(), CITYSCAPES) == {}
+    assert texture.choose(grain(25), halves(), CITYSCAPES) == {}
 
 
 def test_classes_with_weak_texture_are_sent():
     picture = grain(25)
     picture[:, :64] = grain(1)[:, :64]
-    assert list(texture.ask(picture, halves(), CITYSCAPES)) == [ROAD]
-    assert texture.ask(np.full_like(picture, 90), halves(), CITYSCAPES).keys() == {ROAD, CAR}
-    assert texture.ask(np.full_like(picture, 90), None, CITYSCAPES) == {0: (0, 0)}
+    assert list(texture.choose(picture, halves(), CITYSCAPES)) == [ROAD]
+    assert texture.choose(np.full_like(picture, 90), halves(), CITYSCAPES).keys() == {ROAD, CAR}
+    assert texture.choose(np.full_like(picture, 90), None, CITYSCAPES) == {0: (0, 0)}
 
 
 @pytest.mark.parametrize("palette", [CAMVID, INDICES])
 def test_texture_of_other_palettes_is_sent(palette):
     labels = np.zeros((96, 128), np.uint8)
-    assert texture.ask(grain(0), labels, palette) == {0: (0, 0)}
+    assert texture.choose(grain(0), labels, palette) == {0: (0, 0)}
 
 
 def test_small_classes_are_left_out():
     labels = np.full((96, 128), ROAD, np.uint8)
     labels[:4, :4] = CAR
-    assert list(texture.ask(grain(0), labels, CITYSCAPES)) == [ROAD]
+    assert list(texture.choose(grain(0), labels, CITYSCAPES)) == [ROAD]
 
 
 def test_only_changed_texture_is_sent_again():
-    said = texture.ask(grain(1), halves(), CITYSCAPES)
-    assert texture.ask(grain(1.1), halves(), CITYSCAPES, said) == {}
+    said = texture.choose(grain(1), halves(), CITYSCAPES)
+    assert texture.choose(grain(1.1), halves(), CITYSCAPES, said) == {}
     rough = grain(1)
     rough[:, :64] = grain(25)[:, :64]
-    assert list(texture.ask(rough, halves(), CITYSCAPES, said)) == [ROAD]  # though it is strong now
+    assert list(texture.choose(rough, halves(), CITYSCAPES, said)) == [
+        ROAD
+    ]  # though it is strong now
 
 
 def test_texture_beyond_the_sent_strength_is_reduced():
     painted = grain(20)
     wanted = grain(4)
-    said = texture.ask(wanted, None, INDICES)
-    found = texture.heed(painted, None, said)
+    said = texture.choose(wanted, None, INDICES)
+    found = texture.weaken(painted, None, said)
     assert found.dtype == np.uint8
     assert strength(found) == pytest.approx(0.8 * strength(wanted), rel=0.25)
     assert abs(found.mean() - painted.mean()) < 0.1
@@ -115,18 +117,18 @@ def test_texture_beyond_the_sent_strength_is_reduced():
 
 def test_only_sent_classes_are_changed():
     painted, labels = grain(20), halves()
-    found = texture.heed(painted, labels, {ROAD: (0, 0)})
+    found = texture.weaken(painted, labels, {ROAD: (0, 0)})
     assert strength(found[:, :60]) < 0.35 * strength(painted[:, :60])
     assert np.array_equal(found[:, 64:], painted[:, 64:])
 
 
 def test_texture_is_never_made_stronger():
     painted = grain(3)
-    assert texture.heed(painted, halves(), {ROAD: (31, 31), CAR: (31, 31)}) is painted
+    assert texture.weaken(painted, halves(), {ROAD: (31, 31), CAR: (31, 31)}) is painted
 
 
 def noise(said, palette):
-    return texture.noise(texture.condition(said), texture.usual(palette))
+    return texture.noise_strength(texture.condition(said), texture.default_noise(palette))
 
 
 def test_weak_texture_takes_little_noise():
@@ -153,27 +155,27 @@ def test_classes_without_a_usual_strength_take_full_noise():
 def test_strips_have_no_seams():
     """For any number of rows processed at a time."""
     painted = grain(20, (200, 60))
-    whole = texture.heed(painted, None, {0: (4, 9)})
-    part = texture.heed(painted[:128], None, {0: (4, 9)})
+    whole = texture.weaken(painted, None, {0: (4, 9)})
+    part = texture.weaken(painted[:128], None, {0: (4, 9)})
     assert np.abs(whole[:120].astype(int) - part[:120]).max() <= 2
     flat = np.full((200, 60, 3), 77, np.uint8)
     flat[::2] += 2
-    assert len(np.unique(texture.heed(flat, None, {0: (0, 0)})[2:-2:2])) == 1
+    assert len(np.unique(texture.weaken(flat, None, {0: (0, 0)})[2:-2:2])) == 1
 
 
 def test_large_pictures_are_measured_by_sampled_rows():
     large = np.tile(grain(6, (64, 64)), (40, 32, 1))
-    assert large[..., 0].size > 2 * texture._ENOUGH
-    one, other = (texture.ask(p, None, CITYSCAPES)[0] for p in (large, large[:256, :256]))
+    assert large[..., 0].size > 2 * texture._MOST_MEASURED
+    one, other = (texture.choose(p, None, CITYSCAPES)[0] for p in (large, large[:256, :256]))
     assert np.abs(np.subtract(one, other)).max() <= 1
 
 
 def test_tiny_pictures_are_measured_and_painted():
     for shape in ((1, 1), (1, 7), (2, 3)):
         picture = grain(30, shape)
-        said = texture.ask(np.full_like(picture, 9), None, INDICES)
+        said = texture.choose(np.full_like(picture, 9), None, INDICES)
         assert said == {0: (0, 0)}
-        assert texture.heed(picture, None, said).shape == picture.shape
+        assert texture.weaken(picture, None, said).shape == picture.shape
 
 
 @pytest.fixture
@@ -215,6 +217,6 @@ def test_halved_pictures_have_the_texture_of_half_their_size(coder):
     scene = codec.unpack(stream)
     assert scene.halved
     half = coarse.downscale(np.asarray(large), 2)
-    assert scene.texture == texture.ask(half, scene.labels[::2, ::2], CAMVID)
+    assert scene.texture == texture.choose(half, scene.labels[::2, ::2], CAMVID)
     shown = coarse.downscale(np.asarray(coder.decode(stream)), 2)
     assert strength(shown) < 0.4 * strength(grain(20))

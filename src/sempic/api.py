@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from sempic.check import Verifier
     from sempic.drafts import Coded, Drafts
     from sempic.labels import Prior
-    from sempic.segment.guess import Guess
+    from sempic.segment.prediction import Prediction
     from sempic.windows.layout import Cells
 
 
@@ -321,7 +321,7 @@ class Codec:
         """The verifier; where threads are allowed, it examines the original during the coding."""
         from sempic import check
 
-        return self.verifier if runtime.threads() == 1 else check.looking(self.verifier, pixels)
+        return self.verifier if runtime.threads() == 1 else check.started(self.verifier, pixels)
 
     def _warn_of_unused_prior(self, palette: Palette) -> None:
         if self.prior is not None and self.prior.palette != palette.full_name:
@@ -350,7 +350,7 @@ class Codec:
             return all_drafts.never | choice.imagined(before, palette, imagined)
 
         with progress.waiting("checking what is lost", aloud=False):
-            return check.checked(
+            return check.run(
                 pixels,
                 draft,
                 stream,
@@ -372,21 +372,25 @@ class Codec:
         from sempic import drafts
 
         small = coarse.downscale(pixels, 2) if halved else pixels
-        guess, enough = self._guess(small, options)
-        palette = guess.palette if options.palette is None else options.known_palette.id
-        if palette != guess.palette and palette not in (CAMVID.id, CITYSCAPES.id):
+        prediction, enough = self._predict(small, options)
+        palette = prediction.palette if options.palette is None else options.known_palette.id
+        if palette != prediction.palette and palette not in (CAMVID.id, CITYSCAPES.id):
             name = PALETTES[palette].name
             raise InputError(f"the segmenter's classes cannot be named in palette {name}")
         coarse_picture = None
         with ThreadPoolExecutor(1) as helper:
             if not options.targeted and enough and runtime.threads() != 1:
                 coarse_picture = helper.submit(drafts.code, pixels, palette, halved, options)
-            labels = guess.sent_alone(options.found_quality, options.importance) if enough else None
+            labels = (
+                prediction.map_for_still(options.found_quality, options.importance)
+                if enough
+                else None
+            )
         if labels is None:
             return None, palette, None
         if halved:
             labels = codec.repeated(labels, 2, pixels.shape[:2])
-        return translate(labels, guess.palette, palette), palette, coarse_picture
+        return translate(labels, prediction.palette, palette), palette, coarse_picture
 
     def find_labels(
         self, pixels: Image, options: EncodeOptions | None = None
@@ -394,18 +398,20 @@ class Codec:
         """The segmenter's map as `encode` sends it, None if the segmenter recognises too little,
         and the id of its palette."""
         options = options or EncodeOptions()
-        guess, enough = self._guess(pixels, options)
-        found = guess.sent_alone(options.found_quality, options.importance) if enough else None
-        return found, guess.palette
+        prediction, enough = self._predict(pixels, options)
+        found = (
+            prediction.map_for_still(options.found_quality, options.importance) if enough else None
+        )
+        return found, prediction.palette
 
-    def _guess(self, pixels: Image, options: EncodeOptions) -> tuple[Guess, bool]:
+    def _predict(self, pixels: Image, options: EncodeOptions) -> tuple[Prediction, bool]:
         """The segmenter's result, and whether the segmenter recognises enough to send a map."""
-        from sempic.segment.guess import look
+        from sempic.segment.prediction import predict
 
-        guess = look(self.segmenter, pixels, options.found_quality, options.ignore_label)
-        if (why := guess.objection()) is not None:
+        prediction = predict(self.segmenter, pixels, options.found_quality, options.ignore_label)
+        if (why := prediction.reason_for_no_map()) is not None:
             warn(f"sent without a label map: {why}")
-        return guess, why is None
+        return prediction, why is None
 
     def decode(
         self,
@@ -476,7 +482,7 @@ class Codec:
             # Enlarging weakens texture once more, so the network does not see the texture
             # (docs/experiments/receiver.md).
             painted = self._painted(dataclasses.replace(half, texture={}), controls)
-            painted = texture.heed(painted, half.labels, scene.texture)
+            painted = texture.weaken(painted, half.labels, scene.texture)
             return halving.doubled(painted)[: scene.height, : scene.width]
         picture: Any = self.receiver(scene, **controls)
         if (
@@ -488,7 +494,7 @@ class Codec:
                 f"the receiver is at fault: a picture of this scene is uint8 "
                 f"{(scene.height, scene.width, 3)}, not {checks.kind(picture)}"
             )
-        return texture.heed(picture, scene.labels, scene.texture)
+        return texture.weaken(picture, scene.labels, scene.texture)
 
     def uncertainty(
         self,

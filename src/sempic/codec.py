@@ -108,7 +108,7 @@ def pack(
             pixels, and are sent at half the size.
         windows: payload from `sempic.windows.encode`, made with this coarse picture.
         receipt: the result of a check.
-        texture: the result of `sempic.texture.ask`.
+        texture: the result of `sempic.texture.choose`.
         prior: custom prior of the label coder (`sempic.labels.own`), which the decoder must have;
             used for labels of its palette where the prior saves bytes.
         seen: the result of `look` for this coarse picture; saves time.

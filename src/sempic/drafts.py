@@ -195,7 +195,7 @@ def _texture(pixels: Image, plain: Draft, palette: Palette) -> texture.Texture:
     if plain.halved:
         assert labels is not None
         pixels, labels = coarse.downscale(pixels, 2), labels[::2, ::2]
-    return texture.ask(pixels, labels, palette)
+    return texture.choose(pixels, labels, palette)
 
 
 def _warn_without_map(options: EncodeOptions) -> None:

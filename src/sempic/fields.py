@@ -1,7 +1,7 @@
 """Options as frozen dataclasses whose fields describe themselves, once for every interface.
 
-`add` and `given` make a command line of the fields, `check` checks their values, and `about` serves
-the server's OpenAPI and the pages of the docs.
+`add` and `from_args` make a command line of the fields, `check` checks their values, and `about`
+serves the server's OpenAPI and the pages of the docs.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ def add(
             parser.add_argument(*flags, dest=name, required=required, **keywords)
 
 
-def given(args: argparse.Namespace, kind: Any) -> dict[str, Any]:
+def from_args(args: argparse.Namespace, kind: Any) -> dict[str, Any]:
     """Keywords for `kind`: the fields that the command line gives."""
     kinds = hints(kind)
     return {n: read(kinds[n], value) for n, value in vars(args).items() if n in kinds}
@@ -172,7 +172,7 @@ def parse(kind: type[Options], argv: Sequence[str], *, prog: str) -> Options:
     )
     add(parser, kind)
     try:
-        return kind(**given(parser.parse_args(list(argv)), kind))
+        return kind(**from_args(parser.parse_args(list(argv)), kind))
     except ValueError as error:
         parser.error(str(error))
 

@@ -25,21 +25,21 @@ Without a map, id 0 is the whole picture. Fine luma is the picture less its smoo
 (`_fine`)."""
 LEVELS = 32
 """Number of levels; level k is (2^(k / 4) - 1) / 4 grey values of 255."""
-_WIDEST = 15
+_LARGEST_DIFFERENCE = 15
 """Largest difference of the two levels."""
 _QUANTILES = (0.5, 0.95)
 CONDITION = 4
 """Values that describe a class to a network (`condition`)."""
 _PRECISION = 8
 """Steps per level of measurements."""
-_WANTED = 0.8
+_REQUESTED = 0.8
 """Requested texture as a share of the measured one: painted texture lies at other places than the
 original's and therefore looks stronger."""
-_LEAST = 0.03
+_LEAST_SHARE = 0.03
 """Least share of the picture of a class that is described."""
-_SEEN = 0.5
+_LEAST_DIFFERENCE = 0.5
 """A class is described if its texture is weaker than the usual one by this many grey values …"""
-_LESS = 0.65
+_LARGEST_RATIO = 0.65
 """… and weaker than this share of the usual one."""
 _USUAL = {
     "road": (10, 22),
@@ -62,18 +62,18 @@ _USUAL = {
 """Levels that the bundled receiver paints by default, medians of 54 pictures of four cities. A
 receiver assumes them for classes that the stream does not describe."""
 _OTHERS = 22, 29
-_EVEN = 13
+_NEUTRAL = 13
 """Median level at which a receiver's noise has the strength of its training."""
-_STEEP, _SLIGHT = (0.1, 0.4, 1.6), (0.05, 0.7, 1.0)
+_SENT_NOISE, _USUAL_NOISE = (0.1, 0.4, 1.6), (0.05, 0.7, 1.0)
 """Change of the noise's strength per level, least and greatest strength: for levels in the stream,
 and for usual levels (docs/experiments/receiver.md)."""
-_CHANGE = 2
+_LEAST_CHANGE = 2
 """Least change of a level, in a sequence, that is sent."""
-_SOFT = 0.05
+_EPSILON = 0.05
 """Grey values added to both sides of a division."""
 _ROWS = 64
 """Rows that are processed at once."""
-_ENOUGH = 1 << 19
+_MOST_MEASURED = 1 << 19
 """Most pixels, about, that are measured; larger pictures are sampled."""
 _LUMA = np.array((0.299, 0.587, 0.114), np.float32)
 
@@ -113,10 +113,10 @@ def _level(magnitude: _Floats) -> _Floats:
 
 
 def _measured(picture: Image, labels: LabelMap | None) -> dict[int, tuple[float, ...]]:
-    """Fractional levels, as in `Texture`, of each class that takes at least _LEAST of a picture."""
+    """Fractional levels, as in `Texture`, of each class that takes _LEAST_SHARE of a picture."""
     most = LEVELS * _PRECISION
     counts = np.zeros(256 * most, np.int64)
-    every = -(-picture[..., 0].size // _ENOUGH)
+    every = -(-picture[..., 0].size // _MOST_MEASURED)
     for rows, fine in _fine(picture, every, _LUMA[:, None]):
         levels = np.minimum(_level(np.abs(fine[..., 0])) * _PRECISION + 0.5, most - 1)
         places = levels.astype(np.int64)
@@ -126,7 +126,7 @@ def _measured(picture: Image, labels: LabelMap | None) -> dict[int, tuple[float,
     table = counts.reshape(256, most)
     area = table.sum(1)
     found = {}
-    for number in np.flatnonzero(area >= _LEAST * area.sum()).tolist():
+    for number in np.flatnonzero(area >= _LEAST_SHARE * area.sum()).tolist():
         places = np.searchsorted(table[number].cumsum(), [q * area[number] for q in _QUANTILES])
         found[number] = tuple((places / _PRECISION).tolist())
     return found
@@ -141,98 +141,102 @@ def measure(
     """
     found = {}
     for number, levels in _measured(picture, labels).items():
-        wanted = [_WANTED * _grey(level) for level in levels]
+        wanted = [_REQUESTED * _grey(level) for level in levels]
         name = alike(palette.classes[number], CITYSCAPES) or "" if labels is not None else ""
         usual = [_grey(level) for level in _USUAL.get(name, _OTHERS)]
-        weak = any(w < _LESS * u and w < u - _SEEN for w, u in zip(wanted, usual, strict=True))
+        weak = any(
+            w < _LARGEST_RATIO * u and w < u - _LEAST_DIFFERENCE
+            for w, u in zip(wanted, usual, strict=True)
+        )
         median, high = (min(LEVELS - 1, round(4 * math.log2(1 + 4 * w))) for w in wanted)
-        found[number] = median, min(high, median + _WIDEST), weak
+        found[number] = median, min(high, median + _LARGEST_DIFFERENCE), weak
     return found
 
 
-def ask(
-    picture: Image, labels: LabelMap | None, palette: Palette, said: Texture | None = None
+def choose(
+    picture: Image, labels: LabelMap | None, palette: Palette, earlier: Texture | None = None
 ) -> dict[int, tuple[int, int]]:
     """The texture to send with a picture: of classes much weaker than usual; arguments: `measure`.
 
-    said: the texture sent with earlier pictures; its classes are sent again only after a change.
+    earlier: the texture sent with earlier pictures; its classes are sent again only after a change.
     """
     found = {}
     for number, (median, high, news) in measure(picture, labels, palette).items():
-        if said and number in said:
-            before = said[number]
-            news = max(abs(median - before[0]), abs(high - before[1])) >= _CHANGE
+        if earlier and number in earlier:
+            before = earlier[number]
+            news = max(abs(median - before[0]), abs(high - before[1])) >= _LEAST_CHANGE
         if news:
             found[number] = median, high
     return found
 
 
-def stronger(said: Texture, levels: int) -> Texture:
+def strengthen(texture: Texture, levels: int) -> Texture:
     """The same texture, stronger by `levels`."""
     return {
-        n: (min(m + levels, LEVELS - 1), min(h + levels, LEVELS - 1)) for n, (m, h) in said.items()
+        n: (min(m + levels, LEVELS - 1), min(h + levels, LEVELS - 1))
+        for n, (m, h) in texture.items()
     }
 
 
-def condition(said: Texture) -> _Floats:
+def condition(texture: Texture) -> _Floats:
     """The receiver's input for each id, float32 (256, CONDITION), about -1…1.
 
     1, the two levels, and their difference; all 0 for ids without texture.
     """
     table = np.zeros((256, CONDITION), np.float32)
-    for number, (median, high) in said.items():
+    for number, (median, high) in texture.items():
         table[number] = 1, median / 16 - 1, high / 16 - 1, (high - median) / 8 - 1
     return table
 
 
-def cells(said: Texture, labels: LabelMap, patch: int = 4) -> _Floats:
+def condition_map(texture: Texture, labels: LabelMap, patch: int = 4) -> _Floats:
     """`condition` of the class at the middle of each patch, (CONDITION, H / patch, W / patch)."""
     middle = labels[patch // 2 :: patch, patch // 2 :: patch]
-    return np.ascontiguousarray(condition(said)[middle].transpose(2, 0, 1))
+    return np.ascontiguousarray(condition(texture)[middle].transpose(2, 0, 1))
 
 
-def usual(palette: Palette | None) -> _Floats:
+def default_noise(palette: Palette | None) -> _Floats:
     """Strength of the noise of each id without texture in the stream, float32 (256,).
 
     Args:
         palette: of the map; None without a map (id 0 is the whole picture).
     """
-    slope, least, most = _SLIGHT
+    slope, least, most = _USUAL_NOISE
     table = np.ones(256, np.float32)
     for number, name in enumerate(("void",) if palette is None else palette.classes):
         if (known := alike(name, CITYSCAPES)) is not None:
             level = _USUAL.get(known, _OTHERS)[0]
-            table[number] = min(max(1 + slope * (level - _EVEN), least), most)
+            table[number] = min(max(1 + slope * (level - _NEUTRAL), least), most)
     return table
 
 
-def noise(told: _Floats, unsaid: _Floats) -> _Floats:
+def noise_strength(condition: _Floats, default: _Floats) -> _Floats:
     """Strength of a receiver's noise for each id, float32 (…, N); 1: as in training.
 
     The network turns noise into texture, so weak texture needs weak noise.
 
     Args:
-        told: `condition`, (…, N, CONDITION).
-        unsaid: `usual`, (N,).
+        condition: of the function `condition`, (…, N, CONDITION).
+        default: of `default_noise`, (N,).
     """
-    slope, least, most = _STEEP
-    level = 16 * (told[..., 1].astype(np.float64) + 1)
-    strong = (1 + slope * (level - _EVEN)).clip(least, most).astype(np.float32)
-    found: _Floats = np.where(told[..., 0] > 0, strong, unsaid)
+    slope, least, most = _SENT_NOISE
+    level = 16 * (condition[..., 1].astype(np.float64) + 1)
+    strong = (1 + slope * (level - _NEUTRAL)).clip(least, most).astype(np.float32)
+    found: _Floats = np.where(condition[..., 0] > 0, strong, default)
     return found
 
 
-def heed(picture: Image, labels: LabelMap | None, said: Texture) -> Image:
-    """A picture, uint8 (H, W, 3), with texture weakened to the levels of `said`."""
-    if not said:
+def weaken(picture: Image, labels: LabelMap | None, texture: Texture) -> Image:
+    """A picture, uint8 (H, W, 3), with texture weakened to the levels of `texture`."""
+    if not texture:
         return picture
     painted = _measured(picture, labels)
     gains = {
         number: [
-            min(1.0, (_grey(w) + _SOFT) / (_grey(h) + _SOFT))
-            for w, h in zip(said[number], painted[number], strict=True)
+            min(1.0, (_grey(w) + _EPSILON) / (_grey(h) + _EPSILON))
+            for w, h in zip(texture[number], painted[number], strict=True)
         ]
-        for number in said.keys() & painted.keys()
+        for number in texture.keys() & painted.keys()
     }
     weakened = {number: gain for number, gain in gains.items() if min(gain) < 1}
     if not weakened:
@@ -255,7 +259,10 @@ def write(texture: Texture) -> bytes:
         raise InputError("a texture chunk needs at least one class")
     bits, last = ue(len(texture) - 1), -1
     for number, (median, high) in sorted(texture.items()):
-        if not (last < number < 256 and 0 <= median <= high <= min(LEVELS - 1, median + _WIDEST)):
+        if not (
+            last < number < 256
+            and 0 <= median <= high <= min(LEVELS - 1, median + _LARGEST_DIFFERENCE)
+        ):
             raise InputError(f"id {number} with levels {median}, {high} is no valid texture")
         bits += ue(number - last - 1) + f"{median:05b}{high - median:04b}"
         last = number

@@ -66,7 +66,7 @@ def draft():
 
 def checked(draft, budget=critical.BUDGET, *, verifier=VERIFIER, paint=None, **more):
     paint = paint or Painter()
-    return check.checked(
+    return check.run(
         IMAGE, draft, draft.pack(), verifier=verifier, paint=paint, budget=budget, **more
     )
 
@@ -147,7 +147,7 @@ def test_looking_predicts_the_original_on_another_thread(draft):
         where.append(threading.get_ident())
         return see(image), None
 
-    verifier = check.looking(dataclasses.replace(VERIFIER, predict=predict), IMAGE)
+    verifier = check.started(dataclasses.replace(VERIFIER, predict=predict), IMAGE)
     assert checked(draft, verifier=verifier) == checked(draft)
     assert where[0] != threading.get_ident()
     assert set(where[1:]) == {threading.get_ident()}
@@ -157,7 +157,7 @@ def test_an_error_of_the_other_thread_is_raised(draft):
     def predict(image):
         raise ModelError("blind")
 
-    verifier = check.looking(dataclasses.replace(VERIFIER, predict=predict), IMAGE)
+    verifier = check.started(dataclasses.replace(VERIFIER, predict=predict), IMAGE)
     with pytest.raises(ModelError, match="blind"):
         checked(draft, verifier=verifier)
 

@@ -59,7 +59,7 @@ def shown(stream):
 
 def test_without_these_options_the_stream_is_unchanged(codec):
     payload = coarse.encode(coarse.downscale(IMAGE, 4), quality=36)
-    said = texture.ask(IMAGE, LABELS, CAMVID)
+    said = texture.choose(IMAGE, LABELS, CAMVID)
     plain = sempic.pack(width=128, height=96, labels=LABELS, coarse=payload, texture=said)
     assert codec.encode(IMAGE, labels=LABELS) == plain
     assert codec.encode(IMAGE, labels=LABELS, imagine="person") == plain

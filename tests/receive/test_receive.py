@@ -102,7 +102,7 @@ def test_noise_is_as_strong_as_the_texture_it_becomes(path, told, monkeypatch):
     )
     assert plain.shape == (3, 64, 80)
     for noise, of in ((silent, {}), (weak, {number: (5, 19)})):
-        table = texture.noise(texture.condition(of), texture.usual(CAMVID))
+        table = texture.noise_strength(texture.condition(of), texture.default_noise(CAMVID))
         np.testing.assert_allclose(
             noise[:, :50, :70], plain[:, :50, :70] * table[s.labels], rtol=1e-5
         )
@@ -120,7 +120,7 @@ def test_noise_is_as_strong_as_the_texture_it_becomes(path, told, monkeypatch):
 def test_enlarged_pictures_get_more_noise(path, told, monkeypatch):
     half = dataclasses.replace(scene(96, 128), halved=True).half()
     (plain,), (strong,) = (noise_of(file, half, monkeypatch) for file in (path, told))
-    np.testing.assert_allclose(strong, receive.ENLARGED * plain, rtol=1e-5)
+    np.testing.assert_allclose(strong, receive.ENLARGED_NOISE * plain, rtol=1e-5)
 
 
 def test_texture_reaches_the_network(path, told, monkeypatch):
@@ -136,8 +136,8 @@ def test_texture_reaches_the_network(path, told, monkeypatch):
     # A network without this input ignores texture.
     assert (Receiver(path)(s) == Receiver(path)(said)).all()
 
-    assert texture.stronger({3: (5, 19), 4: (31, 31)}, 1) == {3: (6, 20), 4: (31, 31)}
-    fine = torch.from_numpy(texture.cells(said.texture, s.labels))
+    assert texture.strengthen({3: (5, 19), 4: (31, 31)}, 1) == {3: (6, 20), 4: (31, 31)}
+    fine = torch.from_numpy(texture.condition_map(said.texture, s.labels))
     assert fine.shape == (4, 40, 84)
     middle = s.labels[2::4, 2::4]
     assert (fine[0].numpy() == (middle == number)).all()
@@ -194,7 +194,7 @@ def test_a_finer_coarse_picture_changes_the_result(path, monkeypatch):
     sent = coarse.to_rgb(s.coarse).astype(int)
     errors = []
     for share in (0, 0.5, 1):
-        monkeypatch.setattr(receive, "HEEDED", share)
+        monkeypatch.setattr(receive, "CORRECTED", share)
         means = receiver(s).astype(int).reshape(32, 2, 48, 2, 3).mean((1, 3))
         errors.append(np.abs(means - sent).mean())
     assert errors[0] > errors[1] > errors[2]

@@ -3,7 +3,7 @@ import pytest
 
 from sempic.labels.regions import components
 from sempic.palette import CAMVID, CITYSCAPES, INDICES
-from sempic.segment.doubt import certainty, known, tells, void_where_unsure
+from sempic.segment.doubt import certainty, is_informative, known, void_where_unsure
 
 ROAD, PERSON, VOID = 0, 11, 19
 
@@ -83,11 +83,11 @@ def test_certainty_is_the_mean_probability_of_the_likeliest_class():
 def test_a_map_of_nearly_one_class_is_sent_only_for_critical_objects():
     labels = np.full((10, 20), ROAD, np.uint8)
     labels[0, :15] = VOID
-    assert not tells(labels, CITYSCAPES.id)
+    assert not is_informative(labels, CITYSCAPES.id)
     labels[1, :1] = 10  # sky
-    assert tells(labels, CITYSCAPES.id)
+    assert is_informative(labels, CITYSCAPES.id)
     labels[:] = ROAD
-    assert not tells(labels, CITYSCAPES.id)
+    assert not is_informative(labels, CITYSCAPES.id)
     labels[5, 5] = PERSON
-    assert tells(labels, CITYSCAPES.id)
-    assert not tells(np.full_like(labels, PERSON), CITYSCAPES.id)
+    assert is_informative(labels, CITYSCAPES.id)
+    assert not is_informative(np.full_like(labels, PERSON), CITYSCAPES.id)

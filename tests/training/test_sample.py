@@ -18,7 +18,7 @@ from sempic.api import Codec
 from sempic.diffusion.checkpoints import flags_from_configs, load_model, save_model
 from sempic.diffusion.flags import SamplingConfig
 from sempic.diffusion.gaussian import DiffusionConfig
-from sempic.diffusion.receiver import Given, PaperReceiver, reconstruct
+from sempic.diffusion.receiver import Condition, PaperReceiver, reconstruct
 from sempic.errors import InputError, ModelError, OutputError, install_hint
 from sempic.networks.unet import SemanticUNet, UNetConfig
 from sempic.training import flags as original
@@ -195,7 +195,7 @@ def test_samples_depend_on_the_solver_and_ddpm_on_the_seed(weights):
         sampling = SamplingConfig(timestep_respacing="20", solver=solver)
         pair = [
             reconstruct(
-                model, process, [Given(labels=labels, coarse=small, seed=s)], sampling=sampling
+                model, process, [Condition(labels=labels, coarse=small, seed=s)], sampling=sampling
             )[0]
             for s in (1, 1, 2)
         ]
@@ -210,10 +210,10 @@ def test_a_picture_of_odd_size_is_padded_and_cropped(weights):
     model, process = load_model(weights)
     small = np.full((9, 13, 3), 90, np.uint8)
     labels = np.zeros((33, 49), np.uint8)
-    (picture,) = reconstruct(model, process, [Given(labels=labels, coarse=small, seed=3)])
+    (picture,) = reconstruct(model, process, [Condition(labels=labels, coarse=small, seed=3)])
     assert picture.shape == (33, 49, 3)
     with pytest.raises(InputError, match="13×9 does not fit"):
-        reconstruct(model, process, [Given(labels=labels[:, :20], coarse=small)])
+        reconstruct(model, process, [Condition(labels=labels[:, :20], coarse=small)])
 
 
 def test_a_picture_does_not_depend_on_its_batch(weights):
@@ -221,7 +221,7 @@ def test_a_picture_does_not_depend_on_its_batch(weights):
     model, process = load_model(weights)
     rng = np.random.default_rng(2)
     given = [
-        Given(
+        Condition(
             labels=rng.integers(0, 12, (rows, 45), np.uint8),
             coarse=rng.integers(0, 256, (-(-rows // 4), 12, 3), np.uint8),
             seed=seed,
@@ -243,7 +243,7 @@ def test_sampling_from_the_last_timestep_starts_at_noise(weights):
     """`max_iter_time` 1000 starts at noise, as in the original; 999 at the coarse picture."""
     model, process = load_model(weights)
     labels = np.zeros((16, 16), np.uint8)
-    given = [Given(labels=labels, coarse=np.full((4, 4, 3), 90, np.uint8), seed=7)]
+    given = [Condition(labels=labels, coarse=np.full((4, 4, 3), 90, np.uint8), seed=7)]
     seen: list[torch.Tensor] = []
     model.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
     starts = {}

@@ -30,7 +30,7 @@ from sempic.windows.layout import Cells
 Likely: TypeAlias = npt.NDArray[np.float32]
 """float32 (H, W), 0…1."""
 
-__all__ = ["SIDE", "Verifier", "checked", "looking"]
+__all__ = ["SIDE", "Verifier", "run", "started"]
 
 CHUNK = 3
 """Most bytes of a chunk's head, for payloads below 2^17 bytes."""
@@ -61,7 +61,7 @@ class Verifier:
     """The first eight hexadecimal digits of the model file's SHA-256."""
 
 
-def looking(verifier: Verifier, picture: Image) -> Verifier:
+def started(verifier: Verifier, picture: Image) -> Verifier:
     """The verifier, which starts to predict `picture` on another thread.
 
     `predict` of this very array waits for that result.
@@ -76,7 +76,7 @@ def looking(verifier: Verifier, picture: Image) -> Verifier:
     return dataclasses.replace(verifier, predict=predict)
 
 
-def checked(
+def run(
     picture: Image,
     draft: Draft,
     stream: bytes,

@@ -117,7 +117,7 @@ def run(args: argparse.Namespace) -> int:
     videos = clips.find(args.inputs)
     if videos:
         return _clips(args, videos)
-    for_clips = [*fields.given(args, _ClipOptions), *fields.given(args, SequenceOptions)]
+    for_clips = [*fields.from_args(args, _ClipOptions), *fields.from_args(args, SequenceOptions)]
     _files.only_for("clips, and these are pictures", ["fps"] * bool(args.fps) + for_clips)
     return _pictures(args)
 
@@ -139,7 +139,7 @@ def _pictures(args: argparse.Namespace) -> int:
         short_side=args.short_side,
         settings=_measuring.settings(args, _QUICK if args.quick else None),
         effort=args.effort or codecs.EFFORTS[0],
-        models=Models(**fields.given(args, Models)),
+        models=Models(**fields.from_args(args, Models)),
     )
     names = args.codecs or list(benchmark.CODECS)
     for name in names:
@@ -165,15 +165,15 @@ def _clips(args: argparse.Namespace, paths: list[Path]) -> int:
 
     others = ("rates", "labels", "short_side", "quick", "effort", "jobs", "cache", "prior")
     _files.only_for("pictures, and these are clips", filter(vars(args).get, others))
-    options = SequenceOptions(**fields.given(args, SequenceOptions))
-    ours = _ClipOptions(**fields.given(args, _ClipOptions))
+    options = SequenceOptions(**fields.from_args(args, SequenceOptions))
+    ours = _ClipOptions(**fields.from_args(args, _ClipOptions))
     plan = clips.Plan(
         settings=_measuring.settings(args, _CLIP_METRICS),
         names=tuple(args.codecs or clips.NAMES),
         options=options.keywords(),
         every=ours.every,
         drop=ours.drop,
-        models=Models(**fields.given(args, Models)),
+        models=Models(**fields.from_args(args, Models)),
     )
     results = []
     for path in tqdm(paths, "clips", unit="clip", disable=None):

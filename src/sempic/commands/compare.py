@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
     from sempic.evaluation.compare import compare, describe
     from sempic.jobs import apart
 
-    models = Models(**fields.given(args, Models))
+    models = Models(**fields.from_args(args, Models))
     apart((args.original, *args.versions, args.labels, models.receiver, models.prior), args.output)
     found, page = compare(
         args.original,

@@ -40,7 +40,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if _sequence.decodes(args):
         return _sequence.decode(args)
-    given, own = fields.given(args, DecodeOptions), fields.given(args, batch.Decode)
+    given, own = fields.from_args(args, DecodeOptions), fields.from_args(args, batch.Decode)
     options = DecodeOptions(**given)
     work = batch.Decode(options=options, replace=args.output is not None, **own)
     if work.only:

@@ -52,8 +52,8 @@ def run(args: argparse.Namespace) -> int:
 
     if _sequence.encodes(args):
         return _sequence.encode(args)
-    options = EncodeOptions(**fields.given(args, EncodeOptions))
-    work = batch.Encode(options=options, **fields.given(args, batch.Encode))
+    options = EncodeOptions(**fields.from_args(args, EncodeOptions))
+    work = batch.Encode(options=options, **fields.from_args(args, batch.Encode))
     if work.labels is not None and work.segmenter:
         raise InputError("--labels replaces the map of --segmenter: give only one of them")
     if not options.check:

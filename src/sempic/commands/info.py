@@ -35,7 +35,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     need_stdout()
-    prior = Models(**fields.given(args, Models)).prior
+    prior = Models(**fields.from_args(args, Models)).prior
     if prior and not args.map:
         raise InputError("--prior is for --map")
     jobs = find(args.inputs, None, accepted={".sempic"}, suffix=None)

@@ -21,5 +21,5 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from sempic.server import app
 
-    app.serve(Settings(**fields.given(args, Settings)), host=args.host, port=args.port)
+    app.serve(Settings(**fields.from_args(args, Settings)), host=args.host, port=args.port)
     return 0

@@ -27,9 +27,9 @@ def save_model(
 
 def load_model(path: Path) -> tuple[SemanticUNet, DiffusionConfig]:
     """The network of `save_model`, in evaluation mode, and its process. Raises ModelError."""
-    weights, said = load_tensors(path, "unet")
-    unet = configured(UNetConfig, said.get("unet"), path)
-    diffusion = configured(DiffusionConfig, said.get("diffusion"), path)
+    weights, metadata = load_tensors(path, "unet")
+    unet = configured(UNetConfig, metadata.get("unet"), path)
+    diffusion = configured(DiffusionConfig, metadata.get("diffusion"), path)
     return filled(lambda: SemanticUNet(unet), weights, path).eval(), diffusion
 
 

@@ -36,7 +36,7 @@ PAPERS = SamplingConfig()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Given:
+class Condition:
     """Inputs of one picture."""
 
     labels: LabelMap
@@ -51,7 +51,7 @@ class Given:
 def reconstruct(
     model: SemanticUNet,
     process: DiffusionConfig,
-    given: Sequence[Given],
+    conditions: Sequence[Condition],
     *,
     sampling: SamplingConfig = PAPERS,
 ) -> list[Image]:
@@ -64,20 +64,26 @@ def reconstruct(
     Raises InputError if a coarse picture's size does not fit its labels.
     """
     by_size: dict[tuple[int, ...], list[int]] = {}
-    for number, one in enumerate(given):
+    for number, one in enumerate(conditions):
         by_size.setdefault((*one.labels.shape, *one.coarse.shape), []).append(number)
     pictures: dict[int, Image] = {}
     for numbers in by_size.values():
-        batch = [given[number] for number in numbers]
+        batch = [conditions[number] for number in numbers]
         pictures |= zip(numbers, _batch(model, process, batch, sampling), strict=True)
-    return [pictures[number] for number in range(len(given))]
+    return [pictures[number] for number in range(len(conditions))]
 
 
 def _batch(
-    model: SemanticUNet, process: DiffusionConfig, given: Sequence[Given], sampling: SamplingConfig
+    model: SemanticUNet,
+    process: DiffusionConfig,
+    conditions: Sequence[Condition],
+    sampling: SamplingConfig,
 ) -> list[Image]:
     """`reconstruct` for inputs of one size."""
-    (height, width), (small_height, small_width) = given[0].labels.shape, given[0].coarse.shape[:2]
+    (height, width), (small_height, small_width) = (
+        conditions[0].labels.shape,
+        conditions[0].coarse.shape[:2],
+    )
     factor = coarse_codec.factor(width, height, small_width, small_height)
     if factor is None:
         raise InputError(
@@ -93,13 +99,15 @@ def _batch(
 
     edges = None
     if config.instance_edges:
-        edges = stacked([np.zeros_like(g.labels) if g.edges is None else g.edges for g in given])
-    condition = make_condition(stacked([g.labels for g in given]), config.num_classes, edges)
-    small = to_unit(stacked([g.coarse for g in given], factor))
+        edges = stacked(
+            [np.zeros_like(g.labels) if g.edges is None else g.edges for g in conditions]
+        )
+    condition = make_condition(stacked([g.labels for g in conditions]), config.num_classes, edges)
+    small = to_unit(stacked([g.coarse for g in conditions], factor))
 
     diffusion = make_diffusion(process, sampling.timestep_respacing, sampling.max_iter_time)
     denoise = guided(model, small, condition, sampling.s)
-    noise = seeded_noise(*(torch.Generator().manual_seed(g.seed) for g in given))
+    noise = seeded_noise(*(torch.Generator().manual_seed(g.seed) for g in conditions))
     start, clip = paper_start(small, (rows, columns)), sampling.clip_denoised
     if sampling.max_iter_time == process.steps:
         start = noise(start)
@@ -178,8 +186,8 @@ class PaperReceiver:
             sampling = replace(sampling, timestep_respacing=respacing)
         if guidance is not None:
             sampling = replace(sampling, s=guidance)
-        given = Given(labels=labels, coarse=coarse_codec.to_rgb(scene.coarse), seed=seed)
-        return reconstruct(self.model, self.process, [given], sampling=sampling)[0]
+        condition = Condition(labels=labels, coarse=coarse_codec.to_rgb(scene.coarse), seed=seed)
+        return reconstruct(self.model, self.process, [condition], sampling=sampling)[0]
 
 
 def _knows(palette: Palette, classes: int) -> bool:

@@ -27,9 +27,9 @@ Config = TypeVar("Config")
 
 
 def save_tensors(
-    state: Mapping[str, Tensor], kind: str, said: Mapping[str, Any], path: Path
+    state: Mapping[str, Tensor], kind: str, metadata: Mapping[str, Any], path: Path
 ) -> None:
-    """Write tensors, whole or not at all, with the JSON values `said` as metadata `sempic.KIND`.
+    """Write tensors, whole or not at all, with the JSON values `metadata` as `sempic.KIND`.
 
     Raises OutputError, also unless `path` ends in `.safetensors`.
     """
@@ -43,7 +43,7 @@ def save_tensors(
         save_file(
             {key: value.detach().cpu().contiguous() for key, value in state.items()},
             part,
-            {f"sempic.{kind}": json.dumps(said)},
+            {f"sempic.{kind}": json.dumps(metadata)},
         )
         os.replace(part, path)
 
@@ -52,11 +52,11 @@ def load_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
     """Tensors and metadata of `save_tensors`; for the first shard, `…-1-of-N.safetensors`, of all
     shards. Raises ModelError if the file is not safetensors or of another kind."""
     with _reading(path):
-        said = _metadata(path).get(f"sempic.{kind}")
-        if said is None:
+        metadata = _read_metadata(path).get(f"sempic.{kind}")
+        if metadata is None:
             raise ModelError(f"{path}: not the weights of a {kind}")
         state = {k: v for shard in _shards(path) for k, v in load_file(shard).items()}
-        return state, dict(json.loads(said))
+        return state, dict(json.loads(metadata))
 
 
 def _reading(path: Path) -> AbstractContextManager[None]:
@@ -64,7 +64,7 @@ def _reading(path: Path) -> AbstractContextManager[None]:
     return refused(ModelError, f"{path}: not safetensors of ours", *causes, unfit=True)
 
 
-def _metadata(path: Path) -> dict[str, str]:
+def _read_metadata(path: Path) -> dict[str, str]:
     with _reading(path), safe_open(path, "pt") as file:
         return file.metadata() or {}
 
@@ -80,7 +80,7 @@ def _shards(path: Path) -> list[Path]:
 
 
 def save_shards(
-    state: Mapping[str, Tensor], kind: str, said: Mapping[str, Any], path: Path, limit: int
+    state: Mapping[str, Tensor], kind: str, metadata: Mapping[str, Any], path: Path, limit: int
 ) -> list[Path]:
     """Write tensors as float16 into files of at most `limit` bytes; `load_tensors` takes the first
     file. Returns the files. Raises OutputError."""
@@ -101,7 +101,7 @@ def save_shards(
             path.with_name(f"{path.stem}-{n + 1}-of-{count}{path.suffix}") for n in range(count)
         ]
     for name, shard in zip(names, shards, strict=True):
-        save_tensors(shard, kind, said, name)
+        save_tensors(shard, kind, metadata, name)
     return names
 
 
@@ -137,11 +137,11 @@ def filled(build: Callable[[], Network], state: Mapping[str, Tensor], name: obje
     return network
 
 
-def configured(kind: type[Config], said: Any, path: Path) -> Config:
+def configured(kind: type[Config], metadata: Any, path: Path) -> Config:
     """The configuration in a file's metadata. Raises ModelError."""
     causes = ValueError, TypeError, AttributeError
     with refused(ModelError, f"{path}: its {kind.__name__} cannot be read", *causes, unfit=True):
-        return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in said.items()})
+        return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in metadata.items()})
 
 
 def about(network: CompactNet | SegmentationNet) -> dict[str, Any]:
@@ -168,14 +168,14 @@ def load_segmenter(path: Path) -> SegmentationNet:
 
 def load_network(path: Path) -> CompactNet | SegmentationNet:
     """A receiver or a segmenter of `save_network`. Raises ModelError."""
-    is_segmenter = f"sempic.{SegmentationNet.kind}" in _metadata(path)
+    is_segmenter = f"sempic.{SegmentationNet.kind}" in _read_metadata(path)
     return load_segmenter(path) if is_segmenter else load_receiver(path)
 
 
 def _load(network: type[_Ours], config: type[Any], path: Path) -> _Ours:
-    state, said = load_tensors(path, network.kind)
-    palette = said.pop("palette", None)
-    shape = configured(config, said, path)
+    state, metadata = load_tensors(path, network.kind)
+    palette = metadata.pop("palette", None)
+    shape = configured(config, metadata, path)
     found = filled(lambda: network(shape), state, path)
     with naming(path, ModelError):
         found.palette = None if palette is None else from_description(palette)

@@ -30,13 +30,13 @@ from sempic.scene import Image, LabelMap, Scene
 
 _Floats = npt.NDArray[np.float32]
 
-HEEDED = 0.7
+CORRECTED = 0.7
 """Share of the difference to a finer coarse picture that is corrected
 (docs/experiments/scale.md)."""
-TOLD = 1
-"""Levels that are added to the stream's texture for the network: `texture.heed` removes any excess
-later (docs/experiments/receiver.md)."""
-ENLARGED = 1.4
+TEXTURE_OFFSET = 1
+"""Levels that are added to the stream's texture for the network, above those of the noise;
+`texture.weaken` removes any excess later (docs/experiments/receiver.md)."""
+ENLARGED_NOISE = 1.4
 """Factor of the noise in pictures that are enlarged afterwards, because enlargement weakens texture
 (docs/experiments/receiver.md)."""
 MAX_STEPS = 100
@@ -129,8 +129,8 @@ class Receiver:
         labels = _padded_map(translated, rows, columns, self._palette.void)
         ids = _padded_map(scene.labels, rows, columns, 0)  # of the stream's palette
         if "texture" in self._inputs:
-            condition = texture.stronger(scene.texture, TOLD)
-            small = np.concatenate([small, texture.cells(condition, ids, PATCH)])
+            condition = texture.strengthen(scene.texture, TEXTURE_OFFSET)
+            small = np.concatenate([small, texture.condition_map(condition, ids, PATCH)])
         strength = self._strength(scene)
         noise = np.random.default_rng(seed)
         residual: _Floats | None = None
@@ -158,7 +158,7 @@ class Receiver:
         levels += 1
         levels *= np.float32(127.5)
         if factor is not None and factor < PATCH and PATCH % factor == 0:
-            _heed(levels, rgb, factor)
+            _back_project(levels, rgb, factor)
         np.rint(levels, out=levels)
         np.clip(levels, 0, 255, out=levels)
         picture = np.empty((scene.height, scene.width, 3), np.uint8)
@@ -171,9 +171,11 @@ class Receiver:
         if "texture" not in self._inputs:
             return np.ones(256, np.float32)
         if scene.enlarged:
-            return np.full(256, ENLARGED, np.float32)
+            return np.full(256, ENLARGED_NOISE, np.float32)
         palette = None if scene.labels is None else PALETTES[scene.palette]
-        return texture.noise(texture.condition(scene.texture), texture.usual(palette))
+        return texture.noise_strength(
+            texture.condition(scene.texture), texture.default_noise(palette)
+        )
 
     def _translated(self, labels: LabelMap, scene: Scene) -> LabelMap:
         """The labels as ids of the receiver's palette.
@@ -262,7 +264,7 @@ def _padded(rgb: Image, rows: int, columns: int) -> Image:
     return np.pad(rgb, pad, mode="edge")
 
 
-def _heed(levels: _Floats, rgb: Image, factor: int) -> None:
+def _back_project(levels: _Floats, rgb: Image, factor: int) -> None:
     """Moves a painted picture, (3, rows, columns) in 0…255, in place, towards a coarse picture that
     is finer than the network's input.
 
@@ -273,7 +275,7 @@ def _heed(levels: _Floats, rgb: Image, factor: int) -> None:
     target = _padded(rgb[:height, :width], height, width)
     for channel, plane in enumerate(levels):
         means = plane.reshape(height, factor, width, factor).mean((1, 3))
-        missing = PIL.Image.fromarray((target[..., channel] - means) * np.float32(HEEDED))
+        missing = PIL.Image.fromarray((target[..., channel] - means) * np.float32(CORRECTED))
         plane += np.asarray(missing.resize((columns, rows), PIL.Image.Resampling.BICUBIC))
 
 

@@ -29,7 +29,7 @@ SURE = 0.77
 less certain pictures, other than the streets that receivers know best, maps cost more than they
 gain (docs/experiments/maps.md)."""
 MOST = 0.92
-"""Share of one class above which a map without critical classes tells nothing."""
+"""Share of one class above which a map without critical classes is not informative."""
 
 
 def least(palette: Palette) -> npt.NDArray[np.float64]:
@@ -83,7 +83,7 @@ def certainty(probabilities: Probabilities) -> float:
     return float(probabilities.max(0).mean()) / 255
 
 
-def tells(labels: LabelMap, palette: int) -> bool:
+def is_informative(labels: LabelMap, palette: int) -> bool:
     """Whether a map, uint8 (H, W), is worth its bits: False if one class takes all of it, or more
     than MOST without any critical class."""
     area = np.bincount(labels.ravel(), minlength=len(PALETTES[palette].classes))

@@ -15,7 +15,7 @@ from sempic.errors import ImageError, warn
 from sempic.options import DEFAULT_LABEL_QUALITY, LOSSLESS, QUALITY
 from sempic.palette import PALETTES
 from sempic.scene import Coarse, Image, LabelMap, Plane
-from sempic.segment.guess import look
+from sempic.segment.prediction import predict
 from sempic.sequence.keys import Keys, Role
 from sempic.sequence.options import FASTEST, SLOWEST, SequenceOptions
 from sempic.sequence.pack import Expected, Packer, middle
@@ -69,7 +69,7 @@ class Sender:
         """Whether pictures are painted and segmented at half their size."""
         self._texture: Texture = {}
         """Texture that the receiver has."""
-        self._objection: str | None = None
+        self._why_no_map: str | None = None
         """Why the last key frame has no map."""
 
     def send(self, pixels: Image) -> bytes:
@@ -125,8 +125,11 @@ class Sender:
             thrift = LEVELS[DEFAULT_LABEL_QUALITY] / LEVELS[int(quality)]
             self._stable = Stabiliser(segmenter.palette, thrift=thrift, voids=segmenter.voids)
             if self._factor % 2 == 0 and halving.is_soft(pixels):  # as for a single picture
-                guess = look(segmenter, coarse.downscale(pixels, 2), quality)
-                self._halved = guess.objection() is None and guess.sent_alone(quality) is not None
+                prediction = predict(segmenter, coarse.downscale(pixels, 2), quality)
+                self._halved = (
+                    prediction.reason_for_no_map() is None
+                    and prediction.map_for_still(quality) is not None
+                )
         self._packer = Packer(
             width=pixels.shape[1],
             height=pixels.shape[0],
@@ -192,21 +195,21 @@ class Sender:
                 return expected.labels
         self._labels_due = self._segment_every
         quality = self._options.found_quality
-        guess = look(self._coder.segmenter, pixels, quality)
+        prediction = predict(self._coder.segmenter, pixels, quality)
         if stabiliser is None:
-            return guess.labels
-        labels = stabiliser.settle(guess.labels, guess.probabilities, expected)
+            return prediction.labels
+        labels = stabiliser.settle(prediction.labels, prediction.probabilities, expected)
         if not key:
             return labels
-        before, self._objection = self._objection, guess.objection()
-        if self._objection is not None:
+        before, self._why_no_map = self._why_no_map, prediction.reason_for_no_map()
+        if self._why_no_map is not None:
             if before is None:
-                warn(f"sent without a label map: {self._objection}")
+                warn(f"sent without a label map: {self._why_no_map}")
             return None
         # A key frame decides anew which regions are void.
-        best, odds = (labels, None) if guess.probabilities is None else stabiliser.known
-        sent = guess._replace(labels=best, probabilities=odds).sent(int(quality))
-        if not guess.tells(sent):
+        best, odds = (labels, None) if prediction.probabilities is None else stabiliser.known
+        sent = prediction._replace(labels=best, probabilities=odds).map_to_send(int(quality))
+        if not prediction.is_informative(sent):
             return None
         stabiliser.sent(sent)
         return sent
@@ -214,7 +217,7 @@ class Sender:
     def _new_texture(self, pixels: Image, labels: LabelMap | None, *, key: bool) -> Texture:
         """The texture to send: changes, or all of it with a key frame."""
         known = {} if key else self._texture
-        new = texture.ask(pixels, labels, PALETTES[self._coder.segmenter.palette], known)
+        new = texture.choose(pixels, labels, PALETTES[self._coder.segmenter.palette], known)
         self._texture = {**known, **new}
         return new
 

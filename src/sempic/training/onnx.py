@@ -40,7 +40,7 @@ from sempic.networks.segmenter import SegmentationNet
 from sempic.networks.weights import load_network
 from sempic.palette import CAMVID, CITYSCAPES, Palette, described
 from sempic.pictures import resized
-from sempic.texture import cells
+from sempic.texture import condition_map
 from sempic.training.data.corpus import open_corpus
 from sempic.training.graph import simplify
 from sempic.training.options import ENLARGE, ExportOptions
@@ -227,7 +227,7 @@ def first_inputs(folder: Path, config: CompactConfig) -> Iterator[dict[str, Any]
             "fidelity": np.array([index % 5 == 4], np.float32),
         }
         if config.texture:
-            feed["texture"] = cells(sample.said(len(sample.maps) - 1), labels)[None]
+            feed["texture"] = condition_map(sample.sent_texture(len(sample.maps) - 1), labels)[None]
         yield feed
 
 

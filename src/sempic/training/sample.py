@@ -16,7 +16,7 @@ import numpy as np
 from sempic import codec, files, pictures
 from sempic.diffusion.checkpoints import open_model
 from sempic.diffusion.flags import DEFAULTS, SamplingConfig
-from sempic.diffusion.receiver import Given, ready, reconstruct
+from sempic.diffusion.receiver import Condition, ready, reconstruct
 from sempic.errors import OutputError
 from sempic.palette import INDICES, Palette
 from sempic.scene import Image, LabelMap
@@ -101,7 +101,7 @@ def run(flags: Mapping[str, Any]) -> None:
         batch = [(i, scenes[i]) for i in range(first, min(first + data.batch_size, count))]
         started = time.perf_counter()
         given = [
-            Given(labels=s.labels, coarse=s.coarse, edges=s.edges, seed=config.seed + i)
+            Condition(labels=s.labels, coarse=s.coarse, edges=s.edges, seed=config.seed + i)
             for i, s in batch
         ]
         rebuilt = reconstruct(model, process, given, sampling=sampling)

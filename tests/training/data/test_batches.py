@@ -121,11 +121,11 @@ def test_texture_levels_follow_the_class_of_each_patch(monkeypatch):
     assert (level[said == 1] - 20).abs().max() < 2.1
     assert (level[said == 1] - 20).abs().max() > 0.1
     assert not batch.texture[:, :, :8].any()
-    # The noise has the strength that a receiver gets (`sempic.texture.noise`).
+    # The noise has the strength that a receiver gets (`sempic.texture.noise_strength`).
     assert batch.strength.shape == (8, 1, 64, 96)
     noise = batch.strength[:, 0, 2::4, 2::4]
     assert (noise - (0.1 * level - 0.3).clamp(0.4, 1.6))[said == 1].abs().max() < 1e-5
-    usual = texture.noise(texture.condition({}), texture.usual(CLASSES.palette))
+    usual = texture.noise_strength(texture.condition({}), texture.default_noise(CLASSES.palette))
     assert (batch.strength[:, 0][batch.labels == sky] == float(usual[sky])).all()
     assert drawn(0.0, 1.0).texture[:, 0].all()
     assert not drawn(0.0, 0.0).texture.any()

@@ -56,7 +56,7 @@ def encodes(args: argparse.Namespace) -> bool:
         if len(args.inputs) > 1:
             raise InputError("one video at a time")
         return True
-    names = fields.given(args, SequenceOptions).keys() - set(_SHARED)
+    names = fields.from_args(args, SequenceOptions).keys() - set(_SHARED)
     names |= {"fps"} if args.fps else set()
     only_for("videos; with --sequence the input is taken for one", sorted(names))
     return False
@@ -66,10 +66,10 @@ def encode(args: argparse.Namespace) -> int:
     from sempic.sequence.summary import Summary
 
     (name,) = args.inputs
-    unusable = [option for option in fields.given(args, EncodeOptions) if option not in _SHARED]
+    unusable = [option for option in fields.from_args(args, EncodeOptions) if option not in _SHARED]
     others = ("labels", "verifier", "prior", "manifest", "images")
     only_for(_PICTURES, [*unusable, *filter(vars(args).get, others)])
-    options = SequenceOptions(**fields.given(args, SequenceOptions))
+    options = SequenceOptions(**fields.from_args(args, SequenceOptions))
     target = targets.sequence_path(name, args.output)
     segmenter = vars(args).get("segmenter")
     max_side = vars(args).get("max_side")
@@ -124,7 +124,7 @@ def decode(args: argparse.Namespace) -> int:
     (name,) = args.inputs
     others = ("only", "uncertainty", "samples", "prior", "manifest")
     only_for(_PICTURES, filter(vars(args).get, others))
-    options = DecodeOptions(**fields.given(args, DecodeOptions))
+    options = DecodeOptions(**fields.from_args(args, DecodeOptions))
     target = args.output or targets.beside(name, ".mp4")
     if target == "-":
         raise OutputError("a video cannot go to standard output; name a file or a folder with -o")

@@ -18,7 +18,7 @@ from sempic import texture
 from sempic.diffusion.sampling import to_unit
 from sempic.errors import InputError
 from sempic.networks.compact import PATCH
-from sempic.training.data.corpus import GRID, Corpus, Measured, Sample, said_of
+from sempic.training.data.corpus import GRID, Corpus, Measured, Sample, sent_texture
 from sempic.training.data.pool import RARE_RATE, Pool, draw_spot, spots_of
 from sempic.training.device import to_device
 
@@ -48,8 +48,8 @@ class Batch(NamedTuple):
     texture: Tensor
     """float (B, CONDITION, H / 4, W / 4), the receiver's input (`sempic.texture.condition`)."""
     strength: Tensor
-    """float (B, 1, H, W), strength of the noise that sampling starts from (`sempic.texture.noise`).
-    """
+    """float (B, 1, H, W), strength of the noise that sampling starts from
+    (`sempic.texture.noise_strength`)."""
     truth: Tensor
     """uint8 (B, H, W), the first map of each picture, before `drop`."""
 
@@ -90,7 +90,7 @@ class Crops:
         self._coarse = _ranges([len(s.coarse) for s in chosen])
         rare = corpus.taxonomy.ids(sorted(corpus.taxonomy.rare))
         self._textures = _Textures(chosen, self.void)
-        self._usual = texture.usual(corpus.taxonomy.palette)[: self.void + 1]
+        self._usual = texture.default_noise(corpus.taxonomy.palette)[: self.void + 1]
         self._spots = [spots_of(m, rare) for s in chosen for m in s.maps]
         names = sorted({s.source for s in chosen})
         weights = np.array([corpus.weights[name] for name in names], float)
@@ -156,7 +156,7 @@ class Crops:
         labels, truth = (self.maps.cut(cuts[:, k : k + 5], self.size) for k in (5, 10))
         labels, without = drop(labels, self.void, self.drops, rng)
         tables = self._textures.draw(plan[:, 1], plan[:, 0], without, light.mean(1), rng)
-        return Batch(image, coarse, labels, *of_texture(tables, self._usual, labels), truth)
+        return Batch(image, coarse, labels, *texture_inputs(tables, self._usual, labels), truth)
 
 
 class _Textures:
@@ -190,8 +190,8 @@ class _Textures:
             maps, samples, without, rng.random(len(maps)), strict=True
         ):
             measured = self._measured[self._maps + sample if no_map else map_]
-            said = said_of(measured, wholly=draw >= AS_SENT) if draw < AS_SENT + OF_ALL else {}
-            tables.append(texture.condition(said)[: self.void + 1])
+            sent = sent_texture(measured, wholly=draw >= AS_SENT) if draw < AS_SENT + OF_ALL else {}
+            tables.append(texture.condition(sent)[: self.void + 1])
         found = np.stack(tables)
         # Brightness scales texture, whose level (`LEVELS`) counts quarters of an octave.
         shift = (light / np.log(2) / 4)[:, None, None].astype(np.float32)
@@ -199,7 +199,7 @@ class _Textures:
         return found
 
 
-def of_texture(
+def texture_inputs(
     tables: npt.NDArray[np.float32], usual: npt.NDArray[np.float32], labels: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Texture planes, float (B, CONDITION, H / 4, W / 4), and noise strength, float (B, 1, H, W).
@@ -207,11 +207,11 @@ def of_texture(
     Args:
         tables: (B, classes + 1, CONDITION), `sempic.texture.condition` of each map; the last id is
             void.
-        usual: (classes + 1,), `sempic.texture.usual`.
+        usual: (classes + 1,), `sempic.texture.default_noise`.
         labels: uint8 (B, H, W); ids above void are void, too.
     """
     ids = labels.long().clamp_max(len(usual) - 1)
-    noise = to_device(texture.noise(tables, usual), labels.device)
+    noise = to_device(texture.noise_strength(tables, usual), labels.device)
     strength = noise.gather(1, ids.flatten(1)).reshape(ids.shape)[:, None]
     middle = ids[:, PATCH // 2 :: PATCH, PATCH // 2 :: PATCH]
     batch, rows, columns = middle.shape

@@ -54,12 +54,12 @@ class Sample:
     textures: tuple[Measured, ...] = ()
     """`texture.measure` with each map, then without a map; empty in old corpora."""
 
-    def said(self, map_: int) -> Texture:
+    def sent_texture(self, map_: int) -> Texture:
         """The texture that a sender transmits with one of the maps."""
-        return said_of(self.textures[map_] if self.textures else {})
+        return sent_texture(self.textures[map_] if self.textures else {})
 
 
-def said_of(measured: Measured, *, wholly: bool = False) -> Texture:
+def sent_texture(measured: Measured, *, wholly: bool = False) -> Texture:
     """The texture that a sender transmits: of weak classes, or of all if `wholly`."""
     return {n: (median, high) for n, (median, high, weak) in measured.items() if weak or wholly}
 

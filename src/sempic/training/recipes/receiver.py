@@ -15,7 +15,7 @@ from sempic.diffusion.sampling import to_uint8, to_unit
 from sempic.errors import ModelError
 from sempic.networks.compact import CompactConfig, CompactNet, one_hot, upsample
 from sempic.networks.weights import about, load_receiver
-from sempic.training.data.batches import Batch, Crops, Drops, of_texture
+from sempic.training.data.batches import Batch, Crops, Drops, texture_inputs
 from sempic.training.data.corpus import Corpus, Sample, open_corpus
 from sempic.training.data.taxonomy import Taxonomy
 from sempic.training.device import compiled
@@ -108,7 +108,7 @@ class Sheet:
         self.colours = np.zeros((256, 3), np.uint8)
         table = corpus.taxonomy.palette.table()
         self.colours[: len(table)] = table
-        self.usual = texture.usual(corpus.taxonomy.palette)
+        self.usual = texture.default_noise(corpus.taxonomy.palette)
 
     @torch.no_grad()
     def write(self, network: CompactNet, path: Path) -> float:
@@ -123,8 +123,8 @@ class Sheet:
             coarse = to_unit(small.to(device))[None]
             ids = torch.from_numpy(labels.copy())[None].to(device)
             planes = one_hot(ids, void)
-            tables = texture.condition(scene.said(0))[None, : void + 1]
-            fine, strength = of_texture(tables, self.usual[: void + 1], ids)
+            tables = texture.condition(scene.sent_texture(0))[None, : void + 1]
+            fine, strength = texture_inputs(tables, self.usual[: void + 1], ids)
             row = [to_uint8(upsample(coarse)[0]), self.colours[labels]]
             for steps in (1, 4):
                 levels = edm.sigmas(steps, network.config.sigma_max)

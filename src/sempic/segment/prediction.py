@@ -17,7 +17,7 @@ from sempic.segment import doubt
 from sempic.segment.stakes import decide
 
 
-class Guess(NamedTuple):
+class Prediction(NamedTuple):
     """A segmenter's output for a picture."""
 
     labels: LabelMap
@@ -28,7 +28,7 @@ class Guess(NamedTuple):
     voids: bool
     """As in `roles.Segmenter`."""
 
-    def objection(self) -> str | None:
+    def reason_for_no_map(self) -> str | None:
         """The reason to send no map: the segmenter knows too little of the picture, or is not sure
         enough. None: send one."""
         if self.probabilities is None:
@@ -40,7 +40,7 @@ class Guess(NamedTuple):
             return f"the segmenter is {sure:.0%} sure of the picture"
         return None
 
-    def sent(self, quality: int, importance: Mapping[str, float] | None = None) -> LabelMap:
+    def map_to_send(self, quality: int, importance: Mapping[str, float] | None = None) -> LabelMap:
         """The map that is sent, uint8 (H, W); arguments as in `simplify`."""
         found = simplify.simplify(
             self.labels,
@@ -54,26 +54,26 @@ class Guess(NamedTuple):
         # After simplification has merged regions: ragged void costs more than it saves.
         return doubt.void_where_unsure(found, self.probabilities, self.palette)
 
-    def sent_alone(
+    def map_for_still(
         self, quality: LabelQuality, importance: Mapping[str, float] | None = None
     ) -> LabelMap | None:
-        """The map of least risk that is sent with a single picture; None if it tells nothing."""
+        """The map of least risk for a single picture; None if it is not worth its bits."""
         if quality == LOSSLESS:
             return self.labels
         if self.probabilities is None:
-            return self.sent(quality, importance)
+            return self.map_to_send(quality, importance)
         labels = decide(self.labels, self.probabilities, PALETTES[self.palette])
-        found = self._replace(labels=labels).sent(quality, importance)
-        return found if self.tells(found) else None
+        found = self._replace(labels=labels).map_to_send(quality, importance)
+        return found if self.is_informative(found) else None
 
-    def tells(self, sent: LabelMap) -> bool:
+    def is_informative(self, sent: LabelMap) -> bool:
         """Whether the map that would be sent, uint8 (H, W), is worth its bits."""
-        return not self.voids or doubt.tells(sent, self.palette)
+        return not self.voids or doubt.is_informative(sent, self.palette)
 
 
-def look(
+def predict(
     segmenter: Segmenter, pixels: Image, quality: LabelQuality, ignore_label: int | None = None
-) -> Guess:
+) -> Prediction:
     """Runs a segmenter on a picture, uint8 (H, W, 3); `ignore_label` becomes void.
 
     Raises ModelError if the output is no label map of the segmenter's palette, or its
@@ -102,4 +102,4 @@ def look(
         or probabilities.shape[1:] != (height, width)
     ):
         raise ModelError("the segmenter's probabilities are not uint8 (classes, height, width)")
-    return Guess(found, probabilities, palette, segmenter.voids)
+    return Prediction(found, probabilities, palette, segmenter.voids)
