@@ -23,7 +23,7 @@ from sempic.scene import Coarse, LabelMap, Scene, Window
 from sempic.texture import Texture
 
 if TYPE_CHECKING:
-    from sempic.labels import Prior, Seen
+    from sempic.labels import CoarseFeatures, Prior
 
 # Functions import sempic.labels when they need it: its dependency numba loads slowly, and
 # `import sempic` and `sempic info` do without.
@@ -45,7 +45,7 @@ class Draft:
     receipt: Receipt | None = None
     texture: Texture | None = None
     prior: Prior | None = None
-    seen: Seen | None = None
+    features: CoarseFeatures | None = None
 
     def pack(self) -> bytes:
         """The stream; raises as `pack`."""
@@ -92,7 +92,7 @@ def pack(
     receipt: Receipt | None = None,
     texture: Texture | None = None,
     prior: Prior | None = None,
-    seen: Seen | None = None,
+    features: CoarseFeatures | None = None,
 ) -> bytes:
     """The stream of a scene.
 
@@ -111,7 +111,7 @@ def pack(
         texture: the result of `sempic.texture.choose`.
         prior: custom prior of the label coder (`sempic.labels.own`), which the decoder must have;
             used for labels of its palette where the prior saves bytes.
-        seen: the result of `look` for this coarse picture; saves time.
+        features: the result of `coarse_features` for this coarse picture; saves time.
 
     Raises:
         LabelMapError: labels of another shape or type, with ids outside the palette, or `halved`
@@ -134,7 +134,7 @@ def pack(
     if labels is not None:
         check_labels(labels, width=width, height=height, palette=palette)
         context = exact_planes(coarse, kind)
-        payload = _encoded(labels, halved, context, PALETTES[palette], prior, seen)
+        payload = _encoded(labels, halved, context, PALETTES[palette], prior, features)
     return container.write(
         Container(
             width=width,
@@ -159,7 +159,7 @@ def _encoded(
     context: Coarse | None,
     palette: Palette,
     prior: Prior | None,
-    seen: Seen | None,
+    features: CoarseFeatures | None,
 ) -> bytes:
     """The payload of labels; `context`: exact coarse planes. Raises LabelMapError as `pack`."""
     from sempic import labels as coder
@@ -167,7 +167,7 @@ def _encoded(
     if halved and not is_doubled(labels):
         raise LabelMapError("halved labels are equal within each 2×2 pixels, these are not")
     sent = labels[::2, ::2] if halved else labels
-    return coder.encode(sent, coarse=context, model=palette.full_name, own=prior, seen=seen)
+    return coder.encode(sent, coarse=context, model=palette.full_name, own=prior, features=features)
 
 
 def unpack(
@@ -233,18 +233,18 @@ def unpack(
     )
 
 
-def look(
+def coarse_features(
     coarse: bytes, coarse_codec: str, *, width: int, height: int, palette: int, halved: bool
-) -> Seen | None:
+) -> CoarseFeatures | None:
     """The part of `pack`'s work that depends on the coarse picture and not on the labels; pass the
-    result to `pack` as `seen`. None: the coarse codec is not exact."""
+    result to `pack` as `features`. None: the coarse codec is not exact."""
     from sempic import labels as coder
 
     planes = exact_planes(coarse, coarse_codecs.CODECS[coarse_codec])
     if planes is None:
         return None
     rows, columns = (-(-side // 2) if halved else side for side in (height, width))
-    return coder.look(planes, rows, columns, PALETTES[palette].full_name)
+    return coder.coarse_features(planes, rows, columns, PALETTES[palette].full_name)
 
 
 def exact_planes(payload: bytes | None, kind: coarse_codecs.CoarseCodec) -> Coarse | None:

@@ -23,15 +23,15 @@ from sempic.windows.layout import Cells
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-    from sempic.labels import Seen
+    from sempic.labels import CoarseFeatures
 
 
 class Coded(NamedTuple):
     """A coded coarse picture."""
 
     payload: bytes
-    seen: Seen | None
-    """Of `codec.look`; None: not computed yet."""
+    features: CoarseFeatures | None
+    """Of `codec.coarse_features`; None: not computed yet."""
 
 
 class Drafts:
@@ -129,7 +129,7 @@ class Drafts:
             coded = Coded(_coarse(self._pixels, level, plain.coarse_codec, mapped=mapped), None)
         else:
             coded = self._coarse_picture.result()
-        draft = dataclasses.replace(plain, coarse=coded.payload, seen=coded.seen)
+        draft = dataclasses.replace(plain, coarse=coded.payload, features=coded.features)
         if not self.sent.any():
             return draft
         places = layout.rectangles(self.sent)
@@ -141,10 +141,10 @@ def code(pixels: Image, palette: int, halved: bool, options: EncodeOptions) -> C
     """The coarse picture of a fixed quality, for a label map that is not known yet."""
     payload = _coarse(pixels, options.quality, options.coarse_codec, mapped=True)
     height, width = pixels.shape[:2]
-    seen = codec.look(
+    features = codec.coarse_features(
         payload, options.coarse_codec, width=width, height=height, palette=palette, halved=halved
     )
-    return Coded(payload, seen)
+    return Coded(payload, features)
 
 
 def settled(

@@ -7,8 +7,8 @@ questions about its `neighbourhood`. `mixing` gives each answer a probability (w
 
 from __future__ import annotations
 
-from sempic.labels.payload import MODELS, decode, encode, look
-from sempic.labels.primed import Seen
+from sempic.labels.payload import MODELS, coarse_features, decode, encode
+from sempic.labels.primed import CoarseFeatures
 from sempic.labels.prior import Prior
 
-__all__ = ["MODELS", "Prior", "Seen", "decode", "encode", "look"]
+__all__ = ["MODELS", "CoarseFeatures", "Prior", "coarse_features", "decode", "encode"]

@@ -59,7 +59,9 @@ def _own(prior: Prior) -> _Model:
     return _Model(bytes([OWN]) + bytes.fromhex(prior.digest), prior)
 
 
-def look(coarse: Coarse, height: int, width: int, model: str) -> primed.Seen | None:
+def coarse_features(
+    coarse: Coarse, height: int, width: int, model: str
+) -> primed.CoarseFeatures | None:
     """The part of `encode` that needs only the coarse picture, and can run before labels exist.
 
     height, width: of the map. model: as in `encode`. None if the model has no bundled prior.
@@ -67,7 +69,7 @@ def look(coarse: Coarse, height: int, width: int, model: str) -> primed.Seen | N
     if model not in MODELS:
         return None
     prior = _bundled(MODELS[model]).prior
-    return primed.look(prior, trunk.grid(coarse, height, width), height, width)
+    return primed.coarse_features(prior, trunk.grid(coarse, height, width), height, width)
 
 
 def encode(
@@ -76,7 +78,7 @@ def encode(
     coarse: Coarse | None = None,
     model: str | None = None,
     own: Prior | None = None,
-    seen: primed.Seen | None = None,
+    features: primed.CoarseFeatures | None = None,
 ) -> bytes:
     """The lossless payload of a map: at most 33 bytes plus ceil(log2 n) bits per pixel for n ids.
 
@@ -86,7 +88,8 @@ def encode(
     any palette.
     own: the user's own prior (`sempic.labels.own`). It is used if its palette is `model` and the
     payload gets shorter; then the decoder needs it, too.
-    seen: the result of `look` for `coarse`, this size and this model; None: computed here.
+    features: the result of `coarse_features` for `coarse`, this size and this model; None: computed
+    here.
     Raises LabelMapError unless `labels` is such an array.
     """
     given: object = labels
@@ -103,7 +106,7 @@ def encode(
         return plain
     number = None if model is None else MODELS.get(model)
     bundled = None if number is None else _bundled(number)
-    payloads = [_encode_coded(labels, ids, coarse, bundled, raw, seen)]
+    payloads = [_encode_coded(labels, ids, coarse, bundled, raw, features)]
     if (prior := _checked(own)) is not None and prior.palette == model:
         payloads.append(_encode_coded(labels, ids, coarse, _own(prior), raw))
     shortest = min(payloads, key=len)
@@ -116,14 +119,14 @@ def _encode_coded(
     coarse: Coarse | None,
     model: _Model | None,
     limit: int,
-    seen: primed.Seen | None = None,
+    features: primed.CoarseFeatures | None = None,
 ) -> bytes:
     """The payload of the primed coder, or of the adaptive one if there is no model or the model
     lacks an id. A body beyond `limit` bytes is cut, but stays longer than `limit`."""
     coder = range_coder.encoder(limit)
     if model is not None and int(ids[-1]) < model.prior.classes:
         head = _head(CAUSAL if coarse is None else INFORMED, ids) + model.name
-        _code_primed(coder, labels.astype(np.int64), model.prior, ids, coarse, seen)
+        _code_primed(coder, labels.astype(np.int64), model.prior, ids, coarse, features)
     else:
         head = _head(ADAPTIVE, ids)
         adaptive.code(coder, _indices(labels, ids), len(ids))
@@ -169,13 +172,13 @@ def _code_primed(
     prior: Prior,
     ids: LabelMap,
     coarse: Coarse | None,
-    seen: primed.Seen | None = None,
+    features: primed.CoarseFeatures | None = None,
 ) -> Ints:
     allowed = np.zeros(prior.classes, np.int64)
     allowed[ids] = 1
     grid = None if coarse is None else trunk.grid(coarse, *labels.shape)
     state = copied(_first_state(prior, informed=grid is not None))
-    return primed.code(coder, labels, allowed, prior, state, grid, seen)
+    return primed.code(coder, labels, allowed, prior, state, grid, features)
 
 
 @functools.lru_cache(8)

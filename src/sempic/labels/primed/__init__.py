@@ -9,6 +9,6 @@ picture.
 from __future__ import annotations
 
 from sempic.labels.primed.coder import code
-from sempic.labels.primed.evidence import Seen, look
+from sempic.labels.primed.evidence import CoarseFeatures, coarse_features
 
-__all__ = ["Seen", "code", "look"]
+__all__ = ["CoarseFeatures", "coarse_features", "code"]

@@ -14,7 +14,14 @@ from sempic.labels.logistic import TABLES
 from sempic.labels.mixing import Question
 from sempic.labels.neighbourhood import CANDIDATES, NEIGHBOURS, PAD, rank_candidates
 from sempic.labels.primed import calm, outline
-from sempic.labels.primed.evidence import NONE, Bytes, Seen, evidence, look, trunk_at
+from sempic.labels.primed.evidence import (
+    NONE,
+    Bytes,
+    CoarseFeatures,
+    coarse_features,
+    evidence,
+    trunk_at,
+)
 from sempic.labels.primed.state import State
 from sempic.labels.prior import Prior
 from sempic.labels.range_coder import RangeCoder, code_choice
@@ -47,12 +54,13 @@ def code(
     prior: Prior,
     state: State,
     grid: Bytes | None,
-    seen: Seen | None = None,
+    features: CoarseFeatures | None = None,
 ) -> Ints:
     """Encodes a map, int64 (H, W), or decodes one of this size; returns it.
 
     allowed: int64 (classes,), 1 for labels that occur. state: updated in place. grid: the result of
-    `trunk.grid`, None without a coarse picture. seen: the result of `look`; None: computed here.
+    `trunk.grid`, None without a coarse picture. features: the result of `coarse_features`; None:
+    computed here.
     """
     classes = allowed.size
     frame = neighbourhood.frame(labels, classes)
@@ -68,8 +76,8 @@ def code(
         np.zeros((CANDIDATES, 4), np.int64),
     )
     net = predictor(prior.causal, allowed, frame.stride)
-    seen = seen or look(prior, grid, frame.height, frame.width)
-    _code_map(coder, frame, state, net, evidence(seen, allowed), buffers, TABLES)
+    features = features or coarse_features(prior, grid, frame.height, frame.width)
+    _code_map(coder, frame, state, net, evidence(features, allowed), buffers, TABLES)
     return neighbourhood.inside(frame)
 
 

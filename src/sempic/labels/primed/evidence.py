@@ -22,7 +22,7 @@ NONE = -1000
 """Score of a label that does not occur."""
 
 
-class Seen(NamedTuple):
+class CoarseFeatures(NamedTuple):
     """Features that depend only on the coarse picture; empty arrays without one."""
 
     planes: Bytes
@@ -33,7 +33,7 @@ class Seen(NamedTuple):
 
 
 class Evidence(NamedTuple):
-    """`Seen`, and the best scores among the labels in use."""
+    """`CoarseFeatures`, and the best scores among the labels in use."""
 
     planes: Bytes
     scores: Bytes
@@ -58,18 +58,20 @@ class Trunk(NamedTuple):
     """0 … 7: difference of the best and the second-best score, in nats."""
 
 
-def look(prior: Prior, grid: Bytes | None, height: int, width: int) -> Seen:
+def coarse_features(prior: Prior, grid: Bytes | None, height: int, width: int) -> CoarseFeatures:
     """The features of the planes of `trunk.grid` for a map of this size."""
     if grid is None:
-        return Seen(np.zeros((3, 0), np.uint8), np.zeros((0, 0), np.uint8), 0)
+        return CoarseFeatures(np.zeros((3, 0), np.uint8), np.zeros((0, 0), np.uint8), 0)
     assert prior.readout is not None
     cells = trunk_network.scores(prior.layers, prior.readout, grid)
-    return Seen(enlarge(grid, height, width), cells.reshape(len(cells), -1), cells.shape[2])
+    return CoarseFeatures(
+        enlarge(grid, height, width), cells.reshape(len(cells), -1), cells.shape[2]
+    )
 
 
-def evidence(seen: Seen, allowed: Ints) -> Evidence:
+def evidence(features: CoarseFeatures, allowed: Ints) -> Evidence:
     """allowed: 1 for each label in use."""
-    return Evidence(*seen, *leaders(seen.scores, allowed))
+    return Evidence(*features, *leaders(features.scores, allowed))
 
 
 def enlarge(grid: Bytes, height: int, width: int) -> Bytes:

@@ -11,7 +11,7 @@ from sempic.labels import mixing
 from sempic.labels.arithmetic import clamp, fold
 from sempic.labels.logistic import LIMIT
 from sempic.labels.neighbourhood import outlines, shared_choices, shared_contexts
-from sempic.labels.primed import evidence as seen
+from sempic.labels.primed import evidence as coarse
 from sempic.labels.primed.state import (
     CHOICES,
     CHOICES_CAUSAL,
@@ -100,8 +100,8 @@ def code_candidates(
     own = np.int64(0)
     if informed:
         contexts, choices = CONTEXTS, CHOICES
-        seen.average(buffers.colours, planes, image, o, net.steps, rank, count)
-        own = seen.colour(planes, o)
+        coarse.average(buffers.colours, planes, image, o, net.steps, rank, count)
+        own = coarse.colour(planes, o)
     address, inputs, sets = question.address, question.inputs, question.sets
     for k in range(count):
         c = candidates[k]
@@ -117,10 +117,12 @@ def code_candidates(
         address[9] = fold(across, features.near)
         ahead = over = np.int64(0)
         if informed:
-            ahead = seen.lead(trunk, c, scores[c])
+            ahead = coarse.lead(trunk, c, scores[c])
             over = scores[c] - scores[after] if after < n else ahead
-            part = seen.between(planes, o, s, buffers.colours, k, count)
-            seen.contexts(address, features, own, part, trunk, ahead, over, c * 257 + after, ranks)
+            part = coarse.between(planes, o, s, buffers.colours, k, count)
+            coarse.contexts(
+                address, features, own, part, trunk, ahead, over, c * 257 + after, ranks
+            )
             sets[4] = (k * 8 + part.contrast) * 12 + part.here
             sets[5] = (k * 16 + clamp((ahead >> 3) + 8, 0, 15)) * 16 + clamp((over >> 3) + 8, 0, 15)
         mixing.hash_addresses(question, contexts, k)
