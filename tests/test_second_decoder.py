@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from conftest import ROOT, module_at
-from priors import COARSE, write_prior
+from priors import COARSE, arrays_for, write_prior
 
 import sempic
 from sempic import critical, labels, palette
@@ -54,6 +54,23 @@ def test_a_custom_prior_of_the_sender(tmp_path, classes, coarse):
     path.write_bytes(path.read_bytes() + b" ")
     with pytest.raises(ValueError, match="another prior"):
         decoder.label_map(payload, *chosen.shape, planes, path)
+
+
+def test_many_labels_without_a_preference(tmp_path):
+    """Weights of an escape may exceed 63 bits (labels.md §3)."""
+    toys = palette.own("toys", [(f"toy {i}", (i, i, i)) for i in range(126)])
+    seeds = np.random.default_rng(1).uniform(0, 36, (2, 100))
+    places = np.indices((36, 36))[:, None] - seeds[:, :, None, None]
+    chosen = (127 * (places**2).sum(0).argmin(0) // 100).astype(np.uint8)
+    arrays = arrays_for(toys, chosen)
+    for name in ("causal.last", "causal.last_bias", "readout.multiplier", "readout.bias"):
+        arrays[name] = np.zeros_like(arrays[name])
+    path = tmp_path / "mine.npz"
+    np.savez(path, **arrays)
+    payload = labels.encode(chosen, coarse=COARSE, model=toys.full_name, own=own.load(path))
+    assert payload[0] >> 6 == 3
+    planes = (COARSE.y, COARSE.cb, COARSE.cr)
+    assert np.array_equal(decoder.label_map(payload, *chosen.shape, planes, path), chosen)
 
 
 def test_receipts():
