@@ -1,9 +1,11 @@
 """The second decoder, written from docs/spec alone, agrees with ours."""
 
+import re
+
 import numpy as np
 import pytest
 from conftest import ROOT, module_at
-from priors import COARSE, write_prior
+from priors import COARSE, arrays_for, write_prior
 
 import sempic
 from sempic import critical, labels, palette
@@ -54,6 +56,67 @@ def test_a_custom_prior_of_the_sender(tmp_path, classes, coarse):
     path.write_bytes(path.read_bytes() + b" ")
     with pytest.raises(ValueError, match="another prior"):
         decoder.label_map(payload, *chosen.shape, planes, path)
+
+
+def test_many_labels_without_a_preference(tmp_path):
+    """Weights of an escape may exceed 63 bits (labels.md §3)."""
+    toys = palette.own("toys", [(f"toy {i}", (i, i, i)) for i in range(126)])
+    seeds = np.random.default_rng(1).uniform(0, 36, (2, 100))
+    places = np.indices((36, 36))[:, None] - seeds[:, :, None, None]
+    chosen = (127 * (places**2).sum(0).argmin(0) // 100).astype(np.uint8)
+    arrays = arrays_for(toys, chosen)
+    for name in ("causal.last", "causal.last_bias", "readout.multiplier", "readout.bias"):
+        arrays[name] = np.zeros_like(arrays[name])
+    path = tmp_path / "mine.npz"
+    np.savez(path, **arrays)
+    payload = labels.encode(chosen, coarse=COARSE, model=toys.full_name, own=own.load(path))
+    assert payload[0] >> 6 == 3
+    planes = (COARSE.y, COARSE.cb, COARSE.cr)
+    assert np.array_equal(decoder.label_map(payload, *chosen.shape, planes, path), chosen)
+
+
+def test_checkpoints(monkeypatch):
+    """The values of labels.md §9 are those of the vectors."""
+    text = (ROOT / "docs/spec/labels.md").read_text().split("## 9. Checkpoints", 1)[1]
+    rows = re.findall(r"^\| (.+) \| ([-0-9, ]+) \|$", text.replace("−", "-"), re.MULTILINE)
+    expected = {name: [int(number) for number in numbers.split(",")] for name, numbers in rows}
+    found = {
+        "`fold(0, 0)`, `fold(1, 2)`, `fold(5, 6, 7)`": [
+            decoder.fold(0, 0), decoder.fold(1, 2), decoder.fold(5, 6, 7)
+        ],
+        "`squash(-256)`, `stretch(16384)`, `exp(256)`": [
+            decoder.squash(-256), decoder.STRETCH[16384], decoder.EXP[256]
+        ],
+    }  # fmt: skip
+    for name in ("noise", "subsampled", "primed3-alone", "primed3"):
+        made: dict[str, list[list[int]]] = {"p": [], "chance": [], "scores": []}
+
+        def asked(self, p, made=made, bit=decoder.RangeDecoder.bit):
+            made["p"].append(p)
+            if len(made["p"]) == 10:
+                raise StopIteration
+            return bit(self, p)
+
+        def chances(self, y, x, made=made, chances=decoder.Primed.chances):
+            made["chance"].append(chances(self, y, x))
+            return made["chance"][-1]
+
+        def trunk(grid, weights, made=made, trunk=decoder.trunk):
+            made["scores"].append(trunk(grid, weights)[0, 0, : weights["classes"]].tolist())
+            return trunk(grid, weights)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(decoder.RangeDecoder, "bit", asked)
+            patch.setattr(decoder.Primed, "chances", chances)
+            patch.setattr(decoder, "trunk", trunk)
+            with pytest.raises(StopIteration):
+                decoder.decode((ROOT / f"vectors/{name}.sempic").read_bytes())
+        found[f"p of the first ten bits of {name}"] = made["p"]
+        if made["chance"]:
+            found[f"chance of each label at the first pixel of {name}"] = made["chance"][0]
+        if made["scores"]:
+            found[f"score′ of each label at the first pixel of {name}"] = made["scores"][0]
+    assert found == expected
 
 
 def test_receipts():

@@ -35,7 +35,7 @@ def vector(request):
         return request.param.stem, request.param.read_bytes(), dict(arrays)
 
 
-@pytest.mark.parametrize("which", ["street", "exposure", "parity", "halved", "short"])
+@pytest.mark.parametrize("which", ["street", "exposure", "parity", "halved", "short", "small"])
 def test_a_sequence_decodes_to_the_expected_frames(which):
     file = ROOT / f"vectors/sequences/{which}.sempic"
     make = module_at(MAKER)
@@ -58,6 +58,9 @@ def test_a_sequence_decodes_to_the_expected_frames(which):
         labels = make.street(64, 96)[1]
         for frame, left in zip(found["labels"], (0, 2, 2, 4, 6, 8), strict=True):
             assert np.array_equal(frame, labels[:, left : left + 80])
+    if which == "small":
+        for frame, number in zip(found["labels"], range(3), strict=True):
+            assert np.array_equal(frame, make.patches(number)[1])
     if which == "parity":  # including lost frames
         labels = make.street(48, 80)[1]
         for frame, left in zip(found["labels"], range(0, 18, 2), strict=True):

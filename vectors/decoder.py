@@ -440,7 +440,8 @@ class RangeDecoder:
             elif below == 0:
                 first = 0
             else:
-                first = self.bit(clamp((below << 16) // (below + above), 1, 65535))
+                shifted = ((below << 16) + (1 << 63)) % (1 << 64) - (1 << 63)
+                first = self.bit(clamp(shifted // (below + above), 1, 65535))
             low, high = (low, middle) if first else (middle, high)
         return low
 

@@ -197,6 +197,29 @@ def make_parity() -> bytes:
     return b"".join((*left, *packer.close()))
 
 
+def patches(number: int) -> tuple[Image, LabelMap]:
+    """A frame of small patches of many labels that move, and its map with some noise."""
+    y, x = np.mgrid[0:36, 0:48]
+    rows, columns = np.mgrid[0:72, 0:96] // 3
+    labels = ((rows * 7919 + columns * 104729 + rows * columns * 31) >> 3).astype(np.uint8) % 12
+    found = labels[y + 3 * number, x + 5 * number]
+    found[10:20, 20 - 4 * number : 30 - 4 * number] = 8
+    picture = np.array(sempic.PALETTES[1].colours).astype(np.uint8)[found]
+    found[y * y % 7 + x % 11 == number] = 3
+    return picture, found
+
+
+def make_small() -> bytes:
+    """Coarse pictures below HEVC's least size, and maps of small patches."""
+    packer = Packer(width=48, height=36, rate=Fraction(10), palette=1, chroma="420")
+    pieces = []
+    for number in range(3):
+        picture, found = patches(number)
+        planes = coarse.from_rgb(coarse.downscale(picture), "420")
+        pieces.append(packer.pack(planes, lambda _, f=found: f, qp=24))
+    return b"".join(pieces)
+
+
 def frames_of(stream: bytes) -> dict[str, np.ndarray]:
     """What a decoder gets of a sequence."""
     unpacker = Unpacker()
@@ -238,6 +261,7 @@ SEQUENCES = {
     "sequences/parity": make_parity,
     "sequences/halved": make_halved,
     "sequences/short": make_short,
+    "sequences/small": make_small,
 }
 
 

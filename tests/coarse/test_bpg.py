@@ -8,11 +8,12 @@ import json
 import numpy as np
 import PIL.Image
 import pytest
-from conftest import ROOT, street
+from conftest import ROOT, same_planes, street
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sempic import coarse
+from sempic.bits import Bits, packed, ue
 from sempic.coarse import bpg, hevc
 from sempic.errors import (
     BitstreamError,
@@ -191,6 +192,37 @@ def test_every_changed_byte_is_refused_or_fits_its_header(capfd):
 @given(st.binary(max_size=64), st.sampled_from([0, 4, 9, 13, 19, 24]))
 def test_garbage_is_refused_or_fits_its_header(tail, keep):
     decodes_as_announced(SMALL[:keep] + tail)
+
+
+@pytest.mark.parametrize("chroma", ["444", "420"])
+@pytest.mark.parametrize("size", [(16, 16), (37, 29), (90, 65)])
+def test_the_parameter_sets_of_the_specification(size, chroma):
+    """format.md §6: HEVC."""
+    file = bpg.encode(coarse.from_rgb(street(*size)[0], chroma))
+    code, at = file[4], 6
+    height, width = size
+    for _ in range(3):  # the sides and the length
+        while file[at] > 127:
+            at += 1
+        at += 1
+    header, units = Bits(file[at + 1 : at + 1 + file[at]]), file[at + 1 + file[at] :]
+    sizes = "".join(header.golomb() for _ in range(5))
+    sizes += sizes[-3:]
+    offset, _, smoothing, _ = header.take(4)
+    tier = bytes.fromhex("04 08000000 900000000000 5D")
+    bits = (
+        "1"
+        + {0x60: "001000", 0x20: "010"}[code]
+        + "".join(ue(-(-s // 8) * 8) for s in (width, height))
+    )
+    bits += "011001011111" + sizes + "00" + offset + "0100" + smoothing + "001"
+    sets = (
+        bytes.fromhex("40010C01FFFF") + tier + b"\xf0\x24",
+        bytes.fromhex("420101") + tier + packed(bits),
+    )
+    stream = b"".join(b"\0\0\1" + unit for unit in (*map(hevc.escaped, sets), units))
+    found = hevc.planes(bpg._hevc(stream), width, height)
+    assert same_planes(found, bpg.decode(file))
 
 
 def test_a_tiny_file_cannot_claim_a_huge_picture():

@@ -63,6 +63,12 @@ def test_a_short_slice_does_not_name_its_position(monkeypatch):
     assert slices.shorten(unit, PLACES) == slices.shorten(other, PLACES) == short[2]
 
 
+def test_the_place_of_a_picture_wraps():
+    short = b"\x20data"
+    assert slices.restore(short, 2**PLACES + 2, PLACES) == slices.restore(short, 2, PLACES)
+    assert slices.restore(short, 2**PLACES - 1, PLACES) != slices.restore(short, 2, PLACES)
+
+
 def test_invalid_short_slices_are_refused():
     for payload in (b"", b"\0", b"\x3f\x80", b"\xbf", b"\xa0", b"\xa0\0\0\0\0\0"):
         with pytest.raises(BitstreamError):

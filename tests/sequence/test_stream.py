@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sempic.errors import InputError, NotSempic, UnsupportedVersion
+from sempic.errors import InputError, NotSempic, TruncatedStream, UnsupportedVersion
 from sempic.sequence import stream
 from sempic.sequence.stream import Advice, Damage, Frame, Head, Reader
 
@@ -69,6 +69,13 @@ def test_unstuffing_inverts_stuffing(content):
 def test_stuffing_splits_long_runs(size):
     for content in (b"x" * size, b"x" * size + b"\0", b"\0" + b"x" * size):
         assert stream._unstuff(stream._stuff(content)) == content
+
+
+@pytest.mark.parametrize("sent", [b"\xff" + b"x" * 254, b"\5abc", b"\2a\4bc"])
+def test_stuffing_ends_with_a_whole_piece(sent):
+    with pytest.raises(TruncatedStream):
+        stream._unstuff(sent)
+    assert isinstance(read(PIECES[0] + sent + b"\0")[1], Damage)
 
 
 def test_every_prefix_gives_its_whole_frames():

@@ -1,4 +1,4 @@
-"""Coder 1, for any palette: it learns only from the map that it codes. docs/spec/labels.md §4.
+"""Coder 1, for any palette: it learns only from the map that it codes. docs/spec/labels.md §5.
 
 A pixel is a few yes/no questions: "is it the first candidate? the second? …". If all answers are
 no, the label is coded by the frequencies of labels so far.

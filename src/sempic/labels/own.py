@@ -69,7 +69,8 @@ def _beyond(array: npt.NDArray[Any], shape: tuple[int, ...], low: int, high: int
 def _expected(n: int) -> Iterator[tuple[str, tuple[int, ...], int, int]]:
     """Name, shape, least and greatest number of each array whose shape depends only on n classes.
 
-    Within these ranges every index is valid, and no sum overflows.
+    Within these ranges every index is valid. No sum overflows; the one shift that can is defined
+    (labels.md §3).
     """
     first, second = HIDDEN
     causal = Causal(

@@ -1,4 +1,4 @@
-"""Coders 2 and 3, for palettes with a trained prior. docs/spec/labels.md §5 to §8.
+"""Coders 2 and 3, for palettes with a trained prior. docs/spec/labels.md §6 to §8.
 
 A pixel in a calm area is one question: "does the area continue?" (`calm`). A pixel at an outline
 is one question for each candidate (`outline`). Other labels are escapes, coded by the causal
