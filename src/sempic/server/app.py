@@ -59,6 +59,7 @@ def create_app(settings: Settings | None = None, pool: Pool | None = None) -> Fa
         summary="A semantic image codec: pictures to .sempic files of about a kilobyte, and back.",
         lifespan=lifespan,
         redoc_url=None,
+        redirect_slashes=False,
     )
     app.state.settings, app.state.pool = s, workers
     metrics = app.state.metrics = Metrics(workers)
