@@ -81,8 +81,8 @@ def test_failures_of_workers_are_answered_and_the_server_goes_on(monkeypatch):
         ):
             jobs.seconds = 1.0 if verb == "echo" else 30
 
-            def instead(_verb, *_, verb=verb, arguments=arguments, gone=None, **__):
-                return run(verb, *arguments, gone=gone)
+            def instead(_verb, *_, verb=verb, arguments=arguments, disconnected=None, **__):
+                return run(verb, *arguments, disconnected=disconnected)
 
             monkeypatch.setattr(jobs, "run", instead)
             refused(client.post("/decode", content=stream()), status, error)

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from sempic.errors import LimitExceeded, SempicError
-from sempic.server.pool import Broken, Busy, Gone, QueueFull, TooSlow
+from sempic.server.pool import Broken, Busy, Disconnected, QueueFull, TooSlow
 
 
 class Problem(BaseModel):
@@ -42,7 +42,7 @@ _STATUS: dict[type[Exception], int] = {
     LimitExceeded: 413,
     SempicError: 422,
     QueueFull: 429,
-    Gone: 499,  # for the log: the client has disconnected
+    Disconnected: 499,  # for the log: the client has disconnected
     Broken: 500,
     Busy: 503,
     TooSlow: 504,

@@ -74,7 +74,7 @@ async def _body(request: Request) -> bytes:
 
 async def _run(request: Request, verb: str, *args: Any, **kwargs: Any) -> Done:
     state = request.app.state
-    done: Done = await state.pool.run(verb, *args, gone=request.is_disconnected, **kwargs)
+    done: Done = await state.pool.run(verb, *args, disconnected=request.is_disconnected, **kwargs)
     state.metrics.work.labels(verb).observe(done.worked)
     return done
 
