@@ -136,7 +136,10 @@ async def info(request: Request) -> dict[str, Any]:
 
 @_post("/encode", "A picture → .sempic", takes="image/*", gives=[SEMPIC])
 async def encode(request: Request, options: Annotated[Encoding, Query()]) -> Response:
-    done = await _run(request, "encode", await _body(request), **given(options, EncodeOptions))
+    chosen = given(options, EncodeOptions)
+    if "check_budget" in chosen and not options.check:
+        raise InputError("check_budget is for check")
+    done = await _run(request, "encode", await _body(request), **chosen)
     response = _answer(done, done.value, kind=SEMPIC)
     if options.check:
         response.headers["X-Receipt"] = json.dumps(api.info(done.value)["receipt"])
