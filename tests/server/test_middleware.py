@@ -3,12 +3,14 @@
 import json
 import logging
 import re
+import socket
+import time
 
 import numpy as np
-from standin import png, refused, stream
+from standin import live, png, refused, stream
 
 import sempic
-from sempic.server import app
+from sempic.server import app, middleware
 
 
 def test_head_answers_as_get_without_the_body(client):
@@ -32,6 +34,57 @@ def test_large_bodies_and_pictures_are_refused(client):
     assert client.post("/encode", params={"max_side": 64}, content=wide).status_code == 200
     big = sempic.pack(width=300, height=300, labels=np.zeros((300, 300), np.uint8))
     refused(client.post("/decode", content=big), 413, "LimitExceeded", "300×300")
+
+
+def test_an_answer_before_the_end_of_the_body_arrives_although_the_client_sends_on():
+    """The client sends all of its body before it reads."""
+    body = bytes(4_000_000)
+    sized = f"Content-Length: {len(body)}\r\n\r\n".encode() + body
+    chunked = b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
+    cases = [
+        ("POST /encode", sized, "413 Request Entity Too Large"),
+        ("POST /decode", chunked, "413 Request Entity Too Large"),
+        ("POST /encode?qualty=5", sized, "422 Unprocessable Entity"),
+        ("POST /nothing", chunked, "404 Not Found"),
+        ("HEAD /healthz", sized, "200 OK"),
+    ]
+    with live(max_bytes=50_000) as url:
+        address = "127.0.0.1", int(url.rpartition(":")[2])
+        for request, rest, status in cases:
+            with socket.create_connection(address, timeout=20) as client:
+                client.sendall(f"{request} HTTP/1.1\r\nHost: x\r\n".encode() + rest)
+                time.sleep(0.1)
+                with client.makefile("rb") as answer:
+                    head, _, content = answer.read().partition(b"\r\n\r\n")
+            assert head.startswith(f"HTTP/1.1 {status}".encode())
+            assert b"\r\nconnection: close" in head
+            assert b"100 Continue" not in head
+            assert content.count(b'"request"') == (not request.startswith("HEAD"))
+
+
+def test_an_endless_body_is_read_for_a_limited_time_after_the_answer(monkeypatch):
+    monkeypatch.setattr(middleware, "LINGER", 0.5)
+    with live() as url:
+        address = "127.0.0.1", int(url.rpartition(":")[2])
+        with socket.create_connection(address, timeout=20) as client:
+            client.sendall(
+                b"POST /nothing HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+            )
+            assert client.recv(1 << 16).startswith(b"HTTP/1.1 404")
+            ended = False
+            for _ in range(100):
+                try:
+                    client.sendall(b"1\r\nx\r\n")
+                except OSError:
+                    ended = True
+                    break
+                time.sleep(0.1)
+            assert ended
+
+
+def test_a_connection_is_kept_after_a_refusal_of_a_whole_body(client):
+    for path, content in (("/decode", b"x"), ("/encode?qualty=5", b""), ("/nothing", b"")):
+        assert "connection" not in client.post(path, content=content).headers
 
 
 def test_the_request_id_is_in_the_answer_and_in_the_log(client, caplog):

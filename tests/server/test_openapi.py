@@ -43,6 +43,17 @@ def test_every_endpoint_is_described():
     }  # fmt: skip
 
 
+def test_only_statuses_that_can_occur_are_described():
+    described = {label: set(o.definition.raw["responses"]) for label, o in OPERATIONS.items()}
+    of_workers = {"200", "408", "413", "422", "429", "500", "503", "504"}
+    assert described == {
+        **{key: {"200"} for key in ("GET /healthz", "GET /metrics", "GET /info")},
+        **{f"POST /{path}": of_workers for path in ("encode", "film", "decode", "compare")},
+        "POST /relabel": of_workers | {"400"},
+        "POST /info": of_workers - {"429", "503", "504"},
+    }
+
+
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_described_requests_get_described_answers(url, operation):
     ask(url, operation, schemathesis.GenerationMode.POSITIVE)

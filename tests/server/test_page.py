@@ -344,6 +344,57 @@ def test_the_link_reproduces_the_view(visit):
     assert urlsplit(again.url).fragment == fragment
 
 
+def test_a_link_with_impossible_options_opens_with_possible_ones(visit):
+    page = visit("#scene=street.jpg&quality=99&steps=2.6&seed=-3&max_side=700&split=x&zoom=a,b,c")
+    assert page.is_hidden("#toast")
+    values = {name: page.input_value(f"#option-{name}") for name in ("quality", "steps", "seed")}
+    assert values == {"quality": "9", "steps": "3", "seed": "0"}
+    assert page.input_value("#option-max_side") == "512"
+    assert page.locator("#strip .shot:disabled").count() == 0
+
+
+def test_the_skip_link_keeps_the_picture(visit):
+    page = visit()
+    opened(page, "mine.sempic", stream())
+    page.wait_for_timeout(400)
+    page.focus(".skip")
+    before = page.url
+    page.keyboard.press("Enter")
+    wait_until_idle(page)
+    assert page.evaluate("document.activeElement.id") == "stage"
+    assert (page.url, page.text_content("h1").split()[0]) == (before, "mine.sempic")
+
+
+def test_what_happens_during_a_stroke_does_not_break_the_page(visit):
+    page = visit()
+    opened(page, "drawing.sempic", stream())
+    page.click("#edit")
+    page.click("#brush")
+    page.click("#classes label:has-text('sky')")
+    stage = page.locator("#stage").bounding_box()
+    x, y = stage["x"] + 0.3 * stage["width"], stage["y"] + 0.9 * stage["height"]
+
+    def during_a_stroke(action):
+        page.mouse.move(x, y)
+        page.mouse.down()
+        page.mouse.move(x + 50, y, steps=3)
+        action()
+        page.mouse.move(x + 90, y, steps=3)
+        page.mouse.up()
+        wait_until_idle(page)
+
+    during_a_stroke(lambda: page.keyboard.press("Control+z"))  # no stroke is finished yet
+    assert not np.array_equal(downloaded_labels(page), LABELS)
+    page.keyboard.press("Control+z")
+    wait_until_idle(page)
+    assert np.array_equal(downloaded_labels(page), LABELS)
+    during_a_stroke(lambda: opened(page, "another.sempic", stream()))
+    assert np.array_equal(downloaded_labels(page), LABELS)
+    assert page.is_disabled("#undo")
+    during_a_stroke(lambda: page.evaluate("cancelStroke()"))  # as by a second finger
+    assert np.array_equal(downloaded_labels(page), LABELS)
+
+
 def test_an_error_is_shown_and_the_last_picture_stays(visit, url):
     page = visit()
     opened(page, "drawing.png", png())

@@ -111,17 +111,45 @@ def test_a_worker_that_dies_while_starting_is_replaced(monkeypatch):
     with_pool(test)
 
 
-def test_a_job_whose_client_is_gone_is_not_run():
+def test_a_job_whose_client_has_disconnected_is_not_run():
     async def test(p):
-        async def gone():
+        async def disconnected():
             return True
 
-        with pytest.raises(pools.Gone):
-            await p.run("die", gone=gone)
+        with pytest.raises(pools.Disconnected):
+            await p.run("die", disconnected=disconnected)
         assert (await p.run("echo", 1)).value == 1
         assert p.replaced == 0
 
     with_pool(test)
+
+
+def test_jobs_of_disconnected_clients_leave_the_queue_while_a_job_runs(monkeypatch):
+    monkeypatch.setattr(pools, "POLL", 0.05)
+
+    async def test(p):
+        left = []
+
+        async def disconnected():
+            return bool(left)
+
+        long = asyncio.create_task(p.run("echo", "long", 2.0))
+        while not p.running:
+            await asyncio.sleep(0.01)
+        waiting = [asyncio.create_task(p.run("die", disconnected=disconnected)) for _ in range(2)]
+        last = asyncio.create_task(p.run("echo", "last"))
+        await asyncio.sleep(0.2)
+        assert p.accepted == 4
+        left.append(True)
+        ends = await asyncio.gather(*waiting, return_exceptions=True)
+        assert [type(end) for end in ends] == [pools.Disconnected] * 2
+        assert not long.done()
+        assert p.accepted == 2
+        assert (await long).value == "long"
+        assert (await last).value == "last"
+        assert p.replaced == 0
+
+    with_pool(test, queue=3)
 
 
 def test_waiting_for_a_worker_has_a_limit():

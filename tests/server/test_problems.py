@@ -8,12 +8,26 @@ import httpx2 as httpx
 from fastapi.testclient import TestClient
 from standin import live, pool, refused, settings, stream
 
-from sempic.server import app
+from sempic.server import app, routes
 
 
 def test_unknown_paths_and_methods_are_refused(client):
     refused(client.get("/nothing"), 404, "HTTPError")
     refused(client.get("/decode"), 405, "HTTPError")
+    refused(client.post("/encode/", content=stream()), 404, "HTTPError")  # no redirection
+    for path, allowed in (("/info", "GET, HEAD, POST"), ("/decode", "POST"), ("/", "GET, HEAD")):
+        assert client.options(path).headers.get_list("Allow") == [allowed]
+
+
+def test_unknown_options_are_named(client):
+    answer = client.post("/decode", params={"stepps": 3}, content=stream())
+    refused(answer, 422, "InputError", "stepps: there is no such option")
+
+
+def test_a_bug_in_the_server_is_answered_with_the_request_id(monkeypatch):
+    monkeypatch.setattr(routes.api, "info", lambda data: 1 / 0)
+    with TestClient(app.create_app(settings(), pool()), raise_server_exceptions=False) as client:
+        refused(client.post("/info", content=stream()), 500, "InternalError", "an internal error")
 
 
 def test_a_full_queue_gives_429_and_a_slow_body_408():
@@ -67,8 +81,8 @@ def test_failures_of_workers_are_answered_and_the_server_goes_on(monkeypatch):
         ):
             jobs.seconds = 1.0 if verb == "echo" else 30
 
-            def instead(_verb, *_, verb=verb, arguments=arguments, gone=None, **__):
-                return run(verb, *arguments, gone=gone)
+            def instead(_verb, *_, verb=verb, arguments=arguments, disconnected=None, **__):
+                return run(verb, *arguments, disconnected=disconnected)
 
             monkeypatch.setattr(jobs, "run", instead)
             refused(client.post("/decode", content=stream()), status, error)

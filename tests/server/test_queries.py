@@ -22,5 +22,10 @@ def test_wrong_query_parameters_are_named(client):
     ):
         answer = client.post("/decode", params=query, content=stream())
         refused(answer, 422, "InputError", part)
-    refused(client.post("/encode", params={"quality": 0}, content=png()), 422, "InputError")
+    for query, message in (
+        ({"quality": 0}, "quality: "),
+        ({"importance": "car:2"}, "importance: 'car:2' is not NAME=NUMBER"),
+        ({"check_budget": 0.1}, "check_budget is for check"),
+    ):
+        refused(client.post("/encode", params=query, content=png()), 422, "InputError", message)
     refused(client.post("/encode", params={"target_bpp": "nan"}, content=png()), 422, "InputError")

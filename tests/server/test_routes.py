@@ -4,19 +4,21 @@ import io
 import itertools
 import json
 import re
+import tempfile
 
 import numpy as np
 import PIL.Image
 import pytest
 from conftest import ROOT
 from fakecoder import FakeCoder
-from standin import LABELS, clip, pixels, png, refused, stream
+from fastapi.testclient import TestClient
+from standin import LABELS, clip, pixels, png, pool, refused, settings, stream
 
 import sempic
 from sempic import api, pictures, sequence
 from sempic.errors import LimitExceeded
 from sempic.palette import CAMVID
-from sempic.server import routes
+from sempic.server import app, routes
 from sempic.server.pool import Done
 
 
@@ -162,6 +164,20 @@ def test_relabel_replaces_the_map(client):
     files["labels"] = png(np.full_like(LABELS, 99))
     refused(client.post("/relabel", files=files), 422, "LabelMapError", "id 99")
     refused(client.post("/relabel", files={"sempic": stream()}), 422, "InputError", "labels")
+
+
+@pytest.mark.parametrize("path", ["encode", "film", "decode", "info", "compare?bytes=900"])
+def test_a_form_instead_of_a_file_is_named(client, path):
+    """As of `curl -F file=@photo.jpg`."""
+    answer = client.post(f"/{path}", files={"file": png()})
+    refused(answer, 422, "InputError", "the body is a form", "--data-binary")
+
+
+def test_forms_stay_in_memory(monkeypatch):
+    monkeypatch.setattr(tempfile, "TemporaryFile", None)
+    files = {"sempic": stream(), "labels": bytes(3_000_000)}
+    with TestClient(app.create_app(settings(), pool())) as client:
+        refused(client.post("/relabel", files=files), 422, "LabelMapError")
 
 
 def test_compare_codes_within_the_bytes(client):

@@ -23,7 +23,7 @@ from sempic.errors import InputError, ModelError, OutputError, refused
 from sempic.options import Models
 from sempic.server import problems
 from sempic.server.coder import Coder
-from sempic.server.middleware import Door, Metrics
+from sempic.server.middleware import Metrics, RequestMiddleware
 from sempic.server.pool import Broken, Pool
 from sempic.server.routes import router
 from sempic.server.settings import Settings
@@ -59,10 +59,11 @@ def create_app(settings: Settings | None = None, pool: Pool | None = None) -> Fa
         summary="A semantic image codec: pictures to .sempic files of about a kilobyte, and back.",
         lifespan=lifespan,
         redoc_url=None,
+        redirect_slashes=False,
     )
     app.state.settings, app.state.pool = s, workers
     metrics = app.state.metrics = Metrics(workers)
-    app.add_middleware(Door, metrics=metrics, max_bytes=s.max_bytes, seconds=s.seconds)
+    app.add_middleware(RequestMiddleware, metrics=metrics, max_bytes=s.max_bytes, seconds=s.seconds)
     problems.add_handlers(app)
     app.include_router(router)
     return app

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import logging
 import re
@@ -47,7 +48,12 @@ class Metrics:
             gauge.set_function(functools.partial(getattr, pool, attribute))
 
 
-class Door:
+LINGER = 5.0
+"""Most seconds in which the rest of a body is dropped after an early answer. A connection that is
+closed while its client sends is reset, and a reset can cost the client the answer."""
+
+
+class RequestMiddleware:
     """ASGI middleware that gives each request an id, limits its body, logs and counts it."""
 
     def __init__(self, app: ASGIApp, *, metrics: Metrics, max_bytes: int, seconds: float) -> None:
@@ -67,12 +73,9 @@ class Door:
         if method == "HEAD":  # as GET; `marked_send` drops the body
             scope = {**scope, "method": "GET"}
         status, size_in, size_out = 500, 0, 0
-        complete = False
         announced = headers.get(b"content-length", b"0")
-
-        close = {"Connection": "close"}
-        text = f"a body of more than the limit of {self._max_bytes} bytes"
-        too_long = HTTPException(413, text, close)
+        complete = announced == b"0" and b"transfer-encoding" not in headers
+        too_long = HTTPException(413, f"a body of more than the limit of {self._max_bytes} bytes")
 
         async def bounded_receive() -> Message:
             nonlocal size_in, complete
@@ -85,7 +88,7 @@ class Door:
                 message = await asyncio.wait_for(receive(), max(0.0, left))
             except asyncio.TimeoutError:
                 late = f"the body did not arrive within {self._seconds:g} s"
-                raise HTTPException(408, late, close) from None
+                raise HTTPException(408, late) from None
             if message["type"] == "http.disconnect":  # the answer is for the log
                 raise HTTPException(499, "the client hung up in the middle of the body")
             size_in += len(message.get("body", b""))
@@ -102,10 +105,13 @@ class Door:
                     *message["headers"],
                     (b"x-request-id", request_id.encode()),
                     (b"x-content-type-options", b"nosniff"),
+                    *([] if complete else [(b"connection", b"close")]),
                 ]
-            elif method == "HEAD":
-                message = {**message, "body": b""}
-            size_out += len(message.get("body", b""))
+            else:
+                body = b"" if method == "HEAD" else message.get("body", b"")
+                size_out += len(body)
+                more = message.get("more_body", False) or not complete  # the end is sent below
+                message = {**message, "body": body, "more_body": more}
             await send(message)
 
         try:
@@ -126,3 +132,13 @@ class Door:
                 "client": (scope.get("client") or ("",))[0],
             }
             log.info("request", extra={"fields": fields})
+        if not complete:
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(_drop_body(receive), LINGER)
+            await send({"type": "http.response.body", "body": b""})
+
+
+async def _drop_body(receive: Receive) -> None:
+    """Receive the rest of a body, up to its end or that of the connection."""
+    while (await receive()).get("more_body", False):
+        pass

@@ -27,6 +27,9 @@ from sempic.errors import ImageError, SempicError
 
 log = logging.getLogger("sempic.server")
 
+POLL = 1.0
+"""Seconds between two looks whether the client of a waiting job has disconnected."""
+
 
 class Busy(Exception):
     """No worker was free in time."""
@@ -49,7 +52,7 @@ class Broken(Exception):
     """The worker failed unexpectedly; the log holds the traceback."""
 
 
-class Gone(Exception):
+class Disconnected(Exception):
     """The client disconnected while the job waited."""
 
 
@@ -113,14 +116,14 @@ class Pool:
         self,
         verb: str,
         *args: Any,
-        gone: Callable[[], Awaitable[bool]] | None = None,
+        disconnected: Callable[[], Awaitable[bool]] | None = None,
         **kwargs: Any,
     ) -> Done:
         """A worker's answer to a verb.
 
-        gone: called when a worker is free; the job is dropped if the client has disconnected.
+        disconnected: tells whether the client has disconnected; a waiting job is dropped then.
 
-        Raises SempicError as the verb does; QueueFull, Busy, TooSlow, Broken or Gone.
+        Raises SempicError as the verb does; QueueFull, Busy, TooSlow, Broken or Disconnected.
         """
         if self.accepted >= self._limit:
             raise QueueFull(
@@ -129,18 +132,31 @@ class Pool:
         self.accepted += 1
         start = time.perf_counter()
         try:
-            try:
-                worker = await asyncio.wait_for(self._free_worker(), self.seconds)
-            except asyncio.TimeoutError:
-                message = f"no worker was free within {self.seconds:g} s"
-                raise Busy(message, self._retry_after()) from None
+            worker = await self._turn(disconnected)
             waited = time.perf_counter() - start
-            if gone is not None and await gone():
-                self._free.put_nowait(worker)
-                raise Gone
             return await self._work(worker, (verb, args, kwargs), waited)
         finally:
             self.accepted -= 1
+
+    async def _turn(self, disconnected: Callable[[], Awaitable[bool]] | None) -> Worker:
+        """A worker, when the turn of a job has come. Raises Busy or Disconnected."""
+        end = time.perf_counter() + self.seconds
+        free = asyncio.ensure_future(self._free_worker())
+        try:
+            while True:
+                left = end - time.perf_counter()
+                await asyncio.wait({free}, timeout=min(POLL, left))
+                if disconnected is not None and await disconnected():
+                    raise Disconnected
+                if free.done():
+                    return free.result()
+                if left <= 0:
+                    message = f"no worker was free within {self.seconds:g} s"
+                    raise Busy(message, self._retry_after())
+        except BaseException:
+            if not free.cancel():
+                self._free.put_nowait(free.result())
+            raise
 
     async def _free_worker(self) -> Worker:
         """The next free worker that lives; dead ones are replaced."""

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from sempic.errors import LimitExceeded, SempicError
-from sempic.server.pool import Broken, Busy, Gone, QueueFull, TooSlow
+from sempic.server.pool import Broken, Busy, Disconnected, QueueFull, TooSlow
 
 
 class Problem(BaseModel):
@@ -25,7 +25,7 @@ class Problem(BaseModel):
 
 
 _MEANINGS = {
-    400: "Not a request that HTTP or multipart allows.",
+    400: "Not a form that multipart allows.",
     408: "The body did not arrive in time.",
     413: "More bytes or pixels than the limits of this server.",
     422: "An unusable picture, stream or option; the message says why.",
@@ -42,7 +42,7 @@ _STATUS: dict[type[Exception], int] = {
     LimitExceeded: 413,
     SempicError: 422,
     QueueFull: 429,
-    Gone: 499,  # for the log: the client has disconnected
+    Disconnected: 499,  # for the log: the client has disconnected
     Broken: 500,
     Busy: 503,
     TooSlow: 504,
@@ -67,15 +67,22 @@ def add_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        faults = (f"{e['loc'][-1]}: {e['msg']}" for e in error.errors())
+        unknown = {"extra_forbidden": "there is no such option"}
+        faults = (f"{e['loc'][-1]}: {unknown.get(e['type'], e['msg'])}" for e in error.errors())
         return _problem(request, 422, "InputError", "; ".join(faults))
 
     @app.exception_handler(HTTPException)
     async def refused(request: Request, error: HTTPException) -> JSONResponse:
         headers = dict(error.headers or {})
+        if error.status_code == 405:  # Starlette names the methods of one of the path's routes
+            paths = app.openapi()["paths"].get(request.url.path, {})
+            allowed = ", ".join(sorted(paths)).upper() or headers["Allow"]
+            headers["Allow"] = allowed.replace("GET", "GET, HEAD")
         name = "LimitExceeded" if error.status_code == 413 else "HTTPError"
         return _problem(request, error.status_code, name, str(error.detail), headers)
 
     @app.exception_handler(Exception)
     async def unexpected(request: Request, error: Exception) -> JSONResponse:
-        return _problem(request, 500, "InternalError", "an internal error")
+        # Starlette answers this outside the middleware, which adds the id to all other answers.
+        headers = {"X-Request-ID": request.state.id}
+        return _problem(request, 500, "InternalError", "an internal error", headers)

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, Field, Json, create_model
 
 from sempic import fields
+from sempic.errors import naming
 from sempic.options import DecodeOptions, EncodeOptions
 from sempic.palette import PALETTES
 from sempic.sequence import SequenceOptions
@@ -61,7 +62,7 @@ def _parameter(name: str, kind: Any, part: dataclasses.Field[Any]) -> tuple[Any,
     )
 
 
-class _Part(_Options):
+class _DecodingOutput(_Options):
     only: Literal["labels", "ids", "coarse"] | None = Field(
         None,
         description="Only one part: the label map in its colours, its ids as an 8-bit grey PNG, or "
@@ -70,7 +71,7 @@ class _Part(_Options):
     format: Literal["png", "webp", "jpeg"] = "png"
 
 
-Decoding: Any = create_model("Decoding", __base__=_Part, **_parameters(DecodeOptions))
+Decoding: Any = create_model("Decoding", __base__=_DecodingOutput, **_parameters(DecodeOptions))
 """Options of /decode; the page has a slider for each that the receiver supports."""
 
 Encoding: Any = create_model("Encoding", __base__=_Options, **_parameters(EncodeOptions))
@@ -78,13 +79,16 @@ Encoding: Any = create_model("Encoding", __base__=_Options, **_parameters(Encode
 
 
 def given(query: BaseModel, kind: Any) -> dict[str, Any]:
-    """Keywords for an options dataclass: its fields that the query sets."""
+    """Keywords for an options dataclass: its fields that the query sets. Raises InputError."""
     kinds = fields.hints(kind)
     values = query.model_dump(include=set(kinds), exclude_unset=True)
-    return {name: fields.read(kinds[name], value) for name, value in values.items()}
+    for name, value in values.items():
+        with naming(name):
+            values[name] = fields.read(kinds[name], value)
+    return values
 
 
-class _Clip(_Options):
+class _FilmingInput(_Options):
     fps: float = Field(10, ge=0.1, le=60, description="Frames per second.")
     seconds: float = Field(
         10, gt=0, le=60, description="Length of the coded part, from the start of the clip."
@@ -92,7 +96,7 @@ class _Clip(_Options):
     max_side: int | None = Field(None, ge=1, le=65535, description="As of /encode.")
 
 
-Filming: Any = create_model("Filming", __base__=_Clip, **_parameters(SequenceOptions))
+Filming: Any = create_model("Filming", __base__=_FilmingInput, **_parameters(SequenceOptions))
 """Options of /film."""
 
 

@@ -7,6 +7,7 @@ import functools
 import hashlib
 import json
 import re
+import sys
 from collections.abc import Callable, Sequence
 from importlib import resources
 from typing import Annotated, Any
@@ -15,6 +16,7 @@ import prometheus_client as prometheus
 from fastapi import APIRouter, File, Query, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartParser
 
 import sempic
 from sempic import api, sequence
@@ -37,6 +39,7 @@ SCENES = {
 
 
 router = APIRouter()
+MultiPartParser.spool_max_size = sys.maxsize  # forms stay in memory; the middleware limits them
 _Route = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
@@ -50,18 +53,28 @@ def _post(path: str, summary: str, *, takes: str | None, gives: Sequence[str]) -
         return {"content": {k: {"schema": {"type": "string", "format": "binary"}} for k in kinds}}
 
     body = {"required": True} | files([takes, "application/octet-stream"]) if takes else None
+    impossible = ({400} if takes else set()) | (set() if gives else {429, 503, 504})  # no worker
+    problems = {status: PROBLEMS[status] for status in PROBLEMS if status not in impossible}
     return router.post(
         path,
         summary=summary,
         openapi_extra={"requestBody": body} if body else None,
-        responses={200: files(gives), **PROBLEMS} if gives else PROBLEMS,
+        responses={200: files(gives), **problems} if gives else problems,
         response_class=Response if gives else JSONResponse,
     )
 
 
+async def _body(request: Request) -> bytes:
+    """The body of a request, which is a file and not a form. Raises InputError."""
+    body = await request.body()
+    if request.headers.get("Content-Type", "").lower().startswith("multipart/"):
+        raise InputError("the body is a form; send the file itself: curl --data-binary @FILE")
+    return body
+
+
 async def _run(request: Request, verb: str, *args: Any, **kwargs: Any) -> Done:
     state = request.app.state
-    done: Done = await state.pool.run(verb, *args, gone=request.is_disconnected, **kwargs)
+    done: Done = await state.pool.run(verb, *args, disconnected=request.is_disconnected, **kwargs)
     state.metrics.work.labels(verb).observe(done.worked)
     return done
 
@@ -116,14 +129,17 @@ async def about(request: Request) -> dict[str, Any]:
 
 @_post("/info", "What a .sempic holds and what each part costs", takes=SEMPIC, gives=[])
 async def info(request: Request) -> dict[str, Any]:
-    data = await request.body()
+    data = await _body(request)
     # No payload is decoded, so no worker is needed.
     return (sequence.info if data.startswith(SEQUENCE_MAGIC) else api.info)(data)
 
 
 @_post("/encode", "A picture → .sempic", takes="image/*", gives=[SEMPIC])
 async def encode(request: Request, options: Annotated[Encoding, Query()]) -> Response:
-    done = await _run(request, "encode", await request.body(), **given(options, EncodeOptions))
+    chosen = given(options, EncodeOptions)
+    if "check_budget" in chosen and not options.check:
+        raise InputError("check_budget is for check")
+    done = await _run(request, "encode", await _body(request), **chosen)
     response = _answer(done, done.value, kind=SEMPIC)
     if options.check:
         response.headers["X-Receipt"] = json.dumps(api.info(done.value)["receipt"])
@@ -134,7 +150,7 @@ async def encode(request: Request, options: Annotated[Encoding, Query()]) -> Res
 async def film(request: Request, options: Annotated[Filming, Query()]) -> Response:
     chosen = given(options, SequenceOptions)
     how = {"fps": options.fps, "seconds": options.seconds, "max_side": options.max_side}
-    done = await _run(request, "film", await request.body(), **how, **chosen)
+    done = await _run(request, "film", await _body(request), **how, **chosen)
     return _answer(done, done.value, kind=SEMPIC)
 
 
@@ -150,7 +166,7 @@ async def decode(request: Request, options: Annotated[Decoding, Query()]) -> Res
     for name in chosen.keys() - set(request.app.state.controls):
         raise InputError(f"this server's receiver has no {name}")
     how = {"only": options.only, "format": format, "synthesis": chosen}
-    done = await _run(request, "decode", await request.body(), **how)
+    done = await _run(request, "decode", await _body(request), **how)
     return _answer(done, done.value, kind=f"image/{format}")
 
 
@@ -174,7 +190,7 @@ async def relabel(
 )
 async def compare(request: Request, options: Annotated[Comparison, Query()]) -> Response:
     how = {"codec": options.codec, "budget": options.bytes, "max_side": options.max_side}
-    done = await _run(request, "compare", await request.body(), **how)
+    done = await _run(request, "compare", await _body(request), **how)
     data, factor = done.value
     response = _answer(done, data, kind=f"image/{options.codec}")
     response.headers["X-Scaled-Down"] = str(factor)
