@@ -78,7 +78,7 @@ Encoding: Any = create_model("Encoding", __base__=_Options, **_parameters(Encode
 """Options of /encode."""
 
 
-def given(query: BaseModel, kind: Any) -> dict[str, Any]:
+def from_query(query: BaseModel, kind: Any) -> dict[str, Any]:
     """Keywords for an options dataclass: its fields that the query sets. Raises InputError."""
     kinds = fields.hints(kind)
     values = query.model_dump(include=set(kinds), exclude_unset=True)

@@ -28,7 +28,7 @@ from sempic.sequence import SequenceOptions
 from sempic.server.coder import SHRINK
 from sempic.server.pool import Done
 from sempic.server.problems import PROBLEMS
-from sempic.server.queries import Comparison, Decoding, Encoding, Filming, given
+from sempic.server.queries import Comparison, Decoding, Encoding, Filming, from_query
 
 SEMPIC = "image/x-sempic"
 SCENES = {
@@ -136,7 +136,7 @@ async def info(request: Request) -> dict[str, Any]:
 
 @_post("/encode", "A picture → .sempic", takes="image/*", gives=[SEMPIC])
 async def encode(request: Request, options: Annotated[Encoding, Query()]) -> Response:
-    chosen = given(options, EncodeOptions)
+    chosen = from_query(options, EncodeOptions)
     if "check_budget" in chosen and not options.check:
         raise InputError("check_budget is for check")
     done = await _run(request, "encode", await _body(request), **chosen)
@@ -148,7 +148,7 @@ async def encode(request: Request, options: Annotated[Encoding, Query()]) -> Res
 
 @_post("/film", "A clip → a .sempic sequence", takes="video/*", gives=[SEMPIC])
 async def film(request: Request, options: Annotated[Filming, Query()]) -> Response:
-    chosen = given(options, SequenceOptions)
+    chosen = from_query(options, SequenceOptions)
     how = {"fps": options.fps, "seconds": options.seconds, "max_side": options.max_side}
     done = await _run(request, "film", await _body(request), **how, **chosen)
     return _answer(done, done.value, kind=SEMPIC)
@@ -162,7 +162,7 @@ async def film(request: Request, options: Annotated[Filming, Query()]) -> Respon
 )
 async def decode(request: Request, options: Annotated[Decoding, Query()]) -> Response:
     format = "png" if options.only == "ids" else options.format
-    chosen = given(options, DecodeOptions)
+    chosen = from_query(options, DecodeOptions)
     for name in chosen.keys() - set(request.app.state.controls):
         raise InputError(f"this server's receiver has no {name}")
     how = {"only": options.only, "format": format, "synthesis": chosen}
