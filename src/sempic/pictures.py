@@ -233,12 +233,17 @@ def animation(frames: Sequence[Image], rate: float, format: str, **options: Any)
     return out.getvalue()
 
 
-def _save(picture: PIL.Image.Image, suffix: str) -> bytes:
+def format_of(suffix: str) -> str:
+    """Pillow's name of the format in which files with `suffix` are written; raises OutputError."""
     format = formats.by_suffix().get(suffix.lower())
     if format is None:
         hint = f"; {install_hint('jxl')}" if suffix.lower() == ".jxl" else ""
         raise OutputError(f"cannot write pictures of type {suffix or '(no suffix)'}{hint}")
-    out = io.BytesIO()
+    return format
+
+
+def _save(picture: PIL.Image.Image, suffix: str) -> bytes:
+    format, out = format_of(suffix), io.BytesIO()
     lossy = format in ("JPEG", "MPO", "WEBP", "AVIF")
     try:
         picture.save(out, format, **({"quality": 95} if lossy else {}))

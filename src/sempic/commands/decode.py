@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from sempic import batch, fields
 from sempic.commands import _files, _sequence
-from sempic.errors import InputError
-from sempic.jobs import TAR, find
+from sempic.errors import InputError, naming
+from sempic.jobs import TAR, find, is_unnamed
 from sempic.options import DecodeOptions
 
 _HELP = (
@@ -38,6 +39,8 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from sempic import pictures
+
     if _sequence.decodes(args):
         return _sequence.decode(args)
     given, own = fields.given(args, DecodeOptions), fields.given(args, batch.Decode)
@@ -61,5 +64,13 @@ def run(args: argparse.Namespace) -> int:
         len(jobs) > 1 or len(args.inputs) > 1 or work.only or any(job.is_tar for job in jobs)
     ):
         raise InputError("--uncertainty is for one file, and not with --only")
+    named = {"--uncertainty": work.uncertainty, "--images": f"x.{work.images}"}
+    for job in jobs[:1]:  # only a single target is named by the user
+        if not job.is_tar and not is_unnamed(job.target):
+            named[f"{job.name}: {job.target}"] = str(job.target)
+    for what, name in named.items():
+        if name is not None:
+            with naming(what):
+                pictures.format_of(Path(name).suffix)
     chosen = {name: getattr(work, name) for name in ("receiver", "prior", "only", "images")}
     return _files.run(args, work, jobs, options.keywords() | chosen)
