@@ -17,13 +17,13 @@ _HELP = (
 )
 _EXAMPLES = """
 examples:
-  sempic decode photo.sempic -o decoded.png              # 1 step
-  sempic decode photo.sempic -o decoded.jpg --steps 4    # follows the map more closely
-  sempic decode photo.sempic -o other.png --seed 7       # other details, equally likely
-  sempic decode photo.sempic --only labels               # photo.labels.png: the label map
+  sempic decode photo.sempic -o decoded.png            # 1 step
+  sempic decode photo.sempic -o decoded.jpg --steps 4  # follows the map more closely
+  sempic decode photo.sempic -o other.png --seed 7     # other details, equally likely
+  sempic decode photo.sempic --only labels             # photo.labels.png: the label map
   sempic decode photo.sempic -o decoded.png --uncertainty imagined.png --samples 2
   sempic decode out/ -o pictures/                      # a folder
-  sempic decode drive.sempic -o drive.mp4                # a sequence: a video, or a folder
+  sempic decode drive.sempic -o drive.mp4              # a sequence: a video, or a folder
 
 The receiver invents detail. A decoded picture shows what is likely, not what was there.
 """
