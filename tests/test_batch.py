@@ -187,6 +187,21 @@ def test_a_run_resumes_after_an_interruption(shots, capsys):
     assert "4 of 4 are done" in capsys.readouterr().err
 
 
+def test_a_run_resumes_only_what_was_coded_from_the_same_file(shots, capsys):
+    for folder in ("other", "out"):
+        Path(folder).mkdir()
+    Path("other/0.png").write_bytes(pictures.encode(IMAGE[::-1], ".png"))
+    to = ["-o", "out/0.sempic", "--manifest", "m.jsonl"]
+    streams = []
+    for source in ("shots/0.png", "other/0.png"):
+        assert cli.main(["encode", source, *to]) == 0
+        streams.append(Path("out/0.sempic").read_bytes())
+    assert streams[0] != streams[1]
+    capsys.readouterr()
+    assert cli.main(["encode", os.path.abspath("other/0.png"), *to]) == 0
+    assert "1 of 1 are done" in capsys.readouterr().err
+
+
 def test_a_manifest_has_one_line_per_file_for_any_name():
     strange = "a\nb", "c\u2028d", "e\x85f", "g\rh", "caf\udce9", 'i"j', "\x0bk"
     names = [f"{name}.png" for name in strange]

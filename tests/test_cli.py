@@ -16,6 +16,7 @@ from sempic import api, cli, commands, models, pictures
 from sempic.commands import train
 from sempic.errors import install_hint
 from sempic.labels import own
+from sempic.palette import CAMVID
 
 IMAGE, LABELS = street(48, 64)
 pytestmark = pytest.mark.usefixtures("place")
@@ -217,6 +218,11 @@ def test_a_target_beyond_the_finest_level_is_reported(photo, capsys):
         ("encode photo.png --check-budget 0.5", "--check-budget is for --check"),
         ("encode photo.png -o x.tar", "x.tar: a .sempic file under the name of a tar"),
         ("decode a.sempic -o b.png --samples 3", "--samples is for --uncertainty"),
+        ("decode a.sempic -o b.png --uncertainty u", "--uncertainty: cannot write pictures of"),
+        ("decode a.sempic -o b --steps 99", "a.sempic: b: cannot write pictures of type (no suf"),
+        ("decode a.sempic --images .jpg", "--images is for tars"),
+        ("encode photo.png --images .png", "--images is for tars"),
+        ("encode photo.png --manifest -", "--manifest is for files, not for standard output"),
         ("decode a.sempic --only labels --steps 1", "--steps is for the receiver"),
         ("decode a.sempic --only coarse --seed 0", "--seed is for the receiver"),
         ("decode a.sempic --only coarse --receiver x.onnx", "--receiver is for the receiver"),
@@ -376,6 +382,17 @@ def test_pipes(photo, monkeypatch, capsys):
     assert '"bytes"' in capsys.readouterr().err
     assert cli.main(["encode", "photo.png", "-o", "a.sempic"]) == 0
     assert Path("a.sempic").read_bytes() == stream
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/fd/1"), reason="this system has no /dev/fd")
+@pytest.mark.parametrize("name", ["-", "/dev/stdout", "/dev/fd/1"])
+def test_the_report_is_not_mixed_with_the_picture(name):
+    Path("a.sempic").write_bytes(sempic.pack(width=64, height=48, labels=LABELS))
+    command = [sys.executable, "-m", "sempic", "decode", "a.sempic", "--only", "labels", "-o", name]
+    done = subprocess.run(command, capture_output=True, timeout=120)
+    expected = pictures.encode_labels(LABELS, CAMVID, ".png")
+    assert (done.returncode, done.stdout) == (0, expected), done.stderr
+    assert done.stderr.decode().startswith(f"a.sempic → {name}: 64×48")
 
 
 @pytest.mark.parametrize("command", ["encode", "decode", "info"])

@@ -65,8 +65,49 @@ def test_16_bit_grey_keeps_its_range():
 def test_pixels_of_undefined_range_are_refused():
     with pytest.raises(ImageError, match="floating-point"):
         pictures.to_rgb(PIL.Image.fromarray(np.zeros((2, 2), np.float32)))
-    with pytest.raises(ImageError, match="32-bit"):
-        pictures.to_rgb(PIL.Image.fromarray(np.full((2, 2), 70000, np.int32)))
+    for sample in (70000, 200):
+        with pytest.raises(ImageError, match="32-bit"):
+            pictures.to_rgb(PIL.Image.fromarray(np.full((2, 2), sample, np.int32)))
+
+
+def tiff(pixels, bits, *tags):
+    """A TIFF of (H, W) or (H, W, bands) samples, with more tags."""
+    height, width, bands = (*pixels.shape, 1)[:3]
+    data = pixels.tobytes()
+    usual = {256: width, 257: height, 258: bits, 259: 1, 262: 1 if bands == 1 else 2, 273: 8}
+    entries = usual | {277: bands, 278: height, 279: len(data)} | dict(tags)
+    ifd = b"".join(struct.pack("<HHII", tag, 4, 1, entries[tag]) for tag in sorted(entries))
+    head = b"II*\0" + struct.pack("<I", 8 + len(data))
+    return head + data + struct.pack("<H", len(entries)) + ifd + bytes(4)
+
+
+@pytest.mark.parametrize(
+    ("kind", "tags", "cause"),
+    [
+        ("<u4", (), "32-bit"),
+        ("<i4", ((339, 2),), "signed"),
+        ("<i2", ((339, 2),), "signed"),
+        ("i1", ((339, 2),), "signed"),
+        ("<f4", ((339, 3),), "floating-point"),
+        ("<f8", ((339, 3),), "a kind that is not supported"),
+        ("<u2", ((277, 3), (262, 2), (284, 2)), "planes"),
+        ("u1", ((254, 1),), "preview"),
+        ("u1", ((50706, 0x10401),), "preview"),
+    ],
+)
+def test_tiffs_whose_samples_would_be_misread_are_refused(kind, tags, cause):
+    data = tiff(np.arange(12, dtype=kind).reshape(3, 4), 8 * np.dtype(kind).itemsize, *tags)
+    with pytest.raises(ImageError, match=cause):
+        pictures.read(data)
+
+
+def test_tiffs_of_12_and_16_bits_keep_their_range():
+    deep = np.array([[0, 0x8080, 0xFFFF]], "<u2")
+    assert pictures.read(tiff(deep, 16))[0, :, 0].tolist() == [0, 128, 255]
+    assert pictures.read(tiff(deep, 16, (262, 0)))[0, :, 0].tolist() == [255, 127, 0]
+    packed = np.frombuffer(bytes.fromhex("000808fff000"), np.uint8)[None]  # 0, 0x808, 0xfff, 0
+    grey = pictures.read(tiff(packed, 12, (256, 4)))
+    assert grey[0, :, 0].tolist() == [0, 128, 255, 0]
 
 
 def test_transparency_lies_over_white():
@@ -420,23 +461,23 @@ def test_ids_are_the_samples_as_stored(depth, kind):
     assert np.array_equal(pictures.read_labels(data), ids)
 
 
-def tiff(ids, bits, white):
-    """A TIFF of grey samples; white: 0 means white."""
-    planes = np.unpackbits(ids.astype(np.uint8)[..., None], axis=2)[..., 8 - bits :]
-    data = b"".join(np.packbits(row).tobytes() for row in planes)
-    height, width = ids.shape
-    tags = ((256, width), (257, height), (258, bits), (259, 1), (262, 0 if white else 1))
-    tags += ((273, 8), (277, 1), (278, height), (279, len(data)))
-    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
-    ifd = struct.pack("<H", len(tags)) + entries + bytes(4)
-    return b"II*\0" + struct.pack("<I", 8 + len(data)) + data + ifd
-
-
 @pytest.mark.parametrize("bits", [1, 2, 4, 8])
 @pytest.mark.parametrize("white", [False, True])
 def test_ids_of_tiffs_are_the_samples_as_stored(bits, white):
-    ids = np.arange(256).reshape(16, 16) % (1 << bits)
-    assert np.array_equal(pictures.read_labels(tiff(ids, bits, white)), ids)
+    ids = (np.arange(256).reshape(16, 16) % (1 << bits)).astype(np.uint8)
+    planes = np.unpackbits(ids[..., None], axis=2)[..., 8 - bits :]
+    packed = np.packbits(planes.reshape(16, -1), axis=1)
+    data = tiff(packed, bits, (256, 16), (262, 0 if white else 1))
+    assert np.array_equal(pictures.read_labels(data), ids)
+
+
+@pytest.mark.parametrize("format", ["PNG", "TIFF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_label_maps_are_turned_as_pictures(format, orientation):
+    turned = PIL.Image.Exif()
+    turned[0x112] = orientation
+    data = saved(PIL.Image.fromarray(LABELS), format, exif=turned)
+    assert np.array_equal(pictures.read_labels(data, INDICES), pictures.read(data)[..., 0])
 
 
 @pytest.mark.parametrize("most", [1, 11, 19, 100, 254, 255, 1000, 65535])

@@ -397,8 +397,25 @@ def read_ids(path: Path) -> LabelMap:
         return pictures.read_labels(read(path), INDICES)
 
 
+def is_unnamed(target: Path | None) -> bool:
+    """Whether a target has no suffix, because it is standard output, a device or a pipe."""
+    if target is None or target.suffix:
+        return target is None
+    return target == STDOUT or (is_local(target) and files.is_stream(target))
+
+
 def is_local(path: Path) -> bool:
     return "://" not in str(path)
+
+
+def is_stdout(target: Path | None) -> bool:
+    """Whether a target is standard output, by any of its names."""
+    if target is None or target == STDOUT or not is_local(target):
+        return target == STDOUT
+    try:
+        return os.path.samestat(os.stat(target), os.fstat(sys.stdout.fileno()))
+    except (OSError, ValueError, AttributeError):  # no such file, or no descriptor
+        return False
 
 
 def need_stdout() -> None:

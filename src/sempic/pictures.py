@@ -67,7 +67,7 @@ def kind(data: bytes) -> str | None:
 
 
 def read_labels(data: bytes, palette: Palette = CAMVID) -> LabelMap:
-    """A label map file as uint8 (H, W): the stored samples of any bit depth.
+    """A label map file as uint8 (H, W), upright as `to_rgb`: the stored samples of any bit depth.
 
     Label maps are grey or palette pictures of 1 to 16 bits; the sample is the id. If all colours
     in use are of `palette` in another order (some optimisers sort colours), the colour is the id.
@@ -83,6 +83,8 @@ def read_labels(data: bytes, palette: Palette = CAMVID) -> LabelMap:
         )
     raw = _raw_mode(picture)
     _load(picture, LabelMapError)
+    if (turn := _turn(picture)) is not None:
+        picture = picture.transpose(turn)
     if picture.mode == "P":
         return _ids_of(np.array(picture, np.uint8), picture.getpalette("RGB") or [], palette)
     if picture.mode not in ("1", "L") and not picture.mode.startswith("I"):
@@ -125,8 +127,9 @@ def to_rgb(picture: PIL.Image.Image | npt.NDArray[np.uint8]) -> Image:
     white, scales 16-bit grey by 255/65535, and takes the first frame of an animation. Warns
     (SempicWarning) of lost frames and lost transparency. An array must be uint8 (H, W, 3).
 
-    Raises ImageError: another type or shape, sides outside 1…65535, more than 2^26 pixels, pixels
-    without a defined range (32-bit integers, floats), or damaged data.
+    Raises ImageError: another type or shape, sides outside 1…65535, more than 2^26 pixels, samples
+    without a defined range (32-bit or signed integers, floats), the preview in a raw photograph, or
+    damaged data.
     """
     if isinstance(picture, np.ndarray):
         if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
@@ -145,12 +148,10 @@ def to_rgb(picture: PIL.Image.Image | npt.NDArray[np.uint8]) -> Image:
     try:
         with _quiet():
             alpha = _alpha(picture, clear)
+            if reason := _unreadable(picture):
+                raise ImageError(f"{reason}; convert the picture first")
             if picture.mode.startswith("I"):
                 picture = _from_16_bit(picture)
-            if picture.mode == "F":
-                raise ImageError(
-                    "floating-point pixels have no defined range; convert the picture first"
-                )
             picture = _to_srgb(picture, profile)
             if alpha is not None:
                 white = PIL.Image.new("RGB", picture.size, "white")
@@ -232,12 +233,17 @@ def animation(frames: Sequence[Image], rate: float, format: str, **options: Any)
     return out.getvalue()
 
 
-def _save(picture: PIL.Image.Image, suffix: str) -> bytes:
+def format_of(suffix: str) -> str:
+    """Pillow's name of the format in which files with `suffix` are written; raises OutputError."""
     format = formats.by_suffix().get(suffix.lower())
     if format is None:
         hint = f"; {install_hint('jxl')}" if suffix.lower() == ".jxl" else ""
         raise OutputError(f"cannot write pictures of type {suffix or '(no suffix)'}{hint}")
-    out = io.BytesIO()
+    return format
+
+
+def _save(picture: PIL.Image.Image, suffix: str) -> bytes:
+    format, out = format_of(suffix), io.BytesIO()
     lossy = format in ("JPEG", "MPO", "WEBP", "AVIF")
     try:
         picture.save(out, format, **({"quality": 95} if lossy else {}))
@@ -285,6 +291,7 @@ def _why_not_read(start: bytes) -> str:
     if start[4:8] == b"ftyp" and start[8:12] in _HEIC:
         return "a HEIC picture; convert it to JPEG or PNG first"
     others = {b"%!PS": "PostScript", b"%PDF": "PDF", b"8BPS": "Photoshop", b"<svg": "SVG"}
+    others |= dict.fromkeys((b"II*\0", b"MM\0*"), "a damaged TIFF, or one of a kind that")
     known = others.get(start[:4])
     return "not a picture that can be read" + (f": {known} is not supported" if known else "")
 
@@ -474,11 +481,37 @@ def _alpha(
     return PIL.Image.fromarray(np.where(same, 0, 255).astype(np.uint8))
 
 
+_BITS, _PHOTOMETRIC, _PLANES, _SAMPLES = 258, 262, 284, 339
+_REDUCED, _RAW = 254, 50706
+"""Tags of TIFF; _RAW: of DNG."""
+
+
+def _unreadable(picture: PIL.Image.Image) -> str | None:
+    """Why the loaded samples have no meaning, or another one than in the file; None: they have."""
+    tags = getattr(picture, "tag_v2", {})
+    bits = max(tags.get(_BITS, (8,)))
+    if _RAW in tags or tags.get(_REDUCED) == 1:
+        return "only a preview of a raw photograph or of a larger picture"
+    if picture.mode == "F":
+        return "floating-point samples have no defined range"
+    if 2 in tags.get(_SAMPLES, ()):
+        return "signed samples have no defined range"
+    if bits > 16 or (picture.mode == "I" and picture.format not in ("PNG", "PPM")):
+        return "32-bit samples have no defined range"
+    raw = picture.info.get("compression") == "raw"
+    if raw and bits > 8 and tags.get(_PLANES) == 2 and len(picture.getbands()) > 1:
+        return "Pillow cannot read uncompressed 16-bit planes"
+    return None
+
+
 def _from_16_bit(picture: PIL.Image.Image) -> PIL.Image.Image:
-    pixels = np.array(picture).astype(np.int64)
-    if pixels.min() < 0 or pixels.max() > 65535:
-        raise ImageError("32-bit pixels have no defined range; convert the picture first")
-    return PIL.Image.fromarray(((pixels * 255 + 32767) // 65535).astype(np.uint8))
+    """8-bit grey; from TIFF also of 12 bits, or where 0 means white."""
+    tags = getattr(picture, "tag_v2", {})
+    largest = 4095 if tags.get(_BITS) == (12,) else 65535
+    pixels = (np.array(picture).astype(np.int64) * 255 + largest // 2) // largest
+    if tags.get(_PHOTOMETRIC) == 0:
+        pixels = 255 - pixels
+    return PIL.Image.fromarray(pixels.astype(np.uint8))
 
 
 _SPACES = {

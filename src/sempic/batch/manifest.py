@@ -23,7 +23,7 @@ class Manifest:
     def __init__(self, path: Path, settings: Record) -> None:
         """Read the file if it exists. Raises InputError if the file is of a run with other settings
         or not a manifest, and OutputError if the file cannot be written."""
-        self._path, self._done = path, set[str]()
+        self._path, self._done = path, dict[str, str]()
         self._failed: dict[str, set[str]] = defaultdict(set)
         """Output tar → source members that failed."""
         settings = json.loads(json.dumps(settings))  # tuples become lists, as in the file
@@ -40,7 +40,7 @@ class Manifest:
                         "another with --manifest"
                     )
                 if number and entry["error"] is None:
-                    self._done.add(entry["output"])
+                    self._done[entry["output"]] = entry["file"]
                     self._failed[entry["output"]].discard(entry["file"])
                 elif number and entry["output"] is not None:
                     self._failed[entry["output"]].add(entry["file"])
@@ -60,12 +60,15 @@ class Manifest:
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
     def remaining(self, jobs: list[Job]) -> list[Job]:
-        """The jobs without a record or without an existing output."""
-        return [
-            job
-            for job in jobs
-            if str(job.target) not in self._done or not job.target or not exists(job.target)
-        ]
+        """The jobs without a record of their source and output, or without an existing output."""
+        return [job for job in jobs if not self._is_done(job)]
+
+    def _is_done(self, job: Job) -> bool:
+        coded = self._done.get(str(job.target))
+        if coded is None or job.target is None or job.source is None or not exists(job.target):
+            return False
+        # The record of a tar names one of its members.
+        return f"{os.path.realpath(coded)}/".startswith(f"{os.path.realpath(job.name)}/")
 
     def lacking(self, jobs: list[Job]) -> int:
         """Number of jobs whose output tar lacks members that failed."""

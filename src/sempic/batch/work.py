@@ -26,7 +26,7 @@ from sempic.errors import (
     notes_to,
 )
 from sempic.fields import another, option
-from sempic.jobs import STDOUT, Job, read
+from sempic.jobs import STDOUT, Job, is_unnamed, read
 from sempic.options import DecodeOptions, EncodeOptions, Models
 from sempic.palette import PALETTES
 from sempic.scene import Scene
@@ -131,7 +131,7 @@ class Decode:
         if not self.replace and target != STDOUT and target.exists():
             raise OutputError(f"{target} exists, maybe the original; name the output with -o")
         scene = self._scene(stream)
-        data = self._picture(scene, ".png" if target == STDOUT else target.suffix)
+        data = self._picture(scene, ".png" if is_unnamed(target) else target.suffix)
         if self.uncertainty is None:
             job.write(data)
             return described(stream)

@@ -93,7 +93,7 @@ class _Help(argparse.HelpFormatter):
 
 _epilog = f"""
 examples:
-  sempic encode photo.jpg                  # photo.sempic beside it
+  sempic encode photo.jpg                    # photo.sempic beside it
   sempic info photo.sempic                   # what each part costs
   sempic decode photo.sempic -o decoded.png  # what the receiver makes of it
 

@@ -11,7 +11,7 @@ from typing import Any, cast
 from sempic import batch, processes, progress
 from sempic.batch import Done, Record
 from sempic.errors import reason
-from sempic.jobs import STDOUT, Job
+from sempic.jobs import Job, is_stdout
 
 
 def each(
@@ -22,7 +22,7 @@ def each(
     manifest: batch.Manifest | None = None,
 ) -> int:
     """Report each record as it comes; returns the exit code."""
-    out = sys.stderr if any(job.target == STDOUT for job in jobs) else sys.stdout
+    out = sys.stderr if len(jobs) == 1 and is_stdout(jobs[0].target) else sys.stdout
     print_error: OSError | None = None
 
     def tell(text: str, file: Any) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from sempic import batch, fields
 from sempic.commands import _files, _sequence
-from sempic.errors import InputError
-from sempic.jobs import TAR, find
+from sempic.errors import InputError, naming
+from sempic.jobs import TAR, find, is_unnamed
 from sempic.options import DecodeOptions
 
 _HELP = (
@@ -16,13 +17,13 @@ _HELP = (
 )
 _EXAMPLES = """
 examples:
-  sempic decode photo.sempic -o decoded.png              # 1 step
-  sempic decode photo.sempic -o decoded.jpg --steps 4    # follows the map more closely
-  sempic decode photo.sempic -o other.png --seed 7       # other details, equally likely
-  sempic decode photo.sempic --only labels               # photo.labels.png: the label map
+  sempic decode photo.sempic -o decoded.png            # 1 step
+  sempic decode photo.sempic -o decoded.jpg --steps 4  # follows the map more closely
+  sempic decode photo.sempic -o other.png --seed 7     # other details, equally likely
+  sempic decode photo.sempic --only labels             # photo.labels.png: the label map
   sempic decode photo.sempic -o decoded.png --uncertainty imagined.png --samples 2
   sempic decode out/ -o pictures/                      # a folder
-  sempic decode drive.sempic -o drive.mp4                # a sequence: a video, or a folder
+  sempic decode drive.sempic -o drive.mp4              # a sequence: a video, or a folder
 
 The receiver invents detail. A decoded picture shows what is likely, not what was there.
 """
@@ -38,6 +39,8 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from sempic import pictures
+
     if _sequence.decodes(args):
         return _sequence.decode(args)
     given, own = fields.from_args(args, DecodeOptions), fields.from_args(args, batch.Decode)
@@ -61,5 +64,13 @@ def run(args: argparse.Namespace) -> int:
         len(jobs) > 1 or len(args.inputs) > 1 or work.only or any(job.is_tar for job in jobs)
     ):
         raise InputError("--uncertainty is for one file, and not with --only")
+    named = {"--uncertainty": work.uncertainty, "--images": f"x.{work.images}"}
+    for job in jobs[:1]:  # only a single target is named by the user
+        if not job.is_tar and not is_unnamed(job.target):
+            named[f"{job.name}: {job.target}"] = str(job.target)
+    for what, name in named.items():
+        if name is not None:
+            with naming(what):
+                pictures.format_of(Path(name).suffix)
     chosen = {name: getattr(work, name) for name in ("receiver", "prior", "only", "images")}
     return _files.run(args, work, jobs, options.keywords() | chosen)

@@ -18,7 +18,7 @@ _HELP = (
 _EXAMPLES = """
 examples:
   sempic encode photo.jpg                        # photo.sempic, quality 5
-  sempic encode photo.jpg -o small.sempic -q 1     # the smallest
+  sempic encode photo.jpg -o small.sempic -q 1   # the smallest
   sempic encode photo.jpg --target-bpp 0.15      # the best within a budget
   sempic encode photo.jpg --target-bytes 1000    # fits into a packet
   sempic encode photo.jpg --keep sign,person     # sends these nearly unchanged
