@@ -65,3 +65,22 @@ def test_only_options_that_change_the_result_are_fixed(tmp_path):
     for change in ({"lr": 1.0}, {"batch": 3}, {"crop": (64, 64)}, {"segmenter": ()}, {"seed": 1}):
         other = {"segmenter": (tmp_path / "s.onnx",), **change}
         assert DistillOptions(**run, **other).fixed() != began
+
+
+def test_a_file_of_the_same_name_with_another_content_is_another_run(tmp_path):
+    a, b, c = (tmp_path / folder / "w.safetensors" for folder in "abc")
+    for path, content in ((a, b"1"), (b, b"2"), (c, b"1")):
+        path.parent.mkdir()
+        path.write_bytes(content)
+
+    def fixed(path, **changes):
+        given = {"init": a, "discriminator": a, "segmenter": (a,), **changes}
+        return DistillOptions(out=path, steps=1, corpus=(path,), **given).fixed()
+
+    for name in ("init", "discriminator", "segmenter"):
+        moved, other = ((path,) if name == "segmenter" else path for path in (c, b))
+        assert fixed(tmp_path, **{name: moved}) == fixed(tmp_path)
+        assert fixed(tmp_path, **{name: other}) != fixed(tmp_path)
+    run = {"out": tmp_path, "steps": 1, "data": ("x",)}
+    assert SegmenterOptions(**run, init=a).fixed() != SegmenterOptions(**run).fixed()
+    assert SegmenterOptions(**run, teacher=a).fixed() != SegmenterOptions(**run, teacher=b).fixed()

@@ -5,6 +5,7 @@ No torch here, so that `--help` needs no extra. `flags` has the paper's options.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,9 @@ MAY_CHANGE = {
     "tail_blocks", "narrow_width",
 }  # fmt: skip
 """Options whose values may change when a run is resumed: duration, hardware, logging, places of
-files, initial weights. A changed network does not fit the checkpoint and is refused there."""
+files. A changed network does not fit the checkpoint and is refused there."""
+_CONTENTS = ("init", "discriminator", "segmenter", "teacher")
+"""Options of files whose contents may not change."""
 _CLASSES = "a palette, cityscapes or camvid, or a JSON file of one's own"
 
 
@@ -78,8 +81,20 @@ class RunOptions:
 
     def fixed(self) -> dict[str, Any]:
         """Options that a resumed run must share with its checkpoint, as JSON values. Files count
-        by name, since folders may have moved."""
-        return {k: _as_json(v) for k, v in vars(self).items() if k not in MAY_CHANGE}
+        by name and content, since folders may have moved."""
+        given = vars(self)
+        named = {k: _as_json(v) for k, v in given.items() if k not in MAY_CHANGE}
+        contents = {k: _content(given[k]) for k in _CONTENTS if k in given}
+        return named | {f"content of --{k} (SHA-256)": v for k, v in contents.items()}
+
+
+def _content(value: Any) -> Any:
+    """The first digits of the SHA-256 of a file, or of each of several; None for no file."""
+    if isinstance(value, tuple):
+        return [_content(part) for part in value]
+    if value is None or not value.is_file():
+        return None
+    return hashlib.sha256(value.read_bytes()).hexdigest()[:12]
 
 
 def _as_json(value: Any) -> Any:

@@ -157,6 +157,8 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(made, recipe, monkeypat
     capsys.readouterr()
     assert run(made, f"{name}-b", *recipe, "--lr", "0.5") == 2
     assert f"lr is 0.5, but {made / name}-b began with " in capsys.readouterr().err
+    assert run(made, f"{name}-b", *recipe, "--init", made / f"{name}-a/compact.safetensors") == 2
+    assert "content of --init (SHA-256) is '" in capsys.readouterr().err
     assert (made / f"{name}-b/state.safetensors").read_bytes() == before
     lines = [json.loads(x) for x in (made / f"{name}-a/log.jsonl").read_text().splitlines()]
     assert np.isfinite(lines[-1]["psnr"])
