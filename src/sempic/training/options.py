@@ -24,10 +24,9 @@ MAY_CHANGE = {
     "steps", "minutes", "threads", "device", "reproducible", "log_every", "check_every",
     "save_minutes", "sheet", "judged",
     "out", "export_dir", "data", "corpus", "classes", "features", "init", "discriminator",
-    "tail_blocks", "narrow_width",
 }  # fmt: skip
 """Options whose values may change when a run is resumed: duration, hardware, logging, places of
-files. A changed network does not fit the checkpoint and is refused there."""
+files."""
 _CONTENTS = ("init", "discriminator", "segmenter", "teacher")
 """Options of files whose contents may not change."""
 _CLASSES = "a palette, cityscapes or camvid, or a JSON file of one's own"
@@ -176,12 +175,6 @@ class ReceiverOptions(RunOptions):
     )
     region_wrong: float = option(
         "share of the maps in which a part of a region is wrong", 0.0, low=0, high=1
-    )
-    tail_blocks: int | None = option(
-        "blocks of the network at stride 2; default: as many as --init has", None, low=0
-    )
-    narrow_width: int | None = option(
-        "channels that these blocks get from stride 4; default: as many as --init has", None, low=1
     )
     sheet: int = option("scenes on a sheet", 4, low=1)
 

@@ -48,21 +48,17 @@ class ReceiverRecipe(OwnRecipe):
         self._sheet = Sheet(corpus, options.sheet)
 
     def _begin(self) -> CompactNet:
-        classes = self.taxonomy.classes
-        sizes = {
-            "tail_blocks": self.options.tail_blocks, "narrow_width": self.options.narrow_width,
-            "texture": texture.CONDITION,
-        }  # fmt: skip
-        if self.options.init is None:
-            given: dict[str, Any] = {k: size for k, size in sizes.items() if size is not None}
-            return CompactNet(CompactConfig(classes=classes, **given))
-        network = load_receiver(self.options.init)
-        if network.config.classes != classes:
+        begin, classes = self.options.init, self.taxonomy.classes
+        if begin is None:
+            return CompactNet(CompactConfig(classes=classes, texture=texture.CONDITION))
+        network = load_receiver(begin)
+        known = network.config.classes
+        if known != classes:
             raise ModelError(
-                f"{self.options.init} knows {network.config.classes} classes, the corpus has "
-                f"{classes}: `sempic train grow` gives a receiver more"
+                f"{begin} knows {known} classes, the corpus has {classes}: `sempic train grow` "
+                "gives a receiver more"
             )
-        return grow(network, **sizes)
+        return grow(network, texture=texture.CONDITION)
 
     def draw(self, number: int) -> tuple[Batch, Tensor]:
         """The crops of a step, and the one-hot planes of their labels."""
