@@ -11,6 +11,7 @@ import operator
 from typing import Any, NamedTuple
 
 from sempic import fields
+from sempic.training.options import RunOptions
 
 
 class Training(NamedTuple):
@@ -125,6 +126,8 @@ def _call(name: str, argv: list[str]) -> int:
     try:
         _found(training.function)(parsed)
     except KeyboardInterrupt:
+        if name != "paper" and not isinstance(parsed, RunOptions):
+            raise
         again = "the same command goes on from the last checkpoint"
         raise KeyboardInterrupt(again) from None
     return 0

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,8 +84,12 @@ class RunOptions:
         by name and content, since folders may have moved."""
         given = vars(self)
         named = {k: _as_json(v) for k, v in given.items() if k not in MAY_CHANGE}
-        contents = {k: _content(given[k]) for k in _CONTENTS if k in given}
-        return named | {f"content of --{k} (SHA-256)": v for k, v in contents.items()}
+        return named | contents({k: given[k] for k in _CONTENTS if k in given})
+
+
+def contents(given: Mapping[str, Any]) -> dict[str, Any]:
+    """For `fixed`: the contents of options' files, each a path, None or several paths."""
+    return {f"content of --{k} (SHA-256)": _content(v) for k, v in given.items()}
 
 
 def _content(value: Any) -> Any:
@@ -93,7 +98,11 @@ def _content(value: Any) -> Any:
         return [_content(part) for part in value]
     if value is None or not value.is_file():
         return None
-    return hashlib.sha256(value.read_bytes()).hexdigest()[:12]
+    digest = hashlib.sha256()
+    with value.open("rb") as file:
+        while part := file.read(1 << 20):
+            digest.update(part)
+    return digest.hexdigest()[:12]
 
 
 def _as_json(value: Any) -> Any:

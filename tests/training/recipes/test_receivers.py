@@ -119,6 +119,13 @@ def test_average_refuses_different_networks_and_replaces_no_input(tmp_path, caps
     assert eleven.read_bytes() == kept
 
 
+@needs_imagenet
+def test_a_folder_of_another_recipe_is_refused(made, capsys):
+    assert run(made, "denoised", *DENOISE, "--steps", 1) == 0
+    assert run(made, "denoised", *DISTILL) == 2
+    assert "recipe is 'Distill', but " in capsys.readouterr().err
+
+
 DENOISE = ("denoise", "--steps", "4", "--crop", "64", "64")
 DISTILL = (
     "distill", "--steps", "3", "--crop", "64", "64", "--vgg", "0", "--region-drop", "0.5",

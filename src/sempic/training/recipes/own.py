@@ -21,8 +21,8 @@ class OwnRecipe(Recipe):
         self.options, self.device, self.taxonomy = options, device, taxonomy
 
     def fixed(self) -> dict[str, Any]:
-        fixed: dict[str, Any] = self.options.fixed()
-        return fixed | {"classes": self.taxonomy.palette.full_name}
+        classes = self.taxonomy.palette.full_name
+        return {"recipe": type(self).__name__, "classes": classes, **self.options.fixed()}
 
     @classmethod
     def run(cls, options: RunOptions) -> None:
