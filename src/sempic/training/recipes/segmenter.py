@@ -192,7 +192,9 @@ class Segmenter(OwnRecipe):
                 f"{self.taxonomy.palette.name}"
             )
         weights = class_weights(sources, self.taxonomy)
-        print({s.name: len(s.images) for s in sources}, weights.round(2).tolist(), flush=True)
+        print("pictures:", ", ".join(f"{s.name} {len(s.images)}" for s in sources))
+        named = zip(self.taxonomy.palette.classes, weights, strict=False)
+        print("class weights:", ", ".join(f"{n} {w:.2f}" for n, w in named), flush=True)
         self.weight = torch.from_numpy(weights).to(device)
         self.groups = torch.from_numpy(self.taxonomy.groups)
         self.views = Views(
