@@ -630,3 +630,24 @@ def test_distill_is_short_for_train_distill(capsys):
         texts.append(capsys.readouterr().out)
     assert texts[0] == texts[1]
     assert "--discriminator" in texts[0]
+
+
+@pytest.mark.parametrize(
+    ("command", "goes_on"),
+    [
+        ("denoise --corpus c --out r --steps 1", True),
+        ("paper --data_dir d --dataset_mode folder", True),
+        ("corpus d --out c", False),
+        ("export a.safetensors a.onnx", False),
+    ],
+)
+def test_an_interrupted_command_of_train_goes_on_only_from_a_checkpoint(
+    monkeypatch, capsys, command, goes_on
+):
+    def stop(_):
+        raise KeyboardInterrupt
+
+    found, function = train._found, train.TRAININGS[command.split()[0]].function
+    monkeypatch.setattr(train, "_found", lambda place: stop if place == function else found(place))
+    assert cli.main(["train", *command.split()]) == 2
+    assert ("goes on from the last checkpoint" in capsys.readouterr().err) == goes_on

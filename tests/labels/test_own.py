@@ -204,3 +204,11 @@ def test_damaged_files_are_refused_or_load_unchanged(tmp_path: Path) -> None:
             assert np.array_equal(found.causal.template, MINE.causal.template)
     with pytest.raises(ModelError, match="absent"):
         own.load(tmp_path / "absent.npz")
+
+
+def test_a_file_of_something_else_is_refused_without_advice_to_unpickle(tmp_path: Path) -> None:
+    np.savez(tmp_path / "objects.npz", classes=np.array([{}]))
+    (tmp_path / "other.npz").write_bytes(b"nonsense")
+    for name in ("objects", "other"):
+        with pytest.raises(ModelError, match=r"is no prior .*: not arrays of np\.savez$"):
+            own.load(tmp_path / f"{name}.npz")

@@ -14,6 +14,8 @@ def test_weights_keep_their_configuration_and_other_files_are_named(tmp_path):
     assert loaded.config == TINY
     for a, b in zip(network.parameters(), loaded.parameters(), strict=True):
         assert (a == b).all()
+    with pytest.raises(ModelError, match="not the weights of a segmenter, but of a compact"):
+        weights.load_segmenter(tmp_path / "a.safetensors")
     save_file({"x": torch.ones(1)}, tmp_path / "b.safetensors")
     with pytest.raises(ModelError, match=r"b\.safetensors: not the weights of a compact"):
         weights.load_receiver(tmp_path / "b.safetensors")

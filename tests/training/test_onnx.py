@@ -45,11 +45,12 @@ def test_a_restored_receiver_computes_the_same(tmp_path, grown):
     )
 
 
-def test_an_8_bit_receiver_computes_nearly_the_same(tmp_path):
+def test_an_8_bit_receiver_computes_nearly_the_same(tmp_path, caplog):
     write_corpus(write_camvid(tmp_path / "camvid"), tmp_path / "c")
     network, path = trained(), tmp_path / "r.onnx"
     save_network(network, tmp_path / "w.safetensors")
     assert train("export", tmp_path / "w.safetensors", path, "--int8", tmp_path / "c") == 0
+    assert not caplog.messages
     graph = onnx.load(path).graph
     assert {t.data_type for t in graph.initializer} >= {onnx.TensorProto.INT8}
     feed = next(first_inputs(tmp_path / "c", TINY))
@@ -152,6 +153,16 @@ def test_an_export_that_cannot_be_written_leaves_no_file(tmp_path, target):
     with pytest.raises(OutputError, match=target):
         export(ExportOptions(weights=tmp_path / "w.safetensors", output=tmp_path / target))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["there.onnx", "w.safetensors"]
+
+
+def test_an_8_bit_export_looks_for_its_corpus_before_the_work(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("torch.onnx.export", None)
+    save_network(trained(), tmp_path / "r.safetensors")
+    save_network(SegmentationNet(SegmenterConfig(width=16)), tmp_path / "s.safetensors")
+    for name in "rs":
+        words = (tmp_path / f"{name}.safetensors", tmp_path / "x.onnx", "--int8", tmp_path / "no")
+        assert train("export", *words) == 2
+        assert "no/corpus.json: no corpus of" in capsys.readouterr().err
 
 
 def test_the_corpus_of_an_8_bit_export_must_have_the_receivers_classes(tmp_path, capsys):

@@ -27,7 +27,7 @@ def test_a_run_needs_one_limit_and_values_in_range(words, capsys):
     [
         "--seed -1", "--threads 0", "--lr 0", "--lr nan", "--judged -1", "--limit -1",
         "--heights 0 640", "--heights 640 230", "--crop 0 64", "--crop 40 64", "--enlarge 0",
-        "--sheet 0", "--label-drop 1.1", "--region-drop -0.1", "--tail-blocks -1", "--busy 0",
+        "--sheet 0", "--label-drop 1.1", "--region-drop -0.1", "--busy 0",
         "--calm 0", "--steps -1", "--minutes -1", "--minutes nan",
         "--seed 4294967296", "--crop 4128 64", "--batch 5000", "--side 5000",
     ],
@@ -65,3 +65,22 @@ def test_only_options_that_change_the_result_are_fixed(tmp_path):
     for change in ({"lr": 1.0}, {"batch": 3}, {"crop": (64, 64)}, {"segmenter": ()}, {"seed": 1}):
         other = {"segmenter": (tmp_path / "s.onnx",), **change}
         assert DistillOptions(**run, **other).fixed() != began
+
+
+def test_a_file_of_the_same_name_with_another_content_is_another_run(tmp_path):
+    a, b, c = (tmp_path / folder / "w.safetensors" for folder in "abc")
+    for path, content in ((a, b"1"), (b, b"2"), (c, b"1")):
+        path.parent.mkdir()
+        path.write_bytes(content)
+
+    def fixed(path, **changes):
+        given = {"init": a, "discriminator": a, "segmenter": (a,), **changes}
+        return DistillOptions(out=path, steps=1, corpus=(path,), **given).fixed()
+
+    for name in ("init", "discriminator", "segmenter"):
+        moved, other = ((path,) if name == "segmenter" else path for path in (c, b))
+        assert fixed(tmp_path, **{name: moved}) == fixed(tmp_path)
+        assert fixed(tmp_path, **{name: other}) != fixed(tmp_path)
+    run = {"out": tmp_path, "steps": 1, "data": ("x",)}
+    assert SegmenterOptions(**run, init=a).fixed() != SegmenterOptions(**run).fixed()
+    assert SegmenterOptions(**run, teacher=a).fixed() != SegmenterOptions(**run, teacher=b).fixed()

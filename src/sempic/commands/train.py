@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import operator
 from typing import Any, NamedTuple
 
 from sempic import fields
+from sempic.training.options import RunOptions
 
 
 class Training(NamedTuple):
@@ -26,7 +28,7 @@ TRAININGS = {
     "segmenter": Training(
         "fine-tune an ImageNet backbone to find classes in pictures",
         "options:SegmenterOptions",
-        "recipes.segmenter:run",
+        "recipes.segmenter:Segmenter.run",
     ),
     "corpus": Training(
         "make what receivers learn from, once: renditions, maps, coarse pictures",
@@ -36,17 +38,17 @@ TRAININGS = {
     "denoise": Training(
         "teach the compact receiver to denoise residuals",
         "options:DenoiseOptions",
-        "recipes.denoise:run",
+        "recipes.denoise:Denoise.run",
     ),
     "distill": Training(
         "make a trained compact receiver sharp in 1 to 4 steps",
         "options:DistillOptions",
-        "recipes.distill:run",
+        "recipes.distill:Distill.run",
     ),
     "label-prior network": Training(
         "one of the two networks of the label coder's prior",
         "options:LabelPriorOptions",
-        "recipes.label_prior:run",
+        "recipes.label_prior:LabelPrior.run",
     ),
     "label-prior export": Training(
         "both networks as integers", "options:PriorExportOptions", "label_model:run_export"
@@ -124,6 +126,8 @@ def _call(name: str, argv: list[str]) -> int:
     try:
         _found(training.function)(parsed)
     except KeyboardInterrupt:
+        if name != "paper" and not isinstance(parsed, RunOptions):
+            raise
         again = "the same command goes on from the last checkpoint"
         raise KeyboardInterrupt(again) from None
     return 0
@@ -131,4 +135,4 @@ def _call(name: str, argv: list[str]) -> int:
 
 def _found(place: str) -> Any:
     module, name = place.split(":")
-    return getattr(importlib.import_module(f"sempic.training.{module}"), name)
+    return operator.attrgetter(name)(importlib.import_module(f"sempic.training.{module}"))

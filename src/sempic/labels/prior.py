@@ -56,7 +56,9 @@ def contents(path: Path) -> tuple[Arrays, str]:
         with np.load(io.BytesIO(data), allow_pickle=False) as file:
             return dict(file), hashlib.sha256(data).hexdigest()[:8]
     except Exception as error:  # zipfile, zlib and numpy raise errors of many classes
-        raise ModelError(f"{path} is no prior of the label coder: {line(error)}") from error
+        # NumPy's own ValueError tells how to load the file unsafely.
+        fault = "not arrays of np.savez" if isinstance(error, ValueError) else line(error)
+        raise ModelError(f"{path} is no prior of the label coder: {fault}") from error
 
 
 def parsed(arrays: Arrays, digest: str) -> Prior:

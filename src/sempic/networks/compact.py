@@ -42,7 +42,7 @@ class CompactConfig:
     narrow_width: int = 64
     """Channels that the tail gets from stride 4, where each pixel stands for 48 values."""
     label_gains: bool = False
-    """Whether filters of the label map have trained gains; `grow.regroup` needs them."""
+    """Whether filters of the label map have trained gains; `grow.as_cityscapes` needs them."""
     texture: int = 0
     """Planes of texture strength: `sempic.texture.CONDITION`, or 0."""
     sigma_data: float = 0.1

@@ -9,7 +9,6 @@ names of the original code, so that its checkpoints load unchanged.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Literal, cast, get_args
@@ -215,7 +214,9 @@ def _resampler(kind: Resample) -> nn.Module:
 class _Block(nn.Module):
     """A block of features, condition and time embedding, with optional activation checkpointing."""
 
-    recompute: bool = False
+    def __init__(self, config: UNetConfig) -> None:
+        super().__init__()
+        self.recompute = config.use_checkpoint
 
     def forward(self, x: Tensor, condition: Tensor, embedding: Tensor) -> Tensor:
         if self.recompute and torch.is_grad_enabled():
@@ -228,84 +229,55 @@ class _Block(nn.Module):
 
 
 class ResBlock(_Block):
-    """Plain residual block of the encoder, modulated by time (Dhariwal & Nichol 2021, §3)."""
+    """Residual block modulated by time (Dhariwal & Nichol 2021, §3). Both norms are plain in the
+    encoder, and SPADE in middle and decoder (Wang et al. 2022, fig. 3)."""
 
     def __init__(
-        self, config: UNetConfig, channels: int, out: int, *, resample: Resample = "none"
+        self,
+        config: UNetConfig,
+        channels: int,
+        out: int,
+        *,
+        spade: bool = False,
+        resample: Resample = "none",
     ) -> None:
-        super().__init__()
-        self.recompute = config.use_checkpoint
-        self.scale_shift = config.use_scale_shift_norm
-        self.in_layers = nn.Sequential(
-            _norm(channels), SiLU(), nn.Conv2d(channels, out, 3, padding=1)
-        )
+        super().__init__(config)
+        self.spade, self.scale_shift = spade, config.use_scale_shift_norm
+        if spade:
+            self.in_norm = SPADE(channels, config.condition_channels)
+        first = [SiLU(), nn.Conv2d(channels, out, 3, padding=1)]
+        self.in_layers = nn.Sequential(*([] if spade else [_norm(channels)]), *first)
         self.resample = _resampler(resample)
-        self.emb_layers = _time_layers(config, out)
-        self.out_layers = nn.Sequential(
-            _norm(out),
-            SiLU(),
-            nn.Dropout(config.dropout),
-            _zero(nn.Conv2d(out, out, 3, padding=1)),
-        )
+        width = 2 * out if self.scale_shift else out
+        self.emb_layers = nn.Sequential(SiLU(), nn.Linear(4 * config.num_channels, width))
+        if spade:
+            self.out_norm = SPADE(out, config.condition_channels)
+        last = [SiLU(), nn.Dropout(config.dropout), _zero(nn.Conv2d(out, out, 3, padding=1))]
+        self.out_layers = nn.Sequential(*([] if spade else [_norm(out)]), *last)
         self.skip_connection = nn.Identity() if channels == out else nn.Conv2d(channels, out, 1)
 
     def compute(self, x: Tensor, condition: Tensor, embedding: Tensor) -> Tensor:
-        h = self.in_layers[2](self.resample(self.in_layers[1](self.in_layers[0](x))))
-        h = _modulate(h, self.out_layers[0], self.emb_layers(embedding), self.scale_shift)
-        return cast(Tensor, self.skip_connection(self.resample(x)) + self.out_layers[1:](h))
+        def out_norm(h: Tensor) -> Tensor:
+            return cast(
+                Tensor, self.out_norm(h, condition) if self.spade else self.out_layers[0](h)
+            )
 
-
-class SPADEResBlock(_Block):
-    """Residual block of middle and decoder: both norms are SPADE (Wang et al. 2022, fig. 3)."""
-
-    def __init__(
-        self, config: UNetConfig, channels: int, out: int, *, resample: Resample = "none"
-    ) -> None:
-        super().__init__()
-        self.recompute = config.use_checkpoint
-        self.scale_shift = config.use_scale_shift_norm
-        self.in_norm = SPADE(channels, config.condition_channels)
-        self.in_layers = nn.Sequential(SiLU(), nn.Conv2d(channels, out, 3, padding=1))
-        self.resample = _resampler(resample)
-        self.emb_layers = _time_layers(config, out)
-        self.out_norm = SPADE(out, config.condition_channels)
-        self.out_layers = nn.Sequential(
-            SiLU(), nn.Dropout(config.dropout), _zero(nn.Conv2d(out, out, 3, padding=1))
-        )
-        self.skip_connection = nn.Identity() if channels == out else nn.Conv2d(channels, out, 1)
-
-    def compute(self, x: Tensor, condition: Tensor, embedding: Tensor) -> Tensor:
-        h = self.in_layers[1](self.resample(self.in_layers[0](self.in_norm(x, condition))))
-
-        def norm(h: Tensor) -> Tensor:
-            return cast(Tensor, self.out_norm(h, condition))
-
-        h = _modulate(h, norm, self.emb_layers(embedding), self.scale_shift)
-        return cast(Tensor, self.skip_connection(self.resample(x)) + self.out_layers(h))
-
-
-def _time_layers(config: UNetConfig, out: int) -> nn.Sequential:
-    width = 2 * out if config.use_scale_shift_norm else out
-    return nn.Sequential(SiLU(), nn.Linear(4 * config.num_channels, width))
-
-
-def _modulate(
-    h: Tensor, norm: Callable[[Tensor], Tensor], time: Tensor, scale_shift: bool
-) -> Tensor:
-    """norm(h) · (1 + scale) + shift, or norm(h + time)."""
-    time = time[:, :, None, None].type(h.dtype)
-    if not scale_shift:
-        return norm(h + time)
-    scale, shift = time.chunk(2, dim=1)
-    return norm(h) * (1 + scale) + shift
+        h = self.in_norm(x, condition) if self.spade else self.in_layers[0](x)
+        h = self.in_layers[-1](self.resample(self.in_layers[-2](h)))
+        time = self.emb_layers(embedding)[:, :, None, None].type(h.dtype)
+        if self.scale_shift:
+            scale, shift = time.chunk(2, dim=1)
+            h = out_norm(h) * (1 + scale) + shift
+        else:
+            h = out_norm(h + time)
+        return cast(Tensor, self.skip_connection(self.resample(x)) + self.out_layers[-3:](h))
 
 
 class AttentionBlock(_Block):
     """Self-attention over all positions, with a residual connection."""
 
     def __init__(self, config: UNetConfig, channels: int, *, decoder: bool = False) -> None:
-        super().__init__()
-        self.recompute = config.use_checkpoint
+        super().__init__(config)
         heads = config.num_heads
         if decoder and config.num_heads_upsample > 0:
             heads = config.num_heads_upsample
@@ -383,21 +355,21 @@ class SemanticUNet(nn.Module):
                 skips.append(ch)
 
         self.middle_block = Stage(
-            SPADEResBlock(config, ch, ch),
+            ResBlock(config, ch, ch, spade=True),
             AttentionBlock(config, ch),
-            SPADEResBlock(config, ch, ch),
+            ResBlock(config, ch, ch, spade=True),
         )
 
         self.output_blocks = nn.ModuleList()
         for level, width in reversed(list(enumerate(widths))):
             for i in range(config.num_res_blocks + 1):
-                layers = [SPADEResBlock(config, ch + skips.pop(), width)]
+                layers = [ResBlock(config, ch + skips.pop(), width, spade=True)]
                 ch = width
                 if level in config.attention_levels:
                     layers.append(AttentionBlock(config, ch, decoder=True))
                 if level and i == config.num_res_blocks:
                     layers.append(
-                        SPADEResBlock(config, ch, ch, resample="up")
+                        ResBlock(config, ch, ch, spade=True, resample="up")
                         if config.resblock_updown
                         else Upsample(ch)
                     )

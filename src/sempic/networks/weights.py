@@ -52,9 +52,14 @@ def load_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
     """Tensors and metadata of `save_tensors`; for the first shard, `…-1-of-N.safetensors`, of all
     shards. Raises ModelError if the file is not safetensors or of another kind."""
     with _reading(path):
-        metadata = _read_metadata(path).get(f"sempic.{kind}")
+        described = _read_metadata(path)
+        metadata = described.get(f"sempic.{kind}")
         if metadata is None:
-            raise ModelError(f"{path}: not the weights of a {kind}")
+            kinds = [
+                name.removeprefix("sempic.") for name in described if name.startswith("sempic.")
+            ]
+            other = f", but of a {kinds[0]}" if kinds else ""
+            raise ModelError(f"{path}: not the weights of a {kind}{other}")
         state = {k: v for shard in _shards(path) for k, v in load_file(shard).items()}
         return state, dict(json.loads(metadata))
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -45,24 +44,22 @@ def grow(network: CompactNet, **sizes: Any) -> CompactNet:
     return grown
 
 
-def regroup(network: CompactNet, begins_as: Sequence[int]) -> CompactNet:
-    """A network of other classes, each of which starts as a class of `network`.
-
-    Args:
-        begins_as: for each class of the new network, a class of the old one; the number of the old
-            classes stands for void.
-    """
-    config = replace(network.config, classes=len(begins_as), label_gains=True)
-    grown = CompactNet(config)
-    state = {**grown.state_dict(), **network.state_dict()}
+def as_cityscapes(network: CompactNet) -> CompactNet:
+    """A network of Cityscapes' 19 classes, each of which starts as the CamVid class that contains
+    it. Raises ModelError unless `network` knows CamVid's 11."""
     known = network.config.classes
+    if known != CAMVID.known:
+        raise ModelError(f"this receiver knows {known} classes, not {CAMVID.known}")
+    ids = np.arange(CITYSCAPES.known, dtype=np.uint8)
+    begins_as = torch.from_numpy(translate(ids, CITYSCAPES.id, CAMVID.id)).long()
+    grown = CompactNet(replace(network.config, classes=len(begins_as), label_gains=True))
+    state = {**grown.state_dict(), **network.state_dict()}
     for name, embed in (("label", "embed_labels"), ("fine", "embed_fine")):
-        weight = network.state_dict()[f"{embed}.weight"]
-        planes = [
-            weight[:, number] if number < known else torch.zeros_like(weight[:, 0])
-            for number in begins_as
-        ]
-        wide = torch.stack([*planes, weight[:, -1]], 1)
+        weight = state[f"{embed}.weight"]
+        void = torch.zeros_like(weight[:, :1])
+        # Of the 11 classes, void, for classes that are none of them, and the plane of ones.
+        wide = torch.cat([weight[:, :known], void], 1)[:, begins_as]
+        wide = torch.cat([wide, weight[:, -1:]], 1)
         # Normalisation will shrink the longer filters; their gain compensates.
         before, after = (w.flatten(1).norm(dim=1) for w in (weight, wide))
         state[f"{name}_gain"] = state[f"{name}_gain"] * after / before
@@ -70,16 +67,6 @@ def regroup(network: CompactNet, begins_as: Sequence[int]) -> CompactNet:
     grown.load_state_dict(state)
     grown.normalise()
     return grown
-
-
-def as_cityscapes(network: CompactNet) -> CompactNet:
-    """`regroup` from CamVid's 11 to Cityscapes' 19 classes. Raises ModelError for a receiver of
-    other classes."""
-    known = CAMVID.known
-    if network.config.classes != known:
-        raise ModelError(f"this receiver knows {network.config.classes} classes, not {known}")
-    ids = np.arange(CITYSCAPES.known, dtype=np.uint8)
-    return regroup(network, translate(ids, CITYSCAPES.id, CAMVID.id).tolist())
 
 
 def run(options: GrowOptions) -> None:

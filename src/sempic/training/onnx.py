@@ -27,6 +27,7 @@ from onnxruntime.quantization import (
     QuantType,
     quantize_static,
 )
+from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 from torch import Tensor, nn
 
 from sempic import files
@@ -200,7 +201,7 @@ def first_inputs(folder: Path, config: CompactConfig) -> Iterator[dict[str, Any]
     Their ranges serve later steps as well. Inputs of later steps would widen all ranges: the PSNR
     against the unquantised network would fall to 37 dB, from 43 for one step and 42 for four.
 
-    Raises InputError for a corpus of another number of classes.
+    Raises InputError before the first one, for no corpus or one of another number of classes.
     """
     corpus = open_corpus([folder])
     if corpus.taxonomy.classes != config.classes:
@@ -214,12 +215,13 @@ def first_inputs(folder: Path, config: CompactConfig) -> Iterator[dict[str, Any]
     if not large:  # calibration needs inputs of one size
         rows, columns = (min(s.image.shape[axis] for s in samples) for axis in (0, 1))
     rng = np.random.default_rng(0)
-    for index in range(CALIBRATION):
+
+    def feed(index: int) -> dict[str, Any]:
         sample = samples[index * len(samples) // CALIBRATION]
         noise = rng.standard_normal((1, 3, rows, columns), np.float32)
         small = torch.from_numpy(sample.coarse[0][: rows // PATCH, : columns // PATCH].copy())
         labels = np.ascontiguousarray(sample.maps[-1][:rows, :columns])
-        feed = {
+        inputs = {
             "noisy": np.float32(config.sigma_max) * noise,
             "coarse": to_unit(small)[None].numpy(),
             "labels": labels[None],
@@ -227,18 +229,26 @@ def first_inputs(folder: Path, config: CompactConfig) -> Iterator[dict[str, Any]
             "fidelity": np.array([index % 5 == 4], np.float32),
         }
         if config.texture:
-            feed["texture"] = condition_map(sample.sent_texture(len(sample.maps) - 1), labels)[None]
-        yield feed
+            inputs["texture"] = condition_map(sample.sent_texture(len(sample.maps) - 1), labels)[
+                None
+            ]
+        return inputs
+
+    return map(feed, range(CALIBRATION))
 
 
 def pictures_of(folder: Path, enlarge: float) -> Iterator[dict[str, Any]]:
-    """A segmenter's inputs, for training pictures of a corpus, enlarged by a factor."""
+    """A segmenter's inputs, for training pictures of a corpus, enlarged by a factor. Raises
+    InputError before the first one, for no corpus."""
     samples = open_corpus([folder]).part(judged=False)
     rows, columns = (min(s.image.shape[axis] for s in samples) for axis in (0, 1))
     size = round(columns * enlarge) // 32 * 32, round(rows * enlarge) // 32 * 32
-    for index in range(CALIBRATION):
+
+    def feed(index: int) -> dict[str, Any]:
         image = samples[index * len(samples) // CALIBRATION].image[:rows, :columns]
-        yield {"image": resized(np.ascontiguousarray(image), size)[None]}
+        return {"image": resized(np.ascontiguousarray(image), size)[None]}
+
+    return map(feed, range(CALIBRATION))
 
 
 def _write(
@@ -281,6 +291,7 @@ def _write(
             model = onnx.load(part)
             fold_pads(model, {name: x.numpy() for name, x in example.items()})
             if feeds is not None:
+                add_pre_process_metadata(model)  # else the quantiser prints advice
                 onnx.save(model, part)
                 quantise(part, feeds, quantised)
                 model = onnx.load(part)

@@ -5,7 +5,9 @@ No torch here, so that `--help` needs no extra. `flags` has the paper's options.
 
 from __future__ import annotations
 
+import hashlib
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,10 +25,11 @@ MAY_CHANGE = {
     "steps", "minutes", "threads", "device", "reproducible", "log_every", "check_every",
     "save_minutes", "sheet", "judged",
     "out", "export_dir", "data", "corpus", "classes", "features", "init", "discriminator",
-    "tail_blocks", "narrow_width",
 }  # fmt: skip
 """Options whose values may change when a run is resumed: duration, hardware, logging, places of
-files, initial weights. A changed network does not fit the checkpoint and is refused there."""
+files."""
+_CONTENTS = ("init", "discriminator", "segmenter", "teacher")
+"""Options of files whose contents may not change."""
 _CLASSES = "a palette, cityscapes or camvid, or a JSON file of one's own"
 
 
@@ -78,8 +81,28 @@ class RunOptions:
 
     def fixed(self) -> dict[str, Any]:
         """Options that a resumed run must share with its checkpoint, as JSON values. Files count
-        by name, since folders may have moved."""
-        return {k: _as_json(v) for k, v in vars(self).items() if k not in MAY_CHANGE}
+        by name and content, since folders may have moved."""
+        given = vars(self)
+        named = {k: _as_json(v) for k, v in given.items() if k not in MAY_CHANGE}
+        return named | contents({k: given[k] for k in _CONTENTS if k in given})
+
+
+def contents(given: Mapping[str, Any]) -> dict[str, Any]:
+    """For `fixed`: the contents of options' files, each a path, None or several paths."""
+    return {f"content of --{k} (SHA-256)": _content(v) for k, v in given.items()}
+
+
+def _content(value: Any) -> Any:
+    """The first digits of the SHA-256 of a file, or of each of several; None for no file."""
+    if isinstance(value, tuple):
+        return [_content(part) for part in value]
+    if value is None or not value.is_file():
+        return None
+    digest = hashlib.sha256()
+    with value.open("rb") as file:
+        while part := file.read(1 << 20):
+            digest.update(part)
+    return digest.hexdigest()[:12]
 
 
 def _as_json(value: Any) -> Any:
@@ -161,12 +184,6 @@ class ReceiverOptions(RunOptions):
     )
     region_wrong: float = option(
         "share of the maps in which a part of a region is wrong", 0.0, low=0, high=1
-    )
-    tail_blocks: int | None = option(
-        "blocks of the network at stride 2; default: as many as --init has", None, low=0
-    )
-    narrow_width: int | None = option(
-        "channels that these blocks get from stride 4; default: as many as --init has", None, low=1
     )
     sheet: int = option("scenes on a sheet", 4, low=1)
 

@@ -269,14 +269,20 @@ def test_max_train_time_limits_the_timesteps(data, tmp_path):
 
 def test_fine_tuning_starts_from_the_checkpoint(straight, data, tmp_path):
     torch.save(weights(straight), tmp_path / "model.pt")
+    fixed = []
     for number, given in enumerate((newest(straight), tmp_path / "model.pt")):
         argv = flags(data, tmp_path / f"tuned{number}", resume_checkpoint=given)
         recipe = paper.Paper(*parsed(argv))
         recipe.prepare()
         assert recipe.first == 0
+        fixed.append(recipe.fixed())
         average = recipe.averages["ema_0.9"].state
         for state in (recipe.network.state_dict(), average):
             assert all(torch.equal(v, state[k]) for k, v in weights(straight).items())
+    first, second = fixed  # a resumed run refuses another file
+    assert {k for k in first if first[k] != second[k]} == {
+        "content of --resume_checkpoint (SHA-256)"
+    }
 
 
 @pytest.mark.parametrize("flattened", [False, True], ids=["use_fp16 False", "use_fp16 True"])

@@ -119,6 +119,13 @@ def test_average_refuses_different_networks_and_replaces_no_input(tmp_path, caps
     assert eleven.read_bytes() == kept
 
 
+@needs_imagenet
+def test_a_folder_of_another_recipe_is_refused(made, capsys):
+    assert run(made, "denoised", *DENOISE, "--steps", 1) == 0
+    assert run(made, "denoised", *DISTILL) == 2
+    assert "recipe is 'Distill', but " in capsys.readouterr().err
+
+
 DENOISE = ("denoise", "--steps", "4", "--crop", "64", "64")
 DISTILL = (
     "distill", "--steps", "3", "--crop", "64", "64", "--vgg", "0", "--region-drop", "0.5",
@@ -157,6 +164,8 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(made, recipe, monkeypat
     capsys.readouterr()
     assert run(made, f"{name}-b", *recipe, "--lr", "0.5") == 2
     assert f"lr is 0.5, but {made / name}-b began with " in capsys.readouterr().err
+    assert run(made, f"{name}-b", *recipe, "--init", made / f"{name}-a/compact.safetensors") == 2
+    assert "content of --init (SHA-256) is '" in capsys.readouterr().err
     assert (made / f"{name}-b/state.safetensors").read_bytes() == before
     lines = [json.loads(x) for x in (made / f"{name}-a/log.jsonl").read_text().splitlines()]
     assert np.isfinite(lines[-1]["psnr"])

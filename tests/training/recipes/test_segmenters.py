@@ -93,6 +93,9 @@ def test_a_segmenter_trains_resumes_and_is_exported(tmp_path, capsys):
         )  # fmt: skip
 
     assert run(1) == 0
+    said = capsys.readouterr().out
+    assert "pictures: camvid 3\n" in said
+    assert "class weights: road " in said
     before = load_segmenter(tmp_path / "run/segmenter.safetensors").state_dict()
     assert run(2) == 0
     after = load_segmenter(tmp_path / "run/segmenter.safetensors").state_dict()

@@ -89,7 +89,7 @@ class Crops:
         self._first = np.array([first for first, _ in self._maps])
         self._coarse = _ranges([len(s.coarse) for s in chosen])
         rare = corpus.taxonomy.ids(sorted(corpus.taxonomy.rare))
-        self._textures = _Textures(chosen, self.void)
+        self._textures = [_measured(s, self.void) for s in chosen]
         self._usual = texture.default_noise(corpus.taxonomy.palette)[: self.void + 1]
         self._spots = [spots_of(m, rare) for s in chosen for m in s.maps]
         names = sorted({s.source for s in chosen})
@@ -155,24 +155,12 @@ class Crops:
         image, coarse = (((part + 1) * gains - 1).clamp(-1, 1) for part in (image, coarse))
         labels, truth = (self.maps.cut(cuts[:, k : k + 5], self.size) for k in (5, 10))
         labels, without = drop(labels, self.void, self.drops, rng)
-        tables = self._textures.draw(plan[:, 1], plan[:, 0], without, light.mean(1), rng)
+        tables = self._tables(plan, without, light.mean(1), rng)
         return Batch(image, coarse, labels, *texture_inputs(tables, self._usual, labels), truth)
 
-
-class _Textures:
-    """Measured textures of every map of every sample, and of every sample without a map."""
-
-    def __init__(self, samples: Sequence[Sample], void: int) -> None:
-        self.void = void
-        self._maps = sum(len(s.maps) for s in samples)
-        with_map = [t for s in samples for t in (s.textures or [{}] * (len(s.maps) + 1))[:-1]]
-        without = [s.textures[-1] if s.textures else {} for s in samples]
-        self._measured: list[Measured] = [*with_map, *({void: t[0]} if t else {} for t in without)]
-
-    def draw(
+    def _tables(
         self,
-        maps: npt.NDArray[np.int64],
-        samples: npt.NDArray[np.int64],
+        plan: npt.NDArray[np.int64],
         without: npt.NDArray[np.bool_],
         light: npt.NDArray[np.float64],
         rng: np.random.Generator,
@@ -181,28 +169,37 @@ class _Textures:
         classes, or empty.
 
         Args:
-            maps, samples: int64 (B,), indices of each crop's map and sample.
+            plan: of `plan`.
             without: bool (B,), whether the crop comes without a map.
             light: float64 (B,), logarithm of the factor of its brightness.
         """
-        tables = []
-        for map_, sample, no_map, draw in zip(
-            maps, samples, without, rng.random(len(maps)), strict=True
-        ):
-            measured = self._measured[self._maps + sample if no_map else map_]
+        found = np.empty((len(plan), self.void + 1, texture.CONDITION), np.float32)
+        for row, draw in enumerate(rng.random(len(plan))):
+            number, map_ = plan[row, :2]
+            measured = self._textures[number][-1 if without[row] else map_ - self._first[number]]
             sent = sent_texture(measured, wholly=draw >= AS_SENT) if draw < AS_SENT + OF_ALL else {}
-            tables.append(texture.condition(sent)[: self.void + 1])
-        found = np.stack(tables)
+            found[row] = texture.condition(sent)[: self.void + 1]
         # Brightness scales texture, whose level (`LEVELS`) counts quarters of an octave.
         shift = (light / np.log(2) / 4)[:, None, None].astype(np.float32)
         found[..., 1:3] += found[..., :1] * shift
         return found
 
 
+def _measured(sample: Sample, void: int) -> list[Measured]:
+    """The textures of a sample with each of its maps, then without a map, where all is void."""
+    if not sample.textures:  # an old corpus
+        return [{}] * (len(sample.maps) + 1)
+    *of_maps, whole = sample.textures
+    return [*of_maps, {void: whole[0]} if whole else {}]
+
+
 def texture_inputs(
     tables: npt.NDArray[np.float32], usual: npt.NDArray[np.float32], labels: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Texture planes, float (B, CONDITION, H / 4, W / 4), and noise strength, float (B, 1, H, W).
+
+    Both are of the same levels. A decoder gives the network planes of levels higher by
+    `sempic.receive.TEXTURE_OFFSET`, with noise of the stream's own levels.
 
     Args:
         tables: (B, classes + 1, CONDITION), `sempic.texture.condition` of each map; the last id is

@@ -1,1 +1,1 @@
-"""A module for each training, with a `Recipe` and the command's function `run(options)`."""
+"""A module for each training, with a `Recipe` whose `run(options)` is the command."""

@@ -7,11 +7,10 @@ from torch import Tensor
 
 from sempic.diffusion import edm
 from sempic.networks.compact import upsample
-from sempic.training.device import autocast, generator, set_up
+from sempic.training.device import autocast, generator
 from sempic.training.optimizer import Optimizer, Schedule
 from sempic.training.options import DenoiseOptions
 from sempic.training.recipes.receiver import ReceiverRecipe, parameter_groups
-from sempic.training.trainer import train
 
 
 class Denoise(ReceiverRecipe):
@@ -41,8 +40,3 @@ class Denoise(ReceiverRecipe):
         norm = self.optimizer.minimise(loss)
         self.network.normalise()
         return {"loss": loss, "norm": norm}
-
-
-def run(options: DenoiseOptions) -> None:
-    """`sempic train denoise`."""
-    train(Denoise(options, set_up(options)), options)

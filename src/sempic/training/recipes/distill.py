@@ -33,7 +33,7 @@ from sempic.networks.weights import load_segmenter, load_tensors
 from sempic.palette import CAMVID
 from sempic.training.data.batches import Batch
 from sempic.training.data.taxonomy import Taxonomy
-from sempic.training.device import autocast, compiled, generator, set_up
+from sempic.training.device import autocast, compiled, generator
 from sempic.training.losses import (
     TAPS,
     Discriminator,
@@ -49,7 +49,6 @@ from sempic.training.losses import (
 from sempic.training.optimizer import Optimizer, Schedule
 from sempic.training.options import DistillOptions
 from sempic.training.recipes.receiver import ReceiverRecipe, parameter_groups
-from sempic.training.trainer import train
 
 _GRID = (1, 2, 4)
 """Numbers of sampling steps to train for."""
@@ -112,8 +111,6 @@ def weighted(apart: Tensor, weight: Tensor) -> Tensor:
 
 class Distill(ReceiverRecipe):
     """Each step updates the discriminator, then the receiver."""
-
-    options: DistillOptions
 
     def __init__(self, options: DistillOptions, device: torch.device) -> None:
         super().__init__(options, device, offset=1)
@@ -283,8 +280,3 @@ class Distill(ReceiverRecipe):
         if options.vgg:
             parts["vgg"] = (1 - 0.7 * fidelity) * options.vgg * apart[len(TAPS) :].mean()
         return parts
-
-
-def run(options: DistillOptions) -> None:
-    """`sempic train distill`."""
-    train(Distill(options, set_up(options)), options)

@@ -25,12 +25,11 @@ from sempic.networks.label_prior import LabelPriorNet
 from sempic.networks.weights import load_tensors
 from sempic.training.data import taxonomy
 from sempic.training.data.label_maps import VIEWS, Maps, opened
-from sempic.training.device import autocast, set_up, step_seed
+from sempic.training.device import autocast, step_seed
 from sempic.training.label_model import restored
 from sempic.training.optimizer import Optimizer, Schedule
 from sempic.training.options import LabelPriorOptions
-from sempic.training.recipe import Recipe
-from sempic.training.trainer import train
+from sempic.training.recipes.own import OwnRecipe
 
 
 class Pixels:
@@ -96,15 +95,15 @@ def evaluate(
     return total / math.log(2) / 8 / len(chosen)
 
 
-class LabelPrior(Recipe):
+class LabelPrior(OwnRecipe):
     """The code length of label maps."""
 
     kind = LabelPriorNet.kind
     decay = 0.998
 
     def __init__(self, options: LabelPriorOptions, device: torch.device) -> None:
-        self.options, self.device = options, device
-        self.classes = len(taxonomy.load(options.classes).palette.classes)
+        super().__init__(options, device, taxonomy.load(options.classes))
+        self.classes = len(self.taxonomy.palette.classes)
         self.data, self.val = opened(options)
         network = LabelPriorNet(self.classes, options.coarse).to(device)
         if options.init is not None:
@@ -165,9 +164,6 @@ class LabelPrior(Recipe):
         norm = self.optimizer.minimise(bytes_per_map / 500 + 0.3 * aux)
         return {"bytes": bytes_per_map, "aux": aux, "norm": norm}
 
-    def fixed(self) -> dict[str, Any]:
-        return self.options.fixed()
-
     def validate(self, state: dict[str, Tensor], sheet: Path) -> dict[str, float]:
         chosen = range(0, self.judged.count, max(1, self.judged.count // 10))
         size = evaluate(self.averaged(state), self.judged, self.val, chosen, self.options.coarse)
@@ -189,8 +185,3 @@ def _begin(net: LabelPriorNet, path: Path) -> None:
         if name in own and own[name].shape != value.shape:
             raise ModelError(f"{path} is for another number of classes")
     net.load_state_dict(found, strict=False)
-
-
-def run(options: LabelPriorOptions) -> None:
-    """`sempic train label-prior network`."""
-    train(LabelPrior(options, set_up(options)), options)

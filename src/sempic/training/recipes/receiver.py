@@ -17,15 +17,14 @@ from sempic.networks.compact import CompactConfig, CompactNet, one_hot, upsample
 from sempic.networks.weights import about, load_receiver
 from sempic.training.data.batches import Batch, Crops, Drops, texture_inputs
 from sempic.training.data.corpus import Corpus, Sample, open_corpus
-from sempic.training.data.taxonomy import Taxonomy
 from sempic.training.device import compiled
 from sempic.training.grow import grow
 from sempic.training.onnx import export_receiver
 from sempic.training.options import ReceiverOptions
-from sempic.training.recipe import Recipe
+from sempic.training.recipes.own import OwnRecipe
 
 
-class ReceiverRecipe(Recipe):
+class ReceiverRecipe(OwnRecipe):
     """A compact receiver, and random crops of a corpus."""
 
     kind = CompactNet.kind
@@ -33,10 +32,9 @@ class ReceiverRecipe(Recipe):
 
     def __init__(self, options: ReceiverOptions, device: torch.device, offset: int = 0) -> None:
         """`offset` is added to the seed, so that two stages draw different crops."""
-        self.options, self.device = options, device
         corpus = open_corpus(options.corpus, options.threads)
-        self.taxonomy = corpus.taxonomy
-        network = self._begin(corpus.taxonomy).to(device)
+        super().__init__(options, device, corpus.taxonomy)
+        network = self._begin().to(device)
         network.normalise()
         network.palette = corpus.taxonomy.palette
         self.config = network.config
@@ -49,21 +47,18 @@ class ReceiverRecipe(Recipe):
         self._seed = options.seed + offset
         self._sheet = Sheet(corpus, options.sheet)
 
-    def _begin(self, classes: Taxonomy) -> CompactNet:
-        sizes = {
-            "tail_blocks": self.options.tail_blocks, "narrow_width": self.options.narrow_width,
-            "texture": texture.CONDITION,
-        }  # fmt: skip
-        if self.options.init is None:
-            given: dict[str, Any] = {k: size for k, size in sizes.items() if size is not None}
-            return CompactNet(CompactConfig(classes=classes.classes, **given))
-        network = load_receiver(self.options.init)
-        if network.config.classes != classes.classes:
+    def _begin(self) -> CompactNet:
+        begin, classes = self.options.init, self.taxonomy.classes
+        if begin is None:
+            return CompactNet(CompactConfig(classes=classes, texture=texture.CONDITION))
+        network = load_receiver(begin)
+        known = network.config.classes
+        if known != classes:
             raise ModelError(
-                f"{self.options.init} knows {network.config.classes} classes, the corpus has "
-                f"{classes.classes}: `sempic train grow` gives a receiver more"
+                f"{begin} knows {known} classes, the corpus has {classes}: `sempic train grow` "
+                "gives a receiver more"
             )
-        return grow(network, **sizes)
+        return grow(network, texture=texture.CONDITION)
 
     def draw(self, number: int) -> tuple[Batch, Tensor]:
         """The crops of a step, and the one-hot planes of their labels."""
@@ -74,9 +69,6 @@ class ReceiverRecipe(Recipe):
         )
         planes = one_hot(batch.labels, self.config.classes)
         return batch._replace(image=image, coarse=coarse), planes
-
-    def fixed(self) -> dict[str, Any]:
-        return self.options.fixed()
 
     def validate(self, state: dict[str, Tensor], sheet: Path) -> dict[str, float]:
         return {"psnr": self._sheet.write(self.averaged(state), sheet)}

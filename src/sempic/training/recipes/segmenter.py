@@ -32,13 +32,12 @@ from sempic.training.data import taxonomy
 from sempic.training.data.sources import Item, Source, open_sources, spread
 from sempic.training.data.taxonomy import GROUP, UNKNOWN, Taxonomy
 from sempic.training.data.views import Pictures, Views
-from sempic.training.device import autocast, compiled, set_up
+from sempic.training.device import autocast, compiled
 from sempic.training.losses import divergence
 from sempic.training.onnx import export_segmenter
 from sempic.training.optimizer import Optimizer, Schedule
 from sempic.training.options import SegmenterOptions
-from sempic.training.recipe import Recipe
-from sempic.training.trainer import train
+from sempic.training.recipes.own import OwnRecipe
 
 HEAVIEST = 3.0
 """Largest class weight before its importance."""
@@ -171,15 +170,14 @@ class Validation:
         return {"miou": float(np.nanmean(ious)), **named}
 
 
-class Segmenter(Recipe):
+class Segmenter(OwnRecipe):
     """Cross-entropy of known maps, and a soft Jaccard loss of pixels with an exact class."""
 
     kind = SegmentationNet.kind
     decay = 0.998
 
     def __init__(self, options: SegmenterOptions, device: torch.device) -> None:
-        self.options, self.device = options, device
-        self.taxonomy = taxonomy.load(options.classes)
+        super().__init__(options, device, taxonomy.load(options.classes))
         opened = open_sources(options.data, self.taxonomy)
         val = [i for s in opened for i in spread(s.val, options.judged)]
         val = [i for i in val if i.labels is not None]
@@ -194,7 +192,9 @@ class Segmenter(Recipe):
                 f"{self.taxonomy.palette.name}"
             )
         weights = class_weights(sources, self.taxonomy)
-        print({s.name: len(s.images) for s in sources}, weights.round(2).tolist(), flush=True)
+        print("pictures:", ", ".join(f"{s.name} {len(s.images)}" for s in sources))
+        named = zip(self.taxonomy.palette.classes, weights, strict=False)
+        print("class weights:", ", ".join(f"{n} {w:.2f}" for n, w in named), flush=True)
         self.weight = torch.from_numpy(weights).to(device)
         self.groups = torch.from_numpy(self.taxonomy.groups)
         self.views = Views(
@@ -258,9 +258,6 @@ class Segmenter(Recipe):
         norm = self.optimizer.minimise(loss)
         return {"loss": loss, **parts, "norm": norm}
 
-    def fixed(self) -> dict[str, Any]:
-        return self.options.fixed()
-
     def validate(self, state: dict[str, Tensor], sheet: Path) -> dict[str, float]:
         return self.validation.scores(self.averaged(state))
 
@@ -270,8 +267,3 @@ class Segmenter(Recipe):
     def export(self, state: dict[str, Tensor], folder: Path) -> None:
         network, enlarge = self.averaged(state), self.options.enlarge
         export_segmenter(network, folder / "segmenter.onnx", enlarge=enlarge)
-
-
-def run(options: SegmenterOptions) -> None:
-    """`sempic train segmenter`."""
-    train(Segmenter(options, set_up(options)), options)
