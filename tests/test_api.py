@@ -1,8 +1,10 @@
 import copy
 import io
 import math
+import os
 import pathlib
 import pickle
+import re
 
 import numpy as np
 import PIL.Image
@@ -480,6 +482,11 @@ def test_other_invalid_arguments_are_refused(codec):
         lambda: sempic.pack(width=8, height=8, coarse="x"),
         lambda: sempic.pack(width=8, height=8, coarse=b"x", model=None),
         lambda: sempic.pack(width=8, height=8, coarse=b"x", palette="camvid"),
+        lambda: codec.encode(IMAGE, labels=np.ma.masked_equal(LABELS, LABELS[0, 0])),
+        lambda: codec.encode(np.ma.masked_equal(IMAGE, 0)),
+        lambda: sempic.pack(width=128, height=96, labels=np.ma.masked_equal(LABELS, LABELS[0, 0])),
+        lambda: coarse.encode(np.ma.masked_equal(IMAGE, 0)),
+        lambda: coding.encode(np.ma.masked_equal(LABELS, LABELS[0, 0])),
         lambda: sempic.Codec(segmenter=7),
         lambda: sempic.Codec(receiver=b"net.onnx"),
         lambda: sempic.Codec(segmenter=""),
@@ -672,3 +679,13 @@ def test_results_can_be_copied_and_pickled():
     assert pickle.loads(pickle.dumps(job)) == job
     error = sempic.CorruptStream("why")
     assert str(pickle.loads(pickle.dumps(error))) == "why"
+
+
+def test_paths_of_networks_may_be_any_path_object(tmp_path):
+    for name in ("net.onnx", "other.onnx"):
+        (tmp_path / name).write_bytes(b"")
+    for entry in os.scandir(tmp_path):
+        with pytest.raises(ModelError, match=re.escape(f"{entry.path}: not a usable ONNX model")):
+            _ = sempic.Codec(segmenter=entry).segmenter
+        with pytest.raises(ModelError, match=re.escape(f"{entry.path}: not a usable ONNX model")):
+            _ = sempic.Codec(receiver=entry).receiver

@@ -89,7 +89,7 @@ class Codec:
             return as_segmenter(self._segmenter)
         from sempic import segment
 
-        return segment.load(None if self._segmenter is None else str(self._segmenter))
+        return segment.load(self._segmenter)
 
     @functools.cached_property
     def receiver(self) -> Receiver:
@@ -98,7 +98,7 @@ class Codec:
             return as_receiver(self._receiver)
         from sempic import receive
 
-        return receive.load(None if self._receiver is None else str(self._receiver))
+        return receive.load(self._receiver)
 
     @functools.cached_property
     def verifier(self) -> Verifier:
@@ -112,7 +112,7 @@ class Codec:
         network = segment.Segmenter(path, side=check.SIDE)
         content = path.read_bytes()
         segmenter = models.find(models.SEGMENTER) if self._segmenter is None else self._segmenter
-        if isinstance(segmenter, (str, Path)):
+        if not callable(segmenter):
             file = Path(segmenter)
             if file.is_file() and file.read_bytes() == content:
                 raise ModelError(f"{path}: the segmenter itself cannot find its own errors")
@@ -147,7 +147,7 @@ class Codec:
         """
         from sempic import hub
 
-        name = str(_name("name_or_path", name_or_path))
+        name = _name("name_or_path", name_or_path)
         if name.startswith(hub.PREFIX):
             folder = hub.download(name.removeprefix(hub.PREFIX), revision=revision)
         elif revision is not None:
@@ -171,7 +171,7 @@ class Codec:
         paths = {}
         for role in (models.SEGMENTER, models.RECEIVER):
             model: Any = self._segmenter if role == models.SEGMENTER else self._receiver
-            if callable(model) or str(model).startswith("hf:"):
+            if callable(model) or (model or "").startswith("hf:"):
                 raise ModelError(f"only ONNX files can be saved, and the {role} is not a file")
             paths[role] = models.find(role) if model is None else Path(model)
         if self._prior is not None:
@@ -485,11 +485,7 @@ class Codec:
             painted = texture.weaken(painted, half.labels, scene.texture)
             return halving.doubled(painted)[: scene.height, : scene.width]
         picture: Any = self.receiver(scene, **controls)
-        if (
-            not isinstance(picture, np.ndarray)
-            or picture.dtype != np.uint8
-            or picture.shape != (scene.height, scene.width, 3)
-        ):
+        if not checks.is_uint8(picture, 3) or picture.shape != (scene.height, scene.width, 3):
             raise ModelError(
                 f"the receiver is at fault: a picture of this scene is uint8 "
                 f"{(scene.height, scene.width, 3)}, not {checks.kind(picture)}"
@@ -654,17 +650,15 @@ def _need_scene(value: object) -> None:
         raise InputError(f"a scene is a sempic.Scene of unpack, not {type(value).__name__}")
 
 
-def _model(role: str, model: _T) -> _T:
-    """The argument of `Codec` for a network; raises InputError for other types."""
-    if model is not None and not callable(model):
-        _name(role, model)
-    return model
+def _model(role: str, model: Any) -> Any:
+    """The argument of `Codec` for a network, a path as text; raises InputError for other types."""
+    return model if model is None or callable(model) else _name(role, model)
 
 
-def _name(argument: str, value: Any) -> str | os.PathLike[str]:
-    """A name or path that is not empty; raises InputError."""
+def _name(argument: str, value: Any) -> str:
+    """A name or path that is not empty, as text; raises InputError."""
     if not isinstance(value, (str, os.PathLike)):
         raise InputError(f"{argument} is a name or a path, not {type(value).__name__}")
-    if not os.fspath(value):
+    if not (name := os.fspath(value)):
         raise InputError(f"{argument} is an empty name")
-    return value
+    return name

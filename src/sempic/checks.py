@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import numbers
 from collections.abc import Collection, Iterator
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
+import numpy.typing as npt
 
 from sempic.errors import BitstreamError, InputError
 
@@ -70,9 +71,21 @@ def one_of(name: str, value: Any, options: Collection[str]) -> str:
     return value
 
 
+def is_uint8(value: Any, dimensions: int) -> TypeGuard[npt.NDArray[np.uint8]]:
+    """Whether a value is a uint8 array of so many dimensions, without a mask (`numpy.ma`)."""
+    return (
+        isinstance(value, np.ndarray)
+        and value.dtype == np.uint8
+        and value.ndim == dimensions
+        and not hasattr(value, "mask")
+    )
+
+
 def kind(value: Any) -> str:
     """Dtype and shape of an array, type of any other value; for messages."""
-    return f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
+    if not isinstance(value, np.ndarray):
+        return type(value).__name__
+    return f"{'masked ' if hasattr(value, 'mask') else ''}{value.dtype} {value.shape}"
 
 
 def _within(name: str, value: float, low: float | None, high: float | None) -> float:

@@ -14,8 +14,7 @@ import numpy.typing as npt
 import PIL.Image
 from PIL import ImageCms, ImagePalette, UnidentifiedImageError
 
-from sempic import formats, processes
-from sempic.checks import whole
+from sempic import checks, formats, processes
 from sempic.container import MAX_PIXELS, MAX_SIDE
 from sempic.errors import ImageError, LabelMapError, OutputError, install_hint, line, warn
 from sempic.palette import CAMVID, INDICES, Palette
@@ -132,9 +131,9 @@ def to_rgb(picture: PIL.Image.Image | npt.NDArray[np.uint8]) -> Image:
     damaged data.
     """
     if isinstance(picture, np.ndarray):
-        if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
+        if not checks.is_uint8(picture, 3) or picture.shape[2] != 3:
             raise ImageError(
-                f"an array must be uint8 (height, width, 3), not {picture.dtype} {picture.shape}"
+                f"an array must be uint8 (height, width, 3), not {checks.kind(picture)}"
             )
         _check_size(picture.shape[1], picture.shape[0], ImageError)
         return picture
@@ -173,7 +172,7 @@ def to_rgb(picture: PIL.Image.Image | npt.NDArray[np.uint8]) -> Image:
 def shrink(picture: Image, labels: LabelMap | None, max_side: int) -> tuple[Image, LabelMap | None]:
     """A picture (bicubic) and its label map (nearest neighbour), scaled down to a longer side of at
     most `max_side` pixels; smaller pictures stay unchanged."""
-    whole("max_side", max_side, 1)
+    checks.whole("max_side", max_side, 1)
     height, width = to_rgb(picture).shape[:2]
     if max(width, height) <= max_side:
         return picture, labels

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from sempic import checks
 from sempic.errors import ImageError, InputError, LimitExceeded
 from sempic.scene import Coarse, Image, Plane
 
@@ -168,9 +169,6 @@ def _to_uint8(samples: _Ints) -> Plane:
 
 
 def _size(rgb: Image) -> tuple[int, int]:
-    given: object = rgb
-    if not isinstance(given, np.ndarray):
-        raise ImageError(f"a picture must be uint8 (h, w, 3), not {type(given).__name__}")
-    if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.size == 0:
-        raise ImageError(f"a picture must be uint8 (h, w, 3), not {rgb.dtype} {rgb.shape}")
+    if not checks.is_uint8(rgb, 3) or rgb.shape[2] != 3 or rgb.size == 0:
+        raise ImageError(f"a picture must be uint8 (h, w, 3), not {checks.kind(rgb)}")
     return rgb.shape[0], rgb.shape[1]

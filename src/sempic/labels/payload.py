@@ -92,12 +92,9 @@ def encode(
     here.
     Raises LabelMapError unless `labels` is such an array.
     """
-    given: object = labels
-    if not isinstance(given, np.ndarray):
-        raise LabelMapError(f"a label map is uint8 (H, W), not {type(given).__name__}")
-    if labels.dtype != np.uint8 or labels.ndim != 2 or labels.size == 0:
+    if not checks.is_uint8(labels, 2) or labels.size == 0:
         raise LabelMapError(
-            f"a label map is uint8 (H, W), not empty; this is {labels.dtype} {labels.shape}"
+            f"a label map is uint8 (H, W), not empty; this is {checks.kind(labels)}"
         )
     ids = np.unique(labels)
     plain = _head(RAW, ids)

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import numpy as np
-
-from sempic import codec, simplify
+from sempic import checks, codec, simplify
 from sempic.errors import LabelMapError, ModelError
 from sempic.options import LOSSLESS, LabelQuality
 from sempic.palette import PALETTES
@@ -96,10 +94,7 @@ def predict(
     except LabelMapError as error:
         raise ModelError(f"the segmenter's map is invalid: {error}") from error
     if probabilities is not None and (
-        not isinstance(probabilities, np.ndarray)
-        or probabilities.dtype != np.uint8
-        or probabilities.ndim != 3
-        or probabilities.shape[1:] != (height, width)
+        not checks.is_uint8(probabilities, 3) or probabilities.shape[1:] != (height, width)
     ):
         raise ModelError("the segmenter's probabilities are not uint8 (classes, height, width)")
     return Prediction(found, probabilities, palette, segmenter.voids)
