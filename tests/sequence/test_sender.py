@@ -7,7 +7,7 @@ import PIL.Image
 import pytest
 from conftest import FakeSegmenter
 from scenes import drive
-from videos import FRAMES
+from videos import FRAMES, panned
 
 import sempic
 from sempic import api, coarse, sequence
@@ -37,6 +37,19 @@ def test_a_new_scene_is_a_cut_and_new_light_is_not(coder):
     covered = np.full_like(here, 30)
     frames = [here, here // 3 + 90, there, there // 2, covered, covered + 50, there, there]
     assert keys(sequence.encode(frames, codec=coder)) == [0, 2, 4, 6]
+
+
+def test_a_camera_that_turns_makes_no_cuts(coder):
+    frames = panned(192, 256, step=32, count=5)
+    assert keys(sequence.encode(frames, codec=coder)) == [0]
+    cells = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
+    elsewhere = cells.repeat(4, 0).repeat(4, 1)
+    assert keys(sequence.encode([*frames, elsewhere], codec=coder)) == [0, 5]
+
+
+def test_noise_makes_few_cuts(coder):
+    frames = np.random.default_rng(0).integers(0, 256, (6, 96, 128, 3), np.uint8)
+    assert keys(sequence.encode(list(frames), codec=coder)) == [0, 1, 2]
 
 
 def test_still_scenes_have_few_key_frames_and_are_fine(coder):
