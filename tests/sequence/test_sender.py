@@ -124,6 +124,25 @@ def test_key_frames_have_a_map_where_a_single_picture_has_one(monkeypatch, fault
     assert (sempic.unpack(single).labels is not None) == sent
 
 
+def test_a_missing_map_is_reported_once(monkeypatch):
+    sure = iter((190, 255, 180, 255, 170))
+
+    class Wavering(FakeSegmenter):
+        voids = True
+
+        def predict(self, image):
+            labels, _ = super().predict(image)
+            known = np.arange(12)[:, None, None] == labels
+            return labels, np.where(known, next(sure), 0).astype(np.uint8)
+
+    monkeypatch.setattr(api.Codec, "segmenter", Wavering())
+    with pytest.warns(sempic.SempicWarning) as told:
+        pieces = list(sequence.encode(FRAMES[:5], codec=api.Codec(), key_interval=0.1))
+    assert len(told) == 1
+    has_map = [m.scene.labels is not None for m in sequence.Unpacker().moments(pieces)]
+    assert has_map == [False, True, False, True, False]
+
+
 def test_texture_is_sent_with_key_frames_and_on_change(coder):
     flat = [np.full((48, 64, 3), 90 + 30 * (i // 6), np.uint8) for i in range(12)]
     pieces = list(sequence.encode(flat, codec=coder, rate=10, key_interval=0.6))

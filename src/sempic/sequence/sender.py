@@ -74,8 +74,8 @@ class Sender:
         """Whether pictures are painted and segmented at half their size."""
         self._texture: Texture = {}
         """Texture that the receiver has."""
-        self._objection: str | None = None
-        """Why the last key frame has no map."""
+        self._has_objected = False
+        """Whether a missing map has been reported."""
 
     def send(self, pixels: Image) -> bytes:
         """The packets of the next frame, uint8 (H, W, 3).
@@ -205,10 +205,10 @@ class Sender:
         labels = stabiliser.settle(guess.labels, guess.probabilities, expected)
         if not key:
             return labels
-        before, self._objection = self._objection, guess.objection()
-        if self._objection is not None:
-            if before is None:
-                warn(f"sent without a label map: {self._objection}")
+        if (objection := guess.objection()) is not None:
+            if not self._has_objected:
+                warn(f"sent without a label map: {objection}")
+            self._has_objected = True
             return None
         # A key frame decides anew which regions are void.
         best, odds = (labels, None) if guess.probabilities is None else stabiliser.known
