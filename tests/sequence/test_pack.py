@@ -158,7 +158,7 @@ def test_a_different_second_head_is_refused():
     _, unpacker = unpack(PIECES)
     other = Packer(width=32, height=32, rate=Fraction(10), palette=1)
     piece = other.pack(planes(SCENES[0][0][:32, :32]), lambda _: None)
-    with pytest.raises(errors.CorruptStream, match="second head"):
+    with pytest.raises(errors.CorruptStream, match="keep each in a file of its own"):
         list(unpacker.feed(piece[3:]))
 
 

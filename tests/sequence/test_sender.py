@@ -7,7 +7,7 @@ import PIL.Image
 import pytest
 from conftest import FakeSegmenter
 from scenes import drive
-from videos import FRAMES
+from videos import FRAMES, panned
 
 import sempic
 from sempic import api, coarse, sequence
@@ -37,6 +37,19 @@ def test_a_new_scene_is_a_cut_and_new_light_is_not(coder):
     covered = np.full_like(here, 30)
     frames = [here, here // 3 + 90, there, there // 2, covered, covered + 50, there, there]
     assert keys(sequence.encode(frames, codec=coder)) == [0, 2, 4, 6]
+
+
+def test_a_camera_that_turns_makes_no_cuts(coder):
+    frames = panned(192, 256, step=32, count=5)
+    assert keys(sequence.encode(frames, codec=coder)) == [0]
+    cells = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
+    elsewhere = cells.repeat(4, 0).repeat(4, 1)
+    assert keys(sequence.encode([*frames, elsewhere], codec=coder)) == [0, 5]
+
+
+def test_noise_makes_few_cuts(coder):
+    frames = np.random.default_rng(0).integers(0, 256, (6, 96, 128, 3), np.uint8)
+    assert keys(sequence.encode(list(frames), codec=coder)) == [0, 1, 2]
 
 
 def test_still_scenes_have_few_key_frames_and_are_fine(coder):
@@ -109,6 +122,25 @@ def test_key_frames_have_a_map_where_a_single_picture_has_one(monkeypatch, fault
     assert unpacker.head.halved == sent  # without a map, frames are not halved
     assert len(told) == 2 * (fault == "unsure")  # one warning for the sequence, one for the picture
     assert (sempic.unpack(single).labels is not None) == sent
+
+
+def test_a_missing_map_is_reported_once(monkeypatch):
+    sure = iter((190, 255, 180, 255, 170))
+
+    class Wavering(FakeSegmenter):
+        voids = True
+
+        def predict(self, image):
+            labels, _ = super().predict(image)
+            known = np.arange(12)[:, None, None] == labels
+            return labels, np.where(known, next(sure), 0).astype(np.uint8)
+
+    monkeypatch.setattr(api.Codec, "segmenter", Wavering())
+    with pytest.warns(sempic.SempicWarning) as told:
+        pieces = list(sequence.encode(FRAMES[:5], codec=api.Codec(), key_interval=0.1))
+    assert len(told) == 1
+    has_map = [m.scene.labels is not None for m in sequence.Unpacker().moments(pieces)]
+    assert has_map == [False, True, False, True, False]
 
 
 def test_texture_is_sent_with_key_frames_and_on_change(coder):

@@ -140,6 +140,7 @@ def test_invalid_rates_are_refused(capsys, text):
     ("command", "says"),
     [
         ("encode drive.mp4 --keep sign", "--keep is for pictures"),
+        ("encode drive.mp4 --jobs 2", "--jobs is for pictures"),
         ("encode drive.mp4 drive.mp4", "one video at a time"),
         ("encode photo.png --bitrate 16k", "--bitrate is for videos"),
         ("encode photo.png --fps 5", "--fps is for videos"),
@@ -149,6 +150,8 @@ def test_invalid_rates_are_refused(capsys, text):
         ("encode drive.mp4 -o drive.mp4", "under the name of a picture or a video"),
         ("decode drive.sempic -o out.txt", "a video is"),
         ("decode drive.sempic --only labels", "--only is for pictures"),
+        ("decode drive.sempic --images .jpg", "--images is for pictures"),
+        ("decode drive.sempic --engine ray", "--engine is for pictures"),
         ("decode drive.sempic -o -", "cannot go to standard output"),
         ("decode drive.sempic", "exists"),
         ("decode cut.sempic -o x.mp4", "no frame"),

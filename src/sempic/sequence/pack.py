@@ -354,7 +354,7 @@ class Unpacker:
         if head == self.head:
             return
         if self.head is not None:
-            raise CorruptStream("a second head, which differs from the first")
+            raise CorruptStream(f"a second head differs from the first: {stream.JOINED}")
         check_head(head, self._limit)
         custom = (p.id for p in PALETTES.values() if p.id >= OWN and p.identity == head.own)
         self._palette = next(custom, head.palette)

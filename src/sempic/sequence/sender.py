@@ -16,6 +16,7 @@ from sempic.options import DEFAULT_LABEL_QUALITY, LOSSLESS, QUALITY
 from sempic.palette import PALETTES
 from sempic.scene import Coarse, Image, LabelMap, Plane
 from sempic.segment.prediction import predict
+from sempic.sequence import motion
 from sempic.sequence.keys import Keys, Role
 from sempic.sequence.options import FASTEST, SLOWEST, SequenceOptions
 from sempic.sequence.pack import Expected, Packer, middle
@@ -37,6 +38,8 @@ _CORRELATION = 0.5
 _CUT = 0.6
 """Share of changed patches above which a frame is a cut: 0.68 or more between two streets,
 0.48 or less in one street after a second (docs/experiments/sequences.md)."""
+_MOST_CUTS = 2
+"""The most cuts in a row: one frame of another scene makes two. More are snow or noise."""
 
 
 class Sender:
@@ -60,6 +63,8 @@ class Sender:
         """The last coarse picture that was coded, before coding."""
         self._before: Plane | None = None
         """Luma of the last frame's coarse picture, before coding."""
+        self._others = 0
+        """How many frames in a row looked like cuts."""
         self._segment_every = options.segment_every or max(1, round(rate / _SEGMENTATIONS))
         if options.segment_every is None and options.label_quality == LOSSLESS:
             self._segment_every = 1
@@ -69,8 +74,8 @@ class Sender:
         """Whether pictures are painted and segmented at half their size."""
         self._texture: Texture = {}
         """Texture that the receiver has."""
-        self._why_no_map: str | None = None
-        """Why the last key frame has no map."""
+        self._missing_map_reported = False
+        """Whether a missing map has been reported."""
 
     def send(self, pixels: Image) -> bytes:
         """The packets of the next frame, uint8 (H, W, 3).
@@ -143,7 +148,9 @@ class Sender:
         return self._packer
 
     def _role(self, planes: Coarse) -> Role:
-        cut = self._before is not None and _changed(self._before, planes.y) > _CUT
+        other = self._before is not None and _is_cut(self._before, planes.y)
+        self._others = self._others + 1 if other else 0
+        cut = 0 < self._others <= _MOST_CUTS
         if cut and self._stable is not None:
             self._stable.forget()
         return self._keys.next(cut=cut)
@@ -201,10 +208,10 @@ class Sender:
         labels = stabiliser.settle(prediction.labels, prediction.probabilities, expected)
         if not key:
             return labels
-        before, self._why_no_map = self._why_no_map, prediction.reason_for_no_map()
-        if self._why_no_map is not None:
-            if before is None:
-                warn(f"sent without a label map: {self._why_no_map}")
+        if (why := prediction.reason_for_no_map()) is not None:
+            if not self._missing_map_reported:
+                warn(f"sent without a label map: {why}")
+            self._missing_map_reported = True
             return None
         # A key frame decides anew which regions are void.
         best, odds = (labels, None) if prediction.probabilities is None else stabiliser.known
@@ -227,6 +234,29 @@ def _still(before: Plane, now: Plane) -> float:
     change = now.astype(np.int16) - before
     change = np.abs(change - middle(change))
     return float((_cells(change) < _NOISE * _cells(np.ones_like(change))).mean())
+
+
+def _is_cut(before: Plane, now: Plane) -> bool:
+    """Whether a frame shows another scene than the last one. A camera that turns shifts the whole
+    picture, which leaves other patterns at each place, too."""
+    return _changed(before, now) > _CUT and _changed(*_aligned(before, now)) > _CUT
+
+
+def _aligned(before: Plane, now: Plane) -> tuple[Plane, Plane]:
+    """What two lumas have in common after the best shift of the whole picture."""
+    size = now.shape[0] * 2, now.shape[1] * 2
+    last, new = (np.fft.rfft2(motion.levelled(luma) - 128.0, size) for luma in (before, now))
+    fit = np.fft.irfft2(new * last.conj(), size)
+    down, right = (
+        np.arange(-reach, reach + 1)
+        for reach in (min(motion.REACH, side // 4) for side in now.shape)
+    )
+    best = np.unravel_index(fit[np.ix_(down, right)].argmax(), (len(down), len(right)))
+    y, x = down[best[0]], right[best[1]]
+    height, width = now.shape
+    here = now[max(y, 0) : height + min(y, 0), max(x, 0) : width + min(x, 0)]
+    there = before[max(-y, 0) : height + min(-y, 0), max(-x, 0) : width + min(-x, 0)]
+    return there, here
 
 
 def _changed(before: Plane, now: Plane) -> float:

@@ -36,7 +36,7 @@ _HALVED_FROM = 3
 SHORT_FROM = 4
 """The first version with checksums of 16 bits, short slices and short parameter sets."""
 _CHANGED = "a checksum does not match: a packet was changed or cut"
-_JOINED = "another sequence begins behind this one: keep each in a file of its own"
+JOINED = "another sequence begins behind this one: keep each in a file of its own"
 _COARSE, _LABELS = 32, 16
 _PARITY, _TEXTURE = 2, 3
 """Kinds of advice."""
@@ -235,7 +235,7 @@ class Reader:
             found = _parse(_unstuff(packet), size, self._version, self._next)
         except BitstreamError as error:
             joined = packet.startswith(MAGIC)
-            return Damage(_JOINED if joined else str(error), size)
+            return Damage(JOINED if joined else str(error), size)
         if isinstance(found, Frame):
             if found.key:
                 self._last_key = packet

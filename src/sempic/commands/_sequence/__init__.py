@@ -11,7 +11,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sempic import api, fields, files, processes, progress, sequence
+from sempic import api, batch, fields, files, processes, progress, sequence
 from sempic.commands._files import only_for
 from sempic.commands._sequence import sources, targets
 from sempic.commands._sequence.report import Tally, described, details, summary
@@ -30,7 +30,6 @@ __all__ = ["add_encode", "decode", "decodes", "described", "details", "encode", 
 
 _SHARED = ("quality", "label_quality", "model", "max_side")
 """Options shared by pictures and sequences."""
-_PICTURES = "pictures, not for sequences"
 
 
 def add_encode(parser: argparse.ArgumentParser) -> None:
@@ -62,13 +61,20 @@ def encodes(args: argparse.Namespace) -> bool:
     return False
 
 
+def _refuse(args: argparse.Namespace, *names: str) -> None:
+    """Raises InputError if one of these options, or one of runs over many files, is given."""
+    usual = {"jobs": 1, "engine": batch.ENGINES[0]}
+    others = (*names, "prior", "images", "manifest", *usual)
+    used = [name for name in others if vars(args).get(name) not in (None, usual.get(name))]
+    only_for("pictures, not for sequences", used)
+
+
 def encode(args: argparse.Namespace) -> int:
     from sempic.sequence.summary import Summary
 
     (name,) = args.inputs
     unusable = [option for option in fields.from_args(args, EncodeOptions) if option not in _SHARED]
-    others = ("labels", "verifier", "prior", "manifest", "images")
-    only_for(_PICTURES, [*unusable, *filter(vars(args).get, others)])
+    _refuse(args, *unusable, "labels", "verifier")
     options = SequenceOptions(**fields.from_args(args, SequenceOptions))
     target = targets.sequence_path(name, args.output)
     segmenter = vars(args).get("segmenter")
@@ -122,8 +128,7 @@ def decode(args: argparse.Namespace) -> int:
     from sempic.sequence.summary import Summary
 
     (name,) = args.inputs
-    others = ("only", "uncertainty", "samples", "prior", "manifest")
-    only_for(_PICTURES, filter(vars(args).get, others))
+    _refuse(args, "only", "uncertainty", "samples")
     options = DecodeOptions(**fields.from_args(args, DecodeOptions))
     target = args.output or targets.beside(name, ".mp4")
     if target == "-":
