@@ -28,11 +28,13 @@ class Found:
     """Number of files by foreign suffix."""
 
 
-def search(folder: Path, suffixes: Collection[str], foreign: Collection[str] = ()) -> Found:
+def search(
+    folder: Path, suffixes: Collection[str], foreign: Collection[str] = (), *, deep: bool = True
+) -> Found:
     """The files below a folder, at any depth, whose suffix in lower case is among `suffixes`.
 
-    Follows links, except to a parent folder. Skips names that begin with a dot. Counts files whose
-    suffix is among `foreign`.
+    Without `deep`, only those in the folder itself. Follows links, except to a parent folder. Skips
+    names that begin with a dot. Counts files whose suffix is among `foreign`.
     """
     found = Found()
 
@@ -48,7 +50,7 @@ def search(folder: Path, suffixes: Collection[str], foreign: Collection[str] = (
             if not name.startswith(".") and (identity is None or identity not in parents[top]):
                 parents[path] = [*parents[top], identity]
                 kept.append(name)
-        folders[:] = kept
+        folders[:] = kept if deep else []
         for name in names:
             file = Path(top, name)
             suffix = file.suffix.lower()

@@ -173,6 +173,27 @@ def test_two_pictures_of_one_name_are_refused(results, capsys, kind):
     assert "1.bmp have the same name" in err
 
 
+def test_a_picture_with_two_streams_is_refused(results, capsys):
+    (results / "old").mkdir()
+    (results / "sempic/1.sempic").rename("old/1.sempic")
+    assert evaluate(capsys)[0] == 0
+    (results / "sempic/1.sempic").write_bytes((results / "old/1.sempic").read_bytes())
+    code, out, err = evaluate(capsys)
+    assert (code, out) == (2, "")
+    assert err == "sempic: sempic/1.sempic and old/1.sempic are both of the picture 1\n"
+
+
+@pytest.mark.parametrize("name", ["images/9.png", "labels/9.png", "samples/9.png", "s/1.sempic"])
+def test_a_dead_link_is_refused(results, capsys, name):
+    (results / "s").mkdir()
+    (results / name).symlink_to("nowhere")
+    code, out, err = evaluate(capsys)
+    assert (code, out) == (2, "")
+    assert err == f"sempic: {name}: a link that leads to no file\n"
+    (results / name).rename("other.txt")
+    assert evaluate(capsys)[0] == 0
+
+
 def test_wrong_sizes_pictures_and_options_are_named(results, capsys):
     PIL.Image.new("RGB", (20, 20)).save("samples/2.png")
     code, _, err = evaluate(capsys)
@@ -297,10 +318,20 @@ def test_ids_without_a_palette_are_evaluated(results, monkeypatch, capsys):
     ):
         expected = np.mean([iou(number, known) for number in classes])
         assert figures(capsys, *arguments)["samples"]["miou"] == pytest.approx(expected)
+    for path in (results / "sempic").iterdir():
+        path.unlink()
+    assert figures(capsys, "--num_classes", "5")["samples"]["miou"] == pytest.approx(expected)
     lines = evaluate(capsys)[1].splitlines()
+    assert all(line.strip() for line in lines)
     assert [line.split()[1] for line in lines if "IoU " in line and "mIoU" not in line] == [
         "0", "3", "5",
     ]  # fmt: skip
+
+
+def test_the_number_of_classes_is_of_the_palette_indices(results, capsys):
+    code, out, err = evaluate(capsys, "--num_classes", "5")
+    assert (code, out) == (2, "")
+    assert err == "sempic: num_classes is of the palette indices; labels has camvid\n"
 
 
 def test_a_missing_folder_is_named(capsys):

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from sempic import api, jobs
+from sempic import api, files, jobs
 from sempic.errors import InputError, naming
 from sempic.evaluation.folders import by_name
 from sempic.evaluation.human_maps import HumanMaps
@@ -157,16 +157,22 @@ class _Sent:
 def _sent(folder: Path, names: list[str]) -> _Sent | None:
     """The .sempic files below a folder, else .bpg and .flif, else .bpg alone; None without files.
 
-    Raises InputError if a picture lacks its file, or a .sempic file is damaged.
+    Raises InputError if a picture lacks its file or has two of a kind, a link leads nowhere, or a
+    .sempic file is damaged.
     """
     known = set(names)
     sent: dict[tuple[str, str], Path] = {}
-    for path in sorted(folder.rglob("*")):
+    found = files.search(folder, {".sempic", ".bpg", ".flif"})
+    for path, fault in [*((path, "") for path in found.files), *found.faults]:
         parts = path.relative_to(folder).with_suffix("").parts
         ends = ("/".join(parts[start:]) for start in range(len(parts)))
         name = next((end for end in ends if end in known), None)  # b/1 does not belong to 1
-        if name is not None and path.is_file():
-            sent[name, path.suffix.lower()] = path
+        if name is None:
+            continue
+        if fault:
+            raise InputError(f"{path}: {fault}")
+        if (other := sent.setdefault((name, path.suffix.lower()), path)) != path:
+            raise InputError(f"{path} and {other} are both of the picture {name}")
     for suffixes in ((".sempic",), (".bpg", ".flif"), (".bpg",)):
         if any(all((name, suffix) not in sent for name in names) for suffix in suffixes):
             continue
@@ -203,7 +209,8 @@ def describe(samples: Row, originals: Row, settings: Settings) -> str:
     for metric in METRICS.values():
         heads, *rows = metric.details([("", samples)]) or [[]]
         for head, *cells in zip(heads, *rows, strict=True):
-            add(head, "  ".join(cells))
+            if head:
+                add(head, "  ".join(cells))
     if "agreement" in samples or "objects" in samples:
         lines.append(f"  judge: {settings.judge_name}")
     return "\n".join(lines)

@@ -13,7 +13,7 @@ from sempic.errors import InputError, naming
 from sempic.evaluation import metrics
 from sempic.evaluation.folders import by_name
 from sempic.evaluation.measures.segmentation import count_classes
-from sempic.palette import CITYSCAPES, CITYSCAPES_FULL, Palette, named, translate
+from sempic.palette import CITYSCAPES, CITYSCAPES_FULL, INDICES, Palette, named, translate
 from sempic.scene import LabelMap
 
 
@@ -38,15 +38,19 @@ class HumanMaps:
         """The maps of a folder. Raises InputError.
 
         Args:
-            palette: of the files; None: Cityscapes for maps of the original's code, else the
-                judge's.
+            palette: of the files; None: `indices` with `num_classes`, Cityscapes for maps of the
+                original's code, else the judge's.
             judge: the judge's palette; None: there is no judge.
             num_classes: see `Settings`.
         """
         paths = by_name(folder)
+        if palette is None and num_classes is not None:
+            palette = INDICES.name
         truth = _palette(palette, next(iter(paths.values())), judge)
         as_train_ids = truth is CITYSCAPES_FULL and judge in (None, CITYSCAPES)
         compared = CITYSCAPES if as_train_ids else truth
+        if num_classes is not None and truth is not INDICES:
+            raise InputError(f"num_classes is of the palette indices; {folder} has {truth.name}")
         return cls(
             folder=folder,
             paths=paths,

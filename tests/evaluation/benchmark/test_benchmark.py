@@ -220,6 +220,16 @@ def test_subfolders_of_the_maps_are_ignored(folder):
     assert [item.labels for item in found] == [folder / f"set/valannot/{i}.png" for i in range(3)]
 
 
+def test_pictures_of_one_name_and_dead_links_are_refused(folder):
+    PIL.Image.open("set/val/1.png").save("set/val/1.bmp")
+    with pytest.raises(InputError, match=r"1\.png and set/val/1\.bmp have the same name"):
+        benchmark.items(Path("set/val"), None, None)
+    assert len(benchmark.items(Path("set/val"), None, None, "*.png")) == 3
+    (folder / "set/val/9.png").symlink_to("nowhere")
+    with pytest.raises(InputError, match=r"9\.png: a link that leads to no file"):
+        benchmark.items(Path("set/val"), None, None, "*.png")
+
+
 def test_a_limit_picks_evenly_spread_pictures(folder):
     found = benchmark.items(folder / "set/val", None, 2)
     assert [item.name for item in found] == ["0", "1"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -10,7 +9,7 @@ from typing import Literal
 from sempic import pictures
 from sempic.errors import InputError
 from sempic.evaluation import codecs
-from sempic.evaluation.folders import by_name, find
+from sempic.evaluation.folders import by_name
 from sempic.evaluation.measure import Settings
 from sempic.jobs import read_ids, read_picture
 from sempic.options import BUNDLED, Models
@@ -77,20 +76,19 @@ def items(
         pattern: shell pattern of the file names to take.
 
     Raises:
-        InputError: no pictures, or a picture without its label map.
+        InputError: no pictures, two of one name, or a picture without its label map.
     """
     if (folder / "val").is_dir() and (folder / "valannot").is_dir():
         folder = folder / "val"
     whole = folder.resolve()  # "." has no name
     beside = whole.parent / f"{whole.name}annot"
     labels = labels or (beside if beside.is_dir() else None)
-    paths = [path for path in find(folder) if fnmatch.fnmatchcase(path.name, pattern)]
-    if not paths:
-        raise InputError(f"{folder}: no pictures {pattern}")
-    if limit is not None and limit < len(paths):
-        paths = [paths[i * len(paths) // limit] for i in range(limit)]
+    found = by_name(folder, deep=False, pattern=pattern)
+    names = list(found)
+    if limit is not None and limit < len(names):
+        names = [names[i * len(names) // limit] for i in range(limit)]
     maps = {} if labels is None else by_name(labels, deep=False)
-    for path in paths:
-        if labels is not None and path.stem not in maps:
-            raise InputError(f"{labels}: no label map {path.stem}")
-    return tuple(Item(name=p.stem, picture=p, labels=maps.get(p.stem)) for p in paths)
+    for name in names:
+        if labels is not None and name not in maps:
+            raise InputError(f"{labels}: no label map {name}")
+    return tuple(Item(name=name, picture=found[name], labels=maps.get(name)) for name in names)
