@@ -63,7 +63,7 @@ class Sender:
         """The last coarse picture that was coded, before coding."""
         self._before: Plane | None = None
         """Luma of the last frame's coarse picture, before coding."""
-        self._others = 0
+        self._cuts_in_a_row = 0
         """How many frames in a row looked like cuts."""
         self._segment_every = options.segment_every or max(1, round(rate / _SEGMENTATIONS))
         if options.segment_every is None and options.label_quality == LOSSLESS:
@@ -148,9 +148,9 @@ class Sender:
         return self._packer
 
     def _role(self, planes: Coarse) -> Role:
-        other = self._before is not None and _is_cut(self._before, planes.y)
-        self._others = self._others + 1 if other else 0
-        cut = 0 < self._others <= _MOST_CUTS
+        cut = self._before is not None and _is_cut(self._before, planes.y)
+        self._cuts_in_a_row = self._cuts_in_a_row + 1 if cut else 0
+        cut = cut and self._cuts_in_a_row <= _MOST_CUTS
         if cut and self._stable is not None:
             self._stable.forget()
         return self._keys.next(cut=cut)
