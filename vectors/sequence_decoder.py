@@ -55,8 +55,8 @@ def decode(stream: bytes) -> dict[str, Any]:
     result |= {name: np.array([p[i] for p in planes]) for i, name in enumerate(("y", "cb", "cr"))}
     if all(one is not None for one in labels):
         result["labels"] = np.array(labels)
-    if received.texture:
-        result["texture"] = np.array([(i, *received.texture[i]) for i in sorted(received.texture)])
+    if levels := received.texture:
+        result["texture"] = np.array([(number, *levels[number]) for number in sorted(levels)])
     return result
 
 
@@ -94,6 +94,10 @@ def pictures(received: Stream) -> Iterator[tuple[int, Planes, np.ndarray | None]
 # ---- S1, S2, S3: packets -----------------------------------------------------------------------
 
 
+Levels = dict[int, tuple[int, int]]
+"""F9: the two levels of each id."""
+
+
 class Head(NamedTuple):
     """S2, and the stream's version."""
 
@@ -127,17 +131,16 @@ class Sent(NamedTuple):
 class Stream:
     """S1 to S3: what came, and what parity restored of the rest (S7).
 
-    head, frames by number, texture: the two levels of each id after the last frame."""
+    head, frames by number, texture."""
 
     def __init__(self, data: bytes) -> None:
         require(data[:2] == b"\xe5\x56", "no sequence")
         require(data[2:3] and 1 <= data[2] <= 4, "another version")
         self.version = data[2]
         self.frames: dict[int, Sent] = {}
-        self.texture: dict[int, tuple[int, int]] = {}
         self.last = -1  # the number of the last frame received
         self.lost = True  # until a key frame: there is none yet, or it is of another sequence
-        self.advice: list[bytes] = []  # texture since then
+        self.advice: dict[int, Levels] = {}  # that after each frame, by number
         self.parity: dict[tuple[int, int, int, bytes], dict[int, bytes]] = {}
         heads = set()
         for packet in filter(None, data[3:].split(b"\0")[:-1]):
@@ -148,11 +151,13 @@ class Stream:
                 body = checked(content, number, self.version)
                 if kind == HEAD:
                     heads.add(read_head(self.version, body))
+                elif not heads:
+                    continue
                 elif kind in (KEY, PREDICTED):
                     self.take(read_frame(content, body, number))
                 elif which == TEXTURE:
-                    texture(body)
-                    self.advice.append(body)
+                    levels = {i: (median, high) for i, median, high in texture(body)}
+                    self.advice[self.last] = self.advice.get(self.last, {}) | levels
                 elif which == PARITY:
                     self.take_parity(body)
         require(len(heads) == 1, "no head, or two")
@@ -161,18 +166,22 @@ class Stream:
             for frame in restored(group, sums, self.frames, self.version):
                 self.frames[frame.number] = frame
 
+    @property
+    def texture(self) -> Levels:
+        """S3: that of the last frame."""
+        texture: Levels = {}
+        last = -1
+        for number, frame in sorted(self.frames.items()):
+            texture = ({} if frame.key else texture) | self.advice.get(last, {})
+            last = number
+        return texture
+
     def take(self, frame: Sent) -> None:
-        """S3, numbers and advice."""
+        """S3: its number tells whether it belongs here."""
         if frame.key:
             self.lost = frame.number <= self.last
-        if self.lost:
-            return
-        if frame.key and self.advice:
-            self.texture = {}
-        for body in self.advice:
-            self.texture |= {i: (median, high) for i, median, high in texture(body)}
-        self.advice = []
-        self.frames[frame.number], self.last = frame, frame.number
+        if not self.lost:
+            self.frames[frame.number], self.last = frame, frame.number
 
     def take_parity(self, body: bytes) -> None:
         """S7: the sums of a group, by number."""
