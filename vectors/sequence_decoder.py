@@ -44,13 +44,14 @@ from numpy.lib.stride_tricks import sliding_window_view
 HEAD, KEY, PREDICTED, ADVICE = range(4)
 """S1: kinds of packets."""
 PARITY, TEXTURE = 2, 3
-"""S3, S7: kinds of advice."""
+"""S7, S3: kinds of advice."""
 
 
-def decode(stream: bytes) -> dict[str, Any]:
-    """What a stream says, as vectors/README.md names it; `labels` only if every frame has a map."""
+def decode(stream: bytes, prior: Path | None = None) -> dict[str, Any]:
+    """What a stream says, as vectors/README.md names it; `labels` only if every frame has a map.
+    prior: a file of the sender's own weights (L2)."""
     received = Stream(stream)
-    _, planes, labels = zip(*pictures(received), strict=True)
+    _, planes, labels = zip(*pictures(received, prior), strict=True)
     result = {"size": np.array(received.head.size)}
     result |= {name: np.array([p[i] for p in planes]) for i, name in enumerate(("y", "cb", "cr"))}
     if all(one is not None for one in labels):
@@ -60,8 +61,11 @@ def decode(stream: bytes) -> dict[str, Any]:
     return result
 
 
-def pictures(received: Stream) -> Iterator[tuple[int, Planes, np.ndarray | None]]:
-    """S3: number, coarse picture and map of each frame."""
+def pictures(
+    received: Stream, prior: Path | None = None
+) -> Iterator[tuple[int, Planes, np.ndarray | None]]:
+    """S3: number, coarse picture and map of each frame, up to one that does not decode, which
+    raises ValueError."""
     head = received.head
     height, width, factor = head.height, head.width, head.factor
     if head.halved:
@@ -73,7 +77,7 @@ def pictures(received: Stream) -> Iterator[tuple[int, Planes, np.ndarray | None]
             if frame.key:
                 memory = Memory(head.last_id + 1)
                 if frame.labels is not None:
-                    labels = label_map(frame.labels, height, width, planes)
+                    labels = label_map(frame.labels, height, width, planes, prior)
             elif labels is None:
                 require(frame.labels is None, "a map where none is expected")
             else:
@@ -128,10 +132,17 @@ class Sent(NamedTuple):
     content: bytes
 
 
-class Stream:
-    """S1 to S3: what came, and what parity restored of the rest (S7).
+class Group(NamedTuple):
+    """S7: what all parity packets of a group say; `size` is that of a symbol."""
 
-    head, frames by number, texture."""
+    span: int
+    number: int
+    size: int
+    counts: bytes
+
+
+class Stream:
+    """S1 to S3: what came, and what parity restores of the rest (S7)."""
 
     def __init__(self, data: bytes) -> None:
         require(data[:2] == b"\xe5\x56", "no sequence")
@@ -141,7 +152,7 @@ class Stream:
         self.last = -1  # the number of the last frame received
         self.lost = True  # until a key frame: there is none yet, or it is of another sequence
         self.advice: dict[int, Levels] = {}  # that after each frame, by number
-        self.parity: dict[tuple[int, int, int, bytes], dict[int, bytes]] = {}
+        self.parity: dict[Group, dict[int, bytes]] = {}  # sums by number
         heads = set()
         for packet in filter(None, data[3:].split(b"\0")[:-1]):
             with suppress(ValueError):  # damage costs a packet
@@ -184,7 +195,7 @@ class Stream:
             self.frames[frame.number], self.last = frame, frame.number
 
     def take_parity(self, body: bytes) -> None:
-        """S7: the sums of a group, by number."""
+        """S7."""
         span, at = varint(body, 0)
         wait, at = varint(body, at)
         require(1 <= span <= 128 and wait <= 128, "span or wait out of bounds")
@@ -197,7 +208,7 @@ class Stream:
         number = len(sums) // size
         require(len(sums) % size == 0 and sum(counts) <= first, "sums that cannot be")
         require(first + number <= 256, "too many sums")
-        found = self.parity.setdefault((span, group, size, counts), {})
+        found = self.parity.setdefault(Group(span, group, size, counts), {})
         found |= {first + i: sums[i * size :][:size] for i in range(number)}
 
     def runs(self) -> list[list[Sent]]:
@@ -284,8 +295,6 @@ def read_frame(content: bytes, body: bytes, number: int) -> Sent:
 
 # ---- S4: coarse pictures -----------------------------------------------------------------------
 
-START = b"\0\0\0\1"
-
 
 def coarse_pictures(head: Head, run: list[Sent]) -> list[Planes]:
     """The coarse picture of each frame from a key frame on."""
@@ -308,7 +317,7 @@ def coarse_pictures(head: Head, run: list[Sent]) -> list[Planes]:
         require(types and types <= ({19, 20} if frame.key else {0, 1}), "another NAL unit")
         if frame.key:
             units = sets + units
-        decoded += context.decode(av.Packet(b"".join(START + unit for unit in units)))
+        decoded += context.decode(av.Packet(b"".join(b"\0\0\0\1" + unit for unit in units)))
         number += 1
     decoded += context.decode(None)
     require(len(decoded) == number, "not one picture for each coarse part")
@@ -653,17 +662,14 @@ INVERSE = (TIMES == 1).argmax(1)
 
 
 def restored(
-    group: tuple[int, int, int, bytes],
-    sums: dict[int, bytes],
-    frames: dict[int, Sent],
-    version: int,
+    group: Group, sums: dict[int, bytes], frames: dict[int, Sent], version: int
 ) -> Iterator[Sent]:
-    """The lost frames of a group. group: span, number, size of a symbol, counts."""
-    span, which, size, counts = group
+    """The lost frames of a group."""
+    size = group.size
     known: dict[int, np.ndarray] = {}
     missing: list[tuple[int, range]] = []  # frames and their symbols
     place = 0
-    for number, symbols in enumerate(counts, span * which):
+    for number, symbols in enumerate(group.counts, group.span * group.number):
         places = range(place, place + symbols)
         place += symbols
         if number not in frames:
@@ -685,10 +691,10 @@ def restored(
     for number, places in missing:
         content = b"".join(solved[unknown == p].tobytes() for p in places).rstrip(b"\0")
         with suppress(ValueError):
-            yield from mended(content, number, version)
+            yield mended(content, number, version)
 
 
-def mended(content: bytes, number: int, version: int) -> list[Sent]:
+def mended(content: bytes, number: int, version: int) -> Sent:
     """A restored frame, if it is that of its place."""
     require(content[-1:] == b"\1" and len(content) > 1, "no content")
     content = content[:-1]
@@ -696,7 +702,7 @@ def mended(content: bytes, number: int, version: int) -> list[Sent]:
     require(kind == KEY or (kind == PREDICTED and content[0] % 16 == number % 16), "no frame")
     frame = read_frame(content, body, number)
     require(frame.number == number, "another frame")
-    return [frame]
+    return frame
 
 
 def solve(matrix: np.ndarray, right: np.ndarray) -> np.ndarray:
