@@ -1,20 +1,28 @@
-"""The second decoder, written from docs/spec alone, agrees with ours."""
+"""The second decoders, written from docs/spec alone, agree with ours."""
 
+import itertools
 import re
+import sys
+from fractions import Fraction
 
 import numpy as np
 import pytest
-from conftest import ROOT, module_at
+from conftest import ROOT
 from priors import COARSE, arrays_for, write_prior
+from scenes import drive, planes
 
 import sempic
 from sempic import critical, labels, palette
 from sempic.labels import own
+from sempic.sequence import Packer, Unpacker
+
+sys.path.insert(0, str(ROOT / "vectors"))
+
+import decoder
+import sequence_decoder
 
 VECTORS = sorted((ROOT / "vectors").glob("*.sempic"))
-
-
-decoder = module_at(ROOT / "vectors/decoder.py")
+SEQUENCES = sorted((ROOT / "vectors/sequences").glob("*.sempic"))
 
 
 @pytest.mark.parametrize("vector", VECTORS, ids=lambda path: path.stem)
@@ -155,3 +163,85 @@ def test_damage_is_refused_by_both_or_by_neither():
             assert answers[0] == answers[1], (at, value)
             outcomes.add(answers[0])
     assert outcomes == {True, False}
+
+
+@pytest.mark.parametrize("vector", SEQUENCES, ids=lambda path: path.stem)
+def test_every_vector_of_sequences(vector):
+    found = sequence_decoder.decode(vector.read_bytes())
+    with np.load(vector.with_suffix(".npz")) as expected:
+        names = set(expected.files) - {"strengths"}  # an earlier kind of advice
+        assert found.keys() == names
+        for name in names:
+            assert np.array_equal(found[name], expected[name]), name
+
+
+def packed(count, **how):
+    """Pieces of a drive with key frames 0 and 5, texture with frames 0, 1, 2 and 6, and parity."""
+    packer = Packer(width=40, height=28, rate=Fraction(1), palette=1, parity=0.5)
+    said = {0: {1: (4, 19)}, 1: {2: (9, 9)}, 2: {1: (0, 0)}, 6: {3: (7, 8)}}
+    pieces = [
+        packer.pack(
+            planes(picture),
+            lambda _, found=labels: found,
+            advice=lambda _, number=number: said.get(number, {}),
+            qp=30,
+            key=number == 5,
+        )
+        for number, (picture, labels) in enumerate(drive(count, 28, 40))
+    ]
+    return [*pieces, *packer.close()]
+
+
+PIECES = packed(9)
+
+
+def arrived(stream):
+    """The frames that ours gives as they were sent."""
+    return [moment for moment in Unpacker().moments([stream]) if moment.arrived]
+
+
+@pytest.mark.parametrize(
+    ("lost", "numbers"),
+    [
+        ({2, 5}, range(9)),  # restored, a key frame too
+        ({1, 2, 3}, [0, *range(5, 9)]),  # too many of a group
+        ({0, 7}, range(5, 9)),  # no packet before a key frame counts
+    ],
+)
+def test_lost_packets_of_a_sequence_are_restored(lost, numbers):
+    left = [piece for number, piece in enumerate(PIECES) if number not in lost]
+    stream = b"".join(left if 0 not in lost else [PIECES[0][:3], *left])
+    expected = arrived(stream)
+    found = list(sequence_decoder.pictures(sequence_decoder.Stream(stream)))
+    assert [number for number, *_ in found] == [m.number for m in expected] == list(numbers)
+    for (_, found_planes, found_labels), moment in zip(found, expected, strict=True):
+        coarse = moment.scene.coarse
+        for plane, name in zip(found_planes, ("y", "cb", "cr"), strict=True):
+            assert np.array_equal(plane, getattr(coarse, name))
+        assert np.array_equal(found_labels, moment.scene.labels)
+
+
+def test_a_key_frame_ends_texture():
+    """Where nothing was said between it and the frame before."""
+    textures = {}
+    for count in range(1, 10):
+        stream = b"".join(PIECES[:count])
+        textures[count - 1] = sequence_decoder.Stream(stream).texture
+        assert textures[count - 1] == (arrived(stream)[-1].scene.texture or {})
+    assert textures[4] == {1: (0, 0), 2: (9, 9)}
+    assert textures[5] == {}
+    assert textures[6] == {3: (7, 8)}
+
+
+def test_damage_to_a_sequence_costs_both_decoders_the_same_frames():
+    """Bytes cut out, of one packet or several; parity restores some."""
+    stream = b"".join(PIECES)
+    outcomes = set()
+    for at, size in itertools.product(range(3, len(stream), 47), (1, 120, 300)):
+        cut = stream[:at] + stream[at + size :]
+        frames = arrived(cut), itertools.chain(*sequence_decoder.Stream(cut).runs())
+        ours, second = (tuple(frame.number for frame in found) for found in frames)
+        assert ours == second, (at, size)
+        outcomes.add(ours)
+    assert tuple(range(9)) in outcomes
+    assert len(outcomes) > 4

@@ -488,43 +488,29 @@ class Frame:
         self.rows = [[outside] * width for _ in range(height)]
 
     def __call__(self, y: int, x: int) -> int:
-        return self.rows[y][x] if y >= 0 and 0 <= x < self.width else self.outside
+        return self.rows[y][x] if 0 <= y < self.height and 0 <= x < self.width else self.outside
 
 
 @cache
 def offset(place: str) -> tuple[int, int]:
     """L1: of a place named as on a compass."""
-    return -place.count("N"), place.count("E") - place.count("W")
+    return place.count("S") - place.count("N"), place.count("E") - place.count("W")
 
 
 FIRST = ["W", "N", "NE", "NW", "WW", "NN", "NNE", "NEE", "NNW", "NWW", "WWW", "NNN"]
 
 
-class Pixel:
-    """L4.3 and L4.4: candidates and outlines at a pixel."""
+def candidates(frame: Frame, y: int, x: int, *first: int) -> list[int]:
+    """L4.3; `first` go before them."""
+    labels = dict.fromkeys([*first, *(frame(y + dy, x + dx) for dy, dx in map(offset, FIRST))])
+    return [label for label in labels if label != frame.outside][:4]
 
-    def __init__(self, frame: Frame, y: int, x: int) -> None:
-        self.frame, self.y, self.x = frame, y, x
-        labels = dict.fromkeys(self.at(place) for place in FIRST)
-        self.candidates = [label for label in labels if label != frame.outside][:4]
 
-        self.near = self.ranks("N", "NW", "NE")
-        self.six = self.ranks("N", "NW", "NE", "WW", "NN")
-        far = self.ranks("NNE", "NNW", "NEE", "NWW", "WWW", "NNN")
-        self.twelve = fold(self.six, far)
-        farthest = self.ranks("NNEE", "NNWW", "NEEE", "NWWW", "NNNW", "NNNE")
-        self.eighteen = fold(self.twelve, farthest)
-        self.flat = int(self.six == 0)
-        pairs = (("N", "W"), ("NE", "N"), ("NW", "W"), ("WW", "W"), ("NN", "N"))
-        self.equal = 32 * self.flat
-        self.equal += sum((self.at(a) == self.at(b)) << i for i, (a, b) in enumerate(pairs))
+class Around:
+    """L4.3: the labels around a pixel, and their ranks among candidates."""
 
-        west, north = self.at("W"), self.at("N")
-        self.run_w = count(min(32, x + 1), lambda i: frame(y, x - 1 - i) == west)
-        self.run_n = count(min(32, frame.width - x + 1), lambda i: frame(y - 1, x + i) == north)
-        self.e1 = count(6, lambda i: frame(y - 1, x - 1 + i) == west)
-        self.e2 = count(7, lambda i: frame(y - 2, x - 2 + i) == west)
-        self.e3 = count(9, lambda i: frame(y - 3, x - 3 + i) == west)
+    def __init__(self, frame: Frame, y: int, x: int, candidates: list[int]) -> None:
+        self.frame, self.y, self.x, self.candidates = frame, y, x, candidates
 
     def at(self, place: str) -> int:
         """The label of a place."""
@@ -545,6 +531,30 @@ class Pixel:
         """c(k) and c(k + 1)."""
         c, a = [*self.candidates, self.frame.outside][k : k + 2]
         return c, a
+
+
+class Pixel(Around):
+    """L4.3 and L4.4: candidates and outlines at a pixel."""
+
+    def __init__(self, frame: Frame, y: int, x: int) -> None:
+        super().__init__(frame, y, x, candidates(frame, y, x))
+        self.near = self.ranks("N", "NW", "NE")
+        self.six = self.ranks("N", "NW", "NE", "WW", "NN")
+        far = self.ranks("NNE", "NNW", "NEE", "NWW", "WWW", "NNN")
+        self.twelve = fold(self.six, far)
+        farthest = self.ranks("NNEE", "NNWW", "NEEE", "NWWW", "NNNW", "NNNE")
+        self.eighteen = fold(self.twelve, farthest)
+        self.flat = int(self.six == 0)
+        pairs = (("N", "W"), ("NE", "N"), ("NW", "W"), ("WW", "W"), ("NN", "N"))
+        self.equal = 32 * self.flat
+        self.equal += sum((self.at(a) == self.at(b)) << i for i, (a, b) in enumerate(pairs))
+
+        west, north = self.at("W"), self.at("N")
+        self.run_w = count(min(32, x + 1), lambda i: frame(y, x - 1 - i) == west)
+        self.run_n = count(min(32, frame.width - x + 1), lambda i: frame(y - 1, x + i) == north)
+        self.e1 = count(6, lambda i: frame(y - 1, x - 1 + i) == west)
+        self.e2 = count(7, lambda i: frame(y - 2, x - 2 + i) == west)
+        self.e3 = count(9, lambda i: frame(y - 3, x - 3 + i) == west)
 
     def contexts(self, k: int) -> list[int]:
         """L4.5, those that both coders have."""

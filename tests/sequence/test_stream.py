@@ -53,6 +53,18 @@ def test_packets_survive_a_round_trip(step):
     assert [f.size for f in found[1:]] == [len(piece) for piece in PIECES[1:]]
 
 
+def test_bits_of_tags_without_a_meaning_are_ignored():
+    """The lower six of a head, and the number in the tag of a key frame."""
+
+    def changed(packet, bits):
+        content = stream._unstuff(packet[:-1])[:-4]
+        return stream._packet(bytes([content[0] ^ bits]) + content[1:])
+
+    found = read(PIECES[0][:3] + changed(PIECES[0][3:], 63) + changed(PIECES[1], 15) + PIECES[2])
+    assert found[0] == HEAD
+    assert contents(found) == contents(FRAMES[:2])
+
+
 def test_an_empty_frame_has_five_bytes():
     assert len(PIECES[3]) == 5
 
