@@ -1,7 +1,9 @@
 import pytest
+import torch
 
 from sempic.errors import ModelError
-from sempic.training.device import set_up
+from sempic.training import device as devices
+from sempic.training.device import autocast, set_up
 from sempic.training.options import RunOptions
 
 
@@ -14,3 +16,11 @@ def test_an_unknown_device_is_named(tmp_path):
 def test_an_unusable_device_is_named(tmp_path, device):
     with pytest.raises(ModelError, match=f"--device {device}: "):
         set_up(RunOptions(out=tmp_path, steps=1, device=device))
+
+
+@pytest.mark.parametrize("has", [True, False])
+def test_a_processor_without_bfloat16_computes_in_float32(has, monkeypatch):
+    monkeypatch.setattr(devices, "_has_bfloat16", lambda: has)
+    layer = torch.nn.Linear(2, 2)
+    with autocast(torch.device("cpu")):
+        assert layer(torch.zeros(1, 2)).dtype == (torch.bfloat16 if has else torch.float32)
