@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from sempic.check import Verifier
     from sempic.drafts import Coded, Drafts
     from sempic.labels import Prior
-    from sempic.segment.prediction import Prediction
     from sempic.windows.layout import Cells
 
 
@@ -371,47 +370,47 @@ class Codec:
 
         from sempic import drafts
 
-        small = coarse.downscale(pixels, 2) if halved else pixels
-        prediction, enough = self._predict(small, options)
-        palette = prediction.palette if options.palette is None else options.known_palette.id
-        if palette != prediction.palette and palette not in (CAMVID.id, CITYSCAPES.id):
+        found = self.segmenter.palette
+        palette = found if options.palette is None else options.known_palette.id
+        if palette not in (found, CAMVID.id, CITYSCAPES.id):
             name = PALETTES[palette].name
             raise InputError(f"the segmenter's classes cannot be named in palette {name}")
         coarse_picture = None
         with ThreadPoolExecutor(1) as helper:
-            if not options.targeted and enough and runtime.threads() != 1:
-                coarse_picture = helper.submit(drafts.code, pixels, palette, halved, options)
-            labels = (
-                prediction.map_for_still(options.found_quality, options.importance)
-                if enough
-                else None
-            )
+
+            def start() -> None:
+                nonlocal coarse_picture
+                if not options.targeted and runtime.threads() != 1:
+                    coarse_picture = helper.submit(drafts.code, pixels, palette, halved, options)
+
+            small = coarse.downscale(pixels, 2) if halved else pixels
+            labels, _ = self._find_labels(small, options, start)
         if labels is None:
             return None, palette, None
         if halved:
             labels = codec.repeated(labels, 2, pixels.shape[:2])
-        return translate(labels, prediction.palette, palette), palette, coarse_picture
+        return translate(labels, found, palette), palette, coarse_picture
 
     def find_labels(
         self, pixels: Image, options: EncodeOptions | None = None
     ) -> tuple[LabelMap | None, int]:
         """The segmenter's map as `encode` sends it, None if the segmenter recognises too little,
         and the id of its palette."""
-        options = options or EncodeOptions()
-        prediction, enough = self._predict(pixels, options)
-        found = (
-            prediction.map_for_still(options.found_quality, options.importance) if enough else None
-        )
-        return found, prediction.palette
+        return self._find_labels(pixels, options or EncodeOptions(), lambda: None)
 
-    def _predict(self, pixels: Image, options: EncodeOptions) -> tuple[Prediction, bool]:
-        """The segmenter's result, and whether the segmenter recognises enough to send a map."""
+    def _find_labels(
+        self, pixels: Image, options: EncodeOptions, start: Callable[[], None]
+    ) -> tuple[LabelMap | None, int]:
+        """As `find_labels`; calls `start` once the segmenter recognises enough to send a map."""
         from sempic.segment.prediction import predict
 
         prediction = predict(self.segmenter, pixels, options.found_quality, options.ignore_label)
         if (why := prediction.reason_for_no_map()) is not None:
             warn(f"sent without a label map: {why}")
-        return prediction, why is None
+            return None, prediction.palette
+        start()
+        labels = prediction.map_for_still(options.found_quality, options.importance)
+        return labels, prediction.palette
 
     def decode(
         self,
