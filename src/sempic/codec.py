@@ -19,7 +19,7 @@ from sempic.container import MAX_PIXELS, Container
 from sempic.critical import Receipt
 from sempic.errors import CorruptStream, LabelMapError
 from sempic.palette import CAMVID, PALETTES
-from sempic.scene import Coarse, LabelMap, Scene, Window
+from sempic.scene import Coarse, LabelMap, Scene, Window, half_map
 from sempic.texture import Texture
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class Draft:
         if self.halved and not is_doubled(self.labels):
             raise LabelMapError("halved labels are equal within each 2×2 pixels, these are not")
         return coder.encode(
-            self.labels[::2, ::2] if self.halved else self.labels,
+            half_map(self.labels) if self.halved else self.labels,
             coarse=self.planes(),
             model=PALETTES[self.palette].full_name,
             own=self.prior,

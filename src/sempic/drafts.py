@@ -15,7 +15,7 @@ from sempic.codec import Draft
 from sempic.errors import ImageError, InputError, RateError, warn
 from sempic.options import QUALITY, UNMAPPED, EncodeOptions
 from sempic.palette import PALETTES, Palette
-from sempic.scene import Image, LabelMap
+from sempic.scene import Image, LabelMap, half_map
 from sempic.windows import choice, layout
 from sempic.windows.choice import Box
 from sempic.windows.layout import Cells
@@ -194,7 +194,7 @@ def _texture(pixels: Image, plain: Draft, palette: Palette) -> texture.Texture:
     labels = plain.labels
     if plain.halved:
         assert labels is not None
-        pixels, labels = coarse.downscale(pixels, 2), labels[::2, ::2]
+        pixels, labels = coarse.downscale(pixels, 2), half_map(labels)
     return texture.choose(pixels, labels, palette)
 
 

@@ -85,8 +85,13 @@ class Scene:
             self,
             width=-(-self.width // 2),
             height=-(-self.height // 2),
-            labels=None if self.labels is None else self.labels[::2, ::2],
+            labels=None if self.labels is None else half_map(self.labels),
             halved=False,
             enlarged=True,
             windows=(),
         )
+
+
+def half_map(labels: LabelMap) -> LabelMap:
+    """A map at half its size, rounded up: the top left id of each 2×2 pixels."""
+    return labels[::2, ::2]
