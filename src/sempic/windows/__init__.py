@@ -16,7 +16,7 @@ from sempic import checks
 from sempic.coarse import bpg
 from sempic.coarse.planes import MAX_SIDE, enlarged, from_rgb, to_rgb
 from sempic.errors import CorruptStream, InputError
-from sempic.scene import Coarse, Image, Window
+from sempic.scene import Coarse, Image, Window, padded
 from sempic.windows import layout
 from sempic.windows.layout import CELL, MOST, Place, grid
 
@@ -49,10 +49,7 @@ def encode(
         raise InputError(f"the windows are too large: together no side beyond {MAX_SIDE} pixels")
     differences = np.full((3, rows * CELL, columns * CELL), _MIDDLE, np.uint8)
     for place, spot in zip(places, spots, strict=True):
-        down, right = place.pixels
-        part = picture[down, right]
-        missing = (down.stop - down.start - part.shape[0], right.stop - right.start - part.shape[1])
-        part = np.pad(part, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="edge")
+        part = padded(picture[place.pixels], place.height * CELL, place.width * CELL)
         seen = from_rgb(part)
         more = np.stack((seen.y, seen.cb, seen.cr)) - _base(coarse, width, height, place)
         differences[(slice(None), *spot.pixels)] = np.clip(more + _MIDDLE, 0, 255)
