@@ -19,7 +19,7 @@ import numpy as np
 
 from sempic import checks, coarse, codec, container, critical, fields, models, progress, texture
 from sempic.codec import Draft
-from sempic.critical import BUDGET, Receipt, Tally
+from sempic.critical import BUDGET
 from sempic.errors import BitstreamError, InputError, ModelError, warn
 from sempic.models import runtime
 from sempic.options import DEFAULT_QUALITY, LOSSLESS, DecodeOptions, EncodeOptions, LabelQuality
@@ -582,7 +582,7 @@ def info(stream: bytes, *, shares: bool = False, prior: Prior | None = None) -> 
         "windows": [] if c.windows is None else windows.where(c.windows, c.width, c.height),
         "receipt": None
         if c.receipt is None
-        else _receipt(critical.read(c.receipt, own=c.own_groups)),
+        else critical.read(c.receipt, own=c.own_groups).described(),
     }
     if not shares:
         return described
@@ -596,18 +596,6 @@ def _shares(scene: Scene) -> dict[str, float] | None:
     names = PALETTES[scene.palette].classes
     largest = sorted(np.flatnonzero(counts).tolist(), key=lambda i: -counts[i])
     return {names[i]: float(counts[i] / scene.labels.size) for i in largest}
-
-
-def _receipt(receipt: Receipt) -> dict[str, Any]:
-    def counts(tally: Tally) -> dict[str, int]:
-        return {name: getattr(tally, name) for name in ("seen", "kept", "lost", "invented")}
-
-    return {
-        "verifier": receipt.verifier,
-        "table": receipt.table,
-        "groups": {name: counts(tally) for name, tally in receipt.groups.items()},
-        "all": counts(receipt.total),
-    }
 
 
 @functools.cache
