@@ -125,10 +125,9 @@ class Receiver:
         rows, columns = (-(-side // MULTIPLE) * MULTIPLE for side in (scene.height, scene.width))
         rgb, factor = _coarse_picture(scene)
         small = _grid(scene, rgb, factor, rows // PATCH, columns // PATCH)
-        if scene.labels is None:
-            labels = np.full((rows, columns), self._palette.void, np.uint8)
-            ids = np.zeros_like(labels)  # of the stream's palette
-        else:
+        labels = np.full((rows, columns), self._palette.void, np.uint8)
+        ids = np.zeros_like(labels)  # of the stream's palette
+        if scene.labels is not None:
             labels = padded(self._translated(scene.labels, scene), rows, columns)
             ids = padded(scene.labels, rows, columns)
         if "texture" in self._inputs:
