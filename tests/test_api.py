@@ -490,6 +490,10 @@ def test_other_invalid_arguments_are_refused(codec):
         lambda: sempic.Codec(segmenter=7),
         lambda: sempic.Codec(receiver=b"net.onnx"),
         lambda: sempic.Codec(segmenter=""),
+        lambda: sempic.Codec(verifier=5),
+        lambda: sempic.Codec(verifier=FakeSegmenter()),
+        lambda: sempic.Codec(prior=b"p.npz"),
+        lambda: sempic.Codec(prior=""),
         lambda: sempic.Codec.from_pretrained(None),
         lambda: sempic.Codec.from_pretrained(""),
         lambda: codec.save_pretrained(None),
@@ -654,7 +658,7 @@ def test_invalid_priors_are_refused(tmp_path):
     with pytest.raises(ModelError, match="absent"):
         sempic.Codec(nothing, prior=tmp_path / "absent.npz").encode(IMAGE)
     with pytest.raises(InputError, match="prior is a name or a path, not int"):
-        sempic.Codec(nothing, prior=3).encode(IMAGE)
+        sempic.Codec(nothing, prior=3)
 
 
 @needs_models

@@ -72,10 +72,10 @@ class Codec:
 
         None stands for the bundled network, or for no prior. Raises InputError for other types.
         """
-        self._segmenter = _model("segmenter", segmenter)
-        self._receiver = _model("receiver", receiver)
-        self._verifier = verifier
-        self._prior = prior
+        self._segmenter = _model("segmenter", segmenter, "__call__")
+        self._receiver = _model("receiver", receiver, "__call__")
+        self._verifier = _model("verifier", verifier, "predict", "palette", "digest")
+        self._prior = _model("prior", prior, "causal", "palette", "digest")
 
     def __getstate__(self) -> dict[str, Any]:
         arguments = ("_segmenter", "_receiver", "_verifier", "_prior")
@@ -104,10 +104,10 @@ class Codec:
         """Raises ModelError if it cannot be loaded."""
         from sempic import check, segment
 
-        if isinstance(self._verifier, check.Verifier):
-            return self._verifier
-        name = self._verifier
-        path = models.find(models.VERIFIER) if name is None else Path(_name("verifier", name))
+        given: Verifier | str | None = self._verifier
+        if given is not None and not isinstance(given, str):
+            return given
+        path = models.find(models.VERIFIER) if given is None else Path(given)
         network = segment.Segmenter(path, side=check.SIDE)
         content = path.read_bytes()
         segmenter = models.find(models.SEGMENTER) if self._segmenter is None else self._segmenter
@@ -121,13 +121,12 @@ class Codec:
     @functools.cached_property
     def prior(self) -> Prior | None:
         """Of the label coder, if there is one. Raises ModelError if it cannot be loaded."""
-        if self._prior is None:
-            return None
-        from sempic.labels import Prior, own
+        given: Prior | str | None = self._prior
+        if not isinstance(given, str):
+            return given
+        from sempic.labels import own
 
-        if isinstance(self._prior, Prior):
-            return self._prior
-        return own.load(Path(_name("prior", self._prior)))
+        return own.load(Path(given))
 
     @classmethod
     def from_pretrained(
@@ -174,7 +173,7 @@ class Codec:
                 raise ModelError(f"only ONNX files can be saved, and the {role} is not a file")
             paths[role] = models.find(role) if model is None else Path(model)
         if self._prior is not None:
-            if not isinstance(self._prior, (str, os.PathLike)):
+            if not isinstance(self._prior, str):
                 raise ModelError("only files can be saved, and the prior is not a file")
             paths[hub.PRIOR] = Path(self._prior)
         return hub.write(Path(_name("folder", folder)), paths)
@@ -637,9 +636,11 @@ def _need_scene(value: object) -> None:
         raise InputError(f"a scene is a sempic.Scene of unpack, not {type(value).__name__}")
 
 
-def _model(role: str, model: Any) -> Any:
-    """The argument of `Codec` for a network, a path as text; raises InputError for other types."""
-    return model if model is None or callable(model) else _name(role, model)
+def _model(role: str, model: Any, *attributes: str) -> Any:
+    """The argument of `Codec` for a model: None, an object with these attributes (its class may be
+    slow to import), or a path as text. Raises InputError for others."""
+    fits = model is None or all(hasattr(model, attribute) for attribute in attributes)
+    return model if fits else _name(role, model)
 
 
 def _name(argument: str, value: Any) -> str:
