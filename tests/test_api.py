@@ -75,6 +75,14 @@ def test_palettes(codec):
 def test_labels_that_do_not_fit_are_refused(codec):
     with pytest.raises(LabelMapError, match="100×96"):
         codec.encode(IMAGE, labels=LABELS[:, :100])
+    exif = PIL.Image.Exif()
+    exif[0x112] = 6  # orientation: turned by 90°
+    turned = io.BytesIO()
+    PIL.Image.fromarray(IMAGE).save(turned, "png", exif=exif)
+    turned = PIL.Image.open(turned)
+    with pytest.raises(LabelMapError, match=r"is 128×96, the picture 96×128: .* turned upright"):
+        codec.encode(turned, labels=LABELS)
+    assert codec.encode(turned, labels=np.ascontiguousarray(LABELS.T))
     with pytest.raises(LabelMapError, match="id 12"):
         codec.encode(IMAGE, labels=np.full_like(LABELS, 12))
     with pytest.raises(ImageError):
