@@ -40,7 +40,8 @@ def test_encode_segments_the_picture(codec):
     scene = sempic.unpack(codec.encode(IMAGE))
     assert np.array_equal(scene.labels, FakeSegmenter()(IMAGE))
     found, palette = codec.find_labels(IMAGE)
-    assert np.array_equal(found, scene.labels) and palette == scene.palette
+    assert np.array_equal(found, scene.labels)
+    assert palette == scene.palette
     assert scene.coarse.y.shape == (24, 32)
     assert (scene.width, scene.height, scene.palette) == (128, 96, 1)
 
