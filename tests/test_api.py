@@ -39,6 +39,9 @@ def codec():
 def test_encode_segments_the_picture(codec):
     scene = sempic.unpack(codec.encode(IMAGE))
     assert np.array_equal(scene.labels, FakeSegmenter()(IMAGE))
+    found, palette = codec.find_labels(IMAGE)
+    assert np.array_equal(found, scene.labels)
+    assert palette == scene.palette
     assert scene.coarse.y.shape == (24, 32)
     assert (scene.width, scene.height, scene.palette) == (128, 96, 1)
 
@@ -75,6 +78,14 @@ def test_palettes(codec):
 def test_labels_that_do_not_fit_are_refused(codec):
     with pytest.raises(LabelMapError, match="100×96"):
         codec.encode(IMAGE, labels=LABELS[:, :100])
+    exif = PIL.Image.Exif()
+    exif[0x112] = 6  # orientation: turned by 90°
+    turned = io.BytesIO()
+    PIL.Image.fromarray(IMAGE).save(turned, "png", exif=exif)
+    turned = PIL.Image.open(turned)
+    with pytest.raises(LabelMapError, match=r"is 128×96, the picture 96×128: .* turned upright"):
+        codec.encode(turned, labels=LABELS)
+    assert codec.encode(turned, labels=np.ascontiguousarray(LABELS.T))
     with pytest.raises(LabelMapError, match="id 12"):
         codec.encode(IMAGE, labels=np.full_like(LABELS, 12))
     with pytest.raises(ImageError):
@@ -490,6 +501,10 @@ def test_other_invalid_arguments_are_refused(codec):
         lambda: sempic.Codec(segmenter=7),
         lambda: sempic.Codec(receiver=b"net.onnx"),
         lambda: sempic.Codec(segmenter=""),
+        lambda: sempic.Codec(verifier=5),
+        lambda: sempic.Codec(verifier=FakeSegmenter()),
+        lambda: sempic.Codec(prior=b"p.npz"),
+        lambda: sempic.Codec(prior=""),
         lambda: sempic.Codec.from_pretrained(None),
         lambda: sempic.Codec.from_pretrained(""),
         lambda: codec.save_pretrained(None),
@@ -654,7 +669,7 @@ def test_invalid_priors_are_refused(tmp_path):
     with pytest.raises(ModelError, match="absent"):
         sempic.Codec(nothing, prior=tmp_path / "absent.npz").encode(IMAGE)
     with pytest.raises(InputError, match="prior is a name or a path, not int"):
-        sempic.Codec(nothing, prior=3).encode(IMAGE)
+        sempic.Codec(nothing, prior=3)
 
 
 @needs_models

@@ -30,6 +30,11 @@ COARSE = coarse.encode(coarse.downscale(IMAGE, 4), codec="bpg", quality=35, chro
 STREAM = pack(width=32, height=24, labels=LABELS, coarse=COARSE)
 
 
+@pytest.mark.parametrize("kind", [bytearray, memoryview])
+def test_payloads_of_any_byte_type_are_packed_alike(kind):
+    assert pack(width=32, height=24, labels=LABELS, coarse=kind(COARSE)) == STREAM
+
+
 @pytest.mark.parametrize("size", [(1, 1), (2, 7), (23, 32), (24, 31)])
 def test_halved_labels_survive_a_round_trip(size):
     height, width = size

@@ -35,6 +35,14 @@ def test_a_usual_receipt_has_seven_bytes():
     assert len(critical.write(receipt(NONE, NONE, NONE, NONE))) == 5
 
 
+def test_a_receipt_is_described_by_its_counts():
+    described = receipt(Tally(2, 1, 0), NONE, Tally(4, 0, 0), Tally(1, 0, 1)).described()
+    assert (described["verifier"], described["table"]) == ("01234567", None)
+    assert list(described["groups"]) == list(GROUPS)
+    assert described["groups"]["people"] == {"seen": 2, "kept": 1, "lost": 1, "invented": 0}
+    assert described["all"] == {"seen": 7, "kept": 6, "lost": 1, "invented": 1}
+
+
 def test_invalid_receipts_are_refused():
     payload = critical.write(receipt(Tally(2, 1, 0), NONE, NONE, Tally(1, 0, 1)))
     for cut in range(len(payload)):

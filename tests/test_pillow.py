@@ -80,6 +80,30 @@ def test_wrong_options_are_value_errors():
         PIL.Image.open(io.BytesIO(sempic.encode(IMAGE))).load(steps=0)
 
 
+def test_a_closed_picture_is_not_loaded():
+    PIL.Image.fromarray(IMAGE).save("x.sempic")
+    for loaded in (False, True):
+        picture = PIL.Image.open("x.sempic")
+        if loaded:
+            picture.load()
+        picture.close()
+        with pytest.raises(ValueError, match="closed image"):
+            picture.load()
+        picture.close()
+
+
+def test_only_single_pictures_are_saved():
+    still = PIL.Image.fromarray(IMAGE)
+    still.save("x.sempic", save_all=True)
+    assert Path("x.sempic").read_bytes() == sempic.encode(IMAGE)
+    with pytest.raises(ValueError, match="holds one picture"):
+        still.save("y.sempic", save_all=True, append_images=[still])
+    still.save("x.gif", save_all=True, append_images=[PIL.Image.new("RGB", still.size)])
+    with PIL.Image.open("x.gif") as moving, pytest.raises(ValueError, match="holds one picture"):
+        moving.save("y.sempic", save_all=True)
+    assert not Path("y.sempic").exists()
+
+
 def test_a_missing_model_is_an_os_error(monkeypatch):
     stream = sempic.encode(IMAGE)
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from sempic import checks, coarse, codec, container, critical, fields, models, progress, texture
 from sempic.codec import Draft
-from sempic.critical import BUDGET, Receipt, Tally
+from sempic.critical import BUDGET
 from sempic.errors import BitstreamError, InputError, ModelError, warn
 from sempic.models import runtime
 from sempic.options import DEFAULT_QUALITY, LOSSLESS, DecodeOptions, EncodeOptions, LabelQuality
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from sempic.check import Verifier
     from sempic.drafts import Coded, Drafts
     from sempic.labels import Prior
-    from sempic.segment.prediction import Prediction
     from sempic.windows.layout import Cells
 
 
@@ -73,10 +72,10 @@ class Codec:
 
         None stands for the bundled network, or for no prior. Raises InputError for other types.
         """
-        self._segmenter = _model("segmenter", segmenter)
-        self._receiver = _model("receiver", receiver)
-        self._verifier = verifier
-        self._prior = prior
+        self._segmenter = _model("segmenter", segmenter, "__call__")
+        self._receiver = _model("receiver", receiver, "__call__")
+        self._verifier = _model("verifier", verifier, "predict", "palette", "digest")
+        self._prior = _model("prior", prior, "causal", "palette", "digest")
 
     def __getstate__(self) -> dict[str, Any]:
         arguments = ("_segmenter", "_receiver", "_verifier", "_prior")
@@ -105,10 +104,10 @@ class Codec:
         """Raises ModelError if it cannot be loaded."""
         from sempic import check, segment
 
-        if isinstance(self._verifier, check.Verifier):
-            return self._verifier
-        name = self._verifier
-        path = models.find(models.VERIFIER) if name is None else Path(_name("verifier", name))
+        given: Verifier | str | None = self._verifier
+        if given is not None and not isinstance(given, str):
+            return given
+        path = models.find(models.VERIFIER) if given is None else Path(given)
         network = segment.Segmenter(path, side=check.SIDE)
         content = path.read_bytes()
         segmenter = models.find(models.SEGMENTER) if self._segmenter is None else self._segmenter
@@ -122,13 +121,12 @@ class Codec:
     @functools.cached_property
     def prior(self) -> Prior | None:
         """Of the label coder, if there is one. Raises ModelError if it cannot be loaded."""
-        if self._prior is None:
-            return None
-        from sempic.labels import Prior, own
+        given: Prior | str | None = self._prior
+        if not isinstance(given, str):
+            return given
+        from sempic.labels import own
 
-        if isinstance(self._prior, Prior):
-            return self._prior
-        return own.load(Path(_name("prior", self._prior)))
+        return own.load(Path(given))
 
     @classmethod
     def from_pretrained(
@@ -175,7 +173,7 @@ class Codec:
                 raise ModelError(f"only ONNX files can be saved, and the {role} is not a file")
             paths[role] = models.find(role) if model is None else Path(model)
         if self._prior is not None:
-            if not isinstance(self._prior, (str, os.PathLike)):
+            if not isinstance(self._prior, str):
                 raise ModelError("only files can be saved, and the prior is not a file")
             paths[hub.PRIOR] = Path(self._prior)
         return hub.write(Path(_name("folder", folder)), paths)
@@ -371,47 +369,47 @@ class Codec:
 
         from sempic import drafts
 
-        small = coarse.downscale(pixels, 2) if halved else pixels
-        prediction, enough = self._predict(small, options)
-        palette = prediction.palette if options.palette is None else options.known_palette.id
-        if palette != prediction.palette and palette not in (CAMVID.id, CITYSCAPES.id):
+        found = self.segmenter.palette
+        palette = found if options.palette is None else options.known_palette.id
+        if palette not in (found, CAMVID.id, CITYSCAPES.id):
             name = PALETTES[palette].name
             raise InputError(f"the segmenter's classes cannot be named in palette {name}")
         coarse_picture = None
         with ThreadPoolExecutor(1) as helper:
-            if not options.targeted and enough and runtime.threads() != 1:
-                coarse_picture = helper.submit(drafts.code, pixels, palette, halved, options)
-            labels = (
-                prediction.map_for_still(options.found_quality, options.importance)
-                if enough
-                else None
-            )
+
+            def start() -> None:
+                nonlocal coarse_picture
+                if not options.targeted and runtime.threads() != 1:
+                    coarse_picture = helper.submit(drafts.code, pixels, palette, halved, options)
+
+            small = coarse.downscale(pixels, 2) if halved else pixels
+            labels, _ = self._find_labels(small, options, start)
         if labels is None:
             return None, palette, None
         if halved:
             labels = codec.repeated(labels, 2, pixels.shape[:2])
-        return translate(labels, prediction.palette, palette), palette, coarse_picture
+        return translate(labels, found, palette), palette, coarse_picture
 
     def find_labels(
         self, pixels: Image, options: EncodeOptions | None = None
     ) -> tuple[LabelMap | None, int]:
         """The segmenter's map as `encode` sends it, None if the segmenter recognises too little,
         and the id of its palette."""
-        options = options or EncodeOptions()
-        prediction, enough = self._predict(pixels, options)
-        found = (
-            prediction.map_for_still(options.found_quality, options.importance) if enough else None
-        )
-        return found, prediction.palette
+        return self._find_labels(pixels, options or EncodeOptions(), lambda: None)
 
-    def _predict(self, pixels: Image, options: EncodeOptions) -> tuple[Prediction, bool]:
-        """The segmenter's result, and whether the segmenter recognises enough to send a map."""
+    def _find_labels(
+        self, pixels: Image, options: EncodeOptions, start: Callable[[], None]
+    ) -> tuple[LabelMap | None, int]:
+        """As `find_labels`; calls `start` once the segmenter recognises enough to send a map."""
         from sempic.segment.prediction import predict
 
         prediction = predict(self.segmenter, pixels, options.found_quality, options.ignore_label)
         if (why := prediction.reason_for_no_map()) is not None:
             warn(f"sent without a label map: {why}")
-        return prediction, why is None
+            return None, prediction.palette
+        start()
+        labels = prediction.map_for_still(options.found_quality, options.importance)
+        return labels, prediction.palette
 
     def decode(
         self,
@@ -583,7 +581,7 @@ def info(stream: bytes, *, shares: bool = False, prior: Prior | None = None) -> 
         "windows": [] if c.windows is None else windows.where(c.windows, c.width, c.height),
         "receipt": None
         if c.receipt is None
-        else _receipt(critical.read(c.receipt, own=c.own_groups)),
+        else critical.read(c.receipt, own=c.own_groups).described(),
     }
     if not shares:
         return described
@@ -597,18 +595,6 @@ def _shares(scene: Scene) -> dict[str, float] | None:
     names = PALETTES[scene.palette].classes
     largest = sorted(np.flatnonzero(counts).tolist(), key=lambda i: -counts[i])
     return {names[i]: float(counts[i] / scene.labels.size) for i in largest}
-
-
-def _receipt(receipt: Receipt) -> dict[str, Any]:
-    def counts(tally: Tally) -> dict[str, int]:
-        return {name: getattr(tally, name) for name in ("seen", "kept", "lost", "invented")}
-
-    return {
-        "verifier": receipt.verifier,
-        "table": receipt.table,
-        "groups": {name: counts(tally) for name, tally in receipt.groups.items()},
-        "all": counts(receipt.total),
-    }
 
 
 @functools.cache
@@ -650,9 +636,11 @@ def _need_scene(value: object) -> None:
         raise InputError(f"a scene is a sempic.Scene of unpack, not {type(value).__name__}")
 
 
-def _model(role: str, model: Any) -> Any:
-    """The argument of `Codec` for a network, a path as text; raises InputError for other types."""
-    return model if model is None or callable(model) else _name(role, model)
+def _model(role: str, model: Any, *attributes: str) -> Any:
+    """The argument of `Codec` for a model: None, an object with these attributes (its class may be
+    slow to import), or a path as text. Raises InputError for others."""
+    fits = model is None or all(hasattr(model, attribute) for attribute in attributes)
+    return model if fits else _name(role, model)
 
 
 def _name(argument: str, value: Any) -> str:

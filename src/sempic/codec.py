@@ -7,7 +7,7 @@ again would lose more.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -18,8 +18,8 @@ from sempic import texture as textures
 from sempic.container import MAX_PIXELS, Container
 from sempic.critical import Receipt
 from sempic.errors import CorruptStream, LabelMapError
-from sempic.palette import CAMVID, PALETTES, Palette
-from sempic.scene import Coarse, LabelMap, Scene, Window
+from sempic.palette import CAMVID, PALETTES
+from sempic.scene import Coarse, LabelMap, Scene, Window, half_map
 from sempic.texture import Texture
 
 if TYPE_CHECKING:
@@ -49,7 +49,44 @@ class Draft:
 
     def pack(self) -> bytes:
         """The stream; raises as `pack`."""
-        return pack(**{field.name: getattr(self, field.name) for field in fields(self)})
+        checks.one_of("coarse codec", self.coarse_codec, coarse_codecs.CODECS)
+        for name in ("width", "height", "palette", "model"):
+            checks.whole(name, getattr(self, name))
+        return container.write(
+            Container(
+                width=self.width,
+                height=self.height,
+                palette=self.palette,
+                model=self.model,
+                coarse=None if self.coarse is None else checks.stream(self.coarse),
+                coarse_type=coarse_codecs.CODECS[self.coarse_codec].chunk,
+                windows=None if self.windows is None else checks.stream(self.windows),
+                labels=self._packed_labels(),
+                halved=self.halved,
+                receipt=None if self.receipt is None else critical.write(self.receipt),
+                own_groups=self.receipt is not None and self.receipt.table is not None,
+                texture=textures.write(self.texture) if self.texture else None,
+            )
+        )
+
+    def _packed_labels(self) -> bytes | None:
+        """The payload of the labels."""
+        if self.labels is None:
+            if self.halved:
+                raise LabelMapError("there are no labels to halve")
+            return None
+        from sempic import labels as coder
+
+        check_labels(self.labels, width=self.width, height=self.height, palette=self.palette)
+        if self.halved and not is_doubled(self.labels):
+            raise LabelMapError("halved labels are equal within each 2×2 pixels, these are not")
+        return coder.encode(
+            half_map(self.labels) if self.halved else self.labels,
+            coarse=self.planes(),
+            model=PALETTES[self.palette].full_name,
+            own=self.prior,
+            features=self.features,
+        )
 
     def planes(self) -> Coarse | None:
         """The coarse planes that windows are coded in the context of."""
@@ -118,56 +155,7 @@ def pack(
             labels that differ within 2×2 pixels.
         InputError: a size or id outside the format's range.
     """
-    checks.one_of("coarse codec", coarse_codec, coarse_codecs.CODECS)
-    kind = coarse_codecs.CODECS[coarse_codec]
-    for name, value in (("width", width), ("height", height)):
-        checks.whole(name, value)
-    checks.whole("palette", palette)
-    checks.whole("model", model)
-    if coarse is not None:
-        coarse = checks.stream(coarse)
-    if windows is not None:
-        windows = checks.stream(windows)
-    if halved and labels is None:
-        raise LabelMapError("there are no labels to halve")
-    payload = None
-    if labels is not None:
-        check_labels(labels, width=width, height=height, palette=palette)
-        context = exact_planes(coarse, kind)
-        payload = _encoded(labels, halved, context, PALETTES[palette], prior, features)
-    return container.write(
-        Container(
-            width=width,
-            height=height,
-            palette=palette,
-            model=model,
-            labels=payload,
-            halved=halved,
-            coarse=coarse,
-            coarse_type=kind.chunk,
-            windows=windows,
-            receipt=None if receipt is None else critical.write(receipt),
-            own_groups=receipt is not None and receipt.table is not None,
-            texture=textures.write(texture) if texture else None,
-        )
-    )
-
-
-def _encoded(
-    labels: LabelMap,
-    halved: bool,
-    context: Coarse | None,
-    palette: Palette,
-    prior: Prior | None,
-    features: CoarseFeatures | None,
-) -> bytes:
-    """The payload of labels; `context`: exact coarse planes. Raises LabelMapError as `pack`."""
-    from sempic import labels as coder
-
-    if halved and not is_doubled(labels):
-        raise LabelMapError("halved labels are equal within each 2×2 pixels, these are not")
-    sent = labels[::2, ::2] if halved else labels
-    return coder.encode(sent, coarse=context, model=palette.full_name, own=prior, features=features)
+    return Draft(**locals()).pack()
 
 
 def unpack(
@@ -250,7 +238,9 @@ def coarse_features(
 def exact_planes(payload: bytes | None, kind: coarse_codecs.CoarseCodec) -> Coarse | None:
     """The decoded coarse planes, the context of labels and windows; None: no coarse picture, or a
     codec that is not exact."""
-    return kind.open(payload).decode() if payload is not None and kind.exact else None
+    if payload is None or not kind.exact:
+        return None
+    return kind.open(checks.stream(payload)).decode()
 
 
 def check_decoded(labels: LabelMap, palette: int) -> None:

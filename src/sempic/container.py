@@ -46,6 +46,16 @@ class Chunk(IntEnum):
 
 FIRST_OPTIONAL = 8
 """Decoders skip unknown chunks of this type and above."""
+_NAMES = dict.fromkeys(BY_CHUNK, "coarse") | {
+    Chunk.LABELS: "labels",
+    Chunk.HALVED: "labels",
+    Chunk.PALETTE: "palette",
+    Chunk.WINDOWS: "windows",
+    Chunk.RECEIPT: "receipt",
+    Chunk.OWN_RECEIPT: "receipt",
+    Chunk.TEXTURE: "texture",
+}
+"""Type of chunk → part of a stream, which a stream has at most once."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -161,28 +171,19 @@ def read(stream: bytes, *, max_pixels: int = MAX_PIXELS) -> Container:
 def _content(
     chunks: list[tuple[int, bytes]], *, width: int, height: int, palette: int, model: int
 ) -> Container:
-    names = {chunk.value: chunk.name.lower() for chunk in Chunk}
-    names |= dict.fromkeys(BY_CHUNK, "coarse")
-    names |= {Chunk.HALVED: "labels", Chunk.OWN_RECEIPT: "receipt"}
-    if palette != INDICES.id:
-        del names[Chunk.PALETTE]  # optional, and undefined for other palettes
     found: dict[str, bytes] = {}
-    coarse_type = CODECS["bpg"].chunk
-    halved = own_groups = False
+    types: dict[str, int] = {}
     for kind, payload in chunks:
-        if kind not in names:
-            if kind < FIRST_OPTIONAL:
-                raise UnsupportedChunk(f"chunk type {kind} is required and not known here")
-            continue
-        if (name := names[kind]) in found:
+        name = _NAMES.get(kind)
+        if name is None and kind < FIRST_OPTIONAL:
+            raise UnsupportedChunk(f"chunk type {kind} is required and not known here")
+        if name is None or (name == "palette" and palette != INDICES.id):
+            continue  # optional; a palette chunk is undefined for other palettes
+        if name in found:
             raise CorruptStream(f"two {name} chunks")
-        if name == "coarse":
-            coarse_type = kind
-            if "labels" in found:
-                raise CorruptStream("the coarse chunk must precede the labels")
-        halved |= kind == Chunk.HALVED
-        own_groups |= kind == Chunk.OWN_RECEIPT
-        found[name] = payload
+        if name == "coarse" and "labels" in found:
+            raise CorruptStream("the coarse chunk must precede the labels")
+        found[name], types[name] = payload, kind
     if "labels" not in found and "coarse" not in found:
         raise CorruptStream("neither labels nor a coarse picture")
     own = None
@@ -198,9 +199,9 @@ def _content(
         palette=palette,
         own=own,
         model=model,
-        halved=halved,
-        coarse_type=coarse_type,
-        own_groups=own_groups,
+        halved=types.get("labels") == Chunk.HALVED,
+        coarse_type=types.get("coarse", CODECS["bpg"].chunk),
+        own_groups=types.get("receipt") == Chunk.OWN_RECEIPT,
         **found,
     )
 

@@ -163,6 +163,10 @@ class Tally:
         """The counts, at most MOST each."""
         return Tally(*(min(count, MOST) for count in (self.seen, self.lost, self.invented)))
 
+    def described(self) -> dict[str, int]:
+        """The counts by name."""
+        return {name: getattr(self, name) for name in ("seen", "kept", "lost", "invented")}
+
     def __add__(self, other: Tally) -> Tally:
         return Tally(self.seen + other.seen, self.lost + other.lost, self.invented + other.invented)
 
@@ -183,6 +187,15 @@ class Receipt:
     def total(self) -> Tally:
         """The sum over all groups."""
         return sum(self.groups.values(), Tally(0, 0, 0))
+
+    def described(self) -> dict[str, Any]:
+        """The receipt as in `sempic.info`."""
+        return {
+            "verifier": self.verifier,
+            "table": self.table,
+            "groups": {name: tally.described() for name, tally in self.groups.items()},
+            "all": self.total.described(),
+        }
 
 
 def overhead(groups: Table | None) -> int:

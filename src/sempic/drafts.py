@@ -12,10 +12,10 @@ import numpy.typing as npt
 
 from sempic import coarse, codec, critical, progress, texture, windows
 from sempic.codec import Draft
-from sempic.errors import ImageError, InputError, RateError, warn
+from sempic.errors import ImageError, InputError, LabelMapError, RateError, warn
 from sempic.options import QUALITY, UNMAPPED, EncodeOptions
 from sempic.palette import PALETTES, Palette
-from sempic.scene import Image, LabelMap
+from sempic.scene import Image, LabelMap, half_map
 from sempic.windows import choice, layout
 from sempic.windows.choice import Box
 from sempic.windows.layout import Cells
@@ -160,6 +160,11 @@ def settled(
         raise InputError(f"labels are an array or 'none', not {labels!r}")
     height, width = pixels.shape[:2]
     palette = options.known_palette
+    if getattr(labels, "shape", None) == (width, height) != (height, width):
+        raise LabelMapError(
+            f"the label map is {height}×{width}, the picture {width}×{height}: pictures are turned "
+            "upright first (EXIF), and the map must be upright, too"
+        )
     codec.check_map(labels, width=width, height=height)
     labels = palette.settle(labels, options.ignore_label)
     codec.check_labels(labels, width=width, height=height, palette=palette.id)
@@ -194,7 +199,7 @@ def _texture(pixels: Image, plain: Draft, palette: Palette) -> texture.Texture:
     labels = plain.labels
     if plain.halved:
         assert labels is not None
-        pixels, labels = coarse.downscale(pixels, 2), labels[::2, ::2]
+        pixels, labels = coarse.downscale(pixels, 2), half_map(labels)
     return texture.choose(pixels, labels, palette)
 
 

@@ -12,7 +12,7 @@ import PIL.ImageFilter
 from sempic import pictures
 from sempic.scene import Image
 
-SOFT = {400: 8.0, 300: 6.0}
+MOST_LOSS = {400: 8.0, 300: 6.0}
 """Shorter side that a picture exceeds → largest mean square error, in grey levels, of half the size
 for `is_soft` (docs/experiments/scale.md). Networks are trained at the scale of smaller pictures."""
 
@@ -23,10 +23,10 @@ _ROWS = 64
 
 
 def is_soft(picture: Image) -> bool:
-    """Whether a picture, uint8 (H, W, 3), is large and loses no detail at half its size (`SOFT`),
-    like most frames of cameras."""
+    """Whether a picture, uint8 (H, W, 3), is large and loses no detail at half its size
+    (`MOST_LOSS`), like most frames of cameras."""
     height, width = picture.shape[:2]
-    allowed = [loss for side, loss in SOFT.items() if min(height, width) > side]
+    allowed = [loss for side, loss in MOST_LOSS.items() if min(height, width) > side]
     if not allowed:
         return False
     grey = PIL.Image.fromarray(picture[: height // 2 * 2, : width // 2 * 2]).convert("L")

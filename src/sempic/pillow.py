@@ -67,6 +67,11 @@ class SempicImageFile(ImageFile.ImageFile):
             self.fp = None
         return PIL.Image.Image.load(self)
 
+    def close(self) -> None:
+        """Close the file; later calls of `load` raise ValueError."""
+        super().close()
+        self._stream = None
+
 
 def _accept(prefix: bytes) -> bool:
     return prefix.startswith(MAGIC)
@@ -82,8 +87,15 @@ def _save(picture: PIL.Image.Image, file: IO[bytes], filename: str | bytes) -> N
         raise OSError(str(error)) from error
 
 
+def _save_all(picture: PIL.Image.Image, file: IO[bytes], filename: str | bytes) -> None:
+    if picture.encoderinfo.get("append_images") or getattr(picture, "n_frames", 1) > 1:
+        raise ValueError("a .sempic file holds one picture; save_all=False saves this frame alone")
+    _save(picture, file, filename)
+
+
 PIL.Image.register_open(SempicImageFile.format, SempicImageFile, _accept)
 PIL.Image.register_save(SempicImageFile.format, _save)
+PIL.Image.register_save_all(SempicImageFile.format, _save_all)
 PIL.Image.register_extension(SempicImageFile.format, ".sempic")
 PIL.Image.register_mime(SempicImageFile.format, MIME)
 mimetypes.add_type(MIME, ".sempic")

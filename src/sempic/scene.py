@@ -85,8 +85,19 @@ class Scene:
             self,
             width=-(-self.width // 2),
             height=-(-self.height // 2),
-            labels=None if self.labels is None else self.labels[::2, ::2],
+            labels=None if self.labels is None else half_map(self.labels),
             halved=False,
             enlarged=True,
             windows=(),
         )
+
+
+def padded(array: npt.NDArray[np.uint8], rows: int, columns: int) -> npt.NDArray[np.uint8]:
+    """A map or picture extended to (rows, columns) by repeating its last row and column."""
+    pad = [(0, rows - array.shape[0]), (0, columns - array.shape[1])] + [(0, 0)] * (array.ndim - 2)
+    return np.pad(array, pad, mode="edge")
+
+
+def half_map(labels: LabelMap) -> LabelMap:
+    """A map at half its size, rounded up: the top left id of each 2×2 pixels."""
+    return labels[::2, ::2]

@@ -29,7 +29,7 @@ from sempic.diffusion.sampling import (
 from sempic.errors import InputError, ModelError
 from sempic.networks.unet import SemanticUNet, make_condition
 from sempic.palette import CITYSCAPES_FULL, PALETTES, Palette
-from sempic.scene import Image, LabelMap, Scene
+from sempic.scene import Image, LabelMap, Scene, padded
 
 PAPERS = SamplingConfig()
 """The paper's sampling."""
@@ -94,8 +94,8 @@ def _batch(
     config, device = model.config, next(model.parameters()).device
 
     def stacked(arrays: Sequence[npt.NDArray[np.uint8]], divisor: int = 1) -> torch.Tensor:
-        padded = [_padded(a, rows // divisor, columns // divisor) for a in arrays]
-        return torch.from_numpy(np.stack(padded)).to(device)
+        whole = [padded(a, rows // divisor, columns // divisor) for a in arrays]
+        return torch.from_numpy(np.stack(whole)).to(device)
 
     edges = None
     if config.instance_edges:
@@ -197,9 +197,3 @@ def _knows(palette: Palette, classes: int) -> bool:
     if palette is CITYSCAPES_FULL:
         return classes in (count, count - 1)
     return count - (palette.void == classes) == classes
-
-
-def _padded(array: npt.NDArray[np.uint8], rows: int, columns: int) -> npt.NDArray[np.uint8]:
-    """The array extended to (rows, columns) by repeating its last row and column."""
-    pad = [(0, rows - array.shape[0]), (0, columns - array.shape[1])] + [(0, 0)] * (array.ndim - 2)
-    return np.pad(array, pad, mode="edge")

@@ -26,7 +26,7 @@ from sempic.palette import (
     translate,
 )
 from sempic.receive.tiling import MULTIPLE, PATCH, tiled, tiles
-from sempic.scene import Image, LabelMap, Scene
+from sempic.scene import Image, LabelMap, Scene, padded
 
 _Floats = npt.NDArray[np.float32]
 
@@ -125,9 +125,11 @@ class Receiver:
         rows, columns = (-(-side // MULTIPLE) * MULTIPLE for side in (scene.height, scene.width))
         rgb, factor = _coarse_picture(scene)
         small = _grid(scene, rgb, factor, rows // PATCH, columns // PATCH)
-        translated = None if scene.labels is None else self._translated(scene.labels, scene)
-        labels = _padded_map(translated, rows, columns, self._palette.void)
-        ids = _padded_map(scene.labels, rows, columns, 0)  # of the stream's palette
+        labels = np.full((rows, columns), self._palette.void, np.uint8)
+        ids = np.zeros_like(labels)  # of the stream's palette
+        if scene.labels is not None:
+            labels = padded(self._translated(scene.labels, scene), rows, columns)
+            ids = padded(scene.labels, rows, columns)
         if "texture" in self._inputs:
             condition = texture.strengthen(scene.texture, TEXTURE_OFFSET)
             small = np.concatenate([small, texture.condition_map(condition, ids, PATCH)])
@@ -239,8 +241,8 @@ def _grid(scene: Scene, rgb: Image, factor: int | None, rows: int, columns: int)
         finer = factor is not None and factor < PATCH
         how = PIL.Image.Resampling.BOX if finer else PIL.Image.Resampling.BICUBIC
         rgb = np.asarray(PIL.Image.fromarray(rgb).resize(size, how, box))
-    padded = _padded(rgb, rows, columns).astype(np.float32)
-    return np.ascontiguousarray(padded.transpose(2, 0, 1)) / np.float32(127.5) - 1
+    samples = padded(rgb, rows, columns).astype(np.float32)
+    return np.ascontiguousarray(samples.transpose(2, 0, 1)) / np.float32(127.5) - 1
 
 
 def _weighted_noise(noise: np.random.Generator, weights: _Floats, ids: LabelMap) -> _Floats:
@@ -252,18 +254,6 @@ def _weighted_noise(noise: np.random.Generator, weights: _Floats, ids: LabelMap)
     return drawn
 
 
-def _padded_map(ids: LabelMap | None, rows: int, columns: int, default: int | None) -> LabelMap:
-    """A map padded to (rows, columns) with its edge; `default` everywhere if there is no map."""
-    if ids is None:
-        return np.full((rows, columns), default, np.uint8)
-    return np.pad(ids, ((0, rows - ids.shape[0]), (0, columns - ids.shape[1])), mode="edge")
-
-
-def _padded(rgb: Image, rows: int, columns: int) -> Image:
-    pad = (0, rows - rgb.shape[0]), (0, columns - rgb.shape[1]), (0, 0)
-    return np.pad(rgb, pad, mode="edge")
-
-
 def _back_project(levels: _Floats, rgb: Image, factor: int) -> None:
     """Moves a painted picture, (3, rows, columns) in 0…255, in place, towards a coarse picture that
     is finer than the network's input.
@@ -272,7 +262,7 @@ def _back_project(levels: _Floats, rgb: Image, factor: int) -> None:
     """
     _, rows, columns = levels.shape
     height, width = rows // factor, columns // factor
-    target = _padded(rgb[:height, :width], height, width)
+    target = padded(rgb[:height, :width], height, width)
     for channel, plane in enumerate(levels):
         means = plane.reshape(height, factor, width, factor).mean((1, 3))
         missing = PIL.Image.fromarray((target[..., channel] - means) * np.float32(CORRECTED))

@@ -13,7 +13,7 @@ from sempic import models, roles
 from sempic.errors import ModelError, install_hint, naming, refused
 from sempic.models import runtime
 from sempic.palette import CAMVID, CITYSCAPES, INDICES, from_description
-from sempic.scene import Image, LabelMap, Probabilities
+from sempic.scene import Image, LabelMap, Probabilities, padded
 from sempic.segment import fit
 
 WORKING_SIDE = 512
@@ -95,19 +95,18 @@ class Segmenter:
         scale = working_scale(image.shape[:2], enlarge=self._enlarge, side=self._side)
         working = _resize(image, scale)
         rows, columns = working.shape[:2]
-        pad = (0, -rows % _MULTIPLE), (0, -columns % _MULTIPLE), (0, 0)
-        padded = np.pad(working, pad, mode="edge")
-        x: npt.NDArray[Any] = padded[None]
+        whole = padded(working, rows + -rows % _MULTIPLE, columns + -columns % _MULTIPLE)
+        x: npt.NDArray[Any] = whole[None]
         if not self._bytes:
-            x = ((padded.astype(np.float32) / 255 - _MEAN) / _STD).transpose(2, 0, 1)[None]
+            x = ((whole.astype(np.float32) / 255 - _MEAN) / _STD).transpose(2, 0, 1)[None]
         with refused(ModelError, f"{self._path}: the segmenter failed", Exception, unfit=True):
             out = runtime.run(self._session, self._output, {self._input: x})
-        ids = out.ndim == 3 and out.shape[1:] == padded.shape[:2] and out.max() <= 255
+        ids = out.ndim == 3 and out.shape[1:] == whole.shape[:2] and out.max() <= 255
         if not ids and not (out.ndim == 4 and 1 <= out.shape[1] <= 256):
             raise ModelError(f"{self._path}: output of shape {out.shape} is no label map")
         if not ids:
             out = out.astype(np.float32, copy=False)
-        return out, (rows / padded.shape[0], columns / padded.shape[1])
+        return out, (rows / whole.shape[0], columns / whole.shape[1])
 
     @staticmethod
     def _labels(

@@ -24,7 +24,7 @@ from sempic.segment.stakes import KNOWN, STAKES
 
 STREET = 0.65
 """Least share of a picture that the segmenter must know for a map to be sent."""
-SURE = 0.77
+CERTAIN = 0.77
 """Least mean probability of the likeliest classes for a map to be sent with a single picture. In
 less certain pictures, other than the streets that receivers know best, maps cost more than they
 gain (docs/experiments/maps.md)."""

@@ -34,7 +34,7 @@ class Prediction(NamedTuple):
         share = doubt.known(self.labels, self.probabilities, self.palette)
         if share < doubt.STREET:
             return f"the segmenter knows {share:.0%} of the picture"
-        if self.voids and (sure := doubt.certainty(self.probabilities)) < doubt.SURE:
+        if self.voids and (sure := doubt.certainty(self.probabilities)) < doubt.CERTAIN:
             return f"the segmenter is {sure:.0%} sure of the picture"
         return None
 

@@ -26,7 +26,7 @@ KNOWN = 0.62
 SPECK = 0.0005
 """Share of the picture below which a region of a group is a speck: receivers paint no object there,
 but its outline costs as much as an object's."""
-SURE = 0.6
+SPECK_KNOWN = 0.6
 """Mean probability of the group from which a speck is sent."""
 
 
@@ -95,7 +95,7 @@ def decide(
         area = np.bincount(numbers.ravel())
         group = likely[inside].sum(0, dtype=np.int32)
         sure = np.bincount(numbers.ravel(), group.ravel()) / area
-        speck = (area < SPECK * labels.size) & (sure < 255 * SURE)
+        speck = (area < SPECK * labels.size) & (sure < 255 * SPECK_KNOWN)
         gone = shown & speck[numbers]
         best = np.stack([likely[i][gone] for i in others]).argmax(0)
         decided[box][gone] = np.array(others, np.uint8)[best]

@@ -22,7 +22,7 @@ from sempic.container import SEQUENCE_MAGIC
 from sempic.errors import ImageError, InputError, LimitExceeded, RateError, SempicWarning
 from sempic.options import Models
 from sempic.palette import PALETTES
-from sempic.scene import Image
+from sempic.scene import Image, half_map
 from sempic.sequence.painter import Painter
 from sempic.sequence.video import Source
 
@@ -157,7 +157,7 @@ class Coder:
         return codec.pack(
             width=c.width,
             height=c.height,
-            labels=codec.repeated(new_map[::2, ::2], 2, new_map.shape) if c.halved else new_map,
+            labels=codec.repeated(half_map(new_map), 2, new_map.shape) if c.halved else new_map,
             coarse=c.coarse,
             coarse_codec=coarse.BY_CHUNK[c.coarse_type].name,
             palette=c.palette,

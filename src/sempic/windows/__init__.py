@@ -16,13 +16,13 @@ from sempic import checks
 from sempic.coarse import bpg
 from sempic.coarse.planes import MAX_SIDE, enlarged, from_rgb, to_rgb
 from sempic.errors import CorruptStream, InputError
-from sempic.scene import Coarse, Image, Window
+from sempic.scene import Coarse, Image, Window, padded
 from sempic.windows import layout
 from sempic.windows.layout import CELL, MOST, Place, grid
 
 QP = 34
 """Default QP of windows, HEVC's: docs/experiments/check.md."""
-SOFT = 4
+FADE = 4
 """Width, in pixels, of a window's border that fades into the painted picture."""
 _MIDDLE = 128
 
@@ -49,10 +49,7 @@ def encode(
         raise InputError(f"the windows are too large: together no side beyond {MAX_SIDE} pixels")
     differences = np.full((3, rows * CELL, columns * CELL), _MIDDLE, np.uint8)
     for place, spot in zip(places, spots, strict=True):
-        down, right = place.pixels
-        part = picture[down, right]
-        missing = (down.stop - down.start - part.shape[0], right.stop - right.start - part.shape[1])
-        part = np.pad(part, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="edge")
+        part = padded(picture[place.pixels], place.height * CELL, place.width * CELL)
         seen = from_rgb(part)
         more = np.stack((seen.y, seen.cb, seen.cr)) - _base(coarse, width, height, place)
         differences[(slice(None), *spot.pixels)] = np.clip(more + _MIDDLE, 0, 255)
@@ -114,7 +111,7 @@ def where(payload: bytes, width: int, height: int) -> list[list[int]]:
 
 
 def blend(picture: Image, windows: Iterable[Window]) -> Image:
-    """The picture with its windows, whose borders fade into the picture over SOFT pixels.
+    """The picture with its windows, whose borders fade into the picture over FADE pixels.
 
     Edges that touch another window or the picture's edge do not fade.
     """
@@ -123,30 +120,30 @@ def blend(picture: Image, windows: Iterable[Window]) -> Image:
     if not windows:
         return shown
     height, width = picture.shape[:2]
-    inside = np.zeros((height + 2 * SOFT, width + 2 * SOFT), bool)
+    inside = np.zeros((height + 2 * FADE, width + 2 * FADE), bool)
     for window in windows:
         h, w = window.picture.shape[:2]
-        inside[SOFT + window.y : SOFT + window.y + h, SOFT + window.x : SOFT + window.x + w] = True
-    inside = np.pad(inside[SOFT:-SOFT, SOFT:-SOFT], SOFT, mode="edge")
+        inside[FADE + window.y : FADE + window.y + h, FADE + window.x : FADE + window.x + w] = True
+    inside = np.pad(inside[FADE:-FADE, FADE:-FADE], FADE, mode="edge")
     for window in windows:
         h, w = window.picture.shape[:2]
         rows, columns = slice(window.y, window.y + h), slice(window.x, window.x + w)
-        around = inside[window.y : window.y + h + 2 * SOFT, window.x : window.x + w + 2 * SOFT]
+        around = inside[window.y : window.y + h + 2 * FADE, window.x : window.x + w + 2 * FADE]
         share = _depth(around)[..., None]
         painted = picture[rows, columns].astype(np.int32)
-        mixed = painted * (SOFT - share) + window.picture * share
-        shown[rows, columns] = (mixed + SOFT // 2) // SOFT
+        mixed = painted * (FADE - share) + window.picture * share
+        shown[rows, columns] = (mixed + FADE // 2) // FADE
     return shown
 
 
 def _depth(inside: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32]:
-    """Each pixel's distance from the next pixel outside, at most SOFT; without a border of SOFT."""
-    height, width = (side - 2 * SOFT for side in inside.shape)
+    """Each pixel's distance from the next pixel outside, at most FADE; without a border of FADE."""
+    height, width = (side - 2 * FADE for side in inside.shape)
     depth = np.zeros((height, width), np.int32)
-    for reach in range(SOFT):
+    for reach in range(FADE):
         rows = _all_near(inside, reach, 0)
         near = _all_near(rows, reach, 1)
-        cut = SOFT - reach
+        cut = FADE - reach
         depth += near[cut : cut + height, cut : cut + width]
     return depth
 

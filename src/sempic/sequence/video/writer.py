@@ -7,11 +7,9 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from sempic import files
 from sempic.errors import OutputError, refused
-from sempic.scene import Image
+from sempic.scene import Image, padded
 from sempic.sequence.video.conversion import BT709
 from sempic.sequence.video.growing import kept_message, make_part
 from sempic.sequence.video.names import WRITTEN, ffmpeg_name
@@ -51,7 +49,7 @@ class Video:
         import av
 
         height, width = picture.shape[:2]
-        even = np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+        even = padded(picture, height + height % 2, width + width % 2)
         if not self._has_pictures:
             self._stream.height, self._stream.width = even.shape[:2]
             self._stream.pix_fmt = "yuv420p"
