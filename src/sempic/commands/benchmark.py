@@ -65,7 +65,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--codecs",
         type=_measuring.listed,
         metavar="A,B",
-        help=f"default: all but {' and '.join(sorted({*codecs.NAMES} - {*benchmark.CODECS}))}",
+        help=f"default: all but {' and '.join(sorted({*codecs.NAMES} - {*codecs.DEFAULTS}))}",
     )
     parser.add_argument(
         "--rates",
@@ -141,7 +141,7 @@ def _pictures(args: argparse.Namespace) -> int:
         effort=args.effort or codecs.EFFORTS[0],
         models=Models(**fields.from_args(args, Models)),
     )
-    names = args.codecs or list(benchmark.CODECS)
+    names = args.codecs or list(codecs.DEFAULTS)
     for name in names:
         plan.codec(name)  # unknown names and missing libraries fail before the work
     cache = args.cache or models.cache() / "benchmark.sqlite"

@@ -17,10 +17,6 @@ from sempic.scene import Image, LabelMap
 
 RATES = (0.05, 0.06, 0.09, 0.12, 0.18, 0.32)
 """Default target rates, in bits per pixel."""
-CODECS = (
-    *("sempic", "sempic@4", "bpg", "bpg444", "avif", "svt-av1", "hevc", "jxl", "webp", "jpeg2000"),
-    *("jpeg", "coarse"),
-)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
