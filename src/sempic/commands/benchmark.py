@@ -5,14 +5,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import math
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from sempic import fields, files
 from sempic.commands import _files, _measuring, _sequence
 from sempic.container import MAX_PIXELS, MAX_SIDE
-from sempic.errors import OutputError
 from sempic.fields import option
 from sempic.options import Models
 from sempic.sequence import SequenceOptions
@@ -113,7 +111,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from sempic.evaluation import clips
 
-    _check_writable(args.output)
+    files.check_writable(args.output, folder=True)
     videos = clips.find(args.inputs)
     if videos:
         return _clips(args, videos)
@@ -188,12 +186,6 @@ def _clips(args: argparse.Namespace, paths: list[Path]) -> int:
         "report.html": tables.page(results, plan),
     }
     return _write(args.output, parts)
-
-
-def _check_writable(folder: Path) -> None:
-    """Raises OutputError, before the work, if no report can be written into the folder."""
-    if folder.exists() and not (folder.is_dir() and os.access(folder, os.W_OK)):
-        raise OutputError(f"{folder}: not a writable folder")
 
 
 def _write(folder: Path, parts: dict[str, str]) -> int:
