@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import new_parser, save
+from common import new_parser, parse_size, save
 from PIL import Image
 
 from sempic import coarse, labels
@@ -117,14 +117,13 @@ def stages(
 def run(argv: list[str] | None = None) -> dict[str, Any]:
     parser = new_parser(__doc__)
     parser.add_argument("folder", type=Path, help="index maps, *.png")
-    parser.add_argument("--size", help="WxH: resize (nearest) first")
+    parser.add_argument("--size", type=parse_size, metavar="WxH", help="resize (nearest) first")
     parser.add_argument("--flif", type=Path, help="JSON with FLIF's bytes by file name")
     parser.add_argument("--flif-setting", default="default")
     parser.add_argument("--only-ours", action="store_true", help="skip the other codecs")
     parser.add_argument("--model", help="also with this trained prior: camvid")
     parser.add_argument("--images", type=Path, help="also with the coarse picture of these")
     args = parser.parse_args(argv)
-    size = tuple(int(v) for v in args.size.split("x")) if args.size else None
     paths = sorted(args.folder.glob("*.png"))
     if not paths:
         raise SystemExit(f"{args.folder}: no *.png")
@@ -141,7 +140,7 @@ def run(argv: list[str] | None = None) -> dict[str, Any]:
 
     maps: list[dict[str, Any]] = []
     for path in paths:
-        a = read(path, size)
+        a = read(path, args.size)
         row: dict[str, Any] = {"name": path.stem, "pixels": a.size}
         for stage, options in stages(path.stem, a, args.model, args.images):
             start = time.perf_counter()

@@ -9,9 +9,7 @@ and the largest resident memory so far after each stage.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
-import json
 import resource
 import sys
 import tempfile
@@ -21,6 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from common import new_parser, parse_size, save
 
 from sempic.diffusion.checkpoints import load_model, save_model
 from sempic.diffusion.gaussian import DiffusionConfig, make_diffusion
@@ -47,13 +46,12 @@ def stage(name: str, report: dict[str, dict[str, float]]) -> Iterator[None]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="benchmarks.paper_size")
+    parser = new_parser(__doc__)
     parser.add_argument("--num_channels", type=int, default=PAPER.num_channels)
-    parser.add_argument("--size", default="512x256", help="WxH (512x256)")
+    parser.add_argument("--size", type=parse_size, default=(512, 256), metavar="WxH")
     parser.add_argument("--precision", default="float32", choices=["float32", "bfloat16"])
-    parser.add_argument("--json", type=Path, metavar="OUT", help="write the figures here, too")
     args = parser.parse_args()
-    width, height = map(int, args.size.split("x"))
+    width, height = args.size
     config = dataclasses.replace(PAPER, num_channels=args.num_channels, precision=args.precision)
     process = DiffusionConfig()
     report: dict[str, dict[str, float]] = {}
@@ -93,8 +91,7 @@ def main() -> None:
     if not torch.isfinite(loss):
         raise SystemExit("the loss is not finite")
     print(f"loss {loss.item():.4f}")
-    if args.json:
-        args.json.write_text(json.dumps({"parameters": parameters, **report}, indent=1))
+    save(args, {"parameters": parameters, **report})
 
 
 if __name__ == "__main__":

@@ -30,7 +30,6 @@ if PINNED:  # before torch is imported, which reads these once
     os.environ["ONEDNN_MAX_CPU_ISA"] = "AVX2"
     os.environ["OMP_WAIT_POLICY"] = "passive"  # two spinning threads starve on a busy machine
 
-import argparse
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -38,6 +37,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from common import new_parser, save
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -187,11 +187,10 @@ def best_rows(path: Path, candidates: Sequence[int]) -> tuple[list[Row], int]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="benchmarks.parity", description=__doc__.split("\n")[0])
+    parser = new_parser(__doc__)
     parser.add_argument("folder", type=Path, help="where the vectors are")
     parser.add_argument("--native", action="store_true", help="do not pin the kernels")
     parser.add_argument("--threads", type=int, help="number of threads (2, and others on a miss)")
-    parser.add_argument("--json", type=Path, metavar="OUT", help="write the figures here, too")
     args = parser.parse_args()
     specs = [
         path
@@ -213,8 +212,7 @@ def main() -> int:
             print(f"  {name:24s} {error:9.2e}  ≤ {bar:.0e}  {'ok' if error <= bar else 'FAIL'}")
         failed += misses(rows)
     print(f"{failed} above the bar" if failed else "all within the bars")
-    if args.json:
-        args.json.write_text(json.dumps(report, indent=1))
+    save(args, report)
     return 1 if failed else 0
 
 

@@ -12,7 +12,6 @@ and again: that may cost the request under way, and nothing else.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import http.client
 import io
@@ -32,6 +31,7 @@ from urllib.parse import urlencode, urlsplit
 
 import numpy as np
 import PIL.Image
+from common import new_parser, save
 from tqdm import tqdm
 
 ROOT = Path(__file__).parent.parent
@@ -173,7 +173,7 @@ def kill_a_worker(root: int, chance: random.Random) -> int:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = new_parser(__doc__)
     parser.add_argument("--clients", type=int, default=16)
     parser.add_argument("--minutes", type=float, default=5)
     parser.add_argument("--workers", type=int, default=2)
@@ -181,7 +181,6 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=60, help="the server's time limit")
     parser.add_argument("--junk", type=float, help="share of the requests that cannot be answered")
     parser.add_argument("--kill-every", type=float, default=0, metavar="SECONDS")
-    parser.add_argument("--json", type=Path, metavar="OUT", help="write the figures here, too")
     args = parser.parse_args()
 
     os.environ["SEMPIC_THREADS"] = str(
@@ -241,13 +240,12 @@ def main() -> int:
     tenth = max(1, len(sizes) // 10)
     trace = [round(float(np.mean(sizes[i : i + tenth]))) for i in range(0, len(sizes), tenth)]
     print(f"resident memory, MiB: idle {sizes[0]:.0f}, then by tenths {trace}")
-    if args.json:
-        result = {
-            "requests": tally.sent, "answered": answered, "lost": lost, "wrong": wrong,
-            "asked_to_wait": tally.asked_to_wait, "seconds": elapsed, "memory": trace,
-            "p50": p50, "p99": p99,
-        }  # fmt: skip
-        args.json.write_text(json.dumps(result, indent=1))
+    result = {
+        "requests": tally.sent, "answered": answered, "lost": lost, "wrong": wrong,
+        "asked_to_wait": tally.asked_to_wait, "seconds": elapsed, "memory": trace,
+        "p50": p50, "p99": p99,
+    }  # fmt: skip
+    save(args, result)
     return 1 if lost or wrong or code else 0
 
 

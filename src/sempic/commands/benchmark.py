@@ -73,7 +73,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--labels", type=Path, help="human label maps; default: FOLDERannot")
     parser.add_argument(
-        "--size", type=_size, metavar="WxH", help="scale pictures to this size first"
+        "--size", type=parse_size, metavar="WxH", help="scale pictures to this size first"
     )
     parser.add_argument(
         "--short-side",
@@ -197,7 +197,8 @@ def _write(folder: Path, parts: dict[str, str]) -> int:
     return 0
 
 
-def _size(text: str) -> tuple[int, int]:
+def parse_size(text: str) -> tuple[int, int]:
+    """argparse type of WxH, (width, height) in pixels."""
     with contextlib.suppress(ValueError):
         width, height = map(int, text.lower().split("x"))
         sides = 1 <= width <= MAX_SIDE, 1 <= height <= MAX_SIDE
