@@ -1,13 +1,12 @@
-"""What the label coder makes of a folder of index-map PNGs, beside PNG, WebP, JPEG XL and FLIF.
+"""How many bytes does the label coder need, compared with PNG, WebP, JPEG XL and FLIF?
 
-    python benchmarks/labels.py ../shared/data/camvid/valannot --size 341x256 \
-        --flif ../shared/reference/flif_camvid.json --json labels.json \
-        --model camvid --images ../shared/data/camvid/val
+    python benchmarks/labels.py MAPS [--size 341x256] [--flif SIZES.json] [--model camvid]
+        [--images PICTURES] [--only-ours] [--json OUT]
 
-With --model the trained prior is measured too, and with --images (pictures of the same names) the
-prior that sees their coarse picture at QP 35. Every map is decoded again and compared. Ratios are
-totals over totals. JPEG XL needs pillow-jxl-plugin or imagecodecs; FLIF is read from a JSON of
-sizes, since no wheel has it.
+The input is a folder of index maps. --model adds the trained prior; --images (pictures of the same
+names) adds the prior with the coarse picture at QP 35. Every map is decoded and compared. Ratios
+are of total bytes. JPEG XL needs pillow-jxl-plugin or imagecodecs; the sizes of FLIF come from a
+JSON file, since no Python package has a FLIF encoder.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
-"""What the paper's full configuration costs here. `python -m benchmarks.paper_size`
+"""How much time and memory does the paper's full configuration need on this machine?
 
-Builds the network of the published flags (256 channels, 19 classes, pictures of 256×512), saves
-and loads it, runs it forward, and makes one training step (AdamW, gradient checkpointing) of one
-picture. Prints seconds, those of them that the processor worked for us (on a busy machine, fewer),
-and the largest resident memory so far after each stage.
-`--num_channels 64` and `--size 128x64` try it in small. Wants some 16 GiB and minutes on a CPU.
+    python benchmarks/paper_size.py [--num_channels 64] [--size 128x64]     # smaller, to try
+
+Builds the network of the published flags (256 channels, 19 classes, pictures of 512×256), saves
+and loads it, and runs one forward pass and one training step (AdamW, gradient checkpointing) with
+one picture. After each stage it prints elapsed seconds, processor seconds, and the peak resident
+memory so far. Needs about 16 GiB, and minutes on a CPU.
 """
 
 from __future__ import annotations

@@ -1,20 +1,19 @@
-"""Does the paper's network agree with the original? `python -m benchmarks.parity DIR`
+"""Does the paper's network give the same results as the original implementation?
 
-Reads every NAME.json in DIR with NAME.weights.safetensors and NAME.io.safetensors beside it
-(the format of shared/reference/README.md), runs the same inputs and noises through
-`sempic.diffusion`, and prints the relative error of every tensor. Exits 1 if one is above its bar.
+    python benchmarks/parity.py DIR
 
-Relative error: max |ours - reference| / max |reference|, over the whole tensor; samples are
-compared step by step and the worst step is reported.
+For each NAME.json in DIR with NAME.weights.safetensors and NAME.io.safetensors beside it (format:
+shared/reference/README.md), runs the same inputs and noise through `sempic.diffusion` and prints
+the relative error of every tensor: max |ours - reference| / max |reference|. Samples are compared
+at every step, and the largest error counts. The exit code is 1 if an error exceeds its limit.
 
-On x86 the kernels are pinned to AVX2, under which the vectors at hand were computed: on AMD's
-processors every error is then exactly 0. Intel's block the same sums by other cache sizes, and a
-step from t = 999 multiplies the network's rounding by 157: even float64 then strays 1.2e-4 from the
-reference at one pixel. So the bar of a run's samples is 1e-4, or 1e-5 times what its first step
-multiplies rounding by, if that is more. The order of the sums also follows the number of threads,
-which the vectors do not tell. So two are taken, and where a bar is missed others are tried; the
-number that is printed beside a name is the one that its figures hold for. `--threads N` tries N
-alone, `--native` uses what kernels the machine would choose by itself.
+On x86, kernels are restricted to AVX2, with which the vectors were computed; on AMD processors all
+errors are then exactly 0. Intel processors add in another order, and a step from t = 999 multiplies
+the network's rounding error by 157, so that even float64 differs by 1.2e-4 at one pixel. The limit
+for samples is therefore 1e-4, or 1e-5 times the factor of the first step, if that is larger. The
+order of additions also depends on the number of threads, which the vectors do not record: two
+threads are tried first, then other numbers if a limit is exceeded. The number that gave the errors
+is printed beside the name. `--threads N` tries only N; `--native` does not restrict the kernels.
 """
 
 # ruff: noqa: E402

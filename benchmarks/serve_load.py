@@ -1,13 +1,13 @@
-"""Load on `sempic serve`: are answers lost or wrong, how long do they take, does memory stay?
+"""Does `sempic serve` answer correctly and steadily under load?
 
     python benchmarks/serve_load.py --minutes 5
     python benchmarks/serve_load.py --minutes 5 --junk 0.2 --kill-every 30
 
-Starts a server on a free port of the loopback interface, and clients that each send one request
-after another: encode, decode, label map, info, JPEG at equal bytes, and junk. Every answer is
-compared with what the library gives in this process, byte for byte. A client that is told to wait
-(429) waits as long as it is told and asks again. With --kill-every a worker process is killed again
-and again: that may cost the request under way, and nothing else.
+Starts a server on a free port of the loopback interface, and clients that send one request after
+another: encode, decode, label map, info, JPEG at equal bytes, and invalid data. Every answer is
+compared byte for byte with the library's result in this process. After a 429 a client waits as long
+as the answer says, and asks again. --kill-every kills a worker process at this interval, which may
+cost only the request in progress. Figures: lost and wrong answers, latency and resident memory.
 """
 
 from __future__ import annotations
