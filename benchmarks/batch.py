@@ -1,8 +1,8 @@
-"""Encoding a folder by processes and by Ray Data: the same bytes, and how fast.
+"""How fast do worker processes and Ray Data encode a folder, and do both write the same bytes?
 
     python benchmarks/batch.py TRAIN VAL --max-side 341 [--jobs 2] [--engines pool,ray] [--limit N]
 
-Each engine starts from nothing, which counts; the rate from the first result on stands beside it.
+Each time includes the start of the engine; beside it stands the rate from the first result on.
 """
 
 from __future__ import annotations

@@ -1,15 +1,20 @@
-"""What `sempic encode --check` keeps, costs, and whether its receipts are right.
+"""What do checks (`sempic encode --check`) gain and cost, and are their receipts right?
 
     python benchmarks/check.py PICTURES [--glob 'nuscenes-*'] [--size 341x256] [--limit N]
         [--labels MAPS] [--palette camvid] [--budget 0.25] [--avif 1 2] [--effort slowest]
         [--json OUT]
 
-Objects are counted by the evaluation's judge, which has no part in the coding: in decoded pictures
-without and with the check, in AVIF's whose files are nearest to once and twice our bytes without
-it (--avif; its least file may be larger), and in the originals as JPEG. With --labels, index maps
-of the same names, those that a map confirms are counted, too. Then whether receipt and judge agree
-that something was lost, or invented, picture by picture. Then the seconds of both, medians of
-processor time and of the clock: pictures are coded in turn with and without.
+The evaluation's judge, which encoding does not use, counts the objects kept and invented:
+
+- in pictures decoded without and with the check,
+- with --avif in AVIF files nearest in size to once and twice our file without the check (the
+  smallest AVIF file may be larger),
+- in the originals as JPEG.
+
+With --labels, index maps of the same names, objects that the map confirms are counted, too. A
+second table has the pictures in which receipt and judge agree, or do not, that an object was lost
+or invented. A third has the median processor time and elapsed time without and with the check,
+measured in turn on each picture.
 """
 
 from __future__ import annotations
@@ -131,7 +136,7 @@ def measure(
 
 
 def describe(result: dict[str, Any]) -> str:
-    """Of what `measure` gives."""
+    """The results of `measure` as tables."""
     titles = {"plain": "without", "checked": "with"}
     rivals = [way for way in result["bpp"] if way not in titles]
     titles |= {way: f"AVIF, {way.removeprefix('avif')} × bytes" for way in rivals}
@@ -167,7 +172,7 @@ def describe(result: dict[str, Any]) -> str:
 def _nearest(
     rival: codecs.PictureCodec | None, picture: Image, targets: list[float]
 ) -> Iterator[tuple[float, Image]]:
-    """Bits per pixel, and what is shown, of its files that are nearest to some bits per pixel."""
+    """(bpp, decoded picture) of the file nearest to each target, in bits per pixel."""
     if rival is None:
         return
     height, width = picture.shape[:2]
@@ -182,7 +187,7 @@ def _nearest(
 
 
 def _timed(work: Callable[[], bytes]) -> tuple[bytes, float, float]:
-    """What it gives, and the processor's and the clock's seconds."""
+    """The result, processor seconds and elapsed seconds."""
     processor, clock = time.process_time(), time.perf_counter()
     stream = work()
     return stream, time.process_time() - processor, time.perf_counter() - clock

@@ -1,12 +1,12 @@
-"""What each coarse codec makes of a folder of pictures: bytes, bpp, PSNR, seconds.
+"""How many bytes does each coarse codec need, at which PSNR, and in what time?
 
     python benchmarks/coarse.py ../shared/data/camvid/val --size 341x256 --json coarse.json
 
-Every picture is scaled down by --factor, coded and decoded. Bytes are those of the payload, as
-it stands in a .sempic file; bpp counts the pixels of the large picture. PSNR is of luma, and of
-both chroma planes at full resolution, against the planes before coding; means over pictures.
-"loud" is the chroma PSNR on the 3 % most colourful pixels: signs, cars, lights. "Y at 1/2" and
-"Y at 1/4" compare luma with the large picture's at these resolutions, whatever --factor is.
+Every picture is scaled down by --factor, coded and decoded. Bytes are those of the payload of a
+.sempic file; bpp counts the pixels of the picture before scaling. All figures are means over the
+pictures. PSNR compares the decoded planes with the planes before coding, for luma and for both
+chroma planes at full resolution. "loud" is the chroma PSNR of the 3 % most colourful pixels. "Y at
+1/2" and "Y at 1/4" compare luma with that of the picture before scaling, at these resolutions.
 """
 
 from __future__ import annotations

@@ -9,8 +9,13 @@ import platform
 from pathlib import Path
 from typing import Any
 
-from sempic import pictures
+from sempic import files, pictures
+from sempic.commands._files import positive
+from sempic.commands.benchmark import parse_size as parse_size
+from sempic.errors import SempicError
 from sempic.evaluation.benchmark.results import processor
+from sempic.evaluation.folders import by_name, spread
+from sempic.jobs import read_picture
 from sempic.scene import Image, LabelMap
 
 Size = tuple[int, int]
@@ -24,14 +29,23 @@ def new_parser(doc: str | None, *, figures: bool = True) -> argparse.ArgumentPar
     )
     if figures:
         help = "write the figures here, too"
-        parser.add_argument("--json", type=Path, metavar="OUT", help=help)
+        parser.add_argument("--json", type=_new_file, metavar="OUT", help=help)
     return parser
+
+
+def _new_file(text: str) -> Path:
+    """argparse type of a path that can be written, which is checked before the work."""
+    try:
+        files.check_writable(Path(text))
+    except SempicError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return Path(text)
 
 
 def save(args: argparse.Namespace, figures: Any) -> None:
     """Writes figures to the file of --json, if there is one."""
     if args.json:
-        args.json.write_text(json.dumps(figures, indent=1) + "\n")
+        files.write(args.json, (json.dumps(figures, indent=1) + "\n").encode())
 
 
 def add_folder(parser: argparse.ArgumentParser, *, scaled: bool = True) -> None:
@@ -42,21 +56,21 @@ def add_folder(parser: argparse.ArgumentParser, *, scaled: bool = True) -> None:
         text = "scale to this size first (PIL BICUBIC, maps NEAREST)"
         parser.add_argument("--size", type=parse_size, metavar="WxH", help=text)
     parser.set_defaults(size=None)
-    parser.add_argument("--limit", type=int, metavar="N", help="take N pictures, evenly spread")
+    parser.add_argument("--limit", type=positive, metavar="N", help="take N, evenly spread")
 
 
 def load_pictures(args: argparse.Namespace) -> list[tuple[Path, Image]]:
-    """The pictures of the folder with their paths, sorted. Raises SystemExit if there are none."""
-    paths = sorted(p for p in args.folder.rglob(args.glob) if p.suffix.lower() in pictures.SUFFIXES)
-    if not paths:
-        raise SystemExit(f"{args.folder}: no pictures")
-    if args.limit and args.limit < len(paths):
-        paths = [paths[i * len(paths) // args.limit] for i in range(args.limit)]
-    return [(path, load_picture(path, args.size)) for path in paths]
+    """The pictures of the folder with their paths, sorted. Raises SystemExit if there are none, or
+    one cannot be read."""
+    try:
+        paths = spread([*by_name(args.folder, pattern=args.glob).values()], args.limit)
+        return [(path, load_picture(path, args.size)) for path in paths]
+    except SempicError as error:
+        raise SystemExit(str(error)) from None
 
 
 def load_picture(path: Path, size: Size | None) -> Image:
-    picture = pictures.read(path.read_bytes())
+    picture = read_picture(path)
     return picture if size is None else pictures.resized(picture, size, "BICUBIC")
 
 
@@ -67,8 +81,3 @@ def load_labels(path: Path, size: Size | None) -> LabelMap:
 
 def machine() -> str:
     return f"{processor()}, {os.cpu_count()} cores, {platform.system()}"
-
-
-def parse_size(text: str) -> Size:
-    width, height = text.lower().split("x")
-    return int(width), int(height)

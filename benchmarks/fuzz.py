@@ -1,12 +1,12 @@
-"""Feeds damaged files to all that parses: the answer must be a result or an error of ours.
+"""Do damaged files always give a result or one of our errors?
 
-    pip install atheris     # a fuzzer that coverage guides; without it mutation is blind
+    pip install atheris     # optional: mutations guided by coverage instead of blind ones
     python benchmarks/fuzz.py labels --minutes 30 --corpus corpus/labels
     python benchmarks/fuzz.py --minutes 1           # all targets, one after another
 
-Seeds are the frozen vectors, and files made here. What ends with another exception is printed, kept
-as crash-TARGET-HASH in the folder that --crashes names, and makes the exit code 1; it belongs into
-tests/test_fuzz.py.
+The seeds are the vectors and some files made here. An input that raises another exception is
+printed and saved as crash-TARGET-HASH in the folder of --crashes, and the exit code is 1. Add such
+inputs to tests/test_fuzz.py.
 """
 
 from __future__ import annotations

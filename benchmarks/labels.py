@@ -1,13 +1,12 @@
-"""What the label coder makes of a folder of index-map PNGs, beside PNG, WebP, JPEG XL and FLIF.
+"""How many bytes does the label coder need, compared with PNG, WebP, JPEG XL and FLIF?
 
-    python benchmarks/labels.py ../shared/data/camvid/valannot --size 341x256 \
-        --flif ../shared/reference/flif_camvid.json --json labels.json \
-        --model camvid --images ../shared/data/camvid/val
+    python benchmarks/labels.py MAPS [--size 341x256] [--flif SIZES.json] [--model camvid]
+        [--images PICTURES] [--only-ours] [--json OUT]
 
-With --model the trained prior is measured too, and with --images (pictures of the same names) the
-prior that sees their coarse picture at QP 35. Every map is decoded again and compared. Ratios are
-totals over totals. JPEG XL needs pillow-jxl-plugin or imagecodecs; FLIF is read from a JSON of
-sizes, since no wheel has it.
+The input is a folder of index maps. --model adds the trained prior; --images (pictures of the same
+names) adds the prior with the coarse picture at QP 35. Every map is decoded and compared. Ratios
+are of total bytes. JPEG XL needs pillow-jxl-plugin or imagecodecs; the sizes of FLIF come from a
+JSON file, since no Python package has a FLIF encoder.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import new_parser, save
+from common import new_parser, parse_size, save
 from PIL import Image
 
 from sempic import coarse, labels
@@ -117,14 +116,13 @@ def stages(
 def run(argv: list[str] | None = None) -> dict[str, Any]:
     parser = new_parser(__doc__)
     parser.add_argument("folder", type=Path, help="index maps, *.png")
-    parser.add_argument("--size", help="WxH: resize (nearest) first")
+    parser.add_argument("--size", type=parse_size, metavar="WxH", help="resize (nearest) first")
     parser.add_argument("--flif", type=Path, help="JSON with FLIF's bytes by file name")
     parser.add_argument("--flif-setting", default="default")
     parser.add_argument("--only-ours", action="store_true", help="skip the other codecs")
     parser.add_argument("--model", help="also with this trained prior: camvid")
     parser.add_argument("--images", type=Path, help="also with the coarse picture of these")
     args = parser.parse_args(argv)
-    size = tuple(int(v) for v in args.size.split("x")) if args.size else None
     paths = sorted(args.folder.glob("*.png"))
     if not paths:
         raise SystemExit(f"{args.folder}: no *.png")
@@ -141,7 +139,7 @@ def run(argv: list[str] | None = None) -> dict[str, Any]:
 
     maps: list[dict[str, Any]] = []
     for path in paths:
-        a = read(path, size)
+        a = read(path, args.size)
         row: dict[str, Any] = {"name": path.stem, "pixels": a.size}
         for stage, options in stages(path.stem, a, args.model, args.images):
             start = time.perf_counter()

@@ -1,18 +1,18 @@
-"""What the painted pictures lack: FID with parts of the originals put in, and detail by scale.
+"""Which differences between decoded pictures and originals contribute most to FID?
 
     python benchmarks/missing.py PICTURES --labels MAPS [--size 341x256] [--limit N] [--receiver R]
 
-Each line replaces one part of every decoded picture by the original's: the pixels of some classes
-of MAPS, all that is coarser or finer than so many pixels, luma or chroma. How far FID falls says
-what that part costs; "means" is the share of it that is a distance between means, the same error
-in every picture.
+Each line of the first table replaces one component of every decoded picture by the original's: the
+pixels of some classes of MAPS, all detail coarser or finer than a number of pixels, luma, or
+chroma. The lower the FID then is, the more this component contributes. "means" is the share of FID
+that is the distance of the two mean feature vectors: errors that all pictures have in common.
 
-The lines after that are a yardstick: the originals themselves, changed a little. "moved" shifts
-pixels by a smooth random field of that deviation in pixels, smoothed over so many.
+The next lines are a reference: FID of slightly changed originals. "moved" displaces pixels by a
+smooth random field; the line says its standard deviation and its smoothing, in pixels.
 
-Then the mean steps between pixels one and two apart, as a share of the original's, for luma and
-chroma, and how much a step of one depends on where in a cell of 4×4 pixels it begins: the largest
-mean of the sixteen over the least, which is a grid where the original has none.
+The last table has the mean absolute differences of pixels one and two apart, relative to the
+original's, for luma and chroma. "grid" shows periodic artefacts: the mean difference at each of the
+16 positions in a cell of 4×4 pixels, largest over smallest.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ GROUPS = (
 
 
 def low(picture: Image, factor: int) -> np.ndarray:
-    """What is coarser than `factor` pixels, float (h, w, 3)."""
+    """The detail coarser than `factor` pixels, float (h, w, 3)."""
     height, width = picture.shape[:2]
     small = PIL.Image.fromarray(picture).resize(
         (-(-width // factor), -(-height // factor)), PIL.Image.Resampling.BOX
@@ -55,7 +55,7 @@ def low(picture: Image, factor: int) -> np.ndarray:
 
 
 def swap(original: Image, made: Image, factor: int, *, fine: bool) -> Image:
-    """`made` with the coarser part of the original, or the finer one."""
+    """`made` with the original's detail coarser (`fine`: finer) than `factor` pixels."""
     change = low(original, factor) - low(made, factor)
     mixed = original - change if fine else made + change
     picture: Image = np.clip(np.rint(mixed), 0, 255).astype(np.uint8)
@@ -97,7 +97,8 @@ def changed(picture: Image, rng: np.random.Generator) -> Iterator[tuple[str, Ima
 
 
 def steps(picture: Image) -> np.ndarray:
-    """Mean horizontal and vertical steps: (luma, chroma) × (distance 1, 2, and 16 places of 1)."""
+    """Mean differences of neighbours, in both directions: (luma, chroma) × (distance 1,
+    distance 2, and distance 1 at each of the 16 positions)."""
     luma = picture @ np.array([0.299, 0.587, 0.114])
     planes = luma[None], np.stack([picture[..., 0] - luma, picture[..., 2] - luma])
     rows, columns = (side // 4 * 4 - 4 for side in luma.shape)

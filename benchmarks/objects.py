@@ -1,11 +1,12 @@
-"""At which size a segmenter finds most objects of human maps.
+"""At which input size does a segmenter find most of the objects in human maps?
 
     python benchmarks/objects.py PICTURES --labels MAPS [--size 341x256] [--limit N]
         [--segmenter ONNX] [--sides 256,384,512,640,768,896]
 
-MAPS are index maps of the same names in the segmenter's palette; without --segmenter it is the
-bundled judge. Found, and seen where the human map has none, are as the evaluation's "kept" and
-"invented" (`sempic.check.objects`). Choose on pictures that you do not report.
+MAPS are index maps of the same names, with the segmenter's palette. The default segmenter is the
+bundled judge. "Found" are objects of the human map that the segmenter keeps, and "seen where the
+human map has none" are invented objects, both as in `sempic.check.objects`. Choose the size on
+other pictures than those of a reported figure.
 """
 
 from __future__ import annotations

@@ -1,17 +1,16 @@
-"""What the paper's full configuration costs here. `python -m benchmarks.paper_size`
+"""How much time and memory does the paper's full configuration need on this machine?
 
-Builds the network of the published flags (256 channels, 19 classes, pictures of 256×512), saves
-and loads it, runs it forward, and makes one training step (AdamW, gradient checkpointing) of one
-picture. Prints seconds, those of them that the processor worked for us (on a busy machine, fewer),
-and the largest resident memory so far after each stage.
-`--num_channels 64` and `--size 128x64` try it in small. Wants some 16 GiB and minutes on a CPU.
+    python benchmarks/paper_size.py [--num_channels 64] [--size 128x64]     # smaller, to try
+
+Builds the network of the published flags (256 channels, 19 classes, pictures of 512×256), saves
+and loads it, and runs one forward pass and one training step (AdamW, gradient checkpointing) with
+one picture. After each stage it prints elapsed seconds, processor seconds, and the peak resident
+memory so far. Needs about 16 GiB, and minutes on a CPU.
 """
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
-import json
 import resource
 import sys
 import tempfile
@@ -21,6 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from common import new_parser, parse_size, save
 
 from sempic.diffusion.checkpoints import load_model, save_model
 from sempic.diffusion.gaussian import DiffusionConfig, make_diffusion
@@ -47,13 +47,12 @@ def stage(name: str, report: dict[str, dict[str, float]]) -> Iterator[None]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="benchmarks.paper_size")
+    parser = new_parser(__doc__)
     parser.add_argument("--num_channels", type=int, default=PAPER.num_channels)
-    parser.add_argument("--size", default="512x256", help="WxH (512x256)")
+    parser.add_argument("--size", type=parse_size, default=(512, 256), metavar="WxH")
     parser.add_argument("--precision", default="float32", choices=["float32", "bfloat16"])
-    parser.add_argument("--json", type=Path, metavar="OUT", help="write the figures here, too")
     args = parser.parse_args()
-    width, height = map(int, args.size.split("x"))
+    width, height = args.size
     config = dataclasses.replace(PAPER, num_channels=args.num_channels, precision=args.precision)
     process = DiffusionConfig()
     report: dict[str, dict[str, float]] = {}
@@ -93,8 +92,7 @@ def main() -> None:
     if not torch.isfinite(loss):
         raise SystemExit("the loss is not finite")
     print(f"loss {loss.item():.4f}")
-    if args.json:
-        args.json.write_text(json.dumps({"parameters": parameters, **report}, indent=1))
+    save(args, {"parameters": parameters, **report})
 
 
 if __name__ == "__main__":

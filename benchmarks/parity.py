@@ -1,20 +1,19 @@
-"""Does the paper's network agree with the original? `python -m benchmarks.parity DIR`
+"""Does the paper's network give the same results as the original implementation?
 
-Reads every NAME.json in DIR with NAME.weights.safetensors and NAME.io.safetensors beside it
-(the format of shared/reference/README.md), runs the same inputs and noises through
-`sempic.diffusion`, and prints the relative error of every tensor. Exits 1 if one is above its bar.
+    python benchmarks/parity.py DIR
 
-Relative error: max |ours - reference| / max |reference|, over the whole tensor; samples are
-compared step by step and the worst step is reported.
+For each NAME.json in DIR with NAME.weights.safetensors and NAME.io.safetensors beside it (format:
+shared/reference/README.md), runs the same inputs and noise through `sempic.diffusion` and prints
+the relative error of every tensor: max |ours - reference| / max |reference|. Samples are compared
+at every step, and the largest error counts. The exit code is 1 if an error exceeds its limit.
 
-On x86 the kernels are pinned to AVX2, under which the vectors at hand were computed: on AMD's
-processors every error is then exactly 0. Intel's block the same sums by other cache sizes, and a
-step from t = 999 multiplies the network's rounding by 157: even float64 then strays 1.2e-4 from the
-reference at one pixel. So the bar of a run's samples is 1e-4, or 1e-5 times what its first step
-multiplies rounding by, if that is more. The order of the sums also follows the number of threads,
-which the vectors do not tell. So two are taken, and where a bar is missed others are tried; the
-number that is printed beside a name is the one that its figures hold for. `--threads N` tries N
-alone, `--native` uses what kernels the machine would choose by itself.
+On x86, kernels are restricted to AVX2, with which the vectors were computed; on AMD processors all
+errors are then exactly 0. Intel processors add in another order, and a step from t = 999 multiplies
+the network's rounding error by 157, so that even float64 differs by 1.2e-4 at one pixel. The limit
+for samples is therefore 1e-4, or 1e-5 times the factor of the first step, if that is larger. The
+order of additions also depends on the number of threads, which the vectors do not record: two
+threads are tried first, then other numbers if a limit is exceeded. The number that gave the errors
+is printed beside the name. `--threads N` tries only N; `--native` does not restrict the kernels.
 """
 
 # ruff: noqa: E402
@@ -30,7 +29,6 @@ if PINNED:  # before torch is imported, which reads these once
     os.environ["ONEDNN_MAX_CPU_ISA"] = "AVX2"
     os.environ["OMP_WAIT_POLICY"] = "passive"  # two spinning threads starve on a busy machine
 
-import argparse
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -38,6 +36,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from common import new_parser, save
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -187,11 +186,10 @@ def best_rows(path: Path, candidates: Sequence[int]) -> tuple[list[Row], int]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="benchmarks.parity", description=__doc__.split("\n")[0])
+    parser = new_parser(__doc__)
     parser.add_argument("folder", type=Path, help="where the vectors are")
     parser.add_argument("--native", action="store_true", help="do not pin the kernels")
     parser.add_argument("--threads", type=int, help="number of threads (2, and others on a miss)")
-    parser.add_argument("--json", type=Path, metavar="OUT", help="write the figures here, too")
     args = parser.parse_args()
     specs = [
         path
@@ -213,8 +211,7 @@ def main() -> int:
             print(f"  {name:24s} {error:9.2e}  ≤ {bar:.0e}  {'ok' if error <= bar else 'FAIL'}")
         failed += misses(rows)
     print(f"{failed} above the bar" if failed else "all within the bars")
-    if args.json:
-        args.json.write_text(json.dumps(report, indent=1))
+    save(args, report)
     return 1 if failed else 0
 
 

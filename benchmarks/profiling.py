@@ -1,14 +1,14 @@
-"""Where the time of an encode and of a decode goes, and how far the networks are from the peak.
+"""Which stages of encoding and decoding take how long, and how near are the networks to the peak?
 
     python benchmarks/profiling.py PICTURES [--sizes 341x256,1280x720,2048x1024] [--limit 5]
 
-For each size: the median milliseconds of each stage of `sempic.encode` and `sempic.decode`, warm,
-and its share. A stage is the own time of functions of the product, without that of other stages
-that they call. Of the networks, the operators that take longest, by ONNX Runtime's own profiler,
-and the arithmetic of their convolutions (two for each multiply-add, floats or 8-bit integers).
-Peak: the best of several products of large matrices on all cores, floats (NumPy's BLAS) and 8-bit
-integers (ONNX Runtime). The first lines say which processor it is, and whether it has instructions
-for products of 8-bit integers: figures of two machines are two figures.
+For each size: the median time of each stage of `sempic.encode` and `sempic.decode` in milliseconds,
+with models loaded, and its share. The time of a stage excludes other stages that it calls. For the
+networks: the slowest operators by ONNX Runtime's profiler, and the operations of their convolutions
+(two for each multiplication with addition, in floats or 8-bit integers). The peak is the best of
+several large matrix products on all cores, in floats (NumPy's BLAS) and 8-bit integers (ONNX
+Runtime). The first lines name the processor and say whether it has instructions for products of
+8-bit integers; do not compare figures of different machines.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""The rate of each quality level: mean bits per pixel by chunk.
+"""How many bits per pixel does each quality level take, in total and by chunk?
 
     python benchmarks/rate.py PICTURES [--size 341x256] [--labels MAPS] [--quality 3,5] [--json OUT]
 
 Files are encoded as by `sempic encode`, with the segmenter's maps, simplified by default. --labels
-names a folder of index maps of the same names instead; these are lossless by default, and compared
-with the unpacked maps.
+names a folder of index maps of the same names instead; these are coded losslessly by default, and
+compared with the decoded maps.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
-"""Receivers beside each other on the same files: time, nearness to the first one, LPIPS.
+"""How do several receivers compare in time and LPIPS, and how similar are their pictures?
 
     python benchmarks/receivers.py PICTURES A.onnx B.onnx … [--size 341x256] [--limit N] [--steps 1]
 
-Each picture is coded once, and rebuilt by every receiver in turn, so that their times can be
-compared: the median over the pictures of the receiver alone (not the labels), and its ratio to the
-first one's. PSNR is between the pictures of the two, LPIPS (where its weights are) to the original.
+Each picture is encoded once and decoded by every receiver in turn, so that load on the machine
+affects all alike. Time is the median of the receiver alone, without decoding of the labels, and its
+ratio to the first receiver's. PSNR compares with the picture of the first receiver, LPIPS (if its
+weights are installed) with the original.
 """
 
 from __future__ import annotations

@@ -1,16 +1,16 @@
-"""A table of one set of pictures: ours, ours without labels, AVIF at 1, 2 and 3 times our bytes.
+"""How do our pictures compare with AVIF at 1, 2 and 3 times the bytes, and with JPEG?
 
     python benchmarks/roads.py FOLDER [--glob 'nuscenes-*'] [--limit 10] [--short-side 384]
         [--segmenter ONNX] [--receiver ONNX] [--metrics lpips,dists,patch_fid,objects]
         [--verifier ONNX] [--rows ours,checked,void,none,avif,avif2,avif3,jpeg] [--json OUT]
 
-FOLDER may be `skimage`: the photographs in scikit-image (pip install scikit-image). AVIF (libaom's
-slowest preset, unless --effort fast) codes each picture at the quality whose file is nearest in
-size. Objects: those of the originals that are kept, and those invented, by the judge; JPEG 90 is
-the reference. "Ours nearer": pictures in which ours has the lower LPIPS. Seconds: medians of
-processor time. Results are cached in ~/.cache/sempic: with another receiver or a change of our
-code, only our own lines are computed again. The patch FID takes some 0.15 s a window on one core, a
-hundred windows a picture at a short side of 384: leave out metrics or rows that you do not need.
+FOLDER may be `skimage`: the photographs of scikit-image (pip install scikit-image). Rows of ours
+are the default, with a check, with a map that is all void, and without labels. AVIF (libaom,
+slowest preset unless --effort fast) codes each picture at the quality whose file is nearest in
+size. Objects are kept or invented according to the judge, with JPEG at quality 90 as the reference.
+"Ours nearer" counts pictures in which ours has the lower LPIPS. Seconds are medians of processor
+time. Results are cached in ~/.cache/sempic: another receiver costs only our own rows. The patch FID
+takes about 0.15 s a window on one core, with 100 windows a picture at a short side of 384.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""What painting at half the size gains where a picture has no finer detail.
+"""Does coding at half the size help pictures without fine detail?
 
     python benchmarks/scale.py FOLDER [--glob '*-near*'] [--size 1280x720] [--limit N]
         [--patches] [--json OUT]
 
-Of the pictures that the encoder would have painted at half their size, each is coded twice at the
-default quality: as it is done, and as if it were sharp, which takes more bytes. LPIPS of both, the
-mean difference, and its 95 % interval by bootstrap over pictures; with --patches, which take some
-0.15 s each on one core, the same of their FID.
+Takes the pictures that the encoder would code at half their size, and codes each twice at the
+default quality: at half and at full size, which takes more bytes. Figures: LPIPS of both, the mean
+difference, and its 95 % interval by bootstrap over pictures. --patches adds the same for patch FID,
+at about 0.15 s a patch on one core.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""IoU of a segmenter against human maps, over all pictures of a folder together.
+"""How good are a segmenter's maps: IoU of each class against human maps of a folder?
 
-python benchmarks/segmenter.py PICTURES --labels MAPS [--size 341x256] [--segmenter ONNX]
+    python benchmarks/segmenter.py PICTURES --labels MAPS [--size 341x256] [--segmenter ONNX]
 
-Maps of Cityscapes' layout (… --palette cityscapes-labelids) are compared as CamVid's classes, or
-with --fine as Cityscapes' nineteen. The share of right pixels of the worst picture shows whether a
-segmenter fails outright; --reliability FILE.svg draws how often its confidence is right
-(extra notebooks).
+Maps with Cityscapes' label ids (--palette cityscapes-labelids) are compared in CamVid's classes, or
+with --fine in Cityscapes' nineteen. The pixel accuracy of the worst picture shows whether the
+segmenter fails on some picture. --reliability FILE.svg draws a reliability diagram: accuracy
+against confidence (extra notebooks).
 """
 
 from __future__ import annotations

@@ -1,18 +1,17 @@
-"""Load on `sempic serve`: are answers lost or wrong, how long do they take, does memory stay?
+"""Does `sempic serve` answer correctly and steadily under load?
 
     python benchmarks/serve_load.py --minutes 5
     python benchmarks/serve_load.py --minutes 5 --junk 0.2 --kill-every 30
 
-Starts a server on a free port of the loopback interface, and clients that each send one request
-after another: encode, decode, label map, info, JPEG at equal bytes, and junk. Every answer is
-compared with what the library gives in this process, byte for byte. A client that is told to wait
-(429) waits as long as it is told and asks again. With --kill-every a worker process is killed again
-and again: that may cost the request under way, and nothing else.
+Starts a server on a free port of the loopback interface, and clients that send one request after
+another: encode, decode, label map, info, JPEG at equal bytes, and invalid data. Every answer is
+compared byte for byte with the library's result in this process. After a 429 a client waits as long
+as the answer says, and asks again. --kill-every kills a worker process at this interval, which may
+cost only the request in progress. Figures: lost and wrong answers, latency and resident memory.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import http.client
 import io
@@ -32,6 +31,7 @@ from urllib.parse import urlencode, urlsplit
 
 import numpy as np
 import PIL.Image
+from common import new_parser, save
 from tqdm import tqdm
 
 ROOT = Path(__file__).parent.parent
@@ -173,7 +173,7 @@ def kill_a_worker(root: int, chance: random.Random) -> int:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = new_parser(__doc__)
     parser.add_argument("--clients", type=int, default=16)
     parser.add_argument("--minutes", type=float, default=5)
     parser.add_argument("--workers", type=int, default=2)
@@ -181,7 +181,6 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=60, help="the server's time limit")
     parser.add_argument("--junk", type=float, help="share of the requests that cannot be answered")
     parser.add_argument("--kill-every", type=float, default=0, metavar="SECONDS")
-    parser.add_argument("--json", type=Path, metavar="OUT", help="write the figures here, too")
     args = parser.parse_args()
 
     os.environ["SEMPIC_THREADS"] = str(
@@ -241,13 +240,12 @@ def main() -> int:
     tenth = max(1, len(sizes) // 10)
     trace = [round(float(np.mean(sizes[i : i + tenth]))) for i in range(0, len(sizes), tenth)]
     print(f"resident memory, MiB: idle {sizes[0]:.0f}, then by tenths {trace}")
-    if args.json:
-        result = {
-            "requests": tally.sent, "answered": answered, "lost": lost, "wrong": wrong,
-            "asked_to_wait": tally.asked_to_wait, "seconds": elapsed, "memory": trace,
-            "p50": p50, "p99": p99,
-        }  # fmt: skip
-        args.json.write_text(json.dumps(result, indent=1))
+    result = {
+        "requests": tally.sent, "answered": answered, "lost": lost, "wrong": wrong,
+        "asked_to_wait": tally.asked_to_wait, "seconds": elapsed, "memory": trace,
+        "p50": p50, "p99": p99,
+    }  # fmt: skip
+    save(args, result)
     return 1 if lost or wrong or code else 0
 
 

@@ -1,17 +1,17 @@
-"""What a budget of training buys with other recipes for the compact receiver: its first stage.
+"""Which network and training recipe for the compact receiver learns most in a fixed time?
 
     python benchmarks/short_runs.py CORPUS [--seconds 240] [--threads 1] [--only TEXT] [--json OUT]
 
-CORPUS of `sempic train corpus`, the crops those of `sempic train denoise`. Every recipe starts from
-nothing and has the same time, on the same crops in the same order, and is then asked for pictures
-that were held out (every eighth of the corpus): the mean squared error of one denoising, in units
-of the residual's variance (1: as good as no network), from noise alone, which is where sampling
-starts, and at half as much as there is signal. Beside it stand parameters and time of a picture of
-256×336.
+CORPUS is made by `sempic train corpus`; crops are those of `sempic train denoise`, whose first
+stage this compares. Every recipe starts with random weights and has the same time and the same
+crops in the same order. Then it denoises held-out pictures (every eighth of the corpus) in one
+step. The figure is the mean squared error relative to the residual's variance (1: as good as no
+network), from pure noise, where sampling starts, and with noise of half the residual's standard
+deviation. Number of parameters and time for a picture of 256×336 stand beside it.
 
-Recipes differ in shape, in what the network's output means, in the noise levels that it is trained
-at, and in how it computes. EDM's output, which is bundled, is v of Salimans and Ho (2022) but for
-its sign and scale; all have EDM's weights of the noise levels.
+Recipes differ in architecture, in the target of the network's output, in the noise levels of
+training, and in arithmetic. The bundled target is EDM's, which is v of Salimans and Ho (2022) apart
+from sign and scale. All recipes weight noise levels as EDM does.
 """
 
 from __future__ import annotations
@@ -64,13 +64,13 @@ def noises(sigma: Tensor, data: float) -> tuple[Tensor, Tensor]:
 
 
 def velocities(sigma: Tensor, data: float) -> tuple[Tensor, Tensor]:
-    """Of rectified flow: noise less residual, the residual scaled to the deviation of noise."""
+    """Of rectified flow: noise minus the residual, scaled to the noise's standard deviation."""
     time = sigma / (sigma + data)
     return 1 - time, -time * data * 2**0.5
 
 
 class Attention(nn.Module):
-    """After a block, each place asks all others: one head, and a branch that begins at nothing."""
+    """Self-attention after a block: one head, a residual branch whose initial output is 0."""
 
     def __init__(self, block: nn.Module, channels: int) -> None:
         super().__init__()
@@ -102,12 +102,12 @@ class Doubled(nn.Module):
 
 
 def attentive(network: CompactNet) -> None:
-    """Give it attention at the end of its lowest level."""
+    """Adds attention at the end of the lowest level."""
     network.encoder[-1] = Attention(network.encoder[-1], network.config.widths[-1])
 
 
 def coarser(network: CompactNet) -> None:
-    """Let it work on patches of 8 pixels: strides 8, 16, …"""
+    """Changes to patches of 8 pixels: strides 8, 16, …"""
     stem = network.stem.weight
     network.stem = type(network.stem)(stem.shape[1], stem.shape[0], 2, 2)
     network.decoder[-1] = Doubled(network.decoder[-1])
@@ -115,7 +115,7 @@ def coarser(network: CompactNet) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """The bundled one, unless said otherwise."""
+    """Defaults are those of the bundled receiver."""
 
     shape: dict[str, Any] = field(default_factory=dict)
     change: Callable[[CompactNet], None] = lambda network: None
@@ -183,7 +183,7 @@ def main() -> None:
 def guess(
     recipe: Recipe, network: CompactNet, noisy: Tensor, small: Tensor, planes: Tensor, sigma: Tensor
 ) -> Tensor:
-    """`compact.denoise`, where the network's output means something else."""
+    """`compact.denoise` for another target of the network's output."""
     data = network.config.sigma_data
     s = sigma[:, None, None, None]
     skip, scale = edms(s, data)
@@ -193,7 +193,7 @@ def guess(
 
 
 class ShortRun(Trained):
-    """The first stage of the receiver with another recipe."""
+    """The receiver's first stage with another recipe."""
 
     kind = "short"
     decay = 0.98

@@ -1,9 +1,9 @@
-"""How long coding takes on this machine, and how much memory.
+"""How long do encoding and decoding take on this machine, and how much memory?
 
     python benchmarks/speed.py PICTURES [--size 341x256] [--limit 20] [--json OUT]
 
-Warm: in one process, models loaded, median over the pictures. Cold: a command line from the start
-of the interpreter to its end, median of three. Memory: the peak of such a command line.
+Warm: in one process with models loaded, the median over the pictures. Cold: a whole command, from
+the start of the interpreter to its end, the median of three. Memory: peak of such a command.
 """
 
 from __future__ import annotations

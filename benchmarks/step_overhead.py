@@ -1,12 +1,11 @@
-"""What a training step costs the host beside the networks' forward and backward passes.
+"""How much time of a training step is spent outside the networks' forward and backward passes?
 
     python benchmarks/step_overhead.py [--batch 64] [--steps 30] [--full] [--json OUT]
 
-An accelerator is simulated by tensors so small that kernels take no time: as many crops, layers
-and operations as in earnest, each of a few pixels and channels. What is left is Python, NumPy and
-PyTorch's dispatch, on one core. Batches are made, gradients clipped, optimizers stepped, filters
-normalised and averages updated, by the code of the recipes. With --full the tensors are as large
-as in earnest, and the CPU pays for the kernels, too.
+The recipes' own code makes batches, clips gradients, steps optimizers, normalises filters and
+updates averages, with the real number of crops, layers and operations. Tensors have only a few
+pixels and channels, so that kernels take almost no time, as on a fast accelerator: what remains is
+Python, NumPy and PyTorch's dispatch on one core. --full takes tensors of the real size.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""A clip over and over through both ends, as a camera's stream: frames a second, and memory.
+"""How many frames a second does this machine encode and decode, and does memory stay constant?
 
     python benchmarks/stream.py CLIP [--minutes 10] [--fps 10] [--size 341x256] [--bitrate 16k]
 
-Frames are coded and decoded one at a time, as fast as it goes; the clip runs to and fro, so that
-nothing is cut. A line for each tenth of the time, after a warm-up of a second: frames coded and
-decoded in a second, and in a second of processor time, which is what other work on the machine does
-not change; bytes, and the process's memory.
+Encodes and decodes frame by frame without pauses. The clip is played forwards and backwards in
+turn, so that there are no scene cuts. After a second of warm-up there is a line for each tenth of
+the time: frames encoded and decoded in a second of elapsed time and in a second of processor time
+(which other work on the machine does not change), bytes, and the memory of the process.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from videos import panned, write_video
 
 import sempic
 from sempic import api, check, models, segment
+from sempic.evaluation.folders import spread
 from sempic.palette import CAMVID
 
 
@@ -71,6 +72,19 @@ def test_rate_refuses_an_empty_folder(folder, run):
     (folder / "empty").mkdir()
     with pytest.raises(SystemExit, match="no pictures"):
         run("rate", "empty")
+
+
+def test_rate_refuses_what_it_cannot_read_or_write_before_the_work(folder, run, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        run("rate", "pictures", "--json", "maps/0.png/out.json")
+    assert "maps/0.png/out.json: cannot write: Not a directory" in capsys.readouterr().err
+    (folder / "pictures/2.png").symlink_to("nowhere.png")
+    with pytest.raises(SystemExit, match=r"pictures/2.png: a link that leads to no file"):
+        run("rate", "pictures")
+
+
+def test_pictures_are_taken_evenly():
+    assert [spread("abcdef", limit) for limit in (None, 9, 3)] == [[*"abcdef"]] * 2 + [[*"ace"]]
 
 
 @needs_models

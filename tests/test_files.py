@@ -88,6 +88,26 @@ def test_a_read_only_file_stays(tmp_path, monkeypatch):
     assert target.read_bytes() == b"x"
 
 
+def test_outputs_are_checked_before_the_work(tmp_path, monkeypatch):
+    file = touch(tmp_path / "a")
+    new = tmp_path / "new/folder"
+    files.check_writable(file)
+    files.check_writable(new)
+    files.check_writable(new, folder=True)
+    for path, folder, why in [
+        (file, True, "not a writable folder: Not a directory"),
+        (file / "below", False, "cannot write: Not a directory"),
+        (tmp_path, False, "cannot write: Is a directory"),
+    ]:
+        with pytest.raises(OutputError, match=f"{path}: {why}"):
+            files.check_writable(path, folder=folder)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # as for users other than root
+    for path, folder in [(file, False), (new, True)]:
+        with pytest.raises(OutputError, match="Permission denied"):
+            files.check_writable(path, folder=folder)
+    assert os.listdir(tmp_path) == ["a"]
+
+
 def test_a_writable_file_in_a_read_only_folder_is_written(tmp_path, monkeypatch):
     """For example a single file mounted into a container."""
     target = touch(tmp_path / "a")

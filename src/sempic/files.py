@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import secrets
@@ -115,6 +116,21 @@ def need_suffix(path: Path, suffix: str, what: str) -> None:
     """Raises OutputError if a path has another suffix; what: the kind of file."""
     if path.suffix.lower() != suffix:
         raise OutputError(f"{path}: the name of {what} ends in {suffix}")
+
+
+def check_writable(path: Path, *, folder: bool = False) -> None:
+    """Raises OutputError if no file can be written at a path, or with `folder` into a folder there,
+    after missing folders are made. To be called before long work."""
+    what = "not a writable folder" if folder else "cannot write"
+    with refused(OutputError, f"{path}: {what}"):
+        existing = next(p for p in (path, *path.absolute().parents) if p.exists())
+        if (folder or existing != path) != existing.is_dir():
+            code = errno.EISDIR if existing.is_dir() else errno.ENOTDIR
+        elif not os.access(existing, os.W_OK):
+            code = errno.EACCES
+        else:
+            return
+        raise OSError(code, os.strerror(code))
 
 
 def make_folder(path: Path) -> None:

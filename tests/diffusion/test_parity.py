@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 def parity(folder: Path) -> subprocess.CompletedProcess[str]:
     """In a process of its own, because kernels are chosen before torch loads."""
     return subprocess.run(
-        [sys.executable, "-m", "benchmarks.parity", str(folder)],
+        [sys.executable, "benchmarks/parity.py", str(folder)],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
         capture_output=True,

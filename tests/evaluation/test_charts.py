@@ -1,4 +1,4 @@
-from sempic.evaluation import charts
+from sempic.evaluation import charts, codecs
 
 
 def test_charts_draw_curves_points_ticks_and_bars():
@@ -14,3 +14,15 @@ def test_charts_draw_curves_points_ticks_and_bars():
     assert "<circle" in charts.figure([charts.Panel(title="PSNR", better="up", curves=[one])])
     assert charts.ticks(0.35, 0.6) == [0.35, 0.4, 0.45, 0.5, 0.55, 0.6]
     assert "0.250" in charts.bars(["sky"], [("jpeg", "JPEG", [0.25])])
+
+
+def test_all_curves_look_different_without_colours():
+    ours = [f"sempic{at}+{v}".strip("+") for at in ("", "@2", "@4", "@12") for v in codecs.VARIANTS]
+    styles = [codecs.style(name) for name in (*ours, *codecs.COMPETITORS)]
+    assert len({(style.dashes, style.marker) for style in styles}) == len(styles)
+    assert {*charts.MARKERS} <= {style.marker for style in styles}
+    assert codecs.style("originals").colour not in {style.colour for style in styles}
+    curves = [charts.Curve(codec=n, title=n, points=[(0.1, 0.5)]) for n in codecs.COMPETITORS]
+    svg = charts.figure([charts.Panel(title="mIoU", better="up", curves=curves)])
+    assert svg.count("<polygon") == 2 * (len(curves) - 1)  # with the legend; all but JPEG
+    assert 'stroke="none">4n<' in charts.bars(["sky"], [("sempic@4+none", "ours", [0.25])])

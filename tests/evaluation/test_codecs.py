@@ -57,7 +57,7 @@ def test_coarse_is_enlarged_without_a_shift():
     assert metrics.psnr(ramp.reshape(60, 84, 3), decoded) > 36
 
 
-@pytest.mark.parametrize("name", ["vvc", "sempic@", "sempic+labels", ""])
+@pytest.mark.parametrize("name", ["vvc", "sempic@", "sempic@0", "sempic+labels", ""])
 def test_unknown_codecs_are_refused(name):
     with pytest.raises(InputError, match="is not one of"):
         codecs.load(name)
@@ -101,6 +101,8 @@ def test_void_needs_a_palette_with_void(monkeypatch):
 
 
 def test_a_new_competitor_needs_only_an_entry(monkeypatch):
-    jpeg = codecs.COMPETITORS["jpeg"]
-    monkeypatch.setitem(codecs.COMPETITORS, "mine", jpeg)
+    style = codecs.Style("#123456", marker="plus")
+    mine = codecs.Competitor(codecs.COMPETITORS["jpeg"].make, style, default=False)
+    monkeypatch.setitem(codecs.COMPETITORS, "mine", mine)
     assert codecs.load("mine").title == "JPEG, progressive"
+    assert codecs.style("mine") == style

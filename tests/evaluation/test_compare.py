@@ -49,6 +49,13 @@ def test_figures_and_page_have_every_version(versions, capsys):
     assert f"{found['a.webp']['psnr']:.2f}" in capsys.readouterr().out
 
 
+def test_a_page_that_cannot_be_written_is_refused_before_the_work(versions, monkeypatch, capsys):
+    assert compare("a.webp", "-o", "new/page.html") == 0
+    monkeypatch.setattr("sempic.evaluation.compare.compare", None)
+    assert compare("a.webp", "-o", "a.webp/page.html") == 2
+    assert "a.webp/page.html: cannot write: Not a directory" in capsys.readouterr().err
+
+
 def test_a_stream_of_a_prior_needs_this_prior(versions, capsys):
     picture, labels = street(48, 64)
     prior = write_prior(versions / "mine.npz", sempic.PALETTES[1], labels)

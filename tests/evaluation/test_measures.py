@@ -244,6 +244,12 @@ def test_slow_metrics_are_measured_only_on_request(tmp_path):
     assert available(["patch_fid"], str(file))[0] == ["patch_fid"]
 
 
+def test_a_figure_names_its_metric(tmp_path):
+    (tmp_path / "inception.pt").touch()
+    wanted = ["psnr", "kid", "fid", "psnr"]
+    assert available(wanted, str(tmp_path / "inception.pt"))[0] == ["psnr", "fid"]
+
+
 def test_a_new_metric_shows_in_tables_page_curves_and_json(tmp_path, monkeypatch, capsys):
     class Darkness(Mean):
         def __init__(self):

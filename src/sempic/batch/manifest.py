@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 from collections import defaultdict
 from pathlib import Path
 
+from sempic import files
 from sempic.batch.work import Record
 from sempic.errors import InputError, OutputError, naming, refused
 from sempic.jobs import Job, exists, read
@@ -52,12 +52,7 @@ class Manifest:
         """Written before the first record, so that a run without records leaves no file."""
         if text and not text.endswith("\n"):
             self._head = "\n"
-        with refused(OutputError, f"{path}: cannot write"):
-            existing = next(p for p in (path, *path.absolute().parents) if p.exists())
-            if existing != path and not existing.is_dir():
-                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
-            if not os.access(existing, os.W_OK):
-                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        files.check_writable(path)
 
     def remaining(self, jobs: list[Job]) -> list[Job]:
         """The jobs without a record of their source and output, or without an existing output."""

@@ -5,14 +5,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import math
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from sempic import fields, files
 from sempic.commands import _files, _measuring, _sequence
 from sempic.container import MAX_PIXELS, MAX_SIDE
-from sempic.errors import OutputError
 from sempic.fields import option
 from sempic.options import Models
 from sempic.sequence import SequenceOptions
@@ -65,7 +63,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--codecs",
         type=_measuring.listed,
         metavar="A,B",
-        help=f"default: all but {' and '.join(sorted({*codecs.NAMES} - {*benchmark.CODECS}))}",
+        help=f"default: all but {' and '.join(sorted({*codecs.NAMES} - {*codecs.DEFAULTS}))}",
     )
     parser.add_argument(
         "--rates",
@@ -75,7 +73,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--labels", type=Path, help="human label maps; default: FOLDERannot")
     parser.add_argument(
-        "--size", type=_size, metavar="WxH", help="scale pictures to this size first"
+        "--size", type=parse_size, metavar="WxH", help="scale pictures to this size first"
     )
     parser.add_argument(
         "--short-side",
@@ -113,7 +111,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from sempic.evaluation import clips
 
-    _check_writable(args.output)
+    files.check_writable(args.output, folder=True)
     videos = clips.find(args.inputs)
     if videos:
         return _clips(args, videos)
@@ -141,7 +139,7 @@ def _pictures(args: argparse.Namespace) -> int:
         effort=args.effort or codecs.EFFORTS[0],
         models=Models(**fields.from_args(args, Models)),
     )
-    names = args.codecs or list(benchmark.CODECS)
+    names = args.codecs or list(codecs.DEFAULTS)
     for name in names:
         plan.codec(name)  # unknown names and missing libraries fail before the work
     cache = args.cache or models.cache() / "benchmark.sqlite"
@@ -190,12 +188,6 @@ def _clips(args: argparse.Namespace, paths: list[Path]) -> int:
     return _write(args.output, parts)
 
 
-def _check_writable(folder: Path) -> None:
-    """Raises OutputError, before the work, if no report can be written into the folder."""
-    if folder.exists() and not (folder.is_dir() and os.access(folder, os.W_OK)):
-        raise OutputError(f"{folder}: not a writable folder")
-
-
 def _write(folder: Path, parts: dict[str, str]) -> int:
     """Writes a report and prints its summary."""
     files.make_folder(folder)
@@ -205,7 +197,8 @@ def _write(folder: Path, parts: dict[str, str]) -> int:
     return 0
 
 
-def _size(text: str) -> tuple[int, int]:
+def parse_size(text: str) -> tuple[int, int]:
+    """argparse type of WxH, (width, height) in pixels."""
     with contextlib.suppress(ValueError):
         width, height = map(int, text.lower().split("x"))
         sides = 1 <= width <= MAX_SIDE, 1 <= height <= MAX_SIDE

@@ -34,6 +34,7 @@ def run(args: argparse.Namespace) -> int:
 
     models = Models(**fields.from_args(args, Models))
     apart((args.original, *args.versions, args.labels, models.receiver, models.prior), args.output)
+    files.check_writable(args.output)
     found, page = compare(
         args.original,
         args.versions,
@@ -42,6 +43,7 @@ def run(args: argparse.Namespace) -> int:
         steps=args.steps,
         models=models,
     )
+    files.make_folder(args.output.parent)
     files.write(args.output, page.encode())
     print(json.dumps(found, indent=1) if args.json else describe(found))
     return 0

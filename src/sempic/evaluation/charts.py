@@ -8,27 +8,17 @@ from dataclasses import dataclass
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
-STYLES = {
-    "originals": ("#afb8c1", ""),
-    "sempic": ("#d1242f", ""),
-    "sempic@1": ("#f0883e", ""),
-    "sempic+human": ("#d1242f", "2 3"),
-    "sempic@1+human": ("#f0883e", "2 3"),
-    "bpg444": ("#0b62a8", ""),
-    "bpg": ("#0b62a8", "5 3"),
-    "avif": ("#1a7f37", ""),
-    "avif444": ("#1a7f37", "5 3"),
-    "svt-av1": ("#4ac26b", ""),
-    "hevc": ("#54aeff", ""),
-    "jxl": ("#8250df", ""),
-    "webp": ("#9a6700", ""),
-    "jpeg2000": ("#c297ff", ""),
-    "jpeg": ("#bf8700", "5 3"),
-    "coarse": ("#24292f", "2 3"),
-    "coarse+esrgan": ("#6e7781", "2 3"),
-}
-"""Colour and dashes of each codec."""
+from sempic.evaluation import codecs
 
+MARKERS = {
+    "square": (4, 45, 0.71),
+    "diamond": (4, 0, 0.71),
+    "triangle": (3, 0, 0.5),
+    "tip": (3, 180, 0.5),
+    "plus": (4, 0, 0.35),
+    "cross": (4, 45, 0.35),
+}
+"""Stars by name: number of points, turn in degrees, and radius of the inner corners, of 1."""
 _WIDTH, _HEIGHT = 460, 320
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 14, 34, 44
 _RATES = (0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1, 2, 3, 5)
@@ -62,13 +52,6 @@ class Panel:
     ceiling_title: str = "originals"
 
 
-def style(codec: str) -> tuple[str, str]:
-    """Colour and dashes of any codec, also one not in STYLES."""
-    return STYLES.get(
-        codec, STYLES.get("sempic" if codec.startswith("sempic") else "", (_GREY, ""))
-    )
-
-
 def figure(panels: Sequence[Panel]) -> str:
     """An SVG document: panels in two columns above one legend."""
     columns, rows = 2, -(-len(panels) // 2)
@@ -81,7 +64,7 @@ def figure(panels: Sequence[Panel]) -> str:
     for number, curve in enumerate(legend.values()):
         x, y = 20 + number % per_row * 230, rows * _HEIGHT + 16 + number // per_row * 22
         _add(svg, "line", x1=x, x2=x + 28, y1=y, y2=y, **_stroke(curve))
-        _dot(svg, curve, x + 14, y)
+        _mark(svg, curve.codec, x + 14, y)
         weight = "bold" if curve.ours else "normal"
         _add(svg, "text", curve.title, x=x + 36, y=y + 4, font_weight=weight)
     return _text(svg)
@@ -124,9 +107,11 @@ def _panel(svg: Element, panel: Panel) -> None:
         line = " ".join(f"{x(r):.1f},{y(v):.1f}" for r, v in sorted(curve.points))
         _add(svg, "polyline", points=line, fill="none", **_stroke(curve))
         for rate, value in curve.points:
-            dot = _dot(svg, curve, x(rate), y(value))
-            dot.set("stroke", "#fff")
-            _add(dot, "title", f"{curve.title}: {value:.4g} at {rate:.4f} bpp")
+            _add(
+                _mark(svg, curve.codec, x(rate), y(value)),
+                "title",
+                f"{curve.title}: {value:.4g} at {rate:.4f} bpp",
+            )
 
 
 def bars(classes: Sequence[str], series: Sequence[tuple[str, str, Sequence[float | None]]]) -> str:
@@ -135,10 +120,6 @@ def bars(classes: Sequence[str], series: Sequence[tuple[str, str, Sequence[float
     Args:
         series: (codec, title, values 0…1; None: no bar).
     """
-
-    def fill(codec: str) -> dict[str, str]:
-        colour, dashes = style(codec)
-        return {"fill": colour, "fill_opacity": "0.55" if dashes else "1"}
 
     bar, gap = 9, 16
     group = len(series) * bar + gap
@@ -153,14 +134,16 @@ def bars(classes: Sequence[str], series: Sequence[tuple[str, str, Sequence[float
             value = values[number]
             if value is None:
                 continue
-            place = {"x": left + at * bar, "y": _TOP + inner * (1 - value), "width": bar - 1}
-            rect = _add(svg, "rect", **place, height=inner * value, **fill(codec))
+            x, y = left + at * bar, _TOP + inner * (1 - value)
+            fill = codecs.style(codec).colour
+            rect = _add(svg, "rect", x=x, y=y, width=bar - 1, height=inner * value, fill=fill)
+            _mark(svg, codec, x + bar / 2 - 0.5, y)
             _add(rect, "title", f"{name}, {title}: {value:.3f}")
         middle = left + (group - gap) / 2
         _add(svg, "text", name, x=middle, y=_TOP + inner + 16, text_anchor="middle")
     x = float(_LEFT)
     for codec, title, _ in series:
-        _add(svg, "rect", x=x, y=height - 28, width=11, height=11, **fill(codec))
+        _mark(svg, codec, x + 6, height - 22)
         _add(svg, "text", title, x=x + 16, y=height - 18)
         x += 34 + 6.2 * len(title)
     return _text(svg)
@@ -201,14 +184,28 @@ def _label(svg: Element, text: str, x: float, y: float, anchor: str = "middle") 
 
 
 def _stroke(curve: Curve) -> dict[str, str]:
-    colour, dashes = style(curve.codec)
+    style = codecs.style(curve.codec)
     width = "3" if curve.ours else "1.8"
-    return {"stroke": colour, "stroke_width": width, "stroke_dasharray": dashes}
+    return {"stroke": style.colour, "stroke_width": width, "stroke_dasharray": style.dashes}
 
 
-def _dot(svg: Element, curve: Curve, x: float, y: float) -> Element:
-    radius = 4.5 if curve.ours else 3
-    return _add(svg, "circle", cx=x, cy=y, r=radius, fill=style(curve.codec)[0])
+def _mark(svg: Element, codec: str, x: float, y: float) -> Element:
+    """The marker of a codec at a place."""
+    style, radius = codecs.style(codec), 5 if codec.startswith("sempic") else 3.5
+    mark = _add(svg, "g", fill=style.colour, stroke="#fff", stroke_width=0.7)
+    if style.marker not in MARKERS:
+        _add(mark, "circle", cx=x, cy=y, r=max(radius, 2.3 * len(style.marker)))
+        text = _add(mark, "text", style.marker, x=x, y=y + 3, font_size=8, fill="#fff")
+        text.attrib |= {"text-anchor": "middle", "stroke": "none"}
+        return mark
+    points, turn, inner = MARKERS[style.marker]
+    corners = []
+    for number in range(2 * points):
+        angle = math.pi * number / points + math.radians(turn)
+        reach = 1.4 * radius * (inner if number % 2 else 1)
+        corners.append(f"{x + reach * math.sin(angle):.1f},{y - reach * math.cos(angle):.1f}")
+    _add(mark, "polygon", points=" ".join(corners))
+    return mark
 
 
 def ticks(low: float, high: float) -> list[float]:

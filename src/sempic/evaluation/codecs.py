@@ -318,32 +318,83 @@ def _esrgan(slow: bool) -> PictureCodec:
     return Bpg("coarse+esrgan", "coarse, ESRGAN", _QPS, "444", 4, enlarge)
 
 
-COMPETITORS: dict[str, Callable[[bool], PictureCodec]] = {
-    "bpg": lambda slow: Bpg("bpg", "BPG, 4:2:0", _QPS, "420"),
-    "bpg444": lambda slow: Bpg("bpg444", "BPG, 4:4:4", _QPS, "444"),
-    "avif": lambda slow: _avif("avif", "4:2:0", slow),
-    "avif444": lambda slow: _avif("avif444", "4:4:4", slow),
-    "svt-av1": _svt_av1,
-    "hevc": _hevc,
-    "jxl": _jxl,
-    "webp": _webp,
-    "jpeg2000": _jpeg2000,
-    "jpeg": _jpeg,
-    "coarse": lambda slow: Bpg("coarse", "coarse, bicubic", _QPS, "444", 4),
-    "coarse+esrgan": _esrgan,
+@dataclass(frozen=True, slots=True)
+class Style:
+    """How charts draw a codec."""
+
+    colour: str
+    dashes: str = ""
+    """As `stroke-dasharray`."""
+    marker: str = ""
+    """A key of `charts.MARKERS`, else a short text in a circle."""
+
+
+@dataclass(frozen=True, slots=True)
+class Competitor:
+    """A codec of the benchmark that is not ours."""
+
+    make: Callable[[bool], PictureCodec]
+    """The argument is whether to use the slowest preset."""
+    style: Style
+    """No other codec has the same dashes and marker: some readers cannot tell the colours."""
+    default: bool = True
+    """Whether `sempic benchmark` takes it without --codecs."""
+
+
+COMPETITORS = {
+    "bpg": Competitor(
+        lambda slow: Bpg("bpg", "BPG, 4:2:0", _QPS, "420"), Style("#0b62a8", "5 3", "square")
+    ),
+    "bpg444": Competitor(
+        lambda slow: Bpg("bpg444", "BPG, 4:4:4", _QPS, "444"), Style("#0b62a8", "", "square")
+    ),
+    "avif": Competitor(lambda slow: _avif("avif", "4:2:0", slow), Style("#1a7f37", "", "triangle")),
+    "avif444": Competitor(
+        lambda slow: _avif("avif444", "4:4:4", slow), Style("#1a7f37", "5 3", "triangle"), False
+    ),
+    "svt-av1": Competitor(_svt_av1, Style("#4ac26b", "", "tip")),
+    "hevc": Competitor(_hevc, Style("#54aeff", "", "diamond")),
+    "jxl": Competitor(_jxl, Style("#8250df", "", "cross")),
+    "webp": Competitor(_webp, Style("#9a6700", "", "plus")),
+    "jpeg2000": Competitor(_jpeg2000, Style("#c297ff", "5 3", "cross")),
+    "jpeg": Competitor(_jpeg, Style("#bf8700", "5 3")),
+    "coarse": Competitor(
+        lambda slow: Bpg("coarse", "coarse, bicubic", _QPS, "444", 4),
+        Style("#24292f", "2 3", "square"),
+    ),
+    "coarse+esrgan": Competitor(_esrgan, Style("#6e7781", "2 3", "diamond"), False),
 }
-"""Factories of all codecs but ours; the argument is whether to use the slowest preset."""
+"""All codecs but ours."""
 NAMES = ("sempic", *COMPETITORS)
 """Names that `load` knows, without our suffixes."""
+DEFAULTS = ("sempic", "sempic@4", *(name for name, c in COMPETITORS.items() if c.default))
+"""The codecs of `sempic benchmark` without --codecs."""
 VARIANTS = {
-    "": "",
-    "human": ", human labels",
-    "void": ", all void",
-    "none": ", no labels",
-    "checked": ", checked",
+    "": ("", ""),
+    "human": (", human labels", "2 3"),
+    "void": (", all void", "12 4 2 4"),
+    "none": (", no labels", "12 6"),
+    "checked": (", checked", "12 4 2 4 2 4"),
 }
-"""Suffixes of "sempic+", with their titles: the segmenter's labels, human labels, a map that is all
-void, no map, and the segmenter's labels with `check=True`."""
+"""Suffixes of "sempic+", with their titles and dashes: the segmenter's labels, human labels, a map
+that is all void, no map, and the segmenter's labels with `check=True`."""
+_COLOURS = ("#d1242f", "#bc4c00", "#bf3989", "#82071e")
+"""Of ours, by the number of binary digits of the steps."""
+
+
+def _ours(name: str) -> tuple[int, str] | None:
+    """(steps, variant) of a name of ours; None for other names."""
+    match = re.fullmatch(rf"sempic(?:@([1-9]\d*))?(?:\+({'|'.join([*VARIANTS][1:])}))?", name)
+    return (int(match[1] or 1), match[2] or "") if match else None
+
+
+def style(name: str) -> Style:
+    """The style of a codec; solid grey for names that are none, such as "originals"."""
+    if (found := _ours(name)) is None:
+        return COMPETITORS[name].style if name in COMPETITORS else Style("#afb8c1")
+    steps, variant = found
+    colour = _COLOURS[min(steps.bit_length(), len(_COLOURS)) - 1]
+    return Style(colour, VARIANTS[variant][1], str(steps) * (steps > 1) + variant[:1])
 
 
 def load(name: str, *, effort: str = EFFORTS[0], models: Models = BUNDLED) -> PictureCodec:
@@ -357,11 +408,11 @@ def load(name: str, *, effort: str = EFFORTS[0], models: Models = BUNDLED) -> Pi
     Raises:
         InputError: an unknown name, or a missing library.
     """
-    if match := re.fullmatch(r"sempic(?:@(\d+))?(?:\+(human|void|none|checked))?", name):
-        steps, variant = int(match[1] or 1), match[2] or ""
-        title = f"sempic, {steps} step{'s' * (steps > 1)}" + VARIANTS[variant]
+    if (found := _ours(name)) is not None:
+        steps, variant = found
+        title = f"sempic, {steps} step{'s' * (steps > 1)}" + VARIANTS[variant][0]
         levels = range(min(sempic.QUALITY), max(sempic.QUALITY) + 1)
-        return Sempic(name, title, levels, max(1, steps), variant, models)
+        return Sempic(name, title, levels, steps, variant, models)
     if name not in COMPETITORS:
         raise InputError(f"codec {name!r} is not one of {', '.join(NAMES)}")
-    return COMPETITORS[name](effort == EFFORTS[0])
+    return COMPETITORS[name].make(effort == EFFORTS[0])

@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 import fnmatch
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from sempic import files, pictures
 from sempic.errors import InputError
+
+T = TypeVar("T")
+
+
+def spread(items: Sequence[T], limit: int | None) -> list[T]:
+    """At most `limit` of the items, evenly spread; None: all."""
+    if limit is None or limit >= len(items):
+        return list(items)
+    return [items[i * len(items) // limit] for i in range(limit)]
 
 
 def by_name(folder: Path, *, deep: bool = True, pattern: str = "*") -> dict[str, Path]:

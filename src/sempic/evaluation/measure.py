@@ -48,7 +48,7 @@ class Settings:
             judge = self.judge or str(models.find(models.JUDGE))
             parts.append(judge if judge.startswith("hf:") else weights.digest(Path(judge)))
             parts.append(str(SIDE))
-        if {"fid", "patch_fid"} & set(self.metrics):
+        if any(METRICS[name].inception for name in self.metrics):
             parts.append(str(weights.inception(self.inception).stat().st_size))
         return " ".join(parts)
 
@@ -62,7 +62,8 @@ def available(
     """The metrics whose weights are installed, and a message about each of the others.
 
     Args:
-        wanted: names out of METRICS, all required; None: those of `usual` that are available.
+        wanted: names out of METRICS, or of their figures, all required; None: those of `usual` that
+            are available.
         usual: names out of METRICS; None: all but the costly ones.
 
     Raises:
@@ -72,7 +73,8 @@ def available(
     if usual is None:
         usual = [m.name for m in METRICS.values() if not m.costly]
     chosen = [name for name in METRICS if name in usual] if wanted is None else wanted
-    for name in chosen:
+    owner = {f.name: m.name for m in METRICS.values() for f in m.figures} | {m: m for m in METRICS}
+    for name in dict.fromkeys(owner.get(name, name) for name in chosen):
         if name not in METRICS:
             raise InputError(f"metric {name!r} is not one of {', '.join(METRICS)}")
         try:

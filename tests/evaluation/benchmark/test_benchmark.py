@@ -135,8 +135,10 @@ def test_wrong_codecs_files_and_folders_are_named_before_the_work(folder, capsys
     assert "nowhere" in capsys.readouterr().err
     assert not (folder / "report").exists()
     (folder / "report").write_text("dear")
-    assert run("--codecs", "jpeg") == 2
-    assert "report: not a writable folder" in capsys.readouterr().err
+    for place in ("report", "report/new/one"):
+        assert run("--codecs", "jpeg", "-o", place) == 2
+        assert f"sempic: {place}: not a writable folder: Not a dir" in capsys.readouterr().err
+    assert (folder / "report").read_text() == "dear"
 
 
 @pytest.mark.parametrize(

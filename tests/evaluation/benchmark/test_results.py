@@ -1,6 +1,6 @@
 import pytest
 
-from sempic.evaluation.benchmark import Codec, Point
+from sempic.evaluation.benchmark import Codec, Point, Results, tables
 from sempic.evaluation.benchmark.results import bd_rates, matched
 
 
@@ -20,3 +20,21 @@ def test_matched_rates_and_bd_rates_follow_the_curves():
     rates = bd_rates(found, "a")
     assert rates["psnr"] == {"b": pytest.approx(-50)}
     assert rates["lpips"] == {"b": pytest.approx(-50)}
+
+
+def test_the_summary_says_which_rates_a_codec_does_not_reach():
+    def codec(title, *rates):
+        rows = [{"bpp": bpp, "psnr": 30.0} for bpp in rates]
+        timed = [Point(setting=1, row=row, encode_s=1, decode_s=1) for row in rows]
+        return Codec(title=title, peak_bytes=0, points=timed)
+
+    def summary(**codecs):
+        found = matched(codecs, [0.5, 1.0])
+        return tables.summary(
+            Results(about={}, originals={}, codecs=codecs, matched=found, bd_rate={})
+        )
+
+    assert "–: JPEG was measured at 1.703 bpp, as" in summary(jpeg=codec("JPEG", 1.703))
+    text = summary(jpeg=codec("JPEG", 0.8, 2.0), webp=codec("WebP", 0.4, 1.1))
+    assert "–: JPEG was measured at 0.800 to 2.000 bpp, as" in text
+    assert "WebP was" not in text

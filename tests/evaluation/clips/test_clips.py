@@ -79,6 +79,8 @@ def test_clips_and_options_that_do_not_fit_are_refused_in_one_line(folder, capsy
         ("clips/drive.mp4 --codecs bpg", "'bpg' is not one of sempic, single, av1"),
         ("clips/drive.mp4 --start 9", "two frames or more, there are 0"),
         ("clips/drive.mp4 picture.png", "picture.png: not a clip"),
+        ("clips nothere", "nothere: no such file or folder"),
+        ("clips/drive.mp4 nothere.mp4", "nothere.mp4: no such file or folder"),
         (". --bitrate 16k", "--bitrate is for clips"),
         ("nowhere.mp4", "nowhere.mp4: not a video that can be read"),
     ):

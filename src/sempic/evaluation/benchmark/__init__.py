@@ -1,10 +1,10 @@
 """Codecs side by side on a folder of pictures."""
 
 from sempic.evaluation.benchmark.bench import Benchmark
-from sempic.evaluation.benchmark.plan import CODECS, RATES, Item, Plan, items
+from sempic.evaluation.benchmark.plan import RATES, Item, Plan, items
 from sempic.evaluation.benchmark.results import Codec, Point, Results, run, sample_size
 
 __all__ = [
-    "CODECS", "RATES", "Benchmark", "Codec", "Item", "Plan", "Point", "Results", "items", "run",
+    "RATES", "Benchmark", "Codec", "Item", "Plan", "Point", "Results", "items", "run",
     "sample_size",
 ]  # fmt: skip

@@ -9,7 +9,7 @@ from typing import Literal
 from sempic import pictures
 from sempic.errors import InputError
 from sempic.evaluation import codecs
-from sempic.evaluation.folders import by_name
+from sempic.evaluation.folders import by_name, spread
 from sempic.evaluation.measure import Settings
 from sempic.jobs import read_ids, read_picture
 from sempic.options import BUNDLED, Models
@@ -17,10 +17,6 @@ from sempic.scene import Image, LabelMap
 
 RATES = (0.05, 0.06, 0.09, 0.12, 0.18, 0.32)
 """Default target rates, in bits per pixel."""
-CODECS = (
-    *("sempic", "sempic@4", "bpg", "bpg444", "avif", "svt-av1", "hevc", "jxl", "webp", "jpeg2000"),
-    *("jpeg", "coarse"),
-)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,9 +80,7 @@ def items(
     beside = whole.parent / f"{whole.name}annot"
     labels = labels or (beside if beside.is_dir() else None)
     found = by_name(folder, deep=False, pattern=pattern)
-    names = list(found)
-    if limit is not None and limit < len(names):
-        names = [names[i * len(names) // limit] for i in range(limit)]
+    names = spread(list(found), limit)
     maps = {} if labels is None else by_name(labels, deep=False)
     for name in names:
         if labels is not None and name not in maps:

@@ -42,16 +42,24 @@ def summary(results: Results) -> str:
     if "miou" in ceiling:
         matched.append([f"originals: mIoU {ceiling['miou']:.3f}", *([""] * len(rates))])
     points = [["", "bpp", *heads]]
+    notes = []
     for name, codec in results.codecs.items():
         cells = [codec.title]
         for entry in (e for e in results.matched if e["codec"] == name):
             measured = any(entry.get(f.name) is not None for f in main)
             cells.append(" / ".join(f.text(entry) for f in main) if measured else "–")
         matched.append(cells)
+        if "–" in cells and main:
+            low, high = (f"{codec.points[at].bpp:.3f}" for at in (0, -1))
+            reach = f"{low} bpp" if low == high else f"{low} to {high} bpp"
+            notes += [
+                "",
+                f"–: {codec.title} was measured at {reach}, as near as its settings come.",
+            ]
         for point in codec.points:
             cells = [f.text(point.row) for f in figures]
             points.append([codec.title, f"{point.bpp:.4f}", *cells])
-    return "\n".join([*markdown(matched), "", *markdown(points)])
+    return "\n".join([*markdown(matched), *notes, "", *markdown(points)])
 
 
 def markdown(rows: Sequence[Sequence[str]]) -> list[str]:

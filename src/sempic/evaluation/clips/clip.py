@@ -31,7 +31,7 @@ class Clip:
 def find(inputs: Sequence[Path]) -> list[Path]:
     """The clips among inputs: video files, or those of one folder without pictures; may be none.
 
-    Raises InputError for a mixture of clips and other files.
+    Raises InputError for a missing input, and for a mixture of clips and other files.
     """
     if len(inputs) == 1 and inputs[0].is_dir():
         names = sorted(path for path in inputs[0].iterdir() if not path.name.startswith("."))
@@ -39,6 +39,8 @@ def find(inputs: Sequence[Path]) -> list[Path]:
             return []
         return [path for path in names if path.is_file() and video.is_video(path.name)]
     clips = [path for path in inputs if video.is_video(path.name)]
+    if len(inputs) > 1 and (missing := [path for path in inputs if not path.exists()]):
+        raise InputError(f"{missing[0]}: no such file or folder")
     if len(inputs) > 1 and len(clips) < len(inputs):
         other = next(path for path in inputs if path not in clips)
         raise InputError(f"{other}: not a clip; inputs are several clips, or one folder")

@@ -91,6 +91,8 @@ class Metric(ABC):
     """Whether the figures need records of the originals, too."""
     judged = False
     """Whether the metric needs the judge."""
+    inception = False
+    """Whether the metric needs the FID network."""
     has_network = False
     """Whether the metric has a `network`."""
 

@@ -32,6 +32,7 @@ class _Inception(Metric):
 
     of_sets = True
     of_originals = True
+    inception = True
 
     def check(self, inception: str | None, judge: str | None) -> None:
         weights.inception(inception)
