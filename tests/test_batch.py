@@ -18,7 +18,7 @@ from conftest import ROOT, FakeReceiver, FakeSegmenter, street
 import sempic
 from sempic import api, batch, cli, jobs, pictures
 from sempic.batch.work import coder_with
-from sempic.errors import install_hint
+from sempic.errors import OutputError, install_hint
 
 IMAGE, LABELS = street(48, 64)
 
@@ -183,8 +183,27 @@ def test_a_run_resumes_after_an_interruption(shots, capsys):
     assert "1 of 4 are done" in capsys.readouterr().err
     assert Path("out/1.sempic").stat().st_mtime_ns == kept
     assert len(contents_of("out")) == 4
+    assert len(entries("m.jsonl")) == 5  # three before, the half line is gone
     assert cli.main(run) == 0
     assert "4 of 4 are done" in capsys.readouterr().err
+
+
+def test_a_full_disk_leaves_whole_lines_in_a_manifest():
+    resource = pytest.importorskip("resource")
+    path, limits = Path("m.jsonl"), resource.getrlimit(resource.RLIMIT_FSIZE)
+    records = [{"path": name, "output": f"{name}.sempic"} for name in ("a", "b", "c")]
+    for number, record in enumerate(records):
+        manifest = batch.Manifest(path, {})
+        before = path.read_bytes() if number else b""
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 20, limits[1]))
+        try:
+            with pytest.raises(OutputError, match=r"m\.jsonl: cannot write: File too large"):
+                manifest.add([record])
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert path.read_bytes() == before
+        manifest.add([record])
+    assert [entry["file"] for entry in entries(path)] == ["a", "b", "c"]
 
 
 def test_a_run_resumes_only_what_was_coded_from_the_same_file(shots, capsys):

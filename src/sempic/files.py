@@ -101,6 +101,25 @@ def write(path: str | os.PathLike[str], data: bytes) -> None:
             _overwrite(target, data)
 
 
+def append(path: Path, data: bytes, *, replacing: int = 0) -> None:
+    """Append bytes completely or not at all, in place of the last `replacing` bytes. Raises
+    OutputError."""
+    with (
+        refused(OutputError, f"{path}: cannot write"),
+        open(path, "ab", buffering=0) as file,
+    ):
+        end = file.seek(0, os.SEEK_END) - replacing
+        try:
+            if replacing:
+                file.truncate(end)
+            while data:  # a nearly full disk takes a part of them
+                data = data[file.write(data) :]
+        except BaseException:
+            with contextlib.suppress(OSError):
+                file.truncate(end)
+            raise
+
+
 def stage(path: str | os.PathLike[str], data: bytes) -> Path:
     """The first half of `write`, to replace several files together: a temporary file for `place`.
     Raises OutputError as `write`."""
