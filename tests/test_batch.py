@@ -18,7 +18,7 @@ from conftest import ROOT, FakeReceiver, FakeSegmenter, street
 import sempic
 from sempic import api, batch, cli, jobs, pictures
 from sempic.batch.work import coder_with
-from sempic.errors import OutputError, install_hint
+from sempic.errors import InputError, OutputError, install_hint
 
 IMAGE, LABELS = street(48, 64)
 
@@ -93,6 +93,14 @@ def test_a_dead_worker_is_reported(importable):
     assert dict(os.environ) == before
     assert done == job
     assert records == [{"path": "a", "error": "a worker process died"}]
+
+
+def test_more_processes_than_a_machine_bears_are_refused(monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    many = [job_called(str(i)) for i in range(17)]
+    with pytest.raises(InputError, match="17 processes at once: .* at most 16 --jobs"):
+        batch.run(dies, many, workers=1000)
+    batch.run(dies, many[1:], workers=1000)  # never more processes than jobs; nothing runs yet
 
 
 @pytest.mark.filterwarnings("ignore")  # Ray's own
