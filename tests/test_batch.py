@@ -98,7 +98,7 @@ def test_a_dead_worker_is_reported(importable):
 def test_more_processes_than_a_machine_bears_are_refused(monkeypatch):
     monkeypatch.setattr(os, "cpu_count", lambda: 1)
     many = [job_called(str(i)) for i in range(17)]
-    with pytest.raises(InputError, match="17 processes at once: .* at most 16 --jobs"):
+    with pytest.raises(InputError, match=r"17 processes at once: .* at most 16 --jobs"):
         batch.run(dies, many, workers=1000)
     batch.run(dies, many[1:], workers=1000)  # never more processes than jobs; nothing runs yet
 
