@@ -26,7 +26,7 @@ from sempic.options import Models
 from sempic.server import problems
 from sempic.server.coder import Coder
 from sempic.server.middleware import Metrics, RequestMiddleware
-from sempic.server.pool import Broken, Pool
+from sempic.server.pool import InternalError, Pool
 from sempic.server.routes import router
 from sempic.server.settings import Settings
 
@@ -61,6 +61,7 @@ def create_app(settings: Settings | None = None, pool: Pool | None = None) -> Fa
         title="sempic",
         version=sempic.__version__,
         summary="A semantic image codec: pictures to .sempic files of about a kilobyte, and back.",
+        description="An unknown path gets 404, another method 405; both answer a Problem, too.",
         lifespan=lifespan,
         redoc_url=None,
         redirect_slashes=False,
@@ -133,7 +134,7 @@ def serve(settings: Settings, *, host: str = "127.0.0.1", port: int = 8000) -> N
         signal.signal(number, lambda *_: None)
     try:
         server.run([listener])
-    except Broken as fault:
+    except InternalError as fault:
         raise ModelError(str(fault)) from fault
     finally:
         pool.kill()
