@@ -62,13 +62,14 @@ def _post(
     body = {"required": True} | files([takes, "application/octet-stream"]) if takes else None
     impossible = ({400} if takes else set()) | (set() if gives else {429, 503, 504})  # no worker
     own = {name.replace("_", "-"): text for name, text in headers.items()}
-    coded = {200: files(gives) | {"headers": described(_HEADERS | own)}} if gives else {}
-    problems = {status: PROBLEMS[status] for status in PROBLEMS if status not in impossible}
+    answers = {status: PROBLEMS[status] for status in PROBLEMS if status not in impossible}
+    if gives:
+        answers[200] = files(gives) | {"headers": described(_HEADERS | own)}
     return router.post(
         path,
         summary=summary,
         openapi_extra={"requestBody": body} if body else None,
-        responses=coded | problems,
+        responses=answers,
         response_class=Response if gives else JSONResponse,
     )
 
