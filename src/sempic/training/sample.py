@@ -66,8 +66,9 @@ def write(
         files.write(path, data)
 
 
-def _refuse_replacing(entries: Sequence[Entry], folder: Path) -> None:
-    """Raises OutputError if a result would replace a file of the dataset."""
+def _refuse_replacing(entries: Sequence[Entry], data: PaperOptions, folder: Path) -> None:
+    """Raises OutputError if a result would replace a file of the dataset, or lie among them, where
+    a later run would read it."""
     paths = [path for e in entries for path in (e.image, e.labels, e.predicted, e.coarse) if path]
     inputs = {files.same(path)[0] for path in paths}
     for part in _PARTS:
@@ -77,6 +78,11 @@ def _refuse_replacing(entries: Sequence[Entry], folder: Path) -> None:
                 raise OutputError(
                     f"{target}: would be replaced, and it is read; name another --results_path"
                 )
+    for read in filter(None, (data.data_dir, data.generated_semantic, data.coarse_path)):
+        if Path(files.same(folder)[0]).is_relative_to(files.same(Path(read))[0]):
+            raise OutputError(
+                f"{folder}: lies in {read}, which is read; name another --results_path"
+            )
 
 
 def run(flags: Mapping[str, Any]) -> None:
@@ -93,7 +99,7 @@ def run(flags: Mapping[str, Any]) -> None:
             "this network sees instance edges, which a .sempic file does not carry: rates lack them"
         )
     entries = scenes.dataset.entries
-    _refuse_replacing(entries, Path(config.results_path))
+    _refuse_replacing(entries, data, Path(config.results_path))
     palette = scenes.dataset.palette or INDICES
     count = min(config.num_samples or len(scenes), len(scenes))
     rates, began = [], time.perf_counter()
