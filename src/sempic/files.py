@@ -69,7 +69,7 @@ def search(
     return found
 
 
-def same(path: Path) -> tuple[str, tuple[int, int] | None]:
+def identities(path: Path) -> tuple[str, tuple[int, int] | None]:
     """The real path and the identity (None: no such file). Two names of one file share either."""
     return os.path.realpath(path), _identity(path)
 

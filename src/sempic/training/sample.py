@@ -6,6 +6,7 @@ this file decodes to, so that the file's size is the rate of the sample.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -70,16 +71,16 @@ def _refuse_replacing(entries: Sequence[Entry], data: PaperOptions, folder: Path
     """Raises OutputError if a result would replace a file of the dataset, or lie among them, where
     a later run would read it."""
     paths = [path for e in entries for path in (e.image, e.labels, e.predicted, e.coarse) if path]
-    inputs = {files.same(path)[0] for path in paths}
+    inputs = {os.path.realpath(path) for path in paths}
     for part in _PARTS:
         for entry in entries:
             target = folder / part / f"{entry.name}.png"
-            if files.same(target)[0] in inputs:
+            if os.path.realpath(target) in inputs:
                 raise OutputError(
                     f"{target}: would be replaced, and it is read; name another --results_path"
                 )
     for read in filter(None, (data.data_dir, data.generated_semantic, data.coarse_path)):
-        if Path(files.same(folder)[0]).is_relative_to(files.same(Path(read))[0]):
+        if Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(read)):
             raise OutputError(
                 f"{folder}: lies in {read}, which is read; name another --results_path"
             )
