@@ -18,7 +18,7 @@ from conftest import ROOT, FakeReceiver, FakeSegmenter, street
 import sempic
 from sempic import api, batch, cli, jobs, pictures
 from sempic.batch.work import coder_with
-from sempic.errors import install_hint
+from sempic.errors import InputError, OutputError, install_hint
 
 IMAGE, LABELS = street(48, 64)
 
@@ -93,6 +93,14 @@ def test_a_dead_worker_is_reported(importable):
     assert dict(os.environ) == before
     assert done == job
     assert records == [{"path": "a", "error": "a worker process died"}]
+
+
+def test_more_processes_than_a_machine_bears_are_refused(monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    many = [job_called(str(i)) for i in range(17)]
+    with pytest.raises(InputError, match=r"17 processes at once: .* at most 16 --jobs"):
+        batch.run(dies, many, workers=1000)
+    batch.run(dies, many[1:], workers=1000)  # never more processes than jobs; nothing runs yet
 
 
 @pytest.mark.filterwarnings("ignore")  # Ray's own
@@ -183,8 +191,27 @@ def test_a_run_resumes_after_an_interruption(shots, capsys):
     assert "1 of 4 are done" in capsys.readouterr().err
     assert Path("out/1.sempic").stat().st_mtime_ns == kept
     assert len(contents_of("out")) == 4
+    assert len(entries("m.jsonl")) == 5  # three before, the half line is gone
     assert cli.main(run) == 0
     assert "4 of 4 are done" in capsys.readouterr().err
+
+
+def test_a_full_disk_leaves_whole_lines_in_a_manifest():
+    resource = pytest.importorskip("resource")
+    path, limits = Path("m.jsonl"), resource.getrlimit(resource.RLIMIT_FSIZE)
+    records = [{"path": name, "output": f"{name}.sempic"} for name in ("a", "b", "c")]
+    for number, record in enumerate(records):
+        manifest = batch.Manifest(path, {})
+        before = path.read_bytes() if number else b""
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 20, limits[1]))
+        try:
+            with pytest.raises(OutputError, match=r"m\.jsonl: cannot write: File too large"):
+                manifest.add([record])
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert path.read_bytes() == before
+        manifest.add([record])
+    assert [entry["file"] for entry in entries(path)] == ["a", "b", "c"]
 
 
 def test_a_run_resumes_only_what_was_coded_from_the_same_file(shots, capsys):

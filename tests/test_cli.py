@@ -503,7 +503,9 @@ def test_wrong_usage(wrong, capsys):
     with pytest.raises(SystemExit) as exit:
         cli.main(wrong)
     assert exit.value.code == 2
-    assert "usage: sempic" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert said.startswith("usage: sempic")
+    assert [line for line in said.splitlines() if ": error: " in line] == said.splitlines()[-1:]
 
 
 @pytest.mark.parametrize("command", [[], ["encode"], ["decode"], ["info"], ["completion"]])

@@ -12,6 +12,7 @@ import sempic.pillow
 from sempic import api, batch, cli, commands, fields
 from sempic.errors import InputError
 from sempic.options import DecodeOptions, EncodeOptions
+from sempic.palette import BY_NAME
 
 KINDS = {"encode": EncodeOptions, "decode": DecodeOptions}
 NAMES = {name: set(fields.of(kind)) for name, kind in KINDS.items()}
@@ -98,6 +99,17 @@ def test_options_are_values():
         EncodeOptions(quality=10)
     with pytest.raises(InputError, match="fidelity is 0…1, not 2"):
         DecodeOptions(fidelity=2)
+
+
+def test_the_help_of_palette_names_those_of_label_maps_apart():
+    parser = commands.parsers("encode")[1]["encode"]
+    (said,) = (action.help for action in parser._actions if action.dest == "palette")
+    _own, without_map, names = said.split(". ")
+    assert [name for name in BY_NAME if name in re.split(r"\W", without_map)] == [
+        "camvid",
+        "cityscapes",
+    ]
+    assert names.startswith(f"Your map may have {', '.join(BY_NAME)}, or")
 
 
 def test_the_options_of_the_command_line_are_the_checked_ones(capsys):

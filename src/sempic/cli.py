@@ -1,4 +1,7 @@
-"""The command line: parse arguments and run a command; an error is one line and exit code 2."""
+"""The command line: parse arguments and run a command.
+
+An error is one line and exit code 2; argparse prints the usage above errors of usage.
+"""
 
 from __future__ import annotations
 

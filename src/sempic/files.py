@@ -70,7 +70,7 @@ def search(
     return found
 
 
-def same(path: Path) -> tuple[str, tuple[int, int] | None]:
+def identities(path: Path) -> tuple[str, tuple[int, int] | None]:
     """The real path and the identity (None: no such file). Two names of one file share either."""
     return os.path.realpath(path), _identity(path)
 
@@ -100,6 +100,25 @@ def write(path: str | os.PathLike[str], data: bytes) -> None:
             if not target.is_file() or (os.access(target.parent, os.W_OK) and not _mounted(target)):
                 raise
             _overwrite(target, data)
+
+
+def append(path: Path, data: bytes, *, replacing: int = 0) -> None:
+    """Append bytes completely or not at all, in place of the last `replacing` bytes. Raises
+    OutputError."""
+    with (
+        refused(OutputError, f"{path}: cannot write"),
+        open(path, "ab", buffering=0) as file,
+    ):
+        end = file.seek(0, os.SEEK_END) - replacing
+        try:
+            if replacing:
+                file.truncate(end)
+            while data:  # a nearly full disk takes a part of them
+                data = data[file.write(data) :]
+        except BaseException:
+            with contextlib.suppress(OSError):
+                file.truncate(end)
+            raise
 
 
 def stage(path: str | os.PathLike[str], data: bytes) -> Path:

@@ -147,7 +147,7 @@ def find(
     ]
     if suffix is None:
         return jobs
-    return list({_identity(job.source, job.target): job for job in jobs}.values())
+    return list({(_real(job.source), job.target): job for job in jobs}.values())
 
 
 # ── sources ──────────────────────────────────────────────────────────────────────────────────
@@ -286,27 +286,21 @@ def _clashes(sources: list[_Source], *, fold: bool = True) -> list[list[_Source]
     groups: dict[str, list[_Source]] = defaultdict(list)
     for source in sources:
         if source.target is not None and source.target != STDOUT:
-            groups[_key(source.target, fold)].append(source)
+            name = _real(source.target)
+            folded = unicodedata.normalize("NFC", name).casefold()
+            groups[folded if fold else name].append(source)
     for key in list(groups):
         parent = key
         while (parent := os.path.dirname(parent)) not in ("", os.sep, os.path.dirname(parent)):
             if parent in groups:
                 groups[parent].append(groups[key][0])
-    return [
-        group for group in groups.values() if len({_identity(s.path, s.target) for s in group}) > 1
-    ]
+    # A source that is named twice does not clash with itself.
+    return [g for g in groups.values() if len({(_real(s.path), s.target) for s in g}) > 1]
 
 
-def _identity(source: Path | None, target: Path | None) -> tuple[str, Path | None]:
-    """Equal for jobs that read one file under different names and write one target."""
-    local = source is not None and is_local(source)
-    return os.path.realpath(source) if local and source else str(source), target
-
-
-def _key(target: Path, fold: bool) -> str:
-    """Equal for all names of one file; with `fold`, also on disks that ignore case."""
-    name = os.path.realpath(target) if is_local(target) else str(target)
-    return unicodedata.normalize("NFC", name).casefold() if fold else name
+def _real(path: Path | None) -> str:
+    """The path of a file without links, the same for all; remote files have their URI."""
+    return os.path.realpath(path) if path is not None and is_local(path) else str(path)
 
 
 def _ignores_case(sources: list[_Source]) -> bool:
@@ -328,14 +322,14 @@ def _protect(
     readers: dict[object, str] = {}
     for path in (*(s.path for s in sources if s.path is not None), *map(Path, reads)):
         if is_local(path) and os.path.isfile(path):
-            readers |= dict.fromkeys(filter(None, files.same(path)), str(path))
+            readers |= dict.fromkeys(filter(None, files.identities(path)), str(path))
     with contextlib.suppress(OSError, AttributeError, ValueError):
         if any(s.path is None for s in sources) and os.path.isfile(f"/dev/fd/{sys.stdin.fileno()}"):
             stdin = os.fstat(sys.stdin.fileno())
             readers[stdin.st_dev, stdin.st_ino] = "-"
 
     def overwritten(path: Path) -> str | None:
-        real, identity = files.same(path)
+        real, identity = files.identities(path)
         return readers.get(real) or readers.get(identity)
 
     other_targets = {os.path.realpath(name) for name in writes}
@@ -361,11 +355,11 @@ def _protect(
 
 def apart(reads: Iterable[str | os.PathLike[str] | None], target: str | os.PathLike[str]) -> None:
     """Raises OutputError if `target` would overwrite one of `reads`; "-" and None are no file."""
-    written = set(files.same(Path(target))) - {None}
+    written = set(files.identities(Path(target))) - {None}
     for path in reads:
         if path is None or "-" in (str(path), str(target)) or not os.path.isfile(path):
             continue
-        if written & set(files.same(Path(path))):
+        if written & set(files.identities(Path(path))):
             raise OutputError(f"{path}: would be replaced, and it is read; name another output")
 
 

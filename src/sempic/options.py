@@ -152,12 +152,12 @@ class EncodeOptions(SenderOptions):
         "the highest quality whose file has at most this many bytes", None, low=1, metavar="N"
     )
     palette: int | str | None = option(
-        "palette of your label map (default: camvid); without one, camvid or cityscapes, to which "
-        "the segmenter's classes are mapped",
+        "palette of your label map (default: camvid). Without a map: camvid or cityscapes, and the "
+        "segmenter's classes are mapped to it",
         None,
         check=_palette,
         metavar="PALETTE",
-        console=f": {', '.join(BY_NAME)}, or a JSON file with a custom palette",
+        console=f". Your map may have {', '.join(BY_NAME)}, or a custom palette in a JSON file",
     )
     ignore_label: int | None = option(
         "an id of the label map that is sent as void; 255 is void by itself, if the palette has a "

@@ -25,6 +25,13 @@ def test_weights_keep_their_configuration_and_other_files_are_named(tmp_path):
     (tmp_path / "c.safetensors").write_bytes(b"nothing")
     with pytest.raises(ModelError, match=r"c\.safetensors: not safetensors"):
         weights.load_receiver(tmp_path / "c.safetensors")
+    for absent, why in (
+        ("absent.safetensors", "No such file or directory"),
+        ("", "Is a directory"),
+    ):
+        with pytest.raises(ModelError) as failed:
+            weights.load_receiver(tmp_path / absent)
+        assert str(failed.value) == f"{tmp_path / absent}: cannot read: {why}"
     with pytest.raises(OutputError, match=r"photo\.png: the name of weights"):
         weights.save_network(network, tmp_path / "photo.png")
     with pytest.raises(OutputError, match="cannot be written"):

@@ -20,7 +20,7 @@ from fakecoder import FakeCoder
 from videos import panned, write_video
 
 from sempic import coarse, codec
-from sempic.server.app import create_app
+from sempic.server.app import Server, create_app
 from sempic.server.pool import Pool
 from sempic.server.settings import Settings
 
@@ -75,9 +75,10 @@ def live(**changes) -> Iterator[str]:
     """The address of a server that runs in a thread."""
     s = settings(queue=32, **changes)
     make = functools.partial(FakeCoder, max_pixels=s.max_pixels)
-    app = create_app(s, pool(make, queue=s.queue))
+    workers = pool(make, queue=s.queue)
+    app = create_app(s, workers)
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False))
+        server = Server(uvicorn.Config(app, log_config=None, access_log=False), workers)
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()
         try:

@@ -1,5 +1,7 @@
 """`sempic serve`: start, options, and the end of the process."""
 
+import contextlib
+import http.client
 import json
 import os
 import re
@@ -14,7 +16,7 @@ from pathlib import Path
 import httpx2 as httpx
 import pytest
 from conftest import ROOT
-from standin import pixels, stream
+from standin import live, pixels, stream
 
 import sempic
 from sempic import cli
@@ -70,6 +72,31 @@ def test_accepted_requests_are_answered_after_sigterm():
         with pytest.raises(httpx.ConnectError):
             httpx.get(f"{url}/healthz")
         stop.cancel()
+
+
+def test_a_connection_waits_for_headers_for_a_limited_time(monkeypatch):
+    monkeypatch.setattr(app, "HEADERS", 1.0)
+
+    heads = b"", b"GET / HTTP/1.1\r\n", b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\nGET /"
+    with live() as url:
+        address = "127.0.0.1", int(url.rpartition(":")[2])
+        for head in heads:
+            with socket.create_connection(address, timeout=20) as client:
+                client.sendall(head)
+                with client.makefile("rb") as answer:
+                    assert answer.read().count(b'"ok"') == head.count(b"/healthz")
+        with contextlib.closing(http.client.HTTPConnection(*address, timeout=20)) as kept:
+            for _ in range(12):  # each look of the server may find it between two requests
+                kept.request("GET", "/healthz")
+                assert kept.getresponse().read() == b'{"status":"ok"}'
+                time.sleep(0.25)
+            body = stream()
+            kept.putrequest("POST", "/info")
+            kept.putheader("Content-Length", str(len(body)))
+            kept.endheaders(body[:9])
+            time.sleep(2.5)
+            kept.send(body[9:])
+            assert json.load(kept.getresponse())
 
 
 @pytest.mark.parametrize(

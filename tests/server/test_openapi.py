@@ -54,6 +54,22 @@ def test_only_statuses_that_can_occur_are_described():
     }
 
 
+def test_the_headers_of_answers_are_described():
+    described = {
+        (label, status, header)
+        for label, operation in OPERATIONS.items()
+        for status, answer in operation.definition.raw["responses"].items()
+        for header in answer.get("headers", ())
+    }
+    coders = [f"POST /{path}" for path in ("encode", "film", "decode", "relabel", "compare")]
+    assert described == {
+        *((label, "200", header) for label in coders for header in ("Server-Timing", "X-Notes")),
+        *((label, status, "Retry-After") for label in coders for status in ("429", "503")),
+        ("POST /encode", "200", "X-Receipt"),
+        ("POST /compare", "200", "X-Scaled-Down"),
+    }
+
+
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_described_requests_get_described_answers(url, operation):
     ask(url, operation, schemathesis.GenerationMode.POSITIVE)

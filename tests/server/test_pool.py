@@ -55,10 +55,10 @@ def test_a_pool_survives_slow_dying_failing_and_refused_jobs():
         with pytest.raises(pools.TooSlow, match=r"0\.5 s"):
             await p.run("echo", 0, 30)
         p.seconds = 30  # for the rest
-        with pytest.raises(pools.Broken, match="died"):
+        with pytest.raises(pools.InternalError, match="died"):
             await p.run("die")
         assert p.replaced == 2
-        with pytest.raises(pools.Broken, match="internal"):
+        with pytest.raises(pools.InternalError, match="internal"):
             await p.run("fail")
         with pytest.raises(sempic.InputError, match="not this"):
             await p.run("refuse")
@@ -102,7 +102,7 @@ def test_a_worker_that_dies_while_starting_is_replaced(monkeypatch):
             return ready(worker)
 
         monkeypatch.setattr(pools.Worker, "wait_until_ready", dies_once)
-        with pytest.raises(pools.Broken, match="died"):
+        with pytest.raises(pools.InternalError, match="died"):
             await p.run("die")
         assert (await p.run("echo", 1)).value == 1
         assert len(began) == 2

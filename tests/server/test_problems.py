@@ -6,7 +6,7 @@ import time
 
 import httpx2 as httpx
 from fastapi.testclient import TestClient
-from standin import live, pool, refused, settings, stream
+from standin import LABELS, live, png, pool, refused, settings, stream
 
 from sempic.server import app, routes
 
@@ -20,8 +20,15 @@ def test_unknown_paths_and_methods_are_refused(client):
 
 
 def test_unknown_options_are_named(client):
-    answer = client.post("/decode", params={"stepps": 3}, content=stream())
-    refused(answer, 422, "InputError", "stepps: there is no such option")
+    files = {"sempic": stream(), "labels": png(LABELS)}
+    for path, body in (
+        ("/decode", {"content": stream()}),
+        ("/info", {"content": stream()}),
+        ("/relabel", {"files": files}),
+    ):
+        assert client.post(path, **body).status_code == 200
+        answer = client.post(path, params={"stepps": 3}, **body)
+        refused(answer, 422, "InputError", "stepps: there is no such option")
 
 
 def test_a_bug_in_the_server_is_answered_with_the_request_id(monkeypatch):
@@ -76,8 +83,8 @@ def test_failures_of_workers_are_answered_and_the_server_goes_on(monkeypatch):
         run = jobs.run
         for verb, arguments, status, error in (
             ("echo", (0, 9), 504, "TooSlow"),
-            ("fail", (), 500, "Broken"),
-            ("die", (), 500, "Broken"),
+            ("fail", (), 500, "InternalError"),
+            ("die", (), 500, "InternalError"),
         ):
             jobs.seconds = 1.0 if verb == "echo" else 30
 

@@ -65,6 +65,8 @@ def test_only_options_that_change_the_result_are_fixed(tmp_path):
     for change in ({"lr": 1.0}, {"batch": 3}, {"crop": (64, 64)}, {"segmenter": ()}, {"seed": 1}):
         other = {"segmenter": (tmp_path / "s.onnx",), **change}
         assert DistillOptions(**run, **other).fixed() != began
+    same = {"segmenter": (tmp_path / "s.onnx",)}
+    assert DistillOptions(**run | {"corpus": (tmp_path / "b",)}, **same).fixed() == began
 
 
 def test_a_file_of_the_same_name_with_another_content_is_another_run(tmp_path):

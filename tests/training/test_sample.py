@@ -375,4 +375,6 @@ def test_results_do_not_replace_the_data(weights, tmp_path):
     before = {path: path.read_bytes() for path in tmp_path.rglob("*.png")}
     with pytest.raises(OutputError, match=r"images/a\.png: would be replaced"):
         sampled(flags(weights, tmp_path, tmp_path, dataset_mode="folder"))
+    with pytest.raises(OutputError, match=r"out/new: lies in .*, which is read"):
+        sampled(flags(weights, tmp_path, tmp_path / "out/new", dataset_mode="folder"))
     assert before == {path: path.read_bytes() for path in tmp_path.rglob("*.*")}

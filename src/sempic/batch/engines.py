@@ -21,6 +21,8 @@ from sempic.errors import InputError, install_hint, line, refused
 from sempic.jobs import Job
 
 ENGINES = ("pool", "ray")
+PER_CORE = 16
+"""Most local processes a core: each loads the networks."""
 _BLOCK = 16
 """Jobs in a block of Ray Data; an interruption loses unfinished blocks."""
 Done = Iterator[tuple[Job, list[Record]]]
@@ -28,11 +30,14 @@ Done = Iterator[tuple[Job, list[Record]]]
 
 def run(work: Work, jobs: list[Job], *, engine: str = "pool", workers: int = 1) -> Done:
     """Run work with one of ENGINES: "pool" (local processes; this process for one worker) or
-    "ray"."""
+    "ray". Raises InputError for more than PER_CORE processes a core."""
     if engine == "ray" and jobs:
         return in_ray(work, jobs, workers)
-    if workers > 1 and len(jobs) > 1:
-        return in_processes(work, jobs, workers)
+    count, most = min(workers, len(jobs)), PER_CORE * (os.cpu_count() or 1)
+    if count > most:
+        raise InputError(f"{count} processes at once: this machine takes at most {most} --jobs")
+    if count > 1:
+        return in_processes(work, jobs, count)
     return here(work, jobs)
 
 

@@ -27,10 +27,10 @@ class Manifest:
         self._failed: dict[str, set[str]] = defaultdict(set)
         """Output tar → source members that failed."""
         settings = json.loads(json.dumps(settings))  # tuples become lists, as in the file
-        text = ""
+        text = damaged = ""
         if os.path.exists(path):
             with naming(path):
-                text = read(path).decode("utf-8", "replace")
+                text = read(path).decode("utf-8", "surrogateescape")
         for number, row in enumerate(text.rstrip("\n").split("\n") if text else ()):
             try:
                 entry = json.loads(row)
@@ -47,10 +47,13 @@ class Manifest:
             except (ValueError, KeyError, TypeError, RecursionError) as cause:
                 if number == 0:
                     raise InputError(f"{path}: not a manifest of sempic") from cause
-                # An interruption cut this line short: its file is coded again.
+                damaged = row  # its file is coded again
+        rest = text[text.rfind("\n") + 1 :]
+        self._half = len(rest.encode("utf-8", "surrogateescape")) if rest == damaged else 0
+        """Bytes at the end of the file to remove: a line that an interruption cut short."""
         self._head = "" if text else json.dumps({"settings": settings}) + "\n"
         """Written before the first record, so that a run without records leaves no file."""
-        if text and not text.endswith("\n"):
+        if rest and not self._half:
             self._head = "\n"
         files.check_writable(path)
 
@@ -70,6 +73,7 @@ class Manifest:
         return sum(bool(self._failed.get(str(job.target))) for job in jobs)
 
     def add(self, records: list[Record]) -> None:
+        """Append whole lines or nothing. Raises OutputError."""
         if not records:
             return
         keys = ("output", "bytes", "bpp", "seconds", "error", "receipt")
@@ -77,6 +81,5 @@ class Manifest:
         text = self._head + "".join(json.dumps(e) + "\n" for e in entries)
         with refused(OutputError, f"{self._path}: cannot write"):
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            with open(self._path, "a", encoding="utf-8") as file:
-                file.write(text)
-        self._head = ""
+        files.append(self._path, text.encode(), replacing=self._half)
+        self._head, self._half = "", 0

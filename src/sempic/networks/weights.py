@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
@@ -64,9 +64,13 @@ def load_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
         return state, dict(json.loads(metadata))
 
 
-def _reading(path: Path) -> AbstractContextManager[None]:
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    with refused(ModelError, f"{path}: cannot read"):  # safetensors' error names the file again
+        path.open("rb").close()
     causes = *JSON_FAULTS, SafetensorError, TypeError
-    return refused(ModelError, f"{path}: not safetensors of ours", *causes, unfit=True)
+    with refused(ModelError, f"{path}: not safetensors of ours", *causes, unfit=True):
+        yield
 
 
 def _read_metadata(path: Path) -> dict[str, str]:

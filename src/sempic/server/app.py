@@ -11,7 +11,9 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import AsyncIterator
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
@@ -24,7 +26,7 @@ from sempic.options import Models
 from sempic.server import problems
 from sempic.server.coder import Coder
 from sempic.server.middleware import Metrics, RequestMiddleware
-from sempic.server.pool import Broken, Pool
+from sempic.server.pool import InternalError, Pool
 from sempic.server.routes import router
 from sempic.server.settings import Settings
 
@@ -32,6 +34,8 @@ log = logging.getLogger("sempic.server")
 
 CONNECTIONS = 512
 """Most connections at once; more are rejected (503)."""
+HEADERS = 10.0
+"""Most seconds, about, that a connection waits for the headers of a request; then it is closed."""
 
 
 def create_app(settings: Settings | None = None, pool: Pool | None = None) -> FastAPI:
@@ -57,6 +61,7 @@ def create_app(settings: Settings | None = None, pool: Pool | None = None) -> Fa
         title="sempic",
         version=sempic.__version__,
         summary="A semantic image codec: pictures to .sempic files of about a kilobyte, and back.",
+        description="An unknown path gets 404, another method 405; both answer a Problem, too.",
         lifespan=lifespan,
         redoc_url=None,
         redirect_slashes=False,
@@ -121,7 +126,7 @@ def serve(settings: Settings, *, host: str = "127.0.0.1", port: int = 8000) -> N
         server_header=False,
         limit_concurrency=CONNECTIONS,
     )
-    server = _Server(config, pool)
+    server = Server(config, pool)
     address = f"[{host}]" if ":" in host else host
     server.url = f"http://{address}:{listener.getsockname()[1]}"
     # uvicorn raises the signal again at its end, when nothing is left to do.
@@ -129,18 +134,22 @@ def serve(settings: Settings, *, host: str = "127.0.0.1", port: int = 8000) -> N
         signal.signal(number, lambda *_: None)
     try:
         server.run([listener])
-    except Broken as fault:
+    except InternalError as fault:
         raise ModelError(str(fault)) from fault
     finally:
         pool.kill()
 
 
-class _Server(uvicorn.Server):
+class Server(uvicorn.Server):
+    """uvicorn with a time limit on the headers of a request, for which it has no setting."""
+
     url = ""
 
     def __init__(self, config: uvicorn.Config, pool: Pool) -> None:
         super().__init__(config)
         self._pool = pool
+        self._waiting: dict[tuple[Any, Any], float] = {}
+        """Connections without a request, with their last one (None: none yet), and since when."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         # Before the application starts, because uvicorn logs failures in there as tracebacks.
@@ -148,3 +157,15 @@ class _Server(uvicorn.Server):
         logging.getLogger("uvicorn").setLevel(logging.INFO)
         await super().startup(sockets)
         log.info("serving", extra={"fields": {"url": self.url}})
+
+    async def on_tick(self, counter: int) -> bool:  # ten times a second
+        if counter % 10 == 0:
+            before, self._waiting, now = self._waiting, {}, time.monotonic()
+            connection: Any  # of either of uvicorn's HTTP protocols
+            for connection in self.server_state.connections:
+                last = connection.cycle
+                if last is None or last.response_complete:
+                    since = self._waiting[connection, last] = before.get((connection, last), now)
+                    if now - since > HEADERS:
+                        connection.transport.close()
+        return await super().on_tick(counter)

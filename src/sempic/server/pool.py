@@ -48,7 +48,7 @@ class TooSlow(Exception):
     """The job was stopped at its time limit."""
 
 
-class Broken(Exception):
+class InternalError(Exception):
     """The worker failed unexpectedly; the log holds the traceback."""
 
 
@@ -99,7 +99,7 @@ class Pool:
     async def start(self) -> None:
         """Start the workers and wait until all are ready; nothing if they are started already.
 
-        Raises SempicError or Broken if a worker cannot start.
+        Raises SempicError or InternalError if a worker cannot start.
         """
         if self.workers:
             return
@@ -123,7 +123,8 @@ class Pool:
 
         disconnected: tells whether the client has disconnected; a waiting job is dropped then.
 
-        Raises SempicError as the verb does; QueueFull, Busy, TooSlow, Broken or Disconnected.
+        Raises SempicError as the verb does; QueueFull, Busy, TooSlow, InternalError or
+        Disconnected.
         """
         if self.accepted >= self._limit:
             raise QueueFull(
@@ -182,9 +183,9 @@ class Pool:
         self._mean += 0.1 * (worked - self._mean)
         if isinstance(answer, SempicError):
             raise answer
-        if isinstance(answer, Broken):
+        if isinstance(answer, InternalError):
             log.error("a job failed", extra={"fields": {"verb": job[0], "cause": str(answer)}})
-            raise Broken("an internal error")
+            raise InternalError("an internal error")
         value, notes = answer
         return Done(value, waited, worked, notes)
 
@@ -223,7 +224,7 @@ class Pool:
             await asyncio.sleep(pause)
             try:
                 return await self._add()
-            except (SempicError, Broken) as fault:
+            except (SempicError, InternalError) as fault:
                 log.error("a worker cannot be replaced", extra={"fields": {"cause": str(fault)}})
 
     def _retry_after(self) -> int:
@@ -236,25 +237,25 @@ class Worker:
     def __init__(self, make: Callable[[], object]) -> None:
         self.process, self._pipe = processes.child(_serve, make)
 
-    def wait_until_ready(self) -> SempicError | Broken | None:
+    def wait_until_ready(self) -> SempicError | InternalError | None:
         """Wait for the start of the process; returns the error if it fails."""
         try:
             while isinstance(message := self._pipe.recv(), str):
                 log.info(message)
         except (EOFError, OSError):
-            return Broken("a worker process ended while it started")
-        assert message is None or isinstance(message, (SempicError, Broken))
+            return InternalError("a worker process ended while it started")
+        assert message is None or isinstance(message, (SempicError, InternalError))
         return message
 
     def call(self, job: Any, seconds: float) -> Any:
-        """Raises TooSlow after `seconds`, Broken if the process dies."""
+        """Raises TooSlow after `seconds`, InternalError if the process dies."""
         try:
             self._pipe.send(job)
             if not self._pipe.poll(seconds):
                 raise TooSlow
             return self._pipe.recv()
         except (EOFError, OSError):
-            raise Broken("the worker process died") from None
+            raise InternalError("the worker process died") from None
 
     def kill(self) -> None:
         self.process.kill()
@@ -265,7 +266,7 @@ def _serve(pipe: Connection, make: Callable[[], object]) -> None:
     """The main loop of a worker process, until the pipe closes.
 
     The worker sends lines of text while it starts, then None, then for each job a value with its
-    notes, a SempicError, or Broken with the traceback of any other exception.
+    notes, a SempicError, or InternalError with the traceback of any other exception.
     """
     # Ctrl-C and service managers signal the whole process group; accepted jobs are finished first.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -276,7 +277,7 @@ def _serve(pipe: Connection, make: Callable[[], object]) -> None:
             verbs = make()
     except BaseException as error:
         last_line = traceback.format_exc().strip().splitlines()[-1]
-        broken = Broken(f"a worker process cannot start: {last_line}")
+        broken = InternalError(f"a worker process cannot start: {last_line}")
         pipe.send(error if isinstance(error, SempicError) else broken)
         return
     pipe.send(None)
@@ -293,5 +294,5 @@ def _serve(pipe: Connection, make: Callable[[], object]) -> None:
             except MemoryError:
                 answer = ImageError("not enough memory for this request")
             except Exception:
-                answer = Broken(traceback.format_exc())
+                answer = InternalError(traceback.format_exc())
             pipe.send(answer)

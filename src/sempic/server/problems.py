@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -11,7 +12,12 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from sempic.errors import LimitExceeded, SempicError
-from sempic.server.pool import Broken, Busy, Disconnected, QueueFull, TooSlow
+from sempic.server.pool import Busy, Disconnected, InternalError, QueueFull, TooSlow
+
+
+def described(headers: Mapping[str, str]) -> dict[str, Any]:
+    """Headers of an answer for OpenAPI, from their descriptions."""
+    return {k: {"description": v, "schema": {"type": "string"}} for k, v in headers.items()}
 
 
 class Problem(BaseModel):
@@ -37,13 +43,15 @@ _MEANINGS = {
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     status: {"model": Problem, "description": text} for status, text in _MEANINGS.items()
 }
+for _status in (429, 503):
+    PROBLEMS[_status]["headers"] = described({"Retry-After": "Seconds."})
 
 _STATUS: dict[type[Exception], int] = {
     LimitExceeded: 413,
     SempicError: 422,
     QueueFull: 429,
     Disconnected: 499,  # for the log: the client has disconnected
-    Broken: 500,
+    InternalError: 500,
     Busy: 503,
     TooSlow: 504,
 }
@@ -85,4 +93,4 @@ def add_handlers(app: FastAPI) -> None:
     async def unexpected(request: Request, error: Exception) -> JSONResponse:
         # Starlette answers this outside the middleware, which adds the id to all other answers.
         headers = {"X-Request-ID": request.state.id}
-        return _problem(request, 500, "InternalError", "an internal error", headers)
+        return _problem(request, 500, InternalError.__name__, "an internal error", headers)

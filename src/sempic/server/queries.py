@@ -62,6 +62,10 @@ def _parameter(name: str, kind: Any, part: dataclasses.Field[Any]) -> tuple[Any,
     )
 
 
+class NoOptions(_Options):
+    """Of endpoints without options."""
+
+
 class _DecodingOutput(_Options):
     only: Literal["labels", "ids", "coarse"] | None = Field(
         None,

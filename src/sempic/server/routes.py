@@ -27,8 +27,8 @@ from sempic.palette import PALETTES
 from sempic.sequence import SequenceOptions
 from sempic.server.coder import SHRINK
 from sempic.server.pool import Done
-from sempic.server.problems import PROBLEMS
-from sempic.server.queries import Comparison, Decoding, Encoding, Filming, from_query
+from sempic.server.problems import PROBLEMS, described
+from sempic.server.queries import Comparison, Decoding, Encoding, Filming, NoOptions, from_query
 
 SEMPIC = "image/x-sempic"
 SCENES = {
@@ -38,15 +38,22 @@ SCENES = {
 """Examples on the page, by file name in `scenes/`; the page opens with the first."""
 
 
+_HEADERS = {
+    "Server-Timing": "Milliseconds in the queue and in the worker.",
+    "X-Notes": "Warnings of the work, separated by semicolons; absent without any.",
+}
 router = APIRouter()
 MultiPartParser.spool_max_size = sys.maxsize  # forms stay in memory; the middleware limits them
 _Route = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
-def _post(path: str, summary: str, *, takes: str | None, gives: Sequence[str]) -> _Route:
+def _post(
+    path: str, summary: str, *, takes: str | None, gives: Sequence[str], **headers: str
+) -> _Route:
     """A POST route.
 
     takes: media type of the body; None: multipart. gives: media types of the answer; none: JSON.
+    headers: descriptions of its own headers of the answer, with _ for -.
     """
 
     def files(kinds: Sequence[str]) -> dict[str, Any]:
@@ -54,12 +61,15 @@ def _post(path: str, summary: str, *, takes: str | None, gives: Sequence[str]) -
 
     body = {"required": True} | files([takes, "application/octet-stream"]) if takes else None
     impossible = ({400} if takes else set()) | (set() if gives else {429, 503, 504})  # no worker
-    problems = {status: PROBLEMS[status] for status in PROBLEMS if status not in impossible}
+    own = {name.replace("_", "-"): text for name, text in headers.items()}
+    answers = {status: PROBLEMS[status] for status in PROBLEMS if status not in impossible}
+    if gives:
+        answers[200] = files(gives) | {"headers": described(_HEADERS | own)}
     return router.post(
         path,
         summary=summary,
         openapi_extra={"requestBody": body} if body else None,
-        responses={200: files(gives), **problems} if gives else problems,
+        responses=answers,
         response_class=Response if gives else JSONResponse,
     )
 
@@ -128,13 +138,19 @@ async def about(request: Request) -> dict[str, Any]:
 
 
 @_post("/info", "What a .sempic holds and what each part costs", takes=SEMPIC, gives=[])
-async def info(request: Request) -> dict[str, Any]:
+async def info(request: Request, _: Annotated[NoOptions, Query()]) -> dict[str, Any]:
     data = await _body(request)
     # No payload is decoded, so no worker is needed.
     return (sequence.info if data.startswith(SEQUENCE_MAGIC) else api.info)(data)
 
 
-@_post("/encode", "A picture → .sempic", takes="image/*", gives=[SEMPIC])
+@_post(
+    "/encode",
+    "A picture → .sempic",
+    takes="image/*",
+    gives=[SEMPIC],
+    X_Receipt="The verdict of the check, as JSON; only with `check`.",
+)
 async def encode(request: Request, options: Annotated[Encoding, Query()]) -> Response:
     chosen = from_query(options, EncodeOptions)
     if "check_budget" in chosen and not options.check:
@@ -173,6 +189,7 @@ async def decode(request: Request, options: Annotated[Decoding, Query()]) -> Res
 @_post("/relabel", "A .sempic with another label map", takes=None, gives=[SEMPIC])
 async def relabel(
     request: Request,
+    _: Annotated[NoOptions, Query()],
     sempic: Annotated[bytes, File(description="The stream.")],
     labels: Annotated[
         bytes, File(description="The new map: an 8-bit grey or palette picture of ids.")
@@ -187,6 +204,7 @@ async def relabel(
     "What AVIF or JPEG make of a picture in as many bytes",
     takes="image/*",
     gives=["image/avif", "image/jpeg"],
+    X_Scaled_Down="The factor by which width and height were divided first.",
 )
 async def compare(request: Request, options: Annotated[Comparison, Query()]) -> Response:
     how = {"codec": options.codec, "budget": options.bytes, "max_side": options.max_side}

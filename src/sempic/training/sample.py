@@ -6,6 +6,7 @@ this file decodes to, so that the file's size is the rate of the sample.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -66,17 +67,23 @@ def write(
         files.write(path, data)
 
 
-def _refuse_replacing(entries: Sequence[Entry], folder: Path) -> None:
-    """Raises OutputError if a result would replace a file of the dataset."""
+def _refuse_replacing(entries: Sequence[Entry], data: PaperOptions, folder: Path) -> None:
+    """Raises OutputError if a result would replace a file of the dataset, or lie among them, where
+    a later run would read it."""
     paths = [path for e in entries for path in (e.image, e.labels, e.predicted, e.coarse) if path]
-    inputs = {files.same(path)[0] for path in paths}
+    inputs = {os.path.realpath(path) for path in paths}
     for part in _PARTS:
         for entry in entries:
             target = folder / part / f"{entry.name}.png"
-            if files.same(target)[0] in inputs:
+            if os.path.realpath(target) in inputs:
                 raise OutputError(
                     f"{target}: would be replaced, and it is read; name another --results_path"
                 )
+    for read in filter(None, (data.data_dir, data.generated_semantic, data.coarse_path)):
+        if Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(read)):
+            raise OutputError(
+                f"{folder}: lies in {read}, which is read; name another --results_path"
+            )
 
 
 def run(flags: Mapping[str, Any]) -> None:
@@ -93,7 +100,7 @@ def run(flags: Mapping[str, Any]) -> None:
             "this network sees instance edges, which a .sempic file does not carry: rates lack them"
         )
     entries = scenes.dataset.entries
-    _refuse_replacing(entries, Path(config.results_path))
+    _refuse_replacing(entries, data, Path(config.results_path))
     palette = scenes.dataset.palette or INDICES
     count = min(config.num_samples or len(scenes), len(scenes))
     rates, began = [], time.perf_counter()

@@ -10,7 +10,7 @@ from PIL import Image
 from streets import write_camvid
 
 from sempic import coarse
-from sempic.errors import InputError, SempicError
+from sempic.errors import InputError, OutputError, SempicError
 from sempic.training.data import render
 from sempic.training.data.corpus import open_corpus
 from sempic.training.data.render import make
@@ -25,6 +25,19 @@ def data(tmp_path_factory):
 def options(data, out, **changes):
     usual = {"classes": "camvid", "renditions": 2, "side": 144, "workers": 1}
     return CorpusOptions(data=(str(data),), out=out, **usual | changes)
+
+
+def test_a_full_disk_names_the_folder_of_the_user(tmp_path):
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(OutputError) as failed, render._temporary(tmp_path / "c") as part:
+            render._write(part, [{"json": bytes(5000)}])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert str(failed.value) == f"{tmp_path / 'c'}: cannot write: File too large"
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_corpus_is_made_once_and_aligned(tmp_path, data, capsys):

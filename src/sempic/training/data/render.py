@@ -190,6 +190,8 @@ def _temporary(out: Path) -> Iterator[Path]:
                 old.unlink()
             for path in sorted(part.iterdir(), key=lambda p: p.suffix == ".json"):
                 path.replace(out / path.name)
+    except OutputError as error:  # the user named `out`
+        raise OutputError(str(error).replace(str(part), str(out))) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
