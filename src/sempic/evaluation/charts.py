@@ -195,8 +195,9 @@ def _mark(svg: Element, codec: str, x: float, y: float) -> Element:
     mark = _add(svg, "g", fill=style.colour, stroke="#fff", stroke_width=0.7)
     if style.marker not in MARKERS:
         _add(mark, "circle", cx=x, cy=y, r=max(radius, 2.3 * len(style.marker)))
-        text = _add(mark, "text", style.marker, x=x, y=y + 3, font_size=8, fill="#fff")
-        text.attrib |= {"text-anchor": "middle", "stroke": "none"}
+        if style.marker:
+            text = _add(mark, "text", style.marker, x=x, y=y + 3, font_size=8, fill="#fff")
+            text.attrib |= {"text-anchor": "middle", "stroke": "none"}
         return mark
     points, turn, inner = MARKERS[style.marker]
     corners = []
