@@ -210,6 +210,13 @@ def test_info_adds_up():
         info(data[:9])
 
 
+def test_info_counts_the_frames_that_are_decoded():
+    """Of joined sequences, too: the numbers of the second one's frames come again."""
+    data = b"".join(PIECES)
+    moments, _ = unpack([data + data])
+    assert info(data + data)["frames"] == len(moments) == 8
+
+
 def test_odd_sizes_and_custom_palettes():
     palette = palettes.own("mine", [("a", (0, 0, 0)), ("b", (9, 9, 9))])
     packer = Packer(

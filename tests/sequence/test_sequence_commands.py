@@ -243,6 +243,14 @@ def test_the_report_opens_no_file_again(clip, monkeypatch, capsys):
         assert {key: record[key] for key in found} == found
 
 
+def test_info_counts_packets_that_cannot_be_read(clip, capsys):
+    data = b"".join(sequence.encode(FRAMES[:2], codec=api.Codec()))
+    for rest, told in ((b"x", "1 packet cannot"), (b"x\0y", "2 packets cannot")):
+        (clip / "cut.sempic").write_bytes(data + rest)
+        assert cli.main(["info", "cut.sempic"]) == 0
+        assert f"  {told} be read\n" in capsys.readouterr().out
+
+
 def test_a_sequence_of_another_version_is_named(clip, capsys):
     (clip / "new.sempic").write_bytes(stream.MAGIC + bytes([99, 1, 0]))
     assert cli.main(["decode", "new.sempic", "-o", "x.mp4"]) == 2

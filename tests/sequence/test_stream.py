@@ -172,6 +172,13 @@ def test_an_appended_sequence_is_reported():
     assert "another sequence begins" in appended[0].why
 
 
+def test_later_key_frames_of_an_appended_sequence_come_too_late():
+    keys = [stream.write_frame(replace(FRAMES[0], number=number)) for number in (0, 20, 40)]
+    begin = stream.begin(HEAD)
+    found = read(b"".join([begin, *keys, *keys[:2], *keys]))
+    assert [f.number for f in found if isinstance(f, stream.Frame)] == [0, 20, 40]
+
+
 def test_a_repeated_key_frame_counts_once():
     assert read(b"".join([*PIECES[:2], *PIECES[1:]])) == read(WHOLE)
 

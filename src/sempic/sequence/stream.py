@@ -204,6 +204,8 @@ class Reader:
     """Bytes of a packet that is too large."""
     _next: int | None = None
     """Number of the next frame; None: only a key frame can be decoded."""
+    _end: int = 0
+    """One more than the highest number of a frame."""
     _last_key: bytes = b""
     """Packet of the last key frame; repetitions are skipped."""
 
@@ -239,10 +241,10 @@ class Reader:
         if isinstance(found, Frame):
             if found.key:
                 self._last_key = packet
-                if self._next is not None and found.number < self._next:
+                if found.number < self._end:
                     self._next = None  # the frames of another sequence follow
                     return Damage(f"key frame {found.number} comes too late", size)
-            self._next = found.number + 1
+            self._next = self._end = found.number + 1
         return found
 
     @property

@@ -32,6 +32,8 @@ class Summary:
     def __init__(self) -> None:
         self._reader = stream.Reader()
         self._head: Head | None = None
+        self._is_other = False
+        """Whether another sequence has begun, where decoding ends."""
         self._bytes = self._damaged = self._keys = 0
         self._sizes: list[int] = []
         self._chunks = {"coarse": 0, "labels": 0}
@@ -42,7 +44,8 @@ class Summary:
         for packet in self._reader.feed(piece):
             if isinstance(packet, Head):
                 self._head = self._head or packet
-            elif isinstance(packet, Damage):
+                self._is_other |= packet != self._head
+            elif self._is_other or isinstance(packet, Damage):
                 self._damaged += 1
             elif isinstance(packet, Frame):
                 self._keys += packet.key

@@ -6,7 +6,7 @@ import pytest
 from conftest import FakeReceiver
 from videos import FRAMES, write_video
 
-from sempic import api, cli
+from sempic import api, cli, sequence
 from sempic.sequence import video
 
 
@@ -53,3 +53,25 @@ def test_an_interruption_keeps_the_decoded_frames(clip, monkeypatch, capsys, the
     assert told.count("\n") == 1
     made.rename("made.mp4")
     assert len(list(video.Source("made.mp4"))) == 3
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_second_head_keeps_the_decoded_frames(clip, monkeypatch, capsys, there):
+    """As `encode` keeps those until an error."""
+    assert cli.main(["encode", "drive.mp4"]) == 0
+    assert cli.main(["encode", "drive.mp4", "--max-side", "32", "-o", "small.sempic"]) == 0
+    small = (clip / "small.sempic").read_bytes()
+    (clip / "both.sempic").write_bytes((clip / "drive.sempic").read_bytes() + small[3:])
+    if there:
+        (clip / "x.mp4").write_bytes(b"a good file")
+    monkeypatch.setattr(api.Codec, "receiver", FakeReceiver())
+    capsys.readouterr()
+    assert cli.main(["decode", "both.sempic", "-o", "x.mp4"]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("sempic: both.sempic: a second head differs from the first")
+    assert told.count("\n") == 1
+    assert ("x.mp4.part has all frames until now" in told) == there
+    made = clip / ("x.mp4.part" if there else "x.mp4")
+    made.rename("made.mp4")
+    assert len(list(video.Source("made.mp4"))) == 6
+    assert sequence.info((clip / "both.sempic").read_bytes())["frames"] == 6

@@ -99,8 +99,8 @@ def details(record: dict[str, Any]) -> str:
             f"  {name:<10}{size:>9} bytes{size / max(1, count):>9.1f} a frame"
             f"{8 * size / seconds / 1000:>9.2f} kbit/s"
         )
-    if record["damaged"]:
-        lines.append(f"  {record['damaged']} packets cannot be read")
+    if damaged := record["damaged"]:
+        lines.append(f"  {damaged} packet{'s' if damaged > 1 else ''} cannot be read")
     return "\n".join(lines)
 
 

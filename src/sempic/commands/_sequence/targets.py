@@ -8,11 +8,14 @@ import os
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sempic import files, processes
 from sempic.errors import OutputError, SempicError
 from sempic.jobs import need_stdout, to_stdout
+
+if TYPE_CHECKING:
+    from sempic.sequence.video import Growing, Video
 
 
 def sequence_path(name: str, output: str | None) -> str:
@@ -42,8 +45,8 @@ def beside(name: str, suffix: str) -> str:
 
 @contextlib.contextmanager
 def sequence_writer(target: str) -> Iterator[Callable[[bytes], None]]:
-    """Writes bytes to a file or standard output at once. After an interruption the frames until
-    then stay, at the target or, if a file was there, beside it."""
+    """Writes bytes to a file or standard output at once. After an error or an interruption the
+    frames until then stay, at the target or, if a file was there, beside it."""
     if target == "-":
         need_stdout()
         yield to_stdout
@@ -51,38 +54,39 @@ def sequence_writer(target: str) -> Iterator[Callable[[bytes], None]]:
     from sempic.sequence.video import Growing
 
     file = Growing(Path(target))
-    try:
+    with _kept_early(file):
         yield file.write
+
+
+@contextlib.contextmanager
+def _kept_early(output: Growing | Video) -> Iterator[None]:
+    """Closes an output, also after an error or an interruption."""
+    try:
+        yield
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(file.interrupt()) from None
+        raise KeyboardInterrupt(output.interrupt()) from None
     except SempicError as error:
-        kept = file.interrupt()
-        if kept and not file.is_new:
+        kept = output.interrupt()
+        if kept and not output.is_new:
             raise type(error)(f"{error}; {kept}") from error
         raise
     except BaseException:
-        file.close(keep=file.size > 0 and file.is_new)
+        output.close(keep=output.is_new)
         raise
-    file.close(keep=file.size > 0)
+    output.close(keep=True)
 
 
 @contextlib.contextmanager
 def picture_writer(target: str, rate: Fraction) -> Iterator[Callable[[Any], None]]:
-    """Writes pictures to a video or a folder. After an interruption the video stays, at the target
-    or, if a file was there, beside it."""
+    """Writes pictures to a video or a folder. After an error or an interruption the video until
+    then stays, at the target or, if a file was there, beside it."""
     from sempic.sequence.video import WRITTEN, Video
 
     path = Path(target)
     if path.suffix.lower() in WRITTEN and not path.is_dir():
         video = Video(path, rate)
-        try:
+        with _kept_early(video):
             yield video.add
-        except KeyboardInterrupt:
-            raise KeyboardInterrupt(video.interrupt()) from None
-        except BaseException:
-            video.close(keep=False)
-            raise
-        video.close(keep=True)
         return
     if path.suffix and not path.is_dir():
         raise OutputError(f"{target}: a video is {', '.join(WRITTEN)}, or a folder of pictures")

@@ -36,7 +36,9 @@ class Growing:
         self.size += len(data)
 
     def close(self, *, keep: bool) -> None:
-        """keep: False removes the new file, and leaves the one that was there before."""
+        """keep: False removes the new file, and leaves the one that was there before; so does an
+        empty file."""
+        keep = keep and self.size > 0
         self._file.close()
         if self._part is not None:
             if keep:

@@ -29,6 +29,8 @@ class Video:
         self._path = path
         with self._writing():
             stream = files.is_stream(path)
+            self.is_new = not stream and not path.exists()
+            """Whether no file had this name."""
             self._part = files.part_of(path) if stream else make_part(files.replaceable(path))
         with files.removed_on_failure(self._part):
             with self._writing():
