@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from sempic.check import Verifier
     from sempic.drafts import Coded, Drafts
     from sempic.labels import Prior
+    from sempic.segment.prediction import Prediction
     from sempic.windows.layout import Cells
 
 
@@ -374,16 +375,14 @@ class Codec:
         if palette not in (found, CAMVID.id, CITYSCAPES.id):
             name = PALETTES[palette].name
             raise InputError(f"the segmenter's classes cannot be named in palette {name}")
+        prediction = self._predict(coarse.downscale(pixels, 2) if halved else pixels, options)
+        if prediction is None:
+            return None, palette, None
         coarse_picture = None
         with ThreadPoolExecutor(1) as helper:
-
-            def start() -> None:
-                nonlocal coarse_picture
-                if not options.targeted and runtime.threads() != 1:
-                    coarse_picture = helper.submit(drafts.code, pixels, palette, halved, options)
-
-            small = coarse.downscale(pixels, 2) if halved else pixels
-            labels, _ = self._find_labels(small, options, start)
+            if not options.targeted and runtime.threads() != 1:
+                coarse_picture = helper.submit(drafts.code, pixels, palette, halved, options)
+            labels = prediction.map_for_still(options.found_quality, options.importance)
         if labels is None:
             return None, palette, None
         if halved:
@@ -395,21 +394,21 @@ class Codec:
     ) -> tuple[LabelMap | None, int]:
         """The segmenter's map as `encode` sends it, None if the segmenter recognises too little,
         and the id of its palette."""
-        return self._find_labels(pixels, options or EncodeOptions(), lambda: None)
+        options = options or EncodeOptions()
+        if (prediction := self._predict(pixels, options)) is None:
+            return None, self.segmenter.palette
+        labels = prediction.map_for_still(options.found_quality, options.importance)
+        return labels, prediction.palette
 
-    def _find_labels(
-        self, pixels: Image, options: EncodeOptions, start: Callable[[], None]
-    ) -> tuple[LabelMap | None, int]:
-        """As `find_labels`; calls `start` once the segmenter recognises enough to send a map."""
+    def _predict(self, pixels: Image, options: EncodeOptions) -> Prediction | None:
+        """The segmenter's output; None, with a warning, if it recognises too little for a map."""
         from sempic.segment.prediction import predict
 
         prediction = predict(self.segmenter, pixels, options.found_quality, options.ignore_label)
         if (why := prediction.reason_for_no_map()) is not None:
             warn(f"sent without a label map: {why}")
-            return None, prediction.palette
-        start()
-        labels = prediction.map_for_still(options.found_quality, options.importance)
-        return labels, prediction.palette
+            return None
+        return prediction
 
     def decode(
         self,
