@@ -14,8 +14,8 @@ T = TypeVar("T")
 
 
 def spread(items: Sequence[T], limit: int | None) -> list[T]:
-    """At most `limit` of the items, evenly spread; None: all."""
-    if limit is None or limit >= len(items):
+    """At most `limit` of the items, evenly spread; None or 0: all."""
+    if not limit or limit >= len(items):
         return list(items)
     return [items[i * len(items) // limit] for i in range(limit)]
 

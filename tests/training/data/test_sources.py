@@ -8,7 +8,8 @@ from PIL import Image
 from streets import write_camvid
 
 from sempic.errors import InputError, SempicWarning
-from sempic.training.data import readers, sources, taxonomy
+from sempic.evaluation.folders import spread
+from sempic.training.data import readers, taxonomy
 from sempic.training.data.sources import DEFAULT_WEIGHT, WEIGHTS, open_sources
 
 NINETEEN, ELEVEN = taxonomy.load("cityscapes"), taxonomy.load("camvid")
@@ -175,6 +176,6 @@ def test_a_damaged_index_is_named(tmp_path, index, why):
 
 @pytest.mark.parametrize(("count", "found"), [(0, 10), (1, 1), (3, 3), (7, 7), (10, 10), (99, 10)])
 def test_spread_picks_as_many_as_asked_for(count, found):
-    chosen = sources.spread(range(10), count)
+    chosen = spread(range(10), count)
     assert len(set(chosen)) == len(chosen) == found
     assert chosen[0] == 0

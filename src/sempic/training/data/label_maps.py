@@ -15,10 +15,11 @@ from tqdm import tqdm
 
 from sempic import coarse, files, models
 from sempic.errors import InputError, OutputError, refused
+from sempic.evaluation.folders import spread
 from sempic.labels import trunk
 from sempic.training.data import taxonomy
 from sempic.training.data.render import JUDGED, digest, open_segmenter, sent_map
-from sempic.training.data.sources import Item, Source, hold_out, open_sources, spread
+from sempic.training.data.sources import Item, Source, hold_out, open_sources
 from sempic.training.data.taxonomy import Taxonomy
 from sempic.training.options import PriorData
 

@@ -25,13 +25,14 @@ from tqdm import tqdm
 from sempic import coarse, files, pictures, texture
 from sempic.api import Codec
 from sempic.errors import InputError, OutputError, SempicWarning, refused
+from sempic.evaluation.folders import spread
 from sempic.networks.compact import PATCH
 from sempic.palette import PALETTES
 from sempic.scene import Image, LabelMap
 from sempic.segment import Segmenter
 from sempic.training.data import taxonomy
 from sempic.training.data.corpus import FORMAT, GRID, Sample, about
-from sempic.training.data.sources import Item, Source, hold_out, open_sources, spread
+from sempic.training.data.sources import Item, Source, hold_out, open_sources
 from sempic.training.data.taxonomy import Taxonomy
 from sempic.training.options import CorpusOptions
 

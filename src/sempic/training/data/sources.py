@@ -20,20 +20,18 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 
 from sempic import pictures
 from sempic.errors import JSON_FAULTS, InputError, refused
+from sempic.evaluation.folders import spread
 from sempic.jobs import read_ids, read_picture
 from sempic.palette import CAMVID, CITYSCAPES, Palette
 from sempic.scene import Image, LabelMap
 from sempic.training.data import readers
 from sempic.training.data.readers import read_map
 from sempic.training.data.taxonomy import UNLABELLED, Taxonomy
-
-T = TypeVar("T")
 
 WEIGHTS = {
     "camvid": 36, "labelmefacade": 12, "idd": 14, "kathmandu": 11, "austin": 8, "nuimages": 15,
@@ -116,18 +114,11 @@ def open_sources(specs: Sequence[str], taxonomy: Taxonomy) -> list[Source]:
     return found
 
 
-def hold_out(items: Sequence[Item], count: int) -> tuple[Sequence[Item], Sequence[Item]]:
+def hold_out(items: Sequence[Item], count: int) -> tuple[list[Item], list[Item]]:
     """All items but `count` evenly spread ones, and those."""
     held = spread(items, count)
     names = {item.name for item in held}
     return [item for item in items if item.name not in names], held
-
-
-def spread(items: Sequence[T], count: int) -> Sequence[T]:
-    """At most `count` evenly spread items; all for 0."""
-    if not 0 < count < len(items):
-        return items
-    return [items[number * len(items) // count] for number in range(count)]
 
 
 def _spec(spec: str) -> tuple[Path, float | None]:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from sempic.errors import InputError, ModelError
+from sempic.evaluation.folders import spread
 from sempic.evaluation.metrics import confusion, iou
 from sempic.networks.compact import double
 from sempic.networks.efficientnet import imagenet
@@ -29,7 +30,7 @@ from sempic.palette import CAMVID, CITYSCAPES, translate
 from sempic.pictures import resized
 from sempic.scene import Image, LabelMap
 from sempic.training.data import taxonomy
-from sempic.training.data.sources import Item, Source, open_sources, spread
+from sempic.training.data.sources import Item, Source, open_sources
 from sempic.training.data.taxonomy import GROUP, UNKNOWN, Taxonomy
 from sempic.training.data.views import Pictures, Views
 from sempic.training.device import autocast, compiled
