@@ -143,6 +143,29 @@ def test_a_missing_map_is_reported_once(monkeypatch):
     assert has_map == [False, True, False, True, False]
 
 
+@pytest.mark.parametrize("moves", [True, False])
+def test_a_moving_scene_without_a_map_has_finer_pictures(monkeypatch, moves):
+    class Street(FakeSegmenter):
+        voids = True
+        sure = 255
+
+        def predict(self, image):
+            labels, _ = super().predict(image)
+            known = np.arange(12)[:, None, None] == labels
+            return labels, np.where(known, self.sure, 0).astype(np.uint8)
+
+    monkeypatch.setattr(api.Codec, "segmenter", Street())
+    frames = FRAMES if moves else [FRAMES[0]] * 3
+    coarse_bytes = {}
+    for sure in (255, 190):
+        monkeypatch.setattr(Street, "sure", sure)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", sempic.SempicWarning)
+            pieces = sequence.encode(frames, codec=api.Codec())
+            coarse_bytes[sure] = sequence.info(b"".join(pieces))["chunks"]["coarse"]
+    assert (coarse_bytes[190] > 1.1 * coarse_bytes[255]) == moves
+
+
 def test_texture_is_sent_with_key_frames_and_on_change(coder):
     flat = [np.full((48, 64, 3), 90 + 30 * (i // 6), np.uint8) for i in range(12)]
     pieces = list(sequence.encode(flat, codec=coder, rate=10, key_interval=0.6))

@@ -65,6 +65,11 @@ class Keys:
         """Of the last fine frame and the frames after it."""
 
     @property
+    def is_moving(self) -> bool:
+        """Whether the scene is known to move: not in the first frame."""
+        return len(self._still_shares) > 0 and not self._is_still
+
+    @property
     def _is_still(self) -> bool:
         was_still = self.precision is self._when_still
         window = (_STILL_WINDOW, _STAYS_STILL) if was_still else (_INTERVAL, _BECOMES_STILL)

@@ -12,10 +12,10 @@ import numpy.typing as npt
 from sempic import api, checks, coarse, halving, pictures, texture
 from sempic.coarse import moving
 from sempic.errors import ImageError, warn
-from sempic.options import DEFAULT_LABEL_QUALITY, LOSSLESS, QUALITY
+from sempic.options import DEFAULT_LABEL_QUALITY, LOSSLESS, QUALITY, UNMAPPED
 from sempic.palette import PALETTES
 from sempic.scene import Coarse, Image, LabelMap, Plane
-from sempic.segment.prediction import predict
+from sempic.segment.prediction import Prediction, predict
 from sempic.sequence import motion
 from sempic.sequence.keys import Keys, Role
 from sempic.sequence.options import FASTEST, SLOWEST, SequenceOptions
@@ -74,6 +74,8 @@ class Sender:
         """Whether pictures are painted and segmented at half their size."""
         self._texture: Texture = {}
         """Texture that the receiver has."""
+        self._has_map = True
+        """Whether a map is sent until the next key frame, as far as is known."""
         self._missing_map_reported = False
         """Whether a missing map has been reported."""
 
@@ -93,13 +95,19 @@ class Sender:
         key, fine = role is Role.KEY, role is not Role.OTHER
         self._keys.saw(None if self._before is None else _still(self._before, planes.y))
         self._before = planes.y
+        small = coarse.downscale(pixels, 2) if self._halved else pixels
+        prediction = self._predict(small) if key else None
+        if prediction is not None:
+            self._has_map = prediction.reason_for_no_map() is None
         qp = self._precision(planes, fine=fine)
         still = not fine and self._is_still(planes, packer.last, qp)
-        # The pixels of a still frame are not used.
-        small = coarse.downscale(pixels, 2) if self._halved and not still else pixels
+        if not key and self._has_map:
+            self._labels_due -= 1
+            if self._labels_due <= 0 and not still:
+                prediction = self._predict(small)
 
         def labels(expected: Expected) -> LabelMap | None:
-            return self._labels(small, expected, key=key, still=still)
+            return self._labels(prediction, expected, key=key)
 
         def advice(labels: LabelMap | None) -> Texture:
             return {} if still else self._new_texture(small, labels, key=key)
@@ -160,7 +168,10 @@ class Sender:
         it is not too large as a key frame."""
         offset, bucket = self._keys.precision, self._bucket
         if bucket is None:
-            return max(moving.QP.start, self._qp + (offset.key if fine else offset.other))
+            qp = self._qp + (offset.key if fine else offset.other)
+            if self._keys.is_moving and not self._has_map:  # as in a single picture
+                qp -= UNMAPPED
+            return max(moving.QP.start, qp)
         qp = bucket.choose(key=fine)
         if not fine:
             return qp
@@ -187,22 +198,23 @@ class Sender:
                 return False
         return True
 
-    def _labels(
-        self, pixels: Image, expected: Expected, *, key: bool, still: bool
-    ) -> LabelMap | None:
-        """The map to send; None until the next key frame if the segmenter is too unsure."""
-        stabiliser = self._stable
-        if not key:
-            if expected.labels is None:
-                return None
-            self._labels_due -= 1
-            if still or self._labels_due > 0:
-                if stabiliser is not None:
-                    stabiliser.move(expected)
-                return expected.labels
+    def _predict(self, pixels: Image) -> Prediction:
         self._labels_due = self._segment_every
-        quality = self._options.found_quality
-        prediction = predict(self._coder.segmenter, pixels, quality)
+        return predict(self._coder.segmenter, pixels, self._options.found_quality)
+
+    def _labels(
+        self, prediction: Prediction | None, expected: Expected, *, key: bool
+    ) -> LabelMap | None:
+        """The map to send; None until the next key frame if the segmenter is too unsure.
+
+        prediction: for this frame; None: the last map is moved along."""
+        stabiliser = self._stable
+        if not key and expected.labels is None:
+            return None
+        if prediction is None:
+            if stabiliser is not None:
+                stabiliser.move(expected)
+            return expected.labels
         if stabiliser is None:
             return prediction.labels
         labels = stabiliser.settle(prediction.labels, prediction.probabilities, expected)
@@ -215,8 +227,11 @@ class Sender:
             return None
         # A key frame decides anew which regions are void.
         best, odds = (labels, None) if prediction.probabilities is None else stabiliser.known
-        sent = prediction._replace(labels=best, probabilities=odds).map_to_send(int(quality))
-        if not prediction.is_informative(sent):
+        sent = prediction._replace(labels=best, probabilities=odds).map_to_send(
+            int(self._options.found_quality)
+        )
+        self._has_map = prediction.is_informative(sent)
+        if not self._has_map:
             return None
         stabiliser.sent(sent)
         return sent
