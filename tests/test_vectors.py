@@ -35,7 +35,9 @@ def vector(request):
         return request.param.stem, request.param.read_bytes(), dict(arrays)
 
 
-@pytest.mark.parametrize("which", ["street", "exposure", "parity", "halved", "short", "small"])
+@pytest.mark.parametrize(
+    "which", ["street", "exposure", "parity", "halved", "short", "small", "focus"]
+)
 def test_a_sequence_decodes_to_the_expected_frames(which):
     file = ROOT / f"vectors/sequences/{which}.sempic"
     make = module_at(MAKER)

@@ -149,7 +149,7 @@ def make_exposure() -> bytes:
 def make_halved() -> bytes:
     """A drive whose pictures are painted at half their size, with advice of texture."""
     picture, labels = street(72, 120)
-    packer = Packer(width=101, height=71, rate=Fraction(10), palette=1, halved=True)
+    packer = Packer(width=101, height=71, rate=Fraction(10), palette=1)
     pieces = []
     for number, left in enumerate(range(0, 16, 4)):
         part = np.s_[:71, left : left + 101]
@@ -161,7 +161,23 @@ def make_halved() -> bytes:
                 lambda _, f=found: f,
                 advice=lambda _, s=said: s,
                 qp=28,
+                halved=True,
             )
+        )
+    return b"".join(pieces)
+
+
+def make_focus() -> bytes:
+    """A drive in which key frames change the size at which pictures are painted."""
+    picture, labels = street(56, 96)
+    packer = Packer(width=77, height=55, rate=Fraction(5), palette=1)
+    pieces = []
+    for number, halved in enumerate((True, True, False, False, True, True)):
+        part = np.s_[:55, 3 * number : 3 * number + 77]
+        planes = coarse.from_rgb(coarse.downscale(picture[part]))
+        found = np.ascontiguousarray(labels[part][::2, ::2] if halved else labels[part])
+        pieces.append(
+            packer.pack(planes, lambda _, f=found: f, qp=30, key=number % 2 == 0, halved=halved)
         )
     return b"".join(pieces)
 
@@ -262,6 +278,7 @@ SEQUENCES = {
     "sequences/halved": make_halved,
     "sequences/short": make_short,
     "sequences/small": make_small,
+    "sequences/focus": make_focus,
 }
 
 

@@ -67,10 +67,12 @@ def pictures(
     """S3: number, coarse picture and map of each frame, up to one that does not decode, which
     raises ValueError."""
     head = received.head
-    height, width, factor = head.height, head.width, head.factor
-    if head.halved:
-        height, width, factor = -(-height // 2), -(-width // 2), factor // 2
     for run in received.runs():
+        height, width, factor = head.height, head.width, head.factor
+        halved = head.halved or run[0].halved
+        if halved:
+            require(factor % 2 == 0, "an odd factor at half the size")
+            height, width, factor = -(-height // 2), -(-width // 2), factor // 2
         labels: np.ndarray | None = None
         coarse = coarse_pictures(head, run)
         for frame, planes, last in zip(run, coarse, coarse[:1] + coarse[:-1], strict=True):
@@ -90,7 +92,7 @@ def pictures(
             shown = labels
             if labels is not None:
                 require(labels.max() <= head.last_id, "id beyond the head's")
-                if head.halved:
+                if halved:
                     shown = labels.repeat(2, 0).repeat(2, 1)[: head.height, : head.width]
             yield frame.number, planes, shown
 
@@ -130,6 +132,7 @@ class Sent(NamedTuple):
     coarse: bytes | None
     labels: bytes | None
     content: bytes
+    halved: bool
 
 
 class Group(NamedTuple):
@@ -146,7 +149,7 @@ class Stream:
 
     def __init__(self, data: bytes) -> None:
         require(data[:2] == b"\xe5\x56", "no sequence")
-        require(data[2:3] and 1 <= data[2] <= 4, "another version")
+        require(data[2:3] and 1 <= data[2] <= 5, "another version")
         self.version = data[2]
         self.frames: dict[int, Sent] = {}
         self.last = -1  # the number of the last frame received
@@ -165,7 +168,7 @@ class Stream:
                 elif not heads:
                     continue
                 elif kind in (KEY, PREDICTED):
-                    self.take(read_frame(content, body, number))
+                    self.take(read_frame(content, body, number, self.version))
                 elif which == TEXTURE:
                     levels = {i: (median, high) for i, median, high in texture(body)}
                     self.advice[self.last] = self.advice.get(self.last, {}) | levels
@@ -256,7 +259,7 @@ def as_varint(value: int) -> bytes:
 def read_head(version: int, body: bytes) -> Head:
     """S2."""
     values, at = [], 0
-    for _ in range(7 if version > 2 else 6):
+    for _ in range(7 if version in (3, 4) else 6):
         value, at = varint(body, at)
         values.append(value)
     width, height, *rate, factor, last_id, halved = [*values, 0][:7]
@@ -275,7 +278,7 @@ def read_head(version: int, body: bytes) -> Head:
     return Head(version, width, height, ratio, factor, last_id, halved, profile, own, parameters)
 
 
-def read_frame(content: bytes, body: bytes, number: int) -> Sent:
+def read_frame(content: bytes, body: bytes, number: int, version: int) -> Sent:
     """S3. number: the frame's, if it is a predicted one."""
     key, has_coarse, has_labels = content[0] >> 6 == KEY, content[0] & 32, content[0] & 16
     require(has_coarse or not key, "a key frame without a coarse picture")
@@ -288,8 +291,9 @@ def read_frame(content: bytes, body: bytes, number: int) -> Sent:
     coarse, labels = body[at : at + size], body[at + size :]
     require(at + size <= len(body), "truncated")
     require(has_labels or not labels, "bytes after the frame")
+    halved = key and version > 4 and content[0] & 1 == 1
     return Sent(
-        number, key, coarse if has_coarse else None, labels if has_labels else None, content
+        number, key, coarse if has_coarse else None, labels if has_labels else None, content, halved
     )
 
 
@@ -700,7 +704,7 @@ def mended(content: bytes, number: int, version: int) -> Sent:
     content = content[:-1]
     body, kind = checked(content, number, version), content[0] >> 6
     require(kind == KEY or (kind == PREDICTED and content[0] % 16 == number % 16), "no frame")
-    frame = read_frame(content, body, number)
+    frame = read_frame(content, body, number, version)
     require(frame.number == number, "another frame")
     return frame
 

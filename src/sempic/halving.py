@@ -22,9 +22,9 @@ _ROWS = 64
 """Rows per block in `doubled`: a block fits in the processor's cache."""
 
 
-def is_soft(picture: Image) -> bool:
+def is_soft(picture: Image, factor: float = 1.0) -> bool:
     """Whether a picture, uint8 (H, W, 3), is large and loses no detail at half its size
-    (`MOST_LOSS`), like most frames of cameras."""
+    (`MOST_LOSS` times `factor`), like most frames of cameras."""
     height, width = picture.shape[:2]
     allowed = [loss for side, loss in MOST_LOSS.items() if min(height, width) > side]
     if not allowed:
@@ -32,7 +32,7 @@ def is_soft(picture: Image) -> bool:
     grey = PIL.Image.fromarray(picture[: height // 2 * 2, : width // 2 * 2]).convert("L")
     enlarged = grey.reduce(2).resize(grey.size, PIL.Image.Resampling.BICUBIC)
     counts = np.array(PIL.ImageChops.difference(grey, enlarged).histogram())
-    return float(counts @ np.arange(256) ** 2 / counts.sum()) <= allowed[0]
+    return float(counts @ np.arange(256) ** 2 / counts.sum()) <= factor * allowed[0]
 
 
 def doubled(picture: Image) -> Image:

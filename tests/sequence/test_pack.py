@@ -154,6 +154,17 @@ def test_a_stream_cut_within_a_frame_decodes_up_to_it():
         empty.close()
 
 
+def test_pictures_are_halved_only_with_an_even_factor():
+    packer = Packer(width=60, height=45, rate=Fraction(10), palette=1, factor=3)
+    small = coarse.from_rgb(coarse.downscale(SCENES[0][0][:45, :60], 3))
+    with pytest.raises(ValueError, match="even"):
+        packer.pack(small, lambda _: None, halved=True)
+    head, frame = stream.Reader().feed(packer.pack(small, lambda _: None))
+    forged = stream.begin(head) + stream.write_frame(replace(frame, halved=True))
+    _, unpacker = unpack([forged])
+    assert "factor of 3" in unpacker.damage[0]
+
+
 def test_a_different_second_head_is_refused():
     _, unpacker = unpack(PIECES)
     other = Packer(width=32, height=32, rate=Fraction(10), palette=1)

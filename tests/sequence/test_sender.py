@@ -10,7 +10,7 @@ from scenes import drive
 from videos import FRAMES, panned
 
 import sempic
-from sempic import api, coarse, sequence
+from sempic import api, coarse, halving, sequence
 from sempic.sequence import stream
 
 
@@ -117,9 +117,9 @@ def test_key_frames_have_a_map_where_a_single_picture_has_one(monkeypatch, fault
         warnings.simplefilter("always")
         pieces = list(sequence.encode(soft, codec=api.Codec(), key_interval=0.1))
         single = api.Codec().encode(soft[0])
-    unpacker = sequence.Unpacker()
-    assert {m.scene.labels is not None for m in unpacker.moments(pieces)} == {sent}
-    assert unpacker.head.halved == sent  # without a map, frames are not halved
+    scenes = [moment.scene for moment in sequence.Unpacker().moments(pieces)]
+    assert {scene.labels is not None for scene in scenes} == {sent}
+    assert {scene.halved for scene in scenes} == {sent}  # without a map, frames are not halved
     assert len(told) == 2 * (fault == "unsure")  # one warning for the sequence, one for the picture
     assert (sempic.unpack(single).labels is not None) == sent
 
@@ -185,9 +185,28 @@ def test_soft_frames_are_painted_at_half_their_size(coder, quality):
     halved = quality != "lossless"
     assert {p.size for p in pictures} == {(399, 319)}
     assert set(coder.receiver.sizes) == ({(160, 200)} if halved else {(319, 399)})
-    unpacker = sequence.Unpacker()
-    scenes = [moment.scene for moment in unpacker.moments(pieces)]
-    assert unpacker.head.halved == halved
-    for scene in scenes:
-        assert scene.labels.shape == (319, 399)
-        assert scene.halved == halved
+    for moment in sequence.Unpacker().moments(pieces):
+        assert moment.scene.labels.shape == (319, 399)
+        assert moment.scene.halved == halved
+
+
+def test_a_key_frame_changes_the_painted_size_when_the_camera_comes_into_focus(coder):
+    sharp = np.stack([picture for picture, _ in drive(6, height=319, width=399)])
+    soft = [np.asarray(PIL.Image.fromarray(p).resize((60, 48)).resize((399, 319))) for p in sharp]
+    frames = [*soft[:2], *sharp[2:4], *soft[4:]]
+    pieces = list(sequence.encode(frames, codec=coder, key_interval=0.2))
+    scenes = [moment.scene for moment in sequence.Unpacker().moments(pieces)]
+    assert [scene.halved for scene in scenes] == [True, True, False, False, True, True]
+    assert {picture.size for picture in sequence.decode(pieces, codec=coder)} == {(399, 319)}
+    assert set(coder.receiver.sizes) == {(160, 200), (319, 399)}
+
+
+@pytest.mark.parametrize(("soft", "then"), [(True, 1.5), (False, 1 / 1.5)])
+def test_the_painted_size_changes_only_for_clearly_more_or_less_detail(
+    coder, monkeypatch, soft, then
+):
+    asked = []
+    monkeypatch.setattr(halving, "is_soft", lambda _, factor: asked.append(factor) or soft)
+    frames = [np.asarray(PIL.Image.fromarray(f).resize((400, 320))) for f in FRAMES[:4]]
+    list(sequence.encode(frames, codec=coder, key_interval=0.1))
+    assert asked == [1, then, then, then]

@@ -130,8 +130,8 @@ def test_foreign_bytes_are_refused():
     for data in (b"\xe5S\1", b"\0", b"PK"):
         with pytest.raises(NotSempic):
             read(data)
-    with pytest.raises(UnsupportedVersion, match="5"):
-        read(b"\xe5V\5")
+    with pytest.raises(UnsupportedVersion, match="6"):
+        read(b"\xe5V\6")
 
 
 def test_checksums_are_shorter_between_key_frames_since_version_4():
@@ -207,11 +207,9 @@ def test_unknown_advice_is_skipped():
         b"\xb0\5abc",  # a coarse picture that is longer than its frame
         b"\x70",  # a key frame without a number
         b"\0\1\1\1\1",  # heads that are cut short
-        b"\0\1\1\0\1\4\x0b\0\1\0",  # no rate
-        b"\0\1\1\1\1\0\x0b\0\1\0",  # no factor
-        b"\0\1\1\1\1\4\x0b\2\1\0",  # neither halved nor not
-        b"\0\1\1\1\1\5\x0b\1\1\0",  # halved, with a coarse factor of 5
-        b"\0\1\1\1\1\4\x0b\0\1\5ab",
+        b"\0\1\1\0\1\4\x0b\1\0",  # no rate
+        b"\0\1\1\1\1\0\x0b\1\0",  # no factor
+        b"\0\1\1\1\1\4\x0b\1\5ab",
     ],
 )
 def test_invalid_contents_are_damage(content):
@@ -219,6 +217,28 @@ def test_invalid_contents_are_damage(content):
     found = read(PIECES[0] + PIECES[1] + packet + PIECES[5])
     assert isinstance(found[2], Damage)
     assert contents(found) == contents([FRAMES[0], FRAMES[4]])
+
+
+def test_versions_3_and_4_say_in_the_head_whether_pictures_are_halved():
+    for version in (3, 4):
+        start = b"\xe5V" + bytes((version,))
+        for halved in (True, False):
+            head = replace(HEAD, version=version, halved=halved)
+            assert read(start + stream.write_head(head)) == [head]
+        for content in (
+            b"\0\1\1\1\1\4\x0b\2\1\0",  # neither halved nor not
+            b"\0\1\1\1\1\5\x0b\1\1\0",  # halved, with a coarse factor of 5
+        ):
+            assert isinstance(read(start + stream._packet(content))[0], Damage)
+        content = stream._unstuff(PIECES[1][:-1])[:-4]
+        key = stream._packet(bytes([content[0] | 1]) + content[1:])
+        assert not read(start + key)[0].halved  # it is a part of the number there
+
+
+def test_a_key_frame_says_whether_pictures_are_halved_since_version_5():
+    for halved in (True, False):
+        frame = replace(FRAMES[0], halved=halved)
+        assert read(PIECES[0] + stream.write_frame(frame))[1].halved == halved
 
 
 def test_a_key_frame_has_a_coarse_picture():

@@ -76,13 +76,6 @@ class Moment:
     lost, and the scene is the last known one, moved along by the coarse picture."""
 
 
-def _painted_size(head: Head) -> tuple[int, int]:
-    """(height, width) of painted pictures, maps and motion."""
-    if not head.halved:
-        return head.height, head.width
-    return -(-head.height // 2), -(-head.width // 2)
-
-
 def middle(values: npt.NDArray[np.int16]) -> np.int16:
     """The upper median; of changes of luma it is the change of exposure."""
     median: np.int16 = np.partition(values, values.size // 2, None)[values.size // 2]
@@ -107,13 +100,27 @@ class Timeline:
     """The state that sender and receiver share: the last frame."""
 
     def __init__(self, head: Head) -> None:
-        self._size = _painted_size(head)
-        self._version = head.version
-        self._factor = head.factor // 2 if head.halved else head.factor
-        self._classes = head.classes
+        self._head = head
+        self.halved = False
+        """`Frame.halved` of the last key frame."""
         self.coarse: Coarse | None = None
         self.labels: LabelMap | None = None
         self._memory: Memory | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of painted pictures, maps and motion."""
+        height, width = self._head.height, self._head.width
+        return (-(-height // 2), -(-width // 2)) if self.halved else (height, width)
+
+    def begin(self, *, halved: bool) -> None:
+        """Begins a key frame. Nothing is expected of a map of another size.
+
+        Raises CorruptStream if pictures cannot be halved."""
+        if halved and self._head.factor % 2:
+            raise CorruptStream(f"pictures are halved, with a coarse factor of {self._head.factor}")
+        if halved != self.halved:
+            self.halved, self.labels = halved, None
 
     def expect(self, coarse: Coarse) -> Expected:
         """The expectation of the next frame, from its coarse picture."""
@@ -122,14 +129,15 @@ class Timeline:
         if self.coarse is None:
             return Expected(coarse=coarse, places=None, labels=None, hint=None)
         last, now = self.coarse.y, coarse.y
-        vectors = motion.estimate(last, now, self._version)
-        places = motion.enlarge(vectors, self._factor, *self._size)
+        factor = self._head.factor // 2 if self.halved else self._head.factor
+        vectors = motion.estimate(last, now, self._head.version)
+        places = motion.enlarge(vectors, factor, *self.size)
         labels = None if self.labels is None else motion.move(self.labels, places)
         return Expected(
             coarse=coarse,
             places=places,
             labels=labels,
-            hint=codec.repeated(self._hint(last, now, vectors), self._factor, self._size),
+            hint=codec.repeated(self._hint(last, now, vectors), factor, self.size),
         )
 
     def _hint(self, last: Plane, now: Plane, vectors: Vectors) -> LabelMap:
@@ -138,7 +146,7 @@ class Timeline:
         y = (np.arange(height)[:, None] + ((vectors[0] + 2) >> 2)).clip(0, height - 1)
         x = (np.arange(width) + ((vectors[1] + 2) >> 2)).clip(0, width - 1)
         difference = now.astype(np.int16) - last[y, x]
-        if self._version > 1:  # changes of exposure do not count
+        if self._head.version > 1:  # changes of exposure do not count
             difference -= middle(difference)
         hint: LabelMap = np.searchsorted(_HINT_STEPS, np.abs(difference), side="right").astype(
             np.uint8
@@ -150,7 +158,7 @@ class Timeline:
         from sempic.labels import moved
 
         if key or self._memory is None:
-            self._memory = moved.memory(*self._size, self._classes)
+            self._memory = moved.memory(*self.size, self._head.classes)
         return self._memory
 
 
@@ -165,7 +173,6 @@ class Packer:
         rate: Fraction,
         palette: int,
         factor: int = 4,
-        halved: bool = False,
         chroma: str = "444",
         model: int = 0,
         parity: float = 0.0,
@@ -185,7 +192,6 @@ class Packer:
             height=height,
             rate=rate,
             factor=factor,
-            halved=halved,
             palette=palette if palette < OWN else INDICES.id,
             classes=len(PALETTES[palette].classes),
             own=PALETTES[palette].identity or "",
@@ -215,13 +221,15 @@ class Packer:
         advice: Callable[[LabelMap | None], Texture] | None = None,
         qp: int = 34,
         key: bool = False,
+        halved: bool = False,
     ) -> bytes:
         """The packets of the next frame, and parity that is due.
 
         coarse: the planes; None: those of the last frame. labels: returns the map, which is coded
         losslessly, from what the receiver expects: uint8 (height, width) of the painted picture;
         None: no map until the next key frame. advice: returns texture to send, from that map. qp:
-        of HEVC, 1…51. key: code a key frame; the first frame always is one.
+        of HEVC, 1…51. key: code a key frame; the first frame always is one. halved: `Frame.halved`
+        of a key frame.
 
         Raises LabelMapError for a map of another size or palette.
         """
@@ -232,16 +240,21 @@ class Packer:
             payload, planes = self._coder.encode(coarse, qp=qp, key=key)
         if planes is None or (key and coarse is None):
             raise ValueError("a key frame has a coarse picture")
+        if halved and self._head.factor % 2:
+            raise ValueError("pictures are halved only with an even factor")
+        if key:
+            time.begin(halved=halved)
         expected = time.expect(planes)
         sent = labels(expected)
         if sent is not None:
-            height, width = _painted_size(self._head)
+            height, width = time.size
             codec.check_labels(sent, width=width, height=height, palette=self._palette)
         frame = Frame(
             key=key,
             number=self.number,
             coarse=payload,
             labels=self._encoded_map(sent, expected, key),
+            halved=key and halved,
         )
         time.coarse, time.labels = planes, sent if key or self._has_map else None
         self.coarse_bytes = len(payload or b"")
@@ -406,13 +419,15 @@ class Unpacker:
         if frame.coarse is not None:
             planes = self._decoder.decode(frame.coarse, key=frame.key, lost=not exact)
         assert planes is not None
+        if frame.key:
+            time.begin(halved=head.halved or frame.halved)
         expected = time.expect(planes)
         memory = time.memory(key=frame.key)
         found = expected.labels
         if frame.key:
             found = None
             if frame.labels is not None:
-                found = coder.decode(frame.labels, *_painted_size(head), coarse=planes)
+                found = coder.decode(frame.labels, *time.size, coarse=planes)
         elif frame.labels is not None and exact:
             if expected.labels is None or expected.hint is None:
                 raise CorruptStream("a map that is predicted without a last one")
@@ -422,7 +437,7 @@ class Unpacker:
             if found.max() >= head.classes:  # the number of classes sizes the next frame's tables
                 raise CorruptStream(f"a map has id {found.max()}, the last is {head.classes - 1}")
         time.coarse, time.labels = planes, found
-        if head.halved and found is not None:
+        if time.halved and found is not None:
             found = codec.repeated(found, 2, (head.height, head.width))
         # Copies, since callers may draw on them: the next frame is predicted from the originals.
         scene = Scene(
@@ -431,7 +446,7 @@ class Unpacker:
             palette=self._palette,
             own=head.own or None,
             model=head.model,
-            halved=head.halved,
+            halved=time.halved,
             labels=copy.deepcopy(found),
             coarse=copy.deepcopy(planes),
             texture=self._texture,

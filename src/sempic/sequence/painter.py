@@ -60,6 +60,8 @@ class Painter:
         fresh = self._coder.synthesize(small, **self._controls).astype(np.float32)
         base = api.preview(small).astype(np.float32)
         detail = fresh - base
+        if last is not None and last.base.shape != base.shape:
+            last = None
         if last is not None and (share := self._agreement(small, moment.expected)) is not None:
             assert moment.expected.places is not None
             shares = share[..., None]
@@ -75,7 +77,7 @@ class Painter:
 
     def _agreement(self, small: Scene, expected: Expected) -> _Floats | None:
         """Share of the last detail that each pixel keeps, float32 (height, width); None: none."""
-        if self._last is None or expected.hint is None or not self._share:
+        if expected.hint is None or not self._share:
             return None
         share: _Floats = self._share * _TRUST[expected.hint]
         labels = small.labels

@@ -42,6 +42,11 @@ _MOST_CUTS = 2
 """The most cuts in a row: one frame of another scene makes two. More are snow or noise."""
 
 
+_STAYS = 1.5
+"""Factor by which a frame must be softer than necessary, or less soft than allowed, to change the
+size at which frames are painted."""
+
+
 class Sender:
     """The frames of one sequence → packets."""
 
@@ -71,7 +76,7 @@ class Sender:
         self._labels_due = 0
         """Frames until the next segmentation."""
         self._halved = False
-        """Whether pictures are painted and segmented at half their size."""
+        """Whether frames are painted and segmented at half their size."""
         self._texture: Texture = {}
         """Texture that the receiver has."""
         self._has_map = True
@@ -93,12 +98,10 @@ class Sender:
             )
         role = self._role(planes)
         key, fine = role is Role.KEY, role is not Role.OTHER
+        prediction = self._begin_key(pixels) if key else None
         self._keys.saw(None if self._before is None else _still(self._before, planes.y))
         self._before = planes.y
-        small = coarse.downscale(pixels, 2) if self._halved else pixels
-        prediction = self._predict(small) if key else None
-        if prediction is not None:
-            self._has_map = prediction.reason_for_no_map() is None
+        small = self._painted(pixels)
         qp = self._precision(planes, fine=fine)
         still = not fine and self._is_still(planes, packer.last, qp)
         if not key and self._has_map:
@@ -112,7 +115,9 @@ class Sender:
         def advice(labels: LabelMap | None) -> Texture:
             return {} if still else self._new_texture(small, labels, key=key)
 
-        sent = packer.pack(None if still else planes, labels, advice=advice, qp=qp, key=key)
+        sent = packer.pack(
+            None if still else planes, labels, advice=advice, qp=qp, key=key, halved=self._halved
+        )
         if not still:
             self._source = planes
         if self._bucket is not None:
@@ -137,19 +142,12 @@ class Sender:
         if quality != LOSSLESS:
             thrift = LEVELS[DEFAULT_LABEL_QUALITY] / LEVELS[int(quality)]
             self._stable = Stabiliser(segmenter.palette, thrift=thrift, voids=segmenter.voids)
-            if self._factor % 2 == 0 and halving.is_soft(pixels):  # as for a single picture
-                prediction = predict(segmenter, coarse.downscale(pixels, 2), quality)
-                self._halved = (
-                    prediction.reason_for_no_map() is None
-                    and prediction.map_for_still(quality) is not None
-                )
         self._packer = Packer(
             width=pixels.shape[1],
             height=pixels.shape[0],
             rate=self._rate,
             palette=segmenter.palette,
             factor=self._factor,
-            halved=self._halved,
             model=self._options.model,
             parity=self._options.parity / 100,
         )
@@ -198,9 +196,30 @@ class Sender:
                 return False
         return True
 
-    def _predict(self, pixels: Image) -> Prediction:
+    def _begin_key(self, pixels: Image) -> Prediction:
+        """Decides anew, as for a single picture, whether pictures are halved and have a map."""
+        quality = self._options.found_quality
+        can_halve = self._stable is not None and self._factor % 2 == 0
+        factor = _STAYS if self._halved else 1 / _STAYS
+        if self._before is None:  # the first frame
+            factor = 1.0
+        self._halved = can_halve and halving.is_soft(pixels, factor)
+        prediction = self._predict(self._painted(pixels))
+        has_map = prediction.reason_for_no_map() is None
+        if self._halved and not (has_map and prediction.map_for_still(quality) is not None):
+            self._halved = False
+            prediction = self._predict(pixels)
+            has_map = prediction.reason_for_no_map() is None
+        self._has_map = has_map
+        return prediction
+
+    def _predict(self, painted: Image) -> Prediction:
         self._labels_due = self._segment_every
-        return predict(self._coder.segmenter, pixels, self._options.found_quality)
+        return predict(self._coder.segmenter, painted, self._options.found_quality)
+
+    def _painted(self, pixels: Image) -> Image:
+        """The frame at the size at which it is painted and segmented."""
+        return coarse.downscale(pixels, 2) if self._halved else pixels
 
     def _labels(
         self, prediction: Prediction | None, expected: Expected, *, key: bool

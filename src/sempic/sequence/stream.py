@@ -23,7 +23,7 @@ from sempic.errors import (
     UnsupportedVersion,
 )
 
-VERSION = 4
+VERSION = 5
 """The version that is written; earlier ones are read, too."""
 LARGEST = 1 << 24
 """Limit of a packet in bytes, stuffed, without the zero at its end."""
@@ -31,8 +31,8 @@ NUMBERS = 16
 """A predicted frame has its number modulo this."""
 SPAN = 128
 """The most frames of a parity group."""
-_HALVED_FROM = 3
-"""The first version with `Head.halved`."""
+_HALVED = range(3, 5)
+"""Versions with `Head.halved`; later ones have `Frame.halved`."""
 SHORT_FROM = 4
 """The first version with checksums of 16 bits, short slices and short parameter sets."""
 _CHANGED = "a checksum does not match: a packet was changed or cut"
@@ -61,8 +61,7 @@ class Head:
     factor: int
     """Downscaling of the coarse pictures."""
     halved: bool = False
-    """Whether maps and painted pictures have half the size, rounded up; a receiver enlarges the
-    painted pictures. Then `factor` is even."""
+    """In versions 3 and 4: `Frame.halved` of all key frames."""
     palette: int
     """Id of the palette (format.md §4)."""
     classes: int
@@ -88,6 +87,9 @@ class Frame:
     """None: the last coarse picture again."""
     labels: bytes | None
     """None: the last map, moved along, or, in a key frame, no map."""
+    halved: bool = False
+    """Of a key frame: whether maps and painted pictures have half the size, rounded up, until the
+    next one; a receiver enlarges the painted pictures. Then `Head.factor` is even."""
     size: int = 0
     """Bytes of the packet."""
     content: bytes = b""
@@ -142,7 +144,7 @@ def write_head(head: Head) -> bytes:
     own = head.own.encode()
     rate = head.rate.numerator, head.rate.denominator
     numbers = [head.width, head.height, *rate, head.factor, head.classes - 1]
-    if head.version >= _HALVED_FROM:
+    if head.version in _HALVED:
         numbers.append(int(head.halved))
     return _packet(
         bytes((Kind.HEAD << 6,)),
@@ -185,7 +187,8 @@ def content_of(frame: Frame) -> bytes:
     body = [varint(frame.number)] if frame.key else []
     if len(parts) == 2:
         body.append(varint(len(parts[0])))
-    tag = kind << 6 | flags | frame.number % NUMBERS
+    low = frame.halved if frame.key else frame.number % NUMBERS
+    tag = kind << 6 | flags | low
     return _with_checksum(bytes((tag,)), *body, *parts, number=frame.number)
 
 
@@ -310,13 +313,15 @@ def _parse(
         return _read_head(body, version)
     if kind == Kind.ADVICE:
         return _read_advice(body, size)
-    return replace(_read_frame(body, size, number), content=content)
+    frame = _read_frame(body, size, number)
+    halved = frame.key and version >= _HALVED.stop and bool(content[0] & 1)
+    return replace(frame, halved=halved, content=content)
 
 
 def _read_head(content: bytes, version: int) -> Head:
     end = len(content)
     numbers, at = [], 1
-    for _ in range(6 + (version >= _HALVED_FROM)):
+    for _ in range(6 + (version in _HALVED)):
         number, at = read_varint(content, at, end)
         numbers.append(number)
     width, height, numerator, denominator, factor, last, halved = (*numbers, 0)[:7]
