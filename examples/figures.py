@@ -64,8 +64,8 @@ GALLERY = (
         "night.jpg",
         "A street by night",
         "Austin; Shah et al., CC BY 4.0 ([credits](license.md#pictures))",
-        "Look at the lamps, the places that they light, and the labels of dark areas. The "
-        "bicycles at the right move.",
+        "Look at the lamps, the places that they light, and the labels of dark areas. See what the "
+        "map takes the bicycles at the right for: this is painted.",
     ),
     Shown(
         "brick",
@@ -90,14 +90,15 @@ GALLERY = (
         "rocket",
         "A rocket",
         f"SpaceX, public domain, {_SKIMAGE}",
-        "Night, fire and smoke are smooth where streets are rough.",
+        "The lattices of the towers are finer than what is sent. See which classes of streets the "
+        "map finds here.",
     ),
 )
 INTRODUCTION = """\
 <!-- Made by `python examples/figures.py`; edit that. -->
 # Gallery, failures included
 
-The README's figures are measured on CamVid; none of these pictures is from CamVid, and only the
+The README's figures are of other pictures: CamVid, nuScenes and two clips. Of these here only the
 first two are streets. Each is encoded by `sempic encode` at its default quality 5, and decoded in
 one step. AVIF (libaom through Pillow, speed 6) has at most as many bytes, at the size and the
 quality with the highest PSNR.
@@ -107,7 +108,9 @@ Both streets are frames of drives that may have been used in training: the model
 
 The codec is made for streets; the other pictures show where it fails. If the segmenter knows too
 little of a picture, `sempic encode` warns and sends no label map ("labels, 0 bytes"). **If the
-segmenter mistakes a picture for a street, there is no warning**.
+segmenter mistakes a picture for a street, there is no warning**. "Decoded from both" means from
+labels and coarse picture; of the colours of labels, red is people, blue vehicles, yellow traffic
+signs and black void ("unknown").
 """
 
 
