@@ -412,7 +412,7 @@ class Codec:
 
     def decode(
         self,
-        stream: bytes,
+        stream: bytes | bytearray | memoryview,
         *,
         steps: int | None = None,
         seed: int = 0,
@@ -539,7 +539,9 @@ def preview(scene: Scene) -> Image:
     return np.array(small.resize(size, PIL.Image.Resampling.BICUBIC, box))
 
 
-def info(stream: bytes, *, shares: bool = False, prior: Prior | None = None) -> dict[str, Any]:
+def info(
+    stream: bytes | bytearray | memoryview, *, shares: bool = False, prior: Prior | None = None
+) -> dict[str, Any]:
     """The parts of a stream and the bytes of each; no payload is decoded.
 
     Args:
@@ -646,6 +648,6 @@ def _name(argument: str, value: Any) -> str:
     """A name or path that is not empty, as text; raises InputError."""
     if not isinstance(value, (str, os.PathLike)):
         raise InputError(f"{argument} is a name or a path, not {type(value).__name__}")
-    if not (name := os.fspath(value)):
-        raise InputError(f"{argument} is an empty name")
+    if not (name := os.fspath(value)) or "\0" in name:
+        raise InputError(f"{argument} is an empty name, or has a null character")
     return name

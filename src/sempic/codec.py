@@ -8,7 +8,7 @@ again would lose more.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -17,9 +17,9 @@ from sempic import coarse as coarse_codecs
 from sempic import texture as textures
 from sempic.container import MAX_PIXELS, Container
 from sempic.critical import Receipt
-from sempic.errors import CorruptStream, LabelMapError
-from sempic.palette import CAMVID, PALETTES
-from sempic.scene import Coarse, LabelMap, Scene, Window, half_map
+from sempic.errors import CorruptStream, LabelMapError, ModelError, naming
+from sempic.palette import CAMVID, PALETTES, by_id
+from sempic.scene import Coarse, Image, LabelMap, Probabilities, Scene, Window, half_map
 from sempic.texture import Texture
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ def pack(
 
 
 def unpack(
-    stream: bytes,
+    stream: bytes | bytearray | memoryview,
     *,
     only: Literal["labels", "coarse"] | None = None,
     max_pixels: int = MAX_PIXELS,
@@ -277,10 +277,8 @@ def check_map(labels: LabelMap, *, width: int, height: int) -> None:
 
 def check_labels(labels: LabelMap, *, width: int, height: int, palette: int) -> None:
     """Raises LabelMapError unless `labels` is uint8 (height, width) with ids of the palette."""
-    if palette not in PALETTES:
-        raise LabelMapError(f"palette {palette} is not one of {', '.join(map(str, PALETTES))}")
+    known = by_id(palette)
     check_map(labels, width=width, height=height)
-    known = PALETTES[palette]
     last = len(known.classes) - 1
     if (highest := int(labels.max())) > last:
         void = ""
@@ -289,3 +287,30 @@ def check_labels(labels: LabelMap, *, width: int, height: int, palette: int) -> 
         raise LabelMapError(
             f"the label map has id {highest}; palette {known.name} ends at {last}{void}"
         )
+
+
+def check_prediction(
+    network: str, found: Any, picture: Image, palette: int, ignore_label: int | None = None
+) -> tuple[LabelMap, Probabilities | None]:
+    """The map, with `ignore_label` as void, and the probabilities of `roles.Segmenter.predict`.
+
+    Raises ModelError, which names the network's role, if they do not fit picture or palette.
+    """
+    height, width = picture.shape[:2]
+    try:
+        labels, probabilities = found
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"the {network} predicts no pair of map and probabilities") from error
+    with naming(f"the {network}'s map is invalid", ModelError):
+        known = by_id(palette)
+        check_map(labels, width=width, height=height)
+    labels = known.settle(labels, ignore_label)
+    with naming(f"the {network}'s map is invalid", ModelError):
+        check_labels(labels, width=width, height=height, palette=palette)
+    if probabilities is not None and (
+        not checks.is_uint8(probabilities, 3)
+        or probabilities.shape[1:] != labels.shape
+        or not len(probabilities)
+    ):
+        raise ModelError(f"the {network}'s probabilities are not uint8 (classes, height, width)")
+    return labels, probabilities

@@ -14,9 +14,9 @@ from typing import Any, Final, Literal, TypeAlias
 
 from sempic import checks, coarse, critical, fields
 from sempic.critical import BUDGET, Table
-from sempic.errors import InputError, LabelMapError
+from sempic.errors import InputError
 from sempic.fields import option
-from sempic.palette import BY_NAME, CAMVID, PALETTES, Palette, find
+from sempic.palette import BY_NAME, CAMVID, PALETTES, Palette, by_id, find
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,9 +126,7 @@ def _palette(name: str, value: Any) -> int | str:
     if isinstance(value, str):
         find(value)
         return value
-    if checks.whole(name, value) not in PALETTES:
-        raise LabelMapError(f"palette {value} is not one of {', '.join(map(str, PALETTES))}")
-    return int(value)
+    return by_id(value).id
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -321,7 +321,8 @@ def own(name: str, classes: list[tuple[str, Colour]]) -> Palette:
             raise InputError(f"palette {name}: class {title!r} is void, or occurs twice")
     known = BY_NAME.get(name)
     number = max(OWN, max(PALETTES) + 1) if known is None else known.id
-    palette = _palette(number, name, len(classes), *classes, ("void", (0, 0, 0)))
+    void = len(classes)
+    palette = _palette(number, name, void, *classes, ("void", (0, 0, 0)), last=void)
     if known is not None and (known.id < OWN or known.identity != palette.identity):
         raise InputError(f"there is another palette called {name}: choose another name")
     PALETTES[number] = BY_NAME[name] = palette
@@ -369,6 +370,14 @@ def from_description(what: Any) -> Palette:
 def find(name: str) -> Palette:
     """A palette by its name, or a custom palette by its `.json` file. Raises InputError."""
     return read(Path(name)) if name.endswith(".json") else named(name)
+
+
+def by_id(number: Any) -> Palette:
+    """A palette that this process knows, by its id. Raises LabelMapError, or InputError for another
+    type."""
+    if whole("palette", number) not in PALETTES:
+        raise LabelMapError(f"palette {number} is not one of {', '.join(map(str, PALETTES))}")
+    return PALETTES[number]
 
 
 def named(name: str) -> Palette:
