@@ -389,16 +389,12 @@ class Codec:
             labels = codec.repeated(labels, 2, pixels.shape[:2])
         return translate(labels, found, palette), palette, coarse_picture
 
-    def find_labels(
-        self, pixels: Image, options: EncodeOptions | None = None
-    ) -> tuple[LabelMap | None, int]:
-        """The segmenter's map as `encode` sends it, None if the segmenter recognises too little,
-        and the id of its palette."""
-        options = options or EncodeOptions()
-        if (prediction := self._predict(pixels, options)) is None:
-            return None, self.segmenter.palette
-        labels = prediction.map_for_still(options.found_quality, options.importance)
-        return labels, prediction.palette
+    def find_labels(self, pixels: Image) -> tuple[LabelMap | None, int]:
+        """The segmenter's map as `encode` sends it by default, None if the segmenter recognises too
+        little, and the id of its palette."""
+        prediction = self._predict(pixels, options := EncodeOptions())
+        labels = prediction and prediction.map_for_still(options.found_quality)
+        return labels, self.segmenter.palette
 
     def _predict(self, pixels: Image, options: EncodeOptions) -> Prediction | None:
         """The segmenter's output; None, with a warning, if it recognises too little for a map."""

@@ -125,13 +125,14 @@ def _palette(
     *classes: tuple[str, Colour],
     last: int | None = None,
 ) -> Palette:
+    """last: default: void."""
     return Palette(
         id=number,
         name=name,
         classes=tuple(title for title, _ in classes),
         colours=tuple(colour for _, colour in classes),
         void=void,
-        last=last,
+        last=void if last is None else last,
     )
 
 
@@ -165,7 +166,6 @@ CAMVID = _palette(
     ("pedestrian", (64, 64, 0)),
     ("bicyclist", (0, 128, 192)),
     ("void", (0, 0, 0)),
-    last=11,
 )
 """The 11 classes of CamVid with SegNet's groups and colours, then void."""
 
@@ -224,7 +224,6 @@ CITYSCAPES = _palette(
     19,
     *((name, _COLOURS[name]) for name in _EVALUATED),
     ("void", (0, 0, 0)),
-    last=19,
 )
 """The 19 trainIds of Cityscapes, then void, which files store as 255."""
 
@@ -321,8 +320,7 @@ def own(name: str, classes: list[tuple[str, Colour]]) -> Palette:
             raise InputError(f"palette {name}: class {title!r} is void, or occurs twice")
     known = BY_NAME.get(name)
     number = max(OWN, max(PALETTES) + 1) if known is None else known.id
-    void = len(classes)
-    palette = _palette(number, name, void, *classes, ("void", (0, 0, 0)), last=void)
+    palette = _palette(number, name, len(classes), *classes, ("void", (0, 0, 0)))
     if known is not None and (known.id < OWN or known.identity != palette.identity):
         raise InputError(f"there is another palette called {name}: choose another name")
     PALETTES[number] = BY_NAME[name] = palette
