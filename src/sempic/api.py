@@ -23,7 +23,7 @@ from sempic.critical import BUDGET
 from sempic.errors import BitstreamError, InputError, ModelError, warn
 from sempic.models import runtime
 from sempic.options import DEFAULT_QUALITY, LOSSLESS, DecodeOptions, EncodeOptions, LabelQuality
-from sempic.palette import CAMVID, CITYSCAPES, PALETTES, Palette, alike, shown_name, translate
+from sempic.palette import CAMVID, CITYSCAPES, PALETTES, alike, shown_name, translate
 from sempic.roles import Receiver, Segmenter, as_receiver, as_segmenter
 from sempic.scene import Image, LabelMap, Scene
 
@@ -278,7 +278,11 @@ class Codec:
         sent_labels = drafts.settled(labels, pixels, options)
         if options.max_side is not None:
             pixels, sent_labels = pictures.shrink(pixels, sent_labels, options.max_side)
-        verifier = self._started_verifier(pixels) if options.check else None
+        verifier = self.verifier if options.check else None
+        if verifier is not None and runtime.threads() != 1:  # starts during the coding
+            from sempic import check
+
+            verifier = check.started(verifier, pixels)
         palette, halved = options.known_palette.id, False
         coarse_picture: Future[Coded] | None = None
         if labels is None:
@@ -296,8 +300,11 @@ class Codec:
                     palette=palette,
                     importance=options.importance,
                 )
-        if sent_labels is not None:
-            self._warn_of_unused_prior(PALETTES[palette])
+        name = PALETTES[palette].full_name
+        if sent_labels is not None and self.prior is not None and self.prior.palette != name:
+            warn(
+                f"the prior is of palette {self.prior.palette}: a map of {name} is coded without it"
+            )
         plain = Draft(
             width=pixels.shape[1],
             height=pixels.shape[0],
@@ -315,19 +322,6 @@ class Codec:
         if verifier is None:
             return stream
         return self._checked(pixels, draft, stream, all_drafts, verifier, options)
-
-    def _started_verifier(self, pixels: Image) -> Verifier:
-        """The verifier; where threads are allowed, it examines the original during the coding."""
-        from sempic import check
-
-        return self.verifier if runtime.threads() == 1 else check.started(self.verifier, pixels)
-
-    def _warn_of_unused_prior(self, palette: Palette) -> None:
-        if self.prior is not None and self.prior.palette != palette.full_name:
-            warn(
-                f"the prior is of palette {self.prior.palette}: a map of {palette.full_name} is "
-                "coded without it"
-            )
 
     def _checked(
         self,

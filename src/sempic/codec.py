@@ -7,7 +7,7 @@ again would lose more.
 
 from __future__ import annotations
 
-import functools
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec
@@ -145,10 +145,11 @@ class Draft:
 def _packing(parts: Callable[_P, Draft]) -> Callable[_P, bytes]:
     """`Draft.pack` as a function of the draft's fields."""
 
-    @functools.wraps(parts, assigned=("__doc__",), updated=())
     def pack(*_: _P.args, **fields: _P.kwargs) -> bytes:
         return parts(*_, **fields).pack()
 
+    signature = inspect.signature(parts).replace(return_annotation="bytes")
+    pack.__doc__, pack.__signature__ = parts.__doc__, signature  # type: ignore[attr-defined]
     return pack
 
 
@@ -191,10 +192,10 @@ def unpack(
                 f"a coarse picture of {width}×{height} in a picture of {c.width}×{c.height}"
             )
         scene_coarse = opened.decode()
+    context = scene_coarse if kind.exact else None
     if c.labels is not None and only != "coarse":
         from sempic import labels
 
-        context = scene_coarse if kind.exact else None
         size = (-(-c.height // 2), -(-c.width // 2)) if c.halved else (c.height, c.width)
         scene_labels = labels.decode(c.labels, *size, coarse=context, own=prior)
         if c.halved:
@@ -203,8 +204,7 @@ def unpack(
     if c.windows is not None and only is None:
         from sempic import windows
 
-        known = scene_coarse if kind.exact else None
-        scene_windows = windows.decode(c.windows, c.width, c.height, known)
+        scene_windows = windows.decode(c.windows, c.width, c.height, context)
     return Scene(
         width=c.width,
         height=c.height,

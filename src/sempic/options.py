@@ -110,16 +110,14 @@ def _boxes(name: str, value: Any) -> tuple[tuple[int, ...], ...]:
     """Boxes of four numbers, each also as a text X,Y,W,H."""
     try:
         split = [box.split(",") if isinstance(box, str) else box for box in value]
-        boxes = tuple(tuple(map(operator.index, map(_number, box))) for box in split)
+        boxes = tuple(
+            tuple(int(n) if isinstance(n, str) else operator.index(n) for n in box) for box in split
+        )
     except (TypeError, ValueError):
         boxes = ((),)
     if isinstance(value, str) or any(len(box) != 4 or min(box[2:]) < 1 for box in boxes):
         raise InputError(f"{name} is boxes X,Y,W,H of whole numbers, not {value!r:.40}")
     return boxes
-
-
-def _number(value: Any) -> Any:
-    return int(value) if isinstance(value, str) else value
 
 
 def _palette(name: str, value: Any) -> int | str:

@@ -155,17 +155,16 @@ class Receiver:
                     del unguided
                 del noisy
         assert residual is not None
-        painted = residual
-        for plane, base in zip(painted, small[:3], strict=True):
+        for plane, base in zip(residual, small[:3], strict=True):
             plane += _upsample(base)
-        painted += 1
-        painted *= np.float32(127.5)
+        residual += 1
+        residual *= np.float32(127.5)
         if factor is not None and factor < PATCH and PATCH % factor == 0:
-            _back_project(painted, rgb, factor)
-        np.rint(painted, out=painted)
-        np.clip(painted, 0, 255, out=painted)
+            _back_project(residual, rgb, factor)
+        np.rint(residual, out=residual)
+        np.clip(residual, 0, 255, out=residual)
         picture = np.empty((scene.height, scene.width, 3), np.uint8)
-        for channel, plane in enumerate(painted):
+        for channel, plane in enumerate(residual):
             picture[..., channel] = plane[: scene.height, : scene.width]
         return picture
 
