@@ -315,9 +315,12 @@ _lock = processes.ForkSafeLock()
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without Pillow's warnings: `_check_size` checks sizes, and damaged tags are harmless."""
-    with _lock(), warnings.catch_warnings():  # filters belong to the process, not to the thread
-        warnings.simplefilter("ignore")
+    """Without Pillow's warnings: `_check_size` checks sizes, and damaged tags are harmless.
+
+    Filters belong to the process, not to the thread, so warnings of other modules stay.
+    """
+    with _lock(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\b|pillow_jxl")
         yield
 
 
