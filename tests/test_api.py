@@ -26,6 +26,7 @@ from sempic.errors import (
 )
 from sempic.labels import own
 from sempic.options import DecodeOptions
+from sempic.palette import own as own_palette
 
 IMAGE, LABELS = street(96, 128)
 GREY = np.full((32, 48, 3), 90, np.uint8)
@@ -399,10 +400,12 @@ def test_bytearray_and_memoryview_are_streams():
     [math.nan, math.inf, -math.inf, "3", None, [], True, 10**400, 1j],
     ids=lambda v: repr(v)[:5],
 )
-@pytest.mark.parametrize("name", ["quality", "max_side", "target_bpp", "label_quality", "palette"])
+@pytest.mark.parametrize(
+    "name", ["quality", "max_side", "target_bpp", "target_bytes", "label_quality", "palette"]
+)
 def test_encode_options_of_wrong_type_or_range_are_refused(codec, name, value):
-    if (value is None and name != "quality") or (name == "max_side" and value == 10**400):
-        return  # these mean: not given, or no limit
+    if value is None and name != "quality":
+        return  # not given
     with pytest.raises(InputError):
         codec.encode(IMAGE, labels=LABELS, **{name: value})
 
@@ -557,7 +560,12 @@ def test_segmenters_with_false_palettes_or_probabilities_are_refused():
         segmenter.palette = palette
         with pytest.raises(ModelError, match="palette"):
             sempic.Codec(segmenter=segmenter).encode(IMAGE)
-    for probabilities in (np.zeros((12, 96, 128)), np.zeros((96, 128), np.uint8), "sure"):
+    for probabilities in (
+        np.zeros((12, 96, 128)),
+        np.zeros((96, 128), np.uint8),
+        np.zeros((0, 96, 128), np.uint8),
+        "sure",
+    ):
         segmenter = FakeSegmenter()
         segmenter.predict = lambda image, probabilities=probabilities: (LABELS, probabilities)
         with pytest.raises(ModelError, match="probabilities"):
@@ -581,9 +589,11 @@ def test_receivers_must_return_pictures(answer):
         sempic.Codec(receiver=lambda scene, **controls: answer).decode(STREAM)
 
 
-@pytest.mark.parametrize("palette", ["camvid", "cityscapes", "cityscapes-labelids"])
+@pytest.mark.parametrize("palette", ["camvid", "cityscapes", "cityscapes-labelids", "eleven"])
 def test_255_means_void_unless_the_palette_has_it(palette):
-    meant = {"camvid": 11, "cityscapes": 19, "cityscapes-labelids": 34}[palette]
+    if palette == "eleven":
+        own_palette("eleven", [(name, (0, 0, 0)) for name in "abcdefghijk"])
+    meant = {"cityscapes": 19, "cityscapes-labelids": 34}.get(palette, 11)
     labels = np.where(np.eye(96, 128, dtype=bool), 255, LABELS).astype(np.uint8)
     for codec in (sempic.Codec(FakeSegmenter()), sempic.Codec(lambda image: labels)):
         given = (

@@ -185,6 +185,10 @@ def test_the_minimum_size_of_an_object():
             "a: 'least' is not one of classes, pixels, share",
         ),
         ('{"a": {"classes": ["car"], "pixels": 0}}', "a: pixels must be 1 or more, not 0"),
+        (
+            '{"a": {"classes": ["car"], "pixels": 1%s}}' % ("0" * 400),
+            "a: pixels is a finite number",
+        ),
         ('{"a": {"classes": ["car"], "pixels": 1.5}}', "a: pixels is a whole number, not 1.5"),
         ('{"a": {"classes": ["car"], "share": 2}}', "a: share is 0…1, not 2"),
         ('{"a": {"classes": ["car"], "share": NaN}}', "a: share is a finite number, not nan"),

@@ -37,13 +37,20 @@ def test_saved_networks_are_found_again(networks, saved, tmp_path):
     assert found["segmenter"].read_bytes() == b"mine" * 100
     assert found["receiver"].read_bytes() == b"yours" * 100
     again = sempic.Codec.from_pretrained(saved).save_pretrained(tmp_path / "again")
-    assert again == sempic.Codec.from_pretrained(str(saved)).save_pretrained(tmp_path / "third")
+    assert again == networks.save_pretrained(saved)  # with the cards
     card = (saved / "README.md").read_text()
     assert card.startswith("---\n")
     assert "Card of mine" in card
     assert (
         json.loads((saved / "sempic.json").read_text())["files"]["segmenter.onnx"]["bytes"] == 400
     )
+
+
+def test_a_card_in_another_encoding_is_kept(networks, tmp_path):
+    (tmp_path / "mine.md").write_bytes(b"Caf\xe9")
+    networks.save_pretrained(tmp_path / "saved")
+    assert (tmp_path / "saved" / "segmenter.md").read_bytes() == b"Caf\xe9"
+    assert "Caf\ufffd" in (tmp_path / "saved" / "README.md").read_text()
 
 
 def test_existing_models_stay_until_all_new_ones_are_on_disk(
@@ -160,7 +167,7 @@ def test_networks_survive_a_round_trip_through_the_hub(networks, cloud):
     (cloud.folder / "unlisted.bin").write_bytes(b"?")
     codec = sempic.Codec.from_pretrained("hf:me/mine", revision="v1")
     assert isinstance(codec, sempic.Codec)
-    files = ["sempic.json", "segmenter.onnx", "receiver.onnx", "README.md"]
+    files = ["sempic.json", "segmenter.onnx", "receiver.onnx", "README.md", "segmenter.md"]
     assert cloud.asked == [("me/mine", file) for file in files]
     (cloud.folder / "receiver.onnx").write_bytes(b"worse")
     with pytest.raises(sempic.ModelError, match=r"receiver\.onnx: not the file"):

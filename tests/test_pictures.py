@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from PIL import ImageCms
 
 from sempic import formats, pictures
-from sempic.errors import ImageError, InputError, LabelMapError, OutputError, SempicWarning
+from sempic.errors import ImageError, InputError, LabelMapError, OutputError, SempicWarning, warn
 from sempic.palette import CAMVID, CITYSCAPES, CITYSCAPES_FULL, INDICES
 
 IMAGE, LABELS = street(20, 30)
@@ -279,6 +279,14 @@ def test_jpeg_xl_without_its_package_names_the_extra(monkeypatch):
         pictures.read(b"\xff\x0a" + bytes(20))
     with pytest.raises(OutputError, match=r"\[jxl\]"):
         pictures.encode(IMAGE, ".jxl")
+
+
+def test_a_warning_is_not_lost_while_another_thread_reads_a_picture():
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        with pictures._quiet():
+            warn("a loss")
+    assert [str(warning.message) for warning in seen] == ["a loss"]
 
 
 def test_threads_do_not_change_warning_filters():

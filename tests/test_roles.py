@@ -35,6 +35,8 @@ def test_a_function_receives_the_controls_it_accepts():
     assert roles.as_receiver(picture).controls == frozenset()
     assert roles.as_receiver(receiver).controls == {"seed", "fidelity"}
     assert roles.as_receiver(lambda scene, **rest: None).controls == set(roles.CONTROLS)
+    assert roles.as_receiver(lambda scene, seed=0, /: None).controls == frozenset()
+    assert roles.as_receiver(dict).controls == frozenset()  # in C, without a signature
     segmenter = roles.as_segmenter(lambda image: image[..., 0])
     assert (segmenter.palette, segmenter.voids) == (1, False)
     assert segmenter.predict(IMAGE)[1] is None

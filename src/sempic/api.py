@@ -23,7 +23,7 @@ from sempic.critical import BUDGET
 from sempic.errors import BitstreamError, InputError, ModelError, warn
 from sempic.models import runtime
 from sempic.options import DEFAULT_QUALITY, LOSSLESS, DecodeOptions, EncodeOptions, LabelQuality
-from sempic.palette import CAMVID, CITYSCAPES, PALETTES, Palette, alike, shown_name, translate
+from sempic.palette import CAMVID, CITYSCAPES, PALETTES, alike, shown_name, translate
 from sempic.roles import Receiver, Segmenter, as_receiver, as_segmenter
 from sempic.scene import Image, LabelMap, Scene
 
@@ -278,7 +278,11 @@ class Codec:
         sent_labels = drafts.settled(labels, pixels, options)
         if options.max_side is not None:
             pixels, sent_labels = pictures.shrink(pixels, sent_labels, options.max_side)
-        verifier = self._started_verifier(pixels) if options.check else None
+        verifier = self.verifier if options.check else None
+        if verifier is not None and runtime.threads() != 1:  # starts during the coding
+            from sempic import check
+
+            verifier = check.started(verifier, pixels)
         palette, halved = options.known_palette.id, False
         coarse_picture: Future[Coded] | None = None
         if labels is None:
@@ -296,8 +300,11 @@ class Codec:
                     palette=palette,
                     importance=options.importance,
                 )
-        if sent_labels is not None:
-            self._warn_of_unused_prior(PALETTES[palette])
+        name = PALETTES[palette].full_name
+        if sent_labels is not None and self.prior is not None and self.prior.palette != name:
+            warn(
+                f"the prior is of palette {self.prior.palette}: a map of {name} is coded without it"
+            )
         plain = Draft(
             width=pixels.shape[1],
             height=pixels.shape[0],
@@ -315,19 +322,6 @@ class Codec:
         if verifier is None:
             return stream
         return self._checked(pixels, draft, stream, all_drafts, verifier, options)
-
-    def _started_verifier(self, pixels: Image) -> Verifier:
-        """The verifier; where threads are allowed, it examines the original during the coding."""
-        from sempic import check
-
-        return self.verifier if runtime.threads() == 1 else check.started(self.verifier, pixels)
-
-    def _warn_of_unused_prior(self, palette: Palette) -> None:
-        if self.prior is not None and self.prior.palette != palette.full_name:
-            warn(
-                f"the prior is of palette {self.prior.palette}: a map of {palette.full_name} is "
-                "coded without it"
-            )
 
     def _checked(
         self,
@@ -389,16 +383,12 @@ class Codec:
             labels = codec.repeated(labels, 2, pixels.shape[:2])
         return translate(labels, found, palette), palette, coarse_picture
 
-    def find_labels(
-        self, pixels: Image, options: EncodeOptions | None = None
-    ) -> tuple[LabelMap | None, int]:
-        """The segmenter's map as `encode` sends it, None if the segmenter recognises too little,
-        and the id of its palette."""
-        options = options or EncodeOptions()
-        if (prediction := self._predict(pixels, options)) is None:
-            return None, self.segmenter.palette
-        labels = prediction.map_for_still(options.found_quality, options.importance)
-        return labels, prediction.palette
+    def find_labels(self, pixels: Image) -> tuple[LabelMap | None, int]:
+        """The segmenter's map as `encode` sends it by default, None if the segmenter recognises too
+        little, and the id of its palette."""
+        prediction = self._predict(pixels, options := EncodeOptions())
+        labels = prediction and prediction.map_for_still(options.found_quality)
+        return labels, self.segmenter.palette
 
     def _predict(self, pixels: Image, options: EncodeOptions) -> Prediction | None:
         """The segmenter's output; None, with a warning, if it recognises too little for a map."""
@@ -412,7 +402,7 @@ class Codec:
 
     def decode(
         self,
-        stream: bytes,
+        stream: bytes | bytearray | memoryview,
         *,
         steps: int | None = None,
         seed: int = 0,
@@ -539,7 +529,9 @@ def preview(scene: Scene) -> Image:
     return np.array(small.resize(size, PIL.Image.Resampling.BICUBIC, box))
 
 
-def info(stream: bytes, *, shares: bool = False, prior: Prior | None = None) -> dict[str, Any]:
+def info(
+    stream: bytes | bytearray | memoryview, *, shares: bool = False, prior: Prior | None = None
+) -> dict[str, Any]:
     """The parts of a stream and the bytes of each; no payload is decoded.
 
     Args:
@@ -646,6 +638,6 @@ def _name(argument: str, value: Any) -> str:
     """A name or path that is not empty, as text; raises InputError."""
     if not isinstance(value, (str, os.PathLike)):
         raise InputError(f"{argument} is a name or a path, not {type(value).__name__}")
-    if not (name := os.fspath(value)):
-        raise InputError(f"{argument} is an empty name")
+    if not (name := os.fspath(value)) or "\0" in name:
+        raise InputError(f"{argument} is an empty name, or has a null character")
     return name

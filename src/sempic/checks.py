@@ -48,6 +48,7 @@ def whole(name: str, value: Any, low: float | None = None, high: float | None = 
     """A whole number from `low` to `high`; raises InputError."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Integral):
         raise InputError(f"{name} is a whole number, not {_shown(value)}")
+    number(name, value)  # refuses numbers too large for the arithmetic that follows
     return int(_within(name, int(value), low, high))
 
 

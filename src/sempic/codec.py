@@ -7,8 +7,10 @@ again would lose more.
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec
 
 import numpy as np
 
@@ -17,13 +19,15 @@ from sempic import coarse as coarse_codecs
 from sempic import texture as textures
 from sempic.container import MAX_PIXELS, Container
 from sempic.critical import Receipt
-from sempic.errors import CorruptStream, LabelMapError
-from sempic.palette import CAMVID, PALETTES
-from sempic.scene import Coarse, LabelMap, Scene, Window, half_map
+from sempic.errors import CorruptStream, LabelMapError, ModelError, naming
+from sempic.palette import CAMVID, PALETTES, by_id
+from sempic.scene import Coarse, Image, LabelMap, Probabilities, Scene, Window, half_map
 from sempic.texture import Texture
 
 if TYPE_CHECKING:
     from sempic.labels import CoarseFeatures, Prior
+
+_P = ParamSpec("_P")
 
 # Functions import sempic.labels when they need it: its dependency numba loads slowly, and
 # `import sempic` and `sempic info` do without.
@@ -31,7 +35,30 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Draft:
-    """The arguments of `pack`."""
+    """The parts of a stream, as `pack` takes them.
+
+    Args:
+        width: of the picture, in pixels.
+        height: of the picture, in pixels.
+        labels: uint8 (height, width), ids of the palette; sent lossless.
+        coarse: payload from `sempic.coarse.encode`.
+        coarse_codec: the codec of that payload, a name in `sempic.coarse.CODECS`.
+        palette: id of the palette (`sempic.palette`).
+        model: id of the intended receiver, 0: any.
+        halved: the picture loses no detail at half its size. Labels must be equal within each 2×2
+            pixels, and are sent at half the size.
+        windows: payload from `sempic.windows.encode`, made with this coarse picture.
+        receipt: the result of a check.
+        texture: the result of `sempic.texture.choose`.
+        prior: custom prior of the label coder (`sempic.labels.own`), which the decoder must have;
+            used for labels of its palette where the prior saves bytes.
+        features: the result of `coarse_features` for this coarse picture; saves time.
+
+    Raises:
+        LabelMapError: labels of another shape or type, with ids outside the palette, or `halved`
+            labels that differ within 2×2 pixels.
+        InputError: a size or id outside the format's range.
+    """
 
     width: int
     height: int
@@ -115,51 +142,23 @@ class Draft:
         )
 
 
-def pack(
-    *,
-    width: int,
-    height: int,
-    labels: LabelMap | None = None,
-    coarse: bytes | None = None,
-    coarse_codec: str = "bpg",
-    palette: int = CAMVID.id,
-    model: int = 0,
-    halved: bool = False,
-    windows: bytes | None = None,
-    receipt: Receipt | None = None,
-    texture: Texture | None = None,
-    prior: Prior | None = None,
-    features: CoarseFeatures | None = None,
-) -> bytes:
-    """The stream of a scene.
+def _packing(parts: Callable[_P, Draft]) -> Callable[_P, bytes]:
+    """`Draft.pack` as a function of the draft's fields."""
 
-    Args:
-        width: of the picture, in pixels.
-        height: of the picture, in pixels.
-        labels: uint8 (height, width), ids of the palette; sent lossless.
-        coarse: payload from `sempic.coarse.encode`.
-        coarse_codec: the codec of that payload, a name in `sempic.coarse.CODECS`.
-        palette: id of the palette (`sempic.palette`).
-        model: id of the intended receiver, 0: any.
-        halved: the picture loses no detail at half its size. Labels must be equal within each 2×2
-            pixels, and are sent at half the size.
-        windows: payload from `sempic.windows.encode`, made with this coarse picture.
-        receipt: the result of a check.
-        texture: the result of `sempic.texture.choose`.
-        prior: custom prior of the label coder (`sempic.labels.own`), which the decoder must have;
-            used for labels of its palette where the prior saves bytes.
-        features: the result of `coarse_features` for this coarse picture; saves time.
+    def pack(*_: _P.args, **fields: _P.kwargs) -> bytes:
+        return parts(*_, **fields).pack()
 
-    Raises:
-        LabelMapError: labels of another shape or type, with ids outside the palette, or `halved`
-            labels that differ within 2×2 pixels.
-        InputError: a size or id outside the format's range.
-    """
-    return Draft(**locals()).pack()
+    signature = inspect.signature(parts).replace(return_annotation="bytes")
+    pack.__doc__, pack.__signature__ = parts.__doc__, signature  # type: ignore[attr-defined]
+    return pack
+
+
+pack = _packing(Draft)
+"""The stream of a scene; arguments and errors as `Draft`."""
 
 
 def unpack(
-    stream: bytes,
+    stream: bytes | bytearray | memoryview,
     *,
     only: Literal["labels", "coarse"] | None = None,
     max_pixels: int = MAX_PIXELS,
@@ -193,10 +192,10 @@ def unpack(
                 f"a coarse picture of {width}×{height} in a picture of {c.width}×{c.height}"
             )
         scene_coarse = opened.decode()
+    context = scene_coarse if kind.exact else None
     if c.labels is not None and only != "coarse":
         from sempic import labels
 
-        context = scene_coarse if kind.exact else None
         size = (-(-c.height // 2), -(-c.width // 2)) if c.halved else (c.height, c.width)
         scene_labels = labels.decode(c.labels, *size, coarse=context, own=prior)
         if c.halved:
@@ -205,8 +204,7 @@ def unpack(
     if c.windows is not None and only is None:
         from sempic import windows
 
-        known = scene_coarse if kind.exact else None
-        scene_windows = windows.decode(c.windows, c.width, c.height, known)
+        scene_windows = windows.decode(c.windows, c.width, c.height, context)
     return Scene(
         width=c.width,
         height=c.height,
@@ -277,10 +275,8 @@ def check_map(labels: LabelMap, *, width: int, height: int) -> None:
 
 def check_labels(labels: LabelMap, *, width: int, height: int, palette: int) -> None:
     """Raises LabelMapError unless `labels` is uint8 (height, width) with ids of the palette."""
-    if palette not in PALETTES:
-        raise LabelMapError(f"palette {palette} is not one of {', '.join(map(str, PALETTES))}")
+    known = by_id(palette)
     check_map(labels, width=width, height=height)
-    known = PALETTES[palette]
     last = len(known.classes) - 1
     if (highest := int(labels.max())) > last:
         void = ""
@@ -289,3 +285,30 @@ def check_labels(labels: LabelMap, *, width: int, height: int, palette: int) -> 
         raise LabelMapError(
             f"the label map has id {highest}; palette {known.name} ends at {last}{void}"
         )
+
+
+def check_prediction(
+    network: str, found: Any, picture: Image, palette: int, ignore_label: int | None = None
+) -> tuple[LabelMap, Probabilities | None]:
+    """The map, with `ignore_label` as void, and the probabilities of `roles.Segmenter.predict`.
+
+    Raises ModelError, which names the network's role, if they do not fit picture or palette.
+    """
+    height, width = picture.shape[:2]
+    try:
+        labels, probabilities = found
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"the {network} predicts no pair of map and probabilities") from error
+    with naming(f"the {network}'s map is invalid", ModelError):
+        known = by_id(palette)
+        check_map(labels, width=width, height=height)
+    labels = known.settle(labels, ignore_label)
+    with naming(f"the {network}'s map is invalid", ModelError):
+        check_labels(labels, width=width, height=height, palette=palette)
+    if probabilities is not None and (
+        not checks.is_uint8(probabilities, 3)
+        or probabilities.shape[1:] != labels.shape
+        or not len(probabilities)
+    ):
+        raise ModelError(f"the {network}'s probabilities are not uint8 (classes, height, width)")
+    return labels, probabilities

@@ -235,7 +235,10 @@ def read(payload: bytes, *, own: bool = False) -> Receipt:
     if own:
         table = f"{int(bits.take(32), 2):08x}"
         length = int(bits.take(8), 2)
-        names = _names(int("0" + bits.take(8 * length), 2).to_bytes(length, "big"))
+        text = int("0" + bits.take(8 * length), 2).to_bytes(length, "big")
+        names = text.decode("utf-8", "replace").split("\n")
+        if not all(map(_NAME.fullmatch, names)) or len(set(names)) < len(names):
+            raise CorruptStream("the receipt names no groups")
     groups = {}
     for name in names:
         seen = from_golomb(bits.golomb())
@@ -245,11 +248,3 @@ def read(payload: bytes, *, own: bool = False) -> Receipt:
         groups[name] = Tally(seen, lost, from_golomb(bits.golomb()))
     bits.end()
     return Receipt(verifier=verifier, groups=groups, table=table)
-
-
-def _names(text: bytes) -> list[str]:
-    """The group names of a receipt."""
-    names = text.decode("utf-8", "replace").split("\n")
-    if not all(map(_NAME.fullmatch, names)) or len(set(names)) < len(names):
-        raise CorruptStream("the receipt names no groups")
-    return names

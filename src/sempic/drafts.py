@@ -73,8 +73,10 @@ class Drafts:
         else:
             self.never = choice.imagined(plain.labels, palette, options.imagine)
         self.sent = sent & ~self.never
-        if plain.labels is None:
-            _warn_without_map(options)
+        if plain.labels is None and options.imagine and (options.keep or options.keep_boxes):
+            warn("without a label map no window is sent: classes to imagine may be anywhere")
+        elif plain.labels is None and options.keep:
+            warn("without a label map no class is kept: its objects cannot be located")
         self._plain = dataclasses.replace(plain, texture=_texture(pixels, plain, palette))
         self._made: dict[int, tuple[Draft, bytes]] = {}
 
@@ -201,14 +203,6 @@ def _texture(pixels: Image, plain: Draft, palette: Palette) -> texture.Texture:
         assert labels is not None
         pixels, labels = coarse.downscale(pixels, 2), half_map(labels)
     return texture.choose(pixels, labels, palette)
-
-
-def _warn_without_map(options: EncodeOptions) -> None:
-    """Warns of requested windows that are not sent."""
-    if options.imagine and (options.keep or options.keep_boxes):
-        warn("without a label map no window is sent: classes to imagine may be anywhere")
-    elif options.keep:
-        warn("without a label map no class is kept: its objects cannot be located")
 
 
 def _scaled(

@@ -162,11 +162,11 @@ def refused(
     kind: type[SempicError], what: str, *causes: type[Exception], unfit: bool = False
 ) -> Iterator[None]:
     """Turns `causes` (default: OSError) into an error of `kind`: "what: why", or "what (why)" if
-    `unfit`. A SempicError passes unchanged."""
+    `unfit`. A SempicError passes unchanged, and so does a MemoryError."""
     causes = causes or (OSError,)
     try:
         yield
-    except SempicError:
+    except (SempicError, MemoryError):
         raise
     except causes as cause:
         why = f" ({reason(cause)})" if unfit else f": {reason(cause)}"

@@ -5,7 +5,8 @@ model card, and the hash of each file.
                      "files": {FILE: {"bytes": …, "sha256": …}, …}}
     FILE.onnx …     the networks
     FILE.npz        the prior
-    README.md       the model card
+    FILE.md         the card of each network, if it has one
+    README.md       a model card, with these cards
 
 `read` rejects files that differ from sempic.json, which detects damage and mix-ups. Against an
 attacker who can change sempic.json, pass its SHA-256, which `write` returns, to `read`.
@@ -66,9 +67,11 @@ def write(folder: Path, paths: dict[str, Path]) -> str:
     """
     contents = {_ROLES[role]: _contents(path) for role, path in paths.items()}
     listed = {name: _measure(data) for name, data in contents.items()}
-    cards = [path.with_suffix(".md") for path in paths.values()]
-    contents[CARD] = _card(listed, [c.read_text("utf-8") for c in cards if c.is_file()]).encode()
-    listed[CARD] = _measure(contents[CARD])
+    cards = {Path(_ROLES[role]).stem: path.with_suffix(".md") for role, path in paths.items()}
+    texts = {f"{name}.md": _contents(card) for name, card in cards.items() if card.is_file()}
+    contents[CARD] = _card(listed, [data.decode("utf-8", "replace") for data in texts.values()])
+    contents |= texts  # the next `write` of this folder's models finds them
+    listed = {name: _measure(data) for name, data in contents.items()}
     manifest = {"version": 1} | {role: _ROLES[role] for role in paths} | {"files": listed}
     # The manifest is placed last, so that `read` rejects a half-written folder.
     contents[MANIFEST] = (json.dumps(manifest, indent=1) + "\n").encode()
@@ -129,7 +132,7 @@ def _manifest(path: Path, sha256: str | None) -> dict[str, Any]:
         if path.stat().st_size > _MAX_MANIFEST:
             raise ModelError(f"{path}: too large to be a manifest")
         data = path.read_bytes()
-    if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256.lower():
+    if sha256 is not None and hashlib.sha256(data).hexdigest() != str(sha256).lower():
         raise ModelError(f"{path}: its SHA-256 is not the expected {sha256}")
     try:
         manifest = json.loads(data)
@@ -156,9 +159,10 @@ def _measure(data: bytes) -> dict[str, Any]:
     return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 
 
-def _card(files: dict[str, dict[str, Any]], cards: list[str]) -> str:
+def _card(files: dict[str, dict[str, Any]], cards: list[str]) -> bytes:
     rows = "\n".join(f"| {n} | {f['bytes']} | `{f['sha256']}` |" for n, f in files.items())
-    return "\n\n".join([_CARD.format(rows=rows).strip(), *(card.strip() for card in cards)]) + "\n"
+    parts = [_CARD.format(rows=rows), *cards]
+    return ("\n\n".join(part.strip() for part in parts) + "\n").encode()
 
 
 _CARD = """

@@ -14,9 +14,9 @@ from typing import Any, Final, Literal, TypeAlias
 
 from sempic import checks, coarse, critical, fields
 from sempic.critical import BUDGET, Table
-from sempic.errors import InputError, LabelMapError
+from sempic.errors import InputError
 from sempic.fields import option
-from sempic.palette import BY_NAME, CAMVID, PALETTES, Palette, find
+from sempic.palette import BY_NAME, CAMVID, PALETTES, Palette, by_id, find
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,9 @@ def _boxes(name: str, value: Any) -> tuple[tuple[int, ...], ...]:
     """Boxes of four numbers, each also as a text X,Y,W,H."""
     try:
         split = [box.split(",") if isinstance(box, str) else box for box in value]
-        boxes = tuple(tuple(map(operator.index, map(_number, box))) for box in split)
+        boxes = tuple(
+            tuple(int(n) if isinstance(n, str) else operator.index(n) for n in box) for box in split
+        )
     except (TypeError, ValueError):
         boxes = ((),)
     if isinstance(value, str) or any(len(box) != 4 or min(box[2:]) < 1 for box in boxes):
@@ -118,17 +120,11 @@ def _boxes(name: str, value: Any) -> tuple[tuple[int, ...], ...]:
     return boxes
 
 
-def _number(value: Any) -> Any:
-    return int(value) if isinstance(value, str) else value
-
-
 def _palette(name: str, value: Any) -> int | str:
     if isinstance(value, str):
         find(value)
         return value
-    if checks.whole(name, value) not in PALETTES:
-        raise LabelMapError(f"palette {value} is not one of {', '.join(map(str, PALETTES))}")
-    return int(value)
+    return by_id(value).id
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -125,13 +125,14 @@ def _palette(
     *classes: tuple[str, Colour],
     last: int | None = None,
 ) -> Palette:
+    """last: default: void."""
     return Palette(
         id=number,
         name=name,
         classes=tuple(title for title, _ in classes),
         colours=tuple(colour for _, colour in classes),
         void=void,
-        last=last,
+        last=void if last is None else last,
     )
 
 
@@ -165,7 +166,6 @@ CAMVID = _palette(
     ("pedestrian", (64, 64, 0)),
     ("bicyclist", (0, 128, 192)),
     ("void", (0, 0, 0)),
-    last=11,
 )
 """The 11 classes of CamVid with SegNet's groups and colours, then void."""
 
@@ -224,7 +224,6 @@ CITYSCAPES = _palette(
     19,
     *((name, _COLOURS[name]) for name in _EVALUATED),
     ("void", (0, 0, 0)),
-    last=19,
 )
 """The 19 trainIds of Cityscapes, then void, which files store as 255."""
 
@@ -369,6 +368,14 @@ def from_description(what: Any) -> Palette:
 def find(name: str) -> Palette:
     """A palette by its name, or a custom palette by its `.json` file. Raises InputError."""
     return read(Path(name)) if name.endswith(".json") else named(name)
+
+
+def by_id(number: Any) -> Palette:
+    """A palette that this process knows, by its id. Raises LabelMapError, or InputError for another
+    type."""
+    if whole("palette", number) not in PALETTES:
+        raise LabelMapError(f"palette {number} is not one of {', '.join(map(str, PALETTES))}")
+    return PALETTES[number]
 
 
 def named(name: str) -> Palette:

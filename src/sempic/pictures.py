@@ -16,7 +16,7 @@ from PIL import ImageCms, ImagePalette, UnidentifiedImageError
 
 from sempic import checks, formats, processes
 from sempic.container import MAX_PIXELS, MAX_SIDE
-from sempic.errors import ImageError, LabelMapError, OutputError, install_hint, line, warn
+from sempic.errors import ImageError, LabelMapError, OutputError, install_hint, line, refused, warn
 from sempic.palette import CAMVID, INDICES, Palette
 from sempic.scene import Image, LabelMap
 
@@ -144,24 +144,19 @@ def to_rgb(picture: PIL.Image.Image | npt.NDArray[np.uint8]) -> Image:
     _load(picture, ImageError)
     turn, profile = _turn(picture), picture.info.get("icc_profile")
     several = _has_more_frames(picture)
-    try:
-        with _quiet():
-            alpha = _alpha(picture, clear)
-            if reason := _unreadable(picture):
-                raise ImageError(f"{reason}; convert the picture first")
-            if picture.mode.startswith("I"):
-                picture = _from_16_bit(picture)
-            picture = _to_srgb(picture, profile)
-            if alpha is not None:
-                white = PIL.Image.new("RGB", picture.size, "white")
-                picture = PIL.Image.composite(picture, white, alpha)
-            if turn is not None:
-                picture = picture.transpose(turn)
-            pixels = np.array(picture, np.uint8)
-    except (ImageError, MemoryError):
-        raise
-    except Exception as cause:
-        raise ImageError(f"mode {picture.mode} cannot become RGB: {line(cause)}") from cause
+    with refused(ImageError, f"mode {picture.mode} cannot become RGB", Exception), _quiet():
+        alpha = _alpha(picture, clear)
+        if reason := _unreadable(picture):
+            raise ImageError(f"{reason}; convert the picture first")
+        if picture.mode.startswith("I"):
+            picture = _from_16_bit(picture)
+        picture = _to_srgb(picture, profile)
+        if alpha is not None:
+            white = PIL.Image.new("RGB", picture.size, "white")
+            picture = PIL.Image.composite(picture, white, alpha)
+        if turn is not None:
+            picture = picture.transpose(turn)
+        pixels = np.array(picture, np.uint8)
     if several:
         warn("an animation or several pages: the first is taken, the others are left out")
     if alpha is not None and alpha.getextrema() != (255, 255):
@@ -244,12 +239,9 @@ def format_of(suffix: str) -> str:
 def _save(picture: PIL.Image.Image, suffix: str) -> bytes:
     format, out = format_of(suffix), io.BytesIO()
     lossy = format in ("JPEG", "MPO", "WEBP", "AVIF")
-    try:
+    what = f"cannot write this picture as {format}"
+    with refused(OutputError, what, Exception):  # varies by plugin
         picture.save(out, format, **({"quality": 95} if lossy else {}))
-    except MemoryError:
-        raise
-    except Exception as cause:  # varies by plugin
-        raise OutputError(f"cannot write this picture as {format}: {line(cause)}") from cause
     return out.getvalue()
 
 
@@ -305,13 +297,8 @@ def _has_more_frames(picture: PIL.Image.Image) -> bool:
 
 
 def _load(picture: PIL.Image.Image, error: _ErrorType) -> None:
-    try:
-        with _quiet():
-            picture.load()
-    except MemoryError:
-        raise
-    except Exception as cause:
-        raise error(f"a damaged picture: {line(cause)}") from cause
+    with refused(error, "a damaged picture", Exception), _quiet():
+        picture.load()
 
 
 def _check_size(width: int, height: int, error: _ErrorType) -> None:
@@ -328,9 +315,12 @@ _lock = processes.ForkSafeLock()
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without Pillow's warnings: `_check_size` checks sizes, and damaged tags are harmless."""
-    with _lock(), warnings.catch_warnings():  # filters belong to the process, not to the thread
-        warnings.simplefilter("ignore")
+    """Without Pillow's warnings: `_check_size` checks sizes, and damaged tags are harmless.
+
+    Filters belong to the process, not to the thread, so warnings of other modules stay.
+    """
+    with _lock(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\b|pillow_jxl")
         yield
 
 

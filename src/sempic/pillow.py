@@ -73,10 +73,6 @@ class SempicImageFile(ImageFile.ImageFile):
         self._stream = None
 
 
-def _accept(prefix: bytes) -> bool:
-    return prefix.startswith(MAGIC)
-
-
 def _save(picture: PIL.Image.Image, file: IO[bytes], filename: str | bytes) -> None:
     options = {k: v for k, v in picture.encoderinfo.items() if k in _SAVED and v is not None}
     try:
@@ -93,7 +89,9 @@ def _save_all(picture: PIL.Image.Image, file: IO[bytes], filename: str | bytes) 
     _save(picture, file, filename)
 
 
-PIL.Image.register_open(SempicImageFile.format, SempicImageFile, _accept)
+PIL.Image.register_open(
+    SempicImageFile.format, SempicImageFile, lambda start: start.startswith(MAGIC)
+)
 PIL.Image.register_save(SempicImageFile.format, _save)
 PIL.Image.register_save_all(SempicImageFile.format, _save_all)
 PIL.Image.register_extension(SempicImageFile.format, ".sempic")

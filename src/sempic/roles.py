@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -66,9 +67,12 @@ class FunctionReceiver:
 
     def __init__(self, function: Callable[..., Image]) -> None:
         self.function = function
-        arguments = inspect.signature(function).parameters
-        any_name = any(a.kind is a.VAR_KEYWORD for a in arguments.values())
-        self.controls = frozenset(CONTROLS if any_name else set(CONTROLS) & set(arguments))
+        arguments: Iterable[inspect.Parameter] = ()
+        with contextlib.suppress(ValueError):  # functions in C may have no signature
+            arguments = inspect.signature(function).parameters.values()
+        any_name = any(a.kind is a.VAR_KEYWORD for a in arguments)
+        named = {a.name for a in arguments if a.kind is not a.POSITIONAL_ONLY}
+        self.controls = frozenset(CONTROLS if any_name else named.intersection(CONTROLS))
 
     def __call__(self, scene: Scene, **controls: Any) -> Image:
         return self.function(scene, **controls)

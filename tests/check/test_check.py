@@ -9,7 +9,7 @@ from conftest import street
 
 from sempic import check, coarse, container, critical, windows
 from sempic.codec import Draft, unpack
-from sempic.errors import ModelError
+from sempic.errors import InputError, ModelError
 from sempic.palette import CAMVID
 from sempic.windows import layout
 
@@ -172,6 +172,23 @@ def test_the_check_paints_the_scene_of_the_stream(draft):
         assert np.array_equal(getattr(scene.coarse, name), getattr(there.coarse, name))
     for name in ("width", "height", "palette", "own", "model"):
         assert getattr(scene, name) == getattr(there, name)
+
+
+def test_a_verifier_must_predict_maps_of_its_palette(draft):
+    whole = see(IMAGE)
+    for answer in (
+        None,
+        whole,
+        (whole[1:], None),
+        (whole * 1.0, None),
+        (whole, whole),
+        (whole, []),
+    ):
+        verifier = dataclasses.replace(VERIFIER, predict=lambda image, answer=answer: answer)
+        with pytest.raises(ModelError, match="verifier"):
+            checked(draft, verifier=verifier)
+    with pytest.raises(InputError, match="palette 99"):
+        dataclasses.replace(VERIFIER, palette=99)
 
 
 def test_uncertain_objects_are_sent_but_not_counted(draft):

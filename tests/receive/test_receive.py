@@ -149,7 +149,7 @@ def test_noise_levels_are_those_of_training(network, path):
     receiver = Receiver(path)
     for steps in (1, 2, 4, 9):
         expected = edm.sigmas(steps, network.config.sigma_max).numpy()
-        np.testing.assert_allclose(receiver.levels(steps), expected, rtol=1e-5)
+        np.testing.assert_allclose(receiver.sigmas(steps), expected, rtol=1e-5)
 
 
 def test_the_seed_determines_the_picture(path):

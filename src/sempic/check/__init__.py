@@ -20,9 +20,9 @@ import numpy.typing as npt
 
 from sempic import container, critical, windows
 from sempic.check.objects import compare, ids, mask, regions, within
-from sempic.codec import Draft
+from sempic.codec import Draft, check_prediction
 from sempic.critical import BUDGET, GROUPS, Groups, Receipt, Table
-from sempic.palette import PALETTES
+from sempic.palette import PALETTES, by_id
 from sempic.scene import Image, LabelMap, Probabilities, Scene
 from sempic.windows import choice, layout
 from sempic.windows.layout import Cells
@@ -59,6 +59,9 @@ class Verifier:
     """Palette id."""
     digest: str
     """The first eight hexadecimal digits of the model file's SHA-256."""
+
+    def __post_init__(self) -> None:
+        by_id(self.palette)
 
 
 def started(verifier: Verifier, picture: Image) -> Verifier:
@@ -137,8 +140,8 @@ def run(
 
 def _seen(picture: Image, verifier: Verifier, groups: Groups) -> tuple[LabelMap, list[Likely]]:
     """The verifier's map of a picture, and the probability of each group."""
-    labels, probabilities = verifier.predict(picture)
-    palette = PALETTES[verifier.palette]
+    output, palette = verifier.predict(picture), PALETTES[verifier.palette]
+    labels, probabilities = check_prediction("verifier", output, picture, palette.id)
     if probabilities is None:
         masks = (mask(labels, group, palette) for group in groups.values())
         return labels, [inside.astype(np.float32) for inside in masks]

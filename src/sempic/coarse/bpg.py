@@ -254,15 +254,8 @@ def _split(data: bytes) -> list[bytes]:
 def _read_bpg_sps(fields: bytes) -> _Sps:
     bits = Bits(fields)
     sizes = [bits.golomb() for _ in range(4)]
-    sps = _Sps(
-        sizes="".join(sizes),
-        depth=bits.golomb(),
-        sao=bits.take(1),
-        pcm=bits.pcm(),
-        smoothing=bits.take(1),
-        extension=bits.take(1),
-        min_block=_min_block(sizes),
-    )
+    rest = bits.golomb(), bits.take(1), bits.pcm(), bits.take(1), bits.take(1)
+    sps = _Sps("".join(sizes), *rest, _min_block(sizes))
     if sps.extension == "1":
         raise UnsupportedProfile("BPG with HEVC range extensions is not supported")
     bits.end()

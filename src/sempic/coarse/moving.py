@@ -8,7 +8,7 @@ exactly the pictures that the encoder predicts from. No picture waits for a late
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from sempic.bits import Bits, from_golomb, ue
 from sempic.coarse import hevc, sets, slices
@@ -140,7 +140,7 @@ class Decoder:
         if [_kind(unit) for unit in units] != list(_PARAMETERS):
             raise CorruptStream("the coarse pictures' parameter sets are not three")
         self.chroma, coded, self._places = _read_sps(units[1])
-        self._header_bits = _read_pps(units[2])
+        self._extra, self._output = _read_pps(units[2])
         if max(coded) > MAX_SIDE + 64:
             raise LimitExceeded(f"coarse pictures of {coded[0]}×{coded[1]} are too large")
         if coded[0] < width or coded[1] < height:
@@ -204,9 +204,9 @@ class Decoder:
         if bits.take(1) == "0":
             raise UnsupportedProfile("a coarse picture in several slices")
         bits.golomb()  # slice_pic_parameter_set_id
-        bits.take(self._header_bits.extra)
+        bits.take(self._extra)
         bits.golomb()  # slice_type
-        bits.take(self._header_bits.output)
+        bits.take(self._output)
         place = int(bits.take(self._places), 2)
         change = place ^ self._place % (1 << self._places)
         number = int.from_bytes(raw, "big") ^ change << (8 * len(raw) - bits.at)
@@ -214,26 +214,20 @@ class Decoder:
         return unit[:2] + hevc.escaped(raw)
 
 
-class _HeaderBits(NamedTuple):
-    """Optional bits of a slice header before the place of its picture."""
-
-    extra: int
-    output: int
-
-
 def _kind(unit: bytes) -> int:
     """Type of a NAL unit; -1 for other bytes."""
     return unit[0] >> 1 if len(unit) > 2 and (unit[0] & 0x81, unit[1]) == (0, 1) else -1
 
 
-def _read_pps(unit: bytes) -> _HeaderBits:
-    """Parses a picture parameter set (H.265 7.3.2.3)."""
+def _read_pps(unit: bytes) -> tuple[int, int]:
+    """Numbers of optional bits in a slice header, after its parameter set's id and after its type,
+    from a picture parameter set (H.265 7.3.2.3)."""
     bits = Bits(hevc.payload(unit))
     for _ in range(2):
         bits.golomb()  # ids of this set and of the sequence parameter set
     bits.take(1)  # dependent_slice_segments_enabled_flag
     output = int(bits.take(1))
-    return _HeaderBits(extra=int(bits.take(3), 2), output=output)
+    return int(bits.take(3), 2), output
 
 
 def _read_sps(unit: bytes) -> tuple[str, tuple[int, int], int]:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import PIL.Image
 
-from sempic import models, progress, roles, texture
+from sempic import coarse, models, progress, roles, texture
 from sempic.errors import InputError, ModelError, install_hint
 from sempic.models import RENOISE, runtime
 from sempic.palette import (
@@ -123,7 +123,8 @@ class Receiver:
         if scene.coarse is None:
             raise ModelError("this receiver needs a coarse picture, and the stream has none")
         rows, columns = (-(-side // MULTIPLE) * MULTIPLE for side in (scene.height, scene.width))
-        rgb, factor = _coarse_picture(scene)
+        rgb = coarse.to_rgb(scene.coarse)
+        factor = coarse.factor(scene.width, scene.height, rgb.shape[1], rgb.shape[0])
         small = _grid(scene, rgb, factor, rows // PATCH, columns // PATCH)
         labels = np.full((rows, columns), self._palette.void, np.uint8)
         ids = np.zeros_like(labels)  # of the stream's palette
@@ -138,7 +139,7 @@ class Receiver:
         residual: _Floats | None = None
         count = len(tiles(rows)) * len(tiles(columns))
         with progress.bar(steps * count * (1 if guidance == 1 else 2), "tile") as advance:
-            for number, sigma in enumerate(self.levels(steps)):
+            for number, sigma in enumerate(self.sigmas(steps)):
                 denoise = functools.partial(self._denoise, sigma, fidelity)
                 weights = np.float32(RENOISE if number else 1) * sigma * strength
                 noisy = _weighted_noise(noise, weights, ids)
@@ -154,17 +155,16 @@ class Receiver:
                     del unguided
                 del noisy
         assert residual is not None
-        levels = residual
-        for plane, base in zip(levels, small[:3], strict=True):
+        for plane, base in zip(residual, small[:3], strict=True):
             plane += _upsample(base)
-        levels += 1
-        levels *= np.float32(127.5)
+        residual += 1
+        residual *= np.float32(127.5)
         if factor is not None and factor < PATCH and PATCH % factor == 0:
-            _back_project(levels, rgb, factor)
-        np.rint(levels, out=levels)
-        np.clip(levels, 0, 255, out=levels)
+            _back_project(residual, rgb, factor)
+        np.rint(residual, out=residual)
+        np.clip(residual, 0, 255, out=residual)
         picture = np.empty((scene.height, scene.width, 3), np.uint8)
-        for channel, plane in enumerate(levels):
+        for channel, plane in enumerate(residual):
             picture[..., channel] = plane[: scene.height, : scene.width]
         return picture
 
@@ -196,12 +196,12 @@ class Receiver:
             )
         return labels
 
-    def levels(self, steps: int) -> _Floats:
+    def sigmas(self, steps: int) -> _Floats:
         """Falling noise levels (Karras et al. 2022, eq. 5) as in `sempic.diffusion.edm.sigmas`."""
         top, bottom = self._sigma_max ** (1 / self._rho), self._sigma_min ** (1 / self._rho)
         ramp = np.arange(steps) / steps
-        levels: _Floats = ((top + ramp * (bottom - top)) ** self._rho).astype(np.float32)
-        return levels
+        sigmas: _Floats = ((top + ramp * (bottom - top)) ** self._rho).astype(np.float32)
+        return sigmas
 
     def _denoise(
         self, sigma: float, fidelity: float, noisy: _Floats, small: _Floats, labels: LabelMap
@@ -218,15 +218,6 @@ class Receiver:
             feed["fidelity"] = np.array([fidelity], np.float32)
         residual: _Floats = runtime.run(self._session, "residual", feed)[0]
         return residual
-
-
-def _coarse_picture(scene: Scene) -> tuple[Image, int | None]:
-    """The coarse picture, uint8 (h, w, 3), and `coarse.factor` of it."""
-    from sempic import coarse  # here, so that training does not need PyAV
-
-    assert scene.coarse is not None
-    rgb = coarse.to_rgb(scene.coarse)
-    return rgb, coarse.factor(scene.width, scene.height, rgb.shape[1], rgb.shape[0])
 
 
 def _grid(scene: Scene, rgb: Image, factor: int | None, rows: int, columns: int) -> _Floats:
@@ -254,16 +245,16 @@ def _weighted_noise(noise: np.random.Generator, weights: _Floats, ids: LabelMap)
     return drawn
 
 
-def _back_project(levels: _Floats, rgb: Image, factor: int) -> None:
+def _back_project(painted: _Floats, rgb: Image, factor: int) -> None:
     """Moves a painted picture, (3, rows, columns) in 0…255, in place, towards a coarse picture that
     is finer than the network's input.
 
     One step of iterative back-projection (Irani and Peleg 1991).
     """
-    _, rows, columns = levels.shape
+    _, rows, columns = painted.shape
     height, width = rows // factor, columns // factor
     target = padded(rgb[:height, :width], height, width)
-    for channel, plane in enumerate(levels):
+    for channel, plane in enumerate(painted):
         means = plane.reshape(height, factor, width, factor).mean((1, 3))
         missing = PIL.Image.fromarray((target[..., channel] - means) * np.float32(CORRECTED))
         plane += np.asarray(missing.resize((columns, rows), PIL.Image.Resampling.BICUBIC))

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from sempic import checks, codec, simplify
-from sempic.errors import LabelMapError, ModelError
+from sempic import codec, simplify
 from sempic.options import LOSSLESS, LabelQuality
 from sempic.palette import PALETTES
 from sempic.roles import Segmenter
@@ -77,24 +76,7 @@ def predict(
     Raises ModelError if the output is no label map of the segmenter's palette, or its
     probabilities are malformed.
     """
-    palette: Any = segmenter.palette
-    if not isinstance(palette, int) or palette not in PALETTES:
-        raise ModelError(f"the segmenter's palette {palette!r} is not one of {list(PALETTES)}")
-    found: Any
-    probabilities: Any = None
-    if quality == LOSSLESS:
-        found = segmenter(pixels)
-    else:
-        found, probabilities = segmenter.predict(pixels)
-    height, width = pixels.shape[:2]
-    try:
-        codec.check_map(found, width=width, height=height)
-        found = PALETTES[palette].settle(found, ignore_label)
-        codec.check_labels(found, width=width, height=height, palette=palette)
-    except LabelMapError as error:
-        raise ModelError(f"the segmenter's map is invalid: {error}") from error
-    if probabilities is not None and (
-        not checks.is_uint8(probabilities, 3) or probabilities.shape[1:] != (height, width)
-    ):
-        raise ModelError("the segmenter's probabilities are not uint8 (classes, height, width)")
-    return Prediction(found, probabilities, palette, segmenter.voids)
+    output = (segmenter(pixels), None) if quality == LOSSLESS else segmenter.predict(pixels)
+    palette = segmenter.palette
+    found = codec.check_prediction("segmenter", output, pixels, palette, ignore_label)
+    return Prediction(*found, palette, segmenter.voids)

@@ -18,6 +18,7 @@ from sempic.coarse.planes import MAX_SIDE, enlarged, from_rgb, to_rgb
 from sempic.errors import CorruptStream, InputError
 from sempic.scene import Coarse, Image, Window, padded
 from sempic.windows import layout
+from sempic.windows.choice import grown
 from sempic.windows.layout import CELL, MOST, Place, grid
 
 QP = 34
@@ -138,22 +139,10 @@ def blend(picture: Image, windows: Iterable[Window]) -> Image:
 
 def _depth(inside: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32]:
     """Each pixel's distance from the next pixel outside, at most FADE; without a border of FADE."""
-    height, width = (side - 2 * FADE for side in inside.shape)
-    depth = np.zeros((height, width), np.int32)
-    for reach in range(FADE):
-        rows = _all_near(inside, reach, 0)
-        near = _all_near(rows, reach, 1)
-        cut = FADE - reach
-        depth += near[cut : cut + height, cut : cut + width]
+    within = np.s_[FADE:-FADE, FADE:-FADE]
+    near = np.stack([grown(~inside, reach)[within] for reach in range(FADE)])
+    depth: npt.NDArray[np.int32] = FADE - near.sum(0, dtype=np.int32)
     return depth
-
-
-def _all_near(inside: npt.NDArray[np.bool_], reach: int, axis: int) -> npt.NDArray[np.bool_]:
-    """Whether all pixels up to `reach` away along an axis are inside; shorter by 2 · reach."""
-    size = inside.shape[axis] - 2 * reach
-    parts = [np.take(inside, range(i, i + size), axis) for i in range(2 * reach + 1)]
-    every: npt.NDArray[np.bool_] = np.logical_and.reduce(parts)
-    return every
 
 
 def _base(coarse: Coarse | None, width: int, height: int, place: Place) -> Any:
