@@ -139,6 +139,9 @@ def test_wrong_codecs_files_and_folders_are_named_before_the_work(folder, capsys
         assert run("--codecs", "jpeg", "-o", place) == 2
         assert f"sempic: {place}: not a writable folder: Not a dir" in capsys.readouterr().err
     assert (folder / "report").read_text() == "dear"
+    (folder / "a/report.html").mkdir(parents=True)
+    assert run("--codecs", "jpeg", "-o", "a") == 2
+    assert capsys.readouterr().err == "sempic: a/report.html: cannot write: Is a directory\n"
 
 
 @pytest.mark.parametrize(
@@ -260,6 +263,23 @@ def test_the_setting_nearest_to_a_rate_is_found(folder):
             found = bench.bpp(0, "webp", bench.near(0, "webp", bpp))
             best = min(rates, key=lambda rate: abs(np.log(rate / bpp)))
             assert abs(np.log(found / bpp)) <= max(abs(np.log(best / bpp)), 0.03)
+
+
+def test_too_many_processes_are_refused(folder, capsys):
+    assert run("--codecs", "jpeg", "--jobs", "100000") == 2
+    assert "100000 processes at once: this machine takes at most" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_the_dial_is_set_on_all_of_few_pictures(folder, count):
+    plan = benchmark.Plan(
+        items=benchmark.items(folder / "set/val", None, count),
+        size=None,
+        settings=Settings(metrics=()),
+    )
+    with benchmark.Benchmark(plan, cache=folder / "cache.sqlite", jobs=1) as bench:
+        rate = bench.rate("jpeg", 50)
+        assert rate == np.mean([bench.code(i, "jpeg", 50) for i in range(count)])
 
 
 @pytest.mark.parametrize("words", ["--start 0", "--every 1", "--drop 0", "--fps 10", "--quality 5"])

@@ -14,10 +14,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sempic import batch
 from sempic.evaluation.benchmark import dial
 from sempic.evaluation.benchmark.cache import Cache, digest, key
 from sempic.evaluation.benchmark.plan import Plan
 from sempic.evaluation.benchmark.workers import Job, Workers
+from sempic.evaluation.folders import spread
 from sempic.evaluation.measures import METRICS, Record
 
 PROBES = 4
@@ -41,11 +43,12 @@ class Benchmark:
     def __init__(self, plan: Plan, *, cache: Path, jobs: int | None = None) -> None:
         """`jobs`: number of processes; None: one a core.
 
-        Raises OutputError if the cache cannot be opened.
+        Raises InputError for more than `batch.PER_CORE` a core, OutputError if the cache cannot be
+        opened.
         """
         self.plan = plan
+        self._workers = Workers(plan, batch.bounded(jobs or os.cpu_count() or 1))
         self._cache = Cache(cache)
-        self._workers = Workers(plan, jobs or os.cpu_count() or 1)
         self._pixels: list[int] = []
         self._digests: list[tuple[str, str]] = []
         for picture, labels in map(plan.load, range(len(plan.items))):
@@ -167,8 +170,7 @@ class Benchmark:
 
     def rate(self, name: str, setting: int) -> float:
         """Mean bpp of a codec at a setting over the probe pictures."""
-        count = len(self.plan.items)
-        probes = sorted({i * count // PROBES for i in range(min(PROBES, count))})
+        probes = spread(range(len(self.plan.items)), PROBES)
         self._do(self._jobs([(i, name, setting) for i in probes], None))
         return float(np.mean([self.bpp(i, name, setting) for i in probes]))
 

@@ -17,9 +17,9 @@ import numpy.typing as npt
 
 from sempic import api, coarse, segment, sequence
 from sempic.errors import InputError, SempicWarning
-from sempic.evaluation import metrics
+from sempic.evaluation import codecs, metrics
 from sempic.evaluation.clips.clip import Clip
-from sempic.evaluation.clips.rivals import RIVALS, first, nearest
+from sempic.evaluation.clips.rivals import nearest
 from sempic.evaluation.measure import Measure, Settings, row
 from sempic.evaluation.measures import Row
 from sempic.options import BUNDLED, DEFAULT_QUALITY, Models
@@ -28,7 +28,11 @@ from sempic.sequence import motion
 
 STATIC = 8
 """Levels of grey."""
-NAMES = ("sempic", "single", *(f"{name}{times}" for name in RIVALS for times in ("", "x2")))
+NAMES = (
+    "sempic",
+    "single",
+    *(f"{name}{times}" for name in codecs.OF_CLIPS for times in ("", "x2")),
+)
 """Ways to code a clip: as a sequence, as single pictures, and by rivals in as many bytes as the
 sequence, or twice as many."""
 TRIALS = 10
@@ -133,7 +137,7 @@ def _single(clip: Clip, coder: api.Codec, quality: int) -> tuple[str, Row, list[
 
 
 def _rival(name: str, clip: Clip, size: int) -> tuple[str, Row, list[Image]]:
-    rival = first(name.removesuffix("x2"))
+    rival = codecs.encodable(*codecs.OF_CLIPS[name.removesuffix("x2")])
     twice = name.endswith("x2")
     coded = nearest(rival, clip, 2 * size if twice else size)
     title = rival.title + (" at twice the rate" if twice else "")
