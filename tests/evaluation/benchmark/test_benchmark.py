@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -84,6 +85,35 @@ def test_the_report_agrees_with_the_codecs_and_nothing_is_coded_twice(folder, mo
 
     # A new point with fewer metrics than the originals have kept.
     assert run("--codecs", "jpeg,webp", "--metrics", "psnr", "--rates", "1.7", "-o", "d") == 0
+
+
+def test_without_human_maps_nothing_is_measured_twice(folder, monkeypatch):
+    for path in (folder / "set/valannot").iterdir():
+        path.unlink()
+    (folder / "set/valannot").rmdir()
+    PIL.Image.fromarray(street(40, 64)[0]).save("set/val/0.png")
+    words = "set/val --metrics objects,confirmed,psnr --jobs 1 --effort fast --cache c.sqlite"
+    words += " --codecs jpeg --rates 1.2 -o"
+    assert cli.main(["benchmark", *words.split(), "a"]) == 0
+    code = Workers.code
+    monkeypatch.setattr(
+        Workers, "code", lambda self, jobs, title="": code(self, [*map(pytest.fail, jobs)], title)
+    )
+    assert cli.main(["benchmark", *words.split(), "b"]) == 0
+    assert json.loads((folder / "b/report.json").read_text())["about"]["size"] is None
+    assert "of several sizes" in (folder / "b/report.html").read_text()
+
+
+def test_without_pytorch_one_line_says_so(folder, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert run("--codecs", "jpeg", "--metrics", "psnr") == 2
+    assert capsys.readouterr().err.startswith("sempic: benchmark: torch is missing; pip install")
+
+
+def test_a_label_map_of_another_palette_is_refused(folder, capsys):
+    PIL.Image.fromarray(np.full((48, 64), 26, np.uint8)).save("set/valannot/1.png")
+    assert run("--codecs", "jpeg", "--rates", "1.2") == 2
+    assert "1: the label map has id 26, which palette camvid lacks" in capsys.readouterr().err
 
 
 def test_the_report_loads_each_codec_once(folder, monkeypatch):

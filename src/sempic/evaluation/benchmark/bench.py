@@ -6,6 +6,7 @@ Jobs are (picture, codec, setting). Worker processes do them; their answers go i
 from __future__ import annotations
 
 import functools
+import math
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -49,11 +50,17 @@ class Benchmark:
         self.plan = plan
         self._workers = Workers(plan, batch.bounded(jobs or os.cpu_count() or 1))
         self._cache = Cache(cache)
-        self._pixels: list[int] = []
+        self.sizes: list[tuple[int, int]] = []
+        """(width, height) of each picture."""
         self._digests: list[tuple[str, str]] = []
         for picture, labels in map(plan.load, range(len(plan.items))):
-            self._pixels.append(picture.shape[0] * picture.shape[1])
+            self.sizes.append((picture.shape[1], picture.shape[0]))
             self._digests.append((digest(picture), digest(labels)))
+        self._metrics = tuple(
+            name
+            for name in plan.settings.metrics
+            if plan.items[0].labels or not METRICS[name].of_maps
+        )
         self._measure_key = plan.settings.key()
         self.codec = functools.lru_cache(None)(plan.codec)
         """Codec by name, each loaded once."""
@@ -87,7 +94,7 @@ class Benchmark:
         """Bits per pixel of a cached stream."""
         cached = self.stream(index, name, setting)
         assert cached is not None
-        return 8 * len(cached[0]) / self._pixels[index]
+        return 8 * len(cached[0]) / math.prod(self.sizes[index])
 
     def file(self, index: int, name: str, setting: int) -> File:
         """A file that was measured before."""
@@ -136,11 +143,11 @@ class Benchmark:
     def measure_each(self, points: Sequence[Sequence[tuple[str, int]]]) -> None:
         """Encodes and measures each picture at its own points (codec, setting)."""
         flat = [(index, *point) for index, own in enumerate(points) for point in own]
-        self._do(self._jobs(flat, self.plan.settings.metrics), "measure")
+        self._do(self._jobs(flat, self._metrics), "measure")
 
     def originals(self) -> list[Record]:
         """Records of the originals: ceiling of mIoU, target of FID, reference of objects."""
-        metrics = tuple(m for m in self.plan.settings.metrics if METRICS[m].of_originals)
+        metrics = tuple(m for m in self._metrics if METRICS[m].of_originals)
         keys = [key("original", self._measure_key, *digests) for digests in self._digests]
         records = [self._cache.get(k) or {} for k in keys]
         jobs = [

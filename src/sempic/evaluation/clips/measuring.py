@@ -158,8 +158,8 @@ def _moved(last: Image, now: Image) -> npt.NDArray[np.int32]:
 
 def flicker(
     frames: Sequence[Image], pictures: Sequence[Image], places: Sequence[npt.NDArray[np.int32]]
-) -> float:
-    """As defined above.
+) -> float | None:
+    """As defined above; None if the original stands entirely still.
 
     Args:
         frames, pictures: originals and decoded, uint8 (H, W, 3).
@@ -172,7 +172,7 @@ def flicker(
         static = before < STATIC
         originals += float(before[static].sum())
         decoded += float(after[static].sum())
-    return decoded / max(originals, 1e-9)
+    return decoded / originals if originals else None
 
 
 def _change(last: Image, now: Image, places: npt.NDArray[np.int32]) -> npt.NDArray[np.float64]:
