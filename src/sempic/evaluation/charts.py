@@ -126,13 +126,14 @@ def bars(classes: Sequence[str], series: Sequence[tuple[str, str, Sequence[float
     width, inner = _LEFT + _RIGHT + len(classes) * group, 196
     widths = [34 + 6.2 * len(title) for _, title, _ in series]
     width = max(width, math.ceil(_LEFT + max(widths)))
-    places, x, y = [], float(_LEFT), _TOP + inner + 48
+    places: list[tuple[float, float]] = []
+    left, line = float(_LEFT), _TOP + inner + 48
     for needed in widths:  # the legend, in as many lines as it needs
-        if x > _LEFT and x + needed > width:
-            x, y = float(_LEFT), y + 22
-        places.append((x, y))
-        x += needed
-    svg = _document(width, y + 22)
+        if left > _LEFT and left + needed > width:
+            left, line = float(_LEFT), line + 22
+        places.append((left, line))
+        left += needed
+    svg = _document(width, line + 22)
     for tick in (0, 0.25, 0.5, 0.75, 1):
         _rule(svg, tick, _TOP + inner * (1 - tick), width - _RIGHT)
     for number, name in enumerate(classes):
