@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sempic import files, pictures
-from sempic.commands._files import positive
+from sempic.commands._files import positive as positive
 from sempic.commands.benchmark import parse_size as parse_size
 from sempic.errors import SempicError
 from sempic.evaluation.benchmark.results import processor

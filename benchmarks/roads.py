@@ -2,12 +2,14 @@
 
     python benchmarks/roads.py FOLDER [--glob 'nuscenes-*'] [--limit 10] [--short-side 384]
         [--segmenter ONNX] [--receiver ONNX] [--metrics lpips,dists,patch_fid,objects]
-        [--verifier ONNX] [--rows ours,checked,void,none,avif,avif2,avif3,jpeg] [--json OUT]
+        [--verifier ONNX] [--labels MAPS] [--palette camvid]
+        [--rows ours,checked,void,none,avif,avif2,avif3,jpeg] [--json OUT]
 
 FOLDER may be `skimage`: the photographs of scikit-image (pip install scikit-image). Rows of ours
 are the default, with a check, with a map that is all void, and without labels. AVIF (libaom,
 slowest preset unless --effort fast) codes each picture at the quality whose file is nearest in
-size. Objects are kept or invented according to the judge, with JPEG at quality 90 as the reference.
+size. Objects are kept or invented according to the judge, with JPEG at quality 90 as the reference;
+with human maps, --metrics confirmed counts those that the maps confirm, too.
 "Ours nearer" counts pictures in which ours has the lower LPIPS. Seconds are medians of processor
 time. Results are cached in ~/.cache/sempic: another receiver costs only our own rows. The patch FID
 takes about 0.15 s a window on one core, with 100 windows a picture at a short side of 384.
@@ -21,15 +23,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import new_parser, save
+from common import new_parser, positive, save
 
-from sempic import models
+from sempic import models, segment
 from sempic.evaluation import benchmark, codecs
 from sempic.evaluation.benchmark.tables import markdown
 from sempic.evaluation.measure import Settings, available, row
 from sempic.evaluation.measures import FIGURES, METRICS
 from sempic.evaluation.measures.objects import REFERENCE_QUALITY
 from sempic.options import DEFAULT_QUALITY, Models
+from sempic.palette import BY_NAME
 
 PHOTOGRAPHS = (
     *("astronaut.png", "brick.png", "camera.png", "chelsea.png", "clock_motion.png", "coffee.png"),
@@ -59,23 +62,30 @@ def main() -> None:
     parser = new_parser(__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--glob", default="*", metavar="PATTERN", help="of the names to take")
-    parser.add_argument("--limit", type=int, metavar="N", help="take N pictures, evenly spread")
-    parser.add_argument("--short-side", type=int, metavar="PIXELS", help="scale down to it first")
+    parser.add_argument(
+        "--limit", type=positive, metavar="N", help="take N pictures, evenly spread"
+    )
+    parser.add_argument(
+        "--short-side", type=positive, metavar="PIXELS", help="scale down to it first"
+    )
     parser.add_argument("--quality", type=int, default=DEFAULT_QUALITY, help="of ours")
     parser.add_argument("--segmenter", metavar="SPEC", help="of ours, as in sempic encode")
     parser.add_argument("--receiver", metavar="SPEC", help="of ours, as in sempic decode")
     parser.add_argument("--verifier", metavar="SPEC", help="of ours, as in sempic encode --check")
+    parser.add_argument("--labels", type=Path, metavar="MAPS", help="human maps of the same names")
+    parser.add_argument("--palette", choices=BY_NAME, help="of --labels; default: the judge's")
     parser.add_argument("--judge", metavar="SPEC", help="the segmenter that finds the objects")
     parser.add_argument("--metrics", type=_list, metavar="A,B", default=list(MEASURED))
     parser.add_argument("--rows", type=_list, metavar="A,B", default=list(USUAL))
     parser.add_argument("--effort", choices=codecs.EFFORTS, default=codecs.EFFORTS[0])
-    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="processes")
+    parser.add_argument("--jobs", type=positive, default=1, metavar="N", help="processes")
     args = parser.parse_args()
     if unknown := set(args.rows) - set(TITLES):
         parser.error(f"--rows: {', '.join(unknown)} is not one of {', '.join(TITLES)}")
 
     plan = benchmark.Plan(
         items=_items(args),
+        translated=_palettes(args),
         size=None,
         short_side=args.short_side,
         settings=Settings(
@@ -149,9 +159,16 @@ def _list(text: str) -> list[str]:
     return text.split(",")
 
 
+def _palettes(args: argparse.Namespace) -> tuple[int, int] | None:
+    if args.palette is None:
+        return None
+    judge = segment.load(args.judge or str(models.find(models.JUDGE)))
+    return BY_NAME[args.palette].id, judge.palette
+
+
 def _items(args: argparse.Namespace) -> tuple[benchmark.Item, ...]:
     if str(args.folder) != "skimage":
-        return benchmark.items(args.folder, None, args.limit, args.glob)
+        return benchmark.items(args.folder, args.labels, args.limit, args.glob)
     spec = importlib.util.find_spec("skimage")
     if spec is None or spec.origin is None:
         raise SystemExit("skimage: pip install scikit-image")

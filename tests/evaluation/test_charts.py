@@ -1,3 +1,7 @@
+from xml.etree import ElementTree
+
+import pytest
+
 from sempic.evaluation import charts, codecs
 
 
@@ -14,6 +18,17 @@ def test_charts_draw_curves_points_ticks_and_bars():
     assert "<circle" in charts.figure([charts.Panel(title="PSNR", better="up", curves=[one])])
     assert charts.ticks(0.35, 0.6) == [0.35, 0.4, 0.45, 0.5, 0.55, 0.6]
     assert "0.250" in charts.bars(["sky"], [("jpeg", "JPEG", [0.25])])
+
+
+@pytest.mark.parametrize("classes", [1, 11])
+def test_the_legend_of_bars_is_inside_the_picture(classes):
+    series = [("jpeg", f"a title of some length, {i}", [0.25] * classes) for i in range(8)]
+    svg = ElementTree.fromstring(charts.bars(["c"] * classes, series))
+    width, height = map(float, svg.attrib["viewBox"].split()[2:])
+    texts = [text for text in svg.iter() if (text.text or "").startswith("a title of")]
+    places = {(float(text.attrib["x"]), float(text.attrib["y"])) for text in texts}
+    assert len(places) == 8
+    assert all(x + 6.2 * len(texts[0].text) <= width and y < height for x, y in places)
 
 
 def test_all_curves_look_different_without_colours():

@@ -42,6 +42,13 @@ def test_finer_settings_cost_more_and_show_more(name):
         assert {os.sched_getscheduler(t) for t in [0, *threads]} <= {os.SCHED_OTHER, os.SCHED_BATCH}
 
 
+def test_an_encoder_that_pyav_lacks_is_named_before_the_work():
+    lacking = codecs.Video("av1", "AV1", range(9), "libnone", "libdav1d", {})
+    with pytest.raises(InputError, match="no libnone, the encoder of AV1"):
+        codecs.encodable(lacking)
+    assert codecs.encodable(lacking, hevc := codecs.OF_CLIPS["hevc"][0]) is hevc
+
+
 @pytest.mark.parametrize("name", codecs.NAMES)
 def test_effort_is_part_of_the_version(name):
     load_or_skip(name)

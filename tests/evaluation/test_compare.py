@@ -49,6 +49,16 @@ def test_figures_and_page_have_every_version(versions, capsys):
     assert f"{found['a.webp']['psnr']:.2f}" in capsys.readouterr().out
 
 
+def test_versions_of_one_name_are_told_apart(versions, capsys):
+    (versions / "of another").mkdir()
+    (versions / "of another/a.webp").write_bytes((versions / "a.webp").read_bytes())
+    assert compare("a.webp", "of another/a.webp", "original.png") == 0
+    page = (versions / "compare.html").read_text()
+    assert page.count("<td>a.webp</td>") == page.count("<td>of another/a.webp</td>") == 1
+    assert page.count(">original.png</option>") == 4
+    assert page.count("data:image/webp;base64,") == 4
+
+
 def test_a_page_that_cannot_be_written_is_refused_before_the_work(versions, monkeypatch, capsys):
     assert compare("a.webp", "-o", "new/page.html") == 0
     monkeypatch.setattr("sempic.evaluation.compare.compare", None)

@@ -115,6 +115,28 @@ def test_the_text_output_has_every_figure(results, capsys):
         assert word in out
 
 
+def test_a_picture_that_is_all_void_has_no_miou(results, capsys):
+    PIL.Image.fromarray(np.full(SIZE, 255, np.uint8)).save("labels/1.png")
+    code, out, _ = evaluate(capsys, "--json")
+    assert code == 0
+    pictures = json.loads(out, parse_constant=pytest.fail)["pictures"]  # NaN is not JSON
+    assert ["miou" in picture for picture in pictures] == [True, False, True]
+
+
+@pytest.mark.parametrize("predicted", [False, True])
+def test_ids_that_the_palette_lacks_are_refused(results, capsys, predicted):
+    wrong = results / f"{'predictions' if predicted else 'labels'}/1.png"
+    (results / "predictions").mkdir()
+    for path in (results / "labels").iterdir():
+        (results / "predictions" / path.name).write_bytes(path.read_bytes())
+    arguments = ["--predictions", "predictions"] * predicted
+    assert evaluate(capsys, *arguments)[0] == 0
+    PIL.Image.fromarray(np.full(SIZE, 26, np.uint8)).save(wrong)
+    code, out, err = evaluate(capsys, *arguments)
+    assert (code, out) == (2, "")
+    assert f"{wrong.name}: the label map has id 26, which palette camvid lacks" in err
+
+
 def test_bpg_and_flif_count_together(results, capsys):
     for path in (results / "sempic").iterdir():
         path.unlink()

@@ -127,6 +127,27 @@ def test_distances_are_symmetric_and_grow_with_noise(make):
 
 
 @needs_weights
+@pytest.mark.parametrize(("backbone", "side"), [("alexnet", 31), ("vgg16", 16)])
+def test_pictures_too_small_for_the_layers_have_no_lpips(backbone, side):
+    network = networks.Lpips(backbone)
+    for size, finite in (((side, 40), True), ((40, side - 1), False)):
+        picture = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+        a, b = network.features_of([picture, 255 - picture])
+        assert np.isfinite(network.distance(a, b)) == finite
+
+
+def test_damaged_weights_are_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    (tmp_path / "sempic").mkdir()
+    (tmp_path / "sempic/vgg16.safetensors").write_bytes(b"no weights")
+    with pytest.raises(ModelError, match=r"vgg16.safetensors: damaged; fetch it: python -m"):
+        networks.Lpips("vgg16")
+    (tmp_path / "fid.pt").write_bytes(b"no network")
+    with pytest.raises(ModelError, match=r"fid.pt: not a TorchScript network"):
+        networks.Inception(tmp_path / "fid.pt")
+
+
+@needs_weights
 @pytest.mark.parametrize(("ours", "theirs"), [("alexnet", "alex"), ("vgg16", "vgg")])
 def test_linear_layers_are_the_authors(ours, theirs):
     """torchmetrics ships the linear layers of the original package."""

@@ -33,12 +33,18 @@ def run(work: Work, jobs: list[Job], *, engine: str = "pool", workers: int = 1) 
     "ray". Raises InputError for more than PER_CORE processes a core."""
     if engine == "ray" and jobs:
         return in_ray(work, jobs, workers)
-    count, most = min(workers, len(jobs)), PER_CORE * (os.cpu_count() or 1)
-    if count > most:
-        raise InputError(f"{count} processes at once: this machine takes at most {most} --jobs")
+    count = bounded(min(workers, len(jobs)))
     if count > 1:
         return in_processes(work, jobs, count)
     return here(work, jobs)
+
+
+def bounded(count: int) -> int:
+    """A number of local processes. Raises InputError for more than PER_CORE a core."""
+    most = PER_CORE * (os.cpu_count() or 1)
+    if count > most:
+        raise InputError(f"{count} processes at once: this machine takes at most {most} --jobs")
+    return count
 
 
 def here(work: Work, jobs: list[Job]) -> Done:

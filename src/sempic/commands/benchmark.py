@@ -17,6 +17,8 @@ from sempic.sequence import SequenceOptions
 
 _QUICK = ("miou", "fid", "psnr", "lpips")
 """Metrics of `--quick`; those without weights are skipped."""
+_PARTS = ("report.json", "pictures.csv", "summary.md", "rd.svg", "report.html")
+"""Files of a report; one of clips lacks the second and the fourth."""
 _CLIP_METRICS = ("miou", "lpips", "objects")
 """Default metrics of clips; those without weights are skipped."""
 
@@ -112,6 +114,8 @@ def run(args: argparse.Namespace) -> int:
     from sempic.evaluation import clips
 
     files.check_writable(args.output, folder=True)
+    for name in _PARTS:
+        files.check_writable(args.output / name)
     videos = clips.find(args.inputs)
     if videos:
         return _clips(args, videos)

@@ -123,9 +123,17 @@ def bars(classes: Sequence[str], series: Sequence[tuple[str, str, Sequence[float
 
     bar, gap = 9, 16
     group = len(series) * bar + gap
-    width, height = _LEFT + _RIGHT + len(classes) * group, 300
-    inner = height - _TOP - 70
-    svg = _document(width, height)
+    width, inner = _LEFT + _RIGHT + len(classes) * group, 196
+    widths = [34 + 6.2 * len(title) for _, title, _ in series]
+    width = max(width, math.ceil(_LEFT + max(widths)))
+    places: list[tuple[float, float]] = []
+    left, line = float(_LEFT), _TOP + inner + 48
+    for needed in widths:  # the legend, in as many lines as it needs
+        if left > _LEFT and left + needed > width:
+            left, line = float(_LEFT), line + 22
+        places.append((left, line))
+        left += needed
+    svg = _document(width, line + 22)
     for tick in (0, 0.25, 0.5, 0.75, 1):
         _rule(svg, tick, _TOP + inner * (1 - tick), width - _RIGHT)
     for number, name in enumerate(classes):
@@ -141,11 +149,9 @@ def bars(classes: Sequence[str], series: Sequence[tuple[str, str, Sequence[float
             _add(rect, "title", f"{name}, {title}: {value:.3f}")
         middle = left + (group - gap) / 2
         _add(svg, "text", name, x=middle, y=_TOP + inner + 16, text_anchor="middle")
-    x = float(_LEFT)
-    for codec, title, _ in series:
-        _mark(svg, codec, x + 6, height - 22)
-        _add(svg, "text", title, x=x + 16, y=height - 18)
-        x += 34 + 6.2 * len(title)
+    for (codec, title, _), (x, y) in zip(series, places, strict=True):
+        _mark(svg, codec, x + 6, y)
+        _add(svg, "text", title, x=x + 16, y=y + 4)
     return _text(svg)
 
 

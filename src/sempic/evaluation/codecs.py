@@ -122,6 +122,17 @@ class Video(PictureCodec):
         return decode_video(self.decoder, [stream], width, height)[0]
 
 
+def encodable(*codecs: Video) -> Video:
+    """The first of some codecs that PyAV can encode. Raises InputError if it has no encoder."""
+    import av
+
+    for codec in codecs:
+        if codec.encoder in av.codecs_available:
+            return codec
+    encoders = " or ".join(codec.encoder for codec in codecs)
+    raise InputError(f"this PyAV has no {encoders}, the encoder of {codecs[0].title}")
+
+
 def encode_video(
     encoder: str, frames: Sequence[Image], options: dict[str, str], rate: Fraction = Fraction(25)
 ) -> list[bytes]:
@@ -269,13 +280,13 @@ def _avif(name: str, chroma: str, slow: bool) -> PictureCodec:
 def _svt_av1(slow: bool) -> PictureCodec:
     fixed = {"preset": "0" if slow else "10", "svtav1-params": "avif=1:lp=1"}
     title = "AV1 (SVT), bare stream"
-    return Video("svt-av1", title, range(63, 5, -1), "libsvtav1", "libdav1d", fixed)
+    return encodable(Video("svt-av1", title, range(63, 5, -1), "libsvtav1", "libdav1d", fixed))
 
 
 def _hevc(slow: bool) -> PictureCodec:
     quiet = "log-level=none:pools=none:frame-threads=1:wpp=0:info=0:keyint=1"
     fixed = {"preset": "placebo" if slow else "fast", "x265-params": quiet}
-    return Video("hevc", "HEVC (x265), bare stream", _QPS, "libx265", "hevc", fixed)
+    return encodable(Video("hevc", "HEVC (x265), bare stream", _QPS, "libx265", "hevc", fixed))
 
 
 def _jxl(slow: bool) -> PictureCodec:
@@ -339,6 +350,20 @@ class Competitor:
     """No other codec has the same dashes and marker: some readers cannot tell the colours."""
     default: bool = True
     """Whether `sempic benchmark` takes it without --codecs."""
+    of_clips: tuple[Video, ...] = ()
+    """For clips, where no frame waits for a later one: the first that is `encodable` is taken."""
+
+
+_SVT = "pred-struct=1:lp=1:keyint=-1:scd=0:enable-tf=0"
+_X265 = "log-level=none:pools=none:frame-threads=1:info=0:keyint=-1:scenecut=0"
+_AOM = {"cpu-used": "4", "lag-in-frames": "0", "usage": "realtime"}
+_SLOW = {"preset": "slow", "tune": "zerolatency", "x265-params": _X265}
+_CRF = range(63, 19, -1)
+_AV1_CLIPS = (
+    Video("av1", "AV1", _CRF, "libsvtav1", "libdav1d", {"preset": "4", "svtav1-params": _SVT}),
+    Video("av1", "AV1", _CRF, "libaom-av1", "libdav1d", _AOM),
+)
+_HEVC_CLIPS = (Video("hevc", "HEVC", range(51, 19, -1), "libx265", "hevc", _SLOW),)
 
 
 COMPETITORS = {
@@ -352,8 +377,8 @@ COMPETITORS = {
     "avif444": Competitor(
         lambda slow: _avif("avif444", "4:4:4", slow), Style("#1a7f37", "5 3", "triangle"), False
     ),
-    "svt-av1": Competitor(_svt_av1, Style("#4ac26b", "", "tip")),
-    "hevc": Competitor(_hevc, Style("#54aeff", "", "diamond")),
+    "svt-av1": Competitor(_svt_av1, Style("#4ac26b", "", "tip"), of_clips=_AV1_CLIPS),
+    "hevc": Competitor(_hevc, Style("#54aeff", "", "diamond"), of_clips=_HEVC_CLIPS),
     "jxl": Competitor(_jxl, Style("#8250df", "", "cross")),
     "webp": Competitor(_webp, Style("#9a6700", "", "plus")),
     "jpeg2000": Competitor(_jpeg2000, Style("#c297ff", "5 3", "cross")),
@@ -367,6 +392,8 @@ COMPETITORS = {
 """All codecs but ours."""
 NAMES = ("sempic", *COMPETITORS)
 """Names that `load` knows, without our suffixes."""
+OF_CLIPS = {c.of_clips[0].name: c.of_clips for c in COMPETITORS.values() if c.of_clips}
+"""The competitors of clips, by their names there."""
 DEFAULTS = ("sempic", "sempic@4", *(name for name, c in COMPETITORS.items() if c.default))
 """The codecs of `sempic benchmark` without --codecs."""
 VARIANTS = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -53,7 +52,7 @@ def compare(
     reference = measure.reference(picture, truth)
     wanted = [name for name in settings.metrics if not METRICS[name].of_sets]
     ceiling = measure.original(reference, wanted)
-    found, shown = [], {original.name: picture}
+    found, shown = [], [picture]
     coder = api.Codec(**models.keywords())
     for path in versions:
         decoded, size = _decode(path, coder, steps)
@@ -63,8 +62,8 @@ def compare(
         figures = row([record], [ceiling], None if size is None else [8 * size / pixels])
         figures.pop("pictures")
         found.append({"path": str(path), "bytes": size, **figures})
-        shown[path.name if path.name not in shown else str(path)] = decoded
-    return found, _page(original.name, found, shown)
+        shown.append(decoded)
+    return found, _page([original, *versions], found, shown)
 
 
 def describe(found: Sequence[dict[str, Any]]) -> str:
@@ -108,23 +107,25 @@ def _decode(path: Path, coder: api.Codec, steps: int) -> tuple[Image, int | None
         return coder.synthesize(codec.unpack(data, prior=coder.prior), steps=steps), len(data)
 
 
-def _page(title: str, found: Sequence[dict[str, Any]], shown: dict[str, Image]) -> str:
-    columns = _columns(found)
+def _page(paths: Sequence[Path], found: Sequence[dict[str, Any]], shown: Sequence[Image]) -> str:
+    columns, title = _columns(found), paths[0].name
+    names = [path.name for path in paths]
+    if len(set(names)) < len(names):
+        names = [str(path) for path in paths]
     rows = []
-    for line, figures in zip(found, marked(found, columns), strict=True):
+    for name, line, figures in zip(names[1:], found, marked(found, columns), strict=True):
         size = "–" if line["bytes"] is None else str(line["bytes"])
         kind = "ours" if line["path"].endswith(".sempic") else ""
-        rows.append((kind, [html.escape(Path(line["path"]).name), size, BPP.text(line), *figures]))
-    names = list(shown)
+        rows.append((kind, [html.escape(name), size, BPP.text(line), *figures]))
     options = [
         "".join(
-            f"<option{' selected' * (name == chosen)}>{html.escape(name)}</option>"
-            for name in names
+            f"<option value='{i}'{' selected' * (i == chosen)}>{html.escape(name)}</option>"
+            for i, name in enumerate(names)
         )
-        for chosen in (names[0], names[1])
+        for chosen in (0, 1)
     ]
-    height, width = shown[names[0]].shape[:2]
-    embeds = ",".join(f"{_quoted(name)}:'{embedded(p)}'" for name, p in shown.items())
+    height, width = shown[0].shape[:2]
+    embeds = ",".join(f"'{embedded(picture)}'" for picture in shown)
     body = (
         f"<h1>{html.escape(title)}</h1><p class='dim'>{width}×{height} pixels. Move over "
         "the picture to slide, turn the wheel to zoom.</p><div class='choose'>"
@@ -134,10 +135,5 @@ def _page(title: str, found: Sequence[dict[str, Any]], shown: dict[str, Image]) 
         + table(["", "bytes", "bpp", *(f.title for f in columns)], rows)
         + "".join(table_of_texts(rows) for rows in _details(found))
     )
-    script = f"const pictures = {{{embeds}}};{resource('slide.js')}"
+    script = f"const pictures = [{embeds}];{resource('slide.js')}"
     return document(f"sempic compare: {title}", body, script, resource("slide.css"))
-
-
-def _quoted(text: str) -> str:
-    """A JavaScript string inside a script element."""
-    return json.dumps(text).replace("<", "\\u003c")

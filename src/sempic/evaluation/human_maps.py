@@ -12,7 +12,7 @@ from sempic import jobs, pictures
 from sempic.errors import InputError, naming
 from sempic.evaluation import metrics
 from sempic.evaluation.folders import by_name
-from sempic.evaluation.measures.segmentation import count_classes
+from sempic.evaluation.measures.segmentation import checked, count_classes
 from sempic.palette import CITYSCAPES, CITYSCAPES_FULL, INDICES, Palette, named, translate
 from sempic.scene import LabelMap
 
@@ -94,13 +94,13 @@ def read_map(path: Path, palette: Palette) -> LabelMap:
     """A label map, uint8 (H, W).
 
     The file holds ids, or colours of the palette, or, as the original's code writes maps, grey in
-    RGB: id · 255/35, void 255. Errors name the file.
+    RGB: id · 255/35, void 255. Errors name the file, also if ids are not of the palette.
     """
     with naming(path):
         data = jobs.read(path)
         picture = pictures.decode(data)
         if picture.mode not in ("RGB", "RGBA"):
-            return pictures.read_labels(data)
+            return checked(pictures.read_labels(data), palette)
         ids = _unscaled(picture, palette)
         return palette.unpaint(np.array(picture.convert("RGB"))) if ids is None else ids
 

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.backends import cudnn
 
+from sempic.errors import ModelError, refused
 from sempic.evaluation import weights
 from sempic.scene import Image
 
@@ -99,11 +100,14 @@ class Lpips(_Network[Features]):
         """`backbone`: "alexnet" or "vgg16". Raises ModelError without weights."""
         super().__init__()
         self._arrays = self._weights(backbone)
-        self._layers = _alexnet if backbone == "alexnet" else _vgg16
+        self._layers, self._smallest = (_alexnet, 31) if backbone == "alexnet" else (_vgg16, 16)
         self._linear = [self._arrays[f"linear.{i}"] for i in range(5)]
 
     def _forward(self, x: Tensor) -> list[Features]:
-        """Five layers, each (C, h, w), normalised to unit length along C."""
+        """Five layers, each (C, h, w), normalised to unit length along C; none if the short side is
+        too small for the layers."""
+        if min(x.shape[2:]) < self._smallest:
+            return [[]] * len(x)
         x = self._standard(x / 127.5 - 1, self._SHIFT, self._SCALE)
         layers = [
             f / (f.square().sum(1, keepdim=True).sqrt() + 1e-10)
@@ -113,7 +117,9 @@ class Lpips(_Network[Features]):
 
     @torch.inference_mode()
     def distance(self, a: Features, b: Features) -> float:
-        """0 for equal pictures."""
+        """0 for equal pictures, NaN without features."""
+        if not a:
+            return float("nan")
         layers = zip(a, b, self._linear, strict=True)
         return float(sum((w @ (x - y).square().mean((1, 2))) for x, y, w in layers))
 
@@ -161,7 +167,9 @@ class Inception(_Network[npt.NDArray[np.float32]]):
     def __init__(self, path: str | Path | None = None) -> None:
         """`path` as in `weights.inception`. Raises ModelError without weights."""
         super().__init__()
-        self._network = torch.jit.load(weights.inception(path), map_location=self.device).eval()
+        file = weights.inception(path)
+        with refused(ModelError, f"{file}: not a TorchScript network", RuntimeError, unfit=True):
+            self._network = torch.jit.load(file, map_location=self.device).eval()
 
     def _forward(self, x: Tensor) -> list[npt.NDArray[np.float32]]:
         """float32 (2048,), after scaling to 299×299 as in pytorch-fid."""

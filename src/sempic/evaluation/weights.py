@@ -30,7 +30,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sempic import files
-from sempic.errors import InputError, ModelError, refused
+from sempic.errors import InputError, ModelError, SempicError, refused
 from sempic.models import cache
 
 Weights = dict[str, npt.NDArray[np.float32]]
@@ -49,9 +49,12 @@ def load(name: str) -> Weights:
 
     Raises ModelError, with the command that fetches them, if they are missing.
     """
+    from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
-    return load_file(check(name))
+    path = check(name)
+    with refused(ModelError, f"{path}: damaged; fetch it: {FETCH}", SafetensorError, unfit=True):
+        return load_file(path)
 
 
 def check(name: str) -> Path:
@@ -225,5 +228,7 @@ def _save(name: str, weights: Weights) -> Path:
 
 
 if __name__ == "__main__":
-    for path in fetch():
-        print(path)
+    try:
+        print(*fetch(), sep="\n")
+    except SempicError as error:
+        raise SystemExit(str(error)) from None

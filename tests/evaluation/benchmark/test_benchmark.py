@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -86,6 +87,35 @@ def test_the_report_agrees_with_the_codecs_and_nothing_is_coded_twice(folder, mo
     assert run("--codecs", "jpeg,webp", "--metrics", "psnr", "--rates", "1.7", "-o", "d") == 0
 
 
+def test_without_human_maps_nothing_is_measured_twice(folder, monkeypatch):
+    for path in (folder / "set/valannot").iterdir():
+        path.unlink()
+    (folder / "set/valannot").rmdir()
+    PIL.Image.fromarray(street(40, 64)[0]).save("set/val/0.png")
+    words = "set/val --metrics objects,confirmed,psnr --jobs 1 --effort fast --cache c.sqlite"
+    words += " --codecs jpeg --rates 1.2 -o"
+    assert cli.main(["benchmark", *words.split(), "a"]) == 0
+    code = Workers.code
+    monkeypatch.setattr(
+        Workers, "code", lambda self, jobs, title="": code(self, [*map(pytest.fail, jobs)], title)
+    )
+    assert cli.main(["benchmark", *words.split(), "b"]) == 0
+    assert json.loads((folder / "b/report.json").read_text())["about"]["size"] is None
+    assert "of several sizes" in (folder / "b/report.html").read_text()
+
+
+def test_without_pytorch_one_line_says_so(folder, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert run("--codecs", "jpeg", "--metrics", "psnr") == 2
+    assert capsys.readouterr().err.startswith("sempic: benchmark: torch is missing; pip install")
+
+
+def test_a_label_map_of_another_palette_is_refused(folder, capsys):
+    PIL.Image.fromarray(np.full((48, 64), 26, np.uint8)).save("set/valannot/1.png")
+    assert run("--codecs", "jpeg", "--rates", "1.2") == 2
+    assert "1: the label map has id 26, which palette camvid lacks" in capsys.readouterr().err
+
+
 def test_the_report_loads_each_codec_once(folder, monkeypatch):
     loaded, load = [], codecs.load
     monkeypatch.setattr(
@@ -139,6 +169,9 @@ def test_wrong_codecs_files_and_folders_are_named_before_the_work(folder, capsys
         assert run("--codecs", "jpeg", "-o", place) == 2
         assert f"sempic: {place}: not a writable folder: Not a dir" in capsys.readouterr().err
     assert (folder / "report").read_text() == "dear"
+    (folder / "a/report.html").mkdir(parents=True)
+    assert run("--codecs", "jpeg", "-o", "a") == 2
+    assert capsys.readouterr().err == "sempic: a/report.html: cannot write: Is a directory\n"
 
 
 @pytest.mark.parametrize(
@@ -260,6 +293,23 @@ def test_the_setting_nearest_to_a_rate_is_found(folder):
             found = bench.bpp(0, "webp", bench.near(0, "webp", bpp))
             best = min(rates, key=lambda rate: abs(np.log(rate / bpp)))
             assert abs(np.log(found / bpp)) <= max(abs(np.log(best / bpp)), 0.03)
+
+
+def test_too_many_processes_are_refused(folder, capsys):
+    assert run("--codecs", "jpeg", "--jobs", "100000") == 2
+    assert "100000 processes at once: this machine takes at most" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_the_dial_is_set_on_all_of_few_pictures(folder, count):
+    plan = benchmark.Plan(
+        items=benchmark.items(folder / "set/val", None, count),
+        size=None,
+        settings=Settings(metrics=()),
+    )
+    with benchmark.Benchmark(plan, cache=folder / "cache.sqlite", jobs=1) as bench:
+        rate = bench.rate("jpeg", 50)
+        assert rate == np.mean([bench.code(i, "jpeg", 50) for i in range(count)])
 
 
 @pytest.mark.parametrize("words", ["--start 0", "--every 1", "--drop 0", "--fps 10", "--quality 5"])

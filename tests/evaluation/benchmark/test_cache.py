@@ -27,3 +27,15 @@ def test_digests_depend_on_the_shape():
     assert digest(row) == digest(row.copy())
     assert digest(None) == ""
     assert key("a", 1) != key("a1")
+
+
+def test_a_full_disk_is_named(tmp_path):
+    kept = Cache(tmp_path / "cache.sqlite")
+    kept._db.execute("PRAGMA max_page_count = 4")
+    with pytest.raises(
+        OutputError, match=r"cache.sqlite: the cache cannot be written \(.* is full"
+    ):
+        kept.put("a", {"b": np.zeros(99999)})
+    kept._db.execute("INSERT INTO kept VALUES ('a', ?)", (b"no arrays",))
+    with pytest.raises(OutputError, match=r"cache.sqlite: the cache cannot be read"):
+        kept.get("a")

@@ -82,6 +82,7 @@ def test_clips_and_options_that_do_not_fit_are_refused_in_one_line(folder, capsy
         ("clips nothere", "nothere: no such file or folder"),
         ("clips/drive.mp4 nothere.mp4", "nothere.mp4: no such file or folder"),
         (". --bitrate 16k", "--bitrate is for clips"),
+        ("clips/drive.mp4 clips/../clips/drive.mp4", "drive.mp4 have the same name"),
         ("nowhere.mp4", "nowhere.mp4: not a video that can be read"),
     ):
         assert cli.main(["benchmark", *arguments.split(), "-o", "out"]) == 2
@@ -114,6 +115,7 @@ def test_flicker_is_relative_to_the_original():
     assert measuring.flicker(frames, frames, places) == 1
     assert measuring.flicker(frames, [frames[0]] * 3, places) == 0
     assert 2 < measuring.flicker(frames, wilder, places) < 4
+    assert measuring.flicker([frames[0]] * 3, frames, places) is None
 
 
 def test_agreement_is_the_mean_iou_of_two_maps():

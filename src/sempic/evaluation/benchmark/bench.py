@@ -6,6 +6,7 @@ Jobs are (picture, codec, setting). Worker processes do them; their answers go i
 from __future__ import annotations
 
 import functools
+import math
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -14,10 +15,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sempic import batch
 from sempic.evaluation.benchmark import dial
 from sempic.evaluation.benchmark.cache import Cache, digest, key
 from sempic.evaluation.benchmark.plan import Plan
 from sempic.evaluation.benchmark.workers import Job, Workers
+from sempic.evaluation.folders import spread
 from sempic.evaluation.measures import METRICS, Record
 
 PROBES = 4
@@ -41,16 +44,23 @@ class Benchmark:
     def __init__(self, plan: Plan, *, cache: Path, jobs: int | None = None) -> None:
         """`jobs`: number of processes; None: one a core.
 
-        Raises OutputError if the cache cannot be opened.
+        Raises InputError for more than `batch.PER_CORE` a core, OutputError if the cache cannot be
+        opened.
         """
         self.plan = plan
+        self._workers = Workers(plan, batch.bounded(jobs or os.cpu_count() or 1))
         self._cache = Cache(cache)
-        self._workers = Workers(plan, jobs or os.cpu_count() or 1)
-        self._pixels: list[int] = []
+        self.sizes: list[tuple[int, int]] = []
+        """(width, height) of each picture."""
         self._digests: list[tuple[str, str]] = []
         for picture, labels in map(plan.load, range(len(plan.items))):
-            self._pixels.append(picture.shape[0] * picture.shape[1])
+            self.sizes.append((picture.shape[1], picture.shape[0]))
             self._digests.append((digest(picture), digest(labels)))
+        self._metrics = tuple(
+            name
+            for name in plan.settings.metrics
+            if plan.items[0].labels or not METRICS[name].of_maps
+        )
         self._measure_key = plan.settings.key()
         self.codec = functools.lru_cache(None)(plan.codec)
         """Codec by name, each loaded once."""
@@ -84,7 +94,7 @@ class Benchmark:
         """Bits per pixel of a cached stream."""
         cached = self.stream(index, name, setting)
         assert cached is not None
-        return 8 * len(cached[0]) / self._pixels[index]
+        return 8 * len(cached[0]) / math.prod(self.sizes[index])
 
     def file(self, index: int, name: str, setting: int) -> File:
         """A file that was measured before."""
@@ -133,11 +143,11 @@ class Benchmark:
     def measure_each(self, points: Sequence[Sequence[tuple[str, int]]]) -> None:
         """Encodes and measures each picture at its own points (codec, setting)."""
         flat = [(index, *point) for index, own in enumerate(points) for point in own]
-        self._do(self._jobs(flat, self.plan.settings.metrics), "measure")
+        self._do(self._jobs(flat, self._metrics), "measure")
 
     def originals(self) -> list[Record]:
         """Records of the originals: ceiling of mIoU, target of FID, reference of objects."""
-        metrics = tuple(m for m in self.plan.settings.metrics if METRICS[m].of_originals)
+        metrics = tuple(m for m in self._metrics if METRICS[m].of_originals)
         keys = [key("original", self._measure_key, *digests) for digests in self._digests]
         records = [self._cache.get(k) or {} for k in keys]
         jobs = [
@@ -167,8 +177,7 @@ class Benchmark:
 
     def rate(self, name: str, setting: int) -> float:
         """Mean bpp of a codec at a setting over the probe pictures."""
-        count = len(self.plan.items)
-        probes = sorted({i * count // PROBES for i in range(min(PROBES, count))})
+        probes = spread(range(len(self.plan.items)), PROBES)
         self._do(self._jobs([(i, name, setting) for i in probes], None))
         return float(np.mean([self.bpp(i, name, setting) for i in probes]))
 

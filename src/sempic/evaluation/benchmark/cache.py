@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import sqlite3
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,14 @@ from sempic.errors import OutputError, refused
 
 
 class Cache:
-    """Dictionaries of arrays by key, in one SQLite file; only the parent process writes."""
+    """Dictionaries of arrays by key, in one SQLite file; only the parent process writes.
+
+    Raises OutputError if the file cannot be created, opened, read or written.
+    """
 
     def __init__(self, path: Path) -> None:
-        """Raises OutputError if the file cannot be opened or created."""
-        what = f"{path}: the cache cannot be opened"
-        with refused(OutputError, what, OSError, sqlite3.Error, unfit=True):
+        self._path = path
+        with self._refused("opened"):
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("ab+") as file:  # SQLite overwrites tiny files of other kinds
                 file.seek(0)
@@ -30,18 +33,24 @@ class Cache:
             self._db.execute("PRAGMA synchronous=NORMAL")
             self._db.execute("CREATE TABLE IF NOT EXISTS kept (key TEXT PRIMARY KEY, value BLOB)")
 
+    def _refused(self, done: str) -> AbstractContextManager[None]:
+        what = f"{self._path}: the cache cannot be {done}"
+        return refused(OutputError, what, OSError, ValueError, sqlite3.Error, unfit=True)
+
     def get(self, key: str) -> dict[str, Any] | None:
         """The dictionary under a key; arrays without dimensions come back as numbers."""
-        row = self._db.execute("SELECT value FROM kept WHERE key = ?", (key,)).fetchone()
-        if row is None:
-            return None
-        with np.load(io.BytesIO(row[0]), allow_pickle=False) as arrays:
-            return {name: a if a.ndim else a.item() for name, a in arrays.items()}
+        with self._refused("read"):
+            row = self._db.execute("SELECT value FROM kept WHERE key = ?", (key,)).fetchone()
+            if row is None:
+                return None
+            with np.load(io.BytesIO(row[0]), allow_pickle=False) as arrays:
+                return {name: a if a.ndim else a.item() for name, a in arrays.items()}
 
     def put(self, key: str, arrays: dict[str, Any]) -> None:
         out = io.BytesIO()
         np.savez(out, **arrays)
-        self._db.execute("INSERT OR REPLACE INTO kept VALUES (?, ?)", (key, out.getvalue()))
+        with self._refused("written"):
+            self._db.execute("INSERT OR REPLACE INTO kept VALUES (?, ?)", (key, out.getvalue()))
 
 
 def key(*parts: object) -> str:

@@ -13,6 +13,7 @@ from sempic.evaluation.folders import by_name, spread
 from sempic.evaluation.measure import Settings
 from sempic.jobs import read_ids, read_picture
 from sempic.options import BUNDLED, Models
+from sempic.palette import PALETTES, translate
 from sempic.scene import Image, LabelMap
 
 RATES = (0.05, 0.06, 0.09, 0.12, 0.18, 0.32)
@@ -38,6 +39,9 @@ class Plan:
     short_side: int | None = None
     """Pictures with a longer short side are scaled down to this one; None: no scaling."""
     settings: Settings
+    translated: tuple[int, int] | None = None
+    """Ids of the labels' palette and of the judge's, to which they are translated; None: the labels
+    have the judge's."""
     effort: str = codecs.EFFORTS[0]
     models: Models = BUNDLED
 
@@ -50,7 +54,11 @@ class Plan:
         picture = self._resize(read_picture(item.picture), "BICUBIC")
         if item.labels is None:
             return picture, None
-        return picture, self._resize(read_ids(item.labels), "NEAREST")
+        labels = self._resize(read_ids(item.labels), "NEAREST")
+        if self.translated is not None:
+            source, target = self.translated
+            labels = translate(PALETTES[source].settle(labels), source, target)
+        return picture, labels
 
     def _resize(self, array: Image, how: Literal["BICUBIC", "NEAREST"]) -> Image:
         height, width = array.shape[:2]

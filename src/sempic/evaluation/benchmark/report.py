@@ -52,13 +52,13 @@ def plot(results: Results, figures: Sequence[str] = ("miou", "fid", "lpips", "ps
 def page(bench: Benchmark, results: Results) -> str:
     """The page as HTML, with all pictures and curves embedded."""
     about = results.about
-    width, height = about["size"]
+    size = "{}×{} pixels".format(*about["size"]) if about["size"] else "of several sizes"
     count = about["pictures"]
     more = [f for f in ("patch_fid", "ms_ssim", "dists", "lpips_vgg", "kid") if results.measured(f)]
     fid_note = f" FID {html.escape(sample_count(count))}." if results.measured("fid") else ""
     sections = [
         f"<h1>{count} pictures, {len(results.codecs)} codecs</h1>",
-        f"<p class='dim'>{html.escape(about['folder'])}, {width}×{height} pixels · sempic "
+        f"<p class='dim'>{html.escape(about['folder'])}, {size} · sempic "
         f"{about['sempic']} · judge: {html.escape(about['judge'])} · presets: {about['effort']} · "
         f"{html.escape(about['machine'])}</p>",
         "<h2>Rate and quality</h2>",
@@ -221,8 +221,10 @@ def _pictures(bench: Benchmark, results: Results) -> str:
         scores, figure = [r["psnr"] for r in records], "PSNR"
     else:
         return ""
-    order = np.argsort(scores)[::-1]
-    picks = dict(zip(("best", "median", "worst"), order[[0, count // 2, -1]], strict=True))
+    order = np.argsort(scores)[: count - int(np.isnan(scores).sum())][::-1]  # NaN are the last
+    if not len(order):
+        return ""
+    picks = dict(zip(("best", "median", "worst"), order[[0, len(order) // 2, -1]], strict=True))
     parts = [
         f"<h2>Pictures</h2><p class='dim'>Best, median and worst picture by our {figure}. Each "
         f"codec is at its point nearest to our {ours.bpp:.3f} bpp. Click to zoom; all panes of a "

@@ -16,7 +16,6 @@ from tqdm import tqdm
 import sempic
 from sempic.evaluation import metrics
 from sempic.evaluation.benchmark.bench import Benchmark
-from sempic.evaluation.benchmark.plan import Plan
 from sempic.evaluation.measure import row
 from sempic.evaluation.measures import FIGURES, Figure, Row
 
@@ -106,7 +105,7 @@ def run(bench: Benchmark, names: Sequence[str], rates: Sequence[float]) -> Resul
     ours = [n for n in names if n.startswith("sempic")]
     anchors = [p.bpp for p in codecs[ours[0]].points] if ours else list(rates)
     return Results(
-        about=_about(plan),
+        about=_about(bench),
         originals=row(originals, originals, None),
         codecs=codecs,
         matched=matched(codecs, anchors),
@@ -143,14 +142,14 @@ def sample_size(figure: Figure, row: Row) -> str:
     return f" (N = {row[figure.biased_by]})" if figure.biased_by in row else ""
 
 
-def _about(plan: Plan) -> dict[str, Any]:
-    picture, labels = plan.load(0)
+def _about(bench: Benchmark) -> dict[str, Any]:
+    plan, sizes = bench.plan, set(bench.sizes)
     return {
         "sempic": sempic.__version__,
         "folder": str(plan.items[0].picture.parent),
         "pictures": len(plan.items),
-        "size": [picture.shape[1], picture.shape[0]],
-        "labels": labels is not None,
+        "size": list(*sizes) if len(sizes) == 1 else None,
+        "labels": plan.items[0].labels is not None,
         "judge": plan.settings.judge_name,
         "effort": plan.effort,
         "metrics": list(plan.settings.metrics),

@@ -49,6 +49,8 @@ class Workers:
     """A pool of processes that have the plan; they start with the first job."""
 
     def __init__(self, plan: Plan, count: int) -> None:
+        import torch  # noqa: F401  # if it is missing, the error is that of this process
+
         self._plan, self._context = plan, multiprocessing.get_context("spawn")
         self._pool = concurrent.futures.ProcessPoolExecutor(count, self._context, _begin, (plan,))
 

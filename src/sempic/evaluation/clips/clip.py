@@ -31,7 +31,7 @@ class Clip:
 def find(inputs: Sequence[Path]) -> list[Path]:
     """The clips among inputs: video files, or those of one folder without pictures; may be none.
 
-    Raises InputError for a missing input, and for a mixture of clips and other files.
+    Raises InputError for a missing input, two clips of one name, and clips among other files.
     """
     if len(inputs) == 1 and inputs[0].is_dir():
         names = sorted(path for path in inputs[0].iterdir() if not path.name.startswith("."))
@@ -44,6 +44,10 @@ def find(inputs: Sequence[Path]) -> list[Path]:
     if len(inputs) > 1 and len(clips) < len(inputs):
         other = next(path for path in inputs if path not in clips)
         raise InputError(f"{other}: not a clip; inputs are several clips, or one folder")
+    named: dict[str, Path] = {}
+    for path in clips:
+        if (other := named.setdefault(path.name, path)) is not path:
+            raise InputError(f"{path} and {other} have the same name")
     return clips
 
 

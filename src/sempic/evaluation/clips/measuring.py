@@ -17,9 +17,9 @@ import numpy.typing as npt
 
 from sempic import api, coarse, segment, sequence
 from sempic.errors import InputError, SempicWarning
-from sempic.evaluation import metrics
+from sempic.evaluation import codecs, metrics
 from sempic.evaluation.clips.clip import Clip
-from sempic.evaluation.clips.rivals import RIVALS, first, nearest
+from sempic.evaluation.clips.rivals import nearest
 from sempic.evaluation.measure import Measure, Settings, row
 from sempic.evaluation.measures import Row
 from sempic.options import BUNDLED, DEFAULT_QUALITY, Models
@@ -28,7 +28,11 @@ from sempic.sequence import motion
 
 STATIC = 8
 """Levels of grey."""
-NAMES = ("sempic", "single", *(f"{name}{times}" for name in RIVALS for times in ("", "x2")))
+NAMES = (
+    "sempic",
+    "single",
+    *(f"{name}{times}" for name in codecs.OF_CLIPS for times in ("", "x2")),
+)
 """Ways to code a clip: as a sequence, as single pictures, and by rivals in as many bytes as the
 sequence, or twice as many."""
 TRIALS = 10
@@ -133,7 +137,7 @@ def _single(clip: Clip, coder: api.Codec, quality: int) -> tuple[str, Row, list[
 
 
 def _rival(name: str, clip: Clip, size: int) -> tuple[str, Row, list[Image]]:
-    rival = first(name.removesuffix("x2"))
+    rival = codecs.encodable(*codecs.OF_CLIPS[name.removesuffix("x2")])
     twice = name.endswith("x2")
     coded = nearest(rival, clip, 2 * size if twice else size)
     title = rival.title + (" at twice the rate" if twice else "")
@@ -154,8 +158,8 @@ def _moved(last: Image, now: Image) -> npt.NDArray[np.int32]:
 
 def flicker(
     frames: Sequence[Image], pictures: Sequence[Image], places: Sequence[npt.NDArray[np.int32]]
-) -> float:
-    """As defined above.
+) -> float | None:
+    """As defined above; None if the original stands entirely still.
 
     Args:
         frames, pictures: originals and decoded, uint8 (H, W, 3).
@@ -168,7 +172,7 @@ def flicker(
         static = before < STATIC
         originals += float(before[static].sum())
         decoded += float(after[static].sum())
-    return decoded / max(originals, 1e-9)
+    return decoded / originals if originals else None
 
 
 def _change(last: Image, now: Image, places: npt.NDArray[np.int32]) -> npt.NDArray[np.float64]:

@@ -6,7 +6,6 @@ import functools
 from typing import NamedTuple
 
 from sempic import pictures
-from sempic.errors import InputError
 from sempic.evaluation.clips.clip import Clip
 from sempic.evaluation.codecs import Video, decode_video, encode_video
 from sempic.scene import Image
@@ -15,19 +14,6 @@ _SLACK = 1.1
 """If the smallest stream exceeds the wanted size by this factor, half the resolution is coded."""
 _SMALLEST = 320
 """Clips up to this width are not halved: SVT-AV1 hangs at 160×90."""
-_SVT = "pred-struct=1:lp=1:keyint=-1:scd=0:enable-tf=0"
-_X265 = "log-level=none:pools=none:frame-threads=1:info=0:keyint=-1:scenecut=0"
-_AOM = {"cpu-used": "4", "lag-in-frames": "0", "usage": "realtime"}
-_SLOW = {"preset": "slow", "tune": "zerolatency", "x265-params": _X265}
-_CRF = range(63, 19, -1)
-RIVALS = {
-    "av1": (
-        Video("av1", "AV1", _CRF, "libsvtav1", "libdav1d", {"preset": "4", "svtav1-params": _SVT}),
-        Video("av1", "AV1", _CRF, "libaom-av1", "libdav1d", _AOM),
-    ),
-    "hevc": (Video("hevc", "HEVC", range(51, 19, -1), "libx265", "hevc", _SLOW),),
-}
-"""Alternatives for each name; `first` takes the first that PyAV can encode."""
 
 
 class Coded(NamedTuple):
@@ -38,17 +24,6 @@ class Coded(NamedTuple):
     pictures: list[Image]
     width: int
     """Of the coded frames; `pictures` have the clip's."""
-
-
-def first(name: str) -> Video:
-    """The rival of a name. Raises InputError if PyAV has no encoder for it."""
-    import av
-
-    for video in RIVALS[name]:
-        if video.encoder in av.codecs_available:
-            return video
-    encoders = " or ".join(video.encoder for video in RIVALS[name])
-    raise InputError(f"this PyAV has no {encoders}, the encoder of {RIVALS[name][0].title}")
 
 
 def nearest(rival: Video, clip: Clip, size: int) -> Coded:

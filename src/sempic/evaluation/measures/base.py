@@ -89,6 +89,8 @@ class Metric(ABC):
     """Whether the figures need several pictures."""
     of_originals = False
     """Whether the figures need records of the originals, too."""
+    of_maps = False
+    """Whether the metric needs human maps."""
     judged = False
     """Whether the metric needs the judge."""
     inception = False

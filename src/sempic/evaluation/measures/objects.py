@@ -16,6 +16,7 @@ import PIL.Image
 from sempic.check.objects import KEPT, Change, compare, mask
 from sempic.critical import GROUPS
 from sempic.evaluation.measures.base import Figure, Metric, Record, Reference, Row
+from sempic.evaluation.measures.segmentation import checked
 from sempic.palette import PALETTES, Palette
 from sempic.scene import Image, LabelMap
 
@@ -102,6 +103,7 @@ class Confirmed(_OfObjects):
     """
 
     name = "confirmed"
+    of_maps = True
     field = "confirmed"
     figures = (
         Figure(
@@ -116,7 +118,8 @@ class Confirmed(_OfObjects):
         if reference.labels is None:
             return {}
         palette = PALETTES[reference.measure.finder.palette]
-        changes = confirmed(reference.searched, shown.searched, reference.labels, palette)
+        truth = checked(reference.labels, palette)
+        changes = confirmed(reference.searched, shown.searched, truth, palette)
         return {self.field: np.array([(c.tally.seen, c.tally.kept) for c in changes.values()])}
 
     def add_up(self, records: Sequence[Record], originals: Sequence[Record]) -> Row:

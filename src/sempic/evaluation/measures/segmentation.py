@@ -6,9 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from sempic.errors import LabelMapError
 from sempic.evaluation import metrics
 from sempic.evaluation.measures.base import Figure, Metric, Record, Reference, Row
 from sempic.palette import INDICES, PALETTES, Palette
+from sempic.scene import LabelMap
 
 
 class Miou(Metric):
@@ -29,10 +31,13 @@ class Miou(Metric):
 
     def measure(self, reference: Reference, shown: Reference) -> Record:
         wanted = reference.measure.settings.num_classes
-        classes = count_classes(PALETTES[reference.measure.judge.palette], wanted)
+        palette = PALETTES[reference.measure.judge.palette]
+        classes = count_classes(palette, wanted)
         record = {"agreement": metrics.confusion(reference.judged, shown.judged, classes)}
         if reference.labels is not None:
-            record["confusion"] = metrics.confusion(reference.labels, shown.judged, classes)
+            record["confusion"] = metrics.confusion(
+                checked(reference.labels, palette), shown.judged, classes
+            )
         return record
 
     def measured_in(self, record: Record) -> bool:
@@ -41,19 +46,17 @@ class Miou(Metric):
 
     def add_up(self, records: Sequence[Record], originals: Sequence[Record]) -> Row:
         found: Row = {}
-        if all("confusion" in record for record in records):
-            matrices = np.stack([record["confusion"] for record in records])
-            total = matrices.sum(0)
+        if (total := _total(records, "confusion")) is not None:
             found["miou"] = metrics.miou(total)
             if len(records) > 1:
+                matrices = np.stack([record["confusion"] for record in records])
                 # Of 255 possible ids few occur: the others only cost time.
                 occurs = np.append(total.sum(1) + total[:, :-1].sum(0) > 0, True)
                 matrices = matrices[:, occurs[:-1]][:, :, occurs]
                 found["miou_ci"] = metrics.bootstrap(matrices, metrics.miou)
             found["iou"] = [None if np.isnan(x) else float(x) for x in metrics.iou(total)]
             found["pixel_accuracy"] = metrics.pixel_accuracy(total)
-        if all("agreement" in record for record in records):
-            total = np.sum([record["agreement"] for record in records], 0)
+        if (total := _total(records, "agreement")) is not None:
             found["agreement"] = metrics.miou(total)
         return found
 
@@ -76,11 +79,26 @@ class Miou(Metric):
         return table
 
 
+def _total(records: Sequence[Record], field: str) -> metrics.Counts | None:
+    """The sum of all pictures' matrices; None if a record lacks it, or if all is void."""
+    if not all(field in record for record in records):
+        return None
+    total: metrics.Counts = np.sum([record[field] for record in records], 0)
+    return total if total.any() else None
+
+
 def count_classes(palette: Palette, wanted: int | None = None) -> int:
     """The number of classes of a palette without void; for `indices`, `wanted` or 255."""
     if palette is INDICES:
         return wanted or 255
     return palette.known
+
+
+def checked(labels: LabelMap, palette: Palette) -> LabelMap:
+    """The labels, uint8 (H, W). Raises LabelMapError for an id, but 255, that the palette lacks."""
+    if (highest := palette.settle(labels).max()) >= len(palette.classes):
+        raise LabelMapError(f"the label map has id {highest}, which palette {palette.name} lacks")
+    return labels
 
 
 def class_names(count: int) -> list[str]:
