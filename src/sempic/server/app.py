@@ -71,13 +71,7 @@ def create_app(settings: Settings | None = None, pool: Pool | None = None) -> Fa
     )
     app.state.settings, app.state.pool = s, workers
     metrics = app.state.metrics = Metrics(workers)
-    app.add_middleware(
-        RequestMiddleware,
-        metrics=metrics,
-        max_bytes=s.max_bytes,
-        bodies=s.workers + s.queue,
-        seconds=s.seconds,
-    )
+    app.add_middleware(RequestMiddleware, metrics=metrics, settings=s)
     problems.add_handlers(app)
     app.include_router(router)
     return app
@@ -136,7 +130,7 @@ def serve(settings: Settings, *, host: str = "127.0.0.1", port: int = 8000) -> N
         limit_concurrency=CONNECTIONS,
         ws="none",
     )
-    server = Server(config, pool)
+    server = Server(config)
     address = f"[{host}]" if ":" in host else host
     server.url = f"http://{address}:{listener.getsockname()[1]}"
     # uvicorn raises the signal again at its end, when nothing is left to do.
@@ -155,13 +149,10 @@ class Server(uvicorn.Server):
 
     url = ""
 
-    def __init__(self, config: uvicorn.Config, pool: Pool) -> None:
-        super().__init__(config)
-        self._pool = pool
-
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         # Before the application starts, because uvicorn logs failures in there as tracebacks.
-        await self._pool.start()
+        app: Any = self.config.app
+        await app.state.pool.start()
         logging.getLogger("uvicorn").setLevel(logging.INFO)
         await super().startup(sockets)
         log.info("serving", extra={"fields": {"url": self.url}})

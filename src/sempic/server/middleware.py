@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sempic.server.pool import Pool
+from sempic.server.settings import Settings
 
 log = logging.getLogger("sempic.server")
 
@@ -56,17 +57,12 @@ closed while its client sends is reset, and a reset can cost the client the answ
 
 
 class RequestMiddleware:
-    """ASGI middleware that gives each request an id, limits its body, logs and counts it.
+    """ASGI middleware that gives each request an id, limits its body, logs and counts it."""
 
-    bodies: how many bodies of `max_bytes` may be in memory; more get 429.
-    """
-
-    def __init__(
-        self, app: ASGIApp, *, metrics: Metrics, max_bytes: int, bodies: int, seconds: float
-    ) -> None:
+    def __init__(self, app: ASGIApp, *, metrics: Metrics, settings: Settings) -> None:
         self._app, self._metrics = app, metrics
-        self._max_bytes, self._seconds = max_bytes, seconds
-        self._free = max_bytes * bodies  # bytes of memory
+        self._max_bytes, self._seconds = settings.max_bytes, settings.seconds
+        self._free = settings.max_bytes * (settings.workers + settings.queue)  # bytes of bodies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
