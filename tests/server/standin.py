@@ -78,7 +78,7 @@ def live(**changes) -> Iterator[str]:
     workers = pool(make, queue=s.queue)
     app = create_app(s, workers)
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = Server(uvicorn.Config(app, log_config=None, access_log=False), workers)
+        server = Server(uvicorn.Config(app, log_config=None, access_log=False))
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()
         try:

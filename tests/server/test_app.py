@@ -75,7 +75,7 @@ def test_accepted_requests_are_answered_after_sigterm():
 
 
 def test_a_connection_waits_for_headers_for_a_limited_time(monkeypatch):
-    monkeypatch.setattr(app, "HEADERS", 1.0)
+    monkeypatch.setattr(app, "STALL", 1.0)
 
     heads = b"", b"GET / HTTP/1.1\r\n", b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\nGET /"
     with live() as url:
@@ -97,6 +97,37 @@ def test_a_connection_waits_for_headers_for_a_limited_time(monkeypatch):
             time.sleep(2.5)
             kept.send(body[9:])
             assert json.load(kept.getresponse())
+
+
+def test_a_client_that_does_not_read_its_answers_is_cut_off(monkeypatch):
+    """Otherwise it would keep a place, and the process at its end, for ever."""
+    monkeypatch.setattr(app, "STALL", 1.0)
+    with live() as url:
+        bundle = re.search(r'src="([^"]+)"', httpx.get(f"{url}/docs").text)[1]
+        head = f"GET {bundle} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+        with socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.settimeout(20)
+            client.connect(("127.0.0.1", int(url.rpartition(":")[2])))
+            client.sendall(head * 20)  # more than the buffers of the system hold
+            time.sleep(3)
+            with contextlib.suppress(ConnectionResetError):
+                got = sum(map(len, iter(lambda: client.recv(1 << 20), b"")))
+                assert got < 20 * len(httpx.get(url + bundle).content)
+
+
+def test_the_connections_that_wait_longest_are_closed_for_new_ones(monkeypatch):
+    monkeypatch.setattr(app, "IDLE", 3)
+    with live() as url, contextlib.ExitStack() as stack:
+        address = "127.0.0.1", int(url.rpartition(":")[2])
+        idle = []
+        for _ in range(5):
+            idle.append(stack.enter_context(socket.create_connection(address, timeout=20)))
+            time.sleep(0.3)  # longer than between two looks of the server
+        assert [client.recv(1) for client in idle[:2]] == [b"", b""]
+        for client in idle[2:]:
+            client.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert client.recv(1 << 16).startswith(b"HTTP/1.1 200")
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,13 @@
 """Limits, request ids, logs and metrics of every request."""
 
+import contextlib
 import json
 import logging
 import re
 import socket
 import time
 
+import httpx2 as httpx
 import numpy as np
 from standin import live, png, refused, stream
 
@@ -82,6 +84,26 @@ def test_an_endless_body_is_read_for_a_limited_time_after_the_answer(monkeypatch
             assert ended
 
 
+def test_the_bodies_of_all_requests_together_are_limited():
+    """Places in the queue are taken after a body has arrived, so many bodies can arrive at once."""
+    head = b"POST /decode HTTP/1.1\r\nHost: x\r\nContent-Length: 40000\r\n\r\n"
+    with live(max_bytes=50_000) as url, contextlib.ExitStack() as stack:
+        address = "127.0.0.1", int(url.rpartition(":")[2])
+        slow = [stack.enter_context(socket.create_connection(address)) for _ in range(41)]
+        for client in slow:
+            client.sendall(head + bytes(39_999))
+        end = time.monotonic() + 20
+        while (answer := httpx.post(f"{url}/info", content=bytes(40_000))).status_code != 429:
+            assert time.monotonic() < end
+        refused(answer, 429, "QueueFull", "larger bodies wait")
+        assert answer.headers["Retry-After"] == "1"
+        for client in slow:
+            client.close()
+        while (answer := httpx.post(f"{url}/info", content=stream())).status_code == 429:
+            assert time.monotonic() < end
+        assert answer.status_code == 200
+
+
 def test_a_connection_is_kept_after_a_refusal_of_a_whole_body(client):
     for path, content in (("/decode", b"x"), ("/encode?qualty=5", b""), ("/nothing", b"")):
         assert "connection" not in client.post(path, content=content).headers
@@ -111,8 +133,11 @@ def test_metrics_count_requests_by_route_and_status(client):
         assert re.search(rf"sempic_requests_total\{{{labels}\}} \d", text)
     assert 'sempic_work_seconds_count{verb="decode"}' in text
     assert "sempic_jobs_running 0.0" in text
-    for i in range(3):  # unknown paths make no new time series
+    for i in range(3):  # unknown paths and methods make no new time series
         client.get(f"/invented/{i}")
         client.get(f"/scenes/{i}")
-    assert "invented" not in client.get("/metrics").text
+        client.request(f"INVENTED{i}", "/info")
+    text = client.get("/metrics").text
+    assert "invented" not in text.lower()
+    assert 'method="other",route="/info",status="405"' in text
     assert 'route="/scenes/{name}"' in client.get("/metrics").text

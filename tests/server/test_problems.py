@@ -15,7 +15,12 @@ def test_unknown_paths_and_methods_are_refused(client):
     refused(client.get("/nothing"), 404, "HTTPError")
     refused(client.get("/decode"), 405, "HTTPError")
     refused(client.post("/encode/", content=stream()), 404, "HTTPError")  # no redirection
-    for path, allowed in (("/info", "GET, HEAD, POST"), ("/decode", "POST"), ("/", "GET, HEAD")):
+    gets = ("/", "/docs", "/openapi.json", "/static-offline-docs/swagger-ui.css")
+    for path, allowed in (
+        ("/info", "GET, HEAD, POST"),
+        ("/decode", "POST"),
+        *((path, "GET, HEAD") for path in gets),
+    ):
         assert client.options(path).headers.get_list("Allow") == [allowed]
 
 
@@ -29,6 +34,10 @@ def test_unknown_options_are_named(client):
         assert client.post(path, **body).status_code == 200
         answer = client.post(path, params={"stepps": 3}, **body)
         refused(answer, 422, "InputError", "stepps: there is no such option")
+    for path in ("/info", "/healthz", "/metrics"):
+        answer = client.get(path, params={"stepps": 3})
+        refused(answer, 422, "InputError", "stepps: there is no such option")
+    assert client.get("/?ref=elsewhere").status_code == 200  # links to the page get such additions
 
 
 def test_a_bug_in_the_server_is_answered_with_the_request_id(monkeypatch):
@@ -45,6 +54,8 @@ def test_a_full_queue_gives_429_and_a_slow_body_408():
         refused(answer, 429, "QueueFull", "2 requests")
         assert int(answer.headers["Retry-After"]) >= 1
         assert client.post("/info", content=stream()).status_code == 200  # needs no worker
+        long = client.post("/info", content=stream() + bytes(routes.SHORT))
+        refused(long, 429, "QueueFull")  # might take long
         quick.accepted = 0
         assert client.post("/decode", content=stream()).status_code == 200
 

@@ -39,6 +39,14 @@ def test_encode_info_and_decode_agree_with_the_codec(client):
     assert pixels(plain.content)[0, 0].tolist() == [0, 3, 7]
 
 
+def test_long_streams_are_described_by_a_worker(client, monkeypatch):
+    """A hostile one takes a minute, in which the server would answer nobody."""
+    monkeypatch.setattr(routes, "SHORT", 0)
+    assert client.post("/info", content=stream()).json() == sempic.info(stream())
+    assert 'sempic_work_seconds_count{verb="info"} 1.0' in client.get("/metrics").text
+    refused(client.post("/info", content=png()), 422, "NotSempic")
+
+
 def test_a_checked_answer_has_its_receipt_in_a_header(client):
     answer = client.post("/encode", params={"check": True}, content=png())
     receipt = json.loads(answer.headers["X-Receipt"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import datetime
 import functools
@@ -34,8 +35,10 @@ log = logging.getLogger("sempic.server")
 
 CONNECTIONS = 512
 """Most connections at once; more are rejected (503)."""
-HEADERS = 10.0
-"""Most seconds, about, that a connection waits for the headers of a request; then it is closed."""
+IDLE = CONNECTIONS // 2
+"""Most connections without a request; those that have waited longest are closed."""
+STALL = 10.0
+"""Most seconds without a request's headers, or in which a client takes nothing of its answer."""
 
 
 def create_app(settings: Settings | None = None, pool: Pool | None = None) -> FastAPI:
@@ -68,7 +71,7 @@ def create_app(settings: Settings | None = None, pool: Pool | None = None) -> Fa
     )
     app.state.settings, app.state.pool = s, workers
     metrics = app.state.metrics = Metrics(workers)
-    app.add_middleware(RequestMiddleware, metrics=metrics, max_bytes=s.max_bytes, seconds=s.seconds)
+    app.add_middleware(RequestMiddleware, metrics=metrics, settings=s)
     problems.add_handlers(app)
     app.include_router(router)
     return app
@@ -125,8 +128,9 @@ def serve(settings: Settings, *, host: str = "127.0.0.1", port: int = 8000) -> N
         access_log=False,
         server_header=False,
         limit_concurrency=CONNECTIONS,
+        ws="none",
     )
-    server = Server(config, pool)
+    server = Server(config)
     address = f"[{host}]" if ":" in host else host
     server.url = f"http://{address}:{listener.getsockname()[1]}"
     # uvicorn raises the signal again at its end, when nothing is left to do.
@@ -141,31 +145,32 @@ def serve(settings: Settings, *, host: str = "127.0.0.1", port: int = 8000) -> N
 
 
 class Server(uvicorn.Server):
-    """uvicorn with a time limit on the headers of a request, for which it has no setting."""
+    """uvicorn with limits on connections that stand still, for which it has no setting."""
 
     url = ""
 
-    def __init__(self, config: uvicorn.Config, pool: Pool) -> None:
-        super().__init__(config)
-        self._pool = pool
-        self._waiting: dict[tuple[Any, Any], float] = {}
-        """Connections without a request, with their last one (None: none yet), and since when."""
-
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         # Before the application starts, because uvicorn logs failures in there as tracebacks.
-        await self._pool.start()
+        app: Any = self.config.app
+        await app.state.pool.start()
         logging.getLogger("uvicorn").setLevel(logging.INFO)
         await super().startup(sockets)
         log.info("serving", extra={"fields": {"url": self.url}})
+        self._watch = asyncio.create_task(self._end_stalled())  # during the shutdown, too
 
-    async def on_tick(self, counter: int) -> bool:  # ten times a second
-        if counter % 10 == 0:
-            before, self._waiting, now = self._waiting, {}, time.monotonic()
+    async def _end_stalled(self) -> None:
+        still: dict[tuple[Any, Any, int], float] = {}
+        """Connections with their last request (None: none yet) and bytes unsent; since when."""
+        while True:
+            now, before, still = time.monotonic(), still, {}
             connection: Any  # of either of uvicorn's HTTP protocols
             for connection in self.server_state.connections:
-                last = connection.cycle
-                if last is None or last.response_complete:
-                    since = self._waiting[connection, last] = before.get((connection, last), now)
-                    if now - since > HEADERS:
-                        connection.transport.close()
-        return await super().on_tick(counter)
+                last, unsent = connection.cycle, connection.transport.get_write_buffer_size()
+                if unsent or last is None or last.response_complete:
+                    state = connection, last, unsent
+                    still[state] = before.get(state, now)
+            idle = sorted((s for s in still if not s[2]), key=lambda s: still[s])
+            too_long = [s for s in still if now - still[s] > STALL]
+            for connection, *_ in idle[:-IDLE] + too_long:
+                connection.transport.abort()
+            await asyncio.sleep(0.1)

@@ -149,6 +149,11 @@ class Coder:
         rate = float(unpacker.head.rate)
         return pictures.animation(decoded, rate, MOVING[format], **writer_options)
 
+    @staticmethod
+    def info(stream: bytes) -> dict[str, Any]:
+        """What a stream or a sequence holds; no payload is decoded."""
+        return (sequence.info if stream.startswith(SEQUENCE_MAGIC) else api.info)(stream)
+
     def relabel(self, stream: bytes, labels: bytes) -> bytes:
         """The stream with another label map; a receipt is dropped, as it is of the old map."""
         c = container.read(stream, max_pixels=self._max_pixels)

@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sempic.server.pool import Pool
+from sempic.server.settings import Settings
 
 log = logging.getLogger("sempic.server")
 
@@ -48,6 +49,8 @@ class Metrics:
             gauge.set_function(functools.partial(getattr, pool, attribute))
 
 
+METHODS = "GET", "HEAD", "POST"
+"""Methods that metrics name; a client may send any word as a method."""
 LINGER = 5.0
 """Most seconds in which the rest of a body is dropped after an early answer. A connection that is
 closed while its client sends is reset, and a reset can cost the client the answer."""
@@ -56,9 +59,10 @@ closed while its client sends is reset, and a reset can cost the client the answ
 class RequestMiddleware:
     """ASGI middleware that gives each request an id, limits its body, logs and counts it."""
 
-    def __init__(self, app: ASGIApp, *, metrics: Metrics, max_bytes: int, seconds: float) -> None:
+    def __init__(self, app: ASGIApp, *, metrics: Metrics, settings: Settings) -> None:
         self._app, self._metrics = app, metrics
-        self._max_bytes, self._seconds = max_bytes, seconds
+        self._max_bytes, self._seconds = settings.max_bytes, settings.seconds
+        self._free = settings.max_bytes * (settings.workers + settings.queue)  # bytes of bodies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -91,9 +95,13 @@ class RequestMiddleware:
                 raise HTTPException(408, late) from None
             if message["type"] == "http.disconnect":  # the answer is for the log
                 raise HTTPException(499, "the client hung up in the middle of the body")
-            size_in += len(message.get("body", b""))
+            size_in += (size := len(message.get("body", b"")))
+            self._free -= size
             if size_in > self._max_bytes:
                 raise too_long
+            if self._free < 0:
+                full = "the queue is full: larger bodies wait than fit into memory"
+                raise HTTPException(429, full, {"Retry-After": "1"})
             complete = not message.get("more_body", False)
             return message
 
@@ -117,9 +125,11 @@ class RequestMiddleware:
         try:
             await self._app(scope, bounded_receive, marked_send)
         finally:
+            self._free += size_in
             seconds = time.perf_counter() - start
             route = getattr(scope.get("route"), "path", "none")
-            self._metrics.requests.labels(route, method, status).inc()
+            named = method if method in METHODS else "other"
+            self._metrics.requests.labels(route, named, status).inc()
             self._metrics.latency.labels(route).observe(seconds)
             fields = {
                 "id": request_id,

@@ -83,10 +83,12 @@ def add_handlers(app: FastAPI) -> None:
     async def refused(request: Request, error: HTTPException) -> JSONResponse:
         headers = dict(error.headers or {})
         if error.status_code == 405:  # Starlette names the methods of one of the path's routes
-            paths = app.openapi()["paths"].get(request.url.path, {})
-            allowed = ", ".join(sorted(paths)).upper() or headers["Allow"]
-            headers["Allow"] = allowed.replace("GET", "GET, HEAD")
-        name = "LimitExceeded" if error.status_code == 413 else "HTTPError"
+            described = app.openapi()["paths"].get(request.url.path, {})
+            allowed = {m.upper() for m in described} or set(headers["Allow"].split(", "))
+            if "GET" in allowed:
+                allowed.add("HEAD")
+            headers["Allow"] = ", ".join(sorted(allowed))
+        name = {413: "LimitExceeded", 429: "QueueFull"}.get(error.status_code, "HTTPError")
         return _problem(request, error.status_code, name, str(error.detail), headers)
 
     @app.exception_handler(Exception)

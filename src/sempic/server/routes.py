@@ -19,13 +19,12 @@ from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartParser
 
 import sempic
-from sempic import api, sequence
-from sempic.container import SEQUENCE_MAGIC
+from sempic import api
 from sempic.errors import InputError
 from sempic.options import DecodeOptions, EncodeOptions
 from sempic.palette import PALETTES
 from sempic.sequence import SequenceOptions
-from sempic.server.coder import SHRINK
+from sempic.server.coder import SHRINK, Coder
 from sempic.server.pool import Done
 from sempic.server.problems import PROBLEMS, described
 from sempic.server.queries import Comparison, Decoding, Encoding, Filming, NoOptions, from_query
@@ -37,7 +36,8 @@ SCENES = {
 }
 """Examples on the page, by file name in `scenes/`; the page opens with the first."""
 
-
+SHORT = 1 << 15
+"""Bytes of a body of `POST /info` that needs no worker: it is read within some ten milliseconds."""
 _HEADERS = {
     "Server-Timing": "Milliseconds in the queue and in the worker.",
     "X-Notes": "Warnings of the work, separated by semicolons; absent without any.",
@@ -45,6 +45,11 @@ _HEADERS = {
 router = APIRouter()
 MultiPartParser.spool_max_size = sys.maxsize  # forms stay in memory; the middleware limits them
 _Route = Callable[[Callable[..., Any]], Callable[..., Any]]
+_NoQuery = Annotated[NoOptions, Query()]
+
+
+def _get(path: str, summary: str, **more: Any) -> _Route:
+    return router.get(path, summary=summary, responses={422: PROBLEMS[422]}, **more)
 
 
 def _post(
@@ -60,9 +65,8 @@ def _post(
         return {"content": {k: {"schema": {"type": "string", "format": "binary"}} for k in kinds}}
 
     body = {"required": True} | files([takes, "application/octet-stream"]) if takes else None
-    impossible = ({400} if takes else set()) | (set() if gives else {429, 503, 504})  # no worker
     own = {name.replace("_", "-"): text for name, text in headers.items()}
-    answers = {status: PROBLEMS[status] for status in PROBLEMS if status not in impossible}
+    answers = {status: PROBLEMS[status] for status in PROBLEMS if status != 400 or not takes}
     if gives:
         answers[200] = files(gives) | {"headers": described(_HEADERS | own)}
     return router.post(
@@ -104,19 +108,19 @@ async def scene(name: str) -> Response:
     return Response(_resource("scenes", name), media_type=media_type)
 
 
-@router.get("/healthz", summary="Whether the server serves")
-async def healthz() -> dict[str, str]:
+@_get("/healthz", "Whether the server serves")
+async def healthz(_: _NoQuery) -> dict[str, str]:
     return {"status": "ok"}
 
 
-@router.get("/metrics", summary="Metrics for Prometheus", response_class=Response)
-async def read_metrics(request: Request) -> Response:
+@_get("/metrics", "Metrics for Prometheus", response_class=Response)
+async def read_metrics(request: Request, _: _NoQuery) -> Response:
     body = prometheus.generate_latest(request.app.state.metrics.registry)
     return Response(body, media_type=prometheus.CONTENT_TYPE_LATEST)
 
 
-@router.get("/info", summary="Limits, options and palettes of this server")
-async def about(request: Request) -> dict[str, Any]:
+@_get("/info", "Limits, options and palettes of this server")
+async def about(request: Request, _: _NoQuery) -> dict[str, Any]:
     s, supported = request.app.state.settings, request.app.state.controls
     controls = Decoding.model_json_schema()["properties"]
     return {
@@ -138,10 +142,12 @@ async def about(request: Request) -> dict[str, Any]:
 
 
 @_post("/info", "What a .sempic holds and what each part costs", takes=SEMPIC, gives=[])
-async def info(request: Request, _: Annotated[NoOptions, Query()]) -> dict[str, Any]:
+async def info(request: Request, _: _NoQuery) -> dict[str, Any]:
     data = await _body(request)
-    # No payload is decoded, so no worker is needed.
-    return (sequence.info if data.startswith(SEQUENCE_MAGIC) else api.info)(data)
+    if len(data) <= SHORT:
+        return Coder.info(data)
+    facts: dict[str, Any] = (await _run(request, "info", data)).value
+    return facts
 
 
 @_post(
@@ -189,7 +195,7 @@ async def decode(request: Request, options: Annotated[Decoding, Query()]) -> Res
 @_post("/relabel", "A .sempic with another label map", takes=None, gives=[SEMPIC])
 async def relabel(
     request: Request,
-    _: Annotated[NoOptions, Query()],
+    _: _NoQuery,
     sempic: Annotated[bytes, File(description="The stream.")],
     labels: Annotated[
         bytes, File(description="The new map: an 8-bit grey or palette picture of ids.")
