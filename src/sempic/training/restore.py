@@ -38,7 +38,8 @@ def _constants(model: onnx.ModelProto) -> dict[str, Tensor]:
         for t in model.graph.initializer
     }
     for node in model.graph.node:
-        if node.op_type == "Cast" and node.input[0] in stored:
+        # torch's exporter stores equal tensors once: Identity gives them their other names.
+        if node.op_type in ("Cast", "Identity") and node.input[0] in stored:
             stored[node.output[0]] = stored[node.input[0]].float()
         if node.op_type == "DequantizeLinear" and node.input[0] in stored:
             levels, scale = (stored[name].float() for name in node.input[:2])
