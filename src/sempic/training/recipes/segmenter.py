@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +24,7 @@ from sempic.evaluation.metrics import confusion, iou
 from sempic.networks.compact import double
 from sempic.networks.efficientnet import imagenet
 from sempic.networks.segmenter import SegmentationNet, SegmenterConfig, predict
-from sempic.networks.weights import about, load_segmenter
+from sempic.networks.weights import load_segmenter
 from sempic.palette import CAMVID, CITYSCAPES, translate
 from sempic.pictures import resized
 from sempic.scene import Image, LabelMap
@@ -261,9 +260,6 @@ class Segmenter(OwnRecipe):
 
     def validate(self, state: dict[str, Tensor], sheet: Path) -> dict[str, float]:
         return self.validation.scores(self.averaged(state))
-
-    def about(self) -> dict[str, Any]:
-        return about(self.network)
 
     def export(self, state: dict[str, Tensor], folder: Path) -> None:
         network, enlarge = self.averaged(state), self.options.enlarge
