@@ -283,19 +283,14 @@ class Paper(Recipe):
     def about(self) -> dict[str, Any]:
         return {"unet": asdict(self.unet), "diffusion": asdict(self.process)}
 
-    def file_name(self, name: str, step: int) -> str:
-        return f"{name}_{step:06}.safetensors"
-
-    def save(self, state: dict[str, Tensor], path: Path) -> None:
+    def save(self, state: dict[str, Tensor], folder: Path, name: str, step: int) -> None:
         """Write averaged weights, and delete all but the newest `keep` of the same rate."""
-        super().save(state, path)
-        name = re.escape(path.stem.rpartition("_")[0])
-        found = (
-            re.fullmatch(rf"{name}_(\d{{6,}})\.safetensors", p.name) for p in path.parent.iterdir()
-        )
+        super().save(state, folder, f"{name}_{step:06}", step)
+        pattern = re.compile(rf"{re.escape(name)}_(\d{{6,}})\.safetensors")
+        found = (pattern.fullmatch(path.name) for path in folder.iterdir())
         steps = sorted((int(match[1]), match[0]) for match in found if match)
         for _, old in steps[: -self.options.keep]:
-            path.with_name(old).unlink()
+            (folder / old).unlink()
 
 
 def read_weights(path: Path, unet: UNetConfig, process: DiffusionConfig) -> SemanticUNet:
