@@ -215,10 +215,8 @@ class Paper(Recipe):
         return terms
 
     def _noise(self, position: int, shape: Sequence[int]) -> Tensor:
-        draw = seeded(self.options.seed, "noise", position)
-        return torch.randn(
-            *shape, generator=torch.Generator().manual_seed(int(draw.integers(2**62)))
-        )
+        seed = int(seeded(self.options.seed, "noise", position).integers(2**62))
+        return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
     def _descend(self, *inputs: Tensor) -> dict[str, Tensor]:
         """Compute the gradients of a batch, in microbatches; returns the loss's terms,

@@ -144,9 +144,7 @@ class Validation:
         allowed = classes.of(palette)
         self.count = palette.known
         self.table = np.full(256, self.count, np.uint8)
-        for number in range(classes.classes):
-            (rows,) = np.nonzero(allowed[:, number])
-            self.table[number] = rows[0] if len(rows) else self.count
+        self.table[: classes.classes] = np.where(allowed.any(0), allowed.argmax(0), self.count)
         for item in items:
             if item.palette.name != palette.name:
                 continue
