@@ -76,11 +76,8 @@ class UNetConfig:
         for name in ("num_channels", "num_res_blocks", "num_classes", "image_size"):
             if getattr(self, name) < 1:
                 raise ModelError(f"{name} must be at least 1, not {getattr(self, name)}")
-        for name, unset in (
-            ("num_heads", 1),
-            ("num_head_channels", -1),
-            ("num_heads_upsample", -1),
-        ):
+        unset_values = {"num_heads": 1, "num_head_channels": -1, "num_heads_upsample": -1}
+        for name, unset in unset_values.items():
             if getattr(self, name) < 1 and getattr(self, name) != unset:
                 raise ModelError(f"{name} cannot be {getattr(self, name)}")
         if not 0 <= self.dropout < 1:

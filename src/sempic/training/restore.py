@@ -44,9 +44,8 @@ def _constants(model: onnx.ModelProto) -> dict[str, Tensor]:
         if node.op_type == "DequantizeLinear" and node.input[0] in stored:
             levels, scale = (stored[name].float() for name in node.input[:2])
             name = node.input[0].removesuffix("_quantized")
-            stored[node.output[0]] = stored[name] = levels * scale.reshape(
-                -1, *[1] * (levels.ndim - 1)
-            )
+            scale = scale.reshape(-1, *[1] * (levels.ndim - 1))
+            stored[node.output[0]] = stored[name] = levels * scale
     return stored
 
 

@@ -23,12 +23,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from sempic import files, pictures
-from sempic.diffusion.checkpoints import (
-    check_flags,
-    configs_from_flags,
-    flags_from_configs,
-    load_model,
-)
+from sempic.diffusion import checkpoints
 from sempic.diffusion.gaussian import DiffusionConfig, make_diffusion
 from sempic.diffusion.original import read_original, read_progress
 from sempic.diffusion.sampling import ddpm, guided, paper_start, seeded_noise, to_uint8, to_unit
@@ -298,16 +293,16 @@ def read_weights(path: Path, unet: UNetConfig, process: DiffusionConfig) -> Sema
     """
     if path.suffix.lower() != ".safetensors":
         return filled(lambda: SemanticUNet(unet), read_original(path), path)
-    model, trained = load_model(path)
-    flags = flags_from_configs(replace(unet, precision="float32"), process)
+    model, trained = checkpoints.load_model(path)
+    flags = checkpoints.flags_from_configs(replace(unet, precision="float32"), process)
     del flags["image_size"]
-    check_flags(flags, model.config, trained, path)
+    checkpoints.check_flags(flags, model.config, trained, path)
     return filled(lambda: SemanticUNet(unet), model.state_dict(), path)
 
 
 def configured(flags: Mapping[str, object]) -> tuple[PaperOptions, UNetConfig, DiffusionConfig]:
     """Flags → configurations. Raises ModelError or InputError with the name of a wrong flag."""
-    unet, process = configs_from_flags(flags)
+    unet, process = checkpoints.configs_from_flags(flags)
     return filled_in(PaperOptions, flags), unet, process
 
 
