@@ -117,20 +117,18 @@ class Distill(ReceiverRecipe):
         self.semantic_losses = [
             SemanticLoss(path, self.taxonomy, device) for path in options.segmenter
         ]
-        self.network_optimizer = Optimizer(
-            parameter_groups(self.network, options.lr),
-            schedule=Schedule(warmup=100, floor=0.1),
-            betas=(0.5, 0.99),
-            clip=1.0,
-        )
-        self.discriminator_optimizer = Optimizer(
-            [{"params": list(self.discriminator.parameters()), "lr": 4e-4}],
-            schedule=Schedule(),
-            betas=(0.5, 0.99),
-        )
         self.optimizers = {
-            "network": self.network_optimizer,
-            "discriminator": self.discriminator_optimizer,
+            "network": Optimizer(
+                parameter_groups(self.network, options.lr),
+                schedule=Schedule(warmup=100, floor=0.1),
+                betas=(0.5, 0.99),
+                clip=1.0,
+            ),
+            "discriminator": Optimizer(
+                [{"params": list(self.discriminator.parameters()), "lr": 4e-4}],
+                schedule=Schedule(),
+                betas=(0.5, 0.99),
+            ),
         }
         # A negative spread means that no variance has been measured yet.
         self.memory = {"scale": features.scale, "spread": torch.full((), -1.0, device=device)}
@@ -169,7 +167,7 @@ class Distill(ReceiverRecipe):
             with autocast(self.device):
                 apart = semantic.divergence(made, batch.image, self.options.critical, crop_view)
             parts["semantic"] = (1 - 0.5 * fidelity) * self.options.semantic * apart
-        norm = self.network_optimizer.minimise(torch.stack(list(parts.values())).sum())
+        norm = self.optimizers["network"].minimise(torch.stack(list(parts.values())).sum())
         self.network.normalise()
         return {**parts, "discriminator": discriminator_loss, "norm": norm}
 
@@ -213,7 +211,7 @@ class Distill(ReceiverRecipe):
                 [F.relu(1 - r.float()).mean() + F.relu(1 + f.float()).mean() for r, f in scores]
             ).mean()
         if fidelity < 0.5:  # a picture of high fidelity is a mean and need not look real
-            self.discriminator_optimizer.minimise(loss)
+            self.optimizers["discriminator"].minimise(loss)
         return loss
 
     def _adversarial_loss(
