@@ -244,7 +244,7 @@ class ShortRun(Trained):
     def about(self) -> dict[str, Any]:
         return {}
 
-    def save(self, state: dict[str, Tensor], path: Path) -> None:
+    def save(self, state: dict[str, Tensor], folder: Path, name: str, step: int) -> None:
         pass
 
 

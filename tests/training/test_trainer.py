@@ -238,7 +238,7 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path, name):
 def test_an_unusable_export_folder_is_refused_before_the_first_step(tmp_path):
     (tmp_path / "file").write_text("dear")
     recipe = Line(options(tmp_path / "run", steps=1, export_dir=tmp_path / "file"))
-    with pytest.raises(OutputError, match="file: cannot make the folder"):
+    with pytest.raises(OutputError, match="file: not a writable folder"):
         train(recipe, recipe.options)
     assert not recipe.rates
 

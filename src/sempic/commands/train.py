@@ -70,7 +70,7 @@ TRAININGS = {
         "grow:run",
     ),
     "average": Training(
-        "the mean of two trainings' weights", "options:AverageOptions", "average:run"
+        "the mean of two trainings' weights", "options:AverageOptions", "grow:average"
     ),
     "export": Training(
         "write trained weights as the ONNX files that the product runs",

@@ -137,13 +137,9 @@ class Diffusion:
                 "posterior": self.posterior_log_variance,
                 "fixed large": np.log(np.append(self._first_variance, self.betas[1:])),
             }
-            self._moved[device] = {
-                "timestep": torch.tensor(self.timesteps, device=device),
-                **{
-                    k: torch.tensor(v, dtype=torch.float32, device=device)
-                    for k, v in coefficients.items()
-                },
-            }
+            tables = {k: torch.tensor(v, dtype=torch.float32) for k, v in coefficients.items()}
+            tables["timestep"] = torch.tensor(self.timesteps)
+            self._moved[device] = {k: table.to(device) for k, table in tables.items()}
         return self._moved[device]
 
     def _at(self, name: str, i: Tensor, like: Tensor) -> Tensor:
@@ -190,10 +186,9 @@ class Diffusion:
             share = (output[:, x.shape[1] :] + 1) / 2
             low = self._at("posterior", i, x)
             log_variance = share * self._at("log beta", i, x) + (1 - share) * low
-        elif self.config.variance == "fixed_large":
-            log_variance = self._at("fixed large", i, x).expand_as(x)
         else:
-            log_variance = self._at("posterior", i, x).expand_as(x)
+            name = "fixed large" if self.config.variance == "fixed_large" else "posterior"
+            log_variance = self._at(name, i, x).expand_as(x)
         return Gaussian(self.q_posterior(x0, x, i).mean, log_variance, x0)
 
     # --- losses ---

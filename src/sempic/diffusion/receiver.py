@@ -80,10 +80,8 @@ def _batch(
     sampling: SamplingConfig,
 ) -> list[Image]:
     """`reconstruct` for inputs of one size."""
-    (height, width), (small_height, small_width) = (
-        conditions[0].labels.shape,
-        conditions[0].coarse.shape[:2],
-    )
+    height, width = conditions[0].labels.shape
+    small_height, small_width = conditions[0].coarse.shape[:2]
     factor = coarse_codec.factor(width, height, small_width, small_height)
     if factor is None:
         raise InputError(

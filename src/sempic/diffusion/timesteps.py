@@ -119,10 +119,8 @@ class LossSecondMomentSampler(UniformSampler):
 
     def update(self, t: Sequence[int], losses: Sequence[float]) -> None:
         for step, loss in zip(t, losses, strict=True):
-            # A full row drops its oldest loss; losses in a row are in order of age.
-            if self.counts[step] == self.history:
-                self.losses[step, :-1] = self.losses[step, 1:]
-                self.losses[step, -1] = loss
-            else:
-                self.losses[step, self.counts[step]] = loss
-                self.counts[step] += 1
+            if self.counts[step] == self.history:  # drop the oldest loss, the first of its row
+                self.losses[step] = np.roll(self.losses[step], -1)
+                self.counts[step] -= 1
+            self.losses[step, self.counts[step]] = loss
+            self.counts[step] += 1

@@ -57,6 +57,13 @@ _SKIP, _BRANCH = (t / math.hypot(0.7, 0.3) for t in (0.7, 0.3))
 """Weights of a sum that keep the magnitude of uncorrelated terms (eq. 88)."""
 
 
+def zeroed(module: nn.Module) -> nn.Module:
+    """The module, with all parameters 0."""
+    for parameter in module.parameters():
+        nn.init.zeros_(parameter)
+    return module
+
+
 class _Conv(nn.Module):
     """Convolution without bias, with filters of unit norm (Karras et al. 2024, eq. 47) times
     `scale`; multiplying filters is cheaper than multiplying pixels."""
@@ -91,9 +98,7 @@ class _Block(nn.Module):
         self.project = _Conv(inputs, outputs, 1) if inputs != outputs else None
         self.first = _Conv(outputs, outputs, 3, scale=_SILU)
         self.second = _Conv(outputs, outputs, 3, scale=_SILU * _BRANCH)
-        self.emb = nn.Linear(emb, outputs)
-        nn.init.zeros_(self.emb.weight)
-        nn.init.zeros_(self.emb.bias)
+        self.emb = zeroed(nn.Linear(emb, outputs))
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         if self.project is not None:
@@ -115,9 +120,7 @@ class _Refinement(nn.Module):
         super().__init__()
         self.first = _Conv(channels, inner, 3, scale=_SILU)
         self.second = _Conv(inner, channels, 3)
-        self.emb = nn.Linear(emb, channels)
-        nn.init.zeros_(self.emb.weight)
-        nn.init.zeros_(self.emb.bias)
+        self.emb = zeroed(nn.Linear(emb, channels))
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         y = self.second(F.relu(self.first(F.silu(x))))
@@ -142,31 +145,23 @@ class CompactNet(nn.Module):
         self.embed_labels = _Conv(config.classes + 1, config.label_width, PATCH, PATCH)
         inputs = 3 * PATCH**2 + 3 + config.label_width + 1 + config.texture
         self.stem = _Conv(inputs, widths[0], 3)
-        encoder: list[nn.Module] = []
-        self.down = nn.ModuleList()
-        skips = [widths[0]]
+        self.down, self.encoder = nn.ModuleList(), nn.ModuleList()
         channels = widths[0]
         for level, width in enumerate(widths):
             if level:
                 self.down.append(_Conv(channels, width, 2, 2))
                 channels = width
-                skips.append(width)
             for _ in range(config.encoder_blocks):
-                encoder.append(_Block(channels, width, emb))
+                self.encoder.append(_Block(channels, width, emb))
                 channels = width
-            skips.append(width)
-        self.encoder = nn.ModuleList(encoder)
-        decoder: list[nn.Module] = []
-        self.up = nn.ModuleList()
-        for level in range(len(widths) - 1, -1, -1):
-            width = widths[level]
+        self.up, self.decoder = nn.ModuleList(), nn.ModuleList()
+        for level, width in reversed(list(enumerate(widths))):
             if level < len(widths) - 1:
                 self.up.append(_Conv(channels, width, 1))
                 channels = width
             for index in range(config.decoder_blocks):
-                decoder.append(_Block(channels + (width if index < 2 else 0), width, emb))
+                self.decoder.append(_Block(channels + (width if index < 2 else 0), width, emb))
                 channels = width
-        self.decoder = nn.ModuleList(decoder)
         # The tail, at twice the resolution, sees contours of the map to two pixels and noise at
         # full strength. Only its output shuffles pixels into patches, of 2×2: with larger patches
         # adversarial training repeats one pattern in all of them.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import math
+from collections import OrderedDict
 from pathlib import Path
 
 import torch
@@ -149,9 +150,7 @@ def imagenet_head(state: dict[str, Tensor]) -> nn.Module:
     """The classifier's layers before pooling, from `imagenet_weights`: (B, C, h, w) →
     (B, 1280, h, w), where C is the last of the pyramid's `channels`."""
     outputs, inputs = state["_conv_head.weight"].shape[:2]
-    head = nn.Sequential(nn.Conv2d(inputs, outputs, 1, bias=False), _norm(outputs), nn.ReLU6())
-    for layer, prefix in zip(head, ("_conv_head.", "_bn1."), strict=False):
-        layer.load_state_dict(
-            {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-        )
+    conv = nn.Conv2d(inputs, outputs, 1, bias=False)
+    head = nn.Sequential(OrderedDict(_conv_head=conv, _bn1=_norm(outputs), relu=nn.ReLU6()))
+    head.load_state_dict({k: state[k] for k in head.state_dict().keys() & state.keys()})
     return head

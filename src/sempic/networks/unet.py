@@ -9,9 +9,10 @@ names of the original code, so that its checkpoints load unchanged.
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Literal, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from sempic.errors import ModelError
+from sempic.networks.compact import zeroed
 
 Precision = Literal["float32", "float16", "bfloat16"]
 
@@ -74,11 +76,8 @@ class UNetConfig:
         for name in ("num_channels", "num_res_blocks", "num_classes", "image_size"):
             if getattr(self, name) < 1:
                 raise ModelError(f"{name} must be at least 1, not {getattr(self, name)}")
-        for name, unset in (
-            ("num_heads", 1),
-            ("num_head_channels", -1),
-            ("num_heads_upsample", -1),
-        ):
+        unset_values = {"num_heads": 1, "num_head_channels": -1, "num_heads_upsample": -1}
+        for name, unset in unset_values.items():
             if getattr(self, name) < 1 and getattr(self, name) != unset:
                 raise ModelError(f"{name} cannot be {getattr(self, name)}")
         if not 0 <= self.dropout < 1:
@@ -155,12 +154,6 @@ def _norm(channels: int) -> GroupNorm32:
     return GroupNorm32(GROUPS, channels)
 
 
-def _zero(module: nn.Module) -> nn.Module:
-    for parameter in module.parameters():
-        nn.init.zeros_(parameter)
-    return module
-
-
 class SPADE(nn.Module):
     """Group norm with gain and offset computed from the label map (Park et al. 2019, eq. 1)."""
 
@@ -179,28 +172,6 @@ class SPADE(nn.Module):
         return cast(Tensor, self.norm(x) * (1 + gamma) + beta)
 
 
-class Downsample(nn.Module):
-    """Halves the sides by a strided convolution."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.op = nn.Conv2d(channels, channels, 3, 2, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return cast(Tensor, self.op(x))
-
-
-class Upsample(nn.Module):
-    """Doubles the sides by repetition, then convolves."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return cast(Tensor, self.conv(F.interpolate(x, scale_factor=2, mode="nearest")))
-
-
 Resample = Literal["none", "up", "down"]
 
 
@@ -209,6 +180,11 @@ def _resampler(kind: Resample) -> nn.Module:
     if kind == "none":
         return nn.Identity()
     return nn.Upsample(scale_factor=2) if kind == "up" else nn.AvgPool2d(2)
+
+
+def _named(**layers: nn.Module) -> nn.Module:
+    """Layers in sequence, by their names in the original code."""
+    return nn.Sequential(OrderedDict(layers))
 
 
 class _Block(nn.Module):
@@ -252,15 +228,13 @@ class ResBlock(_Block):
         self.emb_layers = nn.Sequential(SiLU(), nn.Linear(4 * config.num_channels, width))
         if spade:
             self.out_norm = SPADE(out, config.condition_channels)
-        last = [SiLU(), nn.Dropout(config.dropout), _zero(nn.Conv2d(out, out, 3, padding=1))]
+        last = [SiLU(), nn.Dropout(config.dropout), zeroed(nn.Conv2d(out, out, 3, padding=1))]
         self.out_layers = nn.Sequential(*([] if spade else [_norm(out)]), *last)
         self.skip_connection = nn.Identity() if channels == out else nn.Conv2d(channels, out, 1)
 
     def compute(self, x: Tensor, condition: Tensor, embedding: Tensor) -> Tensor:
-        def out_norm(h: Tensor) -> Tensor:
-            return cast(
-                Tensor, self.out_norm(h, condition) if self.spade else self.out_layers[0](h)
-            )
+        def out_norm(h: Tensor) -> Any:
+            return self.out_norm(h, condition) if self.spade else self.out_layers[0](h)
 
         h = self.in_norm(x, condition) if self.spade else self.in_layers[0](x)
         h = self.in_layers[-1](self.resample(self.in_layers[-2](h)))
@@ -285,19 +259,15 @@ class AttentionBlock(_Block):
         self.new_order = config.use_new_attention_order
         self.norm = _norm(channels)
         self.qkv = nn.Conv1d(channels, 3 * channels, 1)
-        self.proj_out = _zero(nn.Conv1d(channels, channels, 1))
+        self.proj_out = zeroed(nn.Conv1d(channels, channels, 1))
 
     def compute(self, x: Tensor, condition: Tensor, embedding: Tensor) -> Tensor:
         flat = x.flatten(2)
         qkv = self.qkv(self.norm(flat))
         batch, _, length = qkv.shape
         # Channels are ordered by head, then q, k, v; in the new order by q, k, v, then head.
-        if self.new_order:
-            q, k, v = qkv.view(batch, 3, -1, length).unbind(1)
-        else:
-            q, k, v = qkv.view(batch * self.heads, 3, -1, length).unbind(1)
-        split = (batch * self.heads, -1, length)
-        mixed = _attention(q.reshape(split), k.reshape(split), v.reshape(split))
+        parts = qkv.view(batch if self.new_order else batch * self.heads, 3, -1, length).unbind(1)
+        mixed = _attention(*(part.reshape(batch * self.heads, -1, length) for part in parts))
         return cast(Tensor, (flat + self.proj_out(mixed.reshape_as(flat))).view_as(x))
 
 
@@ -349,7 +319,7 @@ class SemanticUNet(nn.Module):
                 down = (
                     ResBlock(config, ch, ch, resample="down")
                     if config.resblock_updown
-                    else Downsample(ch)
+                    else _named(op=nn.Conv2d(ch, ch, 3, 2, 1))
                 )
                 self.input_blocks.append(Stage(down))
                 skips.append(ch)
@@ -371,12 +341,12 @@ class SemanticUNet(nn.Module):
                     layers.append(
                         ResBlock(config, ch, ch, spade=True, resample="up")
                         if config.resblock_updown
-                        else Upsample(ch)
+                        else _named(up=_resampler("up"), conv=nn.Conv2d(ch, ch, 3, padding=1))
                     )
                 self.output_blocks.append(Stage(*layers))
 
         self.out = nn.Sequential(
-            _norm(ch), SiLU(), _zero(nn.Conv2d(ch, config.out_channels, 3, padding=1))
+            _norm(ch), SiLU(), zeroed(nn.Conv2d(ch, config.out_channels, 3, padding=1))
         )
 
     def forward(self, x: Tensor, t: Tensor, coarse: Tensor, condition: Tensor) -> Tensor:

@@ -55,9 +55,7 @@ def load_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
         described = _read_metadata(path)
         metadata = described.get(f"sempic.{kind}")
         if metadata is None:
-            kinds = [
-                name.removeprefix("sempic.") for name in described if name.startswith("sempic.")
-            ]
+            kinds = [k.removeprefix("sempic.") for k in described if k.startswith("sempic.")]
             other = f", but of a {kinds[0]}" if kinds else ""
             raise ModelError(f"{path}: not the weights of a {kind}{other}")
         state = {k: v for shard in _shards(path) for k, v in load_file(shard).items()}
@@ -103,12 +101,9 @@ def save_shards(
             room = limit - (1 << 16)
         shards[-1][key] = small
         room -= size
-    names = [path]
     if len(shards) > 1:
-        count = len(shards)
-        names = [
-            path.with_name(f"{path.stem}-{n + 1}-of-{count}{path.suffix}") for n in range(count)
-        ]
+        path = path.with_name(f"{path.stem}-1-of-{len(shards)}{path.suffix}")
+    names = _shards(path)
     for name, shard in zip(names, shards, strict=True):
         save_tensors(shard, kind, metadata, name)
     return names

@@ -1,5 +1,5 @@
-"""Larger receivers, and receivers of other classes, that start with a trained receiver's function;
-`sempic train grow`."""
+"""Networks made of trained ones: larger receivers, and receivers of other classes, with the same
+function (`sempic train grow`); the mean of two (`sempic train average`)."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import torch
 from sempic.errors import ModelError
 from sempic.jobs import apart
 from sempic.networks.compact import CompactNet
-from sempic.networks.weights import load_receiver, save_network
+from sempic.networks.weights import load_network, load_receiver, save_network
 from sempic.palette import CAMVID, CITYSCAPES, translate
-from sempic.training.options import GrowOptions
+from sempic.training.options import AverageOptions, GrowOptions
 
 
 def grow(network: CompactNet, **sizes: Any) -> CompactNet:
@@ -73,3 +73,19 @@ def run(options: GrowOptions) -> None:
     """`sempic train grow`."""
     apart((options.weights,), options.output)
     save_network(as_cityscapes(load_receiver(options.weights)), options.output)
+
+
+def average(options: AverageOptions) -> None:
+    """`sempic train average`. Raises ModelError unless both networks have the same configuration
+    and palette, and OutputError."""
+    apart((options.first, options.second), options.out)
+    network, other = load_network(options.first), load_network(options.second)
+    if (network.config, network.palette) != (other.config, other.palette):
+        raise ModelError(f"{options.first} and {options.second} are of different networks")
+    other_state = other.state_dict()
+    for name, value in network.state_dict().items():
+        if value.is_floating_point():
+            value.lerp_(other_state[name], options.weight)
+    if isinstance(network, CompactNet):
+        network.normalise()
+    save_network(network, options.out)

@@ -87,9 +87,8 @@ def restored(known: prior.Prior) -> dict[str, Tensor]:
         "last.weight": floats(causal.last).T.contiguous(),
         "last.bias": floats(causal.last_bias),
     }
-    for i, ((inputs, outputs, kernel, _), layer) in enumerate(
-        zip(LAYERS, known.layers, strict=True)
-    ):
+    layers = zip(LAYERS, known.layers, strict=True)
+    for i, ((inputs, outputs, kernel, _), layer) in enumerate(layers):
         scale = torch.from_numpy(layer.multipliers / (1 << 24)).float()
         weight = torch.from_numpy(layer.weights) * scale[:, None]
         weight = weight.reshape(outputs, kernel, kernel, inputs).permute(0, 3, 1, 2)
@@ -105,12 +104,8 @@ def readout(known: prior.Prior, data: Maps) -> dict[str, npt.NDArray[Any]]:
     torch.manual_seed(0)
     steps, rng = min(600, 20 * len(data.planes)), np.random.default_rng(0)
     views = data.planes.shape[1]
-    hidden = np.stack(
-        [
-            trunk.convolve(known.layers, p[rng.integers(views)])
-            for p in tqdm(data.planes, desc="trunk", disable=None)
-        ]
-    )
+    shown = tqdm(data.planes, desc="trunk", disable=None)
+    hidden = np.stack([trunk.convolve(known.layers, p[rng.integers(views)]) for p in shown])
     inputs = hidden.shape[1]
     scale = hidden[::10].transpose(1, 0, 2, 3).reshape(inputs, -1).astype(np.float32).std(1) + 1
     net = nn.Conv2d(inputs, CELL * CELL * known.classes, 1)

@@ -14,13 +14,8 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from sempic import files
 from sempic.evaluation import weights
+from sempic.networks import efficientnet
 from sempic.networks.compact import PATCH
-from sempic.networks.efficientnet import (
-    EfficientNetLite,
-    imagenet,
-    imagenet_head,
-    imagenet_weights,
-)
 from sempic.networks.weights import load_tensors, save_tensors
 from sempic.training.options import FeaturesOptions
 
@@ -54,8 +49,8 @@ class Features(nn.Module):
         cache. Raises ModelError if they are missing."""
         super().__init__()
         backbone, vgg_weights = _frozen(folder, vgg)
-        self.network: EfficientNetLite = imagenet(0, backbone)
-        self.head = imagenet_head(backbone)
+        self.network = efficientnet.imagenet(0, backbone)
+        self.head = efficientnet.imagenet_head(backbone)
         self.channels, self.widths = list(_CHANNELS), list(_WIDTHS)
         self.stages = nn.ModuleList()
         if vgg:
@@ -114,11 +109,12 @@ def _frozen(folder: Path | None, vgg: bool) -> tuple[dict[str, Tensor], dict[str
     """Weights of EfficientNet-Lite0, and of VGG-16 if `vgg` (else empty)."""
     if folder is None:
         arrays = weights.load("vgg16") if vgg else {}
-        return imagenet_weights(0), {k: torch.from_numpy(v) for k, v in arrays.items()}
+        layers = {k: torch.from_numpy(v) for k, v in arrays.items()}
+        return efficientnet.imagenet_weights(0), layers
     names = ("efficientnet-lite0", "vgg16")[: 1 + vgg]
     found = [load_tensors(folder / f"{name}.safetensors", name)[0] for name in names]
-    backbone, *layers = ({k: v.float() for k, v in state.items()} for state in found)
-    return backbone, layers[0] if layers else {}
+    backbone, *rest = ({k: v.float() for k, v in state.items()} for state in found)
+    return backbone, rest[0] if rest else {}
 
 
 def write_features(options: FeaturesOptions) -> None:

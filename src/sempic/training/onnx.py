@@ -21,12 +21,7 @@ import onnx.helper as oh
 import onnx.numpy_helper
 import onnxruntime as ort
 import torch
-from onnxruntime.quantization import (
-    CalibrationMethod,
-    QuantFormat,
-    QuantType,
-    quantize_static,
-)
+from onnxruntime import quantization
 from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 from torch import Tensor, nn
 
@@ -178,20 +173,21 @@ def quantise(
     """
     reader = SimpleNamespace(get_next=functools.partial(next, iter(feeds), None))
     convs = [n.name for n in onnx.load(model).graph.node if n.op_type == "Conv"]
-    quantize_static(
+    quantization.quantize_static(
         model,
         model,
         reader,
-        quant_format=QuantFormat.QDQ,
+        quant_format=quantization.QuantFormat.QDQ,
         op_types_to_quantize=["Conv", "Relu"],
         nodes_to_quantize=[
             conv for conv in convs if names is None or any(name in conv for name in names)
         ],
         per_channel=True,
         reduce_range=True,
-        activation_type=QuantType.QUInt8,
-        weight_type=QuantType.QInt8,
-        calibrate_method=CalibrationMethod.Percentile,  # outliers would coarsen all steps
+        activation_type=quantization.QuantType.QUInt8,
+        weight_type=quantization.QuantType.QInt8,
+        # outliers would coarsen all steps
+        calibrate_method=quantization.CalibrationMethod.Percentile,
     )
 
 
@@ -229,9 +225,8 @@ def first_inputs(folder: Path, config: CompactConfig) -> Iterator[dict[str, Any]
             "fidelity": np.array([index % 5 == 4], np.float32),
         }
         if config.texture:
-            inputs["texture"] = condition_map(sample.sent_texture(len(sample.maps) - 1), labels)[
-                None
-            ]
+            sent = sample.sent_texture(len(sample.maps) - 1)
+            inputs["texture"] = condition_map(sent, labels)[None]
         return inputs
 
     return map(feed, range(CALIBRATION))

@@ -70,13 +70,9 @@ class Recipe(ABC):
     def about(self) -> dict[str, Any]:
         """Metadata of the weights, JSON values."""
 
-    def save(self, state: dict[str, Tensor], path: Path) -> None:
-        """Write averaged weights."""
-        save_tensors(state, self.kind, self.about(), path)
-
-    def file_name(self, name: str, step: int) -> str:
-        """File name for the weights of `averages[name]`."""
-        return f"{name}.safetensors"
+    def save(self, state: dict[str, Tensor], folder: Path, name: str, step: int) -> None:
+        """Write the weights of `averages[name]` after a step."""
+        save_tensors(state, self.kind, self.about(), folder / f"{name}.safetensors")
 
     def export(self, state: dict[str, Tensor], folder: Path) -> None:  # noqa: B027 - optional
         """Write further files of averaged weights, such as ONNX, into --export-dir."""

@@ -10,7 +10,7 @@ import contextlib
 import itertools
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -38,14 +38,14 @@ def _constants(model: onnx.ModelProto) -> dict[str, Tensor]:
         for t in model.graph.initializer
     }
     for node in model.graph.node:
-        if node.op_type == "Cast" and node.input[0] in stored:
+        # torch's exporter stores equal tensors once: Identity gives them their other names.
+        if node.op_type in ("Cast", "Identity") and node.input[0] in stored:
             stored[node.output[0]] = stored[node.input[0]].float()
         if node.op_type == "DequantizeLinear" and node.input[0] in stored:
             levels, scale = (stored[name].float() for name in node.input[:2])
             name = node.input[0].removesuffix("_quantized")
-            stored[node.output[0]] = stored[name] = levels * scale.reshape(
-                -1, *[1] * (levels.ndim - 1)
-            )
+            scale = scale.reshape(-1, *[1] * (levels.ndim - 1))
+            stored[node.output[0]] = stored[name] = levels * scale
     return stored
 
 
@@ -101,7 +101,7 @@ def restore_segmenter(
     folded, own = _folded(model), network.state_dict()
     norm_of = _norms(network)
     convs: list[nn.Conv2d] = []  # in order of execution, as in the file
-    with _hooked(norm_of, lambda conv, _: convs.append(conv)):
+    with _hooked(norm_of, lambda conv, *_: convs.append(conv)):
         network(pictures[0][:1])
     if len(convs) != len(folded):
         raise ModelError(f"{len(folded)} folded convolutions, the network has {len(convs)}")
@@ -117,7 +117,7 @@ def restore_segmenter(
         norm.bias.copy_(bias)
     moments: dict[nn.Conv2d, list[Tensor]] = {conv: [] for conv in convs}
 
-    def measure(conv: nn.Conv2d, out: Tensor) -> None:
+    def measure(conv: Any, _: object, out: Tensor) -> None:
         moments[conv].append(torch.stack([out.mean((0, 2, 3)), out.square().mean((0, 2, 3))]))
 
     with _hooked(convs, measure):
@@ -153,21 +153,13 @@ def _norms(network: nn.Module) -> dict[nn.Conv2d, nn.BatchNorm2d]:
     }
 
 
-@contextlib.contextmanager
-def _hooked(
-    convs: Iterable[nn.Conv2d], function: Callable[[nn.Conv2d, Tensor], None]
-) -> Iterator[None]:
-    """Calls a function with each of these convolutions and its output when it is executed."""
-
-    def hook(conv: Any, _: object, out: Tensor) -> None:
-        function(conv, out)
-
-    handles = [conv.register_forward_hook(hook) for conv in convs]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+def _hooked(convs: Iterable[nn.Conv2d], hook: Callable[..., None]) -> contextlib.ExitStack:
+    """Calls `hook` with each of these convolutions, its input and its output when it is executed,
+    until the block ends."""
+    hooks = contextlib.ExitStack()
+    for conv in convs:
+        hooks.enter_context(conv.register_forward_hook(hook))
+    return hooks
 
 
 def _set_statistics(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import os
 import signal
 import time
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ import torch
 from torch import Tensor, distributed
 
 from sempic import files
-from sempic.errors import ModelError, OutputError
+from sempic.errors import ModelError
 from sempic.networks.weights import save_shards
 from sempic.training.checkpoint import Folder, Moving
 from sempic.training.device import step_seed
@@ -67,10 +66,8 @@ def train(recipe: Recipe, options: RunOptions) -> None:
         OutputError: a folder cannot be written.
     """
     folder = Folder(options.out)
-    if options.export_dir is not None:  # fail now, not after hours of training
-        files.make_folder(options.export_dir)
-        if not os.access(options.export_dir, os.W_OK):
-            raise OutputError(f"{options.export_dir}: cannot be written")
+    if options.export_dir is not None:
+        files.check_writable(options.export_dir, folder=True)
     moving, fixed = _moving(recipe), json.loads(json.dumps(recipe.fixed()))
     step, seconds = _resume(recipe, folder, moving, fixed)
     clock = Clock(options, seconds)
@@ -84,7 +81,7 @@ def train(recipe: Recipe, options: RunOptions) -> None:
 
     def save_weights() -> None:
         for name, average in recipe.averages.items() if _is_writer() else ():
-            recipe.save(average.state, options.out / recipe.file_name(name, step))
+            recipe.save(average.state, options.out, name, step)
 
     def validate() -> None:
         began = time.monotonic()
@@ -240,11 +237,11 @@ class _Log:
 
 def _export(recipe: Recipe, state: dict[str, Tensor], run: Folder, folder: Path) -> None:
     """Write averaged weights and the other networks as float16, ONNX, the log, the newest sheet."""
-    save_shards(
-        state, recipe.kind, recipe.about(), folder / f"{recipe.kind}.safetensors", LARGEST_EXPORT
-    )
-    for name, network in recipe.networks.items():
-        save_shards(network.state_dict(), name, {}, folder / f"{name}.safetensors", LARGEST_EXPORT)
+    files.make_folder(folder)
+    states = {recipe.kind: state} | {k: part.state_dict() for k, part in recipe.networks.items()}
+    for kind, tensors in states.items():
+        about = recipe.about() if kind == recipe.kind else {}
+        save_shards(tensors, kind, about, folder / f"{kind}.safetensors", LARGEST_EXPORT)
     recipe.export(state, folder)
     sheets = sorted(run.path.glob("sheet-*.png"), key=lambda path: (len(path.name), path.name))
     logs = [run.log] if run.log.exists() else []  # a run shorter than log_every has none

@@ -415,7 +415,7 @@ def test_only_old_averages_are_deleted(tmp_path):
     backup = tmp_path / "ema_0.9_best.safetensors"
     backup.write_bytes(b"mine")
     for step in (999_998, 999_999, 1_000_000):
-        recipe.save({}, tmp_path / f"ema_0.9_{step:06}.safetensors")
+        recipe.save({}, tmp_path, "ema_0.9", step)
     assert {path.name for path in tmp_path.iterdir()} == {
         "ema_0.9_999999.safetensors", "ema_0.9_1000000.safetensors", backup.name
     }  # fmt: skip

@@ -7,7 +7,7 @@ device; pixels stay there.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -86,7 +86,6 @@ class Crops:
         self.maps = Pool([m for s in chosen for m in s.maps], device)
         self.coarse = Pool([c for s in chosen for c in s.coarse], device)
         self._maps = _ranges([len(s.maps) for s in chosen])
-        self._first = np.array([first for first, _ in self._maps])
         self._coarse = _ranges([len(s.coarse) for s in chosen])
         rare = corpus.taxonomy.ids(sorted(corpus.taxonomy.rare))
         self._textures = [_measured(s, self.void) for s in chosen]
@@ -134,13 +133,19 @@ class Crops:
         """
         plan = self.plan(seed, step, batch)
         top, left, mirror = plan[:, 3], plan[:, 4], plan[:, 5]
-        best = self._first[plan[:, 0]]
-        windows = np.concatenate(
+
+        def window(pool: Pool, numbers: npt.NDArray[np.int64], scale: int = 1) -> list[Any]:
+            """The columns of a plan of `Pool.cut`."""
+            at = top // scale, left // scale
+            return [pool.starts[numbers], pool.widths[numbers], *at, mirror]
+
+        best = self._maps[plan[:, 0], 0]
+        windows = np.stack(
             [
-                _window(self.images, plan[:, 0], top, left, mirror),
-                _window(self.maps, plan[:, 1], top, left, mirror),
-                _window(self.maps, best, top, left, mirror),
-                _window(self.coarse, plan[:, 2], top // PATCH, left // PATCH, mirror),
+                *window(self.images, plan[:, 0]),
+                *window(self.maps, plan[:, 1]),
+                *window(self.maps, best),
+                *window(self.coarse, plan[:, 2], PATCH),
             ],
             1,
         )
@@ -176,7 +181,7 @@ class Crops:
         found = np.empty((len(plan), self.void + 1, texture.CONDITION), np.float32)
         for row, draw in enumerate(rng.random(len(plan))):
             number, map_ = plan[row, :2]
-            measured = self._textures[number][-1 if without[row] else map_ - self._first[number]]
+            measured = self._textures[number][-1 if without[row] else map_ - self._maps[number, 0]]
             sent = sent_texture(measured, wholly=draw >= AS_SENT) if draw < AS_SENT + OF_ALL else {}
             found[row] = texture.condition(sent)[: self.void + 1]
         # Brightness scales texture, whose level (`LEVELS`) counts quarters of an octave.
@@ -250,18 +255,6 @@ def drop(
     return labels.masked_fill(whole, void), dropped[:, 0]
 
 
-def _window(
-    pool: Pool,
-    numbers: npt.NDArray[np.int64],
-    top: npt.NDArray[np.int64],
-    left: npt.NDArray[np.int64],
-    mirror: npt.NDArray[np.int64],
-) -> npt.NDArray[np.int64]:
-    """A plan of `Pool.cut`, int64 (B, 5)."""
-    return np.stack([pool.starts[numbers], pool.widths[numbers], top, left, mirror], 1)
-
-
-def _ranges(counts: Sequence[int]) -> list[tuple[int, int]]:
-    """(First index, count) of consecutive runs."""
-    firsts = np.cumsum([0, *counts[:-1]])
-    return [(int(first), count) for first, count in zip(firsts, counts, strict=True)]
+def _ranges(counts: Sequence[int]) -> npt.NDArray[np.int64]:
+    """First index and count of consecutive runs, int64 (N, 2)."""
+    return np.stack([np.cumsum([0, *counts[:-1]]), counts], 1)

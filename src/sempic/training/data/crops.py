@@ -88,10 +88,6 @@ def crop(
         columns = slice(left // scale, (left + size[1]) // scale)
         return np.ascontiguousarray(array[rows, columns][:, ::step])
 
-    return TrainingScene(
-        name=scene.name,
-        image=cut(scene.image),
-        labels=cut(scene.labels),
-        edges=None if scene.edges is None else cut(scene.edges),
-        coarse=cut(scene.coarse, factor),
-    )
+    edges = None if scene.edges is None else cut(scene.edges)
+    image, labels, coarse = cut(scene.image), cut(scene.labels), cut(scene.coarse, factor)
+    return TrainingScene(name=scene.name, image=image, labels=labels, edges=edges, coarse=coarse)

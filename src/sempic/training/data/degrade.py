@@ -75,9 +75,7 @@ def jpeg(image: Tensor, quality: Tensor) -> Tensor:
     red, green, blue = (255 * image).unbind(1)
     luma = 0.299 * red + 0.587 * green + 0.114 * blue
     chroma = torch.stack([(blue - luma) * 0.564, (red - luma) * 0.713], 1)
-    share = torch.where(quality < 50, 50 / quality, 2 - quality / 50)[
-        :, None, None, None, None, None
-    ]
+    share = torch.where(quality < 50, 50 / quality, 2 - quality / 50).view(-1, 1, 1, 1, 1, 1)
 
     def coded(plane: Tensor, steps: Sequence[int]) -> Tensor:
         table = torch.tensor(steps, device=device, dtype=torch.float32).reshape(8, 8)

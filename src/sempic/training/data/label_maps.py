@@ -118,10 +118,8 @@ def _rendered(
 def _cut(array: Bytes, filter_: Image.Resampling) -> Bytes:
     """The largest central crop of the proportions of SIZE, resized to SIZE."""
     height, width = array.shape[:2]
-    w, h = (
-        min(width, round(height * SIZE[0] / SIZE[1])),
-        min(height, round(width * SIZE[1] / SIZE[0])),
-    )
+    w = min(width, round(height * SIZE[0] / SIZE[1]))
+    h = min(height, round(width * SIZE[1] / SIZE[0]))
     x, y = (width - w) // 2, (height - h) // 2
     resized = Image.fromarray(array).resize(SIZE, filter_, (x, y, x + w, y + h))
     return np.asarray(resized)

@@ -147,15 +147,14 @@ def cityscapes(
 
     label_ids, instances = ending_in("_gtFine_labelIds"), ending_in("_gtFine_instanceIds")
     train_ids = ending_in("_gtFine_labelTrainIds", "_gtFine_trainIds", "_trainIds")
+    labels, ids = label_ids, _table(classes)
     if classes == 19 and train_ids.keys() >= images.keys():
-        labels, ids = train_ids, _table({i: i for i in range(19)}, void=19)
+        labels = train_ids
     elif classes == 19:
         values = np.arange(256, dtype=np.uint8)
-        labels, ids = label_ids, translate(values, CITYSCAPES_FULL.id, CITYSCAPES.id, near=False)
-    elif classes == 34:
-        labels, ids = label_ids, _table({i: i for i in range(34)}, void=34)
-    else:
-        labels, ids = label_ids, _table({**{i: i for i in range(35)}, 255: 34}, void=35)
+        ids = translate(values, CITYSCAPES_FULL.id, CITYSCAPES.id, near=False)
+    elif classes == 35:
+        ids[255] = 34
     return _dataset(
         images,
         labels,
@@ -187,7 +186,7 @@ def plain(folder: Path, split: str, num_classes: int | None) -> Dataset:
         _named(part("labels"), MAPS),
         _perhaps(part("instances")),
         classes=classes,
-        ids=_table({i: i for i in range(classes)}, void=min(classes, 255)),
+        ids=_table(classes),
     )
 
 
@@ -220,7 +219,7 @@ def _same_names(
             _named(_below(folder, labels, split), MAPS),
             _perhaps(_below(folder, instances, split)) if instances else {},
             classes=num_classes or classes[0],
-            ids=_table({first + i: i for i in range(classes[0])}, void=classes[0]),
+            ids=_table(classes[0], first),
             palette=palette,
         )
 
@@ -305,16 +304,22 @@ def find_pictures(folder: Path, suffixes: Iterable[str] = PICTURES) -> list[Path
 def _named(folder: Path, suffixes: Iterable[str], ending: str = "") -> dict[str, Path]:
     """Files by name: with an `ending`, the stem without it; else the path below `folder` without
     suffix. Raises InputError if there are none."""
-    named: dict[str, Path] = {}
-    for path in find_pictures(folder, suffixes):
+
+    def name(path: Path) -> str:
         if not path.stem.endswith(ending):
             raise InputError(f"{path}: its name does not end in {ending}{path.suffix}")
-        name = path.relative_to(folder).with_suffix("").as_posix()
-        if ending:
-            name = path.stem.removesuffix(ending)
-        if name in named:
-            raise InputError(f"{path} and {named[name]} have the same name")
-        named[name] = path
+        below = path.relative_to(folder).with_suffix("").as_posix()
+        return path.stem.removesuffix(ending) if ending else below
+
+    return _by(name, find_pictures(folder, suffixes))
+
+
+def _by(name: Callable[[Path], str], paths: Iterable[Path]) -> dict[str, Path]:
+    """Files by name. Raises InputError for two of the same name."""
+    named: dict[str, Path] = {}
+    for path in paths:
+        if named.setdefault(name(path), path) != path:
+            raise InputError(f"{path} and {named[name(path)]} have the same name")
     return named
 
 
@@ -331,12 +336,7 @@ def _twins(
     endings: Sequence[str] = ("",),
 ) -> list[Path]:
     """For each entry, the file of `folder` with its picture's name, plus one of `endings`."""
-    by_stem: dict[str, Path] = {}
-    for path in _files(folder, suffixes):
-        if path.stem in by_stem:
-            raise InputError(f"{path} and {by_stem[path.stem]} have the same name")
-        by_stem[path.stem] = path
-    found = []
+    by_stem, found = _by(lambda path: path.stem, _files(folder, suffixes)), []
     for entry in entries:
         stem, short = entry.image.stem, entry.name.rsplit("/", 1)[-1]
         names = [name + ending for ending in endings for name in (stem, short)]
@@ -367,7 +367,8 @@ def _first_of(paths: list[Path]) -> str:
     return f"{paths[0]}" + (f" (and {len(paths) - 1} more)" if len(paths) > 1 else "")
 
 
-def _table(ids: dict[int, int], *, void: int) -> npt.NDArray[np.uint8]:
-    table = np.full(256, void, np.uint8)
-    table[list(ids)] = list(ids.values())
+def _table(classes: int, first: int = 0) -> npt.NDArray[np.uint8]:
+    """`Dataset.ids` of files in which classes have the values from `first` on."""
+    table = np.full(256, min(classes, 255), np.uint8)
+    table[first : first + classes] = np.arange(classes)
     return table

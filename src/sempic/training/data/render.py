@@ -89,11 +89,6 @@ def _resized(image: Image, known: LabelMap | None, short: int) -> tuple[Image, L
     return image, known
 
 
-def _blurred(image: Image, deviation: float) -> Image:
-    blur = PIL.ImageFilter.GaussianBlur(deviation)
-    return np.asarray(PIL.Image.fromarray(image).filter(blur))
-
-
 class Job(NamedTuple):
     """One rendition to make."""
 
@@ -108,15 +103,15 @@ def render(job: Job, options: CorpusOptions, classes: Taxonomy, segmenter: Any) 
     item, rendition, judged = job
     digest = hashlib.sha256(item.name.encode()).digest()
     rng = np.random.default_rng((options.seed, int.from_bytes(digest[:8], "big"), rendition))
-    image, known = item.opened(classes)
     usual = judged or rng.random() < 0.6
     short = options.side if usual else int(np.exp(rng.uniform(*np.log((200, 480)))))
-    image, known = _resized(image, known, short)
+    image, known = _resized(*item.opened(classes), short)
     if not judged and rng.random() < 0.3:
         gains = np.exp(rng.uniform(-0.2, 0.2) + rng.uniform(-0.06, 0.06, 3))
         image = np.clip(image * gains, 0, 255).astype(np.uint8)
     if not judged and rng.random() < BLURRED:
-        image = _blurred(image, rng.uniform(*BLUR))
+        blur = PIL.ImageFilter.GaussianBlur(rng.uniform(*BLUR))
+        image = np.asarray(PIL.Image.fromarray(image).filter(blur))
     coarse = []
     for _ in range(1 if judged else options.coarse):
         factor = 4 if judged else int(rng.choice(list(FACTORS), p=list(FACTORS.values())))
@@ -159,17 +154,14 @@ def make(options: CorpusOptions) -> None:
             )
         print(f"{options.out}: this corpus is there already")
         return
-    about_corpus: dict[str, Any] = {
-        "format": FORMAT,
-        "key": key,
-        "recipe": recipe,
-        "sources": sources,
-    }
     with _temporary(options.out) as part:
         packed = tqdm(_rendered(jobs, options), total=len(jobs), unit="sample", disable=None)
         samples, shards = _write(part, packed)
-        about_corpus |= {"samples": samples, "shards": shards}
-        files.write(part / "corpus.json", (json.dumps(about_corpus, indent=1) + "\n").encode())
+        made = {
+            "format": FORMAT, "key": key, "recipe": recipe, "sources": sources,
+            "samples": samples, "shards": shards,
+        }  # fmt: skip
+        files.write(part / "corpus.json", (json.dumps(made, indent=1) + "\n").encode())
     print(f"{options.out}: {samples} samples in {shards} shards")
 
 

@@ -18,13 +18,7 @@ from sempic.errors import InputError, ModelError, naming
 from sempic.jobs import read, read_ids, read_picture
 from sempic.networks.unet import UNetConfig
 from sempic.scene import Image, LabelMap
-from sempic.training.data.readers import (
-    Dataset,
-    Entry,
-    open_dataset,
-    open_picture,
-    read_map,
-)
+from sempic.training.data.readers import Dataset, Entry, open_dataset, open_picture, read_map
 from sempic.training.flags import PaperOptions
 
 ASPECT = {"cityscapes": 2.0, "camvid": 4 / 3}
@@ -69,18 +63,16 @@ class SceneFolder:
         entry = self.dataset.entries[index]
         image = PIL.Image.fromarray(read_picture(entry.image))
         small = resize_picture(image, self.image_size)
-        pixels = np.asarray(small)
         if entry.predicted is None:
             labels = self._human(entry, image.size)
         else:
             labels = _predicted(entry.predicted, self.dataset)
-        edges = self._edges(entry, image.size, small.size)
-        coarse, payload = self._coarse(entry, pixels)
+        coarse, payload = self._coarse(entry, np.asarray(small))
         return TrainingScene(
             name=entry.name,
-            image=pixels,
+            image=np.asarray(small),
             labels=pictures.resized(labels, small.size, "NEAREST"),
-            edges=edges,
+            edges=self._edges(entry, image.size, small.size),
             coarse=coarse,
             payload=payload,
         )
@@ -104,10 +96,8 @@ class SceneFolder:
         if map_.size != size:
             raise InputError(f"{entry.instances} has another size than {entry.image}")
         # We keep ids above 255 distinct; the original reduces ids to 8 bits.
-        ids = PIL.Image.fromarray(np.asarray(map_).astype(np.int32)).resize(
-            small, Resampling.NEAREST
-        )
-        return instance_edges(np.asarray(ids))
+        ids = PIL.Image.fromarray(np.asarray(map_).astype(np.int32))
+        return instance_edges(np.asarray(ids.resize(small, Resampling.NEAREST)))
 
     def _coarse(self, entry: Entry, image: Image) -> tuple[Image, bytes | None]:
         if entry.coarse is None:
@@ -141,14 +131,10 @@ def open_scenes(options: PaperOptions, unet: UNetConfig, split: str) -> SceneFol
     """The scenes of a run's dataset. Raises InputError or ModelError, also if the network needs
     instance maps that the dataset lacks."""
     factor, _ = geometry(options, unet)
+    names = ("generated_semantic", "coarse_path", "image_path")
+    given = {name: Path(path) for name in names if (path := getattr(options, name))}
     dataset = open_dataset(
-        options.dataset_mode,
-        Path(options.data_dir),
-        split,
-        num_classes=unet.num_classes,
-        generated_semantic=Path(options.generated_semantic) if options.generated_semantic else None,
-        coarse_path=Path(options.coarse_path) if options.coarse_path else None,
-        image_path=Path(options.image_path) if options.image_path else None,
+        options.dataset_mode, Path(options.data_dir), split, num_classes=unet.num_classes, **given
     )
     if unet.instance_edges:
         lone = [e.image for e in dataset.entries if e.instances is None]

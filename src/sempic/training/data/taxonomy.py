@@ -66,12 +66,8 @@ class Taxonomy:
         """
         above = [self.importance.get(n, 1.0) - 1 for n in self.palette.classes[: self.classes]]
         own = np.maximum(np.array(above, np.float32), 0)
-        found = np.zeros(256, np.float32)
-        if palette is None:
-            found[: self.classes] = own
-        else:
-            allowed = self.of(palette)
-            found[: len(allowed)] = (allowed * own).max(1)
+        found, allowed = np.zeros(256, np.float32), self.of(palette or self.palette)
+        found[: len(allowed)] = (allowed * own).max(1)
         return found
 
     def of(self, palette: Palette) -> npt.NDArray[np.bool_]:

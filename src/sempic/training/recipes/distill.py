@@ -31,21 +31,10 @@ from sempic.errors import ModelError
 from sempic.networks.compact import PATCH, upsample
 from sempic.networks.weights import load_segmenter, load_tensors
 from sempic.palette import CAMVID
+from sempic.training import losses
 from sempic.training.data.batches import Batch
 from sempic.training.data.taxonomy import Taxonomy
 from sempic.training.device import autocast, compiled, generator
-from sempic.training.losses import (
-    TAPS,
-    Discriminator,
-    Features,
-    conditioning,
-    divergence,
-    moments,
-    random_view,
-    random_window,
-    shrunk,
-    unevenness,
-)
 from sempic.training.optimizer import Optimizer, Schedule
 from sempic.training.options import DistillOptions
 from sempic.training.recipes.receiver import ReceiverRecipe, parameter_groups
@@ -86,7 +75,7 @@ class SemanticLoss:
         q = log_q.detach().exp()
         seen = torch.einsum("bchw,c->bhw", torch.maximum(p, 0.5 * q), self.critical)
         weights = 1 + 2 * weight * seen
-        return (divergence(log_q, p) * weights).sum() / weights.sum()
+        return (losses.divergence(log_q, p) * weights).sum() / weights.sum()
 
 
 def segmenter_view(size: tuple[int, int], rng: np.random.Generator) -> View:
@@ -114,10 +103,10 @@ class Distill(ReceiverRecipe):
 
     def __init__(self, options: DistillOptions, device: torch.device) -> None:
         super().__init__(options, device, offset=1)
-        features = Features(vgg=options.vgg > 0, folder=options.features).to(device)
+        features = losses.Features(vgg=options.vgg > 0, folder=options.features).to(device)
         self.features = features
         self.compiled_features = compiled(features, device)
-        self.discriminator = Discriminator(
+        self.discriminator = losses.Discriminator(
             features.channels, features.widths, self.config.classes
         ).to(device)
         if options.discriminator is not None:
@@ -128,20 +117,18 @@ class Distill(ReceiverRecipe):
         self.semantic_losses = [
             SemanticLoss(path, self.taxonomy, device) for path in options.segmenter
         ]
-        self.network_optimizer = Optimizer(
-            parameter_groups(self.network, options.lr),
-            schedule=Schedule(warmup=100, floor=0.1),
-            betas=(0.5, 0.99),
-            clip=1.0,
-        )
-        self.discriminator_optimizer = Optimizer(
-            [{"params": list(self.discriminator.parameters()), "lr": 4e-4}],
-            schedule=Schedule(),
-            betas=(0.5, 0.99),
-        )
         self.optimizers = {
-            "network": self.network_optimizer,
-            "discriminator": self.discriminator_optimizer,
+            "network": Optimizer(
+                parameter_groups(self.network, options.lr),
+                schedule=Schedule(warmup=100, floor=0.1),
+                betas=(0.5, 0.99),
+                clip=1.0,
+            ),
+            "discriminator": Optimizer(
+                [{"params": list(self.discriminator.parameters()), "lr": 4e-4}],
+                schedule=Schedule(),
+                betas=(0.5, 0.99),
+            ),
         }
         # A negative spread means that no variance has been measured yet.
         self.memory = {"scale": features.scale, "spread": torch.full((), -1.0, device=device)}
@@ -157,7 +144,7 @@ class Distill(ReceiverRecipe):
         fidelity = float(rng.choice((0.0, rng.random(), 1.0), p=(0.8, 0.1, 0.1)))
         base = upsample(batch.coarse)
         made = base + self._sample(number, batch, planes, fidelity, rng)
-        view, window = random_view(batch.image, rng), random_window(batch.image, rng)
+        view, window = losses.random_view(batch.image, rng), losses.random_window(batch.image, rng)
         classes = planes[:, : self.config.classes]
 
         def features_of(picture: Tensor) -> list[Tensor]:
@@ -167,7 +154,7 @@ class Distill(ReceiverRecipe):
         with autocast(self.device):
             with torch.no_grad():
                 real = features_of(batch.image)
-                conditions = conditioning(features_of(base), view(classes), window)
+                conditions = losses.conditioning(features_of(base), view(classes), window)
             fake = features_of(made)  # for both updates
         discriminator_loss = self._update_discriminator(real, fake, conditions, fidelity)
         weight = 1 + self.options.critical * self.critical[batch.truth.long()][:, None]
@@ -180,7 +167,7 @@ class Distill(ReceiverRecipe):
             with autocast(self.device):
                 apart = semantic.divergence(made, batch.image, self.options.critical, crop_view)
             parts["semantic"] = (1 - 0.5 * fidelity) * self.options.semantic * apart
-        norm = self.network_optimizer.minimise(torch.stack(list(parts.values())).sum())
+        norm = self.optimizers["network"].minimise(torch.stack(list(parts.values())).sum())
         self.network.normalise()
         return {**parts, "discriminator": discriminator_loss, "norm": norm}
 
@@ -224,7 +211,7 @@ class Distill(ReceiverRecipe):
                 [F.relu(1 - r.float()).mean() + F.relu(1 + f.float()).mean() for r, f in scores]
             ).mean()
         if fidelity < 0.5:  # a picture of high fidelity is a mean and need not look real
-            self.discriminator_optimizer.minimise(loss)
+            self.optimizers["discriminator"].minimise(loss)
         return loss
 
     def _adversarial_loss(
@@ -247,7 +234,7 @@ class Distill(ReceiverRecipe):
         return {
             "pixel": (1 + fidelity) * options.pixel * weighted(made - image, weight),
             "coarse": options.coarse * coarse,
-            "energy": (1 - fidelity) * options.energy * unevenness(made, image),
+            "energy": (1 - fidelity) * options.energy * losses.unevenness(made, image),
         }
 
     def _feature_losses(
@@ -261,11 +248,14 @@ class Distill(ReceiverRecipe):
         """Distances between features, place by place and over the crop. `weight`, (B, 1, H, W), are
         the weights of the features' input pixels."""
         options, likely = self.options, 1 - fidelity
-        weights = shrunk(weight.clamp_min(0.5), real, window)  # bicubic enlarging overshoots
+        weights = losses.shrunk(weight.clamp_min(0.5), real, window)  # bicubic enlarging overshoots
         apart = torch.stack(
             [weighted(f - r, w) for f, r, w in zip(fake, real, weights, strict=True)]
         )
-        textures = [(moments(f) - moments(r)).abs().mean() for f, r in zip(fake, real, strict=True)]
+        textures = [
+            (losses.moments(f) - losses.moments(r)).abs().mean()
+            for f, r in zip(fake, real, strict=True)
+        ]
         with autocast(self.device):
             pooled = self.features.pooled(fake)
             with torch.no_grad():
@@ -273,10 +263,10 @@ class Distill(ReceiverRecipe):
         variance, spread = wanted.var(0, correction=0).sum(), self.memory["spread"]
         spread.copy_(torch.where(spread < 0, variance, 0.98 * spread + 0.02 * variance))
         parts = {
-            "feature": (1 - 0.7 * fidelity) * options.feature * apart[: len(TAPS)].mean(),
+            "feature": (1 - 0.7 * fidelity) * options.feature * apart[: len(losses.TAPS)].mean(),
             "texture": likely * options.texture * torch.stack(textures).mean(),
             "pooled": likely * options.pooled * (pooled - wanted).square().sum(1).mean() / spread,
         }
         if options.vgg:
-            parts["vgg"] = (1 - 0.7 * fidelity) * options.vgg * apart[len(TAPS) :].mean()
+            parts["vgg"] = (1 - 0.7 * fidelity) * options.vgg * apart[len(losses.TAPS) :].mean()
         return parts

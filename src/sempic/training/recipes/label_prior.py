@@ -31,6 +31,9 @@ from sempic.training.optimizer import Optimizer, Schedule
 from sempic.training.options import LabelPriorOptions
 from sempic.training.recipes.own import OwnRecipe
 
+Pairs = Sequence[tuple[int, int]]
+"""The number of each map of a batch, and 1 if it is mirrored, else 0."""
+
 
 class Pixels:
     """Random pixels of label maps, with the neighbourhoods that the network sees."""
@@ -75,15 +78,13 @@ class Pixels:
         return chosen, self.around(i, chosen).long(), target[chosen].long(), torch.cat(weights)
 
 
-def evaluate(
-    net: LabelPriorNet, pixels: Pixels, maps: Maps, chosen: Sequence[int], informed: bool
-) -> float:
+def evaluate(net: LabelPriorNet, pixels: Pixels, maps: Maps, chosen: Sequence[int]) -> float:
     """Mean bytes per chosen map, over all of its pixels."""
     total = 0.0
     with torch.no_grad():
         for i in chosen:
             planes = torch.from_numpy(maps.planes[maps.picture[i]][:1])
-            dense = net.features(planes)[0] if informed else None
+            dense = net.features(planes)[0] if net.trunk else None
             around = pixels.around(i)
             target = pixels.maps[i][pixels.centres].long()
             for part in torch.arange(len(target)).split(16384):
@@ -122,52 +123,53 @@ class LabelPrior(OwnRecipe):
         self.judged = Pixels(self.val.labels, self.classes)
 
     def step(self, number: int) -> dict[str, Tensor]:
-        options, maps = self.options, self.options.batch
+        options, count = self.options, self.options.batch
         g = torch.Generator().manual_seed(step_seed(options, number))
         rng = np.random.default_rng((options.seed, 1, number))
-        batch = rng.choice(len(self.data.labels), maps, p=self.data.weight)
-        flips = rng.integers(0, 2, maps)
-        drawn = [
-            self.pools[m].draw(i, g, options.busy, options.calm)
-            for i, m in zip(batch, flips, strict=True)
-        ]
-        chosen = torch.cat([d[0] for d in drawn])
-        around, target, weight = (torch.cat([d[k] for d in drawn]) for k in (1, 2, 3))
+        batch = rng.choice(len(self.data.labels), count, p=self.data.weight)
+        pairs = list(zip(batch, rng.integers(0, 2, count), strict=True))
+        drawn = [self.pools[m].draw(i, g, options.busy, options.calm) for i, m in pairs]
+        chosen, around, target, weight = (
+            torch.cat(part).to(self.device) for part in zip(*drawn, strict=True)
+        )
         height, width = self.judged.height, self.judged.width
         y, x = chosen // width, chosen % width
         features, aux = None, torch.zeros((), device=self.device)
-        around, target, weight, y, x = (t.to(self.device) for t in (around, target, weight, y, x))
         if options.coarse:
-            quality = rng.integers(len(VIEWS), size=maps)
-            planes = torch.from_numpy(self.data.planes[self.data.picture[batch], quality])
-            view = torch.stack([p.flip(-1) if m else p for p, m in zip(planes, flips, strict=True)])
-            with autocast(self.device):
-                dense = self.network.features(view).float()
-            mirrored = torch.from_numpy(flips)
-            index = torch.repeat_interleave(
-                torch.arange(maps), torch.tensor([len(d[0]) for d in drawn])
-            )
-            # The grid of a flipped picture starts 4⌈W/4⌉ - W pixels off.
-            shift = (mirrored[index] * (dense.shape[2] - width)).to(self.device)
-            features = dense[index.to(self.device), y, x + shift]
-            # An auxiliary loss makes the features tell the class alone, at pixels of all kinds.
-            yy = torch.randint(0, height, (4096,), generator=g)
-            xx = torch.randint(0, width, (4096,), generator=g)
-            which = torch.randint(0, maps, (4096,), generator=g)
-            seen = dense[which, yy, xx + mirrored[which] * (dense.shape[2] - width)]
-            truth = torch.stack([self.pools[m].maps[i] for i, m in zip(batch, flips, strict=True)])
-            at = (yy + PAD) * self.judged.stride + xx + PAD
-            aux = F.cross_entropy(self.network.aux(seen), truth[which, at].long().to(self.device))
+            dense = self._dense(pairs, rng)
+            which = torch.arange(count, device=self.device)
+            features = dense[which.repeat_interleave(options.busy + options.calm), y, x]
+            aux = self._auxiliary_loss(dense, pairs, g)
         logits = self.network(around, y * BANDS // height, x * BANDS // width, features)
         bits = (F.cross_entropy(logits, target, reduction="none") * weight).sum() / math.log(2)
-        bytes_per_map = bits / 8 / maps
+        bytes_per_map = bits / 8 / count
         norm = self.optimizer.minimise(bytes_per_map / 500 + 0.3 * aux)
         return {"bytes": bytes_per_map, "aux": aux, "norm": norm}
 
+    def _dense(self, pairs: Pairs, rng: np.random.Generator) -> Tensor:
+        """Features of each pixel, (B, H', W, FEATURES), of coarse planes of random quality."""
+        pictures, width = self.data.picture[[i for i, _ in pairs]], self.judged.width
+        planes = self.data.planes[pictures, rng.integers(len(VIEWS), size=len(pairs))]
+        view = [p[..., ::-1] if m else p for p, (_, m) in zip(planes, pairs, strict=True)]
+        with autocast(self.device):
+            dense = self.network.features(torch.from_numpy(np.stack(view))).float()
+        # The grid has 4⌈W/4⌉ columns: in a mirrored picture the first ones are too many.
+        parts = zip(dense, pairs, strict=True)
+        return torch.stack([d[:, -width:] if m else d[:, :width] for d, (_, m) in parts])
+
+    def _auxiliary_loss(self, dense: Tensor, pairs: Pairs, g: torch.Generator) -> Tensor:
+        """Makes the features tell the class alone, at pixels of all kinds."""
+        labels = np.stack([self.data.labels[i][:, :: -1 if m else 1] for i, m in pairs])
+        _, height, width = labels.shape
+        y, x, which = (
+            torch.randint(0, most, (4096,), generator=g) for most in (height, width, len(pairs))
+        )
+        truth = torch.from_numpy(labels)[which, y, x].long().to(self.device)
+        return F.cross_entropy(self.network.aux(dense[which, y, x]), truth)
+
     def validate(self, state: dict[str, Tensor], sheet: Path) -> dict[str, float]:
         chosen = range(0, self.judged.count, max(1, self.judged.count // 10))
-        size = evaluate(self.averaged(state), self.judged, self.val, chosen, self.options.coarse)
-        return {"val_bytes": size}
+        return {"val_bytes": evaluate(self.averaged(state), self.judged, self.val, chosen)}
 
     def about(self) -> dict[str, Any]:
         return {"classes": self.classes, "coarse": self.options.coarse}

@@ -23,12 +23,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from sempic import files, pictures
-from sempic.diffusion.checkpoints import (
-    check_flags,
-    configs_from_flags,
-    flags_from_configs,
-    load_model,
-)
+from sempic.diffusion import checkpoints
 from sempic.diffusion.gaussian import DiffusionConfig, make_diffusion
 from sempic.diffusion.original import read_original, read_progress
 from sempic.diffusion.sampling import ddpm, guided, paper_start, seeded_noise, to_uint8, to_unit
@@ -215,10 +210,8 @@ class Paper(Recipe):
         return terms
 
     def _noise(self, position: int, shape: Sequence[int]) -> Tensor:
-        draw = seeded(self.options.seed, "noise", position)
-        return torch.randn(
-            *shape, generator=torch.Generator().manual_seed(int(draw.integers(2**62)))
-        )
+        seed = int(seeded(self.options.seed, "noise", position).integers(2**62))
+        return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
     def _descend(self, *inputs: Tensor) -> dict[str, Tensor]:
         """Compute the gradients of a batch, in microbatches; returns the loss's terms,
@@ -283,19 +276,14 @@ class Paper(Recipe):
     def about(self) -> dict[str, Any]:
         return {"unet": asdict(self.unet), "diffusion": asdict(self.process)}
 
-    def file_name(self, name: str, step: int) -> str:
-        return f"{name}_{step:06}.safetensors"
-
-    def save(self, state: dict[str, Tensor], path: Path) -> None:
+    def save(self, state: dict[str, Tensor], folder: Path, name: str, step: int) -> None:
         """Write averaged weights, and delete all but the newest `keep` of the same rate."""
-        super().save(state, path)
-        name = re.escape(path.stem.rpartition("_")[0])
-        found = (
-            re.fullmatch(rf"{name}_(\d{{6,}})\.safetensors", p.name) for p in path.parent.iterdir()
-        )
+        super().save(state, folder, f"{name}_{step:06}", step)
+        pattern = re.compile(rf"{re.escape(name)}_(\d{{6,}})\.safetensors")
+        found = (pattern.fullmatch(path.name) for path in folder.iterdir())
         steps = sorted((int(match[1]), match[0]) for match in found if match)
         for _, old in steps[: -self.options.keep]:
-            path.with_name(old).unlink()
+            (folder / old).unlink()
 
 
 def read_weights(path: Path, unet: UNetConfig, process: DiffusionConfig) -> SemanticUNet:
@@ -305,16 +293,16 @@ def read_weights(path: Path, unet: UNetConfig, process: DiffusionConfig) -> Sema
     """
     if path.suffix.lower() != ".safetensors":
         return filled(lambda: SemanticUNet(unet), read_original(path), path)
-    model, trained = load_model(path)
-    flags = flags_from_configs(replace(unet, precision="float32"), process)
+    model, trained = checkpoints.load_model(path)
+    flags = checkpoints.flags_from_configs(replace(unet, precision="float32"), process)
     del flags["image_size"]
-    check_flags(flags, model.config, trained, path)
+    checkpoints.check_flags(flags, model.config, trained, path)
     return filled(lambda: SemanticUNet(unet), model.state_dict(), path)
 
 
 def configured(flags: Mapping[str, object]) -> tuple[PaperOptions, UNetConfig, DiffusionConfig]:
     """Flags → configurations. Raises ModelError or InputError with the name of a wrong flag."""
-    unet, process = configs_from_flags(flags)
+    unet, process = checkpoints.configs_from_flags(flags)
     return filled_in(PaperOptions, flags), unet, process
 
 

@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sempic import files, pictures, texture
 from sempic.diffusion import edm
 from sempic.diffusion.sampling import to_uint8, to_unit
 from sempic.errors import ModelError
 from sempic.networks.compact import CompactConfig, CompactNet, one_hot, upsample
-from sempic.networks.weights import about, load_receiver
+from sempic.networks.weights import load_receiver
 from sempic.training.data.batches import Batch, Crops, Drops, texture_inputs
 from sempic.training.data.corpus import Corpus, Sample, open_corpus
 from sempic.training.device import compiled
@@ -40,8 +40,6 @@ class ReceiverRecipe(OwnRecipe):
         self.config = network.config
         self.network: CompactNet = network
         self.working = compiled(network, device)
-        self.networks: dict[str, nn.Module] = {}
-        self.memory: dict[str, Tensor] = {}
         drops = Drops(options.label_drop, options.region_drop, options.region_wrong)
         self.crops = Crops(corpus, size=options.crop, device=device, drops=drops)
         self._seed = options.seed + offset
@@ -73,9 +71,6 @@ class ReceiverRecipe(OwnRecipe):
     def validate(self, state: dict[str, Tensor], sheet: Path) -> dict[str, float]:
         return {"psnr": self._sheet.write(self.averaged(state), sheet)}
 
-    def about(self) -> dict[str, Any]:
-        return about(self.network)
-
     def export(self, state: dict[str, Tensor], folder: Path) -> None:
         export_receiver(self.averaged(state), folder / "receiver.onnx")
 
@@ -92,11 +87,11 @@ def parameter_groups(network: CompactNet, lr: float) -> list[dict[str, Any]]:
 class Sheet:
     """Validation scenes as one picture, in rows: coarse | labels | 1 step | 4 steps | original."""
 
-    def __init__(self, corpus: Corpus, count: int = 4) -> None:
+    def __init__(self, corpus: Corpus, count: int) -> None:
         judged = corpus.part(judged=True) or corpus.samples
         smallest = min(judged, key=lambda s: s.image.shape[0] * s.image.shape[1])
         self.size = smallest.image.shape[:2]
-        self.scenes: list[Sample] = judged[:: max(1, len(judged) // max(1, count))][:count]
+        self.scenes: list[Sample] = judged[:: max(1, len(judged) // count)][:count]
         self.colours = np.zeros((256, 3), np.uint8)
         table = corpus.taxonomy.palette.table()
         self.colours[: len(table)] = table
@@ -105,7 +100,6 @@ class Sheet:
     @torch.no_grad()
     def write(self, network: CompactNet, path: Path) -> float:
         """Write the sheet; returns the PSNR in dB of the pictures of 4 steps."""
-        network.eval()
         rows, errors = [], []
         device, void = network.head_gain.device, network.config.classes
         height, width = self.size

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +24,7 @@ from sempic.evaluation.metrics import confusion, iou
 from sempic.networks.compact import double
 from sempic.networks.efficientnet import imagenet
 from sempic.networks.segmenter import SegmentationNet, SegmenterConfig, predict
-from sempic.networks.weights import about, load_segmenter
+from sempic.networks.weights import load_segmenter
 from sempic.palette import CAMVID, CITYSCAPES, translate
 from sempic.pictures import resized
 from sempic.scene import Image, LabelMap
@@ -145,9 +144,7 @@ class Validation:
         allowed = classes.of(palette)
         self.count = palette.known
         self.table = np.full(256, self.count, np.uint8)
-        for number in range(classes.classes):
-            (rows,) = np.nonzero(allowed[:, number])
-            self.table[number] = rows[0] if len(rows) else self.count
+        self.table[: classes.classes] = np.where(allowed.any(0), allowed.argmax(0), self.count)
         for item in items:
             if item.palette.name != palette.name:
                 continue
@@ -261,9 +258,6 @@ class Segmenter(OwnRecipe):
 
     def validate(self, state: dict[str, Tensor], sheet: Path) -> dict[str, float]:
         return self.validation.scores(self.averaged(state))
-
-    def about(self) -> dict[str, Any]:
-        return about(self.network)
 
     def export(self, state: dict[str, Tensor], folder: Path) -> None:
         network, enlarge = self.averaged(state), self.options.enlarge
