@@ -51,6 +51,7 @@ class Metrics:
 
 METHODS = "GET", "HEAD", "POST"
 """Methods that metrics name; a client may send any word as a method."""
+_FULL = "the queue is full: larger bodies wait than fit into memory"
 LINGER = 5.0
 """Most seconds in which the rest of a body is dropped after an early answer. A connection that is
 closed while its client sends is reset, and a reset can cost the client the answer."""
@@ -69,9 +70,8 @@ class RequestMiddleware:
             return await self._app(scope, receive, send)
         start = time.perf_counter()
         headers = dict(scope["headers"])
-        request_id = headers.get(b"x-request-id", b"").decode("latin-1")
-        if not re.fullmatch(r"[\w.-]{1,64}", request_id, re.ASCII):
-            request_id = secrets.token_hex(8)
+        given = re.fullmatch(rb"[\w.-]{1,64}", headers.get(b"x-request-id", b""))
+        request_id = given[0].decode() if given else secrets.token_hex(8)
         scope.setdefault("state", {})["id"] = request_id
         method = scope["method"]
         if method == "HEAD":  # as GET; `marked_send` drops the body
@@ -100,8 +100,7 @@ class RequestMiddleware:
             if size_in > self._max_bytes:
                 raise too_long
             if self._free < 0:
-                full = "the queue is full: larger bodies wait than fit into memory"
-                raise HTTPException(429, full, {"Retry-After": "1"})
+                raise HTTPException(429, _FULL, {"Retry-After": "1"})
             complete = not message.get("more_body", False)
             return message
 
