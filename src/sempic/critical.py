@@ -1,4 +1,4 @@
-"""Critical objects, by groups of classes, and the receipt that counts them (spec/format.md §8)."""
+"""Critical objects by groups of classes, and the receipt of them (docs/spec/format.md §8)."""
 
 from __future__ import annotations
 

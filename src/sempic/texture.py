@@ -1,4 +1,4 @@
-"""Texture: strength of the finest detail of a picture by class (spec/format.md §9).
+"""Texture: strength of the finest detail of a picture by class (docs/spec/format.md §9).
 
 A coarse picture does not show whether a road is grainy or blurred, so a receiver paints the usual
 texture. A sender describes the texture of classes where it is weaker than the usual one, and a

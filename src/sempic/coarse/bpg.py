@@ -161,7 +161,7 @@ def lengthen(payload: bytes) -> bytes:
 def opening(width: int, height: int) -> bytes:
     """The bytes before the first slice's data in a 4:4:4 file by `encode` with chroma_qp 0.
 
-    width, height: 16 or more (spec/format.md §7).
+    width, height: 16 or more (docs/spec/format.md §7).
     """
     return MAGIC + b"\x60\0" + _ue7(width) + _ue7(height) + _WINDOWS[hevc.tree(width, height)]
 

@@ -73,7 +73,7 @@ def enlarged(coarse: Coarse, width: int, height: int, rows: slice, columns: slic
     """A part of the coarse picture, enlarged to the size of the picture: bilinear.
 
     Args:
-        width, height: of the picture. spec/format.md §6 defines the positions of coarse pixels.
+        width, height: of the picture. Positions of coarse pixels: docs/spec/format.md §6.
         rows, columns: of the part, with start and stop; may exceed the picture, whose edge repeats.
 
     Returns Y, Cb and Cr, int64 (3, rows, columns), 0…255.

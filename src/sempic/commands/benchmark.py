@@ -65,7 +65,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--codecs",
         type=_measuring.listed,
         metavar="A,B",
-        help=f"default: all but {' and '.join(sorted({*codecs.NAMES} - {*codecs.DEFAULTS}))}",
+        help=f"default: all but {', '.join(sorted({*codecs.NAMES} - {*codecs.DEFAULTS}))}",
     )
     parser.add_argument(
         "--rates",

@@ -199,7 +199,7 @@ def describe(samples: Row, originals: Row, settings: Settings) -> str:
     lines = [f"{count} picture{'s' * (count != 1)}"]
 
     def add(label: str, text: str) -> None:
-        lines.append(f"  {label:<21}{text}")
+        lines.append(f"  {label:<20} {text}")
 
     if "bpp" in samples:
         add("bpp", f"{samples['bpp']:.4f}{_interval(samples, 'bpp')}")

@@ -1,4 +1,4 @@
-"""Windows: parts of the original picture, sent as pixels (spec/format.md §7).
+"""Windows: parts of the original picture, sent as pixels (docs/spec/format.md §7).
 
 Coded are the differences between the original and the enlarged coarse picture. All windows of a
 stream form one intra picture of HEVC, the atlas. `blend` puts windows into a painted picture.

@@ -1,4 +1,4 @@
-"""Places of windows: in the picture, in the atlas, and in the payload's header (spec/format.md §7).
+"""Places of windows: in picture, atlas, and the payload's header (docs/spec/format.md §7).
 
 The unit is the cell, a square of CELL pixels.
 """
