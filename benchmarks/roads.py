@@ -110,12 +110,12 @@ def measure(bench: benchmark.Benchmark, rows: list[str], quality: int) -> list[d
         if name in OURS:
             return OURS[name], quality
         if name in AVIF:
-            bpp = AVIF[name] * bench.code(index, OURS["ours"], quality)
+            bpp = AVIF[name] * bench.rate(OURS["ours"], quality, index)
             return "avif", bench.near(index, "avif", bpp)
         return "jpeg", REFERENCE_QUALITY
 
     points = {name: [point(name, index) for index in indices] for name in rows}
-    bench.measure_each([[mine[i] for mine in points.values()] for i in indices])
+    bench.measure([[mine[i] for mine in points.values()] for i in indices])
     originals = bench.originals()
     coded = {name: [bench.file(i, *mine[i]) for i in indices] for name, mine in points.items()}
     lines = []

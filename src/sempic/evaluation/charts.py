@@ -56,7 +56,7 @@ def figure(panels: Sequence[Panel]) -> str:
     """An SVG document: panels in two columns above one legend."""
     columns, rows = 2, -(-len(panels) // 2)
     legend = {c.codec: c for p in panels for c in p.curves}
-    per_row = max(1, columns * _WIDTH // 230)
+    per_row = columns * _WIDTH // 230
     svg = _document(columns * _WIDTH, rows * _HEIGHT + 22 * -(-len(legend) // per_row) + 12)
     for number, panel in enumerate(panels):
         x, y = number % columns * _WIDTH, number // columns * _HEIGHT

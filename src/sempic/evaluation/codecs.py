@@ -236,18 +236,18 @@ class Sempic(PictureCodec):
         )
 
     def encode(self, picture: Image, setting: int, labels: LabelMap | None = None) -> bytes:
+        options: dict[str, Any] = {"labels": labels}
         if self.variant == "none":
-            return self._codec.encode(picture, quality=setting, labels="none")
-        if self.variant == "checked":
-            return self._codec.encode(picture, quality=setting, check=True)
-        palette = None
-        if self.variant == "void":
-            palette = self._codec.segmenter.palette
-            void = PALETTES[palette].void
-            if void is None:
-                raise InputError(f"{self.name}: palette {PALETTES[palette].name} has no void")
-            labels = np.full(picture.shape[:2], void, np.uint8)
-        return self._codec.encode(picture, quality=setting, labels=labels, palette=palette)
+            options = {"labels": "none"}
+        elif self.variant == "checked":
+            options = {"check": True}
+        elif self.variant == "void":
+            palette = PALETTES[self._codec.segmenter.palette]
+            if palette.void is None:
+                raise InputError(f"{self.name}: palette {palette.name} has no void")
+            void = np.full(picture.shape[:2], palette.void, np.uint8)
+            options = {"labels": void, "palette": palette.id}
+        return self._codec.encode(picture, quality=setting, **options)
 
     def decode(self, stream: bytes, width: int, height: int) -> Image:
         return np.array(self._codec.decode(stream, steps=self.steps))
@@ -279,8 +279,8 @@ def _avif(name: str, chroma: str, slow: bool) -> PictureCodec:
 
 def _svt_av1(slow: bool) -> PictureCodec:
     fixed = {"preset": "0" if slow else "10", "svtav1-params": "avif=1:lp=1"}
-    title = "AV1 (SVT), bare stream"
-    return encodable(Video("svt-av1", title, range(63, 5, -1), "libsvtav1", "libdav1d", fixed))
+    names = "svt-av1", "AV1 (SVT), bare stream"
+    return encodable(Video(*names, range(63, 5, -1), "libsvtav1", "libdav1d", fixed))
 
 
 def _hevc(slow: bool) -> PictureCodec:
@@ -298,8 +298,8 @@ def _jxl(slow: bool) -> PictureCodec:
 
 
 def _webp(slow: bool) -> PictureCodec:
-    fixed = {"method": 6 if slow else 2}
-    return Pillow("webp", "WebP", range(101), "WEBP", _library("webp", "webp"), fixed)
+    library, fixed = _library("webp", "webp"), {"method": 6 if slow else 2}
+    return Pillow("webp", "WebP", range(101), "WEBP", library, fixed)
 
 
 def _jpeg2000(slow: bool) -> PictureCodec:

@@ -71,7 +71,7 @@ def describe(found: Sequence[dict[str, Any]]) -> str:
     columns = [BPP, *_columns(found)]
     figures = [["", *(c.title for c in columns)]]
     figures += [[line["path"], *(c.text(line) for c in columns)] for line in found]
-    return "\n\n".join(_aligned(rows) for rows in [figures, *_details(found)])
+    return "\n\n".join(map(_aligned, [figures, *_details(found)]))
 
 
 def _columns(found: Sequence[dict[str, Any]]) -> list[Figure]:
@@ -87,11 +87,9 @@ def _details(found: Sequence[dict[str, Any]]) -> list[list[list[str]]]:
 
 def _aligned(rows: Sequence[Sequence[str]]) -> str:
     """A table for a terminal."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    first, *rest = (max(map(len, column)) for column in zip(*rows, strict=True))
     return "\n".join(
-        f"{first:<{widths[0]}}"
-        + "".join(f"  {cell:>{width}}" for cell, width in zip(rest, widths[1:], strict=True))
-        for first, *rest in rows
+        "  ".join([row[0].ljust(first), *map(str.rjust, row[1:], rest)]) for row in rows
     )
 
 

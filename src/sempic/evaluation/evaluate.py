@@ -14,6 +14,7 @@ from sempic import api, files, jobs
 from sempic.errors import InputError, naming
 from sempic.evaluation.folders import by_name
 from sempic.evaluation.human_maps import HumanMaps
+from sempic.evaluation.markup import BPP
 from sempic.evaluation.measure import Measure, Settings, row
 from sempic.evaluation.measures import FIGURES, METRICS, Figure, Record, Row
 from sempic.evaluation.measures.base import Mean, Reference
@@ -55,16 +56,16 @@ def evaluate(
         ModelError: a network cannot be loaded.
     """
     samples = by_name(folder / "samples")
-    sent = _sent(folder, list(samples))
-    notes = [sent.note] if sent is not None and sent.note else []
+    sent, sent_palette, notes = _sent(folder, list(samples))
     measured = tuple(m for m in settings.metrics if predictions is None or not METRICS[m].judged)
     measure = Measure(replace(settings, metrics=measured))
     maps = None
     if (folder / "labels").is_dir():
         if "miou" in settings.metrics:
             judge = PALETTES[measure.judge.palette] if predictions is None else None
-            known = palette or (None if sent is None else sent.palette)
-            maps = HumanMaps.find(folder / "labels", known, judge, settings.num_classes)
+            maps = HumanMaps.find(
+                folder / "labels", palette or sent_palette, judge, settings.num_classes
+            )
             if judge is not None and judge is not maps.compared:
                 notes.append(
                     f"no mIoU: {maps.folder} has the palette {maps.palette.name}, the judge knows "
@@ -76,10 +77,7 @@ def evaluate(
             f"{folder / 'labels'}: no such folder, and --predictions are compared with its maps"
         )
     predicted = None if predictions is None else by_name(predictions)
-    records: list[Record] = []
-    ceiling: list[Record] = []
-    rates: list[float] = []
-    table: list[dict[str, Any]] = []
+    records, ceiling, rates, table = [], [], [], []
     for name, reference, record in _measured(folder / "images", samples, measure, maps):
         if maps is not None and predicted is not None and reference.labels is not None:
             path = predicted.get(name) or predicted.get(f"{name}_color")
@@ -89,8 +87,8 @@ def evaluate(
         records.append(record)
         ceiling.append(measure.original(reference))
         height, width = reference.picture.shape[:2]
-        if sent is not None:
-            rates.append(8 * sent.bytes[name] / (height * width))
+        if sent:
+            rates.append(8 * sent[name] / (height * width))
         figures = row(records[-1:], ceiling[-1:], rates[-1:] or None)
         figures.pop("pictures")
         table.append({"name": name, "pixels": height * width, **figures})
@@ -105,9 +103,7 @@ def evaluate(
 def _without_mean(records: list[Record], measured: tuple[str, ...]) -> list[str]:
     """A note for each figure that some samples lack, so that there is no mean."""
     notes = []
-    for metric in (METRICS[name] for name in measured):
-        if not isinstance(metric, Mean):
-            continue
+    for metric in (m for m in map(METRICS.get, measured) if isinstance(m, Mean)):
         if lacking := sum(not np.isfinite(record[metric.name]) for record in records):
             notes.append(
                 f"no {metric.figures[0].title}: {lacking} of {len(records)} samples have none, as "
@@ -143,22 +139,12 @@ def _measured(
             batch.clear()
 
 
-@dataclass(frozen=True, slots=True)
-class _Sent:
-    """The files that were sent."""
+def _sent(folder: Path, names: list[str]) -> tuple[dict[str, int], str | None, list[str]]:
+    """(bytes sent of each picture, palette of the first .sempic file, notes).
 
-    bytes: dict[str, int]
-    """Total size for each picture."""
-    palette: str | None = None
-    """Of the first .sempic file, if there are any."""
-    note: str = ""
-
-
-def _sent(folder: Path, names: list[str]) -> _Sent | None:
-    """The .sempic files below a folder, else .bpg and .flif, else .bpg alone; None without files.
-
-    Raises InputError if a picture lacks its file or has two of a kind, a link leads nowhere, or a
-    .sempic file is damaged.
+    Counts .sempic files below the folder, else .bpg and .flif, else .bpg alone. Raises InputError
+    if a picture lacks its file or has two of a kind, a link leads nowhere, or a .sempic file is
+    damaged.
     """
     known = set(names)
     sent: dict[tuple[str, str], Path] = {}
@@ -187,30 +173,25 @@ def _sent(folder: Path, names: list[str]) -> _Sent | None:
                 path = sent[name, ".sempic"]
                 with naming(path):
                     palettes.append(str(api.info(jobs.read(path))["palette"]))
-            return _Sent(sizes, palettes[0])
+            return sizes, palettes[0], []
         note = "bpp is that of the coarse pictures alone: there is no .flif of a label map"
-        return _Sent(sizes, note=note if ".flif" not in suffixes else "")
-    return None
+        return sizes, None, [note] * (".flif" not in suffixes)
+    return {}, None, []
 
 
 def describe(samples: Row, originals: Row, settings: Settings) -> str:
     """The figures as lines for a terminal."""
     count = samples["pictures"]
-    lines = [f"{count} picture{'s' * (count != 1)}"]
-
-    def add(label: str, text: str) -> None:
-        lines.append(f"  {label:<20} {text}")
-
-    if "bpp" in samples:
-        add("bpp", f"{samples['bpp']:.4f}{_interval(samples, 'bpp')}")
-    for figure in FIGURES.values():
-        if figure.name in samples:
-            add(figure.title, _in_context(figure, samples, originals))
+    found = [
+        (figure.title, _in_context(figure, samples, originals))
+        for figure in (BPP, *FIGURES.values())
+        if figure.name in samples
+    ]
     for metric in METRICS.values():
         heads, *rows = metric.details([("", samples)]) or [[]]
-        for head, *cells in zip(heads, *rows, strict=True):
-            if head:
-                add(head, "  ".join(cells))
+        cells = zip(heads, *rows, strict=True)
+        found += [(head, "  ".join(texts)) for head, *texts in cells if head]
+    lines = [f"{count} picture{'s' * (count != 1)}", *(f"  {a:<21}{b}" for a, b in found)]
     if "agreement" in samples or "objects" in samples:
         lines.append(f"  judge: {settings.judge_name}")
     return "\n".join(lines)

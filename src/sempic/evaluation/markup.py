@@ -13,7 +13,7 @@ import PIL.Image
 from sempic.evaluation.measures import Figure, Row
 from sempic.scene import Image
 
-BPP = Figure(name="bpp", title="bpp", digits="{:.4f}", lower=True)
+BPP = Figure("bpp", "bpp", "{:.4f}", lower=True)
 
 
 def resource(name: str) -> str:

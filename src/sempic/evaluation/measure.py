@@ -17,7 +17,7 @@ import numpy as np
 from sempic import models, segment
 from sempic.errors import InputError, ModelError
 from sempic.evaluation import metrics, weights
-from sempic.evaluation.measures import METRICS, Metric, Record, Row
+from sempic.evaluation.measures import METRICS, Record, Row
 from sempic.evaluation.measures.base import Reference
 from sempic.scene import Image, LabelMap
 
@@ -93,6 +93,7 @@ class Measure:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self._networks = [METRICS[m] for m in settings.metrics if METRICS[m].has_network]
         self._loaded: dict[str, Any] = {}
 
     @functools.cached_property
@@ -113,13 +114,9 @@ class Measure:
             self._loaded[name] = load()
         return self._loaded[name]
 
-    @property
-    def _network_metrics(self) -> list[Metric]:
-        return [METRICS[name] for name in self.settings.metrics if METRICS[name].has_network]
-
     def batch(self, picture: Image) -> int:
         """The best number of originals of this size, each with a decoded picture, for `show`."""
-        if not self._network_metrics:
+        if not self._networks:
             return 1
         from sempic.evaluation import networks
 
@@ -128,7 +125,7 @@ class Measure:
     def show(self, references: Sequence[Reference]) -> None:
         """Computes the features of pictures for all metrics with networks, in batches."""
         pictures = [reference.picture for reference in references]
-        for metric in self._network_metrics:
+        for metric in self._networks:
             found = metric.network(self).features_of(pictures)
             for reference, features in zip(references, found, strict=True):
                 reference.keep(metric.name, features)

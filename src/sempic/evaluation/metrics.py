@@ -163,8 +163,5 @@ def at_rate(curve: Sequence[tuple[float, float]], bpp: float) -> float | None:
 
 def _rising(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
     """Points by rising rate, without those that are no better than a cheaper one."""
-    kept: list[tuple[float, float]] = []
-    for rate, quality in sorted(points):
-        if not kept or quality > kept[-1][1]:
-            kept.append((rate, quality))
-    return kept
+    ordered = sorted(points)
+    return [p for i, p in enumerate(ordered) if all(p[1] > q for _, q in ordered[:i])]

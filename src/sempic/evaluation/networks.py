@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.backends import cudnn
 
 from sempic.errors import ModelError, refused
@@ -109,10 +109,8 @@ class Lpips(_Network[Features]):
         if min(x.shape[2:]) < self._smallest:
             return [[]] * len(x)
         x = self._standard(x / 127.5 - 1, self._SHIFT, self._SCALE)
-        layers = [
-            f / (f.square().sum(1, keepdim=True).sqrt() + 1e-10)
-            for f in self._layers(x, self._arrays)
-        ]
+        found = self._layers(x, self._arrays)
+        layers = [f / (f.square().sum(1, keepdim=True).sqrt() + 1e-10) for f in found]
         return [list(of_one) for of_one in zip(*layers, strict=True)]
 
     @torch.inference_mode()
@@ -228,10 +226,6 @@ def _alexnet(x: Tensor, arrays: dict[str, Tensor]) -> Features:
     return [a, b, c, d, _convolve(d, arrays, 4, padding=1)]
 
 
-def _max_pool(x: Tensor) -> Tensor:
-    return F.max_pool2d(x, 2)
-
-
 def _blur_pool(x: Tensor) -> Tensor:
     """DISTS' L2 pooling with a Hanning window (Hénaff & Simoncelli 2016), by two."""
     window = torch.hann_window(5, periodic=False, device=x.device)[1:-1]
@@ -239,6 +233,9 @@ def _blur_pool(x: Tensor) -> Tensor:
     kernel = (kernel / kernel.sum()).expand(x.shape[1], 1, 3, 3)
     squares = F.conv2d(x.square(), kernel, stride=2, padding=1, groups=x.shape[1])
     return (squares + 1e-12).sqrt()
+
+
+_max_pool = nn.MaxPool2d(2)
 
 
 def _vgg16(

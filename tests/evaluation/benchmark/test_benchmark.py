@@ -309,7 +309,7 @@ def test_the_dial_is_set_on_all_of_few_pictures(folder, count):
     )
     with benchmark.Benchmark(plan, cache=folder / "cache.sqlite", jobs=1) as bench:
         rate = bench.rate("jpeg", 50)
-        assert rate == np.mean([bench.code(i, "jpeg", 50) for i in range(count)])
+        assert rate == np.mean([bench.rate("jpeg", 50, i) for i in range(count)])
 
 
 @pytest.mark.parametrize("words", ["--start 0", "--every 1", "--drop 0", "--fps 10", "--quality 5"])

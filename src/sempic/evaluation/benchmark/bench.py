@@ -136,11 +136,7 @@ class Benchmark:
                 new = {"decode_s": answer.decode_s, **old, **answer.record}
                 self._cache.put(self._record_key(*point), new)
 
-    def measure(self, points: Sequence[tuple[str, int]]) -> None:
-        """Encodes and measures every point (codec, setting) on every picture."""
-        self.measure_each([points] * len(self.plan.items))
-
-    def measure_each(self, points: Sequence[Sequence[tuple[str, int]]]) -> None:
+    def measure(self, points: Sequence[Sequence[tuple[str, int]]]) -> None:
         """Encodes and measures each picture at its own points (codec, setting)."""
         flat = [(index, *point) for index, own in enumerate(points) for point in own]
         self._do(self._jobs(flat, self._metrics), "measure")
@@ -170,16 +166,11 @@ class Benchmark:
 
     # the dial
 
-    def code(self, index: int, name: str, setting: int) -> float:
-        """Bits per pixel of one file, encoded unless cached."""
-        self._do(self._jobs([(index, name, setting)], None))
-        return self.bpp(index, name, setting)
-
-    def rate(self, name: str, setting: int) -> float:
-        """Mean bpp of a codec at a setting over the probe pictures."""
-        probes = spread(range(len(self.plan.items)), PROBES)
-        self._do(self._jobs([(i, name, setting) for i in probes], None))
-        return float(np.mean([self.bpp(i, name, setting) for i in probes]))
+    def rate(self, name: str, setting: int, *indices: int) -> float:
+        """Mean bpp of a codec at a setting over some pictures, by default the probes."""
+        indices = indices or tuple(spread(range(len(self.plan.items)), PROBES))
+        self._do(self._jobs([(i, name, setting) for i in indices], None))
+        return float(np.mean([self.bpp(i, name, setting) for i in indices]))
 
     def dial(self, name: str, rates: Sequence[float]) -> list[int]:
         """The settings nearest to the given rates, without settings of equal rate."""
@@ -194,8 +185,5 @@ class Benchmark:
     def near(self, index: int, name: str, bpp: float) -> int:
         """The setting of a codec at which one picture is nearest to a rate."""
         settings = self.codec(name).settings
-
-        def rate(at: int) -> float:
-            return self.code(index, name, settings[at])
-
-        return settings[dial.nearest_from_below(rate, len(settings), bpp)]
+        rates = functools.lru_cache(None)(lambda at: self.rate(name, settings[at], index))
+        return settings[dial.nearest_from_below(rates, len(settings), bpp)]

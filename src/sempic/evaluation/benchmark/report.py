@@ -151,16 +151,12 @@ def _interval(row: Row, figure: Figure) -> str:
     return f"{text} <span class='dim'>± {(high - low) / 2:.3f}</span>"
 
 
-def _operating_point(results: Results) -> tuple[str, Point]:
-    """Our first codec, or else the first one, at its point nearest to 0.09 bpp."""
+def _near_our_rate(results: Results, limit: int) -> list[tuple[str, Point]]:
+    """Codecs for pictures and bars: our first, or else the first one, at its point nearest to 0.09
+    bpp, then others below 1.6 times its rate, at most `limit`."""
     names = list(results.codecs)
     name = next((n for n in names if n.startswith("sempic")), names[0])
-    return name, results.codecs[name].near(0.09)
-
-
-def _near_our_rate(results: Results, limit: int) -> list[tuple[str, Point]]:
-    """Codecs for pictures and bars: ours, then others below 1.6 times its rate, at most `limit`."""
-    name, ours = _operating_point(results)
+    ours = results.codecs[name].near(0.09)
     nearest = [(n, codec.near(ours.bpp)) for n, codec in results.codecs.items()]
     others = [(n, p) for n, p in nearest if n != name and p.bpp < 1.6 * ours.bpp]
     others.sort(key=lambda pair: not pair[0].startswith("sempic"))
@@ -209,32 +205,30 @@ def _objects(results: Results) -> str:
 
 
 def _pictures(bench: Benchmark, results: Results) -> str:
-    name, ours = _operating_point(results)
+    shown = _near_our_rate(results, 8)
+    name, ours = shown[0]
     count = len(bench.plan.items)
     records = [bench.file(i, name, ours.setting).record for i in range(count)]
     measured = set[str].intersection(*map(set, records))
-    if "confusion" in measured:
-        scores, figure = [metrics.miou(r["confusion"]) for r in records], "mIoU"
-    elif "agreement" in measured:
-        scores, figure = [metrics.miou(r["agreement"]) for r in records], "agreement"
-    elif "psnr" in measured:
-        scores, figure = [r["psnr"] for r in records], "PSNR"
-    else:
+    figures = {"confusion": "mIoU", "agreement": "agreement", "psnr": "PSNR"}
+    field = next((field for field in figures if field in measured), None)
+    if field is None:
         return ""
+    scores = [r[field] if field == "psnr" else metrics.miou(r[field]) for r in records]
     order = np.argsort(scores)[: count - int(np.isnan(scores).sum())][::-1]  # NaN are the last
     if not len(order):
         return ""
     picks = dict(zip(("best", "median", "worst"), order[[0, len(order) // 2, -1]], strict=True))
     parts = [
-        f"<h2>Pictures</h2><p class='dim'>Best, median and worst picture by our {figure}. Each "
-        f"codec is at its point nearest to our {ours.bpp:.3f} bpp. Click to zoom; all panes of a "
-        "sheet move together.</p>"
+        f"<h2>Pictures</h2><p class='dim'>Best, median and worst picture by our {figures[field]}. "
+        f"Each codec is at its point nearest to our {ours.bpp:.3f} bpp. Click to zoom; all panes "
+        "of a sheet move together.</p>"
     ]
     for word, index in picks.items():
         item = bench.plan.items[int(index)]
         original, _ = bench.plan.load(int(index))
         panes = [pane(embedded(original), "original")]
-        for other, point in _near_our_rate(results, 8):
+        for other, point in shown:
             codec = bench.codec(other)
             file = bench.file(int(index), other, point.setting)
             picture = codec.decode(file.stream, original.shape[1], original.shape[0])

@@ -85,7 +85,7 @@ def run(bench: Benchmark, names: Sequence[str], rates: Sequence[float]) -> Resul
         name: bench.dial(name, rates)
         for name in tqdm(names, desc="rates", unit="codec", disable=None)
     }
-    bench.measure([(name, setting) for name in names for setting in settings[name]])
+    bench.measure([[(n, setting) for n in names for setting in settings[n]]] * len(plan.items))
     codecs = {}
     for name in names:
         points = []
@@ -115,13 +115,12 @@ def run(bench: Benchmark, names: Sequence[str], rates: Sequence[float]) -> Resul
 
 def matched(codecs: Mapping[str, Codec], rates: Sequence[float]) -> list[dict[str, Any]]:
     """The interpolated figures of every codec at each rate; None outside the codec's rates."""
-    table = []
-    for bpp in rates:
-        for name, codec in codecs.items():
-            curves = {f: codec.curve(f) for f in FIGURES}
-            figures = {f: metrics.at_rate(c, bpp) for f, c in curves.items() if c}
-            table.append({"bpp": bpp, "codec": name, **figures})
-    return table
+    curves = {n: {f: c for f in FIGURES if (c := codec.curve(f))} for n, codec in codecs.items()}
+    return [
+        {"bpp": bpp, "codec": name, **{f: metrics.at_rate(c, bpp) for f, c in own.items()}}
+        for bpp in rates
+        for name, own in curves.items()
+    ]
 
 
 def bd_rates(codecs: Mapping[str, Codec], anchor: str) -> dict[str, dict[str, float | None]]:

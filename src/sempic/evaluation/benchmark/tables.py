@@ -52,10 +52,9 @@ def summary(results: Results) -> str:
         if "–" in cells and main:
             low, high = (f"{codec.points[at].bpp:.3f}" for at in (0, -1))
             reach = f"{low} bpp" if low == high else f"{low} to {high} bpp"
-            notes += [
-                "",
-                f"–: {codec.title} was measured at {reach}, as near as its settings come.",
-            ]
+            notes.append(
+                f"\n–: {codec.title} was measured at {reach}, as near as its settings come."
+            )
         for point in codec.points:
             cells = [f.text(point.row) for f in figures]
             points.append([codec.title, f"{point.bpp:.4f}", *cells])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -44,10 +45,9 @@ def find(inputs: Sequence[Path]) -> list[Path]:
     if len(inputs) > 1 and len(clips) < len(inputs):
         other = next(path for path in inputs if path not in clips)
         raise InputError(f"{other}: not a clip; inputs are several clips, or one folder")
-    named: dict[str, Path] = {}
-    for path in clips:
-        if (other := named.setdefault(path.name, path)) is not path:
-            raise InputError(f"{path} and {other} have the same name")
+    for one, other in itertools.combinations(clips, 2):
+        if one.name == other.name:
+            raise InputError(f"{other} and {one} have the same name")
     return clips
 
 

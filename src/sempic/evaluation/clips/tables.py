@@ -17,9 +17,9 @@ from sempic.scene import Image
 
 Results = Sequence[tuple[Clip, Mapping[str, Found]]]
 
-_RATE = Figure(name="kbps", title="kbit/s", digits="{:.1f}")
-_FLICKER = Figure(name="flicker", title="flicker", digits="{:.2f}", lower=True)
-_AGREEMENT = Figure(name="agreement", title="mIoU against the original's map", digits="{:.4f}")
+_RATE = Figure("kbps", "kbit/s", "{:.1f}")
+_FLICKER = Figure("flicker", "flicker", "{:.2f}", lower=True)
+_AGREEMENT = Figure("agreement", "mIoU against the original's map", "{:.4f}")
 _PARTS = ("coarse", "labels", "parity", "overhead")
 _QUALITY = 75
 """Quality of the page's animated WebP."""

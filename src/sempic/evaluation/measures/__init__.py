@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sempic.evaluation import metrics
 from sempic.evaluation.measures.base import Figure, Metric, Record, Row
-from sempic.evaluation.measures.distances import Direct, Dists, Lpips
+from sempic.evaluation.measures.distances import Direct, Distance
 from sempic.evaluation.measures.inception import Fid, PatchFid
 from sempic.evaluation.measures.objects import Confirmed, Objects
 from sempic.evaluation.measures.segmentation import Miou
@@ -16,14 +16,26 @@ METRICS: dict[str, Metric] = {
     for metric in (
         Miou(),
         Fid(),
-        Lpips("lpips", "LPIPS (AlexNet)", "alexnet"),
+        Distance(
+            Figure("lpips", "LPIPS (AlexNet)", "{:.4f}", lower=True),
+            lambda networks: networks.Lpips("alexnet"),
+            "alexnet",
+        ),
         Objects(),
         Confirmed(),
         PatchFid(),
-        Direct(Figure(name="psnr", title="PSNR, dB", digits="{:.2f}"), metrics.psnr),
-        Direct(Figure(name="ms_ssim", title="MS-SSIM", digits="{:.4f}"), metrics.ms_ssim),
-        Dists(),
-        Lpips("lpips_vgg", "LPIPS (VGG-16)", "vgg16"),
+        Direct(Figure("psnr", "PSNR, dB", "{:.2f}"), metrics.psnr),
+        Direct(Figure("ms_ssim", "MS-SSIM", "{:.4f}"), metrics.ms_ssim),
+        Distance(
+            Figure("dists", "DISTS", "{:.4f}", lower=True),
+            lambda networks: networks.Dists(),
+            *("vgg16", "dists"),
+        ),
+        Distance(
+            Figure("lpips_vgg", "LPIPS (VGG-16)", "{:.4f}", lower=True, brief=False),
+            lambda networks: networks.Lpips("vgg16"),
+            "vgg16",
+        ),
     )
 }
 """Every metric by name, in the order of tables."""

@@ -23,7 +23,7 @@ Row = dict[str, Any]
 """Figures over many pictures by name, and the counts behind them."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Figure:
     """A number in a Row."""
 

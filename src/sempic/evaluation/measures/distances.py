@@ -24,40 +24,22 @@ class Direct(Mean):
         return {self.name: float("nan") if found is None else found}
 
 
-class _Distance(Mean):
+class Distance(Mean):
     """A distance between the features of the original and of the decoded picture."""
 
     has_network = True
+
+    def __init__(self, figure: Figure, make: Callable[[Any], Any], *weights: str) -> None:
+        """`make`: the network, of the module `networks`."""
+        super().__init__(figure)
+        self._make, self.weights = make, weights
+
+    def network(self, measure: Measure) -> Any:
+        from sempic.evaluation import networks
+
+        return measure.once(self.name, lambda: self._make(networks))
 
     def measure(self, reference: Reference, shown: Reference) -> Record:
         network = self.network(reference.measure)
         features = (one.find(self.name, network.features) for one in (reference, shown))
         return {self.name: network.distance(*features)}
-
-
-class Lpips(_Distance):
-    """`networks.Lpips` with one of its backbones."""
-
-    def __init__(self, name: str, title: str, backbone: str) -> None:
-        brief = backbone == "alexnet"
-        super().__init__(Figure(name=name, title=title, digits="{:.4f}", lower=True, brief=brief))
-        self.weights = (backbone,)
-
-    def network(self, measure: Measure) -> Any:
-        from sempic.evaluation import networks
-
-        return measure.once(self.name, lambda: networks.Lpips(*self.weights))
-
-
-class Dists(_Distance):
-    """`networks.Dists`."""
-
-    weights = ("vgg16", "dists")
-
-    def __init__(self) -> None:
-        super().__init__(Figure(name="dists", title="DISTS", digits="{:.4f}", lower=True))
-
-    def network(self, measure: Measure) -> Any:
-        from sempic.evaluation import networks
-
-        return measure.once(self.name, networks.Dists)

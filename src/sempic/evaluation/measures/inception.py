@@ -50,8 +50,8 @@ class Fid(_Inception):
     field = "features"
     has_network = True
     figures = (
-        Figure(name="fid", title="FID", digits="{:.1f}", lower=True, biased_by="pictures"),
-        Figure(name="kid", title="KID", digits="{:.4f}", lower=True, brief=False),
+        Figure("fid", "FID", "{:.1f}", lower=True, biased_by="pictures"),
+        Figure("kid", "KID", "{:.4f}", lower=True, brief=False),
     )
 
     def measure(self, reference: Reference, shown: Reference) -> Record:
@@ -60,10 +60,7 @@ class Fid(_Inception):
     def add_up(self, records: Sequence[Record], originals: Sequence[Record]) -> Row:
         if len(records) < 2 or not originals:
             return {}
-        a, b = (
-            np.stack([record[self.field] for record in group]).astype(np.float64)
-            for group in (originals, records)
-        )
+        a, b = (np.stack([r[self.field] for r in rs]).astype(float) for rs in (originals, records))
         return {"fid": metrics.frechet(a, b), "kid": metrics.kernel_distance(a, b)}
 
 
@@ -73,25 +70,18 @@ class PatchFid(_Inception):
     name = "patch_fid"
     field = "patches"
     costly = True
-    figures = (
-        Figure(
-            name="patch_fid", title="patch FID", digits="{:.1f}", lower=True, biased_by="patches"
-        ),
-    )
+    figures = (Figure("patch_fid", "patch FID", "{:.1f}", lower=True, biased_by="patches"),)
 
     def measure(self, reference: Reference, shown: Reference) -> Record:
         found = self.network(reference.measure).features_of(patches(shown.picture))
         return {self.field: np.array(found, np.float16)}
 
     def add_up(self, records: Sequence[Record], originals: Sequence[Record]) -> Row:
-        before, after = (
-            [record[self.field] for record in group if len(record[self.field])]
-            for group in (originals, records)
-        )
-        count = sum(map(len, after))
-        if count < 2 or not before:
+        groups = [[r[self.field] for r in rs if len(r[self.field])] for rs in (originals, records)]
+        count = sum(map(len, groups[1]))
+        if count < 2 or not groups[0]:
             return {}
-        a, b = (np.concatenate(group).astype(np.float64) for group in (before, after))
+        a, b = (np.concatenate(group).astype(float) for group in groups)
         return {"patch_fid": metrics.frechet(a, b), "patches": count}
 
 

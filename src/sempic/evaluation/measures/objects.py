@@ -54,14 +54,8 @@ class Objects(_OfObjects):
     name = "objects"
     field = "objects"
     figures = (
-        Figure(name="objects_kept", title="objects kept", digits="{:.3f}", ceiling=_REFERENCE),
-        Figure(
-            name="objects_invented",
-            title="objects invented",
-            digits="{:.3f}",
-            lower=True,
-            ceiling=_REFERENCE,
-        ),
+        Figure("objects_kept", "objects kept", "{:.3f}", ceiling=_REFERENCE),
+        Figure("objects_invented", "objects invented", "{:.3f}", lower=True, ceiling=_REFERENCE),
     )
 
     def measure(self, reference: Reference, shown: Reference) -> Record:
@@ -85,15 +79,14 @@ class Objects(_OfObjects):
         there = [(title, row["objects"]) for title, row in rows if "objects" in row]
         if not there:
             return None
+
+        def line(title: str, groups: dict[str, dict[str, int]], of: str = "") -> list[str]:
+            return [title, *(f"{g[f'{of}kept']} / {g[f'{of}invented']}" for g in groups.values())]
+
         first = there[0][1]
-        table = [["kept / invented", *(f"{name}: {first[name]['there']}" for name in first)]]
-        for title, groups in there:
-            cells = [f"{group['kept']} / {group['invented']}" for group in groups.values()]
-            table.append([title, *cells])
-        if all("jpeg_kept" in group for group in first.values()):
-            cells = [f"{g['jpeg_kept']} / {g['jpeg_invented']}" for g in first.values()]
-            table.append([_REFERENCE, *cells])
-        return table
+        heads = ["kept / invented", *(f"{name}: {first[name]['there']}" for name in first)]
+        by_jpeg = [line(_REFERENCE, first, "jpeg_")] if "jpeg_kept" in first["all"] else []
+        return [heads, *(line(*pair) for pair in there), *by_jpeg]
 
 
 class Confirmed(_OfObjects):
@@ -105,14 +98,7 @@ class Confirmed(_OfObjects):
     name = "confirmed"
     of_maps = True
     field = "confirmed"
-    figures = (
-        Figure(
-            name="confirmed_kept",
-            title="confirmed objects kept",
-            digits="{:.3f}",
-            ceiling=_REFERENCE,
-        ),
-    )
+    figures = (Figure("confirmed_kept", "confirmed objects kept", "{:.3f}", ceiling=_REFERENCE),)
 
     def measure(self, reference: Reference, shown: Reference) -> Record:
         if reference.labels is None:

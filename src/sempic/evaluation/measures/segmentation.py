@@ -24,9 +24,9 @@ class Miou(Metric):
     of_originals = True
     judged = True
     figures = (
-        Figure(name="miou", title="mIoU", digits="{:.4f}", ceiling="originals"),
-        Figure(name="pixel_accuracy", title="pixel accuracy", digits="{:.4f}", brief=False),
-        Figure(name="agreement", title="agreement", digits="{:.4f}", brief=False),
+        Figure("miou", "mIoU", "{:.4f}", ceiling="originals"),
+        Figure("pixel_accuracy", "pixel accuracy", "{:.4f}", brief=False),
+        Figure("agreement", "agreement", "{:.4f}", brief=False),
     )
 
     def measure(self, reference: Reference, shown: Reference) -> Record:
@@ -61,21 +61,19 @@ class Miou(Metric):
         return found
 
     def details(self, rows: Sequence[tuple[str, Row]]) -> list[list[str]] | None:
-        rows = [(title, row["iou"]) for title, row in rows if "iou" in row]
-        if not rows:
+        found = [(title, row["iou"]) for title, row in rows if "iou" in row]
+        if not found:
             return None
-        columns = [
-            (f"IoU {name}", scores)
-            for number, (name, *scores) in enumerate(
-                zip(class_names(len(rows[0][1])), *(scores for _, scores in rows), strict=True)
-            )
+        listed = [
+            (number, name)
+            for number, name in enumerate(class_names(len(found[0][1])))
             # Classes without a name are listed only if they occur.
-            if name != str(number) or any(score is not None for score in scores)
+            if name != str(number) or any(iou[number] is not None for _, iou in found)
         ]
-        table = [["", *(head for head, _ in columns)]]
-        for number, (title, _) in enumerate(rows):
-            cells = ("–" if s[number] is None else f"{s[number]:.4f}" for _, s in columns)
-            table.append([title, *cells])
+        table = [["", *(f"IoU {name}" for _, name in listed)]]
+        for title, iou in found:
+            shown = (iou[number] for number, _ in listed)
+            table.append([title, *("–" if x is None else f"{x:.4f}" for x in shown)])
         return table
 
 
