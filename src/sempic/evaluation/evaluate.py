@@ -191,7 +191,7 @@ def describe(samples: Row, originals: Row, settings: Settings) -> str:
         heads, *rows = metric.details([("", samples)]) or [[]]
         cells = zip(heads, *rows, strict=True)
         found += [(head, "  ".join(texts)) for head, *texts in cells if head]
-    lines = [f"{count} picture{'s' * (count != 1)}", *(f"  {a:<21}{b}" for a, b in found)]
+    lines = [f"{count} picture{'s' * (count != 1)}", *(f"  {a:<20} {b}" for a, b in found)]
     if "agreement" in samples or "objects" in samples:
         lines.append(f"  judge: {settings.judge_name}")
     return "\n".join(lines)
