@@ -7,10 +7,8 @@ again would lose more.
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -27,38 +25,13 @@ from sempic.texture import Texture
 if TYPE_CHECKING:
     from sempic.labels import CoarseFeatures, Prior
 
-_P = ParamSpec("_P")
-
 # Functions import sempic.labels when they need it: its dependency numba loads slowly, and
 # `import sempic` and `sempic info` do without.
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Draft:
-    """The parts of a stream, as `pack` takes them.
-
-    Args:
-        width: of the picture, in pixels.
-        height: of the picture, in pixels.
-        labels: uint8 (height, width), ids of the palette; sent lossless.
-        coarse: payload from `sempic.coarse.encode`.
-        coarse_codec: the codec of that payload, a name in `sempic.coarse.CODECS`.
-        palette: id of the palette (`sempic.palette`).
-        model: id of the intended receiver, 0: any.
-        halved: the picture loses no detail at half its size. Labels must be equal within each 2×2
-            pixels, and are sent at half the size.
-        windows: payload from `sempic.windows.encode`, made with this coarse picture.
-        receipt: the result of a check.
-        texture: the result of `sempic.texture.choose`.
-        prior: custom prior of the label coder (`sempic.labels.own`), which the decoder must have;
-            used for labels of its palette where the prior saves bytes.
-        features: the result of `coarse_features` for this coarse picture; saves time.
-
-    Raises:
-        LabelMapError: labels of another shape or type, with ids outside the palette, or `halved`
-            labels that differ within 2×2 pixels.
-        InputError: a size or id outside the format's range.
-    """
+    """The arguments of `pack`."""
 
     width: int
     height: int
@@ -142,19 +115,47 @@ class Draft:
         )
 
 
-def _packing(parts: Callable[_P, Draft]) -> Callable[_P, bytes]:
-    """`Draft.pack` as a function of the draft's fields."""
+def pack(
+    *,
+    width: int,
+    height: int,
+    labels: LabelMap | None = None,
+    coarse: bytes | None = None,
+    coarse_codec: str = "bpg",
+    palette: int = CAMVID.id,
+    model: int = 0,
+    halved: bool = False,
+    windows: bytes | None = None,
+    receipt: Receipt | None = None,
+    texture: Texture | None = None,
+    prior: Prior | None = None,
+    features: CoarseFeatures | None = None,
+) -> bytes:
+    """The stream of a scene.
 
-    def pack(*_: _P.args, **fields: _P.kwargs) -> bytes:
-        return parts(*_, **fields).pack()
+    Args:
+        width: of the picture, in pixels.
+        height: of the picture, in pixels.
+        labels: uint8 (height, width), ids of the palette; sent lossless.
+        coarse: payload from `sempic.coarse.encode`.
+        coarse_codec: the codec of that payload, a name in `sempic.coarse.CODECS`.
+        palette: id of the palette (`sempic.palette`).
+        model: id of the intended receiver, 0: any.
+        halved: the picture loses no detail at half its size. Labels must be equal within each 2×2
+            pixels, and are sent at half the size.
+        windows: payload from `sempic.windows.encode`, made with this coarse picture.
+        receipt: the result of a check.
+        texture: the result of `sempic.texture.choose`.
+        prior: custom prior of the label coder (`sempic.labels.own`), which the decoder must have;
+            used for labels of its palette where the prior saves bytes.
+        features: the result of `coarse_features` for this coarse picture; saves time.
 
-    signature = inspect.signature(parts).replace(return_annotation="bytes")
-    pack.__doc__, pack.__signature__ = parts.__doc__, signature  # type: ignore[attr-defined]
-    return pack
-
-
-pack = _packing(Draft)
-"""The stream of a scene; arguments and errors as `Draft`."""
+    Raises:
+        LabelMapError: labels of another shape or type, with ids outside the palette, or `halved`
+            labels that differ within 2×2 pixels.
+        InputError: a size or id outside the format's range.
+    """
+    return Draft(**locals()).pack()
 
 
 def unpack(
