@@ -21,8 +21,6 @@ from sempic.errors import InputError, install_hint, line, refused
 from sempic.jobs import Job
 
 ENGINES = ("pool", "ray")
-PER_CORE = 16
-"""Most local processes a core: each loads the networks."""
 _BLOCK = 16
 """Jobs in a block of Ray Data; an interruption loses unfinished blocks."""
 Done = Iterator[tuple[Job, list[Record]]]
@@ -30,7 +28,7 @@ Done = Iterator[tuple[Job, list[Record]]]
 
 def run(work: Work, jobs: list[Job], *, engine: str = "pool", workers: int = 1) -> Done:
     """Run work with one of ENGINES: "pool" (local processes; this process for one worker) or
-    "ray". Raises InputError for more than PER_CORE processes a core."""
+    "ray". Raises InputError for more than `processes.most` local ones."""
     if engine == "ray" and jobs:
         return in_ray(work, jobs, workers)
     count = bounded(min(workers, len(jobs)))
@@ -40,9 +38,8 @@ def run(work: Work, jobs: list[Job], *, engine: str = "pool", workers: int = 1) 
 
 
 def bounded(count: int) -> int:
-    """A number of local processes. Raises InputError for more than PER_CORE a core."""
-    most = PER_CORE * (os.cpu_count() or 1)
-    if count > most:
+    """A number of local processes. Raises InputError for more than `processes.most`."""
+    if count > (most := processes.most()):
         raise InputError(f"{count} processes at once: this machine takes at most {most} --jobs")
     return count
 
