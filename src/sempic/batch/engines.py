@@ -60,22 +60,21 @@ def in_processes(work: Work, jobs: list[Job], workers: int) -> Done:
     waiting = deque(enumerate(jobs))
     done: dict[int, list[Record]] = {}
     running: list[_Process] = []
-    idle: list[_Process] = []
     try:
         for number, job in enumerate(jobs):
             while number not in done:
-                while waiting and (idle or len(running) < workers):
-                    if not idle:
-                        running.append(_Process(work))
-                        idle.append(running[-1])
-                    idle.pop().begin(*waiting.popleft())
-                for process in _wait_for_any(running):
+                while waiting and len(running) < workers:
+                    running.append(_Process(work))
+                    running[-1].begin(*waiting.popleft())
+                pipes = {process.pipe: process for process in running if process.busy}
+                ready: Any = wait(list(pipes))  # until a process has answered or died
+                for process in map(pipes.__getitem__, ready):
                     finished, records = process.end()
                     done[finished] = records
                     if process.dead:
                         running.remove(process)
-                    else:
-                        idle.append(process)
+                    elif waiting:
+                        process.begin(*waiting.popleft())
             yield job, done.pop(number)
     finally:
         for process in running:
@@ -121,13 +120,6 @@ class _Process:
     def stop(self) -> None:
         self.pipe.close()
         processes.stop(self._process)
-
-
-def _wait_for_any(running: list[_Process]) -> list[_Process]:
-    """Waits until a process has answered or died; returns all such processes."""
-    pipes = {process.pipe: process for process in running if process.busy}
-    ready: Any = wait(list(pipes))
-    return [pipes[pipe] for pipe in ready]
 
 
 def _serve(pipe: Connection, work: Work) -> None:
