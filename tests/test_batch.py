@@ -244,6 +244,13 @@ def test_a_manifest_has_one_line_per_file_for_any_name():
     assert Path("m.jsonl").read_bytes() == before  # all were done
 
 
+def test_a_manifest_is_a_file(shots, capsys):
+    os.mkfifo("pipe")
+    for path in ("pipe", "/dev/zero", "."):
+        refused(capsys, ["encode", *shots, "-o", "out", "--manifest", path], f"{path}: not a file")
+    assert not os.path.exists("out")
+
+
 def test_a_manifest_of_other_settings_is_refused(shots, capsys):
     cli.main(["encode", *shots, "-o", "out", "--manifest", "m.jsonl"])
     before = Path("m.jsonl").read_bytes()

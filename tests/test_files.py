@@ -166,13 +166,13 @@ def test_a_staged_file_replaces_its_target_when_placed(tmp_path):
     target = tmp_path / "a.bin"
     target.write_bytes(b"old")
     target.chmod(0o640)
-    part = files.stage(target, b"new")
+    part = files.write_temporary(target, b"new")
     assert target.read_bytes() == b"old"
-    files.place(part, target)
+    files.move_to_target(part, target)
     assert (target.read_bytes(), stat.S_IMODE(target.stat().st_mode)) == (b"new", 0o640)
     assert os.listdir(tmp_path) == ["a.bin"]
     with pytest.raises(OutputError, match="No such file"):
-        files.stage(tmp_path / "none" / "a.bin", b"x")
+        files.write_temporary(tmp_path / "none" / "a.bin", b"x")
 
 
 def test_write_goes_through_links(tmp_path):
@@ -192,7 +192,7 @@ def test_a_failed_write_leaves_no_trace(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
-    for write in (files.write, files.stage):
+    for write in (files.write, files.write_temporary):
         with pytest.raises(OutputError, match="No space left"):
             write(target, b"new")
     assert target.read_bytes() == b"old"
@@ -202,14 +202,14 @@ def test_a_failed_write_leaves_no_trace(tmp_path, monkeypatch):
 def test_a_failed_write_names_file_and_cause(tmp_path):
     """files.write itself names them, for all commands."""
     target = tmp_path / "none" / "a.bin"
-    for write in (files.write, files.stage):
+    for write in (files.write, files.write_temporary):
         with pytest.raises(OutputError, match=f"^{target}: cannot write: No such file"):
             write(target, b"x")
     with pytest.raises(OutputError, match=f"^{tmp_path}: cannot write: Is a directory"):
         files.write(tmp_path, b"x")
     (tmp_path / "part").write_bytes(b"x")
     with pytest.raises(OutputError, match=f"^{tmp_path}: cannot write: Is a directory"):
-        files.place(tmp_path / "part", tmp_path)
+        files.move_to_target(tmp_path / "part", tmp_path)
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")

@@ -92,7 +92,7 @@ def write(path: str | os.PathLike[str], data: bytes) -> None:
             return
         target = replaceable(path)
         try:
-            temporary = part_of(target)
+            temporary = temporary_for(target)
             with removed_on_failure(temporary):
                 _fill(temporary, data)
                 _move(temporary, target)
@@ -121,11 +121,11 @@ def append(path: Path, data: bytes, *, replacing: int = 0) -> None:
             raise
 
 
-def stage(path: str | os.PathLike[str], data: bytes) -> Path:
-    """The first half of `write`, to replace several files together: a temporary file for `place`.
-    Raises OutputError as `write`."""
+def write_temporary(path: str | os.PathLike[str], data: bytes) -> Path:
+    """The first half of `write`, to replace several files together: a temporary file for
+    `move_to_target`. Raises OutputError as `write`."""
     with refused(OutputError, f"{os.fspath(path)}: cannot write"):
-        part = part_of(replaceable(path))
+        part = temporary_for(replaceable(path))
         with removed_on_failure(part):
             _fill(part, data)
     return part
@@ -158,9 +158,9 @@ def make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
 
 
-def place(part: Path, path: str | os.PathLike[str]) -> None:
-    """Move a temporary file (of `stage`, or written to `part_of`) to its path, as `write` does;
-    raises OutputError."""
+def move_to_target(part: Path, path: str | os.PathLike[str]) -> None:
+    """Move a temporary file (of `write_temporary`, or written to `temporary_for`) to its path, as
+    `write` does; raises OutputError."""
     with refused(OutputError, f"{os.fspath(path)}: cannot write"):
         stream = direct_target(path)
         if stream is not None:
@@ -176,7 +176,7 @@ def place(part: Path, path: str | os.PathLike[str]) -> None:
             _move(part, target)
 
 
-def part_of(path: str | os.PathLike[str]) -> Path:
+def temporary_for(path: str | os.PathLike[str]) -> Path:
     """A new short name for a temporary file: in the folder of the path, or in the system's folder
     for temporary files if the path's folder is not writable."""
     target = Path(os.path.realpath(path))

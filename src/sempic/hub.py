@@ -79,10 +79,10 @@ def write(folder: Path, paths: dict[str, Path]) -> str:
     with contextlib.ExitStack() as stack:  # old files stay until all new files are on disk
         parts: dict[str, Path] = {}
         for name, data in contents.items():
-            parts[name] = files.stage(folder / name, data)
+            parts[name] = files.write_temporary(folder / name, data)
             stack.enter_context(files.removed_on_failure(parts[name]))
         for name, part in parts.items():
-            files.place(part, folder / name)
+            files.move_to_target(part, folder / name)
     return hashlib.sha256(contents[MANIFEST]).hexdigest()
 
 

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
+PER_CORE = 16
+"""Most child processes a core: each loads the networks."""
 _GRACE = 3.0
 """Seconds that a process has to clean up after SIGTERM."""
 
@@ -73,6 +75,11 @@ def signals_held() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def most() -> int:
+    """The largest number of child processes on this machine, PER_CORE a core."""
+    return PER_CORE * (os.cpu_count() or 1)
 
 
 def child(target: Callable[..., None], *args: Any) -> tuple[Any, Connection]:

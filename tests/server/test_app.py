@@ -20,7 +20,7 @@ from standin import live, pixels, stream
 
 import sempic
 from sempic import cli
-from sempic.errors import install_hint
+from sempic.errors import InputError, install_hint
 from sempic.server import app
 
 PROCESS = """
@@ -155,6 +155,11 @@ def test_an_address_in_use_is_named(capsys):
     assert re.fullmatch(
         rf"sempic: cannot listen on 127.0.0.1:{port}: .+\n", capsys.readouterr().err
     )
+
+
+def test_more_workers_than_a_machine_bears_are_refused():
+    with pytest.raises(InputError, match="workers is 1…"):
+        app.Settings(workers=100000)
 
 
 @pytest.mark.parametrize("port", [-1, 65536, 99999])

@@ -5,13 +5,12 @@ record for each picture. `engines` run work in this process, in several processe
 `Manifest` stores the records, so that a later run can skip finished jobs.
 """
 
-from sempic.batch.engines import ENGINES, PER_CORE, Done, bounded, here, in_processes, in_ray, run
+from sempic.batch.engines import ENGINES, Done, bounded, here, in_processes, in_ray, run
 from sempic.batch.manifest import Manifest
 from sempic.batch.work import Decode, Encode, Record, Work, described, stream_of
 
 __all__ = [
     "ENGINES",
-    "PER_CORE",
     "Decode",
     "Done",
     "Encode",

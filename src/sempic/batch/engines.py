@@ -21,8 +21,6 @@ from sempic.errors import InputError, install_hint, line, refused
 from sempic.jobs import Job
 
 ENGINES = ("pool", "ray")
-PER_CORE = 16
-"""Most local processes a core: each loads the networks."""
 _BLOCK = 16
 """Jobs in a block of Ray Data; an interruption loses unfinished blocks."""
 Done = Iterator[tuple[Job, list[Record]]]
@@ -30,7 +28,7 @@ Done = Iterator[tuple[Job, list[Record]]]
 
 def run(work: Work, jobs: list[Job], *, engine: str = "pool", workers: int = 1) -> Done:
     """Run work with one of ENGINES: "pool" (local processes; this process for one worker) or
-    "ray". Raises InputError for more than PER_CORE processes a core."""
+    "ray". Raises InputError for more than `processes.most` local ones."""
     if engine == "ray" and jobs:
         return in_ray(work, jobs, workers)
     count = bounded(min(workers, len(jobs)))
@@ -40,9 +38,8 @@ def run(work: Work, jobs: list[Job], *, engine: str = "pool", workers: int = 1) 
 
 
 def bounded(count: int) -> int:
-    """A number of local processes. Raises InputError for more than PER_CORE a core."""
-    most = PER_CORE * (os.cpu_count() or 1)
-    if count > most:
+    """A number of local processes. Raises InputError for more than `processes.most`."""
+    if count > (most := processes.most()):
         raise InputError(f"{count} processes at once: this machine takes at most {most} --jobs")
     return count
 
@@ -63,22 +60,21 @@ def in_processes(work: Work, jobs: list[Job], workers: int) -> Done:
     waiting = deque(enumerate(jobs))
     done: dict[int, list[Record]] = {}
     running: list[_Process] = []
-    idle: list[_Process] = []
     try:
         for number, job in enumerate(jobs):
             while number not in done:
-                while waiting and (idle or len(running) < workers):
-                    if not idle:
-                        running.append(_Process(work))
-                        idle.append(running[-1])
-                    idle.pop().begin(*waiting.popleft())
-                for process in _wait_for_any(running):
+                while waiting and len(running) < workers:
+                    running.append(_Process(work))
+                    running[-1].begin(*waiting.popleft())
+                pipes = {process.pipe: process for process in running if process.busy}
+                ready: Any = wait(list(pipes))  # until a process has answered or died
+                for process in map(pipes.__getitem__, ready):
                     finished, records = process.end()
                     done[finished] = records
                     if process.dead:
                         running.remove(process)
-                    else:
-                        idle.append(process)
+                    elif waiting:
+                        process.begin(*waiting.popleft())
             yield job, done.pop(number)
     finally:
         for process in running:
@@ -124,13 +120,6 @@ class _Process:
     def stop(self) -> None:
         self.pipe.close()
         processes.stop(self._process)
-
-
-def _wait_for_any(running: list[_Process]) -> list[_Process]:
-    """Waits until a process has answered or died; returns all such processes."""
-    pipes = {process.pipe: process for process in running if process.busy}
-    ready: Any = wait(list(pipes))
-    return [pipes[pipe] for pipe in ready]
 
 
 def _serve(pipe: Connection, work: Work) -> None:

@@ -21,14 +21,17 @@ class Manifest:
     """
 
     def __init__(self, path: Path, settings: Record) -> None:
-        """Read the file if it exists. Raises InputError if the file is of a run with other settings
-        or not a manifest, and OutputError if the file cannot be written."""
+        """Read the file if it exists. Raises InputError if the path is a device or a pipe, or the
+        file is of a run with other settings or not a manifest, and OutputError if the file cannot
+        be written."""
         self._path, self._done = path, dict[str, str]()
         self._failed: dict[str, set[str]] = defaultdict(set)
         """Output tar → source members that failed."""
         settings = json.loads(json.dumps(settings))  # tuples become lists, as in the file
         text = damaged = ""
         if os.path.exists(path):
+            if not os.path.isfile(path):  # /dev/zero has no end, and a pipe waits for a writer
+                raise InputError(f"{path}: not a file, as a manifest must be")
             with naming(path):
                 text = read(path).decode("utf-8", "surrogateescape")
         for number, row in enumerate(text.rstrip("\n").split("\n") if text else ()):

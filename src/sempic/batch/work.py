@@ -139,10 +139,10 @@ class Decode:
         grey = np.minimum(np.rint(4 * spread), 255).astype(np.uint8)
         path = Path(self.uncertainty)
         with naming(path):
-            part = files.stage(path, pictures.encode(grey, path.suffix))
+            part = files.write_temporary(path, pictures.encode(grey, path.suffix))
         with files.removed_on_failure(part):
             job.write(data)
-            files.place(part, path)
+            files.move_to_target(part, path)
         return described(stream)
 
     def _decode(self, data: bytes) -> tuple[bytes, Record]:

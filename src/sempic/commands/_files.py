@@ -37,7 +37,7 @@ def add_many(parser: argparse.ArgumentParser, verb: str) -> None:
         default=1,
         metavar="N",
         help=f"{verb} this many files at a time, each in a process of one thread, at most "
-        f"{batch.PER_CORE} a core; default 1",
+        f"{processes.PER_CORE} a core; default 1",
     )
     parser.add_argument(
         "--engine",

@@ -120,8 +120,8 @@ class Mender:
     def __init__(self) -> None:
         self._version = stream.VERSION
         self._span = self._wait = 0
-        self._next: int | None = None
-        """Number of the next frame to return."""
+        self._due: int | None = None
+        """Number of the frame to return next."""
         self._newest = -1
         self._preceding: list[_Packet] = []
         """Packets since the last frame."""
@@ -154,11 +154,11 @@ class Mender:
     def _hold(self, frame: Frame) -> bool:
         """Stores a frame, unless it is late, repeated, or before the first key frame."""
         number = frame.number
-        if self._next is None:
+        if self._due is None:
             if not frame.key:
                 return False
-            self._next = number
-        if number < self._next or number in self._held:
+            self._due = number
+        if number < self._due or number in self._held:
             return False
         self._newest = max(self._newest, number)
         self._held[number] = [*self._preceding, frame]
@@ -202,16 +202,16 @@ class Mender:
 
     def _release(self) -> Iterator[_Packet]:
         while self._held:
-            assert self._next is not None
-            if self._next not in self._held:
-                if self._span and not self._is_past(self._next) and self._has_room():
+            assert self._due is not None
+            if self._due not in self._held:
+                if self._span and not self._is_past(self._due) and self._has_room():
                     return
                 # Parity of frames this old comes no more.
                 past = self._newest - self._span - self._wait if self._span else self._newest
-                self._next = min(*self._held, max(self._next + 1, past))
+                self._due = min(*self._held, max(self._due + 1, past))
                 continue
-            yield from self._held.pop(self._next)
-            self._next += 1
+            yield from self._held.pop(self._due)
+            self._due += 1
 
     def _has_room(self) -> bool:
         frames = (packets[-1] for packets in self._held.values())
@@ -220,7 +220,7 @@ class Mender:
     def _mend(self, index: int) -> None:
         """Restores the lost frames of a group, if there are enough sums."""
         group = self._groups.get(index)
-        if group is None or self._next is None:
+        if group is None or self._due is None:
             return
         symbols = np.zeros((sum(group.counts), group.size), np.uint8)
         lost: dict[int, npt.NDArray[np.int64]] = {}
@@ -250,7 +250,7 @@ class Mender:
             frame = _frame(symbols[place].tobytes(), number, self._version)
             if frame is not None:
                 self._contents[number] = frame.content
-                if number >= self._next:
+                if number >= self._due:
                     self._held[number] = [frame]
                     self._newest = max(self._newest, number)
 

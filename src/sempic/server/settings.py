@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sempic import fields
+from sempic import fields, processes
 from sempic.fields import option
 from sempic.options import Models
 
@@ -13,7 +13,9 @@ from sempic.options import Models
 class Settings(Models):
     """The settings of a server, as in `sempic serve --help`. Raises InputError."""
 
-    workers: int = option("processes that code, one job at a time each", 2, low=1, metavar="N")
+    workers: int = option(
+        "processes that code, one job at a time each", 2, low=1, high=processes.most(), metavar="N"
+    )
     queue: int = option("requests that may wait for a worker; more get 429", 16, low=1, metavar="N")
     seconds: float = option("time limit of a request, waiting included", 60.0, above=0, metavar="N")
     max_bytes: int = option("bytes of the largest body of a request", 1 << 25, low=1, metavar="N")

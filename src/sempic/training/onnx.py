@@ -265,7 +265,7 @@ def _write(
         quantised: `names` of `quantise`.
     """
     files.need_suffix(path, ".onnx", "an ONNX file")
-    part = files.part_of(path).with_suffix(".onnx")
+    part = files.temporary_for(path).with_suffix(".onnx")
     with refused(OutputError, f"{path}: cannot write"):
         part.touch()  # raises OSError, where torch would raise its own errors
         with files.removed_on_failure(part):
@@ -295,7 +295,7 @@ def _write(
             onnx.helper.set_model_props(model, {"sempic": json.dumps(metadata)})
             onnx.checker.check_model(model)
             onnx.save(model, part)
-            files.place(part, path)
+            files.move_to_target(part, path)
 
 
 def export_receiver(

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sempic import fields
+from sempic import fields, processes
 from sempic.errors import InputError
 from sempic.fields import another, option
 
@@ -132,7 +132,9 @@ class CorpusOptions:
     )
     limit: int = option("pictures of each source at most, spread evenly; 0 for all", 0, low=0)
     seed: int = option("seed of all random draws", 0, low=0, high=LARGEST_SEED)
-    workers: int = option("worker processes", os.cpu_count() or 1, low=1)
+    workers: int = option(
+        "worker processes", os.cpu_count() or 1, low=1, high=processes.most(), metavar="N"
+    )
 
     def __post_init__(self) -> None:
         fields.check(self)

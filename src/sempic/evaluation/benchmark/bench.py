@@ -44,7 +44,7 @@ class Benchmark:
     def __init__(self, plan: Plan, *, cache: Path, jobs: int | None = None) -> None:
         """`jobs`: number of processes; None: one a core.
 
-        Raises InputError for more than `batch.PER_CORE` a core, OutputError if the cache cannot be
+        Raises InputError for more than `processes.most`, OutputError if the cache cannot be
         opened.
         """
         self.plan = plan

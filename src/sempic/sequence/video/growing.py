@@ -42,7 +42,7 @@ class Growing:
         self._file.close()
         if self._part is not None:
             if keep:
-                files.place(self._part, self._path)
+                files.move_to_target(self._part, self._path)
             else:
                 self._part.unlink(missing_ok=True)
         elif not keep and self.is_new:
@@ -74,5 +74,5 @@ def make_part(target: Path) -> Path:
     try:
         part.open("xb").close()
     except OSError:
-        return files.part_of(target)
+        return files.temporary_for(target)
     return part

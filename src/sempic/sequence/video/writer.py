@@ -31,7 +31,7 @@ class Video:
             stream = files.is_stream(path)
             self.is_new = not stream and not path.exists()
             """Whether no file had this name."""
-            self._part = files.part_of(path) if stream else make_part(files.replaceable(path))
+            self._part = files.temporary_for(path) if stream else make_part(files.replaceable(path))
         with files.removed_on_failure(self._part):
             with self._writing():
                 format = WRITTEN[path.suffix.lower()]
@@ -72,7 +72,7 @@ class Video:
         try:
             self._finish()
             if keep and self._has_pictures:
-                files.place(self._part, self._path)
+                files.move_to_target(self._part, self._path)
         finally:
             self._part.unlink(missing_ok=True)
 

@@ -58,11 +58,11 @@ def corpus(
     cache = folder / f"prior-{hashlib.sha256(inputs.encode()).hexdigest()[:16]}.npz"
     if not cache.exists():
         files.make_folder(folder)
-        part = files.part_of(cache)
+        part = files.temporary_for(cache)
         with files.removed_on_failure(part):
             with refused(OutputError, f"{cache}: cannot write"), part.open("wb") as file:
                 np.savez(file, **_rendered(sources, classes, segmenter))  # type: ignore[arg-type]
-            files.place(part, cache)
+            files.move_to_target(part, cache)
     with np.load(cache, allow_pickle=False) as file:
         labels, picture, planes, source = (
             file[name] for name in ("labels", "picture", "planes", "source")
