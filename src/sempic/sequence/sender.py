@@ -205,12 +205,15 @@ class Sender:
             factor = 1.0
         self._halved = can_halve and halving.is_soft(pixels, factor)
         prediction = self._predict(self._painted(pixels))
-        has_map = prediction.reason_for_no_map() is None
-        if self._halved and not (has_map and prediction.map_for_still(quality) is not None):
+        why = prediction.reason_for_no_map()
+        if self._halved and (why is not None or prediction.map_for_still(quality) is None):
             self._halved = False
             prediction = self._predict(pixels)
-            has_map = prediction.reason_for_no_map() is None
-        self._has_map = has_map
+            why = prediction.reason_for_no_map()
+        self._has_map = why is None
+        if why is not None and not self._missing_map_reported:
+            warn(f"sent without a label map: {why}")
+            self._missing_map_reported = True
         return prediction
 
     def _predict(self, painted: Image) -> Prediction:
@@ -239,10 +242,7 @@ class Sender:
         labels = stabiliser.settle(prediction.labels, prediction.probabilities, expected)
         if not key:
             return labels
-        if (why := prediction.reason_for_no_map()) is not None:
-            if not self._missing_map_reported:
-                warn(f"sent without a label map: {why}")
-            self._missing_map_reported = True
+        if not self._has_map:
             return None
         # A key frame decides anew which regions are void.
         best, odds = (labels, None) if prediction.probabilities is None else stabiliser.known
