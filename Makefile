@@ -30,10 +30,13 @@ test: .venv/.test
 # One thread for BLAS and OpenMP: the tests make many small calls, not few large ones.
 check: export OMP_NUM_THREADS = 1
 check: export OPENBLAS_NUM_THREADS = 1
+# Python keeps what it compiles, whatever the environment says: without bytecode, each of a hundred
+# processes compiles torch's sources again, which takes seconds.
+check: export PYTHONDONTWRITEBYTECODE =
 check:
 	ruff format --check .
 	ruff check .
-	mypy
+	mypy --num-workers 2
 	lint-imports
 	python -m pytest -q -n auto --dist loadfile
 
