@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import logging
 import os
 import random
 import signal
@@ -47,13 +48,17 @@ progress.PATIENCE = 3600.0
 
 
 @pytest.fixture(autouse=True)
-def _palettes():
-    """Forget the custom palettes that a test registers."""
+def _registered():
+    """Forget the custom palettes and the log handlers that a test registers."""
     known = dict(palette.PALETTES), dict(palette.BY_NAME)
+    log = logging.getLogger()
+    handlers, level = [*log.handlers], log.level
     yield
     for table, before in zip((palette.PALETTES, palette.BY_NAME), known, strict=True):
         table.clear()
         table.update(before)
+    log.handlers[:] = handlers
+    log.setLevel(level)
 
 
 needs_models = pytest.mark.skipif(
