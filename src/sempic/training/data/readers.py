@@ -7,7 +7,7 @@ without its partner is an `InputError`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -15,8 +15,9 @@ import numpy as np
 import numpy.typing as npt
 import PIL.Image
 
-from sempic import files, jobs, pictures
+from sempic import jobs, pictures
 from sempic.errors import InputError, naming
+from sempic.evaluation.folders import by_name, find_pictures, named
 from sempic.palette import CAMVID, CITYSCAPES, CITYSCAPES_FULL, Palette, translate
 from sempic.scene import LabelMap
 
@@ -132,8 +133,15 @@ def cityscapes(
         raise InputError(
             f"Cityscapes has 19 classes (trainIds) or 34 or 35 (labelIds), not {classes}"
         )
-    images = _named(image_path or folder / "leftImg8bit" / split, PICTURES, "_leftImg8bit")
-    truth = _files(folder / "gtFine" / split, MAPS)
+
+    def name(path: Path) -> str:
+        if not path.stem.endswith("_leftImg8bit"):
+            raise InputError(f"{path}: its name does not end in _leftImg8bit{path.suffix}")
+        return path.stem.removesuffix("_leftImg8bit")
+
+    left = image_path or folder / "leftImg8bit" / split
+    images = named(find_pictures(left, PICTURES), name)
+    truth = find_pictures(folder / "gtFine" / split, MAPS)
 
     def ending_in(*endings: str) -> dict[str, Path]:
         found = {}
@@ -182,8 +190,8 @@ def plain(folder: Path, split: str, num_classes: int | None) -> Dataset:
         return folder / name / split if below else folder / name
 
     return _dataset(
-        _named(part("images"), PICTURES),
-        _named(part("labels"), MAPS),
+        by_name(part("images"), PICTURES),
+        by_name(part("labels"), MAPS),
         _perhaps(part("instances")),
         classes=classes,
         ids=_table(classes),
@@ -215,8 +223,8 @@ def _same_names(
             known = " or ".join(map(str, classes))
             raise InputError(f"{dataset} has {known} classes here, not {num_classes}")
         return _dataset(
-            _named(_below(folder, images, split), PICTURES),
-            _named(_below(folder, labels, split), MAPS),
+            by_name(_below(folder, images, split), PICTURES),
+            by_name(_below(folder, labels, split), MAPS),
             _perhaps(_below(folder, instances, split)) if instances else {},
             classes=num_classes or classes[0],
             ids=_table(classes[0], first),
@@ -284,59 +292,21 @@ def _below(folder: Path, pattern: str, split: str) -> Path:
     return folder / pattern.format(split=split, long=_LONG.get(split, split))
 
 
-def _files(folder: Path, suffixes: Iterable[str]) -> list[Path]:
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder")
-    found = files.search(folder, frozenset(suffixes))
-    for path, why in found.faults:
-        raise InputError(f"{path}: {why}")
-    return found.files
-
-
-def find_pictures(folder: Path, suffixes: Iterable[str] = PICTURES) -> list[Path]:
-    """The pictures below a folder, sorted. Raises InputError if there are none."""
-    found = _files(folder, suffixes)
-    if not found:
-        raise InputError(f"{folder}: no pictures here")
-    return found
-
-
-def _named(folder: Path, suffixes: Iterable[str], ending: str = "") -> dict[str, Path]:
-    """Files by name: with an `ending`, the stem without it; else the path below `folder` without
-    suffix. Raises InputError if there are none."""
-
-    def name(path: Path) -> str:
-        if not path.stem.endswith(ending):
-            raise InputError(f"{path}: its name does not end in {ending}{path.suffix}")
-        below = path.relative_to(folder).with_suffix("").as_posix()
-        return path.stem.removesuffix(ending) if ending else below
-
-    return _by(name, find_pictures(folder, suffixes))
-
-
-def _by(name: Callable[[Path], str], paths: Iterable[Path]) -> dict[str, Path]:
-    """Files by name. Raises InputError for two of the same name."""
-    named: dict[str, Path] = {}
-    for path in paths:
-        if named.setdefault(name(path), path) != path:
-            raise InputError(f"{path} and {named[name(path)]} have the same name")
-    return named
-
-
 def _perhaps(folder: Path) -> dict[str, Path]:
     """Instance maps by name; none without the folder."""
-    return _named(folder, MAPS) if folder.is_dir() else {}
+    return by_name(folder, MAPS) if folder.is_dir() else {}
 
 
 def _twins(
     entries: tuple[Entry, ...],
     folder: Path,
-    suffixes: Iterable[str],
+    suffixes: Collection[str],
     what: str,
     endings: Sequence[str] = ("",),
 ) -> list[Path]:
     """For each entry, the file of `folder` with its picture's name, plus one of `endings`."""
-    by_stem, found = _by(lambda path: path.stem, _files(folder, suffixes)), []
+    by_stem = named(find_pictures(folder, suffixes), lambda path: path.stem)
+    found = []
     for entry in entries:
         stem, short = entry.image.stem, entry.name.rsplit("/", 1)[-1]
         names = [name + ending for ending in endings for name in (stem, short)]

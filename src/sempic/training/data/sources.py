@@ -25,7 +25,7 @@ import numpy as np
 
 from sempic import pictures
 from sempic.errors import JSON_FAULTS, InputError, refused
-from sempic.evaluation.folders import spread
+from sempic.evaluation.folders import find_pictures, spread
 from sempic.jobs import read_ids, read_picture
 from sempic.palette import CAMVID, CITYSCAPES, Palette
 from sempic.scene import Image, LabelMap
@@ -173,7 +173,7 @@ def _unlabelled(folder: Path, name: str, weight: float | None) -> list[Source]:
     pictures = folder / "images" if (folder / "images").is_dir() else folder
     index = _index(folder / "index.json")
     sources: dict[str, dict[str, list[Item]]] = {}
-    for path in readers.find_pictures(pictures):
+    for path in find_pictures(pictures, readers.PICTURES):
         if path.stem.startswith(_HELD_BACK):
             continue
         source = path.stem.split("-")[0] if index else name
