@@ -12,6 +12,7 @@ from sempic import fields
 from sempic.diffusion.flags import DEFAULTS, SamplingConfig, typed
 from sempic.errors import ModelError
 from sempic.fields import option
+from sempic.training.data.readers import LAYOUTS
 from sempic.training.options import LARGEST_SEED
 
 Options = TypeVar("Options")
@@ -62,7 +63,7 @@ class PaperOptions:
     max_train_time and the options of checkpoints are ours."""
 
     data_dir: str = option("folder of the dataset")
-    dataset_mode: str = option("its layout: cityscapes, ade20k, celeba, coco, camvid or folder")
+    dataset_mode: str = option(f"its layout: {', '.join(LAYOUTS)}")
     out: str = option("folder of the run: log, checkpoint, averaged weights, sheets", "runs/paper")
     generated_semantic: str = option("folder of predicted maps that replace the human maps", "")
     coarse_path: str = option("folder of coarse pictures that replace ours", "")
