@@ -47,7 +47,7 @@ def test_the_layout_of_cityscapes_reads(tmp_path):
 def test_a_new_layout_needs_a_reader_and_an_entry(tmp_path, monkeypatch):
     def night(folder, split, num_classes):
         read = readers.LAYOUTS["camvid"].read(folder.parent / "camvid", split, num_classes)
-        return replace(read, entries=read.entries[:1])
+        return replace(read, items=read.items[:1])
 
     layout = readers.Layout(read=night, folders=("{split}-night", "{split}-maps"))
     monkeypatch.setitem(readers.LAYOUTS, "night", layout)

@@ -18,8 +18,9 @@ from sempic.errors import InputError, OutputError, refused
 from sempic.evaluation.folders import spread
 from sempic.labels import trunk
 from sempic.training.data import taxonomy
+from sempic.training.data.readers import Item
 from sempic.training.data.render import JUDGED, digest, open_segmenter, sent_map
-from sempic.training.data.sources import Item, Source, hold_out, open_sources
+from sempic.training.data.sources import Source, hold_out, open_sources
 from sempic.training.data.taxonomy import Taxonomy
 from sempic.training.options import PriorData
 
@@ -53,7 +54,7 @@ def corpus(
     """The maps of each source's items, from a cache in `folder` whose name is a digest of the
     inputs, or rendered now. Raises InputError or ModelError."""
     items = [item for source in sources for item in source]
-    used = [segmenter, *(p for item in items for p in (item.image, item.labels, item.teacher))]
+    used = [segmenter, *(path for item in items for path in item.read)]
     inputs = json.dumps([taxonomy.describe(classes), digest(used), list(map(len, sources))])
     cache = folder / f"prior-{hashlib.sha256(inputs.encode()).hexdigest()[:16]}.npz"
     if not cache.exists():

@@ -1,4 +1,4 @@
-"""Datasets in known layouts → the files of each scene.
+"""Datasets in known layouts → the files of each picture, and what they hold.
 
 A reader takes a folder and a split and returns a `Dataset`. `LAYOUTS` maps the names of
 `--dataset_mode` to readers, and to the folders by which `sempic train` recognises a layout. A file
@@ -8,7 +8,7 @@ without its partner is an `InputError`.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +18,9 @@ import PIL.Image
 from sempic import jobs, pictures
 from sempic.errors import InputError, naming
 from sempic.evaluation.folders import by_name, find_pictures, named
-from sempic.palette import CAMVID, CITYSCAPES, CITYSCAPES_FULL, Palette, translate
-from sempic.scene import LabelMap
+from sempic.palette import CAMVID, CITYSCAPES, CITYSCAPES_FULL, INDICES, Palette, translate
+from sempic.scene import Image, LabelMap
+from sempic.training.data.taxonomy import Taxonomy
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 MAPS = (".png", ".bmp", ".tif", ".tiff")
@@ -31,30 +32,72 @@ _LONG = {"train": "training", "val": "validation"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Entry:
-    """The files of one scene."""
+class Item:
+    """The files of one picture, and the meaning of its maps."""
 
     name: str
+    """Its path in the folder of pictures, without suffix; of a `Source`, after the source's name
+    and a slash."""
     image: Path
-    labels: Path
+    labels: Path | None = None
+    """Map by humans."""
     instances: Path | None = None
     predicted: Path | None = None
     """A predicted label map that replaces `labels`."""
+    teacher: Path | None = None
+    """Map by a teacher, ids of Cityscapes at any size."""
     coarse: Path | None = None
     """A coarse picture that replaces ours."""
+    palette: Palette = INDICES
+    """Palette of `labels`, after `ids`; INDICES if the layout has no official classes."""
+    ids: tuple[int, ...] = ()
+    """The id of each of the 256 values in `labels`; without labels empty."""
+    hidden: tuple[str, ...] = ()
+    """Classes that were not labelled (`taxonomy.UNLABELLED`)."""
+
+    @property
+    def read(self) -> tuple[Path | None, ...]:
+        """The files that `opened` reads."""
+        return self.image, self.labels, self.teacher
+
+    def opened(self, taxonomy: Taxonomy) -> tuple[Image, LabelMap | None]:
+        """The picture, uint8 (H, W, 3), and its known map (`taxonomy`), or None without any map.
+        Raises InputError."""
+        image, human = self.labelled()
+        teacher = None
+        if self.teacher is not None and taxonomy.palette.name == CITYSCAPES.name:
+            size = image.shape[1], image.shape[0]
+            teacher = pictures.resized(jobs.read_ids(self.teacher), size, "NEAREST")
+        if human is None and teacher is None:
+            return image, None
+        return image, taxonomy.known(human, self.palette, teacher, self.hidden)
+
+    def labelled(self) -> tuple[Image, LabelMap | None]:
+        """The picture, uint8 (H, W, 3), and its human map if it has one, uint8 (H, W), ids of
+        `palette`. Raises InputError."""
+        image = jobs.read_picture(self.image)
+        if self.labels is None:
+            return image, None
+        values = jobs.read_ids(self.labels)
+        (rows, columns), (height, width) = values.shape, image.shape[:2]
+        if (rows, columns) != (height, width):
+            raise InputError(
+                f"{self.labels} is {columns}×{rows}, but {self.image} is {width}×{height}"
+            )
+        return image, np.array(self.ids, np.uint8)[values]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Dataset:
-    """The files of a split, and the meaning of their ids."""
+    """The pictures of a split, all with maps by humans."""
 
-    entries: tuple[Entry, ...]
+    items: tuple[Item, ...]
     num_classes: int
     """Ids run from 0 to num_classes - 1; num_classes itself is void."""
-    ids: npt.NDArray[np.uint8] = field(repr=False)
-    """uint8 (256,): the id of each value in the label files."""
-    palette: Palette | None = None
-    """Official colours, for predicted maps that are colour pictures."""
+
+    @property
+    def palette(self) -> Palette:
+        return self.items[0].palette
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,14 +149,14 @@ def open_dataset(
         dataset = cityscapes(folder, split, num_classes, image_path)
     else:
         raise InputError(f"image_path is for cityscapes, not for {mode}")
-    entries = dataset.entries
+    items = dataset.items
     if generated_semantic is not None:
-        found = _twins(entries, generated_semantic, MAPS, "predicted label map", ENDINGS)
-        entries = tuple(replace(e, predicted=p) for e, p in zip(entries, found, strict=True))
+        found = _twins(items, generated_semantic, MAPS, "predicted label map", ENDINGS)
+        items = tuple(replace(i, predicted=p) for i, p in zip(items, found, strict=True))
     if coarse_path is not None:
-        found = _twins(entries, coarse_path, COARSE, "coarse picture")
-        entries = tuple(replace(e, coarse=p) for e, p in zip(entries, found, strict=True))
-    return replace(dataset, entries=entries)
+        found = _twins(items, coarse_path, COARSE, "coarse picture")
+        items = tuple(replace(i, coarse=p) for i, p in zip(items, found, strict=True))
+    return replace(dataset, items=items)
 
 
 # ── the datasets ─────────────────────────────────────────────────────────────────────────────
@@ -206,7 +249,7 @@ def _same_names(
     classes: tuple[int, ...],
     first: int = 0,
     instances: str = "",
-    palette: Palette | None = None,
+    palette: Palette = INDICES,
 ) -> Layout:
     """A layout of folders in which a picture and its maps have the same name.
 
@@ -265,7 +308,7 @@ def _dataset(
     ending: str = ".png",
     classes: int,
     ids: npt.NDArray[np.uint8],
-    palette: Palette | None = None,
+    palette: Palette = INDICES,
 ) -> Dataset:
     """Pictures and maps joined by their names. Raises InputError for a picture or map without a
     partner; `ending` completes the name of a missing map in the message."""
@@ -276,15 +319,19 @@ def _dataset(
             f"{_first_of([images[name] for name in missing])}: its label map "
             f"{missing[0]}{ending} is missing"
         )
-    return Dataset(
-        entries=tuple(
-            Entry(name=name, image=image, labels=labels[name], instances=instances.get(name))
-            for name, image in images.items()
-        ),
-        num_classes=classes,
-        ids=ids,
-        palette=palette,
+    table = tuple(ids.tolist())
+    items = tuple(
+        Item(
+            name=name,
+            image=image,
+            labels=labels[name],
+            instances=instances.get(name),
+            palette=palette,
+            ids=table,
+        )
+        for name, image in images.items()
     )
+    return Dataset(items=items, num_classes=classes)
 
 
 def _below(folder: Path, pattern: str, split: str) -> Path:
@@ -298,21 +345,21 @@ def _perhaps(folder: Path) -> dict[str, Path]:
 
 
 def _twins(
-    entries: tuple[Entry, ...],
+    items: tuple[Item, ...],
     folder: Path,
     suffixes: Collection[str],
     what: str,
     endings: Sequence[str] = ("",),
 ) -> list[Path]:
-    """For each entry, the file of `folder` with its picture's name, plus one of `endings`."""
+    """For each item, the file of `folder` with its picture's name, plus one of `endings`."""
     by_stem = named(find_pictures(folder, suffixes), lambda path: path.stem)
     found = []
-    for entry in entries:
-        stem, short = entry.image.stem, entry.name.rsplit("/", 1)[-1]
+    for item in items:
+        stem, short = item.image.stem, item.name.rsplit("/", 1)[-1]
         names = [name + ending for ending in endings for name in (stem, short)]
         twin = next((by_stem[name] for name in names if name in by_stem), None)
         if twin is None:
-            raise InputError(f"{entry.image}: its {what} {folder / stem}.png is missing")
+            raise InputError(f"{item.image}: its {what} {folder / stem}.png is missing")
         found.append(twin)
     return found
 
@@ -323,22 +370,12 @@ def open_picture(path: Path) -> PIL.Image.Image:
         return pictures.decode(jobs.read(path))
 
 
-def read_map(path: Path, image: Path, shape: tuple[int, ...]) -> LabelMap:
-    """`read_ids` of a picture's map. Raises InputError unless its shape is the picture's."""
-    ids = jobs.read_ids(path)
-    if ids.shape != shape:
-        raise InputError(
-            f"{path} is {ids.shape[1]}×{ids.shape[0]}, but {image} is {shape[1]}×{shape[0]}"
-        )
-    return ids
-
-
 def _first_of(paths: list[Path]) -> str:
     return f"{paths[0]}" + (f" (and {len(paths) - 1} more)" if len(paths) > 1 else "")
 
 
 def _table(classes: int, first: int = 0) -> npt.NDArray[np.uint8]:
-    """`Dataset.ids` of files in which classes have the values from `first` on."""
+    """`Item.ids` of files in which classes have the values from `first` on."""
     table = np.full(256, min(classes, 255), np.uint8)
     table[first : first + classes] = np.arange(classes)
     return table

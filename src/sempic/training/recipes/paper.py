@@ -249,8 +249,7 @@ class Paper(Recipe):
             noise=seeded_noise(torch.Generator().manual_seed(self.options.seed)),
         )
         palette = self.stream.scenes.dataset.palette
-        maps = np.stack([scene.labels for scene in scenes])
-        painted = palette.paint(maps) if palette else np.repeat(maps[..., None], 3, -1)
+        painted = palette.paint(np.stack([scene.labels for scene in scenes]))
         columns = [to_uint8(start), painted, to_uint8(last.sample), to_uint8(image)]
         rows = np.concatenate([np.concatenate(list(c), axis=0) for c in columns], axis=1)
         files.write(sheet, pictures.encode(rows, ".png"))

@@ -29,7 +29,8 @@ from sempic.palette import CAMVID, CITYSCAPES, translate
 from sempic.pictures import resized
 from sempic.scene import Image, LabelMap
 from sempic.training.data import taxonomy
-from sempic.training.data.sources import Item, Source, open_sources
+from sempic.training.data.readers import Item
+from sempic.training.data.sources import Source, open_sources
 from sempic.training.data.taxonomy import GROUP, UNKNOWN, Taxonomy
 from sempic.training.data.views import Pictures, Views
 from sempic.training.device import autocast, compiled
