@@ -12,6 +12,7 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, distributed
@@ -22,7 +23,9 @@ from sempic.networks.weights import save_shards
 from sempic.training.checkpoint import Folder, Moving
 from sempic.training.device import step_seed
 from sempic.training.options import RunOptions
-from sempic.training.recipe import Recipe
+
+if TYPE_CHECKING:
+    from sempic.training.recipe import Recipe
 
 LARGEST_EXPORT = 16 << 20
 """Size limit of a file in --export-dir, in bytes."""

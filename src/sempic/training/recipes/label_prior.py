@@ -29,7 +29,7 @@ from sempic.training.device import autocast, step_seed
 from sempic.training.label_model import restored
 from sempic.training.optimizer import Optimizer, Schedule
 from sempic.training.options import LabelPriorOptions
-from sempic.training.recipes.own import OwnRecipe
+from sempic.training.recipe import OwnRecipe
 
 Pairs = Sequence[tuple[int, int]]
 """The number of each map of a batch, and 1 if it is mirrored, else 0."""

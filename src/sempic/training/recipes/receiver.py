@@ -21,7 +21,7 @@ from sempic.training.device import compiled
 from sempic.training.grow import grow
 from sempic.training.onnx import export_receiver
 from sempic.training.options import ReceiverOptions
-from sempic.training.recipes.own import OwnRecipe
+from sempic.training.recipe import OwnRecipe
 
 
 class ReceiverRecipe(OwnRecipe):

@@ -38,7 +38,7 @@ from sempic.training.losses import divergence
 from sempic.training.onnx import export_segmenter
 from sempic.training.optimizer import Optimizer, Schedule
 from sempic.training.options import SegmenterOptions
-from sempic.training.recipes.own import OwnRecipe
+from sempic.training.recipe import OwnRecipe
 
 HEAVIEST = 3.0
 """Largest class weight before its importance."""
