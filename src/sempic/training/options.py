@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,29 +80,29 @@ class RunOptions:
             raise ValueError("give either --steps or --minutes")
 
     def fixed(self) -> dict[str, Any]:
-        """Options that a resumed run must share with its checkpoint, as JSON values. Files count
-        by name and content, since folders may have moved."""
-        given = vars(self)
-        named = {k: _as_json(v) for k, v in given.items() if k not in MAY_CHANGE}
-        return named | contents({k: given[k] for k in _CONTENTS if k in given})
+        """`fixed` options of this run."""
+        return fixed(vars(self), MAY_CHANGE, _CONTENTS)
 
 
-def contents(given: Mapping[str, Any]) -> dict[str, Any]:
-    """For `fixed`: the contents of options' files, each a path, None or several paths."""
-    return {f"content of --{k} (SHA-256)": _content(v) for k, v in given.items()}
+def fixed(
+    given: Mapping[str, Any], may_change: Collection[str], files: Iterable[str]
+) -> dict[str, Any]:
+    """Options that a resumed run must share with its checkpoint, as JSON values.
+
+    Paths count by name, since folders may have moved; of the options `files` also their content.
+    """
+    found = {k: _as_json(v) for k, v in given.items() if k not in may_change}
+    contents = {f"content of --{k} (SHA-256)": _content(given[k]) for k in files if k in given}
+    return found | contents
 
 
 def _content(value: Any) -> Any:
     """The first digits of the SHA-256 of a file, or of each of several; None for no file."""
     if isinstance(value, tuple):
         return [_content(part) for part in value]
-    if value is None or not value.is_file():
+    if not value or not Path(value).is_file():
         return None
-    digest = hashlib.sha256()
-    with value.open("rb") as file:
-        while part := file.read(1 << 20):
-            digest.update(part)
-    return digest.hexdigest()[:12]
+    return hashlib.sha256(Path(value).read_bytes()).hexdigest()[:12]
 
 
 def _as_json(value: Any) -> Any:

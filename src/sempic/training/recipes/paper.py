@@ -36,7 +36,7 @@ from sempic.training.data.scenes import TrainingScene, geometry, open_scenes
 from sempic.training.device import to_device
 from sempic.training.flags import PaperOptions, filled_in
 from sempic.training.optimizer import Ema, Optimizer
-from sempic.training.options import RunOptions, contents
+from sempic.training.options import RunOptions, fixed
 from sempic.training.recipe import Recipe
 from sempic.training.trainer import train
 
@@ -135,11 +135,9 @@ class Paper(Recipe):
         )
 
     def fixed(self) -> dict[str, Any]:
-        fixed = {k: v for k, v in asdict(self.options).items() if k not in MAY_CHANGE}
+        own = fixed(asdict(self.options), MAY_CHANGE, ["resume_checkpoint"])
         batch = {"batch_size × processes": self.global_batch}
-        begin = self.options.resume_checkpoint
-        start = contents({"resume_checkpoint": Path(begin) if begin else None})
-        return {**fixed, **asdict(self.unet), **asdict(self.process), **batch, **start}
+        return {**own, **asdict(self.unet), **asdict(self.process), **batch}
 
     def say(self, text: str) -> None:
         if self.accelerator.is_main_process:
