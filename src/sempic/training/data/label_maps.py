@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, ImageOps
 from tqdm import tqdm
 
 from sempic import coarse, files, models
@@ -118,12 +118,7 @@ def _rendered(
 
 def _cut(array: Bytes, filter_: Image.Resampling) -> Bytes:
     """The largest central crop of the proportions of SIZE, resized to SIZE."""
-    height, width = array.shape[:2]
-    w = min(width, round(height * SIZE[0] / SIZE[1]))
-    h = min(height, round(width * SIZE[1] / SIZE[0]))
-    x, y = (width - w) // 2, (height - h) // 2
-    resized = Image.fromarray(array).resize(SIZE, filter_, (x, y, x + w, y + h))
-    return np.asarray(resized)
+    return np.asarray(ImageOps.fit(Image.fromarray(array), SIZE, filter_))
 
 
 def opened(options: PriorData) -> tuple[Maps, Maps]:
