@@ -87,6 +87,7 @@ def train(recipe: Recipe, options: RunOptions) -> None:
             recipe.save(average.state, options.out, name, step)
 
     def validate() -> None:
+        log.check(step)
         began = time.monotonic()
         if _is_writer():
             sheet = options.out / f"sheet-{step:06}.png"

@@ -1,0 +1,22 @@
+"""What the loop does for every recipe, beside `test_trainer`."""
+
+import math
+
+import pytest
+import torch
+from test_trainer import Line, trained
+
+from sempic.errors import ModelError
+
+
+def test_a_loss_of_nan_keeps_the_last_weights(tmp_path):
+    """Also if a validation is due before the next line of the log."""
+
+    class Explodes(Line):
+        def step(self, number):
+            figures = super().step(number)
+            return {"loss": torch.tensor(math.nan)} if number == 2 else figures
+
+    with pytest.raises(ModelError, match="step 3: loss is nan"):
+        trained(tmp_path, Explodes, steps=9, log_every=9, check_every=3, save_minutes=5.0)
+    assert not (tmp_path / "line.safetensors").exists()
