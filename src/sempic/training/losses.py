@@ -21,16 +21,13 @@ from sempic.training.options import FeaturesOptions
 
 TAPS = (-1, 2, 4, 10, 15)
 """Blocks of EfficientNet-Lite0 whose outputs are features, -1 for the stem: strides 2 … 32."""
-_CHANNELS = (32, 24, 40, 112, 320)
-"""Channels of these features."""
-_WIDTHS = (48, 64, 96, 96, 96)
-"""Widths of the discriminator's heads on them; narrow on large maps, to save time."""
+_CHANNELS, _WIDTHS = (32, 24, 40, 112, 320), (48, 64, 96, 96, 96)
+"""Channels of these features, and of the discriminator's heads on them; few on large maps, to save
+time."""
 _STAGES = (2, 2, 3)
 """Numbers of layers of the VGG-16 stages whose outputs are features: strides 1, 2 and 4."""
-_STAGE_CHANNELS = (64, 128, 256)
-"""Channels of these features."""
-_STAGE_WIDTHS = (0, 48, 64)
-"""Widths of the discriminator's heads on them; 0 for no head."""
+_STAGE_CHANNELS, _STAGE_WIDTHS = (64, 128, 256), (0, 48, 64)
+"""Channels of these features, and of the heads on them; 0 for no head."""
 
 
 class Features(nn.Module):

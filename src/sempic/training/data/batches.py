@@ -64,20 +64,18 @@ class Crops:
         size: tuple[int, int],
         device: torch.device,
         drops: Drops,
-        samples: Sequence[Sample] | None = None,
     ) -> None:
         """
         Args:
             size: (height, width) of a crop, multiples of GRID. Smaller samples are left out.
-            samples: default: all of the corpus that are not for validation.
 
         Raises:
             InputError: a size that is no multiple of GRID, or no sample is large enough.
         """
         if size[0] % GRID or size[1] % GRID:
             raise InputError(f"a crop of {size[0]}×{size[1]} is not a multiple of {GRID}")
-        chosen = corpus.part(judged=False) if samples is None else samples
-        chosen = [s for s in chosen if s.image.shape[0] >= size[0] and s.image.shape[1] >= size[1]]
+        learnt = corpus.part(judged=False)
+        chosen = [s for s in learnt if s.image.shape[0] >= size[0] and s.image.shape[1] >= size[1]]
         if not chosen:
             raise InputError(f"no picture of the corpus is as large as a crop of {size}")
         self.size, self.drops, self.device = size, drops, device

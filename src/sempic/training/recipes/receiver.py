@@ -92,10 +92,8 @@ class Sheet:
         smallest = min(judged, key=lambda s: s.image.shape[0] * s.image.shape[1])
         self.size = smallest.image.shape[:2]
         self.scenes: list[Sample] = judged[:: max(1, len(judged) // count)][:count]
-        self.colours = np.zeros((256, 3), np.uint8)
-        table = corpus.taxonomy.palette.table()
-        self.colours[: len(table)] = table
-        self.usual = texture.default_noise(corpus.taxonomy.palette)
+        self.palette = corpus.taxonomy.palette
+        self.usual = texture.default_noise(self.palette)
 
     @torch.no_grad()
     def write(self, network: CompactNet, path: Path) -> float:
@@ -111,7 +109,7 @@ class Sheet:
             planes = one_hot(ids, void)
             tables = texture.condition(scene.sent_texture(0))[None, : void + 1]
             fine, strength = texture_inputs(tables, self.usual[: void + 1], ids)
-            row = [to_uint8(upsample(coarse)[0]), self.colours[labels]]
+            row = [to_uint8(upsample(coarse)[0]), self.palette.paint(labels)]
             for steps in (1, 4):
                 levels = edm.sigmas(steps, network.config.sigma_max)
                 generator = torch.Generator().manual_seed(0)

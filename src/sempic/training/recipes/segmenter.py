@@ -137,20 +137,18 @@ class Validation:
     """IoU against human maps, in their classes, at a short side of 256 pixels."""
 
     def __init__(self, items: Sequence[Item], classes: Taxonomy, enlarge: float) -> None:
+        """Pictures without a human map, or of another palette than the first, are left out."""
         self.scenes: list[tuple[Image, LabelMap]] = []
-        self.enlarge, self.names = enlarge, items[0].palette.classes if items else ()
-        if not items:
-            return
-        palette = items[0].palette
+        labelled = [item for item in items if item.labels is not None]
+        palette = labelled[0].palette if labelled else classes.palette
+        self.enlarge, self.names, self.count = enlarge, palette.classes, palette.known
         allowed = classes.of(palette)
-        self.count = palette.known
         self.table = np.full(256, self.count, np.uint8)
         self.table[: classes.classes] = np.where(allowed.any(0), allowed.argmax(0), self.count)
-        for item in items:
-            if item.palette.name != palette.name:
-                continue
-            image, truth = item.labelled()
-            if truth is not None:
+        for item in labelled:
+            if item.palette.name == palette.name:
+                image, truth = item.labelled()
+                assert truth is not None
                 height, width = truth.shape
                 scale = 256 / min(height, width)
                 size = round(width * scale), round(height * scale)
@@ -179,7 +177,6 @@ class Segmenter(OwnRecipe):
         super().__init__(options, device, taxonomy.load(options.classes))
         opened = open_sources(options.data, self.taxonomy)
         val = [i for s in opened for i in spread(s.val, options.judged)]
-        val = [i for i in val if i.labels is not None]
         self.validation = Validation(val, self.taxonomy, options.enlarge)
         loaded = (_loaded(source, self.taxonomy) for source in opened)
         sources = [pictures for pictures in loaded if pictures is not None]
