@@ -30,9 +30,6 @@ class Pool:
             flat[start : start + array.shape[0] * array.shape[1]] = array.reshape(-1, *channels)
         self.flat = torch.from_numpy(flat).to(device)
 
-    def __len__(self) -> int:
-        return len(self.starts)
-
     def cut(self, plan: npt.NDArray[np.int64], size: tuple[int, int]) -> Tensor:
         """Crops, uint8 (B, h, w) or (B, h, w, C).
 

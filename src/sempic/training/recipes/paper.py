@@ -76,7 +76,7 @@ class Paper(Recipe):
         self.accelerator = Accelerator(cpu=not torch.cuda.is_available())
         self.device, self.rank = self.accelerator.device, self.accelerator.process_index
         if unet.precision == "float16" and self.device.type != "cuda":
-            self.say("no GPU: computing in float32 instead of float16")
+            self.accelerator.print("no GPU: computing in float32 instead of float16")
             unet = replace(unet, precision="float32")
         self.options, self.unet, self.process = options, unet, process
         self.global_batch = options.batch_size * self.accelerator.num_processes
@@ -139,10 +139,6 @@ class Paper(Recipe):
         batch = {"batch_size × processes": self.global_batch}
         return {**own, **asdict(self.unet), **asdict(self.process), **batch}
 
-    def say(self, text: str) -> None:
-        if self.accelerator.is_main_process:
-            print(text, flush=True)
-
     def prepare(self) -> None:
         """Continue a run of the original, if its files lie beside `modelNNN.pt`."""
         path = Path(self.options.resume_checkpoint)
@@ -160,7 +156,9 @@ class Paper(Recipe):
             found = [f"ema_{rate}" for rate in progress.averages]
             found += ["opt"] if progress.optimizer is not None else []
             beside = f" and {', '.join(found)} beside it" if found else ", nothing beside it"
-            self.say(f"going on from step {progress.step} of the original: {path.name}{beside}")
+            self.accelerator.print(
+                f"going on from step {progress.step} of the original: {path.name}{beside}"
+            )
 
     def draw(self, positions: range) -> tuple[list[TrainingScene], Tensor, Tensor, Tensor]:
         """Crops of the stream; their pictures, coarse pictures and conditions on the device."""
@@ -307,5 +305,5 @@ def run(flags: Mapping[str, object]) -> None:
     """`sempic train` with the original's flags."""
     recipe = Paper(*configured(flags))
     for part in (recipe.options, recipe.unet, recipe.process):
-        recipe.say(re.sub(r"[{}']", "", f"{type(part).__name__}: {asdict(part)}"))
+        recipe.accelerator.print(re.sub(r"[{}']", "", f"{type(part).__name__}: {asdict(part)}"))
     train(recipe, recipe.run)
