@@ -45,11 +45,17 @@ def test_the_layout_of_cityscapes_reads(tmp_path):
 
 
 def test_a_new_layout_needs_a_reader_and_an_entry(tmp_path, monkeypatch):
-    def night(folder, split, num_classes):
-        read = readers.LAYOUTS["camvid"].read(folder.parent / "camvid", split, num_classes)
+    def night(folder, split, classes, image_path):
+        read = readers.LAYOUTS["camvid"].read(folder.parent / "camvid", split, classes)
         return replace(read, items=read.items[:1])
 
-    layout = readers.Layout(read=night, folders=("{split}-night", "{split}-maps"))
+    layout = readers.Layout(
+        dataset="Night",
+        images="{split}-night",
+        labels="{split}-maps",
+        classes=(11,),
+        reader=night,
+    )
     monkeypatch.setitem(readers.LAYOUTS, "night", layout)
     write_camvid(tmp_path / "camvid")
     for name in ("train-night", "train-maps"):

@@ -1,8 +1,7 @@
 """Datasets in known layouts → the files of each picture, and what they hold.
 
-A reader takes a folder and a split and returns a `Dataset`. `LAYOUTS` maps the names of
-`--dataset_mode` to readers, and to the folders by which `sempic train` recognises a layout. A file
-without its partner is an `InputError`.
+`LAYOUTS` maps the names of `--dataset_mode` to layouts, which `sempic train` recognises by their
+folders. A file without its partner is an `InputError`.
 """
 
 from __future__ import annotations
@@ -102,19 +101,59 @@ class Dataset:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Layout:
-    """The files of a dataset on disk."""
+    """The files of a dataset on disk. In names of folders, {split} stands for train or val, {long}
+    for training or validation."""
 
-    read: Callable[[Path, str, int | None], Dataset]
-    """(folder, split, num_classes or None for the dataset's own) → Dataset."""
-    folders: tuple[str, str]
-    """Folders of a split's pictures and of its maps, by which the layout is recognised. {split}
-    stands for train or val, {long} for training or validation."""
+    dataset: str
+    """Its name in errors."""
+    images: str
+    labels: str
+    """Folders of a split's pictures and maps, by which the layout is recognised."""
+    instances: str = ""
+    classes: tuple[int, ...] = ()
+    """Allowed values of num_classes; the first is the default, and the number of ids before void.
+    (): 1 to 256, default 256."""
+    first: int = 0
+    """Value of the first class in the files."""
+    palette: Palette = INDICES
+    reader: Callable[[Path, str, int, Path | None], Dataset] | None = None
+    """(folder, split, num_classes, image_path) → Dataset; None if a picture and its maps have the
+    same name."""
 
     def splits(self, folder: Path) -> list[str]:
         """The splits that have pictures; none if no split has both folders."""
-        if not any(all(_below(folder, f, split).is_dir() for f in self.folders) for split in _LONG):
+        both = (self.images, self.labels)
+        if not any(all(_below(folder, f, split).is_dir() for f in both) for split in _LONG):
             return []
-        return [split for split in _LONG if _below(folder, self.folders[0], split).is_dir()]
+        return [split for split in _LONG if _below(folder, self.images, split).is_dir()]
+
+    def read(
+        self, folder: Path, split: str, num_classes: int | None, image_path: Path | None = None
+    ) -> Dataset:
+        """A split, with num_classes or the dataset's own. Raises InputError."""
+        known = self.classes or range(256, 0, -1)
+        classes = num_classes or known[0]
+        if classes not in known:
+            which = " or ".join(map(str, self.classes)) or "1 to 256"
+            raise InputError(f"{self.dataset} has {which} classes here, not {classes}")
+        if self.reader is not None:
+            return self.reader(folder, split, classes, image_path)
+        undivided = split in _LONG and not any(
+            _below(folder, self.images, other).is_dir() for other in _LONG
+        )
+
+        def part(pattern: str) -> Path:
+            return _below(folder, pattern.removesuffix("/{split}" * undivided), split)
+
+        instances = part(self.instances)
+        return _dataset(
+            by_name(part(self.images), PICTURES),
+            by_name(part(self.labels), MAPS),
+            by_name(instances, MAPS) if self.instances and instances.is_dir() else {},
+            classes=classes,
+            ids=_table(self.classes[0] if self.classes else classes, self.first),
+            palette=self.palette,
+        )
 
 
 def open_dataset(
@@ -143,12 +182,9 @@ def open_dataset(
         raise InputError(f"dataset mode {mode!r} is none of {', '.join(sorted(LAYOUTS))}")
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
-    if image_path is None:
-        dataset = LAYOUTS[mode].read(folder, split, num_classes)
-    elif mode == "cityscapes":
-        dataset = cityscapes(folder, split, num_classes, image_path)
-    else:
+    if image_path is not None and mode != "cityscapes":
         raise InputError(f"image_path is for cityscapes, not for {mode}")
+    dataset = LAYOUTS[mode].read(folder, split, num_classes, image_path)
     items = dataset.items
     if generated_semantic is not None:
         found = _twins(items, generated_semantic, MAPS, "predicted label map", ENDINGS)
@@ -162,20 +198,13 @@ def open_dataset(
 # ── the datasets ─────────────────────────────────────────────────────────────────────────────
 
 
-def cityscapes(
-    folder: Path, split: str, num_classes: int | None, image_path: Path | None = None
-) -> Dataset:
+def _cityscapes(folder: Path, split: str, classes: int, image_path: Path | None) -> Dataset:
     """Cityscapes in its official layout: leftImg8bit/SPLIT/CITY, gtFine/SPLIT/CITY.
 
     19 classes are the trainIds: from `*_labelTrainIds.png` or `*_trainIds.png` if every picture has
     one, else derived from `*_labelIds.png`. 34 classes are the labelIds; 35 add the license plate
     (255 in the files) as id 34.
     """
-    classes = num_classes or 19
-    if classes not in (19, 34, 35):
-        raise InputError(
-            f"Cityscapes has 19 classes (trainIds) or 34 or 35 (labelIds), not {classes}"
-        )
 
     def name(path: Path) -> str:
         if not path.stem.endswith("_leftImg8bit"):
@@ -217,82 +246,50 @@ def cityscapes(
     )
 
 
-def plain(folder: Path, split: str, num_classes: int | None) -> Dataset:
-    """Any pictures: images/SPLIT, labels/SPLIT and, optionally, instances/SPLIT; or the same
-    folders without SPLIT if `split` is train or val and images has neither.
-
-    Label maps hold ids; ids from num_classes (default 256) on are void.
-    """
-    classes = num_classes or 256
-    if not 1 <= classes <= 256:
-        raise InputError(f"a label map holds 1 to 256 classes, not {classes}")
-
-    below = split not in _LONG or any((folder / "images" / known).is_dir() for known in _LONG)
-
-    def part(name: str) -> Path:
-        return folder / name / split if below else folder / name
-
-    return _dataset(
-        by_name(part("images"), PICTURES),
-        by_name(part("labels"), MAPS),
-        _perhaps(part("instances")),
-        classes=classes,
-        ids=_table(classes),
-    )
-
-
-def _same_names(
-    dataset: str,
-    images: str,
-    labels: str,
-    *,
-    classes: tuple[int, ...],
-    first: int = 0,
-    instances: str = "",
-    palette: Palette = INDICES,
-) -> Layout:
-    """A layout of folders in which a picture and its maps have the same name.
-
-    Args:
-        dataset: its name in errors.
-        images, labels, instances: patterns of folders, as in `Layout.folders`.
-        classes: allowed values of num_classes, the default first. The default is also the number
-            of ids before void.
-        first: value of the first class in the files.
-    """
-
-    def read(folder: Path, split: str, num_classes: int | None) -> Dataset:
-        if num_classes is not None and num_classes not in classes:
-            known = " or ".join(map(str, classes))
-            raise InputError(f"{dataset} has {known} classes here, not {num_classes}")
-        return _dataset(
-            by_name(_below(folder, images, split), PICTURES),
-            by_name(_below(folder, labels, split), MAPS),
-            _perhaps(_below(folder, instances, split)) if instances else {},
-            classes=num_classes or classes[0],
-            ids=_table(classes[0], first),
-            palette=palette,
-        )
-
-    return Layout(read=read, folders=(images, labels))
-
-
-LAYOUTS: dict[str, Layout] = {
-    "cityscapes": Layout(read=cityscapes, folders=("leftImg8bit/{split}", "gtFine/{split}")),
+LAYOUTS = {
+    "cityscapes": Layout(
+        dataset="Cityscapes",
+        images="leftImg8bit/{split}",
+        labels="gtFine/{split}",
+        classes=(19, 34, 35),
+        reader=_cityscapes,
+    ),
     # Scene-parsing challenge; 0 in the files is void. With 151 classes void is a condition channel,
     # as in the original.
-    "ade20k": _same_names(
-        "ADE20K", "images/{long}", "annotations/{long}", classes=(150, 151), first=1
+    "ade20k": Layout(
+        dataset="ADE20K",
+        images="images/{long}",
+        labels="annotations/{long}",
+        classes=(150, 151),
+        first=1,
     ),
     # CelebAMask-HQ with merged part masks.
-    "celeba": _same_names("CelebA-Mask", "{split}/images", "{split}/labels", classes=(19,)),
+    "celeba": Layout(
+        dataset="CelebA-Mask", images="{split}/images", labels="{split}/labels", classes=(19,)
+    ),
     # COCO-Stuff in SPADE's layout.
-    "coco": _same_names(
-        "COCO-Stuff", "{split}_img", "{split}_label", classes=(182, 183), instances="{split}_inst"
+    "coco": Layout(
+        dataset="COCO-Stuff",
+        images="{split}_img",
+        labels="{split}_label",
+        instances="{split}_inst",
+        classes=(182, 183),
     ),
     # CamVid of the SegNet tutorial.
-    "camvid": _same_names("CamVid", "{split}", "{split}annot", classes=(11,), palette=CAMVID),
-    "folder": Layout(read=plain, folders=("images/{split}", "labels/{split}")),
+    "camvid": Layout(
+        dataset="CamVid",
+        images="{split}",
+        labels="{split}annot",
+        classes=(11,),
+        palette=CAMVID,
+    ),
+    # Any pictures; without {split} if images has neither train nor val. Higher ids are void.
+    "folder": Layout(
+        dataset="a folder",
+        images="images/{split}",
+        labels="labels/{split}",
+        instances="instances/{split}",
+    ),
 }
 """In the order in which a folder's layout is recognised."""
 
@@ -335,13 +332,8 @@ def _dataset(
 
 
 def _below(folder: Path, pattern: str, split: str) -> Path:
-    """A folder of a split (`Layout.folders`)."""
+    """A folder of a split (`Layout`)."""
     return folder / pattern.format(split=split, long=_LONG.get(split, split))
-
-
-def _perhaps(folder: Path) -> dict[str, Path]:
-    """Instance maps by name; none without the folder."""
-    return by_name(folder, MAPS) if folder.is_dir() else {}
 
 
 def _twins(
