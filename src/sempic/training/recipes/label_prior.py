@@ -71,9 +71,9 @@ class Pixels:
         is_calm = self.uniform[i] & (target == self.maps[i][self.centres - 1])
         parts, weights = [], []
         for mask, number in ((~is_calm, busy), (is_calm, calm)):
-            pixels = torch.nonzero(mask)[:, 0]
+            weights.append(torch.full((number,), int(mask.sum()) / number))
+            pixels = torch.nonzero(mask if mask.any() else ~mask)[:, 0]  # any, of weight 0
             parts.append(pixels[torch.randint(len(pixels), (number,), generator=g)])
-            weights.append(torch.full((number,), len(pixels) / number))
         chosen = torch.cat(parts)
         return chosen, self.around(i, chosen).long(), target[chosen].long(), torch.cat(weights)
 

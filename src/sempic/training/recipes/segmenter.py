@@ -89,7 +89,7 @@ def class_weights(sources: Sequence[Pictures], classes: Taxonomy) -> npt.NDArray
         for known in source.known:
             counts += np.bincount(known.ravel(), minlength=256)[: classes.classes]
         frequency += source.share * counts / max(1, counts.sum())
-    median = np.median(frequency[frequency > 0])
+    median = np.median(frequency[frequency > 0]) if frequency.any() else 1.0
     weights = np.minimum((median / np.maximum(frequency, 1e-6)) ** 0.25, HEAVIEST)
     for name, factor in classes.importance.items():
         weights[list(classes.ids([name]))] *= factor
@@ -155,7 +155,7 @@ class Validation:
                 self.scenes.append((resized(image, size), resized(truth, size, "NEAREST")))
 
     def scores(self, network: SegmentationNet) -> dict[str, float]:
-        """IoU of each class over all pictures, and the mean; empty without pictures."""
+        """IoU of each class over all pictures, and the mean; empty without a labelled pixel."""
         if not self.scenes:
             return {}
         matrix = np.zeros((self.count, self.count + 1), np.int64)
@@ -164,7 +164,7 @@ class Validation:
             matrix += confusion(truth, guess, self.count)
         ious = iou(matrix)
         named = {n: float(v) for n, v in zip(self.names, ious, strict=False) if np.isfinite(v)}
-        return {"miou": float(np.nanmean(ious)), **named}
+        return {"miou": float(np.mean(list(named.values()))), **named} if named else {}
 
 
 class Segmenter(OwnRecipe):
