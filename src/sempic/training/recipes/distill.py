@@ -267,10 +267,10 @@ class Distill(ReceiverRecipe):
         variance, spread = wanted.var(0, correction=0).sum(), self.memory["spread"]
         spread.copy_(torch.where(spread < 0, variance, 0.98 * spread + 0.02 * variance))
         parts = {
-            "feature": (1 - 0.7 * fidelity) * options.feature * apart[: len(losses.TAPS)].mean(),
+            "feature": (1 - 0.7 * fidelity) * options.feature * apart[: losses.BACKBONE].mean(),
             "texture": likely * options.texture * torch.stack(textures).mean(),
             "pooled": likely * options.pooled * (pooled - wanted).square().sum(1).mean() / spread,
         }
         if options.vgg:
-            parts["vgg"] = (1 - 0.7 * fidelity) * options.vgg * apart[len(losses.TAPS) :].mean()
+            parts["vgg"] = (1 - 0.7 * fidelity) * options.vgg * apart[losses.BACKBONE :].mean()
         return parts

@@ -17,7 +17,7 @@ from sempic.networks.compact import CompactConfig, CompactNet, one_hot, upsample
 from sempic.networks.weights import load_receiver
 from sempic.training.data.batches import Batch, Crops, Drops, texture_inputs
 from sempic.training.data.corpus import Corpus, Sample, open_corpus
-from sempic.training.device import compiled
+from sempic.training.device import compiled, to_device
 from sempic.training.grow import grow
 from sempic.training.onnx import export_receiver
 from sempic.training.options import ReceiverOptions
@@ -103,9 +103,8 @@ class Sheet:
         height, width = self.size
         for scene in self.scenes:
             image, labels = scene.image[:height, :width], scene.maps[0][:height, :width]
-            small = torch.from_numpy(scene.coarse[0][: height // 4, : width // 4].copy())
-            coarse = to_unit(small.to(device))[None]
-            ids = torch.from_numpy(labels.copy())[None].to(device)
+            coarse = to_unit(to_device(scene.coarse[0][: height // 4, : width // 4], device))[None]
+            ids = to_device(labels, device)[None]
             planes = one_hot(ids, void)
             tables = texture.condition(scene.sent_texture(0))[None, : void + 1]
             fine, strength = texture_inputs(tables, self.usual[: void + 1], ids)
