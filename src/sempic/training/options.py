@@ -26,10 +26,10 @@ MAY_CHANGE = {
     "save_minutes", "sheet", "judged",
     "out", "export_dir", "data", "corpus", "classes", "features", "init", "discriminator",
 }  # fmt: skip
-"""Options whose values may change when a run is resumed: duration, hardware, logging, places of
-files."""
+"""Options that a resumed run does not compare with its checkpoint's: duration, hardware, logging,
+places of files."""
 _CONTENTS = ("init", "discriminator", "segmenter", "teacher")
-"""Options of files whose contents may not change."""
+"""Options of files whose contents are compared."""
 _CLASSES = "a palette, cityscapes or camvid, or a JSON file of one's own"
 
 

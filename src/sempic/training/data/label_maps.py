@@ -44,7 +44,7 @@ class Maps(NamedTuple):
     """float64 (M,): probability of drawing each map."""
 
 
-def corpus(
+def maps_of(
     sources: Sequence[Sequence[Item]],
     weights: Sequence[float],
     classes: Taxonomy,
@@ -54,7 +54,7 @@ def corpus(
     """The maps of each source's items, from a cache in `folder` whose name is a digest of the
     inputs, or rendered now. Raises InputError or ModelError."""
     items = [item for source in sources for item in source]
-    used = [segmenter, *(path for item in items for path in item.read)]
+    used = [segmenter, *(path for item in items for path in item.files)]
     inputs = json.dumps([taxonomy.describe(classes), digest(used), list(map(len, sources))])
     cache = folder / f"prior-{hashlib.sha256(inputs.encode()).hexdigest()[:16]}.npz"
     if not cache.exists():
@@ -132,7 +132,7 @@ def opened(options: PriorData) -> tuple[Maps, Maps]:
     segmenter = _segmenter(options, classes)
     splits = [_split(source, options.limit) for source in sources]
     train, val = (
-        corpus(items, weights, classes, segmenter, options.out.parent)
+        maps_of(items, weights, classes, segmenter, options.out.parent)
         for items in zip(*splits, strict=True)
     )
     return train, val

@@ -55,7 +55,7 @@ class Item:
     """Classes that were not labelled (`taxonomy.UNLABELLED`)."""
 
     @property
-    def read(self) -> tuple[Path | None, ...]:
+    def files(self) -> tuple[Path | None, ...]:
         """The files that `opened` reads."""
         return self.image, self.labels, self.teacher
 

@@ -209,7 +209,7 @@ def _chosen(source: Source, options: CorpusOptions) -> tuple[Sequence[Item], Seq
 
 def _recipe(options: CorpusOptions, classes: Taxonomy, jobs: Sequence[Job]) -> dict[str, Any]:
     """Everything on which a corpus depends, JSON values."""
-    used = [path for item in dict.fromkeys(job.item for job in jobs) for path in item.read]
+    used = [path for item in dict.fromkeys(job.item for job in jobs) for path in item.files]
     return {
         "classes": taxonomy.describe(classes),
         "segmenter": _digest(options.segmenter),

@@ -45,7 +45,7 @@ MAY_CHANGE = {
     "sheet_size", "workers", "data_dir", "generated_semantic", "coarse_path", "image_path", "out",
     "resume_checkpoint", "microbatch", "batch_size",
 }  # fmt: skip
-"""Options whose values may change when a run is resumed. batch_size × processes may not."""
+"""As in `options`; batch_size × processes is compared."""
 
 
 class LossScale:
