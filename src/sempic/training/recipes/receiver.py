@@ -103,8 +103,9 @@ class Sheet:
         height, width = self.size
         for scene in self.scenes:
             image, labels = scene.image[:height, :width], scene.maps[0][:height, :width]
-            coarse = to_unit(to_device(scene.coarse[0][: height // 4, : width // 4], device))[None]
-            ids = to_device(labels, device)[None]
+            small = scene.coarse[0][: height // 4, : width // 4].copy()  # it is read-only
+            coarse = to_unit(to_device(small, device))[None]
+            ids = to_device(labels.copy(), device)[None]
             planes = one_hot(ids, void)
             tables = texture.condition(scene.sent_texture(0))[None, : void + 1]
             fine, strength = texture_inputs(tables, self.usual[: void + 1], ids)
