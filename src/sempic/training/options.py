@@ -61,7 +61,7 @@ class RunOptions:
     lr: float = option("highest learning rate", 1e-3, above=0)
     init: Path | None = option("initial weights, .safetensors", None)
     seed: int = option("seed of all random draws", 0, low=0, high=LARGEST_SEED)
-    threads: int = option("CPU threads", 2, low=1)
+    threads: int = option("CPU threads", 2, low=1, high=processes.most(), metavar="N")
     device: str = option("device of PyTorch; auto: the GPU if there is one", "auto")
     reproducible: bool = option(
         "draw noise on the CPU and use deterministic algorithms: the same run on every device",
