@@ -128,7 +128,6 @@ class Paper(Recipe):
             minutes=0.0 if steps else math.inf,
             batch=self.global_batch,
             seed=options.seed,
-            threads=torch.get_num_threads(),
             log_every=options.log_interval,
             check_every=options.save_interval,
             save_minutes=options.save_minutes,
