@@ -77,7 +77,9 @@ class Crops:
         learnt = corpus.part(judged=False)
         chosen = [s for s in learnt if s.image.shape[0] >= size[0] and s.image.shape[1] >= size[1]]
         if not chosen:
-            raise InputError(f"no picture of the corpus is as large as a crop of {size}")
+            raise InputError(
+                f"no picture of the corpus is as large as a crop of {size[0]}×{size[1]}"
+            )
         self.size, self.drops, self.device = size, drops, device
         self.void = corpus.taxonomy.classes
         self.images = Pool([s.image for s in chosen], device)

@@ -136,7 +136,11 @@ def make(options: CorpusOptions) -> None:
 
     Raises:
         InputError: a folder or file that cannot be used, or another corpus at `--out`.
+        OutputError: `--out` cannot be written.
     """
+    exists = (options.out / "corpus.json").exists()
+    if not exists:
+        files.check_writable(options.out, folder=True)
     if options.segmenter is not None and not options.segmenter.is_file():
         raise InputError(f"{options.segmenter}: no such file")
     classes, _ = _tools(options)
@@ -149,7 +153,7 @@ def make(options: CorpusOptions) -> None:
         sources[source.name] = {"pictures": len(train), "weight": source.weight}
     recipe = _recipe(options, classes, jobs)
     key = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
-    if (options.out / "corpus.json").exists():
+    if exists:
         if about(options.out).get("key") != key:
             raise InputError(
                 f"{options.out} holds a corpus of other files or options: choose another --out"
