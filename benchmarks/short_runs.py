@@ -201,7 +201,8 @@ class ShortRun(Trained):
     def __init__(self, recipe: Recipe, corpus: Corpus, seen: list[Sample]) -> None:
         torch.manual_seed(0)
         self.recipe = recipe
-        self.crops = Crops(corpus, size=CROP, device=CPU, drops=Drops(), samples=seen)
+        corpus = Corpus(corpus.taxonomy, corpus.weights, seen)
+        self.crops = Crops(corpus, size=CROP, device=CPU, drops=Drops())
         self.config = CompactConfig(classes=corpus.taxonomy.classes, **recipe.shape)
         self.network: CompactNet = CompactNet(self.config)
         recipe.change(self.network)

@@ -30,6 +30,7 @@ def test_a_run_needs_one_limit_and_values_in_range(words, capsys):
         "--sheet 0", "--label-drop 1.1", "--region-drop -0.1", "--busy 0",
         "--calm 0", "--steps -1", "--minutes -1", "--minutes nan",
         "--seed 4294967296", "--crop 4128 64", "--batch 5000", "--side 5000", "--workers 100000",
+        "--threads 100000",
     ],
 )  # fmt: skip
 def test_values_out_of_range_are_refused_by_name(words, capsys):

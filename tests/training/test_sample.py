@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from sempic import cli, coarse, pack, unpack
+from sempic import cli, coarse, jobs, pack, unpack
 from sempic.api import Codec
 from sempic.diffusion.checkpoints import flags_from_configs, load_model, save_model
 from sempic.diffusion.flags import SamplingConfig
@@ -23,7 +23,6 @@ from sempic.errors import InputError, ModelError, OutputError, install_hint
 from sempic.networks.unet import SemanticUNet, UNetConfig
 from sempic.training import flags as original
 from sempic.training import sample
-from sempic.training.data import scenes
 
 CONFIG = UNetConfig(
     image_size=32,
@@ -121,8 +120,8 @@ def test_batch_size_is_obeyed_and_each_scene_is_read_once(weights, data, tmp_pat
         watched = lambda *a, **k: opened.append(name(a[0])) or original(*a, **k)  # noqa: E731
         monkeypatch.setattr(module, function, watched)
 
-    watch(scenes, "read_map", lambda path: path.name)
-    watch(scenes, "read_picture", lambda path: path.name)
+    watch(jobs, "read_ids", lambda path: path.name)
+    watch(jobs, "read_picture", lambda path: path.name)
     watch(coarse, "encode", lambda _: "coarse")
     monkeypatch.setattr(sample, "reconstruct", counted)
     sampled(flags(weights, data, tmp_path / "two", num_samples=3, batch_size=2))

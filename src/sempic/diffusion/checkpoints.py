@@ -74,15 +74,11 @@ def configs_from_flags(flags: Mapping[str, object]) -> tuple[UNetConfig, Diffusi
     Flags outside `DEFAULTS` are ignored. Raises ModelError with the name of an impossible flag.
     """
     lists = {"channel_mult": float, "attention_resolutions": int}
-
-    def value(name: str) -> Any:
-        default = DEFAULTS[name]
+    values: dict[str, Any] = {}
+    for name, default in DEFAULTS.items():
         flag = flags.get(name, default)
-        if name in lists:
-            return numbers(name, flag, lists[name])
-        return typed(name, flag, type(default))
-
-    values = {name: value(name) for name in DEFAULTS}
+        in_list = lists.get(name)
+        values[name] = numbers(name, flag, in_list) if in_list else typed(name, flag, type(default))
     if not values["class_cond"]:
         raise ModelError("class_cond False: this network is always conditioned on labels")
     if values["use_fp16"] and values["use_bf16"]:
@@ -122,14 +118,11 @@ def check_flags(
     for name in sorted(flags.keys() & DEFAULTS.keys() - RUNTIME):
         if _meaning(*configs_from_flags({**own, name: flags[name]})) != meaning:
             raise ModelError(f"{path}: its {name} is {own[name]!r}, not {flags[name]!r}")
-    precision = unet.precision
-    kinds: tuple[tuple[str, Precision], ...] = (("use_fp16", "float16"), ("use_bf16", "bfloat16"))
-    for name, half in kinds:
-        if name in flags and typed(name, flags[name], bool):
-            precision = half
-        elif name in flags and precision == half:
-            precision = "float32"
-    return precision
+    kinds: dict[str, Precision] = {"use_fp16": "float16", "use_bf16": "bfloat16"}
+    asked = {half: typed(name, flags[name], bool) for name, half in kinds.items() if name in flags}
+    if any(asked.values()):
+        return next(half for half, wanted in asked.items() if wanted)
+    return "float32" if unet.precision in asked else unet.precision
 
 
 def _meaning(unet: UNetConfig, diffusion: DiffusionConfig) -> tuple[object, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,24 +20,50 @@ def spread(items: Sequence[T], limit: int | None) -> list[T]:
     return [items[i * len(items) // limit] for i in range(limit)]
 
 
-def by_name(folder: Path, *, deep: bool = True, pattern: str = "*") -> dict[str, Path]:
-    """The pictures of a folder, and with `deep` of its subfolders, by relative path without suffix.
+def find_pictures(
+    folder: Path,
+    suffixes: Collection[str] = pictures.SUFFIXES,
+    *,
+    deep: bool = True,
+    pattern: str = "*",
+) -> list[Path]:
+    """The pictures of a folder, and with `deep` of its subfolders, sorted.
 
-    `pattern` is a shell pattern of the file names to take. Raises InputError if there are none, two
-    have the same name, or a link leads nowhere.
+    Args:
+        suffixes: in lower case.
+        pattern: a shell pattern of the file names to take.
+
+    Raises InputError if there are none, or a link leads nowhere.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: {'not a' if folder.exists() else 'no such'} folder")
-    searched = files.search(folder, pictures.SUFFIXES, deep=deep)
+    searched = files.search(folder, suffixes, deep=deep)
     for path, why in searched.faults:
         raise InputError(f"{path}: {why}")
     found = [path for path in searched.files if fnmatch.fnmatchcase(path.name, pattern)]
     if not found:
         which = f" {pattern}" * (pattern != "*") + " (subfolders are not searched)" * (not deep)
         raise InputError(f"{folder}: no pictures{which}")
-    named: dict[str, Path] = {}
-    for path in found:
-        name = path.relative_to(folder).with_suffix("").as_posix()
-        if named.setdefault(name, path) != path:
-            raise InputError(f"{path} and {named[name]} have the same name")
-    return named
+    return found
+
+
+def by_name(
+    folder: Path,
+    suffixes: Collection[str] = pictures.SUFFIXES,
+    *,
+    deep: bool = True,
+    pattern: str = "*",
+) -> dict[str, Path]:
+    """`find_pictures` by their relative paths without suffix. Raises InputError also for two of the
+    same name."""
+    found = find_pictures(folder, suffixes, deep=deep, pattern=pattern)
+    return named(found, lambda path: path.relative_to(folder).with_suffix("").as_posix())
+
+
+def named(paths: Iterable[Path], name: Callable[[Path], str]) -> dict[str, Path]:
+    """Files by their names. Raises InputError for two of the same name."""
+    found: dict[str, Path] = {}
+    for path in paths:
+        if found.setdefault(name(path), path) != path:
+            raise InputError(f"{path} and {found[name(path)]} have the same name")
+    return found

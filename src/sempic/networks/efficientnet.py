@@ -111,7 +111,10 @@ class EfficientNetLite(nn.Module):
         return F.relu6(self._bn0(self._conv_stem((x * 255 - 127) / 128)))
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        x = self.stem(x)
+        return self.pyramid(self.stem(x))
+
+    def pyramid(self, x: Tensor) -> list[Tensor]:
+        """The output for the output of `stem`."""
         pyramid = []
         for index, block in enumerate(self._blocks):
             x = block(x)

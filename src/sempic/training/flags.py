@@ -9,9 +9,10 @@ from dataclasses import MISSING, dataclass
 from typing import Any, TypeVar
 
 from sempic import fields
-from sempic.diffusion.flags import DEFAULTS, SamplingConfig, typed
+from sempic.diffusion.flags import DEFAULTS, SamplingConfig, numbers, typed
 from sempic.errors import ModelError
 from sempic.fields import option
+from sempic.training.data.readers import LAYOUTS
 from sempic.training.options import LARGEST_SEED
 
 Options = TypeVar("Options")
@@ -47,11 +48,8 @@ IDLE = {
 
 def _rates(name: str, value: Any) -> str:
     """For `ema_rate`; raises ModelError."""
-    try:
-        fine = all(0 <= float(rate) < 1 for rate in value.split(","))
-    except ValueError as error:
-        raise ModelError(f"{name} {value!r} is not a list of numbers") from error
-    if not fine:
+    rates = numbers(name, value, float)
+    if not rates or not all(0 <= rate < 1 for rate in rates):
         raise ModelError(f"{name} must lie in [0, 1), not {value}")
     return str(value)
 
@@ -62,7 +60,7 @@ class PaperOptions:
     max_train_time and the options of checkpoints are ours."""
 
     data_dir: str = option("folder of the dataset")
-    dataset_mode: str = option("its layout: cityscapes, ade20k, celeba, coco, camvid or folder")
+    dataset_mode: str = option(f"its layout: {', '.join(LAYOUTS)}")
     out: str = option("folder of the run: log, checkpoint, averaged weights, sheets", "runs/paper")
     generated_semantic: str = option("folder of predicted maps that replace the human maps", "")
     coarse_path: str = option("folder of coarse pictures that replace ours", "")
@@ -120,7 +118,7 @@ class PaperOptions:
 
     @property
     def ema_rates(self) -> tuple[float, ...]:
-        return tuple(float(rate) for rate in self.ema_rate.split(","))
+        return numbers("ema_rate", self.ema_rate, float)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

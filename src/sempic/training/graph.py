@@ -7,7 +7,6 @@ pads channel counts that the runtime's kernels would have to pad at each run.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ import numpy as np
 import onnx
 import onnx.helper as oh
 import onnx.numpy_helper
+from onnxruntime.quantization.onnx_model import ONNXModel
 
 _MULTIPLE = 4
 """Channel counts are padded to multiples of this: a convolution of 95 channels takes three times as
@@ -28,25 +28,18 @@ def simplify(model: onnx.ModelProto) -> None:
     graph = _Graph(model)
     graph.fuse_silu()
     graph.quantise_before_concat()
-    graph.write_back()
+    graph.topological_sort()
+    graph.set_opset_import("com.microsoft", 1)
+    del model.graph.value_info[:]  # its shapes are outdated
 
 
-class _Graph:
-    def __init__(self, model: onnx.ModelProto) -> None:
-        self.model, self.graph = model, model.graph
-        self.nodes = list(model.graph.node)
-        self.constants = {tensor.name: tensor for tensor in model.graph.initializer}
-
-    def users(self) -> dict[str, list[onnx.NodeProto]]:
-        found = defaultdict(list)
-        for node in self.nodes:
-            for name in node.input:
-                found[name].append(node)
-        return found
+class _Graph(ONNXModel):  # type: ignore[misc]
+    def named(self, kind: str) -> list[onnx.NodeProto]:
+        return [node for node in self.nodes() if node.op_type == kind]
 
     def add(self, kind: str, inputs: Sequence[str], name: str, **attributes: Any) -> str:
         """Add a node; returns `name`, which is also the name of its output."""
-        self.nodes.append(oh.make_node(kind, inputs, [name], name, **attributes))
+        self.add_node(oh.make_node(kind, inputs, [name], name, **attributes))
         return name
 
     def add_silu(self, x: str, name: str) -> str:
@@ -54,20 +47,20 @@ class _Graph:
 
     def fuse_silu(self) -> None:
         """x · sigmoid(x) in one operator; the runtime's own fusion misses some."""
-        users = self.users()
-        for sigmoid in [node for node in self.nodes if node.op_type == "Sigmoid"]:
+        users = self.input_name_to_nodes()
+        for sigmoid in self.named("Sigmoid"):
             (x,) = sigmoid.input
             after = users[sigmoid.output[0]]
             if [n.op_type for n in after] != ["Mul"] or x not in after[0].input:
                 continue
-            self.nodes.remove(sigmoid)
-            self.nodes.remove(after[0])
-            self.add_silu(x, after[0].output[0])
+            name = after[0].output[0]
+            self.remove_nodes([sigmoid, after[0]])
+            self.add_silu(x, name)
 
     def quantise_before_concat(self) -> None:
         """Concat, (SiLU,) QuantizeLinear → QuantizeLinear of each part, Concat, channels last."""
-        users = self.users()
-        for node in [node for node in self.nodes if node.op_type == "Concat"]:
+        users = self.input_name_to_nodes()
+        for node in self.named("Concat"):
             after, silu = users[node.output[0]], []
             if [n.op_type for n in after] == ["QuickGelu"]:
                 silu, after = after, users[after[0].output[0]]
@@ -78,8 +71,7 @@ class _Graph:
             convs = [c for d in users[quantise.output[0]] for c in users[d.output[0]]]
             if {conv.op_type for conv in convs} != {"Conv"}:
                 continue
-            for replaced in silu:
-                self.nodes.remove(replaced)
+            self.remove_nodes(silu)
             parts = []
             for number, part in enumerate(node.input):
                 name = f"{node.name}/{number}"
@@ -101,20 +93,6 @@ class _Graph:
             quantise.output[0] = f"{out}/last"
             self.add("Transpose", [f"{out}/last"], out, perm=_TO_FIRST)
 
-    def write_back(self) -> None:
-        """Put the nodes into the model in topological order."""
-        known = {"", *self.constants, *(value.name for value in self.graph.input)}
-        del self.graph.node[:], self.graph.value_info[:]  # value_info has outdated shapes
-        while self.nodes:
-            ready = [node for node in self.nodes if known.issuperset(node.input)]
-            assert ready
-            for node in ready:
-                self.nodes.remove(node)
-                known.update(node.output)
-            self.graph.node.extend(ready)
-        if all(opset.domain != "com.microsoft" for opset in self.model.opset_import):
-            self.model.opset_import.append(oh.make_opsetid("com.microsoft", 1))
-
     def _widen(self, conv: onnx.NodeProto, more: int) -> None:
         """Give a convolution `more` input channels of weight 0."""
         levels = self._levels(conv)
@@ -125,11 +103,8 @@ class _Graph:
 
     def _levels(self, conv: onnx.NodeProto) -> onnx.TensorProto:
         """The 8-bit weights of a convolution."""
-        (dequantise,) = (node for node in self.nodes if conv.input[1] in node.output)
-        return self.constants[dequantise.input[0]]
+        return self.get_initializer(self.output_name_to_node()[conv.input[1]].input[0])
 
     def _constant(self, name: str, value: int) -> str:
-        tensor = onnx.numpy_helper.from_array(np.array([value], np.int64), name)
-        self.graph.initializer.append(tensor)
-        self.constants[name] = tensor
+        self.add_initializer(onnx.numpy_helper.from_array(np.array([value], np.int64), name))
         return name

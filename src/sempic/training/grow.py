@@ -20,20 +20,15 @@ from sempic.training.options import AverageOptions, GrowOptions
 def grow(network: CompactNet, **sizes: Any) -> CompactNet:
     """A larger network that computes the same function.
 
-    Args:
-        sizes: fields of CompactConfig; None keeps the network's value.
-
-    Raises:
-        ModelError: the network does not fit into these sizes.
+    `sizes`: fields of CompactConfig. Raises ModelError if the network does not fit into them.
     """
-    asked = {name: size for name, size in sizes.items() if size is not None}
-    grown = CompactNet(replace(network.config, **asked))
+    grown = CompactNet(replace(network.config, **sizes))
     fresh = grown.state_dict()
     for key, value in network.state_dict().items():
         if key not in fresh or any(
             a > b for a, b in zip(value.shape, fresh[key].shape, strict=True)
         ):
-            raise ModelError(f"{key} of the network has no place in one with {asked}")
+            raise ModelError(f"{key} of the network has no place in one with {sizes}")
         if value.ndim == 4:  # new inputs of filters get weight 0
             fresh[key][: value.shape[0]] = 0
             fresh[key][: value.shape[0], : value.shape[1]] = value

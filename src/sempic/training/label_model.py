@@ -7,7 +7,6 @@ state of the label coder after it has coded the training maps.
 from __future__ import annotations
 
 import io
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -184,15 +183,10 @@ def run_tables(options: PriorTablesOptions) -> None:
     palette = taxonomy.load(options.classes).palette
     if known.classes != len(palette.classes):
         raise ModelError(f"{options.networks} is for another number of classes")
-    layer = readout(known, data)
-    parsed = trunk.Layer(
-        layer["readout.weight"].astype(np.float32),
-        layer["readout.multiplier"].astype(np.int64),
-        layer["readout.bias"].astype(np.int64),
-    )
-    with np.load(options.networks, allow_pickle=False) as file:
-        networks = {k: v for k, v in file.items() if not k.startswith(("readout.", "primed."))}
-    arrays: dict[str, Any] = networks | layer | prime(replace(known, readout=parsed), data)
+    old, _ = prior.contents(options.networks)
+    arrays = {k: v for k, v in old.items() if not k.startswith(("readout.", "primed."))}
+    arrays |= readout(known, data)
+    arrays |= prime(prior.parsed(arrays, known.digest), data)
     _write(options.out, arrays | {"palette": np.array(palette.full_name)})
 
 

@@ -19,18 +19,14 @@ from sempic.networks.compact import PATCH
 from sempic.networks.weights import load_tensors, save_tensors
 from sempic.training.options import FeaturesOptions
 
-TAPS = (-1, 2, 4, 10, 15)
-"""Blocks of EfficientNet-Lite0 whose outputs are features, -1 for the stem: strides 2 … 32."""
-_CHANNELS = (32, 24, 40, 112, 320)
-"""Channels of these features."""
+BACKBONE = 5
+"""Number of EfficientNet-Lite0's features: of the stem, at stride 2, and at strides 4 … 32."""
 _WIDTHS = (48, 64, 96, 96, 96)
-"""Widths of the discriminator's heads on them; narrow on large maps, to save time."""
+"""Channels of the discriminator's heads on them; few on large maps, to save time."""
 _STAGES = (2, 2, 3)
 """Numbers of layers of the VGG-16 stages whose outputs are features: strides 1, 2 and 4."""
-_STAGE_CHANNELS = (64, 128, 256)
-"""Channels of these features."""
-_STAGE_WIDTHS = (0, 48, 64)
-"""Widths of the discriminator's heads on them; 0 for no head."""
+_STAGE_CHANNELS, _STAGE_WIDTHS = (64, 128, 256), (0, 48, 64)
+"""Channels of these features, and of the heads on them; 0 for no head."""
 
 
 class Features(nn.Module):
@@ -51,7 +47,8 @@ class Features(nn.Module):
         backbone, vgg_weights = _frozen(folder, vgg)
         self.network = efficientnet.imagenet(0, backbone)
         self.head = efficientnet.imagenet_head(backbone)
-        self.channels, self.widths = list(_CHANNELS), list(_WIDTHS)
+        self.channels = [self.network._conv_stem.out_channels, *self.network.channels[1:]]
+        self.widths = list(_WIDTHS)
         self.stages = nn.ModuleList()
         if vgg:
             self.channels += _STAGE_CHANNELS
@@ -80,22 +77,17 @@ class Features(nn.Module):
             near: (B, 3, h, w), windows of `picture`. The caller cuts them, because their random
                 position would make torch.compile compile again.
         """
-        net = self.network
-        x = net.stem((picture + 1) / 2)
-        found = [x * self.scale[0]]
-        for index, block in enumerate(net._blocks[: TAPS[-1] + 1]):
-            x = block(x)
-            if index in TAPS:
-                found.append(x * self.scale[len(found)])
+        x = self.network.stem((picture + 1) / 2)
+        found = [x, *self.network.pyramid(x)[1:]]
         x = ((near + 1) / 2 - self.mean) / self.std
         for stage in self.stages:
             x = stage(x)
-            found.append(x * self.scale[len(found)])
-        return found
+            found.append(x)
+        return [feature * scale for feature, scale in zip(found, self.scale, strict=True)]
 
     def pooled(self, found: list[Tensor]) -> Tensor:
         """(B, 1280): the input of the ImageNet classifier for pictures with these features."""
-        last = len(TAPS) - 1
+        last = BACKBONE - 1
         pooled: Tensor = self.head(found[last] / self.scale[last]).float().mean((2, 3))
         return pooled
 
@@ -213,7 +205,7 @@ class Discriminator(nn.Module):
 def shrunk(planes: Tensor, features: list[Tensor], window: tuple[slice, slice]) -> list[Tensor]:
     """Planes of a picture, (B, C, H, W), shrunk to each feature map's size; for VGG-16's features,
     planes of the window."""
-    seen = (planes if n < len(TAPS) else planes[(..., *window)] for n in range(len(features)))
+    seen = (planes if n < BACKBONE else planes[(..., *window)] for n in range(len(features)))
     return [
         F.adaptive_avg_pool2d(part, (f.shape[-2], f.shape[-1]))
         for part, f in zip(seen, features, strict=True)

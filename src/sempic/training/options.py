@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,10 +26,10 @@ MAY_CHANGE = {
     "save_minutes", "sheet", "judged",
     "out", "export_dir", "data", "corpus", "classes", "features", "init", "discriminator",
 }  # fmt: skip
-"""Options whose values may change when a run is resumed: duration, hardware, logging, places of
-files."""
+"""Options that a resumed run does not compare with its checkpoint's: duration, hardware, logging,
+places of files."""
 _CONTENTS = ("init", "discriminator", "segmenter", "teacher")
-"""Options of files whose contents may not change."""
+"""Options of files whose contents are compared."""
 _CLASSES = "a palette, cityscapes or camvid, or a JSON file of one's own"
 
 
@@ -61,7 +61,7 @@ class RunOptions:
     lr: float = option("highest learning rate", 1e-3, above=0)
     init: Path | None = option("initial weights, .safetensors", None)
     seed: int = option("seed of all random draws", 0, low=0, high=LARGEST_SEED)
-    threads: int = option("CPU threads", 2, low=1)
+    threads: int = option("CPU threads", 2, low=1, high=processes.most(), metavar="N")
     device: str = option("device of PyTorch; auto: the GPU if there is one", "auto")
     reproducible: bool = option(
         "draw noise on the CPU and use deterministic algorithms: the same run on every device",
@@ -80,29 +80,29 @@ class RunOptions:
             raise ValueError("give either --steps or --minutes")
 
     def fixed(self) -> dict[str, Any]:
-        """Options that a resumed run must share with its checkpoint, as JSON values. Files count
-        by name and content, since folders may have moved."""
-        given = vars(self)
-        named = {k: _as_json(v) for k, v in given.items() if k not in MAY_CHANGE}
-        return named | contents({k: given[k] for k in _CONTENTS if k in given})
+        """`fixed` options of this run."""
+        return fixed(vars(self), MAY_CHANGE, _CONTENTS)
 
 
-def contents(given: Mapping[str, Any]) -> dict[str, Any]:
-    """For `fixed`: the contents of options' files, each a path, None or several paths."""
-    return {f"content of --{k} (SHA-256)": _content(v) for k, v in given.items()}
+def fixed(
+    given: Mapping[str, Any], may_change: Collection[str], files: Iterable[str]
+) -> dict[str, Any]:
+    """Options that a resumed run must share with its checkpoint, as JSON values.
+
+    Paths count by name, since folders may have moved; of the options `files` also their content.
+    """
+    found = {k: _as_json(v) for k, v in given.items() if k not in may_change}
+    contents = {f"content of --{k} (SHA-256)": _content(given[k]) for k in files if k in given}
+    return found | contents
 
 
 def _content(value: Any) -> Any:
     """The first digits of the SHA-256 of a file, or of each of several; None for no file."""
     if isinstance(value, tuple):
         return [_content(part) for part in value]
-    if value is None or not value.is_file():
+    if not value or not Path(value).is_file():
         return None
-    digest = hashlib.sha256()
-    with value.open("rb") as file:
-        while part := file.read(1 << 20):
-            digest.update(part)
-    return digest.hexdigest()[:12]
+    return hashlib.sha256(Path(value).read_bytes()).hexdigest()[:12]
 
 
 def _as_json(value: Any) -> Any:

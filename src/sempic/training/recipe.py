@@ -1,4 +1,7 @@
-"""The interface between the training loop (`trainer`) and each training (`recipes`)."""
+"""What a training is for the loop (`trainer`), and what all our trainings share.
+
+To add one: a subclass of `OwnRecipe` in `recipes`, its options, and an entry in `TRAININGS`.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,15 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from sempic.networks.weights import save_tensors
+from sempic.networks import weights
+from sempic.training.data.taxonomy import Taxonomy
+from sempic.training.device import set_up
 from sempic.training.optimizer import Ema, Optimizer
+from sempic.training.options import RunOptions
+from sempic.training.trainer import train
 
 
 class Recipe(ABC):
@@ -72,7 +80,29 @@ class Recipe(ABC):
 
     def save(self, state: dict[str, Tensor], folder: Path, name: str, step: int) -> None:
         """Write the weights of `averages[name]` after a step."""
-        save_tensors(state, self.kind, self.about(), folder / f"{name}.safetensors")
+        weights.save_tensors(state, self.kind, self.about(), folder / f"{name}.safetensors")
 
     def export(self, state: dict[str, Tensor], folder: Path) -> None:  # noqa: B027 - optional
         """Write further files of averaged weights, such as ONNX, into --export-dir."""
+
+
+class OwnRecipe(Recipe):
+    """A training with `RunOptions`, for the classes of a taxonomy: all but the paper's."""
+
+    network: Any
+
+    def __init__(self, options: Any, device: torch.device, taxonomy: Taxonomy) -> None:
+        """`options`: the recipe's kind of RunOptions."""
+        self.options, self.device, self.taxonomy = options, device, taxonomy
+
+    def fixed(self) -> dict[str, Any]:
+        classes = self.taxonomy.palette.full_name
+        return {"recipe": type(self).__name__, "classes": classes, **self.options.fixed()}
+
+    def about(self) -> dict[str, Any]:
+        return weights.about(self.network)
+
+    @classmethod
+    def run(cls, options: RunOptions) -> None:
+        """The command `sempic train`. Raises SempicError."""
+        train(cls(options, set_up(options)), options)  # type: ignore[call-arg]  # of a subclass

@@ -19,9 +19,9 @@ from sempic.diffusion.checkpoints import open_model
 from sempic.diffusion.flags import DEFAULTS, SamplingConfig
 from sempic.diffusion.receiver import Condition, ready, reconstruct
 from sempic.errors import OutputError
-from sempic.palette import INDICES, Palette
+from sempic.palette import Palette
 from sempic.scene import Image, LabelMap
-from sempic.training.data.readers import Entry
+from sempic.training.data.readers import Item
 from sempic.training.data.scenes import TrainingScene, open_scenes
 from sempic.training.flags import PaperOptions, SampleConfig, filled_in
 
@@ -67,14 +67,14 @@ def write(
         files.write(path, data)
 
 
-def _refuse_replacing(entries: Sequence[Entry], data: PaperOptions, folder: Path) -> None:
+def _refuse_replacing(items: Sequence[Item], data: PaperOptions, folder: Path) -> None:
     """Raises OutputError if a result would replace a file of the dataset, or lie among them, where
     a later run would read it."""
-    paths = [path for e in entries for path in (e.image, e.labels, e.predicted, e.coarse) if path]
+    paths = [path for i in items for path in (i.image, i.labels, i.predicted, i.coarse) if path]
     inputs = {os.path.realpath(path) for path in paths}
     for part in _PARTS:
-        for entry in entries:
-            target = folder / part / f"{entry.name}.png"
+        for item in items:
+            target = folder / part / f"{item.name}.png"
             if os.path.realpath(target) in inputs:
                 raise OutputError(
                     f"{target}: would be replaced, and it is read; name another --results_path"
@@ -99,9 +99,9 @@ def run(flags: Mapping[str, Any]) -> None:
         print(
             "this network sees instance edges, which a .sempic file does not carry: rates lack them"
         )
-    entries = scenes.dataset.entries
-    _refuse_replacing(entries, data, Path(config.results_path))
-    palette = scenes.dataset.palette or INDICES
+    items = scenes.dataset.items
+    _refuse_replacing(items, data, Path(config.results_path))
+    palette = scenes.dataset.palette
     count = min(config.num_samples or len(scenes), len(scenes))
     rates, began = [], time.perf_counter()
     for first in range(0, count, data.batch_size):
@@ -114,7 +114,7 @@ def run(flags: Mapping[str, Any]) -> None:
         rebuilt = reconstruct(model, process, given, sampling=sampling)
         seconds = (time.perf_counter() - started) / len(batch)
         for (index, scene), picture in zip(batch, rebuilt, strict=True):
-            predicted = entries[index].predicted is not None
+            predicted = items[index].predicted is not None
             human = scenes.human_labels(index) if predicted else None
             stream, rate = coded(scene, palette.id), ""
             write(Path(config.results_path), scene, stream, picture, palette, human)

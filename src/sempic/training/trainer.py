@@ -12,17 +12,20 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, distributed
 
 from sempic import files
-from sempic.errors import ModelError
+from sempic.errors import ModelError, OutputError
 from sempic.networks.weights import save_shards
 from sempic.training.checkpoint import Folder, Moving
 from sempic.training.device import step_seed
 from sempic.training.options import RunOptions
-from sempic.training.recipe import Recipe
+
+if TYPE_CHECKING:
+    from sempic.training.recipe import Recipe
 
 LARGEST_EXPORT = 16 << 20
 """Size limit of a file in --export-dir, in bytes."""
@@ -65,9 +68,14 @@ def train(recipe: Recipe, options: RunOptions) -> None:
         ModelError: a logged figure is not finite, or the folder holds another run.
         OutputError: a folder cannot be written.
     """
+    files.check_writable(options.out, folder=True)
     folder = Folder(options.out)
     if options.export_dir is not None:
         files.check_writable(options.export_dir, folder=True)
+        if options.export_dir.resolve() == options.out.resolve():
+            raise OutputError(
+                f"{options.out}: float16 would replace its weights: another --export-dir"
+            )
     moving, fixed = _moving(recipe), json.loads(json.dumps(recipe.fixed()))
     step, seconds = _resume(recipe, folder, moving, fixed)
     clock = Clock(options, seconds)
@@ -84,6 +92,7 @@ def train(recipe: Recipe, options: RunOptions) -> None:
             recipe.save(average.state, options.out, name, step)
 
     def validate() -> None:
+        log.check(step)
         began = time.monotonic()
         if _is_writer():
             sheet = options.out / f"sheet-{step:06}.png"

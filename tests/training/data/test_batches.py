@@ -135,7 +135,7 @@ def test_texture_levels_follow_the_class_of_each_patch(monkeypatch):
 
 
 def test_crops_must_fit_into_the_pictures_and_the_grid():
-    with pytest.raises(InputError, match="as large as a crop"):
+    with pytest.raises(InputError, match="as large as a crop of 160×160"):
         crops(sample(0), size=(160, 160))
     with pytest.raises(InputError, match="multiple of 16"):
         crops(sample(0), size=(60, 60))

@@ -144,6 +144,12 @@ def test_a_corpus_that_cannot_be_made_leaves_nothing(tmp_path, data):
     assert (tmp_path / "tars/shard-000000.tar").exists()
 
 
+def test_an_unwritable_folder_is_named_before_any_picture_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr("os.access", lambda *_: False)
+    with pytest.raises(OutputError, match="c: not a writable folder"):
+        make(options(tmp_path / "no pictures", tmp_path / "c"))
+
+
 def test_shards_of_an_interrupted_run_are_not_used(tmp_path):
     (tmp_path / "c").mkdir()
     (tmp_path / "c/shard-0007.tar").write_bytes(b"")

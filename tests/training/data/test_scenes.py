@@ -104,9 +104,9 @@ def test_every_layout_reads(tmp_path, mode, make, classes, columns, has_edges):
 def test_train_ids_files_are_preferred_if_complete(tmp_path):
     make_cityscapes(tmp_path, train_ids=True)
     dataset = open_dataset("cityscapes", tmp_path, "train")
-    assert dataset.entries[0].labels.stem.endswith("labelTrainIds")
+    assert dataset.items[0].labels.stem.endswith("labelTrainIds")
     assert scenes(dataset)[0].labels[7, 8::16].tolist() == [19, 0, 18, 19]
-    assert [e.name for e in dataset.entries] == ["jena_000001_000019", "ulm_000000_000019"]
+    assert [e.name for e in dataset.items] == ["jena_000001_000019", "ulm_000000_000019"]
 
 
 @pytest.mark.parametrize("ending", ["_trainIds", "_gtFine_trainIds"])
@@ -125,7 +125,7 @@ def test_image_path_replaces_the_pictures_of_cityscapes(tmp_path):
     mine = picture()
     save(tmp_path / "mine/jena_000001_000019_leftImg8bit.png", mine)
     dataset = open_dataset("cityscapes", tmp_path / "data", "train", image_path=tmp_path / "mine")
-    (entry,) = dataset.entries
+    (entry,) = dataset.items
     assert entry.name == "jena_000001_000019"
     np.testing.assert_array_equal(scenes(dataset)[0].image, mine)
     assert scenes(dataset)[0].labels[7, 8::16].tolist() == [19, 0, 18, 19]
@@ -174,7 +174,7 @@ def test_links_are_followed_and_hidden_files_ignored(tmp_path):
         (tmp_path / "real" / part / "._a.png").write_bytes(b"of macOS")
     plain = open_dataset("camvid", tmp_path / "real", "train")
     linked = open_dataset("camvid", tmp_path, "train")
-    assert [e.name for e in linked.entries] == [e.name for e in plain.entries]
+    assert [e.name for e in linked.items] == [e.name for e in plain.items]
     (tmp_path / "real/train/gone.png").symlink_to("nowhere.png")
     with pytest.raises(InputError, match=r"gone.png: a link"):
         open_dataset("camvid", tmp_path, "train")
@@ -296,7 +296,7 @@ def test_edges_lie_on_both_sides_of_a_border():
 
 def test_the_cityscapes_sample_reads(shared):
     dataset = open_dataset("cityscapes", shared / "data/cityscapes", "train")
-    assert len(dataset.entries) == 8
+    assert len(dataset.items) == 8
     scene = scenes(dataset, 256)[3]
     assert scene.image.shape == (256, 512, 3)
     assert scene.coarse.shape == (64, 128, 3)
@@ -310,12 +310,12 @@ def test_the_cityscapes_sample_reads(shared):
 
 def test_camvid_reads(shared):
     dataset = open_dataset("camvid", shared / "data/camvid", "val")
-    assert len(dataset.entries) == 101
+    assert len(dataset.items) == 101
     scene = scenes(dataset, 256)[0]
     assert scene.image.shape == (256, 341, 3)
     assert scene.coarse.shape == (64, 86, 3)
     assert scene.labels.max() <= 11
-    assert len(open_dataset("camvid", shared / "data/camvid", "train").entries) == 367
+    assert len(open_dataset("camvid", shared / "data/camvid", "train").items) == 367
 
 
 def test_a_missing_split_is_not_replaced_by_another(tmp_path):

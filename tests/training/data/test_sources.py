@@ -45,11 +45,17 @@ def test_the_layout_of_cityscapes_reads(tmp_path):
 
 
 def test_a_new_layout_needs_a_reader_and_an_entry(tmp_path, monkeypatch):
-    def night(folder, split, num_classes):
-        read = readers.LAYOUTS["camvid"].read(folder.parent / "camvid", split, num_classes)
-        return replace(read, entries=read.entries[:1])
+    def night(folder, split, classes, image_path):
+        read = readers.LAYOUTS["camvid"].read(folder.parent / "camvid", split, classes)
+        return replace(read, items=read.items[:1])
 
-    layout = readers.Layout(read=night, folders=("{split}-night", "{split}-maps"))
+    layout = readers.Layout(
+        dataset="Night",
+        images="{split}-night",
+        labels="{split}-maps",
+        classes=(11,),
+        reader=night,
+    )
     monkeypatch.setitem(readers.LAYOUTS, "night", layout)
     write_camvid(tmp_path / "camvid")
     for name in ("train-night", "train-maps"):
@@ -138,7 +144,7 @@ def test_unusable_sources_are_named(tmp_path):
 
     assert "no such folder" in refused(str(tmp_path / "no"))
     assert "'much' is no number" in refused(f"{tmp_path}=much")
-    assert "no pictures here" in refused(str(tmp_path))
+    assert f"{tmp_path}: no pictures" in refused(str(tmp_path))
     write(tmp_path / "d/x.png")
     assert "no pictures to learn from" in refused(f"{tmp_path / 'd'}=0")
     write(tmp_path / "a/images/x.png", tmp_path / "a/labels/y.png")

@@ -1,9 +1,11 @@
 import numpy as np
 import pytest
+import torch
 from conftest import needs_models
 from streets import train, write_camvid
 
 from sempic.labels import own, payload, prior
+from sempic.training.recipes.label_prior import Pixels
 
 BUNDLED = payload.WEIGHTS[4]
 
@@ -45,6 +47,16 @@ def test_a_prior_trains_and_is_exported(tmp_path, capsys, classes):
     assert train("label-prior", "export", *runs, "--out", tmp_path / "x.png") == 2
     assert "x.png: the name of a label model ends in .npz" in capsys.readouterr().err
     assert not list(tmp_path.glob("x.*"))
+
+
+@pytest.mark.parametrize("noisy", [False, True])
+def test_pixels_of_every_kind_of_map_are_drawn(noisy):
+    """A map may have no pixel whose neighbours are alike."""
+    labels = np.random.default_rng(0).integers(0, 2 if noisy else 1, (1, 40, 60), np.uint8)
+    drawn = Pixels(labels, 2).draw(0, torch.Generator().manual_seed(0), 30, 10)
+    chosen, around, target, weight = drawn
+    assert len(chosen) == len(around) == len(target) == len(weight) == 40
+    assert weight.sum().item() == pytest.approx(40 * 60)
 
 
 @needs_models

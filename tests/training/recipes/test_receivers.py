@@ -20,10 +20,11 @@ from streets import (
 from sempic.errors import ModelError
 from sempic.networks.compact import denoise, one_hot
 from sempic.networks.segmenter import SegmentationNet, SegmenterConfig
-from sempic.networks.weights import load_receiver, load_tensors, save_network
+from sempic.networks.weights import load_receiver, load_tensors, save_network, save_tensors
 from sempic.palette import CAMVID, CITYSCAPES, translate
 from sempic.training.data.taxonomy import BUNDLED
 from sempic.training.grow import as_cityscapes, grow
+from sempic.training.losses import Discriminator
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +40,6 @@ def test_a_grown_network_computes_the_same_before_training():
     network = trained()
     grown = grow(network, tail_blocks=2, narrow_width=12)
     assert grown.config == dataclasses.replace(TINY, tail_blocks=2, narrow_width=12)
-    assert grow(network, tail_blocks=None).config == TINY
     args = inputs()
     torch.testing.assert_close(denoise(grown, *args), denoise(network, *args))
     denoise(grown, *args).square().mean().backward()
@@ -184,6 +184,14 @@ def test_a_receiver_of_other_classes_than_the_corpus_is_refused(made, tmp_path, 
     save_network(trained(), tmp_path / "a.safetensors")
     assert run(made, "no", *DENOISE, "--init", tmp_path / "a.safetensors") == 2
     assert "knows 11 classes, the corpus has 19" in capsys.readouterr().err
+
+
+@needs_imagenet
+def test_a_discriminator_of_other_classes_is_refused(made, tmp_path, capsys):
+    path = tmp_path / "d.safetensors"
+    save_tensors(Discriminator([32], [4], 3).state_dict(), "discriminator", {}, path)
+    assert run(made, "no", *DISTILL, "--discriminator", path) == 2
+    assert f"{path} does not fit its configuration" in capsys.readouterr().err
 
 
 @needs_imagenet

@@ -11,6 +11,7 @@ from sempic.networks.segmenter import SegmentationNet, SegmenterConfig
 from sempic.networks.weights import load_segmenter
 from sempic.palette import CAMVID, CITYSCAPES
 from sempic.training.data import taxonomy
+from sempic.training.data.readers import Item
 from sempic.training.data.taxonomy import GROUP, UNKNOWN
 from sempic.training.data.views import Pictures
 from sempic.training.options import SegmenterOptions
@@ -63,6 +64,27 @@ def test_rare_and_important_classes_weigh_more():
     person = weights[CITYSCAPES.classes.index("person")]
     assert weights[0] < weights[CITYSCAPES.classes.index("building")] <= person
     assert weights.max() == pytest.approx(segmenter.HEAVIEST * 1.5)
+
+
+def test_maps_of_groups_alone_weigh_all_classes_alike():
+    known = np.full((4, 4), GROUP + CAMVID.classes.index("car"), np.uint8)
+    weights = segmenter.class_weights([Pictures("a", 1, [known], [known])], NINETEEN)
+    assert set(weights / weights[0]) == {1, 1.125, 1.5}  # the importances
+
+
+def test_a_validation_without_a_labelled_pixel_has_no_scores(tmp_path):
+    for name, array in (("x", np.zeros((32, 32, 3), np.uint8)), ("y", np.full((32, 32), 255))):
+        PIL.Image.fromarray(array.astype(np.uint8)).save(tmp_path / f"{name}.png")
+    item = Item(
+        name="x",
+        image=tmp_path / "x.png",
+        labels=tmp_path / "y.png",
+        palette=CITYSCAPES,
+        ids=(19,) * 256,
+    )
+    validation = segmenter.Validation([item], NINETEEN, 1.0)
+    assert len(validation.scenes) == 1
+    assert validation.scores(SegmentationNet(SegmenterConfig(width=16)).eval()) == {}
 
 
 def test_each_cityscapes_logit_begins_as_its_camvid_group(tmp_path):

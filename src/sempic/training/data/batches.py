@@ -7,7 +7,7 @@ device; pixels stay there.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -64,22 +64,22 @@ class Crops:
         size: tuple[int, int],
         device: torch.device,
         drops: Drops,
-        samples: Sequence[Sample] | None = None,
     ) -> None:
         """
         Args:
             size: (height, width) of a crop, multiples of GRID. Smaller samples are left out.
-            samples: default: all of the corpus that are not for validation.
 
         Raises:
             InputError: a size that is no multiple of GRID, or no sample is large enough.
         """
         if size[0] % GRID or size[1] % GRID:
             raise InputError(f"a crop of {size[0]}×{size[1]} is not a multiple of {GRID}")
-        chosen = corpus.part(judged=False) if samples is None else samples
-        chosen = [s for s in chosen if s.image.shape[0] >= size[0] and s.image.shape[1] >= size[1]]
+        learnt = corpus.part(judged=False)
+        chosen = [s for s in learnt if s.image.shape[0] >= size[0] and s.image.shape[1] >= size[1]]
         if not chosen:
-            raise InputError(f"no picture of the corpus is as large as a crop of {size}")
+            raise InputError(
+                f"no picture of the corpus is as large as a crop of {size[0]}×{size[1]}"
+            )
         self.size, self.drops, self.device = size, drops, device
         self.void = corpus.taxonomy.classes
         self.images = Pool([s.image for s in chosen], device)
@@ -132,33 +132,18 @@ class Crops:
         the drives of a corpus have few kinds of light.
         """
         plan = self.plan(seed, step, batch)
-        top, left, mirror = plan[:, 3], plan[:, 4], plan[:, 5]
-
-        def window(pool: Pool, numbers: npt.NDArray[np.int64], scale: int = 1) -> list[Any]:
-            """The columns of a plan of `Pool.cut`."""
-            at = top // scale, left // scale
-            return [pool.starts[numbers], pool.widths[numbers], *at, mirror]
-
-        best = self._maps[plan[:, 0], 0]
-        windows = np.stack(
-            [
-                *window(self.images, plan[:, 0]),
-                *window(self.maps, plan[:, 1]),
-                *window(self.maps, best),
-                *window(self.coarse, plan[:, 2], PATCH),
-            ],
-            1,
-        )
         rng = np.random.default_rng((seed, step, 1))
         light = rng.uniform(-0.25, 0.25, (batch, 1)) + rng.uniform(-0.08, 0.08, (batch, 3))
         light *= rng.random((batch, 1)) < 0.5
         gains = to_device(np.exp(light).astype(np.float32), self.device)[:, :, None, None]
-        cuts = to_device(windows, self.device)
+        best = np.column_stack([self._maps[plan[:, 0], 0], plan[:, 3:]])
+        at_grid = plan[:, 2:] // (1, PATCH, PATCH, 1)
         small = self.size[0] // PATCH, self.size[1] // PATCH
-        image = to_unit(self.images.cut(cuts[:, 0:5], self.size))
-        coarse = to_unit(self.coarse.cut(cuts[:, 15:20], small))
+        image = to_unit(self.images.cut(plan[:, [0, 3, 4, 5]], self.size))
+        coarse = to_unit(self.coarse.cut(at_grid, small))
         image, coarse = (((part + 1) * gains - 1).clamp(-1, 1) for part in (image, coarse))
-        labels, truth = (self.maps.cut(cuts[:, k : k + 5], self.size) for k in (5, 10))
+        labels = self.maps.cut(plan[:, [1, 3, 4, 5]], self.size)
+        truth = self.maps.cut(best, self.size)
         labels, without = drop(labels, self.void, self.drops, rng)
         tables = self._tables(plan, without, light.mean(1), rng)
         return Batch(image, coarse, labels, *texture_inputs(tables, self._usual, labels), truth)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, ImageOps
 from tqdm import tqdm
 
 from sempic import coarse, files, models
@@ -18,8 +18,9 @@ from sempic.errors import InputError, OutputError, refused
 from sempic.evaluation.folders import spread
 from sempic.labels import trunk
 from sempic.training.data import taxonomy
+from sempic.training.data.readers import Item
 from sempic.training.data.render import JUDGED, digest, open_segmenter, sent_map
-from sempic.training.data.sources import Item, Source, hold_out, open_sources
+from sempic.training.data.sources import Source, hold_out, open_sources
 from sempic.training.data.taxonomy import Taxonomy
 from sempic.training.options import PriorData
 
@@ -43,7 +44,7 @@ class Maps(NamedTuple):
     """float64 (M,): probability of drawing each map."""
 
 
-def corpus(
+def maps_of(
     sources: Sequence[Sequence[Item]],
     weights: Sequence[float],
     classes: Taxonomy,
@@ -53,7 +54,7 @@ def corpus(
     """The maps of each source's items, from a cache in `folder` whose name is a digest of the
     inputs, or rendered now. Raises InputError or ModelError."""
     items = [item for source in sources for item in source]
-    used = [segmenter, *(p for item in items for p in (item.image, item.labels, item.teacher))]
+    used = [segmenter, *(path for item in items for path in item.files)]
     inputs = json.dumps([taxonomy.describe(classes), digest(used), list(map(len, sources))])
     cache = folder / f"prior-{hashlib.sha256(inputs.encode()).hexdigest()[:16]}.npz"
     if not cache.exists():
@@ -117,12 +118,7 @@ def _rendered(
 
 def _cut(array: Bytes, filter_: Image.Resampling) -> Bytes:
     """The largest central crop of the proportions of SIZE, resized to SIZE."""
-    height, width = array.shape[:2]
-    w = min(width, round(height * SIZE[0] / SIZE[1]))
-    h = min(height, round(width * SIZE[1] / SIZE[0]))
-    x, y = (width - w) // 2, (height - h) // 2
-    resized = Image.fromarray(array).resize(SIZE, filter_, (x, y, x + w, y + h))
-    return np.asarray(resized)
+    return np.asarray(ImageOps.fit(Image.fromarray(array), SIZE, filter_))
 
 
 def opened(options: PriorData) -> tuple[Maps, Maps]:
@@ -136,7 +132,7 @@ def opened(options: PriorData) -> tuple[Maps, Maps]:
     segmenter = _segmenter(options, classes)
     splits = [_split(source, options.limit) for source in sources]
     train, val = (
-        corpus(items, weights, classes, segmenter, options.out.parent)
+        maps_of(items, weights, classes, segmenter, options.out.parent)
         for items in zip(*splits, strict=True)
     )
     return train, val

@@ -9,6 +9,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from sempic.training.device import to_device
+
 RARE_RATE = 0.5
 """Share of the crops that are placed around a rare class, if the map has one."""
 _SPOTS = 48
@@ -28,21 +30,20 @@ class Pool:
             flat[start : start + array.shape[0] * array.shape[1]] = array.reshape(-1, *channels)
         self.flat = torch.from_numpy(flat).to(device)
 
-    def __len__(self) -> int:
-        return len(self.starts)
-
-    def cut(self, plan: Tensor, size: tuple[int, int]) -> Tensor:
+    def cut(self, plan: npt.NDArray[np.int64], size: tuple[int, int]) -> Tensor:
         """Crops, uint8 (B, h, w) or (B, h, w, C).
 
         Args:
-            plan: int64 (B, 5) on the device: start and width of the array; top and left of the
-                crop, which must lie inside; 1 for a mirrored crop, else 0.
+            plan: int64 (B, 4): number of the array; top and left of the crop, which must lie
+                inside; 1 for a mirrored crop, else 0.
         """
-        start, width, top, left, mirror = (column[:, None] for column in plan.unbind(1))
-        y = torch.arange(size[0], device=plan.device)
-        x = torch.arange(size[1], device=plan.device)
-        columns = torch.where(mirror == 1, size[1] - 1 - x, x)
-        return self.take(start + (top + y) * width + left, columns)
+        number, *place = plan.T
+        columns = np.stack([self.starts[number], self.widths[number], *place])
+        device = self.flat.device
+        start, width, top, left, mirror = to_device(columns, device)[:, :, None]
+        y, x = (torch.arange(side, device=device) for side in size)
+        x = torch.where(mirror == 1, size[1] - 1 - x, x)
+        return self.take(start + (top + y) * width + left, x)
 
     def take(self, rows: Tensor, columns: Tensor) -> Tensor:
         """Pixels, uint8 (B, h, w) or (B, h, w, C), at the sums of `rows`, int64 (B, h), where array

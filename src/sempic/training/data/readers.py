@@ -1,24 +1,25 @@
-"""Datasets in known layouts → the files of each scene.
+"""Datasets in known layouts → the files of each picture, and what they hold.
 
-A reader takes a folder and a split and returns a `Dataset`. `LAYOUTS` maps the names of
-`--dataset_mode` to readers, and to the folders by which `sempic train` recognises a layout. A file
-without its partner is an `InputError`.
+`LAYOUTS` maps the names of `--dataset_mode` to layouts, which `sempic train` recognises by their
+folders. A file without its partner is an `InputError`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import PIL.Image
 
-from sempic import files, jobs, pictures
+from sempic import jobs, pictures
 from sempic.errors import InputError, naming
-from sempic.palette import CAMVID, CITYSCAPES, CITYSCAPES_FULL, Palette, translate
-from sempic.scene import LabelMap
+from sempic.evaluation.folders import by_name, find_pictures, named
+from sempic.palette import CAMVID, CITYSCAPES, CITYSCAPES_FULL, INDICES, Palette, translate
+from sempic.scene import Image, LabelMap
+from sempic.training.data.taxonomy import Taxonomy
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 MAPS = (".png", ".bmp", ".tif", ".tiff")
@@ -30,47 +31,130 @@ _LONG = {"train": "training", "val": "validation"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Entry:
-    """The files of one scene."""
+class Item:
+    """The files of one picture, and the meaning of its maps."""
 
     name: str
+    """Its path in the folder of pictures, without suffix; of a `Source`, after the source's name
+    and a slash."""
     image: Path
-    labels: Path
+    labels: Path | None = None
+    """Map by humans."""
     instances: Path | None = None
     predicted: Path | None = None
     """A predicted label map that replaces `labels`."""
+    teacher: Path | None = None
+    """Map by a teacher, ids of Cityscapes at any size."""
     coarse: Path | None = None
     """A coarse picture that replaces ours."""
+    palette: Palette = INDICES
+    """Palette of `labels`, after `ids`; INDICES if the layout has no official classes."""
+    ids: tuple[int, ...] = ()
+    """The id of each of the 256 values in `labels`; without labels empty."""
+    hidden: tuple[str, ...] = ()
+    """Classes that were not labelled (`taxonomy.UNLABELLED`)."""
+
+    @property
+    def files(self) -> tuple[Path | None, ...]:
+        """The files that `opened` reads."""
+        return self.image, self.labels, self.teacher
+
+    def opened(self, taxonomy: Taxonomy) -> tuple[Image, LabelMap | None]:
+        """The picture, uint8 (H, W, 3), and its known map (`taxonomy`), or None without any map.
+        Raises InputError."""
+        image, human = self.labelled()
+        teacher = None
+        if self.teacher is not None and taxonomy.palette.name == CITYSCAPES.name:
+            size = image.shape[1], image.shape[0]
+            teacher = pictures.resized(jobs.read_ids(self.teacher), size, "NEAREST")
+        if human is None and teacher is None:
+            return image, None
+        return image, taxonomy.known(human, self.palette, teacher, self.hidden)
+
+    def labelled(self) -> tuple[Image, LabelMap | None]:
+        """The picture, uint8 (H, W, 3), and its human map if it has one, uint8 (H, W), ids of
+        `palette`. Raises InputError."""
+        image = jobs.read_picture(self.image)
+        if self.labels is None:
+            return image, None
+        values = jobs.read_ids(self.labels)
+        (rows, columns), (height, width) = values.shape, image.shape[:2]
+        if (rows, columns) != (height, width):
+            raise InputError(
+                f"{self.labels} is {columns}×{rows}, but {self.image} is {width}×{height}"
+            )
+        return image, np.array(self.ids, np.uint8)[values]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Dataset:
-    """The files of a split, and the meaning of their ids."""
+    """The pictures of a split, all with maps by humans."""
 
-    entries: tuple[Entry, ...]
+    items: tuple[Item, ...]
     num_classes: int
     """Ids run from 0 to num_classes - 1; num_classes itself is void."""
-    ids: npt.NDArray[np.uint8] = field(repr=False)
-    """uint8 (256,): the id of each value in the label files."""
-    palette: Palette | None = None
-    """Official colours, for predicted maps that are colour pictures."""
+
+    @property
+    def palette(self) -> Palette:
+        return self.items[0].palette
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Layout:
-    """The files of a dataset on disk."""
+    """The files of a dataset on disk. In names of folders, {split} stands for train or val, {long}
+    for training or validation."""
 
-    read: Callable[[Path, str, int | None], Dataset]
-    """(folder, split, num_classes or None for the dataset's own) → Dataset."""
-    folders: tuple[str, str]
-    """Folders of a split's pictures and of its maps, by which the layout is recognised. {split}
-    stands for train or val, {long} for training or validation."""
+    dataset: str
+    """Its name in errors."""
+    images: str
+    labels: str
+    """Folders of a split's pictures and maps, by which the layout is recognised."""
+    instances: str = ""
+    classes: tuple[int, ...] = ()
+    """Allowed values of num_classes; the first is the default, and the number of ids before void.
+    (): 1 to 256, default 256."""
+    first: int = 0
+    """Value of the first class in the files."""
+    palette: Palette = INDICES
+    reader: Callable[[Path, str, int, Path | None], Dataset] | None = None
+    """(folder, split, num_classes, image_path) → Dataset; None if a picture and its maps have the
+    same name."""
 
     def splits(self, folder: Path) -> list[str]:
         """The splits that have pictures; none if no split has both folders."""
-        if not any(all(_below(folder, f, split).is_dir() for f in self.folders) for split in _LONG):
+        both = (self.images, self.labels)
+        if not any(all(_below(folder, f, split).is_dir() for f in both) for split in _LONG):
             return []
-        return [split for split in _LONG if _below(folder, self.folders[0], split).is_dir()]
+        return [split for split in _LONG if _below(folder, self.images, split).is_dir()]
+
+    def read(
+        self, folder: Path, split: str, num_classes: int | None, image_path: Path | None = None
+    ) -> Dataset:
+        """A split, with num_classes or the dataset's own. Raises InputError."""
+        known = self.classes or range(256, 0, -1)
+        classes = num_classes or known[0]
+        if classes not in known:
+            own = " or ".join([f"{known[0]} classes", *map(str, known[1:])])
+            which = own if self.classes else "1 to 256 classes"
+            raise InputError(f"{self.dataset} has {which} here, not {classes}")
+        if self.reader is not None:
+            return self.reader(folder, split, classes, image_path)
+        undivided = split in _LONG and not any(
+            _below(folder, self.images, other).is_dir() for other in _LONG
+        )
+
+        def part(pattern: str) -> Path:
+            return _below(folder, pattern.removesuffix("/{split}" * undivided), split)
+
+        instances = part(self.instances)
+        return _dataset(
+            by_name(part(self.images), PICTURES),
+            by_name(part(self.labels), MAPS),
+            by_name(instances, MAPS) if self.instances and instances.is_dir() else {},
+            classes=classes,
+            ids=_table(self.classes[0] if self.classes else classes, self.first),
+            palette=self.palette,
+        )
 
 
 def open_dataset(
@@ -99,41 +183,38 @@ def open_dataset(
         raise InputError(f"dataset mode {mode!r} is none of {', '.join(sorted(LAYOUTS))}")
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
-    if image_path is None:
-        dataset = LAYOUTS[mode].read(folder, split, num_classes)
-    elif mode == "cityscapes":
-        dataset = cityscapes(folder, split, num_classes, image_path)
-    else:
+    if image_path is not None and mode != "cityscapes":
         raise InputError(f"image_path is for cityscapes, not for {mode}")
-    entries = dataset.entries
+    dataset = LAYOUTS[mode].read(folder, split, num_classes, image_path)
+    items = dataset.items
     if generated_semantic is not None:
-        found = _twins(entries, generated_semantic, MAPS, "predicted label map", ENDINGS)
-        entries = tuple(replace(e, predicted=p) for e, p in zip(entries, found, strict=True))
+        found = _twins(items, generated_semantic, MAPS, "predicted label map", ENDINGS)
+        items = tuple(replace(i, predicted=p) for i, p in zip(items, found, strict=True))
     if coarse_path is not None:
-        found = _twins(entries, coarse_path, COARSE, "coarse picture")
-        entries = tuple(replace(e, coarse=p) for e, p in zip(entries, found, strict=True))
-    return replace(dataset, entries=entries)
+        found = _twins(items, coarse_path, COARSE, "coarse picture")
+        items = tuple(replace(i, coarse=p) for i, p in zip(items, found, strict=True))
+    return replace(dataset, items=items)
 
 
 # ── the datasets ─────────────────────────────────────────────────────────────────────────────
 
 
-def cityscapes(
-    folder: Path, split: str, num_classes: int | None, image_path: Path | None = None
-) -> Dataset:
+def _cityscapes(folder: Path, split: str, classes: int, image_path: Path | None) -> Dataset:
     """Cityscapes in its official layout: leftImg8bit/SPLIT/CITY, gtFine/SPLIT/CITY.
 
     19 classes are the trainIds: from `*_labelTrainIds.png` or `*_trainIds.png` if every picture has
     one, else derived from `*_labelIds.png`. 34 classes are the labelIds; 35 add the license plate
     (255 in the files) as id 34.
     """
-    classes = num_classes or 19
-    if classes not in (19, 34, 35):
-        raise InputError(
-            f"Cityscapes has 19 classes (trainIds) or 34 or 35 (labelIds), not {classes}"
-        )
-    images = _named(image_path or folder / "leftImg8bit" / split, PICTURES, "_leftImg8bit")
-    truth = _files(folder / "gtFine" / split, MAPS)
+
+    def name(path: Path) -> str:
+        if not path.stem.endswith("_leftImg8bit"):
+            raise InputError(f"{path}: its name does not end in _leftImg8bit{path.suffix}")
+        return path.stem.removesuffix("_leftImg8bit")
+
+    left = image_path or folder / "leftImg8bit" / split
+    images = named(find_pictures(left, PICTURES), name)
+    truth = find_pictures(folder / "gtFine" / split, MAPS)
 
     def ending_in(*endings: str) -> dict[str, Path]:
         found = {}
@@ -166,82 +247,50 @@ def cityscapes(
     )
 
 
-def plain(folder: Path, split: str, num_classes: int | None) -> Dataset:
-    """Any pictures: images/SPLIT, labels/SPLIT and, optionally, instances/SPLIT; or the same
-    folders without SPLIT if `split` is train or val and images has neither.
-
-    Label maps hold ids; ids from num_classes (default 256) on are void.
-    """
-    classes = num_classes or 256
-    if not 1 <= classes <= 256:
-        raise InputError(f"a label map holds 1 to 256 classes, not {classes}")
-
-    below = split not in _LONG or any((folder / "images" / known).is_dir() for known in _LONG)
-
-    def part(name: str) -> Path:
-        return folder / name / split if below else folder / name
-
-    return _dataset(
-        _named(part("images"), PICTURES),
-        _named(part("labels"), MAPS),
-        _perhaps(part("instances")),
-        classes=classes,
-        ids=_table(classes),
-    )
-
-
-def _same_names(
-    dataset: str,
-    images: str,
-    labels: str,
-    *,
-    classes: tuple[int, ...],
-    first: int = 0,
-    instances: str = "",
-    palette: Palette | None = None,
-) -> Layout:
-    """A layout of folders in which a picture and its maps have the same name.
-
-    Args:
-        dataset: its name in errors.
-        images, labels, instances: patterns of folders, as in `Layout.folders`.
-        classes: allowed values of num_classes, the default first. The default is also the number
-            of ids before void.
-        first: value of the first class in the files.
-    """
-
-    def read(folder: Path, split: str, num_classes: int | None) -> Dataset:
-        if num_classes is not None and num_classes not in classes:
-            known = " or ".join(map(str, classes))
-            raise InputError(f"{dataset} has {known} classes here, not {num_classes}")
-        return _dataset(
-            _named(_below(folder, images, split), PICTURES),
-            _named(_below(folder, labels, split), MAPS),
-            _perhaps(_below(folder, instances, split)) if instances else {},
-            classes=num_classes or classes[0],
-            ids=_table(classes[0], first),
-            palette=palette,
-        )
-
-    return Layout(read=read, folders=(images, labels))
-
-
-LAYOUTS: dict[str, Layout] = {
-    "cityscapes": Layout(read=cityscapes, folders=("leftImg8bit/{split}", "gtFine/{split}")),
+LAYOUTS = {
+    "cityscapes": Layout(
+        dataset="Cityscapes",
+        images="leftImg8bit/{split}",
+        labels="gtFine/{split}",
+        classes=(19, 34, 35),
+        reader=_cityscapes,
+    ),
     # Scene-parsing challenge; 0 in the files is void. With 151 classes void is a condition channel,
     # as in the original.
-    "ade20k": _same_names(
-        "ADE20K", "images/{long}", "annotations/{long}", classes=(150, 151), first=1
+    "ade20k": Layout(
+        dataset="ADE20K",
+        images="images/{long}",
+        labels="annotations/{long}",
+        classes=(150, 151),
+        first=1,
     ),
     # CelebAMask-HQ with merged part masks.
-    "celeba": _same_names("CelebA-Mask", "{split}/images", "{split}/labels", classes=(19,)),
+    "celeba": Layout(
+        dataset="CelebA-Mask", images="{split}/images", labels="{split}/labels", classes=(19,)
+    ),
     # COCO-Stuff in SPADE's layout.
-    "coco": _same_names(
-        "COCO-Stuff", "{split}_img", "{split}_label", classes=(182, 183), instances="{split}_inst"
+    "coco": Layout(
+        dataset="COCO-Stuff",
+        images="{split}_img",
+        labels="{split}_label",
+        instances="{split}_inst",
+        classes=(182, 183),
     ),
     # CamVid of the SegNet tutorial.
-    "camvid": _same_names("CamVid", "{split}", "{split}annot", classes=(11,), palette=CAMVID),
-    "folder": Layout(read=plain, folders=("images/{split}", "labels/{split}")),
+    "camvid": Layout(
+        dataset="CamVid",
+        images="{split}",
+        labels="{split}annot",
+        classes=(11,),
+        palette=CAMVID,
+    ),
+    # Any pictures; without {split} if images has neither train nor val. Higher ids are void.
+    "folder": Layout(
+        dataset="a folder",
+        images="images/{split}",
+        labels="labels/{split}",
+        instances="instances/{split}",
+    ),
 }
 """In the order in which a folder's layout is recognised."""
 
@@ -257,7 +306,7 @@ def _dataset(
     ending: str = ".png",
     classes: int,
     ids: npt.NDArray[np.uint8],
-    palette: Palette | None = None,
+    palette: Palette = INDICES,
 ) -> Dataset:
     """Pictures and maps joined by their names. Raises InputError for a picture or map without a
     partner; `ending` completes the name of a missing map in the message."""
@@ -268,81 +317,42 @@ def _dataset(
             f"{_first_of([images[name] for name in missing])}: its label map "
             f"{missing[0]}{ending} is missing"
         )
-    return Dataset(
-        entries=tuple(
-            Entry(name=name, image=image, labels=labels[name], instances=instances.get(name))
-            for name, image in images.items()
-        ),
-        num_classes=classes,
-        ids=ids,
-        palette=palette,
+    table = tuple(ids.tolist())
+    items = tuple(
+        Item(
+            name=name,
+            image=image,
+            labels=labels[name],
+            instances=instances.get(name),
+            palette=palette,
+            ids=table,
+        )
+        for name, image in images.items()
     )
+    return Dataset(items=items, num_classes=classes)
 
 
 def _below(folder: Path, pattern: str, split: str) -> Path:
-    """A folder of a split (`Layout.folders`)."""
+    """A folder of a split (`Layout`)."""
     return folder / pattern.format(split=split, long=_LONG.get(split, split))
 
 
-def _files(folder: Path, suffixes: Iterable[str]) -> list[Path]:
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder")
-    found = files.search(folder, frozenset(suffixes))
-    for path, why in found.faults:
-        raise InputError(f"{path}: {why}")
-    return found.files
-
-
-def find_pictures(folder: Path, suffixes: Iterable[str] = PICTURES) -> list[Path]:
-    """The pictures below a folder, sorted. Raises InputError if there are none."""
-    found = _files(folder, suffixes)
-    if not found:
-        raise InputError(f"{folder}: no pictures here")
-    return found
-
-
-def _named(folder: Path, suffixes: Iterable[str], ending: str = "") -> dict[str, Path]:
-    """Files by name: with an `ending`, the stem without it; else the path below `folder` without
-    suffix. Raises InputError if there are none."""
-
-    def name(path: Path) -> str:
-        if not path.stem.endswith(ending):
-            raise InputError(f"{path}: its name does not end in {ending}{path.suffix}")
-        below = path.relative_to(folder).with_suffix("").as_posix()
-        return path.stem.removesuffix(ending) if ending else below
-
-    return _by(name, find_pictures(folder, suffixes))
-
-
-def _by(name: Callable[[Path], str], paths: Iterable[Path]) -> dict[str, Path]:
-    """Files by name. Raises InputError for two of the same name."""
-    named: dict[str, Path] = {}
-    for path in paths:
-        if named.setdefault(name(path), path) != path:
-            raise InputError(f"{path} and {named[name(path)]} have the same name")
-    return named
-
-
-def _perhaps(folder: Path) -> dict[str, Path]:
-    """Instance maps by name; none without the folder."""
-    return _named(folder, MAPS) if folder.is_dir() else {}
-
-
 def _twins(
-    entries: tuple[Entry, ...],
+    items: tuple[Item, ...],
     folder: Path,
-    suffixes: Iterable[str],
+    suffixes: Collection[str],
     what: str,
     endings: Sequence[str] = ("",),
 ) -> list[Path]:
-    """For each entry, the file of `folder` with its picture's name, plus one of `endings`."""
-    by_stem, found = _by(lambda path: path.stem, _files(folder, suffixes)), []
-    for entry in entries:
-        stem, short = entry.image.stem, entry.name.rsplit("/", 1)[-1]
+    """For each item, the file of `folder` with its picture's name, plus one of `endings`."""
+    by_stem = named(find_pictures(folder, suffixes), lambda path: path.stem)
+    found = []
+    for item in items:
+        stem, short = item.image.stem, item.name.rsplit("/", 1)[-1]
         names = [name + ending for ending in endings for name in (stem, short)]
         twin = next((by_stem[name] for name in names if name in by_stem), None)
         if twin is None:
-            raise InputError(f"{entry.image}: its {what} {folder / stem}.png is missing")
+            raise InputError(f"{item.image}: its {what} {folder / stem}.png is missing")
         found.append(twin)
     return found
 
@@ -353,22 +363,12 @@ def open_picture(path: Path) -> PIL.Image.Image:
         return pictures.decode(jobs.read(path))
 
 
-def read_map(path: Path, image: Path, shape: tuple[int, ...]) -> LabelMap:
-    """`read_ids` of a picture's map. Raises InputError unless its shape is the picture's."""
-    ids = jobs.read_ids(path)
-    if ids.shape != shape:
-        raise InputError(
-            f"{path} is {ids.shape[1]}×{ids.shape[0]}, but {image} is {shape[1]}×{shape[0]}"
-        )
-    return ids
-
-
 def _first_of(paths: list[Path]) -> str:
     return f"{paths[0]}" + (f" (and {len(paths) - 1} more)" if len(paths) > 1 else "")
 
 
 def _table(classes: int, first: int = 0) -> npt.NDArray[np.uint8]:
-    """`Dataset.ids` of files in which classes have the values from `first` on."""
+    """`Item.ids` of files in which classes have the values from `first` on."""
     table = np.full(256, min(classes, 255), np.uint8)
     table[first : first + classes] = np.arange(classes)
     return table

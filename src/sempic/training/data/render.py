@@ -32,7 +32,8 @@ from sempic.scene import Image, LabelMap
 from sempic.segment import Segmenter
 from sempic.training.data import taxonomy
 from sempic.training.data.corpus import FORMAT, GRID, Sample, about
-from sempic.training.data.sources import Item, Source, hold_out, open_sources
+from sempic.training.data.readers import Item
+from sempic.training.data.sources import Source, hold_out, open_sources
 from sempic.training.data.taxonomy import Taxonomy
 from sempic.training.options import CorpusOptions
 
@@ -123,7 +124,8 @@ def render(job: Job, options: CorpusOptions, classes: Taxonomy, segmenter: Any) 
     if not maps:
         raise InputError(f"{item.image}: it has no label map: give --segmenter")
     textures = tuple(texture.measure(image, labels, classes.palette) for labels in (*maps, None))
-    return Sample(item.source, item.name, judged, image, tuple(coarse), tuple(maps), textures)
+    source, _, _ = item.name.partition("/")
+    return Sample(source, item.name, judged, image, tuple(coarse), tuple(maps), textures)
 
 
 # ── all of them ──────────────────────────────────────────────────────────────────────────────
@@ -134,7 +136,11 @@ def make(options: CorpusOptions) -> None:
 
     Raises:
         InputError: a folder or file that cannot be used, or another corpus at `--out`.
+        OutputError: `--out` cannot be written.
     """
+    exists = (options.out / "corpus.json").exists()
+    if not exists:
+        files.check_writable(options.out, folder=True)
     if options.segmenter is not None and not options.segmenter.is_file():
         raise InputError(f"{options.segmenter}: no such file")
     classes, _ = _tools(options)
@@ -147,7 +153,7 @@ def make(options: CorpusOptions) -> None:
         sources[source.name] = {"pictures": len(train), "weight": source.weight}
     recipe = _recipe(options, classes, jobs)
     key = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
-    if (options.out / "corpus.json").exists():
+    if exists:
         if about(options.out).get("key") != key:
             raise InputError(
                 f"{options.out} holds a corpus of other files or options: choose another --out"
@@ -207,11 +213,7 @@ def _chosen(source: Source, options: CorpusOptions) -> tuple[Sequence[Item], Seq
 
 def _recipe(options: CorpusOptions, classes: Taxonomy, jobs: Sequence[Job]) -> dict[str, Any]:
     """Everything on which a corpus depends, JSON values."""
-    used = [
-        path
-        for item in dict.fromkeys(job.item for job in jobs)
-        for path in (item.image, item.labels, item.teacher)
-    ]
+    used = [path for item in dict.fromkeys(job.item for job in jobs) for path in item.files]
     return {
         "classes": taxonomy.describe(classes),
         "segmenter": _digest(options.segmenter),

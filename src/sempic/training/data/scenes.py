@@ -17,8 +17,9 @@ from sempic.coarse import bpg
 from sempic.errors import InputError, ModelError, naming
 from sempic.jobs import read, read_ids, read_picture
 from sempic.networks.unet import UNetConfig
+from sempic.palette import INDICES
 from sempic.scene import Image, LabelMap
-from sempic.training.data.readers import Dataset, Entry, open_dataset, open_picture, read_map
+from sempic.training.data.readers import Dataset, Item, open_dataset, open_picture
 from sempic.training.flags import PaperOptions
 
 ASPECT = {"cityscapes": 2.0, "camvid": 4 / 3}
@@ -57,59 +58,54 @@ class SceneFolder:
     """Chroma of the coarse picture: "420" (bpgenc's default) or "444"."""
 
     def __len__(self) -> int:
-        return len(self.dataset.entries)
+        return len(self.dataset.items)
 
     def __getitem__(self, index: int) -> TrainingScene:
-        entry = self.dataset.entries[index]
-        image = PIL.Image.fromarray(read_picture(entry.image))
-        small = resize_picture(image, self.image_size)
-        if entry.predicted is None:
-            labels = self._human(entry, image.size)
+        item = self.dataset.items[index]
+        if item.predicted is None:
+            pixels, labels = _labelled(item)
         else:
-            labels = _predicted(entry.predicted, self.dataset)
-        coarse, payload = self._coarse(entry, np.asarray(small))
+            pixels = read_picture(item.image)
+            labels = _predicted(item.predicted, self.dataset)
+        image = PIL.Image.fromarray(pixels)
+        small = resize_picture(image, self.image_size)
+        coarse, payload = self._coarse(item, np.asarray(small))
         return TrainingScene(
-            name=entry.name,
+            name=item.name,
             image=np.asarray(small),
             labels=pictures.resized(labels, small.size, "NEAREST"),
-            edges=self._edges(entry, image.size, small.size),
+            edges=self._edges(item, image.size, small.size),
             coarse=coarse,
             payload=payload,
         )
 
     def human_labels(self, index: int) -> LabelMap:
         """The scene's human label map, uint8 (H, W), even if the scene has a predicted one."""
-        entry = self.dataset.entries[index]
-        height, width = read_picture(entry.image).shape[:2]
-        last = working_size((width, height), self.image_size)[-1]
-        return pictures.resized(self._human(entry, (width, height)), last, "NEAREST")
+        _, labels = _labelled(self.dataset.items[index])
+        size = working_size((labels.shape[1], labels.shape[0]), self.image_size)[-1]
+        return pictures.resized(labels, size, "NEAREST")
 
-    def _human(self, entry: Entry, size: tuple[int, int]) -> LabelMap:
-        return self.dataset.ids[read_map(entry.labels, entry.image, size[::-1])]
-
-    def _edges(
-        self, entry: Entry, size: tuple[int, int], small: tuple[int, int]
-    ) -> LabelMap | None:
-        if entry.instances is None:
+    def _edges(self, item: Item, size: tuple[int, int], small: tuple[int, int]) -> LabelMap | None:
+        if item.instances is None:
             return None
-        map_ = open_picture(entry.instances)
+        map_ = open_picture(item.instances)
         if map_.size != size:
-            raise InputError(f"{entry.instances} has another size than {entry.image}")
+            raise InputError(f"{item.instances} has another size than {item.image}")
         # We keep ids above 255 distinct; the original reduces ids to 8 bits.
         ids = PIL.Image.fromarray(np.asarray(map_).astype(np.int32))
         return instance_edges(np.asarray(ids.resize(small, Resampling.NEAREST)))
 
-    def _coarse(self, entry: Entry, image: Image) -> tuple[Image, bytes | None]:
-        if entry.coarse is None:
+    def _coarse(self, item: Item, image: Image) -> tuple[Image, bytes | None]:
+        if item.coarse is None:
             small = coarse_codec.downscale(image, self.coarse_factor)
             if self.quality is None:
                 return small, None
             payload = coarse_codec.encode(small, quality=self.quality, chroma=self.chroma)
             return coarse_codec.to_rgb(coarse_codec.decode(payload)), payload
-        if entry.coarse.suffix.lower() == ".bpg":
-            with naming(entry.coarse, InputError):
-                return coarse_codec.to_rgb(bpg.decode(read(entry.coarse))), None
-        return read_picture(entry.coarse), None
+        if item.coarse.suffix.lower() == ".bpg":
+            with naming(item.coarse, InputError):
+                return coarse_codec.to_rgb(bpg.decode(read(item.coarse))), None
+        return read_picture(item.coarse), None
 
 
 def geometry(options: PaperOptions, unet: UNetConfig) -> tuple[int, tuple[int, int]]:
@@ -137,7 +133,7 @@ def open_scenes(options: PaperOptions, unet: UNetConfig, split: str) -> SceneFol
         options.dataset_mode, Path(options.data_dir), split, num_classes=unet.num_classes, **given
     )
     if unet.instance_edges:
-        lone = [e.image for e in dataset.entries if e.instances is None]
+        lone = [item.image for item in dataset.items if item.instances is None]
         if lone:
             raise InputError(
                 f"no_instance is False, but {lone[0]} has no instance map: give --no_instance True"
@@ -180,12 +176,18 @@ def instance_edges(ids: npt.NDArray[np.generic]) -> LabelMap:
     return edges
 
 
+def _labelled(item: Item) -> tuple[Image, LabelMap]:
+    image, labels = item.labelled()
+    assert labels is not None  # of a Dataset
+    return image, labels
+
+
 def _predicted(path: Path, dataset: Dataset) -> LabelMap:
     """A predicted map of ids, or of official colours."""
     map_ = open_picture(path)
     if map_.mode != "RGB":
         return np.minimum(read_ids(path), min(dataset.num_classes, 255)).astype(np.uint8)
-    if dataset.palette is None:
+    if dataset.palette is INDICES:
         raise InputError(f"{path}: a colour picture, but this dataset has no official colours")
     with naming(path):
         ids = dataset.palette.unpaint(np.asarray(map_.convert("RGB")))

@@ -18,19 +18,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
-from sempic import pictures
 from sempic.errors import JSON_FAULTS, InputError, refused
-from sempic.evaluation.folders import spread
-from sempic.jobs import read_ids, read_picture
-from sempic.palette import CAMVID, CITYSCAPES, Palette
-from sempic.scene import Image, LabelMap
+from sempic.evaluation.folders import find_pictures, spread
+from sempic.palette import CAMVID, CITYSCAPES, INDICES
 from sempic.training.data import readers
-from sempic.training.data.readers import read_map
+from sempic.training.data.readers import Item
 from sempic.training.data.taxonomy import UNLABELLED, Taxonomy
 
 WEIGHTS = {
@@ -45,44 +40,6 @@ _PALETTES = {"labelmefacade": CAMVID}
 """Palettes of the maps of folders whose layout does not imply one."""
 _HELD_BACK = ("nuscenes",)
 """Prefixes of pictures that are reserved for evaluation and never trained on."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Item:
-    """The files of one picture, and the meaning of its maps."""
-
-    source: str
-    name: str
-    image: Path
-    labels: Path | None = None
-    teacher: Path | None = None
-    palette: Palette
-    """Palette of `labels`, after `ids`."""
-    ids: tuple[int, ...] = ()
-    """The id of each value in `labels`; empty if values are ids."""
-    hidden: tuple[str, ...] = ()
-    """Classes that were not labelled (`taxonomy.UNLABELLED`)."""
-
-    def opened(self, taxonomy: Taxonomy) -> tuple[Image, LabelMap | None]:
-        """The picture, uint8 (H, W, 3), and its known map (`taxonomy`), or None without any map.
-        Raises InputError."""
-        image, human = self.labelled()
-        teacher = None
-        if self.teacher is not None and taxonomy.palette.name == CITYSCAPES.name:
-            size = image.shape[1], image.shape[0]
-            teacher = pictures.resized(read_ids(self.teacher), size, "NEAREST")
-        if human is None and teacher is None:
-            return image, None
-        return image, taxonomy.known(human, self.palette, teacher, self.hidden)
-
-    def labelled(self) -> tuple[Image, LabelMap | None]:
-        """The picture, uint8 (H, W, 3), and its human map if it has one, uint8 (H, W), ids of
-        `palette`. Raises InputError."""
-        image = read_picture(self.image)
-        if self.labels is None:
-            return image, None
-        ids = read_map(self.labels, self.image, image.shape[:2])
-        return image, np.array(self.ids, np.uint8)[ids] if self.ids else ids
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -144,9 +101,10 @@ def _open_folder(folder: Path, weight: float | None, taxonomy: Taxonomy) -> list
         return _unlabelled(folder, name, weight)
     splits: dict[str, list[Item]] = {"train": [], "val": []}
     for split in present:
-        own = len(taxonomy.palette.classes) if mode == "folder" else None
-        opened = readers.open_dataset(mode, folder, split, num_classes=own)
-        palette = opened.palette or _PALETTES.get(name, taxonomy.palette)
+        opened = readers.open_dataset(mode, folder, split)
+        palette = opened.palette
+        if palette is INDICES:
+            palette = _PALETTES.get(name, taxonomy.palette)
         if mode != "folder" and opened.num_classes > len(palette.classes):
             raise InputError(
                 f"{folder}: {mode} has {opened.num_classes} classes, {palette.name} "
@@ -154,17 +112,14 @@ def _open_folder(folder: Path, weight: float | None, taxonomy: Taxonomy) -> list
             )
         teachers = folder / (f"{split}cityscapes" if mode == "camvid" else "cityscapes")
         splits[split] = [
-            Item(
-                source=name,
-                name=f"{name}/{entry.name}",
-                image=entry.image,
-                labels=entry.labels,
-                teacher=_twin(teachers, entry.image),
+            replace(
+                item,
+                name=f"{name}/{item.name}",
+                teacher=_twin(teachers, item.image),
                 palette=palette,
-                ids=() if mode == "folder" else tuple(opened.ids.tolist()),
                 hidden=UNLABELLED.get(name, ()),
             )
-            for entry in opened.entries
+            for item in opened.items
         ]
     return [_source(name, weight, splits)]
 
@@ -173,12 +128,11 @@ def _unlabelled(folder: Path, name: str, weight: float | None) -> list[Source]:
     pictures = folder / "images" if (folder / "images").is_dir() else folder
     index = _index(folder / "index.json")
     sources: dict[str, dict[str, list[Item]]] = {}
-    for path in readers.find_pictures(pictures):
+    for path in find_pictures(pictures, readers.PICTURES):
         if path.stem.startswith(_HELD_BACK):
             continue
         source = path.stem.split("-")[0] if index else name
         item = Item(
-            source=source,
             name=f"{source}/{path.relative_to(pictures).with_suffix('').as_posix()}",
             image=path,
             teacher=_twin(folder / "cityscapes", path),

@@ -29,7 +29,7 @@ from torch import Tensor
 from sempic.diffusion import edm
 from sempic.errors import ModelError
 from sempic.networks.compact import PATCH, upsample
-from sempic.networks.weights import load_segmenter, load_tensors
+from sempic.networks.weights import filled, load_segmenter, load_tensors
 from sempic.palette import CAMVID
 from sempic.training import losses
 from sempic.training.data.batches import Batch
@@ -106,12 +106,7 @@ class Distill(ReceiverRecipe):
         features = losses.Features(vgg=options.vgg > 0, folder=options.features).to(device)
         self.features = features
         self.compiled_features = compiled(features, device)
-        self.discriminator = losses.Discriminator(
-            features.channels, features.widths, self.config.classes
-        ).to(device)
-        if options.discriminator is not None:
-            state, _ = load_tensors(options.discriminator, "discriminator")
-            self.discriminator.load_state_dict({k: v.float() for k, v in state.items()})
+        self.discriminator = self._begin_discriminator(options.discriminator).to(device)
         self.networks = {"discriminator": self.discriminator}
         self.critical = torch.from_numpy(self.taxonomy.critical()).to(device)
         self.semantic_losses = [
@@ -133,6 +128,15 @@ class Distill(ReceiverRecipe):
         # A negative spread means that no variance has been measured yet.
         self.memory = {"scale": features.scale, "spread": torch.full((), -1.0, device=device)}
         self._levels = [edm.sigmas(n, self.config.sigma_max).to(device) for n in _GRID]
+
+    def _begin_discriminator(self, path: Path | None) -> losses.Discriminator:
+        def build() -> losses.Discriminator:
+            features = self.features
+            return losses.Discriminator(features.channels, features.widths, self.config.classes)
+
+        if path is None:
+            return build()
+        return filled(build, load_tensors(path, "discriminator")[0], path)
 
     def prepare(self) -> None:
         batch, _ = self.draw(0)
@@ -263,10 +267,10 @@ class Distill(ReceiverRecipe):
         variance, spread = wanted.var(0, correction=0).sum(), self.memory["spread"]
         spread.copy_(torch.where(spread < 0, variance, 0.98 * spread + 0.02 * variance))
         parts = {
-            "feature": (1 - 0.7 * fidelity) * options.feature * apart[: len(losses.TAPS)].mean(),
+            "feature": (1 - 0.7 * fidelity) * options.feature * apart[: losses.BACKBONE].mean(),
             "texture": likely * options.texture * torch.stack(textures).mean(),
             "pooled": likely * options.pooled * (pooled - wanted).square().sum(1).mean() / spread,
         }
         if options.vgg:
-            parts["vgg"] = (1 - 0.7 * fidelity) * options.vgg * apart[len(losses.TAPS) :].mean()
+            parts["vgg"] = (1 - 0.7 * fidelity) * options.vgg * apart[losses.BACKBONE :].mean()
         return parts

@@ -29,7 +29,7 @@ from sempic.training.device import autocast, step_seed
 from sempic.training.label_model import restored
 from sempic.training.optimizer import Optimizer, Schedule
 from sempic.training.options import LabelPriorOptions
-from sempic.training.recipes.own import OwnRecipe
+from sempic.training.recipe import OwnRecipe
 
 Pairs = Sequence[tuple[int, int]]
 """The number of each map of a batch, and 1 if it is mirrored, else 0."""
@@ -71,9 +71,9 @@ class Pixels:
         is_calm = self.uniform[i] & (target == self.maps[i][self.centres - 1])
         parts, weights = [], []
         for mask, number in ((~is_calm, busy), (is_calm, calm)):
-            pixels = torch.nonzero(mask)[:, 0]
+            weights.append(torch.full((number,), int(mask.sum()) / number))
+            pixels = torch.nonzero(mask if mask.any() else ~mask)[:, 0]  # any, of weight 0
             parts.append(pixels[torch.randint(len(pixels), (number,), generator=g)])
-            weights.append(torch.full((number,), len(pixels) / number))
         chosen = torch.cat(parts)
         return chosen, self.around(i, chosen).long(), target[chosen].long(), torch.cat(weights)
 

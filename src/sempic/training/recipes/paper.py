@@ -36,7 +36,7 @@ from sempic.training.data.scenes import TrainingScene, geometry, open_scenes
 from sempic.training.device import to_device
 from sempic.training.flags import PaperOptions, filled_in
 from sempic.training.optimizer import Ema, Optimizer
-from sempic.training.options import RunOptions, contents
+from sempic.training.options import RunOptions, fixed
 from sempic.training.recipe import Recipe
 from sempic.training.trainer import train
 
@@ -45,7 +45,7 @@ MAY_CHANGE = {
     "sheet_size", "workers", "data_dir", "generated_semantic", "coarse_path", "image_path", "out",
     "resume_checkpoint", "microbatch", "batch_size",
 }  # fmt: skip
-"""Options whose values may change when a run is resumed. batch_size × processes may not."""
+"""As in `options`; batch_size × processes is compared."""
 
 
 class LossScale:
@@ -76,7 +76,7 @@ class Paper(Recipe):
         self.accelerator = Accelerator(cpu=not torch.cuda.is_available())
         self.device, self.rank = self.accelerator.device, self.accelerator.process_index
         if unet.precision == "float16" and self.device.type != "cuda":
-            self.say("no GPU: computing in float32 instead of float16")
+            self.accelerator.print("no GPU: computing in float32 instead of float16")
             unet = replace(unet, precision="float32")
         self.options, self.unet, self.process = options, unet, process
         self.global_batch = options.batch_size * self.accelerator.num_processes
@@ -128,22 +128,15 @@ class Paper(Recipe):
             minutes=0.0 if steps else math.inf,
             batch=self.global_batch,
             seed=options.seed,
-            threads=torch.get_num_threads(),
             log_every=options.log_interval,
             check_every=options.save_interval,
             save_minutes=options.save_minutes,
         )
 
     def fixed(self) -> dict[str, Any]:
-        fixed = {k: v for k, v in asdict(self.options).items() if k not in MAY_CHANGE}
+        own = fixed(asdict(self.options), MAY_CHANGE, ["resume_checkpoint"])
         batch = {"batch_size × processes": self.global_batch}
-        begin = self.options.resume_checkpoint
-        start = contents({"resume_checkpoint": Path(begin) if begin else None})
-        return {**fixed, **asdict(self.unet), **asdict(self.process), **batch, **start}
-
-    def say(self, text: str) -> None:
-        if self.accelerator.is_main_process:
-            print(text, flush=True)
+        return {**own, **asdict(self.unet), **asdict(self.process), **batch}
 
     def prepare(self) -> None:
         """Continue a run of the original, if its files lie beside `modelNNN.pt`."""
@@ -162,7 +155,9 @@ class Paper(Recipe):
             found = [f"ema_{rate}" for rate in progress.averages]
             found += ["opt"] if progress.optimizer is not None else []
             beside = f" and {', '.join(found)} beside it" if found else ", nothing beside it"
-            self.say(f"going on from step {progress.step} of the original: {path.name}{beside}")
+            self.accelerator.print(
+                f"going on from step {progress.step} of the original: {path.name}{beside}"
+            )
 
     def draw(self, positions: range) -> tuple[list[TrainingScene], Tensor, Tensor, Tensor]:
         """Crops of the stream; their pictures, coarse pictures and conditions on the device."""
@@ -249,8 +244,7 @@ class Paper(Recipe):
             noise=seeded_noise(torch.Generator().manual_seed(self.options.seed)),
         )
         palette = self.stream.scenes.dataset.palette
-        maps = np.stack([scene.labels for scene in scenes])
-        painted = palette.paint(maps) if palette else np.repeat(maps[..., None], 3, -1)
+        painted = palette.paint(np.stack([scene.labels for scene in scenes]))
         columns = [to_uint8(start), painted, to_uint8(last.sample), to_uint8(image)]
         rows = np.concatenate([np.concatenate(list(c), axis=0) for c in columns], axis=1)
         files.write(sheet, pictures.encode(rows, ".png"))
@@ -310,5 +304,5 @@ def run(flags: Mapping[str, object]) -> None:
     """`sempic train` with the original's flags."""
     recipe = Paper(*configured(flags))
     for part in (recipe.options, recipe.unet, recipe.process):
-        recipe.say(re.sub(r"[{}']", "", f"{type(part).__name__}: {asdict(part)}"))
+        recipe.accelerator.print(re.sub(r"[{}']", "", f"{type(part).__name__}: {asdict(part)}"))
     train(recipe, recipe.run)

@@ -17,11 +17,11 @@ from sempic.networks.compact import CompactConfig, CompactNet, one_hot, upsample
 from sempic.networks.weights import load_receiver
 from sempic.training.data.batches import Batch, Crops, Drops, texture_inputs
 from sempic.training.data.corpus import Corpus, Sample, open_corpus
-from sempic.training.device import compiled
+from sempic.training.device import compiled, to_device
 from sempic.training.grow import grow
 from sempic.training.onnx import export_receiver
 from sempic.training.options import ReceiverOptions
-from sempic.training.recipes.own import OwnRecipe
+from sempic.training.recipe import OwnRecipe
 
 
 class ReceiverRecipe(OwnRecipe):
@@ -92,10 +92,8 @@ class Sheet:
         smallest = min(judged, key=lambda s: s.image.shape[0] * s.image.shape[1])
         self.size = smallest.image.shape[:2]
         self.scenes: list[Sample] = judged[:: max(1, len(judged) // count)][:count]
-        self.colours = np.zeros((256, 3), np.uint8)
-        table = corpus.taxonomy.palette.table()
-        self.colours[: len(table)] = table
-        self.usual = texture.default_noise(corpus.taxonomy.palette)
+        self.palette = corpus.taxonomy.palette
+        self.usual = texture.default_noise(self.palette)
 
     @torch.no_grad()
     def write(self, network: CompactNet, path: Path) -> float:
@@ -105,13 +103,13 @@ class Sheet:
         height, width = self.size
         for scene in self.scenes:
             image, labels = scene.image[:height, :width], scene.maps[0][:height, :width]
-            small = torch.from_numpy(scene.coarse[0][: height // 4, : width // 4].copy())
-            coarse = to_unit(small.to(device))[None]
-            ids = torch.from_numpy(labels.copy())[None].to(device)
+            small = scene.coarse[0][: height // 4, : width // 4].copy()  # it is read-only
+            coarse = to_unit(to_device(small, device))[None]
+            ids = to_device(labels.copy(), device)[None]
             planes = one_hot(ids, void)
             tables = texture.condition(scene.sent_texture(0))[None, : void + 1]
             fine, strength = texture_inputs(tables, self.usual[: void + 1], ids)
-            row = [to_uint8(upsample(coarse)[0]), self.colours[labels]]
+            row = [to_uint8(upsample(coarse)[0]), self.palette.paint(labels)]
             for steps in (1, 4):
                 levels = edm.sigmas(steps, network.config.sigma_max)
                 generator = torch.Generator().manual_seed(0)

@@ -29,7 +29,8 @@ from sempic.palette import CAMVID, CITYSCAPES, translate
 from sempic.pictures import resized
 from sempic.scene import Image, LabelMap
 from sempic.training.data import taxonomy
-from sempic.training.data.sources import Item, Source, open_sources
+from sempic.training.data.readers import Item
+from sempic.training.data.sources import Source, open_sources
 from sempic.training.data.taxonomy import GROUP, UNKNOWN, Taxonomy
 from sempic.training.data.views import Pictures, Views
 from sempic.training.device import autocast, compiled
@@ -37,7 +38,7 @@ from sempic.training.losses import divergence
 from sempic.training.onnx import export_segmenter
 from sempic.training.optimizer import Optimizer, Schedule
 from sempic.training.options import SegmenterOptions
-from sempic.training.recipes.own import OwnRecipe
+from sempic.training.recipe import OwnRecipe
 
 HEAVIEST = 3.0
 """Largest class weight before its importance."""
@@ -88,7 +89,7 @@ def class_weights(sources: Sequence[Pictures], classes: Taxonomy) -> npt.NDArray
         for known in source.known:
             counts += np.bincount(known.ravel(), minlength=256)[: classes.classes]
         frequency += source.share * counts / max(1, counts.sum())
-    median = np.median(frequency[frequency > 0])
+    median = np.median(frequency[frequency > 0]) if frequency.any() else 1.0
     weights = np.minimum((median / np.maximum(frequency, 1e-6)) ** 0.25, HEAVIEST)
     for name, factor in classes.importance.items():
         weights[list(classes.ids([name]))] *= factor
@@ -136,27 +137,25 @@ class Validation:
     """IoU against human maps, in their classes, at a short side of 256 pixels."""
 
     def __init__(self, items: Sequence[Item], classes: Taxonomy, enlarge: float) -> None:
+        """Pictures without a human map, or of another palette than the first, are left out."""
         self.scenes: list[tuple[Image, LabelMap]] = []
-        self.enlarge, self.names = enlarge, items[0].palette.classes if items else ()
-        if not items:
-            return
-        palette = items[0].palette
+        labelled = [item for item in items if item.labels is not None]
+        palette = labelled[0].palette if labelled else classes.palette
+        self.enlarge, self.names, self.count = enlarge, palette.classes, palette.known
         allowed = classes.of(palette)
-        self.count = palette.known
         self.table = np.full(256, self.count, np.uint8)
         self.table[: classes.classes] = np.where(allowed.any(0), allowed.argmax(0), self.count)
-        for item in items:
-            if item.palette.name != palette.name:
-                continue
-            image, truth = item.labelled()
-            if truth is not None:
+        for item in labelled:
+            if item.palette.name == palette.name:
+                image, truth = item.labelled()
+                assert truth is not None
                 height, width = truth.shape
                 scale = 256 / min(height, width)
                 size = round(width * scale), round(height * scale)
                 self.scenes.append((resized(image, size), resized(truth, size, "NEAREST")))
 
     def scores(self, network: SegmentationNet) -> dict[str, float]:
-        """IoU of each class over all pictures, and the mean; empty without pictures."""
+        """IoU of each class over all pictures, and the mean; empty without a labelled pixel."""
         if not self.scenes:
             return {}
         matrix = np.zeros((self.count, self.count + 1), np.int64)
@@ -165,7 +164,7 @@ class Validation:
             matrix += confusion(truth, guess, self.count)
         ious = iou(matrix)
         named = {n: float(v) for n, v in zip(self.names, ious, strict=False) if np.isfinite(v)}
-        return {"miou": float(np.nanmean(ious)), **named}
+        return {"miou": float(np.mean(list(named.values()))), **named} if named else {}
 
 
 class Segmenter(OwnRecipe):
@@ -178,7 +177,6 @@ class Segmenter(OwnRecipe):
         super().__init__(options, device, taxonomy.load(options.classes))
         opened = open_sources(options.data, self.taxonomy)
         val = [i for s in opened for i in spread(s.val, options.judged)]
-        val = [i for i in val if i.labels is not None]
         self.validation = Validation(val, self.taxonomy, options.enlarge)
         loaded = (_loaded(source, self.taxonomy) for source in opened)
         sources = [pictures for pictures in loaded if pictures is not None]

@@ -1,0 +1,35 @@
+"""What the loop does for every recipe, beside `test_trainer`."""
+
+import math
+
+import pytest
+import torch
+from test_trainer import Line, options, trained
+
+from sempic.errors import ModelError, OutputError
+from sempic.training.trainer import train
+
+
+def test_a_loss_of_nan_keeps_the_last_weights(tmp_path):
+    """Also if a validation is due before the next line of the log."""
+
+    class Explodes(Line):
+        def step(self, number):
+            figures = super().step(number)
+            return {"loss": torch.tensor(math.nan)} if number == 2 else figures
+
+    with pytest.raises(ModelError, match="step 3: loss is nan"):
+        trained(tmp_path, Explodes, steps=9, log_every=9, check_every=3, save_minutes=5.0)
+    assert not (tmp_path / "line.safetensors").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_named_before_the_first_step(tmp_path, monkeypatch):
+    recipe = Line(options(tmp_path, steps=1))
+    with monkeypatch.context() as patch:
+        patch.setattr("os.access", lambda *_: False)
+        with pytest.raises(OutputError, match="not a writable folder"):
+            train(recipe, recipe.options)
+    recipe = Line(options(tmp_path, steps=1, export_dir=tmp_path / "x/.."))
+    with pytest.raises(OutputError, match="float16 would replace its weights"):
+        train(recipe, recipe.options)
+    assert not recipe.rates
