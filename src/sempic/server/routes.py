@@ -15,6 +15,7 @@ from typing import Annotated, Any
 
 import prometheus_client as prometheus
 from fastapi import APIRouter, Depends, File, Query, Request
+from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartParser
@@ -121,6 +122,18 @@ async def page() -> HTMLResponse:
     html, policy = _page_and_policy()
     headers = {"Content-Security-Policy": policy, "Cache-Control": "no-cache"}
     return HTMLResponse(html, headers=headers)
+
+
+@router.get("/docs", include_in_schema=False)
+async def reference() -> HTMLResponse:
+    files = "static-offline-docs"
+    return get_swagger_ui_html(
+        openapi_url="openapi.json",
+        title="sempic",
+        swagger_js_url=f"{files}/swagger-ui-bundle.js",
+        swagger_css_url=f"{files}/swagger-ui.css",
+        swagger_favicon_url=f"{files}/favicon.png",
+    )
 
 
 @router.get("/scenes/{name}", include_in_schema=False)
