@@ -226,6 +226,11 @@ def test_edited_labels_are_sent_and_decoded_again(visit):
     changed = downloaded_labels(page)
     assert np.array_equal(changed, np.where(LABELS == 8, 5, LABELS))
     assert np.array_equal(pixels(downloaded(page, "#get-png"))[..., 0], changed)  # decoded anew
+    sent = bytes(
+        page.evaluate("pngOf(ids, facts.width, facts.height).then(bytesOf).then(Array.from)")
+    )
+    assert np.array_equal(pixels(sent), changed)
+    assert len(sent) < changed.size / 10
 
     page.click("#brush")
     stage = page.locator("#stage").bounding_box()
