@@ -286,7 +286,7 @@ def _notes(results: Results) -> str:
         "original has no pixel of the group there. “There” is the region grown by "
         f"{GROWN} pixels. The judge wavers: the same figures of the originals as JPEG of quality "
         f"{REFERENCE_QUALITY} are the reference.",
-        "LPIPS 0.1 has its authors' linear layers, DISTS its authors' weights. MS-SSIM and KID are "
+        "LPIPS 0.1 has its authors' linear layers, DISTS its authors' weights. MS-SSIM is "
         "torchmetrics', BD-rates the package bjontegaard's.",
         "Each codec's dial is set on a few of the pictures, for rates near the requested ones; the "
         "same setting then codes every picture. Presets are the slowest, unless “fast” stands "
