@@ -49,7 +49,7 @@ class Settings:
             parts.append(judge if judge.startswith("hf:") else weights.digest(Path(judge)))
             parts.append(str(SIDE))
         if any(METRICS[name].inception for name in self.metrics):
-            parts.append(str(weights.inception(self.inception).stat().st_size))
+            parts.append(weights.digest(weights.inception(self.inception)))
         return " ".join(parts)
 
 

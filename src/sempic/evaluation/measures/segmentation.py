@@ -33,11 +33,10 @@ class Miou(Metric):
         wanted = reference.measure.settings.num_classes
         palette = PALETTES[reference.measure.judge.palette]
         classes = count_classes(palette, wanted)
-        record = {"agreement": metrics.confusion(reference.judged, shown.judged, classes)}
+        record = {"agreement": confusion(reference.judged, shown.judged, palette, classes)}
         if reference.labels is not None:
-            record["confusion"] = metrics.confusion(
-                checked(reference.labels, palette), shown.judged, classes
-            )
+            truth = checked(reference.labels, palette)
+            record["confusion"] = confusion(truth, shown.judged, palette, classes)
         return record
 
     def measured_in(self, record: Record) -> bool:
@@ -85,8 +84,15 @@ def _total(records: Sequence[Record], field: str) -> metrics.Counts | None:
     return total if total.any() else None
 
 
+def confusion(truth: LabelMap, guess: LabelMap, palette: Palette, classes: int) -> metrics.Counts:
+    """`metrics.confusion` of ids of a palette, whose void is no class even if it is the first."""
+    if palette.void is not None:
+        truth, guess = (np.where(ids == palette.void, np.uint8(255), ids) for ids in (truth, guess))
+    return metrics.confusion(truth, guess, classes)
+
+
 def count_classes(palette: Palette, wanted: int | None = None) -> int:
-    """The number of classes of a palette without void; for `indices`, `wanted` or 255."""
+    """The number of ids of a palette that are compared; for `indices`, `wanted` or 255."""
     if palette is INDICES:
         return wanted or 255
     return palette.known
@@ -103,5 +109,5 @@ def class_names(count: int) -> list[str]:
     """Class names of the first palette with this number of classes, else numbers."""
     for palette in PALETTES.values():
         if palette.known == count:
-            return [c for i, c in enumerate(palette.classes) if i != palette.void]
+            return list(palette.classes[:count])
     return [str(i) for i in range(count)]
