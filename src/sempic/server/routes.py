@@ -71,7 +71,7 @@ _CHECKS = [Depends(_refuse_repeated)]
 
 def _get(path: str, summary: str, *statuses: int, **more: Any) -> _Route:
     """A GET route. statuses: of refusals, beside 422."""
-    refusals = {status: PROBLEMS[status] for status in (422, *statuses)}
+    refusals: dict[int | str, Any] = {status: PROBLEMS[status] for status in (422, *statuses)}
     return router.get(path, summary=summary, responses=refusals, dependencies=_CHECKS, **more)
 
 
