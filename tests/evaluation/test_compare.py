@@ -8,6 +8,7 @@ from priors import write_prior
 
 import sempic
 from sempic import cli, coarse, segment
+from sempic.evaluation import weights
 
 
 @pytest.fixture
@@ -47,6 +48,12 @@ def test_figures_and_page_have_every_version(versions, capsys):
     assert "<b>.png" not in page
     assert compare(*words, metrics="psnr,miou") == 0
     assert f"{found['a.webp']['psnr']:.2f}" in capsys.readouterr().out
+
+
+def test_a_metric_of_several_pictures_is_refused(versions, monkeypatch, capsys):
+    monkeypatch.setattr(weights, "inception", lambda path: path)
+    assert compare("a.webp", metrics="psnr,kid") == 2
+    assert capsys.readouterr().err.endswith("fid is not measured on single pictures or clips\n")
 
 
 def test_versions_of_one_name_are_told_apart(versions, capsys):

@@ -387,6 +387,11 @@ def test_a_figure_that_needs_several_pictures_says_so(results, monkeypatch, caps
     assert capsys.readouterr().err.endswith(f"sempic: no {what[metric]}\n")
 
 
+def test_a_judge_beside_predictions_is_refused(results, capsys):
+    code, _, err = evaluate(capsys, "--predictions", "labels", "--judge", "judge.onnx")
+    assert (code, err) == (2, "sempic: --predictions replace the judge: leave out --judge\n")
+
+
 def test_the_number_of_classes_is_of_the_palette_indices(results, capsys):
     code, out, err = evaluate(capsys, "--num_classes", "5")
     assert (code, out) == (2, "")

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from sempic import processes
+from sempic.errors import InputError
 from sempic.evaluation.measure import Settings, available
 from sempic.evaluation.measures import METRICS
 
@@ -32,9 +33,17 @@ def listed(text: str) -> list[str]:
     return text.split(",")
 
 
-def settings(args: argparse.Namespace, usual: Sequence[str] | None = None) -> Settings:
-    """Settings with the requested metrics, else with the available ones of `usual`."""
+def settings(
+    args: argparse.Namespace, usual: Sequence[str] | None = None, *, of_sets: bool = True
+) -> Settings:
+    """Settings with the requested metrics, else with the available ones of `usual`.
+
+    of_sets: whether metrics of several pictures can be requested. Raises InputError.
+    """
     found, missing = available(args.metrics, args.inception, args.judge, usual)
     for line in missing:
         processes.say(line)
+    for name in found:
+        if args.metrics and METRICS[name].of_sets and not of_sets:
+            raise InputError(f"--metrics {name} is not measured on single pictures or clips")
     return Settings(judge=args.judge, inception=args.inception, metrics=tuple(found))

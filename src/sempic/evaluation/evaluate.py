@@ -15,7 +15,7 @@ from sempic.errors import InputError, naming
 from sempic.evaluation.folders import by_name
 from sempic.evaluation.human_maps import HumanMaps
 from sempic.evaluation.markup import BPP
-from sempic.evaluation.measure import Measure, Settings, row
+from sempic.evaluation.measure import Measure, Settings, row, too_few
 from sempic.evaluation.measures import FIGURES, METRICS, Figure, Record, Row
 from sempic.evaluation.measures.base import Mean, Reference
 from sempic.evaluation.measures.inception import sample_count
@@ -94,13 +94,11 @@ def evaluate(
         figures.pop("pictures")
         table.append({"name": name, "pixels": height * width, **figures})
     found = row(records, ceiling, rates or None)
-    notes += _without_mean(records, measured)
-    for metric in (METRICS[name] for name in measured if METRICS[name].of_sets):
-        if metric.name not in found:
-            titles = " and ".join(figure.title for figure in metric.figures)
-            notes.append(f"no {titles} of fewer than two {metric.of_sets}")
     return Evaluation(
-        samples=found, originals=row(ceiling, ceiling, None), pictures=table, notes=notes
+        samples=found,
+        originals=row(ceiling, ceiling, None),
+        pictures=table,
+        notes=[*notes, *_without_mean(records, measured), *too_few(measured, found)],
     )
 
 

@@ -181,3 +181,13 @@ def row(records: Sequence[Record], originals: Sequence[Record], bpp: Sequence[fl
             beside = originals if all(map(metric.measured_in, originals)) else []
             found |= metric.add_up(records, beside)
     return found
+
+
+def too_few(measured: Sequence[str], found: Row) -> list[str]:
+    """A note for each metric of several pictures that has no figure in a row, as they are few."""
+    return [
+        f"no {' and '.join(figure.title for figure in metric.figures)} of fewer than two "
+        f"{metric.of_sets}"
+        for metric in map(METRICS.__getitem__, measured)
+        if metric.of_sets and metric.name not in found
+    ]
