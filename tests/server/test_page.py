@@ -441,6 +441,13 @@ def test_scaling_and_lost_transparency_are_shown(visit):
     lead = page.text_content("#lead")
     assert "512 × 384 pixels (scaled down from 1200 × 900; see “Longest side”) at" in lead
     assert "large.png: transparency is laid over white" in page.text_content("#toast span")
+    out = io.BytesIO()
+    PIL.Image.fromarray(IMAGE).save(out, "TIFF")
+    opened(page, "a.tif", out.getvalue())
+    original = page.locator("#strip [data-view=original]")
+    assert original.is_disabled()
+    assert "which this browser cannot show" in original.text_content()
+    assert page.is_hidden("#toast")  # of the picture before
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
