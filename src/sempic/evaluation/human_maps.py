@@ -61,8 +61,7 @@ class HumanMaps:
         paths = by_name(folder)
         if palette is None and num_classes is not None:
             palette = sent or INDICES.name
-        usual = named(sent) if sent is not None else judge
-        truth = _palette(palette, next(iter(paths.values())), usual)
+        truth = _palette(palette, sent, next(iter(paths.values())), judge)
         as_train_ids = truth is CITYSCAPES_FULL and judge in (None, CITYSCAPES)
         compared = CITYSCAPES if as_train_ids else truth
         if num_classes is not None and truth is not INDICES:
@@ -95,14 +94,14 @@ class HumanMaps:
         return confusion(truth, labels, self.compared, self.classes)
 
 
-def _palette(name: str | None, example: Path, usual: Palette | None) -> Palette:
+def _palette(name: str | None, sent: str | None, example: Path, judge: Palette | None) -> Palette:
     if name is not None:
         return named(name)
     with naming(example):
         picture = pictures.decode(jobs.read(example))
         if _unscaled(picture, CITYSCAPES) is not None:
             return CITYSCAPES
-    found = _with_colours(picture) or usual
+    found = _with_colours(picture) or (judge if sent is None else named(sent))
     if found is None:
         raise InputError(f"{example}: the palette of its ids is unknown: name it with --palette")
     return found
