@@ -34,16 +34,28 @@ def listed(text: str) -> list[str]:
 
 
 def settings(
-    args: argparse.Namespace, usual: Sequence[str] | None = None, *, of_sets: bool = True
+    args: argparse.Namespace,
+    usual: Sequence[str] | None = None,
+    *,
+    of_sets: bool = True,
+    of_maps: bool,
 ) -> Settings:
     """Settings with the requested metrics, else with the available ones of `usual`.
 
-    of_sets: whether metrics of several pictures can be requested. Raises InputError.
+    of_sets, of_maps: whether there may be several pictures, and human maps; requested metrics that
+    need them are reported. Raises InputError if no metric is left.
     """
     found, missing = available(args.metrics, args.inception, args.judge, usual)
+    left = []
+    for name in found:
+        if METRICS[name].of_sets and not of_sets:
+            missing += [f"no {name}: it needs several pictures"] * bool(args.metrics)
+        elif METRICS[name].of_maps and not of_maps:
+            missing += [f"no {name}: it needs human maps"] * bool(args.metrics)
+        else:
+            left.append(name)
     for line in missing:
         processes.say(line)
-    for name in found:
-        if args.metrics and METRICS[name].of_sets and not of_sets:
-            raise InputError(f"--metrics {name} is not measured on single pictures or clips")
-    return Settings(judge=args.judge, inception=args.inception, metrics=tuple(found))
+    if not left:
+        raise InputError("no metric is left that can be measured")
+    return Settings(judge=args.judge, inception=args.inception, metrics=tuple(left))

@@ -136,11 +136,13 @@ def _pictures(args: argparse.Namespace) -> int:
         args.codecs = args.codecs or ["sempic", "bpg444", "avif"]
         args.rates = args.rates or [0.06, 0.12, 0.18]
         args.effort = args.effort or "fast"
+    items = benchmark.items(folder, args.labels, args.limit, args.glob)
+    usual = _QUICK if args.quick else None
     plan = benchmark.Plan(
-        items=benchmark.items(folder, args.labels, args.limit, args.glob),
+        items=items,
         size=args.size,
         short_side=args.short_side,
-        settings=_measuring.settings(args, _QUICK if args.quick else None),
+        settings=_measuring.settings(args, usual, of_maps=items[0].labels is not None),
         effort=args.effort or codecs.EFFORTS[0],
         models=Models(**fields.from_args(args, Models)),
     )
@@ -173,7 +175,7 @@ def _clips(args: argparse.Namespace, paths: list[Path]) -> int:
     options = SequenceOptions(**fields.from_args(args, SequenceOptions))
     ours = _ClipOptions(**fields.from_args(args, _ClipOptions))
     plan = clips.Plan(
-        settings=_measuring.settings(args, _CLIP_METRICS, of_sets=False),
+        settings=_measuring.settings(args, _CLIP_METRICS, of_sets=False, of_maps=False),
         names=tuple(args.codecs or clips.NAMES),
         options=options.keywords(),
         every=ours.every,

@@ -49,9 +49,10 @@ def compare(
     picture = jobs.read_picture(original)
     measure = Measure(settings)
     truth = None if labels is None else jobs.read_ids(labels)
-    reference = measure.reference(picture, truth)
     wanted = [name for name in settings.metrics if not METRICS[name].of_sets]
-    ceiling = measure.original(reference, wanted)
+    with naming(labels or original):
+        reference = measure.reference(picture, truth)
+        ceiling = measure.original(reference, wanted)
     found, shown = [], [picture]
     coder = api.Codec(**models.keywords())
     for path in versions:

@@ -160,7 +160,12 @@ class Measure:
         return record
 
 
-def row(records: Sequence[Record], originals: Sequence[Record], bpp: Sequence[float] | None) -> Row:
+def row(
+    records: Sequence[Record],
+    originals: Sequence[Record],
+    bpp: Sequence[float] | None,
+    wanted: Collection[str] = METRICS.keys(),
+) -> Row:
     """The figures over all pictures; figures that were not measured are absent.
 
     Keys: pictures; bpp, bpp_ci; and the keys of each metric (`sempic.evaluation.measures`). Keys
@@ -170,13 +175,14 @@ def row(records: Sequence[Record], originals: Sequence[Record], bpp: Sequence[fl
         records: of the decoded pictures.
         originals: as `Measure.original` gives them; may be empty.
         bpp: bits per pixel of each file.
+        wanted: names of metrics: cached records may have others, too.
     """
     found: Row = {"pictures": len(records)}
     if bpp is not None:
         found["bpp"] = float(np.mean(bpp))
         if len(records) > 1:
             found["bpp_ci"] = metrics.bootstrap(np.asarray(bpp, np.float64))
-    for metric in METRICS.values():
+    for metric in (METRICS[name] for name in METRICS if name in wanted):
         if records and all(map(metric.measured_in, records)):
             beside = originals if all(map(metric.measured_in, originals)) else []
             found |= metric.add_up(records, beside)
