@@ -350,6 +350,9 @@ def test_ids_without_a_palette_are_evaluated(results, monkeypatch, capsys):
     assert [line.split()[1] for line in lines if "IoU " in line and "mIoU" not in line] == [
         "0", "3", "5",
     ]  # fmt: skip
+    out = evaluate(capsys, "--num_classes", "11")[1]  # as many as CamVid has
+    assert "IoU 3 " in out
+    assert "IoU road" not in out
 
 
 def test_maps_in_the_colours_of_a_palette_have_that_palette(results, capsys):

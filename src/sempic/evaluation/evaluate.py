@@ -85,13 +85,15 @@ def evaluate(
             if path is None:
                 raise InputError(f"{predictions}: no prediction {name}")
             record["confusion"] = maps.confusion(reference.labels, path)
+            record["classes"] = maps.compared.classes[: maps.classes]
         records.append(record)
         ceiling.append(measure.original(reference))
         height, width = reference.picture.shape[:2]
         if sent:
             rates.append(8 * sent[name] / (height * width))
         figures = row(records[-1:], ceiling[-1:], rates[-1:] or None)
-        figures.pop("pictures")
+        for common in ("pictures", "classes"):
+            figures.pop(common, None)
         table.append({"name": name, "pixels": height * width, **figures})
     found = row(records, ceiling, rates or None)
     return Evaluation(

@@ -43,7 +43,7 @@ class Settings:
 
     def key(self) -> str:
         """Everything but the pictures that determines records; part of cache keys."""
-        parts = ["4"]
+        parts = ["5"]
         if any(METRICS[name].judged for name in self.metrics):
             judge = self.judge or str(models.find(models.JUDGE))
             parts.append(judge if judge.startswith("hf:") else weights.digest(Path(judge)))

@@ -25,7 +25,6 @@ from sempic.evaluation.markup import (
 from sempic.evaluation.measures import FIGURES, METRICS, Figure, Row
 from sempic.evaluation.measures.inception import FEW, PATCH, sample_count
 from sempic.evaluation.measures.objects import REFERENCE_QUALITY
-from sempic.evaluation.measures.segmentation import class_names
 
 
 def plot(results: Results, figures: Sequence[str] = ("miou", "fid", "lpips", "psnr")) -> str:
@@ -171,11 +170,10 @@ def _classes(results: Results) -> str:
     for name, point in _near_our_rate(results, 7):
         title = f"{results.codecs[name].title}, {point.bpp:.3f}"
         series.append((name, title, point.row["iou"]))
-    classes = class_names(len(ceiling))
     return (
         "<h2>Class by class</h2><p class='dim'>Intersection over union of each class. Each codec "
         "is at its point nearest to our middle rate (bpp in the legend).</p>"
-        + charts.bars(classes, series)
+        + charts.bars(results.originals["classes"], series)
     )
 
 

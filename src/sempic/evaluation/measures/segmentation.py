@@ -14,9 +14,10 @@ from sempic.scene import LabelMap
 
 
 class Miou(Metric):
-    """Record: "agreement", and with human labels "confusion", as of `metrics.confusion`.
+    """Record: "agreement", and with human labels "confusion", as of `metrics.confusion`; "classes",
+    their names.
 
-    Row: also "miou_ci", and "iou" of each class, None for a class that does not occur.
+    Row: also "miou_ci", "classes", and "iou" of each class, None for one that does not occur.
     """
 
     name = "miou"
@@ -33,7 +34,8 @@ class Miou(Metric):
         wanted = reference.measure.settings.num_classes
         palette = PALETTES[reference.measure.judge.palette]
         classes = count_classes(palette, wanted)
-        record = {"agreement": confusion(reference.judged, shown.judged, palette, classes)}
+        record: Record = {"classes": palette.classes[:classes]}
+        record["agreement"] = confusion(reference.judged, shown.judged, palette, classes)
         if reference.labels is not None:
             truth = checked(reference.labels, palette)
             record["confusion"] = confusion(truth, shown.judged, palette, classes)
@@ -53,6 +55,7 @@ class Miou(Metric):
                 occurs = np.append(total.sum(1) + total[:, :-1].sum(0) > 0, True)
                 matrices = matrices[:, occurs[:-1]][:, :, occurs]
                 found["miou_ci"] = metrics.bootstrap(matrices, metrics.miou)
+            found["classes"] = [str(name) for name in records[0]["classes"]]
             found["iou"] = [None if np.isnan(x) else float(x) for x in metrics.iou(total)]
             found["pixel_accuracy"] = metrics.pixel_accuracy(total)
         if (total := _total(records, "agreement")) is not None:
@@ -61,11 +64,12 @@ class Miou(Metric):
 
     def details(self, rows: Sequence[tuple[str, Row]]) -> list[list[str]] | None:
         found = [(title, row["iou"]) for title, row in rows if "iou" in row]
-        if not found:
+        names = next((row["classes"] for _, row in rows if "iou" in row), None)
+        if names is None:
             return None
         listed = [
             (number, name)
-            for number, name in enumerate(class_names(len(found[0][1])))
+            for number, name in enumerate(names)
             # Classes without a name are listed only if they occur.
             if name != str(number) or any(iou[number] is not None for _, iou in found)
         ]
@@ -103,11 +107,3 @@ def checked(labels: LabelMap, palette: Palette) -> LabelMap:
     if (highest := palette.settle(labels).max()) >= len(palette.classes):
         raise LabelMapError(f"the label map has id {highest}, which palette {palette.name} lacks")
     return labels
-
-
-def class_names(count: int) -> list[str]:
-    """Class names of the first palette with this number of classes, else numbers."""
-    for palette in PALETTES.values():
-        if palette.known == count:
-            return list(palette.classes[:count])
-    return [str(i) for i in range(count)]
