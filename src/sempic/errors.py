@@ -12,6 +12,8 @@
     ├── InputError              input that cannot be coded
     │   ├── ImageError          a picture that cannot be read or coded
     │   ├── LabelMapError       a label map of the wrong size, type or palette
+    │   │   └── SizeError       a picture or map of a size beyond the limits; an ImageError and a
+    │   │                       LimitExceeded, too
     │   └── RateError           a target rate that cannot be met
     ├── ModelError              weights that are missing, foreign or unsuitable
     └── OutputError             a result that cannot be written
@@ -81,6 +83,10 @@ class ImageError(InputError):
 
 class LabelMapError(InputError):
     """A label map of the wrong size, type or palette."""
+
+
+class SizeError(ImageError, LabelMapError, LimitExceeded):
+    """A picture or a label map of a size beyond the limits of streams."""
 
 
 class RateError(InputError):

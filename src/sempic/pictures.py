@@ -16,7 +16,16 @@ from PIL import ImageCms, ImagePalette, UnidentifiedImageError
 
 from sempic import checks, formats, processes
 from sempic.container import MAX_PIXELS, MAX_SIDE
-from sempic.errors import ImageError, LabelMapError, OutputError, install_hint, line, refused, warn
+from sempic.errors import (
+    ImageError,
+    LabelMapError,
+    OutputError,
+    SizeError,
+    install_hint,
+    line,
+    refused,
+    warn,
+)
 from sempic.palette import CAMVID, INDICES, Palette
 from sempic.scene import Image, LabelMap
 
@@ -35,7 +44,7 @@ def read(data: bytes) -> Image:
 
     Damaged metadata is ignored.
 
-    Raises ImageError: not a picture, cut short, damaged, or too large.
+    Raises ImageError: not a picture, cut short, damaged, or too large (SizeError).
     """
     return _despite_metadata(data, to_rgb)
 
@@ -135,11 +144,11 @@ def to_rgb(picture: PIL.Image.Image | npt.NDArray[np.uint8]) -> Image:
             raise ImageError(
                 f"an array must be uint8 (height, width, 3), not {checks.kind(picture)}"
             )
-        _check_size(picture.shape[1], picture.shape[0], ImageError)
+        _check_size(picture.shape[1], picture.shape[0])
         return picture
     if not isinstance(picture, PIL.Image.Image):
         raise ImageError(f"a picture is a PIL image or a uint8 array, not {type(picture).__name__}")
-    _check_size(*picture.size, ImageError)
+    _check_size(*picture.size)
     clear = _transparent(picture)
     _load(picture, ImageError)
     turn, profile = _turn(picture), picture.info.get("icc_profile")
@@ -260,7 +269,7 @@ def _open(data: bytes, error: _ErrorType) -> PIL.Image.Image:
         raise error("the file is empty")
     try:
         if formats.has_jxl() and (claimed := formats.jxl_size(data)) is not None:
-            _check_size(*claimed, error)
+            _check_size(*claimed)
         with _quiet():
             picture = PIL.Image.open(io.BytesIO(data), formats=formats.readable())
     except error:
@@ -268,10 +277,10 @@ def _open(data: bytes, error: _ErrorType) -> PIL.Image.Image:
     except UnidentifiedImageError as cause:
         raise error(_why_not_read(data[:32])) from cause
     except PIL.Image.DecompressionBombError as cause:
-        raise error(f"more than the limit of {MAX_PIXELS} pixels") from cause
+        raise SizeError(f"more than the limit of {MAX_PIXELS} pixels") from cause
     except Exception as cause:  # varies by plugin
         raise error(f"a damaged picture: {line(cause)}") from cause
-    _check_size(*picture.size, error)
+    _check_size(*picture.size)
     return picture
 
 
@@ -301,11 +310,13 @@ def _load(picture: PIL.Image.Image, error: _ErrorType) -> None:
         picture.load()
 
 
-def _check_size(width: int, height: int, error: _ErrorType) -> None:
+def _check_size(width: int, height: int) -> None:
     if not (1 <= width <= MAX_SIDE and 1 <= height <= MAX_SIDE):
-        raise error(f"{width}×{height}: each side must be 1…{MAX_SIDE} pixels; make it fit first")
+        raise SizeError(
+            f"{width}×{height}: each side must be 1…{MAX_SIDE} pixels; make it fit first"
+        )
     if width * height > MAX_PIXELS:
-        raise error(
+        raise SizeError(
             f"{width}×{height} is more than the limit of {MAX_PIXELS} pixels; make it smaller first"
         )
 

@@ -8,6 +8,7 @@ from priors import write_prior
 
 import sempic
 from sempic import cli, coarse, segment
+from sempic.evaluation import weights
 
 
 @pytest.fixture
@@ -47,6 +48,23 @@ def test_figures_and_page_have_every_version(versions, capsys):
     assert "<b>.png" not in page
     assert compare(*words, metrics="psnr,miou") == 0
     assert f"{found['a.webp']['psnr']:.2f}" in capsys.readouterr().out
+
+
+def test_metrics_of_several_pictures_and_of_human_maps_are_reported(versions, monkeypatch, capsys):
+    monkeypatch.setattr(weights, "inception", lambda path: path)
+    noted = "sempic: no fid: it needs several pictures\nsempic: no confirmed: it needs human maps\n"
+    assert compare("a.webp", metrics="psnr,kid,confirmed") == 0
+    assert capsys.readouterr().err == noted
+    assert compare("a.webp", metrics="kid,confirmed") == 2
+    assert capsys.readouterr().err == noted + "sempic: no metric is left that can be measured\n"
+
+
+def test_a_label_map_that_does_not_fit_is_named(versions, capsys):
+    PIL.Image.new("L", (9, 9)).save("small.png")
+    PIL.Image.new("L", (64, 48), 200).save("high.png")
+    for name in ("small.png", "high.png"):
+        assert compare("a.webp", "--labels", name, metrics="miou") == 2
+        assert capsys.readouterr().err.startswith(f"sempic: {name}: ")
 
 
 def test_versions_of_one_name_are_told_apart(versions, capsys):

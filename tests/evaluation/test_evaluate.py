@@ -9,11 +9,13 @@ import pytest
 from conftest import FakeSegmenter, street
 
 import sempic
-from sempic import cli, segment
+from sempic import cli, pictures, segment
 from sempic.evaluation import evaluate as evaluation
 from sempic.evaluation import networks
+from sempic.evaluation.human_maps import read_map
 from sempic.evaluation.measure import Measure, Settings
-from sempic.palette import CITYSCAPES, CITYSCAPES_FULL
+from sempic.evaluation.measures import METRICS
+from sempic.palette import CAMVID, CITYSCAPES, CITYSCAPES_FULL
 
 SIZE = (48, 64)
 PIXELS = SIZE[0] * SIZE[1]
@@ -348,6 +350,49 @@ def test_ids_without_a_palette_are_evaluated(results, monkeypatch, capsys):
     assert [line.split()[1] for line in lines if "IoU " in line and "mIoU" not in line] == [
         "0", "3", "5",
     ]  # fmt: skip
+    out = evaluate(capsys, "--num_classes", "11")[1]  # as many as CamVid has
+    assert "IoU 3 " in out
+    assert "IoU road" not in out
+
+
+def test_maps_in_the_colours_of_a_palette_have_that_palette(results, capsys):
+    """As `sempic sample` writes them; streams may have another palette."""
+    for i in range(3):
+        labels = np.array(PIL.Image.open(f"labels/{i}.png"))
+        write_stream(results / f"sempic/{i}.sempic", labels, palette=2)
+        data = pictures.encode_labels(labels, CAMVID, ".png")
+        (results / f"labels/{i}.png").write_bytes(data)
+    _, _, err = evaluate(capsys, "--palette", "cityscapes")
+    assert "palette cityscapes, the judge knows camvid" in err
+    assert "miou" in figures(capsys)["samples"]
+    colours = [CITYSCAPES.colours[i] for i in (0, 13, 19)]  # another order, as optimisers make
+    sorted_map = PIL.Image.fromarray(np.arange(3, dtype=np.uint8)[None])
+    sorted_map.putpalette(np.array(colours, np.uint8).tobytes())
+    sorted_map.save("sorted.png")
+    assert read_map(Path("sorted.png"), CITYSCAPES).tolist() == [[0, 13, 19]]
+
+
+def test_confirmed_objects_need_no_miou(results, capsys):
+    assert cli.main(["evaluate", ".", "--metrics", "confirmed", "--json"]) == 0
+    assert "confirmed" in json.loads(capsys.readouterr().out)["samples"]
+
+
+@pytest.mark.parametrize("metric", ["fid", "patch_fid"])
+def test_a_figure_that_needs_several_pictures_says_so(results, monkeypatch, capsys, metric):
+    monkeypatch.setattr(METRICS[metric], "check", lambda *_: None)
+    monkeypatch.setattr(METRICS[metric], "measure", lambda *_: {METRICS[metric].field: np.ones(1)})
+    monkeypatch.setattr(Measure, "show", lambda *_: None)
+    for i in (1, 2):
+        (results / f"samples/{i}.png").unlink()
+    assert cli.main(["evaluate", ".", "--metrics", metric]) == 0
+    what = {"fid": "FID and KID of fewer than two pictures"}
+    what["patch_fid"] = "patch FID of fewer than two windows of 64×64 pixels"
+    assert capsys.readouterr().err.endswith(f"sempic: no {what[metric]}\n")
+
+
+def test_a_judge_beside_predictions_is_refused(results, capsys):
+    code, _, err = evaluate(capsys, "--predictions", "labels", "--judge", "judge.onnx")
+    assert (code, err) == (2, "sempic: --predictions replace the judge: leave out --judge\n")
 
 
 def test_the_number_of_classes_is_of_the_palette_indices(results, capsys):

@@ -15,7 +15,7 @@ from sempic.evaluation.benchmark.results import matched
 from sempic.evaluation.measure import SIDE, Measure, Settings, available, row
 from sempic.evaluation.measures import FIGURES, METRICS, inception, objects
 from sempic.evaluation.measures.base import Figure, Mean
-from sempic.palette import CAMVID, CITYSCAPES, INDICES, PALETTES
+from sempic.palette import CAMVID, CITYSCAPES, CITYSCAPES_FULL, INDICES, PALETTES
 
 SIZE = (100, 200)
 """0.1 % of it: 20 pixels."""
@@ -37,6 +37,33 @@ def count(before, after, palette=CAMVID):
 
 
 CAR, MAN, SIGN = ("car", 10, 10, 10, 20), ("pedestrian", 40, 80, 12, 4), ("sign", 5, 120, 5, 4)
+
+
+def test_a_void_that_is_the_first_id_is_no_class(monkeypatch):
+    class Judge:
+        palette = CITYSCAPES_FULL.id
+
+        def __call__(self, picture):
+            return picture[..., 0]
+
+    monkeypatch.setattr(segment, "load", lambda spec, **_: Judge())
+    truth = np.array([[0, 7, 7, 26, 255, 34]], np.uint8)
+    shown = np.array([[7, 7, 0, 26, 7, 7]], np.uint8)
+    measure = Measure(Settings(metrics=("miou",)))
+    original, picture = (np.repeat(ids[..., None], 3, 2) for ids in (truth, shown))
+    found = row([measure(measure.reference(original, truth), picture)], [], None)
+    pairs = zip(found["classes"], found["iou"], strict=True)
+    scores = {name: iou for name, iou in pairs if iou is not None}
+    assert scores == {"road": 0.5, "car": 1}
+    assert found["miou"] == found["agreement"] == 0.75
+
+
+def test_the_cache_key_has_the_content_of_the_fid_network(tmp_path):
+    keys = []
+    for name in "ab":  # of equal size
+        (tmp_path / name).write_text(name)
+        keys.append(Settings(metrics=("fid",), inception=str(tmp_path / name)).key())
+    assert keys[0] != keys[1]
 
 
 def test_objects_that_stay_are_kept():

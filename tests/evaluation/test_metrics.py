@@ -63,14 +63,16 @@ def test_fid_is_that_of_the_formula(sizes):
     assert metrics.frechet(a, a) == pytest.approx(0, abs=1e-6)
 
 
-def test_fid_of_one_picture_is_an_error():
+@pytest.mark.parametrize("distance", [metrics.frechet, metrics.kernel_distance])
+def test_fid_and_kid_of_one_picture_are_errors(distance):
     with pytest.raises(InputError, match="two pictures"):
-        metrics.frechet(np.zeros((1, 4)), np.zeros((5, 4)))
+        distance(np.zeros((1, 4)), np.zeros((5, 4)))
 
 
-def test_kid_is_that_of_the_formula():
+@pytest.mark.parametrize("sizes", [(9, 9), (9, 6)])
+def test_kid_is_that_of_the_formula(sizes):
     rng = np.random.default_rng(2)
-    a, b = rng.normal(size=(9, 16)), rng.normal(0.5, 1, size=(9, 16))
+    a, b = (rng.normal(i / 2, 1, size=(n, 16)) for i, n in enumerate(sizes))
 
     def kernel(x, y):
         return (x @ y / 16 + 1) ** 3

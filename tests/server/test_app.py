@@ -104,7 +104,7 @@ def test_a_client_that_does_not_read_its_answers_is_cut_off(monkeypatch):
     monkeypatch.setattr(app, "STALL", 1.0)
     with live() as url:
         bundle = re.search(r'src="([^"]+)"', httpx.get(f"{url}/docs").text)[1]
-        head = f"GET {bundle} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+        head = f"GET /{bundle} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
         with socket.socket() as client:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             client.settimeout(20)
@@ -113,7 +113,7 @@ def test_a_client_that_does_not_read_its_answers_is_cut_off(monkeypatch):
             time.sleep(3)
             with contextlib.suppress(ConnectionResetError):
                 got = sum(map(len, iter(lambda: client.recv(1 << 20), b"")))
-                assert got < 20 * len(httpx.get(url + bundle).content)
+                assert got < 20 * len(httpx.get(f"{url}/{bundle}").content)
 
 
 def test_the_connections_that_wait_longest_are_closed_for_new_ones(monkeypatch):

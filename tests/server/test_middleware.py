@@ -1,6 +1,7 @@
 """Limits, request ids, logs and metrics of every request."""
 
 import contextlib
+import io
 import json
 import logging
 import re
@@ -9,6 +10,7 @@ import time
 
 import httpx2 as httpx
 import numpy as np
+import PIL.Image
 from standin import live, png, refused, stream
 
 import sempic
@@ -36,6 +38,12 @@ def test_large_bodies_and_pictures_are_refused(client):
     assert client.post("/encode", params={"max_side": 64}, content=wide).status_code == 200
     big = sempic.pack(width=300, height=300, labels=np.zeros((300, 300), np.uint8))
     refused(client.post("/decode", content=big), 413, "LimitExceeded", "300×300")
+    out = io.BytesIO()
+    PIL.Image.new("1", (8192, 8193)).save(out, "PNG")  # more pixels than any stream has
+    for path in ("/encode", "/encode?max_side=64", "/compare?bytes=99"):
+        refused(client.post(path, content=out.getvalue()), 413, "SizeError", "8192×8193")
+    files = {"sempic": stream(), "labels": out.getvalue()}
+    refused(client.post("/relabel", files=files), 413, "SizeError", "8192×8193")
 
 
 def test_an_answer_before_the_end_of_the_body_arrives_although_the_client_sends_on():

@@ -47,7 +47,8 @@ def test_only_statuses_that_can_occur_are_described():
     described = {label: set(o.definition.raw["responses"]) for label, o in OPERATIONS.items()}
     of_workers = {"200", "408", "413", "422", "429", "500", "503", "504"}
     assert described == {
-        **{key: {"200", "422"} for key in ("GET /healthz", "GET /metrics", "GET /info")},
+        **{key: {"200", "422"} for key in ("GET /metrics", "GET /info")},
+        "GET /healthz": {"200", "422", "503"},
         **{f"POST /{path}": of_workers for path in ("encode", "film", "decode", "info", "compare")},
         "POST /relabel": of_workers | {"400"},
     }
@@ -64,6 +65,7 @@ def test_the_headers_of_answers_are_described():
     assert described == {
         *((label, "200", header) for label in coders for header in ("Server-Timing", "X-Notes")),
         *((label, s, "Retry-After") for label in (*coders, "POST /info") for s in ("429", "503")),
+        ("GET /healthz", "503", "Retry-After"),
         ("POST /encode", "200", "X-Receipt"),
         ("POST /compare", "200", "X-Scaled-Down"),
     }

@@ -226,6 +226,11 @@ def test_edited_labels_are_sent_and_decoded_again(visit):
     changed = downloaded_labels(page)
     assert np.array_equal(changed, np.where(LABELS == 8, 5, LABELS))
     assert np.array_equal(pixels(downloaded(page, "#get-png"))[..., 0], changed)  # decoded anew
+    sent = bytes(
+        page.evaluate("pngOf(ids, facts.width, facts.height).then(bytesOf).then(Array.from)")
+    )
+    assert np.array_equal(pixels(sent), changed)
+    assert len(sent) < changed.size / 10
 
     page.click("#brush")
     stage = page.locator("#stage").bounding_box()
@@ -436,6 +441,13 @@ def test_scaling_and_lost_transparency_are_shown(visit):
     lead = page.text_content("#lead")
     assert "512 × 384 pixels (scaled down from 1200 × 900; see “Longest side”) at" in lead
     assert "large.png: transparency is laid over white" in page.text_content("#toast span")
+    out = io.BytesIO()
+    PIL.Image.fromarray(IMAGE).save(out, "TIFF")
+    opened(page, "a.tif", out.getvalue())
+    original = page.locator("#strip [data-view=original]")
+    assert original.is_disabled()
+    assert "which this browser cannot show" in original.text_content()
+    assert page.is_hidden("#toast")  # of the picture before
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

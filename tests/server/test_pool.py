@@ -81,6 +81,22 @@ def test_a_worker_that_dies_idle_costs_no_request():
     with_pool(test)
 
 
+def test_a_pool_whose_workers_have_died_says_so_and_replaces_them():
+    async def test(p):
+        assert p.is_alive()
+        (idle,) = p.workers
+        os.kill(idle.process.pid, signal.SIGKILL)
+        idle.process.join(10)
+        assert not p.is_alive()
+        assert p.replaced == 1
+        await asyncio.sleep(0.01)  # the new one starts
+        assert p.is_alive()
+        assert (await p.run("echo", 1)).value == 1
+        assert p.replaced == 1
+
+    with_pool(test)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_starting_worker_ignores_signals_of_the_group(number):
     worker = pools.Worker(FakeCoder)

@@ -68,6 +68,16 @@ def test_a_full_queue_gives_429_and_a_slow_body_408():
         refused(httpx.post(f"{url}/decode", content=trickle(), timeout=60), 408, "HTTPError", "1 s")
 
 
+def test_a_server_without_a_living_worker_is_not_healthy(monkeypatch):
+    workers = pool()
+    with TestClient(app.create_app(settings(), workers)) as client:
+        assert client.get("/healthz").status_code == 200
+        monkeypatch.setattr(workers, "is_alive", lambda: False)
+        answer = client.get("/healthz")
+        refused(answer, 503, "Busy", "no worker is alive")
+        assert answer.headers["Retry-After"] == "1"
+
+
 def test_broken_off_bodies_give_499_without_an_error_in_the_log(caplog):
     head = "POST {} HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=x\r\n"
     sized, chunked = "Content-Length: 1000\r\n\r\n--x", "Transfer-Encoding: chunked\r\n\r\nno\r\n"

@@ -29,3 +29,12 @@ def test_wrong_query_parameters_are_named(client):
     ):
         refused(client.post("/encode", params=query, content=png()), 422, "InputError", message)
     refused(client.post("/encode", params={"target_bpp": "nan"}, content=png()), 422, "InputError")
+
+
+def test_an_option_given_twice_is_refused_unless_it_is_a_list(client):
+    twice = client.post("/decode?steps=1&steps=2", content=stream())
+    refused(twice, 422, "InputError", "steps: given 2 times")
+    lists = "keep=car&keep=tree&importance=car=2&importance=tree=3&imagine=sky&imagine=road"
+    assert client.post(f"/encode?{lists}", content=png()).status_code == 200
+    files = [(name, png()) for name in ("sempic", "labels", "labels")]
+    refused(client.post("/relabel", files=files), 422, "InputError", "one sempic and one labels")

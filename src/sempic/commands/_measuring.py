@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from sempic import processes
+from sempic.errors import InputError
 from sempic.evaluation.measure import Settings, available
 from sempic.evaluation.measures import METRICS
 
@@ -32,9 +33,29 @@ def listed(text: str) -> list[str]:
     return text.split(",")
 
 
-def settings(args: argparse.Namespace, usual: Sequence[str] | None = None) -> Settings:
-    """Settings with the requested metrics, else with the available ones of `usual`."""
+def settings(
+    args: argparse.Namespace,
+    usual: Sequence[str] | None = None,
+    *,
+    of_sets: bool = True,
+    of_maps: bool,
+) -> Settings:
+    """Settings with the requested metrics, else with the available ones of `usual`.
+
+    of_sets, of_maps: whether there may be several pictures, and human maps; requested metrics that
+    need them are reported. Raises InputError if no metric is left.
+    """
     found, missing = available(args.metrics, args.inception, args.judge, usual)
+    left = []
+    for name in found:
+        if METRICS[name].of_sets and not of_sets:
+            missing += [f"no {name}: it needs several pictures"] * bool(args.metrics)
+        elif METRICS[name].of_maps and not of_maps:
+            missing += [f"no {name}: it needs human maps"] * bool(args.metrics)
+        else:
+            left.append(name)
     for line in missing:
         processes.say(line)
-    return Settings(judge=args.judge, inception=args.inception, metrics=tuple(found))
+    if not left:
+        raise InputError("no metric is left that can be measured")
+    return Settings(judge=args.judge, inception=args.inception, metrics=tuple(left))

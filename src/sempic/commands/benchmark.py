@@ -8,7 +8,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from sempic import fields, files
+from sempic import fields, files, processes
 from sempic.commands import _files, _measuring, _sequence
 from sempic.container import MAX_PIXELS, MAX_SIDE
 from sempic.fields import option
@@ -128,6 +128,7 @@ def _pictures(args: argparse.Namespace) -> int:
     from sempic import models
     from sempic.evaluation import benchmark, codecs
     from sempic.evaluation.benchmark import report, tables
+    from sempic.evaluation.measure import too_few
 
     (folder,) = args.inputs
     if args.quick:
@@ -135,11 +136,13 @@ def _pictures(args: argparse.Namespace) -> int:
         args.codecs = args.codecs or ["sempic", "bpg444", "avif"]
         args.rates = args.rates or [0.06, 0.12, 0.18]
         args.effort = args.effort or "fast"
+    items = benchmark.items(folder, args.labels, args.limit, args.glob)
+    usual = _QUICK if args.quick else None
     plan = benchmark.Plan(
-        items=benchmark.items(folder, args.labels, args.limit, args.glob),
+        items=items,
         size=args.size,
         short_side=args.short_side,
-        settings=_measuring.settings(args, _QUICK if args.quick else None),
+        settings=_measuring.settings(args, usual, of_maps=items[0].labels is not None),
         effort=args.effort or codecs.EFFORTS[0],
         models=Models(**fields.from_args(args, Models)),
     )
@@ -149,6 +152,8 @@ def _pictures(args: argparse.Namespace) -> int:
     cache = args.cache or models.cache() / "benchmark.sqlite"
     with benchmark.Benchmark(plan, cache=cache, jobs=args.jobs) as bench:
         results = benchmark.run(bench, names, args.rates or benchmark.RATES)
+        for note in too_few(plan.settings.metrics, results.codecs[names[0]].points[0].row):
+            processes.say(note)
         parts = {
             "report.json": tables.dump(results),
             "pictures.csv": tables.pictures(bench, results),
@@ -170,7 +175,7 @@ def _clips(args: argparse.Namespace, paths: list[Path]) -> int:
     options = SequenceOptions(**fields.from_args(args, SequenceOptions))
     ours = _ClipOptions(**fields.from_args(args, _ClipOptions))
     plan = clips.Plan(
-        settings=_measuring.settings(args, _CLIP_METRICS),
+        settings=_measuring.settings(args, _CLIP_METRICS, of_sets=False, of_maps=False),
         names=tuple(args.codecs or clips.NAMES),
         options=options.keywords(),
         every=ours.every,

@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     found, page = compare(
         args.original,
         args.versions,
-        _measuring.settings(args),
+        _measuring.settings(args, of_sets=False, of_maps=args.labels is not None),
         labels=args.labels,
         steps=args.steps,
         models=models,

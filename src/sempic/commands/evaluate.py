@@ -45,7 +45,10 @@ def run(args: argparse.Namespace) -> int:
 
     if args.num_classes is not None and not 1 <= args.num_classes <= 255:
         raise InputError(f"num_classes must lie in 1…255, not {args.num_classes}")
-    settings = replace(_measuring.settings(args), num_classes=args.num_classes)
+    if args.predictions is not None and args.judge is not None:
+        raise InputError("--predictions replace the judge: leave out --judge")
+    settings = _measuring.settings(args, of_maps=(args.folder / "labels").is_dir())
+    settings = replace(settings, num_classes=args.num_classes)
     found = evaluate(args.folder, settings, palette=args.palette, predictions=args.predictions)
     for note in found.notes:
         processes.say(note)

@@ -49,15 +49,15 @@ def compare(
     picture = jobs.read_picture(original)
     measure = Measure(settings)
     truth = None if labels is None else jobs.read_ids(labels)
-    reference = measure.reference(picture, truth)
-    wanted = [name for name in settings.metrics if not METRICS[name].of_sets]
-    ceiling = measure.original(reference, wanted)
+    with naming(labels or original):
+        reference = measure.reference(picture, truth)
+        ceiling = measure.original(reference)
     found, shown = [], [picture]
     coder = api.Codec(**models.keywords())
     for path in versions:
         decoded, size = _decode(path, coder, steps)
         with naming(path):
-            record = measure(reference, decoded, wanted)
+            record = measure(reference, decoded)
         pixels = picture.shape[0] * picture.shape[1]
         figures = row([record], [ceiling], None if size is None else [8 * size / pixels])
         figures.pop("pictures")

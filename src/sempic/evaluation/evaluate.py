@@ -15,7 +15,7 @@ from sempic.errors import InputError, naming
 from sempic.evaluation.folders import by_name
 from sempic.evaluation.human_maps import HumanMaps
 from sempic.evaluation.markup import BPP
-from sempic.evaluation.measure import Measure, Settings, row
+from sempic.evaluation.measure import Measure, Settings, row, too_few
 from sempic.evaluation.measures import FIGURES, METRICS, Figure, Record, Row
 from sempic.evaluation.measures.base import Mean, Reference
 from sempic.evaluation.measures.inception import sample_count
@@ -47,7 +47,7 @@ def evaluate(
         folder: has samples/ and images/, pictures of the same relative names (`by_name`);
             optionally labels/, human maps (`read_map`); and, anywhere below it, NAME.sempic, or
             NAME.bpg and NAME.flif, whose sizes give the rate. Names are unique in each folder.
-        palette: of labels/; None: as the .sempic files say, else as `HumanMaps.find` guesses.
+        palette: of labels/; None: see `HumanMaps.find`.
         predictions: maps of the samples by another segmenter, of any size, with the samples' names
             or `_color` after them. They replace the judge; no originals are judged.
 
@@ -61,15 +61,16 @@ def evaluate(
     measure = Measure(replace(settings, metrics=measured))
     maps = None
     if (folder / "labels").is_dir():
-        if "miou" in settings.metrics:
+        if {"miou", "confirmed"} & {*settings.metrics}:
             judge = PALETTES[measure.judge.palette] if predictions is None else None
             maps = HumanMaps.find(
-                folder / "labels", palette or sent_palette, judge, settings.num_classes
+                folder / "labels", palette, sent_palette, judge, settings.num_classes
             )
             if judge is not None and judge is not maps.compared:
                 notes.append(
-                    f"no mIoU: {maps.folder} has the palette {maps.palette.name}, the judge knows "
-                    f"{judge.name}; name another --judge, the right --palette, or --predictions"
+                    f"no mIoU, and no object is confirmed: {maps.folder} has the palette "
+                    f"{maps.palette.name}, the judge knows {judge.name}; name another --judge, the "
+                    "right --palette, or --predictions"
                 )
                 maps = None
     elif predictions is not None:
@@ -84,19 +85,22 @@ def evaluate(
             if path is None:
                 raise InputError(f"{predictions}: no prediction {name}")
             record["confusion"] = maps.confusion(reference.labels, path)
+            record["classes"] = maps.compared.classes[: maps.classes]
         records.append(record)
         ceiling.append(measure.original(reference))
         height, width = reference.picture.shape[:2]
         if sent:
             rates.append(8 * sent[name] / (height * width))
         figures = row(records[-1:], ceiling[-1:], rates[-1:] or None)
-        figures.pop("pictures")
+        for common in ("pictures", "classes"):
+            figures.pop(common, None)
         table.append({"name": name, "pixels": height * width, **figures})
+    found = row(records, ceiling, rates or None)
     return Evaluation(
-        samples=row(records, ceiling, rates or None),
+        samples=found,
         originals=row(ceiling, ceiling, None),
         pictures=table,
-        notes=notes + _without_mean(records, measured),
+        notes=[*notes, *_without_mean(records, measured), *too_few(measured, found)],
     )
 
 

@@ -12,8 +12,16 @@ from sempic import jobs, pictures
 from sempic.errors import InputError, naming
 from sempic.evaluation import metrics
 from sempic.evaluation.folders import by_name
-from sempic.evaluation.measures.segmentation import checked, count_classes
-from sempic.palette import CITYSCAPES, CITYSCAPES_FULL, INDICES, Palette, named, translate
+from sempic.evaluation.measures.segmentation import checked, confusion, count_classes
+from sempic.palette import (
+    CITYSCAPES,
+    CITYSCAPES_FULL,
+    INDICES,
+    PALETTES,
+    Palette,
+    named,
+    translate,
+)
 from sempic.scene import LabelMap
 
 
@@ -33,20 +41,27 @@ class HumanMaps:
 
     @classmethod
     def find(
-        cls, folder: Path, palette: str | None, judge: Palette | None, num_classes: int | None
+        cls,
+        folder: Path,
+        palette: str | None,
+        sent: str | None,
+        judge: Palette | None,
+        num_classes: int | None,
     ) -> HumanMaps:
         """The maps of a folder. Raises InputError.
 
         Args:
-            palette: of the files; None: `indices` with `num_classes`, Cityscapes for maps of the
-                original's code, else the judge's.
+            palette: of the files; None: with `num_classes` that of the streams or `indices`, else
+                Cityscapes for maps of the original's code, that whose colours a palette picture
+                has, that of the streams, or the judge's.
+            sent: the palette of the streams.
             judge: the judge's palette; None: there is no judge.
             num_classes: see `Settings`.
         """
         paths = by_name(folder)
         if palette is None and num_classes is not None:
-            palette = INDICES.name
-        truth = _palette(palette, next(iter(paths.values())), judge)
+            palette = sent or INDICES.name
+        truth = _palette(palette, sent, next(iter(paths.values())), judge)
         as_train_ids = truth is CITYSCAPES_FULL and judge in (None, CITYSCAPES)
         compared = CITYSCAPES if as_train_ids else truth
         if num_classes is not None and truth is not INDICES:
@@ -76,18 +91,36 @@ class HumanMaps:
         labels = read_map(predicted, self.compared)
         if labels.shape != truth.shape:
             labels = pictures.resized(labels, (truth.shape[1], truth.shape[0]), "NEAREST")
-        return metrics.confusion(truth, labels, self.classes)
+        return confusion(truth, labels, self.compared, self.classes)
 
 
-def _palette(name: str | None, example: Path, judge: Palette | None) -> Palette:
+def _palette(name: str | None, sent: str | None, example: Path, judge: Palette | None) -> Palette:
     if name is not None:
         return named(name)
     with naming(example):
-        if _unscaled(pictures.decode(jobs.read(example)), CITYSCAPES) is not None:
+        picture = pictures.decode(jobs.read(example))
+        if _unscaled(picture, CITYSCAPES) is not None:
             return CITYSCAPES
-    if judge is None:
+    found = _with_colours(picture) or (judge if sent is None else named(sent))
+    if found is None:
         raise InputError(f"{example}: the palette of its ids is unknown: name it with --palette")
-    return judge
+    return found
+
+
+def _with_colours(picture: PIL.Image.Image) -> Palette | None:
+    """The palette whose ids have the colours of a palette picture; None: none, or several."""
+    if picture.mode != "P":
+        return None
+    colours = np.array(picture.getpalette("RGB"), np.uint8).reshape(-1, 3)
+    used = np.unique(np.array(picture))
+    used = used[used < 255]  # may be void
+    fitting = [
+        palette
+        for palette in PALETTES.values()
+        if used.max(initial=0) < min(len(colours), len(palette.classes))
+        and (palette.table()[used] == colours[used]).all()
+    ]
+    return fitting[0] if len(fitting) == 1 else None
 
 
 def read_map(path: Path, palette: Palette) -> LabelMap:
@@ -100,7 +133,7 @@ def read_map(path: Path, palette: Palette) -> LabelMap:
         data = jobs.read(path)
         picture = pictures.decode(data)
         if picture.mode not in ("RGB", "RGBA"):
-            return checked(pictures.read_labels(data), palette)
+            return checked(pictures.read_labels(data, palette), palette)
         ids = _unscaled(picture, palette)
         return palette.unpaint(np.array(picture.convert("RGB"))) if ids is None else ids
 

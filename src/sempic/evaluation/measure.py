@@ -43,13 +43,13 @@ class Settings:
 
     def key(self) -> str:
         """Everything but the pictures that determines records; part of cache keys."""
-        parts = ["4"]
+        parts = ["5"]
         if any(METRICS[name].judged for name in self.metrics):
             judge = self.judge or str(models.find(models.JUDGE))
             parts.append(judge if judge.startswith("hf:") else weights.digest(Path(judge)))
             parts.append(str(SIDE))
         if any(METRICS[name].inception for name in self.metrics):
-            parts.append(str(weights.inception(self.inception).stat().st_size))
+            parts.append(weights.digest(weights.inception(self.inception)))
         return " ".join(parts)
 
 
@@ -160,7 +160,12 @@ class Measure:
         return record
 
 
-def row(records: Sequence[Record], originals: Sequence[Record], bpp: Sequence[float] | None) -> Row:
+def row(
+    records: Sequence[Record],
+    originals: Sequence[Record],
+    bpp: Sequence[float] | None,
+    wanted: Collection[str] = METRICS.keys(),
+) -> Row:
     """The figures over all pictures; figures that were not measured are absent.
 
     Keys: pictures; bpp, bpp_ci; and the keys of each metric (`sempic.evaluation.measures`). Keys
@@ -170,14 +175,25 @@ def row(records: Sequence[Record], originals: Sequence[Record], bpp: Sequence[fl
         records: of the decoded pictures.
         originals: as `Measure.original` gives them; may be empty.
         bpp: bits per pixel of each file.
+        wanted: names of metrics: cached records may have others, too.
     """
     found: Row = {"pictures": len(records)}
     if bpp is not None:
         found["bpp"] = float(np.mean(bpp))
         if len(records) > 1:
             found["bpp_ci"] = metrics.bootstrap(np.asarray(bpp, np.float64))
-    for metric in METRICS.values():
+    for metric in (METRICS[name] for name in METRICS if name in wanted):
         if records and all(map(metric.measured_in, records)):
             beside = originals if all(map(metric.measured_in, originals)) else []
             found |= metric.add_up(records, beside)
     return found
+
+
+def too_few(measured: Sequence[str], found: Row) -> list[str]:
+    """A note for each metric of several pictures that has no figure in a row, as they are few."""
+    return [
+        f"no {' and '.join(figure.title for figure in metric.figures)} of fewer than two "
+        f"{metric.of_sets}"
+        for metric in map(METRICS.__getitem__, measured)
+        if metric.of_sets and metric.name not in found
+    ]

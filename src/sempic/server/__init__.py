@@ -2,7 +2,7 @@
 
     POST /encode    picture → .sempic              GET /         the page
     POST /film      clip → .sempic sequence        GET /info     limits, options and palettes
-    POST /decode    .sempic → picture or clip      GET /healthz  200 while it serves
+    POST /decode    .sempic → picture or clip      GET /healthz  200 while a worker is alive
     POST /info      .sempic → bytes of each part   GET /metrics  for Prometheus
     POST /relabel   .sempic + label map → .sempic  GET /docs     every endpoint, by /openapi.json
     POST /compare   picture → AVIF or JPEG

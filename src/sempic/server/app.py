@@ -60,12 +60,14 @@ def create_app(settings: Settings | None = None, pool: Pool | None = None) -> Fa
         workers.kill()
         log.info("stopped")
 
-    app = FastAPIOffline(  # /docs loads no remote scripts
+    app = FastAPIOffline(  # with the files of /docs
         title="sempic",
         version=sempic.__version__,
         summary="A semantic image codec: pictures to .sempic files of about a kilobyte, and back.",
         description="An unknown path gets 404, another method 405; both answer a Problem, too.",
         lifespan=lifespan,
+        servers=[{"url": "."}],  # a proxy may remove a path before all of these
+        docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
     )

@@ -28,17 +28,24 @@ class Metrics:
         prometheus.ProcessCollector(registry=self.registry)
         seconds = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)
         self.requests = prometheus.Counter(
-            "sempic_requests", "Answered", ("route", "method", "status"), registry=self.registry
+            "sempic_requests",
+            "Requests answered",
+            ("route", "method", "status"),
+            registry=self.registry,
         )
         self.latency = prometheus.Histogram(
             "sempic_request_seconds",
-            "From first byte in to last byte out",
+            "Seconds from the first byte in to the last byte out",
             ("route",),
             buckets=seconds,
             registry=self.registry,
         )
         self.work = prometheus.Histogram(
-            "sempic_work_seconds", "In a worker", ("verb",), buckets=seconds, registry=self.registry
+            "sempic_work_seconds",
+            "Seconds in a worker",
+            ("verb",),
+            buckets=seconds,
+            registry=self.registry,
         )
         for name, text, attribute in (
             ("sempic_jobs_accepted", "Jobs that wait or run", "accepted"),

@@ -159,6 +159,16 @@ class Pool:
                 self._free.put_nowait(free.result())
             raise
 
+    def is_alive(self) -> bool:
+        """Whether a worker lives or starts; dead ones that wait for a job are replaced."""
+        for _ in range(self._free.qsize()):
+            worker = self._free.get_nowait()
+            if worker.process.is_alive():
+                self._free.put_nowait(worker)
+            else:
+                self._discard(worker)
+        return any(worker.process.is_alive() for worker in self.workers)
+
     async def _free_worker(self) -> Worker:
         """The next free worker that lives; dead ones are replaced."""
         while not (worker := await self._free.get()).process.is_alive():

@@ -37,7 +37,7 @@ _MEANINGS = {
     422: "An unusable picture, stream or option; the message says why.",
     429: "The queue is full; Retry-After says when to try again.",
     500: "An internal error; the log says more.",
-    503: "No worker was free in time; Retry-After says when to try again.",
+    503: "No worker was free in time, or none is alive; Retry-After says when to try again.",
     504: "Stopped at the time limit.",
 }
 PROBLEMS: dict[int | str, dict[str, Any]] = {

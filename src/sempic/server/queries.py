@@ -81,6 +81,11 @@ Decoding: Any = create_model("Decoding", __base__=_DecodingOutput, **_parameters
 Encoding: Any = create_model("Encoding", __base__=_Options, **_parameters(EncodeOptions))
 """Options of /encode."""
 
+LISTS = {
+    name for name, field in Encoding.model_fields.items() if "list[str]" in str(field.annotation)
+}
+"""Options that may be given several times."""
+
 
 def from_query(query: BaseModel, kind: Any) -> dict[str, Any]:
     """Keywords for an options dataclass: its fields that the query sets. Raises InputError."""

@@ -8,12 +8,14 @@ import hashlib
 import json
 import re
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from importlib import resources
 from typing import Annotated, Any
 
 import prometheus_client as prometheus
-from fastapi import APIRouter, File, Query, Request
+from fastapi import APIRouter, Depends, File, Query, Request
+from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartParser
@@ -25,9 +27,17 @@ from sempic.options import DecodeOptions, EncodeOptions
 from sempic.palette import PALETTES
 from sempic.sequence import SequenceOptions
 from sempic.server.coder import SHRINK, Coder
-from sempic.server.pool import Done
+from sempic.server.pool import Busy, Done
 from sempic.server.problems import PROBLEMS, described
-from sempic.server.queries import Comparison, Decoding, Encoding, Filming, NoOptions, from_query
+from sempic.server.queries import (
+    LISTS,
+    Comparison,
+    Decoding,
+    Encoding,
+    Filming,
+    NoOptions,
+    from_query,
+)
 
 SEMPIC = "image/x-sempic"
 SCENES = {
@@ -48,8 +58,21 @@ _Route = Callable[[Callable[..., Any]], Callable[..., Any]]
 _NoQuery = Annotated[NoOptions, Query()]
 
 
-def _get(path: str, summary: str, **more: Any) -> _Route:
-    return router.get(path, summary=summary, responses={422: PROBLEMS[422]}, **more)
+def _refuse_repeated(request: Request) -> None:
+    """Raises InputError for an option given twice, unless it is a list."""
+    counts = Counter(name for name, _ in request.query_params.multi_items())
+    for name in counts.keys() - LISTS:
+        if counts[name] > 1:
+            raise InputError(f"{name}: given {counts[name]} times")
+
+
+_CHECKS = [Depends(_refuse_repeated)]
+
+
+def _get(path: str, summary: str, *statuses: int, **more: Any) -> _Route:
+    """A GET route. statuses: of refusals, beside 422."""
+    refusals: dict[int | str, Any] = {status: PROBLEMS[status] for status in (422, *statuses)}
+    return router.get(path, summary=summary, responses=refusals, dependencies=_CHECKS, **more)
 
 
 def _post(
@@ -75,6 +98,7 @@ def _post(
         openapi_extra={"requestBody": body} if body else None,
         responses=answers,
         response_class=Response if gives else JSONResponse,
+        dependencies=_CHECKS,
     )
 
 
@@ -100,6 +124,18 @@ async def page() -> HTMLResponse:
     return HTMLResponse(html, headers=headers)
 
 
+@router.get("/docs", include_in_schema=False)
+async def reference() -> HTMLResponse:
+    files = "static-offline-docs"
+    return get_swagger_ui_html(
+        openapi_url="openapi.json",
+        title="sempic",
+        swagger_js_url=f"{files}/swagger-ui-bundle.js",
+        swagger_css_url=f"{files}/swagger-ui.css",
+        swagger_favicon_url=f"{files}/favicon.png",
+    )
+
+
 @router.get("/scenes/{name}", include_in_schema=False)
 async def scene(name: str) -> Response:
     if name not in SCENES:
@@ -108,8 +144,10 @@ async def scene(name: str) -> Response:
     return Response(_resource("scenes", name), media_type=media_type)
 
 
-@_get("/healthz", "Whether the server serves")
-async def healthz(_: _NoQuery) -> dict[str, str]:
+@_get("/healthz", "Whether the server serves", 503)
+async def healthz(request: Request, _: _NoQuery) -> dict[str, str]:
+    if not request.app.state.pool.is_alive():
+        raise Busy("no worker is alive", retry_after=1)
     return {"status": "ok"}
 
 
@@ -201,6 +239,8 @@ async def relabel(
         bytes, File(description="The new map: an 8-bit grey or palette picture of ids.")
     ],
 ) -> Response:
+    if len((await request.form()).multi_items()) > 2:
+        raise InputError("the form has more than one sempic and one labels")
     done = await _run(request, "relabel", sempic, labels)
     return _answer(done, done.value, kind=SEMPIC)
 

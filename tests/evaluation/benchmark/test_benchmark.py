@@ -100,6 +100,11 @@ def test_without_human_maps_nothing_is_measured_twice(folder, monkeypatch):
         Workers, "code", lambda self, jobs, title="": code(self, [*map(pytest.fail, jobs)], title)
     )
     assert cli.main(["benchmark", *words.split(), "b"]) == 0
+    for chosen, status, name in (("objects", 0, "c"), ("confirmed", 2, "d")):
+        fewer = words.replace("objects,confirmed,psnr", chosen)
+        assert cli.main(["benchmark", *fewer.split(), name]) == status
+    (point,) = json.loads((folder / "c/report.json").read_text())["codecs"]["jpeg"]["points"]
+    assert "psnr" not in point  # although it was measured before
     assert json.loads((folder / "b/report.json").read_text())["about"]["size"] is None
     assert "of several sizes" in (folder / "b/report.html").read_text()
 

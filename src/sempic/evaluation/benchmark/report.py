@@ -25,7 +25,6 @@ from sempic.evaluation.markup import (
 from sempic.evaluation.measures import FIGURES, METRICS, Figure, Row
 from sempic.evaluation.measures.inception import FEW, PATCH, sample_count
 from sempic.evaluation.measures.objects import REFERENCE_QUALITY
-from sempic.evaluation.measures.segmentation import class_names
 
 
 def plot(results: Results, figures: Sequence[str] = ("miou", "fid", "lpips", "psnr")) -> str:
@@ -169,15 +168,12 @@ def _classes(results: Results) -> str:
         return ""
     series = [("originals", "originals", ceiling)]
     for name, point in _near_our_rate(results, 7):
-        if "iou" not in point.row:  # the cached record of the originals may have more metrics
-            return ""
         title = f"{results.codecs[name].title}, {point.bpp:.3f}"
         series.append((name, title, point.row["iou"]))
-    classes = class_names(len(ceiling))
     return (
         "<h2>Class by class</h2><p class='dim'>Intersection over union of each class. Each codec "
         "is at its point nearest to our middle rate (bpp in the legend).</p>"
-        + charts.bars(classes, series)
+        + charts.bars(results.originals["classes"], series)
     )
 
 
@@ -286,7 +282,7 @@ def _notes(results: Results) -> str:
         "original has no pixel of the group there. “There” is the region grown by "
         f"{GROWN} pixels. The judge wavers: the same figures of the originals as JPEG of quality "
         f"{REFERENCE_QUALITY} are the reference.",
-        "LPIPS 0.1 has its authors' linear layers, DISTS its authors' weights. MS-SSIM and KID are "
+        "LPIPS 0.1 has its authors' linear layers, DISTS its authors' weights. MS-SSIM is "
         "torchmetrics', BD-rates the package bjontegaard's.",
         "Each codec's dial is set on a few of the pictures, for rates near the requested ones; the "
         "same setting then codes every picture. Presets are the slowest, unless “fast” stands "

@@ -79,7 +79,7 @@ class Results:
 
 def run(bench: Benchmark, names: Sequence[str], rates: Sequence[float]) -> Results:
     """Encodes and measures with each codec near each rate."""
-    plan = bench.plan
+    plan, wanted = bench.plan, bench.plan.settings.metrics
     originals = bench.originals()
     settings = {
         name: bench.dial(name, rates)
@@ -94,7 +94,7 @@ def run(bench: Benchmark, names: Sequence[str], rates: Sequence[float]) -> Resul
             points.append(
                 Point(
                     setting=setting,
-                    row=row([f.record for f in files], originals, [f.bpp for f in files]),
+                    row=row([f.record for f in files], originals, [f.bpp for f in files], wanted),
                     encode_s=float(np.median([f.encode_s for f in files])),
                     decode_s=float(np.median([f.decode_s for f in files])),
                 )
@@ -106,7 +106,7 @@ def run(bench: Benchmark, names: Sequence[str], rates: Sequence[float]) -> Resul
     anchors = [p.bpp for p in codecs[ours[0]].points] if ours else list(rates)
     return Results(
         about=_about(bench),
-        originals=row(originals, originals, None),
+        originals=row(originals, originals, None, wanted),
         codecs=codecs,
         matched=matched(codecs, anchors),
         bd_rate=bd_rates(codecs, ours[0] if ours else names[0]),

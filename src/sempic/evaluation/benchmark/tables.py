@@ -20,11 +20,12 @@ def pictures(bench: Benchmark, results: Results) -> str:
     names = ["codec", "setting", "picture", "bpp", "encode_s", "decode_s", *FIGURES]
     writer = csv.DictWriter(out, names, restval="", lineterminator="\n")
     writer.writeheader()
+    wanted = bench.plan.settings.metrics
     for name, codec in results.codecs.items():
         for point in codec.points:
             for index, item in enumerate(bench.plan.items):
                 file = bench.file(index, name, point.setting)
-                figures = {**file._asdict(), **row([file.record], [], None)}
+                figures = {**file._asdict(), **row([file.record], [], None, wanted)}
                 line = {k: f"{v:.6g}" for k, v in figures.items() if isinstance(v, float)}
                 line |= {"codec": name, "setting": str(point.setting), "picture": item.name}
                 writer.writerow({k: v for k, v in line.items() if k in names})

@@ -85,8 +85,8 @@ class Metric(ABC):
     """Names of the necessary weights, for `weights.check`."""
     costly = False
     """Whether the metric is measured only on request."""
-    of_sets = False
-    """Whether the figures need several pictures."""
+    of_sets = ""
+    """What the figures need at least two of; "": one picture is enough."""
     of_originals = False
     """Whether the figures need records of the originals, too."""
     of_maps = False

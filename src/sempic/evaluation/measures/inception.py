@@ -30,7 +30,6 @@ def sample_count(count: int) -> str:
 class _Inception(Metric):
     """A distance between the FID network's features of decoded pictures and of originals."""
 
-    of_sets = True
     of_originals = True
     inception = True
 
@@ -48,6 +47,7 @@ class Fid(_Inception):
 
     name = "fid"
     field = "features"
+    of_sets = "pictures"
     has_network = True
     figures = (
         Figure("fid", "FID", "{:.1f}", lower=True, biased_by="pictures"),
@@ -69,6 +69,7 @@ class PatchFid(_Inception):
 
     name = "patch_fid"
     field = "patches"
+    of_sets = f"windows of {PATCH}×{PATCH} pixels"
     costly = True
     figures = (Figure("patch_fid", "patch FID", "{:.1f}", lower=True, biased_by="patches"),)
 

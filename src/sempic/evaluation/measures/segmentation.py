@@ -14,9 +14,10 @@ from sempic.scene import LabelMap
 
 
 class Miou(Metric):
-    """Record: "agreement", and with human labels "confusion", as of `metrics.confusion`.
+    """Record: "agreement", and with human labels "confusion", as of `metrics.confusion`; "classes",
+    their names.
 
-    Row: also "miou_ci", and "iou" of each class, None for a class that does not occur.
+    Row: also "miou_ci", "classes", and "iou" of each class, None for one that does not occur.
     """
 
     name = "miou"
@@ -33,11 +34,11 @@ class Miou(Metric):
         wanted = reference.measure.settings.num_classes
         palette = PALETTES[reference.measure.judge.palette]
         classes = count_classes(palette, wanted)
-        record = {"agreement": metrics.confusion(reference.judged, shown.judged, classes)}
+        record: Record = {"classes": palette.classes[:classes]}
+        record["agreement"] = confusion(reference.judged, shown.judged, palette, classes)
         if reference.labels is not None:
-            record["confusion"] = metrics.confusion(
-                checked(reference.labels, palette), shown.judged, classes
-            )
+            truth = checked(reference.labels, palette)
+            record["confusion"] = confusion(truth, shown.judged, palette, classes)
         return record
 
     def measured_in(self, record: Record) -> bool:
@@ -54,6 +55,7 @@ class Miou(Metric):
                 occurs = np.append(total.sum(1) + total[:, :-1].sum(0) > 0, True)
                 matrices = matrices[:, occurs[:-1]][:, :, occurs]
                 found["miou_ci"] = metrics.bootstrap(matrices, metrics.miou)
+            found["classes"] = [str(name) for name in records[0]["classes"]]
             found["iou"] = [None if np.isnan(x) else float(x) for x in metrics.iou(total)]
             found["pixel_accuracy"] = metrics.pixel_accuracy(total)
         if (total := _total(records, "agreement")) is not None:
@@ -62,11 +64,12 @@ class Miou(Metric):
 
     def details(self, rows: Sequence[tuple[str, Row]]) -> list[list[str]] | None:
         found = [(title, row["iou"]) for title, row in rows if "iou" in row]
-        if not found:
+        names = next((row["classes"] for _, row in rows if "iou" in row), None)
+        if names is None:
             return None
         listed = [
             (number, name)
-            for number, name in enumerate(class_names(len(found[0][1])))
+            for number, name in enumerate(names)
             # Classes without a name are listed only if they occur.
             if name != str(number) or any(iou[number] is not None for _, iou in found)
         ]
@@ -85,8 +88,15 @@ def _total(records: Sequence[Record], field: str) -> metrics.Counts | None:
     return total if total.any() else None
 
 
+def confusion(truth: LabelMap, guess: LabelMap, palette: Palette, classes: int) -> metrics.Counts:
+    """`metrics.confusion` of ids of a palette, whose void is no class even if it is the first."""
+    if palette.void is not None:
+        truth, guess = (np.where(ids == palette.void, np.uint8(255), ids) for ids in (truth, guess))
+    return metrics.confusion(truth, guess, classes)
+
+
 def count_classes(palette: Palette, wanted: int | None = None) -> int:
-    """The number of classes of a palette without void; for `indices`, `wanted` or 255."""
+    """The number of ids of a palette that are compared; for `indices`, `wanted` or 255."""
     if palette is INDICES:
         return wanted or 255
     return palette.known
@@ -97,11 +107,3 @@ def checked(labels: LabelMap, palette: Palette) -> LabelMap:
     if (highest := palette.settle(labels).max()) >= len(palette.classes):
         raise LabelMapError(f"the label map has id {highest}, which palette {palette.name} lacks")
     return labels
-
-
-def class_names(count: int) -> list[str]:
-    """Class names of the first palette with this number of classes, else numbers."""
-    for palette in PALETTES.values():
-        if palette.known == count:
-            return [c for i, c in enumerate(palette.classes) if i != palette.void]
-    return [str(i) for i in range(count)]
