@@ -84,7 +84,8 @@ def add_handlers(app: FastAPI) -> None:
         headers = dict(error.headers or {})
         if error.status_code == 405:  # Starlette names the methods of one of the path's routes
             described = app.openapi()["paths"].get(request.url.path, {})
-            allowed = {m.upper() for m in described} or set(headers["Allow"].split(", "))
+            # Static files are read only, which older versions do not say.
+            allowed = {m.upper() for m in described} or {*headers.get("Allow", "GET").split(", ")}
             if "GET" in allowed:
                 allowed.add("HEAD")
             headers["Allow"] = ", ".join(sorted(allowed))
