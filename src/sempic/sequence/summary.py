@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterator
 from typing import Any
 
@@ -39,7 +40,7 @@ class Summary:
         self._is_other = False
         """Whether another sequence has begun, where decoding ends."""
         self._bytes = self._damaged = self._keys = 0
-        self._sizes: list[int] = []
+        self._sizes = array("I")  # a camera may never end
         self._chunks = {"coarse": 0, "labels": 0}
 
     def feed(self, piece: bytes) -> None:
