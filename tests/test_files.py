@@ -219,3 +219,9 @@ def test_devices_are_written_to_and_never_replaced():
     files.write("/dev/null", b"x")
     assert stat.S_ISCHR(os.stat("/dev/full").st_mode)
     assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
+
+
+def test_a_failure_is_not_hidden_by_that_of_cleaning_up(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="why"), files.removed_on_failure(tmp_path / "file/part"):
+        raise OutputError("why")

@@ -365,6 +365,14 @@ def test_grey_profiles_apply_to_grey_of_every_depth(mode):
     assert light[1] == pytest.approx(128, abs=4)
 
 
+@pytest.mark.parametrize("format", ["PNG", "WEBP"])
+def test_an_animation_at_an_impossible_rate_is_refused(format):
+    """A sequence may name any."""
+    frames = [np.full((8, 8, 3), shade, np.uint8) for shade in (0, 99)]
+    with pytest.raises(OutputError, match="animation"):
+        pictures.animation(frames, 1 / 2**32, format)
+
+
 def test_the_first_frame_of_an_animation_is_read():
     frames = [PIL.Image.new("RGB", (4, 4), c) for c in ("red", "blue")]
     for format in ("GIF", "PNG", "WEBP", "TIFF"):

@@ -202,6 +202,8 @@ class Stream:
         span, at = varint(body, 0)
         wait, at = varint(body, at)
         require(1 <= span <= 128 and wait <= 128, "span or wait out of bounds")
+        if self.last < 0 and self.version > 3:
+            self.lost = False  # a first key frame that did not come may be restored
         if at == len(body):
             return
         group, at = varint(body, at)

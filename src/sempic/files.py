@@ -223,7 +223,8 @@ def removed_on_failure(path: Path) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # which would hide why the block failed
+            path.unlink()
         raise
 
 

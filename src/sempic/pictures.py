@@ -228,11 +228,14 @@ def animation(frames: Sequence[Image], rate: float, format: str, **options: Any)
         rate: frames per second.
         format: Pillow's name of a format with animations.
         options: of Pillow's writer.
+
+    Raises OutputError, for a rate too low for the format, say.
     """
     out = io.BytesIO()
     first, *rest = map(PIL.Image.fromarray, frames)
     options |= {"save_all": True, "append_images": rest, "duration": 1000 / rate, "loop": 0}
-    first.save(out, format, **options)
+    with refused(OutputError, f"cannot write this animation as {format}", Exception):
+        first.save(out, format, **options)
     return out.getvalue()
 
 

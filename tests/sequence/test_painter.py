@@ -1,6 +1,7 @@
 """Painted frames agree with each other."""
 
 import numpy as np
+import pytest
 from scenes import drive, packer_of, planes
 
 from sempic import api
@@ -51,10 +52,11 @@ def test_detail_stays_where_the_scene_does():
     assert change(painted(found)) < 0.4 * change(painted(found, kept=0.0))
 
 
-def test_a_cut_leaves_nothing_of_the_last_picture():
-    """A cut changes all labels and colours."""
+@pytest.mark.parametrize("labelled", [True, False])
+def test_a_cut_leaves_nothing_of_the_last_picture(labelled):
+    """A cut changes all colours, and all labels or none."""
     (picture, labels), *_ = drive(1)
-    found = moments([(picture, np.zeros_like(labels)), (255 - picture, np.ones_like(labels))])
+    found = moments([(picture, np.zeros_like(labels)), (255 - picture, labels * 0 + labelled)])
     inventor = Inventor()
     painter = Painter(api.Codec(receiver=inventor))
     painter.paint(found[0])
@@ -62,3 +64,12 @@ def test_a_cut_leaves_nothing_of_the_last_picture():
     second = painter.paint(found[1])
     inventor._rng.bit_generator.state = state
     assert np.array_equal(second, inventor(found[1].scene))
+
+
+def test_a_fade_leaves_nothing_of_the_last_light():
+    """Its small changes are not taken for noise of quantisation."""
+    picture, labels = drive(1)[0]
+    found = moments([(picture // 2 - 6 * n, labels) for n in range(6)])
+    painter = Painter(api.Codec(receiver=api.preview))
+    for moment in found:
+        assert np.array_equal(painter.paint(moment), api.preview(moment.scene))

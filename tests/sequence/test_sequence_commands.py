@@ -11,9 +11,12 @@ import numpy as np
 import PIL.Image
 import pytest
 from conftest import FakeReceiver, FakeSegmenter, give_stdin
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from videos import FRAMES
 
 from sempic import api, cli, sequence
+from sempic.errors import CorruptStream
 from sempic.sequence import stream, video
 
 
@@ -219,6 +222,8 @@ def test_decode_reports_what_it_wrote(clip, monkeypatch, capsys, gone, lost, sou
     give_stdin(monkeypatch, data)
     assert cli.main(["decode", source, "-o", "x.mp4", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
+    info = sequence.info(data)
+    assert {key: told[key] for key in info} == info
     written = len(list(video.Source("x.mp4")))
     assert (told["frames"], told["lost"], told["bytes"]) == (written, lost, len(data))
     assert told["seconds"] == written / told["rate"]
@@ -248,7 +253,28 @@ def test_info_counts_packets_that_cannot_be_read(clip, capsys):
     for rest, told in ((b"x", "1 packet cannot"), (b"x\0y", "2 packets cannot")):
         (clip / "cut.sempic").write_bytes(data + rest)
         assert cli.main(["info", "cut.sempic"]) == 0
-        assert f"  {told} be read\n" in capsys.readouterr().out
+        assert f"  {told} be read\n" in (said := capsys.readouterr().out)
+        assert "lost" not in said
+
+
+@given(st.sampled_from(("street", "parity")), *[st.sets(st.integers(0, 9), max_size=3)] * 2)
+@settings(max_examples=30, deadline=None)
+def test_info_and_decoders_count_the_same_frames(name, lost, torn):
+    """Whatever is lost or changed, with parity and without."""
+    data = (Path(__file__).parents[2] / f"vectors/sequences/{name}.sempic").read_bytes()
+    packets = data[3:].split(b"\0")[:-1]
+    left = [p[:-1] if n in torn else p for n, p in enumerate(packets) if n not in lost]
+    broken = data[:3] + b"\0".join(left) + b"\0"
+    unpacker = sequence.Unpacker()
+    try:
+        moments = list(unpacker.moments([broken]))
+    except CorruptStream:
+        return
+    gone = {n for numbers in unpacker.course.lost for n in numbers}
+    assert {m.number for m in moments if not m.arrived} <= gone
+    assert not {m.number for m in moments if m.arrived} & gone
+    info = sequence.info(broken)
+    assert (info["frames"], info["lost"]) == (len(moments), len(gone))
 
 
 def test_a_sequence_of_another_version_is_named(clip, capsys):

@@ -295,9 +295,11 @@ def test_all_maps_arrive_when_lost_frames_are_restored(lost):
     assert not unpacker.damage
 
 
-def test_a_damaged_frame_is_restored():
+@pytest.mark.parametrize(("number", "at"), [(7, 20), (0, -20)])
+def test_a_damaged_frame_is_restored(number, at):
+    """Also the first key frame: the frames after it wait."""
     pieces = [bytearray(piece) for piece in GUARDED]
-    pieces[7][20] ^= 4
+    pieces[number][at] ^= 4
     unpacker = sequence.Unpacker()
     moments = list(unpacker.moments(map(bytes, pieces)))
     assert len(moments) == 48

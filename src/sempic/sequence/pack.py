@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
@@ -294,6 +294,53 @@ class Packer:
         return moved.encode(labels, expected.labels, expected.hint, memory) or None
 
 
+@dataclass(slots=True)
+class Course:
+    """Counts the frames of a sequence that are shown, and those that are lost."""
+
+    shown: int = 0
+    """Frames that a decoder shows, the last one again for a lost one included."""
+    lost: list[range] = field(default_factory=list)
+    """Numbers of frames that are lost, need a lost one, or cannot be decoded, in order."""
+    damaged: int = 0
+    """Unreadable packets since the last frame."""
+    _next: int = 0
+    """Number of the next frame."""
+    _is_exact: bool = False
+    """Whether the last frame could be decoded exactly."""
+
+    def take(self, frame: Frame) -> tuple[range, bool] | None:
+        """The lost frames before the next frame for which the last one is shown, and whether all
+        that it needs is there. None: it is not shown, because it comes before the first key frame
+        that can be decoded."""
+        # Damaged packets may be frames. The next number does not show a loss of NUMBERS frames.
+        is_lost = self.damaged >= stream.NUMBERS
+        self.damaged = 0
+        if not (self.shown or frame.key):
+            return None
+        missing = range(self._next, frame.number)
+        self._is_exact = frame.key or not (missing or is_lost or not self._is_exact)
+        filled = missing if self.shown and len(missing) <= MOST_CONCEALED else range(0)
+        self._next = frame.number + 1
+        self.shown += len(filled) + 1
+        self._lose(range(missing.start, frame.number + (not self._is_exact)))
+        return filled, self._is_exact
+
+    def fail(self) -> None:
+        """The last frame cannot be decoded."""
+        if self.shown == 1:  # there is nothing to show instead
+            self.shown = 0
+        if self._is_exact:
+            self._lose(range(self._next - 1, self._next))
+        self._is_exact = False
+
+    def _lose(self, lost: range) -> None:
+        if lost and self.lost and self.lost[-1].stop == lost.start:
+            self.lost[-1] = range(self.lost[-1].start, lost.stop)
+        elif lost:
+            self.lost.append(lost)
+
+
 class Unpacker:
     """Bytes → moments, for receivers. Pieces may have any size."""
 
@@ -304,6 +351,7 @@ class Unpacker:
         self.head: Head | None = None
         self.damage: list[str] = []
         """The last 100 reasons why packets or frames are damaged."""
+        self.course = Course()
         self._decoder: moving.Decoder | None = None
         self._time: Timeline | None = None
         self._last: Moment | None = None
@@ -311,11 +359,6 @@ class Unpacker:
         self._new_texture: dict[int, tuple[int, int]] = {}
         """Texture received since the last frame."""
         self._palette = 0
-        self._next = 0
-        self._damaged = 0
-        """Unreadable packets since the last frame."""
-        self._is_exact = False
-        """Whether the next predicted frame can be decoded exactly."""
 
     def feed(self, data: bytes) -> Iterator[Moment]:
         """The frames completed by these bytes, and the last frame again for each lost one. Frames
@@ -336,15 +379,12 @@ class Unpacker:
     def _take(self, packet: Head | Frame | Advice | Damage) -> Iterator[Moment]:
         if isinstance(packet, Damage):
             self._note(packet.why)
-            self._damaged += 1
+            self.course.damaged += 1
         elif isinstance(packet, Head):
             self._begin(packet)
         elif isinstance(packet, Advice):
             self._new_texture |= packet.texture
         elif self.head is not None:
-            # Damaged packets may be frames. The next number does not show a loss of NUMBERS frames.
-            self._is_exact = self._is_exact and self._damaged < stream.NUMBERS
-            self._damaged = 0
             yield from self._frame(packet)
 
     def close(self) -> list[Moment]:
@@ -379,31 +419,25 @@ class Unpacker:
         self.head = head
 
     def _frame(self, frame: Frame) -> Iterator[Moment]:
-        first = self._last is None
-        if first and not frame.key:
+        if (taken := self.course.take(frame)) is None:
             return
+        filled, exact = taken
         self._texture = self._new_texture if frame.key else {**self._texture, **self._new_texture}
         self._new_texture = {}
         number = frame.number
-        lost = number - self._next
-        if lost:
-            self._is_exact = False
-        if not first and lost <= MOST_CONCEALED:
-            for missing in range(self._next, number):
-                yield self._concealed(missing)
-        self._next = number + 1
-        exact = frame.key or self._is_exact
+        for missing in filled:
+            yield self._concealed(missing)
         if not exact:
             self._note(f"frame {number}: {NEEDS_LOST}")
         try:
             moment = self._decoded(frame, number, exact=exact)
         except BitstreamError as error:
             self._note(f"frame {number}: {error}")
-            self._is_exact = False
-            if not first:
+            self.course.fail()
+            if self._last is not None:
                 yield self._concealed(number)
             return
-        self._is_exact, self._last = exact, moment
+        self._last = moment
         yield moment
 
     def _decoded(self, frame: Frame, number: int, *, exact: bool) -> Moment:

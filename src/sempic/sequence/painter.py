@@ -16,7 +16,7 @@ import PIL.Image
 
 from sempic import api, checks, halving
 from sempic.scene import Image, Scene
-from sempic.sequence.pack import Expected, Moment, Unpacker
+from sempic.sequence.pack import Expected, Moment, Unpacker, middle
 
 _Floats = npt.NDArray[np.float32]
 
@@ -27,10 +27,10 @@ _NOISE = 300.0
 _TRUST = np.array((1.0, 1.0, 0.75, 0.25, 0.0, 0.0), np.float32)
 """Factor of the kept share, by the hint of `Expected`."""
 _RELABELLED = 0.5
-"""Factor where the label differs from the expected one in the same scene: the segmenter may have
-changed its mind."""
-_SAME_SCENE = 0.5
-"""The scene is the same if the hint is 0 in more than this share of the picture."""
+"""Factor where the label differs from the expected one: the segmenter may have changed its mind."""
+_SAME_SCENE = 0.4
+"""The scene is the same if the hint is 0 in more than this share of the picture. Nothing of another
+scene is kept: it would stay as long as the new one is still."""
 
 
 class _Painted(NamedTuple):
@@ -65,9 +65,10 @@ class Painter:
         if last is not None and (share := self._agreement(small, moment.expected)) is not None:
             assert moment.expected.places is not None
             shares = share[..., None]
-            change = base - _moved(last.base, moment.expected.places)
-            # Changes within the noise of quantisation would flicker.
-            base -= shares * change * (_NOISE / (_NOISE + change * change))
+            if _same_light(last.scene, scene):
+                change = base - _moved(last.base, moment.expected.places)
+                # Changes within the noise of quantisation would flicker.
+                base -= shares * change * (_NOISE / (_NOISE + change * change))
             detail += shares * (_moved(last.detail, moment.expected.places) - detail)
         picture = np.clip(np.rint(base + detail), 0, 255).astype(np.uint8)
         if scene.halved:
@@ -77,13 +78,12 @@ class Painter:
 
     def _agreement(self, small: Scene, expected: Expected) -> _Floats | None:
         """Share of the last detail that each pixel keeps, float32 (height, width); None: none."""
-        if expected.hint is None or not self._share:
+        hint, labels = expected.hint, small.labels
+        if hint is None or not self._share or (hint == 0).mean() <= _SAME_SCENE:
             return None
-        share: _Floats = self._share * _TRUST[expected.hint]
-        labels = small.labels
+        share: _Floats = self._share * _TRUST[hint]
         if labels is not None and expected.labels is not None:
-            same_scene = (expected.hint == 0).mean() > _SAME_SCENE
-            share[labels != expected.labels] *= _RELABELLED if same_scene else 0
+            share[labels != expected.labels] *= _RELABELLED
         return share
 
 
@@ -91,6 +91,13 @@ def _moved(picture: _Floats, places: npt.NDArray[np.int32]) -> _Floats:
     """A picture, float32 (height, width, 3), moved along; places: of `motion.enlarge`."""
     moved: _Floats = picture.reshape(-1, picture.shape[2])[places]
     return moved
+
+
+def _same_light(a: Scene, b: Scene) -> bool:
+    """Whether the exposure is the same. In a fade small changes add up: they are no noise."""
+    if a.coarse is None or b.coarse is None:
+        return False
+    return not middle(b.coarse.y.astype(np.int16) - a.coarse.y)
 
 
 def _same(a: Scene, b: Scene) -> bool:

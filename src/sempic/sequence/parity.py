@@ -114,7 +114,7 @@ class Mender:
     """Received packets → packets in the order of their frames, with restored frames, for receivers.
     Frames after a lost one wait as long as parity may restore it.
 
-    The numbers of frames rise, and the first frame is a key frame.
+    The numbers of frames rise.
     """
 
     def __init__(self) -> None:
@@ -152,12 +152,13 @@ class Mender:
         self._preceding = []
 
     def _hold(self, frame: Frame) -> bool:
-        """Stores a frame, unless it is late, repeated, or before the first key frame."""
+        """Stores a frame, unless it is late, repeated, or before the first key frame and without
+        parity that may restore the one before it."""
         number = frame.number
         if self._due is None:
-            if not frame.key:
+            if not (frame.key or self._span):
                 return False
-            self._due = number
+            self._due = number if frame.key else 0
         if number < self._due or number in self._held:
             return False
         self._newest = max(self._newest, number)

@@ -205,7 +205,7 @@ class Reader:
     _version: int | None = None
     _skipped: int = 0
     """Bytes of a packet that is too large."""
-    _next: int | None = None
+    _next: int | None = 0
     """Number of the next frame; None: only a key frame can be decoded."""
     _end: int = 0
     """One more than the highest number of a frame."""
@@ -239,9 +239,13 @@ class Reader:
         try:
             found = _parse(_unstuff(packet), size, self._version, self._next)
         except BitstreamError as error:
+            if not self._end and packet[1:2] and packet[1] >> 6 == Kind.PREDICTED:
+                return None  # its number is unknown: the stream is joined late
             joined = packet.startswith(MAGIC)
             return Damage(JOINED if joined else str(error), size)
         if isinstance(found, Frame):
+            if not (found.key or self._end or self._version >= SHORT_FROM):
+                return None  # its checksum does not cover its number
             if found.key:
                 self._last_key = packet
                 if found.number < self._end:

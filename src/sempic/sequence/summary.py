@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from array import array
+from collections.abc import Iterator
 from typing import Any
 
 from sempic import checks
 from sempic.errors import CorruptStream
 from sempic.palette import shown_name
 from sempic.sequence import stream
-from sempic.sequence.pack import check_head
-from sempic.sequence.stream import Damage, Frame, Head, Parity
+from sempic.sequence.pack import Course, check_head
+from sempic.sequence.parity import Mender
+from sempic.sequence.stream import Advice, Damage, Frame, Head, Parity
 
 
 def info(data: bytes) -> dict[str, Any]:
     """Contents of a sequence, without decoding payloads. Keys: version, width, height (pixels),
-    rate (frames in a second), palette (name), model (id, 0 for any), frames, keys (number of key
-    frames), seconds, damaged (number of unreadable packets), bytes, kbps (kbit in a second), bpp
-    (bits per pixel of each frame), chunks (bytes: {"coarse": …, "labels": …}, with "parity" if
+    rate (frames in a second), palette (name), model (id, 0 for any), frames (that a decoder
+    shows), keys (number of key frames), lost (number of frames that are lost or need a lost one),
+    seconds, damaged (number of unreadable packets), bytes, kbps (kbit in a second), bpp (bits per
+    pixel of each frame), chunks (bytes: {"coarse": …, "labels": …}, with "parity" if
     there is any), overhead (all other bytes), sizes (bytes of each frame).
 
     Raises a BitstreamError for data that is no sequence, or whose head is not supported.
@@ -30,12 +34,13 @@ class Summary:
     """`info` of a sequence that arrives in pieces."""
 
     def __init__(self) -> None:
-        self._reader = stream.Reader()
+        self._reader, self._mender = stream.Reader(), Mender()
+        self._course = Course()
         self._head: Head | None = None
         self._is_other = False
         """Whether another sequence has begun, where decoding ends."""
         self._bytes = self._damaged = self._keys = 0
-        self._sizes: list[int] = []
+        self._sizes = array("I")  # a camera may never end
         self._chunks = {"coarse": 0, "labels": 0}
 
     def feed(self, piece: bytes) -> None:
@@ -54,10 +59,22 @@ class Summary:
                     self._chunks[name] += len(getattr(packet, name) or b"")
             elif isinstance(packet, Parity):
                 self._chunks["parity"] = self._chunks.get("parity", 0) + packet.size
+            if not self._is_other:
+                self._follow(self._mender.take(packet))
 
-    def info(self) -> dict[str, Any]:
-        """`sempic.sequence.info` of all pieces until now; raises the same errors."""
-        head, count, size = self._head, len(self._sizes), self._bytes
+    def _follow(self, packets: Iterator[Head | Frame | Advice | Damage]) -> None:
+        for packet in packets:
+            if isinstance(packet, Frame) and self._head is not None:
+                self._course.take(packet)
+            self._course.damaged += isinstance(packet, Damage)
+
+    def info(self, course: Course | None = None) -> dict[str, Any]:
+        """`sempic.sequence.info` of all pieces, after the last of them; raises the same errors.
+
+        course: of a decoder, which also knows which frames have damaged payloads."""
+        self._follow(self._mender.close())
+        course = course or self._course
+        head, count, size = self._head, course.shown, self._bytes
         if head is None:
             raise CorruptStream("the sequence has no head that can be read")
         check_head(head)
@@ -71,6 +88,7 @@ class Summary:
             "model": head.model,
             "frames": count,
             "keys": self._keys,
+            "lost": sum(map(len, course.lost)),
             "seconds": seconds,
             "damaged": self._damaged + bool(self._reader.left),
             "bytes": size,

@@ -7,6 +7,7 @@ from conftest import FakeReceiver
 from videos import FRAMES, write_video
 
 from sempic import api, cli, sequence
+from sempic.errors import OutputError
 from sempic.sequence import video
 
 
@@ -21,6 +22,21 @@ def test_a_killed_decoder_leaves_a_part_file(place):
     assert len(list(video.Source("x.mp4"))) == 3
     assert {path.name for path in place.iterdir()} == {"x.mp4", "x.mp4.part"}
     film.close(keep=False)
+
+
+@pytest.mark.parametrize("rate", [Fraction(2**32 - 1), Fraction(1, 2**32 - 1), Fraction(10**6)])
+def test_a_rate_that_no_video_has_is_refused(place, rate):
+    """A stream may name any; FFmpeg wrote a video without frames, or its numbers overflowed."""
+    with pytest.raises(OutputError, match="frames a second"):
+        video.Video(place / "x.mp4", rate)
+    assert not list(place.iterdir())
+
+
+def test_a_rate_of_long_numbers_is_rounded(place):
+    film = video.Video(place / "x.mp4", Fraction(2**32 - 1, 2**32 - 2))
+    film.add(FRAMES[0])
+    film.close(keep=True)
+    assert video.Source("x.mp4").rate == 1
 
 
 @pytest.mark.parametrize("part", [False, True])

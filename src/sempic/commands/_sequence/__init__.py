@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from sempic import api, batch, fields, files, processes, progress, sequence
 from sempic.commands._files import only_for
 from sempic.commands._sequence import sources, targets
-from sempic.commands._sequence.report import Tally, described, details, summary
+from sempic.commands._sequence.report import damage, described, details, summary
 from sempic.errors import InputError, OutputError, naming, notes_to
 from sempic.jobs import apart
 from sempic.options import DecodeOptions, EncodeOptions
@@ -138,7 +138,7 @@ def decode(args: argparse.Namespace) -> int:
     if args.output is None and Path(target).exists():
         raise OutputError(f"{target} exists, maybe the original; name the output with -o")
     painter = Painter(api.Codec(receiver=receiver), **options.keywords())
-    unpacker, read, tally = Unpacker(), Summary(), Tally()
+    unpacker, read = Unpacker(), Summary()
     start = time.perf_counter()
     with contextlib.ExitStack() as stack:
         write: Callable[[Any], None] | None = None
@@ -149,11 +149,10 @@ def decode(args: argparse.Namespace) -> int:
                 assert unpacker.head is not None
                 write = stack.enter_context(targets.picture_writer(target, unpacker.head.rate))
             write(painter.paint(moment))
-            tally.add(moment)
             advance()
-    if damage := tally.damage(unpacker.damage):
-        processes.say(f"{name}: {damage}")
-    _report(args, name, target, tally.record(read.info()), start)
+    if found := damage(unpacker.course.lost, unpacker.damage):
+        processes.say(f"{name}: {found}")
+    _report(args, name, target, read.info(unpacker.course), start)
     return 0
 
 

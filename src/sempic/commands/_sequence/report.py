@@ -4,64 +4,28 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sempic import processes, sequence
-
-if TYPE_CHECKING:
-    from sempic.sequence import Moment
 
 _MAX_RANGES, _MAX_REASONS = 10, 3
 """The most ranges of lost frames, and other reasons, that a message names."""
 
 
-@dataclass(slots=True)
-class Tally:
-    """Counts the decoded frames of a sequence and the lost ones."""
+def damage(lost: list[range], notes: Iterable[str]) -> str:
+    """Lost frames and other damage on one line; "" without damage. lost: `Course.lost`. notes:
+    `Unpacker.damage`."""
+    from sempic.sequence.pack import NEEDS_LOST
 
-    written: int = 0
-    lost: list[range] = field(default_factory=list)
-    """Numbers of frames that are lost or need a lost frame, in order."""
-    _next: int = 0
-    """Number of the next frame."""
-
-    def add(self, moment: Moment) -> None:
-        """Counts a frame that was written."""
-        self.written += 1
-        lost = range(self._next, moment.number + (not moment.arrived))
-        self._next = moment.number + 1
-        if lost and self.lost and self.lost[-1].stop == lost.start:
-            self.lost[-1] = range(self.lost[-1].start, lost.stop)
-        elif lost:
-            self.lost.append(lost)
-
-    def record(self, info: dict[str, Any]) -> dict[str, Any]:
-        """`sequence.info` of the bytes read, with frames, seconds, kbps and bpp of the frames
-        written, and the number of lost frames."""
-        seconds, size = self.written / info["rate"], info["bytes"]
-        return info | {
-            "frames": self.written,
-            "lost": _total(self.lost),
-            "seconds": seconds,
-            "kbps": 8 * size / seconds / 1000,
-            "bpp": 8 * size / (self.written * info["width"] * info["height"]),
-        }
-
-    def damage(self, notes: Iterable[str]) -> str:
-        """Lost frames and other damage on one line; "" without damage. notes: `Unpacker.damage`."""
-        from sempic.sequence.pack import NEEDS_LOST
-
-        reasons = dict.fromkeys(re.sub(r"^frame \d+: ", "", note) for note in notes)
-        reasons.pop(NEEDS_LOST, None)
-        parts = list(reasons)[:_MAX_REASONS]
-        if self.lost:
-            many = _total(self.lost) > 1
+    reasons = dict.fromkeys(re.sub(r"^frame \d+: ", "", note) for note in notes)
+    reasons.pop(NEEDS_LOST, None)
+    parts = list(reasons)[:_MAX_REASONS]
+    if lost:
+        why = f"it is lost, or {NEEDS_LOST}"
+        if _total(lost) > 1:
             why = "each is lost or needs a frame that is lost"
-            parts.insert(
-                0, f"{_listed(self.lost)}: {why if many else f'it is lost, or {NEEDS_LOST}'}"
-            )
-        return "; ".join(parts)
+        parts.insert(0, f"{_listed(lost)}: {why}")
+    return "; ".join(parts)
 
 
 def _total(ranges: list[range]) -> int:
@@ -99,6 +63,8 @@ def details(record: dict[str, Any]) -> str:
             f"  {name:<10}{size:>9} bytes{size / max(1, count):>9.1f} a frame"
             f"{8 * size / seconds / 1000:>9.2f} kbit/s"
         )
+    if lost := record["lost"]:
+        lines.append(f"  {lost} frame{'s' if lost > 1 else ''} lost, or in need of a lost one")
     if damaged := record["damaged"]:
         lines.append(f"  {damaged} packet{'s' if damaged > 1 else ''} cannot be read")
     return "\n".join(lines)

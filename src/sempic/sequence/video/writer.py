@@ -10,6 +10,7 @@ from typing import Any
 from sempic import files
 from sempic.errors import OutputError, refused
 from sempic.scene import Image, padded
+from sempic.sequence.options import FASTEST, SLOWEST
 from sempic.sequence.video.conversion import BT709
 from sempic.sequence.video.growing import kept_message, make_part
 from sempic.sequence.video.names import WRITTEN, ffmpeg_name
@@ -27,6 +28,11 @@ class Video:
         import av
 
         self._path = path
+        if not SLOWEST <= rate <= FASTEST:  # FFmpeg's numbers have 32 bits
+            raise OutputError(
+                f"{path}: a video has {float(SLOWEST)} to {FASTEST} frames a second, not "
+                f"{float(rate):g}: name a folder"
+            )
         with self._writing():
             stream = files.is_stream(path)
             self.is_new = not stream and not path.exists()
@@ -37,7 +43,7 @@ class Video:
                 format = WRITTEN[path.suffix.lower()]
                 self._container = av.open(ffmpeg_name(str(self._part)), "w", format=format)
             name = "libx264" if "libx264" in av.codecs_available else "mpeg4"
-            self._stream: Any = self._container.add_stream(name, rate=rate)
+            self._stream: Any = self._container.add_stream(name, rate=rate.limit_denominator(1001))
         self._has_pictures = False
 
     def _writing(self) -> AbstractContextManager[None]:
