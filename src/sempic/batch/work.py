@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from sempic import api, codec, container, files, formats, progress
+from sempic import api, codec, container, files, formats, processes, progress
 from sempic.batch import tar
 from sempic.errors import (
     BitstreamError,
@@ -222,6 +222,7 @@ def _change_tar(
                 payload, result = change(member.data)
             record |= result | notes
         except Exception as error:
+            processes.raise_if_interrupted()
             record["error"] = cause(error)
         record["seconds"] = round(time.perf_counter() - start, 4)
         return payload
@@ -249,6 +250,7 @@ def attempt(work: Work, job: Job) -> list[Record]:
     except BrokenPipeError:  # the reader of standard output has gone: not the file's error
         raise
     except Exception as error:
+        processes.raise_if_interrupted()
         result = {"error": cause(error)}
         common.pop("output", None)
     seconds = {"seconds": round(time.perf_counter() - start, 4)}
