@@ -366,6 +366,13 @@ class Pipe:
         self.buffer = io.BytesIO(data)
 
 
+@pytest.mark.parametrize("command", ["encode photo.png", "info a.sempic", "compare a b"])
+def test_json_needs_standard_output(command, photo, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdout", None)
+    refused(capsys, f"{command} --json", "standard output is closed")
+    assert files() == ["photo.png"]
+
+
 def test_pipes(photo, monkeypatch, capsys):
     def run(command, data):
         out = Pipe()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import sys
 
-from sempic import commands, processes, progress
+from sempic import commands, jobs, processes, progress
 from sempic.commands import COMMANDS
 from sempic.errors import InputError, SempicError, install_hint, reason, warnings_to
 
@@ -31,6 +31,8 @@ def _run(argv: list[str]) -> int:
             if name in COMMANDS and not COMMANDS[name].trains:
                 _refuse_empty(argv)
             args = commands.parsers(name)[0].parse_args(argv)
+            if vars(args).get("json"):
+                jobs.need_stdout()
             return int(commands.load(name).run(args))
         except SempicError as error:
             return _fail(str(error))
