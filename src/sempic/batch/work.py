@@ -85,9 +85,11 @@ class Encode:
         try:
             picture = pictures.read(data)
         except ImageError as error:
-            if job is None or not formats.is_video(data):
-                raise
-            raise ImageError(f"{error}; a video takes --sequence") from error
+            if job is not None and formats.is_video(data):
+                raise ImageError(f"{error}; a video takes --sequence") from error
+            if job is not None and formats.is_tar(data):
+                raise ImageError(f"{error}; {_TAR}") from error
+            raise
         labels = self._labels(job) if job is not None and self.labels else None
         coder = coder_with(segmenter=self.segmenter, verifier=self.verifier, prior=self.prior)
         stream = coder.encode(picture, labels=labels, **self.options.keywords())
@@ -182,6 +184,8 @@ def part_of(scene: Scene, only: str, suffix: str) -> bytes:
     return pictures.encode_labels(scene.labels, PALETTES[scene.palette], suffix)
 
 
+_TAR = "a tar is a file whose name ends in .tar, for encode and decode"
+
 coder_with = functools.cache(api.Codec)
 """A cached codec, so that a process loads networks once for all files."""
 
@@ -194,12 +198,16 @@ def described(stream: bytes, *, shares: bool = False, prior: str | None = None) 
 
 
 def stream_of(data: bytes) -> bytes:
-    """`data` unchanged; raises InputError if it is a picture, which is clearer than a decoding
-    error."""
+    """`data` unchanged; raises InputError if it is a picture or a tar, which is clearer than a
+    decoding error."""
     from sempic import pictures
 
-    if not data.startswith(container.MAGIC) and (kind := pictures.kind(data)):
+    if data.startswith(container.MAGIC):
+        return data
+    if kind := pictures.kind(data):
         raise InputError(f"a picture ({kind}), not a .sempic file; sempic encode makes one")
+    if formats.is_tar(data):
+        raise InputError(f"not a .sempic file; {_TAR}")
     return data
 
 
