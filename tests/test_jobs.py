@@ -1,6 +1,7 @@
 """Planning of jobs: names, targets and conflicts, before any work."""
 
 import os
+import sys
 import unicodedata
 from pathlib import Path
 
@@ -206,3 +207,14 @@ def test_unreadable_files_are_failed_jobs():
     touch("phone/c.heic", "phone/d.mov", "phone/e.mov")
     with pytest.raises(InputError, match=r"^phone: no files .* but 2 .mov, 1 .heic$"):
         jobs.find(["phone"], "out", accepted={".png"}, suffix=".sempic", foreign={".heic", ".mov"})
+
+
+def test_a_device_without_end_is_refused(monkeypatch):
+    monkeypatch.setattr(jobs, "_LONGEST", 1 << 20)
+    with pytest.raises(InputError, match="no end within 1 MiB"):
+        jobs.read(Path("/dev/zero"))
+    with open("/dev/zero") as zeros:
+        monkeypatch.setattr(sys, "stdin", zeros)
+        (job,) = jobs.find(["-"], None, accepted=(), suffix=".sempic")
+        with pytest.raises(InputError, match="no end within 1 MiB"):
+            job.read()

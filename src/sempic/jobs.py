@@ -15,7 +15,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import IO, TYPE_CHECKING, cast
 
 from sempic import files
 from sempic.errors import InputError, OutputError, install_hint, naming, reason, refused
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 STDOUT = Path("-")
 TAR = ".tar"
+_LONGEST = 1 << 30
+"""Most bytes that are read of a device or a pipe: a picture of MAX_PIXELS has fewer."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,7 +61,7 @@ class Job:
         if sys.stdin is None:
             raise InputError("standard input is closed")
         with refused(InputError, "cannot read standard input", OSError, ValueError):
-            return sys.stdin.buffer.read()
+            return _read_stream(sys.stdin.buffer)
 
     def write(self, data: bytes) -> None:
         """Write the target. Raises OutputError, or BrokenPipeError if the reader of standard
@@ -370,7 +372,20 @@ def read(path: Path) -> bytes:
     """The bytes of a file, local or remote. Raises InputError without the file's name."""
     cause = OSError if is_local(path) else Exception  # stores have errors of their own
     with refused(InputError, "cannot read", cause):
-        return path.read_bytes()
+        if not is_local(path) or path.is_file():
+            return path.read_bytes()
+        with open(path, "rb") as stream:
+            return _read_stream(stream)
+
+
+def _read_stream(stream: IO[bytes]) -> bytes:
+    """All bytes of a device or a pipe, which may have no end. Raises InputError."""
+    data = bytearray()
+    while piece := stream.read(1 << 20):
+        data += piece
+        if len(data) > _LONGEST:
+            raise InputError(f"no end within {_LONGEST >> 20} MiB, more than any picture has")
+    return bytes(data)
 
 
 def read_picture(path: Path) -> Image:
