@@ -467,6 +467,13 @@ def test_errors_of_the_system_name_their_file(monkeypatch, capsys):
     assert capsys.readouterr().err == "sempic: a/samples: Permission denied\n"
 
 
+def test_a_current_folder_that_is_removed_is_named(capsys):
+    Path("gone").mkdir()
+    os.chdir("gone")
+    Path("../gone").rmdir()
+    refused(capsys, "encode photo.png", "the current folder: No such file or directory")
+
+
 def test_empty_folders_and_several_inputs_for_standard_output_are_refused(capsys):
     Path("empty").mkdir()
     refused(capsys, "encode empty", "empty", "no files")

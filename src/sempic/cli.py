@@ -42,9 +42,12 @@ def _run(argv: list[str]) -> int:
                 raise
             return _fail(f"{name}: {error.name} is missing; {install_hint(extra)}")
         except OSError as error:
-            if error.filename is None:  # an error of a standard stream
+            where = error.filename
+            if where is None and isinstance(error, FileNotFoundError):
+                where = "the current folder"  # os.getcwd names no file
+            if where is None:  # an error of a standard stream
                 raise
-            return _fail(f"{error.filename}: {reason(error)}")
+            return _fail(f"{where}: {reason(error)}")
         except KeyboardInterrupt as stop:
             return _fail(f"interrupted; {stop}" if str(stop) else "interrupted")
 
