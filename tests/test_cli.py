@@ -92,7 +92,7 @@ def test_uncertainty(photo, capsys):
         refused(capsys, command, "--uncertainty is for one file")
 
 
-def test_picture_and_uncertainty_are_replaced_together_or_not_at_all(photo):
+def test_picture_and_uncertainty_are_replaced_together_or_not_at_all(photo, capsys):
     cli.main(["encode", "photo.png"])
     for name in ("out.png", "map.png"):
         Path(name).write_bytes(b"before")
@@ -106,6 +106,11 @@ def test_picture_and_uncertainty_are_replaced_together_or_not_at_all(photo):
         assert cli.main([*command, picture, "--uncertainty", spread]) == 2
         assert files() == ["map.png", "out.png", "photo.png", "photo.sempic"]
         assert Path("out.png").read_bytes() == Path("map.png").read_bytes() == b"before"
+    refused(
+        capsys,
+        [*command, "out.png", "--uncertainty", "none/map.png"],
+        "photo.sempic: none/map.png: cannot write",
+    )
     assert cli.main([*command, "out.png", "--uncertainty", "map.png"]) == 0
     for name in ("out.png", "map.png"):
         assert pictures.peek(Path(name).read_bytes()) == (64, 48)
@@ -154,6 +159,8 @@ def test_a_custom_prior(photo, capsys):
         refused(capsys, command, "photo.sempic", f"begins with {digest}; none is given")
     assert not Path("out.png").exists()
     Path("bad.npz").write_bytes(b"nonsense")
+    missing = "gone.npz is no prior of the label coder: No such file or directory"
+    refused(capsys, "encode photo.png --prior gone.npz", "photo.png", missing)
     broken = "bad.npz is no prior of the label coder"
     refused(capsys, "encode photo.png --prior bad.npz", "photo.png", broken)
     refused(capsys, ["info", "photo.sempic", *given], "--prior is for --map")

@@ -141,7 +141,8 @@ class Decode:
         grey = np.minimum(np.rint(4 * spread), 255).astype(np.uint8)
         path = Path(self.uncertainty)
         with naming(path):
-            part = files.write_temporary(path, pictures.encode(grey, path.suffix))
+            grey_file = pictures.encode(grey, path.suffix)
+        part = files.write_temporary(path, grey_file)
         with files.removed_on_failure(part):
             job.write(data)
             files.move_to_target(part, path)
