@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 STDOUT = Path("-")
 TAR = ".tar"
+_NO_TAR = {".sempic", ".gz", ".tgz", ".bz2", ".xz", ".zst"}
+"""Suffixes, besides those of pictures, that a tar is not written under: it is not compressed."""
 _LONGEST = 1 << 30
 """Most bytes that are read of a device or a pipe: a picture of MAX_PIXELS has fewer."""
 
@@ -272,7 +274,7 @@ def _check_suffixes(sources: list[_Source]) -> None:
     others = pictures.SUFFIXES | formats.FOREIGN
     for source in sources:
         named = "" if source.target is None else source.target.suffix.lower()
-        if source.suffix == TAR and (named == ".sempic" or named in others):
+        if source.suffix == TAR and (named in _NO_TAR or named in others):
             raise OutputError(f"{source.target}: a tar under the name of a {named} file")
         if source.suffix == ".sempic" and named in others:
             raise OutputError(f"{source.target}: a .sempic file under the name of a picture")
