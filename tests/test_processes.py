@@ -186,6 +186,19 @@ def test_a_process_that_cannot_start_is_no_fault_of_standard_output(monkeypatch)
         processes.child(print)
 
 
+def test_signals_stay_blocked_in_the_first_process():
+    """The resource tracker of multiprocessing, which it starts, unblocks them: Ctrl-C in a terminal
+    ended the first worker with a traceback."""
+    code = (
+        "import signal; from multiprocessing import resource_tracker\n"
+        "from sempic import processes\n"
+        "with processes.signals_held():\n"
+        "    resource_tracker.ensure_running()\n"
+        "    print(*sorted(map(int, signal.pthread_sigmask(signal.SIG_BLOCK, ()))))"
+    )
+    assert run(code).stdout.split() == [b"2", b"15"]
+
+
 def test_one_ctrl_c_ends_a_shell_loop():
     Path("wait.py").write_text(WAITS)
     loop = f"for i in 1 2 3; do {sys.executable} wait.py; done; echo went on"
