@@ -172,9 +172,12 @@ def test_ctrl_c_wrapped_in_an_error_ends_a_run_of_files(monkeypatch):
     """It is no error of the file at which it came, and no more files are begun."""
     job = Job(source=Path("a.png"), relative=Path("a.png"), target=None, mkdir=False)
     assert attempt(lambda _: 1 / 0, job)[0]["error"].startswith("ZeroDivisionError")
-    monkeypatch.setattr(processes, "_caught", [signal.SIGINT])
+    caught = []
+    monkeypatch.setattr(processes, "_caught", caught)
     with pytest.raises(KeyboardInterrupt):
-        attempt(lambda _: 1 / 0, job)
+        attempt(lambda _: caught.append(signal.SIGINT) or 1 / 0, job)
+    with pytest.raises(KeyboardInterrupt):
+        attempt(lambda _: {}, job)
 
 
 def test_a_process_that_cannot_start_is_no_fault_of_standard_output(monkeypatch):

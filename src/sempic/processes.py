@@ -182,8 +182,9 @@ def as_program(run: Callable[[], int]) -> int:
 
 
 def raise_if_interrupted() -> None:
-    """Raises KeyboardInterrupt again after a signal to the main program, for code that goes on
-    after any Exception: C libraries that are interrupted while they load raise others."""
+    """Raises KeyboardInterrupt again after a signal to the main program, for loops that go on after
+    any Exception: C libraries that are interrupted while they load raise others, and Python ignores
+    one in a destructor."""
     if _caught:
         raise KeyboardInterrupt
 

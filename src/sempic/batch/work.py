@@ -245,6 +245,7 @@ def _change_tar(
 
 def attempt(work: Work, job: Job) -> list[Record]:
     """Run work on a job; an exception becomes a record with an error."""
+    processes.raise_if_interrupted()
     start = time.perf_counter()
     common: Record = {"path": job.name}
     if job.target is not None:
