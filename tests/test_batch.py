@@ -17,6 +17,7 @@ from conftest import ROOT, FakeReceiver, FakeSegmenter, street
 
 import sempic
 from sempic import api, batch, cli, jobs, pictures
+from sempic.batch.tar import change
 from sempic.batch.work import coder_with
 from sempic.errors import InputError, OutputError, install_hint
 
@@ -409,7 +410,29 @@ def test_tars_with_dangling_links_are_refused(capsys):
         link = tarfile.TarInfo("a.png")
         link.type, link.linkname = tarfile.SYMTYPE, "gone.png"
         out.addfile(link)
-    refused(capsys, "encode a.tar -o b.tar", "damaged tar")
+    refused(capsys, "encode a.tar -o b.tar", "damaged tar: a.png is a link that leads to no member")
+    with tarfile.open("a.tar", "w") as out:
+        link.linkname = "a.png"
+        out.addfile(link)
+        out.addfile(link)
+    refused(capsys, "encode a.tar -o b.tar", "damaged tar: a.png is a link that leads to no member")
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz"])
+def test_a_damaged_tar_is_refused_as_a_whole(mode):
+    """tarfile takes a damaged header for the end, and does not see one of gzip: members after it
+    were lost silently."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode=mode) as made:
+        for name in ("a.txt", "b.txt"):
+            entry = tarfile.TarInfo(name)
+            entry.size = 999
+            made.addfile(entry, io.BytesIO(np.random.default_rng(7).bytes(999)))
+    data = bytearray(out.getvalue())
+    assert len(change(data, lambda member: member.data, lambda members: members, "")) > 2048
+    data[1536 if mode == "w" else len(data) // 2] ^= 1
+    with pytest.raises(InputError, match="a damaged tar: "):
+        change(data, lambda member: member.data, lambda members: members, "")
 
 
 # ── decoding ─────────────────────────────────────────────────────────────────────
@@ -576,6 +599,9 @@ def test_tars_that_cannot_be_coded_are_refused(capsys):
     refused(capsys, "encode a.tar", "replace itself")
     Path("b.tar").write_bytes(b"no tar")
     refused(capsys, "encode b.tar -o c.tar", "damaged tar")
+    Path("a").write_bytes(Path("a.tar").read_bytes())
+    for command in ("encode a", "decode a", "info a"):
+        refused(capsys, command, "; a tar is a file whose name ends in .tar")
     Path("b.tar").write_bytes(Path("a.tar").read_bytes()[:700])
     assert cli.main(["encode", "b.tar", "-o", "c.tar"]) == 2
     assert not Path("c.tar").exists()

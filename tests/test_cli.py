@@ -92,7 +92,7 @@ def test_uncertainty(photo, capsys):
         refused(capsys, command, "--uncertainty is for one file")
 
 
-def test_picture_and_uncertainty_are_replaced_together_or_not_at_all(photo):
+def test_picture_and_uncertainty_are_replaced_together_or_not_at_all(photo, capsys):
     cli.main(["encode", "photo.png"])
     for name in ("out.png", "map.png"):
         Path(name).write_bytes(b"before")
@@ -106,6 +106,11 @@ def test_picture_and_uncertainty_are_replaced_together_or_not_at_all(photo):
         assert cli.main([*command, picture, "--uncertainty", spread]) == 2
         assert files() == ["map.png", "out.png", "photo.png", "photo.sempic"]
         assert Path("out.png").read_bytes() == Path("map.png").read_bytes() == b"before"
+    refused(
+        capsys,
+        [*command, "out.png", "--uncertainty", "none/map.png"],
+        "photo.sempic: none/map.png: cannot write",
+    )
     assert cli.main([*command, "out.png", "--uncertainty", "map.png"]) == 0
     for name in ("out.png", "map.png"):
         assert pictures.peek(Path(name).read_bytes()) == (64, 48)
@@ -154,6 +159,8 @@ def test_a_custom_prior(photo, capsys):
         refused(capsys, command, "photo.sempic", f"begins with {digest}; none is given")
     assert not Path("out.png").exists()
     Path("bad.npz").write_bytes(b"nonsense")
+    missing = "gone.npz is no prior of the label coder: No such file or directory"
+    refused(capsys, "encode photo.png --prior gone.npz", "photo.png", missing)
     broken = "bad.npz is no prior of the label coder"
     refused(capsys, "encode photo.png --prior bad.npz", "photo.png", broken)
     refused(capsys, ["info", "photo.sempic", *given], "--prior is for --map")
@@ -366,6 +373,13 @@ class Pipe:
         self.buffer = io.BytesIO(data)
 
 
+@pytest.mark.parametrize("command", ["encode photo.png", "info a.sempic", "compare a b"])
+def test_json_needs_standard_output(command, photo, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdout", None)
+    refused(capsys, f"{command} --json", "standard output is closed")
+    assert files() == ["photo.png"]
+
+
 def test_pipes(photo, monkeypatch, capsys):
     def run(command, data):
         out = Pipe()
@@ -458,6 +472,13 @@ def test_errors_of_the_system_name_their_file(monkeypatch, capsys):
     monkeypatch.setattr(commands.load("info"), "run", run)
     assert cli.main(["info", "x.sempic"]) == 2
     assert capsys.readouterr().err == "sempic: a/samples: Permission denied\n"
+
+
+def test_a_current_folder_that_is_removed_is_named(capsys):
+    Path("gone").mkdir()
+    os.chdir("gone")
+    Path("../gone").rmdir()
+    refused(capsys, "encode photo.png", "the current folder: No such file or directory")
 
 
 def test_empty_folders_and_several_inputs_for_standard_output_are_refused(capsys):

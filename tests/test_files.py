@@ -199,6 +199,12 @@ def test_a_failed_write_leaves_no_trace(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == ["a.bin"]
 
 
+def test_a_file_that_cannot_be_removed_hides_no_failure(tmp_path):
+    """As on a read-only disk, whose error named the temporary file."""
+    with pytest.raises(ZeroDivisionError), files.removed_on_failure(tmp_path):
+        1 / 0  # noqa: B018
+
+
 def test_a_failed_write_names_file_and_cause(tmp_path):
     """files.write itself names them, for all commands."""
     target = tmp_path / "none" / "a.bin"

@@ -1,6 +1,7 @@
 """Planning of jobs: names, targets and conflicts, before any work."""
 
 import os
+import sys
 import unicodedata
 from pathlib import Path
 
@@ -134,6 +135,7 @@ def test_no_target_overwrites_a_source():
     [
         ("a.tar", "b.png", ".png", "b.png: a tar under the name of a .png file"),
         ("a.tar", "b.SEMPIC", ".sempic", "b.SEMPIC: a tar under the name of a .sempic file"),
+        ("a.tar", "b.tar.gz", ".sempic", "b.tar.gz: a tar under the name of a .gz file"),
         ("a.png", "b.tar", ".sempic", "b.tar: a .sempic file under the name of a tar"),
         ("a.png", "b.TAR", ".png", "b.TAR: a .png file under the name of a tar"),
     ],
@@ -206,3 +208,14 @@ def test_unreadable_files_are_failed_jobs():
     touch("phone/c.heic", "phone/d.mov", "phone/e.mov")
     with pytest.raises(InputError, match=r"^phone: no files .* but 2 .mov, 1 .heic$"):
         jobs.find(["phone"], "out", accepted={".png"}, suffix=".sempic", foreign={".heic", ".mov"})
+
+
+def test_a_device_without_end_is_refused(monkeypatch):
+    monkeypatch.setattr(jobs, "_LONGEST", 1 << 20)
+    with pytest.raises(InputError, match="no end within 1 MiB"):
+        jobs.read(Path("/dev/zero"))
+    with open("/dev/zero") as zeros:
+        monkeypatch.setattr(sys, "stdin", zeros)
+        (job,) = jobs.find(["-"], None, accepted=(), suffix=".sempic")
+        with pytest.raises(InputError, match="no end within 1 MiB"):
+            job.read()

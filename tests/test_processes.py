@@ -1,5 +1,7 @@
 """Streams, encodings, signals and environment of the command."""
 
+import errno
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -9,6 +11,10 @@ from pathlib import Path
 import pytest
 
 import sempic
+from sempic import processes
+from sempic.batch.work import attempt
+from sempic.errors import SempicError
+from sempic.jobs import Job
 
 SOURCE = Path(sempic.__file__).parent.parent
 STREAM = sempic.pack(width=8, height=8, coarse=b"x")
@@ -160,6 +166,40 @@ def test_ctrl_c_wrapped_in_an_error_by_a_library_is_ctrl_c():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
     assert done.returncode == -signal.SIGINT
     assert done.stderr == b"sempic: interrupted\n"
+
+
+def test_ctrl_c_wrapped_in_an_error_ends_a_run_of_files(monkeypatch):
+    """It is no error of the file at which it came, and no more files are begun."""
+    job = Job(source=Path("a.png"), relative=Path("a.png"), target=None, mkdir=False)
+    assert attempt(lambda _: 1 / 0, job)[0]["error"].startswith("ZeroDivisionError")
+    caught = []
+    monkeypatch.setattr(processes, "_caught", caught)
+    with pytest.raises(KeyboardInterrupt):
+        attempt(lambda _: caught.append(signal.SIGINT) or 1 / 0, job)
+    with pytest.raises(KeyboardInterrupt):
+        attempt(lambda _: {}, job)
+
+
+def test_a_process_that_cannot_start_is_no_fault_of_standard_output(monkeypatch):
+    def no_pipe(_):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(type(multiprocessing.get_context("spawn")), "Pipe", no_pipe)
+    with pytest.raises(SempicError, match=r"cannot start a process: Too many open files"):
+        processes.child(print)
+
+
+def test_signals_stay_blocked_in_the_first_process():
+    """The resource tracker of multiprocessing, which it starts, unblocks them: Ctrl-C in a terminal
+    ended the first worker with a traceback."""
+    code = (
+        "import signal; from multiprocessing import resource_tracker\n"
+        "from sempic import processes\n"
+        "with processes.signals_held():\n"
+        "    resource_tracker.ensure_running()\n"
+        "    print(*sorted(map(int, signal.pthread_sigmask(signal.SIG_BLOCK, ()))))"
+    )
+    assert run(code).stdout.split() == [b"2", b"15"]
 
 
 def test_one_ctrl_c_ends_a_shell_loop():

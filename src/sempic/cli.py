@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import sys
 
-from sempic import commands, processes, progress
+from sempic import commands, jobs, processes, progress
 from sempic.commands import COMMANDS
 from sempic.errors import InputError, SempicError, install_hint, reason, warnings_to
 
@@ -31,6 +31,8 @@ def _run(argv: list[str]) -> int:
             if name in COMMANDS and not COMMANDS[name].trains:
                 _refuse_empty(argv)
             args = commands.parsers(name)[0].parse_args(argv)
+            if vars(args).get("json"):
+                jobs.need_stdout()
             return int(commands.load(name).run(args))
         except SempicError as error:
             return _fail(str(error))
@@ -40,9 +42,12 @@ def _run(argv: list[str]) -> int:
                 raise
             return _fail(f"{name}: {error.name} is missing; {install_hint(extra)}")
         except OSError as error:
-            if error.filename is None:  # an error of a standard stream
+            where = error.filename
+            if where is None and isinstance(error, FileNotFoundError):
+                where = "the current folder"  # os.getcwd names no file
+            if where is None:  # an error of a standard stream
                 raise
-            return _fail(f"{error.filename}: {reason(error)}")
+            return _fail(f"{where}: {reason(error)}")
         except KeyboardInterrupt as stop:
             return _fail(f"interrupted; {stop}" if str(stop) else "interrupted")
 

@@ -223,9 +223,15 @@ def removed_on_failure(path: Path) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        with contextlib.suppress(OSError):  # which would hide why the block failed
-            path.unlink()
+        discard(path)
         raise
+
+
+def discard(path: Path) -> None:
+    """Removes a temporary file, if there is one; an error of that would hide the first, as on a
+    read-only disk."""
+    with contextlib.suppress(OSError):
+        path.unlink()
 
 
 def _move(part: Path, target: Path) -> None:

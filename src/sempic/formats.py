@@ -49,6 +49,11 @@ def is_video(data: bytes) -> bool:
     )
 
 
+def is_tar(data: bytes) -> bool:
+    """Whether a file has the signature of a tar that is not compressed."""
+    return data[257:262] == b"ustar"
+
+
 _PICTURE_BRANDS = (b"avi", b"hei", b"hev", b"mif1", b"msf1", b"crx")
 """Brands of ISO base media files that are pictures: AVIF, HEIF, Canon raw."""
 

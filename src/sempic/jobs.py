@@ -15,7 +15,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import IO, TYPE_CHECKING, cast
 
 from sempic import files
 from sempic.errors import InputError, OutputError, install_hint, naming, reason, refused
@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 
 STDOUT = Path("-")
 TAR = ".tar"
+_NO_TAR = {".sempic", ".gz", ".tgz", ".bz2", ".xz", ".zst"}
+"""Suffixes, besides those of pictures, that a tar is not written under: it is not compressed."""
+_LONGEST = 1 << 30
+"""Most bytes that are read of a device or a pipe: a picture of MAX_PIXELS has fewer."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,7 +63,7 @@ class Job:
         if sys.stdin is None:
             raise InputError("standard input is closed")
         with refused(InputError, "cannot read standard input", OSError, ValueError):
-            return sys.stdin.buffer.read()
+            return _read_stream(sys.stdin.buffer)
 
     def write(self, data: bytes) -> None:
         """Write the target. Raises OutputError, or BrokenPipeError if the reader of standard
@@ -270,7 +274,7 @@ def _check_suffixes(sources: list[_Source]) -> None:
     others = pictures.SUFFIXES | formats.FOREIGN
     for source in sources:
         named = "" if source.target is None else source.target.suffix.lower()
-        if source.suffix == TAR and (named == ".sempic" or named in others):
+        if source.suffix == TAR and (named in _NO_TAR or named in others):
             raise OutputError(f"{source.target}: a tar under the name of a {named} file")
         if source.suffix == ".sempic" and named in others:
             raise OutputError(f"{source.target}: a .sempic file under the name of a picture")
@@ -370,7 +374,20 @@ def read(path: Path) -> bytes:
     """The bytes of a file, local or remote. Raises InputError without the file's name."""
     cause = OSError if is_local(path) else Exception  # stores have errors of their own
     with refused(InputError, "cannot read", cause):
-        return path.read_bytes()
+        if not is_local(path) or path.is_file():
+            return path.read_bytes()
+        with open(path, "rb") as stream:
+            return _read_stream(stream)
+
+
+def _read_stream(stream: IO[bytes]) -> bytes:
+    """All bytes of a device or a pipe, which may have no end. Raises InputError."""
+    data = bytearray()
+    while piece := stream.read(1 << 20):
+        data += piece
+        if len(data) > _LONGEST:
+            raise InputError(f"no end within {_LONGEST >> 20} MiB, more than any picture has")
+    return bytes(data)
 
 
 def read_picture(path: Path) -> Image:

@@ -14,7 +14,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING, Any
+
+from sempic.errors import SempicError, refused
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -70,6 +73,7 @@ def signals_held() -> Iterator[None]:
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
+    resource_tracker.ensure_running()  # multiprocessing's; its start would unblock them
     before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
     try:
         yield
@@ -85,12 +89,12 @@ def most() -> int:
 def child(target: Callable[..., None], *args: Any) -> tuple[Any, Connection]:
     """Start a process that runs target(pipe, *args); returns the process and our end of the pipe.
 
-    SIGINT and SIGTERM are blocked during the start.
+    SIGINT and SIGTERM are blocked during the start. Raises SempicError if the system refuses.
     """
     context = multiprocessing.get_context("spawn")  # forks of threaded libraries hang
-    ours, theirs = context.Pipe()
-    process = context.Process(target=target, args=(theirs, *args), daemon=True)
-    with signals_held():
+    with refused(SempicError, "cannot start a process"), signals_held():
+        ours, theirs = context.Pipe()
+        process = context.Process(target=target, args=(theirs, *args), daemon=True)
         process.start()
     theirs.close()
     return process, ours
@@ -133,6 +137,8 @@ def stop(process: Any) -> None:
 
 # ── the main program ─────────────────────────────────────────────────────────────────────────
 
+_caught: list[int] = []
+"""Signals to the main program, which end it (`as_program`)."""
 _ASCII = {"→": "->", "×": "x", "…": "...", "–": "-", "—": "-", "⇄": "<->", "·": "-", "’": "'"}
 
 
@@ -148,10 +154,9 @@ def as_program(run: Callable[[], int]) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="sempic")
-    caught: list[int] = []
 
     def interrupt(number: int, _: object) -> None:
-        caught.append(number)
+        _caught.append(number)
         for handled in signals:  # a second signal ends the process at once
             signal.signal(handled, signal.SIG_DFL)
         raise KeyboardInterrupt
@@ -163,18 +168,25 @@ def as_program(run: Callable[[], int]) -> int:
     try:
         code = _run_and_flush(run)
     except BaseException as error:
-        # C libraries that are interrupted while they load raise other exceptions.
-        if not caught and not isinstance(error, KeyboardInterrupt):
+        if not _caught and not isinstance(error, KeyboardInterrupt):
             raise
         code = 2
         with contextlib.suppress(OSError, ValueError):
             print("sempic: interrupted", file=sys.stderr, flush=True)
-    if caught:
+    if _caught:
         with contextlib.suppress(OSError, ValueError):
             sys.stdout.flush()
-        signal.signal(caught[0], signal.SIG_DFL)
-        os.kill(os.getpid(), caught[0])
+        signal.signal(_caught[0], signal.SIG_DFL)
+        os.kill(os.getpid(), _caught[0])
     return code
+
+
+def raise_if_interrupted() -> None:
+    """Raises KeyboardInterrupt again after a signal to the main program, for loops that go on after
+    any Exception: C libraries that are interrupted while they load raise others, and Python ignores
+    one in a destructor."""
+    if _caught:
+        raise KeyboardInterrupt
 
 
 def _run_and_flush(run: Callable[[], int]) -> int:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from sempic.errors import InputError, line
+from sempic.errors import InputError, refused
 
 
 @dataclass(slots=True)
@@ -41,10 +41,8 @@ def change(
 
     Raises InputError: not a tar, a damaged tar, no chosen members, or two members with one name.
     """
-    try:
+    with refused(InputError, "a damaged tar", Exception):  # each compression has errors of its own
         members = _members(data)
-    except (tarfile.TarError, EOFError, OSError, ValueError, KeyError) as cause:
-        raise InputError(f"a damaged tar: {line(cause).rstrip(':')}") from cause
     chosen = choose(members)
     for member in chosen:
         member.target = str(PurePosixPath(member.name).with_suffix("")) + ending
@@ -95,11 +93,23 @@ def _is_file(name: str, *endings: str) -> bool:
 
 def _members(data: bytes) -> list[Member]:
     members = []
-    with tarfile.open(fileobj=io.BytesIO(data), mode="r:*") as source:
+    try:
+        source = tarfile.open(fileobj=io.BytesIO(data), mode="r:*")  # noqa: SIM115
+    except tarfile.ReadError as cause:
+        raise ValueError("neither plain nor compressed with gzip, bzip2 or xz") from cause
+    with source:
         for info in source:
-            content = source.extractfile(info)
+            try:
+                content = source.extractfile(info)
+            except (KeyError, RecursionError) as cause:
+                raise ValueError(f"{info.name} is a link that leads to no member") from cause
             if content is not None:
                 members.append(Member(info, content.read(), info.name))
+        assert source.fileobj is not None
+        source.fileobj.seek(source.offset)
+        rest = source.fileobj.read(-1)  # to the end, where gzip checks all bytes
+        if rest[: tarfile.BLOCKSIZE].strip(b"\0"):  # tarfile takes any damage for the end
+            raise ValueError(f"no header of a member at byte {source.offset}")
     return members
 
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from sempic import api, codec, container, files, formats, progress
+from sempic import api, codec, container, files, formats, processes, progress
 from sempic.batch import tar
 from sempic.errors import (
     BitstreamError,
@@ -85,9 +85,11 @@ class Encode:
         try:
             picture = pictures.read(data)
         except ImageError as error:
-            if job is None or not formats.is_video(data):
-                raise
-            raise ImageError(f"{error}; a video takes --sequence") from error
+            if job is not None and formats.is_video(data):
+                raise ImageError(f"{error}; a video takes --sequence") from error
+            if job is not None and formats.is_tar(data):
+                raise ImageError(f"{error}; {_TAR}") from error
+            raise
         labels = self._labels(job) if job is not None and self.labels else None
         coder = coder_with(segmenter=self.segmenter, verifier=self.verifier, prior=self.prior)
         stream = coder.encode(picture, labels=labels, **self.options.keywords())
@@ -139,7 +141,8 @@ class Decode:
         grey = np.minimum(np.rint(4 * spread), 255).astype(np.uint8)
         path = Path(self.uncertainty)
         with naming(path):
-            part = files.write_temporary(path, pictures.encode(grey, path.suffix))
+            grey_file = pictures.encode(grey, path.suffix)
+        part = files.write_temporary(path, grey_file)
         with files.removed_on_failure(part):
             job.write(data)
             files.move_to_target(part, path)
@@ -182,6 +185,8 @@ def part_of(scene: Scene, only: str, suffix: str) -> bytes:
     return pictures.encode_labels(scene.labels, PALETTES[scene.palette], suffix)
 
 
+_TAR = "a tar is a file whose name ends in .tar, for encode and decode"
+
 coder_with = functools.cache(api.Codec)
 """A cached codec, so that a process loads networks once for all files."""
 
@@ -194,12 +199,16 @@ def described(stream: bytes, *, shares: bool = False, prior: str | None = None) 
 
 
 def stream_of(data: bytes) -> bytes:
-    """`data` unchanged; raises InputError if it is a picture, which is clearer than a decoding
-    error."""
+    """`data` unchanged; raises InputError if it is a picture or a tar, which is clearer than a
+    decoding error."""
     from sempic import pictures
 
-    if not data.startswith(container.MAGIC) and (kind := pictures.kind(data)):
+    if data.startswith(container.MAGIC):
+        return data
+    if kind := pictures.kind(data):
         raise InputError(f"a picture ({kind}), not a .sempic file; sempic encode makes one")
+    if formats.is_tar(data):
+        raise InputError(f"not a .sempic file; {_TAR}")
     return data
 
 
@@ -222,6 +231,7 @@ def _change_tar(
                 payload, result = change(member.data)
             record |= result | notes
         except Exception as error:
+            processes.raise_if_interrupted()
             record["error"] = cause(error)
         record["seconds"] = round(time.perf_counter() - start, 4)
         return payload
@@ -235,6 +245,7 @@ def _change_tar(
 
 def attempt(work: Work, job: Job) -> list[Record]:
     """Run work on a job; an exception becomes a record with an error."""
+    processes.raise_if_interrupted()
     start = time.perf_counter()
     common: Record = {"path": job.name}
     if job.target is not None:
@@ -249,6 +260,7 @@ def attempt(work: Work, job: Job) -> list[Record]:
     except BrokenPipeError:  # the reader of standard output has gone: not the file's error
         raise
     except Exception as error:
+        processes.raise_if_interrupted()
         result = {"error": cause(error)}
         common.pop("output", None)
     seconds = {"seconds": round(time.perf_counter() - start, 4)}

@@ -10,6 +10,7 @@ from pathlib import Path
 from sempic import processes
 from sempic.commands import _measuring
 from sempic.errors import InputError
+from sempic.jobs import need_stdout
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -43,6 +44,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from sempic.evaluation.evaluate import describe, evaluate
 
+    need_stdout()
     if args.num_classes is not None and not 1 <= args.num_classes <= 255:
         raise InputError(f"num_classes must lie in 1…255, not {args.num_classes}")
     if args.predictions is not None and args.judge is not None:

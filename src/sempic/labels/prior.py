@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sempic.errors import ModelError, line
+from sempic.errors import ModelError, reason
 from sempic.labels.causal import Causal
 from sempic.labels.trunk import LAYERS, Layer
 
@@ -57,7 +57,7 @@ def contents(path: Path) -> tuple[Arrays, str]:
             return dict(file), hashlib.sha256(data).hexdigest()[:8]
     except Exception as error:  # zipfile, zlib and numpy raise errors of many classes
         # NumPy's own ValueError tells how to load the file unsafely.
-        fault = "not arrays of np.savez" if isinstance(error, ValueError) else line(error)
+        fault = "not arrays of np.savez" if isinstance(error, ValueError) else reason(error)
         raise ModelError(f"{path} is no prior of the label coder: {fault}") from error
 
 

@@ -80,7 +80,7 @@ class Video:
             if keep and self._has_pictures:
                 files.move_to_target(self._part, self._path)
         finally:
-            self._part.unlink(missing_ok=True)
+            files.discard(self._part)
 
     def interrupt(self) -> str:
         """Finishes the file early, and returns a message that says where it is: at its path if
@@ -91,7 +91,7 @@ class Video:
         try:
             self._finish()
         except BaseException:
-            self._part.unlink(missing_ok=True)
+            files.discard(self._part)
             raise
         return kept_message(self._path, self._part)
 
