@@ -254,6 +254,7 @@ def test_info_counts_packets_that_cannot_be_read(clip, capsys):
         (clip / "cut.sempic").write_bytes(data + rest)
         assert cli.main(["info", "cut.sempic"]) == 0
         assert f"  {told} be read\n" in (said := capsys.readouterr().out)
+        assert "48, 2 frames, 1 key frame, 10 a second" in said
         assert "lost" not in said
 
 

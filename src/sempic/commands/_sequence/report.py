@@ -43,6 +43,10 @@ def _listed(ranges: list[range]) -> str:
     return f"frame{'s' if count > 1 else ''} {', '.join(shown)}{more}"
 
 
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
 def described(data: bytes) -> dict[str, Any]:
     """`sequence.info` of a file, rounded."""
     record = sequence.info(data)
@@ -55,8 +59,9 @@ def details(record: dict[str, Any]) -> str:
     parts = [*record["chunks"].items(), ("all else", record["overhead"]), ("all", record["bytes"])]
     lines = [
         f"{processes.printable(record['path'])}: a sequence, version {record['version']}, "
-        f"{record['width']}×{record['height']}, {count} frames, {record['keys']} of them key "
-        f"frames, {record['rate']:g} a second, palette {record['palette']}"
+        f"{record['width']}×{record['height']}, {_counted(count, 'frame')}, "
+        f"{_counted(record['keys'], 'key frame')}, {record['rate']:g} a second, palette "
+        f"{record['palette']}"
     ]
     for name, size in parts:
         lines.append(
@@ -64,17 +69,16 @@ def details(record: dict[str, Any]) -> str:
             f"{8 * size / seconds / 1000:>9.2f} kbit/s"
         )
     if lost := record["lost"]:
-        lines.append(f"  {lost} frame{'s' if lost > 1 else ''} lost, or in need of a lost one")
+        lines.append(f"  {_counted(lost, 'frame')} lost, or in need of a lost one")
     if damaged := record["damaged"]:
-        lines.append(f"  {damaged} packet{'s' if damaged > 1 else ''} cannot be read")
+        lines.append(f"  {_counted(damaged, 'packet')} cannot be read")
     return "\n".join(lines)
 
 
 def summary(record: dict[str, Any]) -> str:
     """One line about a sequence that was encoded or decoded."""
-    frames = "1 frame" if record["frames"] == 1 else f"{record['frames']} frames"
     return (
         f"{processes.printable(record['path'])} → {processes.printable(record['output'])}: "
-        f"{frames} of {record['width']}×{record['height']}, {record['bytes']} bytes, "
-        f"{record['kbps']:.1f} kbit/s, {record['took']:.1f} s"
+        f"{_counted(record['frames'], 'frame')} of {record['width']}×{record['height']}, "
+        f"{record['bytes']} bytes, {record['kbps']:.1f} kbit/s, {record['took']:.1f} s"
     )
