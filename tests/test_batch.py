@@ -594,6 +594,14 @@ def group(stat):
 # ── tars that fail as a whole ────────────────────────────────────────────────────────────────
 
 
+def test_an_output_without_a_place_is_refused_before_the_work(shots, monkeypatch, capsys):
+    monkeypatch.setattr(batch, "run", None)
+    tar("a.tar", **{"0.png": pictures.encode(IMAGE, ".png")})
+    said = "a.tar: none/b.tar: cannot write: No such file or directory"
+    refused(capsys, "encode a.tar -o none/b.tar", said)
+    refused(capsys, ["encode", *shots, "-o", "a.tar/x"], "a.tar/x: not a writable folder: Not a")
+
+
 def test_tars_that_cannot_be_coded_are_refused(capsys):
     tar("a.tar", **{"0.png": pictures.encode(IMAGE, ".png")})
     refused(capsys, "encode a.tar", "replace itself")

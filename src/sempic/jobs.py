@@ -7,6 +7,7 @@ an output overwrites an input.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 import tempfile
@@ -152,6 +153,23 @@ def find(
     if suffix is None:
         return jobs
     return list({(_real(job.source), job.target): job for job in jobs}.values())
+
+
+def check_output(output: str | None, job: Job) -> None:
+    """Raises OutputError if the output that the user names cannot be written; before long work.
+    job: one of the run."""
+    if output is None or output == "-" or "://" in output:
+        return
+    place = Path(output)
+    if files.is_stream(place):  # or a folder, whose files may be writable where it is not
+        return
+    if job.mkdir:
+        files.check_writable(place, folder=True)
+        return
+    with naming(job.name):
+        files.check_writable(place)
+        if not place.absolute().parent.is_dir():
+            raise OutputError(f"{place}: cannot write: {os.strerror(errno.ENOENT)}")
 
 
 # ── sources ──────────────────────────────────────────────────────────────────────────────────

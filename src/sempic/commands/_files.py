@@ -11,7 +11,7 @@ import sempic
 from sempic import batch, processes
 from sempic.commands import _report
 from sempic.errors import InputError
-from sempic.jobs import STDOUT, Job
+from sempic.jobs import STDOUT, Job, check_output
 
 
 def add_inputs(parser: argparse.ArgumentParser, inputs: str) -> None:
@@ -89,6 +89,8 @@ def run(
             lacking = manifest.lacking(jobs) - manifest.lacking(remaining)
             but = f"; {lacking} without members that failed, see {path}" if lacking else ""
             processes.say(f"{len(jobs) - len(remaining)} of {len(jobs)} are done{but}")
+    if remaining:
+        check_output(args.output, remaining[0])
     done = batch.run(work, remaining, engine=args.engine, workers=args.jobs)
     return _report.each(remaining, done, _report.summary, args.json, manifest)
 
