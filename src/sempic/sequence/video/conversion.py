@@ -24,11 +24,10 @@ _MAX_ASPECT = 4
 class Converter:
     """Frames of one video → pictures of one size and orientation."""
 
-    def __init__(self, aspect: Fraction | None, max_side: int | None) -> None:
-        """aspect: a pixel's width by its height; None: 1. max_side: scales larger frames down."""
+    def __init__(self, aspect: Fraction, max_side: int | None) -> None:
+        """aspect: a pixel's width by its height. max_side: scales larger frames down."""
         from av.video.reformatter import VideoReformatter
 
-        aspect = aspect or Fraction(1)
         self._aspect = float(aspect) if 1 / _MAX_ASPECT <= aspect <= _MAX_ASPECT else 1.0
         self._max_side = max_side
         self._size: tuple[int, int] | None = None
@@ -86,10 +85,10 @@ def _over_white(picture: Any) -> Image:
 def _rotation(frame: Any) -> tuple[bool, int]:
     """Whether to mirror a frame left to right, and then by how many quarters to turn it
     clockwise."""
-    matrices = [bytes(d) for d in frame.side_data if d.type.name == "DISPLAYMATRIX"]
-    if not matrices:
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
         return False, 0
-    right, down, _, right_of_down, down_of_down = np.frombuffer(matrices[0], np.int32)[:5].tolist()
+    right, down, _, right_of_down, down_of_down = np.frombuffer(matrix, np.int32)[:5].tolist()
     mirrored = right * down_of_down < down * right_of_down
     if mirrored:
         right, down = -right, -down

@@ -78,7 +78,7 @@ class Source:
         # Threads that decode several frames at once hold each back: too late for a live video.
         is_live = self._input.is_live or self._input.is_sequential
         self._stream.thread_type = "SLICE" if is_live else "AUTO"
-        self._converter = Converter(self._stream.sample_aspect_ratio, max_side)
+        self._converter = Converter(_exact(self._stream.sample_aspect_ratio or 1), max_side)
         if max_pixels is not None:
             width, height = self._converter.square(self._stream.width, self._stream.height)
             if width * height > max_pixels:
@@ -89,7 +89,7 @@ class Source:
         rates = [self._stream.average_rate, self._stream.guessed_rate]
         if self._format in _UNTIMED:
             rates.reverse()
-        own_rate = next(filter(None, rates), Fraction(25))
+        own_rate = _exact(next(filter(None, rates), 25))
         if not SLOWEST <= (rate or own_rate) <= FASTEST:
             raise InputError(
                 f"{name}: it has {float(own_rate):g} frames in a second; from {float(SLOWEST):g} "
@@ -157,7 +157,7 @@ class Source:
         packets = self._container.demux(self._stream)
         has_frames, error = False, None
         # A file at an address waits for its reader: its length in frames or bytes is known.
-        is_live = self._input.is_live and self.count is None and self._container.size < 0
+        is_live = self._input.is_live and self.count is None and self._is_unsized
         checked, waited = time.monotonic(), 0.0
         while self._fault is None:
             self._asked = time.monotonic()
@@ -214,11 +214,16 @@ class Source:
         """Whether the video is complete in spite of a fault. An HTTP response without a length ends
         with its connection, which FFmpeg reports as an error; the video is complete if its last
         frame ends where its container says. end: as of `_warn_of_missing`."""
-        is_cut = getattr(self._fault, "errno", None) == errno.EIO and self._container.size < 0
+        is_cut = getattr(self._fault, "errno", None) == errno.EIO and self._is_unsized
         if not is_cut or not self._states_length or not self._name.startswith(HTTP):
             return False
         missing = (self._seconds() or math.inf) - end / self.rate
         return missing < self._period / 2
+
+    @property
+    def _is_unsized(self) -> bool:
+        """Whether the number of bytes is unknown: negative, or None since PyAV 19."""
+        return (self._container.size or -1) < 0
 
     @property
     def _states_length(self) -> bool:
@@ -236,3 +241,8 @@ class Source:
     def close(self) -> None:
         """Stops reading. A read that still blocks is left to its thread."""
         self._input.close()
+
+
+def _exact(number: Any) -> Fraction:
+    """A rational number of PyAV, which has a class of its own since version 19."""
+    return Fraction(number.numerator, number.denominator)
