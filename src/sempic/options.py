@@ -116,7 +116,9 @@ def _boxes(name: str, value: Any) -> tuple[tuple[int, ...], ...]:
     except (TypeError, ValueError):
         boxes = ((),)
     if isinstance(value, str) or any(len(box) != 4 or min(box[2:]) < 1 for box in boxes):
-        raise InputError(f"{name} is boxes X,Y,W,H of whole numbers, not {value!r:.40}")
+        raise InputError(
+            f"{name} is boxes X,Y,W,H of whole numbers, W and H 1 or more, not {value!r:.40}"
+        )
     return boxes
 
 

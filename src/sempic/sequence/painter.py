@@ -28,7 +28,7 @@ _TRUST = np.array((1.0, 1.0, 0.75, 0.25, 0.0, 0.0), np.float32)
 """Factor of the kept share, by the hint of `Expected`."""
 _RELABELLED = 0.5
 """Factor where the label differs from the expected one: the segmenter may have changed its mind."""
-_SAME_SCENE = 0.4
+_SAME_SCENE = 0.2
 """The scene is the same if the hint is 0 in more than this share of the picture. Nothing of another
 scene is kept: it would stay as long as the new one is still."""
 
