@@ -30,7 +30,6 @@ test: .venv/.test
 # One thread for BLAS and OpenMP: the tests make many small calls, not few large ones.
 check: export OMP_NUM_THREADS = 1
 check: export OPENBLAS_NUM_THREADS = 1
-# One worker more than cores, since many tests wait for processes.
 # Python keeps what it compiles, whatever the environment says: without bytecode, each of a hundred
 # processes compiles torch's sources again, which takes seconds.
 check: export PYTHONDONTWRITEBYTECODE =
@@ -39,7 +38,7 @@ check:
 	ruff check .
 	mypy --num-workers 2
 	lint-imports
-	python -m pytest -q -n $$(python -c 'import os; print(os.cpu_count() + 1)') --dist loadfile
+	python -m pytest -q -n auto --dist loadfile
 
 format:
 	ruff format .

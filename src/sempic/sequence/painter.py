@@ -27,10 +27,12 @@ _NOISE = 300.0
 _TRUST = np.array((1.0, 1.0, 0.75, 0.25, 0.0, 0.0), np.float32)
 """Factor of the kept share, by the hint of `Expected`."""
 _RELABELLED = 0.5
-"""Factor where the label differs from the expected one: the segmenter may have changed its mind."""
-_SAME_SCENE = 0.2
-"""The scene is the same if the hint is 0 in more than this share of the picture. Nothing of another
-scene is kept: it would stay as long as the new one is still."""
+"""Factor where the label differs from the expected one in the same scene: the segmenter may have
+changed its mind."""
+_SAME_SCENE, _OTHER_SCENE = 0.5, 0.2
+"""The scene is the same if the hint is 0 in more than the first share of the picture, and another
+in no more than the second. Nothing of another scene is kept: it would stay as long as the new one
+is still."""
 
 
 class _Painted(NamedTuple):
@@ -79,11 +81,11 @@ class Painter:
     def _agreement(self, small: Scene, expected: Expected) -> _Floats | None:
         """Share of the last detail that each pixel keeps, float32 (height, width); None: none."""
         hint, labels = expected.hint, small.labels
-        if hint is None or not self._share or (hint == 0).mean() <= _SAME_SCENE:
+        if hint is None or not self._share or (agreeing := (hint == 0).mean()) <= _OTHER_SCENE:
             return None
         share: _Floats = self._share * _TRUST[hint]
         if labels is not None and expected.labels is not None:
-            share[labels != expected.labels] *= _RELABELLED
+            share[labels != expected.labels] *= _RELABELLED if agreeing > _SAME_SCENE else 0
         return share
 
 
