@@ -70,6 +70,7 @@ class Benchmark:
 
     def __exit__(self, *_: object) -> None:
         self._workers.stop()
+        self._cache.close()
 
     # keys
 

@@ -52,6 +52,9 @@ class Cache:
         with self._refused("written"):
             self._db.execute("INSERT OR REPLACE INTO kept VALUES (?, ?)", (key, out.getvalue()))
 
+    def close(self) -> None:
+        self._db.close()
+
 
 def key(*parts: object) -> str:
     """A hash of all parts."""
