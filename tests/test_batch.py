@@ -572,7 +572,7 @@ def test_workers_end_with_their_parent(number, importable):
             time.sleep(0.05)
         parent.send_signal(number)
         try:
-            parent.communicate(timeout=20)  # the workers hold the pipe as long as they live
+            parent.communicate(timeout=60)  # the workers hold the pipe as long as they live
         finally:
             parent.kill()  # otherwise a failing test would wait forever
     for _ in range(100):

@@ -130,7 +130,7 @@ def test_pipes(tmp_path):
     reader = threading.Thread(target=lambda: got.append((tmp_path / "pipe").read_bytes()))
     reader.start()
     files.write(tmp_path / "pipe", b"data")
-    reader.join(10)
+    reader.join(60)
     assert got == [b"data"]
 
 

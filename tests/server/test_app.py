@@ -59,15 +59,15 @@ def test_accepted_requests_are_answered_after_sigterm():
         threads = [threading.Thread(target=decode, args=(i,)) for i in range(2)]
         for thread in threads:
             thread.start()
-        while "sempic_jobs_accepted 2.0" not in httpx.get(f"{url}/metrics").text:
+        while "sempic_jobs_accepted 2.0" not in httpx.get(f"{url}/metrics", timeout=60).text:
             time.sleep(0.05)
         os.killpg(process.pid, signal.SIGTERM)
         for thread in threads:
-            thread.join(30)
+            thread.join(60)
         assert [answers[i].status_code for i in range(2)] == [200, 200]
         assert [pixels(answers[i].content)[0, 0, 2] for i in range(2)] == [0, 1]
         rest = [json.loads(line) for line in process.stderr]
-        assert process.wait(30) == 0
+        assert process.wait(60) == 0
         assert [line["status"] for line in rest if line.get("path") == "/decode"] == [200, 200]
         with pytest.raises(httpx.ConnectError):
             httpx.get(f"{url}/healthz")
@@ -81,11 +81,11 @@ def test_a_connection_waits_for_headers_for_a_limited_time(monkeypatch):
     with live() as url:
         address = "127.0.0.1", int(url.rpartition(":")[2])
         for head in heads:
-            with socket.create_connection(address, timeout=20) as client:
+            with socket.create_connection(address, timeout=60) as client:
                 client.sendall(head)
                 with client.makefile("rb") as answer:
                     assert answer.read().count(b'"ok"') == head.count(b"/healthz")
-        with contextlib.closing(http.client.HTTPConnection(*address, timeout=20)) as kept:
+        with contextlib.closing(http.client.HTTPConnection(*address, timeout=60)) as kept:
             for _ in range(12):  # each look of the server may find it between two requests
                 kept.request("GET", "/healthz")
                 assert kept.getresponse().read() == b'{"status":"ok"}'
@@ -103,17 +103,17 @@ def test_a_client_that_does_not_read_its_answers_is_cut_off(monkeypatch):
     """Otherwise it would keep a place, and the process at its end, for ever."""
     monkeypatch.setattr(app, "STALL", 1.0)
     with live() as url:
-        bundle = re.search(r'src="([^"]+)"', httpx.get(f"{url}/docs").text)[1]
+        bundle = re.search(r'src="([^"]+)"', httpx.get(f"{url}/docs", timeout=60).text)[1]
         head = f"GET /{bundle} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
         with socket.socket() as client:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            client.settimeout(20)
+            client.settimeout(60)
             client.connect(("127.0.0.1", int(url.rpartition(":")[2])))
             client.sendall(head * 20)  # more than the buffers of the system hold
             time.sleep(3)
             with contextlib.suppress(ConnectionResetError):
                 got = sum(map(len, iter(lambda: client.recv(1 << 20), b"")))
-                assert got < 20 * len(httpx.get(f"{url}/{bundle}").content)
+                assert got < 20 * len(httpx.get(f"{url}/{bundle}", timeout=60).content)
 
 
 def test_the_connections_that_wait_longest_are_closed_for_new_ones(monkeypatch):
@@ -122,7 +122,7 @@ def test_the_connections_that_wait_longest_are_closed_for_new_ones(monkeypatch):
         address = "127.0.0.1", int(url.rpartition(":")[2])
         idle = []
         for _ in range(5):
-            idle.append(stack.enter_context(socket.create_connection(address, timeout=20)))
+            idle.append(stack.enter_context(socket.create_connection(address, timeout=60)))
             time.sleep(0.3)  # longer than between two looks of the server
         assert [client.recv(1) for client in idle[:2]] == [b"", b""]
         for client in idle[2:]:
@@ -220,4 +220,4 @@ def test_workers_end_with_a_killed_server(tmp_path):
     ) as process:
         assert any(b"serving" in line for line in process.stderr)
         process.kill()
-        process.communicate(timeout=30)  # ends only when no worker holds the pipe
+        process.communicate(timeout=60)  # ends only when no worker holds the pipe

@@ -1,6 +1,7 @@
 """Limits, request ids, logs and metrics of every request."""
 
 import contextlib
+import functools
 import io
 import json
 import logging
@@ -61,7 +62,7 @@ def test_an_answer_before_the_end_of_the_body_arrives_although_the_client_sends_
     with live(max_bytes=50_000) as url:
         address = "127.0.0.1", int(url.rpartition(":")[2])
         for request, rest, status in cases:
-            with socket.create_connection(address, timeout=20) as client:
+            with socket.create_connection(address, timeout=60) as client:
                 client.sendall(f"{request} HTTP/1.1\r\nHost: x\r\n".encode() + rest)
                 time.sleep(0.1)
                 with client.makefile("rb") as answer:
@@ -76,7 +77,7 @@ def test_an_endless_body_is_read_for_a_limited_time_after_the_answer(monkeypatch
     monkeypatch.setattr(middleware, "LINGER", 0.5)
     with live() as url:
         address = "127.0.0.1", int(url.rpartition(":")[2])
-        with socket.create_connection(address, timeout=20) as client:
+        with socket.create_connection(address, timeout=60) as client:
             client.sendall(
                 b"POST /nothing HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
             )
@@ -100,14 +101,15 @@ def test_the_bodies_of_all_requests_together_are_limited():
         slow = [stack.enter_context(socket.create_connection(address)) for _ in range(41)]
         for client in slow:
             client.sendall(head + bytes(39_999))
-        end = time.monotonic() + 20
-        while (answer := httpx.post(f"{url}/info", content=bytes(40_000))).status_code != 429:
+        end = time.monotonic() + 60
+        post = functools.partial(httpx.post, f"{url}/info", timeout=60)
+        while (answer := post(content=bytes(40_000))).status_code != 429:
             assert time.monotonic() < end
         refused(answer, 429, "QueueFull", "larger bodies wait")
         assert answer.headers["Retry-After"] == "1"
         for client in slow:
             client.close()
-        while (answer := httpx.post(f"{url}/info", content=stream())).status_code == 429:
+        while (answer := post(content=stream())).status_code == 429:
             assert time.monotonic() < end
         assert answer.status_code == 200
 

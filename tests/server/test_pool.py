@@ -74,7 +74,7 @@ def test_a_worker_that_dies_idle_costs_no_request():
     async def test(p):
         (idle,) = p.workers
         os.kill(idle.process.pid, signal.SIGKILL)
-        idle.process.join(10)
+        idle.process.join(60)
         assert (await p.run("echo", 1)).value == 1
         assert p.replaced == 1
 
@@ -86,7 +86,7 @@ def test_a_pool_whose_workers_have_died_says_so_and_replaces_them():
         assert p.is_alive()
         (idle,) = p.workers
         os.kill(idle.process.pid, signal.SIGKILL)
-        idle.process.join(10)
+        idle.process.join(60)
         assert not p.is_alive()
         assert p.replaced == 1
         await asyncio.sleep(0.01)  # the new one starts
