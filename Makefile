@@ -44,8 +44,10 @@ format:
 	ruff format .
 	ruff check --fix .
 
+# The pip that comes with a Python may be years old, and takes half a minute longer.
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
+	$(PIP) --upgrade pip
 
 .venv/.base: pyproject.toml | .venv/bin/python
 	$(PIP) -e .
