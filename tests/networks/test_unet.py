@@ -145,10 +145,10 @@ def test_half_precision_attention_fits_fused_kernels(new_order, monkeypatch):
     x = torch.randn(2, 32, 4, 6)
     unused = torch.zeros(0)
     with torch.no_grad():
-        exact = block.compute(x, unused, unused)
+        exact = block(x, unused, unused)
         assert not seen
         with torch.autocast("cpu", torch.bfloat16):
-            half = block.compute(x.bfloat16(), unused, unused)
+            half = block(x.bfloat16(), unused, unused)
     assert [tuple(tensor.shape) for tensor in seen] == 3 * [(1, 4, 24, 16)]
     assert all(tensor.stride(-1) == 1 for tensor in seen)
     torch.testing.assert_close(half.float(), exact, rtol=0.05, atol=0.05 * float(exact.abs().max()))

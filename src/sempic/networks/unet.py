@@ -182,29 +182,7 @@ def _resampler(kind: Resample) -> nn.Module:
     return nn.Upsample(scale_factor=2) if kind == "up" else nn.AvgPool2d(2)
 
 
-def _named(**layers: nn.Module) -> nn.Module:
-    """Layers in sequence, by their names in the original code."""
-    return nn.Sequential(OrderedDict(layers))
-
-
-class _Block(nn.Module):
-    """A block of features, condition and time embedding, with optional activation checkpointing."""
-
-    def __init__(self, config: UNetConfig) -> None:
-        super().__init__()
-        self.recompute = config.use_checkpoint
-
-    def forward(self, x: Tensor, condition: Tensor, embedding: Tensor) -> Tensor:
-        if self.recompute and torch.is_grad_enabled():
-            out = checkpoint(self.compute, x, condition, embedding, use_reentrant=False)
-            return cast(Tensor, out)
-        return self.compute(x, condition, embedding)
-
-    def compute(self, x: Tensor, condition: Tensor, embedding: Tensor) -> Tensor:
-        raise NotImplementedError
-
-
-class ResBlock(_Block):
+class ResBlock(nn.Module):
     """Residual block modulated by time (Dhariwal & Nichol 2021, §3). Both norms are plain in the
     encoder, and SPADE in middle and decoder (Wang et al. 2022, fig. 3)."""
 
@@ -217,7 +195,7 @@ class ResBlock(_Block):
         spade: bool = False,
         resample: Resample = "none",
     ) -> None:
-        super().__init__(config)
+        super().__init__()
         self.spade, self.scale_shift = spade, config.use_scale_shift_norm
         if spade:
             self.in_norm = SPADE(channels, config.condition_channels)
@@ -232,7 +210,7 @@ class ResBlock(_Block):
         self.out_layers = nn.Sequential(*([] if spade else [_norm(out)]), *last)
         self.skip_connection = nn.Identity() if channels == out else nn.Conv2d(channels, out, 1)
 
-    def compute(self, x: Tensor, condition: Tensor, embedding: Tensor) -> Tensor:
+    def forward(self, x: Tensor, condition: Tensor, embedding: Tensor) -> Tensor:
         def out_norm(h: Tensor) -> Any:
             return self.out_norm(h, condition) if self.spade else self.out_layers[0](h)
 
@@ -247,11 +225,11 @@ class ResBlock(_Block):
         return cast(Tensor, self.skip_connection(self.resample(x)) + self.out_layers[-3:](h))
 
 
-class AttentionBlock(_Block):
+class AttentionBlock(nn.Module):
     """Self-attention over all positions, with a residual connection."""
 
     def __init__(self, config: UNetConfig, channels: int, *, decoder: bool = False) -> None:
-        super().__init__(config)
+        super().__init__()
         heads = config.num_heads
         if decoder and config.num_heads_upsample > 0:
             heads = config.num_heads_upsample
@@ -261,7 +239,7 @@ class AttentionBlock(_Block):
         self.qkv = nn.Conv1d(channels, 3 * channels, 1)
         self.proj_out = zeroed(nn.Conv1d(channels, channels, 1))
 
-    def compute(self, x: Tensor, condition: Tensor, embedding: Tensor) -> Tensor:
+    def forward(self, x: Tensor, condition: Tensor, embedding: Tensor) -> Tensor:
         flat = x.flatten(2)
         qkv = self.qkv(self.norm(flat))
         batch, _, length = qkv.shape
@@ -284,11 +262,19 @@ def _attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 class Stage(nn.Sequential):
-    """A sequence of layers; blocks among them get condition and time embedding, too."""
+    """A sequence of layers; blocks among them get condition and time embedding, too. With
+    `recompute` the backward pass computes their activations again."""
 
-    def forward(self, x: Tensor, condition: Tensor, embedding: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(  # type: ignore[override]
+        self, x: Tensor, condition: Tensor, embedding: Tensor, recompute: bool
+    ) -> Tensor:
         for layer in self:
-            x = layer(x, condition, embedding) if isinstance(layer, _Block) else layer(x)
+            if not isinstance(layer, ResBlock | AttentionBlock):
+                x = layer(x)
+            elif recompute:
+                x = cast(Tensor, checkpoint(layer, x, condition, embedding, use_reentrant=False))
+            else:
+                x = layer(x, condition, embedding)
         return x
 
 
@@ -319,7 +305,7 @@ class SemanticUNet(nn.Module):
                 down = (
                     ResBlock(config, ch, ch, resample="down")
                     if config.resblock_updown
-                    else _named(op=nn.Conv2d(ch, ch, 3, 2, 1))
+                    else nn.Sequential(OrderedDict(op=nn.Conv2d(ch, ch, 3, 2, 1)))
                 )
                 self.input_blocks.append(Stage(down))
                 skips.append(ch)
@@ -341,7 +327,9 @@ class SemanticUNet(nn.Module):
                     layers.append(
                         ResBlock(config, ch, ch, spade=True, resample="up")
                         if config.resblock_updown
-                        else _named(up=_resampler("up"), conv=nn.Conv2d(ch, ch, 3, padding=1))
+                        else nn.Sequential(
+                            OrderedDict(up=_resampler("up"), conv=nn.Conv2d(ch, ch, 3, padding=1))
+                        )
                     )
                 self.output_blocks.append(Stage(*layers))
 
@@ -368,14 +356,15 @@ class SemanticUNet(nn.Module):
         half = dtype != torch.float32
         with torch.autocast(x.device.type, dtype) if half else nullcontext():
             h = torch.cat([x, coarse], dim=1).type(dtype)
-            condition = condition.type(dtype)
+            recompute = self.config.use_checkpoint and torch.is_grad_enabled()
+            given = condition.type(dtype), embedding, recompute
             skips = []
             for stage in self.input_blocks:
-                h = stage(h, condition, embedding)
+                h = stage(h, *given)
                 skips.append(h)
-            h = self.middle_block(h, condition, embedding)
+            h = self.middle_block(h, *given)
             for stage in self.output_blocks:
-                h = stage(torch.cat([h, skips.pop()], dim=1), condition, embedding)
+                h = stage(torch.cat([h, skips.pop()], dim=1), *given)
         return cast(Tensor, self.out(h.float()))
 
     def _check(self, x: Tensor, coarse: Tensor, condition: Tensor) -> None:
