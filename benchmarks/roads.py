@@ -30,7 +30,7 @@ from sempic.evaluation import benchmark, codecs
 from sempic.evaluation.benchmark.tables import markdown
 from sempic.evaluation.measure import Settings, available, row
 from sempic.evaluation.measures import FIGURES, METRICS
-from sempic.evaluation.measures.objects import REFERENCE_QUALITY
+from sempic.evaluation.measures.base import JPEG_QUALITY
 from sempic.options import DEFAULT_QUALITY, Models
 from sempic.palette import BY_NAME
 
@@ -52,7 +52,7 @@ TITLES = {
     "avif": "AVIF, same bytes",
     "avif2": "AVIF, twice",
     "avif3": "AVIF, thrice",
-    "jpeg": f"JPEG {REFERENCE_QUALITY}",
+    "jpeg": f"JPEG {JPEG_QUALITY}",
 }
 USUAL = [name for name in TITLES if name != "checked"]
 """Default rows."""
@@ -112,7 +112,7 @@ def measure(bench: benchmark.Benchmark, rows: list[str], quality: int) -> list[d
         if name in AVIF:
             bpp = AVIF[name] * bench.rate(OURS["ours"], quality, index)
             return "avif", bench.near(index, "avif", bpp)
-        return "jpeg", REFERENCE_QUALITY
+        return "jpeg", JPEG_QUALITY
 
     points = {name: [point(name, index) for index in indices] for name in rows}
     bench.measure([[mine[i] for mine in points.values()] for i in indices])

@@ -243,7 +243,7 @@ class Network:
 
 
 def test_patch_fid_is_the_fid_of_all_windows(monkeypatch):
-    monkeypatch.setattr(inception.PatchFid, "network", lambda self, measure: Network())
+    monkeypatch.setattr(METRICS["fid"], "load", lambda settings: Network())
     measure = Measure(Settings(metrics=("patch_fid",)))
     pictures = [street(96, 160, seed=seed)[0] for seed in range(3)]
     references = [measure.reference(picture) for picture in pictures]

@@ -7,7 +7,7 @@ the other figures, with confidence intervals.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,8 +93,9 @@ class Measure:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self._networks = [METRICS[m] for m in settings.metrics if METRICS[m].has_network]
-        self._loaded: dict[str, Any] = {}
+        self._networks = [m for m in settings.metrics if METRICS[m].has_network]
+        self.network = functools.cache(lambda metric: METRICS[metric].load(settings))
+        """The network of a metric by the metric's name."""
 
     @functools.cached_property
     def judge(self) -> Any:
@@ -108,12 +109,6 @@ class Measure:
             return self.judge
         return segment.load(str(models.find(models.JUDGE)), side=SIDE)
 
-    def once(self, name: str, load: Callable[[], Any]) -> Any:
-        """The result of `load`, called once for each name."""
-        if name not in self._loaded:
-            self._loaded[name] = load()
-        return self._loaded[name]
-
     def batch(self, picture: Image) -> int:
         """The best number of originals of this size, each with a decoded picture, for `show`."""
         if not self._networks:
@@ -126,9 +121,9 @@ class Measure:
         """Computes the features of pictures for all metrics with networks, in batches."""
         pictures = [reference.picture for reference in references]
         for metric in self._networks:
-            found = metric.network(self).features_of(pictures)
+            found = self.network(metric).features_of(pictures)
             for reference, features in zip(references, found, strict=True):
-                reference.keep(metric.name, features)
+                reference.kept[metric] = features
 
     def reference(self, picture: Image, labels: LabelMap | None = None) -> Reference:
         """An original, uint8 (H, W, 3), and its human labels, uint8 (H, W), if there are any."""

@@ -23,8 +23,8 @@ from sempic.evaluation.markup import (
     table_of_texts,
 )
 from sempic.evaluation.measures import FIGURES, METRICS, Figure, Row
+from sempic.evaluation.measures.base import JPEG_QUALITY
 from sempic.evaluation.measures.inception import FEW, PATCH, sample_count
-from sempic.evaluation.measures.objects import REFERENCE_QUALITY
 
 
 def plot(results: Results, figures: Sequence[str] = ("miou", "fid", "lpips", "psnr")) -> str:
@@ -281,7 +281,7 @@ def _notes(results: Results) -> str:
         f"there, on at least {KEPT:.0%} of the region's size. An object is invented if the "
         "original has no pixel of the group there. “There” is the region grown by "
         f"{GROWN} pixels. The judge wavers: the same figures of the originals as JPEG of quality "
-        f"{REFERENCE_QUALITY} are the reference.",
+        f"{JPEG_QUALITY} are the reference.",
         "LPIPS 0.1 has its authors' linear layers, DISTS its authors' weights. MS-SSIM is "
         "torchmetrics', BD-rates the package bjontegaard's.",
         "Each codec's dial is set on a few of the pictures, for rates near the requested ones; the "

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import functools
+import io
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import PIL.Image
 
 from sempic import models
 from sempic.evaluation import weights
 from sempic.scene import Image, LabelMap
 
 if TYPE_CHECKING:
-    from sempic.evaluation.measure import Measure
+    from sempic.evaluation.measure import Measure, Settings
 
+JPEG_QUALITY = 90
+"""Quality of `Reference.as_jpeg`."""
 Record = dict[str, Any]
 """Measurements of one picture: numbers and arrays by name, which can be cached."""
 Row = dict[str, Any]
@@ -50,7 +54,8 @@ class Reference:
 
     def __init__(self, measure: Measure, picture: Image, labels: LabelMap | None = None) -> None:
         self.measure, self.picture, self.labels = measure, picture, labels
-        self._found: dict[str, Any] = {}
+        self.kept: dict[str, Any] = {}
+        """The results of `features`."""
 
     @functools.cached_property
     def judged(self) -> LabelMap:
@@ -62,15 +67,18 @@ class Reference:
         """The map of `Measure.finder`, for objects."""
         return self.measure.finder(self.picture)
 
-    def find(self, name: str, see: Callable[[Image], Any]) -> Any:
-        """The result of `see` for the picture, computed once for each name."""
-        if name not in self._found:
-            self._found[name] = see(self.picture)
-        return self._found[name]
+    @functools.cached_property
+    def as_jpeg(self) -> Reference:
+        """The picture as JPEG of quality JPEG_QUALITY (Pillow, 4:2:0), decoded."""
+        out = io.BytesIO()
+        PIL.Image.fromarray(self.picture).save(out, "JPEG", quality=JPEG_QUALITY)
+        return Reference(self.measure, np.array(PIL.Image.open(out)))
 
-    def keep(self, name: str, found: Any) -> None:
-        """Stores a result that `find` returns from now on."""
-        self._found[name] = found
+    def features(self, metric: str) -> Any:
+        """What the network of a metric computes of the picture."""
+        if metric not in self.kept:
+            self.kept[metric] = self.measure.network(metric).features(self.picture)
+        return self.kept[metric]
 
 
 class Metric(ABC):
@@ -96,7 +104,7 @@ class Metric(ABC):
     inception = False
     """Whether the metric needs the FID network."""
     has_network = False
-    """Whether the metric has a `network`."""
+    """Whether the metric has a network that sees whole pictures (`Reference.features`)."""
 
     def check(self, inception: str | None, judge: str | None) -> None:
         """Raises ModelError if weights are missing; arguments as in `Settings`."""
@@ -105,11 +113,8 @@ class Metric(ABC):
         for part in self.weights:
             weights.check(part)
 
-    def network(self, measure: Measure) -> Any:
-        """The network (`sempic.evaluation.networks`) that sees whole pictures, if `has_network`.
-
-        The features of a picture are kept in its Reference under the metric's name.
-        """
+    def load(self, settings: Settings) -> Any:
+        """The metric's network, of `sempic.evaluation.networks`. Raises ModelError."""
         raise NotImplementedError
 
     def measured_in(self, record: Record) -> bool:

@@ -9,7 +9,7 @@ from sempic.evaluation.measures.base import Figure, Mean, Record, Reference
 from sempic.scene import Image
 
 if TYPE_CHECKING:
-    from sempic.evaluation.measure import Measure
+    from sempic.evaluation.measure import Settings
 
 
 class Direct(Mean):
@@ -34,12 +34,12 @@ class Distance(Mean):
         super().__init__(figure)
         self._make, self.weights = make, weights
 
-    def network(self, measure: Measure) -> Any:
+    def load(self, settings: Settings) -> Any:
         from sempic.evaluation import networks
 
-        return measure.once(self.name, lambda: self._make(networks))
+        return self._make(networks)
 
     def measure(self, reference: Reference, shown: Reference) -> Record:
-        network = self.network(reference.measure)
-        features = (one.find(self.name, network.features) for one in (reference, shown))
+        network = reference.measure.network(self.name)
+        features = (one.features(self.name) for one in (reference, shown))
         return {self.name: network.distance(*features)}

@@ -12,7 +12,7 @@ from sempic.evaluation.measures.base import Figure, Metric, Record, Reference, R
 from sempic.scene import Image
 
 if TYPE_CHECKING:
-    from sempic.evaluation.measure import Measure
+    from sempic.evaluation.measure import Settings
 
 PATCH = 64
 """Side of the patches of the patch FID, in pixels."""
@@ -36,10 +36,10 @@ class _Inception(Metric):
     def check(self, inception: str | None, judge: str | None) -> None:
         weights.inception(inception)
 
-    def network(self, measure: Measure) -> Any:
+    def load(self, settings: Settings) -> Any:
         from sempic.evaluation import networks
 
-        return measure.once("inception", lambda: networks.Inception(measure.settings.inception))
+        return networks.Inception(settings.inception)
 
 
 class Fid(_Inception):
@@ -55,7 +55,7 @@ class Fid(_Inception):
     )
 
     def measure(self, reference: Reference, shown: Reference) -> Record:
-        return {self.field: shown.find(self.name, self.network(reference.measure).features)}
+        return {self.field: shown.features(self.name)}
 
     def add_up(self, records: Sequence[Record], originals: Sequence[Record]) -> Row:
         if len(records) < 2 or not originals:
@@ -74,7 +74,7 @@ class PatchFid(_Inception):
     figures = (Figure("patch_fid", "patch FID", "{:.1f}", lower=True, biased_by="patches"),)
 
     def measure(self, reference: Reference, shown: Reference) -> Record:
-        found = self.network(reference.measure).features_of(patches(shown.picture))
+        found = shown.measure.network(Fid.name).features_of(patches(shown.picture))
         return {self.field: np.array(found, np.float16)}
 
     def add_up(self, records: Sequence[Record], originals: Sequence[Record]) -> Row:

@@ -6,24 +6,19 @@ objects even in good pictures, so the same figures of the originals as JPEG are 
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
-import PIL.Image
 
 from sempic.check.objects import KEPT, Change, compare, mask
 from sempic.critical import GROUPS
-from sempic.evaluation.measures.base import Figure, Metric, Record, Reference, Row
+from sempic.evaluation.measures.base import JPEG_QUALITY, Figure, Metric, Record, Reference, Row
 from sempic.evaluation.measures.segmentation import checked
 from sempic.palette import PALETTES, Palette
-from sempic.scene import Image, LabelMap
+from sempic.scene import LabelMap
 
-REFERENCE_QUALITY = 90
-"""JPEG quality of the reference."""
-
-_REFERENCE = f"originals as JPEG {REFERENCE_QUALITY}"
+_REFERENCE = f"originals as JPEG {JPEG_QUALITY}"
 _RIDERS = ("people", "two-wheelers")
 _COLUMNS = ("there", "kept", "invented")
 
@@ -38,9 +33,7 @@ class _OfObjects(Metric):
 
     def original(self, reference: Reference) -> Record:
         """The record of the original as JPEG, which shows what even a good picture loses."""
-        measure = reference.measure
-        shown = reference.find("as JPEG", lambda picture: Reference(measure, as_jpeg(picture)))
-        return self.measure(reference, shown)
+        return self.measure(reference, reference.as_jpeg)
 
 
 class Objects(_OfObjects):
@@ -172,10 +165,3 @@ def count(before: LabelMap, after: LabelMap, palette: Palette) -> Counts:
     changes = compare(before, after, palette).values()
     tallies = [change.tally for change in changes]
     return np.array([(tally.seen, tally.kept, tally.invented) for tally in tallies], np.int64)
-
-
-def as_jpeg(picture: Image) -> Image:
-    """The picture as JPEG of quality REFERENCE_QUALITY (Pillow, 4:2:0), decoded."""
-    out = io.BytesIO()
-    PIL.Image.fromarray(picture).save(out, "JPEG", quality=REFERENCE_QUALITY)
-    return np.array(PIL.Image.open(out))
