@@ -32,8 +32,8 @@ def test_a_full_disk_names_the_folder_of_the_user(tmp_path):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
     try:
-        with pytest.raises(OutputError) as failed, render._temporary(tmp_path / "c") as part:
-            render._write(part, [{"json": bytes(5000)}])
+        with pytest.raises(OutputError) as failed, render._folder(tmp_path / "c"):
+            render._write(tmp_path / "c", [{"json": bytes(5000)}])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert str(failed.value) == f"{tmp_path / 'c'}: cannot write: File too large"

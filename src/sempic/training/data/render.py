@@ -9,7 +9,6 @@ import io
 import json
 import multiprocessing
 import os
-import shutil
 import tarfile
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -160,39 +159,38 @@ def make(options: CorpusOptions) -> None:
             )
         print(f"{options.out}: this corpus is there already")
         return
-    with _temporary(options.out) as part:
+    with _folder(options.out):
         packed = tqdm(_rendered(jobs, options), total=len(jobs), unit="sample", disable=None)
-        samples, shards = _write(part, packed)
+        samples, shards = _write(options.out, packed)
         made = {
             "format": FORMAT, "key": key, "recipe": recipe, "sources": sources,
             "samples": samples, "shards": shards,
         }  # fmt: skip
-        files.write(part / "corpus.json", (json.dumps(made, indent=1) + "\n").encode())
+        files.write(options.out / "corpus.json", (json.dumps(made, indent=1) + "\n").encode())
     print(f"{options.out}: {samples} samples in {shards} shards")
 
 
 @contextlib.contextmanager
-def _temporary(out: Path) -> Iterator[Path]:
-    """A temporary folder whose files move to `out` at the end, `corpus.json` last; on failure it is
-    removed. Raises OutputError, at the start if `out` cannot be used."""
-    part = out.with_name(out.name + ".part")
+def _folder(out: Path) -> Iterator[None]:
+    """Makes a folder without shards, no corpus until it has `corpus.json`; on failure they are
+    removed. Raises OutputError if `out` cannot be used."""
+
+    def clear() -> None:
+        for shard in out.glob(_SHARDS):
+            shard.unlink()
+
     with refused(OutputError, f"{out}: cannot be the folder of a corpus"):
         if out.exists() and not all(path.match(_SHARDS) for path in out.iterdir()):
             raise OutputError(f"{out}: holds something else than a corpus: choose another --out")
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
+        out.mkdir(parents=True, exist_ok=True)
+        clear()  # of an interrupted run
     try:
-        yield part
-        with refused(OutputError, f"{out}: cannot write"):
-            out.mkdir(exist_ok=True)
-            for old in out.glob(_SHARDS):  # of an interrupted move
-                old.unlink()
-            for path in sorted(part.iterdir(), key=lambda p: p.suffix == ".json"):
-                path.replace(out / path.name)
-    except OutputError as error:  # the user named `out`
-        raise OutputError(str(error).replace(str(part), str(out))) from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):  # which would hide the first error
+            clear()
+            out.rmdir()
+        raise
 
 
 def _chosen(source: Source, options: CorpusOptions) -> tuple[Sequence[Item], Sequence[Item]]:
