@@ -21,7 +21,7 @@ from sempic import files
 from sempic.errors import ModelError
 from sempic.jobs import apart
 from sempic.labels import primed, prior, range_coder, trunk
-from sempic.labels.causal import HIDDEN, TEMPLATE, Causal
+from sempic.labels.causal import HIDDEN, TEMPLATE
 from sempic.labels.primed import state
 from sempic.labels.trunk import CELL, LAYERS
 from sempic.networks.label_prior import LabelPriorNet
@@ -30,25 +30,23 @@ from sempic.training.data import taxonomy
 from sempic.training.data.label_maps import Maps, opened
 from sempic.training.options import PriorExportOptions, PriorTablesOptions
 
+_CAUSAL = {
+    "template": "template", "rows": "rows", "columns": "columns", "second": "second.weight",
+    "second_bias": "second.bias", "last": "last.weight", "last_bias": "last.bias",
+}  # fmt: skip
+"""Tensors of `LabelPriorNet` by the fields of `Causal`, where weights are transposed."""
+
 
 def export(causal: dict[str, Tensor], informed: dict[str, Tensor], path: Path) -> None:
     """Write two states of `LabelPriorNet` as the integers that `sempic.labels.prior.load` reads:
     the causal network of the first, the trunk of the second."""
-
-    def fixed(x: Tensor, scale: float = 256) -> npt.NDArray[np.int16]:
-        return (x * scale).round().clamp(-2048, 2047).numpy().astype(np.int16)
-
-    fields = Causal(
-        template=fixed(causal["template"]).reshape(len(TEMPLATE), -1, HIDDEN[0]),
-        rows=fixed(causal["rows"]),
-        columns=fixed(causal["columns"]),
-        second=fixed(causal["second.weight"].T),
-        second_bias=fixed(causal["second.bias"]),
-        last=fixed(causal["last.weight"].T),
-        last_bias=fixed(causal["last.bias"]),
-    )
     arrays: dict[str, npt.NDArray[Any]] = {"classes": np.array(causal["last.bias"].numel())}
-    arrays |= {f"causal.{name}": field for name, field in fields._asdict().items()}
+    for field, name in _CAUSAL.items():
+        x = causal[name].T if name.endswith("weight") else causal[name]
+        fixed = (x * 256).round().clamp(-2048, 2047).numpy().astype(np.int16)
+        arrays[f"causal.{field}"] = fixed
+    template = arrays["causal.template"]
+    arrays["causal.template"] = template.reshape(len(TEMPLATE), -1, HIDDEN[0])
     for i in range(len(LAYERS)):
         weight, bias = informed[f"trunk.{i}.weight"], informed[f"trunk.{i}.bias"]
         layer = _integers(weight.permute(0, 2, 3, 1).flatten(1), 1, bias.double() * 32 + 0.5)
@@ -72,20 +70,11 @@ def _integers(weight: Tensor, gain: int, bias: Tensor) -> dict[str, npt.NDArray[
 def restored(known: prior.Prior) -> dict[str, Tensor]:
     """The inverse of `export`: the state of a `LabelPriorNet`, without the trunk's last layer and
     the layers after it, which label models do not keep."""
-
-    def floats(x: Any) -> Tensor:
-        return torch.from_numpy(np.array(x, np.float32) / 256)
-
-    causal = known.causal
-    found = {
-        "template": floats(causal.template).flatten(0, 1),
-        "rows": floats(causal.rows),
-        "columns": floats(causal.columns),
-        "second.weight": floats(causal.second).T.contiguous(),
-        "second.bias": floats(causal.second_bias),
-        "last.weight": floats(causal.last).T.contiguous(),
-        "last.bias": floats(causal.last_bias),
-    }
+    found = {}
+    for field, name in _CAUSAL.items():
+        x = torch.from_numpy(np.array(getattr(known.causal, field), np.float32) / 256)
+        found[name] = x.T.contiguous() if name.endswith("weight") else x
+    found["template"] = found["template"].flatten(0, 1)
     layers = zip(LAYERS, known.layers, strict=True)
     for i, ((inputs, outputs, kernel, _), layer) in enumerate(layers):
         scale = torch.from_numpy(layer.multipliers / (1 << 24)).float()
