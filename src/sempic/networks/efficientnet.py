@@ -56,7 +56,7 @@ class _Block(nn.Module):
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int) -> None:
         super().__init__()
         hidden = inputs * expansion
-        self.expands = expansion != 1
+        self.stride, self.expands = stride, expansion != 1
         if self.expands:
             self._expand_conv = nn.Conv2d(inputs, hidden, 1, bias=False)
             self._bn0 = _norm(hidden)
@@ -86,8 +86,6 @@ class EfficientNetLite(nn.Module):
         self._conv_stem = _SameConv(3, 32, 3, 2, bias=False)
         self._bn0 = _norm(32)
         blocks: list[nn.Module] = []
-        self.taps: list[int] = []
-        """Index of the last block of each stride."""
         self.channels: list[int] = []
         inputs = 32
         for stage, (repeats, kernel, stride, expansion, channels) in enumerate(_STAGES):
@@ -95,14 +93,12 @@ class EfficientNetLite(nn.Module):
             if 0 < stage < len(_STAGES) - 1:
                 repeats = math.ceil(repeats * depth)
             if stride == 2:
-                self.taps.append(len(blocks) - 1)
                 self.channels.append(inputs)
             for repeat in range(repeats):
                 blocks.append(
                     _Block(inputs, outputs, kernel, stride if repeat == 0 else 1, expansion)
                 )
                 inputs = outputs
-        self.taps.append(len(blocks) - 1)
         self.channels.append(inputs)
         self._blocks = nn.ModuleList(blocks)
 
@@ -116,11 +112,11 @@ class EfficientNetLite(nn.Module):
     def pyramid(self, x: Tensor) -> list[Tensor]:
         """The output for the output of `stem`."""
         pyramid = []
-        for index, block in enumerate(self._blocks):
-            x = block(x)
-            if index in self.taps:
+        for block in self._blocks:
+            if block.stride == 2:
                 pyramid.append(x)
-        return pyramid
+            x = block(x)
+        return [*pyramid, x]
 
 
 _CLASSIFIER = ("_conv_head", "_bn1.", "_fc")
