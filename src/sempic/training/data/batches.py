@@ -89,7 +89,7 @@ class Crops:
         self._coarse = _ranges([len(s.coarse) for s in chosen])
         rare = corpus.taxonomy.ids(sorted(corpus.taxonomy.rare))
         self._textures = [_measured(s, self.void) for s in chosen]
-        self._usual = texture.default_noise(corpus.taxonomy.palette)[: self.void + 1]
+        self.usual = texture.default_noise(corpus.taxonomy.palette)[: self.void + 1]
         self._spots = [spots_of(m, rare) for s in chosen for m in s.maps]
         names = sorted({s.source for s in chosen})
         weights = np.array([corpus.weights[name] for name in names], float)
@@ -146,7 +146,7 @@ class Crops:
         truth = self.maps.cut(best, self.size)
         labels, without = drop(labels, self.void, self.drops, rng)
         tables = self._tables(plan, without, light.mean(1), rng)
-        return Batch(image, coarse, labels, *texture_inputs(tables, self._usual, labels), truth)
+        return Batch(image, coarse, labels, *texture_inputs(tables, self.usual, labels), truth)
 
     def _tables(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from sempic.errors import ModelError
 from sempic.networks.compact import CompactConfig, CompactNet, one_hot, upsample
 from sempic.networks.weights import load_receiver
 from sempic.training.data.batches import Batch, Crops, Drops, texture_inputs
-from sempic.training.data.corpus import Corpus, Sample, open_corpus
+from sempic.training.data.corpus import open_corpus
 from sempic.training.device import compiled, to_device
 from sempic.training.grow import grow
 from sempic.training.onnx import export_receiver
@@ -43,7 +44,9 @@ class ReceiverRecipe(OwnRecipe):
         drops = Drops(options.label_drop, options.region_drop, options.region_wrong)
         self.crops = Crops(corpus, size=options.crop, device=device, drops=drops)
         self._seed = options.seed + offset
-        self._sheet = Sheet(corpus, options.sheet)
+        judged = corpus.part(judged=True) or corpus.samples
+        self._shown = judged[:: max(1, len(judged) // options.sheet)][: options.sheet]
+        self._shown_size = min((sample.image.shape[:2] for sample in judged), key=math.prod)
 
     def _begin(self) -> CompactNet:
         begin, classes = self.options.init, self.taxonomy.classes
@@ -68,8 +71,33 @@ class ReceiverRecipe(OwnRecipe):
         planes = one_hot(batch.labels, self.config.classes)
         return batch._replace(image=image, coarse=coarse), planes
 
+    @torch.no_grad()
     def validate(self, state: dict[str, Tensor], sheet: Path) -> dict[str, float]:
-        return {"psnr": self._sheet.write(self.averaged(state), sheet)}
+        """The PSNR in dB of some pictures of 4 steps. The sheet has them in rows: coarse | labels |
+        1 step | 4 steps | original."""
+        network, palette = self.averaged(state), self.taxonomy.palette
+        height, width = self._shown_size
+        rows, errors = [], []
+        for scene in self._shown:
+            image, labels = scene.image[:height, :width], scene.maps[0][:height, :width]
+            small = scene.coarse[0][: height // 4, : width // 4].copy()  # it is read-only
+            coarse = to_unit(to_device(small, self.device))[None]
+            ids = to_device(labels.copy(), self.device)[None]
+            planes = one_hot(ids, self.config.classes)
+            tables = texture.condition(scene.sent_texture(0))[None, : len(self.crops.usual)]
+            fine, strength = texture_inputs(tables, self.crops.usual, ids)
+            row = [to_uint8(upsample(coarse)[0]), palette.paint(labels)]
+            for steps in (1, 4):
+                levels = edm.sigmas(steps, self.config.sigma_max)
+                generator = torch.Generator().manual_seed(0)
+                *_, residual = edm.sample(
+                    network, coarse, planes, levels, generator, texture=fine, strength=strength
+                )
+                row.append(to_uint8((upsample(coarse) + residual)[0]))
+            errors.append(np.square(row[-1].astype(float) - image).mean())
+            rows.append(np.concatenate([*row, image], 1))
+        files.write(sheet, pictures.encode(np.concatenate(rows), ".png"))
+        return {"psnr": float(10 * np.log10(255**2 / np.mean(errors)))}
 
     def export(self, state: dict[str, Tensor], folder: Path) -> None:
         export_receiver(self.averaged(state), folder / "receiver.onnx")
@@ -82,42 +110,3 @@ def parameter_groups(network: CompactNet, lr: float) -> list[dict[str, Any]]:
         groups[parameter.ndim < 4 and not name.endswith("_gain")].append(parameter)
     filters, others = groups
     return [{"params": filters, "lr": lr}, {"params": others, "lr": lr / 10}]
-
-
-class Sheet:
-    """Validation scenes as one picture, in rows: coarse | labels | 1 step | 4 steps | original."""
-
-    def __init__(self, corpus: Corpus, count: int) -> None:
-        judged = corpus.part(judged=True) or corpus.samples
-        smallest = min(judged, key=lambda s: s.image.shape[0] * s.image.shape[1])
-        self.size = smallest.image.shape[:2]
-        self.scenes: list[Sample] = judged[:: max(1, len(judged) // count)][:count]
-        self.palette = corpus.taxonomy.palette
-        self.usual = texture.default_noise(self.palette)
-
-    @torch.no_grad()
-    def write(self, network: CompactNet, path: Path) -> float:
-        """Write the sheet; returns the PSNR in dB of the pictures of 4 steps."""
-        rows, errors = [], []
-        device, void = network.head_gain.device, network.config.classes
-        height, width = self.size
-        for scene in self.scenes:
-            image, labels = scene.image[:height, :width], scene.maps[0][:height, :width]
-            small = scene.coarse[0][: height // 4, : width // 4].copy()  # it is read-only
-            coarse = to_unit(to_device(small, device))[None]
-            ids = to_device(labels.copy(), device)[None]
-            planes = one_hot(ids, void)
-            tables = texture.condition(scene.sent_texture(0))[None, : void + 1]
-            fine, strength = texture_inputs(tables, self.usual[: void + 1], ids)
-            row = [to_uint8(upsample(coarse)[0]), self.palette.paint(labels)]
-            for steps in (1, 4):
-                levels = edm.sigmas(steps, network.config.sigma_max)
-                generator = torch.Generator().manual_seed(0)
-                *_, residual = edm.sample(
-                    network, coarse, planes, levels, generator, texture=fine, strength=strength
-                )
-                row.append(to_uint8((upsample(coarse) + residual)[0]))
-            errors.append(np.square(row[-1].astype(float) - image).mean())
-            rows.append(np.concatenate([*row, image], 1))
-        files.write(path, pictures.encode(np.concatenate(rows), ".png"))
-        return float(10 * np.log10(255**2 / np.mean(errors)))
