@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import pickle
 import re
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,21 +129,13 @@ def shape_flags(weights: Mapping[str, Tensor]) -> dict[str, object]:
     condition = shape("middle_block.0.in_norm.mlp_shared.0.weight")[1]
     instance = condition not in CLASS_COUNTS and condition - 1 in CLASS_COUNTS
     shape("output_blocks.0.0.out_layers.2.weight")
-    last = 1 + max(int(k.split(".")[1]) for k in weights if k.startswith("output_blocks."))
-    tops: list[int] = []
-    attention: set[int] = set()
-    convolved = False
-    for stage in range(last):
-        inside = [k for k in weights if k.startswith(f"output_blocks.{stage}.")]
-        convolved |= any(k.endswith(".conv.weight") for k in inside)
-        if any(k.endswith(".qkv.weight") for k in inside):
-            attention.add(len(tops))
-        up = any(
-            k.split(".")[2] != "0" and k.endswith(("in_norm.mlp_gamma.weight", ".conv.weight"))
-            for k in inside
-        )
-        if up or stage == last - 1:
-            tops.append(stage)
+    matches = (re.fullmatch(r"output_blocks\.(\d+)\.(\d+)\.(.+)", key) for key in weights)
+    layers = [(int(match[1]), match[2] != "0", match[3]) for match in matches if match]
+    resamplers = ("in_norm.mlp_gamma.weight", "conv.weight")  # of layers after a stage's first
+    ends = {stage for stage, later, name in layers if later and name in resamplers}
+    tops = sorted(ends | {max(stage for stage, *_ in layers)})
+    attention = {bisect_left(tops, stage) for stage, _, name in layers if name == "qkv.weight"}
+    convolved = any(name == "conv.weight" for *_, name in layers)
     widths = [shape(f"output_blocks.{top}.0.out_layers.2.weight")[0] for top in reversed(tops)]
     coarsest = len(tops) - 1
     features = shape("input_blocks.1.0.emb_layers.1.weight")[0]
