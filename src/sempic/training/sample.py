@@ -115,7 +115,7 @@ def run(flags: Mapping[str, Any]) -> None:
         seconds = (time.perf_counter() - started) / len(batch)
         for (index, scene), picture in zip(batch, rebuilt, strict=True):
             predicted = items[index].predicted is not None
-            human = scenes.human_labels(index) if predicted else None
+            human = scenes.human_labels(index, scene.labels.shape) if predicted else None
             stream, rate = coded(scene, palette.id), ""
             write(Path(config.results_path), scene, stream, picture, palette, human)
             if stream:

@@ -79,11 +79,9 @@ class SceneFolder:
             payload=payload,
         )
 
-    def human_labels(self, index: int) -> LabelMap:
-        """The scene's human label map, uint8 (H, W), even if the scene has a predicted one."""
-        _, labels = _labelled(self.dataset.items[index])
-        size = working_size((labels.shape[1], labels.shape[0]), self.image_size)[-1]
-        return pictures.resized(labels, size, "NEAREST")
+    def human_labels(self, index: int, size: tuple[int, int]) -> LabelMap:
+        """The human label map of a scene of size (H, W), even if the scene has a predicted one."""
+        return pictures.resized(_labelled(self.dataset.items[index])[1], size[::-1], "NEAREST")
 
     def _edges(self, item: Item, size: tuple[int, int], small: tuple[int, int]) -> LabelMap | None:
         if item.instances is None:
@@ -147,22 +145,14 @@ def open_scenes(options: PaperOptions, unet: UNetConfig, split: str) -> SceneFol
     )
 
 
-def working_size(size: tuple[int, int], short_side: int) -> list[tuple[int, int]]:
-    """(width, height) after each step of `resize_picture`."""
-    sizes = []
-    while min(size) >= 2 * short_side:
-        size = (size[0] // 2, size[1] // 2)
-        sizes.append(size)
-    scale = short_side / min(size)
-    return [*sizes, (round(size[0] * scale), round(size[1] * scale))]
-
-
 def resize_picture(image: PIL.Image.Image, short_side: int) -> PIL.Image.Image:
     """Halve by BOX while at least twice too large, then resize by BICUBIC to the short side."""
-    *halves, last = working_size(image.size, short_side)
-    for size in halves:
-        image = image.resize(size, Resampling.BOX)
-    return image.resize(last, Resampling.BICUBIC)
+    while min(image.size) >= 2 * short_side:
+        image = image.resize((image.width // 2, image.height // 2), Resampling.BOX)
+    scale = short_side / min(image.size)
+    return image.resize(
+        (round(image.width * scale), round(image.height * scale)), Resampling.BICUBIC
+    )
 
 
 def instance_edges(ids: npt.NDArray[np.generic]) -> LabelMap:
