@@ -143,35 +143,24 @@ class Views:
     def _cut(
         self, plan: npt.NDArray[np.int64], rows: npt.NDArray[np.float64], rng: np.random.Generator
     ) -> Tensor:
-        first, window = [], []
-        for axis in (0, 1):
-            start, step, _ = rows[:, axis].T
-            reach = 2 * np.maximum(step, 1) + 1
-            first.append(np.floor(start - reach).astype(np.int64))
-            ends = np.ceil(start + self.size[axis] * step + reach)
-            window.append(int((ends - first[axis]).max()))
-        cut = to_device(np.stack([*plan.T, *first], 1), self.device)
+        start, step, _ = rows.transpose(2, 0, 1)  # (B, 2) each
+        reach = 2 * np.maximum(step, 1) + 1
+        first = np.floor(start - reach).astype(np.int64)
+        ends = np.ceil(start + np.array(self.size) * step + reach)
+        window = (ends - first).max(0).astype(int).tolist()
+        cut = to_device(np.concatenate([plan, first], 1), self.device)
         offset, height, width, mirror, top, left = (c[:, None] for c in cut.unbind(1))
         y = (top + torch.arange(window[0], device=self.device)).clamp_min(0)
         x = (left + torch.arange(window[1], device=self.device)).clamp_min(0)
         y, x = torch.minimum(y, height - 1), torch.minimum(x, width - 1)
         pixels = self.images.take(offset + y * width, x).flatten(2).float()
 
-        steps = to_device(rows.astype(np.float32), self.device)
+        steps = to_device(rows.astype(np.float32), self.device)[..., None, None]
         matrices = []
         for axis, (length, begin) in enumerate(((height, top), (width, left))):
-            start, step, count = (c[:, None, None] for c in steps[:, axis].unbind(1))
-            matrices.append(
-                resampling(
-                    self.size[axis],
-                    window[axis],
-                    first=begin[:, :, None],
-                    start=start,
-                    step=step,
-                    count=count,
-                    length=length[:, :, None],
-                )
-            )
+            given = {"first": begin[:, :, None], "length": length[:, :, None]}
+            given |= zip(("start", "step", "count"), steps[:, axis].unbind(1), strict=True)
+            matrices.append(resampling(self.size[axis], window[axis], **given))
         matrices = self._soften(matrices, rng)
         matrices[1] = torch.where(mirror[:, :, None] == 1, matrices[1].flip(1), matrices[1])
         down = (matrices[0] @ pixels).reshape(len(plan), self.size[0], window[1], 3)
