@@ -107,7 +107,7 @@ def test_learned_range_spans_both_variances():
     d = diffusion()
     i = torch.tensor([1, 5, 500, 999])
     x = noise()
-    for v, expected in ((-1.0, d.posterior_log_variance), (1.0, np.log(d.betas))):
+    for v, expected in ((-1.0, np.log(d.posterior_variance)), (1.0, np.log(d.betas))):
         out = torch.cat([noise(2), torch.full_like(x, v)], dim=1)
         got = d.p_mean_variance(out, x, i).log_variance
         want = torch.tensor(expected[i.numpy()]).float().view(4, 1, 1, 1).expand_as(x)

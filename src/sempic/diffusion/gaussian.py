@@ -104,18 +104,11 @@ class Diffusion:
 
     @cached_property
     def posterior_variance(self) -> Array:
-        """β̃ of DDPM eq. 7; 0 at step 0."""
-        return self.betas * (1.0 - self.alphas_cumprod_prev) / (1.0 - self.alphas_cumprod)
-
-    @cached_property
-    def _first_variance(self) -> Array:
-        # Step 0 has no posterior variance; β would blur the result, so step 1's is used.
-        return self.posterior_variance[1:2] if len(self) > 1 else self.betas
-
-    @cached_property
-    def posterior_log_variance(self) -> Array:
-        """log β̃, finite at step 0 too."""
-        return np.log(np.append(self._first_variance, self.posterior_variance[1:]))
+        """β̃ of DDPM eq. 7. At step 0, where it is 0, that of step 1: β would blur the result."""
+        before = self.alphas_cumprod_prev
+        variance = self.betas * (1.0 - before) / (1.0 - self.alphas_cumprod)
+        variance[0] = variance[1] if len(self) > 1 else self.betas[0]
+        return variance
 
     @cached_property
     def _moved(self) -> dict[torch.device, dict[str, Tensor]]:
@@ -134,8 +127,8 @@ class Diffusion:
                 "mean of x0": self.betas * np.sqrt(before) / (1.0 - here),
                 "mean of x": (1.0 - before) * np.sqrt(1.0 - self.betas) / (1.0 - here),
                 "log beta": np.log(self.betas),
-                "posterior": self.posterior_log_variance,
-                "fixed large": np.log(np.append(self._first_variance, self.betas[1:])),
+                "posterior": np.log(self.posterior_variance),
+                "fixed large": np.log(np.append(self.posterior_variance[0], self.betas[1:])),
             }
             tables = {k: torch.tensor(v, dtype=torch.float32) for k, v in coefficients.items()}
             tables["timestep"] = torch.tensor(self.timesteps)
