@@ -80,7 +80,9 @@ class Benchmark:
         encoder = re.sub(r"@\d+", "", name)  # the receiver's steps do not change the stream
         return key("stream", encoder, codec.version, setting, picture, labels * codec.needs_labels)
 
-    def _record_key(self, index: int, name: str, setting: int) -> str:
+    def _record_key(self, index: int, name: str | None, setting: int) -> str:
+        if name is None:
+            return key("original", self._measure_key, *self._digests[index])
         stream = self._stream_key(index, name, setting)
         return key("record", name, self._measure_key, stream, self._digests[index][1])
 
@@ -110,12 +112,13 @@ class Benchmark:
     # work
 
     def _jobs(
-        self, points: Iterable[tuple[int, str, int]], metrics: tuple[str, ...] | None
+        self, points: Iterable[tuple[int, str | None, int]], metrics: tuple[str, ...] | None
     ) -> list[Job]:
-        """Jobs for points (picture, codec, setting) whose stream or metrics are not cached."""
+        """Jobs for points (picture, codec, setting) whose stream or metrics are not cached; the
+        codec None stands for the originals."""
         jobs = []
         for index, name, setting in points:
-            cached = self.stream(index, name, setting)
+            cached = (b"", 0.0) if name is None else self.stream(index, name, setting)
             missing = None
             if metrics is not None:
                 record = self._cache.get(self._record_key(index, name, setting)) or {}
@@ -126,16 +129,12 @@ class Benchmark:
 
     def _do(self, jobs: Sequence[Job], title: str = "") -> None:
         for job, answer in self._workers.code(jobs, title):
-            assert job.codec is not None
-            point = job.picture, job.codec, job.setting
-            if answer.stream is not None:
-                stream = np.frombuffer(answer.stream, np.uint8)
-                entry = {"stream": stream, "encode_s": answer.encode_s}
-                self._cache.put(self._stream_key(*point), entry)
+            index, name, setting = job.picture, job.codec, job.setting
+            if answer.stream is not None and name is not None:
+                self._cache.put(self._stream_key(index, name, setting), answer.stream)
             if answer.record is not None:
-                old = self._cache.get(self._record_key(*point)) or {}
-                new = {"decode_s": answer.decode_s, **old, **answer.record}
-                self._cache.put(self._record_key(*point), new)
+                at = self._record_key(index, name, setting)
+                self._cache.put(at, answer.record | (self._cache.get(at) or {}))
 
     def measure(self, points: Sequence[Sequence[tuple[str, int]]]) -> None:
         """Encodes and measures each picture at its own points (codec, setting)."""
@@ -145,17 +144,9 @@ class Benchmark:
     def originals(self) -> list[Record]:
         """Records of the originals: ceiling of mIoU, target of FID, reference of objects."""
         metrics = tuple(m for m in self._metrics if METRICS[m].of_originals)
-        keys = [key("original", self._measure_key, *digests) for digests in self._digests]
-        records = [self._cache.get(k) or {} for k in keys]
-        jobs = [
-            Job(index, metrics=metrics)
-            for index, record in enumerate(records)
-            if not all(METRICS[m].measured_in(record) for m in metrics)
-        ]
-        for (index, *_), answer in self._workers.code(jobs, "originals"):
-            records[index] |= answer.record or {}
-            self._cache.put(keys[index], records[index])
-        return records
+        points = [(index, None, 0) for index in range(len(self.plan.items))]
+        self._do(self._jobs(points, metrics), "originals")
+        return [self._cache.get(self._record_key(*point)) or {} for point in points]
 
     def memory(self, name: str, setting: int) -> int:
         """Peak bytes of a process that encodes and decodes one picture."""

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 from tqdm import tqdm
 
 from sempic import processes
@@ -36,13 +37,12 @@ class Job(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """Results of a job; None for steps that it did not need."""
+    """Results of a job, as they are cached; None for steps that it did not need."""
 
-    stream: bytes | None = None
-    encode_s: float | None = None
-    """Processor time in seconds, as `decode_s`."""
+    stream: dict[str, Any] | None = None
+    """The stream, uint8, and "encode_s", processor time in seconds, as "decode_s"."""
     record: Record | None = None
-    decode_s: float | None = None
+    """Also "decode_s", of a decoded picture."""
 
 
 class Workers:
@@ -107,18 +107,19 @@ class _Worker:
             return Answer(record=self.measure.original(reference, job.metrics))
         codec = self.codec(job.codec)
         height, width = reference.picture.shape[:2]
-        encoded, record, encode_s, decode_s = None, None, None, None
-        if job.stream is None:
+        encoded, record, stream = None, None, job.stream
+        if stream is None:
             began = time.process_time()
             labels = reference.labels if codec.needs_labels else None
-            encoded = codec.encode(reference.picture, job.setting, labels)
-            encode_s = time.process_time() - began
+            stream = codec.encode(reference.picture, job.setting, labels)
+            seconds = time.process_time() - began
+            encoded = {"stream": np.frombuffer(stream, np.uint8), "encode_s": seconds}
         if job.metrics is not None:
             began = time.process_time()
-            picture = codec.decode(job.stream or encoded or b"", width, height)
-            decode_s = time.process_time() - began
-            record = self.measure(reference, picture, job.metrics)
-        return Answer(encoded, encode_s, record, decode_s)
+            picture = codec.decode(stream, width, height)
+            seconds = time.process_time() - began
+            record = {**self.measure(reference, picture, job.metrics), "decode_s": seconds}
+        return Answer(encoded, record)
 
 
 _worker: _Worker | None = None
