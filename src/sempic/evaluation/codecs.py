@@ -99,7 +99,7 @@ class Jpeg2000(Pillow):
 
 @dataclass(frozen=True)
 class Video(PictureCodec):
-    """One intra picture of a video codec, 4:2:0, BT.601 full range, as a bare stream."""
+    """Intra pictures or clips of a video codec, 4:2:0, BT.601 full range, as a bare stream."""
 
     encoder: str
     decoder: str
@@ -116,10 +116,40 @@ class Video(PictureCodec):
         return f"PyAV {av.__version__} {self.options(self.settings[0])}"
 
     def encode(self, picture: Image, setting: int, labels: LabelMap | None = None) -> bytes:
-        return b"".join(encode_video(self.encoder, [picture], self.options(setting)))
+        return b"".join(self.packets([picture], setting))
 
     def decode(self, stream: bytes, width: int, height: int) -> Image:
-        return decode_video(self.decoder, [stream], width, height)[0]
+        return self.frames([stream], width, height)[0]
+
+    def packets(
+        self, frames: Sequence[Image], setting: int, rate: Fraction = Fraction(25)
+    ) -> list[bytes]:
+        """Packets of frames, uint8 (H, W, 3), all of one size, `rate` a second, padded to even
+        sides."""
+        os.environ.setdefault("SVT_LOG", "1")  # errors only; the default prints a page a picture
+        height, width = (side + side % 2 for side in frames[0].shape[:2])
+        context = hevc.context(self.encoder, "w")
+        context.width, context.height = width, height
+        context.pix_fmt, context.color_range = "yuv420p", 2
+        context.time_base, context.framerate = 1 / rate, rate
+        context.options = self.options(setting)
+        packets: list[Any] = []
+        with no_real_time():
+            for number, picture in enumerate(frames):
+                frame = hevc.frame(coarse.from_rgb(picture, "420"), width, height)
+                frame.pts = number
+                packets += context.encode(frame)
+            packets += context.encode(None)
+        return [bytes(packet) for packet in packets]
+
+    def frames(self, packets: Sequence[bytes], width: int, height: int) -> list[Image]:
+        """The frames of packets, uint8 (height, width, 3)."""
+        import av
+
+        context = hevc.context(self.decoder, "r")
+        frames = [frame for packet in packets for frame in context.decode(av.Packet(packet))]
+        frames += context.decode(None)
+        return [coarse.to_rgb(hevc.planes(frame, width, height)) for frame in frames]
 
 
 def encodable(*codecs: Video) -> Video:
@@ -131,44 +161,6 @@ def encodable(*codecs: Video) -> Video:
             return codec
     encoders = " or ".join(codec.encoder for codec in codecs)
     raise InputError(f"this PyAV has no {encoders}, the encoder of {codecs[0].title}")
-
-
-def encode_video(
-    encoder: str, frames: Sequence[Image], options: dict[str, str], rate: Fraction = Fraction(25)
-) -> list[bytes]:
-    """Packets of frames in 4:2:0, BT.601 full range, padded to even sides.
-
-    Args:
-        encoder: PyAV's name.
-        frames: uint8 (H, W, 3), all of one size.
-        options: of the encoder.
-        rate: frames a second.
-    """
-    os.environ.setdefault("SVT_LOG", "1")  # errors only; the default prints a page a picture
-    height, width = (side + side % 2 for side in frames[0].shape[:2])
-    context = hevc.context(encoder, "w")
-    context.width, context.height = width, height
-    context.pix_fmt, context.color_range = "yuv420p", 2
-    context.time_base, context.framerate = 1 / rate, rate
-    context.options = options
-    packets: list[Any] = []
-    with no_real_time():
-        for number, picture in enumerate(frames):
-            frame = hevc.frame(coarse.from_rgb(picture, "420"), width, height)
-            frame.pts = number
-            packets += context.encode(frame)
-        packets += context.encode(None)
-    return [bytes(packet) for packet in packets]
-
-
-def decode_video(decoder: str, packets: Sequence[bytes], width: int, height: int) -> list[Image]:
-    """The frames of packets, uint8 (height, width, 3); `decoder` is PyAV's name."""
-    import av
-
-    context = hevc.context(decoder, "r")
-    frames = [frame for packet in packets for frame in context.decode(av.Packet(packet))]
-    frames += context.decode(None)
-    return [coarse.to_rgb(hevc.planes(frame, width, height)) for frame in frames]
 
 
 @dataclass(frozen=True)

@@ -161,7 +161,7 @@ def _nearest(rival: codecs.Video, clip: Clip, size: int) -> tuple[int, list[Imag
 
     @functools.cache
     def coded(crf: int) -> list[bytes]:
-        return codecs.encode_video(rival.encoder, clip.frames, rival.options(crf), clip.rate)
+        return rival.packets(clip.frames, crf, clip.rate)
 
     def bytes_at(crf: int) -> int:
         return sum(map(len, coded(crf)))
@@ -177,7 +177,7 @@ def _nearest(rival: codecs.Video, clip: Clip, size: int) -> tuple[int, list[Imag
         low, high = (low, middle) if bytes_at(middle) <= size else (middle + 1, high)
     tried = [crf for crf in (low - 1, low) if crf in rival.settings]
     best = min(tried, key=lambda crf: abs(bytes_at(crf) - size))
-    frames = codecs.decode_video(rival.decoder, coded(best), width, height)
+    frames = rival.frames(coded(best), width, height)
     return bytes_at(best), frames, width
 
 
