@@ -20,7 +20,7 @@ from sempic.scene import LabelMap
 
 _REFERENCE = f"originals as JPEG {JPEG_QUALITY}"
 _RIDERS = ("people", "two-wheelers")
-_COLUMNS = ("there", "kept", "invented")
+_COLUMNS = ("there", "kept", "invented", "jpeg_kept", "jpeg_invented")
 
 Counts = npt.NDArray[np.int64]
 
@@ -56,13 +56,14 @@ class Objects(_OfObjects):
         return {self.field: count(reference.searched, shown.searched, palette)}
 
     def add_up(self, records: Sequence[Record], originals: Sequence[Record]) -> Row:
-        counts = _by_group(records)
-        beside = _by_group(originals) if originals else {}
-        for name, group in counts.items():
-            if name in beside:
-                group |= {f"jpeg_{key}": beside[name][key] for key in ("kept", "invented")}
+        table = np.sum([record[self.field] for record in records], 0)
+        if originals:
+            by_jpeg = np.sum([record[self.field] for record in originals], 0)
+            table = np.concatenate([table, by_jpeg[:, 1:]], 1)
+        rows = zip((*GROUPS, "all"), [*table.tolist(), table.sum(0).tolist()], strict=True)
+        counts = {name: dict(zip(_COLUMNS, row, strict=False)) for name, row in rows}
+        there, kept, invented, *_ = counts["all"].values()
         found: Row = {"objects": counts}
-        there, kept, invented = (counts["all"][key] for key in _COLUMNS)
         if there:
             found |= {"objects_kept": kept / there, "objects_invented": invented / there}
         return found
@@ -147,12 +148,6 @@ def confirmed(
         )
         changes[name] = Change(seen, lost, [])
     return changes
-
-
-def _by_group(records: Sequence[Record]) -> dict[str, dict[str, int]]:
-    counts = np.sum([record["objects"] for record in records], 0)
-    rows = zip((*GROUPS, "all"), [*counts, counts.sum(0)], strict=True)
-    return {name: dict(zip(_COLUMNS, map(int, row), strict=True)) for name, row in rows}
 
 
 def count(before: LabelMap, after: LabelMap, palette: Palette) -> Counts:
