@@ -9,15 +9,7 @@ from typing import Any
 
 from sempic import api, coarse, codec, jobs
 from sempic.errors import naming
-from sempic.evaluation.markup import (
-    BPP,
-    document,
-    embedded,
-    marked,
-    resource,
-    table,
-    table_of_texts,
-)
+from sempic.evaluation import markup
 from sempic.evaluation.measure import Measure, Settings, row
 from sempic.evaluation.measures import FIGURES, METRICS, Figure
 from sempic.options import BUNDLED, Models
@@ -68,7 +60,7 @@ def compare(
 
 def describe(found: Sequence[dict[str, Any]]) -> str:
     """The figures as a table for a terminal."""
-    columns = [BPP, *_columns(found)]
+    columns = [markup.BPP, *_columns(found)]
     figures = [["", *(c.title for c in columns)]]
     figures += [[line["path"], *(c.text(line) for c in columns)] for line in found]
     return "\n\n".join(map(_aligned, [figures, *_details(found)]))
@@ -111,10 +103,10 @@ def _page(paths: Sequence[Path], found: Sequence[dict[str, Any]], shown: Sequenc
     if len(set(names)) < len(names):
         names = [str(path) for path in paths]
     rows = []
-    for name, line, figures in zip(names[1:], found, marked(found, columns), strict=True):
+    for name, line, figures in zip(names[1:], found, markup.marked(found, columns), strict=True):
         size = "–" if line["bytes"] is None else str(line["bytes"])
         kind = "ours" if line["path"].endswith(".sempic") else ""
-        rows.append((kind, [html.escape(name), size, BPP.text(line), *figures]))
+        rows.append((kind, [html.escape(name), size, markup.BPP.text(line), *figures]))
     options = [
         "".join(
             f"<option value='{i}'{' selected' * (i == chosen)}>{html.escape(name)}</option>"
@@ -123,15 +115,15 @@ def _page(paths: Sequence[Path], found: Sequence[dict[str, Any]], shown: Sequenc
         for chosen in (0, 1)
     ]
     height, width = shown[0].shape[:2]
-    embeds = ",".join(f"'{embedded(picture)}'" for picture in shown)
+    embeds = ",".join(f"'{markup.embedded(picture)}'" for picture in shown)
     body = (
         f"<h1>{html.escape(title)}</h1><p class='dim'>{width}×{height} pixels. Move over "
         "the picture to slide, turn the wheel to zoom.</p><div class='choose'>"
         f"<select>{options[0]}</select><select>{options[1]}</select></div>"
         "<div class='stage'><img alt=''><div class='over'><img alt=''></div>"
         "<div class='bar'></div></div><h2>Figures</h2>"
-        + table(["", "bytes", "bpp", *(f.title for f in columns)], rows)
-        + "".join(table_of_texts(rows) for rows in _details(found))
+        + markup.table(["", "bytes", "bpp", *(f.title for f in columns)], rows)
+        + "".join(markup.table_of_texts(rows) for rows in _details(found))
     )
-    script = f"const pictures = [{embeds}];{resource('slide.js')}"
-    return document(f"sempic compare: {title}", body, script, resource("slide.css"))
+    script = f"const pictures = [{embeds}];{markup.resource('slide.js')}"
+    return markup.document(f"sempic compare: {title}", body, script, markup.resource("slide.css"))

@@ -9,19 +9,9 @@ import numpy as np
 
 from sempic.check.objects import GROWN, KEPT
 from sempic.critical import SHARE
-from sempic.evaluation import charts, metrics
+from sempic.evaluation import charts, markup, metrics
 from sempic.evaluation.benchmark.bench import Benchmark
 from sempic.evaluation.benchmark.results import Point, Results
-from sempic.evaluation.markup import (
-    BPP,
-    document,
-    embedded,
-    marked,
-    pane,
-    resource,
-    table,
-    table_of_texts,
-)
 from sempic.evaluation.measures import FIGURES, METRICS, Figure, Row
 from sempic.evaluation.measures.base import JPEG_QUALITY
 from sempic.evaluation.measures.inception import FEW, PATCH, sample_count
@@ -82,7 +72,9 @@ def page(bench: Benchmark, results: Results) -> str:
         "<h2>How this was measured</h2>",
         _notes(results),
     ]
-    return document(f"sempic benchmark: {count} pictures", "".join(sections), resource("zoom.js"))
+    return markup.document(
+        f"sempic benchmark: {count} pictures", "".join(sections), markup.resource("zoom.js")
+    )
 
 
 def _columns(results: Results) -> list[Figure]:
@@ -99,10 +91,10 @@ def _matched(results: Results) -> str:
     for bpp in dict.fromkeys(line["bpp"] for line in results.matched):
         rows.append(("group", [f"{bpp:.4f} bpp"]))
         lines = [line for line in results.matched if line["bpp"] == bpp]
-        for line, cells in zip(lines, marked(lines, figures), strict=True):
+        for line, cells in zip(lines, markup.marked(lines, figures), strict=True):
             title = html.escape(results.codecs[line["codec"]].title)
             rows.append((_css_class(line["codec"]), [title, *cells]))
-    return table(["", *(f.title for f in figures)], rows)
+    return markup.table(["", *(f.title for f in figures)], rows)
 
 
 def _bd_rates(results: Results) -> str:
@@ -123,7 +115,7 @@ def _bd_rates(results: Results) -> str:
         f"<p class='dim'>Bits that a codec spends more (+) or less (−) than {title} for the same "
         "figure, averaged over the values that both reach (Bjøntegaard, PCHIP). “–”: the two "
         "curves do not overlap, or one of them has fewer than two rising points.</p>"
-        + table(["", *(FIGURES[f].title for f in columns)], rows)
+        + markup.table(["", *(FIGURES[f].title for f in columns)], rows)
     )
 
 
@@ -137,9 +129,9 @@ def _points(results: Results) -> str:
         for point in codec.points:
             cells = [_interval(point.row, f) for f in figures]
             title = html.escape(codec.title)
-            cells = [title, str(point.setting), _interval(point.row, BPP), *cells]
+            cells = [title, str(point.setting), _interval(point.row, markup.BPP), *cells]
             rows.append((_css_class(name), cells))
-    return table(["", "setting", "bpp", *(f.title for f in figures)], rows)
+    return markup.table(["", "setting", "bpp", *(f.title for f in figures)], rows)
 
 
 def _interval(row: Row, figure: Figure) -> str:
@@ -189,14 +181,15 @@ def _objects(results: Results) -> str:
     section = (
         "<h2>Objects kept and invented</h2><p class='dim'>Objects are connected regions of at "
         f"least {SHARE:.1%} of the picture. Heads: objects of each group that the judge sees in "
-        "the originals. Cells: objects that a codec keeps / invents.</p>" + table_of_texts(objects)
+        "the originals. Cells: objects that a codec keeps / invents.</p>"
+        + markup.table_of_texts(objects)
     )
     confirmed = METRICS["confirmed"].details(rows)
     if confirmed is None:
         return section
     return (
         section + "<p class='dim'>The judge sees some objects that are not there. Kept objects "
-        "among those that the human maps confirm:</p>" + table_of_texts(confirmed)
+        "among those that the human maps confirm:</p>" + markup.table_of_texts(confirmed)
     )
 
 
@@ -223,7 +216,7 @@ def _pictures(bench: Benchmark, results: Results) -> str:
     for word, index in picks.items():
         item = bench.plan.items[int(index)]
         original, _ = bench.plan.load(int(index))
-        panes = [pane(embedded(original), "original")]
+        panes = [markup.pane(markup.embedded(original), "original")]
         for other, point in shown:
             codec = bench.codec(other)
             file = bench.file(int(index), other, point.setting)
@@ -231,7 +224,7 @@ def _pictures(bench: Benchmark, results: Results) -> str:
             caption = f"{codec.title}, {file.bpp:.3f} bpp"
             if "confusion" in file.record:
                 caption += f", mIoU {metrics.miou(file.record['confusion']):.3f}"
-            panes.append(pane(embedded(picture), caption))
+            panes.append(markup.pane(markup.embedded(picture), caption))
         parts.append(
             f"<h3>{word.capitalize()}: {html.escape(item.name)}</h3>"
             f"<div class='sheet'>{''.join(panes)}</div>"
@@ -255,7 +248,7 @@ def _costs(results: Results) -> str:
         "<p class='dim'>Times: median processor time for one picture, at the middle point of each "
         "codec, on the machine named above. Peak memory: of a process that encodes and decodes one "
         "picture, with Python and all libraries.</p>"
-        + table(["", "bpp", "encode", "decode", "peak memory"], rows)
+        + markup.table(["", "bpp", "encode", "decode", "peak memory"], rows)
     )
 
 
