@@ -35,17 +35,20 @@ def _round_channels(channels: int, width: float) -> int:
     return rounded + 8 if rounded < 0.9 * scaled else rounded
 
 
+def same_padding(kernel: int, stride: int) -> tuple[int, int]:
+    """TensorFlow's SAME padding before and after a side of even size: asymmetric for stride 2."""
+    before = (kernel - stride) // 2
+    return before, kernel - stride - before
+
+
 class _SameConv(nn.Conv2d):
-    """A convolution padded like TensorFlow's SAME for even sizes: asymmetric for stride 2."""
+    """A convolution with `same_padding`."""
 
     def forward(self, x: Tensor) -> Tensor:
         kernel, stride = self.kernel_size[0], self.stride[0]
         if stride == 1:
             return F.conv2d(x, self.weight, None, 1, kernel // 2, 1, self.groups)
-        before = (kernel - stride) // 2
-        after = kernel - stride - before
-        x = F.pad(x, (before, after, before, after))
-        return F.conv2d(x, self.weight, None, stride, 0, 1, self.groups)
+        return super().forward(F.pad(x, 2 * same_padding(kernel, stride)))
 
 
 def _norm(channels: int) -> nn.BatchNorm2d:

@@ -19,8 +19,8 @@ import numpy as np
 import onnx
 import onnx.helper as oh
 import onnx.numpy_helper
-import onnxruntime as ort
 import torch
+from onnx.utils import Extractor
 from onnxruntime import quantization
 from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 from torch import Tensor, nn
@@ -32,6 +32,7 @@ from sempic.errors import InputError, ModelError, OutputError, refused
 from sempic.jobs import apart
 from sempic.networks import compact
 from sempic.networks.compact import PATCH, CompactConfig, CompactNet
+from sempic.networks.efficientnet import same_padding
 from sempic.networks.segmenter import SegmentationNet
 from sempic.networks.weights import load_network
 from sempic.palette import CAMVID, CITYSCAPES, Palette, described
@@ -53,17 +54,10 @@ class _Denoiser(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(
-        self,
-        noisy: Tensor,
-        coarse: Tensor,
-        labels: Tensor,
-        sigma: Tensor,
-        fidelity: Tensor,
-        texture: Tensor | None = None,
-    ) -> Tensor:
+    def forward(self, noisy: Tensor, coarse: Tensor, labels: Tensor, *others: Tensor) -> Tensor:
+        """`others`: sigma, fidelity and, if the network takes it, texture."""
         planes = compact.one_hot(labels, self.network.config.classes)
-        return compact.denoise(self.network, noisy, coarse, planes, sigma, fidelity, texture)
+        return compact.denoise(self.network, noisy, coarse, planes, *others)
 
 
 class _Plain(nn.Module):
@@ -106,39 +100,20 @@ class _Segmenter(nn.Module):
         return logits
 
 
-def fold_pads(model: onnx.ModelProto, feed: dict[str, Any]) -> None:
-    """Fold zero padding before a convolution into the convolution. As a separate node, padding
-    copies its tensor, twice more for its layout: a seventh of a segmenter's time.
-
-    Args:
-        feed: any input; the amounts of padding are computed with it.
-    """
+def fold_pads(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with each convolution's `same_padding` in the convolution. As a separate node,
+    padding copies its tensor, twice more for its layout: a seventh of a segmenter's time."""
     graph = model.graph
     users = {name: node for node in graph.node for name in node.input}
-    pads = [n for n in graph.node if n.op_type == "Pad" and users[n.output[0]].op_type == "Conv"]
-    probe = onnx.ModelProto()
-    probe.CopyFrom(model)
-    for node in pads:
-        amounts = oh.make_tensor_value_info(node.input[1], onnx.TensorProto.INT64, None)
-        probe.graph.output.append(amounts)
-    session = ort.InferenceSession(probe.SerializeToString(), providers=["CPUExecutionProvider"])
-    for node in pads:
-        (amounts,) = session.run([node.input[1]], feed)
-        conv = users[node.output[0]]
-        sides = next(a for a in conv.attribute if a.name == "pads")
-        if any(sides.ints) or amounts[[0, 1, 4, 5]].any():  # batch or channels are padded
-            continue
-        sides.ints[:] = [int(n) for n in amounts[[2, 3, 6, 7]]]
-        conv.input[0] = node.input[0]
-        graph.node.remove(node)
-    needed = {value.name for value in graph.output}
-    kept = []
-    for node in reversed(graph.node):
-        if needed & set(node.output):
-            needed |= set(node.input)
-            kept.append(node)
-    del graph.node[:]
-    graph.node.extend(reversed(kept))
+    for pad in [node for node in graph.node if node.op_type == "Pad"]:
+        conv = users[pad.output[0]]
+        given = {attribute.name: attribute.ints for attribute in conv.attribute}
+        before, after = same_padding(given["kernel_shape"][0], given["strides"][0])
+        given["pads"][:] = [before, before, after, after]
+        conv.input[0] = pad.input[0]
+        graph.node.remove(pad)
+    inputs, outputs = ([value.name for value in part] for part in (graph.input, graph.output))
+    return Extractor(model).extract_model(inputs, outputs)  # without what computed the padding
 
 
 def halve(model: onnx.ModelProto) -> None:
@@ -283,8 +258,7 @@ def _write(
                     opset_version=OPSET,
                     dynamo=False,
                 )
-            model = onnx.load(part)
-            fold_pads(model, {name: x.numpy() for name, x in example.items()})
+            model = fold_pads(onnx.load(part))
             if feeds is not None:
                 add_pre_process_metadata(model)  # else the quantiser prints advice
                 onnx.save(model, part)
