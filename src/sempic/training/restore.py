@@ -10,7 +10,6 @@ import contextlib
 import itertools
 import json
 import re
-from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -96,38 +95,38 @@ def restore_segmenter(
     Raises:
         ModelError: the file holds another architecture.
     """
-    network.eval()
-    folded, own = _folded(model), network.state_dict()
-    norm_of = _norms(network)
-    convs: list[nn.Conv2d] = []  # in order of execution, as in the file
-    with _hooked(norm_of, lambda conv, *_: convs.append(conv)):
-        network(pictures[0][:1])
-    if len(convs) != len(folded):
-        raise ModelError(f"{len(folded)} folded convolutions, the network has {len(convs)}")
+    folded, own, norm_of = _folded(model), network.eval().state_dict(), _norms(network)
+    if len(folded) != len(norm_of):
+        raise ModelError(f"{len(folded)} folded convolutions, the network has {len(norm_of)}")
     network.load_state_dict(own | _named(model, own))
-    for conv, (weight, bias) in zip(convs, folded, strict=True):
+    parts = iter(folded)
+    moments: dict[nn.Conv2d, list[Tensor]] = {}
+
+    def fill(conv: Any, _: object) -> None:
+        if conv in moments:
+            return
+        weight, bias = next(parts)
         weight = _cropped(weight, conv.weight.shape)
         if weight.shape != conv.weight.shape:
             raise ModelError(f"{tuple(weight.shape)}, expected {tuple(conv.weight.shape)}")
         conv.weight.copy_(weight)
-        norm = norm_of[conv]  # adds the bias alone, until the statistics are known
-        _set_statistics(norm, torch.zeros_like(bias), torch.full_like(bias, 1 - norm.eps))
-        norm.weight.fill_(1)
-        norm.bias.copy_(bias)
-    moments: dict[nn.Conv2d, list[Tensor]] = {conv: [] for conv in convs}
+        one, eps = torch.ones_like(bias), norm_of[conv].eps
+        _set(norm_of[conv], 0 * one, one - eps, one, bias)  # adds the bias alone, for now
+        moments[conv] = []
 
     def measure(conv: Any, _: object, out: Tensor) -> None:
         moments[conv].append(torch.stack([out.mean((0, 2, 3)), out.square().mean((0, 2, 3))]))
 
-    with _hooked(convs, measure):
+    with contextlib.ExitStack() as hooks:
+        for conv in norm_of:
+            hooks.enter_context(conv.register_forward_pre_hook(fill))
+            hooks.enter_context(conv.register_forward_hook(measure))
         for batch in pictures:
             network(batch)
-    for conv in convs:
+    for conv, norm in norm_of.items():
         mean, square = torch.stack(moments[conv]).mean(0)
-        norm, variance = norm_of[conv], square - mean.square()
-        _set_statistics(norm, mean, variance)
-        norm.weight.copy_((variance + norm.eps).sqrt())
-        norm.bias.add_(mean)
+        variance = square - mean.square()
+        _set(norm, mean, variance, (variance + norm.eps).sqrt(), norm.bias + mean)
 
 
 def _folded(model: onnx.ModelProto) -> list[tuple[Tensor, Tensor]]:
@@ -152,20 +151,10 @@ def _norms(network: nn.Module) -> dict[nn.Conv2d, nn.BatchNorm2d]:
     }
 
 
-def _hooked(convs: Iterable[nn.Conv2d], hook: Callable[..., None]) -> contextlib.ExitStack:
-    """Calls `hook` with each of these convolutions, its input and its output when it is executed,
-    until the block ends."""
-    hooks = contextlib.ExitStack()
-    for conv in convs:
-        hooks.enter_context(conv.register_forward_hook(hook))
-    return hooks
-
-
-def _set_statistics(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor) -> None:
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    norm.running_mean.copy_(mean)
-    norm.running_var.copy_(variance)
+def _set(norm: nn.BatchNorm2d, *values: Tensor) -> None:
+    """Set running mean, running variance, weight and bias."""
+    names = ("running_mean", "running_var", "weight", "bias")
+    norm.load_state_dict(dict(zip(names, values, strict=True)), strict=False)
 
 
 def _batches(folder: Path) -> list[Tensor]:
