@@ -190,10 +190,7 @@ def _scheduler(alphas_cumprod: Array, solver: str) -> Any:
         "solver_order": 2,
         "final_sigmas_type": "zero",
     }
-    scheduler: Any
-    if solver == "dpmsolver++":
-        scheduler = DPMSolverMultistepScheduler(**shared, algorithm_type="dpmsolver++")
-    else:
-        scheduler = UniPCMultistepScheduler(**shared)
+    kind = DPMSolverMultistepScheduler if solver == "dpmsolver++" else UniPCMultistepScheduler
+    scheduler: Any = kind(**shared)
     scheduler.set_timesteps(len(alphas_cumprod))
     return scheduler

@@ -18,6 +18,7 @@ Pixels of critical classes (`Taxonomy.critical`) weigh more in losses that compa
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -106,7 +107,10 @@ class Distill(ReceiverRecipe):
         features = losses.Features(vgg=options.vgg > 0, folder=options.features).to(device)
         self.features = features
         self.compiled_features = compiled(features, device)
-        self.discriminator = self._begin_discriminator(options.discriminator).to(device)
+        sizes = features.channels, features.widths, self.config.classes
+        build, begin = functools.partial(losses.Discriminator, *sizes), options.discriminator
+        given = None if begin is None else load_tensors(begin, "discriminator")[0]
+        self.discriminator = (build() if given is None else filled(build, given, begin)).to(device)
         self.networks = {"discriminator": self.discriminator}
         self.critical = torch.from_numpy(self.taxonomy.critical()).to(device)
         self.semantic_losses = [
@@ -128,15 +132,6 @@ class Distill(ReceiverRecipe):
         # A negative spread means that no variance has been measured yet.
         self.memory = {"scale": features.scale, "spread": torch.full((), -1.0, device=device)}
         self._levels = [edm.sigmas(n, self.config.sigma_max).to(device) for n in _GRID]
-
-    def _begin_discriminator(self, path: Path | None) -> losses.Discriminator:
-        def build() -> losses.Discriminator:
-            features = self.features
-            return losses.Discriminator(features.channels, features.widths, self.config.classes)
-
-        if path is None:
-            return build()
-        return filled(build, load_tensors(path, "discriminator")[0], path)
 
     def prepare(self) -> None:
         batch, _ = self.draw(0)
