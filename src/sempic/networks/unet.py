@@ -172,16 +172,6 @@ class SPADE(nn.Module):
         return cast(Tensor, self.norm(x) * (1 + gamma) + beta)
 
 
-Resample = Literal["none", "up", "down"]
-
-
-def _resampler(kind: Resample) -> nn.Module:
-    """Resampling without weights, for residual blocks."""
-    if kind == "none":
-        return nn.Identity()
-    return nn.Upsample(scale_factor=2) if kind == "up" else nn.AvgPool2d(2)
-
-
 class ResBlock(nn.Module):
     """Residual block modulated by time (Dhariwal & Nichol 2021, §3). Both norms are plain in the
     encoder, and SPADE in middle and decoder (Wang et al. 2022, fig. 3)."""
@@ -193,7 +183,7 @@ class ResBlock(nn.Module):
         out: int,
         *,
         spade: bool = False,
-        resample: Resample = "none",
+        resample: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.spade, self.scale_shift = spade, config.use_scale_shift_norm
@@ -201,7 +191,7 @@ class ResBlock(nn.Module):
             self.in_norm = SPADE(channels, config.condition_channels)
         first = [SiLU(), nn.Conv2d(channels, out, 3, padding=1)]
         self.in_layers = nn.Sequential(*([] if spade else [_norm(channels)]), *first)
-        self.resample = _resampler(resample)
+        self.resample = resample or nn.Identity()
         width = 2 * out if self.scale_shift else out
         self.emb_layers = nn.Sequential(SiLU(), nn.Linear(4 * config.num_channels, width))
         if spade:
@@ -303,7 +293,7 @@ class SemanticUNet(nn.Module):
                 skips.append(ch)
             if level < len(widths) - 1:
                 down = (
-                    ResBlock(config, ch, ch, resample="down")
+                    ResBlock(config, ch, ch, resample=nn.AvgPool2d(2))
                     if config.resblock_updown
                     else nn.Sequential(OrderedDict(op=nn.Conv2d(ch, ch, 3, 2, 1)))
                 )
@@ -324,12 +314,11 @@ class SemanticUNet(nn.Module):
                 if level in config.attention_levels:
                     layers.append(AttentionBlock(config, ch, decoder=True))
                 if level and i == config.num_res_blocks:
+                    up = nn.Upsample(scale_factor=2)
                     layers.append(
-                        ResBlock(config, ch, ch, spade=True, resample="up")
+                        ResBlock(config, ch, ch, spade=True, resample=up)
                         if config.resblock_updown
-                        else nn.Sequential(
-                            OrderedDict(up=_resampler("up"), conv=nn.Conv2d(ch, ch, 3, padding=1))
-                        )
+                        else nn.Sequential(OrderedDict(up=up, conv=nn.Conv2d(ch, ch, 3, padding=1)))
                     )
                 self.output_blocks.append(Stage(*layers))
 
