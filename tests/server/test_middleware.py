@@ -53,11 +53,11 @@ def test_an_answer_before_the_end_of_the_body_arrives_although_the_client_sends_
     sized = f"Content-Length: {len(body)}\r\n\r\n".encode() + body
     chunked = b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
     cases = [
-        ("POST /encode", sized, "413 Request Entity Too Large"),
-        ("POST /decode", chunked, "413 Request Entity Too Large"),
-        ("POST /encode?qualty=5", sized, "422 Unprocessable Entity"),
-        ("POST /nothing", chunked, "404 Not Found"),
-        ("HEAD /healthz", sized, "200 OK"),
+        ("POST /encode", sized, "413"),
+        ("POST /decode", chunked, "413"),
+        ("POST /encode?qualty=5", sized, "422"),
+        ("POST /nothing", chunked, "404"),
+        ("HEAD /healthz", sized, "200"),
     ]
     with live(max_bytes=50_000) as url:
         address = "127.0.0.1", int(url.rpartition(":")[2])

@@ -1,3 +1,5 @@
+from contextlib import closing
+
 import numpy as np
 import pytest
 
@@ -6,10 +8,11 @@ from sempic.evaluation.benchmark.cache import Cache, digest, key
 
 
 def test_a_cache_keeps_values_and_refuses_other_files(tmp_path):
-    cache = Cache(tmp_path / "new/cache.sqlite")
-    assert cache.get("a") is None
-    cache.put("a", {"x": np.arange(3), "y": 2.5})
-    found = Cache(tmp_path / "new/cache.sqlite").get("a")
+    with closing(Cache(tmp_path / "new/cache.sqlite")) as cache:
+        assert cache.get("a") is None
+        cache.put("a", {"x": np.arange(3), "y": 2.5})
+    with closing(Cache(tmp_path / "new/cache.sqlite")) as again:
+        found = again.get("a")
     assert found["x"].tolist() == [0, 1, 2]
     assert found["y"] == 2.5
     (tmp_path / "file").write_bytes(b"")
@@ -30,12 +33,12 @@ def test_digests_depend_on_the_shape():
 
 
 def test_a_full_disk_is_named(tmp_path):
-    kept = Cache(tmp_path / "cache.sqlite")
-    kept._db.execute("PRAGMA max_page_count = 4")
-    with pytest.raises(
-        OutputError, match=r"cache.sqlite: the cache cannot be written \(.* is full"
-    ):
-        kept.put("a", {"b": np.zeros(99999)})
-    kept._db.execute("INSERT INTO kept VALUES ('a', ?)", (b"no arrays",))
-    with pytest.raises(OutputError, match=r"cache.sqlite: the cache cannot be read"):
-        kept.get("a")
+    with closing(Cache(tmp_path / "cache.sqlite")) as kept:
+        kept._db.execute("PRAGMA max_page_count = 4")
+        with pytest.raises(
+            OutputError, match=r"cache.sqlite: the cache cannot be written \(.* is full"
+        ):
+            kept.put("a", {"b": np.zeros(99999)})
+        kept._db.execute("INSERT INTO kept VALUES ('a', ?)", (b"no arrays",))
+        with pytest.raises(OutputError, match=r"cache.sqlite: the cache cannot be read"):
+            kept.get("a")
