@@ -181,7 +181,7 @@ def test_encode_takes_labels_from_a_folder():
 @pytest.mark.parametrize("wrong", [LABELS[:-1], LABELS + np.uint8(12)])
 def test_labels_that_do_not_fit_are_refused(photo, wrong, capsys):
     PIL.Image.fromarray(wrong).save("map.png")
-    refused(capsys, "encode photo.png --labels map.png", "photo.png", "label map")
+    refused(capsys, "encode photo.png --labels map.png", "photo.png: map.png: the label map")
     assert files() == ["map.png", "photo.png"]
 
 
