@@ -9,6 +9,7 @@ from typing import Any
 
 from sempic import api, coarse, codec, jobs
 from sempic.errors import naming
+from sempic.evaluation import human_maps
 from sempic.evaluation.markup import (
     BPP,
     document,
@@ -48,7 +49,7 @@ def compare(
     """
     picture = jobs.read_picture(original)
     measure = Measure(settings)
-    truth = None if labels is None else jobs.read_ids(labels)
+    truth = None if labels is None else human_maps.read_truth(labels, measure)
     with naming(labels or original):
         reference = measure.reference(picture, truth)
         ceiling = measure.original(reference)
