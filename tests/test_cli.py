@@ -254,6 +254,15 @@ def test_options_without_effect_are_refused(photo, command, said, capsys):
     assert {name: Path(name).read_bytes() for name in files()} == before
 
 
+@pytest.mark.parametrize(
+    "command", ["decode a.sempic -o a.mp4", "decode a.sempic -o a.png", "info a.sempic"]
+)
+def test_an_empty_file_is_said_to_be_empty(command, place, capsys):
+    Path("a.sempic").touch()  # nobody knows whether it was a picture
+    refused(capsys, command, "a.sempic: the file is empty")
+    assert files() == ["a.sempic"]
+
+
 def test_a_folder_may_have_a_dot_in_its_name(photo):
     picture("b.png")
     assert cli.main(["encode", "photo.png", "b.png", "-o", "take.1"]) == 0
