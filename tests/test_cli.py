@@ -259,7 +259,7 @@ def test_options_without_effect_are_refused(photo, command, said, capsys):
 )
 def test_an_empty_file_is_said_to_be_empty(command, place, capsys):
     Path("a.sempic").touch()  # nobody knows whether it was a picture
-    refused(capsys, command, "a.sempic: the file is empty")
+    refused(capsys, command, "a.sempic: no bytes at all")
     assert files() == ["a.sempic"]
 
 

@@ -205,12 +205,10 @@ def described(stream: bytes, *, shares: bool = False, prior: str | None = None) 
 
 
 def stream_of(data: bytes) -> bytes:
-    """`data` unchanged; raises InputError if it is empty, a picture or a tar, which is clearer than
-    a decoding error."""
+    """`data` unchanged; raises InputError if it is a picture or a tar, which is clearer than a
+    decoding error."""
     from sempic import pictures
 
-    if not data:
-        raise InputError("the file is empty")
     if data.startswith(container.MAGIC):
         return data
     if kind := pictures.kind(data):
