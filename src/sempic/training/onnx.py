@@ -33,8 +33,8 @@ from sempic.jobs import apart
 from sempic.networks import compact
 from sempic.networks.compact import PATCH, CompactConfig, CompactNet
 from sempic.networks.segmenter import SegmentationNet
-from sempic.networks.weights import load_network
-from sempic.palette import CAMVID, CITYSCAPES, Palette, described
+from sempic.networks.weights import load_network, palette_of
+from sempic.palette import Palette, described
 from sempic.pictures import resized
 from sempic.texture import condition_map
 from sempic.training.data.corpus import open_corpus
@@ -328,7 +328,7 @@ def export_receiver(
         "sigma_max": config.sigma_max,
         "sigma_min": edm.SIGMA_MIN,
         "rho": edm.RHO,
-        "palette": described(network.palette or _palette(config.classes)),
+        "palette": described(_palette(network)),
         "config": asdict(config),
     }
     if config.texture:
@@ -353,7 +353,7 @@ def export_segmenter(
     example = {"image": torch.zeros(1, 64, 96, 3, dtype=torch.uint8).random_(256)}
     axes = {"image": {1: "height", 2: "width"}, "logits": {2: "rows", 3: "columns"}}
     metadata = {
-        "palette": described(network.palette or _palette(network.config.classes)),
+        "palette": described(_palette(network)),
         "enlarge": enlarge,
         "voids": True,  # receivers trained by the present recipes accept void
         "config": asdict(network.config),
@@ -362,11 +362,10 @@ def export_segmenter(
     _write(_Segmenter(network), example, "logits", axes, metadata, path, feeds, wide)
 
 
-def _palette(classes: int) -> Palette:
-    for palette in (CAMVID, CITYSCAPES):
-        if palette.known == classes:
-            return palette
-    raise ModelError(f"no palette of ours has {classes} classes")
+def _palette(network: CompactNet | SegmentationNet) -> Palette:
+    if (palette := palette_of(network)) is None:
+        raise ModelError(f"no palette of ours has {network.config.classes} classes")
+    return palette
 
 
 def export(options: ExportOptions) -> None:
