@@ -1,6 +1,7 @@
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -650,6 +651,18 @@ def test_a_pipe_that_closes_early_is_quiet(photo):
     done = subprocess.run(command, shell=True, capture_output=True, timeout=60, check=False)
     assert b"Traceback" not in done.stderr
     assert b"Exception" not in done.stderr
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGPIPE"), reason="this system has no SIGPIPE")
+@pytest.mark.parametrize("more", [[], ["--json"]])
+def test_a_run_whose_reader_has_gone_ends_by_sigpipe(photo, more):
+    Path("a.sempic").write_bytes(sempic.pack(width=64, height=48, labels=LABELS))
+    command = [sys.executable, "-m", "sempic", "info", *["a.sempic"] * 2000, *more]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as run:
+        assert run.stdout.read(1)
+        run.stdout.close()
+        assert run.stderr.read() == b""
+        assert run.wait(60) == -signal.SIGPIPE
 
 
 def test_distill_is_short_for_train_distill(capsys):
