@@ -567,9 +567,16 @@ def test_completion(shell, capsys):
 
 @pytest.mark.parametrize(
     ("typed", "offered"),
-    [(["enc"], "encode"), (["decode", "--st"], "--steps"), (["train", "seg"], "segmenter")],
+    [
+        (["enc"], "encode"),
+        (["decode", "--st"], "--steps"),
+        (["train", "seg"], "segmenter"),
+        (["compare", "ph"], "photo.png"),
+        (["evaluate", "ph"], "photo.png"),
+        (["benchmark", ".", "--labels", "ph"], "photo.png"),
+    ],
 )
-def test_completion_in_bash(typed, offered, capsys):
+def test_completion_in_bash(photo, typed, offered, capsys):
     pytest.importorskip("shtab", reason="shtab is not installed (extra `completion`)")
     cli.main(["completion", "bash"])
     ask = f"COMP_WORDS=(sempic {' '.join(typed)}); COMP_CWORD={len(typed)}; _shtab_sempic"
