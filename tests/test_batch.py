@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from conftest import ROOT, FakeReceiver, FakeSegmenter, street
 
 import sempic
 from sempic import api, batch, cli, jobs, pictures
+from sempic.batch import engines
 from sempic.batch.tar import change
 from sempic.batch.work import coder_with
 from sempic.errors import InputError, OutputError, install_hint
@@ -540,6 +542,17 @@ def dies_of_two(job):
     if job.name in ("2", "5"):
         os._exit(1)
     return {"width": 1}
+
+
+def test_a_file_that_ends_its_process_leaves_rays_actor_alive(importable, monkeypatch):
+    """Ray repeats without end what ends an actor."""
+    for name in engines._one_thread():
+        monkeypatch.setenv(name, "1")
+    actor = engines._Actor(dies_of_two)
+    rows = ({"id": i, "job": pickle.dumps(job_called(str(i)))} for i in (1, 2, 3))
+    answers = {answer["id"]: json.loads(answer["records"])[0] for answer in map(actor, rows)}
+    actor._process.stop()
+    assert [answers[i].get("error") for i in (1, 2, 3)] == [None, "a worker process died", None]
 
 
 def test_a_dead_worker_costs_only_its_own_file(importable):
