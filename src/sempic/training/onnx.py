@@ -191,19 +191,25 @@ def quantise(
     )
 
 
-def first_inputs(folder: Path, config: CompactConfig) -> Iterator[dict[str, Any]]:
-    """A receiver's inputs in the first sampling step, for training pictures of a corpus.
+def first_inputs(
+    folder: Path, config: CompactConfig, palette: Palette | None = None
+) -> Iterator[dict[str, Any]]:
+    """A receiver's inputs in the first sampling step, for training pictures of a corpus. palette:
+    the receiver's; None: any with as many classes.
 
     Their ranges serve later steps as well. Inputs of later steps would widen all ranges: the PSNR
     against the unquantised network would fall to 37 dB, from 43 for one step and 42 for four.
 
-    Raises InputError before the first one, for no corpus or one of another number of classes.
+    Raises InputError before the first one, for no corpus or one of other classes.
     """
     corpus = open_corpus([folder])
     if corpus.taxonomy.classes != config.classes:
         raise InputError(
             f"{folder}: {corpus.taxonomy.classes} classes, but the receiver knows {config.classes}"
         )
+    mine = corpus.taxonomy.palette
+    if palette is not None and palette.classes != mine.classes:
+        raise InputError(f"{folder}: classes of {mine.name}, but the receiver knows {palette.name}")
     samples = corpus.part(judged=False)
     rows, columns = 256, 336
     large = [s for s in samples if s.image.shape[0] >= rows and s.image.shape[1] >= columns]
@@ -373,7 +379,7 @@ def export(options: ExportOptions) -> None:
     apart((options.weights,), options.output)
     network, corpus = load_network(options.weights), options.int8
     if isinstance(network, CompactNet):
-        feeds = first_inputs(corpus, network.config) if corpus else None
+        feeds = first_inputs(corpus, network.config, palette_of(network)) if corpus else None
         export_receiver(network, options.output, model_id=options.model_id, feeds=feeds)
     else:
         feeds = pictures_of(corpus, ENLARGE) if corpus else None
