@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from sempic.training.data import taxonomy
 from sempic.training.data.taxonomy import Taxonomy
 from sempic.training.onnx import export_receiver
 from sempic.training.recipes import segmenter
+from sempic.training.recipes.denoise import Denoise
 from sempic.training.recipes.distill import SemanticLoss
 
 TOYS = {
@@ -172,3 +174,16 @@ def test_the_last_layer_of_as_many_other_classes_is_not_copied(others, tmp_path)
     same = saved(None, tmp_path / "a.safetensors")
     segmenter.grow_head(network, same, tmp_path)
     assert torch.equal(network.state_dict()[last], same.state_dict()[last])
+
+
+def test_a_receiver_of_as_many_other_classes_begins_with_a_warning(toys, tmp_path):
+    names = [{"name": name} for name in "abc"]
+    own = palette.from_description({"name": "letters", "classes": names})
+    network = CompactNet(SMALL)
+    network.palette = own
+    save_network(network, tmp_path / "w.safetensors")
+    recipe = Denoise.__new__(Denoise)
+    recipe.options = SimpleNamespace(init=tmp_path / "w.safetensors")
+    recipe.taxonomy = taxonomy.load("toys.json")
+    with pytest.warns(sempic.SempicWarning, match="the classes of letters; those of toys replace"):
+        assert recipe._begin().config.classes == 3
