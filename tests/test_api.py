@@ -272,6 +272,29 @@ def test_no_map_is_sent_if_the_segmenter_is_unsure():
     assert sempic.unpack(uncalibrated.encode(GREY)).labels is not None
 
 
+@pytest.mark.parametrize(
+    "options", [{}, {"label_quality": "lossless"}, {"labels": LABELS}, {"labels": "none"}]
+)
+def test_importance_of_an_unknown_class_is_refused_also_where_it_has_no_effect(options):
+    codec = sempic.Codec(segmenter=Unsure(left=20))  # no map is sent
+    with pytest.raises(InputError, match=r"palette c[a-z]* has no class 'dragon'"):
+        codec.encode(IMAGE, importance={"dragon": 2}, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"label_quality": "lossless"}, "the label map is sent lossless"),
+        ({"labels": LABELS}, "the label map is sent lossless"),
+        ({"labels": "none", "label_quality": 2}, "no label map is sent"),
+    ],
+)
+def test_importance_without_effect_is_said(codec, options, why):
+    with pytest.warns(sempic.SempicWarning, match=f"importance has no effect: {why}"):
+        stream = codec.encode(IMAGE, importance={"pole": 3}, **options)
+    assert stream == codec.encode(IMAGE, **options)
+
+
 def test_a_map_of_one_class_is_not_sent():
     class Sure(Unsure):
         def __call__(self, image):

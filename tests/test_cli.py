@@ -1,6 +1,7 @@
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -181,7 +182,7 @@ def test_encode_takes_labels_from_a_folder():
 @pytest.mark.parametrize("wrong", [LABELS[:-1], LABELS + np.uint8(12)])
 def test_labels_that_do_not_fit_are_refused(photo, wrong, capsys):
     PIL.Image.fromarray(wrong).save("map.png")
-    refused(capsys, "encode photo.png --labels map.png", "photo.png", "label map")
+    refused(capsys, "encode photo.png --labels map.png", "photo.png: map.png: the label map")
     assert files() == ["map.png", "photo.png"]
 
 
@@ -252,6 +253,15 @@ def test_options_without_effect_are_refused(photo, command, said, capsys):
         one_line(capsys, said)
     assert code == 2
     assert {name: Path(name).read_bytes() for name in files()} == before
+
+
+@pytest.mark.parametrize(
+    "command", ["decode a.sempic -o a.mp4", "decode a.sempic -o a.png", "info a.sempic"]
+)
+def test_an_empty_file_is_said_to_be_empty(command, place, capsys):
+    Path("a.sempic").touch()  # nobody knows whether it was a picture
+    refused(capsys, command, "a.sempic: no bytes at all")
+    assert files() == ["a.sempic"]
 
 
 def test_a_folder_may_have_a_dot_in_its_name(photo):
@@ -557,9 +567,16 @@ def test_completion(shell, capsys):
 
 @pytest.mark.parametrize(
     ("typed", "offered"),
-    [(["enc"], "encode"), (["decode", "--st"], "--steps"), (["train", "seg"], "segmenter")],
+    [
+        (["enc"], "encode"),
+        (["decode", "--st"], "--steps"),
+        (["train", "seg"], "segmenter"),
+        (["compare", "ph"], "photo.png"),
+        (["evaluate", "ph"], "photo.png"),
+        (["benchmark", ".", "--labels", "ph"], "photo.png"),
+    ],
 )
-def test_completion_in_bash(typed, offered, capsys):
+def test_completion_in_bash(photo, typed, offered, capsys):
     pytest.importorskip("shtab", reason="shtab is not installed (extra `completion`)")
     cli.main(["completion", "bash"])
     ask = f"COMP_WORDS=(sempic {' '.join(typed)}); COMP_CWORD={len(typed)}; _shtab_sempic"
@@ -641,6 +658,18 @@ def test_a_pipe_that_closes_early_is_quiet(photo):
     done = subprocess.run(command, shell=True, capture_output=True, timeout=60, check=False)
     assert b"Traceback" not in done.stderr
     assert b"Exception" not in done.stderr
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGPIPE"), reason="this system has no SIGPIPE")
+@pytest.mark.parametrize("more", [[], ["--json"]])
+def test_a_run_whose_reader_has_gone_ends_by_sigpipe(photo, more):
+    Path("a.sempic").write_bytes(sempic.pack(width=64, height=48, labels=LABELS))
+    command = [sys.executable, "-m", "sempic", "info", *["a.sempic"] * 2000, *more]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as run:
+        assert run.stdout.read(1)
+        run.stdout.close()
+        assert run.stderr.read() == b""
+        assert run.wait(60) == -signal.SIGPIPE
 
 
 def test_distill_is_short_for_train_distill(capsys):

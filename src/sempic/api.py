@@ -23,7 +23,7 @@ from sempic.critical import BUDGET
 from sempic.errors import BitstreamError, InputError, ModelError, warn
 from sempic.models import runtime
 from sempic.options import DEFAULT_QUALITY, LOSSLESS, DecodeOptions, EncodeOptions, LabelQuality
-from sempic.palette import CAMVID, CITYSCAPES, PALETTES, alike, shown_name, translate
+from sempic.palette import CAMVID, CITYSCAPES, PALETTES, alike, by_id, shown_name, translate
 from sempic.roles import Receiver, Segmenter, as_receiver, as_segmenter
 from sempic.scene import Image, LabelMap, Scene
 
@@ -276,6 +276,9 @@ class Codec:
         height, width = pixels.shape[:2]
         levels = drafts.levels((width, height), options)
         sent_labels = drafts.settled(labels, pixels, options)
+        if options.importance:
+            source = self.segmenter.palette if labels is None else options.known_palette.id
+            drafts.check_importance(labels, by_id(source), options)
         if options.max_side is not None:
             pixels, sent_labels = pictures.shrink(pixels, sent_labels, options.max_side)
         verifier = self.verifier if options.check else None

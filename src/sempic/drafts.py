@@ -13,7 +13,7 @@ import numpy.typing as npt
 from sempic import coarse, codec, critical, progress, texture, windows
 from sempic.codec import Draft
 from sempic.errors import ImageError, InputError, LabelMapError, RateError, warn
-from sempic.options import QUALITY, UNMAPPED, EncodeOptions
+from sempic.options import LOSSLESS, QUALITY, UNMAPPED, EncodeOptions
 from sempic.palette import PALETTES, Palette
 from sempic.scene import Image, LabelMap, half_map
 from sempic.windows import choice, layout
@@ -171,6 +171,26 @@ def settled(
     labels = palette.settle(labels, options.ignore_label)
     codec.check_labels(labels, width=width, height=height, palette=palette.id)
     return labels
+
+
+def check_importance(labels: object, palette: Palette, options: EncodeOptions) -> None:
+    """Checks the classes of a given `importance` also where it has no effect, and warns of that.
+
+    Args:
+        labels: of `Codec.encode`.
+        palette: of the map that would be simplified: the user's, or the segmenter's.
+
+    Raises InputError: a class that the palette does not have.
+    """
+    for name in options.importance or ():
+        if name not in palette.classes:
+            raise InputError(f"palette {palette.name} has no class {name!r}")
+    if isinstance(labels, str):
+        warn("importance has no effect: no label map is sent")
+    elif (options.found_quality if labels is None else options.label_quality) in (None, LOSSLESS):
+        warn(
+            "importance has no effect: the label map is sent lossless; label_quality simplifies it"
+        )
 
 
 def levels(size: tuple[int, ...], options: EncodeOptions) -> list[int]:

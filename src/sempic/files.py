@@ -103,8 +103,9 @@ def write(path: str | os.PathLike[str], data: bytes) -> None:
 
 
 def append(path: Path, data: bytes, *, replacing: int = 0) -> None:
-    """Append bytes completely or not at all, in place of the last `replacing` bytes. Raises
-    OutputError."""
+    """Append bytes completely or not at all, in place of the last `replacing` bytes. A file that
+    was not there is not there after a failure. Raises OutputError."""
+    existed = path.exists()
     with (
         refused(OutputError, f"{path}: cannot write"),
         open(path, "ab", buffering=0) as file,
@@ -118,6 +119,8 @@ def append(path: Path, data: bytes, *, replacing: int = 0) -> None:
         except BaseException:
             with contextlib.suppress(OSError):
                 file.truncate(end)
+            if not existed:
+                discard(path)
             raise
 
 

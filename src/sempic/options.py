@@ -90,6 +90,9 @@ def _label_quality(name: str, value: Any) -> LabelQuality:
 def _importance(name: str, value: Any) -> Mapping[str, float]:
     if not isinstance(value, Mapping):
         raise InputError(f"{name} maps classes to weights, not {type(value).__name__}")
+    for title, weight in value.items():
+        if not isinstance(weight, (int, float)) or not weight >= 0:
+            raise InputError(f"the {name} of {title!r} is {weight}, not 0 or more")
     return value
 
 

@@ -146,8 +146,9 @@ def as_program(run: Callable[[], int]) -> int:
     """Run the main program; returns its exit code.
 
     All names and messages can be printed in every locale. SIGINT, SIGTERM and SIGHUP unwind the
-    stack, and then the process ends by the same signal, for its parent to see. A failure to write
-    to standard output is an error of one line with code 2.
+    stack, and then the process ends by the same signal, for its parent to see. If the reader of its
+    output has gone, it ends by SIGPIPE, without a message. Another failure to write to standard
+    output is an error of one line with code 2.
     """
     _open_streams()
     codecs.register_error("sempic", _in_ascii)
@@ -198,8 +199,9 @@ def _run_and_flush(run: Callable[[], int]) -> int:
         if sys.stdout is not None:
             sys.stdout.flush()
         return code
-    except BrokenPipeError:  # the reader of the output has gone: end without a message
+    except BrokenPipeError:  # the reader of the output has gone: end as programs in C do
         discard_stdout()
+        _caught.extend([signal.SIGPIPE] if hasattr(signal, "SIGPIPE") else [])  # not on Windows
     except OSError as cause:
         discard_stdout()
         with contextlib.suppress(OSError, ValueError):

@@ -1,14 +1,16 @@
 import json
 import warnings
 
+import numpy as np
 import PIL.Image
 import pytest
 from conftest import FakeSegmenter, street
 from priors import write_prior
 
 import sempic
-from sempic import cli, coarse, segment
+from sempic import cli, coarse, pictures, segment
 from sempic.evaluation import weights
+from sempic.palette import CAMVID, CITYSCAPES, CITYSCAPES_FULL
 
 
 @pytest.fixture
@@ -65,6 +67,46 @@ def test_a_label_map_that_does_not_fit_is_named(versions, capsys):
     for name in ("small.png", "high.png"):
         assert compare("a.webp", "--labels", name, metrics="miou") == 2
         assert capsys.readouterr().err.startswith(f"sempic: {name}: ")
+
+
+def test_label_maps_of_colours_are_recognised(versions, monkeypatch, capsys):
+    labels = np.array(PIL.Image.open("labels.png"))
+    PIL.Image.fromarray(CAMVID.paint(labels)).save("rgb.png")
+    PIL.Image.fromarray(CITYSCAPES.paint(labels)).save("of others.png")
+    (versions / "other ids.png").write_bytes(pictures.encode_labels(labels, CITYSCAPES, ".png"))
+
+    def miou(name):
+        assert compare("a.webp", "--labels", name, "--json", metrics="miou") == 0
+        return json.loads(capsys.readouterr().out)[0]["miou"]
+
+    assert miou("rgb.png") == miou("labels.png")
+    for name in ("of others.png", "other ids.png"):
+        assert compare("a.webp", "--labels", name, metrics="miou") == 2
+        assert capsys.readouterr().err == (
+            f"sempic: {name}: it has the colours of palette cityscapes, and the judge knows "
+            "camvid; name another --judge\n"
+        )
+        assert compare("a.webp", "--labels", name) == 0
+    capsys.readouterr()
+    judge = FakeSegmenter()
+    judge.palette = CITYSCAPES.id
+    monkeypatch.setattr(segment, "load", lambda spec, **_: judge)
+    assert miou("of others.png") == miou("other ids.png") == miou("labels.png")
+    names = [CITYSCAPES_FULL.classes.index(name) for name in CITYSCAPES.classes[:12]]
+    full = np.array(names, np.uint8)[labels]
+    PIL.Image.fromarray(CITYSCAPES_FULL.paint(full)).convert("RGBA").save("full.png")
+    assert miou("full.png") == miou("labels.png")
+    full[labels == 3] = CITYSCAPES_FULL.classes.index("parking")  # no train id: void
+    PIL.Image.fromarray(CITYSCAPES_FULL.paint(full)).save("full.png")
+    labels[labels == 3] = 19
+    PIL.Image.fromarray(labels).save("void.png")
+    assert miou("full.png") == miou("void.png")
+
+
+def test_a_map_that_is_all_void_is_said_to_give_no_miou(versions, capsys):
+    PIL.Image.new("L", (64, 48), 255).save("void.png")
+    assert compare("a.webp", "--labels", "void.png", metrics="miou,psnr") == 0
+    assert capsys.readouterr().err == "sempic: no mIoU: the human maps are all void\n"
 
 
 def test_versions_of_one_name_are_told_apart(versions, capsys):

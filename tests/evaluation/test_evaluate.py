@@ -125,6 +125,15 @@ def test_a_picture_that_is_all_void_has_no_miou(results, capsys):
     assert ["miou" in picture for picture in pictures] == [True, False, True]
 
 
+@pytest.mark.parametrize("more", [(), ("--predictions", "labels")])
+def test_maps_that_are_all_void_are_said_to_give_no_miou(results, capsys, more):
+    for i in range(3):
+        PIL.Image.fromarray(np.full(SIZE, 255, np.uint8)).save(f"labels/{i}.png")
+    code, out, err = evaluate(capsys, *more)
+    assert (code, err) == (0, "sempic: no mIoU: the human maps are all void\n")
+    assert "mIoU" not in out
+
+
 @pytest.mark.parametrize("predicted", [False, True])
 def test_ids_that_the_palette_lacks_are_refused(results, capsys, predicted):
     wrong = results / f"{'predictions' if predicted else 'labels'}/1.png"
@@ -370,6 +379,36 @@ def test_maps_in_the_colours_of_a_palette_have_that_palette(results, capsys):
     sorted_map.putpalette(np.array(colours, np.uint8).tobytes())
     sorted_map.save("sorted.png")
     assert read_map(Path("sorted.png"), CITYSCAPES).tolist() == [[0, 13, 19]]
+
+
+def test_rgb_maps_in_the_colours_of_a_palette_have_that_palette(results, capsys):
+    ids = figures(capsys)["samples"]["miou"]
+    for i in range(3):
+        labels = np.array(PIL.Image.open(f"labels/{i}.png"))
+        write_stream(results / f"sempic/{i}.sempic", labels, palette=2)
+        PIL.Image.fromarray(CAMVID.paint(labels)).save(f"labels/{i}.png")
+    assert figures(capsys)["samples"]["miou"] == ids
+    for i in range(3):
+        PIL.Image.fromarray(CITYSCAPES.paint(labels)).save(f"labels/{i}.png")
+    assert "palette cityscapes, the judge knows camvid" in evaluate(capsys)[2]
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        ("--predictions labels", "--predictions is for mIoU, and miou is not among the metrics"),
+        ("--num_classes 5", "--num_classes is for mIoU, and miou is not among the metrics"),
+        ("--palette camvid", "--palette is for human maps, and no metric compares with them"),
+    ],
+)
+def test_options_of_miou_without_it_are_refused(results, capsys, words, why):
+    assert evaluate(capsys, "--metrics", "psnr", *words.split()) == (2, "", f"sempic: {why}\n")
+
+
+def test_metrics_that_predictions_replace_are_named(results, capsys):
+    words = ("--metrics", "miou,objects", "--predictions", "labels")
+    noted = "sempic: no objects: it needs a judge, which --predictions replace\n"
+    assert evaluate(capsys, *words)[::2] == (0, noted)
 
 
 def test_confirmed_objects_need_no_miou(results, capsys):

@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import sys
 from importlib.resources import files
 from types import SimpleNamespace
 
@@ -12,7 +13,7 @@ import pytest
 import torch
 from conftest import street
 
-from sempic.errors import ModelError
+from sempic.errors import ModelError, OutputError
 from sempic.evaluation import metrics, networks, weights
 
 
@@ -295,6 +296,22 @@ def test_inception_features_depend_on_the_picture():
     assert a.dtype == np.float32
     assert np.array_equal(a, network.features(street(48, 64)[0]))
     assert not np.allclose(a, network.features(street(48, 64, seed=1)[0]), rtol=0.1)
+
+
+def test_a_download_that_fails_says_why_and_not_the_hint_below_it():
+    script = (
+        "import sys; sys.exit('ERROR: No matching distribution\\n\\nnote: not a problem of pip')"
+    )
+    with pytest.raises(ModelError, match=r"^x cannot be downloaded: ERROR: No matching distr\w+$"):
+        weights._execute([sys.executable, "-c", script], "x")
+
+
+def test_nothing_is_downloaded_for_a_cache_that_cannot_be_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(weights, "_download", lambda *_: pytest.fail("downloaded"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file/below"))
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="not a writable folder"):
+        weights.fetch()
 
 
 @pytest.mark.skipif(not is_fetched("esrgan"), reason=f"ESRGAN is not fetched ({weights.FETCH})")

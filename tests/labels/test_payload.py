@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from sempic import labels
-from sempic.errors import CorruptStream, UnsupportedChunk
-from sempic.labels import payload
+from sempic.errors import CorruptStream, TruncatedStream, UnsupportedChunk
+from sempic.labels import payload, range_coder
 
 
 @pytest.mark.parametrize("ids", [[0], [11], [3, 12], [0, 20, 35], [36], [255], list(range(256))])
@@ -29,6 +29,25 @@ def test_invalid_class_sets_are_refused() -> None:
 def test_unreleased_models_are_refused(coder: int, number: int) -> None:
     with pytest.raises(UnsupportedChunk, match=f"label model {number} is not known"):
         labels.decode(bytes([coder << 6 | 3, 0, number]) + b"body", 4, 4)
+
+
+@pytest.mark.parametrize("coder", [payload.ADAPTIVE, payload.CAUSAL])
+def test_a_short_payload_of_a_huge_map_is_refused_before_the_work(
+    coder: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(range_coder, "decoder", lambda body: pytest.fail("decoded"))
+    head = payload._head(coder, np.array([0, 1], np.uint8)) + b"\x04" * (coder == payload.CAUSAL)
+    for body in (b"", bytes(177)):
+        with pytest.raises(TruncatedStream, match=f"takes 178 bytes or more, {len(body)} are left"):
+            labels.decode(head + body, 8192, 8192)
+
+
+def test_the_least_payload_of_a_large_map_is_long_enough() -> None:
+    plain = np.zeros((2048, 2048), np.uint8)
+    plain[0, 0] = 1  # all else is as likely as the coder allows
+    coded = labels.encode(plain, model="camvid")
+    payload._check_least(len(coded) - 3, plain.size, 2)
+    assert np.array_equal(labels.decode(coded, 2048, 2048), plain)
 
 
 def test_a_stored_label_outside_the_class_set_is_refused() -> None:

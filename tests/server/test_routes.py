@@ -259,7 +259,11 @@ def test_the_page_loads_nothing_from_other_hosts(client):
 
 
 def test_the_reference_loads_nothing_from_other_hosts(client):
-    page = client.get("/docs").text
+    answer = client.get("/docs")
+    page, policy = answer.text, answer.headers["Content-Security-Policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert policy.count("'sha256-") == page.count("<script>") == 1
     sources = re.findall(r"""(?:src|href|url)(?:=|: )["']([^"']+)""", page)
     assert len(sources) >= 4
     assert [s["url"] for s in client.get("/openapi.json").json()["servers"]] == ["."]

@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 
 import numpy as np
@@ -8,10 +9,11 @@ import pytest
 import torch
 from streets import TINY, inputs, train, trained, write_camvid, write_corpus
 
-from sempic.errors import OutputError
+from sempic.errors import InputError, OutputError
 from sempic.networks.compact import denoise
 from sempic.networks.segmenter import SegmentationNet, SegmenterConfig
 from sempic.networks.weights import load_receiver, load_segmenter, save_network
+from sempic.palette import CAMVID
 from sempic.receive import Receiver
 from sempic.texture import CONDITION
 from sempic.training.grow import as_cityscapes, grow
@@ -174,4 +176,7 @@ def test_the_corpus_of_an_8_bit_export_must_have_the_receivers_classes(tmp_path,
     export_words = ("export", tmp_path / "w.safetensors", tmp_path / "r.onnx")
     assert train(*export_words, "--int8", tmp_path / "c") == 2
     assert "c: 11 classes, but the receiver knows 19" in capsys.readouterr().err
+    things = dataclasses.replace(CAMVID, name="things", classes=tuple("abcdefghijkl"))
+    with pytest.raises(InputError, match="c: classes of camvid, but the receiver knows things"):
+        next(first_inputs(tmp_path / "c", TINY, things))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["c", "camvid", "w.safetensors"]

@@ -2,9 +2,11 @@
 
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from streets import TINY, train, trained
 
@@ -13,11 +15,15 @@ from sempic import cli, palette
 from sempic.errors import InputError, ModelError
 from sempic.networks.compact import CompactNet
 from sempic.networks.segmenter import SegmentationNet, SegmenterConfig
-from sempic.networks.weights import load_receiver, save_network
+from sempic.networks.weights import load_receiver, load_segmenter, save_network
 from sempic.receive import Receiver
 from sempic.segment import Segmenter
 from sempic.training.data import taxonomy
+from sempic.training.data.taxonomy import Taxonomy
 from sempic.training.onnx import export_receiver
+from sempic.training.recipes import segmenter
+from sempic.training.recipes.denoise import Denoise
+from sempic.training.recipes.distill import SemanticLoss
 
 TOYS = {
     "name": "toys",
@@ -121,3 +127,63 @@ def test_a_map_is_shown_in_the_colours_of_its_palette(toys, tmp_path):
     assert np.asarray(Image.open("l.png").convert("RGB"))[0, 0].tolist() == list(toys.colours[1])
     with pytest.raises(SystemExit):
         cli.main(["encode", "a.png", "--labels", "m.png", "--palette", "mars"])
+
+
+@pytest.fixture
+def others(monkeypatch):
+    """As many classes as Cityscapes', by other names."""
+    monkeypatch.setattr(palette, "PALETTES", dict(palette.PALETTES))
+    monkeypatch.setattr(palette, "BY_NAME", dict(palette.BY_NAME))
+    names = [{"name": f"thing {i}"} for i in range(palette.CITYSCAPES.known)]
+    return palette.from_description({"name": "things", "classes": names})
+
+
+def saved(own, path):
+    network = SegmentationNet(SegmenterConfig(width=16)).eval()
+    network.palette = own
+    save_network(network, path)
+    return load_segmenter(path)
+
+
+def test_a_teacher_of_as_many_other_classes_is_refused(others, tmp_path):
+    recipe = segmenter.Segmenter.__new__(segmenter.Segmenter)
+    recipe.config, recipe.device = SegmenterConfig(width=16), torch.device("cpu")
+    path = tmp_path / "teacher.safetensors"
+    classes = Taxonomy(palette=others, rare=frozenset(), importance={})
+    for own, mine in ((others, taxonomy.load("cityscapes")), (None, classes)):
+        saved(own, path)
+        recipe.taxonomy = mine
+        known = "things" if own else "cityscapes"
+        with pytest.raises(ModelError, match=f"knows the classes of {known}, not of "):
+            recipe._load_teacher(path)
+    with pytest.raises(ModelError, match="the classes of cityscapes, the receiver those of things"):
+        SemanticLoss(path, classes, recipe.device)
+    saved(others, path)
+    assert recipe._load_teacher(path) is not None
+    SemanticLoss(path, classes, recipe.device)
+
+
+def test_the_last_layer_of_as_many_other_classes_is_not_copied(others, tmp_path):
+    last = "head.2.weight"
+    network = SegmentationNet(SegmenterConfig(width=16))
+    network.palette = palette.CITYSCAPES
+    own = {key: value.clone() for key, value in network.state_dict().items()}
+    segmenter.grow_head(network, saved(others, tmp_path / "a.safetensors"), tmp_path)
+    assert torch.equal(network.state_dict()[last], own[last])
+    assert not torch.equal(network.state_dict()["smooth.0.0.weight"], own["smooth.0.0.weight"])
+    same = saved(None, tmp_path / "a.safetensors")
+    segmenter.grow_head(network, same, tmp_path)
+    assert torch.equal(network.state_dict()[last], same.state_dict()[last])
+
+
+def test_a_receiver_of_as_many_other_classes_begins_with_a_warning(toys, tmp_path):
+    names = [{"name": name} for name in "abc"]
+    own = palette.from_description({"name": "letters", "classes": names})
+    network = CompactNet(SMALL)
+    network.palette = own
+    save_network(network, tmp_path / "w.safetensors")
+    recipe = Denoise.__new__(Denoise)
+    recipe.options = SimpleNamespace(init=tmp_path / "w.safetensors")
+    recipe.taxonomy = taxonomy.load("toys.json")
+    with pytest.warns(sempic.SempicWarning, match="the classes of letters; those of toys replace"):
+        assert recipe._begin().config.classes == 3

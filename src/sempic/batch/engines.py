@@ -177,15 +177,21 @@ def in_ray(work: Work, jobs: list[Job], workers: int) -> Done:
 
 
 class _Actor:
-    """An actor of Ray Data: row with a pickled job → row with its records as JSON."""
+    """An actor of Ray Data: row with a pickled job → row with its records as JSON.
+
+    The work is done in a process of its own: Ray would repeat a job that ends its actor for ever.
+    """
 
     def __init__(self, work: Work) -> None:
         os.environ |= _one_thread()
-        self._work = work
+        self._work, self._process = work, _Process(work)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        records = attempt(self._work, pickle.loads(row["job"]))
-        return {"id": row["id"], "records": json.dumps(records)}
+        self._process.begin(row["id"], pickle.loads(row["job"]))
+        number, records = self._process.end()
+        if self._process.dead:
+            self._process = _Process(self._work)
+        return {"id": number, "records": json.dumps(records)}
 
 
 def _one_thread() -> dict[str, str]:

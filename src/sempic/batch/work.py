@@ -19,6 +19,7 @@ from sempic.errors import (
     BitstreamError,
     ImageError,
     InputError,
+    LabelMapError,
     OutputError,
     SempicError,
     line,
@@ -68,15 +69,12 @@ class Encode:
         job.write(stream)
         return record
 
-    def _labels(self, job: Job) -> Any:
-        from sempic import pictures
-
-        assert self.labels is not None
+    def _map(self, job: Job | None) -> Path | None:
+        """The file of the user's label map; None: there is none."""
+        if job is None or not self.labels:
+            return None
         path = Path(self.labels)
-        if os.path.isdir(path):
-            path = path / job.relative.with_suffix(".png")
-        with naming(path):
-            return pictures.read_labels(read(path), self.options.known_palette)
+        return path / job.relative.with_suffix(".png") if os.path.isdir(path) else path
 
     def _encode(self, data: bytes, job: Job | None = None) -> tuple[bytes, Record]:
         """job: None for a member of a tar, which has no label map of the user."""
@@ -90,9 +88,17 @@ class Encode:
             if job is not None and formats.is_tar(data):
                 raise ImageError(f"{error}; {_TAR}") from error
             raise
-        labels = self._labels(job) if job is not None and self.labels else None
         coder = coder_with(segmenter=self.segmenter, verifier=self.verifier, prior=self.prior)
-        stream = coder.encode(picture, labels=labels, **self.options.keywords())
+        labels, path = None, self._map(job)
+        if path is not None:
+            with naming(path):
+                labels = pictures.read_labels(read(path), self.options.known_palette)
+        try:
+            stream = coder.encode(picture, labels=labels, **self.options.keywords())
+        except LabelMapError as error:
+            if path is None:
+                raise
+            raise type(error)(f"{path}: {error}") from error
         return stream, described(stream)
 
 

@@ -102,7 +102,8 @@ examples:
 exit status:
   0  success
   2  an error; one line on stderr for each file explains it
-  after Ctrl-C and other signals, that signal, once the current file is cleaned up
+  after Ctrl-C and other signals, that signal, once the current file is cleaned up;
+  so with SIGPIPE (141), if the reader of the output ends, such as head
 
 environment:
   SEMPIC_THREADS  threads of each network; default: all cores

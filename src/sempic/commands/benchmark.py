@@ -126,9 +126,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _pictures(args: argparse.Namespace) -> int:
     from sempic import models
-    from sempic.evaluation import benchmark, codecs
+    from sempic.evaluation import benchmark, codecs, human_maps
     from sempic.evaluation.benchmark import report, tables
-    from sempic.evaluation.measure import too_few
+    from sempic.evaluation.measure import Measure, lacking
 
     (folder,) = args.inputs
     if args.quick:
@@ -138,11 +138,14 @@ def _pictures(args: argparse.Namespace) -> int:
         args.effort = args.effort or "fast"
     items = benchmark.items(folder, args.labels, args.limit, args.glob)
     usual = _QUICK if args.quick else None
+    maps = items[0].labels
+    settings = _measuring.settings(args, usual, of_maps=maps is not None)
     plan = benchmark.Plan(
         items=items,
         size=args.size,
         short_side=args.short_side,
-        settings=_measuring.settings(args, usual, of_maps=items[0].labels is not None),
+        settings=settings,
+        coloured=None if maps is None else human_maps.coloured(maps, Measure(settings)),
         effort=args.effort or codecs.EFFORTS[0],
         models=Models(**fields.from_args(args, Models)),
     )
@@ -152,7 +155,8 @@ def _pictures(args: argparse.Namespace) -> int:
     cache = args.cache or models.cache() / "benchmark.sqlite"
     with benchmark.Benchmark(plan, cache=cache, jobs=args.jobs) as bench:
         results = benchmark.run(bench, names, args.rates or benchmark.RATES)
-        for note in too_few(plan.settings.metrics, results.codecs[names[0]].points[0].row):
+        first = results.codecs[names[0]].points[0].row
+        for note in lacking(settings.metrics, first, of_maps=maps is not None):
             processes.say(note)
         parts = {
             "report.json": tables.dump(results),

@@ -6,7 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
-from sempic import fields, files
+from sempic import fields, files, processes
 from sempic.commands import _files, _measuring
 from sempic.options import Models
 
@@ -30,19 +30,23 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from sempic.evaluation.compare import compare, describe
+    from sempic.evaluation.measure import lacking
     from sempic.jobs import apart
 
     models = Models(**fields.from_args(args, Models))
     apart((args.original, *args.versions, args.labels, models.receiver, models.prior), args.output)
     files.check_writable(args.output)
+    settings = _measuring.settings(args, of_sets=False, of_maps=args.labels is not None)
     found, page = compare(
         args.original,
         args.versions,
-        _measuring.settings(args, of_sets=False, of_maps=args.labels is not None),
+        settings,
         labels=args.labels,
         steps=args.steps,
         models=models,
     )
+    for note in lacking(settings.metrics, found[0], of_maps=args.labels is not None):
+        processes.say(note)
     files.make_folder(args.output.parent)
     files.write(args.output, page.encode())
     print(json.dumps(found, indent=1) if args.json else describe(found))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
-from sempic.commands import parsers, train
+from sempic.commands import COMMANDS, parsers, train
 from sempic.jobs import need_stdout
 
 _HELP = (
@@ -29,8 +30,9 @@ def run(args: argparse.Namespace) -> int:
     need_stdout()
     parser, commands = parsers()
     for name, command in commands.items():
+        command.description = COMMANDS[name].help  # descriptions are paragraphs
         for action in command._actions:
-            if action.metavar in ("FILE", "PATH", "MAP", "SPEC"):
+            if action.type is Path or action.metavar in ("FILE", "PATH", "MAP", "SPEC"):
                 action.complete = shtab.FILE  # type: ignore[attr-defined]
             elif name == "train" and action.dest == "arguments":
                 action.choices = tuple(train.TRAININGS)

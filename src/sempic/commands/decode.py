@@ -66,7 +66,8 @@ def run(args: argparse.Namespace) -> int:
         raise InputError("--uncertainty is for one file, and not with --only")
     named = {"--uncertainty": work.uncertainty, "--images": f"x.{work.images}"}
     for job in jobs[:1]:  # only a single target is named by the user
-        if not job.is_tar and not is_unnamed(job.target):
+        # An empty file may have been a sequence: its error is that it is empty.
+        if not job.is_tar and not is_unnamed(job.target) and not _sequence.is_empty(job.name):
             named[f"{job.name}: {job.target}"] = str(job.target)
     for what, name in named.items():
         if name is not None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from sempic import processes
 from sempic.commands import _measuring
 from sempic.errors import InputError
+from sempic.evaluation.measures import METRICS
 from sempic.jobs import need_stdout
 
 
@@ -50,6 +51,7 @@ def run(args: argparse.Namespace) -> int:
     if args.predictions is not None and args.judge is not None:
         raise InputError("--predictions replace the judge: leave out --judge")
     settings = _measuring.settings(args, of_maps=(args.folder / "labels").is_dir())
+    _check_uses(args, settings.metrics)
     settings = replace(settings, num_classes=args.num_classes)
     found = evaluate(args.folder, settings, palette=args.palette, predictions=args.predictions)
     for note in found.notes:
@@ -60,3 +62,16 @@ def run(args: argparse.Namespace) -> int:
     else:
         print(describe(found.samples, found.originals, settings))
     return 0
+
+
+def _check_uses(args: argparse.Namespace, metrics: tuple[str, ...]) -> None:
+    """Refuses options of mIoU without it, and names metrics of the judge that `--predictions`
+    replace. Raises InputError."""
+    for name in ("predictions", "num_classes"):
+        if vars(args)[name] is not None and "miou" not in metrics:
+            raise InputError(f"--{name} is for mIoU, and miou is not among the metrics")
+    if args.palette is not None and not {"miou", "confirmed"} & {*metrics}:
+        raise InputError("--palette is for human maps, and no metric compares with them")
+    for name in metrics if args.predictions is not None and args.metrics else ():
+        if METRICS[name].judged and name != "miou":
+            processes.say(f"no {name}: it needs a judge, which --predictions replace")

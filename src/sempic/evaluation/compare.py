@@ -9,7 +9,7 @@ from typing import Any
 
 from sempic import api, coarse, codec, jobs
 from sempic.errors import naming
-from sempic.evaluation import markup
+from sempic.evaluation import human_maps, markup
 from sempic.evaluation.measure import Measure, Settings, row
 from sempic.evaluation.measures import FIGURES, METRICS, Figure
 from sempic.options import BUNDLED, Models
@@ -40,7 +40,7 @@ def compare(
     """
     picture = jobs.read_picture(original)
     measure = Measure(settings)
-    truth = None if labels is None else jobs.read_ids(labels)
+    truth = None if labels is None else human_maps.read_truth(labels, measure)
     with naming(labels or original):
         reference = measure.reference(picture, truth)
         ceiling = measure.original(reference)

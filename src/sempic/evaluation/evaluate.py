@@ -15,11 +15,10 @@ from sempic.errors import InputError, naming
 from sempic.evaluation.folders import by_name
 from sempic.evaluation.human_maps import HumanMaps
 from sempic.evaluation.markup import BPP
-from sempic.evaluation.measure import Measure, Settings, row, too_few
+from sempic.evaluation.measure import Measure, Settings, lacking, row
 from sempic.evaluation.measures import FIGURES, METRICS, Figure, Record, Row
 from sempic.evaluation.measures.base import Mean, Reference
 from sempic.evaluation.measures.inception import sample_count
-from sempic.palette import PALETTES
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,7 +61,7 @@ def evaluate(
     maps = None
     if (folder / "labels").is_dir():
         if {"miou", "confirmed"} & {*settings.metrics}:
-            judge = PALETTES[measure.judge.palette] if predictions is None else None
+            judge = measure.palette if predictions is None else None
             maps = HumanMaps.find(
                 folder / "labels", palette, sent_palette, judge, settings.num_classes
             )
@@ -100,7 +99,11 @@ def evaluate(
         samples=found,
         originals=row(ceiling, ceiling, None),
         pictures=table,
-        notes=[*notes, *_without_mean(records, measured), *too_few(measured, found)],
+        notes=[
+            *notes,
+            *_without_mean(records, measured),
+            *lacking(settings.metrics, found, of_maps=maps is not None),
+        ],
     )
 
 

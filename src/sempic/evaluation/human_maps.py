@@ -12,8 +12,10 @@ from sempic import jobs, pictures
 from sempic.errors import InputError, naming
 from sempic.evaluation import metrics
 from sempic.evaluation.folders import by_name
+from sempic.evaluation.measure import Measure, check_size
 from sempic.evaluation.measures.segmentation import checked, confusion, count_classes
 from sempic.palette import (
+    BY_NAME,
     CITYSCAPES,
     CITYSCAPES_FULL,
     INDICES,
@@ -52,8 +54,8 @@ class HumanMaps:
 
         Args:
             palette: of the files; None: with `num_classes` that of the streams or `indices`, else
-                Cityscapes for maps of the original's code, that whose colours a palette picture
-                has, that of the streams, or the judge's.
+                Cityscapes for maps of the original's code, that whose colours the first map has,
+                that of the streams, or the judge's.
             sent: the palette of the streams.
             judge: the judge's palette; None: there is no judge.
             num_classes: see `Settings`.
@@ -78,12 +80,9 @@ class HumanMaps:
         """A map of size (H, W) in ids of `compared`, void as 255. Raises InputError."""
         if name not in self.paths:
             raise InputError(f"{self.folder}: no label map {name}")
-        labels = read_map(self.paths[name], self.palette)
-        if labels.shape != size:
-            raise InputError(
-                f"{self.paths[name]}: a label map of {labels.shape} for a picture of {size}"
-            )
-        labels = translate(labels, self.palette.id, self.compared.id, near=False)
+        labels = read_as(self.paths[name], self.palette, self.compared)
+        with naming(self.paths[name]):
+            check_size(labels, size)
         return np.where(labels < self.classes, labels, 255).astype(np.uint8)
 
     def confusion(self, truth: LabelMap, predicted: Path) -> metrics.Counts:
@@ -101,26 +100,71 @@ def _palette(name: str | None, sent: str | None, example: Path, judge: Palette |
         picture = pictures.decode(jobs.read(example))
         if _unscaled(picture, CITYSCAPES) is not None:
             return CITYSCAPES
-    found = _with_colours(picture) or (judge if sent is None else named(sent))
+    found = _with_colours(picture, *filter(None, (BY_NAME.get(sent or ""), judge))) or (
+        judge if sent is None else named(sent)
+    )
     if found is None:
         raise InputError(f"{example}: the palette of its ids is unknown: name it with --palette")
     return found
 
 
-def _with_colours(picture: PIL.Image.Image) -> Palette | None:
-    """The palette whose ids have the colours of a palette picture; None: none, or several."""
-    if picture.mode != "P":
+def coloured(path: Path, measure: Measure) -> tuple[Palette, Palette] | None:
+    """The palette whose colours a map has, and the judge's, in whose ids it is compared, for
+    `read_as`. None: the map has ids, or no palette has its colours.
+
+    Raises InputError naming the file if the judge does not know the palette.
+    """
+    with naming(path):
+        picture = pictures.decode(jobs.read(path))
+        if picture.mode not in ("P", "RGB", "RGBA"):
+            return None
+        if not measure.settings.judged:
+            found = _with_colours(picture)
+            return None if found is None else (found, found)
+        known = measure.palette
+        found = _with_colours(picture, known)
+        if found is None or found is known or (found, known) == (CITYSCAPES_FULL, CITYSCAPES):
+            return None if found is None else (found, known)
+        raise InputError(
+            f"it has the colours of palette {found.name}, and the judge knows {known.name}; name "
+            "another --judge"
+        )
+
+
+def _with_colours(picture: PIL.Image.Image, *likely: Palette) -> Palette | None:
+    """The palette whose ids have the colours of a palette picture, or which has all colours of an
+    RGB picture. Of several one that is likely; None: none, or no one of them is."""
+    if picture.mode not in ("P", "RGB", "RGBA"):
         return None
-    colours = np.array(picture.getpalette("RGB"), np.uint8).reshape(-1, 3)
-    used = np.unique(np.array(picture))
-    used = used[used < 255]  # may be void
-    fitting = [
-        palette
-        for palette in PALETTES.values()
-        if used.max(initial=0) < min(len(colours), len(palette.classes))
-        and (palette.table()[used] == colours[used]).all()
-    ]
-    return fitting[0] if len(fitting) == 1 else None
+    if picture.mode == "P":
+        colours = np.array(picture.getpalette("RGB"), np.uint8).reshape(-1, 3)
+        used = np.unique(np.array(picture))
+        used = used[used < 255]  # may be void
+        fitting = [
+            palette
+            for palette in PALETTES.values()
+            if used.max(initial=0) < min(len(colours), len(palette.classes))
+            and (palette.table()[used] == colours[used]).all()
+        ]
+    else:
+        seen = picture.convert("RGB").getcolors(256) or [(0, None)]  # None: more are no map
+        fitting = [p for p in PALETTES.values() if {colour for _, colour in seen} <= {*p.colours}]
+        if CITYSCAPES in fitting and CITYSCAPES_FULL not in likely:
+            fitting.remove(CITYSCAPES_FULL)  # has the same colours, and more
+    chosen = [palette for palette in likely if palette in fitting] or fitting
+    return chosen[0] if len(fitting) == 1 or chosen is not fitting else None
+
+
+def read_truth(path: Path, measure: Measure) -> LabelMap:
+    """A human map of colours or ids, uint8 (H, W), in the judge's ids. Raises InputError naming the
+    file."""
+    palettes = coloured(path, measure)
+    return jobs.read_ids(path) if palettes is None else read_as(path, *palettes)
+
+
+def read_as(path: Path, palette: Palette, compared: Palette) -> LabelMap:
+    """`read_map` in ids of `compared`: classes that it lacks are void."""
+    return translate(read_map(path, palette), palette.id, compared.id, near=False)
 
 
 def read_map(path: Path, palette: Palette) -> LabelMap:

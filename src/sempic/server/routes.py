@@ -127,13 +127,17 @@ async def page() -> HTMLResponse:
 @router.get("/docs", include_in_schema=False)
 async def reference() -> HTMLResponse:
     files = "static-offline-docs"
-    return get_swagger_ui_html(
+    answer = get_swagger_ui_html(
         openapi_url="openapi.json",
         title="sempic",
         swagger_js_url=f"{files}/swagger-ui-bundle.js",
         swagger_css_url=f"{files}/swagger-ui.css",
         swagger_favicon_url=f"{files}/favicon.png",
     )
+    answer.headers["Content-Security-Policy"] = _policy(
+        scripts=f"'self' {_hashes('script', bytes(answer.body).decode())}", styles="'self'"
+    )
+    return answer
 
 
 @router.get("/scenes/{name}", include_in_schema=False)
@@ -278,14 +282,20 @@ def _resource(*path: str) -> bytes:
 def _page_and_policy() -> tuple[str, str]:
     """The page, and a content security policy that allows only its own scripts and styles."""
     html = _resource("page.html").decode()
+    return html, _policy(scripts=_hashes("script", html), styles=_hashes("style", html))
 
-    def hashes(tag: str) -> str:
-        parts = re.findall(rf"<{tag}>(.*?)</{tag}>", html, re.DOTALL)
-        digests = (hashlib.sha256(part.encode()).digest() for part in parts)
-        return " ".join(f"'sha256-{base64.b64encode(d).decode()}'" for d in digests)
 
-    return html, (
-        f"default-src 'none'; script-src {hashes('script')}; style-src {hashes('style')}; "
+def _hashes(tag: str, html: str) -> str:
+    """The contents of all tags of a name without attributes, as sources of a policy."""
+    parts = re.findall(rf"<{tag}>(.*?)</{tag}>", html, re.DOTALL)
+    digests = (hashlib.sha256(part.encode()).digest() for part in parts)
+    return " ".join(f"'sha256-{base64.b64encode(d).decode()}'" for d in digests)
+
+
+def _policy(*, scripts: str, styles: str) -> str:
+    """A content security policy with these sources; all else comes from this server or the page."""
+    return (
+        f"default-src 'none'; script-src {scripts}; style-src {styles}; "
         "img-src 'self' blob: data:; media-src blob:; connect-src 'self'; base-uri 'none'; "
         "form-action 'none'; frame-ancestors 'none'"
     )

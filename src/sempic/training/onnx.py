@@ -34,8 +34,8 @@ from sempic.networks import compact
 from sempic.networks.compact import PATCH, CompactConfig, CompactNet
 from sempic.networks.efficientnet import same_padding
 from sempic.networks.segmenter import SegmentationNet
-from sempic.networks.weights import load_network
-from sempic.palette import CAMVID, CITYSCAPES, Palette, described
+from sempic.networks.weights import load_network, palette_of
+from sempic.palette import Palette, described
 from sempic.pictures import resized
 from sempic.texture import condition_map
 from sempic.training.data.corpus import open_corpus
@@ -166,19 +166,25 @@ def quantise(
     )
 
 
-def first_inputs(folder: Path, config: CompactConfig) -> Iterator[dict[str, Any]]:
-    """A receiver's inputs in the first sampling step, for training pictures of a corpus.
+def first_inputs(
+    folder: Path, config: CompactConfig, palette: Palette | None = None
+) -> Iterator[dict[str, Any]]:
+    """A receiver's inputs in the first sampling step, for training pictures of a corpus. palette:
+    the receiver's; None: any with as many classes.
 
     Their ranges serve later steps as well. Inputs of later steps would widen all ranges: the PSNR
     against the unquantised network would fall to 37 dB, from 43 for one step and 42 for four.
 
-    Raises InputError before the first one, for no corpus or one of another number of classes.
+    Raises InputError before the first one, for no corpus or one of other classes.
     """
     corpus = open_corpus([folder])
     if corpus.taxonomy.classes != config.classes:
         raise InputError(
             f"{folder}: {corpus.taxonomy.classes} classes, but the receiver knows {config.classes}"
         )
+    mine = corpus.taxonomy.palette
+    if palette is not None and palette.classes != mine.classes:
+        raise InputError(f"{folder}: classes of {mine.name}, but the receiver knows {palette.name}")
     samples = corpus.part(judged=False)
     rows, columns = 256, 336
     large = [s for s in samples if s.image.shape[0] >= rows and s.image.shape[1] >= columns]
@@ -302,7 +308,7 @@ def export_receiver(
         "sigma_max": config.sigma_max,
         "sigma_min": edm.SIGMA_MIN,
         "rho": edm.RHO,
-        "palette": described(network.palette or _palette(config.classes)),
+        "palette": described(_palette(network)),
         "config": asdict(config),
     }
     if config.texture:
@@ -327,7 +333,7 @@ def export_segmenter(
     example = {"image": torch.zeros(1, 64, 96, 3, dtype=torch.uint8).random_(256)}
     axes = {"image": {1: "height", 2: "width"}, "logits": {2: "rows", 3: "columns"}}
     metadata = {
-        "palette": described(network.palette or _palette(network.config.classes)),
+        "palette": described(_palette(network)),
         "enlarge": enlarge,
         "voids": True,  # receivers trained by the present recipes accept void
         "config": asdict(network.config),
@@ -336,11 +342,10 @@ def export_segmenter(
     _write(_Segmenter(network), example, "logits", axes, metadata, path, feeds, wide)
 
 
-def _palette(classes: int) -> Palette:
-    for palette in (CAMVID, CITYSCAPES):
-        if palette.known == classes:
-            return palette
-    raise ModelError(f"no palette of ours has {classes} classes")
+def _palette(network: CompactNet | SegmentationNet) -> Palette:
+    if (palette := palette_of(network)) is None:
+        raise ModelError(f"no palette of ours has {network.config.classes} classes")
+    return palette
 
 
 def export(options: ExportOptions) -> None:
@@ -348,7 +353,7 @@ def export(options: ExportOptions) -> None:
     apart((options.weights,), options.output)
     network, corpus = load_network(options.weights), options.int8
     if isinstance(network, CompactNet):
-        feeds = first_inputs(corpus, network.config) if corpus else None
+        feeds = first_inputs(corpus, network.config, palette_of(network)) if corpus else None
         export_receiver(network, options.output, model_id=options.model_id, feeds=feeds)
     else:
         feeds = pictures_of(corpus, ENLARGE) if corpus else None

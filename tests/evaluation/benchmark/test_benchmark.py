@@ -13,9 +13,10 @@ from conftest import needs_models, street
 
 from sempic import cli, models
 from sempic.errors import InputError, ModelError
-from sempic.evaluation import benchmark, codecs, metrics, weights
+from sempic.evaluation import benchmark, codecs, human_maps, metrics, weights
 from sempic.evaluation.benchmark.workers import Workers
-from sempic.evaluation.measure import Settings
+from sempic.evaluation.measure import Measure, Settings
+from sempic.palette import CITYSCAPES
 
 
 @pytest.fixture
@@ -285,6 +286,26 @@ def test_pictures_are_picked_by_pattern_and_scaled(folder):
         plan = benchmark.Plan(items=found, size=None, short_side=side, settings=Settings())
         picture, labels = plan.load(1)
         assert picture.shape[:2] == labels.shape == size
+
+
+def test_maps_of_colours_are_read_as_ids(folder):
+    found = benchmark.items(folder / "set/val", None, None)
+    _, ids = benchmark.Plan(items=found, size=None, settings=Settings()).load(0)
+    PIL.Image.fromarray(CITYSCAPES.paint(ids)).save("set/valannot/0.png")
+    measure = Measure(Settings(metrics=()))
+    coloured = human_maps.coloured(found[0].labels, measure)
+    assert coloured == (CITYSCAPES, CITYSCAPES)
+    plan = benchmark.Plan(items=found, size=None, settings=measure.settings, coloured=coloured)
+    assert np.array_equal(plan.load(0)[1], ids)
+    assert np.array_equal(plan.load(1)[1], np.array(PIL.Image.open("set/valannot/1.png")))
+
+
+def test_a_label_map_of_another_size_is_named(folder, capsys):
+    PIL.Image.new("L", (9, 9)).save("set/valannot/1.png")
+    assert run("--codecs", "jpeg") == 2
+    assert capsys.readouterr().err.endswith(
+        "/set/valannot/1.png: a label map of 9×9 for a picture of 64×48\n"
+    )
 
 
 def test_the_setting_nearest_to_a_rate_is_found(folder):

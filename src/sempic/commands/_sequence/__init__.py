@@ -15,6 +15,7 @@ from sempic import api, batch, fields, files, processes, progress, sequence
 from sempic.commands._files import only_for
 from sempic.commands._sequence import sources, targets
 from sempic.commands._sequence.report import damage, described, details, summary
+from sempic.commands._sequence.sources import is_empty
 from sempic.errors import InputError, OutputError, naming, notes_to
 from sempic.jobs import apart
 from sempic.options import DecodeOptions, EncodeOptions
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
     from sempic.sequence import Moment, Unpacker
     from sempic.sequence.summary import Summary
 
-__all__ = ["add_encode", "decode", "decodes", "described", "details", "encode", "encodes", "noted",
-           "rate"]  # fmt: skip
+__all__ = ["add_encode", "decode", "decodes", "described", "details", "encode", "encodes",
+           "is_empty", "noted", "rate"]  # fmt: skip
 
 _SHARED = ("quality", "label_quality", "model", "max_side")
 """Options shared by pictures and sequences."""

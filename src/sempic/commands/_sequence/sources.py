@@ -77,16 +77,26 @@ def _of_one_size(named_frames: Iterable[tuple[str, Any]]) -> Iterator[Any]:
 def is_sequence(name: str) -> bool:
     """Whether a file or standard input ("-") starts like a sequence. Raises InputError if standard
     input cannot be read."""
+    return _start(name) == SEQUENCE_MAGIC
+
+
+def is_empty(name: str) -> bool:
+    """Whether a file or standard input ("-") has no bytes. Raises as `is_sequence`."""
+    return _start(name) == b""
+
+
+def _start(name: str) -> bytes | None:
+    """The first two bytes; None: not known."""
     if name == "-":
         with refused(InputError, "cannot read standard input"):
-            return sys.stdin is not None and _standard_input().peek(2)[:2] == SEQUENCE_MAGIC
+            return None if sys.stdin is None else bytes(_standard_input().peek(2)[:2])
     if not os.path.isfile(name):  # the first bytes of a pipe cannot be read twice
-        return False
+        return None
     try:
         with open(name, "rb") as file:
-            return file.read(2) == SEQUENCE_MAGIC
+            return file.read(2)
     except OSError:
-        return False  # the caller opens the file, too, and reports the error
+        return None  # the caller opens the file, too, and reports the error
 
 
 def read_pieces(name: str) -> Iterator[bytes]:

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Literal
 
 from sempic import pictures
-from sempic.errors import InputError
-from sempic.evaluation import codecs
+from sempic.errors import InputError, naming
+from sempic.evaluation import codecs, human_maps
 from sempic.evaluation.folders import by_name, spread
-from sempic.evaluation.measure import Settings
+from sempic.evaluation.measure import Settings, check_size
 from sempic.jobs import read_ids, read_picture
 from sempic.options import BUNDLED, Models
-from sempic.palette import PALETTES, translate
+from sempic.palette import PALETTES, Palette, translate
 from sempic.scene import Image, LabelMap
 
 RATES = (0.05, 0.06, 0.09, 0.12, 0.18, 0.32)
@@ -42,6 +42,8 @@ class Plan:
     translated: tuple[int, int] | None = None
     """Ids of the labels' palette and of the judge's, to which they are translated; None: the labels
     have the judge's."""
+    coloured: tuple[Palette, Palette] | None = None
+    """Of maps of colours: see `human_maps.coloured`."""
     effort: str = codecs.EFFORTS[0]
     models: Models = BUNDLED
 
@@ -49,12 +51,20 @@ class Plan:
         return codecs.load(name, effort=self.effort, models=self.models)
 
     def load(self, index: int) -> tuple[Image, LabelMap | None]:
-        """A picture (scaled BICUBIC) and its labels (scaled NEAREST)."""
+        """A picture (scaled BICUBIC) and its labels (scaled NEAREST). Raises InputError naming the
+        file."""
         item = self.items[index]
         picture = self._resize(read_picture(item.picture), "BICUBIC")
         if item.labels is None:
             return picture, None
-        labels = self._resize(read_ids(item.labels), "NEAREST")
+        stored = (
+            read_ids(item.labels)
+            if self.coloured is None
+            else human_maps.read_as(item.labels, *self.coloured)
+        )
+        labels = self._resize(stored, "NEAREST")
+        with naming(item.labels):
+            check_size(labels, picture.shape[:2])
         if self.translated is not None:
             source, target = self.translated
             labels = translate(PALETTES[source].settle(labels), source, target)

@@ -9,7 +9,7 @@ import numpy as np
 from sempic.errors import LabelMapError
 from sempic.evaluation import metrics
 from sempic.evaluation.measures.base import Figure, Metric, Record, Reference, Row
-from sempic.palette import INDICES, PALETTES, Palette
+from sempic.palette import INDICES, Palette
 from sempic.scene import LabelMap
 
 
@@ -32,7 +32,7 @@ class Miou(Metric):
 
     def measure(self, reference: Reference, shown: Reference) -> Record:
         wanted = reference.measure.settings.num_classes
-        palette = PALETTES[reference.measure.judge.palette]
+        palette = reference.measure.palette
         classes = count_classes(palette, wanted)
         record: Record = {"classes": palette.classes[:classes]}
         record["agreement"] = confusion(reference.judged, shown.judged, palette, classes)

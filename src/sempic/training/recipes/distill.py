@@ -30,7 +30,7 @@ from torch import Tensor
 from sempic.diffusion import edm
 from sempic.errors import ModelError
 from sempic.networks.compact import PATCH, upsample
-from sempic.networks.weights import filled, load_segmenter, load_tensors
+from sempic.networks.weights import filled, load_segmenter, load_tensors, palette_of
 from sempic.palette import CAMVID
 from sempic.training import losses
 from sempic.training.data.batches import Batch
@@ -55,13 +55,18 @@ class SemanticLoss:
         """Raises ModelError if the segmenter's classes are neither CamVid's nor the taxonomy's."""
         network = load_segmenter(path).requires_grad_(False)
         classes = network.config.classes
-        known = [network.palette] if network.palette is not None else [taxonomy.palette, CAMVID]
-        palettes = [p for p in known if p.known == classes]
-        if not palettes:
-            raise ModelError(f"{path} knows {classes} classes, the receiver {taxonomy.classes}")
+        palette = palette_of(network) or taxonomy.palette
+        fits = network.palette is not None or palette in (taxonomy.palette, CAMVID)
+        if palette.known != classes or not fits:
+            what = (
+                f"{classes} classes, the receiver {taxonomy.classes}"
+                if classes != taxonomy.classes
+                else f"the classes of {palette.name}, the receiver those of {taxonomy.palette.name}"
+            )
+            raise ModelError(f"{path} knows {what}")
         # Not compiled, because the size of its input varies (`compiled`).
         self.network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.critical = torch.from_numpy(taxonomy.critical(palettes[0])[:classes]).to(device)
+        self.critical = torch.from_numpy(taxonomy.critical(palette)[:classes]).to(device)
 
     def divergence(self, made: Tensor, image: Tensor, weight: float, view: View) -> Tensor:
         """Mean Kullback-Leibler divergence, nats per pixel, of the classes in `made` from those in

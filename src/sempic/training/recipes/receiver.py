@@ -13,9 +13,9 @@ from torch import Tensor
 from sempic import files, pictures, texture
 from sempic.diffusion import edm
 from sempic.diffusion.sampling import to_uint8, to_unit
-from sempic.errors import ModelError
+from sempic.errors import ModelError, warn
 from sempic.networks.compact import CompactConfig, CompactNet, one_hot, upsample
-from sempic.networks.weights import load_receiver
+from sempic.networks.weights import load_receiver, palette_of
 from sempic.training.data.batches import Batch, Crops, Drops, texture_inputs
 from sempic.training.data.corpus import open_corpus
 from sempic.training.device import compiled, to_device
@@ -59,6 +59,9 @@ class ReceiverRecipe(OwnRecipe):
                 f"{begin} knows {known} classes, the corpus has {classes}: `sempic train grow` "
                 "gives a receiver more"
             )
+        palette, mine = palette_of(network), self.taxonomy.palette
+        if palette is not None and palette.classes != mine.classes:
+            warn(f"{begin} knows the classes of {palette.name}; those of {mine.name} replace them")
         return grow(network, texture=texture.CONDITION)
 
     def draw(self, number: int) -> tuple[Batch, Tensor]:

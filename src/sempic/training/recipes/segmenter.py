@@ -24,7 +24,7 @@ from sempic.evaluation.metrics import confusion, iou
 from sempic.networks.compact import double
 from sempic.networks.efficientnet import imagenet
 from sempic.networks.segmenter import SegmentationNet, SegmenterConfig, predict
-from sempic.networks.weights import load_segmenter
+from sempic.networks.weights import load_segmenter, palette_of
 from sempic.palette import CAMVID, CITYSCAPES, translate
 from sempic.pictures import resized
 from sempic.scene import Image, LabelMap
@@ -105,11 +105,14 @@ def grow_head(network: SegmentationNet, given: SegmentationNet, path: Path) -> N
     """
     state, classes = given.state_dict(), network.config.classes
     last = f"head.{len(network.head) - 1}."
-    if (given.config.classes, classes) == (CAMVID.known, CITYSCAPES.known):
+    before, after = palette_of(given), palette_of(network)
+    if (before, after) == (CAMVID, CITYSCAPES):
         merged = translate(np.arange(classes, dtype=np.uint8), CITYSCAPES.id, CAMVID.id)
         order = torch.from_numpy(merged.astype(np.int64))
         state = {**state, **{last + k: state[last + k][order] for k in ("weight", "bias")}}
-    elif given.config.classes != classes:
+    elif given.config.classes != classes or (
+        before is not None and after is not None and before.classes != after.classes
+    ):
         state = {k: v for k, v in state.items() if not k.startswith(last)}
     try:
         unexpected = network.load_state_dict(state, strict=False).unexpected_keys
@@ -228,6 +231,10 @@ class Segmenter(OwnRecipe):
         if teacher.config.classes != self.config.classes:
             raise ModelError(
                 f"{path} knows {teacher.config.classes} classes, not {self.config.classes}"
+            )
+        if (palette := palette_of(teacher)) and palette.classes != self.taxonomy.palette.classes:
+            raise ModelError(
+                f"{path} knows the classes of {palette.name}, not of {self.taxonomy.palette.name}"
             )
         teacher.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         return compiled(teacher, self.device)
