@@ -738,7 +738,11 @@ class Primed:
         """L6.1: of each label; 0 outside the set."""
         template, rows, columns, second, second_bias, last, last_bias = self.network
         row, column = self.band(y, x)
-        labels = [self.frame(y + dy, x + dx) for dy, dx in TEMPLATE]
+        at = self.frame
+        if y >= 7 and 8 <= x < at.width - 8:  # all are inside, and read without asking, for speed
+            labels = [at.rows[y + dy][x + dx] for dy, dx in TEMPLATE]
+        else:
+            labels = [at(y + dy, x + dx) for dy, dx in TEMPLATE]
         hidden = bounded(rows[row] + columns[column] + template[range(70), labels].sum(0))
         outputs = bounded((hidden @ second >> 8) + second_bias)
         score = (outputs @ last >> 8) + last_bias

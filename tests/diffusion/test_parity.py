@@ -51,16 +51,17 @@ def test_a_wrong_tensor_fails_the_comparison(tmp_path):
     flags = """{"config": {"image_size": 32, "num_channels": 32, "num_res_blocks": 1,
         "channel_mult": "1,2", "attention_resolutions": "16", "num_head_channels": 16,
         "num_classes": 5, "no_instance": true, "learn_sigma": true, "resblock_updown": true}}"""
-    (tmp_path / "own.json").write_text(flags)
-    save_file(model.state_dict(), tmp_path / "own.weights.safetensors")
-    save_file(io, tmp_path / "own.io.safetensors")
+    for name in ("right", "wrong"):
+        (tmp_path / f"{name}.json").write_text(flags)
+        save_file(model.state_dict(), tmp_path / f"{name}.weights.safetensors")
+        save_file(io, tmp_path / f"{name}.io.safetensors")
+        io["forward"][0, 0, 0, 0] += 3e-4 * io["forward"].abs().max()
     done = parity(tmp_path)
-    assert done.returncode == 0, done.stdout + done.stderr
-    io["forward"][0, 0, 0, 0] += 3e-4 * io["forward"].abs().max()
-    save_file(io, tmp_path / "own.io.safetensors")
-    done = parity(tmp_path)
-    assert done.returncode == 1
-    assert "FAIL" in done.stdout
+    assert done.returncode == 1, done.stdout + done.stderr
+    right, wrong = done.stdout.split("\nwrong ")
+    assert "FAIL" not in right
+    assert right.endswith(" ok")
+    assert "FAIL" in wrong
 
 
 def test_weights_of_the_original_load_unchanged(shared):

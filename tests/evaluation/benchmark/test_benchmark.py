@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ from conftest import needs_models, street
 from sempic import cli, models
 from sempic.errors import InputError, ModelError
 from sempic.evaluation import benchmark, codecs, human_maps, metrics, weights
-from sempic.evaluation.benchmark.workers import Workers
+from sempic.evaluation.benchmark.workers import Job, Workers
 from sempic.evaluation.measure import Measure, Settings
 from sempic.palette import CITYSCAPES
 
@@ -94,7 +95,7 @@ def test_without_human_maps_nothing_is_measured_twice(folder, monkeypatch):
     (folder / "set/valannot").rmdir()
     PIL.Image.fromarray(street(40, 64)[0]).save("set/val/0.png")
     words = "set/val --metrics objects,confirmed,psnr --jobs 1 --effort fast --cache c.sqlite"
-    words += " --codecs jpeg --rates 1.2 -o"
+    words += " --codecs jpeg --rates 1.2 --limit 2 -o"
     assert cli.main(["benchmark", *words.split(), "a"]) == 0
     code = Workers.code
     monkeypatch.setattr(
@@ -319,6 +320,22 @@ def test_the_setting_nearest_to_a_rate_is_found(folder):
             found = bench.bpp(0, "webp", bench.near(0, "webp", bpp))
             best = min(rates, key=lambda rate: abs(np.log(rate / bpp)))
             assert abs(np.log(found / bpp)) <= max(abs(np.log(best / bpp)), 0.03)
+
+
+def test_workers_import_pytorch_only_for_metrics_that_need_it(folder, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    plan = benchmark.Plan(
+        items=benchmark.items(folder / "set/val", None, 1),
+        size=None,
+        settings=Settings(metrics=("psnr",)),
+    )
+    workers = Workers(plan, 1)
+    ((_, answer),) = workers.code([Job(0, "jpeg", 50, metrics=("psnr",))])
+    assert answer.record is not None
+    torch = workers._pool.submit(eval, "'torch' in __import__('sys').modules")
+    threads = workers._pool.submit(os.getenv, "OMP_NUM_THREADS")
+    assert (torch.result(), threads.result()) == (False, "1")
+    workers.stop()
 
 
 def test_too_many_processes_are_refused(folder, capsys):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import functools
 import multiprocessing
+import os
 import signal
 import time
 import warnings
@@ -127,12 +128,11 @@ _worker: _Worker | None = None
 
 def _begin(plan: Plan) -> None:
     global _worker
-    import torch
-
     processes.end_with_parent()
     warnings.simplefilter("ignore", SempicWarning)  # would repeat for each setting
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops us after caching our answers
-    torch.set_num_threads(1)
+    # One thread for PyTorch, which most metrics do not need and which takes seconds to import.
+    os.environ["OMP_NUM_THREADS"] = "1"
     _worker = _Worker(plan)
 
 
