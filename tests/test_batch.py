@@ -470,15 +470,6 @@ def test_decoding_resumes_from_a_manifest(coded, capsys):
     refused(capsys, [*run[:2], "--only", "coarse", *run[4:]], "other settings")
 
 
-def test_members_of_a_tar_may_differ_only_in_case(capsys):
-    picture = pictures.encode(IMAGE, ".png")
-    tar("a.tar", **{"ab.png": picture, "Ab.png": picture, "README": b"", "readme": b""})
-    assert cli.main(["encode", "a.tar", "-o", "b.tar"]) == 0
-    assert contents("b.tar").keys() == {"ab.sempic", "Ab.sempic", "README", "readme"}
-    tar("a.tar", **{"ab.png": picture, "Ab.webp": picture})  # one file where case is ignored
-    refused(capsys, "encode a.tar -o b.tar", "ab.png and Ab.webp would both become Ab.sempic")
-
-
 def test_tars_are_decoded(monkeypatch, capsys):
     monkeypatch.setattr(api.Codec, "receiver", FakeReceiver())
     tar("a.tar", **{"x/0.png": pictures.encode(IMAGE, ".png"), "x/0.cls": b"7"})

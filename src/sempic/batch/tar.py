@@ -46,7 +46,15 @@ def change(
     chosen = choose(members)
     for member in chosen:
         member.target = str(PurePosixPath(member.name).with_suffix("")) + ending
-    _check_names(members)
+    seen: dict[str, Member] = {}
+    for member in members:
+        key = unicodedata.normalize("NFC", posixpath.normpath(member.target)).casefold()
+        other = seen.setdefault(key, member)
+        if other is not member:
+            raise InputError(
+                f"{other.name} and {member.name} would both become {member.target}; "
+                "--images names the ending of the pictures, such as --images .jpg"
+            )
     if not chosen:
         raise InputError("no files of a supported type in this tar")
     chosen_ids = {id(member) for member in chosen}
@@ -60,26 +68,6 @@ def change(
             entry.size, entry.mtime = len(payload), member.info.mtime
             target.addfile(entry, io.BytesIO(payload))
     return out.getvalue()
-
-
-def _check_names(members: list[Member]) -> None:
-    """Raises InputError for two members with one target, and for two whose targets differ only in
-    case or Unicode normalization, if their names differ in more: where case is ignored, the changed
-    tar would have one file less than the given one."""
-
-    def folded(name: str) -> str:
-        return unicodedata.normalize("NFC", name).casefold()
-
-    seen: dict[str, Member] = {}
-    for member in members:
-        name = posixpath.normpath(member.target)
-        same, alike = seen.setdefault(name, member), seen.setdefault(folded(name) + "/", member)
-        other = same if same is not member else alike
-        if same is not member or folded(alike.name) != folded(member.name):
-            raise InputError(
-                f"{other.name} and {member.name} would both become {member.target}; "
-                "--images names the ending of the pictures, such as --images .jpg"
-            )
 
 
 def streams(members: list[Member]) -> list[Member]:
