@@ -11,16 +11,14 @@ chroma planes at full resolution. "loud" is the chroma PSNR of the 3 % most colo
 
 from __future__ import annotations
 
-import sys
 import time
-from typing import Any
 
 import numpy as np
-import PIL.Image
 from common import add_folder, load_pictures, new_parser, save
 
 from sempic import coarse
 from sempic.errors import InputError
+from sempic.pictures import resized
 from sempic.scene import Coarse, Image
 
 
@@ -42,8 +40,7 @@ def luma_psnr(picture: Image, shown: Image, factor: int, at: int) -> float:
         shown = coarse.downscale(shown, at // factor)
     elif factor > at:
         size = shown.shape[1] * factor // at, shown.shape[0] * factor // at
-        large = PIL.Image.fromarray(shown).resize(size, PIL.Image.Resampling.BICUBIC)
-        shown = np.asarray(large)
+        shown = resized(shown, size)
     wanted = coarse.from_rgb(coarse.downscale(picture, at), "444").y.astype(float)
     made = coarse.from_rgb(shown, "444").y[: wanted.shape[0], : wanted.shape[1]]
     return psnr((made - wanted) ** 2)
@@ -76,13 +73,13 @@ def measure(
 COLUMNS = ("bytes", "bpp", "PSNR Y", "PSNR C", "loud C", "Y at 1/2", "Y at 1/4", "enc ms", "dec ms")
 
 
-def run(argv: list[str] | None = None) -> list[dict[str, Any]]:
+def main() -> None:
     parser = new_parser(__doc__)
     add_folder(parser)
     parser.add_argument("--factor", type=int, default=4, help="of the downscaling; default 4")
     parser.add_argument("--qualities", default="29,32,35,38,41", help="0 (best) … 51")
     parser.add_argument("--codecs", default=",".join(coarse.CODECS))
-    args = parser.parse_args(argv)
+    args = parser.parse_args()
     pictures = [picture for _, picture in load_pictures(args)]
     pairs = [(picture, coarse.downscale(picture, args.factor)) for picture in pictures]
 
@@ -108,8 +105,7 @@ def run(argv: list[str] | None = None) -> list[dict[str, Any]]:
                     | dict(zip(COLUMNS, mean, strict=True))
                 )
     save(args, report)
-    return report
 
 
 if __name__ == "__main__":
-    run(sys.argv[1:])
+    main()

@@ -12,10 +12,10 @@ from typing import Any
 from sempic import files, pictures
 from sempic.commands._files import positive as positive
 from sempic.commands.benchmark import parse_size as parse_size
-from sempic.errors import SempicError
+from sempic.errors import SempicError, naming
 from sempic.evaluation.benchmark.results import processor
 from sempic.evaluation.folders import by_name, spread
-from sempic.jobs import read_picture
+from sempic.jobs import read, read_picture
 from sempic.scene import Image, LabelMap
 
 Size = tuple[int, int]
@@ -75,7 +75,12 @@ def load_picture(path: Path, size: Size | None) -> Image:
 
 
 def load_labels(path: Path, size: Size | None) -> LabelMap:
-    labels = pictures.read_labels(path.read_bytes())
+    """Raises SystemExit if the map cannot be read."""
+    try:
+        with naming(path):
+            labels = pictures.read_labels(read(path))
+    except SempicError as error:
+        raise SystemExit(str(error)) from None
     return labels if size is None else pictures.resized(labels, size, "NEAREST")
 
 

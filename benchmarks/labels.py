@@ -13,14 +13,13 @@ from __future__ import annotations
 
 import io
 import json
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import new_parser, parse_size, save
+from common import load_labels, load_picture, new_parser, parse_size, save
 from PIL import Image
 
 from sempic import coarse, labels
@@ -85,15 +84,6 @@ def flif_sizes(path: Path, setting: str) -> Sizes:
     return found
 
 
-def read(path: Path, size: tuple[int, int] | None) -> LabelMap:
-    with Image.open(path) as image:
-        if image.mode not in ("L", "P"):
-            raise SystemExit(
-                f"{path}: an index map is an 8-bit grey or palette PNG, not {image.mode}"
-            )
-        return np.asarray(image.resize(size, Image.Resampling.NEAREST) if size else image)
-
-
 def stages(
     name: str, a: LabelMap, model: str | None, images: Path | None
 ) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -107,13 +97,12 @@ def stages(
     path = next(images.glob(f"{name}.*"), None)
     if path is None:
         raise SystemExit(f"{images} has no picture called {name}")
-    with Image.open(path) as file:
-        rgb = file.convert("RGB").resize((a.shape[1], a.shape[0]), Image.Resampling.BICUBIC)
-    payload = coarse.encode(coarse.downscale(np.asarray(rgb), 4), quality=35, chroma="420")
+    picture = load_picture(path, (a.shape[1], a.shape[0]))
+    payload = coarse.encode(coarse.downscale(picture, 4), quality=35, chroma="420")
     yield "+ coarse", {"model": model, "coarse": coarse.decode(payload)}
 
 
-def run(argv: list[str] | None = None) -> dict[str, Any]:
+def main() -> None:
     parser = new_parser(__doc__)
     parser.add_argument("folder", type=Path, help="index maps, *.png")
     parser.add_argument("--size", type=parse_size, metavar="WxH", help="resize (nearest) first")
@@ -122,7 +111,7 @@ def run(argv: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--only-ours", action="store_true", help="skip the other codecs")
     parser.add_argument("--model", help="also with this trained prior: camvid")
     parser.add_argument("--images", type=Path, help="also with the coarse picture of these")
-    args = parser.parse_args(argv)
+    args = parser.parse_args()
     paths = sorted(args.folder.glob("*.png"))
     if not paths:
         raise SystemExit(f"{args.folder}: no *.png")
@@ -139,7 +128,7 @@ def run(argv: list[str] | None = None) -> dict[str, Any]:
 
     maps: list[dict[str, Any]] = []
     for path in paths:
-        a = read(path, args.size)
+        a = load_labels(path, args.size)
         row: dict[str, Any] = {"name": path.stem, "pixels": a.size}
         for stage, options in stages(path.stem, a, args.model, args.images):
             start = time.perf_counter()
@@ -174,10 +163,8 @@ def run(argv: list[str] | None = None) -> dict[str, Any]:
             seconds[name] = {"encode": float(pair[0]), "decode": float(pair[1])}
             times = f"{pair[0]:7.3f} s{pair[1]:7.3f} s"
         print(f"{name:10}{row['mean']:11.1f}{row['bpp']:9.4f}{ratio:9}{times}")
-    report = {"table": table, "seconds": seconds, "first_call": first, "maps": maps}
-    save(args, report)
-    return report
+    save(args, {"table": table, "seconds": seconds, "first_call": first, "maps": maps})
 
 
 if __name__ == "__main__":
-    run(sys.argv[1:])
+    main()

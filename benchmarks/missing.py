@@ -31,6 +31,7 @@ from sempic import api, codec
 from sempic.evaluation.metrics import frechet
 from sempic.evaluation.networks import Inception
 from sempic.palette import CAMVID
+from sempic.pictures import resized
 from sempic.receive import Receiver
 from sempic.scene import Image
 
@@ -48,18 +49,18 @@ GROUPS = (
 def low(picture: Image, factor: int) -> np.ndarray:
     """The detail coarser than `factor` pixels, float (h, w, 3)."""
     height, width = picture.shape[:2]
-    small = PIL.Image.fromarray(picture).resize(
-        (-(-width // factor), -(-height // factor)), PIL.Image.Resampling.BOX
-    )
-    return np.asarray(small.resize((width, height), PIL.Image.Resampling.BICUBIC)).astype(float)
+    small = resized(picture, (-(-width // factor), -(-height // factor)), "BOX")
+    return resized(small, (width, height)).astype(float)
+
+
+def rounded(picture: np.ndarray) -> Image:
+    return np.clip(np.rint(picture), 0, 255).astype(np.uint8)
 
 
 def swap(original: Image, made: Image, factor: int, *, fine: bool) -> Image:
     """`made` with the original's detail coarser (`fine`: finer) than `factor` pixels."""
     change = low(original, factor) - low(made, factor)
-    mixed = original - change if fine else made + change
-    picture: Image = np.clip(np.rint(mixed), 0, 255).astype(np.uint8)
-    return picture
+    return rounded(original - change if fine else made + change)
 
 
 def repaint(luma: Image, chroma: Image) -> Image:
@@ -72,17 +73,12 @@ def repaint(luma: Image, chroma: Image) -> Image:
 def changed(picture: Image, rng: np.random.Generator) -> Iterator[tuple[str, Image]]:
     """The picture with small changes, by name."""
     values = picture.astype(float)
-
-    def whole(x: np.ndarray) -> Image:
-        rounded: Image = np.clip(np.rint(x), 0, 255).astype(np.uint8)
-        return rounded
-
     for quality in (80, 40):
         file = io.BytesIO()
         PIL.Image.fromarray(picture).save(file, "JPEG", quality=quality, subsampling=0)
         yield f"JPEG {quality}, 4:4:4", np.asarray(PIL.Image.open(file))
-    yield "noise of 5 levels", whole(values + rng.normal(0, 5, picture.shape))
-    yield "blur of 0.8 pixels", whole(scipy.ndimage.gaussian_filter(values, (0.8, 0.8, 0)))
+    yield "noise of 5 levels", rounded(values + rng.normal(0, 5, picture.shape))
+    yield "blur of 0.8 pixels", rounded(scipy.ndimage.gaussian_filter(values, (0.8, 0.8, 0)))
     for size, reach in ((1.0, 8), (0.7, 3)):
         shifts = [
             scipy.ndimage.gaussian_filter(rng.standard_normal(picture.shape[:2]), reach)
@@ -93,7 +89,7 @@ def changed(picture: Image, rng: np.random.Generator) -> Iterator[tuple[str, Ima
             scipy.ndimage.map_coordinates(values[..., c], places, order=3, mode="nearest")
             for c in range(3)
         ]
-        yield f"moved by {size:g} over {reach}", whole(np.stack(moved, -1))
+        yield f"moved by {size:g} over {reach}", rounded(np.stack(moved, -1))
 
 
 def steps(picture: Image) -> np.ndarray:

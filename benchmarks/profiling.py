@@ -29,16 +29,14 @@ import numpy as np
 import onnx
 import onnx.helper as oh
 import onnxruntime as ort
-import PIL.Image
 from common import add_folder, load_pictures, machine, new_parser, parse_size, save
 
 from sempic import api, coarse, codec, halving, receive, segment, simplify, texture
 from sempic.labels import payload, trunk
 from sempic.labels.primed import coder as primed
 from sempic.models import runtime
+from sempic.pictures import resized
 from sempic.segment import doubt, fit
-
-Size = tuple[int, int]
 
 STAGES = (
     (runtime, "run", "network"),
@@ -273,10 +271,6 @@ def arithmetic(path: Path, feed: dict[str, Any]) -> dict[str, float]:
             sides = shapes[node.input[1]][1:], shapes[node.output[0]]
             found[kind] += 2 * float(np.prod(sides[0]) * np.prod(sides[1]))
     return found
-
-
-def resized(picture: Any, size: Size) -> Any:
-    return np.array(PIL.Image.fromarray(picture).resize(size, PIL.Image.Resampling.BICUBIC))
 
 
 def instructions() -> str:

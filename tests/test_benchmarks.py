@@ -78,6 +78,9 @@ def test_rate_refuses_what_it_cannot_read_or_write_before_the_work(folder, run, 
     with pytest.raises(SystemExit, match="2"):
         run("rate", "pictures", "--json", "maps/0.png/out.json")
     assert "maps/0.png/out.json: cannot write: Not a directory" in capsys.readouterr().err
+    (folder / "maps/0.png").unlink()
+    with pytest.raises(SystemExit, match=r"maps/0.png: cannot read: No such file"):
+        run("rate", "pictures", "--labels", "maps")
     (folder / "pictures/2.png").symlink_to("nowhere.png")
     with pytest.raises(SystemExit, match=r"pictures/2.png: a link that leads to no file"):
         run("rate", "pictures")
