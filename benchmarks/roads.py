@@ -23,12 +23,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import new_parser, positive, save
+from common import add_folder, new_parser, positive, save
 
 from sempic import models, segment
+from sempic.commands import _measuring
 from sempic.evaluation import benchmark, codecs
 from sempic.evaluation.benchmark.tables import markdown
-from sempic.evaluation.measure import Settings, available, row
+from sempic.evaluation.measure import row
 from sempic.evaluation.measures import FIGURES, METRICS
 from sempic.evaluation.measures.base import JPEG_QUALITY
 from sempic.options import DEFAULT_QUALITY, Models
@@ -60,11 +61,7 @@ USUAL = [name for name in TITLES if name != "checked"]
 
 def main() -> None:
     parser = new_parser(__doc__)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--glob", default="*", metavar="PATTERN", help="of the names to take")
-    parser.add_argument(
-        "--limit", type=positive, metavar="N", help="take N pictures, evenly spread"
-    )
+    add_folder(parser, scaled=False)
     parser.add_argument(
         "--short-side", type=positive, metavar="PIXELS", help="scale down to it first"
     )
@@ -75,22 +72,22 @@ def main() -> None:
     parser.add_argument("--labels", type=Path, metavar="MAPS", help="human maps of the same names")
     parser.add_argument("--palette", choices=BY_NAME, help="of --labels; default: the judge's")
     parser.add_argument("--judge", metavar="SPEC", help="the segmenter that finds the objects")
-    parser.add_argument("--metrics", type=_list, metavar="A,B", default=list(MEASURED))
-    parser.add_argument("--rows", type=_list, metavar="A,B", default=list(USUAL))
+    parser.add_argument("--metrics", type=_measuring.listed, metavar="A,B", default=list(MEASURED))
+    parser.add_argument("--rows", type=_measuring.listed, metavar="A,B", default=USUAL)
     parser.add_argument("--effort", choices=codecs.EFFORTS, default=codecs.EFFORTS[0])
     parser.add_argument("--jobs", type=positive, default=1, metavar="N", help="processes")
+    parser.set_defaults(inception=None)
     args = parser.parse_args()
     if unknown := set(args.rows) - set(TITLES):
         parser.error(f"--rows: {', '.join(unknown)} is not one of {', '.join(TITLES)}")
 
+    items = _items(args)
     plan = benchmark.Plan(
-        items=_items(args),
+        items=items,
         translated=_palettes(args),
         size=None,
         short_side=args.short_side,
-        settings=Settings(
-            judge=args.judge, metrics=tuple(available(args.metrics, None, args.judge)[0])
-        ),
+        settings=_measuring.settings(args, of_maps=items[0].labels is not None),
         effort=args.effort,
         models=Models(segmenter=args.segmenter, receiver=args.receiver, verifier=args.verifier),
     )
@@ -153,10 +150,6 @@ def describe(lines: list[dict[str, Any]]) -> str:
     rows = [(line["title"], line) for line in lines]
     details = [metric.details(rows) for metric in METRICS.values()]
     return "\n\n".join("\n".join(markdown(rows)) for rows in [table, *details] if rows)
-
-
-def _list(text: str) -> list[str]:
-    return text.split(",")
 
 
 def _palettes(args: argparse.Namespace) -> tuple[int, int] | None:

@@ -56,11 +56,6 @@ class Benchmark:
         for picture, labels in map(plan.load, range(len(plan.items))):
             self.sizes.append((picture.shape[1], picture.shape[0]))
             self._digests.append((digest(picture), digest(labels)))
-        self._metrics = tuple(
-            name
-            for name in plan.settings.metrics
-            if plan.items[0].labels or not METRICS[name].of_maps
-        )
         self._measure_key = plan.settings.key()
         self.codec = functools.lru_cache(None)(plan.codec)
         """Codec by name, each loaded once."""
@@ -139,11 +134,11 @@ class Benchmark:
     def measure(self, points: Sequence[Sequence[tuple[str, int]]]) -> None:
         """Encodes and measures each picture at its own points (codec, setting)."""
         flat = [(index, *point) for index, own in enumerate(points) for point in own]
-        self._do(self._jobs(flat, self._metrics), "measure")
+        self._do(self._jobs(flat, self.plan.settings.metrics), "measure")
 
     def originals(self) -> list[Record]:
         """Records of the originals: ceiling of mIoU, target of FID, reference of objects."""
-        metrics = tuple(m for m in self._metrics if METRICS[m].of_originals)
+        metrics = tuple(m for m in self.plan.settings.metrics if METRICS[m].of_originals)
         points = [(index, None, 0) for index in range(len(self.plan.items))]
         self._do(self._jobs(points, metrics), "originals")
         return [self._cache.get(self._record_key(*point)) or {} for point in points]
