@@ -30,7 +30,7 @@ from sempic.commands import _measuring
 from sempic.evaluation import benchmark, codecs
 from sempic.evaluation.benchmark.tables import markdown
 from sempic.evaluation.measure import row
-from sempic.evaluation.measures import FIGURES, METRICS
+from sempic.evaluation.measures import details, measured
 from sempic.evaluation.measures.base import JPEG_QUALITY
 from sempic.options import DEFAULT_QUALITY, Models
 from sempic.palette import BY_NAME
@@ -134,7 +134,7 @@ def measure(bench: benchmark.Benchmark, rows: list[str], quality: int) -> list[d
 
 def describe(lines: list[dict[str, Any]]) -> str:
     """Tables in Markdown: the figures, and the counts behind them."""
-    figures = [figure for figure in FIGURES.values() if figure.name in lines[0]]
+    figures = [*measured(lines).values()]
     heads = [
         "",
         "bpp",
@@ -147,9 +147,8 @@ def describe(lines: list[dict[str, Any]]) -> str:
         cells = [line["title"], f"{line['bpp']:.3f}", *(figure.text(line) for figure in figures)]
         cells += [str(line.get("ours_nearer", ""))] * nearer
         table.append([*cells, f"{line['encode_s']:.2f}", f"{line['decode_s']:.2f}"])
-    rows = [(line["title"], line) for line in lines]
-    details = [metric.details(rows) for metric in METRICS.values()]
-    return "\n\n".join("\n".join(markdown(rows)) for rows in [table, *details] if rows)
+    tables = [table, *details([(line["title"], line) for line in lines])]
+    return "\n\n".join("\n".join(markdown(rows)) for rows in tables)
 
 
 def _palettes(args: argparse.Namespace) -> tuple[int, int] | None:

@@ -11,7 +11,7 @@ from sempic import api, coarse, codec, jobs
 from sempic.errors import naming
 from sempic.evaluation import human_maps, markup
 from sempic.evaluation.measure import Measure, Settings, row
-from sempic.evaluation.measures import FIGURES, METRICS, Figure
+from sempic.evaluation.measures import details, measured
 from sempic.options import BUNDLED, Models
 from sempic.scene import Image
 
@@ -60,21 +60,11 @@ def compare(
 
 def describe(found: Sequence[dict[str, Any]]) -> str:
     """The figures as a table for a terminal."""
-    columns = [markup.BPP, *_columns(found)]
+    columns = [markup.BPP, *measured(found).values()]
     figures = [["", *(c.title for c in columns)]]
     figures += [[line["path"], *(c.text(line) for c in columns)] for line in found]
-    return "\n\n".join(map(_aligned, [figures, *_details(found)]))
-
-
-def _columns(found: Sequence[dict[str, Any]]) -> list[Figure]:
-    """The figures that any version has."""
-    return [figure for figure in FIGURES.values() if any(figure.name in line for line in found)]
-
-
-def _details(found: Sequence[dict[str, Any]]) -> list[list[list[str]]]:
-    """Tables of the counts behind the figures."""
-    rows = [(line["path"], line) for line in found]
-    return [table for metric in METRICS.values() if (table := metric.details(rows))]
+    tables = details([(line["path"], line) for line in found])
+    return "\n\n".join(map(_aligned, [figures, *tables]))
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> str:
@@ -98,7 +88,7 @@ def _decode(path: Path, coder: api.Codec, steps: int) -> tuple[Image, int | None
 
 
 def _page(paths: Sequence[Path], found: Sequence[dict[str, Any]], shown: Sequence[Image]) -> str:
-    columns, title = _columns(found), paths[0].name
+    columns, title = [*measured(found).values()], paths[0].name
     names = [path.name for path in paths]
     if len(set(names)) < len(names):
         names = [str(path) for path in paths]
@@ -123,7 +113,7 @@ def _page(paths: Sequence[Path], found: Sequence[dict[str, Any]], shown: Sequenc
         "<div class='stage'><img alt=''><div class='over'><img alt=''></div>"
         "<div class='bar'></div></div><h2>Figures</h2>"
         + markup.table(["", "bytes", "bpp", *(f.title for f in columns)], rows)
-        + "".join(markup.table_of_texts(rows) for rows in _details(found))
+        + "".join(map(markup.table_of_texts, details([(line["path"], line) for line in found])))
     )
     script = f"const pictures = [{embeds}];{markup.resource('slide.js')}"
     return markup.document(f"sempic compare: {title}", body, script, markup.resource("slide.css"))

@@ -20,7 +20,7 @@ from sempic.evaluation.measures.inception import FEW, PATCH, sample_count
 def plot(results: Results, figures: Sequence[str] = ("miou", "fid", "lpips", "psnr")) -> str:
     """Rate and quality curves as one SVG, a panel a figure; "" if none was measured."""
     panels = []
-    for figure in (FIGURES[name] for name in figures if results.measured(name)):
+    for figure in (results.figures[name] for name in figures if name in results.figures):
         curves = [
             charts.Curve(codec=name, title=codec.title, points=points)
             for name, codec in results.codecs.items()
@@ -43,8 +43,10 @@ def page(bench: Benchmark, results: Results) -> str:
     about = results.about
     size = "{}×{} pixels".format(*about["size"]) if about["size"] else "of several sizes"
     count = about["pictures"]
-    more = [f for f in ("patch_fid", "ms_ssim", "dists", "lpips_vgg", "kid") if results.measured(f)]
-    fid_note = f" FID {html.escape(sample_count(count))}." if results.measured("fid") else ""
+    more = [
+        f for f in ("patch_fid", "ms_ssim", "dists", "lpips_vgg", "kid") if f in results.figures
+    ]
+    fid_note = f" FID {html.escape(sample_count(count))}." if "fid" in results.figures else ""
     sections = [
         f"<h1>{count} pictures, {len(results.codecs)} codecs</h1>",
         f"<p class='dim'>{html.escape(about['folder'])}, {size} · sempic "
@@ -77,16 +79,12 @@ def page(bench: Benchmark, results: Results) -> str:
     )
 
 
-def _columns(results: Results) -> list[Figure]:
-    return [f for f in FIGURES.values() if results.measured(f.name)]
-
-
 def _css_class(codec: str) -> str:
     return "ours" if codec.startswith("sempic") else ""
 
 
 def _matched(results: Results) -> str:
-    figures = _columns(results)
+    figures = [*results.figures.values()]
     rows: list[tuple[str, list[str]]] = []
     for bpp in dict.fromkeys(line["bpp"] for line in results.matched):
         rows.append(("group", [f"{bpp:.4f} bpp"]))
@@ -120,7 +118,7 @@ def _bd_rates(results: Results) -> str:
 
 
 def _points(results: Results) -> str:
-    figures = _columns(results)
+    figures = [*results.figures.values()]
     rows: list[tuple[str, list[str]]] = []
     for title in dict.fromkeys(f.ceiling for f in figures if f.ceiling):
         cells = [_interval(results.originals, f) if f.ceiling == title else "–" for f in figures]

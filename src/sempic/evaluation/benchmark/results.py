@@ -17,7 +17,7 @@ import sempic
 from sempic.evaluation import metrics
 from sempic.evaluation.benchmark.bench import Benchmark
 from sempic.evaluation.measure import row
-from sempic.evaluation.measures import FIGURES, Figure, Row
+from sempic.evaluation.measures import FIGURES, Figure, Row, measured
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,9 +68,10 @@ class Results:
     bd_rate: dict[str, dict[str, float | None]]
     """See `bd_rates`."""
 
-    def measured(self, figure: str) -> bool:
-        """Whether any codec has this figure."""
-        return any(codec.curve(figure) for codec in self.codecs.values())
+    @property
+    def figures(self) -> dict[str, Figure]:
+        """The figures that any codec has, by name."""
+        return measured(point.row for codec in self.codecs.values() for point in codec.points)
 
     def title(self, figure: Figure) -> str:
         """A figure's title, with the sample size if the figure depends on that."""

@@ -35,7 +35,7 @@ def pictures(bench: Benchmark, results: Results) -> str:
 def summary(results: Results) -> str:
     """summary.md: a table of the codecs at the same rates, and one of all operating points."""
     ceiling = results.originals
-    figures = [f for f in FIGURES.values() if f.brief and results.measured(f.name)]
+    figures = [figure for figure in results.figures.values() if figure.brief]
     heads = [results.title(figure) for figure in figures]
     rates = list(dict.fromkeys(entry["bpp"] for entry in results.matched))
     main = figures[:3]

@@ -11,7 +11,7 @@ from sempic.evaluation import markup
 from sempic.evaluation.benchmark.tables import markdown
 from sempic.evaluation.clips.clip import Clip
 from sempic.evaluation.clips.measuring import STATIC, Found, Plan
-from sempic.evaluation.measures import FIGURES, Figure
+from sempic.evaluation.measures import Figure, measured
 from sempic.pictures import animation
 from sempic.scene import Image
 
@@ -26,9 +26,10 @@ _QUALITY = 75
 
 
 def _figures(results: Results) -> list[Figure]:
-    measured = {name for _, ways in results for found in ways.values() for name in found.row}
-    others = (_AGREEMENT if figure.name == "agreement" else figure for figure in FIGURES.values())
-    return [f for f in (_RATE, *others, _FLICKER) if f.name in measured]
+    figures = measured(found.row for _, ways in results for found in ways.values())
+    if "agreement" in figures:
+        figures["agreement"] = _AGREEMENT
+    return [_RATE, *figures.values(), _FLICKER]
 
 
 def dump(results: Results) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 from sempic.evaluation import metrics
 from sempic.evaluation.measures.base import Figure, Metric, Record, Row
 from sempic.evaluation.measures.distances import Direct, Distance
@@ -9,7 +11,7 @@ from sempic.evaluation.measures.inception import Fid, PatchFid
 from sempic.evaluation.measures.objects import Confirmed, Objects
 from sempic.evaluation.measures.segmentation import Miou
 
-__all__ = ["FIGURES", "METRICS", "Figure", "Metric", "Record", "Row"]
+__all__ = ["FIGURES", "METRICS", "Figure", "Metric", "Record", "Row", "details", "measured"]
 
 METRICS: dict[str, Metric] = {
     metric.name: metric
@@ -42,3 +44,14 @@ METRICS: dict[str, Metric] = {
 
 FIGURES: dict[str, Figure] = {f.name: f for m in METRICS.values() for f in m.figures}
 """Every figure by name, in the order of the metrics."""
+
+
+def measured(rows: Iterable[Row]) -> dict[str, Figure]:
+    """The figures that any of the rows has, by name."""
+    found = {name for row in rows for name in row}
+    return {name: figure for name, figure in FIGURES.items() if name in found}
+
+
+def details(rows: Sequence[tuple[str, Row]]) -> list[list[list[str]]]:
+    """Tables, heads first, of the counts behind the figures of titled rows."""
+    return [table for metric in METRICS.values() if (table := metric.details(rows))]
