@@ -5,8 +5,8 @@
 
 The input is a folder of index maps. --model adds the trained prior; --images (pictures of the same
 names) adds the prior with the coarse picture at QP 35. Every map is decoded and compared. Ratios
-are of total bytes. JPEG XL needs pillow-jxl-plugin or imagecodecs; the sizes of FLIF come from a
-JSON file, since no Python package has a FLIF encoder.
+are of total bytes. JPEG XL needs pillow-jxl-plugin (extra jxl); the sizes of FLIF come from a JSON
+file, since no Python package has a FLIF encoder.
 """
 
 from __future__ import annotations
@@ -23,9 +23,8 @@ from common import load_labels, load_picture, new_parser, parse_size, save
 from PIL import Image
 
 from sempic import coarse, labels
+from sempic.formats import has_jxl
 from sempic.scene import LabelMap
-
-Sizes = dict[str, int]
 
 
 def png(a: LabelMap) -> int:
@@ -34,54 +33,29 @@ def png(a: LabelMap) -> int:
     bits = next(b for b in (1, 2, 4, 8) if n <= 1 << b)
     image = Image.fromarray(a, "P")
     image.putpalette([v for i in range(n) for v in (i, i, i)])
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG", optimize=True, bits=bits)
-    return buffer.tell()
+    return saved(image, "PNG", optimize=True, bits=bits)
 
 
 def webp(a: LabelMap) -> int:
+    picture = Image.fromarray(np.stack([a] * 3, -1))
+    return saved(picture, "WEBP", lossless=True, quality=100, method=6)
+
+
+def jpeg_xl(a: LabelMap) -> int:
+    return saved(Image.fromarray(a), "JXL", lossless=True, effort=9)
+
+
+def saved(image: Image.Image, kind: str, **options: object) -> int:
+    """The bytes of an image as a file."""
     buffer = io.BytesIO()
-    Image.fromarray(np.stack([a] * 3, -1)).save(
-        buffer, "WEBP", lossless=True, quality=100, method=6
-    )
+    image.save(buffer, kind, **options)
     return buffer.tell()
 
 
-def jpeg_xl() -> Callable[[LabelMap], int] | None:
-    """JPEG XL at effort 9, by whichever binding is installed."""
-    try:
-        import imagecodecs  # type: ignore[import-not-found]
-
-        return lambda a: len(imagecodecs.jpegxl_encode(a, effort=9, lossless=True))
-    except ImportError:
-        pass
-    try:
-        import pillow_jxl  # type: ignore[import-not-found]  # noqa: F401
-    except ImportError:
-        return None
-
-    def encode(a: LabelMap) -> int:
-        buffer = io.BytesIO()
-        Image.fromarray(a).save(buffer, "JXL", lossless=True, effort=9)
-        return buffer.tell()
-
-    return encode
-
-
-def flif_sizes(path: Path, setting: str) -> Sizes:
-    """name → bytes, wherever the JSON keeps its tables of sizes."""
-    found: Sizes = {}
-
-    def visit(node: Any) -> None:
-        if isinstance(node, dict):
-            for key, value in node.items():
-                if isinstance(value, dict) and isinstance(value.get(setting), int):
-                    found[key] = value[setting]
-                else:
-                    visit(value)
-
-    visit(json.loads(path.read_text()))
-    return found
+def flif_sizes(path: Path, setting: str) -> dict[str, int]:
+    """name → bytes, of all parts of the data set: {PART: {NAME: {SETTING: bytes}}}."""
+    parts = [part for part in json.loads(path.read_text()).values() if isinstance(part, dict)]
+    return {name: sizes[setting] for part in parts for name, sizes in part.items()}
 
 
 def stages(
@@ -119,8 +93,8 @@ def main() -> None:
     others: dict[str, Callable[[LabelMap], int]] = {}
     if not args.only_ours:
         others = {"PNG": png, "WebP": webp}
-        if jxl := jpeg_xl():
-            others["JPEG XL"] = jxl
+        if has_jxl():
+            others["JPEG XL"] = jpeg_xl
 
     start = time.perf_counter()
     labels.decode(labels.encode(np.eye(8, dtype=np.uint8)), 8, 8)
