@@ -23,6 +23,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from timeit import repeat
 from typing import Any
 
 import numpy as np
@@ -207,24 +208,15 @@ def integer_peak() -> float:
     return 2 * 2048**3 / best(lambda: network.run(None, {"a": a})) / 1e9
 
 
-def best(call: Callable[[], object], runs: int = 10) -> float:
-    """Seconds of the fastest call."""
-    seconds = []
-    for _ in range(runs):
-        start = time.perf_counter()
-        call()
-        seconds.append(time.perf_counter() - start)
-    return min(seconds)
+def best(call: Callable[[], object]) -> float:
+    """Seconds of the fastest of ten calls."""
+    return min(repeat(call, number=1, repeat=10))
 
 
 def profile(path: Path, feed: dict[str, Any], runs: int = 10) -> tuple[dict[str, float], float]:
     """Median seconds of each kind of operator in a run, and of the run, as the product has it."""
     session = runtime.load(path)[0].inner()
-    seconds = []
-    for _ in range(runs + 1):
-        start = time.perf_counter()
-        session.run(None, feed)
-        seconds.append(time.perf_counter() - start)
+    seconds = repeat(lambda: session.run(None, feed), number=1, repeat=runs + 1)
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.enable_profiling = True

@@ -36,36 +36,32 @@ def main() -> None:
     except ModelError:
         measure = None
     coder = api.Codec()
-    count = len(receivers)
-    seconds: list[list[float]] = [[] for _ in receivers]
-    near: list[list[float]] = [[] for _ in receivers]
-    distance: list[list[float]] = [[] for _ in receivers]
-    for index, image in enumerate([images[0], *images]):
-        scene = codec.unpack(coder.encode(image))
+    scenes = [codec.unpack(coder.encode(image)) for image in images]
+    for receiver in receivers:  # loads and compiles
+        receiver(scenes[0], steps=args.steps)
+    seconds, near, distance = ([[] for _ in receivers] for _ in range(3))
+    for image, scene in zip(images, scenes, strict=True):
         pictures = []
-        for number, receiver in enumerate(receivers):
+        for receiver, taken in zip(receivers, seconds, strict=True):
             start = time.perf_counter()
             pictures.append(receiver(scene, steps=args.steps))
-            seconds[number].append(time.perf_counter() - start)
-        if index == 0:  # warm now
-            seconds = [[] for _ in receivers]
-            continue
-        for number, picture in enumerate(pictures):
-            near[number].append(min(99.0, psnr(pictures[0], picture)))
+            taken.append(time.perf_counter() - start)
+        for picture, decibels, distances in zip(pictures, near, distance, strict=True):
+            decibels.append(min(99.0, psnr(pictures[0], picture)))
             if measure is not None:
-                features = measure.features(image)
-                distance[number].append(measure.distance(features, measure.features(picture)))
+                features = map(measure.features, (image, picture))
+                distances.append(measure.distance(*features))
     print(f"{len(images)} pictures, {args.steps} steps")
     print(f"{'MB':>6}{'ms':>8}{'ratio':>7}{'PSNR':>7}{'LPIPS':>8}")
     result = [
         {
-            "receiver": str(args.receivers[n]),
-            "bytes": args.receivers[n].stat().st_size,
+            "receiver": str(path),
+            "bytes": path.stat().st_size,
             "seconds": statistics.median(seconds[n]),
             "psnr": statistics.median(near[n]),
             "lpips": statistics.mean(distance[n]) if measure is not None else None,
         }
-        for n in range(count)
+        for n, path in enumerate(args.receivers)
     ]
     for entry in result:
         lpips = "-" if entry["lpips"] is None else f"{entry['lpips']:.3f}"

@@ -13,9 +13,10 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from timeit import timeit
 from typing import Any
 
 from common import add_folder, load_pictures, machine, new_parser, save
@@ -64,41 +65,25 @@ def measure_warm(images: list[Any]) -> dict[str, float]:
     streams = [coder.encode(image) for image in images]
     times["unpack"] = timed(codec.unpack, streams)
     for steps in STEPS:
-        times[f"decode, {steps} step{'s' * (steps > 1)}"] = timed(
-            lambda stream, steps=steps: coder.decode(stream, steps=steps), streams
-        )
+        decode = partial(coder.decode, steps=steps)
+        times[f"decode, {steps} step{'s' * (steps > 1)}"] = timed(decode, streams)
     return times
 
 
 def timed(call: Callable[[Any], Any], items: list[Any]) -> float:
     """Median seconds of a call."""
-    seconds = []
-    for item in items:
-        start = time.perf_counter()
-        call(item)
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds)
+    return statistics.median(timeit(partial(call, item), number=1) for item in items)
 
 
 def measure_cold(photo: bytes, folder: Path) -> dict[str, tuple[float, float]]:
     """Median seconds and peak MB of whole command lines."""
     (folder / "photo.png").write_bytes(photo)
-    commands = {
-        "sempic encode": ["encode", "photo.png"],
-        "sempic info": ["info", "photo.sempic"],
-    } | {
-        f"sempic decode --steps {steps}": [
-            "decode",
-            "photo.sempic",
-            "-o",
-            "out.png",
-            "--steps",
-            str(steps),
-        ]
-        for steps in STEPS
-    }
+    commands = {"sempic encode": "photo.png", "sempic info": "photo.sempic"}
+    for steps in STEPS:
+        commands[f"sempic decode --steps {steps}"] = "photo.sempic -o out.png"
     figures = {}
-    for name, arguments in commands.items():
+    for name, files in commands.items():
+        arguments = [*name.split()[1:], *files.split()]
         runs = [command(arguments, folder) for _ in range(3)]
         figures[name] = (statistics.median(r[0] for r in runs), max(r[1] for r in runs))
     return figures
@@ -112,9 +97,8 @@ def command(arguments: list[str], folder: Path) -> tuple[float, float]:
         "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss); sys.exit(code)"
     )
     sempic = [sys.executable, "-m", "sempic.cli", *arguments]
-    start = time.perf_counter()
-    subprocess.run(sempic, cwd=folder, check=True, stdout=subprocess.DEVNULL)
-    seconds = time.perf_counter() - start
+    run = partial(subprocess.run, sempic, cwd=folder, check=True, stdout=subprocess.DEVNULL)
+    seconds = timeit(run, number=1)
     done = subprocess.run(
         [sys.executable, "-c", probe, *sempic],
         cwd=folder,
