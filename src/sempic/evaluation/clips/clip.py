@@ -10,6 +10,7 @@ from pathlib import Path
 
 from sempic import pictures
 from sempic.errors import InputError
+from sempic.evaluation.folders import named
 from sempic.scene import Image
 from sempic.sequence import video
 
@@ -45,10 +46,7 @@ def find(inputs: Sequence[Path]) -> list[Path]:
     if len(inputs) > 1 and len(clips) < len(inputs):
         other = next(path for path in inputs if path not in clips)
         raise InputError(f"{other}: not a clip; inputs are several clips, or one folder")
-    for one, other in itertools.combinations(clips, 2):
-        if one.name == other.name:
-            raise InputError(f"{other} and {one} have the same name")
-    return clips
+    return [*named(clips, lambda path: path.name).values()]
 
 
 def read(
@@ -70,15 +68,11 @@ def read(
     Raises InputError if the video cannot be read, or has fewer than two frames from `start` on.
     """
     source = video.Source(str(path), rate=rate)
-    frames: list[Image] = []
-    for number, frame in enumerate(source):
-        if number < start * source.rate:
-            continue
-        if size is not None and frame.shape[1::-1] != size:
-            frame = pictures.resized(frame, size, "LANCZOS")
-        frames.append(frame)
-        if len(frames) == count:
-            break
+    taken = (frame for number, frame in enumerate(source) if number >= start * source.rate)
+    frames = [
+        frame if size is None else pictures.resized(frame, size, "LANCZOS")
+        for frame in itertools.islice(taken, count)
+    ]
     source.close()
     if len(frames) < 2:
         raise InputError(f"{path}: a clip needs two frames or more, there are {len(frames)}")

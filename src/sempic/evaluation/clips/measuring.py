@@ -72,16 +72,17 @@ class Found:
 
     title: str
     row: Row
-    """As of `measure.row`, and bytes, kbps (kbit/s) and flicker. Ours also have coarse, labels,
-    parity (if there is any) and overhead, in bytes. The sequence has `losses` if `Plan.drop`."""
+    """Bytes, and from `measure` on the figures of `measure.row`, kbps (kbit/s) and flicker. Ours
+    also have coarse, labels, parity (if there is any) and overhead, in bytes. The sequence has
+    `losses` if `Plan.drop`."""
     pictures: list[Image]
 
 
 def measure(clip: Clip, plan: Plan) -> dict[str, Found]:
     """The clip in each way of the plan, by name. Raises SempicErrors of coding."""
     coder = api.Codec(_CachedSegmenter(plan.models.segmenter), plan.models.receiver)
-    coded: dict[str, tuple[str, Row, list[Image]]] = {"sempic": _sequence(clip, coder, plan)}
-    size = coded["sempic"][1]["bytes"]
+    coded = {"sempic": _sequence(clip, coder, plan)}
+    size = coded["sempic"].row["bytes"]
     for name in plan.names:
         if name == "single":
             coded[name] = _single(clip, coder, plan.options.get("quality", DEFAULT_QUALITY))
@@ -91,13 +92,13 @@ def measure(clip: Clip, plan: Plan) -> dict[str, Found]:
     references = [compare.reference(frame) for frame in clip.frames[:: plan.every]]
     places = [_moved(*pair) for pair in zip(clip.frames, clip.frames[1:], strict=False)]
     found = {}
-    for name, (title, sizes, pictures) in coded.items():
-        shown = pictures[:: plan.every]
+    for name, way in coded.items():
+        shown = way.pictures[:: plan.every]
         records = [compare(r, picture) for r, picture in zip(references, shown, strict=True)]
-        figures = row(records, [], None) | sizes
-        figures["kbps"] = 8 * sizes["bytes"] / clip.seconds / 1000
-        figures["flicker"] = flicker(clip.frames, pictures, places)
-        found[name] = Found(title=title, row=figures, pictures=pictures)
+        figures = row(records, [], None) | way.row
+        figures["kbps"] = 8 * figures["bytes"] / clip.seconds / 1000
+        figures["flicker"] = flicker(clip.frames, way.pictures, places)
+        found[name] = replace(way, row=figures)
     return found
 
 
@@ -120,17 +121,17 @@ class _CachedSegmenter:
         return self._cache[key]
 
 
-def _sequence(clip: Clip, coder: api.Codec, plan: Plan) -> tuple[str, Row, list[Image]]:
+def _sequence(clip: Clip, coder: api.Codec, plan: Plan) -> Found:
     pieces = list(sequence.encode(clip.frames, rate=clip.rate, codec=coder, **plan.options))
     pictures = [np.asarray(picture) for picture in sequence.decode(pieces, codec=coder)]
     info = sequence.info(b"".join(pieces))
     sizes: Row = {"bytes": info["bytes"], **info["chunks"], "overhead": info["overhead"]}
     if plan.drop:
         sizes["losses"] = losses(pieces, plan.drop)
-    return "sempic", sizes, pictures
+    return Found(title="sempic", row=sizes, pictures=pictures)
 
 
-def _single(clip: Clip, coder: api.Codec, quality: int) -> tuple[str, Row, list[Image]]:
+def _single(clip: Clip, coder: api.Codec, quality: int) -> Found:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SempicWarning)  # would repeat for each frame
         streams = [coder.encode(frame, quality=quality) for frame in clip.frames]
@@ -138,17 +139,18 @@ def _single(clip: Clip, coder: api.Codec, quality: int) -> tuple[str, Row, list[
     sizes: Row = {"bytes": sum(map(len, streams))}
     sizes |= {name: sum(part.get(name, 0) for part in chunks) for name in ("coarse", "labels")}
     sizes["overhead"] = sizes["bytes"] - sizes["coarse"] - sizes["labels"]
-    return "sempic, single pictures", sizes, [np.asarray(coder.decode(s)) for s in streams]
+    pictures = [np.asarray(coder.decode(stream)) for stream in streams]
+    return Found(title="sempic, single pictures", row=sizes, pictures=pictures)
 
 
-def _rival(name: str, clip: Clip, size: int) -> tuple[str, Row, list[Image]]:
+def _rival(name: str, clip: Clip, size: int) -> Found:
     rival = codecs.encodable(*codecs.OF_CLIPS[name.removesuffix("x2")])
     twice = name.endswith("x2")
-    found, shown, width = _nearest(rival, clip, 2 * size if twice else size)
+    found, pictures, width = _nearest(rival, clip, 2 * size if twice else size)
     title = rival.title + (" at twice the rate" if twice else "")
     if width != clip.frames[0].shape[1]:
         title += f", coded {width} wide"
-    return title, {"bytes": found}, shown
+    return Found(title=title, row={"bytes": found}, pictures=pictures)
 
 
 def _nearest(rival: codecs.Video, clip: Clip, size: int) -> tuple[int, list[Image], int]:
