@@ -34,7 +34,7 @@ class Job(NamedTuple):
     stream: bytes | None = None
     """The cached stream, which is then not encoded again."""
     metrics: tuple[str, ...] | None = None
-    """None: only encode."""
+    """Of the decoded picture; None: only encode, (): also decode."""
 
 
 class Answer(NamedTuple):
@@ -52,8 +52,13 @@ class Workers:
     def __init__(self, plan: Plan, count: int) -> None:
         import torch  # noqa: F401  # if it is missing, the error is that of this process
 
-        self._plan, self._context = plan, multiprocessing.get_context("spawn")
-        self._pool = concurrent.futures.ProcessPoolExecutor(count, self._context, _begin, (plan,))
+        self._processes = functools.partial(
+            concurrent.futures.ProcessPoolExecutor,
+            mp_context=multiprocessing.get_context("spawn"),
+            initializer=_begin,
+            initargs=(plan,),
+        )
+        self._pool = self._processes(count)
 
     def stop(self) -> None:
         self._pool.shutdown(cancel_futures=True)
@@ -76,8 +81,8 @@ class Workers:
 
     def memory(self, codec: str, setting: int) -> int:
         """Peak bytes of a fresh process that encodes and decodes the first picture."""
-        with concurrent.futures.ProcessPoolExecutor(1, self._context) as alone:
-            return int(_result(alone.submit(_peak, self._plan, codec, setting)))
+        with self._processes(1) as alone:
+            return int(_result(alone.submit(_peak, Job(0, codec, setting, metrics=()))))
 
 
 def _result(future: concurrent.futures.Future[Any]) -> Any:
@@ -150,13 +155,8 @@ def _run(jobs: Sequence[Job]) -> list[Answer]:
     return done
 
 
-def _peak(plan: Plan, name: str, setting: int) -> int:
+def _peak(job: Job) -> int:
     import resource
 
-    processes.end_with_parent()
-    warnings.simplefilter("ignore", SempicWarning)
-    codec = plan.codec(name)
-    picture, labels = plan.load(0)
-    stream = codec.encode(picture, setting, labels if codec.needs_labels else None)
-    codec.decode(stream, picture.shape[1], picture.shape[0])
+    _run([job])
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
