@@ -22,14 +22,14 @@ def psnr(a: Image, b: Image) -> float:
     return float("inf") if error == 0 else float(10 * np.log10(255**2 / error))
 
 
-def ms_ssim(a: Image, b: Image) -> float | None:
+def ms_ssim(a: Image, b: Image) -> float:
     """Multi-scale structural similarity (Wang et al. 2003) of RGB, 1 for equal pictures.
 
-    None if the short side is 160 pixels or less: the coarsest of the five scales would be smaller
+    NaN if the short side is 160 pixels or less: the coarsest of the five scales would be smaller
     than the window.
     """
     if min(a.shape[:2]) <= 160:
-        return None
+        return float("nan")
     import torch
     from torchmetrics.functional.image import (
         multiscale_structural_similarity_index_measure as measure,

@@ -13,15 +13,14 @@ if TYPE_CHECKING:
 
 
 class Direct(Mean):
-    """A function of `metrics`; no figure if the function returns None for any picture."""
+    """A function of `metrics`; no figure if the function returns NaN for any picture."""
 
-    def __init__(self, figure: Figure, compare: Callable[[Image, Image], float | None]) -> None:
+    def __init__(self, figure: Figure, compare: Callable[[Image, Image], float]) -> None:
         super().__init__(figure)
         self._compare = compare
 
     def measure(self, reference: Reference, shown: Reference) -> Record:
-        found = self._compare(reference.picture, shown.picture)
-        return {self.name: float("nan") if found is None else found}
+        return {self.name: self._compare(reference.picture, shown.picture)}
 
 
 class Distance(Mean):
