@@ -135,11 +135,7 @@ def measure(bench: benchmark.Benchmark, rows: list[str], quality: int) -> list[d
 def describe(lines: list[dict[str, Any]]) -> str:
     """Tables in Markdown: the figures, and the counts behind them."""
     figures = [*measured(lines).values()]
-    heads = [
-        "",
-        "bpp",
-        *(figure.title + benchmark.sample_size(figure, lines[0]) for figure in figures),
-    ]
+    heads = ["", "bpp", *(figure.head(lines[0]) for figure in figures)]
     nearer = any("ours_nearer" in line for line in lines)
     more = [f"ours nearer, of {lines[0]['pictures']}"] * nearer
     table = [[*heads, *more, "encode, s", "decode, s"]]

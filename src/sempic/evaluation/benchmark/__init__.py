@@ -2,9 +2,6 @@
 
 from sempic.evaluation.benchmark.bench import Benchmark
 from sempic.evaluation.benchmark.plan import RATES, Item, Plan, items
-from sempic.evaluation.benchmark.results import Codec, Point, Results, run, sample_size
+from sempic.evaluation.benchmark.results import Codec, Point, Results, run
 
-__all__ = [
-    "RATES", "Benchmark", "Codec", "Item", "Plan", "Point", "Results", "items", "run",
-    "sample_size",
-]  # fmt: skip
+__all__ = ["RATES", "Benchmark", "Codec", "Item", "Plan", "Point", "Results", "items", "run"]

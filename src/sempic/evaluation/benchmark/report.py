@@ -28,7 +28,7 @@ def plot(results: Results, figures: Sequence[str] = ("miou", "fid", "lpips", "ps
         ]
         panels.append(
             charts.Panel(
-                title=results.title(figure),
+                title=figure.head(results.originals),
                 better="down" if figure.lower else "up",
                 curves=curves,
                 ceiling=results.originals.get(figure.name) if figure.ceiling else None,

@@ -73,10 +73,6 @@ class Results:
         """The figures that any codec has, by name."""
         return measured(point.row for codec in self.codecs.values() for point in codec.points)
 
-    def title(self, figure: Figure) -> str:
-        """A figure's title, with the sample size if the figure depends on that."""
-        return figure.title + sample_size(figure, self.originals)
-
 
 def run(bench: Benchmark, names: Sequence[str], rates: Sequence[float]) -> Results:
     """Encodes and measures with each codec near each rate."""
@@ -135,11 +131,6 @@ def bd_rates(codecs: Mapping[str, Codec], anchor: str) -> dict[str, dict[str, fl
         for figure in FIGURES.values()
         if (anchor_curve := codecs[anchor].curve(figure.name))
     }
-
-
-def sample_size(figure: Figure, row: Row) -> str:
-    """The suffix " (N = …)" for a figure that depends on the sample size, else ""."""
-    return f" (N = {row[figure.biased_by]})" if figure.biased_by in row else ""
 
 
 def _about(bench: Benchmark) -> dict[str, Any]:

@@ -36,7 +36,7 @@ def summary(results: Results) -> str:
     """summary.md: a table of the codecs at the same rates, and one of all operating points."""
     ceiling = results.originals
     figures = [figure for figure in results.figures.values() if figure.brief]
-    heads = [results.title(figure) for figure in figures]
+    heads = [figure.head(ceiling) for figure in figures]
     rates = list(dict.fromkeys(entry["bpp"] for entry in results.matched))
     main = figures[:3]
     matched = [[" / ".join(heads[:3]) + " at", *(f"{bpp:.3f} bpp" for bpp in rates)]]

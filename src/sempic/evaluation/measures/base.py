@@ -44,6 +44,10 @@ class Figure:
     ceiling: str = ""
     """Title of the originals' figure, which is printed beside this one; "": none is."""
 
+    def head(self, row: Row) -> str:
+        """The title, with the sample size if the figure depends on that."""
+        return self.title + (f" (N = {row[self.biased_by]})" if self.biased_by in row else "")
+
     def text(self, row: Row) -> str:
         """The formatted figure; "–" if it was not measured."""
         return self.digits.format(row[self.name]) if row.get(self.name) is not None else "–"
