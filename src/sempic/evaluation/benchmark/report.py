@@ -79,8 +79,10 @@ def page(bench: Benchmark, results: Results) -> str:
     )
 
 
-def _css_class(codec: str) -> str:
-    return "ours" if codec.startswith("sempic") else ""
+def _line(results: Results, codec: str, *cells: str) -> tuple[str, list[str]]:
+    """A row of `markup.table` with a codec's title and cells of HTML."""
+    kind = "ours" if codec.startswith("sempic") else ""
+    return kind, [html.escape(results.codecs[codec].title), *cells]
 
 
 def _matched(results: Results) -> str:
@@ -90,8 +92,7 @@ def _matched(results: Results) -> str:
         rows.append(("group", [f"{bpp:.4f} bpp"]))
         lines = [line for line in results.matched if line["bpp"] == bpp]
         for line, cells in zip(lines, markup.marked(lines, figures), strict=True):
-            title = html.escape(results.codecs[line["codec"]].title)
-            rows.append((_css_class(line["codec"]), [title, *cells]))
+            rows.append(_line(results, line["codec"], *cells))
     return markup.table(["", *(f.title for f in figures)], rows)
 
 
@@ -103,11 +104,9 @@ def _bd_rates(results: Results) -> str:
     anchor = next(n for n in results.codecs if n not in names)
     rows = []
     for name in names:
-        cells = [html.escape(results.codecs[name].title)]
-        for column in columns.values():
-            value = column.get(name)
-            cells.append("–" if value is None else f"{value:+.0f} %".replace("-", "−"))
-        rows.append((_css_class(name), cells))
+        values = [column.get(name) for column in columns.values()]
+        cells = ["–" if v is None else f"{v:+.0f} %".replace("-", "−") for v in values]
+        rows.append(_line(results, name, *cells))
     title = html.escape(results.codecs[anchor].title)
     return (
         f"<p class='dim'>Bits that a codec spends more (+) or less (−) than {title} for the same "
@@ -125,10 +124,8 @@ def _points(results: Results) -> str:
         rows.append(("", [title, "–", "–", *cells]))
     for name, codec in results.codecs.items():
         for point in codec.points:
-            cells = [_interval(point.row, f) for f in figures]
-            title = html.escape(codec.title)
-            cells = [title, str(point.setting), _interval(point.row, markup.BPP), *cells]
-            rows.append((_css_class(name), cells))
+            cells = [_interval(point.row, f) for f in (markup.BPP, *figures)]
+            rows.append(_line(results, name, str(point.setting), *cells))
     return markup.table(["", "setting", "bpp", *(f.title for f in figures)], rows)
 
 
@@ -234,14 +231,9 @@ def _costs(results: Results) -> str:
     rows = []
     for name, codec in results.codecs.items():
         point = codec.points[len(codec.points) // 2]
-        cells = [
-            html.escape(codec.title),
-            f"{point.bpp:.3f}",
-            f"{1000 * point.encode_s:.0f} ms",
-            f"{1000 * point.decode_s:.0f} ms",
-            f"{codec.peak_bytes / 2**20:.0f} MiB",
-        ]
-        rows.append((_css_class(name), cells))
+        times = (f"{1000 * seconds:.0f} ms" for seconds in (point.encode_s, point.decode_s))
+        memory = f"{codec.peak_bytes / 2**20:.0f} MiB"
+        rows.append(_line(results, name, f"{point.bpp:.3f}", *times, memory))
     return (
         "<p class='dim'>Times: median processor time for one picture, at the middle point of each "
         "codec, on the machine named above. Peak memory: of a process that encodes and decodes one "
