@@ -2,16 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from sempic.evaluation import metrics
-from sempic.evaluation.measures.base import Figure, Metric, Record, Row
-from sempic.evaluation.measures.distances import Direct, Distance
+from sempic.evaluation.measures.base import Figure, Mean, Metric, Record, Reference, Row
 from sempic.evaluation.measures.inception import Fid, PatchFid
 from sempic.evaluation.measures.objects import Confirmed, Objects
 from sempic.evaluation.measures.segmentation import Miou
+from sempic.scene import Image
+
+if TYPE_CHECKING:
+    from sempic.evaluation.measure import Settings
 
 __all__ = ["FIGURES", "METRICS", "Figure", "Metric", "Record", "Row", "details", "measured"]
+
+
+class Direct(Mean):
+    """A function of `metrics`; no figure if the function returns NaN for any picture."""
+
+    def __init__(self, figure: Figure, compare: Callable[[Image, Image], float]) -> None:
+        super().__init__(figure)
+        self._compare = compare
+
+    def measure(self, reference: Reference, shown: Reference) -> Record:
+        return {self.name: self._compare(reference.picture, shown.picture)}
+
+
+class Distance(Mean):
+    """A distance between the features of the original and of the decoded picture."""
+
+    has_network = True
+
+    def __init__(self, figure: Figure, make: Callable[[Any], Any], *weights: str) -> None:
+        """`make`: the network, of the module `networks`."""
+        super().__init__(figure)
+        self._make, self.weights = make, weights
+
+    def load(self, settings: Settings) -> Any:
+        from sempic.evaluation import networks
+
+        return self._make(networks)
+
+    def measure(self, reference: Reference, shown: Reference) -> Record:
+        network = reference.measure.network(self.name)
+        features = (one.features(self.name) for one in (reference, shown))
+        return {self.name: network.distance(*features)}
+
 
 METRICS: dict[str, Metric] = {
     metric.name: metric
