@@ -19,6 +19,8 @@ import sempic
 from sempic import api
 from sempic.palette import BY_NAME
 
+MEANS = ("labels_bpp", "coarse_bpp", "other_bpp", "bpp", "bytes")
+
 
 def main() -> None:
     parser = new_parser(__doc__)
@@ -36,10 +38,8 @@ def main() -> None:
     args = parser.parse_args()
 
     codec = api.Codec(segmenter=args.segmenter)
-    totals = {q: np.zeros(4) for q in args.quality}
-    sizes = dict.fromkeys(args.quality, 0)
+    found: dict[int, list[list[float]]] = {quality: [] for quality in args.quality}
     pictures = load_pictures(args)
-    count = len(pictures)
     for path, picture in tqdm(pictures, unit="picture", disable=None):
         labels = None
         if args.labels:
@@ -57,39 +57,28 @@ def main() -> None:
             if labels is not None and args.label_quality is None and (sent != labels).any():
                 raise SystemExit(f"{path}: the label map came back changed")
             info = sempic.info(stream)
+            sizes = [info["chunks"].get("labels", 0), info["chunks"]["coarse"]]
+            sizes += [info["bytes"] - sum(sizes), info["bytes"]]
             pixels = info["width"] * info["height"]
-            parts = [info["chunks"].get("labels", 0), info["chunks"]["coarse"]]
-            parts.append(info["bytes"] - sum(parts))
-            sizes[quality] += info["bytes"]
-            totals[quality] += 8 * np.array([*parts, info["bytes"]]) / pixels
+            found[quality].append([*(8 * size / pixels for size in sizes), info["bytes"]])
 
     source = str(args.labels) if args.labels else args.segmenter or "bundled segmenter"
-    print(f"{count} pictures of {args.folder}, labels: {source}, coarse: {args.coarse_codec}")
+    print(
+        f"{len(pictures)} pictures of {args.folder}, labels: {source}, coarse: {args.coarse_codec}"
+    )
     print("quality   coarse          labels   coarse   other    whole   bytes   (means, bpp)")
     rows = []
     for quality in args.quality:
         level = sempic.QUALITY[quality]
-        labels_bpp, coarse_bpp, other_bpp, whole = (float(v) for v in totals[quality] / count)
+        means = np.mean(found[quality], 0).tolist()
         name = f"1/{level.factor}, QP {level.qp}"
-        print(
-            f"{quality:>7}   {name:<15}{labels_bpp:>7.4f}  {coarse_bpp:>7.4f} {other_bpp:>7.4f}"
-            f"  {whole:>7.4f} {sizes[quality] / count:>7.0f}"
-        )
-        rows.append(
-            {
-                "quality": quality,
-                "factor": level.factor,
-                "qp": level.qp,
-                "labels_bpp": labels_bpp,
-                "coarse_bpp": coarse_bpp,
-                "other_bpp": other_bpp,
-                "bpp": whole,
-                "bytes": sizes[quality] / count,
-            }
-        )
+        texts = "{:>7.4f}  {:>7.4f} {:>7.4f}  {:>7.4f} {:>7.0f}".format(*means)
+        print(f"{quality:>7}   {name:<15}{texts}")
+        setting = {"quality": quality, "factor": level.factor, "qp": level.qp}
+        rows.append(setting | dict(zip(MEANS, means, strict=True)))
     figures = {
         "folder": str(args.folder),
-        "pictures": count,
+        "pictures": len(pictures),
         "size": args.size,
         "labels": source,
         "coarse_codec": args.coarse_codec,
