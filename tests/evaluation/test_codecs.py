@@ -43,7 +43,7 @@ def test_finer_settings_cost_more_and_show_more(name):
 
 
 def test_an_encoder_that_pyav_lacks_is_named_before_the_work():
-    lacking = codecs.Video("av1", "AV1", range(9), "libnone", "libdav1d", {})
+    lacking = codecs.Video("AV1", range(9), "libnone", "libdav1d", {})
     with pytest.raises(InputError, match="no libnone, the encoder of AV1"):
         codecs.encodable(lacking)
     assert codecs.encodable(lacking, hevc := codecs.OF_CLIPS["hevc"][0]) is hevc

@@ -41,7 +41,6 @@ _QPS = range(51, 9, -1)
 class PictureCodec(ABC):
     """A codec with one dial."""
 
-    name: str
     title: str
     """For tables and legends."""
     settings: range
@@ -236,7 +235,7 @@ class Sempic(PictureCodec):
         elif self.variant == "void":
             palette = PALETTES[self._codec.segmenter.palette]
             if palette.void is None:
-                raise InputError(f"{self.name}: palette {palette.name} has no void")
+                raise InputError(f"palette {palette.name} has no void")
             void = np.full(picture.shape[:2], palette.void, np.uint8)
             options = {"labels": void, "palette": palette.id}
         return self._codec.encode(picture, quality=setting, **options)
@@ -253,32 +252,32 @@ def _sources() -> list[Path]:
     return [p for p in sorted(package.rglob("*.py")) if not others & set(p.parents)]
 
 
-def _library(name: str, feature: str) -> str:
+def _library(feature: str) -> str:
     """A library that Pillow was built with, and its version. Raises InputError without it."""
     if not features.check(feature):
-        raise InputError(f"{name}: this Pillow was built without it")
+        raise InputError(f"this Pillow was built without {feature}")
     return f"{feature} {features.version(feature)}"
 
 
-def _avif(name: str, chroma: str, slow: bool) -> PictureCodec:
-    _library(name, "avif")
+def _avif(chroma: str, slow: bool) -> PictureCodec:
+    _library("avif")
     from PIL import _avif
 
     library = f"libavif {_avif.libavif_version}, {_avif.codec_versions()}"
     fixed = {"speed": 0 if slow else 8, "max_threads": 1, "subsampling": chroma}
-    return Pillow(name, f"AVIF (libaom), {chroma}", range(101), "AVIF", library, fixed)
+    return Pillow(f"AVIF (libaom), {chroma}", range(101), "AVIF", library, fixed)
 
 
 def _svt_av1(slow: bool) -> PictureCodec:
     fixed = {"preset": "0" if slow else "10", "svtav1-params": "avif=1:lp=1"}
-    names = "svt-av1", "AV1 (SVT), bare stream"
-    return encodable(Video(*names, range(63, 5, -1), "libsvtav1", "libdav1d", fixed))
+    title, crf = "AV1 (SVT), bare stream", range(63, 5, -1)
+    return encodable(Video(title, crf, "libsvtav1", "libdav1d", fixed))
 
 
 def _hevc(slow: bool) -> PictureCodec:
     quiet = "log-level=none:pools=none:frame-threads=1:wpp=0:info=0:keyint=1"
     fixed = {"preset": "placebo" if slow else "fast", "x265-params": quiet}
-    return encodable(Video("hevc", "HEVC (x265), bare stream", _QPS, "libx265", "hevc", fixed))
+    return encodable(Video("HEVC (x265), bare stream", _QPS, "libx265", "hevc", fixed))
 
 
 def _jxl(slow: bool) -> PictureCodec:
@@ -286,24 +285,24 @@ def _jxl(slow: bool) -> PictureCodec:
         raise InputError(f"JPEG XL needs a plugin: {install_hint('jxl')}")
     fixed = {"effort": 10 if slow else 4, "num_threads": 1, "use_container": False}
     library = f"pillow-jxl-plugin {metadata.version('pillow-jxl-plugin')}"
-    return Pillow("jxl", "JPEG XL", range(100), "JXL", library, fixed)
+    return Pillow("JPEG XL", range(100), "JXL", library, fixed)
 
 
 def _webp(slow: bool) -> PictureCodec:
-    library, fixed = _library("webp", "webp"), {"method": 6 if slow else 2}
-    return Pillow("webp", "WebP", range(101), "WEBP", library, fixed)
+    library, fixed = _library("webp"), {"method": 6 if slow else 2}
+    return Pillow("WebP", range(101), "WEBP", library, fixed)
 
 
 def _jpeg2000(slow: bool) -> PictureCodec:
-    library = _library("jpeg2000", "jpg_2000")
+    library = _library("jpg_2000")
     fixed = {"irreversible": True, "no_jp2": True}
-    return Jpeg2000("jpeg2000", "JPEG 2000", range(2, 400), "JPEG2000", library, fixed)
+    return Jpeg2000("JPEG 2000", range(2, 400), "JPEG2000", library, fixed)
 
 
 def _jpeg(slow: bool) -> PictureCodec:
     fixed = {"optimize": True, "progressive": True}
     library = f"libjpeg_turbo {features.version('libjpeg_turbo')}"
-    return Pillow("jpeg", "JPEG, progressive", range(1, 96), "JPEG", library, fixed)
+    return Pillow("JPEG, progressive", range(1, 96), "JPEG", library, fixed)
 
 
 def _esrgan(slow: bool) -> PictureCodec:
@@ -318,7 +317,7 @@ def _esrgan(slow: bool) -> PictureCodec:
     def enlarge(small: Image, width: int, height: int) -> Image:
         return np.ascontiguousarray(network()(small)[:height, :width])
 
-    return Bpg("coarse+esrgan", "coarse, ESRGAN", _QPS, "444", 4, enlarge)
+    return Bpg("coarse, ESRGAN", _QPS, "444", 4, enlarge)
 
 
 @dataclass(frozen=True, slots=True)
@@ -342,41 +341,27 @@ class Competitor:
     """No other codec has the same dashes and marker: some readers cannot tell the colours."""
     default: bool = True
     """Whether `sempic benchmark` takes it without --codecs."""
-    of_clips: tuple[Video, ...] = ()
-    """For clips, where no frame waits for a later one: the first that is `encodable` is taken."""
-
-
-_SVT = "pred-struct=1:lp=1:keyint=-1:scd=0:enable-tf=0"
-_X265 = "log-level=none:pools=none:frame-threads=1:info=0:keyint=-1:scenecut=0"
-_AOM = {"cpu-used": "4", "lag-in-frames": "0", "usage": "realtime"}
-_SLOW = {"preset": "slow", "tune": "zerolatency", "x265-params": _X265}
-_CRF = range(63, 19, -1)
-_AV1_CLIPS = (
-    Video("av1", "AV1", _CRF, "libsvtav1", "libdav1d", {"preset": "4", "svtav1-params": _SVT}),
-    Video("av1", "AV1", _CRF, "libaom-av1", "libdav1d", _AOM),
-)
-_HEVC_CLIPS = (Video("hevc", "HEVC", range(51, 19, -1), "libx265", "hevc", _SLOW),)
 
 
 COMPETITORS = {
     "bpg": Competitor(
-        lambda slow: Bpg("bpg", "BPG, 4:2:0", _QPS, "420"), Style("#0b62a8", "5 3", "square")
+        lambda slow: Bpg("BPG, 4:2:0", _QPS, "420"), Style("#0b62a8", "5 3", "square")
     ),
     "bpg444": Competitor(
-        lambda slow: Bpg("bpg444", "BPG, 4:4:4", _QPS, "444"), Style("#0b62a8", "", "square")
+        lambda slow: Bpg("BPG, 4:4:4", _QPS, "444"), Style("#0b62a8", "", "square")
     ),
-    "avif": Competitor(lambda slow: _avif("avif", "4:2:0", slow), Style("#1a7f37", "", "triangle")),
+    "avif": Competitor(lambda slow: _avif("4:2:0", slow), Style("#1a7f37", "", "triangle")),
     "avif444": Competitor(
-        lambda slow: _avif("avif444", "4:4:4", slow), Style("#1a7f37", "5 3", "triangle"), False
+        lambda slow: _avif("4:4:4", slow), Style("#1a7f37", "5 3", "triangle"), False
     ),
-    "svt-av1": Competitor(_svt_av1, Style("#4ac26b", "", "tip"), of_clips=_AV1_CLIPS),
-    "hevc": Competitor(_hevc, Style("#54aeff", "", "diamond"), of_clips=_HEVC_CLIPS),
+    "svt-av1": Competitor(_svt_av1, Style("#4ac26b", "", "tip")),
+    "hevc": Competitor(_hevc, Style("#54aeff", "", "diamond")),
     "jxl": Competitor(_jxl, Style("#8250df", "", "cross")),
     "webp": Competitor(_webp, Style("#9a6700", "", "plus")),
     "jpeg2000": Competitor(_jpeg2000, Style("#c297ff", "5 3", "cross")),
     "jpeg": Competitor(_jpeg, Style("#bf8700", "5 3")),
     "coarse": Competitor(
-        lambda slow: Bpg("coarse", "coarse, bicubic", _QPS, "444", 4),
+        lambda slow: Bpg("coarse, bicubic", _QPS, "444", 4),
         Style("#24292f", "2 3", "square"),
     ),
     "coarse+esrgan": Competitor(_esrgan, Style("#6e7781", "2 3", "diamond"), False),
@@ -384,10 +369,22 @@ COMPETITORS = {
 """All codecs but ours."""
 NAMES = ("sempic", *COMPETITORS)
 """Names that `load` knows, without our suffixes."""
-OF_CLIPS = {c.of_clips[0].name: c.of_clips for c in COMPETITORS.values() if c.of_clips}
-"""The competitors of clips, by their names there."""
 DEFAULTS = ("sempic", "sempic@4", *(name for name, c in COMPETITORS.items() if c.default))
 """The codecs of `sempic benchmark` without --codecs."""
+_SVT = "pred-struct=1:lp=1:keyint=-1:scd=0:enable-tf=0"
+_X265 = "log-level=none:pools=none:frame-threads=1:info=0:keyint=-1:scenecut=0"
+_AOM = {"cpu-used": "4", "lag-in-frames": "0", "usage": "realtime"}
+_SLOW = {"preset": "slow", "tune": "zerolatency", "x265-params": _X265}
+_CRF = range(63, 19, -1)
+OF_CLIPS = {
+    "av1": (
+        Video("AV1", _CRF, "libsvtav1", "libdav1d", {"preset": "4", "svtav1-params": _SVT}),
+        Video("AV1", _CRF, "libaom-av1", "libdav1d", _AOM),
+    ),
+    "hevc": (Video("HEVC", range(51, 19, -1), "libx265", "hevc", _SLOW),),
+}
+"""The competitors of clips, where no frame waits for a later one: of several codecs the first that
+is `encodable` is taken."""
 VARIANTS = {
     "": ("", ""),
     "human": (", human labels", "2 3"),
@@ -431,7 +428,7 @@ def load(name: str, *, effort: str = EFFORTS[0], models: Models = BUNDLED) -> Pi
         steps, variant = found
         title = f"sempic, {steps} step{'s' * (steps > 1)}" + VARIANTS[variant][0]
         levels = range(min(sempic.QUALITY), max(sempic.QUALITY) + 1)
-        return Sempic(name, title, levels, steps, variant, models)
+        return Sempic(title, levels, steps, variant, models)
     if name not in COMPETITORS:
         raise InputError(f"codec {name!r} is not one of {', '.join(NAMES)}")
     return COMPETITORS[name].make(effort == EFFORTS[0])
