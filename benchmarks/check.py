@@ -15,20 +15,16 @@ How many objects a check keeps is a row of `benchmarks/roads.py`:
 
 from __future__ import annotations
 
-import functools
-import statistics
-import time
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from common import add_folder, load_pictures, new_parser, save
+from common import add_folder, load_pictures, new_parser, now, save
 from tqdm import tqdm
 
 import sempic
-from sempic import api, models, segment
+from sempic import api
 from sempic.critical import BUDGET
-from sempic.evaluation.measure import SIDE
+from sempic.evaluation.measure import Measure, Settings
 from sempic.evaluation.measures.objects import count
 from sempic.palette import PALETTES
 from sempic.scene import Image
@@ -41,7 +37,7 @@ def main() -> None:
     parser.add_argument("--judge", metavar="SPEC", help="an ONNX file; default: the bundled judge")
     args = parser.parse_args()
     found = [picture for _, picture in load_pictures(args)]
-    judge = segment.load(args.judge or str(models.find(models.JUDGE)), side=SIDE)
+    judge = Measure(Settings(judge=args.judge)).finder
     result = measure(found, judge, args.budget)
     print(f"{len(found)} pictures of {args.folder} {args.glob}, the first {found[0].shape[1::-1]}")
     print(describe(result))
@@ -56,14 +52,15 @@ def measure(pictures: list[Image], judge: Any, budget: float) -> dict[str, Any]:
         "checked": {"check": True, "check_budget": budget},
     }
     bits: dict[str, list[float]] = {way: [] for way in ways}
-    seconds: dict[str, list[list[float]]] = {way: [] for way in ways}
+    seconds: dict[str, list[np.ndarray]] = {way: [] for way in ways}
     agreement = {what: np.zeros((2, 2), np.int64) for what in ("lost", "invented", "either")}
     for options in ways.values():  # networks are loaded, kernels compiled
         codec.decode(codec.encode(pictures[0], **options))
     for picture in tqdm(pictures, unit="picture", disable=None):
         for way, options in ways.items():
-            stream, *taken = _timed(functools.partial(codec.encode, picture, **options))
-            seconds[way].append(taken)
+            start = now()
+            stream = codec.encode(picture, **options)
+            seconds[way].append(now() - start)
             bits[way].append(8 * len(stream) / picture[..., 0].size)
         shown = np.asarray(codec.decode(stream))
         there, kept, invented = count(judge(picture), judge(shown), palette).sum(0)
@@ -79,10 +76,7 @@ def measure(pictures: list[Image], judge: Any, budget: float) -> dict[str, Any]:
         "pictures": len(pictures),
         "bpp": {way: float(np.mean(each)) for way, each in bits.items()},
         "agreement": {what: table.tolist() for what, table in agreement.items()},
-        "seconds": {
-            way: [statistics.median(each) for each in zip(*taken, strict=True)]
-            for way, taken in seconds.items()
-        },
+        "seconds": {way: np.median(taken, 0)[::-1].tolist() for way, taken in seconds.items()},
     }
 
 
@@ -102,13 +96,6 @@ def describe(result: dict[str, Any]) -> str:
     shares = [(c - p) / p for c, p in zip(checked, plain, strict=True)]
     lines.append(f"{'the check, of encode':<24}{shares[0]:<11.2f}{shares[1]:.2f}")
     return "\n".join(lines)
-
-
-def _timed(work: Callable[[], bytes]) -> tuple[bytes, float, float]:
-    """The result, processor seconds and elapsed seconds."""
-    processor, clock = time.process_time(), time.perf_counter()
-    stream = work()
-    return stream, time.process_time() - processor, time.perf_counter() - clock
 
 
 if __name__ == "__main__":

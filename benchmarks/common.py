@@ -6,8 +6,11 @@ import argparse
 import json
 import os
 import platform
+import time
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from sempic import files, pictures
 from sempic.commands._files import positive as positive
@@ -82,6 +85,11 @@ def load_labels(path: Path, size: Size | None) -> LabelMap:
     except SempicError as error:
         raise SystemExit(str(error)) from None
     return labels if size is None else pictures.resized(labels, size, "NEAREST")
+
+
+def now() -> np.ndarray:
+    """Seconds, and processor seconds of this process; differences count."""
+    return np.array((time.perf_counter(), time.process_time()))
 
 
 def machine() -> str:

@@ -14,13 +14,12 @@ import dataclasses
 import resource
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from common import new_parser, parse_size, save
+from common import new_parser, now, parse_size, save
 
 from sempic.diffusion.checkpoints import load_model, save_model
 from sempic.diffusion.gaussian import DiffusionConfig, make_diffusion
@@ -36,9 +35,9 @@ def peak_gib() -> float:
 
 @contextmanager
 def stage(name: str, report: dict[str, dict[str, float]]) -> Iterator[None]:
-    start, worked = time.perf_counter(), time.process_time()
+    start = now()
     yield
-    seconds, cpu = time.perf_counter() - start, time.process_time() - worked
+    seconds, cpu = (now() - start).tolist()
     report[name] = {"seconds": seconds, "cpu_seconds": cpu, "peak_gib": peak_gib()}
     print(
         f"{name:14s} {seconds:8.1f} s   {cpu:8.1f} s of CPU   peak {peak_gib():5.1f} GiB",

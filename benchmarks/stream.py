@@ -11,17 +11,15 @@ the time: frames encoded and decoded in a second of elapsed time and in a second
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
-from common import Size, new_parser, parse_size
+from common import new_parser, now, parse_size
 
 from sempic import api, sequence
 from sempic.evaluation import clips
-from sempic.scene import Image
 
 
 def main() -> None:
@@ -35,14 +33,10 @@ def main() -> None:
     rate = Fraction(args.fps)
     frames = clips.read(args.clip, size=args.size, rate=rate, count=100).frames
     total = round(60 * args.minutes * args.fps)
-    run(frames, args.fps, total, args.size, {"bitrate": args.bitrate} if args.bitrate else {})
-
-
-def run(frames: list[Image], fps: int, total: int, size: Size, options: dict[str, str]) -> None:
     coder = api.Codec()
-    there_and_back = itertools.cycle([*range(len(frames)), *range(len(frames) - 2, 0, -1)])
-    source = (frames[i] for i in there_and_back)
-    pieces = sequence.encode(source, rate=fps, codec=coder, **options)
+    there_and_back = itertools.cycle([*frames, *frames[-2:0:-1]])
+    options = {"bitrate": args.bitrate} if args.bitrate else {}
+    pieces = sequence.encode(there_and_back, rate=args.fps, codec=coder, **options)
     queue: list[bytes] = []
 
     def arriving() -> Iterator[bytes]:
@@ -50,10 +44,10 @@ def run(frames: list[Image], fps: int, total: int, size: Size, options: dict[str
             yield queue.pop()
 
     pictures = sequence.decode(arriving(), codec=coder)
-    print(f"{total} frames of {size[0]}×{size[1]}, {fps}/s")
+    print("{} frames of {}×{}, {}/s".format(total, *args.size, args.fps))
     print("  frame  encode/s  (CPU)  decode/s  (CPU)     bytes  memory, MB")
     part, done = max(1, total // 10), 0
-    for count, warm in ((fps, False), *((part, True) for _ in range(10))):
+    for count, warm in ((args.fps, False), *((part, True) for _ in range(10))):
         spent, taken = np.zeros((2, 2)), 0
         for _ in range(count):
             start = now()
@@ -68,11 +62,6 @@ def run(frames: list[Image], fps: int, total: int, size: Size, options: dict[str
             (a, b), (c, d) = count / spent
             speeds = f"{a:>10.1f}{b:>7.1f}{c:>10.1f}{d:>7.1f}"
             print(f"{done:>7}{speeds}{taken:>10}{memory():>12.0f}", flush=True)
-
-
-def now() -> np.ndarray:
-    """Seconds, and of this process's work."""
-    return np.array((time.perf_counter(), time.process_time()))
 
 
 def memory() -> float:
