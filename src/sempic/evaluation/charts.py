@@ -67,7 +67,7 @@ def figure(panels: Sequence[Panel]) -> str:
         _mark(svg, curve.codec, x + 14, y)
         weight = "bold" if curve.ours else "normal"
         _add(svg, "text", curve.title, x=x + 36, y=y + 4, font_weight=weight)
-    return _text(svg)
+    return ElementTree.tostring(svg, "unicode")
 
 
 def _panel(svg: Element, panel: Panel) -> None:
@@ -120,7 +120,6 @@ def bars(classes: Sequence[str], series: Sequence[tuple[str, str, Sequence[float
     Args:
         series: (codec, title, values 0…1; None: no bar).
     """
-
     bar, gap = 9, 16
     group = len(series) * bar + gap
     width, inner = _LEFT + _RIGHT + len(classes) * group, 196
@@ -152,7 +151,7 @@ def bars(classes: Sequence[str], series: Sequence[tuple[str, str, Sequence[float
     for (codec, title, _), (x, y) in zip(series, places, strict=True):
         _mark(svg, codec, x + 6, y)
         _add(svg, "text", title, x=x + 16, y=y + 4)
-    return _text(svg)
+    return ElementTree.tostring(svg, "unicode")
 
 
 def _document(width: int, height: int) -> Element:
@@ -160,10 +159,6 @@ def _document(width: int, height: int) -> Element:
     svg.attrib |= {"font-family": "Helvetica, Arial, sans-serif", "font-size": "12", "fill": _INK}
     _add(svg, "rect", width=width, height=height, fill="#fff")
     return svg
-
-
-def _text(svg: Element) -> str:
-    return ElementTree.tostring(svg, "unicode")
 
 
 def _add(

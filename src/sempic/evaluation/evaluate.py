@@ -206,13 +206,11 @@ def describe(samples: Row, originals: Row, settings: Settings) -> str:
 
 def _in_context(figure: Figure, samples: Row, originals: Row) -> str:
     """A figure with its interval, the originals' figure and the sample count."""
-    text = figure.text(samples) + _interval(samples, figure.name)
+    text = figure.text(samples)
+    if f"{figure.name}_ci" in samples:
+        text += "  [{:.4f}, {:.4f}]".format(*samples[f"{figure.name}_ci"])
     if figure.ceiling and figure.name in originals:
         text += f"  {figure.ceiling} {figure.text(originals)}"
     if figure.biased_by:
         text += f"  {sample_count(samples[figure.biased_by])}"
     return text
-
-
-def _interval(samples: Row, name: str) -> str:
-    return "  [{:.4f}, {:.4f}]".format(*samples[f"{name}_ci"]) if f"{name}_ci" in samples else ""

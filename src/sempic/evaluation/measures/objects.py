@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from sempic.check.objects import KEPT, Change, compare, mask
 from sempic.critical import GROUPS
+from sempic.evaluation import metrics
 from sempic.evaluation.measures.base import JPEG_QUALITY, Figure, Metric, Record, Reference, Row
 from sempic.evaluation.measures.segmentation import checked
 from sempic.palette import PALETTES, Palette
@@ -21,8 +21,6 @@ from sempic.scene import LabelMap
 _REFERENCE = f"originals as JPEG {JPEG_QUALITY}"
 _RIDERS = ("people", "two-wheelers")
 _COLUMNS = ("there", "kept", "invented", "jpeg_kept", "jpeg_invented")
-
-Counts = npt.NDArray[np.int64]
 
 
 class _OfObjects(Metric):
@@ -150,7 +148,7 @@ def confirmed(
     return changes
 
 
-def count(before: LabelMap, after: LabelMap, palette: Palette) -> Counts:
+def count(before: LabelMap, after: LabelMap, palette: Palette) -> metrics.Counts:
     """int64 (groups, 3): objects in `before`, objects kept in `after`, objects invented in `after`.
 
     Args:
