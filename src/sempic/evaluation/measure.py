@@ -134,7 +134,7 @@ class Measure:
         for metric in self._networks:
             found = self.network(metric).features_of(pictures)
             for reference, features in zip(references, found, strict=True):
-                reference.kept[metric] = features
+                reference.cached[metric] = features
 
     def reference(self, picture: Image, labels: LabelMap | None = None) -> Reference:
         """An original, uint8 (H, W, 3), and its human labels, uint8 (H, W), if there are any."""

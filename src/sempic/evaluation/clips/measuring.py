@@ -34,8 +34,8 @@ NAMES = (
     "single",
     *(f"{name}{times}" for name in codecs.OF_CLIPS for times in ("", "x2")),
 )
-"""Ways to code a clip: as a sequence, as single pictures, and by rivals in as many bytes as the
-sequence, or twice as many."""
+"""Ways to code a clip: as a sequence, as single pictures, and by competitors in as many bytes as
+the sequence, or twice as many."""
 TRIALS = 10
 """Number of trials of frame losses, with seeds 0, 1, …"""
 _SLACK = 1.1
@@ -87,7 +87,7 @@ def measure(clip: Clip, plan: Plan) -> dict[str, Found]:
         if name == "single":
             coded[name] = _single(clip, coder, plan.options.get("quality", DEFAULT_QUALITY))
         elif name != "sempic":
-            coded[name] = _rival(name, clip, size)
+            coded[name] = _competitor(name, clip, size)
     compare = Measure(plan.settings)
     references = [compare.reference(frame) for frame in clip.frames[:: plan.every]]
     places = [_moved(*pair) for pair in zip(clip.frames, clip.frames[1:], strict=False)]
@@ -143,19 +143,19 @@ def _single(clip: Clip, coder: api.Codec, quality: int) -> Found:
     return Found(title="sempic, single pictures", row=sizes, pictures=pictures)
 
 
-def _rival(name: str, clip: Clip, size: int) -> Found:
-    rival = codecs.encodable(*codecs.OF_CLIPS[name.removesuffix("x2")])
+def _competitor(name: str, clip: Clip, size: int) -> Found:
+    competitor = codecs.encodable(*codecs.OF_CLIPS[name.removesuffix("x2")])
     twice = name.endswith("x2")
-    found, pictures, width = _nearest(rival, clip, 2 * size if twice else size)
-    title = rival.title + (" at twice the rate" if twice else "")
+    found, pictures, width = _nearest(competitor, clip, 2 * size if twice else size)
+    title = competitor.title + (" at twice the rate" if twice else "")
     if width != clip.frames[0].shape[1]:
         title += f", coded {width} wide"
     return Found(title=title, row={"bytes": found}, pictures=pictures)
 
 
-def _nearest(rival: codecs.Video, clip: Clip, size: int) -> tuple[int, list[Image], int]:
-    """(bytes, decoded frames, width when coded) of the rival's stream nearest to a size in bytes,
-    by bisection over the CRF.
+def _nearest(competitor: codecs.Video, clip: Clip, size: int) -> tuple[int, list[Image], int]:
+    """(bytes, decoded frames, width when coded) of the competitor's stream nearest to a size in
+    bytes, by bisection over the CRF.
 
     If all streams are too large, half the width and height are coded and enlarged again.
     """
@@ -163,23 +163,23 @@ def _nearest(rival: codecs.Video, clip: Clip, size: int) -> tuple[int, list[Imag
 
     @functools.cache
     def coded(crf: int) -> list[bytes]:
-        return rival.packets(clip.frames, crf, clip.rate)
+        return competitor.packets(clip.frames, crf, clip.rate)
 
     def bytes_at(crf: int) -> int:
         return sum(map(len, coded(crf)))
 
-    high, low = rival.settings[0], rival.settings[-1]
+    high, low = competitor.settings[0], competitor.settings[-1]
     if bytes_at(high) > _SLACK * size and width > _SMALLEST:
         half = width // 4 * 2, height // 4 * 2
         frames = [resized(frame, half, "BOX") for frame in clip.frames]
-        found, small, coded_width = _nearest(rival, replace(clip, frames=frames), size)
+        found, small, coded_width = _nearest(competitor, replace(clip, frames=frames), size)
         return found, [resized(p, (width, height)) for p in small], coded_width
     while low < high:  # the lowest CRF whose stream has at most `size` bytes
         middle = (low + high) // 2
         low, high = (low, middle) if bytes_at(middle) <= size else (middle + 1, high)
-    tried = [crf for crf in (low - 1, low) if crf in rival.settings]
+    tried = [crf for crf in (low - 1, low) if crf in competitor.settings]
     best = min(tried, key=lambda crf: abs(bytes_at(crf) - size))
-    frames = rival.frames(coded(best), width, height)
+    frames = competitor.frames(coded(best), width, height)
     return bytes_at(best), frames, width
 
 

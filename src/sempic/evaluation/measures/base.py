@@ -58,7 +58,7 @@ class Reference:
 
     def __init__(self, measure: Measure, picture: Image, labels: LabelMap | None = None) -> None:
         self.measure, self.picture, self.labels = measure, picture, labels
-        self.kept: dict[str, Any] = {}
+        self.cached: dict[str, Any] = {}
         """The results of `features`."""
 
     @functools.cached_property
@@ -80,9 +80,9 @@ class Reference:
 
     def features(self, metric: str) -> Any:
         """What the network of a metric computes of the picture."""
-        if metric not in self.kept:
-            self.kept[metric] = self.measure.network(metric).features(self.picture)
-        return self.kept[metric]
+        if metric not in self.cached:
+            self.cached[metric] = self.measure.network(metric).features(self.picture)
+        return self.cached[metric]
 
 
 class Metric(ABC):
