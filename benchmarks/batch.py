@@ -11,7 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from common import new_parser, save
+from common import in_one_line, new_parser, save
 from tqdm import tqdm
 
 from sempic import batch, pictures
@@ -21,6 +21,7 @@ from sempic.options import EncodeOptions
 ENGINES = {"pool": batch.in_processes, "ray": batch.in_ray}
 
 
+@in_one_line()
 def main() -> None:
     parser = new_parser(__doc__)
     parser.add_argument("folders", nargs="+", help="pictures, searched at any depth")

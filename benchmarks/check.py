@@ -18,7 +18,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from common import add_folder, load_pictures, new_parser, now, save
+from common import add_folder, in_one_line, load_pictures, new_parser, now, save
 from tqdm import tqdm
 
 import sempic
@@ -30,6 +30,7 @@ from sempic.palette import PALETTES
 from sempic.scene import Image
 
 
+@in_one_line()
 def main() -> None:
     parser = new_parser(__doc__)
     add_folder(parser)

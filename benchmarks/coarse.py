@@ -14,7 +14,7 @@ from __future__ import annotations
 import time
 
 import numpy as np
-from common import add_folder, load_pictures, new_parser, save
+from common import add_folder, in_one_line, load_pictures, new_parser, save
 
 from sempic import coarse
 from sempic.errors import InputError
@@ -73,6 +73,7 @@ def measure(
 COLUMNS = ("bytes", "bpp", "PSNR Y", "PSNR C", "loud C", "Y at 1/2", "Y at 1/4", "enc ms", "dec ms")
 
 
+@in_one_line()
 def main() -> None:
     parser = new_parser(__doc__)
     add_folder(parser)

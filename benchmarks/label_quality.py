@@ -11,7 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from common import add_folder, load_labels, load_pictures, new_parser, save
+from common import add_folder, in_one_line, load_labels, load_pictures, new_parser, save
 from tqdm import tqdm
 
 from sempic import coarse, labels, segment
@@ -21,6 +21,7 @@ from sempic.palette import CAMVID
 from sempic.simplify import LEVELS, simplify
 
 
+@in_one_line()
 def main() -> None:
     parser = new_parser(__doc__)
     add_folder(parser)

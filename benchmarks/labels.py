@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import load_labels, load_picture, new_parser, parse_size, save
+from common import in_one_line, load_labels, load_picture, new_parser, parse_size, save
 from PIL import Image
 
 from sempic import coarse, labels
@@ -76,6 +76,7 @@ def stages(
     yield "+ coarse", {"model": model, "coarse": coarse.decode(payload)}
 
 
+@in_one_line()
 def main() -> None:
     parser = new_parser(__doc__)
     parser.add_argument("folder", type=Path, help="index maps, *.png")

@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import scipy.ndimage
-from common import add_folder, load_labels, load_pictures, new_parser, save
+from common import add_folder, in_one_line, load_labels, load_pictures, new_parser, save
 from tqdm import tqdm
 
 from sempic import api, codec
@@ -111,6 +111,7 @@ def steps(picture: Image) -> np.ndarray:
     return np.stack(found)
 
 
+@in_one_line()
 def main() -> None:
     parser = new_parser(__doc__)
     add_folder(parser)

@@ -14,7 +14,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from common import add_folder, load_labels, load_pictures, new_parser, save
+from common import add_folder, in_one_line, load_labels, load_pictures, new_parser, save
 
 from sempic import models, segment
 from sempic.critical import GROUPS
@@ -22,6 +22,7 @@ from sempic.evaluation.measures.objects import count
 from sempic.palette import PALETTES
 
 
+@in_one_line()
 def main() -> None:
     parser = new_parser(__doc__)
     add_folder(parser)

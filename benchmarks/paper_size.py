@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from common import new_parser, now, parse_size, save
+from common import in_one_line, new_parser, now, parse_size, save
 
 from sempic.diffusion.checkpoints import load_model, save_model
 from sempic.diffusion.gaussian import DiffusionConfig, make_diffusion
@@ -45,6 +45,7 @@ def stage(name: str, report: dict[str, dict[str, float]]) -> Iterator[None]:
     )
 
 
+@in_one_line()
 def main() -> None:
     parser = new_parser(__doc__)
     parser.add_argument("--num_channels", type=int, default=PAPER.num_channels)

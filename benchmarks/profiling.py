@@ -30,7 +30,7 @@ import numpy as np
 import onnx
 import onnx.helper as oh
 import onnxruntime as ort
-from common import add_folder, load_pictures, machine, new_parser, parse_size, save
+from common import add_folder, in_one_line, load_pictures, machine, new_parser, parse_size, save
 
 from sempic import api, coarse, codec, halving, receive, segment, simplify, texture
 from sempic.labels import payload, trunk
@@ -105,6 +105,7 @@ class Stopwatch:
         return timed
 
 
+@in_one_line()
 def main() -> None:
     parser = new_parser(__doc__)
     add_folder(parser, scaled=False)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from common import add_folder, load_labels, load_pictures, new_parser, save
+from common import add_folder, in_one_line, load_labels, load_pictures, new_parser, save
 from tqdm import tqdm
 
 import sempic
@@ -22,6 +22,7 @@ from sempic.palette import BY_NAME
 MEANS = ("labels_bpp", "coarse_bpp", "other_bpp", "bpp", "bytes")
 
 
+@in_one_line()
 def main() -> None:
     parser = new_parser(__doc__)
     add_folder(parser)

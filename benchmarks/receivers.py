@@ -14,7 +14,7 @@ import statistics
 import time
 from pathlib import Path
 
-from common import add_folder, load_pictures, new_parser, save
+from common import add_folder, in_one_line, load_pictures, new_parser, save
 
 from sempic import api, codec
 from sempic.errors import ModelError
@@ -23,6 +23,7 @@ from sempic.evaluation.networks import Lpips
 from sempic.receive import Receiver
 
 
+@in_one_line()
 def main() -> None:
     parser = new_parser(__doc__)
     add_folder(parser)

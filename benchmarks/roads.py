@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import add_folder, new_parser, positive, save
+from common import add_folder, in_one_line, new_parser, positive, save
 
 from sempic import models, segment
 from sempic.commands import _measuring
@@ -59,6 +59,7 @@ USUAL = [name for name in TITLES if name != "checked"]
 """Default rows."""
 
 
+@in_one_line()
 def main() -> None:
     parser = new_parser(__doc__)
     add_folder(parser, scaled=False)

@@ -15,7 +15,7 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
-from common import add_folder, load_pictures, new_parser, save
+from common import add_folder, in_one_line, load_pictures, new_parser, save
 from tqdm import tqdm
 
 from sempic import api, halving
@@ -29,6 +29,7 @@ ROUNDS = 100
 """Of the bootstrap of patch FIDs."""
 
 
+@in_one_line()
 def main() -> None:
     parser = new_parser(__doc__)
     add_folder(parser)

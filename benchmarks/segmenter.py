@@ -14,7 +14,7 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-from common import add_folder, load_labels, load_pictures, new_parser, save
+from common import add_folder, in_one_line, load_labels, load_pictures, new_parser, save
 from tqdm import tqdm
 
 from sempic import segment
@@ -25,6 +25,7 @@ BINS = 20
 """Number of bins of confidence."""
 
 
+@in_one_line()
 def main() -> None:
     parser = new_parser(__doc__)
     add_folder(parser)

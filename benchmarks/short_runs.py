@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from common import new_parser, save
+from common import in_one_line, new_parser, save
 from torch import Tensor, nn
 
 from sempic.diffusion import edm
@@ -147,6 +147,7 @@ CROP = (128, 176)
 LR = 4e-3
 
 
+@in_one_line()
 def main() -> None:
     parser = new_parser(__doc__)
     parser.add_argument("corpus", type=Path)

@@ -19,13 +19,14 @@ from pathlib import Path
 from timeit import timeit
 from typing import Any
 
-from common import add_folder, load_pictures, machine, new_parser, save
+from common import add_folder, in_one_line, load_pictures, machine, new_parser, save
 
 from sempic import api, codec, pictures
 
 STEPS = (1, 4)
 
 
+@in_one_line()
 def main() -> None:
     parser = new_parser(__doc__)
     add_folder(parser)

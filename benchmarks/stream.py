@@ -16,12 +16,13 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
-from common import new_parser, now, parse_size
+from common import in_one_line, new_parser, now, parse_size
 
 from sempic import api, sequence
 from sempic.evaluation import clips
 
 
+@in_one_line()
 def main() -> None:
     parser = new_parser(__doc__, figures=False)
     parser.add_argument("clip", type=Path)

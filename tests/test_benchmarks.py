@@ -86,6 +86,16 @@ def test_rate_refuses_what_it_cannot_read_or_write_before_the_work(folder, run, 
         run("rate", "pictures")
 
 
+def test_benchmarks_end_in_one_line_without_their_files(run):
+    for name, words, said in (
+        ("receivers", "pictures none.onnx", "none.onnx: no such model"),
+        ("roads", "nowhere", "nowhere: no such folder"),
+        ("stream", "nowhere.mp4", "nowhere.mp4: not a video that can be read"),
+    ):
+        with pytest.raises(SystemExit, match=said):
+            run(name, *words.split())
+
+
 def test_pictures_are_taken_evenly():
     assert [spread("abcdef", limit) for limit in (None, 9, 3)] == [[*"abcdef"]] * 2 + [[*"ace"]]
 
