@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from sempic import api, halving
 from sempic.evaluation import metrics
+from sempic.evaluation.benchmark.tables import markdown
 from sempic.evaluation.measure import Measure, Settings, available
 from sempic.evaluation.measures import Record
 from sempic.scene import Image
@@ -97,21 +98,16 @@ def _patches(there: list[Any], here: list[list[Any]]) -> dict[str, Any]:
 
 def describe(result: dict[str, Any]) -> str:
     """The table in Markdown."""
-    lines = ["| | " + " | ".join(WAYS) + " | change | 95 % |", "|---|---|---|---|---|"]
-    lines.append("| bpp | " + " | ".join(f"{bpp:.4f}" for bpp in result["bpp"]) + " | | |")
-    for name, digits in (("lpips", 4), ("patch FID", 1)):
-        if name not in result:
-            continue
-        line = result[name]
-        figures = " | ".join(f"{figure:.{digits}f}" for figure in line["figures"])
+    rows = [["", *WAYS, "change", "95 %"], ["bpp", *(f"{x:.4f}" for x in result["bpp"]), "", ""]]
+    lpips, patches = result["lpips"], result.get("patch FID")
+    titled = [(f"LPIPS (lower in {lpips['better']} of {result['pictures']})", lpips, 4)]
+    if patches is not None:
+        titled.append((f"patch FID (N = {patches['patches']})", patches, 1))
+    for title, line, digits in titled:
         low, high = (f"{end:+.{digits}f}" for end in line["interval"])
-        title = name
-        if "better" in line:
-            title = f"LPIPS (lower in {line['better']} of {result['pictures']})"
-        elif "patches" in line:
-            title = f"patch FID (N = {line['patches']})"
-        lines.append(f"| {title} | {figures} | {line['change']:+.{digits}f} | {low} … {high} |")
-    return "\n".join(lines)
+        figures = (f"{figure:.{digits}f}" for figure in line["figures"])
+        rows.append([title, *figures, f"{line['change']:+.{digits}f}", f"{low} … {high}"])
+    return "\n".join(markdown(rows))
 
 
 if __name__ == "__main__":
