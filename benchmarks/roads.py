@@ -42,20 +42,18 @@ PHOTOGRAPHS = (
 )
 """Files in scikit-image that need no download."""
 MEASURED = ("lpips", "dists", "patch_fid", "objects")
-OURS = {"ours": "sempic", "checked": "sempic+checked", "void": "sempic+void", "none": "sempic+none"}
-AVIF = {"avif": 1, "avif2": 2, "avif3": 3}
-"""Size of the AVIF files, as a multiple of ours."""
-TITLES = {
-    "ours": "ours",
-    "checked": "ours, checked",
-    "void": "ours, all void",
-    "none": "ours, no labels",
-    "avif": "AVIF, same bytes",
-    "avif2": "AVIF, twice",
-    "avif3": "AVIF, thrice",
-    "jpeg": f"JPEG {JPEG_QUALITY}",
+ROWS = {
+    "ours": ("ours", "sempic", 1),
+    "checked": ("ours, checked", "sempic+checked", 1),
+    "void": ("ours, all void", "sempic+void", 1),
+    "none": ("ours, no labels", "sempic+none", 1),
+    "avif": ("AVIF, same bytes", "avif", 1),
+    "avif2": ("AVIF, twice", "avif", 2),
+    "avif3": ("AVIF, thrice", "avif", 3),
+    "jpeg": (f"JPEG {JPEG_QUALITY}", "jpeg", 1),
 }
-USUAL = [name for name in TITLES if name != "checked"]
+"""Titles, codecs, and the size of AVIF files as a multiple of ours."""
+USUAL = [name for name in ROWS if name != "checked"]
 """Default rows."""
 
 
@@ -79,8 +77,8 @@ def main() -> None:
     parser.add_argument("--jobs", type=positive, default=1, metavar="N", help="processes")
     parser.set_defaults(inception=None)
     args = parser.parse_args()
-    if unknown := set(args.rows) - set(TITLES):
-        parser.error(f"--rows: {', '.join(unknown)} is not one of {', '.join(TITLES)}")
+    if unknown := set(args.rows) - set(ROWS):
+        parser.error(f"--rows: {', '.join(unknown)} is not one of {', '.join(ROWS)}")
 
     items = _items(args)
     plan = benchmark.Plan(
@@ -105,12 +103,10 @@ def measure(bench: benchmark.Benchmark, rows: list[str], quality: int) -> list[d
     indices = range(len(bench.plan.items))
 
     def point(name: str, index: int) -> tuple[str, int]:
-        if name in OURS:
-            return OURS[name], quality
-        if name in AVIF:
-            bpp = AVIF[name] * bench.rate(OURS["ours"], quality, index)
-            return "avif", bench.near(index, "avif", bpp)
-        return "jpeg", JPEG_QUALITY
+        _, codec, times = ROWS[name]
+        if codec == "avif":
+            return codec, bench.near(index, codec, times * bench.rate("sempic", quality, index))
+        return codec, JPEG_QUALITY if codec == "jpeg" else quality
 
     points = {name: [point(name, index) for index in indices] for name in rows}
     bench.measure([[mine[i] for mine in points.values()] for i in indices])
@@ -123,7 +119,7 @@ def measure(bench: benchmark.Benchmark, rows: list[str], quality: int) -> list[d
             "decode_s": float(np.median([f.decode_s for f in files])),
         }
         figures = row([f.record for f in files], originals, [f.bpp for f in files])
-        line = {"title": TITLES[name], **figures, **seconds}
+        line = {"title": ROWS[name][0], **figures, **seconds}
         if "ours" in coded and name != "ours" and "lpips" in figures:
             line["ours_nearer"] = sum(
                 mine.record["lpips"] < other.record["lpips"]
