@@ -106,11 +106,14 @@ class Benchmark:
 
     # work
 
-    def _jobs(
-        self, points: Iterable[tuple[int, str | None, int]], metrics: tuple[str, ...] | None
-    ) -> list[Job]:
-        """Jobs for points (picture, codec, setting) whose stream or metrics are not cached; the
-        codec None stands for the originals."""
+    def _do(
+        self,
+        points: Iterable[tuple[int, str | None, int]],
+        metrics: tuple[str, ...] | None,
+        title: str = "",
+    ) -> None:
+        """Encodes and measures points (picture, codec, setting), as far as streams and metrics are
+        not cached; the codec None stands for the originals."""
         jobs = []
         for index, name, setting in points:
             cached = (b"", 0.0) if name is None else self.stream(index, name, setting)
@@ -120,9 +123,6 @@ class Benchmark:
                 missing = tuple(m for m in metrics if not METRICS[m].measured_in(record)) or None
             if cached is None or missing:
                 jobs.append(Job(index, name, setting, cached[0] if cached else None, missing))
-        return jobs
-
-    def _do(self, jobs: Sequence[Job], title: str = "") -> None:
         for job, answer in self._workers.code(jobs, title):
             index, name, setting = job.picture, job.codec, job.setting
             if answer.stream is not None and name is not None:
@@ -134,13 +134,13 @@ class Benchmark:
     def measure(self, points: Sequence[Sequence[tuple[str, int]]]) -> None:
         """Encodes and measures each picture at its own points (codec, setting)."""
         flat = [(index, *point) for index, own in enumerate(points) for point in own]
-        self._do(self._jobs(flat, self.plan.settings.metrics), "measure")
+        self._do(flat, self.plan.settings.metrics, "measure")
 
     def originals(self) -> list[Record]:
         """Records of the originals: ceiling of mIoU, target of FID, reference of objects."""
         metrics = tuple(m for m in self.plan.settings.metrics if METRICS[m].of_originals)
         points = [(index, None, 0) for index in range(len(self.plan.items))]
-        self._do(self._jobs(points, metrics), "originals")
+        self._do(points, metrics, "originals")
         return [self._cache.get(self._record_key(*point)) or {} for point in points]
 
     def memory(self, name: str, setting: int) -> int:
@@ -156,7 +156,7 @@ class Benchmark:
     def rate(self, name: str, setting: int, *indices: int) -> float:
         """Mean bpp of a codec at a setting over some pictures, by default the probes."""
         indices = indices or tuple(spread(range(len(self.plan.items)), PROBES))
-        self._do(self._jobs([(i, name, setting) for i in indices], None))
+        self._do([(i, name, setting) for i in indices], None)
         return float(np.mean([self.bpp(i, name, setting) for i in indices]))
 
     def dial(self, name: str, rates: Sequence[float]) -> list[int]:
