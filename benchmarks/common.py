@@ -23,9 +23,6 @@ from sempic.evaluation.folders import by_name, spread
 from sempic.jobs import read, read_picture
 from sempic.scene import Image, LabelMap
 
-Size = tuple[int, int]
-"""(width, height) in pixels."""
-
 
 @contextlib.contextmanager
 def in_one_line() -> Iterator[None]:
@@ -80,12 +77,13 @@ def load_pictures(args: argparse.Namespace) -> list[tuple[Path, Image]]:
     return [(path, load_picture(path, args.size)) for path in paths]
 
 
-def load_picture(path: Path, size: Size | None) -> Image:
+def load_picture(path: Path, size: tuple[int, int] | None) -> Image:
+    """At a size (width, height); None: its own."""
     picture = read_picture(path)
     return picture if size is None else pictures.resized(picture, size, "BICUBIC")
 
 
-def load_labels(path: Path, size: Size | None) -> LabelMap:
+def load_labels(path: Path, size: tuple[int, int] | None) -> LabelMap:
     with naming(path):
         labels = pictures.read_labels(read(path))
     return labels if size is None else pictures.resized(labels, size, "NEAREST")

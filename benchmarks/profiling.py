@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from timeit import repeat
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import onnx
@@ -76,14 +77,11 @@ class Stopwatch:
 
     @contextlib.contextmanager
     def worn(self) -> Iterator[None]:
-        before = [(module, name, getattr(module, name)) for module, name, _ in STAGES]
-        for (module, name, stage), (_, _, function) in zip(STAGES, before, strict=True):
-            setattr(module, name, self._timed(function, stage))
-        try:
+        with contextlib.ExitStack() as stack:
+            for module, name, stage in STAGES:
+                timed = self._timed(getattr(module, name), stage)
+                stack.enter_context(mock.patch.object(module, name, timed))
             yield
-        finally:
-            for module, name, function in before:
-                setattr(module, name, function)
 
     def _timed(self, function: Callable[..., Any], stage: str) -> Callable[..., Any]:
         def timed(*args: Any, **named: Any) -> Any:
