@@ -87,9 +87,8 @@ class HumanMaps:
 
     def confusion(self, truth: LabelMap, predicted: Path) -> metrics.Counts:
         """`metrics.confusion` of a human map with a predicted one, which may have another size."""
-        labels = read_map(predicted, self.compared)
-        if labels.shape != truth.shape:
-            labels = pictures.resized(labels, (truth.shape[1], truth.shape[0]), "NEAREST")
+        size = truth.shape[1], truth.shape[0]
+        labels = pictures.resized(read_map(predicted, self.compared), size, "NEAREST")
         return confusion(truth, labels, self.compared, self.classes)
 
 

@@ -51,7 +51,7 @@ def summary(results: Results) -> str:
     figures = _figures(results)
     lines: list[str] = []
     for clip, ways in results:
-        lines += [f"{_described(clip)}", "", *markdown(_rows(ways, figures)), "", *_notes(ways), ""]
+        lines += [_described(clip), "", *markdown(_rows(ways, figures)), "", *_notes(ways), ""]
     return "\n".join(lines)
 
 
