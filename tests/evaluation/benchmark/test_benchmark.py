@@ -338,6 +338,14 @@ def test_workers_import_pytorch_only_for_metrics_that_need_it(folder, monkeypatc
     workers.stop()
 
 
+def test_an_error_while_memory_is_measured_names_codec_and_picture(folder):
+    items = benchmark.items(folder / "set/val", None, 1)
+    workers = Workers(benchmark.Plan(items=items, size=None, settings=Settings(metrics=())), 1)
+    with pytest.raises(InputError, match=r"^vvc at 5, 0: codec 'vvc' is not one of"):
+        workers.memory("vvc", 5)
+    workers.stop()
+
+
 def test_too_many_processes_are_refused(folder, capsys):
     assert run("--codecs", "jpeg", "--jobs", "100000") == 2
     assert "100000 processes at once: this machine takes at most" in capsys.readouterr().err
