@@ -32,7 +32,7 @@ from sempic.evaluation.measure import Settings, available, row
 from sempic.evaluation.measures import FIGURES, METRICS
 from sempic.evaluation.measures.base import JPEG_QUALITY
 from sempic.options import DEFAULT_QUALITY, Models
-from sempic.palette import BY_NAME
+from sempic.palette import BY_NAME, PALETTES, Palette
 
 PHOTOGRAPHS = (
     *("astronaut.png", "brick.png", "camera.png", "chelsea.png", "clock_motion.png", "coffee.png"),
@@ -85,7 +85,7 @@ def main() -> None:
 
     plan = benchmark.Plan(
         items=_items(args),
-        translated=_palettes(args),
+        palettes=_palettes(args),
         size=None,
         short_side=args.short_side,
         settings=Settings(
@@ -159,11 +159,11 @@ def _list(text: str) -> list[str]:
     return text.split(",")
 
 
-def _palettes(args: argparse.Namespace) -> tuple[int, int] | None:
+def _palettes(args: argparse.Namespace) -> tuple[Palette, Palette] | None:
     if args.palette is None:
         return None
     judge = segment.load(args.judge or str(models.find(models.JUDGE)))
-    return BY_NAME[args.palette].id, judge.palette
+    return BY_NAME[args.palette], PALETTES[judge.palette]
 
 
 def _items(args: argparse.Namespace) -> tuple[benchmark.Item, ...]:
