@@ -144,6 +144,19 @@ def test_a_corpus_that_cannot_be_made_leaves_nothing(tmp_path, data):
     assert (tmp_path / "tars/shard-000000.tar").exists()
 
 
+@pytest.mark.parametrize("stop", [InputError, KeyboardInterrupt])
+def test_a_folder_that_was_there_stays_without_shards(tmp_path, stop):
+    def begun(folder):
+        (folder / "shard-0000.tar").write_bytes(b"half")
+        raise stop
+
+    (tmp_path / "there").mkdir()
+    for folder in (tmp_path / "there", tmp_path / "new/c"):
+        with pytest.raises(stop), render._folder(folder):
+            begun(folder)
+    assert [p.name for p in tmp_path.rglob("*")] == ["there"]
+
+
 def test_an_unwritable_folder_is_named_before_any_picture_is_read(tmp_path, monkeypatch):
     monkeypatch.setattr("os.access", lambda *_: False)
     with pytest.raises(OutputError, match="c: not a writable folder"):
