@@ -9,6 +9,7 @@ import io
 import json
 import multiprocessing
 import os
+import signal
 import tarfile
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -244,7 +245,9 @@ def _rendered(jobs: Sequence[Job], options: CorpusOptions) -> Iterator[dict[str,
         yield from map(work, jobs)
         return
     context = multiprocessing.get_context("spawn")  # forked ONNX sessions hang
-    with ProcessPoolExecutor(options.workers, mp_context=context) as pool:
+    # Ctrl-C in a terminal reaches workers, too: this process ends them.
+    ignored = (signal.SIGINT, signal.SIG_IGN)
+    with ProcessPoolExecutor(options.workers, context, signal.signal, ignored) as pool:
         ahead = 8 * options.workers  # bounds the memory of finished samples
         for first in range(0, len(jobs), ahead):
             yield from pool.map(work, jobs[first : first + ahead])
