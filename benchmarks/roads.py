@@ -33,7 +33,7 @@ from sempic.evaluation.measure import row
 from sempic.evaluation.measures import details, measured
 from sempic.evaluation.measures.base import JPEG_QUALITY
 from sempic.options import DEFAULT_QUALITY, Models
-from sempic.palette import BY_NAME
+from sempic.palette import BY_NAME, PALETTES, Palette
 
 PHOTOGRAPHS = (
     *("astronaut.png", "brick.png", "camera.png", "chelsea.png", "clock_motion.png", "coffee.png"),
@@ -83,7 +83,7 @@ def main() -> None:
     items = _items(args)
     plan = benchmark.Plan(
         items=items,
-        translated=_palettes(args),
+        palettes=_palettes(args),
         size=None,
         short_side=args.short_side,
         settings=_measuring.settings(args, of_maps=items[0].labels is not None),
@@ -144,11 +144,11 @@ def describe(lines: list[dict[str, Any]]) -> str:
     return "\n\n".join("\n".join(markdown(rows)) for rows in tables)
 
 
-def _palettes(args: argparse.Namespace) -> tuple[int, int] | None:
+def _palettes(args: argparse.Namespace) -> tuple[Palette, Palette] | None:
     if args.palette is None:
         return None
     judge = segment.load(args.judge or str(models.find(models.JUDGE)))
-    return BY_NAME[args.palette].id, judge.palette
+    return BY_NAME[args.palette], PALETTES[judge.palette]
 
 
 def _items(args: argparse.Namespace) -> tuple[benchmark.Item, ...]:

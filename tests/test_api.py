@@ -448,6 +448,8 @@ def test_encode_options_of_wrong_type_or_range_are_refused(codec, name, value):
         {"label_quality": 6},
         {"label_quality": 3, "importance": {"car": math.nan}},
         {"label_quality": 3, "importance": {"car": "much"}},
+        {"label_quality": 3, "importance": {"car": 10**400}},
+        {"label_quality": 3, "importance": {"car": True}},
         {"label_quality": 3, "importance": {7: 1.0}},
         {"importance": ["car"]},
         {"coarse_codec": None},

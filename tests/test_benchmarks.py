@@ -143,8 +143,12 @@ def test_roads_counts_objects_that_maps_of_another_palette_confirm(folder, measu
         labels = np.array(PIL.Image.open(f"maps/{i}.png"))
         PIL.Image.fromarray(translate(labels, CAMVID.id, CITYSCAPES.id)).save(f"maps/{i}.png")
     items = roads.benchmark.items(folder / "pictures", folder / "maps", None)
-    plan = roads.benchmark.Plan(items=items, size=None, settings=None, translated=(2, 1))
+    plan = roads.benchmark.Plan(
+        items=items, size=None, settings=None, palettes=(CITYSCAPES, CAMVID)
+    )
     assert (plan.load(1)[1] == street(48, 64, seed=1)[1]).mean() > 0.9
+    PIL.Image.fromarray(CITYSCAPES.paint(np.array(PIL.Image.open("maps/0.png")))).save("maps/0.png")
+    assert (plan.load(0)[1] == street(48, 64)[1]).mean() > 0.9  # colours, too
     words = "--labels maps --palette cityscapes --rows jpeg --metrics objects,confirmed"
     (row,) = measured("roads", "pictures", *words.split())
     assert [kept <= there for kept, there in row["confirmed"].values()] == [True] * 4

@@ -118,10 +118,34 @@ def test_a_writable_file_in_a_read_only_folder_is_written(tmp_path, monkeypatch)
     monkeypatch.setattr(os, "replace", refuse)
     with pytest.raises(OutputError, match="busy"):  # the file is no mount
         files.write(target, b"new")
+    (part := tmp_path / "part").write_bytes(b"new")
+    with pytest.raises(OutputError, match=rf"{target}: .* busy: a mount point, or in use by the"):
+        files.move_to_target(part, target)
+    assert target.read_bytes() == b"x"
+    part.unlink()
     monkeypatch.setattr(files, "_mounted", lambda path: True)
     files.write(target, b"new")
     assert target.read_bytes() == b"new"
     assert os.listdir(tmp_path) == ["a"]
+
+
+def test_a_file_mounted_from_the_disk_of_its_folder_is_written(tmp_path, monkeypatch):
+    """Both have the same number of a device."""
+    target = touch(tmp_path / "my picture")
+    name = str(target).replace(" ", r"\040")
+    (tmp_path / "mounts").write_text(f"64 44 254:0 /other {name} rw - ext4 /dev/vda rw\n")
+    monkeypatch.setattr(files, "_MOUNTS", tmp_path / "mounts")
+
+    def busy(*_):
+        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+
+    monkeypatch.setattr(os, "replace", busy)
+    files.write(target, b"new")
+    assert target.read_bytes() == b"new"
+    (tmp_path / "part").write_bytes(b"newer")
+    files.move_to_target(tmp_path / "part", target)
+    assert target.read_bytes() == b"newer"
+    assert sorted(os.listdir(tmp_path)) == ["mounts", "my picture"]
 
 
 def test_pipes(tmp_path):

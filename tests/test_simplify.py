@@ -13,7 +13,7 @@ from sempic import labels
 from sempic.errors import InputError
 from sempic.palette import CAMVID, INDICES
 from sempic.scene import LabelMap
-from sempic.simplify import LEVELS, simplify
+from sempic.simplify import LEVELS, class_weights, simplify
 
 ROAD, PEDESTRIAN = (CAMVID.classes.index(name) for name in ("road", "pedestrian"))
 
@@ -79,9 +79,16 @@ def test_wrong_arguments_are_refused_by_name() -> None:
         simplify(scene(), 6, palette=CAMVID.id)
     with pytest.raises(InputError, match="'dragon'"):
         simplify(scene(), 3, palette=CAMVID.id, importance={"dragon": 1})
-    for weight in (-1.0, math.nan):
+    for weight in (-1.0, math.nan, 10**400):
         with pytest.raises(InputError, match="pole"):
             simplify(scene(), 3, palette=CAMVID.id, importance={"pole": weight})
+
+
+def test_the_weight_of_a_class_is_the_given_one_else_its_own() -> None:
+    weights = class_weights(CAMVID, {"sky": 3, "car": math.inf, "pedestrian": 0})
+    found = dict(zip(CAMVID.classes, weights, strict=True))
+    assert (found["sky"], found["car"], found["pedestrian"]) == (3, math.inf, 0)
+    assert (found["pole"], found["road"], found["bicyclist"]) == (2, 1, math.inf)
 
 
 def test_given_maps_are_lossless_by_default() -> None:

@@ -65,6 +65,13 @@ def number(name: str, value: Any, low: float | None = None, high: float | None =
     return _within(name, result, low, high)
 
 
+def weight(name: str, value: Any) -> float:
+    """A number of 0 or more, or infinity; raises InputError."""
+    if isinstance(value, numbers.Real) and value == math.inf:
+        return math.inf
+    return number(name, value, 0)
+
+
 def one_of(name: str, value: Any, options: Collection[str]) -> str:
     """One of the words in `options`; raises InputError that lists them."""
     if not isinstance(value, str) or value not in options:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from sempic import coarse, codec, critical, progress, texture, windows
+from sempic import coarse, codec, critical, progress, simplify, texture, windows
 from sempic.codec import Draft
 from sempic.errors import ImageError, InputError, LabelMapError, RateError, warn
 from sempic.options import LOSSLESS, QUALITY, UNMAPPED, EncodeOptions
@@ -182,9 +182,7 @@ def check_importance(labels: object, palette: Palette, options: EncodeOptions) -
 
     Raises InputError: a class that the palette does not have.
     """
-    for name in options.importance or ():
-        if name not in palette.classes:
-            raise InputError(f"palette {palette.name} has no class {name!r}")
+    simplify.class_weights(palette, options.importance)
     if isinstance(labels, str):
         warn("importance has no effect: no label map is sent")
     elif (options.found_quality if labels is None else options.label_quality) in (None, LOSSLESS):

@@ -16,6 +16,8 @@ from pathlib import Path
 
 from sempic.errors import OutputError, refused
 
+_MOUNTS = Path("/proc/self/mountinfo")
+
 
 @dataclass(slots=True)
 class Found:
@@ -79,8 +81,8 @@ def write(path: str | os.PathLike[str], data: bytes) -> None:
     """Write a file completely or not at all: the new file replaces an old one when it is on disk.
 
     Follows links and keeps the permissions of an existing file. Writes directly to devices, pipes
-    and open files of this process (/dev/stdout, /dev/fd/3). Overwrites a file in a read-only folder
-    in place, and restores the file if that fails.
+    and open files of this process (/dev/stdout, /dev/fd/3). Overwrites a mounted file, or
+    one in a read-only folder, in place, and restores it if that fails.
 
     Raises OutputError naming the file (no such folder, no permission, disk full).
     """
@@ -240,12 +242,24 @@ def discard(path: Path) -> None:
 def _move(part: Path, target: Path) -> None:
     with contextlib.suppress(FileNotFoundError):
         shutil.copymode(target, part)
-    os.replace(part, target)
+    try:
+        os.replace(part, target)
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            raise
+        why = "a mount point, or in use by the system, which cannot be replaced"
+        raise OSError(errno.EBUSY, f"{error.strerror}: {why}") from error
 
 
 def _mounted(target: Path) -> bool:
     """Whether a file is a mount point, as in containers, and cannot be replaced."""
-    return target.stat().st_dev != target.parent.stat().st_dev
+    if target.stat().st_dev != target.parent.stat().st_dev:
+        return True
+    # A mount from the disk of its own folder; the fifth field of a line is its path.
+    escaped = re.sub(rb"[\s\\]", lambda found: b"\\%03o" % ord(found[0]), os.fsencode(target))
+    with contextlib.suppress(OSError):  # not on Linux
+        return any(line.split()[4] == escaped for line in _MOUNTS.read_bytes().splitlines())
+    return False
 
 
 def _overwrite(target: Path, data: bytes) -> None:

@@ -90,10 +90,7 @@ def _label_quality(name: str, value: Any) -> LabelQuality:
 def _importance(name: str, value: Any) -> Mapping[str, float]:
     if not isinstance(value, Mapping):
         raise InputError(f"{name} maps classes to weights, not {type(value).__name__}")
-    for title, weight in value.items():
-        if not isinstance(weight, (int, float)) or not weight >= 0:
-            raise InputError(f"the {name} of {title!r} is {weight}, not 0 or more")
-    return value
+    return {key: checks.weight(f"the {name} of {key!r}", weight) for key, weight in value.items()}
 
 
 def _classes(name: str, value: Any) -> tuple[str, ...]:

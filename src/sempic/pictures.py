@@ -91,8 +91,7 @@ def read_labels(data: bytes, palette: Palette = CAMVID) -> LabelMap:
         )
     raw = _raw_mode(picture)
     _load(picture, LabelMapError)
-    if (turn := _turn(picture)) is not None:
-        picture = picture.transpose(turn)
+    picture = _upright(picture)
     if picture.mode == "P":
         return _ids_of(np.array(picture, np.uint8), picture.getpalette("RGB") or [], palette)
     if picture.mode not in ("1", "L") and not picture.mode.startswith("I"):
@@ -121,11 +120,11 @@ def is_map(data: bytes) -> bool | None:
 
 
 def decode(data: bytes) -> PIL.Image.Image:
-    """A picture file as a loaded PIL image, whose mode distinguishes indices from colours; raises
-    ImageError."""
+    """A picture file as a loaded PIL image, upright, whose mode distinguishes indices from colours;
+    raises ImageError."""
     picture = _open(data, ImageError)
     _load(picture, ImageError)
-    return picture
+    return _upright(picture)
 
 
 def to_rgb(picture: PIL.Image.Image | npt.NDArray[np.uint8]) -> Image:
@@ -358,6 +357,12 @@ def _turn(picture: PIL.Image.Image) -> PIL.Image.Transpose | None:
             return _TURNS.get(int(picture.getexif().get(0x0112, 1)))
     except Exception:  # damaged tags; the exception varies
         return None
+
+
+def _upright(picture: PIL.Image.Image) -> PIL.Image.Image:
+    """A loaded picture, turned as its metadata says."""
+    turn = _turn(picture)
+    return picture if turn is None else picture.transpose(turn)
 
 
 def _without_metadata(data: bytes) -> Iterator[bytes]:

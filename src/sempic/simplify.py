@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from sempic import checks
 from sempic.compiling import kernel
 from sempic.errors import InputError
-from sempic.palette import PALETTES
+from sempic.palette import PALETTES, Palette
 from sempic.scene import LabelMap, Probabilities
 
 LEVELS = {1: 0.4, 2: 0.7, 3: 1.0, 4: 2.0, 5: 4.0}
@@ -58,6 +59,22 @@ _PATTERNS = 6**5
 _BORDER = 3
 
 
+def class_weights(
+    palette: Palette, importance: Mapping[str, float] | None = None
+) -> npt.NDArray[np.float64]:
+    """The weight of a changed pixel of each class, float64 (classes,).
+
+    importance: by class name, overrides IMPORTANCE; 0 or more, `math.inf`: never removed.
+    Raises InputError: a class that the palette does not have, or an invalid weight.
+    """
+    given = dict(importance or {})
+    for name, weight in given.items():
+        if name not in palette.classes:
+            raise InputError(f"palette {palette.name} has no class {name!r}")
+        given[name] = checks.weight(f"the importance of {name!r}", weight)
+    return np.array([given.get(name, IMPORTANCE.get(name, 1.0)) for name in palette.classes])
+
+
 def simplify(
     labels: LabelMap,
     quality: int,
@@ -71,23 +88,14 @@ def simplify(
     labels: uint8 (H, W).
     quality: 1 (fewest bits) … 5 (fewest changes), a key of LEVELS.
     palette: id of the palette of the labels.
-    importance: by class name, overrides IMPORTANCE; 0 or more, `math.inf`: never removed.
+    importance: as of `class_weights`.
     probabilities: by the segmenter, uint8 (classes, H, W) in 1/255. The weight of a changed pixel
         is then proportional to the loss of probability.
     Raises InputError for an unknown quality or name, or an invalid weight.
     """
     if quality not in LEVELS:
         raise InputError(f"label quality is {min(LEVELS)}…{max(LEVELS)}, not {quality}")
-    names = PALETTES[palette].classes
-    weights = {name: IMPORTANCE.get(name, 1.0) for name in names}
-    for name, weight in (importance or {}).items():
-        if name not in weights:
-            raise InputError(f"palette {PALETTES[palette].name} has no class {name!r}")
-        given: object = weight
-        if not isinstance(given, (float, int)) or not weight >= 0:
-            raise InputError(f"the importance of {name!r} is {weight}, not 0 or more")
-        weights[name] = weight
-    worth = np.array([weights[name] for name in names]) * LEVELS[quality]
+    worth = class_weights(PALETTES[palette], importance) * LEVELS[quality]
     ids = np.unique(labels)
     height, width = labels.shape
     n = len(ids)

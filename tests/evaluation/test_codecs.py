@@ -11,7 +11,7 @@ from priors import write_prior
 import sempic
 from sempic import api
 from sempic.errors import InputError, SempicError
-from sempic.evaluation import codecs, metrics
+from sempic.evaluation import codecs, metrics, weights
 from sempic.options import Models
 from sempic.palette import PALETTES
 
@@ -55,6 +55,16 @@ def test_effort_is_part_of_the_version(name):
     versions = [codecs.load(name, effort=effort).version for effort in codecs.EFFORTS]
     same = name in ("jpeg", "jpeg2000", "bpg", "bpg444", "sempic", "coarse", "coarse+esrgan")
     assert (versions[0] == versions[1]) == same
+
+
+@pytest.mark.parametrize("name", ["bpg", "coarse", "hevc", "sempic"])
+def test_our_sources_are_part_of_the_version(name, monkeypatch):
+    codec, digest = load_or_skip(name), weights.digest
+    before = codec.version
+    monkeypatch.setattr(
+        weights, "digest", lambda path: digest(path) + "x" * (path.name == "planes.py")
+    )
+    assert codec.version != before
 
 
 def test_coarse_is_enlarged_without_a_shift():

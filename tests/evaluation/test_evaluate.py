@@ -381,6 +381,21 @@ def test_maps_in_the_colours_of_a_palette_have_that_palette(results, capsys):
     assert read_map(Path("sorted.png"), CITYSCAPES).tolist() == [[0, 13, 19]]
 
 
+@pytest.mark.parametrize("mode", ["P", "RGB", "RGBA", "grey"])
+def test_maps_of_all_modes_are_turned_as_pictures(tmp_path, mode):
+    ids = np.array([[0, 3, 9], [10, 3, 0]], np.uint8)
+    original = np.repeat(np.rint(ids * (255 / 35)).astype(np.uint8)[..., None], 3, 2)
+    colours = original if mode == "grey" else CAMVID.paint(ids)
+    shown = PIL.Image.fromarray(colours).convert("RGBA" if mode == "RGBA" else "RGB")
+    if mode == "P":
+        shown = PIL.Image.fromarray(ids)
+        shown.putpalette(CAMVID.table().tobytes())
+    exif = PIL.Image.Exif()
+    exif[0x112] = 6
+    shown.save(tmp_path / "turned.png", exif=exif)
+    assert np.array_equal(read_map(tmp_path / "turned.png", CAMVID), np.rot90(ids, -1))
+
+
 def test_rgb_maps_in_the_colours_of_a_palette_have_that_palette(results, capsys):
     ids = figures(capsys)["samples"]["miou"]
     for i in range(3):

@@ -145,7 +145,7 @@ def _pictures(args: argparse.Namespace) -> int:
         size=args.size,
         short_side=args.short_side,
         settings=settings,
-        coloured=None if maps is None else human_maps.coloured(maps, Measure(settings)),
+        palettes=None if maps is None else human_maps.palettes_of(maps, Measure(settings)),
         effort=args.effort or codecs.EFFORTS[0],
         models=Models(**fields.from_args(args, Models)),
     )

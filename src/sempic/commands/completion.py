@@ -31,10 +31,24 @@ def run(args: argparse.Namespace) -> int:
     parser, commands = parsers()
     for name, command in commands.items():
         command.description = COMMANDS[name].help  # descriptions are paragraphs
+    for command in (*commands.values(), *_recipes(commands["train"])):
         for action in command._actions:
-            if action.type is Path or action.metavar in ("FILE", "PATH", "MAP", "SPEC"):
+            named = action.metavar in ("FILE", "PATH", "MAP", "SPEC")
+            if action.type is Path or named or action.dest == "arguments":
                 action.complete = shtab.FILE  # type: ignore[attr-defined]
-            elif name == "train" and action.dest == "arguments":
-                action.choices = tuple(train.TRAININGS)
     print(shtab.complete(parser, args.shell))
     return 0
+
+
+def _recipes(parser: argparse.ArgumentParser) -> list[argparse.ArgumentParser]:
+    """Gives `train`, which takes any words, a command for each recipe; returns their parsers."""
+    parser._actions.clear()
+    commands, recipes = {"": parser.add_subparsers()}, []
+    for name, training in train.TRAININGS.items():
+        group, _, last = name.rpartition(" ")
+        if group not in commands:
+            commands[group] = commands[""].add_parser(group, help=f"{group} …").add_subparsers()
+        recipe = commands[group].add_parser(last, help=training.summary)
+        recipe.add_argument("arguments", nargs="*")
+        recipes.append(recipe)
+    return recipes

@@ -23,7 +23,7 @@ import PIL.Image
 from PIL import features
 
 import sempic
-from sempic import api, coarse, formats, labels, models
+from sempic import api, bits, coarse, formats, labels, models
 from sempic.coarse import hevc
 from sempic.errors import InputError, install_hint
 from sempic.evaluation import weights
@@ -112,7 +112,7 @@ class Video(PictureCodec):
     def version(self) -> str:
         import av
 
-        return f"PyAV {av.__version__} {self.options(self.settings[0])}"
+        return f"PyAV {av.__version__} {self.options(self.settings[0])} {_coarse_digests()}"
 
     def encode(self, picture: Image, setting: int, labels: LabelMap | None = None) -> bytes:
         return b"".join(self.packets([picture], setting))
@@ -175,7 +175,7 @@ class Bpg(PictureCodec):
     def version(self) -> str:
         import av
 
-        return f"PyAV {av.__version__} {self.factor}"
+        return f"PyAV {av.__version__} {self.factor} {_coarse_digests()}"
 
     def encode(self, picture: Image, setting: int, labels: LabelMap | None = None) -> bytes:
         small = coarse.downscale(picture, self.factor) if self.factor > 1 else picture
@@ -242,6 +242,12 @@ class Sempic(PictureCodec):
 
     def decode(self, stream: bytes, width: int, height: int) -> Image:
         return np.array(self._codec.decode(stream, steps=self.steps))
+
+
+def _coarse_digests() -> str:
+    """Digests of the modules that make our BPG, and the planes of a `Video`."""
+    modules = [*sorted(Path(coarse.__file__).parent.glob("*.py")), Path(bits.__file__)]
+    return " ".join(map(weights.digest, modules))
 
 
 @functools.cache

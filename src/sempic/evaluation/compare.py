@@ -40,7 +40,9 @@ def compare(
     """
     picture = jobs.read_picture(original)
     measure = Measure(settings)
-    truth = None if labels is None else human_maps.read_truth(labels, measure)
+    truth = None
+    if labels is not None:
+        truth = human_maps.read_truth(labels, human_maps.palettes_of(labels, measure))
     with naming(labels or original):
         reference = measure.reference(picture, truth)
         ceiling = measure.original(reference)

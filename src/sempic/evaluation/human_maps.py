@@ -107,9 +107,9 @@ def _palette(name: str | None, sent: str | None, example: Path, judge: Palette |
     return found
 
 
-def coloured(path: Path, measure: Measure) -> tuple[Palette, Palette] | None:
+def palettes_of(path: Path, measure: Measure) -> tuple[Palette, Palette] | None:
     """The palette whose colours a map has, and the judge's, in whose ids it is compared, for
-    `read_as`. None: the map has ids, or no palette has its colours.
+    `read_truth`. None: the map has ids, or no palette has its colours.
 
     Raises InputError naming the file if the judge does not know the palette.
     """
@@ -154,16 +154,20 @@ def _with_colours(picture: PIL.Image.Image, *likely: Palette) -> Palette | None:
     return chosen[0] if len(fitting) == 1 or chosen is not fitting else None
 
 
-def read_truth(path: Path, measure: Measure) -> LabelMap:
+def read_truth(path: Path, palettes: tuple[Palette, Palette] | None) -> LabelMap:
     """A human map of colours or ids, uint8 (H, W), in the judge's ids. Raises InputError naming the
-    file."""
-    palettes = coloured(path, measure)
+    file.
+
+    palettes: the map's and the judge's; None: the map has the judge's ids.
+    """
     return jobs.read_ids(path) if palettes is None else read_as(path, *palettes)
 
 
 def read_as(path: Path, palette: Palette, compared: Palette) -> LabelMap:
-    """`read_map` in ids of `compared`: classes that it lacks are void."""
-    return translate(read_map(path, palette), palette.id, compared.id, near=False)
+    """`read_map` in ids of `compared`: a class that it lacks becomes the nearest one or void, but
+    void among Cityscapes' train ids, as in its own evaluation."""
+    near = (palette, compared) != (CITYSCAPES_FULL, CITYSCAPES)
+    return translate(read_map(path, palette), palette.id, compared.id, near=near)
 
 
 def read_map(path: Path, palette: Palette) -> LabelMap:

@@ -21,7 +21,7 @@ from sempic.scene import LabelMap, Probabilities
 from sempic.segment import doubt, stakes
 from sempic.sequence import motion
 from sempic.sequence.pack import Expected
-from sempic.simplify import IMPORTANCE
+from sempic.simplify import class_weights
 
 _UNIT = 64
 """Averages are in units of 1 / (255 × _UNIT)."""
@@ -60,8 +60,7 @@ class Stabiliser:
         """Number of maps in each pixel's average."""
         self._classes: LabelMap | None = None
         """The last map without void."""
-        importance = [IMPORTANCE.get(name, 1.0) for name in self._palette.classes]
-        self._price = np.maximum(1 / np.array(importance), _CRITICAL) * thrift
+        self._price = np.maximum(1 / class_weights(self._palette), _CRITICAL) * thrift
         self._stakes = np.rint(_PARTS * stakes.worth(self._palette)).astype(np.int64)
 
     def settle(

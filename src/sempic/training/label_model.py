@@ -26,6 +26,7 @@ from sempic.labels.primed import state
 from sempic.labels.trunk import CELL, LAYERS
 from sempic.networks.label_prior import LabelPriorNet
 from sempic.networks.weights import load_tensors
+from sempic.palette import CAMVID, CITYSCAPES, Palette
 from sempic.training.data import taxonomy
 from sempic.training.data.label_maps import Maps, opened
 from sempic.training.options import PriorExportOptions, PriorTablesOptions
@@ -37,10 +38,14 @@ _CAUSAL = {
 """Tensors of `LabelPriorNet` by the fields of `Causal`, where weights are transposed."""
 
 
-def export(causal: dict[str, Tensor], informed: dict[str, Tensor], path: Path) -> None:
+def export(
+    causal: dict[str, Tensor], informed: dict[str, Tensor], palette: str | None, path: Path
+) -> None:
     """Write two states of `LabelPriorNet` as the integers that `sempic.labels.prior.load` reads:
-    the causal network of the first, the trunk of the second."""
+    the causal network of the first, the trunk of the second. palette: its full name, if known."""
     arrays: dict[str, npt.NDArray[Any]] = {"classes": np.array(causal["last.bias"].numel())}
+    if palette is not None:
+        arrays["palette"] = np.array(palette)
     for field, name in _CAUSAL.items():
         x = causal[name].T if name.endswith("weight") else causal[name]
         fixed = (x * 256).round().clamp(-2048, 2047).numpy().astype(np.int16)
@@ -151,15 +156,30 @@ def prime(known: prior.Prior, data: Maps) -> dict[str, npt.NDArray[Any]]:
 def run_export(options: PriorExportOptions) -> None:
     """`sempic train label-prior export`."""
     files.need_suffix(options.out, ".npz", "a label model")
-    causal, informed = _averaged(options.causal), _averaged(options.informed)
+    causal, of_causal = _averaged(options.causal)
+    informed, of_informed = _averaged(options.informed)
     if "trunk.0.weight" not in informed:
         raise ModelError(f"{options.informed}: a run without --coarse, where one with it is needed")
-    export(causal, informed, options.out)
+    for key in ("classes", "palette"):
+        if of_causal.get(key) != of_informed.get(key):
+            raise ModelError(f"{options.causal} and {options.informed} are for different classes")
+    export(causal, informed, of_causal.get("palette"), options.out)
 
 
-def _averaged(folder: Path) -> dict[str, Tensor]:
-    """The averaged weights of a run. Raises ModelError."""
-    return load_tensors(folder / "label-prior.safetensors", LabelPriorNet.kind)[0]
+def _averaged(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The averaged weights of a run, and what it says about them. Raises ModelError."""
+    return load_tensors(folder / "label-prior.safetensors", LabelPriorNet.kind)
+
+
+def need_palette(path: Path, classes: int, name: str | None, palette: Palette) -> None:
+    """Raises ModelError if the networks of a file are for other classes than a palette's; name: of
+    their palette, in full; None: the built-in one with as many."""
+    if classes != len(palette.classes):
+        raise ModelError(f"{path} is for another number of classes")
+    bundled = (p.name for p in (CAMVID, CITYSCAPES) if len(p.classes) == classes)
+    name = name or next(bundled, palette.full_name)
+    if name != palette.full_name:
+        raise ModelError(f"{path} is for the classes of {name}, not of {palette.full_name}")
 
 
 def run_tables(options: PriorTablesOptions) -> None:
@@ -167,11 +187,10 @@ def run_tables(options: PriorTablesOptions) -> None:
     files.need_suffix(options.out, ".npz", "a label model")
     apart((options.networks, options.segmenter, options.classes), options.out)
     torch.set_num_threads(1)
-    data, _ = opened(options)
     known = prior.load(options.networks)
     palette = taxonomy.load(options.classes).palette
-    if known.classes != len(palette.classes):
-        raise ModelError(f"{options.networks} is for another number of classes")
+    need_palette(options.networks, known.classes, known.palette, palette)
+    data, _ = opened(options)
     old, _ = prior.contents(options.networks)
     arrays = {k: v for k, v in old.items() if not k.startswith(("readout.", "primed."))}
     arrays |= readout(known, data)

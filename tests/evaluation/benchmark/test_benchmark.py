@@ -294,9 +294,9 @@ def test_maps_of_colours_are_read_as_ids(folder):
     _, ids = benchmark.Plan(items=found, size=None, settings=Settings()).load(0)
     PIL.Image.fromarray(CITYSCAPES.paint(ids)).save("set/valannot/0.png")
     measure = Measure(Settings(metrics=()))
-    coloured = human_maps.coloured(found[0].labels, measure)
-    assert coloured == (CITYSCAPES, CITYSCAPES)
-    plan = benchmark.Plan(items=found, size=None, settings=measure.settings, coloured=coloured)
+    palettes = human_maps.palettes_of(found[0].labels, measure)
+    assert palettes == (CITYSCAPES, CITYSCAPES)
+    plan = benchmark.Plan(items=found, size=None, settings=measure.settings, palettes=palettes)
     assert np.array_equal(plan.load(0)[1], ids)
     assert np.array_equal(plan.load(1)[1], np.array(PIL.Image.open("set/valannot/1.png")))
 

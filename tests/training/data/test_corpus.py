@@ -1,4 +1,6 @@
+import contextlib
 import json
+import signal
 import subprocess
 import sys
 import tarfile
@@ -142,6 +144,36 @@ def test_a_corpus_that_cannot_be_made_leaves_nothing(tmp_path, data):
             make(options(spec, out))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["bad", "file", "full", "tars"]
     assert (tmp_path / "tars/shard-000000.tar").exists()
+
+
+@pytest.mark.parametrize("stop", [InputError, KeyboardInterrupt])
+def test_a_folder_that_was_there_stays_without_shards(tmp_path, stop):
+    def begun(folder):
+        (folder / "shard-0000.tar").write_bytes(b"half")
+        raise stop
+
+    (tmp_path / "there").mkdir()
+    for folder in (tmp_path / "there", tmp_path / "new/c"):
+        with pytest.raises(stop), render._folder(folder):
+            begun(folder)
+    assert [p.name for p in tmp_path.rglob("*")] == ["there"]
+
+
+def test_workers_leave_ctrl_c_to_their_parent(tmp_path, data, monkeypatch):
+    class Pool(contextlib.nullcontext):
+        map = staticmethod(map)
+
+        def __init__(self, count, context, begin, args):
+            super().__init__(self)
+            begin(*args)
+
+    monkeypatch.setattr(render, "ProcessPoolExecutor", Pool)
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        list(render._rendered([], options(data, tmp_path, workers=2)))
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_an_unwritable_folder_is_named_before_any_picture_is_read(tmp_path, monkeypatch):

@@ -213,6 +213,25 @@ def test_predicted_maps_replace_human_maps(tmp_path):
         open_dataset("camvid", root, "train", generated_semantic=predicted)
 
 
+def test_maps_are_turned_as_pictures(tmp_path):
+    root, predicted, exif = tmp_path / "data", tmp_path / "predicted", Image.Exif()
+    make_coco(root)
+    exif[0x112] = 6
+    for path in root.rglob("0.*"):
+        Image.open(path).save(path, exif=exif)
+    scene = scenes(open_dataset("coco", root, "train"))[0]
+    assert scene.edges is not None
+    assert scene.image.shape[:2] == scene.labels.shape == scene.edges.shape == (64, 48)
+    assert scene.edges.all(1).nonzero()[0].tolist() == [31, 32]
+    make_camvid(root)
+    for name in ("a", "b"):
+        colours = Image.fromarray(CAMVID.table()[ids(3, 11, height=64, width=48)])
+        predicted.mkdir(exist_ok=True)
+        colours.save(predicted / f"{name}.png", exif=exif)
+    folder = scenes(open_dataset("camvid", root, "train", generated_semantic=predicted))
+    assert folder[0].labels[12::24, 7].tolist() == [3, 11]
+
+
 def test_predicted_cityscapes_maps_by_either_name(tmp_path):
     root, predicted = tmp_path / "data", tmp_path / "predicted"
     make_cityscapes(root)

@@ -11,9 +11,9 @@ from sempic.errors import InputError, naming
 from sempic.evaluation import codecs, human_maps
 from sempic.evaluation.folders import by_name, spread
 from sempic.evaluation.measure import Settings, check_size
-from sempic.jobs import read_ids, read_picture
+from sempic.jobs import read_picture
 from sempic.options import BUNDLED, Models
-from sempic.palette import PALETTES, Palette, translate
+from sempic.palette import Palette
 from sempic.scene import Image, LabelMap
 
 RATES = (0.05, 0.06, 0.09, 0.12, 0.18, 0.32)
@@ -39,11 +39,8 @@ class Plan:
     short_side: int | None = None
     """Pictures with a longer short side are scaled down to this one; None: no scaling."""
     settings: Settings
-    translated: tuple[int, int] | None = None
-    """Ids of the labels' palette and of the judge's, to which they are translated; None: the labels
-    have the judge's."""
-    coloured: tuple[Palette, Palette] | None = None
-    """Of maps of colours: see `human_maps.coloured`."""
+    palettes: tuple[Palette, Palette] | None = None
+    """Of the labels and of the judge, as of `human_maps.read_truth`."""
     effort: str = codecs.EFFORTS[0]
     models: Models = BUNDLED
 
@@ -57,17 +54,9 @@ class Plan:
         picture = self._resize(read_picture(item.picture), "BICUBIC")
         if item.labels is None:
             return picture, None
-        stored = (
-            read_ids(item.labels)
-            if self.coloured is None
-            else human_maps.read_as(item.labels, *self.coloured)
-        )
-        labels = self._resize(stored, "NEAREST")
+        labels = self._resize(human_maps.read_truth(item.labels, self.palettes), "NEAREST")
         with naming(item.labels):
             check_size(labels, picture.shape[:2])
-        if self.translated is not None:
-            source, target = self.translated
-            labels = translate(PALETTES[source].settle(labels), source, target)
         return picture, labels
 
     def _resize(self, array: Image, how: Literal["BICUBIC", "NEAREST"]) -> Image:

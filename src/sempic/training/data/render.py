@@ -9,6 +9,7 @@ import io
 import json
 import multiprocessing
 import os
+import signal
 import tarfile
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -172,8 +173,8 @@ def make(options: CorpusOptions) -> None:
 
 @contextlib.contextmanager
 def _folder(out: Path) -> Iterator[None]:
-    """Makes a folder without shards, no corpus until it has `corpus.json`; on failure they are
-    removed. Raises OutputError if `out` cannot be used."""
+    """Makes a folder without shards, no corpus until it has `corpus.json`. On failure shards are
+    removed, and the folders that were made. Raises OutputError if `out` cannot be used."""
 
     def clear() -> None:
         for shard in out.glob(_SHARDS):
@@ -182,6 +183,7 @@ def _folder(out: Path) -> Iterator[None]:
     with refused(OutputError, f"{out}: cannot be the folder of a corpus"):
         if out.exists() and not all(path.match(_SHARDS) for path in out.iterdir()):
             raise OutputError(f"{out}: holds something else than a corpus: choose another --out")
+        made = [folder for folder in (out, *out.parents) if not folder.exists()]
         out.mkdir(parents=True, exist_ok=True)
         clear()  # of an interrupted run
     try:
@@ -189,7 +191,8 @@ def _folder(out: Path) -> Iterator[None]:
     except BaseException:
         with contextlib.suppress(OSError):  # which would hide the first error
             clear()
-            out.rmdir()
+            for folder in made:
+                folder.rmdir()
         raise
 
 
@@ -242,7 +245,9 @@ def _rendered(jobs: Sequence[Job], options: CorpusOptions) -> Iterator[dict[str,
         yield from map(work, jobs)
         return
     context = multiprocessing.get_context("spawn")  # forked ONNX sessions hang
-    with ProcessPoolExecutor(options.workers, mp_context=context) as pool:
+    # Ctrl-C in a terminal reaches workers, too: this process ends them.
+    ignored = (signal.SIGINT, signal.SIG_IGN)
+    with ProcessPoolExecutor(options.workers, context, signal.signal, ignored) as pool:
         ahead = 8 * options.workers  # bounds the memory of finished samples
         for first in range(0, len(jobs), ahead):
             yield from pool.map(work, jobs[first : first + ahead])

@@ -17,16 +17,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sempic.errors import ModelError
+from sempic.errors import ModelError, refused
 from sempic.labels import prior
 from sempic.labels.causal import BANDS, TEMPLATE
 from sempic.labels.neighbourhood import PAD
 from sempic.networks.label_prior import LabelPriorNet
 from sempic.networks.weights import load_tensors
+from sempic.palette import Palette
 from sempic.training.data import taxonomy
 from sempic.training.data.label_maps import VIEWS, Maps, opened
 from sempic.training.device import autocast, step_seed
-from sempic.training.label_model import restored
+from sempic.training.label_model import need_palette, restored
 from sempic.training.optimizer import Optimizer, Schedule
 from sempic.training.options import LabelPriorOptions
 from sempic.training.recipe import OwnRecipe
@@ -108,7 +109,7 @@ class LabelPrior(OwnRecipe):
         self.data, self.val = opened(options)
         network = LabelPriorNet(self.classes, options.coarse).to(device)
         if options.init is not None:
-            _begin(network, options.init)
+            _begin(network, options.init, self.taxonomy.palette)
         self.network: LabelPriorNet = network
         self.optimizer = Optimizer(
             [{"params": list(network.parameters()), "lr": options.lr}],
@@ -172,18 +173,20 @@ class LabelPrior(OwnRecipe):
         return {"val_bytes": evaluate(self.averaged(state), self.judged, self.val, chosen)}
 
     def about(self) -> dict[str, Any]:
-        return {"classes": self.classes, "coarse": self.options.coarse}
+        palette = self.taxonomy.palette.full_name
+        return {"classes": self.classes, "palette": palette, "coarse": self.options.coarse}
 
 
-def _begin(net: LabelPriorNet, path: Path) -> None:
+def _begin(net: LabelPriorNet, path: Path, palette: Palette) -> None:
     """Fill a network with the weights of a run (.safetensors) or with those that a label model
-    (.npz) has. Raises ModelError."""
+    (.npz) has. Raises ModelError, also if they are for other classes than the palette's."""
     if path.suffix == ".npz":
-        found = restored(prior.load(path))
+        known = prior.load(path)
+        found, classes, name = restored(known), known.classes, known.palette
     else:
-        found = {k: v.float() for k, v in load_tensors(path, LabelPriorNet.kind)[0].items()}
-    own = net.state_dict()
-    for name, value in found.items():
-        if name in own and own[name].shape != value.shape:
-            raise ModelError(f"{path} is for another number of classes")
-    net.load_state_dict(found, strict=False)
+        tensors, about = load_tensors(path, LabelPriorNet.kind)
+        found, classes = {k: v.float() for k, v in tensors.items()}, about.get("classes", 0)
+        name = about.get("palette")
+    need_palette(path, classes, name, palette)
+    with refused(ModelError, f"{path} does not fit", RuntimeError, unfit=True):
+        net.load_state_dict(found, strict=False)
