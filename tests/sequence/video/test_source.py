@@ -18,7 +18,7 @@ from sempic.sequence import video
 def test_rate_and_size_of_a_video_can_be_changed(clip):
     found = list(video.Source("drive.mp4", rate=Fraction(5), max_side=32))
     assert [f.shape for f in found] == [(24, 32, 3)] * 3
-    assert len(list(video.Source("drive.mp4", rate=Fraction(20)))) == 11
+    assert len(list(video.Source("drive.mp4", rate=Fraction(20)))) == 12
 
 
 @pytest.mark.parametrize(("rate", "fps"), [(Fraction(1, 3600), "0.01"), (1000, "10")])
@@ -71,11 +71,24 @@ def test_fewer_frames_than_announced_are_reported(clip, capsys, name, announced,
     )
 
 
-def test_a_long_last_frame_is_not_reported_missing(clip, capsys):
-    noisy("clip.mkv", 10, last=30)
-    assert video.Source("clip.mkv").count > 30
-    assert cli.main(["encode", "clip.mkv", "-o", "x.sempic"]) == 0
+@pytest.mark.parametrize("name", ["clip.mkv", "clip.mp4"])
+def test_the_last_frame_stays_for_its_duration(clip, capsys, name):
+    noisy(name, 10, last=30)
+    source = video.Source(name, rate=Fraction(10))
+    assert source.count == 39
+    frames = list(source)
+    assert len(frames) == 39
+    assert all((frame == frames[9]).all() for frame in frames[10:])
+    assert cli.main(["encode", name, "--fps", "10", "-o", "x.sempic"]) == 0
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("name", ["x.mkv", "x.webm", "x.ts"])
+def test_a_late_first_frame_is_not_reported_missing(clip, name):
+    """Matroska states the end of the last frame instead of a length."""
+    codec = "libvpx" if name == "x.webm" else "libx264"
+    numbered(name, 12, times=[5000 + 100 * number for number in range(12)], codec=codec)
+    assert numbers(video.Source(name)) == list(range(12))
 
 
 @pytest.mark.parametrize(
@@ -147,6 +160,14 @@ def test_further_video_streams_are_reported(place):
             out.mux(stream.encode(None))
     with pytest.warns(SempicWarning, match="2 videos in it: all but the first"):
         assert numbers(video.Source("x.mkv")) == [0, 1, 2]
+
+
+def test_frames_closer_than_the_mean_rate_are_reported(clip):
+    times = [0, 100, 200, 300, 400, 500, 600, 700, 2000, 3500]
+    numbered("x.mp4", 10, times=times, options={"bf": "0"})
+    with pytest.warns(SempicWarning, match=r"left out, because .* a higher --fps keeps them"):
+        assert len(set(numbers(video.Source("x.mp4")))) < 8
+    assert set(numbers(video.Source("x.mp4", rate=Fraction(10)))) == set(range(10))
 
 
 @pytest.mark.parametrize("curve", [16, 18])
