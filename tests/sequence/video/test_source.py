@@ -177,7 +177,15 @@ def test_high_dynamic_range_is_reported(place, curve):
         assert len(list(video.Source("x.mkv"))) == 1
 
 
-def test_animations_are_videos_on_request(place):
-    write_frames("x.gif", FRAMES, "gif", pixels="rgb8")
-    assert cli.main(["encode", "x.gif", "--sequence", "-o", "x.sempic"]) == 0
+@pytest.mark.parametrize(("codec", "pixels"), [("gif", "rgb8"), ("apng", "rgb24")])
+def test_animations_are_videos_on_request(place, codec, pixels):
+    write_frames(f"x.{codec}", FRAMES, codec, pixels=pixels)
+    assert cli.main(["encode", f"x.{codec}", "--sequence", "-o", "x.sempic"]) == 0
     assert sequence.info(Path("x.sempic").read_bytes())["frames"] == 6
+
+
+@pytest.mark.parametrize(("suffix", "format"), [(".flv", "flv"), (".MTS", "mpegts")])
+def test_videos_of_camcorders_are_known_by_their_names(clip, suffix, format):
+    numbered(f"x{suffix}", 3, format=format)
+    assert cli.main(["encode", f"x{suffix}"]) == 0
+    assert sequence.info(Path("x.sempic").read_bytes())["frames"] == 3
