@@ -113,6 +113,17 @@ def test_undecodable_packets_are_skipped_and_reported(place, codec, gone, shown)
     assert "of it cannot be decoded" in str(told[0].message)
 
 
+def test_damaged_frames_are_shown_and_reported(place, capsys):
+    data = bytearray(noisy("x.ts").read_bytes())
+    at = len(data) // 376 * 188 + 20  # within a packet of the stream
+    data[at : at + 160] = bytes(160)
+    Path("x.ts").write_bytes(data)
+    assert cli.main(["encode", "x.ts"]) == 0
+    damaged = "frames of it are damaged: they are shown as far as they are there"
+    assert capsys.readouterr().err == f"sempic: x.ts: {damaged}\n"
+    assert sequence.info(Path("x.sempic").read_bytes())["frames"] == 20
+
+
 def test_a_file_without_a_decodable_picture_is_refused(place):
     numbered("x.ts", 12)
     data = Path("x.ts").read_bytes()

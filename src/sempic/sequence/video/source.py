@@ -190,6 +190,8 @@ class Source:
             try:
                 for frame in packet.decode():
                     has_frames = True
+                    if frame.is_corrupt:
+                        warn("frames of it are damaged: they are shown as far as they are there")
                     # AVI has no timestamps but these; those that FFmpeg makes up for reordered
                     # frames, as in H.264, are in disorder.
                     if self._format == "avi":
