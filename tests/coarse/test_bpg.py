@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 
 import numpy as np
 import PIL.Image
@@ -20,6 +21,7 @@ from sempic.errors import (
     CorruptStream,
     InputError,
     LimitExceeded,
+    SempicError,
     TruncatedStream,
     UnsupportedProfile,
 )
@@ -32,6 +34,20 @@ SMALL = bpg.encode(coarse.from_rgb(street(19, 27)[0], "420"), qp=38)
 
 def planes_of(c: Coarse) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return c.y, c.cb, c.cr
+
+
+def test_a_thread_that_the_system_refuses_is_an_error(monkeypatch):
+    """x265 would wait for it for ever."""
+    start, before = threading.Thread.start, threading.active_count()
+
+    def refuse_the_second(thread):
+        if threading.active_count() > before:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse_the_second)
+    with pytest.raises(SempicError, match="cannot start a thread: can't start new thread"):
+        coarse.encode(street(19, 27)[0])
 
 
 # ── exact ─────────────────────────────────────────────────────────────────────────────────────

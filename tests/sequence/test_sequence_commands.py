@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from videos import FRAMES
 
 from sempic import api, cli, sequence
+from sempic.commands._sequence import sources
 from sempic.errors import CorruptStream
 from sempic.sequence import stream, video
 
@@ -52,6 +53,16 @@ def test_skipped_files_of_a_folder_are_reported(clip, capsys):
     assert cli.main(["encode", "frames", "--sequence", "-o", "b.sempic"]) == 2
     assert "frames: .heic files in it cannot be read here" in capsys.readouterr().err
     assert not (clip / "b.sempic").exists()
+
+
+def test_frames_of_a_folder_are_in_the_order_of_their_numbers(place):
+    Path("frames").mkdir()
+    for number, picture in enumerate(FRAMES, 7):
+        PIL.Image.fromarray(picture).save(f"frames/{number}.png")
+    frames, _, count = sources.open_frames("frames", "x", rate=None, max_side=None, segmenter=None)
+    assert count == len(FRAMES)
+    for found, picture in zip(frames, FRAMES, strict=True):
+        assert (found == picture).all()
 
 
 def test_the_output_may_be_a_folder(clip):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Mapping
 from fractions import Fraction
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from sempic.errors import InputError
+from sempic.errors import InputError, SempicError, refused
 from sempic.scene import Coarse
 
 if TYPE_CHECKING:
@@ -46,6 +47,9 @@ X265 = {
     "tu-inter-depth": 1,
 }
 
+_THREADS = 3
+"""The most threads that x265 starts even so, counted on Linux."""
+
 
 def encoder(
     width: int,
@@ -60,7 +64,8 @@ def encoder(
     width, height: multiples of the smallest coding block. chroma: "420" or "444". chroma_qp:
     chroma's QP less luma's. settings: x265's, including X265. options: FFmpeg's.
 
-    Raises InputError if PyAV lacks x265; PyAV's own wheels include it.
+    Raises InputError if PyAV lacks x265; PyAV's own wheels include it. Raises SempicError if the
+    system refuses its threads.
     """
     import av
 
@@ -68,6 +73,7 @@ def encoder(
         raise InputError(
             "this PyAV has no x265, which makes coarse pictures: install its own wheel"
         )
+    _start_threads()
     made = context("libx265", "w")
     made.width, made.height = width, height
     made.pix_fmt = f"yuv{chroma}p"
@@ -76,6 +82,20 @@ def encoder(
     parameters = ":".join(f"{name}={value}" for name, value in every.items())
     made.options = {**options, "x265-params": parameters}
     return made
+
+
+def _start_threads() -> None:
+    """Raises SempicError if the system refuses x265's threads, for which it would wait for ever."""
+    end = threading.Event()
+    threads = [threading.Thread(target=end.wait) for _ in range(_THREADS)]
+    try:
+        with refused(SempicError, "cannot start a thread", RuntimeError):
+            for thread in threads:
+                thread.start()
+    finally:
+        end.set()
+    for thread in threads:
+        thread.join()
 
 
 def decoder() -> VideoCodecContext:

@@ -33,6 +33,12 @@ def test_without_timestamps_all_frames_and_the_rate_are_kept(clip, format, codec
     assert numbers(source) == list(range(12))
 
 
+def test_reordered_frames_of_avi_are_in_order(clip):
+    """FFmpeg makes timestamps up there."""
+    numbered("x.avi", 12, options={"bf": "3", "b_strategy": "0"})
+    assert numbers(video.Source("x.avi")) == list(range(12))
+
+
 def test_gaps_repeat_the_last_frame_and_a_clock_reset_starts_anew(clip, capsys):
     numbered("gap.mkv", 4, times=[0, 100, 500, 600])
     assert numbers(video.Source("gap.mkv", rate=Fraction(10))) == [0, 1, 1, 1, 1, 2, 3]

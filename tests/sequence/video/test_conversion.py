@@ -84,6 +84,13 @@ def test_transparency_is_laid_over_white(place):
         assert (frame == (255 if told else 90)).all()
 
 
+def test_transparency_that_cannot_be_read_is_reported(place):
+    clear = np.zeros((48, 64, 4), np.uint8)
+    write_frames("x.webm", [clear], "libvpx-vp9", pixels="yuva420p")
+    with pytest.warns(SempicWarning, match="transparency cannot be read"):
+        assert len(list(video.Source("x.webm"))) == 1
+
+
 def test_notes_about_a_camera_come_once_and_early(place, monkeypatch, capsys):
     alpha = np.full((48, 64), 200, np.uint8)
     write_frames("x.mov", [np.dstack([f, alpha]) for f in FRAMES], "qtrle", pixels="argb")

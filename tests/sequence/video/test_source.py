@@ -18,7 +18,7 @@ from sempic.sequence import video
 def test_rate_and_size_of_a_video_can_be_changed(clip):
     found = list(video.Source("drive.mp4", rate=Fraction(5), max_side=32))
     assert [f.shape for f in found] == [(24, 32, 3)] * 3
-    assert len(list(video.Source("drive.mp4", rate=Fraction(20)))) == 11
+    assert len(list(video.Source("drive.mp4", rate=Fraction(20)))) == 12
 
 
 @pytest.mark.parametrize(("rate", "fps"), [(Fraction(1, 3600), "0.01"), (1000, "10")])
@@ -71,11 +71,24 @@ def test_fewer_frames_than_announced_are_reported(clip, capsys, name, announced,
     )
 
 
-def test_a_long_last_frame_is_not_reported_missing(clip, capsys):
-    noisy("clip.mkv", 10, last=30)
-    assert video.Source("clip.mkv").count > 30
-    assert cli.main(["encode", "clip.mkv", "-o", "x.sempic"]) == 0
+@pytest.mark.parametrize("name", ["clip.mkv", "clip.mp4"])
+def test_the_last_frame_stays_for_its_duration(clip, capsys, name):
+    noisy(name, 10, last=30)
+    source = video.Source(name, rate=Fraction(10))
+    assert source.count == 39
+    frames = list(source)
+    assert len(frames) == 39
+    assert all((frame == frames[9]).all() for frame in frames[10:])
+    assert cli.main(["encode", name, "--fps", "10", "-o", "x.sempic"]) == 0
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("name", ["x.mkv", "x.webm", "x.ts"])
+def test_a_late_first_frame_is_not_reported_missing(clip, name):
+    """Matroska states the end of the last frame instead of a length."""
+    codec = "libvpx" if name == "x.webm" else "libx264"
+    numbered(name, 12, times=[5000 + 100 * number for number in range(12)], codec=codec)
+    assert numbers(video.Source(name)) == list(range(12))
 
 
 @pytest.mark.parametrize(
@@ -98,6 +111,17 @@ def test_undecodable_packets_are_skipped_and_reported(place, codec, gone, shown)
     with pytest.warns(SempicWarning) as told:
         assert numbers(video.Source("y.mkv"))[:10] == shown
     assert "of it cannot be decoded" in str(told[0].message)
+
+
+def test_damaged_frames_are_shown_and_reported(place, capsys):
+    data = bytearray(noisy("x.ts").read_bytes())
+    at = len(data) // 376 * 188 + 20  # within a packet of the stream
+    data[at : at + 160] = bytes(160)
+    Path("x.ts").write_bytes(data)
+    assert cli.main(["encode", "x.ts"]) == 0
+    damaged = "frames of it are damaged: they are shown as far as they are there"
+    assert capsys.readouterr().err == f"sempic: x.ts: {damaged}\n"
+    assert sequence.info(Path("x.sempic").read_bytes())["frames"] == 20
 
 
 def test_a_file_without_a_decodable_picture_is_refused(place):
@@ -149,6 +173,14 @@ def test_further_video_streams_are_reported(place):
         assert numbers(video.Source("x.mkv")) == [0, 1, 2]
 
 
+def test_frames_closer_than_the_mean_rate_are_reported(clip):
+    times = [0, 100, 200, 300, 400, 500, 600, 700, 2000, 3500]
+    numbered("x.mp4", 10, times=times, options={"bf": "0"})
+    with pytest.warns(SempicWarning, match=r"left out, because .* a higher --fps keeps them"):
+        assert len(set(numbers(video.Source("x.mp4")))) < 8
+    assert set(numbers(video.Source("x.mp4", rate=Fraction(10)))) == set(range(10))
+
+
 @pytest.mark.parametrize("curve", [16, 18])
 def test_high_dynamic_range_is_reported(place, curve):
     write_frames("x.mkv", [grey(0)], pixels="yuv420p10le", color_trc=curve)
@@ -156,7 +188,15 @@ def test_high_dynamic_range_is_reported(place, curve):
         assert len(list(video.Source("x.mkv"))) == 1
 
 
-def test_animations_are_videos_on_request(place):
-    write_frames("x.gif", FRAMES, "gif", pixels="rgb8")
-    assert cli.main(["encode", "x.gif", "--sequence", "-o", "x.sempic"]) == 0
+@pytest.mark.parametrize(("codec", "pixels"), [("gif", "rgb8"), ("apng", "rgb24")])
+def test_animations_are_videos_on_request(place, codec, pixels):
+    write_frames(f"x.{codec}", FRAMES, codec, pixels=pixels)
+    assert cli.main(["encode", f"x.{codec}", "--sequence", "-o", "x.sempic"]) == 0
     assert sequence.info(Path("x.sempic").read_bytes())["frames"] == 6
+
+
+@pytest.mark.parametrize(("suffix", "format"), [(".flv", "flv"), (".MTS", "mpegts")])
+def test_videos_of_camcorders_are_known_by_their_names(clip, suffix, format):
+    numbered(f"x{suffix}", 3, format=format)
+    assert cli.main(["encode", f"x{suffix}"]) == 0
+    assert sequence.info(Path("x.sempic").read_bytes())["frames"] == 3

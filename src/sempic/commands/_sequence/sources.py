@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
@@ -40,7 +41,8 @@ def open_frames(
 
 
 def _frame_files(folder: Path) -> list[Path]:
-    """Raises InputError for a file that cannot be a frame: a frame may be missing."""
+    """The pictures in the order of their names, 9 before 10. Raises InputError for a file that
+    cannot be a frame: a frame may be missing."""
     from sempic import formats, pictures
 
     found = files.search(folder, pictures.SUFFIXES, formats.FOREIGN)
@@ -50,7 +52,13 @@ def _frame_files(folder: Path) -> list[Path]:
         raise InputError(f"{folder}: {suffix} files in it cannot be read here")
     if not found.files:
         raise InputError(f"{folder}: no pictures in it")
-    return found.files
+    return sorted(found.files, key=_in_order)
+
+
+def _in_order(path: Path) -> list[str | int]:
+    """A key by which numbers in names are in their order, whether zeros fill them up or not."""
+    texts = re.split("([0-9]+)", str(path))
+    return [int(text) if number % 2 else text for number, text in enumerate(texts)]
 
 
 def _read_pictures(paths: list[Path], max_side: int | None) -> Iterator[tuple[str, Any]]:

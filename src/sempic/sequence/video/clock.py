@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-MAX_BACKWARD, _MAX_FORWARD = 1.0, 3600.0
+MAX_BACKWARD, MAX_FORWARD = 1.0, 3600.0
 """Seconds by which a timestamp may be behind or ahead of the last one. Larger steps start another
 clock: in files that were joined, or after a camera's clock was set."""
 IDLE_SHARE = 0.05
@@ -16,7 +16,7 @@ class Clock:
         """period: seconds from a frame to the next one, if that one has no timestamp or starts
         another clock."""
         self._period = period
-        self._origin: float | None = None
+        self.origin: float | None = None
         """Timestamp of second 0 by the present clock."""
         self._now: float | None = None
         self.jumps = 0
@@ -27,12 +27,12 @@ class Clock:
         now = self._now
         expected = time = 0.0 if now is None else now + self._period
         if timestamp is not None:
-            if self._origin is None:
-                self._origin = timestamp - expected
-            time = timestamp - self._origin
-            if now is not None and not now - MAX_BACKWARD <= time <= now + _MAX_FORWARD:
+            if self.origin is None:
+                self.origin = timestamp - expected
+            time = timestamp - self.origin
+            if now is not None and not now - MAX_BACKWARD <= time <= now + MAX_FORWARD:
                 self.jumps += 1
-                self._origin, time = timestamp - expected, expected
+                self.origin, time = timestamp - expected, expected
         self._now = time if now is None else max(now, time)
         return self._now
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 READ = frozenset((
-    ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".mpg", ".mpeg", ".ogv", ".3gp", ".y4m",
-    ".hevc", ".h264",
+    ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".mts", ".m2ts", ".mpg", ".mpeg",
+    ".ogv", ".flv", ".3gp", ".y4m", ".hevc", ".h264",
 ))  # fmt: skip
 """Suffixes of files that are read as videos."""
 WRITTEN = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}

@@ -18,7 +18,7 @@ from sempic.sequence.video.names import CAMERA, ffmpeg_name, is_live
 
 _FORMATS = (
     "mov,mp4,matroska,webm,avi,mpegts,mpeg,mpegvideo,m4v,ogg,yuv4mpegpipe,hevc,h264,flv,rtsp,v4l2,"
-    "mpjpeg,gif"
+    "mpjpeg,gif,apng"
 )
 """FFmpeg's names of the formats that are opened. Playlists are left out: they open other files."""
 _TIMEOUT = 30.0

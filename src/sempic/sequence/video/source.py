@@ -13,7 +13,7 @@ from typing import Any
 from sempic.errors import InputError, LimitExceeded, reason, warn
 from sempic.scene import Image
 from sempic.sequence.options import FASTEST, SLOWEST
-from sempic.sequence.video.clock import IDLE_SHARE, Arrivals, Clock
+from sempic.sequence.video.clock import IDLE_SHARE, MAX_FORWARD, Arrivals, Clock
 from sempic.sequence.video.conversion import Converter
 from sempic.sequence.video.deinterlace import deinterlaced
 from sempic.sequence.video.names import HTTP
@@ -90,6 +90,7 @@ class Source:
         if self._format in _UNTIMED:
             rates.reverse()
         own_rate = _exact(next(filter(None, rates), 25))
+        self._has_own_rate = rate is None
         if not SLOWEST <= (rate or own_rate) <= FASTEST:
             raise InputError(
                 f"{name}: it has {float(own_rate):g} frames in a second; from {float(SLOWEST):g} "
@@ -118,25 +119,28 @@ class Source:
         clock, arrivals = Clock(self._period), Arrivals(1 / float(self.rate))
         jitter = _JITTER * min(1.0, self._period * self.rate)
         by_arrival = self._format == _MJPEG and self._input.is_live
-        due = 0
+        skipped = due = 0
         position = 0.0
         last = None
         try:
             for frame in deinterlaced(self._decoded()):
                 timestamp = arrivals.read(self._asked, self._came) if by_arrival else frame.time
                 position = round(clock.read(timestamp) * self.rate, 6)
+                skipped += last is not None and position <= due + jitter
                 while last is not None and position > due + jitter:
                     yield self._converter.convert(last)
                     due += 1
                 last = frame
         except (FFmpegError, OSError) as error:
             self._fault = error
-        if last is not None and position + jitter >= due:
+        duration = _duration(last)
+        end = position + duration * self.rate
+        stays = position + min(duration, MAX_FORWARD) * self.rate
+        while last is not None and (due <= position + jitter or due + 1 <= stays + jitter):
             yield self._converter.convert(last)
             due += 1
-        end = 0.0
-        if last is not None:
-            end = position + float((last.duration or 0) * (last.time_base or 0) * self.rate)
+        if "matroska" in self._format:  # it states the end of its last frame, not its length
+            end += (clock.origin or 0) * self.rate
         if self._fault is not None and not self._is_complete(end):
             why = f"breaks off at frame {due}: {reason(self._fault)}"
             if last is None and self._input.is_sequential and "mp4" in self._format.split(","):
@@ -147,6 +151,11 @@ class Source:
             warn(f"its timestamps jump ({times}): the next frame follows at once there")
         elif last is not None:
             self._warn_of_missing(due, end)
+        if self._has_own_rate and skipped > max(_TOLERATED, _TOLERATED_SHARE * due):
+            warn(
+                f"{skipped} of its frames are left out, because they are closer than the mean of "
+                f"{float(self.rate):.3g} a second: a higher --fps keeps them"
+            )
 
     def _decoded(self) -> Iterator[Any]:
         """The decoded frames until the end, or until the video breaks off: then `_fault` is set."""
@@ -181,6 +190,12 @@ class Source:
             try:
                 for frame in packet.decode():
                     has_frames = True
+                    if frame.is_corrupt:
+                        warn("frames of it are damaged: they are shown as far as they are there")
+                    # AVI has no timestamps but these; those that FFmpeg makes up for reordered
+                    # frames, as in H.264, are in disorder.
+                    if self._format == "avi":
+                        frame.pts = frame.dts
                     yield frame
             except FFmpegError as cause:
                 error = cause
@@ -193,6 +208,8 @@ class Source:
     def _warn_of_losses(self) -> None:
         if self._stream_count > 1:
             warn(f"it has {self._stream_count} videos in it: all but the first are left out")
+        if self._stream.metadata.get("alpha_mode") == "1":  # FFmpeg's decoders of VP8 and VP9
+            warn("its transparency cannot be read: what is transparent is shown, too")
         if (transfer := _HDR.get(self._stream.codec_context.color_trc)) is not None:
             warn(f"its high dynamic range ({transfer}) is not shown: it looks dull")
 
@@ -241,6 +258,13 @@ class Source:
     def close(self) -> None:
         """Stops reading. A read that still blocks is left to its thread."""
         self._input.close()
+
+
+def _duration(frame: Any) -> float:
+    """Of the last frame, or of None, in seconds. 0: unknown."""
+    if frame is None or frame.time is None:  # without timestamps FFmpeg makes durations up
+        return 0.0
+    return float((frame.duration or 0) * frame.time_base)
 
 
 def _exact(number: Any) -> Fraction:
