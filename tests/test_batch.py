@@ -620,9 +620,14 @@ def test_tars_that_cannot_be_coded_are_refused(capsys):
     refused(capsys, "encode a.tar", "replace itself")
     Path("b.tar").write_bytes(b"no tar")
     refused(capsys, "encode b.tar -o c.tar", "damaged tar")
-    Path("a").write_bytes(Path("a.tar").read_bytes())
-    for command in ("encode a", "decode a", "info a"):
-        refused(capsys, command, "; a tar is a file whose name ends in .tar")
+    for open_as in ("w", "w:gz", "w:bz2", "w:xz"):
+        with tarfile.open("a", open_as) as file:
+            file.add("a.tar")
+        for command in ("encode a", "decode a", "info a"):
+            refused(
+                capsys, command, "; a tar, compressed or not, is a file whose name ends in .tar"
+            )
+    refused(capsys, "encode a -o c.tar", "under the name of a tar; by its name a is none")
     Path("b.tar").write_bytes(Path("a.tar").read_bytes()[:700])
     assert cli.main(["encode", "b.tar", "-o", "c.tar"]) == 2
     assert not Path("c.tar").exists()

@@ -6,6 +6,7 @@ import stat
 import subprocess
 import sys
 import threading
+import types
 
 import pytest
 
@@ -105,6 +106,11 @@ def test_outputs_are_checked_before_the_work(tmp_path, monkeypatch):
     for path, folder in [(file, False), (new, True)]:
         with pytest.raises(OutputError, match="Permission denied"):
             files.check_writable(path, folder=folder)
+    disk = types.SimpleNamespace(f_flag=os.ST_RDONLY)
+    monkeypatch.setattr(os, "statvfs", lambda path: disk)
+    for write in (files.check_writable, lambda path: files.write(path, b"new")):
+        with pytest.raises(OutputError, match="cannot write: Read-only file system"):
+            write(file)
     assert os.listdir(tmp_path) == ["a"]
 
 

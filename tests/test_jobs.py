@@ -136,8 +136,18 @@ def test_no_target_overwrites_a_source():
         ("a.tar", "b.png", ".png", "b.png: a tar under the name of a .png file"),
         ("a.tar", "b.SEMPIC", ".sempic", "b.SEMPIC: a tar under the name of a .sempic file"),
         ("a.tar", "b.tar.gz", ".sempic", "b.tar.gz: a tar under the name of a .gz file"),
-        ("a.png", "b.tar", ".sempic", "b.tar: a .sempic file under the name of a tar"),
-        ("a.png", "b.TAR", ".png", "b.TAR: a .png file under the name of a tar"),
+        (
+            "a.png",
+            "b.tar",
+            ".sempic",
+            "b.tar: a .sempic file under the name of a tar; by its name a.png is none",
+        ),
+        (
+            "a.png",
+            "b.TAR",
+            ".png",
+            "b.TAR: a .png file under the name of a tar; by its name a.png is none",
+        ),
     ],
 )
 def test_only_targets_of_tars_are_named_as_tars(source, output, suffix, said):

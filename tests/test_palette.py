@@ -134,6 +134,12 @@ def test_invalid_palettes_are_refused(what, tmp_path):
     assert before == PALETTES
 
 
+def test_bare_names_of_classes_are_refused_with_the_form(tmp_path):
+    (tmp_path / "x.json").write_text(json.dumps({"name": "bare", "classes": ["ball"]}))
+    with pytest.raises(InputError, match=r"""a class is an object with a "name", not 'ball'$"""):
+        palette.read(tmp_path / "x.json")
+
+
 def test_a_byte_order_mark_is_accepted(tmp_path):
     what = {"name": "marked", "classes": [{"name": "ball"}]}
     (tmp_path / "x.json").write_text(json.dumps(what), "utf-8-sig")

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import ImageCms
 
-from sempic import formats, pictures
+from sempic import container, formats, pictures
 from sempic.errors import ImageError, InputError, LabelMapError, OutputError, SempicWarning, warn
 from sempic.palette import CAMVID, CITYSCAPES, CITYSCAPES_FULL, INDICES
 
@@ -387,6 +387,14 @@ def test_heic_is_refused_with_a_remedy():
     with pytest.raises(ImageError, match="a HEIC picture; convert it to JPEG or PNG"):
         pictures.read(head + bytes(64))
     assert ".heic" in formats.FOREIGN  # folders report such files
+
+
+@pytest.mark.parametrize("magic", [container.MAGIC, container.SEQUENCE_MAGIC])
+def test_a_stream_is_refused_with_a_remedy(magic):
+    with pytest.raises(
+        ImageError, match=r"a \.sempic file, not a picture; sempic decode makes one"
+    ):
+        pictures.read(magic + bytes(64))
 
 
 def test_the_kind_of_a_picture_is_known():

@@ -87,10 +87,12 @@ class Drafts:
             return self._at(levels[0])
         target = self._options.target_bpp or self._options.target_bytes or 0
         unit, digits = ("bytes", 0) if self._options.target_bytes is not None else ("bpp", 4)
+        checked = ", with what a check may add" if self._options.check else ""
         if (least := self._rate(levels[0])) > target:
+            least = math.ceil(least * 10**digits) / 10**digits  # can be reached itself
             raise RateError(
                 f"{target:.10g} {unit} cannot be reached: the least for this picture is "
-                f"{least:.{digits}f} {unit}"
+                f"{least:.{digits}f} {unit}{checked}"
             )
         low, high = 0, len(levels)  # low fits, high does not
         while high - low > 1:
@@ -102,7 +104,7 @@ class Drafts:
         if low == len(levels) - 1 and (rate := self._rate(levels[low])) < target:
             warn(
                 f"quality {levels[-1]}, the finest, takes {rate:.{digits}f} {unit} of the "
-                f"{target:.10g} given"
+                f"{target:.10g} given{checked}"
             )
         return self._at(levels[low])
 

@@ -150,11 +150,9 @@ def check_writable(path: Path, *, folder: bool = False) -> None:
         existing = next(p for p in (path, *path.absolute().parents) if p.exists())
         if (folder or existing != path) != existing.is_dir():
             code = errno.EISDIR if existing.is_dir() else errno.ENOTDIR
-        elif not os.access(existing, os.W_OK):
-            code = errno.EACCES
-        else:
-            return
-        raise OSError(code, os.strerror(code))
+            raise OSError(code, os.strerror(code))
+        if not os.access(existing, os.W_OK):
+            raise _not_writable(existing)
 
 
 def make_folder(path: Path) -> None:
@@ -207,11 +205,18 @@ def direct_target(path: str | os.PathLike[str]) -> int | Path | None:
 
 
 def replaceable(path: str | os.PathLike[str]) -> Path:
-    """The file behind links; raises PermissionError if the file is read-only."""
+    """The file behind links; raises OSError if the file is read-only."""
     target = Path(os.path.realpath(path))
     if target.exists() and not os.access(target, os.W_OK):
-        raise PermissionError(13, os.strerror(13))
+        raise _not_writable(target)
     return target
+
+
+def _not_writable(path: Path) -> OSError:
+    """Why a file or folder that exists cannot be written: it, or its whole disk, is read-only."""
+    read_only_disk = hasattr(os, "statvfs") and os.statvfs(path).f_flag & os.ST_RDONLY
+    code = errno.EROFS if read_only_disk else errno.EACCES
+    return OSError(code, os.strerror(code))
 
 
 def _fill(part: Path, data: bytes) -> None:

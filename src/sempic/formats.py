@@ -50,8 +50,8 @@ def is_video(data: bytes) -> bool:
 
 
 def is_tar(data: bytes) -> bool:
-    """Whether a file has the signature of a tar that is not compressed."""
-    return data[257:262] == b"ustar"
+    """Whether a file has the signature of a tar, or of what compresses tars: gzip, bzip2, xz."""
+    return data[257:262] == b"ustar" or data.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ"))
 
 
 _PICTURE_BRANDS = (b"avi", b"hei", b"hev", b"mif1", b"msf1", b"crx")

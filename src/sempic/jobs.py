@@ -297,7 +297,10 @@ def _check_suffixes(sources: list[_Source]) -> None:
         if source.suffix == ".sempic" and named in others:
             raise OutputError(f"{source.target}: a .sempic file under the name of a picture")
         if source.suffix not in ("", TAR) and named == TAR:
-            raise OutputError(f"{source.target}: a {source.suffix} file under the name of a tar")
+            raise OutputError(
+                f"{source.target}: a {source.suffix} file under the name of a tar; by its name "
+                f"{source.path or '-'} is none"
+            )
 
 
 def _clashes(sources: list[_Source], *, fold: bool = True) -> list[list[_Source]]:

@@ -355,6 +355,8 @@ def from_description(what: Any) -> Palette:
         listed = list(what["classes"])
         classes: list[tuple[str, Colour]] = []
         for entry, (_, default) in zip(listed, _spread(len(listed)), strict=True):
+            if not isinstance(entry, dict):  # a bare name, say
+                raise InputError(f'a class is an object with a "name", not {entry!r:.40}')
             title, colour = entry["name"], entry.get("colour", default)
             for key in entry:  # a misspelt `color` is an error
                 one_of(f"{title}:", key, _KEYS)

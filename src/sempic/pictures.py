@@ -15,7 +15,7 @@ import PIL.Image
 from PIL import ImageCms, ImagePalette, UnidentifiedImageError
 
 from sempic import checks, formats, processes
-from sempic.container import MAX_PIXELS, MAX_SIDE
+from sempic.container import MAGIC, MAX_PIXELS, MAX_SIDE, SEQUENCE_MAGIC
 from sempic.errors import (
     ImageError,
     LabelMapError,
@@ -288,6 +288,8 @@ def _open(data: bytes, error: _ErrorType) -> PIL.Image.Image:
 
 def _why_not_read(start: bytes) -> str:
     """Why a file is not read, from its first bytes."""
+    if start.startswith((MAGIC, SEQUENCE_MAGIC)):
+        return "a .sempic file, not a picture; sempic decode makes one"
     if start[:2] == b"\xff\x0a" or start[4:12] == b"JXL \r\n\x87\n":
         return f"JPEG XL needs a plugin: {install_hint('jxl')}"
     if start[4:8] == b"ftyp" and start[8:12] in _HEIC:

@@ -189,6 +189,15 @@ def test_a_missing_file_is_named(results, capsys, broken, message):
     assert message in err
 
 
+def test_originals_without_a_sample_are_reported(results, capsys):
+    """A codec that fails on the hard pictures would look better than it is."""
+    assert figures(capsys)["notes"] == []
+    (results / "samples/1.png").unlink()
+    found = figures(capsys)
+    assert [p["name"] for p in found["pictures"]] == ["0", "2"]
+    assert found["notes"] == ["1 of 3 originals have no sample and are left out"]
+
+
 def test_a_damaged_stream_is_named(results, capsys):
     stream = results / "sempic/1.sempic"
     stream.write_bytes(stream.read_bytes()[:-5])

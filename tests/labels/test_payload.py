@@ -55,3 +55,9 @@ def test_a_stored_label_outside_the_class_set_is_refused() -> None:
     assert labels.decode(head + b"\x40", 1, 2).tolist() == [[3, 1]]
     with pytest.raises(CorruptStream, match="not in the set"):
         labels.decode(head + b"\xf0", 1, 2)
+
+
+def test_stored_labels_have_one_spelling() -> None:
+    head = payload._head(payload.RAW, np.array([1, 2, 3], np.uint8))
+    with pytest.raises(CorruptStream, match="bits other than 0 follow"):
+        labels.decode(head + b"\x41", 1, 2)

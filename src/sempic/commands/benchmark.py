@@ -91,7 +91,9 @@ def add(parser: argparse.ArgumentParser) -> None:
         help="take N pictures, evenly spread; of a clip, the first N frames",
     )
     parser.add_argument(
-        "--quick", action="store_true", help="8 pictures, 3 codecs, fast presets: about a minute"
+        "--quick",
+        action="store_true",
+        help="8 pictures, 3 codecs, 4 metrics, fast presets: about a minute",
     )
     parser.add_argument(
         "--effort", choices=codecs.EFFORTS, help="presets of the other codecs; default slowest"

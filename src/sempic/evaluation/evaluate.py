@@ -56,6 +56,14 @@ def evaluate(
     """
     samples = by_name(folder / "samples")
     sent, sent_palette, notes = _sent(folder, list(samples))
+    originals = by_name(folder / "images")
+    for name in samples:
+        if name not in originals:
+            raise InputError(f"{folder / 'images'}: no picture {name}")
+    if without := originals.keys() - samples.keys():
+        notes.append(
+            f"{len(without)} of {len(originals)} originals have no sample and are left out"
+        )
     measured = tuple(m for m in settings.metrics if predictions is None or not METRICS[m].judged)
     measure = Measure(replace(settings, metrics=measured))
     maps = None
@@ -78,7 +86,7 @@ def evaluate(
         )
     predicted = None if predictions is None else by_name(predictions)
     records, ceiling, rates, table = [], [], [], []
-    for name, reference, record in _measured(folder / "images", samples, measure, maps):
+    for name, reference, record in _measured(originals, samples, measure, maps):
         if maps is not None and predicted is not None and reference.labels is not None:
             path = predicted.get(name) or predicted.get(f"{name}_color")
             if path is None:
@@ -120,15 +128,12 @@ def _without_mean(records: list[Record], measured: tuple[str, ...]) -> list[str]
 
 
 def _measured(
-    images: Path, samples: dict[str, Path], measure: Measure, maps: HumanMaps | None
+    originals: dict[str, Path], samples: dict[str, Path], measure: Measure, maps: HumanMaps | None
 ) -> Iterator[tuple[str, Reference, Record]]:
     """(name, original, record) of every sample; networks see batches of `measure.batch`."""
-    originals = by_name(images)
     with tqdm(total=len(samples), unit="picture", disable=None) as bar:
         batch: list[tuple[str, Reference, Reference]] = []
         for number, (name, path) in enumerate(samples.items(), 1):
-            if name not in originals:
-                raise InputError(f"{images}: no picture {name}")
             original = jobs.read_picture(originals[name])
             human = None if maps is None else maps.read(name, original.shape[:2])
             sample = measure.reference(jobs.read_picture(path))

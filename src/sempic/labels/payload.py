@@ -274,7 +274,9 @@ def _encode_raw(indices: Ints, n: int) -> bytes:
 def _decode_raw(body: bytes, height: int, width: int, n: int) -> Ints:
     bits = (n - 1).bit_length()
     _check_length(len(body), (height * width * bits + 7) // 8)
-    packed = np.unpackbits(np.frombuffer(body, np.uint8), count=height * width * bits)
+    packed, rest = np.split(np.unpackbits(np.frombuffer(body, np.uint8)), [height * width * bits])
+    if rest.any():
+        raise CorruptStream("bits other than 0 follow the stored labels")
     indices = np.zeros((height, width), np.int64)
     for shift, digit in enumerate(np.moveaxis(packed.reshape(height, width, bits), 2, 0)):
         indices |= digit.astype(np.int64) << shift
