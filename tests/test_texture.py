@@ -115,6 +115,25 @@ def test_texture_beyond_the_sent_strength_is_reduced():
     assert abs(found.mean() - painted.mean()) < 0.1
 
 
+def test_patterns_far_beyond_the_sent_strength_are_filtered_and_edges_stay():
+    edge = np.full((96, 128, 3), 60, np.uint8)
+    edge[:, 64:] = 180
+    painted = edge.copy()
+    painted[1::4, 1::4] += 60  # dots of a grid
+    found = texture.weaken(painted, None, {0: (0, 15)})
+    assert np.abs(found[1::4, 1::4].astype(int) - edge[1::4, 1::4]).max() <= 1
+    away = np.r_[2:62, 66:126]
+    assert np.array_equal(found[:, away], edge[:, away])
+
+
+def test_the_largest_difference_of_levels_does_not_limit_strong_edges():
+    picture = np.full((96, 128, 3), 60, np.uint8)
+    picture[:, ::16] = 250  # strong lines on a smooth ground
+    said = texture.choose(picture, None, INDICES)
+    assert said[0][1] - said[0][0] == 15
+    assert np.abs(texture.weaken(picture, None, said).astype(int) - picture).max() <= 1
+
+
 def test_only_sent_classes_are_changed():
     painted, labels = grain(20), halves()
     found = texture.weaken(painted, labels, {ROAD: (0, 0)})

@@ -7,6 +7,7 @@ receiver removes the excess.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator, Mapping
 from typing import TypeAlias
@@ -26,7 +27,7 @@ Without a map, id 0 is the whole picture. Fine luma is the picture less its smoo
 LEVELS = 32
 """Number of levels; level k is (2^(k / 4) - 1) / 4 grey values of 255."""
 _LARGEST_DIFFERENCE = 15
-"""Largest difference of the two levels."""
+"""Largest difference of the two levels; it stands for any larger one, too."""
 _QUANTILES = (0.5, 0.95)
 CONDITION = 4
 """Values that describe a class to a network (`condition`)."""
@@ -67,6 +68,9 @@ _NEUTRAL = 13
 _SENT_NOISE, _USUAL_NOISE = (0.1, 0.4, 1.6), (0.05, 0.7, 1.0)
 """Change of the noise's strength per level, least and greatest strength: for levels in the stream,
 and for usual levels (docs/experiments/receiver.md)."""
+_PATTERN = 1.5, 2.0
+"""By how many levels the painted median exceeds the sent one where a median filter takes effect,
+and where it replaces the picture (docs/experiments/receiver.md)."""
 _LEAST_CHANGE = 2
 """Least change of a level, in a sequence, that is sent."""
 _EPSILON = 0.05
@@ -227,30 +231,91 @@ def noise_strength(condition: _Floats, default: _Floats) -> _Floats:
 
 
 def weaken(picture: Image, labels: LabelMap | None, texture: Texture) -> Image:
-    """A picture, uint8 (H, W, 3), with texture weakened to the levels of `texture`."""
+    """A picture, uint8 (H, W, 3), with texture weakened to the levels of `texture`.
+
+    Where far too much was painted, it is a pattern of the network's: a median filter removes it
+    first. Then what is left of fine detail is scaled."""
     if not texture:
         return picture
     painted = _measured(picture, labels)
-    gains = {
-        number: [
-            min(1.0, (_grey(w) + _EPSILON) / (_grey(h) + _EPSILON))
-            for w, h in zip(texture[number], painted[number], strict=True)
-        ]
-        for number in texture.keys() & painted.keys()
-    }
-    weakened = {number: gain for number, gain in gains.items() if min(gain) < 1}
-    if not weakened:
+    excess = {n: painted[n][0] - texture[n][0] for n in texture.keys() & painted.keys()}
+    patterns = {n: levels for n, levels in excess.items() if levels > _PATTERN[0]}
+    if patterns:
+        picture = _smoothed(picture, labels, patterns)
+        painted = _measured(picture, labels)
+    gains = {n: _gains(texture[n], painted[n]) for n in excess}
+    return _scaled(picture, labels, painted, {n: g for n, g in gains.items() if min(g) < 1})
+
+
+def _smoothed(picture: Image, labels: LabelMap | None, excess: Mapping[int, float]) -> Image:
+    """A picture with a median filter on the classes whose texture is too strong by `excess`
+    levels."""
+    table = np.zeros(256, np.float32)
+    for number, levels in excess.items():
+        table[number] = np.interp(levels, _PATTERN, (0, 1))
+    found = picture.copy()
+    for rows, median in medians(picture):
+        share = table[0] if labels is None else table[labels[rows]][..., None]
+        found[rows] = np.rint(picture[rows] + share * (median - picture[rows].astype(np.float32)))
+    return found
+
+
+def _gains(wanted: tuple[int, int], painted: tuple[float, ...]) -> list[float]:
+    """Factors of fine detail at the two painted levels."""
+    gains = [
+        min(1.0, (_grey(w) + _EPSILON) / (_grey(p) + _EPSILON))
+        for w, p in zip(wanted, painted, strict=True)
+    ]
+    if wanted[1] - wanted[0] == _LARGEST_DIFFERENCE:  # strong edges may be stronger than said
+        gains[1] = 1.0
+    return gains
+
+
+def _scaled(
+    picture: Image,
+    labels: LabelMap | None,
+    painted: Mapping[int, tuple[float, ...]],
+    gains: Mapping[int, list[float]],
+) -> Image:
+    """A picture with the fine detail of some classes scaled by `gains` at the levels `painted`."""
+    if not gains:
         return picture
     found = picture.copy()
     for rows, fine in _fine(picture):
         levels = _level(np.abs(fine @ _LUMA))
         share = np.ones_like(levels)
-        for number, gain in weakened.items():
+        for number, gain in gains.items():
             here = ... if labels is None else labels[rows] == number
             share[here] = np.interp(levels[here], painted[number], gain)
         kept = picture[rows] - (1 - share[..., None]) * fine
         found[rows] = np.clip(np.rint(kept), 0, 255)
     return found
+
+
+def medians(picture: Image) -> Iterator[tuple[slice, Image]]:
+    """Strips of the 3×3 median of a picture, uint8 (H, W, 3), edges repeated, with their rows."""
+    height = len(picture)
+    for top in range(0, height, _ROWS):  # a strip fits in the processor's cache
+        rows = slice(top, min(top + _ROWS, height))
+        yield rows, _median(picture[np.arange(top - 1, rows.stop + 1).clip(0, height - 1)])
+
+
+def _median(picture: Image) -> Image:
+    """The 3×3 median, (H - 2, W, 3) of (H, W, 3); the left and right edges are repeated."""
+    columns = np.pad(picture, ((0, 0), (1, 1), (0, 0)), mode="edge")
+    above, here, below = columns[:-2], columns[1:-1], columns[2:]
+    least, most = np.minimum(above, here), np.maximum(above, here)
+    least, middle = np.minimum(least, below), np.minimum(most, np.maximum(least, below))
+    most = np.maximum(most, below)
+    sides = [np.s_[:, i : i + picture.shape[1]] for i in range(3)]
+    low = functools.reduce(np.maximum, (least[side] for side in sides))
+    high = functools.reduce(np.minimum, (most[side] for side in sides))
+    return _median_of_3(low, _median_of_3(*(middle[side] for side in sides)), high)
+
+
+def _median_of_3(a: Image, b: Image, c: Image) -> Image:
+    median: Image = np.maximum(np.minimum(a, b), np.minimum(np.maximum(a, b), c))
+    return median
 
 
 def write(texture: Texture) -> bytes:
