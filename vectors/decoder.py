@@ -18,7 +18,7 @@ import zlib
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
-from operator import mul
+from operator import add, mul
 from pathlib import Path
 from typing import Any
 
@@ -465,6 +465,7 @@ SQUASH = [max(1, round(65536 / (1 + math.exp(x / 256)))) for x in range(3071, -1
 SQUASH += [65536 - p for p in SQUASH[-2::-1]]
 STRETCH = [min(bisect_left(SQUASH, p), 6142) - 3071 for p in range(65537)]
 EXP = [max(1, int(2**24 * math.exp(-d / 256))) for d in range(4096)]
+EXPS = np.array(EXP)
 
 
 def fold(h: int, *values: int) -> int:
@@ -477,7 +478,10 @@ def fold(h: int, *values: int) -> int:
 
 def count(most: int, test: Callable[[int], bool]) -> int:
     """How many of 0, 1, 2, … pass the test before the first that does not, at most `most`."""
-    return next((i for i in range(most) if not test(i)), most)
+    for i in range(most):
+        if not test(i):
+            return i
+    return most
 
 
 class Frame:
@@ -498,11 +502,12 @@ def offset(place: str) -> tuple[int, int]:
 
 
 FIRST = ["W", "N", "NE", "NW", "WW", "NN", "NNE", "NEE", "NNW", "NWW", "WWW", "NNN"]
+OFFSETS = [offset(place) for place in FIRST]
 
 
 def candidates(frame: Frame, y: int, x: int, *first: int) -> list[int]:
     """L4.3; `first` go before them."""
-    labels = dict.fromkeys([*first, *(frame(y + dy, x + dx) for dy, dx in map(offset, FIRST))])
+    labels = dict.fromkeys([*first, *[frame(y + dy, x + dx) for dy, dx in OFFSETS]])
     return [label for label in labels if label != frame.outside][:4]
 
 
@@ -511,6 +516,7 @@ class Around:
 
     def __init__(self, frame: Frame, y: int, x: int, candidates: list[int]) -> None:
         self.frame, self.y, self.x, self.candidates = frame, y, x, candidates
+        self.known = {frame.outside: 5} | {label: i for i, label in enumerate(candidates)}
 
     def at(self, place: str) -> int:
         """The label of a place."""
@@ -518,14 +524,14 @@ class Around:
         return self.frame(self.y + dy, self.x + dx)
 
     def rank(self, place: str) -> int:
-        label = self.at(place)
-        if label == self.frame.outside:
-            return 5
-        return self.candidates.index(label) if label in self.candidates else 4
+        return self.known.get(self.at(place), 4)
 
     def ranks(self, *places: str) -> int:
         """Ranks as the digits of a number, the first the lowest."""
-        return sum(self.rank(place) * 6**i for i, place in enumerate(places))
+        number = 0
+        for place in reversed(places):
+            number = 6 * number + self.rank(place)
+        return number
 
     def asked(self, k: int) -> tuple[int, int]:
         """c(k) and c(k + 1)."""
@@ -547,7 +553,7 @@ class Pixel(Around):
         self.flat = int(self.six == 0)
         pairs = (("N", "W"), ("NE", "N"), ("NW", "W"), ("WW", "W"), ("NN", "N"))
         self.equal = 32 * self.flat
-        self.equal += sum((self.at(a) == self.at(b)) << i for i, (a, b) in enumerate(pairs))
+        self.equal += sum([(self.at(a) == self.at(b)) << i for i, (a, b) in enumerate(pairs)])
 
         west, north = self.at("W"), self.at("N")
         self.run_w = count(min(32, x + 1), lambda i: frame(y, x - 1 - i) == west)
@@ -591,20 +597,21 @@ class Mixer:
     def slot(self, context: int, number: int) -> list[int]:
         """q and m; those of the prior (L8) if it is the first time."""
         key = context, number
-        if key not in self.slots:
+        found = self.slots.get(key)
+        if found is None:
             b = 0
             if self.prior is not None and number < self.prior.shape[1]:
                 b = int(self.prior[key])
             q = squash(min(96 * (b >> 2) + 48, 6142) - 3071) << 6
-            self.slots[key] = [q, (0, 4, 16, 60)[b & 3]] if b else [1 << 21, 0]
-        return self.slots[key]
+            found = self.slots[key] = [q, (0, 4, 16, 60)[b & 3]] if b else [1 << 21, 0]
+        return found
 
     def ask(self, numbers: list[int], others: list[int], sets: list[int]) -> int:
         """One bit. `numbers` are those of the slots, `others` the inputs that come after them."""
         slots = [self.slot(context, number) for context, number in enumerate(numbers)]
         inputs = [STRETCH[q >> 6] if m else 0 for q, m in slots] + others
         chosen = [self.weights[j][s] for j, s in enumerate(sets)]
-        dots = [clamp(sum(map(mul, weights, inputs)) >> 16, -3071, 3071) for weights in chosen]
+        dots = [max(-3071, min(sum(map(mul, weights, inputs)) >> 16, 3071)) for weights in chosen]
         bit = self.bits.bit(squash(sum(dots) // len(dots)))
 
         for j, s in enumerate(sets):
@@ -613,14 +620,14 @@ class Mixer:
                 rate = max(30, 50000 // (100 + self.uses[j][s]))
                 self.uses[j][s] += 1
             change = (65535 * bit - squash(dots[j])) * rate
-            chosen[j][:] = [
-                weight + ((x * change + (1 << 21)) >> 22)
-                for weight, x in zip(chosen[j], inputs, strict=True)
-            ]
+            changes = [(x * change + 2097152) >> 22 for x in inputs]  # 2^21, as Python knows it
+            chosen[j][:] = map(add, chosen[j], changes)
         goal = ((1 << 22) - 1) * bit
         for slot in slots:
             q, m = slot
-            slot[:] = q + (goal - q) * 16 // (16 * m + 20), min(m + 1, 254)
+            slot[0] = q + (goal - q) * 16 // (16 * m + 20)
+            if m < 254:
+                slot[1] = m + 1
         return bit
 
     def question(
@@ -680,7 +687,9 @@ def adaptive(bits: RangeDecoder, height: int, width: int, n: int) -> np.ndarray:
 
 REACH = {-0: range(-8, 0), -1: range(-7, 9), -2: range(-6, 8), -3: range(-5, 7), -4: range(-4, 6)}
 REACH |= {-5: range(-4, 5, 2), -7: range(-4, 5, 2)}
-TEMPLATE = [(dy, dx) for dy, columns in REACH.items() for dx in columns]
+TEMPLATE = np.array([(dy, dx) for dy, columns in REACH.items() for dx in columns])
+ROWS, COLUMNS = TEMPLATE.T
+PLACES = np.arange(len(TEMPLATE))
 
 
 class Primed:
@@ -697,6 +706,8 @@ class Primed:
     ) -> None:
         self.bits, self.ids, self.n = bits, ids, int(weights["classes"])
         self.frame = Frame(height, width, self.n)
+        self.map = np.full((7 + height, 8 + width + 8), self.n)  # the frame with its outside
+        self.known = np.isin(np.arange(self.n), ids)
         names = ("template", "rows", "columns", "second", "second_bias", "last", "last_bias")
         self.network = [weights[f"causal.{name}"].astype(int) for name in names]
         self.coarse = Evidence(planes, self.frame, ids, weights) if planes is not None else None
@@ -725,29 +736,30 @@ class Primed:
                 calm = x + 2 < width and near[x + 2] > 4 and above[x] == frame(y, x - 1)
                 if calm and run >= 2 and len(self.ids) > 1:
                     reach = min(wide[x + 8] if x + 8 < width else 0, run + 8)
-                    frame.rows[y][x] = self.calm_pixel(y, x, high[x], run, reach)
+                    label = self.calm_pixel(y, x, high[x], run, reach)
                 else:
-                    frame.rows[y][x] = self.other_pixel(y, x)
+                    label = self.other_pixel(y, x)
+                frame.rows[y][x] = self.map[7 + y, 8 + x] = label
         return np.array(frame.rows)
 
     def band(self, y: int, x: int) -> tuple[int, int]:
         """L6: row and column."""
         return 32 * y // self.frame.height, 32 * x // self.frame.width
 
+    def around(self, y: int, x: int) -> np.ndarray:
+        """The labels of the template."""
+        return self.map[7 + y + ROWS, 8 + x + COLUMNS]
+
     def chances(self, y: int, x: int) -> list[int]:
         """L6.1: of each label; 0 outside the set."""
         template, rows, columns, second, second_bias, last, last_bias = self.network
         row, column = self.band(y, x)
-        at = self.frame
-        if y >= 7 and 8 <= x < at.width - 8:  # all are inside, and read without asking, for speed
-            labels = [at.rows[y + dy][x + dx] for dy, dx in TEMPLATE]
-        else:
-            labels = [at(y + dy, x + dx) for dy, dx in TEMPLATE]
-        hidden = bounded(rows[row] + columns[column] + template[range(70), labels].sum(0))
+        first = template[PLACES, self.around(y, x)].sum(0)
+        hidden = bounded(rows[row] + columns[column] + first)
         outputs = bounded((hidden @ second >> 8) + second_bias)
         score = (outputs @ last >> 8) + last_bias
-        behind = np.minimum(score.max() - score, 4095).tolist()
-        return [EXP[behind[v]] if v in self.ids else 0 for v in range(self.n)]
+        behind = np.minimum(score.max() - score, 4095)
+        return (EXPS[behind[: self.n]] * self.known).tolist()
 
     def calm_pixel(self, y: int, x: int, high: int, run: int, reach: int) -> int:
         """L6.2."""
@@ -791,7 +803,7 @@ class Primed:
         chances = self.chances(y, x)
         mass = sum(chances)
         stairs = [fold(stair, pixel.near) for stair in (self.upright(pixel), self.level(pixel))]
-        colours = self.coarse.colours(pixel) if self.coarse else []
+        colours = self.coarse.colours(pixel, self.around(y, x)) if self.coarse else []
         for k, c in enumerate(pixel.candidates):
             if k + 1 == len(self.ids):
                 return c
@@ -913,13 +925,12 @@ class Evidence:
         rival = self.second if v == self.top[y][x] else self.best
         return self.scores[y][x][v] - rival[y][x]
 
-    def colours(self, pixel: Pixel) -> list[np.ndarray]:
-        """L7.3: m of each candidate."""
-        places = [(pixel.y + dy, pixel.x + dx) for dy, dx in TEMPLATE]
+    def colours(self, pixel: Pixel, labels: np.ndarray) -> list[np.ndarray]:
+        """L7.3: m of each candidate. labels: those of the template."""
         colours = []
         for c in pixel.candidates:
-            ys, xs = zip(*(place for place in places if self.frame(*place) == c), strict=True)
-            colours.append(4 * self.planes[:, ys, xs].sum(1) // len(ys))
+            ys, xs = TEMPLATE[labels == c].T
+            colours.append(4 * self.planes[:, pixel.y + ys, pixel.x + xs].sum(1) // len(ys))
         return colours
 
     def question(

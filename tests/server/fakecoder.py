@@ -69,6 +69,23 @@ class FakeCoder(Coder):
         os._exit(3)
 
 
+class Remembering(FakeCoder):
+    """Decodes the same stream once, for the page, which shows the same scene at each visit.
+
+    The notes of a decoding come once, too.
+    """
+
+    def __init__(self, **options) -> None:
+        super().__init__(**options)
+        self._known: dict[tuple, bytes] = {}
+
+    def decode(self, stream: bytes, *, synthesis: dict, **kwargs) -> bytes:
+        key = stream, *sorted(synthesis.items()), *sorted(kwargs.items())
+        if key not in self._known:
+            self._known[key] = super().decode(stream, synthesis=synthesis, **kwargs)
+        return self._known[key]
+
+
 class Unfit:
     def __init__(self) -> None:
         raise sempic.ModelError("no such model")

@@ -71,11 +71,10 @@ def refused(answer, status, error, *parts):
 
 
 @contextlib.contextmanager
-def live(**changes) -> Iterator[str]:
+def live(coder=FakeCoder, **changes) -> Iterator[str]:
     """The address of a server that runs in a thread."""
     s = settings(queue=32, **changes)
-    make = functools.partial(FakeCoder, max_pixels=s.max_pixels)
-    workers = pool(make, queue=s.queue)
+    workers = pool(functools.partial(coder, max_pixels=s.max_pixels), queue=s.queue)
     app = create_app(s, workers)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = Server(uvicorn.Config(app, log_config=None, access_log=False))

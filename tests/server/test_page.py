@@ -1,6 +1,7 @@
 """The page in a browser."""
 
 import dataclasses
+import functools
 import io
 import json
 import os
@@ -35,11 +36,17 @@ FLAGS = [
 IMAGE, LABELS = street(192, 256)
 DESKTOP = {"width": 1280, "height": 1300}  # nothing needs to be scrolled to
 PHONE = {"width": 390, "height": 844}
+# What moves is drawn sixty times a second, which is half of the work of the browser.
+STILL = """
+const still = new CSSStyleSheet()
+still.replaceSync("*, ::before, ::after {animation: none !important; transition: none !important}")
+document.adoptedStyleSheets = [still]
+"""
 
 
 @pytest.fixture(scope="module")
 def url():
-    with live(max_pixels=1 << 20) as url:
+    with live(fakecoder.Remembering, max_pixels=1 << 20) as url:
         yield url
 
 
@@ -56,9 +63,11 @@ def visit(browser, url):
     """Opens the page and waits until it is idle; fails if the page logged an error."""
     faults, contexts = [], []
 
-    def go(fragment="", **options):
+    def go(fragment="", *, still=True, **options):
         context = browser.new_context(**{"viewport": DESKTOP, **options})
         contexts.append(context)
+        if still:
+            context.add_init_script(STILL)
         context.set_default_timeout(60_000)
         page = context.new_page()
         page.on("pageerror", lambda error: faults.append(str(error)))
@@ -79,10 +88,12 @@ def wait_until_idle(page):
     page.wait_for_selector("body[aria-busy=false]")
 
 
+@functools.cache
 def png():
     return png_of(IMAGE)
 
 
+@functools.cache
 def stream():
     return stream_of(LABELS, IMAGE)
 
@@ -108,13 +119,15 @@ def views(page):
 
 
 def test_the_first_scene_shows_its_original(visit):
-    page = visit()
+    page = visit(still=False)
     assert page.input_value("#scene") == "street.jpg"
     assert "CC BY 4.0" in page.locator("#scene option:checked").text_content()
     assert re.fullmatch(r"A street in [\d,]+ bytes", page.text_content("h1"))
     assert views(page) == ["Original", "Labels", "Coarse", "Decoded", "AVIF", "JPEG"]
     assert "code the original" in page.text_content("#others")
     assert page.is_visible("#encoder")
+    bar = "getComputedStyle(document.querySelector('.busy'), '::after').animationPlayState"
+    assert page.evaluate(bar) == "paused"  # an idle page draws nothing
 
 
 def test_a_scene_of_a_sempic_file_has_no_original(visit):

@@ -145,25 +145,38 @@ def start(folder):
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env)
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
-def test_a_killed_process_resumes_to_the_same_weights(tmp_path, how):
-    first = start(tmp_path / "b")
-    for line in first.stdout:
-        if line.startswith("step 20"):
-            break
-    first.send_signal(how)
-    rest, _ = first.communicate(timeout=60)
-    if how == signal.SIGTERM:
-        assert first.returncode == 0
-        assert (tmp_path / "b/line.safetensors").exists()
-    else:
-        assert "ended" not in rest
-    step = load_tensors(tmp_path / "b/state.safetensors", "run")[1]["step"]
-    assert 15 <= step < 60
+def resumes_from(tmp_path, step):
+    """The run in `b` resumes after `step` and ends as one in `a` that nothing ends."""
+    assert load_tensors(tmp_path / "b/state.safetensors", "run")[1]["step"] == step
     recipe = trained(tmp_path / "b", steps=60)
     assert len(recipe.rates) == 60 - step
     straight = trained(tmp_path / "a", steps=60)
     assert torch.equal(recipe.network.weight, straight.network.weight)
+
+
+def test_a_killed_process_resumes_to_the_same_weights(tmp_path):
+    first = start(tmp_path / "b")
+    for line in first.stdout:
+        if line.startswith("step 20"):
+            break
+    first.kill()
+    rest, _ = first.communicate(timeout=60)
+    assert "ended" not in rest
+    step = load_tensors(tmp_path / "b/state.safetensors", "run")[1]["step"]
+    assert 15 <= step < 60
+    resumes_from(tmp_path, step)
+
+
+def test_a_run_that_sigterm_ends_resumes_to_the_same_weights(tmp_path):
+    class Stopped(Line):
+        def step(self, number):
+            if number == 20:
+                signal.raise_signal(signal.SIGTERM)
+            return super().step(number)
+
+    trained(tmp_path / "b", Stopped, steps=60)
+    assert (tmp_path / "b/line.safetensors").exists()
+    resumes_from(tmp_path, 21)
 
 
 def test_minutes_limit_the_run_and_shape_the_learning_rate(tmp_path):
