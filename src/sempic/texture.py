@@ -69,8 +69,10 @@ _SENT_NOISE, _USUAL_NOISE = (0.1, 0.4, 1.6), (0.05, 0.7, 1.0)
 """Change of the noise's strength per level, least and greatest strength: for levels in the stream,
 and for usual levels (docs/experiments/receiver.md)."""
 _PATTERN = 1.5, 2.0
-"""By how many levels the painted median exceeds the sent one where a median filter takes effect,
-and where it replaces the picture (docs/experiments/receiver.md)."""
+"""By how many levels the painted median exceeds the sent one where a median filter begins, and
+where it takes full effect (docs/experiments/receiver.md)."""
+_BLURRED = 20
+"""Classes of a map whose 95th percentile is below this level have no strong detail to lose."""
 _LEAST_CHANGE = 2
 """Least change of a level, in a sequence, that is sent."""
 _EPSILON = 0.05
@@ -230,34 +232,37 @@ def noise_strength(condition: _Floats, default: _Floats) -> _Floats:
     return found
 
 
-def weaken(picture: Image, labels: LabelMap | None, texture: Texture) -> Image:
+def weaken(
+    picture: Image, labels: LabelMap | None, texture: Texture, *, patterns: bool = True
+) -> Image:
     """A picture, uint8 (H, W, 3), with texture weakened to the levels of `texture`.
 
-    Where far too much was painted, it is a pattern of the network's: a median filter removes it
-    first. Then what is left of fine detail is scaled."""
+    Fine detail is scaled. Where far too much was painted, it is a pattern of the network's, and a
+    median filter follows.
+
+    Args:
+        patterns: False: without the filter, because another one follows (`halving.doubled`).
+    """
     if not texture:
         return picture
     painted = _measured(picture, labels)
-    excess = {n: painted[n][0] - texture[n][0] for n in texture.keys() & painted.keys()}
-    patterns = {n: levels for n, levels in excess.items() if levels > _PATTERN[0]}
-    if patterns:
-        picture = _smoothed(picture, labels, patterns)
-        painted = _measured(picture, labels)
-    gains = {n: _gains(texture[n], painted[n]) for n in excess}
-    return _scaled(picture, labels, painted, {n: g for n, g in gains.items() if min(g) < 1})
+    known = texture.keys() & painted.keys()
+    gains = {n: _gains(texture[n], painted[n]) for n in known}
+    found = _scaled(picture, labels, painted, {n: g for n, g in gains.items() if min(g) < 1})
+    if not patterns:
+        return found
+    alone = labels is None
+    return _filtered(found, labels, {n: _is_pattern(texture[n], painted[n], alone) for n in known})
 
 
-def _smoothed(picture: Image, labels: LabelMap | None, excess: Mapping[int, float]) -> Image:
-    """A picture with a median filter on the classes whose texture is too strong by `excess`
-    levels."""
-    table = np.zeros(256, np.float32)
-    for number, levels in excess.items():
-        table[number] = np.interp(levels, _PATTERN, (0, 1))
-    found = picture.copy()
-    for rows, median in medians(picture):
-        share = table[0] if labels is None else table[labels[rows]][..., None]
-        found[rows] = np.rint(picture[rows] + share * (median - picture[rows].astype(np.float32)))
-    return found
+def _is_pattern(wanted: tuple[int, int], painted: tuple[float, ...], alone: bool) -> float:
+    """How likely too much painted detail is a pattern of the network's, 0…1.
+
+    alone: there is no map. Then weak detail alone may be noise between strong details, such as
+    stars; a pattern makes both too strong.
+    """
+    likely = painted[1] > wanted[1] if alone else wanted[1] < _BLURRED
+    return float(np.interp(painted[0] - wanted[0], _PATTERN, (0, 1))) if likely else 0.0
 
 
 def _gains(wanted: tuple[int, int], painted: tuple[float, ...]) -> list[float]:
@@ -289,6 +294,20 @@ def _scaled(
             share[here] = np.interp(levels[here], painted[number], gain)
         kept = picture[rows] - (1 - share[..., None]) * fine
         found[rows] = np.clip(np.rint(kept), 0, 255)
+    return found
+
+
+def _filtered(picture: Image, labels: LabelMap | None, effects: Mapping[int, float]) -> Image:
+    """A picture with a median filter on some classes, whose effect is 0…1."""
+    if not any(effects.values()):
+        return picture
+    table = np.zeros(256, np.float32)
+    table[list(effects)] = list(effects.values())
+    found = picture.copy()
+    for rows, filtered in medians(picture):
+        share = table[0] if labels is None else table[labels[rows]][..., None]
+        change = filtered - picture[rows].astype(np.float32)
+        found[rows] = np.rint(picture[rows] + share * change)
     return found
 
 
