@@ -251,17 +251,17 @@ def weaken(
     found = _scaled(picture, labels, painted, {n: g for n, g in gains.items() if min(g) < 1})
     if not patterns:
         return found
-    alone = labels is None
-    return _filtered(found, labels, {n: _is_pattern(texture[n], painted[n], alone) for n in known})
+    mapped = labels is not None
+    return _filtered(found, labels, {n: _effect(texture[n], painted[n], mapped) for n in known})
 
 
-def _is_pattern(wanted: tuple[int, int], painted: tuple[float, ...], alone: bool) -> float:
-    """How likely too much painted detail is a pattern of the network's, 0…1.
+def _effect(wanted: tuple[int, int], painted: tuple[float, ...], mapped: bool) -> float:
+    """Effect of the median filter, 0…1: how likely too much painted detail is a pattern.
 
-    alone: there is no map. Then weak detail alone may be noise between strong details, such as
-    stars; a pattern makes both too strong.
+    mapped: there is a map. Without one, too much weak detail may be noise between strong details,
+    such as stars; a pattern makes both too strong.
     """
-    likely = painted[1] > wanted[1] if alone else wanted[1] < _BLURRED
+    likely = wanted[1] < _BLURRED if mapped else painted[1] > wanted[1]
     return float(np.interp(painted[0] - wanted[0], _PATTERN, (0, 1))) if likely else 0.0
 
 
