@@ -245,3 +245,17 @@ def test_damage_to_a_sequence_costs_both_decoders_the_same_frames():
         outcomes.add(ours)
     assert tuple(range(9)) in outcomes
     assert len(outcomes) > 4
+
+
+def test_packets_that_come_twice_or_in_another_order():
+    start, packets = PIECES[0][:3], b"".join(PIECES)[3:].split(b"\0")[:-1]
+    places = (0, 3, 5, 10, 13)
+    assert [packets[at][1] >> 6 for at in places] == [0, 1, 2, 3, 1]
+    for at in places:
+        one, next_one = packets[at], packets[at + 1 : at + 2]
+        for changed in ([one, one, *next_one], [*next_one, one]):
+            came = [*packets[:at], *changed, *packets[at + 2 :]]
+            stream = start + b"".join(packet + b"\0" for packet in came)
+            numbers = [moment.number for moment in arrived(stream)]
+            second = itertools.chain(*sequence_decoder.Stream(stream).runs())
+            assert numbers == [frame.number for frame in second] == list(range(9)), at

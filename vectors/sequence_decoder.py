@@ -153,6 +153,7 @@ class Stream:
         self.version = data[2]
         self.frames: dict[int, Sent] = {}
         self.last = -1  # the number of the last frame received
+        self.last_key = b""  # its content
         self.lost = True  # until a key frame: there is none yet, or it is of another sequence
         self.advice: dict[int, Levels] = {}  # that after each frame, by number
         self.parity: dict[Group, dict[int, bytes]] = {}  # sums by number
@@ -192,8 +193,10 @@ class Stream:
 
     def take(self, frame: Sent) -> None:
         """S3: its number tells whether it belongs here."""
+        if frame.key and frame.content == self.last_key:
+            return
         if frame.key:
-            self.lost = frame.number <= self.last
+            self.last_key, self.lost = frame.content, frame.number <= self.last
         if not self.lost:
             self.frames[frame.number], self.last = frame, frame.number
 
@@ -267,7 +270,8 @@ def read_head(version: int, body: bytes) -> Head:
     width, height, *rate, factor, last_id, halved = [*values, 0][:7]
     require(0 < width < 65536 and 0 < height < 65536, "size out of bounds")
     require(width * height <= 1 << 26, "too large")
-    require(all(rate) and factor and last_id < 256 and halved < 2, "no rate, factor, id or flag")
+    require(all(rate) and last_id < 256 and halved < 2, "no rate, id or flag")
+    require(0 < factor < 256, "no factor")
     require(not halved or factor % 2 == 0, "an odd factor at half the size")
     require(at < len(body), "truncated")
     profile = body[at]

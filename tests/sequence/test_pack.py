@@ -180,6 +180,7 @@ def test_a_head_of_huge_frames_is_refused():
         ({"width": 65536}, errors.LimitExceeded),
         ({"width": 60000, "height": 60000}, errors.LimitExceeded),
         ({"palette": 9}, errors.UnsupportedProfile),
+        ({"factor": 256}, errors.UnsupportedProfile),
         ({"own": "no palette"}, errors.CorruptStream),
         ({"parameters": b"xy"}, errors.CorruptStream),
         (
