@@ -122,6 +122,11 @@ def test_labels_that_do_not_fit_are_refused(labels):
         pack(width=32, height=24, labels=labels)
 
 
+def test_an_empty_map_is_refused():
+    with pytest.raises(LabelMapError):
+        pack(width=0, height=4, labels=np.zeros((4, 0), np.uint8))
+
+
 @pytest.mark.parametrize("palette", PALETTES.values(), ids=lambda p: p.name)
 def test_ids_outside_the_palette_are_refused(palette):
     """Both pack and unpack refuse them."""

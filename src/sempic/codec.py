@@ -266,7 +266,7 @@ def is_doubled(labels: LabelMap) -> bool:
 
 def check_map(labels: LabelMap, *, width: int, height: int) -> None:
     """Raises LabelMapError unless `labels` is uint8 (height, width)."""
-    if not checks.is_uint8(labels, 2):
+    if not checks.is_uint8(labels, 2) or not labels.size:
         raise LabelMapError(f"a label map is uint8 (height, width), not {checks.kind(labels)}")
     if labels.shape != (height, width):
         raise LabelMapError(
