@@ -21,6 +21,14 @@ class Bits:
         self.at += n
         return self.bits[self.at - n : self.at]
 
+    def number(self, n: int) -> int:
+        """The next n bits as a number."""
+        return int("0" + self.take(n), 2)
+
+    def ue(self) -> int:
+        """The number of the next Exp-Golomb code."""
+        return from_golomb(self.golomb())
+
     def golomb(self) -> str:
         """The bits of the next Exp-Golomb code (H.265 9.2), of a number below 2^16 - 1."""
         one = self.bits.find("1", self.at, self.at + 16)

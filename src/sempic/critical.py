@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 from sempic import checks
-from sempic.bits import Bits, from_golomb, packed, ue
+from sempic.bits import Bits, packed, ue
 from sempic.errors import JSON_FAULTS, CorruptStream, InputError, refused
 
 SHARE = 0.001
@@ -231,20 +231,20 @@ def read(payload: bytes, *, own: bool = False) -> Receipt:
     """The receipt in a payload; `own`: of the sender's own groups. Raises BitstreamError if the
     payload is not exactly one receipt."""
     bits = Bits(payload, "the receipt")
-    verifier, table, names = f"{int(bits.take(32), 2):08x}", None, list(GROUPS)
+    verifier, table, names = f"{bits.number(32):08x}", None, list(GROUPS)
     if own:
-        table = f"{int(bits.take(32), 2):08x}"
-        length = int(bits.take(8), 2)
-        text = int("0" + bits.take(8 * length), 2).to_bytes(length, "big")
+        table = f"{bits.number(32):08x}"
+        length = bits.number(8)
+        text = bits.number(8 * length).to_bytes(length, "big")
         names = text.decode("utf-8", "replace").split("\n")
         if not all(map(_NAME.fullmatch, names)) or len(set(names)) < len(names):
             raise CorruptStream("the receipt names no groups")
     groups = {}
     for name in names:
-        seen = from_golomb(bits.golomb())
-        lost = from_golomb(bits.golomb()) if seen else 0
+        seen = bits.ue()
+        lost = bits.ue() if seen else 0
         if lost > seen:
             raise CorruptStream(f"the receipt has {lost} objects lost of {seen}")
-        groups[name] = Tally(seen, lost, from_golomb(bits.golomb()))
+        groups[name] = Tally(seen, lost, bits.ue())
     bits.end()
     return Receipt(verifier=verifier, groups=groups, table=table)

@@ -15,7 +15,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from sempic.bits import Bits, from_golomb, packed, ue
+from sempic.bits import Bits, packed, ue
 from sempic.errors import CorruptStream, InputError
 from sempic.palette import CITYSCAPES, Palette, alike
 from sempic.scene import Image, LabelMap
@@ -358,10 +358,10 @@ def read(payload: bytes) -> dict[int, tuple[int, int]]:
     bits = Bits(payload, "the texture")
     found: dict[int, tuple[int, int]] = {}
     number = -1
-    for _ in range(from_golomb(bits.golomb()) + 1):
-        number += from_golomb(bits.golomb()) + 1
-        median = int(bits.take(5), 2)
-        high = median + int(bits.take(4), 2)
+    for _ in range(bits.ue() + 1):
+        number += bits.ue() + 1
+        median = bits.number(5)
+        high = median + bits.number(4)
         if number > 255 or high >= LEVELS:
             raise CorruptStream(f"the texture has levels {median}, {high} of id {number}")
         found[number] = median, high

@@ -276,7 +276,7 @@ def _read_x265_sps(unit: bytes) -> _Sps:
     bits = Bits(hevc.payload(unit))
     bits.take(8 + 96)  # ids, profile, tier and level
     bits.golomb()  # sps_seq_parameter_set_id
-    if from_golomb(bits.golomb()) == 3:  # chroma_format_idc
+    if bits.ue() == 3:  # chroma_format_idc
         bits.take(1)
     bits.golomb(), bits.golomb()  # width and height
     if bits.take(1) == "1":  # conformance window
@@ -290,7 +290,7 @@ def _read_x265_sps(unit: bytes) -> _Sps:
     if bits.take(2)[0] == "1":  # scaling lists; asymmetric partitions
         raise InputError("BPG has no scaling lists")
     sao, pcm = bits.take(1), bits.pcm()
-    if from_golomb(bits.golomb()) or bits.take(1) == "1":
+    if bits.ue() or bits.take(1) == "1":
         raise InputError("x265 wrote reference pictures into an intra stream")
     bits.take(1)  # temporal motion vectors
     return _Sps("".join(sizes), depth, sao, pcm, bits.take(1), "0", _min_block(sizes))

@@ -10,7 +10,7 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
-from sempic.bits import Bits, from_golomb, ue
+from sempic.bits import Bits, ue
 from sempic.coarse import hevc, sets, slices
 from sempic.coarse.hevc import CHROMA, CHROMA_QP, START
 from sempic.coarse.planes import MAX_SIDE
@@ -207,7 +207,7 @@ class Decoder:
         bits.take(self._extra)
         bits.golomb()  # slice_type
         bits.take(self._output)
-        place = int(bits.take(self._places), 2)
+        place = bits.number(self._places)
         change = place ^ self._place % (1 << self._places)
         number = int.from_bytes(raw, "big") ^ change << (8 * len(raw) - bits.at)
         raw = number.to_bytes(len(raw), "big")
@@ -226,8 +226,8 @@ def _read_pps(unit: bytes) -> tuple[int, int]:
     for _ in range(2):
         bits.golomb()  # ids of this set and of the sequence parameter set
     bits.take(1)  # dependent_slice_segments_enabled_flag
-    output = int(bits.take(1))
-    return int(bits.take(3), 2), output
+    output = bits.number(1)
+    return bits.number(3), output
 
 
 def _read_sps(unit: bytes) -> tuple[str, tuple[int, int], int]:
@@ -238,17 +238,17 @@ def _read_sps(unit: bytes) -> tuple[str, tuple[int, int], int]:
         raise UnsupportedProfile("coarse pictures in several layers are not supported")
     bits.take(96)  # profile, tier and level
     bits.golomb()  # sps_seq_parameter_set_id
-    chroma = from_golomb(bits.golomb())
+    chroma = bits.ue()
     separate = chroma == 3 and bits.take(1) == "1"  # three separate colour planes
     if chroma not in CHROMA or separate:
         raise UnsupportedProfile("coarse pictures are 4:2:0 or 4:4:4")
-    size = from_golomb(bits.golomb()), from_golomb(bits.golomb())
+    size = bits.ue(), bits.ue()
     if bits.take(1) == "1":
         for _ in range(4):
             bits.golomb()  # conformance window
     if {bits.golomb(), bits.golomb()} != {ue(0)}:
         raise UnsupportedProfile("samples of coarse pictures have 8 bits")
-    places = from_golomb(bits.golomb()) + 4
+    places = bits.ue() + 4
     if places > 16:
         raise CorruptStream("the coarse pictures' parameter sets are damaged")
     return CHROMA[chroma], size, places

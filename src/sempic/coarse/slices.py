@@ -6,7 +6,7 @@ reference picture, constant settings. A short slice has one byte for them.
 
 from __future__ import annotations
 
-from sempic.bits import Bits, from_golomb, packed, ue
+from sempic.bits import Bits, packed, ue
 from sempic.coarse import hevc
 from sempic.errors import BitstreamError, CorruptStream, TruncatedStream
 
@@ -83,14 +83,14 @@ def _is(bits: Bits, expected: str) -> bool:
 
 
 def _signed(bits: Bits) -> int:
-    number = from_golomb(bits.golomb())
+    number = bits.ue()
     return (number + 1) // 2 if number % 2 else -(number // 2)
 
 
 def _references(bits: Bits) -> bool:
     """Whether the last picture is the first reference picture (H.265 7.3.7). Others may be kept,
     but nothing is predicted from them."""
-    count = from_golomb(bits.golomb())
+    count = bits.ue()
     if count < 1 or not _is(bits, _LAST):
         return False
     for _ in range(count - 1):

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from sempic.bits import Bits, from_golomb, packed, ue
+from sempic.bits import Bits, packed, ue
 from sempic.errors import CorruptStream, LimitExceeded
 
 CELL = 8
@@ -108,14 +108,14 @@ def read(payload: bytes, columns: int, rows: int) -> tuple[list[Place], bool, in
     CorruptStream for windows outside the picture or overlapping, and for padding bits other than 0.
     """
     bits = Bits(payload[: 16 * MOST], "the header of the windows")
-    count = from_golomb(bits.golomb()) + 1
+    count = bits.ue() + 1
     if count > MOST:
         raise LimitExceeded(f"{count} windows are more than the limit of {MOST}")
     taken = np.zeros((rows, columns), bool)
     places = []
     for number in range(1, count + 1):
-        x, y = _read_fixed(bits, columns), _read_fixed(bits, rows)
-        place = Place(x, y, _read_side(bits), _read_side(bits))
+        x, y = (bits.number((most - 1).bit_length()) for most in (columns, rows))
+        place = Place(x, y, *(2 * bits.ue() + bits.number(1) + 1 for _ in range(2)))
         if x + place.width > columns or y + place.height > rows:
             raise CorruptStream(f"window {number} reaches beyond the picture")
         if taken[place.inside].any():
@@ -151,17 +151,7 @@ def _fixed(value: int, count: int) -> str:
     return f"{value:0{length}b}" if length else ""
 
 
-def _read_fixed(bits: Bits, count: int) -> int:
-    length = (count - 1).bit_length()
-    return int(bits.take(length), 2) if length else 0
-
-
 def _side(cells: int) -> str:
     """The Exp-Golomb code of order 1 of a side: one to six cells take two to four bits."""
     more, last = divmod(cells - 1, 2)
     return ue(more) + str(last)
-
-
-def _read_side(bits: Bits) -> int:
-    more = from_golomb(bits.golomb())
-    return 2 * more + int(bits.take(1)) + 1
