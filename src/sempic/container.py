@@ -21,7 +21,7 @@ from sempic.errors import (
     UnsupportedProfile,
     UnsupportedVersion,
 )
-from sempic.palette import IDENTITY, INDICES, OWN, PALETTES
+from sempic.palette import IDENTITY, INDICES, PALETTES
 
 MAGIC = b"\xe5S"
 SEQUENCE_MAGIC = b"\xe5V"
@@ -191,8 +191,7 @@ def _content(
         own = found.pop("palette").decode("utf-8", "replace")
         if not IDENTITY.fullmatch(own):
             raise CorruptStream("the palette chunk names no palette")
-        loaded = (p.id for p in PALETTES.values() if p.id >= OWN and p.identity == own)
-        palette = next(loaded, palette)
+        palette = next((p.id for p in PALETTES.values() if p.identity == own), palette)
     return Container(
         width=width,
         height=height,
