@@ -13,6 +13,7 @@ from sempic import models, roles
 from sempic.errors import ModelError, install_hint, naming, refused
 from sempic.models import runtime
 from sempic.palette import CAMVID, CITYSCAPES, INDICES, from_description
+from sempic.pictures import resized
 from sempic.scene import Image, LabelMap, Probabilities, padded
 from sempic.segment import fit
 
@@ -115,8 +116,8 @@ class Segmenter:
         if out.ndim == 4:
             return fit.best(out[0], share, size)
         rows, columns = (round(n * part) for n, part in zip(out.shape[1:], share, strict=True))
-        map_ = PIL.Image.fromarray(np.ascontiguousarray(out[0, :rows, :columns], dtype=np.uint8))
-        return np.asarray(map_.resize(size[::-1], PIL.Image.Resampling.NEAREST))
+        ids = np.ascontiguousarray(out[0, :rows, :columns], dtype=np.uint8)
+        return resized(ids, (size[1], size[0]), "NEAREST")
 
 
 class HubSegmenter:
@@ -172,8 +173,7 @@ def _resize(image: Image, scale: float) -> Image:
     if scale == 1:
         return image
     size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
-    how = PIL.Image.Resampling.BICUBIC if scale > 1 else PIL.Image.Resampling.BOX
-    return np.asarray(PIL.Image.fromarray(image).resize(size, how))
+    return resized(image, size, "BICUBIC" if scale > 1 else "BOX")
 
 
 def _probabilities(
