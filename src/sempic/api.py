@@ -500,8 +500,7 @@ class Codec:
         Raises InputError if `samples` is less than 2; otherwise as `decode`.
         """
         _need_scene(scene)
-        if checks.whole("samples", samples, 1) < 2:
-            raise InputError(f"a spread needs 2 samples or more, not {samples}")
+        samples = checks.whole("samples", samples, 2)
         mean = np.zeros((scene.height, scene.width, 3), np.float32)
         spread = np.zeros_like(mean)
         for index in range(samples):  # Welford's update holds one picture at a time

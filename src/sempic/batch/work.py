@@ -118,7 +118,7 @@ class Decode:
         None,
         metavar="MAP",
     )
-    samples: int = option("number of decodes for --uncertainty", 8, low=1, metavar="N")
+    samples: int = option("number of decodes for --uncertainty", 8, low=2, metavar="N")
     receiver: str | None = another(Models, "receiver", None, flags=("--receiver", "--model"))
     prior: str | None = another(Models, "prior", None)
     images: str = option(
