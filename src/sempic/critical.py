@@ -208,14 +208,13 @@ def overhead(groups: Table | None) -> int:
 def write(receipt: Receipt) -> bytes:
     """The payload of a receipt chunk; of a receipt with a table, the payload of the chunk for the
     sender's own groups. Raises InputError for an invalid receipt."""
-    names = list(receipt.groups)
-    head = [receipt.verifier] if receipt.table is None else [receipt.verifier, receipt.table]
-    text = b"" if receipt.table is None else "\n".join(names).encode()
-    if receipt.table is None:
-        named = names == list(GROUPS)
-    else:
+    names, digests, text = list(receipt.groups), [receipt.verifier], b""
+    named = names == list(GROUPS)
+    if receipt.table is not None:
+        digests.append(receipt.table)
+        text = "\n".join(names).encode()
         named = bool(names) and all(map(_NAME.fullmatch, names)) and len(text) <= _MOST_TEXT
-    if not named or not all(map(DIGEST.fullmatch, head)):
+    if not named or not all(map(DIGEST.fullmatch, digests)):
         raise InputError("a receipt names its verifier, and counts every group")
     bits = ""
     for name, tally in receipt.groups.items():
@@ -223,8 +222,8 @@ def write(receipt: Receipt) -> bytes:
         if not (0 <= tally.lost <= tally.seen and all(0 <= n <= MOST for n in numbers)):
             raise InputError(f"{name}: {numbers} are no counts of objects")
         bits += ue(tally.seen) + (ue(tally.lost) if tally.seen else "") + ue(tally.invented)
-    length = b"" if receipt.table is None else bytes([len(text)])
-    return bytes.fromhex("".join(head)) + length + text + packed(bits)
+    length = bytes([len(text)] if text else [])
+    return bytes.fromhex("".join(digests)) + length + text + packed(bits)
 
 
 def read(payload: bytes, *, own: bool = False) -> Receipt:

@@ -199,8 +199,7 @@ def encode(picture: Image, suffix: str) -> bytes:
     Raises OutputError: an unsupported suffix, or a picture too large for the format; ImageError:
     another type or shape.
     """
-    array: object = picture
-    if not isinstance(array, np.ndarray) or array.dtype != np.uint8 or array.ndim not in (2, 3):
+    if not any(checks.is_uint8(picture, dimensions) for dimensions in (2, 3)):
         raise ImageError("a picture to be written is a uint8 array, (height, width, 3) or grey")
     return _save(PIL.Image.fromarray(picture), suffix)
 

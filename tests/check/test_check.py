@@ -65,10 +65,10 @@ def draft():
 
 
 def checked(draft, budget=critical.BUDGET, *, verifier=VERIFIER, paint=None, **more):
-    paint = paint or Painter()
-    return check.run(
-        IMAGE, draft, draft.pack(), verifier=verifier, paint=paint, budget=budget, **more
-    )
+    columns, rows = layout.grid(draft.width, draft.height)
+    none = np.zeros((rows, columns), bool)
+    how = {"paint": paint or Painter(), "sent": none, "never": lambda _: none} | more
+    return check.run(IMAGE, draft, draft.pack(), verifier=verifier, budget=budget, **how)
 
 
 def receipt(stream):

@@ -86,10 +86,10 @@ def run(
     *,
     verifier: Verifier,
     paint: Callable[[Scene], Image],
+    sent: Cells,
+    never: Callable[[LabelMap], Cells],
     budget: float = BUDGET,
     table: Table | None = None,
-    sent: Cells | None = None,
-    never: Callable[[LabelMap], Cells] | None = None,
 ) -> bytes:
     """The stream of a draft, with windows for regions in doubt, and a receipt.
 
@@ -99,10 +99,10 @@ def run(
         stream: the draft, packed.
         verifier: compares the pictures.
         paint: the receiver, for a scene without windows.
-        budget: largest growth of the stream, as a share of its size, without the receipt.
-        table: groups of objects; None: GROUPS.
         sent: the cells of the draft's windows, which stay.
         never: maps the verifier's map of the original to the cells that windows must not show.
+        budget: largest growth of the stream, as a share of its size, without the receipt.
+        table: groups of objects; None: GROUPS.
 
     Raises InputError: the verifier lacks a class of the table.
     """
@@ -113,13 +113,9 @@ def run(
     scene = draft.scene()
     painted = paint(scene)
     after, probable_after = _seen(windows.blend(painted, scene.windows), verifier, groups)
-    columns, rows = layout.grid(draft.width, draft.height)
-    cells = np.zeros((rows, columns), bool) if sent is None else sent
-    forbidden = np.zeros_like(cells) if never is None else never(before)
-    doubtful = [
-        region & ~forbidden for region in _doubtful(probable_before, probable_after, groups)
-    ]
-    payload = _within_budget(picture, draft, doubtful, cells, room)
+    allowed = ~never(before)
+    doubtful = [region & allowed for region in _doubtful(probable_before, probable_after, groups)]
+    payload = _within_budget(picture, draft, doubtful, sent, room)
     if payload is not None:
         draft = dataclasses.replace(draft, windows=payload)
         after, _ = _seen(windows.blend(painted, draft.scene().windows), verifier, groups)
