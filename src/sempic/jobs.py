@@ -53,7 +53,7 @@ class Job:
 
     @property
     def is_tar(self) -> bool:
-        return self.source is not None and self.relative.suffix.lower() == TAR
+        return self.relative.suffix.lower() == TAR
 
     def read(self) -> bytes:
         """The bytes of the source. Raises InputError."""
@@ -133,8 +133,7 @@ def find(
     for source in sources:
         if suffix is None or source.fault is not None:
             continue
-        is_tar = source.path is not None and source.relative.suffix.lower() == TAR
-        source.suffix = TAR if is_tar else suffix
+        source.suffix = TAR if source.relative.suffix.lower() == TAR else suffix
         if output == "-" or (output is None and source.path is None):
             source.target = STDOUT
         elif place is not None and not into_folder:

@@ -84,7 +84,7 @@ def details(record: Record) -> str:
         f"coarse ({record['coarse_codec']})" if name == "coarse" else name: size
         for name, size in record["chunks"].items()
     }
-    rows = [*parts.items(), ("header, checksum", record["overhead"]), ("all", record["bytes"])]
+    rows = [*parts.items(), ("all else", record["overhead"]), ("all", record["bytes"])]
     return "\n".join(
         [
             f"{path}: version {record['version']}, {record['width']}×{record['height']}, "

@@ -105,9 +105,9 @@ def where(payload: bytes, width: int, height: int) -> list[list[int]]:
     places, _, _ = layout.read(payload, *grid(width, height))
     found = []
     for place in places:
-        x, y = place.x * CELL, place.y * CELL
-        right, bottom = x + place.width * CELL, y + place.height * CELL
-        found.append([x, y, min(right, width) - x, min(bottom, height) - y])
+        rows, columns = place.pixels
+        x, y = columns.start, rows.start
+        found.append([x, y, min(columns.stop, width) - x, min(rows.stop, height) - y])
     return found
 
 
