@@ -54,6 +54,33 @@ def test_videos_are_rotated_and_mirrored_as_announced(clip, matrix, shown):
     assert np.abs(found - shown(picture).astype(int)).mean() < 4
 
 
+UPSIDE_DOWN = bytes.fromhex("00000001 06 2f 03 100009 80")
+"""H.264's message of a rotation by 180 degrees, which holds until the next key frame."""
+IDR = bytes.fromhex("000001 65")
+
+
+@pytest.mark.parametrize(
+    ("marks", "turned"),
+    [
+        ((b"", UPSIDE_DOWN), [0, 0, 0, 0, 1, 1, 1, 1]),
+        # FFmpeg's filter h264_metadata puts the message behind each key frame but the first, and
+        # a matrix of no rotation cannot be told from none.
+        ((UPSIDE_DOWN, b"", UPSIDE_DOWN), [1] * 12),
+        ((UPSIDE_DOWN, b"", b""), [1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0]),
+    ],
+)
+@pytest.mark.parametrize("rate", [None, Fraction(5)])
+def test_a_rotation_may_change_in_mid_stream(place, marks, turned, rate):
+    picture = np.zeros((48, 64, 3), np.uint8)
+    picture[:24] = 200
+    with open("x.h264", "wb") as out:
+        for mark in marks:
+            write_frames("part.h264", [picture] * 4, options={"bf": "0"})
+            out.write(Path("part.h264").read_bytes().replace(IDR, mark + IDR))
+    frames = video.Source("x.h264", rate=rate)
+    assert [int(f[36].mean() > 100) for f in frames] == turned[:: 1 if rate is None else 2]
+
+
 def test_colours_match_those_of_players(tmp_path):
     colour = np.array((200, 30, 40))
     for height in (48, 720):

@@ -14,7 +14,7 @@ from sempic.errors import InputError, LimitExceeded, reason, warn
 from sempic.scene import Image
 from sempic.sequence.options import FASTEST, SLOWEST
 from sempic.sequence.video.clock import IDLE_SHARE, MAX_FORWARD, Arrivals, Clock
-from sempic.sequence.video.conversion import Converter
+from sempic.sequence.video.conversion import Converter, Turn, Turns
 from sempic.sequence.video.deinterlace import deinterlaced
 from sempic.sequence.video.names import HTTP
 from sempic.sequence.video.opening import Input
@@ -116,28 +116,28 @@ class Source:
     def _pictures(self) -> Iterator[Image]:
         from av.error import FFmpegError
 
-        clock, arrivals = Clock(self._period), Arrivals(1 / float(self.rate))
+        clock, arrivals, turns = Clock(self._period), Arrivals(1 / float(self.rate)), Turns()
         jitter = _JITTER * min(1.0, self._period * self.rate)
         by_arrival = self._format == _MJPEG and self._input.is_live
         skipped = due = 0
         position = 0.0
-        last = None
+        last, turn = None, Turn()
         try:
             for frame in deinterlaced(self._decoded()):
                 timestamp = arrivals.read(self._asked, self._came) if by_arrival else frame.time
                 position = round(clock.read(timestamp) * self.rate, 6)
                 skipped += last is not None and position <= due + jitter
                 while last is not None and position > due + jitter:
-                    yield self._converter.convert(last)
+                    yield self._converter.convert(last, turn)
                     due += 1
-                last = frame
+                last, turn = frame, turns.read(frame)
         except (FFmpegError, OSError) as error:
             self._fault = error
         duration = _duration(last)
         end = position + duration * self.rate
         stays = position + min(duration, MAX_FORWARD) * self.rate
         while last is not None and (due <= position + jitter or due + 1 <= stays + jitter):
-            yield self._converter.convert(last)
+            yield self._converter.convert(last, turn)
             due += 1
         if "matroska" in self._format:  # it states the end of its last frame, not its length
             end += (clock.origin or 0) * self.rate
