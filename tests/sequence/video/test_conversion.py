@@ -111,11 +111,22 @@ def test_transparency_is_laid_over_white(place):
         assert (frame == (255 if told else 90)).all()
 
 
-def test_transparency_that_cannot_be_read_is_reported(place):
-    clear = np.zeros((48, 64, 4), np.uint8)
-    write_frames("x.webm", [clear], "libvpx-vp9", pixels="yuva420p")
+@pytest.mark.parametrize("codec", ["libvpx", "libvpx-vp9"])
+def test_transparency_of_webm_is_laid_over_white_if_it_can_be_read(place, codec, monkeypatch):
+    clear = np.zeros((48, 40, 4), np.uint8)
+    clear[..., 0] = 200
+    clear[:, 20:, 3] = 255
+    options = {"auto-alt-ref": "0"}
+    write_frames("x.webm", [clear] * 3, codec, pixels="yuva420p", options=options)
+    with pytest.warns(SempicWarning, match="over white"):
+        frames = list(video.Source("x.webm", max_pixels=48 * 40))
+    assert len(frames) == 3
+    for frame in frames:
+        assert (frame[:, :16] == 255).all()
+        assert np.abs(frame[:, 24:] - np.array((200, 0, 0))).max() < 4
+    monkeypatch.setattr(av, "codecs_available", set())
     with pytest.warns(SempicWarning, match="transparency cannot be read"):
-        assert len(list(video.Source("x.webm"))) == 1
+        assert len(list(video.Source("x.webm", max_pixels=48 * 40))) == 3
 
 
 def test_notes_about_a_camera_come_once_and_early(place, monkeypatch, capsys):

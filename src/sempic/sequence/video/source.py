@@ -37,8 +37,12 @@ _LAG_SECONDS = 10.0
 _JITTER = 0.2
 """Share of a frame period by which a frame may come late and still keep its turn. Timestamps are
 rounded, in Matroska to a millisecond, and those of cameras jitter."""
+_ALIGNED = 64
+"""The sides of FFmpeg's buffers are multiples of this at most."""
 _COVER = 0x0400
 """FFmpeg's flag of a cover picture, which is no video."""
+_WITH_ALPHA = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
+"""Decoders that read transparency, by FFmpeg's own, which do not."""
 _HDR = {16: "PQ", 18: "HLG"}
 """Transfer curves of high dynamic range, by FFmpeg's numbers."""
 
@@ -75,9 +79,10 @@ class Source:
             raise InputError(f"{name}: there is no video in it")
         self._stream = streams[0]
         self._stream_count = len(streams)
+        self._decoder = _decoder(self._stream)
         # Threads that decode several frames at once hold each back: too late for a live video.
         is_live = self._input.is_live or self._input.is_sequential
-        self._stream.thread_type = "SLICE" if is_live else "AUTO"
+        self._decoder.thread_type = "SLICE" if is_live else "AUTO"
         self._converter = Converter(_exact(self._stream.sample_aspect_ratio or 1), max_side)
         if max_pixels is not None:
             width, height = self._converter.square(self._stream.width, self._stream.height)
@@ -85,7 +90,9 @@ class Source:
                 raise LimitExceeded(
                     f"{width}×{height} is more than the limit of {max_pixels} pixels"
                 )
-            self._stream.codec_context.options = {"max_pixels": str(max_pixels)}
+            # FFmpeg counts the pixels of its buffers, whose sides are rounded up.
+            more = _ALIGNED * (width + height + _ALIGNED)
+            self._decoder.options = {"max_pixels": str(max_pixels + more)}
         rates = [self._stream.average_rate, self._stream.guessed_rate]
         if self._format in _UNTIMED:
             rates.reverse()
@@ -188,7 +195,7 @@ class Source:
             if packet is None:
                 break
             try:
-                for frame in packet.decode():
+                for frame in self._decoder.decode(packet):
                     has_frames = True
                     if frame.is_corrupt:
                         warn("frames of it are damaged: they are shown as far as they are there")
@@ -208,7 +215,7 @@ class Source:
     def _warn_of_losses(self) -> None:
         if self._stream_count > 1:
             warn(f"it has {self._stream_count} videos in it: all but the first are left out")
-        if self._stream.metadata.get("alpha_mode") == "1":  # FFmpeg's decoders of VP8 and VP9
+        if _has_hidden_alpha(self._stream) and self._decoder is self._stream.codec_context:
             warn("its transparency cannot be read: what is transparent is shown, too")
         if (transfer := _HDR.get(self._stream.codec_context.color_trc)) is not None:
             warn(f"its high dynamic range ({transfer}) is not shown: it looks dull")
@@ -258,6 +265,26 @@ class Source:
     def close(self) -> None:
         """Stops reading. A read that still blocks is left to its thread."""
         self._input.close()
+
+
+def _has_hidden_alpha(stream: Any) -> bool:
+    """Whether the transparency is in data beside the frames, which most decoders leave out."""
+    return bool(stream.metadata.get("alpha_mode") == "1")
+
+
+def _decoder(stream: Any) -> Any:
+    """The decoder of a stream: for transparent VP8 and VP9 libvpx, as far as PyAV has it, since
+    FFmpeg's own decoders leave the transparency out."""
+    from av import CodecContext, codecs_available
+
+    own = stream.codec_context
+    name = _WITH_ALPHA.get(own.name)
+    if not _has_hidden_alpha(stream) or name not in codecs_available:
+        return own
+    decoder: Any = CodecContext.create(name, "r")
+    decoder.extradata, decoder.colorspace = own.extradata, own.colorspace
+    decoder.color_range = own.color_range
+    return decoder
 
 
 def _duration(frame: Any) -> float:
