@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import math
 import time
 from collections.abc import Iterator
@@ -29,6 +30,8 @@ _TOLERATED, _TOLERATED_SHARE = 2, 0.05
 """So many frames, or so large a share of them, may be missing without a warning."""
 _UNTIMED = {"h264", "hevc", "m4v", "mpegvideo"}
 """FFmpeg's names of formats without timestamps, for which its `average_rate` is made up."""
+_MEASURED = 100
+"""Packets by which a rate is measured."""
 _MJPEG = "mpjpeg"
 """FFmpeg's name of JPEG pictures over HTTP, as cameras send them: without timestamps or a rate.
 Their frames are timed by their arrival."""
@@ -97,6 +100,9 @@ class Source:
         if self._format in _UNTIMED:
             rates.reverse()
         own_rate = _exact(next(filter(None, rates), 25))
+        self._packets: Iterator[Any] = self._container.demux(self._stream)
+        if rate is None and own_rate > FASTEST:
+            own_rate = self._measured_rate() or own_rate
         self._has_own_rate = rate is None
         if not SLOWEST <= (rate or own_rate) <= FASTEST:
             raise InputError(
@@ -170,7 +176,6 @@ class Source:
         from av.error import FFmpegError
 
         self._warn_of_losses()
-        packets = self._container.demux(self._stream)
         has_frames, error = False, None
         # A file at an address waits for its reader: its length in frames or bytes is known.
         is_live = self._input.is_live and self.count is None and self._is_unsized
@@ -185,7 +190,7 @@ class Source:
                     )
                 checked, waited = self._asked, 0.0
             try:
-                packet = self._input.read(lambda: next(packets, None))
+                packet = self._next_packet()
                 self._came = time.monotonic()
                 waited += self._came - self._asked
             except (FFmpegError, OSError) as fault:
@@ -219,6 +224,27 @@ class Source:
             warn("its transparency cannot be read: what is transparent is shown, too")
         if (transfer := _HDR.get(self._stream.codec_context.color_trc)) is not None:
             warn(f"its high dynamic range ({transfer}) is not shown: it looks dull")
+
+    def _measured_rate(self) -> Fraction | None:
+        """Frames in a second by the timestamps of the first packets; None: unknown. Where a
+        container states no rate and frames are uneven, as in a browser's recordings, FFmpeg takes
+        that of the clock."""
+        from av.error import FFmpegError
+
+        try:
+            first = list(itertools.islice(iter(self._next_packet, None), _MEASURED))
+        except (FFmpegError, OSError):
+            return None
+        self._packets = itertools.chain(first, self._packets)
+        times = {packet.pts for packet in first} - {None}
+        if len(times) < 2:
+            return None
+        return Fraction(len(times) - 1, max(times) - min(times)) / _exact(self._stream.time_base)
+
+    def _next_packet(self) -> Any:
+        """The next packet; None at the end. Raises FFmpegError or OSError where the video breaks
+        off."""
+        return self._input.read(lambda: next(self._packets, None))
 
     def _seconds(self) -> float | None:
         """Duration of the video by its container; None: unknown."""
