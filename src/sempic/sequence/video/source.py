@@ -77,9 +77,10 @@ class Source:
         self._asked = self._came = 0.0
         """When the read of the last packet started and ended."""
         streams = [v for v in self._container.streams.video if not v.disposition & _COVER]
-        if not streams:
+        if not (streams and streams[0].codec_context):  # none for unknown and encrypted videos
             self.close()
-            raise InputError(f"{name}: there is no video in it")
+            why = "no decoder is known for its video" if streams else "there is no video in it"
+            raise InputError(f"{name}: {why}")
         self._stream = streams[0]
         self._stream_count = len(streams)
         self._decoder = _decoder(self._stream)
