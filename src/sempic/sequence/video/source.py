@@ -71,7 +71,8 @@ class Source:
         self._name = name
         self._input = Input(name, data, rate)
         self._container = self._input.container
-        self._format: str = self._container.format.name
+        self._formats = frozenset[str](self._container.format.name.split(","))
+        """FFmpeg's names of the format, which may have several."""
         self._fault: Exception | None = None
         """Why the video breaks off."""
         self._asked = self._came = 0.0
@@ -98,7 +99,7 @@ class Source:
             more = _ALIGNED * (width + height + _ALIGNED)
             self._decoder.options = {"max_pixels": str(max_pixels + more)}
         rates = [self._stream.average_rate, self._stream.guessed_rate]
-        if self._format in _UNTIMED:
+        if self._formats & _UNTIMED:
             rates.reverse()
         own_rate = _exact(next(filter(None, rates), 25))
         self._packets: Iterator[Any] = self._container.demux(self._stream)
@@ -132,7 +133,7 @@ class Source:
 
         clock, arrivals, turns = Clock(self._period), Arrivals(1 / float(self.rate)), Turns()
         jitter = _JITTER * min(1.0, self._period * self.rate)
-        by_arrival = self._format == _MJPEG and self._input.is_live
+        by_arrival = _MJPEG in self._formats and self._input.is_live
         skipped = due = 0
         position = 0.0
         last, turn = None, Turn()
@@ -153,11 +154,11 @@ class Source:
         while last is not None and (due <= position + jitter or due + 1 <= stays + jitter):
             yield self._converter.convert(last, turn)
             due += 1
-        if "matroska" in self._format:  # it states the end of its last frame, not its length
+        if "matroska" in self._formats:  # it states the end of its last frame, not its length
             end += (clock.origin or 0) * self.rate
         if self._fault is not None and not self._is_complete(end):
             why = f"breaks off at frame {due}: {reason(self._fault)}"
-            if last is None and self._input.is_sequential and "mp4" in self._format.split(","):
+            if last is None and self._input.is_sequential and "mp4" in self._formats:
                 why = _INDEX_LAST
             raise InputError(f"{self._name}: {why}")
         if clock.jumps:
@@ -207,7 +208,7 @@ class Source:
                         warn("frames of it are damaged: they are shown as far as they are there")
                     # AVI has no timestamps but these; those that FFmpeg makes up for reordered
                     # frames, as in H.264, are in disorder.
-                    if self._format == "avi":
+                    if "avi" in self._formats:
                         frame.pts = frame.dts
                     yield frame
             except FFmpegError as cause:
@@ -252,7 +253,7 @@ class Source:
         stream, container = self._stream, self._container
         if stream.duration and stream.time_base:
             return float(stream.duration * stream.time_base)
-        if "matroska" not in self._format:
+        if "matroska" not in self._formats:
             return None
         with contextlib.suppress(ValueError):
             hours, minutes, seconds = stream.metadata.get("DURATION", "").split(":")
@@ -266,7 +267,8 @@ class Source:
         with its connection, which FFmpeg reports as an error; the video is complete if its last
         frame ends where its container says. end: as of `_warn_of_missing`."""
         is_cut = getattr(self._fault, "errno", None) == errno.EIO and self._is_unsized
-        if not is_cut or not self._states_length or not self._name.startswith(HTTP):
+        states_length = not self._formats.isdisjoint(_STATES_LENGTH)
+        if not (is_cut and states_length and self._name.startswith(HTTP)):
             return False
         missing = (self._seconds() or math.inf) - end / self.rate
         return missing < self._period / 2
@@ -276,15 +278,11 @@ class Source:
         """Whether the number of bytes is unknown: negative, or None since PyAV 19."""
         return (self._container.size or -1) < 0
 
-    @property
-    def _states_length(self) -> bool:
-        return bool(set(self._format.split(",")) & _STATES_LENGTH)
-
     def _warn_of_missing(self, count: int, end: float) -> None:
         """Warns if clearly fewer frames came than the container states. end: of the last frame, in
         frames at the output rate."""
         expected = self.count
-        if expected is None or not self._states_length:
+        if expected is None or self._formats.isdisjoint(_STATES_LENGTH):
             return
         if expected - end > max(_TOLERATED, _TOLERATED_SHARE * expected):
             warn(f"{count} frames came of {expected} that it announces: it is cut short or damaged")
