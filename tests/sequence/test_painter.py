@@ -52,6 +52,19 @@ def test_detail_stays_where_the_scene_does():
     assert change(painted(found)) < 0.4 * change(painted(found, kept=0.0))
 
 
+def test_detail_stays_where_the_painted_size_changes():
+    picture, labels = (array[:47, :63] for array in drive(1)[0])
+    rng = np.random.default_rng(1)
+    packer, unpacker, found = packer_of(labels), Unpacker(), []
+    for halved in (True, False) * 3:
+        noisy = np.clip(picture + rng.normal(0, 6, picture.shape), 0, 255).astype(np.uint8)
+        shown = labels[::2, ::2] if halved else labels
+        piece = packer.pack(planes(noisy), lambda _, f=shown: f, qp=20, key=True, halved=halved)
+        found += unpacker.feed(piece)
+    assert [moment.scene.halved for moment in found] == [True, False] * 3
+    assert change(painted(found)) < 0.7 * change(painted(found, kept=0.0))
+
+
 @pytest.mark.parametrize("labelled", [True, False])
 def test_a_cut_leaves_nothing_of_the_last_picture(labelled):
     """A cut changes all colours, and all labels or none."""

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from videos import FRAMES
 
-from sempic import api, cli, sequence
+from sempic import api, cli, pictures, sequence
 from sempic.commands._sequence import sources
 from sempic.errors import CorruptStream
 from sempic.sequence import stream, video
@@ -159,6 +159,7 @@ def test_invalid_rates_are_refused(capsys, text):
         ("encode photo.png --bitrate 16k", "--bitrate is for videos"),
         ("encode photo.png --fps 5", "--fps is for videos"),
         ("encode text.mp4", "text.mp4: not a video"),
+        ("encode moving.webp --sequence", "can be read: of pictures, only animated GIFs and PNGs"),
         ("encode none.mp4", "none.mp4: not a video that can be read: No such file"),
         ("encode rtsp://host/x", "name the output"),
         ("encode drive.mp4 -o drive.mp4", "under the name of a picture or a video"),
@@ -173,6 +174,7 @@ def test_invalid_rates_are_refused(capsys, text):
 )
 def test_errors_take_one_line(clip, capsys, command, says):
     PIL.Image.fromarray(FRAMES[0]).save("photo.png")
+    (clip / "moving.webp").write_bytes(pictures.animation(FRAMES, 10, "WEBP"))
     (clip / "text.mp4").write_text("no video")
     data = b"".join(sequence.encode(FRAMES[:2], codec=api.Codec()))
     (clip / "drive.sempic").write_bytes(data)

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import PIL.Image
 
-from sempic import api, checks, halving
+from sempic import api, checks, coarse, halving
 from sempic.scene import Image, Scene
 from sempic.sequence.pack import Expected, Moment, Unpacker, middle
 
@@ -62,8 +62,8 @@ class Painter:
         fresh = self._coder.synthesize(small, **self._controls).astype(np.float32)
         base = api.preview(small).astype(np.float32)
         detail = fresh - base
-        if last is not None and last.base.shape != base.shape:
-            last = None
+        if last is not None and last.scene.halved != scene.halved:
+            last = _at_other_size(last)
         if last is not None and (share := self._agreement(small, moment.expected)) is not None:
             assert moment.expected.places is not None
             shares = share[..., None]
@@ -87,6 +87,17 @@ class Painter:
         if labels is not None and expected.labels is not None:
             share[labels != expected.labels] *= _RELABELLED if agreeing > _SAME_SCENE else 0
         return share
+
+
+def _at_other_size(last: _Painted) -> _Painted:
+    """A painted picture as if it had been painted at half its size, or at its whole size if it was
+    painted at half."""
+    if last.scene.halved:
+        scene, picture = last.scene, last.picture
+    else:
+        scene, picture = last.scene.half(), coarse.downscale(last.picture, 2)
+    base = api.preview(scene).astype(np.float32)
+    return last._replace(base=base, detail=picture - base)
 
 
 def _moved(picture: _Floats, places: npt.NDArray[np.int32]) -> _Floats:

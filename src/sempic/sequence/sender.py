@@ -40,8 +40,6 @@ _CUT = 0.6
 0.48 or less in one street after a second (docs/experiments/sequences.md)."""
 _MOST_CUTS = 2
 """The most cuts in a row: one frame of another scene makes two. More are snow or noise."""
-
-
 _STAYS = 1.5
 """Factor by which a frame must be softer than necessary, or less soft than allowed, to change the
 size at which frames are painted."""

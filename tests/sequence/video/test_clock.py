@@ -25,6 +25,14 @@ def test_jitter_neither_repeats_nor_drops_frames(clip):
     assert numbers(video.Source("x.mkv", rate=Fraction(10))) == list(range(20))
 
 
+def test_a_rate_that_no_container_states_is_that_of_the_first_frames(clip):
+    """FFmpeg says 90000, the rate of the clock."""
+    numbered("x.ts", 12, times=[100 * n + (n * 7 % 15) for n in range(12)], options={"bf": "0"})
+    source = video.Source("x.ts")
+    assert 9.8 < source.rate < 10.2
+    assert numbers(source) == list(range(12))
+
+
 @pytest.mark.parametrize(("format", "codec"), [("h264", "libx264"), ("hevc", "libx265")])
 def test_without_timestamps_all_frames_and_the_rate_are_kept(clip, format, codec):
     numbered(f"x.{format}", 12, format=format, codec=codec)

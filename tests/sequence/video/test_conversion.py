@@ -54,6 +54,33 @@ def test_videos_are_rotated_and_mirrored_as_announced(clip, matrix, shown):
     assert np.abs(found - shown(picture).astype(int)).mean() < 4
 
 
+UPSIDE_DOWN = bytes.fromhex("00000001 06 2f 03 100009 80")
+"""H.264's message of a rotation by 180 degrees, which holds until the next key frame."""
+IDR = bytes.fromhex("000001 65")
+
+
+@pytest.mark.parametrize(
+    ("marks", "turned"),
+    [
+        ((b"", UPSIDE_DOWN), [0, 0, 0, 0, 1, 1, 1, 1]),
+        # FFmpeg's filter h264_metadata puts the message behind each key frame but the first, and
+        # a matrix of no rotation cannot be told from none.
+        ((UPSIDE_DOWN, b"", UPSIDE_DOWN), [1] * 12),
+        ((UPSIDE_DOWN, b"", b""), [1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0]),
+    ],
+)
+@pytest.mark.parametrize("rate", [None, Fraction(5)])
+def test_a_rotation_may_change_in_mid_stream(place, marks, turned, rate):
+    picture = np.zeros((48, 64, 3), np.uint8)
+    picture[:24] = 200
+    with open("x.h264", "wb") as out:
+        for mark in marks:
+            write_frames("part.h264", [picture] * 4, options={"bf": "0"})
+            out.write(Path("part.h264").read_bytes().replace(IDR, mark + IDR))
+    frames = video.Source("x.h264", rate=rate)
+    assert [int(f[36].mean() > 100) for f in frames] == turned[:: 1 if rate is None else 2]
+
+
 def test_colours_match_those_of_players(tmp_path):
     colour = np.array((200, 30, 40))
     for height in (48, 720):
@@ -84,11 +111,22 @@ def test_transparency_is_laid_over_white(place):
         assert (frame == (255 if told else 90)).all()
 
 
-def test_transparency_that_cannot_be_read_is_reported(place):
-    clear = np.zeros((48, 64, 4), np.uint8)
-    write_frames("x.webm", [clear], "libvpx-vp9", pixels="yuva420p")
+@pytest.mark.parametrize("codec", ["libvpx", "libvpx-vp9"])
+def test_transparency_of_webm_is_laid_over_white_if_it_can_be_read(place, codec, monkeypatch):
+    clear = np.zeros((48, 40, 4), np.uint8)
+    clear[..., 0] = 200
+    clear[:, 20:, 3] = 255
+    options = {"auto-alt-ref": "0"}
+    write_frames("x.webm", [clear] * 3, codec, pixels="yuva420p", options=options)
+    with pytest.warns(SempicWarning, match="over white"):
+        frames = list(video.Source("x.webm", max_pixels=48 * 40))
+    assert len(frames) == 3
+    for frame in frames:
+        assert (frame[:, :16] == 255).all()
+        assert np.abs(frame[:, 24:] - np.array((200, 0, 0))).max() < 4
+    monkeypatch.setattr(av, "codecs_available", set())
     with pytest.warns(SempicWarning, match="transparency cannot be read"):
-        assert len(list(video.Source("x.webm"))) == 1
+        assert len(list(video.Source("x.webm", max_pixels=48 * 40))) == 3
 
 
 def test_notes_about_a_camera_come_once_and_early(place, monkeypatch, capsys):

@@ -159,6 +159,13 @@ def test_cover_art_is_no_video(place):
         video.Source("x.mp4")
 
 
+def test_a_video_of_an_unknown_codec_is_refused(clip):
+    numbered("x.mp4", 3)
+    data = Path("x.mp4").read_bytes().replace(b"avc1", b"encv")
+    with pytest.raises(InputError, match=r"x\.mp4: no decoder is known for its video"):
+        video.Source("x.mp4", data=data)
+
+
 def test_further_video_streams_are_reported(place):
     with av.open("x.mkv", "w") as out:
         streams = [out.add_stream("libx264", rate=10) for _ in range(2)]

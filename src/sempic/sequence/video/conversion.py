@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,8 +21,43 @@ _MAX_ASPECT = 4
 """Greatest credible ratio of a pixel's sides; beyond it pixels are taken for square."""
 
 
+class Turn(NamedTuple):
+    """How a frame must be turned to be upright."""
+
+    mirrored: bool = False
+    """First left to right,"""
+    quarters: int = 0
+    """then by so many quarters clockwise."""
+
+
+class Turns:
+    """Frames of one video, each in its turn → how to turn them.
+
+    Containers give their display matrix to every frame. A stream's own may come with few: FFmpeg's
+    decoder of H.264 gives it to key frames, and its filter h264_metadata writes it behind them. So
+    a matrix holds until another, or until the second key frame without one.
+    """
+
+    def __init__(self) -> None:
+        self._turn: Turn | None = None
+        self._angle = 0
+        """Of the matrix that holds, in degrees. Reading the matrix of every frame would keep
+        frames in memory, which PyAV frees late: it is read where this changes."""
+        self._bare_keys = 0
+        """Key frames without a matrix in a row."""
+
+    def read(self, frame: Any) -> Turn:
+        angle = frame.rotation
+        self._bare_keys = 0 if angle else self._bare_keys + frame.key_frame
+        if self._turn is None or angle not in (0, self._angle):
+            self._angle, self._turn = angle, _turn(frame)
+        elif self._angle and self._bare_keys > 1:
+            self._angle, self._turn = 0, Turn()
+        return self._turn
+
+
 class Converter:
-    """Frames of one video → pictures of one size and orientation."""
+    """Frames of one video → pictures of one size."""
 
     def __init__(self, aspect: Fraction, max_side: int | None) -> None:
         """aspect: a pixel's width by its height. max_side: scales larger frames down."""
@@ -34,15 +69,12 @@ class Converter:
         """(width, height) of the first picture before rotation. Adaptive streams change their
         resolution but not their aspect ratio: their later frames are scaled to this size."""
         self._scaler = VideoReformatter()
-        self._rotation: tuple[bool, int] | None = None
-        """Of the first frame. Reading the side data of every frame would keep frames in memory:
-        PyAV frees them late."""
 
     def square(self, width: int, height: int) -> tuple[int, int]:
         """(width, height) of a frame with square pixels; the height stays."""
         return max(1, round(width * self._aspect)), height
 
-    def convert(self, frame: Any) -> Image:
+    def convert(self, frame: Any, turn: Turn) -> Image:
         """uint8 (H, W, 3)."""
         shown = self.square(frame.width, frame.height)
         scale = 1.0
@@ -65,12 +97,9 @@ class Converter:
         picture: Any = scaled.to_ndarray()
         if has_alpha:
             picture = _over_white(picture)
-        if self._rotation is None:
-            self._rotation = _rotation(frame)
-        mirrored, quarters = self._rotation
-        if mirrored:
+        if turn.mirrored:
             picture = picture[:, ::-1]
-        return np.ascontiguousarray(np.rot90(picture, -quarters))
+        return np.ascontiguousarray(np.rot90(picture, -turn.quarters))
 
 
 def _over_white(picture: Any) -> Image:
@@ -82,14 +111,12 @@ def _over_white(picture: Any) -> Image:
     return blended
 
 
-def _rotation(frame: Any) -> tuple[bool, int]:
-    """Whether to mirror a frame left to right, and then by how many quarters to turn it
-    clockwise."""
+def _turn(frame: Any) -> Turn:
     matrix = frame.side_data.get("DISPLAYMATRIX")
     if matrix is None:
-        return False, 0
+        return Turn()
     right, down, _, right_of_down, down_of_down = np.frombuffer(matrix, np.int32)[:5].tolist()
     mirrored = right * down_of_down < down * right_of_down
     if mirrored:
         right, down = -right, -down
-    return mirrored, round(math.atan2(down, right) / (math.pi / 2))
+    return Turn(mirrored, round(math.atan2(down, right) / (math.pi / 2)))

@@ -13,6 +13,7 @@ from concurrent.futures import Future
 from fractions import Fraction
 from typing import Any, TypeVar
 
+from sempic import pictures
 from sempic.errors import InputError, reason
 from sempic.sequence.video.names import CAMERA, ffmpeg_name, is_live
 
@@ -49,6 +50,8 @@ class Input:
             why = reason(error)
             if getattr(error, "errno", None) == errno.EINVAL:  # FFmpeg's code for unknown formats
                 why = "it is broken, or of a kind that is not read here"
+                if os.path.splitext(name)[1].lower() in pictures.SUFFIXES:
+                    why = "of pictures, only animated GIFs and PNGs are, and folders of frames"
             raise InputError(f"{name}: not a video that can be read: {why}") from None
 
     def _open(self, name: str, data: bytes | None, rate: Fraction | None) -> Any:

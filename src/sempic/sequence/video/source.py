@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import math
 import time
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from sempic.errors import InputError, LimitExceeded, reason, warn
 from sempic.scene import Image
 from sempic.sequence.options import FASTEST, SLOWEST
 from sempic.sequence.video.clock import IDLE_SHARE, MAX_FORWARD, Arrivals, Clock
-from sempic.sequence.video.conversion import Converter
+from sempic.sequence.video.conversion import Converter, Turn, Turns
 from sempic.sequence.video.deinterlace import deinterlaced
 from sempic.sequence.video.names import HTTP
 from sempic.sequence.video.opening import Input
@@ -29,6 +30,8 @@ _TOLERATED, _TOLERATED_SHARE = 2, 0.05
 """So many frames, or so large a share of them, may be missing without a warning."""
 _UNTIMED = {"h264", "hevc", "m4v", "mpegvideo"}
 """FFmpeg's names of formats without timestamps, for which its `average_rate` is made up."""
+_MEASURED = 100
+"""Packets by which a rate is measured."""
 _MJPEG = "mpjpeg"
 """FFmpeg's name of JPEG pictures over HTTP, as cameras send them: without timestamps or a rate.
 Their frames are timed by their arrival."""
@@ -37,8 +40,12 @@ _LAG_SECONDS = 10.0
 _JITTER = 0.2
 """Share of a frame period by which a frame may come late and still keep its turn. Timestamps are
 rounded, in Matroska to a millisecond, and those of cameras jitter."""
+_ALIGNED = 64
+"""The sides of FFmpeg's buffers are multiples of this at most."""
 _COVER = 0x0400
 """FFmpeg's flag of a cover picture, which is no video."""
+_WITH_ALPHA = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
+"""Decoders that read transparency, by FFmpeg's own, which do not."""
 _HDR = {16: "PQ", 18: "HLG"}
 """Transfer curves of high dynamic range, by FFmpeg's numbers."""
 
@@ -64,20 +71,23 @@ class Source:
         self._name = name
         self._input = Input(name, data, rate)
         self._container = self._input.container
-        self._format: str = self._container.format.name
+        self._formats = frozenset[str](self._container.format.name.split(","))
+        """FFmpeg's names of the format, which may have several."""
         self._fault: Exception | None = None
         """Why the video breaks off."""
         self._asked = self._came = 0.0
         """When the read of the last packet started and ended."""
         streams = [v for v in self._container.streams.video if not v.disposition & _COVER]
-        if not streams:
+        if not (streams and streams[0].codec_context):  # none for unknown and encrypted videos
             self.close()
-            raise InputError(f"{name}: there is no video in it")
+            why = "no decoder is known for its video" if streams else "there is no video in it"
+            raise InputError(f"{name}: {why}")
         self._stream = streams[0]
         self._stream_count = len(streams)
+        self._decoder = _decoder(self._stream)
         # Threads that decode several frames at once hold each back: too late for a live video.
         is_live = self._input.is_live or self._input.is_sequential
-        self._stream.thread_type = "SLICE" if is_live else "AUTO"
+        self._decoder.thread_type = "SLICE" if is_live else "AUTO"
         self._converter = Converter(_exact(self._stream.sample_aspect_ratio or 1), max_side)
         if max_pixels is not None:
             width, height = self._converter.square(self._stream.width, self._stream.height)
@@ -85,11 +95,16 @@ class Source:
                 raise LimitExceeded(
                     f"{width}×{height} is more than the limit of {max_pixels} pixels"
                 )
-            self._stream.codec_context.options = {"max_pixels": str(max_pixels)}
+            # FFmpeg counts the pixels of its buffers, whose sides are rounded up.
+            more = _ALIGNED * (width + height + _ALIGNED)
+            self._decoder.options = {"max_pixels": str(max_pixels + more)}
         rates = [self._stream.average_rate, self._stream.guessed_rate]
-        if self._format in _UNTIMED:
+        if self._formats & _UNTIMED:
             rates.reverse()
         own_rate = _exact(next(filter(None, rates), 25))
+        self._packets: Iterator[Any] = self._container.demux(self._stream)
+        if rate is None and own_rate > FASTEST:
+            own_rate = self._measured_rate() or own_rate
         self._has_own_rate = rate is None
         if not SLOWEST <= (rate or own_rate) <= FASTEST:
             raise InputError(
@@ -116,34 +131,34 @@ class Source:
     def _pictures(self) -> Iterator[Image]:
         from av.error import FFmpegError
 
-        clock, arrivals = Clock(self._period), Arrivals(1 / float(self.rate))
+        clock, arrivals, turns = Clock(self._period), Arrivals(1 / float(self.rate)), Turns()
         jitter = _JITTER * min(1.0, self._period * self.rate)
-        by_arrival = self._format == _MJPEG and self._input.is_live
+        by_arrival = _MJPEG in self._formats and self._input.is_live
         skipped = due = 0
         position = 0.0
-        last = None
+        last, turn = None, Turn()
         try:
             for frame in deinterlaced(self._decoded()):
                 timestamp = arrivals.read(self._asked, self._came) if by_arrival else frame.time
                 position = round(clock.read(timestamp) * self.rate, 6)
                 skipped += last is not None and position <= due + jitter
                 while last is not None and position > due + jitter:
-                    yield self._converter.convert(last)
+                    yield self._converter.convert(last, turn)
                     due += 1
-                last = frame
+                last, turn = frame, turns.read(frame)
         except (FFmpegError, OSError) as error:
             self._fault = error
         duration = _duration(last)
         end = position + duration * self.rate
         stays = position + min(duration, MAX_FORWARD) * self.rate
         while last is not None and (due <= position + jitter or due + 1 <= stays + jitter):
-            yield self._converter.convert(last)
+            yield self._converter.convert(last, turn)
             due += 1
-        if "matroska" in self._format:  # it states the end of its last frame, not its length
+        if "matroska" in self._formats:  # it states the end of its last frame, not its length
             end += (clock.origin or 0) * self.rate
         if self._fault is not None and not self._is_complete(end):
             why = f"breaks off at frame {due}: {reason(self._fault)}"
-            if last is None and self._input.is_sequential and "mp4" in self._format.split(","):
+            if last is None and self._input.is_sequential and "mp4" in self._formats:
                 why = _INDEX_LAST
             raise InputError(f"{self._name}: {why}")
         if clock.jumps:
@@ -163,7 +178,6 @@ class Source:
         from av.error import FFmpegError
 
         self._warn_of_losses()
-        packets = self._container.demux(self._stream)
         has_frames, error = False, None
         # A file at an address waits for its reader: its length in frames or bytes is known.
         is_live = self._input.is_live and self.count is None and self._is_unsized
@@ -178,7 +192,7 @@ class Source:
                     )
                 checked, waited = self._asked, 0.0
             try:
-                packet = self._input.read(lambda: next(packets, None))
+                packet = self._next_packet()
                 self._came = time.monotonic()
                 waited += self._came - self._asked
             except (FFmpegError, OSError) as fault:
@@ -188,13 +202,13 @@ class Source:
             if packet is None:
                 break
             try:
-                for frame in packet.decode():
+                for frame in self._decoder.decode(packet):
                     has_frames = True
                     if frame.is_corrupt:
                         warn("frames of it are damaged: they are shown as far as they are there")
                     # AVI has no timestamps but these; those that FFmpeg makes up for reordered
                     # frames, as in H.264, are in disorder.
-                    if self._format == "avi":
+                    if "avi" in self._formats:
                         frame.pts = frame.dts
                     yield frame
             except FFmpegError as cause:
@@ -208,17 +222,38 @@ class Source:
     def _warn_of_losses(self) -> None:
         if self._stream_count > 1:
             warn(f"it has {self._stream_count} videos in it: all but the first are left out")
-        if self._stream.metadata.get("alpha_mode") == "1":  # FFmpeg's decoders of VP8 and VP9
+        if _has_hidden_alpha(self._stream) and self._decoder is self._stream.codec_context:
             warn("its transparency cannot be read: what is transparent is shown, too")
         if (transfer := _HDR.get(self._stream.codec_context.color_trc)) is not None:
             warn(f"its high dynamic range ({transfer}) is not shown: it looks dull")
+
+    def _measured_rate(self) -> Fraction | None:
+        """Frames in a second by the timestamps of the first packets; None: unknown. Where a
+        container states no rate and frames are uneven, as in a browser's recordings, FFmpeg takes
+        that of the clock."""
+        from av.error import FFmpegError
+
+        try:
+            first = list(itertools.islice(iter(self._next_packet, None), _MEASURED))
+        except (FFmpegError, OSError):
+            return None
+        self._packets = itertools.chain(first, self._packets)
+        times = {packet.pts for packet in first} - {None}
+        if len(times) < 2:
+            return None
+        return Fraction(len(times) - 1, max(times) - min(times)) / _exact(self._stream.time_base)
+
+    def _next_packet(self) -> Any:
+        """The next packet; None at the end. Raises FFmpegError or OSError where the video breaks
+        off."""
+        return self._input.read(lambda: next(self._packets, None))
 
     def _seconds(self) -> float | None:
         """Duration of the video by its container; None: unknown."""
         stream, container = self._stream, self._container
         if stream.duration and stream.time_base:
             return float(stream.duration * stream.time_base)
-        if "matroska" not in self._format:
+        if "matroska" not in self._formats:
             return None
         with contextlib.suppress(ValueError):
             hours, minutes, seconds = stream.metadata.get("DURATION", "").split(":")
@@ -232,7 +267,8 @@ class Source:
         with its connection, which FFmpeg reports as an error; the video is complete if its last
         frame ends where its container says. end: as of `_warn_of_missing`."""
         is_cut = getattr(self._fault, "errno", None) == errno.EIO and self._is_unsized
-        if not is_cut or not self._states_length or not self._name.startswith(HTTP):
+        states_length = not self._formats.isdisjoint(_STATES_LENGTH)
+        if not (is_cut and states_length and self._name.startswith(HTTP)):
             return False
         missing = (self._seconds() or math.inf) - end / self.rate
         return missing < self._period / 2
@@ -242,15 +278,11 @@ class Source:
         """Whether the number of bytes is unknown: negative, or None since PyAV 19."""
         return (self._container.size or -1) < 0
 
-    @property
-    def _states_length(self) -> bool:
-        return bool(set(self._format.split(",")) & _STATES_LENGTH)
-
     def _warn_of_missing(self, count: int, end: float) -> None:
         """Warns if clearly fewer frames came than the container states. end: of the last frame, in
         frames at the output rate."""
         expected = self.count
-        if expected is None or not self._states_length:
+        if expected is None or self._formats.isdisjoint(_STATES_LENGTH):
             return
         if expected - end > max(_TOLERATED, _TOLERATED_SHARE * expected):
             warn(f"{count} frames came of {expected} that it announces: it is cut short or damaged")
@@ -258,6 +290,26 @@ class Source:
     def close(self) -> None:
         """Stops reading. A read that still blocks is left to its thread."""
         self._input.close()
+
+
+def _has_hidden_alpha(stream: Any) -> bool:
+    """Whether the transparency is in data beside the frames, which most decoders leave out."""
+    return bool(stream.metadata.get("alpha_mode") == "1")
+
+
+def _decoder(stream: Any) -> Any:
+    """The decoder of a stream: for transparent VP8 and VP9 libvpx, as far as PyAV has it, since
+    FFmpeg's own decoders leave the transparency out."""
+    from av import CodecContext, codecs_available
+
+    own = stream.codec_context
+    name = _WITH_ALPHA.get(own.name)
+    if not _has_hidden_alpha(stream) or name not in codecs_available:
+        return own
+    decoder: Any = CodecContext.create(name, "r")
+    decoder.extradata, decoder.colorspace = own.extradata, own.colorspace
+    decoder.color_range = own.color_range
+    return decoder
 
 
 def _duration(frame: Any) -> float:
