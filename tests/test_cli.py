@@ -374,6 +374,7 @@ def test_json(photo, capsys):
         assert record["bpp"] == pytest.approx(8 * size / (64 * 48), abs=1e-5)
         assert sum(record["chunks"].values()) + record["overhead"] == size
         assert record["seconds"] >= 0
+        assert all(n == round(n, 5) for n in record.values() if isinstance(n, float))
     assert [r.get("output") for r in records] == ["photo.sempic", "out.png", None]
     assert [r["path"] for r in records] == ["photo.png", "photo.sempic", "photo.sempic"]
 

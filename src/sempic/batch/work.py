@@ -198,10 +198,13 @@ coder_with = functools.cache(api.Codec)
 
 
 def described(stream: bytes, *, shares: bool = False, prior: str | None = None) -> Record:
-    """The record of a stream: `sempic.info`, with bpp rounded. prior: for `shares`."""
-    record = api.info(stream, shares=shares, prior=coder_with(prior=prior).prior)
-    record["bpp"] = round(record["bpp"], 5)
-    return record
+    """The record of a stream: `sempic.info`. prior: for `shares`."""
+    return api.info(stream, shares=shares, prior=coder_with(prior=prior).prior)
+
+
+def json_line(record: Record) -> str:
+    """A record as JSON on one line, its numbers with five decimals at most."""
+    return processes.as_json(record, decimals=5)
 
 
 def stream_of(data: bytes) -> bytes:
@@ -239,7 +242,7 @@ def _change_tar(
         except Exception as error:
             processes.raise_if_interrupted()
             record["error"] = cause(error)
-        record["seconds"] = round(time.perf_counter() - start, 4)
+        record["seconds"] = time.perf_counter() - start
         return payload
 
     changed = tar.change(job.read(), change_or_drop, choose, ending)
@@ -269,7 +272,7 @@ def attempt(work: Work, job: Job) -> list[Record]:
         processes.raise_if_interrupted()
         result = {"error": cause(error)}
         common.pop("output", None)
-    seconds = {"seconds": round(time.perf_counter() - start, 4)}
+    seconds = {"seconds": time.perf_counter() - start}
     return [common | seconds | r for r in (result if isinstance(result, list) else [result])]
 
 

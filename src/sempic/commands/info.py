@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import functools
 
-from sempic import batch, fields, models
+from sempic import batch, fields, models, sequence
 from sempic.commands import _files, _report, _sequence
 from sempic.container import SEQUENCE_MAGIC
 from sempic.errors import InputError
@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
 def _described(job: Job, *, shares: bool, prior: str | None) -> batch.Record:
     data = job.read()
     if data.startswith(SEQUENCE_MAGIC):
-        return _sequence.described(data)
+        return sequence.info(data)
     return batch.described(batch.stream_of(data), shares=shares, prior=prior)
 
 

@@ -102,7 +102,7 @@ def render(job: Job, options: CorpusOptions, classes: Taxonomy, segmenter: Any) 
     """Render one sample; its random draws depend on seed, name and number alone. Raises
     InputError."""
     item, rendition, judged = job
-    digest = hashlib.sha256(item.name.encode()).digest()
+    digest = hashlib.sha256(os.fsencode(item.name)).digest()
     rng = np.random.default_rng((options.seed, int.from_bytes(digest[:8], "big"), rendition))
     usual = judged or rng.random() < 0.6
     short = options.side if usual else int(np.exp(rng.uniform(*np.log((200, 480)))))
