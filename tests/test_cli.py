@@ -485,6 +485,15 @@ def test_errors_of_the_system_name_their_file(monkeypatch, capsys):
     assert capsys.readouterr().err == "sempic: a/samples: Permission denied\n"
 
 
+def test_a_lack_of_memory_takes_one_line(monkeypatch, capsys):
+    def run(args):
+        raise MemoryError
+
+    monkeypatch.setattr("sempic.commands.info.run", run)
+    assert cli.main(["info", "a.sempic"]) == 2
+    assert capsys.readouterr().err == "sempic: not enough memory\n"
+
+
 def test_a_current_folder_that_is_removed_is_named(capsys):
     Path("gone").mkdir()
     os.chdir("gone")

@@ -14,6 +14,7 @@ import tarfile
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +25,7 @@ from tqdm import tqdm
 
 from sempic import coarse, files, pictures, texture
 from sempic.api import Codec
-from sempic.errors import InputError, OutputError, SempicWarning, refused
+from sempic.errors import InputError, OutputError, SempicError, SempicWarning, refused
 from sempic.evaluation.folders import spread
 from sempic.networks.compact import PATCH
 from sempic.palette import PALETTES
@@ -249,8 +250,12 @@ def _rendered(jobs: Sequence[Job], options: CorpusOptions) -> Iterator[dict[str,
     ignored = (signal.SIGINT, signal.SIG_IGN)
     with ProcessPoolExecutor(options.workers, context, signal.signal, ignored) as pool:
         ahead = 8 * options.workers  # bounds the memory of finished samples
-        for first in range(0, len(jobs), ahead):
-            yield from pool.map(work, jobs[first : first + ahead])
+        try:
+            for first in range(0, len(jobs), ahead):
+                yield from pool.map(work, jobs[first : first + ahead])
+        except BrokenProcessPool:
+            few = "fewer --workers take less"
+            raise SempicError(f"a worker process died (out of memory? {few})") from None
 
 
 def _work(options: CorpusOptions, job: Job) -> dict[str, bytes]:
