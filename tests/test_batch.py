@@ -346,6 +346,19 @@ def test_tars_without_supported_members_are_refused(capsys):
     assert not Path("out.tar").exists()
 
 
+@pytest.mark.parametrize("command", ["encode", "decode"])
+def test_compressed_tars_in_folders_are_counted(command, capsys):
+    Path("in").mkdir()
+    for name in ("a.tar.gz", "b.tgz", "c.tar.gz"):
+        Path("in", name).touch()
+    refused(capsys, [command, "in", "-o", "out"], "in: no files of a supported type, but 2 .gz, 1")
+    picture = pictures.encode(IMAGE, ".png")
+    Path("in/d.png").write_bytes(picture)
+    Path("in/d.sempic").write_bytes(sempic.encode(IMAGE, labels="none"))
+    assert cli.main([command, "in", "-o", "out"]) == 0
+    assert "skipped files that cannot be read here: 2 .gz, 1 .tgz\n" in capsys.readouterr().err
+
+
 def test_the_shards_of_a_folder_are_encoded():
     Path("shards").mkdir()
     for i in range(2):
