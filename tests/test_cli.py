@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -142,6 +143,18 @@ def test_encode_takes_labels_from_a_file(photo, capsys):
     assert np.array_equal(sempic.unpack(Path("photo.sempic").read_bytes()).labels, LABELS)
     assert cli.main(["encode", "photo.png", "--labels", "map.png", "--palette", "cityscapes"]) == 0
     assert sempic.unpack(Path("photo.sempic").read_bytes()).palette == 2
+
+
+def test_encode_sends_no_map_on_demand(photo, capsys):
+    expected = sempic.encode(IMAGE, labels="none")
+    assert cli.main(["encode", "photo.png", "--labels", "none"]) == 0
+    assert Path("photo.sempic").read_bytes() == expected
+    with tarfile.open("a.tar", "w") as tar:
+        tar.add("photo.png")
+    assert cli.main(["encode", "a.tar", "-o", "b.tar", "--labels", "none"]) == 0
+    with tarfile.open("b.tar") as tar:
+        assert tar.extractfile("photo.sempic").read() == expected
+    refused(capsys, "encode photo.png --labels ./none", "none: cannot read: No such file")
 
 
 def test_a_custom_prior(photo, capsys):

@@ -44,7 +44,7 @@ class Encode:
 
     labels: str | None = option(
         "send this label map (a picture of ids, or a folder of them with the pictures' names) "
-        "instead of the segmenter's",
+        "instead of the segmenter's; none: no map (./none is a file)",
         None,
         metavar="MAP",
     )
@@ -61,7 +61,7 @@ class Encode:
 
     def __call__(self, job: Job) -> Record | list[Record]:
         if job.is_tar:
-            if self.labels:
+            if self.labels not in (None, "none"):
                 raise InputError("--labels are for pictures, not for tars of them")
             choose = functools.partial(tar.pictures, ending=self.images)
             return _change_tar(job, self._encode, choose, ".sempic")
@@ -71,7 +71,7 @@ class Encode:
 
     def _map(self, job: Job | None) -> Path | None:
         """The file of the user's label map; None: there is none."""
-        if job is None or not self.labels:
+        if job is None or self.labels in (None, "none"):
             return None
         path = Path(self.labels)
         return path / job.relative.with_suffix(".png") if os.path.isdir(path) else path
@@ -89,8 +89,8 @@ class Encode:
                 raise ImageError(f"{error}; {_TAR}") from error
             raise
         coder = coder_with(segmenter=self.segmenter, verifier=self.verifier, prior=self.prior)
-        labels, path = None, self._map(job)
-        if path is not None:
+        labels: Any = "none" if self.labels == "none" else None
+        if (path := self._map(job)) is not None:
             with naming(path):
                 labels = pictures.read_labels(read(path), self.options.known_palette)
         try:
