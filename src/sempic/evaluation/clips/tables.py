@@ -124,7 +124,7 @@ def page(results: Results, plan: Plan) -> str:
         f"<li>Networks see one frame of {plan.every}; mIoU compares the judge's map with its map "
         "of the original.</li><li>Flicker: the mean difference of successive frames along the "
         "original's motion, divided by the original's own, over pixels where the original changes "
-        f"by less than {STATIC} levels.</li><li>The videos here are animated WebP of quality "
+        f"by less than {STATIC} grey levels.</li><li>The videos here are animated WebP of quality "
         f"{_QUALITY}.</li></ul>"
     )
     return markup.document(title, "".join(parts), markup.resource("zoom.js"))
