@@ -25,6 +25,7 @@ from sempic.errors import (
     line,
     naming,
     notes_to,
+    reason,
 )
 from sempic.fields import another, option
 from sempic.jobs import STDOUT, Job, is_unnamed, read
@@ -290,4 +291,6 @@ def cause(error: Exception) -> str:
         return str(error)
     if isinstance(error, MemoryError):
         return "not enough memory"
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {reason(error)}"
     return f"{type(error).__name__}: {line(error)}"
