@@ -12,8 +12,10 @@ from sempic.errors import InputError
 from sempic.jobs import Job, find, need_stdout
 from sempic.options import Models
 
-_HELP = """Prints size, rate and the cost of each part. Runs no network, and decodes only the label
-map, for --map."""
+_HELP = (
+    "Prints size, rate and the cost of each part. Runs no network, and decodes only the label map, "
+    "for --map."
+)
 _EXAMPLES = """
 examples:
   sempic info photo.sempic
